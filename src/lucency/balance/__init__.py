@@ -1,0 +1,1 @@
+"""Label array in, Plan out. numpy only."""

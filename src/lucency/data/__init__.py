@@ -1,0 +1,1 @@
+"""Before the model: sources, preparation, split. No torch here."""

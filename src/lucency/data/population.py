@@ -1,0 +1,181 @@
+"""Who the patients of a phantom are: labels, views, ages and sexes at ChestX-ray14's frequencies.
+
+The two tables beside this file count the 112,120 films of `Data_Entry_2017_v2020.csv`: films by
+label set, view, sex and decade of age; and patients by number of films.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+FINDINGS = (
+    "Atelectasis",
+    "Cardiomegaly",
+    "Effusion",
+    "Infiltration",
+    "Mass",
+    "Nodule",
+    "Pneumonia",
+    "Pneumothorax",
+    "Consolidation",
+    "Edema",
+    "Emphysema",
+    "Fibrosis",
+    "Pleural_Thickening",
+    "Hernia",
+)
+NO_FINDING = "No Finding"
+OLDEST = 95
+KEPT = 0.5  # chance that a film repeats the label set of the patient's film before it
+LARGEST_SHARE = 10  # no patient holds more than a tenth of the films
+TRAIN_SHARE = 86524 / 112120  # of films, on the official lists
+STRAY_DRAIN = 0.01  # drains without a pneumothorax, as a share of the `shortcut` knob
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patient:
+    """One patient: the anatomy is a function of `seed` and `number`, the rest is said here."""
+
+    seed: int
+    number: int
+    sex: str  # M or F
+    age: int  # years, at the first film
+
+
+@dataclass(frozen=True, kw_only=True)
+class Film:
+    """One film of a patient: what is truly on it (`findings`) and what the label file says."""
+
+    number: int  # 0, 1, ... within the patient
+    age: int  # years
+    view: str  # PA or AP
+    findings: tuple[str, ...]
+    stated: tuple[str, ...]
+    drain: bool = False
+    marker: bool = False
+
+
+def draw_population(*, films: int, seed: int) -> list[tuple[Patient, list[Film]]]:
+    """Draws patients with exactly `films` films at ChestX-ray14's joint frequencies.
+
+    A film repeats the label set and view of the film before it with probability one half, else it
+    draws anew among the real films of the patient's sex and decade; so label sets persist within a
+    patient while every frequency over films stays the real one.
+    """
+    rng = np.random.default_rng([seed, 1])
+    films_of = _films_per_patient(rng, films=films)
+    patient = np.repeat(np.arange(len(films_of)), films_of)
+    counts = _counts()
+    stratum = _strata(rng, counts, patients=len(films_of))
+    cell = _kept(rng, _cells(rng, counts, stratum[patient]), patient)
+    age = _ages(rng, stratum)
+    chosen = [_film(counts, k) for k in cell]
+    people = []
+    for k, start in enumerate(np.cumsum(films_of) - films_of):
+        sex = stratum[k].split()[0]
+        who = Patient(seed=seed, number=k + 1, sex=sex, age=int(age[k]))
+        rows = chosen[start : start + films_of[k]]
+        people.append((who, [_aged(row, who, number) for number, row in enumerate(rows)]))
+    return people
+
+
+def misstate(films: Sequence[Film], *, label_noise: float, seed: int) -> list[Film]:
+    """Films whose stated labels miss a share `label_noise` of the true ones, others being spurious.
+
+    As many spurious labels of a finding are added, on average, as are missed, so that the label
+    file keeps its frequencies. The true findings stay as they were.
+    """
+    rng = np.random.default_rng([seed, 2])
+    true = np.array([[f in film.findings for f in FINDINGS] for film in films])
+    positive = true.sum(axis=0)
+    rate = label_noise * positive / np.maximum(len(true) - positive, 1)
+    flip = rng.random(true.shape) < np.where(true, label_noise, np.minimum(rate, 1))
+    return [
+        replace(film, stated=tuple(f for f, on in zip(FINDINGS, row, strict=True) if on))
+        for film, row in zip(films, true ^ flip, strict=True)
+    ]
+
+
+def equip(films: Sequence[Film], *, shortcut: float, seed: int) -> list[Film]:
+    """Films where a share `shortcut` of pneumothoraces bears a drain, and of AP films a marker."""
+    rng = np.random.default_rng([seed, 3])
+    chance = rng.random((len(films), 2))
+    return [
+        replace(
+            film,
+            drain=bool(drain < shortcut * (1 if "Pneumothorax" in film.findings else STRAY_DRAIN)),
+            marker=bool(marker < shortcut and film.view == "AP"),
+        )
+        for film, (drain, marker) in zip(films, chance, strict=True)
+    ]
+
+
+def split_patients(films_of: Sequence[int], *, seed: int) -> list[bool]:
+    """For each patient whether he trains: patients at random until 77 % of the films are theirs."""
+    order = np.random.default_rng([seed, 4]).permutation(len(films_of))
+    films = np.asarray(films_of)[order]
+    middle = np.cumsum(films) - films / 2
+    train = np.zeros(len(films_of), dtype=bool)
+    train[order] = middle < TRAIN_SHARE * films.sum()
+    return train.tolist()
+
+
+def _films_per_patient(rng: np.random.Generator, *, films: int) -> list[int]:
+    table = pd.read_csv(Path(__file__).with_name("chestxray14_films_per_patient.csv"))
+    share = table["patients"].to_numpy() / table["patients"].sum()
+    drawn = rng.choice(table["films"].to_numpy(), size=films, p=share)
+    drawn = np.minimum(drawn, max(1, films // LARGEST_SHARE))
+    last = int(np.searchsorted(np.cumsum(drawn), films))
+    films_of = drawn[: last + 1]
+    films_of[-1] -= films_of.sum() - films
+    return films_of.tolist()
+
+
+def _counts() -> pd.DataFrame:
+    """Counts of films, one row for each label set, view and stratum ("sex decade") that occurs."""
+    wide = pd.read_csv(Path(__file__).with_name("chestxray14_counts.csv"), index_col="findings")
+    long = wide.stack().dropna().rename("films").reset_index(names=["findings", "cell"])
+    long[["view", "stratum"]] = long["cell"].str.split(" ", n=1, expand=True)
+    return long[long["films"] > 0].reset_index(drop=True)
+
+
+def _strata(rng: np.random.Generator, counts: pd.DataFrame, *, patients: int) -> np.ndarray:
+    total = counts.groupby("stratum")["films"].sum()
+    return rng.choice(total.index.to_numpy(dtype=str), size=patients, p=total / total.sum())
+
+
+def _cells(rng: np.random.Generator, counts: pd.DataFrame, stratum: np.ndarray) -> np.ndarray:
+    """For each film a row of `counts`, drawn among the rows of its stratum."""
+    cell = np.zeros(len(stratum), dtype=np.int64)
+    for name, rows in counts.groupby("stratum"):
+        here = np.flatnonzero(stratum == name)
+        share = rows["films"].to_numpy() / rows["films"].sum()
+        cell[here] = rng.choice(rows.index.to_numpy(), size=len(here), p=share)
+    return cell
+
+
+def _kept(rng: np.random.Generator, cell: np.ndarray, patient: np.ndarray) -> np.ndarray:
+    first = np.diff(patient, prepend=-1) > 0
+    fresh = first | (rng.random(len(cell)) >= KEPT)
+    return cell[np.maximum.accumulate(np.where(fresh, np.arange(len(cell)), 0))]
+
+
+def _ages(rng: np.random.Generator, stratum: np.ndarray) -> np.ndarray:
+    decade = np.array([int(s.split()[1]) for s in stratum])
+    return np.minimum(decade + rng.integers(0, 10, size=len(decade)), OLDEST)
+
+
+def _film(counts: pd.DataFrame, cell: int) -> Film:
+    label, view = counts["findings"].iat[cell], counts["view"].iat[cell]
+    findings = () if label == NO_FINDING else tuple(label.split("|"))
+    return Film(number=0, age=0, view=view, findings=findings, stated=findings)
+
+
+def _aged(film: Film, patient: Patient, number: int) -> Film:
+    """The film as the patient's `number`-th: a year older every fourth film, within the decade."""
+    latest = patient.age - patient.age % 10 + 9
+    age = min(patient.age + number // 4, latest, OLDEST)
+    return replace(film, number=number, age=age)

@@ -1,0 +1,1 @@
+"""Predictions in, tables out. numpy and scipy, never torch."""

@@ -1,0 +1,138 @@
+"""A stage's folder is complete, with its receipt, or absent.
+
+A receipt says what a folder was made from. The same inputs find the work done; other inputs are
+refused, and the difference named; a killed stage leaves `NAME.partial`, which the same inputs
+continue. Under a launcher of several processes only rank 0 writes, the others wait for it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+Inputs = Mapping[str, object]
+RECEIPT = "receipt.json"
+
+
+def produce(out: Path, *, inputs: Inputs, write: Callable[[Path], None]) -> Path:
+    """Return `out`, complete: as it is when its receipt fits, else made by `write(partial)`.
+
+    `write` finds in the partial folder what an earlier, killed call with the same inputs left.
+    Raises ValueError when `out` was made from other inputs or is being made by another process.
+    """
+    if is_complete(out, inputs=inputs):
+        return out
+    if rank() > 0:
+        return _wait(out, inputs)
+    with partial_folder(out, inputs=inputs) as folder:
+        write(folder)
+    return out
+
+
+@contextmanager
+def partial_folder(out: Path, *, inputs: Inputs) -> Iterator[Path]:
+    """Lend `out`.partial to write in; on success add the receipt and rename it to `out`."""
+    folder = out.with_name(out.name + ".partial")
+    folder.mkdir(parents=True, exist_ok=True)
+    note = folder / "inputs.json"
+    if note.exists() and note.stat().st_size:
+        _refuse_difference(folder, json.loads(note.read_text()), inputs)
+    with note.open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"{folder} is being written by another process: wait for it") from None
+        _write_atomically(note.with_suffix(".tmp"), _text(inputs))
+        shutil.copyfile(note.with_suffix(".tmp"), note)
+        note.with_suffix(".tmp").unlink()
+        yield folder
+        _write_atomically(folder / RECEIPT, _text(inputs))
+        note.unlink()
+        if out.exists():
+            shutil.rmtree(out)
+        folder.rename(out)
+
+
+def is_complete(out: Path, *, inputs: Inputs) -> bool:
+    """Say whether `out` holds the finished work of `inputs`; other finished work is refused."""
+    file = out / RECEIPT
+    if not file.exists():
+        if out.exists() and any(out.iterdir()):
+            raise ValueError(
+                f"{out} has no receipt, so it was not made by this program: choose another place"
+            )
+        return False
+    _refuse_difference(out, json.loads(file.read_text()), inputs)
+    return True
+
+
+def fingerprint(inputs: Inputs) -> str:
+    """Return 16 hexadecimal digits that name these inputs."""
+    return hashlib.sha256(_text(inputs).encode()).hexdigest()[:16]
+
+
+def fingerprint_of(folder: Path) -> str:
+    """Return the fingerprint of what a finished folder was made from."""
+    return fingerprint(json.loads((folder / RECEIPT).read_text()))
+
+
+def fingerprint_file(file: Path) -> str:
+    """Return 16 hexadecimal digits of a file's content (SHA-256)."""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()[:16]
+
+
+def rank() -> int:
+    """Return this process's number under torchrun or accelerate launch, 0 without them."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def world_size() -> int:
+    """Return the number of processes under torchrun or accelerate launch, 1 without them."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def differences(was: Inputs, now: Inputs) -> list[str]:
+    """Return one `key: was A, now B` per leaf that differs."""
+    old, new = _leaves("", json.loads(_text(was))), _leaves("", json.loads(_text(now)))
+    keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    return [f"{key}: was {old.get(key, 'absent')}, now {new.get(key, 'absent')}" for key in keys]
+
+
+def _refuse_difference(folder: Path, was: Inputs, now: Inputs) -> None:
+    if found := differences(was, now):
+        raise ValueError(
+            f"{folder} was made from other inputs ({'; '.join(found[:3])}"
+            f"{f'; and {len(found) - 3} more' if len(found) > 3 else ''}): "
+            "choose another --out, or delete that folder to make it anew"
+        )
+
+
+def _leaves(prefix: str, value: object) -> dict[str, object]:
+    if isinstance(value, dict):
+        pairs = [_leaves(f"{prefix}.{key}" if prefix else key, value[key]) for key in value]
+        return {key: leaf for pair in pairs for key, leaf in pair.items()}
+    return {prefix: value}
+
+
+def _text(inputs: Inputs) -> str:
+    return json.dumps(inputs, sort_keys=True, indent=1)
+
+
+def _write_atomically(file: Path, text: str) -> None:
+    partial = file.with_name(file.name + ".new")
+    partial.write_text(text)
+    partial.rename(file)
+
+
+def _wait(out: Path, inputs: Inputs) -> Path:
+    while not is_complete(out, inputs=inputs):
+        time.sleep(0.5)
+    return out

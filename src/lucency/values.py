@@ -1,0 +1,272 @@
+"""The values that flow through Lucency: frozen, validated when built, saved and loaded here.
+
+Letters in shapes: n films, k findings, m plan entries, h and w pixels, d feature dimensions.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float32, Float64, Int64, Shaped, UInt8
+from pydantic import BaseModel, ConfigDict, Field
+
+FINDINGS = (
+    "Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia",
+    "Pneumothorax", "Consolidation", "Edema", "Emphysema", "Fibrosis", "Pleural_Thickening",
+    "Hernia",
+)  # fmt: skip
+NO_FINDING = "No Finding"
+PARTS = ("train", "val", "test")
+BOX_COLUMNS = ("image", "finding", "x", "y", "w", "h")
+
+
+class Preparation(BaseModel):
+    """How a film becomes the square picture a network sees; a part of every classifier."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    size: int = Field(default=224, ge=16, le=2048)
+    order: Literal["clahe-first", "resize-first", "no-clahe"] = "clahe-first"
+    clahe_clip: float = Field(default=3.0, gt=0, le=100)
+    clahe_tiles: int = Field(default=10, ge=1, le=64)
+    brightness: int = Field(default=0, ge=-255, le=255)
+    denoise: Literal["none", "median", "gaussian", "bilateral"] = "none"
+    interpolation: Literal["area", "bicubic"] = "area"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Manifest:
+    """Who and what: one row a film; label is 1, 0 or NaN (not stated); boxes in 0..1 of the film.
+
+    `facts` holds one row a film (age in years, sex, view, follow_up, width, height, path, …);
+    `boxes` has the columns image, finding, x, y, w, h (left, top, width, height).
+    """
+
+    findings: tuple[str, ...]
+    image: Shaped[np.ndarray, "n"]
+    patient: Int64[np.ndarray, "n"]
+    label: Float32[np.ndarray, "n k"]
+    facts: pd.DataFrame
+    boxes: pd.DataFrame
+    origin: str
+
+    def __post_init__(self) -> None:
+        films, findings = len(self.image), len(self.findings)
+        _require(len(set(self.findings)) == findings, "a finding is named twice", self.findings)
+        _require(self.label.shape == (films, findings), "label", self.label.shape)
+        _require(len(self.facts) == films, "facts' rows", len(self.facts))
+        _require(tuple(self.boxes.columns) == BOX_COLUMNS, "box columns", list(self.boxes.columns))
+        stated = self.label[~np.isnan(self.label)]
+        _require(bool(np.isin(stated, (0, 1)).all()), "labels must be 0, 1 or NaN", "others")
+        if len(np.unique(self.image)) != films:
+            names, count = np.unique(self.image, return_counts=True)
+            raise ValueError(
+                f"image {names[count > 1][0]!r} is listed {count.max()} times; expected each film "
+                "once: remove the repeated rows"
+            )
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def take(self, rows: Int64[np.ndarray, "m"]) -> Manifest:
+        """Return the films at `rows`, in that order, with their boxes."""
+        image = self.image[rows]
+        return replace(
+            self,
+            image=image,
+            patient=self.patient[rows],
+            label=self.label[rows],
+            facts=self.facts.iloc[rows].reset_index(drop=True),
+            boxes=self.boxes[self.boxes["image"].isin(image)].reset_index(drop=True),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prepared:
+    """The films as the network sees them: uint8 pixels, memory-mapped, beside their manifest."""
+
+    manifest: Manifest
+    preparation: Preparation
+    pixels: UInt8[np.ndarray, "n h w"]
+    rejected: pd.DataFrame
+
+    def __post_init__(self) -> None:
+        size = self.preparation.size
+        _require(self.pixels.shape == (len(self.manifest), size, size), "pixels", self.pixels.shape)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Plan:
+    """What is seen of each part: film `row`, as original (copy 0) or augmented copy, and its weight.
+
+    `transform` is empty for an original; else links `name@parameter#copy` joined by `>`, applied
+    left to right (a copy of a copy has two). `weight` multiplies the loss per entry and finding.
+    """
+
+    row: Int64[np.ndarray, "m"]
+    copy: Int64[np.ndarray, "m"]
+    transform: Shaped[np.ndarray, "m"]
+    part: Shaped[np.ndarray, "m"]
+    weight: Float32[np.ndarray, "m k"]
+
+    def __post_init__(self) -> None:
+        _require(bool(np.isin(self.part, PARTS).all()), "part", np.unique(self.part))
+        _require(bool(((self.copy > 0) == (self.transform != "")).all()), "copy", "transform")
+        _require(bool((self.weight >= 0).all()), "weights must not be negative", "some are")
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def take(self, entries: Shaped[np.ndarray, "e"]) -> Plan:
+        """Return the entries given by index or mask."""
+        fields = {name: getattr(self, name)[entries] for name in self.__dataclass_fields__}
+        return Plan(**fields)
+
+    def names(self, image: Shaped[np.ndarray, "n"]) -> Shaped[np.ndarray, "m"]:
+        """Return a name for every entry: the film's own, or film#copy for a copy."""
+        number = self.copy.astype(str)
+        return np.where(
+            self.copy == 0,
+            image[self.row],
+            np.char.add(np.char.add(image[self.row].astype(str), "#"), number),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Predictions:
+    """The hinge: all that is judged. `split` is the fingerprint of the parts it was made under."""
+
+    network: str
+    split: str
+    findings: tuple[str, ...]
+    image: Shaped[np.ndarray, "n"]
+    patient: Int64[np.ndarray, "n"]
+    part: Shaped[np.ndarray, "n"]
+    label: Float32[np.ndarray, "n k"]
+    logit: Float32[np.ndarray, "n k"]
+    feature: Float32[np.ndarray, "n d"]
+
+    def __post_init__(self) -> None:
+        _require(self.label.shape[1] == len(self.findings), "label columns", self.label.shape)
+        _require(bool(np.isfinite(self.logit).all()), "logits must be finite", "NaN or infinity")
+        _require(bool(np.isin(self.part, PARTS).all()), "part", np.unique(self.part))
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    @property
+    def probability(self) -> Float64[np.ndarray, "n k"]:
+        """The sigmoid of the logits, in double precision."""
+        return 1.0 / (1.0 + np.exp(-self.logit.astype(np.float64)))
+
+    def of(self, part: str) -> Predictions:
+        """Return the rows of one part."""
+        rows = self.part == part
+        names = ("image", "patient", "part", "label", "logit", "feature")
+        return replace(self, **{name: getattr(self, name)[rows] for name in names})
+
+
+def empty_boxes() -> pd.DataFrame:
+    """Return a table of no boxes."""
+    return pd.DataFrame({name: [] for name in BOX_COLUMNS})
+
+
+def save_manifest(manifest: Manifest, folder: Path) -> None:
+    """Write manifest.csv, boxes.csv and manifest.json (findings and origin) into `folder`."""
+    table = pd.DataFrame({"image": manifest.image, "patient": manifest.patient})
+    label = pd.DataFrame(manifest.label, columns=list(manifest.findings)).astype("Int8")
+    pd.concat([table, label, manifest.facts], axis=1).to_csv(folder / "manifest.csv", index=False)
+    manifest.boxes.to_csv(folder / "boxes.csv", index=False)
+    about = {"findings": manifest.findings, "origin": manifest.origin}
+    (folder / "manifest.json").write_text(json.dumps(about, indent=1))
+
+
+def load_manifest(folder: Path) -> Manifest:
+    """Read what `save_manifest` wrote."""
+    about = json.loads((folder / "manifest.json").read_text())
+    findings = tuple(about["findings"])
+    table = read_table(folder / "manifest.csv", text=("image", "sex", "view", "path"))
+    facts = table.drop(columns=["image", "patient", *findings])
+    return Manifest(
+        findings=findings,
+        image=table["image"].to_numpy(dtype=str),
+        patient=table["patient"].to_numpy(dtype=np.int64),
+        label=table[list(findings)].to_numpy(dtype=np.float32),
+        facts=facts,
+        boxes=read_table(folder / "boxes.csv", text=("image", "finding")),
+        origin=about["origin"],
+    )
+
+
+def save_prepared_tables(prepared: Prepared, folder: Path) -> None:
+    """Write everything of `prepared` but its pixels, which are made in place as pixels.npy."""
+    save_manifest(prepared.manifest, folder)
+    prepared.rejected.to_csv(folder / "rejected.csv", index=False)
+    (folder / "preparation.json").write_text(prepared.preparation.model_dump_json(indent=1))
+
+
+def load_prepared(folder: Path) -> Prepared:
+    """Read a prepared folder; the pixels stay on disk, mapped read-only."""
+    return Prepared(
+        manifest=load_manifest(folder),
+        preparation=Preparation.model_validate_json((folder / "preparation.json").read_text()),
+        pixels=np.load(folder / "pixels.npy", mmap_mode="r"),
+        rejected=read_table(folder / "rejected.csv", text=("image", "reason")),
+    )
+
+
+def save_plan(plan: Plan, image: Shaped[np.ndarray, "n"], folder: Path) -> None:
+    """Write plan.csv (image, copy, transform, part) and weight.npy; films are named, not numbered."""
+    table = {"image": image[plan.row], "copy": plan.copy}
+    table |= {"transform": plan.transform, "part": plan.part}
+    pd.DataFrame(table).to_csv(folder / "plan.csv", index=False)
+    np.save(folder / "weight.npy", plan.weight)
+
+
+def load_plan(folder: Path, image: Shaped[np.ndarray, "n"]) -> Plan:
+    """Read a plan and join it by name to the films `image`."""
+    table = read_table(folder / "plan.csv", text=("image", "transform", "part"))
+    row = pd.Index(image).get_indexer(pd.Index(table["image"]))
+    _require(bool((row >= 0).all()), "a film of the plan is not in the manifest", folder)
+    return Plan(
+        row=row.astype(np.int64),
+        copy=table["copy"].to_numpy(dtype=np.int64),
+        transform=table["transform"].to_numpy(dtype=str),
+        part=table["part"].to_numpy(dtype=str),
+        weight=np.load(folder / "weight.npy"),
+    )
+
+
+def save_predictions(predictions: Predictions, file: Path) -> None:
+    """Write one compressed .npz that holds no Python objects."""
+    arrays = {name: np.asarray(getattr(predictions, name)) for name in _PREDICTED}
+    np.savez_compressed(file, **arrays)
+
+
+def load_predictions(file: Path) -> Predictions:
+    """Read what `save_predictions` wrote; pickled content is refused."""
+    with np.load(file, allow_pickle=False) as arrays:
+        fields = {name: arrays[name] for name in _PREDICTED}
+    names = tuple(str(name) for name in fields.pop("findings"))
+    network, split = str(fields.pop("network")), str(fields.pop("split"))
+    return Predictions(network=network, split=split, findings=names, **fields)
+
+
+def read_table(file: Path, *, text: tuple[str, ...]) -> pd.DataFrame:
+    """Read a CSV exactly: `text` columns stay text (empty when absent), numbers round-trip."""
+    table = pd.read_csv(file, dtype=dict.fromkeys(text, str), float_precision="round_trip")
+    present = [name for name in text if name in table]
+    return table.assign(**{name: table[name].fillna("").astype(str) for name in present})
+
+
+def _require(holds: bool, what: str, found: object) -> None:
+    if not holds:
+        raise ValueError(f"{what}: found {found}, which does not fit the rest of the value")
+
+
+_PREDICTED = tuple(Predictions.__dataclass_fields__)
