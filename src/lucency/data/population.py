@@ -137,7 +137,7 @@ def _films_per_patient(rng: np.random.Generator, *, films: int) -> list[int]:
 def _counts() -> pd.DataFrame:
     """Counts of films, one row for each label set, view and stratum ("sex decade") that occurs."""
     wide = pd.read_csv(Path(__file__).with_name("chestxray14_counts.csv"), index_col="findings")
-    long = wide.stack().dropna().rename("films").reset_index(names=["findings", "cell"])
+    long = wide.melt(ignore_index=False, var_name="cell", value_name="films").reset_index()
     long[["view", "stratum"]] = long["cell"].str.split(" ", n=1, expand=True)
     return long[long["films"] > 0].reset_index(drop=True)
 

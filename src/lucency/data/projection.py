@@ -1,0 +1,197 @@
+"""From shapes in centimetres to a film: the frame, the masks and the exposure of a phantom.
+
+Letters: `h w` pixels of the film, `p` points. The body's frame has x in cm from the midline towards
+the patient's left (the film's right), y in cm downwards from the apices of the lungs.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from jaxtyping import Float, Float32, UInt8
+
+CENTRE = 13.5  # y of the centre of the film, cm
+FRACTION = 4  # binary places of OpenCV's drawing coordinates
+WATER = 0.2  # attenuation of water at about 110 kVp, 1/cm
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frame:
+    """Where the body lies on a square film of `size` pixels; `width` and `height` are in cm.
+
+    Like NIH's, a film that was not square is squeezed into the square.
+    """
+
+    size: int
+    width: float
+    height: float
+    angle: float = 0.0  # radians
+    x: float = 0.0  # cm, of the body's midline from the film's
+    y: float = 0.0
+    magnification: float = 1.0
+
+    @property
+    def density(self) -> float:
+        """Pixels per centimetre of the body, the mean of both directions."""
+        return self.size * self.magnification * (1 / self.width + 1 / self.height) / 2
+
+    def at(self, size: int) -> "Frame":
+        """The same view of the body on a film of another size."""
+        kept = {name: getattr(self, name) for name in ("width", "height", "angle", "x", "y")}
+        return Frame(size=size, magnification=self.magnification, **kept)
+
+    def project(self, point: Float[np.ndarray, "*p 2"]) -> Float[np.ndarray, "*p 2"]:
+        """Pixel coordinates (column, row) of points of the body in cm."""
+        x, y = point[..., 0], point[..., 1] - CENTRE
+        cos, sin = np.cos(self.angle), np.sin(self.angle)
+        across = self.magnification * (x * cos - y * sin) + self.x
+        down = self.magnification * (x * sin + y * cos) + self.y
+        pixel = [(across / self.width + 0.5) * self.size, (down / self.height + 0.5) * self.size]
+        return np.stack(pixel, axis=-1)
+
+    def ink(self, point: Float[np.ndarray, "*p 2"]) -> np.ndarray:
+        """Points as OpenCV's fixed-point integers."""
+        return np.rint((self.project(point) - 0.5) * 2**FRACTION).astype(np.int32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exposure:
+    """How a film was exposed and displayed."""
+
+    dose: float = 1.0  # relative to a well-exposed PA film
+    scatter: float = 0.25  # scattered share of the mean primary exposure
+    centre: float = 2.45  # optical path that is displayed mid-grey
+    contrast: float = 62.0  # grey levels a unit of optical path
+    blur: float = 0.04  # cm
+
+
+def smooth(
+    point: Float[np.ndarray, "n 2"], *, steps: int = 6, closed: bool = True
+) -> Float[np.ndarray, "p 2"]:
+    """A Catmull-Rom curve through the points, `steps` points a span; doubled points are corners."""
+    around = np.vstack([point[-1:], point, point[:2]] if closed else [point[:1], point, point[-1:]])
+    a, b, c, d = (around[k : len(around) - 3 + k, None] for k in range(4))
+    t = np.linspace(0, 1, steps, endpoint=False)[None, :, None]
+    curve = b + 0.5 * t * (c - a + t * (2 * a - 5 * b + 4 * c - d + t * (3 * (b - c) + d - a)))
+    return curve.reshape(-1, 2)
+
+
+def bend(
+    start: Float[np.ndarray, "*n 2"],
+    control: Float[np.ndarray, "*n 2"],
+    end: Float[np.ndarray, "*n 2"],
+    *,
+    steps: int = 14,
+) -> Float[np.ndarray, "*n p 2"]:
+    """Quadratic Bezier curves from `start` to `end`."""
+    t = np.linspace(0, 1, steps)[:, None]
+    a, b, c = start[..., None, :], control[..., None, :], end[..., None, :]
+    return (1 - t) ** 2 * a + 2 * t * (1 - t) * b + t**2 * c
+
+
+def disc(x: float, y: float, across: float, down: float = 0.0) -> Float[np.ndarray, "p 2"]:
+    """An ellipse about (x, y) with half-axes in cm; a circle where `down` is 0."""
+    angle = np.linspace(0, 2 * np.pi, 32, endpoint=False)
+    return np.stack([x + across * np.cos(angle), y + (down or across) * np.sin(angle)], axis=-1)
+
+
+def fill(
+    frame: Frame, *outlines: Float[np.ndarray, "_ 2"], soft: float = 0.0
+) -> Float32[np.ndarray, "h w"]:
+    """The share 0..1 of each pixel that the outlines cover, its edge softened by `soft` cm."""
+    small = _reduced(frame, soft)
+    mask = np.zeros((small.size, small.size), np.uint8)
+    for outline in outlines:
+        cv2.fillPoly(mask, [small.ink(outline)], 255, cv2.LINE_AA, FRACTION)
+    return _enlarged(soften(small, mask.astype(np.float32) / 255, soft=soft), frame.size)
+
+
+def stroke(
+    frame: Frame,
+    path: Float[np.ndarray, "*n p 2"],
+    *,
+    width: float,
+    soft: float = 0.0,
+    closed: bool = False,
+) -> Float32[np.ndarray, "h w"]:
+    """Lines of `width` cm; one thinner than a pixel is as faint as it is thin."""
+    mask = np.zeros((frame.size, frame.size), np.uint8)
+    trace(mask, frame, path, width=width, closed=closed)
+    return soften(frame, mask.astype(np.float32) / 255, soft=soft)
+
+
+def trace(
+    mask: UInt8[np.ndarray, "h w"],
+    frame: Frame,
+    path: Float[np.ndarray, "*n p 2"],
+    *,
+    width: float,
+    value: float = 1.0,
+    closed: bool = False,
+) -> None:
+    """Draws lines into `mask` over what it holds."""
+    thick = width * frame.density
+    pixels = max(1, round(thick))
+    colour = int(255 * value * min(1.0, thick / pixels))
+    lines = list(frame.ink(path.reshape(-1, *path.shape[-2:])))
+    cv2.polylines(mask, lines, closed, colour, pixels, cv2.LINE_AA, FRACTION)
+
+
+def soften(
+    frame: Frame, thickness: Float32[np.ndarray, "h w"], *, soft: float
+) -> Float32[np.ndarray, "h w"]:
+    """A map blurred by a Gaussian of `soft` cm; wide ones are computed on a smaller grid."""
+    sigma = soft * frame.density
+    if sigma < 0.3:
+        return thickness
+    small = _reduced(frame, soft)
+    if small.size == frame.size:
+        return cv2.GaussianBlur(thickness, (0, 0), sigma)
+    shrunk = cv2.resize(thickness, (small.size, small.size), interpolation=cv2.INTER_AREA)
+    return _enlarged(soften(small, shrunk, soft=soft), frame.size)
+
+
+def clouds(frame: Frame, rng: np.random.Generator, *, grain: float) -> Float32[np.ndarray, "h w"]:
+    """A random texture of mean 0 and deviation about 1 whose blobs measure `grain` cm."""
+    count = max(4, round(frame.width / grain))
+    coarse = rng.standard_normal((count, count), dtype=np.float32)
+    return cv2.resize(coarse, (frame.size, frame.size), interpolation=cv2.INTER_CUBIC) * 1.2
+
+
+def expose(
+    frame: Frame,
+    water: Float32[np.ndarray, "h w"],
+    exposure: Exposure,
+    *,
+    rng: np.random.Generator,
+) -> UInt8[np.ndarray, "h w"]:
+    """The displayed film behind `water` cm of water: scatter, blur, quantum noise, display curve.
+
+    Primary exposure falls as exp(-0.2 water); scatter is its wide blur; the noise of the optical
+    path goes as one over the root of what arrives. Dense parts are bright, as films are displayed.
+    """
+    primary = cv2.exp(soften(frame, water, soft=exposure.blur) * -WATER)
+    total = primary + exposure.scatter * soften(frame, cv2.min(primary, 0.4), soft=3.0)
+    path = -cv2.log(total)
+    grain = rng.standard_normal(water.shape, dtype=np.float32)
+    grain *= (0.0035 * frame.density / 12 / np.sqrt(exposure.dose)) * cv2.exp(0.5 * path)
+    return _displayed((path + grain - exposure.centre) * (exposure.contrast / 127.5))
+
+
+def _displayed(level: np.ndarray) -> np.ndarray:
+    """Grey levels of -1..1 with soft shoulders: x / (1 + |x|^4)^(1/4), about 127.5."""
+    square = level * level
+    bounded = level / cv2.sqrt(cv2.sqrt(1 + square * square))
+    return cv2.convertScaleAbs(bounded, alpha=127.5, beta=127.5)
+
+
+def _reduced(frame: Frame, soft: float) -> Frame:
+    """A smaller frame on which a blur of `soft` cm is still more than a pixel wide."""
+    halvings = int(np.log2(max(soft * frame.density / 1.5, 1.0)))
+    return frame.at(max(frame.size >> halvings, 16))
+
+
+def _enlarged(thickness: np.ndarray, size: int) -> np.ndarray:
+    if thickness.shape[0] == size:
+        return thickness
+    return cv2.resize(thickness, (size, size), interpolation=cv2.INTER_LINEAR)
