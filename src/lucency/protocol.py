@@ -97,6 +97,7 @@ class Training(_Choices):
     normalise: Literal["network", "unit"] = "network"
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     loss: Literal["bce"] = "bce"
+    tensorboard: bool = False
     seed: int = Field(default=0, ge=0)
 
 
@@ -144,7 +145,9 @@ class Protocol(_Choices):
         if len(set(names)) < len(names):
             raise ValueError("network: a name is listed twice; expected each once")
         if self.balance.before_split and self.split.method != "image":
-            raise ValueError('balance.before_split leaks by design: it needs split.method = "image"')
+            raise ValueError(
+                'balance.before_split leaks by design: it needs split.method = "image"'
+            )
         for name in names:
             self.training_of(name)
         return self

@@ -48,8 +48,8 @@ class Manifest:
     """
 
     findings: tuple[str, ...]
-    image: Shaped[np.ndarray, "n"]
-    patient: Int64[np.ndarray, "n"]
+    image: Shaped[np.ndarray, " n"]
+    patient: Int64[np.ndarray, " n"]
     label: Float32[np.ndarray, "n k"]
     facts: pd.DataFrame
     boxes: pd.DataFrame
@@ -73,7 +73,7 @@ class Manifest:
     def __len__(self) -> int:
         return len(self.image)
 
-    def take(self, rows: Int64[np.ndarray, "m"]) -> Manifest:
+    def take(self, rows: Int64[np.ndarray, " m"]) -> Manifest:
         """Return the films at `rows`, in that order, with their boxes."""
         image = self.image[rows]
         return replace(
@@ -102,16 +102,16 @@ class Prepared:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Plan:
-    """What is seen of each part: film `row`, as original (copy 0) or augmented copy, and its weight.
+    """What each part sees: film `row`, as original (copy 0) or augmented copy, and its weight.
 
     `transform` is empty for an original; else links `name@parameter#copy` joined by `>`, applied
     left to right (a copy of a copy has two). `weight` multiplies the loss per entry and finding.
     """
 
-    row: Int64[np.ndarray, "m"]
-    copy: Int64[np.ndarray, "m"]
-    transform: Shaped[np.ndarray, "m"]
-    part: Shaped[np.ndarray, "m"]
+    row: Int64[np.ndarray, " m"]
+    copy: Int64[np.ndarray, " m"]
+    transform: Shaped[np.ndarray, " m"]
+    part: Shaped[np.ndarray, " m"]
     weight: Float32[np.ndarray, "m k"]
 
     def __post_init__(self) -> None:
@@ -122,12 +122,12 @@ class Plan:
     def __len__(self) -> int:
         return len(self.row)
 
-    def take(self, entries: Shaped[np.ndarray, "e"]) -> Plan:
+    def take(self, entries: Shaped[np.ndarray, " e"]) -> Plan:
         """Return the entries given by index or mask."""
         fields = {name: getattr(self, name)[entries] for name in self.__dataclass_fields__}
         return Plan(**fields)
 
-    def names(self, image: Shaped[np.ndarray, "n"]) -> Shaped[np.ndarray, "m"]:
+    def names(self, image: Shaped[np.ndarray, " n"]) -> Shaped[np.ndarray, " m"]:
         """Return a name for every entry: the film's own, or film#copy for a copy."""
         number = self.copy.astype(str)
         return np.where(
@@ -144,9 +144,9 @@ class Predictions:
     network: str
     split: str
     findings: tuple[str, ...]
-    image: Shaped[np.ndarray, "n"]
-    patient: Int64[np.ndarray, "n"]
-    part: Shaped[np.ndarray, "n"]
+    image: Shaped[np.ndarray, " n"]
+    patient: Int64[np.ndarray, " n"]
+    part: Shaped[np.ndarray, " n"]
     label: Float32[np.ndarray, "n k"]
     logit: Float32[np.ndarray, "n k"]
     feature: Float32[np.ndarray, "n d"]
@@ -220,15 +220,15 @@ def load_prepared(folder: Path) -> Prepared:
     )
 
 
-def save_plan(plan: Plan, image: Shaped[np.ndarray, "n"], folder: Path) -> None:
-    """Write plan.csv (image, copy, transform, part) and weight.npy; films are named, not numbered."""
+def save_plan(plan: Plan, image: Shaped[np.ndarray, " n"], folder: Path) -> None:
+    """Write plan.csv (image, copy, transform, part) and weight.npy; films go by name."""
     table = {"image": image[plan.row], "copy": plan.copy}
     table |= {"transform": plan.transform, "part": plan.part}
     pd.DataFrame(table).to_csv(folder / "plan.csv", index=False)
     np.save(folder / "weight.npy", plan.weight)
 
 
-def load_plan(folder: Path, image: Shaped[np.ndarray, "n"]) -> Plan:
+def load_plan(folder: Path, image: Shaped[np.ndarray, " n"]) -> Plan:
     """Read a plan and join it by name to the films `image`."""
     table = read_table(folder / "plan.csv", text=("image", "transform", "part"))
     row = pd.Index(image).get_indexer(pd.Index(table["image"]))

@@ -65,14 +65,14 @@ def draw_population(*, films: int, seed: int) -> list[tuple[Patient, list[Film]]
     draws anew among the real films of the patient's sex and decade; so label sets persist within a
     patient while every frequency over films stays the real one.
     """
-    rng = np.random.default_rng([seed, 1])
+    rng = np.random.default_rng([seed, 0, 1])
     films_of = _films_per_patient(rng, films=films)
     patient = np.repeat(np.arange(len(films_of)), films_of)
     counts = _counts()
     stratum = _strata(rng, counts, patients=len(films_of))
     cell = _kept(rng, _cells(rng, counts, stratum[patient]), patient)
     age = _ages(rng, stratum)
-    chosen = [_film(counts, k) for k in cell]
+    chosen = _films(counts, cell)
     people = []
     for k, start in enumerate(np.cumsum(films_of) - films_of):
         sex = stratum[k].split()[0]
@@ -88,7 +88,7 @@ def misstate(films: Sequence[Film], *, label_noise: float, seed: int) -> list[Fi
     As many spurious labels of a finding are added, on average, as are missed, so that the label
     file keeps its frequencies. The true findings stay as they were.
     """
-    rng = np.random.default_rng([seed, 2])
+    rng = np.random.default_rng([seed, 0, 2])
     true = np.array([[f in film.findings for f in FINDINGS] for film in films])
     positive = true.sum(axis=0)
     rate = label_noise * positive / np.maximum(len(true) - positive, 1)
@@ -101,7 +101,7 @@ def misstate(films: Sequence[Film], *, label_noise: float, seed: int) -> list[Fi
 
 def equip(films: Sequence[Film], *, shortcut: float, seed: int) -> list[Film]:
     """Films where a share `shortcut` of pneumothoraces bears a drain, and of AP films a marker."""
-    rng = np.random.default_rng([seed, 3])
+    rng = np.random.default_rng([seed, 0, 3])
     chance = rng.random((len(films), 2))
     return [
         replace(
@@ -115,7 +115,7 @@ def equip(films: Sequence[Film], *, shortcut: float, seed: int) -> list[Film]:
 
 def split_patients(films_of: Sequence[int], *, seed: int) -> list[bool]:
     """For each patient whether he trains: patients at random until 77 % of the films are theirs."""
-    order = np.random.default_rng([seed, 4]).permutation(len(films_of))
+    order = np.random.default_rng([seed, 0, 4]).permutation(len(films_of))
     films = np.asarray(films_of)[order]
     middle = np.cumsum(films) - films / 2
     train = np.zeros(len(films_of), dtype=bool)
@@ -139,21 +139,22 @@ def _counts() -> pd.DataFrame:
     wide = pd.read_csv(Path(__file__).with_name("chestxray14_counts.csv"), index_col="findings")
     long = wide.melt(ignore_index=False, var_name="cell", value_name="films").reset_index()
     long[["view", "stratum"]] = long["cell"].str.split(" ", n=1, expand=True)
-    return long[long["films"] > 0].reset_index(drop=True)
+    return long.dropna(subset="films").reset_index(drop=True)
 
 
 def _strata(rng: np.random.Generator, counts: pd.DataFrame, *, patients: int) -> np.ndarray:
-    total = counts.groupby("stratum")["films"].sum()
-    return rng.choice(total.index.to_numpy(dtype=str), size=patients, p=total / total.sum())
+    name, place = np.unique(counts["stratum"].to_numpy(dtype=str), return_inverse=True)
+    total = np.bincount(place, weights=counts["films"].to_numpy(dtype=float))
+    return rng.choice(name, size=patients, p=total / total.sum())
 
 
 def _cells(rng: np.random.Generator, counts: pd.DataFrame, stratum: np.ndarray) -> np.ndarray:
     """For each film a row of `counts`, drawn among the rows of its stratum."""
     cell = np.zeros(len(stratum), dtype=np.int64)
-    for name, rows in counts.groupby("stratum"):
-        here = np.flatnonzero(stratum == name)
-        share = rows["films"].to_numpy() / rows["films"].sum()
-        cell[here] = rng.choice(rows.index.to_numpy(), size=len(here), p=share)
+    stratum_of, films = counts["stratum"].to_numpy(), counts["films"].to_numpy(dtype=float)
+    for name in np.unique(stratum):
+        here, rows = np.flatnonzero(stratum == name), np.flatnonzero(stratum_of == name)
+        cell[here] = rng.choice(rows, size=len(here), p=films[rows] / films[rows].sum())
     return cell
 
 
@@ -168,10 +169,14 @@ def _ages(rng: np.random.Generator, stratum: np.ndarray) -> np.ndarray:
     return np.minimum(decade + rng.integers(0, 10, size=len(decade)), OLDEST)
 
 
-def _film(counts: pd.DataFrame, cell: int) -> Film:
-    label, view = counts["findings"].iat[cell], counts["view"].iat[cell]
-    findings = () if label == NO_FINDING else tuple(label.split("|"))
-    return Film(number=0, age=0, view=view, findings=findings, stated=findings)
+def _films(counts: pd.DataFrame, cell: np.ndarray) -> list[Film]:
+    """The films that the rows `cell` of the counts stand for, not yet numbered or aged."""
+    findings = [() if s == NO_FINDING else tuple(s.split("|")) for s in counts["findings"]]
+    view = counts["view"].tolist()
+    return [
+        Film(number=0, age=0, view=view[k], findings=findings[k], stated=findings[k])
+        for k in cell.tolist()
+    ]
 
 
 def _aged(film: Film, patient: Patient, number: int) -> Film:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float, Float32, Real, UInt8
 
 CENTRE = 13.5  # y of the centre of the film, cm
 FRACTION = 4  # binary places of OpenCV's drawing coordinates
@@ -40,7 +40,7 @@ class Frame:
         kept = {name: getattr(self, name) for name in ("width", "height", "angle", "x", "y")}
         return Frame(size=size, magnification=self.magnification, **kept)
 
-    def project(self, point: Float[np.ndarray, "*p 2"]) -> Float[np.ndarray, "*p 2"]:
+    def project(self, point: Real[np.ndarray, "*p 2"]) -> Float[np.ndarray, "*p 2"]:
         """Pixel coordinates (column, row) of points of the body in cm."""
         x, y = point[..., 0], point[..., 1] - CENTRE
         cos, sin = np.cos(self.angle), np.sin(self.angle)
@@ -49,7 +49,7 @@ class Frame:
         pixel = [(across / self.width + 0.5) * self.size, (down / self.height + 0.5) * self.size]
         return np.stack(pixel, axis=-1)
 
-    def ink(self, point: Float[np.ndarray, "*p 2"]) -> np.ndarray:
+    def ink(self, point: Real[np.ndarray, "*p 2"]) -> np.ndarray:
         """Points as OpenCV's fixed-point integers."""
         return np.rint((self.project(point) - 0.5) * 2**FRACTION).astype(np.int32)
 
@@ -62,11 +62,11 @@ class Exposure:
     scatter: float = 0.25  # scattered share of the mean primary exposure
     centre: float = 2.45  # optical path that is displayed mid-grey
     contrast: float = 62.0  # grey levels a unit of optical path
-    blur: float = 0.04  # cm
+    blur: float = 0.07  # cm
 
 
 def smooth(
-    point: Float[np.ndarray, "n 2"], *, steps: int = 6, closed: bool = True
+    point: Real[np.ndarray, "n 2"], *, steps: int = 6, closed: bool = True
 ) -> Float[np.ndarray, "p 2"]:
     """A Catmull-Rom curve through the points, `steps` points a span; doubled points are corners."""
     around = np.vstack([point[-1:], point, point[:2]] if closed else [point[:1], point, point[-1:]])
@@ -77,9 +77,9 @@ def smooth(
 
 
 def bend(
-    start: Float[np.ndarray, "*n 2"],
-    control: Float[np.ndarray, "*n 2"],
-    end: Float[np.ndarray, "*n 2"],
+    start: Real[np.ndarray, "*n 2"],
+    control: Real[np.ndarray, "*n 2"],
+    end: Real[np.ndarray, "*n 2"],
     *,
     steps: int = 14,
 ) -> Float[np.ndarray, "*n p 2"]:
@@ -89,26 +89,28 @@ def bend(
     return (1 - t) ** 2 * a + 2 * t * (1 - t) * b + t**2 * c
 
 
-def disc(x: float, y: float, across: float, down: float = 0.0) -> Float[np.ndarray, "p 2"]:
-    """An ellipse about (x, y) with half-axes in cm; a circle where `down` is 0."""
+def disc(
+    centre: Real[np.ndarray, "2"], across: float, down: float = 0.0
+) -> Float[np.ndarray, "p 2"]:
+    """An ellipse about `centre` with half-axes in cm; a circle where `down` is 0."""
     angle = np.linspace(0, 2 * np.pi, 32, endpoint=False)
-    return np.stack([x + across * np.cos(angle), y + (down or across) * np.sin(angle)], axis=-1)
+    return centre + np.stack([across * np.cos(angle), (down or across) * np.sin(angle)], axis=-1)
 
 
 def fill(
-    frame: Frame, *outlines: Float[np.ndarray, "_ 2"], soft: float = 0.0
+    frame: Frame, *outlines: Real[np.ndarray, "_ 2"], soft: float = 0.0
 ) -> Float32[np.ndarray, "h w"]:
     """The share 0..1 of each pixel that the outlines cover, its edge softened by `soft` cm."""
     small = _reduced(frame, soft)
     mask = np.zeros((small.size, small.size), np.uint8)
     for outline in outlines:
         cv2.fillPoly(mask, [small.ink(outline)], 255, cv2.LINE_AA, FRACTION)
-    return _enlarged(soften(small, mask.astype(np.float32) / 255, soft=soft), frame.size)
+    return enlarge(soften(small, mask.astype(np.float32) / 255, soft=soft), frame.size)
 
 
 def stroke(
     frame: Frame,
-    path: Float[np.ndarray, "*n p 2"],
+    path: Real[np.ndarray, "*n p 2"],
     *,
     width: float,
     soft: float = 0.0,
@@ -123,7 +125,7 @@ def stroke(
 def trace(
     mask: UInt8[np.ndarray, "h w"],
     frame: Frame,
-    path: Float[np.ndarray, "*n p 2"],
+    path: Real[np.ndarray, "*n p 2"],
     *,
     width: float,
     value: float = 1.0,
@@ -146,9 +148,17 @@ def soften(
         return thickness
     small = _reduced(frame, soft)
     if small.size == frame.size:
-        return cv2.GaussianBlur(thickness, (0, 0), sigma)
+        reach = 2 * round(3 * sigma) + 1
+        return cv2.GaussianBlur(thickness, (reach, reach), sigma)
     shrunk = cv2.resize(thickness, (small.size, small.size), interpolation=cv2.INTER_AREA)
-    return _enlarged(soften(small, shrunk, soft=soft), frame.size)
+    return enlarge(soften(small, shrunk, soft=soft), frame.size)
+
+
+def enlarge(thickness: Float32[np.ndarray, "_ _"], size: int) -> Float32[np.ndarray, "h w"]:
+    """A map resized to `size` × `size` pixels, linearly."""
+    if thickness.shape[0] == size:
+        return thickness
+    return cv2.resize(thickness, (size, size), interpolation=cv2.INTER_LINEAR)
 
 
 def clouds(frame: Frame, rng: np.random.Generator, *, grain: float) -> Float32[np.ndarray, "h w"]:
@@ -170,28 +180,30 @@ def expose(
     Primary exposure falls as exp(-0.2 water); scatter is its wide blur; the noise of the optical
     path goes as one over the root of what arrives. Dense parts are bright, as films are displayed.
     """
-    primary = cv2.exp(soften(frame, water, soft=exposure.blur) * -WATER)
-    total = primary + exposure.scatter * soften(frame, cv2.min(primary, 0.4), soft=3.0)
-    path = -cv2.log(total)
-    grain = rng.standard_normal(water.shape, dtype=np.float32)
-    grain *= (0.0035 * frame.density / 12 / np.sqrt(exposure.dose)) * cv2.exp(0.5 * path)
-    return _displayed((path + grain - exposure.centre) * (exposure.contrast / 127.5))
+    primary = cv2.exp(soften(frame, water, soft=exposure.blur) * np.float32(-WATER))
+    scattered = soften(frame, np.minimum(primary, 0.4), soft=3.0)
+    path = cv2.log(cv2.scaleAdd(scattered, exposure.scatter, primary))  # of the opposite sign
+    mottle = 0.0035 * frame.density / 12 / np.sqrt(exposure.dose)
+    grain = cv2.multiply(_grain(rng, frame.size), cv2.exp(path * np.float32(-0.5)), scale=mottle)
+    return _displayed(cv2.subtract(grain, path), exposure)
 
 
-def _displayed(level: np.ndarray) -> np.ndarray:
-    """Grey levels of -1..1 with soft shoulders: x / (1 + |x|^4)^(1/4), about 127.5."""
-    square = level * level
-    bounded = level / cv2.sqrt(cv2.sqrt(1 + square * square))
-    return cv2.convertScaleAbs(bounded, alpha=127.5, beta=127.5)
+def _grain(rng: np.random.Generator, size: int) -> np.ndarray:
+    """Nearly normal noise of mean 0 and deviation 1: the sum of three uniform bytes a pixel."""
+    byte = np.frombuffer(rng.bytes(3 * size * size), np.uint8).reshape(3, size, size)
+    total = cv2.add(byte[0], byte[1], dtype=cv2.CV_16U)
+    total = cv2.add(total, byte[2], dtype=cv2.CV_16U)
+    return cv2.addWeighted(total, 1 / 128, total, 0, -382.5 / 128, dtype=cv2.CV_32F)
+
+
+def _displayed(path: np.ndarray, exposure: Exposure) -> np.ndarray:
+    """Grey levels: linear about the middle with soft shoulders, x / sqrt(1 + x^2)."""
+    level = (path - np.float32(exposure.centre)) * np.float32(exposure.contrast / 115)
+    root = cv2.sqrt(cv2.multiply(level, level) + np.float32(1))
+    return cv2.convertScaleAbs(cv2.divide(level, root), alpha=127.5, beta=127.5)
 
 
 def _reduced(frame: Frame, soft: float) -> Frame:
     """A smaller frame on which a blur of `soft` cm is still more than a pixel wide."""
     halvings = int(np.log2(max(soft * frame.density / 1.5, 1.0)))
     return frame.at(max(frame.size >> halvings, 16))
-
-
-def _enlarged(thickness: np.ndarray, size: int) -> np.ndarray:
-    if thickness.shape[0] == size:
-        return thickness
-    return cv2.resize(thickness, (size, size), interpolation=cv2.INTER_LINEAR)

@@ -1,0 +1,95 @@
+"""How unbalanced the findings of a set of films are.
+
+Letters in shapes: n films, k findings. A label of NaN (not stated) counts as absent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float32, Float64
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Imbalance:
+    """The imbalance of one set: a number for each measure, and a row for each finding.
+
+    `summary` is indexed by measure: films, cardinality, density, labelsets, max_ir, mean_ir, cvir,
+    scumble, scumble_cv, tcs. `per_finding` has the columns finding, count, irlbl, scumble and
+    minority (IRLbl above MeanIR).
+    """
+
+    summary: pd.Series
+    per_finding: pd.DataFrame
+
+
+def measure(
+    label: Float32[np.ndarray, "n k"], *, names: tuple[str, ...], inputs: int = 1
+) -> Imbalance:
+    """Return the imbalance measures of Charte et al. (Neurocomputing 163, 2015), as R's mldr.
+
+    IRLbl is the largest count over a finding's own, MeanIR its mean, CVIR its sample standard
+    deviation over MeanIR; findings that no film has are left out of the three. SCUMBLE (Charte et
+    al., HAIS 2014) says how much rare and common findings share films, 0 to 1. TCS = ln(inputs x k
+    x labelsets) (Charte et al., HAIS 2016). What has no value is NaN.
+    """
+    active = label == 1
+    count = active.sum(axis=0)
+    ratio = imbalance_ratio(label)
+    there = ratio[count > 0]
+    mean_ir = float(there.mean()) if len(there) else np.nan
+    scumble = scumble_of_films(label)
+    labelsets = len(np.unique(np.packbits(active, axis=1), axis=0))
+    cardinality = active.sum() / max(1, len(active))
+    summary = {
+        "films": len(active),
+        "cardinality": cardinality,
+        "density": cardinality / len(count),
+        "labelsets": labelsets,
+        "max_ir": float(there.max()) if len(there) else np.nan,
+        "mean_ir": mean_ir,
+        "cvir": _variation(there),
+        "scumble": scumble.mean() if len(scumble) else np.nan,
+        "scumble_cv": _variation(scumble),
+        "tcs": np.log(inputs * len(count) * max(1, labelsets)),
+    }
+    per_finding = {
+        "finding": names,
+        "count": count,
+        "irlbl": ratio,
+        "scumble": _mean_where(scumble, active),
+        "minority": ratio > mean_ir,
+    }
+    return Imbalance(summary=pd.Series(summary, dtype=float), per_finding=pd.DataFrame(per_finding))
+
+
+def imbalance_ratio(label: Float32[np.ndarray, "n k"]) -> Float64[np.ndarray, " k"]:
+    """Return IRLbl: the commonest finding's count over each one's own; NaN when it has none."""
+    count = (label == 1).sum(axis=0).astype(np.float64)
+    return np.divide(count.max(), count, out=np.full_like(count, np.nan), where=count > 0)
+
+
+def scumble_of_films(label: Float32[np.ndarray, "n k"]) -> Float64[np.ndarray, " n"]:
+    """Return 1 - geometric / arithmetic mean of IRLbl over each film's findings; 0 when none."""
+    active = (label == 1).astype(np.float64)
+    ratio = np.nan_to_num(imbalance_ratio(label), nan=1.0)
+    carried = np.maximum(active.sum(axis=1), 1)
+    arithmetic = active @ ratio / carried
+    geometric = np.exp(active @ np.log(ratio) / carried)
+    return np.where(active.any(axis=1), 1 - geometric / np.where(arithmetic, arithmetic, 1), 0)
+
+
+def _variation(value: Float64[np.ndarray, " m"]) -> float:
+    """Return sample standard deviation over mean; NaN for fewer than two values or a mean of 0."""
+    computable = len(value) > 1 and value.mean() > 0
+    return float(value.std(ddof=1) / value.mean()) if computable else float("nan")
+
+
+def _mean_where(
+    value: Float64[np.ndarray, " n"], active: Bool[np.ndarray, "n k"]
+) -> Float64[np.ndarray, " k"]:
+    count = active.sum(axis=0)
+    total = value @ active
+    return np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)

@@ -1,0 +1,182 @@
+"""The command line: one command a stage, thin. Everything heavy is imported where it is used."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="Multi-label classification of chest X-rays: one protocol, one command, one page. "
+    "For research only, not a medical device.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+ProtocolFile = Annotated[
+    Path, typer.Argument(metavar="PROTOCOL.toml", help="The experiment; see the protocols/ folder.")
+]
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="The run's folder.")]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a key, e.g. training.epochs=3."),
+]
+Workers = Annotated[
+    int, typer.Option(min=0, help="Processes that prepare films; 0 means one a core.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
+RunFolder = Annotated[
+    Path, typer.Argument(metavar="DIR", help="A run's folder, or one trained network's.")
+]
+Films = Annotated[
+    list[Path] | None,
+    typer.Argument(metavar="[FILM]...", help="PNG or JPEG films, or folders of them."),
+]
+
+
+def main() -> None:
+    """Run the command; what people can mend is one line on standard error and status 2."""
+    try:
+        app()
+    except (ValueError, OSError) as error:
+        if os.environ.get("LUCENCY_TRACEBACK"):
+            raise
+        typer.echo(f"lucency: {error}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        typer.echo("lucency: stopped; the same command goes on from here", err=True)
+        sys.exit(130)
+
+
+@app.command()
+def run(
+    protocol: ProtocolFile,
+    out: Out,
+    changes: Changes = None,
+    workers: Workers = 0,
+    json: Json = False,
+) -> None:
+    """Do the whole experiment and end with its report.
+
+    What is done is skipped; a killed run goes on where it was. Example:
+
+    lucency run protocols/demo.toml --out runs/demo
+    """
+    _stage("report", protocol, out, changes, workers, json)
+
+
+@app.command()
+def prepare(
+    protocol: ProtocolFile,
+    out: Out,
+    changes: Changes = None,
+    workers: Workers = 0,
+    json: Json = False,
+) -> None:
+    """Read the labels and fill the cache of prepared films."""
+    _stage("prepare", protocol, out, changes, workers, json)
+
+
+@app.command()
+def split(protocol: ProtocolFile, out: Out, changes: Changes = None, json: Json = False) -> None:
+    """Part the films into train, val and test (and prepare them first)."""
+    _stage("split", protocol, out, changes, 0, json)
+
+
+@app.command()
+def balance(protocol: ProtocolFile, out: Out, changes: Changes = None, json: Json = False) -> None:
+    """Plan which training films are seen, how often and how changed."""
+    _stage("balance", protocol, out, changes, 0, json)
+
+
+@app.command()
+def train(protocol: ProtocolFile, out: Out, changes: Changes = None, json: Json = False) -> None:
+    """Train every network of the protocol.
+
+    Several processes or machines: accelerate launch -m lucency train PROTOCOL.toml --out DIR
+    """
+    _stage("train", protocol, out, changes, 0, json)
+
+
+@app.command()
+def evaluate(protocol: ProtocolFile, out: Out, changes: Changes = None, json: Json = False) -> None:
+    """Judge the predictions: thresholds from validation, tables of the test part."""
+    _stage("evaluate", protocol, out, changes, 0, json)
+
+
+@app.command()
+def report(protocol: ProtocolFile, out: Out, changes: Changes = None, json: Json = False) -> None:
+    """Write the page, doing whatever it still needs."""
+    _stage("report", protocol, out, changes, 0, json)
+
+
+@app.command()
+def predict(
+    folder: RunFolder,
+    films: Films = None,
+    network: Annotated[
+        str, typer.Option(help="Which network of the run; the best on validation if not said.")
+    ] = "",
+    csv: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the table to this file.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Give the probabilities of films on disk, prepared as the training films were.
+
+    Films that cannot be read are reported beside the others. Without films: the predictions of
+    the run's own validation and test films are made.
+    """
+    if films:
+        from lucency.service import predict_disk
+
+        typer.echo(predict_disk(folder, films, network=network, csv=csv, as_json=json), nl=False)
+    else:
+        _stage("predict", folder / "protocol.toml", folder, None, 0, json)
+
+
+@app.command()
+def phantom(
+    out: Out,
+    films: Annotated[int, typer.Option(min=1, help="How many films.")] = 200,
+    size: Annotated[int, typer.Option(help="Their side in pixels.")] = 512,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed, the same bytes.")] = 0,
+    label_noise: Annotated[float, typer.Option(help="Share of labels made wrong.")] = 0.0,
+    shortcut: Annotated[float, typer.Option(help="Share of planted drains and markers.")] = 0.0,
+    workers: Workers = 0,
+) -> None:
+    """Write a data set of invented chest films in ChestX-ray14's own layout."""
+    from lucency.data.phantom import write_phantom
+    from lucency.progress import progress
+    from lucency.receipt import produce
+
+    knobs = {
+        "films": films, "size": size, "seed": seed, "label_noise": label_noise,
+        "shortcut": shortcut,
+    }  # fmt: skip
+
+    def write(folder: Path) -> None:
+        with progress("Drawing phantoms", unit="films") as advance:
+            count = workers or os.cpu_count() or 1
+            write_phantom(folder, **knobs, workers=count, progress=advance)  # pyright: ignore[reportArgumentType]
+
+    typer.echo(str(produce(out, inputs=knobs, write=write)))
+
+
+def _stage(
+    name: str, protocol: Path, out: Path, changes: list[str] | None, workers: int, json: bool
+) -> None:
+    from lucency.protocol import read_protocol
+    from lucency.run import open_run
+    from lucency.service import do_stage
+
+    job = open_run(read_protocol(protocol, changes=tuple(changes or ())), out=out, workers=workers)
+    typer.echo(do_stage(job, name, as_json=json), nl=False)
+
+
+if __name__ == "__main__":
+    main()

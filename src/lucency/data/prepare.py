@@ -1,0 +1,237 @@
+"""The cache of prepared films: filled by worker processes, resumable, the same bytes always.
+
+Letters in shapes: n films, m kept films, s pixels of the prepared side.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from types import MappingProxyType
+
+import cv2
+import numpy as np
+import pandas as pd
+from jaxtyping import Int64, UInt8
+from pandas.util import hash_pandas_object
+
+from lucency.data.film import prepare_film, read_grey
+from lucency.receipt import differences, produce
+from lucency.values import Manifest, Preparation, Prepared, load_prepared, save_prepared_tables
+
+CHUNK = 16  # films a task: about a third of a second of work
+QUEUE = 4  # tasks per worker under way at once, so memory does not grow with the films
+MOST_REJECTED, ALWAYS_BEARABLE = 0.05, 10  # a share of the films; a number that stops nothing
+ROWS, DONE, PIXELS = "rows.npy", "done.npy", "pixels.npy"
+
+Film = tuple[int, str, int]  # row, path, bytes of the file
+Rejects = dict[int, str]  # row, reason
+Work = Callable[[list[Film]], tuple[int, Rejects]]
+
+
+def prepare(
+    manifest: Manifest,
+    *,
+    preparation: Preparation,
+    out: Path,
+    workers: int,
+    progress: Callable[[int, int], None] | None = None,
+    inputs: Mapping[str, object] = MappingProxyType({}),
+) -> Prepared:
+    """Return the films of `manifest` as the network sees them, from `out` or prepared into it.
+
+    A call that was killed is continued by the same call, also after broken films were mended. The
+    bytes do not depend on `workers` or on interruptions. `progress(done, films)` is called as
+    films get done. Films that cannot be decoded leave the manifest and are listed in rejected.csv.
+    Raises ValueError when a film has no path, when `out` was made from other inputs, when a worker
+    process dies, when the disk is too full, and when more than 5 % of the films (and more than 10)
+    cannot be decoded; what is done stays done.
+    """
+    path = manifest.facts["path"].to_numpy(dtype=str)
+    if len(manifest) == 0 or (path == "").any():
+        raise ValueError(
+            f"{(path == '').sum()} of {len(manifest)} films have no file: "
+            "find them, or leave those rows out (found_films) before preparing"
+        )
+    size = np.array([_bytes_of(file) for file in path.tolist()], dtype=np.int64)
+    inputs = {
+        **inputs,
+        "preparation": preparation.model_dump(),
+        "films": _digest(manifest),
+        "film_bytes": hashlib.sha256(size.tobytes()).hexdigest()[:16],
+    }
+    _admit_mended(out, inputs)
+    tell = progress or _silent
+
+    def write(folder: Path) -> None:
+        done = _open_work(folder, films=len(manifest), side=preparation.size)
+        todo = np.flatnonzero(done != size)
+        films = zip(todo.tolist(), path[todo].tolist(), size[todo].tolist(), strict=True)
+        chunks = iter(lambda: list(islice(films, CHUNK)), [])
+        work = partial(_prepare_chunk, folder, preparation)
+        rejects, left = Rejects(), len(todo)
+        tell(len(manifest) - left, len(manifest))
+        for count, broken in _run(work, chunks, workers=min(workers, -(-left // CHUNK))):
+            rejects |= broken
+            left -= count
+            tell(len(manifest) - left, len(manifest))
+            _refuse_too_many(rejects, manifest)
+        _finish(folder, manifest, preparation, rejects)
+
+    return load_prepared(produce(out, inputs=inputs, write=write))
+
+
+def _bytes_of(file: str) -> int:
+    try:
+        return Path(file).stat().st_size
+    except OSError:
+        return -1  # decoding will reject the film with the reason
+
+
+def _digest(manifest: Manifest) -> str:
+    """Return 16 hexadecimal digits of everything but where the films lie."""
+    digest = hashlib.sha256(json.dumps([manifest.findings, manifest.origin]).encode())
+    names = pd.DataFrame({"image": manifest.image, "patient": manifest.patient})
+    facts = manifest.facts.drop(columns="path")
+    for table in (names, pd.DataFrame(manifest.label), facts, manifest.boxes):
+        digest.update(hash_pandas_object(table, index=False).to_numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _admit_mended(out: Path, inputs: Mapping[str, object]) -> None:
+    """Let an unfinished folder go on when nothing but the sizes of film files has changed.
+
+    Each row remembers the size of the file it was made from, so replaced films are made anew.
+    """
+    note = out.with_name(f"{out.name}.partial") / "inputs.json"
+    if not note.is_file() or not note.stat().st_size:
+        return
+    changed = differences(json.loads(note.read_text()), inputs)
+    if changed and all(line.startswith("film_bytes:") for line in changed):
+        note.write_text(json.dumps(inputs))
+
+
+def _silent(done: int, films: int) -> None:
+    del done, films
+
+
+def _open_work(folder: Path, *, films: int, side: int) -> Int64[np.ndarray, " n"]:
+    """Return, for each film, the size of the file its row was made from, 0 for none yet."""
+    if not (folder / ROWS).exists() or not (folder / DONE).exists():
+        free, needed = shutil.disk_usage(folder).free, films * side * side
+        if free < needed:
+            raise ValueError(
+                f"{folder} has {free / 1e9:.1f} GB free, the prepared films need "
+                f"{needed / 1e9:.1f} GB: make room, or choose another place"
+            )
+        np.lib.format.open_memmap(folder / ROWS, "w+", np.uint8, (films, side, side))
+        np.save(folder / f"new-{DONE}", np.zeros(films, dtype=np.int64))
+        (folder / f"new-{DONE}").rename(folder / DONE)
+    return np.load(folder / DONE)
+
+
+def _run(
+    work: Work, chunks: Iterator[list[Film]], *, workers: int
+) -> Iterator[tuple[int, Rejects]]:
+    """Do the chunks here, or in worker processes; yield the films done and the rejects of each."""
+    if workers <= 1:
+        yield from map(work, chunks)
+        return
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
+    try:
+        waiting = {pool.submit(work, chunk) for chunk in islice(chunks, QUEUE * workers)}
+        while waiting:
+            done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+            waiting |= {pool.submit(work, chunk) for chunk in islice(chunks, len(done))}
+            yield from (task.result() for task in done)
+    except BrokenProcessPool as error:
+        raise ValueError(
+            "a worker process died (out of memory? a script without `if __name__ == '__main__'`?): "
+            f"run again with fewer than {workers} workers; the films done so far are kept"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _start_worker() -> None:
+    """Leave Ctrl-C to the parent, end with it, and keep decoders' chatter off the screen."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libpng and libjpeg write there themselves
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "a worker has a parent"
+    parent.join()
+    os._exit(1)
+
+
+def _prepare_chunk(
+    folder: Path, preparation: Preparation, films: list[Film]
+) -> tuple[int, Rejects]:
+    """Write the films at their rows; return their number and those that cannot be decoded."""
+    rows = np.load(folder / ROWS, mmap_mode="r+")
+    done = np.load(folder / DONE, mmap_mode="r+")
+    rejects, threads = Rejects(), cv2.getNumThreads()
+    cv2.setNumThreads(0)
+    for row, path, size in films:
+        try:
+            grey = read_grey(Path(path))
+        except ValueError as error:
+            rejects[row] = str(error)
+            continue
+        rows[row] = prepare_film(grey, preparation=preparation)
+        done[row] = size  # after the pixels, so that a kill between the two loses nothing
+    cv2.setNumThreads(threads)
+    return len(films), rejects
+
+
+def _refuse_too_many(rejects: Rejects, manifest: Manifest) -> None:
+    bearable = max(ALWAYS_BEARABLE, MOST_REJECTED * len(manifest))
+    if len(rejects) > bearable or len(rejects) == len(manifest):
+        first = [f"{manifest.image[row]} ({rejects[row]})" for row in sorted(rejects)[:3]]
+        raise ValueError(
+            f"{len(rejects)} of {len(manifest)} films cannot be decoded, more than is bearable: "
+            f"{'; '.join(first)}; … mend or replace them and run again: what is done is kept"
+        )
+
+
+def _finish(folder: Path, manifest: Manifest, preparation: Preparation, rejects: Rejects) -> None:
+    """Write the tables, and pixels.npy without the rejects' rows; the work files go last."""
+    rows, lost = np.load(folder / ROWS, mmap_mode="r"), sorted(rejects)
+    kept = np.delete(np.arange(len(manifest)), lost)
+    reasons = [rejects[row] for row in lost]
+    prepared = Prepared(
+        manifest=manifest.take(kept),
+        preparation=preparation,
+        pixels=_copy_rows(rows, kept, folder / PIXELS) if lost else rows,
+        rejected=pd.DataFrame({"image": manifest.image[lost], "reason": reasons}),
+    )
+    save_prepared_tables(prepared, folder)
+    if lost:
+        (folder / ROWS).unlink()
+    else:
+        (folder / ROWS).rename(folder / PIXELS)
+    (folder / DONE).unlink()
+
+
+def _copy_rows(
+    rows: UInt8[np.ndarray, "n s s"], kept: Int64[np.ndarray, " m"], file: Path
+) -> UInt8[np.ndarray, "m s s"]:
+    pixels = np.lib.format.open_memmap(file, "w+", np.uint8, (len(kept), *rows.shape[1:]))
+    for start in range(0, len(kept), CHUNK):
+        pixels[start : start + CHUNK] = rows[kept[start : start + CHUNK]]
+    return pixels

@@ -1,0 +1,200 @@
+"""Which films train, validate and test: by patient, by NIH's lists, or (leaking) by image.
+
+Letters in shapes: n films, k findings, t and u listed names, g patients, p parts, c columns.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float32, Float64, Int64, Shaped
+
+from lucency.data.nih import read_official_lists
+from lucency.protocol import Split
+from lucency.values import PARTS, Manifest, read_table
+
+Share = tuple[float, float, float]
+
+
+def split(manifest: Manifest, *, choices: Split, root: Path) -> Shaped[np.ndarray, " n"]:
+    """Return train, val or test for every film by the method that `choices` names.
+
+    `root` is where the official method finds its lists.
+    """
+    return SPLITS[choices.method](manifest, choices, root)
+
+
+def split_by_patient(
+    label: Float32[np.ndarray, "n k"],
+    *,
+    patient: Int64[np.ndarray, " n"],
+    share: Share,
+    seed: int,
+) -> Shaped[np.ndarray, " n"]:
+    """Split by patient, every finding's films, all films and the patients themselves at `share`.
+
+    Iterative stratification (Sechidis et al., ECML-PKDD 2011) of whole patients: see `_deal`. A
+    NaN label counts as not positive. Raises ValueError for fewer patients than parts.
+    """
+    people, owner = np.unique(patient, return_inverse=True)
+    count = _count(label, owner, patients=len(people))
+    part = _deal(count, share=np.array(share), generator=np.random.default_rng(seed))
+    return np.array(PARTS)[part[owner]]
+
+
+def split_official(
+    image: Shaped[np.ndarray, " n"],
+    *,
+    patient: Int64[np.ndarray, " n"],
+    label: Float32[np.ndarray, "n k"],
+    train_val: Shaped[np.ndarray, " t"],
+    test: Shaped[np.ndarray, " u"],
+    val_share: float,
+    seed: int,
+) -> Shaped[np.ndarray, " n"]:
+    """Split by NIH's two lists; `val_share` of train_val validates, carved out by patient.
+
+    Raises ValueError when a film is on neither list or a patient on both, and when a list has none
+    of the films.
+    """
+    tests = np.isin(image, test)
+    lost = image[~tests & ~np.isin(image, train_val)]
+    if len(lost):
+        raise ValueError(
+            f"{len(lost)} films are on neither official list ({lost[0]}, …): "
+            'use split.method = "patient", or leave those films out'
+        )
+    both = np.intersect1d(patient[tests], patient[~tests])
+    if len(both) or tests.all() or not tests.any():
+        raise ValueError(
+            f"the official lists put {tests.sum()} of {len(image)} films in test, and {len(both)} "
+            'patients on both sides; expected films on both and no such patient: use "patient"'
+        )
+    people, owner = np.unique(patient[~tests], return_inverse=True)
+    count = _count(label[~tests], owner, patients=len(people))
+    share = np.array([1 - val_share, val_share])
+    part = np.full(len(image), PARTS.index("test"))
+    part[~tests] = _deal(count, share=share, generator=np.random.default_rng(seed))[owner]
+    return np.array(PARTS)[part]
+
+
+def split_by_image(films: int, *, share: Share, seed: int) -> Shaped[np.ndarray, " n"]:
+    """Split rows at random, as the reference study does: patients fall on several sides (a leak).
+
+    Raises ValueError when a part stays empty.
+    """
+    edges = np.round(np.cumsum(share)[:2] * films).astype(int)
+    part = np.repeat(PARTS, np.diff([0, *edges, films]))
+    if len(np.unique(part)) < len(PARTS):
+        raise ValueError(f"{films} films cannot fill three parts at {share}: add films")
+    return np.random.default_rng(seed).permutation(part)
+
+
+def leaking(patient: Int64[np.ndarray, " n"], *, part: Shaped[np.ndarray, " n"]) -> float:
+    """Return the share of test films whose patient is in training, 0 without test films."""
+    tests = patient[part == "test"]
+    return float(np.isin(tests, patient[part == "train"]).mean()) if len(tests) else 0.0
+
+
+def part_fingerprint(image: Shaped[np.ndarray, " n"], part: Shaped[np.ndarray, " n"]) -> str:
+    """Return 16 hexadecimal digits that name this split, whatever the order of the films."""
+    pairs = sorted(zip(image.tolist(), part.tolist(), strict=True))
+    text = "\n".join(f"{name},{where}" for name, where in pairs)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def save_part(image: Shaped[np.ndarray, " n"], part: Shaped[np.ndarray, " n"], file: Path) -> None:
+    """Write a CSV file with the columns image and part."""
+    pd.DataFrame({"image": image, "part": part}).to_csv(file, index=False)
+
+
+def load_part(file: Path, image: Shaped[np.ndarray, " n"]) -> Shaped[np.ndarray, " n"]:
+    """Read what `save_part` wrote and return the part of each film, joined by name.
+
+    Raises ValueError when a film is not in the file or twice, or its part is none of the three.
+    """
+    table = read_table(file, text=("image", "part")).set_index("image")
+    part = table["part"].to_numpy(dtype=str)
+    if table.index.has_duplicates or not np.isin(part, PARTS).all():
+        raise ValueError(f"{file}: expected each film once, its part {', '.join(PARTS)}")
+    row = table.index.get_indexer(pd.Index(image))
+    if (row < 0).any():
+        raise ValueError(
+            f"{file}: {(row < 0).sum()} films are not in it ({image[row < 0][0]}, …): split anew"
+        )
+    return part[row]
+
+
+def _count(
+    label: Float32[np.ndarray, "n k"], owner: Int64[np.ndarray, " n"], *, patients: int
+) -> Float64[np.ndarray, "g c"]:
+    """Return positive films of each finding, films, and 1, for each patient."""
+    columns = [np.bincount(owner, weights=one, minlength=patients) for one in (label == 1).T]
+    return np.stack([*columns, np.bincount(owner, minlength=patients), np.ones(patients)], axis=1)
+
+
+def _deal(
+    count: Float64[np.ndarray, "g c"],
+    *,
+    share: Float64[np.ndarray, " p"],
+    generator: np.random.Generator,
+) -> Int64[np.ndarray, " g"]:
+    """Deal whole patients to parts so that each part holds its share of every column of `count`.
+
+    Heavy patients first, in an order that chance disturbs: each goes where the sum over columns
+    and parts of (held share - wanted share)² / wanted share then grows least. Dividing by the
+    wanted share lets all parts fill at one pace, so none collects the heavy patients.
+    """
+    patients, parts = len(count), len(share)
+    if patients < parts:
+        raise ValueError(f"{patients} patients cannot fill {parts} parts: add patients")
+    weight = count / np.maximum(count.sum(axis=0), 1)
+    order = np.argsort(-weight.sum(axis=1) * generator.lognormal(size=patients), kind="stable")
+    held, part = np.zeros((parts, count.shape[1])), np.full(patients, -1)
+    for place, person in enumerate(order.tolist()):
+        mine = weight[person]
+        cost = (held + mine / 2) @ mine / share
+        empty = ~held.any(axis=1)
+        if patients - place <= empty.sum():
+            cost[~empty] = np.inf
+        part[person] = chosen = int(cost.argmin())
+        held[chosen] += mine
+    return part
+
+
+def _split_patients(manifest: Manifest, choices: Split, root: Path) -> Shaped[np.ndarray, " n"]:
+    del root
+    share = (choices.train, choices.val, choices.test)
+    return split_by_patient(
+        manifest.label, patient=manifest.patient, share=share, seed=choices.seed
+    )
+
+
+def _split_officially(manifest: Manifest, choices: Split, root: Path) -> Shaped[np.ndarray, " n"]:
+    train_val, test = read_official_lists(root)
+    return split_official(
+        manifest.image,
+        patient=manifest.patient,
+        label=manifest.label,
+        train_val=train_val,
+        test=test,
+        val_share=choices.val / (choices.train + choices.val),
+        seed=choices.seed,
+    )
+
+
+def _split_images(manifest: Manifest, choices: Split, root: Path) -> Shaped[np.ndarray, " n"]:
+    del root
+    share = (choices.train, choices.val, choices.test)
+    return split_by_image(len(manifest), share=share, seed=choices.seed)
+
+
+SPLITS: dict[str, Callable[[Manifest, Split, Path], np.ndarray]] = {
+    "patient": _split_patients,
+    "official": _split_officially,
+    "image": _split_images,
+}

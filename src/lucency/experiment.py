@@ -1,0 +1,138 @@
+"""A finished run gathered for its page: everything that the report shows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from lucency.balance.measures import Imbalance, measure
+from lucency.judge.leaks import overlap, warnings_for
+from lucency.judge.verdict import Verdict
+from lucency.protocol import Protocol
+from lucency.show.report import Experiment
+from lucency.values import Manifest, Plan, Predictions, Prepared, read_table
+
+GALLERY_FILMS, GALLERY_VERSIONS = 4, 3
+GALLERY_SEED = 0
+
+
+def gather(
+    folder: Path,
+    *,
+    protocol: Protocol,
+    manifest: Manifest,
+    prepared: Prepared,
+    plan: Plan,
+    predictions: Sequence[Predictions],
+    verdict: Verdict,
+) -> Experiment:
+    """Return all that the report of the run in `folder` shows."""
+    before, after = _imbalance(prepared, plan)
+    films = prepared.manifest
+    missing = read_table(folder / "manifest" / "missing.csv", text=("image",))
+    names = [choice.name for choice in protocol.network]
+    return Experiment(
+        protocol=protocol,
+        manifest=manifest,
+        prepared=prepared,
+        plan=plan,
+        imbalance=_counts(before, after),
+        imbalance_summary=_summary(before, after),
+        augmented=_augmented(protocol, prepared, plan),
+        predictions=predictions,
+        histories={name: pd.read_csv(_network(folder, name) / "history.csv") for name in names},
+        networks=pd.DataFrame([_about(folder, name) for name in names]),
+        thresholds=verdict.thresholds,
+        metrics=verdict.metrics,
+        comparison=verdict.comparison,
+        ranking=verdict.ranking,
+        conclusion=verdict.conclusion,
+        warnings=warnings_for(
+            protocol,
+            overlap=overlap(
+                plan.names(films.image), patient=films.patient[plan.row], part=plan.part
+            ),
+            test=predictions[0].of("test"),
+            metrics=verdict.metrics,
+            rejected=prepared.rejected,
+            missing=missing["image"].tolist(),
+        ),
+    )
+
+
+def _imbalance(prepared: Prepared, plan: Plan) -> tuple[Imbalance, Imbalance]:
+    """Return the imbalance of the training films once each, and as the plan shows them.
+
+    Where the plan was made before the split, "before" is the whole source.
+    """
+    films = prepared.manifest
+    train = plan.take(plan.part == "train")
+    once = np.unique(train.row)
+    before = measure(films.label[once], names=films.findings)
+    return before, measure(films.label[train.row], names=films.findings)
+
+
+def _counts(before: Imbalance, after: Imbalance) -> pd.DataFrame:
+    table = before.per_finding[["finding"]].copy()
+    for name, found in (("before", before), ("after", after)):
+        table[name] = found.per_finding["count"].to_numpy()
+    for name, found in (("before", before), ("after", after)):
+        table[f"irlbl_{name}"] = found.per_finding["irlbl"].to_numpy()
+    return table
+
+
+def _summary(before: Imbalance, after: Imbalance) -> pd.DataFrame:
+    table = pd.DataFrame({"before": before.summary, "after": after.summary})
+    return table.rename_axis("measure").reset_index()
+
+
+def _augmented(protocol: Protocol, prepared: Prepared, plan: Plan) -> list[tuple[str, np.ndarray]]:
+    """Return films beside their copies or, without copies, beside what epochs make of them."""
+    from lucency.learn.feed import Films
+
+    train = plan.take(plan.part == "train")
+    copied = np.flatnonzero(train.copy > 0)
+    recipe, seed = protocol.training.augment, protocol.training.seed
+    if not len(copied) and recipe == "none":
+        return []
+    chosen = np.unique(train.row[copied]) if len(copied) else train.row
+    pictures: list[tuple[str, np.ndarray]] = []
+    for row in np.random.default_rng(GALLERY_SEED).permutation(chosen)[:GALLERY_FILMS]:
+        pictures.append((str(prepared.manifest.image[row]), prepared.pixels[row]))
+        versions = np.flatnonzero((train.row == row) & (train.copy > 0))[:GALLERY_VERSIONS]
+        films = Films(prepared=prepared, plan=train, seed=seed)
+        for entry in versions:
+            caption = f"copy {train.copy[entry]}: {train.transform[entry]}"
+            pictures.append((caption, films.picture(int(entry))))
+        for epoch in range(GALLERY_VERSIONS if not len(copied) else 0):
+            films = Films(prepared=prepared, plan=train, recipe=recipe, seed=seed, epoch=epoch)
+            entry = int(np.flatnonzero(train.row == row)[0])
+            pictures.append((f"epoch {epoch + 1}: {recipe}", films.picture(entry)))
+    return pictures
+
+
+def _network(folder: Path, name: str) -> Path:
+    return folder / "networks" / name
+
+
+def _about(folder: Path, name: str) -> dict[str, object]:
+    """Return one row of the report's table of networks."""
+    history = pd.read_csv(_network(folder, name) / "history.csv")
+    about = json.loads((_network(folder, name) / "classifier.json").read_text())
+    best = history.loc[history["val_auc"].fillna(-1).idxmax()]
+    choice = next(n for n in about["protocol"]["network"] if n["name"] == name)
+    return {
+        "network": name,
+        "parameters": about["parameters"],
+        "weights": choice["weights"],
+        "provenance": about["provenance"],
+        "epochs": len(history),
+        "best_epoch": int(best["epoch"]),
+        "minutes": history["seconds"].iloc[-1] / 60,
+        "films_per_second": history["films_per_second"].median(),
+        "device": about["device"],
+    }

@@ -1,0 +1,152 @@
+"""Predictions of one part in, a long table of metrics with intervals out.
+
+Letters in shapes: n films, k findings, c columns (the findings, then macro and micro), r resamples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float, Float64
+
+from lucency.judge.intervals import (
+    Weights,
+    interval,
+    mean_over_findings,
+    once,
+    resample_patients,
+)
+from lucency.judge.metrics import METRICS, not_computable
+from lucency.values import Predictions
+
+TRIVIAL = "trivial"
+MACRO, MICRO = "macro", "micro"
+COLUMNS = (
+    "network", "finding", "metric", "value", "low", "high", "films", "positives", "patients",
+    "note",
+)  # fmt: skip
+
+
+def evaluate(
+    predictions: Predictions, *, threshold: Float64[np.ndarray, " k"], resamples: int, seed: int
+) -> pd.DataFrame:
+    """Return every metric of every finding, macro and micro, with 95 % intervals over patients.
+
+    Macro is the mean over the findings for which the metric is computable, micro pools all cells
+    of film x finding. A finding is called positive when its probability reaches its threshold.
+    `positives` counts films, for macro and micro films x findings. Raises ValueError when the
+    predictions hold several parts, no films, or another number of findings than of thresholds.
+    """
+    _check(predictions, threshold)
+    decision = predictions.probability >= threshold
+    plain = _values(predictions, decision, once(len(predictions)))
+    drawn = resample_patients(predictions.patient, resamples=resamples, seed=seed)
+    sampled = _values(predictions, decision, drawn)
+    columns = (*predictions.findings, MACRO, MICRO)
+    counts = [_counts(predictions, column) for column in columns]
+    rows = []
+    for name in METRICS:
+        bounds = interval(sampled[name])
+        for place, column in enumerate(columns):
+            value = float(plain[name][place, 0])
+            low, high = (np.nan, np.nan) if np.isnan(value) else bounds[:, place]
+            why = _note(name, predictions, decision, column, plain[name][:, 0])
+            lost = "" if np.isnan(value) else _lost(sampled[name], plain[name][:, 0], place)
+            note = "; ".join(filter(None, (why, lost)))
+            row = (predictions.network, column, name, value, low, high)
+            rows.append((*row, *counts[place], note))
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def trivial(predictions: Predictions, *, prevalence: Float64[np.ndarray, " k"]) -> Predictions:
+    """Return what the trivial predictor says of the same films: for all, the training prevalence.
+
+    Every AUC of a finding is .5 and its accuracy is high; at a threshold of .5 it calls nothing
+    positive. Prevalences are kept a millionth away from 0 and 1, so that logits are finite.
+    """
+    share = np.clip(prevalence, 1e-6, 1 - 1e-6)
+    logit = np.log(share / (1 - share)).astype(np.float32)
+    said = np.broadcast_to(logit, predictions.logit.shape).copy()
+    nothing = np.empty((len(predictions), 0), dtype=np.float32)
+    return replace(predictions, network=TRIVIAL, logit=said, feature=nothing)
+
+
+def _check(predictions: Predictions, threshold: Float64[np.ndarray, " k"]) -> None:
+    parts = sorted(set(predictions.part.tolist()))
+    if len(parts) != 1:
+        raise ValueError(
+            f"{predictions.network}: predictions of {', '.join(parts) or 'no films'}; expected one "
+            'part: take predictions.of("test")'
+        )
+    if threshold.shape != (len(predictions.findings),):
+        raise ValueError(
+            f"{predictions.network}: {threshold.size} thresholds for {len(predictions.findings)} "
+            "findings; expected one each: fit them with lucency.judge.calibrate.fit_thresholds"
+        )
+
+
+def _values(
+    predictions: Predictions, decision: Bool[np.ndarray, "n k"], weights: Weights
+) -> dict[str, Float64[np.ndarray, "c r"]]:
+    """Return metric -> its value in every column and resample."""
+    given = {"logit": predictions.logit, "probability": predictions.probability}
+    given["decision"] = decision
+    table = {}
+    for name, metric in METRICS.items():
+        columns = _columns(predictions.label, given[metric.takes], weights)
+        value = [metric.function(label, said, weights=drawn) for label, said, drawn in columns]
+        table[name] = np.stack([*value[:-1], mean_over_findings(np.stack(value[:-1])), value[-1]])
+    return table
+
+
+def _columns(
+    label: Float[np.ndarray, "n k"], given: np.ndarray, weights: Weights
+) -> Iterator[tuple[np.ndarray, np.ndarray, Weights]]:
+    """Yield each finding's films, then all cells pooled, a film's cells side by side."""
+    for finding in range(label.shape[1]):
+        yield label[:, finding], given[:, finding], weights
+    pooled = replace(weights, owner=np.repeat(weights.owner, label.shape[1]))
+    yield label.ravel(), given.ravel(), pooled
+
+
+def _counts(predictions: Predictions, column: str) -> tuple[int, int, int]:
+    """Return films and positives of a column, and patients, counting stated labels only."""
+    label = predictions.label
+    if column not in (MACRO, MICRO):
+        label = label[:, [predictions.findings.index(column)]]
+    stated = ~np.isnan(label).all(axis=1)
+    patients = len(np.unique(predictions.patient[stated]))
+    return int(stated.sum()), int((label == 1).sum()), patients
+
+
+def _note(
+    name: str,
+    predictions: Predictions,
+    decision: Bool[np.ndarray, "n k"],
+    column: str,
+    value: Float64[np.ndarray, " c"],
+) -> str:
+    """Return why a value is absent, or for a macro value which findings it leaves out."""
+    if column == MACRO:
+        findings = np.array(predictions.findings)
+        left_out = findings[np.isnan(value[: len(findings)])]
+        kept = len(findings) - len(left_out)
+        without = f", without {', '.join(left_out)}" if len(left_out) and kept else ""
+        return f"mean over {kept} of {len(findings)} findings{without}"
+    if column == MICRO:
+        return not_computable(name, label=predictions.label.ravel(), decision=decision.ravel())
+    place = predictions.findings.index(column)
+    return not_computable(name, label=predictions.label[:, place], decision=decision[:, place])
+
+
+def _lost(sampled: Float64[np.ndarray, "c r"], plain: Float64[np.ndarray, " c"], place: int) -> str:
+    """Return in how many resamples a value, or a part of a macro value, was not computable."""
+    resamples = f"of {sampled.shape[1]} resamples"
+    if place == len(plain) - 2:
+        missing = np.isnan(sampled[:place][~np.isnan(plain[:place])]).any(axis=0).sum()
+        return f"over fewer findings in {missing} {resamples}" if missing else ""
+    missing = np.isnan(sampled[place]).sum()
+    return f"not computable in {missing} {resamples}, left out of the interval" if missing else ""

@@ -1,0 +1,90 @@
+"""Augmentation: the only importer of albumentations.
+
+An augmented picture is a pure function of its source and a seed, so copies need no disk.
+Letters in shapes: h and w pixels.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Callable
+from functools import lru_cache
+
+import numpy as np
+from jaxtyping import UInt8
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks the network at import otherwise
+import albumentations  # noqa: E402  # the line above must come first
+
+
+def augment_copy(
+    picture: UInt8[np.ndarray, "h w"], *, transform: str, image: str, seed: int
+) -> UInt8[np.ndarray, "h w"]:
+    """Return the copy that a Plan describes; `transform` is its chain, "" for the original."""
+    for link in filter(None, transform.split(">")):
+        recipe, _, copy = link.rpartition("#")
+        picture = augment(picture, recipe=recipe, seed=seed_of(seed, image, copy))
+    return picture
+
+
+def augment(
+    picture: UInt8[np.ndarray, "h w"], *, recipe: str, seed: int
+) -> UInt8[np.ndarray, "h w"]:
+    """Return `picture` changed by `recipe` (name or name@parameter of AUGMENTATIONS)."""
+    compose = _recipe(recipe)
+    compose.set_random_seed(seed)
+    return compose(image=np.ascontiguousarray(picture))["image"]
+
+
+def seed_of(*words: int | str) -> int:
+    """Return a seed of 32 bits that depends on nothing but `words`."""
+    return zlib.crc32("/".join(map(str, words)).encode())
+
+
+@lru_cache(maxsize=64)
+def _recipe(recipe: str) -> albumentations.Compose:
+    name, _, parameter = recipe.partition("@")
+    if name not in AUGMENTATIONS:
+        raise ValueError(f"augmentation {name!r}; expected one of {', '.join(AUGMENTATIONS)}")
+    steps = AUGMENTATIONS[name](float(parameter) if parameter else 1.0)
+    return albumentations.Compose(steps)
+
+
+def _none(parameter: float) -> list[albumentations.BasicTransform]:
+    del parameter
+    return [albumentations.NoOp(p=1.0)]
+
+
+def _reference(sharpen: float) -> list[albumentations.BasicTransform]:
+    """Return the copies' augmentation of the reference study, whose text names these four."""
+    return [
+        albumentations.HorizontalFlip(p=0.5),
+        albumentations.RandomRotate90(p=0.5),
+        albumentations.VerticalFlip(p=0.5),
+        albumentations.Sharpen(p=sharpen),
+    ]
+
+
+def _gentle(strength: float) -> list[albumentations.BasicTransform]:
+    """Return what a second exposure of the same patient might change: pose and exposure.
+
+    No flip: a heart on the right side is a finding (situs inversus), not a variation.
+    """
+    low, high = 1 - 0.06 * strength, 1 + 0.06 * strength
+    return [
+        albumentations.Affine(
+            rotate=(-7 * strength, 7 * strength),
+            scale=(low, high),
+            translate_percent=(-0.03 * strength, 0.03 * strength),
+            p=1.0,
+        ),
+        albumentations.RandomBrightnessContrast(0.12 * strength, 0.12 * strength, p=0.8),
+    ]
+
+
+AUGMENTATIONS: dict[str, Callable[[float], list[albumentations.BasicTransform]]] = {
+    "none": _none,
+    "reference": _reference,
+    "gentle": _gentle,
+}

@@ -1,0 +1,72 @@
+"""The course of a training: how far it is, how it has gone, and its checkpoint on disk."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+CHECKPOINT = "checkpoint.pt"
+State = dict[str, Tensor]
+
+
+@dataclass(kw_only=True)
+class Course:
+    """How far a training is: the next step, the losses of the running epoch, what epochs gave."""
+
+    step: int = 0
+    epoch: int = 0
+    step_loss: list[float] = field(default_factory=list)
+    epochs: list[dict[str, float]] = field(default_factory=list)
+    best_epoch: int = -1
+    seconds: float = 0.0
+
+    def finish_epoch(self, figures: dict[str, float]) -> None:
+        """Enter an epoch's figures; the best so far has the highest validation AUC."""
+        self.epochs.append(figures)
+        if self.best_epoch < 0 or _score(figures) > _score(self.epochs[self.best_epoch]):
+            self.best_epoch = self.epoch
+        self.epoch += 1
+
+    def is_best(self) -> bool:
+        """Say whether the epoch finished last is the best so far."""
+        return self.best_epoch == self.epoch - 1
+
+
+def save_checkpoint(
+    course: Course, *, network: nn.Module, optimizer: Optimizer, best: State, folder: Path
+) -> None:
+    """Replace the checkpoint in one rename, so that a kill leaves the old one or the new one."""
+    content = {
+        "course": json.dumps(asdict(course)),
+        "network": network.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "best": best,
+    }
+    partial = folder / (CHECKPOINT + ".new")
+    torch.save(content, partial)
+    partial.rename(folder / CHECKPOINT)
+
+
+def load_checkpoint(
+    accelerator: Accelerator, *, network: nn.Module, optimizer: Optimizer, folder: Path
+) -> tuple[Course, State]:
+    """Return the course and the best weights so far, and set network and optimiser accordingly."""
+    file = folder / CHECKPOINT
+    if not file.exists():
+        return Course(), {}
+    content = torch.load(file, map_location=accelerator.device, weights_only=True)
+    network.load_state_dict(content["network"])
+    optimizer.load_state_dict(content["optimizer"])
+    return Course(**json.loads(content["course"])), content["best"]
+
+
+def _score(figures: dict[str, float]) -> float:
+    auc = figures["val_auc"]
+    return -math.inf if math.isnan(auc) else auc

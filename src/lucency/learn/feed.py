@@ -1,0 +1,86 @@
+"""Feeding films to a network: which, in which order, how changed; every film a pure function.
+
+Letters in shapes: b films of a batch, m plan entries, h and w pixels.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Int64, UInt8
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from lucency.learn.augment import augment, augment_copy, seed_of
+from lucency.receipt import rank, world_size
+from lucency.values import Plan, Prepared
+
+Batch = Int64[np.ndarray, " b"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Films(Dataset[Tensor]):
+    """The pictures of a plan's entries; `recipe` changes them anew in every `epoch`."""
+
+    prepared: Prepared
+    plan: Plan
+    recipe: str = "none"
+    seed: int = 0
+    epoch: int = 0
+
+    def __len__(self) -> int:
+        return len(self.plan)
+
+    def __getitem__(self, entry: int) -> UInt8[Tensor, "h w"]:
+        return torch.from_numpy(np.array(self.picture(entry)))
+
+    def picture(self, entry: int) -> UInt8[np.ndarray, "h w"]:
+        """Return the picture of one entry: the film, its copy's change, the epoch's change."""
+        row = self.plan.row[entry]
+        image, copy = str(self.prepared.manifest.image[row]), int(self.plan.copy[entry])
+        picture = augment_copy(
+            self.prepared.pixels[row],
+            transform=str(self.plan.transform[entry]),
+            image=image,
+            seed=self.seed,
+        )
+        if self.recipe == "none":
+            return picture
+        seed = seed_of(self.seed, self.epoch, image, copy)
+        return augment(picture, recipe=self.recipe, seed=seed)
+
+
+def shuffled_batches(entries: int, *, batch: int, seed: int, epoch: int) -> list[Batch]:
+    """Return an epoch's batches: every entry once, sizes equal within one and at most `batch`."""
+    order = np.random.default_rng([seed, epoch]).permutation(entries).astype(np.int64)
+    return np.array_split(order, -(-entries // batch))
+
+
+def batches_in_order(entries: int, *, batch: int) -> list[Batch]:
+    """Return batches of all entries in their order."""
+    return np.array_split(np.arange(entries, dtype=np.int64), max(1, -(-entries // batch)))
+
+
+def share_of_process(batch: Batch) -> Batch:
+    """Return this process's entries of a global batch."""
+    return batch[rank() :: world_size()]
+
+
+def feed(films: Films, *, batches: Sequence[Batch], device: torch.device) -> Iterator[Tensor]:
+    """Yield the pictures (uint8, b h w) of each batch on `device`.
+
+    On a CPU the loop itself reads them; beside an accelerator worker processes do.
+    """
+    workers = 0 if device.type == "cpu" else min(8, os.cpu_count() or 1)
+    loader = DataLoader(
+        films,
+        batch_sampler=[batch.tolist() for batch in batches],  # pyright: ignore[reportArgumentType]
+        num_workers=workers,
+        pin_memory=device.type == "cuda",
+    )
+    for pictures in loader:
+        yield pictures.to(device, non_blocking=True)

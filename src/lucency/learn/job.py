@@ -1,0 +1,120 @@
+"""What one training needs, gathered once: films, network, optimiser, device, course so far."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+from torch.optim import SGD, Adam, AdamW, Optimizer
+
+from lucency.learn.augment import seed_of
+from lucency.learn.course import Course, State, load_checkpoint
+from lucency.learn.device import accelerator_for, laid_out, name_of
+from lucency.learn.pretrained import initialise
+from lucency.learn.zoo import Classifier, FilmNetwork, build
+from lucency.protocol import Network, Protocol, Training
+from lucency.receipt import world_size
+from lucency.values import Plan, Prepared
+
+UNIT = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Job:
+    """One network's training; `best` holds the best weights so far, `wrapped` may be parallel."""
+
+    prepared: Prepared
+    train: Plan
+    val: Plan
+    protocol: Protocol
+    training: Training
+    choice: Network
+    provenance: str
+    accelerator: Accelerator
+    network: FilmNetwork
+    wrapped: nn.Module
+    optimizer: Optimizer
+    course: Course
+    best: State
+
+    def classifier(self, *, split: str) -> Classifier:
+        """Return the classifier of the best weights so far."""
+        self.network.body.load_state_dict(self.best)
+        mean, std = (tuple(v.flatten().tolist()) for v in (self.network.mean, self.network.std))
+        return Classifier(
+            network=self.network,
+            name=self.choice.name,
+            findings=self.prepared.manifest.findings,
+            preparation=self.prepared.preparation,
+            mean=mean,
+            std=std,
+            protocol=self.protocol.model_dump(mode="json"),
+            provenance=self.provenance,
+            split=split,
+            device=name_of(self.accelerator.device),
+        )
+
+
+def begin(
+    prepared: Prepared, *, plan: Plan, protocol: Protocol, choice: Network, folder: Path
+) -> Job:
+    """Return the job of one network as the checkpoint in `folder`, if any, left it."""
+    training = protocol.training_of(choice.name)
+    accelerator = accelerator_for(training)
+    if training.batch < 2 * world_size():
+        raise ValueError(
+            f"training.batch is {training.batch} for {world_size()} processes: expected at least "
+            "two films a process"
+        )
+    torch.manual_seed(seed_of(training.seed, choice.name))
+    network = build(
+        choice.name,
+        findings=len(prepared.manifest.findings),
+        dropout=training.dropout,
+        mean_std=UNIT if training.normalise == "unit" else None,
+    )
+    provenance = initialise(network.body, choice=choice, root=Path(protocol.data.root))
+    optimizer = OPTIMIZERS[training.optimizer](network.parameters(), training)
+    wrapped, optimizer = accelerator.prepare(laid_out(network), optimizer)
+    course, best = load_checkpoint(accelerator, network=network, optimizer=optimizer, folder=folder)
+    return Job(
+        prepared=prepared,
+        train=plan.take(plan.part == "train"),
+        val=plan.take(plan.part == "val"),
+        protocol=protocol,
+        training=training,
+        choice=choice,
+        provenance=provenance,
+        accelerator=accelerator,
+        network=network,
+        wrapped=wrapped,
+        optimizer=optimizer,
+        course=course,
+        best=best,
+    )
+
+
+def _sgd(parameters: object, training: Training) -> Optimizer:
+    return SGD(
+        parameters,  # pyright: ignore[reportArgumentType]
+        lr=training.learning_rate,
+        momentum=0.9,
+        nesterov=True,
+        weight_decay=training.weight_decay,
+    )
+
+
+def _adam(parameters: object, training: Training) -> Optimizer:
+    return _ADAMS[training.optimizer](
+        parameters,  # pyright: ignore[reportArgumentType]
+        lr=training.learning_rate,
+        weight_decay=training.weight_decay,
+    )
+
+
+_ADAMS = {"adam": Adam, "adamw": AdamW}
+OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {"adam": _adam, "adamw": _adam, "sgd": _sgd}

@@ -1,0 +1,127 @@
+"""Predictions: of a run's films from the cache, or of films on disk.
+
+Letters in shapes: n films, k findings, d feature dimensions, h and w pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float32, UInt8
+
+from lucency.data.film import prepare_film, read_grey
+from lucency.learn.device import accelerator_for, keep_freed_memory, laid_out
+from lucency.learn.feed import Films, batches_in_order, feed
+from lucency.learn.zoo import Classifier, FilmNetwork
+from lucency.protocol import Training
+from lucency.values import Plan, Predictions, Prepared
+
+BATCH = 32
+Progress = Callable[[int, int, str], None]
+
+
+def predict(
+    classifier: Classifier,
+    *,
+    prepared: Prepared,
+    plan: Plan,
+    progress: Progress | None = None,
+) -> Predictions:
+    """Return logits and pooled features of the plan's entries, in evaluation mode."""
+    if classifier.findings != prepared.manifest.findings:
+        raise ValueError(
+            f"the classifier gives {classifier.findings}, the films are labelled "
+            f"{prepared.manifest.findings}: expected the same findings in the same order"
+        )
+    device = accelerator_for(Training()).device
+    logit, feature = forward(
+        classifier.network,
+        films=Films(prepared=prepared, plan=plan),
+        device=device,
+        progress=progress,
+    )
+    return Predictions(
+        network=classifier.name,
+        split=classifier.split,
+        findings=classifier.findings,
+        image=plan.names(prepared.manifest.image),
+        patient=prepared.manifest.patient[plan.row],
+        part=plan.part,
+        label=prepared.manifest.label[plan.row],
+        logit=logit,
+        feature=feature,
+    )
+
+
+def forward(
+    network: FilmNetwork,
+    *,
+    films: Films,
+    device: torch.device,
+    progress: Progress | None = None,
+) -> tuple[Float32[np.ndarray, "n k"], Float32[np.ndarray, "n d"]]:
+    """Return logits and features of all entries of `films`; the network's mode is restored."""
+    was_training = network.training
+    batches = batches_in_order(len(films), batch=BATCH)
+    laid_out(network.to(device)).eval()
+    logits, features, done = [], [], 0
+    with torch.inference_mode():
+        for pictures in feed(films, batches=batches, device=device):
+            feature, logit = network.embed(pictures)
+            logits.append(logit.float().cpu().numpy())
+            features.append(feature.float().cpu().numpy())
+            done += len(pictures)
+            if progress:
+                progress(done, len(films), "")
+    network.train(was_training)
+    return np.concatenate(logits), np.concatenate(features)
+
+
+def predict_files(
+    classifier: Classifier, *, files: Iterable[Path], progress: Progress | None = None
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return (film, probability per finding) of readable films and (film, reason) of the others.
+
+    Films are prepared exactly as the classifier's training films were.
+    """
+    keep_freed_memory()
+    waiting, rows, rejected = list(files), [], []
+    network = laid_out(classifier.network).eval()
+    for chunk in _chunks(waiting):
+        pictures, names = _prepared(chunk, classifier, rejected)
+        if pictures:
+            with torch.inference_mode():
+                logit = network(torch.from_numpy(np.stack(pictures)))
+            rows += [[name, *row] for name, row in zip(names, _sigmoid(logit), strict=True)]
+        if progress:
+            progress(len(rows) + len(rejected), len(waiting), "")
+    table = pd.DataFrame(rows, columns=["film", *classifier.findings])
+    return table, pd.DataFrame(rejected, columns=["film", "reason"])
+
+
+def _chunks(files: list[Path]) -> Iterator[list[Path]]:
+    for start in range(0, len(files), BATCH):
+        yield files[start : start + BATCH]
+
+
+def _prepared(
+    chunk: list[Path], classifier: Classifier, rejected: list[tuple[str, str]]
+) -> tuple[list[UInt8[np.ndarray, "h w"]], list[str]]:
+    pictures, names = [], []
+    for file in chunk:
+        try:
+            picture = prepare_film(read_grey(file), preparation=classifier.preparation)
+        except (ValueError, OSError) as error:
+            rejected.append((str(file), str(error)))
+            continue
+        pictures.append(picture)
+        names.append(str(file))
+    return pictures, names
+
+
+def _sigmoid(logit: torch.Tensor) -> list[list[float]]:
+    return torch.sigmoid(logit.double()).tolist()

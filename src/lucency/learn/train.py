@@ -1,0 +1,237 @@
+"""The training loop: one network, one plan, any device; killed at any step it goes on from there.
+
+Every random choice is a function of the seed and the step, so a resumed training on a CPU ends
+with the bytes of an unbroken one.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from accelerate.utils import broadcast_object_list
+
+from lucency.judge.metrics import macro_auc
+from lucency.learn.augment import seed_of
+from lucency.learn.course import Course, save_checkpoint
+from lucency.learn.feed import Batch, Films, feed, share_of_process, shuffled_batches
+from lucency.learn.job import Job, begin
+from lucency.learn.loss import LOSSES, binary_cross_entropy, mean_over_stated
+from lucency.learn.predict import Progress, forward
+from lucency.learn.schedule import learning_rate
+from lucency.learn.zoo import Classifier, load_classifier, save_classifier
+from lucency.protocol import Network, Protocol
+from lucency.receipt import is_complete, partial_folder, rank, world_size
+from lucency.values import Plan, Prepared
+
+CHECKPOINT_SECONDS = 60.0
+SETTLE_STEPS = 10
+
+
+def train(
+    prepared: Prepared,
+    *,
+    plan: Plan,
+    protocol: Protocol,
+    choice: Network,
+    upstream: Mapping[str, str],
+    out: Path,
+    progress: Progress,
+) -> Classifier:
+    """Return the classifier of one network, trained on the plan's training entries.
+
+    The stage: `out` holds weights.safetensors, classifier.json, history.csv and steps.csv.
+    `upstream` names what the plan came from and must hold `split`, the parts' fingerprint.
+    """
+    inputs = {
+        "training": protocol.training_of(choice.name).model_dump(),
+        "network": choice.model_dump(exclude={"training"}),
+        "findings": list(prepared.manifest.findings),
+        **upstream,
+    }
+    if not is_complete(out, inputs=inputs):
+        shared = nullcontext(out.with_name(out.name + ".partial"))
+        with partial_folder(out, inputs=inputs) if rank() == 0 else shared as folder:
+            job = begin(prepared, plan=plan, protocol=protocol, choice=choice, folder=folder)
+            _learn(job, folder, progress)
+            if rank() == 0:
+                _save(job, folder, split=upstream["split"])
+        job.accelerator.wait_for_everyone()
+    return load_classifier(out)
+
+
+def _learn(job: Job, folder: Path, progress: Progress) -> None:
+    """Train from where the course is to the end, or until patience runs out."""
+    steps = len(shuffled_batches(len(job.train), batch=job.training.batch, seed=0, epoch=0))
+    progress(job.course.step * len(job.train) // steps, _films(job))
+    while job.course.epoch < job.training.epochs and not _out_of_patience(job):
+        _learn_epoch(job, folder, progress)
+        _finish_epoch(job, folder)
+        job.accelerator.wait_for_everyone()
+
+
+def _out_of_patience(job: Job) -> bool:
+    waited = job.course.epoch - 1 - job.course.best_epoch
+    return 0 < job.training.patience <= waited and job.course.best_epoch >= 0
+
+
+def _learn_epoch(job: Job, folder: Path, progress: Progress) -> None:
+    course, training = job.course, job.training
+    batches = shuffled_batches(
+        len(job.train), batch=training.batch, seed=training.seed, epoch=course.epoch
+    )
+    job.network.frozen_body = course.epoch < training.frozen_epochs
+    job.wrapped.train()
+    losses: list[torch.Tensor] = []
+    clock = saved = time.monotonic()
+    begun = course.step - course.epoch * len(batches)
+    for batch, pictures in zip(batches[begun:], _pictures(job, batches[begun:]), strict=True):
+        losses.append(_step(job, pictures, batch, _rate(job, len(batches))))
+        course.step += 1
+        if len(losses) < SETTLE_STEPS and batch is not batches[-1]:
+            continue
+        clock = _settle(job, losses, clock)
+        progress(course.step * len(job.train) // len(batches), _films(job), _figures(course))
+        if rank() == 0 and clock - saved > CHECKPOINT_SECONDS:
+            _checkpoint(job, folder)
+            saved = clock = time.monotonic()
+
+
+def _pictures(job: Job, batches: list[Batch]) -> Iterator[torch.Tensor]:
+    films = Films(
+        prepared=job.prepared,
+        plan=job.train,
+        recipe=job.training.augment,
+        seed=job.training.seed,
+        epoch=job.course.epoch,
+    )
+    shares = [share_of_process(batch) for batch in batches]
+    return feed(films, batches=shares, device=job.accelerator.device)
+
+
+def _rate(job: Job, steps_an_epoch: int) -> float:
+    return learning_rate(
+        job.training,
+        step=job.course.step,
+        steps_an_epoch=steps_an_epoch,
+        val_loss=[epoch["val_loss"] for epoch in job.course.epochs],
+    )
+
+
+def _step(job: Job, pictures: torch.Tensor, batch: Batch, rate: float) -> torch.Tensor:
+    """Take one optimiser step on this process's share and return the global batch's loss."""
+    torch.manual_seed(seed_of(job.training.seed, job.course.step, rank()))
+    for group in job.optimizer.param_groups:
+        group["lr"] = rate
+    share = share_of_process(batch)
+    label = job.prepared.manifest.label[job.train.row[batch]]
+    mine = job.prepared.manifest.label[job.train.row[share]]
+    cells = LOSSES[job.training.loss](
+        job.wrapped(pictures),
+        label=torch.from_numpy(mine).to(pictures.device),
+        weight=torch.from_numpy(job.train.weight[share]).to(pictures.device),
+    )
+    loss = mean_over_stated(cells, stated=int((~np.isnan(label)).sum()))
+    job.optimizer.zero_grad()
+    job.accelerator.backward(loss * world_size())
+    if job.training.clip_norm:
+        job.accelerator.clip_grad_norm_(job.wrapped.parameters(), job.training.clip_norm)
+    job.optimizer.step()
+    return job.accelerator.reduce(loss.detach(), reduction="sum")
+
+
+def _settle(job: Job, losses: list[torch.Tensor], clock: float) -> float:
+    """Move losses still on the device, and the time since `clock`, into the course."""
+    values = [float(loss) for loss in losses]
+    if not all(map(math.isfinite, values)):
+        raise ValueError(
+            f"{job.choice.name}: the loss is no longer finite before step {job.course.step}: lower "
+            "training.learning_rate or set training.clip_norm = 1"
+        )
+    losses.clear()
+    job.course.step_loss += values
+    now = time.monotonic()
+    job.course.seconds += now - clock
+    return now
+
+
+def _films(job: Job) -> int:
+    return job.training.epochs * len(job.train)
+
+
+def _figures(course: Course) -> str:
+    loss = f"loss {np.mean(course.step_loss[-SETTLE_STEPS:]):.3f}"
+    return f"{loss}, val AUC {course.epochs[-1]['val_auc']:.3f}" if course.epochs else loss
+
+
+def _checkpoint(job: Job, folder: Path) -> None:
+    save_checkpoint(
+        job.course, network=job.network, optimizer=job.optimizer, best=job.best, folder=folder
+    )
+
+
+def _finish_epoch(job: Job, folder: Path) -> None:
+    """Judge the epoch on the validation films; keep its weights when they are the best so far."""
+    course = job.course
+    before = course.epochs[-1] if course.epochs else {"step": 0, "seconds": 0.0}
+    course.finish_epoch(
+        {
+            "epoch": course.epoch + 1,
+            "step": course.step,
+            "train_loss": float(np.mean(course.step_loss[int(before["step"]) :])),
+            **_validate(job),
+            "learning_rate": job.optimizer.param_groups[0]["lr"],
+            "films_per_second": len(job.train) / (course.seconds - before["seconds"]),
+            "seconds": course.seconds,
+        }
+    )
+    if course.is_best() or job.training.keep == "last":
+        state = job.network.body.state_dict()
+        job.best.update({key: value.detach().clone() for key, value in state.items()})
+    if rank() == 0:
+        _checkpoint(job, folder)
+        pd.DataFrame(course.epochs).to_csv(folder / "history.csv", index=False)
+        if job.training.tensorboard:
+            _write_events(course.epochs[-1], folder / "events")
+
+
+def _validate(job: Job) -> dict[str, float]:
+    """Return loss and macro AUC on the validation films, as rank 0 finds them, to every process."""
+    figures = [{"val_loss": 0.0, "val_auc": 0.0}]
+    if rank() == 0:
+        films = Films(prepared=job.prepared, plan=job.val, seed=job.training.seed)
+        logit, _ = forward(job.network, films=films, device=job.accelerator.device)
+        label = job.prepared.manifest.label[job.val.row]
+        cells = binary_cross_entropy(
+            torch.from_numpy(logit),
+            label=torch.from_numpy(label),
+            weight=torch.ones(label.shape),
+        )
+        loss = mean_over_stated(cells, stated=int((~np.isnan(label)).sum()))
+        figures = [{"val_loss": float(loss), "val_auc": macro_auc(label, logit)}]
+    return broadcast_object_list(figures)[0]
+
+
+def _write_events(figures: Mapping[str, float], folder: Path) -> None:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ModuleNotFoundError:
+        raise ValueError(
+            "training.tensorboard = true needs the package tensorboard: pip install it"
+        ) from None
+    with SummaryWriter(str(folder)) as writer:
+        for name, value in figures.items():
+            writer.add_scalar(name, value, int(figures["step"]))
+
+
+def _save(job: Job, folder: Path, *, split: str) -> None:
+    save_classifier(job.classifier(split=split), folder)
+    steps = {"step": np.arange(job.course.step), "loss": job.course.step_loss}
+    pd.DataFrame(steps).to_csv(folder / "steps.csv", index=False)
+    (folder / "checkpoint.pt").unlink()

@@ -1,0 +1,181 @@
+"""The zoo: networks by name, all with one contract, and the Classifier that is saved and loaded.
+
+A network takes grey films (uint8, b h w) and gives logits (b k); `embed` gives pooled features
+too. Any name of timm will do beside those of NETWORKS.
+Letters in shapes: b films, k findings, d feature dimensions, h and w pixels.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from jaxtyping import Float, UInt8
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from lucency.learn.alexnet import AlexNet, AlexNetReference
+from lucency.values import Preparation
+
+
+class FilmNetwork(nn.Module):
+    """A body of the zoo behind the film's own scaling: grey, repeated thrice, standardised."""
+
+    def __init__(self, body: nn.Module, *, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        self.body = body
+        shape = (1, 3, 1, 1)
+        self.register_buffer("mean", torch.tensor(mean).view(shape), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(shape), persistent=False)
+        self.frozen_body = False
+
+    def forward(self, films: UInt8[Tensor, "b h w"]) -> Float[Tensor, "b k"]:
+        """Return the logits of `films`."""
+        return self.body.forward_head(self._maps(films))
+
+    def embed(
+        self, films: UInt8[Tensor, "b h w"]
+    ) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b k"]]:
+        """Return pooled features and logits of `films` from one pass."""
+        maps = self._maps(films)
+        return self.body.forward_head(maps, pre_logits=True), self.body.forward_head(maps)
+
+    def train(self, mode: bool = True) -> FilmNetwork:
+        """Set training mode; a frozen body keeps its batch statistics."""
+        super().train(mode)
+        if self.frozen_body:
+            norms = (m for m in self.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
+            for norm in norms:
+                norm.eval()
+        return self
+
+    def _maps(self, films: UInt8[Tensor, "b h w"]) -> Tensor:
+        grey = films.unsqueeze(1).to(self.mean.dtype) / 255
+        picture = (grey - self.mean) / self.std
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen_body):
+            return self.body.forward_features(picture)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Classifier:
+    """A trained network and all that its weights are meaningless without.
+
+    `protocol` is the whole experiment as plain data; `provenance` says what pre-trained weights
+    have seen; `split` is the fingerprint of the parts it was trained under, `device` where.
+    """
+
+    network: FilmNetwork
+    name: str
+    findings: tuple[str, ...]
+    preparation: Preparation
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    protocol: dict[str, Any]
+    provenance: str
+    split: str
+    device: str
+
+
+def build(
+    name: str, *, findings: int, dropout: float, mean_std: tuple[tuple[float, ...], ...] | None
+) -> FilmNetwork:
+    """Return a randomly initialised network with a head for `findings`.
+
+    `mean_std` of None takes the scaling that the body's published weights were trained with.
+    """
+    body = _builder(name)(num_classes=findings, drop_rate=dropout)
+    mean, std = mean_std or published_scaling(body)
+    return FilmNetwork(body, mean=mean, std=std)
+
+
+def published_scaling(body: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the mean and standard deviation (0..1 grey) that a body's weights expect."""
+    about: Any = body.pretrained_cfg
+    return tuple(about["mean"]), tuple(about["std"])
+
+
+def check_name(name: str) -> None:
+    """Raise ValueError, with the nearest name, unless the zoo can build `name`."""
+    _builder(name)
+
+
+def parameters_of(network: FilmNetwork) -> int:
+    """Return the number of trainable numbers in a network."""
+    return sum(p.numel() for p in network.parameters())
+
+
+def save_classifier(classifier: Classifier, folder: Path) -> None:
+    """Write weights.safetensors and classifier.json into `folder`."""
+    state = classifier.network.body.state_dict()
+    save_file({key: value.contiguous().cpu() for key, value in state.items()}, folder / WEIGHTS)
+    about = {
+        "name": classifier.name,
+        "findings": classifier.findings,
+        "preparation": classifier.preparation.model_dump(),
+        "mean": classifier.mean,
+        "std": classifier.std,
+        "provenance": classifier.provenance,
+        "split": classifier.split,
+        "parameters": parameters_of(classifier.network),
+        "device": classifier.device,
+        "protocol": classifier.protocol,
+    }
+    (folder / "classifier.json").write_text(json.dumps(about, indent=1))
+
+
+def load_classifier(folder: Path) -> Classifier:
+    """Read what `save_classifier` wrote, strictly, ready to predict."""
+    if not (folder / "classifier.json").is_file():
+        raise ValueError(f"{folder} holds no classifier.json: expected a trained network's folder")
+    about = json.loads((folder / "classifier.json").read_text())
+    scaling = (tuple(about["mean"]), tuple(about["std"]))
+    network = build(about["name"], findings=len(about["findings"]), dropout=0.0, mean_std=scaling)
+    network.body.load_state_dict(load_file(folder / WEIGHTS), strict=True)
+    return Classifier(
+        network=network.eval(),
+        name=about["name"],
+        findings=tuple(about["findings"]),
+        preparation=Preparation.model_validate(about["preparation"]),
+        mean=scaling[0],
+        std=scaling[1],
+        protocol=about["protocol"],
+        provenance=about["provenance"],
+        split=about["split"],
+        device=about["device"],
+    )
+
+
+def _builder(name: str) -> Callable[..., nn.Module]:
+    if name in NETWORKS:
+        return NETWORKS[name]
+    if name in timm.list_models():
+        return _timm(name)
+    names = [*NETWORKS, *timm.list_models()]
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"; nearest is {near[0]!r}" if near else ""
+    raise ValueError(
+        f"network {name!r} is unknown: expected {', '.join(NETWORKS)} or a timm name{hint}"
+    )
+
+
+def _timm(name: str) -> Callable[..., nn.Module]:
+    def build_body(*, num_classes: int, drop_rate: float) -> nn.Module:
+        return timm.create_model(name, num_classes=num_classes, drop_rate=drop_rate)
+
+    return build_body
+
+
+WEIGHTS = "weights.safetensors"
+NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    "alexnet": AlexNet,
+    "alexnet-reference": AlexNetReference,
+    "densenet121": _timm("densenet121"),
+    "inceptionresnetv2": _timm("inception_resnet_v2"),
+    "mobilenetv2": _timm("mobilenetv2_100"),
+}

@@ -1,0 +1,310 @@
+"""The program: a protocol's stages in order. Each asks for the one before it, and is done once.
+
+source -> manifest -> prepared -> parts -> plan -> classifiers -> predictions -> verdict -> report
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from lucency.balance.resample import plan_parts
+from lucency.data.nih import found_films, missing_films
+from lucency.data.phantom import write_phantom
+from lucency.data.prepare import prepare
+from lucency.data.sources import SOURCES
+from lucency.data.split import load_part, part_fingerprint, save_part, split, split_by_image
+from lucency.judge.verdict import Verdict, judge, load_verdict, save_verdict
+from lucency.progress import progress, say
+from lucency.protocol import Protocol, Source, protocol_text
+from lucency.receipt import differences, fingerprint_file, fingerprint_of, produce, rank
+from lucency.values import (
+    Manifest,
+    Plan,
+    Predictions,
+    Prepared,
+    load_manifest,
+    load_plan,
+    load_predictions,
+    read_table,
+    save_manifest,
+    save_plan,
+    save_predictions,
+)
+
+if TYPE_CHECKING:
+    from lucency.learn.zoo import Classifier
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Run:
+    """One protocol in one folder."""
+
+    protocol: Protocol
+    out: Path
+    workers: int
+
+
+def open_run(protocol: Protocol, *, out: Path, workers: int = 0) -> Run:
+    """Return the run of `protocol` in `out`; a folder that holds another protocol is refused."""
+    file = out / "protocol.toml"
+    if file.exists():
+        was = tomllib.loads(file.read_text())
+        now = tomllib.loads(protocol_text(protocol))
+        if found := differences(was, now):
+            raise ValueError(
+                f"{out} holds a run of another protocol ({'; '.join(found[:3])}): "
+                "choose another --out; nothing was changed"
+            )
+    elif out.exists() and any(out.iterdir()):
+        raise ValueError(f"{out} is not empty and holds no run: choose another --out")
+    elif rank() == 0:
+        out.mkdir(parents=True, exist_ok=True)
+        partial = out / "protocol.toml.new"
+        partial.write_text(protocol_text(protocol))
+        partial.rename(file)
+    return Run(protocol=protocol, out=out, workers=workers or os.cpu_count() or 1)
+
+
+def source(run: Run) -> Source:
+    """Return where the films are; phantoms are drawn first."""
+    choices = run.protocol.data
+    if choices.source != "phantom":
+        return choices
+
+    def write(folder: Path) -> None:
+        with progress("Drawing phantoms", unit="films") as advance:
+            write_phantom(
+                folder,
+                films=choices.films,
+                size=choices.size,
+                seed=choices.seed,
+                label_noise=choices.label_noise,
+                shortcut=choices.shortcut,
+                workers=run.workers,
+                progress=advance,
+            )
+
+    folder = produce(run.out / "phantom", inputs=choices.model_dump(), write=write)
+    return choices.model_copy(update={"root": str(folder)})
+
+
+@cache
+def manifest(run: Run) -> Manifest:
+    """Return the films that lie on disk, with labels; the missing are listed in missing.csv."""
+    place = source(run)
+    root = Path(place.root)
+    if not root.is_dir():
+        raise ValueError(
+            f"data.root is {place.root!r}, which is no folder: say where the films lie"
+        )
+    tables = [*root.glob("*.csv*"), *root.glob("*.txt")]
+    inputs = {
+        "data": run.protocol.data.model_dump(),
+        "findings": list(run.protocol.findings),
+        "tables": {file.name: fingerprint_file(file) for file in sorted(tables)},
+    }
+
+    def write(folder: Path) -> None:
+        everything = SOURCES[place.source](place, findings=run.protocol.findings)
+        absent = everything.image[missing_films(everything)]
+        _refuse_missing(absent, films=len(everything), place=place)
+        pd.DataFrame({"image": absent}).to_csv(folder / "missing.csv", index=False)
+        save_manifest(everything.take(found_films(everything)), folder)
+        say(f"Films: {everything.origin}; {len(absent):,} of them not on disk")
+
+    return load_manifest(produce(run.out / "manifest", inputs=inputs, write=write))
+
+
+def _refuse_missing(absent: np.ndarray, *, films: int, place: Source) -> None:
+    if len(absent) == films:
+        raise ValueError(f"none of the {films:,} films lies below {place.root}: check data.root")
+    if len(absent) and not place.allow_missing:
+        raise ValueError(
+            f"{len(absent):,} of {films:,} films are not below {place.root} ({absent[0]}, …): "
+            "expected all; add them, or set data.allow_missing = true to go on without them"
+        )
+
+
+@cache
+def prepared(run: Run) -> Prepared:
+    """Return the films as a network sees them."""
+    films = manifest(run)
+    with progress("Preparing films", unit="films") as advance:
+        return prepare(
+            films,
+            preparation=run.protocol.preparation,
+            out=run.out / "prepared",
+            workers=run.workers,
+            progress=advance,
+            inputs={"manifest": fingerprint_of(run.out / "manifest")},
+        )
+
+
+@cache
+def parts(run: Run) -> np.ndarray:
+    """Return the part of every film; or of every plan entry, where a protocol balances first."""
+    films, choices = prepared(run).manifest, run.protocol.split
+    early = run.protocol.balance.before_split
+    inputs = {
+        "split": choices.model_dump(),
+        "balance": run.protocol.balance.model_dump() if early else "after the split",
+        "prepared": fingerprint_of(run.out / "prepared"),
+    }
+    names = _balanced_first(run).names(films.image) if early else films.image
+
+    def write(folder: Path) -> None:
+        if early:
+            share = (choices.train, choices.val, choices.test)
+            part = split_by_image(len(names), share=share, seed=choices.seed)
+        else:
+            part = split(films, choices=choices, root=Path(source(run).root))
+        save_part(names, part, folder / "part.csv")
+
+    return load_part(produce(run.out / "split", inputs=inputs, write=write) / "part.csv", names)
+
+
+def split_name(run: Run) -> str:
+    """Return the fingerprint of the parts."""
+    early = run.protocol.balance.before_split
+    image = prepared(run).manifest.image
+    return part_fingerprint(_balanced_first(run).names(image) if early else image, parts(run))
+
+
+@cache
+def _balanced_first(run: Run) -> Plan:
+    films = prepared(run).manifest
+    return plan_parts(
+        films.label,
+        part=np.full(len(films), "train"),
+        findings=films.findings,
+        choices=run.protocol.balance,
+    )
+
+
+@cache
+def plan(run: Run) -> Plan:
+    """Return what each part sees."""
+    films, part = prepared(run).manifest, parts(run)
+    choices = run.protocol.balance
+    inputs = {"balance": choices.model_dump(), "split": split_name(run)}
+
+    def write(folder: Path) -> None:
+        if choices.before_split:
+            made = replace(_balanced_first(run), part=part)
+        else:
+            made = plan_parts(films.label, part=part, findings=films.findings, choices=choices)
+        save_plan(made, films.image, folder)
+
+    return load_plan(produce(run.out / "plan", inputs=inputs, write=write), films.image)
+
+
+def classifiers(run: Run) -> dict[str, Classifier]:
+    """Return the trained networks by name."""
+    from lucency.learn.train import train
+    from lucency.learn.zoo import check_name
+
+    for choice in run.protocol.network:
+        check_name(choice.name)
+    upstream = {name: fingerprint_of(run.out / name) for name in ("prepared", "plan")}
+    trained = {}
+    for choice in run.protocol.network:
+        with progress(f"Training {choice.name}", unit="films") as advance:
+            trained[choice.name] = train(
+                prepared(run),
+                plan=plan(run),
+                protocol=run.protocol,
+                choice=choice,
+                upstream={**upstream, "split": split_name(run)},
+                out=run.out / "networks" / choice.name,
+                progress=advance,
+            )
+    return trained
+
+
+@cache
+def predictions(run: Run) -> list[Predictions]:
+    """Return every network's predictions on validation and test films."""
+    from lucency.learn.predict import predict
+
+    seen = plan(run).take(plan(run).part != "train")
+    made = []
+    for name, classifier in classifiers(run).items():
+
+        def write(folder: Path, name: str = name, classifier: Classifier = classifier) -> None:
+            with progress(f"Predicting with {name}", unit="films") as advance:
+                found = predict(classifier, prepared=prepared(run), plan=seen, progress=advance)
+            save_predictions(found, folder / "predictions.npz")
+
+        inputs = {"network": fingerprint_of(run.out / "networks" / name)}
+        folder = produce(run.out / "predictions" / name, inputs=inputs, write=write)
+        made.append(load_predictions(folder / "predictions.npz"))
+    return made
+
+
+@cache
+def verdict(run: Run) -> Verdict:
+    """Return thresholds, metrics, comparison, ranking and conclusion."""
+    several = predictions(run)
+    label = prepared(run).manifest.label[_trained_films(run)]
+    inputs = {
+        "judging": run.protocol.judging.model_dump(),
+        "predictions": {
+            p.network: fingerprint_of(run.out / "predictions" / p.network) for p in several
+        },
+    }
+
+    def write(folder: Path) -> None:
+        say(f"Judging {len(several)} networks on {len(several[0].of('test')):,} test films")
+        prevalence = np.nanmean(label.astype(np.float64), axis=0)
+        save_verdict(judge(several, prevalence=prevalence, choices=run.protocol.judging), folder)
+
+    return load_verdict(produce(run.out / "evaluation", inputs=inputs, write=write))
+
+
+def _trained_films(run: Run) -> np.ndarray:
+    seen = plan(run)
+    return np.unique(seen.row[seen.part == "train"])
+
+
+def report(run: Run) -> Path:
+    """Return the page that shows it all."""
+    from lucency.experiment import gather
+    from lucency.show.report import write_report
+
+    found = verdict(run)
+    inputs = {"evaluation": fingerprint_of(run.out / "evaluation")}
+
+    def write(folder: Path) -> None:
+        say("Writing the report")
+        experiment = gather(
+            run.out,
+            protocol=run.protocol,
+            manifest=manifest(run),
+            prepared=prepared(run),
+            plan=plan(run),
+            predictions=predictions(run),
+            verdict=found,
+        )
+        write_report(experiment, file=folder / "report.html")
+
+    return produce(run.out / "report", inputs=inputs, write=write) / "report.html"
+
+
+STAGES: dict[str, Callable[[Run], object]] = {
+    "prepare": prepared,
+    "split": parts,
+    "balance": plan,
+    "train": classifiers,
+    "predict": predictions,
+    "evaluate": verdict,
+    "report": report,
+}

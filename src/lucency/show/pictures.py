@@ -1,0 +1,170 @@
+"""The films of a report: before and after preparation, augmented, and judged right or wrong.
+
+Pictures become data URIs, so that the page needs no other file.
+Letters in shapes: n films, k findings, h and w pixels, c colours.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float64, UInt8
+
+from lucency.data.film import prepare_film, read_grey
+from lucency.values import Predictions, Prepared
+
+SIDE = 320  # pixels of a shown film's longer side
+QUALITY = 85  # of JPEG
+LISTED = 5  # findings named beside a sample film
+
+
+class Picture(NamedTuple):
+    """A picture on the page; `says` describes it to those who cannot see it."""
+
+    caption: str
+    says: str
+    uri: str
+
+
+class Verdict(NamedTuple):
+    """What a network said of one finding of one film, and what the label says (1, 0 or NaN)."""
+
+    finding: str
+    label: float
+    probability: float
+    threshold: float
+    decided: bool
+
+
+class Sample(NamedTuple):
+    """A test film and the findings that matter in it."""
+
+    image: str
+    picture: Picture
+    verdicts: list[Verdict]
+
+
+class SampleGroup(NamedTuple):
+    """Test films of one kind: how many there are of how many, and those drawn."""
+
+    title: str
+    films: int
+    total: int
+    samples: list[Sample]
+
+
+def encode_picture(picture: UInt8[np.ndarray, "h w *c"]) -> str:
+    """Return the picture as a JPEG data URI, its longer side at most 320 pixels."""
+    shrink = SIDE / max(picture.shape[:2])
+    if shrink < 1:
+        picture = cv2.resize(picture, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
+    encoded = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1]
+    return "data:image/jpeg;base64," + base64.b64encode(encoded.tobytes()).decode()
+
+
+def show_augmented(augmented: Sequence[tuple[str, np.ndarray]]) -> list[Picture]:
+    """Return the gallery of (caption, uint8 picture)."""
+    return [Picture(name, f"Film: {name}", encode_picture(picture)) for name, picture in augmented]
+
+
+def show_preparation(prepared: Prepared, *, films: int, seed: int) -> list[list[Picture]]:
+    """Return films drawn with `seed`: each as found, as prepared, and as networks see it.
+
+    Only films whose file is still where it was read are drawn; the list may so be short or empty.
+    """
+    facts = prepared.manifest.facts
+    path = facts["path"].to_list() if "path" in facts else [""] * len(facts)
+    drawn = np.random.default_rng(seed).permutation(len(facts))
+    there = [row for row in drawn if Path(path[row]).is_file()][:films]
+    large = prepared.preparation.model_copy(update={"size": SIDE})
+    strips = []
+    for row in sorted(there):
+        grey, name = read_grey(Path(path[row])), str(prepared.manifest.image[row])
+        height, width = grey.shape
+        size = prepared.preparation.size
+        strips.append([
+            Picture(f"{name}, {width} x {height} px", f"{name} before preparation",
+                    encode_picture(grey)),
+            Picture(f"prepared, at {SIDE} px", f"{name} after preparation",
+                    encode_picture(prepare_film(grey, preparation=large))),
+            Picture(f"as a network sees it, {size} x {size} px", f"{name} as a network sees it",
+                    encode_picture(np.asarray(prepared.pixels[row]))),
+        ])  # fmt: skip
+    return strips
+
+
+def show_samples(
+    predictions: Predictions,
+    *,
+    prepared: Prepared,
+    threshold: Float64[np.ndarray, " k"],
+    films: int,
+    seed: int,
+) -> list[SampleGroup]:
+    """Return test films in four groups, at most `films` of each, drawn with `seed`.
+
+    A film stands in the first group that fits: a finding missed, a false alarm, all findings
+    right, rightly nothing found. Decisions are probability >= threshold; findings whose label is
+    not stated count neither way.
+    """
+    test = predictions.of("test")
+    place = pd.Index(prepared.manifest.image)
+    random = np.random.default_rng(seed)
+    groups = []
+    for title, mask in _sorted_out(test, test.probability >= threshold).items():
+        rows = np.flatnonzero(mask)
+        drawn = random.permutation(rows)[:films]
+        samples = [_sample(test, row, prepared, place, threshold) for row in drawn]
+        groups.append(SampleGroup(title, len(rows), len(test), samples))
+    return groups
+
+
+def _sorted_out(
+    test: Predictions, decided: Bool[np.ndarray, "n k"]
+) -> Mapping[str, Bool[np.ndarray, " n"]]:
+    present = test.label == 1
+    missed = (present & ~decided).any(axis=1)
+    alarm = (decided & (test.label == 0)).any(axis=1) & ~missed
+    right = present.any(axis=1) & ~missed & ~alarm
+    nothing = ~(missed | alarm | right)
+    names = ("Wrong: a finding missed", "Wrong: a false alarm", "Right: every finding named",
+             "Right: nothing to find, nothing found")  # fmt: skip
+    return dict(zip(names, (missed, alarm, right, nothing), strict=True))
+
+
+def _sample(
+    test: Predictions,
+    row: int,
+    prepared: Prepared,
+    place: pd.Index,
+    threshold: Float64[np.ndarray, " k"],
+) -> Sample:
+    name = str(test.image[row])
+    film = name if name in place else name.rpartition("#")[0]  # a copy shows its source
+    verdicts = sorted(_verdicts(test, row, threshold), key=_matter)
+    certain = sum(verdict.label == 1 or verdict.decided for verdict in verdicts)
+    shown = verdicts[: max(LISTED, certain)]
+    truth = ", ".join(v.finding for v in verdicts if v.label == 1) or "none"
+    uri = encode_picture(np.asarray(prepared.pixels[place.get_loc(film)]))
+    return Sample(name, Picture(name, f"Test film {name}; true findings: {truth}", uri), shown)
+
+
+def _verdicts(
+    test: Predictions, row: int, threshold: Float64[np.ndarray, " k"]
+) -> Iterator[Verdict]:
+    probability = test.probability[row]
+    for k, finding in enumerate(test.findings):
+        decided = bool(probability[k] >= threshold[k])
+        label = float(test.label[row, k])
+        yield Verdict(finding, label, float(probability[k]), float(threshold[k]), decided)
+
+
+def _matter(verdict: Verdict) -> tuple[bool, bool, float]:
+    """Sort true findings first, then those decided, then by falling probability."""
+    return verdict.label != 1, not verdict.decided, -verdict.probability

@@ -1,0 +1,194 @@
+"""Paired differences: same patients for both, refusals by name, a verdict that is not overbold."""
+
+from dataclasses import replace
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from lucency.judge.compare import COLUMNS, compare, conclude, rank
+from lucency.judge.evaluate import evaluate, trivial
+from lucency.judge.intervals import resample_patients
+from lucency.values import Predictions
+
+FINDINGS = ("Mass", "Edema")
+
+
+def _three(seed=0, films=240):
+    """Return a good network, one almost as good that errs alike, and one that knows nothing."""
+    generator = np.random.default_rng(seed)
+    label = (generator.random((films, 2)) < 0.3).astype(np.float32)
+    common = generator.normal(size=(films, 2)) + 1.5 * label
+    good = Predictions(
+        network="good",
+        split="0123",
+        findings=FINDINGS,
+        image=np.array([f"{film}.png" for film in range(films)]),
+        patient=generator.integers(0, 80, size=films),
+        part=np.full(films, "test"),
+        label=label,
+        logit=common.astype(np.float32),
+        feature=np.empty((films, 0), dtype=np.float32),
+    )
+    near = common + 0.05 * generator.normal(size=common.shape)
+    noise = generator.normal(size=common.shape)
+    return [
+        good,
+        replace(good, network="near", logit=near.astype(np.float32)),
+        replace(good, network="noise", logit=noise.astype(np.float32)),
+    ]
+
+
+def _compare(several, *, resamples=300, seed=0):
+    return compare(several, resamples=resamples, seed=seed)
+
+
+def _ranking(several, *, resamples=300):
+    tables = [
+        evaluate(one, threshold=np.full(2, 0.5), resamples=resamples, seed=0) for one in several
+    ]
+    real = [one for one in several if one.network != "trivial"]
+    return rank(pd.concat(tables, ignore_index=True), _compare(real, resamples=resamples))
+
+
+def test_every_pair_has_a_row_per_finding_and_macro():
+    several = _three()
+    table = _compare(several)
+    assert tuple(table.columns) == COLUMNS
+    pairs = list(combinations(("good", "near", "noise"), 2))
+    cells = [(*pair, finding) for pair in pairs for finding in (*FINDINGS, "macro")]
+    assert list(zip(table["network"], table["other"], table["finding"], strict=True)) == cells
+    for one, other in combinations(several, 2):
+        of_pair = (table["network"] == one.network) & (table["other"] == other.network)
+        areas = [roc_auc_score(p.label, p.logit, average=None) for p in (one, other)]
+        found = table.loc[of_pair, "difference"].to_numpy()
+        np.testing.assert_allclose(found[:2], areas[0] - areas[1], atol=1e-12)
+        assert found[2] == pytest.approx(found[:2].mean())
+
+
+def test_the_interval_is_that_of_differences_on_the_same_resampled_patients():
+    good, near, _ = _three(films=100)
+    drawn = resample_patients(good.patient, resamples=50, seed=3)
+    differences = []
+    for times in drawn.times.T:
+        rows = np.repeat(np.arange(100), times[drawn.owner].astype(int))
+        areas = [roc_auc_score(p.label[rows], p.logit[rows]) for p in (good, near)]
+        differences.append(areas[0] - areas[1])
+    row = _compare([good, near], resamples=50, seed=3).iloc[-1]
+    expected = tuple(np.quantile(differences, (0.025, 0.975)))
+    assert (row["low"], row["high"]) == pytest.approx(expected)
+
+
+def test_pairing_makes_the_interval_narrower_than_the_networks_own():
+    good, near, _ = _three()
+    paired = _compare([good, near]).iloc[-1]
+    alone = _ranking([good, near]).iloc[0]
+    assert paired["high"] - paired["low"] < 0.3 * (alone["high"] - alone["low"])
+
+
+def test_a_network_is_never_better_than_itself():
+    good = _three()[0]
+    table = _compare([good, replace(good, network="twin")])
+    assert (table[["difference", "low", "high"]] == 0).all().all()
+
+
+def test_swapping_two_networks_swaps_the_signs():
+    good, near, _ = _three()
+    forth, back = _compare([good, near]), _compare([near, good])
+    np.testing.assert_allclose(forth["difference"], -back["difference"])
+    np.testing.assert_allclose(forth["low"], -back["high"])
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("split", "4567"),
+        ("findings", ("Edema", "Mass")),
+        ("image", np.array([f"{film}.png" for film in range(1, 241)])),
+        ("patient", np.arange(240)),
+        ("part", np.full(240, "val")),
+        ("label", np.zeros((240, 2), dtype=np.float32)),
+    ],
+)
+def test_predictions_that_do_not_belong_together_are_refused(field, value):
+    good, near, _ = _three()
+    with pytest.raises(ValueError, match=f"good and near differ in {field}"):
+        _compare([good, replace(near, **{field: value})])
+
+
+def test_unstated_labels_are_alike():
+    good, near, _ = _three()
+    label = good.label.copy()
+    label[:9, 0] = np.nan
+    assert len(_compare([replace(good, label=label), replace(near, label=label.copy())])) == 3
+
+
+def test_several_parts_a_network_twice_and_none_are_refused():
+    good, near, _ = _three()
+    part = np.repeat(["val", "test"], 120)
+    with pytest.raises(ValueError, match="expected one part"):
+        _compare([replace(good, part=part), replace(near, part=part)])
+    with pytest.raises(ValueError, match="each named once"):
+        _compare([good, good])
+    with pytest.raises(ValueError, match="one or more"):
+        _compare([])
+
+
+def test_ranks_by_macro_area_and_says_who_is_tied():
+    good, near, noise = _three()
+    nothing = trivial(good, prevalence=np.full(2, 0.3))
+    ranking = _ranking([noise, near, good, nothing])
+    assert ranking["rank"].tolist() == [1, 2, 3]
+    assert ranking["network"].tolist()[2] == "noise"
+    assert ranking["tied_with_best"].tolist() == [True, True, False]
+    assert ranking["value"].is_monotonic_decreasing
+
+
+def test_the_sentence_names_the_tied_ones():
+    sentence = conclude(_ranking(_three()))
+    assert sentence.startswith("These films cannot tell which of")
+    assert "good (0.8" in sentence
+    assert "near (0.8" in sentence
+    assert "noise" not in sentence
+
+
+def test_the_sentence_names_the_best_when_all_others_are_worse():
+    good, _, noise = _three()
+    sentence = conclude(_ranking([noise, good]))
+    assert sentence.startswith("good is best: macro AUC 0.8")
+    assert "excludes 0" in sentence
+    assert "chance" not in sentence
+
+
+def test_the_sentence_warns_of_chance():
+    noise = _three()[2]
+    assert "does not exclude .5, chance" in conclude(_ranking([noise]))
+    assert "chance" not in conclude(_ranking([_three()[0]]))
+
+
+def test_nothing_computable_ranks_nobody():
+    several = [replace(one, label=np.zeros_like(one.label)) for one in _three()]
+    assert conclude(_ranking(several)).startswith("No network can be ranked")
+
+
+def test_two_equal_networks_are_called_different_about_one_time_in_twenty():
+    """Coverage: the interval of a difference that is truly 0 holds 0 in about 95 of 100 sets."""
+    held = []
+    for seed in range(100):
+        _, _, noise = _three(seed, films=200)
+        generator = np.random.default_rng(10_000 + seed)
+        logit = generator.normal(size=noise.logit.shape).astype(np.float32)
+        row = _compare([noise, replace(noise, network="other", logit=logit)], resamples=200).iloc[
+            -1
+        ]
+        held.append(row["low"] <= 0 <= row["high"])
+    assert 88 <= sum(held) <= 99
+
+
+def test_a_ranked_network_without_its_comparison_is_refused():
+    good, near, _ = _three()
+    tables = [evaluate(p, threshold=np.full(2, 0.5), resamples=20, seed=0) for p in (good, near)]
+    with pytest.raises(ValueError, match="compare all networks that are ranked"):
+        rank(pd.concat(tables, ignore_index=True), _compare([good]))

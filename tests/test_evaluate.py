@@ -1,0 +1,231 @@
+"""The table of metrics: counts, notes, macro and micro, intervals over patients, trivial row."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import f1_score, roc_auc_score
+
+from lucency.judge.evaluate import COLUMNS, evaluate, trivial
+from lucency.judge.intervals import once, resample_patients
+from lucency.judge.metrics import METRICS
+from lucency.values import FINDINGS, Predictions
+
+HALF = np.full(3, 0.5)
+
+
+def _predictions(films=300, patients=90, seed=0):
+    generator = np.random.default_rng(seed)
+    label = (generator.random((films, 3)) < (0.3, 0.1, 0.2)).astype(np.float32)
+    logit = (generator.normal(size=(films, 3)) + label).astype(np.float32)
+    return Predictions(
+        network="net",
+        split="0123",
+        findings=("Mass", "Hernia", "Edema"),
+        image=np.array([f"{film}.png" for film in range(films)]),
+        patient=generator.integers(0, patients, size=films),
+        part=np.full(films, "test"),
+        label=label,
+        logit=logit,
+        feature=np.empty((films, 0), dtype=np.float32),
+    )
+
+
+def _take(predictions, rows):
+    names = ("image", "patient", "part", "label", "logit", "feature")
+    return replace(predictions, **{name: getattr(predictions, name)[rows] for name in names})
+
+
+def _evaluate(predictions, *, threshold=HALF, resamples=200, seed=0):
+    return evaluate(predictions, threshold=threshold, resamples=resamples, seed=seed)
+
+
+def _cell(table, finding, metric):
+    (row,) = table[(table["finding"] == finding) & (table["metric"] == metric)].to_dict("records")
+    return row
+
+
+def test_one_row_per_finding_and_metric_and_macro_and_micro():
+    table = _evaluate(_predictions())
+    assert tuple(table.columns) == COLUMNS
+    cells = {(f, m) for f in ("Mass", "Hernia", "Edema", "macro", "micro") for m in METRICS}
+    assert set(zip(table["finding"], table["metric"], strict=True)) == cells
+    assert len(table) == len(cells)
+    assert (table["low"] <= table["value"]).all()
+    assert (table["value"] <= table["high"]).all()
+
+
+def test_macro_is_the_mean_and_micro_the_pool_of_scikit_learn():
+    predictions = _predictions()
+    threshold = np.array([0.6, 0.4, 0.5])
+    table = _evaluate(predictions, threshold=threshold)
+    label, decision = predictions.label, predictions.probability >= threshold
+    for average in ("macro", "micro"):
+        area = roc_auc_score(label, predictions.logit, average=average)
+        assert _cell(table, average, "auc")["value"] == pytest.approx(area, abs=1e-12)
+        f1 = f1_score(label, decision, average=average)
+        assert _cell(table, average, "f1")["value"] == pytest.approx(f1, abs=1e-12)
+
+
+def test_counts_only_what_is_stated():
+    predictions = _predictions()
+    label = predictions.label.copy()
+    label[:120, 1] = np.nan
+    table = _evaluate(replace(predictions, label=label))
+    hernia, macro = _cell(table, "Hernia", "auc"), _cell(table, "macro", "auc")
+    assert hernia["films"] == 180
+    assert hernia["positives"] == (label[120:, 1] == 1).sum()
+    assert hernia["patients"] == len(set(predictions.patient[120:]))
+    assert macro["films"] == 300
+    assert macro["positives"] == (label == 1).sum()
+
+
+def test_interval_is_the_percentile_of_plainly_repeated_evaluations():
+    """Each resample written out as a longer list of films, and scikit-learn's AUC of it."""
+    predictions = _predictions(films=120, patients=30)
+    drawn = resample_patients(predictions.patient, resamples=60, seed=7)
+    areas = []
+    for times in drawn.times.T:
+        rows = np.repeat(np.arange(120), times[drawn.owner].astype(int))
+        areas.append(roc_auc_score(predictions.label[rows, 0], predictions.logit[rows, 0]))
+    row = _cell(_evaluate(predictions, resamples=60, seed=7), "Mass", "auc")
+    assert (row["low"], row["high"]) == pytest.approx(tuple(np.quantile(areas, (0.025, 0.975))))
+
+
+def test_each_resample_draws_whole_patients_as_many_as_there_are():
+    predictions = _predictions()
+    drawn = resample_patients(predictions.patient, resamples=50, seed=0)
+    patients = len(set(predictions.patient))
+    assert drawn.times.shape == (patients, 50)
+    assert (drawn.times.sum(axis=0) == patients).all()
+    assert drawn.times.mean() == 1
+    assert 0.8 < drawn.times.var() < 1.2  # Poisson-like, as drawing with replacement is
+
+
+def test_the_draw_depends_on_seed_and_patients_alone():
+    table = _evaluate(_predictions())
+    again = _evaluate(_predictions())
+    pd.testing.assert_frame_equal(table, again)
+    assert not table["low"].equals(_evaluate(_predictions(), seed=1)["low"])
+    order = np.random.default_rng(1).permutation(300)
+    shuffled = _evaluate(_take(_predictions(), order))
+    pd.testing.assert_frame_equal(table, shuffled, rtol=1e-12)
+
+
+def test_every_film_twice_leaves_all_intervals_as_they_were():
+    """Each copy belongs to the same patient, so nothing new is known; films alone would narrow."""
+    predictions = _predictions()
+    twice = _take(predictions, np.repeat(np.arange(300), 2))
+    single, doubled = _evaluate(predictions), _evaluate(twice)
+    columns = ["value", "low", "high"]
+    pd.testing.assert_frame_equal(single[columns], doubled[columns], rtol=1e-12)
+    strangers = replace(twice, patient=np.arange(600))
+    width = [_width(table) for table in (single, _evaluate(strangers))]
+    assert width[1] < 0.85 * width[0]
+
+
+def test_films_of_one_patient_that_agree_widen_the_interval():
+    """An interval over films would be too narrow: ten equal films a patient are one film."""
+    ten = _take(_predictions(films=90), np.repeat(np.arange(90), 10))
+    nine = np.repeat(np.arange(90), 10)
+    by_patient = _width(_evaluate(replace(ten, patient=nine)))
+    by_film = _width(_evaluate(replace(ten, patient=np.arange(900))))
+    assert by_patient > 2 * by_film
+
+
+def _width(table):
+    row = _cell(table, "micro", "auc")
+    return row["high"] - row["low"]
+
+
+def test_what_cannot_be_computed_is_said():
+    predictions = _predictions()
+    label = predictions.label.copy()
+    label[:, 1] = 0
+    table = _evaluate(replace(predictions, label=label))
+    row = _cell(table, "Hernia", "auc")
+    assert np.isnan([row["value"], row["low"], row["high"]]).all()
+    assert row["note"] == "not computable: 0 positives"
+    macro = _cell(table, "macro", "auc")
+    mean = np.mean([_cell(table, finding, "auc")["value"] for finding in ("Mass", "Edema")])
+    assert macro["value"] == pytest.approx(mean)
+    assert macro["note"] == "mean over 2 of 3 findings, without Hernia"
+
+
+def test_resamples_without_the_rare_patient_are_counted():
+    predictions = _predictions()
+    label = predictions.label.copy()
+    label[:, 1] = np.arange(300) == 5
+    table = _evaluate(replace(predictions, label=label), resamples=1000)
+    lost = _cell(table, "Hernia", "auc")["note"]
+    count = int(lost.removeprefix("not computable in ").split()[0])
+    assert count == pytest.approx(1000 * np.exp(-1), abs=60)  # a patient is never drawn
+    assert lost == f"not computable in {count} of 1000 resamples, left out of the interval"
+    macro = _cell(table, "macro", "auc")["note"]
+    assert macro == f"mean over 3 of 3 findings; over fewer findings in {count} of 1000 resamples"
+
+
+def test_trivial_predictor_is_accurate_and_knows_nothing():
+    predictions = _predictions()
+    prevalence = np.array([0.3, 0.1, 0.0])
+    said = trivial(predictions, prevalence=prevalence)
+    np.testing.assert_allclose(said.probability[17], (0.3, 0.1, 1e-6), rtol=1e-6)
+    table = _evaluate(said)
+    assert (table["network"] == "trivial").all()
+    for finding, share in zip(predictions.findings, predictions.label.mean(axis=0), strict=True):
+        area = _cell(table, finding, "auc")
+        assert (area["value"], area["low"], area["high"]) == (0.5, 0.5, 0.5)
+        assert _cell(table, finding, "accuracy")["value"] == pytest.approx(1 - share)
+        assert _cell(table, finding, "recall")["value"] == 0
+        assert "0 films called positive" in _cell(table, finding, "precision")["note"]
+
+
+def test_calling_nothing_positive_is_as_accurate_as_published(shared):
+    """Facts, judging.md: .924 on the official test films, .94829 on all of ChestX-ray14."""
+    table = pd.read_csv(shared / "nih" / "Data_Entry_2017_v2020.csv").set_index("Image Index")
+    code, distinct = pd.factorize(table["Finding Labels"])
+    tokens = pd.Series(distinct).str.get_dummies("|")[list(FINDINGS)]
+    label = tokens.to_numpy(dtype=np.float32)[code]
+    nothing = np.zeros(label.size, dtype=bool)
+    accuracy = METRICS["accuracy"].function(label.ravel(), nothing, weights=once(label.size))
+    assert f"{accuracy[0]:.5f}" == "0.94829"
+
+    rows = table.index.get_indexer((shared / "nih" / "test_list.txt").read_text().split())
+    films = Predictions(
+        network="any",
+        split="official",
+        findings=FINDINGS,
+        image=table.index.to_numpy(dtype=str)[rows],
+        patient=table["Patient ID"].to_numpy()[rows],
+        part=np.full(len(rows), "test"),
+        label=label[rows],
+        logit=np.zeros((len(rows), 14), dtype=np.float32),
+        feature=np.empty((len(rows), 0), dtype=np.float32),
+    )
+    said = trivial(films, prevalence=label.mean(axis=0, dtype=np.float64))
+    found = evaluate(said, threshold=np.full(14, 0.5), resamples=2, seed=0)
+    for average in ("macro", "micro"):
+        assert f"{_cell(found, average, 'accuracy')['value']:.3f}" == "0.924"
+    assert _cell(found, "macro", "auc")["value"] == 0.5
+
+
+def test_a_film_at_its_threshold_is_called_positive():
+    predictions = _predictions()
+    at = replace(predictions, logit=np.zeros_like(predictions.logit))
+    assert _cell(_evaluate(at), "micro", "recall")["value"] == 1
+
+
+@pytest.mark.parametrize("parts", [["val", "test"], []])
+def test_several_parts_at_once_are_refused(parts):
+    predictions = _predictions()
+    rows = np.arange(100 * len(parts))
+    part = np.repeat(np.array(parts, dtype=str), 100)
+    mixed = replace(_take(predictions, rows), part=part)
+    with pytest.raises(ValueError, match=r"expected one part: take predictions\.of"):
+        _evaluate(mixed)
+
+
+def test_a_threshold_for_each_finding_is_required():
+    with pytest.raises(ValueError, match="2 thresholds for 3 findings"):
+        _evaluate(_predictions(), threshold=np.full(2, 0.5))

@@ -1,0 +1,234 @@
+"""Every metric against scikit-learn, published numbers, and what must not change it."""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import expit
+from sklearn import metrics as oracle
+
+from lucency.judge.intervals import Weights, interval, once, weigh_films
+from lucency.judge.metrics import (
+    METRICS,
+    macro_auc,
+    not_computable,
+    precision_recall_points,
+    roc_points,
+)
+from lucency.values import FINDINGS
+
+# Facts: judging.md; John Zech, reproduce-chexnet, with the labels of v2020.
+PUBLISHED = """
+.8179808156 .9090149137 .8827164015 .7156449830 .8376837532 .7755751107 .7616870310
+.8776145243 .8002045198 .8944599671 .9316231389 .8250897843 .7889195976 .9175253237
+"""
+
+
+def _log_loss(label, logit, sample_weight):
+    probability = expit(logit.astype(np.float64))
+    return oracle.log_loss(label, probability, sample_weight=sample_weight, labels=[0, 1])
+
+
+def _specificity(label, decision, sample_weight):
+    return oracle.recall_score(label, decision, pos_label=0, sample_weight=sample_weight)
+
+
+ORACLES = {
+    "auc": oracle.roc_auc_score,
+    "average_precision": oracle.average_precision_score,
+    "f1": oracle.f1_score,
+    "precision": oracle.precision_score,
+    "recall": oracle.recall_score,
+    "specificity": _specificity,
+    "accuracy": oracle.accuracy_score,
+    "balanced_accuracy": oracle.balanced_accuracy_score,
+    "bce": _log_loss,
+    "brier": oracle.brier_score_loss,
+}
+NAMES = list(METRICS)
+RANKS = ["auc", "average_precision"]
+
+
+def _films(seed, *, films=200, levels=25):
+    """Return labels and logits of so many films, with ties, both classes and both decisions."""
+    generator = np.random.default_rng(seed)
+    label = (generator.random(films) < 0.2).astype(np.float32)
+    label[:2] = 0, 1
+    logit = np.round((generator.normal(size=films) + label) * levels / 6) * 6 / levels
+    logit[2:4] = -1, 1
+    return label, logit.astype(np.float32), generator
+
+
+def _given(name, logit):
+    probability = expit(logit.astype(np.float64))
+    table = {"logit": logit, "probability": probability, "decision": probability >= 0.5}
+    return table[METRICS[name].takes]
+
+
+def _value(name, label, logit, weights=None):
+    weights = weights or once(len(label))
+    value = METRICS[name].function(label, _given(name, logit), weights=weights)
+    return value if value.shape != (1,) else float(value[0])
+
+
+def test_no_metric_lacks_an_oracle():
+    assert set(ORACLES) == set(METRICS)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("seed", range(5))
+def test_equals_scikit_learn_with_and_without_weights(name, seed):
+    label, logit, generator = _films(seed)
+    weight = generator.choice([0.0, 0.5, 1.0, 2.0, 3.7], size=len(label))
+    weight[:4] = 1
+    said = _given(name, logit)
+    plain = ORACLES[name](label, said, sample_weight=np.ones(len(label)))
+    weighted = ORACLES[name](label, said, sample_weight=weight)
+    assert _value(name, label, logit) == pytest.approx(plain, abs=1e-9)
+    assert _value(name, label, logit, weigh_films(weight)) == pytest.approx(weighted, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_columns_of_weights_are_independent_also_over_blocks(name, monkeypatch):
+    label, logit, generator = _films(1)
+    times = generator.integers(0, 4, size=(50, 9)).astype(np.float64)
+    owner = generator.integers(0, 50, size=len(label))
+    together = _value(name, label, logit, Weights(owner=owner, times=times))
+    monkeypatch.setattr("lucency.judge.metrics.BLOCK", 150)
+    assert np.array_equal(
+        together, _value(name, label, logit, Weights(owner=owner, times=times)), equal_nan=True
+    )
+    alone = [_value(name, label, logit, weigh_films(column[owner])) for column in times.T]
+    np.testing.assert_allclose(together, alone, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_order_doubling_and_unstated_labels_change_nothing(name, seed):
+    label, logit, generator = _films(seed)
+    value = _value(name, label, logit)
+    order = generator.permutation(len(label))
+    assert _value(name, label[order], logit[order]) == pytest.approx(value, abs=1e-12)
+    doubled = weigh_films(np.full(len(label), 2.0))
+    assert _value(name, label, logit, doubled) == pytest.approx(value, abs=1e-12)
+    unstated = np.append(label, np.full(7, np.nan, dtype=np.float32))
+    more = np.append(logit, generator.normal(size=7).astype(np.float32))
+    assert _value(name, unstated, more) == pytest.approx(value, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", RANKS)
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10**6), slope=st.floats(0.01, 50), shift=st.floats(-5, 5))
+def test_monotone_maps_change_no_rank_metric(name, seed, slope, shift):
+    label, logit, _ = _films(seed)
+    level, place = np.unique(logit, return_inverse=True)
+    mapped = (np.arange(len(level)) ** 3 * slope + shift)[place]
+    assert _value(name, label, mapped) == _value(name, label, logit)
+
+
+def test_bce_is_stable_where_probabilities_saturate():
+    label = np.array([0, 1, 0, 1], dtype=np.float32)
+    logit = np.array([800, -800, -800, 800], dtype=np.float32)
+    assert _value("bce", label, logit) == 400
+
+
+@pytest.mark.parametrize(
+    ("label", "lacking"),
+    [
+        ([0, 0, 0], "positives"),
+        ([1, 1, 1], "negatives"),
+        ([np.nan] * 3, "films with a label"),
+    ],
+)
+@pytest.mark.parametrize("name", NAMES)
+def test_one_class_is_not_computable_and_never_a_warning(name, label, lacking):
+    label = np.array(label, dtype=np.float32)
+    logit = np.array([-1, 2, 3], dtype=np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        value = _value(name, label, logit)
+    note = not_computable(name, label=label, decision=logit > 0)
+    needed = lacking in METRICS[name].needs or lacking == "films with a label"
+    assert np.isnan(value) == needed
+    assert note == (f"not computable: 0 {lacking}" if needed else "")
+
+
+def test_precision_of_calling_nothing_positive_is_not_zero():
+    label, logit = np.array([0, 1], dtype=np.float32), np.array([-2, -1], dtype=np.float32)
+    assert np.isnan(_value("precision", label, logit))
+    assert _value("f1", label, logit) == _value("recall", label, logit) == 0
+    note = not_computable("precision", label=label, decision=logit > 0)
+    assert note == "not computable: 0 films called positive"
+
+
+def test_a_note_says_exactly_when_the_value_is_nan():
+    """So that no metric's `needs` is wrong: all labellings and decisions of two films."""
+    for name in NAMES:
+        for code in np.ndindex(3, 3, 2, 2):
+            label = np.array([0, 1, np.nan], dtype=np.float32)[list(code[:2])]
+            logit = np.array([-1, 1], dtype=np.float32)[list(code[2:])]
+            note = not_computable(name, label=label, decision=logit > 0)
+            assert np.isnan(_value(name, label, logit)) == bool(note), (name, label, logit)
+
+
+def test_negative_weights_are_refused():
+    with pytest.raises(ValueError, match="expected none below 0"):
+        weigh_films(np.array([1.0, -1.0]))
+
+
+def test_predictions_of_zech_give_the_published_areas(shared):
+    label, probability = _zech(shared)
+    logit = np.log(probability / (1 - probability)).astype(np.float32)
+    for place, published in enumerate(PUBLISHED.split()):
+        for score in (logit, probability):
+            area = _value("auc", label[:, place], score[:, place])
+            assert f"{area:.10f}"[1:] == published, FINDINGS[place]
+    assert f"{macro_auc(label, logit):.10f}" == "0.8382671332"
+
+
+def test_macro_auc_leaves_out_what_has_one_class():
+    label, logit, _ = _films(0)
+    two = np.stack([label, np.zeros_like(label)], axis=1)
+    assert macro_auc(two, np.stack([logit, logit], axis=1)) == _value("auc", label, logit)
+    assert np.isnan(macro_auc(two[:, 1:], two[:, 1:]))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_curves_equal_scikit_learn(seed):
+    label, logit, _ = _films(seed, levels=10 + 60 * seed)
+    rate, recall, _ = oracle.roc_curve(label, logit, drop_intermediate=False)
+    corners = np.stack(roc_points(label, logit), axis=1)
+    assert {*map(tuple, corners)} <= {*zip(rate, recall, strict=True)}
+    area = np.trapezoid(corners[:, 1], corners[:, 0])
+    assert area == pytest.approx(oracle.roc_auc_score(label, logit), abs=1e-12)
+    assert len(corners) < len(rate) or seed == 0  # many ties: every point is a corner
+    precision, recall, _ = oracle.precision_recall_curve(label, logit, drop_intermediate=True)
+    expected = recall[-2::-1], precision[-2::-1]  # without its invented end at recall 0
+    np.testing.assert_allclose(precision_recall_points(label, logit), expected, atol=1e-12)
+
+
+def test_curves_of_one_class_are_empty_and_of_one_score_are_straight():
+    label, same = np.array([0, 1, 1], dtype=np.float32), np.zeros(3, dtype=np.float32)
+    assert [list(axis) for axis in roc_points(label, same)] == [[0, 1], [0, 1]]
+    assert [list(axis) for axis in precision_recall_points(label, same)] == [[1], [2 / 3]]
+    assert roc_points(np.zeros(3), same)[0].size == roc_points(np.ones(3), same)[0].size == 0
+    assert precision_recall_points(np.zeros(3), same)[0].size == 0
+
+
+def test_interval_holds_the_middle_95_percent_of_what_is_computable():
+    values = np.append(np.linspace(0, 1, 1001), [np.nan] * 10)
+    np.testing.assert_allclose(interval(values[None])[:, 0], (0.025, 0.975))
+    assert np.isnan(interval(np.full((2, 5), np.nan))).all()
+
+
+def _zech(shared):
+    said = pd.read_csv(shared / "nih" / "zech" / "preds.csv")
+    table = pd.read_csv(shared / "nih" / "Data_Entry_2017_v2020.csv").set_index("Image Index")
+    code, distinct = pd.factorize(table.loc[said["Image Index"], "Finding Labels"])
+    tokens = pd.Series(distinct).str.get_dummies("|")[list(FINDINGS)]
+    label = tokens.to_numpy(dtype=np.float32)[code]
+    return label, said[[f"prob_{finding}" for finding in FINDINGS]].to_numpy(dtype=np.float64)

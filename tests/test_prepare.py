@@ -1,0 +1,424 @@
+"""Preparation: OpenCV's own bytes, whatever the workers, the interruptions and the broken films."""
+
+import os
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import time
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from lucency.data.film import prepare_film, read_grey
+from lucency.data.nih import found_films, read_nih
+from lucency.data.prepare import prepare
+from lucency.values import Manifest, Preparation, empty_boxes, load_prepared
+
+SMALL = Preparation(size=64, clahe_tiles=4)
+
+
+def write_films(folder: Path, films: int, *, side: int = 96) -> Manifest:
+    """Write noise films and return their manifest: film number n is a function of n."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{number:05d}.png" for number in range(films)]
+    for number, path in enumerate(paths):
+        noise = np.random.default_rng(number).integers(0, 256, (side, side), dtype=np.uint8)
+        cv2.imwrite(str(path), cv2.GaussianBlur(noise, (5, 5), 0))
+    return Manifest(
+        findings=("Mass",),
+        image=np.array([path.name for path in paths]),
+        patient=np.arange(films),
+        label=np.zeros((films, 1), np.float32),
+        facts=pd.DataFrame({"path": [str(path) for path in paths]}),
+        boxes=empty_boxes(),
+        origin="noise",
+    )
+
+
+def read_folder(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
+
+
+def png(width: int, height: int, pixels: bytes) -> bytes:
+    """Return a PNG file of eight-bit grey whose checksums are right, whatever its pixels."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", pixels), (b"IEND", b"")]
+    parts = [
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in chunks
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def a_film(side: int = 200) -> np.ndarray:
+    noise = np.random.default_rng(7).integers(0, 256, (side, side + 40), dtype=np.uint8)
+    return cv2.GaussianBlur(noise, (9, 9), 0)
+
+
+# --- decoding
+
+
+def test_every_kind_of_png_and_jpeg(tmp_path: Path):
+    grey = a_film()
+    picture, alpha = Image.fromarray(grey), Image.new("L", grey.shape[::-1], 3)
+    kinds = {
+        "grey.png": picture,
+        "grey-alpha.png": Image.merge("LA", (picture, alpha)),
+        "rgb.png": Image.merge("RGB", (picture,) * 3),
+        "rgba.png": Image.merge("RGBA", (picture,) * 3 + (alpha,)),
+        "palette.png": picture.convert("P"),
+    }
+    for name, kind in kinds.items():
+        kind.save(tmp_path / name)
+        np.testing.assert_array_equal(read_grey(tmp_path / name), grey, err_msg=name)
+    picture.convert("1").save(tmp_path / "one-bit.png")
+    black_and_white = np.asarray(picture.convert("1")).astype(np.uint8) * 255
+    np.testing.assert_array_equal(read_grey(tmp_path / "one-bit.png"), black_and_white)
+    for name, options in {"plain.jpg": {}, "progressive.jpg": {"progressive": True}}.items():
+        picture.save(tmp_path / name, quality=95, **options)
+        decoded = np.asarray(Image.open(tmp_path / name))
+        assert np.abs(read_grey(tmp_path / name).astype(int) - decoded).max() <= 1, name
+
+
+@pytest.mark.parametrize("depth", [8, 10, 12, 14, 16])
+def test_sixteen_bit_files_keep_the_top_bits_of_their_depth(tmp_path: Path, depth: int):
+    deep = np.arange(64 * 64).reshape(64, 64) * (2**depth - 1) // (64 * 64 - 1)
+    cv2.imwrite(str(tmp_path / "deep.png"), deep.astype(np.uint16))
+    grey = read_grey(tmp_path / "deep.png")
+    np.testing.assert_array_equal(grey, deep // 2 ** (depth - 8))
+    assert grey.max() == 255
+
+
+def test_broken_films_are_refused_with_their_reason(tmp_path: Path, capfd: pytest.CaptureFixture):
+    whole = cv2.imencode(".png", a_film())[1].tobytes()
+    photo = cv2.imencode(".jpg", a_film())[1].tobytes()
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 255
+    empty_row = zlib.compress(b"")
+    broken = {
+        "zero bytes": b"",
+        "not an image": b"<html>404</html>" * 9,
+        "truncated: the PNG": whole[: len(whole) // 2],
+        "truncated: the PNG has no end": whole[:-12],
+        "truncated: the PNG has": whole[:10],
+        "truncated: the JPEG": photo[: len(photo) // 2],
+        "truncated: the JPEG has no end": photo[:-2],
+        "wrong checksum in the PNG's IDAT": bytes(flipped),
+        "does not begin with its header": whole[:8] + whole[-12:],
+        "absurd size: 40000 x 40000": png(40_000, 40_000, empty_row),
+        "absurd size: 8 x 8": png(8, 8, empty_row),
+        "absurd size: 1000 x 100": png(1000, 100, empty_row),
+    }
+    for reason, content in broken.items():
+        (tmp_path / "film.png").write_bytes(content)
+        with pytest.raises(ValueError, match=reason):
+            read_grey(tmp_path / "film.png")
+    with pytest.raises(ValueError, match="cannot be read: No such file"):
+        read_grey(tmp_path / "absent.png")
+    assert capfd.readouterr().err == ""  # found before a decoder could complain
+    (tmp_path / "film.png").write_bytes(png(64, 64, b"these are not pixels"))
+    with pytest.raises(ValueError, match="cannot be decoded"):
+        read_grey(tmp_path / "film.png")
+    for name, content in {
+        "whole.png": whole,
+        "whole.jpg": photo,
+        "tail.jpg": photo + b"\0",
+    }.items():
+        (tmp_path / name).write_bytes(content)
+        assert read_grey(tmp_path / name).shape == a_film().shape
+
+
+# --- one film
+
+
+def test_every_order_is_opencvs_own_chain():
+    film = a_film(300)
+    clahe, square = cv2.createCLAHE(3, (10, 10)), (224, 224)
+
+    def area(film: np.ndarray) -> np.ndarray:
+        return cv2.resize(film, square, interpolation=cv2.INTER_AREA)
+
+    wanted = {
+        "clahe-first": area(clahe.apply(film)),
+        "resize-first": clahe.apply(area(film)),
+        "no-clahe": area(film),
+    }
+    for order, picture in wanted.items():
+        preparation = Preparation.model_validate({"order": order})
+        np.testing.assert_array_equal(prepare_film(film, preparation=preparation), picture)
+
+
+def test_the_reference_studys_chain():
+    """Kaggle notebooks of the study: CLAHE, +5 saturating, Pillow's bicubic last."""
+    film = cv2.normalize(a_film(300), None, 0, 255, cv2.NORM_MINMAX)
+    brighter = cv2.add(cv2.createCLAHE(3, (10, 10)).apply(film), 5)
+    wanted = Image.fromarray(brighter).resize((224, 224), Image.Resampling.BICUBIC)
+    preparation = Preparation(brightness=5, interpolation="bicubic")
+    np.testing.assert_array_equal(prepare_film(film, preparation=preparation), np.asarray(wanted))
+
+
+def test_brightness_saturates_and_denoisers_are_opencvs():
+    film = cv2.resize(a_film(), (64, 64))
+    plain = {"size": 64, "order": "no-clahe"}
+    for brightness in (-200, -5, 0, 5, 200):
+        preparation = Preparation.model_validate(plain | {"brightness": brightness})
+        clipped = np.clip(film.astype(int) + brightness, 0, 255)
+        np.testing.assert_array_equal(prepare_film(film, preparation=preparation), clipped)
+    wanted = {
+        "none": film,
+        "median": cv2.medianBlur(film, 3),
+        "gaussian": cv2.GaussianBlur(film, (3, 3), 0),
+        "bilateral": cv2.bilateralFilter(film, 5, 50, 50),
+    }
+    for denoise, picture in wanted.items():
+        preparation = Preparation.model_validate(plain | {"denoise": denoise})
+        np.testing.assert_array_equal(prepare_film(film, preparation=preparation), picture)
+
+
+def test_small_films_are_enlarged_linearly_and_the_film_is_left_alone():
+    film = a_film(100)
+    before = film.copy()
+    picture = prepare_film(film, preparation=Preparation(order="no-clahe"))
+    linear = cv2.resize(film, (224, 224), interpolation=cv2.INTER_LINEAR)
+    np.testing.assert_array_equal(picture, linear)
+    prepare_film(film, preparation=Preparation(brightness=9, denoise="median"))
+    np.testing.assert_array_equal(film, before)
+
+
+# --- the cache
+
+
+def test_real_films_are_the_bytes_of_the_plain_chain(shared: Path, tmp_path: Path):
+    films = read_nih(shared / "nih")
+    films = films.take(found_films(films))
+    native = films.facts["path"].str.contains("/images/", regex=False).to_numpy(dtype=bool)
+    films = films.take(np.flatnonzero(native))
+    prepared = prepare(films, preparation=Preparation(), out=tmp_path / "cache", workers=2)
+    assert len(prepared.manifest) == 103
+    assert (films.label.sum(axis=0) >= 10).all()
+    clahe = cv2.createCLAHE(3, (10, 10))
+    for path, pixels in zip(films.facts["path"], prepared.pixels, strict=True):
+        plain = clahe.apply(cv2.imread(path, cv2.IMREAD_GRAYSCALE))
+        plain = cv2.resize(plain, (224, 224), interpolation=cv2.INTER_AREA)
+        np.testing.assert_array_equal(pixels, plain, err_msg=path)
+    kinds = [Image.open(path).mode for path in films.facts["path"]]
+    assert (kinds.count("L"), kinds.count("RGBA")) == (95, 8)
+
+
+def test_workers_change_nothing_and_a_finished_folder_is_found_again(tmp_path: Path):
+    films = write_films(tmp_path / "films", 100)
+    told: list[tuple[int, int]] = []
+    for workers in (1, 2):
+        prepare(
+            films,
+            preparation=SMALL,
+            out=tmp_path / f"by-{workers}",
+            workers=workers,
+            progress=lambda done, total: told.append((done, total)),
+        )
+    assert read_folder(tmp_path / "by-1") == read_folder(tmp_path / "by-2")
+    assert told[0] == (0, 100)
+    assert told[-1] == (100, 100)
+    stamp = (tmp_path / "by-1" / "pixels.npy").stat().st_mtime_ns
+    prepared = prepare(films, preparation=SMALL, out=tmp_path / "by-1", workers=1)
+    assert (tmp_path / "by-1" / "pixels.npy").stat().st_mtime_ns == stamp
+    assert not prepared.pixels.flags.writeable
+    with pytest.raises(ValueError, match=r"preparation.size: was 64, now 32"):
+        prepare(films, preparation=Preparation(size=32), out=tmp_path / "by-1", workers=1)
+    other = films.take(np.arange(99))
+    with pytest.raises(ValueError, match="films: was .*, now"):
+        prepare(other, preparation=SMALL, out=tmp_path / "by-1", workers=1)
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from lucency.data.prepare import prepare
+from lucency.values import Preparation, load_manifest
+if __name__ == "__main__":
+    folder, out, workers = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+    preparation = Preparation(size=64, clahe_tiles=4)
+    prepare(load_manifest(folder), preparation=preparation, out=out, workers=workers)
+"""
+
+
+def start(tmp_path: Path, films: Manifest, out: Path) -> subprocess.Popen[bytes]:
+    from lucency.values import save_manifest
+
+    (tmp_path / "manifest").mkdir(exist_ok=True)
+    save_manifest(films, tmp_path / "manifest")
+    (tmp_path / "script.py").write_text(SCRIPT)
+    command = [sys.executable, tmp_path / "script.py", tmp_path / "manifest", out, "2"]
+    return subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE)
+
+
+def wait_until(process: subprocess.Popen[bytes], done: Path, *, films: int) -> None:
+    """Wait until so many films are marked as done in the partial folder."""
+    while not done.exists() or np.count_nonzero(np.load(done)) < films:
+        assert process.poll() is None, "finished before it could be stopped"
+        time.sleep(0.005)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", [1, 137, 390])
+def test_killed_and_resumed_gives_the_same_bytes(tmp_path: Path, moment: int):
+    films = write_films(tmp_path / "films", 600, side=512)
+    (tmp_path / "films" / "00300.png").write_bytes(b"broken")
+    process = start(tmp_path, films, tmp_path / "killed")
+    work = tmp_path / "killed.partial" / "done.npy"
+    wait_until(process, work, films=moment)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    process.communicate()
+    assert 0 < np.count_nonzero(np.load(work)) < 600
+    assert not (tmp_path / "killed").exists()
+    first: list[int] = []
+    prepare(
+        films,
+        preparation=SMALL,
+        out=tmp_path / "killed",
+        workers=1,
+        progress=lambda done, total: first.append(done),
+    )
+    assert moment <= first[0] < 600
+    prepare(films, preparation=SMALL, out=tmp_path / "whole", workers=1)
+    pixels = [(tmp_path / name / "pixels.npy").read_bytes() for name in ("killed", "whole")]
+    assert pixels[0] == pixels[1]
+    assert read_folder(tmp_path / "killed").keys() == read_folder(tmp_path / "whole").keys()
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_the_workers_at_once_and_keeps_the_work(tmp_path: Path):
+    films = write_films(tmp_path / "films", 600, side=512)
+    process = start(tmp_path, films, tmp_path / "out")
+    wait_until(process, tmp_path / "out.partial" / "done.npy", films=20)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(timeout=5) != 0
+    assert process.communicate()[0] is None
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
+    done = np.load(tmp_path / "out.partial" / "done.npy")
+    assert 20 <= np.count_nonzero(done) < 600
+
+
+@pytest.mark.slow
+def test_workers_end_with_their_parent(tmp_path: Path):
+    films = write_films(tmp_path / "films", 600, side=512)
+    process = start(tmp_path, films, tmp_path / "out")
+    wait_until(process, tmp_path / "out.partial" / "done.npy", films=20)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        try:
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    pytest.fail("workers outlive their parent")
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_is_an_error_and_not_a_hang(tmp_path: Path):
+    films = write_films(tmp_path / "films", 600, side=512)
+    process = start(tmp_path, films, tmp_path / "out")
+    wait_until(process, tmp_path / "out.partial" / "done.npy", films=20)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    for child in children:
+        if "spawn_main" in Path(f"/proc/{child}/cmdline").read_text():
+            os.kill(int(child), signal.SIGKILL)
+    message = process.communicate(timeout=20)[1].decode()
+    assert process.returncode != 0
+    assert "ValueError: a worker process died (out of memory?" in message
+
+
+def test_broken_films_leave_the_cache_with_their_reason(tmp_path: Path):
+    films = write_films(tmp_path / "films", 30)
+    (tmp_path / "films" / "00003.png").write_bytes(b"")
+    (tmp_path / "films" / "00017.png").unlink()
+    for workers in (1, 2):
+        out = tmp_path / f"by-{workers}"
+        prepared = prepare(films, preparation=SMALL, out=out, workers=workers)
+        assert prepared.rejected.to_numpy().tolist() == [
+            ["00003.png", "zero bytes"],
+            ["00017.png", "cannot be read: No such file or directory"],
+        ]
+        assert len(prepared.manifest) == 28
+        assert "00003.png" not in prepared.manifest.image
+        for name, pixels in zip(prepared.manifest.image, prepared.pixels, strict=True):
+            film = cv2.imread(str(tmp_path / "films" / name), cv2.IMREAD_GRAYSCALE)
+            np.testing.assert_array_equal(pixels, prepare_film(film, preparation=SMALL))
+    assert read_folder(tmp_path / "by-1") == read_folder(tmp_path / "by-2")
+    assert sorted(read_folder(tmp_path / "by-1")) == [
+        "boxes.csv", "manifest.csv", "manifest.json", "pixels.npy", "preparation.json",
+        "receipt.json", "rejected.csv",
+    ]  # fmt: skip
+
+
+def test_too_many_broken_films_stop_it_and_mending_goes_on(tmp_path: Path):
+    films = write_films(tmp_path / "films", 60)
+    whole = prepare(films, preparation=SMALL, out=tmp_path / "whole", workers=1)
+    for number in range(40, 52):
+        (tmp_path / "films" / f"{number:05d}.png").write_bytes(b"text")
+    with pytest.raises(ValueError, match=r"1\d of 60 films .*00040.png \(not an image.* is kept"):
+        prepare(films, preparation=SMALL, out=tmp_path / "out", workers=1)
+    assert not (tmp_path / "out").exists()
+    write_films(tmp_path / "films", 60)
+    first: list[int] = []
+    prepared = prepare(
+        films,
+        preparation=SMALL,
+        out=tmp_path / "out",
+        workers=1,
+        progress=lambda done, total: first.append(done),
+    )
+    assert first[0] >= 40
+    np.testing.assert_array_equal(prepared.pixels, whole.pixels)
+    assert len(prepared.rejected) == 0
+
+
+def test_a_film_replaced_while_unfinished_is_made_anew_and_other_choices_are_refused(
+    tmp_path: Path,
+):
+    films = write_films(tmp_path / "films", 60)
+    for number in range(40, 52):
+        (tmp_path / "films" / f"{number:05d}.png").write_bytes(b"text")
+    with pytest.raises(ValueError, match="cannot be decoded"):
+        prepare(films, preparation=SMALL, out=tmp_path / "out", workers=1)
+    with pytest.raises(ValueError, match=r"preparation.brightness: was 0, now 5"):
+        brighter = Preparation(size=64, clahe_tiles=4, brightness=5)
+        prepare(films, preparation=brighter, out=tmp_path / "out", workers=1)
+    write_films(tmp_path / "films", 60)
+    shutil.copy(tmp_path / "films" / "00001.png", tmp_path / "films" / "00000.png")
+    prepared = prepare(films, preparation=SMALL, out=tmp_path / "out", workers=1)
+    np.testing.assert_array_equal(prepared.pixels[0], prepared.pixels[1])
+
+
+def test_films_without_a_path_and_a_full_disk_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    films = write_films(tmp_path / "films", 3)
+    films.facts.loc[1, "path"] = ""
+    with pytest.raises(ValueError, match="1 of 3 films have no file: find them, or leave"):
+        prepare(films, preparation=SMALL, out=tmp_path / "out", workers=1)
+    usage = shutil.disk_usage(tmp_path)._replace(free=10)
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: usage)
+    with pytest.raises(ValueError, match=r"has 0.0 GB free, the prepared films need 0.0 GB"):
+        prepare(films.take(np.array([0, 2])), preparation=SMALL, out=tmp_path / "out", workers=1)
+
+
+def test_the_cache_is_loaded_as_it_was_returned(tmp_path: Path):
+    films = write_films(tmp_path / "films", 5)
+    prepared = prepare(films, preparation=SMALL, out=tmp_path / "out", workers=1)
+    again = load_prepared(tmp_path / "out")
+    np.testing.assert_array_equal(again.pixels, prepared.pixels)
+    np.testing.assert_array_equal(again.manifest.image, films.image)
+    assert again.preparation == SMALL

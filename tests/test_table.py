@@ -1,0 +1,97 @@
+"""Any CSV table of films, and the contract of all sources."""
+
+from pathlib import Path
+from typing import get_args
+
+import cv2
+import numpy as np
+import pytest
+
+from lucency.data.phantom import write_phantom
+from lucency.data.sources import SOURCES
+from lucency.data.table import read_csv_table
+from lucency.protocol import Source
+from lucency.values import Manifest
+
+TABLE = """image,patient,Mass,Edema,sex,age,view
+a/1.png,Anna,1,0,F,61.5,PA
+b/1,Bert,0.0,,M,,AP
+2,Anna,,1.0,F,62,AP
+gone.png,17,0,0,M,3,PA
+"""
+
+
+def read(root: Path, text: str, **changes: str) -> Manifest:
+    (root / "labels.csv").write_text(text)
+    choices = {"labels": "labels.csv", "image_column": "image", "patient_column": "patient"}
+    return read_csv_table(root, findings=("Edema", "Mass"), **(choices | changes))
+
+
+def write_films(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(root / name), np.full((40, 40), 9, np.uint8))
+
+
+def test_reads_labels_facts_and_films(tmp_path: Path):
+    write_films(tmp_path, "a/1.png", "b/1.png", "deep/er/2.jpg")
+    films = read(tmp_path, TABLE)
+    np.testing.assert_array_equal(films.label, [[0, 1], [np.nan, 0], [1, np.nan], [0, 0]])
+    assert films.image.tolist() == ["a/1.png", "b/1", "2", "gone.png"]
+    paths = [str(tmp_path / name) for name in ("a/1.png", "b/1.png", "deep/er/2.jpg")]
+    assert films.facts["path"].tolist() == [*paths, ""]
+    assert films.facts["sex"].tolist() == ["F", "M", "F", "M"]
+    np.testing.assert_array_equal(films.facts["age"], [61.5, np.nan, 62, 3])
+    assert len(films.boxes) == 0
+
+
+def test_patients_keep_their_number_whatever_the_rows(tmp_path: Path):
+    lines = TABLE.splitlines()
+    films = read(tmp_path, TABLE)
+    turned = read(tmp_path, "\n".join([lines[0], *reversed(lines[1:])]))
+    assert films.patient[0] == films.patient[2] != films.patient[1]
+    assert films.patient[3] == 17
+    assert (films.patient == turned.patient[::-1]).all()
+    assert (films.patient >= 0).all()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("Anna,1,0", "Anna,1,-1", "line 2, Edema: found '-1', expected 0, 1 or nothing"),
+        ("Anna,1,0", "Anna,yes,0", "line 2, Mass: found 'yes'"),
+        ("61.5", "old", "line 2, age: found 'old', expected a number"),
+        ("Bert", "", "line 3, patient: found nothing, expected a patient"),
+        ("gone.png", "2", "image .*'2'.* is listed 2 times"),
+        ("Edema", "Oedema", "no column 'Edema'; did you mean 'Oedema'"),
+        ("image,", "film,", "no column 'image'"),
+        ("patient,", "pation,", "no column 'patient'; did you mean 'pation'"),
+    ],
+)
+def test_what_does_not_fit_is_named(tmp_path: Path, old: str, new: str, message: str):
+    with pytest.raises(ValueError, match=message):
+        read(tmp_path, TABLE.replace(old, new, 1))
+
+
+def test_an_absent_table_an_empty_one_and_a_film_found_twice(tmp_path: Path):
+    with pytest.raises(ValueError, match=r"data.labels: found 'lables.csv'"):
+        read(tmp_path, TABLE, labels="lables.csv")
+    with pytest.raises(ValueError, match="found no rows"):
+        read(tmp_path, TABLE.splitlines()[0])
+    write_films(tmp_path, "2.png", "b/2.png")
+    with pytest.raises(ValueError, match=r"film '2' is there twice"):
+        read(tmp_path, TABLE)
+
+
+def test_every_source_of_a_protocol_has_a_reader_and_none_filters(tmp_path: Path):
+    assert set(SOURCES) == set(get_args(Source.model_fields["source"].annotation))
+    write_phantom(tmp_path / "phantom", films=20, size=64, seed=1)
+    (tmp_path / "labels.csv").write_text(TABLE)
+    sources = {
+        "phantom": (Source(root=str(tmp_path / "phantom")), 20),
+        "nih": (Source(source="nih", root=str(tmp_path / "phantom")), 20),
+        "csv": (Source(source="csv", root=str(tmp_path), labels="labels.csv"), 4),
+    }
+    assert set(sources) == set(SOURCES)
+    for name, (source, films) in sources.items():
+        assert len(SOURCES[name](source, findings=("Mass", "Edema"))) == films
