@@ -5,7 +5,9 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,6 +17,7 @@ from lucency.judge.compare import compare, conclude, rank
 from lucency.judge.evaluate import evaluate, trivial
 from lucency.judge.metrics import METRICS
 from lucency.protocol import parse_protocol
+from lucency.show.pictures import show_preparation
 from lucency.show.report import Experiment, decimal, whole, write_report
 from lucency.values import (
     FINDINGS,
@@ -32,8 +35,8 @@ SECTIONS = (
     "warnings", "comparison", "findings", "curves", "training", "balance", "preparation",
     "augmentation", "samples", "parts", "protocol", "numbers", "versions",
 )  # fmt: skip
+DASH, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
 FILMS, SIZE = 240, 32
-STEPS = {"train": 0.7, "val": 0.15, "test": 0.15}
 
 
 class Page(HTMLParser):
@@ -44,6 +47,7 @@ class Page(HTMLParser):
         self.tables: list[list[list[str]]] = []
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.words: list[str] = []
+        self.inside = False
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -54,11 +58,16 @@ class Page(HTMLParser):
             self.tables[-1].append([])
         elif tag in ("td", "th"):
             self.tables[-1][-1].append("")
+            self.inside = True
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("td", "th"):
+            self.inside = False
 
     def handle_data(self, data: str) -> None:
         self.words.append(data)
-        if self.tables and self.tables[-1] and self.tables[-1][-1]:
-            self.tables[-1][-1][-1] += data
+        if self.inside:
+            self.tables[-1][-1][-1] += data.strip()
 
 
 def an_experiment(
@@ -66,7 +75,7 @@ def an_experiment(
     findings: tuple[str, ...] = FINDINGS,
     networks: tuple[str, ...] = NETWORKS,
     folder: Path | None = None,
-    **choices: object,
+    **choices: Any,
 ) -> Experiment:
     """Invent films, labels and scores; the tables are made by `judge`, as in a real run."""
     random = np.random.default_rng(3)
@@ -132,12 +141,13 @@ def an_experiment(
             "measure": before.summary.index,
             "before": before.summary.to_numpy(), "after": after.summary.to_numpy(),
         }),
-        augmented=[(f"film {n}, sharpened", random.integers(0, 256, (64, 64), np.uint8)) for n in range(6)],
+        augmented=[(f"film {n}", random.integers(0, 256, (64, 64), np.uint8)) for n in range(6)],
         predictions=several,
         histories={one: _history(random) for one in networks},
         networks=pd.DataFrame({
             "network": networks, "parameters": 7_000_000, "weights": "random", "provenance": "none",
-            "epochs": 6, "best_epoch": 4, "minutes": 1.25, "films_per_second": 88.0, "device": "cpu",
+            "epochs": 6, "best_epoch": 4, "minutes": 1.25, "films_per_second": 88.0,
+            "device": "cpu",
         }),
         thresholds=pd.DataFrame(
             [(n, f, 0.3) for n in networks for f in findings],
@@ -179,3 +189,196 @@ def _history(random: np.random.Generator) -> pd.DataFrame:
         "epoch": epoch, "step": epoch * 9, "train_loss": 0.2 + fall, "val_loss": 0.25 + fall,
         "val_auc": 0.8 - fall / 3, "learning_rate": 1e-4, "films_per_second": 90.0, "seconds": 8.0,
     })  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def experiment() -> Experiment:
+    return an_experiment()
+
+
+@pytest.fixture(scope="module")
+def text(experiment: Experiment, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return _written(experiment, tmp_path_factory.mktemp("page"))
+
+
+def _written(experiment: Experiment, folder: Path) -> str:
+    write_report(experiment, file=folder / "report.html")
+    return (folder / "report.html").read_text(encoding="utf-8")
+
+
+def _small(**choices: Any) -> Experiment:
+    return an_experiment(findings=FINDINGS[:2], networks=NETWORKS[:2], **choices)
+
+
+def test_every_section_is_there_and_reachable(text: str) -> None:
+    page = Page(text)
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert [name for name in ids if name in SECTIONS] == list(SECTIONS)
+    links = [a["href"] for tag, a in page.tags if tag == "a" and a.get("href")]
+    assert {f"#{name}" for name in SECTIONS} <= set(links)
+    assert len(set(ids)) == len(ids), "figures share ids"
+    assert "For research only, not a medical device." in text
+
+
+def test_headings_are_in_order_and_pictures_described(text: str) -> None:
+    page = Page(text)
+    levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(lower - upper <= 1 for upper, lower in pairwise(levels))
+    pictures = [attributes for tag, attributes in page.tags if tag == "img"]
+    assert len(pictures) > 6
+    assert all(picture["alt"] for picture in pictures)
+    drawings = [attributes for tag, attributes in page.tags if tag == "svg"]
+    assert len(drawings) == 6
+    assert all(drawing["role"] == "img" for drawing in drawings)
+    assert all(part.lstrip().startswith("<title>") for part in re.split("<svg [^>]*>", text)[1:])
+
+
+def _asks_elsewhere(text: str) -> list[str]:
+    sources = [value for _, attributes in Page(text).tags for name, value in attributes.items()
+               if name in ("src", "href", "xlink:href", "srcset") and value]  # fmt: skip
+    sources += re.findall(r"url\(([^)]*)\)", text) + re.findall(r"@import.*", text)
+    return [source for source in sources if not source.startswith(("#", "data:image/"))]
+
+
+def test_the_page_asks_for_nothing_from_elsewhere(text: str) -> None:
+    assert _asks_elsewhere(text) == []
+    assert "<script" not in text
+    assert _asks_elsewhere('<img src="https://a.b/c.png"><p style="x:url(d.woff)">')
+
+
+def test_every_number_of_the_comparison_is_the_metrics_own(
+    text: str, experiment: Experiment
+) -> None:
+    rows = Page(text).tables[0]
+    table = experiment.metrics.set_index(["network", "finding", "metric"])
+    average, seen = "", 0
+    for name, *cells in rows[1:]:
+        if not cells:
+            average = name.partition(":")[0].lower()
+            continue
+        network = next(n for n in (*NETWORKS, "trivial") if name.startswith(n))
+        for metric, cell in zip(METRICS, cells, strict=True):
+            row = table.loc[(network, average, metric)]
+            if np.isnan(row["value"]):
+                assert cell == DASH
+            else:
+                numbers = [f"{row[column]:.3f}" for column in ("value", "low", "high")]
+                assert cell == numbers[0] + numbers[1] + DASH + numbers[2]
+            seen += 1
+    assert seen == 2 * (len(NETWORKS) + 1) * len(METRICS)
+
+
+def test_best_and_tied_are_marked_as_the_ranking_says(text: str, experiment: Experiment) -> None:
+    names = [row[0] for row in Page(text).tables[0][2 : 2 + len(NETWORKS)]]
+    marks = {True: ", tied with best", False: ""}
+    ranking = experiment.ranking
+    expected = [
+        f"{network}{rank}" + (", best" if rank == 1 else marks[bool(tied)])
+        for rank, network, tied in zip(
+            ranking["rank"], ranking["network"], ranking["tied_with_best"], strict=True
+        )
+    ]
+    assert names == expected
+    assert any("tied" in name for name in names)
+    assert not all("tied" in name or "best" in name for name in names)
+
+
+def test_parts_are_counted_from_the_plan(text: str) -> None:
+    rows = {row[0]: row[1:] for row in next(t for t in Page(text).tables if t[1][0] == "Entries")}
+    assert rows["Entries"] == ["170", "50", "50"]
+    assert rows["Films"] == ["140", "50", "50"]
+    assert rows["Patients"] == ["70", "25", "25"]
+
+
+def test_a_leaking_split_marks_every_score(tmp_path: Path) -> None:
+    text = _written(_small(split={"method": "image"}), tmp_path)
+    scores = [c for c in re.findall("<figcaption>.*?</figcaption>", text, re.DOTALL)
+              if re.search("Scores|AUC|ROC|Precision|Mean over|chip", c)]  # fmt: skip
+    assert len(scores) == 12
+    assert all("leaking split" in caption for caption in scores)
+    assert re.search(r'class="conclusion">.*leaking split', text)
+
+
+def test_an_honest_split_is_not_marked(text: str) -> None:
+    assert "leaking split" not in text
+
+
+def test_what_is_not_computable_is_a_dash_with_its_reason(tmp_path: Path) -> None:
+    small = _small()
+    metrics = small.metrics.copy()
+    lost = (metrics["finding"] == FINDINGS[1]) & (metrics["metric"] == "auc")
+    metrics.loc[lost, ["value", "low", "high"]] = np.nan
+    metrics.loc[lost, "note"] = "not computable: 0 positives"
+    warned = small.warnings.assign(count=[np.nan, 2])
+    several = [
+        replace(one, label=one.label * np.array([1, 0], np.float32)) for one in small.predictions
+    ]
+    text = _written(replace(small, metrics=metrics, warnings=warned, predictions=several), tmp_path)
+    assert text.count("not computable</text>") == 2, "one panel each of ROC and precision-recall"
+    assert text.count('title="not computable: 0 positives">' + DASH + "</td>") == 6
+    assert "nan" not in re.sub('"[^"]*"', "", text).lower().split()
+
+
+def test_hostile_names_are_shown_not_run(tmp_path: Path) -> None:
+    hostile = "<script>alert('$x_{')</script>"
+    small = an_experiment(findings=(hostile, '"><img src=x>&'), networks=NETWORKS[:1])
+    image = np.array([f"<b>{name}" for name in small.manifest.image])
+    manifest = replace(small.manifest, image=image)
+    one = small.predictions[0]
+    predictions = [replace(one, image=np.array([f"<b>{name}" for name in one.image]))]
+    prepared = replace(small.prepared, manifest=manifest)
+    text = _written(
+        replace(small, manifest=manifest, prepared=prepared, predictions=predictions), tmp_path
+    )
+    tags = Page(text).tags
+    assert not any(
+        tag in ("script", "b") and not attributes for tag, attributes in tags if tag == "script"
+    )
+    assert not any(attributes.get("src") == "x" for _, attributes in tags)
+    assert "<b>0000" not in text
+    assert hostile in "".join(Page(text).words)
+
+
+def test_the_same_experiment_gives_the_same_bytes(tmp_path: Path) -> None:
+    once, again = (
+        an_experiment(findings=FINDINGS[:1], networks=NETWORKS[:1], folder=tmp_path)
+        for _ in range(2)
+    )
+    assert _written(once, tmp_path) == _written(again, tmp_path)
+
+
+def test_one_network_fifteen_findings_and_no_augmentation_make_a_page(tmp_path: Path) -> None:
+    findings = (*FINDINGS, NO_FINDING)
+    alone = replace(an_experiment(findings=findings, networks=NETWORKS[:1]), augmented=[])
+    text = _written(alone, tmp_path)
+    assert "there is no pair to compare" in text
+    assert "No film was augmented." in text
+    assert all(f">{finding}</th>" in text for finding in findings)
+
+
+def test_films_before_preparation_are_read_from_disk(tmp_path: Path) -> None:
+    for number in range(5):
+        shade = np.tile(np.arange(0, 200, dtype=np.uint8), (100, 1)) + np.uint8(number)
+        cv2.imwrite(str(tmp_path / f"{number}.png"), shade)
+    strips = show_preparation(_small(folder=tmp_path).prepared, films=3, seed=0)
+    assert [len(strip) for strip in strips] == [3, 3, 3]
+    assert all(strip[0].caption.endswith("200 x 100 px") for strip in strips)
+    assert show_preparation(_small().prepared, films=3, seed=0) == []
+
+
+def test_a_table_of_other_networks_is_refused(experiment: Experiment) -> None:
+    with pytest.raises(ValueError, match=r"ranking: found densenet121.*expected alexnet"):
+        replace(experiment, ranking=experiment.ranking.iloc[:1])
+
+
+def test_a_repeated_score_is_refused(tmp_path: Path, experiment: Experiment) -> None:
+    twice = pd.concat([experiment.metrics, experiment.metrics.head(2)])
+    with pytest.raises(ValueError, match="2 rows repeat another's network, finding, metric"):
+        _written(replace(experiment, metrics=twice), tmp_path)
+
+
+def test_numbers_are_printed_alike() -> None:
+    assert [decimal(x) for x in (0.12345, -0.5, float("nan"))] == ["0.123", MINUS + "0.500", DASH]
+    assert [whole(x) for x in (112120, 0, float("nan"))] == ["112,120", "0", DASH]

@@ -8,7 +8,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -45,7 +45,7 @@ class Split(_Choices):
     seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
-    def _shares_add_up(self) -> Self:
+    def _shares_add_up(self) -> Split:
         if abs(self.train + self.val + self.test - 1) > 1e-6:
             raise ValueError(f"train + val + test is {self.train + self.val + self.test:g}, not 1")
         return self
@@ -111,7 +111,7 @@ class Network(_Choices):
     training: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
-    def _weights_have_a_history(self) -> Self:
+    def _weights_have_a_history(self) -> Network:
         if self.weights not in ("random", "timm") and not self.provenance:
             raise ValueError("weights from a file need `provenance`: what have they been shown?")
         return self
@@ -140,7 +140,7 @@ class Protocol(_Choices):
     judging: Judging = Judging()
 
     @model_validator(mode="after")
-    def _fits_together(self) -> Self:
+    def _fits_together(self) -> Protocol:
         names = [network.name for network in self.network]
         if len(set(names)) < len(names):
             raise ValueError("network: a name is listed twice; expected each once")

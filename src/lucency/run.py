@@ -14,28 +14,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from lucency.balance.resample import plan_parts
-from lucency.data.nih import found_films, missing_films
-from lucency.data.phantom import write_phantom
 from lucency.data.prepare import prepare
-from lucency.data.sources import SOURCES
+from lucency.data.sources import draw_source, read_films
 from lucency.data.split import load_part, part_fingerprint, save_part, split, split_by_image
 from lucency.judge.verdict import Verdict, judge, load_verdict, save_verdict
 from lucency.progress import progress, say
 from lucency.protocol import Protocol, Source, protocol_text
-from lucency.receipt import differences, fingerprint_file, fingerprint_of, produce, rank
+from lucency.receipt import differences, fingerprint_of, produce, rank
 from lucency.values import (
     Manifest,
     Plan,
     Predictions,
     Prepared,
-    load_manifest,
     load_plan,
     load_predictions,
-    read_table,
-    save_manifest,
     save_plan,
     save_predictions,
 )
@@ -76,62 +70,13 @@ def open_run(protocol: Protocol, *, out: Path, workers: int = 0) -> Run:
 
 def source(run: Run) -> Source:
     """Return where the films are; phantoms are drawn first."""
-    choices = run.protocol.data
-    if choices.source != "phantom":
-        return choices
-
-    def write(folder: Path) -> None:
-        with progress("Drawing phantoms", unit="films") as advance:
-            write_phantom(
-                folder,
-                films=choices.films,
-                size=choices.size,
-                seed=choices.seed,
-                label_noise=choices.label_noise,
-                shortcut=choices.shortcut,
-                workers=run.workers,
-                progress=advance,
-            )
-
-    folder = produce(run.out / "phantom", inputs=choices.model_dump(), write=write)
-    return choices.model_copy(update={"root": str(folder)})
+    return draw_source(run.protocol.data, out=run.out / "phantom", workers=run.workers)
 
 
 @cache
 def manifest(run: Run) -> Manifest:
-    """Return the films that lie on disk, with labels; the missing are listed in missing.csv."""
-    place = source(run)
-    root = Path(place.root)
-    if not root.is_dir():
-        raise ValueError(
-            f"data.root is {place.root!r}, which is no folder: say where the films lie"
-        )
-    tables = [*root.glob("*.csv*"), *root.glob("*.txt")]
-    inputs = {
-        "data": run.protocol.data.model_dump(),
-        "findings": list(run.protocol.findings),
-        "tables": {file.name: fingerprint_file(file) for file in sorted(tables)},
-    }
-
-    def write(folder: Path) -> None:
-        everything = SOURCES[place.source](place, findings=run.protocol.findings)
-        absent = everything.image[missing_films(everything)]
-        _refuse_missing(absent, films=len(everything), place=place)
-        pd.DataFrame({"image": absent}).to_csv(folder / "missing.csv", index=False)
-        save_manifest(everything.take(found_films(everything)), folder)
-        say(f"Films: {everything.origin}; {len(absent):,} of them not on disk")
-
-    return load_manifest(produce(run.out / "manifest", inputs=inputs, write=write))
-
-
-def _refuse_missing(absent: np.ndarray, *, films: int, place: Source) -> None:
-    if len(absent) == films:
-        raise ValueError(f"none of the {films:,} films lies below {place.root}: check data.root")
-    if len(absent) and not place.allow_missing:
-        raise ValueError(
-            f"{len(absent):,} of {films:,} films are not below {place.root} ({absent[0]}, …): "
-            "expected all; add them, or set data.allow_missing = true to go on without them"
-        )
+    """Return the films that lie on disk, with labels."""
+    return read_films(source(run), findings=run.protocol.findings, out=run.out / "manifest")
 
 
 @cache

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float32, Float64, Int64, Shaped, UInt8
 from pydantic import BaseModel, ConfigDict, Field
+from scipy.special import expit
 
 FINDINGS = (
     "Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia",
@@ -162,7 +163,7 @@ class Predictions:
     @property
     def probability(self) -> Float64[np.ndarray, "n k"]:
         """The sigmoid of the logits, in double precision."""
-        return 1.0 / (1.0 + np.exp(-self.logit.astype(np.float64)))
+        return expit(self.logit.astype(np.float64))
 
     def of(self, part: str) -> Predictions:
         """Return the rows of one part."""

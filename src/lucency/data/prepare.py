@@ -24,7 +24,6 @@ import cv2
 import numpy as np
 import pandas as pd
 from jaxtyping import Int64, UInt8
-from pandas.util import hash_pandas_object
 
 from lucency.data.film import prepare_film, read_grey
 from lucency.receipt import differences, produce
@@ -33,6 +32,7 @@ from lucency.values import Manifest, Preparation, Prepared, load_prepared, save_
 CHUNK = 16  # films a task: about a third of a second of work
 QUEUE = 4  # tasks per worker under way at once, so memory does not grow with the films
 MOST_REJECTED, ALWAYS_BEARABLE = 0.05, 10  # a share of the films; a number that stops nothing
+NOT_YET, ABSENT = -2, -1  # in place of the bytes of a film's file
 ROWS, DONE, PIXELS = "rows.npy", "done.npy", "pixels.npy"
 
 Film = tuple[int, str, int]  # row, path, bytes of the file
@@ -96,16 +96,16 @@ def _bytes_of(file: str) -> int:
     try:
         return Path(file).stat().st_size
     except OSError:
-        return -1  # decoding will reject the film with the reason
+        return ABSENT  # decoding will reject the film with the reason
 
 
 def _digest(manifest: Manifest) -> str:
     """Return 16 hexadecimal digits of everything but where the films lie."""
     digest = hashlib.sha256(json.dumps([manifest.findings, manifest.origin]).encode())
-    names = pd.DataFrame({"image": manifest.image, "patient": manifest.patient})
-    facts = manifest.facts.drop(columns="path")
-    for table in (names, pd.DataFrame(manifest.label), facts, manifest.boxes):
-        digest.update(hash_pandas_object(table, index=False).to_numpy().tobytes())
+    digest.update(json.dumps(manifest.image.tolist()).encode())
+    digest.update(manifest.patient.tobytes() + manifest.label.tobytes())
+    for table in (manifest.facts.drop(columns="path"), manifest.boxes):
+        digest.update(table.to_csv(index=False).encode())
     return digest.hexdigest()[:16]
 
 
@@ -127,7 +127,7 @@ def _silent(done: int, films: int) -> None:
 
 
 def _open_work(folder: Path, *, films: int, side: int) -> Int64[np.ndarray, " n"]:
-    """Return, for each film, the size of the file its row was made from, 0 for none yet."""
+    """Return, for each film, the size of the file its row was made from, or NOT_YET."""
     if not (folder / ROWS).exists() or not (folder / DONE).exists():
         free, needed = shutil.disk_usage(folder).free, films * side * side
         if free < needed:
@@ -136,7 +136,7 @@ def _open_work(folder: Path, *, films: int, side: int) -> Int64[np.ndarray, " n"
                 f"{needed / 1e9:.1f} GB: make room, or choose another place"
             )
         np.lib.format.open_memmap(folder / ROWS, "w+", np.uint8, (films, side, side))
-        np.save(folder / f"new-{DONE}", np.zeros(films, dtype=np.int64))
+        np.save(folder / f"new-{DONE}", np.full(films, NOT_YET, dtype=np.int64))
         (folder / f"new-{DONE}").rename(folder / DONE)
     return np.load(folder / DONE)
 

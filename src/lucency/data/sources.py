@@ -5,10 +5,64 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from lucency.data.nih import read_nih
+import pandas as pd
+
+from lucency.data.nih import found_films, missing_films, read_nih
+from lucency.data.phantom import write_phantom
 from lucency.data.table import read_csv_table
+from lucency.progress import progress, say
 from lucency.protocol import Source
-from lucency.values import Manifest
+from lucency.receipt import fingerprint_file, produce
+from lucency.values import Manifest, load_manifest, save_manifest
+
+
+def draw_source(choices: Source, *, out: Path, workers: int) -> Source:
+    """Return where the films are: as the protocol says, or in `out`, where phantoms are drawn."""
+    if choices.source != "phantom":
+        return choices
+    knobs = choices.model_dump(include={"films", "size", "seed", "label_noise", "shortcut"})
+
+    def write(folder: Path) -> None:
+        with progress("Drawing phantoms", unit="films") as advance:
+            write_phantom(folder, **knobs, workers=workers, progress=advance)
+
+    return choices.model_copy(update={"root": str(produce(out, inputs=knobs, write=write))})
+
+
+def read_films(place: Source, *, findings: tuple[str, ...], out: Path) -> Manifest:
+    """Return the films that lie on disk, with their labels; missing.csv in `out` lists the others.
+
+    The stage. Raises ValueError when films are missing and the protocol does not allow it.
+    """
+    root = Path(place.root)
+    if not place.root or not root.is_dir():
+        raise ValueError(f"data.root is {place.root!r}, which is no folder: say where films lie")
+    tables = sorted([*root.glob("*.csv*"), *root.glob("*.txt")])
+    inputs = {
+        "data": place.model_dump(exclude={"root"}),
+        "findings": list(findings),
+        "tables": {file.name: fingerprint_file(file) for file in tables},
+    }
+
+    def write(folder: Path) -> None:
+        everything = SOURCES[place.source](place, findings=findings)
+        absent = everything.image[missing_films(everything)]
+        _refuse_missing(absent.tolist(), films=len(everything), place=place)
+        pd.DataFrame({"image": absent}).to_csv(folder / "missing.csv", index=False)
+        save_manifest(everything.take(found_films(everything)), folder)
+        say(f"Films: {everything.origin}; {len(absent):,} of them not on disk")
+
+    return load_manifest(produce(out, inputs=inputs, write=write))
+
+
+def _refuse_missing(absent: list[str], *, films: int, place: Source) -> None:
+    if len(absent) == films:
+        raise ValueError(f"none of the {films:,} films lies below {place.root}: check data.root")
+    if absent and not place.allow_missing:
+        raise ValueError(
+            f"{len(absent):,} of {films:,} films are not below {place.root} ({absent[0]}, …): "
+            "expected all; add them, or set data.allow_missing = true to go on without them"
+        )
 
 
 def _read_nih(source: Source, *, findings: tuple[str, ...]) -> Manifest:

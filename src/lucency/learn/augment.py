@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks the network at import otherwise
-import albumentations  # noqa: E402  # the line above must come first
+import albumentations  # the line above must come first
 
 
 def augment_copy(

@@ -111,7 +111,7 @@ def draw_precision_recall(
 def draw_training(
     histories: Mapping[str, pd.DataFrame],
     *,
-    best_epoch: Mapping[str, float],
+    best_epoch: Mapping[str, int | float],
     style: Mapping[str, Style],
 ) -> str:
     """Return training loss, validation loss and validation AUC against the epoch.

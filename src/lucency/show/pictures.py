@@ -120,7 +120,7 @@ def show_samples(
     for title, mask in _sorted_out(test, test.probability >= threshold).items():
         rows = np.flatnonzero(mask)
         drawn = random.permutation(rows)[:films]
-        samples = [_sample(test, row, prepared, place, threshold) for row in drawn]
+        samples = [_sample(test, int(row), prepared, place, threshold) for row in drawn]
         groups.append(SampleGroup(title, len(rows), len(test), samples))
     return groups
 

@@ -94,12 +94,12 @@ def write_report(experiment: Experiment, *, file: Path) -> None:
     file.write_text(page, encoding="utf-8")
 
 
-def decimal(number: float) -> str:
-    """Return three decimals with a true minus sign, or a dash for what is not computable."""
-    return DASH if np.isnan(number) else f"{number:.3f}".replace("-", MINUS)
+def decimal(number: int | float, places: int = 3) -> str:
+    """Return `places` decimals with a true minus sign, or a dash for what is not computable."""
+    return DASH if np.isnan(number) else f"{number:.{places}f}".replace("-", MINUS)
 
 
-def whole(number: float) -> str:
+def whole(number: int | float) -> str:
     """Return a count with its thousands set apart, or a dash for what is not known."""
     return DASH if np.isnan(number) else f"{number:,.0f}"
 
@@ -220,7 +220,7 @@ def _part(experiment: Experiment, part: str) -> dict[str, Any]:
     """Return what is seen of one part: entries of the plan, and the films and patients behind."""
     mine = experiment.plan.row[experiment.plan.part == part]
     films = experiment.prepared.manifest.take(np.unique(mine))
-    positives = np.nansum(films.label, axis=0)
+    positives = np.nansum(films.label, axis=0).tolist()
     return {
         "name": part,
         "entries": len(mine),
