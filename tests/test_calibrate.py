@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from lucency.judge.calibrate import THRESHOLDS, fit_thresholds, threshold_table
-from lucency.values import Predictions
+from lucency.predictions import Predictions
 
 
 def _predictions(seed=0, films=150, part="val"):

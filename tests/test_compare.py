@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 from lucency.judge.compare import COLUMNS, compare, conclude, rank
 from lucency.judge.evaluate import evaluate, trivial
 from lucency.judge.intervals import resample_patients
-from lucency.values import Predictions
+from lucency.predictions import Predictions
 
 FINDINGS = ("Mass", "Edema")
 

@@ -10,7 +10,8 @@ from sklearn.metrics import f1_score, roc_auc_score
 from lucency.judge.evaluate import COLUMNS, evaluate, trivial
 from lucency.judge.intervals import once, resample_patients
 from lucency.judge.metrics import METRICS
-from lucency.values import FINDINGS, Predictions
+from lucency.predictions import Predictions
+from lucency.values import FINDINGS
 
 HALF = np.full(3, 0.5)
 

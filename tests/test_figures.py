@@ -9,6 +9,7 @@ import pytest
 from matplotlib import rcParams
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from lucency.predictions import Predictions
 from lucency.show import figures
 from lucency.show.figures import (
     COLOURS,
@@ -20,7 +21,6 @@ from lucency.show.figures import (
     draw_training,
     style_networks,
 )
-from lucency.values import Predictions
 
 
 def _predictions(label: np.ndarray, score: np.ndarray) -> Predictions:

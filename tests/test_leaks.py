@@ -8,8 +8,8 @@ import pytest
 
 from lucency.judge.evaluate import evaluate, trivial
 from lucency.judge.leaks import overlap, warnings_for
+from lucency.predictions import Predictions
 from lucency.protocol import Balance, Network, Protocol, Split
-from lucency.values import Predictions
 
 FINDINGS = ("Mass", "Hernia")
 CLEAN = Protocol(

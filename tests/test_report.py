@@ -16,19 +16,11 @@ from lucency.balance.measures import measure
 from lucency.judge.compare import compare, conclude, rank
 from lucency.judge.evaluate import evaluate, trivial
 from lucency.judge.metrics import METRICS
+from lucency.predictions import Predictions
 from lucency.protocol import parse_protocol
 from lucency.show.pictures import show_preparation
 from lucency.show.report import Experiment, decimal, whole, write_report
-from lucency.values import (
-    FINDINGS,
-    NO_FINDING,
-    Manifest,
-    Plan,
-    Predictions,
-    Preparation,
-    Prepared,
-    empty_boxes,
-)
+from lucency.values import FINDINGS, NO_FINDING, Manifest, Plan, Preparation, Prepared, empty_boxes
 
 NETWORKS = ("alexnet", "densenet121", "inception_resnet_v2", "mobilenetv2_100")
 SECTIONS = (

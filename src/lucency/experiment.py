@@ -12,9 +12,10 @@ import pandas as pd
 from lucency.balance.measures import Imbalance, measure
 from lucency.judge.leaks import overlap, warnings_for
 from lucency.judge.verdict import Verdict
+from lucency.predictions import Predictions
 from lucency.protocol import Protocol
 from lucency.show.report import Experiment
-from lucency.values import Manifest, Plan, Predictions, Prepared, read_table
+from lucency.values import Manifest, Plan, Prepared, read_table
 
 GALLERY_FILMS, GALLERY_VERSIONS = 4, 3
 GALLERY_SEED = 0

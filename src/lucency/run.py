@@ -20,19 +20,11 @@ from lucency.data.prepare import prepare
 from lucency.data.sources import draw_source, read_films
 from lucency.data.split import load_part, part_fingerprint, save_part, split, split_by_image
 from lucency.judge.verdict import Verdict, judge, load_verdict, save_verdict
+from lucency.predictions import Predictions, load_predictions, save_predictions
 from lucency.progress import progress, say
 from lucency.protocol import Protocol, Source, protocol_text
 from lucency.receipt import differences, fingerprint_of, produce, rank
-from lucency.values import (
-    Manifest,
-    Plan,
-    Predictions,
-    Prepared,
-    load_plan,
-    load_predictions,
-    save_plan,
-    save_predictions,
-)
+from lucency.values import Manifest, Plan, Prepared, load_plan, save_plan
 
 if TYPE_CHECKING:
     from lucency.learn.zoo import Classifier

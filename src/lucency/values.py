@@ -1,6 +1,8 @@
-"""The values that flow through Lucency: frozen, validated when built, saved and loaded here.
+"""The values that flow to a classifier: frozen, validated when built, saved and loaded here.
 
-Letters in shapes: n films, k findings, m plan entries, h and w pixels, d feature dimensions.
+What flows on from it is in `predictions`.
+
+Letters in shapes: n films, k findings, m plan entries, h and w pixels.
 """
 
 from __future__ import annotations
@@ -12,9 +14,8 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float32, Float64, Int64, Shaped, UInt8
+from jaxtyping import Float32, Int64, Shaped, UInt8
 from pydantic import BaseModel, ConfigDict, Field
-from scipy.special import expit
 
 FINDINGS = (
     "Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia",
@@ -58,12 +59,12 @@ class Manifest:
 
     def __post_init__(self) -> None:
         films, findings = len(self.image), len(self.findings)
-        _require(len(set(self.findings)) == findings, "a finding is named twice", self.findings)
-        _require(self.label.shape == (films, findings), "label", self.label.shape)
-        _require(len(self.facts) == films, "facts' rows", len(self.facts))
-        _require(tuple(self.boxes.columns) == BOX_COLUMNS, "box columns", list(self.boxes.columns))
+        require(len(set(self.findings)) == findings, "a finding is named twice", self.findings)
+        require(self.label.shape == (films, findings), "label", self.label.shape)
+        require(len(self.facts) == films, "facts' rows", len(self.facts))
+        require(tuple(self.boxes.columns) == BOX_COLUMNS, "box columns", list(self.boxes.columns))
         stated = self.label[~np.isnan(self.label)]
-        _require(bool(np.isin(stated, (0, 1)).all()), "labels must be 0, 1 or NaN", "others")
+        require(bool(np.isin(stated, (0, 1)).all()), "labels must be 0, 1 or NaN", "others")
         if len(np.unique(self.image)) != films:
             names, count = np.unique(self.image, return_counts=True)
             raise ValueError(
@@ -98,7 +99,7 @@ class Prepared:
 
     def __post_init__(self) -> None:
         size = self.preparation.size
-        _require(self.pixels.shape == (len(self.manifest), size, size), "pixels", self.pixels.shape)
+        require(self.pixels.shape == (len(self.manifest), size, size), "pixels", self.pixels.shape)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -116,9 +117,9 @@ class Plan:
     weight: Float32[np.ndarray, "m k"]
 
     def __post_init__(self) -> None:
-        _require(bool(np.isin(self.part, PARTS).all()), "part", np.unique(self.part))
-        _require(bool(((self.copy > 0) == (self.transform != "")).all()), "copy", "transform")
-        _require(bool((self.weight >= 0).all()), "weights must not be negative", "some are")
+        require(bool(np.isin(self.part, PARTS).all()), "part", np.unique(self.part))
+        require(bool(((self.copy > 0) == (self.transform != "")).all()), "copy", "transform")
+        require(bool((self.weight >= 0).all()), "weights must not be negative", "some are")
 
     def __len__(self) -> int:
         return len(self.row)
@@ -136,40 +137,6 @@ class Plan:
             image[self.row],
             np.char.add(np.char.add(image[self.row].astype(str), "#"), number),
         )
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Predictions:
-    """The hinge: all that is judged. `split` is the fingerprint of the parts it was made under."""
-
-    network: str
-    split: str
-    findings: tuple[str, ...]
-    image: Shaped[np.ndarray, " n"]
-    patient: Int64[np.ndarray, " n"]
-    part: Shaped[np.ndarray, " n"]
-    label: Float32[np.ndarray, "n k"]
-    logit: Float32[np.ndarray, "n k"]
-    feature: Float32[np.ndarray, "n d"]
-
-    def __post_init__(self) -> None:
-        _require(self.label.shape[1] == len(self.findings), "label columns", self.label.shape)
-        _require(bool(np.isfinite(self.logit).all()), "logits must be finite", "NaN or infinity")
-        _require(bool(np.isin(self.part, PARTS).all()), "part", np.unique(self.part))
-
-    def __len__(self) -> int:
-        return len(self.image)
-
-    @property
-    def probability(self) -> Float64[np.ndarray, "n k"]:
-        """The sigmoid of the logits, in double precision."""
-        return expit(self.logit.astype(np.float64))
-
-    def of(self, part: str) -> Predictions:
-        """Return the rows of one part."""
-        rows = self.part == part
-        names = ("image", "patient", "part", "label", "logit", "feature")
-        return replace(self, **{name: getattr(self, name)[rows] for name in names})
 
 
 def empty_boxes() -> pd.DataFrame:
@@ -233,7 +200,7 @@ def load_plan(folder: Path, image: Shaped[np.ndarray, " n"]) -> Plan:
     """Read a plan and join it by name to the films `image`."""
     table = read_table(folder / "plan.csv", text=("image", "transform", "part"))
     row = pd.Index(image).get_indexer(pd.Index(table["image"]))
-    _require(bool((row >= 0).all()), "a film of the plan is not in the manifest", folder)
+    require(bool((row >= 0).all()), "a film of the plan is not in the manifest", folder)
     return Plan(
         row=row.astype(np.int64),
         copy=table["copy"].to_numpy(dtype=np.int64),
@@ -243,21 +210,6 @@ def load_plan(folder: Path, image: Shaped[np.ndarray, " n"]) -> Plan:
     )
 
 
-def save_predictions(predictions: Predictions, file: Path) -> None:
-    """Write one compressed .npz that holds no Python objects."""
-    arrays = {name: np.asarray(getattr(predictions, name)) for name in _PREDICTED}
-    np.savez_compressed(file, **arrays)
-
-
-def load_predictions(file: Path) -> Predictions:
-    """Read what `save_predictions` wrote; pickled content is refused."""
-    with np.load(file, allow_pickle=False) as arrays:
-        fields = {name: arrays[name] for name in _PREDICTED}
-    names = tuple(str(name) for name in fields.pop("findings"))
-    network, split = str(fields.pop("network")), str(fields.pop("split"))
-    return Predictions(network=network, split=split, findings=names, **fields)
-
-
 def read_table(file: Path, *, text: tuple[str, ...]) -> pd.DataFrame:
     """Read a CSV exactly: `text` columns stay text (empty when absent), numbers round-trip."""
     table = pd.read_csv(file, dtype=dict.fromkeys(text, str), float_precision="round_trip")
@@ -265,9 +217,7 @@ def read_table(file: Path, *, text: tuple[str, ...]) -> pd.DataFrame:
     return table.assign(**{name: table[name].fillna("").astype(str) for name in present})
 
 
-def _require(holds: bool, what: str, found: object) -> None:
+def require(holds: bool, what: str, found: object) -> None:
+    """Raise ValueError unless a part of a value fits the rest of it."""
     if not holds:
         raise ValueError(f"{what}: found {found}, which does not fit the rest of the value")
-
-
-_PREDICTED = tuple(Predictions.__dataclass_fields__)

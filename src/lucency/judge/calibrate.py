@@ -13,7 +13,7 @@ import pandas as pd
 from jaxtyping import Float32, Float64
 
 from lucency.judge.metrics import counts_above
-from lucency.values import Predictions
+from lucency.predictions import Predictions
 
 FALLBACK = 0.5
 

@@ -21,7 +21,7 @@ from lucency.judge.intervals import (
     resample_patients,
 )
 from lucency.judge.metrics import auc
-from lucency.values import Predictions
+from lucency.predictions import Predictions
 
 COLUMNS = ("network", "other", "finding", "metric", "difference", "low", "high")
 

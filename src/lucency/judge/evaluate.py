@@ -20,7 +20,7 @@ from lucency.judge.intervals import (
     resample_patients,
 )
 from lucency.judge.metrics import METRICS, not_computable
-from lucency.values import Predictions
+from lucency.predictions import Predictions
 
 TRIVIAL = "trivial"
 MACRO, MICRO = "macro", "micro"

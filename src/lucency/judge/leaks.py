@@ -13,8 +13,9 @@ import pandas as pd
 from jaxtyping import Int64, Shaped
 
 from lucency.judge.evaluate import MACRO, MICRO, TRIVIAL
+from lucency.predictions import Predictions
 from lucency.protocol import Protocol
-from lucency.values import PARTS, Predictions
+from lucency.values import PARTS
 
 FEW = 30  # positives below which a finding's numbers say little
 SERIOUS, NOTE = "serious", "note"

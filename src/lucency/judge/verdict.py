@@ -13,8 +13,9 @@ from jaxtyping import Float64
 from lucency.judge.calibrate import threshold_table
 from lucency.judge.compare import compare, conclude, rank
 from lucency.judge.evaluate import evaluate, trivial
+from lucency.predictions import Predictions
 from lucency.protocol import Judging
-from lucency.values import Predictions, read_table
+from lucency.values import read_table
 
 NOTHING_BELOW = 0.5
 TEXT = ("network", "other", "finding", "metric", "note", "severity", "message")

@@ -17,8 +17,9 @@ from lucency.data.film import prepare_film, read_grey
 from lucency.learn.device import accelerator_for, keep_freed_memory, laid_out
 from lucency.learn.feed import Films, batches_in_order, feed
 from lucency.learn.zoo import Classifier, FilmNetwork
+from lucency.predictions import Predictions
 from lucency.protocol import Training
-from lucency.values import Plan, Predictions, Prepared
+from lucency.values import Plan, Prepared
 
 BATCH = 32
 Progress = Callable[[int, int, str], None]

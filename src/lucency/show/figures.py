@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from lucency.judge.metrics import precision_recall_points, roc_points
-from lucency.values import Predictions
+from lucency.predictions import Predictions
 
 Curve = Float64[np.ndarray, " g"]
 Scores = Float32[np.ndarray, " n"]

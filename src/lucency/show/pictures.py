@@ -17,7 +17,8 @@ import pandas as pd
 from jaxtyping import Bool, Float64, UInt8
 
 from lucency.data.film import prepare_film, read_grey
-from lucency.values import Predictions, Prepared
+from lucency.predictions import Predictions
+from lucency.values import Prepared
 
 SIDE = 320  # pixels of a shown film's longer side
 QUALITY = 85  # of JPEG

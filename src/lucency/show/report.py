@@ -20,6 +20,7 @@ from markupsafe import Markup
 
 from lucency.judge.evaluate import MACRO, MICRO, TRIVIAL
 from lucency.judge.metrics import METRICS
+from lucency.predictions import Predictions
 from lucency.protocol import Protocol, protocol_text
 from lucency.show.figures import (
     PLAIN,
@@ -32,7 +33,7 @@ from lucency.show.figures import (
     style_networks,
 )
 from lucency.show.pictures import show_augmented, show_preparation, show_samples
-from lucency.values import PARTS, Manifest, Plan, Predictions, Prepared
+from lucency.values import PARTS, Manifest, Plan, Prepared
 
 FOLDER = Path(__file__).parent
 STRIPS, SAMPLES, GALLERY, REJECTED = 3, 3, 24, 20  # at most this many are shown
