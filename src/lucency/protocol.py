@@ -102,12 +102,16 @@ class Training(_Choices):
 
 
 class Network(_Choices):
-    """One network to compare: any name of `lucency.learn.zoo`, its weights, what it changes."""
+    """One network to compare: any name of `lucency.learn.zoo`, its weights, what it changes.
+
+    `size` is the side it sees, reduced from the prepared films; 0 is their own.
+    """
 
     name: str
     weights: str = "random"
     provenance: str = ""
     match: Literal["name", "order"] = "name"
+    size: int = Field(default=0, ge=0, le=2048)
     training: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")

@@ -151,13 +151,14 @@ def classifiers(run: Run) -> dict[str, Classifier]:
 
     for choice in run.protocol.network:
         check_name(choice.name)
+    seen = plan(run)
     upstream = {name: fingerprint_of(run.out / name) for name in ("prepared", "plan")}
     trained = {}
     for choice in run.protocol.network:
         with progress(f"Training {choice.name}", unit="films") as advance:
             trained[choice.name] = train(
                 prepared(run),
-                plan=plan(run),
+                plan=seen,
                 protocol=run.protocol,
                 choice=choice,
                 upstream={**upstream, "split": split_name(run)},
@@ -172,9 +173,10 @@ def predictions(run: Run) -> list[Predictions]:
     """Return every network's predictions on validation and test films."""
     from lucency.learn.predict import predict
 
+    trained = classifiers(run)
     seen = plan(run).take(plan(run).part != "train")
     made = []
-    for name, classifier in classifiers(run).items():
+    for name, classifier in trained.items():
 
         def write(folder: Path, name: str = name, classifier: Classifier = classifier) -> None:
             with progress(f"Predicting with {name}", unit="films") as advance:

@@ -211,10 +211,9 @@ def load_plan(folder: Path, image: Shaped[np.ndarray, " n"]) -> Plan:
 
 
 def read_table(file: Path, *, text: tuple[str, ...]) -> pd.DataFrame:
-    """Read a CSV exactly: `text` columns stay text (empty when absent), numbers round-trip."""
-    table = pd.read_csv(file, dtype=dict.fromkeys(text, str), float_precision="round_trip")
-    present = [name for name in text if name in table]
-    return table.assign(**{name: table[name].fillna("").astype(str) for name in present})
+    """Read a CSV exactly: `text` columns stay the text they are, "NA" too; numbers round-trip."""
+    table = pd.read_csv(file, converters=dict.fromkeys(text, str), float_precision="round_trip")
+    return table.astype({name: str for name in text if name in table})
 
 
 def require(holds: bool, what: str, found: object) -> None:

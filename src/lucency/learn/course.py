@@ -23,11 +23,11 @@ class Course:
     step: int = 0
     epoch: int = 0
     step_loss: list[float] = field(default_factory=list)
-    epochs: list[dict[str, float]] = field(default_factory=list)
+    epochs: list[dict[str, int | float]] = field(default_factory=list)
     best_epoch: int = -1
     seconds: float = 0.0
 
-    def finish_epoch(self, figures: dict[str, float]) -> None:
+    def finish_epoch(self, figures: dict[str, int | float]) -> None:
         """Enter an epoch's figures; the best so far has the highest validation AUC."""
         self.epochs.append(figures)
         if self.best_epoch < 0 or _score(figures) > _score(self.epochs[self.best_epoch]):
@@ -67,6 +67,6 @@ def load_checkpoint(
     return Course(**json.loads(content["course"])), content["best"]
 
 
-def _score(figures: dict[str, float]) -> float:
+def _score(figures: dict[str, int | float]) -> float:
     auc = figures["val_auc"]
     return -math.inf if math.isnan(auc) else auc

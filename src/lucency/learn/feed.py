@@ -19,7 +19,7 @@ from lucency.learn.augment import augment, augment_copy, seed_of
 from lucency.receipt import rank, world_size
 from lucency.values import Plan, Prepared
 
-Batch = Int64[np.ndarray, " b"]
+Batch = Int64[np.ndarray, "_"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -75,6 +75,7 @@ def begin(
         choice.name,
         findings=len(prepared.manifest.findings),
         dropout=training.dropout,
+        size=choice.size,
         mean_std=UNIT if training.normalise == "unit" else None,
     )
     provenance = initialise(network.body, choice=choice, root=Path(protocol.data.root))

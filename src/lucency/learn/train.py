@@ -218,7 +218,7 @@ def _validate(job: Job) -> dict[str, float]:
     return broadcast_object_list(figures)[0]
 
 
-def _write_events(figures: Mapping[str, float], folder: Path) -> None:
+def _write_events(figures: Mapping[str, int | float], folder: Path) -> None:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ModuleNotFoundError:

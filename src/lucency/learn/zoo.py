@@ -19,17 +19,23 @@ import torch
 from jaxtyping import Float, UInt8
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn import functional
 
 from lucency.learn.alexnet import AlexNet, AlexNetReference
 from lucency.values import Preparation
 
 
 class FilmNetwork(nn.Module):
-    """A body of the zoo behind the film's own scaling: grey, repeated thrice, standardised."""
+    """A body of the zoo behind the film's own scaling: grey, repeated thrice, standardised.
 
-    def __init__(self, body: nn.Module, *, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    `size` is the side in pixels that the body sees; 0 leaves the films as they come.
+    """
+
+    def __init__(
+        self, body: nn.Module, *, mean: tuple[float, ...], std: tuple[float, ...], size: int
+    ) -> None:
         super().__init__()
-        self.body = body
+        self.body, self.size = body, size
         shape = (1, 3, 1, 1)
         self.register_buffer("mean", torch.tensor(mean).view(shape), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(shape), persistent=False)
@@ -57,6 +63,9 @@ class FilmNetwork(nn.Module):
 
     def _maps(self, films: UInt8[Tensor, "b h w"]) -> Tensor:
         grey = films.unsqueeze(1).to(self.mean.dtype) / 255
+        if self.size:
+            shape = (self.size, self.size)
+            grey = functional.interpolate(grey, shape, mode="bilinear", antialias=True)
         picture = (grey - self.mean) / self.std
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen_body):
             return self.body.forward_features(picture)
@@ -83,7 +92,12 @@ class Classifier:
 
 
 def build(
-    name: str, *, findings: int, dropout: float, mean_std: tuple[tuple[float, ...], ...] | None
+    name: str,
+    *,
+    findings: int,
+    dropout: float = 0.0,
+    size: int = 0,
+    mean_std: tuple[tuple[float, ...], ...] | None = None,
 ) -> FilmNetwork:
     """Return a randomly initialised network with a head for `findings`.
 
@@ -91,7 +105,7 @@ def build(
     """
     body = _builder(name)(num_classes=findings, drop_rate=dropout)
     mean, std = mean_std or published_scaling(body)
-    return FilmNetwork(body, mean=mean, std=std)
+    return FilmNetwork(body, mean=mean, std=std, size=size)
 
 
 def published_scaling(body: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -118,6 +132,7 @@ def save_classifier(classifier: Classifier, folder: Path) -> None:
         "name": classifier.name,
         "findings": classifier.findings,
         "preparation": classifier.preparation.model_dump(),
+        "size": classifier.network.size,
         "mean": classifier.mean,
         "std": classifier.std,
         "provenance": classifier.provenance,
@@ -135,7 +150,9 @@ def load_classifier(folder: Path) -> Classifier:
         raise ValueError(f"{folder} holds no classifier.json: expected a trained network's folder")
     about = json.loads((folder / "classifier.json").read_text())
     scaling = (tuple(about["mean"]), tuple(about["std"]))
-    network = build(about["name"], findings=len(about["findings"]), dropout=0.0, mean_std=scaling)
+    network = build(
+        about["name"], findings=len(about["findings"]), size=about["size"], mean_std=scaling
+    )
     network.body.load_state_dict(load_file(folder / WEIGHTS), strict=True)
     return Classifier(
         network=network.eval(),

@@ -1,0 +1,46 @@
+# Every target sets up .venv by itself; its stamp is named by what it was built from.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+KEY := $(shell cat constraints.txt pyproject.toml | $(PYTHON) -c "import sys, hashlib; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest()[:16])")
+READY := $(VENV)/.ready-$(KEY)
+export NO_ALBUMENTATIONS_UPDATE = 1
+
+.DEFAULT_GOAL := help
+.PHONY: help env demo test check fix bench
+
+help:  ## Say what can be made
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /	/'
+
+env: $(READY)  ## Set up .venv
+
+$(READY): constraints.txt pyproject.toml
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || \
+		{ echo "Python 3.11 or newer is needed; set PYTHON=/path/to/python3.11"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@rm -f $(VENV)/.ready-*
+	@touch $@
+
+demo: $(READY)  ## Run the demo experiment on phantoms and name the report to open
+	$(BIN)/lucency run protocols/demo.toml --out runs/demo
+
+test: $(READY)  ## Run the quick tests
+	$(BIN)/python -m pytest -m "not slow"
+
+check: $(READY)  ## All that CI runs: lint, types, layers, all tests, the demo
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest
+	rm -rf runs/check
+	$(BIN)/lucency run protocols/demo.toml --out runs/check
+	$(BIN)/python tests/demo_holds.py runs/check
+
+fix: $(READY)  ## Format and mend what the linter can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(READY)  ## Run the benchmarks; results go to benchmarks/results/
+	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done

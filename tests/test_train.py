@@ -1,0 +1,225 @@
+"""Training: it learns, resumes at the exact step, and is the same in one process or two."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.numpy import load_file
+
+from lucency.learn import train as train_module
+from lucency.learn.schedule import learning_rate
+from lucency.learn.train import train
+from lucency.learn.zoo import Classifier
+from lucency.protocol import Protocol, Training
+from toys import toy_films, toy_plan, toy_protocol
+
+GOLDEN = Path(__file__).parent / "golden" / "toy_steps.csv"
+
+
+class KilledError(Exception):
+    """A process that ends here."""
+
+
+def silent(done: int, total: int, note: str = "") -> None:
+    del done, total, note
+
+
+def learn(out: Path, protocol: Protocol, progress=silent) -> Classifier:
+    films = toy_films()
+    return train(
+        films,
+        plan=toy_plan(films),
+        protocol=protocol,
+        choice=protocol.network[0],
+        upstream={"split": "toys"},
+        out=out,
+        progress=progress,
+    )
+
+
+def weights(out: Path) -> dict[str, np.ndarray]:
+    return load_file(out / "weights.safetensors")
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    first, second = weights(one), weights(other)
+    assert first.keys() == second.keys()
+    assert all(np.array_equal(first[key], second[key]) for key in first)
+
+
+def test_learns_what_can_be_seen(tmp_path: Path) -> None:
+    learn(tmp_path / "net", toy_protocol(epochs=12, learning_rate=3e-3))
+    history = pd.read_csv(tmp_path / "net" / "history.csv")
+    assert history["val_auc"].max() > 0.9
+    assert history["train_loss"].iloc[-1] < 0.5 * history["train_loss"].iloc[0]
+
+
+@pytest.mark.parametrize("dies_at", [1, 5, 7, 9])
+def test_resumed_is_unbroken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dies_at: int) -> None:
+    """Dropout, augmentation, momentum and the kept best weights all go on where they were."""
+    monkeypatch.setattr(train_module, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(train_module, "SETTLE_STEPS", 1)
+    protocol = toy_protocol(dropout=0.3, augment="gentle", clip_norm=1.0, warmup_epochs=0.5)
+    learn(tmp_path / "whole", protocol)
+    calls = []
+
+    def die(done: int, total: int, note: str = "") -> None:
+        calls.append(done)
+        if len(calls) == dies_at:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        learn(tmp_path / "broken", protocol, die)
+    assert not (tmp_path / "broken").exists()
+    learn(tmp_path / "broken", protocol)
+    assert_same_weights(tmp_path / "whole", tmp_path / "broken")
+    for table in ("steps.csv", "history.csv"):
+        first, second = (pd.read_csv(tmp_path / run / table) for run in ("whole", "broken"))
+        timed = ["films_per_second", "seconds"]
+        pd.testing.assert_frame_equal(
+            first.drop(columns=timed, errors="ignore"), second.drop(columns=timed, errors="ignore")
+        )
+
+
+def test_another_seed_gives_other_weights(tmp_path: Path) -> None:
+    """The guard of the test above: it can fail."""
+    learn(tmp_path / "one", toy_protocol())
+    learn(tmp_path / "two", toy_protocol(seed=1))
+    with pytest.raises(AssertionError):
+        assert_same_weights(tmp_path / "one", tmp_path / "two")
+
+
+@pytest.mark.slow
+def test_killed_for_good_and_resumed(tmp_path: Path) -> None:
+    script = (
+        "import sys, test_train\nfrom pathlib import Path\n"
+        "test_train.train_module.CHECKPOINT_SECONDS = -1.0\n"
+        "test_train.train_module.SETTLE_STEPS = 1\n"
+        "def tell(done, total, note=''): print(done, flush=True)\n"
+        "test_train.learn(Path(sys.argv[1]), test_train.toy_protocol(epochs=3), tell)\n"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / "net")]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as killed:
+        assert killed.stdout is not None
+        for _ in range(7):
+            killed.stdout.readline()
+        time.sleep(0.01)
+        killed.send_signal(signal.SIGKILL)
+    assert not (tmp_path / "net").exists()
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+    script_whole = [*command[:-1], str(tmp_path / "whole")]
+    subprocess.run(script_whole, env=environment, check=True, capture_output=True)
+    assert_same_weights(tmp_path / "net", tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_two_processes_have_the_losses_of_one(tmp_path: Path) -> None:
+    """On a network without batch statistics, at the same global batch."""
+    script = tmp_path / "job.py"
+    script.write_text(
+        "import sys, test_train\nfrom pathlib import Path\n"
+        "test_train.learn(Path(sys.argv[1]), test_train.toy_protocol(clip_norm=1.0))\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
+    single = [sys.executable, str(script), str(tmp_path / "one")]
+    subprocess.run(single, env=environment, check=True, capture_output=True)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
+    launcher += ["--master-port=29517", str(script), str(tmp_path / "two")]
+    subprocess.run(launcher, env=environment, check=True, capture_output=True)
+    one, two = (pd.read_csv(tmp_path / run / "steps.csv")["loss"] for run in ("one", "two"))
+    assert len(one) == len(two) > 8
+    np.testing.assert_allclose(two, one, rtol=1e-4)
+    first, second = weights(tmp_path / "one"), weights(tmp_path / "two")
+    for key, value in first.items():
+        np.testing.assert_allclose(second[key], value, atol=2e-4)
+
+
+def test_twenty_steps_are_golden(tmp_path: Path) -> None:
+    """The losses of a toy training, kept in the repository; LUCENCY_GOLDEN=write renews them."""
+    learn(tmp_path / "net", toy_protocol(epochs=4))
+    steps = pd.read_csv(tmp_path / "net" / "steps.csv")
+    if os.environ.get("LUCENCY_GOLDEN") == "write":
+        steps.to_csv(GOLDEN, index=False)
+    expected = pd.read_csv(GOLDEN)
+    np.testing.assert_allclose(steps["loss"], expected["loss"], rtol=2e-3)
+
+
+def test_a_frozen_body_keeps_its_weights_and_its_statistics(tmp_path: Path) -> None:
+    learn(tmp_path / "short", toy_protocol("test_resnet", epochs=1, frozen_epochs=1))
+    learn(tmp_path / "long", toy_protocol("test_resnet", epochs=2, frozen_epochs=2, keep="last"))
+    short, long = weights(tmp_path / "short"), weights(tmp_path / "long")
+    changed = {key for key in short if not np.array_equal(short[key], long[key])}
+    assert changed == {"fc.weight", "fc.bias"}
+
+
+def test_patience_stops_early_and_the_best_epoch_is_kept(tmp_path: Path) -> None:
+    protocol = toy_protocol(epochs=30, learning_rate=0.3, patience=2, schedule="constant")
+    try:
+        learn(tmp_path / "net", protocol)
+    except ValueError as error:
+        assert "no longer finite" in str(error)  # noqa: PT017  # such a rate may diverge instead
+        return
+    history = pd.read_csv(tmp_path / "net" / "history.csv")
+    best = int(history["val_auc"].idxmax())
+    assert len(history) == best + 1 + 2 or len(history) == 30
+
+
+def test_a_loss_that_is_not_finite_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no longer finite"):
+        learn(tmp_path / "net", toy_protocol(epochs=20, optimizer="sgd", learning_rate=10.0))
+
+
+def test_a_finished_training_is_found_and_another_one_refused(tmp_path: Path) -> None:
+    learn(tmp_path / "net", toy_protocol(epochs=1))
+
+    def fail(done: int, total: int, note: str = "") -> None:
+        raise AssertionError("trained again")
+
+    learn(tmp_path / "net", toy_protocol(epochs=1), fail)
+    with pytest.raises(ValueError, match=r"training\.epochs: was 1, now 2"):
+        learn(tmp_path / "net", toy_protocol(epochs=2))
+
+
+def test_the_classifier_says_where_it_comes_from(tmp_path: Path) -> None:
+    learn(tmp_path / "net", toy_protocol(epochs=1))
+    about = json.loads((tmp_path / "net" / "classifier.json").read_text())
+    assert about["provenance"].startswith("none")
+    assert about["findings"] == ["Left", "Right"]
+    assert about["preparation"]["size"] == 32
+    assert not (tmp_path / "net" / "checkpoint.pt").exists()
+
+
+def test_events_for_tensorboard_are_optional(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    learn(tmp_path / "net", toy_protocol(epochs=1, tensorboard=True))
+    assert list((tmp_path / "net" / "events").glob("events.out.tfevents*"))
+
+
+def test_schedules() -> None:
+    cosine = Training(epochs=10, schedule="cosine", warmup_epochs=1, learning_rate=1.0)
+    rates = [learning_rate(cosine, step=s, steps_an_epoch=10, val_loss=()) for s in range(100)]
+    assert np.argmax(rates) in (10, 11)
+    assert rates[55] == pytest.approx(0.5, abs=1e-6)
+    assert rates == sorted(rates[:11]) + sorted(rates[11:], reverse=True)
+    plateau = Training(schedule="plateau", learning_rate=1.0)
+    stuck = learning_rate(plateau, step=0, steps_an_epoch=1, val_loss=[1.0, 2.0, 2.0, 2.0])
+    falling = learning_rate(plateau, step=0, steps_an_epoch=1, val_loss=[4.0, 3.0, 2.0, 1.0])
+    assert (stuck, falling) == (pytest.approx(0.3), 1.0)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+def test_learns_on_a_gpu_in_mixed_precision(tmp_path: Path) -> None:
+    learn(tmp_path / "net", toy_protocol(epochs=12, learning_rate=3e-3, precision="auto"))
+    assert pd.read_csv(tmp_path / "net" / "history.csv")["val_auc"].max() > 0.9

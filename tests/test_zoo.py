@@ -1,0 +1,106 @@
+"""The contract of every network, and the published numbers of parameters."""
+
+import numpy as np
+import pytest
+import torch
+
+from lucency.learn.zoo import (
+    NETWORKS,
+    Classifier,
+    build,
+    check_name,
+    load_classifier,
+    save_classifier,
+)
+from lucency.values import FINDINGS, Preparation
+
+FINDING_COUNT = 3
+TIMM = ("test_resnet", "test_vit", "test_efficientnet")
+SIZE = 80
+
+
+def films(count: int = 2, size: int = SIZE) -> torch.Tensor:
+    pixels = np.random.default_rng(0).integers(0, 256, (count, size, size), dtype=np.uint8)
+    return torch.from_numpy(pixels)
+
+
+def test_the_four_networks_of_the_reference_study_are_there() -> None:
+    assert {"alexnet", "densenet121", "inceptionresnetv2", "mobilenetv2"} <= set(NETWORKS)
+
+
+@pytest.mark.parametrize("name", [*NETWORKS, *TIMM])
+def test_contract(name: str, tmp_path) -> None:
+    torch.manual_seed(0)
+    size = 160 if name in TIMM else 224 if name == "alexnet-reference" else SIZE
+    network = build(name, findings=FINDING_COUNT)
+    batch = films(size=size)
+    logit = network(batch)
+    assert logit.shape == (2, FINDING_COUNT)
+    logit.square().sum().backward()
+    without = [key for key, p in network.named_parameters() if p.grad is None]
+    assert not without
+    network.eval()
+    with torch.inference_mode():
+        feature, again = network.embed(batch)
+        before = network(batch)
+    assert feature.shape == (2, network.body.num_features)
+    assert torch.equal(again, before)
+    classifier = Classifier(
+        network=network,
+        name=name,
+        findings=FINDINGS[:FINDING_COUNT],
+        preparation=Preparation(size=size),
+        mean=tuple(network.mean.flatten().tolist()),
+        std=tuple(network.std.flatten().tolist()),
+        protocol={},
+        provenance="none",
+        split="split",
+        device="cpu",
+    )
+    save_classifier(classifier, tmp_path)
+    loaded = load_classifier(tmp_path)
+    assert (loaded.findings, loaded.preparation) == (classifier.findings, classifier.preparation)
+    with torch.inference_mode():
+        assert torch.equal(loaded.network(batch), before)
+
+
+@pytest.mark.parametrize(
+    ("name", "published"), [("alexnet-reference", 50_901_295), ("densenet121", 7_052_879)]
+)
+def test_parameters_equal_those_printed_by_the_reference_notebooks(
+    name: str, published: int
+) -> None:
+    """Keras counts the running statistics of batch norm too (facts of the reference study)."""
+    state = build(name, findings=15).body.state_dict()
+    counted = sum(v.numel() for key, v in state.items() if "num_batches_tracked" not in key)
+    assert counted == published
+
+
+def test_a_smaller_input_is_the_area_under_the_larger_one() -> None:
+    flat = torch.full((1, 64, 64), 200, dtype=torch.uint8)
+    network = build("test_resnet", findings=2, size=32).eval()
+    smaller = build("test_resnet", findings=2).eval()
+    smaller.load_state_dict(network.state_dict())
+    with torch.inference_mode():
+        direct = smaller(flat[:, :32, :32])
+        assert torch.allclose(network(flat), direct, atol=1e-5)
+
+
+def test_an_unknown_name_is_refused_with_the_nearest() -> None:
+    with pytest.raises(ValueError, match="nearest is 'densenet121'"):
+        check_name("densnet121")
+
+
+def test_a_folder_without_a_network_is_refused(tmp_path) -> None:
+    with pytest.raises(ValueError, match=r"no classifier\.json"):
+        load_classifier(tmp_path)
+
+
+def test_weights_of_another_network_are_refused(tmp_path) -> None:
+    network = build("test_resnet", findings=2)
+    about = {"preparation": Preparation(size=64), "protocol": {}, "provenance": "none"}
+    scaling = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "split": "s", "device": "cpu"}
+    wrong = Classifier(network=network, name="test_vit", findings=("a", "b"), **about, **scaling)
+    save_classifier(wrong, tmp_path)
+    with pytest.raises(RuntimeError, match="Missing key"):
+        load_classifier(tmp_path)

@@ -1,0 +1,61 @@
+"""Small films with a finding one can see: a bright disc on the left or on the right."""
+
+import cv2
+import numpy as np
+import pandas as pd
+
+from lucency.protocol import Protocol, parse_protocol
+from lucency.values import Manifest, Plan, Preparation, Prepared, empty_boxes
+
+FINDINGS = ("Left", "Right")
+
+
+def toy_films(count: int = 48, *, size: int = 32, seed: int = 0) -> Prepared:
+    generator = np.random.default_rng(seed)
+    label = generator.integers(0, 2, (count, 2)).astype(np.float32)
+    pixels = generator.normal(90, 20, (count, size, size)).clip(0, 255).astype(np.uint8)
+    for film, truth in zip(pixels, label, strict=True):
+        for side in np.flatnonzero(truth):
+            centre = (size // 4 + int(side) * size // 2, size // 2)
+            cv2.circle(film, centre, size // 8, 230, -1)
+    manifest = Manifest(
+        findings=FINDINGS,
+        image=np.array([f"{film:03d}.png" for film in range(count)]),
+        patient=np.arange(count) // 2,
+        label=label,
+        facts=pd.DataFrame({"path": [""] * count}),
+        boxes=empty_boxes(),
+        origin="toys",
+    )
+    nothing = pd.DataFrame({"image": [], "reason": []})
+    preparation = Preparation(size=size)
+    return Prepared(manifest=manifest, preparation=preparation, pixels=pixels, rejected=nothing)
+
+
+def toy_plan(prepared: Prepared) -> Plan:
+    """Three quarters train, the rest validate and test."""
+    count = len(prepared.manifest)
+    part = np.full(count, "train", dtype="<U5")
+    part[3::8], part[7::8] = "val", "test"
+    return Plan(
+        row=np.arange(count),
+        copy=np.zeros(count, dtype=np.int64),
+        transform=np.full(count, ""),
+        part=part,
+        weight=np.ones((count, 2), dtype=np.float32),
+    )
+
+
+def toy_protocol(network: str = "test_convnext", **training: object) -> Protocol:
+    """A protocol for the toys: two epochs of batches of eight."""
+    choices = {"epochs": 2, "batch": 8, "learning_rate": 1e-3, "precision": "float32", **training}
+    return parse_protocol(
+        {
+            "name": "toy",
+            "findings": FINDINGS,
+            "preparation": {"size": 32},
+            "training": choices,
+            "network": [{"name": network}],
+        },
+        name="toy",
+    )
