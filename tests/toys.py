@@ -53,6 +53,7 @@ def toy_protocol(network: str = "test_convnext", **training: object) -> Protocol
         {
             "name": "toy",
             "findings": FINDINGS,
+            "data": {"source": "csv", "root": ".", "labels": "toys.csv"},
             "preparation": {"size": 32},
             "training": choices,
             "network": [{"name": network}],

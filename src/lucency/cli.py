@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+INTERRUPTED = 130  # typer's exit status after Ctrl-C
+
 app = typer.Typer(
     help="Multi-label classification of chest X-rays: one protocol, one command, one page. "
     "For research only, not a medical device.",
@@ -45,11 +47,12 @@ def main() -> None:
     except (ValueError, OSError) as error:
         if os.environ.get("LUCENCY_TRACEBACK"):
             raise
-        typer.echo(f"lucency: {error}", err=True)
+        typer.echo(f"lucency: {' '.join(str(error).split())}", err=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        typer.echo("lucency: stopped; the same command goes on from here", err=True)
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            typer.echo("lucency: stopped; the same command goes on from here", err=True)
+        raise
 
 
 @app.command()
@@ -135,6 +138,10 @@ def predict(
         from lucency.service import predict_disk
 
         typer.echo(predict_disk(folder, films, network=network, csv=csv, as_json=json), nl=False)
+    elif network or csv:
+        raise ValueError("--network and --csv are for films on disk: found no FILM, name some")
+    elif not (folder / "protocol.toml").is_file():
+        raise ValueError(f"{folder} holds no run: expected the --out folder of `lucency run`")
     else:
         _stage("predict", folder / "protocol.toml", folder, None, 0, json)
 
@@ -162,7 +169,7 @@ def phantom(
     def write(folder: Path) -> None:
         with progress("Drawing phantoms", unit="films") as advance:
             count = workers or os.cpu_count() or 1
-            write_phantom(folder, **knobs, workers=count, progress=advance)  # pyright: ignore[reportArgumentType]
+            write_phantom(folder, **knobs, workers=count, progress=advance)
 
     typer.echo(str(produce(out, inputs=knobs, write=write)))
 

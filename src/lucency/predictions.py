@@ -30,7 +30,11 @@ class Predictions:
     feature: Float32[np.ndarray, "n d"]
 
     def __post_init__(self) -> None:
-        require(self.label.shape[1] == len(self.findings), "label columns", self.label.shape)
+        films = len(self.image)
+        require(self.label.shape == (films, len(self.findings)), "label", self.label.shape)
+        require(self.logit.shape == self.label.shape, "logit", self.logit.shape)
+        lengths = [len(rows) for rows in (self.patient, self.part, self.feature)]
+        require(lengths == [films] * 3, "patient, part, feature", lengths)
         require(bool(np.isfinite(self.logit).all()), "logits must be finite", "NaN or infinity")
         require(bool(np.isin(self.part, PARTS).all()), "part", np.unique(self.part))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 import tomllib
@@ -12,11 +11,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from lucency.values import FINDINGS, Preparation
+from lucency.values import FINDINGS, NO_FINDING, Preparation, nearest
 
 
 class _Choices(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Source(_Choices):
@@ -134,7 +133,7 @@ class Protocol(_Choices):
 
     name: str = Field(pattern=r"^[a-z0-9-]+$")
     note: str = ""
-    findings: tuple[str, ...] = FINDINGS
+    findings: tuple[str, ...] = Field(default=FINDINGS, min_length=1)
     data: Source = Source()
     preparation: Preparation = Preparation()
     split: Split = Split()
@@ -152,8 +151,20 @@ class Protocol(_Choices):
             raise ValueError(
                 'balance.before_split leaks by design: it needs split.method = "image"'
             )
-        for name in names:
-            self.training_of(name)
+        for place, name in enumerate(names):
+            try:
+                self.training_of(name)
+            except ValidationError as error:
+                raise ValueError(f"network.{place}.training.{_explain(error)}") from error
+        return self
+
+    @model_validator(mode="after")
+    def _balances_its_findings(self) -> Protocol:
+        known = (*self.findings, NO_FINDING)
+        for rule in (*self.balance.cap, *self.balance.copy_plan, *self.balance.cap_after):
+            if rule.finding not in known:
+                hint = nearest(rule.finding, known)
+                raise ValueError(f"balance: {rule.finding!r} is not among the findings{hint}")
         return self
 
     def training_of(self, network: str) -> Training:
@@ -170,8 +181,8 @@ def read_protocol(file: Path, *, changes: tuple[str, ...] = ()) -> Protocol:
     if not file.is_file():
         raise ValueError(f"{file}: no such protocol; see the protocols/ folder for examples")
     try:
-        choices = tomllib.loads(file.read_text())
-    except tomllib.TOMLDecodeError as error:
+        choices = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{file}: not valid TOML: {error}") from error
     for change in changes:
         _apply(choices, change)
@@ -188,7 +199,7 @@ def parse_protocol(choices: Mapping[str, object], *, name: str) -> Protocol:
 
 def protocol_text(protocol: Protocol) -> str:
     """Return the complete protocol as TOML, every default written out."""
-    return _toml(protocol.model_dump(mode="json"))
+    return _toml(protocol.model_dump(mode="json")).replace("\x7f", "\\u007f")
 
 
 def _apply(choices: dict[str, Any], change: str) -> None:
@@ -197,12 +208,17 @@ def _apply(choices: dict[str, Any], change: str) -> None:
         raise ValueError(f"--set {change}: expected key=value, for example training.epochs=3")
     *path, last = key.strip().split(".")
     place: Any = choices
-    for step in path:
-        place = place[int(step)] if isinstance(place, list) else place.setdefault(step, {})
     try:
-        place[last] = tomllib.loads(f"value = {text}")["value"]
+        value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
-        place[last] = text.strip()
+        value = text.strip()
+    try:
+        for step in path:
+            place = place[int(step)] if isinstance(place, list) else place.setdefault(step, {})
+        place[int(last) if isinstance(place, list) else last] = value
+    except (AttributeError, IndexError, TypeError, ValueError) as error:
+        found = f"a list of {len(place)}, counted from 0" if isinstance(place, list) else place
+        raise ValueError(f"--set {change}: no such key, found {found}") from error
 
 
 def _explain(error: ValidationError) -> str:
@@ -210,24 +226,17 @@ def _explain(error: ValidationError) -> str:
     place = ".".join(str(step) for step in first["loc"])
     found = json.dumps(first["input"], default=str)
     if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(place.rpartition(".")[2], _known_keys(), n=1)
-        return f"{place}: unknown key{f'; did you mean {near[0]!r}?' if near else ''}"
+        known = [n for part in (Preparation, *_Choices.__subclasses__()) for n in part.model_fields]
+        return f"{place}: unknown key{nearest(place.rpartition('.')[2], known)}"
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "literal_error":
-        choices = re.findall(r"'([^']*)'", message)
-        near = difflib.get_close_matches(str(first["input"]), choices, n=1)
-        message += f"; nearest is {near[0]!r}" if near else ""
+        message += nearest(str(first["input"]), re.findall(r"'([^']*)'", message))
     return f"{place}: {message}, found {found[:80]}" if place else message
-
-
-def _known_keys() -> list[str]:
-    models = (Source, Preparation, Split, Cap, Copy, Balance, Training, Network, Judging, Protocol)
-    return [n for model in models for n in model.model_fields]
 
 
 def _toml(choices: Mapping[str, Any], prefix: str = "") -> str:
     plain = {k: v for k, v in choices.items() if not isinstance(v, dict) and not _is_tables(v)}
-    lines = [f"{key} = {json.dumps(value)}" for key, value in plain.items()]
+    lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in plain.items()]
     for key, value in choices.items():
         if isinstance(value, dict):
             lines += ["", f"[{prefix}{key}]", _toml(value, f"{prefix}{key}.")]

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 Inputs = Mapping[str, object]
-RECEIPT = "receipt.json"
+RECEIPT, NOTE = "receipt.json", "inputs.json"
 
 
 def produce(out: Path, *, inputs: Inputs, write: Callable[[Path], None]) -> Path:
@@ -38,12 +38,17 @@ def produce(out: Path, *, inputs: Inputs, write: Callable[[Path], None]) -> Path
 
 @contextmanager
 def partial_folder(out: Path, *, inputs: Inputs) -> Iterator[Path]:
-    """Lend `out`.partial to write in; on success add the receipt and rename it to `out`."""
+    """Lend `out`.partial to write in; on success add the receipt and rename it to `out`.
+
+    A partial folder of other inputs is refused when anything has been written there.
+    """
     folder = out.with_name(out.name + ".partial")
     folder.mkdir(parents=True, exist_ok=True)
-    note = folder / "inputs.json"
-    if note.exists() and note.stat().st_size:
-        _refuse_difference(folder, json.loads(note.read_text()), inputs)
+    note = folder / NOTE
+    if any(file.name != NOTE for file in folder.iterdir()):
+        for file in (note, folder / RECEIPT):
+            if file.exists() and file.stat().st_size:
+                _refuse_difference(folder, json.loads(file.read_text()), inputs)
     with note.open("a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -55,8 +60,6 @@ def partial_folder(out: Path, *, inputs: Inputs) -> Iterator[Path]:
         yield folder
         _write_atomically(folder / RECEIPT, _text(inputs))
         note.unlink()
-        if out.exists():
-            shutil.rmtree(out)
         folder.rename(out)
 
 
@@ -116,10 +119,12 @@ def _refuse_difference(folder: Path, was: Inputs, now: Inputs) -> None:
 
 
 def _leaves(prefix: str, value: object) -> dict[str, object]:
-    if isinstance(value, dict):
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        value = {str(place): entry for place, entry in enumerate(value)}
+    if isinstance(value, dict) and value:
         pairs = [_leaves(f"{prefix}.{key}" if prefix else key, value[key]) for key in value]
         return {key: leaf for pair in pairs for key, leaf in pair.items()}
-    return {prefix: value}
+    return {prefix: value} if prefix else {}
 
 
 def _text(inputs: Inputs) -> str:

@@ -12,6 +12,7 @@ import pandas as pd
 from lucency.progress import progress
 from lucency.receipt import rank
 from lucency.run import STAGES, Run
+from lucency.values import PARTS
 
 SUFFIXES = {".png", ".jpg", ".jpeg"}
 
@@ -79,7 +80,7 @@ def _network_folder(folder: Path, network: str) -> Path:
 
 
 def _best_validation_auc(network: Path) -> float:
-    return float(pd.read_csv(network / "history.csv")["val_auc"].fillna(0).max())
+    return float(pd.read_csv(network / "history.csv")["val_auc"].fillna(0).to_numpy().max())
 
 
 def _words(value: object) -> str:
@@ -96,8 +97,7 @@ def _of_prepare(run: Run, made: Any) -> dict[str, object]:
 def _of_split(run: Run, made: Any) -> dict[str, object]:
     from lucency.run import split_name
 
-    counts = pd.Series(made).value_counts()
-    parts = {part: int(counts[part]) for part in ("train", "val", "test")}
+    parts = {part: int((made == part).sum()) for part in PARTS}
     return {"films": parts, "fingerprint": split_name(run)}
 
 

@@ -7,7 +7,10 @@ Letters in shapes: n films, k findings, m plan entries, h and w pixels.
 
 from __future__ import annotations
 
+import csv
+import difflib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -61,6 +64,7 @@ class Manifest:
         films, findings = len(self.image), len(self.findings)
         require(len(set(self.findings)) == findings, "a finding is named twice", self.findings)
         require(self.label.shape == (films, findings), "label", self.label.shape)
+        require(self.patient.shape == (films,), "patient", self.patient.shape)
         require(len(self.facts) == films, "facts' rows", len(self.facts))
         require(tuple(self.boxes.columns) == BOX_COLUMNS, "box columns", list(self.boxes.columns))
         stated = self.label[~np.isnan(self.label)]
@@ -84,7 +88,7 @@ class Manifest:
             patient=self.patient[rows],
             label=self.label[rows],
             facts=self.facts.iloc[rows].reset_index(drop=True),
-            boxes=self.boxes[self.boxes["image"].isin(image)].reset_index(drop=True),
+            boxes=self.boxes[self.boxes["image"].isin(pd.Series(image))].reset_index(drop=True),
         )
 
 
@@ -117,6 +121,8 @@ class Plan:
     weight: Float32[np.ndarray, "m k"]
 
     def __post_init__(self) -> None:
+        lengths = [len(getattr(self, name)) for name in self.__dataclass_fields__]
+        require(len(set(lengths)) == 1, "row, copy, transform, part, weight", lengths)
         require(bool(np.isin(self.part, PARTS).all()), "part", np.unique(self.part))
         require(bool(((self.copy > 0) == (self.transform != "")).all()), "copy", "transform")
         require(bool((self.weight >= 0).all()), "weights must not be negative", "some are")
@@ -211,9 +217,21 @@ def load_plan(folder: Path, image: Shaped[np.ndarray, " n"]) -> Plan:
 
 
 def read_table(file: Path, *, text: tuple[str, ...]) -> pd.DataFrame:
-    """Read a CSV exactly: `text` columns stay the text they are, "NA" too; numbers round-trip."""
-    table = pd.read_csv(file, converters=dict.fromkeys(text, str), float_precision="round_trip")
-    return table.astype({name: str for name in text if name in table})
+    """Read a CSV exactly: text stays as it is, "NA" too; empty is "" in `text`, NaN elsewhere."""
+    with file.open(newline="") as lines:
+        columns = next(csv.reader(lines))
+    return pd.read_csv(
+        file,
+        dtype=dict.fromkeys(text, str),
+        keep_default_na=False,
+        na_values={name: [""] for name in columns if name not in text},
+    )
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return the end of an error about an unknown word: the known one most like it, or nothing."""
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f"; nearest is {near[0]!r}" if near else ""
 
 
 def require(holds: bool, what: str, found: object) -> None:

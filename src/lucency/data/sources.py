@@ -7,19 +7,25 @@ from pathlib import Path
 
 import pandas as pd
 
-from lucency.data.nih import found_films, missing_films, read_nih
+from lucency.data.nih import LABELS, found_films, missing_films, read_nih
 from lucency.data.phantom import write_phantom
 from lucency.data.table import read_csv_table
 from lucency.progress import progress, say
 from lucency.protocol import Source
 from lucency.receipt import fingerprint_file, produce
-from lucency.values import Manifest, load_manifest, save_manifest
+from lucency.values import Manifest, load_manifest, nearest, save_manifest
 
 
-def draw_source(choices: Source, *, out: Path, workers: int) -> Source:
-    """Return where the films are: as the protocol says, or in `out`, where phantoms are drawn."""
+def draw_source(choices: Source, *, findings: tuple[str, ...], out: Path, workers: int) -> Source:
+    """Return where the films are: as the protocol says, or in `out`, where phantoms are drawn.
+
+    Raises ValueError for a finding that phantoms do not have, before any is drawn.
+    """
     if choices.source != "phantom":
         return choices
+    for name in findings:
+        if name not in LABELS:
+            raise ValueError(f"finding {name!r} is unknown{nearest(name, LABELS)}")
     knobs = choices.model_dump(include={"films", "size", "seed", "label_noise", "shortcut"})
 
     def write(folder: Path) -> None:
@@ -38,10 +44,12 @@ def read_films(place: Source, *, findings: tuple[str, ...], out: Path) -> Manife
     if not place.root or not root.is_dir():
         raise ValueError(f"data.root is {place.root!r}, which is no folder: say where films lie")
     tables = sorted([*root.glob("*.csv*"), *root.glob("*.txt")])
+    labels = root / place.labels
     inputs = {
         "data": place.model_dump(exclude={"root"}),
         "findings": list(findings),
         "tables": {file.name: fingerprint_file(file) for file in tables},
+        "labels": fingerprint_file(labels) if labels.is_file() else "none named",
     }
 
     def write(folder: Path) -> None:

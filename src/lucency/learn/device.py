@@ -8,6 +8,7 @@ import platform
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.utils import is_torch_xla_available
 from torch import nn
 
 from lucency.protocol import Training
@@ -22,7 +23,12 @@ def accelerator_for(training: Training) -> Accelerator:
     precision = _PRECISIONS[training.precision]
     if training.precision == "auto" and torch.cuda.is_available():
         precision = "bf16" if torch.cuda.is_bf16_supported() else "fp16"
-    return Accelerator(mixed_precision=precision, kwargs_handlers=[partly])
+    return Accelerator(mixed_precision=precision, kwargs_handlers=[partly], cpu=_only_cpu())
+
+
+def _only_cpu() -> bool:
+    """Say whether there is nothing but a CPU; accelerate joins CPU processes only when told so."""
+    return not (torch.accelerator.is_available() or is_torch_xla_available())
 
 
 def keep_freed_memory() -> None:

@@ -1,0 +1,258 @@
+"""What the documents show is run, and what they list is compared with the code."""
+
+import re
+import shlex
+import shutil
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args, get_origin
+
+import pandas as pd
+import pytest
+import typer
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from typer.testing import CliRunner
+
+from lucency import protocol as keys
+from lucency.cli import app
+from lucency.judge.metrics import METRICS
+from lucency.protocol import parse_protocol, protocol_text
+from lucency.values import FINDINGS, Preparation
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+NEEDS_RUN = re.compile(
+    r"runs/demo/|lucency\.learn|^\$ (accelerate|lucency (run|train|predict|evaluate|report)) (?!-)"
+)
+FILMS, SIZE, SIDE = 60, 64, 32
+BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
+NOTHING = "\N{EN DASH}"
+HEADINGS: dict[str, type[BaseModel]] = {
+    "## The experiment": keys.Protocol,
+    "## `[data]`": keys.Source,
+    "## `[preparation]`": Preparation,
+    "## `[split]`": keys.Split,
+    "## `[balance]`": keys.Balance,
+    "### `[[balance.cap]]`": keys.Cap,
+    "### `[[balance.copy_plan]]`": keys.Copy,
+    "## `[training]`": keys.Training,
+    "## `[[network]]`": keys.Network,
+    "## `[judging]`": keys.Judging,
+}
+
+
+class Block(NamedTuple):
+    """A fenced block, or one line of a console: where it stands, its language and its text."""
+
+    place: str
+    language: str
+    text: str
+
+
+def blocks() -> list[Block]:
+    found = []
+    for document in DOCUMENTS:
+        text = document.read_text()
+        for fence in FENCE.finditer(text):
+            place = f"{document.name}:{text[: fence.start()].count(chr(10)) + 1}"
+            pieces = fence[2].splitlines() if fence[1] == "console" else [fence[2]]
+            found += [Block(place, fence[1], piece) for piece in pieces]
+    return found
+
+
+def params(language: str) -> list[Any]:
+    """The blocks of a language; those that need a trained network are slow."""
+    mine = [block for block in blocks() if block.language == language]
+    slow = [[pytest.mark.slow] * bool(NEEDS_RUN.search(block.text)) for block in mine]
+    names = [f"{b.place} {b.text}" if language == "console" else b.place for b in mine]
+    return [pytest.param(b, marks=m, id=n) for b, m, n in zip(mine, slow, names, strict=True)]
+
+
+@pytest.fixture(scope="session")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder where all that the documents' commands name exists, but small."""
+    place = tmp_path_factory.mktemp("workplace")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        patch.setattr("os.cpu_count", lambda: 1)
+        lucency("phantom", "--out", "chestxray14", "--films", str(FILMS), "--size", str(SIZE))
+        shutil.copytree("chestxray14/images", "films")
+        stated().to_csv("films/labels.csv", index=False)
+        (place / "protocols").mkdir()
+        phantom = {"source": "phantom", "films": FILMS, "size": SIZE}
+        write_protocol("protocols/demo.toml", data=phantom)
+        write_protocol("protocols/chestxray14.toml", data={"source": "nih", "root": "elsewhere"})
+        own = {"source": "csv", "root": "films", "labels": "labels.csv"}
+        write_protocol("own.toml", data=own, findings=["Infiltration", "Effusion"])
+        yield place
+
+
+@pytest.fixture
+def at_work(workplace: Path, block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Go to the workplace; what needs a trained network finds one, trained once."""
+    monkeypatch.chdir(workplace)
+    if NEEDS_RUN.search(block.text):
+        lucency("run", "protocols/demo.toml", "--out", "runs/demo")
+
+
+def lucency(*words: str) -> str:
+    """Run the command in this process and return what it answers."""
+    done = CliRunner().invoke(app, list(words), catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def stated() -> pd.DataFrame:
+    """The phantoms' labels as a plain table."""
+    entries = pd.read_csv("chestxray14/Data_Entry_2017_v2020.csv", index_col=False)
+    table = pd.DataFrame({"image": entries["Image Index"], "patient": entries["Patient ID"]})
+    labels = entries["Finding Labels"].str.get_dummies("|")
+    return table.join(labels.reindex(columns=list(FINDINGS), fill_value=0))
+
+
+def write_protocol(file: str, **parts: object) -> None:
+    least = {
+        "name": Path(file).stem,
+        "preparation": {"size": SIDE},
+        "training": {"epochs": 1, "batch": 16},
+        "network": [{"name": "mobilenetv2"}, {"name": "test_convnext"}],
+        "judging": {"resamples": 20},
+    }
+    Path(file).write_text(protocol_text(parse_protocol({**least, **parts}, name=file)))
+
+
+def test_every_block_has_a_language_that_is_tested() -> None:
+    assert {block.language for block in blocks()} == {
+        "python",
+        "toml",
+        "console",
+        "text",
+        "mermaid",
+    }
+    for text in map(Path.read_text, DOCUMENTS):
+        assert text.count("```") == 2 * len(FENCE.findall(text))
+
+
+@pytest.mark.parametrize("block", params("toml"))
+def test_toml_is_a_protocol_or_a_part_of_one(block: Block) -> None:
+    least = {"name": "part", "network": [{"name": "densenet121"}]}
+    parse_protocol({**least, **tomllib.loads(block.text)}, name=block.place)
+
+
+@pytest.mark.parametrize("block", params("python"))
+@pytest.mark.usefixtures("at_work")
+def test_python_runs(block: Block) -> None:
+    exec(compile(block.text, block.place, "exec"), {"__name__": "document"})
+
+
+@pytest.mark.parametrize("block", params("console"))
+@pytest.mark.usefixtures("at_work")
+def test_command_runs(block: Block) -> None:
+    prompt, program, *words = shlex.split(block.text)
+    assert prompt == "$"
+    COMMANDS[program](words)
+
+
+def find_targets(words: list[str]) -> None:
+    text = (ROOT / "Makefile").read_text()
+    assert [w for w in words or [""] if not re.search(rf"^{w}:", text, re.MULTILINE)] == []
+
+
+def run_launched(words: list[str]) -> None:
+    """Let accelerate parse its options, and run here what it would launch."""
+    from accelerate.commands.launch import launch_command_parser
+
+    asked = launch_command_parser().parse_args(words[1:])
+    assert (words[0], asked.module, asked.training_script) == ("launch", True, "lucency")
+    lucency(*asked.training_script_args)
+
+
+def test_what_is_wrong_is_found() -> None:
+    """The guards above can fail."""
+    with pytest.raises(AssertionError):
+        find_targets(["cake"])
+    with pytest.raises(ValueError, match="unknown key"):
+        test_toml_is_a_protocol_or_a_part_of_one(Block("here", "toml", "[split]\nsede = 1"))
+    with pytest.raises(ValueError, match="no such protocol"):
+        lucency("run", "absent.toml", "--out", "nowhere")
+    with pytest.raises(AssertionError, match="--fast"):
+        lucency("run", "--fast")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
+def test_named_files_exist(document: Path) -> None:
+    text = document.read_text()
+    linked = re.findall(r"\]\((?!https?:)([^)#]+)", text)
+    named = [document.parent / name for name in linked]
+    named += [ROOT / name for name in re.findall(r"protocols/[\w-]+\.toml", text)]
+    assert [str(file.relative_to(ROOT)) for file in named if not file.exists()] == []
+
+
+def test_the_tree_names_every_module() -> None:
+    tree = next(b.text for b in blocks() if b.place.startswith("README") and "src/" in b.text)
+    there = [file.name for file in (ROOT / "src" / "lucency").rglob("*.py")]
+    assert set(re.findall(r"\b\w+\.py\b", tree)) == set(there)
+
+
+def test_every_metric_has_its_meaning() -> None:
+    rows = table_under("## Metrics", document="judging.md")
+    told = {name: (unit, better) for name, unit, better, _ in rows}
+    assert told == {f"`{name}`": (m.unit, m.better) for name, m in METRICS.items()}
+
+
+def test_every_command_and_option_is_explained() -> None:
+    text = (ROOT / "docs" / "commands.md").read_text()
+    for name, command in vars(typer.main.get_command(app))["commands"].items():
+        options = [o for p in command.params for o in p.opts if o.startswith("--")]
+        assert [word for word in (f"`{name}`", *options) if word not in text] == []
+
+
+@pytest.mark.parametrize("heading", HEADINGS)
+def test_every_key_of_a_protocol_is_explained(heading: str) -> None:
+    rows = table_under(heading, document="protocol.md")
+    fields = HEADINGS[heading].model_fields.items()
+    expected = [[f"`{key}`", default_of(key, field), values_of(field)] for key, field in fields]
+    assert [row[:3] for row in rows] == expected
+    assert all(row[3] for row in rows)
+
+
+def test_every_part_of_a_protocol_has_a_table() -> None:
+    classes = [value for value in vars(keys).values() if isinstance(value, type)]
+    models = [m for m in classes if issubclass(m, BaseModel) and not m.__name__.startswith("_")]
+    assert set(HEADINGS.values()) == set(models) - {BaseModel}
+
+
+def table_under(heading: str, *, document: str) -> list[list[str]]:
+    """The cells of the first table after a heading, without its head."""
+    section = (ROOT / "docs" / document).read_text().split(f"\n{heading}\n")[1].split("\n#")[0]
+    lines = [line for line in section.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+def default_of(key: str, field: FieldInfo) -> str:
+    default = field.get_default(call_default_factory=True)
+    if field.is_required() or default == FINDINGS:
+        return "the 14" if default == FINDINGS else "needed"
+    if isinstance(default, BaseModel):
+        return f"`[{key}]`"
+    text = {"True": "true", "False": "false", "()": "[]"}.get(str(default), str(default))
+    return f'`"{default}"`' if isinstance(default, str) else f"`{text}`"
+
+
+def values_of(field: FieldInfo) -> str:
+    """What a key accepts: its choices, its pattern or its bounds."""
+    if get_origin(field.annotation) is Literal:
+        return ", ".join(f'`"{choice}"`' for choice in get_args(field.annotation))
+    signs = [(s, getattr(m, n)) for m in field.metadata for n, s in BOUNDS.items() if hasattr(m, n)]
+    patterns = [f"`{m.pattern}`" for m in field.metadata if hasattr(m, "pattern")]
+    return ", ".join([*patterns, *(f"{sign} {limit:g}" for sign, limit in signs)]) or NOTHING
+
+
+COMMANDS = {
+    "make": find_targets,
+    "lucency": lambda words: lucency(*words),
+    "accelerate": run_launched,
+}

@@ -1,0 +1,86 @@
+"""Prediction does not depend on how films come: batch, order, cache or disk."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from lucency.data.film import prepare_film, read_grey
+from lucency.learn import predict as predict_module
+from lucency.learn.feed import Films
+from lucency.learn.job import UNIT
+from lucency.learn.predict import forward, predict, predict_files
+from lucency.learn.zoo import Classifier, build
+from lucency.values import Preparation
+from toys import FINDINGS, toy_films, toy_plan
+
+
+def classifier(preparation: Preparation) -> Classifier:
+    torch.manual_seed(0)
+    return Classifier(
+        network=build("test_efficientnet", findings=2, mean_std=UNIT).eval(),
+        name="test_efficientnet",
+        findings=FINDINGS,
+        preparation=preparation,
+        mean=UNIT[0],
+        std=UNIT[1],
+        protocol={},
+        provenance="none",
+        split="toys",
+        device="cpu",
+    )
+
+
+def test_neither_batch_nor_order_matters(monkeypatch: pytest.MonkeyPatch) -> None:
+    films = toy_films(20)
+    plan, network = toy_plan(films), classifier(films.preparation).network
+    cpu = torch.device("cpu")
+    whole, feature = forward(network, films=Films(prepared=films, plan=plan), device=cpu)
+    order = np.random.default_rng(0).permutation(20)
+    monkeypatch.setattr(predict_module, "BATCH", 3)
+    shuffled = Films(prepared=films, plan=plan.take(order))
+    other, features = forward(network, films=shuffled, device=cpu)
+    np.testing.assert_allclose(other, whole[order], atol=1e-5)
+    np.testing.assert_allclose(features, feature[order], atol=1e-5)
+    assert whole.std() > 0
+
+
+def test_predictions_carry_names_labels_and_parts() -> None:
+    films = toy_films(20)
+    plan = toy_plan(films)
+    seen = plan.take(plan.part != "train")
+    found = predict(classifier(films.preparation), prepared=films, plan=seen)
+    assert found.image.tolist() == films.manifest.image[seen.row].tolist()
+    assert np.array_equal(found.label, films.manifest.label[seen.row])
+    assert set(found.part) == {"val", "test"}
+    assert found.feature.shape == (len(seen), 256)
+
+
+def test_findings_in_another_order_are_refused() -> None:
+    films = toy_films(20)
+    network = classifier(films.preparation)
+    swapped = Classifier(**{**network.__dict__, "findings": FINDINGS[::-1]})
+    with pytest.raises(ValueError, match="same order"):
+        predict(swapped, prepared=films, plan=toy_plan(films))
+
+
+def test_a_film_on_disk_gets_what_its_cache_row_gets(tmp_path: Path) -> None:
+    """No skew between training and serving: same bytes, same probability."""
+    preparation = Preparation(size=48, brightness=5)
+    grey = np.random.default_rng(0).integers(0, 256, (200, 160), dtype=np.uint8)
+    file = tmp_path / "film.png"
+    cv2.imwrite(str(file), grey)
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"not a film")
+    made = classifier(preparation)
+    table, rejected = predict_files(made, files=[file, broken, file])
+    cached = torch.from_numpy(prepare_film(read_grey(file), preparation=preparation))[None]
+    with torch.inference_mode():
+        expected = torch.sigmoid(made.network(cached))[0].numpy()
+    for row in table[list(FINDINGS)].to_numpy():
+        np.testing.assert_allclose(row, expected, atol=1e-6)
+    assert table["film"].tolist() == [str(file)] * 2
+    assert rejected["film"].tolist() == [str(broken)]
+    assert rejected["reason"].iloc[0]
