@@ -78,7 +78,7 @@ def _imbalance(prepared: Prepared, plan: Plan) -> tuple[Imbalance, Imbalance]:
 
 
 def _counts(before: Imbalance, after: Imbalance) -> pd.DataFrame:
-    table = before.per_finding[["finding"]].copy()
+    table = pd.DataFrame({"finding": before.per_finding["finding"]})
     for name, found in (("before", before), ("after", after)):
         table[name] = found.per_finding["count"].to_numpy()
     for name, found in (("before", before), ("after", after)):

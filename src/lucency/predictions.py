@@ -56,7 +56,7 @@ class Predictions:
 def save_predictions(predictions: Predictions, file: Path) -> None:
     """Write one compressed .npz that holds no Python objects."""
     arrays = {name: np.asarray(getattr(predictions, name)) for name in _PREDICTED}
-    np.savez_compressed(file, **arrays)
+    np.savez_compressed(file, allow_pickle=False, **arrays)
 
 
 def load_predictions(file: Path) -> Predictions:

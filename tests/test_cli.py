@@ -1,0 +1,209 @@
+"""The command line: one clear line and status 2 for what people can mend, and help that stays."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from lucency.cli import app, main
+from lucency.protocol import protocol_text, read_protocol
+from lucency.service import ANSWERS
+
+GOLDEN = Path(__file__).parent / "golden" / "help"
+PLAIN = {"COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb"}
+PROTOCOL = """
+name = "tiny"
+[data]
+films = 20
+size = 64
+[preparation]
+size = 32
+[[network]]
+name = "test_resnet"
+"""
+COMMANDS = typer.main.get_command(app).commands  # pyright: ignore[reportAttributeAccessIssue]
+Typed = Callable[..., "Said"]
+
+
+class Said(NamedTuple):
+    status: int
+    out: str
+    err: list[str]
+
+
+@pytest.fixture
+def lucency(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Typed:
+    """Return a function that types `lucency …` in a folder that holds tiny.toml."""
+    (tmp_path / "tiny.toml").write_text(PROTOCOL)
+    monkeypatch.chdir(tmp_path)
+
+    def typed(*words: str) -> Said:
+        monkeypatch.setattr(sys, "argv", ["lucency", *words])
+        with pytest.raises(SystemExit) as end:
+            main()
+        out, err = capsys.readouterr()
+        return Said(int(end.value.code or 0), out, err.splitlines())
+
+    return typed
+
+
+RUN = ("run", "tiny.toml", "--out", "out")
+MISTAKES = {
+    "misspelt key": ((*RUN, "--set", "training.epoch=3"), "unknown key; nearest is 'epochs'"),
+    "impossible value": ((*RUN, "--set", "training.batch=0"), "training.batch: Input should be"),
+    "wrong type": ((*RUN, "--set", "training.batch=[1]"), "training.batch: Input should be"),
+    "network's key": ((*RUN, "--set", "network.0.training.epoch=3"), "nearest is 'epochs'"),
+    "no such entry": ((*RUN, "--set", "network.1.name=x"), "found a list of 1, counted from 0"),
+    "below a word": ((*RUN, "--set", "name.x=y"), "no such key, found tiny"),
+    "no value": ((*RUN, "--set", "name"), "expected key=value"),
+    "no protocol": (("run", "tinny.toml", "--out", "out"), "tinny.toml: no such protocol"),
+    "folder as protocol": (("run", ".", "--out", "out"), "no such protocol"),
+    "unknown finding": ((*RUN, "--set", 'findings=["Massa"]'), "nearest is 'Mass'"),
+    "no root": ((*RUN, "--set", "data.source=nih"), "data.root is '', which is no folder"),
+    "no csv labels": (
+        (*RUN, "--set", "data.source=csv", "--set", "data.root=."),
+        "data.labels: found '', expected the name of a table",
+    ),
+    "no label file": (
+        (*RUN, "--set", "data.source=nih", "--set", "data.root=."),
+        "no label file in .: expected Data_Entry_2017_v2020.csv",
+    ),
+    "no run": (("predict", "absent"), "absent holds no run: expected the --out folder"),
+    "no network": (("predict", ".", "a.png"), ". holds no trained network"),
+    "options for films": (("predict", ".", "--csv", "x.csv"), "found no FILM"),
+    "place taken": (("run", "tiny.toml", "--out", "."), "is not empty and holds no run"),
+    "out is a file": (("run", "tiny.toml", "--out", "tiny.toml"), "tiny.toml"),
+    "small phantom": (("phantom", "--out", "out", "--size", "3"), "size is 3 pixels"),
+    "share of phantoms": (("phantom", "--out", "out", "--shortcut", "2"), "shortcut is 2"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_line_and_status_2(lucency: Typed, mistake: str):
+    words, message = MISTAKES[mistake]
+    said = lucency(*words)
+    assert said.status == 2
+    assert said.out == ""
+    assert len(said.err) == 1, said.err
+    assert said.err[0].startswith("lucency: ")
+    assert message in said.err[0]
+
+
+@pytest.mark.parametrize("command", ["train", "run"])
+def test_an_unknown_network_is_refused_before_any_work(lucency: Typed, command: str):
+    said = lucency(command, *RUN[1:], "--set", "network.0.name=densnet121")
+    assert said.status == 2
+    assert len(said.err) == 1
+    assert said.err[0].endswith("nearest is 'densenet121'")
+    assert [file.name for file in Path("out").iterdir()] == ["protocol.toml"]
+
+
+def test_a_mistake_before_any_work_may_be_put_right_in_the_same_folder(lucency: Typed):
+    csv = ("--set", "data.source=csv", "--set", "data.root=.")
+    assert lucency("split", *RUN[1:], "--set", "data.source=nih").status == 2
+    assert lucency("split", *RUN[1:], *csv).status == 2
+    assert Path("out/manifest.partial").exists()
+    said = lucency("prepare", *RUN[1:], "--workers", "1", "--json")
+    assert said.status == 0, said.err
+    assert json.loads(said.out) == {"films": 20, "rejected": 0, "folder": "out/prepared"}
+
+
+def test_a_finished_run_refuses_another_protocol_and_loses_nothing(lucency: Typed, tmp_path: Path):
+    out = tmp_path / "out"
+    (out / "report").mkdir(parents=True)
+    (out / "report" / "report.html").write_text("done")
+    (out / "protocol.toml").write_text(protocol_text(read_protocol(tmp_path / "tiny.toml")))
+    before = {file: file.read_bytes() for file in out.rglob("*.*")}
+    changes = ("--set", "training.epochs=9", "--set", "network.0.name=alexnet")
+    said = lucency("report", *RUN[1:], *changes)
+    assert (said.status, len(said.err)) == (2, 1)
+    assert "training.epochs: was 10, now 9" in said.err[0]
+    assert "network.0.name: was test_resnet, now alexnet" in said.err[0]
+    assert before == {file: file.read_bytes() for file in out.rglob("*.*")}
+
+
+def test_usage_errors_have_status_2_and_name_the_word(lucency: Typed):
+    for words in (("run", "tiny.toml"), ("rnu",), ("phantom", "--films", "x", "--out", "y")):
+        said = lucency(*words)
+        assert said.status == 2
+        assert any(word in "\n".join(said.err) for word in ("--out", "rnu", "--films"))
+
+
+def test_several_lines_become_one_and_a_traceback_is_there_for_who_wants_it(
+    lucency: Typed, monkeypatch: pytest.MonkeyPatch
+):
+    def fail(*_: object, **__: object) -> None:
+        raise ValueError("first line\n  second line\n")
+
+    monkeypatch.setattr("lucency.protocol.read_protocol", fail)
+    assert lucency(*RUN).err == ["lucency: first line second line"]
+    monkeypatch.setenv("LUCENCY_TRACEBACK", "1")
+    monkeypatch.setattr(sys, "argv", ["lucency", *RUN])
+    with pytest.raises(ValueError, match="second line"):
+        main()
+
+
+def test_our_own_mistakes_are_not_dressed_up(lucency: Typed, monkeypatch: pytest.MonkeyPatch):
+    def fail(*_: object, **__: object) -> None:
+        raise AssertionError("ours")
+
+    monkeypatch.setattr("lucency.protocol.read_protocol", fail)
+    monkeypatch.setattr(sys, "argv", ["lucency", *RUN])
+    with pytest.raises(AssertionError, match="ours"):
+        main()
+
+
+def test_ctrl_c_is_one_line_and_the_same_command_goes_on(tmp_path: Path):
+    words = [sys.executable, "-m", "lucency", "phantom", "--films", "2000", "--size", "512"]
+    process = subprocess.Popen(
+        [*words, "--workers", "1", "--out", str(tmp_path / "out")],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    images = tmp_path / "out.partial" / "images"
+    ends = time.monotonic() + 60
+    while not images.exists() or not any(images.iterdir()):
+        assert time.monotonic() < ends
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert err.splitlines() == ["lucency: stopped; the same command goes on from here"]
+    assert not (tmp_path / "out").exists()
+
+
+def test_every_stage_is_a_command_and_has_an_answer():
+    from lucency.run import STAGES
+
+    assert set(STAGES) == set(ANSWERS)
+    assert set(COMMANDS) == {*STAGES, "run", "phantom"}
+
+
+@pytest.mark.parametrize("command", ["lucency", *COMMANDS])
+def test_help_is_as_agreed(command: str):
+    """LUCENCY_GOLDEN=write pytest tests/test_cli.py writes the help anew; read the difference."""
+    words = ["--help"] if command == "lucency" else [command, "--help"]
+    said = CliRunner().invoke(app, words, prog_name="lucency", env=PLAIN)
+    assert said.exit_code == 0
+    text = "\n".join(line.rstrip() for line in said.output.strip().splitlines()) + "\n"
+    file = GOLDEN / f"{command}.txt"
+    if os.environ.get("LUCENCY_GOLDEN") == "write":
+        GOLDEN.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    assert text == file.read_text()
+
+
+def test_no_help_is_kept_of_a_command_that_is_gone():
+    assert {file.stem for file in GOLDEN.glob("*.txt")} == {"lucency", *COMMANDS}

@@ -1,0 +1,80 @@
+"""Progress: plain lines where nobody watches, a bar on a terminal, silence from other ranks."""
+
+import io
+import re
+import sys
+
+import pytest
+
+from lucency import progress as module
+from lucency.progress import progress, say
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
+def test_plain_lines_are_few_and_say_rate_and_time_left(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+):
+    with progress("Preparing", unit="films") as advance:
+        for done in range(0, 1001, 10):
+            advance(done, 1000, "loss 0.5")
+            clock.now += 1
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "Preparing: 150 of 1,000 films, 10.0 a second, 1 min 25 s left, loss 0.5"
+    assert lines[-1] == "Preparing: 1,000 of 1,000 films, 10.0 a second, loss 0.5"
+    assert len(lines) == 7
+
+
+def test_work_that_was_found_done_does_not_count_as_speed(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+):
+    with progress("Preparing", unit="films") as advance:
+        advance(900, 1000)
+        clock.now += 20
+        advance(940, 1000)
+    line = "Preparing: 940 of 1,000 films, 2.0 a second, 30 s left\n"
+    assert capsys.readouterr().err == line
+
+
+def test_other_ranks_are_silent(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("RANK", "1")
+    with progress("Preparing", unit="films") as advance:
+        advance(1, 1)
+    say("hello")
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch):
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    with progress("Preparing", unit="films") as advance:
+        advance(0, 20)
+        advance(20, 20, "loss 0.5")
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal.getvalue())
+    assert "Preparing" in shown
+    assert "20/20 films" in shown
+    assert "films/s" in shown
+    assert "loss 0.5" in shown
+
+
+def test_what_goes_wrong_inside_comes_out():
+    with pytest.raises(KeyError, match="inside"), progress("Preparing", unit="films"):
+        raise KeyError("inside")

@@ -1,0 +1,171 @@
+"""Protocols: every file reads, text and protocol are one, and a wrong choice is one clear line."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lucency.protocol import Network, Protocol, parse_protocol, protocol_text, read_protocol
+from lucency.values import FINDINGS
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALLEST = 'name = "small"\n[[network]]\nname = "densenet121"\n'
+FULL = """
+name = "full"
+findings = ["Mass", "Edema", "No Finding"]
+[data]
+source = "csv"
+label_noise = 1e-12
+[balance]
+method = "cap-and-copy"
+cap = [{ finding = "Mass", films = 0 }, { finding = "No Finding", films = 5000 }]
+[[balance.copy_plan]]
+finding = "Edema"
+copies = 26
+sharpen = 0.3
+[[network]]
+name = "alexnet"
+training = { learning_rate = 1e-4, optimizer = "sgd" }
+[[network]]
+name = "other"
+weights = "file.pth"
+provenance = "ImageNet"
+"""
+TEXT = st.text(st.characters(exclude_categories=("Cs",)))
+
+
+def read(folder: Path, text: str, *changes: str) -> Protocol:
+    file = folder / "protocol.toml"
+    file.write_text(text, encoding="utf-8")
+    return read_protocol(file, changes=changes)
+
+
+def reread(protocol: Protocol, folder: Path) -> Protocol:
+    return read(folder, protocol_text(protocol))
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "protocols").glob("*.toml")), ids=lambda f: f.stem)
+def test_every_protocol_of_the_repository_reads(file: Path, tmp_path: Path):
+    protocol = read_protocol(file)
+    assert protocol.name == file.stem
+    assert reread(protocol, tmp_path) == protocol
+
+
+def test_a_protocol_and_its_text_are_one(tmp_path: Path):
+    protocol = read(tmp_path, FULL)
+    assert reread(protocol, tmp_path) == protocol
+    assert protocol_text(reread(protocol, tmp_path)) == protocol_text(protocol)
+    assert protocol.balance.cap[1].films == 5000
+    assert protocol.training_of("alexnet").optimizer == "sgd"
+    assert protocol.training_of("other") == protocol.training
+
+
+@given(st.tuples(TEXT, TEXT), st.floats(1e-300, 10), st.floats(0, 1e300))
+@settings(max_examples=150, deadline=None)
+def test_any_text_and_number_survives(texts: tuple[str, str], rate: float, decay: float):
+    choices = {
+        "name": "any",
+        "note": texts[0],
+        "training": {"learning_rate": rate, "weight_decay": decay},
+        "network": [{"name": "n", "weights": "w", "provenance": texts[1] + "."}],
+    }
+    protocol = parse_protocol(choices, name="any")
+    read_back = parse_protocol(tomllib.loads(protocol_text(protocol)), name="any")
+    assert read_back == protocol
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("traning = {}", "traning: unknown key; nearest is 'training'"),
+        ("[training]\nepoch = 3", "training.epoch: unknown key; nearest is 'epochs'"),
+        ("[preparation]\nclahe_tile = 3", "unknown key; nearest is 'clahe_tiles'"),
+        ("[training]\nxyzzy = 3", r"training.xyzzy: unknown key$"),
+        ("[training]\nepochs = 0", "training.epochs: .*greater than or equal to 1, found 0"),
+        ("[training]\nepochs = 'three'", 'training.epochs: .*valid integer.*found "three"'),
+        ("[training]\nepochs = 2.5", "training.epochs: .*valid integer.*found 2.5"),
+        ("[training]\nlearning_rate = nan", "training.learning_rate: .*finite"),
+        ("[training]\nweight_decay = inf", "training.weight_decay: .*finite"),
+        ("[training]\noptimizer = 'adamm'", "'adam', 'adamw' or 'sgd'; nearest is 'adam'"),
+        ("[split]\ntrain = 0.9", r"split: train \+ val \+ test is 1.2, not 1"),
+        ("[balance]\nbefore_split = true", "leaks by design: it needs split.method"),
+        ("[balance]\ncap = [{ finding = 'Hernai', films = 1 }]", "'Hernai'.*nearest is 'Hernia'"),
+        ("findings = []", "findings: .*at least 1"),
+        ("name = 'Two Words'", "name: .*pattern"),
+        ("network = 'densenet121'", 'network: .*found "densenet121"'),
+        ("network = []", "network: .*at least 1"),
+        ("[[network]]\nname = 'small'\n[[network]]\nname = 'small'", "network: a name is listed"),
+        ("[[network]]\nweights = 'a.pth'\nname = 'x'", "network.0: weights from a file need"),
+        ("[[network]]\nname = 'x'\ntraining = { epoch = 1 }", "network.0.training.epoch: unknown"),
+        ("[[network]]\nname = 'x'\ntraining.epochs = 0", "network.0.training.epochs: .*found 0"),
+    ],
+)
+def test_a_wrong_choice_is_one_line_that_names_it(text: str, message: str):
+    with pytest.raises(ValueError, match=message) as refusal:
+        parse_protocol(tomllib.loads(SMALLEST) | tomllib.loads(text), name="spoilt.toml")
+    assert str(refusal.value).startswith("spoilt.toml: ")
+    assert "\n" not in str(refusal.value)
+
+
+def test_the_protocol_that_these_tests_spoil_is_good(tmp_path: Path):
+    assert read(tmp_path, SMALLEST).findings == FINDINGS
+
+
+def test_a_file_that_is_absent_or_no_toml(tmp_path: Path):
+    with pytest.raises(ValueError, match="no such protocol; see the protocols/ folder"):
+        read_protocol(tmp_path / "demo.toml")
+    with pytest.raises(ValueError, match=r"protocol.toml: not valid TOML: .* \(at line 1"):
+        read(tmp_path, "name = ?")
+    (tmp_path / "latin.toml").write_bytes(b'name = "\xe4"')
+    with pytest.raises(ValueError, match=r"latin.toml: not valid TOML: 'utf-8' codec"):
+        read_protocol(tmp_path / "latin.toml")
+
+
+@pytest.mark.parametrize(
+    ("change", "key", "value"),
+    [
+        ("training.epochs=3", "training.epochs", 3),
+        ("training.optimizer=sgd", "training.optimizer", "sgd"),
+        ('note="a = b"', "note", "a = b"),
+        ("data.root=../shared/nih", "data.root", "../shared/nih"),
+        ("split={ train = 0.8, val = 0.1, test = 0.1 }", "split.train", 0.8),
+        ('findings=["Mass"]', "findings", ("Mass",)),
+        ("network.0.name=alexnet", "network.0.name", "alexnet"),
+        ("network.0.training.epochs=7", "network.0.training", {"epochs": 7}),
+        ('network=[{ name = "mobilenetv2" }]', "network", (Network(name="mobilenetv2"),)),
+    ],
+)
+def test_a_change_arrives(tmp_path: Path, change: str, key: str, value: object):
+    place: object = read(tmp_path, SMALLEST, change)
+    for step in key.split("."):
+        place = place[int(step)] if isinstance(place, tuple) else getattr(place, step)
+    assert place == value
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("training.epochs", "expected key=value, for example training.epochs=3"),
+        ("network.1.name=alexnet", "no such key, found a list of 1, counted from 0"),
+        ("network.name=alexnet", "no such key, found a list of 1, counted from 0"),
+        ("network.x.name=alexnet", "no such key, found a list of 1, counted from 0"),
+        ("name.first=small", "no such key, found small"),
+        ("name.first.second=small", "no such key, found small"),
+        ("training.epoch=1", "training.epoch: unknown key; nearest is 'epochs'"),
+        ("network.0.nmae=alexnet", "network.0.nmae: unknown key; nearest is 'name'"),
+        ("network.0=alexnet", 'network.0: .*found "alexnet"'),
+        ("=3", "unknown key"),
+    ],
+)
+def test_a_change_of_nothing_is_one_line(tmp_path: Path, change: str, message: str):
+    with pytest.raises(ValueError, match=message) as refusal:
+        read(tmp_path, SMALLEST, change)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_protocol_is_frozen(tmp_path: Path):
+    protocol = read(tmp_path, SMALLEST)
+    with pytest.raises(ValueError, match="frozen"):
+        setattr(protocol.training, "epochs", 3)  # noqa: B010

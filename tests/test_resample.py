@@ -1,0 +1,203 @@
+"""Resamplers, against the published study's numbers on the real label table."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pytest
+
+from lucency.balance.measures import measure
+from lucency.balance.resample import RESAMPLERS, plan_parts
+from lucency.data.nih import read_nih
+from lucency.protocol import Balance, Cap, Copy
+from lucency.values import FINDINGS, NO_FINDING, Plan
+
+ALL = (*FINDINGS, NO_FINDING)
+# "Research on Chest X-Rays" (2025), its notebooks: finding, films (0: all), copies, sharpening
+COPIED = (
+    ("Hernia", 0, 26, 1.0),
+    ("Pneumonia", 0, 5, 1.0),
+    ("Fibrosis", 0, 2, 1.0),
+    ("Edema", 0, 1, 1.0),
+    ("Emphysema", 0, 1, 1.0),
+    ("Cardiomegaly", 1300, 2, 0.5),
+    ("Pleural_Thickening", 1000, 2, 0.4),
+    ("Consolidation", 500, 2, 0.3),
+)
+PUBLISHED_SOURCES = {"Hernia": 182, "Pneumonia": 853, "Fibrosis": 1506, "Edema": 2191}
+CAPPED = ("No Finding", "Infiltration", "Effusion", "Atelectasis")
+CAPPED_AFTER = ("Atelectasis", "Effusion")
+
+
+def study(caps: int = 4, copies: int = 8, after: int = 2, seed: int = 0) -> Balance:
+    """Return the study's plan, so many steps of each kind."""
+    return Balance(
+        method="cap-and-copy",
+        cap=tuple(Cap(finding=name, films=5000) for name in CAPPED[:caps]),
+        copy_plan=tuple(
+            Copy(finding=name, films=films, copies=times, sharpen=sharpen)
+            for name, films, times, sharpen in COPIED[:copies]
+        ),
+        cap_after=tuple(Cap(finding=name, films=5000) for name in CAPPED_AFTER[:after]),
+        seed=seed,
+    )
+
+
+@pytest.fixture(scope="module")
+def label(shared: Path) -> np.ndarray:
+    return read_nih(shared / "nih", findings=ALL).label
+
+
+def resampled(label: np.ndarray, choices: Balance) -> Plan:
+    return RESAMPLERS[choices.method](label, findings=ALL, choices=choices)
+
+
+def invented(films: int = 300, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return (rng.random((films, len(ALL))) < np.linspace(0.4, 0.05, len(ALL))).astype(np.float32)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_forced_totals_of_undersampling(label: np.ndarray, seed: int):
+    for caps, total in ((1, 56_759), (2, 41_865)):
+        assert len(resampled(label, study(caps, 0, 0, seed))) == total
+    third = label[resampled(label, study(3, 0, 0, seed)).row]
+    assert third[:, ALL.index("Effusion")].sum() == 5000
+    assert len(resampled(label, study(3, 0, 0, seed))) == pytest.approx(36_569, abs=150)
+    fourth = label[resampled(label, study(4, 0, 0, seed)).row]
+    assert len(fourth) == pytest.approx(33_638, abs=250)
+    assert fourth[:, ALL.index("Hernia")].sum() == pytest.approx(182, abs=20)
+    assert fourth[:, ALL.index("Pneumonia")].sum() == pytest.approx(827, abs=60)
+
+
+def test_every_step_of_copying(label: np.ndarray):
+    """Each class adds its number of copies of every film that carries it, earlier copies too."""
+    before = resampled(label, study(4, 0, 0))
+    for step, (name, films, copies, _) in enumerate(COPIED, start=1):
+        after = resampled(label, study(4, step, 0))
+        carried = int(label[before.row, ALL.index(name)].sum())
+        assert len(after) - len(before) == (films or carried) * copies
+        if name in PUBLISHED_SOURCES:
+            assert carried == pytest.approx(PUBLISHED_SOURCES[name], rel=0.08)
+        added = after.take(np.arange(len(before), len(after)))
+        assert (label[added.row, ALL.index(name)] == 1).all()
+        assert (added.copy > 0).all()
+        before = after
+
+
+def test_the_imbalance_that_the_study_ends_with(label: np.ndarray):
+    """The study drew once, unseeded; six draws of ours stand around its numbers."""
+    assert measure(label, names=ALL).summary["mean_ir"] == pytest.approx(32.78, abs=0.005)
+    plans = [resampled(label, study(seed=seed)) for seed in range(6)]
+    mean_ir = [measure(label[plan.row], names=ALL).summary["mean_ir"] for plan in plans]
+    assert 1.19 <= np.mean(mean_ir) <= 1.23
+    assert min(mean_ir) <= 1.21 <= max(mean_ir)
+    assert np.mean([len(plan) for plan in plans]) == pytest.approx(51_382, rel=0.01)
+    copied = [resampled(label, study(seed=seed, after=0)).copy for seed in range(6)]
+    assert np.mean([(copy > 0).sum() for copy in copied]) == pytest.approx(22_015, rel=0.02)
+
+
+def test_every_copy_has_a_number_a_source_and_its_source_s_changes(label: np.ndarray):
+    plan = resampled(label, study(after=0))  # nothing is dropped after copying: parents remain
+    assert len({*zip(plan.row.tolist(), plan.copy.tolist(), strict=True)}) == len(plan)
+    transforms = dict(zip(zip(plan.row, plan.copy, strict=True), plan.transform, strict=True))
+    chained = 0
+    for (row, copy), transform in transforms.items():
+        if not copy:
+            assert transform == ""
+            continue
+        *parent, own = transform.split(">")
+        name, number = own.split("#")
+        assert number == str(copy)
+        assert name in {f"reference@{sharpen:g}" for *_, sharpen in COPIED}
+        source = int(parent[-1].split("#")[1]) if parent else 0
+        assert transforms[row, source] == ">".join(parent)
+        chained += bool(parent)
+    assert chained > 1000
+
+
+def test_the_seed_decides(label: np.ndarray):
+    one, same, other = (resampled(label, study(seed=seed)) for seed in (3, 3, 4))
+    for name in Plan.__dataclass_fields__:
+        np.testing.assert_array_equal(getattr(one, name), getattr(same, name))
+    assert one.row.tolist() != other.row.tolist()
+
+
+def test_every_method_of_a_protocol_has_a_resampler():
+    assert set(RESAMPLERS) == set(get_args(Balance.model_fields["method"].annotation))
+    assert set(RESAMPLERS) == set(SMALL)
+
+
+@pytest.mark.parametrize("method", RESAMPLERS)
+def test_only_training_rows_are_resampled(method: str, monkeypatch: pytest.MonkeyPatch):
+    label = invented()
+    part = np.random.default_rng(1).choice(["train", "val", "test"], len(label), p=[0.6, 0.2, 0.2])
+    label[part != "train"] = np.nan
+    monkeypatch.setitem(RESAMPLERS, method, refusing_nan(RESAMPLERS[method]))
+    plan = plan_parts(label, part=part, findings=ALL, choices=SMALL[method])
+    assert (plan.part == part[plan.row]).all()
+    held_out = plan.take(plan.part != "train")
+    assert sorted(held_out.row) == np.flatnonzero(part != "train").tolist()
+    assert (held_out.copy == 0).all()
+    with pytest.raises(AssertionError, match="held-out"):
+        plan_parts(label, part=np.full(len(label), "train"), findings=ALL, choices=SMALL[method])
+
+
+@pytest.mark.parametrize("method", RESAMPLERS)
+def test_what_every_resampler_holds(method: str):
+    label = invented()
+    shown, choices = label.copy(), SMALL[method]
+    plan, again = resampled(label, choices), resampled(label, choices)
+    np.testing.assert_array_equal(label, shown)
+    np.testing.assert_array_equal(plan.row, again.row)
+    np.testing.assert_array_equal(plan.transform, again.transform)
+    assert plan.weight.shape == (len(plan), len(ALL))
+    assert ((plan.row >= 0) & (plan.row < len(label))).all()
+    assert len({*zip(plan.row, plan.copy, strict=True)}) == len(plan)
+    rare = ALL.index("Hernia")
+    assert label[plan.row, rare].sum() >= label[:, rare].sum()
+    assert set(plan.row[plan.copy > 0]) <= set(plan.row[plan.copy == 0])
+
+
+def test_no_finding_is_where_nothing_is_found_even_when_it_is_no_output():
+    label = invented()[:, : len(FINDINGS)]
+    choices = Balance(method="cap-and-copy", cap=(Cap(finding=NO_FINDING, films=0),))
+    plan = RESAMPLERS["cap-and-copy"](label, findings=FINDINGS, choices=choices)
+    assert plan.row.tolist() == np.flatnonzero(label.any(axis=1)).tolist()
+
+
+def test_a_cap_above_what_is_there_drops_nothing_and_zero_drops_all():
+    label = invented()
+    for films, kept in ((10_000, len(label)), (0, int((label[:, 0] == 0).sum()))):
+        cap = (Cap(finding=ALL[0], films=films),)
+        assert len(resampled(label, Balance(method="cap-and-copy", cap=cap))) == kept
+
+
+def test_impossible_plans_are_refused():
+    few = (Copy(finding="Hernia", films=5000, copies=1),)
+    with pytest.raises(ValueError, match=r"wants 5000 films of Hernia, but only .* are there"):
+        resampled(invented(), Balance(method="cap-and-copy", copy_plan=few))
+    unknown = (Cap(finding="Hernai", films=1),)
+    with pytest.raises(ValueError, match="balance names 'Hernai'; expected one of"):
+        resampled(invented(), Balance(method="cap-and-copy", cap=unknown))
+
+
+def refusing_nan(resampler: Callable[..., Plan]) -> Callable[..., Plan]:
+    """Return a resampler that fails when it is shown a film of NaN, here the held-out ones."""
+
+    def spy(label: np.ndarray, **choices: object) -> Plan:
+        assert not np.isnan(label).any(), "a held-out film was shown"
+        return resampler(label, **choices)
+
+    return spy
+
+
+SMALL = {
+    "none": Balance(),
+    "cap-and-copy": Balance(
+        method="cap-and-copy",
+        cap=(Cap(finding=ALL[0], films=60),),
+        copy_plan=(Copy(finding="Hernia", copies=3), Copy(finding="Fibrosis", copies=2)),
+    ),
+}

@@ -1,0 +1,91 @@
+"""Sources as a stage: what is missing is said, what changed is noticed, nothing is drawn in vain."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from lucency.data.sources import draw_source, read_films
+from lucency.protocol import Source
+from lucency.values import Manifest
+
+FINDINGS = ("Mass",)
+TABLE = "image,patient,Mass\na,1,0\nb,1,1\nc,2,\n"
+
+
+def place(root: Path, **changes: object) -> Source:
+    """Return a CSV table of three films, two of which lie in `root`."""
+    root.mkdir(exist_ok=True)
+    (root / "labels.csv").write_text(TABLE)
+    for name in "ab":
+        cv2.imwrite(str(root / f"{name}.png"), np.zeros((40, 40), np.uint8))
+    choices = {"source": "csv", "labels": "labels.csv", "root": str(root), "allow_missing": True}
+    return Source.model_validate(choices | changes)
+
+
+def read(source: Source, out: Path) -> Manifest:
+    return read_films(source, findings=FINDINGS, out=out / "manifest")
+
+
+def test_missing_films_are_left_out_counted_and_listed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    films = read(place(tmp_path / "films"), tmp_path)
+    assert films.image.tolist() == ["a", "b"]
+    assert (tmp_path / "manifest" / "missing.csv").read_text() == "image\nc\n"
+    assert capsys.readouterr().err == "Films: labels.csv: 3 films; 1 of them not on disk\n"
+
+
+def test_missing_films_stop_a_protocol_that_does_not_allow_them(tmp_path: Path):
+    with pytest.raises(ValueError, match=r"1 of 3 films are not below .*\(c, …\): expected all"):
+        read(place(tmp_path / "films", allow_missing=False), tmp_path)
+    assert not (tmp_path / "manifest").exists()
+    assert len(read(place(tmp_path / "films"), tmp_path)) == 2
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_films_that_are_all_missing_are_refused(tmp_path: Path, missing: bool):
+    source = place(tmp_path / "films", allow_missing=missing)
+    for name in "ab":
+        (tmp_path / "films" / f"{name}.png").unlink()
+    with pytest.raises(ValueError, match="none of the 3 films lies below"):
+        read(source, tmp_path)
+
+
+@pytest.mark.parametrize("root", ["", "absent"])
+def test_a_root_that_is_no_folder_is_refused(tmp_path: Path, root: str):
+    with pytest.raises(ValueError, match=f"data.root is '{root}', which is no folder"):
+        read(Source(source="nih", root=root), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("labels", ["labels.csv", "tables/labels.tsv", "absolute"])
+def test_a_changed_table_is_noticed_wherever_it_lies(tmp_path: Path, labels: str):
+    source = place(tmp_path / "films")
+    table = tmp_path / "films" / labels if labels != "absolute" else tmp_path / "elsewhere.csv"
+    table.parent.mkdir(exist_ok=True)
+    table.write_text(TABLE)
+    source = source.model_copy(update={"labels": str(table) if labels == "absolute" else labels})
+    read(source, tmp_path)
+    assert len(read(source, tmp_path)) == 2
+    table.write_text(TABLE.replace("b,1,1", "b,1,0"))
+    with pytest.raises(ValueError, match="made from other inputs"):
+        read(source, tmp_path)
+
+
+def test_phantoms_are_drawn_and_other_films_are_where_they_are(tmp_path: Path):
+    choices = Source(films=20, size=64, seed=2)
+    drawn = draw_source(choices, findings=FINDINGS, out=tmp_path / "phantom", workers=1)
+    assert drawn == choices.model_copy(update={"root": str(tmp_path / "phantom")})
+    assert len(list((tmp_path / "phantom" / "images").glob("*.png"))) == 20
+    assert len(read(drawn, tmp_path)) == 20
+    table = place(tmp_path / "films")
+    assert draw_source(table, findings=FINDINGS, out=tmp_path / "none", workers=1) is table
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_finding_that_phantoms_lack_is_refused_before_any_is_drawn(tmp_path: Path):
+    with pytest.raises(ValueError, match="finding 'Massa' is unknown; nearest is 'Mass'"):
+        draw_source(Source(), findings=("Edema", "Massa"), out=tmp_path / "phantom", workers=1)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,239 @@
+"""Values: what is saved is what is loaded, what does not fit is refused, nothing is edited."""
+
+import dataclasses
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import jaxtyping
+import numpy as np
+import pandas as pd
+import pydantic
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lucency.data.nih import read_nih
+from lucency.values import (
+    PARTS,
+    Manifest,
+    Plan,
+    Preparation,
+    Prepared,
+    empty_boxes,
+    load_manifest,
+    load_plan,
+    load_prepared,
+    save_manifest,
+    save_plan,
+    save_prepared_tables,
+)
+
+AWKWARD = ("", "NA", "nan", "None", "null", "007", "1e3", " x ", 'a,"b"', "ä/胸.png", "two\nlines")
+LETTERS = st.characters(exclude_categories=("Cs", "Cc"))
+TEXT = st.sampled_from(AWKWARD) | st.text(LETTERS, max_size=8)
+NUMBER = st.floats(width=64, allow_infinity=False)
+FINDINGS = ("Mass", "Edema")
+
+
+@st.composite
+def manifest_fields(draw: st.DrawFn) -> dict[str, object]:
+    image = draw(st.lists(TEXT, min_size=1, max_size=6, unique=True))
+    films = len(image)
+
+    def column(values: st.SearchStrategy) -> list:
+        return draw(st.lists(values, min_size=films, max_size=films))
+
+    label = column(st.tuples(*[st.sampled_from([0, 1, np.nan])] * 2))
+    facts = {"age": column(NUMBER), "sex": column(TEXT), "path": column(TEXT)}
+    facts |= {"follow_up": column(st.integers(0, 10**9))}
+    share = st.floats(0, 1)
+    rows = st.tuples(st.sampled_from(image), st.sampled_from(FINDINGS), share, share, share, share)
+    boxes = draw(st.lists(rows, max_size=4))
+    return {
+        "findings": FINDINGS,
+        "image": np.array(image, dtype=str),
+        "patient": np.array(column(st.integers(0, 2**63 - 1)), dtype=np.int64),
+        "label": np.array(label, dtype=np.float32),
+        "facts": pd.DataFrame(facts),
+        "boxes": pd.DataFrame(boxes, columns=empty_boxes().columns),
+        "origin": draw(TEXT),
+    }
+
+
+@st.composite
+def plan_fields(draw: st.DrawFn, films: int) -> dict[str, np.ndarray]:
+    entries = draw(st.integers(1, 8))
+    copy = np.array(draw(st.lists(st.integers(0, 3), min_size=entries, max_size=entries)))
+    row = draw(st.lists(st.integers(0, films - 1), min_size=entries, max_size=entries))
+    part = draw(st.lists(st.sampled_from(PARTS), min_size=entries, max_size=entries))
+    weight = draw(st.lists(st.floats(0, 9, width=32), min_size=entries, max_size=entries))
+    return {
+        "row": np.array(row),
+        "copy": copy,
+        "transform": np.where(copy > 0, "reference@0.5#1>reference@1#2", ""),
+        "part": np.array(part),
+        "weight": np.repeat(np.array(weight, dtype=np.float32)[:, None], 2, axis=1),
+    }
+
+
+def assert_same(one: Manifest, other: Manifest) -> None:
+    assert (one.findings, one.origin) == (other.findings, other.origin)
+    for name in ("image", "patient", "label"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+    for name in ("facts", "boxes"):
+        pd.testing.assert_frame_equal(getattr(one, name), getattr(other, name), check_dtype=False)
+
+
+def films(**changes: object) -> Manifest:
+    """Return three films of two patients, with a box each."""
+    image = np.array(["a", "b", "c"])
+    boxes = pd.DataFrame({"image": image, "finding": "Mass", "x": 0.1, "y": 0.2, "w": 0.3, "h": 0})
+    fields = {
+        "findings": FINDINGS,
+        "image": image,
+        "patient": np.array([1, 1, 2]),
+        "label": np.array([[0, 1], [np.nan, 0], [1, 1]], dtype=np.float32),
+        "facts": pd.DataFrame({"age": [1.0, 2.0, 3.0]}),
+        "boxes": boxes,
+        "origin": "invented",
+    }
+    return Manifest(**(fields | changes))
+
+
+def plan(**changes: object) -> Plan:
+    """Return an original, its copy, and a film to test on."""
+    fields = {
+        "row": np.array([0, 0, 1]),
+        "copy": np.array([0, 1, 0]),
+        "transform": np.array(["", "reference@1#1", ""]),
+        "part": np.array(["train", "train", "test"]),
+        "weight": np.ones((3, 2), dtype=np.float32),
+    }
+    return Plan(**(fields | changes))
+
+
+@given(manifest_fields())
+@settings(max_examples=60, deadline=None)
+def test_a_manifest_is_loaded_as_it_was_saved(fields: dict):
+    manifest = Manifest(**fields)
+    with tempfile.TemporaryDirectory() as folder:
+        save_manifest(manifest, Path(folder))
+        assert_same(load_manifest(Path(folder)), manifest)
+
+
+def test_chestxray14_is_loaded_as_it_was_saved(shared: Path, tmp_path: Path):
+    films = read_nih(shared / "nih").take(np.arange(0, 112_120, 41))
+    save_manifest(films, tmp_path)
+    assert_same(load_manifest(tmp_path), films)
+
+
+@given(st.data())
+@settings(max_examples=40, deadline=None)
+def test_a_plan_is_joined_by_name_whatever_the_order_of_films(draw: st.DataObject):
+    manifest = Manifest(**draw.draw(manifest_fields()))
+    made = Plan(**draw.draw(plan_fields(len(manifest))))
+    order = np.array(draw.draw(st.permutations(range(len(manifest)))))
+    with tempfile.TemporaryDirectory() as folder:
+        save_plan(made, manifest.image, Path(folder))
+        loaded = load_plan(Path(folder), manifest.image[order])
+    np.testing.assert_array_equal(order[loaded.row], made.row)
+    for name in ("copy", "transform", "part", "weight"):
+        np.testing.assert_array_equal(getattr(loaded, name), getattr(made, name))
+
+
+def test_a_plan_of_other_films_is_refused(tmp_path: Path):
+    save_plan(plan(), np.array(["a", "b"]), tmp_path)
+    with pytest.raises(ValueError, match="a film of the plan is not in the manifest"):
+        load_plan(tmp_path, np.array(["a", "c"]))
+
+
+def test_prepared_films_are_loaded_as_they_were_saved(tmp_path: Path):
+    preparation = Preparation(size=16, order="resize-first", clahe_clip=2.5, brightness=-5)
+    pixels = np.arange(3 * 256, dtype=np.uint8).reshape(3, 16, 16)
+    rejected = pd.DataFrame({"image": ["NA"], "reason": ["zero bytes, so nothing"]})
+    saved = Prepared(manifest=films(), preparation=preparation, pixels=pixels, rejected=rejected)
+    np.save(tmp_path / "pixels.npy", pixels)
+    save_prepared_tables(saved, tmp_path)
+    loaded = load_prepared(tmp_path)
+    assert loaded.preparation == preparation
+    assert_same(loaded.manifest, saved.manifest)
+    pd.testing.assert_frame_equal(loaded.rejected, rejected)
+    np.testing.assert_array_equal(loaded.pixels, pixels)
+    assert not loaded.pixels.flags.writeable
+
+
+def test_take_keeps_everything_in_step():
+    taken = films().take(np.array([2, 0]))
+    assert taken.image.tolist() == ["c", "a"]
+    assert taken.patient.tolist() == [2, 1]
+    assert taken.facts["age"].tolist() == [3, 1]
+    assert taken.boxes["image"].tolist() == ["a", "c"]
+    np.testing.assert_array_equal(taken.label, [[1, 1], [0, 1]])
+    assert len(films()) == 3
+
+
+def test_entries_of_a_plan_are_taken_together_and_named():
+    trained = plan().take(plan().part == "train")
+    assert trained.names(np.array(["a", "b"])).tolist() == ["a", "a#1"]
+    assert trained.transform.tolist() == ["", "reference@1#1"]
+    assert trained.weight.shape == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"findings": ("Mass", "Mass")}, "a finding is named twice"),
+        ({"findings": ("Mass",)}, r"label: found \(3, 2\)"),
+        ({"image": np.array(["a", "b", "a"])}, "image 'a' is listed 2 times.*each film once"),
+        ({"patient": np.array([1, 1])}, r"patient: found \(2,\)"),
+        ({"label": np.full((3, 2), 0.5, dtype=np.float32)}, "labels must be 0, 1 or NaN"),
+        ({"label": np.zeros((2, 2), dtype=np.float32)}, r"label: found \(2, 2\)"),
+        ({"facts": pd.DataFrame({"age": [1.0]})}, "facts' rows: found 1"),
+        ({"boxes": pd.DataFrame({"image": ["a"]})}, r"box columns: found \['image'\]"),
+    ],
+)
+def test_a_manifest_that_does_not_fit_is_refused(change: dict, message: str, unchecked: None):
+    with pytest.raises(ValueError, match=message):
+        films(**change)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"row": np.array([0])}, r"row, copy, transform, part, weight: found \[1, 3, 3, 3, 3\]"),
+        ({"part": np.array(["train", "train", "exam"])}, "part: found .*exam"),
+        ({"copy": np.array([0, 0, 0])}, "copy"),
+        ({"weight": np.full((3, 2), -1, dtype=np.float32)}, "weights must not be negative"),
+    ],
+)
+def test_a_plan_that_does_not_fit_is_refused(change: dict, message: str, unchecked: None):
+    with pytest.raises(ValueError, match=message):
+        plan(**change)
+
+
+def test_pixels_of_another_size_are_refused():
+    with pytest.raises(ValueError, match=r"pixels: found \(3, 8, 8\)"):
+        Prepared(
+            manifest=films(),
+            preparation=Preparation(size=16),
+            pixels=np.zeros((3, 8, 8), dtype=np.uint8),
+            rejected=pd.DataFrame(),
+        )
+
+
+def test_values_are_frozen():
+    for value, name in ((films(), "image"), (plan(), "row")):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(value, name, np.array([]))
+    with pytest.raises(pydantic.ValidationError, match="frozen"):
+        setattr(Preparation(), "size", 32)  # noqa: B010 - a type checker would refuse the plain form
+    assert replace(films(), origin="changed").origin == "changed"
+
+
+@pytest.fixture
+def unchecked():
+    """Switch off the checks of annotations, as outside tests, so that the value's own speak."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
