@@ -23,7 +23,8 @@ RESULTS = Path(__file__).parent / "results"
 
 def films_per_second(name: str, *, mode: str, size: int, batch: int, steps: int) -> float:
     """Return the median rate of `steps` training steps on random films."""
-    from lucency.learn.device import keep_freed_memory, laid_out
+    from lucency.learn.device import laid_out
+    from lucency.memory import keep_freed_memory
 
     if mode != "plain":
         keep_freed_memory()

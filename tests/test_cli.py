@@ -58,7 +58,7 @@ def lucency(
     return typed
 
 
-RUN = ("run", "tiny.toml", "--out", "out")
+RUN = ("prepare", "tiny.toml", "--out", "out")
 MISTAKES = {
     "misspelt key": ((*RUN, "--set", "training.epoch=3"), "unknown key; nearest is 'epochs'"),
     "impossible value": ((*RUN, "--set", "training.batch=0"), "training.batch: Input should be"),
@@ -100,6 +100,7 @@ def test_a_mistake_is_one_line_and_status_2(lucency: Typed, mistake: str):
     assert message in said.err[0]
 
 
+@pytest.mark.slow  # it imports torch and timm
 @pytest.mark.parametrize("command", ["train", "run"])
 def test_an_unknown_network_is_refused_before_any_work(lucency: Typed, command: str):
     said = lucency(command, *RUN[1:], "--set", "network.0.name=densnet121")

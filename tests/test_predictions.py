@@ -4,6 +4,7 @@ import dataclasses
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import jaxtyping
 import numpy as np
@@ -20,7 +21,7 @@ FINITE = st.floats(-(2.0**100), 2.0**100, width=32)
 
 
 @st.composite
-def prediction_fields(draw: st.DrawFn) -> dict[str, object]:
+def prediction_fields(draw: st.DrawFn) -> dict[str, Any]:
     films, depth = draw(st.integers(1, 5)), draw(st.integers(0, 3))
 
     def table(values: st.SearchStrategy, columns: int) -> np.ndarray:
@@ -41,9 +42,9 @@ def prediction_fields(draw: st.DrawFn) -> dict[str, object]:
     }
 
 
-def predictions(**changes: object) -> Predictions:
+def predictions(**changes: Any) -> Predictions:
     """Return what a network said of three films."""
-    fields = {
+    fields: dict[str, Any] = {
         "network": "toy",
         "split": "0123",
         "findings": ("Mass", "Edema"),
@@ -59,7 +60,7 @@ def predictions(**changes: object) -> Predictions:
 
 @given(prediction_fields())
 @settings(max_examples=60, deadline=None)
-def test_predictions_are_loaded_as_they_were_saved(fields: dict):
+def test_predictions_are_loaded_as_they_were_saved(fields: dict[str, Any]):
     saved = Predictions(**fields)
     with tempfile.TemporaryDirectory() as folder:
         save_predictions(saved, Path(folder) / "predictions.npz")
@@ -74,8 +75,8 @@ def test_python_objects_are_neither_written_nor_read(tmp_path: Path):
     file = tmp_path / "predictions.npz"
     with pytest.raises(ValueError, match="allow_pickle"):
         save_predictions(predictions(image=np.array(["a", "b", "c"], dtype=object)), file)
-    fields = {field.name: getattr(predictions(), field.name) for field in FIELDS}
-    np.savez(file, **(fields | {"image": np.array([{}, {}, {}])}))
+    fields: dict[str, Any] = {field.name: getattr(predictions(), field.name) for field in FIELDS}
+    np.savez(file, allow_pickle=True, **(fields | {"image": np.array([{}, {}, {}])}))
     with pytest.raises(ValueError, match="allow_pickle"):
         load_predictions(file)
 
@@ -107,7 +108,9 @@ def test_a_part_is_taken_in_step():
         ({"part": np.array(["val", "test", "exam"])}, "part: found .*exam"),
     ],
 )
-def test_what_does_not_fit_is_refused(change: dict, message: str, monkeypatch: pytest.MonkeyPatch):
+def test_what_does_not_fit_is_refused(
+    change: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises(ValueError, match=message):
         predictions(**change)

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,6 +25,7 @@ INPUTS = {"training": {"epochs": 3, "rate": 1e-3}, "split": "abc"}
 KILLED = """
 import os, signal, sys
 from pathlib import Path
+from typing import Any
 from lucency.receipt import produce
 
 def write(folder):
@@ -35,6 +37,7 @@ produce(Path(sys.argv[1]), inputs={"size": 3}, write=write)
 HOLDS = """
 import sys, time
 from pathlib import Path
+from typing import Any
 from lucency.receipt import produce
 
 def write(folder):
@@ -91,7 +94,9 @@ def test_work_is_made_once_and_found_again(tmp_path: Path):
         ({**INPUTS, "training": {}}, "training.epochs: was 3, now absent"),
     ],
 )
-def test_other_inputs_are_refused_and_the_difference_named(tmp_path: Path, now: dict, named: str):
+def test_other_inputs_are_refused_and_the_difference_named(
+    tmp_path: Path, now: dict[str, Any], named: str
+):
     out = produce(tmp_path / "out", inputs=INPUTS, write=writes("done"))
     made = content(tmp_path)
     with pytest.raises(ValueError, match=named) as refusal:
@@ -104,7 +109,7 @@ def test_other_inputs_are_refused_and_the_difference_named(tmp_path: Path, now: 
 @pytest.mark.parametrize(
     ("was", "now"), [({"a": {}}, {}), ({"a": {}}, {"a": {"b": 1}}), ({"a": [{"b": 1}]}, {"a": []})]
 )
-def test_inputs_that_differ_have_a_difference(was: dict, now: dict):
+def test_inputs_that_differ_have_a_difference(was: dict[str, Any], now: dict[str, Any]):
     assert differences(was, now)
     assert differences(now, was)
     assert not differences(was, was)

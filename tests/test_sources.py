@@ -1,4 +1,4 @@
-"""Sources as a stage: what is missing is said, what changed is noticed, nothing is drawn in vain."""
+"""Sources as a stage: what is missing is said, what changed noticed, nothing drawn in vain."""
 
 from pathlib import Path
 

@@ -4,6 +4,7 @@ import dataclasses
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import jaxtyping
 import numpy as np
@@ -37,11 +38,11 @@ FINDINGS = ("Mass", "Edema")
 
 
 @st.composite
-def manifest_fields(draw: st.DrawFn) -> dict[str, object]:
+def manifest_fields(draw: st.DrawFn) -> dict[str, Any]:
     image = draw(st.lists(TEXT, min_size=1, max_size=6, unique=True))
     films = len(image)
 
-    def column(values: st.SearchStrategy) -> list:
+    def column(values: st.SearchStrategy) -> list[Any]:
         return draw(st.lists(values, min_size=films, max_size=films))
 
     label = column(st.tuples(*[st.sampled_from([0, 1, np.nan])] * 2))
@@ -85,11 +86,11 @@ def assert_same(one: Manifest, other: Manifest) -> None:
         pd.testing.assert_frame_equal(getattr(one, name), getattr(other, name), check_dtype=False)
 
 
-def films(**changes: object) -> Manifest:
+def films(**changes: Any) -> Manifest:
     """Return three films of two patients, with a box each."""
     image = np.array(["a", "b", "c"])
     boxes = pd.DataFrame({"image": image, "finding": "Mass", "x": 0.1, "y": 0.2, "w": 0.3, "h": 0})
-    fields = {
+    fields: dict[str, Any] = {
         "findings": FINDINGS,
         "image": image,
         "patient": np.array([1, 1, 2]),
@@ -101,9 +102,9 @@ def films(**changes: object) -> Manifest:
     return Manifest(**(fields | changes))
 
 
-def plan(**changes: object) -> Plan:
+def plan(**changes: Any) -> Plan:
     """Return an original, its copy, and a film to test on."""
-    fields = {
+    fields: dict[str, Any] = {
         "row": np.array([0, 0, 1]),
         "copy": np.array([0, 1, 0]),
         "transform": np.array(["", "reference@1#1", ""]),
@@ -115,7 +116,7 @@ def plan(**changes: object) -> Plan:
 
 @given(manifest_fields())
 @settings(max_examples=60, deadline=None)
-def test_a_manifest_is_loaded_as_it_was_saved(fields: dict):
+def test_a_manifest_is_loaded_as_it_was_saved(fields: dict[str, Any]):
     manifest = Manifest(**fields)
     with tempfile.TemporaryDirectory() as folder:
         save_manifest(manifest, Path(folder))
@@ -193,7 +194,9 @@ def test_entries_of_a_plan_are_taken_together_and_named():
         ({"boxes": pd.DataFrame({"image": ["a"]})}, r"box columns: found \['image'\]"),
     ],
 )
-def test_a_manifest_that_does_not_fit_is_refused(change: dict, message: str, unchecked: None):
+def test_a_manifest_that_does_not_fit_is_refused(
+    change: dict[str, Any], message: str, unchecked: None
+):
     with pytest.raises(ValueError, match=message):
         films(**change)
 
@@ -207,7 +210,7 @@ def test_a_manifest_that_does_not_fit_is_refused(change: dict, message: str, unc
         ({"weight": np.full((3, 2), -1, dtype=np.float32)}, "weights must not be negative"),
     ],
 )
-def test_a_plan_that_does_not_fit_is_refused(change: dict, message: str, unchecked: None):
+def test_a_plan_that_does_not_fit_is_refused(change: dict[str, Any], message: str, unchecked: None):
     with pytest.raises(ValueError, match=message):
         plan(**change)
 

@@ -36,7 +36,7 @@ RunFolder = Annotated[
 ]
 Films = Annotated[
     list[Path] | None,
-    typer.Argument(metavar="[FILM]...", help="PNG or JPEG films, or folders of them."),
+    typer.Argument(metavar="FILM", help="PNG or JPEG films, or folders of them."),
 ]
 
 

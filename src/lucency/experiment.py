@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Int64
 
 from lucency.balance.measures import Imbalance, measure
 from lucency.judge.leaks import overlap, warnings_for
@@ -15,7 +16,7 @@ from lucency.judge.verdict import Verdict
 from lucency.predictions import Predictions
 from lucency.protocol import Protocol
 from lucency.show.report import Experiment
-from lucency.values import Manifest, Plan, Prepared, read_table
+from lucency.values import Plan, Prepared, load_manifest, read_table
 
 GALLERY_FILMS, GALLERY_VERSIONS = 4, 3
 GALLERY_SEED = 0
@@ -25,20 +26,23 @@ def gather(
     folder: Path,
     *,
     protocol: Protocol,
-    manifest: Manifest,
+    trained: Int64[np.ndarray, " t"],
     prepared: Prepared,
     plan: Plan,
     predictions: Sequence[Predictions],
     verdict: Verdict,
 ) -> Experiment:
-    """Return all that the report of the run in `folder` shows."""
-    before, after = _imbalance(prepared, plan)
+    """Return all that the report of the run in `folder` shows.
+
+    `trained` are the training films before balancing (all films, where it comes before the split).
+    """
+    before, after = _imbalance(prepared, plan, trained)
     films = prepared.manifest
     missing = read_table(folder / "manifest" / "missing.csv", text=("image",))
     names = [choice.name for choice in protocol.network]
     return Experiment(
         protocol=protocol,
-        manifest=manifest,
+        manifest=load_manifest(folder / "manifest"),
         prepared=prepared,
         plan=plan,
         imbalance=_counts(before, after),
@@ -65,16 +69,13 @@ def gather(
     )
 
 
-def _imbalance(prepared: Prepared, plan: Plan) -> tuple[Imbalance, Imbalance]:
-    """Return the imbalance of the training films once each, and as the plan shows them.
-
-    Where the plan was made before the split, "before" is the whole source.
-    """
+def _imbalance(
+    prepared: Prepared, plan: Plan, trained: Int64[np.ndarray, " t"]
+) -> tuple[Imbalance, Imbalance]:
     films = prepared.manifest
-    train = plan.take(plan.part == "train")
-    once = np.unique(train.row)
-    before = measure(films.label[once], names=films.findings)
-    return before, measure(films.label[train.row], names=films.findings)
+    shown = plan.row[plan.part == "train"]
+    before = measure(films.label[trained], names=films.findings)
+    return before, measure(films.label[shown], names=films.findings)
 
 
 def _counts(before: Imbalance, after: Imbalance) -> pd.DataFrame:

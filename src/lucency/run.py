@@ -194,13 +194,9 @@ def predictions(run: Run) -> list[Predictions]:
 def verdict(run: Run) -> Verdict:
     """Return thresholds, metrics, comparison, ranking and conclusion."""
     several = predictions(run)
-    label = prepared(run).manifest.label[_trained_films(run)]
-    inputs = {
-        "judging": run.protocol.judging.model_dump(),
-        "predictions": {
-            p.network: fingerprint_of(run.out / "predictions" / p.network) for p in several
-        },
-    }
+    label = prepared(run).manifest.label[_training_films(run)]
+    made = {p.network: fingerprint_of(run.out / "predictions" / p.network) for p in several}
+    inputs = {"judging": run.protocol.judging.model_dump(), "predictions": made}
 
     def write(folder: Path) -> None:
         say(f"Judging {len(several)} networks on {len(several[0].of('test')):,} test films")
@@ -210,9 +206,11 @@ def verdict(run: Run) -> Verdict:
     return load_verdict(produce(run.out / "evaluation", inputs=inputs, write=write))
 
 
-def _trained_films(run: Run) -> np.ndarray:
-    seen = plan(run)
-    return np.unique(seen.row[seen.part == "train"])
+def _training_films(run: Run) -> np.ndarray:
+    """Return the training films before balancing; all films where it comes before the split."""
+    if run.protocol.balance.before_split:
+        return np.arange(len(prepared(run).manifest))
+    return np.flatnonzero(parts(run) == "train")
 
 
 def report(run: Run) -> Path:
@@ -228,7 +226,7 @@ def report(run: Run) -> Path:
         experiment = gather(
             run.out,
             protocol=run.protocol,
-            manifest=manifest(run),
+            trained=_training_films(run),
             prepared=prepared(run),
             plan=plan(run),
             predictions=predictions(run),

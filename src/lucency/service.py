@@ -31,11 +31,12 @@ def predict_disk(
     folder: Path, films: list[Path], *, network: str, csv: Path | None, as_json: bool
 ) -> str:
     """Return the probabilities of films as a CSV table or JSON; unreadable films say why."""
+    files, place = list(_films(films)), _network_folder(folder, network)
+
     from lucency.learn.predict import predict_files
     from lucency.learn.zoo import load_classifier
 
-    files = list(_films(films))
-    classifier = load_classifier(_network_folder(folder, network))
+    classifier = load_classifier(place)
     with progress("Predicting", unit="films") as advance:
         table, rejected = predict_files(classifier, files=files, progress=advance)
     whole = pd.concat([table, rejected], ignore_index=True)

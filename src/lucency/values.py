@@ -72,8 +72,8 @@ class Manifest:
         if len(np.unique(self.image)) != films:
             names, count = np.unique(self.image, return_counts=True)
             raise ValueError(
-                f"image {str(names[count > 1][0])!r} is listed {count.max()} times; expected each film "
-                "once: remove the repeated rows"
+                f"image {str(names[count > 1][0])!r} is listed {count.max()} times; expected each "
+                "film once: remove the repeated rows"
             )
 
     def __len__(self) -> int:

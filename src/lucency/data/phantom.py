@@ -26,6 +26,7 @@ from lucency.data.population import (
     split_patients,
 )
 from lucency.data.radiograph import Picture, phantom_film
+from lucency.memory import keep_freed_memory
 
 PNG = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP]
 PNG += [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_HUFFMAN_ONLY]  # a third of the time
@@ -125,7 +126,7 @@ def _drawn(orders: list[Order], *, workers: int) -> Iterator[list[Picture]]:
         yield from map(_draw_batch, batches)
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=keep_freed_memory) as pool:
         waiting = deque(pool.submit(_draw_batch, batch) for batch in batches[: 2 * workers])
         for batch in batches[2 * workers :]:
             yield waiting.popleft().result()

@@ -26,6 +26,7 @@ import pandas as pd
 from jaxtyping import Int64, UInt8
 
 from lucency.data.film import prepare_film, read_grey
+from lucency.memory import keep_freed_memory
 from lucency.receipt import differences, produce
 from lucency.values import Manifest, Preparation, Prepared, load_prepared, save_prepared_tables
 
@@ -146,6 +147,7 @@ def _run(
 ) -> Iterator[tuple[int, Rejects]]:
     """Do the chunks here, or in worker processes; yield the films done and the rejects of each."""
     if workers <= 1:
+        keep_freed_memory()
         yield from map(work, chunks)
         return
     context = multiprocessing.get_context("spawn")
@@ -167,6 +169,7 @@ def _run(
 
 def _start_worker() -> None:
     """Leave Ctrl-C to the parent, end with it, and keep decoders' chatter off the screen."""
+    keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libpng and libjpeg write there themselves

@@ -17,6 +17,8 @@ from jaxtyping import UInt8
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks the network at import otherwise
 import albumentations  # the line above must come first
 
+Steps = list[albumentations.BasicTransform | albumentations.BaseCompose]
+
 
 def augment_copy(
     picture: UInt8[np.ndarray, "h w"], *, transform: str, image: str, seed: int
@@ -51,12 +53,12 @@ def _recipe(recipe: str) -> albumentations.Compose:
     return albumentations.Compose(steps)
 
 
-def _none(parameter: float) -> list[albumentations.BasicTransform]:
+def _none(parameter: float) -> Steps:
     del parameter
     return [albumentations.NoOp(p=1.0)]
 
 
-def _reference(sharpen: float) -> list[albumentations.BasicTransform]:
+def _reference(sharpen: float) -> Steps:
     """Return the copies' augmentation of the reference study, whose text names these four."""
     return [
         albumentations.HorizontalFlip(p=0.5),
@@ -66,7 +68,7 @@ def _reference(sharpen: float) -> list[albumentations.BasicTransform]:
     ]
 
 
-def _gentle(strength: float) -> list[albumentations.BasicTransform]:
+def _gentle(strength: float) -> Steps:
     """Return what a second exposure of the same patient might change: pose and exposure.
 
     No flip: a heart on the right side is a finding (situs inversus), not a variation.
@@ -83,7 +85,7 @@ def _gentle(strength: float) -> list[albumentations.BasicTransform]:
     ]
 
 
-AUGMENTATIONS: dict[str, Callable[[float], list[albumentations.BasicTransform]]] = {
+AUGMENTATIONS: dict[str, Callable[[float], Steps]] = {
     "none": _none,
     "reference": _reference,
     "gentle": _gentle,

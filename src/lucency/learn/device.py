@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import platform
 
@@ -11,9 +10,8 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import is_torch_xla_available
 from torch import nn
 
+from lucency.memory import keep_freed_memory
 from lucency.protocol import Training
-
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
 def accelerator_for(training: Training) -> Accelerator:
@@ -29,17 +27,6 @@ def accelerator_for(training: Training) -> Accelerator:
 def _only_cpu() -> bool:
     """Say whether there is nothing but a CPU; accelerate joins CPU processes only when told so."""
     return not (torch.accelerator.is_available() or is_torch_xla_available())
-
-
-def keep_freed_memory() -> None:
-    """Tell glibc to keep freed memory, which it would hand back and fault in again at every step.
-
-    Worth 1.6–2.9 × in training on a CPU (docs/performance.md); no other C library needs it.
-    """
-    if platform.libc_ver()[0] == "glibc":
-        library = ctypes.CDLL(None)
-        library.mallopt(_M_MMAP_MAX, 0)
-        library.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def laid_out(network: nn.Module) -> nn.Module:

@@ -78,7 +78,7 @@ def feed(films: Films, *, batches: Sequence[Batch], device: torch.device) -> Ite
     workers = 0 if device.type == "cpu" else min(8, os.cpu_count() or 1)
     loader = DataLoader(
         films,
-        batch_sampler=[batch.tolist() for batch in batches],  # pyright: ignore[reportArgumentType]
+        batch_sampler=[batch.tolist() for batch in batches],
         num_workers=workers,
         pin_memory=device.type == "cuda",
     )

@@ -14,9 +14,10 @@ import torch
 from jaxtyping import Float32, UInt8
 
 from lucency.data.film import prepare_film, read_grey
-from lucency.learn.device import accelerator_for, keep_freed_memory, laid_out
+from lucency.learn.device import accelerator_for, laid_out
 from lucency.learn.feed import Films, batches_in_order, feed
 from lucency.learn.zoo import Classifier, FilmNetwork
+from lucency.memory import keep_freed_memory
 from lucency.predictions import Predictions
 from lucency.protocol import Training
 from lucency.values import Plan, Prepared

@@ -69,7 +69,7 @@ def train(
 def _learn(job: Job, folder: Path, progress: Progress) -> None:
     """Train from where the course is to the end, or until patience runs out."""
     steps = len(shuffled_batches(len(job.train), batch=job.training.batch, seed=0, epoch=0))
-    progress(job.course.step * len(job.train) // steps, _films(job))
+    progress(job.course.step * len(job.train) // steps, _films(job), "")
     while job.course.epoch < job.training.epochs and not _out_of_patience(job):
         _learn_epoch(job, folder, progress)
         _finish_epoch(job, folder)
@@ -143,7 +143,9 @@ def _step(job: Job, pictures: torch.Tensor, batch: Batch, rate: float) -> torch.
     if job.training.clip_norm:
         job.accelerator.clip_grad_norm_(job.wrapped.parameters(), job.training.clip_norm)
     job.optimizer.step()
-    return job.accelerator.reduce(loss.detach(), reduction="sum")
+    total = job.accelerator.reduce(loss.detach(), reduction="sum")
+    assert isinstance(total, torch.Tensor)
+    return total
 
 
 def _settle(job: Job, losses: list[torch.Tensor], clock: float) -> float:

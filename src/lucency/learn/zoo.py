@@ -31,6 +31,10 @@ class FilmNetwork(nn.Module):
     `size` is the side in pixels that the body sees; 0 leaves the films as they come.
     """
 
+    body: Any  # an nn.Module with timm's forward_features and forward_head
+    mean: Tensor
+    std: Tensor
+
     def __init__(
         self, body: nn.Module, *, mean: tuple[float, ...], std: tuple[float, ...], size: int
     ) -> None:
@@ -56,7 +60,7 @@ class FilmNetwork(nn.Module):
         """Set training mode; a frozen body keeps its batch statistics."""
         super().train(mode)
         if self.frozen_body:
-            norms = (m for m in self.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
+            norms = (module for module in self.modules() if isinstance(module, BATCH_NORMS))
             for norm in norms:
                 norm.eval()
         return self
@@ -188,6 +192,7 @@ def _timm(name: str) -> Callable[..., nn.Module]:
     return build_body
 
 
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
 WEIGHTS = "weights.safetensors"
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "alexnet": AlexNet,
