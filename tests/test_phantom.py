@@ -20,7 +20,7 @@ from lucency.data.population import (
     split_patients,
 )
 
-# Films of the 112,120 with each finding: /work/shared/facts/chestxray14.md, v2020 counts.
+# Films of the 112,120 with each finding: ../shared/facts/chestxray14.md, v2020 counts.
 COUNTS = {
     "Atelectasis": 11559,
     "Cardiomegaly": 2776,

@@ -102,5 +102,8 @@ def test_weights_of_another_network_are_refused(tmp_path) -> None:
     scaling = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "split": "s", "device": "cpu"}
     wrong = Classifier(network=network, name="test_vit", findings=("a", "b"), **about, **scaling)
     save_classifier(wrong, tmp_path)
-    with pytest.raises(RuntimeError, match="Missing key"):
+    with pytest.raises(ValueError, match="does not hold the weights of test_vit"):
+        load_classifier(tmp_path)
+    (tmp_path / "weights.safetensors").write_bytes(b"cut short")
+    with pytest.raises(ValueError, match="does not hold the weights"):
         load_classifier(tmp_path)

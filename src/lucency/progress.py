@@ -34,7 +34,7 @@ def progress(title: str, *, unit: str) -> Iterator[Advance]:
 def duration(seconds: float) -> str:
     """Return a duration for people.
 
-    >>> duration(3725), duration(65), duration(9.2)
+    >>> duration(3725.0), duration(65.0), duration(9.2)
     ('1 h 02 min', '1 min 05 s', '9 s')
     """
     whole = round(seconds)

@@ -55,7 +55,7 @@ def _published(body: nn.Module, choice: Network) -> str:
             f"weights of {choice.name} could not be fetched ({type(error).__name__}): "
             'name a local file in `weights`, or choose weights = "random"'
         ) from error
-    return f"ImageNet (timm {about['architecture']}.{about['tag']})"
+    return f"timm {about['architecture']}.{about['tag']}: the tag names what it was trained on"
 
 
 def _checked(body: nn.Module) -> Any:

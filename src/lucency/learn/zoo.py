@@ -17,6 +17,7 @@ from typing import Any
 import timm
 import torch
 from jaxtyping import Float, UInt8
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
@@ -157,7 +158,13 @@ def load_classifier(folder: Path) -> Classifier:
     network = build(
         about["name"], findings=len(about["findings"]), size=about["size"], mean_std=scaling
     )
-    network.body.load_state_dict(load_file(folder / WEIGHTS), strict=True)
+    try:
+        network.body.load_state_dict(load_file(folder / WEIGHTS), strict=True)
+    except (SafetensorError, RuntimeError) as error:
+        raise ValueError(
+            f"{folder / WEIGHTS} does not hold the weights of {about['name']} "
+            f"({str(error).splitlines()[0]}): expected the file that training wrote; train anew"
+        ) from error
     return Classifier(
         network=network.eval(),
         name=about["name"],
