@@ -6,7 +6,7 @@ import os
 import platform
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
 from accelerate.utils import is_torch_xla_available
 from torch import nn
 
@@ -22,6 +22,12 @@ def accelerator_for(training: Training) -> Accelerator:
     if training.precision == "auto" and torch.cuda.is_available():
         precision = "bf16" if torch.cuda.is_bf16_supported() else "fp16"
     return Accelerator(mixed_precision=precision, kwargs_handlers=[partly], cpu=_only_cpu())
+
+
+def device_here() -> torch.device:
+    """Return the device of this process, without a word on precision."""
+    keep_freed_memory()
+    return PartialState(cpu=_only_cpu()).device
 
 
 def _only_cpu() -> bool:

@@ -14,12 +14,11 @@ import torch
 from jaxtyping import Float32, UInt8
 
 from lucency.data.film import prepare_film, read_grey
-from lucency.learn.device import accelerator_for, laid_out
+from lucency.learn.device import device_here, laid_out
 from lucency.learn.feed import Films, batches_in_order, feed
 from lucency.learn.zoo import Classifier, FilmNetwork
 from lucency.memory import keep_freed_memory
 from lucency.predictions import Predictions
-from lucency.protocol import Training
 from lucency.values import Plan, Prepared
 
 BATCH = 32
@@ -39,7 +38,7 @@ def predict(
             f"the classifier gives {classifier.findings}, the films are labelled "
             f"{prepared.manifest.findings}: expected the same findings in the same order"
         )
-    device = accelerator_for(Training()).device
+    device = device_here()
     logit, feature = forward(
         classifier.network,
         films=Films(prepared=prepared, plan=plan),
