@@ -54,11 +54,11 @@ def partial_folder(out: Path, *, inputs: Inputs) -> Iterator[Path]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ValueError(f"{folder} is being written by another process: wait for it") from None
-        _write_atomically(note.with_suffix(".tmp"), _text(inputs))
+        write_atomically(note.with_suffix(".tmp"), _text(inputs))
         shutil.copyfile(note.with_suffix(".tmp"), note)
         note.with_suffix(".tmp").unlink()
         yield folder
-        _write_atomically(folder / RECEIPT, _text(inputs))
+        write_atomically(folder / RECEIPT, _text(inputs))
         note.unlink()
         folder.rename(out)
 
@@ -90,6 +90,13 @@ def fingerprint_file(file: Path) -> str:
     """Return 16 hexadecimal digits of a file's content (SHA-256)."""
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()[:16]
+
+
+def write_atomically(file: Path, text: str) -> None:
+    """Write `file` so that it holds all of `text` or what it held before."""
+    partial = file.with_name(file.name + ".new")
+    partial.write_text(text, encoding="utf-8")
+    partial.rename(file)
 
 
 def rank() -> int:
@@ -129,12 +136,6 @@ def _leaves(prefix: str, value: object) -> dict[str, object]:
 
 def _text(inputs: Inputs) -> str:
     return json.dumps(inputs, sort_keys=True, indent=1)
-
-
-def _write_atomically(file: Path, text: str) -> None:
-    partial = file.with_name(file.name + ".new")
-    partial.write_text(text)
-    partial.rename(file)
 
 
 def _wait(out: Path, inputs: Inputs) -> Path:

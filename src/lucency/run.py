@@ -23,7 +23,7 @@ from lucency.judge.verdict import Verdict, judge, load_verdict, save_verdict
 from lucency.predictions import Predictions, load_predictions, save_predictions
 from lucency.progress import progress, say
 from lucency.protocol import Protocol, Source, protocol_text
-from lucency.receipt import NOTE, differences, fingerprint_of, produce, rank
+from lucency.receipt import NOTE, differences, fingerprint_of, produce, rank, write_atomically
 from lucency.values import Manifest, Plan, Prepared, load_plan, save_plan
 
 if TYPE_CHECKING:
@@ -40,24 +40,26 @@ class Run:
 
 
 def open_run(protocol: Protocol, *, out: Path, workers: int = 0) -> Run:
-    """Return the run of `protocol` in `out`; a folder with work of another protocol is refused."""
+    """Return the run of `protocol` in `out`; a folder with work of another protocol is refused.
+
+    Of several processes the first checks and writes for all.
+    """
+    run = Run(protocol=protocol, out=out, workers=workers or os.cpu_count() or 1)
+    if rank() > 0:
+        return run
     file, text = out / "protocol.toml", protocol_text(protocol)
     was = file.read_text(encoding="utf-8") if file.exists() else ""
     found = differences(tomllib.loads(was), tomllib.loads(text))
-    work = [p.name for p in out.rglob("*") if p.is_file() and p.name not in (file.name, NOTE)]
+    work = [p for p in out.rglob("*") if p.is_file() and p.name not in (file.name, NOTE)]
     if was and found and work:
-        raise ValueError(
-            f"{out} holds a run of another protocol ({'; '.join(found[:3])}): "
-            "choose another --out; nothing was changed"
-        )
+        said = f"{out} holds a run of another protocol ({'; '.join(found[:3])})"
+        raise ValueError(f"{said}: choose another --out; nothing was changed")
     if work and not was:
         raise ValueError(f"{out} is not empty and holds no run: choose another --out")
-    if found and rank() == 0:
+    if found:
         out.mkdir(parents=True, exist_ok=True)
-        partial = out / "protocol.toml.new"
-        partial.write_text(text, encoding="utf-8")
-        partial.rename(file)
-    return Run(protocol=protocol, out=out, workers=workers or os.cpu_count() or 1)
+        write_atomically(file, text)
+    return run
 
 
 def source(run: Run) -> Source:
