@@ -30,8 +30,8 @@ from lucency.data.prepare import prepare
 from lucency.values import Manifest, Preparation, empty_boxes
 
 ROOT = Path(__file__).resolve().parents[1]
-ROUNDS = 5
-REPEATS = 20  # the stage prepares each film so often: its workers start once, in about a second
+ROUNDS = 3
+REPEATS = 60  # the stage prepares each film so often: its workers start once, in about a second
 REFERENCE, OURS, STAGE = "reference study, 1 core", "lucency, 1 core", "lucency's stage, 2 workers"
 
 Chain = Callable[[list[Path], Path], None]
