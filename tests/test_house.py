@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import lucency
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "lucency"
 LINES = 250
@@ -92,3 +94,10 @@ def test_these_guards_can_fail():
         assert machine_paths(f'folder = "/{place}"\n')
     assert not machine_paths("runs/demo ../shared/nih https://a.org/work/x n/root/ ~/tmp/ /rooted")
     assert "numpy" in imported("import lucency.values")
+
+
+def test_the_public_names_are_where_the_package_says() -> None:
+    for name in lucency.__all__:
+        assert getattr(lucency, name).__name__ == name
+    with pytest.raises(AttributeError, match="expected one of"):
+        _ = lucency.nothing

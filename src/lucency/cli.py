@@ -178,8 +178,8 @@ def _stage(
     name: str, protocol: Path, out: Path, changes: list[str] | None, workers: int, json: bool
 ) -> None:
     from lucency.protocol import read_protocol
-    from lucency.run import open_run
     from lucency.service import do_stage
+    from lucency.workspace import open_run
 
     job = open_run(read_protocol(protocol, changes=tuple(changes or ())), out=out, workers=workers)
     typer.echo(do_stage(job, name, as_json=json), nl=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -58,9 +59,7 @@ def gather(
         conclusion=verdict.conclusion,
         warnings=warnings_for(
             protocol,
-            overlap=overlap(
-                plan.names(films.image), patient=films.patient[plan.row], part=plan.part
-            ),
+            overlap=overlap(films.image[plan.row], patient=films.patient[plan.row], part=plan.part),
             test=predictions[0].of("test"),
             metrics=verdict.metrics,
             rejected=prepared.rejected,
@@ -106,12 +105,12 @@ def _augmented(protocol: Protocol, prepared: Prepared, plan: Plan) -> list[tuple
     for row in np.random.default_rng(GALLERY_SEED).permutation(chosen)[:GALLERY_FILMS]:
         pictures.append((str(prepared.manifest.image[row]), prepared.pixels[row]))
         versions = np.flatnonzero((train.row == row) & (train.copy > 0))[:GALLERY_VERSIONS]
-        films = Films(prepared=prepared, plan=train, seed=seed)
+        films = Films(prepared=prepared, plan=train, copies=protocol.balance.seed)
         for entry in versions:
             caption = f"copy {train.copy[entry]}: {train.transform[entry]}"
             pictures.append((caption, films.picture(int(entry))))
         for epoch in range(GALLERY_VERSIONS if not len(copied) else 0):
-            films = Films(prepared=prepared, plan=train, recipe=recipe, seed=seed, epoch=epoch)
+            films = replace(films, recipe=recipe, seed=seed, epoch=epoch)
             entry = int(np.flatnonzero(train.row == row)[0])
             pictures.append((f"epoch {epoch + 1}: {recipe}", films.picture(entry)))
     return pictures

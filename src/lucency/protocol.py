@@ -148,9 +148,7 @@ class Protocol(_Choices):
         if len(set(names)) < len(names):
             raise ValueError("network: a name is listed twice; expected each once")
         if self.balance.before_split and self.split.method != "image":
-            raise ValueError(
-                'balance.before_split leaks by design: it needs split.method = "image"'
-            )
+            raise ValueError('balance.before_split leaks: it needs split.method = "image"')
         for place, name in enumerate(names):
             try:
                 self.training_of(name)
@@ -160,6 +158,8 @@ class Protocol(_Choices):
 
     @model_validator(mode="after")
     def _balances_its_findings(self) -> Protocol:
+        if self.balance.method == "none" and self.balance != Balance(seed=self.balance.seed):
+            raise ValueError('balance.method is "none": no other key of balance can mean anything')
         known = (*self.findings, NO_FINDING)
         for rule in (*self.balance.cap, *self.balance.copy_plan, *self.balance.cap_after):
             if rule.finding not in known:

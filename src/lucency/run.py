@@ -5,10 +5,8 @@ source -> manifest -> prepared -> parts -> plan -> classifiers -> predictions ->
 
 from __future__ import annotations
 
-import os
-import tomllib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,44 +20,17 @@ from lucency.data.split import load_part, part_fingerprint, save_part, split, sp
 from lucency.judge.verdict import Verdict, judge, load_verdict, save_verdict
 from lucency.predictions import Predictions, load_predictions, save_predictions
 from lucency.progress import progress, say
-from lucency.protocol import Protocol, Source, protocol_text
-from lucency.receipt import NOTE, differences, fingerprint_of, produce, rank, write_atomically
+from lucency.protocol import Source
+from lucency.receipt import (
+    fingerprint_file,
+    fingerprint_of,
+    produce,
+)
 from lucency.values import Manifest, Plan, Prepared, load_plan, save_plan
+from lucency.workspace import Run
 
 if TYPE_CHECKING:
     from lucency.learn.zoo import Classifier
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Run:
-    """One protocol in one folder."""
-
-    protocol: Protocol
-    out: Path
-    workers: int
-
-
-def open_run(protocol: Protocol, *, out: Path, workers: int = 0) -> Run:
-    """Return the run of `protocol` in `out`; a folder with work of another protocol is refused.
-
-    Of several processes the first checks and writes for all.
-    """
-    run = Run(protocol=protocol, out=out, workers=workers or os.cpu_count() or 1)
-    if rank() > 0:
-        return run
-    file, text = out / "protocol.toml", protocol_text(protocol)
-    was = file.read_text(encoding="utf-8") if file.exists() else ""
-    found = differences(tomllib.loads(was), tomllib.loads(text))
-    work = [p for p in out.rglob("*") if p.is_file() and p.name not in (file.name, NOTE)]
-    if was and found and work:
-        said = f"{out} holds a run of another protocol ({'; '.join(found[:3])})"
-        raise ValueError(f"{said}: choose another --out; nothing was changed")
-    if work and not was:
-        raise ValueError(f"{out} is not empty and holds no run: choose another --out")
-    if found:
-        out.mkdir(parents=True, exist_ok=True)
-        write_atomically(file, text)
-    return run
 
 
 def source(run: Run) -> Source:
@@ -135,7 +106,8 @@ def plan(run: Run) -> Plan:
     """Return what each part sees."""
     films, part = prepared(run).manifest, parts(run)
     choices = run.protocol.balance
-    inputs = {"balance": choices.model_dump(), "split": split_name(run)}
+    made_of = {"prepared": fingerprint_of(run.out / "prepared"), "split": split_name(run)}
+    inputs = {"balance": choices.model_dump(), **made_of}
 
     def write(folder: Path) -> None:
         if choices.before_split:
@@ -149,11 +121,12 @@ def plan(run: Run) -> Plan:
 
 def classifiers(run: Run) -> dict[str, Classifier]:
     """Return the trained networks by name."""
+    from lucency.learn.job import check_choice
     from lucency.learn.train import train
-    from lucency.learn.zoo import check_name
 
-    for choice in run.protocol.network:
-        check_name(choice.name)
+    for choice in run.protocol.network:  # before hours of training, not after
+        check_choice(choice, root=Path(run.protocol.data.root))
+    _refuse_silent_findings(run)
     seen = plan(run)
     upstream = {name: fingerprint_of(run.out / name) for name in ("prepared", "plan")}
     trained = {}
@@ -171,6 +144,17 @@ def classifiers(run: Run) -> dict[str, Classifier]:
     return trained
 
 
+def _refuse_silent_findings(run: Run) -> None:
+    films = prepared(run).manifest
+    unstated = np.isnan(films.label[_training_films(run)]).all(axis=0)
+    if unstated.any():
+        names = [name for name, silent in zip(films.findings, unstated, strict=True) if silent]
+        raise ValueError(
+            f"no training film has a stated label for {', '.join(names)}: expected 0 or 1 for some; "
+            "leave these out of `findings`"
+        )
+
+
 @cache
 def predictions(run: Run) -> list[Predictions]:
     """Return every network's predictions on validation and test films."""
@@ -186,7 +170,8 @@ def predictions(run: Run) -> list[Predictions]:
                 found = predict(classifier, prepared=prepared(run), plan=seen, progress=advance)
             save_predictions(found, folder / "predictions.npz")
 
-        inputs = {"network": fingerprint_of(run.out / "networks" / name)}
+        weights = fingerprint_file(run.out / "networks" / name / "weights.safetensors")
+        inputs = {"network": fingerprint_of(run.out / "networks" / name), "weights": weights}
         folder = produce(run.out / "predictions" / name, inputs=inputs, write=write)
         made.append(load_predictions(folder / "predictions.npz"))
     return made

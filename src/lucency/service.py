@@ -11,8 +11,9 @@ import pandas as pd
 
 from lucency.progress import progress
 from lucency.receipt import rank
-from lucency.run import STAGES, Run
+from lucency.run import STAGES
 from lucency.values import PARTS
+from lucency.workspace import Run
 
 SUFFIXES = {".png", ".jpg", ".jpeg"}
 
@@ -69,7 +70,7 @@ def _network_folder(folder: Path, network: str) -> Path:
     """Return a network's own folder; of a run the named one, or the best on validation films."""
     if (folder / "classifier.json").is_file():
         return folder
-    trained = sorted(p.parent for p in (folder / "networks").glob("*/classifier.json"))
+    trained = sorted(p.parent for p in (folder / "networks").glob("*/receipt.json"))
     if not trained:
         raise ValueError(f"{folder} holds no trained network: expected the folder of a run")
     names = [place.name for place in trained]

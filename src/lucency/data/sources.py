@@ -15,6 +15,8 @@ from lucency.protocol import Source
 from lucency.receipt import fingerprint_file, produce
 from lucency.values import Manifest, load_manifest, nearest, save_manifest
 
+NIH_TABLES = ("Data_Entry_2017*", "BBox_List_2017*", "train_val_list.txt", "test_list.txt")
+
 
 def draw_source(choices: Source, *, findings: tuple[str, ...], out: Path, workers: int) -> Source:
     """Return where the films are: as the protocol says, or in `out`, where phantoms are drawn.
@@ -43,7 +45,8 @@ def read_films(place: Source, *, findings: tuple[str, ...], out: Path) -> Manife
     root = Path(place.root)
     if not place.root or not root.is_dir():
         raise ValueError(f"data.root is {place.root!r}, which is no folder: say where films lie")
-    tables = sorted([*root.glob("*.csv*"), *root.glob("*.txt")])
+    place = place.model_copy(update={"root": str(root.resolve())})
+    tables = sorted(file for pattern in NIH_TABLES for file in root.glob(pattern))
     labels = root / place.labels
     inputs = {
         "data": place.model_dump(exclude={"root"}),

@@ -18,12 +18,12 @@ from lucency.protocol import Judging
 from lucency.values import read_table
 
 NOTHING_BELOW = 0.5
-TEXT = ("network", "other", "finding", "metric", "note", "severity", "message")
+TEXT = ("network", "other", "finding", "metric", "note")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Verdict:
-    """What was found on the test part, as tables; `warnings` is filled by `judge.leaks`."""
+    """What was found on the test part, as tables and one sentence."""
 
     thresholds: pd.DataFrame
     metrics: pd.DataFrame

@@ -18,7 +18,7 @@ State = dict[str, Tensor]
 
 @dataclass(kw_only=True)
 class Course:
-    """How far a training is: the next step, the losses of the running epoch, what epochs gave."""
+    """How far a training is: the next step, the loss of every step, what epochs gave."""
 
     step: int = 0
     epoch: int = 0

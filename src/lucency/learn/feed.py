@@ -24,10 +24,14 @@ Batch = Int64[np.ndarray, "_"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Films(Dataset[Tensor]):
-    """The pictures of a plan's entries; `recipe` changes them anew in every `epoch`."""
+    """The pictures of a plan's entries; `recipe` changes them anew in every `epoch`.
+
+    `copies` is the seed of the plan's augmented copies, `seed` that of the recipe.
+    """
 
     prepared: Prepared
     plan: Plan
+    copies: int
     recipe: str = "none"
     seed: int = 0
     epoch: int = 0
@@ -46,7 +50,7 @@ class Films(Dataset[Tensor]):
             self.prepared.pixels[row],
             transform=str(self.plan.transform[entry]),
             image=image,
-            seed=self.seed,
+            seed=self.copies,
         )
         if self.recipe == "none":
             return picture

@@ -14,8 +14,8 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from lucency.learn.augment import seed_of
 from lucency.learn.course import Course, State, load_checkpoint
 from lucency.learn.device import accelerator_for, laid_out, name_of
-from lucency.learn.pretrained import initialise
-from lucency.learn.zoo import Classifier, FilmNetwork, build
+from lucency.learn.pretrained import fingerprint_weights, initialise
+from lucency.learn.zoo import Classifier, FilmNetwork, build, check_name
 from lucency.protocol import Network, Protocol, Training
 from lucency.receipt import world_size
 from lucency.values import Plan, Prepared
@@ -57,6 +57,12 @@ class Job:
             split=split,
             device=name_of(self.accelerator.device),
         )
+
+
+def check_choice(choice: Network, *, root: Path) -> None:
+    """Raise ValueError unless the zoo knows the network and its weights file is there."""
+    check_name(choice.name)
+    fingerprint_weights(choice, root=root)
 
 
 def begin(

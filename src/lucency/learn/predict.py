@@ -39,9 +39,10 @@ def predict(
             f"{prepared.manifest.findings}: expected the same findings in the same order"
         )
     device = device_here()
+    copies = classifier.protocol.get("balance", {}).get("seed", 0)
     logit, feature = forward(
         classifier.network,
-        films=Films(prepared=prepared, plan=plan),
+        films=Films(prepared=prepared, plan=plan, copies=copies),
         device=device,
         progress=progress,
     )

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from importlib import resources
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 from urllib.error import URLError
 
+import timm
 import torch
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from safetensors import SafetensorError
 from safetensors.torch import load_file
-from timm.models import load_pretrained
 from torch import Tensor, nn
 from torchvision.models import AlexNet_Weights
 
 from lucency.learn.alexnet import AlexNet
 from lucency.protocol import Network
+from lucency.receipt import fingerprint_file
 
 State = dict[str, Tensor]
 HEAD = 2  # weight and bias
@@ -32,42 +35,45 @@ def initialise(body: nn.Module, *, choice: Network, root: Path) -> str:
         return RANDOM
     if choice.weights == "timm":
         return _published(body, choice)
-    file = _file(choice.weights, root)
+    file = weights_file(choice.weights, root=root)
     state, own = _read(file), _without_head(body, body.state_dict())
     found = _without_head(body, state)
     matched = MATCHES[choice.match](found, own)
-    _check(matched, own, file)
+    _check(matched, own, file.name)
     body.load_state_dict({**body.state_dict(), **matched}, strict=True)
     return f"{choice.provenance} ({file.name})"
 
 
 def _published(body: nn.Module, choice: Network) -> str:
+    """Fill `body` with the weights that timm or torchvision publish for it, strictly."""
+    about: Any = body.pretrained_cfg
     try:
         if isinstance(body, AlexNet):
-            state = AlexNet_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True)
-            matched = _without_head(body, dict(state))
-            body.load_state_dict({**body.state_dict(), **matched}, strict=True)
-            return "ImageNet-1k (torchvision AlexNet_Weights.IMAGENET1K_V1)"
-        about: Any = body.pretrained_cfg
-        load_pretrained(body, num_classes=-1, strict=False, filter_fn=_checked(body))
-    except (URLError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+            name = "torchvision AlexNet_Weights.IMAGENET1K_V1"
+            whole = AlexNet_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True)
+        else:
+            name = f"timm {about['architecture']}.{about['tag']}"
+            whole = timm.create_model(name.split()[1], pretrained=True).state_dict()
+    except (URLError, HfHubHTTPError, LocalEntryNotFoundError, OSError, RuntimeError) as error:
         raise ValueError(
             f"weights of {choice.name} could not be fetched ({type(error).__name__}): "
             'name a local file in `weights`, or choose weights = "random"'
         ) from error
-    return f"timm {about['architecture']}.{about['tag']}: the tag names what it was trained on"
+    found = _without_head(body, dict(whole))
+    _check(found, _without_head(body, body.state_dict()), name)
+    body.load_state_dict({**body.state_dict(), **found}, strict=True)
+    return f"{name}: the name says what it was trained on"
 
 
-def _checked(body: nn.Module) -> Any:
-    def check(state: State, model: nn.Module) -> State:
-        own, found = _without_head(body, model.state_dict()), _without_head(body, state)
-        _check(found, own, Path(str(body.pretrained_cfg)))
-        return found
-
-    return check
+def fingerprint_weights(choice: Network, *, root: Path) -> str:
+    """Return what names the content of a local weights file, or how else a network begins."""
+    if choice.weights in ("random", "timm"):
+        return choice.weights
+    return fingerprint_file(weights_file(choice.weights, root=root))
 
 
-def _file(weights: str, root: Path) -> Path:
+def weights_file(weights: str, *, root: Path) -> Path:
+    """Return the local file that a protocol's `weights` names; ValueError when it is not there."""
     if weights.startswith("package:"):
         package, _, name = weights.removeprefix("package:").partition("/")
         try:
@@ -82,9 +88,15 @@ def _file(weights: str, root: Path) -> Path:
 
 
 def _read(file: Path) -> State:
-    if file.suffix == ".safetensors":
-        return load_file(file)
-    state = torch.load(file, map_location="cpu", weights_only=True)
+    try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except (SafetensorError, UnpicklingError, EOFError, RuntimeError) as error:
+        raise ValueError(
+            f"{file.name} cannot be read as weights ({type(error).__name__}): expected a whole "
+            ".safetensors file, or a .pth file that holds nothing but tensors"
+        ) from error
     for wrapper in ("state_dict", "model"):
         state = state.get(wrapper, state)
     return {key.removeprefix("module."): value for key, value in state.items()}
@@ -100,13 +112,13 @@ def _without_head(body: nn.Module, state: State) -> State:
     }
 
 
-def _check(matched: State, own: State, file: Path) -> None:
+def _check(matched: State, own: State, name: str) -> None:
     missing = sorted(set(own) - set(matched))
     surplus = sorted(set(matched) - set(own))
     other = [k for k in own if k in matched and own[k].shape != matched[k].shape]
     if missing or surplus or other:
         raise ValueError(
-            f"{file.name}: these are not this network's weights: {len(missing)} tensors missing "
+            f"{name}: these are not this network's weights: {len(missing)} tensors missing "
             f"{missing[:2]}, {len(surplus)} left over {surplus[:2]}, {len(other)} of another shape "
             f"{other[:2]}; expected all {len(own)} to match"
         )

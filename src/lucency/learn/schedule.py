@@ -33,7 +33,7 @@ def _cosine(done: float, val_loss: Sequence[float]) -> float:
 
 
 def _plateau(done: float, val_loss: Sequence[float]) -> float:
-    """Return the factor after cutting whenever PLATEAU_PATIENCE epochs brought no lower loss."""
+    """Return the factor, cut when more than PLATEAU_PATIENCE epochs brought no lower loss."""
     del done
     factor, best, waited = 1.0, math.inf, 0
     for loss in val_loss:

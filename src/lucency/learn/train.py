@@ -19,11 +19,12 @@ from accelerate.utils import broadcast_object_list
 
 from lucency.judge.metrics import macro_auc
 from lucency.learn.augment import seed_of
-from lucency.learn.course import Course, save_checkpoint
+from lucency.learn.course import CHECKPOINT, Course, save_checkpoint
 from lucency.learn.feed import Batch, Films, feed, share_of_process, shuffled_batches
 from lucency.learn.job import Job, begin
 from lucency.learn.loss import LOSSES, binary_cross_entropy, mean_over_stated
 from lucency.learn.predict import Progress, forward
+from lucency.learn.pretrained import fingerprint_weights
 from lucency.learn.schedule import learning_rate
 from lucency.learn.zoo import Classifier, load_classifier, save_classifier
 from lucency.protocol import Network, Protocol
@@ -52,6 +53,7 @@ def train(
     inputs = {
         "training": protocol.training_of(choice.name).model_dump(),
         "network": choice.model_dump(exclude={"training"}),
+        "weights": fingerprint_weights(choice, root=Path(protocol.data.root)),
         "findings": list(prepared.manifest.findings),
         **upstream,
     }
@@ -59,9 +61,12 @@ def train(
         shared = nullcontext(out.with_name(out.name + ".partial"))
         with partial_folder(out, inputs=inputs) if rank() == 0 else shared as folder:
             job = begin(prepared, plan=plan, protocol=protocol, choice=choice, folder=folder)
+            job.accelerator.wait_for_everyone()
             _learn(job, folder, progress)
             if rank() == 0:
                 _save(job, folder, split=upstream["split"])
+        if rank() == 0:
+            (out / CHECKPOINT).unlink(missing_ok=True)  # not before: a kill would lose it all
         job.accelerator.wait_for_everyone()
     return load_classifier(out)
 
@@ -107,6 +112,7 @@ def _pictures(job: Job, batches: list[Batch]) -> Iterator[torch.Tensor]:
     films = Films(
         prepared=job.prepared,
         plan=job.train,
+        copies=job.protocol.balance.seed,
         recipe=job.training.augment,
         seed=job.training.seed,
         epoch=job.course.epoch,
@@ -154,7 +160,7 @@ def _settle(job: Job, losses: list[torch.Tensor], clock: float) -> float:
     if not all(map(math.isfinite, values)):
         raise ValueError(
             f"{job.choice.name}: the loss is no longer finite before step {job.course.step}: lower "
-            "training.learning_rate or set training.clip_norm = 1"
+            "training.learning_rate or set training.clip_norm = 1, with another --out"
         )
     losses.clear()
     job.course.step_loss += values
@@ -207,7 +213,8 @@ def _validate(job: Job) -> dict[str, float]:
     """Return loss and macro AUC on the validation films, as rank 0 finds them, to every process."""
     figures = [{"val_loss": 0.0, "val_auc": 0.0}]
     if rank() == 0:
-        films = Films(prepared=job.prepared, plan=job.val, seed=job.training.seed)
+        copies = job.protocol.balance.seed
+        films = Films(prepared=job.prepared, plan=job.val, copies=copies)
         logit, _ = forward(job.network, films=films, device=job.accelerator.device)
         label = job.prepared.manifest.label[job.val.row]
         cells = binary_cross_entropy(
@@ -236,4 +243,3 @@ def _save(job: Job, folder: Path, *, split: str) -> None:
     save_classifier(job.classifier(split=split), folder)
     steps = {"step": np.arange(job.course.step), "loss": job.course.step_loss}
     pd.DataFrame(steps).to_csv(folder / "steps.csv", index=False)
-    (folder / "checkpoint.pt").unlink()

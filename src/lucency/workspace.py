@@ -1,0 +1,43 @@
+"""A run's folder: one protocol lives there, and no other."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+from lucency.protocol import Protocol, protocol_text
+from lucency.receipt import NOTE, differences, rank, write_atomically
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Run:
+    """One protocol in one folder."""
+
+    protocol: Protocol
+    out: Path
+    workers: int
+
+
+def open_run(protocol: Protocol, *, out: Path, workers: int = 0) -> Run:
+    """Return the run of `protocol` in `out`; a folder with work of another protocol is refused.
+
+    Of several processes the first checks and writes for all.
+    """
+    run = Run(protocol=protocol, out=out, workers=workers or os.cpu_count() or 1)
+    if rank() > 0:
+        return run
+    file, text = out / "protocol.toml", protocol_text(protocol)
+    was = file.read_text(encoding="utf-8") if file.exists() else ""
+    found = differences(tomllib.loads(was), tomllib.loads(text))
+    work = [p for p in out.rglob("*") if p.is_file() and p.name not in (file.name, NOTE)]
+    if was and found and work:
+        said = f"{out} holds a run of another protocol ({'; '.join(found[:3])})"
+        raise ValueError(f"{said}: choose another --out; nothing was changed")
+    if work and not was:
+        raise ValueError(f"{out} is not empty and holds no run: choose another --out")
+    if found:
+        out.mkdir(parents=True, exist_ok=True)
+        write_atomically(file, text)
+    return run
