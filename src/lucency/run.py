@@ -150,7 +150,7 @@ def _refuse_silent_findings(run: Run) -> None:
     if unstated.any():
         names = [name for name, silent in zip(films.findings, unstated, strict=True) if silent]
         raise ValueError(
-            f"no training film has a stated label for {', '.join(names)}: expected 0 or 1 for some; "
+            f"no training film has a stated label for {', '.join(names)}: expected some; "
             "leave these out of `findings`"
         )
 
