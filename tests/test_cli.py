@@ -77,7 +77,7 @@ MISTAKES = {
     ),
     "no label file": (
         (*RUN, "--set", "data.source=nih", "--set", "data.root=."),
-        "no label file in .: expected Data_Entry_2017_v2020.csv",
+        "expected Data_Entry_2017_v2020.csv",
     ),
     "no run": (("predict", "absent"), "absent holds no run: expected the --out folder"),
     "no network": (("predict", ".", "a.png"), ". holds no trained network"),

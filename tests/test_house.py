@@ -59,8 +59,8 @@ def test_modules_are_short(file: Path):
 
 
 def test_rooms_begin_with_one_sentence():
-    rooms = sorted(PACKAGE.rglob("__init__.py"))
-    assert {file.parent for file in rooms} >= {file.parent for file in PACKAGE.rglob("*.py")}
+    rooms = sorted(PACKAGE.glob("*/__init__.py"))
+    assert {file.parent for file in rooms} == {file.parent for file in PACKAGE.glob("*/*.py")}
     assert [file for file in rooms if more_than_docstring(file.read_text())] == []
 
 

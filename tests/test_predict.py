@@ -37,10 +37,10 @@ def test_neither_batch_nor_order_matters(monkeypatch: pytest.MonkeyPatch) -> Non
     films = toy_films(20)
     plan, network = toy_plan(films), classifier(films.preparation).network
     cpu = torch.device("cpu")
-    whole, feature = forward(network, films=Films(prepared=films, plan=plan), device=cpu)
+    whole, feature = forward(network, films=Films(prepared=films, plan=plan, copies=0), device=cpu)
     order = np.random.default_rng(0).permutation(20)
     monkeypatch.setattr(predict_module, "BATCH", 3)
-    shuffled = Films(prepared=films, plan=plan.take(order))
+    shuffled = Films(prepared=films, plan=plan.take(order), copies=0)
     other, features = forward(network, films=shuffled, device=cpu)
     np.testing.assert_allclose(other, whole[order], atol=1e-5)
     np.testing.assert_allclose(features, feature[order], atol=1e-5)

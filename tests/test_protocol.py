@@ -90,8 +90,11 @@ def test_any_text_and_number_survives(texts: tuple[str, str], rate: float, decay
         ("[training]\nweight_decay = inf", "training.weight_decay: .*finite"),
         ("[training]\noptimizer = 'adamm'", "'adam', 'adamw' or 'sgd'; nearest is 'adam'"),
         ("[split]\ntrain = 0.9", r"split: train \+ val \+ test is 1.2, not 1"),
-        ("[balance]\nbefore_split = true", "leaks by design: it needs split.method"),
-        ("[balance]\ncap = [{ finding = 'Hernai', films = 1 }]", "'Hernai'.*nearest is 'Hernia'"),
+        ("[balance]\nbefore_split = true", "leaks: it needs split.method"),
+        (
+            "[balance]\nmethod = 'cap-and-copy'\ncap = [{ finding = 'Hernai', films = 1 }]",
+            "'Hernai'.*nearest is 'Hernia'",
+        ),
         ("findings = []", "findings: .*at least 1"),
         ("name = 'Two Words'", "name: .*pattern"),
         ("network = 'densenet121'", 'network: .*found "densenet121"'),
