@@ -146,9 +146,10 @@ def classifiers(run: Run) -> dict[str, Classifier]:
 
 def _refuse_silent_findings(run: Run) -> None:
     films = prepared(run).manifest
-    unstated = np.isnan(films.label[_training_films(run)]).all(axis=0)
-    if unstated.any():
-        names = [name for name, silent in zip(films.findings, unstated, strict=True) if silent]
+    label = films.label[_training_films(run)]
+    stated = (~np.isnan(label)).sum(axis=0).tolist()
+    names = [name for name, count in zip(films.findings, stated, strict=True) if not count]
+    if names:
         raise ValueError(
             f"no training film has a stated label for {', '.join(names)}: expected some; "
             "leave these out of `findings`"

@@ -27,7 +27,9 @@ def accelerator_for(training: Training) -> Accelerator:
 def device_here() -> torch.device:
     """Return the device of this process, without a word on precision."""
     keep_freed_memory()
-    return PartialState(cpu=_only_cpu()).device
+    device = PartialState(cpu=_only_cpu()).device
+    assert device is not None, "a process has a device"
+    return device
 
 
 def _only_cpu() -> bool:
