@@ -92,7 +92,8 @@ def test_these_guards_can_fail():
     assert not more_than_docstring('"""A room."""\n')
     for place in ("work/main", "home/ada", "root", "tmp/x.toml"):
         assert machine_paths(f'folder = "/{place}"\n')
-    assert not machine_paths("runs/demo ../shared/nih https://a.org/work/x n/root/ ~/tmp/ /rooted")
+        assert not machine_paths(f"https://a.org/{place} n/{place} ~/{place} ../{place}")
+    assert not machine_paths("runs/demo ../shared/nih /rooted")
     assert "numpy" in imported("import lucency.values")
 
 

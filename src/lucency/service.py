@@ -9,13 +9,12 @@ from typing import Any
 
 import pandas as pd
 
+from lucency.data.film import SUFFIXES
 from lucency.progress import progress
 from lucency.receipt import rank
 from lucency.run import STAGES
 from lucency.values import PARTS
 from lucency.workspace import Run
-
-SUFFIXES = {".png", ".jpg", ".jpeg"}
 
 
 def do_stage(run: Run, stage: str, *, as_json: bool) -> str:
@@ -60,7 +59,7 @@ def _films(places: list[Path]) -> Iterator[Path]:
         if place.is_dir():
             found = sorted(p for p in place.rglob("*") if p.suffix.lower() in SUFFIXES)
             if not found:
-                raise ValueError(f"{place} holds no film; expected {', '.join(sorted(SUFFIXES))}")
+                raise ValueError(f"{place} holds no film; expected {', '.join(SUFFIXES)}")
             yield from found
         else:
             yield place

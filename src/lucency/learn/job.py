@@ -106,7 +106,7 @@ def begin(
 
 
 def _optimizer(network: FilmNetwork, training: Training, device: torch.device) -> Optimizer:
-    """Return the optimiser; fused where PyTorch can, which on a CPU is ten times faster."""
+    """Return the optimiser; fused where PyTorch can (docs/decisions.md says what that is worth)."""
     own = {"momentum": 0.9, "nesterov": True} if training.optimizer == "sgd" else {}
     return OPTIMIZERS[training.optimizer](
         network.parameters(),

@@ -7,7 +7,6 @@ Letters in shapes: b films, k findings, d feature dimensions, h and w pixels.
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lucency.learn.alexnet import AlexNet, AlexNetReference
-from lucency.values import Preparation
+from lucency.values import Preparation, nearest
 
 
 class FilmNetwork(nn.Module):
@@ -185,8 +184,7 @@ def _builder(name: str) -> Callable[..., nn.Module]:
     if name in timm.list_models():
         return _timm(name)
     names = [*NETWORKS, *timm.list_models()]
-    near = difflib.get_close_matches(name, names, n=1)
-    hint = f"; nearest is {near[0]!r}" if near else ""
+    hint = nearest(name, names)
     raise ValueError(
         f"network {name!r} is unknown: expected {', '.join(NETWORKS)} or a timm name{hint}"
     )
