@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from lucency.judge.calibrate import THRESHOLDS, fit_thresholds, threshold_table
+from lucency.judge.calibrate import THRESHOLDS, threshold_table
 from lucency.predictions import Predictions
 
 
@@ -57,7 +57,7 @@ def test_no_method_lacks_an_oracle():
 def test_no_threshold_does_better_on_validation(method, seed):
     predictions = _predictions(seed)
     reached, best = ORACLES[method]
-    threshold = fit_thresholds(predictions, method=method)
+    threshold = _fitted(predictions, method=method)
     for place in range(2):
         label, probability = predictions.label[:, place], predictions.probability[:, place]
         assert reached(label, probability >= threshold[place]) == pytest.approx(
@@ -67,7 +67,7 @@ def test_no_threshold_does_better_on_validation(method, seed):
 
 def test_a_threshold_lies_between_probabilities_so_that_a_last_digit_decides_nothing():
     predictions = _predictions()
-    threshold = fit_thresholds(predictions, method="f1")
+    threshold = _fitted(predictions, method="f1")
     assert (np.abs(predictions.probability - threshold) > 1e-3).all()
 
 
@@ -75,11 +75,11 @@ def test_unstated_labels_do_not_count():
     predictions = _predictions()
     label, logit = predictions.label.copy(), predictions.logit.copy()
     label[:40], logit[:40] = np.nan, 9
-    some = fit_thresholds(replace(predictions, label=label, logit=logit), method="youden")
+    some = _fitted(replace(predictions, label=label, logit=logit), method="youden")
     rows = np.arange(40, 150)
     names = ("image", "patient", "part", "label", "logit", "feature")
     rest = replace(predictions, **{name: getattr(predictions, name)[rows] for name in names})
-    assert np.array_equal(some, fit_thresholds(rest, method="youden"))
+    assert np.array_equal(some, _fitted(rest, method="youden"))
 
 
 @pytest.mark.parametrize(("value", "lacking"), [(0, "positives"), (1, "negatives")])
@@ -97,7 +97,7 @@ def test_a_finding_with_one_class_falls_back_and_says_so(value, lacking):
 @pytest.mark.parametrize("part", ["test", "train"])
 def test_films_of_another_part_are_refused(part):
     with pytest.raises(ValueError, match=f"asked of {part} films; expected validation films only"):
-        fit_thresholds(_predictions(part=part), method="f1")
+        _fitted(_predictions(part=part), method="f1")
 
 
 def test_one_test_film_among_validation_films_is_refused():
@@ -105,9 +105,13 @@ def test_one_test_film_among_validation_films_is_refused():
     part = predictions.part.astype("U5")
     part[-1] = "test"
     with pytest.raises(ValueError, match="asked of test, val films"):
-        fit_thresholds(replace(predictions, part=part), method="f1")
+        _fitted(replace(predictions, part=part), method="f1")
 
 
 def test_no_film_at_all_is_refused():
     with pytest.raises(ValueError, match="asked of no films"):
-        fit_thresholds(_predictions(films=0), method="f1")
+        _fitted(_predictions(films=0), method="f1")
+
+
+def _fitted(predictions, *, method):
+    return threshold_table(predictions, method=method)["threshold"].to_numpy(dtype=np.float64)

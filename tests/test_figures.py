@@ -11,16 +11,9 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from lucency.predictions import Predictions
 from lucency.show import figures
-from lucency.show.figures import (
-    COLOURS,
-    GRID,
-    draw_auc,
-    draw_counts,
-    draw_macro_curves,
-    draw_roc,
-    draw_training,
-    style_networks,
-)
+from lucency.show.balancing import draw_counts
+from lucency.show.canvas import COLOURS, style_networks
+from lucency.show.figures import GRID, draw_auc, draw_macro_curves, draw_roc, draw_training
 
 
 def _predictions(label: np.ndarray, score: np.ndarray) -> Predictions:
@@ -55,7 +48,7 @@ def test_areas_below_the_drawn_curves_are_scikit_learns() -> None:
 
 
 def test_every_figure_is_one_described_drawing_with_ids_of_its_own() -> None:
-    counts = pd.DataFrame({"finding": ["Mass", "Hernia"], "before": [1200, 3], "after": [900, 30]})
+    counts = _counts(["Mass", "Hernia"], before=[1200, 3], after=[900, 30])
     drawing = draw_counts(counts)
     root = ElementTree.fromstring(drawing)
     assert root.attrib["role"] == "img"
@@ -66,12 +59,15 @@ def test_every_figure_is_one_described_drawing_with_ids_of_its_own() -> None:
     assert all(name.startswith("counts-") for name in ids)
     assert set(re.findall(r'(?:href="#|url\(#)([^")]*)', drawing)) <= set(ids)
     words = [element.text for element in root.iter() if element.tag.endswith("text")]
-    assert {"Mass", "Hernia", "1,200", "3", "900", "30"} <= set(words)
+    assert {"Mass", "Hernia"} <= set(words)
+    assert {"1,200   IRLbl 1.0", "3   IRLbl 400.0", "900   IRLbl 1.0", "30   IRLbl 30.0"} <= set(
+        words
+    )
 
 
 def test_drawing_twice_gives_the_same_bytes_and_leaves_matplotlib_as_it_was() -> None:
     before = dict(rcParams)
-    counts = pd.DataFrame({"finding": ["Mass"], "before": [0], "after": [0]})
+    counts = _counts(["Mass"], before=[0], after=[0])
     assert draw_counts(counts) == draw_counts(counts)
     assert dict(rcParams) == before
 
@@ -97,7 +93,7 @@ def test_a_finding_without_positives_says_so() -> None:
 
 
 def test_dollar_signs_are_text_not_formulas() -> None:
-    counts = pd.DataFrame({"finding": ["$\\frac{<b>"], "before": [1], "after": [2]})
+    counts = _counts(["$\\frac{<b>"], before=[1], after=[2])
     assert "$\\frac{&lt;b&gt;" in draw_counts(counts)
 
 
@@ -106,7 +102,7 @@ def test_training_may_be_one_epoch_and_lack_validation() -> None:
         {"epoch": [1], "train_loss": [0.5], "val_loss": [np.nan], "val_auc": [np.nan]}
     )
     style = style_networks(["alexnet"])
-    drawing = draw_training({"alexnet": history}, best_epoch={"alexnet": 1}, style=style)
+    drawing = draw_training({"alexnet": history}, kept_epoch={"alexnet": 1}, style=style)
     assert "Training loss" in drawing
 
 
@@ -118,3 +114,9 @@ def test_no_two_networks_look_alike() -> None:
 
 def _line(drawing: str) -> list[str]:
     return re.findall(rf'<path d="([^"]*)"[^>]*stroke: {COLOURS[0]}'.lower(), drawing.lower())
+
+
+def _counts(finding: list[str], *, before: list[int], after: list[int]) -> pd.DataFrame:
+    table = pd.DataFrame({"finding": finding, "before": before, "after": after})
+    ratios = {f"irlbl_{name}": table[name].max() / table[name] for name in ("before", "after")}
+    return table.assign(**ratios)

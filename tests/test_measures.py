@@ -36,7 +36,7 @@ def test_equals_the_published_measures(name, shared):
     found = measure(label, names=names, inputs=inputs)
     for column, text in zip(COLUMNS, printed.split(), strict=True):
         _prints_as(found.summary[column], text)
-    assert found.summary["films"] == len(label)
+    assert found.summary["instances"] == len(label)
     assert found.summary["density"] == pytest.approx(label.mean())
     assert found.per_finding["minority"].sum() == MINORITIES[name]
 
@@ -62,7 +62,7 @@ def test_equals_the_published_measures_of_chestxray14(chestxray14):
 def test_equals_the_published_measures_of_the_official_training_films(chestxray14, shared):
     lines = (shared / "nih" / "train_val_list.txt").read_text().split()
     found = measure(chestxray14.loc[lines].to_numpy(), names=FINDINGS)
-    assert found.summary["films"] == 86_524
+    assert found.summary["instances"] == 86_524
     for column, text in (("labelsets", "619"), ("mean_ir", "12.790051"), ("scumble", "0.022649")):
         _prints_as(found.summary[column], text)
     rare = found.per_finding.loc[found.per_finding["minority"], "finding"]

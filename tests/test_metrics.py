@@ -1,5 +1,6 @@
 """Every metric against scikit-learn, published numbers, and what must not change it."""
 
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -18,6 +19,7 @@ from lucency.judge.metrics import (
     precision_recall_points,
     roc_points,
 )
+from lucency.judge.reliability import expected_calibration_error
 from lucency.values import FINDINGS
 
 # Facts: judging.md; John Zech, reproduce-chexnet, with the labels of v2020.
@@ -36,6 +38,19 @@ def _specificity(label, decision, sample_weight):
     return oracle.recall_score(label, decision, pos_label=0, sample_weight=sample_weight)
 
 
+def _calibration_error(label, probability, sample_weight):
+    """Return the definition, film by film; torchmetrics' BinaryCalibrationError is this too."""
+    films, positives, said = np.zeros(15), np.zeros(15), np.zeros(15)
+    for truth, share, weight in zip(label, probability, sample_weight, strict=True):
+        place = next(b for b in range(15) if share <= (b + 1) / 15)
+        films[place] += weight
+        positives[place] += weight * truth
+        said[place] += weight * share
+    filled = films > 0
+    gap = np.abs(positives[filled] / films[filled] - said[filled] / films[filled])
+    return (gap * films[filled]).sum() / films.sum()
+
+
 ORACLES = {
     "auc": oracle.roc_auc_score,
     "average_precision": oracle.average_precision_score,
@@ -47,6 +62,7 @@ ORACLES = {
     "balanced_accuracy": oracle.balanced_accuracy_score,
     "bce": _log_loss,
     "brier": oracle.brier_score_loss,
+    "ece": _calibration_error,
 }
 NAMES = list(METRICS)
 RANKS = ["auc", "average_precision"]
@@ -134,6 +150,53 @@ def test_bce_is_stable_where_probabilities_saturate():
     label = np.array([0, 1, 0, 1], dtype=np.float32)
     logit = np.array([800, -800, -800, 800], dtype=np.float32)
     assert _value("bce", label, logit) == 400
+
+
+def test_calibration_error_by_hand():
+    """Three bins are filled: gaps .9 - 1/2 over two films, .5 - 1 and .02 - 0 over one each."""
+    label = np.array([1, 0, 1, 0, np.nan], dtype=np.float32)
+    probability = np.array([0.88, 0.92, 0.5, 0.02, 0.7])
+    weights = Weights(owner=np.array([0, 0, 1, 2, 2]), times=np.array([[1, 2], [1, 0], [1, 1.0]]))
+    found = expected_calibration_error(label, probability, weights=weights)
+    drawn = (4 * 0.4 + 0.02) / 5
+    assert found == pytest.approx([(2 * 0.4 + 0.5 + 0.02) / 4, drawn], abs=1e-12)
+
+
+@pytest.mark.parametrize("step", range(16))
+def test_a_bin_of_the_calibration_error_holds_its_upper_edge(step):
+    """A positive film at an edge meets a negative one just below it, and none just above."""
+    edge = step / 15
+    for other, together in ((edge - 1e-9, step > 0), (edge + 1e-9, step == 0)):
+        if not 0 <= other <= 1:
+            continue
+        label, said = np.array([1.0, 0.0]), np.array([edge, other])
+        value = expected_calibration_error(label, said, weights=once(2))[0]
+        apart = ((1 - edge) + other) / 2
+        assert value == pytest.approx(abs(edge - 0.5) if together else apart, abs=1e-8)
+
+
+def test_calibration_error_is_0_where_shares_are_said_and_large_where_they_are_shifted():
+    generator = np.random.default_rng(0)
+    share = generator.beta(0.5, 3, size=100_000)
+    label = (generator.random(100_000) < share).astype(np.float32)
+    weights = once(len(label))
+    assert expected_calibration_error(label, share, weights=weights)[0] < 0.005
+    shifted = expit(np.log(share / (1 - share)) + 2)
+    gap = (shifted - share).mean()
+    found = expected_calibration_error(label, shifted, weights=weights)[0]
+    assert found == pytest.approx(gap, abs=0.005)
+
+
+def test_calibration_error_holds_no_bins_times_films():
+    films = 400_000
+    label, said = np.zeros(films, dtype=np.float32), np.linspace(0, 1, films)
+    weights = once(films)
+    expected_calibration_error(label[:9], said[:9], weights=once(9))
+    tracemalloc.start()
+    expected_calibration_error(label, said, weights=weights)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 8 * films * 8
 
 
 @pytest.mark.parametrize(

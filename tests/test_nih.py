@@ -136,9 +136,9 @@ def test_only_the_findings_asked_for_in_their_order(tmp_path: Path):
     [
         (
             "a_000.png,Mass|Noduel,0,1,50",
-            "line 3, Finding Labels: finding 'Noduel' is unknown; did ",
+            "line 3, Finding Labels: finding 'Noduel' is unknown: expected ",
         ),
-        ("a_000.png,Mas,0,1,50", "did you mean 'Mass'"),
+        ("a_000.png,Mas,0,1,50", "nearest is 'Mass'"),
         ("a_000.png,,0,1,50", "finding '' is unknown"),
         ("a_000.png,mass,0,1,50", "finding 'mass' is unknown"),
         ("a_000.png,Mass|No Finding,0,1,50", "No Finding alone"),
@@ -157,7 +157,7 @@ def test_unknown_outputs_absent_files_and_columns_are_named(tmp_path: Path):
     with pytest.raises(ValueError, match=r"no label file in .* Data_Entry_2017_v2020.csv or"):
         read_nih(tmp_path)
     write_root(tmp_path, "a_000.png,Mass,0,1,50")
-    with pytest.raises(ValueError, match="'Effusions' is unknown; did you mean 'Effusion'"):
+    with pytest.raises(ValueError, match=r"'Effusions' is unknown: .* nearest is 'Effusion'"):
         read_nih(tmp_path, findings=("Effusions",))
     with pytest.raises(ValueError, match=r"no label file in .*: expected labels.csv"):
         read_nih(tmp_path, labels="labels.csv")

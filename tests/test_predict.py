@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from lucency.data.film import prepare_film, read_grey
+from lucency.judge.recalibrate import no_recalibration
 from lucency.learn import predict as predict_module
 from lucency.learn.feed import Films
 from lucency.learn.job import UNIT
@@ -30,6 +31,9 @@ def classifier(preparation: Preparation) -> Classifier:
         provenance="none",
         split="toys",
         device="cpu",
+        epoch=1,
+        recalibration=no_recalibration(2),
+        threshold=np.full(2, 0.5),
     )
 
 

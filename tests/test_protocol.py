@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lucency.protocol import Network, Protocol, parse_protocol, protocol_text, read_protocol
+from lucency.choices import Network
+from lucency.protocol import Protocol, parse_protocol, protocol_text, read_protocol
 from lucency.values import FINDINGS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -90,11 +91,13 @@ def test_any_text_and_number_survives(texts: tuple[str, str], rate: float, decay
         ("[training]\nweight_decay = inf", "training.weight_decay: .*finite"),
         ("[training]\noptimizer = 'adamm'", "'adam', 'adamw' or 'sgd'; nearest is 'adam'"),
         ("[split]\ntrain = 0.9", r"split: train \+ val \+ test is 1.2, not 1"),
-        ("[balance]\nbefore_split = true", "leaks: it needs split.method"),
+        ("[balance]\nmethod = 'cap-and-copy'\nbefore_split = true", "leaks: it needs split.method"),
         (
             "[balance]\nmethod = 'cap-and-copy'\ncap = [{ finding = 'Hernai', films = 1 }]",
             "'Hernai'.*nearest is 'Hernia'",
         ),
+        ("[balance]\nratio = 3", "ratio means nothing to 'none'; it belongs to partial"),
+        ("[balance]\nthen = 'ml-ros'", "follows nothing"),
         ("findings = []", "findings: .*at least 1"),
         ("name = 'Two Words'", "name: .*pattern"),
         ("network = 'densenet121'", 'network: .*found "densenet121"'),

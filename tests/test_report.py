@@ -12,15 +12,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lucency.balance.measures import measure
+from lucency.balance.change import describe_change
 from lucency.judge.compare import compare, conclude, rank
 from lucency.judge.evaluate import evaluate, trivial
 from lucency.judge.metrics import METRICS
+from lucency.plan import Plan
 from lucency.predictions import Predictions
 from lucency.protocol import parse_protocol
+from lucency.show.page import decimal, whole
 from lucency.show.pictures import show_preparation
-from lucency.show.report import Experiment, decimal, whole, write_report
-from lucency.values import FINDINGS, NO_FINDING, Manifest, Plan, Preparation, Prepared, empty_boxes
+from lucency.show.report import Experiment, write_report
+from lucency.values import FINDINGS, NO_FINDING, Manifest, Preparation, Prepared, empty_boxes
 
 NETWORKS = ("alexnet", "densenet121", "inception_resnet_v2", "mobilenetv2_100")
 SECTIONS = (
@@ -97,9 +99,15 @@ def an_experiment(
     metrics = pd.concat(tables, ignore_index=True)
     comparison = compare(test, resamples=25, seed=0)
     ranking = rank(metrics, comparison)
-    train = label[:140]
-    before, after = (
-        measure(one, names=findings) for one in (train, np.vstack([train, train[:30]]))
+    plan = Plan(
+        row=np.r_[np.arange(FILMS), np.arange(30)],
+        copy=np.r_[np.zeros(FILMS, np.int64), np.ones(30, np.int64)],
+        transform=np.array([""] * FILMS + ["reference@1.0#1"] * 30),
+        part=np.r_[part, ["train"] * 30],
+        label=np.vstack([label, label[:30]]),
+        weight=np.ones((FILMS + 30, len(findings)), np.float32),
+        mate=np.r_[np.arange(FILMS), np.arange(30)],
+        mix=np.zeros(FILMS + 30, np.float32),
     )
     return Experiment(
         protocol=parse_protocol(
@@ -117,28 +125,16 @@ def an_experiment(
             pixels=random.integers(0, 256, (FILMS, SIZE, SIZE), dtype=np.uint8),
             rejected=pd.DataFrame({"image": ["a.png"], "reason": ["zero bytes"]}),
         ),
-        plan=Plan(
-            row=np.r_[np.arange(FILMS), np.arange(30)],
-            copy=np.r_[np.zeros(FILMS, np.int64), np.ones(30, np.int64)],
-            transform=np.array([""] * FILMS + ["reference@1.0#1"] * 30),
-            part=np.r_[part, ["train"] * 30],
-            weight=np.ones((FILMS + 30, len(findings)), np.float32),
+        plan=plan,
+        change=describe_change(
+            label[:140], plan=plan.take(plan.part == "train"), findings=findings
         ),
-        imbalance=pd.DataFrame({
-            "finding": findings,
-            "before": before.per_finding["count"], "after": after.per_finding["count"],
-            "irlbl_before": before.per_finding["irlbl"], "irlbl_after": after.per_finding["irlbl"],
-        }),
-        imbalance_summary=pd.DataFrame({
-            "measure": before.summary.index,
-            "before": before.summary.to_numpy(), "after": after.summary.to_numpy(),
-        }),
         augmented=[(f"film {n}", random.integers(0, 256, (64, 64), np.uint8)) for n in range(6)],
         predictions=several,
         histories={one: _history(random) for one in networks},
         networks=pd.DataFrame({
             "network": networks, "parameters": 7_000_000, "weights": "random", "provenance": "none",
-            "epochs": 6, "best_epoch": 4, "minutes": 1.25, "films_per_second": 88.0,
+            "epochs": 6, "kept_epoch": 4, "minutes": 1.25, "films_per_second": 88.0,
             "device": "cpu",
         }),
         thresholds=pd.DataFrame(
@@ -222,7 +218,7 @@ def test_headings_are_in_order_and_pictures_described(text: str) -> None:
     assert len(pictures) > 6
     assert all(picture["alt"] for picture in pictures)
     drawings = [attributes for tag, attributes in page.tags if tag == "svg"]
-    assert len(drawings) == 6
+    assert len(drawings) == 7
     assert all(drawing["role"] == "img" for drawing in drawings)
     assert all(part.lstrip().startswith("<title>") for part in re.split("<svg [^>]*>", text)[1:])
 

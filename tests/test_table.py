@@ -7,10 +7,10 @@ import cv2
 import numpy as np
 import pytest
 
+from lucency.choices import Source
 from lucency.data.phantom import write_phantom
 from lucency.data.sources import SOURCES
 from lucency.data.table import read_csv_table
-from lucency.protocol import Source
 from lucency.values import Manifest
 
 TABLE = """image,patient,Mass,Edema,sex,age,view
@@ -63,9 +63,9 @@ def test_patients_keep_their_number_whatever_the_rows(tmp_path: Path):
         ("61.5", "old", "line 2, age: found 'old', expected a number"),
         ("Bert", "", "line 3, patient: found nothing, expected a patient"),
         ("gone.png", "2", "image .*'2'.* is listed 2 times"),
-        ("Edema", "Oedema", "no column 'Edema'; did you mean 'Oedema'"),
+        ("Edema", "Oedema", "no column 'Edema': .*nearest is 'Oedema'"),
         ("image,", "film,", "no column 'image'"),
-        ("patient,", "pation,", "no column 'patient'; did you mean 'pation'"),
+        ("patient,", "pation,", "no column 'patient': .*nearest is 'pation'"),
     ],
 )
 def test_what_does_not_fit_is_named(tmp_path: Path, old: str, new: str, message: str):

@@ -14,11 +14,12 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
+from lucency.choices import Training
 from lucency.learn import train as train_module
 from lucency.learn.schedule import learning_rate
 from lucency.learn.train import train
-from lucency.learn.zoo import Classifier
-from lucency.protocol import Protocol, Training
+from lucency.learn.zoo import Classifier, load_classifier
+from lucency.protocol import Protocol
 from toys import toy_films, toy_plan, toy_protocol
 
 GOLDEN = Path(__file__).parent / "golden" / "toy_steps.csv"
@@ -34,7 +35,7 @@ def silent(done: int, total: int, note: str = "") -> None:
 
 def learn(out: Path, protocol: Protocol, progress=silent) -> Classifier:
     films = toy_films()
-    return train(
+    folder = train(
         films,
         plan=toy_plan(films),
         protocol=protocol,
@@ -43,6 +44,7 @@ def learn(out: Path, protocol: Protocol, progress=silent) -> Classifier:
         out=out,
         progress=progress,
     )
+    return load_classifier(folder)
 
 
 def weights(out: Path) -> dict[str, np.ndarray]:

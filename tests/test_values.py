@@ -15,18 +15,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lucency.data.nih import read_nih
+from lucency.plan import Plan, load_plan, save_plan
 from lucency.values import (
     PARTS,
     Manifest,
-    Plan,
     Preparation,
     Prepared,
     empty_boxes,
     load_manifest,
-    load_plan,
     load_prepared,
     save_manifest,
-    save_plan,
     save_prepared_tables,
 )
 
@@ -74,7 +72,10 @@ def plan_fields(draw: st.DrawFn, films: int) -> dict[str, np.ndarray]:
         "copy": copy,
         "transform": np.where(copy > 0, "reference@0.5#1>reference@1#2", ""),
         "part": np.array(part),
+        "label": np.array([[0, np.nan]] * entries, dtype=np.float32),
         "weight": np.repeat(np.array(weight, dtype=np.float32)[:, None], 2, axis=1),
+        "mate": np.array(row[::-1]),
+        "mix": np.where(copy > 0, 0.25, 0).astype(np.float32),
     }
 
 
@@ -109,7 +110,10 @@ def plan(**changes: Any) -> Plan:
         "copy": np.array([0, 1, 0]),
         "transform": np.array(["", "reference@1#1", ""]),
         "part": np.array(["train", "train", "test"]),
+        "label": np.zeros((3, 2), dtype=np.float32),
         "weight": np.ones((3, 2), dtype=np.float32),
+        "mate": np.array([0, 0, 1]),
+        "mix": np.zeros(3, dtype=np.float32),
     }
     return Plan(**(fields | changes))
 
@@ -139,7 +143,8 @@ def test_a_plan_is_joined_by_name_whatever_the_order_of_films(draw: st.DataObjec
         save_plan(made, manifest.image, Path(folder))
         loaded = load_plan(Path(folder), manifest.image[order])
     np.testing.assert_array_equal(order[loaded.row], made.row)
-    for name in ("copy", "transform", "part", "weight"):
+    np.testing.assert_array_equal(order[loaded.mate], made.mate)
+    for name in ("copy", "transform", "part", "label", "weight", "mix"):
         np.testing.assert_array_equal(getattr(loaded, name), getattr(made, name))
 
 
@@ -204,7 +209,7 @@ def test_a_manifest_that_does_not_fit_is_refused(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"row": np.array([0])}, r"row, copy, transform, part, weight: found \[1, 3, 3, 3, 3\]"),
+        ({"row": np.array([0])}, r"row, copy, .*, mix: found \[1, 3, 3, 3, 3, 3, 3, 3\]"),
         ({"part": np.array(["train", "train", "exam"])}, "part: found .*exam"),
         ({"copy": np.array([0, 0, 0])}, "copy"),
         ({"weight": np.full((3, 2), -1, dtype=np.float32)}, "weights must not be negative"),

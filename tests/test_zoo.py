@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from lucency.judge.recalibrate import no_recalibration
 from lucency.learn.zoo import (
     NETWORKS,
     Classifier,
@@ -56,6 +57,9 @@ def test_contract(name: str, tmp_path) -> None:
         provenance="none",
         split="split",
         device="cpu",
+        epoch=1,
+        recalibration=no_recalibration(FINDING_COUNT),
+        threshold=np.full(FINDING_COUNT, 0.5),
     )
     save_classifier(classifier, tmp_path)
     loaded = load_classifier(tmp_path)
@@ -99,7 +103,8 @@ def test_a_folder_without_a_network_is_refused(tmp_path) -> None:
 def test_weights_of_another_network_are_refused(tmp_path) -> None:
     network = build("test_resnet", findings=2)
     about = {"preparation": Preparation(size=64), "protocol": {}, "provenance": "none"}
-    scaling = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "split": "s", "device": "cpu"}
+    scaling = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "split": "s", "device": "cpu", "epoch": 1}
+    scaling |= {"recalibration": no_recalibration(2), "threshold": np.full(2, 0.5)}
     wrong = Classifier(network=network, name="test_vit", findings=("a", "b"), **about, **scaling)
     save_classifier(wrong, tmp_path)
     with pytest.raises(ValueError, match="does not hold the weights of test_vit"):

@@ -1,11 +1,14 @@
 """Small films with a finding one can see: a bright disc on the left or on the right."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pandas as pd
 
+from lucency.plan import Plan, originals
 from lucency.protocol import Protocol, parse_protocol
-from lucency.values import Manifest, Plan, Preparation, Prepared, empty_boxes
+from lucency.values import Manifest, Preparation, Prepared, empty_boxes
 
 FINDINGS = ("Left", "Right")
 
@@ -37,13 +40,7 @@ def toy_plan(prepared: Prepared) -> Plan:
     count = len(prepared.manifest)
     part = np.full(count, "train", dtype="<U5")
     part[3::8], part[7::8] = "val", "test"
-    return Plan(
-        row=np.arange(count),
-        copy=np.zeros(count, dtype=np.int64),
-        transform=np.full(count, ""),
-        part=part,
-        weight=np.ones((count, 2), dtype=np.float32),
-    )
+    return replace(originals(prepared.manifest.label), part=part)
 
 
 def toy_protocol(network: str = "test_convnext", **training: object) -> Protocol:

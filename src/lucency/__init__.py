@@ -5,7 +5,7 @@ from importlib import import_module
 _HOMES = {
     "Classifier": "lucency.learn.zoo",
     "Manifest": "lucency.values",
-    "Plan": "lucency.values",
+    "Plan": "lucency.plan",
     "Predictions": "lucency.predictions",
     "Preparation": "lucency.values",
     "Prepared": "lucency.values",

@@ -91,9 +91,29 @@ def split(protocol: ProtocolFile, out: Out, changes: Changes = None, json: Json 
 
 
 @app.command()
-def balance(protocol: ProtocolFile, out: Out, changes: Changes = None, json: Json = False) -> None:
-    """Plan which training films are seen, how often and how changed."""
+def balance(
+    protocol: ProtocolFile,
+    out: Out,
+    changes: Changes = None,
+    write: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Also write the balanced films here, as NIH lays them."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Plan which training films are seen, how often, how changed and with which weight.
+
+    With --write, every entry becomes a film on disk for those who train elsewhere; the label
+    file's column Lineage says where a copy comes from.
+    """
     _stage("balance", protocol, out, changes, 0, json)
+    if write:
+        from lucency.export import write_balanced
+        from lucency.protocol import read_protocol
+        from lucency.workspace import open_run
+
+        run = open_run(read_protocol(protocol, changes=tuple(changes or ())), out=out)
+        typer.echo(str(write_balanced(run, out=write)))
 
 
 @app.command()
@@ -135,15 +155,38 @@ def predict(
     the run's own validation and test films are made.
     """
     if films:
-        from lucency.service import predict_disk
+        from lucency.service import films_in_json, predict_disk
 
-        typer.echo(predict_disk(folder, films, network=network, csv=csv, as_json=json), nl=False)
+        name, table = predict_disk(folder, films, network=network)
+        if csv:
+            table.to_csv(csv, index=False)
+        said = films_in_json(name, table) if json else f"{csv}\n" if csv else None
+        typer.echo(said or table.to_csv(index=False), nl=False)
     elif network or csv:
         raise ValueError("--network and --csv are for films on disk: found no FILM, name some")
     elif not (folder / "protocol.toml").is_file():
         raise ValueError(f"{folder} holds no run: expected the --out folder of `lucency run`")
     else:
         _stage("predict", folder / "protocol.toml", folder, None, 0, json)
+
+
+@app.command()
+def imbalance(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A label file, .csv or .csv.gz.")],
+    figure: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Draw which findings share films to this SVG file."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Say how unbalanced the findings of a label file are, without a look at a picture.
+
+    FILE is NIH's Data_Entry table, a manifest.csv, or any table with a 0/1 column per finding.
+    """
+    from lucency.service import describe_imbalance, in_json, in_words
+
+    answer = describe_imbalance(file, figure=figure)
+    typer.echo(in_json(answer) if json else in_words(answer), nl=False)
 
 
 @app.command()
@@ -178,11 +221,14 @@ def _stage(
     name: str, protocol: Path, out: Path, changes: list[str] | None, workers: int, json: bool
 ) -> None:
     from lucency.protocol import read_protocol
-    from lucency.service import do_stage
+    from lucency.receipt import rank
+    from lucency.service import do_stage, in_json, in_words
     from lucency.workspace import open_run
 
     job = open_run(read_protocol(protocol, changes=tuple(changes or ())), out=out, workers=workers)
-    typer.echo(do_stage(job, name, as_json=json), nl=False)
+    answer = do_stage(job, name)
+    if rank() == 0:
+        typer.echo(in_json(answer) if json else in_words(answer), nl=False)
 
 
 if __name__ == "__main__":

@@ -11,13 +11,14 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int64
 
-from lucency.balance.measures import Imbalance, measure
+from lucency.balance.change import describe_change
 from lucency.judge.leaks import overlap, warnings_for
 from lucency.judge.verdict import Verdict
+from lucency.plan import Plan
 from lucency.predictions import Predictions
 from lucency.protocol import Protocol
 from lucency.show.report import Experiment
-from lucency.values import Plan, Prepared, load_manifest, read_table
+from lucency.values import Prepared, load_manifest, read_table
 
 GALLERY_FILMS, GALLERY_VERSIONS = 4, 3
 GALLERY_SEED = 0
@@ -37,8 +38,7 @@ def gather(
 
     `trained` are the training films before balancing (all films, where it comes before the split).
     """
-    before, after = _imbalance(prepared, plan, trained)
-    films = prepared.manifest
+    films, shown = prepared.manifest, plan.take(plan.part == "train")
     missing = read_table(folder / "manifest" / "missing.csv", text=("image",))
     names = [choice.name for choice in protocol.network]
     return Experiment(
@@ -46,8 +46,7 @@ def gather(
         manifest=load_manifest(folder / "manifest"),
         prepared=prepared,
         plan=plan,
-        imbalance=_counts(before, after),
-        imbalance_summary=_summary(before, after),
+        change=describe_change(films.label[trained], plan=shown, findings=films.findings),
         augmented=_augmented(protocol, prepared, plan),
         predictions=predictions,
         histories={name: pd.read_csv(_network(folder, name) / "history.csv") for name in names},
@@ -66,29 +65,6 @@ def gather(
             missing=missing["image"].tolist(),
         ),
     )
-
-
-def _imbalance(
-    prepared: Prepared, plan: Plan, trained: Int64[np.ndarray, " t"]
-) -> tuple[Imbalance, Imbalance]:
-    films = prepared.manifest
-    shown = plan.row[plan.part == "train"]
-    before = measure(films.label[trained], names=films.findings)
-    return before, measure(films.label[shown], names=films.findings)
-
-
-def _counts(before: Imbalance, after: Imbalance) -> pd.DataFrame:
-    table = pd.DataFrame({"finding": before.per_finding["finding"]})
-    for name, found in (("before", before), ("after", after)):
-        table[name] = found.per_finding["count"].to_numpy()
-    for name, found in (("before", before), ("after", after)):
-        table[f"irlbl_{name}"] = found.per_finding["irlbl"].to_numpy()
-    return table
-
-
-def _summary(before: Imbalance, after: Imbalance) -> pd.DataFrame:
-    table = pd.DataFrame({"before": before.summary, "after": after.summary})
-    return table.rename_axis("measure").reset_index()
 
 
 def _augmented(protocol: Protocol, prepared: Prepared, plan: Plan) -> list[tuple[str, np.ndarray]]:
@@ -124,7 +100,6 @@ def _about(folder: Path, name: str) -> dict[str, object]:
     """Return one row of the report's table of networks."""
     history = pd.read_csv(_network(folder, name) / "history.csv")
     about = json.loads((_network(folder, name) / "classifier.json").read_text())
-    best = history.loc[history["val_auc"].fillna(-1).idxmax()]
     choice = next(n for n in about["protocol"]["network"] if n["name"] == name)
     return {
         "network": name,
@@ -132,7 +107,7 @@ def _about(folder: Path, name: str) -> dict[str, object]:
         "weights": choice["weights"],
         "provenance": about["provenance"],
         "epochs": len(history),
-        "best_epoch": int(best["epoch"]),
+        "kept_epoch": about["epoch"],
         "minutes": history["seconds"].iloc[-1] / 60,
         "films_per_second": history["films_per_second"].median(),
         "device": about["device"],

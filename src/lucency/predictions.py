@@ -5,7 +5,7 @@ Letters in shapes: n films, k findings, d feature dimensions.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,11 @@ from lucency.values import PARTS, require
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Predictions:
-    """What a network said of films; `split` is the fingerprint of the parts it was made under."""
+    """What a network said of films; `split` is the fingerprint of the parts it was made under.
+
+    `logit` is what the network gave; slope x logit + offset is its recalibrated logit, and all
+    probabilities come from that. One slope and offset a finding, or a single number for all.
+    """
 
     network: str
     split: str
@@ -28,6 +32,8 @@ class Predictions:
     label: Float32[np.ndarray, "n k"]
     logit: Float32[np.ndarray, "n k"]
     feature: Float32[np.ndarray, "n d"]
+    slope: Float64[np.ndarray, ...] = field(default_factory=lambda: np.ones(()))
+    offset: Float64[np.ndarray, ...] = field(default_factory=lambda: np.zeros(()))
 
     def __post_init__(self) -> None:
         films = len(self.image)
@@ -37,14 +43,27 @@ class Predictions:
         require(lengths == [films] * 3, "patient, part, feature", lengths)
         require(bool(np.isfinite(self.logit).all()), "logits must be finite", "NaN or infinity")
         require(bool(np.isin(self.part, PARTS).all()), "part", np.unique(self.part))
+        for line in (self.slope, self.offset):
+            require(line.shape in ((), (len(self.findings),)), "slope, offset", line.shape)
+            require(bool(np.isfinite(line).all()), "slope, offset", "NaN or infinity")
+        require(bool((self.slope > 0).all()), "slopes must be above 0", self.slope)
 
     def __len__(self) -> int:
         return len(self.image)
 
     @property
     def probability(self) -> Float64[np.ndarray, "n k"]:
-        """The sigmoid of the logits, in double precision."""
-        return expit(self.logit.astype(np.float64))
+        """The sigmoid of the recalibrated logits."""
+        return expit(self.calibrated)
+
+    @property
+    def calibrated(self) -> Float64[np.ndarray, "n k"]:
+        """The recalibrated logits, in double precision; films keep their order in each finding."""
+        return self.logit.astype(np.float64) * self.slope + self.offset
+
+    def uncalibrated(self) -> Predictions:
+        """Return the same predictions as the network gave them."""
+        return replace(self, slope=np.ones(()), offset=np.zeros(()))
 
     def of(self, part: str) -> Predictions:
         """Return the rows of one part."""

@@ -60,10 +60,11 @@ def _bar(title: str, unit: str) -> Iterator[Advance]:
         TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(title, total=1, rate="", note="")
+        task = bar.add_task(title, total=None, visible=False, rate="", note="")
         pace = _Pace()
 
         def advance(done: int, total: int, note: str = "") -> None:
+            bar.update(task, visible=True)
             rate = f"{pace.rate(done):,.1f} {unit}/s"
             bar.update(task, completed=done, total=total, rate=rate, note=note)
 

@@ -7,128 +7,17 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from lucency.choices import Balance, Choices, Judging, Network, Source, Split, Training, Variant
 from lucency.values import FINDINGS, NO_FINDING, Preparation, nearest
 
-
-class _Choices(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+BASE = "base"
 
 
-class Source(_Choices):
-    """Where films and labels come from."""
-
-    source: Literal["nih", "csv", "phantom"] = "phantom"
-    root: str = ""
-    labels: str = ""
-    allow_missing: bool = False
-    image_column: str = "image"
-    patient_column: str = "patient"
-    films: int = Field(default=2000, ge=20)
-    size: int = Field(default=512, ge=64, le=2048)
-    seed: int = Field(default=0, ge=0)
-    label_noise: float = Field(default=0.0, ge=0, lt=1)
-    shortcut: float = Field(default=0.0, ge=0, le=1)
-
-
-class Split(_Choices):
-    """Which films train, validate and test."""
-
-    method: Literal["patient", "official", "image"] = "patient"
-    train: float = Field(default=0.70, gt=0, lt=1)
-    val: float = Field(default=0.15, gt=0, lt=1)
-    test: float = Field(default=0.15, gt=0, lt=1)
-    seed: int = Field(default=0, ge=0)
-
-    @model_validator(mode="after")
-    def _shares_add_up(self) -> Split:
-        if abs(self.train + self.val + self.test - 1) > 1e-6:
-            raise ValueError(f"train + val + test is {self.train + self.val + self.test:g}, not 1")
-        return self
-
-
-class Cap(_Choices):
-    """Drop random films that carry `finding` until `films` are left."""
-
-    finding: str
-    films: int = Field(ge=0)
-
-
-class Copy(_Choices):
-    """Add `copies` augmented copies of `films` films that carry `finding` (0 means of all)."""
-
-    finding: str
-    copies: int = Field(ge=1)
-    films: int = Field(default=0, ge=0)
-    sharpen: float = Field(default=1.0, ge=0, le=1)
-
-
-class Balance(_Choices):
-    """What is done about rare findings; `before_split` is the published mistake, kept to study."""
-
-    method: Literal["none", "cap-and-copy"] = "none"
-    before_split: bool = False
-    cap: tuple[Cap, ...] = ()
-    copy_plan: tuple[Copy, ...] = ()
-    cap_after: tuple[Cap, ...] = ()
-    seed: int = Field(default=0, ge=0)
-
-
-class Training(_Choices):
-    """How a network learns."""
-
-    epochs: int = Field(default=10, ge=1)
-    batch: int = Field(default=32, ge=1)
-    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
-    learning_rate: float = Field(default=1e-4, gt=0, le=10)
-    schedule: Literal["constant", "cosine", "plateau"] = "cosine"
-    warmup_epochs: float = Field(default=0.0, ge=0)
-    weight_decay: float = Field(default=0.0, ge=0)
-    clip_norm: float = Field(default=0.0, ge=0)
-    frozen_epochs: int = Field(default=0, ge=0)
-    patience: int = Field(default=0, ge=0)
-    keep: Literal["best", "last"] = "best"
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    augment: Literal["none", "gentle"] = "none"
-    normalise: Literal["network", "unit"] = "network"
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    loss: Literal["bce"] = "bce"
-    tensorboard: bool = False
-    seed: int = Field(default=0, ge=0)
-
-
-class Network(_Choices):
-    """One network to compare: any name of `lucency.learn.zoo`, its weights, what it changes.
-
-    `size` is the side it sees, reduced from the prepared films; 0 is their own.
-    """
-
-    name: str
-    weights: str = "random"
-    provenance: str = ""
-    match: Literal["name", "order"] = "name"
-    size: int = Field(default=0, ge=0, le=2048)
-    training: dict[str, Any] = Field(default_factory=dict)
-
-    @model_validator(mode="after")
-    def _weights_have_a_history(self) -> Network:
-        if self.weights not in ("random", "timm") and not self.provenance:
-            raise ValueError("weights from a file need `provenance`: what have they been shown?")
-        return self
-
-
-class Judging(_Choices):
-    """How networks are judged."""
-
-    resamples: int = Field(default=1000, ge=20)
-    threshold: Literal["f1", "youden"] = "f1"
-    seed: int = Field(default=0, ge=0)
-
-
-class Protocol(_Choices):
+class Protocol(Choices):
     """The whole experiment."""
 
     name: str = Field(pattern=r"^[a-z0-9-]+$")
@@ -141,6 +30,8 @@ class Protocol(_Choices):
     training: Training = Training()
     network: tuple[Network, ...] = Field(min_length=1)
     judging: Judging = Judging()
+    seeds: tuple[int, ...] = ()
+    variant: tuple[Variant, ...] = ()
 
     @model_validator(mode="after")
     def _fits_together(self) -> Protocol:
@@ -151,15 +42,16 @@ class Protocol(_Choices):
             raise ValueError('balance.before_split leaks: it needs split.method = "image"')
         for place, name in enumerate(names):
             try:
-                self.training_of(name)
+                precision = self.training_of(name).precision
+                if precision != self.training.precision:
+                    what = f"network.{place}.training.precision is {precision!r}"
+                    raise ValueError(f"{what}: expected training.precision for all networks")
             except ValidationError as error:
                 raise ValueError(f"network.{place}.training.{_explain(error)}") from error
         return self
 
     @model_validator(mode="after")
     def _balances_its_findings(self) -> Protocol:
-        if self.balance.method == "none" and self.balance != Balance(seed=self.balance.seed):
-            raise ValueError('balance.method is "none": no other key of balance can mean anything')
         known = (*self.findings, NO_FINDING)
         for rule in (*self.balance.cap, *self.balance.copy_plan, *self.balance.cap_after):
             if rule.finding not in known:
@@ -167,10 +59,45 @@ class Protocol(_Choices):
                 raise ValueError(f"balance: {rule.finding!r} is not among the findings{hint}")
         return self
 
+    @model_validator(mode="after")
+    def _variants_are_protocols(self) -> Protocol:
+        names = [BASE, *(variant.name for variant in self.variant)]
+        if len(set(names)) < len(names):
+            raise ValueError(f"variant: expected each name once, none called {BASE!r}")
+        if len(set(self.seeds)) < len(self.seeds) or min(self.seeds, default=0) < 0:
+            raise ValueError(f"seeds: found {list(self.seeds)}, expected each once, none below 0")
+        if self.seeds and not self.variant:
+            raise ValueError("seeds are those of variants: list some, or set training.seed")
+        for variant in self.variant:
+            self.varied(variant.name, seed=0)
+        return self
+
+    def varied(self, variant: str, *, seed: int) -> Protocol:
+        """Return the protocol of one variant, or of the base, at one seed, without variants.
+
+        The seed is that of training and of balancing. Raises ValueError when a variant changes
+        nothing, what all must share, or a key that does not exist.
+        """
+        changes = {v.name: v.changes for v in self.variant}.get(variant, {})
+        if foreign := sorted(set(changes) - set(VARIABLE)):
+            raise ValueError(f"variant {variant!r} may not change {foreign[0]!r}: {_COMPARABLE}")
+        if not changes and variant != BASE:
+            raise ValueError(f"variant {variant!r} changes nothing: name a key, {_COMPARABLE}")
+        choices = _merged(self.model_dump(exclude={"variant", "seeds"}), changes)
+        seeds = {"training": {"seed": seed}, "balance": {"seed": seed}}
+        try:
+            return Protocol.model_validate(_merged(choices, seeds))
+        except ValidationError as error:
+            raise ValueError(f"variant {variant!r}: {_explain(error)}") from error
+
     def training_of(self, network: str) -> Training:
         """Return the training of one network: the common choices and what it changes."""
         changes = next(n.training for n in self.network if n.name == network)
         return Training.model_validate({**self.training.model_dump(), **changes})
+
+
+VARIABLE = ("preparation", "balance", "training", "network")
+_COMPARABLE = f"variants of one experiment differ in {', '.join(VARIABLE)}"
 
 
 def read_protocol(file: Path, *, changes: tuple[str, ...] = ()) -> Protocol:
@@ -202,6 +129,19 @@ def protocol_text(protocol: Protocol) -> str:
     return _toml(protocol.model_dump(mode="json")).replace("\x7f", "\\u007f")
 
 
+def _merged(choices: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `choices` with the leaves of `changes` put in.
+
+    Lists are replaced as a whole, and so is a section whose `method` changes.
+    """
+    merged = dict(choices)
+    for key, value in changes.items():
+        below = merged.get(key)
+        inside = isinstance(value, dict) and isinstance(below, dict) and "method" not in value
+        merged[key] = _merged(dict(below or {}), value) if inside else value
+    return merged
+
+
 def _apply(choices: dict[str, Any], change: str) -> None:
     key, equals, text = change.partition("=")
     if not equals:
@@ -226,7 +166,7 @@ def _explain(error: ValidationError) -> str:
     place = ".".join(str(step) for step in first["loc"])
     found = json.dumps(first["input"], default=str)
     if first["type"] == "extra_forbidden":
-        known = [n for part in (Preparation, *_Choices.__subclasses__()) for n in part.model_fields]
+        known = [n for part in (Preparation, *Choices.__subclasses__()) for n in part.model_fields]
         return f"{place}: unknown key{nearest(place.rpartition('.')[2], known)}"
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "literal_error":

@@ -21,26 +21,36 @@ Inputs = Mapping[str, object]
 RECEIPT, NOTE = "receipt.json", "inputs.json"
 
 
-def produce(out: Path, *, inputs: Inputs, write: Callable[[Path], None]) -> Path:
+def produce(
+    out: Path,
+    *,
+    inputs: Inputs,
+    write: Callable[[Path], None],
+    may_change: tuple[str, ...] = (),
+) -> Path:
     """Return `out`, complete: as it is when its receipt fits, else made by `write(partial)`.
 
-    `write` finds in the partial folder what an earlier, killed call with the same inputs left.
+    `write` finds in the partial folder what an earlier, killed call with the same inputs left;
+    of those inputs, `may_change` names what it can cope with when they are others now.
     Raises ValueError when `out` was made from other inputs or is being made by another process.
     """
     if is_complete(out, inputs=inputs):
         return out
     if rank() > 0:
         return _wait(out, inputs)
-    with partial_folder(out, inputs=inputs) as folder:
+    with partial_folder(out, inputs=inputs, may_change=may_change) as folder:
         write(folder)
     return out
 
 
 @contextmanager
-def partial_folder(out: Path, *, inputs: Inputs) -> Iterator[Path]:
+def partial_folder(
+    out: Path, *, inputs: Inputs, may_change: tuple[str, ...] = ()
+) -> Iterator[Path]:
     """Lend `out`.partial to write in; on success add the receipt and rename it to `out`.
 
-    A partial folder of other inputs is refused when anything has been written there.
+    A partial folder of other inputs is refused when anything has been written there, unless only
+    those of `may_change` differ.
     """
     folder = out.with_name(out.name + ".partial")
     folder.mkdir(parents=True, exist_ok=True)
@@ -48,7 +58,8 @@ def partial_folder(out: Path, *, inputs: Inputs) -> Iterator[Path]:
     if any(file.name != NOTE for file in folder.iterdir()):
         for file in (note, folder / RECEIPT):
             if file.exists() and file.stat().st_size:
-                _refuse_difference(folder, json.loads(file.read_text()), inputs)
+                was = json.loads(file.read_text())
+                _refuse_difference(folder, {**was, **{k: inputs[k] for k in may_change}}, inputs)
     with note.open("a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -9,40 +9,34 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lucency.balance.resample import plan_parts
+from lucency.balance.resample import needs_features, plan_parts
+from lucency.choices import Source
 from lucency.data.prepare import prepare
 from lucency.data.sources import draw_source, read_films
 from lucency.data.split import load_part, part_fingerprint, save_part, split, split_by_image
 from lucency.judge.verdict import Verdict, judge, load_verdict, save_verdict
+from lucency.likeness import features
+from lucency.plan import Plan, load_plan, save_plan
 from lucency.predictions import Predictions, load_predictions, save_predictions
 from lucency.progress import progress, say
-from lucency.protocol import Source
-from lucency.receipt import (
-    fingerprint_file,
-    fingerprint_of,
-    produce,
-)
-from lucency.values import Manifest, Plan, Prepared, load_plan, save_plan
+from lucency.receipt import fingerprint, fingerprint_file, fingerprint_of, produce
+from lucency.values import Manifest, Prepared
 from lucency.workspace import Run
-
-if TYPE_CHECKING:
-    from lucency.learn.zoo import Classifier
 
 
 def source(run: Run) -> Source:
     """Return where the films are; phantoms are drawn first."""
-    protocol, out = run.protocol, run.out / "phantom"
+    protocol, out = run.protocol, run.source / "phantom"
     return draw_source(protocol.data, findings=protocol.findings, out=out, workers=run.workers)
 
 
 @cache
 def manifest(run: Run) -> Manifest:
     """Return the films that lie on disk, with labels."""
-    return read_films(source(run), findings=run.protocol.findings, out=run.out / "manifest")
+    return read_films(source(run), findings=run.protocol.findings, out=run.source / "manifest")
 
 
 @cache
@@ -53,10 +47,10 @@ def prepared(run: Run) -> Prepared:
         return prepare(
             films,
             preparation=run.protocol.preparation,
-            out=run.out / "prepared",
+            out=run.shared / "prepared",
             workers=run.workers,
             progress=advance,
-            inputs={"manifest": fingerprint_of(run.out / "manifest")},
+            inputs={"manifest": fingerprint_of(run.source / "manifest")},
         )
 
 
@@ -68,7 +62,7 @@ def parts(run: Run) -> np.ndarray:
     inputs = {
         "split": choices.model_dump(),
         "balance": run.protocol.balance.model_dump() if early else "after the split",
-        "prepared": fingerprint_of(run.out / "prepared"),
+        "prepared": fingerprint_of(run.shared / "prepared"),
     }
     names = _balanced_first(run).names(films.image) if early else films.image
 
@@ -80,7 +74,7 @@ def parts(run: Run) -> np.ndarray:
             part = split(films, choices=choices, root=Path(source(run).root))
         save_part(names, part, folder / "part.csv")
 
-    return load_part(produce(run.out / "split", inputs=inputs, write=write) / "part.csv", names)
+    return load_part(produce(run.shared / "split", inputs=inputs, write=write) / "part.csv", names)
 
 
 def split_name(run: Run) -> str:
@@ -98,6 +92,22 @@ def _balanced_first(run: Run) -> Plan:
         part=np.full(len(films), "train"),
         findings=films.findings,
         choices=run.protocol.balance,
+        feature=np.empty((len(films), 0), dtype=np.float32),
+    )
+
+
+def _features(run: Run) -> np.ndarray:
+    """Return what says which training films are alike; nothing where no method asks for it."""
+    rows, choice = _training_films(run), run.protocol.balance.features
+    if not needs_features(run.protocol.balance):
+        return np.empty((len(rows), 0), dtype=np.float32)
+    return features(
+        prepared(run),
+        rows=rows,
+        choice=choice,
+        root=Path(run.protocol.data.root),
+        upstream={"prepared": fingerprint_of(run.shared / "prepared"), "split": split_name(run)},
+        out=run.shared / f"features-{fingerprint(choice.model_dump())[:8]}",
     )
 
 
@@ -106,29 +116,38 @@ def plan(run: Run) -> Plan:
     """Return what each part sees."""
     films, part = prepared(run).manifest, parts(run)
     choices = run.protocol.balance
-    made_of = {"prepared": fingerprint_of(run.out / "prepared"), "split": split_name(run)}
+    made_of = {"prepared": fingerprint_of(run.shared / "prepared"), "split": split_name(run)}
     inputs = {"balance": choices.model_dump(), **made_of}
 
     def write(folder: Path) -> None:
         if choices.before_split:
             made = replace(_balanced_first(run), part=part)
         else:
-            made = plan_parts(films.label, part=part, findings=films.findings, choices=choices)
+            made = plan_parts(
+                films.label,
+                part=part,
+                findings=films.findings,
+                choices=choices,
+                feature=_features(run),
+            )
         save_plan(made, films.image, folder)
 
     return load_plan(produce(run.out / "plan", inputs=inputs, write=write), films.image)
 
 
-def classifiers(run: Run) -> dict[str, Classifier]:
-    """Return the trained networks by name."""
-    from lucency.learn.job import check_choice
+@cache
+def classifiers(run: Run) -> dict[str, Path]:
+    """Return the folders of the trained networks by name."""
+    from lucency.learn.job import check_choice, check_labels
     from lucency.learn.train import train
 
     for choice in run.protocol.network:  # before hours of training, not after
         check_choice(choice, root=Path(run.protocol.data.root))
-    _refuse_silent_findings(run)
+    films = prepared(run).manifest
+    check_labels(films.label[_training_films(run)], findings=films.findings)
     seen = plan(run)
-    upstream = {name: fingerprint_of(run.out / name) for name in ("prepared", "plan")}
+    upstream = {"prepared": fingerprint_of(run.shared / "prepared")}
+    upstream |= {"plan": fingerprint_of(run.out / "plan")}
     trained = {}
     for choice in run.protocol.network:
         with progress(f"Training {choice.name}", unit="films") as advance:
@@ -144,38 +163,30 @@ def classifiers(run: Run) -> dict[str, Classifier]:
     return trained
 
 
-def _refuse_silent_findings(run: Run) -> None:
-    films = prepared(run).manifest
-    label = films.label[_training_films(run)]
-    stated = (~np.isnan(label)).sum(axis=0).tolist()
-    names = [name for name, count in zip(films.findings, stated, strict=True) if not count]
-    if names:
-        raise ValueError(
-            f"no training film has a stated label for {', '.join(names)}: expected some; "
-            "leave these out of `findings`"
-        )
-
-
 @cache
 def predictions(run: Run) -> list[Predictions]:
     """Return every network's predictions on validation and test films."""
-    from lucency.learn.predict import predict
-
-    trained = classifiers(run)
-    seen = plan(run).take(plan(run).part != "train")
     made = []
-    for name, classifier in trained.items():
+    for name, trained in classifiers(run).items():
 
-        def write(folder: Path, name: str = name, classifier: Classifier = classifier) -> None:
-            with progress(f"Predicting with {name}", unit="films") as advance:
-                found = predict(classifier, prepared=prepared(run), plan=seen, progress=advance)
-            save_predictions(found, folder / "predictions.npz")
+        def write(folder: Path, name: str = name, trained: Path = trained) -> None:
+            save_predictions(_predict(run, name, trained), folder / "predictions.npz")
 
-        weights = fingerprint_file(run.out / "networks" / name / "weights.safetensors")
-        inputs = {"network": fingerprint_of(run.out / "networks" / name), "weights": weights}
+        weights = fingerprint_file(trained / "weights.safetensors")
+        inputs = {"network": fingerprint_of(trained), "weights": weights}
         folder = produce(run.out / "predictions" / name, inputs=inputs, write=write)
         made.append(load_predictions(folder / "predictions.npz"))
     return made
+
+
+def _predict(run: Run, name: str, trained: Path) -> Predictions:
+    from lucency.learn.predict import predict
+    from lucency.learn.zoo import load_classifier
+
+    seen = plan(run).take(plan(run).part != "train")
+    with progress(f"Predicting with {name}", unit="films") as advance:
+        films = prepared(run)
+        return predict(load_classifier(trained), prepared=films, plan=seen, progress=advance)
 
 
 @cache

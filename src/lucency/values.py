@@ -106,45 +106,6 @@ class Prepared:
         require(self.pixels.shape == (len(self.manifest), size, size), "pixels", self.pixels.shape)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Plan:
-    """What each part sees: film `row`, as original (copy 0) or augmented copy, and its weight.
-
-    `transform` is empty for an original; else links `name@parameter#copy` joined by `>`, applied
-    left to right (a copy of a copy has two). `weight` multiplies the loss per entry and finding.
-    """
-
-    row: Int64[np.ndarray, " m"]
-    copy: Int64[np.ndarray, " m"]
-    transform: Shaped[np.ndarray, " m"]
-    part: Shaped[np.ndarray, " m"]
-    weight: Float32[np.ndarray, "m k"]
-
-    def __post_init__(self) -> None:
-        lengths = [len(getattr(self, name)) for name in self.__dataclass_fields__]
-        require(len(set(lengths)) == 1, "row, copy, transform, part, weight", lengths)
-        require(bool(np.isin(self.part, PARTS).all()), "part", np.unique(self.part))
-        require(bool(((self.copy > 0) == (self.transform != "")).all()), "copy", "transform")
-        require(bool((self.weight >= 0).all()), "weights must not be negative", "some are")
-
-    def __len__(self) -> int:
-        return len(self.row)
-
-    def take(self, entries: Shaped[np.ndarray, " e"]) -> Plan:
-        """Return the entries given by index or mask."""
-        fields = {name: getattr(self, name)[entries] for name in self.__dataclass_fields__}
-        return Plan(**fields)
-
-    def names(self, image: Shaped[np.ndarray, " n"]) -> Shaped[np.ndarray, " m"]:
-        """Return a name for every entry: the film's own, or film#copy for a copy."""
-        number = self.copy.astype(str)
-        return np.where(
-            self.copy == 0,
-            image[self.row],
-            np.char.add(np.char.add(image[self.row].astype(str), "#"), number),
-        )
-
-
 def empty_boxes() -> pd.DataFrame:
     """Return a table of no boxes."""
     return pd.DataFrame({name: [] for name in BOX_COLUMNS})
@@ -191,28 +152,6 @@ def load_prepared(folder: Path) -> Prepared:
         preparation=Preparation.model_validate_json((folder / "preparation.json").read_text()),
         pixels=np.load(folder / "pixels.npy", mmap_mode="r"),
         rejected=read_table(folder / "rejected.csv", text=("image", "reason")),
-    )
-
-
-def save_plan(plan: Plan, image: Shaped[np.ndarray, " n"], folder: Path) -> None:
-    """Write plan.csv (image, copy, transform, part) and weight.npy; films go by name."""
-    table = {"image": image[plan.row], "copy": plan.copy}
-    table |= {"transform": plan.transform, "part": plan.part}
-    pd.DataFrame(table).to_csv(folder / "plan.csv", index=False)
-    np.save(folder / "weight.npy", plan.weight)
-
-
-def load_plan(folder: Path, image: Shaped[np.ndarray, " n"]) -> Plan:
-    """Read a plan and join it by name to the films `image`."""
-    table = read_table(folder / "plan.csv", text=("image", "transform", "part"))
-    row = pd.Index(image).get_indexer(pd.Index(table["image"]))
-    require(bool((row >= 0).all()), "a film of the plan is not in the manifest", folder)
-    return Plan(
-        row=row.astype(np.int64),
-        copy=table["copy"].to_numpy(dtype=np.int64),
-        transform=table["transform"].to_numpy(dtype=str),
-        part=table["part"].to_numpy(dtype=str),
-        weight=np.load(folder / "weight.npy"),
     )
 
 

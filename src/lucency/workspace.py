@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lucency.protocol import Protocol, protocol_text
@@ -13,11 +13,17 @@ from lucency.receipt import NOTE, differences, rank, write_atomically
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Run:
-    """One protocol in one folder."""
+    """One protocol in one folder.
+
+    Phantoms and the manifest lie in `source`, prepared films and parts in `shared`: `out` itself
+    unless the run is a variant of another, whose films it sees.
+    """
 
     protocol: Protocol
     out: Path
     workers: int
+    source: Path
+    shared: Path
 
 
 def open_run(protocol: Protocol, *, out: Path, workers: int = 0) -> Run:
@@ -25,7 +31,8 @@ def open_run(protocol: Protocol, *, out: Path, workers: int = 0) -> Run:
 
     Of several processes the first checks and writes for all.
     """
-    run = Run(protocol=protocol, out=out, workers=workers or os.cpu_count() or 1)
+    count = workers or os.cpu_count() or 1
+    run = Run(protocol=protocol, out=out, workers=count, source=out, shared=out)
     if rank() > 0:
         return run
     file, text = out / "protocol.toml", protocol_text(protocol)
@@ -41,3 +48,11 @@ def open_run(protocol: Protocol, *, out: Path, workers: int = 0) -> Run:
         out.mkdir(parents=True, exist_ok=True)
         write_atomically(file, text)
     return run
+
+
+def open_member(run: Run, protocol: Protocol, *, name: str, seed: int) -> Run:
+    """Return the run of a variant of `run` at one seed, which shares films and parts with it."""
+    home = run.out / "variants" / name
+    same = protocol.preparation == run.protocol.preparation
+    member = open_run(protocol, out=home / f"seed-{seed}", workers=run.workers)
+    return replace(member, source=run.source, shared=run.shared if same else home)

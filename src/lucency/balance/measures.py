@@ -16,9 +16,9 @@ from jaxtyping import Bool, Float32, Float64
 class Imbalance:
     """The imbalance of one set: a number for each measure, and a row for each finding.
 
-    `summary` is indexed by measure: films, cardinality, density, labelsets, max_ir, mean_ir, cvir,
-    scumble, scumble_cv, tcs. `per_finding` has the columns finding, count, irlbl, scumble and
-    minority (IRLbl above MeanIR).
+    `summary` is indexed by measure: instances, labels, cardinality, density, labelsets, max_ir,
+    mean_ir, cvir, scumble, scumble_cv, tcs. `per_finding` has the columns finding, count, irlbl,
+    imr, scumble and minority (IRLbl above MeanIR).
     """
 
     summary: pd.Series
@@ -44,7 +44,8 @@ def measure(
     labelsets = len(np.unique(np.packbits(active, axis=1), axis=0))
     cardinality = active.sum() / max(1, len(active))
     summary = {
-        "films": len(active),
+        "instances": len(active),
+        "labels": len(count),
         "cardinality": cardinality,
         "density": cardinality / len(count),
         "labelsets": labelsets,
@@ -59,6 +60,7 @@ def measure(
         "finding": names,
         "count": count,
         "irlbl": ratio,
+        "imr": class_ratio(label),
         "scumble": _mean_where(scumble, active),
         "minority": ratio > mean_ir,
     }
@@ -69,6 +71,26 @@ def imbalance_ratio(label: Float32[np.ndarray, "n k"]) -> Float64[np.ndarray, " 
     """Return IRLbl: the commonest finding's count over each one's own; NaN when it has none."""
     count = (label == 1).sum(axis=0).astype(np.float64)
     return np.divide(count.max(), count, out=np.full_like(count, np.nan), where=count > 0)
+
+
+def class_ratio(
+    label: Float32[np.ndarray, "n k"], *, weight: float | Float32[np.ndarray, "n k"] = 1.0
+) -> Float64[np.ndarray, " k"]:
+    """Return ImR: the commoner of positives and negatives over the rarer; NaN where one is absent.
+
+    Labels that are not stated count as neither; each cell counts by its weight.
+    """
+    ones, zeros = (((label == value) * weight).sum(axis=0, dtype=float) for value in (1, 0))
+    few = np.minimum(ones, zeros)
+    return np.divide(np.maximum(ones, zeros), few, out=np.full_like(few, np.nan), where=few > 0)
+
+
+def cooccurrence(label: Float32[np.ndarray, "n k"]) -> Float64[np.ndarray, "k k"]:
+    """Return, of the films with the row's finding, the share that carries the column's; or NaN."""
+    active = (label == 1).astype(np.float64)
+    count = active.sum(axis=0)[:, None]
+    together = active.T @ active
+    return np.divide(together, count, out=np.full_like(together, np.nan), where=count > 0)
 
 
 def scumble_of_films(label: Float32[np.ndarray, "n k"]) -> Float64[np.ndarray, " n"]:

@@ -1,18 +1,27 @@
-"""Resamplers: a label array in, a Plan of training entries out; seeded, and nothing is duplicated.
+"""Balancing: the training films' labels in, a Plan of what every part sees out; seeded.
 
-Letters in shapes: n films, k findings.
+RESAMPLERS names the methods. Each is a function of the labels, and of those of the protocol's
+`balance` keys, the findings' names and the films' features that its signature names.
+Letters in shapes: n films, k findings, t training films, d feature dimensions.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int64, Shaped
+from jaxtyping import Float32, Shaped
 
-from lucency.protocol import Balance, Cap, Copy
-from lucency.values import NO_FINDING, Plan
+from lucency.balance.cleaning import mlenn, mltl, mlul
+from lucency.balance.labelsets import lp_ros, lp_rus
+from lucency.balance.minority import ml_ros, ml_rus, remedial
+from lucency.balance.reference import cap_and_copy
+from lucency.balance.synthesis import mlsmote, mlsol
+from lucency.balance.weights import partial, positive_weights, weighted_sampler
+from lucency.choices import BALANCE_KEYS, Balance
+from lucency.plan import Plan, followed_by, joined, originals
 
 
 def plan_parts(
@@ -21,122 +30,71 @@ def plan_parts(
     part: Shaped[np.ndarray, " n"],
     findings: tuple[str, ...],
     choices: Balance,
+    feature: Float32[np.ndarray, "t d"],
 ) -> Plan:
-    """Return what each part sees: training films resampled, validation and test films as they are.
+    """Return what each part sees: training films balanced, validation and test films as they are.
 
-    The resampler is shown the training rows alone.
+    The methods are shown the training films' rows alone; `feature` holds those films only, in
+    their order, and may have no columns where no method asks for it.
     """
-    train = np.flatnonzero(part == "train")
-    resampled = RESAMPLERS[choices.method](label[train], findings=findings, choices=choices)
-    held_out = np.flatnonzero(part != "train")
-    kept = keep_all(label[held_out], findings=findings, choices=choices)
-    return _join(
-        replace(resampled, row=train[resampled.row]),
-        replace(kept, row=held_out[kept.row], part=part[held_out]),
+    train, held_out = np.flatnonzero(part == "train"), np.flatnonzero(part != "train")
+    balanced = resample(label[train], findings=findings, choices=choices, feature=feature)
+    kept = originals(label[held_out])
+    return joined(
+        replace(balanced, row=train[balanced.row], mate=train[balanced.mate]),
+        replace(kept, row=held_out[kept.row], mate=held_out[kept.mate], part=part[held_out]),
     )
 
 
-def keep_all(
-    label: Float32[np.ndarray, "n k"], *, findings: tuple[str, ...], choices: Balance
+def resample(
+    label: Float32[np.ndarray, "t k"],
+    *,
+    findings: tuple[str, ...],
+    choices: Balance,
+    feature: Float32[np.ndarray, "t d"],
 ) -> Plan:
-    """Return the plan that shows every film once, unweighted."""
-    return _plan(_Entries.originals(len(label)), findings=len(findings))
+    """Return the plan of training films: `choices.method`, then `choices.then` on what it made."""
+    about = {"findings": findings, "choices": choices}
+    first = _apply(choices.method, label, feature=feature, **about)
+    if choices.then == "none":
+        return first
+    second = _apply(choices.then, first.label, feature=feature[first.row], **about)
+    return followed_by(first, second)
 
 
-def cap_and_copy(
-    label: Float32[np.ndarray, "n k"], *, findings: tuple[str, ...], choices: Balance
+def needs_features(choices: Balance) -> bool:
+    """Say whether a method of `choices` asks which films are alike."""
+    return any("features" in BALANCE_KEYS[name] for name in (choices.method, choices.then))
+
+
+def _apply(
+    method: str,
+    label: Float32[np.ndarray, "t k"],
+    *,
+    findings: tuple[str, ...],
+    choices: Balance,
+    feature: Float32[np.ndarray, "t d"],
 ) -> Plan:
-    """Return the plan of the reference study: cap class after class, then copy rare films.
-
-    "Research on Chest X-Rays" (2025), its notebooks: `cap` drops random films of a finding until
-    the number is left; `copy_plan` adds augmented copies, later findings copying copies too;
-    `cap_after` drops again. Whole label rows move, so capping one finding costs others.
-    """
-    generator = np.random.default_rng(choices.seed)
-    entries = _Entries.originals(len(label))
-    for step in (*choices.cap, *choices.copy_plan, *choices.cap_after):
-        positive = _positive(label, findings=findings, finding=step.finding)
-        members = np.flatnonzero(positive[entries.row])
-        entries = _STEPS[type(step)](entries, step, members, generator)
-    return _plan(entries, findings=len(findings))
+    function = RESAMPLERS[method]
+    at_hand = {**dict(choices), "findings": findings, "feature": feature}
+    asked = [name for name in inspect.signature(function).parameters if name != "label"]
+    return function(label, **{name: at_hand[name] for name in asked})
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Entries:
-    row: Int64[np.ndarray, " m"]
-    copy: Int64[np.ndarray, " m"]
-    transform: Shaped[np.ndarray, " m"]
-    copies_made: Int64[np.ndarray, " n"]
-
-    @classmethod
-    def originals(cls, films: int) -> _Entries:
-        zero = np.zeros(films, dtype=np.int64)
-        nothing = np.full(films, "", dtype=object)
-        return cls(row=np.arange(films), copy=zero, transform=nothing, copies_made=zero)
-
-
-def _positive(
-    label: Float32[np.ndarray, "n k"], *, findings: tuple[str, ...], finding: str
-) -> Bool[np.ndarray, " n"]:
-    if finding in findings:
-        return label[:, findings.index(finding)] == 1
-    if finding == NO_FINDING:
-        return ~(label == 1).any(axis=1)
-    raise ValueError(f"balance names {finding!r}; expected one of {', '.join(findings)}")
-
-
-def _cap(
-    entries: _Entries, step: Cap, members: Int64[np.ndarray, " p"], generator: np.random.Generator
-) -> _Entries:
-    surplus = max(0, len(members) - step.films)
-    dropped = generator.choice(members, size=surplus, replace=False)
-    kept = np.setdiff1d(np.arange(len(entries.row)), dropped)
-    names = ("row", "copy", "transform")
-    return replace(entries, **{name: getattr(entries, name)[kept] for name in names})
-
-
-def _copy(
-    entries: _Entries, step: Copy, members: Int64[np.ndarray, " p"], generator: np.random.Generator
-) -> _Entries:
-    if step.films > len(members):
-        raise ValueError(
-            f"balance.copy_plan wants {step.films} films of {step.finding}, but only "
-            f"{len(members)} are there: ask for fewer, or 0 for all"
-        )
-    if step.films:
-        members = np.sort(generator.choice(members, size=step.films, replace=False))
-    source = np.repeat(members, step.copies)
-    row, made = entries.row[source], entries.copies_made.copy()
-    number = np.empty_like(row)
-    for place, film in enumerate(row):
-        made[film] += 1
-        number[place] = made[film]
-    parent = entries.transform[source]
-    link = np.array([f"reference@{step.sharpen:g}#{copy}" for copy in number], dtype=object)
-    chain = np.where(parent == "", link, parent + ">" + link)
-    return _Entries(
-        row=np.concatenate([entries.row, row]),
-        copy=np.concatenate([entries.copy, number]),
-        transform=np.concatenate([entries.transform, chain]),
-        copies_made=made,
-    )
-
-
-def _plan(entries: _Entries, *, findings: int) -> Plan:
-    return Plan(
-        row=entries.row,
-        copy=entries.copy,
-        transform=entries.transform.astype(str),
-        part=np.full(len(entries.row), "train"),
-        weight=np.ones((len(entries.row), findings), dtype=np.float32),
-    )
-
-
-def _join(first: Plan, second: Plan) -> Plan:
-    names = Plan.__dataclass_fields__
-    fields = {n: np.concatenate([getattr(first, n), getattr(second, n)]) for n in names}
-    return Plan(**fields)
-
-
-_STEPS: dict[type, Callable[..., _Entries]] = {Cap: _cap, Copy: _copy}
-RESAMPLERS: dict[str, Callable[..., Plan]] = {"none": keep_all, "cap-and-copy": cap_and_copy}
+RESAMPLERS: dict[str, Callable[..., Plan]] = {
+    "none": originals,
+    "cap-and-copy": cap_and_copy,
+    "partial": partial,
+    "positive-weights": positive_weights,
+    "weighted-sampler": weighted_sampler,
+    "lp-rus": lp_rus,
+    "lp-ros": lp_ros,
+    "ml-rus": ml_rus,
+    "ml-ros": ml_ros,
+    "remedial": remedial,
+    "mlsmote": mlsmote,
+    "mlsol": mlsol,
+    "mlul": mlul,
+    "mlenn": mlenn,
+    "mltl": mltl,
+}

@@ -6,7 +6,6 @@ file is a row of the manifest. Letters in shapes: n films, k findings, t and u l
 
 from __future__ import annotations
 
-import difflib
 import re
 from pathlib import Path
 
@@ -16,14 +15,15 @@ from jaxtyping import Float32, Int64, Shaped
 
 from lucency.data.film import find_films
 from lucency.data.table import Columns, parse_column, parse_number, parse_whole, read_columns
-from lucency.values import BOX_COLUMNS, FINDINGS, NO_FINDING, Manifest, empty_boxes
+from lucency.values import BOX_COLUMNS, FINDINGS, NO_FINDING, Manifest, empty_boxes, nearest
 
 LABEL_FILES = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
 BOX_FILE, TRUTH_FILE = "BBox_List_2017.csv", "truth.csv"
 OFFICIAL_LISTS = ("train_val_list.txt", "test_list.txt")
 BOX_FRAME = 1024  # boxes are in pixels of the published 1024 x 1024 films
 LABELS = (*FINDINGS, NO_FINDING)
-REQUIRED = ("Image Index", "Finding Labels", "Follow-up #", "Patient ID")
+LABEL_COLUMN = "Finding Labels"
+REQUIRED = ("Image Index", LABEL_COLUMN, "Follow-up #", "Patient ID")
 UNPUBLISHED = "not a published version"
 
 
@@ -38,12 +38,12 @@ def read_nih(root: Path, *, labels: str = "", findings: tuple[str, ...] = FINDIN
     Raises ValueError for a label that is unknown or contradicts another, naming its row.
     """
     for name in findings:
-        _label_column(name)
+        label_column(name)
     file = _label_file(root, labels)
     columns = read_columns(file, required=REQUIRED)
     image = columns["Image Index"]
     patient = parse_column(columns, "Patient ID", parse_whole, file)
-    label = parse_column(columns, "Finding Labels", _parse_labels, file).astype(np.float32)
+    label = parse_column(columns, LABEL_COLUMN, _parse_labels, file).astype(np.float32)
     facts = {
         name: parse_column(columns, column, parse, file)
         for column, (name, parse) in _FACTS.items()
@@ -53,12 +53,18 @@ def read_nih(root: Path, *, labels: str = "", findings: tuple[str, ...] = FINDIN
         findings=findings,
         image=image,
         patient=patient,
-        label=label[:, [_label_column(name) for name in findings]],
+        label=label[:, [label_column(name) for name in findings]],
         facts=_with_truth({**facts, "path": find_films(root, image=image)}, root, image),
         boxes=_read_boxes(root, image, findings),
         origin=f"{file.name}: {_version(columns, patient, label)}, {len(image):,} films "
         f"of {len(np.unique(patient)):,} patients",
     )
+
+
+def parse_label_column(columns: Columns, file: Path) -> Float32[np.ndarray, "n 14"]:
+    """Return the 14 findings of each row of a label file that was read from `file`."""
+    label = parse_column(columns, LABEL_COLUMN, _parse_labels, file).astype(np.float32)
+    return label[:, : len(FINDINGS)]
 
 
 def read_official_lists(
@@ -85,11 +91,11 @@ def found_films(manifest: Manifest) -> Int64[np.ndarray, " m"]:
     return np.flatnonzero(manifest.facts["path"].to_numpy(dtype=str) != "").astype(np.int64)
 
 
-def _label_column(name: str) -> int:
+def label_column(name: str) -> int:
+    """Return the place of a finding among LABELS; raises ValueError for an unknown one."""
     if name not in LABELS:
-        near = difflib.get_close_matches(name, LABELS, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(LABELS)}"
-        raise ValueError(f"finding {name!r} is unknown; {hint}")
+        known = f"expected one of {', '.join(LABELS)}"
+        raise ValueError(f"finding {name!r} is unknown: {known}{nearest(name, LABELS)}")
     return LABELS.index(name)
 
 
@@ -106,7 +112,7 @@ def _parse_labels(text: str) -> list[int]:
     tokens = text.split("|")
     if NO_FINDING in tokens and len(tokens) > 1:
         raise ValueError(f"found {text!r}, expected {NO_FINDING} alone or findings without it")
-    places = {_label_column(token) for token in tokens}
+    places = {label_column(token) for token in tokens}
     return [int(place in places) for place in range(len(LABELS))]
 
 
@@ -146,7 +152,7 @@ def _read_boxes(
 
 
 def _parse_box_finding(text: str) -> str:
-    return FINDINGS[_label_column("Infiltration" if text == "Infiltrate" else text)]
+    return FINDINGS[label_column("Infiltration" if text == "Infiltrate" else text)]
 
 
 def _version(

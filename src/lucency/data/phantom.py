@@ -5,10 +5,7 @@ Who the patients are is in `population`, the normal chest in
 `radiograph` puts them together to one film.
 """
 
-import multiprocessing
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,11 +23,11 @@ from lucency.data.population import (
     split_patients,
 )
 from lucency.data.radiograph import Picture, phantom_film
-from lucency.memory import keep_freed_memory
+from lucency.data.workers import in_workers
 
 PNG = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP]
 PNG += [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_HUFFMAN_ONLY]  # a third of the time
-SMALLEST, LARGEST = 32, 4096
+SMALLEST, LARGEST = 32, 4096  # pixels, as a protocol's data.size
 BATCH = 16  # films a worker draws between reports
 BOX_NAMES = {"Infiltration": "Infiltrate"}  # NIH's spelling in the table of boxes
 BOX_HEADER = "Image Index,Finding Label,Bbox [x,y,w,h],,,\n"
@@ -92,8 +89,9 @@ def write_phantom(  # noqa: PLR0913 - the knobs of one command
         )
         for p, f in zip(owner, flat, strict=True)
     ]
+    batches = (orders[start : start + BATCH] for start in range(0, films, BATCH))
     drawn = []
-    for batch in _drawn(orders, workers=workers):
+    for batch in in_workers(_draw_batch, batches, workers=min(workers, -(-films // BATCH))):
         drawn += batch
         if progress is not None:
             progress(len(drawn), films)
@@ -117,22 +115,6 @@ def _check_shares(**shares: float) -> None:
             raise ValueError(
                 f"phantom: {name} is {value}, a share from 0 to 1 expected; change it."
             )
-
-
-def _drawn(orders: list[Order], *, workers: int) -> Iterator[list[Picture]]:
-    """Batches of drawn films in order, without their pixels, which are on disk by then."""
-    batches = [orders[k : k + BATCH] for k in range(0, len(orders), BATCH)]
-    if workers == 1:
-        yield from map(_draw_batch, batches)
-        return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=keep_freed_memory) as pool:
-        waiting = deque(pool.submit(_draw_batch, batch) for batch in batches[: 2 * workers])
-        for batch in batches[2 * workers :]:
-            yield waiting.popleft().result()
-            waiting.append(pool.submit(_draw_batch, batch))
-        for future in waiting:
-            yield future.result()
 
 
 def _draw_batch(orders: list[Order]) -> list[Picture]:

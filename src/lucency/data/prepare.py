@@ -1,20 +1,14 @@
 """The cache of prepared films: filled by worker processes, resumable, the same bytes always.
 
-Letters in shapes: n films, m kept films, s pixels of the prepared side.
+Letters in shapes: n films, m kept or chosen films, s pixels of the prepared side.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
-import os
 import shutil
-import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -23,22 +17,21 @@ from types import MappingProxyType
 import cv2
 import numpy as np
 import pandas as pd
-from jaxtyping import Int64, UInt8
+from jaxtyping import Float32, Int64, UInt8
 
 from lucency.data.film import prepare_film, read_grey
-from lucency.memory import keep_freed_memory
-from lucency.receipt import differences, produce
+from lucency.data.workers import in_workers
+from lucency.receipt import produce
 from lucency.values import Manifest, Preparation, Prepared, load_prepared, save_prepared_tables
 
 CHUNK = 16  # films a task: about a third of a second of work
-QUEUE = 4  # tasks per worker under way at once, so memory does not grow with the films
 MOST_REJECTED, ALWAYS_BEARABLE = 0.05, 10  # a share of the films; a number that stops nothing
 NOT_YET, ABSENT = -2, -1  # in place of the bytes of a film's file
+THUMBNAIL_SIDE = 32
 ROWS, DONE, PIXELS = "rows.npy", "done.npy", "pixels.npy"
 
 Film = tuple[int, str, int]  # row, path, bytes of the file
 Rejects = dict[int, str]  # row, reason
-Work = Callable[[list[Film]], tuple[int, Rejects]]
 
 
 def prepare(
@@ -72,7 +65,6 @@ def prepare(
         "films": _digest(manifest),
         "film_bytes": hashlib.sha256(size.tobytes()).hexdigest()[:16],
     }
-    _admit_mended(out, inputs)
     tell = progress or _silent
 
     def write(folder: Path) -> None:
@@ -83,14 +75,31 @@ def prepare(
         work = partial(_prepare_chunk, folder, preparation)
         rejects, left = Rejects(), len(todo)
         tell(len(manifest) - left, len(manifest))
-        for count, broken in _run(work, chunks, workers=min(workers, -(-left // CHUNK))):
+        for count, broken in in_workers(work, chunks, workers=min(workers, -(-left // CHUNK))):
             rejects |= broken
             left -= count
             tell(len(manifest) - left, len(manifest))
             _refuse_too_many(rejects, manifest)
         _finish(folder, manifest, preparation, rejects)
 
-    return load_prepared(produce(out, inputs=inputs, write=write))
+    # Each row remembers the size of the file it was made from: replaced films are made anew.
+    made = produce(out, inputs=inputs, write=write, may_change=("film_bytes",))
+    return load_prepared(made)
+
+
+def thumbnails(
+    prepared: Prepared, *, rows: Int64[np.ndarray, " m"]
+) -> Float32[np.ndarray, "m 1024"]:
+    """Return the films at `rows` as 32 x 32 grey values in 0..1, area-averaged, one after another.
+
+    A film's mean is taken off, so that exposure does not make films alike.
+    """
+    small = np.empty((len(rows), THUMBNAIL_SIDE, THUMBNAIL_SIDE), dtype=np.float32)
+    side = (THUMBNAIL_SIDE, THUMBNAIL_SIDE)
+    for place, row in enumerate(rows.tolist()):
+        small[place] = cv2.resize(prepared.pixels[row], side, interpolation=cv2.INTER_AREA)
+    flat = small.reshape(len(rows), -1) / 255
+    return flat - flat.mean(axis=1, keepdims=True)
 
 
 def _bytes_of(file: str) -> int:
@@ -110,19 +119,6 @@ def _digest(manifest: Manifest) -> str:
     return digest.hexdigest()[:16]
 
 
-def _admit_mended(out: Path, inputs: Mapping[str, object]) -> None:
-    """Let an unfinished folder go on when nothing but the sizes of film files has changed.
-
-    Each row remembers the size of the file it was made from, so replaced films are made anew.
-    """
-    note = out.with_name(f"{out.name}.partial") / "inputs.json"
-    if not note.is_file() or not note.stat().st_size:
-        return
-    changed = differences(json.loads(note.read_text()), inputs)
-    if changed and all(line.startswith("film_bytes:") for line in changed):
-        note.write_text(json.dumps(inputs))
-
-
 def _silent(done: int, films: int) -> None:
     del done, films
 
@@ -140,46 +136,6 @@ def _open_work(folder: Path, *, films: int, side: int) -> Int64[np.ndarray, " n"
         np.save(folder / f"new-{DONE}", np.full(films, NOT_YET, dtype=np.int64))
         (folder / f"new-{DONE}").rename(folder / DONE)
     return np.load(folder / DONE)
-
-
-def _run(
-    work: Work, chunks: Iterator[list[Film]], *, workers: int
-) -> Iterator[tuple[int, Rejects]]:
-    """Do the chunks here, or in worker processes; yield the films done and the rejects of each."""
-    if workers <= 1:
-        keep_freed_memory()
-        yield from map(work, chunks)
-        return
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
-    try:
-        waiting = {pool.submit(work, chunk) for chunk in islice(chunks, QUEUE * workers)}
-        while waiting:
-            done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-            waiting |= {pool.submit(work, chunk) for chunk in islice(chunks, len(done))}
-            yield from (task.result() for task in done)
-    except BrokenProcessPool as error:
-        raise ValueError(
-            "a worker process died (out of memory? a script without `if __name__ == '__main__'`?): "
-            f"run again with fewer than {workers} workers; the films done so far are kept"
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _start_worker() -> None:
-    """Leave Ctrl-C to the parent, end with it, and keep decoders' chatter off the screen."""
-    keep_freed_memory()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libpng and libjpeg write there themselves
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None, "a worker has a parent"
-    parent.join()
-    os._exit(1)
 
 
 def _prepare_chunk(

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
-from lucency.data.nih import LABELS, found_films, missing_films, read_nih
+from lucency.choices import Source
+from lucency.data.nih import found_films, label_column, missing_films, read_nih
 from lucency.data.phantom import write_phantom
 from lucency.data.table import read_csv_table
 from lucency.progress import progress, say
-from lucency.protocol import Source
 from lucency.receipt import fingerprint_file, produce
-from lucency.values import Manifest, load_manifest, nearest, save_manifest
+from lucency.values import Manifest, load_manifest, save_manifest
 
 NIH_TABLES = ("Data_Entry_2017*", "BBox_List_2017*", "train_val_list.txt", "test_list.txt")
 
@@ -26,8 +27,7 @@ def draw_source(choices: Source, *, findings: tuple[str, ...], out: Path, worker
     if choices.source != "phantom":
         return choices
     for name in findings:
-        if name not in LABELS:
-            raise ValueError(f"finding {name!r} is unknown{nearest(name, LABELS)}")
+        label_column(name)
     knobs = choices.model_dump(include={"films", "size", "seed", "label_noise", "shortcut"})
 
     def write(folder: Path) -> None:
@@ -60,10 +60,20 @@ def read_films(place: Source, *, findings: tuple[str, ...], out: Path) -> Manife
         absent = everything.image[missing_films(everything)]
         _refuse_missing(absent.tolist(), films=len(everything), place=place)
         pd.DataFrame({"image": absent}).to_csv(folder / "missing.csv", index=False)
-        save_manifest(everything.take(found_films(everything)), folder)
+        found = everything.take(found_films(everything))
+        below = [_below(root, file) for file in found.facts["path"].tolist()]
+        save_manifest(replace(found, facts=found.facts.assign(path=below)), folder)
         say(f"Films: {everything.origin}; {len(absent):,} of them not on disk")
 
-    return load_manifest(produce(out, inputs=inputs, write=write))
+    films = load_manifest(produce(out, inputs=inputs, write=write))
+    path = [str(root / below) for below in films.facts["path"].tolist()]
+    return replace(films, facts=films.facts.assign(path=path))
+
+
+def _below(root: Path, file: str) -> str:
+    """Return a film's place below `root`, so that a folder moved as a whole is found again."""
+    path = Path(file)
+    return str(path.relative_to(root.resolve())) if path.is_relative_to(root.resolve()) else file
 
 
 def _refuse_missing(absent: list[str], *, films: int, place: Source) -> None:

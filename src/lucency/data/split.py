@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float32, Float64, Int64, Shaped
 
+from lucency.choices import Split
 from lucency.data.nih import read_official_lists
-from lucency.protocol import Split
 from lucency.values import PARTS, Manifest, read_table
 
 Share = tuple[float, float, float]
@@ -92,12 +92,6 @@ def split_by_image(films: int, *, share: Share, seed: int) -> Shaped[np.ndarray,
     if len(np.unique(part)) < len(PARTS):
         raise ValueError(f"{films} films cannot fill three parts at {share}: add films")
     return np.random.default_rng(seed).permutation(part)
-
-
-def leaking(patient: Int64[np.ndarray, " n"], *, part: Shaped[np.ndarray, " n"]) -> float:
-    """Return the share of test films whose patient is in training, 0 without test films."""
-    tests = patient[part == "test"]
-    return float(np.isin(tests, patient[part == "train"]).mean()) if len(tests) else 0.0
 
 
 def part_fingerprint(image: Shaped[np.ndarray, " n"], part: Shaped[np.ndarray, " n"]) -> str:

@@ -5,9 +5,9 @@ Letters in shapes: n films, k findings.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import re
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import pandas as pd
 from jaxtyping import Shaped
 
 from lucency.data.film import find_films
-from lucency.values import Manifest, empty_boxes
+from lucency.values import Manifest, empty_boxes, nearest
 
 Columns = Mapping[str, Shaped[np.ndarray, " n"]]
 PLAIN_NUMBER = re.compile(r"0|[1-9][0-9]{0,17}")
@@ -63,12 +63,16 @@ def read_columns(file: Path, *, required: tuple[str, ...]) -> Columns:
 
     Raises ValueError when a required column is absent, or when there are no rows.
     """
-    table = pd.read_csv(file, dtype=str, keep_default_na=False, index_col=False)
+    try:
+        table = pd.read_csv(file, dtype=str, keep_default_na=False, index_col=False)
+    except (EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise ValueError(f"{file}: found a damaged file ({error}): fetch it again") from error
+    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise ValueError(f"{file}: found no CSV table ({error}), expected one") from error
     for name in required:
         if name not in table:
-            near = difflib.get_close_matches(name, list(table.columns), n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"found {', '.join(table.columns)}"
-            raise ValueError(f"{file}: no column {name!r}; {hint}")
+            found = f"found {', '.join(table.columns)}{nearest(name, table.columns)}"
+            raise ValueError(f"{file}: no column {name!r}: {found}")
     if not len(table):
         raise ValueError(f"{file}: found no rows, expected one for each film")
     return {str(name): table[name].to_numpy(dtype=str) for name in table.columns}

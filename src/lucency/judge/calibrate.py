@@ -18,16 +18,6 @@ from lucency.predictions import Predictions
 FALLBACK = 0.5
 
 
-def fit_thresholds(
-    predictions: Predictions, *, method: Literal["f1", "youden"]
-) -> Float64[np.ndarray, " k"]:
-    """Return a probability threshold for each finding, fitted on validation predictions.
-
-    Raises ValueError when a film is not of the validation part.
-    """
-    return threshold_table(predictions, method=method)["threshold"].to_numpy(dtype=np.float64)
-
-
 def threshold_table(predictions: Predictions, *, method: Literal["f1", "youden"]) -> pd.DataFrame:
     """Return the fitted thresholds as a table: network, finding, threshold, positives, note.
 

@@ -102,12 +102,20 @@ def _check(several: Sequence[Predictions]) -> None:
             'take predictions.of("test")'
         )
     for predictions in several[1:]:
-        for field in ("split", "findings", "image", "patient", "part", "label"):
-            if not _same(getattr(several[0], field), getattr(predictions, field)):
-                raise ValueError(
-                    f"{names[0]} and {predictions.network} differ in {field}; expected the same "
-                    "films judged alike: predict both from the same prepared and split films"
-                )
+        check_comparable(several[0], predictions, name=predictions.network)
+
+
+def check_comparable(first: Predictions, other: Predictions, *, name: str) -> None:
+    """Raise ValueError unless both were made of the same films, labels, findings and split.
+
+    `name` is what the error calls the other.
+    """
+    for field in ("split", "findings", "image", "patient", "part", "label"):
+        if not _same(getattr(first, field), getattr(other, field)):
+            raise ValueError(
+                f"{first.network} and {name} differ in {field}; expected the same "
+                "films judged alike: predict both from the same prepared and split films"
+            )
 
 
 def _same(one: object, other: object) -> bool:

@@ -71,7 +71,8 @@ def trivial(predictions: Predictions, *, prevalence: Float64[np.ndarray, " k"]) 
     logit = np.log(share / (1 - share)).astype(np.float32)
     said = np.broadcast_to(logit, predictions.logit.shape).copy()
     nothing = np.empty((len(predictions), 0), dtype=np.float32)
-    return replace(predictions, network=TRIVIAL, logit=said, feature=nothing)
+    plain = predictions.uncalibrated()
+    return replace(plain, network=TRIVIAL, logit=said, feature=nothing)
 
 
 def _check(predictions: Predictions, threshold: Float64[np.ndarray, " k"]) -> None:
@@ -84,7 +85,7 @@ def _check(predictions: Predictions, threshold: Float64[np.ndarray, " k"]) -> No
     if threshold.shape != (len(predictions.findings),):
         raise ValueError(
             f"{predictions.network}: {threshold.size} thresholds for {len(predictions.findings)} "
-            "findings; expected one each: fit them with lucency.judge.calibrate.fit_thresholds"
+            "findings; expected one each: fit them with lucency.judge.calibrate.threshold_table"
         )
 
 
@@ -92,7 +93,7 @@ def _values(
     predictions: Predictions, decision: Bool[np.ndarray, "n k"], weights: Weights
 ) -> dict[str, Float64[np.ndarray, "c r"]]:
     """Return metric -> its value in every column and resample."""
-    given = {"logit": predictions.logit, "probability": predictions.probability}
+    given = {"logit": predictions.calibrated, "probability": predictions.probability}
     given["decision"] = decision
     table = {}
     for name, metric in METRICS.items():

@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float64
 
 from lucency.judge.intervals import Weights, mean_over_findings, once
+from lucency.judge.reliability import expected_calibration_error
 
 Label = Float[np.ndarray, " n"]  # 1, 0 or NaN
 Score = Float[np.ndarray, " n"]  # a logit or a probability
@@ -234,4 +235,6 @@ METRICS: dict[str, Metric] = {
                   "mean binary cross-entropy of the probabilities"),
     "brier": Metric(brier, "probability", (), "lower", "0 to 1",
                     "mean squared difference of probability and label"),
+    "ece": Metric(expected_calibration_error, "probability", (), "lower", "0 to 1",
+                  "mean gap of probability and share of positives, over 15 bins of probability"),
 }  # fmt: skip

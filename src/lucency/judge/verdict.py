@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float64
 
+from lucency.choices import Judging
 from lucency.judge.calibrate import threshold_table
 from lucency.judge.compare import compare, conclude, rank
 from lucency.judge.evaluate import evaluate, trivial
 from lucency.predictions import Predictions
-from lucency.protocol import Judging
 from lucency.values import read_table
 
 NOTHING_BELOW = 0.5

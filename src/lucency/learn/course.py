@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -34,9 +35,9 @@ class Course:
             self.best_epoch = self.epoch
         self.epoch += 1
 
-    def is_best(self) -> bool:
-        """Say whether the epoch finished last is the best so far."""
-        return self.best_epoch == self.epoch - 1
+    def kept_epoch(self, keep: str) -> int:
+        """Return the epoch, from 0, whose weights are kept: the best or the last so far."""
+        return self.best_epoch if keep == "best" else self.epoch - 1
 
 
 def save_checkpoint(
@@ -65,6 +66,19 @@ def load_checkpoint(
     network.load_state_dict(content["network"])
     optimizer.load_state_dict(content["optimizer"])
     return Course(**json.loads(content["course"])), content["best"]
+
+
+def write_events(figures: Mapping[str, int | float], folder: Path) -> None:
+    """Add an epoch's figures to TensorBoard's files; raises ValueError without that package."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ModuleNotFoundError:
+        raise ValueError(
+            "training.tensorboard = true needs the package tensorboard: pip install it"
+        ) from None
+    with SummaryWriter(str(folder)) as writer:
+        for name, value in figures.items():
+            writer.add_scalar(name, value, int(figures["step"]))
 
 
 def _score(figures: dict[str, int | float]) -> float:

@@ -10,8 +10,8 @@ from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
 from accelerate.utils import is_torch_xla_available
 from torch import nn
 
+from lucency.choices import Training
 from lucency.memory import keep_freed_memory
-from lucency.protocol import Training
 
 
 def accelerator_for(training: Training) -> Accelerator:

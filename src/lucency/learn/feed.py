@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import torch
 from jaxtyping import Int64, UInt8
@@ -16,8 +17,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lucency.learn.augment import augment, augment_copy, seed_of
+from lucency.plan import Plan
 from lucency.receipt import rank, world_size
-from lucency.values import Plan, Prepared
+from lucency.values import Prepared
 
 Batch = Int64[np.ndarray, "_"]
 
@@ -43,11 +45,11 @@ class Films(Dataset[Tensor]):
         return torch.from_numpy(np.array(self.picture(entry)))
 
     def picture(self, entry: int) -> UInt8[np.ndarray, "h w"]:
-        """Return the picture of one entry: the film, its copy's change, the epoch's change."""
+        """Return the picture of one entry: film or mix of two, its copy's, the epoch's change."""
         row = self.plan.row[entry]
         image, copy = str(self.prepared.manifest.image[row]), int(self.plan.copy[entry])
         picture = augment_copy(
-            self.prepared.pixels[row],
+            self._film(entry),
             transform=str(self.plan.transform[entry]),
             image=image,
             seed=self.copies,
@@ -56,6 +58,13 @@ class Films(Dataset[Tensor]):
             return picture
         seed = seed_of(self.seed, self.epoch, image, copy)
         return augment(picture, recipe=self.recipe, seed=seed)
+
+    def _film(self, entry: int) -> UInt8[np.ndarray, "h w"]:
+        film, mix = self.prepared.pixels[self.plan.row[entry]], float(self.plan.mix[entry])
+        if mix == 0:
+            return film
+        mate = self.prepared.pixels[self.plan.mate[entry]]
+        return cv2.addWeighted(film, 1 - mix, mate, mix, 0.0).astype(np.uint8)
 
 
 def shuffled_batches(entries: int, *, batch: int, seed: int, epoch: int) -> list[Batch]:

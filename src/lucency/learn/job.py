@@ -1,4 +1,7 @@
-"""What one training needs, gathered once: films, network, optimiser, device, course so far."""
+"""What one training needs, gathered once: films, network, optimiser, device, course so far.
+
+Letters in shapes: n films, k findings.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,24 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from accelerate import Accelerator
+from jaxtyping import Float32
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
+from lucency.choices import Network, Training
+from lucency.judge.recalibrate import no_recalibration
 from lucency.learn.augment import seed_of
 from lucency.learn.course import Course, State, load_checkpoint
 from lucency.learn.device import accelerator_for, laid_out, name_of
 from lucency.learn.pretrained import fingerprint_weights, initialise
 from lucency.learn.zoo import Classifier, FilmNetwork, build, check_name
-from lucency.protocol import Network, Protocol, Training
+from lucency.plan import Plan
+from lucency.protocol import Protocol
 from lucency.receipt import world_size
-from lucency.values import Plan, Prepared
+from lucency.values import Prepared
 
 UNIT = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
@@ -42,7 +50,8 @@ class Job:
     best: State
 
     def classifier(self, *, split: str) -> Classifier:
-        """Return the classifier of the best weights so far."""
+        """Return the classifier of the best weights so far, as yet without fitted decisions."""
+        findings = len(self.prepared.manifest.findings)
         self.network.body.load_state_dict(self.best)
         mean, std = (tuple(v.flatten().tolist()) for v in (self.network.mean, self.network.std))
         return Classifier(
@@ -56,6 +65,9 @@ class Job:
             provenance=self.provenance,
             split=split,
             device=name_of(self.accelerator.device),
+            epoch=self.course.kept_epoch(self.training.keep) + 1,
+            recalibration=no_recalibration(findings),
+            threshold=np.full(findings, 0.5),
         )
 
 
@@ -63,6 +75,17 @@ def check_choice(choice: Network, *, root: Path) -> None:
     """Raise ValueError unless the zoo knows the network and its weights file is there."""
     check_name(choice.name)
     fingerprint_weights(choice, root=root)
+
+
+def check_labels(label: Float32[np.ndarray, "n k"], *, findings: tuple[str, ...]) -> None:
+    """Raise ValueError unless every finding is stated, present or absent, on some training film."""
+    stated = (~np.isnan(label)).sum(axis=0).tolist()
+    names = [name for name, count in zip(findings, stated, strict=True) if not count]
+    if names:
+        raise ValueError(
+            f"no training film has a stated label for {', '.join(names)}: expected some; "
+            "leave these out of `findings`"
+        )
 
 
 def begin(

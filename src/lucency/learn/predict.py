@@ -6,20 +6,25 @@ Letters in shapes: n films, k findings, d feature dimensions, h and w pixels.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float32, UInt8
+from scipy.special import expit
 
+from lucency.choices import Judging
 from lucency.data.film import prepare_film, read_grey
+from lucency.judge.calibrate import threshold_table
+from lucency.judge.recalibrate import recalibrate
 from lucency.learn.device import device_here, laid_out
 from lucency.learn.feed import Films, batches_in_order, feed
 from lucency.learn.zoo import Classifier, FilmNetwork
-from lucency.memory import keep_freed_memory
+from lucency.plan import Plan
 from lucency.predictions import Predictions
-from lucency.values import Plan, Prepared
+from lucency.values import Prepared
 
 BATCH = 32
 Progress = Callable[[int, int, str], None]
@@ -53,10 +58,28 @@ def predict(
         image=plan.names(prepared.manifest.image),
         patient=prepared.manifest.patient[plan.row],
         part=plan.part,
-        label=prepared.manifest.label[plan.row],
+        label=plan.label,
         logit=logit,
         feature=feature,
+        slope=classifier.recalibration.slope,
+        offset=classifier.recalibration.offset,
     )
+
+
+def fit_decisions(
+    classifier: Classifier, *, prepared: Prepared, plan: Plan, choices: Judging
+) -> Classifier:
+    """Return the classifier with recalibration and thresholds fitted to the validation films.
+
+    `plan` holds validation films as they are, at their natural prevalence, whatever training saw.
+    """
+    said = predict(classifier, prepared=prepared, plan=plan)
+    line = recalibrate(said.label, said.logit, method=choices.recalibration)
+    table = threshold_table(
+        replace(said, slope=line.slope, offset=line.offset), method=choices.threshold
+    )
+    threshold = table["threshold"].to_numpy(dtype=np.float64)
+    return replace(classifier, recalibration=line, threshold=threshold)
 
 
 def forward(
@@ -86,22 +109,26 @@ def forward(
 def predict_files(
     classifier: Classifier, *, files: Iterable[Path], progress: Progress | None = None
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return (film, probability per finding) of readable films and (film, reason) of the others.
+    """Return (film, called, probability per finding) of films, (film, reason) of unreadable ones.
 
+    Probabilities are recalibrated; `called` joins by | the findings that reach their thresholds.
     Films are prepared exactly as the classifier's training films were.
     """
-    keep_freed_memory()
+    device, findings = device_here(), np.array(classifier.findings)
     waiting, rows, rejected = list(files), [], []
-    network = laid_out(classifier.network).eval()
+    network = laid_out(classifier.network.to(device)).eval()
     for chunk in _chunks(waiting):
         pictures, names = _prepared(chunk, classifier, rejected)
         if pictures:
             with torch.inference_mode():
-                logit = network(torch.from_numpy(np.stack(pictures)))
-            rows += [[name, *row] for name, row in zip(names, _sigmoid(logit), strict=True)]
+                logit = network(torch.from_numpy(np.stack(pictures)).to(device)).cpu()
+            said = expit(classifier.recalibration.apply(logit.numpy()))
+            called = ["|".join(findings[row]) for row in said >= classifier.threshold]
+            told = zip(names, called, said.tolist(), strict=True)
+            rows += [[name, found, *share] for name, found, share in told]
         if progress:
             progress(len(rows) + len(rejected), len(waiting), "")
-    table = pd.DataFrame(rows, columns=["film", *classifier.findings])
+    table = pd.DataFrame(rows, columns=["film", "called", *classifier.findings])
     return table, pd.DataFrame(rejected, columns=["film", "reason"])
 
 
@@ -123,7 +150,3 @@ def _prepared(
         pictures.append(picture)
         names.append(str(file))
     return pictures, names
-
-
-def _sigmoid(logit: torch.Tensor) -> list[list[float]]:
-    return torch.sigmoid(logit.double()).tolist()

@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models import AlexNet_Weights
 
+from lucency.choices import Network
 from lucency.learn.alexnet import AlexNet
-from lucency.protocol import Network
 from lucency.receipt import fingerprint_file
 
 State = dict[str, Tensor]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from lucency.protocol import Training
+from lucency.choices import Training
 
 PLATEAU_PATIENCE, PLATEAU_FACTOR = 2, 0.3
 

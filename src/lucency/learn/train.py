@@ -17,19 +17,21 @@ import pandas as pd
 import torch
 from accelerate.utils import broadcast_object_list
 
+from lucency.choices import Network
 from lucency.judge.metrics import macro_auc
 from lucency.learn.augment import seed_of
-from lucency.learn.course import CHECKPOINT, Course, save_checkpoint
+from lucency.learn.course import CHECKPOINT, Course, save_checkpoint, write_events
 from lucency.learn.feed import Batch, Films, feed, share_of_process, shuffled_batches
 from lucency.learn.job import Job, begin
 from lucency.learn.loss import LOSSES, binary_cross_entropy, mean_over_stated
-from lucency.learn.predict import Progress, forward
+from lucency.learn.predict import Progress, fit_decisions, forward
 from lucency.learn.pretrained import fingerprint_weights
 from lucency.learn.schedule import learning_rate
-from lucency.learn.zoo import Classifier, load_classifier, save_classifier
-from lucency.protocol import Network, Protocol
+from lucency.learn.zoo import save_classifier
+from lucency.plan import Plan
+from lucency.protocol import Protocol
 from lucency.receipt import is_complete, partial_folder, rank, world_size
-from lucency.values import Plan, Prepared
+from lucency.values import Prepared
 
 CHECKPOINT_SECONDS = 60.0
 SETTLE_STEPS = 10
@@ -44,8 +46,8 @@ def train(
     upstream: Mapping[str, str],
     out: Path,
     progress: Progress,
-) -> Classifier:
-    """Return the classifier of one network, trained on the plan's training entries.
+) -> Path:
+    """Train one network on the plan's training entries; `load_classifier(out)` reads it.
 
     The stage: `out` holds weights.safetensors, classifier.json, history.csv and steps.csv.
     `upstream` names what the plan came from and must hold `split`, the parts' fingerprint.
@@ -55,6 +57,7 @@ def train(
         "network": choice.model_dump(exclude={"training"}),
         "weights": fingerprint_weights(choice, root=Path(protocol.data.root)),
         "findings": list(prepared.manifest.findings),
+        "judging": protocol.judging.model_dump(include={"recalibration", "threshold"}),
         **upstream,
     }
     if not is_complete(out, inputs=inputs):
@@ -68,7 +71,7 @@ def train(
         if rank() == 0:
             (out / CHECKPOINT).unlink(missing_ok=True)  # not before: a kill would lose it all
         job.accelerator.wait_for_everyone()
-    return load_classifier(out)
+    return out
 
 
 def _learn(job: Job, folder: Path, progress: Progress) -> None:
@@ -136,14 +139,14 @@ def _step(job: Job, pictures: torch.Tensor, batch: Batch, rate: float) -> torch.
     for group in job.optimizer.param_groups:
         group["lr"] = rate
     share = share_of_process(batch)
-    label = job.prepared.manifest.label[job.train.row[batch]]
-    mine = job.prepared.manifest.label[job.train.row[share]]
+    device, label = pictures.device, job.train.label
     cells = LOSSES[job.training.loss](
         job.wrapped(pictures),
-        label=torch.from_numpy(mine).to(pictures.device),
-        weight=torch.from_numpy(job.train.weight[share]).to(pictures.device),
+        label=torch.from_numpy(label[share]).to(device),
+        weight=torch.from_numpy(job.train.weight[share]).to(device),
+        among=torch.from_numpy(label[batch]).to(device),
     )
-    loss = mean_over_stated(cells, stated=int((~np.isnan(label)).sum()))
+    loss = mean_over_stated(cells, stated=int((~np.isnan(label[batch])).sum()))
     job.optimizer.zero_grad()
     job.accelerator.backward(loss * world_size())
     if job.training.clip_norm:
@@ -199,14 +202,14 @@ def _finish_epoch(job: Job, folder: Path) -> None:
             "seconds": course.seconds,
         }
     )
-    if course.is_best() or job.training.keep == "last":
+    if course.kept_epoch(job.training.keep) == course.epoch - 1:
         state = job.network.body.state_dict()
         job.best.update({key: value.detach().clone() for key, value in state.items()})
     if rank() == 0:
         _checkpoint(job, folder)
         pd.DataFrame(course.epochs).to_csv(folder / "history.csv", index=False)
         if job.training.tensorboard:
-            _write_events(course.epochs[-1], folder / "events")
+            write_events(course.epochs[-1], folder / "events")
 
 
 def _validate(job: Job) -> dict[str, float]:
@@ -216,30 +219,23 @@ def _validate(job: Job) -> dict[str, float]:
         copies = job.protocol.balance.seed
         films = Films(prepared=job.prepared, plan=job.val, copies=copies)
         logit, _ = forward(job.network, films=films, device=job.accelerator.device)
-        label = job.prepared.manifest.label[job.val.row]
+        label = job.val.label
+        told = torch.from_numpy(label)
         cells = binary_cross_entropy(
-            torch.from_numpy(logit),
-            label=torch.from_numpy(label),
-            weight=torch.ones(label.shape),
+            torch.from_numpy(logit), label=told, weight=torch.ones_like(told), among=told
         )
         loss = mean_over_stated(cells, stated=int((~np.isnan(label)).sum()))
         figures = [{"val_loss": float(loss), "val_auc": macro_auc(label, logit)}]
     return broadcast_object_list(figures)[0]
 
 
-def _write_events(figures: Mapping[str, int | float], folder: Path) -> None:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ModuleNotFoundError:
-        raise ValueError(
-            "training.tensorboard = true needs the package tensorboard: pip install it"
-        ) from None
-    with SummaryWriter(str(folder)) as writer:
-        for name, value in figures.items():
-            writer.add_scalar(name, value, int(figures["step"]))
-
-
 def _save(job: Job, folder: Path, *, split: str) -> None:
-    save_classifier(job.classifier(split=split), folder)
+    classifier = fit_decisions(
+        job.classifier(split=split),
+        prepared=job.prepared,
+        plan=job.val,
+        choices=job.protocol.judging,
+    )
+    save_classifier(classifier, folder)
     steps = {"step": np.arange(job.course.step), "loss": job.course.step_loss}
     pd.DataFrame(steps).to_csv(folder / "steps.csv", index=False)

@@ -13,14 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import timm
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Float64, UInt8
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lucency.judge.recalibrate import Recalibration
 from lucency.learn.alexnet import AlexNet, AlexNetReference
 from lucency.values import Preparation, nearest
 
@@ -80,7 +82,9 @@ class Classifier:
     """A trained network and all that its weights are meaningless without.
 
     `protocol` is the whole experiment as plain data; `provenance` says what pre-trained weights
-    have seen; `split` is the fingerprint of the parts it was trained under, `device` where.
+    have seen; `split` is the fingerprint of the parts it was trained under, `device`
+    where; `epoch`, from 1, is the one whose weights these are. A film has a finding where the
+    recalibrated probability reaches its `threshold`; both were fitted on validation films.
     """
 
     network: FilmNetwork
@@ -93,6 +97,9 @@ class Classifier:
     provenance: str
     split: str
     device: str
+    epoch: int
+    recalibration: Recalibration
+    threshold: Float64[np.ndarray, " k"]
 
 
 def build(
@@ -132,6 +139,7 @@ def save_classifier(classifier: Classifier, folder: Path) -> None:
     """Write weights.safetensors and classifier.json into `folder`."""
     state = classifier.network.body.state_dict()
     save_file({key: value.contiguous().cpu() for key, value in state.items()}, folder / WEIGHTS)
+    line = classifier.recalibration
     about = {
         "name": classifier.name,
         "findings": classifier.findings,
@@ -143,6 +151,14 @@ def save_classifier(classifier: Classifier, folder: Path) -> None:
         "split": classifier.split,
         "parameters": parameters_of(classifier.network),
         "device": classifier.device,
+        "epoch": classifier.epoch,
+        "recalibration": {
+            "method": line.method,
+            "slope": line.slope.tolist(),
+            "offset": line.offset.tolist(),
+            "note": line.note,
+        },
+        "threshold": classifier.threshold.tolist(),
         "protocol": classifier.protocol,
     }
     (folder / "classifier.json").write_text(json.dumps(about, indent=1))
@@ -175,6 +191,18 @@ def load_classifier(folder: Path) -> Classifier:
         provenance=about["provenance"],
         split=about["split"],
         device=about["device"],
+        epoch=about["epoch"],
+        recalibration=_line(about["recalibration"]),
+        threshold=np.array(about["threshold"], dtype=np.float64),
+    )
+
+
+def _line(about: dict[str, Any]) -> Recalibration:
+    return Recalibration(
+        method=about["method"],
+        slope=np.array(about["slope"], dtype=np.float64),
+        offset=np.array(about["offset"], dtype=np.float64),
+        note=tuple(about["note"]),
     )
 
 

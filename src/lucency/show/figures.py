@@ -1,17 +1,12 @@
-"""The figures of a report, as SVG text that stands inside a page; the only matplotlib in `show`.
+"""The figures of what networks say: scores, curves, the course of training.
 
-A figure depends on its tables alone: the same tables give the same bytes. Its text stays text, in
-the page's own font, and its ids carry its name, so that several figures share one page.
 Letters in shapes: n films, g points of a curve.
 """
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from html import escape
-from typing import Any, NamedTuple
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -23,34 +18,13 @@ from matplotlib.ticker import MaxNLocator
 
 from lucency.judge.metrics import precision_recall_points, roc_points
 from lucency.predictions import Predictions
+from lucency.show.canvas import MUTED, SETTINGS, WIDTH, Style, name_rows, svg
 
 Curve = Float64[np.ndarray, " g"]
 Scores = Float32[np.ndarray, " n"]
 Trace = Callable[[Scores, Scores], Curve]
 GRID = np.concatenate([[0.0], np.linspace(0, 1, 201)])  # 0 twice: a ROC curve may rise there
 COLUMNS = 5
-WIDTH = 9.6  # inches
-INK, MUTED, HAIRLINE = "#1d2730", "#5c6873", "#dde4e9"
-BEFORE, AFTER = "#a9bac6", "#0072B2"
-
-
-class Style(NamedTuple):
-    """How one network is drawn, in every figure and beside its name."""
-
-    colour: str
-    marker: str
-    line: str
-
-
-def style_networks(networks: Sequence[str]) -> dict[str, Style]:
-    """Return a style for each network: seven colours, then the same with other marks and lines.
-
-    The colours are those that colour-blind readers tell apart, without the yellow, which is too
-    faint on white. Okabe and Ito, *Color Universal Design* (2008).
-    """
-    rounds = [divmod(number, len(COLOURS)) for number in range(len(networks))]
-    styles = [Style(COLOURS[hue], *SHAPES[turn % len(SHAPES)]) for turn, hue in rounds]
-    return dict(zip(networks, styles, strict=True))
 
 
 def draw_auc(metrics: pd.DataFrame, *, findings: Sequence[str], style: Mapping[str, Style]) -> str:
@@ -71,9 +45,9 @@ def draw_auc(metrics: pd.DataFrame, *, findings: Sequence[str], style: Mapping[s
         axes.axvline(0.5, color=MUTED, linestyle=":", linewidth=1)
         axes.axhline(0.5, color=MUTED, linewidth=0.6)
         positives = table.loc[next(iter(style))]["positives"]
-        _name_rows(axes, ["Macro", *(f"{name}  ({positives[name]:,.0f})" for name in findings)])
+        name_rows(axes, ["Macro", *(f"{name}  ({positives[name]:,.0f})" for name in findings)])
         axes.set_xlabel("AUC on test films with 95 % interval (in brackets: positives)")
-        return _svg(figure, name="auc", title="AUC of each network for each finding")
+        return svg(figure, name="auc", title="AUC of each network for each finding")
 
 
 def draw_macro_curves(several: Sequence[Predictions], *, style: Mapping[str, Style]) -> str:
@@ -93,7 +67,7 @@ def draw_macro_curves(several: Sequence[Predictions], *, style: Mapping[str, Sty
                     _line(axes, GRID, np.mean(curves, axis=0), name=one.network, style=style)
             axes.set_xlabel(CURVES[trace][0])
             axes.set_ylabel(CURVES[trace][1])
-        return _svg(figure, name="macro", title="Mean ROC and precision-recall curves")
+        return svg(figure, name="macro", title="Mean ROC and precision-recall curves")
 
 
 def draw_roc(several: Sequence[Predictions], *, style: Mapping[str, Style], best: str) -> str:
@@ -111,12 +85,12 @@ def draw_precision_recall(
 def draw_training(
     histories: Mapping[str, pd.DataFrame],
     *,
-    best_epoch: Mapping[str, int | float],
+    kept_epoch: Mapping[str, int | float],
     style: Mapping[str, Style],
 ) -> str:
     """Return training loss, validation loss and validation AUC against the epoch.
 
-    A ring marks each network's best epoch.
+    A ring marks the epoch whose weights each network keeps.
     """
     with mpl.rc_context(SETTINGS):
         figure = Figure(figsize=(WIDTH, 3.6))
@@ -124,35 +98,12 @@ def draw_training(
             for network, history in histories.items():
                 rows = history.dropna(subset=[column])
                 _line(axes, rows["epoch"], rows[column], name=network, style=style, marker=".")
-                best = rows[rows["epoch"] == best_epoch[network]]
-                axes.plot(best["epoch"], best[column], "o", color=style[network].colour, **RING)
+                kept = rows[rows["epoch"] == kept_epoch[network]]
+                axes.plot(kept["epoch"], kept[column], "o", color=style[network].colour, **RING)
             axes.set_title(title)
             axes.set_xlabel("Epoch")
             axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
-        return _svg(figure, name="training", title="Losses and validation AUC during training")
-
-
-def draw_counts(imbalance: pd.DataFrame) -> str:
-    """Return bars of each finding's positives in training, before and after balancing."""
-    with mpl.rc_context(SETTINGS):
-        figure = Figure(figsize=(WIDTH, 1.1 + 0.42 * len(imbalance)))
-        axes = figure.add_subplot()
-        for column, shift, colour in (("before", -0.19, BEFORE), ("after", 0.19, AFTER)):
-            place, count = np.arange(len(imbalance)) + shift, imbalance[column]
-            label = f"{column} balancing"
-            bars = axes.barh(place, count, height=0.36, color=colour, label=label)
-            axes.bar_label(bars, [f"{c:,.0f}" for c in count], padding=3, color=MUTED, fontsize=8)
-        _name_rows(axes, list(imbalance["finding"]))
-        axes.margins(x=0.08)
-        axes.set_xlabel("Positives in training")
-        return _svg(figure, name="counts", title="Positives of each finding in training")
-
-
-def _name_rows(axes: Axes, names: Sequence[str]) -> None:
-    axes.set_yticks(range(len(names)), labels=names)
-    axes.set_ylim(len(names) - 0.4, -0.6)
-    axes.grid(visible=False, axis="y")
-    axes.tick_params(axis="y", length=0)
+        return svg(figure, name="training", title="Losses and validation AUC during training")
 
 
 def _small_multiples(
@@ -176,7 +127,7 @@ def _small_multiples(
             panel.remove()
         figure.supxlabel(CURVES[trace][0], color=MUTED)
         figure.supylabel(CURVES[trace][1], color=MUTED)
-        return _svg(figure, name=CURVES[trace][2], title=f"{CURVES[trace][2]} for each finding")
+        return svg(figure, name=CURVES[trace][2], title=f"{CURVES[trace][2]} for each finding")
 
 
 def _judged(one: Predictions, findings: Sequence[str]) -> Iterator[tuple[Scores, Scores]]:
@@ -213,23 +164,6 @@ def _line(
     axes.plot(x, y, color=style[name].colour, linestyle=style[name].line, label=name, **look)
 
 
-def _svg(figure: Figure, *, name: str, title: str) -> str:
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    if handles:
-        figure.legend(handles, labels, loc="outside upper left", ncols=5)
-    file = io.StringIO()
-    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    figure.savefig(file, format="svg", metadata=nothing, transparent=True)
-    body = file.getvalue().partition("<svg ")[2]
-    body = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", body)
-    size, end, drawing = body.partition(">")
-    size = re.sub(r'(width|height)="[^"]*" ', "", size)
-    return f'<svg role="img" {size}{end}<title>{escape(title)}</title>{drawing}'
-
-
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-PLAIN = Style(MUTED, "o", ":")  # the trivial predictor
-SHAPES = (("o", "-"), ("s", "--"), ("^", "-."), ("D", ":"))
 TRAINED = {
     "train_loss": "Training loss", "val_loss": "Validation loss", "val_auc": "Validation macro AUC",
 }  # fmt: skip
@@ -238,13 +172,3 @@ CURVES: dict[Trace, tuple[str, str, str]] = {
     _roc: ("False positive rate", "True positive rate (recall)", "roc"),
     _precision_recall: ("Recall", "Precision", "precision-recall"),
 }
-SETTINGS: Any = {  # matplotlib's own names
-    "axes.axisbelow": True, "axes.edgecolor": MUTED, "axes.grid": True, "axes.labelcolor": MUTED,
-    "axes.labelsize": 9, "axes.linewidth": 0.6, "axes.spines.right": False,
-    "axes.spines.top": False, "axes.titlecolor": INK, "axes.titlesize": 9,
-    "figure.constrained_layout.use": True, "figure.labelsize": 9, "font.size": 9,
-    "grid.color": HAIRLINE, "grid.linewidth": 0.6, "legend.frameon": False,
-    "lines.linewidth": 1.6, "lines.markersize": 5, "svg.fonttype": "none",
-    "svg.hashsalt": "lucency", "text.color": INK, "text.parse_math": False, "xtick.color": MUTED,
-    "xtick.labelsize": 8.5, "ytick.color": INK, "ytick.labelsize": 8.5,
-}  # fmt: skip

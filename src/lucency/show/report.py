@@ -6,42 +6,35 @@ Letters in shapes: k findings.
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from lucency.balance.change import Change
 from lucency.judge.evaluate import MACRO, MICRO, TRIVIAL
 from lucency.judge.metrics import METRICS
+from lucency.plan import Plan
 from lucency.predictions import Predictions
 from lucency.protocol import Protocol, protocol_text
+from lucency.show.balancing import draw_cooccurrence, draw_counts, draw_origins
+from lucency.show.canvas import PLAIN, style_networks
 from lucency.show.figures import (
-    PLAIN,
     draw_auc,
-    draw_counts,
     draw_macro_curves,
     draw_precision_recall,
     draw_roc,
     draw_training,
-    style_networks,
 )
+from lucency.show.page import render
 from lucency.show.pictures import show_augmented, show_preparation, show_samples
-from lucency.values import PARTS, Manifest, Plan, Prepared
+from lucency.values import PARTS, Manifest, Prepared
 
-FOLDER = Path(__file__).parent
 STRIPS, SAMPLES, GALLERY, REJECTED = 3, 3, 24, 20  # at most this many are shown
-PACKAGES = (
-    "lucency", "torch", "torchvision", "timm", "accelerate", "albumentations",
-    "opencv-python-headless", "numpy", "pandas", "scipy", "scikit-learn", "matplotlib",
-)  # fmt: skip
-DASH, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
 NOTHING = {"value": np.nan, "low": np.nan, "high": np.nan, "note": "not in the table"}
 
 
@@ -53,12 +46,11 @@ class Experiment:
     manifest: Manifest  # all films of the source that were used
     prepared: Prepared
     plan: Plan  # rows of `prepared`; parts train, val and test
-    imbalance: pd.DataFrame  # finding, before, after, irlbl_before, irlbl_after (training part)
-    imbalance_summary: pd.DataFrame  # measure, before, after
+    change: Change  # of the training part by balancing
     augmented: Sequence[tuple[str, np.ndarray]]  # caption and uint8 picture
     predictions: Sequence[Predictions]  # one a network, parts val and test
     histories: Mapping[str, pd.DataFrame]  # epoch, step, train_loss, val_loss, val_auc, …
-    networks: pd.DataFrame  # network, parameters, weights, provenance, epochs, best_epoch, …
+    networks: pd.DataFrame  # network, parameters, weights, provenance, epochs, kept_epoch, …
     thresholds: pd.DataFrame  # network, finding, threshold
     metrics: pd.DataFrame  # of judge.evaluate, test part, every network and the trivial predictor
     comparison: pd.DataFrame  # of judge.compare
@@ -81,28 +73,14 @@ def write_report(experiment: Experiment, *, file: Path) -> None:
     Films are read again from `manifest.facts["path"]` to show them before preparation; those that
     are no longer there are left out, and the page says so.
     """
-    jinja = Environment(
-        loader=FileSystemLoader(FOLDER),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    jinja.filters |= {"decimal": decimal, "whole": whole}
-    page = jinja.get_template("report.html.jinja").render(
-        **_about(experiment), **_scores(experiment), **_drawn(experiment), **_origins(experiment)
+    page = render(
+        "report.html.jinja",
+        **_about(experiment),
+        **_scores(experiment),
+        **_drawn(experiment),
+        **_origins(experiment),
     )
     file.write_text(page, encoding="utf-8")
-
-
-def decimal(number: int | float, places: int = 3) -> str:
-    """Return `places` decimals with a true minus sign, or a dash for what is not computable."""
-    return DASH if np.isnan(number) else f"{number:.{places}f}".replace("-", MINUS)
-
-
-def whole(number: int | float) -> str:
-    """Return a count with its thousands set apart, or a dash for what is not known."""
-    return DASH if np.isnan(number) else f"{number:,.0f}"
 
 
 def _require(expected: Sequence[str] | set[str], found: Any, table: str) -> None:
@@ -119,20 +97,13 @@ def _about(experiment: Experiment) -> dict[str, Any]:
         "protocol": protocol,
         "protocol_text": protocol_text(protocol),
         "leaking": protocol.split.method == "image" or protocol.balance.before_split,
-        "css": Markup((FOLDER / "report.css").read_text(encoding="utf-8")),
         "origin": manifest.origin.rstrip("."),
         "films": len(manifest),
         "patients": len(np.unique(manifest.patient)),
         "findings": experiment.prepared.manifest.findings,
         "conclusion": experiment.conclusion,
         "warnings": experiment.warnings.to_dict("records"),
-        "versions": {"Python": platform.python_version(), **dict(_versions())},
     }
-
-
-def _versions() -> list[tuple[str, str]]:
-    there = {one.metadata["Name"].lower() for one in metadata.distributions()}
-    return [(name, metadata.version(name)) for name in PACKAGES if name in there]
 
 
 def _scores(experiment: Experiment) -> dict[str, Any]:
@@ -176,8 +147,9 @@ def _by_key(table: pd.DataFrame, *columns: str) -> dict[tuple[str, ...], dict[st
 def _drawn(experiment: Experiment) -> dict[str, Any]:
     several, best = experiment.predictions, str(experiment.ranking["network"].iloc[0])
     style = style_networks([one.network for one in several])
-    best_epoch = experiment.networks.set_index("network")["best_epoch"].to_dict()
+    kept_epoch = experiment.networks.set_index("network")["kept_epoch"].to_dict()
     findings, seed = experiment.prepared.manifest.findings, experiment.protocol.judging.seed
+    change = experiment.change
     fitted = experiment.thresholds[experiment.thresholds["network"] == best].set_index("finding")
     return {
         "best": best,
@@ -187,9 +159,11 @@ def _drawn(experiment: Experiment) -> dict[str, Any]:
         "roc_figure": Markup(draw_roc(several, style=style, best=best)),
         "precision_figure": Markup(draw_precision_recall(several, style=style, best=best)),
         "training_figure": Markup(
-            draw_training(experiment.histories, best_epoch=best_epoch, style=style)
+            draw_training(experiment.histories, kept_epoch=kept_epoch, style=style)
         ),
-        "counts_figure": Markup(draw_counts(experiment.imbalance)),
+        "counts_figure": Markup(draw_counts(change.counts)),
+        "cooccurrence_figure": Markup(draw_cooccurrence(change.cooccurrence, list(findings))),
+        "origins_figure": Markup(draw_origins(change.origins)),
         "seed": seed,
         "strips": show_preparation(experiment.prepared, films=STRIPS, seed=seed),
         "augmented": show_augmented(experiment.augmented[:GALLERY]),
@@ -207,8 +181,8 @@ def _drawn(experiment: Experiment) -> dict[str, Any]:
 def _origins(experiment: Experiment) -> dict[str, Any]:
     rejected = experiment.prepared.rejected
     return {
-        "imbalance": experiment.imbalance.to_dict("records"),
-        "summary": experiment.imbalance_summary.to_dict("records"),
+        "imbalance": experiment.change.counts.to_dict("records"),
+        "summary": experiment.change.summary.to_dict("records"),
         "measures": MEASURES,
         "parts": [_part(experiment, part) for part in PARTS],
         "rejected": rejected.head(REJECTED).to_dict("records"),
@@ -237,7 +211,8 @@ HEADINGS = {
     "balanced_accuracy": "Balanced accuracy", "bce": "BCE", "brier": "Brier",
 }  # fmt: skip
 MEASURES = {
-    "films": "Films", "cardinality": "Cardinality", "density": "Density", "labelsets": "Labelsets",
+    "instances": "Films", "labels": "Findings", "cardinality": "Cardinality",
+    "density": "Density", "labelsets": "Labelsets",
     "max_ir": "Largest IRLbl", "mean_ir": "MeanIR", "cvir": "CVIR", "scumble": "SCUMBLE",
     "scumble_cv": "SCUMBLE.CV", "tcs": "TCS",
 }  # fmt: skip

@@ -1,0 +1,146 @@
+"""The ablation: a protocol's variants, each trained at every seed on the same films, and compared.
+
+Every member is a run of its own below `variants/`, so a killed ablation goes on where it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+
+import pandas as pd
+
+from lucency import run as stages
+from lucency.judge.ablate import ablate, conclude_ablation
+from lucency.predictions import Predictions
+from lucency.progress import say
+from lucency.protocol import BASE
+from lucency.receipt import fingerprint_of, produce
+from lucency.values import read_table
+from lucency.workspace import Run, open_member
+
+TEXT = ("network", "variant", "finding", "metric")
+Key = tuple[str, int]  # variant and seed
+
+
+@cache
+def members(run: Run) -> dict[Key, Run]:
+    """Return the run of the base and of every variant at every seed."""
+    protocol = run.protocol
+    names = [BASE, *(variant.name for variant in protocol.variant)]
+    seeds = protocol.seeds or (protocol.training.seed,)
+    return {
+        (name, seed): open_member(run, protocol.varied(name, seed=seed), name=name, seed=seed)
+        for name in names
+        for seed in seeds
+    }
+
+
+def plans(run: Run) -> dict[str, object]:
+    """Return what each member sees."""
+    return {_title(key): stages.plan(member) for key, member in members(run).items()}
+
+
+def classifiers(run: Run) -> dict[str, Path]:
+    """Return the folders of all trained networks."""
+    for _, member in _in_turn(run):
+        stages.classifiers(member)
+    return {
+        f"{_title(key)}/{name}": folder
+        for key, member in members(run).items()
+        for name, folder in stages.classifiers(member).items()
+    }
+
+
+def predictions(run: Run) -> dict[str, dict[str, list[Predictions]]]:
+    """Return the predictions by variant and network, one a seed."""
+    trained: dict[str, dict[str, list[Predictions]]] = {}
+    for (name, _), member in _in_turn(run):
+        for found in stages.predictions(member):
+            trained.setdefault(name, {}).setdefault(found.network, []).append(found)
+    return trained
+
+
+@cache
+def comparison(run: Run) -> pd.DataFrame:
+    """Return the table of all variants against the base."""
+    several, judging = predictions(run), run.protocol.judging
+    made = {
+        _title(key): {
+            network.name: fingerprint_of(member.out / "predictions" / network.name)
+            for network in member.protocol.network
+        }
+        for key, member in members(run).items()
+    }
+    inputs = {"judging": judging.model_dump(), "predictions": made}
+
+    def write(folder: Path) -> None:
+        say(f"Comparing {len(several) - 1} variants with the base")
+        draws = {"resamples": judging.resamples, "seed": judging.seed}
+        table = ablate(several, threshold=judging.threshold, **draws)
+        table.to_csv(folder / "ablation.csv", index=False)
+        _costs(run).to_csv(folder / "costs.csv", index=False)
+        (folder / "conclusion.txt").write_text(conclude_ablation(table) + "\n")
+
+    folder = produce(run.out / "evaluation", inputs=inputs, write=write)
+    return read_table(folder / "ablation.csv", text=TEXT)
+
+
+def report(run: Run) -> Path:
+    """Return the page that shows it all."""
+    from lucency.show.ablation import write_ablation
+
+    table, evaluation = comparison(run), run.out / "evaluation"
+    inputs = {"evaluation": fingerprint_of(evaluation)}
+
+    def write(folder: Path) -> None:
+        say("Writing the report")
+        write_ablation(
+            run.protocol,
+            origin=stages.manifest(run).origin,
+            table=table,
+            costs=read_table(evaluation / "costs.csv", text=TEXT),
+            conclusion=(evaluation / "conclusion.txt").read_text().strip(),
+            file=folder / "report.html",
+        )
+
+    return produce(run.out / "report", inputs=inputs, write=write) / "report.html"
+
+
+def _in_turn(run: Run) -> Iterator[tuple[Key, Run]]:
+    """Yield the members, saying which one is at work."""
+    several = members(run)
+    for number, (key, member) in enumerate(several.items(), start=1):
+        if not (member.out / "predictions").exists():
+            say(f"{_title(key)}: {number} of {len(several)}")
+        yield key, member
+
+
+def _costs(run: Run) -> pd.DataFrame:
+    """Return what each member's training saw and took: entries, epochs, minutes."""
+    rows = []
+    for (name, seed), member in members(run).items():
+        seen = stages.plan(member)
+        entries = int((seen.part == "train").sum())
+        for network, folder in stages.classifiers(member).items():
+            history = pd.read_csv(folder / "history.csv")
+            minutes = float(history["seconds"].iloc[-1]) / 60
+            rows.append((name, seed, network, entries, len(history), minutes))
+    columns = ["variant", "seed", "network", "entries", "epochs", "minutes"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _title(key: Key) -> str:
+    return f"{key[0]}/seed-{key[1]}"
+
+
+STAGES: dict[str, Callable[[Run], object]] = {
+    "prepare": stages.prepared,
+    "split": stages.parts,
+    "balance": plans,
+    "train": classifiers,
+    "predict": predictions,
+    "evaluate": comparison,
+    "report": report,
+}

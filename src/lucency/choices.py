@@ -1,0 +1,188 @@
+"""The choices of an experiment, one frozen and validated class a section of the protocol."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+THUMBNAIL = "thumbnail"
+Method = Literal[
+    "none", "cap-and-copy", "partial", "positive-weights", "weighted-sampler", "lp-rus", "lp-ros",
+    "ml-rus", "ml-ros", "remedial", "mlsmote", "mlsol", "mlul", "mlenn", "mltl",
+]  # fmt: skip
+
+
+class Choices(BaseModel):
+    """A section: no unknown key, no impossible number, never changed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Source(Choices):
+    """Where films and labels come from."""
+
+    source: Literal["nih", "csv", "phantom"] = "phantom"
+    root: str = ""
+    labels: str = ""
+    allow_missing: bool = False
+    image_column: str = "image"
+    patient_column: str = "patient"
+    films: int = Field(default=2000, ge=20)
+    size: int = Field(default=512, ge=32, le=4096)
+    seed: int = Field(default=0, ge=0)
+    label_noise: float = Field(default=0.0, ge=0, lt=1)
+    shortcut: float = Field(default=0.0, ge=0, le=1)
+
+
+class Split(Choices):
+    """Which films train, validate and test."""
+
+    method: Literal["patient", "official", "image"] = "patient"
+    train: float = Field(default=0.70, gt=0, lt=1)
+    val: float = Field(default=0.15, gt=0, lt=1)
+    test: float = Field(default=0.15, gt=0, lt=1)
+    seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _shares_add_up(self) -> Split:
+        if abs(self.train + self.val + self.test - 1) > 1e-6:
+            raise ValueError(f"train + val + test is {self.train + self.val + self.test:g}, not 1")
+        return self
+
+
+class Cap(Choices):
+    """Drop random films that carry `finding` until `films` are left."""
+
+    finding: str
+    films: int = Field(ge=0)
+
+
+class Copy(Choices):
+    """Add `copies` augmented copies of `films` films that carry `finding` (0 means of all)."""
+
+    finding: str
+    copies: int = Field(ge=1)
+    films: int = Field(default=0, ge=0)
+    sharpen: float = Field(default=1.0, ge=0, le=1)
+
+
+class Network(Choices):
+    """One network to compare: any name of `lucency.learn.zoo`, its weights, what it changes.
+
+    `size` is the side it sees, reduced from the prepared films; 0 is their own.
+    """
+
+    name: str
+    weights: str = "random"
+    provenance: str = ""
+    match: Literal["name", "order"] = "name"
+    size: int = Field(default=0, ge=0, le=2048)
+    training: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _weights_have_a_history(self) -> Network:
+        if self.weights not in ("random", "timm") and not self.provenance:
+            raise ValueError("weights from a file need `provenance`: what have they been shown?")
+        return self
+
+
+class Balance(Choices):
+    """What is done about rare findings, on training films; BALANCE_KEYS says who reads which key.
+
+    `then` is a second method, applied to what the first one made. `percent` is the share of films
+    dropped or added; `ratio` how many negatives each positive may face, a positive counting
+    `positive_weight` times; `neighbours` 0 is the number of the method's paper; `features` is the
+    network whose pooled features say which films are alike, "thumbnail" the films' 32 x 32 pixels.
+    `before_split` is the published mistake, kept to study.
+    """
+
+    method: Method = "none"
+    then: Method = "none"
+    before_split: bool = False
+    cap: tuple[Cap, ...] = ()
+    copy_plan: tuple[Copy, ...] = ()
+    cap_after: tuple[Cap, ...] = ()
+    percent: float = Field(default=25.0, gt=0, le=1000)
+    ratio: float = Field(default=10.0, gt=0)
+    positive_weight: float = Field(default=2.0, gt=0)
+    neighbours: int = Field(default=0, ge=0, le=100)
+    labels: Literal["ranking", "union", "intersection"] = "ranking"
+    copies: Literal["exact", "gentle"] = "gentle"
+    features: Network = Network(name=THUMBNAIL)
+    seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _every_key_means_something(self) -> Balance:
+        read = {"method", "then", *BALANCE_KEYS[self.method], *BALANCE_KEYS[self.then], "seed"}
+        for key in type(self).model_fields:
+            if key not in read and getattr(self, key) != type(self).model_fields[key].default:
+                by = ", ".join(name for name, keys in BALANCE_KEYS.items() if key in keys)
+                raise ValueError(f"{key} means nothing to {self.method!r}; it belongs to {by}")
+        if self.method == "none" and self.then != "none":
+            raise ValueError(f'then = "{self.then}" follows nothing: make it the method')
+        return self
+
+
+class Training(Choices):
+    """How a network learns."""
+
+    epochs: int = Field(default=10, ge=1)
+    batch: int = Field(default=32, ge=1)
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    learning_rate: float = Field(default=1e-4, gt=0, le=10)
+    schedule: Literal["constant", "cosine", "plateau"] = "cosine"
+    warmup_epochs: float = Field(default=0.0, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    clip_norm: float = Field(default=0.0, ge=0)
+    frozen_epochs: int = Field(default=0, ge=0)
+    patience: int = Field(default=0, ge=0)
+    keep: Literal["best", "last"] = "best"
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    augment: Literal["none", "gentle"] = "none"
+    normalise: Literal["network", "unit"] = "network"
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    loss: Literal["bce", "w-cel", "focal", "asymmetric"] = "bce"
+    tensorboard: bool = False
+    seed: int = Field(default=0, ge=0)
+
+
+class Judging(Choices):
+    """How networks are judged; recalibration and threshold are fitted on validation films."""
+
+    resamples: int = Field(default=1000, ge=20)
+    recalibration: Literal["none", "temperature", "platt"] = "platt"
+    threshold: Literal["f1", "youden"] = "f1"
+    seed: int = Field(default=0, ge=0)
+
+
+class Variant(Choices):
+    """The experiment with some keys changed: sections as in the protocol, only what differs."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str = Field(pattern=r"^[a-z0-9-]+$")
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """The changed keys, nested as in a protocol."""
+        return dict(self.model_extra or {})
+
+
+BALANCE_KEYS: dict[str, tuple[str, ...]] = {
+    "none": (),
+    "cap-and-copy": ("before_split", "cap", "copy_plan", "cap_after"),
+    "partial": ("ratio", "positive_weight"),
+    "positive-weights": (),
+    "weighted-sampler": ("copies",),
+    "lp-rus": ("percent",),
+    "lp-ros": ("percent", "copies"),
+    "ml-rus": ("percent",),
+    "ml-ros": ("percent", "copies"),
+    "remedial": ("copies",),
+    "mlsmote": ("neighbours", "labels", "features"),
+    "mlsol": ("percent", "neighbours", "features"),
+    "mlul": ("percent", "neighbours", "features"),
+    "mlenn": ("neighbours", "features"),
+    "mltl": ("features",),
+}

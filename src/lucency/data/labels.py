@@ -1,0 +1,62 @@
+"""The labels of any label file, without a look at a picture: NIH's, a manifest, a table of 0 and 1.
+
+Letters in shapes: n films, k findings.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32
+
+from lucency.data.nih import LABEL_COLUMN, parse_label_column
+from lucency.data.table import Columns, parse_column, parse_stated, read_columns
+from lucency.values import FINDINGS
+
+STATED = frozenset(("", "0", "1", "0.0", "1.0"))
+NEVER_FINDINGS = ("image", "patient")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Labels:
+    """What a label file says of its films: 1, 0 or NaN (not stated); columns left out by name."""
+
+    findings: tuple[str, ...]
+    label: Float32[np.ndarray, "n k"]
+    left_out: tuple[str, ...]
+
+
+def read_labels(file: Path) -> Labels:
+    """Read the labels of NIH's file (14 findings), of a manifest, or of a table's 0/1 columns.
+
+    Plain or .gz. Raises ValueError when there is no such file, or no column of 0, 1 and empty.
+    """
+    if not file.is_file():
+        raise ValueError(f"{file}: no such file; expected a label file (.csv or .csv.gz)")
+    columns = read_columns(file, required=())
+    if LABEL_COLUMN in columns:
+        return Labels(findings=FINDINGS, label=parse_label_column(columns, file), left_out=())
+    findings = _findings(file, columns)
+    if not findings:
+        raise ValueError(
+            f"{file}: found the columns {', '.join(columns)}; expected {LABEL_COLUMN!r}, or a "
+            "column of 0, 1 and empty cells for each finding"
+        )
+    cells = [parse_column(columns, name, parse_stated, file) for name in findings]
+    return Labels(
+        findings=findings,
+        label=np.stack(cells, axis=1).astype(np.float32),
+        left_out=tuple(name for name in columns if name not in findings),
+    )
+
+
+def _findings(file: Path, columns: Columns) -> tuple[str, ...]:
+    """Return what the manifest beside the table names, or the columns of 0, 1 and empty cells."""
+    about = file.with_name("manifest.json")
+    if file.name == "manifest.csv" and about.is_file():
+        return tuple(json.loads(about.read_text())["findings"])
+    stated = [name for name, cells in columns.items() if set(cells.tolist()) <= STATED]
+    return tuple(name for name in stated if name.casefold() not in NEVER_FINDINGS)

@@ -1,0 +1,211 @@
+"""Recalibration: a line a finding that turns logits into logits whose probabilities are shares.
+
+Fitted on validation films at their natural prevalence, since balancing and weighted losses shift
+what a network says. A line that rises never changes the order of films.
+
+Letters in shapes: n films, k findings, p coefficients; n2 and k2 must be n and k, which is checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Float32, Float64
+from scipy.optimize import minimize
+from scipy.special import expit
+
+from lucency.values import require
+
+SMALLEST_SLOPE = 1e-3
+PRECISION = 1e-10  # of the gradient of the mean log-loss, in nats for a standardised logit
+HELD = f"slope held at {SMALLEST_SLOPE}: the best on validation films is not above it"
+RIGHT = "not fitted: no logit has the wrong sign in validation, so no temperature is the best"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Recalibration:
+    """A line for each finding: a calibrated logit is slope x logit + offset.
+
+    `note` says why a finding was not fitted, or what held its slope; it is empty when all is well.
+    """
+
+    method: str
+    slope: Float64[np.ndarray, " k"]
+    offset: Float64[np.ndarray, " k2"]
+    note: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        lengths = [len(self.slope), len(self.offset), len(self.note)]
+        require(len(set(lengths)) == 1, "slope, offset, note", lengths)
+        require(bool((self.slope > 0).all()), "slopes must be above 0", self.slope.min(initial=1))
+
+    def apply(self, logit: Float[np.ndarray, "n k"]) -> Float64[np.ndarray, "n k"]:
+        """Return the calibrated logits; raises ValueError when their findings are not as many."""
+        if logit.shape[1] != len(self.slope):
+            raise ValueError(
+                f"logits of {logit.shape[1]} findings; expected {len(self.slope)}, as many as were "
+                "recalibrated"
+            )
+        return logit.astype(np.float64) * self.slope + self.offset
+
+
+class Line(NamedTuple):
+    """The line of one finding, and why it is not what was asked for."""
+
+    slope: float = 1.0
+    offset: float = 0.0
+    note: str = ""
+
+
+def recalibrate(
+    label: Float32[np.ndarray, "n k"], logit: Float32[np.ndarray, "n2 k2"], *, method: str
+) -> Recalibration:
+    """Return the lines fitted to validation films by a method of RECALIBRATIONS, one a finding.
+
+    Films whose label is NaN (not stated) are left out. A finding without positives or negatives
+    keeps its logits, and the note says so. Raises ValueError for an unknown method, for arrays of
+    different shapes, labels other than 1, 0 and NaN, and logits that are not finite.
+    """
+    _check(label, logit, method)
+    lines = [RECALIBRATIONS[method](*_stated(*pair)) for pair in zip(label.T, logit.T, strict=True)]
+    return Recalibration(
+        method=method,
+        slope=np.array([line.slope for line in lines], dtype=np.float64),
+        offset=np.array([line.offset for line in lines], dtype=np.float64),
+        note=tuple(line.note for line in lines),
+    )
+
+
+def no_recalibration(findings: int) -> Recalibration:
+    """Return the lines that change nothing."""
+    empty = np.empty((0, findings), dtype=np.float32)
+    return recalibrate(empty, empty, method="none")
+
+
+def unchanged(label: Float64[np.ndarray, " n"], logit: Float64[np.ndarray, " n"]) -> Line:
+    """Return the line that changes nothing."""
+    return Line()
+
+
+def temperature(label: Float64[np.ndarray, " n"], logit: Float64[np.ndarray, " n"]) -> Line:
+    """Return the slope 1 / T of least log-loss, without offset: it cannot undo a shift.
+
+    When every logit has its label's sign, ever steeper is ever better: such a finding is not
+    fitted. Guo, Pleiss, Sun and Weinberger, On Calibration of Modern Neural Networks, ICML (2017).
+    """
+    if lacking := _lacking(label):
+        return Line(note=lacking)
+    if not (np.where(label == 1, logit, -logit) < 0).any():
+        return Line(note=RIGHT)
+    if _rise(logit, target=label, said=SMALLEST_SLOPE * logit) >= 0:
+        return Line(slope=SMALLEST_SLOPE, note=HELD)
+    scale = np.sqrt(np.mean(logit**2))
+    (slope,) = _least(logit[:, None] / scale, target=label, given=np.zeros_like(logit))
+    return Line(slope=max(slope / scale, SMALLEST_SLOPE))
+
+
+def platt(label: Float64[np.ndarray, " n"], logit: Float64[np.ndarray, " n"]) -> Line:
+    """Return slope and offset of least log-loss against Platt's smoothed targets.
+
+    With P positives and N negatives the target of a positive film is (P + 1) / (P + 2), of a
+    negative one 1 / (N + 2). Without positives, or without negatives, only the offset is fitted,
+    so that what balanced training raised comes down again. Where the best slope is not above
+    SMALLEST_SLOPE, that slope is taken with the offset that fits it best. Platt, Probabilistic
+    Outputs for Support Vector Machines (1999); with Newton's steps on a sum that cannot overflow,
+    after Lin, Lin and Weng, Machine Learning 68 (2007), 267-276.
+    """
+    positives, negatives = (label == 1).sum(), (label == 0).sum()
+    if not (positives or negatives):
+        return Line(note=_lacking(label))
+    target = np.where(label == 1, (positives + 1) / (positives + 2), 1 / (negatives + 2))
+    ones, held = np.ones((len(logit), 1)), SMALLEST_SLOPE * logit
+    if lacking := _lacking(label):
+        (offset,) = _least(ones, target=target, given=logit)
+        return Line(offset=float(offset), note=f"slope {lacking}")
+    (offset,) = _least(ones, target=target, given=held)
+    middle, scale = logit.mean(), logit.std()
+    if _rise(logit - middle, target=target, said=held + offset) >= 0:
+        return Line(slope=SMALLEST_SLOPE, offset=float(offset), note=HELD)
+    standard = np.column_stack([(logit - middle) / scale, ones])
+    slope, offset = _least(standard, target=target, given=np.zeros_like(logit)) / (scale, 1)
+    return Line(slope=max(slope, SMALLEST_SLOPE), offset=float(offset - slope * middle))
+
+
+def _check(
+    label: Float32[np.ndarray, "n k"], logit: Float32[np.ndarray, "n2 k2"], method: str
+) -> None:
+    if method not in RECALIBRATIONS:
+        raise ValueError(
+            f"recalibration {method!r} is unknown; expected one of {', '.join(RECALIBRATIONS)}"
+        )
+    if logit.shape != label.shape:
+        raise ValueError(f"logits of shape {logit.shape}; expected {label.shape} as the labels")
+    if not np.isfinite(logit).all():
+        raise ValueError("a logit is NaN or infinite; expected finite numbers")
+    odd = np.unique(label[~np.isin(label, (0, 1)) & ~np.isnan(label)])
+    if len(odd):
+        raise ValueError(f"a label is {odd[0]}; expected 1, 0 or NaN (not stated)")
+
+
+def _stated(
+    label: Float32[np.ndarray, " n"], logit: Float32[np.ndarray, " n"]
+) -> tuple[Float64[np.ndarray, " m"], Float64[np.ndarray, " m"]]:
+    """Return the films whose label is stated, in double precision."""
+    stated = ~np.isnan(label)
+    return label[stated].astype(np.float64), logit[stated].astype(np.float64)
+
+
+def _lacking(label: Float64[np.ndarray, " n"]) -> str:
+    counts = {"positives": (label == 1).sum(), "negatives": (label == 0).sum()}
+    lacking = [name for name, count in counts.items() if not count]
+    return f"not fitted: 0 {' and 0 '.join(lacking)} in validation" if lacking else ""
+
+
+def _rise(
+    logit: Float64[np.ndarray, " n"],
+    *,
+    target: Float64[np.ndarray, " n"],
+    said: Float64[np.ndarray, " n"],
+) -> float:
+    """Return the derivative of the mean log-loss by the slope, where calibrated logits are said."""
+    return float(np.mean((expit(said) - target) * logit))
+
+
+def _least(
+    design: Float64[np.ndarray, "n p"],
+    *,
+    target: Float64[np.ndarray, " n"],
+    given: Float64[np.ndarray, " n"],
+) -> Float64[np.ndarray, " p"]:
+    """Return the coefficients of least mean log-loss of the logits design x coefficients + given.
+
+    The log-loss is convex, so that a trust region of Newton's steps from 0 finds its minimum.
+    """
+
+    def loss(at: Float64[np.ndarray, " p"]) -> float:
+        said = design @ at + given
+        return float(np.mean(np.logaddexp(0, said) - target * said))
+
+    def gradient(at: Float64[np.ndarray, " p"]) -> Float64[np.ndarray, " p"]:
+        return (expit(design @ at + given) - target) @ design / len(design)
+
+    def curvature(at: Float64[np.ndarray, " p"]) -> Float64[np.ndarray, "p p"]:
+        share = expit(design @ at + given)
+        return (design.T * (share * (1 - share))) @ design / len(design)
+
+    start = np.zeros(design.shape[1])
+    found = minimize(
+        loss, start, method="trust-exact", jac=gradient, hess=curvature,
+        options={"gtol": PRECISION},
+    )  # fmt: skip
+    return found.x
+
+
+RECALIBRATIONS: dict[str, Callable[..., Line]] = {
+    "none": unchanged,
+    "temperature": temperature,
+    "platt": platt,
+}

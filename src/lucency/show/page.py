@@ -1,0 +1,49 @@
+"""A page: a template filled in, with its style sheet, its numbers written out, and the versions."""
+
+from __future__ import annotations
+
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+FOLDER = Path(__file__).parent
+PACKAGES = (
+    "lucency", "torch", "torchvision", "timm", "accelerate", "albumentations",
+    "opencv-python-headless", "numpy", "pandas", "scipy", "scikit-learn", "matplotlib",
+)  # fmt: skip
+DASH, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
+
+
+def render(template: str, **values: Any) -> str:
+    """Return the HTML page of a template; `values` are escaped unless they are Markup."""
+    jinja = Environment(
+        loader=FileSystemLoader(FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    jinja.filters |= {"decimal": decimal, "whole": whole}
+    css = Markup((FOLDER / "report.css").read_text(encoding="utf-8"))
+    versions = {"Python": platform.python_version(), **dict(_versions())}
+    return jinja.get_template(template).render(css=css, versions=versions, **values)
+
+
+def decimal(number: int | float, places: int = 3) -> str:
+    """Return `places` decimals with a true minus sign, or a dash for what is not computable."""
+    return DASH if np.isnan(number) else f"{number:.{places}f}".replace("-", MINUS)
+
+
+def whole(number: int | float) -> str:
+    """Return a count with its thousands set apart, or a dash for what is not known."""
+    return DASH if np.isnan(number) else f"{number:,.0f}"
+
+
+def _versions() -> list[tuple[str, str]]:
+    there = {one.metadata["Name"].lower() for one in metadata.distributions()}
+    return [(name, metadata.version(name)) for name in PACKAGES if name in there]

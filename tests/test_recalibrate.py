@@ -1,0 +1,346 @@
+"""Recalibration against scikit-learn, known slopes, and what it must never do."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import expit
+from scipy.special import logit as log_odds
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+
+from lucency.judge.intervals import once
+from lucency.judge.metrics import METRICS
+from lucency.judge.recalibrate import (
+    RECALIBRATIONS,
+    SMALLEST_SLOPE,
+    Recalibration,
+    recalibrate,
+)
+
+NAMES = list(RECALIBRATIONS)
+FITTED = ["temperature", "platt"]
+
+
+class Said(ClassifierMixin, BaseEstimator):
+    """A classifier whose decision function is its one feature."""
+
+    def fit(self, _, label):
+        self.classes_ = np.unique(label)
+        return self
+
+    def decision_function(self, feature):
+        return feature[:, 0]
+
+    def predict(self, feature):
+        return (feature[:, 0] > 0).astype(np.float32)
+
+
+def _films(seed, *, films=400, slope=0.6, offset=-1.5, spread=2.0):
+    """Return one finding whose true log odds are slope x logit + offset."""
+    generator = np.random.default_rng(seed)
+    logit = (generator.normal(size=(films, 1)) * spread).astype(np.float32)
+    label = (generator.random((films, 1)) < expit(slope * logit + offset)).astype(np.float32)
+    label[:2, 0] = 0, 1
+    return label, logit
+
+
+def _loss(label, logit):
+    """Return the log-loss of one finding in nats."""
+    wide = logit.astype(np.float64)
+    return float(METRICS["bce"].function(label, wide, weights=once(len(label)))[0])
+
+
+def _regression(logit, target, *, intercept):
+    """Return slope and offset of scikit-learn's logistic regression on soft targets.
+
+    A soft target is a positive film of weight target and a negative one of the rest.
+    """
+    rows = np.concatenate([logit, logit]).astype(np.float64)
+    truth = np.repeat([1, 0], len(logit))
+    weight = np.concatenate([target, 1 - target])
+    model = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000, fit_intercept=intercept)
+    model.set_params(solver="newton-cholesky").fit(rows, truth, sample_weight=weight)
+    return model.coef_[0, 0], model.intercept_[0] if intercept else 0
+
+
+def test_no_method_is_forgotten():
+    assert set(NAMES) == {"none", *FITTED}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_platt_equals_logistic_regression_on_smoothed_targets(seed):
+    label, logit = _films(seed)
+    found = recalibrate(label, logit, method="platt")
+    positives, negatives = label.sum(), (1 - label).sum()
+    target = np.where(label[:, 0] == 1, (positives + 1) / (positives + 2), 1 / (negatives + 2))
+    expected = _regression(logit, target, intercept=True)
+    assert (found.slope[0], found.offset[0]) == pytest.approx(expected, abs=1e-6)
+    assert found.note == ("",)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_platt_equals_the_sigmoid_of_scikit_learn(seed):
+    label, logit = _films(seed)
+    wide = logit.astype(np.float64)
+    said = FrozenEstimator(Said().fit(wide, label[:, 0]))
+    oracle = CalibratedClassifierCV(said, method="sigmoid", ensemble=False, cv=2)
+    expected = oracle.fit(wide, label[:, 0]).predict_proba(wide)[:, 1]
+    found = expit(recalibrate(label, logit, method="platt").apply(logit))
+    np.testing.assert_allclose(found[:, 0], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_temperature_equals_logistic_regression_without_intercept(seed):
+    label, logit = _films(seed, offset=0)
+    found = recalibrate(label, logit, method="temperature")
+    expected, _ = _regression(logit, label[:, 0].astype(np.float64), intercept=False)
+    assert found.slope[0] == pytest.approx(expected, abs=1e-6)
+    assert found.offset[0] == 0
+
+
+def test_recovers_the_slopes_and_offsets_that_made_the_labels():
+    """Within 4 standard errors, about .013 x 4 for a slope and .016 x 4 for an offset."""
+    truth = [(0.25, -1.0), (1.0, 0.0), (2.0, -2.0)]
+    pairs = [_films(7, films=100_000, slope=s, offset=o, spread=1.5) for s, o in truth]
+    label, logit = (np.hstack(part) for part in zip(*pairs, strict=True))
+    found = recalibrate(label, logit, method="platt")
+    np.testing.assert_allclose(found.slope, [s for s, _ in truth], atol=0.07)
+    np.testing.assert_allclose(found.offset, [o for _, o in truth], atol=0.07)
+    label, logit = _films(8, films=100_000, slope=0.4, offset=0)
+    assert recalibrate(label, logit, method="temperature").slope[0] == pytest.approx(0.4, abs=0.02)
+
+
+def test_restores_the_prevalence_that_positive_weights_shifted():
+    """Training with positives counted w times adds log w to the log odds of a sound network."""
+    generator = np.random.default_rng(3)
+    odds = generator.normal(size=20_000) * 1.5 - 4
+    label = (generator.random((20_000, 1)) < expit(odds)[:, None]).astype(np.float32)
+    logit = (odds + np.log(50)).astype(np.float32)[:, None]
+    found = recalibrate(label, logit, method="platt")
+    assert expit(logit).mean() > 8 * label.mean()
+    assert expit(found.apply(logit)).mean() == pytest.approx(label.mean(), abs=1e-4)
+    assert found.slope[0] == pytest.approx(1, abs=0.1)
+    assert found.offset[0] == pytest.approx(-np.log(50), abs=0.2)
+
+    def error(said):
+        function = METRICS["ece"].function
+        return function(label[:, 0], expit(said)[:, 0], weights=once(len(label)))[0]
+
+    assert error(logit) > 0.3
+    assert error(found.apply(logit)) < 0.005
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    films=st.integers(3, 300),
+    slope=st.floats(-3, 3),
+    offset=st.floats(-6, 3),
+    spread=st.sampled_from([1e-3, 0.1, 1.0, 10.0, 80.0, 1e4]),
+)
+@pytest.mark.parametrize("method", NAMES)
+def test_keeps_order_and_never_harms(method, seed, films, slope, offset, spread):
+    label, logit = _films(seed, films=films, slope=slope, offset=offset, spread=spread)
+    found = recalibrate(label, logit, method=method)
+    said = found.apply(logit)[:, 0]
+    assert np.isfinite(said).all()
+    assert found.slope[0] >= SMALLEST_SLOPE
+    order = np.argsort(logit[:, 0], kind="stable")
+    assert (np.diff(said[order])[np.diff(logit[order, 0]) > 0] > 0).all()
+    if method == "temperature":
+        assert _loss(label[:, 0], said) <= _loss(label[:, 0], logit[:, 0]) + 1e-12
+    if method == "platt":
+        # The offset's optimum: calibrated shares sum to the smoothed targets, within one film of
+        # the positives.
+        assert abs(expit(said).sum() - label.sum()) < 1
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10**6), spread=st.sampled_from([0.01, 1.0, 30.0]))
+@pytest.mark.parametrize("method", FITTED)
+def test_no_line_nearby_is_better(method, seed, spread):
+    label, logit = _films(seed, films=60, spread=spread, slope=0.5 / spread)
+    found = recalibrate(label, logit, method=method)
+    positives, negatives = label.sum(), (1 - label).sum()
+    soft = np.where(label[:, 0] == 1, (positives + 1) / (positives + 2), 1 / (negatives + 2))
+    target = soft if method == "platt" else label[:, 0].astype(np.float64)
+    wide = logit[:, 0].astype(np.float64)
+
+    def loss(slope, offset):
+        said = slope * wide + offset
+        return np.mean(np.logaddexp(0, said) - target * said)
+
+    best = loss(found.slope[0], found.offset[0])
+    shifts = (-0.05, 0, 0.05) if method == "platt" else (0,)
+    for factor in (0.95, 1, 1.05):
+        for shift in shifts:
+            slope = max(found.slope[0] * factor, SMALLEST_SLOPE)
+            assert loss(slope, found.offset[0] + shift) >= best - 1e-12
+
+
+@pytest.mark.parametrize("method", FITTED)
+def test_a_network_that_says_the_opposite_is_held_level_and_not_turned_round(method):
+    label, logit = _films(0, slope=-2, offset=0)
+    found = recalibrate(label, logit, method=method)
+    assert found.slope[0] == SMALLEST_SLOPE
+    assert found.note == ("slope held at 0.001: the best on validation films is not above it",)
+    assert expit(found.apply(logit)) == pytest.approx(label.mean(), abs=0.05)
+
+
+def test_temperature_cannot_undo_a_shift_and_says_so():
+    label, logit = _films(0, slope=1, offset=-3, spread=0.5)
+    shifted = logit + 5
+    found = recalibrate(label, shifted, method="temperature")
+    assert found.slope[0] == SMALLEST_SLOPE
+    assert found.note[0].startswith("slope held")
+    assert recalibrate(label, shifted, method="platt").note == ("",)
+
+
+def test_temperature_without_one_wrong_sign_is_not_fitted():
+    label = np.array([[0], [1], [1]], dtype=np.float32)
+    right = np.array([[-1], [2], [0]], dtype=np.float32)
+    found = recalibrate(label, right, method="temperature")
+    assert (found.slope[0], found.offset[0]) == (1, 0)
+    assert found.note[0].startswith("not fitted: no logit has the wrong sign")
+    wrong = np.array([[-1], [2], [-0.01]], dtype=np.float32)
+    assert recalibrate(label, wrong, method="temperature").note == ("",)
+
+
+@pytest.mark.parametrize("value", [-2.7, 0.1, 3])
+def test_platt_of_one_logit_for_all_films_gives_the_smoothed_prevalence(value):
+    label = np.array([[1], [0], [0], [0]], dtype=np.float32)
+    logit = np.full((4, 1), value, dtype=np.float32)
+    found = recalibrate(label, logit, method="platt")
+    assert found.slope[0] == SMALLEST_SLOPE
+    # Targets 2 / 3 for the positive film, 1 / 5 for each of three negative ones.
+    assert found.apply(logit) == pytest.approx(log_odds((2 / 3 + 3 / 5) / 4), abs=1e-6)
+
+
+def test_platt_of_separated_films_is_finite():
+    label = np.array([[1], [1], [0], [0], [0]], dtype=np.float32)
+    logit = np.array([[70], [60], [-50], [-60], [-80]], dtype=np.float32)
+    said = expit(recalibrate(label, logit, method="platt").apply(logit))
+    # Targets 3 / 4 for two positive films, 1 / 5 for three negative ones.
+    assert said[:2] == pytest.approx(0.75, abs=0.05)
+    assert said[2:] == pytest.approx(0.2, abs=0.05)
+    assert said.sum() == pytest.approx(2 * 3 / 4 + 3 / 5, abs=1e-6)
+
+
+ONE_CLASS = {
+    0: "not fitted: 0 positives in validation",
+    1: "not fitted: 0 negatives in validation",
+}
+
+
+@pytest.mark.parametrize(
+    ("method", "value", "note"),
+    [
+        ("temperature", 0, ONE_CLASS[0]),
+        ("temperature", 1, ONE_CLASS[1]),
+        *((m, np.nan, "not fitted: 0 positives and 0 negatives in validation") for m in FITTED),
+    ],
+)
+def test_a_finding_with_one_class_keeps_its_logits_and_says_so(method, value, note):
+    label, logit = _films(0)
+    label, logit = np.hstack([label, np.full_like(label, value)]), np.hstack([logit, logit])
+    found = recalibrate(label, logit, method=method)
+    assert found.note == ("", note)
+    assert np.array_equal(found.apply(logit)[:, 1], logit[:, 1])
+    assert found.slope[0] != 1
+
+
+@pytest.mark.parametrize("value", ONE_CLASS)
+def test_what_weights_raised_comes_down_where_validation_has_one_class(value):
+    """Weights of 400 raise a finding's logits by ln 400; its mean must be near what was seen."""
+    label, logit = _films(0)
+    label, raised = np.full_like(label, value), logit + np.log(400, dtype=np.float32)
+    found = recalibrate(label, raised, method="platt")
+    assert found.note == (f"slope {ONE_CLASS[value]}",)
+    assert found.slope.tolist() == [1]
+    films = len(label)
+    mean = (films + 1) / (films + 2) if value else 1 / (films + 2)
+    assert expit(found.apply(raised)).mean() == pytest.approx(mean, rel=1e-6)
+
+
+@pytest.mark.parametrize("method", NAMES)
+def test_unstated_labels_other_findings_and_order_do_not_count(method):
+    label, logit = _films(0)
+    alone = recalibrate(label, logit, method=method)
+    more = np.vstack([label, np.full((50, 1), np.nan, dtype=np.float32)])
+    said = np.vstack([logit, np.full((50, 1), 9, dtype=np.float32)])
+    unstated = recalibrate(more, said, method=method)
+    assert (unstated.slope, unstated.offset) == (alone.slope, alone.offset)
+    other, noise = _films(5, slope=2)
+    both = recalibrate(np.hstack([other, label]), np.hstack([noise, logit]), method=method)
+    assert (both.slope[1], both.offset[1]) == (alone.slope[0], alone.offset[0])
+    turned = recalibrate(label[::-1].copy(), logit[::-1].copy(), method=method)
+    assert turned.slope == pytest.approx(alone.slope, abs=1e-9)
+
+
+def test_none_changes_nothing_but_precision():
+    label, logit = _films(0)
+    found = recalibrate(label, logit, method="none")
+    assert (found.method, found.note) == ("none", ("",))
+    assert found.apply(logit).dtype == np.float64
+    assert np.array_equal(found.apply(logit), logit)
+
+
+def test_log_loss_of_a_toy_by_hand():
+    """Of logits 2, 2, 2, -2 and labels 1, 1, 0, 0 the best slope is log(3) / 2: p = 3 / 4."""
+    label = np.array([[1], [1], [0], [0]], dtype=np.float32)
+    logit = np.array([[2], [2], [2], [-2]], dtype=np.float32)
+    found = recalibrate(label, logit, method="temperature")
+    assert found.slope[0] == pytest.approx(np.log(3) / 2, abs=1e-8)
+    said = expit(found.apply(logit))[:, 0]
+    assert said == pytest.approx([0.75, 0.75, 0.75, 0.25])
+    assert _loss(label[:, 0], found.apply(logit)[:, 0]) == pytest.approx(log_loss(label, said))
+
+
+def test_an_unknown_method_is_refused():
+    expected = "recalibration 'isotonic' is unknown; expected one of none, temperature, platt"
+    with pytest.raises(ValueError, match=expected):
+        recalibrate(*_films(0), method="isotonic")
+
+
+@pytest.mark.parametrize("method", NAMES)
+def test_arrays_of_different_shapes_are_refused(method):
+    label, logit = _films(0)
+    with pytest.raises(ValueError, match=r"logits of shape \(399, 1\); expected \(400, 1\)"):
+        recalibrate(label, logit[1:], method=method)
+    with pytest.raises(ValueError, match=r"logits of shape \(400, 2\); expected \(400, 1\)"):
+        recalibrate(label, np.hstack([logit, logit]), method=method)
+
+
+def test_logits_and_labels_that_are_none_are_refused():
+    label, logit = _films(0)
+    infinite, odd = logit.copy(), label.copy()
+    infinite[3], odd[3] = np.inf, -1
+    with pytest.raises(ValueError, match="a logit is NaN or infinite; expected finite"):
+        recalibrate(label, infinite, method="none")
+    with pytest.raises(ValueError, match=r"a label is -1\.0; expected 1, 0 or NaN"):
+        recalibrate(odd, logit, method="none")
+
+
+def test_logits_of_other_findings_are_refused():
+    found = recalibrate(*_films(0), method="platt")
+    with pytest.raises(ValueError, match="logits of 3 findings; expected 1"):
+        found.apply(np.zeros((5, 3)))
+
+
+def test_a_line_that_would_turn_the_order_round_is_refused():
+    line = {"method": "platt", "slope": np.array([0.0]), "offset": np.zeros(1), "note": ("",)}
+    with pytest.raises(ValueError, match="slopes must be above 0"):
+        Recalibration(**line)
+    with pytest.raises(ValueError, match=r"slope, offset, note: found \[1, 2, 1\]"):
+        Recalibration(**{**line, "slope": np.ones(1), "offset": np.zeros(2)})
+
+
+def test_all_films_of_chestxray14_take_no_time():
+    pairs = [_films(seed, films=11_000, offset=-3 - seed / 5) for seed in range(14)]
+    label, logit = (np.hstack(part) for part in zip(*pairs, strict=True))
+    for method in NAMES:
+        assert set(recalibrate(label, logit, method=method).note) == {""}
