@@ -16,10 +16,10 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from typer.testing import CliRunner
 
-from lucency import protocol as keys
+from lucency import choices as keys
 from lucency.cli import app
 from lucency.judge.metrics import METRICS
-from lucency.protocol import parse_protocol, protocol_text
+from lucency.protocol import Protocol, parse_protocol, protocol_text
 from lucency.values import FINDINGS, Preparation
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -31,7 +31,7 @@ NEEDS_RUN = re.compile(
 FILMS, SIZE, SIDE = 60, 64, 32
 BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 HEADINGS: dict[str, type[BaseModel]] = {
-    "## The experiment": keys.Protocol,
+    "## The experiment": Protocol,
     "## `[data]`": keys.Source,
     "## `[preparation]`": Preparation,
     "## `[split]`": keys.Split,
@@ -41,6 +41,7 @@ HEADINGS: dict[str, type[BaseModel]] = {
     "## `[training]`": keys.Training,
     "## `[[network]]`": keys.Network,
     "## `[judging]`": keys.Judging,
+    "## `[[variant]]`": keys.Variant,
 }
 
 
@@ -84,6 +85,10 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         (place / "protocols").mkdir()
         write_protocol("protocols/demo.toml", {"films": FILMS, "size": SIZE})
         write_protocol("protocols/chestxray14.toml", {"source": "nih", "root": "elsewhere"})
+        variant = [{"name": "ml-ros", "balance": {"method": "ml-ros"}}]
+        few = {"variant": variant, "seeds": [0, 1], "network": [{"name": "test_convnext"}]}
+        drawn = {"films": FILMS, "size": SIZE}
+        write_protocol("protocols/ablation-balance.toml", drawn, **few)
         own = {"source": "csv", "root": "films", "labels": "labels.csv"}
         write_protocol("own.toml", own, findings=["Infiltration", "Effusion"])
         yield place
@@ -219,7 +224,7 @@ def test_every_key_of_a_protocol_is_explained(heading: str) -> None:
 def test_every_part_of_a_protocol_has_a_table() -> None:
     classes = [value for value in vars(keys).values() if isinstance(value, type)]
     models = [m for m in classes if issubclass(m, BaseModel) and not m.__name__.startswith("_")]
-    assert set(HEADINGS.values()) == set(models) - {BaseModel}
+    assert set(HEADINGS.values()) == {*models, Protocol, Preparation} - {BaseModel, keys.Choices}
 
 
 def table_under(heading: str, *, document: str) -> list[list[str]]:

@@ -208,7 +208,7 @@ def _part(experiment: Experiment, part: str) -> dict[str, Any]:
 HEADINGS = {
     "auc": "AUC", "average_precision": "Average precision", "f1": "F1", "precision": "Precision",
     "recall": "Recall", "specificity": "Specificity", "accuracy": "Accuracy",
-    "balanced_accuracy": "Balanced accuracy", "bce": "BCE", "brier": "Brier",
+    "balanced_accuracy": "Balanced accuracy", "bce": "BCE", "brier": "Brier", "ece": "ECE",
 }  # fmt: skip
 MEASURES = {
     "instances": "Films", "labels": "Findings", "cardinality": "Cardinality",
