@@ -232,6 +232,17 @@ def test_an_outlier_does_harm_though_it_carries_the_finding():
         assert kept.row.tolist() == [0, 1, 4, 5]
 
 
+def test_harm_is_the_mean_over_those_that_look_at_a_film():
+    """As above, and a film without A at -1.5, at which only the first A looks: -1/2, all harm.
+
+    The outlier harms both A's, but four others look at it too: -(1/2 + 1/2) / 6.
+    """
+    label, place = table("1 1 1 0 0 0 0"), line(0.05, 1, 1.9, 2.0, 2.1, 2.2, -1.5)
+    for seed in range(20):
+        kept = mlul(label, feature=place, percent=15.0, neighbours=3, seed=seed)
+        assert kept.row.tolist() == [0, 1, 2, 3, 4, 5]
+
+
 def test_mlul_drops_as_many_as_asked_and_by_the_seed(shared: Path):
     label = published("birds", shared)
     feature = like(label)

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from lucency.cli import app, main
 from lucency.protocol import protocol_text, read_protocol
-from lucency.service import ANSWERS
+from lucency.service import ANSWERS, VARIED
 
 GOLDEN = Path(__file__).parent / "golden" / "help"
 PLAIN = {"COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb"}
@@ -186,10 +186,11 @@ def test_ctrl_c_is_one_line_and_the_same_command_goes_on(tmp_path: Path):
 
 
 def test_every_stage_is_a_command_and_has_an_answer():
+    from lucency import ablation
     from lucency.run import STAGES
 
-    assert set(STAGES) == set(ANSWERS)
-    assert set(COMMANDS) == {*STAGES, "run", "phantom"}
+    assert set(STAGES) == set(ANSWERS) == set(ablation.STAGES) == set(VARIED)
+    assert set(COMMANDS) == {*STAGES, "run", "phantom", "imbalance"}
 
 
 @pytest.mark.parametrize("command", ["lucency", *COMMANDS])

@@ -60,7 +60,7 @@ def test_every_figure_is_one_described_drawing_with_ids_of_its_own() -> None:
     assert set(re.findall(r'(?:href="#|url\(#)([^")]*)', drawing)) <= set(ids)
     words = [element.text for element in root.iter() if element.tag.endswith("text")]
     assert {"Mass", "Hernia"} <= set(words)
-    assert {"1,200   IRLbl 1.0", "3   IRLbl 400.0", "900   IRLbl 1.0", "30   IRLbl 30.0"} <= set(
+    assert {"1,200 (IRLbl 1.0)", "3 (IRLbl 400.0)", "900 (IRLbl 1.0)", "30 (IRLbl 30.0)"} <= set(
         words
     )
 

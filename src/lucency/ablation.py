@@ -44,6 +44,7 @@ def plans(run: Run) -> dict[str, object]:
 
 def classifiers(run: Run) -> dict[str, Path]:
     """Return the folders of all trained networks."""
+    _check_networks(run)
     for _, member in _in_turn(run):
         stages.classifiers(member)
     return {
@@ -55,6 +56,7 @@ def classifiers(run: Run) -> dict[str, Path]:
 
 def predictions(run: Run) -> dict[str, dict[str, list[Predictions]]]:
     """Return the predictions by variant and network, one a seed."""
+    _check_networks(run)
     trained: dict[str, dict[str, list[Predictions]]] = {}
     for (name, _), member in _in_turn(run):
         for found in stages.predictions(member):
@@ -106,6 +108,15 @@ def report(run: Run) -> Path:
         )
 
     return produce(run.out / "report", inputs=inputs, write=write) / "report.html"
+
+
+def _check_networks(run: Run) -> None:
+    """Refuse a network that cannot be built before the first is trained."""
+    from lucency.learn.job import check_choice
+
+    for member in members(run).values():
+        for choice in member.protocol.network:
+            check_choice(choice, root=Path(run.protocol.data.root))
 
 
 def _in_turn(run: Run) -> Iterator[tuple[Key, Run]]:

@@ -33,7 +33,7 @@ def draw_counts(imbalance: pd.DataFrame) -> str:
             label = f"{column} balancing"
             bars = axes.barh(place, count, height=0.36, color=colour, label=label)
             pairs = zip(count, imbalance[f"irlbl_{column}"], strict=True)
-            text = [f"{c:,.0f}   IRLbl {ratio:.1f}" if c else "0" for c, ratio in pairs]
+            text = [f"{c:,.0f} (IRLbl {ratio:.1f})" if c else "0" for c, ratio in pairs]
             axes.bar_label(bars, text, padding=3, color=MUTED, fontsize=7.5)
         name_rows(axes, list(imbalance["finding"]))
         axes.margins(x=0.16)
@@ -83,7 +83,7 @@ def draw_origins(origins: pd.DataFrame) -> str:
         pairs = zip(origins["sources"], origins["most"], strict=True)
         text = [f"of {n:,} films, at most {most:,} of one" if n else "" for n, most in pairs]
         for row, (end, said) in enumerate(zip(left, text, strict=True)):
-            axes.text(end, row, f"  {said}", va="center", color=MUTED, fontsize=7.5)
+            axes.text(end, row, f" {said}", va="center", color=MUTED, fontsize=7.5)
         name_rows(axes, list(origins["finding"]))
         axes.margins(x=0.2)
         axes.set_xlabel("Training entries that carry the finding")
