@@ -103,7 +103,10 @@ def test_a_leak_is_serious_and_stands_first():
 def test_a_protocol_that_leaks_by_design_says_so():
     by_film = CLEAN.model_copy(update={"split": Split(method="image")})
     assert "by film, not by patient" in _warnings(by_film)["message"].item()
-    update = {"split": Split(method="image"), "balance": Balance(method="cap-and-copy", before_split=True)}
+    update = {
+        "split": Split(method="image"),
+        "balance": Balance(method="cap-and-copy", before_split=True),
+    }
     table = _warnings(CLEAN.model_copy(update=update))
     assert table["severity"].tolist() == ["serious", "serious"]
     assert "before the split" in table["message"][0]

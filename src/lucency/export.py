@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Shaped
 
+from lucency.data.film import SUFFIXES
 from lucency.data.nih import LABEL_FILES, OFFICIAL_LISTS
 from lucency.plan import Plan
 from lucency.progress import progress
@@ -31,15 +32,22 @@ def write_balanced(run: Run, *, out: Path) -> Path:
 
     images/*.png are the prepared pixels, copies and mixes done; the label file has a column more,
     Lineage: empty for an original, else the film and its transform, or both parents and their
-    shares. train_val_list.txt, test_list.txt and part.csv hold the parts; weights.csv the weights
-    of the loss, one column a finding. The stage. Raises ValueError where a label is not stated,
-    which NIH's layout cannot say.
+    shares. An entry without findings is written "No Finding". train_val_list.txt, test_list.txt
+    and part.csv hold the parts; weights.csv the weights of the loss, one column a finding. The
+    stage. Raises ValueError where a label is not stated, or neither a finding nor the output "No
+    Finding" is, which NIH's layout cannot say.
     """
     seen, films = plan(run), prepared(run)
     if np.isnan(seen.label).any():
         raise ValueError(
             f"{int(np.isnan(seen.label).sum())} labels are not stated, which NIH's layout cannot "
             "say: expected 0 or 1; leave those films or findings out of the label file"
+        )
+    findings = films.manifest.findings
+    if NO_FINDING in findings and (told_nothing := int((seen.label != 1).all(axis=1).sum())):
+        raise ValueError(
+            f"{told_nothing} entries carry neither a finding nor {NO_FINDING}, which NIH's layout "
+            f"cannot say: leave {NO_FINDING} out of `findings`, or choose another balance.method"
         )
     inputs = {
         "plan": fingerprint_of(run.out / "plan"),
@@ -62,14 +70,21 @@ def write_balanced(run: Run, *, out: Path) -> Path:
 
 
 def file_names(seen: Plan, image: Shaped[np.ndarray, " n"]) -> Shaped[np.ndarray, " m"]:
-    """Return a file name for every entry: its film's, and for a copy with its number."""
+    """Return a file name for every entry: its film's, and for a copy with its number.
+
+    Where two entries would share a name, both get the row of their film as well.
+    """
     pairs = zip(image[seen.row].tolist(), seen.copy.tolist(), strict=True)
-    return np.array([f"{_stem(name)}{f'-{copy}' if copy else ''}.png" for name, copy in pairs])
+    stem = pd.Series([f"{_stem(name)}{f'-{copy}' if copy else ''}" for name, copy in pairs])
+    row = pd.Series(seen.row).astype(str)
+    apart = stem.where(~stem.duplicated(keep=False), stem + "~" + row)
+    return (apart + ".png").to_numpy(dtype=str)
 
 
 def _stem(image: str) -> str:
-    """Return a film's name without folders or suffix, which may themselves be part of names."""
-    return str(Path(image).with_suffix("")).replace("/", "-")
+    """Return a film's name without its suffix, folders joined to it."""
+    suffix = next((end for end in SUFFIXES if image.lower().endswith(end)), "")
+    return image[: len(image) - len(suffix)].replace("/", "-")
 
 
 def _write_pictures(run: Run, seen: Plan, name: Shaped[np.ndarray, " m"], folder: Path) -> None:

@@ -78,17 +78,17 @@ class Protocol(Choices):
         The seed is that of training and of balancing. Raises ValueError when a variant changes
         nothing, what all must share, or a key that does not exist.
         """
+        base = self.model_dump(exclude={"variant", "seeds"})
         changes = {v.name: v.changes for v in self.variant}.get(variant, {})
-        if foreign := sorted(set(changes) - set(VARIABLE)):
-            raise ValueError(f"variant {variant!r} may not change {foreign[0]!r}: {_COMPARABLE}")
-        if not changes and variant != BASE:
-            raise ValueError(f"variant {variant!r} changes nothing: name a key, {_COMPARABLE}")
-        choices = _merged(self.model_dump(exclude={"variant", "seeds"}), changes)
+        _refuse_foreign(variant, changes)
         seeds = {"training": {"seed": seed}, "balance": {"seed": seed}}
         try:
-            return Protocol.model_validate(_merged(choices, seeds))
+            same = Protocol.model_validate(_merged(base, seeds))
+            made = Protocol.model_validate(_merged(_merged(base, changes), seeds))
         except ValidationError as error:
             raise ValueError(f"variant {variant!r}: {_explain(error)}") from error
+        _refuse_incomparable(variant, made, same)
+        return made
 
     def training_of(self, network: str) -> Training:
         """Return the training of one network: the common choices and what it changes."""
@@ -98,6 +98,30 @@ class Protocol(Choices):
 
 VARIABLE = ("preparation", "balance", "training", "network")
 _COMPARABLE = f"variants of one experiment differ in {', '.join(VARIABLE)}"
+
+
+def _refuse_foreign(variant: str, changes: Mapping[str, Any]) -> None:
+    """Refuse keys that all variants share, sections that are none, and a seed of its own."""
+    for key, value in changes.items():
+        if key not in VARIABLE:
+            raise ValueError(f"variant {variant!r} may not change {key!r}: {_COMPARABLE}")
+        kind = list if key == "network" else dict
+        fits = isinstance(value, kind)
+        if not fits:
+            raise ValueError(f"variant {variant!r}: {key} is {value!r}, expected a {kind.__name__}")
+        if "seed" in value:
+            raise ValueError(f"variant {variant!r} sets {key}.seed: expected `seeds` for all")
+
+
+def _refuse_incomparable(variant: str, made: Protocol, base: Protocol) -> None:
+    if variant != BASE and made == base:
+        raise ValueError(f"variant {variant!r} changes nothing: name a key, {_COMPARABLE}")
+    names = [[network.name for network in one.network] for one in (made, base)]
+    if names[0] != names[1]:
+        found, expected = (", ".join(each) for each in names)
+        raise ValueError(f"variant {variant!r} has the networks {found}; expected {expected}")
+    if made.balance.before_split:
+        raise ValueError(f"variant {variant!r} balances before the split: its parts are others")
 
 
 def read_protocol(file: Path, *, changes: tuple[str, ...] = ()) -> Protocol:

@@ -57,6 +57,11 @@ def _findings(file: Path, columns: Columns) -> tuple[str, ...]:
     """Return what the manifest beside the table names, or the columns of 0, 1 and empty cells."""
     about = file.with_name("manifest.json")
     if file.name == "manifest.csv" and about.is_file():
-        return tuple(json.loads(about.read_text())["findings"])
+        findings = tuple(json.loads(about.read_text())["findings"])
+        if absent := [name for name in findings if name not in columns]:
+            raise ValueError(
+                f"{file}: no column {absent[0]!r}, which {about.name} names as finding"
+            )
+        return findings
     stated = [name for name, cells in columns.items() if set(cells.tolist()) <= STATED]
     return tuple(name for name in stated if name.casefold() not in NEVER_FINDINGS)

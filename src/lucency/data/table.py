@@ -5,8 +5,10 @@ Letters in shapes: n films, k findings.
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import re
+import warnings
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -64,11 +66,14 @@ def read_columns(file: Path, *, required: tuple[str, ...]) -> Columns:
     Raises ValueError when a required column is absent, or when there are no rows.
     """
     try:
-        table = pd.read_csv(file, dtype=str, keep_default_na=False, index_col=False)
-    except (EOFError, zlib.error, UnicodeDecodeError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # rows cut to the header
+            table = pd.read_csv(file, dtype=str, keep_default_na=False, index_col=False)
+    except (EOFError, zlib.error, gzip.BadGzipFile, UnicodeDecodeError) as error:
         raise ValueError(f"{file}: found a damaged file ({error}): fetch it again") from error
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise ValueError(f"{file}: found no CSV table ({error}), expected one") from error
+    except (pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError) as error:
+        why = " ".join(str(error).split())
+        raise ValueError(f"{file}: found no CSV table ({why}), expected one") from error
     for name in required:
         if name not in table:
             found = f"found {', '.join(table.columns)}{nearest(name, table.columns)}"
@@ -106,7 +111,7 @@ def parse_number(text: str) -> float:
 
 def parse_whole(text: str) -> int:
     """Return a whole number, leading zeros allowed."""
-    if not (text.isascii() and text.isdigit() and len(text) <= 18):
+    if not (text.isascii() and text.isdigit() and int(text[:20]) < 2**63):
         raise ValueError(f"found {text!r}, expected a whole number")
     return int(text)
 

@@ -1,0 +1,276 @@
+"""What a variant is worth: scikit-learn's values, paired differences, a verdict not overbold."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.special import expit
+from sklearn.metrics import (
+    average_precision_score,
+    brier_score_loss,
+    f1_score,
+    roc_auc_score,
+)
+
+from lucency.judge.ablate import COLUMNS, RAW, ablate, conclude_ablation
+from lucency.judge.evaluate import MACRO
+from lucency.predictions import Predictions
+from lucency.protocol import BASE
+
+FINDINGS = ("Mass", "Edema")
+METRICS = {
+    "auc", "average_precision", "f1", "brier", "ece", f"brier{RAW}", f"ece{RAW}",
+}  # fmt: skip
+VAL, TEST = 150, 350
+SLOPE, OFFSET = np.array([0.7, 1.6]), np.array([-0.9, 0.3])
+
+
+def predictions(*, seed: int = 0, skill: float = 1.5, network: str = "net") -> Predictions:
+    """Return what a network trained at `seed` says of the same films, recalibrated."""
+    films, noise = np.random.default_rng(99), np.random.default_rng([seed, 7])
+    label = (films.random((VAL + TEST, 2)) < 0.3).astype(np.float32)
+    hard = films.normal(size=label.shape)
+    logit = skill * label - 1 + 0.8 * hard + 0.5 * noise.normal(size=label.shape)
+    label[films.random(len(label)) < 0.1, 1] = np.nan
+    return Predictions(
+        network=network,
+        split="0123",
+        findings=FINDINGS,
+        image=np.array([f"{film:03d}.png" for film in range(VAL + TEST)]),
+        patient=films.integers(0, 90, size=VAL + TEST),
+        part=np.repeat(["val", "test"], [VAL, TEST]),
+        label=label,
+        logit=logit.astype(np.float32),
+        feature=np.empty((VAL + TEST, 0), dtype=np.float32),
+        slope=SLOPE,
+        offset=OFFSET,
+    )
+
+
+def several(*seeds: int, skill: float = 1.5, network: str = "net") -> list[Predictions]:
+    return [predictions(seed=seed, skill=skill, network=network) for seed in seeds]
+
+
+def judged(resamples: int = 100, seed: int = 0, **networks: list[Predictions]) -> pd.DataFrame:
+    """Return the table of the variants named, each with one network."""
+    trained = {name: {"net": runs} for name, runs in networks.items()}
+    return ablate(trained, threshold="f1", resamples=resamples, seed=seed)
+
+
+def rows(table: pd.DataFrame, **keys: str) -> pd.DataFrame:
+    """Return the rows of such a variant, finding or metric."""
+    for key, value in keys.items():
+        table = table.loc[table[key] == value]
+    return table.reset_index(drop=True)
+
+
+def apart(table: pd.DataFrame) -> np.ndarray:
+    return table[["difference", "difference_low", "difference_high"]].to_numpy()
+
+
+# --- values
+
+
+def stated(one: Predictions, finding: int, part: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return label, probability and raw probability of the films of a part that state a finding."""
+    mine = (one.part == part) & ~np.isnan(one.label[:, finding])
+    logit = one.logit[mine, finding].astype(np.float64)
+    return one.label[mine, finding], expit(SLOPE[finding] * logit + OFFSET[finding]), expit(logit)
+
+
+def best_by_force(label: np.ndarray, probability: np.ndarray) -> float:
+    """Return the threshold halfway below the probability that gives the highest F1."""
+    level = np.unique(probability)[::-1]
+    scores = [f1_score(label, probability >= one) for one in level]
+    best = int(np.argmax(scores))
+    return (level[best] + np.append(level, 0)[best + 1]) / 2
+
+
+def by_sklearn(one: Predictions, metric: str, finding: int) -> float:
+    label, probability, raw = stated(one, finding, "test")
+    if metric == "f1":
+        threshold = best_by_force(*stated(one, finding, "val")[:2])
+        return f1_score(label, probability >= threshold)
+    return {
+        "auc": lambda: roc_auc_score(label, probability),
+        "average_precision": lambda: average_precision_score(label, probability),
+        "brier": lambda: brier_score_loss(label, probability),
+        f"brier{RAW}": lambda: brier_score_loss(label, raw),
+    }[metric]()
+
+
+@pytest.mark.parametrize("metric", sorted(METRICS - {"ece", f"ece{RAW}"}))
+def test_a_value_is_the_mean_over_seeds_of_scikit_learn_s(metric: str):
+    runs = several(0, 1, 2)
+    table = judged(base=runs, other=several(3, 4, 5))
+    found = rows(table, variant=BASE, metric=metric).set_index("finding")["value"]
+    each = [[by_sklearn(one, metric, finding) for one in runs] for finding in range(2)]
+    assert np.ptp(each, axis=1).min() > 0  # seeds differ, or a mean would mean nothing
+    for finding, name in enumerate(FINDINGS):
+        assert found[name] == pytest.approx(np.mean(each[finding]), abs=1e-9)
+    assert found[MACRO] == pytest.approx(np.mean(each), abs=1e-9)
+
+
+def test_a_difference_is_that_of_the_values_of_variant_and_base():
+    table = judged(base=several(0, 1), other=several(2, 3, skill=1.0))
+    base, other = (rows(table, variant=name) for name in (BASE, "other"))
+    np.testing.assert_allclose(other["difference"], other["value"] - base["value"], atol=1e-12)
+    assert (other["difference"].abs() > 0).all()
+    assert not apart(base).any()
+
+
+def test_every_network_variant_finding_and_metric_has_a_row():
+    trained = {
+        name: {net: several(0, 1, network=net) for net in ("one", "two")} for name in (BASE, "v")
+    }
+    table = ablate(trained, threshold="youden", resamples=20, seed=0)
+    assert tuple(table.columns) == COLUMNS
+    keys = table[["network", "variant", "finding", "metric"]].drop_duplicates()
+    assert len(keys) == len(table) == 2 * 2 * 3 * len(METRICS)
+    assert set(table["metric"]) == METRICS
+    assert set(table["seeds"]) == {2}
+
+
+def test_recalibration_leaves_raw_metrics_and_the_order_of_films_alone():
+    plain = [one.uncalibrated() for one in several(0, 1)]
+    tables = judged(base=several(0, 1)), judged(base=plain)
+    for metric in ("auc", "average_precision", f"brier{RAW}", f"ece{RAW}"):
+        pd.testing.assert_frame_equal(*(rows(table, metric=metric) for table in tables))
+    for metric in ("brier", "ece"):
+        given, none = (rows(table, metric=metric)["value"] for table in tables)
+        assert (given - none).abs().min() > 1e-3
+        raw = rows(tables[1], metric=metric + RAW)["value"]
+        np.testing.assert_allclose(none, raw, atol=1e-12)
+
+
+# --- differences and what is said of them
+
+
+def test_variants_that_are_the_base_differ_by_nothing_at_all():
+    same = judged(base=several(0, 1), one=several(0, 1), two=several(0, 1))
+    assert (apart(same) == 0).all()
+    for name in ("one", "two"):
+        values = ["value", "low", "high"]
+        pd.testing.assert_frame_equal(
+            rows(same, variant=name)[values], rows(same, variant=BASE)[values]
+        )
+    assert conclude_ablation(same) == (
+        "net: macro AUC is not told apart from the base with 2 of 2 variants."
+    )
+    turned = judged(base=several(0, 1), one=several(1, 0))
+    assert apart(rows(turned, variant="one", metric="auc"))[:, 1:].all()  # seeds are paired
+
+
+def better(one: Predictions) -> Predictions:
+    """Return predictions with every positive film raised: better, film by film."""
+    return replace(one, logit=one.logit + np.float32(0.8) * (one.label == 1))
+
+
+def test_what_is_better_or_worse_by_construction_is_called_so():
+    base = several(0, 1)
+    worse = [replace(one, logit=-one.logit) for one in base]
+    table = judged(base=base, good=[better(one) for one in base], bad=worse, same=base)
+    difference = rows(table, finding=MACRO, metric="auc").set_index("variant")["difference"]
+    assert conclude_ablation(table) == (
+        f"net: macro AUC is raised by good ({difference['good']:+.3f}), lowered by bad "
+        f"({difference['bad']:+.3f}), not told apart from the base with 1 of 3 variants."
+    )
+    assert difference["good"] > 0 > difference["bad"]
+    lower = rows(table, variant="good", metric="brier", finding=MACRO)
+    assert (lower["difference_high"] < 0).all()
+
+
+def test_every_network_gets_its_sentence():
+    base = {net: several(0, network=net) for net in ("one", "two")}
+    good = {"one": [better(one) for one in base["one"]], "two": base["two"]}
+    table = ablate({BASE: base, "v": good}, threshold="f1", resamples=50, seed=0)
+    first, second = conclude_ablation(table).split(". ")
+    assert first.startswith("one: macro AUC is raised by v (+")
+    assert second == "two: macro AUC is not told apart from the base with 1 of 1 variants."
+
+
+def test_a_difference_without_a_number_is_not_told_apart():
+    """No test film has either finding, so that there is no AUC to compare."""
+    none = [replace(one, label=np.zeros_like(one.label)) for one in several(0)]
+    table = judged(base=none, other=[better(one) for one in none])
+    assert rows(table, metric="auc")["value"].isna().all()
+    assert "not told apart from the base with 1 of 1 variants" in conclude_ablation(table)
+
+
+# --- intervals
+
+
+def width(table: pd.DataFrame, *, metric: str = "auc") -> float:
+    found = rows(table, variant=BASE, finding=MACRO, metric=metric)
+    return float((found["high"] - found["low"]).iloc[0])
+
+
+def test_the_same_seed_thrice_adds_no_noise_and_seeds_apart_do():
+    once, thrice = judged(base=several(0)), judged(base=several(0, 0, 0))
+    numbers = ["value", "low", "high"]
+    np.testing.assert_allclose(thrice[numbers], once[numbers], atol=1e-12)
+    far = judged(base=[*several(0, skill=0.2), *several(1, skill=3.0)])
+    alone = [judged(base=several(0, skill=0.2)), judged(base=several(1, skill=3.0))]
+    assert width(far) > 1.5 * max(map(width, alone))
+    ends = rows(far, finding=MACRO, metric="auc").iloc[0]
+    values = [rows(table, finding=MACRO, metric="auc")["value"].iloc[0] for table in alone]
+    assert ends["low"] < min(values) + 0.05
+    assert ends["high"] > max(values) - 0.05
+
+
+def test_differences_are_paired_over_patients_and_seeds():
+    """What makes a film or a seed hard for both is not held against their difference."""
+    base = [*several(0, skill=0.8), *several(1, skill=2.2)]
+    nudged = [replace(one, logit=one.logit + np.float32(0.1) * (one.label == 1)) for one in base]
+    table = rows(judged(base=base, v=nudged), variant="v", finding=MACRO, metric="auc").iloc[0]
+    paired = table["difference_high"] - table["difference_low"]
+    assert 0 < 5 * paired < table["high"] - table["low"]
+    assert table["difference_low"] > 0
+    assert table["difference_low"] <= table["difference"] <= table["difference_high"]
+
+
+def test_the_seed_of_judging_draws_the_resamples_and_nothing_else():
+    runs = {"base": several(0, 1), "v": several(2, 3)}
+    one, same, other = (judged(seed=seed, **runs) for seed in (0, 0, 1))
+    pd.testing.assert_frame_equal(one, same)
+    plain = ["value", "difference"]
+    pd.testing.assert_frame_equal(one[plain], other[plain])
+    assert not np.allclose(apart(one), apart(other), atol=1e-6, equal_nan=True)
+
+
+# --- refusals
+
+
+Spoil = Callable[[Predictions], Predictions]
+OTHERS: dict[str, Spoil] = {
+    "split": lambda one: replace(one, split="4567"),
+    "findings": lambda one: replace(one, findings=FINDINGS[::-1]),
+    "image": lambda one: replace(one, image=one.image[::-1]),
+    "patient": lambda one: replace(one, patient=one.patient + 1),
+    "label": lambda one: replace(one, label=1 - one.label),
+}
+
+
+@pytest.mark.parametrize("field", OTHERS)
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_member_of_other_films_is_refused_and_named(field: str, place: int):
+    runs = several(0, 1)
+    runs[place] = OTHERS[field](runs[place])
+    with pytest.raises(ValueError, match=f"net and v differ in {field}; expected the same films"):
+        judged(base=several(0, 1), v=runs)
+    with pytest.raises(ValueError, match=f"differ in {field}"):
+        judged(base=[several(0)[0], OTHERS[field](several(1)[0])])
+
+
+def test_a_variant_without_a_network_or_a_seed_is_refused_and_named():
+    base = {net: several(0, 1, network=net) for net in ("one", "two")}
+    missing = {"one": base["one"]}
+    other = {"one": base["one"], "three": base["two"]}
+    for networks, found in ((missing, "one"), (other, "one, three"), ({}, "")):
+        expected = f"variant 'v' has the networks {found}; expected those of the base: one, two"
+        with pytest.raises(ValueError, match=expected):
+            ablate({BASE: base, "v": networks}, threshold="f1", resamples=20, seed=0)
+    with pytest.raises(ValueError, match="'v' has 1 seeds of net; expected 2, as the base"):
+        judged(base=several(0, 1), v=several(0))

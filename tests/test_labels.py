@@ -1,0 +1,164 @@
+"""Labels of any label file: NIH's, a manifest, a table; what is none is one line that names it."""
+
+import gzip
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+from lucency.balance.measures import measure
+from lucency.data.labels import Labels, read_labels
+from lucency.values import FINDINGS, Manifest, empty_boxes, save_manifest
+
+TABLE = b"image,patient,Mass,age,Edema,view\na,1,0,55,1,PA\nb,1,,61,1.0,AP\nc,2,1,,0.0,PA\n"
+NIH = b"Image Index,Finding Labels,Follow-up #\na,Mass|Edema,0\nb,No Finding,1\nc,Hernia,0\n"
+TOLD = [[0, 1], [np.nan, 1], [1, 0]]
+# Facts: imbalance.md, ChestX-ray14 v2020; chestxray14.md, films per finding
+MEASURES = {
+    "instances": "112120", "labels": "14", "cardinality": "0.724010", "labelsets": "801",
+    "max_ir": "87.6388", "mean_ir": "11.553007", "cvir": "1.924682", "scumble": "0.025946",
+    "scumble_cv": "3.010641",
+}  # fmt: skip
+PUBLISHED = [
+    11559, 2776, 13317, 19894, 5782, 6331, 1431, 5302, 4667, 2303, 2516, 1686, 3385, 227,
+]  # fmt: skip
+MINORITY = {"Pneumonia", "Fibrosis", "Hernia"}
+
+
+def read(folder: Path, content: bytes, *, name: str = "labels.csv") -> Labels:
+    (folder / name).write_bytes(content)
+    return read_labels(folder / name)
+
+
+def test_chestxray14_measures_as_published(shared: Path):
+    read = read_labels(shared / "nih" / "Data_Entry_2017_v2020.csv")
+    assert (read.findings, read.left_out) == (FINDINGS, ())
+    assert read.label.sum(axis=0).tolist() == PUBLISHED
+    found = measure(read.label, names=read.findings)
+    for name, printed in MEASURES.items():  # rounded or cut off there
+        last = 10.0 ** -len(printed.partition(".")[2]) if "." in printed else 0
+        assert found.summary[name] == pytest.approx(float(printed), abs=last), name
+    minority = found.per_finding.loc[found.per_finding["minority"], "finding"]
+    assert set(minority) == MINORITY
+
+
+@pytest.mark.parametrize(("name", "ending"), [("labels.csv", ""), ("labels.csv.gz", ".gz")])
+def test_a_table_is_read_by_its_columns_of_0_1_and_nothing(tmp_path: Path, name: str, ending: str):
+    found = read(tmp_path, gzip.compress(TABLE) if ending else TABLE, name=name)
+    assert found.findings == ("Mass", "Edema")
+    assert found.left_out == ("image", "patient", "age", "view")
+    assert found.label.dtype == np.float32
+    np.testing.assert_array_equal(found.label, TOLD)
+
+
+@pytest.mark.parametrize("column", [b"image", b"patient", b"Patient"])
+def test_images_and_patients_called_0_and_1_are_no_findings(tmp_path: Path, column: bytes):
+    rows = column + b",Mass\n0,1\n1,0\n"
+    assert read(tmp_path, rows).findings == ("Mass",)
+    assert read(tmp_path, rows.replace(column, b"Edema")).findings == ("Edema", "Mass")
+
+
+@pytest.mark.parametrize("cell", [b"2", b"-1", b"0.5", b"NaN", b"yes", b" 1"])
+def test_one_other_cell_and_the_column_is_left_out(tmp_path: Path, cell: bytes):
+    found = read(tmp_path, TABLE.replace(b"a,1,0,", b"a,1," + cell + b","))
+    assert found.findings == ("Edema",)
+    assert found.left_out == ("image", "patient", "Mass", "age", "view")
+
+
+def test_the_label_file_of_nih_gives_its_14_findings(tmp_path: Path):
+    found = read(tmp_path, NIH)
+    assert (found.findings, found.left_out) == (FINDINGS, ())
+    carried = [{FINDINGS[k] for k in np.flatnonzero(row)} for row in found.label]
+    assert carried == [{"Mass", "Edema"}, set(), {"Hernia"}]
+    np.testing.assert_array_equal(
+        read(tmp_path, gzip.compress(NIH), name="n.gz").label, found.label
+    )
+
+
+def test_a_manifest_names_its_findings_itself(tmp_path: Path):
+    """The fact follow_up is 0 and 1 here, which no reader of the table alone could tell."""
+    manifest = Manifest(
+        findings=("Mass", "Edema"),
+        image=np.array(["a", "b", "c"]),
+        patient=np.array([1, 1, 2]),
+        label=np.array(TOLD, dtype=np.float32),
+        facts=pd.DataFrame({"follow_up": [0, 1, 0]}),
+        boxes=empty_boxes(),
+        origin="invented",
+    )
+    save_manifest(manifest, tmp_path)
+    found = read_labels(tmp_path / "manifest.csv")
+    assert (found.findings, found.left_out) == (
+        ("Mass", "Edema"),
+        ("image", "patient", "follow_up"),
+    )
+    np.testing.assert_array_equal(found.label, TOLD)
+    (tmp_path / "manifest.json").unlink()
+    assert read_labels(tmp_path / "manifest.csv").findings == ("Mass", "Edema", "follow_up")
+
+
+PNG = cv2.imencode(".png", np.zeros((40, 40), np.uint8))[1].tobytes()
+GZ = gzip.compress(TABLE)
+NONE = {
+    "gzip cut in its header": ("t.csv.gz", GZ[:5], "found a damaged file"),
+    "gzip cut in its middle": ("t.csv.gz", GZ[:-20], "found a damaged file"),
+    "gzip cut in its checksum": ("t.csv.gz", GZ[:-4], "found a damaged file"),
+    "a film": ("film.png", PNG, "found a damaged file"),
+    "another alphabet": ("t.csv", TABLE.decode().encode("utf-16"), "found a damaged file"),
+    "nothing": ("t.csv", b"", "found no CSV table"),
+    "a quote without end": ("t.csv", b'image,Mass\na,"1\n', "found no CSV table"),
+    "a header alone": ("t.csv", b"image,Mass\n", "found no rows"),
+    "no finding": (
+        "t.csv",
+        b"image,age\na,55\n",
+        "found the columns image, age; expected 'Finding",
+    ),
+    "prose": ("notes.md", b"no\ntable\n", "found the columns no; expected 'Finding Labels'"),
+    "unknown finding": ("t.csv", NIH.replace(b"Hernia", b"Hernai"), "line 4, .* is 'Hernia'"),
+    "contradiction": ("t.csv", NIH.replace(b"Mass|Edema", b"Mass|No Finding"), "line 2, .*alone"),
+}
+
+
+@pytest.mark.parametrize("what", NONE)
+def test_what_is_no_label_file_is_one_line_that_names_it(tmp_path: Path, what: str):
+    name, content, message = NONE[what]
+    with pytest.raises(ValueError, match=message) as refusal:
+        read(tmp_path, content, name=name)
+    assert str(refusal.value).startswith(str(tmp_path / name))
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("name", ["absent.csv", "."])
+def test_no_file_is_said(tmp_path: Path, name: str):
+    with pytest.raises(ValueError, match="no such file; expected a label file") as refusal:
+        read_labels(tmp_path / name)
+    assert str(refusal.value).startswith(str(tmp_path / name))
+
+
+def broken_gzip() -> bytes:
+    """Return a gzip file whose checksum is not that of its content."""
+    content = bytearray(GZ)
+    content[-6] ^= 255
+    return bytes(content)
+
+
+OPEN = {
+    "not gzip at all": ("t.csv.gz", TABLE),
+    "a wrong checksum": ("t.csv.gz", broken_gzip()),
+    "a row too long": ("t.csv", b"image,Mass\na,1\nb,1,0\n"),
+    "rows too long": ("t.csv", b"image,Mass,Edema\na,1,0,1\nb,1,0,1\n"),
+    "a manifest without its column": ("manifest.csv", TABLE),
+}
+
+
+@pytest.mark.parametrize("what", OPEN)
+def test_these_too_should_be_one_line_that_names_the_file(tmp_path: Path, what: str):
+    name, content = OPEN[what]
+    (tmp_path / "manifest.json").write_text(json.dumps({"findings": ["Mass", "Hernia"]}))
+    with pytest.raises(ValueError, match=name) as refusal:
+        read(tmp_path, content, name=name)
+    assert str(refusal.value).startswith(str(tmp_path / name))
+    assert "\n" not in str(refusal.value)
