@@ -182,6 +182,24 @@ def test_what_is_better_or_worse_by_construction_is_called_so():
     assert (lower["difference_high"] < 0).all()
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (0.001, 0.019, "raised by v (+0.010)"),
+        (0.0, 0.02, "not told apart"),
+        (-0.001, 0.021, "not told apart"),
+        (-0.02, 0.0, "not told apart"),
+        (-0.019, -0.001, "lowered by v (-0.010)"),
+    ],
+)
+def test_only_an_interval_that_excludes_0_is_a_change(low: float, high: float, said: str):
+    keys = {"network": "net", "finding": MACRO, "metric": "auc"}
+    gap = {"difference": (low + high) / 2, "difference_low": low, "difference_high": high}
+    none = dict.fromkeys(gap, 0.0)
+    table = pd.DataFrame([{**keys, "variant": BASE, **none}, {**keys, "variant": "v", **gap}])
+    assert f"macro AUC is {said}" in conclude_ablation(table)
+
+
 def test_every_network_gets_its_sentence():
     base = {net: several(0, network=net) for net in ("one", "two")}
     good = {"one": [better(one) for one in base["one"]], "two": base["two"]}

@@ -164,6 +164,25 @@ def test_a_variant_that_cannot_be_compared_should_be_refused_before_any_work(wha
         protocol(ACCEPTED[what])
 
 
+LATE = {
+    "a base that balances before the split": LEAKS
+    + 'variant = [{ name = "v", balance = { method = "ml-ros" } }]',
+    "a seed of a network's own": """
+        network = [{ name = "test_convnext", training = { seed = 3 } }]
+        variant = [{ name = "v", training = { epochs = 3 } }]
+    """,
+    "films mixed twice": """
+        variant = [{ name = "v", balance = { method = "mlsmote", then = "mlsol" } }]
+    """,
+}
+
+
+@pytest.mark.parametrize("what", LATE)
+def test_these_too_should_be_refused_before_any_work(what: str):
+    with pytest.raises(ValueError, match="tiny"):
+        protocol(LATE[what])
+
+
 # --- the whole
 
 
@@ -340,12 +359,12 @@ def test_another_protocol_in_the_folder_is_refused_and_nothing_lost(whole: Path)
 def test_a_network_that_cannot_be_built_is_refused_before_the_first_is_trained(
     whole: Path, tmp_path: Path
 ):
-    text = 'variant = [{ name = "v", network = [{ name = "test_convnet" }] }]'
-    variant = protocol(text).variant
+    network = '{ name = "test_convnext", weights = "absent.pth", provenance = "none" }'
+    variant = protocol(f'variant = [{{ name = "v", network = [{network}] }}]').variant
     job = open_run(
         opened(whole).protocol.model_copy(update={"variant": variant}), out=tmp_path / "out"
     )
-    with pytest.raises(ValueError, match="network 'test_convnet' is unknown"):
+    with pytest.raises(ValueError, match="no such weights file"):
         do_stage(job, "train")
     assert not list((tmp_path / "out").rglob("networks*"))
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from lucency import run as stages
+from lucency.choices import THUMBNAIL
 from lucency.judge.ablate import ablate, conclude_ablation
 from lucency.predictions import Predictions
 from lucency.progress import say
@@ -114,9 +115,11 @@ def _check_networks(run: Run) -> None:
     """Refuse a network that cannot be built before the first is trained."""
     from lucency.learn.job import check_choice
 
-    for member in members(run).values():
-        for choice in member.protocol.network:
-            check_choice(choice, root=Path(run.protocol.data.root))
+    root = Path(run.protocol.data.root)
+    for protocol in (member.protocol for member in members(run).values()):
+        for choice in (*protocol.network, protocol.balance.features):
+            if choice.name != THUMBNAIL:
+                check_choice(choice, root=root)
 
 
 def _in_turn(run: Run) -> Iterator[tuple[Key, Run]]:

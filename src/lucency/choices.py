@@ -119,6 +119,8 @@ class Balance(Choices):
             if key not in read and getattr(self, key) != type(self).model_fields[key].default:
                 by = ", ".join(name for name, keys in BALANCE_KEYS.items() if key in keys)
                 raise ValueError(f"{key} means nothing to {self.method!r}; it belongs to {by}")
+        if {self.method, self.then} <= MIXING:
+            raise ValueError(f"{self.method!r} then {self.then!r} mixes films that are mixed")
         if self.method == "none" and self.then != "none":
             raise ValueError(f'then = "{self.then}" follows nothing: make it the method')
         return self
@@ -169,6 +171,7 @@ class Variant(Choices):
         return dict(self.model_extra or {})
 
 
+MIXING = {"mlsmote", "mlsol"}
 BALANCE_KEYS: dict[str, tuple[str, ...]] = {
     "none": (),
     "cap-and-copy": ("before_split", "cap", "copy_plan", "cap_after"),

@@ -68,9 +68,18 @@ class Protocol(Choices):
             raise ValueError(f"seeds: found {list(self.seeds)}, expected each once, none below 0")
         if self.seeds and not self.variant:
             raise ValueError("seeds are those of variants: list some, or set training.seed")
-        for variant in self.variant:
-            self.varied(variant.name, seed=0)
+        if self.variant:
+            self._leaves_seeds_to_the_ablation()
+            for name in names:
+                self.varied(name, seed=0)
         return self
+
+    def _leaves_seeds_to_the_ablation(self) -> None:
+        own = [f"network {n.name}: training.seed" for n in self.network if "seed" in n.training]
+        own += ["training.seed"] if self.seeds and self.training.seed else []
+        own += ["balance.seed"] if self.balance.seed not in (0, self.training.seed) else []
+        if own:
+            raise ValueError(f"{own[0]} is set: expected `seeds` alone to say it for all variants")
 
     def varied(self, variant: str, *, seed: int) -> Protocol:
         """Return the protocol of one variant, or of the base, at one seed, without variants.

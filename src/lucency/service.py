@@ -115,6 +115,9 @@ def _network_folder(folder: Path, network: str) -> Path:
     if (folder / "classifier.json").is_file():
         return folder
     trained = sorted(p.parent for p in (folder / "networks").glob("*/receipt.json"))
+    if not trained and (folder / "variants").is_dir():
+        where = folder / "variants" / "base"
+        raise ValueError(f"{folder} holds variants: name one's folder, such as {where}/seed-0")
     if not trained:
         raise ValueError(f"{folder} holds no trained network: expected the folder of a run")
     names = [place.name for place in trained]

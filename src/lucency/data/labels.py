@@ -17,6 +17,7 @@ from lucency.data.table import Columns, parse_column, parse_stated, read_columns
 from lucency.values import FINDINGS
 
 STATED = frozenset(("", "0", "1", "0.0", "1.0"))
+NAMELESS = "Unnamed: "  # what pandas calls a column without a head
 NEVER_FINDINGS = ("image", "patient")
 
 
@@ -57,11 +58,19 @@ def _findings(file: Path, columns: Columns) -> tuple[str, ...]:
     """Return what the manifest beside the table names, or the columns of 0, 1 and empty cells."""
     about = file.with_name("manifest.json")
     if file.name == "manifest.csv" and about.is_file():
-        findings = tuple(json.loads(about.read_text())["findings"])
+        findings = _named(about)
         if absent := [name for name in findings if name not in columns]:
             raise ValueError(
                 f"{file}: no column {absent[0]!r}, which {about.name} names as finding"
             )
         return findings
     stated = [name for name, cells in columns.items() if set(cells.tolist()) <= STATED]
-    return tuple(name for name in stated if name.casefold() not in NEVER_FINDINGS)
+    named = [name for name in stated if not name.startswith(NAMELESS)]
+    return tuple(name for name in named if name.casefold() not in NEVER_FINDINGS)
+
+
+def _named(about: Path) -> tuple[str, ...]:
+    try:
+        return tuple(json.loads(about.read_text())["findings"])
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{about}: found no list of findings, expected a run's file") from error

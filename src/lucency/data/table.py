@@ -21,6 +21,7 @@ from jaxtyping import Shaped
 from lucency.data.film import find_films
 from lucency.values import Manifest, empty_boxes, nearest
 
+LONGEST = 40  # digits of a whole number, leading zeros counted
 Columns = Mapping[str, Shaped[np.ndarray, " n"]]
 PLAIN_NUMBER = re.compile(r"0|[1-9][0-9]{0,17}")
 
@@ -111,7 +112,7 @@ def parse_number(text: str) -> float:
 
 def parse_whole(text: str) -> int:
     """Return a whole number, leading zeros allowed."""
-    if not (text.isascii() and text.isdigit() and int(text[:20]) < 2**63):
+    if not (text.isascii() and text.isdigit() and len(text) <= LONGEST and int(text) < 2**63):
         raise ValueError(f"found {text!r}, expected a whole number")
     return int(text)
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import torch
 from jaxtyping import Float32, Int64
 
 from lucency.choices import Network
+from lucency.learn.augment import seed_of
 from lucency.learn.device import device_here
 from lucency.learn.feed import Films
 from lucency.learn.predict import Progress, forward
@@ -32,6 +34,7 @@ def embed(
 
     Weights are found below `root` unless their path is absolute.
     """
+    torch.manual_seed(seed_of("features", choice.name))
     network = build(choice.name, findings=1, size=choice.size)
     initialise(network.body, choice=choice, root=root)
     plan = originals(prepared.manifest.label).take(rows)

@@ -1,0 +1,77 @@
+"""Worker processes: results in order, bounded memory, one line when a worker dies, none left."""
+
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from lucency.data.workers import QUEUE, in_workers
+
+DIES, FAILS = 7, 13
+
+
+def square(task: int) -> tuple[int, int]:
+    """Return a task's square and who found it; even tasks take longer, so others overtake them."""
+    time.sleep(0.02 * (task % 2 == 0))
+    if task == DIES and multiprocessing.parent_process():
+        os.kill(os.getpid(), signal.SIGKILL)
+    if task == FAILS:
+        raise ValueError(f"film {task} is broken")
+    return task * task, os.getpid()
+
+
+def counted(tasks: range, taken: list[int]) -> Iterator[int]:
+    for task in tasks:
+        taken.append(task)
+        yield task
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_results_come_in_the_order_of_tasks(workers: int):
+    tasks = [task for task in range(26) if task not in (DIES, FAILS)]
+    found = list(in_workers(square, iter(tasks), workers=workers))
+    assert [value for value, _ in found] == [task * task for task in tasks]
+    at_work = {process for _, process in found}
+    assert (at_work == {os.getpid()}) == (workers < 2)
+    assert 1 <= len(at_work) <= max(1, workers)
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_nothing_to_do_is_done(workers: int):
+    assert list(in_workers(square, iter([]), workers=workers)) == []
+
+
+@pytest.mark.parametrize(("workers", "ahead"), [(1, 1), (2, 2 * QUEUE + 1)])
+def test_tasks_are_taken_as_results_are_and_not_all_at_once(workers: int, ahead: int):
+    taken: list[int] = []
+    tasks = counted(range(20, 1000), taken)
+    results = in_workers(square, tasks, workers=workers)
+    assert taken == []
+    for done in range(1, 4):
+        next(results)
+        assert done <= len(taken) < done + ahead
+    results.close()
+    assert len(taken) < 3 + ahead
+    assert not multiprocessing.active_children()
+
+
+def test_a_worker_that_dies_is_one_line_and_leaves_no_process():
+    with pytest.raises(ValueError, match="a worker process died") as refusal:
+        list(in_workers(square, iter(range(DIES + 1)), workers=2))
+    assert "run again with fewer than 2 workers" in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_error_of_the_work_itself_is_passed_on(workers: int):
+    results = in_workers(square, iter(range(DIES + 1, 99)), workers=workers)
+    for task in range(DIES + 1, FAILS):
+        assert next(results)[0] == task * task
+    with pytest.raises(ValueError, match=f"^film {FAILS} is broken$"):
+        next(results)
+    assert not multiprocessing.active_children()
