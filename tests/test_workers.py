@@ -2,25 +2,12 @@
 
 import multiprocessing
 import os
-import signal
-import time
 from collections.abc import Iterator
 
 import pytest
 
 from lucency.data.workers import QUEUE, in_workers
-
-DIES, FAILS = 7, 13
-
-
-def square(task: int) -> tuple[int, int]:
-    """Return a task's square and who found it; even tasks take longer, so others overtake them."""
-    time.sleep(0.02 * (task % 2 == 0))
-    if task == DIES and multiprocessing.parent_process():
-        os.kill(os.getpid(), signal.SIGKILL)
-    if task == FAILS:
-        raise ValueError(f"film {task} is broken")
-    return task * task, os.getpid()
+from tasks import DIES, FAILS, square
 
 
 def counted(tasks: range, taken: list[int]) -> Iterator[int]:
