@@ -126,9 +126,42 @@ def train(protocol: ProtocolFile, out: Out, changes: Changes = None, json: Json 
 
 
 @app.command()
-def evaluate(protocol: ProtocolFile, out: Out, changes: Changes = None, json: Json = False) -> None:
-    """Judge the predictions: thresholds from validation, tables of the test part."""
-    _stage("evaluate", protocol, out, changes, 0, json)
+def evaluate(
+    what: Annotated[
+        Path, typer.Argument(metavar="PROTOCOL.toml|TABLE.csv", help="A run's, or anybody's.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The run's folder; of a table, for metrics.")
+    ] = None,
+    changes: Changes = None,
+    labels: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Of a table: the films' label file.")
+    ] = None,
+    val: Annotated[
+        Path | None, typer.Option(metavar="TABLE.csv", help="Other films, to fit thresholds on.")
+    ] = None,
+    scale: Annotated[
+        str, typer.Option(help="What a table holds: probability or logit.")
+    ] = "probability",
+    json: Json = False,
+) -> None:
+    """Judge predictions: thresholds from validation, tables of the test part, intervals.
+
+    Of a protocol's run, or of anybody's table of an image column and one column a finding:
+
+    lucency evaluate predictions.csv --labels Data_Entry_2017_v2020.csv
+    """
+    if what.suffix == ".toml":
+        if out is None or labels or val:
+            raise ValueError("a protocol's run is judged with --out, without --labels and --val")
+        _stage("evaluate", what, out, changes, 0, json)
+        return
+    if labels is None:
+        raise ValueError(f"{what} holds no labels: expected --labels FILE, the films' label file")
+    from lucency.service import evaluate_disk, in_json, in_words
+
+    answer = evaluate_disk(what, labels=labels, val=val, scale=scale, out=out)
+    typer.echo(in_json(answer) if json else in_words(answer), nl=False)
 
 
 @app.command()

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64, Shaped
+from jaxtyping import Float, Float32, Float64, Int64, Shaped
 from scipy.special import expit
 
 from lucency.values import PARTS, require
@@ -30,7 +30,7 @@ class Predictions:
     patient: Int64[np.ndarray, " n"]
     part: Shaped[np.ndarray, " n"]
     label: Float32[np.ndarray, "n k"]
-    logit: Float32[np.ndarray, "n k"]
+    logit: Float[np.ndarray, "n k"]
     feature: Float32[np.ndarray, "n d"]
     slope: Float64[np.ndarray, ...] = field(default_factory=lambda: np.ones(()))
     offset: Float64[np.ndarray, ...] = field(default_factory=lambda: np.zeros(()))

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from lucency import ablation
+from lucency.choices import Judging
 from lucency.data.film import SUFFIXES
 from lucency.data.labels import read_labels
 from lucency.progress import progress, say
@@ -91,6 +92,29 @@ def describe_imbalance(file: Path, *, figure: Path | None) -> Answer:
         str(name): {str(k): _number(v) for k, v in row.items()} for name, row in each.items()
     }
     return about
+
+
+def evaluate_disk(
+    test: Path, *, labels: Path, val: Path | None, scale: str, out: Path | None
+) -> Answer:
+    """Return what somebody's predictions are worth; the table goes to metrics.csv in `out`."""
+    from lucency.foreign import evaluate_tables
+
+    draws = {"resamples": Judging().resamples, "seed": Judging().seed}
+    table = evaluate_tables(test, labels=labels, val=val, scale=scale, **draws)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        table.to_csv(out / "metrics.csv", index=False)
+    answer: Answer = {"network": str(table["network"].iloc[0])}
+    for finding in dict.fromkeys(table["finding"]):
+        rows = table.loc[table["finding"] == finding]
+        counts = {name: int(rows[name].iloc[0]) for name in ("films", "positives", "patients")}
+        scores = {
+            str(row["metric"]): {name: _number(row[name]) for name in ("value", "low", "high")}
+            for row in rows.to_dict(orient="records")
+        }
+        answer[str(finding)] = {**counts, **scores}
+    return answer
 
 
 def _number(value: Any) -> object:

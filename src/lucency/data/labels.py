@@ -12,9 +12,15 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32
 
-from lucency.data.nih import LABEL_COLUMN, parse_label_column
-from lucency.data.table import Columns, parse_column, parse_stated, read_columns
-from lucency.values import FINDINGS
+from lucency.data.nih import LABEL_COLUMN, parse_label_column, read_nih
+from lucency.data.table import (
+    Columns,
+    parse_column,
+    parse_stated,
+    read_columns,
+    read_csv_table,
+)
+from lucency.values import FINDINGS, Manifest, load_manifest
 
 STATED = frozenset(("", "0", "1", "0.0", "1.0"))
 NAMELESS = "Unnamed: "  # what pandas calls a column without a head
@@ -52,6 +58,20 @@ def read_labels(file: Path) -> Labels:
         label=np.stack(cells, axis=1).astype(np.float32),
         left_out=tuple(name for name in columns if name not in findings),
     )
+
+
+def read_labelled(file: Path) -> Manifest:
+    """Read a label file with its images' and patients' names; pictures may be absent.
+
+    NIH's file, a manifest, or a table with the columns image and patient.
+    """
+    read = read_labels(file)
+    if LABEL_COLUMN in read_columns(file, required=()):
+        return read_nih(file.parent, labels=file.name)
+    if file.name == "manifest.csv" and file.with_name("manifest.json").is_file():
+        return load_manifest(file.parent)
+    key = {"image_column": "image", "patient_column": "patient"}
+    return read_csv_table(file.parent, labels=file.name, findings=read.findings, **key)
 
 
 def _findings(file: Path, columns: Columns) -> tuple[str, ...]:

@@ -1,0 +1,436 @@
+"""The leak doctor: every mistake planted is found with its count, honest splits are left alone."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lucency.choices import Split
+from lucency.data.hashes import near_identical
+from lucency.data.nih import LABEL_FILES, read_nih, read_official_lists
+from lucency.data.split import split, split_by_image, split_by_patient
+from lucency.judge import bookkeeping, doctor, published, suspicion
+from lucency.judge.complaints import Complaint, Roll, complaint_table, film_names
+from lucency.judge.doctor import CHECKS, examine
+from lucency.judge.leaks import overlap
+from lucency.plan import clones, joined, originals
+from lucency.values import PARTS, Manifest
+from toys import toy_films
+
+COMMUNITY = ("train", "val", "test")
+
+
+def _roll(*rows: tuple[str, int, str], **known: object) -> Roll:
+    """Return films, patients and parts, in rows of three."""
+    image, patient, part = zip(*rows, strict=True)
+    return Roll(
+        image=np.array(image),
+        patient=np.array(patient, dtype=np.int64),
+        part=np.array(part),
+        **known,
+    )
+
+
+CLEAN = (
+    ("a", 1, "train"), ("b", 1, "train"), ("b#1", 1, "train"), ("c", 2, "train"),
+    ("d", 3, "val"), ("e", 4, "val"), ("f", 5, "test"), ("g", 6, "test"), ("h", 6, "test"),
+)  # fmt: skip
+ALL = np.array(list("abcdefgh"))
+MANY = tuple((f"t{number}", 100 + number, "test") for number in range(10))
+OFFICIAL = {
+    "official_test": np.array([*(name for name, _, _ in MANY), "a", "b", "d"]),
+    "official_train_val": np.array(["c", "e"]),
+}
+KAGGLE = "NIH's later label file, as on Kaggle"
+
+# check -> rolls, each with the counts of its complaints
+PLANTED: dict[str, list[tuple[Roll, list[int]]]] = {
+    "patients_on_two_sides": [
+        (_roll(*CLEAN, ("i", 1, "test"), ("j", 2, "test"), ("k", 2, "test")), [3]),
+        (_roll(*CLEAN, ("i", 1, "val"), ("j", 3, "test")), [1, 1]),
+    ],
+    "pictures_on_two_sides": [
+        (_roll(*CLEAN, ("b", 7, "test"), ("c", 8, "test"), ("d", 9, "test")), [2, 1]),
+        (_roll(("00000001_000.png", 1, "train"), ("images/00000001_000.PNG", 2, "test")), [1]),
+    ],
+    "copies_on_two_sides": [
+        (_roll(("a#1", 1, "train"), ("a#2", 2, "test"), ("b", 3, "test")), [1]),
+        (_roll(("a", 1, "train"), ("b", 3, "train"), ("a#1", 2, "val"), ("b#1", 4, "val")), [2]),
+    ],
+    "resampled_test": [
+        (_roll(*CLEAN, ("d#1", 3, "val"), ("f#1", 5, "test"), ("f#2", 5, "test")), [1, 2])
+    ],
+    "duplicate_rows": [
+        (_roll(*CLEAN, *CLEAN[6:8], ("f", 5, "test"), ("d", 3, "val")), [1, 3]),
+        (_roll(*CLEAN, ("b#1", 1, "train")), [1]),
+    ],
+    "unlabelled_rows": [(_roll(*CLEAN, ("x", 7, "train"), ("x#1", 7, "train"), listed=ALL), [1])],
+    "films_left_out": [(_roll(*CLEAN, listed=np.array([*ALL, "y", "z"])), [2])],
+    "official_split": [
+        (_roll(*CLEAN, ("c2", 2, "train"), method="official", **OFFICIAL), [2, 1]),
+        (_roll(*CLEAN[:6], *MANY, **OFFICIAL), [2, 1]),
+        (_roll(*CLEAN[:3], *MANY, ("c", 2, "test"), method="official", **OFFICIAL), [2, 1]),
+    ],
+    "box_images_in_training": [(_roll(*CLEAN, boxed=np.array(["b", "b", "c", "f", "q"])), [2])],
+    "label_versions": [
+        (_roll(*CLEAN, origins=(f"x: {LABEL_FILES[0]}", f"y: {published.FIRST_LABELS}, 9")), [1]),
+        (_roll(*CLEAN, origins=(f"y: {published.FIRST_LABELS}, 9 films", f"z: {KAGGLE}, 9")), [2]),
+        (_roll(*CLEAN, origins=("mine.csv: not a published version, 9 films",)), [1]),
+    ],
+    "near_identical_pictures": [
+        (_roll(*CLEAN, alike=np.array([["a", "f"], ["g", "b"], ["h", "b"], ["a", "b"]])), [3]),
+        (_roll(*CLEAN, alike=np.array([["a", "d"], ["e", "f"], ["b#1", "b"]])), [1, 1]),
+    ],
+}  # fmt: skip
+IMPLIED = {  # a mistake may be another one too
+    "pictures_on_two_sides": set(),
+    "copies_on_two_sides": {"resampled_test"},
+}
+
+
+def _community(shared: Path) -> Roll:
+    folder = shared / "nih" / "community"
+    lists = [(folder / f"{name}.txt").read_text().split() for name in COMMUNITY]
+    image = np.array([name for names in lists for name in names])
+    return Roll(
+        image=image,
+        patient=np.array([int(name[:8]) for name in image.tolist()]),
+        part=np.repeat(COMMUNITY, [len(names) for names in lists]),
+    )
+
+
+def _take(roll: Roll, rows: np.ndarray) -> Roll:
+    return replace(roll, image=roll.image[rows], patient=roll.patient[rows], part=roll.part[rows])
+
+
+def _only(complaints: list[Complaint]) -> Complaint:
+    (one,) = complaints
+    return one
+
+
+@pytest.fixture(scope="module")
+def films(shared: Path) -> Manifest:
+    return read_nih(shared / "nih")
+
+
+@pytest.fixture(scope="module")
+def known(shared: Path, films: Manifest) -> dict[str, object]:
+    train_val, test = read_official_lists(shared / "nih")
+    lists = {"official_train_val": train_val, "official_test": test}
+    return {"listed": films.image, "origins": (films.origin,), **lists}
+
+
+@pytest.fixture(scope="module")
+def community(shared: Path) -> Roll:
+    return _community(shared)
+
+
+def test_every_check_has_a_planted_mistake():
+    """The community's lists cannot be made up: they are planted below, from the real ones."""
+    assert set(PLANTED) | {"community_lists"} == set(CHECKS)
+    assert all(function.__name__ == name for name, function in CHECKS.items())
+
+
+@pytest.mark.parametrize("check", list(PLANTED))
+def test_a_planted_mistake_is_found_with_its_count(check: str):
+    for roll, counts in PLANTED[check]:
+        found = CHECKS[check](roll)
+        assert [complaint.count for complaint in found] == counts
+        for complaint in found:
+            assert complaint.check == check
+            assert re.search(rf"\b{complaint.count:,}\b|label file", complaint.message)
+            assert 1 <= len(complaint.examples) <= 3
+            assert ":" in complaint.message
+            assert complaint.remedy
+
+
+@pytest.mark.parametrize("check", list(PLANTED))
+def test_no_other_check_takes_it_for_its_own(check: str):
+    """But for films on two sides, which are other mistakes too by what they are."""
+    for roll, _ in PLANTED[check]:
+        strangers = {one.check for one in examine(roll)} - {check}
+        allowed = {"patients_on_two_sides"} if check == "official_split" else set()
+        assert strangers <= IMPLIED.get(check, set()) | allowed
+
+
+def test_an_honest_split_has_no_complaint():
+    origins = (f"f: {KAGGLE}, 9 films", "g: NIH v2020 label file, 9 films", "h.csv: 9 films")
+    assert examine(_roll(*CLEAN, method="patient", listed=ALL, origins=origins)) == []
+    alike = np.array([["a", "b"], ["f", "g"], ["x", "y"]])
+    assert examine(_roll(*CLEAN, alike=alike, boxed=np.array(["f", "d"]))) == []
+    assert examine(_roll(*CLEAN[:4])) == []
+
+
+def test_copies_made_by_balancing_the_training_part_are_no_complaint():
+    label = np.zeros((6, 1), dtype=np.float32)
+    plan = joined(originals(label), clones(label, np.array([0, 0, 1])))
+    image = np.array([f"{film}.png" for film in range(6)])
+    part = np.array(["train", "train", "train", "val", "test", "test"])[plan.row]
+    roll = Roll(image=plan.names(image), patient=plan.row, part=part)
+    assert examine(roll) == []
+    shuffled = replace(roll, part=np.where(plan.copy > 0, "test", part))
+    assert {"copies_on_two_sides", "resampled_test"} < {one.check for one in examine(shuffled)}
+
+
+def test_serious_complaints_stand_first_and_make_a_table():
+    roll = _roll(*CLEAN, ("i", 1, "test"), ("b#1", 1, "train"), listed=ALL)
+    found = examine(roll)
+    assert [one.severity for one in found] == ["serious", "serious", "note"]
+    table = complaint_table(found)
+    assert table["check"].tolist() == ["patients_on_two_sides", "unlabelled_rows", "duplicate_rows"]
+    assert table["examples"].tolist() == ["patient 1", "i", "b#1"]
+    assert list(complaint_table([]).columns) == list(table.columns)
+
+
+def test_a_roll_of_unequal_length_or_another_part_is_refused():
+    with pytest.raises((ValueError, TypeError), match="patient"):
+        replace(_roll(*CLEAN), patient=np.arange(2))
+    with pytest.raises(ValueError, match="part: found"):
+        _roll(("a", 1, "training"))
+
+
+def test_names_of_chestxray14_are_one_with_folder_suffix_or_none():
+    names = ["images/00000013_001.png", "a\\00000013_001.jpg", "00000013_001", "00000013_001.png#7"]
+    assert set(film_names(np.array(names))) == {"00000013_001"}
+    others = ["a/1.png", "b/1.png", "1.png", "x00000013_001.png", "00000013_001.png.bak#2"]
+    plain = ["a/1.png", "b/1.png", "1.png", "x00000013_001.png", "00000013_001.png.bak"]
+    assert film_names(np.array(others)).tolist() == plain
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    films=st.integers(1, 60),
+    patients=st.integers(1, 30),
+)
+def test_patients_are_counted_as_the_overlap_of_the_report(seed: int, films: int, patients: int):
+    """An independent count: judge.leaks, and a loop over rows."""
+    generator = np.random.default_rng(seed)
+    image = np.array([f"{number}.png" for number in range(films)])
+    patient = generator.integers(patients, size=films)
+    part = generator.choice(PARTS, size=films)
+    found = {
+        (one, other): sum(
+            part[row] == other and patient[row] in patient[part == one] for row in range(films)
+        )
+        for one, other in (("train", "val"), ("train", "test"), ("val", "test"))
+    }
+    complaints = CHECKS["patients_on_two_sides"](Roll(image=image, patient=patient, part=part))
+    assert [one.count for one in complaints] == [count for count in found.values() if count]
+    shares = overlap(image, patient=patient, part=part)["patient_share"].fillna(0)
+    for complaint, share in zip(complaints, shares[shares > 0], strict=True):
+        assert f"({share:.1%})" in complaint.message
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), patients=st.integers(3, 60))
+def test_any_split_by_patient_is_left_alone(seed: int, patients: int):
+    generator = np.random.default_rng(seed)
+    patient = np.append(np.arange(patients), generator.integers(patients, size=90))
+    label = generator.integers(0, 2, (len(patient), 2)).astype(np.float32)
+    part = split_by_patient(label, patient=patient, share=(0.7, 0.15, 0.15), seed=seed)
+    image = np.array([f"{who:08d}_{row:03d}.png" for row, who in enumerate(patient.tolist())])
+    assert examine(Roll(image=image, patient=patient, part=part, listed=image)) == []
+
+
+@pytest.mark.parametrize("method", ["patient", "official"])
+def test_an_honest_split_of_chestxray14_has_no_complaint(films, known, shared, method):
+    part = split(films, choices=Split(method=method), root=shared / "nih")
+    roll = Roll(image=films.image, patient=films.patient, part=part, method=method, **known)
+    assert examine(roll) == []
+
+
+def test_a_split_by_image_of_chestxray14_leaks_as_published(films, known, shared):
+    part = split(films, choices=Split(method="image"), root=shared)
+    roll = Roll(image=films.image, patient=films.patient, part=part, method="image", **known)
+    found = examine(roll)
+    assert [one.check for one in found] == ["patients_on_two_sides"] * 3
+    tests = int((part == "test").sum())
+    assert found[1].count / tests == pytest.approx(0.817, abs=0.005)
+    assert f"{found[1].count:,} of {tests:,} test films (81." in found[1].message
+
+
+def test_the_community_s_lists_are_known_whole(community: Roll, known):
+    """Facts, chestxray14.md: 17,920 official test films and 606 of 880 box films in training."""
+    lists = {name: known[name] for name in ("official_train_val", "official_test")}
+    one = _only(examine(replace(community, **lists)))
+    assert (one.check, one.severity, one.count) == ("community_lists", "note", 112_120)
+    assert len(one.examples) == 3
+    train = community.film[community.part == "train"]
+    official = set(film_names(known["official_test"]).tolist())
+    assert len(official & set(train.tolist())) == 17_920
+    assert "17,920 of NIH's 25,596 test films, 606 of the 880 with boxes" in one.message
+    claimed = replace(community, method="official", **lists)
+    assert [one.severity for one in CHECKS["community_lists"](claimed)] == ["serious"]
+    assert [one.count for one in CHECKS["official_split"](claimed)] == [17_920, 2_463, 17_220]
+
+
+def test_boxes_of_films_in_the_community_s_training_part_are_refused(community: Roll, films):
+    boxed = films.boxes["image"].to_numpy(dtype=str)
+    one = _only(CHECKS["box_images_in_training"](replace(community, boxed=boxed)))
+    assert len(boxed) == 984
+    assert one.count == 606
+    assert one.message.startswith("606 of 880 films")
+
+
+def test_the_community_s_lists_are_known_under_nih_s_names(community: Roll):
+    test = community.image[community.part == "test"]
+    rest = community.image[community.part != "test"]
+    lists = {"official_test": test, "official_train_val": rest}
+    one = _only(CHECKS["community_lists"](_roll(*CLEAN, **lists)))
+    assert one.severity == "serious"
+    assert "test_list.txt, 22,433 films, is the community's test list" in one.message
+    assert "train_val_list.txt, 89,687 films, is the community's train and val list" in one.message
+
+
+def test_the_community_s_lists_are_known_by_content_not_by_order_or_form(community: Roll):
+    generator = np.random.default_rng(0)
+    order = generator.permutation(len(community.image))
+    bare = np.array([f"images/{name[:12]}" for name in community.image[order].tolist()])
+    turned = replace(_take(community, order), image=bare)
+    assert len(_only(CHECKS["community_lists"](turned)).examples) == 3
+    joint = replace(community, part=np.where(community.part == "val", "train", community.part))
+    assert "the 89,687 train films are" in _only(CHECKS["community_lists"](joint)).message
+
+
+@pytest.mark.parametrize("films", [3_000, 30_000])
+def test_the_community_s_split_is_known_when_films_are_left_out(community: Roll, films: int):
+    rows = np.random.default_rng(films).permutation(len(community.image))[:films]
+    some = _take(community, np.sort(rows))
+    assert "patients stand as in the community's lists" in _only(examine(some)).message
+    joint = replace(some, part=np.where(some.part == "val", "train", some.part))
+    assert len(CHECKS["community_lists"](joint)) == 1
+    moved = replace(some, part=np.where(some.patient == 10007, "train", some.part))
+    assert films < 30_000 or CHECKS["community_lists"](moved) == []
+
+
+def test_nih_s_own_lists_and_other_patients_are_not_the_community_s(films, known):
+    part = split_by_image(len(films), share=(0.7, 0.1, 0.2), seed=1)
+    roll = Roll(image=films.image, patient=films.patient, part=part)
+    assert CHECKS["community_lists"](roll) == []
+    lists = {name: known[name] for name in ("official_train_val", "official_test")}
+    assert CHECKS["community_lists"](_roll(*CLEAN, **lists)) == []
+
+
+def test_zech_s_test_films_are_the_community_s_and_not_nih_s(shared: Path, known):
+    image = pd.read_csv(shared / "nih" / "zech" / "preds.csv")["Image Index"].to_numpy(dtype=str)
+    lists = {name: known[name] for name in ("official_train_val", "official_test")}
+    patient = np.array([int(name[:8]) for name in image.tolist()])
+    roll = Roll(image=image, patient=patient, part=np.full(len(image), "test"), **lists)
+    one = _only(examine(roll))
+    assert (one.check, one.count) == ("community_lists", 22_433)
+    assert "17,220 test films are on NIH's train_val list, 5,213 on its test list" in one.message
+
+
+def test_a_network_of_the_community_s_lists_is_not_scored_on_nih_s(community: Roll, known):
+    """Trained on one split, scored on the other: 17,920 films were seen."""
+    rows = np.flatnonzero(community.part == "train")
+    test = known["official_test"]
+    roll = Roll(
+        image=np.append(community.image[rows], test),
+        patient=np.append(community.patient[rows], [int(name[:8]) for name in test.tolist()]),
+        part=np.append(community.part[rows], np.full(len(test), "test")),
+        official_test=test,
+        official_train_val=known["official_train_val"],
+    )
+    found = {one.check: one.count for one in examine(roll)}
+    assert found["pictures_on_two_sides"] == 17_920
+    assert found["official_split"] == 17_920
+
+
+def test_label_files_are_told_apart_by_what_their_reader_says(films, shared: Path):
+    first = read_nih(shared / "nih", labels="Data_Entry_2017.csv")
+    changed = (first.label != films.label[pd.Index(films.image).get_indexer(first.image)]).any(1)
+    assert changed.sum() == 181
+    base = _roll(*CLEAN)
+    check = CHECKS["label_versions"]
+    assert check(replace(base, origins=(films.origin, films.origin))) == []
+    mixed = _only(check(replace(base, origins=(first.origin, films.origin))))
+    assert (mixed.severity, mixed.count) == ("serious", 2)
+    assert f"{changed.sum()} films" in mixed.message
+    alone = _only(check(replace(base, origins=(first.origin,))))
+    assert (alone.severity, alone.examples) == ("note", (first.origin,))
+
+
+def test_few_test_films_on_the_official_list_are_no_claim():
+    """Of fewer than ten patients all may be there by chance; and the lists must be at hand."""
+    check = CHECKS["official_split"]
+    few = _roll(*CLEAN[:6], *MANY[:9], **OFFICIAL)
+    assert check(few) == []
+    assert check(_roll(*CLEAN[:6], *MANY, method="official")) == []
+    assert check(_roll(*CLEAN[:6], *MANY, ("u", 7, "test"), **OFFICIAL)) == []
+
+
+def test_pictures_found_by_their_pixels_are_named_with_their_twin():
+    prepared = toy_films(24, seed=3)
+    pixels = prepared.pixels.copy()
+    pixels[20] = pixels[2]
+    part = np.repeat(["train", "test"], [16, 8])
+    table = near_identical(replace(prepared, pixels=pixels), side=part)
+    films = prepared.manifest
+    roll = Roll(
+        image=films.image,
+        patient=films.patient,
+        part=part,
+        alike=table[["image", "other"]].to_numpy(dtype=str),
+    )
+    one = _only(examine(roll))
+    assert one.examples == ("020.png = 002.png",)
+    assert examine(replace(roll, alike=roll.alike[:0])) == []
+
+
+UNSEEN = "cannot be seen in a split, predictions or tables"
+MISTAKES = {  # of facts/judging.md, by how a row begins
+    "split by image": ("patients_on_two_sides",),
+    "copies or resampling before": ("copies_on_two_sides", "resampled_test", "duplicate_rows"),
+    "thresholds tuned on test": ("fitted_elsewhere",),
+    "validation scored as test": ("scored_as_test",),
+    "random augmentation on": UNSEEN,
+    "double sigmoid": ("double_sigmoid",),
+    "class order mismatch": ("column_order",),
+    "published mean": ("mean_of_another_table",),
+    "weights silently not": ("chance", "constant_output"),
+    "NaN metrics behind": ("unexplained_gaps",),
+    "accuracy as headline": ("no_baseline",),
+    "2 % test sets": ("few_positives", "no_interval"),
+    "rows silently dropped": ("films_left_out", "missing_predictions"),
+    "probabilities after": ("overstated_risk",),
+    "comparing losses": UNSEEN,
+    "boxes scored on": ("box_images_in_training",),
+    "pre-training on the same": UNSEEN,  # provenance says so, no data
+}
+
+
+def test_no_mistake_of_the_field_that_data_can_show_is_without_a_check(shared: Path):
+    text = (shared / "facts" / "judging.md").read_text()
+    table = text.partition("## Mistakes seen in the field")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (?!mistake|---)(.+?) \|", table.replace("|---|---|", ""), flags=re.M)
+    assert len(rows) == len(MISTAKES)
+    for row in rows:
+        assert sum(row.startswith(start) for start in MISTAKES) == 1, row
+    named = {name for names in MISTAKES.values() if names != UNSEEN for name in names}
+    assert named <= {*CHECKS, *suspicion.CHECKS}
+
+
+def test_no_check_is_left_out_of_the_tables():
+    """Every public function of these modules that takes a Roll or a Claim is a check."""
+    for rooms, subject, checks in (
+        ((doctor, published), "Roll", CHECKS),
+        ((suspicion, bookkeeping), "Claim", suspicion.CHECKS),
+    ):
+        public = {
+            name
+            for room in rooms
+            for name, member in vars(room).items()
+            if not name.startswith("_")
+            and getattr(member, "__module__", "").startswith("lucency.judge")
+            and subject in str(getattr(member, "__annotations__", {}).values())
+            and isinstance(getattr(member, "__annotations__", None), dict)
+            and "Complaint" in str(member.__annotations__.get("return"))
+        }
+        assert public - {"examine", "suspect"} == set(checks)

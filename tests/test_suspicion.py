@@ -1,0 +1,402 @@
+"""Predictions and tables under suspicion: planted mistakes found, honest networks left alone."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import expit, logit
+from sklearn.metrics import roc_auc_score
+
+from lucency.data.nih import read_nih
+from lucency.judge.claims import Claim, Fitted, claim_of
+from lucency.judge.evaluate import COLUMNS, evaluate, trivial
+from lucency.judge.suspicion import CAP, CHECKS, suspect
+from lucency.predictions import Predictions
+from lucency.values import FINDINGS
+
+FOUR = ("Mass", "Edema", "Nodule", "Hernia")
+SPLIT = "0123456789abcdef"
+
+
+def _honest(seed: int = 0, *, films: int = 600, findings: tuple[str, ...] = FOUR) -> Claim:
+    """Return a calibrated network: labels are drawn with the very probabilities it tells."""
+    generator = np.random.default_rng(seed)
+    risk = expit(generator.normal(-1.2, 1.3, (films, len(findings))))
+    image = np.array([f"{film}.png" for film in range(films)])
+    return Claim(
+        network="net",
+        findings=findings,
+        image=image,
+        patient=np.arange(films) // 2,
+        part=np.full(films, "test"),
+        label=(generator.random(risk.shape) < risk).astype(np.float32),
+        probability=risk,
+        split=SPLIT,
+        fitted=(Fitted("thresholds", "val", SPLIT), Fitted("lines", "val", "")),
+        listed=np.append(image, ["a.png", "b.png"]),
+        listed_part=np.append(np.full(films, "test"), ["train", "val"]),
+    )
+
+
+HONEST = _honest()
+
+
+def _told(change: Callable[[np.ndarray], np.ndarray]) -> Claim:
+    """Return the honest network with its probabilities changed."""
+    return replace(HONEST, probability=change(HONEST.probability.copy()))
+
+
+def _with(place: int, change: Callable[[np.ndarray], np.ndarray]) -> Claim:
+    """Return the honest network with the probabilities of one finding changed."""
+
+    def one(said: np.ndarray) -> np.ndarray:
+        said[:, place] = change(said[:, place])
+        return said
+
+    return _told(one)
+
+
+def _put(value: float, cells: int) -> Claim:
+    def some(said: np.ndarray) -> np.ndarray:
+        said[:cells, 1] = value
+        return said
+
+    return _told(some)
+
+
+def _capped(said: np.ndarray) -> np.ndarray:
+    """Of thresholds published for torchxrayvision's resnet50-res512 the highest is .731."""
+    said[:, :3] = np.minimum(said[:, :3] * 2, CAP - 1e-4)
+    said[:, 3] = np.minimum(said[:, 3], 0.7)
+    return said
+
+
+def _noise(said: np.ndarray) -> np.ndarray:
+    return np.random.default_rng(0).random(said.shape) * 0.1
+
+
+def _scores(*rows: tuple[str, str, str, float], note: str = "") -> Claim:
+    """Return the honest network beside a table with these rows: network, finding, metric, value."""
+    table = pd.DataFrame(
+        [(*row, row[3] - 0.01, row[3] + 0.01, 9, 9, 9, note) for row in rows], columns=list(COLUMNS)
+    )
+    return replace(HONEST, scores=table)
+
+
+def _aucs(*values: float, **named: float) -> list[tuple[str, str, str, float]]:
+    pairs = [*zip(FOUR, values, strict=False), *named.items()]
+    return [("net", name, "auc", value) for name, value in pairs]
+
+
+def _bare(claim: Claim, columns: list[str]) -> Claim:
+    scores = claim.scores.copy()
+    scores.loc[:1, columns] = np.nan
+    return replace(claim, scores=scores)
+
+
+TEST, VAL = HONEST.part, np.where(np.arange(600) < 40, "val", "test")
+TRAINED = np.where(np.arange(602) < 7, "train", HONEST.listed_part)
+FEW = replace(HONEST, label=np.where(np.arange(600)[:, None] < 60, HONEST.label, 0))
+STRANGE = np.append(HONEST.image[:-3], ["x.png", "y.png", "z.png"])
+
+# check -> mistaken claim and the counts of its complaints
+PLANTED: dict[str, list[tuple[Claim, list[int]]]] = {
+    "outside_0_to_1": [
+        (_put(1.2, 3), [3]),
+        (_put(-0.1, 2), [2]),
+        (_put(np.nan, 4), [4]),
+        (_told(lambda said: said * 100), [600]),
+    ],
+    "logits_as_probabilities": [(_told(logit), [4]), (_with(2, lambda said: logit(said) - 3), [1])],
+    "double_sigmoid": [(_told(expit), [4]), (_told(_capped), [3])],
+    "constant_output": [
+        (_with(1, lambda said: np.full_like(said, 0.3)), [1]),
+        (_told(lambda said: np.tile(said[:1], (600, 1))), [4]),
+    ],
+    "chance": [
+        (_told(_noise), [1, 4]),
+        (_with(0, lambda said: np.random.default_rng(0).random(len(said)) / 4), [1]),
+    ],
+    "inverted_labels": [
+        (_with(3, lambda said: 1 - said), [1]),
+        (replace(HONEST, label=1 - HONEST.label), [4]),
+    ],
+    "column_order": [
+        (_told(lambda said: said[:, [1, 0, 2, 3]]), [2]),
+        (_told(lambda said: said[:, [3, 0, 1, 2]]), [4]),
+    ],
+    "overstated_risk": [(_with(0, lambda said: said**0.2), [1])],
+    "few_positives": [(FEW, [4])],
+    "scored_as_test": [
+        (replace(HONEST, part=VAL), [40]),
+        (replace(HONEST, part=VAL, listed_part=TRAINED), [7, 33]),
+        (replace(HONEST, listed_part=np.where(TRAINED == "train", "val", TRAINED)), [7]),
+    ],
+    "missing_predictions": [
+        (replace(HONEST, listed_part=np.append(TEST, ["test", "val"])), [1]),
+        (replace(HONEST, image=STRANGE), [3, 3]),
+    ],
+    "duplicate_predictions": [
+        (replace(HONEST, image=np.append(HONEST.image[:-2], ["7.png", "8.png#1"])), [2])
+    ],
+    "fitted_elsewhere": [
+        (replace(HONEST, fitted=(Fitted("thresholds", "test", SPLIT),)), [1]),
+        (replace(HONEST, fitted=(Fitted("thresholds", "train", "beef"),)), [1, 1]),
+        (replace(HONEST, fitted=(Fitted("lines", "val", "beef"),)), [1]),
+    ],
+    "mean_of_another_table": [
+        (_scores(*_aucs(0.8, 0.9, macro=0.841)), [1]),
+        (_scores(*_aucs(0.8, 0.9, macro=0.87, micro=0.87)), [1]),
+    ],
+    "unexplained_gaps": [(_bare(_scores(*_aucs(0.8, 0.9, 0.7)), ["value", "low", "high"]), [2])],
+    "no_interval": [(_bare(_scores(*_aucs(0.8, 0.9, 0.7)), ["high"]), [2])],
+    "no_baseline": [
+        (_scores(("net", "Mass", "accuracy", 0.95)), [1]),
+        (_scores(*_aucs(0.8, micro=0.9)), [1]),
+    ],
+}
+IMPLIED = {  # what a mistake is besides, by what it is
+    "outside_0_to_1": {"overstated_risk"},
+    "logits_as_probabilities": set(),
+    "double_sigmoid": {"overstated_risk"},
+    "constant_output": {"chance"},
+    "chance": set(),
+    "inverted_labels": {"overstated_risk"},
+    "column_order": {"chance", "inverted_labels"},
+    "few_positives": {"overstated_risk"},
+    "missing_predictions": {"scored_as_test"},
+    "scored_as_test": {"missing_predictions"},
+    "duplicate_predictions": {"missing_predictions"},
+}
+
+
+def test_every_check_has_a_planted_mistake():
+    assert set(PLANTED) == set(CHECKS)
+    assert all(function.__name__ == name for name, function in CHECKS.items())
+
+
+@pytest.mark.parametrize("check", list(PLANTED))
+def test_a_planted_mistake_is_found_with_its_count_and_by_no_other(check: str):
+    for claim, counts in PLANTED[check]:
+        found = CHECKS[check](claim)
+        assert [complaint.count for complaint in found] == counts
+        assert {complaint.check for complaint in found} == {check}
+        for complaint in found:
+            assert 1 <= len(complaint.examples) <= 3
+            assert ":" in complaint.message
+            assert complaint.remedy
+        strangers = {one.check for one in suspect(claim)} - {check}
+        assert strangers <= IMPLIED.get(check, set())
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_an_honest_network_has_no_complaint(seed: int):
+    assert suspect(_honest(seed)) == []
+
+
+def test_macro_at_chance_is_serious_and_a_finding_is_a_note():
+    macro, single = CHECKS["chance"](_told(_noise))
+    assert (macro.severity, single.severity) == ("serious", "note")
+    assert macro.examples == ("macro",)
+    area = roc_auc_score(HONEST.label, _noise(HONEST.probability), average="macro")
+    assert f"macro AUC is {area:.3f}" in macro.message
+    assert suspect(_told(_noise))[0].severity == "serious"
+
+
+def test_a_finding_with_one_class_has_no_area_and_no_complaint_of_it():
+    label = HONEST.label.copy()
+    label[:, 2] = 0
+    found = {one.check for one in suspect(replace(HONEST, label=label))}
+    assert found == {"few_positives", "overstated_risk"}
+    label[:, :] = np.nan
+    assert {one.check for one in suspect(replace(HONEST, label=label))} == {"few_positives"}
+
+
+def test_labels_that_are_not_stated_are_left_out():
+    label = HONEST.label.copy()
+    label[:200, 0] = np.nan
+    assert suspect(replace(HONEST, label=label)) == []
+    lost = CHECKS["few_positives"](replace(HONEST, label=np.where(HONEST.label == 1, np.nan, 0)))
+    assert lost[0].examples == ("Mass (0)", "Edema (0)", "Nodule (0)")
+
+
+def test_few_means_fewer_than_thirty():
+    label = HONEST.label.copy()
+    label[:, 3] = np.arange(600) < 30
+    assert not CHECKS["few_positives"](replace(HONEST, label=label))
+    label[0, 3] = 0
+    assert "Hernia (29)" in CHECKS["few_positives"](replace(HONEST, label=label))[0].message
+
+
+def test_nothing_is_said_of_no_films_and_little_of_one():
+    for films in (0, 1):
+        found = {one.check for one in suspect(_honest(films=films))}
+        assert found <= {"few_positives"}
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), films=st.integers(2, 80))
+def test_small_honest_tests_are_never_called_seriously_wrong(seed: int, films: int):
+    serious = [one for one in suspect(_honest(seed, films=films)) if one.severity == "serious"]
+    assert {one.check for one in serious} <= {"chance"}
+
+
+def test_a_network_that_knows_nothing_has_no_order_and_is_not_inverted():
+    """14 findings, the best of 14! orders is sought in noise: 8 times, and never believed."""
+    for seed in range(8):
+        honest = _honest(seed, films=300, findings=FINDINGS)
+        generator = np.random.default_rng(1_000 + seed)
+        sick = generator.normal(size=(300, 1))  # what all columns of a weak network say
+        noise = expit(sick + generator.normal(size=honest.probability.shape) - 2)
+        found = {one.check for one in suspect(replace(honest, probability=noise))}
+        assert not found & {"column_order", "inverted_labels"}
+
+
+@pytest.fixture(scope="module")
+def zech(shared: Path) -> Claim:
+    """John Zech's predictions (reproduce-chexnet) with the labels of v2020."""
+    told = pd.read_csv(shared / "nih" / "zech" / "preds.csv")
+    films = read_nih(shared / "nih")
+    rows = pd.Index(films.image).get_indexer(pd.Index(told["Image Index"]))
+    return Claim(
+        network="zech",
+        findings=films.findings,
+        image=films.image[rows],
+        patient=films.patient[rows],
+        part=np.full(len(rows), "test"),
+        label=films.label[rows],
+        probability=told[[f"prob_{name}" for name in films.findings]].to_numpy(),
+    )
+
+
+def test_a_real_network_has_no_complaint(zech: Claim):
+    assert zech.area[-1, 0] == pytest.approx(0.8382671332, abs=1e-10)
+    assert suspect(zech) == []
+
+
+def test_a_real_network_s_columns_in_another_order_are_put_right(zech: Claim):
+    """Alphabetical, as labels come out of a sort: the likely order names them as they are."""
+    half = replace(_take(zech, np.arange(0, len(zech.image), 2)), network="half")
+    alphabetical = np.argsort(FINDINGS)
+    (found,) = CHECKS["column_order"](_permuted(half, alphabetical))
+    assert found.remedy.endswith(", ".join(np.array(FINDINGS)[alphabetical].tolist()))
+    assert 9 <= found.count <= (alphabetical != np.arange(14)).sum() == 12
+    swap = np.arange(14)
+    swap[[4, 5]] = 5, 4
+    (found,) = CHECKS["column_order"](_permuted(half, swap))
+    assert found.count == 2
+    assert found.examples[0].startswith("Nodule ranks Mass (0.8")
+    assert found.remedy.endswith(", ".join(np.array(FINDINGS)[swap].tolist()))
+
+
+def _take(claim: Claim, rows: np.ndarray) -> Claim:
+    names = ("image", "patient", "part", "label", "probability")
+    return replace(claim, **{name: getattr(claim, name)[rows] for name in names})
+
+
+def _permuted(claim: Claim, order: np.ndarray) -> Claim:
+    return replace(claim, probability=claim.probability[:, order])
+
+
+def test_a_real_network_s_other_mistakes_are_found(zech: Claim):
+    twice = replace(zech, probability=expit(zech.probability))
+    assert CHECKS["double_sigmoid"](twice)[0].count == 14
+    weighted = replace(zech, probability=expit(logit(zech.probability) + 2.5))
+    assert CHECKS["overstated_risk"](weighted)[0].count == 14
+    assert CHECKS["overstated_risk"](weighted)[0].severity == "note"
+
+
+def _predictions(shift: Callable[[np.ndarray], np.ndarray] = np.asarray) -> Predictions:
+    return Predictions(
+        network="net",
+        split=SPLIT,
+        findings=FOUR,
+        image=HONEST.image,
+        patient=HONEST.patient,
+        part=HONEST.part,
+        label=HONEST.label,
+        logit=shift(logit(HONEST.probability)).astype(np.float32),
+        feature=np.empty((600, 0), dtype=np.float32),
+    )
+
+
+def test_our_own_predictions_and_tables_have_no_complaint():
+    predictions = _predictions()
+    half = np.full(4, 0.5)
+    nothing = trivial(predictions, prevalence=HONEST.label.mean(axis=0, dtype=np.float64))
+    tables = [evaluate(p, threshold=half, resamples=50, seed=0) for p in (predictions, nothing)]
+    scores = pd.concat(tables, ignore_index=True)
+    claim = replace(claim_of(predictions), scores=scores)
+    np.testing.assert_allclose(claim.probability, HONEST.probability, rtol=1e-5)
+    assert (claim.split, claim.network) == (SPLIT, "net")
+    assert suspect(claim) == []
+    label = HONEST.label.copy()
+    label[:, 1] = 0
+    gone = evaluate(replace(predictions, label=label), threshold=half, resamples=50, seed=0)
+    assert gone["value"].isna().any()  # and the note says why
+    tables = ("unexplained_gaps", "no_interval", "mean_of_another_table")
+    assert not any(CHECKS[name](replace(claim, scores=gone)) for name in tables)
+
+
+def test_probabilities_handed_over_as_logits_are_a_double_sigmoid():
+    assert CHECKS["double_sigmoid"](claim_of(_predictions(expit)))[0].count == 4
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    values=st.lists(st.floats(0.01, 1), min_size=1, max_size=4),
+    digits=st.integers(2, 6),
+    units=st.integers(3, 50),
+)
+def test_a_mean_rounded_as_its_table_is_no_other_table_s(
+    values: list[float], digits: int, units: int
+):
+    mean = round(float(np.mean(values)), digits)
+    printed = [round(value, digits) for value in values]
+    check = CHECKS["mean_of_another_table"]
+    assert not check(_scores(*_aucs(*printed, macro=mean)))
+    wrong = mean + units * 10.0**-digits
+    values = [*printed, wrong]
+    coarser = all(round(value, digits - 1) == round(value, digits) for value in values)
+    assert coarser or check(_scores(*_aucs(*printed, macro=wrong)))
+
+
+def test_the_pooled_value_in_the_mean_s_place_is_named():
+    table = _scores(*_aucs(0.81, 0.92, 0.7, macro=0.91, micro=0.91))
+    (found,) = CHECKS["mean_of_another_table"](table)
+    assert "net auc: 0.91, which is the pooled one, the mean is 0.81" in found.message
+    assert not CHECKS["mean_of_another_table"](_scores(*_aucs(0.8, micro=0.91)))
+
+
+def test_published_aucs_of_a_real_table_have_their_mean(shared: Path):
+    """zech/aucs.csv and the published macro, .8382671332; model cards print another one."""
+    table = pd.read_csv(shared / "nih" / "zech" / "aucs.csv")
+    rows = [("zech", name, "auc", value) for name, value in table.itertuples(index=False)]
+    check = CHECKS["mean_of_another_table"]
+    assert not check(_scores(*rows, ("zech", "macro", "auc", 0.8382671332)))
+    assert check(_scores(*rows, ("zech", "macro", "auc", 0.8412)))[0].count == 1
+
+
+def test_what_has_no_note_is_a_gap_and_what_has_is_none():
+    gap = PLANTED["unexplained_gaps"][0][0]
+    reason = gap.scores.assign(note="not computable: 0 positives")
+    assert CHECKS["unexplained_gaps"](gap)[0].examples == ("net Mass auc", "net Edema auc")
+    assert not CHECKS["unexplained_gaps"](replace(gap, scores=reason))
+    assert CHECKS["unexplained_gaps"](replace(gap, scores=gap.scores.assign(note=np.nan)))
+
+
+def test_accuracy_beside_the_trivial_predictor_s_is_no_complaint():
+    rows = [(name, "Mass", "accuracy", 0.95) for name in ("net", "trivial")]
+    assert not CHECKS["no_baseline"](_scores(*rows))
+
+
+def test_a_claim_that_does_not_fit_is_refused():
+    with pytest.raises(ValueError, match="columns of scores: found no high, films"):
+        replace(HONEST, scores=HONEST.scores.drop(columns=["high", "films"]))
+    with pytest.raises((ValueError, TypeError), match="probability"):
+        replace(HONEST, probability=HONEST.probability[:, :2])
