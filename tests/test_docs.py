@@ -82,6 +82,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         lucency("phantom", "--out", "chestxray14", "--films", str(FILMS), "--size", str(SIZE))
         shutil.copytree("chestxray14/images", "films")
         stated().to_csv("films/labels.csv", index=False)
+        stated().drop(columns="patient").to_csv("scores.csv", index=False)
         (place / "protocols").mkdir()
         write_protocol("protocols/demo.toml", {"films": FILMS, "size": SIZE})
         write_protocol("protocols/chestxray14.toml", {"source": "nih", "root": "elsewhere"})

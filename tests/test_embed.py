@@ -9,7 +9,7 @@ import pytest
 from lucency.choices import Network
 from lucency.data.prepare import thumbnails
 from lucency.learn.embed import embed
-from lucency.likeness import features
+from lucency.likeness import features, features_folder
 from toys import toy_films
 
 ROWS = np.array([3, 0, 5])
@@ -32,12 +32,13 @@ def test_a_network_s_features_do_not_depend_on_when_they_are_asked_for():
 
 
 def test_features_are_made_once_and_other_ones_are_refused(tmp_path: Path):
-    films, out = toy_films(8), tmp_path / "features"
-    given = {"rows": ROWS, "root": Path(), "upstream": {"split": "a"}, "out": out}
-    first = features(films, choice=Network(name="thumbnail"), **given)
+    films, thumbnail = toy_films(8), Network(name="thumbnail")
+    given = {"rows": ROWS, "root": Path(), "choice": thumbnail, "home": tmp_path}
+    first = features(films, upstream={"split": "a"}, **given)
+    out = features_folder(tmp_path, thumbnail)
     written = (out / "feature.npy").stat().st_mtime_ns
-    again = features(films, choice=Network(name="thumbnail"), **given)
+    again = features(films, upstream={"split": "a"}, **given)
     np.testing.assert_array_equal(first, again)
     assert (out / "feature.npy").stat().st_mtime_ns == written
     with pytest.raises(ValueError, match="made from other inputs"):
-        features(films, choice=Network(name="test_resnet"), **given)
+        features(films, upstream={"split": "b"}, **given)

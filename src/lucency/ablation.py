@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from lucency import run as stages
 from lucency.choices import THUMBNAIL
 from lucency.judge.ablate import ablate, conclude_ablation
+from lucency.judge.leaks import overlap, warnings_for
 from lucency.predictions import Predictions
 from lucency.progress import say
 from lucency.protocol import BASE
@@ -101,7 +103,8 @@ def report(run: Run) -> Path:
         say("Writing the report")
         write_ablation(
             run.protocol,
-            origin=stages.manifest(run).origin,
+            seen=_seen(run),
+            warnings=_warnings(run, table),
             table=table,
             costs=read_table(evaluation / "costs.csv", text=TEXT),
             conclusion=(evaluation / "conclusion.txt").read_text().strip(),
@@ -120,6 +123,31 @@ def _check_networks(run: Run) -> None:
         for choice in (*protocol.network, protocol.balance.features):
             if choice.name != THUMBNAIL:
                 check_choice(choice, root=root)
+
+
+def _seen(run: Run) -> str:
+    """Return what films there were, in a sentence."""
+    films, part = stages.prepared(run).manifest, stages.parts(run)
+    test = films.take(np.flatnonzero(part == "test"))
+    patients = len(np.unique(test.patient))
+    return (
+        f"{films.origin}. {len(films):,} were used, {len(test):,} of {patients:,} patients to test"
+    )
+
+
+def _warnings(run: Run, table: pd.DataFrame) -> pd.DataFrame:
+    films = stages.prepared(run)
+    part, image = stages.parts(run), films.manifest.image
+    return warnings_for(
+        run.protocol,
+        overlap=overlap(image, patient=films.manifest.patient, part=part),
+        test=next(iter(predictions(run)[BASE].values()))[0].of("test"),
+        metrics=table.loc[table["variant"] == BASE],
+        rejected=films.rejected,
+        missing=read_table(run.source / "manifest" / "missing.csv", text=("image",))[
+            "image"
+        ].tolist(),
+    )
 
 
 def _in_turn(run: Run) -> Iterator[tuple[Key, Run]]:

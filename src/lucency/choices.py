@@ -119,11 +119,23 @@ class Balance(Choices):
             if key not in read and getattr(self, key) != type(self).model_fields[key].default:
                 by = ", ".join(name for name, keys in BALANCE_KEYS.items() if key in keys)
                 raise ValueError(f"{key} means nothing to {self.method!r}; it belongs to {by}")
+        self._features_can_be_had()
+        dropped = {self.method, self.then} & UNDERSAMPLERS
+        if dropped and self.percent >= 100:
+            raise ValueError(f"percent is {self.percent:g}: {dropped.pop()} would leave no film")
         if {self.method, self.then} <= MIXING:
             raise ValueError(f"{self.method!r} then {self.then!r} mixes films that are mixed")
         if self.method == "none" and self.then != "none":
             raise ValueError(f'then = "{self.then}" follows nothing: make it the method')
         return self
+
+    def _features_can_be_had(self) -> None:
+        if self.before_split and "features" in BALANCE_KEYS[self.then]:
+            raise ValueError(f"before_split knows no features, which {self.then!r} needs")
+        if self.features.name != THUMBNAIL and self.features.weights == "random":
+            raise ValueError("features.weights is random: name weights that tell films apart")
+        if self.features.training:
+            raise ValueError("features.training means nothing: that network is not trained")
 
 
 class Training(Choices):
@@ -171,6 +183,7 @@ class Variant(Choices):
         return dict(self.model_extra or {})
 
 
+UNDERSAMPLERS = {"lp-rus", "ml-rus", "mlul"}
 MIXING = {"mlsmote", "mlsol"}
 BALANCE_KEYS: dict[str, tuple[str, ...]] = {
     "none": (),

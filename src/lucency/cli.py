@@ -9,6 +9,19 @@ from typing import Annotated
 
 import typer
 
+from lucency.options import (
+    Changes,
+    Films,
+    Json,
+    LabelFile,
+    Out,
+    ProtocolFile,
+    RunFolder,
+    Validation,
+    Workers,
+    Written,
+)
+
 INTERRUPTED = 130  # typer's exit status after Ctrl-C
 
 app = typer.Typer(
@@ -18,26 +31,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-ProtocolFile = Annotated[
-    Path, typer.Argument(metavar="PROTOCOL.toml", help="The experiment; see the protocols/ folder.")
-]
-Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="The run's folder.")]
-Changes = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change a key, e.g. training.epochs=3."),
-]
-Workers = Annotated[
-    int, typer.Option(min=0, help="Processes that prepare films; 0 means one a core.")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
-RunFolder = Annotated[
-    Path, typer.Argument(metavar="DIR", help="A run's folder, or one trained network's.")
-]
-Films = Annotated[
-    list[Path] | None,
-    typer.Argument(metavar="FILM", help="PNG or JPEG films, or folders of them."),
-]
 
 
 def main() -> None:
@@ -95,10 +88,7 @@ def balance(
     protocol: ProtocolFile,
     out: Out,
     changes: Changes = None,
-    write: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Also write the balanced films here, as NIH lays them."),
-    ] = None,
+    write: Written = None,
     json: Json = False,
 ) -> None:
     """Plan which training films are seen, how often, how changed and with which weight.
@@ -106,14 +96,14 @@ def balance(
     With --write, every entry becomes a film on disk for those who train elsewhere; the label
     file's column Lineage says where a copy comes from.
     """
-    _stage("balance", protocol, out, changes, 0, json)
     if write:
         from lucency.export import write_balanced
         from lucency.protocol import read_protocol
         from lucency.workspace import open_run
 
         run = open_run(read_protocol(protocol, changes=tuple(changes or ())), out=out)
-        typer.echo(str(write_balanced(run, out=write)))
+        write_balanced(run, out=write)
+    _stage("balance", protocol, out, changes, 0, json)
 
 
 @app.command()
@@ -134,12 +124,8 @@ def evaluate(
         Path | None, typer.Option(metavar="DIR", help="The run's folder; of a table, for metrics.")
     ] = None,
     changes: Changes = None,
-    labels: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Of a table: the films' label file.")
-    ] = None,
-    val: Annotated[
-        Path | None, typer.Option(metavar="TABLE.csv", help="Other films, to fit thresholds on.")
-    ] = None,
+    labels: LabelFile = None,
+    val: Validation = None,
     scale: Annotated[
         str, typer.Option(help="What a table holds: probability or logit.")
     ] = "probability",
@@ -158,9 +144,10 @@ def evaluate(
         return
     if labels is None:
         raise ValueError(f"{what} holds no labels: expected --labels FILE, the films' label file")
-    from lucency.service import evaluate_disk, in_json, in_words
+    from lucency.foreign import judge_table
+    from lucency.service import in_json, in_words
 
-    answer = evaluate_disk(what, labels=labels, val=val, scale=scale, out=out)
+    answer = judge_table(what, labels=labels, val=val, scale=scale, out=out)
     typer.echo(in_json(answer) if json else in_words(answer), nl=False)
 
 
@@ -262,7 +249,3 @@ def _stage(
     answer = do_stage(job, name)
     if rank() == 0:
         typer.echo(in_json(answer) if json else in_words(answer), nl=False)
-
-
-if __name__ == "__main__":
-    main()

@@ -37,6 +37,8 @@ def write_balanced(run: Run, *, out: Path) -> Path:
     stage. Raises ValueError where a label is not stated, or neither a finding nor the output "No
     Finding" is, which NIH's layout cannot say.
     """
+    if run.protocol.variant:
+        raise ValueError("a protocol with variants has a plan for each: write one without them")
     seen, films = plan(run), prepared(run)
     if np.isnan(seen.label).any():
         raise ValueError(

@@ -12,6 +12,7 @@ import pandas as pd
 from jaxtyping import Float64
 from scipy.special import logit
 
+from lucency.choices import Judging
 from lucency.data.labels import read_labelled
 from lucency.data.scores import Scores, read_scores
 from lucency.judge.calibrate import FALLBACK, threshold_table
@@ -21,6 +22,25 @@ from lucency.progress import say
 from lucency.values import Manifest
 
 CERTAIN = 1e-12  # how near to 0 and 1 a probability is kept, so that its logit is finite
+
+
+def judge_table(
+    test: Path, *, labels: Path, val: Path | None, scale: str, out: Path | None
+) -> dict[str, object]:
+    """Return what the predictions are worth, by finding; the table goes to metrics.csv in `out`."""
+    draws = {"resamples": Judging().resamples, "seed": Judging().seed}
+    table = evaluate_tables(test, labels=labels, val=val, scale=scale, **draws)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        table.to_csv(out / "metrics.csv", index=False)
+    answer: dict[str, object] = {"network": str(table["network"].iloc[0])}
+    for finding in dict.fromkeys(table["finding"]):
+        rows = table.loc[table["finding"] == finding]
+        counts = {name: int(rows[name].iloc[0]) for name in ("films", "positives", "patients")}
+        bounds = rows.set_index("metric")[["value", "low", "high"]].astype(object)
+        scores = bounds.where(bounds.notna(), None).to_dict(orient="index")
+        answer[str(finding)] = {**counts, **scores}
+    return answer
 
 
 def evaluate_tables(
@@ -51,7 +71,8 @@ def predictions_of(file: Path, *, films: Manifest, scale: str, part: str) -> Pre
     if (row < 0).any():
         raise ValueError(
             f"{file}: {(row < 0).sum():,} of {len(row):,} films are not labelled, such as "
-            f"{scores.image[row < 0][0]!r}: expected all; leave them out, or name their label file"
+            f"{str(scores.image[row < 0][0])!r}: expected all; leave them out, or name their "
+            "label file"
         )
     absent = [name for name in films.findings if name not in scores.findings]
     if absent:

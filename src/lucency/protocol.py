@@ -123,7 +123,9 @@ def _refuse_foreign(variant: str, changes: Mapping[str, Any]) -> None:
 
 
 def _refuse_incomparable(variant: str, made: Protocol, base: Protocol) -> None:
-    if variant != BASE and made == base:
+    if own := [network.name for network in made.network if "seed" in network.training]:
+        raise ValueError(f"variant {variant!r} seeds {own[0]} alone: expected `seeds` for all")
+    if variant != BASE and _effective(made) == _effective(base):
         raise ValueError(f"variant {variant!r} changes nothing: name a key, {_COMPARABLE}")
     names = [[network.name for network in one.network] for one in (made, base)]
     if names[0] != names[1]:
@@ -131,6 +133,13 @@ def _refuse_incomparable(variant: str, made: Protocol, base: Protocol) -> None:
         raise ValueError(f"variant {variant!r} has the networks {found}; expected {expected}")
     if made.balance.before_split:
         raise ValueError(f"variant {variant!r} balances before the split: its parts are others")
+
+
+def _effective(protocol: Protocol) -> list[object]:
+    """Return what a run does, whichever section says it."""
+    about = [network.model_dump(exclude={"training"}) for network in protocol.network]
+    trained = [protocol.training_of(network.name) for network in protocol.network]
+    return [protocol.preparation, protocol.balance, about, trained]
 
 
 def read_protocol(file: Path, *, changes: tuple[str, ...] = ()) -> Protocol:
@@ -169,9 +178,11 @@ def _merged(choices: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, An
     """
     merged = dict(choices)
     for key, value in changes.items():
-        below = merged.get(key)
-        inside = isinstance(value, dict) and isinstance(below, dict) and "method" not in value
-        merged[key] = _merged(dict(below or {}), value) if inside else value
+        below: Any = merged.get(key)
+        inside = isinstance(value, dict) and isinstance(below, dict)
+        if inside and value.get("method", below.get("method")) == below.get("method"):
+            value = _merged(below, value)
+        merged[key] = value
     return merged
 
 

@@ -18,11 +18,11 @@ from lucency.data.prepare import prepare
 from lucency.data.sources import draw_source, read_films
 from lucency.data.split import load_part, part_fingerprint, save_part, split, split_by_image
 from lucency.judge.verdict import Verdict, judge, load_verdict, save_verdict
-from lucency.likeness import features
+from lucency.likeness import features, features_folder
 from lucency.plan import Plan, load_plan, save_plan
 from lucency.predictions import Predictions, load_predictions, save_predictions
 from lucency.progress import progress, say
-from lucency.receipt import fingerprint, fingerprint_file, fingerprint_of, produce
+from lucency.receipt import fingerprint_file, fingerprint_of, produce
 from lucency.values import Manifest, Prepared
 from lucency.workspace import Run
 
@@ -98,16 +98,16 @@ def _balanced_first(run: Run) -> Plan:
 
 def _features(run: Run) -> np.ndarray:
     """Return what says which training films are alike; nothing where no method asks for it."""
-    rows, choice = _training_films(run), run.protocol.balance.features
+    rows = _training_films(run)
     if not needs_features(run.protocol.balance):
         return np.empty((len(rows), 0), dtype=np.float32)
     return features(
         prepared(run),
         rows=rows,
-        choice=choice,
+        choice=run.protocol.balance.features,
         root=Path(run.protocol.data.root),
         upstream={"prepared": fingerprint_of(run.shared / "prepared"), "split": split_name(run)},
-        out=run.shared / f"features-{fingerprint(choice.model_dump())[:8]}",
+        home=run.shared,
     )
 
 
@@ -118,6 +118,9 @@ def plan(run: Run) -> Plan:
     choices = run.protocol.balance
     made_of = {"prepared": fingerprint_of(run.shared / "prepared"), "split": split_name(run)}
     inputs = {"balance": choices.model_dump(), **made_of}
+    feature = _features(run)
+    if needs_features(choices):
+        inputs["features"] = fingerprint_of(features_folder(run.shared, choices.features))
 
     def write(folder: Path) -> None:
         if choices.before_split:
@@ -128,7 +131,7 @@ def plan(run: Run) -> Plan:
                 part=part,
                 findings=films.findings,
                 choices=choices,
-                feature=_features(run),
+                feature=feature,
             )
         save_plan(made, films.image, folder)
 

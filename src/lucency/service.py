@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 
 from lucency import ablation
-from lucency.choices import Judging
 from lucency.data.film import SUFFIXES
 from lucency.data.labels import read_labels
 from lucency.progress import progress, say
@@ -74,7 +73,7 @@ def describe_imbalance(file: Path, *, figure: Path | None) -> Answer:
 
     read = read_labels(file)
     if read.left_out:
-        say(f"{file}: columns that are not 0, 1 or empty are left out: {', '.join(read.left_out)}")
+        say(f"{file}: left out are {', '.join(read.left_out)}; read are {', '.join(read.findings)}")
     found = measure(read.label, names=read.findings)
     if figure is not None:
         from lucency.show.balancing import draw_cooccurrence
@@ -92,29 +91,6 @@ def describe_imbalance(file: Path, *, figure: Path | None) -> Answer:
         str(name): {str(k): _number(v) for k, v in row.items()} for name, row in each.items()
     }
     return about
-
-
-def evaluate_disk(
-    test: Path, *, labels: Path, val: Path | None, scale: str, out: Path | None
-) -> Answer:
-    """Return what somebody's predictions are worth; the table goes to metrics.csv in `out`."""
-    from lucency.foreign import evaluate_tables
-
-    draws = {"resamples": Judging().resamples, "seed": Judging().seed}
-    table = evaluate_tables(test, labels=labels, val=val, scale=scale, **draws)
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        table.to_csv(out / "metrics.csv", index=False)
-    answer: Answer = {"network": str(table["network"].iloc[0])}
-    for finding in dict.fromkeys(table["finding"]):
-        rows = table.loc[table["finding"] == finding]
-        counts = {name: int(rows[name].iloc[0]) for name in ("films", "positives", "patients")}
-        scores = {
-            str(row["metric"]): {name: _number(row[name]) for name in ("value", "low", "high")}
-            for row in rows.to_dict(orient="records")
-        }
-        answer[str(finding)] = {**counts, **scores}
-    return answer
 
 
 def _number(value: Any) -> object:
@@ -140,8 +116,8 @@ def _network_folder(folder: Path, network: str) -> Path:
         return folder
     trained = sorted(p.parent for p in (folder / "networks").glob("*/receipt.json"))
     if not trained and (folder / "variants").is_dir():
-        where = folder / "variants" / "base"
-        raise ValueError(f"{folder} holds variants: name one's folder, such as {where}/seed-0")
+        where = min((folder / "variants").glob("*/seed-*"), default="variants/NAME/seed-N")
+        raise ValueError(f"{folder} holds variants: name the folder of one, such as {where}")
     if not trained:
         raise ValueError(f"{folder} holds no trained network: expected the folder of a run")
     names = [place.name for place in trained]

@@ -60,7 +60,8 @@ def remedial(label: Float32[np.ndarray, "n k"], *, copies: str) -> Plan:
     2015, as R's mldr does it. Every film with more SCUMBLE than the mean keeps its majority
     findings in place and gets a copy with its minority findings; either may be left with none,
     which tells training that such a film shows nothing. No finding's count changes. NaN stays NaN
-    in both. `copies` is a key of plan.RECIPES. Nothing is drawn: there is no seed.
+    in both. `copies` is a key of plan.RECIPES. Which entries there are is not drawn: there
+    is no seed.
     """
     minority, _ = _minority(label)
     scumble = scumble_of_films(label)

@@ -23,6 +23,7 @@ from lucency.data.table import (
 from lucency.values import FINDINGS, Manifest, load_manifest
 
 STATED = frozenset(("", "0", "1", "0.0", "1.0"))
+POSITIVE = frozenset(("1", "1.0"))
 NAMELESS = "Unnamed: "  # what pandas calls a column without a head
 NEVER_FINDINGS = ("image", "patient")
 
@@ -84,7 +85,8 @@ def _findings(file: Path, columns: Columns) -> tuple[str, ...]:
                 f"{file}: no column {absent[0]!r}, which {about.name} names as finding"
             )
         return findings
-    stated = [name for name, cells in columns.items() if set(cells.tolist()) <= STATED]
+    held = {name: set(cells.tolist()) for name, cells in columns.items()}
+    stated = [name for name, cells in held.items() if cells <= STATED and cells & POSITIVE]
     named = [name for name in stated if not name.startswith(NAMELESS)]
     return tuple(name for name in named if name.casefold() not in NEVER_FINDINGS)
 

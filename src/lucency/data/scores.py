@@ -78,6 +78,6 @@ def _refuse_repeated(file: Path, image: Shaped[np.ndarray, " n"]) -> None:
     name, count = np.unique(image, return_counts=True)
     if (count > 1).any():
         raise ValueError(
-            f"{file}: film {name[count > 1][0]!r} is listed {count.max()} times; expected each "
-            "once: average or remove the repeated rows"
+            f"{file}: film {str(name[count > 1][0])!r} is listed {count.max()} times; expected "
+            "each once: average or remove the repeated rows"
         )

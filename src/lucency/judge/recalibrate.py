@@ -65,9 +65,10 @@ def recalibrate(
 ) -> Recalibration:
     """Return the lines fitted to validation films by a method of RECALIBRATIONS, one a finding.
 
-    Films whose label is NaN (not stated) are left out. A finding without positives or negatives
-    keeps its logits, and the note says so. Raises ValueError for an unknown method, for arrays of
-    different shapes, labels other than 1, 0 and NaN, and logits that are not finite.
+    Films whose label is NaN (not stated) are left out. What is done for a finding without
+    positives or negatives is the method's to say, and noted. Raises ValueError for an unknown
+    method, for arrays of different shapes, labels other than 1, 0 and NaN, and logits that are not
+    finite.
     """
     _check(label, logit, method)
     lines = [RECALIBRATIONS[method](*_stated(*pair)) for pair in zip(label.T, logit.T, strict=True)]

@@ -29,7 +29,8 @@ DRAWN = ("auc", "average_precision", "brier" + RAW, "brier")
 def write_ablation(
     protocol: Protocol,
     *,
-    origin: str,
+    seen: str,
+    warnings: pd.DataFrame,
     table: pd.DataFrame,
     costs: pd.DataFrame,
     conclusion: str,
@@ -37,6 +38,7 @@ def write_ablation(
 ) -> None:
     """Write the tables of an ablation as one HTML file.
 
+    `seen` says which films there were; `warnings` as `judge.leaks.warnings_for` gives them.
     `table` as `judge.ablate` gives it; `costs` has the columns variant, seed, network, entries,
     epochs, minutes.
     """
@@ -46,7 +48,8 @@ def write_ablation(
         "ablation.html.jinja",
         protocol=protocol,
         protocol_text=protocol_text(protocol),
-        origin=origin.rstrip("."),
+        seen=seen,
+        warnings=warnings.to_dict(orient="records"),
         conclusion=conclusion,
         networks=networks,
         variants=[BASE, *(variant.name for variant in protocol.variant)],
@@ -56,6 +59,7 @@ def write_ablation(
         seeds=protocol.seeds or (protocol.training.seed,),
         changes={BASE: _said(protocol), **{v.name: _keys(v.changes) for v in protocol.variant}},
         shown=SHOWN,
+        drawn=DRAWN,
         score=_scores(table),
         cost=_costs(costs),
         figures={name: Markup(draw_ablation(macro, network=name)) for name in networks},

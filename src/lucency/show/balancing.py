@@ -44,7 +44,7 @@ def draw_counts(imbalance: pd.DataFrame) -> str:
 def draw_cooccurrence(shares: Mapping[str, Float64[np.ndarray, "k k"]], names: list[str]) -> str:
     """Return a panel for each title: of the films with a row's finding, how many carry a column's.
 
-    Rows go from the commonest to the rarest finding of the first panel's diagonal order, as given.
+    Rows and columns are in the order of `names`.
     """
     with mpl.rc_context(SETTINGS):
         side = WIDTH / max(2, len(shares))

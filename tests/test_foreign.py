@@ -1,0 +1,127 @@
+"""Anybody's predictions, judged: published AUCs to every digit, and what does not fit refused."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from lucency.data.labels import read_labelled
+from lucency.data.scores import read_scores
+from lucency.foreign import SCALES, evaluate_tables, predictions_of
+from lucency.values import FINDINGS
+
+FILMS = 60
+
+
+def write(folder: Path, *, findings: tuple[str, ...] = ("Mass", "Edema"), seed: int = 0) -> Path:
+    """Write labels.csv and scores.csv of as many films; return the folder."""
+    random = np.random.default_rng(seed)
+    image = [f"{n:03d}.png" for n in range(FILMS)]
+    label = (random.random((FILMS, len(findings))) < 0.4).astype(int)
+    table = pd.DataFrame(label, columns=list(findings))
+    table.assign(image=image, patient=np.arange(FILMS) // 2).to_csv(
+        folder / "labels.csv", index=False
+    )
+    score = np.clip(0.3 * label + 0.6 * random.random(label.shape), 0.001, 0.999)
+    said = pd.DataFrame(score, columns=[f"prob_{name}" for name in findings])
+    said.assign(image=image).to_csv(folder / "scores.csv", index=False)
+    return folder
+
+
+def judged(folder: Path, scores: str = "scores.csv", **given: object) -> pd.DataFrame:
+    choices = {"val": None, "scale": "probability", "resamples": 20, "seed": 0, **given}
+    return evaluate_tables(folder / scores, labels=folder / "labels.csv", **choices)
+
+
+@pytest.mark.slow
+def test_the_published_aucs_to_every_digit(shared: Path):
+    """Facts: judging.md, John Zech's reproduce-chexnet on NIH's 2020 labels."""
+    labels = shared / "nih" / "Data_Entry_2017_v2020.csv"
+    given = {"val": None, "scale": "probability", "resamples": 20, "seed": 0}
+    table = evaluate_tables(shared / "nih" / "zech" / "preds.csv", labels=labels, **given)
+    auc = table.loc[table["metric"] == "auc"].set_index("finding")["value"].to_dict()
+    published = (
+        pd.read_csv(shared / "nih" / "zech" / "aucs.csv").set_index("label")["auc"].to_dict()
+    )
+    for finding in FINDINGS:
+        assert auc[finding] == pytest.approx(published[finding], abs=1e-9)
+    assert auc["macro"] == pytest.approx(0.8382671332, abs=1e-9)
+
+
+def test_rows_are_joined_by_name_whatever_their_order(tmp_path: Path):
+    write(tmp_path)
+    table = pd.read_csv(tmp_path / "scores.csv").sample(frac=1, random_state=1)
+    table.assign(image="films/" + table["image"]).to_csv(tmp_path / "other.csv", index=False)
+    one, other = judged(tmp_path), judged(tmp_path, "other.csv")
+    wanted = ["finding", "metric", "value", "low", "high"]
+    pd.testing.assert_frame_equal(one[wanted], other[wanted])
+    label = pd.read_csv(tmp_path / "labels.csv").set_index("image").loc[table["image"], "Mass"]
+    auc = one.set_index(["finding", "metric"])["value"].to_dict()["Mass", "auc"]
+    assert auc == pytest.approx(roc_auc_score(label, table["prob_Mass"]), abs=1e-12)
+
+
+def test_logits_and_probabilities_of_one_network_are_judged_alike(tmp_path: Path):
+    write(tmp_path)
+    table = pd.read_csv(tmp_path / "scores.csv")
+    for name in ("prob_Mass", "prob_Edema"):
+        table[name] = np.log(table[name] / (1 - table[name]))
+    table.rename(columns=lambda name: name.replace("prob_", "logit_")).to_csv(
+        tmp_path / "logits.csv", index=False
+    )
+    one, other = judged(tmp_path), judged(tmp_path, "logits.csv", scale="logit")
+    np.testing.assert_allclose(one["value"], other["value"], atol=1e-9, equal_nan=True)
+    with pytest.raises(ValueError, match="say --scale logit"):
+        judged(tmp_path, "logits.csv")
+    with pytest.raises(ValueError, match="say --scale probability"):
+        judged(tmp_path, scale="logit")
+    assert set(SCALES) == {"probability", "logit"}
+
+
+def test_thresholds_come_from_other_patients(tmp_path: Path):
+    write(tmp_path)
+    table = pd.read_csv(tmp_path / "scores.csv")
+    table[: FILMS // 2].to_csv(tmp_path / "val.csv", index=False)
+    table[FILMS // 2 :].to_csv(tmp_path / "test.csv", index=False)
+    with_val = judged(tmp_path, "test.csv", val=tmp_path / "val.csv")
+    without = judged(tmp_path, "test.csv")
+    recall = [
+        t.set_index(["finding", "metric"])["value"].to_dict()["Mass", "recall"]
+        for t in (with_val, without)
+    ]
+    assert recall[0] != recall[1]
+    with pytest.raises(ValueError, match=r"15 patients are in the test table too"):
+        judged(tmp_path, val=tmp_path / "val.csv")
+
+
+WRONG = {
+    "no image": ("Mass\n0.5\n", "expected a column 'image'"),
+    "no finding": ("image,Masss\n000.png,0.5\n", "no column is named by a finding.*'Mass'"),
+    "a word": ("image,Mass\n000.png,high\n", "line 2, Mass: found 'high'"),
+    "nothing": ("image,Mass\n000.png,\n", "expected a finite number"),
+    "a film twice": ("image,Mass\n000.png,0.5\na/000.png,0.4\n", "'000.png' is listed 2 times"),
+    "a stranger": ("image,Mass\nxyz.png,0.5\n", "1 of 1 films are not labelled, such as 'xyz.png'"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_a_table_that_does_not_fit_is_one_line(tmp_path: Path, what: str):
+    write(tmp_path)
+    text, message = WRONG[what]
+    (tmp_path / "scores.csv").write_text(text)
+    with pytest.raises(ValueError, match=message) as refusal:
+        judged(tmp_path)
+    assert "\n" not in str(refusal.value)
+
+
+def test_findings_without_a_column_are_left_out_and_other_columns_named(tmp_path: Path):
+    write(tmp_path)
+    table = pd.read_csv(tmp_path / "scores.csv").drop(columns="prob_Edema")
+    table.assign(fold=3).to_csv(tmp_path / "scores.csv", index=False)
+    scores = read_scores(tmp_path / "scores.csv", findings=("Mass", "Edema"))
+    assert (scores.findings, scores.left_out) == (("Mass",), ("fold",))
+    films = read_labelled(tmp_path / "labels.csv")
+    said = predictions_of(tmp_path / "scores.csv", films=films, scale="probability", part="test")
+    assert said.findings == ("Mass",)
+    assert said.label.shape == (FILMS, 1)
