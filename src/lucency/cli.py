@@ -145,10 +145,8 @@ def evaluate(
     if labels is None:
         raise ValueError(f"{what} holds no labels: expected --labels FILE, the films' label file")
     from lucency.foreign import judge_table
-    from lucency.service import in_json, in_words
 
-    answer = judge_table(what, labels=labels, val=val, scale=scale, out=out)
-    typer.echo(in_json(answer) if json else in_words(answer), nl=False)
+    _tell(judge_table(what, labels=labels, val=val, scale=scale, out=out), json)
 
 
 @app.command()
@@ -203,10 +201,9 @@ def imbalance(
 
     FILE is NIH's Data_Entry table, a manifest.csv, or any table with a 0/1 column per finding.
     """
-    from lucency.service import describe_imbalance, in_json, in_words
+    from lucency.service import describe_imbalance
 
-    answer = describe_imbalance(file, figure=figure)
-    typer.echo(in_json(answer) if json else in_words(answer), nl=False)
+    _tell(describe_imbalance(file, figure=figure), json)
 
 
 @app.command()
@@ -242,10 +239,16 @@ def _stage(
 ) -> None:
     from lucency.protocol import read_protocol
     from lucency.receipt import rank
-    from lucency.service import do_stage, in_json, in_words
+    from lucency.service import do_stage
     from lucency.workspace import open_run
 
     job = open_run(read_protocol(protocol, changes=tuple(changes or ())), out=out, workers=workers)
     answer = do_stage(job, name)
     if rank() == 0:
-        typer.echo(in_json(answer) if json else in_words(answer), nl=False)
+        _tell(answer, json)
+
+
+def _tell(answer: dict[str, object], json: bool) -> None:
+    from lucency.service import in_json, in_words
+
+    typer.echo(in_json(answer) if json else in_words(answer), nl=False)
