@@ -20,6 +20,7 @@ from lucency.options import (
     Validation,
     Workers,
     Written,
+    tell,
 )
 
 INTERRUPTED = 130  # typer's exit status after Ctrl-C
@@ -146,7 +147,7 @@ def evaluate(
         raise ValueError(f"{what} holds no labels: expected --labels FILE, the films' label file")
     from lucency.foreign import judge_table
 
-    _tell(judge_table(what, labels=labels, val=val, scale=scale, out=out), json)
+    tell(judge_table(what, labels=labels, val=val, scale=scale, out=out), json)
 
 
 @app.command()
@@ -203,7 +204,7 @@ def imbalance(
     """
     from lucency.service import describe_imbalance
 
-    _tell(describe_imbalance(file, figure=figure), json)
+    tell(describe_imbalance(file, figure=figure), json)
 
 
 @app.command()
@@ -245,10 +246,4 @@ def _stage(
     job = open_run(read_protocol(protocol, changes=tuple(changes or ())), out=out, workers=workers)
     answer = do_stage(job, name)
     if rank() == 0:
-        _tell(answer, json)
-
-
-def _tell(answer: dict[str, object], json: bool) -> None:
-    from lucency.service import in_json, in_words
-
-    typer.echo(in_json(answer) if json else in_words(answer), nl=False)
+        tell(answer, json)

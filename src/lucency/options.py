@@ -1,4 +1,4 @@
-"""The arguments and options that several commands share."""
+"""What several commands share: arguments, options, and how an answer is told."""
 
 from pathlib import Path
 from typing import Annotated
@@ -34,3 +34,10 @@ Written = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="Also write the balanced films here, as NIH lays them."),
 ]
+
+
+def tell(answer: dict[str, object], json: bool) -> None:
+    """Write an answer to standard output, as the user asked for it."""
+    from lucency.service import in_json, in_words
+
+    typer.echo(in_json(answer) if json else in_words(answer), nl=False)
