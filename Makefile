@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 KEY := $(shell cat constraints.txt pyproject.toml | $(PYTHON) -c "import sys, hashlib; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest()[:16])")
 READY := $(VENV)/.ready-$(KEY)
+# Compared with in tests; without what it depends on, which is a second OpenCV.
+ORACLES := grad-cam ttach
 export NO_ALBUMENTATIONS_UPDATE = 1
 
 .DEFAULT_GOAL := help
@@ -19,6 +21,7 @@ $(READY): constraints.txt pyproject.toml
 		{ echo "Python 3.11 or newer is needed; set PYTHON=/path/to/python3.11"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --no-deps $(ORACLES)
 	@rm -f $(VENV)/.ready-*
 	@touch $@
 

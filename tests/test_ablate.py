@@ -113,6 +113,19 @@ def test_a_value_is_the_mean_over_seeds_of_scikit_learn_s(metric: str):
     assert found[MACRO] == pytest.approx(np.mean(each), abs=1e-9)
 
 
+@pytest.mark.parametrize("recall", [0.3, 0.8])
+def test_the_rule_recall_decides_at_the_recall_asked_for(recall: float):
+    runs = {BASE: {"net": several(0)}}
+    table = ablate(runs, threshold="recall", recall=recall, resamples=20, seed=0)
+    label, probability, _ = stated(predictions(), 0, "val")
+    positives = np.sort(probability[label == 1])[::-1]
+    least = positives[int(np.ceil(recall * len(positives) - 1e-6)) - 1]
+    label, probability, _ = stated(predictions(), 0, "test")
+    # A test film may stand between the two validation films that the threshold parts.
+    found = rows(table, finding=FINDINGS[0], metric="f1")["value"][0]
+    assert found == pytest.approx(f1_score(label, probability >= least - 1e-12), abs=0.02)
+
+
 def test_a_difference_is_that_of_the_values_of_variant_and_base():
     table = judged(base=several(0, 1), other=several(2, 3, skill=1.0))
     base, other = (rows(table, variant=name) for name in (BASE, "other"))
@@ -276,7 +289,7 @@ OTHERS: dict[str, Spoil] = {
 def test_a_member_of_other_films_is_refused_and_named(field: str, place: int):
     runs = several(0, 1)
     runs[place] = OTHERS[field](runs[place])
-    with pytest.raises(ValueError, match=f"net and v differ in {field}; expected the same films"):
+    with pytest.raises(ValueError, match=f"net and v differ in {field}: .*expected the same films"):
         judged(base=several(0, 1), v=runs)
     with pytest.raises(ValueError, match=f"differ in {field}"):
         judged(base=[several(0)[0], OTHERS[field](several(1)[0])])

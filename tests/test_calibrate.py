@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from lucency.judge.calibrate import THRESHOLDS, threshold_table
+from lucency.choices import Judging
+from lucency.judge.calibrate import THRESHOLDS, check_fitted, threshold_table
+from lucency.judge.verdict import TEXT
 from lucency.predictions import Predictions
+from lucency.values import read_table
 
 
 def _predictions(seed=0, films=150, part="val"):
@@ -49,10 +52,10 @@ ORACLES = {"f1": (_f1, _best_f1), "youden": (_youden, _best_youden)}
 
 
 def test_no_method_lacks_an_oracle():
-    assert set(ORACLES) == set(THRESHOLDS)
+    assert {*ORACLES, "recall"} == set(THRESHOLDS)
 
 
-@pytest.mark.parametrize("method", list(THRESHOLDS))
+@pytest.mark.parametrize("method", list(ORACLES))
 @pytest.mark.parametrize("seed", range(8))
 def test_no_threshold_does_better_on_validation(method, seed):
     predictions = _predictions(seed)
@@ -63,6 +66,44 @@ def test_no_threshold_does_better_on_validation(method, seed):
         assert reached(label, probability >= threshold[place]) == pytest.approx(
             best(label, probability)
         )
+
+
+@pytest.mark.parametrize("recall", [0.01, 0.5, 0.9, 1.0])
+@pytest.mark.parametrize("seed", range(4))
+def test_recall_takes_the_highest_threshold_that_finds_enough(seed, recall):
+    predictions = _predictions(seed)
+    threshold = _fitted(predictions, method="recall", recall=recall)
+    for place in range(2):
+        label, probability = predictions.label[:, place], predictions.probability[:, place]
+        found = {level: (probability >= level)[label == 1].mean() for level in probability}
+        expected = max(level for level, share in found.items() if share >= recall)
+        assert np.array_equal(probability >= threshold[place], probability >= expected)
+
+
+def test_fourteen_of_twenty_five_films_are_a_recall_of_fifty_six_per_cent():
+    """.56 x 25 is 14.000000000000002 to a computer: a fifteenth film would be asked for."""
+    predictions = _predictions(films=50)
+    label = np.tile((np.arange(50) % 2)[:, None], 2).astype(np.float32)
+    logit = np.tile(np.linspace(4, -4, 50)[:, None], 2).astype(np.float32)
+    ordered = replace(predictions, label=label, logit=logit)
+    threshold = _fitted(ordered, method="recall", recall=0.56)
+    assert 0.56 * 25 > 14
+    assert (label * (ordered.probability >= threshold)).sum(axis=0).tolist() == [14, 14]
+
+
+@pytest.mark.parametrize("recall", [0.0, -0.1, 1.01, np.nan])
+def test_a_recall_that_is_no_share_is_refused(recall):
+    with pytest.raises(ValueError, match="expected above 0 and at most 1"):
+        _fitted(_predictions(), method="recall", recall=recall)
+    with pytest.raises(ValueError, match=r"recall\n"):
+        Judging(threshold="recall", recall=recall)
+
+
+@pytest.mark.parametrize("method", list(ORACLES))
+def test_a_recall_that_no_rule_reads_is_refused(method):
+    with pytest.raises(ValueError, match=f"recall means nothing to threshold '{method}'"):
+        Judging(threshold=method, recall=0.8)
+    assert Judging(threshold="recall", recall=0.8).recall == 0.8
 
 
 def test_a_threshold_lies_between_probabilities_so_that_a_last_digit_decides_nothing():
@@ -113,5 +154,41 @@ def test_no_film_at_all_is_refused():
         _fitted(_predictions(films=0), method="f1")
 
 
-def _fitted(predictions, *, method):
-    return threshold_table(predictions, method=method)["threshold"].to_numpy(dtype=np.float64)
+def test_thresholds_fit_the_predictions_of_their_own_split_and_findings(tmp_path):
+    predictions = _predictions()
+    table = threshold_table(predictions, method="f1")
+    table.to_csv(tmp_path / "thresholds.csv", index=False)
+    kept = read_table(tmp_path / "thresholds.csv", text=TEXT)
+    assert kept["split"].tolist() == ["0123", "0123"]
+    tests = replace(predictions, part=np.full(len(predictions), "test"))
+    check_fitted(kept, tests)
+    as_number = read_table(tmp_path / "thresholds.csv", text=("network", "finding", "note"))
+    with pytest.raises(ValueError, match="fitted under split 123; expected 0123"):
+        check_fitted(as_number, tests)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"split": "4567"}, "net: thresholds were fitted under split 0123; expected 4567"),
+        ({"findings": ("Hernia", "Mass")}, "for Mass, Hernia; expected Hernia, Mass, in this"),
+        ({"findings": ("Mass", "Edema")}, "for Mass, Hernia; expected Mass, Edema"),
+        ({"network": "other"}, "thresholds were fitted for net; expected other"),
+    ],
+)
+def test_thresholds_of_others_are_refused(change, message):
+    table = threshold_table(_predictions(), method="youden")
+    with pytest.raises(ValueError, match=message):
+        check_fitted(table, replace(_predictions(), **change))
+
+
+def test_thresholds_of_one_finding_less_and_of_none_are_refused():
+    table = threshold_table(_predictions(), method="f1")
+    with pytest.raises(ValueError, match="for Mass; expected Mass, Hernia"):
+        check_fitted(table[:1], _predictions())
+    with pytest.raises(ValueError, match="fitted for no network; expected net"):
+        check_fitted(table[:0], _predictions())
+
+
+def _fitted(predictions, **choices):
+    return threshold_table(predictions, **choices)["threshold"].to_numpy(dtype=np.float64)

@@ -68,7 +68,7 @@ MISTAKES = {
     "below a word": ((*RUN, "--set", "name.x=y"), "no such key, found tiny"),
     "no value": ((*RUN, "--set", "name"), "expected key=value"),
     "no protocol": (("run", "tinny.toml", "--out", "out"), "tinny.toml: no such protocol"),
-    "folder as protocol": (("run", ".", "--out", "out"), "no such protocol"),
+    "folder as protocol": (("run", ".", "--out", "out"), ". is a folder; expected a protocol"),
     "unknown finding": ((*RUN, "--set", 'findings=["Massa"]'), "nearest is 'Mass'"),
     "no root": ((*RUN, "--set", "data.source=nih"), "data.root is '', which is no folder"),
     "no csv labels": (
@@ -187,10 +187,10 @@ def test_ctrl_c_is_one_line_and_the_same_command_goes_on(tmp_path: Path):
 
 def test_every_stage_is_a_command_and_has_an_answer():
     from lucency import ablation
-    from lucency.run import STAGES
+    from lucency.judgement import STAGES
 
     assert set(STAGES) == set(ANSWERS) == set(ablation.STAGES) == set(VARIED)
-    assert set(COMMANDS) == {*STAGES, "run", "phantom", "imbalance"}
+    assert set(COMMANDS) == {*STAGES, "run", "phantom", "imbalance", "compare", "leak"}
 
 
 @pytest.mark.parametrize("command", ["lucency", *COMMANDS])

@@ -6,11 +6,15 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import norm, wilcoxon
 from sklearn.metrics import roc_auc_score
 
-from lucency.judge.compare import COLUMNS, compare, conclude, rank
+from lucency.judge.compare import COLUMNS, OVER_FINDINGS, compare
+from lucency.judge.delong import delong_difference
 from lucency.judge.evaluate import evaluate, trivial
 from lucency.judge.intervals import resample_patients
+from lucency.judge.ranking import conclude, rank
+from lucency.judge.statistics import holm
 from lucency.predictions import Predictions
 
 FINDINGS = ("Mass", "Edema")
@@ -45,6 +49,10 @@ def _compare(several, *, resamples=300, seed=0):
     return compare(several, resamples=resamples, seed=seed)
 
 
+def _macro(table):
+    return table.loc[table["finding"] == "macro"].iloc[0]
+
+
 def _ranking(several, *, resamples=300):
     tables = [
         evaluate(one, threshold=np.full(2, 0.5), resamples=resamples, seed=0) for one in several
@@ -58,7 +66,8 @@ def test_every_pair_has_a_row_per_finding_and_macro():
     table = _compare(several)
     assert tuple(table.columns) == COLUMNS
     pairs = list(combinations(("good", "near", "noise"), 2))
-    cells = [(*pair, finding) for pair in pairs for finding in (*FINDINGS, "macro")]
+    columns = (*FINDINGS, "macro", OVER_FINDINGS)
+    cells = [(*pair, finding) for pair in pairs for finding in columns]
     assert list(zip(table["network"], table["other"], table["finding"], strict=True)) == cells
     for one, other in combinations(several, 2):
         of_pair = (table["network"] == one.network) & (table["other"] == other.network)
@@ -66,6 +75,7 @@ def test_every_pair_has_a_row_per_finding_and_macro():
         found = table.loc[of_pair, "difference"].to_numpy()
         np.testing.assert_allclose(found[:2], areas[0] - areas[1], atol=1e-12)
         assert found[2] == pytest.approx(found[:2].mean())
+        assert found[3] == pytest.approx(np.median(found[:2]))
 
 
 def test_the_interval_is_that_of_differences_on_the_same_resampled_patients():
@@ -76,14 +86,14 @@ def test_the_interval_is_that_of_differences_on_the_same_resampled_patients():
         rows = np.repeat(np.arange(100), times[drawn.owner].astype(int))
         areas = [roc_auc_score(p.label[rows], p.logit[rows]) for p in (good, near)]
         differences.append(areas[0] - areas[1])
-    row = _compare([good, near], resamples=50, seed=3).iloc[-1]
+    row = _macro(_compare([good, near], resamples=50, seed=3))
     expected = tuple(np.quantile(differences, (0.025, 0.975)))
     assert (row["low"], row["high"]) == pytest.approx(expected)
 
 
 def test_pairing_makes_the_interval_narrower_than_the_networks_own():
     good, near, _ = _three()
-    paired = _compare([good, near]).iloc[-1]
+    paired = _macro(_compare([good, near]))
     alone = _ranking([good, near]).iloc[0]
     assert paired["high"] - paired["low"] < 0.3 * (alone["high"] - alone["low"])
 
@@ -91,7 +101,10 @@ def test_pairing_makes_the_interval_narrower_than_the_networks_own():
 def test_a_network_is_never_better_than_itself():
     good = _three()[0]
     table = _compare([good, replace(good, network="twin")])
-    assert (table[["difference", "low", "high"]] == 0).all().all()
+    assert (table["difference"] == 0).all()
+    assert (table[["low", "high"]].iloc[:3] == 0).all().all()
+    assert (table["p"].iloc[:3] == 1).all()
+    assert table["note"].iloc[3].startswith("not computable: 0 of 2 differences")
 
 
 def test_swapping_two_networks_swaps_the_signs():
@@ -114,7 +127,7 @@ def test_swapping_two_networks_swaps_the_signs():
 )
 def test_predictions_that_do_not_belong_together_are_refused(field, value):
     good, near, _ = _three()
-    with pytest.raises(ValueError, match=f"good and near differ in {field}"):
+    with pytest.raises(ValueError, match=f"good and near differ in {field}: .*cannot be compared"):
         _compare([good, replace(near, **{field: value})])
 
 
@@ -122,7 +135,7 @@ def test_unstated_labels_are_alike():
     good, near, _ = _three()
     label = good.label.copy()
     label[:9, 0] = np.nan
-    assert len(_compare([replace(good, label=label), replace(near, label=label.copy())])) == 3
+    assert len(_compare([replace(good, label=label), replace(near, label=label.copy())])) == 4
 
 
 def test_several_parts_a_network_twice_and_none_are_refused():
@@ -140,7 +153,7 @@ def test_ranks_by_macro_area_and_says_who_is_tied():
     good, near, noise = _three()
     nothing = trivial(good, prevalence=np.full(2, 0.3))
     ranking = _ranking([noise, near, good, nothing])
-    assert ranking["rank"].tolist() == [1, 2, 3]
+    assert ranking["rank"].tolist() == [1, 1, 3]
     assert ranking["network"].tolist()[2] == "noise"
     assert ranking["tied_with_best"].tolist() == [True, True, False]
     assert ranking["value"].is_monotonic_decreasing
@@ -158,8 +171,8 @@ def test_the_sentence_names_the_best_when_all_others_are_worse():
     good, _, noise = _three()
     sentence = conclude(_ranking([noise, good]))
     assert sentence.startswith("good is best: macro AUC 0.8")
-    assert "excludes 0" in sentence
-    assert "chance" not in sentence
+    assert "is more than chance" in sentence
+    assert "which does not exclude .5" not in sentence
 
 
 def test_the_sentence_warns_of_chance():
@@ -180,9 +193,7 @@ def test_two_equal_networks_are_called_different_about_one_time_in_twenty():
         _, _, noise = _three(seed, films=200)
         generator = np.random.default_rng(10_000 + seed)
         logit = generator.normal(size=noise.logit.shape).astype(np.float32)
-        row = _compare([noise, replace(noise, network="other", logit=logit)], resamples=200).iloc[
-            -1
-        ]
+        row = _macro(_compare([noise, replace(noise, network="other", logit=logit)], resamples=200))
         held.append(row["low"] <= 0 <= row["high"])
     assert 88 <= sum(held) <= 99
 
@@ -192,3 +203,125 @@ def test_a_ranked_network_without_its_comparison_is_refused():
     tables = [evaluate(p, threshold=np.full(2, 0.5), resamples=20, seed=0) for p in (good, near)]
     with pytest.raises(ValueError, match="compare all networks that are ranked"):
         rank(pd.concat(tables, ignore_index=True), _compare([good]))
+
+
+def test_p_is_delong_s_with_patients_as_clusters_and_holm_s_correction():
+    several = _three()
+    table = _compare(several)
+    single = table[table["test"] == "delong"]
+    expected = [
+        delong_difference(one.label[:, k], one.logit[:, k], other.logit[:, k], owner=one.patient)[2]
+        for one, other in combinations(several, 2)
+        for k in range(2)
+    ]
+    np.testing.assert_allclose(single["p"], expected, rtol=1e-9)
+    adjusted = holm(np.array(expected))
+    np.testing.assert_allclose(single["p_holm"], adjusted, rtol=1e-9)
+    macro = table[table["test"] == "bootstrap"]
+    np.testing.assert_allclose(macro["p_holm"], holm(macro["p"].to_numpy()))
+
+
+def test_many_findings_are_tested_over_findings_by_wilcoxon():
+    good, near, _ = _three()
+    wide = [np.tile(one.label, 4) for one in (good, near)]
+    generator = np.random.default_rng(5)
+    several = [
+        replace(
+            one,
+            findings=tuple("abcdefgh"),
+            label=label,
+            logit=label + generator.normal(size=label.shape).astype(np.float32),
+        )
+        for one, label in zip((good, near), wide, strict=True)
+    ]
+    table = _compare(several)
+    row = table.loc[table["test"] == "wilcoxon"].iloc[0]
+    assert row["p"] == pytest.approx(wilcoxon(table["difference"].iloc[:8]).pvalue)
+    assert "takes findings as independent" in row["note"]
+
+
+def test_one_patient_with_all_positives_has_no_test_and_says_why():
+    good, near, _ = _three()
+    patient = np.where(good.label[:, 0] == 1, 999, good.patient)
+    table = _compare([replace(good, patient=patient), replace(near, patient=patient)])
+    assert np.isnan(table["p"].iloc[0])
+    assert "all positives are of one owner" in table["note"].iloc[0]
+
+
+def test_networks_share_a_rank_where_the_corrected_test_cannot_tell():
+    names, value = list("abcd"), [0.9, 0.89, 0.85, 0.84]
+    shown = {"finding": "macro", "metric": "auc", "low": 0.8, "high": 0.95}
+    metrics = pd.DataFrame(
+        [{"network": n, "value": v, **shown} for n, v in zip(names, value, strict=True)]
+    )
+    p = {"ab": 0.3, "ac": 0.04, "ad": 0.01, "bc": 0.06, "bd": 0.03, "cd": np.nan}
+    pairs = [{"network": k[0], "other": k[1], "p_holm": v, **shown} for k, v in p.items()]
+    ranking = rank(metrics, pd.DataFrame(pairs))
+    assert ranking["rank"].tolist() == [1, 1, 2, 3]
+    assert ranking["tied_with_best"].tolist() == [True, True, False, False]
+
+
+def test_the_macro_p_is_that_of_the_spread_over_resamples():
+    good, near, _ = _three(films=100)
+    drawn = resample_patients(good.patient, resamples=50, seed=3)
+    differences = []
+    for times in drawn.times.T:
+        rows = np.repeat(np.arange(100), times[drawn.owner].astype(int))
+        areas = [roc_auc_score(p.label[rows], p.logit[rows]) for p in (good, near)]
+        differences.append(areas[0] - areas[1])
+    row = _macro(_compare([good, near], resamples=50, seed=3))
+    distance = abs(row["difference"]) / np.std(differences, ddof=1)
+    assert row["p"] == pytest.approx(2 * norm.sf(distance), rel=1e-9)
+
+
+def test_findings_of_few_patients_are_called_rough():
+    """Simulated: at 5 to 9 patients with positive films, one false alarm in nine."""
+    good, near, _ = _three()
+    assert (_compare([good, near])["note"].iloc[:3] == "").all()
+    label = good.label.copy()
+    label[:, 0] = np.isin(good.patient, np.unique(good.patient)[:9])
+    note = _compare([replace(good, label=label), replace(near, label=label)])["note"].tolist()
+    assert note[0].startswith("rough: 9 patients have positive films; with fewer than 10")
+    assert note[1] == ""
+    assert note[2] == "rough: fewer than 10 patients in 1 of 2 findings"
+
+
+def test_a_difference_without_any_spread_has_no_p():
+    """One network is right of every film, the other wrong: no resample says anything else."""
+    good = _three()[0]
+    right, wrong = (sign * (good.label - 0.5) for sign in (1, -1))
+    several = [replace(good, logit=right), replace(good, network="wrong", logit=wrong)]
+    table = _compare(several)
+    assert table["p"].isna().all()
+    assert table["note"].iloc[0] == "the same difference for every patient"
+    assert "the same in every resample" in _macro(table)["note"]
+    assert "may be chance" in conclude(_ranking(several))
+
+
+def test_patients_and_films_of_other_splits_are_counted():
+    good, near, _ = _three()
+    patient = near.patient.copy()
+    patient[[3, 9]] += 1000
+    with pytest.raises(ValueError, match=r"differ in patient: 2 of 240 films, such as '3.png'"):
+        _compare([good, replace(near, patient=patient)])
+    image = np.array([f"{film}.png" for film in range(200, 440)])
+    with pytest.raises(ValueError, match=r"in both are 40 of 240 and 240 films"):
+        _compare([good, replace(near, split="4567", image=image)])
+    with pytest.raises(ValueError, match="only one has Edema, Hernia"):
+        _compare([good, replace(near, findings=("Mass", "Hernia"))])
+
+
+def test_the_refusal_says_what_differs():
+    good, near, _ = _three()
+    label = near.label.copy()
+    label[7] = 1 - label[7]
+    with pytest.raises(
+        ValueError, match=r"1 of 240 films, such as '7.png', are labelled otherwise"
+    ):
+        _compare([good, replace(near, label=label)])
+    image = near.image.astype(object)
+    image[3] = "new.png"
+    with pytest.raises(ValueError, match=r"239 films are in both, 2 in one alone, such as '3.png'"):
+        _compare([good, replace(near, image=image.astype(str))])
+    with pytest.raises(ValueError, match="under split 0123 and split 4567"):
+        _compare([good, replace(near, split="4567")])

@@ -15,13 +15,19 @@ from sklearn.metrics import f1_score
 
 from lucency.choices import Judging, Source
 from lucency.data.film import prepare_film, read_grey
-from lucency.judge.recalibrate import RECALIBRATIONS, Recalibration, no_recalibration
+from lucency.inference import predict_disk
+from lucency.judge.recalibrate import (
+    RECALIBRATIONS,
+    Recalibration,
+    no_recalibration,
+    recalibrate,
+)
 from lucency.learn.job import UNIT
 from lucency.learn.predict import fit_decisions, predict, predict_files
 from lucency.learn.zoo import Classifier, build, load_classifier, save_classifier
 from lucency.plan import Plan, originals
 from lucency.predictions import load_predictions
-from lucency.service import do_stage, predict_disk
+from lucency.service import do_stage
 from lucency.values import Preparation, Prepared
 from lucency.workspace import Run, open_run
 from toys import FINDINGS, toy_films, toy_plan, toy_protocol
@@ -32,6 +38,7 @@ LINE = Recalibration(
     slope=np.array([0.1 + 0.2, 1e-3]),
     offset=np.array([-np.pi, 1e-17]),
     note=("", "slope held at 0.001: the best on validation films is not above it"),
+    knot=np.array([[1, -1 / 3, -np.e], [1, 0.1, 1e-17]]),
 )
 
 
@@ -93,6 +100,7 @@ def test_decisions_are_loaded_as_they_were_saved_to_the_last_digit(
     loaded = load_classifier(tmp_path)
     assert loaded.recalibration.slope.tolist() == LINE.slope.tolist()
     assert loaded.recalibration.offset.tolist() == LINE.offset.tolist()
+    assert loaded.recalibration.knot.tolist() == LINE.knot.tolist()
     assert (loaded.recalibration.method, loaded.recalibration.note) == (LINE.method, LINE.note)
     assert loaded.threshold.tolist() == threshold.tolist()
     assert loaded.threshold.dtype == np.float64
@@ -105,6 +113,20 @@ def test_decisions_that_do_not_fit_each_other_are_refused(plain: Classifier, tmp
     (tmp_path / "classifier.json").write_text(json.dumps(about))
     with pytest.raises(ValueError, match="slope, offset, note"):
         load_classifier(tmp_path)
+    about["recalibration"] |= {"slope": [1.0, 1.0], "knot": [[0, 2, 1], [0, 1, 2]]}
+    (tmp_path / "classifier.json").write_text(json.dumps(about))
+    with pytest.raises(ValueError, match="curves must rise from knot to knot"):
+        load_classifier(tmp_path)
+
+
+def test_a_classifier_of_before_there_were_curves_is_a_line(plain: Classifier, tmp_path: Path):
+    save_classifier(replace(plain, recalibration=LINE), tmp_path)
+    about = json.loads((tmp_path / "classifier.json").read_text())
+    del about["recalibration"]["knot"]
+    (tmp_path / "classifier.json").write_text(json.dumps(about))
+    loaded = load_classifier(tmp_path).recalibration
+    assert loaded.knot.shape == (0, 3)
+    assert loaded.slope.tolist() == LINE.slope.tolist()
 
 
 # --- obeyed
@@ -155,6 +177,20 @@ def test_predictions_of_the_cache_carry_the_line_of_the_classifier(plain: Classi
     assert np.abs(before.probability - found.probability).max() > 0.05
 
 
+def test_films_on_disk_and_of_the_cache_get_the_curve(plain: Classifier, files: list[Path]):
+    raw = logits(plain, files)
+    truth = (np.arange(len(files)) % 3 > 0).astype(np.float32)[:, None]
+    label = np.hstack([truth, truth])[np.argsort(np.argsort(raw[:, 0]))]
+    curve = recalibrate(label, raw.astype(np.float32), method="isotonic")
+    made = replace(plain, recalibration=curve)
+    said = predict_files(made, files=files)[0][list(FINDINGS)].to_numpy()
+    np.testing.assert_allclose(said, expit(curve.apply(raw)), atol=1e-3)
+    assert len(curve.knot) > 2
+    films = toy_films(20)
+    found = predict(made, prepared=films, plan=toy_plan(films))
+    assert np.array_equal(found.probability, expit(curve.apply(found.logit)))
+
+
 # --- fitted
 
 
@@ -173,7 +209,7 @@ def fit(plain: Classifier) -> Fit:
     """A function of `judging` choices: classifier, label, probability of validation films."""
     films = toy_films(160)
 
-    def fitted(**choices: str) -> tuple[Classifier, np.ndarray, np.ndarray]:
+    def fitted(**choices: str | float) -> tuple[Classifier, np.ndarray, np.ndarray]:
         judging, seen = Judging(**choices), validation(films)
         made = fit_decisions(plain, prepared=films, plan=seen, choices=judging)
         return made, seen.label, predict(made, prepared=films, plan=seen).probability
@@ -207,6 +243,14 @@ def test_no_recalibration_is_none_and_another_rule_is_another_threshold(fit: Fit
     assert made.recalibration.offset.tolist() == [0, 0]
     other, *_ = fit(recalibration="none", threshold="youden")
     assert other.threshold.tolist() != made.threshold.tolist()
+
+
+@pytest.mark.parametrize("recall", [0.5, 0.95])
+def test_the_recall_asked_for_is_reached_on_validation_films(fit: Fit, recall: float):
+    made, label, probability = fit(threshold="recall", recall=recall)
+    called = probability >= made.threshold
+    found, positives = (label * called).sum(axis=0), label.sum(axis=0)
+    assert found.tolist() == np.ceil(recall * positives - 1e-6).tolist()
 
 
 @pytest.mark.parametrize("part", ["train", "test"])

@@ -5,11 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import f1_score, roc_auc_score
+from sklearn.metrics import accuracy_score, f1_score, label_ranking_loss, roc_auc_score
 
-from lucency.judge.evaluate import COLUMNS, evaluate, trivial
+from lucency.judge.claims import claim_of
+from lucency.judge.evaluate import COLUMNS, PER_FILM_ROW, evaluate, trivial
 from lucency.judge.intervals import once, resample_patients
 from lucency.judge.metrics import METRICS
+from lucency.judge.per_film import PER_FILM
+from lucency.judge.suspicion import suspect
 from lucency.predictions import Predictions
 from lucency.values import FINDINGS
 
@@ -47,10 +50,11 @@ def _cell(table, finding, metric):
     return row
 
 
-def test_one_row_per_finding_and_metric_and_macro_and_micro():
+def test_one_row_per_finding_and_metric_and_macro_and_micro_and_of_whole_films():
     table = _evaluate(_predictions())
     assert tuple(table.columns) == COLUMNS
     cells = {(f, m) for f in ("Mass", "Hernia", "Edema", "macro", "micro") for m in METRICS}
+    cells |= {(PER_FILM_ROW, metric) for metric in PER_FILM}
     assert set(zip(table["finding"], table["metric"], strict=True)) == cells
     assert len(table) == len(cells)
     assert (table["low"] <= table["value"]).all()
@@ -80,6 +84,58 @@ def test_counts_only_what_is_stated():
     assert hernia["patients"] == len(set(predictions.patient[120:]))
     assert macro["films"] == 300
     assert macro["positives"] == (label == 1).sum()
+
+
+def test_rows_of_whole_films_equal_scikit_learn_and_resample_patients():
+    predictions = _predictions(films=120, patients=30)
+    threshold = np.array([0.6, 0.4, 0.5])
+    table = _evaluate(predictions, threshold=threshold, resamples=60, seed=7)
+    decision = predictions.probability >= threshold
+    oracles = {
+        "label_ranking_loss": (label_ranking_loss, predictions.logit),
+        "exact_match": (accuracy_score, decision),
+    }
+    drawn = resample_patients(predictions.patient, resamples=60, seed=7)
+    for name, (oracle, said) in oracles.items():
+        row = _cell(table, PER_FILM_ROW, name)
+        assert row["value"] == pytest.approx(oracle(predictions.label, said), abs=1e-12)
+        draws = [
+            oracle(predictions.label, said, sample_weight=times[drawn.owner])
+            for times in drawn.times.T
+        ]
+        assert (row["low"], row["high"]) == pytest.approx(tuple(np.quantile(draws, (0.025, 0.975))))
+        counts = {"films": 120, "positives": (predictions.label == 1).sum(), "note": ""}
+        assert {key: row[key] for key in counts} == counts
+        assert row["patients"] == len(set(predictions.patient))
+
+
+def test_whole_films_without_labels_are_not_counted_and_lost_resamples_are():
+    predictions = _predictions()
+    label = np.full_like(predictions.label, np.nan)
+    for name in PER_FILM:
+        row = _cell(_evaluate(replace(predictions, label=label)), PER_FILM_ROW, name)
+        assert np.isnan([row["value"], row["low"], row["high"]]).all()
+        assert row["note"] == "not computable: 0 films with a label"
+        assert (row["films"], row["positives"], row["patients"]) == (0, 0, 0)
+    label[predictions.patient == predictions.patient[0]] = 0, 1, np.nan
+    table = _evaluate(replace(predictions, label=label), resamples=1000)
+    for name in PER_FILM:
+        note = _cell(table, PER_FILM_ROW, name)["note"]
+        lost = int(note.removeprefix("not computable in ").split()[0])
+        assert lost == pytest.approx(1000 * np.exp(-1), abs=60)
+        assert note.endswith("of 1000 resamples, left out of the interval")
+
+
+def test_the_checks_of_tables_find_nothing_wrong_with_this_one():
+    """Rows of whole films have no macro and are no finding: they must not be taken for one."""
+    predictions = _predictions()
+    table = pd.concat([_evaluate(predictions), _evaluate(trivial(predictions, prevalence=HALF))])
+    claim = replace(claim_of(predictions), scores=table)
+    asked = {"mean_of_another_table", "unexplained_gaps", "no_interval", "no_baseline"}
+    assert asked.isdisjoint(complaint.check for complaint in suspect(claim))
+    wrong = table.assign(value=table["value"].where(table["finding"] != "macro", 0.9))
+    found = {complaint.check for complaint in suspect(replace(claim, scores=wrong))}
+    assert "mean_of_another_table" in found
 
 
 def test_interval_is_the_percentile_of_plainly_repeated_evaluations():
@@ -209,6 +265,8 @@ def test_calling_nothing_positive_is_as_accurate_as_published(shared):
     for average in ("macro", "micro"):
         assert f"{_cell(found, average, 'accuracy')['value']:.3f}" == "0.924"
     assert _cell(found, "macro", "auc")["value"] == 0.5
+    clear = (table["Finding Labels"].iloc[rows] == "No Finding").mean()
+    assert _cell(found, PER_FILM_ROW, "exact_match")["value"] == pytest.approx(clear, abs=1e-12)
 
 
 def test_a_film_at_its_threshold_is_called_positive():

@@ -14,6 +14,7 @@ from lucency.show import figures
 from lucency.show.balancing import draw_counts
 from lucency.show.canvas import COLOURS, style_networks
 from lucency.show.figures import GRID, draw_auc, draw_macro_curves, draw_roc, draw_training
+from lucency.show.reliability import draw_each_finding, draw_pooled
 
 
 def _predictions(label: np.ndarray, score: np.ndarray) -> Predictions:
@@ -110,6 +111,59 @@ def test_no_two_networks_look_alike() -> None:
     style = style_networks([f"network{n}" for n in range(28)])
     assert len(set(style.values())) == 28
     assert style["network0"].colour == style["network7"].colour == COLOURS[0]
+
+
+def _reliability(films: list[int], *, network: str, finding: str) -> pd.DataFrame:
+    edge = np.arange(len(films) + 1) / len(films)
+    share = np.where(np.array(films) > 0, edge[1:] ** 2, np.nan)
+    return pd.DataFrame({
+        "network": network, "finding": finding, "low_edge": edge[:-1], "high_edge": edge[1:],
+        "films": films, "mean_probability": (edge[:-1] + edge[1:]) / 2,
+        "share": share, "share_low": share - 0.05, "share_high": share + 0.05,
+    })  # fmt: skip
+
+
+def _dots(drawing: str) -> list[np.ndarray]:
+    """Return x, y (upwards) and diameter of the dots of each panel, in the drawing's own units."""
+    panels = re.findall(r'<g id="[^"]*PathCollection_\d+">(.*?)</g>', drawing, re.DOTALL)
+    return [np.array([_dot(path) for path in re.findall(' d="([^"]*)"', p)]) for p in panels]
+
+
+def _dot(path: str) -> tuple[float, float, float]:
+    points = np.array(re.findall(r"[-\d.]+", path), dtype=np.float64).reshape(-1, 2)
+    low, high = points.min(axis=0), points.max(axis=0)
+    return (low[0] + high[0]) / 2, -(low[1] + high[1]) / 2, high[0] - low[0]
+
+
+def test_dots_of_reliability_stand_where_the_table_says() -> None:
+    table = _reliability([900, 40, 0, 6, 1], network="alexnet", finding="micro")
+    (dots,) = _dots(draw_pooled(table, style=style_networks(["alexnet"])))
+    seen = table[table["films"] > 0]
+    columns = (seen["mean_probability"], seen["share"], seen["films"])
+    for drawn, column in zip((*dots.T[:2], dots[:, 2] ** 2), columns, strict=True):
+        slope, offset = np.polyfit(column, drawn, 1)
+        assert slope > 0
+        np.testing.assert_allclose(slope * column + offset, drawn, atol=0.02)
+
+
+def test_a_network_and_a_finding_have_a_panel_each() -> None:
+    style = style_networks(["alexnet", "densenet121"])
+    pooled = [_reliability([5, 2], network=name, finding="micro") for name in style]
+    each = [_reliability([5, 2], network="alexnet", finding=name) for name in ("Mass", "Edema")]
+    each.append(_reliability([0, 0], network="alexnet", finding="Hernia"))
+    table = pd.concat([*pooled, *each])
+    assert [len(dots) for dots in _dots(draw_pooled(table, style=style))] == [2, 2]
+    drawing = draw_each_finding(
+        table, network="alexnet", findings=["Mass", "Edema", "Hernia"], look=style["alexnet"]
+    )
+    assert [len(dots) for dots in _dots(drawing)] == [2, 2]
+    assert drawing.count("no film</text>") == 1
+    assert "nan" not in drawing
+    assert "mathdefault" not in drawing, "powers are not formulas"
+    again = draw_each_finding(
+        table, network="alexnet", findings=["Mass", "Edema", "Hernia"], look=style["alexnet"]
+    )
+    assert drawing == again
 
 
 def _line(drawing: str) -> list[str]:

@@ -9,7 +9,8 @@ from sklearn.metrics import roc_auc_score
 
 from lucency.data.labels import read_labelled
 from lucency.data.scores import read_scores
-from lucency.foreign import SCALES, evaluate_tables, predictions_of
+from lucency.foreign import SCALES, predictions_of, read_tables
+from lucency.judge.evaluate import evaluate
 from lucency.values import FINDINGS
 
 FILMS = 60
@@ -31,16 +32,20 @@ def write(folder: Path, *, findings: tuple[str, ...] = ("Mass", "Edema"), seed: 
 
 
 def judged(folder: Path, scores: str = "scores.csv", **given: object) -> pd.DataFrame:
-    choices = {"val": None, "scale": "probability", "resamples": 20, "seed": 0, **given}
-    return evaluate_tables(folder / scores, labels=folder / "labels.csv", **choices)
+    choices = {"val": None, "scale": "probability", **given}
+    films = read_labelled(folder / "labels.csv")
+    said, thresholds = read_tables(folder / scores, films=films, **choices)
+    fitted = thresholds["threshold"].to_numpy(dtype=np.float64)
+    return evaluate(said, threshold=fitted, resamples=20, seed=0)
 
 
 @pytest.mark.slow
 def test_the_published_aucs_to_every_digit(shared: Path):
     """Facts: judging.md, John Zech's reproduce-chexnet on NIH's 2020 labels."""
-    labels = shared / "nih" / "Data_Entry_2017_v2020.csv"
-    given = {"val": None, "scale": "probability", "resamples": 20, "seed": 0}
-    table = evaluate_tables(shared / "nih" / "zech" / "preds.csv", labels=labels, **given)
+    films = read_labelled(shared / "nih" / "Data_Entry_2017_v2020.csv")
+    file = shared / "nih" / "zech" / "preds.csv"
+    said, _ = read_tables(file, films=films, val=None, scale="probability")
+    table = evaluate(said, threshold=np.full(14, 0.5), resamples=20, seed=0)
     auc = table.loc[table["metric"] == "auc"].set_index("finding")["value"].to_dict()
     published = (
         pd.read_csv(shared / "nih" / "zech" / "aucs.csv").set_index("label")["auc"].to_dict()
@@ -125,3 +130,11 @@ def test_findings_without_a_column_are_left_out_and_other_columns_named(tmp_path
     said = predictions_of(tmp_path / "scores.csv", films=films, scale="probability", part="test")
     assert said.findings == ("Mass",)
     assert said.label.shape == (FILMS, 1)
+
+
+def test_a_misspelt_finding_is_named_and_not_skipped(tmp_path: Path):
+    write(tmp_path)
+    table = pd.read_csv(tmp_path / "scores.csv").rename(columns={"prob_Mass": "prob_Masss"})
+    table.to_csv(tmp_path / "typo.csv", index=False)
+    with pytest.raises(ValueError, match="column 'prob_Masss' is no finding; 'Mass' is"):
+        judged(tmp_path, "typo.csv")

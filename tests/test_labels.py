@@ -133,7 +133,9 @@ def test_what_is_no_label_file_is_one_line_that_names_it(tmp_path: Path, what: s
 
 @pytest.mark.parametrize("name", ["absent.csv", "."])
 def test_no_file_is_said(tmp_path: Path, name: str):
-    with pytest.raises(ValueError, match="no such file; expected a label file") as refusal:
+    with pytest.raises(
+        ValueError, match=r"(no such file|is a folder); expected a label file"
+    ) as refusal:
         read_labels(tmp_path / name)
     assert str(refusal.value).startswith(str(tmp_path / name))
 

@@ -15,10 +15,12 @@ from lucency.judge.intervals import Weights, interval, once, weigh_films
 from lucency.judge.metrics import (
     METRICS,
     macro_auc,
+    measure,
     not_computable,
     precision_recall_points,
     roc_points,
 )
+from lucency.judge.ranked import BLOCK, RANKED, rank_films
 from lucency.judge.reliability import expected_calibration_error
 from lucency.values import FINDINGS
 
@@ -38,6 +40,28 @@ def _specificity(label, decision, sample_weight):
     return oracle.recall_score(label, decision, pos_label=0, sample_weight=sample_weight)
 
 
+def _npv(label, decision, sample_weight):
+    return oracle.precision_score(label, decision, pos_label=0, sample_weight=sample_weight)
+
+
+def _partial_area(label, logit, sample_weight):
+    return oracle.roc_auc_score(label, logit, sample_weight=sample_weight, max_fpr=0.1)
+
+
+def _recall_at_specificity(label, logit, sample_weight):
+    rate, recall, _ = oracle.roc_curve(
+        label, logit, sample_weight=sample_weight, drop_intermediate=False
+    )
+    return recall[1 - rate >= 0.9 - 1e-12].max()
+
+
+def _specificity_at_recall(label, logit, sample_weight):
+    rate, recall, _ = oracle.roc_curve(
+        label, logit, sample_weight=sample_weight, drop_intermediate=False
+    )
+    return (1 - rate)[recall >= 0.9 - 1e-12].max()
+
+
 def _calibration_error(label, probability, sample_weight):
     """Return the definition, film by film; torchmetrics' BinaryCalibrationError is this too."""
     films, positives, said = np.zeros(15), np.zeros(15), np.zeros(15)
@@ -54,10 +78,15 @@ def _calibration_error(label, probability, sample_weight):
 ORACLES = {
     "auc": oracle.roc_auc_score,
     "average_precision": oracle.average_precision_score,
+    "partial_auc": _partial_area,
+    "recall_at_specificity": _recall_at_specificity,
+    "specificity_at_recall": _specificity_at_recall,
     "f1": oracle.f1_score,
     "precision": oracle.precision_score,
     "recall": oracle.recall_score,
     "specificity": _specificity,
+    "npv": _npv,
+    "mcc": oracle.matthews_corrcoef,
     "accuracy": oracle.accuracy_score,
     "balanced_accuracy": oracle.balanced_accuracy_score,
     "bce": _log_loss,
@@ -65,7 +94,7 @@ ORACLES = {
     "ece": _calibration_error,
 }
 NAMES = list(METRICS)
-RANKS = ["auc", "average_precision"]
+RANKS = list(RANKED)
 
 
 def _films(seed, *, films=200, levels=25):
@@ -78,10 +107,13 @@ def _films(seed, *, films=200, levels=25):
     return label, logit.astype(np.float32), generator
 
 
-def _given(name, logit):
+def _said(logit):
     probability = expit(logit.astype(np.float64))
-    table = {"logit": logit, "probability": probability, "decision": probability >= 0.5}
-    return table[METRICS[name].takes]
+    return {"logit": logit, "probability": probability, "decision": probability >= 0.5}
+
+
+def _given(name, logit):
+    return _said(logit)[METRICS[name].takes]
 
 
 def _value(name, label, logit, weights=None):
@@ -107,13 +139,69 @@ def test_equals_scikit_learn_with_and_without_weights(name, seed):
     assert _value(name, label, logit, weigh_films(weight)) == pytest.approx(weighted, abs=1e-9)
 
 
+@pytest.mark.parametrize("name", RANKS)
+@pytest.mark.parametrize("levels", [1, 2, 3, 6, 10_000])
+def test_equals_scikit_learn_with_all_and_with_no_ties(name, levels):
+    for seed in range(10):
+        label, logit, generator = _films(seed, films=60, levels=levels)
+        weight = generator.choice([0.0, 1.0, 2.0], size=60)
+        weight[:4] = 1
+        expected = ORACLES[name](label, logit, sample_weight=weight)
+        found = _value(name, label, logit, weigh_films(weight))
+        assert found == pytest.approx(expected, abs=1e-9), seed
+
+
+@pytest.mark.parametrize("weights", ["once", "drawn"])
+def test_measure_gives_every_metric_as_it_is_alone(weights):
+    label, logit, generator = _films(3)
+    label[5:9] = np.nan
+    times = generator.integers(0, 4, size=(50, 9)).astype(np.float64)
+    owner = generator.integers(0, 50, size=len(label))
+    weights = {"once": once(len(label)), "drawn": Weights(owner=owner, times=times)}[weights]
+    found = measure(label, _said(logit), weights=weights)
+    assert list(found) == NAMES
+    for name in NAMES:
+        alone = METRICS[name].function(label, _given(name, logit), weights=weights)
+        np.testing.assert_array_equal(found[name], alone, err_msg=name)
+
+
+def test_all_metrics_of_ranks_share_one_walk(monkeypatch):
+    label, logit, _ = _films(0)
+    counted = []
+    histogram = Weights.histogram
+
+    def count(weights, *given, **named):
+        counted.append(named)
+        return histogram(weights, *given, **named)
+
+    monkeypatch.setattr(Weights, "histogram", count)
+    rank_films(label, logit, weights=once(len(label)), names=["auc"])
+    walk = len(counted)
+    rank_films(label, logit, weights=once(len(label)), names=RANKED)
+    assert len(counted) == 2 * walk
+
+
+def test_a_walk_holds_no_levels_times_resamples():
+    label, logit, generator = _films(0, films=10_000, levels=10**6)
+    times = generator.integers(0, 3, size=(1_000, 2_400)).astype(np.float64)
+    assert (label == 1).sum() * 600 > 2 * BLOCK
+    peak = []
+    for resamples in (600, 2_400):
+        weights = Weights(owner=np.arange(10_000) % 1_000, times=times[:, :resamples])
+        tracemalloc.start()
+        rank_films(label, logit, weights=weights, names=RANKED)
+        peak.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peak[1] < 1.1 * peak[0]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_columns_of_weights_are_independent_also_over_blocks(name, monkeypatch):
     label, logit, generator = _films(1)
     times = generator.integers(0, 4, size=(50, 9)).astype(np.float64)
     owner = generator.integers(0, 50, size=len(label))
     together = _value(name, label, logit, Weights(owner=owner, times=times))
-    monkeypatch.setattr("lucency.judge.metrics.BLOCK", 150)
+    monkeypatch.setattr("lucency.judge.ranked.BLOCK", 75)
     assert np.array_equal(
         together, _value(name, label, logit, Weights(owner=owner, times=times)), equal_nan=True
     )
@@ -220,12 +308,64 @@ def test_one_class_is_not_computable_and_never_a_warning(name, label, lacking):
     assert note == (f"not computable: 0 {lacking}" if needed else "")
 
 
+@pytest.mark.parametrize("name", RANKS)
+@pytest.mark.parametrize("absent", [0, 1])
+def test_a_resample_without_a_class_has_no_value(name, absent):
+    """As when the patients with the few positive films are not drawn; other columns have one."""
+    label, logit, _ = _films(0)
+    times = np.stack([np.ones(200), label != absent, np.ones(200)], axis=1).astype(np.float64)
+    found = _value(name, label, logit, Weights(owner=np.arange(200), times=times))
+    assert np.isnan(found).tolist() == [False, True, False]
+
+
 def test_precision_of_calling_nothing_positive_is_not_zero():
     label, logit = np.array([0, 1], dtype=np.float32), np.array([-2, -1], dtype=np.float32)
     assert np.isnan(_value("precision", label, logit))
     assert _value("f1", label, logit) == _value("recall", label, logit) == 0
     note = not_computable("precision", label=label, decision=logit > 0)
     assert note == "not computable: 0 films called positive"
+
+
+def test_calling_all_films_alike_has_no_correlation():
+    """Where scikit-learn puts 0, which would say that decisions were drawn by lot."""
+    label, same = np.array([0, 1, 0], dtype=np.float32), np.ones(3, dtype=np.float32)
+    assert oracle.matthews_corrcoef(label, same > 0) == 0
+    for decision, other in ((same > 0, "negative"), (same < 0, "positive")):
+        assert np.isnan(METRICS["mcc"].function(label, decision, weights=once(3)))
+        note = not_computable("mcc", label=label, decision=decision)
+        assert note == f"not computable: 0 films called {other}"
+
+
+def test_a_threshold_that_just_reaches_what_is_asked_for_counts():
+    """Ten positive and ten negative films: nine of either are .9 exactly, eight are too few.
+
+    From the highest score down: p, n, eight p, eight n, p, n. Below the ninth positive film one
+    negative film is called; below the tenth, nine.
+    """
+    label = np.array([*[1, 0], *[1] * 8, *[0] * 8, *[1, 0]], dtype=np.float32)
+    logit = -np.arange(20, dtype=np.float32)
+    assert _value("recall_at_specificity", label, logit) == 0.9
+    assert _value("specificity_at_recall", label, logit) == 0.9
+    one_worse = logit.copy()
+    one_worse[10] = 0.5  # a second negative film among the first
+    assert _value("recall_at_specificity", label, one_worse) == 0.1
+    assert _value("specificity_at_recall", label, one_worse) == 0.8
+    for times in (3, 7, 30, 1000):
+        many = weigh_films(np.full(20, float(times)))
+        assert _value("recall_at_specificity", label, logit, many) == pytest.approx(0.9)
+        assert _value("specificity_at_recall", label, logit, many) == pytest.approx(0.9)
+
+
+def test_one_score_for_all_is_chance_and_finds_nothing():
+    label, same = np.array([0, 1, 1, 0], dtype=np.float32), np.zeros(4, dtype=np.float32)
+    found = {name: _value(name, label, same) for name in RANKS}
+    assert found == {
+        "auc": 0.5,
+        "average_precision": 0.5,
+        "partial_auc": pytest.approx(0.5),
+        "recall_at_specificity": 0,
+        "specificity_at_recall": 0,
+    }
 
 
 def test_a_note_says_exactly_when_the_value_is_nan():

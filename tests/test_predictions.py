@@ -13,11 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import logit
 
-from lucency.predictions import Predictions, load_predictions, save_predictions
+from lucency.predictions import Predictions, load_predictions, no_knots, save_predictions
 from lucency.values import PARTS
 
 TEXT = st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=8)
 FINITE = st.floats(-(2.0**100), 2.0**100, width=32)
+
+KNOT = np.array([[1, -2, -3], [1, 0, -1], [1, 4, -1], [1, 5, 1]], dtype=np.float64)
 
 
 @st.composite
@@ -39,6 +41,7 @@ def prediction_fields(draw: st.DrawFn) -> dict[str, Any]:
         "label": table(st.sampled_from([0, 1, np.nan]), 2),
         "logit": table(FINITE, 2),
         "feature": table(FINITE, depth),
+        "knot": draw(st.sampled_from([no_knots(), KNOT])),
     }
 
 
@@ -88,6 +91,29 @@ def test_probabilities_are_the_inverse_of_logits():
     assert 0 < found.probability[2, 1] < 1e-38
 
 
+def test_a_curve_bends_its_finding_alone():
+    plain, bent = predictions(), predictions(knot=KNOT)
+    assert np.array_equal(bent.calibrated[:, 0], plain.calibrated[:, 0])
+    # Logits 3, 1 and -90 of Edema: level between 0 and 4, and below -2.
+    assert bent.calibrated[:, 1].tolist() == [-1, -1, -3]
+    steep = replace(bent, slope=np.array([1.0, 2.0]), offset=np.array([0.0, 5.0]))
+    assert steep.calibrated[:, 1].tolist() == [3, 3, -1]
+    assert np.array_equal(bent.uncalibrated().calibrated, plain.calibrated)
+    assert bent.of("test").calibrated[:, 1].tolist() == [-1, -3]
+
+
+def test_predictions_of_before_there_were_curves_are_lines(tmp_path: Path):
+    file = tmp_path / "predictions.npz"
+    fields = {field.name: getattr(predictions(), field.name) for field in FIELDS}
+    fields.pop("knot")
+    np.savez(file, **fields)
+    assert load_predictions(file).knot.shape == (0, 3)
+    fields.pop("slope")
+    np.savez(file, **fields)
+    with pytest.raises(KeyError, match="slope"):
+        load_predictions(file)
+
+
 def test_a_part_is_taken_in_step():
     test = predictions().of("test")
     assert test.image.tolist() == ["b", "c"]
@@ -106,6 +132,14 @@ def test_a_part_is_taken_in_step():
         ({"logit": np.full((3, 2), np.nan, dtype=np.float32)}, "logits must be finite"),
         ({"patient": np.array([1])}, r"patient, part, feature: found \[1, 3, 3\]"),
         ({"part": np.array(["val", "test", "exam"])}, "part: found .*exam"),
+        ({"knot": KNOT[:, :2]}, r"finding, logit and curve of knots: found \(4, 2\)"),
+        ({"knot": np.where(KNOT == 5, np.nan, KNOT)}, "knots must be finite"),
+        ({"knot": KNOT + np.array([1, 0, 0])}, r"findings of knots: found \[2"),
+        ({"knot": KNOT - [0.5, 0, 0]}, r"findings of knots: found \[0.5"),
+        ({"knot": KNOT[::-1]}, "curves must rise from knot to knot: found"),
+        ({"knot": KNOT * [1, 1, -1]}, r"must rise from knot to knot: found \[\[ 1.  0.  1.\]"),
+        ({"knot": KNOT * [1, 0, 1]}, "curves must rise"),
+        ({"knot": np.concatenate([KNOT, KNOT - [1, 0, 0]])}, "curves must rise"),
     ],
 )
 def test_what_does_not_fit_is_refused(

@@ -9,6 +9,7 @@ from scipy.special import logit as log_odds
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.frozen import FrozenEstimator
+from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
@@ -68,7 +69,7 @@ def _regression(logit, target, *, intercept):
 
 
 def test_no_method_is_forgotten():
-    assert set(NAMES) == {"none", *FITTED}
+    assert set(NAMES) == {"none", *FITTED, "isotonic"}
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -150,7 +151,8 @@ def test_keeps_order_and_never_harms(method, seed, films, slope, offset, spread)
     assert np.isfinite(said).all()
     assert found.slope[0] >= SMALLEST_SLOPE
     order = np.argsort(logit[:, 0], kind="stable")
-    assert (np.diff(said[order])[np.diff(logit[order, 0]) > 0] > 0).all()
+    rises = np.diff(said[order])[np.diff(logit[order, 0]) > 0]
+    assert (rises >= 0 if method == "isotonic" else rises > 0).all()
     if method == "temperature":
         assert _loss(label[:, 0], said) <= _loss(label[:, 0], logit[:, 0]) + 1e-12
     if method == "platt":
@@ -230,6 +232,96 @@ def test_platt_of_separated_films_is_finite():
     assert said.sum() == pytest.approx(2 * 3 / 4 + 3 / 5, abs=1e-6)
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    films=st.integers(3, 400),
+    slope=st.floats(-1, 3),
+    digits=st.integers(0, 5),
+)
+def test_the_levels_of_isotonic_are_those_of_scikit_learn_on_smoothed_targets(
+    seed, films, slope, digits
+):
+    """Rounded logits are tied; at the mean logit of a block scikit-learn says the block's level."""
+    label, logit = _films(seed, films=films, slope=slope)
+    logit = np.round(logit, digits)
+    knot = recalibrate(label, logit, method="isotonic").knot
+    positives, negatives = label.sum(), (1 - label).sum()
+    target = np.where(label[:, 0] == 1, (positives + 1) / (positives + 2), 1 / (negatives + 2))
+    oracle = IsotonicRegression(out_of_bounds="clip")
+    oracle.fit(logit[:, 0].astype(np.float64), target)
+    np.testing.assert_allclose(expit(knot[:, 2]), oracle.predict(knot[:, 1]), atol=1e-9)
+    levels = np.unique(np.round(oracle.predict(logit[:, 0].astype(np.float64)), 9))
+    assert len(knot) == len(levels)
+
+
+def test_isotonic_of_a_toy_by_hand():
+    """Blocks 0, (1, 2) and 3 of shares 0, 1 / 2 and 1: smoothed 1 / 4, 1 / 2 and 3 / 4."""
+    label = np.array([[0], [1], [0], [1]], dtype=np.float32)
+    logit = np.array([[0], [1], [2], [3]], dtype=np.float32)
+    found = recalibrate(label, logit, method="isotonic")
+    third = np.log(3)
+    np.testing.assert_allclose(found.knot, [[0, 0, -third], [0, 1.5, 0], [0, 3, third]], atol=1e-12)
+    new = np.array([[-9], [0], [0.75], [1.5], [2], [3], [4]], dtype=np.float32)
+    expected = [-third, -third, -third / 2, 0, third / 3, third, third]
+    np.testing.assert_allclose(found.apply(new)[:, 0], expected, atol=1e-12)
+    assert (found.slope.tolist(), found.offset.tolist(), found.note) == ([1], [0], ("",))
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10**6), spread=st.sampled_from([1e-6, 1.0, 1e6]))
+def test_a_curve_turns_no_two_films_round_and_says_of_one_what_it_says_of_many(seed, spread):
+    """Not even films a last digit apart beside its knots."""
+    label, logit = _films(seed, films=80, slope=1 / spread, spread=spread)
+    found = recalibrate(label, logit, method="isotonic")
+    at = found.knot[:, 1]
+    between = np.linspace(at.min() - spread, at.max() + spread, 200)
+    near = [np.nextafter(at, way) for way in (-np.inf, np.inf)]
+    new = np.sort(np.concatenate([at, *near, between]))[:, None]
+    said = found.apply(new)
+    assert (np.diff(said[:, 0]) >= 0).all()
+    assert np.array_equal(said, np.concatenate([found.apply(one[None]) for one in new]))
+
+
+def test_isotonic_bends_where_a_line_cannot():
+    """Truth rises, is level, rises again; on other films the curve's log-loss is near its own."""
+    generator = np.random.default_rng(4)
+    logit = (generator.normal(size=(40_000, 1)) * 3).astype(np.float32)
+    odds = np.where(np.abs(logit) < 3, -2, logit - np.sign(logit) * 3 - 2)
+    label = (generator.random(odds.shape) < expit(odds)).astype(np.float32)
+    known, new = slice(0, 20_000), slice(20_000, None)
+    loss = {
+        name: _loss(label[new, 0], recalibrate(label[known], logit[known], method=name)
+                    .apply(logit[new])[:, 0])
+        for name in ("platt", "isotonic")
+    }  # fmt: skip
+    best = _loss(label[new, 0], odds[new, 0])
+    assert loss["platt"] > best + 0.01
+    assert best < loss["isotonic"] < best + 0.003
+
+
+def test_isotonic_of_a_network_that_says_the_opposite_is_one_level_and_says_so():
+    label = np.array([[1], [1], [0], [0], [0]], dtype=np.float32)
+    logit = np.array([[-2], [-1], [0], [1], [2]], dtype=np.float32)
+    found = recalibrate(label, logit, method="isotonic")
+    assert found.note == (
+        "one level for all films: no higher logits have a higher share in validation",
+    )
+    # Targets 3 / 4 for two positive films, 1 / 5 for three negative ones.
+    assert expit(found.apply(logit)) == pytest.approx((2 * 3 / 4 + 3 / 5) / 5)
+
+
+@pytest.mark.parametrize("value", [0, 1, np.nan])
+def test_isotonic_of_a_finding_that_lacks_a_class_is_platt_s(value):
+    label, logit = _films(0)
+    label, logit = np.hstack([np.full_like(label, value), label]), np.hstack([logit, logit])
+    found, line = (recalibrate(label, logit, method=name) for name in ("isotonic", "platt"))
+    assert np.array_equal(found.apply(logit)[:, 0], line.apply(logit)[:, 0])
+    assert (found.note[0], found.note[1]) == (line.note[0], "")
+    assert "not fitted" in found.note[0]
+    assert set(found.knot[:, 0]) == {1}
+
+
 ONE_CLASS = {
     0: "not fitted: 0 positives in validation",
     1: "not fitted: 0 negatives in validation",
@@ -277,8 +369,12 @@ def test_unstated_labels_other_findings_and_order_do_not_count(method):
     other, noise = _films(5, slope=2)
     both = recalibrate(np.hstack([other, label]), np.hstack([noise, logit]), method=method)
     assert (both.slope[1], both.offset[1]) == (alone.slope[0], alone.offset[0])
+    for found, place in ((unstated, 0), (both, 1)):
+        curve = found.knot[found.knot[:, 0] == place, 1:]
+        assert np.array_equal(curve, alone.knot[:, 1:])
     turned = recalibrate(label[::-1].copy(), logit[::-1].copy(), method=method)
     assert turned.slope == pytest.approx(alone.slope, abs=1e-9)
+    np.testing.assert_allclose(turned.knot, alone.knot, atol=1e-9)
 
 
 def test_none_changes_nothing_but_precision():
@@ -301,9 +397,9 @@ def test_log_loss_of_a_toy_by_hand():
 
 
 def test_an_unknown_method_is_refused():
-    expected = "recalibration 'isotonic' is unknown; expected one of none, temperature, platt"
+    expected = "recalibration 'beta' is unknown; expected one of none, temperature, platt, isotonic"
     with pytest.raises(ValueError, match=expected):
-        recalibrate(*_films(0), method="isotonic")
+        recalibrate(*_films(0), method="beta")
 
 
 @pytest.mark.parametrize("method", NAMES)

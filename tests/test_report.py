@@ -3,7 +3,7 @@
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +13,36 @@ import pandas as pd
 import pytest
 
 from lucency.balance.change import describe_change
-from lucency.judge.compare import compare, conclude, rank
+from lucency.judge.complaints import Complaint, complaint_table
 from lucency.judge.evaluate import evaluate, trivial
 from lucency.judge.metrics import METRICS
+from lucency.judge.per_film import PER_FILM
+from lucency.judge.reliability import brier_parts, reliability_table
 from lucency.plan import Plan
 from lucency.predictions import Predictions
 from lucency.protocol import parse_protocol
-from lucency.show.page import decimal, whole
+from lucency.show.judged import CHOSEN
+from lucency.show.page import chance, decimal, whole
 from lucency.show.pictures import show_preparation
 from lucency.show.report import Experiment, write_report
 from lucency.values import FINDINGS, NO_FINDING, Manifest, Preparation, Prepared, empty_boxes
 
 NETWORKS = ("alexnet", "densenet121", "inception_resnet_v2", "mobilenetv2_100")
 SECTIONS = (
-    "warnings", "comparison", "findings", "curves", "training", "balance", "preparation",
-    "augmentation", "samples", "parts", "protocol", "numbers", "versions",
+    "warnings", "comparison", "findings", "curves", "calibration", "subgroups", "training",
+    "balance", "preparation", "augmentation", "samples", "parts", "protocol", "numbers", "versions",
 )  # fmt: skip
 DASH, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
 FILMS, SIZE = 240, 32
+GROUPS = (
+    "network", "fact", "group", "finding", "films", "patients", "auc", "auc_low", "auc_high",
+    "gap", "gap_low", "gap_high", "calibration_gap", "calibration_low", "calibration_high",
+    "small", "note",
+)  # fmt: skip
+COMPLAINT = Complaint(
+    severity="serious", check="apart", message="2 patients stand in train and test", count=2,
+    examples=("patient 13", "patient 118"), remedy="split by patient",
+)  # fmt: skip
 
 
 class Page(HTMLParser):
@@ -96,9 +108,7 @@ def an_experiment(
     plain = trivial(test[0], prevalence=label[:140].mean(axis=0).astype(np.float64))
     tables = [evaluate(one, threshold=threshold, resamples=25, seed=0) for one in test]
     tables.append(evaluate(plain, threshold=np.full(len(findings), 0.5), resamples=25, seed=0))
-    metrics = pd.concat(tables, ignore_index=True)
-    comparison = compare(test, resamples=25, seed=0)
-    ranking = rank(metrics, comparison)
+    ranking = a_ranking(networks)
     plan = Plan(
         row=np.r_[np.arange(FILMS), np.arange(30)],
         copy=np.r_[np.zeros(FILMS, np.int64), np.ones(30, np.int64)],
@@ -141,16 +151,51 @@ def an_experiment(
             [(n, f, 0.3) for n in networks for f in findings],
             columns=["network", "finding", "threshold"],
         ),
-        metrics=metrics,
-        comparison=comparison,
+        metrics=pd.concat(tables, ignore_index=True),
+        comparison=a_comparison(networks, findings),
         ranking=ranking,
-        conclusion=conclude(ranking),
-        warnings=pd.DataFrame({
-            "severity": ["serious", "note"],
-            "message": ["few positives in the test part: Hernia", "random initialisation"],
-            "count": [3, 4],
-        }),
+        conclusion="These films cannot tell which is best.",
+        reliability=pd.concat([reliability_table(one, resamples=25, seed=0) for one in test]),
+        brier=pd.concat([brier_parts(one) for one in test]),
+        subgroups=some_groups(ranking["network"].iloc[0]),
+        worst_group="It does worst in the group view = AP.",
+        complaints=complaint_table([COMPLAINT]),
+        checks=17,
     )  # fmt: skip
+
+
+def a_comparison(networks: tuple[str, ...], findings: tuple[str, ...]) -> pd.DataFrame:
+    """Invent the paired tests: the first pair is told apart, the others are not."""
+    rows = [
+        (*pair, finding, "auc", 0.0625, -0.03125, 0.15625, p := 0.0001 + number, 3 * p, "", "")
+        for number, pair in enumerate(combinations(networks, 2))
+        for finding in (*findings, "macro", "over findings")
+    ]
+    names = ["network", "other", "finding", "metric", "difference", "low", "high", "p", "p_holm"]
+    table = pd.DataFrame(rows, columns=[*names, "test", "note"])
+    table[["p", "p_holm"]] = table[["p", "p_holm"]].clip(upper=0.625)
+    return table
+
+
+def a_ranking(networks: tuple[str, ...]) -> pd.DataFrame:
+    """Invent an order: the last is highest, the one before it shares its rank."""
+    order = networks[::-1]
+    rank = [1, 1, *range(3, len(order) + 1)][: len(order)]
+    table = pd.DataFrame({"rank": rank, "network": order, "value": 0.75, "low": 0.7, "high": 0.8})
+    return table.assign(tied_with_best=table["rank"] == 1)
+
+
+def some_groups(network: str) -> pd.DataFrame:
+    """Invent three groups of view, of which one is small, and a fact that is not known."""
+    numbers = (0.75, 0.7, 0.8, -0.05, -0.09, -0.01, 0.0025, -0.01, 0.02)
+    rows = [
+        (network, "view", "AP", "macro", 1200, 300, *numbers, False, "mean over 2 of 2 findings"),
+        (network, "view", "AP", "Mass", 1200, 300, *numbers, False, "not shown"),
+        (network, "view", "PA", "macro", 2000, 400, *numbers, False, ""),
+        (network, "view", "LL", "macro", 7, 6, *numbers, True, "mean over 1 of 2 findings"),
+        (network, "sex", "", "macro", 0, 0, *[np.nan] * 9, True, "skipped: no column 'sex'"),
+    ]
+    return pd.DataFrame(rows, columns=list(GROUPS))
 
 
 def _predicted(network: str, manifest: Manifest, part: np.ndarray, skill: float) -> Predictions:
@@ -181,20 +226,20 @@ def _history(random: np.random.Generator) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def experiment() -> Experiment:
-    return an_experiment()
+    return an_experiment(findings=FINDINGS[:3])
 
 
 @pytest.fixture(scope="module")
 def text(experiment: Experiment, tmp_path_factory: pytest.TempPathFactory) -> str:
-    return _written(experiment, tmp_path_factory.mktemp("page"))
+    return written(experiment, tmp_path_factory.mktemp("page"))
 
 
-def _written(experiment: Experiment, folder: Path) -> str:
+def written(experiment: Experiment, folder: Path) -> str:
     write_report(experiment, file=folder / "report.html")
     return (folder / "report.html").read_text(encoding="utf-8")
 
 
-def _small(**choices: Any) -> Experiment:
+def small_experiment(**choices: Any) -> Experiment:
     return an_experiment(findings=FINDINGS[:2], networks=NETWORKS[:2], **choices)
 
 
@@ -218,7 +263,7 @@ def test_headings_are_in_order_and_pictures_described(text: str) -> None:
     assert len(pictures) > 6
     assert all(picture["alt"] for picture in pictures)
     drawings = [attributes for tag, attributes in page.tags if tag == "svg"]
-    assert len(drawings) == 7
+    assert len(drawings) == 9
     assert all(drawing["role"] == "img" for drawing in drawings)
     assert all(part.lstrip().startswith("<title>") for part in re.split("<svg [^>]*>", text)[1:])
 
@@ -239,38 +284,84 @@ def test_the_page_asks_for_nothing_from_elsewhere(text: str) -> None:
 def test_every_number_of_the_comparison_is_the_metrics_own(
     text: str, experiment: Experiment
 ) -> None:
-    rows = Page(text).tables[0]
+    others = [name for name in METRICS if name not in CHOSEN]
+    assert set(CHOSEN) < set(METRICS)
     table = experiment.metrics.set_index(["network", "finding", "metric"])
-    average, seen = "", 0
-    for name, *cells in rows[1:]:
-        if not cells:
-            average = name.partition(":")[0].lower()
-            continue
-        network = next(n for n in (*NETWORKS, "trivial") if name.startswith(n))
-        for metric, cell in zip(METRICS, cells, strict=True):
-            row = table.loc[(network, average, metric)]
-            if np.isnan(row["value"]):
-                assert cell == DASH
-            else:
-                numbers = [f"{row[column]:.3f}" for column in ("value", "low", "high")]
-                assert cell == numbers[0] + numbers[1] + DASH + numbers[2]
-            seen += 1
+    seen = 0
+    for rows, metrics in zip(Page(text).tables, (list(CHOSEN), others), strict=False):
+        average = ""
+        for name, *cells in rows[1:]:
+            if not cells:
+                average = name.partition(":")[0].lower()
+                continue
+            network = next(n for n in (*NETWORKS, "trivial") if name.startswith(n))
+            for metric, cell in zip(metrics, cells[1:], strict=True):
+                assert cell == _cell(table.loc[(network, average, metric)])
+                seen += 1
     assert seen == 2 * (len(NETWORKS) + 1) * len(METRICS)
 
 
-def test_best_and_tied_are_marked_as_the_ranking_says(text: str, experiment: Experiment) -> None:
-    names = [row[0] for row in Page(text).tables[0][2 : 2 + len(NETWORKS)]]
-    marks = {True: ", tied with best", False: ""}
-    ranking = experiment.ranking
-    expected = [
-        f"{network}{rank}" + (", best" if rank == 1 else marks[bool(tied)])
-        for rank, network, tied in zip(
-            ranking["rank"], ranking["network"], ranking["tied_with_best"], strict=True
-        )
-    ]
-    assert names == expected
-    assert any("tied" in name for name in names)
-    assert not all("tied" in name or "best" in name for name in names)
+def _cell(row: pd.Series) -> str:
+    """Return a score as the page prints it, its interval behind it."""
+    value, low, high = np.array([row["value"], row["low"], row["high"]], dtype=np.float64)
+    if np.isnan(value):
+        return DASH
+    return f"{decimal(value)}{decimal(low)}{DASH if low >= 0 else ' to '}{decimal(high)}"
+
+
+def test_metrics_of_whole_films_have_a_table_of_their_own(
+    text: str, experiment: Experiment
+) -> None:
+    rows = Page(text).tables[2]
+    table = experiment.metrics.set_index(["network", "finding", "metric"])
+    assert [row[0] for row in rows[1:]] == [*NETWORKS[::-1], "trivial"]
+    for network, *cells in rows[1:]:
+        assert cells == [_cell(table.loc[(network, "per film", name)]) for name in PER_FILM]
+
+
+def test_ranks_are_shared_as_the_ranking_says(text: str) -> None:
+    rows = Page(text).tables[0][2 : 2 + len(NETWORKS)]
+    assert [row[1] for row in rows] == ["1=", "1=", "3", "4"]
+    marks = ["highest", "tied with best", "", ""]
+    assert [row[0] for row in rows] == [n + m for n, m in zip(NETWORKS[::-1], marks, strict=True)]
+
+
+def test_pairs_stand_with_their_tests_and_bold_where_holm_says_so(text: str) -> None:
+    table = next(table for table in Page(text).tables if "p (Holm)" in table[0])
+    assert len(table) == 1 + 6
+    first = f"0.062{MINUS}0.031 to 0.156"
+    assert table[1][1:] == [first, "< 0.001", "< 0.001", "< 0.001", "< 0.001"]
+    assert table[2][1:] == [first, "0.625", "0.625", "0.625", "0.625"]
+    shown = text[text.index('id="comparison"') : text.index('id="findings"')]
+    assert shown.count('class="number clear"') == 3 + 3
+
+
+def test_the_leak_doctor_says_what_it_found(text: str) -> None:
+    found = "".join(Page(text).words)
+    for words in (COMPLAINT.message, "patient 13, patient 118", "Split by patient.", "serious"):
+        assert words in found
+
+
+def test_calibration_shows_the_parts_of_the_brier_score(text: str, experiment: Experiment) -> None:
+    rows = next(table for table in Page(text).tables if table[0][1:3] == ["Brier", "Reliability"])
+    table = experiment.brier.set_index(["network", "finding"])
+    assert [row[0] for row in rows[1:]] == list(NETWORKS[::-1])
+    for network, *cells in rows[1:]:
+        parts = ("brier", "reliability", "resolution", "uncertainty", "within")
+        assert cells == [decimal(table.loc[(network, "macro"), part], 4) for part in parts]
+
+
+def test_groups_stand_by_fact_and_the_small_are_marked(text: str) -> None:
+    tables = [table for table in Page(text).tables if table[0][0] == "Group"]
+    assert [row[0] for row in tables[0][1:]] == ["AP", "PA", "LLsmall"]
+    assert len(tables) == 1
+    gap = f"{MINUS}0.050{MINUS}0.090 to {MINUS}0.010"
+    level = f"0.0025{MINUS}0.0100 to 0.0200"
+    assert tables[0][1][1:] == ["1,200", "300", f"0.7500.700{DASH}0.800", gap, level]
+    shown = text[text.index('id="subgroups"') : text.index('id="training"')]
+    assert shown.count("number clear") == 2, "a small group is never bold"
+    assert "By sex: skipped: no column &#39;sex&#39;." in shown
+    assert shown.index("It does worst in the group") < shown.index("<table")
 
 
 def test_parts_are_counted_from_the_plan(text: str) -> None:
@@ -281,10 +372,11 @@ def test_parts_are_counted_from_the_plan(text: str) -> None:
 
 
 def test_a_leaking_split_marks_every_score(tmp_path: Path) -> None:
-    text = _written(_small(split={"method": "image"}), tmp_path)
-    scores = [c for c in re.findall("<figcaption>.*?</figcaption>", text, re.DOTALL)
-              if re.search("Scores|AUC|ROC|Precision|Mean over|chip", c)]  # fmt: skip
-    assert len(scores) == 12
+    text = written(small_experiment(split={"method": "image"}), tmp_path)
+    judged = "Scores|AUC|ROC|Precision|Mean over|etrics|Reliability|Brier|By view|chip"
+    captions = re.findall("<figcaption>.*?</figcaption>", text, re.DOTALL)
+    scores = [caption for caption in captions if re.search(judged, caption)]
+    assert len(scores) == 23
     assert all("leaking split" in caption for caption in scores)
     assert re.search(r'class="conclusion">.*leaking split', text)
 
@@ -294,16 +386,15 @@ def test_an_honest_split_is_not_marked(text: str) -> None:
 
 
 def test_what_is_not_computable_is_a_dash_with_its_reason(tmp_path: Path) -> None:
-    small = _small()
+    small = small_experiment()
     metrics = small.metrics.copy()
     lost = (metrics["finding"] == FINDINGS[1]) & (metrics["metric"] == "auc")
     metrics.loc[lost, ["value", "low", "high"]] = np.nan
     metrics.loc[lost, "note"] = "not computable: 0 positives"
-    warned = small.warnings.assign(count=[np.nan, 2])
     several = [
         replace(one, label=one.label * np.array([1, 0], np.float32)) for one in small.predictions
     ]
-    text = _written(replace(small, metrics=metrics, warnings=warned, predictions=several), tmp_path)
+    text = written(replace(small, metrics=metrics, predictions=several), tmp_path)
     assert text.count("not computable</text>") == 2, "one panel each of ROC and precision-recall"
     assert text.count('title="not computable: 0 positives">' + DASH + "</td>") == 6
     assert "nan" not in re.sub('"[^"]*"', "", text).lower().split()
@@ -317,7 +408,7 @@ def test_hostile_names_are_shown_not_run(tmp_path: Path) -> None:
     one = small.predictions[0]
     predictions = [replace(one, image=np.array([f"<b>{name}" for name in one.image]))]
     prepared = replace(small.prepared, manifest=manifest)
-    text = _written(
+    text = written(
         replace(small, manifest=manifest, prepared=prepared, predictions=predictions), tmp_path
     )
     tags = Page(text).tags
@@ -334,13 +425,14 @@ def test_the_same_experiment_gives_the_same_bytes(tmp_path: Path) -> None:
         an_experiment(findings=FINDINGS[:1], networks=NETWORKS[:1], folder=tmp_path)
         for _ in range(2)
     )
-    assert _written(once, tmp_path) == _written(again, tmp_path)
+    assert written(once, tmp_path) == written(again, tmp_path)
 
 
+@pytest.mark.slow
 def test_one_network_fifteen_findings_and_no_augmentation_make_a_page(tmp_path: Path) -> None:
     findings = (*FINDINGS, NO_FINDING)
     alone = replace(an_experiment(findings=findings, networks=NETWORKS[:1]), augmented=[])
-    text = _written(alone, tmp_path)
+    text = written(alone, tmp_path)
     assert "there is no pair to compare" in text
     assert "No film was augmented." in text
     assert all(f">{finding}</th>" in text for finding in findings)
@@ -350,23 +442,29 @@ def test_films_before_preparation_are_read_from_disk(tmp_path: Path) -> None:
     for number in range(5):
         shade = np.tile(np.arange(0, 200, dtype=np.uint8), (100, 1)) + np.uint8(number)
         cv2.imwrite(str(tmp_path / f"{number}.png"), shade)
-    strips = show_preparation(_small(folder=tmp_path).prepared, films=3, seed=0)
+    strips = show_preparation(small_experiment(folder=tmp_path).prepared, films=3, seed=0)
     assert [len(strip) for strip in strips] == [3, 3, 3]
     assert all(strip[0].caption.endswith("200 x 100 px") for strip in strips)
-    assert show_preparation(_small().prepared, films=3, seed=0) == []
+    assert show_preparation(small_experiment().prepared, films=3, seed=0) == []
 
 
 def test_a_table_of_other_networks_is_refused(experiment: Experiment) -> None:
-    with pytest.raises(ValueError, match=r"ranking: found densenet121.*expected alexnet"):
+    with pytest.raises(ValueError, match=r"ranking: found mobilenetv2_100; expected alexnet"):
         replace(experiment, ranking=experiment.ranking.iloc[:1])
+    for name in ("reliability", "brier", "thresholds", "networks"):
+        table = getattr(experiment, name)
+        with pytest.raises(ValueError, match=rf"{name}: found alexnet; expected alexnet, dense"):
+            replace(experiment, **{name: table.loc[table["network"] == "alexnet"]})
 
 
 def test_a_repeated_score_is_refused(tmp_path: Path, experiment: Experiment) -> None:
     twice = pd.concat([experiment.metrics, experiment.metrics.head(2)])
     with pytest.raises(ValueError, match="2 rows repeat another's network, finding, metric"):
-        _written(replace(experiment, metrics=twice), tmp_path)
+        written(replace(experiment, metrics=twice), tmp_path)
 
 
 def test_numbers_are_printed_alike() -> None:
     assert [decimal(x) for x in (0.12345, -0.5, float("nan"))] == ["0.123", MINUS + "0.500", DASH]
+    p = (0.0009, 0.001, 0.25, float("nan"))
+    assert [chance(x) for x in p] == ["< 0.001", "0.001", "0.250", DASH]
     assert [whole(x) for x in (112120, 0, float("nan"))] == ["112,120", "0", DASH]

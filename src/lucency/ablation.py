@@ -13,9 +13,10 @@ import numpy as np
 import pandas as pd
 
 from lucency import run as stages
+from lucency.checkup import check_run, load_complaints, save_complaints
 from lucency.choices import THUMBNAIL
 from lucency.judge.ablate import ablate, conclude_ablation
-from lucency.judge.leaks import overlap, warnings_for
+from lucency.judge.claims import no_scores
 from lucency.predictions import Predictions
 from lucency.progress import say
 from lucency.protocol import BASE
@@ -83,7 +84,7 @@ def comparison(run: Run) -> pd.DataFrame:
     def write(folder: Path) -> None:
         say(f"Comparing {len(several) - 1} variants with the base")
         draws = {"resamples": judging.resamples, "seed": judging.seed}
-        table = ablate(several, threshold=judging.threshold, **draws)
+        table = ablate(several, threshold=judging.threshold, recall=judging.recall, **draws)
         table.to_csv(folder / "ablation.csv", index=False)
         _costs(run).to_csv(folder / "costs.csv", index=False)
         (folder / "conclusion.txt").write_text(conclude_ablation(table) + "\n")
@@ -92,19 +93,44 @@ def comparison(run: Run) -> pd.DataFrame:
     return read_table(folder / "ablation.csv", text=TEXT)
 
 
+@cache
+def complaints(run: Run) -> pd.DataFrame:
+    """Return what the leak doctor finds in the base at its first seed, as a table."""
+    member, said = next(iter(members(run).values())), predictions(run)[BASE]
+    inputs = {
+        "plan": fingerprint_of(member.out / "plan"),
+        "predictions": [fingerprint_of(member.out / "predictions" / name) for name in said],
+    }
+
+    def write(folder: Path) -> None:
+        say("Looking for leaks")
+        table = read_table(run.source / "manifest" / "missing.csv", text=("image",))
+        found = check_run(
+            run.protocol,
+            prepared=stages.prepared(member),
+            plan=stages.plan(member),
+            missing=table["image"].tolist(),
+            predictions=[several[0] for several in said.values()],
+            scores=no_scores(),
+        )
+        save_complaints(found, folder)
+
+    return load_complaints(produce(run.out / "check", inputs=inputs, write=write))
+
+
 def report(run: Run) -> Path:
     """Return the page that shows it all."""
     from lucency.show.ablation import write_ablation
 
-    table, evaluation = comparison(run), run.out / "evaluation"
-    inputs = {"evaluation": fingerprint_of(evaluation)}
+    table, found, evaluation = comparison(run), complaints(run), run.out / "evaluation"
+    inputs = {name: fingerprint_of(run.out / name) for name in ("evaluation", "check")}
 
     def write(folder: Path) -> None:
         say("Writing the report")
         write_ablation(
             run.protocol,
             seen=_seen(run),
-            warnings=_warnings(run, table),
+            complaints=found,
             table=table,
             costs=read_table(evaluation / "costs.csv", text=TEXT),
             conclusion=(evaluation / "conclusion.txt").read_text().strip(),
@@ -132,21 +158,6 @@ def _seen(run: Run) -> str:
     patients = len(np.unique(test.patient))
     return (
         f"{films.origin}. {len(films):,} were used, {len(test):,} of {patients:,} patients to test"
-    )
-
-
-def _warnings(run: Run, table: pd.DataFrame) -> pd.DataFrame:
-    films = stages.prepared(run)
-    part, image = stages.parts(run), films.manifest.image
-    return warnings_for(
-        run.protocol,
-        overlap=overlap(image, patient=films.manifest.patient, part=part),
-        test=next(iter(predictions(run)[BASE].values()))[0].of("test"),
-        metrics=table.loc[table["variant"] == BASE],
-        rejected=films.rejected,
-        missing=read_table(run.source / "manifest" / "missing.csv", text=("image",))[
-            "image"
-        ].tolist(),
     )
 
 
@@ -184,5 +195,6 @@ STAGES: dict[str, Callable[[Run], object]] = {
     "train": classifiers,
     "predict": predictions,
     "evaluate": comparison,
+    "check": complaints,
     "report": report,
 }

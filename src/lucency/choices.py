@@ -18,6 +18,15 @@ class Choices(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, choices: Any) -> Any:
+        for key, value in choices.items() if isinstance(choices, dict) else ():
+            field = cls.model_fields.get(key)
+            if isinstance(value, bool) and field and field.annotation in (int, float):
+                raise ValueError(f"{key} is {str(value).lower()}, expected a number")
+        return choices
+
 
 class Source(Choices):
     """Where films and labels come from."""
@@ -26,6 +35,7 @@ class Source(Choices):
     root: str = ""
     labels: str = ""
     allow_missing: bool = False
+    exclude: str = ""
     image_column: str = "image"
     patient_column: str = "patient"
     films: int = Field(default=2000, ge=20)
@@ -70,12 +80,14 @@ class Copy(Choices):
 class Network(Choices):
     """One network to compare: any name of `lucency.learn.zoo`, its weights, what it changes.
 
-    `size` is the side it sees, reduced from the prepared films; 0 is their own.
+    `size` is the side it sees, reduced from the prepared films; 0 is their own. `seen` says what
+    of the films that are judged its weights have been shown before; empty is not said.
     """
 
     name: str
     weights: str = "random"
     provenance: str = ""
+    seen: Literal["", "none", "images", "labels"] = ""
     match: Literal["name", "order"] = "name"
     size: int = Field(default=0, ge=0, le=2048)
     training: dict[str, Any] = Field(default_factory=dict)
@@ -162,12 +174,24 @@ class Training(Choices):
 
 
 class Judging(Choices):
-    """How networks are judged; recalibration and threshold are fitted on validation films."""
+    """How networks are judged; recalibration and threshold are fitted on validation films.
+
+    `recall` is the least that the threshold "recall" must reach there.
+    """
 
     resamples: int = Field(default=1000, ge=20)
-    recalibration: Literal["none", "temperature", "platt"] = "platt"
-    threshold: Literal["f1", "youden"] = "f1"
+    recalibration: Literal["none", "temperature", "platt", "isotonic"] = "platt"
+    threshold: Literal["f1", "youden", "recall"] = "f1"
+    recall: float = Field(default=0.9, gt=0, le=1)
     seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _recall_means_something(self) -> Judging:
+        if self.threshold != "recall" and self.recall != type(self).model_fields["recall"].default:
+            raise ValueError(
+                f"recall means nothing to threshold {self.threshold!r}; it belongs to 'recall'"
+            )
+        return self
 
 
 class Variant(Choices):

@@ -12,38 +12,40 @@ import pandas as pd
 from jaxtyping import Int64
 
 from lucency.balance.change import describe_change
-from lucency.judge.leaks import overlap, warnings_for
+from lucency.checkup import CHECKS, load_complaints
+from lucency.judge.subgroups import worst_group
 from lucency.judge.verdict import Verdict
 from lucency.plan import Plan
 from lucency.predictions import Predictions
 from lucency.protocol import Protocol
 from lucency.show.report import Experiment
-from lucency.values import Prepared, load_manifest, read_table
+from lucency.values import Manifest, Prepared
+from lucency.workspace import Run
 
 GALLERY_FILMS, GALLERY_VERSIONS = 4, 3
 GALLERY_SEED = 0
 
 
 def gather(
-    folder: Path,
+    run: Run,
     *,
-    protocol: Protocol,
+    manifest: Manifest,
     trained: Int64[np.ndarray, " t"],
     prepared: Prepared,
     plan: Plan,
     predictions: Sequence[Predictions],
     verdict: Verdict,
 ) -> Experiment:
-    """Return all that the report of the run in `folder` shows.
+    """Return all that the report of a run shows.
 
     `trained` are the training films before balancing (all films, where it comes before the split).
     """
+    protocol, folder = run.protocol, run.out
     films, shown = prepared.manifest, plan.take(plan.part == "train")
-    missing = read_table(folder / "manifest" / "missing.csv", text=("image",))
     names = [choice.name for choice in protocol.network]
     return Experiment(
         protocol=protocol,
-        manifest=load_manifest(folder / "manifest"),
+        manifest=manifest,
         prepared=prepared,
         plan=plan,
         change=describe_change(films.label[trained], plan=shown, findings=films.findings),
@@ -55,15 +57,13 @@ def gather(
         metrics=verdict.metrics,
         comparison=verdict.comparison,
         ranking=verdict.ranking,
+        reliability=verdict.reliability,
+        brier=verdict.brier,
+        subgroups=verdict.subgroups,
+        worst_group=worst_group(verdict.subgroups),
         conclusion=verdict.conclusion,
-        warnings=warnings_for(
-            protocol,
-            overlap=overlap(films.image[plan.row], patient=films.patient[plan.row], part=plan.part),
-            test=predictions[0].of("test"),
-            metrics=verdict.metrics,
-            rejected=prepared.rejected,
-            missing=missing["image"].tolist(),
-        ),
+        complaints=load_complaints(folder / "check"),
+        checks=CHECKS,
     )
 
 

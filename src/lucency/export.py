@@ -56,7 +56,7 @@ def write_balanced(run: Run, *, out: Path) -> Path:
         )
     inputs = {
         "plan": fingerprint_of(run.out / "plan"),
-        "prepared": fingerprint_of(run.shared / "prepared"),
+        "prepared": fingerprint_of(run.cache / "prepared"),
     }
 
     def write(folder: Path) -> None:

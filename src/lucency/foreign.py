@@ -5,67 +5,120 @@ Letters in shapes: n films, k findings.
 
 from __future__ import annotations
 
+from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float64
-from scipy.special import logit
+from jaxtyping import Float32, Float64, Int64
+from scipy.special import expit, logit
 
 from lucency.choices import Judging
 from lucency.data.labels import read_labelled
 from lucency.data.scores import Scores, read_scores
+from lucency.hearing import write_hearing
 from lucency.judge.calibrate import FALLBACK, threshold_table
+from lucency.judge.claims import Claim
 from lucency.judge.evaluate import evaluate
 from lucency.predictions import Predictions
 from lucency.progress import say
 from lucency.values import Manifest
 
+Rows = Int64[np.ndarray, " n"]
+UNKNOWN_SPLIT = "unknown: predictions of a table"
+ALIKE = 0.8  # how like a finding a column must be called to be meant as one
 CERTAIN = 1e-12  # how near to 0 and 1 a probability is kept, so that its logit is finite
 
 
 def judge_table(
     test: Path, *, labels: Path, val: Path | None, scale: str, out: Path | None
 ) -> dict[str, object]:
-    """Return what the predictions are worth, by finding; the table goes to metrics.csv in `out`."""
+    """Return what the predictions are worth, by finding; table and page go to `out`."""
     draws = {"resamples": Judging().resamples, "seed": Judging().seed}
-    table = evaluate_tables(test, labels=labels, val=val, scale=scale, **draws)
+    films = read_labelled(labels)
+    said, thresholds = read_tables(test, films=films, val=val, scale=scale)
+    fitted = thresholds["threshold"].to_numpy(dtype=np.float64)
+    table = evaluate(said, threshold=fitted, **draws)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         table.to_csv(out / "metrics.csv", index=False)
-    answer: dict[str, object] = {"network": str(table["network"].iloc[0])}
+        write_hearing([said], metrics=table, thresholds=thresholds, films=films, out=out)
+    answer: dict[str, object] = {"network": said.network}
     for finding in dict.fromkeys(table["finding"]):
         rows = table.loc[table["finding"] == finding]
         counts = {name: int(rows[name].iloc[0]) for name in ("films", "positives", "patients")}
         bounds = rows.set_index("metric")[["value", "low", "high"]].astype(object)
         scores = bounds.where(bounds.notna(), None).to_dict(orient="index")
         answer[str(finding)] = {**counts, **scores}
-    return answer
+    return answer if out is None else {**answer, "report": str(out / "report.html")}
 
 
-def evaluate_tables(
-    test: Path, *, labels: Path, val: Path | None, scale: str, resamples: int, seed: int
-) -> pd.DataFrame:
-    """Return every metric of the predictions in the table `test`, with intervals over patients.
+def read_tables(
+    test: Path, *, films: Manifest, val: Path | None, scale: str
+) -> tuple[Predictions, pd.DataFrame]:
+    """Return the predictions of the table `test` and their thresholds, as `threshold_table` does.
 
-    `scale` is a key of SCALES and says what the table holds. Thresholds are fitted to the table
-    `val`, which holds other patients' films; without it they are .5, and every metric that needs
-    one says so in its note. Raises ValueError when films are not labelled, or are in both tables.
+    `scale` is a key of SCALES and says what the tables hold. Thresholds are fitted to the table
+    `val`, which holds other patients' films; without it they are .5. Raises ValueError when films
+    are not labelled, or are in both tables.
     """
-    if scale not in SCALES:
-        raise ValueError(f"scale {scale!r} is unknown; expected {' or '.join(SCALES)}")
-    films = read_labelled(labels)
     said = predictions_of(test, films=films, scale=scale, part="test")
     if val is None:
-        fitted = np.full(len(said.findings), FALLBACK)
         say(f"No validation predictions (--val): thresholds are {FALLBACK} for every finding")
-    else:
-        fitted = _fit(val, said, films=films, scale=scale)
-    return evaluate(said, threshold=fitted, resamples=resamples, seed=seed)
+        return said, standard_thresholds(said)
+    return said, _fit(val, said, films=films, scale=scale)
+
+
+def standard_thresholds(said: Predictions) -> pd.DataFrame:
+    """Return thresholds of .5, as `threshold_table` returns those that were fitted."""
+    return pd.DataFrame(
+        {
+            "network": said.network,
+            "split": said.split,
+            "finding": said.findings,
+            "threshold": FALLBACK,
+            "positives": 0,
+            "note": f"not fitted: {FALLBACK} for every finding",
+        }
+    )
 
 
 def predictions_of(file: Path, *, films: Manifest, scale: str, part: str) -> Predictions:
     """Return the predictions of a table, joined by image name to the labels of `films`."""
+    _check_scale(scale)
+    scores, row, label = _joined(file, films)
+    return Predictions(
+        network=file.name.partition(".")[0],
+        split=UNKNOWN_SPLIT,
+        findings=scores.findings,
+        image=scores.image,
+        patient=films.patient[row],
+        part=np.full(len(row), part),
+        label=label,
+        logit=SCALES[scale](scores, file),
+        feature=np.empty((len(row), 0), dtype=np.float32),
+    )
+
+
+def claim_of_table(file: Path, *, labels: Path, scale: str) -> Claim:
+    """Return what a table says of its films, numbers as they are: nothing is refused for them."""
+    _check_scale(scale)
+    films = read_labelled(labels)
+    scores, row, label = _joined(file, films)
+    return Claim(
+        network=file.name.partition(".")[0],
+        findings=scores.findings,
+        image=scores.image,
+        patient=films.patient[row],
+        part=np.full(len(row), "test"),
+        label=label,
+        probability=expit(scores.score) if scale == "logit" else scores.score,
+    )
+
+
+def _joined(file: Path, films: Manifest) -> tuple[Scores, Rows, Float32[np.ndarray, "n k"]]:
+    """Return the scores of a table, the row of `films` of each, and its labels."""
     scores = read_scores(file, findings=films.findings)
     row = pd.Index(films.image).get_indexer(pd.Index(scores.image))
     if (row < 0).any():
@@ -75,23 +128,22 @@ def predictions_of(file: Path, *, films: Manifest, scale: str, part: str) -> Pre
             "label file"
         )
     absent = [name for name in films.findings if name not in scores.findings]
+    for name in scores.left_out:
+        meant = get_close_matches(name.rpartition("_")[2], absent, n=1, cutoff=ALIKE)
+        if meant:
+            raise ValueError(f"{file}: column {name!r} is no finding; {meant[0]!r} is: rename it")
     if absent:
         say(f"{file}: no column for {', '.join(absent)}")
     column = [films.findings.index(name) for name in scores.findings]
-    return Predictions(
-        network=file.name.partition(".")[0],
-        split="unknown: predictions of a table",
-        findings=scores.findings,
-        image=scores.image,
-        patient=films.patient[row],
-        part=np.full(len(row), part),
-        label=films.label[row][:, column],
-        logit=SCALES[scale](scores, file),
-        feature=np.empty((len(row), 0), dtype=np.float32),
-    )
+    return scores, row, films.label[row][:, column]
 
 
-def _fit(val: Path, test: Predictions, *, films: Manifest, scale: str) -> Float64[np.ndarray, " k"]:
+def _check_scale(scale: str) -> None:
+    if scale not in SCALES:
+        raise ValueError(f"scale {scale!r} is unknown; expected {' or '.join(SCALES)}")
+
+
+def _fit(val: Path, test: Predictions, *, films: Manifest, scale: str) -> pd.DataFrame:
     said = predictions_of(val, films=films, scale=scale, part="val")
     both = set(said.patient.tolist()) & set(test.patient.tolist())
     if both:
@@ -103,7 +155,7 @@ def _fit(val: Path, test: Predictions, *, films: Manifest, scale: str) -> Float6
         raise ValueError(
             f"{val} has columns for {', '.join(said.findings)}; expected those of the test table"
         )
-    return threshold_table(said, method="f1")["threshold"].to_numpy(dtype=np.float64)
+    return threshold_table(replace(said, network=test.network), method="f1")
 
 
 def _from_probability(scores: Scores, file: Path) -> Float64[np.ndarray, "n k"]:

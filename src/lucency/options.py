@@ -27,6 +27,10 @@ Films = Annotated[
 LabelFile = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Of a table: the films' label file.")
 ]
+NameList = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="The image names of this part, one a line.")
+]
+Scale = Annotated[str, typer.Option(help="What a table holds: probability or logit.")]
 Validation = Annotated[
     Path | None, typer.Option(metavar="TABLE.csv", help="Other films, to fit thresholds on.")
 ]
@@ -36,8 +40,38 @@ Written = Annotated[
 ]
 
 
+def check_place(file: Path) -> None:
+    """Raise ValueError unless a file may be written there: said before the work, not after."""
+    if file.is_dir() or not file.absolute().parent.is_dir():
+        found = "is a folder" if file.is_dir() else "has no folder to lie in"
+        raise ValueError(f"{file} {found}: expected the name of a file to write")
+
+
+def check_folder(folder: Path) -> None:
+    """Raise ValueError unless tables may be written there: no file, and no run's folder."""
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file: expected a folder to write tables to")
+    if (folder / "protocol.toml").is_file():
+        raise ValueError(f"{folder} holds a run: choose another --out for these tables")
+
+
 def tell(answer: dict[str, object], json: bool) -> None:
     """Write an answer to standard output, as the user asked for it."""
     from lucency.service import in_json, in_words
 
     typer.echo(in_json(answer) if json else in_words(answer), nl=False)
+
+
+def do(
+    name: str, protocol: Path, out: Path, changes: list[str] | None, workers: int, json: bool
+) -> None:
+    """Do one stage of a protocol's run and say what came of it."""
+    from lucency.protocol import read_protocol
+    from lucency.receipt import rank
+    from lucency.service import do_stage
+    from lucency.workspace import open_run
+
+    job = open_run(read_protocol(protocol, changes=tuple(changes or ())), out=out, workers=workers)
+    answer = do_stage(job, name)
+    if rank() == 0:
+        tell(answer, json)

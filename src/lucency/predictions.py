@@ -1,6 +1,6 @@
 """Predictions, the hinge: left of them torch, right of them numpy; all that judges takes only this.
 
-Letters in shapes: n films, k findings, d feature dimensions.
+Letters in shapes: n films, k findings, d feature dimensions, m knots of recalibration curves.
 """
 
 from __future__ import annotations
@@ -15,12 +15,18 @@ from scipy.special import expit
 from lucency.values import PARTS, require
 
 
+def no_knots() -> Float64[np.ndarray, "m 3"]:
+    """Return the knots of recalibrations that are lines: none."""
+    return np.empty((0, 3))
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Predictions:
     """What a network said of films; `split` is the fingerprint of the parts it was made under.
 
-    `logit` is what the network gave; slope x logit + offset is its recalibrated logit, and all
-    probabilities come from that. One slope and offset a finding, or a single number for all.
+    `logit` is what the network gave; `rescale` makes its recalibrated logit with slope, offset and
+    knots, and all probabilities come from that. One slope and offset a finding, or a single number
+    for all.
     """
 
     network: str
@@ -34,6 +40,7 @@ class Predictions:
     feature: Float32[np.ndarray, "n d"]
     slope: Float64[np.ndarray, ...] = field(default_factory=lambda: np.ones(()))
     offset: Float64[np.ndarray, ...] = field(default_factory=lambda: np.zeros(()))
+    knot: Float64[np.ndarray, "m 3"] = field(default_factory=no_knots)
 
     def __post_init__(self) -> None:
         films = len(self.image)
@@ -47,6 +54,7 @@ class Predictions:
             require(line.shape in ((), (len(self.findings),)), "slope, offset", line.shape)
             require(bool(np.isfinite(line).all()), "slope, offset", "NaN or infinity")
         require(bool((self.slope > 0).all()), "slopes must be above 0", self.slope)
+        check_knots(self.knot, findings=len(self.findings))
 
     def __len__(self) -> int:
         return len(self.image)
@@ -58,18 +66,50 @@ class Predictions:
 
     @property
     def calibrated(self) -> Float64[np.ndarray, "n k"]:
-        """The recalibrated logits, in double precision; films keep their order in each finding."""
-        return self.logit.astype(np.float64) * self.slope + self.offset
+        """The recalibrated logits, in double precision; no finding's films change their order."""
+        return rescale(self.logit, slope=self.slope, offset=self.offset, knot=self.knot)
 
     def uncalibrated(self) -> Predictions:
         """Return the same predictions as the network gave them."""
-        return replace(self, slope=np.ones(()), offset=np.zeros(()))
+        return replace(self, slope=np.ones(()), offset=np.zeros(()), knot=no_knots())
 
     def of(self, part: str) -> Predictions:
         """Return the rows of one part."""
         rows = self.part == part
         names = ("image", "patient", "part", "label", "logit", "feature")
         return replace(self, **{name: getattr(self, name)[rows] for name in names})
+
+
+def rescale(
+    logit: Float[np.ndarray, "n k"],
+    *,
+    slope: Float64[np.ndarray, ...],
+    offset: Float64[np.ndarray, ...],
+    knot: Float64[np.ndarray, "m 3"],
+) -> Float64[np.ndarray, "n k"]:
+    """Return slope x curve(logit) + offset, in double precision; no two films change their order.
+
+    A row of `knot` is the place of a finding, a logit and the curve there: straight between knots,
+    level outside them, so that films may come to be equal. Without knots the curve is the logit.
+    """
+    bent = logit.astype(np.float64)
+    for finding in np.unique(knot[:, 0]).astype(np.int64):
+        _, at, to = knot[knot[:, 0] == finding].T
+        said = bent[:, finding]
+        above = np.minimum(np.searchsorted(at, said, side="right"), len(at) - 1)
+        # A last digit must not lift a film above the next knot.
+        bent[:, finding] = np.minimum(np.interp(said, at, to), to[above])
+    return bent * slope + offset
+
+
+def check_knots(knot: Float64[np.ndarray, "m 3"], *, findings: int) -> None:
+    """Raise ValueError unless the knots are those of rising curves, finding by finding."""
+    require(knot.ndim == 2 and knot.shape[1] == 3, "finding, logit and curve of knots", knot.shape)
+    require(bool(np.isfinite(knot).all()), "knots must be finite", "NaN or infinity")
+    place, at, to = np.diff(knot, axis=0).T
+    require(bool(np.isin(knot[:, 0], np.arange(findings)).all()), "findings of knots", knot[:, 0])
+    rising = (place > 0) | ((place == 0) & (at > 0) & (to >= 0))
+    require(bool(rising.all()), "curves must rise from knot to knot", knot[1:][~rising])
 
 
 def save_predictions(predictions: Predictions, file: Path) -> None:
@@ -79,9 +119,13 @@ def save_predictions(predictions: Predictions, file: Path) -> None:
 
 
 def load_predictions(file: Path) -> Predictions:
-    """Read what `save_predictions` wrote; pickled content is refused."""
+    """Read what `save_predictions` wrote; pickled content is refused.
+
+    Files of before recalibration had curves hold no knots: theirs are lines.
+    """
     with np.load(file, allow_pickle=False) as arrays:
-        fields = {name: arrays[name] for name in _PREDICTED}
+        held = {"knot": no_knots(), **arrays}
+    fields = {name: held[name] for name in _PREDICTED}
     names = tuple(str(name) for name in fields.pop("findings"))
     network, split = str(fields.pop("network")), str(fields.pop("split"))
     return Predictions(network=network, split=split, findings=names, **fields)

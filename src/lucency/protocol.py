@@ -147,6 +147,8 @@ def read_protocol(file: Path, *, changes: tuple[str, ...] = ()) -> Protocol:
 
     Raises ValueError in one line that names the key, what was found and what was expected.
     """
+    if file.is_dir():
+        raise ValueError(f"{file} is a folder; expected a protocol, a file ending in .toml")
     if not file.is_file():
         raise ValueError(f"{file}: no such protocol; see the protocols/ folder for examples")
     try:
@@ -212,6 +214,10 @@ def _explain(error: ValidationError) -> str:
     if first["type"] == "extra_forbidden":
         known = [n for part in (Preparation, *Choices.__subclasses__()) for n in part.model_fields]
         return f"{place}: unknown key{nearest(place.rpartition('.')[2], known)}"
+    if first["type"] == "missing":
+        return f"{place} is missing: a protocol needs it"
+    if first["type"] == "too_short":
+        return f"{place}: found an empty list, expected one or more"
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "literal_error":
         message += nearest(str(first["input"]), re.findall(r"'([^']*)'", message))

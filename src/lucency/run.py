@@ -1,11 +1,11 @@
 """The program: a protocol's stages in order. Each asks for the one before it, and is done once.
 
-source -> manifest -> prepared -> parts -> plan -> classifiers -> predictions -> verdict -> report
+source -> manifest -> prepared -> parts -> plan -> classifiers -> predictions; what these are worth,
+verdict -> complaints -> report, is in `judgement`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -17,11 +17,10 @@ from lucency.choices import Source
 from lucency.data.prepare import prepare
 from lucency.data.sources import draw_source, read_films
 from lucency.data.split import load_part, part_fingerprint, save_part, split, split_by_image
-from lucency.judge.verdict import Verdict, judge, load_verdict, save_verdict
 from lucency.likeness import features, features_folder
 from lucency.plan import Plan, load_plan, save_plan
 from lucency.predictions import Predictions, load_predictions, save_predictions
-from lucency.progress import progress, say
+from lucency.progress import progress
 from lucency.receipt import fingerprint_file, fingerprint_of, produce
 from lucency.values import Manifest, Prepared
 from lucency.workspace import Run
@@ -36,6 +35,8 @@ def source(run: Run) -> Source:
 @cache
 def manifest(run: Run) -> Manifest:
     """Return the films that lie on disk, with labels."""
+    if not (run.source / "manifest").exists():
+        check_networks(run)  # before the first of hours of work, not after
     return read_films(source(run), findings=run.protocol.findings, out=run.source / "manifest")
 
 
@@ -47,7 +48,7 @@ def prepared(run: Run) -> Prepared:
         return prepare(
             films,
             preparation=run.protocol.preparation,
-            out=run.shared / "prepared",
+            out=run.cache / "prepared",
             workers=run.workers,
             progress=advance,
             inputs={"manifest": fingerprint_of(run.source / "manifest")},
@@ -62,7 +63,7 @@ def parts(run: Run) -> np.ndarray:
     inputs = {
         "split": choices.model_dump(),
         "balance": run.protocol.balance.model_dump() if early else "after the split",
-        "prepared": fingerprint_of(run.shared / "prepared"),
+        "prepared": fingerprint_of(run.cache / "prepared"),
     }
     names = _balanced_first(run).names(films.image) if early else films.image
 
@@ -98,7 +99,7 @@ def _balanced_first(run: Run) -> Plan:
 
 def _features(run: Run) -> np.ndarray:
     """Return what says which training films are alike; nothing where no method asks for it."""
-    rows = _training_films(run)
+    rows = training_films(run)
     if not needs_features(run.protocol.balance):
         return np.empty((len(rows), 0), dtype=np.float32)
     return features(
@@ -106,7 +107,7 @@ def _features(run: Run) -> np.ndarray:
         rows=rows,
         choice=run.protocol.balance.features,
         root=Path(run.protocol.data.root),
-        upstream={"prepared": fingerprint_of(run.shared / "prepared"), "split": split_name(run)},
+        upstream={"prepared": fingerprint_of(run.cache / "prepared"), "split": split_name(run)},
         home=run.shared,
     )
 
@@ -116,7 +117,7 @@ def plan(run: Run) -> Plan:
     """Return what each part sees."""
     films, part = prepared(run).manifest, parts(run)
     choices = run.protocol.balance
-    made_of = {"prepared": fingerprint_of(run.shared / "prepared"), "split": split_name(run)}
+    made_of = {"prepared": fingerprint_of(run.cache / "prepared"), "split": split_name(run)}
     inputs = {"balance": choices.model_dump(), **made_of}
     feature = _features(run)
     if needs_features(choices):
@@ -141,15 +142,14 @@ def plan(run: Run) -> Plan:
 @cache
 def classifiers(run: Run) -> dict[str, Path]:
     """Return the folders of the trained networks by name."""
-    from lucency.learn.job import check_choice, check_labels
+    from lucency.learn.job import check_labels
     from lucency.learn.train import train
 
-    for choice in run.protocol.network:  # before hours of training, not after
-        check_choice(choice, root=Path(run.protocol.data.root))
+    check_networks(run)
     films = prepared(run).manifest
-    check_labels(films.label[_training_films(run)], findings=films.findings)
+    check_labels(films.label[training_films(run)], findings=films.findings)
     seen = plan(run)
-    upstream = {"prepared": fingerprint_of(run.shared / "prepared")}
+    upstream = {"prepared": fingerprint_of(run.cache / "prepared")}
     upstream |= {"plan": fingerprint_of(run.out / "plan")}
     trained = {}
     for choice in run.protocol.network:
@@ -164,6 +164,14 @@ def classifiers(run: Run) -> dict[str, Path]:
                 progress=advance,
             )
     return trained
+
+
+def check_networks(run: Run) -> None:
+    """Raise ValueError for a network that cannot be built, or whose weights are not there."""
+    from lucency.learn.job import check_choice
+
+    for choice in run.protocol.network:
+        check_choice(choice, root=Path(run.protocol.data.root))
 
 
 @cache
@@ -192,59 +200,8 @@ def _predict(run: Run, name: str, trained: Path) -> Predictions:
         return predict(load_classifier(trained), prepared=films, plan=seen, progress=advance)
 
 
-@cache
-def verdict(run: Run) -> Verdict:
-    """Return thresholds, metrics, comparison, ranking and conclusion."""
-    several = predictions(run)
-    label = prepared(run).manifest.label[_training_films(run)]
-    made = {p.network: fingerprint_of(run.out / "predictions" / p.network) for p in several}
-    inputs = {"judging": run.protocol.judging.model_dump(), "predictions": made}
-
-    def write(folder: Path) -> None:
-        say(f"Judging {len(several)} networks on {len(several[0].of('test')):,} test films")
-        prevalence = np.nanmean(label.astype(np.float64), axis=0)
-        save_verdict(judge(several, prevalence=prevalence, choices=run.protocol.judging), folder)
-
-    return load_verdict(produce(run.out / "evaluation", inputs=inputs, write=write))
-
-
-def _training_films(run: Run) -> np.ndarray:
+def training_films(run: Run) -> np.ndarray:
     """Return the training films before balancing; all films where it comes before the split."""
     if run.protocol.balance.before_split:
         return np.arange(len(prepared(run).manifest))
     return np.flatnonzero(parts(run) == "train")
-
-
-def report(run: Run) -> Path:
-    """Return the page that shows it all."""
-    from lucency.experiment import gather
-    from lucency.show.report import write_report
-
-    found = verdict(run)
-    inputs = {"evaluation": fingerprint_of(run.out / "evaluation")}
-
-    def write(folder: Path) -> None:
-        say("Writing the report")
-        experiment = gather(
-            run.out,
-            protocol=run.protocol,
-            trained=_training_films(run),
-            prepared=prepared(run),
-            plan=plan(run),
-            predictions=predictions(run),
-            verdict=found,
-        )
-        write_report(experiment, file=folder / "report.html")
-
-    return produce(run.out / "report", inputs=inputs, write=write) / "report.html"
-
-
-STAGES: dict[str, Callable[[Run], object]] = {
-    "prepare": prepared,
-    "split": parts,
-    "balance": plan,
-    "train": classifiers,
-    "predict": predictions,
-    "evaluate": verdict,
-    "report": report,
-}

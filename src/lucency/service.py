@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from lucency import ablation
-from lucency.data.film import SUFFIXES
 from lucency.data.labels import read_labels
-from lucency.progress import progress, say
+from lucency.judge.complaints import count_serious
+from lucency.judgement import STAGES
+from lucency.progress import say
 from lucency.receipt import write_atomically
-from lucency.run import STAGES
 from lucency.values import PARTS
 from lucency.workspace import Run
 
@@ -39,38 +38,12 @@ def in_json(answer: Answer) -> str:
     return json.dumps(answer, indent=1) + "\n"
 
 
-def predict_disk(folder: Path, films: list[Path], *, network: str) -> tuple[str, pd.DataFrame]:
-    """Return the network's name and a row a film: its probabilities, or why it was not read.
-
-    Raises ValueError when not one film can be read.
-    """
-    files, place = list(_films(films)), _network_folder(folder, network)
-
-    from lucency.learn.predict import predict_files
-    from lucency.learn.zoo import load_classifier
-
-    classifier = load_classifier(place)
-    with progress("Predicting", unit="films") as advance:
-        table, rejected = predict_files(classifier, files=files, progress=advance)
-    if not len(table):
-        first = rejected["reason"].iloc[0]
-        raise ValueError(f"none of the {len(rejected)} films can be read: expected one ({first})")
-    whole = pd.concat([table, rejected], ignore_index=True)
-    return classifier.name, whole.assign(reason=whole["reason"].fillna(""))
-
-
-def films_in_json(network: str, table: pd.DataFrame) -> str:
-    """Return `predict_disk`'s table for programs."""
-    read = table["reason"] == ""
-    films = table.loc[read].drop(columns="reason").to_dict(orient="records")
-    rejected = table.loc[~read, ["film", "reason"]].to_dict(orient="records")
-    return in_json({"network": network, "films": films, "rejected": rejected})
-
-
 def describe_imbalance(file: Path, *, figure: Path | None) -> Answer:
     """Return the imbalance measures of a label file; `figure` is an SVG file to draw to."""
     from lucency.balance.measures import cooccurrence, measure
 
+    if figure is not None and figure.suffix != ".svg":
+        raise ValueError(f"--figure {figure}: expected a file name that ends in .svg")
     read = read_labels(file)
     if read.left_out:
         say(f"{file}: left out are {', '.join(read.left_out)}; read are {', '.join(read.findings)}")
@@ -99,47 +72,13 @@ def _number(value: Any) -> object:
     return None if isinstance(plain, float) and np.isnan(plain) else plain
 
 
-def _films(places: list[Path]) -> Iterator[Path]:
-    for place in places:
-        if place.is_dir():
-            found = sorted(p for p in place.rglob("*") if p.suffix.lower() in SUFFIXES)
-            if not found:
-                raise ValueError(f"{place} holds no film; expected {', '.join(SUFFIXES)}")
-            yield from found
-        else:
-            yield place
-
-
-def _network_folder(folder: Path, network: str) -> Path:
-    """Return a network's own folder; of a run the named one, or the best on validation films."""
-    if (folder / "classifier.json").is_file():
-        return folder
-    trained = sorted(p.parent for p in (folder / "networks").glob("*/receipt.json"))
-    if not trained and (folder / "variants").is_dir():
-        where = min((folder / "variants").glob("*/seed-*"), default="variants/NAME/seed-N")
-        raise ValueError(f"{folder} holds variants: name the folder of one, such as {where}")
-    if not trained:
-        raise ValueError(f"{folder} holds no trained network: expected the folder of a run")
-    names = [place.name for place in trained]
-    if network and network not in names:
-        raise ValueError(f"{folder} has no network {network!r}; expected one of {', '.join(names)}")
-    if network:
-        return folder / "networks" / network
-    return max(trained, key=_validation_auc)
-
-
-def _validation_auc(network: Path) -> float:
-    """Return the validation macro AUC of the epoch whose weights were kept."""
-    epoch = json.loads((network / "classifier.json").read_text())["epoch"]
-    history = pd.read_csv(network / "history.csv").set_index("epoch")
-    return float(history["val_auc"].fillna(0).to_dict()[epoch])
-
-
 def _words(value: object) -> str:
     if isinstance(value, dict):
         apart = "\n  " if any(isinstance(item, dict) for item in value.values()) else ", "
         lines = [f"{key} {_words(item)}" for key, item in value.items()]
         return (apart if apart != ", " else "") + apart.join(lines)
+    if isinstance(value, list):
+        return "".join(f"\n  {_words(item)}" for item in value)
     if isinstance(value, bool):
         return "yes" if value else "no"
     if value is None or isinstance(value, float):
@@ -184,9 +123,21 @@ def _of_evaluate(run: Run, made: Any) -> Answer:
 
 
 def _of_report(run: Run, made: Any) -> Answer:
-    from lucency.run import verdict
+    from lucency.judgement import complaints, verdict
 
-    return {"conclusion": verdict(run).conclusion, "report": str(made)}
+    found = complaints(run)
+    serious = count_serious(found)
+    told = f"{serious} serious, {len(found) - serious} to note"
+    return {
+        "conclusion": verdict(run).conclusion,
+        "leak doctor": told,
+        "report": str(made),
+    }
+
+
+def _of_check(run: Run, made: Any) -> Answer:
+    serious = count_serious(made)
+    return {"serious": serious, "notes": len(made) - serious, "folder": str(run.out / "check")}
 
 
 def _of_plans(run: Run, made: Any) -> Answer:
@@ -216,6 +167,7 @@ ANSWERS: dict[str, Callable[[Run, Any], Answer]] = {
     "train": _of_train,
     "predict": _of_predict,
     "evaluate": _of_evaluate,
+    "check": _of_check,
     "report": _of_report,
 }
 VARIED: dict[str, Callable[[Run, Any], Answer]] = {
@@ -225,5 +177,6 @@ VARIED: dict[str, Callable[[Run, Any], Answer]] = {
     "train": _of_train,
     "predict": _of_variants,
     "evaluate": _of_comparison,
+    "check": _of_check,
     "report": _of_ablation,
 }

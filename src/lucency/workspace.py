@@ -15,14 +15,15 @@ from lucency.receipt import NOTE, differences, rank, write_atomically
 class Run:
     """One protocol in one folder.
 
-    Phantoms and the manifest lie in `source`, prepared films and parts in `shared`: `out` itself
-    unless the run is a variant of another, whose films it sees.
+    Phantoms and the manifest lie in `source`, prepared films in `cache`, parts in `shared`: `out`
+    itself unless the run is a variant of another, whose films it sees.
     """
 
     protocol: Protocol
     out: Path
     workers: int
     source: Path
+    cache: Path
     shared: Path
 
 
@@ -32,9 +33,11 @@ def open_run(protocol: Protocol, *, out: Path, workers: int = 0) -> Run:
     Of several processes the first checks and writes for all.
     """
     count = workers or os.cpu_count() or 1
-    run = Run(protocol=protocol, out=out, workers=count, source=out, shared=out)
+    run = Run(protocol=protocol, out=out, workers=count, source=out, cache=out, shared=out)
     if rank() > 0:
         return run
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file: expected the run's folder, which may not exist yet")
     file, text = out / "protocol.toml", protocol_text(protocol)
     was = file.read_text(encoding="utf-8") if file.exists() else ""
     found = differences(tomllib.loads(was), tomllib.loads(text))
@@ -55,4 +58,6 @@ def open_member(run: Run, protocol: Protocol, *, name: str, seed: int) -> Run:
     home = run.out / "variants" / name
     same = protocol.preparation == run.protocol.preparation
     member = open_run(protocol, out=home / f"seed-{seed}", workers=run.workers)
-    return replace(member, source=run.source, shared=run.shared if same else home)
+    if not same:
+        return replace(member, source=run.source, cache=home, shared=home)
+    return replace(member, source=run.source, cache=run.cache, shared=run.shared)

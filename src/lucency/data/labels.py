@@ -22,8 +22,9 @@ from lucency.data.table import (
 )
 from lucency.values import FINDINGS, Manifest, load_manifest
 
-STATED = frozenset(("", "0", "1", "0.0", "1.0"))
-POSITIVE = frozenset(("1", "1.0"))
+SAID = ("0", "1", "0.0", "1.0")
+STATED = frozenset(("", *SAID))
+MOSTLY = 0.5
 NAMELESS = "Unnamed: "  # what pandas calls a column without a head
 NEVER_FINDINGS = ("image", "patient")
 
@@ -43,7 +44,8 @@ def read_labels(file: Path) -> Labels:
     Plain or .gz. Raises ValueError when there is no such file, or no column of 0, 1 and empty.
     """
     if not file.is_file():
-        raise ValueError(f"{file}: no such file; expected a label file (.csv or .csv.gz)")
+        found = "is a folder" if file.is_dir() else "no such file"
+        raise ValueError(f"{file}: {found}; expected a label file (.csv or .csv.gz)")
     columns = read_columns(file, required=())
     if LABEL_COLUMN in columns:
         return Labels(findings=FINDINGS, label=parse_label_column(columns, file), left_out=())
@@ -76,7 +78,10 @@ def read_labelled(file: Path) -> Manifest:
 
 
 def _findings(file: Path, columns: Columns) -> tuple[str, ...]:
-    """Return what the manifest beside the table names, or the columns of 0, 1 and empty cells."""
+    """Return what the manifest beside the table names, or the columns of 0, 1 and empty cells.
+
+    A column where most cells are 0 or 1 is meant as one, and its odd cells are refused later.
+    """
     about = file.with_name("manifest.json")
     if file.name == "manifest.csv" and about.is_file():
         findings = _named(about)
@@ -85,10 +90,16 @@ def _findings(file: Path, columns: Columns) -> tuple[str, ...]:
                 f"{file}: no column {absent[0]!r}, which {about.name} names as finding"
             )
         return findings
+    stated = {name: float(np.isin(cells, SAID).mean()) for name, cells in columns.items()}
     held = {name: set(cells.tolist()) for name, cells in columns.items()}
-    stated = [name for name, cells in held.items() if cells <= STATED and cells & POSITIVE]
-    named = [name for name in stated if not name.startswith(NAMELESS)]
-    return tuple(name for name in named if name.casefold() not in NEVER_FINDINGS)
+    named = [
+        name
+        for name, share in stated.items()
+        if not name.startswith(NAMELESS)
+        and name.casefold() not in NEVER_FINDINGS
+        and (share >= MOSTLY or (share and held[name] <= STATED))
+    ]
+    return tuple(named)
 
 
 def _named(about: Path) -> tuple[str, ...]:

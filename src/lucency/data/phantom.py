@@ -29,6 +29,7 @@ PNG = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_F
 PNG += [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_HUFFMAN_ONLY]  # a third of the time
 SMALLEST, LARGEST = 32, 4096  # pixels, as a protocol's data.size
 BATCH = 16  # films a worker draws between reports
+ENTRIES = "Data_Entry_2017_v2020.csv"
 BOX_NAMES = {"Infiltration": "Infiltrate"}  # NIH's spelling in the table of boxes
 BOX_HEADER = "Image Index,Finding Label,Bbox [x,y,w,h],,,\n"
 ENTRY_HEADER = (
@@ -74,12 +75,40 @@ def write_phantom(  # noqa: PLR0913 - the knobs of one command
     """
     _check(films=films, size=size, seed=seed, workers=workers)
     _check_shares(label_noise=label_noise, shortcut=shortcut)
+    knobs = {"seed": seed, "label_noise": label_noise, "shortcut": shortcut}
+    orders, train = _order(folder, films=films, size=size, **knobs)
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    batches = (orders[start : start + BATCH] for start in range(0, films, BATCH))
+    drawn = []
+    for batch in in_workers(_draw_batch, batches, workers=min(workers, -(-films // BATCH))):
+        drawn += batch
+        if progress is not None:
+            progress(len(drawn), films)
+    _write_tables(folder, orders, drawn)
+    _write_lists(folder, orders, train)
+
+
+def list_phantom(folder: Path, *, films: int, seed: int, label_noise: float) -> None:
+    """Writes the label file and the two lists that `write_phantom` would, without a film drawn.
+
+    Sizes and pixel spacings are only known of a film that was drawn; here they are 0.
+    """
+    knobs = {"seed": seed, "label_noise": label_noise, "shortcut": 0.0}
+    orders, train = _order(folder, films=films, size=SMALLEST, **knobs)
+    entries = [_entry(order, (0, 0, "0")) for order in orders]
+    (folder / ENTRIES).write_text("".join([ENTRY_HEADER, *entries]))
+    _write_lists(folder, orders, train)
+
+
+def _order(
+    folder: Path, *, films: int, size: int, seed: int, label_noise: float, shortcut: float
+) -> tuple[list[Order], list[bool]]:
+    """Return what is to be drawn, and which patients are on the train_val list."""
     people = draw_population(films=films, seed=seed)
     flat = [film for _, theirs in people for film in theirs]
     flat = misstate(flat, label_noise=label_noise, seed=seed)
     flat = equip(flat, shortcut=shortcut, seed=seed)
     owner = [patient for patient, theirs in people for _ in theirs]
-    (folder / "images").mkdir(parents=True, exist_ok=True)
     orders = [
         Order(
             patient=p,
@@ -89,14 +118,7 @@ def write_phantom(  # noqa: PLR0913 - the knobs of one command
         )
         for p, f in zip(owner, flat, strict=True)
     ]
-    batches = (orders[start : start + BATCH] for start in range(0, films, BATCH))
-    drawn = []
-    for batch in in_workers(_draw_batch, batches, workers=min(workers, -(-films // BATCH))):
-        drawn += batch
-        if progress is not None:
-            progress(len(drawn), films)
-    _write_tables(folder, orders, drawn)
-    _write_lists(folder, orders, split_patients([len(f) for _, f in people], seed=seed))
+    return orders, split_patients([len(f) for _, f in people], seed=seed)
 
 
 def _check(*, films: int, size: int, seed: int, workers: int) -> None:
@@ -137,12 +159,8 @@ def _draw(order: Order) -> Picture:
 def _write_tables(folder: Path, orders: list[Order], pictures: list[Picture]) -> None:
     entries, boxes, truth = [ENTRY_HEADER], [BOX_HEADER], []
     for order, picture in zip(orders, pictures, strict=True):
-        patient, film = order.patient, order.film
-        columns, rows, spacing = picture.original
-        entries.append(
-            f"{order.image},{_labels(film.stated)},{film.number},{patient.number},{film.age},"
-            f"{patient.sex},{film.view},{columns},{rows},{spacing},{spacing}\n"
-        )
+        film = order.film
+        entries.append(_entry(order, picture.original))
         boxes += [
             f"{order.image},{BOX_NAMES.get(box.finding, box.finding)},"
             f"{box.x:.3f},{box.y:.3f},{box.width:.3f},{box.height:.3f}\n"
@@ -157,10 +175,20 @@ def _write_tables(folder: Path, orders: list[Order], pictures: list[Picture]) ->
                 "Marker": int(film.marker),
             }
         )
-    (folder / "Data_Entry_2017_v2020.csv").write_text("".join(entries))
+    (folder / ENTRIES).write_text("".join(entries))
     (folder / "BBox_List_2017.csv").write_text("".join(boxes))
     table = pd.DataFrame(truth).round({"Difficulty": 3})
     table.to_csv(folder / "truth.csv", index=False, lineterminator="\n")
+
+
+def _entry(order: Order, original: tuple[int, int, str]) -> str:
+    """Return a film's line of the label file; `original` is columns, rows and pixel spacing."""
+    patient, film = order.patient, order.film
+    columns, rows, spacing = original
+    return (
+        f"{order.image},{_labels(film.stated)},{film.number},{patient.number},{film.age},"
+        f"{patient.sex},{film.view},{columns},{rows},{spacing},{spacing}\n"
+    )
 
 
 def _labels(findings: tuple[str, ...]) -> str:

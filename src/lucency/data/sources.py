@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from lucency.choices import Source
+from lucency.data.lists import read_names
 from lucency.data.nih import found_films, label_column, missing_films, read_nih
-from lucency.data.phantom import write_phantom
+from lucency.data.phantom import list_phantom, write_phantom
 from lucency.data.table import read_csv_table
 from lucency.progress import progress, say
 from lucency.receipt import fingerprint_file, produce
@@ -22,9 +25,10 @@ NIH_TABLES = ("Data_Entry_2017*", "BBox_List_2017*", "train_val_list.txt", "test
 def draw_source(choices: Source, *, findings: tuple[str, ...], out: Path, workers: int) -> Source:
     """Return where the films are: as the protocol says, or in `out`, where phantoms are drawn.
 
+    Phantoms that lie in a `root` are not drawn again.
     Raises ValueError for a finding that phantoms do not have, before any is drawn.
     """
-    if choices.source != "phantom":
+    if choices.source != "phantom" or choices.root:
         return choices
     for name in findings:
         label_column(name)
@@ -53,10 +57,11 @@ def read_films(place: Source, *, findings: tuple[str, ...], out: Path) -> Manife
         "findings": list(findings),
         "tables": {file.name: fingerprint_file(file) for file in tables},
         "labels": fingerprint_file(labels) if labels.is_file() else "none named",
+        "exclude": fingerprint_file(Path(place.exclude)) if place.exclude else "no list",
     }
 
     def write(folder: Path) -> None:
-        everything = SOURCES[place.source](place, findings=findings)
+        everything = _without_excluded(SOURCES[place.source](place, findings=findings), place)
         absent = everything.image[missing_films(everything)]
         _refuse_missing(absent.tolist(), films=len(everything), place=place)
         pd.DataFrame({"image": absent}).to_csv(folder / "missing.csv", index=False)
@@ -68,6 +73,39 @@ def read_films(place: Source, *, findings: tuple[str, ...], out: Path) -> Manife
     films = load_manifest(produce(out, inputs=inputs, write=write))
     path = [str(root / below) for below in films.facts["path"].tolist()]
     return replace(films, facts=films.facts.assign(path=path))
+
+
+def list_films(
+    place: Source, *, findings: tuple[str, ...], split: Callable[[Manifest, Path], np.ndarray]
+) -> tuple[Manifest, np.ndarray]:
+    """Return all films that the label table lists, on disk or not, and their parts.
+
+    `split` gets the films and the folder of the official lists. Phantoms need not be drawn.
+    """
+    if place.source != "phantom" or place.root:
+        films = _without_excluded(SOURCES[place.source](place, findings=findings), place)
+        return films, split(films, Path(place.root))
+    with tempfile.TemporaryDirectory() as name:
+        knobs = place.model_dump(include={"films", "seed", "label_noise"})
+        list_phantom(Path(name), **knobs)
+        films = _as_phantom(read_nih(Path(name), findings=findings))
+        films = _without_excluded(films, place)
+        return films, split(films, Path(name))
+
+
+def _without_excluded(films: Manifest, place: Source) -> Manifest:
+    """Return the films that the list `data.exclude` does not name, and say how many it does."""
+    if not place.exclude:
+        return films
+    named = np.isin(films.image, read_names(Path(place.exclude)))
+    say(f"Excluded by {place.exclude}: {named.sum():,} of {len(films):,} films")
+    if named.all() or not named.any():
+        raise ValueError(
+            f"data.exclude: {place.exclude} names {named.sum():,} of {len(films):,} films; "
+            "expected some, not all: name the list of films to leave out"
+        )
+    kept = films.take(np.flatnonzero(~named))
+    return replace(kept, origin=f"{films.origin}, {named.sum():,} excluded by a list")
 
 
 def _below(root: Path, file: str) -> str:
@@ -102,7 +140,13 @@ def _read_csv(source: Source, *, findings: tuple[str, ...]) -> Manifest:
 
 def _read_phantom(source: Source, *, findings: tuple[str, ...]) -> Manifest:
     """Read a phantom that `write_phantom` has written to the source's root."""
-    return read_nih(Path(source.root), findings=findings)
+    return _as_phantom(read_nih(Path(source.root), findings=findings))
+
+
+def _as_phantom(films: Manifest) -> Manifest:
+    patients = len(np.unique(films.patient))
+    origin = f"Phantoms: {len(films):,} invented films of {patients:,} invented patients"
+    return replace(films, origin=origin)
 
 
 SOURCES: dict[str, Callable[..., Manifest]] = {

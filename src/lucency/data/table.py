@@ -75,6 +75,7 @@ def read_columns(file: Path, *, required: tuple[str, ...]) -> Columns:
     except (pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError) as error:
         why = " ".join(str(error).split())
         raise ValueError(f"{file}: found no CSV table ({why}), expected one") from error
+    _refuse_repeated_columns(file)
     for name in required:
         if name not in table:
             found = f"found {', '.join(table.columns)}{nearest(name, table.columns)}"
@@ -82,6 +83,13 @@ def read_columns(file: Path, *, required: tuple[str, ...]) -> Columns:
     if not len(table):
         raise ValueError(f"{file}: found no rows, expected one for each film")
     return {str(name): table[name].to_numpy(dtype=str) for name in table.columns}
+
+
+def _refuse_repeated_columns(file: Path) -> None:
+    head = pd.read_csv(file, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0]
+    named = head[head != ""]
+    if again := named[named.duplicated()].tolist():
+        raise ValueError(f"{file}: column {again[0]!r} is there twice; expected each name once")
 
 
 def parse_column(

@@ -5,14 +5,14 @@ Letters in shapes: n films, k findings, s seeds, r resamples, c columns (the fin
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float64
 
-from lucency.judge.calibrate import threshold_table
+from lucency.judge.calibrate import RECALL, Rule, threshold_table
 from lucency.judge.compare import check_comparable
 from lucency.judge.evaluate import MACRO
 from lucency.judge.intervals import (
@@ -31,31 +31,35 @@ COLUMNS = (
     "network", "variant", "finding", "metric", "value", "low", "high", "difference",
     "difference_low", "difference_high", "seeds",
 )  # fmt: skip
-Rule = Literal["f1", "youden"]
+Fit = Callable[[Predictions], pd.DataFrame]  # thresholds from validation films
 Trained = Mapping[str, Mapping[str, Sequence[Predictions]]]  # variant, network: one a seed
 
 
-def ablate(trained: Trained, *, threshold: Rule, resamples: int, seed: int) -> pd.DataFrame:
+def ablate(
+    trained: Trained, *, threshold: Rule, resamples: int, seed: int, recall: float = RECALL
+) -> pd.DataFrame:
     """Return each variant's scores on test films, and its paired difference from the base.
 
     `trained` holds predictions of validation and test films: for the base (BASE) and for every
     variant, for every network, one for each seed in the same order. A value is the mean over
     seeds. Its 95 % interval, and that of the difference, resamples patients, the same for all, and
     seeds with replacement, the same for base and variant; so it holds the noise of training too,
-    as far as so many seeds show it. F1 is that at thresholds fitted on validation films. Metrics
-    ending in RAW are those of the network's own probabilities. Raises ValueError when films,
-    labels, findings or split differ, or a variant lacks a network or a seed.
+    as far as so many seeds show it. F1 is that at thresholds fitted on validation films by the rule
+    `threshold`, of which "recall" alone reads `recall`. Metrics ending in RAW are those of the
+    network's own probabilities. Raises ValueError when films, labels, findings or split differ, or
+    a variant lacks a network or a seed.
     """
     films = _check(trained)
     draws = resample_patients(films.patient, resamples=resamples, seed=seed)
+    fit = partial(threshold_table, method=threshold, recall=recall)
     rows = []
     for network, base in trained[BASE].items():
         chosen = _draw_seeds(len(base), resamples=resamples, seed=seed)
-        of_base = _scores(base, threshold=threshold, draws=draws, chosen=chosen)
+        of_base = _scores(base, fit=fit, draws=draws, chosen=chosen)
         for variant, networks in trained.items():
             mine = of_base
             if variant != BASE:
-                mine = _scores(networks[network], threshold=threshold, draws=draws, chosen=chosen)
+                mine = _scores(networks[network], fit=fit, draws=draws, chosen=chosen)
             rows += _rows(network, variant, films.findings, mine, of_base, seeds=len(base))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
@@ -117,13 +121,13 @@ Scores = dict[str, tuple[Float64[np.ndarray, " c"], Float64[np.ndarray, "c r"]]]
 def _scores(
     several: Sequence[Predictions],
     *,
-    threshold: Rule,
+    fit: Fit,
     draws: Weights,
     chosen: Float64[np.ndarray, "s r"],
 ) -> Scores:
     """Return metric -> the mean over seeds of every column, plainly and in every resample."""
-    plain = [_metrics(one, threshold=threshold, weights=once(len(draws.owner))) for one in several]
-    drawn = [_metrics(one, threshold=threshold, weights=draws) for one in several]
+    plain = [_metrics(one, fit=fit, weights=once(len(draws.owner))) for one in several]
+    drawn = [_metrics(one, fit=fit, weights=draws) for one in several]
     return {
         name: (
             np.mean([one[name][:, 0] for one in plain], axis=0),
@@ -134,9 +138,9 @@ def _scores(
 
 
 def _metrics(
-    predictions: Predictions, *, threshold: Rule, weights: Weights
+    predictions: Predictions, *, fit: Fit, weights: Weights
 ) -> dict[str, Float64[np.ndarray, "c r"]]:
-    fitted = threshold_table(predictions.of("val"), method=threshold)["threshold"]
+    fitted = fit(predictions.of("val"))["threshold"]
     test = predictions.of("test")
     raw = test.uncalibrated().probability
     called = test.probability >= fitted.to_numpy(dtype=np.float64)

@@ -122,6 +122,11 @@ def ranked(complaints: Sequence[Complaint]) -> list[Complaint]:
     return sorted(complaints, key=lambda complaint: complaint.severity != "serious")
 
 
+def count_serious(table: pd.DataFrame) -> int:
+    """Return how many complaints of a table are serious."""
+    return int(np.count_nonzero(table["severity"].to_numpy(dtype=str) == "serious"))
+
+
 def complaint_table(complaints: Sequence[Complaint]) -> pd.DataFrame:
     """Return a row a complaint: severity, check, message, count, examples (| between), remedy."""
     rows = [asdict(one) | {"examples": "|".join(one.examples)} for one in complaints]

@@ -5,7 +5,7 @@ Letters in shapes: n films, k findings, c columns (the findings, then macro and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -19,11 +19,14 @@ from lucency.judge.intervals import (
     once,
     resample_patients,
 )
-from lucency.judge.metrics import METRICS, not_computable
+from lucency.judge.metrics import METRICS, Said, measure, not_computable
+from lucency.judge.per_film import PER_FILM
 from lucency.predictions import Predictions
 
 TRIVIAL = "trivial"
 MACRO, MICRO = "macro", "micro"
+PER_FILM_ROW = "per film"  # in place of a finding, where the metric is one of PER_FILM
+UNLABELLED = "not computable: 0 films with a label"
 COLUMNS = (
     "network", "finding", "metric", "value", "low", "high", "films", "positives", "patients",
     "note",
@@ -36,15 +39,17 @@ def evaluate(
     """Return every metric of every finding, macro and micro, with 95 % intervals over patients.
 
     Macro is the mean over the findings for which the metric is computable, micro pools all cells
-    of film x finding. A finding is called positive when its probability reaches its threshold.
-    `positives` counts films, for macro and micro films x findings. Raises ValueError when the
-    predictions hold several parts, no films, or another number of findings than of thresholds.
+    of film x finding. The metrics of whole films (PER_FILM) follow in rows of their own, under
+    PER_FILM_ROW. A finding is called positive when its probability reaches its threshold.
+    `positives` counts films; in rows of all findings, cells of film x finding. Raises ValueError
+    when the predictions hold several parts, no films, or another number of findings than of
+    thresholds.
     """
     _check(predictions, threshold)
     decision = predictions.probability >= threshold
-    plain = _values(predictions, decision, once(len(predictions)))
+    plainly = once(len(predictions))
     drawn = resample_patients(predictions.patient, resamples=resamples, seed=seed)
-    sampled = _values(predictions, decision, drawn)
+    plain, sampled = (_values(predictions, decision, weights) for weights in (plainly, drawn))
     columns = (*predictions.findings, MACRO, MICRO)
     counts = [_counts(predictions, column) for column in columns]
     rows = []
@@ -58,6 +63,7 @@ def evaluate(
             note = "; ".join(filter(None, (why, lost)))
             row = (predictions.network, column, name, value, low, high)
             rows.append((*row, *counts[place], note))
+    rows += _film_rows(predictions, decision, plainly=plainly, drawn=drawn)
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -93,30 +99,58 @@ def _values(
     predictions: Predictions, decision: Bool[np.ndarray, "n k"], weights: Weights
 ) -> dict[str, Float64[np.ndarray, "c r"]]:
     """Return metric -> its value in every column and resample."""
-    given = {"logit": predictions.calibrated, "probability": predictions.probability}
-    given["decision"] = decision
+    said = _said(predictions, decision)
+    columns = [
+        measure(label, one, weights=drawn)
+        for label, one, drawn in _columns(predictions.label, said, weights)
+    ]
     table = {}
-    for name, metric in METRICS.items():
-        columns = _columns(predictions.label, given[metric.takes], weights)
-        value = [metric.function(label, said, weights=drawn) for label, said, drawn in columns]
-        table[name] = np.stack([*value[:-1], mean_over_findings(np.stack(value[:-1])), value[-1]])
+    for name in METRICS:
+        value = np.stack([column[name] for column in columns])
+        table[name] = np.stack([*value[:-1], mean_over_findings(value[:-1]), value[-1]])
     return table
 
 
+def _said(predictions: Predictions, decision: Bool[np.ndarray, "n k"]) -> dict[Said, np.ndarray]:
+    return {
+        "logit": predictions.calibrated,
+        "probability": predictions.probability,
+        "decision": decision,
+    }
+
+
 def _columns(
-    label: Float[np.ndarray, "n k"], given: np.ndarray, weights: Weights
-) -> Iterator[tuple[np.ndarray, np.ndarray, Weights]]:
+    label: Float[np.ndarray, "n k"], said: Mapping[Said, np.ndarray], weights: Weights
+) -> Iterator[tuple[np.ndarray, dict[Said, np.ndarray], Weights]]:
     """Yield each finding's films, then all cells pooled, a film's cells side by side."""
     for finding in range(label.shape[1]):
-        yield label[:, finding], given[:, finding], weights
+        yield label[:, finding], {key: one[:, finding] for key, one in said.items()}, weights
     pooled = replace(weights, owner=np.repeat(weights.owner, label.shape[1]))
-    yield label.ravel(), given.ravel(), pooled
+    yield label.ravel(), {key: one.ravel() for key, one in said.items()}, pooled
+
+
+def _film_rows(
+    predictions: Predictions,
+    decision: Bool[np.ndarray, "n k"],
+    *,
+    plainly: Weights,
+    drawn: Weights,
+) -> Iterator[tuple[object, ...]]:
+    """Yield the rows of the metrics of whole films."""
+    said, label = _said(predictions, decision), predictions.label
+    counts = _counts(predictions, PER_FILM_ROW)
+    for name, metric in PER_FILM.items():
+        value = metric.function(label, said[metric.takes], weights=plainly)
+        sampled = metric.function(label, said[metric.takes], weights=drawn)
+        note = _lost(sampled[None], value, 0) if counts[0] else UNLABELLED
+        row = (predictions.network, PER_FILM_ROW, name, float(value[0]), *interval(sampled))
+        yield (*row, *counts, note)
 
 
 def _counts(predictions: Predictions, column: str) -> tuple[int, int, int]:
     """Return films and positives of a column, and patients, counting stated labels only."""
     label = predictions.label
-    if column not in (MACRO, MICRO):
+    if column in predictions.findings:
         label = label[:, [predictions.findings.index(column)]]
     stated = ~np.isnan(label).all(axis=1)
     patients = len(np.unique(predictions.patient[stated]))

@@ -103,15 +103,16 @@ def official_split(roll: Roll) -> list[Complaint]:
 
 
 def box_images_in_training(roll: Roll) -> list[Complaint]:
-    """Return the training films whose boxes are to be scored."""
+    """Return the training films that have boxes; a note, unless the split is said to be NIH's."""
     boxed = np.unique(film_names(roll.boxed).astype(str))
     names = boxed[within(boxed, roll.film[roll.part == "train"])].tolist()
     message = (
-        f"{len(names):,} of {len(boxed):,} films whose boxes are to be scored are in train: the "
-        "network was told what they show, so that hits prove no localisation"
+        f"{len(names):,} of {len(boxed):,} films with boxes are in train: the network was told "
+        "what they show, so that hits of these boxes prove no localisation"
     )
     remedy = f"score the boxes of other films alone, or {BY_LISTS}: all box films are in its test"
-    return complain("box_images_in_training", names, message, remedy=remedy)
+    severity = "serious" if roll.method == "official" else "note"
+    return complain("box_images_in_training", names, message, severity=severity, remedy=remedy)
 
 
 def label_versions(roll: Roll) -> list[Complaint]:
@@ -175,13 +176,19 @@ def _patients(film: Shaped[np.ndarray, " n"]) -> set[int]:
 
 
 def _unofficial_tests(roll: Roll) -> str:
-    """Return how many test films are on which of NIH's lists, where those are at hand."""
-    film = roll.film[roll.part == "test"]
+    """Return how many films are on which of NIH's lists, where those are at hand."""
     lists = (roll.official_train_val, roll.official_test)
     if not all(len(names) for names in lists):
         return ""
-    trained, tested = (int(within(film, film_names(names)).sum()) for names in lists)
-    return f"{trained:,} test films are on NIH's train_val list, {tested:,} on its test list; "
+    train, test = (roll.film[roll.part == part] for part in ("train", "test"))
+    known = [film_names(names) for names in lists]
+    learnt = int(within(train, known[1]).sum())
+    trained, tested = (int(within(test, names).sum()) for names in known)
+    training = f"{learnt:,} train films are on NIH's test list; " if learnt else ""
+    return (
+        f"{training}{trained:,} test films are on NIH's train_val list, {tested:,} on its test "
+        "list; "
+    )
 
 
 def _version(origin: str) -> str:

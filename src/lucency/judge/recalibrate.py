@@ -1,15 +1,16 @@
-"""Recalibration: a line a finding that turns logits into logits whose probabilities are shares.
+"""Recalibration: a line or a curve a finding, from logits to logits whose probabilities are shares.
 
 Fitted on validation films at their natural prevalence, since balancing and weighted losses shift
-what a network says. A line that rises never changes the order of films.
+what a network says. A line that rises never changes the order of films; a curve may tie them.
 
-Letters in shapes: n films, k findings, p coefficients; n2 and k2 must be n and k, which is checked.
+Letters in shapes: n films, k findings, p coefficients, m knots of all curves, j knots of one; n2
+and k2 must be n and k, which is checked.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -17,17 +18,20 @@ from jaxtyping import Float, Float32, Float64
 from scipy.optimize import minimize
 from scipy.special import expit
 
+from lucency.judge.isotonic import rising_curve
+from lucency.predictions import check_knots, no_knots, rescale
 from lucency.values import require
 
 SMALLEST_SLOPE = 1e-3
 PRECISION = 1e-10  # of the gradient of the mean log-loss, in nats for a standardised logit
 HELD = f"slope held at {SMALLEST_SLOPE}: the best on validation films is not above it"
+LEVEL = "one level for all films: no higher logits have a higher share in validation"
 RIGHT = "not fitted: no logit has the wrong sign in validation, so no temperature is the best"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Recalibration:
-    """A line for each finding: a calibrated logit is slope x logit + offset.
+    """A line or a curve for each finding; `rescale` of `lucency.predictions` says what they mean.
 
     `note` says why a finding was not fitted, or what held its slope; it is empty when all is well.
     """
@@ -36,11 +40,13 @@ class Recalibration:
     slope: Float64[np.ndarray, " k"]
     offset: Float64[np.ndarray, " k2"]
     note: tuple[str, ...]
+    knot: Float64[np.ndarray, "m 3"] = field(default_factory=no_knots)
 
     def __post_init__(self) -> None:
         lengths = [len(self.slope), len(self.offset), len(self.note)]
         require(len(set(lengths)) == 1, "slope, offset, note", lengths)
         require(bool((self.slope > 0).all()), "slopes must be above 0", self.slope.min(initial=1))
+        check_knots(self.knot, findings=len(self.slope))
 
     def apply(self, logit: Float[np.ndarray, "n k"]) -> Float64[np.ndarray, "n k"]:
         """Return the calibrated logits; raises ValueError when their findings are not as many."""
@@ -49,21 +55,22 @@ class Recalibration:
                 f"logits of {logit.shape[1]} findings; expected {len(self.slope)}, as many as were "
                 "recalibrated"
             )
-        return logit.astype(np.float64) * self.slope + self.offset
+        return rescale(logit, slope=self.slope, offset=self.offset, knot=self.knot)
 
 
-class Line(NamedTuple):
-    """The line of one finding, and why it is not what was asked for."""
+class Fit(NamedTuple):
+    """The line of one finding, its curve's logits and calibrated logits, and what is amiss."""
 
     slope: float = 1.0
     offset: float = 0.0
     note: str = ""
+    knot: Float64[np.ndarray, "j 2"] = np.empty((0, 2))
 
 
 def recalibrate(
     label: Float32[np.ndarray, "n k"], logit: Float32[np.ndarray, "n2 k2"], *, method: str
 ) -> Recalibration:
-    """Return the lines fitted to validation films by a method of RECALIBRATIONS, one a finding.
+    """Return what a method of RECALIBRATIONS fits to validation films, finding by finding.
 
     Films whose label is NaN (not stated) are left out. What is done for a finding without
     positives or negatives is the method's to say, and noted. Raises ValueError for an unknown
@@ -71,12 +78,14 @@ def recalibrate(
     finite.
     """
     _check(label, logit, method)
-    lines = [RECALIBRATIONS[method](*_stated(*pair)) for pair in zip(label.T, logit.T, strict=True)]
+    fits = [RECALIBRATIONS[method](*_stated(*pair)) for pair in zip(label.T, logit.T, strict=True)]
+    knots = [np.insert(fit.knot, 0, place, axis=1) for place, fit in enumerate(fits)]
     return Recalibration(
         method=method,
-        slope=np.array([line.slope for line in lines], dtype=np.float64),
-        offset=np.array([line.offset for line in lines], dtype=np.float64),
-        note=tuple(line.note for line in lines),
+        slope=np.array([fit.slope for fit in fits], dtype=np.float64),
+        offset=np.array([fit.offset for fit in fits], dtype=np.float64),
+        note=tuple(fit.note for fit in fits),
+        knot=np.concatenate([no_knots(), *knots]),
     )
 
 
@@ -86,29 +95,29 @@ def no_recalibration(findings: int) -> Recalibration:
     return recalibrate(empty, empty, method="none")
 
 
-def unchanged(label: Float64[np.ndarray, " n"], logit: Float64[np.ndarray, " n"]) -> Line:
+def unchanged(label: Float64[np.ndarray, " n"], logit: Float64[np.ndarray, " n"]) -> Fit:
     """Return the line that changes nothing."""
-    return Line()
+    return Fit()
 
 
-def temperature(label: Float64[np.ndarray, " n"], logit: Float64[np.ndarray, " n"]) -> Line:
+def temperature(label: Float64[np.ndarray, " n"], logit: Float64[np.ndarray, " n"]) -> Fit:
     """Return the slope 1 / T of least log-loss, without offset: it cannot undo a shift.
 
     When every logit has its label's sign, ever steeper is ever better: such a finding is not
     fitted. Guo, Pleiss, Sun and Weinberger, On Calibration of Modern Neural Networks, ICML (2017).
     """
     if lacking := _lacking(label):
-        return Line(note=lacking)
+        return Fit(note=lacking)
     if not (np.where(label == 1, logit, -logit) < 0).any():
-        return Line(note=RIGHT)
+        return Fit(note=RIGHT)
     if _rise(logit, target=label, said=SMALLEST_SLOPE * logit) >= 0:
-        return Line(slope=SMALLEST_SLOPE, note=HELD)
+        return Fit(slope=SMALLEST_SLOPE, note=HELD)
     scale = np.sqrt(np.mean(logit**2))
     (slope,) = _least(logit[:, None] / scale, target=label, given=np.zeros_like(logit))
-    return Line(slope=max(slope / scale, SMALLEST_SLOPE))
+    return Fit(slope=max(slope / scale, SMALLEST_SLOPE))
 
 
-def platt(label: Float64[np.ndarray, " n"], logit: Float64[np.ndarray, " n"]) -> Line:
+def platt(label: Float64[np.ndarray, " n"], logit: Float64[np.ndarray, " n"]) -> Fit:
     """Return slope and offset of least log-loss against Platt's smoothed targets.
 
     With P positives and N negatives the target of a positive film is (P + 1) / (P + 2), of a
@@ -120,19 +129,30 @@ def platt(label: Float64[np.ndarray, " n"], logit: Float64[np.ndarray, " n"]) ->
     """
     positives, negatives = (label == 1).sum(), (label == 0).sum()
     if not (positives or negatives):
-        return Line(note=_lacking(label))
+        return Fit(note=_lacking(label))
     target = np.where(label == 1, (positives + 1) / (positives + 2), 1 / (negatives + 2))
     ones, held = np.ones((len(logit), 1)), SMALLEST_SLOPE * logit
     if lacking := _lacking(label):
         (offset,) = _least(ones, target=target, given=logit)
-        return Line(offset=float(offset), note=f"slope {lacking}")
+        return Fit(offset=float(offset), note=f"slope {lacking}")
     (offset,) = _least(ones, target=target, given=held)
     middle, scale = logit.mean(), logit.std()
     if _rise(logit - middle, target=target, said=held + offset) >= 0:
-        return Line(slope=SMALLEST_SLOPE, offset=float(offset), note=HELD)
+        return Fit(slope=SMALLEST_SLOPE, offset=float(offset), note=HELD)
     standard = np.column_stack([(logit - middle) / scale, ones])
     slope, offset = _least(standard, target=target, given=np.zeros_like(logit)) / (scale, 1)
-    return Line(slope=max(slope, SMALLEST_SLOPE), offset=float(offset - slope * middle))
+    return Fit(slope=max(slope, SMALLEST_SLOPE), offset=float(offset - slope * middle))
+
+
+def isotonic(label: Float64[np.ndarray, " n"], logit: Float64[np.ndarray, " n"]) -> Fit:
+    """Return the rising curve of least squares of `rising_curve`; a class that lacks is platt's.
+
+    Films outside the curve's ends become equal, all films where logits say nothing: AUC may fall.
+    """
+    if _lacking(label):
+        return platt(label, logit)
+    knot = rising_curve(label, logit)
+    return Fit(knot=knot, note="" if len(knot) > 1 else LEVEL)
 
 
 def _check(
@@ -205,8 +225,9 @@ def _least(
     return found.x
 
 
-RECALIBRATIONS: dict[str, Callable[..., Line]] = {
+RECALIBRATIONS: dict[str, Callable[..., Fit]] = {
     "none": unchanged,
     "temperature": temperature,
     "platt": platt,
+    "isotonic": isotonic,
 }

@@ -110,7 +110,8 @@ def _joined(facts: pd.DataFrame, predictions: Predictions) -> pd.DataFrame:
     if names.has_duplicates:
         again = names[names.duplicated()][0]
         raise ValueError(f"facts name film {again!r} more than once; expected one row a film")
-    place = names.get_indexer(pd.Index(predictions.image.astype(str)))
+    film = [str(name).partition("#")[0] for name in predictions.image]  # of a copy, its source
+    place = names.get_indexer(pd.Index(film))
     if len(lost := predictions.image[place < 0]):
         raise ValueError(
             f"{len(lost):,} of {len(place):,} films are not among the facts, such as "

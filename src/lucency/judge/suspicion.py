@@ -35,6 +35,7 @@ GAIN = 0.05  # of AUC, below which another column is not clearly the better one
 CAP, NEAR_CAP = float(expit(1.0)), 1e-3  # the sigmoid of a probability lies in .5 to CAP
 LOGITS = 0.01  # share below 0 from which numbers are logits, not probabilities gone astray
 OVERSTATED = 2.0  # mean probability over the share of positives
+NEARLY_STILL = 0.02  # so that films are hardly told apart
 STILL = 1e-6  # relative range below which an output is one number
 
 
@@ -89,18 +90,22 @@ def double_sigmoid(claim: Claim) -> list[Complaint]:
 
 
 def constant_output(claim: Claim) -> list[Complaint]:
-    """Return the findings of which several films are all told the same."""
+    """Return the findings of which all films are told the same; a note, where nearly the same."""
     said = claim.probability
     if len(said) < 2:
         return []
-    still = np.ptp(said, axis=0) <= STILL * np.abs(said).max(axis=0)
-    names = _named(claim, np.asarray(still))
+    spread = np.ptp(said, axis=0) / np.maximum(np.abs(said).max(axis=0), STILL)
+    names = _named(claim, np.asarray(spread <= STILL))
     message = (
         f"{claim.network}: all {len(said):,} films are told the same of {', '.join(names)}: "
         "the network does not look at them"
     )
     remedy = "check that weights were loaded and that the films differ"
-    return complain("constant_output", names, message, remedy=remedy)
+    found = complain("constant_output", names, message, remedy=remedy)
+    names = _named(claim, np.asarray((spread > STILL) & (spread <= NEARLY_STILL)))
+    message = f"{claim.network}: all films are told nearly the same of {', '.join(names)}, so that "
+    message += "last digits decide what is called positive"
+    return found + complain("constant_output", names, message, remedy=remedy, severity="note")
 
 
 def chance(claim: Claim) -> list[Complaint]:

@@ -1,4 +1,4 @@
-"""The verdict on several networks: thresholds, metrics, comparison, ranking, one sentence."""
+"""The verdict on several networks: thresholds, scores, comparison, calibration, one sentence."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ import pandas as pd
 from jaxtyping import Float64
 
 from lucency.choices import Judging
-from lucency.judge.calibrate import threshold_table
-from lucency.judge.compare import compare, conclude, rank
+from lucency.judge.calibrate import check_fitted, threshold_table
+from lucency.judge.compare import compare
 from lucency.judge.evaluate import evaluate, trivial
+from lucency.judge.ranking import conclude, rank
+from lucency.judge.reliability import brier_parts, reliability_table
+from lucency.judge.subgroups import subgroups
 from lucency.predictions import Predictions
 from lucency.values import read_table
 
 NOTHING_BELOW = 0.5
-TEXT = ("network", "other", "finding", "metric", "note")
+TEXT = ("network", "other", "finding", "metric", "test", "note", "split", "fact", "group")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -29,18 +32,30 @@ class Verdict:
     metrics: pd.DataFrame
     comparison: pd.DataFrame
     ranking: pd.DataFrame
+    reliability: pd.DataFrame
+    brier: pd.DataFrame
+    subgroups: pd.DataFrame
     conclusion: str
 
 
 def judge(
-    several: Sequence[Predictions], *, prevalence: Float64[np.ndarray, " k"], choices: Judging
+    several: Sequence[Predictions],
+    *,
+    prevalence: Float64[np.ndarray, " k"],
+    facts: pd.DataFrame,
+    choices: Judging,
 ) -> Verdict:
     """Return the verdict: thresholds fitted on validation films, everything else on test films.
 
     `prevalence` is that of the training films before balancing; the trivial predictor says it.
+    `facts` has a row a film, its index their names; the highest ranked network is judged on the
+    groups that they make.
     """
-    thresholds = [threshold_table(p.of("val"), method=choices.threshold) for p in several]
+    rule = {"method": choices.threshold, "recall": choices.recall}
+    thresholds = [threshold_table(p.of("val"), **rule) for p in several]
     tests = [predictions.of("test") for predictions in several]
+    for table, test in zip(thresholds, tests, strict=True):
+        check_fitted(table, test)
     fitted = [table["threshold"].to_numpy(dtype=np.float64) for table in thresholds]
     nothing = np.full(len(prevalence), NOTHING_BELOW)
     pairs = [*zip(tests, fitted, strict=True), (trivial(tests[0], prevalence=prevalence), nothing)]
@@ -49,11 +64,17 @@ def judge(
     table = pd.concat(metrics, ignore_index=True)
     comparison = compare(tests, **draws)
     ranking = rank(table, comparison)
+    best = next(test for test in tests if test.network == ranking["network"].iloc[0])
     return Verdict(
         thresholds=pd.concat(thresholds, ignore_index=True),
         metrics=table,
         comparison=comparison,
         ranking=ranking,
+        reliability=pd.concat(
+            [reliability_table(one, **draws) for one in tests], ignore_index=True
+        ),
+        brier=pd.concat([brier_parts(one) for one in tests], ignore_index=True),
+        subgroups=subgroups(best, facts=facts, **draws),
         conclusion=conclude(ranking),
     )
 
@@ -71,4 +92,6 @@ def load_verdict(folder: Path) -> Verdict:
     return Verdict(conclusion=(folder / "conclusion.txt").read_text().strip(), **tables)
 
 
-TABLES = ("thresholds", "metrics", "comparison", "ranking")
+TABLES = (
+    "thresholds", "metrics", "comparison", "ranking", "reliability", "brier", "subgroups",
+)  # fmt: skip

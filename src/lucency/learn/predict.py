@@ -63,6 +63,7 @@ def predict(
         feature=feature,
         slope=classifier.recalibration.slope,
         offset=classifier.recalibration.offset,
+        knot=classifier.recalibration.knot,
     )
 
 
@@ -76,7 +77,9 @@ def fit_decisions(
     said = predict(classifier, prepared=prepared, plan=plan)
     line = recalibrate(said.label, said.logit, method=choices.recalibration)
     table = threshold_table(
-        replace(said, slope=line.slope, offset=line.offset), method=choices.threshold
+        replace(said, slope=line.slope, offset=line.offset, knot=line.knot),
+        method=choices.threshold,
+        recall=choices.recall,
     )
     threshold = table["threshold"].to_numpy(dtype=np.float64)
     return replace(classifier, recalibration=line, threshold=threshold)

@@ -57,7 +57,7 @@ def train(
         "network": choice.model_dump(exclude={"training"}),
         "weights": fingerprint_weights(choice, root=Path(protocol.data.root)),
         "findings": list(prepared.manifest.findings),
-        "judging": protocol.judging.model_dump(include={"recalibration", "threshold"}),
+        "judging": protocol.judging.model_dump(include={"recalibration", "threshold", "recall"}),
         **upstream,
     }
     if not is_complete(out, inputs=inputs):
@@ -81,6 +81,7 @@ def _learn(job: Job, folder: Path, progress: Progress) -> None:
     while job.course.epoch < job.training.epochs and not _out_of_patience(job):
         _learn_epoch(job, folder, progress)
         _finish_epoch(job, folder)
+        progress(job.course.epoch * len(job.train), _films(job), _figures(job.course))
         job.accelerator.wait_for_everyone()
 
 
@@ -105,7 +106,8 @@ def _learn_epoch(job: Job, folder: Path, progress: Progress) -> None:
         if len(losses) < SETTLE_STEPS and batch is not batches[-1]:
             continue
         clock = _settle(job, losses, clock)
-        progress(course.step * len(job.train) // len(batches), _films(job), _figures(course))
+        if batch is not batches[-1]:  # whose figures are told with the epoch's
+            progress(course.step * len(job.train) // len(batches), _films(job), _figures(course))
         if rank() == 0 and clock - saved > CHECKPOINT_SECONDS:
             _checkpoint(job, folder)
             saved = clock = time.monotonic()
@@ -177,7 +179,8 @@ def _films(job: Job) -> int:
 
 
 def _figures(course: Course) -> str:
-    loss = f"loss {np.mean(course.step_loss[-SETTLE_STEPS:]):.3f}"
+    recent = course.step_loss[-SETTLE_STEPS:] or [course.epochs[-1]["train_loss"]]
+    loss = f"loss {np.mean(recent):.3f}"
     return f"{loss}, val AUC {course.epochs[-1]['val_auc']:.3f}" if course.epochs else loss
 
 

@@ -24,6 +24,7 @@ from torch.nn import functional
 
 from lucency.judge.recalibrate import Recalibration
 from lucency.learn.alexnet import AlexNet, AlexNetReference
+from lucency.predictions import no_knots
 from lucency.values import Preparation, nearest
 
 
@@ -156,6 +157,7 @@ def save_classifier(classifier: Classifier, folder: Path) -> None:
             "method": line.method,
             "slope": line.slope.tolist(),
             "offset": line.offset.tolist(),
+            "knot": line.knot.tolist(),
             "note": line.note,
         },
         "threshold": classifier.threshold.tolist(),
@@ -202,6 +204,7 @@ def _line(about: dict[str, Any]) -> Recalibration:
         method=about["method"],
         slope=np.array(about["slope"], dtype=np.float64),
         offset=np.array(about["offset"], dtype=np.float64),
+        knot=np.array(about.get("knot") or no_knots(), dtype=np.float64),  # none: of before curves
         note=tuple(about["note"]),
     )
 

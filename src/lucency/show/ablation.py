@@ -30,7 +30,7 @@ def write_ablation(
     protocol: Protocol,
     *,
     seen: str,
-    warnings: pd.DataFrame,
+    complaints: pd.DataFrame,
     table: pd.DataFrame,
     costs: pd.DataFrame,
     conclusion: str,
@@ -38,7 +38,8 @@ def write_ablation(
 ) -> None:
     """Write the tables of an ablation as one HTML file.
 
-    `seen` says which films there were; `warnings` as `judge.leaks.warnings_for` gives them.
+    `seen` says which films there were; `complaints` as
+    `judge.complaints.complaint_table` gives them.
     `table` as `judge.ablate` gives it; `costs` has the columns variant, seed, network, entries,
     epochs, minutes.
     """
@@ -49,7 +50,7 @@ def write_ablation(
         protocol=protocol,
         protocol_text=protocol_text(protocol),
         seen=seen,
-        warnings=warnings.to_dict(orient="records"),
+        warnings=complaints.to_dict(orient="records"),
         conclusion=conclusion,
         networks=networks,
         variants=[BASE, *(variant.name for variant in protocol.variant)],

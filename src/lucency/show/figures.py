@@ -11,7 +11,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from jaxtyping import Float32, Float64
+from jaxtyping import Float, Float64
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -21,7 +21,7 @@ from lucency.predictions import Predictions
 from lucency.show.canvas import MUTED, SETTINGS, WIDTH, Style, name_rows, svg
 
 Curve = Float64[np.ndarray, " g"]
-Scores = Float32[np.ndarray, " n"]
+Scores = Float[np.ndarray, " n"]
 Trace = Callable[[Scores, Scores], Curve]
 GRID = np.concatenate([[0.0], np.linspace(0, 1, 201)])  # 0 twice: a ROC curve may rise there
 COLUMNS = 5
@@ -123,10 +123,10 @@ def _small_multiples(
                     _line(panel, GRID, trace(*pair), name=one.network, style=style, **broad)
             if len(panel.get_legend_handles_labels()[1]) == 0:
                 panel.text(0.5, 0.5, "not computable", ha="center", va="center", color=MUTED)
+            panel.set(xlabel=CURVES[trace][0], ylabel=CURVES[trace][1])
+            panel.label_outer()
         for panel in panels[len(findings) :]:
             panel.remove()
-        figure.supxlabel(CURVES[trace][0], color=MUTED)
-        figure.supylabel(CURVES[trace][1], color=MUTED)
         return svg(figure, name=CURVES[trace][2], title=f"{CURVES[trace][2]} for each finding")
 
 

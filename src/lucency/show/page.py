@@ -16,6 +16,7 @@ PACKAGES = (
     "lucency", "torch", "torchvision", "timm", "accelerate", "albumentations",
     "opencv-python-headless", "numpy", "pandas", "scipy", "scikit-learn", "matplotlib",
 )  # fmt: skip
+SMALLEST = 0.001  # p values below this are not told apart
 DASH, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
 
 
@@ -28,7 +29,7 @@ def render(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    jinja.filters |= {"decimal": decimal, "whole": whole}
+    jinja.filters |= {"decimal": decimal, "whole": whole, "chance": chance}
     css = Markup((FOLDER / "report.css").read_text(encoding="utf-8"))
     versions = {"Python": platform.python_version(), **dict(_versions())}
     return jinja.get_template(template).render(css=css, versions=versions, **values)
@@ -42,6 +43,11 @@ def decimal(number: int | float, places: int = 3) -> str:
 def whole(number: int | float) -> str:
     """Return a count with its thousands set apart, or a dash for what is not known."""
     return DASH if np.isnan(number) else f"{number:,.0f}"
+
+
+def chance(p: float) -> str:
+    """Return a p value with three decimals, below a thousandth as < 0.001, or a dash."""
+    return "< 0.001" if p < SMALLEST else decimal(p)
 
 
 def _versions() -> list[tuple[str, str]]:

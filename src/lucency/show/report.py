@@ -16,26 +16,19 @@ import pandas as pd
 from markupsafe import Markup
 
 from lucency.balance.change import Change
-from lucency.judge.evaluate import MACRO, MICRO, TRIVIAL
-from lucency.judge.metrics import METRICS
+from lucency.judge.evaluate import TRIVIAL
 from lucency.plan import Plan
 from lucency.predictions import Predictions
 from lucency.protocol import Protocol, protocol_text
 from lucency.show.balancing import draw_cooccurrence, draw_counts, draw_origins
-from lucency.show.canvas import PLAIN, style_networks
-from lucency.show.figures import (
-    draw_auc,
-    draw_macro_curves,
-    draw_precision_recall,
-    draw_roc,
-    draw_training,
-)
+from lucency.show.canvas import Style
+from lucency.show.figures import draw_training
+from lucency.show.judged import Judged, judged_values, require_networks
 from lucency.show.page import render
 from lucency.show.pictures import show_augmented, show_preparation, show_samples
 from lucency.values import PARTS, Manifest, Prepared
 
 STRIPS, SAMPLES, GALLERY, REJECTED = 3, 3, 24, 20  # at most this many are shown
-NOTHING = {"value": np.nan, "low": np.nan, "high": np.nan, "note": "not in the table"}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -56,15 +49,19 @@ class Experiment:
     comparison: pd.DataFrame  # of judge.compare
     ranking: pd.DataFrame  # of judge.rank
     conclusion: str
-    warnings: pd.DataFrame  # severity, message, count
+    reliability: pd.DataFrame  # of judge.reliability
+    brier: pd.DataFrame  # of judge.reliability
+    subgroups: pd.DataFrame  # of judge.subgroups, of the highest ranked network
+    worst_group: str
+    complaints: pd.DataFrame  # of judge.complaints
+    checks: int  # of the leak doctor, how many were made
 
     def __post_init__(self) -> None:
         predicted = [predictions.network for predictions in self.predictions]
-        judged = {*predicted, TRIVIAL}
-        _require(predicted, self.networks["network"], "networks")
-        _require(predicted, self.ranking["network"], "ranking")
-        _require(predicted, self.histories, "histories")
-        _require(judged, self.metrics["network"].unique(), "metrics")
+        require_networks(predicted, self.networks["network"], "networks")
+        require_networks(predicted, self.histories, "histories")
+        require_networks([*predicted, TRIVIAL], self.metrics["network"], "metrics")
+        _judged(self)  # which looks at the other tables
 
 
 def write_report(experiment: Experiment, *, file: Path) -> None:
@@ -73,22 +70,32 @@ def write_report(experiment: Experiment, *, file: Path) -> None:
     Films are read again from `manifest.facts["path"]` to show them before preparation; those that
     are no longer there are left out, and the page says so.
     """
-    page = render(
-        "report.html.jinja",
-        **_about(experiment),
-        **_scores(experiment),
-        **_drawn(experiment),
-        **_origins(experiment),
+    shown = judged_values(_judged(experiment)) | _about(experiment)
+    shown |= _drawn(experiment, style=shown["style"], best=shown["best"]) | _origins(experiment)
+    file.write_text(render("report.html.jinja", **shown), encoding="utf-8")
+
+
+def _judged(experiment: Experiment) -> Judged:
+    """Return the part of the experiment that pages of anybody's predictions show too."""
+    choices = experiment.protocol.judging
+    rule = RULES[choices.threshold].format(recall=choices.recall)
+    return Judged(
+        title=experiment.protocol.name,
+        seen=experiment.manifest.origin,
+        threshold_origin=f"fitted on validation films ({rule})",
+        predictions=experiment.predictions,
+        metrics=experiment.metrics,
+        comparison=experiment.comparison,
+        ranking=experiment.ranking,
+        conclusion=experiment.conclusion,
+        thresholds=experiment.thresholds,
+        reliability=experiment.reliability,
+        brier=experiment.brier,
+        subgroups=experiment.subgroups,
+        worst_group=experiment.worst_group,
+        complaints=experiment.complaints,
+        checks=experiment.checks,
     )
-    file.write_text(page, encoding="utf-8")
-
-
-def _require(expected: Sequence[str] | set[str], found: Any, table: str) -> None:
-    if set(expected) != set(found):
-        raise ValueError(
-            f"{table}: found {', '.join(sorted(found))}; expected {', '.join(sorted(expected))}: "
-            "make every table of the report from the same networks"
-        )
 
 
 def _about(experiment: Experiment) -> dict[str, Any]:
@@ -97,67 +104,18 @@ def _about(experiment: Experiment) -> dict[str, Any]:
         "protocol": protocol,
         "protocol_text": protocol_text(protocol),
         "leaking": protocol.split.method == "image" or protocol.balance.before_split,
-        "origin": manifest.origin.rstrip("."),
         "films": len(manifest),
         "patients": len(np.unique(manifest.patient)),
-        "findings": experiment.prepared.manifest.findings,
-        "conclusion": experiment.conclusion,
-        "warnings": experiment.warnings.to_dict("records"),
+        "networks": {row["network"]: row for row in experiment.networks.to_dict("records")},
     }
 
 
-def _scores(experiment: Experiment) -> dict[str, Any]:
-    metrics = experiment.metrics.fillna({"note": ""})
-    score = _by_key(metrics, "network", "finding", "metric")
-    difference = _by_key(experiment.comparison, "network", "other", "finding", "metric")
-    ranking = _by_key(experiment.ranking, "network")
-    order = [network for (network,) in ranking]
-    return {
-        "order": order,
-        "judged": [*order, TRIVIAL],
-        "networks": _by_key(experiment.networks, "network"),
-        "ranking": ranking,
-        "score": lambda *key: score.get(key, NOTHING),
-        "metrics": list(dict.fromkeys(metrics["metric"])),
-        "headings": {name: HEADINGS.get(name, name.replace("_", " ")) for name in METRICS},
-        "meanings": METRICS,
-        "averages": {
-            MACRO: "mean over findings",
-            MICRO: "pooled over all pairs of film and finding",
-        },
-        "macro": MACRO,
-        "difference": lambda *key: difference.get(key, NOTHING),
-        "pairs": list(dict.fromkeys(key[:2] for key in difference)),
-        "threshold": _by_key(experiment.thresholds, "network", "finding"),
-        "trivial": TRIVIAL,
-    }
-
-
-def _by_key(table: pd.DataFrame, *columns: str) -> dict[tuple[str, ...], dict[str, Any]]:
-    """Return the rows of `table` under their key; raises ValueError when a key is there twice."""
-    rows = {tuple(row[name] for name in columns): row for row in table.to_dict("records")}
-    if len(rows) < len(table):
-        raise ValueError(
-            f"{len(table) - len(rows)} rows repeat another's {', '.join(columns)}; expected each "
-            "once: make the table anew"
-        )
-    return rows
-
-
-def _drawn(experiment: Experiment) -> dict[str, Any]:
-    several, best = experiment.predictions, str(experiment.ranking["network"].iloc[0])
-    style = style_networks([one.network for one in several])
+def _drawn(experiment: Experiment, *, style: Mapping[str, Style], best: str) -> dict[str, Any]:
     kept_epoch = experiment.networks.set_index("network")["kept_epoch"].to_dict()
     findings, seed = experiment.prepared.manifest.findings, experiment.protocol.judging.seed
     change = experiment.change
     fitted = experiment.thresholds[experiment.thresholds["network"] == best].set_index("finding")
     return {
-        "best": best,
-        "style": {**style, TRIVIAL: PLAIN},
-        "auc_figure": Markup(draw_auc(experiment.metrics, findings=findings, style=style)),
-        "macro_figure": Markup(draw_macro_curves(several, style=style)),
-        "roc_figure": Markup(draw_roc(several, style=style, best=best)),
-        "precision_figure": Markup(draw_precision_recall(several, style=style, best=best)),
         "training_figure": Markup(
             draw_training(experiment.histories, kept_epoch=kept_epoch, style=style)
         ),
@@ -168,8 +126,8 @@ def _drawn(experiment: Experiment) -> dict[str, Any]:
         "strips": show_preparation(experiment.prepared, films=STRIPS, seed=seed),
         "augmented": show_augmented(experiment.augmented[:GALLERY]),
         "augmented_total": len(experiment.augmented),
-        "groups": show_samples(
-            next(one for one in several if one.network == best),
+        "sampled": show_samples(
+            next(one for one in experiment.predictions if one.network == best),
             prepared=experiment.prepared,
             threshold=fitted.loc[list(findings), "threshold"].to_numpy(dtype=np.float64),
             films=SAMPLES,
@@ -205,10 +163,9 @@ def _part(experiment: Experiment, part: str) -> dict[str, Any]:
     }
 
 
-HEADINGS = {
-    "auc": "AUC", "average_precision": "Average precision", "f1": "F1", "precision": "Precision",
-    "recall": "Recall", "specificity": "Specificity", "accuracy": "Accuracy",
-    "balanced_accuracy": "Balanced accuracy", "bce": "BCE", "brier": "Brier", "ece": "ECE",
+RULES = {
+    "f1": "largest F1", "youden": "largest recall + specificity",
+    "recall": "the highest with a recall of {recall:g} or more",
 }  # fmt: skip
 MEASURES = {
     "instances": "Films", "labels": "Findings", "cardinality": "Cardinality",

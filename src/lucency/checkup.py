@@ -1,0 +1,213 @@
+"""The leak doctor called: on a protocol's label table, on a run's work, on anybody's lists.
+
+Letters in shapes: n films, k findings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Int64, Shaped
+
+from lucency.balance.resample import needs_features, plan_parts
+from lucency.data.hashes import near_identical
+from lucency.data.labels import read_labelled
+from lucency.data.lists import read_names
+from lucency.data.nih import OFFICIAL_LISTS
+from lucency.data.sources import list_films
+from lucency.data.split import split, split_by_image
+from lucency.judge import doctor, remarks, suspicion
+from lucency.judge.claims import Claim, Fitted, claim_of
+from lucency.judge.complaints import (
+    NIH_NAME,
+    Complaint,
+    Roll,
+    complaint_table,
+    film_names,
+    no_names,
+    ranked,
+)
+from lucency.judge.evaluate import TRIVIAL
+from lucency.plan import Plan, originals
+from lucency.predictions import Predictions
+from lucency.protocol import Protocol
+from lucency.values import PARTS, Manifest, Prepared, read_table
+
+TEXT = ("severity", "check", "message", "examples", "remedy")
+CHECKS = len(doctor.CHECKS) + len(suspicion.CHECKS) + 6  # and those of judge.remarks
+
+
+def check_protocol(protocol: Protocol) -> list[Complaint]:
+    """Return what is wrong with the parts and the balance that a protocol makes of its labels.
+
+    Nothing is prepared or trained, and pictures need not be there.
+    """
+    if protocol.balance.before_split:
+        films, plan = _balanced_first(protocol)
+    else:
+        films, part = list_films(
+            protocol.data,
+            findings=protocol.findings,
+            split=lambda films, root: split(films, choices=protocol.split, root=root),
+        )
+        plan = _planned(films, part, protocol)
+    roll = roll_of(plan, films=films, listed=films.image, protocol=protocol)
+    return ranked(
+        [*doctor.examine(roll), *remarks.invented(protocol), *remarks.pretrained(protocol)]
+    )
+
+
+def check_run(
+    protocol: Protocol,
+    *,
+    prepared: Prepared,
+    plan: Plan,
+    missing: Sequence[str],
+    predictions: Sequence[Predictions],
+    scores: pd.DataFrame,
+) -> list[Complaint]:
+    """Return what is wrong with a finished run: its parts and pictures, and every network's say.
+
+    `missing` are the listed films without a file; `scores` as judge.evaluate gives them, or empty.
+    """
+    films = prepared.manifest
+    listed = np.concatenate([films.image, prepared.rejected["image"].to_numpy(dtype=str), missing])
+    roll = roll_of(plan, films=films, listed=listed, protocol=protocol)
+    pairs = near_identical(prepared, side=_sides(plan, films=len(films)))
+    alike = pairs[["image", "other"]].to_numpy(dtype=object).reshape(-1, 2)
+    found = doctor.examine(replace(roll, alike=alike))
+    found += remarks.remark(
+        protocol, test=predictions[0].of("test"), rejected=prepared.rejected, missing=missing
+    )
+    for one in predictions:
+        rows = scores["network"].isin((one.network, TRIVIAL))
+        fitted = (Fitted("thresholds", "val", one.split), Fitted("recalibration", "val", one.split))
+        claim = replace(
+            claim_of(one.of("test")),
+            listed=roll.image,
+            listed_part=roll.part,
+            fitted=fitted,
+            scores=scores.loc[rows],
+        )
+        found += suspicion.suspect(claim)
+    return ranked(list(dict.fromkeys(found)))
+
+
+def save_complaints(found: Sequence[Complaint], folder: Path) -> None:
+    """Write complaints.csv."""
+    complaint_table(found).to_csv(folder / "complaints.csv", index=False)
+
+
+def load_complaints(folder: Path) -> pd.DataFrame:
+    """Read what `save_complaints` wrote, as `judge.complaints.complaint_table` gives it."""
+    return read_table(folder / "complaints.csv", text=TEXT)
+
+
+def check_lists(lists: Mapping[str, Path], *, labels: Path) -> list[Complaint]:
+    """Return what is wrong with somebody's split: part -> file of image names.
+
+    NIH's lists and boxes are looked for beside the label file.
+    """
+    return doctor.examine(roll_of_lists(lists, labels=labels))
+
+
+def check_predictions(claim: Claim, lists: Mapping[str, Path], *, labels: Path) -> list[Complaint]:
+    """Return what is wrong with somebody's predictions, and with their split where it is given."""
+    if not lists:
+        return suspicion.suspect(claim)
+    roll = roll_of_lists(lists, labels=labels)
+    claim = replace(claim, listed=roll.image, listed_part=roll.part)
+    return ranked([*doctor.examine(roll), *suspicion.suspect(claim)])
+
+
+def roll_of(
+    plan: Plan, *, films: Manifest, listed: Shaped[np.ndarray, " t"], protocol: Protocol
+) -> Roll:
+    """Return who stands where in a plan; a mixed film is a copy of both its parents."""
+    mixed = np.flatnonzero(plan.mix > 0)
+    mates = [f"{films.image[plan.mate[entry]]}#mate-of-{entry}" for entry in mixed.tolist()]
+    names = np.concatenate([plan.names(films.image).astype(object), np.array(mates, object)])
+    row = np.concatenate([plan.row, plan.mate[mixed]])
+    published = protocol.data.source == "nih"
+    officially = protocol.split.method == "official"
+    roll = Roll(
+        image=names,
+        patient=films.patient[row],
+        part=np.concatenate([plan.part, plan.part[mixed]]),
+        method=protocol.split.method,
+        listed=listed,
+        boxed=films.boxes["image"].to_numpy(dtype=str) if officially else no_names(),
+        origins=(films.origin,) if published else (),
+    )
+    return _with_lists(roll, Path(protocol.data.root)) if published else roll
+
+
+def roll_of_lists(lists: Mapping[str, Path], *, labels: Path) -> Roll:
+    """Return who stands where in somebody's lists; patients come from the label file by name."""
+    films = read_labelled(labels)
+    names = {part: read_names(file) for part, file in lists.items()}
+    image = np.concatenate([names[part] for part in PARTS if part in names])
+    part = np.concatenate([np.full(len(names[part]), part) for part in PARTS if part in names])
+    roll = Roll(
+        image=image,
+        patient=_patients(image, films),
+        part=part,
+        listed=films.image,
+        boxed=films.boxes["image"].to_numpy(dtype=str),
+        origins=(films.origin,) if "Data_Entry" in films.origin else (),
+    )
+    return _with_lists(roll, labels.parent)
+
+
+def _planned(films: Manifest, part: np.ndarray, protocol: Protocol) -> Plan:
+    """Return the plan; of methods that look at pictures only the films that they start from."""
+    if needs_features(protocol.balance):
+        return replace(originals(films.label), part=part.astype(str))
+    return plan_parts(
+        films.label,
+        part=part,
+        findings=films.findings,
+        choices=protocol.balance,
+        feature=np.empty((int((part == "train").sum()), 0), dtype=np.float32),
+    )
+
+
+def _balanced_first(protocol: Protocol) -> tuple[Manifest, Plan]:
+    films, train = list_films(
+        protocol.data,
+        findings=protocol.findings,
+        split=lambda films, _: np.full(len(films), "train"),
+    )
+    made, choices = _planned(films, train, protocol), protocol.split
+    share = (choices.train, choices.val, choices.test)
+    return films, replace(made, part=split_by_image(len(made), share=share, seed=choices.seed))
+
+
+def _sides(plan: Plan, *, films: int) -> Shaped[np.ndarray, " n"]:
+    """Return the part in which each film stands itself, or nothing where it stands in none."""
+    side = np.full(films, "", dtype=object)
+    itself = plan.copy == 0
+    side[plan.row[itself]] = plan.part[itself]
+    return side.astype(str)
+
+
+def _with_lists(roll: Roll, folder: Path) -> Roll:
+    """Return the roll with NIH's two lists, where they lie in `folder`."""
+    files = [folder / name for name in OFFICIAL_LISTS]
+    train_val, test = (read_names(file) if file.is_file() else no_names() for file in files)
+    return replace(roll, official_train_val=train_val, official_test=test)
+
+
+def _patients(image: Shaped[np.ndarray, " n"], films: Manifest) -> Int64[np.ndarray, " n"]:
+    """Return each film's patient: as labelled, else as NIH's name says, else one of its own."""
+    film = film_names(image)
+    row = pd.Index(film_names(films.image)).get_indexer(pd.Index(film))
+    patient = np.where(row >= 0, films.patient[row], -1 - np.arange(len(film)))
+    for place in np.flatnonzero(row < 0).tolist():
+        if NIH_NAME.fullmatch(film[place]):
+            patient[place] = int(film[place][:8])
+    return patient.astype(np.int64)

@@ -1,0 +1,1 @@
+"""Predictions in, predictions out: ensembles, classical learners, similar films; never torch."""

@@ -1,0 +1,72 @@
+"""Anybody's predictions heard: the tables of the page, made from test films alone, and the page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from lucency.choices import Judging
+from lucency.judge.claims import claim_of
+from lucency.judge.compare import compare
+from lucency.judge.complaints import complaint_table, ranked
+from lucency.judge.ranking import conclude, rank
+from lucency.judge.reliability import brier_parts, reliability_table
+from lucency.judge.subgroups import subgroups, worst_group
+from lucency.judge.suspicion import CHECKS, suspect
+from lucency.predictions import Predictions
+from lucency.values import Manifest
+
+
+def write_hearing(
+    several: Sequence[Predictions],
+    *,
+    metrics: pd.DataFrame,
+    thresholds: pd.DataFrame,
+    films: Manifest,
+    out: Path,
+) -> None:
+    """Write report.html into `out`: all that can be said of predictions of the same test films.
+
+    `metrics` as judge.evaluate gives them, `thresholds` as threshold_table does, of all networks;
+    `films` are those of the label file, with its facts.
+    """
+    from lucency.show.judged import Judged, write_judged
+
+    draws = {"resamples": Judging().resamples, "seed": Judging().seed}
+    comparison = compare(several, **draws)
+    ranking = rank(metrics, comparison)
+    best = next(one for one in several if one.network == ranking["network"].iloc[0])
+    groups = subgroups(best, facts=films.facts.set_axis(films.image), **draws)
+    complaints = [one for said in several for one in suspect(claim_of(said.uncalibrated()))]
+    fitted = bool(thresholds["positives"].to_numpy().any())
+    write_judged(
+        Judged(
+            title=", ".join(one.network for one in several),
+            seen=_seen(several[0], films),
+            predictions=several,
+            metrics=metrics,
+            comparison=comparison,
+            ranking=ranking,
+            conclusion=conclude(ranking),
+            thresholds=thresholds,
+            threshold_origin="fitted on validation films" if fitted else "not fitted, .5 for all",
+            reliability=pd.concat(
+                [reliability_table(one, **draws) for one in several], ignore_index=True
+            ),
+            brier=pd.concat([brier_parts(one) for one in several], ignore_index=True),
+            subgroups=groups,
+            worst_group=worst_group(groups),
+            complaints=complaint_table(ranked(list(dict.fromkeys(complaints)))),
+            checks=len(CHECKS),
+        ),
+        file=out / "report.html",
+    )
+
+
+def _seen(said: Predictions, films: Manifest) -> str:
+    """Return which films and labels these are, in a sentence."""
+    patients = len(np.unique(said.patient))
+    return f"{len(said):,} films of {patients:,} patients, labelled by {films.origin}"

@@ -1,0 +1,93 @@
+"""Does a map depend on what was learnt, and does it stay on the same tissue?
+
+Letters in shapes: b films, k findings, c channels, h and w pixels.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+FLAT = 1e-6
+
+
+def randomised(network: nn.Module, *, seed: int) -> Iterator[tuple[str, nn.Module]]:
+    """Yield copies whose weights are drawn anew from the head down, each with its deepest block.
+
+    Adebayo et al., NeurIPS 2018, cascading: the first copy has a new head, the last is new
+    throughout. A tensor is redrawn from a normal distribution about zero with its own root mean
+    square, so that logits keep their scale; running statistics stay.
+    """
+    generator = np.random.default_rng(seed)
+    changed = copy.deepcopy(network)
+    for name in reversed([name for name, _ in _blocks(network, "")]):
+        for parameter in changed.get_submodule(name).parameters():
+            _redraw(parameter, generator)
+        yield name, copy.deepcopy(changed)
+
+
+def stability(
+    network: nn.Module,
+    pixels: Float[Tensor, "b c h w"],
+    *,
+    method: Callable[..., Tensor],
+    shift: int,
+    findings: Sequence[int] | None = None,
+) -> Float[Tensor, "b k"]:
+    """Return the mean correlation of maps with those of films moved by `shift` pixels, moved back.
+
+    Films move up, down, left and right; the border is repeated and not compared. NaN where a map
+    is the same everywhere, as there is nothing to correlate.
+    """
+    size = (pixels.shape[2], pixels.shape[3])
+    if not 0 < shift < min(size) // 2:
+        raise ValueError(f"shift is {shift}: expected 1 to {min(size) // 2 - 1} pixels")
+    inner = slice(shift, -shift)
+
+    def scaled(films: Tensor) -> Tensor:
+        found = method(network, films, findings=findings)
+        return functional.interpolate(found, size, mode="bilinear")
+
+    still = scaled(pixels)[..., inner, inner]
+    padded = functional.pad(pixels, (shift,) * 4, mode="replicate")
+    found = []
+    for down, right in ((0, shift), (2 * shift, shift), (shift, 0), (shift, 2 * shift)):
+        moved = scaled(padded[..., down : down + size[0], right : right + size[1]])
+        back = moved.roll((down - shift, right - shift), (2, 3))[..., inner, inner]
+        found.append(_correlation(still, back))
+    return torch.stack(found).mean(0)
+
+
+def _blocks(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
+    """Yield the parts with weights in their order; plain lists of layers are opened."""
+    for name, child in module.named_children():
+        path = f"{prefix}{name}"
+        if type(child) in (nn.Sequential, nn.ModuleList):
+            yield from _blocks(child, f"{path}.")
+        elif any(True for _ in child.parameters()):
+            yield path, child
+
+
+def _redraw(parameter: Tensor, generator: np.random.Generator) -> None:
+    with torch.no_grad():
+        draw = torch.from_numpy(generator.standard_normal(tuple(parameter.shape)))
+        parameter.copy_(draw.to(parameter) * parameter.square().mean().sqrt())
+
+
+def _correlation(one: Tensor, other: Tensor) -> Tensor:
+    """Return Pearson's correlation over the last two axes."""
+    one, other = one.flatten(2), other.flatten(2)
+    flat = _is_flat(one) | _is_flat(other)
+    one, other = one - one.mean(2, keepdim=True), other - other.mean(2, keepdim=True)
+    cosine = functional.cosine_similarity(one, other, dim=2, eps=torch.finfo(one.dtype).tiny)
+    return cosine.masked_fill(flat, torch.nan)
+
+
+def _is_flat(maps: Tensor) -> Tensor:
+    return maps.amax(2) - maps.amin(2) <= FLAT * maps.abs().amax(2)

@@ -1,0 +1,211 @@
+"""What networks said of test films and what it is worth, as one HTML page.
+
+The report of a run shows the same sections, from the same values. Every number on a page is read
+from its tables; nothing is computed twice.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+
+from lucency.judge.compare import OVER_FINDINGS
+from lucency.judge.evaluate import MACRO, MICRO, PER_FILM_ROW, TRIVIAL
+from lucency.judge.metrics import METRICS
+from lucency.judge.per_film import PER_FILM
+from lucency.judge.ranking import LEVEL
+from lucency.predictions import Predictions
+from lucency.show.canvas import PLAIN, style_networks
+from lucency.show.figures import draw_auc, draw_macro_curves, draw_precision_recall, draw_roc
+from lucency.show.page import render
+from lucency.show.reliability import draw_each_finding, draw_pooled
+
+CHOSEN = (
+    "auc", "average_precision", "f1", "precision", "recall", "specificity", "accuracy", "bce",
+    "brier", "ece",
+)  # fmt: skip
+HARD = "\N{NO-BREAK SPACE}"
+NOTHING = {"note": "not in the table"} | dict.fromkeys(
+    ("value", "difference", "low", "high", "p", "p_holm"), np.nan
+)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Judged:
+    """All that is shown of what networks said: of one network or several, one finding or more."""
+
+    title: str
+    seen: str  # films, patients and labels, in a sentence
+    predictions: Sequence[Predictions]  # one a network; of their films, the test part is shown
+    metrics: pd.DataFrame  # of judge.evaluate, every network and maybe the trivial predictor
+    comparison: pd.DataFrame  # of judge.compare; empty where there is no pair
+    ranking: pd.DataFrame  # of judge.rank, or empty: then networks stand as they came
+    conclusion: str
+    thresholds: pd.DataFrame  # network, finding, threshold, note
+    threshold_origin: str  # where they come from, to stand behind "Thresholds:"
+    reliability: pd.DataFrame  # of judge.reliability
+    brier: pd.DataFrame  # of judge.reliability
+    subgroups: pd.DataFrame  # of judge.subgroups, of one network
+    worst_group: str
+    complaints: pd.DataFrame  # of judge.complaints
+    checks: int  # of the leak doctor, how many were made
+
+    def __post_init__(self) -> None:
+        predicted = [one.network for one in self.predictions]
+        scored = set(self.metrics["network"]) - {TRIVIAL}
+        require_networks(predicted, scored, "metrics")
+        for name in ("thresholds", "reliability", "brier"):
+            require_networks(predicted, getattr(self, name)["network"], name)
+        if len(self.ranking):
+            require_networks(predicted, self.ranking["network"], "ranking")
+
+    @property
+    def order(self) -> list[str]:
+        """The networks, the highest ranked first."""
+        if len(self.ranking):
+            return self.ranking["network"].tolist()
+        return [one.network for one in self.predictions]
+
+
+def write_judged(judged: Judged, *, file: Path) -> None:
+    """Write all that was judged as one HTML file; the same tables give the same bytes."""
+    file.write_text(render("judged.html.jinja", **judged_values(judged)), encoding="utf-8")
+
+
+def judged_values(judged: Judged) -> dict[str, Any]:
+    """Return what the shared sections show, by the names that they use."""
+    return {
+        "title": judged.title,
+        "seen": judged.seen.rstrip("."),
+        "findings": judged.predictions[0].findings,
+        "conclusion": judged.conclusion,
+        "leaking": False,
+        "complaints": judged.complaints.to_dict("records"),
+        "checks": judged.checks,
+        "threshold": _by_key(judged.thresholds, "network", "finding"),
+        "threshold_origin": judged.threshold_origin.rstrip("."),
+        **_scores(judged),
+        **_compared(judged),
+        **_drawn(judged),
+        **_calibration(judged),
+        **_groups(judged),
+    }
+
+
+def require_networks(expected: Iterable[str], found: Iterable[str], table: str) -> None:
+    """Raise ValueError unless a table is of the networks that are shown."""
+    if set(expected) != set(found):
+        raise ValueError(
+            f"{table}: found {', '.join(sorted(set(found)))}; expected "
+            f"{', '.join(sorted(expected))}: make every table of the page from the same networks"
+        )
+
+
+def _scores(judged: Judged) -> dict[str, Any]:
+    metrics = judged.metrics.fillna({"note": ""})
+    score = _by_key(metrics, "network", "finding", "metric")
+    names = list(dict.fromkeys(metrics["metric"]))
+    trivial = [TRIVIAL] if TRIVIAL in set(metrics["network"]) else []
+    return {
+        "order": judged.order,
+        "judged": [*judged.order, *trivial],
+        "trivial": TRIVIAL,
+        "score": lambda *key: score.get(key, NOTHING),
+        "chosen": [name for name in names if name in CHOSEN],
+        "others": [name for name in names if name not in CHOSEN and name not in PER_FILM],
+        "per_film": [name for name in names if name in PER_FILM],
+        "per_film_row": PER_FILM_ROW,
+        "meanings": METRICS | PER_FILM,
+        "headings": {
+            name: HEADINGS.get(name, name.replace("_", " ").capitalize()) for name in names
+        },
+        "averages": {
+            MACRO: "mean over findings",
+            MICRO: "pooled over all pairs of film and finding",
+        },
+        "macro": MACRO,
+    }
+
+
+def _compared(judged: Judged) -> dict[str, Any]:
+    difference = _by_key(judged.comparison, "network", "other", "finding", "metric")
+    ranking = _by_key(judged.ranking, "network")
+    return {
+        "ranking": ranking,
+        "sharing": Counter(row["rank"] for row in ranking.values()),
+        "tied": sum(row["tied_with_best"] for row in ranking.values()),
+        "difference": lambda *key: difference.get(key, NOTHING),
+        "pairs": list(dict.fromkeys(key[:2] for key in difference)),
+        "over_findings": OVER_FINDINGS,
+        "level": LEVEL,
+    }
+
+
+def _by_key(table: pd.DataFrame, *columns: str) -> dict[tuple[str, ...], dict[str, Any]]:
+    """Return the rows of `table` under their key; raises ValueError when a key is there twice."""
+    rows = {tuple(row[name] for name in columns): row for row in table.to_dict("records")}
+    if len(rows) < len(table):
+        raise ValueError(
+            f"{len(table) - len(rows)} rows repeat another's {', '.join(columns)}; expected each "
+            "once: make the table anew"
+        )
+    return rows
+
+
+def _drawn(judged: Judged) -> dict[str, Any]:
+    several, best = judged.predictions, judged.order[0]
+    style = style_networks([one.network for one in several])
+    findings = several[0].findings
+    figures = {
+        "auc_figure": draw_auc(judged.metrics, findings=findings, style=style),
+        "macro_figure": draw_macro_curves(several, style=style),
+        "roc_figure": draw_roc(several, style=style, best=best),
+        "precision_figure": draw_precision_recall(several, style=style, best=best),
+        "pooled_figure": draw_pooled(judged.reliability, style=style),
+        "reliability_figure": draw_each_finding(
+            judged.reliability, network=best, findings=findings, look=style[best]
+        ),
+    }
+    drawings = {name: Markup(drawing) for name, drawing in figures.items()}
+    return {"best": best, "style": {**style, TRIVIAL: PLAIN}, **drawings}
+
+
+def _calibration(judged: Judged) -> dict[str, Any]:
+    row = _by_key(judged.brier, "network", "finding")
+    findings = judged.predictions[0].findings
+    return {
+        "brier_parts": BRIER_PARTS,
+        "brier_means": [row[network, MACRO] for network in judged.order],
+        "brier_each": {
+            network: [row[network, finding] for finding in findings] for network in judged.order
+        },
+    }
+
+
+def _groups(judged: Judged) -> dict[str, Any]:
+    macro = judged.subgroups.loc[judged.subgroups["finding"] == MACRO]
+    return {
+        "worst_group": judged.worst_group,
+        "grouped": ", ".join(macro["network"].unique()),
+        "groups": {
+            fact: rows.to_dict("records") for fact, rows in macro.groupby("fact", sort=False)
+        },
+    }
+
+
+HEADINGS = {
+    "auc": "AUC", "partial_auc": "Partial AUC", "f1": "F1", "npv": "NPV", "mcc": "MCC",
+    "bce": "BCE", "ece": "ECE", "recall_at_specificity": f"Recall{HARD}at specificity{HARD}.9",
+    "specificity_at_recall": f"Specificity{HARD}at recall{HARD}.9",
+}  # fmt: skip
+BRIER_PARTS = {
+    "Brier": "brier", "Reliability": "reliability", "Resolution": "resolution",
+    "Uncertainty": "uncertainty", "Within": "within",
+}  # fmt: skip

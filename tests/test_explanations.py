@@ -1,0 +1,180 @@
+"""Figures of explanations: what is drawn is what was given, in its own units, bytes and all."""
+
+import re
+from xml.etree import ElementTree
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib import rcParams
+from matplotlib.patches import Rectangle
+
+from lucency.judge.maps import Maps
+from lucency.predictions import Predictions
+from lucency.show.explanations import (
+    KINDS,
+    choose_cases,
+    explanation_png,
+    explanation_svg,
+    gallery_figure,
+    mean_figure,
+    overlay_figure,
+)
+
+CORNERS = np.array([[0.25, 0.5, 0.75, 0.875]])
+
+
+def _film(side=64, *, seed=0):
+    return np.random.default_rng(seed).integers(0, 255, (side, side)).astype(np.uint8)
+
+
+def _cells(*, low=-2.0, high=6.0):
+    return np.linspace(low, high, 16, dtype=np.float32).reshape(4, 4)
+
+
+def _outlines(axes):
+    boxes = [patch for patch in axes.patches if isinstance(patch, Rectangle)]
+    return {(*box.get_xy(), box.get_width(), box.get_height()) for box in boxes}
+
+
+def _titles(figure):
+    return [axes.get_title() for axes in figure.axes if axes.get_title()]
+
+
+def _words(drawing):
+    root = ElementTree.fromstring(drawing)
+    return [element.text for element in root.iter() if element.tag.endswith("text")]
+
+
+def _predictions(probability, label):
+    films = len(label)
+    chance = np.array(probability)
+    return Predictions(
+        network="net",
+        split="0",
+        findings=("Mass",),
+        image=np.array([f"{film}.png" for film in range(films)]),
+        patient=np.arange(films),
+        part=np.full(films, "test"),
+        label=np.array(label, dtype=np.float32)[:, None],
+        logit=np.log(chance / (1 - chance)).astype(np.float32)[:, None],
+        feature=np.empty((films, 0), dtype=np.float32),
+    )
+
+
+def _gallery(cases):
+    films = {f"{film}.png": _film(seed=film) for film in range(6)}
+    grid = np.stack([_cells(high=film + 1.0) for film in range(6)])[:, None]
+    maps = Maps(
+        method="grad-cam",
+        findings=("Mass",),
+        image=np.array(list(films)),
+        patient=np.arange(6),
+        grid=grid,
+    )
+    boxes = pd.DataFrame(
+        [("1.png", "Mass", 0.25, 0.5, 0.5, 0.375), ("1.png", "Edema", 0, 0, 1, 1)],
+        columns=["image", "finding", "x", "y", "w", "h"],
+    )
+    return gallery_figure(cases, finding="Mass", films=films, maps=maps, boxes=boxes)
+
+
+def test_an_overlay_shows_each_method_in_its_own_units_beside_the_film():
+    maps = {
+        "grad-cam": _cells(),
+        "occlusion": _cells(high=0.5),
+        "cam": np.zeros((2, 3), np.float32),
+    }
+    figure = overlay_figure(_film(), maps=maps, corners=CORNERS)
+    assert _titles(figure) == ["film", "grad-cam", "occlusion", "cam: 0 everywhere"]
+    panels = [axes for axes in figure.axes if len(axes.images)]
+    assert all(_outlines(axes) == {(0.25, 0.5, 0.5, 0.375)} for axes in panels)
+    assert all((axes.get_xlim(), axes.get_ylim()) == ((0, 1), (1, 0)) for axes in panels)
+    assert not any(len(axes.get_xticks()) for axes in panels)
+    glow = panels[1].images[1]
+    assert glow.get_clim() == (-2, 6)
+    opacity = np.asarray(glow.get_alpha())
+    assert opacity.min() == 0
+    assert opacity.max() == pytest.approx(0.7)
+    assert np.argmax(opacity) == np.argmax(np.asarray(glow.get_array()))
+    assert panels[2].images[1].get_clim() == (-2, 0.5)
+    assert len(panels[3].images) == 1  # nothing lies over the film
+
+
+def test_a_film_without_a_box_says_so():
+    figure = overlay_figure(_film(), maps={"cam": _cells()}, corners=CORNERS[:0])
+    assert _titles(figure)[0] == "film, no true box"
+    assert not _outlines(figure.axes[0])
+
+
+def test_figures_are_the_same_bytes_twice_and_leave_matplotlib_as_it_was():
+    before = dict(rcParams)
+
+    def drawn():
+        figure = overlay_figure(_film(), maps={"cam": _cells()}, corners=CORNERS)
+        return explanation_svg(figure, name="mass", title="Maps"), explanation_png(figure)
+
+    drawing, picture = drawn()
+    assert (drawing, picture) == drawn()
+    assert dict(rcParams) == before
+    assert picture.startswith(b"\x89PNG")
+    assert b"Matplotlib" not in picture
+    assert {"film", "cam"} <= set(_words(drawing))
+    assert all(name.startswith("mass-") for name in re.findall(r'\bid="([^"]*)"', drawing))
+    assert len(picture) < 300_000
+
+
+def test_cases_are_sorted_by_how_sure_the_network_is():
+    probability = [0.6, 0.9, 0.7, 0.8, 0.1, 0.4, 0.2, 0.95]
+    label = [1, 1, 0, 0, 1, 1, 0, np.nan]
+    cases = choose_cases(_predictions(probability, label), finding="Mass", threshold=0.5, films=5)
+    found = {kind: mine["image"].tolist() for kind, mine in cases.groupby("kind", sort=False)}
+    assert found == {
+        "true positive": ["1.png", "0.png"],
+        "false positive": ["3.png", "2.png"],
+        "miss": ["4.png", "5.png"],
+    }
+    few = choose_cases(_predictions(probability, label), finding="Mass", threshold=0.5, films=1)
+    assert few["image"].tolist() == ["1.png", "3.png", "4.png"]
+    with pytest.raises(ValueError, match="'Masss' is unknown: expected one of Mass; nearest is"):
+        choose_cases(_predictions(probability, label), finding="Masss", threshold=0.5, films=1)
+
+
+def test_a_gallery_has_a_row_a_kind_and_one_scale():
+    cases = pd.DataFrame(
+        {"kind": [KINDS[0], KINDS[0], KINDS[2]], "image": ["1.png", "3.png", "0.png"],
+         "probability": [0.91, 0.62, 0.2]}
+    )  # fmt: skip
+    figure = _gallery(cases)
+    titles = _titles(figure)
+    assert titles == ["true positive, 0.91\n1.png", "true positive, 0.62\n3.png",
+                      "miss, 0.20\n0.png"]  # fmt: skip
+    shown = [axes for axes in figure.axes if len(axes.images) == 2]
+    assert {axes.images[1].get_clim() for axes in shown} == {(-2, 4)}
+    assert _outlines(shown[0]) == {(0.25, 0.5, 0.5, 0.375)}
+    assert not _outlines(shown[1])
+    words = _words(explanation_svg(figure, name="gallery", title="Mass"))
+    assert "false positive: none" in words
+
+
+def test_a_gallery_of_nothing_says_so():
+    nothing = pd.DataFrame({"kind": [], "image": [], "probability": []})
+    words = _words(explanation_svg(_gallery(nothing), name="gallery", title="Mass"))
+    assert {f"{kind}: none" for kind in KINDS} <= set(words)
+
+
+def test_mean_maps_keep_their_units_and_name_what_is_missing():
+    mean = np.stack([_cells(), np.full((4, 4), np.nan, np.float32), _cells(high=1)])
+    boxes = pd.DataFrame(
+        [("0.png", "Mass", 0.25, 0.25, 0.5, 0.5), ("1.png", "Edema", 0, 0, 1, 1)],
+        columns=["image", "finding", "x", "y", "w", "h"],
+    )
+    figure = mean_figure(mean, findings=("Mass", "Hernia", "Edema"), boxes=boxes)
+    assert _titles(figure) == ["Mass (1)", "Hernia: no film with a box", "Edema (1)"]
+    limits = [axes.images[0].get_clim() for axes in figure.axes if len(axes.images)]
+    assert limits == [(-2, 6), (-2, 1)]
+    (line,) = figure.axes[0].collections
+    corners = line.get_paths()[0].vertices
+    np.testing.assert_allclose(corners.min(axis=0), 0.25, atol=0.01)
+    np.testing.assert_allclose(corners.max(axis=0), 0.75, atol=0.01)
+    assert explanation_svg(figure, name="mean", title="Means")

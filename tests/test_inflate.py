@@ -1,0 +1,83 @@
+"""What a leak is worth: scikit-learn's scores on both sides, and the interval of the difference."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
+
+from lucency.judge.inflate import SHOWN, conclude_inflation, inflate
+from lucency.predictions import Predictions
+
+HALF = np.full(2, 0.5)
+
+
+def _said(gain: float, *, films: int = 600, first: int = 0, seed: int = 0) -> Predictions:
+    generator = np.random.default_rng(seed)
+    label = (generator.random((films, 2)) < 0.4).astype(np.float32)
+    return Predictions(
+        network="net",
+        split="0123",
+        findings=("Mass", "Hernia"),
+        image=np.array([f"{first + film}.png" for film in range(films)]),
+        patient=first + np.arange(films) // 3,
+        part=np.full(films, "test"),
+        label=label,
+        logit=generator.normal(size=label.shape) + gain * (label - 0.5),
+        feature=np.empty((films, 0), dtype=np.float32),
+    )
+
+
+def _inflate(claimed: Predictions, reached: Predictions):
+    return inflate(claimed, reached, threshold=HALF, resamples=300, seed=0)
+
+
+def test_scores_are_scikit_learn_s_on_either_side():
+    claimed, reached = _said(2.0), _said(1.0, first=5_000, seed=1)
+    table = _inflate(claimed, reached).set_index(["metric", "finding"])
+    assert table.index.tolist() == list(SHOWN)
+    for name, said in (("claimed", claimed), ("reached", reached)):
+        called = said.probability >= 0.5
+        expected = {
+            ("auc", "macro"): roc_auc_score(said.label, said.logit),
+            ("auc", "micro"): roc_auc_score(said.label.ravel(), said.logit.ravel()),
+            ("f1", "macro"): f1_score(said.label, called, average="macro"),
+            ("accuracy", "micro"): accuracy_score(said.label.ravel(), called.ravel()),
+            ("brier", "macro"): np.mean((said.probability - said.label) ** 2),
+        }
+        for key, value in expected.items():
+            assert table.loc[key, name] == pytest.approx(value, abs=1e-9)
+    difference = table["claimed"] - table["reached"]
+    np.testing.assert_allclose(table["inflation"], difference, atol=1e-12)
+    macro = table.loc[("auc", "macro")]
+    assert 0 < macro["low"] < macro["inflation"] < macro["high"]
+
+
+def test_equal_skill_on_both_sides_is_no_leak():
+    seeds = range(40)
+    pairs = [(_said(1.0, seed=s), _said(1.0, first=5_000, seed=1_000 + s)) for s in seeds]
+    rows = [_inflate(*pair).iloc[0] for pair in pairs]
+    held = [row["low"] <= 0 <= row["high"] for row in rows]
+    assert sum(held) >= 34  # of 40; 38 are expected
+
+
+def test_patients_on_both_sides_are_refused():
+    with pytest.raises(ValueError, match="200 patients of the untouched films are among"):
+        _inflate(_said(1.0), _said(1.0, seed=1))
+
+
+def test_other_findings_are_refused():
+    other = replace(_said(1.0, first=5_000), findings=("Mass", "Edema"))
+    with pytest.raises(ValueError, match="claims for Mass, Hernia; expected"):
+        _inflate(_said(1.0), other)
+
+
+def test_the_conclusion_says_what_was_leak_and_what_may_be_chance():
+    leaking = _inflate(_said(2.5), _said(1.0, first=5_000, seed=1))
+    honest = _inflate(_said(1.0, seed=2), _said(1.0, first=5_000, seed=3))
+    said = conclude_inflation({"by-image": leaking, "by-patient": honest}, patients=200)
+    first, second = said.split(" by-patient: ")
+    assert first.startswith("by-image: net claims a macro AUC of")
+    assert first.endswith("of it is leak.")
+    assert "200 patients whom it never met" in second
+    assert second.endswith("which may be chance.")

@@ -1,0 +1,178 @@
+"""The page of anybody's predictions shows what a report shows of them, and nothing of a run."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from lucency.judge.complaints import Complaint, complaint_table
+from lucency.judge.evaluate import TRIVIAL
+from lucency.show.judged import Judged, write_judged
+from lucency.show.report import Experiment
+from lucency.values import FINDINGS
+from test_report import DASH, NETWORKS, Page, an_experiment, written
+
+TABLES = ("metrics", "comparison", "ranking", "thresholds", "reliability", "brier", "subgroups")
+SHARED = ("comparison", "findings", "curves", "calibration", "subgroups")
+OWN = ("doctor", *SHARED, "numbers", "versions")
+
+
+def judged_of(experiment: Experiment) -> Judged:
+    """Take from an experiment what a page of predictions alone needs."""
+    return Judged(
+        title="alexnet against the world",
+        seen="50 films of 25 patients, labelled by Data_Entry.csv",
+        predictions=[one.of("test") for one in experiment.predictions],
+        conclusion=experiment.conclusion,
+        threshold_origin="fitted on validation films (largest F1)",
+        worst_group=experiment.worst_group,
+        complaints=experiment.complaints,
+        checks=experiment.checks,
+        **{name: getattr(experiment, name) for name in TABLES},
+    )
+
+
+def alone(findings: int) -> Judged:
+    """One network without a rank, a rival, a trivial predictor or a complaint."""
+    judged = judged_of(an_experiment(findings=FINDINGS[:findings], networks=NETWORKS[:1]))
+    metrics = judged.metrics.loc[judged.metrics["network"] != TRIVIAL]
+    nothing = {"comparison": pd.DataFrame(), "ranking": pd.DataFrame()}
+    return replace(judged, metrics=metrics, complaints=complaint_table([]), **nothing)
+
+
+@pytest.fixture(scope="module")
+def experiment() -> Experiment:
+    return an_experiment(findings=FINDINGS[:2], networks=NETWORKS[:3])
+
+
+@pytest.fixture(scope="module")
+def text(experiment: Experiment, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return page_of(judged_of(experiment), tmp_path_factory.mktemp("judged"))
+
+
+@pytest.fixture(scope="module")
+def lonely(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return page_of(alone(1), tmp_path_factory.mktemp("alone"))
+
+
+def page_of(judged: Judged, folder: Path) -> str:
+    write_judged(judged, file=folder / "report.html")
+    return (folder / "report.html").read_text(encoding="utf-8")
+
+
+def section(text: str, name: str) -> str:
+    return text[text.index(f'<section id="{name}">') :].partition("</section>")[0]
+
+
+def outside_a_scroll(text: str) -> int:
+    """Return how many tables and figures would push a narrow page aside."""
+    kept = len(re.findall(r'<div class="scroll"[^>]*>\s*<(?:table|svg)\b', text))
+    return len(re.findall(r"<(?:table|svg)\b", text)) - kept
+
+
+def test_it_shows_what_the_report_shows_of_the_same_tables(
+    text: str, experiment: Experiment, tmp_path: Path
+) -> None:
+    report = written(experiment, tmp_path)
+    assert all(section(text, name) == section(report, name) for name in SHARED)
+    assert len({section(text, name) for name in SHARED}) == len(SHARED)
+
+
+def test_it_has_its_own_sections_and_none_of_a_run(text: str) -> None:
+    assert re.findall('<section id="([^"]*)">', text) == list(OWN)
+    assert [href[1:] for href in re.findall(r'<li><a href="([^"]*)"', text)] == list(OWN)
+    words = " ".join(Page(text).words)
+    for absent in ("Epochs", "augment", "CLAHE", "IRLbl", "protocol"):
+        assert absent not in words
+    assert "50 films of 25 patients, labelled by Data_Entry.csv. Judged for 2 findings." in words
+
+
+@pytest.mark.parametrize("name", ["text", "lonely"])
+def test_it_is_one_file_whose_tables_scroll_inside_themselves(
+    name: str, request: pytest.FixtureRequest
+) -> None:
+    page = request.getfixturevalue(name)
+    assert outside_a_scroll(page) == 0
+    assert outside_a_scroll(page + "<table></table>") == 1
+    assert not re.search(r"<script|@import|<img|https?://(?!www\.w3\.org)", page)
+    ids = re.findall(r'\bid="([^"]*)"', page)
+    assert len(set(ids)) == len(ids)
+
+
+def test_one_network_is_not_ranked_or_compared(lonely: str) -> None:
+    words = " ".join(Page(lonely.partition("</style>")[2]).words)
+    for absent in ("Rank", "Holm", "Tied", "highest", "trivial", "Trivial", "The broad line"):
+        assert absent not in words
+    assert "One network: there is no pair to compare." in words
+    assert "17 checks found nothing." in words
+    assert "Judged for 1 finding." in words
+    assert 'class="serious"' not in lonely
+
+
+def test_networks_stand_as_they_came_where_none_is_ranked(
+    text: str, experiment: Experiment
+) -> None:
+    judged = judged_of(experiment)
+    assert replace(judged, ranking=pd.DataFrame()).order == list(NETWORKS[:3])
+    assert judged.order == list(NETWORKS[:3])[::-1]
+    rows = Page(text).tables[0]
+    assert [row[0].removesuffix("highest") for row in rows[2:3]] == judged.order[:1]
+    assert [row[0] for row in rows[4:6]] == [judged.order[2], TRIVIAL]
+
+
+@pytest.mark.slow
+def test_fourteen_findings_make_a_page(tmp_path: Path) -> None:
+    page = page_of(alone(14), tmp_path)
+    assert all(f">{finding}</th>" in page for finding in FINDINGS)
+
+
+def test_what_is_not_computable_or_not_known_says_why(tmp_path: Path) -> None:
+    one = alone(1)
+    brier = one.brier.assign(brier=float("nan"), note="not computable: 0 films with a label")
+    thresholds = one.thresholds.assign(note="0 positives in validation")
+    less = replace(one, brier=brier, thresholds=thresholds, subgroups=one.subgroups.iloc[:0])
+    page = page_of(less, tmp_path)
+    reason = f'<td class="number" title="not computable: 0 films with a label">{DASH}</td>'
+    assert section(page, "calibration").count(reason) == 2
+    assert '<td class="number" title="0 positives in validation">0.300</td>' in page
+    assert "they form no groups" in section(page, "subgroups")
+    assert "<table" not in section(page, "subgroups")
+
+
+def test_hostile_words_are_shown_not_run(tmp_path: Path) -> None:
+    hostile = "<script>alert(1)</script>"
+    complaint = Complaint(
+        severity="note", check="x", message=hostile, count=1, examples=(hostile,), remedy=hostile
+    )
+    one = alone(1)
+    groups = one.subgroups.assign(group=hostile)
+    page = page_of(
+        replace(
+            one,
+            title=hostile,
+            seen=hostile,
+            conclusion=hostile,
+            threshold_origin=hostile,
+            worst_group=hostile,
+            subgroups=groups,
+            complaints=complaint_table([complaint]),
+        ),
+        tmp_path,
+    )
+    assert not any(tag == "script" for tag, _ in Page(page).tags)
+    assert page.count("&lt;script&gt;") > 8
+
+
+def test_the_same_predictions_give_the_same_bytes(lonely: str, tmp_path: Path) -> None:
+    assert page_of(alone(1), tmp_path) == lonely
+
+
+def test_tables_of_other_networks_are_refused(experiment: Experiment) -> None:
+    judged = judged_of(experiment)
+    for name in ("metrics", "ranking", "thresholds", "reliability", "brier"):
+        table = getattr(judged, name)
+        fewer = table.loc[table["network"] == "alexnet"]
+        with pytest.raises(ValueError, match=rf"{name}: found alexnet; expected alexnet, dense"):
+            replace(judged, **{name: fewer})

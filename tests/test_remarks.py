@@ -1,0 +1,82 @@
+"""What stands beside a result: each remark appears when it should, and not otherwise."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lucency.choices import Network, Source
+from lucency.judge.remarks import remark
+from lucency.predictions import Predictions
+from lucency.protocol import Protocol
+
+NOTHING = pd.DataFrame({"image": [], "reason": []})
+
+
+def _protocol(**network: object) -> Protocol:
+    real = Source(source="nih", root=".")
+    return Protocol(name="clean", data=real, network=(Network(name="net", **network),))
+
+
+CLEAN = _protocol(weights="timm")
+
+
+def _test(label: list[list[float]]) -> Predictions:
+    stated = np.array(label, dtype=np.float32)
+    films = len(stated)
+    return Predictions(
+        network="net",
+        split="0123",
+        findings=("Mass", "Hernia"),
+        image=np.array([f"{film}.png" for film in range(films)]),
+        patient=np.arange(films),
+        part=np.full(films, "test"),
+        label=stated,
+        logit=np.zeros(stated.shape, dtype=np.float32),
+        feature=np.empty((films, 0), dtype=np.float32),
+    )
+
+
+STATED = _test([[1, 0], [0, 1], [0, 0]])
+
+
+def test_a_clean_experiment_has_no_remark():
+    assert remark(CLEAN, test=STATED, rejected=NOTHING, missing=[]) == []
+
+
+def test_lost_films_and_unstated_labels_are_noted_with_their_number():
+    rejected = pd.DataFrame({"image": ["x.png"], "reason": ["truncated"]})
+    unstated = _test([[1, np.nan], [np.nan, np.nan], [0, 0]])
+    found = remark(CLEAN, test=unstated, rejected=rejected, missing=["a", "b", "c", "d"])
+    assert [one.severity for one in found] == ["note"] * 3
+    counts = {one.check: one.count for one in found}
+    assert counts == {"rejected_films": 1, "missing_films": 4, "unstated_labels": 3}
+    assert found[1].examples == ("a", "b", "c")
+    assert found[2].message.startswith("3 labels of 2 test films are not stated")
+
+
+def test_phantoms_are_said_to_be_invented():
+    protocol = CLEAN.model_copy(update={"data": Source()})
+    found = remark(protocol, test=STATED, rejected=NOTHING, missing=[])
+    assert [(one.check, one.severity) for one in found] == [("invented_films", "note")]
+
+
+@pytest.mark.parametrize(
+    ("network", "expected"),
+    [
+        ({"weights": "random"}, [("random_weights", "note")]),
+        ({"weights": "w", "provenance": "ImageNet"}, []),
+        ({"weights": "w", "provenance": "CheXpert"}, [("pretrained_on_these", "note")]),
+        ({"weights": "w", "provenance": "CheXpert", "seen": "none"}, []),
+        (
+            {"weights": "w", "provenance": "self-supervised", "seen": "images"},
+            [("pretrained_on_these", "note")],
+        ),
+        (
+            {"weights": "w", "provenance": "torchxrayvision all", "seen": "labels"},
+            [("pretrained_on_these", "serious")],
+        ),
+    ],
+)
+def test_what_weights_have_seen_is_told(network, expected):
+    found = remark(_protocol(**network), test=STATED, rejected=NOTHING, missing=[])
+    assert [(one.check, one.severity) for one in found] == expected
