@@ -210,14 +210,15 @@ def test_what_cannot_be_computed_is_said():
     assert macro["note"] == "mean over 2 of 3 findings, without Hernia"
 
 
-def test_resamples_without_the_rare_patient_are_counted():
+def test_resamples_without_the_rare_patients_are_counted():
     predictions = _predictions()
     label = predictions.label.copy()
-    label[:, 1] = np.arange(300) == 5
-    table = _evaluate(replace(predictions, label=label), resamples=1000)
+    label[:, 1] = np.isin(np.arange(300), (5, 200))
+    patient = np.arange(300)
+    table = _evaluate(replace(predictions, label=label, patient=patient), resamples=1000)
     lost = _cell(table, "Hernia", "auc")["note"]
     count = int(lost.removeprefix("not computable in ").split()[0])
-    assert count == pytest.approx(1000 * np.exp(-1), abs=60)  # a patient is never drawn
+    assert count == pytest.approx(1000 * np.exp(-2), abs=50)  # two patients are never drawn
     assert lost == f"not computable in {count} of 1000 resamples, left out of the interval"
     macro = _cell(table, "macro", "auc")["note"]
     assert macro == f"mean over 3 of 3 findings; over fewer findings in {count} of 1000 resamples"
@@ -288,3 +289,23 @@ def test_several_parts_at_once_are_refused(parts):
 def test_a_threshold_for_each_finding_is_required():
     with pytest.raises(ValueError, match="2 thresholds for 3 findings"):
         _evaluate(_predictions(), threshold=np.full(2, 0.5))
+
+
+def test_one_patient_s_positives_have_no_interval_and_say_so():
+    generator = np.random.default_rng(0)
+    patient = np.arange(60) // 3
+    label = np.zeros((60, 2), dtype=np.float32)
+    label[:3, 0], label[::2, 1] = 1, 1
+    said = Predictions(
+        network="net", split="0123", findings=("Hernia", "Mass"),
+        image=np.arange(60).astype(str), patient=patient, part=np.full(60, "test"), label=label,
+        logit=generator.normal(size=label.shape), feature=np.empty((60, 0), dtype=np.float32),
+    )  # fmt: skip
+    table = evaluate(said, threshold=np.full(2, 0.5), resamples=50, seed=0)
+    rows = table.set_index(["finding", "metric"])
+    lone, many = rows.loc[("Hernia", "auc")], rows.loc[("Mass", "auc")]
+    assert np.isnan([lone["low"], lone["high"]]).all()
+    assert lone["note"] == "no interval: all positives are of one patient"
+    assert not np.isnan(lone["value"])
+    assert many["low"] < many["value"] < many["high"]
+    assert not np.isnan(rows.loc[("Hernia", "brier"), "low"])

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float, Float64
+from jaxtyping import Bool, Float, Float64, Int64
 
 from lucency.judge.intervals import (
     Weights,
@@ -41,6 +41,7 @@ def evaluate(
     Macro is the mean over the findings for which the metric is computable, micro pools all cells
     of film x finding. The metrics of whole films (PER_FILM) follow in rows of their own, under
     PER_FILM_ROW. A finding is called positive when its probability reaches its threshold.
+    Where a class is one patient's there is no interval, and the note says so.
     `positives` counts films; in rows of all findings, cells of film x finding. Raises ValueError
     when the predictions hold several parts, no films, or another number of findings than of
     thresholds.
@@ -52,14 +53,16 @@ def evaluate(
     plain, sampled = (_values(predictions, decision, weights) for weights in (plainly, drawn))
     columns = (*predictions.findings, MACRO, MICRO)
     counts = [_counts(predictions, column) for column in columns]
+    alone = [*(_alone(label, predictions.patient) for label in predictions.label.T), "", ""]
     rows = []
     for name in METRICS:
         bounds = interval(sampled[name])
         for place, column in enumerate(columns):
             value = float(plain[name][place, 0])
-            low, high = (np.nan, np.nan) if np.isnan(value) else bounds[:, place]
-            why = _note(name, predictions, decision, column, plain[name][:, 0])
-            lost = "" if np.isnan(value) else _lost(sampled[name], plain[name][:, 0], place)
+            single = alone[place] if METRICS[name].needs and not np.isnan(value) else ""
+            low, high = (np.nan, np.nan) if np.isnan(value) or single else bounds[:, place]
+            why = single or _note(name, predictions, decision, column, plain[name][:, 0])
+            lost = "" if np.isnan(value) or single else _lost(sampled[name], plain[name][:, 0], place)
             note = "; ".join(filter(None, (why, lost)))
             row = (predictions.network, column, name, value, low, high)
             rows.append((*row, *counts[place], note))
@@ -145,6 +148,13 @@ def _film_rows(
         note = _lost(sampled[None], value, 0) if counts[0] else UNLABELLED
         row = (predictions.network, PER_FILM_ROW, name, float(value[0]), *interval(sampled))
         yield (*row, *counts, note)
+
+
+def _alone(label: Float[np.ndarray, " n"], patient: Int64[np.ndarray, " n"]) -> str:
+    """Return that a class is one patient's, whom every resample holds as a whole, or nothing."""
+    owners = {"positives": patient[label == 1], "negatives": patient[label == 0]}
+    single = [name for name, mine in owners.items() if len(np.unique(mine)) == 1]
+    return f"no interval: all {' and all '.join(single)} are of one patient" if single else ""
 
 
 def _counts(predictions: Predictions, column: str) -> tuple[int, int, int]:
