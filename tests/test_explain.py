@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lucency.learn.cams import cam, hires_cam
-from lucency.learn.explain import HEATMAPS, explain, pictures
+from lucency.learn.explain import HEATMAPS, explain
 from lucency.learn.features import blank, gradients, logits, split
 from lucency.learn.gradients import integrated_gradients
 from lucency.learn.occlusion import deletion_curve, insertion_curve
@@ -397,4 +397,4 @@ def test_pictures_are_what_the_body_sees(size: int) -> None:
     network = classifier(films.preparation).network
     network.size = size
     grey = torch.from_numpy(films.pixels)
-    assert torch.equal(logits(network.body, pictures(network, grey)), network(grey))
+    assert torch.equal(logits(network.body, network.pictures(grey)), network(grey))

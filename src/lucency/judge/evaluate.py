@@ -56,13 +56,13 @@ def evaluate(
     alone = [*(_alone(label, predictions.patient) for label in predictions.label.T), "", ""]
     rows = []
     for name in METRICS:
-        bounds = interval(sampled[name])
+        bounds, whole = interval(sampled[name]), plain[name][:, 0]
         for place, column in enumerate(columns):
-            value = float(plain[name][place, 0])
+            value = float(whole[place])
             single = alone[place] if METRICS[name].needs and not np.isnan(value) else ""
             low, high = (np.nan, np.nan) if np.isnan(value) or single else bounds[:, place]
-            why = single or _note(name, predictions, decision, column, plain[name][:, 0])
-            lost = "" if np.isnan(value) or single else _lost(sampled[name], plain[name][:, 0], place)
+            why = single or _note(name, predictions, decision, column, whole)
+            lost = "" if np.isnan(value) or single else _lost(sampled[name], whole, place)
             note = "; ".join(filter(None, (why, lost)))
             row = (predictions.network, column, name, value, low, high)
             rows.append((*row, *counts[place], note))

@@ -2,7 +2,7 @@
 
 Every method is function(network, pixels, findings=columns) -> float32 b k gh gw; the network is
 a body of the zoo, pixels are its scaled pictures, and nothing of the network changes.
-Letters in shapes: n films, b of them, k findings, h and w pixels, gh and gw cells of the grid.
+Letters in shapes: n films, b of them, k findings, gh and gw cells of the grid.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Float32, Shaped, UInt8
+from jaxtyping import Float32, Shaped
 from torch import Tensor
-from torch.nn import functional
 
 from lucency.learn.attention import attention_rollout
 from lucency.learn.cams import (
@@ -29,7 +28,7 @@ from lucency.learn.feed import Films, batches_in_order, feed
 from lucency.learn.gradients import integrated_gradients, smooth_grad
 from lucency.learn.occlusion import occlusion
 from lucency.learn.predict import Progress
-from lucency.learn.zoo import Classifier, FilmNetwork
+from lucency.learn.zoo import Classifier
 from lucency.plan import Plan
 from lucency.values import Prepared, nearest
 
@@ -83,7 +82,7 @@ def explain(
     found: list[Float32[np.ndarray, "b k gh gw"]] = []
     batches = batches_in_order(len(plan), batch=BATCH)
     for shown in feed(films, batches=batches, device=device):
-        maps = HEATMAPS[method](network.body, pictures(network, shown), findings=columns)
+        maps = HEATMAPS[method](network.body, network.pictures(shown), findings=columns)
         found.append(maps.float().cpu().numpy())
         if progress:
             progress(sum(map(len, found)), len(plan), method)
@@ -94,15 +93,6 @@ def explain(
         grid=np.concatenate(found),
         pixels=network.size or prepared.preparation.size,
     )
-
-
-def pictures(network: FilmNetwork, films: UInt8[Tensor, "b h w"]) -> Float[Tensor, "b 3 side side"]:
-    """Return films as the network's body sees them: resized, repeated thrice, standardised."""
-    grey = films.unsqueeze(1).to(network.mean.dtype) / 255
-    if network.size:
-        shape = (network.size, network.size)
-        grey = functional.interpolate(grey, shape, mode="bilinear", antialias=True)
-    return (grey - network.mean) / network.std
 
 
 HEATMAPS: dict[str, Callable[..., Tensor]] = {

@@ -68,12 +68,16 @@ class FilmNetwork(nn.Module):
                 norm.eval()
         return self
 
-    def _maps(self, films: UInt8[Tensor, "b h w"]) -> Tensor:
+    def pictures(self, films: UInt8[Tensor, "b h w"]) -> Float[Tensor, "b 3 side side"]:
+        """Return films as the body sees them: resized, repeated thrice, standardised."""
         grey = films.unsqueeze(1).to(self.mean.dtype) / 255
         if self.size:
             shape = (self.size, self.size)
             grey = functional.interpolate(grey, shape, mode="bilinear", antialias=True)
-        picture = (grey - self.mean) / self.std
+        return (grey - self.mean) / self.std
+
+    def _maps(self, films: UInt8[Tensor, "b h w"]) -> Tensor:
+        picture = self.pictures(films)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen_body):
             return self.body.forward_features(picture)
 
