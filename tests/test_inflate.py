@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 
@@ -76,6 +77,8 @@ def test_the_conclusion_says_what_was_leak_and_what_may_be_chance():
     leaking = _inflate(_said(2.5), _said(1.0, first=5_000, seed=1))
     honest = _inflate(_said(1.0, seed=2), _said(1.0, first=5_000, seed=3))
     said = conclude_inflation({"by-image": leaking, "by-patient": honest}, patients=200)
+    both = pd.concat([honest.assign(network="shy"), leaking])  # indices repeat
+    assert conclude_inflation({"by-image": both}, patients=200) == said.split(" by-patient")[0]
     first, second = said.split(" by-patient: ")
     assert first.startswith("by-image: net claims a macro AUC of")
     assert first.endswith("of it is leak.")

@@ -104,7 +104,7 @@ def inflation(run: Run) -> pd.DataFrame:
             mine = fitted.loc[fitted["network"] == one.network, "threshold"]
             threshold = mine.to_numpy(dtype=np.float64)
             rows.append(inflate(one.of("test"), said[one.network], threshold=threshold, **draws))
-        tables[name] = pd.concat(rows)
+        tables[name] = pd.concat(rows, ignore_index=True)
         made[name] = fingerprint_of(member.out / "evaluation")
 
     def write(folder: Path) -> None:

@@ -74,5 +74,4 @@ def draw_inflation(table: pd.DataFrame) -> str:
             axes.plot(macro[kind], place, "o", color=colour, label=kind)
         name_rows(axes, names)
         axes.set_xlabel("macro AUC, with 95 % intervals over patients")
-        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False)
         return svg(figure, name="inflation", title="Macro AUC claimed and reached by every scheme")
