@@ -141,6 +141,7 @@ def test_a_run_is_told_of_one_picture_under_two_names():
         plan=plan,
         missing=[],
         predictions=[_said(films, part)],
+        thresholds=pd.DataFrame({"network": [], "split": []}),
         scores=no_scores(),
     )
     same = [one for one in found if one.check == "near_identical_pictures"]

@@ -255,6 +255,7 @@ def test_networks_share_a_rank_where_the_corrected_test_cannot_tell():
         [{"network": n, "value": v, **shown} for n, v in zip(names, value, strict=True)]
     )
     p = {"ab": 0.3, "ac": 0.04, "ad": 0.01, "bc": 0.06, "bd": 0.03, "cd": np.nan}
+    shown["note"] = ""
     pairs = [{"network": k[0], "other": k[1], "p_holm": v, **shown} for k, v in p.items()]
     ranking = rank(metrics, pd.DataFrame(pairs))
     assert ranking["rank"].tolist() == [1, 1, 2, 3]

@@ -29,8 +29,9 @@ def _said(gain: float, *, films: int = 600, first: int = 0, seed: int = 0) -> Pr
     )
 
 
-def _inflate(claimed: Predictions, reached: Predictions):
-    return inflate(claimed, reached, threshold=HALF, resamples=300, seed=0)
+def _inflate(claimed: Predictions, reached: Predictions, met=()):
+    met = np.array(met, dtype=np.int64)
+    return inflate(claimed, reached, met=met, threshold=HALF, resamples=300, seed=0)
 
 
 def test_scores_are_scikit_learn_s_on_either_side():
@@ -65,6 +66,20 @@ def test_equal_skill_on_both_sides_is_no_leak():
 def test_patients_on_both_sides_are_refused():
     with pytest.raises(ValueError, match="200 patients of the untouched films are among"):
         _inflate(_said(1.0), _said(1.0, seed=1))
+    with pytest.raises(ValueError, match="1 patients of the untouched films are among"):
+        _inflate(_said(1.0), _said(1.0, first=5_000, seed=1), met=[5_003])
+
+
+def test_macro_is_over_the_findings_that_both_sides_have():
+    claimed, reached = _said(1.0), _said(1.0, first=5_000, seed=1)
+    label, logit = reached.label.copy(), claimed.logit.copy()
+    label[:, 1] = 0  # nobody has a hernia there, and here it is told perfectly
+    logit[:, 1] = claimed.label[:, 1]
+    table = _inflate(replace(claimed, logit=logit), replace(reached, label=label))
+    macro = table.set_index(["metric", "finding"]).loc[("auc", "macro")]
+    assert macro["findings"] == 1
+    assert macro["claimed"] == pytest.approx(roc_auc_score(claimed.label[:, 0], logit[:, 0]))
+    assert macro["low"] <= 0 <= macro["high"]
 
 
 def test_other_findings_are_refused():
@@ -73,14 +88,14 @@ def test_other_findings_are_refused():
         _inflate(_said(1.0), other)
 
 
-def test_the_conclusion_says_what_was_leak_and_what_may_be_chance():
+def test_the_conclusion_says_for_every_network_what_was_claimed_and_reached():
     leaking = _inflate(_said(2.5), _said(1.0, first=5_000, seed=1))
     honest = _inflate(_said(1.0, seed=2), _said(1.0, first=5_000, seed=3))
-    said = conclude_inflation({"by-image": leaking, "by-patient": honest}, patients=200)
-    both = pd.concat([honest.assign(network="shy"), leaking])  # indices repeat
-    assert conclude_inflation({"by-image": both}, patients=200) == said.split(" by-patient")[0]
-    first, second = said.split(" by-patient: ")
-    assert first.startswith("by-image: net claims a macro AUC of")
-    assert first.endswith("of it is leak.")
-    assert "200 patients whom it never met" in second
-    assert second.endswith("which may be chance.")
+    modest = _inflate(_said(1.0, seed=4), _said(2.5, first=5_000, seed=5))
+    tables = {"by-image": pd.concat([leaking, honest]), "by-patient": modest}
+    said = conclude_inflation(tables, patients=200)
+    assert said.startswith("Macro AUC claimed, and reached on 200 patients set apart. by-image: ")
+    assert said.count("claimed too much") == said.count("may be chance") == 1
+    assert said.endswith("claimed too little.")
+    nothing = leaking.assign(inflation=np.nan)
+    assert "net, not computable" in conclude_inflation({"x": nothing}, patients=9)

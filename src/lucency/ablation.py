@@ -111,6 +111,7 @@ def complaints(run: Run) -> pd.DataFrame:
             plan=stages.plan(member),
             missing=table["image"].tolist(),
             predictions=[several[0] for several in said.values()],
+            thresholds=pd.DataFrame({"network": [], "split": []}),
             scores=no_scores(),
         )
         save_complaints(found, folder)

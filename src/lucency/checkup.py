@@ -38,6 +38,7 @@ from lucency.protocol import Protocol
 from lucency.values import PARTS, Manifest, Prepared, read_table
 
 TEXT = ("severity", "check", "message", "examples", "remedy")
+RANGES = (suspicion.double_sigmoid, suspicion.constant_output)  # of what the network itself said
 CHECKS = len(doctor.CHECKS) + len(suspicion.CHECKS) + 6  # and those of judge.remarks
 
 
@@ -68,11 +69,13 @@ def check_run(
     plan: Plan,
     missing: Sequence[str],
     predictions: Sequence[Predictions],
+    thresholds: pd.DataFrame,
     scores: pd.DataFrame,
 ) -> list[Complaint]:
     """Return what is wrong with a finished run: its parts and pictures, and every network's say.
 
-    `missing` are the listed films without a file; `scores` as judge.evaluate gives them, or empty.
+    `missing` are the listed films without a file; `thresholds` and `scores` as judge.calibrate and
+    judge.evaluate give them, or empty.
     """
     films = prepared.manifest
     listed = np.concatenate([films.image, prepared.rejected["image"].to_numpy(dtype=str), missing])
@@ -85,7 +88,8 @@ def check_run(
     )
     for one in predictions:
         rows = scores["network"].isin((one.network, TRIVIAL))
-        fitted = (Fitted("thresholds", "val", one.split), Fitted("recalibration", "val", one.split))
+        splits = thresholds.loc[thresholds["network"] == one.network, "split"].unique().tolist()
+        fitted = tuple(Fitted("thresholds", "val", str(split)) for split in splits)
         claim = replace(
             claim_of(one.of("test")),
             listed=roll.image,
@@ -94,6 +98,8 @@ def check_run(
             scores=scores.loc[rows],
         )
         found += suspicion.suspect(claim)
+        raw = replace(claim, probability=one.of("test").uncalibrated().probability)
+        found += [c for check in RANGES for c in check(raw)]
     return ranked(list(dict.fromkeys(found)))
 
 

@@ -49,8 +49,8 @@ def evaluate(
     lucency evaluate predictions.csv --labels Data_Entry_2017_v2020.csv
     """
     if what.suffix == ".toml":
-        if out is None or labels or val:
-            raise ValueError("a protocol's run is judged with --out, without --labels and --val")
+        if out is None or labels or val or scale != "probability":
+            raise ValueError("a protocol's run is judged with --out alone, and --set")
         do("evaluate", what, out, changes, 0, json)
         return
     if labels is None:
@@ -118,19 +118,30 @@ def check(  # noqa: PLR0913 - the options of one command
 
     lucency check --train train.txt --test test.txt --labels Data_Entry_2017_v2020.csv
     """
-    from lucency.consultation import complaints_in_json, complaints_in_words, consult
+    from lucency.consultation import (
+        checks_made,
+        complaints_in_json,
+        complaints_in_words,
+        consult,
+    )
     from lucency.judge.complaints import count_serious
     from lucency.service import in_json
 
-    lists = {"train": train, "val": val, "test": test}
+    given = {"train": train, "val": val, "test": test}
+    lists = {part: file for part, file in given.items() if file}
     table = consult(
         what,
-        lists={part: file for part, file in lists.items() if file},
+        lists=lists,
         labels=labels,
         scale=scale,
         changes=tuple(changes or ()),
     )
-    said = in_json(complaints_in_json(table)) if json else complaints_in_words(table)
+    checks = checks_made(what, lists)
+    said = (
+        in_json(complaints_in_json(table, checks=checks))
+        if json
+        else complaints_in_words(table, checks=checks)
+    )
     typer.echo(said, nl=False)
     sys.exit(int(count_serious(table) > 0))
 
@@ -177,8 +188,8 @@ def leak(
 
     job = open_run(read_protocol(protocol, changes=tuple(changes or ())), out=out, workers=workers)
     page = report(job)
-    said = (out / "evaluation" / "conclusion.txt").read_text().strip()
-    tell({"conclusion": said, "tables": str(out / "evaluation"), "report": str(page)}, json)
+    said = (out / "inflation" / "conclusion.txt").read_text().strip()
+    tell({"conclusion": said, "tables": str(out / "inflation"), "report": str(page)}, json)
 
 
 def imbalance(

@@ -9,6 +9,7 @@ import pandas as pd
 
 from lucency.checkup import CHECKS, check_lists, check_predictions, check_protocol
 from lucency.foreign import claim_of_table
+from lucency.judge import doctor, suspicion
 from lucency.judge.complaints import complaint_table, count_serious
 from lucency.judgement import complaints
 from lucency.protocol import read_protocol
@@ -38,15 +39,29 @@ def consult(
     if labels is None:
         raise ValueError("expected --labels FILE: it says whose film each is")
     if what is None:
+        if changes or scale != "probability":
+            raise ValueError("lists are names alone: expected neither --set nor --scale")
         if not {"train", "test"} <= set(lists):
             given = ", ".join(lists) or "nothing"
             raise ValueError(f"found lists for {given}; expected --train and --test, maybe --val")
         return complaint_table(check_lists(lists, labels=labels))
+    if changes:
+        raise ValueError("--set changes a protocol: found a table, expected no --set")
     claim = claim_of_table(what, labels=labels, scale=scale)
     return complaint_table(check_predictions(claim, lists, labels=labels))
 
 
-def complaints_in_words(table: pd.DataFrame) -> str:
+def checks_made(what: Path | None, lists: Mapping[str, Path]) -> int:
+    """Return how many checks `consult` makes of what it is given."""
+    if what is not None and what.is_dir():
+        return CHECKS
+    of_split, of_table = len(doctor.CHECKS), len(suspicion.CHECKS)
+    if what is None or what.suffix == ".toml":
+        return of_split
+    return of_table + (of_split if lists else 0)
+
+
+def complaints_in_words(table: pd.DataFrame, *, checks: int) -> str:
     """Return the complaints for people: a line each, what to do below it, and a last line."""
     lines = []
     for row in table.to_dict("records"):
@@ -55,17 +70,17 @@ def complaints_in_words(table: pd.DataFrame) -> str:
         lines.append(f"  {row['check']}, {row['count']:,}: {row['remedy']}")
     serious = count_serious(table)
     counts = f"{serious} serious, {len(table) - serious} to note" if len(table) else "nothing found"
-    return "\n".join([*lines, f"{counts}, by {CHECKS} checks"]) + "\n"
+    return "\n".join([*lines, f"{counts}, by {checks} checks"]) + "\n"
 
 
-def complaints_in_json(table: pd.DataFrame) -> dict[str, object]:
+def complaints_in_json(table: pd.DataFrame, *, checks: int) -> dict[str, object]:
     """Return the complaints for programs, examples as lists."""
     rows = [
         {**row, "examples": row["examples"].split("|") if row["examples"] else []}
         for row in table.to_dict("records")
     ]
     serious = count_serious(table)
-    return {"checks": CHECKS, "serious": serious, "notes": len(rows) - serious, "complaints": rows}
+    return {"checks": checks, "serious": serious, "notes": len(rows) - serious, "complaints": rows}
 
 
 def _own(what: Path, changes: tuple[str, ...]) -> pd.DataFrame:
@@ -79,7 +94,8 @@ def _own(what: Path, changes: tuple[str, ...]) -> pd.DataFrame:
     protocol = read_protocol(file)
     if protocol.variant:
         raise ValueError(f"{what} holds variants: name the folder of one, variants/NAME/seed-N")
-    if not (what / "evaluation" / "receipt.json").is_file():
+    predicted = [what / "predictions" / network.name for network in protocol.network]
+    if not all((place / "receipt.json").is_file() for place in (*predicted, what / "evaluation")):
         raise ValueError(
             f"{what} is not judged yet: expected a finished run; check its protocol.toml alone, or "
             f"finish it with lucency evaluate {file} --out {what}"

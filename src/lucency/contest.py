@@ -49,6 +49,8 @@ def contest(
             "predictions.npz or run"
         )
     said = _of_one_split(_named(entries))
+    if films is not None:
+        _check_labels(said[0], films)
     draws = {"resamples": Judging().resamples, "seed": Judging().seed}
     comparison = compare(said, **draws)
     half = np.full(len(said[0].findings), 0.5)
@@ -73,6 +75,18 @@ def contest(
     return {**answer, "report": str(out / "report.html")}
 
 
+def _check_labels(said: Predictions, films: Manifest) -> None:
+    """Raise ValueError unless the predictions were judged by the labels of `films`."""
+    row = pd.Index(films.image).get_indexer(pd.Index(said.image))
+    known = [films.findings.index(f) if f in films.findings else -1 for f in said.findings]
+    same = (row >= 0).all() and min(known) >= 0
+    if not (same and np.array_equal(films.label[row][:, known], said.label, equal_nan=True)):
+        raise ValueError(
+            f"--labels: {films.origin} does not hold the labels that {said.network} was judged by; "
+            "expected the same label file, with these films and findings"
+        )
+
+
 def _read(file: Path, films: Manifest | None, scale: str) -> Iterator[Entry]:
     """Yield the predictions of test films that a table, a file or a run's folder holds."""
     place = file.resolve().parts
@@ -86,7 +100,8 @@ def _read(file: Path, films: Manifest | None, scale: str) -> Iterator[Entry]:
         raise ValueError(f"{file}: no such file; expected a table, a predictions.npz or a run")
     elif file.suffix == ".npz":
         one = load_predictions(file)
-        yield Entry((*place[:-1], one.network), 1, one.of("test"))
+        own = () if file.stem == "predictions" else (file.stem,)
+        yield Entry((*place[:-1], *own, one.network), 1, one.of("test"))
     elif films is None:
         raise ValueError(f"{file} holds no labels: expected --labels FILE, the films' label file")
     else:

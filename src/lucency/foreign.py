@@ -20,7 +20,7 @@ from lucency.data.scores import Scores, read_scores
 from lucency.hearing import write_hearing
 from lucency.judge.calibrate import FALLBACK, threshold_table
 from lucency.judge.claims import Claim
-from lucency.judge.evaluate import evaluate
+from lucency.judge.evaluate import TRIVIAL, evaluate
 from lucency.predictions import Predictions
 from lucency.progress import say
 from lucency.values import Manifest
@@ -28,7 +28,7 @@ from lucency.values import Manifest
 Rows = Int64[np.ndarray, " n"]
 UNKNOWN_SPLIT = "unknown: predictions of a table"
 ALIKE = 0.8  # how like a finding a column must be called to be meant as one
-CERTAIN = 1e-12  # how near to 0 and 1 a probability is kept, so that its logit is finite
+LEAST, MOST = np.finfo(float).tiny, 1 - np.finfo(float).eps / 2  # their logits are finite
 
 
 def judge_table(
@@ -89,7 +89,7 @@ def predictions_of(file: Path, *, films: Manifest, scale: str, part: str) -> Pre
     _check_scale(scale)
     scores, row, label = _joined(file, films)
     return Predictions(
-        network=file.name.partition(".")[0],
+        network=_name_of(file),
         split=UNKNOWN_SPLIT,
         findings=scores.findings,
         image=scores.image,
@@ -107,7 +107,7 @@ def claim_of_table(file: Path, *, labels: Path, scale: str) -> Claim:
     films = read_labelled(labels)
     scores, row, label = _joined(file, films)
     return Claim(
-        network=file.name.partition(".")[0],
+        network=_name_of(file),
         findings=scores.findings,
         image=scores.image,
         patient=films.patient[row],
@@ -115,6 +115,12 @@ def claim_of_table(file: Path, *, labels: Path, scale: str) -> Claim:
         label=label,
         probability=expit(scores.score) if scale == "logit" else scores.score,
     )
+
+
+def _name_of(file: Path) -> str:
+    """Return a network's name: its table's, and never that of the trivial predictor."""
+    name = file.name.removesuffix(".gz").removesuffix(".csv")
+    return f"{name} (table)" if name == TRIVIAL else name
 
 
 def _joined(file: Path, films: Manifest) -> tuple[Scores, Rows, Float32[np.ndarray, "n k"]]:
@@ -165,7 +171,7 @@ def _from_probability(scores: Scores, file: Path) -> Float64[np.ndarray, "n k"]:
             f"{file}: scores go from {low:g} to {high:g}, expected probabilities from 0 to 1: "
             "say --scale logit if these are logits"
         )
-    return logit(np.clip(scores.score, CERTAIN, 1 - CERTAIN))
+    return logit(np.clip(scores.score, LEAST, MOST))
 
 
 def _from_logit(scores: Scores, file: Path) -> Float64[np.ndarray, "n k"]:

@@ -40,7 +40,7 @@ def write_hearing(
     ranking = rank(metrics, comparison)
     best = next(one for one in several if one.network == ranking["network"].iloc[0])
     groups = subgroups(best, facts=films.facts.set_axis(films.image), **draws)
-    complaints = [one for said in several for one in suspect(claim_of(said.uncalibrated()))]
+    complaints = [one for said in several for one in suspect(claim_of(said))]
     fitted = bool(thresholds["positives"].to_numpy().any())
     write_judged(
         Judged(

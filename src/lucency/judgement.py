@@ -58,6 +58,7 @@ def complaints(run: Run) -> pd.DataFrame:
             plan=plan(run),
             missing=table["image"].tolist(),
             predictions=predictions(run),
+            thresholds=found.thresholds,
             scores=found.metrics,
         )
         save_complaints(complained, folder)

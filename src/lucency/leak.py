@@ -18,6 +18,7 @@ import pandas as pd
 from lucency import run as stages
 from lucency.choices import Split
 from lucency.data.split import split
+from lucency.judge.calibrate import check_fitted
 from lucency.judge.inflate import conclude_inflation, inflate
 from lucency.judgement import report as report_of
 from lucency.judgement import verdict
@@ -25,7 +26,7 @@ from lucency.plan import originals
 from lucency.predictions import Predictions, load_predictions, save_predictions
 from lucency.progress import progress, say
 from lucency.protocol import Protocol, parse_protocol
-from lucency.receipt import fingerprint_of, produce
+from lucency.receipt import fingerprint_file, fingerprint_of, produce
 from lucency.values import read_table
 from lucency.workspace import Run, open_run
 
@@ -36,6 +37,11 @@ TEXT = ("scheme", "network", "metric", "finding")
 @cache
 def lists(run: Run) -> Path:
     """Return the folder of two lists: films of patients set apart, and the films of all others."""
+    if run.protocol.data.exclude:
+        raise ValueError(
+            "data.exclude is set: the schemes leave out films of their own; remove those films "
+            "from the label table instead"
+        )
     films = stages.manifest(run)
     shares = run.protocol.split.model_dump(include={"train", "val", "test", "seed"})
     apart = Split(method="patient", **shares)
@@ -82,7 +88,8 @@ def untouched(run: Run, scheme: str) -> dict[str, Predictions]:
                 )
             save_predictions(made, folder / "predictions.npz")
 
-        inputs = {"network": fingerprint_of(trained), "prepared": upstream}
+        weights = fingerprint_file(trained / "weights.safetensors")
+        inputs = {"network": fingerprint_of(trained), "weights": weights, "prepared": upstream}
         place = run.out / "untouched" / "predictions" / scheme / name
         folder = produce(place, inputs=inputs, write=write)
         said[name] = load_predictions(folder / "predictions.npz")
@@ -99,11 +106,15 @@ def inflation(run: Run) -> pd.DataFrame:
         say(f"Scheme {name}: {DESCRIPTIONS[name]}")
         report_of(member)
         said, fitted = untouched(run, name), verdict(member).thresholds
-        rows = []
+        rows, met = [], _met(member)
         for one in stages.predictions(member):
             mine = fitted.loc[fitted["network"] == one.network, "threshold"]
             threshold = mine.to_numpy(dtype=np.float64)
-            rows.append(inflate(one.of("test"), said[one.network], threshold=threshold, **draws))
+            reached = said[one.network]
+            check_fitted(fitted, reached)
+            rows.append(inflate(one.of("test"), reached, met=met, threshold=threshold, **draws))
+            place = run.out / "untouched" / "predictions" / name / one.network
+            made[f"{name}/{one.network}"] = fingerprint_of(place)
         tables[name] = pd.concat(rows, ignore_index=True)
         made[name] = fingerprint_of(member.out / "evaluation")
 
@@ -115,7 +126,7 @@ def inflation(run: Run) -> pd.DataFrame:
         (folder / "conclusion.txt").write_text(sentence + "\n", encoding="utf-8")
 
     inputs = {"judging": judging.model_dump(), "schemes": made}
-    folder = produce(run.out / "evaluation", inputs=inputs, write=write)
+    folder = produce(run.out / "inflation", inputs=inputs, write=write)
     return read_table(folder / "inflation.csv", text=TEXT)
 
 
@@ -124,7 +135,7 @@ def report(run: Run) -> Path:
     from lucency.show.leak import write_leak
 
     table = inflation(run)
-    inputs = {"evaluation": fingerprint_of(run.out / "evaluation")}
+    inputs = {"inflation": fingerprint_of(run.out / "inflation")}
 
     def write(folder: Path) -> None:
         films, apart = (stages.prepared(one).manifest for one in (_first(run), _apart(run)))
@@ -138,11 +149,17 @@ def report(run: Run) -> Path:
             descriptions=DESCRIPTIONS,
             pages={name: f"../schemes/{name}/report/report.html" for name in SCHEMES},
             table=table,
-            conclusion=(run.out / "evaluation" / "conclusion.txt").read_text().strip(),
+            conclusion=(run.out / "inflation" / "conclusion.txt").read_text().strip(),
             file=folder / "report.html",
         )
 
-    return produce(run.out / "report", inputs=inputs, write=write) / "report.html"
+    return produce(run.out / "page", inputs=inputs, write=write) / "report.html"
+
+
+def _met(member: Run) -> np.ndarray:
+    """Return the patients of every film that a scheme shows or mixes, in any part."""
+    plan, films = stages.plan(member), stages.prepared(member).manifest
+    return np.unique(films.patient[np.concatenate([plan.row, plan.mate])])
 
 
 def _first(run: Run) -> Run:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from zipfile import ZipFile, is_zipfile
 
 import numpy as np
 from jaxtyping import Float, Float32, Float64, Int64, Shaped
@@ -123,12 +124,25 @@ def load_predictions(file: Path) -> Predictions:
 
     Files of before recalibration had curves hold no knots: theirs are lines.
     """
+    _require_predictions(file)
     with np.load(file, allow_pickle=False) as arrays:
         held = {"knot": no_knots(), **arrays}
     fields = {name: held[name] for name in _PREDICTED}
     names = tuple(str(name) for name in fields.pop("findings"))
     network, split = str(fields.pop("network")), str(fields.pop("split"))
     return Predictions(network=network, split=split, findings=names, **fields)
+
+
+def _require_predictions(file: Path) -> None:
+    """Raise ValueError unless a file is an archive that holds every array of predictions."""
+    if not is_zipfile(file):
+        raise ValueError(f"{file}: found no .npz archive, expected predictions as a run saves them")
+    with ZipFile(file) as archive:
+        there = {name.removesuffix(".npy") for name in archive.namelist()}
+    if lacking := sorted({*_PREDICTED} - there - {"knot"}):
+        raise ValueError(
+            f"{file}: no array {lacking[0]!r}; expected predictions as a run saves them, or a table"
+        )
 
 
 _PREDICTED = tuple(Predictions.__dataclass_fields__)

@@ -97,7 +97,13 @@ def _without_excluded(films: Manifest, place: Source) -> Manifest:
     """Return the films that the list `data.exclude` does not name, and say how many it does."""
     if not place.exclude:
         return films
-    named = np.isin(films.image, read_names(Path(place.exclude)))
+    names = read_names(Path(place.exclude))
+    named, strange = np.isin(films.image, names), names[~np.isin(names, films.image)]
+    if len(strange):
+        raise ValueError(
+            f"data.exclude: {len(strange):,} of {len(names):,} names in {place.exclude} are no "
+            f"film of the label table, such as {str(strange[0])!r}: expected its image names"
+        )
     say(f"Excluded by {place.exclude}: {named.sum():,} of {len(films):,} films")
     if named.all() or not named.any():
         raise ValueError(

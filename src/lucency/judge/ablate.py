@@ -145,7 +145,7 @@ def _metrics(
     raw = test.uncalibrated().probability
     called = test.probability >= fitted.to_numpy(dtype=np.float64)
     given = {
-        "auc": test.logit, "average_precision": test.logit, "f1": called,
+        "auc": test.calibrated, "average_precision": test.calibrated, "f1": called,
         "brier": test.probability, "ece": test.probability, "brier" + RAW: raw, "ece" + RAW: raw,
     }  # fmt: skip
     found = {}

@@ -1,16 +1,17 @@
 """What a leak is worth: a network's score on its own test films, less that on untouched ones.
 
-Letters in shapes: n films, k findings, r resamples.
+Letters in shapes: n films, p patients, k findings, c findings or 1, r resamples.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 
 from lucency.judge.evaluate import MACRO, MICRO
 from lucency.judge.intervals import (
@@ -30,6 +31,7 @@ SHOWN = (
 COLUMNS = (
     "network", "metric", "finding", "claimed", "claimed_low", "claimed_high", "reached",
     "reached_low", "reached_high", "inflation", "low", "high", "claimed_films", "reached_films",
+    "findings",
 )  # fmt: skip
 
 
@@ -37,74 +39,93 @@ def inflate(
     claimed: Predictions,
     reached: Predictions,
     *,
+    met: Int64[np.ndarray, " p"],
     threshold: Float64[np.ndarray, " k"],
     resamples: int,
     seed: int,
 ) -> pd.DataFrame:
     """Return what a network scores on its own test films, on untouched ones, and the difference.
 
-    Macro means over findings, micro all cells pooled, of the metrics in SHOWN. The 95 % intervals
-    resample the patients of both sets of films, each by itself, since they are other patients. For
-    the Brier score, which is better when lower, a leak makes the difference negative. Raises
-    ValueError when the untouched films have patients of the test films, or other findings.
+    Macro means over the findings that are computable on both sides, in every resample anew; micro
+    pools all cells. The 95 % intervals resample the patients of both sets of films, each by itself,
+    since they are other patients. For the Brier score, which is better when lower, a claim too good
+    makes the difference negative. `met` are the patients whose films the scheme showed to the
+    network in any part. Raises ValueError when one of them is among the untouched, or when the two
+    sides have other findings.
     """
-    _check(claimed, reached)
-    sides = [
-        [
-            _scores(side, threshold, weights)
-            for weights in (
-                once(len(side)),
-                resample_patients(side.patient, resamples=resamples, seed=seed + place),
-            )
-        ]
+    _check(claimed, reached, met)
+    once_each = [_scores(side, threshold, once(len(side))) for side in (claimed, reached)]
+    drawn = [
+        _scores(
+            side, threshold, resample_patients(side.patient, resamples=resamples, seed=seed + place)
+        )
         for place, side in enumerate((claimed, reached))
     ]
-    (mine, my_draws), (theirs, their_draws) = sides
     rows = []
     for key in SHOWN:
-        bounds = [interval(draws[key]) for draws in (my_draws, their_draws)]
-        apart = interval(my_draws[key] - their_draws[key])
-        value = float(mine[key][0]), float(theirs[key][0])
-        both = (value[0], *bounds[0], value[1], *bounds[1], value[0] - value[1], *apart)
-        rows.append((claimed.network, *key, *both, len(claimed), len(reached)))
+        plain, findings = _means(*(side[key] for side in once_each))
+        sampled, _ = _means(*(side[key] for side in drawn))
+        value = [float(mean[0]) for mean in plain]
+        bounds = [interval(mean) for mean in sampled]
+        both = (value[0], *bounds[0], value[1], *bounds[1])
+        apart = (value[0] - value[1], *interval(sampled[0] - sampled[1]))
+        counts = (len(claimed), len(reached), findings)
+        rows.append((claimed.network, *key, *both, *apart, *counts))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
 def conclude_inflation(tables: Mapping[str, pd.DataFrame], *, patients: int) -> str:
-    """Return a sentence a scheme, of its network with the highest claim: what was leak.
+    """Return a sentence a scheme: what every network claims, reaches, and whether that differs.
 
     `tables` maps schemes to all networks' rows of `inflate`; `patients` are those untouched.
     """
     said = []
     for scheme, table in tables.items():
         macro = table.loc[(table["metric"] == "auc") & (table["finding"] == MACRO)]
-        best = macro.sort_values(by="claimed").iloc[-1]
-        leak = "of it is leak" if best["low"] > 0 else "which may be chance"
-        said.append(
-            f"{scheme}: {best['network']} claims a macro AUC of {best['claimed']:.3f} and reaches "
-            f"{best['reached']:.3f} on {patients:,} patients whom it never met; the difference is "
-            f"{best['inflation']:.3f} ({best['low']:.3f} to {best['high']:.3f}), {leak}."
-        )
-    return " ".join(said)
+        each = [_said(row) for row in macro.to_dict("records")]
+        said.append(f"{scheme}: {'; '.join(each)}.")
+    return f"Macro AUC claimed, and reached on {patients:,} patients set apart. {' '.join(said)}"
 
 
-def _check(claimed: Predictions, reached: Predictions) -> None:
+def _said(row: dict[Hashable, Any]) -> str:
+    if np.isnan(row["inflation"]):
+        return f"{row['network']}, not computable"
+    verdict = "may be chance"
+    if row["low"] > 0:
+        verdict = "claimed too much"
+    elif row["high"] < 0:
+        verdict = "claimed too little"
+    gap = f"{row['inflation']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f})"
+    return f"{row['network']} {row['claimed']:.3f} and {row['reached']:.3f}, {gap}, {verdict}"
+
+
+def _means(
+    mine: Float64[np.ndarray, "c r"], theirs: Float64[np.ndarray, "c r"]
+) -> tuple[list[Float64[np.ndarray, " r"]], int]:
+    """Return both sides' means over what is computable on both, and how many that is at first."""
+    both = ~(np.isnan(mine) | np.isnan(theirs))
+    means = [mean_over_findings(np.where(both, side, np.nan)) for side in (mine, theirs)]
+    return means, int(both[:, 0].sum())
+
+
+def _check(claimed: Predictions, reached: Predictions, met: Int64[np.ndarray, " p"]) -> None:
     if claimed.findings != reached.findings:
         raise ValueError(
             f"{claimed.network} claims for {', '.join(claimed.findings)}; expected the findings of "
             f"the untouched films, {', '.join(reached.findings)}"
         )
-    both = np.intersect1d(claimed.patient, reached.patient)
+    both = np.intersect1d([*met, *claimed.patient], reached.patient)
     if len(both):
         raise ValueError(
-            f"{len(both):,} patients of the untouched films are among the test films; expected "
-            "none: keep them apart before anything else is done"
+            f"{len(both):,} patients of the untouched films are among those that the network met; "
+            "expected none: keep them apart before anything else is done"
         )
 
 
 def _scores(
     predictions: Predictions, threshold: Float64[np.ndarray, " k"], weights: Weights
-) -> dict[tuple[str, str], Float64[np.ndarray, " r"]]:
+) -> dict[tuple[str, str], Float64[np.ndarray, "c r"]]:
+    """Return the scores in SHOWN: a row a finding for macro, one row for micro."""
     label = predictions.label
     given = {
         "logit": predictions.calibrated,
@@ -117,9 +138,10 @@ def _scores(
         metric = METRICS[name]
         said = given[metric.takes]
         if column == MICRO:
-            found[name, column] = metric.function(label.ravel(), said.ravel(), weights=pooled)
+            value = metric.function(label.ravel(), said.ravel(), weights=pooled)
+            found[name, column] = value[None]
         else:
             pairs = zip(label.T, said.T, strict=True)
             each = [metric.function(truth, one, weights=weights) for truth, one in pairs]
-            found[name, column] = mean_over_findings(np.stack(each))
+            found[name, column] = np.stack(each)
     return found

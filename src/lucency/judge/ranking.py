@@ -11,12 +11,13 @@ LEVEL = 0.05
 
 
 def rank(metrics: pd.DataFrame, comparison: pd.DataFrame) -> pd.DataFrame:
-    """Return the networks by falling macro AUC: rank, network, value, low, high, tied_with_best.
+    """Return the networks by falling macro AUC, with value, interval, rank and tied_with_best.
 
     The rank is one more than the number of networks whose macro AUC is higher by more than chance
     allows (`p_holm` of the paired difference below .05), so that networks which the films cannot
     tell apart may share one. A network is tied with the best when it cannot be told from it. The
-    trivial predictor is not ranked. Raises ValueError when two ranked networks were not compared.
+    trivial predictor is not ranked. `note` says where the tests are rough. Raises ValueError when
+    two ranked networks were not compared.
     """
     macro = _macro_auc(metrics)
     networks = macro.loc[macro["network"] != TRIVIAL, ["network", "value", "low", "high"]]
@@ -29,7 +30,9 @@ def rank(metrics: pd.DataFrame, comparison: pd.DataFrame) -> pd.DataFrame:
     ]
     ranking.insert(0, "rank", np.array(place, dtype=np.int64))
     tied = [name == names[0] or not _differ(p, names[0], name) for name in names]
-    return ranking.assign(tied_with_best=tied)
+    notes = _macro_auc(comparison)["note"].fillna("").astype(str).tolist()
+    rough = next((note for note in notes if note.startswith("rough")), "")
+    return ranking.assign(tied_with_best=tied, note=rough)
 
 
 def conclude(ranking: pd.DataFrame) -> str:
@@ -46,6 +49,7 @@ def conclude(ranking: pd.DataFrame) -> str:
             f"{best['network']} reaches a macro AUC of {_number(best['value'])} ({reach}{chance})."
         )
     pairs = len(ranking) * (len(ranking) - 1) // 2
+    rough = f" ({best['note']})" if best["note"] else ""
     corrected = f", Holm-corrected over {pairs} pairs" if pairs > 1 else ""
     if len(tied) > 1:
         names = f"{', '.join(said[:-1])} and {said[-1]}"
@@ -56,7 +60,7 @@ def conclude(ranking: pd.DataFrame) -> str:
         )
     return (
         f"{best['network']} is best: macro AUC {_number(best['value'])} ({reach}{chance}), and its "
-        f"paired difference from every other network is more than chance{corrected}."
+        f"paired difference from every other network is more than chance{corrected}{rough}."
     )
 
 

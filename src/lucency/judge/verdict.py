@@ -11,7 +11,7 @@ import pandas as pd
 from jaxtyping import Float64
 
 from lucency.choices import Judging
-from lucency.judge.calibrate import check_fitted, threshold_table
+from lucency.judge.calibrate import threshold_table
 from lucency.judge.compare import compare
 from lucency.judge.evaluate import evaluate, trivial
 from lucency.judge.ranking import conclude, rank
@@ -54,8 +54,6 @@ def judge(
     rule = {"method": choices.threshold, "recall": choices.recall}
     thresholds = [threshold_table(p.of("val"), **rule) for p in several]
     tests = [predictions.of("test") for predictions in several]
-    for table, test in zip(thresholds, tests, strict=True):
-        check_fitted(table, test)
     fitted = [table["threshold"].to_numpy(dtype=np.float64) for table in thresholds]
     nothing = np.full(len(prevalence), NOTHING_BELOW)
     pairs = [*zip(tests, fitted, strict=True), (trivial(tests[0], prevalence=prevalence), nothing)]
