@@ -110,7 +110,7 @@ def test_predictions_of_before_there_were_curves_are_lines(tmp_path: Path):
     assert load_predictions(file).knot.shape == (0, 3)
     fields.pop("slope")
     np.savez(file, **fields)
-    with pytest.raises(ValueError, match="no array .slope."):
+    with pytest.raises(ValueError, match=r"no array .slope."):
         load_predictions(file)
 
 
@@ -162,5 +162,5 @@ FIELDS = dataclasses.fields(Predictions)
 def test_what_is_no_archive_is_one_line(tmp_path: Path):
     file = tmp_path / "predictions.npz"
     file.write_bytes(b"not an archive")
-    with pytest.raises(ValueError, match="found no .npz archive, expected predictions"):
+    with pytest.raises(ValueError, match=r"found no .npz archive, expected predictions"):
         load_predictions(file)
