@@ -138,3 +138,11 @@ def test_a_misspelt_finding_is_named_and_not_skipped(tmp_path: Path):
     table.to_csv(tmp_path / "typo.csv", index=False)
     with pytest.raises(ValueError, match="column 'prob_Masss' is no finding; 'Mass' is"):
         judged(tmp_path, "typo.csv")
+
+
+def test_two_columns_of_one_finding_are_refused(tmp_path: Path):
+    write(tmp_path)
+    table = pd.read_csv(tmp_path / "scores.csv")
+    table.assign(Mass=table["prob_Mass"]).to_csv(tmp_path / "twice.csv", index=False)
+    with pytest.raises(ValueError, match="columns Mass and prob_Mass are one finding's"):
+        judged(tmp_path, "twice.csv")

@@ -20,7 +20,7 @@ from lucency.data.lists import read_names
 from lucency.data.nih import OFFICIAL_LISTS
 from lucency.data.sources import list_films
 from lucency.data.split import split, split_by_image
-from lucency.judge import doctor, remarks, suspicion
+from lucency.judge import doctor, published, remarks, suspicion
 from lucency.judge.claims import Claim, Fitted, claim_of
 from lucency.judge.complaints import (
     NIH_NAME,
@@ -124,7 +124,10 @@ def check_lists(lists: Mapping[str, Path], *, labels: Path) -> list[Complaint]:
 def check_predictions(claim: Claim, lists: Mapping[str, Path], *, labels: Path) -> list[Complaint]:
     """Return what is wrong with somebody's predictions, and with their split where it is given."""
     if not lists:
-        return suspicion.suspect(claim)
+        part = np.full(len(claim.image), "test")
+        tests = Roll(image=claim.image, patient=claim.patient, part=part)
+        known = published.community_lists(_with_lists(tests, labels.parent))
+        return ranked([*known, *suspicion.suspect(claim)])
     roll = roll_of_lists(lists, labels=labels)
     claim = replace(claim, listed=roll.image, listed_part=roll.part)
     return ranked([*doctor.examine(roll), *suspicion.suspect(claim)])

@@ -58,7 +58,7 @@ def checks_made(what: Path | None, lists: Mapping[str, Path]) -> int:
     of_split, of_table = len(doctor.CHECKS), len(suspicion.CHECKS)
     if what is None or what.suffix == ".toml":
         return of_split
-    return of_table + (of_split if lists else 0)
+    return of_table + (of_split if lists else 1)
 
 
 def complaints_in_words(table: pd.DataFrame, *, checks: int) -> str:

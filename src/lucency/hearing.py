@@ -11,7 +11,8 @@ import pandas as pd
 from lucency.choices import Judging
 from lucency.judge.claims import claim_of
 from lucency.judge.compare import compare
-from lucency.judge.complaints import complaint_table, ranked
+from lucency.judge.complaints import Roll, complaint_table, ranked
+from lucency.judge.published import community_lists
 from lucency.judge.ranking import conclude, rank
 from lucency.judge.reliability import brier_parts, reliability_table
 from lucency.judge.subgroups import subgroups, worst_group
@@ -40,7 +41,9 @@ def write_hearing(
     ranking = rank(metrics, comparison)
     best = next(one for one in several if one.network == ranking["network"].iloc[0])
     groups = subgroups(best, facts=films.facts.set_axis(films.image), **draws)
-    complaints = [one for said in several for one in suspect(claim_of(said))]
+    first = several[0]
+    known = community_lists(Roll(image=first.image, patient=first.patient, part=first.part))
+    complaints = [*known, *(one for said in several for one in suspect(claim_of(said)))]
     fitted = bool(thresholds["positives"].to_numpy().any())
     write_judged(
         Judged(
@@ -60,7 +63,7 @@ def write_hearing(
             subgroups=groups,
             worst_group=worst_group(groups),
             complaints=complaint_table(ranked(list(dict.fromkeys(complaints)))),
-            checks=len(CHECKS),
+            checks=len(CHECKS) + 1,
         ),
         file=out / "report.html",
     )

@@ -61,9 +61,13 @@ def _finding_columns(columns: Columns, findings: tuple[str, ...]) -> dict[str, s
     """Return finding -> column, in the order of `findings`."""
     found = {}
     for finding in findings:
-        for name in (prefix + finding for prefix in PREFIXES):
-            if name in columns:
-                found[finding] = name
+        named = [name for name in (prefix + finding for prefix in PREFIXES) if name in columns]
+        if len(named) > 1:
+            raise ValueError(
+                f"columns {' and '.join(named)} are one finding's: expected one of them"
+            )
+        if named:
+            found[finding] = named[0]
     return found
 
 
