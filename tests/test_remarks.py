@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from lucency.choices import Network, Source
-from lucency.judge.remarks import remark
+from lucency.judge.remarks import BEFORE, BESIDE, remark
 from lucency.predictions import Predictions
 from lucency.protocol import Protocol
 
@@ -80,3 +80,18 @@ def test_phantoms_are_said_to_be_invented():
 def test_what_weights_have_seen_is_told(network, expected):
     found = remark(_protocol(**network), test=STATED, rejected=NOTHING, missing=[])
     assert [(one.check, one.severity) for one in found] == expected
+
+
+def test_every_remark_is_named_so_that_it_is_counted():
+    phantoms = _protocol(weights="w", provenance="x", seen="labels").model_copy(
+        update={"data": Source()}
+    )
+    fresh = _protocol(weights="random")
+    rejected = pd.DataFrame({"image": ["x.png"], "reason": ["truncated"]})
+    unstated = _test([[1, np.nan], [0, 0]])
+    found = [
+        one.check
+        for protocol in (phantoms, fresh)
+        for one in remark(protocol, test=unstated, rejected=rejected, missing=["a"])
+    ]
+    assert set(found) == {*BEFORE, *BESIDE}

@@ -39,7 +39,8 @@ from lucency.values import PARTS, Manifest, Prepared, read_table
 
 TEXT = ("severity", "check", "message", "examples", "remedy")
 RANGES = (suspicion.double_sigmoid, suspicion.constant_output)  # of what the network itself said
-CHECKS = len(doctor.CHECKS) + len(suspicion.CHECKS) + 6  # and those of judge.remarks
+REMARKS = (*remarks.BEFORE, *remarks.BESIDE)
+CHECKS = len(doctor.CHECKS) + len(suspicion.CHECKS) + len(REMARKS)
 
 
 def check_protocol(protocol: Protocol) -> list[Complaint]:

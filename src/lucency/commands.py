@@ -119,7 +119,6 @@ def check(  # noqa: PLR0913 - the options of one command
     lucency check --train train.txt --test test.txt --labels Data_Entry_2017_v2020.csv
     """
     from lucency.consultation import (
-        checks_made,
         complaints_in_json,
         complaints_in_words,
         consult,
@@ -129,14 +128,13 @@ def check(  # noqa: PLR0913 - the options of one command
 
     given = {"train": train, "val": val, "test": test}
     lists = {part: file for part, file in given.items() if file}
-    table = consult(
+    table, checks = consult(
         what,
         lists=lists,
         labels=labels,
         scale=scale,
         changes=tuple(changes or ()),
     )
-    checks = checks_made(what, lists)
     said = (
         in_json(complaints_in_json(table, checks=checks))
         if json

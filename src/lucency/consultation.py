@@ -11,6 +11,7 @@ from lucency.checkup import CHECKS, check_lists, check_predictions, check_protoc
 from lucency.foreign import claim_of_table
 from lucency.judge import doctor, suspicion
 from lucency.judge.complaints import complaint_table, count_serious
+from lucency.judge.remarks import BEFORE
 from lucency.judgement import complaints
 from lucency.protocol import read_protocol
 from lucency.workspace import open_run
@@ -23,8 +24,8 @@ def consult(
     labels: Path | None,
     scale: str,
     changes: tuple[str, ...],
-) -> pd.DataFrame:
-    """Return the complaints as a table: severity, check, message, count, examples, remedy.
+) -> tuple[pd.DataFrame, int]:
+    """Return the complaints as judge.complaints.complaint_table does, and how many checks ran.
 
     `what` is a protocol (.toml), a run's folder, a table of predictions, or None for `lists` alone,
     which map parts to files of image names; `labels` is the label file of a table or of lists.
@@ -44,21 +45,13 @@ def consult(
         if not {"train", "test"} <= set(lists):
             given = ", ".join(lists) or "nothing"
             raise ValueError(f"found lists for {given}; expected --train and --test, maybe --val")
-        return complaint_table(check_lists(lists, labels=labels))
+        return complaint_table(check_lists(lists, labels=labels)), len(doctor.CHECKS)
     if changes:
         raise ValueError("--set changes a protocol: found a table, expected no --set")
     claim = claim_of_table(what, labels=labels, scale=scale)
-    return complaint_table(check_predictions(claim, lists, labels=labels))
-
-
-def checks_made(what: Path | None, lists: Mapping[str, Path]) -> int:
-    """Return how many checks `consult` makes of what it is given."""
-    if what is not None and what.is_dir():
-        return CHECKS
-    of_split, of_table = len(doctor.CHECKS), len(suspicion.CHECKS)
-    if what is None or what.suffix == ".toml":
-        return of_split
-    return of_table + (of_split if lists else 1)
+    of_split = len(doctor.CHECKS) if lists else 1  # without lists, whose films these are
+    found = check_predictions(claim, lists, labels=labels)
+    return complaint_table(found), len(suspicion.CHECKS) + of_split
 
 
 def complaints_in_words(table: pd.DataFrame, *, checks: int) -> str:
@@ -83,9 +76,10 @@ def complaints_in_json(table: pd.DataFrame, *, checks: int) -> dict[str, object]
     return {"checks": checks, "serious": serious, "notes": len(rows) - serious, "complaints": rows}
 
 
-def _own(what: Path, changes: tuple[str, ...]) -> pd.DataFrame:
+def _own(what: Path, changes: tuple[str, ...]) -> tuple[pd.DataFrame, int]:
     if what.suffix == ".toml":
-        return complaint_table(check_protocol(read_protocol(what, changes=changes)))
+        found = check_protocol(read_protocol(what, changes=changes))
+        return complaint_table(found), len(doctor.CHECKS) + len(BEFORE)
     if changes:
         raise ValueError(f"--set changes a protocol, and {what} is done: check a .toml file")
     file = what / "protocol.toml"
@@ -100,4 +94,4 @@ def _own(what: Path, changes: tuple[str, ...]) -> pd.DataFrame:
             f"{what} is not judged yet: expected a finished run; check its protocol.toml alone, or "
             f"finish it with lucency evaluate {file} --out {what}"
         )
-    return complaints(open_run(protocol, out=what))
+    return complaints(open_run(protocol, out=what)), CHECKS

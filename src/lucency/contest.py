@@ -71,7 +71,8 @@ def contest(
     if films is None:
         return answer
     thresholds = pd.concat([standard_thresholds(one) for one in said], ignore_index=True)
-    write_hearing(said, metrics=metrics, thresholds=thresholds, films=films, out=out)
+    tables = {"metrics": metrics, "comparison": comparison, "thresholds": thresholds}
+    write_hearing(said, **tables, films=films, out=out)
     return {**answer, "report": str(out / "report.html")}
 
 
@@ -127,7 +128,7 @@ def _named(entries: Sequence[Entry]) -> list[Predictions]:
 def _by_film(said: Predictions, network: str) -> Predictions:
     """Return the predictions in the order of the films' names, as another network's."""
     order = np.argsort(said.image, kind="stable")
-    return replace(said, network=network, **{name: getattr(said, name)[order] for name in ROWS})
+    return replace(said.take(order), network=network)
 
 
 def _of_one_split(said: list[Predictions]) -> list[Predictions]:
@@ -175,4 +176,3 @@ RANKED = {
     "rank": "rank", "value": "macro_auc", "low": "low", "high": "high",
     "tied_with_best": "tied_with_best",
 }  # fmt: skip
-ROWS = ("image", "patient", "part", "label", "logit", "feature")

@@ -20,6 +20,7 @@ from lucency.data.scores import Scores, read_scores
 from lucency.hearing import write_hearing
 from lucency.judge.calibrate import FALLBACK, threshold_table
 from lucency.judge.claims import Claim
+from lucency.judge.compare import compare
 from lucency.judge.evaluate import TRIVIAL, evaluate
 from lucency.predictions import Predictions
 from lucency.progress import say
@@ -43,7 +44,8 @@ def judge_table(
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         table.to_csv(out / "metrics.csv", index=False)
-        write_hearing([said], metrics=table, thresholds=thresholds, films=films, out=out)
+        tables = {"metrics": table, "comparison": compare([said], **draws)}
+        write_hearing([said], **tables, thresholds=thresholds, films=films, out=out)
     answer: dict[str, object] = {"network": said.network}
     for finding in dict.fromkeys(table["finding"]):
         rows = table.loc[table["finding"] == finding]

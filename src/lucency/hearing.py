@@ -10,7 +10,6 @@ import pandas as pd
 
 from lucency.choices import Judging
 from lucency.judge.claims import claim_of
-from lucency.judge.compare import compare
 from lucency.judge.complaints import Roll, complaint_table, ranked
 from lucency.judge.published import community_lists
 from lucency.judge.ranking import conclude, rank
@@ -25,19 +24,19 @@ def write_hearing(
     several: Sequence[Predictions],
     *,
     metrics: pd.DataFrame,
+    comparison: pd.DataFrame,
     thresholds: pd.DataFrame,
     films: Manifest,
     out: Path,
 ) -> None:
     """Write report.html into `out`: all that can be said of predictions of the same test films.
 
-    `metrics` as judge.evaluate gives them, `thresholds` as threshold_table does, of all networks;
-    `films` are those of the label file, with its facts.
+    `metrics` as judge.evaluate gives them, `comparison` as judge.compare and `thresholds` as
+    threshold_table, of all networks; `films` are those of the label file, with its facts.
     """
     from lucency.show.judged import Judged, write_judged
 
     draws = {"resamples": Judging().resamples, "seed": Judging().seed}
-    comparison = compare(several, **draws)
     ranking = rank(metrics, comparison)
     best = next(one for one in several if one.network == ranking["network"].iloc[0])
     groups = subgroups(best, facts=films.facts.set_axis(films.image), **draws)

@@ -99,33 +99,25 @@ def untouched(run: Run, scheme: str) -> dict[str, Predictions]:
 @cache
 def inflation(run: Run) -> pd.DataFrame:
     """Return claimed and reached scores of every scheme and network, and what was leak."""
-    judging = run.protocol.judging
-    draws = {"resamples": judging.resamples, "seed": judging.seed}
-    tables, made = {}, {}
+    said, made = {}, {}
     for name, member in schemes(run).items():
         say(f"Scheme {name}: {DESCRIPTIONS[name]}")
         report_of(member)
-        said, fitted = untouched(run, name), verdict(member).thresholds
-        rows, met = [], _met(member)
-        for one in stages.predictions(member):
-            mine = fitted.loc[fitted["network"] == one.network, "threshold"]
-            threshold = mine.to_numpy(dtype=np.float64)
-            reached = said[one.network]
-            check_fitted(fitted, reached)
-            rows.append(inflate(one.of("test"), reached, met=met, threshold=threshold, **draws))
-            place = run.out / "untouched" / "predictions" / name / one.network
-            made[f"{name}/{one.network}"] = fingerprint_of(place)
-        tables[name] = pd.concat(rows, ignore_index=True)
+        said[name] = untouched(run, name)
         made[name] = fingerprint_of(member.out / "evaluation")
+        for network in said[name]:
+            place = run.out / "untouched" / "predictions" / name / network
+            made[f"{name}/{network}"] = fingerprint_of(place)
 
     def write(folder: Path) -> None:
+        tables = {name: _inflate(schemes(run)[name], one) for name, one in said.items()}
         patients = len(np.unique(stages.prepared(_apart(run)).manifest.patient))
         whole = pd.concat([table.assign(scheme=name) for name, table in tables.items()])
         whole.to_csv(folder / "inflation.csv", index=False)
         sentence = conclude_inflation(tables, patients=patients)
         (folder / "conclusion.txt").write_text(sentence + "\n", encoding="utf-8")
 
-    inputs = {"judging": judging.model_dump(), "schemes": made}
+    inputs = {"judging": run.protocol.judging.model_dump(), "schemes": made}
     folder = produce(run.out / "inflation", inputs=inputs, write=write)
     return read_table(folder / "inflation.csv", text=TEXT)
 
@@ -154,6 +146,26 @@ def report(run: Run) -> Path:
         )
 
     return produce(run.out / "page", inputs=inputs, write=write) / "report.html"
+
+
+def _inflate(member: Run, said: dict[str, Predictions]) -> pd.DataFrame:
+    """Return what every network of a scheme claims, and what it reaches on the patients apart."""
+    judging, fitted, met = member.protocol.judging, verdict(member).thresholds, _met(member)
+    rows = []
+    for one in stages.predictions(member):
+        check_fitted(fitted, said[one.network])
+        mine = fitted.loc[fitted["network"] == one.network, "threshold"]
+        rows.append(
+            inflate(
+                one.of("test"),
+                said[one.network],
+                met=met,
+                threshold=mine.to_numpy(dtype=np.float64),
+                resamples=judging.resamples,
+                seed=judging.seed,
+            )
+        )
+    return pd.concat(rows, ignore_index=True)
 
 
 def _met(member: Run) -> np.ndarray:

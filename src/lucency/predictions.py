@@ -76,7 +76,10 @@ class Predictions:
 
     def of(self, part: str) -> Predictions:
         """Return the rows of one part."""
-        rows = self.part == part
+        return self.take(np.flatnonzero(self.part == part))
+
+    def take(self, rows: Int64[np.ndarray, " m"]) -> Predictions:
+        """Return these rows, in this order."""
         names = ("image", "patient", "part", "label", "logit", "feature")
         return replace(self, **{name: getattr(self, name)[rows] for name in names})
 

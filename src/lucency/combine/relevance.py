@@ -11,7 +11,7 @@ import pandas as pd
 from jaxtyping import Float32, Float64, Int64
 from scipy.stats import binom
 
-from lucency.judge.intervals import Weights, interval, once, resample_patients
+from lucency.judge.intervals import Weights, interval, once, ratio, resample_patients
 
 OVERALL = "overall"
 COLUMNS = ("finding", "metric", "value", "low", "high", "random", "queries")
@@ -162,10 +162,6 @@ def _chance_of_average(chance: PerQuery, top: int) -> PerQuery:
 def _mean(score: PerQuery, mine: np.ndarray, weights: list[Weights]) -> tuple[float, float, float]:
     """Return the mean over some queries, and its interval over resampled patients."""
     terms = np.stack([np.where(mine, score, 0), mine.astype(np.float64)])
-    plain, drawn = (_ratio(weight.total(terms)) for weight in weights)
+    plain, drawn = (ratio(*weight.total(terms)) for weight in weights)
     low, high = interval(drawn)
     return float(plain[0]), float(low), float(high)
-
-
-def _ratio(total: Float64[np.ndarray, "2 r"]) -> Float64[np.ndarray, " r"]:
-    return np.divide(total[0], total[1], out=np.full_like(total[0], np.nan), where=total[1] > 0)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Float64
 
-from lucency.judge.intervals import Weights
+from lucency.judge.intervals import Weights, ratio
 
 Values = Float64[np.ndarray, " r"]
 
@@ -88,11 +88,6 @@ def mcc(cells: Cells) -> Values:
     tp, fp, fn, tn = cells
     root = np.sqrt((tp + fn) * (tn + fp)) * np.sqrt((tp + fp) * (tn + fn))
     return ratio(tp * tn - fp * fn, root)
-
-
-def ratio(part: Values, whole: Values) -> Values:
-    """Return part / whole; NaN where the whole is 0."""
-    return np.divide(part, whole, out=np.full_like(part, np.nan), where=whole > 0)
 
 
 DECIDED: dict[str, Callable[[Cells], Values]] = {

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64, Int64, Real
 from scipy import sparse
 
 LOW, HIGH = 0.025, 0.975
@@ -76,6 +76,13 @@ def interval(value: Float64[np.ndarray, "... r"]) -> Float64[np.ndarray, "2 ..."
     stated = [row[~np.isnan(row)] for row in rows]
     bounds = [np.quantile(row, (LOW, HIGH)) if len(row) else (np.nan, np.nan) for row in stated]
     return np.array(bounds).reshape(-1, 2).T.reshape(2, *value.shape[:-1])
+
+
+def ratio(
+    part: Real[np.ndarray, " *c"], whole: Real[np.ndarray, " *c"]
+) -> Float64[np.ndarray, " *c"]:
+    """Return part / whole; NaN where the whole is 0."""
+    return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
 
 
 def mean_over_findings(value: Float64[np.ndarray, "k r"]) -> Float64[np.ndarray, " r"]:

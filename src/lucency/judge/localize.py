@@ -14,14 +14,13 @@ from jaxtyping import Float64
 
 from lucency.judge.boxes import THRESHOLDS, tally
 from lucency.judge.evaluate import MACRO
-from lucency.judge.intervals import Weights, interval, mean_over_findings
+from lucency.judge.intervals import Weights, interval, mean_over_findings, ratio
 from lucency.judge.maps import (
     Corners,
     Maps,
     Pairs,
     by_finding,
     cover,
-    divide,
     pair_up,
     place_boxes,
     weigh,
@@ -53,8 +52,8 @@ def localize(maps: Maps, *, boxes: pd.DataFrame, resamples: int, seed: int) -> p
     hits, wrong, own = np.split(sums, [len(LIMITS), 2 * len(LIMITS)], axis=1)
     whole = np.where(own[..., :1] > 0, own.sum(axis=0), 0)
     values = [
-        _with_mean(divide(hits, own + 0 * hits)),
-        _with_mean(divide(wrong, whole + 0 * wrong)),
+        _with_mean(ratio(hits, own + 0 * hits)),
+        _with_mean(ratio(wrong, whole + 0 * wrong)),
     ]
     found = np.stack([[value[..., 0], *interval(value[..., 1:])] for value in values])
     rows = [

@@ -139,13 +139,6 @@ def weigh(maps: Maps, *, resamples: int, seed: int) -> Weights:
     return replace(drawn, times=np.column_stack([np.ones(len(drawn.times)), drawn.times]))
 
 
-def divide(
-    part: Float64[np.ndarray, "*c r"], whole: Float64[np.ndarray, "*c r"]
-) -> Float64[np.ndarray, "*c r"]:
-    """Return part / whole, NaN where the whole is 0."""
-    return np.divide(part, whole, out=np.full_like(part, np.nan), where=whole > 0)
-
-
 def by_finding(maps: Maps, pairs: Pairs) -> Iterator[tuple[int, Int64[np.ndarray, " m"]]]:
     """Yield each finding's column and the places of its pairs, none where it has no box."""
     for column in range(len(maps.findings)):

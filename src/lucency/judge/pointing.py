@@ -11,7 +11,7 @@ import pandas as pd
 from jaxtyping import Float64, Int64
 
 from lucency.judge.evaluate import MACRO
-from lucency.judge.intervals import Weights, interval, mean_over_findings
+from lucency.judge.intervals import Weights, interval, mean_over_findings, ratio
 from lucency.judge.localize import describe, sum_by_finding
 from lucency.judge.maps import (
     FRAME,
@@ -20,7 +20,6 @@ from lucency.judge.maps import (
     Pairs,
     blend,
     by_finding,
-    divide,
     enlarge,
     paint,
     pair_up,
@@ -88,7 +87,7 @@ def energy_inside(maps: Maps, *, pairs: Pairs) -> Value:
         strength = np.maximum(maps.grid[row, column], 0).astype(np.float64)
         inside = down.T @ paint(corners).astype(np.float32) @ across
         inner[pair], whole[pair] = np.sum(strength * inside), np.sum(strength * size)
-    return divide(inner, whole)
+    return ratio(inner, whole)
 
 
 def fitted_iou(maps: Maps, *, pairs: Pairs, seed: int) -> tuple[Value, Float64[np.ndarray, "k 2"]]:
@@ -154,7 +153,7 @@ def _rows(
     stated = ~np.isnan(value)
     terms = np.stack([np.where(stated, value, 0), stated.astype(np.float64)])
     sums = sum_by_finding(maps, pairs, terms, weights=weights)
-    sampled = divide(sums[:, 0], sums[:, 1])
+    sampled = ratio(sums[:, 0], sums[:, 1])
     every = np.concatenate([sampled, mean_over_findings(sampled)[None]])
     low, high = interval(every[:, 1:])
     counts, notes = describe(maps, pairs)

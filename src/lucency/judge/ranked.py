@@ -14,8 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Float64, Int64
 
-from lucency.judge.decided import ratio
-from lucency.judge.intervals import Weights
+from lucency.judge.intervals import Weights, ratio
 
 Label = Float[np.ndarray, " n"]  # 1, 0 or NaN
 Score = Float[np.ndarray, " n"]  # a logit or a probability

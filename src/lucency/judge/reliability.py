@@ -11,7 +11,13 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Float64, Int64
 
-from lucency.judge.intervals import Weights, interval, mean_over_findings, resample_patients
+from lucency.judge.intervals import (
+    Weights,
+    interval,
+    mean_over_findings,
+    ratio,
+    resample_patients,
+)
 from lucency.predictions import Predictions
 
 BINS = 15  # Guo et al. 2017
@@ -40,7 +46,7 @@ def expected_calibration_error(
     # One bin at a time: all at once would hold 15 numbers a film.
     missed = [weights.total(np.where(place == b, gap, 0)[None]) for b in range(BINS)]
     error = np.abs(np.concatenate(missed)).sum(axis=0)
-    return _divide(error, weights.total(stated[None].astype(np.float64))[0])
+    return ratio(error, weights.total(stated[None].astype(np.float64))[0])
 
 
 def reliability_table(predictions: Predictions, *, resamples: int, seed: int) -> pd.DataFrame:
@@ -104,12 +110,12 @@ def _bins(
     place, edge = _place(probability), np.arange(BINS + 1) / BINS
     films, positives = (np.bincount(place[rows], minlength=BINS) for rows in (stated, positive))
     total = np.bincount(place[stated], weights=probability[stated], minlength=BINS)
-    mean, share = _divide(total, films), _divide(positives, films)
+    mean, share = ratio(total, films), ratio(positives, films)
     found, all_films = (
         weights.histogram(rows, place=place[rows], bins=BINS) @ weights.times
         for rows in (positive, stated)
     )
-    sampled = _divide(found, all_films)
+    sampled = ratio(found, all_films)
     low, high = interval(sampled)
     for b in range(BINS):
         lost, count = int((all_films[b] == 0).sum()), sampled.shape[1]
@@ -117,11 +123,6 @@ def _bins(
         note = missing if films[b] else UNSEEN
         counts = (int(films[b]), int(positives[b]))
         yield b, edge[b], edge[b + 1], *counts, mean[b], share[b], low[b], high[b], note
-
-
-def _divide(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """Return part / whole; NaN where the whole is 0."""
-    return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
 
 
 def _parts(

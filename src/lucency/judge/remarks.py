@@ -12,6 +12,8 @@ from lucency.judge.complaints import Complaint, complain
 from lucency.predictions import Predictions
 from lucency.protocol import Protocol
 
+BEFORE = ("invented_films", "pretrained_on_these", "random_weights")  # of a protocol
+BESIDE = ("rejected_films", "missing_films", "unstated_labels")  # of a run
 CHEST = re.compile(r"chest|nih\b|cxr|mimic|chexpert|padchest|x-?ray", re.IGNORECASE)
 
 

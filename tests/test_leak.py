@@ -1,0 +1,66 @@
+"""What a leak is worth: nobody meets the patients set apart, and nothing is done twice."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lucency import leak
+from lucency import run as stages
+from lucency.protocol import Protocol, parse_protocol
+from lucency.workspace import Run, open_run
+
+
+def _protocol(**data: object) -> Protocol:
+    return parse_protocol(
+        {
+            "name": "tiny",
+            "findings": ["Infiltration", "Effusion"],
+            "data": {"films": 150, "size": 32, **data},
+            "preparation": {"size": 32},
+            "balance": {
+                "method": "cap-and-copy",
+                "copy_plan": [{"finding": "Effusion", "copies": 2}],
+            },
+            "training": {"epochs": 1, "batch": 16},
+            "judging": {"resamples": 20},
+            "network": [{"name": "test_convnext"}],
+        },
+        name="tiny",
+    )
+
+
+def _opened(folder: Path, **data: object) -> Run:
+    return open_run(_protocol(**data), out=folder, workers=1)
+
+
+def test_a_list_of_the_user_s_own_is_refused(tmp_path: Path):
+    with pytest.raises(ValueError, match="the schemes leave out films of their own"):
+        leak.report(_opened(tmp_path / "out", exclude="mine.txt"))
+    assert not (tmp_path / "out" / "schemes").exists()
+
+
+@pytest.mark.slow
+def test_every_scheme_sees_the_same_films_and_nobody_the_patients_apart(tmp_path: Path):
+    run = _opened(tmp_path / "out")
+    page = leak.report(run)
+    apart = set(leak.untouched(run, "reference")["test_convnext"].patient.tolist())
+    everybody = set(stages.manifest(run).patient.tolist())
+    leaking = {}
+    for name, member in leak.schemes(run).items():
+        films, plan = stages.prepared(member).manifest, stages.plan(member)
+        assert set(films.patient.tolist()) == everybody - apart
+        of = {
+            part: set(films.patient[plan.row[plan.part == part]].tolist())
+            for part in ("train", "test")
+        }
+        leaking[name] = len(of["train"] & of["test"])
+    assert leaking["reference"] > 0
+    assert leaking["by-image"] > 0
+    assert leaking["by-patient"] == 0
+    table = leak.inflation(run)
+    assert table["scheme"].unique().tolist() == list(leak.SCHEMES)
+    np.testing.assert_allclose(table["claimed"] - table["reached"], table["inflation"])
+    before = {file: file.stat().st_mtime_ns for file in (tmp_path / "out").rglob("*.*")}
+    assert leak.report(_opened(tmp_path / "out")) == page
+    assert before == {file: file.stat().st_mtime_ns for file in (tmp_path / "out").rglob("*.*")}
