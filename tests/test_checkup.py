@@ -21,16 +21,18 @@ from lucency.protocol import read_protocol
 from toys import toy_films
 
 PROTOCOLS = Path("protocols")
+REAL = ("chestxray14", "sample", "ablation-sample")  # all 112,120 rows are read
+SLOW = {True: [pytest.mark.slow], False: []}
 HONEST = ("chestxray14", "sample", "demo", "ablation-balance", "ablation-sample", "leak")
 
 
 def _check(name, shared, *changes):
-    root = () if name in ("demo", "ablation-balance", "leak") else (f"data.root={shared / 'nih'}",)
+    root = (f"data.root={shared / 'nih'}",) if name in (*REAL, "reference") else ()
     file = PROTOCOLS / f"{name}.toml"
     return check_protocol(read_protocol(file, changes=(*root, *changes)))
 
 
-@pytest.mark.parametrize("name", HONEST)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=SLOW[n in REAL]) for n in HONEST])
 def test_the_honest_protocols_raise_no_alarm(name, shared):
     assert [one for one in _check(name, shared) if one.severity == "serious"] == []
 
@@ -39,11 +41,13 @@ def test_the_honest_protocols_are_all_there():
     assert {file.stem for file in PROTOCOLS.glob("*.toml")} == {*HONEST, "reference"}
 
 
+@pytest.mark.slow  # reads all 112,120 rows
 def test_the_reference_protocol_is_found_out(shared):
     found = {one.check for one in _check("reference", shared) if one.severity == "serious"}
     assert found == {"patients_on_two_sides", "copies_on_two_sides", "resampled_test"}
 
 
+@pytest.mark.slow  # reads all 112,120 rows
 def test_a_split_by_image_leaks_as_published(shared):
     """Facts, judging.md: 81.7 % of test images leak."""
     found = _check("chestxray14", shared, "split.method=image")
@@ -57,6 +61,7 @@ def test_the_official_lists_are_clean(shared):
     assert check_lists(lists, labels=nih / "Data_Entry_2017_v2020.csv") == []
 
 
+@pytest.mark.slow  # reads all 112,120 rows
 def test_the_community_lists_are_recognised(shared):
     """Facts, chestxray14.md: 17,920 official test images and 606 box images in their training."""
     nih = shared / "nih"
@@ -67,6 +72,7 @@ def test_the_community_lists_are_recognised(shared):
     assert found[1].message.startswith("606 of 880 films with boxes")
 
 
+@pytest.mark.slow  # reads all 112,120 rows
 def test_zech_s_test_films_against_the_official_lists(shared):
     nih = shared / "nih"
     lists = {"train": nih / "train_val_list.txt", "test": nih / "zech" / "preds.csv"}
