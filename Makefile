@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 KEY := $(shell cat constraints.txt pyproject.toml | $(PYTHON) -c "import sys, hashlib; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest()[:16])")
 READY := $(VENV)/.ready-$(KEY)
 # Compared with in tests; without what it depends on, which is a second OpenCV.
-ORACLES := grad-cam ttach
+ORACLES := cleanlab grad-cam termcolor ttach
 export NO_ALBUMENTATIONS_UPDATE = 1
 
 .DEFAULT_GOAL := help

@@ -1,0 +1,76 @@
+"""Google's releases: the published counts, the panel's majority in every cell."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lucency.data.expert import FOUR_FINDINGS, PANEL, majority, read_experts, read_readings
+from lucency.values import FINDINGS
+
+
+def test_all_findings_are_810_films_of_532_patients(shared: Path):
+    experts = read_experts(shared / "nih" / "expert", release="all")
+    assert experts.findings == FINDINGS
+    assert (len(experts), len(np.unique(experts.patient))) == (810, 532)
+    assert experts.facts["abnormal"].sum() == 578
+    assert not np.isnan(experts.label).any()
+    number = [int(name[:8]) for name in experts.image]
+    np.testing.assert_array_equal(experts.patient, number)
+
+
+def test_the_panel_s_majority_is_the_published_label_in_every_cell(shared: Path):
+    root = shared / "nih" / "expert"
+    readings, published = read_readings(root, release="all"), read_experts(root, release="all")
+    assert len(readings) == 5 * 810
+    assert not readings.hedged.any()
+    order = np.argsort(published.image)
+    ours = majority(readings, readers=PANEL)
+    np.testing.assert_array_equal(ours.image, published.image[order])
+    np.testing.assert_array_equal(ours.label, published.label[order])
+    abnormal = published.facts["abnormal"].to_numpy(np.float32)[order]
+    np.testing.assert_array_equal(ours.facts["abnormal"], abnormal)
+    everybody = majority(readings, readers=np.unique(readings.reader).tolist())
+    assert (everybody.label != published.label[order]).any()
+
+
+def test_four_findings_are_test_then_validation(shared: Path):
+    root = shared / "nih" / "expert"
+    experts = read_experts(root, release="four")
+    assert experts.findings == FOUR_FINDINGS
+    assert experts.facts["part"].tolist() == ["test"] * 1_962 + ["val"] * 2_414
+    assert experts.label.sum(axis=0).tolist() == [186, 238, 2_166, 605]
+    readings = read_readings(root, release="four")
+    assert len(readings) == 13_081
+    assert readings.hedged.sum(axis=0).tolist() == [0, 165, 0, 261]
+    np.testing.assert_array_equal(np.isnan(readings.label), readings.hedged)
+    assert np.isnan(readings.abnormal).all()
+    assert len(np.unique(readings.image)) == len(experts)
+
+
+def write(folder: Path, rows: str) -> Path:
+    head = "Patient ID,Image ID,Reader ID,Fracture,Pneumothorax,Airspace opacity,Nodule/mass,Set ID"
+    file = folder / "four_findings_expert_labels_individual_readers.csv"
+    file.write_text(f"{head}\n{rows}")
+    return folder
+
+
+def test_a_tie_and_a_film_all_hedged_are_not_stated(tmp_path: Path):
+    rows = "7,a.png,1,NO,YES,HEDGE,NO,test\n7,a.png,2,NO,NO,HEDGE,HEDGE,test\n"
+    readings = read_readings(write(tmp_path, rows), release="four")
+    label = majority(readings, readers=(1, 2)).label
+    np.testing.assert_array_equal(label, [[0, np.nan, np.nan, 0]])
+    with pytest.raises(ValueError, match="reader 3 has read nothing; expected some of 1, 2"):
+        majority(readings, readers=(1, 3))
+
+
+def test_what_does_not_fit_is_refused(tmp_path: Path):
+    with pytest.raises(ValueError, match="no such file; expected a table of Google's"):
+        read_experts(tmp_path, release="all")
+    folder = write(tmp_path, "7,a.png,1,NO,YES,MAYBE,NO,test\n")
+    with pytest.raises(ValueError, match="line 2, Airspace opacity: found 'MAYBE', expected YES"):
+        read_readings(folder, release="four")
+    file = tmp_path / "all_findings_expert_labels_test_labels.csv"
+    file.write_text("Image ID,Patient ID,Mass\na.png,7,YES\n")
+    with pytest.raises(ValueError, match="columns Image ID, Patient ID, Mass; expected 'Atelec"):
+        read_experts(tmp_path, release="all")

@@ -1,0 +1,131 @@
+"""Two labellings of the same films: what changed, and AUCs by both, paired."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from lucency.audit.ontology import FOUR_GROUPS, merge_predictions
+from lucency.audit.versions import ALL, against_experts, changed_labels, changes, effect
+from lucency.data.expert import read_experts
+from lucency.data.labels import read_labelled
+from lucency.foreign import predictions_of
+from lucency.judge.evaluate import MACRO
+from lucency.predictions import Predictions
+from lucency.values import NO_FINDING, Manifest, empty_boxes
+
+DRAWS = {"resamples": 100, "seed": 0}
+
+
+@pytest.fixture(scope="module")
+def nih(shared: Path) -> Manifest:
+    return read_labelled(shared / "nih" / "Data_Entry_2017_v2020.csv")
+
+
+@pytest.fixture(scope="module")
+def zech(nih: Manifest, shared: Path) -> Predictions:
+    file = shared / "nih" / "zech" / "preds.csv"
+    return predictions_of(file, films=nih, scale="probability", part="test")
+
+
+def toys(label: np.ndarray) -> tuple[Predictions, Manifest]:
+    films = len(label)
+    generator = np.random.default_rng(0)
+    common = {
+        "findings": ("a", "b"), "image": np.arange(films).astype(str),
+        "patient": np.arange(films) // 2, "label": label.astype(np.float32),
+    }  # fmt: skip
+    said = Predictions(
+        **common, network="toy", split="", part=np.full(films, "test"),
+        logit=generator.normal(label, 1), feature=np.empty((films, 0), np.float32),
+    )  # fmt: skip
+    facts = pd.DataFrame(index=range(films))
+    return said, Manifest(**common, facts=facts, boxes=empty_boxes(), origin="toys")
+
+
+def test_181_films_and_188_labels_differ_between_nih_s_files(nih: Manifest, shared: Path):
+    old = read_labelled(shared / "nih" / "Data_Entry_2017.csv")
+    table = changes(old, nih).set_index("finding")
+    assert table.loc[ALL, ["added", "removed", "films"]].tolist() == [188, 0, 181]
+    assert table.loc[NO_FINDING, ["added", "removed"]].tolist() == [0, 51]
+    assert table.loc["Pneumonia", ["before", "after", "added"]].tolist() == [1_353, 1_431, 78]
+    assert table.loc["Hernia", "films"] == 0
+    each = changed_labels(old, nih)
+    assert (len(each), each["image"].nunique()) == (188, 181)
+    assert (each["after"] == 1).all()
+    back = changes(nih, old).set_index("finding")
+    assert back.loc[ALL, ["added", "removed"]].tolist() == [0, 188]
+
+
+@pytest.mark.slow
+def test_the_versions_move_one_real_network_s_aucs_by_less_than_a_hundredth(
+    nih: Manifest, zech: Predictions, shared: Path
+):
+    old = read_labelled(shared / "nih" / "Data_Entry_2017.csv")
+    table = effect(zech, old, nih, **DRAWS).set_index("finding")
+    # Facts: judging.md, the published AUC by the new file; 37 labels of its films differ.
+    assert table.loc[MACRO, "new"] == pytest.approx(0.8382671332, abs=1e-9)
+    assert table.loc[MACRO, "differing"] == 37
+    assert table.loc["Hernia", ["difference", "difference_low"]].tolist() == [0, 0]
+    assert 0.004 < table.loc["Pneumonia", "difference"] < 0.006
+    assert table["difference"].abs().max() < 0.01
+
+
+def test_a_real_network_by_labels_and_by_radiologists(zech: Predictions, shared: Path):
+    root = shared / "nih" / "expert"
+    table = against_experts(zech, read_experts(root, release="all"), **DRAWS).set_index("finding")
+    assert set(table["films"]) == {188}
+    assert np.isnan(table.loc["Pneumonia", "difference"])
+    assert "one class only by experts" in table.loc["Pneumonia", "note"]
+    assert table.loc["Hernia", "note"] == "no interval: a class is of one patient"
+    assert table.loc["Hernia", ["difference_low", "experts_high"]].isna().all()
+    assert table.loc[MACRO, "note"].startswith("mean over 13 of 14 findings; over fewer in")
+    # It agrees with radiologists better than with the labels it was trained on.
+    assert table.loc[MACRO, "difference_low"] > 0
+    four = read_experts(root, release="four")
+    merged = merge_predictions(zech, FOUR_GROUPS)
+    table = against_experts(merged, four, **DRAWS).set_index("finding")
+    assert set(table["films"]) == {935}
+    seen = dict(zip(four.image, four.label, strict=True))
+    film = [image in seen for image in merged.image]
+    for place, finding in enumerate(merged.findings):
+        column = four.findings.index(finding)
+        truth = [seen[image][column] for image in merged.image[film]]
+        expected = roc_auc_score(truth, merged.logit[film, place])
+        assert table.loc[finding, "experts"] == pytest.approx(expected)
+        expected = roc_auc_score(merged.label[film, place], merged.logit[film, place])
+        assert table.loc[finding, "labels"] == pytest.approx(expected)
+
+
+def test_the_difference_is_paired():
+    label = np.random.default_rng(1).integers(0, 2, (400, 2))
+    said, old = toys(label)
+    same = effect(said, old, old, **DRAWS)
+    bounds = ["difference", "difference_low", "difference_high"]
+    assert (same[bounds] == 0).all(axis=None)
+    new = replace(old, label=np.where(np.arange(400)[:, None] < 2, 1 - old.label, old.label))
+    table = effect(said, old, new, **DRAWS)
+    paired = table["difference_high"] - table["difference_low"]
+    single = table["old_high"] - table["old_low"]
+    assert (paired < single / 2).all()
+    assert table["differing"].tolist() == [2, 2, 4]
+
+
+def test_films_without_a_label_by_both_are_left_out():
+    label = np.random.default_rng(1).integers(0, 2, (100, 2)).astype(float)
+    said, old = toys(label)
+    fewer = label.copy()
+    fewer[:30, 0] = np.nan
+    table = effect(said, replace(old, label=fewer.astype(np.float32)), old, **DRAWS)
+    assert table["films"].tolist() == [70, 100, 100]
+    assert table["patients"].tolist() == [35, 50, 50]
+    expected = roc_auc_score(label[30:, 0], said.logit[30:, 0])
+    assert table.loc[0, ["old", "new"]].tolist() == pytest.approx([expected] * 2)
+    gone = changes(old, replace(old, label=fewer.astype(np.float32))).set_index("finding")
+    assert gone.loc["a", "films"] == 30
+    assert gone.loc["a", "removed"] == label[:30, 0].sum()
+    with pytest.raises(ValueError, match="toy: no film and finding is labelled by both"):
+        effect(said, replace(old, image=np.char.add(old.image, "x")), old, **DRAWS)
