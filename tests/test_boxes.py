@@ -12,12 +12,13 @@ from torchvision.ops import box_iou
 from lucency.judge.boxes import THRESHOLDS, detect, iobb, iou, regions, tally
 from lucency.judge.maps import (
     Maps,
+    boxed_in_train,
     cover,
     enlarge,
+    even_centres,
     paint,
     pair_up,
     place_boxes,
-    refuse_trained,
     scale,
 )
 
@@ -30,6 +31,7 @@ def _maps(grid, *, patient=None, findings=None):
         image=np.array([f"{film}.png" for film in range(films)]),
         patient=np.arange(films) if patient is None else np.array(patient),
         grid=grid.astype(np.float32),
+        centres=even_centres(grid.shape[2:]),
     )
 
 
@@ -41,7 +43,7 @@ def _boxes(*rows):
 def test_maps_are_enlarged_as_opencv_does(cells):
     small = np.random.default_rng(0).normal(size=cells).astype(np.float32)
     theirs = cv2.resize(small, (1024, 1024), interpolation=cv2.INTER_LINEAR)
-    np.testing.assert_allclose(enlarge(small), theirs, atol=2e-5)
+    np.testing.assert_allclose(enlarge(small, even_centres(cells)), theirs, atol=2e-5)
 
 
 def test_a_map_is_stretched_by_itself_and_a_flat_one_becomes_nothing():
@@ -54,12 +56,12 @@ def test_each_level_gives_its_own_boxes():
     cells = np.zeros((8, 8), dtype=np.float32)
     cells[1:3, 2:6] = 10  # 255
     cells[5:8, 0:2] = 4  # 102
-    found = sorted((detect(cells, frame=8) * 8).tolist())
+    found = sorted((detect(cells, even_centres(cells.shape), frame=8) * 8).tolist())
     assert found == [[0, 5, 2, 8], [2, 1, 6, 3], [2, 1, 6, 3]]
 
 
 def test_a_map_that_is_the_same_everywhere_has_no_boxes():
-    assert detect(np.full((7, 7), 3, dtype=np.float32)).shape == (0, 4)
+    assert detect(np.full((7, 7), 3, dtype=np.float32), even_centres((7, 7))).shape == (0, 4)
 
 
 def test_regions_are_those_of_opencv_with_corners_touching():
@@ -150,6 +152,6 @@ def test_maps_that_do_not_fit_are_refused():
 
 def test_films_that_were_trained_are_refused_whatever_their_folder():
     boxed = np.array(["00000001_000.png", "00000002_000.png", "00000001_000.png"])
-    refuse_trained(boxed, trained=np.array(["images/00000003_000.png"]))
-    with pytest.raises(ValueError, match="1 of 2 films with boxes are in train, such as 00000002"):
-        refuse_trained(boxed, trained=np.array(["images/00000002_000.png", "00000009_000.png"]))
+    assert boxed_in_train(boxed, trained=np.array(["images/00000003_000.png"])) == ""
+    told = boxed_in_train(boxed, trained=np.array(["images/00000002_000.png", "00000009_000.png"]))
+    assert told.startswith("1 of 2 films with boxes are in train, such as 00000002")

@@ -384,7 +384,7 @@ def test_explain_names_films_and_findings() -> None:
     found = explain(model, prepared=films, plan=plan, method="grad-cam", findings=FINDINGS[1:])
     assert found.findings == FINDINGS[1:]
     assert found.image.tolist() == films.manifest.image[plan.row].tolist()
-    assert (found.grid.shape, found.pixels) == ((len(plan), 1, 1, 1), 32)
+    assert found.grid.shape == (len(plan), 1, 1, 1)
     with pytest.raises(ValueError, match="nearest is 'grad-cam'"):
         explain(model, prepared=films, plan=plan, method="gradcam", findings=FINDINGS)
     with pytest.raises(ValueError, match="does not know 'Hernia'"):

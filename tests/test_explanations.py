@@ -9,11 +9,11 @@ import pytest
 from matplotlib import rcParams
 from matplotlib.patches import Rectangle
 
-from lucency.judge.maps import Maps
+from lucency.judge.cases import KINDS, choose_cases
+from lucency.judge.maps import Maps, even_centres
 from lucency.predictions import Predictions
 from lucency.show.explanations import (
-    KINDS,
-    choose_cases,
+    Drawn,
     explanation_png,
     explanation_svg,
     gallery_figure,
@@ -30,6 +30,10 @@ def _film(side=64, *, seed=0):
 
 def _cells(*, low=-2.0, high=6.0):
     return np.linspace(low, high, 16, dtype=np.float32).reshape(4, 4)
+
+
+def _drawn(cells):
+    return Drawn(cells, even_centres(cells.shape))
 
 
 def _outlines(axes):
@@ -71,6 +75,7 @@ def _gallery(cases):
         image=np.array(list(films)),
         patient=np.arange(6),
         grid=grid,
+        centres=even_centres(grid.shape[2:]),
     )
     boxes = pd.DataFrame(
         [("1.png", "Mass", 0.25, 0.5, 0.5, 0.375), ("1.png", "Edema", 0, 0, 1, 1)],
@@ -81,9 +86,9 @@ def _gallery(cases):
 
 def test_an_overlay_shows_each_method_in_its_own_units_beside_the_film():
     maps = {
-        "grad-cam": _cells(),
-        "occlusion": _cells(high=0.5),
-        "cam": np.zeros((2, 3), np.float32),
+        "grad-cam": _drawn(_cells()),
+        "occlusion": _drawn(_cells(high=0.5)),
+        "cam": _drawn(np.zeros((2, 3), np.float32)),
     }
     figure = overlay_figure(_film(), maps=maps, corners=CORNERS)
     assert _titles(figure) == ["film", "grad-cam", "occlusion", "cam: 0 everywhere"]
@@ -102,7 +107,7 @@ def test_an_overlay_shows_each_method_in_its_own_units_beside_the_film():
 
 
 def test_a_film_without_a_box_says_so():
-    figure = overlay_figure(_film(), maps={"cam": _cells()}, corners=CORNERS[:0])
+    figure = overlay_figure(_film(), maps={"cam": _drawn(_cells())}, corners=CORNERS[:0])
     assert _titles(figure)[0] == "film, no true box"
     assert not _outlines(figure.axes[0])
 
@@ -111,7 +116,7 @@ def test_figures_are_the_same_bytes_twice_and_leave_matplotlib_as_it_was():
     before = dict(rcParams)
 
     def drawn():
-        figure = overlay_figure(_film(), maps={"cam": _cells()}, corners=CORNERS)
+        figure = overlay_figure(_film(), maps={"cam": _drawn(_cells())}, corners=CORNERS)
         return explanation_svg(figure, name="mass", title="Maps"), explanation_png(figure)
 
     drawing, picture = drawn()
@@ -169,7 +174,8 @@ def test_mean_maps_keep_their_units_and_name_what_is_missing():
         [("0.png", "Mass", 0.25, 0.25, 0.5, 0.5), ("1.png", "Edema", 0, 0, 1, 1)],
         columns=["image", "finding", "x", "y", "w", "h"],
     )
-    figure = mean_figure(mean, findings=("Mass", "Hernia", "Edema"), boxes=boxes)
+    names = ("Mass", "Hernia", "Edema")
+    figure = mean_figure(mean, findings=names, centres=even_centres((4, 4)), boxes=boxes)
     assert _titles(figure) == ["Mass (1)", "Hernia: no film with a box", "Edema (1)"]
     limits = [axes.images[0].get_clim() for axes in figure.axes if len(axes.images)]
     assert limits == [(-2, 6), (-2, 1)]

@@ -13,7 +13,7 @@ from scipy.stats import spearmanr
 from lucency.data.nih import read_nih
 from lucency.judge.boxes import THRESHOLDS
 from lucency.judge.localize import COLUMNS, localize, reach
-from lucency.judge.maps import Maps, cover, pair_up, place_boxes
+from lucency.judge.maps import Maps, cover, even_centres, pair_up, place_boxes
 from lucency.judge.naive_maps import (
     box_density_maps,
     centre_maps,
@@ -37,6 +37,7 @@ def _maps(grid, *, patient=None):
         image=np.array([f"{film}.png" for film in range(films)]),
         patient=np.arange(films) if patient is None else np.array(patient),
         grid=grid.astype(np.float32),
+        centres=even_centres(grid.shape[2:]),
     )
 
 
@@ -285,6 +286,7 @@ def _real(shared, cells):
         image=films.image,
         patient=films.patient,
         grid=np.zeros(size, dtype=np.float32),
+        centres=even_centres(size[2:]),
     )
     return maps, boxes
 

@@ -7,6 +7,10 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 THUMBNAIL = "thumbnail"
+HeatmapMethod = Literal[
+    "cam", "grad-cam", "grad-cam++", "hires-cam", "layer-cam", "x-grad-cam", "occlusion",
+    "integrated-gradients", "smooth-grad", "attention-rollout",
+]  # fmt: skip
 Method = Literal[
     "none", "cap-and-copy", "partial", "positive-weights", "weighted-sampler", "lp-rus", "lp-ros",
     "ml-rus", "ml-ros", "remedial", "mlsmote", "mlsol", "mlul", "mlenn", "mltl",
@@ -191,6 +195,24 @@ class Judging(Choices):
             raise ValueError(
                 f"recall means nothing to threshold {self.threshold!r}; it belongs to 'recall'"
             )
+        return self
+
+
+class Explaining(Choices):
+    """Where a network looked: by which methods, which are put to the test on so many films.
+
+    `network` "" is the best on validation films.
+    """
+
+    network: str = ""
+    methods: tuple[HeatmapMethod, ...] = ("grad-cam", "hires-cam")
+    films: int = Field(default=12, ge=1, le=1000)
+    seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _each_method_once(self) -> Explaining:
+        if len(set(self.methods)) < len(self.methods):
+            raise ValueError(f"methods {', '.join(self.methods)}: expected each once")
         return self
 
 

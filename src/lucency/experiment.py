@@ -13,6 +13,7 @@ from jaxtyping import Int64
 
 from lucency.balance.change import describe_change
 from lucency.checkup import CHECKS, load_complaints
+from lucency.judge.sight import load_sight
 from lucency.judge.subgroups import worst_group
 from lucency.judge.verdict import Verdict
 from lucency.plan import Plan
@@ -64,6 +65,7 @@ def gather(
         conclusion=verdict.conclusion,
         complaints=load_complaints(folder / "check"),
         checks=CHECKS,
+        sight=load_sight(folder / "explanation"),
     )
 
 

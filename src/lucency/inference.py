@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pandas as pd
 
 from lucency.data.film import SUFFIXES
 from lucency.progress import progress, say
+from lucency.workspace import best_network
 
 
 def predict_disk(folder: Path, films: list[Path], *, network: str) -> tuple[str, pd.DataFrame]:
@@ -17,7 +17,7 @@ def predict_disk(folder: Path, films: list[Path], *, network: str) -> tuple[str,
 
     Raises ValueError when not one film can be read.
     """
-    files, place = list(_films(films)), _network_folder(folder, network)
+    files, place = list(_films(films)), network_folder(folder, network)
     if not any(file.exists() for file in files):
         raise ValueError(f"{files[0]}: no such file; expected films, or folders of them")
 
@@ -58,7 +58,7 @@ def _films(places: list[Path]) -> Iterator[Path]:
             yield place
 
 
-def _network_folder(folder: Path, network: str) -> Path:
+def network_folder(folder: Path, network: str) -> Path:
     """Return a network's own folder; of a run the named one, or the best on validation films."""
     if (folder / "classifier.json").is_file():
         if network not in ("", folder.name):
@@ -75,11 +75,4 @@ def _network_folder(folder: Path, network: str) -> Path:
         raise ValueError(f"{folder} has no network {network!r}; expected one of {', '.join(names)}")
     if network:
         return folder / "networks" / network
-    return max(trained, key=_validation_auc)
-
-
-def _validation_auc(network: Path) -> float:
-    """Return the validation macro AUC of the epoch whose weights were kept."""
-    epoch = json.loads((network / "classifier.json").read_text())["epoch"]
-    history = pd.read_csv(network / "history.csv").set_index("epoch")
-    return float(history["val_auc"].fillna(0).to_dict()[epoch])
+    return best_network(trained)

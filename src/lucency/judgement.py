@@ -14,6 +14,7 @@ import pandas as pd
 
 from lucency.checkup import check_run, load_complaints, save_complaints
 from lucency.judge.verdict import Verdict, judge, load_verdict, save_verdict
+from lucency.looking import sight
 from lucency.progress import say
 from lucency.receipt import fingerprint_of, produce
 from lucency.run import classifiers, manifest, parts, plan, predictions, prepared, training_films
@@ -73,7 +74,8 @@ def report(run: Run) -> Path:
 
     found = verdict(run)
     complaints(run)
-    folders = {name: fingerprint_of(run.out / name) for name in ("evaluation", "check")}
+    sight(run)
+    folders = {name: fingerprint_of(run.out / name) for name in SHOWN}
 
     def write(folder: Path) -> None:
         say("Writing the report")
@@ -99,5 +101,7 @@ STAGES: dict[str, Callable[[Run], object]] = {
     "predict": predictions,
     "evaluate": verdict,
     "check": complaints,
+    "localize": sight,
     "report": report,
 }
+SHOWN = ("evaluation", "check", "explanation")

@@ -11,7 +11,18 @@ from typing import Any
 
 from pydantic import Field, ValidationError, model_validator
 
-from lucency.choices import Balance, Choices, Judging, Network, Source, Split, Training, Variant
+from lucency.choices import (
+    Balance,
+    Choices,
+    Explaining,
+    Judging,
+    Network,
+    Source,
+    Split,
+    Training,
+    Variant,
+)  # fmt: skip
+from lucency.toml_text import toml_text
 from lucency.values import FINDINGS, NO_FINDING, Preparation, nearest
 
 BASE = "base"
@@ -30,6 +41,7 @@ class Protocol(Choices):
     training: Training = Training()
     network: tuple[Network, ...] = Field(min_length=1)
     judging: Judging = Judging()
+    explaining: Explaining = Explaining()
     seeds: tuple[int, ...] = ()
     variant: tuple[Variant, ...] = ()
 
@@ -48,6 +60,14 @@ class Protocol(Choices):
                     raise ValueError(f"{what}: expected training.precision for all networks")
             except ValidationError as error:
                 raise ValueError(f"network.{place}.training.{_explain(error)}") from error
+        return self
+
+    @model_validator(mode="after")
+    def _explains_its_network(self) -> Protocol:
+        names, asked = [network.name for network in self.network], self.explaining.network
+        if asked and asked not in names:
+            known = ", ".join(names)
+            raise ValueError(f"explaining.network: {asked!r} is not trained; expected of {known}")
         return self
 
     @model_validator(mode="after")
@@ -170,7 +190,7 @@ def parse_protocol(choices: Mapping[str, object], *, name: str) -> Protocol:
 
 def protocol_text(protocol: Protocol) -> str:
     """Return the complete protocol as TOML, every default written out."""
-    return _toml(protocol.model_dump(mode="json")).replace("\x7f", "\\u007f")
+    return toml_text(protocol.model_dump(mode="json"))
 
 
 def _merged(choices: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -222,18 +242,3 @@ def _explain(error: ValidationError) -> str:
     if first["type"] == "literal_error":
         message += nearest(str(first["input"]), re.findall(r"'([^']*)'", message))
     return f"{place}: {message}, found {found[:80]}" if place else message
-
-
-def _toml(choices: Mapping[str, Any], prefix: str = "") -> str:
-    plain = {k: v for k, v in choices.items() if not isinstance(v, dict) and not _is_tables(v)}
-    lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in plain.items()]
-    for key, value in choices.items():
-        if isinstance(value, dict):
-            lines += ["", f"[{prefix}{key}]", _toml(value, f"{prefix}{key}.")]
-        elif _is_tables(value):
-            lines += [f"\n[[{prefix}{key}]]\n{_toml(v, f'{prefix}{key}.')}" for v in value]
-    return "\n".join(lines)
-
-
-def _is_tables(value: object) -> bool:
-    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)

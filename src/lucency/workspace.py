@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tomllib
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lucency.protocol import Protocol, protocol_text
+import pandas as pd
+
+from lucency.protocol import Protocol, parse_protocol, protocol_text
 from lucency.receipt import NOTE, differences, rank, write_atomically
 
 
@@ -40,7 +44,10 @@ def open_run(protocol: Protocol, *, out: Path, workers: int = 0) -> Run:
         raise ValueError(f"{out} is a file: expected the run's folder, which may not exist yet")
     file, text = out / "protocol.toml", protocol_text(protocol)
     was = file.read_text(encoding="utf-8") if file.exists() else ""
-    found = differences(tomllib.loads(was), tomllib.loads(text))
+    known = (
+        parse_protocol(tomllib.loads(was), name=str(file)).model_dump(mode="json") if was else {}
+    )
+    found = differences(known, protocol.model_dump(mode="json"))
     work = [p for p in out.rglob("*") if p.is_file() and p.name not in (file.name, NOTE)]
     if was and found and work:
         said = f"{out} holds a run of another protocol ({'; '.join(found[:3])})"
@@ -61,3 +68,15 @@ def open_member(run: Run, protocol: Protocol, *, name: str, seed: int) -> Run:
     if not same:
         return replace(member, source=run.source, cache=home, shared=home)
     return replace(member, source=run.source, cache=run.cache, shared=run.shared)
+
+
+def best_network(trained: Iterable[Path]) -> Path:
+    """Return the folder of the network with the best macro AUC on validation films."""
+    return max(trained, key=_validation_auc)
+
+
+def _validation_auc(network: Path) -> float:
+    """Return the validation macro AUC of the epoch whose weights were kept."""
+    epoch = json.loads((network / "classifier.json").read_text())["epoch"]
+    history = pd.read_csv(network / "history.csv").set_index("epoch")
+    return float(history["val_auc"].fillna(0).to_dict()[epoch])

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64
 from scipy import ndimage
 
-from lucency.judge.maps import FRAME, Corners, Maps, Pairs, enlarge, scale
+from lucency.judge.maps import FRAME, Centres, Corners, Maps, Pairs, enlarge, scale
 
 BRIGHTEST = 255.0
 LEVELS = (60.0, 180.0)
@@ -28,14 +28,14 @@ class Tally(NamedTuple):
     wrong: Float64[np.ndarray, "t m"]
 
 
-def detect(cells: Float32[np.ndarray, "gh gw"], *, frame: int = FRAME) -> Corners:
+def detect(cells: Float32[np.ndarray, "gh gw"], centres: Centres, *, frame: int = FRAME) -> Corners:
     """Return Wang's boxes of one map: one a connected region above 60, and one a region above 180.
 
     The map is stretched from 0 to 255 by itself and enlarged to the film. The boxes of both levels
     stand together, as the published table suggests: from T = .1 to .9 Cardiomegaly gains 302 false
     boxes on 146 films, two a film. A map that is the same everywhere has no boxes.
     """
-    large = enlarge(scale(cells, top=BRIGHTEST), frame=frame)
+    large = enlarge(scale(cells, top=BRIGHTEST), centres, frame=frame)
     return np.concatenate([regions(large > level) for level in LEVELS])
 
 
@@ -73,7 +73,7 @@ def tally(maps: Maps, pairs: Pairs) -> Tally:
     size = sum(map(len, THRESHOLDS.values())), len(pairs.row)
     hits, wrong = np.zeros(size), np.zeros(size)
     for pair, (row, column, true) in enumerate(zip(*pairs, strict=True)):
-        detected = detect(maps.grid[row, column])
+        detected = detect(maps.grid[row, column], maps.centres)
         above = np.concatenate([
             OVERLAPS[name](detected, true)[None] > np.array(least)[:, None, None]
             for name, least in THRESHOLDS.items()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -24,22 +25,36 @@ FARTHEST = 1.5  # a box beyond this share of a film is not in shares
 Corners = Float64[np.ndarray, "_ 4"]  # left, top, right, bottom
 
 
+class Centres(NamedTuple):
+    """Where in the film the rows and the columns of a grid look, in shares of it."""
+
+    down: Float64[np.ndarray, " gh"]
+    across: Float64[np.ndarray, " gw"]
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Maps:
-    """One map a film and finding by one method, raw; the cells divide the whole film evenly."""
+    """One map a film and finding by one method, raw, and where its cells look."""
 
     method: str
     findings: tuple[str, ...]
     image: Shaped[np.ndarray, " n"]
     patient: Int64[np.ndarray, " n"]
     grid: Float32[np.ndarray, "n k gh gw"]
+    centres: Centres
 
     def __post_init__(self) -> None:
         films, findings = self.grid.shape[:2]
         require(len(self.findings) == findings, "maps' findings", self.findings)
+        require(tuple(map(len, self.centres)) == self.grid.shape[2:], "maps' centres", films)
         require(self.image.shape == self.patient.shape == (films,), "maps' films", films)
         require(len(np.unique(self.image)) == films, "maps", "two of one film")
         require(bool(np.isfinite(self.grid).all()), "maps", "NaN or infinity")
+
+    def take(self, rows: Int64[np.ndarray, " m"]) -> Maps:
+        """Return the maps of these films, in this order."""
+        films = {name: getattr(self, name)[rows] for name in ("image", "patient", "grid")}
+        return replace(self, **films)
 
 
 class Boxes(NamedTuple):
@@ -56,6 +71,21 @@ class Pairs(NamedTuple):
     row: Int64[np.ndarray, " m"]
     column: Int64[np.ndarray, " m"]
     corners: list[Corners]
+
+
+def save_maps(maps: Maps, file: Path) -> None:
+    """Write one compressed .npz that holds no Python objects."""
+    arrays = {name: np.asarray(getattr(maps, name)) for name in _SAVED}
+    np.savez_compressed(file, allow_pickle=False, **arrays, **maps.centres._asdict())
+
+
+def load_maps(file: Path) -> Maps:
+    """Read what `save_maps` wrote; pickled content is refused."""
+    with np.load(file, allow_pickle=False) as arrays:
+        held = {name: arrays[name] for name in _SAVED}
+        centres = Centres(*(arrays[name] for name in Centres._fields))
+    names = tuple(str(name) for name in held.pop("findings"))
+    return Maps(method=str(held.pop("method")), findings=names, centres=centres, **held)
 
 
 def place_boxes(maps: Maps, boxes: pd.DataFrame) -> Boxes:
@@ -102,21 +132,28 @@ def scale(cells: Float32[np.ndarray, "gh gw"], *, top: float) -> Float32[np.ndar
     return (cells - np.float32(low)) * np.float32(top / spread if spread > 0 else 0)
 
 
+def even_centres(cells: tuple[int, int]) -> Centres:
+    """Return the centres of rows and columns of cells that divide the whole film evenly."""
+    return Centres(*((np.arange(count) + 0.5) / count for count in cells))
+
+
 def enlarge(
-    cells: Float32[np.ndarray, "gh gw"], *, frame: int = FRAME
+    cells: Float32[np.ndarray, "gh gw"], centres: Centres, *, frame: int = FRAME
 ) -> Float32[np.ndarray, "h w"]:
     """Return one map on frame x frame pixels, bilinear between the centres of cells.
 
-    Beyond the outermost centres the value is theirs, as in OpenCV's INTER_LINEAR.
+    Beyond the outermost centres the value is theirs; where cells divide the film evenly, this is
+    OpenCV's INTER_LINEAR.
     """
-    down, across = (blend(count, frame=frame) for count in cells.shape)
+    down, across = (blend(centre, frame=frame) for centre in centres)
     return down @ cells @ across.T
 
 
-def blend(cells: int, *, frame: int) -> Float32[np.ndarray, "h gh"]:
+def blend(centre: Float64[np.ndarray, " gh"], *, frame: int) -> Float32[np.ndarray, "h gh"]:
     """Return how much of each cell each of the frame's pixels holds along one axis."""
-    place = ((np.arange(frame) + 0.5) * cells / frame - 0.5).clip(0, cells - 1)
-    return np.maximum(1 - np.abs(place[:, None] - np.arange(cells)), 0).astype(np.float32)
+    cells = np.arange(len(centre))
+    place = np.interp((np.arange(frame) + 0.5) / frame, centre, cells)
+    return np.maximum(1 - np.abs(place[:, None] - cells), 0).astype(np.float32)
 
 
 def paint(corners: Corners, *, frame: int = FRAME) -> Bool[np.ndarray, "h w"]:
@@ -145,20 +182,24 @@ def by_finding(maps: Maps, pairs: Pairs) -> Iterator[tuple[int, Int64[np.ndarray
         yield column, np.flatnonzero(pairs.column == column)
 
 
-def refuse_trained(boxed: Shaped[np.ndarray, " b"], *, trained: Shaped[np.ndarray, " n"]) -> None:
-    """Raise ValueError when a film with boxes trained the network, by name, folders left aside."""
+def boxed_in_train(boxed: Shaped[np.ndarray, " b"], *, trained: Shaped[np.ndarray, " n"]) -> str:
+    """Return what is wrong where a film with boxes trained the network, else nothing."""
     names = np.unique(film_names(boxed).astype(str)).astype(object)
     found = names[within(names, film_names(trained))]
-    if len(found):
-        raise ValueError(
-            f"{len(found):,} of {len(names):,} films with boxes are in train, such as {found[0]}: "
-            "the network was told what they show, so that hits of these boxes prove no "
-            "localisation; score the boxes of other films alone, or take NIH's own lists: all box "
-            "films are in its test"
-        )
+    if not len(found):
+        return ""
+    return (
+        f"{len(found):,} of {len(names):,} films with boxes are in train, such as {found[0]}: "
+        "the network was told what they show, so that hits of these boxes prove no "
+        "localisation; score the boxes of other films alone, or take NIH's own lists: all box "
+        "films are in its test"
+    )
 
 
 def _overlap(ends: Float64[np.ndarray, "b 2"], cells: int) -> Float64[np.ndarray, "b g"]:
     edge = np.arange(cells + 1) / cells
     inside = np.minimum(ends[:, 1:], edge[1:]) - np.maximum(ends[:, :1], edge[:-1])
     return np.maximum(inside, 0) * cells
+
+
+_SAVED = ("method", "findings", "image", "patient", "grid")

@@ -12,11 +12,12 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float32, Float64, Int64
 
-from lucency.judge.maps import Boxes, Maps, cover, place_boxes
+from lucency.judge.maps import Boxes, Maps, cover, even_centres, place_boxes
 
 
 def naive_maps(maps: Maps, *, boxes: pd.DataFrame, seed: int) -> list[Maps]:
-    """Return four naive methods on the films, findings and grid of `maps`."""
+    """Return four naive methods on the films, findings and grid of `maps`, whose cells are even."""
+    maps = replace(maps, centres=even_centres(maps.grid.shape[2:]))
     return [
         random_maps(maps, seed=seed),
         centre_maps(maps),

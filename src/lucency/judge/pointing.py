@@ -68,8 +68,8 @@ def pointing_game(maps: Maps, *, pairs: Pairs, tolerance: float = TOLERANCE) -> 
         cells = maps.grid[row, column]
         down, across = np.nonzero(cells == cells.max())
         if cells.min() < cells.max():
-            point = np.stack([across, down], axis=1) + 0.5
-            away = _distance(point / cells.shape[::-1], corners)
+            point = np.stack([maps.centres.across[across], maps.centres.down[down]], axis=1)
+            away = _distance(point, corners)
             found[pair] = (away * FRAME <= tolerance).mean()
     return found
 
@@ -80,7 +80,7 @@ def energy_inside(maps: Maps, *, pairs: Pairs) -> Value:
     Wang H. et al., Score-CAM, CVPR workshops 2020: the energy-based pointing game. What is
     negative counts as 0 before the map is enlarged.
     """
-    down, across = (blend(cells, frame=FRAME) for cells in maps.grid.shape[2:])
+    down, across = (blend(centre, frame=FRAME) for centre in maps.centres)
     size = down.sum(axis=0)[:, None] * across.sum(axis=0)
     inner, whole = np.zeros((2, len(pairs.row)))
     for pair, (row, column, corners) in enumerate(zip(*pairs, strict=True)):
@@ -121,7 +121,8 @@ def _distance(point: Float64[np.ndarray, "p 2"], corners: Corners) -> Float64[np
 def _iou_at_levels(maps: Maps, pairs: Pairs) -> Float64[np.ndarray, "m l"]:
     found = np.zeros((len(pairs.row), STEPS - 1))
     for pair, (row, column, corners) in enumerate(zip(*pairs, strict=True)):
-        step = enlarge(scale(maps.grid[row, column], top=float(STEPS))).astype(np.uint8)
+        step = enlarge(scale(maps.grid[row, column], top=float(STEPS)), maps.centres)
+        step = step.astype(np.uint8)
         mask = paint(corners)
         strong, shared = (_at_least(pixels) for pixels in (step.ravel(), step[mask]))
         found[pair] = shared / (strong + mask.sum() - shared)

@@ -2,18 +2,18 @@
 
 Every method is function(network, pixels, findings=columns) -> float32 b k gh gw; the network is
 a body of the zoo, pixels are its scaled pictures, and nothing of the network changes.
-Letters in shapes: n films, b of them, k findings, gh and gw cells of the grid.
+Letters in shapes: b films, k findings, gh and gw cells of the grid.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float32, Shaped
-from torch import Tensor
+from jaxtyping import Float32
+from torch import Tensor, nn
 
+from lucency.judge.maps import Centres, Maps, even_centres
 from lucency.learn.attention import attention_rollout
 from lucency.learn.cams import (
     cam,
@@ -25,6 +25,7 @@ from lucency.learn.cams import (
 )
 from lucency.learn.device import device_here, laid_out
 from lucency.learn.feed import Films, batches_in_order, feed
+from lucency.learn.geometry import feature_centres
 from lucency.learn.gradients import integrated_gradients, smooth_grad
 from lucency.learn.occlusion import occlusion
 from lucency.learn.predict import Progress
@@ -35,20 +36,6 @@ from lucency.values import Prepared, nearest
 BATCH = 8
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Heatmaps:
-    """The maps of films for findings by one method, raw, on the grid that the method has.
-
-    The cells of `grid` divide the whole film evenly; `pixels` is the side the network saw.
-    """
-
-    method: str
-    findings: tuple[str, ...]
-    image: Shaped[np.ndarray, " n"]
-    grid: Float32[np.ndarray, "n k gh gw"]
-    pixels: int
-
-
 def explain(
     classifier: Classifier,
     *,
@@ -57,8 +44,8 @@ def explain(
     method: str,
     findings: Sequence[str],
     progress: Progress | None = None,
-) -> Heatmaps:
-    """Return the maps of the plan's entries for the named findings.
+) -> Maps:
+    """Return the raw maps of the plan's entries for the named findings, on the method's own grid.
 
     Raises ValueError for an unknown method or finding, and where the network does not allow it.
     """
@@ -81,18 +68,28 @@ def explain(
     films = Films(prepared=prepared, plan=plan, copies=copies)
     found: list[Float32[np.ndarray, "b k gh gw"]] = []
     batches = batches_in_order(len(plan), batch=BATCH)
-    for shown in feed(films, batches=batches, device=device):
-        maps = HEATMAPS[method](network.body, network.pictures(shown), findings=columns)
+    pictures = (network.pictures(shown) for shown in feed(films, batches=batches, device=device))
+    centres = even_centres((0, 0))
+    for pixels in pictures:
+        maps = HEATMAPS[method](network.body, pixels, findings=columns)
+        centres = centres if found else _centres(method, network.body, pixels, maps)
         found.append(maps.float().cpu().numpy())
         if progress:
             progress(sum(map(len, found)), len(plan), method)
-    return Heatmaps(
+    return Maps(
         method=method,
         findings=tuple(findings),
         image=plan.names(prepared.manifest.image),
+        patient=prepared.manifest.patient[plan.row],
         grid=np.concatenate(found),
-        pixels=network.size or prepared.preparation.size,
+        centres=centres,
     )
+
+
+def _centres(method: str, body: nn.Module, pixels: Tensor, maps: Tensor) -> Centres:
+    """Return where the cells look: those of features where these do, others evenly."""
+    evenly = even_centres((maps.shape[2], maps.shape[3]))
+    return feature_centres(body, pixels, evenly=evenly) if method in OF_FEATURES else evenly
 
 
 HEATMAPS: dict[str, Callable[..., Tensor]] = {
@@ -107,3 +104,6 @@ HEATMAPS: dict[str, Callable[..., Tensor]] = {
     "smooth-grad": smooth_grad,
     "attention-rollout": attention_rollout,
 }
+OF_FEATURES = {
+    "cam", "grad-cam", "grad-cam++", "hires-cam", "layer-cam", "x-grad-cam", "attention-rollout",
+}  # fmt: skip

@@ -17,8 +17,12 @@ from torch.nn import functional
 FLAT = 1e-6
 
 
-def randomised(network: nn.Module, *, seed: int) -> Iterator[tuple[str, nn.Module]]:
+def randomised(
+    network: nn.Module, *, seed: int, copies: int = 0
+) -> Iterator[tuple[str, nn.Module]]:
     """Yield copies whose weights are drawn anew from the head down, each with its deepest block.
+
+    One a block, or `copies` of these evenly apart, the first and the last among them.
 
     Adebayo et al., NeurIPS 2018, cascading: the first copy has a new head, the last is new
     throughout. A tensor is redrawn from a normal distribution about zero with its own root mean
@@ -26,10 +30,13 @@ def randomised(network: nn.Module, *, seed: int) -> Iterator[tuple[str, nn.Modul
     """
     generator = np.random.default_rng(seed)
     changed = copy.deepcopy(network)
-    for name in reversed([name for name, _ in _blocks(network, "")]):
+    names = [name for name, _ in _blocks(network, "")][::-1]
+    wanted = np.linspace(0, len(names) - 1, copies or len(names)).round()
+    for place, name in enumerate(names):
         for parameter in changed.get_submodule(name).parameters():
             _redraw(parameter, generator)
-        yield name, copy.deepcopy(changed)
+        if place in wanted:
+            yield name, copy.deepcopy(changed)
 
 
 def stability(

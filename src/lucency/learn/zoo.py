@@ -24,6 +24,7 @@ from torch.nn import functional
 
 from lucency.judge.recalibrate import Recalibration
 from lucency.learn.alexnet import AlexNet, AlexNetReference
+from lucency.learn.wang import wang
 from lucency.predictions import no_knots
 from lucency.values import Preparation, nearest
 
@@ -240,4 +241,7 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "densenet121": _timm("densenet121"),
     "inceptionresnetv2": _timm("inception_resnet_v2"),
     "mobilenetv2": _timm("mobilenetv2_100"),
+    "resnet50-wang": wang("resnet50"),
+    "resnet50-wang-average": wang("resnet50", pooling="average"),
+    "resnet50-wang-max": wang("resnet50", pooling="max"),
 }

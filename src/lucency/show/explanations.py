@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import matplotlib as mpl
@@ -25,10 +25,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from lucency.judge.maps import Maps, cover, enlarge
-from lucency.predictions import Predictions
+from lucency.judge.cases import KINDS
+from lucency.judge.maps import Centres, Maps, cover, enlarge
 from lucency.show.canvas import SETTINGS, WIDTH, svg
-from lucency.values import nearest
 
 SIDE = 224  # pixels of a shown film
 COLOURS = "magma"  # its lightness rises evenly, so that colour-blind readers see the same order
@@ -36,13 +35,19 @@ OPAQUE = 0.7  # of the strongest place; the weakest is clear
 DOTS = 110  # an inch, of a PNG
 COLUMNS = 4
 FINE = 64  # cells a side, for the density of boxes
-KINDS = ("true positive", "false positive", "miss")
 Film = UInt8[np.ndarray, "h w"]
 Cells = Float32[np.ndarray, "gh gw"]
 Corners = Float64[np.ndarray, "_ 4"]  # left, top, right, bottom in shares of the film
 
 
-def overlay_figure(film: Film, *, maps: Mapping[str, Cells], corners: Corners) -> Figure:
+class Drawn(NamedTuple):
+    """One map as it is drawn: its cells, and where they look."""
+
+    cells: Cells
+    centres: Centres
+
+
+def overlay_figure(film: Film, *, maps: Mapping[str, Drawn], corners: Corners) -> Figure:
     """Return the film with its true boxes, and with one map a method, each on its own scale."""
     shown = _shrink(film)
     with mpl.rc_context(SETTINGS):
@@ -52,43 +57,19 @@ def overlay_figure(film: Film, *, maps: Mapping[str, Cells], corners: Corners) -
         panels = figure.subplots(rows, min(columns, COLUMNS), squeeze=False).ravel()
         _film(panels[0], shown, corners)
         panels[0].set_title("film" + ("" if len(corners) else ", no true box"))
-        for axes, (method, cells) in zip(panels[1:], maps.items(), strict=False):
+        for axes, (method, drawn) in zip(panels[1:], maps.items(), strict=False):
+            cells = drawn.cells
             _film(axes, shown, corners)
             if cells.min() == cells.max():
                 axes.set_title(f"{method}: {cells.min():.3g} everywhere")
                 continue
             scale = _range(cells)
-            _glow(axes, cells, scale)
+            _glow(axes, drawn, scale)
             _bar(figure, [axes], scale)
             axes.set_title(method)
         for axes in panels[columns:]:
             axes.set_axis_off()
         return figure
-
-
-def choose_cases(
-    predictions: Predictions, *, finding: str, threshold: float, films: int
-) -> pd.DataFrame:
-    """Return the surest films of each kind: columns kind, image, probability.
-
-    True and false positives (probability >= threshold) by falling, misses by rising probability,
-    at most `films` of each; equal ones by name. Raises ValueError for an unknown finding.
-    """
-    if finding not in predictions.findings:
-        near = nearest(finding, predictions.findings)
-        known = f"expected one of {', '.join(predictions.findings)}"
-        raise ValueError(f"finding {finding!r} is unknown: {known}{near}")
-    column = predictions.findings.index(finding)
-    probability, label = predictions.probability[:, column], predictions.label[:, column]
-    found = probability >= threshold
-    masks = (found & (label == 1), found & (label == 0), ~found & (label == 1))
-    parts = []
-    for kind, mask, rising in zip(KINDS, masks, (False, False, True), strict=True):
-        part = pd.DataFrame({
-            "kind": kind, "image": predictions.image[mask], "probability": probability[mask],
-        })  # fmt: skip
-        parts.append(part.sort_values(["probability", "image"], ascending=[rising, True])[:films])
-    return pd.concat(parts, ignore_index=True)
 
 
 def gallery_figure(
@@ -118,7 +99,7 @@ def gallery_figure(
                 axes.set_axis_off()
             for axes, name, sure in zip(row, mine["image"], mine["probability"], strict=False):
                 _film(axes, _shrink(films[name]), _corners(boxes, name, finding))
-                _glow(axes, cells[name], scale)
+                _glow(axes, Drawn(cells[name], maps.centres), scale)
                 axes.set_title(f"{kind}, {sure:.2f}\n{name}", fontsize=7)
         _bar(figure, list(panels.ravel()), scale)
         figure.suptitle(f"{finding}, {maps.method}: surest first; white: true boxes")
@@ -126,7 +107,11 @@ def gallery_figure(
 
 
 def mean_figure(
-    mean: Float32[np.ndarray, "k gh gw"], *, findings: tuple[str, ...], boxes: pd.DataFrame
+    mean: Float32[np.ndarray, "k gh gw"],
+    *,
+    findings: tuple[str, ...],
+    centres: Centres,
+    boxes: pd.DataFrame,
 ) -> Figure:
     """Return the mean map of each finding on its own scale; dashes: half the densest true boxes.
 
@@ -143,7 +128,9 @@ def mean_figure(
                 axes.set_title(f"{finding}: no film with a box")
                 continue
             scale = _range(cells)
-            axes.imshow(enlarge(cells, frame=SIDE), cmap=COLOURS, norm=scale, extent=(0, 1, 1, 0))
+            axes.imshow(
+                enlarge(cells, centres, frame=SIDE), cmap=COLOURS, norm=scale, extent=(0, 1, 1, 0)
+            )
             _dense(axes, mine)
             _plain(axes)
             _bar(figure, [axes], scale)
@@ -185,8 +172,8 @@ def _film(axes: Axes, shown: UInt8[np.ndarray, "s s"], corners: Corners) -> None
     _plain(axes)
 
 
-def _glow(axes: Axes, cells: Cells, scale: Normalize) -> None:
-    large = enlarge(cells, frame=SIDE)
+def _glow(axes: Axes, drawn: Drawn, scale: Normalize) -> None:
+    large = enlarge(drawn.cells, drawn.centres, frame=SIDE)
     opacity = np.clip(np.asarray(scale(large)), 0, 1) * OPAQUE
     axes.imshow(large, cmap=COLOURS, norm=scale, alpha=opacity, extent=(0, 1, 1, 0))
 

@@ -1,0 +1,181 @@
+"""Maps put to the test: do they forget with the network, name what it uses, and stay when it moves?
+
+Letters in shapes: b films, c channels, gh and gw cells of the grid, h and w pixels.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from lucency.judge.sanity import map_similarity
+from lucency.learn.device import device_here, laid_out
+from lucency.learn.explain import HEATMAPS
+from lucency.learn.occlusion import deletion_curve, insertion_curve
+from lucency.learn.predict import Progress
+from lucency.learn.sanity import randomised, stability
+from lucency.learn.zoo import Classifier
+from lucency.plan import Plan
+from lucency.values import Prepared
+
+STEPS = 16  # shares of the film that are taken away or given back
+SHIFT = 32  # films move by a 32nd of their side
+BLOCKS = 5  # of the cascade, the head and the whole network among them
+
+
+class Scrutiny(NamedTuple):
+    """What the tests gave: similarities as `judge.sanity`, trials as `judge.sight` take them."""
+
+    similarities: pd.DataFrame
+    tried: pd.DataFrame
+
+
+class _Cases(NamedTuple):
+    """Scaled pictures of some films, and the finding (a column) that each is explained for."""
+
+    pixels: Float[Tensor, "b c h w"]
+    column: Int64[np.ndarray, " b"]
+
+
+def refusals(
+    classifier: Classifier, *, prepared: Prepared, plan: Plan, methods: Sequence[str]
+) -> dict[str, str]:
+    """Return why a network does not allow some methods; the plan's first film is tried."""
+    cases = _cases(classifier, prepared, plan.take(np.arange(1)), np.zeros(1, dtype=np.int64))
+    refused = {}
+    for method in methods:
+        try:
+            HEATMAPS[method](classifier.network.body, cases.pixels, findings=[0])
+        except ValueError as error:
+            refused[method] = str(error)
+    return refused
+
+
+def scrutinise(
+    classifier: Classifier,
+    *,
+    prepared: Prepared,
+    plan: Plan,
+    methods: Sequence[str],
+    films: int,
+    seed: int,
+    progress: Progress | None = None,
+) -> Scrutiny:
+    """Return what becomes of each method's maps on at most `films` positive films of the plan.
+
+    Drawn films are explained for one of their findings. The network is drawn anew from the head
+    down (Adebayo et al., NeurIPS 2018), pixels are taken away and given back by the map's order
+    and by a random one (Petsiuk et al., BMVC 2018), and films are moved by a 32nd of their side.
+    """
+    entry, column = _drawn(plan.label, films=films, seed=seed)
+    cases = _cases(classifier, prepared, plan.take(entry), column)
+    body = classifier.network.body
+    own = {name: _maps(HEATMAPS[name], body, cases) for name in methods}
+    similarities, tried = [], []
+    steps = BLOCKS + len(methods)
+    blocks = randomised(body, seed=seed, copies=BLOCKS)
+    for done, (block, other) in enumerate(blocks, start=1):
+        for name in methods:
+            changed = _maps(HEATMAPS[name], other, cases)
+            same = map_similarity(_grids(own[name]), other=_grids(changed))[:, 0]
+            similarities.append(pd.DataFrame({"method": name, "block": block, "similarity": same}))
+        if progress:
+            progress(done, steps, "networks drawn anew")
+    rows = plan.row[entry]
+    about = {
+        "image": prepared.manifest.image[rows],
+        "patient": prepared.manifest.patient[rows],
+    }
+    for done, name in enumerate(methods, start=1):
+        tried.append(
+            pd.DataFrame({"method": name, **about, **_try(name, own[name], body, cases, seed)})
+        )
+        if progress:
+            progress(BLOCKS + done, steps, name)
+    return Scrutiny(pd.concat(similarities, ignore_index=True), pd.concat(tried, ignore_index=True))
+
+
+def forgetful(classifier: Classifier, *, seed: int) -> Classifier:
+    """Return the classifier with a head drawn anew: it has features, and knows no finding."""
+    network = copy.deepcopy(classifier.network)
+    _, network.body = next(iter(randomised(classifier.network.body, seed=seed)))
+    return replace(classifier, network=network)
+
+
+def _cases(
+    classifier: Classifier, prepared: Prepared, plan: Plan, column: Int64[np.ndarray, " b"]
+) -> _Cases:
+    device = device_here()
+    network = classifier.network.to(device)
+    laid_out(network)
+    films = torch.from_numpy(prepared.pixels[plan.row]).to(device)
+    return _Cases(network.pictures(films), column)
+
+
+def _drawn(
+    label: np.ndarray, *, films: int, seed: int
+) -> tuple[Int64[np.ndarray, " b"], Int64[np.ndarray, " b"]]:
+    """Return entries that have a finding, at random, and one of the findings of each."""
+    generator = np.random.default_rng(seed)
+    positive = generator.permutation(np.flatnonzero((label == 1).any(axis=1)))[:films]
+    column = [generator.choice(np.flatnonzero(label[entry] == 1)) for entry in positive]
+    return positive.astype(np.int64), np.array(column, dtype=np.int64)
+
+
+def _maps(
+    method: Callable[..., Tensor], body: nn.Module, cases: _Cases
+) -> Float[Tensor, "b gh gw"]:
+    found: dict[int, Tensor] = {}
+    for column, mine in _by_finding(cases.column):
+        maps = method(body, cases.pixels[mine], findings=[column])[:, 0].detach()
+        found |= dict(zip(mine.tolist(), maps, strict=True))
+    return torch.stack([found[film] for film in range(len(found))])
+
+
+def _try(
+    name: str, own: Float[Tensor, "b gh gw"], body: nn.Module, cases: _Cases, seed: int
+) -> dict[str, np.ndarray]:
+    """Return the areas under both curves, of the map and of a random one, and the stability."""
+    drawn = np.random.default_rng(seed).random(tuple(own.shape), dtype=np.float32)
+    rival = torch.from_numpy(drawn).to(own)
+    shift = max(1, cases.pixels.shape[-1] // SHIFT)
+    found = {key: np.full(len(own), np.nan) for key in TRIALS}
+    for column, mine in _by_finding(cases.column):
+        pixels = cases.pixels[mine]
+        for kind, curve in CURVES.items():
+            for suffix, maps in (("", own), ("_random", rival)):
+                line = curve(body, pixels, heatmap=maps[mine], finding=column, steps=STEPS)
+                area = torch.trapezoid(line, dx=1 / STEPS, dim=1)
+                found[kind + suffix][mine] = area.cpu().numpy()
+        method = HEATMAPS[name]
+        same = stability(body, pixels, method=method, shift=shift, findings=[column])
+        found["stability"][mine] = same[:, 0].cpu().numpy()
+    return found
+
+
+def _by_finding(column: Int64[np.ndarray, " b"]) -> Iterator[tuple[int, Int64[np.ndarray, " m"]]]:
+    for finding in np.unique(column).tolist():
+        yield finding, np.flatnonzero(column == finding)
+
+
+def _grids(maps: Float[Tensor, "b gh gw"]) -> np.ndarray:
+    return maps.unsqueeze(1).float().cpu().numpy()
+
+
+CURVES: dict[str, Callable[..., Tensor]] = {
+    "deletion": deletion_curve,
+    "insertion": insertion_curve,
+}
+TRIALS = ("deletion", "deletion_random", "insertion", "insertion_random", "stability")
+NOTHING = Scrutiny(
+    pd.DataFrame(columns=["method", "block", "similarity"]),
+    pd.DataFrame(columns=["method", "image", "patient", *TRIALS]),
+)

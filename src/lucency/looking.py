@@ -1,0 +1,159 @@
+"""Where a run's network looked: maps of its test films, scored on boxes and put to the test."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float64
+
+from lucency.choices import Explaining
+from lucency.judge.cases import choose_cases
+from lucency.judge.maps import Maps, boxed_in_train
+from lucency.judge.sanity import sanity_table
+from lucency.judge.sight import (
+    REDRAWN,
+    Scores,
+    Sight,
+    faith_table,
+    load_sight,
+    no_scores,
+    save_sight,
+    score_maps,
+)
+from lucency.plan import Plan
+from lucency.receipt import fingerprint_file, fingerprint_of, produce
+from lucency.run import classifiers, plan, predictions, prepared
+from lucency.workspace import Run, best_network
+
+CASES = 4  # films of a finding that are shown of each kind
+
+
+class View(NamedTuple):
+    """Test films to explain, the boxes that may be scored, and the findings to look for."""
+
+    plan: Plan
+    boxes: pd.DataFrame
+    cases: pd.DataFrame
+    findings: tuple[str, ...]
+    remarks: tuple[str, ...]
+
+
+@cache
+def sight(run: Run) -> Sight:
+    """Return where the network that the protocol names looked, and what its maps are worth."""
+    return look_again(run, run.protocol.explaining, out=run.out / "explanation")
+
+
+def look_again(run: Run, choices: Explaining, *, out: Path) -> Sight:
+    """Return where a network of the run looked, by these choices, which are kept with it."""
+    trained = classifiers(run)
+    folder = trained[choices.network] if choices.network else best_network(trained.values())
+    judging = run.protocol.judging
+    inputs = {
+        "explaining": choices.model_dump(mode="json"),
+        "judging": judging.model_dump(include={"resamples", "seed"}),
+        "network": fingerprint_of(folder),
+        "weights": fingerprint_file(folder / "weights.safetensors"),
+        "prepared": fingerprint_of(run.cache / "prepared"),
+        "plan": fingerprint_of(run.out / "plan"),
+    }
+
+    def write(partial: Path) -> None:
+        save_sight(_look(run, choices, folder), partial)
+
+    return load_sight(produce(out, inputs=inputs, write=write))
+
+
+def _look(run: Run, choices: Explaining, folder: Path) -> Sight:
+    from lucency.learn.look import look
+    from lucency.learn.zoo import load_classifier
+
+    classifier = load_classifier(folder)
+    view = _view(run, classifier.name, classifier.findings, classifier.threshold)
+    where = {"prepared": prepared(run), "plan": view.plan, "findings": view.findings}
+    found = look(classifier, **where, choices=choices)
+    refused = [f"{name}: {reason}" for name, reason in found.refused.items()]
+    draws = {"resamples": run.protocol.judging.resamples, "seed": run.protocol.judging.seed}
+    return Sight(
+        network=classifier.name,
+        remarks=(*view.remarks, *refused, *_coarse(found.maps)),
+        maps=found.maps,
+        boxes=view.boxes,
+        cases=view.cases,
+        scores=_score(view, found.maps, found.redrawn, **draws),
+        sanity=sanity_table(found.similarities),
+        faith=faith_table(found.tried, **draws),
+    )
+
+
+def _view(
+    run: Run, network: str, findings: tuple[str, ...], threshold: Float64[np.ndarray, " k"]
+) -> View:
+    films, seen = prepared(run).manifest, plan(run)
+    test, train = (seen.take(seen.part == part) for part in ("test", "train"))
+    boxes, remarks = _boxes_of(films.boxes, findings, films.image[test.row])
+    trained = films.image[np.union1d(train.row, train.mate)]
+    if told := boxed_in_train(boxes["image"].to_numpy(dtype=str), trained=trained):
+        boxes, remarks = boxes.iloc[:0], [*remarks, told]
+    wanted = tuple(name for name in findings if name in set(boxes["finding"])) or findings
+    said = next(one for one in predictions(run) if one.network == network).of("test")
+    limit = dict(zip(findings, threshold.tolist(), strict=True))
+    cases = [
+        choose_cases(said, finding=name, threshold=limit[name], films=CASES).assign(finding=name)
+        for name in wanted
+    ]
+    shown = pd.concat([boxes["image"], *(one["image"] for one in cases)])
+    here = pd.Series(films.image[test.row]).isin(shown).to_numpy()
+    return View(test.take(here), boxes, pd.concat(cases), wanted, tuple(remarks))
+
+
+def _boxes_of(
+    boxes: pd.DataFrame, findings: tuple[str, ...], test: np.ndarray
+) -> tuple[pd.DataFrame, list[str]]:
+    """Return the boxes on test films, and what is to be said of those that are not."""
+    known = boxes.loc[boxes["finding"].isin(findings)]
+    mine = known.loc[known["image"].isin(pd.Series(test))].reset_index(drop=True)
+    remarks = []
+    if left := len(known) - len(mine):
+        remarks.append(f"{left:,} of {len(known):,} boxes are on films that are not in test")
+    if not len(mine):
+        remarks.append("no film of the test part has a box, so nothing can be localised")
+    return mine, remarks
+
+
+def _score(
+    view: View, maps: Sequence[Maps], redrawn: Sequence[Maps], *, resamples: int, seed: int
+) -> Scores:
+    """Return what the maps score; nothing where there is no box, or no place to tell."""
+    fine = [place for place, one in enumerate(maps) if _places(one) > 1]
+    if not fine or not len(view.boxes):
+        return no_scores()
+    boxed = np.flatnonzero(pd.Series(maps[0].image).isin(view.boxes["image"]).to_numpy())
+    blind = [replace(redrawn[at], method=f"{redrawn[at].method}, {REDRAWN}") for at in fine]
+    return score_maps(
+        [maps[at].take(boxed) for at in fine],
+        redrawn=[one.take(boxed) for one in blind],
+        boxes=view.boxes,
+        resamples=resamples,
+        seed=seed,
+    )
+
+
+def _places(maps: Maps) -> int:
+    down, across = maps.grid.shape[2:]
+    return down * across
+
+
+def _coarse(several: Sequence[Maps]) -> list[str]:
+    return [
+        f"{maps.method}: its grid is 1 x 1, which tells no place from another: prepare larger "
+        "films, or let the network see them larger"
+        for maps in several
+        if _places(maps) == 1
+    ]
