@@ -8,6 +8,7 @@ import sys
 import typer
 
 from lucency.commands import COMMANDS
+from lucency.explain_commands import EXPLAIN_COMMANDS
 from lucency.options import Changes, Json, Out, ProtocolFile, Workers, Written, do
 
 INTERRUPTED = 130  # typer's exit status after Ctrl-C
@@ -116,5 +117,5 @@ def report(protocol: ProtocolFile, out: Out, changes: Changes = None, json: Json
     do("report", protocol, out, changes, 0, json)
 
 
-for command in COMMANDS:
+for command in (*COMMANDS, *EXPLAIN_COMMANDS):
     app.command()(command)

@@ -17,7 +17,7 @@ def predict_disk(folder: Path, films: list[Path], *, network: str) -> tuple[str,
 
     Raises ValueError when not one film can be read.
     """
-    files, place = list(_films(films)), network_folder(folder, network)
+    files, place = list(films_below(films)), network_folder(folder, network)
     if not any(file.exists() for file in files):
         raise ValueError(f"{files[0]}: no such file; expected films, or folders of them")
 
@@ -47,7 +47,8 @@ def films_for_programs(network: str, table: pd.DataFrame) -> dict[str, object]:
     return {"network": network, "films": films, "rejected": rejected}
 
 
-def _films(places: list[Path]) -> Iterator[Path]:
+def films_below(places: list[Path]) -> Iterator[Path]:
+    """Yield the films at these places, folders searched to the bottom; ValueError for none."""
     for place in places:
         if place.is_dir():
             found = sorted(p for p in place.rglob("*") if p.suffix.lower() in SUFFIXES)

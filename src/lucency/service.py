@@ -12,6 +12,10 @@ import numpy as np
 from lucency import ablation
 from lucency.data.labels import read_labels
 from lucency.judge.complaints import count_serious
+from lucency.judge.evaluate import MACRO
+from lucency.judge.pointing import GAME
+from lucency.judge.rivals import conclude_sight
+from lucency.judge.sight import Sight
 from lucency.judgement import STAGES
 from lucency.progress import say
 from lucency.receipt import write_atomically
@@ -140,6 +144,29 @@ def _of_check(run: Run, made: Any) -> Answer:
     return {"serious": serious, "notes": len(made) - serious, "folder": str(run.out / "check")}
 
 
+def _of_localize(run: Run, made: Any) -> Answer:
+    return localised(made, run.out / "explanation")
+
+
+def localised(sight: Sight, folder: Path) -> Answer:
+    """Return what to say of where a network looked; ValueError where nothing was scored."""
+    if not len(sight.scores.pointing):
+        raise ValueError(f"nothing could be localised: {'; '.join(sight.remarks)}")
+    pointing = sight.scores.pointing
+    macro = pointing.loc[(pointing["finding"] == MACRO) & (pointing["measure"] == GAME)]
+    hits = {
+        row["method"]: f"{row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
+        for row in macro.to_dict("records")
+    }
+    return {
+        "network": sight.network,
+        "pointing game": hits,
+        "conclusion": conclude_sight(sight.scores.rivals, boxes=sight.boxes),
+        "remarks": list(sight.remarks),
+        "tables": str(folder),
+    }
+
+
 def _of_plans(run: Run, made: Any) -> Answer:
     del run
     return {name: f"{int((plan.part == 'train').sum()):,} entries" for name, plan in made.items()}
@@ -168,6 +195,7 @@ ANSWERS: dict[str, Callable[[Run, Any], Answer]] = {
     "predict": _of_predict,
     "evaluate": _of_evaluate,
     "check": _of_check,
+    "localize": _of_localize,
     "report": _of_report,
 }
 VARIED: dict[str, Callable[[Run, Any], Answer]] = {

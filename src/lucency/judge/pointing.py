@@ -29,6 +29,7 @@ from lucency.judge.maps import (
 )
 
 TOLERANCE = 15.0  # pixels of the published films, Zhang et al. 2016
+GAME = "pointing game"
 STEPS = 20  # the fitted level is one of 1/20 to 19/20 of a map's range
 COLUMNS = (
     "method", "finding", "measure", "films", "patients", "value", "low", "high", "note",
@@ -50,7 +51,7 @@ def pointing(maps: Maps, *, boxes: pd.DataFrame, resamples: int, seed: int) -> p
     levels = [f"levels {' and '.join(f'{one:.2f}' for one in two)}" for two in level]
     plain = [""] * (len(maps.findings) + 1)
     return pd.concat([
-        _rows(maps, pairs, weights, ("pointing game", pointing_game(maps, pairs=pairs)), plain),
+        _rows(maps, pairs, weights, (GAME, pointing_game(maps, pairs=pairs)), plain),
         _rows(maps, pairs, weights, ("energy inside", energy_inside(maps, pairs=pairs)), plain),
         _rows(maps, pairs, weights, ("fitted IoU", fitted), [*levels, ""]),
     ], ignore_index=True)  # fmt: skip

@@ -23,58 +23,60 @@ ONE_PATIENT = "no interval: the films are of one patient"
 
 
 def rival_table(
-    several: Sequence[Maps],
+    maps: Maps,
     *,
     rivals: Sequence[Maps],
     boxes: pd.DataFrame,
     resamples: int,
     seed: int,
 ) -> pd.DataFrame:
-    """Return the pointing game of each method minus that of each rival, by finding and their mean.
+    """Return the pointing game of a method minus that of each rival, by finding and their mean.
 
     All are maps of the same films, so that differences are paired; 95 % intervals over patients.
     """
-    pairs = pair_up(place_boxes(several[0], boxes))
-    weights = weigh(several[0], resamples=resamples, seed=seed)
-    hits = {maps.method: _hits(maps, boxes, weights) for maps in (*several, *rivals)}
-    findings = (*several[0].findings, MACRO)
-    patient = several[0].patient[pairs.row]
+    pairs = pair_up(place_boxes(maps, boxes))
+    weights = weigh(maps, resamples=resamples, seed=seed)
+    own = _hits(maps, boxes, weights)
+    findings = (*maps.findings, MACRO)
+    patient = maps.patient[pairs.row]
     of = [pairs.column == column for column in range(len(findings) - 1)]
     of.append(np.ones(len(pairs.row), dtype=bool))
     rows = []
-    for maps in several:
-        for rival in rivals:
-            apart = hits[maps.method] - hits[rival.method]
-            low, high = interval(apart[:, 1:])
-            for place, finding in enumerate(findings):
-                people = len(np.unique(patient[of[place]]))
-                bounds = (low[place], high[place]) if people > 1 else (np.nan, np.nan)
-                counts = (len(np.unique(pairs.row[of[place]])), people)
-                note = ONE_PATIENT if people == 1 else ""
-                names = (maps.method, rival.method, finding)
-                rows.append((*names, apart[place, 0], *bounds, *counts, note))
+    for rival in rivals:
+        apart = own - _hits(rival, boxes, weights)
+        low, high = interval(apart[:, 1:])
+        for place, finding in enumerate(findings):
+            people = len(np.unique(patient[of[place]]))
+            bounds = (low[place], high[place]) if people > 1 else (np.nan, np.nan)
+            counts = (len(np.unique(pairs.row[of[place]])), people)
+            note = ONE_PATIENT if people == 1 else ""
+            names = (maps.method, rival.method, finding)
+            rows.append((*names, apart[place, 0], *bounds, *counts, note))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
 def conclude_sight(rivals: pd.DataFrame, *, boxes: pd.DataFrame) -> str:
-    """Return in a sentence or two whether the maps beat those that know nothing, and how far."""
+    """Return whether maps beat those that know nothing: differences and their 95 % intervals."""
     if not len(rivals):
         return "No box could be scored, so nothing is known of where this network looked."
-    mean = rivals[rivals["finding"] == MACRO]
-    told = []
-    for method, mine in mean.groupby("method", sort=False):
-        worst = pd.DataFrame(mine).sort_values("difference").iloc[0]
-        beaten = bool((mine["low"] > 0).all())
-        verdict = "points into boxes more often than every" if beaten else "does not clearly beat"
-        rest = "map that knows nothing" if beaten else f"{worst['rival']!r}"
-        gap = f"{worst['difference']:+.3f}, 95 % interval {worst['low']:.3f} to {worst['high']:.3f}"
-        against = f"against {worst['rival']!r} " if beaten else ""
-        told.append(f"{method} {verdict} {rest} ({against}{gap}).")
+    mean = rivals.loc[rivals["finding"] == MACRO]
+    told = [_told(name, mean.loc[mean["method"] == name]) for name in dict.fromkeys(mean["method"])]
     count = boxes["finding"].value_counts()
     few = [f"{name} {number}" for name, number in count.items() if number < FEW]
     if few:
         told.append(f"Findings with fewer than {FEW} boxes carry no claim: {', '.join(few)}.")
     return " ".join(told)
+
+
+def _told(method: str, mine: pd.DataFrame) -> str:
+    """Return which rivals a method beats, which beat it, and which it cannot be told from."""
+    kinds = {"more often than": [], "less often than": [], "no more often for sure than": []}
+    for row in mine.to_dict("records"):
+        kind = list(kinds)[0 if row["low"] > 0 else 1 if row["high"] < 0 else 2]
+        gap = f"{row['difference']:+.3f}, {row['low']:.3f} to {row['high']:.3f}"
+        kinds[kind].append(f"{row['rival']} ({gap})")
+    said = [f"{kind} {', '.join(several)}" for kind, several in kinds.items() if several]
+    return f"{method} points into boxes {'; '.join(said)}."
 
 
 def _hits(maps: Maps, boxes: pd.DataFrame, weights: Weights) -> Float64[np.ndarray, "k1 r"]:

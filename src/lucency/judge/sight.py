@@ -70,14 +70,16 @@ def score_maps(
 ) -> Scores:
     """Return localisation, reach, pointing and rivals of all methods, naive ones and Wang's.
 
-    Maps are of films with boxes. Naive methods have the grid of the first; `redrawn` are maps of
-    networks that know nothing, which are only asked to point.
+    Maps are of films with boxes. Naive methods have the grid of the first; `redrawn` are
+    those of the same methods and a network that knows nothing, which are only asked to point.
     """
     draws = {"boxes": boxes, "resamples": resamples, "seed": seed}
     naive = naive_maps(several[0], boxes=boxes, seed=seed)
     found = [localize(maps, **draws) for maps in (*several, *naive)]
     stretched = [evenly for maps in several for evenly in _stretched(maps)]
     pointed = [pointing(maps, **draws) for maps in (*several, *stretched, *redrawn, *naive)]
+    pairs = zip(several, redrawn, strict=True)
+    rivals = [rival_table(maps, rivals=(blind, *naive), **draws) for maps, blind in pairs]
     grids = {maps.grid.shape[2:]: maps for maps in several}
     reachable = [reach(maps, boxes=boxes) for maps in grids.values()]
     localisation = pd.concat([*found, published_localisation()], ignore_index=True)
@@ -85,7 +87,7 @@ def score_maps(
         localisation=localisation,
         reach=pd.concat(reachable, ignore_index=True),
         pointing=pd.concat(pointed, ignore_index=True),
-        rivals=rival_table(several, rivals=(*redrawn, *naive), **draws),
+        rivals=pd.concat(rivals, ignore_index=True),
     )
 
 

@@ -98,7 +98,7 @@ def gallery_figure(
             for axes in row[len(mine) :]:
                 axes.set_axis_off()
             for axes, name, sure in zip(row, mine["image"], mine["probability"], strict=False):
-                _film(axes, _shrink(films[name]), _corners(boxes, name, finding))
+                _film(axes, _shrink(films[name]), corners_of(boxes, name, finding))
                 _glow(axes, Drawn(cells[name], maps.centres), scale)
                 axes.set_title(f"{kind}, {sure:.2f}\n{name}", fontsize=7)
         _bar(figure, list(panels.ravel()), scale)
@@ -122,7 +122,7 @@ def mean_figure(
         figure = Figure(figsize=(WIDTH, 2.4 * rows))
         panels = figure.subplots(rows, min(len(findings), COLUMNS), squeeze=False).ravel()
         for axes, finding, cells in zip(panels, findings, mean, strict=False):
-            mine = _corners(boxes, "", finding)
+            mine = corners_of(boxes, "", finding)
             if np.isnan(cells).any() or not len(mine):
                 axes.set_axis_off()
                 axes.set_title(f"{finding}: no film with a box")
@@ -138,6 +138,14 @@ def mean_figure(
         for axes in panels[len(findings) :]:
             axes.set_axis_off()
         return figure
+
+
+def corners_of(boxes: pd.DataFrame, image: str, finding: str) -> Corners:
+    """Return the boxes of a finding on one film, or on all when no film is named."""
+    mine = boxes[boxes["finding"] == finding]
+    mine = mine[mine["image"] == image] if image else mine
+    side = np.asarray(mine[["x", "y", "w", "h"]], dtype=np.float64)
+    return np.concatenate([side[:, :2], side[:, :2] + side[:, 2:]], axis=1)
 
 
 def explanation_svg(figure: Figure, *, name: str, title: str) -> str:
@@ -156,14 +164,6 @@ def explanation_png(figure: Figure) -> bytes:
 
 def _shrink(film: Film) -> UInt8[np.ndarray, "s s"]:
     return np.asarray(cv2.resize(film, (SIDE, SIDE), interpolation=cv2.INTER_AREA), dtype=np.uint8)
-
-
-def _corners(boxes: pd.DataFrame, image: str, finding: str) -> Corners:
-    """Return the boxes of a finding on one film, or on all when no film is named."""
-    mine = boxes[boxes["finding"] == finding]
-    mine = mine[mine["image"] == image] if image else mine
-    side = np.asarray(mine[["x", "y", "w", "h"]], dtype=np.float64)
-    return np.concatenate([side[:, :2], side[:, :2] + side[:, 2:]], axis=1)
 
 
 def _film(axes: Axes, shown: UInt8[np.ndarray, "s s"], corners: Corners) -> None:

@@ -7,7 +7,7 @@ Letters in shapes: n films, k findings, h and w pixels, c colours.
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -126,6 +126,13 @@ def show_samples(
     return groups
 
 
+def verdicts_of(said: Predictions, row: int, threshold: Float64[np.ndarray, " k"]) -> list[Verdict]:
+    """Return what was said of one film: true findings first, then those called, then others."""
+    probability, label = said.probability[row].tolist(), said.label[row].tolist()
+    columns = zip(said.findings, label, probability, threshold.tolist(), strict=True)
+    return sorted((Verdict(*one, decided=one[2] >= one[3]) for one in columns), key=_matter)
+
+
 def _sorted_out(
     test: Predictions, decided: Bool[np.ndarray, "n k"]
 ) -> Mapping[str, Bool[np.ndarray, " n"]]:
@@ -148,22 +155,12 @@ def _sample(
 ) -> Sample:
     name = str(test.image[row])
     film = name if name in place else name.rpartition("#")[0]  # a copy shows its source
-    verdicts = sorted(_verdicts(test, row, threshold), key=_matter)
+    verdicts = verdicts_of(test, row, threshold)
     certain = sum(verdict.label == 1 or verdict.decided for verdict in verdicts)
     shown = verdicts[: max(LISTED, certain)]
     truth = ", ".join(v.finding for v in verdicts if v.label == 1) or "none"
     uri = encode_picture(np.asarray(prepared.pixels[place.get_loc(film)]))
     return Sample(name, Picture(name, f"Test film {name}; true findings: {truth}", uri), shown)
-
-
-def _verdicts(
-    test: Predictions, row: int, threshold: Float64[np.ndarray, " k"]
-) -> Iterator[Verdict]:
-    probability = test.probability[row]
-    for k, finding in enumerate(test.findings):
-        decided = bool(probability[k] >= threshold[k])
-        label = float(test.label[row, k])
-        yield Verdict(finding, label, float(probability[k]), float(threshold[k]), decided)
 
 
 def _matter(verdict: Verdict) -> tuple[bool, bool, float]:

@@ -17,6 +17,7 @@ from markupsafe import Markup
 
 from lucency.balance.change import Change
 from lucency.judge.evaluate import TRIVIAL
+from lucency.judge.sight import Sight
 from lucency.plan import Plan
 from lucency.predictions import Predictions
 from lucency.protocol import Protocol, protocol_text
@@ -26,6 +27,7 @@ from lucency.show.figures import draw_training
 from lucency.show.judged import Judged, judged_values, require_networks
 from lucency.show.page import render
 from lucency.show.pictures import show_augmented, show_preparation, show_samples
+from lucency.show.seen import sight_values
 from lucency.values import PARTS, Manifest, Prepared
 
 STRIPS, SAMPLES, GALLERY, REJECTED = 3, 3, 24, 20  # at most this many are shown
@@ -55,6 +57,7 @@ class Experiment:
     worst_group: str
     complaints: pd.DataFrame  # of judge.complaints
     checks: int  # of the leak doctor, how many were made
+    sight: Sight  # where one of the networks looked
 
     def __post_init__(self) -> None:
         predicted = [predictions.network for predictions in self.predictions]
@@ -72,6 +75,7 @@ def write_report(experiment: Experiment, *, file: Path) -> None:
     """
     shown = judged_values(_judged(experiment)) | _about(experiment)
     shown |= _drawn(experiment, style=shown["style"], best=shown["best"]) | _origins(experiment)
+    shown["sight"] = sight_values(experiment.sight, prepared=experiment.prepared)
     file.write_text(render("report.html.jinja", **shown), encoding="utf-8")
 
 
