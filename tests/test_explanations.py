@@ -91,7 +91,12 @@ def test_an_overlay_shows_each_method_in_its_own_units_beside_the_film():
         "cam": _drawn(np.zeros((2, 3), np.float32)),
     }
     figure = overlay_figure(_film(), maps=maps, corners=CORNERS)
-    assert _titles(figure) == ["film", "grad-cam", "occlusion", "cam: 0 everywhere"]
+    assert _titles(figure) == [
+        "film, with its true boxes",
+        "grad-cam",
+        "occlusion",
+        "cam: 0 everywhere",
+    ]
     panels = [axes for axes in figure.axes if len(axes.images)]
     assert all(_outlines(axes) == {(0.25, 0.5, 0.5, 0.375)} for axes in panels)
     assert all((axes.get_xlim(), axes.get_ylim()) == ((0, 1), (1, 0)) for axes in panels)
@@ -106,9 +111,9 @@ def test_an_overlay_shows_each_method_in_its_own_units_beside_the_film():
     assert len(panels[3].images) == 1  # nothing lies over the film
 
 
-def test_a_film_without_a_box_says_so():
+def test_a_film_without_a_box_promises_none():
     figure = overlay_figure(_film(), maps={"cam": _drawn(_cells())}, corners=CORNERS[:0])
-    assert _titles(figure)[0] == "film, no true box"
+    assert _titles(figure)[0] == "film"
     assert not _outlines(figure.axes[0])
 
 
@@ -124,7 +129,7 @@ def test_figures_are_the_same_bytes_twice_and_leave_matplotlib_as_it_was():
     assert dict(rcParams) == before
     assert picture.startswith(b"\x89PNG")
     assert b"Matplotlib" not in picture
-    assert {"film", "cam"} <= set(_words(drawing))
+    assert {"film, with its true boxes", "cam"} <= set(_words(drawing))
     assert all(name.startswith("mass-") for name in re.findall(r'\bid="([^"]*)"', drawing))
     assert len(picture) < 300_000
 

@@ -39,6 +39,9 @@ from lucency.values import Manifest, nearest
 LANDMARKS = 500  # films that stand for all in the kernel of the RBF machine
 SMOOTHING = 0.01  # added to both shares before their log-odds: no vote is ever certain
 EPOCHS = 40
+HIDDEN = 32
+TREES = 100
+Components = Float64[np.ndarray, "t c"]
 COLUMNS = (
     "network", "fold", "finding", "choice", "inner_auc", "slope", "offset", "films", "positives",
     "note",
@@ -208,6 +211,15 @@ def _table(
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
+class Perceptron(MLPClassifier):
+    """A perceptron that goes through the films a fixed number of times."""
+
+    def fit(self, X, y):
+        for _ in range(self.max_iter):
+            self.partial_fit(X, y, classes=(0, 1))
+        return self
+
+
 def _margin(model: Pipeline, feature: Float64[np.ndarray, "m c"]) -> Float64[np.ndarray, " m"]:
     return model.decision_function(feature)
 
@@ -223,14 +235,75 @@ def _evidence(model: GaussianNB, feature: Float64[np.ndarray, "m c"]) -> Float64
     return np.subtract(*model.predict_joint_log_proba(feature).T[::-1])
 
 
-def _logistic(films: int, seed: int, *, C: float) -> LogisticRegression:
+def _logistic(feature: Components, seed: int, *, C: float) -> LogisticRegression:
+    del feature, seed
     return LogisticRegression(C=C, solver="newton-cholesky", max_iter=1_000)
 
 
-def _linear_svm(films: int, seed: int, *, C: float) -> LinearSVC:
+def _linear_svm(feature: Components, seed: int, *, C: float) -> LinearSVC:
+    del feature, seed
     return LinearSVC(C=C, dual=False, max_iter=10_000)
 
 
-def _rbf_svm(films: int, seed: int, *, C: float, gamma: float) -> Pipeline:
-    kernel = Nystroem(gamma=gamma, n_components=min(LANDMARKS, films), random_state=seed)
+def _rbf_svm(feature: Components, seed: int, *, C: float, gamma: float) -> Pipeline:
+    films, width = feature.shape
+    landmarks = min(LANDMARKS, films)
+    kernel = Nystroem(gamma=gamma / width, n_components=landmarks, random_state=seed)
     return make_pipeline(kernel, LinearSVC(C=C, dual=False, max_iter=10_000))
+
+
+def _forest(feature: Components, seed: int, *, leaf: int) -> RandomForestClassifier:
+    del feature
+    return RandomForestClassifier(TREES, min_samples_leaf=leaf, random_state=seed)
+
+
+def _neighbours(feature: Components, seed: int, *, k: int) -> KNeighborsClassifier:
+    del seed
+    return KNeighborsClassifier(min(k, len(feature)), algorithm="brute")
+
+
+def _boosting(
+    feature: Components, seed: int, *, iterations: int
+) -> HistGradientBoostingClassifier:
+    del feature
+    return HistGradientBoostingClassifier(
+        max_iter=iterations, learning_rate=0.05, max_leaf_nodes=8, l2_regularization=1.0,
+        early_stopping=False, random_state=seed,
+    )  # fmt: skip
+
+
+def _bayes(feature: Components, seed: int, *, smoothing: float) -> GaussianNB:
+    del feature, seed
+    return GaussianNB(var_smoothing=smoothing)
+
+
+def _perceptron(feature: Components, seed: int, *, alpha: float) -> Perceptron:
+    del feature
+    return Perceptron((HIDDEN,), alpha=alpha, max_iter=EPOCHS, random_state=seed)
+
+
+def _as_they_are(truth, generator):
+    return np.arange(len(truth)), {}
+
+
+def _by_weight(truth, generator):
+    weight = len(truth) / (2 * np.bincount(truth, minlength=2))
+    return np.arange(len(truth)), {"sample_weight": weight[truth]}
+
+
+def _by_copies(truth, generator):
+    rarer = np.flatnonzero(truth == int(2 * truth.sum() < len(truth)))
+    lacking = len(truth) - 2 * len(rarer)
+    return np.concatenate([np.arange(len(truth)), generator.choice(rarer, lacking)]), {}
+
+LEARNERS: dict[str, Learner] = {
+    "logistic": Learner(_logistic, tuple({"C": 10.0**c} for c in (-5, -4, -3, -2, -1)), _margin, _by_weight),
+    "linear-svm": Learner(_linear_svm, tuple({"C": 10.0**c} for c in (-5, -4, -3, -2)), _margin, _by_weight),
+    "rbf-svm": Learner(_rbf_svm, tuple({"C": c, "gamma": g} for c in (0.1, 1.,10.) for g in (0.1, 0.3, 1)), _margin, _by_copies),
+    "forest": Learner(_forest, tuple({"leaf": leaf} for leaf in (30,10,3)), _log_odds, _by_weight),
+    "neighbours": Learner(_neighbours, tuple({"k": k} for k in (100, 50, 20, 10)), _log_odds, _by_copies),
+    "boosting": Learner(_boosting, tuple({"iterations": i} for i in (25, 100)), _margin, _by_weight),
+    "bayes": Learner(_bayes, tuple({"smoothing": s} for s in (1.0, 0.1,.01)), _evidence, _by_weight),
+    "perceptron": Learner(_perceptron, tuple({"alpha": a} for a in (100., 10.,1.)), _log_odds, _by_copies),
+}
+OVERSAMPLING = {"none": lambda l: _as_they_are, "balanced": lambda l: l.balance}

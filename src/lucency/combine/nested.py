@@ -210,6 +210,6 @@ def _scores(
     stated = ~np.isnan(known)
     feature, said = space.known[stated], known[stated].astype(np.int64)
     rows, weight = draw(said, np.random.default_rng(seed))
-    model = learner.make(len(rows), seed, **choice)
+    model = learner.make(feature[rows], seed, **choice)
     model.fit(feature[rows], said[rows], **weight)
     return learner.score(model, space.asked)

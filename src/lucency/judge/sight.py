@@ -162,7 +162,7 @@ def _faith(
     left = int((~stated).sum())
     note = f"{left} of {len(mine)} maps are the same everywhere, left out" if left else ""
     people = len(np.unique(patient))
-    single = f"no interval: {people} patients" if people < 2 else ""
+    single = "no interval: films of one patient" if people < 2 else ""
     low, high = (np.nan, np.nan) if people < 2 else (low, high)
     told = "; ".join(filter(None, (note, single if stated.any() else NO_FILMS)))
     return int(stated.sum()), people, mean, random, better, float(low), float(high), told

@@ -31,7 +31,7 @@ from lucency.show.canvas import SETTINGS, WIDTH, svg
 
 SIDE = 224  # pixels of a shown film
 COLOURS = "magma"  # its lightness rises evenly, so that colour-blind readers see the same order
-OPAQUE = 0.7  # of the strongest place; the weakest is clear
+OPAQUE = 0.7  # of the strongest place; what speaks against the finding is clear
 DOTS = 110  # an inch, of a PNG
 COLUMNS = 4
 FINE = 64  # cells a side, for the density of boxes
@@ -56,7 +56,7 @@ def overlay_figure(film: Film, *, maps: Mapping[str, Drawn], corners: Corners) -
         figure = Figure(figsize=(WIDTH, 2.3 * rows))
         panels = figure.subplots(rows, min(columns, COLUMNS), squeeze=False).ravel()
         _film(panels[0], shown, corners)
-        panels[0].set_title("film" + ("" if len(corners) else ", no true box"))
+        panels[0].set_title("film" + (", with its true boxes" if len(corners) else ""))
         for axes, (method, drawn) in zip(panels[1:], maps.items(), strict=False):
             cells = drawn.cells
             _film(axes, shown, corners)
@@ -174,7 +174,8 @@ def _film(axes: Axes, shown: UInt8[np.ndarray, "s s"], corners: Corners) -> None
 
 def _glow(axes: Axes, drawn: Drawn, scale: Normalize) -> None:
     large = enlarge(drawn.cells, drawn.centres, frame=SIDE)
-    opacity = np.clip(np.asarray(scale(large)), 0, 1) * OPAQUE
+    peak = float(large.max())
+    opacity = np.clip(large / peak, 0, 1) * OPAQUE if peak > 0 else np.zeros_like(large)
     axes.imshow(large, cmap=COLOURS, norm=scale, alpha=opacity, extent=(0, 1, 1, 0))
 
 

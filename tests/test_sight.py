@@ -1,0 +1,140 @@
+"""What maps are worth: rivals paired film by film, truth to the network, and words that follow."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lucency.judge.evaluate import MACRO
+from lucency.judge.maps import Centres, Maps, even_centres
+from lucency.judge.rivals import conclude_sight, rival_table
+from lucency.judge.sight import (
+    REDRAWN,
+    STRETCHED,
+    Sight,
+    faith_table,
+    load_sight,
+    no_scores,
+    save_sight,
+    score_maps,
+)
+
+FILMS = 40
+DRAWS = {"resamples": 50, "seed": 0}
+
+
+def _boxes():
+    """A box in the upper left of even films and in the lower right of odd ones."""
+    rows = [(f"{n}.png", "Mass", 0.5 * (n % 2), 0.5 * (n % 2), 0.5, 0.5) for n in range(FILMS)]
+    return pd.DataFrame(rows, columns=["image", "finding", "x", "y", "w", "h"])
+
+
+def _maps(method, cells):
+    """Maps of 2 x 2 cells, strongest in the one named for each film."""
+    grid = np.zeros((FILMS, 1, 4), dtype=np.float32)
+    grid[np.arange(FILMS), 0, cells] = 1
+    return Maps(
+        method=method,
+        findings=("Mass",),
+        image=np.array([f"{film}.png" for film in range(FILMS)]),
+        patient=np.arange(FILMS) // 2,
+        grid=grid.reshape(FILMS, 1, 2, 2),
+        centres=even_centres((2, 2)),
+    )
+
+
+def _right():
+    return _maps("true", np.where(np.arange(FILMS) % 2, 3, 0))
+
+
+def test_rivals_are_paired_film_by_film():
+    cells = np.where(np.arange(FILMS) % 2, 3, 0)
+    cells[: FILMS // 4] = 1
+    table = rival_table(_maps("mostly", cells), rivals=[_right()], boxes=_boxes(), **DRAWS)
+    assert table["difference"].tolist() == [-0.25, -0.25]
+    assert (table["low"] < -0.25).all()
+    assert (table["high"] < 0).all()
+    same = rival_table(_right(), rivals=[_right()], boxes=_boxes(), **DRAWS)
+    assert same[["difference", "low", "high"]].to_numpy().tolist() == [[0, 0, 0]] * 2
+
+
+def test_one_patient_has_no_interval():
+    one = np.arange(2)
+    boxes = _boxes().iloc[:2]
+    maps, other = (name.take(one) for name in (_right(), _maps("wrong", np.full(FILMS, 1))))
+    row = rival_table(maps, rivals=[other], boxes=boxes, **DRAWS).iloc[0]
+    assert row["difference"] == 1
+    assert np.isnan(row["low"])
+    assert row["note"]
+
+
+def test_every_map_is_scored_beside_those_that_know_nothing():
+    blind = _maps(f"true, {REDRAWN}", np.full(FILMS, 1))
+    moved = Centres(np.array([0.2, 0.7]), np.array([0.2, 0.7]))
+    maps = Maps(**{**_right().__dict__, "centres": moved})
+    found = score_maps([maps], redrawn=[blind], boxes=_boxes(), **DRAWS)
+    names = ["true", f"true, {STRETCHED}", blind.method, "random", "centre", "mean box"]
+    assert list(dict.fromkeys(found.pointing["method"])) == [*names, "box density"]
+    rivals = found.rivals.loc[found.rivals["finding"] == MACRO].set_index("rival")
+    assert rivals.loc[blind.method, "difference"] == 1
+    assert "Wang 2017" in set(found.localisation["method"])
+    told = conclude_sight(found.rivals, boxes=_boxes())
+    assert told.startswith(f"true points into boxes more often than {blind.method} (+1.000")
+    assert "Findings with fewer" not in told  # 40 boxes
+    assert "carry no claim: Mass 10." in conclude_sight(found.rivals, boxes=_boxes().iloc[:10])
+    assert conclude_sight(pd.DataFrame(), boxes=_boxes()).startswith("No box could be scored")
+
+
+def test_what_beats_the_maps_is_named():
+    table = rival_table(
+        _maps("wrong", np.full(FILMS, 1)), rivals=[_right()], boxes=_boxes(), **DRAWS
+    )
+    assert "less often than true (-1.000, -1.000 to -1.000)" in conclude_sight(
+        table, boxes=_boxes()
+    )
+
+
+def test_truth_to_the_network_by_hand():
+    tried = pd.DataFrame(
+        {
+            "method": "map", "image": ["a", "b", "c"], "patient": [1, 2, 3],
+            "deletion": [0.2, 0.3, 0.1], "deletion_random": [0.5, 0.5, 0.5],
+            "insertion": [0.6, 0.8, 0.7], "insertion_random": [0.5, 0.5, 0.5],
+            "stability": [0.9, np.nan, 0.7],
+        }
+    )  # fmt: skip
+    table = faith_table(tried, **DRAWS).set_index("measure")
+    np.testing.assert_allclose(table.loc[["deletion", "insertion"], "better"], [0.3, 0.2])
+    np.testing.assert_allclose(table["value"], [0.2, 0.7, 0.8])
+    assert table.loc["stability", "films"] == 2
+    assert table.loc["stability", "note"] == "1 of 3 maps are the same everywhere, left out"
+    assert np.isnan(table.loc["stability", "random"])
+    assert (table["low"] <= table["high"]).all()
+    assert len(faith_table(tried.iloc[:0], **DRAWS)) == 0
+    alone = faith_table(tried.iloc[:1], **DRAWS)
+    assert alone["low"].isna().all()
+    assert alone["note"].tolist() == ["no interval: films of one patient"] * 3
+
+
+@pytest.mark.parametrize("scored", [True, False])
+def test_what_was_seen_is_kept(tmp_path, scored):
+    maps = _right()
+    scores = no_scores()
+    if scored:
+        scores = score_maps([maps], redrawn=[maps], boxes=_boxes(), **DRAWS)
+    cases = pd.DataFrame(
+        {"kind": ["miss"], "image": ["1.png"], "probability": [0.1], "finding": ["Mass"]}
+    )
+    empty = pd.DataFrame()
+    saw = Sight(
+        network="net", remarks=("one",), maps=(maps,) * scored, boxes=_boxes(), cases=cases,
+        scores=scores, sanity=empty, faith=empty,
+    )  # fmt: skip
+    save_sight(saw, tmp_path)
+    again = load_sight(tmp_path)
+    assert (again.network, again.remarks) == ("net", ("one",))
+    assert len(again.maps) == scored
+    for one, other in zip(saw.maps, again.maps, strict=True):
+        assert (one.grid == other.grid).all()
+        assert (one.centres.down == other.centres.down).all()
+    for one, other in zip(saw.scores, again.scores, strict=True):
+        pd.testing.assert_frame_equal(one.fillna({"note": ""}), other, check_dtype=False)
