@@ -21,9 +21,15 @@ from lucency.protocol import read_protocol
 from toys import toy_films
 
 PROTOCOLS = Path("protocols")
-REAL = ("chestxray14", "sample", "ablation-sample")  # all 112,120 rows are read
+REAL = (
+    "chestxray14",
+    "chestxray8",
+    "sample",
+    "sample-boxes",
+    "ablation-sample",
+)  # all 112,120 rows are read
 SLOW = {True: [pytest.mark.slow], False: []}
-HONEST = ("chestxray14", "sample", "demo", "ablation-balance", "ablation-sample", "leak")
+HONEST = (*REAL, "demo", "seeing", "ablation-balance", "leak")
 
 
 def _check(name, shared, *changes):

@@ -190,7 +190,9 @@ def test_every_stage_is_a_command_and_has_an_answer():
     from lucency.judgement import STAGES
 
     assert set(STAGES) == set(ANSWERS) == set(ablation.STAGES) == set(VARIED)
-    assert set(COMMANDS) == {*STAGES, "run", "phantom", "imbalance", "compare", "leak"}
+    assert set(COMMANDS) == {
+        *STAGES, "run", "phantom", "imbalance", "compare", "leak", "localize", "explain",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("command", ["lucency", *COMMANDS])

@@ -28,7 +28,7 @@ DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NEEDS_RUN = re.compile(
     r"runs/demo|lucency\.learn|^\$ accelerate"
-    r"|^\$ lucency (run|train|predict|evaluate|report|leak) (?!-)"
+    r"|^\$ lucency (run|train|predict|evaluate|report|leak|localize|explain) (?!-)"
 )
 FILMS, SIZE, SIDE = 60, 64, 32
 BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
@@ -43,6 +43,7 @@ HEADINGS: dict[str, type[BaseModel]] = {
     "## `[training]`": keys.Training,
     "## `[[network]]`": keys.Network,
     "## `[judging]`": keys.Judging,
+    "## `[explaining]`": keys.Explaining,
     "## `[[variant]]`": keys.Variant,
 }
 

@@ -13,11 +13,15 @@ import pandas as pd
 import pytest
 
 from lucency.balance.change import describe_change
+from lucency.judge.cases import choose_cases
 from lucency.judge.complaints import Complaint, complaint_table
 from lucency.judge.evaluate import evaluate, trivial
+from lucency.judge.maps import Centres, Maps
 from lucency.judge.metrics import METRICS
 from lucency.judge.per_film import PER_FILM
 from lucency.judge.reliability import brier_parts, reliability_table
+from lucency.judge.sanity import sanity_table
+from lucency.judge.sight import Sight, faith_table, no_scores, score_maps
 from lucency.plan import Plan
 from lucency.predictions import Predictions
 from lucency.protocol import parse_protocol
@@ -29,8 +33,9 @@ from lucency.values import FINDINGS, NO_FINDING, Manifest, Preparation, Prepared
 
 NETWORKS = ("alexnet", "densenet121", "inception_resnet_v2", "mobilenetv2_100")
 SECTIONS = (
-    "warnings", "comparison", "findings", "curves", "calibration", "subgroups", "training",
-    "balance", "preparation", "augmentation", "samples", "parts", "protocol", "numbers", "versions",
+    "warnings", "comparison", "findings", "curves", "calibration", "subgroups", "sight",
+    "training", "balance", "preparation", "augmentation", "samples", "parts",
+    "protocol", "numbers", "versions",
 )  # fmt: skip
 DASH, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
 FILMS, SIZE = 240, 32
@@ -43,6 +48,9 @@ COMPLAINT = Complaint(
     severity="serious", check="apart", message="2 patients stand in train and test", count=2,
     examples=("patient 13", "patient 118"), remedy="split by patient",
 )  # fmt: skip
+
+
+TRIALS = ("deletion", "deletion_random", "insertion", "insertion_random", "stability")
 
 
 class Page(HTMLParser):
@@ -161,7 +169,42 @@ def an_experiment(
         worst_group="It does worst in the group view = AP.",
         complaints=complaint_table([COMPLAINT]),
         checks=17,
+        sight=a_sight(test[0]),
     )  # fmt: skip
+
+
+def a_sight(test: Predictions) -> Sight:
+    """Invent maps of all test films, and a box of the first finding on those that have it."""
+    random = np.random.default_rng(5)
+    finding, films = test.findings[0], len(test)
+    grid = random.random((films, 1, 3, 3), dtype=np.float32)
+    maps = Maps(
+        method="grad-cam", findings=(finding,), image=test.image, patient=test.patient, grid=grid,
+        centres=Centres(np.arange(3) / 3, np.arange(3) / 3),
+    )  # fmt: skip
+    boxed = test.image[test.label[:, 0] == 1]
+    boxes = pd.DataFrame(
+        {"image": boxed, "finding": finding, "x": 0.1, "y": 0.1, "w": 0.4, "h": 0.4}
+    )
+    rows = np.flatnonzero(test.label[:, 0] == 1)
+    shown = maps.take(rows)
+    blind = replace(shown, method="grad-cam, head redrawn", grid=grid[rows][:, :, ::-1])
+    draws = {"resamples": 25, "seed": 0}
+    cases = choose_cases(test, finding=finding, threshold=0.3, films=2).assign(finding=finding)
+    similar = pd.DataFrame({"method": "grad-cam", "block": ["head", "all"], "similarity": 0.125})
+    tried = pd.DataFrame({"method": "grad-cam", "image": boxed, "patient": test.patient[rows]})
+    for name, value in zip(TRIALS, (0.25, 0.5, 0.75, 0.5, 0.875), strict=True):
+        tried[name] = value
+    return Sight(
+        network=test.network,
+        remarks=("cam: not defined for it",),
+        maps=(maps,),
+        boxes=boxes,
+        cases=cases,
+        scores=score_maps([shown], redrawn=[blind], boxes=boxes, **draws),
+        sanity=sanity_table(similar),
+        faith=faith_table(tried, **draws),
+    )
 
 
 def a_comparison(networks: tuple[str, ...], findings: tuple[str, ...]) -> pd.DataFrame:
@@ -253,6 +296,36 @@ def test_every_section_is_there_and_reachable(text: str) -> None:
     assert "For research only, not a medical device." in text
 
 
+def test_where_the_network_looked_stands_beside_maps_that_know_nothing(
+    experiment: Experiment, text: str
+) -> None:
+    saw = experiment.sight
+    tables = {table[0][0]: table for table in Page(text).tables}
+    pointing = next(t for t in Page(text).tables if t[0][:2] == ["Map", "Pointing game"])
+    named = [row[0] for row in pointing[1:]]
+    rivals = ["random", "centre", "mean box", "box density"]
+    assert named == ["grad-cam", "grad-cam, stretched", "grad-cam, head redrawn", *rivals]
+    macro = saw.scores.pointing.set_index(["method", "finding", "measure"])["value"]
+    assert pointing[1][1].startswith(f"{macro['grad-cam', 'macro', 'pointing game']:.3f}")
+    assert "Finding" in tables  # Wang's table, among others
+    assert "cam: not defined for it." in text
+    assert "grad-cam has a grid of 3 x 3." in text
+    trial = next(t for t in Page(text).tables if t[0][:2] == ["Map", "Films"])
+    assert trial[1][4] == "passes (below 0.5)"
+    assert trial[1][5:10:2] == ["0.250", "0.750", f"0.8750.875{DASH}0.875"]
+
+
+def test_nothing_seen_is_said(experiment: Experiment, tmp_path: Path) -> None:
+    empty = pd.DataFrame()
+    blind = replace(
+        experiment.sight, remarks=("no film of the test part has a box",), maps=(),
+        boxes=empty_boxes(), scores=no_scores(), sanity=empty, faith=empty,
+    )  # fmt: skip
+    text = written(replace(experiment, sight=blind), tmp_path)
+    assert "No box could be scored, so nothing is known of where this network looked." in text
+    assert "no film of the test part has a box." in text
+
+
 def test_headings_are_in_order_and_pictures_described(text: str) -> None:
     page = Page(text)
     levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch("h[1-6]", tag)]
@@ -263,7 +336,7 @@ def test_headings_are_in_order_and_pictures_described(text: str) -> None:
     assert len(pictures) > 6
     assert all(picture["alt"] for picture in pictures)
     drawings = [attributes for tag, attributes in page.tags if tag == "svg"]
-    assert len(drawings) == 9
+    assert len(drawings) == 11
     assert all(drawing["role"] == "img" for drawing in drawings)
     assert all(part.lstrip().startswith("<title>") for part in re.split("<svg [^>]*>", text)[1:])
 
@@ -376,7 +449,7 @@ def test_a_leaking_split_marks_every_score(tmp_path: Path) -> None:
     judged = "Scores|AUC|ROC|Precision|Mean over|etrics|Reliability|Brier|By view|chip"
     captions = re.findall("<figcaption>.*?</figcaption>", text, re.DOTALL)
     scores = [caption for caption in captions if re.search(judged, caption)]
-    assert len(scores) == 23
+    assert len(scores) == 24
     assert all("leaking split" in caption for caption in scores)
     assert re.search(r'class="conclusion">.*leaking split', text)
 
@@ -409,7 +482,14 @@ def test_hostile_names_are_shown_not_run(tmp_path: Path) -> None:
     predictions = [replace(one, image=np.array([f"<b>{name}" for name in one.image]))]
     prepared = replace(small.prepared, manifest=manifest)
     text = written(
-        replace(small, manifest=manifest, prepared=prepared, predictions=predictions), tmp_path
+        replace(
+            small,
+            manifest=manifest,
+            prepared=prepared,
+            predictions=predictions,
+            sight=a_sight(predictions[0].of("test")),
+        ),
+        tmp_path,
     )
     tags = Page(text).tags
     assert not any(

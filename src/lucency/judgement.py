@@ -101,7 +101,6 @@ STAGES: dict[str, Callable[[Run], object]] = {
     "predict": predictions,
     "evaluate": verdict,
     "check": complaints,
-    "localize": sight,
     "report": report,
 }
 SHOWN = ("evaluation", "check", "explanation")

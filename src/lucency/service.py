@@ -144,10 +144,6 @@ def _of_check(run: Run, made: Any) -> Answer:
     return {"serious": serious, "notes": len(made) - serious, "folder": str(run.out / "check")}
 
 
-def _of_localize(run: Run, made: Any) -> Answer:
-    return localised(made, run.out / "explanation")
-
-
 def localised(sight: Sight, folder: Path) -> Answer:
     """Return what to say of where a network looked; ValueError where nothing was scored."""
     if not len(sight.scores.pointing):
@@ -195,7 +191,6 @@ ANSWERS: dict[str, Callable[[Run, Any], Answer]] = {
     "predict": _of_predict,
     "evaluate": _of_evaluate,
     "check": _of_check,
-    "localize": _of_localize,
     "report": _of_report,
 }
 VARIED: dict[str, Callable[[Run, Any], Answer]] = {
