@@ -1,6 +1,6 @@
 """Films explained by a run's network: which findings, how sure, and where it looked.
 
-Letters in shapes: n films, k findings, h and w pixels.
+Letters in shapes: h and w pixels.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from jaxtyping import UInt8
 
 from lucency.choices import Explaining
 from lucency.data.film import prepare_film, read_grey
@@ -53,10 +54,12 @@ def explain_films(folder: Path, films: Sequence[Path], *, asked: Asked, out: Pat
     There: explained.html, one PNG a film and finding, maps-METHOD.npz, probabilities.csv. Raises
     ValueError for an unknown film, finding, method or network.
     """
+    from lucency.learn.explain import check_request
     from lucency.learn.zoo import load_classifier
 
     place = network_folder(folder, asked.network)
     classifier = load_classifier(place)
+    check_request(classifier, methods=asked.methods, findings=asked.findings)
     shown = _films(folder, films, classifier.findings, classifier.preparation)
     say(f"Network: {classifier.name}; films: {len(shown.manifest):,}")
     inputs = {
@@ -150,8 +153,15 @@ def _of_disk(files: list[Path], findings: tuple[str, ...], preparation: Preparat
         boxes=empty_boxes(),
         origin=f"on disk: {', '.join(named)}",
     )
-    pixels = [prepare_film(read_grey(file), preparation=preparation) for file in files]
+    pixels = [_seen(file, preparation) for file in files]
     none = pd.DataFrame({"image": [], "reason": []})
     return Prepared(
         manifest=manifest, preparation=preparation, pixels=np.stack(pixels), rejected=none
     )
+
+
+def _seen(file: Path, preparation: Preparation) -> UInt8[np.ndarray, "h w"]:
+    try:
+        return prepare_film(read_grey(file), preparation=preparation)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}; leave it out, or name a film") from error

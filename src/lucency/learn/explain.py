@@ -49,17 +49,7 @@ def explain(
 
     Raises ValueError for an unknown method or finding, and where the network does not allow it.
     """
-    if method not in HEATMAPS:
-        raise ValueError(
-            f"method {method!r} is unknown: expected {', '.join(HEATMAPS)}"
-            f"{nearest(method, HEATMAPS)}"
-        )
-    unknown = [finding for finding in findings if finding not in classifier.findings]
-    if unknown:
-        raise ValueError(
-            f"the classifier does not know {unknown[0]!r}: expected some of "
-            f"{', '.join(classifier.findings)}"
-        )
+    check_request(classifier, methods=[method], findings=findings)
     columns = [classifier.findings.index(finding) for finding in findings]
     device = device_here()
     network = classifier.network.to(device)
@@ -84,6 +74,23 @@ def explain(
         grid=np.concatenate(found),
         centres=centres,
     )
+
+
+def check_request(
+    classifier: Classifier, *, methods: Sequence[str], findings: Sequence[str]
+) -> None:
+    """Raise ValueError for an unknown method, or a finding that the classifier does not know."""
+    for method in methods:
+        if method not in HEATMAPS:
+            near = nearest(method, HEATMAPS)
+            raise ValueError(f"method {method!r} is unknown: expected {', '.join(HEATMAPS)}{near}")
+    for finding in findings:
+        if finding not in classifier.findings:
+            near = nearest(finding, classifier.findings)
+            known = ", ".join(classifier.findings)
+            raise ValueError(
+                f"the classifier does not know {finding!r}: expected some of {known}{near}"
+            )
 
 
 def _centres(method: str, body: nn.Module, pixels: Tensor, maps: Tensor) -> Centres:

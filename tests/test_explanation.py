@@ -1,0 +1,118 @@
+"""Films explained and boxes looked for, by the commands, on a small run of phantoms."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from lucency.cli import app
+from lucency.judge.maps import load_maps
+
+pytestmark = pytest.mark.slow
+PROTOCOL = """
+name = "look"
+
+[data]
+films = 120
+size = 96
+seed = 3
+
+[preparation]
+size = 96
+
+[training]
+epochs = 1
+batch = 16
+learning_rate = 1e-3
+
+[[network]]
+name = "test_resnet"
+
+[judging]
+resamples = 50
+
+[explaining]
+films = 3
+"""
+
+
+def lucency(*words):
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def refused(*words):
+    """Return the one line that refuses."""
+    done = lucency(*words)
+    assert isinstance(done.exception, ValueError), (done.output, done.exception)
+    return str(done.exception)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    home = tmp_path_factory.mktemp("look")
+    (home / "look.toml").write_text(PROTOCOL)
+    done = lucency("run", home / "look.toml", "--out", home / "run")
+    assert done.exit_code == 0, done.output
+    return home / "run"
+
+
+def test_the_report_says_where_it_looked(run):
+    page = (run / "report" / "report.html").read_text()
+    assert "Does a map point into the box?" in page
+    assert "May one believe the map?" in page
+
+
+def test_boxes_are_scored_again_by_other_maps(run, tmp_path):
+    said = json.loads(lucency("localize", run, "--json").stdout)
+    assert list(said["pointing game"])[:2] == ["grad-cam", "hires-cam"]
+    other = ("--set", 'explaining.methods=["occlusion"]', "--out", tmp_path / "other")
+    said = json.loads(lucency("localize", run, *other, "--json").stdout)
+    assert next(iter(said["pointing game"])) == "occlusion"
+    assert (tmp_path / "other" / "localisation.csv").is_file()
+    assert lucency("localize", run, *other).exit_code == 0  # done is done
+    assert "say where with --out" in refused("localize", run, *other[:2])
+    assert "explaining.* alone" in refused("localize", run, "--set", "training.epochs=2")
+    assert "holds no run" in refused("localize", tmp_path)
+    two = ("--set", 'explaining.methods=["cam", "cam"]', "--out", tmp_path / "two")
+    assert "each once" in refused("localize", run, *two)
+
+
+def test_films_of_the_run_and_of_the_disk_are_explained_alike(run, tmp_path):
+    manifest = pd.read_csv(run / "prepared" / "manifest.csv")
+    name, path = manifest.loc[0, ["image", "path"]]
+    both = [("run", name), ("disk", path)]
+    for place, film in both:
+        done = lucency("explain", run, film, "--finding", "Effusion", "--out", tmp_path / place)
+        assert done.exit_code == 0, done.output
+    tables = [pd.read_csv(tmp_path / place / "probabilities.csv") for place, _ in both]
+    np.testing.assert_allclose(tables[0].iloc[:, 1:], tables[1].iloc[:, 1:], atol=1e-6)
+    maps = [load_maps(tmp_path / place / "maps-grad-cam.npz") for place, _ in both]
+    np.testing.assert_allclose(maps[0].grid, maps[1].grid, atol=1e-5)
+    assert maps[0].grid.shape[:2] == (1, 14)
+    drawn = [list((tmp_path / place).glob("*.png")) for place, _ in both]
+    assert [len(one) for one in drawn] == [1, 1]
+    assert drawn[0][0].name == f"0001-{Path(name).stem}-Effusion.png"
+    assert "What test_resnet says" in (tmp_path / "disk" / "explained.html").read_text()
+
+
+def test_what_the_report_shows_is_explained_where_nothing_is_named(run, tmp_path):
+    done = lucency("explain", run, "--out", tmp_path / "shown", "--json")
+    cases = pd.read_csv(run / "explanation" / "cases.csv")
+    assert json.loads(done.stdout)["films"] == cases["image"].nunique()
+
+
+def test_bad_requests_are_refused_in_a_line(run, tmp_path):
+    film = pd.read_csv(run / "prepared" / "manifest.csv").loc[0, "path"]
+    out = ("--out", tmp_path / "never")
+    assert "nearest is 'grad-cam'" in refused("explain", run, film, "--method", "gradcam", *out)
+    assert "'Effusio'" in refused("explain", run, film, "--finding", "Effusio", *out)
+    assert "no such file" in refused("explain", run, "nothing.png", *out)
+    assert "has no network" in refused("explain", run, film, "--network", "resnet18", *out)
+    text = tmp_path / "text.png"
+    text.write_text("no picture")
+    assert "text.png" in refused("explain", run, text, *out)
+    assert not (tmp_path / "never").exists()
+    assert "no such file" in refused("explain", run, film, "gone.png", *out)
