@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy import ndimage
 from torchvision.ops import box_iou
 
 from lucency.judge.boxes import THRESHOLDS, detect, iobb, iou, regions, tally
@@ -44,6 +45,16 @@ def test_maps_are_enlarged_as_opencv_does(cells):
     small = np.random.default_rng(0).normal(size=cells).astype(np.float32)
     theirs = cv2.resize(small, (1024, 1024), interpolation=cv2.INTER_LINEAR)
     np.testing.assert_allclose(enlarge(small, even_centres(cells)), theirs, atol=2e-5)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_regions_are_those_of_scipy(seed):
+    mask = np.random.default_rng(seed).random((40, 60)) < 0.3
+    labelled, _ = ndimage.label(mask, structure=np.ones((3, 3)))
+    theirs = [(a.start, d.start, a.stop, d.stop) for d, a in ndimage.find_objects(labelled)]
+    ours = regions(mask) * (60, 40, 60, 40)
+    assert sorted(ours.round(9).tolist()) == sorted(map(list, theirs))
+    assert regions(np.zeros((5, 5), dtype=bool)).shape == (0, 4)
 
 
 def test_a_map_is_stretched_by_itself_and_a_flat_one_becomes_nothing():

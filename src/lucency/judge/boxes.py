@@ -9,15 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 from jaxtyping import Bool, Float32, Float64
-from scipy import ndimage
 
 from lucency.judge.maps import FRAME, Centres, Corners, Maps, Pairs, enlarge, scale
 
 BRIGHTEST = 255.0
 LEVELS = (60.0, 180.0)
-TOUCHING = np.ones((3, 3), dtype=bool)
 Overlaps = Float64[np.ndarray, "d b"]
 
 
@@ -45,12 +44,11 @@ def regions(mask: Bool[np.ndarray, "h w"]) -> Corners:
     Pixels that touch at a corner belong together (8-connectivity): Wang et al. do not say, this
     is what OpenCV's contours do, and a region does not fall apart where it is one pixel thin.
     """
-    labelled = np.empty(mask.shape, dtype=np.int32)
-    ndimage.label(mask, structure=TOUCHING, output=labelled)
-    found = ndimage.find_objects(labelled)
-    box = [(across.start, down.start, across.stop, down.stop) for down, across in found]
-    height, width = mask.shape
-    return np.array(box, dtype=np.float64).reshape(-1, 4) / (width, height, width, height)
+    edges, tree = cv2.findContours(mask.view(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    outer = np.flatnonzero(tree[0, :, 3] < 0).tolist() if edges else []  # no edges of holes
+    found = np.array([cv2.boundingRect(edges[one]) for one in outer], dtype=np.float64)
+    start, size = np.split(found.reshape(-1, 4), 2, axis=1)
+    return np.hstack([start, start + size]) / np.tile(mask.shape[::-1], 2)
 
 
 def iobb(detected: Corners, true: Corners) -> Overlaps:
