@@ -319,7 +319,7 @@ def test_curves_tell_a_true_map_from_a_false_one() -> None:
     heat = cam(network, films)[:, 0]
     probability = logits(network, films)[:, 0].sigmoid()
     bare = logits(network, blank(films))[:, 0].sigmoid()
-    common = {"finding": 0, "steps": 16}
+    common = {"findings": [0] * len(films), "steps": 16}
     removed = deletion_curve(network, films, heatmap=heat, **common)
     assert removed.shape == (4, 17)
     torch.testing.assert_close(removed[:, [0, -1]], torch.stack([probability, bare], 1))
@@ -328,14 +328,14 @@ def test_curves_tell_a_true_map_from_a_false_one() -> None:
     torch.testing.assert_close(given[:, -1], probability)
     assert (given.mean(1) > insertion_curve(network, films, heatmap=-heat, **common).mean(1)).all()
     with pytest.raises(ValueError, match="at least 1"):
-        deletion_curve(network, films, heatmap=heat, finding=0, steps=0)
+        deletion_curve(network, films, heatmap=heat, findings=[0] * 4, steps=0)
 
 
 def test_each_step_of_a_curve_removes_its_share() -> None:
     network, films = Discs(), torch.zeros(1, 3, 32, 32)
     films[..., :16, :] = 1.0
     rows = torch.arange(32, 0, -1.0).view(1, 32, 1).expand(1, 32, 32)
-    found = deletion_curve(network, films, heatmap=rows, finding=0, steps=4).logit()
+    found = deletion_curve(network, films, heatmap=rows, findings=[0], steps=4).logit()
     sharpest = 4 * 0.7 * torch.tensor([0.5, 0.25, 0, 0, 0])  # blank is 0.5: 0.2 above the threshold
     veiled = 4 * 0.2 * torch.tensor([0, 0.25, 0.5, 0.75, 1])
     torch.testing.assert_close(found[0], sharpest + veiled + network.fc.bias[0])

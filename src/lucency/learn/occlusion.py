@@ -49,14 +49,15 @@ def deletion_curve(
     pixels: Float[Tensor, "b c h w"],
     *,
     heatmap: Float[Tensor, "b gh gw"],
-    finding: int,
+    findings: Sequence[int],
     steps: int,
 ) -> Float[Tensor, "b s"]:
     """Return the probability after 0, 1, … `steps` equal shares of pixels are blank, best first.
 
-    Petsiuk et al., BMVC 2018. The lower the curve, the truer the map; s is steps + 1.
+    Of one finding a film. Petsiuk et al., BMVC 2018. The lower the curve, the truer the map; s is
+    steps + 1.
     """
-    return _curve(network, pixels, blank(pixels), _ranks(heatmap, pixels), (finding, steps))
+    return _curve(network, pixels, blank(pixels), _ranks(heatmap, pixels), (findings, steps))
 
 
 def insertion_curve(
@@ -64,15 +65,16 @@ def insertion_curve(
     pixels: Float[Tensor, "b c h w"],
     *,
     heatmap: Float[Tensor, "b gh gw"],
-    finding: int,
+    findings: Sequence[int],
     steps: int,
 ) -> Float[Tensor, "b s"]:
     """Return the probability after 0, 1, … `steps` equal shares are put into the blurred film.
 
-    Petsiuk et al., BMVC 2018, blurred as there. The higher the curve, the truer the map.
+    Of one finding a film. Petsiuk et al., BMVC 2018, blurred as there. The higher the curve, the
+    truer the map.
     """
     blurred = gaussian_blur(pixels, [BLUR_PIXELS, BLUR_PIXELS], [BLUR_SIGMA, BLUR_SIGMA])
-    return _curve(network, blurred, pixels, _ranks(heatmap, pixels), (finding, steps))
+    return _curve(network, blurred, pixels, _ranks(heatmap, pixels), (findings, steps))
 
 
 def _edges(length: int, cells: int) -> list[tuple[int, int]]:
@@ -91,15 +93,15 @@ def _ranks(heatmap: Tensor, pixels: Tensor) -> Tensor:
 
 
 def _curve(
-    network: nn.Module, before: Tensor, after: Tensor, rank: Tensor, what: tuple[int, int]
+    network: nn.Module, before: Tensor, after: Tensor, rank: Tensor, what: tuple[Sequence[int], int]
 ) -> Tensor:
-    finding, steps = what
+    findings, steps = what
     if steps < 1:
         raise ValueError(f"steps is {steps}: expected at least 1 share of the film")
     points = []
     with undisturbed(network), torch.no_grad():
         for step in range(steps + 1):
             logit = logits(network, torch.where(rank < step / steps, after, before))
-            (column,) = chosen([finding], logit.shape[1])
-            points.append(logit[:, column].sigmoid())
+            column = chosen(findings, logit.shape[1])
+            points.append(logit[range(len(logit)), column].sigmoid())
     return torch.stack(points, dim=1)

@@ -89,15 +89,17 @@ def scrutinise(
             similarities.append(pd.DataFrame({"method": name, "block": block, "similarity": same}))
         if progress:
             progress(done, steps, "networks drawn anew")
+    rivals = {maps.shape: _noise(maps, seed=seed) for maps in own.values()}
+    rival = {shape: _areas(body, maps, cases, suffix="_random") for shape, maps in rivals.items()}
     rows = plan.row[entry]
     about = {
         "image": prepared.manifest.image[rows],
         "patient": prepared.manifest.patient[rows],
     }
     for done, name in enumerate(methods, start=1):
-        tried.append(
-            pd.DataFrame({"method": name, **about, **_try(name, own[name], body, cases, seed)})
-        )
+        areas = _areas(body, own[name], cases, suffix="") | rival[own[name].shape]
+        steady = {"stability": _steadiness(HEATMAPS[name], body, cases)}
+        tried.append(pd.DataFrame({"method": name, **about, **areas, **steady}))
         if progress:
             progress(BLOCKS + done, steps, name)
     return Scrutiny(pd.concat(similarities, ignore_index=True), pd.concat(tried, ignore_index=True))
@@ -140,24 +142,30 @@ def _maps(
     return torch.stack([found[film] for film in range(len(found))])
 
 
-def _try(
-    name: str, own: Float[Tensor, "b gh gw"], body: nn.Module, cases: _Cases, seed: int
+def _noise(maps: Float[Tensor, "b gh gw"], *, seed: int) -> Float[Tensor, "b gh gw"]:
+    drawn = np.random.default_rng(seed).random(tuple(maps.shape), dtype=np.float32)
+    return torch.from_numpy(drawn).to(maps)
+
+
+def _areas(
+    body: nn.Module, maps: Float[Tensor, "b gh gw"], cases: _Cases, *, suffix: str
 ) -> dict[str, np.ndarray]:
-    """Return the areas under both curves, of the map and of a random one, and the stability."""
-    drawn = np.random.default_rng(seed).random(tuple(own.shape), dtype=np.float32)
-    rival = torch.from_numpy(drawn).to(own)
+    """Return the areas under both curves of a map."""
+    what = {"heatmap": maps, "findings": cases.column.tolist(), "steps": STEPS}
+    lines = {name: curve(body, cases.pixels, **what) for name, curve in CURVES.items()}
+    return {
+        name + suffix: torch.trapezoid(line, dx=1 / STEPS, dim=1).cpu().numpy()
+        for name, line in lines.items()
+    }
+
+
+def _steadiness(method: Callable[..., Tensor], body: nn.Module, cases: _Cases) -> np.ndarray:
+    """Return how each film's map moves with it."""
     shift = max(1, cases.pixels.shape[-1] // SHIFT)
-    found = {key: np.full(len(own), np.nan) for key in TRIALS}
+    found = np.full(len(cases.column), np.nan)
     for column, mine in _by_finding(cases.column):
-        pixels = cases.pixels[mine]
-        for kind, curve in CURVES.items():
-            for suffix, maps in (("", own), ("_random", rival)):
-                line = curve(body, pixels, heatmap=maps[mine], finding=column, steps=STEPS)
-                area = torch.trapezoid(line, dx=1 / STEPS, dim=1)
-                found[kind + suffix][mine] = area.cpu().numpy()
-        method = HEATMAPS[name]
-        same = stability(body, pixels, method=method, shift=shift, findings=[column])
-        found["stability"][mine] = same[:, 0].cpu().numpy()
+        same = stability(body, cases.pixels[mine], method=method, shift=shift, findings=[column])
+        found[mine] = same[:, 0].cpu().numpy()
     return found
 
 
