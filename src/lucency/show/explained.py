@@ -6,6 +6,7 @@ Letters in shapes: n films, k findings.
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from lucency.show.page import render
 from lucency.show.pictures import Verdict, verdicts_of
 from lucency.values import Prepared
 
+NO_NAME = re.compile(r"[^\w.+-]+")  # what may not stand in the name of a file
 SHOWN = 3  # findings of a film at most, unless they are named
 
 
@@ -48,7 +50,8 @@ def write_explained(
         figures = []
         for finding in findings or _chosen(verdicts):
             drawn = _draw(row, finding, maps, prepared)
-            (folder / f"{row + 1:04d}-{Path(image).stem}-{finding}.png").write_bytes(drawn)
+            name = NO_NAME.sub("_", f"{row + 1:04d}-{Path(image).stem}-{finding}")
+            (folder / f"{name}.png").write_bytes(drawn)
             figures.append({"finding": finding, "uri": _uri(drawn)})
         films.append({"image": image, "verdicts": verdicts, "figures": figures})
     page = render(
