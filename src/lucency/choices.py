@@ -206,7 +206,7 @@ class Explaining(Choices):
 
     network: str = ""
     methods: tuple[HeatmapMethod, ...] = ("grad-cam", "hires-cam")
-    films: int = Field(default=12, ge=1, le=1000)
+    films: int = Field(default=12, ge=1, le=64)
     seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")

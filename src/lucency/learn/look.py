@@ -41,6 +41,8 @@ def look(
     choices: Explaining,
 ) -> Look:
     """Return what the plan's films show of the network, by the methods of `choices`."""
+    if not len(plan):
+        return Look((), (), {}, *NOTHING)
     where = {"prepared": prepared, "plan": plan}
     refused = refusals(classifier, **where, methods=choices.methods)
     methods = [name for name in choices.methods if name not in refused]
