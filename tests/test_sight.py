@@ -110,6 +110,9 @@ def test_truth_to_the_network_by_hand():
     assert np.isnan(table.loc["stability", "random"])
     assert (table["low"] <= table["high"]).all()
     assert len(faith_table(tried.iloc[:0], **DRAWS)) == 0
+    flat = faith_table(tried.assign(stability=np.nan), **DRAWS).iloc[2]
+    assert (flat["films"], flat["note"].partition(":")[0]) == (0, "not computable")
+    assert np.isnan(flat["value"])
     alone = faith_table(tried.iloc[:1], **DRAWS)
     assert alone["low"].isna().all()
     assert alone["note"].tolist() == ["no interval: films of one patient"] * 3

@@ -29,7 +29,7 @@ TRIED = ("deletion", "insertion", "stability")
 FAITH = (
     "method", "measure", "films", "patients", "value", "random", "better", "low", "high", "note",
 )  # fmt: skip
-NO_FILMS = "not computable: no film"
+NO_FILMS = "not computable: every map is the same everywhere"
 
 
 class Scores(NamedTuple):
@@ -153,6 +153,8 @@ def _faith(
     gain = (other - value) * (1 if measure == "deletion" else -1)
     counted = value if measure not in RIVALS else gain
     stated = ~np.isnan(counted)
+    if not stated.any():
+        return 0, 0, np.nan, np.nan, np.nan, np.nan, np.nan, NO_FILMS
     patient = mine["patient"].to_numpy(dtype=np.int64)[stated]
     drawn = resample_patients(patient, resamples=resamples, seed=seed)
     low, high = interval(_mean(counted[stated], drawn))
@@ -164,7 +166,7 @@ def _faith(
     people = len(np.unique(patient))
     single = "no interval: films of one patient" if people < 2 else ""
     low, high = (np.nan, np.nan) if people < 2 else (low, high)
-    told = "; ".join(filter(None, (note, single if stated.any() else NO_FILMS)))
+    told = "; ".join(filter(None, (note, single)))
     return int(stated.sum()), people, mean, random, better, float(low), float(high), told
 
 
