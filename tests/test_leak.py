@@ -7,6 +7,7 @@ import pytest
 
 from lucency import leak
 from lucency import run as stages
+from lucency.looking import sight
 from lucency.protocol import Protocol, parse_protocol
 from lucency.workspace import Run, open_run
 
@@ -55,6 +56,9 @@ def test_every_scheme_sees_the_same_films_and_nobody_the_patients_apart(tmp_path
             for part in ("train", "test")
         }
         leaking[name] = len(of["train"] & of["test"])
+        seen = sight(member)
+        explained = {*seen.cases["image"], *(name for maps in seen.maps for name in maps.image)}
+        assert explained <= set(films.image[plan.row[plan.part == "test"]].tolist())
     assert leaking["reference"] > 0
     assert leaking["by-image"] > 0
     assert leaking["by-patient"] == 0

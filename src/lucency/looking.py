@@ -96,13 +96,15 @@ def _view(
     run: Run, network: str, findings: tuple[str, ...], threshold: Float64[np.ndarray, " k"]
 ) -> View:
     films, seen = prepared(run).manifest, plan(run)
-    test, train = (seen.take(seen.part == part) for part in ("test", "train"))
+    train, test = (seen.take(seen.part == part) for part in ("train", "test"))
+    test = test.take(test.copy == 0)  # copies made before the split would be tried twice
     boxes, remarks = _boxes_of(films.boxes, findings, films.image[test.row])
     trained = films.image[np.union1d(train.row, train.mate)]
     if told := boxed_in_train(boxes["image"].to_numpy(dtype=str), trained=trained):
         boxes, remarks = boxes.iloc[:0], [*remarks, told]
     wanted = tuple(name for name in findings if name in set(boxes["finding"])) or findings
     said = next(one for one in predictions(run) if one.network == network).of("test")
+    said = said.take(np.flatnonzero(pd.Series(said.image).isin(films.image[test.row]).to_numpy()))
     limit = dict(zip(findings, threshold.tolist(), strict=True))
     cases = [
         choose_cases(said, finding=name, threshold=limit[name], films=CASES).assign(finding=name)
