@@ -12,11 +12,11 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin
 import numpy as np
 import pandas as pd
 import pytest
-import typer
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from typer.testing import CliRunner
 
+from commanded import named_commands
 from lucency import choices as keys
 from lucency.cli import app
 from lucency.judge.metrics import METRICS
@@ -85,6 +85,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         lucency("phantom", "--out", "chestxray14", "--films", str(FILMS), "--size", str(SIZE))
         shutil.copytree("chestxray14/images", "films")
         stated().to_csv("films/labels.csv", index=False)
+        write_experts(Path("expert"))
+        shutil.copy("chestxray14/Data_Entry_2017_v2020.csv", "chestxray14/Data_Entry_2017.csv")
         for name, seed in (("scores", 0), ("mine", 1), ("theirs", 2)):
             guessed(seed).to_csv(f"{name}.csv", index=False)
         shutil.copy("chestxray14/test_list.txt", "test.txt")
@@ -136,6 +138,15 @@ def stated() -> pd.DataFrame:
     table = pd.DataFrame({"image": entries["Image Index"], "patient": entries["Patient ID"]})
     labels = entries["Finding Labels"].str.get_dummies("|")
     return table.join(labels.reindex(columns=list(FINDINGS), fill_value=0))
+
+
+def write_experts(folder: Path) -> None:
+    """Write what a radiologist may have seen on the phantoms, in the form of Google's release."""
+    folder.mkdir()
+    seen = stated().rename(columns={"image": "Image ID", "patient": "Patient ID"})
+    words = seen.loc[:, list(FINDINGS)].replace({0: "NO", 1: "YES"})
+    table = seen.loc[:, ["Image ID", "Patient ID"]].join(words).assign(Abnormal="YES", Other="NO")
+    table.to_csv(folder / "all_findings_expert_labels_test_labels.csv", index=False)
 
 
 def write_protocol(file: str, data: dict[str, Any], **parts: object) -> None:
@@ -228,7 +239,7 @@ def test_every_metric_has_its_meaning() -> None:
 
 def test_every_command_and_option_is_explained() -> None:
     text = (ROOT / "docs" / "commands.md").read_text()
-    for name, command in vars(typer.main.get_command(app))["commands"].items():
+    for name, command in named_commands().items():
         options = [o for p in command.params for o in p.opts if o.startswith("--")]
         assert [word for word in (f"`{name}`", *options) if word not in text] == []
 

@@ -13,6 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import KNeighborsClassifier
 
+from lucency.audit.detection import detection, review_curve
 from lucency.audit.ontology import FOUR_GROUPS, align, merge_predictions
 from lucency.audit.suspects import (
     DIRECTIONS,
@@ -26,14 +27,12 @@ from lucency.audit.suspects import (
     gather_evidence,
     joint_counts,
     nearest_others,
-    review_curve,
     vote_near,
 )
 from lucency.data.expert import read_experts
 from lucency.data.labels import read_labelled
 from lucency.foreign import predictions_of
-from lucency.judge.intervals import interval, mean_over_findings, once, resample_patients
-from lucency.judge.metrics import auc
+from lucency.judge.evaluate import MACRO
 from lucency.predictions import Predictions
 
 Simulated = tuple[Predictions, np.ndarray, np.ndarray]
@@ -260,21 +259,10 @@ def told_apart(said: Predictions, truth: np.ndarray) -> np.ndarray:
 
     Rows: both, missing, spurious; columns: value, low, high over patients.
     """
-    films = np.flatnonzero(~np.isnan(truth).all(axis=1))
-    label, truth, patient = said.label[films], truth[films], said.patient[films]
-    against = doubt(label, said.probability[films])
-    plain, drawn = once(len(films)), resample_patients(patient, resamples=300, seed=0)
-    rows = []
-    for given in ((0, 1), (0,), (1,)):
-        wrong = np.where(np.isin(label, given), truth != label, np.nan)
-        value, sampled = (
-            mean_over_findings(
-                np.stack([auc(*pair, weights=w) for pair in zip(wrong.T, against.T, strict=True)])
-            )
-            for w in (plain, drawn)
-        )
-        rows.append([value[0], *interval(sampled)])
-    return np.array(rows)
+    against = doubt(said.label, said.probability)
+    about = {"findings": said.findings, "patient": said.patient, "resamples": 300, "seed": 0}
+    table = detection(against, said.label, truth, **about)
+    return table.loc[table["finding"] == MACRO, ["auc", "low", "high"]].to_numpy()
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import sys
 
 import typer
 
+from lucency.audit_commands import audit
 from lucency.commands import COMMANDS
 from lucency.explain_commands import EXPLAIN_COMMANDS
 from lucency.options import Changes, Json, Out, ProtocolFile, Workers, Written, do
@@ -119,3 +120,4 @@ def report(protocol: ProtocolFile, out: Out, changes: Changes = None, json: Json
 
 for command in (*COMMANDS, *EXPLAIN_COMMANDS):
     app.command()(command)
+app.add_typer(audit, name="audit")

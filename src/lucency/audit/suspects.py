@@ -16,7 +16,6 @@ from scipy.stats import rankdata
 
 from lucency.balance.neighbours import CELLS, nearest_films
 from lucency.judge.decided import ratio
-from lucency.judge.metrics import counts_above
 from lucency.predictions import Predictions
 
 NEIGHBOURS = 10
@@ -24,10 +23,8 @@ ROUNDING = 1e-6  # of a probability: two that differ by less are equal
 DIRECTIONS = {"missing": 0, "spurious": 1}  # what is wrong with a label, and the label
 SUSPECTS = ("finding", "direction", "place", "image", "patient", "suspicion", "reason")
 NOISE = ("finding", "direction", "films", "expected", "share", "note")
-REVIEW = ("budget", "found", "precision", "recall", "chance", "note")
 Label = Float[np.ndarray, "n k"]  # 1, 0 or NaN
 Probability = Float[np.ndarray, "n k"]
-Of = Float[np.ndarray, " n"]  # one finding
 Suspicion = Float64[np.ndarray, "n k"]
 
 
@@ -199,29 +196,6 @@ def combine_ranks(label: Label, evidence: Sequence[Suspicion]) -> Suspicion:
                 total[films, k] += (rankdata(against[films, k]) - 0.5) / max(1, len(films))
                 count[films, k] += 1
     return _share(total, count)
-
-
-def review_curve(suspicion: Of, truth: Of, *, budgets: Sequence[int]) -> pd.DataFrame:
-    """Return how many wrong labels a review of the most suspect films finds, by its budget.
-
-    `truth` is 1 where a label is wrong, 0 where it is right; films where either is NaN are left
-    out. Among equally suspect films the expected number counts. `chance` is the precision of a
-    review at random.
-    """
-    known = np.where(np.isnan(suspicion), np.nan, truth)
-    _, wrong, right = counts_above(known, suspicion)
-    seen, met = (np.append(0.0, one) for one in (wrong + right, wrong))
-    rows = []
-    for budget in budgets:
-        if not 0 < budget <= seen[-1]:
-            note = f"not computable: {seen[-1]:.0f} films to review, 1 to as many expected"
-            rows.append((budget, *[np.nan] * 4, note))
-            continue
-        found = float(np.interp(budget, seen, met))
-        recall = found / met[-1] if met[-1] else np.nan
-        note = "" if met[-1] else "no recall: 0 labels are wrong"
-        rows.append((budget, found, found / budget, recall, met[-1] / seen[-1], note))
-    return pd.DataFrame(rows, columns=list(REVIEW))
 
 
 def _mean_of(films: Bool[np.ndarray, "n k"], value: Probability) -> Float64[np.ndarray, " k"]:

@@ -8,7 +8,7 @@ For research and education only. Letters in shapes: n films, m readings, k findi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -59,18 +59,42 @@ def read_experts(root: Path, *, release: Release) -> Manifest:
     Facts: `abnormal` and `other` (1 or 0) of "all"; `part` (test or val) of "four". Raises
     ValueError when a file is absent, or for a cell that is not YES, NO or HEDGE (NaN).
     """
-    about = _release(release)
-    tables = [_read_films(root / name, about.findings) for name in about.labels]
-    image, patient, label, facts = zip(*tables, strict=True)
+    tables = [read_expert_table(root / name) for name in _release(release).labels]
     return Manifest(
-        findings=about.findings,
-        image=np.concatenate(image),
-        patient=np.concatenate(patient),
-        label=np.concatenate(label),
-        facts=pd.concat(facts, ignore_index=True),
+        findings=tables[0].findings,
+        image=np.concatenate([one.image for one in tables]),
+        patient=np.concatenate([one.patient for one in tables]),
+        label=np.concatenate([one.label for one in tables]),
+        facts=pd.concat([one.facts for one in tables], ignore_index=True),
         boxes=empty_boxes(),
-        origin=f"radiologists, release {release!r}: {sum(map(len, image)):,} films",
+        origin=f"radiologists, release {release!r}: {sum(map(len, tables)):,} films",
     )
+
+
+def read_expert_table(file: Path) -> Manifest:
+    """Read one table of published labels, of either release; facts and errors as `read_experts`."""
+    columns = _read(file)
+    findings = RELEASES[release_of(columns)].findings
+    facts = {
+        fact: parse_column(columns, name, parse, file)
+        for name, (fact, parse) in _FACTS.items()
+        if name in columns
+    }
+    image = columns[_spelt(columns, _IMAGE)]
+    return Manifest(
+        findings=findings,
+        image=image,
+        patient=parse_column(columns, "Patient ID", parse_whole, file),
+        label=_answers(columns, findings, file),
+        facts=pd.DataFrame(facts, index=range(len(image))),
+        boxes=empty_boxes(),
+        origin=f"radiologists, {file.name}: {len(image):,} films",
+    )
+
+
+def release_of(names: Iterable[str]) -> Release:
+    """Return the release whose table has columns of these names."""
+    return "four" if FOUR_FINDINGS[0] in names else "all"
 
 
 def read_readings(root: Path, *, release: Release) -> Readings:
@@ -140,21 +164,6 @@ def _read(file: Path) -> Columns:
     if not file.is_file():
         raise ValueError(f"{file}: no such file; expected a table of Google's chest-xray-labels")
     return read_columns(file, required=("Patient ID",))
-
-
-def _read_films(
-    file: Path, findings: tuple[str, ...]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, pd.DataFrame]:
-    """Return image, patient, label and facts of one table of labels."""
-    columns = _read(file)
-    facts = {
-        fact: parse_column(columns, name, parse, file)
-        for name, (fact, parse) in _FACTS.items()
-        if name in columns
-    }
-    patient = parse_column(columns, "Patient ID", parse_whole, file)
-    label = _answers(columns, findings, file)
-    return columns[_spelt(columns, _IMAGE)], patient, label, pd.DataFrame(facts)
 
 
 def _answers(columns: Columns, findings: tuple[str, ...], file: Path) -> Float32[np.ndarray, "m k"]:

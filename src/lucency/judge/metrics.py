@@ -140,7 +140,7 @@ def counts_above(label: Label, score: Score) -> tuple[Points, Points, Points]:
     level, place = np.unique(-score[stated].astype(np.float64), return_inverse=True)
     positive = label[stated].astype(np.float64)
     counts = [np.bincount(place, weights=y, minlength=len(level)) for y in (positive, 1 - positive)]
-    return -level, np.cumsum(counts[0]), np.cumsum(counts[1])
+    return -level, np.cumsum(counts[0], dtype=float), np.cumsum(counts[1], dtype=float)
 
 
 def _counted(function: Callable[[Cells], Values]) -> Callable[..., Values]:

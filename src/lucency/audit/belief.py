@@ -1,0 +1,89 @@
+"""Which findings of a data set can carry a claim, which cannot, and why.
+
+The rule is ours: facts weigh the labels, not the networks. Letters in shapes: k findings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.resources import files
+
+import numpy as np
+import pandas as pd
+
+from lucency.judge.statistics import wilson
+
+COUNTS = ("finding", "labelled", "seen", "both", "kappa")
+BELIEF = ("finding", "verdict", "ppv", "low", "high", *COUNTS[1:], "reason")
+MAY, DOUBTFUL, CANNOT = "may", "doubtful", "cannot"
+MODERATE = 0.4  # of kappa: Landis and Koch, Biometrics 33 (1977), 159-174
+HALF = 0.5
+PUBLISHED = "published_agreement.csv"
+
+
+def believe(counts: pd.DataFrame, *, shortcuts: Mapping[str, str]) -> pd.DataFrame:
+    """Return for each finding whether its labels may carry a claim, and why not.
+
+    `counts` has the columns COUNTS: how many films of a sample are labelled, how many experts call
+    positive, how many are both, and Fleiss' kappa among the experts (NaN if unknown). `cannot`:
+    most labels are wrong, for Wilson's interval of the predictive value (of films, taken as
+    independent) ends below a half.
+    `doubtful`: it does not lie above a half; or experts do not agree at least moderately; or the
+    finding is a key of `shortcuts`, whose text says what else gives it away. Else `may`.
+    """
+    both, labelled = counts["both"].to_numpy(float), counts["labelled"].to_numpy(float)
+    ppv = np.divide(both, labelled, out=np.full(len(both), np.nan), where=labelled > 0)
+    low, high = wilson(both, labelled)
+    rows = []
+    for row, value, least, most in zip(counts.to_dict("records"), ppv, low, high, strict=True):
+        doubts = [] if least > HALF else [_unsure(row["both"], row["labelled"])]
+        if row["kappa"] < MODERATE:
+            doubts.append(f"experts agree little among themselves (kappa {row['kappa']:.2f})")
+        if row["finding"] in shortcuts:
+            doubts.append(shortcuts[row["finding"]])
+        verdict, reason = DOUBTFUL if doubts else MAY, "; ".join(doubts)
+        if most < HALF:
+            verdict = CANNOT
+            told = f"experts see it on {row['both']} of {row['labelled']} films labelled so"
+            reason = "; ".join([told, *doubts[1:]])
+        reason = reason or f"experts see it on {row['both']} of {row['labelled']} films labelled so"
+        about = (row[name] for name in COUNTS[1:])
+        rows.append((row["finding"], verdict, value, least, most, *about, reason))
+    return pd.DataFrame(rows, columns=list(BELIEF))
+
+
+def counts_of(agreement: pd.DataFrame, readers: pd.DataFrame) -> pd.DataFrame:
+    """Return what `believe` needs from audit.agreement's tables; kappa NaN without `readers`."""
+    first = agreement.drop_duplicates("finding").set_index("finding")
+    kappa = readers.set_index("finding")["kappa"].reindex(first.index)
+    return first.assign(kappa=kappa).reset_index().loc[:, list(COUNTS)]
+
+
+def published_counts() -> pd.DataFrame:
+    """Return the counts of ChestX-ray14's 14 findings, 810 films read by radiologists.
+
+    NIH's labels (v2020) against the majority of three readers, and the kappa of all five, of
+    Nabulsi et al., Scientific Reports 11 (2021), 15523.
+    """
+    with (files("lucency.audit") / PUBLISHED).open() as table:
+        return pd.read_csv(table)
+
+
+def conclude_belief(belief: pd.DataFrame) -> str:
+    """Return the verdicts in plain words."""
+    said = {
+        MAY: "may carry a claim",
+        DOUBTFUL: "are doubtful: say so beside every number",
+        CANNOT: "cannot carry one: most are wrong",
+    }
+    parts = []
+    for verdict, verb in said.items():
+        names = belief.loc[belief["verdict"] == verdict, "finding"].tolist()
+        parts += [f"labels of {', '.join(names)} {verb}"] if names else []
+    return "; ".join(parts)
+
+
+def _unsure(both: int, labelled: int) -> str:
+    if not labelled:
+        return "no film labelled so was read by experts"
+    return f"experts see it on {both} of {labelled} films labelled so: about a half, or too few"

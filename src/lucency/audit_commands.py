@@ -1,0 +1,103 @@
+"""`lucency audit`: commands on whether labels are true and what networks really see."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lucency.options import Json, LabelFile, Scale, check_folder
+
+if TYPE_CHECKING:
+    from lucency.audit.answer import Audit
+
+audit = typer.Typer(
+    help="Ask whether the labels are true, and what a network really sees.",
+    no_args_is_help=True,
+)
+
+Tables = Annotated[
+    Path | None, typer.Option("--out", metavar="DIR", help="Write all tables here, as CSV.")
+]
+Predicted = Annotated[
+    Path | None,
+    typer.Option("--predictions", metavar="TABLE.csv", help="Anybody's predictions, held too."),
+]
+EXPERT_HELP = "Radiologists' labels: a table of Google's chest-xray-labels, or its folder."
+
+
+@audit.command()
+def labels(
+    labels: Annotated[Path, typer.Option(metavar="FILE", help="The label file to audit.")],
+    expert: Annotated[Path, typer.Option(metavar="PATH", help=EXPERT_HELP)],
+    predictions: Predicted = None,
+    scale: Scale = "probability",
+    out: Tables = None,
+    json: Json = False,
+) -> None:
+    """Hold a label file against radiologists, finding by finding, and say what may be believed.
+
+    lucency audit labels --labels Data_Entry_2017_v2020.csv --expert expert/
+    """
+    _check(out)
+    from lucency.auditing import audit_labels
+
+    _tell(audit_labels(labels, expert=expert, table=predictions, scale=scale), out, json)
+
+
+@audit.command()
+def versions(
+    old: Annotated[Path, typer.Argument(metavar="OLD", help="A label file.")],
+    new: Annotated[Path, typer.Argument(metavar="NEW", help="A later one of the same films.")],
+    predictions: Predicted = None,
+    scale: Scale = "probability",
+    out: Tables = None,
+    json: Json = False,
+) -> None:
+    """Compare two versions of a label file, and what they make of anybody's AUC.
+
+    lucency audit versions Data_Entry_2017.csv Data_Entry_2017_v2020.csv
+    """
+    _check(out)
+    from lucency.auditing import audit_versions
+
+    _tell(audit_versions(old, new, table=predictions, scale=scale), out, json)
+
+
+@audit.command()
+def suspects(
+    what: Annotated[
+        Path, typer.Argument(metavar="PREDICTIONS", help="A table, or a run's predictions.npz.")
+    ],
+    labels: LabelFile = None,
+    expert: Annotated[Path | None, typer.Option(metavar="PATH", help=EXPERT_HELP)] = None,
+    top: Annotated[int, typer.Option(min=1, help="How many of each finding and direction.")] = 20,
+    scale: Scale = "probability",
+    out: Tables = None,
+    json: Json = False,
+) -> None:
+    """Rank the labels that are likely wrong, missing and spurious ones, with the reasons.
+
+    lucency audit suspects runs/demo/predictions/densenet121/predictions.npz --out suspects
+    """
+    _check(out)
+    from lucency.auditing import audit_suspects
+
+    found = audit_suspects(what, labels=labels, expert=expert, scale=scale, top=top)
+    _tell(found, out, json)
+
+
+def _check(out: Path | None) -> None:
+    if out is not None:
+        check_folder(out)
+
+
+def _tell(found: Audit, out: Path | None, json: bool) -> None:
+    from lucency.audit.answer import audit_in_json, audit_in_words, write_audit
+
+    if out is not None:
+        write_audit(found, out)
+    typer.echo(audit_in_json(found) if json else audit_in_words(found), nl=False)
+    if out is not None and not json:
+        typer.echo(f"tables: {out}")

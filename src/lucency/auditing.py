@@ -1,0 +1,188 @@
+"""What `lucency audit` answers of labels: against experts, between versions, one by one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from lucency.audit.agreement import ABNORMAL, ANY, agreement, between_readers, flow
+from lucency.audit.answer import Audit
+from lucency.audit.belief import believe, conclude_belief, counts_of
+from lucency.audit.detection import detection, review_table
+from lucency.audit.ontology import FOUR_GROUPS, GROUPS, align, merge_labels, merge_predictions
+from lucency.audit.suspects import combine_ranks, expected_noise, find_suspects, gather_evidence
+from lucency.audit.versions import ALL, against_experts, changed_labels, changes, effect
+from lucency.choices import Judging
+from lucency.data.expert import RELEASES, read_expert_table, read_readings, release_of
+from lucency.data.labels import read_labelled
+from lucency.foreign import predictions_of
+from lucency.judge.evaluate import MACRO
+from lucency.predictions import Predictions, load_predictions
+from lucency.values import NO_FINDING, Manifest
+
+DRAWS = {"resamples": Judging().resamples, "seed": Judging().seed}
+CHOSEN = "The films were chosen to hold many findings: shares are not those of random films."
+
+
+def audit_labels(labels: Path, *, expert: Path, table: Path | None, scale: str) -> Audit:
+    """Hold a label file, and anybody's table of predictions, against radiologists' labels.
+
+    `expert` is a table of labels of either of Google's releases, or the folder of all findings'.
+    Raises ValueError when a file is not what it should be, or none of its films is labelled.
+    """
+    films, file = read_labelled(labels), _expert_file(expert)
+    experts = read_expert_table(file)
+    release = release_of(experts.findings)
+    mine = merge_labels(films, FOUR_GROUPS) if release == "four" else films
+    found = {"agreement": agreement(mine, experts, **DRAWS)}
+    if release == "all":
+        merged = [merge_labels(one, GROUPS) for one in (films, experts)]
+        found["groups"] = agreement(*merged, **DRAWS)
+    found["flow"] = flow(mine, experts, **DRAWS)
+    kappa = pd.DataFrame({"finding": [], "kappa": []})
+    if (file.parent / RELEASES[release].readings).is_file():
+        kappa = between_readers(read_readings(file.parent, release=release), **DRAWS)
+        found["readers"] = kappa
+    if table is not None:
+        said = _merged_for(predictions_of(table, films=films, scale=scale, part="test"), experts)
+        found["auc"] = against_experts(said, experts, **DRAWS)
+    found["belief"] = believe(counts_of(found["agreement"], kappa), shortcuts={})
+    return Audit(
+        tables=found,
+        shown=tuple(name for name in found if name != "flow"),
+        remarks=(f"{films.origin}; {experts.origin}. {CHOSEN}", _nothing_found(found["flow"])),
+        conclusion=conclude_belief(found["belief"]),
+    )
+
+
+def audit_versions(old: Path, new: Path, *, table: Path | None, scale: str) -> Audit:
+    """Say what differs between two label files, and what that makes of a table's AUCs.
+
+    Raises ValueError when the files share no film or no finding.
+    """
+    one, other = read_labelled(old), read_labelled(new)
+    found = {"changes": changes(one, other), "labels": changed_labels(one, other)}
+    if table is not None:
+        said = predictions_of(table, films=other, scale=scale, part="test")
+        found["auc"] = effect(said, one, other, **DRAWS)
+    count = found["changes"].set_index("finding").to_dict(orient="index")
+    every, nothing = count[ALL], count[NO_FINDING]
+    return Audit(
+        tables=found,
+        shown=tuple(name for name in found if name != "labels"),
+        remarks=(f"{one.origin}; {other.origin}.",),
+        conclusion=(
+            f"{every['films']:,} films differ: {every['added']:,} labels added, "
+            f"{every['removed']:,} removed; {nothing['removed']:,} films are no longer "
+            f"{NO_FINDING!r}, {nothing['added']:,} have become so"
+        ),
+    )
+
+
+def audit_suspects(
+    what: Path, *, labels: Path | None, expert: Path | None, scale: str, top: int
+) -> Audit:
+    """Rank the labels that are likely wrong by the predictions in `what`.
+
+    That is a predictions.npz of a run, whose features' neighbours count too, or anybody's table,
+    which needs `labels`. With `expert`, as of `audit_labels`, the ranking is held against what
+    radiologists saw. Raises ValueError for files that are not so, or have no film in common.
+    """
+    said = _unseen(what, labels=labels, scale=scale)
+    noise = expected_noise(said)
+    found = {"noise": noise, "suspects": find_suspects(said, folds=_no_folds(said), top=top)}
+    conclusion = (
+        f"if the network ranks well, {_likely(noise, 'spurious')} labels of 1 are spurious, and "
+        f"{_likely(noise, 'missing')} labels of 0 miss a finding; where it is unsure, these are "
+        "too many"
+    )
+    if expert is not None:
+        found |= _detected(said, read_expert_table(_expert_file(expert)))
+        conclusion += _paired(found["detection"])
+    return Audit(
+        tables=found,
+        shown=tuple(name for name in found if name in ("noise", "detection")),
+        remarks=(f"{said.network}: {len(said):,} films that it has not trained on.",),
+        conclusion=conclusion,
+    )
+
+
+def _likely(noise: pd.DataFrame, direction: str) -> str:
+    rows = noise.loc[noise["direction"] == direction]
+    return f"{rows['expected'].sum():,.0f} of {rows['films'].sum():,}"
+
+
+def _paired(found: pd.DataFrame) -> str:
+    """Return in words how suspicion tells wrong labels from right ones."""
+    rows = found.loc[(found["evidence"] == ALL) & (found["finding"] == MACRO)]
+    told = [
+        f"{row['direction']} ones in {row['auc']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
+        for row in rows.to_dict("records")
+    ]
+    return (
+        "; labels that radiologists contradict are more suspect than those that they confirm, "
+        f"{' and '.join(told)} of pairs"
+    )
+
+
+def _expert_file(expert: Path) -> Path:
+    return expert / RELEASES["all"].labels[0] if expert.is_dir() else expert
+
+
+def _merged_for(said: Predictions, experts: Manifest) -> Predictions:
+    """Return predictions of what these experts were asked for."""
+    four = release_of(experts.findings) == "four"
+    return merge_predictions(said, FOUR_GROUPS) if four else said
+
+
+def _no_folds(said: Predictions) -> np.ndarray:
+    return np.empty((0, *said.label.shape))
+
+
+def _nothing_found(table: pd.DataFrame) -> str:
+    """Return what experts saw where the label file names no finding."""
+    rows = table.loc[table["labelled"] == NO_FINDING].set_index("seen").to_dict(orient="index")
+    seen = [
+        f"experts {verb} {rows[name]['films']:,} of {rows[name]['of']:,} films"
+        for name, verb in ((ABNORMAL, "call abnormal"), (ANY, "see a finding of these on"))
+        if name in rows
+    ]
+    return f"Of {NO_FINDING!r}, {'; '.join(seen)}."
+
+
+def _unseen(what: Path, *, labels: Path | None, scale: str) -> Predictions:
+    """Return the predictions of films that the network has not trained on."""
+    if what.is_dir():
+        near = sorted(what.glob("predictions/*/predictions.npz"))
+        like = f", such as {near[0]}" if near else ""
+        raise ValueError(f"{what} is a folder: expected a table or a predictions.npz{like}")
+    if what.suffix != ".npz":
+        if labels is None:
+            raise ValueError(f"{what} holds no labels: expected --labels FILE of its films")
+        return predictions_of(what, films=read_labelled(labels), scale=scale, part="test")
+    if labels is not None:
+        raise ValueError(f"{what} brings its own labels: expected it alone, without --labels")
+    said = load_predictions(what)
+    return said.take(np.flatnonzero(said.part != "train"))
+
+
+def _detected(said: Predictions, experts: Manifest) -> dict[str, pd.DataFrame]:
+    """Return how well suspicion, among films that experts read, finds what they contradict."""
+    asked = _merged_for(said, experts)
+    truth = align(experts, image=asked.image, findings=asked.findings)
+    read = np.flatnonzero(~np.isnan(truth).all(axis=1))
+    if not len(read):
+        raise ValueError(f"{said.network}: none of its films is among {experts.origin}")
+    asked, truth = asked.take(read), truth[read]
+    evidence = gather_evidence(asked, folds=_no_folds(asked))
+    every = combine_ranks(asked.label, tuple(evidence.values()))
+    evidence = {**evidence, ALL: every} if len(evidence) > 1 else {ALL: every}
+    about = {"findings": asked.findings, "patient": asked.patient, **DRAWS}
+    tables = [
+        detection(suspicion, asked.label, truth, **about).assign(evidence=name)
+        for name, suspicion in evidence.items()
+    ]
+    review = review_table(every, asked.label, truth, findings=asked.findings)
+    return {"detection": pd.concat(tables, ignore_index=True), "review": review}

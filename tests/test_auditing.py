@@ -1,0 +1,172 @@
+"""The audit's commands: published facts from real files, plain words, bad input in one line."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from lucency.audit.agreement import agreement, between_readers
+from lucency.audit.answer import short_table
+from lucency.audit.belief import (
+    CANNOT,
+    COUNTS,
+    DOUBTFUL,
+    MAY,
+    believe,
+    conclude_belief,
+    counts_of,
+    published_counts,
+)
+from lucency.audit.detection import detection
+from lucency.cli import app
+from lucency.data.expert import read_experts, read_readings
+from lucency.data.labels import read_labelled
+from lucency.judge.evaluate import MACRO
+
+
+def audit(*words: object) -> str:
+    done = CliRunner().invoke(app, ["audit", *map(str, words)])
+    assert done.exit_code == 0, (done.output, done.exception)
+    return done.output
+
+
+def refused(*words: object) -> str:
+    done = CliRunner().invoke(app, ["audit", *map(str, words)])
+    assert isinstance(done.exception, ValueError), (done.output, done.exception)
+    return str(done.exception)
+
+
+@pytest.fixture(scope="session")
+def nih(shared: Path) -> Path:
+    return shared / "nih"
+
+
+def table(*rows: tuple[str, int, int, float]) -> pd.DataFrame:
+    """Return counts of findings: labelled, both, kappa."""
+    columns = [(name, labelled, 99, both, kappa) for name, labelled, both, kappa in rows]
+    return pd.DataFrame(columns, columns=list(COUNTS))
+
+
+def test_what_may_be_believed():
+    counts = table(
+        ("good", 100, 80, 0.6), ("half", 100, 50, 0.6), ("wrong", 100, 30, 0.6),
+        ("few", 3, 3, 0.6), ("unsure", 100, 80, 0.39), ("unread", 0, 0, np.nan),
+        ("alone", 100, 80, np.nan),
+    )  # fmt: skip
+    found = believe(counts, shortcuts={}).set_index("finding")
+    assert found["verdict"].to_dict() == {
+        "good": MAY, "half": DOUBTFUL, "wrong": CANNOT, "few": DOUBTFUL, "unsure": DOUBTFUL,
+        "unread": DOUBTFUL, "alone": MAY,
+    }  # fmt: skip
+    assert "kappa 0.39" in found["reason"]["unsure"]
+    assert found["reason"]["unread"] == "no film labelled so was read by experts"
+    shortcut = believe(counts, shortcuts={"good": "the drain gives it away"}).set_index("finding")
+    assert shortcut.loc["good", ["verdict", "reason"]].tolist() == [
+        DOUBTFUL, "the drain gives it away",
+    ]  # fmt: skip
+    assert conclude_belief(believe(counts.iloc[:1], shortcuts={})) == (
+        "labels of good may carry a claim"
+    )
+
+
+def test_the_counts_that_we_carry_are_those_of_the_published_files(nih: Path):
+    root = nih / "expert"
+    labels = read_labelled(nih / "Data_Entry_2017_v2020.csv")
+    draws = {"resamples": 2, "seed": 0}
+    found = counts_of(
+        agreement(labels, read_experts(root, release="all"), **draws),
+        between_readers(read_readings(root, release="all"), **draws),
+    )
+    carried = published_counts()
+    pd.testing.assert_frame_equal(carried.drop(columns="kappa"), found.drop(columns="kappa"))
+    np.testing.assert_allclose(carried["kappa"], found["kappa"], atol=5e-5)
+
+
+def test_radiologists_are_asked(nih: Path, tmp_path: Path):
+    words = ("labels", "--labels", nih / "Data_Entry_2017_v2020.csv", "--expert", nih / "expert")
+    said = audit(*words, "--out", tmp_path / "out")
+    assert "experts call abnormal 169 of 348 films" in said
+    assert "labels of Effusion, Pneumothorax may carry a claim" in said
+    groups = pd.read_csv(tmp_path / "out" / "groups.csv").set_index(["finding", "measure"])
+    # Facts: label-quality.md, the merged group.
+    assert groups["value"]["Opacity", "ppv"] == pytest.approx(0.622, abs=5e-4)
+    assert groups["value"]["Opacity", "sensitivity"] == pytest.approx(0.366, abs=5e-4)
+    four = nih / "expert" / "four_findings_expert_labels_test_labels.csv"
+    found = json.loads(audit(*words[:-1], four, "--json"))
+    first = next(row for row in found["agreement"] if row["finding"] == "Pneumothorax")
+    assert (first["both"], first["labelled"], first["seen"]) == (97, 97 + 103, 97 + 98)
+    assert {"readers", "flow", "belief", "conclusion"} <= set(found)
+
+
+def test_versions_are_compared(nih: Path):
+    files = (nih / "Data_Entry_2017.csv", nih / "Data_Entry_2017_v2020.csv")
+    said = audit("versions", *files)
+    assert "181 films differ: 188 labels added, 0 removed; 51 films are no longer" in said
+
+
+def test_suspects_are_ranked_and_held_against_radiologists(nih: Path, tmp_path: Path):
+    words = ("suspects", nih / "zech" / "preds.csv", "--top", 3, "--out", tmp_path)
+    labels = ("--labels", nih / "Data_Entry_2017_v2020.csv")
+    said = audit(*words, *labels, "--expert", nih / "expert")
+    assert "labels that radiologists contradict are more suspect" in said
+    listed = pd.read_csv(tmp_path / "suspects.csv")
+    assert len(listed) == 14 * 2 * 3
+    found = pd.read_csv(tmp_path / "detection.csv").set_index(["finding", "direction"])
+    assert (found.loc[MACRO, "low"] > 0.7).all()  # .849 and .716
+    assert np.isnan(found.loc[("Emphysema", "missing"), "low"])  # one wrong label
+    review = pd.read_csv(tmp_path / "review.csv")
+    first = review.loc[review["note"].isna()].groupby(["finding", "direction"]).first()
+    assert (first["precision"] >= first["chance"]).mean() > 0.8
+
+
+def test_bad_input_is_one_line(nih: Path, tmp_path: Path):
+    new = nih / "Data_Entry_2017_v2020.csv"
+    predicted = nih / "zech" / "preds.csv"
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "other.csv").write_text("image,patient,Effusion\nunknown.png,1,1\n")
+    assert "expected a table of Google's" in refused(
+        "labels", "--labels", new, "--expert", tmp_path / "none.csv"
+    )
+    assert "no film is in both" in refused(
+        "labels", "--labels", tmp_path / "other.csv", "--expert", nih / "expert"
+    )
+    assert "--labels FILE" in refused("suspects", predicted)
+    assert "is a folder" in refused("suspects", tmp_path)
+    assert "is a file" in refused("versions", new, new, "--out", tmp_path / "file")
+    assert "no such file" in refused("versions", new, tmp_path / "none.csv")
+
+
+def test_suspicion_that_knows_all_and_nothing():
+    generator = np.random.default_rng(0)
+    label = (generator.random((400, 2)) < 0.5).astype(np.float32)
+    wrong = generator.random((400, 2)) < 0.2
+    truth = np.abs(label - wrong)
+    about = {"findings": ("a", "b"), "patient": np.arange(400) // 2, "resamples": 50, "seed": 0}
+    perfect = detection(wrong * 1.0, label, truth, **about)
+    assert (perfect["auc"] == 1).all()
+    base_rate = detection(label * 1.0, label, truth, **about)  # labels of 1 first: no knowledge
+    assert (base_rate["auc"] == 0.5).all()
+    one = np.where(np.arange(400)[:, None] == 3, 1 - label, label)
+    lone = detection(wrong * 1.0, label, one, **about)
+    assert lone.loc[lone["finding"] != MACRO, "low"].isna().all()
+
+
+def test_a_short_table_joins_numbers_and_intervals():
+    long = pd.DataFrame(
+        {
+            "finding": ["b", "b", "a", "a"], "measure": ["ppv", "npv"] * 2,
+            "value": [0.5, 0.25, np.nan, 1], "low": [0.4, np.nan, np.nan, 0.5],
+            "high": [0.6, np.nan, np.nan, 1.0], "films": 7, "note": "x",
+        }
+    )  # fmt: skip
+    lines = short_table(long).splitlines()
+    assert [line.split() for line in lines] == [
+        ["finding", "films", "ppv", "npv"],
+        ["b", "7", "0.500", "(0.400", "to", "0.600)", "0.250"],
+        ["a", "7", "-", "1.000", "(0.500", "to", "1.000)"],
+    ]
+    many = pd.DataFrame({"x": np.arange(100.0), "x_low": 0.0, "x_high": 1.0})
+    assert short_table(many).splitlines()[-1] == "… 70 more rows"
