@@ -1,11 +1,13 @@
 """What several tests share."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+signal.signal(signal.SIGINT, signal.default_int_handler)  # nohup ignores it; tests press Ctrl-C
 ROOT = Path(__file__).resolve().parents[1]
 
 
