@@ -16,7 +16,7 @@ from lucency.balance.change import describe_change
 from lucency.judge.cases import choose_cases
 from lucency.judge.complaints import Complaint, complaint_table
 from lucency.judge.evaluate import evaluate, trivial
-from lucency.judge.maps import Centres, Maps
+from lucency.judge.maps import Centres, Maps, even_centres
 from lucency.judge.metrics import METRICS
 from lucency.judge.per_film import PER_FILM
 from lucency.judge.reliability import brier_parts, reliability_table
@@ -311,8 +311,21 @@ def test_where_the_network_looked_stands_beside_maps_that_know_nothing(
     assert "cam: not defined for it." in text
     assert "grad-cam has a grid of 3 x 3." in text
     trial = next(t for t in Page(text).tables if t[0][:2] == ["Map", "Films"])
-    assert trial[1][4] == "passes (below 0.5)"
+    assert trial[0][4] == "Verdict (bound 0.5)"
+    assert trial[1][4] == "passes"
     assert trial[1][5:10:2] == ["0.250", "0.750", f"0.8750.875{DASH}0.875"]
+
+
+def test_a_method_whose_grid_tells_no_place_is_named_and_the_others_are_shown(
+    experiment: Experiment, tmp_path: Path
+) -> None:
+    saw = experiment.sight
+    point = replace(
+        saw.maps[0], method="cam", grid=saw.maps[0].grid[:, :, :1, :1], centres=even_centres((1, 1))
+    )
+    text = written(replace(experiment, sight=replace(saw, maps=(point, *saw.maps))), tmp_path)
+    assert "cam has a grid of 1 x 1" in text
+    assert "Mean maps of grad-cam" in text
 
 
 def test_nothing_seen_is_said(experiment: Experiment, tmp_path: Path) -> None:

@@ -5,7 +5,9 @@ import pandas as pd
 import pytest
 
 from lucency.judge.evaluate import MACRO
+from lucency.judge.localize import localize
 from lucency.judge.maps import Centres, Maps, even_centres
+from lucency.judge.pointing import pointing
 from lucency.judge.rivals import conclude_sight, rival_table
 from lucency.judge.sight import (
     REDRAWN,
@@ -64,7 +66,15 @@ def test_one_patient_has_no_interval():
     row = rival_table(maps, rivals=[other], boxes=boxes, **DRAWS).iloc[0]
     assert row["difference"] == 1
     assert np.isnan(row["low"])
-    assert row["note"]
+    assert "no more often for sure than wrong (+1.000, no interval" in conclude_sight(
+        rival_table(maps, rivals=[other], boxes=boxes, **DRAWS), boxes=boxes
+    )
+    for table, bounds in (
+        (pointing(maps, boxes=boxes, **DRAWS), ["low", "high"]),
+        (localize(maps, boxes=boxes, **DRAWS), ["accuracy_low", "afp_high"]),
+    ):
+        assert table[bounds].isna().all(axis=None)
+        assert table["note"].str.startswith("no interval").all()
 
 
 def test_every_map_is_scored_beside_those_that_know_nothing():

@@ -53,6 +53,14 @@ def test_films_that_are_all_missing_are_refused(tmp_path: Path, missing: bool):
         read(source, tmp_path)
 
 
+def test_a_name_that_looks_like_a_copy_s_is_refused(tmp_path: Path):
+    source = place(tmp_path / "films")
+    labels = tmp_path / "films" / "labels.csv"
+    labels.write_text(labels.read_text().replace("\na,", "\na#1,"))
+    with pytest.raises(ValueError, match="film 'a#1': '#' marks the copies of a film"):
+        read(source, tmp_path)
+
+
 @pytest.mark.parametrize("root", ["", "absent"])
 def test_a_root_that_is_no_folder_is_refused(tmp_path: Path, root: str):
     with pytest.raises(ValueError, match=f"data.root is '{root}', which is no folder"):

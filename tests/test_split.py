@@ -1,6 +1,7 @@
 """Splits: nobody on two sides, every finding at its share, the official lists as published."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,11 +18,36 @@ from lucency.data.split import (
     split,
     split_by_image,
     split_by_patient,
+    split_fold,
     split_official,
 )
 from lucency.values import PARTS, Manifest
 
 SHARE = (0.70, 0.15, 0.15)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_every_film_tests_in_one_fold_and_patients_stay_together(seed: int):
+    generator = np.random.default_rng(seed)
+    patient = generator.integers(0, 300, 1_200)
+    label = (generator.random((1_200, 3)) < [0.3, 0.1, 0.02]).astype(np.float32)
+    about = {"patient": patient, "folds": 5, "val_share": 0.2, "seed": seed}
+    found = np.stack([split_fold(label, **about, fold=fold) for fold in range(5)])
+    assert ((found == "test").sum(axis=0) == 1).all()
+    for part in found:
+        assert sides(patient, part) == 0
+        share = [(part == name).mean() for name in ("train", "val", "test")]
+        np.testing.assert_allclose(share, [0.64, 0.16, 0.2], atol=0.02)
+        positives = label[part == "test"].sum(axis=0) / label.sum(axis=0)
+        np.testing.assert_allclose(positives, 0.2, atol=0.06)
+
+
+@pytest.mark.parametrize(
+    "choices", [{"folds": 2}, {"folds": 5, "method": "image"}, {"folds": 5, "fold": 5}, {"fold": 1}]
+)
+def test_impossible_folds_are_refused(choices: dict[str, Any]):
+    with pytest.raises(ValueError, match="fold"):
+        Split(**choices)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lucency.options import Json, LabelFile, Scale, check_folder
+from lucency.options import (
+    Changes,
+    Json,
+    LabelFile,
+    Out,
+    ProtocolFile,
+    Scale,
+    Workers,
+    check_folder,
+)
 
 if TYPE_CHECKING:
     from lucency.audit.answer import Audit
@@ -86,6 +95,48 @@ def suspects(
 
     found = audit_suspects(what, labels=labels, expert=expert, scale=scale, top=top)
     _tell(found, out, json)
+
+
+@audit.command()
+def folds(
+    protocol: ProtocolFile,
+    out: Out,
+    folds: Annotated[int, typer.Option(min=3, max=20, help="Trainings of a division.")] = 5,
+    divisions: Annotated[int, typer.Option(min=1, help="Independent divisions.")] = 1,
+    changes: Changes = None,
+    workers: Workers = 0,
+    json: Json = False,
+) -> None:
+    """Train on folds by patient, so that every film is judged by a network that has not seen it.
+
+    lucency audit folds protocols/demo.toml --out runs/folds --folds 3
+    """
+    from lucency.inspecting import audit_folds
+    from lucency.protocol import read_protocol
+    from lucency.workspace import open_run
+
+    job = open_run(read_protocol(protocol, changes=tuple(changes or ())), out=out, workers=workers)
+    _tell(audit_folds(job, folds=folds, divisions=divisions), None, json)
+
+
+@audit.command()
+def quality(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="A folder that `lucency prepare` has filled.")
+    ],
+    out: Tables = None,
+    json: Json = False,
+) -> None:
+    """Look for odd pictures: repeated, turned, inverted, mirrored, blank, framed, no chests.
+
+    DIR/quality.csv, or some of its rows, is a list that a protocol's data.exclude leaves out.
+
+    lucency audit quality runs/demo --out pictures
+    """
+    _check(out)
+    from lucency.inspecting import audit_quality
+
+    _tell(audit_quality(folder), out, json)
 
 
 def _check(out: Path | None) -> None:

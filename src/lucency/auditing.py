@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float64
 
 from lucency.audit.agreement import ABNORMAL, ANY, agreement, between_readers, flow
 from lucency.audit.answer import Audit
@@ -17,6 +18,7 @@ from lucency.audit.versions import ALL, against_experts, changed_labels, changes
 from lucency.choices import Judging
 from lucency.data.expert import RELEASES, read_expert_table, read_readings, release_of
 from lucency.data.labels import read_labelled
+from lucency.folds import load_divisions
 from lucency.foreign import predictions_of
 from lucency.judge.evaluate import MACRO
 from lucency.predictions import Predictions, load_predictions
@@ -86,20 +88,21 @@ def audit_suspects(
 ) -> Audit:
     """Rank the labels that are likely wrong by the predictions in `what`.
 
-    That is a predictions.npz of a run, whose features' neighbours count too, or anybody's table,
-    which needs `labels`. With `expert`, as of `audit_labels`, the ranking is held against what
-    radiologists saw. Raises ValueError for files that are not so, or have no film in common.
+    That is a predictions.npz of a run, whose features' neighbours count too, or of `lucency audit
+    folds`, where its divisions do, or anybody's table, which needs `labels`. With `expert`, as of
+    `audit_labels`, the ranking is held against what radiologists saw. Raises ValueError for files
+    that are not so, or have no film in common.
     """
     said = _unseen(what, labels=labels, scale=scale)
-    noise = expected_noise(said)
-    found = {"noise": noise, "suspects": find_suspects(said, folds=_no_folds(said), top=top)}
+    noise, folds = expected_noise(said), load_divisions(what, said)
+    found = {"noise": noise, "suspects": find_suspects(said, folds=folds, top=top)}
     conclusion = (
         f"if the network ranks well, {_likely(noise, 'spurious')} labels of 1 are spurious, and "
         f"{_likely(noise, 'missing')} labels of 0 miss a finding; where it is unsure, these are "
         "too many"
     )
     if expert is not None:
-        found |= _detected(said, read_expert_table(_expert_file(expert)))
+        found |= _detected(said, read_expert_table(_expert_file(expert)), folds=folds)
         conclusion += _paired(found["detection"])
     return Audit(
         tables=found,
@@ -137,10 +140,6 @@ def _merged_for(said: Predictions, experts: Manifest) -> Predictions:
     return merge_predictions(said, FOUR_GROUPS) if four else said
 
 
-def _no_folds(said: Predictions) -> np.ndarray:
-    return np.empty((0, *said.label.shape))
-
-
 def _nothing_found(table: pd.DataFrame) -> str:
     """Return what experts saw where the label file names no finding."""
     rows = table.loc[table["labelled"] == NO_FINDING].set_index("seen").to_dict(orient="index")
@@ -168,15 +167,21 @@ def _unseen(what: Path, *, labels: Path | None, scale: str) -> Predictions:
     return said.take(np.flatnonzero(said.part != "train"))
 
 
-def _detected(said: Predictions, experts: Manifest) -> dict[str, pd.DataFrame]:
-    """Return how well suspicion, among films that experts read, finds what they contradict."""
+def _detected(
+    said: Predictions, experts: Manifest, *, folds: Float64[np.ndarray, "f n k"]
+) -> dict[str, pd.DataFrame]:
+    """Return how well suspicion, among films that experts read, finds what they contradict.
+
+    Divisions speak of findings, not of merged ones.
+    """
     asked = _merged_for(said, experts)
+    folds = folds if asked is said else np.empty((0, *asked.label.shape))
     truth = align(experts, image=asked.image, findings=asked.findings)
     read = np.flatnonzero(~np.isnan(truth).all(axis=1))
     if not len(read):
         raise ValueError(f"{said.network}: none of its films is among {experts.origin}")
     asked, truth = asked.take(read), truth[read]
-    evidence = gather_evidence(asked, folds=_no_folds(asked))
+    evidence = gather_evidence(asked, folds=folds[:, read])
     every = combine_ranks(asked.label, tuple(evidence.values()))
     evidence = {**evidence, ALL: every} if len(evidence) > 1 else {ALL: every}
     about = {"findings": asked.findings, "patient": asked.patient, **DRAWS}

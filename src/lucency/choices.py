@@ -50,13 +50,27 @@ class Source(Choices):
 
 
 class Split(Choices):
-    """Which films train, validate and test."""
+    """Which films train, validate and test.
+
+    With `folds` (at least 3; by patient alone) every patient tests in one of them, `fold` in this
+    run; the others train and validate in the proportion of their shares.
+    """
 
     method: Literal["patient", "official", "image"] = "patient"
     train: float = Field(default=0.70, gt=0, lt=1)
     val: float = Field(default=0.15, gt=0, lt=1)
     test: float = Field(default=0.15, gt=0, lt=1)
+    folds: int = Field(default=0, ge=0)
+    fold: int = Field(default=0, ge=0)
     seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _folds_are_of_patients(self) -> Split:
+        if self.folds in (1, 2) or (self.folds and self.method != "patient"):
+            raise ValueError('`folds` are 0 or at least 3, with `method = "patient"`')
+        if self.fold >= max(1, self.folds):
+            raise ValueError(f"`fold` is counted from 0: found {self.fold} of {self.folds}")
+        return self
 
     @model_validator(mode="after")
     def _shares_add_up(self) -> Split:

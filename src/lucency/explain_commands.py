@@ -10,8 +10,6 @@ import typer
 
 from lucency.options import Changes, Films, Json, RunFolder, check_folder, tell
 
-METHODS = ("grad-cam", "hires-cam")
-
 
 def localize(
     folder: RunFolder,
@@ -43,7 +41,8 @@ def explain(
         str, typer.Option(help="Which network of the run; the best on validation if not said.")
     ] = "",
     method: Annotated[
-        list[str] | None, typer.Option(help="A method, or several; grad-cam and hires-cam if none.")
+        list[str] | None,
+        typer.Option(help="A method, or several; those of a protocol if none."),
     ] = None,
     finding: Annotated[
         list[str] | None, typer.Option(help="A finding, or several; those named by the network.")
@@ -58,9 +57,11 @@ def explain(
     lucency explain runs/demo films/00000001_000.png --out explained
     """
     check_folder(out)
+    from lucency.choices import Explaining
     from lucency.explanation import Asked, explain_films
 
-    asked = Asked(network, tuple(method or METHODS), tuple(finding or ()))
+    methods = tuple(method) if method else Explaining().methods
+    asked = Asked(network, methods, tuple(finding or ()))
     tell(explain_films(folder, films or [], asked=asked, out=out), json)
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
 from jaxtyping import UInt8
 
+from lucency.ablation import members
 from lucency.choices import Explaining
 from lucency.data.film import prepare_film, read_grey
 from lucency.inference import films_below, network_folder
@@ -26,6 +27,8 @@ from lucency.values import Manifest, Preparation, Prepared, empty_boxes, load_pr
 from lucency.workspace import Run, open_run
 
 UNKNOWN_PATIENT = -1
+MOST_FILMS = 200  # of one page
+Named = TypeVar("Named", str, Path)
 
 
 class Asked(NamedTuple):
@@ -61,6 +64,7 @@ def explain_films(folder: Path, films: Sequence[Path], *, asked: Asked, out: Pat
     classifier = load_classifier(place)
     check_request(classifier, methods=asked.methods, findings=asked.findings)
     shown = _films(folder, films, classifier.findings, classifier.preparation)
+    findings = asked.findings or classifier.findings
     say(f"Network: {classifier.name}; films: {len(shown.manifest):,}")
     inputs = {
         "network": fingerprint_of(place),
@@ -76,7 +80,6 @@ def explain_films(folder: Path, films: Sequence[Path], *, asked: Asked, out: Pat
         from lucency.show.explained import write_explained
 
         plan = originals(shown.manifest.label)
-        findings = classifier.findings
         maps = [
             explain(classifier, prepared=shown, plan=plan, method=name, findings=findings)
             for name in asked.methods
@@ -104,7 +107,24 @@ def _run_with(folder: Path, changes: tuple[str, ...]) -> tuple[Run, Explaining]:
         raise ValueError(f"{folder} holds variants: name the folder of one, variants/NAME/seed-N")
     if _without_maps(was) != _without_maps(now):
         raise ValueError("--set may change explaining.* alone here: the run is what it is")
-    return open_run(was, out=folder), now.explaining
+    run = _member(folder) or open_run(was, out=folder)
+    done = [run.out / "networks" / network.name for network in was.network]
+    if not all((place / "receipt.json").is_file() for place in (run.cache / "prepared", *done)):
+        raise ValueError(
+            f"{folder} is not finished: expected its films prepared and all its networks trained; "
+            "go on with lucency run"
+        )
+    return run, now.explaining
+
+
+def _member(folder: Path) -> Run | None:
+    """Return the run of a variant at one seed, whose films lie with the run that it is part of."""
+    variants = folder.resolve().parent.parent
+    whole = variants.parent / "protocol.toml"
+    if variants.name != "variants" or not whole.is_file():
+        return None
+    every = members(open_run(read_protocol(whole), out=variants.parent)).values()
+    return next((one for one in every if one.out == folder.resolve()), None)
 
 
 def _without_maps(protocol: Protocol) -> dict[str, object]:
@@ -115,16 +135,27 @@ def _films(
     folder: Path, films: Sequence[Path], findings: tuple[str, ...], preparation: Preparation
 ) -> Prepared:
     """Return the films as a network sees them: the run's own by name, others prepared anew."""
-    cache = folder / "prepared"
     if not films:
         run, _ = _run_with(folder, ())
-        return _of_run(load_prepared(cache), sight(run).cases["image"].drop_duplicates().tolist())
+        shown = sight(run).cases["image"].drop_duplicates().tolist()
+        if not shown:
+            raise ValueError(f"{folder}: its report shows no film; name films to explain")
+        return _of_run(load_prepared(run.cache / "prepared"), shown)
     names = [str(film) for film in films if not film.exists()]
-    if len(names) == len(films) and cache.is_dir():
-        return _of_run(load_prepared(cache), names)
+    if len(names) == len(films) and (folder / "protocol.toml").is_file():
+        run, _ = _run_with(folder, ())
+        return _of_run(load_prepared(run.cache / "prepared"), _few(names))
     if names:
         raise ValueError(f"{names[0]}: no such file; expected films, folders, or films of the run")
-    return _of_disk(list(films_below(list(films))), findings, preparation)
+    return _of_disk(_few(list(films_below(list(films)))), findings, preparation)
+
+
+def _few(films: list[Named]) -> list[Named]:
+    if len(films) > MOST_FILMS:
+        raise ValueError(
+            f"found {len(films):,} films, expected {MOST_FILMS} at most for one page: name fewer"
+        )
+    return films
 
 
 def _of_run(prepared: Prepared, names: list[str]) -> Prepared:
@@ -163,5 +194,5 @@ def _of_disk(files: list[Path], findings: tuple[str, ...], preparation: Preparat
 def _seen(file: Path, preparation: Preparation) -> UInt8[np.ndarray, "h w"]:
     try:
         return prepare_film(read_grey(file), preparation=preparation)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise ValueError(f"{file}: {error}; leave it out, or name a film") from error

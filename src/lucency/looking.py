@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float64
+from jaxtyping import Float64, Shaped
 
 from lucency.choices import Explaining
 from lucency.judge.cases import choose_cases
@@ -98,7 +98,7 @@ def _view(
     films, seen = prepared(run).manifest, plan(run)
     train, test = (seen.take(seen.part == part) for part in ("train", "test"))
     test = test.take(test.copy == 0)  # copies made before the split would be tried twice
-    boxes, remarks = _boxes_of(films.boxes, findings, films.image[test.row])
+    boxes, remarks = _boxes_of(films.boxes, films.image[test.row])
     trained = films.image[np.union1d(train.row, train.mate)]
     if told := boxed_in_train(boxes["image"].to_numpy(dtype=str), trained=trained):
         boxes, remarks = boxes.iloc[:0], [*remarks, told]
@@ -116,16 +116,16 @@ def _view(
 
 
 def _boxes_of(
-    boxes: pd.DataFrame, findings: tuple[str, ...], test: np.ndarray
+    boxes: pd.DataFrame, test: Shaped[np.ndarray, " t"]
 ) -> tuple[pd.DataFrame, list[str]]:
     """Return the boxes on test films, and what is to be said of those that are not."""
-    known = boxes.loc[boxes["finding"].isin(findings)]
-    mine = known.loc[known["image"].isin(pd.Series(test))].reset_index(drop=True)
+    mine = boxes.loc[boxes["image"].isin(pd.Series(test))].reset_index(drop=True)
     remarks = []
-    if left := len(known) - len(mine):
-        remarks.append(f"{left:,} of {len(known):,} boxes are on films that are not in test")
+    if left := len(boxes) - len(mine):
+        remarks.append(f"{left:,} of {len(boxes):,} boxes are on films that are not in test")
     if not len(mine):
-        remarks.append("no film of the test part has a box, so nothing can be localised")
+        told = "no film of the test part has a box of these findings, so nothing can be localised"
+        remarks.append(told)
     return mine, remarks
 
 

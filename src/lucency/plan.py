@@ -14,6 +14,7 @@ from jaxtyping import Float32, Int64, Shaped
 
 from lucency.values import PARTS, read_table, require
 
+COPY_MARK = "#"  # between a film's name and the number of its copy
 RECIPES = {"exact": "none@1", "gentle": "gentle@1"}  # how a copy differs from its film
 
 
@@ -60,7 +61,7 @@ class Plan:
         return np.where(
             self.copy == 0,
             image[self.row],
-            np.char.add(np.char.add(image[self.row].astype(str), "#"), number),
+            np.char.add(np.char.add(image[self.row].astype(str), COPY_MARK), number),
         )
 
 

@@ -15,6 +15,7 @@ from lucency.data.lists import read_names
 from lucency.data.nih import found_films, label_column, missing_films, read_nih
 from lucency.data.phantom import list_phantom, write_phantom
 from lucency.data.table import read_csv_table
+from lucency.plan import COPY_MARK
 from lucency.progress import progress, say
 from lucency.receipt import fingerprint_file, produce
 from lucency.values import Manifest, load_manifest, save_manifest
@@ -61,7 +62,7 @@ def read_films(place: Source, *, findings: tuple[str, ...], out: Path) -> Manife
     }
 
     def write(folder: Path) -> None:
-        everything = _without_excluded(SOURCES[place.source](place, findings=findings), place)
+        everything = _films_of(place, findings)
         absent = everything.image[missing_films(everything)]
         _refuse_missing(absent.tolist(), films=len(everything), place=place)
         pd.DataFrame({"image": absent}).to_csv(folder / "missing.csv", index=False)
@@ -83,7 +84,7 @@ def list_films(
     `split` gets the films and the folder of the official lists. Phantoms need not be drawn.
     """
     if place.source != "phantom" or place.root:
-        films = _without_excluded(SOURCES[place.source](place, findings=findings), place)
+        films = _films_of(place, findings)
         return films, split(films, Path(place.root))
     with tempfile.TemporaryDirectory() as name:
         knobs = place.model_dump(include={"films", "seed", "label_noise"})
@@ -91,6 +92,15 @@ def list_films(
         films = _as_phantom(read_nih(Path(name), findings=findings))
         films = _without_excluded(films, place)
         return films, split(films, Path(name))
+
+
+def _films_of(place: Source, findings: tuple[str, ...]) -> Manifest:
+    films = SOURCES[place.source](place, findings=findings)
+    if marked := [name for name in films.image.tolist() if COPY_MARK in name]:
+        raise ValueError(
+            f"film {marked[0]!r}: {COPY_MARK!r} marks the copies of a film: expected names without"
+        )
+    return _without_excluded(films, place)
 
 
 def _without_excluded(films: Manifest, place: Source) -> Manifest:

@@ -46,6 +46,30 @@ def split_by_patient(
     return np.array(PARTS)[part[owner]]
 
 
+def split_fold(
+    label: Float32[np.ndarray, "n k"],
+    *,
+    patient: Int64[np.ndarray, " n"],
+    folds: int,
+    fold: int,
+    val_share: float,
+    seed: int,
+) -> Shaped[np.ndarray, " n"]:
+    """Split whole patients into equal folds, as `split_by_patient` does: one of them tests.
+
+    Of the other patients `val_share` validate. With one seed every film tests in one fold. Raises
+    ValueError for fewer patients than folds.
+    """
+    people, owner = np.unique(patient, return_inverse=True)
+    count = _count(label, owner, patients=len(people))
+    generator = np.random.default_rng(seed)
+    rest = _deal(count, share=np.full(folds, 1 / folds), generator=generator) != fold
+    part = np.full(len(people), PARTS.index("test"))
+    share = np.array([1 - val_share, val_share])
+    part[rest] = _deal(count[rest], share=share, generator=generator)
+    return np.array(PARTS)[part[owner]]
+
+
 def split_official(
     image: Shaped[np.ndarray, " n"],
     *,
@@ -162,9 +186,18 @@ def _deal(
 
 def _split_patients(manifest: Manifest, choices: Split, root: Path) -> Shaped[np.ndarray, " n"]:
     del root
-    share = (choices.train, choices.val, choices.test)
-    return split_by_patient(
-        manifest.label, patient=manifest.patient, share=share, seed=choices.seed
+    if not choices.folds:
+        share = (choices.train, choices.val, choices.test)
+        return split_by_patient(
+            manifest.label, patient=manifest.patient, share=share, seed=choices.seed
+        )
+    return split_fold(
+        manifest.label,
+        patient=manifest.patient,
+        folds=choices.folds,
+        fold=choices.fold,
+        val_share=_val_of_rest(choices),
+        seed=choices.seed,
     )
 
 
@@ -176,9 +209,13 @@ def _split_officially(manifest: Manifest, choices: Split, root: Path) -> Shaped[
         label=manifest.label,
         train_val=train_val,
         test=test,
-        val_share=choices.val / (choices.train + choices.val),
+        val_share=_val_of_rest(choices),
         seed=choices.seed,
     )
+
+
+def _val_of_rest(choices: Split) -> float:
+    return choices.val / (choices.train + choices.val)
 
 
 def _split_images(manifest: Manifest, choices: Split, root: Path) -> Shaped[np.ndarray, " n"]:

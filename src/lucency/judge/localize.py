@@ -6,11 +6,12 @@ t thresholds, c terms, r resamples (the first: all films once).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import product
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float64
+from jaxtyping import Bool, Float64
 
 from lucency.judge.boxes import THRESHOLDS, tally
 from lucency.judge.evaluate import MACRO
@@ -31,6 +32,7 @@ COLUMNS = (
     "accuracy_low", "accuracy_high", "afp", "afp_low", "afp_high", "note",
 )  # fmt: skip
 NO_BOX = "not computable: no box of this finding"
+ONE_PATIENT = "no interval: the films are of one patient"
 LIMITS = [(name, least) for name, several in THRESHOLDS.items() for least in several]
 
 
@@ -56,10 +58,12 @@ def localize(maps: Maps, *, boxes: pd.DataFrame, resamples: int, seed: int) -> p
         _with_mean(ratio(wrong, whole + 0 * wrong)),
     ]
     found = np.stack([[value[..., 0], *interval(value[..., 1:])] for value in values])
+    counts, notes = describe(maps, pairs)
+    found[:, 1:, lone(counts)] = np.nan
     rows = [
-        (maps.method, finding, *limit, *counts, *found[:, :, place, which].ravel().tolist(), note)
-        for place, (finding, counts, note) in enumerate(
-            zip((*maps.findings, MACRO), *describe(maps, pairs), strict=True)
+        (maps.method, finding, *limit, *count, *found[:, :, place, which].ravel().tolist(), note)
+        for place, (finding, count, note) in enumerate(
+            zip((*maps.findings, MACRO), counts, notes, strict=True)
         )
         for which, limit in enumerate(LIMITS)
     ]
@@ -109,12 +113,19 @@ def describe(maps: Maps, pairs: Pairs) -> tuple[list[tuple[int, int, int]], list
         films = np.unique(pairs.row[mine])
         boxes = sum(len(pairs.corners[pair]) for pair in mine)
         counts.append((len(films), len(np.unique(maps.patient[films])), boxes))
-        notes.append("" if boxes else NO_BOX)
-    without = [name for name, note in zip(maps.findings, notes, strict=False) if note]
+        people = counts[-1][1]
+        notes.append(ONE_PATIENT if people == 1 else "" if boxes else NO_BOX)
+    without = [name for name, note in zip(maps.findings, notes, strict=False) if note == NO_BOX]
     number = len(maps.findings) - len(without)
     mean = f"mean over {number} of {len(maps.findings)} findings"
-    notes[-1] = mean + (f", without {', '.join(without)}" if without else "")
+    mean += f", without {', '.join(without)}" if without else ""
+    notes[-1] = f"{ONE_PATIENT}; {mean}" if counts[-1][1] == 1 else mean
     return counts, notes
+
+
+def lone(counts: Sequence[tuple[int, int, int]]) -> Bool[np.ndarray, " k1"]:
+    """Return which rows of `describe` are of one patient, whom every resample holds as a whole."""
+    return np.array([patients == 1 for _, patients, _ in counts])
 
 
 def _with_mean(value: Float64[np.ndarray, "k t r"]) -> Float64[np.ndarray, "k1 t r"]:

@@ -12,7 +12,7 @@ from jaxtyping import Float64, Int64
 
 from lucency.judge.evaluate import MACRO
 from lucency.judge.intervals import Weights, interval, mean_over_findings, ratio
-from lucency.judge.localize import describe, sum_by_finding
+from lucency.judge.localize import describe, lone, sum_by_finding
 from lucency.judge.maps import (
     FRAME,
     Corners,
@@ -159,6 +159,7 @@ def _rows(
     every = np.concatenate([sampled, mean_over_findings(sampled)[None]])
     low, high = interval(every[:, 1:])
     counts, notes = describe(maps, pairs)
+    low, high = (np.where(lone(counts), np.nan, end) for end in (low, high))
     rows = []
     for place, finding in enumerate((*maps.findings, MACRO)):
         mine = pairs.column == place if finding != MACRO else np.ones(len(stated), dtype=bool)

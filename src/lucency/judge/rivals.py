@@ -13,13 +13,12 @@ from jaxtyping import Float64
 
 from lucency.judge.evaluate import MACRO
 from lucency.judge.intervals import Weights, interval, mean_over_findings, ratio
-from lucency.judge.localize import sum_by_finding
+from lucency.judge.localize import ONE_PATIENT, sum_by_finding
 from lucency.judge.maps import Maps, pair_up, place_boxes, weigh
 from lucency.judge.pointing import pointing_game
 
 COLUMNS = ("method", "rival", "finding", "difference", "low", "high", "films", "patients", "note")
 FEW = 30  # boxes of a finding below which its row says little: a share of .5 is known to +- .18
-ONE_PATIENT = "no interval: the films are of one patient"
 
 
 def rival_table(
@@ -73,7 +72,10 @@ def _told(method: str, mine: pd.DataFrame) -> str:
     kinds = {"more often than": [], "less often than": [], "no more often for sure than": []}
     for row in mine.to_dict("records"):
         kind = list(kinds)[0 if row["low"] > 0 else 1 if row["high"] < 0 else 2]
-        gap = f"{row['difference']:+.3f}, {row['low']:.3f} to {row['high']:.3f}"
+        known = (
+            f"{row['low']:.3f} to {row['high']:.3f}" if row["low"] == row["low"] else row["note"]
+        )
+        gap = f"{row['difference']:+.3f}, {known}"
         kinds[kind].append(f"{row['rival']} ({gap})")
     said = [f"{kind} {', '.join(several)}" for kind, several in kinds.items() if several]
     return f"{method} points into boxes {'; '.join(said)}."

@@ -22,6 +22,7 @@ from lucency.show.pictures import Verdict, verdicts_of
 from lucency.values import Prepared
 
 NO_NAME = re.compile(r"[^\w.+-]+")  # what may not stand in the name of a file
+LONGEST = 40  # characters of a film's or a finding's name in that of a file
 SHOWN = 3  # findings of a film at most, unless they are named
 
 
@@ -50,7 +51,9 @@ def write_explained(
         figures = []
         for finding in findings or _chosen(verdicts):
             drawn = _draw(row, finding, maps, prepared)
-            name = NO_NAME.sub("_", f"{row + 1:04d}-{Path(image).stem}-{finding}")
+            column = said.findings.index(finding) + 1
+            stem = Path(image).stem[:LONGEST]
+            name = NO_NAME.sub("_", f"{row + 1:04d}-{stem}-{column:02d}-{finding[:LONGEST]}")
             (folder / f"{name}.png").write_bytes(drawn)
             figures.append({"finding": finding, "uri": _uri(drawn)})
         films.append({"image": image, "verdicts": verdicts, "figures": figures})

@@ -91,7 +91,8 @@ def _scored(sight: Sight) -> dict[str, Any]:
     macro = pointing.loc[pointing["finding"] == MACRO]
     methods = list(dict.fromkeys(pointing["method"]))
     table = {(row["method"], row["measure"]): row for row in macro.to_dict("records")}
-    first = sight.maps[0]
+    scored = set(found["method"])
+    first = next(maps for maps in sight.maps if maps.method in scored)
     mean = mean_maps(first, boxes=sight.boxes)
     drawn = mean_figure(mean, findings=first.findings, centres=first.centres, boxes=sight.boxes)
     return {

@@ -1,0 +1,192 @@
+"""Odd pictures: planted ones are found among real films, untouched ones left alone, measures exact.
+
+What is planted is done to the film as it lies on disk, before CLAHE and resizing.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from skimage import data
+
+from lucency.audit.quality import (
+    LISTED,
+    PROBLEMS,
+    inspect,
+    quality_table,
+)
+from lucency.data.film import prepare_film, read_grey
+from lucency.values import Manifest, Preparation, Prepared, empty_boxes
+
+PREPARATION = Preparation(size=224)
+PLANTED, FALSE_ALARMS = 0.05, 0.01
+Change = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Real:
+    """Real films as they lie on disk, and prepared."""
+
+    grey: list[np.ndarray]
+    prepared: Prepared
+
+
+def gather(shared: Path, *, step: int) -> Real:
+    """Return every so many of the 1,297 films of 320 x 320 pixels."""
+    files = sorted((shared / "nih" / "images-320").glob("*.png"))[::step]
+    grey = [read_grey(file) for file in files]
+    names = [file.name for file in files]
+    manifest = Manifest(
+        findings=(),
+        image=np.array(names),
+        patient=np.array([int(name[:8]) for name in names]),
+        label=np.zeros((len(names), 0), np.float32),
+        facts=pd.DataFrame({"path": names}),
+        boxes=empty_boxes(),
+        origin="real films",
+    )
+    pixels = np.stack([prepare_film(film, preparation=PREPARATION) for film in grey])
+    nothing = pd.DataFrame({"image": [], "reason": []})
+    kept = Prepared(manifest=manifest, preparation=PREPARATION, pixels=pixels, rejected=nothing)
+    return Real(grey, kept)
+
+
+@pytest.fixture(scope="module")
+def some(shared: Path) -> Real:
+    return gather(shared, step=4)
+
+
+@pytest.fixture(scope="module")
+def all_films(shared: Path) -> Real:
+    return gather(shared, step=1)
+
+
+def saved_again(film: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    quality = [cv2.IMWRITE_JPEG_QUALITY, int(generator.integers(50, 96))]
+    smaller = cv2.resize(film, None, fx=0.7, fy=0.7, interpolation=cv2.INTER_AREA)
+    exposed = (film * generator.uniform(0.7, 1) + generator.uniform(0, 40)).clip(0, 255)
+    ways = [
+        film.copy(),
+        np.asarray(cv2.imdecode(cv2.imencode(".jpg", film, quality)[1], 0)),
+        cv2.resize(smaller, film.shape[::-1]),
+        exposed.astype(np.uint8),
+    ]
+    return ways[generator.integers(len(ways))]
+
+
+def without_picture(film: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    empty = np.full(film.shape, generator.integers(256), np.float64)
+    noise = generator.normal(0, 3, film.shape)
+    return [empty, empty + noise][generator.integers(2)].clip(0, 255).astype(np.uint8)
+
+
+def in_a_frame(film: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    side = round(len(film) * np.sqrt(1 - generator.uniform(0.25, 0.5)))
+    frame = np.full_like(film, generator.choice([0, 0, 20, 255]))
+    top, left = generator.integers(0, len(film) - side + 1, 2)
+    small = cv2.resize(film, (side, side), interpolation=cv2.INTER_AREA)
+    frame[top : top + side, left : left + side] = small
+    return frame
+
+
+def no_chest(film: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Return a part of a photograph or texture, or a tenth of the film."""
+    if generator.random() < 0.5:
+        top, left = generator.integers(0, 200, 2)
+        return np.ascontiguousarray(film[top : top + 100, left : left + 100])
+    picture = getattr(data, generator.choice(["camera", "coins", "moon", "page", "text", "brick",
+        "grass", "gravel", "astronaut", "coffee", "cat", "rocket"]))()  # fmt: skip
+    grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) if picture.ndim == 3 else picture
+    high, wide = (round(length * 0.8) for length in grey.shape)
+    top, left = (int(generator.integers(length // 5)) for length in grey.shape)
+    return np.ascontiguousarray(grey[top : top + high, left : left + wide])
+
+
+def with_writing(film: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Return the film with a name in white, or in black on a white label."""
+    text = "".join(generator.choice(list("ABCDEFGHKLMNPRSTUVX 0123456789"), 10))
+    marked, size = film.copy(), generator.uniform(0.5, 1)
+    (wide, high), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, 1)
+    left = int(generator.integers(5, max(6, 310 - wide)))
+    low = int(generator.integers(high + 10, 310))
+    black = generator.random() < 0.5
+    if black:
+        marked[low - high - 5 : low + 5, left - 5 : left + wide + 5] = 255
+    grey, thick = (0, 1) if black else (255, max(1, round(2 * size)))
+    return cv2.putText(marked, text, (left, low), cv2.FONT_HERSHEY_SIMPLEX, size, grey, thick)
+
+
+PLANTS: dict[str, Change] = {
+    "duplicate": saved_again,
+    "shared": saved_again,
+    "blank": without_picture,
+    "border": in_a_frame,
+    "inverted": lambda film, _: 255 - film,
+    "turned": lambda film, generator: np.rot90(film, generator.integers(1, 4)).copy(),
+    "mirrored": lambda film, _: film[:, ::-1].copy(),
+    "strange": no_chest,
+    "writing": with_writing,
+}
+RECALL = dict.fromkeys(PLANTS, 0.95)
+
+
+def plant(real: Real, problem: str, *, seed: int) -> tuple[Prepared, np.ndarray, np.ndarray]:
+    """Return the films with one problem planted in 5 %, which should be found, which are untouched.
+
+    A repeated film takes the picture of another one: as a further film of its patient or another's.
+    """
+    generator = np.random.default_rng(seed)
+    films, repeats = real.prepared, problem in ("duplicate", "shared")
+    count = round(PLANTED * len(real.grey))
+    drawn = generator.choice(len(real.grey), 2 * count if repeats else count, replace=False)
+    chosen, source = drawn[:count], drawn[-count:]
+    pixels, patient = films.pixels.copy(), films.manifest.patient.copy()
+    for row, film in zip(chosen.tolist(), source.tolist(), strict=True):
+        changed = PLANTS[problem](real.grey[film], generator)
+        pixels[row] = prepare_film(changed, preparation=PREPARATION)
+        patient[row] = patient[film] if problem == "duplicate" else patient[row]
+    guilty = {"duplicate": np.maximum(chosen, source), "shared": drawn}.get(problem, chosen)
+    manifest = replace(films.manifest, patient=patient)
+    rest = np.setdiff1d(np.arange(len(pixels)), drawn)
+    return replace(films, manifest=manifest, pixels=pixels), guilty, rest
+
+
+def silent(done: int, films: int) -> None:
+    assert 0 < done <= films
+
+
+def found(real: Real, problem: str, *, seed: int) -> tuple[float, float, pd.DataFrame]:
+    """Return recall, false alarms among the untouched, and the suspects, of one problem planted."""
+    films, guilty, rest = plant(real, problem, seed=seed)
+    table = quality_table(inspect(films, progress=silent))
+    mine = table.loc[table["problem"] == problem]
+    image = films.manifest.image
+    hit, false = (np.isin(image[rows], mine["image"]).mean() for rows in (guilty, rest))
+    return float(hit), float(false), mine
+
+
+def test_every_problem_is_planted():
+    assert set(PLANTS) == set(PROBLEMS)
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_a_planted_problem_is_found_and_named(some: Real, problem: str):
+    recall, false, mine = found(some, problem, seed=0)
+    assert recall >= RECALL[problem]
+    assert false <= FALSE_ALARMS
+    assert tuple(mine.columns) == LISTED
+    assert mine["value"].notna().all()
+    assert (mine["reason"].str.len() > 10).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_planted_problems_are_found_among_all_real_films(all_films: Real, problem: str):
+    runs = [found(all_films, problem, seed=seed)[:2] for seed in range(3)]
+    recall, false = np.mean(runs, axis=0)
+    assert recall >= RECALL[problem]
+    assert false <= FALSE_ALARMS
