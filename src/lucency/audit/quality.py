@@ -23,6 +23,7 @@ FLATTEST = 0.05  # standard deviation of grey; real films have .12 and more
 WIDEST_BORDER = 0.2  # of the frame
 DENSEST = 0.4  # of a patch of strokes
 LIKELY = 0.5  # to be mirrored
+BITS_APART, ALIKE = 8, 0.98  # exposed anew: 95 % within; films of two patients correlate below .96
 MOST_UNLIKE, MOST_STRANGE = 2.8, 4.0  # modified z
 ANY = "any"
 SAME, OTHER = "the same patient", "another patient"
@@ -163,7 +164,8 @@ def _lie(edge: Float32[np.ndarray, "n d"], measured: pd.DataFrame) -> pd.DataFra
 
 def _twins(prepared: Prepared) -> pd.DataFrame:
     """Return twin, twin_of, twin_correlation and twin_pixels, a row a film."""
-    pairs = near_identical(prepared, side=np.arange(len(prepared.manifest)))
+    alone = np.arange(len(prepared.manifest))
+    pairs = near_identical(prepared, side=alone, distance=BITS_APART, least=ALIKE)
     image, patient = pd.Index(prepared.manifest.image), prepared.manifest.patient
     one, other = (image.get_indexer(pd.Index(pairs[name])) for name in ("image", "other"))
     alike = patient[one] == patient[other]

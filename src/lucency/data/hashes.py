@@ -25,12 +25,16 @@ ALIKE_COLUMNS = ("image", "other", "distance", "correlation")
 
 
 def near_identical(
-    prepared: Prepared, *, side: Shaped[np.ndarray, " n"], distance: int = MOST_BITS
+    prepared: Prepared,
+    *,
+    side: Shaped[np.ndarray, " n"],
+    distance: int = MOST_BITS,
+    least: float = SAME,
 ) -> pd.DataFrame:
     """Return the pairs of films on two sides that show the same picture, whatever their names.
 
     `side` is where each film stands (its part). A pair's hashes differ in at most `distance` bits
-    and its thumbnails correlate at SAME or more; so it is one picture, saved, scaled or exposed
+    and its thumbnails correlate at `least` or more; so it is one picture, saved, scaled or exposed
     anew, but not one moved or turned by as much as a hundredth. Films without structure (black
     ones) are left out. Columns: image, other, distance (bits), correlation; in the films' order.
     """
@@ -40,7 +44,7 @@ def near_identical(
     pieces = range(0, len(pair), AT_ONCE)
     found = [_correlation(prepared, pair[start : start + AT_ONCE]) for start in pieces]
     correlation = np.concatenate([np.empty(0), *found])
-    same = correlation >= SAME
+    same = correlation >= least
     one, other = pair[same].T
     image = prepared.manifest.image
     table = (image[one], image[other], np.bitwise_count(code[one] ^ code[other]), correlation[same])
