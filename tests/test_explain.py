@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lucency.learn.cams import cam, hires_cam
-from lucency.learn.explain import HEATMAPS, explain
+from lucency.learn.explain import FINEST, HEATMAPS, check_request, explain
 from lucency.learn.features import blank, gradients, logits, split
 from lucency.learn.gradients import integrated_gradients
 from lucency.learn.occlusion import deletion_curve, insertion_curve
@@ -375,6 +375,35 @@ def test_randomised_cascades_from_the_head_down() -> None:
     again, other = (next(randomised(network, seed=seed))[1].fc.weight for seed in (0, 1))
     assert torch.equal(again, copies[0][1].fc.weight)
     assert not torch.equal(again, other)
+
+
+@pytest.mark.parametrize("name", ["test_vit", "deit_tiny_distilled_patch16_224"])
+def test_all_that_a_transformer_knows_is_drawn_anew(name: str) -> None:
+    network = timm_network(name)
+    original = {key: value.clone() for key, value in network.named_parameters()}
+    copies = [copy for _, copy in randomised(network, seed=0, copies=2)]
+    changed = [
+        {key for key, value in copy.named_parameters() if not torch.equal(value, original[key])}
+        for copy in copies
+    ]
+    some = {key for key, value in original.items() if value.any()}
+    assert changed[1] == some
+    assert changed[0] == {key for key in some if key.startswith("head")}
+
+
+def test_maps_of_pixels_are_reduced_to_means() -> None:
+    films = toy_films(4, size=112)
+    model, plan = classifier(films.preparation), toy_plan(films).take(np.arange(2))
+    found = explain(
+        model, prepared=films, plan=plan, method="integrated-gradients", findings=FINDINGS
+    )
+    pictures = model.network.pictures(torch.from_numpy(films.pixels[plan.row]))
+    whole = HEATMAPS["integrated-gradients"](model.network.body, pictures, findings=[0, 1])
+    expected = whole.unfold(2, 2, 2).unfold(3, 2, 2).mean((4, 5)).numpy()
+    np.testing.assert_allclose(found.grid, expected, atol=1e-5 * np.abs(expected).max())
+    assert len(found.centres.down) == FINEST
+    with pytest.raises(ValueError, match="'cam' is named twice"):
+        check_request(model, methods=["cam", "cam"], findings=FINDINGS)
 
 
 def test_explain_names_films_and_findings() -> None:

@@ -72,7 +72,8 @@ def test_centres_are_those_of_receptive_fields(layers):
 @pytest.mark.parametrize(
     ("name", "evenly"),
     [("resnet18", False), ("mobilenetv2", False), ("densenet121", True), ("alexnet", False),
-     ("inceptionresnetv2", False), ("efficientnet_lite0", False), ("convnext_atto", True)],
+     ("inceptionresnetv2", False), ("efficientnet_lite0", False), ("convnext_atto", True),
+     ("pvt_v2_b0", False), ("resnet26d", True)],
 )  # fmt: skip
 def test_real_networks_look_where_it_is_said(name, evenly):
     torch.manual_seed(0)

@@ -4,11 +4,13 @@ import numpy as np
 import torch
 
 from lucency.choices import Explaining
+from lucency.learn.explain import HEATMAPS
 from lucency.learn.look import look
 from lucency.learn.scrutiny import TRIALS, forgetful, refusals, scrutinise
 from test_predict import classifier as toy_classifier
 from toys import FINDINGS, toy_films, toy_plan
 
+WHICH = ("plan", "boxed", "tried")
 CHOICES = Explaining(methods=("grad-cam", "attention-rollout"), films=3)
 
 
@@ -17,35 +19,63 @@ def common(films):
 
 
 def test_methods_that_a_network_does_not_allow_are_named_and_the_others_go_on():
-    films = toy_films(16)
+    films = toy_films(16, size=96)
     plan = toy_plan(films).take(np.arange(6))
+    classifier, boxed = toy_classifier(films.preparation), plan.take(np.array([1, 4]))
     found = look(
-        toy_classifier(films.preparation),
-        prepared=films,
+        classifier,
         plan=plan,
-        findings=FINDINGS,
-        choices=CHOICES,
+        boxed=boxed,
+        tried=toy_plan(films).take(np.arange(6, 16)),
+        **common(films),
     )
     assert list(found.refused) == ["attention-rollout"]
     assert [maps.method for maps in found.maps] == ["grad-cam"]
     assert found.maps[0].grid.shape[:2] == (6, 2)
-    assert not np.array_equal(found.maps[0].grid, found.redrawn[0].grid)
+    assert found.redrawn[0].image.tolist() == found.maps[0].image[[1, 4]].tolist()
+    assert not np.array_equal(found.maps[0].grid[[1, 4]], found.redrawn[0].grid)
     assert set(found.similarities["method"]) == {"grad-cam"}
     assert len(found.tried) == 3
-    assert found.tried[list(TRIALS)[:4]].to_numpy().min() >= 0
+    areas = found.tried[list(TRIALS)[:4]].to_numpy()
+    assert np.nanmin(areas) >= 0
+    assert np.nanmax(areas) <= 1
+    assert not set(found.tried["image"]) & set(found.maps[0].image.tolist())
+    unboxed = look(
+        classifier, plan=plan, boxed=plan.take(np.arange(0)), tried=plan, **common(films)
+    )
+    assert unboxed.redrawn == ()
 
 
 def test_nothing_is_seen_where_no_film_is_to_be_explained():
     films = toy_films(16)
     nothing = toy_plan(films).take(np.arange(0))
-    found = look(
-        toy_classifier(films.preparation),
-        prepared=films,
-        plan=nothing,
-        findings=FINDINGS,
-        choices=CHOICES,
-    )
+    classifier, plans = toy_classifier(films.preparation), dict.fromkeys(WHICH, nothing)
+    found = look(classifier, **plans, **common(films))
     assert (found.maps, found.refused, len(found.tried)) == ((), {}, 0)
+
+
+def test_flat_maps_name_no_order_and_many_films_go_by_batches(monkeypatch):
+    films = toy_films(32, size=96)
+    plan, classifier = toy_plan(films), toy_classifier(films.preparation)
+    about = {"prepared": films, "plan": plan, "films": 12, "seed": 1}
+    right = HEATMAPS["cam"]
+    whole = scrutinise(classifier, **about, methods=["cam"]).tried
+    monkeypatch.setattr("lucency.learn.scrutiny.BATCH", 5)
+    split = scrutinise(classifier, **about, methods=["cam"]).tried
+    np.testing.assert_allclose(split[list(TRIALS)], whole[list(TRIALS)], atol=1e-5)
+    assert whole.notna().all(axis=None)
+    seen = []
+
+    def flat(network, pixels, findings):
+        seen.append(len(pixels))
+        return right(network, pixels, findings=findings).mean((2, 3), keepdim=True).expand(
+            -1, -1, 4, 4
+        )  # fmt: skip
+
+    monkeypatch.setitem(HEATMAPS, "cam", flat)
+    tried = scrutinise(classifier, **about, methods=["cam"]).tried
+    assert max(seen) <= 5
+    assert tried[["deletion", "insertion"]].isna().all(axis=None)
 
 
 def test_the_network_is_as_it_was_and_draws_are_seeded():

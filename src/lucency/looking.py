@@ -35,9 +35,14 @@ CASES = 4  # films of a finding that are shown of each kind
 
 
 class View(NamedTuple):
-    """Test films to explain, the boxes that may be scored, and the findings to look for."""
+    """Test films to explain, boxes that may be scored and their films, findings to look for.
+
+    `plan` are the films with boxes and those of `cases`; `boxed` the former; `test` all.
+    """
 
     plan: Plan
+    boxed: Plan
+    test: Plan
     boxes: pd.DataFrame
     cases: pd.DataFrame
     findings: tuple[str, ...]
@@ -76,8 +81,9 @@ def _look(run: Run, choices: Explaining, folder: Path) -> Sight:
 
     classifier = load_classifier(folder)
     view = _view(run, classifier.name, classifier.findings, classifier.threshold)
-    where = {"prepared": prepared(run), "plan": view.plan, "findings": view.findings}
-    found = look(classifier, **where, choices=choices)
+    where = {"plan": view.plan, "boxed": view.boxed, "tried": view.test}
+    what = {"findings": view.findings, "choices": choices}
+    found = look(classifier, prepared=prepared(run), **where, **what)
     refused = [f"{name}: {reason}" for name, reason in found.refused.items()]
     draws = {"resamples": run.protocol.judging.resamples, "seed": run.protocol.judging.seed}
     return Sight(
@@ -110,9 +116,11 @@ def _view(
         choose_cases(said, finding=name, threshold=limit[name], films=CASES).assign(finding=name)
         for name in wanted
     ]
-    shown = pd.concat([boxes["image"], *(one["image"] for one in cases)])
-    here = pd.Series(films.image[test.row]).isin(shown).to_numpy()
-    return View(test.take(here), boxes, pd.concat(cases), wanted, tuple(remarks))
+    names = pd.Series(films.image[test.row])
+    boxed = names.isin(boxes["image"]).to_numpy()
+    shown = names.isin(pd.concat([one["image"] for one in cases])).to_numpy()
+    plans = (test.take(boxed | shown), test.take(boxed), test)
+    return View(*plans, boxes, pd.concat(cases), wanted, tuple(remarks))
 
 
 def _boxes_of(
@@ -140,7 +148,7 @@ def _score(
     blind = [replace(redrawn[at], method=f"{redrawn[at].method}, {REDRAWN}") for at in fine]
     return score_maps(
         [maps[at].take(boxed) for at in fine],
-        redrawn=[one.take(boxed) for one in blind],
+        redrawn=blind,
         boxes=view.boxes,
         resamples=resamples,
         seed=seed,

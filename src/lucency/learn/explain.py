@@ -1,8 +1,9 @@
 """Where in a film a network finds its findings: methods by name, and the maps of many films.
 
 Every method is function(network, pixels, findings=columns) -> float32 b k gh gw; the network is
-a body of the zoo, pixels are its scaled pictures, and nothing of the network changes.
-Letters in shapes: b films, k findings, gh and gw cells of the grid.
+a body of the zoo, pixels are its scaled pictures, and no weight of the network changes.
+Letters in shapes: b films, k findings, gh and gw cells of the grid,
+n films.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float, Float32
 from torch import Tensor, nn
+from torch.nn import functional
 
 from lucency.judge.maps import Centres, Maps, even_centres
 from lucency.learn.attention import attention_rollout
@@ -34,6 +36,7 @@ from lucency.plan import Plan
 from lucency.values import Prepared, nearest
 
 BATCH = 8
+FINEST = 56  # cells a side of a map: of 880 films and 8 findings, 88 MB
 
 
 def explain(
@@ -47,7 +50,8 @@ def explain(
 ) -> Maps:
     """Return the raw maps of the plan's entries for the named findings, on the method's own grid.
 
-    Raises ValueError for an unknown method or finding, and where the network does not allow it.
+    A grid of pixels is reduced to FINEST cells a side, each the mean over its pixels. Raises
+    ValueError for an unknown method or finding, and where the network does not allow it.
     """
     check_request(classifier, methods=[method], findings=findings)
     columns = [classifier.findings.index(finding) for finding in findings]
@@ -56,22 +60,25 @@ def explain(
     laid_out(network)
     copies = classifier.protocol.get("balance", {}).get("seed", 0)
     films = Films(prepared=prepared, plan=plan, copies=copies)
-    found: list[Float32[np.ndarray, "b k gh gw"]] = []
+    grid: Float32[np.ndarray, "n k gh gw"] = np.empty((0, len(columns), 0, 0), np.float32)
     batches = batches_in_order(len(plan), batch=BATCH)
     pictures = (network.pictures(shown) for shown in feed(films, batches=batches, device=device))
-    centres = even_centres((0, 0))
+    centres, done = even_centres((0, 0)), 0
     for pixels in pictures:
-        maps = HEATMAPS[method](network.body, pixels, findings=columns)
-        centres = centres if found else _centres(method, network.body, pixels, maps)
-        found.append(maps.float().cpu().numpy())
+        maps = _reduced(HEATMAPS[method](network.body, pixels, findings=columns))
+        if not done:
+            centres = centres_of(method, network.body, pixels, maps)
+            grid = np.empty((len(plan), *maps.shape[1:]), dtype=np.float32)
+        grid[done : done + len(maps)] = maps.float().cpu().numpy()
+        done += len(maps)
         if progress:
-            progress(sum(map(len, found)), len(plan), method)
+            progress(done, len(plan), method)
     return Maps(
         method=method,
         findings=tuple(findings),
         image=plan.names(prepared.manifest.image),
         patient=prepared.manifest.patient[plan.row],
-        grid=np.concatenate(found),
+        grid=grid,
         centres=centres,
     )
 
@@ -79,7 +86,10 @@ def explain(
 def check_request(
     classifier: Classifier, *, methods: Sequence[str], findings: Sequence[str]
 ) -> None:
-    """Raise ValueError for an unknown method, or a finding that the classifier does not know."""
+    """Raise ValueError for an unknown method or finding, or one that is named twice."""
+    for several in (methods, findings):
+        if twice := [name for name in several if list(several).count(name) > 1]:
+            raise ValueError(f"{twice[0]!r} is named twice: expected each once")
     for method in methods:
         if method not in HEATMAPS:
             near = nearest(method, HEATMAPS)
@@ -93,10 +103,22 @@ def check_request(
             )
 
 
-def _centres(method: str, body: nn.Module, pixels: Tensor, maps: Tensor) -> Centres:
+def centres_of(
+    method: str,
+    body: nn.Module,
+    pixels: Float[Tensor, "b c h w"],
+    maps: Float[Tensor, "b k gh gw"],
+) -> Centres:
     """Return where the cells look: those of features where these do, others evenly."""
     evenly = even_centres((maps.shape[2], maps.shape[3]))
     return feature_centres(body, pixels, evenly=evenly) if method in OF_FEATURES else evenly
+
+
+def _reduced(maps: Tensor) -> Tensor:
+    if max(maps.shape[2:]) <= FINEST:
+        return maps
+    down, across = (min(FINEST, side) for side in maps.shape[2:])
+    return functional.adaptive_avg_pool2d(maps, (down, across))
 
 
 HEATMAPS: dict[str, Callable[..., Tensor]] = {

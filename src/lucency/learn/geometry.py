@@ -9,7 +9,7 @@ Letters in shapes: b films, c channels, h and w pixels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -31,15 +31,22 @@ class _Axis:
 
 @dataclass(kw_only=True)
 class _Trace:
-    """What the layers of one pass have made of both axes."""
+    """What the layers of one pass have made of both axes: the last ones, and all by their size.
 
-    axes: list[_Axis] = field(default_factory=list)
+    A branch that leads aside, as the reduced keys of PVT's attention, is forgotten when a layer
+    goes on from what was there before it. Of parallel branches the last one counts.
+    """
+
+    axes: list[_Axis]
+    known: dict[tuple[int, ...], list[_Axis]] = field(default_factory=dict)
 
     def follow(self, layer: nn.Module, given: tuple[Tensor, ...], made: Tensor) -> None:
-        """Take a layer into account that changes the size; parallel branches do so alike."""
+        """Take a layer into account that changes the size."""
         before, after = tuple(given[0].shape[2:]), tuple(made.shape[2:])
-        if before != tuple(axis.size for axis in self.axes) or before == after:
+        self.known[tuple(axis.size for axis in self.axes)] = self.axes
+        if before not in self.known or before == after:
             return
+        self.axes = [replace(axis) for axis in self.known[before]]
         for place, axis in enumerate(self.axes):
             kernel, stride, dilation = (
                 _along(getattr(layer, name, 1), place)

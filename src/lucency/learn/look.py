@@ -10,6 +10,7 @@ import pandas as pd
 
 from lucency.choices import Explaining
 from lucency.judge.maps import Maps
+from lucency.judge.sight import REDRAWN
 from lucency.learn.explain import explain
 from lucency.learn.scrutiny import NOTHING, forgetful, refusals, scrutinise
 from lucency.learn.zoo import Classifier
@@ -37,34 +38,52 @@ def look(
     *,
     prepared: Prepared,
     plan: Plan,
+    boxed: Plan,
+    tried: Plan,
     findings: Sequence[str],
     choices: Explaining,
 ) -> Look:
-    """Return what the plan's films show of the network, by the methods of `choices`."""
+    """Return what a network sees by the methods of `choices`.
+
+    Explained are the films of `plan`, and with a new head those of `boxed`; the maps are put to the
+    test on some films of `tried` that have a finding.
+    """
     if not len(plan):
         return Look((), (), {}, *NOTHING)
-    where = {"prepared": prepared, "plan": plan}
-    refused = refusals(classifier, **where, methods=choices.methods)
+    refused = refusals(classifier, prepared=prepared, plan=plan, methods=choices.methods)
     methods = [name for name in choices.methods if name not in refused]
-    blind = forgetful(classifier, seed=choices.seed)
-    maps, redrawn = [], []
-    for name in methods:
-        for network, kept, told in ((classifier, maps, ""), (blind, redrawn, ", head redrawn")):
-            with progress(f"Explaining with {name}{told}", unit="films") as advance:
-                kept.append(
-                    explain(network, **where, method=name, findings=findings, progress=advance)
-                )
-    positive = np.flatnonzero((plan.label == 1).any(axis=1))
+    about = {"prepared": prepared, "findings": findings}
+    maps = [_explained(classifier, name, plan=plan, **about) for name in methods]
+    redrawn = []
+    if len(boxed):
+        blind = forgetful(classifier, seed=choices.seed)
+        named = f", {REDRAWN}"
+        redrawn = [_explained(blind, name, plan=boxed, told=named, **about) for name in methods]
+    positive = np.flatnonzero((tried.label == 1).any(axis=1))
     if not methods or not len(positive):
         return Look(tuple(maps), tuple(redrawn), refused, *NOTHING)
     with progress("Testing explanations", unit="steps") as advance:
         tests = scrutinise(
             classifier,
             prepared=prepared,
-            plan=plan.take(positive),
+            plan=tried.take(positive),
             methods=methods,
             films=choices.films,
             seed=choices.seed,
             progress=advance,
         )
     return Look(tuple(maps), tuple(redrawn), refused, *tests)
+
+
+def _explained(
+    classifier: Classifier,
+    method: str,
+    *,
+    prepared: Prepared,
+    plan: Plan,
+    findings: Sequence[str],
+    told: str = "",
+) -> Maps:
+    with progress(f"Explaining with {method}{told}", unit="films") as advance:
+        where = {"prepared": prepared, "plan": plan, "findings": findings}
+        return explain(classifier, **where, method=method, progress=advance)

@@ -54,8 +54,8 @@ def deletion_curve(
 ) -> Float[Tensor, "b s"]:
     """Return the probability after 0, 1, … `steps` equal shares of pixels are blank, best first.
 
-    Of one finding a film. Petsiuk et al., BMVC 2018. The lower the curve, the truer the map; s is
-    steps + 1.
+    Of one finding a film; a map of fewer pixels than the film is laid evenly over it. Petsiuk et
+    al., BMVC 2018. The lower the curve, the truer the map; s is steps + 1.
     """
     return _curve(network, pixels, blank(pixels), _ranks(heatmap, pixels), (findings, steps))
 

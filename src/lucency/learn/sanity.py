@@ -14,6 +14,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lucency.learn.features import Body
+
 FLAT = 1e-6
 
 
@@ -24,16 +26,17 @@ def randomised(
 
     One a block, or `copies` of these evenly apart, the first and the last among them.
 
-    Adebayo et al., NeurIPS 2018, cascading: the first copy has a new head, the last is new
-    throughout. A tensor is redrawn from a normal distribution about zero with its own root mean
-    square, so that logits keep their scale; running statistics stay.
+    Adebayo et al., NeurIPS 2018, cascading: the first copy has a new head (both of a distilled
+    transformer), the last is new throughout, positions and class tokens with it. A tensor is
+    redrawn from a normal distribution about zero with its own root mean square, so that logits
+    keep their scale; running statistics stay.
     """
     generator = np.random.default_rng(seed)
     changed = copy.deepcopy(network)
-    names = [name for name, _ in _blocks(network, "")][::-1]
-    wanted = np.linspace(0, len(names) - 1, copies or len(names)).round()
-    for place, name in enumerate(names):
-        for parameter in changed.get_submodule(name).parameters():
+    steps = _steps(changed)
+    wanted = np.linspace(0, len(steps) - 1, copies or len(steps)).round()
+    for place, (name, parameters) in enumerate(steps.items()):
+        for parameter in parameters:
             _redraw(parameter, generator)
         if place in wanted:
             yield name, copy.deepcopy(changed)
@@ -69,6 +72,20 @@ def stability(
         back = moved.roll((down - shift, right - shift), (2, 3))[..., inner, inner]
         found.append(_correlation(still, back))
     return torch.stack(found).mean(0)
+
+
+def _steps(network: nn.Module) -> dict[str, list[nn.Parameter]]:
+    """Return what is drawn anew in each step by its block's name: the head first, together."""
+    blocks = dict(reversed(list(_blocks(network, ""))))
+    last = network.get_classifier() if isinstance(network, Body) else nn.Identity()
+    heads = set(last if isinstance(last, tuple) else (last,))
+    own = [name for name, block in blocks.items() if heads & set(block.modules())]
+    first = own or [next(iter(blocks))]
+    steps = {first[0]: [one for name in first for one in blocks[name].parameters()]}
+    steps |= {n: list(block.parameters()) for n, block in blocks.items() if n not in first}
+    inside = {id(one) for parameters in steps.values() for one in parameters}
+    steps[list(steps)[-1]] += [one for one in network.parameters() if id(one) not in inside]
+    return steps
 
 
 def _blocks(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:

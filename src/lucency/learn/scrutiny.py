@@ -16,9 +16,10 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from lucency.judge.maps import Centres, blend
 from lucency.judge.sanity import map_similarity
 from lucency.learn.device import device_here, laid_out
-from lucency.learn.explain import HEATMAPS
+from lucency.learn.explain import BATCH, HEATMAPS, centres_of
 from lucency.learn.occlusion import deletion_curve, insertion_curve
 from lucency.learn.predict import Progress
 from lucency.learn.sanity import randomised, stability
@@ -79,6 +80,7 @@ def scrutinise(
     cases = _cases(classifier, prepared, plan.take(entry), column)
     body = classifier.network.body
     own = {name: _maps(HEATMAPS[name], body, cases) for name in methods}
+    laid = {name: centres_of(name, body, cases.pixels[:1], own[name][:1, None]) for name in methods}
     similarities, tried = [], []
     steps = BLOCKS + len(methods)
     blocks = randomised(body, seed=seed, copies=BLOCKS)
@@ -89,15 +91,15 @@ def scrutinise(
             similarities.append(pd.DataFrame({"method": name, "block": block, "similarity": same}))
         if progress:
             progress(done, steps, "networks drawn anew")
-    rivals = {maps.shape: _noise(maps, seed=seed) for maps in own.values()}
-    rival = {shape: _areas(body, maps, cases, suffix="_random") for shape, maps in rivals.items()}
     rows = plan.row[entry]
     about = {
         "image": prepared.manifest.image[rows],
         "patient": prepared.manifest.patient[rows],
     }
     for done, name in enumerate(methods, start=1):
-        areas = _areas(body, own[name], cases, suffix="") | rival[own[name].shape]
+        areas = _areas(body, own[name], laid[name], cases)
+        noise = _areas(body, _noise(own[name], seed=seed), laid[name], cases)
+        areas |= {f"{curve}_random": area for curve, area in noise.items()}
         steady = {"stability": _steadiness(HEATMAPS[name], body, cases)}
         tried.append(pd.DataFrame({"method": name, **about, **areas, **steady}))
         if progress:
@@ -136,10 +138,21 @@ def _maps(
     method: Callable[..., Tensor], body: nn.Module, cases: _Cases
 ) -> Float[Tensor, "b gh gw"]:
     found: dict[int, Tensor] = {}
-    for column, mine in _by_finding(cases.column):
+    for column, mine in _batches(cases.column):
         maps = method(body, cases.pixels[mine], findings=[column])[:, 0].detach()
         found |= dict(zip(mine.tolist(), maps, strict=True))
     return torch.stack([found[film] for film in range(len(found))])
+
+
+def _over(
+    maps: Float[Tensor, "b gh gw"], centres: Centres, cases: _Cases
+) -> Float[Tensor, "b h w"]:
+    """Return maps at the size of the pictures, laid where their cells look."""
+    down, across = (
+        torch.from_numpy(blend(centre, frame=length)).to(maps)
+        for centre, length in zip(centres, cases.pixels.shape[2:], strict=True)
+    )
+    return down @ maps @ across.T
 
 
 def _noise(maps: Float[Tensor, "b gh gw"], *, seed: int) -> Float[Tensor, "b gh gw"]:
@@ -148,30 +161,36 @@ def _noise(maps: Float[Tensor, "b gh gw"], *, seed: int) -> Float[Tensor, "b gh 
 
 
 def _areas(
-    body: nn.Module, maps: Float[Tensor, "b gh gw"], cases: _Cases, *, suffix: str
+    body: nn.Module, maps: Float[Tensor, "b gh gw"], centres: Centres, cases: _Cases
 ) -> dict[str, np.ndarray]:
-    """Return the areas under both curves of a map."""
-    what = {"heatmap": maps, "findings": cases.column.tolist(), "steps": STEPS}
-    lines = {name: curve(body, cases.pixels, **what) for name, curve in CURVES.items()}
-    return {
-        name + suffix: torch.trapezoid(line, dx=1 / STEPS, dim=1).cpu().numpy()
-        for name, line in lines.items()
-    }
+    """Return the areas under both curves of a map; NaN where it is flat and names no order."""
+    flat = (maps.amax((1, 2)) == maps.amin((1, 2))).cpu().numpy()
+    over = _over(maps, centres, cases)
+    found = {name: np.full(len(maps), np.nan) for name in CURVES}
+    for start in range(0, len(maps), BATCH):
+        mine = slice(start, start + BATCH)
+        what = {"heatmap": over[mine], "findings": cases.column[mine].tolist(), "steps": STEPS}
+        for name, curve in CURVES.items():
+            line = curve(body, cases.pixels[mine], **what)
+            found[name][mine] = torch.trapezoid(line, dx=1 / STEPS, dim=1).cpu().numpy()
+    return {name: np.where(flat, np.nan, area) for name, area in found.items()}
 
 
 def _steadiness(method: Callable[..., Tensor], body: nn.Module, cases: _Cases) -> np.ndarray:
     """Return how each film's map moves with it."""
     shift = max(1, cases.pixels.shape[-1] // SHIFT)
     found = np.full(len(cases.column), np.nan)
-    for column, mine in _by_finding(cases.column):
+    for column, mine in _batches(cases.column):
         same = stability(body, cases.pixels[mine], method=method, shift=shift, findings=[column])
         found[mine] = same[:, 0].cpu().numpy()
     return found
 
 
-def _by_finding(column: Int64[np.ndarray, " b"]) -> Iterator[tuple[int, Int64[np.ndarray, " m"]]]:
+def _batches(column: Int64[np.ndarray, " b"]) -> Iterator[tuple[int, Int64[np.ndarray, " m"]]]:
+    """Yield films that are explained for one finding, a batch at a time."""
     for finding in np.unique(column).tolist():
-        yield finding, np.flatnonzero(column == finding)
+        mine = np.flatnonzero(column == finding)
+        yield from ((finding, mine[start : start + BATCH]) for start in range(0, len(mine), BATCH))
 
 
 def _grids(maps: Float[Tensor, "b gh gw"]) -> np.ndarray:
