@@ -56,18 +56,18 @@ def test_what_may_be_believed():
         ("few", 3, 3, 0.6), ("unsure", 100, 80, 0.39), ("unread", 0, 0, np.nan),
         ("alone", 100, 80, np.nan),
     )  # fmt: skip
-    found = believe(counts, shortcuts={}).set_index("finding")
+    found = believe(counts, doubts={}).set_index("finding")
     assert found["verdict"].to_dict() == {
         "good": MAY, "half": DOUBTFUL, "wrong": CANNOT, "few": DOUBTFUL, "unsure": DOUBTFUL,
         "unread": DOUBTFUL, "alone": MAY,
     }  # fmt: skip
     assert "kappa 0.39" in found["reason"]["unsure"]
     assert found["reason"]["unread"] == "no film labelled so was read by experts"
-    shortcut = believe(counts, shortcuts={"good": "the drain gives it away"}).set_index("finding")
+    shortcut = believe(counts, doubts={"good": "the drain gives it away"}).set_index("finding")
     assert shortcut.loc["good", ["verdict", "reason"]].tolist() == [
         DOUBTFUL, "the drain gives it away",
     ]  # fmt: skip
-    assert conclude_belief(believe(counts.iloc[:1], shortcuts={})) == (
+    assert conclude_belief(believe(counts.iloc[:1], doubts={})) == (
         "labels of good may carry a claim"
     )
 

@@ -13,8 +13,9 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lucency.judge.maps import even_centres
 from lucency.learn.cams import cam, hires_cam
-from lucency.learn.explain import FINEST, HEATMAPS, check_request, explain
+from lucency.learn.explain import FINEST, HEATMAPS, check_request, explain, heatmaps
 from lucency.learn.features import blank, gradients, logits, split
 from lucency.learn.gradients import integrated_gradients
 from lucency.learn.occlusion import deletion_curve, insertion_curve
@@ -404,6 +405,21 @@ def test_maps_of_pixels_are_reduced_to_means() -> None:
     assert len(found.centres.down) == FINEST
     with pytest.raises(ValueError, match="'cam' is named twice"):
         check_request(model, methods=["cam", "cam"], findings=FINDINGS)
+
+
+def test_cells_that_cut_pixels_are_still_means_and_cells_of_features_stay(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """100 pixels make 56 cells, a vision transformer of 960 pixels 60: these lie elsewhere."""
+    ramp = torch.arange(100.0).expand(1, 1, 100, 100)
+    monkeypatch.setitem(HEATMAPS, "smooth-grad", lambda *_, findings: ramp)
+    monkeypatch.setitem(HEATMAPS, "cam", lambda *_, findings: ramp)
+    what = {"network": nn.Identity(), "pixels": torch.zeros(1, 3, 100, 100), "findings": [0]}
+    found = heatmaps(method="smooth-grad", **what)
+    centre = even_centres((FINEST, FINEST)).across * 100 - 0.5
+    assert found.mean().item() == pytest.approx(49.5, abs=1e-4)
+    np.testing.assert_allclose(found[0, 0, 5].numpy(), centre, atol=0.3)
+    assert heatmaps(method="cam", **what) is ramp
 
 
 def test_explain_names_films_and_findings() -> None:

@@ -1,11 +1,15 @@
 """One look at a network: what it allows, what it forgets, and nothing where there is no film."""
 
 import numpy as np
+import pytest
 import torch
 
 from lucency.choices import Explaining
-from lucency.learn.explain import HEATMAPS
+from lucency.judge.maps import enlarge
+from lucency.learn import scrutiny
+from lucency.learn.explain import HEATMAPS, centres_of
 from lucency.learn.look import look
+from lucency.learn.sanity import randomised
 from lucency.learn.scrutiny import TRIALS, forgetful, refusals, scrutinise
 from test_predict import classifier as toy_classifier
 from toys import FINDINGS, toy_films, toy_plan
@@ -78,6 +82,50 @@ def test_flat_maps_name_no_order_and_many_films_go_by_batches(monkeypatch):
     assert tried[["deletion", "insertion"]].isna().all(axis=None)
 
 
+def test_a_map_is_ranked_where_its_cells_look(monkeypatch):
+    """Cells of one grid, but of elsewhere, take away other pixels; alike they share a rival."""
+    films = toy_films(16, size=96)
+    plan, classifier = toy_plan(films), toy_classifier(films.preparation)
+    asked, right = [], scrutiny.deletion_curve
+
+    def remember(network, pixels, *, heatmap, findings, steps):
+        asked.append(heatmap)
+        return right(network, pixels, heatmap=heatmap, findings=findings, steps=steps)
+
+    monkeypatch.setitem(scrutiny.CURVES, "deletion", remember)
+    cells = torch.arange(9.0).view(1, 1, 3, 3)
+    for name in ("cam", "grad-cam", "occlusion"):
+        monkeypatch.setitem(HEATMAPS, name, lambda _, pixels, findings: cells)
+    methods = ["cam", "grad-cam", "occlusion"]
+    tried = scrutinise(
+        classifier, prepared=films, plan=plan, methods=methods, films=1, seed=0
+    ).tried.set_index("method")
+    assert len(asked) == 2 + 3  # the rivals of features and of the even grid, the methods' own
+    pixels = torch.zeros(1, 3, 96, 96)
+    for name, over in zip(methods, asked[2:], strict=True):
+        where = centres_of(name, classifier.network.body, pixels, cells)
+        large = enlarge(cells[0, 0].numpy(), where, frame=96)
+        np.testing.assert_allclose(over[0].numpy(), large, atol=1e-5)
+    assert not torch.allclose(asked[2], asked[4], atol=0.1)
+    assert tried.loc["cam", "deletion_random"] == tried.loc["grad-cam", "deletion_random"]
+
+
+def test_the_maps_put_to_the_test_are_those_that_are_shown():
+    films = toy_films(8, size=112)
+    plan, classifier = toy_plan(films), toy_classifier(films.preparation)
+    seen = []
+
+    def stable(*_, method, shift, findings):
+        del shift
+        seen.append(method(classifier.network.body, torch.rand(1, 3, 112, 112), findings=findings))
+        return torch.ones(1, 1)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scrutiny, "stability", stable)
+        scrutinise(classifier, prepared=films, plan=plan, methods=["smooth-grad"], films=1, seed=0)
+    assert seen[0].shape == (1, 1, 56, 56)
+
+
 def test_the_network_is_as_it_was_and_draws_are_seeded():
     films = toy_films(16)
     plan, classifier = toy_plan(films).take(np.arange(8)), toy_classifier(films.preparation)
@@ -87,6 +135,9 @@ def test_the_network_is_as_it_was_and_draws_are_seeded():
     for one, other in zip(first, again, strict=True):
         assert one.equals(other)
     blind = forgetful(classifier, seed=0)
+    (_, head), *_ = randomised(classifier.network.body, seed=0, copies=2)
+    for one, other in zip(blind.network.body.parameters(), head.parameters(), strict=True):
+        assert torch.equal(one, other)
     after = classifier.network.state_dict()
     assert all(torch.equal(one, after[name]) for name, one in before.items())
     drawn = blind.network.state_dict()

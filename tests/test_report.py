@@ -12,6 +12,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from lucency.audit.belief import COUNTS, believe
+from lucency.audit.doubted import Doubts
+from lucency.audit.quality import LISTED, quality_counts
+from lucency.audit.shortcuts import PROBES, SHORTCUTS
+from lucency.audit.strata import STRATA
 from lucency.balance.change import describe_change
 from lucency.judge.cases import choose_cases
 from lucency.judge.complaints import Complaint, complaint_table
@@ -33,7 +38,7 @@ from lucency.values import FINDINGS, NO_FINDING, Manifest, Preparation, Prepared
 
 NETWORKS = ("alexnet", "densenet121", "inception_resnet_v2", "mobilenetv2_100")
 SECTIONS = (
-    "warnings", "comparison", "findings", "curves", "calibration", "subgroups", "sight",
+    "warnings", "comparison", "findings", "curves", "calibration", "subgroups", "sight", "doubts",
     "training", "balance", "preparation", "augmentation", "samples", "parts",
     "protocol", "numbers", "versions",
 )  # fmt: skip
@@ -170,7 +175,29 @@ def an_experiment(
         complaints=complaint_table([COMPLAINT]),
         checks=17,
         sight=a_sight(test[0]),
+        doubts=some_doubts(test[0]),
     )  # fmt: skip
+
+
+def some_doubts(test: Predictions) -> Doubts:
+    """Invent what speaks against the first finding; its view gives it away."""
+    first = test.findings[0]
+    counts = pd.DataFrame([(one, 40, 50, 35, 0.6) for one in test.findings], columns=list(COUNTS))
+    found = pd.DataFrame({name: [0.25] for name in SHORTCUTS})
+    found = found.assign(finding=first, fact="view", films=60, positives=20, left_out=0)
+    odd = pd.DataFrame({name: [] for name in LISTED}).astype({"value": float})
+    strata = pd.DataFrame({name: [0.5] for name in STRATA})
+    return Doubts(
+        network=test.network,
+        belief=believe(counts, doubts={first: "view gives it away"}),
+        probes=pd.DataFrame([("view", "AP", 0.9, 0.8, 0.95, 30, 30, "")], columns=list(PROBES)),
+        shortcuts=found.assign(shortcut=True),
+        strata=strata.assign(
+            finding=first, stratum=1, films=20, patients=9, examples="a.png|b.png"
+        ),
+        pictures=quality_counts(odd, films=60),
+        odd=odd,
+    )
 
 
 def a_sight(test: Predictions) -> Sight:
@@ -328,6 +355,19 @@ def test_a_method_whose_grid_tells_no_place_is_named_and_the_others_are_shown(
     assert "Mean maps of grad-cam" in text
 
 
+def test_what_may_be_believed_ends_in_words(experiment: Experiment, text: str) -> None:
+    first = experiment.doubts.belief["finding"].iloc[0]
+    others = ", ".join(experiment.doubts.belief["finding"].iloc[1:])
+    assert f"Labels of {others} may carry a claim; labels of {first} are doubtful" in text
+    tables = Page(text).tables
+    belief = next(t for t in tables if t[0][:2] == ["Finding", "A claim"])
+    assert belief[1][:2] == [first, "doubtful"]
+    assert belief[1][-1] == "view gives it away"
+    worth = next(t for t in tables if t[0][:2] == ["Finding", "Fact"])
+    assert worth[1][-1] == "yes"
+    assert "Nobody has read these films again." in text or "held against what was drawn" in text
+
+
 def test_nothing_seen_is_said(experiment: Experiment, tmp_path: Path) -> None:
     empty = pd.DataFrame()
     blind = replace(
@@ -462,7 +502,7 @@ def test_a_leaking_split_marks_every_score(tmp_path: Path) -> None:
     judged = "Scores|AUC|ROC|Precision|Mean over|etrics|Reliability|Brier|By view|chip"
     captions = re.findall("<figcaption>.*?</figcaption>", text, re.DOTALL)
     scores = [caption for caption in captions if re.search(judged, caption)]
-    assert len(scores) == 24
+    assert len(scores) == 27
     assert all("leaking split" in caption for caption in scores)
     assert re.search(r'class="conclusion">.*leaking split', text)
 

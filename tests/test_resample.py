@@ -11,7 +11,8 @@ import pytest
 
 from lucency.balance.measures import measure
 from lucency.balance.resample import RESAMPLERS, plan_parts, resample
-from lucency.choices import BALANCE_KEYS, Balance, Cap, Copy
+from lucency.balance_keys import BALANCE_KEYS
+from lucency.choices import Balance, Cap, Copy
 from lucency.data.nih import read_nih
 from lucency.plan import Plan
 from lucency.values import FINDINGS, NO_FINDING

@@ -50,7 +50,7 @@ def audit_labels(labels: Path, *, expert: Path, table: Path | None, scale: str) 
     if table is not None:
         said = _merged_for(predictions_of(table, films=films, scale=scale, part="test"), experts)
         found["auc"] = against_experts(said, experts, **DRAWS)
-    found["belief"] = believe(counts_of(found["agreement"], kappa), shortcuts={})
+    found["belief"] = believe(counts_of(found["agreement"], kappa), doubts={})
     return Audit(
         tables=found,
         shown=tuple(name for name in found if name != "flow"),

@@ -6,14 +6,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from lucency.balance_keys import BALANCE_KEYS, MIXING, UNDERSAMPLERS, Method
+
 THUMBNAIL = "thumbnail"
 HeatmapMethod = Literal[
     "cam", "grad-cam", "grad-cam++", "hires-cam", "layer-cam", "x-grad-cam", "occlusion",
     "integrated-gradients", "smooth-grad", "attention-rollout",
-]  # fmt: skip
-Method = Literal[
-    "none", "cap-and-copy", "partial", "positive-weights", "weighted-sampler", "lp-rus", "lp-ros",
-    "ml-rus", "ml-ros", "remedial", "mlsmote", "mlsol", "mlul", "mlenn", "mltl",
 ]  # fmt: skip
 
 
@@ -241,24 +239,3 @@ class Variant(Choices):
     def changes(self) -> dict[str, Any]:
         """The changed keys, nested as in a protocol."""
         return dict(self.model_extra or {})
-
-
-UNDERSAMPLERS = {"lp-rus", "ml-rus", "mlul"}
-MIXING = {"mlsmote", "mlsol"}
-BALANCE_KEYS: dict[str, tuple[str, ...]] = {
-    "none": (),
-    "cap-and-copy": ("before_split", "cap", "copy_plan", "cap_after"),
-    "partial": ("ratio", "positive_weight"),
-    "positive-weights": (),
-    "weighted-sampler": ("copies",),
-    "lp-rus": ("percent",),
-    "lp-ros": ("percent", "copies"),
-    "ml-rus": ("percent",),
-    "ml-ros": ("percent", "copies"),
-    "remedial": ("copies",),
-    "mlsmote": ("neighbours", "labels", "features"),
-    "mlsol": ("percent", "neighbours", "features"),
-    "mlul": ("percent", "neighbours", "features"),
-    "mlenn": ("neighbours", "features"),
-    "mltl": ("features",),
-}

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int64
 
+from lucency.audit.doubted import load_doubts
 from lucency.balance.change import describe_change
 from lucency.checkup import CHECKS, load_complaints
 from lucency.judge.sight import load_sight
@@ -66,6 +67,7 @@ def gather(
         complaints=load_complaints(folder / "check"),
         checks=CHECKS,
         sight=load_sight(folder / "explanation"),
+        doubts=load_doubts(folder / "doubts"),
     )
 
 

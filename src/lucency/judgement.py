@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from lucency.checkup import check_run, load_complaints, save_complaints
+from lucency.doubts import doubts
 from lucency.judge.verdict import Verdict, judge, load_verdict, save_verdict
 from lucency.looking import sight
 from lucency.progress import say
@@ -75,6 +76,7 @@ def report(run: Run) -> Path:
     found = verdict(run)
     complaints(run)
     sight(run)
+    doubts(run)
     folders = {name: fingerprint_of(run.out / name) for name in SHOWN}
 
     def write(folder: Path) -> None:
@@ -103,4 +105,4 @@ STAGES: dict[str, Callable[[Run], object]] = {
     "check": complaints,
     "report": report,
 }
-SHOWN = ("evaluation", "check", "explanation")
+SHOWN = ("evaluation", "check", "explanation", "doubts")

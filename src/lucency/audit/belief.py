@@ -21,7 +21,7 @@ HALF = 0.5
 PUBLISHED = "published_agreement.csv"
 
 
-def believe(counts: pd.DataFrame, *, shortcuts: Mapping[str, str]) -> pd.DataFrame:
+def believe(counts: pd.DataFrame, *, doubts: Mapping[str, str]) -> pd.DataFrame:
     """Return for each finding whether its labels may carry a claim, and why not.
 
     `counts` has the columns COUNTS: how many films of a sample are labelled, how many experts call
@@ -29,23 +29,23 @@ def believe(counts: pd.DataFrame, *, shortcuts: Mapping[str, str]) -> pd.DataFra
     most labels are wrong, for Wilson's interval of the predictive value (of films, taken as
     independent) ends below a half.
     `doubtful`: it does not lie above a half; or experts do not agree at least moderately; or the
-    finding is a key of `shortcuts`, whose text says what else gives it away. Else `may`.
+    finding is a key of `doubts`, whose text says what else speaks against it. Else `may`.
     """
     both, labelled = counts["both"].to_numpy(float), counts["labelled"].to_numpy(float)
     ppv = np.divide(both, labelled, out=np.full(len(both), np.nan), where=labelled > 0)
     low, high = wilson(both, labelled)
     rows = []
     for row, value, least, most in zip(counts.to_dict("records"), ppv, low, high, strict=True):
-        doubts = [] if least > HALF else [_unsure(row["both"], row["labelled"])]
+        reasons = [] if least > HALF else [_unsure(row["both"], row["labelled"])]
         if row["kappa"] < MODERATE:
-            doubts.append(f"experts agree little among themselves (kappa {row['kappa']:.2f})")
-        if row["finding"] in shortcuts:
-            doubts.append(shortcuts[row["finding"]])
-        verdict, reason = DOUBTFUL if doubts else MAY, "; ".join(doubts)
+            reasons.append(f"experts agree little among themselves (kappa {row['kappa']:.2f})")
+        if row["finding"] in doubts:
+            reasons.append(doubts[row["finding"]])
+        verdict, reason = DOUBTFUL if reasons else MAY, "; ".join(reasons)
         if most < HALF:
             verdict = CANNOT
             told = f"experts see it on {row['both']} of {row['labelled']} films labelled so"
-            reason = "; ".join([told, *doubts[1:]])
+            reason = "; ".join([told, *reasons[1:]])
         reason = reason or f"experts see it on {row['both']} of {row['labelled']} films labelled so"
         about = (row[name] for name in COUNTS[1:])
         rows.append((row["finding"], verdict, value, least, most, *about, reason))

@@ -20,7 +20,8 @@ from lucency.balance.minority import ml_ros, ml_rus, remedial
 from lucency.balance.reference import cap_and_copy
 from lucency.balance.synthesis import mlsmote, mlsol
 from lucency.balance.weights import partial, positive_weights, weighted_sampler
-from lucency.choices import BALANCE_KEYS, Balance
+from lucency.balance_keys import BALANCE_KEYS
+from lucency.choices import Balance
 from lucency.plan import Plan, followed_by, joined, originals
 
 

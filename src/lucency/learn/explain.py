@@ -1,9 +1,9 @@
 """Where in a film a network finds its findings: methods by name, and the maps of many films.
 
 Every method is function(network, pixels, findings=columns) -> float32 b k gh gw; the network is
-a body of the zoo, pixels are its scaled pictures, and no weight of the network changes.
-Letters in shapes: b films, k findings, gh and gw cells of the grid,
-n films.
+a body of the zoo, pixels are its scaled pictures. A method leaves the network as it was; `explain`
+moves it to this process's device, channels last in memory, and leaves it there.
+Letters in shapes: b films of a batch, n of all, k findings, gh and gw cells of the grid, h pixels.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import torch
 from jaxtyping import Float, Float32
 from torch import Tensor, nn
-from torch.nn import functional
 
 from lucency.judge.maps import Centres, Maps, even_centres
 from lucency.learn.attention import attention_rollout
@@ -50,8 +50,8 @@ def explain(
 ) -> Maps:
     """Return the raw maps of the plan's entries for the named findings, on the method's own grid.
 
-    A grid of pixels is reduced to FINEST cells a side, each the mean over its pixels. Raises
-    ValueError for an unknown method or finding, and where the network does not allow it.
+    A grid of pixels is reduced as `heatmaps` says. Raises ValueError for an unknown method or
+    finding, and where the network does not allow it.
     """
     check_request(classifier, methods=[method], findings=findings)
     columns = [classifier.findings.index(finding) for finding in findings]
@@ -65,7 +65,7 @@ def explain(
     pictures = (network.pictures(shown) for shown in feed(films, batches=batches, device=device))
     centres, done = even_centres((0, 0)), 0
     for pixels in pictures:
-        maps = _reduced(HEATMAPS[method](network.body, pixels, findings=columns))
+        maps = heatmaps(network.body, pixels, method=method, findings=columns)
         if not done:
             centres = centres_of(method, network.body, pixels, maps)
             grid = np.empty((len(plan), *maps.shape[1:]), dtype=np.float32)
@@ -114,11 +114,30 @@ def centres_of(
     return feature_centres(body, pixels, evenly=evenly) if method in OF_FEATURES else evenly
 
 
-def _reduced(maps: Tensor) -> Tensor:
-    if max(maps.shape[2:]) <= FINEST:
+def heatmaps(
+    network: nn.Module,
+    pixels: Float[Tensor, "b c h w"],
+    *,
+    method: str,
+    findings: Sequence[int],
+) -> Float[Tensor, "b k gh gw"]:
+    """Return maps by the named method: what is shown, scored and put to the test.
+
+    Those of pixels have FINEST cells a side at most, each the mean over its pixels, so that its
+    strength is still that of a pixel.
+    """
+    maps = HEATMAPS[method](network, pixels, findings=findings)
+    if method not in OF_PIXELS:
         return maps
-    down, across = (min(FINEST, side) for side in maps.shape[2:])
-    return functional.adaptive_avg_pool2d(maps, (down, across))
+    down, across = (_means(side).to(maps) for side in maps.shape[2:])
+    return down @ maps @ across.T
+
+
+def _means(side: int) -> Float32[Tensor, "gh h"]:
+    """Return how much of each cell's mean each pixel is, cells dividing the side evenly."""
+    edge, pixel = np.linspace(0, side, min(side, FINEST) + 1)[:, None], np.arange(side)
+    inside = np.minimum(edge[1:], pixel + 1) - np.maximum(edge[:-1], pixel)
+    return torch.from_numpy((inside.clip(0) / edge[1]).astype(np.float32))
 
 
 HEATMAPS: dict[str, Callable[..., Tensor]] = {
@@ -133,6 +152,7 @@ HEATMAPS: dict[str, Callable[..., Tensor]] = {
     "smooth-grad": smooth_grad,
     "attention-rollout": attention_rollout,
 }
+OF_PIXELS = {"integrated-gradients", "smooth-grad"}
 OF_FEATURES = {
     "cam", "grad-cam", "grad-cam++", "hires-cam", "layer-cam", "x-grad-cam", "attention-rollout",
 }  # fmt: skip

@@ -1,6 +1,6 @@
 """Does a map depend on what was learnt, and does it stay on the same tissue?
 
-Letters in shapes: b films, k findings, c channels, h and w pixels.
+Letters in shapes: b films, k findings, c channels, h and w pixels, gh and gw cells of the grid.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -36,10 +36,14 @@ def randomised(
     steps = _steps(changed)
     wanted = np.linspace(0, len(steps) - 1, copies or len(steps)).round()
     for place, (name, parameters) in enumerate(steps.items()):
-        for parameter in parameters:
-            _redraw(parameter, generator)
+        _redraw(parameters, generator)
         if place in wanted:
             yield name, copy.deepcopy(changed)
+
+
+def redraw_head(network: nn.Module, *, seed: int) -> None:
+    """Draw the head of a network anew in its place, as the first copy of `randomised` has it."""
+    _redraw(next(iter(_steps(network).values())), np.random.default_rng(seed))
 
 
 def stability(
@@ -74,6 +78,11 @@ def stability(
     return torch.stack(found).mean(0)
 
 
+def is_flat(maps: Float[Tensor, "*b gh gw"]) -> Bool[Tensor, "*b"]:
+    """Say which maps are the same everywhere, but for rounding."""
+    return maps.amax((-2, -1)) - maps.amin((-2, -1)) <= FLAT * maps.abs().amax((-2, -1))
+
+
 def _steps(network: nn.Module) -> dict[str, list[nn.Parameter]]:
     """Return what is drawn anew in each step by its block's name: the head first, together."""
     blocks = dict(reversed(list(_blocks(network, ""))))
@@ -98,20 +107,17 @@ def _blocks(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
             yield path, child
 
 
-def _redraw(parameter: Tensor, generator: np.random.Generator) -> None:
+def _redraw(parameters: Sequence[Tensor], generator: np.random.Generator) -> None:
     with torch.no_grad():
-        draw = torch.from_numpy(generator.standard_normal(tuple(parameter.shape)))
-        parameter.copy_(draw.to(parameter) * parameter.square().mean().sqrt())
+        for parameter in parameters:
+            draw = torch.from_numpy(generator.standard_normal(tuple(parameter.shape)))
+            parameter.copy_(draw.to(parameter) * parameter.square().mean().sqrt())
 
 
 def _correlation(one: Tensor, other: Tensor) -> Tensor:
     """Return Pearson's correlation over the last two axes."""
+    flat = is_flat(one) | is_flat(other)
     one, other = one.flatten(2), other.flatten(2)
-    flat = _is_flat(one) | _is_flat(other)
     one, other = one - one.mean(2, keepdim=True), other - other.mean(2, keepdim=True)
     cosine = functional.cosine_similarity(one, other, dim=2, eps=torch.finfo(one.dtype).tiny)
     return cosine.masked_fill(flat, torch.nan)
-
-
-def _is_flat(maps: Tensor) -> Tensor:
-    return maps.amax(2) - maps.amin(2) <= FLAT * maps.abs().amax(2)

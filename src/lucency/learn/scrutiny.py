@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -19,10 +20,10 @@ from torch import Tensor, nn
 from lucency.judge.maps import Centres, blend
 from lucency.judge.sanity import map_similarity
 from lucency.learn.device import device_here, laid_out
-from lucency.learn.explain import BATCH, HEATMAPS, centres_of
+from lucency.learn.explain import BATCH, HEATMAPS, centres_of, heatmaps
 from lucency.learn.occlusion import deletion_curve, insertion_curve
 from lucency.learn.predict import Progress
-from lucency.learn.sanity import randomised, stability
+from lucency.learn.sanity import is_flat, randomised, redraw_head, stability
 from lucency.learn.zoo import Classifier
 from lucency.plan import Plan
 from lucency.values import Prepared
@@ -79,14 +80,15 @@ def scrutinise(
     entry, column = _drawn(plan.label, films=films, seed=seed)
     cases = _cases(classifier, prepared, plan.take(entry), column)
     body = classifier.network.body
-    own = {name: _maps(HEATMAPS[name], body, cases) for name in methods}
+    mapping = {name: partial(heatmaps, method=name) for name in methods}
+    own = {name: _maps(mapping[name], body, cases) for name in methods}
     laid = {name: centres_of(name, body, cases.pixels[:1], own[name][:1, None]) for name in methods}
     similarities, tried = [], []
     steps = BLOCKS + len(methods)
     blocks = randomised(body, seed=seed, copies=BLOCKS)
     for done, (block, other) in enumerate(blocks, start=1):
         for name in methods:
-            changed = _maps(HEATMAPS[name], other, cases)
+            changed = _maps(mapping[name], other, cases)
             same = map_similarity(_grids(own[name]), other=_grids(changed))[:, 0]
             similarities.append(pd.DataFrame({"method": name, "block": block, "similarity": same}))
         if progress:
@@ -96,11 +98,14 @@ def scrutinise(
         "image": prepared.manifest.image[rows],
         "patient": prepared.manifest.patient[rows],
     }
+    rivals = {_where(laid[name]): name for name in methods}
+    rival = {
+        place: _areas(body, _noise(own[name], seed=seed), laid[name], cases, suffix="_random")
+        for place, name in rivals.items()
+    }
     for done, name in enumerate(methods, start=1):
-        areas = _areas(body, own[name], laid[name], cases)
-        noise = _areas(body, _noise(own[name], seed=seed), laid[name], cases)
-        areas |= {f"{curve}_random": area for curve, area in noise.items()}
-        steady = {"stability": _steadiness(HEATMAPS[name], body, cases)}
+        areas = _areas(body, own[name], laid[name], cases, suffix="") | rival[_where(laid[name])]
+        steady = {"stability": _steadiness(mapping[name], body, cases)}
         tried.append(pd.DataFrame({"method": name, **about, **areas, **steady}))
         if progress:
             progress(BLOCKS + done, steps, name)
@@ -110,7 +115,7 @@ def scrutinise(
 def forgetful(classifier: Classifier, *, seed: int) -> Classifier:
     """Return the classifier with a head drawn anew: it has features, and knows no finding."""
     network = copy.deepcopy(classifier.network)
-    _, network.body = next(iter(randomised(classifier.network.body, seed=seed)))
+    redraw_head(network.body, seed=seed)
     return replace(classifier, network=network)
 
 
@@ -145,14 +150,19 @@ def _maps(
 
 
 def _over(
-    maps: Float[Tensor, "b gh gw"], centres: Centres, cases: _Cases
+    pixels: Float[Tensor, "b c h w"], maps: Float[Tensor, "b gh gw"], centres: Centres
 ) -> Float[Tensor, "b h w"]:
     """Return maps at the size of the pictures, laid where their cells look."""
     down, across = (
         torch.from_numpy(blend(centre, frame=length)).to(maps)
-        for centre, length in zip(centres, cases.pixels.shape[2:], strict=True)
+        for centre, length in zip(centres, pixels.shape[2:], strict=True)
     )
     return down @ maps @ across.T
+
+
+def _where(centres: Centres) -> tuple[tuple[float, ...], ...]:
+    """Return centres as a key: methods whose cells look alike have one random rival."""
+    return tuple(tuple(axis.tolist()) for axis in centres)
 
 
 def _noise(maps: Float[Tensor, "b gh gw"], *, seed: int) -> Float[Tensor, "b gh gw"]:
@@ -161,19 +171,24 @@ def _noise(maps: Float[Tensor, "b gh gw"], *, seed: int) -> Float[Tensor, "b gh 
 
 
 def _areas(
-    body: nn.Module, maps: Float[Tensor, "b gh gw"], centres: Centres, cases: _Cases
+    body: nn.Module,
+    maps: Float[Tensor, "b gh gw"],
+    centres: Centres,
+    cases: _Cases,
+    *,
+    suffix: str,
 ) -> dict[str, np.ndarray]:
     """Return the areas under both curves of a map; NaN where it is flat and names no order."""
-    flat = (maps.amax((1, 2)) == maps.amin((1, 2))).cpu().numpy()
-    over = _over(maps, centres, cases)
-    found = {name: np.full(len(maps), np.nan) for name in CURVES}
-    for start in range(0, len(maps), BATCH):
-        mine = slice(start, start + BATCH)
-        what = {"heatmap": over[mine], "findings": cases.column[mine].tolist(), "steps": STEPS}
+    found = {name + suffix: np.full(len(maps), np.nan) for name in CURVES}
+    ranked = np.flatnonzero(~is_flat(maps).cpu().numpy())
+    for start in range(0, len(ranked), BATCH):
+        mine = ranked[start : start + BATCH]
+        pixels = cases.pixels[mine]
+        over, findings = _over(pixels, maps[mine], centres), cases.column[mine].tolist()
         for name, curve in CURVES.items():
-            line = curve(body, cases.pixels[mine], **what)
-            found[name][mine] = torch.trapezoid(line, dx=1 / STEPS, dim=1).cpu().numpy()
-    return {name: np.where(flat, np.nan, area) for name, area in found.items()}
+            line = curve(body, pixels, heatmap=over, findings=findings, steps=STEPS)
+            found[name + suffix][mine] = torch.trapezoid(line, dx=1 / STEPS, dim=1).cpu().numpy()
+    return found
 
 
 def _steadiness(method: Callable[..., Tensor], body: nn.Module, cases: _Cases) -> np.ndarray:

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
+from lucency.audit.doubted import Doubts
 from lucency.balance.change import Change
 from lucency.judge.evaluate import TRIVIAL
 from lucency.judge.sight import Sight
@@ -23,6 +24,7 @@ from lucency.predictions import Predictions
 from lucency.protocol import Protocol, protocol_text
 from lucency.show.balancing import draw_cooccurrence, draw_counts, draw_origins
 from lucency.show.canvas import Style
+from lucency.show.doubted import doubt_values
 from lucency.show.figures import draw_training
 from lucency.show.judged import Judged, judged_values, require_networks
 from lucency.show.page import render
@@ -58,6 +60,7 @@ class Experiment:
     complaints: pd.DataFrame  # of judge.complaints
     checks: int  # of the leak doctor, how many were made
     sight: Sight  # where one of the networks looked
+    doubts: Doubts  # what speaks against the same network's scores
 
     def __post_init__(self) -> None:
         predicted = [predictions.network for predictions in self.predictions]
@@ -76,6 +79,7 @@ def write_report(experiment: Experiment, *, file: Path) -> None:
     shown = judged_values(_judged(experiment)) | _about(experiment)
     shown |= _drawn(experiment, style=shown["style"], best=shown["best"]) | _origins(experiment)
     shown["sight"] = sight_values(experiment.sight, prepared=experiment.prepared)
+    shown["doubts"] = doubt_values(experiment.doubts, source=experiment.protocol.data.source)
     file.write_text(render("report.html.jinja", **shown), encoding="utf-8")
 
 

@@ -1,0 +1,77 @@
+"""Kinds of positives that a finding's AUC hides: clusters in feature space, each with its AUC.
+
+Oakden-Rayner et al., Hidden stratification (CHIL 2020, arXiv 1909.12475): pneumothoraces with a
+drain are found easily, those without, which matter, are not. Letters in shapes: n films, d feature
+dimensions, m positives.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float32, Int64
+from sklearn.cluster import KMeans
+from sklearn.decomposition import PCA
+from sklearn.metrics import silhouette_score
+from sklearn.preprocessing import StandardScaler
+
+from lucency.judge.intervals import interval, once, resample_patients
+from lucency.judge.metrics import auc
+from lucency.predictions import Predictions
+
+FEWEST = 40  # positives of a finding
+MOST, COMPONENTS = 4, 16
+EXAMPLES, SAMPLE = 12, 2_000
+STRATA = (
+    "finding", "stratum", "auc", "low", "high", "films", "patients", "silhouette", "examples",
+)  # fmt: skip
+
+
+def strata(said: Predictions, *, resamples: int, seed: int) -> pd.DataFrame:
+    """Return the clusters of each finding's positives, the one with the lowest AUC first.
+
+    K-means on at most 16 principal components of standardised features, 2 to 4 clusters by the
+    best silhouette (Rousseeuw 1987), which says how far apart they are. The AUC is of a cluster's
+    films against all negatives, with 95 % interval over patients. Features make the scores, so
+    clusters always differ somewhat: `examples`, the films nearest to the centre joined by |, are
+    there to be looked at. Findings with fewer than FEWEST positives are left out, and all without
+    features.
+    """
+    rows = []
+    drawn = resample_patients(said.patient, resamples=resamples, seed=seed)
+    for k, finding in enumerate(said.findings):
+        label, films = said.label[:, k], np.flatnonzero(said.label[:, k] == 1)
+        if len(films) < FEWEST or not said.feature.shape[1] or not (label == 0).any():
+            continue
+        cluster, distance, apart = _cluster(said.feature[films], seed=seed)
+        mine = []
+        for one in range(cluster.max() + 1):
+            inside = films[cluster == one]
+            only = np.where(np.isin(np.arange(len(label)), films) & (label == 1), np.nan, label)
+            only[inside] = 1
+            value = auc(only, said.logit[:, k], weights=once(len(label)))[0]
+            low, high = interval(auc(only, said.logit[:, k], weights=drawn))
+            near = inside[np.argsort(distance[cluster == one], kind="stable")][:EXAMPLES]
+            people = len(np.unique(said.patient[inside]))
+            examples = "|".join(said.image[near].tolist())
+            mine.append((value, low, high, len(inside), people, apart, examples))
+        rows += [(finding, place, *row) for place, row in enumerate(sorted(mine), start=1)]
+    return pd.DataFrame(rows, columns=list(STRATA))
+
+
+def _cluster(
+    feature: Float32[np.ndarray, "m d"], *, seed: int
+) -> tuple[Int64[np.ndarray, " m"], np.ndarray, float]:
+    """Return each film's cluster, its distance from the cluster's centre, and the silhouette."""
+    count = min(COMPONENTS, *feature.shape)
+    reduced = PCA(count, svd_solver="randomized", random_state=seed).fit_transform(
+        StandardScaler().fit_transform(feature)
+    )
+    found = [KMeans(k, n_init="auto", random_state=seed).fit(reduced) for k in range(2, MOST + 1)]
+    some = min(SAMPLE, len(feature))
+    score = [
+        float(silhouette_score(reduced, one.labels_, sample_size=some, random_state=seed))
+        for one in found
+    ]
+    best = found[int(np.argmax(score))]
+    return np.asarray(best.labels_, dtype=np.int64), best.transform(reduced).min(axis=1), max(score)
