@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import roc_auc_score
 from typer.testing import CliRunner
 
 from lucency.audit.agreement import agreement, between_readers
@@ -20,6 +21,7 @@ from lucency.audit.belief import (
     counts_of,
     published_counts,
 )
+from lucency.audit.chances import chance_wrong
 from lucency.audit.detection import detection
 from lucency.cli import app
 from lucency.data.expert import read_experts, read_readings
@@ -112,6 +114,9 @@ def test_suspects_are_ranked_and_held_against_radiologists(nih: Path, tmp_path: 
     labels = ("--labels", nih / "Data_Entry_2017_v2020.csv")
     said = audit(*words, *labels, "--expert", nih / "expert")
     assert "labels that radiologists contradict are more suspect" in said
+    first = pd.read_csv(tmp_path / "first.csv")
+    assert first["chance"].is_monotonic_decreasing
+    assert len(first) == len(pd.read_csv(tmp_path / "films.csv")) == 3
     listed = pd.read_csv(tmp_path / "suspects.csv")
     assert len(listed) == 14 * 2 * 3
     found = pd.read_csv(tmp_path / "detection.csv").set_index(["finding", "direction"])
@@ -170,3 +175,27 @@ def test_a_short_table_joins_numbers_and_intervals():
     ]
     many = pd.DataFrame({"x": np.arange(100.0), "x_low": 0.0, "x_high": 1.0})
     assert short_table(many).splitlines()[-1] == "… 70 more rows"
+
+
+def test_the_chance_of_a_wrong_label_by_hand():
+    generator = np.random.default_rng(0)
+    truth = generator.random((20_000, 1)) < 0.2
+    score = generator.normal(2.5 * truth - 1, 1)
+    noisy = np.where(
+        truth, generator.random(truth.shape) > 0.1, generator.random(truth.shape) < 0.02
+    )
+    right = 1 / (1 + np.exp(-(2.5 * score - 0.625 + np.log(0.25))))  # of a true 1, by Bayes
+    given = 0.9 * right + 0.02 * (1 - right)  # of a label 1
+    chance = chance_wrong(noisy.astype(np.float32), given)
+    for label in (0, 1):
+        mine = noisy[:, 0] == label
+        wrong = (truth[mine, 0] != label).astype(float)
+        assert roc_auc_score(wrong, chance[mine, 0]) == pytest.approx(
+            roc_auc_score(wrong, np.abs(label - given[mine, 0])), abs=1e-3
+        )
+        assert 0.2 < chance[mine].mean() / wrong.mean() < 5  # of the right size
+    stated = noisy.astype(np.float32)
+    stated[0] = np.nan
+    assert np.isnan(chance_wrong(stated, given)[0])
+    one_class = chance_wrong(np.zeros((9, 1), np.float32), np.full((9, 1), 0.1))
+    assert (one_class < 1e-6).all()

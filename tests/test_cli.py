@@ -193,6 +193,7 @@ def test_every_stage_is_a_command_and_has_an_answer():
     assert set(COMMANDS) == {
         *STAGES, "run", "phantom", "imbalance", "compare", "leak", "localize", "explain",
         "audit", "audit labels", "audit versions", "audit suspects", "audit quality", "audit folds",
+        "audit review", "audit verdicts",
     }  # fmt: skip
 
 

@@ -139,6 +139,50 @@ def quality(
     _tell(audit_quality(folder), out, json)
 
 
+@audit.command()
+def review(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="A folder that `lucency prepare` has filled.")
+    ],
+    out: Out,
+    suspects: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A suspects.csv: its films instead of random ones."),
+    ] = None,
+    films: Annotated[int, typer.Option(min=1, max=400, help="Films of each sheet.")] = 36,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draw.")] = 0,
+    json: Json = False,
+) -> None:
+    """Draw films for people to judge: contact sheets, a page with buttons, an empty form.
+
+    lucency audit review runs/demo --out review --films 6
+    """
+    check_folder(out)
+    from lucency.inspecting import draw_review
+
+    found = draw_review(folder, suspects=suspects, films=films, seed=seed, out=out)
+    _tell(found, None, json)
+
+
+@audit.command()
+def verdicts(
+    sample: Annotated[Path, typer.Argument(metavar="SAMPLE.csv", help="As `review` wrote it.")],
+    files: Annotated[
+        list[Path], typer.Argument(metavar="VERDICTS.csv…", help="Filled, one or more reviewers'.")
+    ],
+    out: Tables = None,
+    json: Json = False,
+) -> None:
+    """Say from reviewers' verdicts how many labels are right, and how the reviewers agree.
+
+    lucency audit verdicts review/sample.csv verdicts.csv
+    """
+    _check(out)
+    from lucency.inspecting import audit_verdicts
+
+    _tell(audit_verdicts(sample, files), out, json)
+
+
 def _check(out: Path | None) -> None:
     if out is not None:
         check_folder(out)

@@ -11,6 +11,7 @@ from jaxtyping import Float64
 from lucency.audit.agreement import ABNORMAL, ANY, agreement, between_readers, flow
 from lucency.audit.answer import Audit
 from lucency.audit.belief import believe, conclude_belief, counts_of
+from lucency.audit.chances import first_suspects, suspect_films
 from lucency.audit.detection import detection, review_table
 from lucency.audit.ontology import FOUR_GROUPS, GROUPS, align, merge_labels, merge_predictions
 from lucency.audit.suspects import combine_ranks, expected_noise, find_suspects, gather_evidence
@@ -95,7 +96,12 @@ def audit_suspects(
     """
     said = _unseen(what, labels=labels, scale=scale)
     noise, folds = expected_noise(said), load_divisions(what, said)
-    found = {"noise": noise, "suspects": find_suspects(said, folds=folds, top=top)}
+    found = {
+        "noise": noise,
+        "first": first_suspects(said, top=top),
+        "films": suspect_films(said, top=top),
+        "suspects": find_suspects(said, folds=folds, top=top),
+    }
     conclusion = (
         f"if the network ranks well, {_likely(noise, 'spurious')} labels of 1 are spurious, and "
         f"{_likely(noise, 'missing')} labels of 0 miss a finding; where it is unsure, these are "
@@ -106,7 +112,7 @@ def audit_suspects(
         conclusion += _paired(found["detection"])
     return Audit(
         tables=found,
-        shown=tuple(name for name in found if name in ("noise", "detection")),
+        shown=tuple(name for name in found if name in ("noise", "first", "detection")),
         remarks=(f"{said.network}: {len(said):,} films that it has not trained on.",),
         conclusion=conclusion,
     )

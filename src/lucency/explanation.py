@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 from jaxtyping import UInt8
 
-from lucency.ablation import members
 from lucency.choices import Explaining
 from lucency.data.film import prepare_film, read_grey
 from lucency.inference import films_below, network_folder
@@ -22,9 +21,10 @@ from lucency.looking import look_again, sight
 from lucency.progress import say
 from lucency.protocol import Protocol, read_protocol
 from lucency.receipt import fingerprint_file, fingerprint_of, produce
+from lucency.reopening import reopen
 from lucency.service import Answer, localised
 from lucency.values import Manifest, Preparation, Prepared, empty_boxes, load_prepared
-from lucency.workspace import Run, open_run
+from lucency.workspace import Run
 
 UNKNOWN_PATIENT = -1
 MOST_FILMS = 200  # of one page
@@ -99,15 +99,10 @@ def explain_films(folder: Path, films: Sequence[Path], *, asked: Asked, out: Pat
 
 
 def _run_with(folder: Path, changes: tuple[str, ...]) -> tuple[Run, Explaining]:
-    file = folder / "protocol.toml"
-    if not file.is_file():
-        raise ValueError(f"{folder} holds no run: expected the --out folder of `lucency run`")
-    was, now = read_protocol(file), read_protocol(file, changes=changes)
-    if was.variant:
-        raise ValueError(f"{folder} holds variants: name the folder of one, variants/NAME/seed-N")
+    run = reopen(folder)
+    was, now = run.protocol, read_protocol(folder / "protocol.toml", changes=changes)
     if _without_maps(was) != _without_maps(now):
         raise ValueError("--set may change explaining.* alone here: the run is what it is")
-    run = _member(folder) or open_run(was, out=folder)
     done = [run.out / "networks" / network.name for network in was.network]
     if not all((place / "receipt.json").is_file() for place in (run.cache / "prepared", *done)):
         raise ValueError(
@@ -115,16 +110,6 @@ def _run_with(folder: Path, changes: tuple[str, ...]) -> tuple[Run, Explaining]:
             "go on with lucency run"
         )
     return run, now.explaining
-
-
-def _member(folder: Path) -> Run | None:
-    """Return the run of a variant at one seed, whose films lie with the run that it is part of."""
-    variants = folder.resolve().parent.parent
-    whole = variants.parent / "protocol.toml"
-    if variants.name != "variants" or not whole.is_file():
-        return None
-    every = members(open_run(read_protocol(whole), out=variants.parent)).values()
-    return next((one for one in every if one.out == folder.resolve()), None)
 
 
 def _without_maps(protocol: Protocol) -> dict[str, object]:

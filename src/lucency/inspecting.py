@@ -9,13 +9,19 @@ import pandas as pd
 
 from lucency.audit.answer import Audit
 from lucency.audit.quality import inspect, quality_counts, quality_table
+from lucency.audit.review import draw_sample, draw_suspects, read_sample
+from lucency.audit.verdicts import ppv_from_verdicts, read_verdicts, reviewers_agree
 from lucency.choices import Judging
+from lucency.data.film import read_grey
 from lucency.folds import out_of_fold
 from lucency.judge.calibrate import FALLBACK
 from lucency.judge.evaluate import evaluate
 from lucency.predictions import load_predictions
 from lucency.progress import progress
-from lucency.values import load_prepared
+from lucency.reopening import reopen
+from lucency.run import manifest
+from lucency.show.sheets import write_review
+from lucency.values import load_prepared, read_table
 from lucency.workspace import Run
 
 DRAWS = {"resamples": Judging().resamples, "seed": Judging().seed}
@@ -34,6 +40,54 @@ def audit_folds(run: Run, *, folds: int, divisions: int) -> Audit:
         shown=("auc",),
         remarks=(f"Each of {len(said[0]):,} films is judged by networks of other patients.",),
         conclusion=f"next: lucency audit suspects {places}",
+    )
+
+
+def draw_review(folder: Path, *, suspects: Path | None, films: int, seed: int, out: Path) -> Audit:
+    """Draw films of a run for people to judge, and write sheets, page and form to `out`.
+
+    Random ones of every finding, or the first of each list of `suspects` (suspects.csv of `lucency
+    audit suspects`). Raises ValueError for a folder without films, and for films that are not its.
+    """
+    shown = manifest(reopen(folder))
+    if suspects is None:
+        sample = draw_sample(shown, films=films, seed=seed)
+    else:
+        table = read_table(suspects, text=("finding", "direction", "image", "reason"))
+        if lacking := {"finding", "direction", "image"} - set(table):
+            raise ValueError(f"{suspects}: no column {min(lacking)!r}; expected a suspects.csv")
+        sample = draw_suspects(shown, table, films=films, seed=seed)
+    names = sample["image"].unique().tolist()
+    path = dict(zip(shown.image.tolist(), shown.facts["path"].tolist(), strict=True))
+    pictures = {}
+    with progress("Reading films", unit="films") as advance:
+        for done, name in enumerate(names, start=1):
+            pictures[name] = read_grey(Path(path[name]))
+            advance(done, len(names))
+    write_review(sample, films=pictures, manifest=shown, folder=out)
+    return Audit(
+        tables={"sheets": sample.groupby("sheet", sort=False)["image"].count().reset_index()},
+        shown=("sheets",),
+        remarks=(f"Drawn with seed {seed}; at most one film a patient on a sheet.",),
+        conclusion=f"open {out / 'review.html'}, or fill {out / 'form.csv'}; then: lucency audit "
+        f"verdicts {out / 'sample.csv'} VERDICTS.csv",
+    )
+
+
+def audit_verdicts(sample: Path, files: list[Path]) -> Audit:
+    """Turn reviewers' verdicts into how many labels are right, weighted to all films."""
+    drawn = read_sample(sample)
+    said = read_verdicts(files, sample=drawn)
+    found = {"right": ppv_from_verdicts(drawn, said)}
+    found["reviewers"] = reviewers_agree(drawn, said, **DRAWS)
+    judged = sum(found["right"]["films"].tolist())
+    return Audit(
+        tables=found,
+        shown=tuple(found),
+        remarks=(
+            "Verdicts of several reviewers count by majority; unsure ones are counted apart.",
+        ),
+        conclusion=f"{judged:,} of {len(drawn):,} films drawn are judged",
     )
 
 
