@@ -29,7 +29,7 @@ REAL = (
     "ablation-sample",
 )  # all 112,120 rows are read
 SLOW = {True: [pytest.mark.slow], False: []}
-HONEST = (*REAL, "demo", "seeing", "noise", "ablation-balance", "leak")
+HONEST = (*REAL, "demo", "seeing", "noise", "shortcut", "ablation-balance", "leak")
 
 
 def _check(name, shared, *changes):

@@ -41,9 +41,10 @@ Levels = Mapping[str, Shaped[np.ndarray, " n"]]  # fact -> the level of each fil
 
 
 def known_facts(facts: pd.DataFrame) -> dict[str, Shaped[np.ndarray, " n"]]:
-    """Return the level of each film by each fact of FACTS that the table has."""
+    """Return the level of each film by each fact of FACTS in which films differ."""
     found = {name: level(facts) for name, (column, level) in FACTS.items() if column in facts}
-    return {name: np.asarray(level, dtype=object) for name, level in found.items()}
+    several = {name: level for name, level in found.items() if len({*level} - {UNKNOWN}) > 1}
+    return {name: np.asarray(level, dtype=object) for name, level in several.items()}
 
 
 def probe(said: Predictions, levels: Levels, *, resamples: int, seed: int) -> pd.DataFrame:
