@@ -5,13 +5,8 @@ import pandas as pd
 import pytest
 from scipy.stats import mannwhitneyu
 
-from lucency.audit.shortcuts import (
-    SHORTCUTS,
-    find_shortcuts,
-    known_facts,
-    probe,
-    shortcut_reasons,
-)
+from lucency.audit.probes import known_facts, probe
+from lucency.audit.shortcuts import SHORTCUTS, find_shortcuts, shortcut_reasons
 from lucency.audit.strata import strata
 from lucency.predictions import Predictions
 
@@ -57,7 +52,10 @@ def test_a_planted_shortcut_is_found_and_priced():
     row = found.iloc[0]
     assert row["alike"] == pytest.approx(0.76, abs=0.03)  # the two normals, 1 apart
     assert row["worth_low"] < row["auc"] - 0.76 < row["worth_high"] + 0.03
-    assert shortcut_reasons(table)["a"].startswith("view gives it away: worth 0.")
+    assert shortcut_reasons(table)["a"].startswith("view = AP gives it away: AUC 0.")
+    assert row["levels"] == "AP"
+    assert row["leans"] == pytest.approx(0.856, abs=0.03)  # of two normals, 1.5 apart
+    assert row["with_it"] > row["auc"] > row["without_it"]
     assert tuple(table.columns) == SHORTCUTS
 
 
@@ -89,6 +87,10 @@ def test_levels_without_negatives_are_left_out_and_counted():
     row = find_shortcuts(said, {"drain": drain}, probes, **DRAWS).iloc[0]
     assert row["left_out"] == (drain == "1").sum()
     assert row["shortcut"]
+    yes, no = (said.logit[(drain == one) & (said.label[:, 0] == 1), 0] for one in ("1", "0"))
+    against = said.logit[said.label[:, 0] == 0, 0]
+    told = [mannwhitneyu(one, against).statistic / len(one) / len(against) for one in (yes, no)]
+    np.testing.assert_allclose([row["with_it"], row["without_it"]], told)
     assert row["alike"] == pytest.approx(0.76, abs=0.04)
 
 

@@ -14,8 +14,9 @@ import pytest
 
 from lucency.audit.belief import COUNTS, believe
 from lucency.audit.doubted import Doubts
+from lucency.audit.probes import PROBES
 from lucency.audit.quality import LISTED, quality_counts
-from lucency.audit.shortcuts import PROBES, SHORTCUTS
+from lucency.audit.shortcuts import SHORTCUTS
 from lucency.audit.strata import STRATA
 from lucency.balance.change import describe_change
 from lucency.judge.cases import choose_cases

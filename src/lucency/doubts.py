@@ -10,13 +10,9 @@ import pandas as pd
 
 from lucency.audit.belief import COUNTS, believe, published_counts
 from lucency.audit.doubted import Doubts, load_doubts, save_doubts
+from lucency.audit.probes import known_facts, probe
 from lucency.audit.quality import inspect, quality_counts, quality_table
-from lucency.audit.shortcuts import (
-    find_shortcuts,
-    known_facts,
-    probe,
-    shortcut_reasons,
-)
+from lucency.audit.shortcuts import find_shortcuts, shortcut_reasons
 from lucency.audit.strata import strata
 from lucency.predictions import Predictions
 from lucency.progress import progress, say

@@ -44,9 +44,8 @@ def believe(counts: pd.DataFrame, *, doubts: Mapping[str, str]) -> pd.DataFrame:
         verdict, reason = DOUBTFUL if reasons else MAY, "; ".join(reasons)
         if most < HALF:
             verdict = CANNOT
-            told = f"experts see it on {row['both']} of {row['labelled']} films labelled so"
-            reason = "; ".join([told, *reasons[1:]])
-        reason = reason or f"experts see it on {row['both']} of {row['labelled']} films labelled so"
+            reason = "; ".join([_seen(row["both"], row["labelled"]), *reasons[1:]])
+        reason = reason or _seen(row["both"], row["labelled"])
         about = (row[name] for name in COUNTS[1:])
         rows.append((row["finding"], verdict, value, least, most, *about, reason))
     return pd.DataFrame(rows, columns=list(BELIEF))
@@ -86,4 +85,8 @@ def conclude_belief(belief: pd.DataFrame) -> str:
 def _unsure(both: int, labelled: int) -> str:
     if not labelled:
         return "no film labelled so was read by experts"
-    return f"experts see it on {both} of {labelled} films labelled so: about a half, or too few"
+    return f"{_seen(both, labelled)}: about a half, or too few"
+
+
+def _seen(both: int, labelled: int) -> str:
+    return f"it is seen on {both} of {labelled} films labelled so"

@@ -45,5 +45,6 @@ def load_doubts(folder: Path) -> Doubts:
 
 TABLES = ("belief", "probes", "shortcuts", "strata", "pictures", "odd")
 TEXT = (
-    "finding", "verdict", "reason", "fact", "level", "note", "examples", "problem", "image",
+    "finding", "verdict", "reason", "fact", "level", "levels", "note", "examples", "problem",
+    "image",
 )  # fmt: skip

@@ -1,89 +1,51 @@
 """What else gives a finding away: facts that a network's features know, and what they are worth.
 
-A fact is a shortcut of a finding when the features tell it and the AUC falls among films that are
-alike in it. It may be a true companion of the illness; that no number can tell. Letters in shapes:
-n films, d feature dimensions, k findings, r resamples (the first column: all films).
+A fact is a shortcut of a finding when the features tell it, it goes with the label, and the score
+leans on it among films that are labelled alike. It may be a true companion of the illness; that no
+number can tell. Letters in shapes: n films, d feature dimensions, k findings, r resamples (the
+first column: all films).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Float32, Float64, Int64, Shaped
+from jaxtyping import Bool, Float, Float64, Shaped
 from scipy.special import ndtr
-from sklearn.decomposition import PCA
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedGroupKFold
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
-from lucency.judge.intervals import Weights, interval, resample_patients
+from lucency.audit.probes import UNKNOWN, Levels
+from lucency.judge.intervals import Weights, interval, ratio, resample_patients
 from lucency.judge.metrics import auc
 from lucency.judge.statistics import holm
 from lucency.predictions import Predictions
 
-FOLDS, COMPONENTS = 5, 32
-FEWEST = 20  # films of a level, and patients, for it to be asked; positives of a finding
+FEWEST = 20  # positives and negatives of a finding, for it to be asked
 LEVEL = 0.05
-UNKNOWN = ""
-OLDEST = 120  # years; ages above are mistakes of entry
-PROBES = ("fact", "level", "auc", "low", "high", "films", "others", "note")
 SHORTCUTS = (
-    "finding", "fact", "auc", "alike", "alike_low", "alike_high", "worth", "worth_low",
-    "worth_high", "p_holm", "films", "positives", "left_out", "shortcut",
+    "finding", "fact", "levels", "auc", "with_it", "without_it", "alike", "worth", "worth_low",
+    "worth_high", "leans", "leans_low", "leans_high", "p_holm", "films", "positives", "left_out",
+    "shortcut",
 )  # fmt: skip
-SHORTCUT = "shortcut"
-Levels = Mapping[str, Shaped[np.ndarray, " n"]]  # fact -> the level of each film, or UNKNOWN
-
-
-def known_facts(facts: pd.DataFrame) -> dict[str, Shaped[np.ndarray, " n"]]:
-    """Return the level of each film by each fact of FACTS in which films differ."""
-    found = {name: level(facts) for name, (column, level) in FACTS.items() if column in facts}
-    several = {name: level for name, level in found.items() if len({*level} - {UNKNOWN}) > 1}
-    return {name: np.asarray(level, dtype=object) for name, level in several.items()}
-
-
-def probe(said: Predictions, levels: Levels, *, resamples: int, seed: int) -> pd.DataFrame:
-    """Return how well each level of each fact can be read off the features: AUC, out of fold.
-
-    A linear probe (Alain and Bengio, 2016): standardised, at most 32 principal components, logistic
-    regression; five folds by patient, nothing fitted outside its fold. Of two levels one is asked.
-    95 % intervals over patients. A level with fewer than FEWEST films or patients, or so few
-    others, is NaN, and so is everything without features.
-    """
-    drawn = resample_patients(said.patient, resamples=resamples, seed=seed)
-    weights = replace(drawn, times=np.column_stack([np.ones(len(drawn.times)), drawn.times]))
-    rows = []
-    for fact, level in levels.items():
-        names = [name for name in pd.unique(level) if name != UNKNOWN]
-        for name in sorted(names)[: 1 if len(names) == 2 else len(names)]:
-            label = np.where(level == UNKNOWN, np.nan, level == name).astype(np.float32)
-            films = [int((label == one).sum()) for one in (1, 0)]
-            note = _too_few(label, said)
-            bounds = (np.nan,) * 3
-            if not note:
-                score = _read_off(said.feature, label, said.patient, seed=seed)
-                value = auc(label, score, weights=weights)
-                bounds = (float(value[0]), *interval(value[1:]).tolist())
-            rows.append((fact, name, *bounds, *films, note))
-    return pd.DataFrame(rows, columns=list(PROBES))
 
 
 def find_shortcuts(
     said: Predictions, levels: Levels, probes: pd.DataFrame, *, resamples: int, seed: int
 ) -> pd.DataFrame:
-    """Return what each fact is worth to each finding: its AUC less that among films alike in it.
+    """Return for each finding and fact whether the score leans on it, and what that is worth.
 
-    `alike` is the covariate-adjusted AUC of Janes and Pepe (Biometrika 96, 2009, 371-382): the mean
-    of the AUCs within levels, weighted by their positives. Positives of levels without negatives
-    cannot be compared and are `left_out`. 95 % intervals over patients; p values are normal, by the
-    resamples' standard error, corrected by Holm over all pairs. `shortcut`: p_holm below .05, worth
-    above 0, and a level of the fact read off the features (the probe's interval above .5). A
-    finding with fewer than FEWEST positives or negatives is left out.
+    `levels` are those in which the finding is commoner than in all; `with_it` and `without_it` the
+    AUCs of positives in these and in the others, against all negatives. `leans` is how well the
+    score tells these levels among films labelled alike: the mean of the AUCs within positives and
+    within negatives, weighted as van Elteren (1960) does; .5 where it does not know them. `worth`
+    is the AUC less `alike`, the covariate-adjusted AUC of Janes and Pepe (Biometrika 96, 2009,
+    371-382): the mean of the AUCs within levels, by their positives; those of levels without
+    negatives are `left_out`. 95 % intervals over patients; p is of leans = .5, normal by the
+    resamples' standard error, corrected by Holm over all pairs. `shortcut`: leans above .5 with
+    p_holm below .05, the finding surely commoner in these levels, and a level of the fact read off
+    the features (the probe's interval above .5). A finding with fewer than FEWEST positives or
+    negatives is left out, and so is a fact that is the same on all its films.
     """
     drawn = resample_patients(said.patient, resamples=resamples, seed=seed)
     weights = replace(drawn, times=np.column_stack([np.ones(len(drawn.times)), drawn.times]))
@@ -94,17 +56,28 @@ def find_shortcuts(
             label = np.where(level == UNKNOWN, np.nan, said.label[:, k])
             if min((label == 1).sum(), (label == 0).sum()) < FEWEST:
                 continue
-            whole = auc(label, said.logit[:, k], weights=weights)
-            alike, lost = _adjusted(label, said.logit[:, k], level, weights)
-            worth = whole - alike
-            numbers = (alike[0], *interval(alike[1:]), worth[0], *interval(worth[1:]))
-            spread = np.nanstd(worth[1:]) if np.isfinite(worth[1:]).sum() > 1 else np.nan
-            p = 2 * ndtr(-abs(worth[0]) / spread) if spread > 0 else np.nan
+            common = _commoner(label, level)
+            inside = np.isin(level, common)
+            if not inside.any() or inside[~np.isnan(label)].all():
+                continue
+            score = said.logit[:, k]
+            alike, lost = _adjusted(label, score, level, weights)
+            whole = auc(label, score, weights=weights)
+            sides = [
+                np.where((label == 1) & (inside != one), np.nan, label) for one in (True, False)
+            ]
+            apart = [float(auc(side, score, weights=weights)[0]) for side in sides]
+            worth, leans = whole - alike, _leans(label, score, inside, weights)
+            numbers = [one for each in (worth, leans) for one in (each[0], *interval(each[1:]))]
+            spread = np.nanstd(leans[1:]) if np.isfinite(leans[1:]).sum() > 1 else np.nan
+            p = 2 * ndtr(-abs(leans[0] - 0.5) / spread) if spread > 0 else np.nan
             counts = (int((~np.isnan(label)).sum()), int((label == 1).sum()), lost)
-            rows.append((finding, fact, whole[0], *numbers, p, *counts, fact in readable))
+            goes = _goes_with(label, inside, weights) and fact in readable
+            about = (finding, fact, ", ".join(common), whole[0], *apart, alike[0])
+            rows.append((*about, *numbers, p, *counts, goes))
     table = pd.DataFrame(rows, columns=list(SHORTCUTS))
     table["p_holm"] = holm(table["p_holm"].to_numpy(dtype=np.float64))
-    found = table["shortcut"] & (table["p_holm"] < LEVEL) & (table["worth"] > 0)
+    found = table["shortcut"] & (table["p_holm"] < LEVEL) & (table["leans"] > 0.5)
     return table.assign(shortcut=found.to_numpy(dtype=bool))
 
 
@@ -112,31 +85,12 @@ def shortcut_reasons(table: pd.DataFrame) -> dict[str, str]:
     """Return for each finding that has shortcuts what they are, in words."""
     reasons: dict[str, list[str]] = {}
     for row in table.loc[table["shortcut"]].to_dict("records"):
-        bounds = f"{row['worth_low']:.3f} to {row['worth_high']:.3f}"
-        told = f"{row['fact']} gives it away: worth {row['worth']:.3f} of AUC ({bounds})"
+        told = (
+            f"{row['fact']} = {row['levels']} gives it away: AUC {row['with_it']:.3f} of positives "
+            f"with it, {row['without_it']:.3f} of those without"
+        )
         reasons.setdefault(row["finding"], []).append(told)
     return {finding: "; ".join(several) for finding, several in reasons.items()}
-
-
-def _read_off(
-    feature: Float32[np.ndarray, "n d"],
-    label: Float32[np.ndarray, " n"],
-    patient: Int64[np.ndarray, " n"],
-    *,
-    seed: int,
-) -> Float64[np.ndarray, " n"]:
-    """Return the out-of-fold logits of a fact, NaN where it is unknown."""
-    known = np.flatnonzero(~np.isnan(label))
-    score = np.full(len(label), np.nan)
-    folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
-    for rest, held in folds.split(feature[known], label[known], patient[known]):
-        count = min(COMPONENTS, feature.shape[1], len(rest))
-        reduced = PCA(count, svd_solver="randomized", random_state=seed)
-        learner = make_pipeline(StandardScaler(), reduced, LogisticRegression(max_iter=1000))
-        learner.fit(feature[known[rest]], label[known[rest]])
-        logit = learner.decision_function(feature[known[held]])
-        score[known[held]] = logit - np.median(logit)  # of networks trained apart
-    return score
 
 
 def _adjusted(
@@ -158,41 +112,40 @@ def _adjusted(
     return np.divide(total, count, out=np.full_like(count, np.nan), where=count > 0), lost
 
 
-def _too_few(label: Float32[np.ndarray, " n"], said: Predictions) -> str:
-    if not said.feature.shape[1]:
-        return "not computable: predictions without features"
-    for one, whose in ((1, "of this level"), (0, "of others")):
-        films, people = (label == one).sum(), len(np.unique(said.patient[label == one]))
-        if min(films, people) < FEWEST:
-            return f"not computable: {films} films of {people} patients {whose}, {FEWEST} expected"
-    return ""
+def _commoner(label: Float[np.ndarray, " n"], level: Shaped[np.ndarray, " n"]) -> list[str]:
+    """Return the levels in which positives are a larger share than in all films."""
+    share = np.nanmean(label)
+    names = sorted(set(level[~np.isnan(label)].tolist()))
+    return [name for name in names if np.nanmean(label[level == name]) > share]
 
 
-def _words(column: str) -> Callable[[pd.DataFrame], np.ndarray]:
-    return lambda facts: facts[column].fillna(UNKNOWN).astype(str).to_numpy()
+def _leans(
+    label: Float[np.ndarray, " n"],
+    score: Float[np.ndarray, " n"],
+    inside: Bool[np.ndarray, " n"],
+    weights: Weights,
+) -> Float64[np.ndarray, " r"]:
+    """Return how well a score tells some films from the others among those labelled alike."""
+    total, count = 0.0, 0.0
+    for one in (0, 1):
+        told = np.where(label == one, inside.astype(np.float64), np.nan)
+        area = auc(told, score, weights=weights)
+        some, others = (
+            weights.total((told == side).astype(np.float64)[None])[0] for side in (1, 0)
+        )
+        heavy = np.divide(some * others, some + others, out=np.zeros_like(some), where=some > 0)
+        total = total + np.where(np.isnan(area), 0, area * heavy)
+        count = count + np.where(np.isnan(area), 0, heavy)
+    return np.divide(total, count, out=np.full_like(count, np.nan), where=count > 0)
 
 
-def _age(facts: pd.DataFrame) -> np.ndarray:
-    years = facts["age"].to_numpy(dtype=np.float64)
-    names = ["under 40", "40 to 59", "60 and on"]
-    return np.select([years < 40, years < 60, years <= OLDEST], names, UNKNOWN)
-
-
-def _visit(facts: pd.DataFrame) -> np.ndarray:
-    number = facts["follow_up"].to_numpy(dtype=np.float64)
-    return np.where(np.isnan(number), UNKNOWN, np.where(number > 0, "later", "first"))
-
-
-def _folder(facts: pd.DataFrame) -> np.ndarray:
-    return np.array([Path(str(path)).parent.name for path in facts["path"]])
-
-
-FACTS: dict[str, tuple[str, Callable[[pd.DataFrame], np.ndarray]]] = {
-    "view": ("view", _words("view")),
-    "sex": ("sex", _words("sex")),
-    "age": ("age", _age),
-    "visit": ("follow_up", _visit),
-    "folder": ("path", _folder),
-    "drain": ("drain", _words("drain")),
-    "marker": ("marker", _words("marker")),
-}
+def _goes_with(
+    label: Float[np.ndarray, " n"], inside: Bool[np.ndarray, " n"], weights: Weights
+) -> bool:
+    """Say whether a finding is commoner in these films by more than its interval allows."""
+    known = ~np.isnan(label)
+    share = []
+    for films in (inside & known, ~inside & known):
+        terms = np.stack([films & (label == 1), films]).astype(np.float64)
+        share.append(ratio(*weights.total(terms)))
+    return bool(interval((share[0] - share[1])[1:])[0] > 0)

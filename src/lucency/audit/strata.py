@@ -19,7 +19,7 @@ from lucency.judge.intervals import interval, once, resample_patients
 from lucency.judge.metrics import auc
 from lucency.predictions import Predictions
 
-FEWEST = 40  # positives of a finding
+FEWEST, SMALLEST = 40, 10  # positives of a finding, and of a cluster
 MOST, COMPONENTS = 4, 16
 EXAMPLES, SAMPLE = 12, 2_000
 STRATA = (
@@ -30,12 +30,12 @@ STRATA = (
 def strata(said: Predictions, *, resamples: int, seed: int) -> pd.DataFrame:
     """Return the clusters of each finding's positives, the one with the lowest AUC first.
 
-    K-means on at most 16 principal components of standardised features, 2 to 4 clusters by the
-    best silhouette (Rousseeuw 1987), which says how far apart they are. The AUC is of a cluster's
-    films against all negatives, with 95 % interval over patients. Features make the scores, so
-    clusters always differ somewhat: `examples`, the films nearest to the centre joined by |, are
-    there to be looked at. Findings with fewer than FEWEST positives are left out, and all without
-    features.
+    K-means on at most 16 principal components of standardised features, 2 to 4 clusters of at least
+    SMALLEST films by the best silhouette (Rousseeuw 1987), which says how far apart they are. The
+    AUC is of a cluster's films against all negatives, with 95 % interval over patients. Features
+    make the scores, so clusters always differ somewhat: `examples`, the films nearest to the centre
+    joined by |, are there to be looked at. Findings with fewer than FEWEST positives are left out,
+    those whose clusters are too small, and all without features.
     """
     rows = []
     drawn = resample_patients(said.patient, resamples=resamples, seed=seed)
@@ -44,6 +44,8 @@ def strata(said: Predictions, *, resamples: int, seed: int) -> pd.DataFrame:
         if len(films) < FEWEST or not said.feature.shape[1] or not (label == 0).any():
             continue
         cluster, distance, apart = _cluster(said.feature[films], seed=seed)
+        if np.isnan(apart):
+            continue
         mine = []
         for one in range(cluster.max() + 1):
             inside = films[cluster == one]
@@ -62,7 +64,10 @@ def strata(said: Predictions, *, resamples: int, seed: int) -> pd.DataFrame:
 def _cluster(
     feature: Float32[np.ndarray, "m d"], *, seed: int
 ) -> tuple[Int64[np.ndarray, " m"], np.ndarray, float]:
-    """Return each film's cluster, its distance from the cluster's centre, and the silhouette."""
+    """Return each film's cluster, its distance from the cluster's centre, and the silhouette.
+
+    The silhouette is NaN where every number of clusters leaves a small one.
+    """
     count = min(COMPONENTS, *feature.shape)
     reduced = PCA(count, svd_solver="randomized", random_state=seed).fit_transform(
         StandardScaler().fit_transform(feature)
@@ -73,5 +78,9 @@ def _cluster(
         float(silhouette_score(reduced, one.labels_, sample_size=some, random_state=seed))
         for one in found
     ]
-    best = found[int(np.argmax(score))]
-    return np.asarray(best.labels_, dtype=np.int64), best.transform(reduced).min(axis=1), max(score)
+    large = [np.bincount(np.asarray(one.labels_)).min() >= SMALLEST for one in found]
+    score = np.where(large, score, np.nan)
+    place = int(np.argmax(np.nan_to_num(score, nan=-1)))
+    best = found[place]
+    distance = best.transform(reduced).min(axis=1)
+    return np.asarray(best.labels_, dtype=np.int64), distance, float(score[place])

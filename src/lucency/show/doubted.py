@@ -14,7 +14,7 @@ PAIRS, EXAMPLES = 12, 3  # at most this many are shown
 def doubt_values(doubts: Doubts, *, source: str) -> dict[str, Any]:
     """Return what the chapter shows, by the names that its template uses."""
     largest = doubts.shortcuts.sort_values(
-        ["shortcut", "worth"], ascending=False, kind="stable"
+        ["shortcut", "leans"], ascending=False, kind="stable"
     ).head(PAIRS)
     found = shortcut_reasons(doubts.shortcuts)
     told = [f"{finding}: {reason}" for finding, reason in found.items()]
