@@ -52,7 +52,7 @@ def test_a_planted_shortcut_is_found_and_priced():
     row = found.iloc[0]
     assert row["alike"] == pytest.approx(0.76, abs=0.03)  # the two normals, 1 apart
     assert row["worth_low"] < row["auc"] - 0.76 < row["worth_high"] + 0.03
-    assert shortcut_reasons(table)["a"].startswith("view = AP gives it away: AUC 0.")
+    assert shortcut_reasons(table)["a"].startswith("the score leans on view = AP (0.8")
     assert row["levels"] == "AP"
     assert row["leans"] == pytest.approx(0.856, abs=0.03)  # of two normals, 1.5 apart
     assert row["with_it"] > row["auc"] > row["without_it"]

@@ -86,8 +86,8 @@ def shortcut_reasons(table: pd.DataFrame) -> dict[str, str]:
     reasons: dict[str, list[str]] = {}
     for row in table.loc[table["shortcut"]].to_dict("records"):
         told = (
-            f"{row['fact']} = {row['levels']} gives it away: AUC {row['with_it']:.3f} of positives "
-            f"with it, {row['without_it']:.3f} of those without"
+            f"the score leans on {row['fact']} = {row['levels']} ({row['leans']:.2f} of pairs of "
+            f"films labelled alike; AUC {row['with_it']:.3f} with it, {row['without_it']:.3f} without)"
         )
         reasons.setdefault(row["finding"], []).append(told)
     return {finding: "; ".join(several) for finding, several in reasons.items()}
