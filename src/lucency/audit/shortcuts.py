@@ -85,9 +85,10 @@ def shortcut_reasons(table: pd.DataFrame) -> dict[str, str]:
     """Return for each finding that has shortcuts what they are, in words."""
     reasons: dict[str, list[str]] = {}
     for row in table.loc[table["shortcut"]].to_dict("records"):
+        areas = f"AUC {row['with_it']:.3f} with it, {row['without_it']:.3f} without"
         told = (
             f"the score leans on {row['fact']} = {row['levels']} ({row['leans']:.2f} of pairs of "
-            f"films labelled alike; AUC {row['with_it']:.3f} with it, {row['without_it']:.3f} without)"
+            f"films labelled alike; {areas})"
         )
         reasons.setdefault(row["finding"], []).append(told)
     return {finding: "; ".join(several) for finding, several in reasons.items()}
