@@ -42,10 +42,11 @@ def find_shortcuts(
     is the AUC less `alike`, the covariate-adjusted AUC of Janes and Pepe (Biometrika 96, 2009,
     371-382): the mean of the AUCs within levels, by their positives; those of levels without
     negatives are `left_out`. 95 % intervals over patients; p is of leans = .5, normal by the
-    resamples' standard error, corrected by Holm over all pairs. `shortcut`: leans above .5 with
-    p_holm below .05, the finding surely commoner in these levels, and a level of the fact read off
-    the features (the probe's interval above .5). A finding with fewer than FEWEST positives or
-    negatives is left out, and so is a fact that is the same on all its films.
+    resamples' standard error, for pairs that may be shortcuts: the finding is surely commoner in
+    these levels, and a level of the fact can be read off the features (the probe's interval is
+    above .5). Holm corrects over these pairs. `shortcut`: leans above .5 with p_holm below .05, and
+    positives with it are told better than those without. A finding with fewer than FEWEST positives
+    or negatives is left out, and so is a fact that is the same on all its films.
     """
     drawn = resample_patients(said.patient, resamples=resamples, seed=seed)
     weights = replace(drawn, times=np.column_stack([np.ones(len(drawn.times)), drawn.times]))
@@ -70,14 +71,15 @@ def find_shortcuts(
             worth, leans = whole - alike, _leans(label, score, inside, weights)
             numbers = [one for each in (worth, leans) for one in (each[0], *interval(each[1:]))]
             spread = np.nanstd(leans[1:]) if np.isfinite(leans[1:]).sum() > 1 else np.nan
-            p = 2 * ndtr(-abs(leans[0] - 0.5) / spread) if spread > 0 else np.nan
+            may = fact in readable and _goes_with(label, inside, weights)
+            p = 2 * ndtr(-abs(leans[0] - 0.5) / spread) if may and spread > 0 else np.nan
             counts = (int((~np.isnan(label)).sum()), int((label == 1).sum()), lost)
-            goes = _goes_with(label, inside, weights) and fact in readable
             about = (finding, fact, ", ".join(common), whole[0], *apart, alike[0])
-            rows.append((*about, *numbers, p, *counts, goes))
+            rows.append((*about, *numbers, p, *counts, may))
     table = pd.DataFrame(rows, columns=list(SHORTCUTS))
     table["p_holm"] = holm(table["p_holm"].to_numpy(dtype=np.float64))
-    found = table["shortcut"] & (table["p_holm"] < LEVEL) & (table["leans"] > 0.5)
+    helps = (table["leans"] > 0.5) & (table["with_it"] > table["without_it"])
+    found = table["shortcut"] & (table["p_holm"] < LEVEL) & helps
     return table.assign(shortcut=found.to_numpy(dtype=bool))
 
 
