@@ -35,7 +35,7 @@ def main() -> None:
         raise SystemExit("name folders of lucency audit folds, of invented films")
     tables = []
     for folder in map(Path, sys.argv[1:]):
-        for file in sorted(folder.glob("out-of-fold/*/predictions.npz")):
+        for file in sorted(folder.glob("out-of-fold/*/*/predictions.npz")):
             said = load_predictions(file)
             wrong = np.asarray(truth_of(folder, said) != (said.label == 1))
             tables.append(compare(said, wrong, file).assign(run=folder.name, network=said.network))

@@ -135,3 +135,28 @@ def test_two_kinds_of_positives_are_told_apart():
     assert hard["auc"] == pytest.approx(0.76, abs=0.04)
     assert found["auc"] == pytest.approx(0.96, abs=0.02)
     assert set(found["examples"].split("|")) <= set(said.image[easy].tolist())
+
+
+def test_a_perfect_confounder_is_a_shortcut_and_many_levels_are_no_fact():
+    said, levels = world(2, strength=0.0)
+    fact = np.where(said.label[:, 0] == 1, "x", np.where(np.arange(FILMS) % 9 == 0, "x", "y"))
+    leaning = said.logit.copy()
+    leaning[fact == "x", 0] += 50  # told apart in every resample
+    said = Predictions(**{**vars(said), "logit": leaning})
+    probes = pd.DataFrame({"fact": ["drain"], "low": [0.9]})
+    table = find_shortcuts(said, {"drain": fact.astype(object)}, probes, **DRAWS)
+    assert table.set_index("finding").loc["a", "shortcut"]
+    assert "no positive lacks it" in shortcut_reasons(table)["a"]
+    paths = pd.DataFrame({"path": [f"{film}/x.png" for film in range(30)]})
+    assert known_facts(paths) == {}
+
+
+def test_clusters_that_are_one_film_or_none_are_left_out():
+    said, _ = world(1, strength=0.0)
+    outlier = said.feature.copy()
+    outlier[np.flatnonzero(said.label[:, 0] == 1)[0]] += 500
+    assert not (
+        strata(Predictions(**{**vars(said), "feature": outlier}), **DRAWS)["films"] < 10
+    ).any()
+    flat = Predictions(**{**vars(said), "feature": np.ones_like(said.feature)})
+    assert not len(strata(flat, **DRAWS))

@@ -47,7 +47,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_every_film_is_judged_by_networks_of_other_patients(run: Path):
     films = load_manifest(run / "manifest")
-    file = run / "out-of-fold" / "test_resnet" / "predictions.npz"
+    file = run / "out-of-fold" / "3x2" / "test_resnet" / "predictions.npz"
     said = load_predictions(file)
     assert said.image.tolist() == films.image.tolist()
     np.testing.assert_array_equal(said.label, films.label)
@@ -69,7 +69,7 @@ def test_every_film_is_judged_by_networks_of_other_patients(run: Path):
 
 @pytest.mark.slow
 def test_divisions_are_evidence_of_suspect_labels(run: Path, tmp_path: Path):
-    file = run / "out-of-fold" / "test_resnet" / "predictions.npz"
+    file = run / "out-of-fold" / "3x2" / "test_resnet" / "predictions.npz"
     found = json.loads(lucency("audit", "suspects", file, "--top", 2, "--json"))
     assert len(found["suspects"]) == 2 * 2 * 2
     assert all("folds" in row["reason"] for row in found["suspects"])

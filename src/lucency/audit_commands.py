@@ -144,7 +144,7 @@ def review(
     folder: Annotated[
         Path, typer.Argument(metavar="DIR", help="A folder that `lucency prepare` has filled.")
     ],
-    out: Out,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder to write.")],
     suspects: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="A suspects.csv: its films instead of random ones."),

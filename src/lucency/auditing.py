@@ -23,9 +23,10 @@ from lucency.folds import load_divisions
 from lucency.foreign import predictions_of
 from lucency.judge.evaluate import MACRO
 from lucency.predictions import Predictions, load_predictions
-from lucency.values import NO_FINDING, Manifest
+from lucency.values import FINDINGS, NO_FINDING, Manifest
 
 DRAWS = {"resamples": Judging().resamples, "seed": Judging().seed}
+CHANCE = 0.5  # of pairs
 CHOSEN = "The films were chosen to hold many findings: shares are not those of random films."
 
 
@@ -41,8 +42,11 @@ def audit_labels(labels: Path, *, expert: Path, table: Path | None, scale: str) 
     mine = merge_labels(films, FOUR_GROUPS) if release == "four" else films
     found = {"agreement": agreement(mine, experts, **DRAWS)}
     if release == "all":
-        merged = [merge_labels(one, GROUPS) for one in (films, experts)]
-        found["groups"] = agreement(*merged, **DRAWS)
+        known = {*films.findings} & {*experts.findings}
+        groups = {name: several for name, several in GROUPS.items() if known >= {*several}}
+        if groups:
+            merged = [merge_labels(one, groups) for one in (films, experts)]
+            found["groups"] = agreement(*merged, **DRAWS)
     found["flow"] = flow(mine, experts, **DRAWS)
     kappa = pd.DataFrame({"finding": [], "kappa": []})
     if (file.parent / RELEASES[release].readings).is_file():
@@ -55,7 +59,10 @@ def audit_labels(labels: Path, *, expert: Path, table: Path | None, scale: str) 
     return Audit(
         tables=found,
         shown=tuple(name for name in found if name != "flow"),
-        remarks=(f"{films.origin}; {experts.origin}. {CHOSEN}", _nothing_found(found["flow"])),
+        remarks=(
+            f"{films.origin}; {experts.origin}. {CHOSEN}",
+            *([_nothing_found(found["flow"])] if {*FINDINGS} <= {*films.findings} else []),
+        ),
         conclusion=conclude_belief(found["belief"]),
     )
 
@@ -113,9 +120,15 @@ def audit_suspects(
     return Audit(
         tables=found,
         shown=tuple(name for name in found if name in ("noise", "first", "detection")),
-        remarks=(f"{said.network}: {len(said):,} films that it has not trained on.",),
+        remarks=(f"{said.network}: {len(said):,} films{_training(what)}.",),
         conclusion=conclusion,
     )
+
+
+def _training(what: Path) -> str:
+    if what.suffix == ".npz":
+        return " that it has not trained on"
+    return "; nobody knows whether it has trained on them"
 
 
 def _likely(noise: pd.DataFrame, direction: str) -> str:
@@ -126,13 +139,15 @@ def _likely(noise: pd.DataFrame, direction: str) -> str:
 def _paired(found: pd.DataFrame) -> str:
     """Return in words how suspicion tells wrong labels from right ones."""
     rows = found.loc[(found["evidence"] == ALL) & (found["finding"] == MACRO)]
-    told = [
-        f"{row['direction']} ones in {row['auc']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
-        for row in rows.to_dict("records")
-    ]
+    told = []
+    for row in rows.to_dict("records"):
+        bounds = f"{row['auc']:.3f} of pairs, {row['low']:.3f} to {row['high']:.3f}"
+        surely = "surely" if row["low"] > CHANCE else "not surely"
+        known = row["low"] == row["low"]
+        told.append(f"{row['direction']}: {f'{surely} ({bounds})' if known else 'not computable'}")
     return (
-        "; labels that radiologists contradict are more suspect than those that they confirm, "
-        f"{' and '.join(told)} of pairs"
+        "; are labels that radiologists contradict more suspect than those that they confirm? "
+        f"{', '.join(told)}"
     )
 
 
@@ -186,10 +201,11 @@ def _detected(
     read = np.flatnonzero(~np.isnan(truth).all(axis=1))
     if not len(read):
         raise ValueError(f"{said.network}: none of its films is among {experts.origin}")
-    asked, truth = asked.take(read), truth[read]
-    evidence = gather_evidence(asked, folds=folds[:, read])
+    evidence = gather_evidence(asked, folds=folds)
     every = combine_ranks(asked.label, tuple(evidence.values()))
     evidence = {**evidence, ALL: every} if len(evidence) > 1 else {ALL: every}
+    evidence = {name: one[read] for name, one in evidence.items()}
+    asked, truth, every = asked.take(read), truth[read], every[read]
     about = {"findings": asked.findings, "patient": asked.patient, **DRAWS}
     tables = [
         detection(suspicion, asked.label, truth, **about).assign(evidence=name)

@@ -56,7 +56,8 @@ def out_of_fold(run: Run, *, folds: int, divisions: int) -> dict[str, Path]:
             save_predictions(replace(each[0], logit=logit), folder / "predictions.npz")
             np.save(folder / EACH, np.stack([one.probability for one in each]))
 
-        found[network] = produce(run.out / "out-of-fold" / network, inputs=inputs, write=write)
+        place = run.out / "out-of-fold" / f"{folds}x{divisions}" / network
+        found[network] = produce(place, inputs=inputs, write=write)
     return found
 
 

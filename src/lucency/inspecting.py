@@ -10,7 +10,7 @@ import pandas as pd
 from lucency.audit.answer import Audit
 from lucency.audit.quality import inspect, quality_counts, quality_table
 from lucency.audit.review import draw_sample, draw_suspects, read_sample
-from lucency.audit.verdicts import ppv_from_verdicts, read_verdicts, reviewers_agree
+from lucency.audit.verdicts import WORDS, ppv_from_verdicts, read_verdicts, reviewers_agree
 from lucency.choices import Judging
 from lucency.data.film import read_grey
 from lucency.folds import out_of_fold
@@ -19,7 +19,7 @@ from lucency.judge.evaluate import evaluate
 from lucency.predictions import load_predictions
 from lucency.progress import progress
 from lucency.reopening import reopen
-from lucency.run import manifest
+from lucency.run import prepared
 from lucency.show.sheets import write_review
 from lucency.values import load_prepared, read_table
 from lucency.workspace import Run
@@ -34,12 +34,12 @@ def audit_folds(run: Run, *, folds: int, divisions: int) -> Audit:
     half = np.full(len(said[0].findings), FALLBACK)
     scores = pd.concat([evaluate(one, threshold=half, **DRAWS) for one in said])
     areas = scores.loc[scores["metric"] == "auc"].drop(columns="metric")
-    places = ", ".join(str(folder / "predictions.npz") for folder in found.values())
+    places = [str(folder / "predictions.npz") for folder in found.values()]
     return Audit(
         tables={"auc": areas.rename(columns={"value": "auc"})},
         shown=("auc",),
         remarks=(f"Each of {len(said[0]):,} films is judged by networks of other patients.",),
-        conclusion=f"next: lucency audit suspects {places}",
+        conclusion="\n".join(f"next: lucency audit suspects {place}" for place in places),
     )
 
 
@@ -49,7 +49,9 @@ def draw_review(folder: Path, *, suspects: Path | None, films: int, seed: int, o
     Random ones of every finding, or the first of each list of `suspects` (suspects.csv of `lucency
     audit suspects`). Raises ValueError for a folder without films, and for films that are not its.
     """
-    shown = manifest(reopen(folder))
+    run = reopen(folder)
+    _require_prepared(run.cache)
+    shown = prepared(run).manifest
     if suspects is None:
         sample = draw_sample(shown, films=films, seed=seed)
     else:
@@ -80,7 +82,7 @@ def audit_verdicts(sample: Path, files: list[Path]) -> Audit:
     said = read_verdicts(files, sample=drawn)
     found = {"right": ppv_from_verdicts(drawn, said)}
     found["reviewers"] = reviewers_agree(drawn, said, **DRAWS)
-    judged = sum(found["right"]["films"].tolist())
+    judged = sum(sum(found["right"][word].tolist()) for word in WORDS)
     return Audit(
         tables=found,
         shown=tuple(found),
@@ -96,12 +98,8 @@ def audit_quality(folder: Path) -> Audit:
 
     Raises ValueError where there are none.
     """
-    place = folder / "prepared"
-    if not (place / "receipt.json").is_file():
-        raise ValueError(
-            f"{folder} holds no prepared films: expected the --out folder of `lucency prepare`"
-        )
-    films = load_prepared(place)
+    _require_prepared(folder)
+    films = load_prepared(folder / "prepared")
     with progress("Looking at films", unit="films") as advance:
         measured = inspect(films, progress=advance)
     table = quality_table(measured)
@@ -116,3 +114,10 @@ def audit_quality(folder: Path) -> Audit:
             'data.exclude = "quality.csv" leaves them out'
         ),
     )
+
+
+def _require_prepared(folder: Path) -> None:
+    if not (folder / "prepared" / "receipt.json").is_file():
+        raise ValueError(
+            f"{folder} holds no prepared films: expected the --out folder of `lucency prepare`"
+        )

@@ -14,7 +14,7 @@ import pandas as pd
 from lucency.judge.statistics import wilson
 
 COUNTS = ("finding", "labelled", "seen", "both", "kappa")
-BELIEF = ("finding", "verdict", "ppv", "low", "high", *COUNTS[1:], "reason")
+BELIEF = ("finding", "verdict", "ppv", "low", "high", "sensitivity", *COUNTS[1:], "reason")
 MAY, DOUBTFUL, CANNOT = "may", "doubtful", "cannot"
 MODERATE = 0.4  # of kappa: Landis and Koch, Biometrics 33 (1977), 159-174
 HALF = 0.5
@@ -29,7 +29,8 @@ def believe(counts: pd.DataFrame, *, doubts: Mapping[str, str]) -> pd.DataFrame:
     most labels are wrong, for Wilson's interval of the predictive value (of films, taken as
     independent) ends below a half.
     `doubtful`: it does not lie above a half; or experts do not agree at least moderately; or the
-    finding is a key of `doubts`, whose text says what else speaks against it. Else `may`.
+    finding is a key of `doubts`, whose text says what else speaks against it. Else `may`: of films
+    labelled so; how many others show it too `sensitivity` says.
     """
     both, labelled = counts["both"].to_numpy(float), counts["labelled"].to_numpy(float)
     ppv = np.divide(both, labelled, out=np.full(len(both), np.nan), where=labelled > 0)
@@ -47,7 +48,8 @@ def believe(counts: pd.DataFrame, *, doubts: Mapping[str, str]) -> pd.DataFrame:
             reason = "; ".join([_seen(row["both"], row["labelled"]), *reasons[1:]])
         reason = reason or _seen(row["both"], row["labelled"])
         about = (row[name] for name in COUNTS[1:])
-        rows.append((row["finding"], verdict, value, least, most, *about, reason))
+        found = row["both"] / row["seen"] if row["seen"] else np.nan
+        rows.append((row["finding"], verdict, value, least, most, found, *about, reason))
     return pd.DataFrame(rows, columns=list(BELIEF))
 
 

@@ -33,7 +33,8 @@ def chance_wrong(
     joint = joint_counts(label, probability)
     missed = SHARE * np.nan_to_num(ratio(joint[:, 0, 1], joint[:, 0, 1] + joint[:, 1, 1]))
     spurious = SHARE * np.nan_to_num(ratio(joint[:, 1, 0], joint[:, 1, 0] + joint[:, 0, 0]))
-    present = ((probability - spurious) / (1 - missed - spurious)).clip(LEAST, 1 - LEAST)
+    room = np.maximum(1 - missed - spurious, LEAST)
+    present = ((probability - spurious) / room).clip(LEAST, 1 - LEAST)
     absent = 1 - present
     positive = spurious * absent / ((1 - missed) * present + spurious * absent)
     negative = missed * present / ((1 - spurious) * absent + missed * present)

@@ -25,15 +25,17 @@ from lucency.predictions import Predictions
 FOLDS, COMPONENTS = 5, 32
 FEWEST = 20  # films of a level, and patients, for it to be asked
 UNKNOWN = ""
+MOST_LEVELS = 12  # a folder a patient is no fact
 OLDEST = 120  # years; ages above are mistakes of entry
 PROBES = ("fact", "level", "auc", "low", "high", "films", "others", "note")
 Levels = Mapping[str, Shaped[np.ndarray, " n"]]  # fact -> the level of each film, or UNKNOWN
 
 
 def known_facts(facts: pd.DataFrame) -> dict[str, Shaped[np.ndarray, " n"]]:
-    """Return the level of each film by each fact of FACTS in which films differ."""
+    """Return the level of each film by each fact of FACTS that has 2 to MOST_LEVELS levels."""
     found = {name: level(facts) for name, (column, level) in FACTS.items() if column in facts}
-    several = {name: level for name, level in found.items() if len({*level} - {UNKNOWN}) > 1}
+    number = {name: len({*level} - {UNKNOWN}) for name, level in found.items()}
+    several = {name: level for name, level in found.items() if 1 < number[name] <= MOST_LEVELS}
     return {name: np.asarray(level, dtype=object) for name, level in several.items()}
 
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float, Float64, Shaped
+from jaxtyping import Bool, Float, Float64, Int64, Shaped
 from scipy.special import ndtr
 
 from lucency.audit.probes import UNKNOWN, Levels
@@ -22,7 +22,7 @@ from lucency.judge.statistics import holm
 from lucency.predictions import Predictions
 
 FEWEST = 20  # positives and negatives of a finding, for it to be asked
-LEVEL = 0.05
+LEVEL, TINY = 0.05, 1e-12
 SHORTCUTS = (
     "finding", "fact", "levels", "auc", "with_it", "without_it", "alike", "worth", "worth_low",
     "worth_high", "leans", "leans_low", "leans_high", "p_holm", "films", "positives", "left_out",
@@ -71,14 +71,15 @@ def find_shortcuts(
             worth, leans = whole - alike, _leans(label, score, inside, weights)
             numbers = [one for each in (worth, leans) for one in (each[0], *interval(each[1:]))]
             spread = np.nanstd(leans[1:]) if np.isfinite(leans[1:]).sum() > 1 else np.nan
-            may = fact in readable and _goes_with(label, inside, weights)
-            p = 2 * ndtr(-abs(leans[0] - 0.5) / spread) if may and spread > 0 else np.nan
+            other = _commoner_elsewhere(label, level, said.patient)
+            may = fact in readable and _goes_with(label, other, weights)
+            p = 2 * ndtr(-abs(leans[0] - 0.5) / max(spread, TINY)) if may else np.nan
             counts = (int((~np.isnan(label)).sum()), int((label == 1).sum()), lost)
             about = (finding, fact, ", ".join(common), whole[0], *apart, alike[0])
             rows.append((*about, *numbers, p, *counts, may))
     table = pd.DataFrame(rows, columns=list(SHORTCUTS))
     table["p_holm"] = holm(table["p_holm"].to_numpy(dtype=np.float64))
-    helps = (table["leans"] > 0.5) & (table["with_it"] > table["without_it"])
+    helps = (table["leans"] > 0.5) & ~(table["with_it"] <= table["without_it"])
     found = table["shortcut"] & (table["p_holm"] < LEVEL) & helps
     return table.assign(shortcut=found.to_numpy(dtype=bool))
 
@@ -87,7 +88,9 @@ def shortcut_reasons(table: pd.DataFrame) -> dict[str, str]:
     """Return for each finding that has shortcuts what they are, in words."""
     reasons: dict[str, list[str]] = {}
     for row in table.loc[table["shortcut"]].to_dict("records"):
-        areas = f"AUC {row['with_it']:.3f} with it, {row['without_it']:.3f} without"
+        bare = row["without_it"]
+        lacking = f"{bare:.3f} without" if bare == bare else "no positive lacks it"
+        areas = f"AUC {row['with_it']:.3f} with it, {lacking}"
         told = (
             f"the score leans on {row['fact']} = {row['levels']} ({row['leans']:.2f} of pairs of "
             f"films labelled alike; {areas})"
@@ -120,6 +123,24 @@ def _commoner(label: Float[np.ndarray, " n"], level: Shaped[np.ndarray, " n"]) -
     share = np.nanmean(label)
     names = sorted(set(level[~np.isnan(label)].tolist()))
     return [name for name in names if np.nanmean(label[level == name]) > share]
+
+
+def _commoner_elsewhere(
+    label: Float[np.ndarray, " n"],
+    level: Shaped[np.ndarray, " n"],
+    patient: Int64[np.ndarray, " n"],
+) -> Bool[np.ndarray, " n"]:
+    """Return which films have a level that is commoner among the other half of the patients.
+
+    So the levels are not chosen on the films that they are tried on.
+    """
+    half = np.unique(patient, return_inverse=True)[1] % 2
+    found = np.zeros(len(label), dtype=bool)
+    for mine in (0, 1):
+        elsewhere = np.where(half == mine, np.nan, label)
+        if not np.isnan(elsewhere).all():
+            found |= (half == mine) & np.isin(level, _commoner(elsewhere, level))
+    return found
 
 
 def _leans(

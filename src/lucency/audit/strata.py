@@ -41,7 +41,8 @@ def strata(said: Predictions, *, resamples: int, seed: int) -> pd.DataFrame:
     drawn = resample_patients(said.patient, resamples=resamples, seed=seed)
     for k, finding in enumerate(said.findings):
         label, films = said.label[:, k], np.flatnonzero(said.label[:, k] == 1)
-        if len(films) < FEWEST or not said.feature.shape[1] or not (label == 0).any():
+        few = len(films) < FEWEST or not said.feature.shape[1] or not (label == 0).any()
+        if few or not np.ptp(said.feature[films], axis=0).any():
             continue
         cluster, distance, apart = _cluster(said.feature[films], seed=seed)
         if np.isnan(apart):
@@ -49,7 +50,7 @@ def strata(said: Predictions, *, resamples: int, seed: int) -> pd.DataFrame:
         mine = []
         for one in range(cluster.max() + 1):
             inside = films[cluster == one]
-            only = np.where(np.isin(np.arange(len(label)), films) & (label == 1), np.nan, label)
+            only = np.where(label == 1, np.nan, label)
             only[inside] = 1
             value = auc(only, said.logit[:, k], weights=once(len(label)))[0]
             low, high = interval(auc(only, said.logit[:, k], weights=drawn))
@@ -59,6 +60,14 @@ def strata(said: Predictions, *, resamples: int, seed: int) -> pd.DataFrame:
             mine.append((value, low, high, len(inside), people, apart, examples))
         rows += [(finding, place, *row) for place, row in enumerate(sorted(mine), start=1)]
     return pd.DataFrame(rows, columns=list(STRATA))
+
+
+def _apart(reduced: np.ndarray, label: np.ndarray) -> float:
+    """Return the silhouette; NaN where a cluster is small, or there is but one."""
+    count = np.unique(label, return_counts=True)[1]
+    if len(count) < 2 or count.min() < SMALLEST:
+        return np.nan
+    return float(silhouette_score(reduced, label))
 
 
 def _cluster(
@@ -74,12 +83,8 @@ def _cluster(
     )
     found = [KMeans(k, n_init="auto", random_state=seed).fit(reduced) for k in range(2, MOST + 1)]
     some = min(SAMPLE, len(feature))
-    score = [
-        float(silhouette_score(reduced, one.labels_, sample_size=some, random_state=seed))
-        for one in found
-    ]
-    large = [np.bincount(np.asarray(one.labels_)).min() >= SMALLEST for one in found]
-    score = np.where(large, score, np.nan)
+    rows = np.random.default_rng(seed).permutation(len(feature))[:some]
+    score = [_apart(reduced[rows], np.asarray(one.labels_)[rows]) for one in found]
     place = int(np.argmax(np.nan_to_num(score, nan=-1)))
     best = found[place]
     distance = best.transform(reduced).min(axis=1)

@@ -20,13 +20,13 @@ from lucency.data.table import (
     read_columns,
     read_csv_table,
 )
-from lucency.values import FINDINGS, Manifest, load_manifest
+from lucency.values import FINDINGS, NO_FINDING, Manifest, load_manifest
 
 SAID = ("0", "1", "0.0", "1.0")
 STATED = frozenset(("", *SAID))
 MOSTLY = 0.5
 NAMELESS = "Unnamed: "  # what pandas calls a column without a head
-NEVER_FINDINGS = ("image", "patient")
+NEVER_FINDINGS = ("image", "patient", NO_FINDING)  # which the other columns say
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

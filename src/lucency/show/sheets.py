@@ -118,10 +118,14 @@ def review_page(
 
 
 def labels_in_words(manifest: Manifest, image: list[str]) -> list[str]:
-    """Return the findings that each film is labelled with, or that it has none."""
+    """Return the findings that each film is labelled with, or that it has none or nothing is said."""
     label = manifest.label[rows_of(manifest, np.array(image, dtype=str))]
     named = [[manifest.findings[k] for k in np.flatnonzero(row == 1)] for row in label]
-    return [", ".join(names) or NO_FINDING for names in named]
+    nothing = (label == 0).all(axis=1)
+    return [
+        ", ".join(names) or (NO_FINDING if none else "not stated")
+        for names, none in zip(named, nothing.tolist(), strict=True)
+    ]
 
 
 def _words(finding: str) -> dict[str, str]:
