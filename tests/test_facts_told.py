@@ -138,7 +138,7 @@ def test_two_kinds_of_positives_are_told_apart():
 
 
 def test_a_perfect_confounder_is_a_shortcut_and_many_levels_are_no_fact():
-    said, levels = world(2, strength=0.0)
+    said, _ = world(2, strength=0.0)
     fact = np.where(said.label[:, 0] == 1, "x", np.where(np.arange(FILMS) % 9 == 0, "x", "y"))
     leaning = said.logit.copy()
     leaning[fact == "x", 0] += 50  # told apart in every resample

@@ -14,14 +14,15 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Float64, Int64, Shaped
 from scipy.special import ndtr
+from scipy.stats import chi2
 
 from lucency.audit.probes import UNKNOWN, Levels
-from lucency.judge.intervals import Weights, interval, ratio, resample_patients
+from lucency.judge.intervals import Weights, interval, resample_patients
 from lucency.judge.metrics import auc
 from lucency.judge.statistics import holm
 from lucency.predictions import Predictions
 
-FEWEST = 20  # positives and negatives of a finding, for it to be asked
+FEWEST = 20  # patients with a finding, and without, for it to be asked; of 12, p is too small
 LEVEL, TINY = 0.05, 1e-12
 SHORTCUTS = (
     "finding", "fact", "levels", "auc", "with_it", "without_it", "alike", "worth", "worth_low",
@@ -41,12 +42,12 @@ def find_shortcuts(
     within negatives, weighted as van Elteren (1960) does; .5 where it does not know them. `worth`
     is the AUC less `alike`, the covariate-adjusted AUC of Janes and Pepe (Biometrika 96, 2009,
     371-382): the mean of the AUCs within levels, by their positives; those of levels without
-    negatives are `left_out`. 95 % intervals over patients; p is of leans = .5, normal by the
-    resamples' standard error, for pairs that may be shortcuts: the finding is surely commoner in
-    these levels, and a level of the fact can be read off the features (the probe's interval is
-    above .5). Holm corrects over these pairs. `shortcut`: leans above .5 with p_holm below .05, and
-    positives with it are told better than those without. A finding with fewer than FEWEST positives
-    or negatives is left out, and so is a fact that is the same on all its films.
+    negatives are `left_out`. 95 % intervals over patients; p is the larger of two, that leans is .5
+    (normal, by the resamples' standard error) and that the finding is equally common in all levels,
+    for pairs with a level that can be read off the features (the probe's interval is above .5),
+    corrected by Holm over these. `shortcut`: leans above .5 with p_holm below .05, and positives
+    with it are told better than those without. A finding with fewer than FEWEST patients with it or
+    without is left out, and so is a fact that is the same on all its films.
     """
     drawn = resample_patients(said.patient, resamples=resamples, seed=seed)
     weights = replace(drawn, times=np.column_stack([np.ones(len(drawn.times)), drawn.times]))
@@ -55,7 +56,7 @@ def find_shortcuts(
     for k, finding in enumerate(said.findings):
         for fact, level in levels.items():
             label = np.where(level == UNKNOWN, np.nan, said.label[:, k])
-            if min((label == 1).sum(), (label == 0).sum()) < FEWEST:
+            if min(len(np.unique(said.patient[label == one])) for one in (0, 1)) < FEWEST:
                 continue
             common = _commoner(label, level)
             inside = np.isin(level, common)
@@ -71,9 +72,9 @@ def find_shortcuts(
             worth, leans = whole - alike, _leans(label, score, inside, weights)
             numbers = [one for each in (worth, leans) for one in (each[0], *interval(each[1:]))]
             spread = np.nanstd(leans[1:]) if np.isfinite(leans[1:]).sum() > 1 else np.nan
-            other = _commoner_elsewhere(label, level, said.patient)
-            may = fact in readable and _goes_with(label, other, weights)
-            p = 2 * ndtr(-abs(leans[0] - 0.5) / max(spread, TINY)) if may else np.nan
+            alone = 2 * ndtr(-abs(leans[0] - 0.5) / max(spread, TINY))
+            may = fact in readable
+            p = np.maximum(alone, _goes_with(label, level, weights.owner)) if may else np.nan
             counts = (int((~np.isnan(label)).sum()), int((label == 1).sum()), lost)
             about = (finding, fact, ", ".join(common), whole[0], *apart, alike[0])
             rows.append((*about, *numbers, p, *counts, may))
@@ -125,24 +126,6 @@ def _commoner(label: Float[np.ndarray, " n"], level: Shaped[np.ndarray, " n"]) -
     return [name for name in names if np.nanmean(label[level == name]) > share]
 
 
-def _commoner_elsewhere(
-    label: Float[np.ndarray, " n"],
-    level: Shaped[np.ndarray, " n"],
-    patient: Int64[np.ndarray, " n"],
-) -> Bool[np.ndarray, " n"]:
-    """Return which films have a level that is commoner among the other half of the patients.
-
-    So the levels are not chosen on the films that they are tried on.
-    """
-    half = np.unique(patient, return_inverse=True)[1] % 2
-    found = np.zeros(len(label), dtype=bool)
-    for mine in (0, 1):
-        elsewhere = np.where(half == mine, np.nan, label)
-        if not np.isnan(elsewhere).all():
-            found |= (half == mine) & np.isin(level, _commoner(elsewhere, level))
-    return found
-
-
 def _leans(
     label: Float[np.ndarray, " n"],
     score: Float[np.ndarray, " n"],
@@ -164,12 +147,23 @@ def _leans(
 
 
 def _goes_with(
-    label: Float[np.ndarray, " n"], inside: Bool[np.ndarray, " n"], weights: Weights
-) -> bool:
-    """Say whether a finding is commoner in these films by more than its interval allows."""
+    label: Float[np.ndarray, " n"], level: Shaped[np.ndarray, " n"], owner: Int64[np.ndarray, " n"]
+) -> float:
+    """Return the p that a finding is equally common in all levels: Pearson's chi-squared test.
+
+    Divided by the mean design effect of films of one patient, if above 1, as Rao and Scott do
+    (Journal of the American Statistical Association 76, 1981, 221-230).
+    """
     known = ~np.isnan(label)
-    share = []
-    for films in (inside & known, ~inside & known):
-        terms = np.stack([films & (label == 1), films]).astype(np.float64)
-        share.append(ratio(*weights.total(terms)))
-    return bool(interval((share[0] - share[1])[1:])[0] > 0)
+    names, place = np.unique(level[known].astype(str), return_inverse=True)
+    odd = label[known] - label[known].mean()
+    _, patient = np.unique(owner[known], return_inverse=True)
+    cell = patient * len(names) + place
+    size = (patient.max() + 1, len(names))
+    excess = np.bincount(cell, weights=odd, minlength=size[0] * size[1]).reshape(size)
+    share = np.bincount(place) / known.sum()
+    even = excess - excess.sum(axis=1, keepdims=True) * share
+    expected = share * (odd**2).sum()
+    freedom = len(names) - 1
+    effect = ((even**2).sum(axis=0) / expected).sum() / freedom
+    return float(chi2.sf((even.sum(axis=0) ** 2 / expected).sum() / max(1, effect), freedom))

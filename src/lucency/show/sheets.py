@@ -118,7 +118,7 @@ def review_page(
 
 
 def labels_in_words(manifest: Manifest, image: list[str]) -> list[str]:
-    """Return the findings that each film is labelled with, or that it has none or nothing is said."""
+    """Return the findings that each film is labelled with, or none, or not stated."""
     label = manifest.label[rows_of(manifest, np.array(image, dtype=str))]
     named = [[manifest.findings[k] for k in np.flatnonzero(row == 1)] for row in label]
     nothing = (label == 0).all(axis=1)
