@@ -128,6 +128,35 @@ def test_suspects_are_ranked_and_held_against_radiologists(nih: Path, tmp_path: 
     assert (first["precision"] >= first["chance"]).mean() > 0.8
 
 
+def test_verdicts_count_what_was_judged(tmp_path: Path):
+    sample = pd.DataFrame(
+        {
+            "sheet": "Mass", "finding": "Mass", "place": [1, 2, 3], "id": ["x", "y", "z"],
+            "image": ["a.png", "b.png", "c.png"], "label": 1, "weight": 400.0,
+        }
+    )  # fmt: skip
+    sample.to_csv(tmp_path / "sample.csv", index=False)
+    said = sample.loc[:1, ["sheet", "image"]].assign(reviewer="R", verdict=["yes", "no"])
+    said.to_csv(tmp_path / "verdicts.csv", index=False)
+    told = audit("verdicts", tmp_path / "sample.csv", tmp_path / "verdicts.csv")
+    assert "2 of 3 films drawn are judged" in told
+
+
+def test_a_file_of_one_finding_is_audited_without_groups(nih: Path, tmp_path: Path):
+    one = pd.read_csv(nih / "expert" / "all_findings_expert_labels_test_labels.csv")
+    table = pd.DataFrame(
+        {
+            "image": one["Image ID"], "patient": one["Patient ID"],
+            "Effusion": (one["Effusion"] == "YES").astype(int), "No Finding": 0,
+        }
+    )  # fmt: skip
+    table.to_csv(tmp_path / "mine.csv", index=False)
+    said = audit("labels", "--labels", tmp_path / "mine.csv", "--expert", nih / "expert")
+    assert "labels of Effusion may carry a claim" in said
+    assert "groups" not in said
+    assert "No Finding" not in said
+
+
 def test_bad_input_is_one_line(nih: Path, tmp_path: Path):
     new = nih / "Data_Entry_2017_v2020.csv"
     predicted = nih / "zech" / "preds.csv"
@@ -141,6 +170,14 @@ def test_bad_input_is_one_line(nih: Path, tmp_path: Path):
     )
     assert "--labels FILE" in refused("suspects", predicted)
     assert "is a folder" in refused("suspects", tmp_path)
+    (tmp_path / "broken.csv").write_bytes(b"\x89PNG")
+    sample = tmp_path / "sample.csv"
+    head = "sheet,finding,place,id,image,label,weight\nMass,Mass,1,x,a.png,1,9\n"
+    sample.write_text(head)
+    (tmp_path / "form.csv").write_text("sheet,image,reviewer,verdict\nMass,a.png,,\n")
+    assert "is no table" in refused("verdicts", sample, tmp_path / "broken.csv")
+    assert "no film has a verdict" in refused("verdicts", sample, tmp_path / "form.csv")
+    assert "expected the sample.csv" in refused("verdicts", tmp_path, sample)
     assert "is a file" in refused("versions", new, new, "--out", tmp_path / "file")
     assert "no such file" in refused("versions", new, tmp_path / "none.csv")
 

@@ -18,7 +18,7 @@ from lucency.choices import Explaining
 from lucency.data.film import prepare_film, read_grey
 from lucency.inference import films_below, network_folder
 from lucency.looking import look_again, sight
-from lucency.progress import say
+from lucency.progress import progress, say
 from lucency.protocol import Protocol, read_protocol
 from lucency.receipt import fingerprint_file, fingerprint_of, produce
 from lucency.reopening import reopen
@@ -80,10 +80,11 @@ def explain_films(folder: Path, films: Sequence[Path], *, asked: Asked, out: Pat
         from lucency.show.explained import write_explained
 
         plan = originals(shown.manifest.label)
-        maps = [
-            explain(classifier, prepared=shown, plan=plan, method=name, findings=findings)
-            for name in asked.methods
-        ]
+        maps = []
+        for name in asked.methods:
+            with progress(f"Explaining with {name}", unit="films") as advance:
+                what = {"method": name, "findings": findings, "progress": advance}
+                maps.append(explain(classifier, prepared=shown, plan=plan, **what))
         said = predict(classifier, prepared=shown, plan=plan)
         write_explained(
             said,

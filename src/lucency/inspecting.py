@@ -21,7 +21,7 @@ from lucency.progress import progress
 from lucency.reopening import reopen
 from lucency.run import prepared
 from lucency.show.sheets import write_review
-from lucency.values import load_prepared, read_table
+from lucency.values import NO_FINDING, load_prepared, read_table
 from lucency.workspace import Run
 
 DRAWS = {"resamples": Judging().resamples, "seed": Judging().seed}
@@ -66,11 +66,15 @@ def draw_review(folder: Path, *, suspects: Path | None, films: int, seed: int, o
         for done, name in enumerate(names, start=1):
             pictures[name] = read_grey(Path(path[name]))
             advance(done, len(names))
+    without = [name for name in (*shown.findings, NO_FINDING) if name not in {*sample["finding"]}]
     write_review(sample, films=pictures, manifest=shown, folder=out)
     return Audit(
         tables={"sheets": sample.groupby("sheet", sort=False)["image"].count().reset_index()},
         shown=("sheets",),
-        remarks=(f"Drawn with seed {seed}; at most one film a patient on a sheet.",),
+        remarks=(
+            f"Drawn with seed {seed}; at most one film a patient on a sheet.",
+            *([f"No sheet, for want of films: {', '.join(without)}."] if without else []),
+        ),
         conclusion=f"open {out / 'review.html'}, or fill {out / 'form.csv'}; then: lucency audit "
         f"verdicts {out / 'sample.csv'} VERDICTS.csv",
     )
@@ -80,6 +84,11 @@ def audit_verdicts(sample: Path, files: list[Path]) -> Audit:
     """Turn reviewers' verdicts into how many labels are right, weighted to all films."""
     drawn = read_sample(sample)
     said = read_verdicts(files, sample=drawn)
+    if not len(said):
+        raise ValueError(
+            f"{', '.join(map(str, files))}: no film has a verdict; expected yes, no or unsure in "
+            "the column verdict"
+        )
     found = {"right": ppv_from_verdicts(drawn, said)}
     found["reviewers"] = reviewers_agree(drawn, said, **DRAWS)
     judged = sum(sum(found["right"][word].tolist()) for word in WORDS)

@@ -115,6 +115,8 @@ def empty_form(sample: pd.DataFrame) -> pd.DataFrame:
 
 def read_sample(file: Path) -> pd.DataFrame:
     """Read a sample as `DataFrame.to_csv` writes it; raises ValueError where a column lacks."""
+    if not file.is_file():
+        raise ValueError(f"{file}: no such file; expected the sample.csv that a review wrote")
     table = read_table(file, text=TEXT)
     if lacking := [name for name in SAMPLE if name not in table]:
         raise ValueError(

@@ -114,7 +114,14 @@ def reviewers_agree(
 
 def _read(file: Path) -> pd.DataFrame:
     """Return a file's rows that have a verdict, with the place of each; spreadsheets add a mark."""
-    table = pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    if not file.is_file():
+        raise ValueError(f"{file}: no such file; expected a filled form.csv, or a verdicts.csv")
+    try:
+        table = pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise ValueError(
+            f"{file} is no table ({error}); expected a filled form.csv, or a verdicts.csv"
+        ) from error
     if lacking := [name for name in VERDICTS[:-1] if name not in table]:
         raise ValueError(
             f"{file}: found the columns {', '.join(map(str, table))}, no {lacking[0]!r}; expected "
