@@ -103,8 +103,11 @@ def test_radiologists_are_asked(nih: Path, tmp_path: Path):
     assert {"readers", "flow", "belief", "conclusion"} <= set(found)
 
 
-def test_versions_are_compared(nih: Path):
+def test_versions_are_compared(nih: Path, tmp_path: Path):
     files = (nih / "Data_Entry_2017.csv", nih / "Data_Entry_2017_v2020.csv")
+    (tmp_path / "quality.csv").write_text("mine")
+    assert "holds quality.csv of something else" in refused("versions", *files, "--out", tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["quality.csv"]
     said = audit("versions", *files)
     assert "181 films differ: 188 labels added, 0 removed; 51 films are no longer" in said
 

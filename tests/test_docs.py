@@ -116,7 +116,10 @@ def at_work(workplace: Path, block: Block, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.chdir(workplace)
     if NEEDS_RUN.search(block.text):
         lucency("run", "protocols/demo.toml", "--out", "runs/demo")
+    if "--out review" in block.text:
+        shutil.rmtree("review", ignore_errors=True)
     if "review/sample" in block.text:
+        shutil.rmtree("review", ignore_errors=True)
         lucency("audit", "review", "runs/demo", "--out", "review", "--films", "6")
         form = pd.read_csv("review/form.csv", dtype=str)
         form.assign(reviewer="A. B.", verdict="yes").to_csv("verdicts.csv", index=False)

@@ -49,13 +49,18 @@ def draw_review(folder: Path, *, suspects: Path | None, films: int, seed: int, o
     Random ones of every finding, or the first of each list of `suspects` (suspects.csv of `lucency
     audit suspects`). Raises ValueError for a folder without films, and for films that are not its.
     """
+    if (out / "form.csv").exists():
+        raise ValueError(f"{out} holds a review, perhaps a filled one: choose another --out")
     run = reopen(folder)
     _require_prepared(run.cache)
     shown = prepared(run).manifest
     if suspects is None:
         sample = draw_sample(shown, films=films, seed=seed)
     else:
-        table = read_table(suspects, text=("finding", "direction", "image", "reason"))
+        try:
+            table = read_table(suspects, text=("finding", "direction", "image", "reason"))
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{suspects} is no table; expected a suspects.csv") from error
         if lacking := {"finding", "direction", "image"} - set(table):
             raise ValueError(f"{suspects}: no column {min(lacking)!r}; expected a suspects.csv")
         sample = draw_suspects(shown, table, films=films, seed=seed)

@@ -42,7 +42,10 @@ def audit_in_json(audit: Audit) -> str:
 
 
 def write_audit(audit: Audit, folder: Path) -> None:
-    """Write each table as NAME.csv, and conclusion.txt."""
+    """Write each table as NAME.csv, and conclusion.txt; ValueError where other tables lie."""
+    others = sorted({file.stem for file in folder.glob("*.csv")} - {*audit.tables})
+    if others:
+        raise ValueError(f"{folder} holds {others[0]}.csv of something else: choose another --out")
     folder.mkdir(parents=True, exist_ok=True)
     for name, table in audit.tables.items():
         write_atomically(folder / f"{name}.csv", table.to_csv(index=False))
