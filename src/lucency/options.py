@@ -51,8 +51,9 @@ def check_folder(folder: Path) -> None:
     """Raise ValueError unless tables may be written there: no file, and no run's folder."""
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file: expected a folder to write tables to")
-    if (folder / "protocol.toml").is_file():
-        raise ValueError(f"{folder} holds a run: choose another --out for these tables")
+    for place in (folder, folder.resolve().parent):
+        if (place / "protocol.toml").is_file():
+            raise ValueError(f"{place} holds a run: choose another --out for these tables")
 
 
 def tell(answer: dict[str, object], json: bool) -> None:
