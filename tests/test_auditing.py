@@ -108,7 +108,11 @@ def test_versions_are_compared(nih: Path, tmp_path: Path):
     (tmp_path / "quality.csv").write_text("mine")
     assert "holds quality.csv of something else" in refused("versions", *files, "--out", tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["quality.csv"]
+    (tmp_path / "protocol.toml").write_text("")
+    below = tmp_path / "evaluation" / "tables"
+    assert "holds a run" in refused("versions", *files, "--out", below)
     said = audit("versions", *files)
+    assert "Compared are the 112,120 films of both; 0 are in the first alone, 0 in" in said
     assert "181 films differ: 188 labels added, 0 removed; 51 films are no longer" in said
 
 

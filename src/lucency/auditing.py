@@ -82,7 +82,7 @@ def audit_versions(old: Path, new: Path, *, table: Path | None, scale: str) -> A
     return Audit(
         tables=found,
         shown=tuple(name for name in found if name != "labels"),
-        remarks=(f"{one.origin}; {other.origin}.",),
+        remarks=(f"{one.origin}; {other.origin}. {_in_both(one, other)}",),
         conclusion=(
             f"{every['films']:,} films differ: {every['added']:,} labels added, "
             f"{every['removed']:,} removed; {nothing['removed']:,} films are no longer "
@@ -123,6 +123,12 @@ def audit_suspects(
         remarks=(f"{said.network}: {len(said):,} films{_training(what)}.",),
         conclusion=conclusion,
     )
+
+
+def _in_both(one: Manifest, other: Manifest) -> str:
+    both = int(np.isin(one.image, other.image).sum())
+    apart = f"{len(one) - both:,} are in the first alone, {len(other) - both:,} in the second"
+    return f"Compared are the {both:,} films of both; {apart}."
 
 
 def _training(what: Path) -> str:

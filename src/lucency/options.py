@@ -51,7 +51,7 @@ def check_folder(folder: Path) -> None:
     """Raise ValueError unless tables may be written there: no file, and no run's folder."""
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file: expected a folder to write tables to")
-    for place in (folder, folder.resolve().parent):
+    for place in (folder, *folder.resolve().parents):
         if (place / "protocol.toml").is_file():
             raise ValueError(f"{place} holds a run: choose another --out for these tables")
 
