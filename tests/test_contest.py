@@ -10,7 +10,7 @@ import pytest
 from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
-from lucency.choices import Judging
+from lucency.choices import DRAWS
 from lucency.contest import contest
 from lucency.judge.compare import compare
 from lucency.predictions import Predictions, save_predictions
@@ -69,7 +69,7 @@ def labels(folder: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def fewer_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lucency.contest.Judging", lambda: Judging(resamples=100))
+    monkeypatch.setattr("lucency.contest.DRAWS", {**DRAWS, "resamples": 100})
 
 
 def met(*several: Path, labelled: Path | None = None, out: Path | None = None) -> dict[str, object]:
@@ -107,7 +107,7 @@ def test_the_numbers_are_those_of_compare(tmp_path: Path):
     order = np.argsort(IMAGE)
     rows = ("image", "patient", "part", "label", "logit", "feature")
     sorted_ = [replace(p, **{n: getattr(p, n)[order] for n in rows}) for p in (one, other)]
-    expected = compare(sorted_, resamples=100, seed=Judging().seed)
+    expected = compare(sorted_, resamples=100, seed=DRAWS["seed"])
     written = pd.read_csv(tmp_path / "out" / "comparison.csv", keep_default_na=True)
     numbers = ["difference", "low", "high", "p", "p_holm"]
     pd.testing.assert_frame_equal(written[numbers], expected[numbers])

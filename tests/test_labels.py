@@ -164,3 +164,11 @@ def test_these_too_should_be_one_line_that_names_the_file(tmp_path: Path, what: 
         read(tmp_path, content, name=name)
     assert str(refusal.value).startswith(str(tmp_path / name))
     assert "\n" not in str(refusal.value)
+
+
+def test_no_finding_is_no_finding_of_a_table(tmp_path: Path):
+    file = tmp_path / "labels.csv"
+    file.write_text("image,patient,Mass,No Finding\na.png,1,1,0\nb.png,2,0,1\n")
+    read = read_labels(file)
+    assert read.findings == ("Mass",)
+    assert "No Finding" in read.left_out

@@ -16,7 +16,7 @@ from lucency.audit.detection import detection, review_table
 from lucency.audit.ontology import FOUR_GROUPS, GROUPS, align, merge_labels, merge_predictions
 from lucency.audit.suspects import combine_ranks, expected_noise, find_suspects, gather_evidence
 from lucency.audit.versions import ALL, against_experts, changed_labels, changes, effect
-from lucency.choices import Judging
+from lucency.choices import DRAWS
 from lucency.data.expert import RELEASES, read_expert_table, read_readings, release_of
 from lucency.data.labels import read_labelled
 from lucency.folds import load_divisions
@@ -25,7 +25,6 @@ from lucency.judge.evaluate import MACRO
 from lucency.predictions import Predictions, load_predictions
 from lucency.values import FINDINGS, NO_FINDING, Manifest
 
-DRAWS = {"resamples": Judging().resamples, "seed": Judging().seed}
 CHANCE = 0.5  # of pairs
 CHOSEN = "The films were chosen to hold many findings: shares are not those of random films."
 

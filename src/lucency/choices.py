@@ -210,6 +210,9 @@ class Judging(Choices):
         return self
 
 
+DRAWS = Judging().model_dump(include={"resamples", "seed"})  # where no protocol says otherwise
+
+
 class Explaining(Choices):
     """Where a network looked: by which methods, which are put to the test on so many films.
 

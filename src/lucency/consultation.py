@@ -14,7 +14,7 @@ from lucency.judge.complaints import complaint_table, count_serious
 from lucency.judge.remarks import BEFORE
 from lucency.judgement import complaints
 from lucency.protocol import read_protocol
-from lucency.workspace import open_run
+from lucency.reopening import reopen
 
 
 def consult(
@@ -82,16 +82,11 @@ def _own(what: Path, changes: tuple[str, ...]) -> tuple[pd.DataFrame, int]:
         return complaint_table(found), len(doctor.CHECKS) + len(BEFORE)
     if changes:
         raise ValueError(f"--set changes a protocol, and {what} is done: check a .toml file")
-    file = what / "protocol.toml"
-    if not file.is_file():
-        raise ValueError(f"{what} holds no run: expected the --out folder of `lucency run`")
-    protocol = read_protocol(file)
-    if protocol.variant:
-        raise ValueError(f"{what} holds variants: name the folder of one, variants/NAME/seed-N")
-    predicted = [what / "predictions" / network.name for network in protocol.network]
+    run, file = reopen(what), what / "protocol.toml"
+    predicted = [what / "predictions" / network.name for network in run.protocol.network]
     if not all((place / "receipt.json").is_file() for place in (*predicted, what / "evaluation")):
         raise ValueError(
             f"{what} is not judged yet: expected a finished run; check its protocol.toml alone, or "
             f"finish it with lucency evaluate {file} --out {what}"
         )
-    return complaints(open_run(protocol, out=what)), CHECKS
+    return complaints(run), CHECKS

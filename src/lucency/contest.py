@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from lucency.choices import Judging
+from lucency.choices import DRAWS
 from lucency.data.labels import read_labelled
 from lucency.foreign import UNKNOWN_SPLIT, predictions_of, standard_thresholds
 from lucency.hearing import write_hearing
@@ -51,10 +51,9 @@ def contest(
     said = _of_one_split(_named(entries))
     if films is not None:
         _check_labels(said[0], films)
-    draws = {"resamples": Judging().resamples, "seed": Judging().seed}
-    comparison = compare(said, **draws)
+    comparison = compare(said, **DRAWS)
     half = np.full(len(said[0].findings), 0.5)
-    metrics = pd.concat([evaluate(one, threshold=half, **draws) for one in said], ignore_index=True)
+    metrics = pd.concat([evaluate(one, threshold=half, **DRAWS) for one in said], ignore_index=True)
     ranking = rank(metrics, comparison)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)

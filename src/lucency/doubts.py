@@ -14,6 +14,7 @@ from lucency.audit.probes import known_facts, probe
 from lucency.audit.quality import inspect, quality_counts, quality_table
 from lucency.audit.shortcuts import find_shortcuts, shortcut_reasons
 from lucency.audit.strata import strata
+from lucency.plan import COPY_MARK
 from lucency.predictions import Predictions
 from lucency.progress import progress, say
 from lucency.receipt import fingerprint_of, produce
@@ -78,7 +79,7 @@ def _truth(run: Run) -> pd.DataFrame:
 
 def _facts_of(said: Predictions, films: Manifest, truth: pd.DataFrame) -> pd.DataFrame:
     """Return the facts of the predicted films; a copy's are its film's."""
-    names = [str(name).partition("#")[0] for name in said.image]
+    names = [str(name).partition(COPY_MARK)[0] for name in said.image]
     facts = films.facts.set_axis(films.image).loc[names]
     if len(truth):
         devices = truth.loc[names, list(DEVICES.values())]
@@ -90,14 +91,15 @@ def _counts(run: Run, films: Manifest, truth: pd.DataFrame) -> pd.DataFrame:
     """Return how many films carry a label, show the finding, and both, where that is known."""
     if run.protocol.data.source == "nih":
         return published_counts().set_index("finding").loc[list(films.findings)].reset_index()
+    if not len(truth):
+        unread = [(finding, 0, 0, 0, np.nan) for finding in films.findings]
+        return pd.DataFrame(unread, columns=list(COUNTS))
+    true = [set(said.split("|")) for said in truth["True Labels"].loc[films.image.tolist()]]
     rows = []
-    for k, finding in enumerate(films.findings):
-        labelled, seen = films.label[:, k] == 1, np.zeros(len(films), dtype=bool)
-        if len(truth):
-            true = truth["True Labels"].str.split("|").map(set).loc[films.image.tolist()]
-            seen = np.array([finding in one for one in true])
-        known = int(labelled.sum()) if len(truth) else 0
-        rows.append((finding, known, int(seen.sum()), int((labelled & seen).sum()), np.nan))
+    for finding, label in zip(films.findings, films.label.T, strict=True):
+        labelled, seen = label == 1, np.array([finding in one for one in true])
+        counts = (int(one.sum()) for one in (labelled, seen, labelled & seen))
+        rows.append((finding, *counts, np.nan))
     return pd.DataFrame(rows, columns=list(COUNTS))
 
 

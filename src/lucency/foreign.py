@@ -14,7 +14,7 @@ import pandas as pd
 from jaxtyping import Float32, Float64, Int64
 from scipy.special import expit, logit
 
-from lucency.choices import Judging
+from lucency.choices import DRAWS
 from lucency.data.labels import read_labelled
 from lucency.data.scores import Scores, read_scores
 from lucency.hearing import write_hearing
@@ -36,15 +36,14 @@ def judge_table(
     test: Path, *, labels: Path, val: Path | None, scale: str, out: Path | None
 ) -> dict[str, object]:
     """Return what the predictions are worth, by finding; table and page go to `out`."""
-    draws = {"resamples": Judging().resamples, "seed": Judging().seed}
     films = read_labelled(labels)
     said, thresholds = read_tables(test, films=films, val=val, scale=scale)
     fitted = thresholds["threshold"].to_numpy(dtype=np.float64)
-    table = evaluate(said, threshold=fitted, **draws)
+    table = evaluate(said, threshold=fitted, **DRAWS)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         table.to_csv(out / "metrics.csv", index=False)
-        tables = {"metrics": table, "comparison": compare([said], **draws)}
+        tables = {"metrics": table, "comparison": compare([said], **DRAWS)}
         write_hearing([said], **tables, thresholds=thresholds, films=films, out=out)
     answer: dict[str, object] = {"network": said.network}
     for finding in dict.fromkeys(table["finding"]):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lucency.choices import Judging
+from lucency.choices import DRAWS
 from lucency.judge.claims import claim_of
 from lucency.judge.complaints import Roll, complaint_table, ranked
 from lucency.judge.published import community_lists
@@ -36,10 +36,9 @@ def write_hearing(
     """
     from lucency.show.judged import Judged, write_judged
 
-    draws = {"resamples": Judging().resamples, "seed": Judging().seed}
     ranking = rank(metrics, comparison)
     best = next(one for one in several if one.network == ranking["network"].iloc[0])
-    groups = subgroups(best, facts=films.facts.set_axis(films.image), **draws)
+    groups = subgroups(best, facts=films.facts.set_axis(films.image), **DRAWS)
     first = several[0]
     known = community_lists(Roll(image=first.image, patient=first.patient, part=first.part))
     complaints = [*known, *(one for said in several for one in suspect(claim_of(said)))]
@@ -56,7 +55,7 @@ def write_hearing(
             thresholds=thresholds,
             threshold_origin="fitted on validation films" if fitted else "not fitted, .5 for all",
             reliability=pd.concat(
-                [reliability_table(one, **draws) for one in several], ignore_index=True
+                [reliability_table(one, **DRAWS) for one in several], ignore_index=True
             ),
             brier=pd.concat([brier_parts(one) for one in several], ignore_index=True),
             subgroups=groups,

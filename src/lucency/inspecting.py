@@ -11,7 +11,7 @@ from lucency.audit.answer import Audit
 from lucency.audit.quality import inspect, quality_counts, quality_table
 from lucency.audit.review import draw_sample, draw_suspects, read_sample
 from lucency.audit.verdicts import WORDS, ppv_from_verdicts, read_verdicts, reviewers_agree
-from lucency.choices import Judging
+from lucency.choices import DRAWS
 from lucency.data.film import read_grey
 from lucency.folds import out_of_fold
 from lucency.judge.calibrate import FALLBACK
@@ -23,8 +23,6 @@ from lucency.run import prepared
 from lucency.show.sheets import write_review
 from lucency.values import NO_FINDING, load_prepared, read_table
 from lucency.workspace import Run
-
-DRAWS = {"resamples": Judging().resamples, "seed": Judging().seed}
 
 
 def audit_folds(run: Run, *, folds: int, divisions: int) -> Audit:

@@ -6,7 +6,6 @@ Letters in shapes: n films, d feature dimensions.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from lucency.judge.intervals import interval, resample_patients
+from lucency.judge.intervals import all_and_resampled, interval
 from lucency.judge.metrics import auc
 from lucency.predictions import Predictions
 
@@ -47,8 +46,7 @@ def probe(said: Predictions, levels: Levels, *, resamples: int, seed: int) -> pd
     95 % intervals over patients. A level with fewer than FEWEST films or patients, or so few
     others, is NaN, and so is everything without features.
     """
-    drawn = resample_patients(said.patient, resamples=resamples, seed=seed)
-    weights = replace(drawn, times=np.column_stack([np.ones(len(drawn.times)), drawn.times]))
+    weights = all_and_resampled(said.patient, resamples=resamples, seed=seed)
     rows = []
     for fact, level in levels.items():
         names = [name for name in pd.unique(level) if name != UNKNOWN]

@@ -8,8 +8,6 @@ first column: all films).
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Float64, Int64, Shaped
@@ -17,7 +15,7 @@ from scipy.special import ndtr
 from scipy.stats import chi2
 
 from lucency.audit.probes import UNKNOWN, Levels
-from lucency.judge.intervals import Weights, interval, resample_patients
+from lucency.judge.intervals import Weights, all_and_resampled, interval
 from lucency.judge.metrics import auc
 from lucency.judge.statistics import holm
 from lucency.predictions import Predictions
@@ -49,8 +47,7 @@ def find_shortcuts(
     with it are told better than those without. A finding with fewer than FEWEST patients with it or
     without is left out, and so is a fact that is the same on all its films.
     """
-    drawn = resample_patients(said.patient, resamples=resamples, seed=seed)
-    weights = replace(drawn, times=np.column_stack([np.ones(len(drawn.times)), drawn.times]))
+    weights = all_and_resampled(said.patient, resamples=resamples, seed=seed)
     readable = set(probes.loc[probes["low"] > 0.5, "fact"])
     rows = []
     for k, finding in enumerate(said.findings):

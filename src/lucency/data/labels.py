@@ -26,7 +26,7 @@ SAID = ("0", "1", "0.0", "1.0")
 STATED = frozenset(("", *SAID))
 MOSTLY = 0.5
 NAMELESS = "Unnamed: "  # what pandas calls a column without a head
-NEVER_FINDINGS = ("image", "patient", NO_FINDING)  # which the other columns say
+NEVER_FINDINGS = ("image", "patient", NO_FINDING.casefold())  # the others say the last
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

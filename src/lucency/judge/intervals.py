@@ -8,7 +8,7 @@ Letters in shapes: n films, p owners of weights (patients), r resamples, b bins,
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float64, Int64, Real
@@ -65,6 +65,12 @@ def resample_patients(patient: Int64[np.ndarray, " n"], *, resamples: int, seed:
     chance = np.full(len(patients), 1 / max(1, len(patients)))
     drawn = np.random.default_rng(seed).multinomial(len(patients), chance, size=resamples)
     return Weights(owner=owner, times=np.ascontiguousarray(drawn.T, dtype=np.float64))
+
+
+def all_and_resampled(patient: Int64[np.ndarray, " n"], *, resamples: int, seed: int) -> Weights:
+    """Return the weights of `resample_patients` after a first column that counts each film once."""
+    drawn = resample_patients(patient, resamples=resamples, seed=seed)
+    return replace(drawn, times=np.column_stack([np.ones(len(drawn.times)), drawn.times]))
 
 
 def interval(value: Float64[np.ndarray, "... r"]) -> Float64[np.ndarray, "2 ..."]:

@@ -17,7 +17,7 @@ import pandas as pd
 from jaxtyping import Bool, Float32, Float64, Int64, Shaped
 
 from lucency.judge.complaints import film_names, within
-from lucency.judge.intervals import Weights, resample_patients
+from lucency.judge.intervals import Weights, all_and_resampled
 from lucency.values import BOX_COLUMNS, require
 
 FRAME = 1024  # pixels of a side of the published films, in which boxes were drawn
@@ -172,8 +172,7 @@ def cover(corners: Corners, *, cells: tuple[int, int]) -> Float64[np.ndarray, "b
 
 def weigh(maps: Maps, *, resamples: int, seed: int) -> Weights:
     """Return bootstrap weights of the maps' films by patient, the first column all films once."""
-    drawn = resample_patients(maps.patient, resamples=resamples, seed=seed)
-    return replace(drawn, times=np.column_stack([np.ones(len(drawn.times)), drawn.times]))
+    return all_and_resampled(maps.patient, resamples=resamples, seed=seed)
 
 
 def by_finding(maps: Maps, pairs: Pairs) -> Iterator[tuple[int, Int64[np.ndarray, " m"]]]:

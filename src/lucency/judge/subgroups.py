@@ -15,7 +15,7 @@ import pandas as pd
 from jaxtyping import Bool, Float64, Int64
 
 from lucency.judge.evaluate import MACRO
-from lucency.judge.intervals import Weights, interval, mean_over_findings, resample_patients
+from lucency.judge.intervals import Weights, all_and_resampled, interval, mean_over_findings
 from lucency.judge.metrics import auc, not_computable
 from lucency.predictions import Predictions
 
@@ -56,9 +56,7 @@ def subgroups(
     """
     _check(predictions)
     known = _joined(facts, predictions)
-    drawn = resample_patients(predictions.patient, resamples=resamples, seed=seed)
-    both = np.column_stack([np.ones(len(drawn.times)), drawn.times])
-    weights = replace(drawn, times=both)
+    weights = all_and_resampled(predictions.patient, resamples=resamples, seed=seed)
     rows: list[Row] = []
     for name, fact in FACTS.items():
         if fact.column not in known:
