@@ -1,8 +1,9 @@
 """Are wrong labels found? Ours beside cleanlab's rankings, on the same out-of-fold predictions.
 
-Usage: python benchmarks/suspects.py RUN… (folders of `lucency audit folds protocols/noise.toml`, of
-invented films with wrong labels planted; the truth is theirs). Labels of all findings are ranked as
-one list, then whole films; precision and recall at budgets. Needs cleanlab.
+Usage: python benchmarks/suspects.py [RUN …] (default runs/noise-10 runs/noise-20)
+Folders of `lucency audit folds protocols/noise.toml`, of invented films with wrong labels planted;
+the truth is theirs. Labels of all findings are ranked as one list, then whole films; precision and
+recall at budgets, as a table and as a figure of labels in docs/suspects.png. Needs cleanlab.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from cleanlab.multilabel_classification.rank import (
     get_label_quality_scores,
     get_label_quality_scores_per_class,
 )
+from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score
 
 from lucency.audit.chances import chance_wrong
@@ -25,23 +27,33 @@ from lucency.folds import load_divisions
 from lucency.predictions import Predictions, load_predictions
 
 ROOT = Path(__file__).resolve().parents[1]
+RUNS = ("noise-10", "noise-20")
 BUDGETS = (50, 100, 200)
+STYLES = (
+    {"color": "#0072b2", "linewidth": 2},
+    {"color": "#d55e00", "linestyle": "--"},
+    {"color": "#e69f00", "linestyle": "-."},
+)
 FEWEST = 5  # wrong labels of a finding and direction, for its list to count
 
 
 def main() -> None:
     """Measure, print the tables and write them to benchmarks/results."""
-    if len(sys.argv) < 2:
-        raise SystemExit("name folders of lucency audit folds, of invented films")
-    tables = []
-    for folder in map(Path, sys.argv[1:]):
+    runs = [Path(name) for name in sys.argv[1:]] or [ROOT / "runs" / name for name in RUNS]
+    if lacking := [run for run in runs if not run.is_dir()]:
+        print(f"not measured: {lacking[0]} is missing; `lucency audit folds` makes it")
+        return
+    tables, curves = [], {}
+    for folder in runs:
         for file in sorted(folder.glob("out-of-fold/*/*/predictions.npz")):
             said = load_predictions(file)
             wrong = np.asarray(truth_of(folder, said) != (said.label == 1))
             tables.append(compare(said, wrong, file).assign(run=folder.name, network=said.network))
+            curves[folder.name] = budgets_of(said, wrong)
     table = pd.concat(tables, ignore_index=True).round(3)
     print(table.to_string(index=False))
     table.to_csv(ROOT / "benchmarks" / "results" / "suspects.csv", index=False)
+    draw(curves, ROOT / "docs" / "suspects.png")
 
 
 def truth_of(folder: Path, said: Predictions) -> np.ndarray:
@@ -53,14 +65,10 @@ def truth_of(folder: Path, said: Predictions) -> np.ndarray:
 
 def compare(said: Predictions, wrong: np.ndarray, file: Path) -> pd.DataFrame:
     """Return a row a ranking: of labels, of films, within lists of a finding and direction."""
-    lists = [np.flatnonzero(row).tolist() for row in said.label]
-    given = said.probability
+    lists, given = lists_of(said), said.probability
+    plain, adjusted = cleanlab_of(said)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        plain, adjusted = (
-            1 - np.array(get_label_quality_scores_per_class(lists, given, adjust_pred_probs=one))
-            for one in (False, True)
-        )
         film = 1 - get_label_quality_scores(lists, given)
     chance = chance_wrong(said.label, given)
     evidence = gather_evidence(said, folds=load_divisions(file, said))
@@ -78,6 +86,57 @@ def compare(said: Predictions, wrong: np.ndarray, file: Path) -> pd.DataFrame:
     named = [f"{what}_{budget}" for budget in BUDGETS for what in ("precision", "recall")]
     columns = ["what", "ranking", "auc", "wrong", "chance", "precision_all", *named]
     return pd.DataFrame(rows, columns=columns)
+
+
+def lists_of(said: Predictions) -> list[list[int]]:
+    """Return the labels as cleanlab wants them: a list of findings a film."""
+    return [np.flatnonzero(row).tolist() for row in said.label]
+
+
+def cleanlab_of(said: Predictions) -> tuple[np.ndarray, np.ndarray]:
+    """Return cleanlab's suspicion of each label, n x k, plain and adjusted."""
+    lists = lists_of(said)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        plain, adjusted = (
+            1 - get_label_quality_scores_per_class(lists, said.probability, adjust_pred_probs=one)
+            for one in (False, True)
+        )
+    return plain, adjusted
+
+
+def budgets_of(said: Predictions, wrong: np.ndarray) -> dict[str, np.ndarray]:
+    """Return for each ranking of labels whether the 1st, 2nd, … suspect is wrong."""
+    plain, adjusted = cleanlab_of(said)
+    rankings = {
+        "lucency": chance_wrong(said.label, said.probability),
+        "cleanlab, adjusted": adjusted,
+        "cleanlab": plain,
+    }
+    orders = {name: np.argsort(-one.ravel(), kind="stable") for name, one in rankings.items()}
+    return {name: wrong.ravel()[order] for name, order in orders.items()}
+
+
+def draw(curves: dict[str, dict[str, np.ndarray]], file: Path) -> None:
+    """Draw precision and recall of each run against how many labels are reviewed."""
+    figure = Figure(figsize=(9, 3.1 * len(curves)), layout="constrained")
+    rows = figure.subplots(len(curves), 2, squeeze=False, sharex="row")
+    for (run, rankings), (left, right) in zip(curves.items(), rows, strict=True):
+        number, labels = int(rankings["lucency"].sum()), rankings["lucency"].size
+        shown = np.arange(1, 2 * number + 1)
+        for style, (name, found) in zip(STYLES, rankings.items(), strict=True):
+            hits = np.cumsum(found)[: 2 * number]
+            left.plot(shown[9:], (hits / shown)[9:], label=name, **style)
+            right.plot(shown, hits / number, label=name, **style)
+        left.axhline(number / labels, color="grey", linestyle=":", label="at random")
+        right.plot(shown, shown / labels, color="grey", linestyle=":", label="at random")
+        left.set(ylabel="precision", title=f"{run}: {number} of {labels:,} labels are wrong")
+        right.set(ylabel="recall", ylim=(0, None))
+        for axes in (left, right):
+            axes.axvline(number, color="black", linewidth=0.6)
+            axes.set_xlabel("labels reviewed; the line: as many as are wrong")
+        left.legend(frameon=False)
+    figure.savefig(file, dpi=110)
 
 
 def scores(suspicion: np.ndarray, wrong: np.ndarray) -> tuple[float, ...]:

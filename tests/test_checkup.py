@@ -27,6 +27,7 @@ REAL = (
     "sample",
     "sample-boxes",
     "ablation-sample",
+    "synthensemble",
 )  # all 112,120 rows are read
 SLOW = {True: [pytest.mark.slow], False: []}
 HONEST = (*REAL, "demo", "seeing", "noise", "shortcut", "ablation-balance", "leak")

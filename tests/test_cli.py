@@ -191,7 +191,8 @@ def test_every_stage_is_a_command_and_has_an_answer():
 
     assert set(STAGES) == set(ANSWERS) == set(ablation.STAGES) == set(VARIED)
     assert set(COMMANDS) == {
-        *STAGES, "run", "phantom", "imbalance", "compare", "leak", "localize", "explain",
+        *STAGES, "run", "phantom", "imbalance", "compare", "leak", "localize", "explain", "combine",
+        "similar",
         "audit", "audit labels", "audit versions", "audit suspects", "audit quality", "audit folds",
         "audit review", "audit verdicts",
     }  # fmt: skip

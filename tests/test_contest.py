@@ -198,7 +198,7 @@ def _fewer_findings(folder: Path) -> list[Path]:
 
 
 REFUSED = {
-    _one: "found 1 network to compare; expected two or more",
+    _one: "found 1 network; expected two or more",
     _twice: "p is there twice; expected each file and run once",
     _nothing: "empty holds no predictions: expected the folder of a finished run",
     _absent: r"no.csv: no such file; expected a table, a predictions.npz or a run",

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from commanded import named_commands
 from lucency import choices as keys
 from lucency.cli import app
+from lucency.combining_keys import Combining
 from lucency.judge.metrics import METRICS
 from lucency.protocol import Protocol, parse_protocol, protocol_text
 from lucency.values import FINDINGS, Preparation
@@ -28,7 +29,7 @@ DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NEEDS_RUN = re.compile(
     r"runs/demo|lucency\.learn|^\$ accelerate|review/sample"
-    r"|^\$ lucency (run|train|predict|evaluate|report|leak|localize|explain) (?!-)"
+    r"|^\$ lucency (run|train|predict|evaluate|report|leak|localize|explain|combine|similar) (?!-)"
 )
 FILMS, SIZE, SIDE = 60, 64, 32
 BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
@@ -44,6 +45,7 @@ HEADINGS: dict[str, type[BaseModel]] = {
     "## `[[network]]`": keys.Network,
     "## `[judging]`": keys.Judging,
     "## `[explaining]`": keys.Explaining,
+    "## `[combining]`": Combining,
     "## `[[variant]]`": keys.Variant,
 }
 
@@ -263,7 +265,10 @@ def test_every_key_of_a_protocol_is_explained(heading: str) -> None:
 def test_every_part_of_a_protocol_has_a_table() -> None:
     classes = [value for value in vars(keys).values() if isinstance(value, type)]
     models = [m for m in classes if issubclass(m, BaseModel) and not m.__name__.startswith("_")]
-    assert set(HEADINGS.values()) == {*models, Protocol, Preparation} - {BaseModel, keys.Choices}
+    assert set(HEADINGS.values()) == {*models, Protocol, Preparation, Combining} - {
+        BaseModel,
+        keys.Choices,
+    }
 
 
 def table_under(heading: str, *, document: str) -> list[list[str]]:

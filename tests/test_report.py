@@ -19,9 +19,14 @@ from lucency.audit.quality import LISTED, quality_counts
 from lucency.audit.shortcuts import SHORTCUTS
 from lucency.audit.strata import STRATA
 from lucency.balance.change import describe_change
+from lucency.combine.combined import Combined, nothing_combined
+from lucency.combine.recognition import COLUMNS as RETRIEVAL
+from lucency.combine.recognition import FIRST, OVERALL, PAIRS
 from lucency.judge.cases import choose_cases
 from lucency.judge.complaints import Complaint, complaint_table
 from lucency.judge.evaluate import evaluate, trivial
+from lucency.judge.league import COLUMNS as LEAGUE
+from lucency.judge.league import SCORES
 from lucency.judge.maps import Centres, Maps, even_centres
 from lucency.judge.metrics import METRICS
 from lucency.judge.per_film import PER_FILM
@@ -36,6 +41,8 @@ from lucency.show.page import chance, decimal, whole
 from lucency.show.pictures import show_preparation
 from lucency.show.report import Experiment, write_report
 from lucency.values import FINDINGS, NO_FINDING, Manifest, Preparation, Prepared, empty_boxes
+
+ENDS = ("", "_low", "_high")
 
 NETWORKS = ("alexnet", "densenet121", "inception_resnet_v2", "mobilenetv2_100")
 SECTIONS = (
@@ -177,6 +184,7 @@ def an_experiment(
         checks=17,
         sight=a_sight(test[0]),
         doubts=some_doubts(test[0]),
+        combined=something_combined(networks, findings),
     )  # fmt: skip
 
 
@@ -232,6 +240,35 @@ def a_sight(test: Predictions) -> Sight:
         scores=score_maps([shown], redrawn=[blind], boxes=boxes, **draws),
         sanity=sanity_table(similar),
         faith=faith_table(tried, **draws),
+    )
+
+
+def something_combined(networks: tuple[str, ...], findings: tuple[str, ...]) -> Combined:
+    """A league in which the greedy ensemble is above equal weights, which stands second."""
+    names = ("greedy", "mean-probability", *networks)
+    kinds = ("ensemble", "ensemble", *["network"] * len(networks))
+    rows = []
+    for place, (name, kind) in enumerate(zip(names, kinds, strict=True), start=1):
+        scores = {f"{score}{end}": 0.9 - place / 50 for score in SCORES for end in ENDS}
+        row = {"place": place, "network": name, "kind": kind, **scores, "milliseconds": 12.5}
+        reference = name == "mean-probability"
+        paired = {"difference": (2 - place) / 50, "p": 0.001, "p_holm": 0.002}
+        row |= dict.fromkeys(paired, np.nan) if reference else paired
+        row |= {"note": "the reference"} if reference else {}
+        rows.append(row)
+    pairs = [("greedy", one, finding, 0.25) for one in networks for finding in findings]
+    similar = [
+        ("densenet121", OVERALL, "precision@10", 0.4, 0.3, 0.5, 0.2, 90, ""),
+        ("densenet121", OVERALL, FIRST, 0.6, 0.5, 0.7, 0.01, 80, ""),
+        ("densenet121", OVERALL, PAIRS, 0.9, 0.8, 0.95, 0.5, 80, ""),
+    ]
+    other = [(*pair, 0.2, 0.5) for pair in combinations(networks, 2)]
+    return Combined(
+        league=pd.DataFrame(rows).reindex(columns=list(LEAGUE)),
+        weights=pd.DataFrame(pairs, columns=["method", "network", "finding", "weight"]),
+        diversity=pd.DataFrame(other, columns=["network", "other", "disagreement", "error"]),
+        choices=pd.DataFrame(),
+        similar=pd.DataFrame(similar, columns=["source", *RETRIEVAL]),
     )
 
 
@@ -369,6 +406,23 @@ def test_what_may_be_believed_ends_in_words(experiment: Experiment, text: str) -
     assert "Nobody has read these films again." in text or "held against what was drawn" in text
 
 
+def test_all_predictors_stand_in_one_league(experiment: Experiment, text: str) -> None:
+    tables = Page(text).tables
+    league = next(t for t in tables if t[0][:3] == ["Place", "Predictor", "Kind"])
+    assert [row[1] for row in league[1:]] == experiment.combined.league["network"].tolist()
+    assert "More than chance above mean-probability: greedy (+0.020)" in text
+    others = len(league) - 2
+    assert f"{others - 1} of {others} {'does' if others == 2 else 'do'} worse" in text
+    assert "the reference" in league[2]
+    assert "These features recognise people: for 60.0% of films" in text
+
+
+def test_what_was_not_combined_has_no_chapter(experiment: Experiment, tmp_path: Path) -> None:
+    alone = written(replace(experiment, combined=nothing_combined()), tmp_path)
+    assert 'id="combined"' not in alone
+    assert "#combined" not in alone
+
+
 def test_nothing_seen_is_said(experiment: Experiment, tmp_path: Path) -> None:
     empty = pd.DataFrame()
     blind = replace(
@@ -390,7 +444,7 @@ def test_headings_are_in_order_and_pictures_described(text: str) -> None:
     assert len(pictures) > 6
     assert all(picture["alt"] for picture in pictures)
     drawings = [attributes for tag, attributes in page.tags if tag == "svg"]
-    assert len(drawings) == 11
+    assert len(drawings) == 12
     assert all(drawing["role"] == "img" for drawing in drawings)
     assert all(part.lstrip().startswith("<title>") for part in re.split("<svg [^>]*>", text)[1:])
 
@@ -501,9 +555,10 @@ def test_parts_are_counted_from_the_plan(text: str) -> None:
 def test_a_leaking_split_marks_every_score(tmp_path: Path) -> None:
     text = written(small_experiment(split={"method": "image"}), tmp_path)
     judged = "Scores|AUC|ROC|Precision|Mean over|etrics|Reliability|Brier|By view|chip"
+    judged += "|Networks and what|Similar films|What ensembles|How far networks"
     captions = re.findall("<figcaption>.*?</figcaption>", text, re.DOTALL)
     scores = [caption for caption in captions if re.search(judged, caption)]
-    assert len(scores) == 27
+    assert len(scores) == 32
     assert all("leaking split" in caption for caption in scores)
     assert re.search(r'class="conclusion">.*leaking split', text)
 

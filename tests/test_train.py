@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 
 from lucency.choices import Training
 from lucency.learn import train as train_module
-from lucency.learn.schedule import learning_rate
+from lucency.learn.schedule import cycle_ends, learning_rate
 from lucency.learn.train import train
 from lucency.learn.zoo import Classifier, load_classifier
 from lucency.protocol import Protocol
@@ -218,6 +218,24 @@ def test_schedules() -> None:
     stuck = learning_rate(plateau, step=0, steps_an_epoch=1, val_loss=[1.0, 2.0, 2.0, 2.0])
     falling = learning_rate(plateau, step=0, steps_an_epoch=1, val_loss=[4.0, 3.0, 2.0, 1.0])
     assert (stuck, falling) == (pytest.approx(0.3), 1.0)
+
+
+def test_the_rate_falls_anew_in_every_cycle() -> None:
+    """By hand: Huang et al. (2017), equation 2, cycles of 2, 2 and 3 epochs."""
+    cyclic = Training(epochs=7, schedule="cyclic", snapshots=3, learning_rate=1.0)
+    assert cycle_ends(cyclic) == [2, 4, 7]
+    rates = [learning_rate(cyclic, step=s, steps_an_epoch=10, val_loss=()) for s in range(70)]
+    by_hand = [
+        0.5 * (np.cos(np.pi * step / length) + 1)
+        for length in (20, 20, 30)
+        for step in range(length)
+    ]
+    np.testing.assert_allclose(rates, by_hand)
+    with pytest.raises(ValueError, match="`snapshots` are 0; or 2 to `epochs`"):
+        Training(epochs=7, snapshots=3)
+    for wrong in ({"snapshots": 1}, {"snapshots": 8}, {"snapshots": 2, "patience": 1}, {}):
+        with pytest.raises(ValueError, match="`snapshots` are 0; or 2 to `epochs`"):
+            Training.model_validate({"epochs": 7, "schedule": "cyclic", **wrong})
 
 
 @pytest.mark.gpu

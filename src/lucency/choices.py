@@ -54,7 +54,7 @@ class Split(Choices):
     run; the others train and validate in the proportion of their shares.
     """
 
-    method: Literal["patient", "official", "image"] = "patient"
+    method: Literal["patient", "official", "shuffled", "image"] = "patient"
     train: float = Field(default=0.70, gt=0, lt=1)
     val: float = Field(default=0.15, gt=0, lt=1)
     test: float = Field(default=0.15, gt=0, lt=1)
@@ -63,15 +63,11 @@ class Split(Choices):
     seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
-    def _folds_are_of_patients(self) -> Split:
+    def _parts_can_be_filled(self) -> Split:
         if self.folds in (1, 2) or (self.folds and self.method != "patient"):
             raise ValueError('`folds` are 0 or at least 3, with `method = "patient"`')
         if self.fold >= max(1, self.folds):
             raise ValueError(f"`fold` is counted from 0: found {self.fold} of {self.folds}")
-        return self
-
-    @model_validator(mode="after")
-    def _shares_add_up(self) -> Split:
         if abs(self.train + self.val + self.test - 1) > 1e-6:
             raise ValueError(f"train + val + test is {self.train + self.val + self.test:g}, not 1")
         return self
@@ -173,7 +169,8 @@ class Training(Choices):
     batch: int = Field(default=32, ge=1)
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     learning_rate: float = Field(default=1e-4, gt=0, le=10)
-    schedule: Literal["constant", "cosine", "plateau"] = "cosine"
+    schedule: Literal["constant", "cosine", "plateau", "cyclic"] = "cosine"
+    snapshots: int = Field(default=0, ge=0)
     warmup_epochs: float = Field(default=0.0, ge=0)
     weight_decay: float = Field(default=0.0, ge=0)
     clip_norm: float = Field(default=0.0, ge=0)
@@ -187,6 +184,15 @@ class Training(Choices):
     loss: Literal["bce", "w-cel", "focal", "asymmetric"] = "bce"
     tensorboard: bool = False
     seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _snapshots_end_cycles(self) -> Training:
+        cyclic, kept = self.schedule == "cyclic", 2 <= self.snapshots <= self.epochs
+        if (self.snapshots or cyclic) and not (cyclic and kept and not self.patience):
+            raise ValueError("`snapshots` are 0; or 2 to `epochs`, `cyclic`, with no `patience`")
+        if cyclic and self.warmup_epochs >= self.epochs // self.snapshots:
+            raise ValueError("`warmup_epochs` last a cycle of `epochs / snapshots`: shorten them")
+        return self
 
 
 class Judging(Choices):

@@ -8,6 +8,7 @@ import sys
 import typer
 
 from lucency.audit_commands import audit
+from lucency.combine_commands import COMBINE_COMMANDS
 from lucency.commands import COMMANDS
 from lucency.explain_commands import EXPLAIN_COMMANDS
 from lucency.options import Changes, Json, Out, ProtocolFile, Workers, Written, do
@@ -118,6 +119,6 @@ def report(protocol: ProtocolFile, out: Out, changes: Changes = None, json: Json
     do("report", protocol, out, changes, 0, json)
 
 
-for command in (*COMMANDS, *EXPLAIN_COMMANDS):
+for command in (*COMMANDS, *EXPLAIN_COMMANDS, *COMBINE_COMMANDS):
     app.command()(command)
 app.add_typer(audit, name="audit")

@@ -14,6 +14,7 @@ from jaxtyping import Int64
 from lucency.audit.doubted import load_doubts
 from lucency.balance.change import describe_change
 from lucency.checkup import CHECKS, load_complaints
+from lucency.combine.combined import load_combined
 from lucency.judge.sight import load_sight
 from lucency.judge.subgroups import worst_group
 from lucency.judge.verdict import Verdict
@@ -68,6 +69,7 @@ def gather(
         checks=CHECKS,
         sight=load_sight(folder / "explanation"),
         doubts=load_doubts(folder / "doubts"),
+        combined=load_combined(folder / "combined" / "league"),
     )
 
 

@@ -102,6 +102,27 @@ def predictions_of(file: Path, *, films: Manifest, scale: str, part: str) -> Pre
     )
 
 
+def labelled_table(file: Path, films: Manifest | None, *, scale: str) -> Predictions:
+    """Return the predictions of a table of test films; ValueError where no labels were named."""
+    if films is None:
+        raise ValueError(f"{file} holds no labels: expected --labels FILE, the films' label file")
+    return predictions_of(file, films=films, scale=scale, part="test")
+
+
+def check_sides(val: Predictions, test: Predictions, *, name: Path) -> None:
+    """Raise ValueError unless a validation table has other patients than the test table's."""
+    both = set(val.patient.tolist()) & set(test.patient.tolist())
+    if both:
+        raise ValueError(
+            f"{name}: {len(both):,} patients are in the test table too; expected other patients: "
+            "thresholds fitted on test films flatter the test"
+        )
+    if val.findings != test.findings:
+        raise ValueError(
+            f"{name} has columns for {', '.join(val.findings)}; expected those of the test table"
+        )
+
+
 def claim_of_table(file: Path, *, labels: Path, scale: str) -> Claim:
     """Return what a table says of its films, numbers as they are: nothing is refused for them."""
     _check_scale(scale)
@@ -152,16 +173,7 @@ def _check_scale(scale: str) -> None:
 
 def _fit(val: Path, test: Predictions, *, films: Manifest, scale: str) -> pd.DataFrame:
     said = predictions_of(val, films=films, scale=scale, part="val")
-    both = set(said.patient.tolist()) & set(test.patient.tolist())
-    if both:
-        raise ValueError(
-            f"{val}: {len(both):,} patients are in the test table too; expected other patients: "
-            "thresholds fitted on test films flatter the test"
-        )
-    if said.findings != test.findings:
-        raise ValueError(
-            f"{val} has columns for {', '.join(said.findings)}; expected those of the test table"
-        )
+    check_sides(said, test, name=val)
     return threshold_table(replace(said, network=test.network), method="f1")
 
 

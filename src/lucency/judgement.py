@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from lucency.checkup import check_run, load_complaints, save_complaints
+from lucency.combining import combined, league_folder
 from lucency.doubts import doubts
 from lucency.judge.verdict import Verdict, judge, load_verdict, save_verdict
 from lucency.looking import sight
@@ -77,7 +78,10 @@ def report(run: Run) -> Path:
     complaints(run)
     sight(run)
     doubts(run)
+    beside = combined(run)
     folders = {name: fingerprint_of(run.out / name) for name in SHOWN}
+    if len(beside.league):
+        folders["combined"] = fingerprint_of(league_folder(run))
 
     def write(folder: Path) -> None:
         say("Writing the report")

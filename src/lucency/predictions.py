@@ -5,6 +5,7 @@ Letters in shapes: n films, k findings, d feature dimensions, m knots of recalib
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from zipfile import ZipFile, is_zipfile
@@ -82,6 +83,15 @@ class Predictions:
         """Return these rows, in this order."""
         names = ("image", "patient", "part", "label", "logit", "feature")
         return replace(self, **{name: getattr(self, name)[rows] for name in names})
+
+
+def concatenate(several: Sequence[Predictions]) -> Predictions:
+    """Return the films of several parts of one network's predictions as one, in this order."""
+    about = {(one.network, one.split, one.findings) for one in several}
+    require(len(about) == 1, "network, split and findings of parts", about)
+    names = ("image", "patient", "part", "label", "logit", "feature")
+    whole = {name: np.concatenate([getattr(one, name) for one in several]) for name in names}
+    return replace(several[0], **whole)
 
 
 def rescale(

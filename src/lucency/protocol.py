@@ -22,6 +22,7 @@ from lucency.choices import (
     Training,
     Variant,
 )  # fmt: skip
+from lucency.combining_keys import Combining
 from lucency.toml_text import toml_text
 from lucency.values import FINDINGS, NO_FINDING, Preparation, nearest
 
@@ -42,6 +43,7 @@ class Protocol(Choices):
     network: tuple[Network, ...] = Field(min_length=1)
     judging: Judging = Judging()
     explaining: Explaining = Explaining()
+    combining: Combining = Combining()
     seeds: tuple[int, ...] = ()
     variant: tuple[Variant, ...] = ()
 
@@ -63,11 +65,12 @@ class Protocol(Choices):
         return self
 
     @model_validator(mode="after")
-    def _explains_its_network(self) -> Protocol:
+    def _asks_for_its_networks(self) -> Protocol:
         names, asked = [network.name for network in self.network], self.explaining.network
         if asked and asked not in names:
             known = ", ".join(names)
             raise ValueError(f"explaining.network: {asked!r} is not trained; expected of {known}")
+        self.combining.check(tuple(names), split=self.split.method)
         return self
 
     @model_validator(mode="after")

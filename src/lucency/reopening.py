@@ -24,3 +24,13 @@ def reopen(folder: Path) -> Run:
     every = members(open_run(read_protocol(whole), out=variants.parent)).values()
     found = [one for one in every if one.out == folder.resolve()]
     return found[0] if found else open_run(protocol, out=folder)
+
+
+def require_finished(run: Run) -> None:
+    """Raise ValueError unless the run's films are prepared and all its networks trained."""
+    done = [run.out / "networks" / network.name for network in run.protocol.network]
+    if not all((place / "receipt.json").is_file() for place in (run.cache / "prepared", *done)):
+        raise ValueError(
+            f"{run.out} is not finished: expected its films prepared and all its networks trained; "
+            "go on with lucency run"
+        )

@@ -14,9 +14,10 @@ import numpy as np
 
 from lucency.balance.resample import needs_features, plan_parts
 from lucency.choices import Source
+from lucency.data.part import load_part, part_fingerprint, save_part
 from lucency.data.prepare import prepare
 from lucency.data.sources import draw_source, read_films
-from lucency.data.split import load_part, part_fingerprint, save_part, split, split_by_image
+from lucency.data.split import split, split_by_image
 from lucency.likeness import features, features_folder
 from lucency.plan import Plan, load_plan, save_plan
 from lucency.predictions import Predictions, load_predictions, save_predictions

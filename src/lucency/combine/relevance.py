@@ -1,167 +1,186 @@
 """How good a search for similar films is: precision, nDCG and more, beside answers drawn at random.
 
 Letters in shapes: n films of the index, q queries, k findings, t results a query, s label sets,
-r resamples.
+g groups of queries of one label set and one patient of the index, c columns: overall, findings.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import pandas as pd
-from jaxtyping import Float32, Float64, Int64
-from scipy.stats import binom
+from jaxtyping import Bool, Float32, Float64, Int8
+from scipy import sparse
+from scipy.stats import hypergeom
 
-from lucency.judge.intervals import Weights, interval, once, ratio, resample_patients
+from lucency.combine.recognition import COLUMNS, OVERALL, recognition_table, score_row
+from lucency.combine.retrieve import Found, Index, search
+from lucency.judge.intervals import once, ratio, resample_patients
+from lucency.predictions import Predictions
 
-OVERALL = "overall"
-COLUMNS = ("finding", "metric", "value", "low", "high", "random", "queries")
-Gain = Float64[np.ndarray, "q t"]
+TOP = 10  # answers a query
+UNSTATED = -1  # how a label that is not stated is written among label sets
 PerQuery = Float64[np.ndarray, " q"]
 
 
+class Chances(NamedTuple):
+    """What the index allows a query, without the films of its own patient.
+
+    `ideal` is the best discounted gain, `gain` that of answers at random; `relevant` of `judged`
+    films are relevant overall, then finding by finding, carry it among those where it is stated.
+    """
+
+    ideal: PerQuery
+    gain: PerQuery
+    relevant: Float64[np.ndarray, "q c"]
+    judged: Float64[np.ndarray, "q c"]
+
+
 def jaccard(
-    label: Float32[np.ndarray, "... k"], other: Float32[np.ndarray, "... k"]
-) -> Float64[np.ndarray, " ..."]:
+    label: Float32[np.ndarray, "*a k"], other: Float32[np.ndarray, "*b k"]
+) -> Float64[np.ndarray, ...]:
     """Return shared findings over all findings of two films: their relevance to each other, 0 to 1.
 
-    Two films without any finding are wholly relevant to each other. A label that is not stated
-    counts as absent. Jaccard, New Phytologist 11 (1912), 37-50.
+    Findings that are not stated of both films are left out; NaN where that leaves none. Two films
+    without any finding are wholly relevant. Jaccard, New Phytologist 11 (1912), 37-50.
     """
-    mine, theirs = label == 1, other == 1
-    either = (mine | theirs).sum(axis=-1)
-    both = (mine & theirs).sum(axis=-1)
-    return np.where(either > 0, both / np.maximum(either, 1), 1.0)
+    stated = ~(np.isnan(label) | np.isnan(other))
+    either = (((label == 1) | (other == 1)) & stated).sum(axis=-1)
+    both = ((label == 1) & (other == 1)).sum(axis=-1)
+    return np.where(stated.any(axis=-1) & (either == 0), 1.0, ratio(both, either))
+
+
+def similar_table(
+    asked: Predictions,
+    *,
+    index: Index,
+    label: Float32[np.ndarray, "n k"],
+    resamples: int,
+    seed: int,
+    top: int = TOP,
+) -> pd.DataFrame:
+    """Return how good the search is: the rows of `retrieval_table`, and of `recognition_table`.
+
+    `asked` holds the queries as features, `label` the labels of the index. Whether features
+    recognise patients is asked among the queries, since the index may hold none of theirs.
+    """
+    found = search(index, asked.feature, patient=asked.patient, top=top)
+    draws = {"resamples": resamples, "seed": seed}
+    table = retrieval_table(asked, index=index, label=label, found=found, **draws)
+    return pd.concat([table, recognition_table(asked, **draws)], ignore_index=True)
 
 
 def retrieval_table(
-    asked: Float32[np.ndarray, "q k"],
-    found: Int64[np.ndarray, "q t"],
-    known: Float32[np.ndarray, "n k"],
+    asked: Predictions,
     *,
-    findings: tuple[str, ...],
-    patient: Int64[np.ndarray, " q"],
+    index: Index,
+    label: Float32[np.ndarray, "n k"],
+    found: Found,
     resamples: int,
     seed: int,
 ) -> pd.DataFrame:
     """Return precision, mean average precision and nDCG of the answers, with 95 % intervals.
 
-    `asked` and `known` are the labels of queries and index, `found` the rows of the answers, best
-    first, -1 where there is none; `patient` is whose the queries are, who are resampled. Per
-    finding: the share of answers that carry it, over the queries that do. Overall: `precision` is
-    the share of answers with a shared finding (or none, as the query), `map` the mean over answers
-    that are so of the precision down to them, `ndcg` the gains by Jaccard relevance, discounted by
-    log2 of the place and divided by the best that the index allows (Järvelin and Kekäläinen, ACM
-    Transactions on Information Systems 20, 2002, 422-446). `random` is what answers drawn at random
-    from the index would score on average.
+    Per finding, over the queries that carry it: `precision` is the share of answers that do,
+    `map` the mean over answers that do of the precision down to them, 0 where none does. Overall
+    the same with a shared finding (or none at all, as the query), and `ndcg`: the gains by Jaccard
+    relevance, discounted by log2 of the place and divided by the best that the index allows
+    (Järvelin and Kekäläinen, ACM Transactions on Information Systems 20, 2002, 422-446). Answers
+    whose label is not stated are left out, and queries without an answer, as the note says.
+    `random` is what answers drawn at random from the films of others in the index score on average.
+    The queries' patients are resampled. Raises ValueError for labels of other films or findings.
     """
-    answers = np.where((found >= 0)[..., None], known[found], 0)
-    weights = [once(len(asked)), resample_patients(patient, resamples=resamples, seed=seed)]
-    share = (known == 1).mean(axis=0)
+    expected = (len(index), len(asked.findings))
+    if label.shape != expected:
+        raise ValueError(f"labels are {label.shape}; expected films and findings {expected}")
+    weights = (once(len(asked)), resample_patients(asked.patient, resamples=resamples, seed=seed))
+    top = found.row.shape[1]
+    discount = 1 / np.log2(np.arange(2, top + 2))
+    chances = _chances(asked, index, label, discount)
+    there, answers = found.row >= 0, label[found.row]
+    gain = np.where(there, jaccard(asked.label[:, None], answers), np.nan)
+    ndcg = ratio(np.nan_to_num(gain) @ discount, chances.ideal)
     rows = []
-    for place, finding in enumerate(findings):
-        mine = asked[:, place] == 1
-        hits = (answers[..., place] == 1).mean(axis=1)
-        rows.append((finding, "precision", *_mean(hits, mine, weights), share[place], mine.sum()))
-    everyone = np.ones(len(asked), dtype=bool)
-    for name, (score, chance) in _overall(asked, found, answers, known).items():
-        value = _mean(score, everyone, weights)
-        rows.append((OVERALL, name, *value, chance, len(asked)))
+    for column, finding in enumerate((OVERALL, *asked.findings)):
+        relevant = gain if column == 0 else np.where(there, answers[..., column - 1], np.nan)
+        mine = np.ones(len(asked), bool) if column == 0 else asked.label[:, column - 1] == 1
+        hit, judged = relevant > 0, ~np.isnan(relevant)
+        total, carry = chances.judged[:, column], chances.relevant[:, column]
+        scores = {
+            f"precision@{top}": (ratio(hit.sum(axis=1), judged.sum(axis=1)), ratio(carry, total)),
+            f"map@{top}": (_average(hit, judged), _chance_of_average(carry, total, top)),
+        }
+        if column == 0:
+            scores[f"ndcg@{top}"] = (ndcg, ratio(chances.gain, chances.ideal))
+        for metric, (score, chance) in scores.items():
+            rows.append(score_row((finding, metric), score, mine, chance, weights))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def recognised(
-    patient: Int64[np.ndarray, " q"], first: Int64[np.ndarray, " q"], known: Int64[np.ndarray, " n"]
-) -> float:
-    """Return how often the nearest other film is of the query's patient, where there is one.
-
-    `first` are the rows of the nearest films when the patient is not left out, the query itself
-    excepted. A high rate says that features recognise people: a warning about privacy, and about
-    any search that does not leave the patient out. NaN where no query has another film.
-    """
-    others = pd.Series(known).value_counts()
-    has_more = others.reindex(patient).fillna(0).to_numpy() > 1
-    if not has_more.any():
-        return float("nan")
-    return float((known[first[has_more]] == patient[has_more]).mean())
+def _average(hit: Bool[np.ndarray, "q t"], judged: Bool[np.ndarray, "q t"]) -> PerQuery:
+    """Return the mean over hits of the precision down to them; 0 without, NaN if none is judged."""
+    down = ratio(np.cumsum(hit, axis=1), np.cumsum(judged, axis=1))
+    found = ratio(np.where(hit, down, 0).sum(axis=1), hit.sum(axis=1))
+    return np.where(judged.any(axis=1) & ~hit.any(axis=1), 0, found)
 
 
-def vote(
-    known: Float32[np.ndarray, "n k"],
-    found: Int64[np.ndarray, "q t"],
-    similarity: Float32[np.ndarray, "q t"],
-) -> Float64[np.ndarray, "q k"]:
-    """Return the neighbours' vote: the share of positive labels, weighted by similarity.
-
-    Labels that are not stated do not vote; half a positive and half a negative vote are added, so
-    that no share is 0 or 1.
-    """
-    there = (found >= 0)[..., None] & ~np.isnan(known[found])
-    said = np.clip(np.nan_to_num(similarity.astype(np.float64)), 0, None)
-    weight = np.where(there, said[..., None], 0)
-    positive = (weight * (known[found] == 1)).sum(axis=1)
-    return (positive + 0.5) / (weight.sum(axis=1) + 1)
-
-
-def _overall(
-    asked: Float32[np.ndarray, "q k"],
-    found: Int64[np.ndarray, "q t"],
-    answers: Float32[np.ndarray, "q t k"],
-    known: Float32[np.ndarray, "n k"],
-) -> dict[str, tuple[PerQuery, float]]:
-    """Return metric -> its value for every query, and its expectation under random answers."""
-    gain = np.where(found >= 0, jaccard(asked[:, None], answers), 0)
-    hit = gain > 0
-    top = found.shape[1]
-    discount = 1 / np.log2(np.arange(2, top + 2))
-    ideal, mean_gain, mean_hit = _index_side(asked, known, discount)
-    running = np.cumsum(hit, axis=1) / np.arange(1, top + 1)
-    average = (running * hit).sum(axis=1) / np.maximum(hit.sum(axis=1), 1)
-    by_chance = _chance_of_average(mean_hit, top)
-    return {
-        "precision": (hit.mean(axis=1), float(mean_hit.mean())),
-        "map": (average, float(by_chance.mean())),
-        "ndcg": (gain @ discount / ideal, float((mean_gain * discount.sum() / ideal).mean())),
-    }
-
-
-def _index_side(
-    asked: Float32[np.ndarray, "q k"],
-    known: Float32[np.ndarray, "n k"],
+def _chances(
+    asked: Predictions,
+    index: Index,
+    label: Float32[np.ndarray, "n k"],
     discount: Float64[np.ndarray, " t"],
-) -> tuple[PerQuery, PerQuery, PerQuery]:
-    """Return the best possible gain of every query, its mean gain and share of relevant films."""
-    sets, count = np.unique(known == 1, axis=0, return_counts=True)
-    mine, place = np.unique(asked == 1, axis=0, return_inverse=True)
-    relevance = jaccard(mine[:, None].astype(np.float32), sets[None].astype(np.float32))
-    best = np.empty(len(mine))
-    for row, gain in enumerate(relevance):
-        order = np.argsort(-gain, kind="stable")
-        filled = np.repeat(gain[order], np.minimum(count[order], len(discount)))[: len(discount)]
-        best[row] = filled @ discount[: len(filled)]
-    best = np.where(best > 0, best, 1)  # nothing relevant at all: every answer scores 0
-    share = count / count.sum()
-    place = place.ravel()
-    return best[place], (relevance @ share)[place], ((relevance > 0) @ share)[place]
+) -> Chances:
+    sets, known = np.unique(_written(label), axis=0, return_inverse=True)
+    mine, place = np.unique(_written(asked.label), axis=0, return_inverse=True)
+    patients, owner = np.unique(index.patient, return_inverse=True)
+    shape = (len(patients), len(sets))
+    owned = sparse.csr_array((np.ones(len(index)), (owner, known.ravel())), shape=shape)
+    everyone = np.bincount(known.ravel(), minlength=len(sets)).astype(np.float64)
+    relevance = jaccard(_read(mine)[:, None], _read(sets)[None])
+    own = np.minimum(np.searchsorted(patients, asked.patient), len(patients) - 1)
+    own = np.where(patients[own] == asked.patient, own, -1)
+    groups, group = np.unique(np.stack([place.ravel(), own]), axis=1, return_inverse=True)
+    found = []
+    for which, patient in groups.T:
+        count = everyone - owned[[patient]].toarray()[0] if patient >= 0 else everyone
+        gain = np.nan_to_num(relevance[which])
+        best = np.argsort(-gain, kind="stable")
+        filled = np.repeat(gain[best], np.minimum(count[best], len(discount)).astype(np.int64))
+        ideal = filled[: len(discount)] @ discount[: len(filled)]
+        relevant = [count @ (gain > 0), *(count @ (sets == 1))]
+        judged = [count @ ~np.isnan(relevance[which]), *(count @ (sets != UNSTATED))]
+        films = count.sum()
+        total = gain @ count * discount[: int(films)].sum()
+        found.append((ideal, total, films, relevant, judged))
+    best, total, films, *several = (
+        np.array(part)[group.ravel()] for part in zip(*found, strict=True)
+    )
+    return Chances(best, ratio(total, films), *several)
 
 
-def _chance_of_average(chance: PerQuery, top: int) -> PerQuery:
-    """Return the expected average precision of answers that are each relevant by `chance`.
+def _written(label: Float32[np.ndarray, "n k"]) -> Int8[np.ndarray, "n k"]:
+    return np.where(np.isnan(label), UNSTATED, label).astype(np.int8)
 
-    Given h hits among the answers, the i-th place is one of them with probability h / t, and then
-    1 + (i - 1)(h - 1) / (t - 1) hits stand down to it on average.
+
+def _read(sets: Int8[np.ndarray, "s k"]) -> Float32[np.ndarray, "s k"]:
+    return np.where(sets == UNSTATED, np.nan, sets).astype(np.float32)
+
+
+def _chance_of_average(relevant: PerQuery, total: PerQuery, top: int) -> PerQuery:
+    """Return the expected average precision of answers drawn at random, none of them twice.
+
+    Given h hits among t places, a place is one of them with probability h / t, and then
+    1 + (i - 1)(h - 1) / (t - 1) hits stand down to the i-th on average. NaN of no films.
     """
-    places = np.arange(1, top + 1)
-    expected = np.zeros(len(chance))
-    for hits in range(1, top + 1):
-        others = (places - 1) * (hits - 1) / max(1, top - 1)
-        mean = float(((1 + others) / places).mean())
-        expected += binom.pmf(hits, top, chance) * mean
-    return expected
-
-
-def _mean(score: PerQuery, mine: np.ndarray, weights: list[Weights]) -> tuple[float, float, float]:
-    """Return the mean over some queries, and its interval over resampled patients."""
-    terms = np.stack([np.where(mine, score, 0), mine.astype(np.float64)])
-    plain, drawn = (ratio(*weight.total(terms)) for weight in weights)
-    low, high = interval(drawn)
-    return float(plain[0]), float(low), float(high)
+    pairs, place = np.unique(np.stack([relevant, total]), axis=1, return_inverse=True)
+    good, films = pairs
+    expected = np.full(len(films), np.nan)
+    drawn = np.minimum(films, top).astype(np.int64)
+    for places in np.unique(drawn[drawn > 0]):
+        mine, before = drawn == places, np.arange(places)
+        hits = np.arange(1, places + 1)[:, None]
+        down = (1 + before * (hits - 1) / max(1, places - 1)) / (before + 1)
+        chance = hypergeom.pmf(hits, films[mine], good[mine], places)
+        expected[mine] = down.mean(axis=1) @ chance
+    return expected[place.ravel()]

@@ -5,17 +5,16 @@ Letters in shapes: n films, k findings, t and u listed names, g patients, p part
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
-from jaxtyping import Float32, Float64, Int64, Shaped
+from jaxtyping import Bool, Float32, Float64, Int64, Shaped
+from sklearn.model_selection import train_test_split
 
 from lucency.choices import Split
 from lucency.data.nih import read_official_lists
-from lucency.values import PARTS, Manifest, read_table
+from lucency.values import PARTS, Manifest
 
 Share = tuple[float, float, float]
 
@@ -98,12 +97,29 @@ def split_official(
             f"the official lists put {tests.sum()} of {len(image)} films in test, and {len(both)} "
             'patients on both sides; expected films on both and no such patient: use "patient"'
         )
-    people, owner = np.unique(patient[~tests], return_inverse=True)
-    count = _count(label[~tests], owner, patients=len(people))
-    share = np.array([1 - val_share, val_share])
-    part = np.full(len(image), PARTS.index("test"))
-    part[~tests] = _deal(count, share=share, generator=np.random.default_rng(seed))[owner]
-    return np.array(PARTS)[part]
+    return _beside(tests, label=label, patient=patient, val_share=val_share, seed=seed)
+
+
+def split_shuffled(
+    label: Float32[np.ndarray, "n k"],
+    *,
+    patient: Int64[np.ndarray, " n"],
+    test_share: float,
+    val_share: float,
+    seed: int,
+) -> Shaped[np.ndarray, " n"]:
+    """Split patients that scikit-learn shuffles, `test_share` of them test, whatever their labels.
+
+    As published studies do with `train_test_split(patients, random_state=seed)`: seed 85 and a
+    fifth give SynthEnsemble's 22,356 test films. Of the other patients `val_share` validate, dealt
+    as `split_official` does. Raises ValueError for fewer patients than parts.
+    """
+    people = np.unique(patient)
+    if len(people) < len(PARTS):
+        raise ValueError(f"{len(people)} patients cannot fill {len(PARTS)} parts: add patients")
+    _, drawn = train_test_split(people, test_size=test_share, random_state=seed)
+    tests = np.isin(patient, drawn)
+    return _beside(tests, label=label, patient=patient, val_share=val_share, seed=seed)
 
 
 def split_by_image(films: int, *, share: Share, seed: int) -> Shaped[np.ndarray, " n"]:
@@ -118,33 +134,21 @@ def split_by_image(films: int, *, share: Share, seed: int) -> Shaped[np.ndarray,
     return np.random.default_rng(seed).permutation(part)
 
 
-def part_fingerprint(image: Shaped[np.ndarray, " n"], part: Shaped[np.ndarray, " n"]) -> str:
-    """Return 16 hexadecimal digits that name this split, whatever the order of the films."""
-    pairs = sorted(zip(image.tolist(), part.tolist(), strict=True))
-    text = "\n".join(f"{name},{where}" for name, where in pairs)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def save_part(image: Shaped[np.ndarray, " n"], part: Shaped[np.ndarray, " n"], file: Path) -> None:
-    """Write a CSV file with the columns image and part."""
-    pd.DataFrame({"image": image, "part": part}).to_csv(file, index=False)
-
-
-def load_part(file: Path, image: Shaped[np.ndarray, " n"]) -> Shaped[np.ndarray, " n"]:
-    """Read what `save_part` wrote and return the part of each film, joined by name.
-
-    Raises ValueError when a film is not in the file or twice, or its part is none of the three.
-    """
-    table = read_table(file, text=("image", "part")).set_index("image")
-    part = table["part"].to_numpy(dtype=str)
-    if table.index.has_duplicates or not np.isin(part, PARTS).all():
-        raise ValueError(f"{file}: expected each film once, its part {', '.join(PARTS)}")
-    row = table.index.get_indexer(pd.Index(image))
-    if (row < 0).any():
-        raise ValueError(
-            f"{file}: {(row < 0).sum()} films are not in it ({image[row < 0][0]}, …): split anew"
-        )
-    return part[row]
+def _beside(
+    tests: Bool[np.ndarray, " n"],
+    *,
+    label: Float32[np.ndarray, "n k"],
+    patient: Int64[np.ndarray, " n"],
+    val_share: float,
+    seed: int,
+) -> Shaped[np.ndarray, " n"]:
+    """Return the parts where the test films are given and `val_share` of the others validates."""
+    people, owner = np.unique(patient[~tests], return_inverse=True)
+    count = _count(label[~tests], owner, patients=len(people))
+    share = np.array([1 - val_share, val_share])
+    part = np.full(len(tests), PARTS.index("test"))
+    part[~tests] = _deal(count, share=share, generator=np.random.default_rng(seed))[owner]
+    return np.array(PARTS)[part]
 
 
 def _count(
@@ -218,6 +222,17 @@ def _val_of_rest(choices: Split) -> float:
     return choices.val / (choices.train + choices.val)
 
 
+def _split_shuffled(manifest: Manifest, choices: Split, root: Path) -> Shaped[np.ndarray, " n"]:
+    del root
+    return split_shuffled(
+        manifest.label,
+        patient=manifest.patient,
+        test_share=choices.test,
+        val_share=_val_of_rest(choices),
+        seed=choices.seed,
+    )
+
+
 def _split_images(manifest: Manifest, choices: Split, root: Path) -> Shaped[np.ndarray, " n"]:
     del root
     share = (choices.train, choices.val, choices.test)
@@ -227,5 +242,6 @@ def _split_images(manifest: Manifest, choices: Split, root: Path) -> Shaped[np.n
 SPLITS: dict[str, Callable[[Manifest, Split, Path], np.ndarray]] = {
     "patient": _split_patients,
     "official": _split_officially,
+    "shuffled": _split_shuffled,
     "image": _split_images,
 }

@@ -23,7 +23,7 @@ from lucency.judge.published import (
 )
 from lucency.values import PARTS
 
-BY_PATIENT = 'split by patient: split.method = "patient" or "official"'
+BY_PATIENT = 'split by patient: split.method = "patient", "shuffled" or "official"'
 AFTERWARDS = "split first, then balance the training part alone: balance.before_split = false"
 
 

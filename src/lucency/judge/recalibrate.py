@@ -10,7 +10,7 @@ and k2 must be n and k, which is checked.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +19,7 @@ from scipy.optimize import minimize
 from scipy.special import expit
 
 from lucency.judge.isotonic import rising_curve
-from lucency.predictions import check_knots, no_knots, rescale
+from lucency.predictions import Predictions, check_knots, no_knots, rescale
 from lucency.values import require
 
 SMALLEST_SLOPE = 1e-3
@@ -87,6 +87,13 @@ def recalibrate(
         note=tuple(fit.note for fit in fits),
         knot=np.concatenate([no_knots(), *knots]),
     )
+
+
+def recalibrated(said: Predictions, *, method: str) -> Predictions:
+    """Return predictions whose probabilities hold, fitted to their own validation films."""
+    known = said.of("val")
+    line = recalibrate(known.label, known.logit.astype(np.float32), method=method)
+    return replace(said, slope=line.slope, offset=line.offset, knot=line.knot)
 
 
 def no_recalibration(findings: int) -> Recalibration:

@@ -1,6 +1,6 @@
 """Predictions: of a run's films from the cache, or of films on disk.
 
-Letters in shapes: n films, k findings, d feature dimensions, h and w pixels.
+Letters in shapes: n films, b of a block, k findings, d feature dimensions, h and w pixels.
 """
 
 from __future__ import annotations
@@ -38,18 +38,9 @@ def predict(
     progress: Progress | None = None,
 ) -> Predictions:
     """Return logits and pooled features of the plan's entries, in evaluation mode."""
-    if classifier.findings != prepared.manifest.findings:
-        raise ValueError(
-            f"the classifier gives {classifier.findings}, the films are labelled "
-            f"{prepared.manifest.findings}: expected the same findings in the same order"
-        )
-    device = device_here()
-    copies = classifier.protocol.get("balance", {}).get("seed", 0)
+    films = films_for(classifier, prepared=prepared, plan=plan)
     logit, feature = forward(
-        classifier.network,
-        films=Films(prepared=prepared, plan=plan, copies=copies),
-        device=device,
-        progress=progress,
+        classifier.network, films=films, device=device_here(), progress=progress
     )
     return Predictions(
         network=classifier.name,
@@ -65,6 +56,20 @@ def predict(
         offset=classifier.recalibration.offset,
         knot=classifier.recalibration.knot,
     )
+
+
+def films_for(classifier: Classifier, *, prepared: Prepared, plan: Plan) -> Films:
+    """Return the plan's entries as a classifier sees them.
+
+    Raises ValueError unless they are labelled with its findings, in its order.
+    """
+    if classifier.findings != prepared.manifest.findings:
+        raise ValueError(
+            f"the classifier gives {classifier.findings}, the films are labelled "
+            f"{prepared.manifest.findings}: expected the same findings in the same order"
+        )
+    copies = classifier.protocol.get("balance", {}).get("seed", 0)
+    return Films(prepared=prepared, plan=plan, copies=copies)
 
 
 def fit_decisions(
@@ -93,20 +98,44 @@ def forward(
     progress: Progress | None = None,
 ) -> tuple[Float32[np.ndarray, "n k"], Float32[np.ndarray, "n d"]]:
     """Return logits and features of all entries of `films`; the network's mode is restored."""
+    whole = forward_blocks(network, films=films, device=device, block=len(films), progress=progress)
+    ((logit, feature),) = whole
+    return logit, feature
+
+
+def forward_blocks(
+    network: FilmNetwork,
+    *,
+    films: Films,
+    device: torch.device,
+    block: int,
+    start: int = 0,
+    progress: Progress | None = None,
+) -> Iterator[tuple[Float32[np.ndarray, "b k"], Float32[np.ndarray, "b d"]]]:
+    """Yield logits and features of the entries from `start` on, `block` at a time, in one pass.
+
+    What a block gives does not depend on where the pass began, if that was at a block's end.
+    """
     was_training = network.training
-    batches = batches_in_order(len(films), batch=BATCH)
     laid_out(network.to(device)).eval()
-    logits, features, done = [], [], 0
-    with torch.inference_mode():
+    batches = [
+        at + batch
+        for at in range(start, len(films), block)
+        for batch in batches_in_order(min(block, len(films) - at), batch=BATCH)
+    ]
+    said, done = [], start
+    try:
         for pictures in feed(films, batches=batches, device=device):
-            feature, logit = network.embed(pictures)
-            logits.append(logit.float().cpu().numpy())
-            features.append(feature.float().cpu().numpy())
+            said.append(_embedded(network, pictures))
             done += len(pictures)
             if progress:
                 progress(done, len(films), "")
-    network.train(was_training)
-    return np.concatenate(logits), np.concatenate(features)
+            if (done - start) % block == 0 or done == len(films):
+                logits, features = zip(*said, strict=True)
+                yield np.concatenate(logits), np.concatenate(features)
+                said = []
+    finally:
+        network.train(was_training)
 
 
 def predict_files(
@@ -133,6 +162,14 @@ def predict_files(
             progress(len(rows) + len(rejected), len(waiting), "")
     table = pd.DataFrame(rows, columns=["film", "called", *classifier.findings])
     return table, pd.DataFrame(rejected, columns=["film", "reason"])
+
+
+def _embedded(
+    network: FilmNetwork, pictures: torch.Tensor
+) -> tuple[Float32[np.ndarray, "b k"], Float32[np.ndarray, "b d"]]:
+    with torch.inference_mode():  # not around a yield, where it would reach the caller
+        feature, logit = network.embed(pictures)
+        return logit.float().cpu().numpy(), feature.float().cpu().numpy()
 
 
 def _chunks(files: list[Path]) -> Iterator[list[Path]]:

@@ -27,6 +27,7 @@ from lucency.learn.loss import LOSSES, binary_cross_entropy, mean_over_stated
 from lucency.learn.predict import Progress, fit_decisions, forward
 from lucency.learn.pretrained import fingerprint_weights
 from lucency.learn.schedule import learning_rate
+from lucency.learn.snapshots import keep_snapshot
 from lucency.learn.zoo import save_classifier
 from lucency.plan import Plan
 from lucency.protocol import Protocol
@@ -209,6 +210,8 @@ def _finish_epoch(job: Job, folder: Path) -> None:
         state = job.network.body.state_dict()
         job.best.update({key: value.detach().clone() for key, value in state.items()})
     if rank() == 0:
+        about = {"training": job.training, "epoch": course.epoch, "folder": folder}
+        keep_snapshot(job.network, **about)
         _checkpoint(job, folder)
         pd.DataFrame(course.epochs).to_csv(folder / "history.csv", index=False)
         if job.training.tensorboard:

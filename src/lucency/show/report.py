@@ -17,6 +17,7 @@ from markupsafe import Markup
 
 from lucency.audit.doubted import Doubts
 from lucency.balance.change import Change
+from lucency.combine.combined import Combined
 from lucency.judge.evaluate import TRIVIAL
 from lucency.judge.sight import Sight
 from lucency.plan import Plan
@@ -24,6 +25,7 @@ from lucency.predictions import Predictions
 from lucency.protocol import Protocol, protocol_text
 from lucency.show.balancing import draw_cooccurrence, draw_counts, draw_origins
 from lucency.show.canvas import Style
+from lucency.show.combined import combined_values
 from lucency.show.doubted import doubt_values
 from lucency.show.figures import draw_training
 from lucency.show.judged import Judged, judged_values, require_networks
@@ -61,6 +63,7 @@ class Experiment:
     checks: int  # of the leak doctor, how many were made
     sight: Sight  # where one of the networks looked
     doubts: Doubts  # what speaks against the same network's scores
+    combined: Combined  # what was made of the networks
 
     def __post_init__(self) -> None:
         predicted = [predictions.network for predictions in self.predictions]
@@ -80,6 +83,7 @@ def write_report(experiment: Experiment, *, file: Path) -> None:
     shown |= _drawn(experiment, style=shown["style"], best=shown["best"]) | _origins(experiment)
     shown["sight"] = sight_values(experiment.sight, prepared=experiment.prepared)
     shown["doubts"] = doubt_values(experiment.doubts, source=experiment.protocol.data.source)
+    shown["combined"] = combined_values(experiment.combined)
     file.write_text(render("report.html.jinja", **shown), encoding="utf-8")
 
 

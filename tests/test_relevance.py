@@ -1,0 +1,229 @@
+"""Scores of a search: as scikit-learn's, exact where films are planted; where none, it is said."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score, jaccard_score, ndcg_score, roc_auc_score
+
+from lucency.combine.recognition import FIRST, PAIRS, draw_pairs, privacy, recognition_table
+from lucency.combine.relevance import jaccard, retrieval_table, similar_table
+from lucency.combine.retrieve import Found, build_index
+from lucency.predictions import Predictions
+
+NONE = float("nan")
+
+
+def _labels(films, seed):
+    return (np.random.default_rng(seed).random((films, 3)) < 0.3).astype(np.float32)
+
+
+def _asked(label, *, patient=None, feature=None):
+    films = len(label)
+    return Predictions(
+        network="net", split="0123", findings=("a", "b", "c"),
+        image=np.arange(films).astype(str), patient=-1 - np.arange(films) if patient is None
+        else patient, part=np.full(films, "test"), label=label, logit=np.zeros(label.shape),
+        feature=np.ones((films, 2), np.float32) if feature is None else feature,
+    )  # fmt: skip
+
+
+def _index(films, *, patient=None, feature=None):
+    return build_index(
+        np.ones((films, 2), np.float32) if feature is None else feature,
+        image=np.arange(films).astype(str),
+        patient=np.arange(films) if patient is None else patient,
+    )
+
+
+def _table(asked, found, known, *, patient=None):
+    row = np.asarray(found)
+    return retrieval_table(
+        asked, index=_index(len(known), patient=patient), label=known,
+        found=Found(row, np.ones(row.shape, np.float32)), resamples=50, seed=0,
+    ).set_index(["finding", "metric"])  # fmt: skip
+
+
+def test_relevance_is_scikit_learn_s_jaccard_and_1_where_both_have_none():
+    one, other = _labels(50, 0), _labels(50, 1)
+    expected = jaccard_score(one, other, average="samples", zero_division=1)
+    assert jaccard(one, other).mean() == pytest.approx(expected)
+    assert jaccard(np.zeros((1, 3), np.float32), np.zeros((1, 3), np.float32)) == [1]
+
+
+def test_relevance_leaves_out_what_is_not_stated_of_both():
+    one = np.array([[1, NONE, 1], [NONE, NONE, 1], [0, NONE, 1]], np.float32)
+    other = np.array([[1, 1, 0], [1, 0, NONE], [0, 1, NONE]], np.float32)
+    np.testing.assert_array_equal(jaccard(one, other), [0.5, NONE, 1])
+
+
+def test_scores_are_scikit_learn_s():
+    asked, known = _labels(40, 0), _labels(400, 1)
+    found = np.stack([np.random.default_rng(s).permutation(400)[:10] for s in range(40)])
+    table = _table(_asked(asked), found, known)
+    relevance = jaccard(asked[:, None], known[None])
+    ndcg, average, hits = [], [], []
+    for query in range(40):
+        # scikit-learn ranks all of the index: answers first, in their order, nothing below counts.
+        score = np.zeros(400)
+        score[found[query]] = np.arange(10, 0, -1)
+        ndcg.append(ndcg_score(relevance[[query]], score[None], k=10))
+        hit = relevance[query, found[query]] > 0
+        average.append(average_precision_score(hit, np.arange(10, 0, -1)) if hit.any() else 0)
+        hits.append(hit.mean())
+    assert table.loc[("overall", "ndcg@10"), "value"] == pytest.approx(np.mean(ndcg))
+    assert table.loc[("overall", "map@10"), "value"] == pytest.approx(np.mean(average))
+    assert table.loc[("overall", "precision@10"), "value"] == pytest.approx(np.mean(hits))
+    carriers = np.flatnonzero(asked[:, 0])
+    answers = [known[found[query], 0] for query in carriers]
+    precision, average = table.loc[("a", "precision@10")], table.loc[("a", "map@10")]
+    assert precision["value"] == pytest.approx(np.mean(answers))
+    assert precision["queries"] == len(carriers)
+    places = np.arange(10, 0, -1)
+    expected = [average_precision_score(hit, places) if hit.any() else 0 for hit in answers]
+    assert average["value"] == pytest.approx(np.mean(expected))
+    assert (table["low"] < table["value"]).all()
+    assert (table["value"] < table["high"]).all()
+    assert (table["note"] == "").all()
+
+
+@pytest.mark.parametrize(("films", "top"), [(15, 5), (15, 20), (200, 5)])
+def test_the_random_baseline_is_what_random_answers_score(films, top):
+    """Own films left out, none drawn twice; 15 films are few enough that both matter much."""
+    known, generator = _labels(films, 1), np.random.default_rng(0)
+    patient = np.arange(films) // 3
+    asked, tables = _asked(known[:30], patient=patient[:30]), []
+    found = np.full((len(asked), top), -1)
+    for _ in range(30):
+        for row, own in zip(found, asked.patient, strict=True):
+            others = generator.permutation(np.flatnonzero(patient != own))[:top]
+            row[: len(others)] = others
+        tables.append(_table(asked, found, known, patient=patient)["value"])
+    spread = np.std(tables, axis=0) / np.sqrt(30)
+    expected = _table(asked, found, known, patient=patient)["random"]
+    assert (np.abs(np.mean(tables, axis=0) - expected) < 4.5 * spread + 1e-9).all()
+
+
+def test_the_best_that_the_index_allows_is_without_the_patient_s_own_films():
+    """The one other film scores all there is to score, though the patient has a better one."""
+    known = np.array([[1, 1, 0], [1, 1, 0], [1, 0, 0], [0, 0, 1]], np.float32)
+    patient = np.array([1, 1, 2, 3])
+    asked = _asked(known[:1], patient=patient[:1])
+    table = _table(asked, [[2, 3]], known, patient=patient)
+    assert table.loc[("overall", "ndcg@2"), "value"] == 1
+    assert table.loc[("overall", "precision@2"), "random"] == 0.5
+
+
+def test_labels_that_are_not_stated_are_no_answers():
+    known = np.array([[1, 0, 0], [NONE, NONE, NONE], [0, 1, 0], [1, NONE, 0]], np.float32)
+    asked = _asked(np.array([[1, 0, 0]], np.float32))
+    table = _table(asked, [[1, 0, 2, 3]], known)
+    assert table.loc[("a", "precision@4"), "value"] == pytest.approx(2 / 3)
+    assert table.loc[("a", "precision@4"), "random"] == pytest.approx(2 / 3)
+    assert table.loc[("a", "map@4"), "value"] == pytest.approx((1 + 2 / 3) / 2)
+    assert table.loc[("overall", "precision@4"), "value"] == pytest.approx(2 / 3)
+
+
+def test_planted_clusters_are_found_exactly():
+    generator = np.random.default_rng(0)
+    cluster = np.repeat(np.arange(3), 40)
+    centre = 50 * np.eye(3, 8)
+    feature = (centre[cluster] + generator.normal(size=(120, 8))).astype(np.float32)
+    label, patient = np.eye(3, dtype=np.float32)[cluster], np.arange(120)
+    # A fifth of the labels are wrong: the share of right ones is known to the last film.
+    wrong = label.copy()
+    wrong[::5] = np.roll(wrong[::5], 1, axis=1)
+    index = _index(120, feature=feature)
+    for known, top, expected in ((label, 10, 1.0), (wrong, 39, None)):
+        asked = _asked(label, patient=patient, feature=feature)
+        table = similar_table(asked, index=index, label=known, resamples=20, seed=0, top=top)
+        table = table.set_index(["finding", "metric"])
+        if expected is None:
+            right = np.array([[32 - (query % 5 > 0)] for query in range(120)]) / 39
+            expected = right.mean()
+        value = table.loc[("overall", f"precision@{top}"), "value"]
+        assert value == pytest.approx(expected, abs=1e-12)
+        assert table.loc[("overall", f"precision@{top}"), "random"] < 0.4
+
+
+def test_what_cannot_be_scored_says_why():
+    known = _labels(6, 0)
+    known[:, 2] = 0
+    asked = _asked(known, patient=np.ones(6, int))
+    table = _table(asked, np.full((6, 3), -1), known, patient=np.ones(6, int))
+    assert table["value"].isna().all()
+    assert table["random"].isna().all()
+    want = "not computable: 6 queries, for want of films of others that are labelled, or relevant"
+    assert table.loc[("overall", "ndcg@3"), "note"] == want
+    assert table.loc[("c", "map@3"), "note"] == "not computable: no query carries it"
+    mixed = _asked(known, patient=np.array([1, 1, 2, 3, 4, 5]))
+    found = np.array([[-1], [-1], [0], [0], [0], [0]])
+    some = _table(mixed, found, known, patient=np.ones(6, int))
+    row = some.loc[("overall", "precision@1")]
+    assert row["queries"] == 4
+    assert row["note"].startswith("left out: 2 queries")
+    with pytest.raises(ValueError, match=r"labels are \(5, 3\); expected .* \(6, 3\)"):
+        retrieval_table(
+            asked, index=_index(6), label=known[:5],
+            found=Found(np.zeros((6, 1), int), np.zeros((6, 1), np.float32)), resamples=5, seed=0,
+        )  # fmt: skip
+
+
+def _people(*, same, seed=0, patients=60, films=3):
+    """Films of a patient share a direction of so much length."""
+    generator = np.random.default_rng(seed)
+    patient = generator.permutation(np.repeat(np.arange(patients), films))
+    own = generator.normal(size=(patients, 32))
+    feature = same * own[patient] + generator.normal(size=(len(patient), 32))
+    label = np.zeros((len(patient), 3), np.float32)
+    return _asked(label, patient=patient, feature=feature.astype(np.float32))
+
+
+def test_patients_are_recognised_as_brute_force_does_and_strangers_are_not():
+    asked = _people(same=1.0)
+    table = recognition_table(asked, resamples=200, seed=0).set_index("metric")
+    unit = asked.feature / np.linalg.norm(asked.feature, axis=1, keepdims=True)
+    cosine = unit @ unit.T
+    np.fill_diagonal(cosine, -2)
+    first = asked.patient[cosine.argmax(axis=1)] == asked.patient
+    assert table.loc[FIRST, "value"] == pytest.approx(first.mean(), abs=0.006)
+    assert table.loc[FIRST, "random"] == pytest.approx(2 / 179)
+    upper = np.triu_indices(180, 1)
+    same = asked.patient[upper[0]] == asked.patient[upper[1]]
+    area = roc_auc_score(same, cosine[upper])
+    assert table.loc[PAIRS, "low"] < area < table.loc[PAIRS, "high"]
+    assert privacy(table.reset_index()).startswith("These features recognise people: for ")
+    none = recognition_table(_people(same=0.0), resamples=200, seed=0)
+    assert (none["low"] < none["random"]).all()
+    assert (none["random"] < none["high"]).all()
+    assert privacy(none).startswith("These features do not surely recognise people: for ")
+
+
+@pytest.mark.parametrize("patient", [[1] * 180, np.arange(180)])
+def test_recognising_needs_a_patient_of_several_films_and_somebody_else(patient):
+    asked = _people(same=1.0)
+    table = recognition_table(
+        _asked(asked.label, patient=np.asarray(patient), feature=asked.feature),
+        resamples=5, seed=0,
+    )  # fmt: skip
+    assert table["value"].isna().all()
+    assert (table["queries"] == 0).all()
+    assert privacy(table) == (
+        "Whether these features recognise people is not computable: expected a patient of several "
+        "films, and films of others."
+    )
+
+
+def test_pairs_are_of_one_patient_and_of_two_and_every_film_may_be_drawn():
+    patient = np.array([5, 3, 5, 3, 9, 5, 1])
+    rows = np.array([0, 1, 2, 3, 5])
+    mates, strangers = {}, {}
+    for seed in range(200):
+        mate, stranger = draw_pairs(patient, rows, seed=seed)
+        assert (patient[mate] == patient[rows]).all()
+        assert (mate != rows).all()
+        assert (patient[stranger] != patient[rows]).all()
+        for row, one, other in zip(rows.tolist(), mate.tolist(), stranger.tolist(), strict=True):
+            mates.setdefault(row, set()).add(one)
+            strangers.setdefault(row, set()).add(other)
+    assert mates == {0: {2, 5}, 1: {3}, 2: {0, 5}, 3: {1}, 5: {0, 2}}
+    assert strangers[0] == {1, 3, 4, 6}
+    assert strangers[1] == {0, 2, 4, 5, 6}

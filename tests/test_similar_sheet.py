@@ -1,0 +1,92 @@
+"""The sheet of similar films: in order, what is shared is marked without colour, nothing hidden."""
+
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from lucency.show.explanations import explanation_png, explanation_svg
+from lucency.show.similar import LEFT_OUT, Alike, similar_figure
+
+FINDINGS = ("Mass", "Pleural_Thickening", "Edema")
+NONE = float("nan")
+
+
+def _film(name, label, *, shape=(64, 64), seed=0):
+    film = np.random.default_rng(seed).integers(0, 255, shape).astype(np.uint8)
+    return Alike(name, film, np.array(label, dtype=np.float32))
+
+
+def _figure(query, answers, *, asked):
+    similarity = [0.9 - 0.01 * place for place in range(len(answers))]
+    return similar_figure(query, answers, similarity=similarity, findings=FINDINGS, asked=asked)
+
+
+def _below(axes):
+    return [text.get_text() for text in axes.texts]
+
+
+def _words(figure):
+    drawing = explanation_svg(figure, name="similar", title="Similar films")
+    root = ElementTree.fromstring(drawing)
+    return [element.text for element in root.iter() if element.tag.endswith("text")]
+
+
+def test_answers_stand_in_order_with_their_labels_and_what_is_shared():
+    query = _film("q.png", [1, 1, 0])
+    answers = [
+        _film("a.png", [0, 1, 1], seed=1),
+        _film("b.png", [0, 0, 0], seed=2),
+        _film("c.png", [0, NONE, 0], seed=3),
+    ]
+    figure = _figure(query, answers, asked=3)
+    shown = [axes for axes in figure.axes if len(axes.images)]
+    titles = [axes.get_title() for axes in shown]
+    assert titles == ["q.png", "1.  0.900\na.png", "2.  0.890\nb.png", "3.  0.880\nc.png"]
+    for axes, given in zip(shown, [query, *answers], strict=True):
+        np.testing.assert_array_equal(axes.images[0].get_array(), given.film)
+        assert axes.images[0].get_clim() == (0, 255)
+    assert _below(shown[0])[:2] == ["● Mass", "● Pleural Thickening"]
+    assert _below(shown[1]) == ["● Pleural Thickening", "○ Edema"]
+    assert [text.get_fontweight() for text in shown[1].texts] == ["bold", "normal"]
+    assert _below(shown[2]) == ["○ No Finding"]
+    assert _below(shown[3]) == ["not stated"]
+    words = _words(figure)
+    assert any(word.startswith(LEFT_OUT) for word in words)
+    assert {"● also in the query", "○ not in the query"} <= set(words)
+
+
+def test_films_without_a_finding_share_that_but_not_what_is_not_stated():
+    healthy, silent = _film("q.png", [0, 0, 0]), _film("s.png", [NONE, 0, 0])
+    for query, expected in ((healthy, "● No Finding"), (silent, "○ No Finding")):
+        figure = _figure(query, [healthy, silent], asked=2)
+        shown = [_below(axes) for axes in figure.axes if len(axes.images)]
+        assert shown[1:] == [[expected], ["not stated"]]
+
+
+@pytest.mark.parametrize(
+    ("answers", "said"),
+    [
+        (0, "no answer: the index holds no film of another patient"),
+        (1, "the most similar film of other patients, all there are of 7 asked for;"),
+        (7, "the 7 most similar films of other patients; cosine similarity beside the place"),
+    ],
+)
+def test_fewer_answers_than_were_asked_for_are_said(answers, said):
+    several = [_film(f"{place}.png", [0, 1, 0], seed=place) for place in range(answers)]
+    figure = _figure(_film("q.png", [1, 0, 0]), several, asked=7)
+    assert any(word.startswith(said) for word in _words(figure))
+    assert len([axes for axes in figure.axes if len(axes.images)]) == 1 + answers
+
+
+def test_large_films_are_shrunk_in_shape_and_the_same_values_are_the_same_bytes():
+    def drawn():
+        query = _film("q.png", [1, 0, 0], shape=(1024, 512))
+        figure = _figure(query, [query._replace(image=30 * "x" + ".png")] * 3, asked=3)
+        return figure, explanation_png(figure), explanation_svg(figure, name="s", title="t")
+
+    (figure, *one), (_, *other) = drawn(), drawn()
+    shapes = [axes.images[0].get_array().shape for axes in figure.axes if len(axes.images)]
+    assert shapes == [(448, 224), (224, 112), (224, 112), (224, 112)]
+    assert one == other
+    assert f"…{20 * 'x'}.png" in figure.axes[1].get_title()

@@ -1,0 +1,114 @@
+"""Snapshots: the weights at the ends of cycles, the same when training was killed between."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from lucency.choices import Network, Training
+from lucency.learn import train as training
+from lucency.learn.predict import predict
+from lucency.learn.snapshots import predict_snapshots
+from lucency.learn.train import train
+from lucency.learn.zoo import load_classifier
+from lucency.plan import Plan
+from lucency.values import Prepared
+from toys import toy_films, toy_plan, toy_protocol
+
+FILMS = 72
+SNAPSHOTS = {"schedule": "cyclic", "snapshots": 2, "epochs": 4, "keep": "last"}
+
+
+class KilledError(Exception):
+    """A process that ends here."""
+
+
+def silent(done: int, total: int, note: str = "") -> None:
+    assert 0 < done <= total
+
+
+def dies_beyond(films: int) -> Callable[..., None]:
+    def progress(done: int, total: int, note: str = "") -> None:
+        if done > films:
+            raise KilledError
+
+    return progress
+
+
+def learn(out: Path, progress: Callable[..., None] = lambda *_: None, **choices: object) -> Path:
+    films = toy_films(FILMS)
+    return train(
+        films,
+        plan=toy_plan(films),
+        protocol=toy_protocol(**choices),
+        choice=Network(name="test_convnext"),
+        upstream={"split": "0123"},
+        out=out,
+        progress=progress,
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return learn(tmp_path_factory.mktemp("snapshots") / "net", **SNAPSHOTS)
+
+
+@pytest.fixture
+def films() -> Prepared:
+    return toy_films(FILMS)
+
+
+@pytest.fixture
+def plan(films: Prepared) -> Plan:
+    return toy_plan(films)
+
+
+def test_snapshots_are_the_weights_at_the_ends_of_cycles(trained, films, plan):
+    first, last = (load_file(trained / f"snapshot-{n}.safetensors") for n in (1, 2))
+    kept = load_file(trained / "weights.safetensors")
+    assert json.loads((trained / "classifier.json").read_text())["epoch"] == 4
+    for key, value in kept.items():
+        np.testing.assert_array_equal(last[key], value)
+    assert any((first[key] != last[key]).any() for key in kept)
+    said = predict_snapshots(trained, prepared=films, plan=plan, progress=silent)
+    assert [one.network for one in said] == [f"test_convnext snapshot {n}" for n in (1, 2)]
+    plain = predict(load_classifier(trained), prepared=films, plan=plan).uncalibrated()
+    np.testing.assert_allclose(said[1].logit, plain.logit, atol=1e-6)
+    assert np.abs(said[0].logit - plain.logit).max() > 1e-4
+
+
+@pytest.mark.parametrize("dies_at", [60, 108])
+def test_resumed_training_has_the_snapshots_of_an_unbroken_one(
+    trained, tmp_path, monkeypatch, dies_at
+):
+    """Killed in the second epoch, before the first snapshot, and just after it was kept."""
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(training, "SETTLE_STEPS", 1)
+    with pytest.raises(KilledError):
+        learn(tmp_path / "net", dies_beyond(dies_at - 1), **SNAPSHOTS)
+    broken = list(tmp_path.glob("net.partial/snapshot-*"))
+    assert len(broken) == (dies_at == 108)
+    learn(tmp_path / "net", **SNAPSHOTS)
+    names = ["snapshot-1.safetensors", "snapshot-2.safetensors", "weights.safetensors"]
+    assert sorted(file.name for file in (tmp_path / "net").glob("*.safetensors")) == names
+    for name in names:
+        assert (tmp_path / "net" / name).read_bytes() == (trained / name).read_bytes()
+
+
+def test_a_warm_up_as_long_as_a_cycle_is_refused():
+    cyclic = {"schedule": "cyclic", "snapshots": 2, "epochs": 5}
+    assert Training.model_validate({**cyclic, "warmup_epochs": 1.9}).warmup_epochs == 1.9
+    with pytest.raises(ValueError, match="`warmup_epochs` last a cycle"):
+        Training.model_validate({**cyclic, "warmup_epochs": 2})
+
+
+def test_a_network_without_snapshots_is_refused(tmp_path, films, plan):
+    with pytest.raises(ValueError, match="holds no snapshot"):
+        predict_snapshots(tmp_path, prepared=films, plan=plan, progress=silent)
+
+
+def test_training_without_cycles_keeps_no_snapshot(tmp_path):
+    assert not list(learn(tmp_path / "net", epochs=1).glob("snapshot-*"))

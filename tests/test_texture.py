@@ -1,0 +1,176 @@
+"""Textures: hand-computed matrices of published examples, scipy and scikit-image, and masks."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import ndimage, stats
+from skimage.feature import graycomatrix, graycoprops
+
+from lucency.combine import texture
+from lucency.combine.lungs import lung_mask
+from lucency.combine.run_lengths import run_features, runs, runs_by_direction
+from lucency.combine.texture import (
+    CO_OCCURRENCE,
+    discretised,
+    feature_names,
+    first_order,
+    neighbours,
+    texture_features,
+    texture_table,
+    waves,
+)
+from toys import toy_films
+
+HARALICK = np.array([[4, 2, 1, 0], [2, 4, 0, 0], [1, 0, 6, 1], [0, 0, 1, 2]]) / 24
+GALLOWAY = np.array([[0, 1, 2, 3], [0, 2, 3, 3], [2, 1, 1, 1], [3, 0, 3, 0]], dtype=np.uint8) + 1
+WHOLE = np.ones((64, 64), dtype=bool)
+
+
+def noise(seed: int = 0, *, shape: tuple[int, int] = (64, 64)) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, shape).astype(np.uint8)
+
+
+def test_co_occurrence_of_haralick_s_example_by_hand():
+    """Haralick et al. (1973), figure 3: neighbours across."""
+    said = {name: measure(HARALICK) for name, measure in CO_OCCURRENCE.items()}
+    assert said["angular second moment"] == pytest.approx(84 / 576)
+    assert said["contrast"] == pytest.approx(14 / 24)
+    assert said["difference average"] == pytest.approx(10 / 24)
+    assert said["inverse difference"] == pytest.approx((16 + 6 / 2 + 2 / 3) / 24)
+    assert said["inverse difference moment"] == pytest.approx((16 + 6 / 2 + 2 / 5) / 24)
+    assert said["joint entropy"] == pytest.approx(stats.entropy(HARALICK.ravel(), base=2))
+
+
+def test_co_occurrence_is_scikit_image_s_where_nothing_is_masked():
+    level = discretised(noise(), WHOLE)
+    said = neighbours(level)
+    names = {
+        "contrast": "contrast",
+        "dissimilarity": "difference average",
+        "homogeneity": "inverse difference moment",
+        "ASM": "angular second moment",
+        "correlation": "correlation",
+    }
+    counts = graycomatrix(
+        level, texture.DISTANCES, texture.ANGLES, levels=33, symmetric=True, normed=True
+    )
+    for theirs, ours in names.items():
+        expected = graycoprops(counts, theirs).mean(axis=1)
+        found = [said[f"{ours}, {distance} px"] for distance in texture.DISTANCES]
+        np.testing.assert_allclose(found, expected)
+
+
+def test_runs_of_galloway_s_example_by_hand():
+    """Galloway (1975): across, 13 runs of 16 pixels, 11 of them single."""
+    across = runs_by_direction(GALLOWAY)[0]
+    matrix = np.zeros((4, 4), dtype=int)
+    np.add.at(matrix, (across[0] - 1, across[1] - 1), 1)
+    assert matrix.tolist() == [[4, 0, 0, 0], [1, 0, 1, 0], [3, 0, 0, 0], [3, 1, 0, 0]]
+    said = run_features(*across)
+    assert said["short runs emphasis"] == pytest.approx((11 + 1 / 4 + 1 / 9) / 13)
+    assert said["long runs emphasis"] == pytest.approx((11 + 4 + 9) / 13)
+    assert said["run percentage"] == pytest.approx(13 / 16)
+    assert said["normalised grey level non-uniformity"] == pytest.approx(
+        (4**2 + 2**2 + 3**2 + 4**2) / 13**2
+    )
+    assert said["normalised run length non-uniformity"] == pytest.approx((11**2 + 1 + 1) / 13**2)
+    assert said["low grey level run emphasis"] == pytest.approx((4 + 2 / 4 + 3 / 9 + 4 / 16) / 13)
+    assert said["high grey level run emphasis"] == pytest.approx((4 + 2 * 4 + 3 * 9 + 4 * 16) / 13)
+
+
+def lines(level: np.ndarray) -> list[list[np.ndarray]]:
+    """Rows, columns and both diagonals, as numpy gives them."""
+    height, width = level.shape
+    offsets = range(-height + 1, width)
+    return [
+        list(level),
+        list(level.T),
+        [np.diagonal(level, k) for k in offsets],
+        [np.diagonal(level[:, ::-1], k) for k in offsets],
+    ]
+
+
+def test_runs_are_those_counted_one_by_one_and_end_at_the_mask():
+    level = np.random.default_rng(1).integers(0, 4, (9, 13)).astype(np.uint8)
+    for found, expected in zip(runs_by_direction(level), lines(level), strict=True):
+        counted = []
+        for line in expected:
+            start = 0
+            for end in range(1, len(line) + 1):
+                if end == len(line) or line[end] != line[start]:
+                    if line[start]:
+                        counted.append((int(line[start]), end - start))
+                    start = end
+        assert sorted(zip(found[0].tolist(), found[1].tolist(), strict=True)) == sorted(counted)
+    flat = np.ones((5, 5), dtype=np.uint8)
+    assert runs(flat)["long runs emphasis"] > runs(GALLOWAY)["long runs emphasis"]
+
+
+def test_first_order_is_scipy_s():
+    grey = noise().ravel().astype(np.float64)
+    said = first_order(grey)
+    assert said["skewness"] == pytest.approx(stats.skew(grey))
+    assert said["excess kurtosis"] == pytest.approx(stats.kurtosis(grey))
+    assert said["interquartile range"] == pytest.approx(stats.iqr(grey))
+    assert said["root mean square"] ** 2 == pytest.approx(said["mean"] ** 2 + said["variance"])
+    share = np.histogram(grey, bins=32, range=(0, 256))[0] / len(grey)
+    assert said["intensity histogram entropy"] == pytest.approx(stats.entropy(share, base=2))
+    flat = first_order(np.full(10, 7.0))
+    assert (flat["variance"], flat["skewness"], flat["intensity histogram entropy"]) == (0, 0, 0)
+
+
+def test_waves_keep_the_energy_of_white_noise_and_find_the_direction_of_stripes():
+    """An orthonormal Haar step keeps a sum of squares; halved kernels quarter it a band."""
+    film = noise(shape=(128, 128))
+    mask = np.zeros((128, 128), dtype=bool)
+    mask[16:112, 16:112] = True
+    said = waves(film, mask)
+    variance = film.astype(np.float64).var()
+    first = [said[f"{name} wave energy, scale 1"] for name in ("across", "down", "diagonal")]
+    np.testing.assert_allclose(first, variance / 4, rtol=0.06)
+    stripes = np.tile(np.array([0, 200], dtype=np.uint8), (64, 32))
+    told = waves(stripes, WHOLE)
+    assert told["across wave energy, scale 1"] > 100 * told["down wave energy, scale 1"]
+    flat = waves(np.full((64, 64), 50, dtype=np.uint8), WHOLE)
+    assert sum(flat.values()) == pytest.approx(2500)
+
+
+def test_what_lies_outside_the_lungs_counts_in_nothing():
+    film = noise()
+    mask = np.zeros((64, 64), dtype=bool)
+    mask[20:44, 20:44] = True
+    other = np.where(
+        ndimage.binary_dilation(mask, np.ones((3, 3)), iterations=texture.REACH), film, 255
+    )
+    said, same = texture_features(film, mask), texture_features(other.astype(np.uint8), mask)
+    assert said == same
+    assert tuple(said) == feature_names()
+    assert np.isfinite(list(said.values())).all()
+    whole = texture_features(film, WHOLE)
+    assert all(whole[name] != said[name] for name in ("mean", "contrast, 1 px"))
+    with pytest.raises(ValueError, match="the mask holds no pixel"):
+        texture_features(film, np.zeros_like(mask))
+
+
+def test_a_table_of_films_says_which_have_no_lungs():
+    films = toy_films(4, size=96)
+    pixels = np.full((4, 96, 96), 200, dtype=np.uint8)
+    pixels[1:, 20:75, 15:42] = 60
+    pixels[1:, 20:75, 54:81] = 60
+    generator = np.random.default_rng(0)
+    pixels[1:] += generator.integers(0, 20, pixels[1:].shape).astype(np.uint8)
+    seen: list[int] = []
+    feature, lost = texture_table(
+        replace(films, pixels=pixels), progress=lambda done, total, note: seen.append(done)
+    )
+    assert feature.shape == (4, len(feature_names()))
+    assert lost["image"].tolist() == [str(films.manifest.image[0])]
+    assert lost["reason"].str.len().gt(10).all()
+    assert np.isnan(feature[0]).all()
+    assert np.isfinite(feature[1:]).all()
+    assert seen == [1, 2, 3, 4]
+    expected = texture_features(pixels[1], lung_mask(pixels[1]).mask)
+    np.testing.assert_allclose(feature[1], list(expected.values()), rtol=1e-5)
+    assert isinstance(lost, pd.DataFrame)
