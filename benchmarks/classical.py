@@ -22,7 +22,7 @@ import pandas as pd
 
 from lucency.choices import Network, Source
 from lucency.combine.classical import LEARNERS, OVERSAMPLING, Fitting, cross_validated
-from lucency.combine.texture import texture_table
+from lucency.combine.textures import texture_table
 from lucency.combining_keys import TEXTURE
 from lucency.data.prepare import prepare
 from lucency.data.sources import read_films
@@ -123,7 +123,9 @@ def _embed(pictures: str, folder: Path, file: Path) -> None:
     )
     rows, said = np.arange(len(films)), prepared.manifest
     if pictures == TEXTURE:
-        feature, lost = texture_table(prepared)
+        place = folder / TEXTURE
+        place.mkdir(exist_ok=True)
+        feature, lost = texture_table(prepared, folder=place, workers=1)
         print(f"no lungs found on {len(lost)} of {len(films)} films")
         _keep(file, feature, said)
         return

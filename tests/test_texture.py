@@ -1,15 +1,11 @@
 """Textures: hand-computed matrices of published examples, scipy and scikit-image, and masks."""
 
-from dataclasses import replace
-
 import numpy as np
-import pandas as pd
 import pytest
 from scipy import ndimage, stats
 from skimage.feature import graycomatrix, graycoprops
 
 from lucency.combine import texture
-from lucency.combine.lungs import lung_mask
 from lucency.combine.run_lengths import run_features, runs, runs_by_direction
 from lucency.combine.texture import (
     CO_OCCURRENCE,
@@ -18,10 +14,8 @@ from lucency.combine.texture import (
     first_order,
     neighbours,
     texture_features,
-    texture_table,
     waves,
 )
-from toys import toy_films
 
 HARALICK = np.array([[4, 2, 1, 0], [2, 4, 0, 0], [1, 0, 6, 1], [0, 0, 1, 2]]) / 24
 GALLOWAY = np.array([[0, 1, 2, 3], [0, 2, 3, 3], [2, 1, 1, 1], [3, 0, 3, 0]], dtype=np.uint8) + 1
@@ -152,25 +146,3 @@ def test_what_lies_outside_the_lungs_counts_in_nothing():
     assert all(whole[name] != said[name] for name in ("mean", "contrast, 1 px"))
     with pytest.raises(ValueError, match="the mask holds no pixel"):
         texture_features(film, np.zeros_like(mask))
-
-
-def test_a_table_of_films_says_which_have_no_lungs():
-    films = toy_films(4, size=96)
-    pixels = np.full((4, 96, 96), 200, dtype=np.uint8)
-    pixels[1:, 20:75, 15:42] = 60
-    pixels[1:, 20:75, 54:81] = 60
-    generator = np.random.default_rng(0)
-    pixels[1:] += generator.integers(0, 20, pixels[1:].shape).astype(np.uint8)
-    seen: list[int] = []
-    feature, lost = texture_table(
-        replace(films, pixels=pixels), progress=lambda done, total, note: seen.append(done)
-    )
-    assert feature.shape == (4, len(feature_names()))
-    assert lost["image"].tolist() == [str(films.manifest.image[0])]
-    assert lost["reason"].str.len().gt(10).all()
-    assert np.isnan(feature[0]).all()
-    assert np.isfinite(feature[1:]).all()
-    assert seen == [1, 2, 3, 4]
-    expected = texture_features(pixels[1], lung_mask(pixels[1]).mask)
-    np.testing.assert_allclose(feature[1], list(expected.values()), rtol=1e-5)
-    assert isinstance(lost, pd.DataFrame)

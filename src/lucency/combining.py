@@ -13,19 +13,19 @@ import numpy as np
 import pandas as pd
 
 from lucency.combine.combined import Combined, load_combined, nothing_combined, save_combined
-from lucency.combine.ensemble import diversity
+from lucency.combine.diversity import diversity
 from lucency.combine.pool import EQUAL
-from lucency.combining_keys import Combining
+from lucency.combining_keys import TEXTURE, Combining
 from lucency.costs import costs
-from lucency.featuring import sides, sources
+from lucency.featuring import sides, sources, textures
 from lucency.judge.calibrate import threshold_table
 from lucency.judge.league import Entrant, league
 from lucency.judge.recalibrate import recalibrated
 from lucency.predictions import Predictions, load_predictions, save_predictions
 from lucency.predictors import Made, ensemble, learnt, snapshots, viewed, voted
 from lucency.progress import progress
-from lucency.receipt import fingerprint_of, produce
-from lucency.run import classifiers, predictions
+from lucency.receipt import discard_outdated, fingerprint_of, produce
+from lucency.run import classifiers, predictions, prepared
 from lucency.workspace import Run, best_network
 
 
@@ -44,7 +44,12 @@ def combined(run: Run) -> Combined:
         return nothing_combined()
     made = {name: _made(run, name, job) for name, job in jobs.items()}
     places = {name: fingerprint_of(_place(run, name)) for name in jobs}
-    inputs = {"judging": run.protocol.judging.model_dump(), "predictors": places}
+    inputs = {
+        "judging": run.protocol.judging.model_dump(),
+        "networks": _members(run),
+        "predictors": places,
+    }
+    discard_outdated(league_folder(run), inputs=inputs)
 
     def write(folder: Path) -> None:
         save_combined(_judged(run, made), folder)
@@ -62,22 +67,25 @@ def _jobs(run: Run) -> dict[str, _Job]:
     choices = run.protocol.combining
     jobs: dict[str, _Job] = {}
     for name in (choice.name for choice in run.protocol.network):
-        weights: dict[str, object] = {"network": fingerprint_of(classifiers(run)[name])}
+        weights: dict[str, object] = {"network": _members(run)[name]}
         if choices.views:
             how = choices.model_dump(include={"views", "seed"})
             jobs[f"{name} with views"] = _Job(weights | how, partial(viewed, run, name))
         if run.protocol.training_of(name).snapshots:
             jobs[f"{name} snapshots"] = _Job(weights, partial(snapshots, run, name))
-    members = {
-        p.network: fingerprint_of(run.out / "predictions" / p.network) for p in predictions(run)
-    }
     for method in choices.ensembles:
-        inputs = {"members": members, "method": method, "seed": choices.seed}
+        inputs = {"members": _members(run), "method": method, "seed": choices.seed}
         jobs[method] = _Job(inputs, partial(ensemble, run, method))
     if choices.learners or choices.neighbours:
         for source in sources(run):
             jobs |= _jobs_on_features(run, source, choices)
     return jobs
+
+
+def _members(run: Run) -> dict[str, str]:
+    """Return the networks and what their predictions are made from, their weights among it."""
+    place = run.out / "predictions"
+    return {one.network: fingerprint_of(place / one.network) for one in predictions(run)}
 
 
 def _jobs_on_features(run: Run, source: str, choices: Combining) -> dict[str, _Job]:
@@ -100,7 +108,11 @@ def _made(run: Run, name: str, job: _Job) -> Made:
     method = run.protocol.judging.recalibration
 
     def write(folder: Path) -> None:
-        made = job.make()
+        try:
+            made = job.make()
+        except ValueError as error:
+            told = f"combining: {name}: {error}; take it out of [combining] to go on without it"
+            raise ValueError(told) from error
         said = recalibrated(made.said, method=method)
         save_predictions(replace(said, network=name), folder / "predictions.npz")
         (folder / "entrant.json").write_text(json.dumps(made.entrant._asdict()))
@@ -108,6 +120,7 @@ def _made(run: Run, name: str, job: _Job) -> Made:
             rows.to_csv(folder / f"{table}.csv", index=False)
 
     inputs = {"recalibration": method, **job.inputs}
+    discard_outdated(_place(run, name), inputs=inputs)
     folder = produce(_place(run, name), inputs=inputs, write=write)
     about = json.loads((folder / "entrant.json").read_text())
     tables = {file.stem: pd.read_csv(file) for file in sorted(folder.glob("*.csv"))}
@@ -138,12 +151,19 @@ def _judged(run: Run, made: dict[str, Made]) -> Combined:
         diversity=_diversity(run, networks) if len(networks) > 1 else pd.DataFrame(),
         choices=_together(tables, "choices"),
         similar=_together(tables, "similar"),
+        lungs=_lungs(run) if TEXTURE in choices.single_sources else pd.DataFrame(),
     )
 
 
 def _together(tables: Sequence[dict[str, pd.DataFrame]], name: str) -> pd.DataFrame:
     found = [one[name] for one in tables if name in one]
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
+
+
+def _lungs(run: Run) -> pd.DataFrame:
+    from lucency.combine.textures import lungs_table
+
+    return lungs_table(prepared(run).manifest, textures(run))
 
 
 def _diversity(run: Run, networks: Sequence[Predictions]) -> pd.DataFrame:

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from lucency.choices import Choices, Network
+from lucency.values import nearest
 
 Ensemble = Literal[
     "mean-probability", "mean-logit", "mean-rank", "evolved", "convex", "convex-by-finding",
@@ -16,6 +17,7 @@ LearnerName = Literal[
     "logistic", "linear-svm", "rbf-svm", "forest", "neighbours", "boosting", "bayes", "perceptron",
 ]  # fmt: skip
 TEXTURE, FROZEN, AND = "texture", "frozen ", "+"
+TEXTURED = 96  # pixels of a film's side, below which waves and patterns are as large as lungs
 
 
 class Combining(Choices):
@@ -41,6 +43,8 @@ class Combining(Choices):
         for key in ("ensembles", "learners", "sources"):
             _refuse_twice(key, getattr(self, key))
         _refuse_twice("frozen", frozen)
+        for source in self.sources:
+            _refuse_twice("sources: joined are", tuple(source.split(AND)))
         if told := [network.name for network in self.frozen if network.training]:
             raise ValueError(f"frozen: {told[0]!r} has `training`, which means nothing to it")
         if told := [network.name for network in self.frozen if network.weights == "random"]:
@@ -61,8 +65,8 @@ class Combining(Choices):
         """The sources, those that are joined apart."""
         return tuple(one for source in self.sources for one in source.split(AND))
 
-    def check(self, networks: tuple[str, ...], *, split: str) -> None:
-        """Raise ValueError unless the protocol's networks and split allow this."""
+    def check(self, networks: tuple[str, ...], *, split: str, size: int) -> None:
+        """Raise ValueError unless the protocol's networks, split and films allow this."""
         if self.ensembles and len(networks) < 2:
             raise ValueError(
                 f"combining.ensembles: expected two networks or more, found {networks}"
@@ -72,8 +76,13 @@ class Combining(Choices):
             if source not in known:
                 raise ValueError(
                     f"combining.sources: {source!r} is unknown; expected of {', '.join(known)}, or "
-                    "several joined by + without spaces"
+                    f"several joined by + without spaces{nearest(source.strip(), known)}"
                 )
+        if TEXTURE in self.single_sources and size < TEXTURED:
+            raise ValueError(
+                f"combining.sources: textures want films of {TEXTURED} pixels or more; "
+                f"preparation.size is {size}"
+            )
         if split == "image" and (self.learners or self.neighbours):
             raise ValueError(
                 'combining.learners and neighbours need a split by patient: split.method is "image"'

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from jaxtyping import Int64
 from lucency.combining_keys import FROZEN, TEXTURE
 from lucency.plan import originals
 from lucency.progress import say
-from lucency.receipt import fingerprint_of, produce
+from lucency.receipt import discard_outdated, fingerprint_of, produce
 from lucency.run import classifiers, prepared
 from lucency.workspace import Run
 
@@ -27,8 +26,8 @@ Work = Callable[[Int64[np.ndarray, " m"]], object]
 def costs(run: Run) -> dict[str, float]:
     """Return the milliseconds that a prepared film takes each network, frozen ones and textures.
 
-    The time for MANY films less that for FEW, so that setting up is left out; reading the cache is
-    in it, preparation is not.
+    The time for MANY films less that for FEW, so that setting up is left out, after a round that is
+    not measured; reading the cache is in it, preparation is not.
     """
     choices = run.protocol.combining
     inputs: dict[str, object] = {n: fingerprint_of(p) for n, p in classifiers(run).items()}
@@ -40,10 +39,12 @@ def costs(run: Run) -> dict[str, float]:
         few, many = (np.arange(min(count, films)) for count in (FEW, MANY))
         taken = {}
         for name, work in _works(run).items():
+            work(few)  # unmeasured: the first films take as long as setting up
             short, long = _seconds(work, few), _seconds(work, many)
             taken[name] = 1000 * max(0.0, long - short) / max(1, len(many) - len(few))
         (folder / "milliseconds.json").write_text(json.dumps(taken))
 
+    discard_outdated(run.out / "combined" / "costs", inputs=inputs)
     folder = produce(run.out / "combined" / "costs", inputs=inputs, write=write)
     return json.loads((folder / "milliseconds.json").read_text())
 
@@ -73,9 +74,7 @@ def _works(run: Run) -> dict[str, Work]:
             films, rows=rows, choice=it, root=root
         )
     if TEXTURE in choices.single_sources:
-        from lucency.combine.texture import texture_table
+        from lucency.combine.textures import texture_row
 
-        works[TEXTURE] = lambda rows: texture_table(
-            replace(films, manifest=films.manifest.take(rows), pixels=films.pixels[rows])
-        )
+        works[TEXTURE] = lambda rows: [texture_row(films.pixels[row]) for row in rows]
     return works

@@ -98,7 +98,11 @@ def _single(run: Run, source: str) -> Sides:
         made_of = {source: fingerprint_of(_place(run, source))}
         made_of[f"{source}, asked"] = fingerprint_of(run.out / "predictions" / source)
         return Sides(_mute(train), _mute(asked), made_of)
-    feature, made_of = _texture(run) if source == TEXTURE else _frozen(run, source)
+    if source == TEXTURE:
+        feature = textures(run)
+        made_of = {TEXTURE: fingerprint_of(run.cache / "features" / TEXTURE)}
+    else:
+        feature, made_of = _frozen(run, source)
     films, seen = prepared(run).manifest, plan(run)
     rows, asked_of = training_films(run), seen.take(seen.part != "train").row
     asked = _mute(predictions(run)[0])
@@ -134,31 +138,32 @@ def _frozen(run: Run, source: str) -> tuple[Float32[np.ndarray, "n d"], dict[str
     name = source.removeprefix(FROZEN)
     choice = next(one for one in run.protocol.combining.frozen if one.name == name)
     upstream = {"prepared": fingerprint_of(run.cache / "prepared")}
+    home = run.cache / "frozen"  # apart from those that balancing takes of training films alone
     feature = features(
         prepared(run),
         rows=np.arange(len(prepared(run).manifest)),
         choice=choice,
         root=Path(run.protocol.data.root),
         upstream=upstream,
-        home=run.cache,
+        home=home,
     )
-    return feature, {source: fingerprint_of(features_folder(run.cache, choice))}
+    return feature, {source: fingerprint_of(features_folder(home, choice))}
 
 
-def _texture(run: Run) -> tuple[Float32[np.ndarray, "n d"], dict[str, str]]:
-    """Return all prepared films' textures of the lungs; NaN where no lungs were found."""
-    from lucency.combine.texture import texture_table
+def textures(run: Run) -> Float32[np.ndarray, "n d"]:
+    """Return all prepared films' textures of the lungs; NaN without lungs: the stage."""
+    from lucency.combine.textures import texture_table
 
     def write(folder: Path) -> None:
         with progress("Textures of the lungs", unit="films") as advance:
-            feature, lost = texture_table(prepared(run), progress=advance)
-        np.save(folder / "feature.npy", feature)
+            _, lost = texture_table(
+                prepared(run), folder=folder, workers=run.workers, progress=advance
+            )
         lost.to_csv(folder / "lost.csv", index=False)
 
     inputs = {"prepared": fingerprint_of(run.cache / "prepared")}
     folder = produce(run.cache / "features" / TEXTURE, inputs=inputs, write=write)
-    feature = np.load(folder / "feature.npy", mmap_mode="r")
-    return feature, {TEXTURE: fingerprint_of(folder)}
+    return np.load(folder / "feature.npy", mmap_mode="r")
 
 
 def _place(run: Run, network: str) -> Path:

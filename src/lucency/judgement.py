@@ -18,7 +18,7 @@ from lucency.doubts import doubts
 from lucency.judge.verdict import Verdict, judge, load_verdict, save_verdict
 from lucency.looking import sight
 from lucency.progress import say
-from lucency.receipt import fingerprint_of, produce
+from lucency.receipt import discard_outdated, fingerprint_of, produce
 from lucency.run import classifiers, manifest, parts, plan, predictions, prepared, training_films
 from lucency.values import read_table
 from lucency.workspace import Run
@@ -82,6 +82,7 @@ def report(run: Run) -> Path:
     folders = {name: fingerprint_of(run.out / name) for name in SHOWN}
     if len(beside.league):
         folders["combined"] = fingerprint_of(league_folder(run))
+    discard_outdated(run.out / "report", inputs=folders)
 
     def write(folder: Path) -> None:
         say("Writing the report")

@@ -149,7 +149,10 @@ def load_predictions(file: Path) -> Predictions:
 def _require_predictions(file: Path) -> None:
     """Raise ValueError unless a file is an archive that holds every array of predictions."""
     if not is_zipfile(file):
-        raise ValueError(f"{file}: found no .npz archive, expected predictions as a run saves them")
+        raise ValueError(
+            f"{file}: found no .npz archive, expected predictions as a run saves them; a run makes "
+            "them anew when their folder is deleted"
+        )
     with ZipFile(file) as archive:
         there = {name.removesuffix(".npy") for name in archive.namelist()}
     if lacking := sorted({*_PREDICTED} - there - {"knot"}):

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float64, Int64
+from scipy.special import logit
 
 from lucency.combine.pool import EQUAL, pool
 from lucency.combining_keys import AND, TEXTURE
@@ -91,21 +93,26 @@ def learnt(run: Run, source: str, learner: str) -> Made:
 def voted(run: Run, source: str) -> Made:
     """Return the vote of similar training films, and how good the search for them is."""
     from lucency.combine.relevance import similar_table
-    from lucency.combine.retrieve import build_index, neighbour_predictions
+    from lucency.combine.retrieve import build_index, neighbour_predictions, prevalence
 
     say(f"Looking for similar films by features of {source}")
     train, asked = _comparable(*sides(run, source)[:2], source=source)
+    train, there = train.take(_shown(train)), _shown(asked)
     choices, judging = run.protocol.combining, run.protocol.judging
     index = build_index(train.feature, image=train.image, patient=train.patient)
     started = time.perf_counter()
-    said = neighbour_predictions(
-        asked, index=index, label=train.label, neighbours=choices.neighbours
+    found = neighbour_predictions(
+        asked.take(there), index=index, label=train.label, neighbours=choices.neighbours
     )
-    cost = _cost_of(run, source) + 1000 * (time.perf_counter() - started) / len(asked)
+    cost = _cost_of(run, source) + 1000 * (time.perf_counter() - started) / len(there)
     draws = {"resamples": judging.resamples, "seed": judging.seed}
-    table = similar_table(asked.of("test"), index=index, label=train.label, **draws)
+    table = similar_table(asked.take(there).of("test"), index=index, label=train.label, **draws)
     table.insert(0, "source", source)
-    return Made(said, Entrant("neighbours", cost), {"similar": table})
+    said = np.tile(logit(prevalence(train.label)), (len(asked), 1))
+    said[there] = found.logit
+    nothing = np.empty((len(asked), 0), dtype=np.float32)
+    whole = replace(asked.uncalibrated(), network=found.network, logit=said, feature=nothing)
+    return Made(whole, Entrant("neighbours", cost), {"similar": table})
 
 
 def _comparable(
@@ -123,8 +130,19 @@ def _comparable(
         left=rows[len(train) :],
         seed=0,
     )
-    known, others = (side.astype(np.float32) for side in (space.known, space.asked))
-    return replace(train, feature=known), replace(asked, feature=others)
+    return _seen_by(train, space.known), _seen_by(asked, space.asked)
+
+
+def _seen_by(said: Predictions, axes: Float64[np.ndarray, "n d"]) -> Predictions:
+    """Return films on other axes; those without features stay without."""
+    nothing = np.full(axes.shape, np.nan)
+    nothing[_shown(said)] = axes[_shown(said)]
+    return replace(said, feature=nothing.astype(np.float32))
+
+
+def _shown(said: Predictions) -> Int64[np.ndarray, " m"]:
+    """Return the rows of films that have features: those without lungs have no textures."""
+    return np.flatnonzero(~np.isnan(said.feature).all(axis=1))
 
 
 def _asked(run: Run) -> Plan:

@@ -70,7 +70,9 @@ class Protocol(Choices):
         if asked and asked not in names:
             known = ", ".join(names)
             raise ValueError(f"explaining.network: {asked!r} is not trained; expected of {known}")
-        self.combining.check(tuple(names), split=self.split.method)
+        self.combining.check(tuple(names), split=self.split.method, size=self.preparation.size)
+        if self.variant and self.combining != Combining():
+            raise ValueError("combining and variant: expected one of them; combine a variant's run")
         return self
 
     @model_validator(mode="after")
@@ -244,4 +246,5 @@ def _explain(error: ValidationError) -> str:
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "literal_error":
         message += nearest(str(first["input"]), re.findall(r"'([^']*)'", message))
-    return f"{place}: {message}, found {found[:80]}" if place else message
+    whole = not place or (first["type"] == "value_error" and isinstance(first["input"], dict))
+    return (f"{place}: " if place else "") + message + ("" if whole else f", found {found[:80]}")

@@ -87,6 +87,16 @@ def is_complete(out: Path, *, inputs: Inputs) -> bool:
     return True
 
 
+def discard_outdated(out: Path, *, inputs: Inputs) -> None:
+    """Remove what was made from other inputs, finished or not: for what is soon made anew."""
+    if rank() > 0:
+        return
+    for folder in (out, out.with_name(out.name + ".partial")):
+        notes = [note for note in (folder / RECEIPT, folder / NOTE) if note.is_file()]
+        if notes and differences(json.loads(notes[0].read_text() or "{}"), inputs):
+            shutil.rmtree(folder)
+
+
 def fingerprint(inputs: Inputs) -> str:
     """Return 16 hexadecimal digits that name these inputs."""
     return hashlib.sha256(_text(inputs).encode()).hexdigest()[:16]

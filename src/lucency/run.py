@@ -168,10 +168,13 @@ def classifiers(run: Run) -> dict[str, Path]:
 
 
 def check_networks(run: Run) -> None:
-    """Raise ValueError for a network that cannot be built, or whose weights are not there."""
+    """Raise ValueError for a network that cannot be built, or whose weights are not there.
+
+    Those that are only asked for their features are among them.
+    """
     from lucency.learn.job import check_choice
 
-    for choice in run.protocol.network:
+    for choice in (*run.protocol.network, *run.protocol.combining.frozen):
         check_choice(choice, root=Path(run.protocol.data.root))
 
 

@@ -14,6 +14,8 @@ import pandas as pd
 from lucency.protocol import Protocol, parse_protocol, protocol_text
 from lucency.receipt import NOTE, differences, rank, write_atomically
 
+LATE = ("combining.",)  # what may be asked of a run that is finished
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Run:
@@ -34,7 +36,8 @@ class Run:
 def open_run(protocol: Protocol, *, out: Path, workers: int = 0) -> Run:
     """Return the run of `protocol` in `out`; a folder with work of another protocol is refused.
 
-    Of several processes the first checks and writes for all.
+    Of LATE sections others may be found: no network and no prediction is made from them. Of several
+    processes the first checks and writes for all.
     """
     count = workers or os.cpu_count() or 1
     run = Run(protocol=protocol, out=out, workers=count, source=out, cache=out, shared=out)
@@ -49,8 +52,9 @@ def open_run(protocol: Protocol, *, out: Path, workers: int = 0) -> Run:
     )
     found = differences(known, protocol.model_dump(mode="json"))
     work = [p for p in out.rglob("*") if p.is_file() and p.name not in (file.name, NOTE)]
-    if was and found and work:
-        said = f"{out} holds a run of another protocol ({'; '.join(found[:3])})"
+    early = [one for one in found if not one.startswith(LATE)]
+    if was and early and work:
+        said = f"{out} holds a run of another protocol ({'; '.join(early[:3])})"
         raise ValueError(f"{said}: choose another --out; nothing was changed")
     if work and not was:
         raise ValueError(f"{out} is not empty and holds no run: choose another --out")

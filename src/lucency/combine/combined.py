@@ -16,7 +16,8 @@ class Combined:
 
     `league` is of judge.league; `weights` says method, network, finding and weight of ensembles;
     `diversity` is of combine.ensemble, on test films; `choices` of combine.classical, with its
-    network; `similar` of combine.relevance, with the source of the features.
+    network; `similar` of combine.relevance, with the source of the features; `lungs` of
+    combine.textures.
     """
 
     league: pd.DataFrame
@@ -24,6 +25,7 @@ class Combined:
     diversity: pd.DataFrame
     choices: pd.DataFrame
     similar: pd.DataFrame
+    lungs: pd.DataFrame
 
 
 def nothing_combined() -> Combined:
@@ -48,5 +50,16 @@ def _table(file: Path) -> pd.DataFrame:
     return read_table(file, text=TEXT) if file.is_file() else pd.DataFrame()
 
 
-TABLES = ("league", "weights", "diversity", "choices", "similar")
-TEXT = ("network", "other", "kind", "note", "method", "finding", "choice", "source", "metric")
+TABLES = ("league", "weights", "diversity", "choices", "similar", "lungs")
+TEXT = (
+    "network",
+    "other",
+    "kind",
+    "note",
+    "method",
+    "finding",
+    "choice",
+    "source",
+    "metric",
+    "films",
+)

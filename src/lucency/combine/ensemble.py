@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Float32, Float64
 from scipy.optimize import LinearConstraint, differential_evolution, minimize
 from scipy.special import expit, logit
@@ -21,6 +19,8 @@ from lucency.judge.metrics import macro_auc
 from lucency.predictions import Predictions
 
 CERTAIN = 1e-9  # how near to 0 and 1 a blended probability is kept, so that its logit is finite
+ALIKE = 1e-4  # evolution ends where candidates differ by this share of their macro AUC
+GENERATIONS = 100  # at most; SciPy takes 15 candidates a network
 GREEDY_STEPS = 50  # Caruana et al. stop where the validation score stops rising, soon after this
 Label = Float32[np.ndarray, "n k"]
 Member = Float64[np.ndarray, "m n k"]
@@ -107,7 +107,14 @@ def evolved(label: Label, said: Member, seed: int) -> Weight:
         return -macro_auc(label, np.einsum("mnk,m->nk", said, weight))
 
     bounds = [(0.0, 1.0)] * len(said)
-    found = differential_evolution(lost, bounds, rng=np.random.default_rng(seed), polish=False)
+    found = differential_evolution(
+        lost,
+        bounds,
+        maxiter=GENERATIONS,
+        tol=ALIKE,
+        rng=np.random.default_rng(seed),
+        polish=False,
+    )
     return _every(found.x / found.x.sum(), said)
 
 
@@ -147,24 +154,6 @@ def greedy(label: Label, said: Member, seed: int) -> Weight:
         best, total = scores[place], total + said[place]
         chosen[place] += 1
     return _every(chosen / chosen.sum(), said)
-
-
-def diversity(several: Sequence[Predictions], *, threshold: Weight) -> pd.DataFrame:
-    """Return for each pair of networks how far they differ: network, other, disagreement, error.
-
-    `disagreement` is the share of stated cells that the two decide differently at their thresholds
-    (a row a network), `error` the correlation of their errors, probability minus label, over these
-    cells. Kuncheva and Whitaker, Machine Learning 51 (2003), 181-207.
-    """
-    stated = ~np.isnan(several[0].label)
-    called = [one.probability >= row for one, row in zip(several, threshold, strict=True)]
-    wrong = [(one.probability - one.label)[stated] for one in several]
-    rows = []
-    for one, other in combinations(range(len(several)), 2):
-        apart = float((called[one] != called[other])[stated].mean())
-        alike = float(np.corrcoef(wrong[one], wrong[other])[0, 1])
-        rows.append((several[one].network, several[other].network, apart, alike))
-    return pd.DataFrame(rows, columns=["network", "other", "disagreement", "error"])
 
 
 def check_members(several: Sequence[Predictions], *, part: str) -> None:

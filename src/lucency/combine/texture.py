@@ -13,44 +13,21 @@ from collections.abc import Callable
 from functools import cache
 
 import numpy as np
-import pandas as pd
-from jaxtyping import Bool, Float32, Float64, Int64, UInt8
+from jaxtyping import Bool, Float64, Int64, UInt8
 from scipy import ndimage
 from scipy.stats import kurtosis, skew
 from skimage.feature import graycomatrix, local_binary_pattern
 
-from lucency.combine.lungs import lung_mask
 from lucency.combine.run_lengths import runs
-from lucency.values import Prepared
 
 LEVELS = 32
 DISTANCES = (1, 2, 4)  # pixels
 ANGLES = (0, np.pi / 4, np.pi / 2, 3 * np.pi / 4)  # whose values are averaged
-POINTS, RADII = (
-    8,
-    (1, 2),
-)  # of local binary patterns, the uniform ones by how many points are bright
+POINTS, RADII = 8, (1, 2)  # of local binary patterns: uniform ones by how many points are bright
 SCALES = 3  # of Haar waves, not thinned out
 REACH = 2**SCALES  # pixels beyond the lungs that a wave or a pattern reads, at most
 Grey = Float64[np.ndarray, " p"]
 Matrix = Float64[np.ndarray, "g g"]
-
-
-def texture_table(
-    prepared: Prepared, *, progress: Callable[[int, int, str], None] = lambda *_: None
-) -> tuple[Float32[np.ndarray, "n d"], pd.DataFrame]:
-    """Return every film's features, NaN where no lungs were found; image and reason of those."""
-    films = len(prepared.manifest)
-    feature = np.full((films, len(feature_names())), np.nan, dtype=np.float32)
-    lost = []
-    for row, film in enumerate(prepared.pixels):
-        lungs = lung_mask(film)
-        if lungs.reason:
-            lost.append((str(prepared.manifest.image[row]), lungs.reason))
-        else:
-            feature[row] = list(texture_features(film, lungs.mask).values())
-        progress(row + 1, films, f"{len(lost)} without lungs")
-    return feature, pd.DataFrame(lost, columns=["image", "reason"])
 
 
 @cache

@@ -12,6 +12,7 @@ from lucency.combine.recognition import OVERALL, privacy
 from lucency.show.leagues import draw_league
 
 LEVEL = 0.05
+ROUGH = "rough"  # how notes begin where too few patients make p too small
 
 
 def combined_values(combined: Combined) -> dict[str, Any]:
@@ -30,6 +31,7 @@ def combined_values(combined: Combined) -> dict[str, Any]:
         "members": list(dict.fromkeys(row for one in weights for row in one["of"])),
         "diversity": combined.diversity.to_dict("records"),
         **_similar(combined.similar),
+        "lungs": combined.lungs.to_dict("records"),
     }
 
 
@@ -51,6 +53,8 @@ def _conclude(table: pd.DataFrame, reference: str) -> str:
     below = len(table[(table["difference"] < 0) & (table["p_holm"] < LEVEL)])
     others = len(table) - 1
     rest = f"{below} of {others} {'does' if below == 1 else 'do'} worse, the rest may be chance"
+    rough = sorted({note for note in table["note"] if note.startswith(ROUGH)})
+    rest += f" ({rough[0]}, so that p is too small)" if rough else ""
     if not len(above):
         return f"Nothing surely beats {reference}; {rest}."
     named = ", ".join(
