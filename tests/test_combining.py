@@ -115,6 +115,12 @@ def test_similar_films_are_those_of_brute_force_and_never_the_patient_s_own(run:
     shutil.copy(next((run / "phantom").rglob(name)), copy)
     on_disk = json.loads(lucency("similar", run, copy, *words))
     assert [one["image"] for one in on_disk[str(copy)]["similar"]] == [f["image"] for f in found]
+    renamed, broken = copy.rename(run.parent / "somebody.png"), run.parent / "broken.png"
+    broken.write_bytes(b"no film")
+    told = json.loads(lucency("similar", run, renamed, broken, *words))
+    assert told[str(renamed)] == on_disk[str(copy)]
+    assert told[str(renamed)]["left_out"] == patient
+    assert list(told["rejected"]) == [str(broken)]
     lines = lucency("similar", run, name, "--network", "test_resnet", "--top", 5).splitlines()
     assert len(lines) == 6
     assert found[0]["image"] in lines[1]

@@ -153,7 +153,12 @@ def test_runs_and_tables_are_combined_and_written(tmp_path: Path):
         [a_run(tmp_path / "run", [first, second]), test],
         val=[val], out=tmp_path / "out", **given,
     )  # fmt: skip
-    assert set(answer) == {"run/net0", "run/net1", "net2-test", "greedy", EQUAL, "tables"}
+    names = {"run/net0", "run/net1", "net2-test", "greedy", EQUAL}
+    assert set(answer) == {*names, "conclusion", "difference", "tables"}
+    assert EQUAL in str(answer["conclusion"])
+    again = {"methods": ["convex"], "labels": None, "scale": "probability"}
+    with pytest.raises(ValueError, match="was made from other inputs"):
+        combine([tmp_path / "run"], val=[], out=tmp_path / "out", **again)
     league_table = pd.read_csv(tmp_path / "out" / "league.csv")
     assert league_table.groupby("kind").size().to_dict() == {"ensemble": 2, "network": 3}
     weights = pd.read_csv(tmp_path / "out" / "weights.csv")
@@ -177,6 +182,8 @@ def test_what_cannot_be_combined_is_refused_in_one_line(tmp_path: Path):
     given = {"labels": a_label_file(tmp_path), "scale": "probability", "out": None}
     with pytest.raises(ValueError, match="1 tables and 0 --val tables; expected one each"):
         combine([run, test], val=[], methods=[], **given)
+    with pytest.raises(ValueError, match=r"nowhere.csv: no such file; expected a table"):
+        combine([run, tmp_path / "nowhere.csv"], val=[], methods=[], **given)
     with pytest.raises(ValueError, match=r"--method 'greed' is unknown; .*nearest is 'greedy'"):
         combine([run], val=[], methods=["greed"], **given)
     with pytest.raises(ValueError, match="holds no labels: expected --labels FILE"):

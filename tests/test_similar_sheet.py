@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lucency.show.explanations import explanation_png, explanation_svg
-from lucency.show.similar import LEFT_OUT, Alike, similar_figure
+from lucency.show.similar import Alike, similar_figure
 
 FINDINGS = ("Mass", "Pleural_Thickening", "Edema")
 NONE = float("nan")
@@ -19,7 +19,9 @@ def _film(name, label, *, shape=(64, 64), seed=0):
 
 def _figure(query, answers, *, asked):
     similarity = [0.9 - 0.01 * place for place in range(len(answers))]
-    return similar_figure(query, answers, similarity=similarity, findings=FINDINGS, asked=asked)
+    return similar_figure(
+        query, answers, similarity=similarity, findings=FINDINGS, asked=asked, note="films of Mars"
+    )
 
 
 def _below(axes):
@@ -52,7 +54,7 @@ def test_answers_stand_in_order_with_their_labels_and_what_is_shared():
     assert _below(shown[2]) == ["○ No Finding"]
     assert _below(shown[3]) == ["not stated"]
     words = _words(figure)
-    assert any(word.startswith(LEFT_OUT) for word in words)
+    assert any(word.startswith("Films of Mars. ") for word in words)
     assert {"● also in the query", "○ not in the query"} <= set(words)
 
 
@@ -67,9 +69,9 @@ def test_films_without_a_finding_share_that_but_not_what_is_not_stated():
 @pytest.mark.parametrize(
     ("answers", "said"),
     [
-        (0, "no answer: the index holds no film of another patient"),
-        (1, "the most similar film of other patients, all there are of 7 asked for;"),
-        (7, "the 7 most similar films of other patients; cosine similarity beside the place"),
+        (0, "no answer: the index holds no other film"),
+        (1, "the most similar film, all there are of 7 asked for;"),
+        (7, "the 7 most similar films; cosine similarity beside the place"),
     ],
 )
 def test_fewer_answers_than_were_asked_for_are_said(answers, said):

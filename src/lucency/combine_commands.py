@@ -81,6 +81,7 @@ def similar(
 
     lucency similar runs/demo 00000001_000.png --top 10
     """
+    from lucency.progress import say
     from lucency.service import in_json
     from lucency.similar import answer, check_kind, draw_similar, find_similar, in_words
 
@@ -90,6 +91,7 @@ def similar(
     found = find_similar(folder, films, network=network, top=top, patients=patients)
     if figure:
         draw_similar(found, figure)
+        say(f"Drawn is {figure}")
     typer.echo(in_json(answer(found)) if json else in_words(found), nl=False)
 
 

@@ -41,6 +41,7 @@ def combined(run: Run) -> Combined:
     """Return the league of networks and all that the protocol makes of them."""
     jobs = _jobs(run)
     if not jobs:
+        discard_outdated(league_folder(run), inputs={})
         return nothing_combined()
     made = {name: _made(run, name, job) for name, job in jobs.items()}
     places = {name: fingerprint_of(_place(run, name)) for name in jobs}

@@ -16,6 +16,7 @@ from jaxtyping import UInt8
 
 from lucency.data.film import prepare_film, read_grey
 from lucency.inference import films_below
+from lucency.progress import say
 from lucency.receipt import fingerprint_file
 from lucency.reopening import reopen
 from lucency.values import Manifest, Preparation, Prepared, empty_boxes, load_prepared
@@ -30,7 +31,8 @@ def films_asked(
 ) -> Prepared:
     """Return films as a network sees them: the run's own by name, others prepared anew.
 
-    Raises ValueError for a film that is neither, for one that cannot be read, and for too many.
+    Files that cannot be read are left out, aloud, and stand in `rejected`. Raises ValueError for a
+    film that is neither, for too many, and where none can be read.
     """
     names = [str(film) for film in films if not film.exists()]
     if len(names) == len(films) and (folder / "protocol.toml").is_file():
@@ -66,7 +68,9 @@ def _few(films: list[Named]) -> list[Named]:
     return films
 
 
-def _of_disk(files: list[Path], findings: tuple[str, ...], preparation: Preparation) -> Prepared:
+def _of_disk(places: list[Path], findings: tuple[str, ...], preparation: Preparation) -> Prepared:
+    pixels, rejected = _read(places, preparation)
+    files = list(pixels)
     label = np.full((len(files), len(findings)), np.nan, dtype=np.float32)
     named = [f"{file} {fingerprint_file(file)}" for file in files]
     manifest = Manifest(
@@ -78,15 +82,27 @@ def _of_disk(files: list[Path], findings: tuple[str, ...], preparation: Preparat
         boxes=empty_boxes(),
         origin=f"on disk: {', '.join(named)}",
     )
-    pixels = [_seen(file, preparation) for file in files]
-    none = pd.DataFrame({"image": [], "reason": []})
     return Prepared(
-        manifest=manifest, preparation=preparation, pixels=np.stack(pixels), rejected=none
+        manifest=manifest,
+        preparation=preparation,
+        pixels=np.stack(list(pixels.values())),
+        rejected=rejected,
     )
 
 
-def _seen(file: Path, preparation: Preparation) -> UInt8[np.ndarray, "h w"]:
-    try:
-        return prepare_film(read_grey(file), preparation=preparation)
-    except (ValueError, OSError) as error:
-        raise ValueError(f"{file}: {error}; leave it out, or name a film") from error
+def _read(
+    places: list[Path], preparation: Preparation
+) -> tuple[dict[Path, UInt8[np.ndarray, "h w"]], pd.DataFrame]:
+    """Return the pixels of the files that can be read, and the others with their reasons."""
+    pixels, lost = {}, []
+    for file in places:
+        try:
+            pixels[file] = prepare_film(read_grey(file), preparation=preparation)
+        except (ValueError, OSError) as error:
+            lost.append((str(file), str(error)))
+    if not pixels:
+        image, reason = lost[0]
+        raise ValueError(f"none of {len(lost)} files can be read ({image}: {reason}); name a film")
+    for image, reason in lost:
+        say(f"Left out is {image}: {reason}")
+    return pixels, pd.DataFrame(lost, columns=["image", "reason"])

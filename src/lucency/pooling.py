@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,14 +15,16 @@ from lucency.combine.pool import EQUAL, METHODS, pool
 from lucency.data.labels import read_labelled
 from lucency.entries import of_one_split, read_entries
 from lucency.foreign import check_sides, labelled_table, predictions_of
-from lucency.judge.league import Entrant, league
+from lucency.judge.league import Entrant, conclude, league
 from lucency.judge.recalibrate import recalibrated
 from lucency.predictions import Predictions, concatenate, save_predictions
 from lucency.progress import progress, say
+from lucency.receipt import is_complete, produce
 from lucency.values import Manifest, nearest
 
 UNKNOWN_COST = float("nan")
 SHOWN = ("kind", "auc", "auc_low", "auc_high", "difference", "p_holm")
+PAIRED = f"macro AUC less that of {EQUAL}, paired; p_holm corrected for all rows (Holm 1979)"
 
 
 def combine(
@@ -40,6 +43,7 @@ def combine(
     where a network lacks validation films, and where networks are not of the same films.
     """
     chosen = _known(methods)
+    _require_there([*several, *val])
     films = None if labels is None else read_labelled(labels)
     beside = _beside(several, val)
 
@@ -53,6 +57,9 @@ def combine(
         raise ValueError(
             f"a network is called {min(taken)!r}, as an ensemble is: rename its file or folder"
         )
+    inputs = {"methods": list(chosen), "networks": {one.network: _digest(one) for one in networks}}
+    if out is not None:
+        is_complete(out, inputs=inputs)  # refuses a folder of other tables before the work
     made = []
     for method in dict.fromkeys((EQUAL, *chosen)):
         say(f"Combining {len(networks)} networks: {method}")
@@ -70,13 +77,21 @@ def combine(
             choices=Judging(),
             progress=advance,
         )
-    if out is not None:
-        weights = pd.concat([one.weights for one in made], ignore_index=True)
-        _write(out, found, weights, ensembles)
-    answer: dict[str, object] = {}
-    for row in found.astype(object).where(found.notna(), None).to_dict(orient="records"):
-        answer[str(row["network"])] = {name: row[name] for name in SHOWN}
-    return answer if out is None else {**answer, "tables": str(out)}
+    if out is None:
+        return _answer(found)
+    weights = pd.concat([one.weights for one in made], ignore_index=True)
+    produce(out, inputs=inputs, write=lambda folder: _write(folder, found, weights, ensembles))
+    return {**_answer(found), "tables": str(out)}
+
+
+def _answer(found: pd.DataFrame) -> dict[str, object]:
+    """Return the league for people and programs: what it says, then a row a predictor."""
+    answer: dict[str, object] = {"conclusion": conclude(found, reference=EQUAL)}
+    answer["difference"] = PAIRED
+    for row in found.to_dict(orient="records"):
+        told = {name: row[name] for name in SHOWN if not pd.isna(row[name])}
+        answer[str(row["network"])] = told
+    return answer
 
 
 def _known(methods: Sequence[str]) -> Sequence[str]:
@@ -87,6 +102,19 @@ def _known(methods: Sequence[str]) -> Sequence[str]:
                 f"--method {method!r} is unknown; expected of {', '.join(METHODS)}{hint}"
             )
     return methods or METHODS
+
+
+def _require_there(files: Sequence[Path]) -> None:
+    for file in files:
+        if not file.exists():
+            raise ValueError(f"{file}: no such file; expected a table, a predictions.npz or a run")
+
+
+def _digest(one: Predictions) -> str:
+    """Return 16 hexadecimal digits of what a network says, so that another say is other work."""
+    digest = hashlib.sha256(one.calibrated.tobytes() + one.label.tobytes())
+    digest.update("\n".join([*one.findings, *one.image.tolist(), *one.part.tolist()]).encode())
+    return digest.hexdigest()[:16]
 
 
 def _beside(several: Sequence[Path], val: Sequence[Path]) -> dict[Path, Path]:
@@ -123,7 +151,6 @@ def _write(
     out: Path, found: pd.DataFrame, weights: pd.DataFrame, made: Sequence[Predictions]
 ) -> None:
     """Write league.csv, weights.csv, and each ensemble's predictions as METHOD.npz and .csv."""
-    out.mkdir(parents=True, exist_ok=True)
     found.to_csv(out / "league.csv", index=False)
     weights.to_csv(out / "weights.csv", index=False)
     for one in made:

@@ -42,7 +42,8 @@ class Similar(NamedTuple):
 class Resemblance(NamedTuple):
     """What was asked, what was found among `known`, and the answers' vote on each finding.
 
-    `row` are the answers' rows of `known`, -1 where there is none.
+    `row` are the answers' rows of `known`, -1 where there is none; `left_out` the patient whose
+    films were not to be found, NOBODY where none was.
     """
 
     network: str
@@ -52,6 +53,7 @@ class Resemblance(NamedTuple):
     row: Int64[np.ndarray, "q t"]
     similarity: Float32[np.ndarray, "q t"]
     share: Float64[np.ndarray, "q k"]
+    left_out: Int64[np.ndarray, " q"]
 
 
 def find_similar(
@@ -59,9 +61,9 @@ def find_similar(
 ) -> Resemblance:
     """Return for every film the run's films that look most alike to a network, best first.
 
-    Films are the run's by name, or files on disk; one that is called as a film of the run is that
-    patient's. `patients` is one of PATIENTS: "others" leaves the film's own patient out, "all" the
-    film alone. Raises ValueError for films and networks that are not there.
+    Films are the run's by name, or files on disk; one that is called as a film of the run, or has
+    its pixels, is that patient's. `patients` is one of PATIENTS: "others" leaves the film's own
+    patient out, "all" the film alone. Raises ValueError for films and networks that are not there.
     """
     if patients not in PATIENTS:
         raise ValueError(f"--patients {patients!r}: expected {' or '.join(PATIENTS)}")
@@ -71,15 +73,14 @@ def find_similar(
         raise ValueError(f"{folder} balanced before its split: copies stand among its test films")
     index, known = _index(run, place.name), prepared(run)
     asked, feature = _embedded(folder, place, films)
-    names = [Path(name).name for name in asked.manifest.image]
-    owner = _owners(names, known.manifest)
-    left_out = owner if patients == "others" else np.full(len(owner), NOBODY)
-    found = _without(names, search(index, feature, patient=left_out, top=top + 1), index, top=top)
     row = pd.Index(known.manifest.image).get_indexer(pd.Index(index.image))
+    names = _names(asked, known, row[search(index, feature, patient=_nobody(asked), top=1).row])
+    left_out = _owners(names, known.manifest) if patients == "others" else _nobody(asked)
+    found = _without(names, search(index, feature, patient=left_out, top=top + 1), index, top=top)
     label = known.manifest.label[row]
     share = vote(label, found.row, found.similarity, prior=prevalence(label))
     where = np.where(found.row >= 0, row[found.row], -1)
-    return Resemblance(place.name, patients, asked, known, where, found.similarity, share)
+    return Resemblance(place.name, patients, asked, known, where, found.similarity, share, left_out)
 
 
 def answer(resemblance: Resemblance) -> dict[str, object]:
@@ -88,24 +89,27 @@ def answer(resemblance: Resemblance) -> dict[str, object]:
     told: dict[str, object] = {"network": resemblance.network}
     for query, name in enumerate(resemblance.asked.manifest.image.tolist()):
         share = zip(findings, resemblance.share[query].tolist(), strict=True)
+        patient = int(resemblance.left_out[query])
         told[name] = {
+            "left_out": None if patient == NOBODY else patient,
             "similar": [one._asdict() for one in similar_to(resemblance, query)],
             "vote": {finding: round(value, 4) for finding, value in share},
         }
-    return told
+    lost = resemblance.asked.rejected
+    return {**told, "rejected": dict(zip(lost["image"], lost["reason"], strict=True))}
 
 
 def in_words(resemblance: Resemblance) -> str:
     """Return for people: under each film a line an answer, best first."""
     lines = []
     for query, name in enumerate(resemblance.asked.manifest.image.tolist()):
-        lines.append(f"{name}: most alike to {resemblance.network}")
+        lines.append(f"{name}: most alike to {resemblance.network}; {_whose(resemblance, query)}")
         found = similar_to(resemblance, query)
         for place, one in enumerate(found, start=1):
             about = f"{one.image}  patient {one.patient}  {one.findings}"
             lines.append(f"{place:4d}  {one.similarity:.3f}  {about}")
         if not found:
-            lines.append("      no film of another patient")
+            lines.append("      no film")
     return "\n".join(lines) + "\n"
 
 
@@ -114,7 +118,7 @@ def draw_similar(resemblance: Resemblance, file: Path) -> None:
     check_kind(file)
     from lucency.show.canvas import on_its_own
     from lucency.show.explanations import explanation_png, explanation_svg
-    from lucency.show.similar import LEFT_OUT, LET_IN, Alike, similar_figure
+    from lucency.show.similar import Alike, similar_figure
 
     found = [row for row in resemblance.row[0].tolist() if row >= 0]
     films = [(resemblance.asked, 0), *((resemblance.known, row) for row in found)]
@@ -128,13 +132,23 @@ def draw_similar(resemblance: Resemblance, file: Path) -> None:
         similarity=resemblance.similarity[0].tolist(),
         findings=resemblance.known.manifest.findings,
         asked=resemblance.row.shape[1],
-        note=LEFT_OUT if resemblance.patients == PATIENTS[0] else LET_IN,
+        note=_whose(resemblance, 0),
     )
     if file.suffix == ".png":
         file.write_bytes(explanation_png(figure))
     else:
         drawing = explanation_svg(figure, name="similar", title="A film and those most like it")
         write_atomically(file, on_its_own(drawing))
+
+
+def _whose(resemblance: Resemblance, query: int) -> str:
+    """Return whose films the answers to a query may be."""
+    patient = int(resemblance.left_out[query])
+    if resemblance.patients != PATIENTS[0]:
+        return "films of all patients, the query's own too"
+    if patient == NOBODY:
+        return "films of all patients, since the query's own is not known"
+    return f"films of other patients than {patient}"
 
 
 def check_kind(file: Path) -> None:
@@ -196,6 +210,22 @@ def _embedded(
         plan = originals(asked.manifest.label)
         said = predict(classifier, prepared=asked, plan=plan, progress=advance)
     return asked, said.feature
+
+
+def _nobody(asked: Prepared) -> Int64[np.ndarray, " q"]:
+    return np.full(len(asked.manifest), NOBODY)
+
+
+def _names(asked: Prepared, known: Prepared, nearest: Int64[np.ndarray, "q 1"]) -> list[str]:
+    """Return what films are called, or would be called in the run if it shows the same pixels."""
+    names = [Path(name).name for name in asked.manifest.image]
+    image, films = known.manifest.image, set(known.manifest.image.tolist())
+    for query, (row,) in enumerate(nearest.tolist()):
+        same = row >= 0 and np.array_equal(asked.pixels[query], known.pixels[row])
+        if same and names[query] not in films:
+            say(f"{names[query]} shows what {image[row]} of the run does: taken for it")
+            names[query] = str(image[row])
+    return names
 
 
 def _owners(names: Sequence[str], known: Manifest) -> Int64[np.ndarray, " q"]:

@@ -18,6 +18,8 @@ from lucency.judge.evaluate import MACRO, evaluate
 from lucency.judge.statistics import holm
 from lucency.predictions import Predictions
 
+LEVEL = 0.05
+ROUGH = "rough"  # how notes begin where too few patients make p too small
 SCORES = ("auc", "average_precision", "f1", "brier")
 COLUMNS = (
     "place", "network", "kind",
@@ -64,6 +66,20 @@ def league(
     table = table.sort_values("auc", ascending=False, kind="stable", ignore_index=True)
     table["place"] = np.arange(1, len(table) + 1)
     return table.reindex(columns=list(COLUMNS))
+
+
+def conclude(table: pd.DataFrame, *, reference: str) -> str:
+    """Return one sentence on a league: what surely beats the reference, and how sure that is."""
+    sure = table["p_holm"] < LEVEL
+    above, under = (table[sure & (table["difference"] * sign > 0)] for sign in (1, -1))
+    below, others = len(under), len(table) - 1
+    rough = sorted({note for note in table["note"] if str(note).startswith(ROUGH)})
+    rest = f"{below} of {others} {'does' if below == 1 else 'do'} worse, the rest may be chance"
+    rest += f" ({rough[0]}, so that p is too small)" if rough else ""
+    pairs = zip(above["network"], above["difference"], strict=True)
+    if named := ", ".join(f"{name} (+{difference:.3f})" for name, difference in pairs):
+        return f"More than chance above {reference}: {named}; {rest}."
+    return f"Nothing surely beats {reference}; {rest}."
 
 
 def _about(entrants: Mapping[str, Entrant], one: Predictions) -> dict[str, object]:

@@ -9,10 +9,8 @@ from markupsafe import Markup
 
 from lucency.combine.combined import Combined
 from lucency.combine.recognition import OVERALL, privacy
+from lucency.judge.league import conclude
 from lucency.show.leagues import draw_league
-
-LEVEL = 0.05
-ROUGH = "rough"  # how notes begin where too few patients make p too small
 
 
 def combined_values(combined: Combined) -> dict[str, Any]:
@@ -26,7 +24,7 @@ def combined_values(combined: Combined) -> dict[str, Any]:
         "league": table.to_dict("records"),
         "figure": Markup(draw_league(table, reference=reference)),
         "reference": reference,
-        "conclusion": _conclude(table, reference),
+        "conclusion": conclude(table, reference=reference),
         "weights": weights,
         "members": list(dict.fromkeys(row for one in weights for row in one["of"])),
         "diversity": combined.diversity.to_dict("records"),
@@ -45,23 +43,6 @@ def _similar(table: pd.DataFrame) -> dict[str, Any]:
         "similar": overall.to_dict("records"),
         "privacy": [f"{source}: {privacy(rows)}" for source, rows in each.items()],
     }
-
-
-def _conclude(table: pd.DataFrame, reference: str) -> str:
-    """Return one sentence: what surely beats the reference, and what it costs."""
-    above = table[(table["difference"] > 0) & (table["p_holm"] < LEVEL)]
-    below = len(table[(table["difference"] < 0) & (table["p_holm"] < LEVEL)])
-    others = len(table) - 1
-    rest = f"{below} of {others} {'does' if below == 1 else 'do'} worse, the rest may be chance"
-    rough = sorted({note for note in table["note"] if note.startswith(ROUGH)})
-    rest += f" ({rough[0]}, so that p is too small)" if rough else ""
-    if not len(above):
-        return f"Nothing surely beats {reference}; {rest}."
-    named = ", ".join(
-        f"{name} (+{difference:.3f})"
-        for name, difference in zip(above["network"], above["difference"], strict=True)
-    )
-    return f"More than chance above {reference}: {named}; {rest}."
 
 
 def _weights(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -30,8 +30,6 @@ LINE = 1.4  # height of a label's line, in that of its letters
 LETTERS = 24  # of a name's line
 SHARED, OTHER = "\N{BLACK CIRCLE}", "\N{WHITE CIRCLE}"
 UNSTATED = "not stated"
-LEFT_OUT = "Films of the query's own patient are left out."
-LET_IN = "Films of the query's own patient are let in."
 Film = UInt8[np.ndarray, "h w"]
 
 
@@ -50,12 +48,12 @@ def similar_figure(
     similarity: Sequence[float],
     findings: tuple[str, ...],
     asked: int,
-    note: str = LEFT_OUT,
+    note: str,
 ) -> Figure:
     """Return the query on the left and its answers, best first, in rows of five.
 
     `asked` is how many answers were wanted; where there are fewer the figure says so. `note` says
-    below whose films were left out.
+    below whose films the answers may be.
     """
     rows = max(1, math.ceil(len(answers) / ACROSS))
     with mpl.rc_context(SETTINGS):
@@ -72,7 +70,7 @@ def similar_figure(
             axes.set_title(f"{place}.  {alike:.3f}\n{_short(answer.image)}", fontsize=8)
             _labels(axes, _marked(answer.label, query.label, findings), size=7.5)
         right.suptitle(_said(len(answers), asked), fontsize=9, color=INK)
-        figure.supxlabel(f"{note} {NOTICE}", fontsize=8, color=MUTED)
+        figure.supxlabel(f"{note[:1].upper()}{note[1:]}. {NOTICE}", fontsize=8, color=MUTED)
         return figure
 
 
@@ -141,7 +139,7 @@ def _short(name: str) -> str:
 
 def _said(answers: int, asked: int) -> str:
     if not answers:
-        return "no answer: the index holds no film of another patient"
+        return "no answer: the index holds no other film"
     fewer = f", all there are of {asked} asked for" if answers < asked else ""
     films = "the most similar film" if answers == 1 else f"the {answers} most similar films"
-    return f"{films} of other patients{fewer}; cosine similarity beside the place"
+    return f"{films}{fewer}; cosine similarity beside the place"
