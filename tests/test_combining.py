@@ -185,7 +185,8 @@ def test_something_else_may_be_combined_in_a_finished_run(run: Path, tmp_path: P
     assert "convex" in (mine / "report" / "report.html").read_text()
     (tmp_path / "none.toml").write_text(PROTOCOL.partition("[combining]")[0])
     lucency("run", tmp_path / "none.toml", "--out", mine)
-    assert "<h2>Combining</h2>" not in (mine / "report" / "report.html").read_text()
+    league = pd.read_csv(mine / "combined" / "league" / "league.csv")
+    assert league["kind"].value_counts().to_dict() == {"network": 2, "snapshots": 2}
     longer = PROTOCOL.replace("epochs = 2", "epochs = 3")
     (tmp_path / "longer.toml").write_text(longer)
     refused = CliRunner().invoke(app, ["run", str(tmp_path / "longer.toml"), "--out", str(mine)])
@@ -219,7 +220,7 @@ def test_features_of_frozen_networks_and_textures_and_a_stage_that_was_killed(
     with monkeypatch.context() as patched:
         patched.setattr("lucency.combine.relevance.similar_table", broken)
         assert CliRunner().invoke(app, ["run", str(file), "--out", str(out)]).exit_code
-    done = out / "combined" / "logistic-on-texture" / "predictions.npz"
+    done = out / "combined" / "logistic-on-frozen-efficientnet_lite0" / "predictions.npz"
     before = done.stat().st_mtime_ns
     lucency("run", file, "--out", out)
     assert done.stat().st_mtime_ns == before
@@ -236,6 +237,9 @@ def test_features_of_frozen_networks_and_textures_and_a_stage_that_was_killed(
     page = (out / "report" / "report.html").read_text()
     assert "No lungs" in page
     assert (league["milliseconds"] > 0).all()
+    file.write_text(head.replace("[combining]", ""))
+    lucency("run", file, "--out", out)
+    assert "<h2>Combining</h2>" not in (out / "report" / "report.html").read_text()
 
 
 def test_what_frozen_networks_lack_is_said_before_the_work(tmp_path: Path):
