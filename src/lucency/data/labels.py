@@ -26,7 +26,10 @@ SAID = ("0", "1", "0.0", "1.0")
 STATED = frozenset(("", *SAID))
 MOSTLY = 0.5
 NAMELESS = "Unnamed: "  # what pandas calls a column without a head
-NEVER_FINDINGS = ("image", "patient", NO_FINDING.casefold())  # the others say the last
+NEVER_FINDINGS = (
+    "image", "patient", "age", "sex", "view", "follow_up", "width", "height",  # of a manifest
+    NO_FINDING.casefold(),  # which the findings say
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
