@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from lucency.learn.device import device_here
-from lucency.learn.predict import Progress, films_for, forward
+from lucency.learn.predict import Progress, films_for, forward, predict
 from lucency.learn.zoo import Classifier
 from lucency.plan import Plan
 from lucency.predictions import Predictions
@@ -32,26 +32,17 @@ def predict_views(
     A view depends on seed, film and its number alone. Nothing is calibrated, and no features kept.
     Raises ValueError for films of other findings.
     """
+
+    def so_far(turn: int) -> Progress:
+        return lambda at, total, note: progress(turn * total + at, (1 + views) * total, note)
+
+    said = predict(classifier, prepared=prepared, plan=plan, progress=so_far(0))
+    logit = said.logit.astype(np.float64)
     plain = films_for(classifier, prepared=prepared, plan=plan)
-    several = [plain, *(replace(plain, recipe=recipe, seed=seed, epoch=v) for v in range(views))]
-    logit = np.zeros(plan.label.shape)
-    for turn, films in enumerate(several):
+    for view in range(views):
+        films = replace(plain, recipe=recipe, seed=seed, epoch=view)
         logit += forward(
-            classifier.network,
-            films=films,
-            device=device_here(),
-            progress=lambda at, total, note, turn=turn: progress(
-                turn * total + at, len(several) * total, note
-            ),
+            classifier.network, films=films, device=device_here(), progress=so_far(1 + view)
         )[0]
-    return Predictions(
-        network=classifier.name,
-        split=classifier.split,
-        findings=classifier.findings,
-        image=plan.names(prepared.manifest.image),
-        patient=prepared.manifest.patient[plan.row],
-        part=plan.part,
-        label=plan.label,
-        logit=logit / len(several),
-        feature=np.empty((len(plan), 0), dtype=np.float32),
-    )
+    nothing = np.empty((len(plan), 0), dtype=np.float32)
+    return replace(said.uncalibrated(), logit=logit / (1 + views), feature=nothing)
