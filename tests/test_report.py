@@ -269,6 +269,10 @@ def something_combined(networks: tuple[str, ...], findings: tuple[str, ...]) -> 
         diversity=pd.DataFrame(other, columns=["network", "other", "disagreement", "error"]),
         choices=pd.DataFrame(),
         similar=pd.DataFrame(similar, columns=["source", *RETRIEVAL]),
+        lungs=pd.DataFrame(
+            [("all", 1200, 60, 0.05), ("Hernia", 0, 0, np.nan)],
+            columns=["films", "count", "failed", "share"],
+        ),
     )
 
 
@@ -415,6 +419,8 @@ def test_all_predictors_stand_in_one_league(experiment: Experiment, text: str) -
     assert f"{others - 1} of {others} {'does' if others == 2 else 'do'} worse" in text
     assert "the reference" in league[2]
     assert "These features recognise people: for 60.0% of films" in text
+    lungs = next(t for t in tables if t[0][:3] == ["Films of", "Films", "No lungs"])
+    assert lungs[1:] == [["all", "1,200", "60", "0.050"], ["Hernia", "0", "0", "–"]]
 
 
 def test_what_was_not_combined_has_no_chapter(experiment: Experiment, tmp_path: Path) -> None:
