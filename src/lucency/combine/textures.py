@@ -37,6 +37,7 @@ def texture_table(
     """
     films, note, names = len(prepared.manifest), folder / REASONS, feature_names()
     reasons = note.read_text(encoding="utf-8").split("\n")[:-1] if note.is_file() else []
+    note.write_text("".join(f"{reason}\n" for reason in reasons), encoding="utf-8")
     feature = np.lib.format.open_memmap(
         folder / FEATURE,
         mode="r+" if reasons else "w+",
