@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -134,11 +135,21 @@ def test_a_finished_run_refuses_another_protocol_and_loses_nothing(lucency: Type
     assert before == {file: file.read_bytes() for file in out.rglob("*.*")}
 
 
-def test_usage_errors_have_status_2_and_name_the_word(lucency: Typed):
+def test_usage_errors_have_status_2_and_name_the_word_in_one_line(lucency: Typed):
     for words in (("run", "tiny.toml"), ("rnu",), ("phantom", "--films", "x", "--out", "y")):
         said = lucency(*words)
         assert said.status == 2
-        assert any(word in "\n".join(said.err) for word in ("--out", "rnu", "--films"))
+        assert len(said.err) == 1
+        assert any(word in said.err[0] for word in ("--out", "rnu", "--films"))
+    assert lucency("rnu").err[0].endswith("see lucency --help")
+
+
+def test_a_call_without_a_command_shows_the_help_and_version_is_told(lucency: Typed):
+    bare = lucency()
+    assert bare.status == 2
+    assert not any(line.startswith("lucency:") for line in bare.err)
+    told = lucency("--version")
+    assert (told.status, told.out) == (0, version("lucency") + "\n")
 
 
 def test_several_lines_become_one_and_a_traceback_is_there_for_who_wants_it(

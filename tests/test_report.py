@@ -420,7 +420,7 @@ def test_all_predictors_stand_in_one_league(experiment: Experiment, text: str) -
     assert "the reference" in league[2]
     assert "These features recognise people: for 60.0% of films" in text
     lungs = next(t for t in tables if t[0][:3] == ["Films of", "Films", "No lungs"])
-    assert lungs[1:] == [["all", "1,200", "60", "0.050"], ["Hernia", "0", "0", "–"]]
+    assert lungs[1:] == [["all", "1,200", "60", "0.050"], ["Hernia", "0", "0", "\N{EN DASH}"]]
 
 
 def test_what_was_not_combined_has_no_chapter(experiment: Experiment, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Annotated, NoReturn, cast
 
 import typer
 
@@ -13,6 +14,7 @@ from lucency.commands import COMMANDS
 from lucency.explain_commands import EXPLAIN_COMMANDS
 from lucency.options import Changes, Json, Out, ProtocolFile, Workers, Written, do
 
+USAGE = cast("type[typer.BadParameter]", typer.BadParameter.__base__)  # a call that is wrong
 INTERRUPTED = 130  # typer's exit status after Ctrl-C
 
 app = typer.Typer(
@@ -27,16 +29,25 @@ app = typer.Typer(
 def main() -> None:
     """Run the command; what people can mend is one line on standard error and status 2."""
     try:
-        app()
+        status = app(standalone_mode=False, prog_name="lucency")
+    except USAGE as error:
+        told = error.format_message().rstrip(".")  # nothing where help has been shown instead
+        called = error.ctx.command_path if error.ctx else "lucency"
+        _end(f"{told}; see {called} --help" if told else "")
     except (ValueError, OSError) as error:
         if os.environ.get("LUCENCY_TRACEBACK"):
             raise
-        typer.echo(f"lucency: {' '.join(_said(error).split())}", err=True)
-        sys.exit(2)
-    except SystemExit as end:
-        if end.code == INTERRUPTED:
+        _end(_said(error))
+    else:
+        if status == INTERRUPTED:
             typer.echo("lucency: stopped; the same command goes on from here", err=True)
-        raise
+        sys.exit(status)
+
+
+def _end(line: str) -> NoReturn:
+    if line:
+        typer.echo(f"lucency: {' '.join(line.split())}", err=True)
+    sys.exit(2)
 
 
 def _said(error: ValueError | OSError) -> str:
@@ -44,6 +55,27 @@ def _said(error: ValueError | OSError) -> str:
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{error.filename}: {error.strerror.lower()}; expected a place to read or write"
     return str(error)
+
+
+def _tell_version(asked: bool) -> bool:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(version("lucency"))
+        raise typer.Exit
+    return asked
+
+
+@app.callback()
+def about(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_tell_version, help="Print the version and stop."
+        ),
+    ] = False,
+) -> None:
+    """Only `--version` is about no command."""
 
 
 @app.command()
