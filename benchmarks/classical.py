@@ -21,7 +21,8 @@ import numpy as np
 import pandas as pd
 
 from lucency.choices import Network, Source
-from lucency.combine.classical import LEARNERS, OVERSAMPLING, Fitting, cross_validated
+from lucency.combine.classical import LEARNERS, OVERSAMPLING, cross_validated
+from lucency.combine.space import Fitting
 from lucency.combine.textures import texture_table
 from lucency.combining_keys import TEXTURE
 from lucency.data.prepare import prepare

@@ -20,14 +20,13 @@ from sklearn.preprocessing import StandardScaler
 from lucency.choices import Network, Source
 from lucency.combine import learners
 from lucency.combine.classical import (
-    Fitting,
     classical_predictions,
     cross_validated,
     learn_on_features,
 )
 from lucency.combine.learners import LEARNERS, OVERSAMPLING
 from lucency.combine.nested import INNER, Learner, folds_by_patient, prevalence_logit
-from lucency.combine.space import SELECTED, components, selected, standardised
+from lucency.combine.space import SELECTED, Fitting, components, selected, standardised
 from lucency.data.prepare import prepare
 from lucency.data.sources import read_films
 from lucency.judge.compare import compare
@@ -126,6 +125,18 @@ def test_noise_stays_noise(learner, fitting):
     macro = _macro(said)
     assert macro["low"] < 0.5 < macro["high"]
     assert 0.4 < macro["value"] < 0.6
+
+
+def test_fits_are_counted_to_the_end_of_all():
+    seen: list[tuple[int, int]] = []
+    fitting = Fitting(progress=lambda done, fits: seen.append((done, fits)))
+    feature, films = _noise()
+    learn_on_features(
+        feature, label=films.label, patient=films.patient, train=np.arange(200) < 150,
+        learner="bayes", seed=0, fitting=fitting,
+    )  # fmt: skip
+    fits = 2 * (INNER * len(LEARNERS["bayes"].grid) + 1)
+    assert seen == [(done, fits) for done in range(1, fits + 1)]
 
 
 def test_selecting_features_on_all_films_makes_signal_of_noise():

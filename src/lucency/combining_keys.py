@@ -69,7 +69,7 @@ class Combining(Choices):
         """Raise ValueError unless the protocol's networks, split and films allow this."""
         if self.ensembles and len(networks) < 2:
             raise ValueError(
-                f"combining.ensembles: expected two networks or more, found {networks}"
+                f"combining.ensembles: expected two networks or more, found {len(networks)}"
             )
         known = (*networks, *(FROZEN + network.name for network in self.frozen), TEXTURE)
         for source in self.single_sources:

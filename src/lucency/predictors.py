@@ -75,16 +75,21 @@ def viewed(run: Run, network: str) -> Made:
 
 def learnt(run: Run, source: str, learner: str) -> Made:
     """Return what a classical learner makes of the features of a source."""
-    from lucency.combine.classical import Fitting, classical_predictions
+    from lucency.combine.classical import classical_predictions
+    from lucency.combine.space import Fitting
 
-    say(f"Fitting {learner} to features of {source}")
     train, asked, _ = sides(run, source)
     choices = run.protocol.combining
-    fitting = Fitting(choices.oversampling, "selection" if source == TEXTURE else "components")
+    reduction = "selection" if source == TEXTURE else "components"
     several = [asked.of("val"), asked.of("test")]
-    said, table = classical_predictions(
-        train, several, learner=learner, seed=choices.seed, fitting=fitting
-    )
+    with progress(f"Fitting {learner} to features of {source}", unit="fits") as advance:
+        said, table = classical_predictions(
+            train,
+            several,
+            learner=learner,
+            seed=choices.seed,
+            fitting=Fitting(choices.oversampling, reduction, advance),
+        )
     cost = _cost_of(run, source) + float(table["milliseconds"].iloc[0])
     table = table.drop(columns=["fold", "milliseconds"])
     return Made(concatenate(said), Entrant("learner", cost), {"choices": table})

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -23,21 +22,9 @@ from lucency.combine.nested import (
     learn_nested,
     prevalence_logit,
 )
-from lucency.combine.space import REDUCTIONS, Reduction
+from lucency.combine.space import REDUCTIONS, Fitting
 from lucency.predictions import Predictions
 from lucency.values import Manifest, nearest
-
-
-class Fitting(NamedTuple):
-    """How learners are fitted, whichever they are.
-
-    Classes are brought to the same weight as `oversampling`, one of OVERSAMPLING, says, in the
-    films that are fitted to and nowhere else; `reduction`, one of REDUCTIONS, makes the axes.
-    """
-
-    oversampling: str = "none"
-    reduction: Reduction = "components"
-
 
 PLAIN = Fitting()
 
@@ -129,13 +116,14 @@ def learn_on_features(
     Raises ValueError for an unknown name, too.
     """
     names = (LEARNERS, OVERSAMPLING, REDUCTIONS)
-    for word, known in zip((learner, *fitting), names, strict=True):
+    words = (learner, fitting.oversampling, fitting.reduction)
+    for word, known in zip(words, names, strict=True):
         if word not in known:
             expected = f"expected one of {', '.join(known)}{nearest(word, known)}"
             raise ValueError(f"{word!r} is unknown; {expected}")
     chosen = LEARNERS[learner]
     return learn_nested(
-        feature, label=label, patient=patient, train=train, reduction=fitting.reduction,
+        feature, label=label, patient=patient, train=train, fitting=fitting,
         learner=chosen._replace(balance=OVERSAMPLING[fitting.oversampling](chosen)), seed=seed,
     )  # fmt: skip
 

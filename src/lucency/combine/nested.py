@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int64
 from sklearn.model_selection import GroupKFold
 
-from lucency.combine.space import REDUCTIONS, Reduction, Space
+from lucency.combine.space import REDUCTIONS, Fitting, Reduction, Space
 from lucency.judge.intervals import mean_over_findings, once
 from lucency.judge.metrics import auc
 from lucency.judge.recalibrate import Fit, platt
@@ -81,13 +81,13 @@ def learn_nested(
     patient: Int64[np.ndarray, " n"],
     train: Bool[np.ndarray, " n"],
     learner: Learner,
-    reduction: Reduction,
+    fitting: Fitting,
     seed: int,
 ) -> Learnt:
     """Return what a learner says of the films outside `train`, in their order.
 
     All that is fitted is fitted to training films: standardisation and principal components once
-    for all findings, or a selection of features for each (`reduction`, of REDUCTIONS), then the
+    for all findings, or a selection of features for each (`fitting.reduction`), then the
     learner for each finding against the rest. Its choice is that of the highest
     macro AUC over INNER folds of patients, since a rare finding alone has too few positives to
     choose by; what it says of these folds' films, at their natural prevalence, calibrates its
@@ -100,15 +100,19 @@ def learn_nested(
     _check(feature, patient, train)
     known = np.flatnonzero(train)
     fold = folds_by_patient(patient[known], folds=INNER, seed=seed)
-    place = REDUCTIONS[reduction][0]
+    place = REDUCTIONS[fitting.reduction][0]
     inner = [
         place(feature, fitted=known[fold != one], left=known[fold == one], seed=seed)
         for one in range(INNER)
     ]
     whole = place(feature, fitted=known, left=np.flatnonzero(~train), seed=seed)
-    scores = partial(_scores, learner=learner, reduction=reduction, seed=seed)
     lacking = [_lacking(truth, inner) for truth in label.T]
     able = np.flatnonzero([not why for why in lacking])
+    scores = _counted(
+        partial(_scores, learner=learner, reduction=fitting.reduction, seed=seed),
+        fits=(len(learner.grid) * INNER + 1) * len(able),
+        progress=fitting.progress,
+    )
     tried = [_try(label, inner, able, choice, scores) for choice in learner.grid]
     best = max(tried, key=lambda one: mean_over_findings(one.auc[:, None])[0])
     line, score = [], np.zeros((len(whole.left), label.shape[1]))
@@ -124,6 +128,20 @@ def learn_nested(
     logit = slope * score + offset
     said = {"choice": best.choice, "auc": best.auc, "line": tuple(line), "seconds": seconds}
     return Learnt(logit=logit, **said)
+
+
+def _counted(scores: Scores, *, fits: int, progress: Callable[[int, int], None]) -> Scores:
+    """Return the same scores, each of which is told when it is there."""
+    done = 0
+
+    def told(truth: Float32[np.ndarray, " n"], space: Space, choice: Choice) -> _Scored:
+        nonlocal done
+        found = scores(truth, space, choice)
+        done += 1
+        progress(done, fits)
+        return found
+
+    return told
 
 
 def folds_by_patient(

@@ -6,6 +6,7 @@ are left out of it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -27,6 +28,18 @@ class Space(NamedTuple):
     left: Int64[np.ndarray, " m"]
     known: Float64[np.ndarray, "t c"]
     asked: Float64[np.ndarray, "m c"]
+
+
+class Fitting(NamedTuple):
+    """How learners are fitted, whichever they are, and who is told how far that is.
+
+    Classes are brought to the same weight as `oversampling`, one of learners.OVERSAMPLING, says, in
+    the films that are fitted to and nowhere else; `reduction`, one of REDUCTIONS, makes the axes.
+    """
+
+    oversampling: str = "none"
+    reduction: Reduction = "components"
+    progress: Callable[[int, int], None] = lambda *_: None
 
 
 def components(
