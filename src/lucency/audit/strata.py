@@ -2,14 +2,14 @@
 
 Oakden-Rayner et al., Hidden stratification (CHIL 2020, arXiv 1909.12475): pneumothoraces with a
 drain are found easily, those without, which matter, are not. Letters in shapes: n films, d feature
-dimensions, m positives.
+dimensions, m positives, c components.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float32, Int64
+from jaxtyping import Float, Float32, Int, Int64
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from sklearn.metrics import silhouette_score
@@ -22,6 +22,7 @@ from lucency.predictions import Predictions
 FEWEST, SMALLEST = 40, 10  # positives of a finding, and of a cluster
 MOST, COMPONENTS = 4, 16
 EXAMPLES, SAMPLE = 12, 2_000
+DRAWS = 19  # of films of one kind: clusters must be further apart than in all, p of .05 at most
 STRATA = (
     "finding", "stratum", "auc", "low", "high", "films", "patients", "silhouette", "examples",
 )  # fmt: skip
@@ -31,11 +32,13 @@ def strata(said: Predictions, *, resamples: int, seed: int) -> pd.DataFrame:
     """Return the clusters of each finding's positives, the one with the lowest AUC first.
 
     K-means on at most 16 principal components of standardised features, 2 to 4 clusters of at least
-    SMALLEST films by the best silhouette (Rousseeuw 1987), which says how far apart they are. The
+    SMALLEST films by the best silhouette (Rousseeuw 1987), which says how far apart they are.
+    K-means cuts whatever it is given, so only what is further apart than DRAWS draws of a Gaussian
+    of the same spread, cut the same way, is told (after Tibshirani, Walther and Hastie 2001). The
     AUC is of a cluster's films against all negatives, with 95 % interval over patients. Features
-    make the scores, so clusters always differ somewhat: `examples`, the films nearest to the centre
-    joined by |, are there to be looked at. Findings with fewer than FEWEST positives are left out,
-    those whose clusters are too small, and all without features.
+    make the scores, so clusters differ somewhat: `examples`, the films nearest to the centre joined
+    by |, are there to be looked at. Findings with fewer than FEWEST positives are left out, those
+    whose clusters are too small or not apart, and all without features.
     """
     rows = []
     drawn = resample_patients(said.patient, resamples=resamples, seed=seed)
@@ -62,30 +65,39 @@ def strata(said: Predictions, *, resamples: int, seed: int) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(STRATA))
 
 
-def _apart(reduced: np.ndarray, label: np.ndarray) -> float:
-    """Return the silhouette; NaN where a cluster is small, or there is but one."""
-    count = np.unique(label, return_counts=True)[1]
-    if len(count) < 2 or count.min() < SMALLEST:
-        return np.nan
-    return float(silhouette_score(reduced, label))
-
-
 def _cluster(
     feature: Float32[np.ndarray, "m d"], *, seed: int
-) -> tuple[Int64[np.ndarray, " m"], np.ndarray, float]:
+) -> tuple[Int64[np.ndarray, " m"], Float[np.ndarray, " m"], float]:
     """Return each film's cluster, its distance from the cluster's centre, and the silhouette.
 
-    The silhouette is NaN where every number of clusters leaves a small one.
+    The silhouette is NaN where every number of clusters leaves a small one, and where one kind of
+    film would be cut into clusters as far apart.
     """
     count = min(COMPONENTS, *feature.shape)
     reduced = PCA(count, svd_solver="randomized", random_state=seed).fit_transform(
         StandardScaler().fit_transform(feature)
     )
+    best, apart = _parted(reduced, seed=seed)
+    generator, shape = np.random.default_rng(seed), (min(SAMPLE, len(reduced)), count)
+    spread = reduced.std(axis=0)
+    alike = [_parted(spread * generator.normal(size=shape), seed=seed)[1] for _ in range(DRAWS)]
+    cluster = np.asarray(best.labels_, dtype=np.int64)
+    surely = apart > np.nanmax([-1.0, *alike])
+    return cluster, best.transform(reduced).min(axis=1), apart if surely else np.nan
+
+
+def _parted(reduced: Float[np.ndarray, "m c"], *, seed: int) -> tuple[KMeans, float]:
+    """Return the clusters of the best silhouette, and that."""
     found = [KMeans(k, n_init="auto", random_state=seed).fit(reduced) for k in range(2, MOST + 1)]
-    some = min(SAMPLE, len(feature))
-    rows = np.random.default_rng(seed).permutation(len(feature))[:some]
+    rows = np.random.default_rng(seed).permutation(len(reduced))[:SAMPLE]
     score = [_apart(reduced[rows], np.asarray(one.labels_)[rows]) for one in found]
     place = int(np.argmax(np.nan_to_num(score, nan=-1)))
-    best = found[place]
-    distance = best.transform(reduced).min(axis=1)
-    return np.asarray(best.labels_, dtype=np.int64), distance, float(score[place])
+    return found[place], float(score[place])
+
+
+def _apart(reduced: Float[np.ndarray, "m c"], label: Int[np.ndarray, " m"]) -> float:
+    """Return the silhouette; NaN where a cluster is small, or there is but one."""
+    count = np.unique(label, return_counts=True)[1]
+    if len(count) < 2 or count.min() < SMALLEST:
+        return np.nan
+    return float(silhouette_score(reduced, label))
