@@ -13,6 +13,7 @@ from lucency.combine_commands import COMBINE_COMMANDS
 from lucency.commands import COMMANDS
 from lucency.explain_commands import EXPLAIN_COMMANDS
 from lucency.options import Changes, Json, Out, ProtocolFile, Workers, Written, do
+from lucency.study_commands import study
 
 USAGE = cast("type[typer.BadParameter]", typer.BadParameter.__base__)  # a call that is wrong
 INTERRUPTED = 130  # typer's exit status after Ctrl-C
@@ -154,3 +155,4 @@ def report(protocol: ProtocolFile, out: Out, changes: Changes = None, json: Json
 for command in (*COMMANDS, *EXPLAIN_COMMANDS, *COMBINE_COMMANDS):
     app.command()(command)
 app.add_typer(audit, name="audit")
+app.add_typer(study, name="study")
