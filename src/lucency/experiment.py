@@ -15,6 +15,7 @@ from lucency.audit.doubted import load_doubts
 from lucency.balance.change import describe_change
 from lucency.checkup import CHECKS, load_complaints
 from lucency.combine.combined import load_combined
+from lucency.judge.preparations import STUDY, load_study
 from lucency.judge.sight import load_sight
 from lucency.judge.subgroups import worst_group
 from lucency.judge.verdict import Verdict
@@ -70,6 +71,7 @@ def gather(
         sight=load_sight(folder / "explanation"),
         doubts=load_doubts(folder / "doubts"),
         combined=load_combined(folder / "combined" / "league"),
+        preparations=load_study(folder / STUDY / "verdict"),
     )
 
 

@@ -15,10 +15,11 @@ import pandas as pd
 from lucency.checkup import check_run, load_complaints, save_complaints
 from lucency.combining import combined, league_folder
 from lucency.doubts import doubts
+from lucency.judge.preparations import STUDY
 from lucency.judge.verdict import Verdict, judge, load_verdict, save_verdict
 from lucency.looking import sight
 from lucency.progress import say
-from lucency.receipt import discard_outdated, fingerprint_of, produce
+from lucency.receipt import RECEIPT, discard_outdated, fingerprint_of, produce
 from lucency.run import classifiers, manifest, parts, plan, predictions, prepared, training_films
 from lucency.values import read_table
 from lucency.workspace import Run
@@ -82,6 +83,8 @@ def report(run: Run) -> Path:
     folders = {name: fingerprint_of(run.out / name) for name in SHOWN}
     if len(beside.league):
         folders["combined"] = fingerprint_of(league_folder(run))
+    if (run.out / STUDY / "verdict" / RECEIPT).is_file():
+        folders[STUDY] = fingerprint_of(run.out / STUDY / "verdict")
     discard_outdated(run.out / "report", inputs=folders)
 
     def write(folder: Path) -> None:

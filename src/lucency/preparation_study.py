@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -27,10 +28,12 @@ from lucency.choices import Network
 from lucency.combine.lungs import lung_mask
 from lucency.data.contrast import MEASURES, measure_film
 from lucency.data.prepare import prepare
+from lucency.data.workers import in_workers
 from lucency.judge.complaints import complaint_table
 from lucency.judge.evaluate import MACRO
 from lucency.judge.preparations import (
     OFF,
+    OWN,
     STUDY,
     PreparationStudy,
     average_measures,
@@ -49,6 +52,7 @@ from lucency.receipt import (
     differences,
     discard_outdated,
     fingerprint_of,
+    is_complete,
     produce,
     write_atomically,
 )
@@ -59,7 +63,7 @@ from lucency.workspace import Run, open_run
 
 TOLD = 5  # cells that the command names
 LEARNER, FOLDS = "logistic", 5
-PREPARED, LUNGS, REASONS = "prepared", "lungs.npy", "lungs.csv"
+PREPARED, CLEAR, LUNGS, REASONS = "prepared", "clear", "lungs.npy", "lungs.csv"
 FEATURE, ROWS, MEASURED = "feature.npy", "rows.npy", "measures.csv"
 
 
@@ -67,15 +71,29 @@ FEATURE, ROWS, MEASURED = "feature.npy", "rows.npy", "measures.csv"
 class Study:
     """A grid of preparations on the films of a protocol, and the frozen network that sees them.
 
-    `measured` is how many films the measures are taken of; `ablation` the folder of a finished
-    ablation of preparations whose table the page shows, or nothing.
+    `measured` is how many films the measures are taken of, `repeats` how often the cross-validation
+    is repeated; `ablation` is the folder of a finished ablation of preparations whose table the
+    page shows, or nothing.
     """
 
     run: Run
     network: Network
     grid: Mapping[str, Preparation]
     measured: int
+    repeats: int
     ablation: Path | None
+
+
+class _Task(NamedTuple):
+    """What a worker needs to learn on one cell's features; `films` are those of the features."""
+
+    out: Path
+    inputs: dict[str, object]
+    feature: Path
+    films: Manifest
+    source: str
+    seed: int
+    repeats: int
 
 
 def open_study(
@@ -84,6 +102,7 @@ def open_study(
     grid: Mapping[str, Preparation],
     out: Path,
     measured: int,
+    repeats: int,
     ablation: Path | None,
     workers: int,
 ) -> Study:
@@ -98,7 +117,8 @@ def open_study(
     if ablation:
         _check_ablation(protocol, ablation)
     run = replace(open_run(protocol, out=out, workers=workers), source=source)
-    return Study(run=run, network=network, grid=grid, measured=measured, ablation=ablation)
+    asked = {"measured": measured, "repeats": repeats, "ablation": ablation}
+    return Study(run=run, network=network, grid=grid, **asked)
 
 
 def frozen_network(protocol: Protocol) -> Network:
@@ -115,7 +135,11 @@ def frozen_network(protocol: Protocol) -> Network:
 
 @cache
 def originals(study: Study) -> Prepared:
-    """Return the films that measures are taken of, without CLAHE; their lungs lie beside them."""
+    """Return the films that measures are taken of, without CLAHE; their lungs lie beside them.
+
+    Lungs are looked for with the reference study's CLAHE, without which a quarter of real films
+    show none to the simple segmentation; every cell is measured with the same.
+    """
     films, run = stages.manifest(study.run), study.run
     seed = run.protocol.judging.seed
     rows = np.sort(np.random.default_rng(seed).permutation(len(films))[: study.measured])
@@ -128,11 +152,15 @@ def originals(study: Study) -> Prepared:
     }
 
     def write(folder: Path) -> None:
-        plain = prepare(
-            films.take(rows), preparation=study.grid[OFF], out=folder / PREPARED,
-            workers=run.workers,
+        plain, clear = (
+            prepare(
+                films.take(rows), preparation=study.grid[cell], out=folder / place,
+                workers=run.workers,
+            )
+            for cell, place in ((OFF, PREPARED), (OWN, CLEAR))
         )  # fmt: skip
-        found = [lung_mask(film) for film in plain.pixels]
+        found = [lung_mask(film) for film in clear.pixels]
+        shutil.rmtree(folder / CLEAR)
         np.save(folder / LUNGS, np.stack([one.mask for one in found]))
         reasons = {"image": plain.manifest.image, "reason": [one.reason for one in found]}
         pd.DataFrame(reasons).to_csv(folder / REASONS, index=False)
@@ -173,28 +201,32 @@ def cell(study: Study, name: str) -> Path:
     return produce(run.out / "cells" / name, inputs=inputs, write=write)
 
 
-def predictions(study: Study) -> dict[str, Predictions]:
-    """Return what logistic regression says of every film, by cell, in folds by patient."""
-    from lucency.combine.classical import cross_validated
+def predictions(study: Study) -> dict[str, list[Predictions]]:
+    """Return what logistic regression says of every film, by cell, once for each repeat.
 
-    films, seed, said = stages.manifest(study.run), study.run.protocol.judging.seed, {}
+    A repeat deals patients to folds anew and judges each film by a regression of the other folds'
+    patients, as `combine.classical.cross_validated` does. Cells are learnt in worker processes.
+    """
+    run, films = study.run, stages.manifest(study.run)
+    draws = {"seed": run.protocol.judging.seed, "repeats": study.repeats}
+    tasks = []
     for number, name in enumerate(study.grid, start=1):
-        if not (study.run.out / "predictions" / name / RECEIPT).is_file():
+        if not (run.out / "cells" / name / RECEIPT).is_file():
             say(f"{name}: {number} of {len(study.grid)} preparations")
-        place = cell(study, name)
-
-        def write(folder: Path, place: Path = place) -> None:
-            found, _ = cross_validated(
-                np.load(place / FEATURE), manifest=films.take(np.load(place / ROWS)),
-                source=study.network.name, learner=LEARNER, seed=seed, folds=FOLDS,
-            )  # fmt: skip
-            save_predictions(found, folder / "predictions.npz")
-
-        made_of = {"learner": LEARNER, "folds": FOLDS, "seed": seed}
-        inputs = {"cell": fingerprint_of(place), **made_of}
-        folder = produce(study.run.out / "predictions" / name, inputs=inputs, write=write)
-        said[name] = load_predictions(folder / "predictions.npz")
-    return said
+        place, out = cell(study, name), run.out / "predictions" / name
+        inputs = {"cell": fingerprint_of(place), "learner": LEARNER, "folds": FOLDS, **draws}
+        discard_outdated(out, inputs=inputs)
+        known = films.take(np.load(place / ROWS))
+        tasks.append(_Task(out, inputs, place / FEATURE, known, study.network.name, **draws))
+    todo = [task for task in tasks if not is_complete(task.out, inputs=task.inputs)]
+    with progress("Learning", unit="preparations") as advance:
+        learnt = in_workers(_learn, iter(todo), workers=min(run.workers, len(todo)))
+        for done, _ in enumerate(learnt, start=1):
+            advance(done, len(todo))
+    return {
+        task.out.name: [load_predictions(task.out / f"{k}.npz") for k in range(study.repeats)]
+        for task in tasks
+    }
 
 
 @cache
@@ -217,9 +249,10 @@ def verdict(study: Study) -> PreparationStudy:
             patient=several[OFF]["patient"].to_numpy(dtype=np.int64),
             **judging,
         )
-        about = _about(study, said[OFF], measured=len(several[OFF]))
+        first = said[OFF][0]
+        about = _about(study, first, measured=len(several[OFF]))
         conclusion = conclude_preparations(
-            cells, summary, films=len(said[OFF]), patients=len(np.unique(said[OFF].patient))
+            cells, summary, films=len(first), patients=len(np.unique(first.patient))
         )
         found = {"cells": cells, "summary": summary, "measures": measures}
         save_study(PreparationStudy(**found, about=about, conclusion=conclusion), folder)
@@ -265,17 +298,36 @@ def answer(study: Study) -> dict[str, object]:
     }
 
 
+def _learn(task: _Task) -> Path:
+    """Do one cell's regressions, in one thread: for so small products more only wait."""
+    from threadpoolctl import threadpool_limits
+
+    from lucency.combine.classical import cross_validated
+
+    def write(folder: Path) -> None:
+        feature = np.load(task.feature)
+        for k in range(task.repeats):
+            found, _ = cross_validated(
+                feature, manifest=task.films, source=task.source, learner=LEARNER, folds=FOLDS,
+                seed=task.seed + k,
+            )  # fmt: skip
+            save_predictions(found, folder / f"{k}.npz")
+
+    with threadpool_limits(1):
+        return produce(task.out, inputs=task.inputs, write=write)
+
+
 def _films_beside(protocol: Protocol, out: Path) -> Path:
     """Return where manifest and phantoms lie: in the run that the study stands in, or in `out`."""
     beside = out.absolute().parent / "protocol.toml"
     if out.name != STUDY or not beside.is_file():
         return out
-    parts = {"data", "findings"}
+    parts = {"data", "findings", "preparation"}
     own, other = (one.model_dump(include=parts) for one in (protocol, read_protocol(beside)))
     if found := differences(other, own):
         raise ValueError(
-            f"{out} lies in a run of other films ({'; '.join(found[:2])}), whose report would show "
-            "the study: expected that run's own protocol, or another --out"
+            f"{out} lies in a run that differs ({'; '.join(found[:2])}) and that would show it: "
+            "expected that run's own protocol, or another --out"
         )
     return out.parent
 
@@ -321,6 +373,7 @@ def _about(study: Study, said: Predictions, *, measured: int) -> dict[str, objec
         "size": study.grid[OFF].size,
         "learner": LEARNER,
         "folds": FOLDS,
+        "repeats": study.repeats,
         "seed": judging.seed,
         "resamples": judging.resamples,
         "measured": measured,

@@ -29,6 +29,9 @@ def preparation(  # noqa: PLR0913 - the options of one command
         str, typer.Option(metavar="LIST", help="CLAHE before or after resizing, or both.")
     ] = "clahe-first,resize-first",
     films: Annotated[int, typer.Option(min=1, help="Films that are measured, at random.")] = 300,
+    repeats: Annotated[
+        int, typer.Option(min=1, max=50, help="Cross-validations, each with folds of its own.")
+    ] = 5,
     ablation: Annotated[
         Path | None,
         typer.Option(metavar="RUN", help="A finished ablation of preparations, to be shown too."),
@@ -55,9 +58,8 @@ def preparation(  # noqa: PLR0913 - the options of one command
         tiles=_listed(tiles, int, "--tiles"),
         orders=_listed(orders, str, "--orders"),
     )
-    opened = open_study(
-        read, grid=grid, out=out, measured=films, ablation=ablation, workers=workers
-    )
+    asked = {"measured": films, "repeats": repeats, "ablation": ablation}
+    opened = open_study(read, grid=grid, out=out, workers=workers, **asked)
     tell(answer(opened), json)
 
 

@@ -1,9 +1,10 @@
 """A grid of preparations: which of its cells differ, and whether the choice among them matters.
 
 A cell is one preparation, named after CLAHE's clip limit and tiles: `3x10`, `3x10-resize-first`,
-or OFF. Predictions of all cells are of the same films, so that every difference is paired.
+or OFF. Predictions of all cells are of the same films in the same folds, so that every difference
+is paired. Cross-validation is repeated with other folds, which move AUC as much as patients do.
 
-Letters in shapes: n films, c cells, r resamples (the first of them counts every film once).
+Letters in shapes: n films, c cells, s repeats, r resamples (the first counts every film once).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from jaxtyping import Float64, Int64
 from pydantic import ValidationError
 
 from lucency.judge.compare import check_comparable, few_patients, macro_areas, macro_test
-from lucency.judge.intervals import all_and_resampled, interval
+from lucency.judge.intervals import Weights, all_and_resampled, interval
 from lucency.judge.metrics import mean_over_films
 from lucency.judge.statistics import holm
 from lucency.predictions import Predictions
@@ -97,7 +98,7 @@ def describe_cell(cell: Preparation) -> str:
 
 
 def compare_cells(
-    said: Mapping[str, Predictions],
+    said: Mapping[str, Sequence[Predictions]],
     *,
     grid: Mapping[str, Preparation],
     resamples: int,
@@ -105,11 +106,13 @@ def compare_cells(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return a row a cell: its macro AUC, its paired differences from OFF and from OWN; a summary.
 
-    95 % intervals resample patients, the same for all cells. `off_p` and `own_p` are of the
-    difference's spread over resamples, `off_p_holm` and `own_p_holm` corrected for all cells that
-    stand beside OFF, or beside OWN (Holm 1979): each is a question of its own. `share_best` is the
-    share of resamples in which the cell's macro AUC is the highest; cells that tie share it. What
-    was fitted is not fitted again in a resample, so the noise of fitting is not in these intervals.
+    `said` holds a cell's predictions of all films, one for each repeat of the cross-validation, the
+    same folds for all cells; a macro AUC is the mean over them. 95 % intervals resample patients
+    and repeats, the same for all cells; so they hold the noise of folds and fits too, as far as so
+    many repeats show it. `off_p` and `own_p` are of the difference's spread over resamples,
+    `off_p_holm` and `own_p_holm` corrected for all cells that stand beside OFF, or beside OWN (Holm
+    1979): each is a question of its own. `share_best` is the share of resamples in which the cell's
+    macro AUC is the highest; cells that tie share it.
     The summary has name and value: `cells`, how many; `spread`, the highest less the lowest macro
     AUC; `width`, the mean width of a cell's interval, `paired_width` that of its difference from
     OWN; `optimism`, how much higher than true the highest macro AUC is for having been chosen.
@@ -118,7 +121,8 @@ def compare_cells(
     """
     first = _check(said, grid)
     drawn = all_and_resampled(first.patient, resamples=resamples, seed=seed)
-    area = np.stack([macro_areas(one.label, one.calibrated, drawn)[-1] for one in said.values()])
+    share = _draw_repeats(len(said[OFF]), resamples=resamples, seed=seed)
+    area = np.stack([_area(several, drawn, share) for several in said.values()])
     low, high = interval(area[:, 1:])
     table = pd.DataFrame(
         {
@@ -177,7 +181,7 @@ def conclude_preparations(
     with_clahe = cells.loc[cells["cell"] != OFF]
     others = with_clahe.loc[with_clahe["cell"] != OWN]
     from_off, from_own = _differing(with_clahe, "off"), _differing(others, "own")
-    beside = f" of the {len(others)} other ones {_counted(from_own)} from {REFERENCE}"
+    beside = f"; of the other {len(others)}, {_counted(from_own)} from {REFERENCE}"
     ranked = cells.sort_values("auc", ascending=False, kind="stable")
     best, last = ranked.iloc[0], ranked.iloc[-1]
     rough = cells["note"].astype(str).str.startswith("rough").any()
@@ -185,13 +189,14 @@ def conclude_preparations(
         [
             f"On these {films:,} films of {patients:,} patients {_matters(from_off, from_own)}.",
             f"Of {len(with_clahe)} preparations with CLAHE, {_counted(from_off)} from films "
-            f"without it;{beside} (p below .05 after Holm's correction over the grid).",
+            f"without it{beside if len(others) else ''} (p below .05 after Holm's correction over "
+            "the grid).",
             f"Macro AUC lies between {last['auc']:.3f} ({last['cell']}) and {best['auc']:.3f} "
             f"({best['cell']}): a spread of {number['spread']:.3f}, where the 95 % interval of one "
             f"cell is {number['width']:.3f} wide.",
             f"{best['cell']} is the best of {len(cells)} on the very films that it was chosen by, "
-            f"so its score is biased upward, by about {number['optimism']:.3f} as resampling shows;"
-            f" in {best['share_best']:.0%} of resamples it is the best.",
+            f"so its score is biased upward, by about {max(0, number['optimism']):.3f} as "
+            f"resampling shows; it is the best in {100 * best['share_best']:.0f} % of resamples.",
             *(["Some findings have few patients, so that p is too small."] if rough else []),
         ]
     )
@@ -229,7 +234,10 @@ def _cell(base: Preparation, changes: Mapping[str, object]) -> Preparation:
         raise ValueError(f"preparation.{what}: {first['msg'].lower()}") from error
 
 
-def _check(said: Mapping[str, Predictions], grid: Mapping[str, Preparation]) -> Predictions:
+def _check(
+    said: Mapping[str, Sequence[Predictions]], grid: Mapping[str, Preparation]
+) -> Predictions:
+    """Return the films that all cells are judged on."""
     if lacking := [name for name in (OFF, OWN) if name not in said]:
         raise ValueError(
             f"cell {lacking[0]!r} is not among {', '.join(said)}: expected it, since every cell "
@@ -237,9 +245,28 @@ def _check(said: Mapping[str, Predictions], grid: Mapping[str, Preparation]) -> 
         )
     if set(said) != set(grid):
         raise ValueError(f"predictions of {', '.join(said)}; expected those of {', '.join(grid)}")
-    for name, one in said.items():
-        check_comparable(said[OFF], one, name=name)
-    return said[OFF]
+    repeats = len(said[OFF])
+    for name, several in said.items():
+        if not repeats or len(several) != repeats:
+            raise ValueError(f"{name}: found {len(several)} repeats, expected {repeats or 1}")
+        for plain, one in zip(said[OFF], several, strict=True):
+            check_comparable(plain, one, name=name)
+    return said[OFF][0]
+
+
+def _draw_repeats(count: int, *, resamples: int, seed: int) -> Float64[np.ndarray, "s r"]:
+    """Return how much each repeat counts: all alike first, then drawn with replacement."""
+    equal = np.full(count, 1 / count)
+    drawn = np.random.default_rng([seed, count]).multinomial(count, equal, size=resamples)
+    return np.column_stack([equal, drawn.T / count])
+
+
+def _area(
+    several: Sequence[Predictions], drawn: Weights, share: Float64[np.ndarray, "s r"]
+) -> Float64[np.ndarray, " r"]:
+    """Return the mean macro AUC over repeats, of all films and in every resample."""
+    area = [macro_areas(one.label, one.calibrated, drawn)[-1] for one in several]
+    return np.einsum("sr,sr->r", np.stack(area), share)
 
 
 def _paired(area: Float64[np.ndarray, "c r"], reference: int, few: Sequence[str]) -> pd.DataFrame:
@@ -274,12 +301,14 @@ def _share_best(area: Float64[np.ndarray, "c r"]) -> Float64[np.ndarray, " c"]:
 def _optimism(area: Float64[np.ndarray, "c r"]) -> float:
     """Return the mean over resamples of how much the cell that is best there is better than true.
 
-    True is its score on all films. Efron and Tibshirani, An Introduction to the Bootstrap (1993),
-    chapter 17: what a choice gains on the films it was made by, it does not gain on others.
+    True is its score on all films; both are less the mean over cells, which no choice favours, so
+    that what all cells have in common cancels out. Efron and Tibshirani, An Introduction to the
+    Bootstrap (1993), chapter 17: what a choice gains on its own films, it does not gain on others.
     """
     drawn = _computable(area)
-    best = drawn.argmax(axis=0)
-    return float((drawn[best, np.arange(drawn.shape[1])] - area[best, 0]).mean())
+    best, each = drawn.argmax(axis=0), np.arange(drawn.shape[1])
+    apart, true = drawn - drawn.mean(axis=0), area[:, 0] - area[:, 0].mean()
+    return float((apart[best, each] - true[best]).mean())
 
 
 def _computable(area: Float64[np.ndarray, "c r"]) -> Float64[np.ndarray, "c r2"]:

@@ -19,12 +19,12 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 
 from lucency.data.contrast import MEASURES
-from lucency.judge.preparations import LEVEL, OFF, OWN, REFERENCE, TIMES, PreparationStudy
+from lucency.judge.preparations import LEVEL, OFF, OWN, TIMES, PreparationStudy
 from lucency.protocol import Protocol, protocol_text
 from lucency.show.canvas import COLOURS, INK, MUTED, SETTINGS, WIDTH, svg
 from lucency.show.page import decimal, render
 
-AGAINST = {"off": "films without CLAHE", "own": REFERENCE}
+AGAINST = {"off": OFF, "own": OWN}
 WHEN = {"clahe-first": "before resizing", "resize-first": "after resizing"}
 NAMES = {
     "entropy": "Entropy", "eme": "EME", "cii": "Contrast of lungs (CII)", "ambe": "AMBE",
@@ -120,7 +120,7 @@ def _draw_map(panel: Axes, cells: pd.DataFrame, *, order: str, against: str) -> 
         value = float(row[f"{against}_difference"])
         colour = "white" if abs(value) > STRONG * limit else INK
         weight = "bold" if row["cell"] == OWN else "normal"
-        said = decimal(value) + _stars(row, against)
+        said = decimal(round(value, 3) + 0.0) + _stars(row, against)
         panel.text(x, y, said, ha="center", va="center", color=colour, fontsize=8, weight=weight)
     panel.set_xticks(np.arange(len(clips)) + 0.5, labels=[f"{clip:g}" for clip in clips])
     panel.set_yticks(np.arange(len(tiles)) + 0.5, labels=[f"{one} {TIMES} {one}" for one in tiles])

@@ -7,7 +7,7 @@ Letters in shapes: k findings.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,14 @@ from lucency.audit.doubted import Doubts
 from lucency.balance.change import Change
 from lucency.combine.combined import Combined
 from lucency.judge.evaluate import TRIVIAL
+from lucency.judge.preparations import PreparationStudy, no_study
 from lucency.judge.sight import Sight
 from lucency.plan import Plan
 from lucency.predictions import Predictions
 from lucency.protocol import Protocol, protocol_text
 from lucency.show.balancing import draw_cooccurrence, draw_counts, draw_origins
 from lucency.show.canvas import Style
+from lucency.show.clahe import clahe_values
 from lucency.show.combined import combined_values
 from lucency.show.doubted import doubt_values
 from lucency.show.figures import draw_training
@@ -64,6 +66,7 @@ class Experiment:
     sight: Sight  # where one of the networks looked
     doubts: Doubts  # what speaks against the same network's scores
     combined: Combined  # what was made of the networks
+    preparations: PreparationStudy = field(default_factory=no_study)  # in the run's folder, if any
 
     def __post_init__(self) -> None:
         predicted = [predictions.network for predictions in self.predictions]
@@ -83,6 +86,7 @@ def write_report(experiment: Experiment, *, file: Path) -> None:
     shown |= _drawn(experiment, style=shown["style"], best=shown["best"]) | _origins(experiment)
     shown["sight"] = sight_values(experiment.sight, prepared=experiment.prepared)
     shown["doubts"] = doubt_values(experiment.doubts, source=experiment.protocol.data.source)
+    shown["clahe"] = clahe_values(experiment.preparations)
     shown["combined"] = combined_values(experiment.combined)
     file.write_text(render("report.html.jinja", **shown), encoding="utf-8")
 
