@@ -27,7 +27,7 @@ from lucency.show.page import decimal, render
 AGAINST = {"off": OFF, "own": OWN}
 WHEN = {"clahe-first": "before resizing", "resize-first": "after resizing"}
 NAMES = {
-    "entropy": "Entropy", "eme": "EME", "cii": "Contrast of lungs (CII)", "ambe": "AMBE",
+    "entropy": "Entropy", "eme": "EME", "cii": "CII of the lungs", "ambe": "AMBE",
     "noise": "Noise amplification", "ssim": "SSIM",
 }  # fmt: skip
 STRONG = 0.6  # of the largest difference: from here on numbers are white
