@@ -23,6 +23,7 @@ from lucency.audit.belief import (
 )
 from lucency.audit.chances import chance_wrong
 from lucency.audit.detection import detection
+from lucency.audit.ontology import with_no_finding
 from lucency.cli import app
 from lucency.data.expert import read_experts, read_readings
 from lucency.data.labels import read_labelled
@@ -79,7 +80,9 @@ def test_the_counts_that_we_carry_are_those_of_the_published_files(nih: Path):
     labels = read_labelled(nih / "Data_Entry_2017_v2020.csv")
     draws = {"resamples": 2, "seed": 0}
     found = counts_of(
-        agreement(labels, read_experts(root, release="all"), **draws),
+        agreement(
+            with_no_finding(labels), with_no_finding(read_experts(root, release="all")), **draws
+        ),
         between_readers(read_readings(root, release="all"), **draws),
     )
     carried = published_counts()
@@ -91,7 +94,7 @@ def test_radiologists_are_asked(nih: Path, tmp_path: Path):
     words = ("labels", "--labels", nih / "Data_Entry_2017_v2020.csv", "--expert", nih / "expert")
     said = audit(*words, "--out", tmp_path / "out")
     assert "experts call abnormal 169 of 348 films" in said
-    assert "labels of Effusion, Pneumothorax may carry a claim" in said
+    assert "labels of Effusion, Pneumothorax, No Finding may carry a claim" in said
     groups = pd.read_csv(tmp_path / "out" / "groups.csv").set_index(["finding", "measure"])
     # Facts: label-quality.md, the merged group.
     assert groups["value"]["Opacity", "ppv"] == pytest.approx(0.622, abs=5e-4)

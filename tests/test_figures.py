@@ -15,6 +15,7 @@ from lucency.show.balancing import draw_counts
 from lucency.show.canvas import COLOURS, style_networks
 from lucency.show.figures import GRID, draw_auc, draw_macro_curves, draw_roc, draw_training
 from lucency.show.reliability import draw_each_finding, draw_pooled
+from lucency.values import PARTS
 
 
 def _predictions(label: np.ndarray, score: np.ndarray) -> Predictions:
@@ -101,10 +102,11 @@ def test_dollar_signs_are_text_not_formulas() -> None:
 def test_training_may_be_one_epoch_and_lack_validation() -> None:
     history = pd.DataFrame(
         {"epoch": [1], "train_loss": [0.5], "val_loss": [np.nan], "val_auc": [np.nan]}
+        | {f"{part}_{name}": [np.nan] for part in PARTS[:2] for name in ("accuracy", "pooled_auc")}
     )
     style = style_networks(["alexnet"])
     drawing = draw_training({"alexnet": history}, kept_epoch={"alexnet": 1}, style=style)
-    assert "Training loss" in drawing
+    assert "Accuracy at .5" in drawing
 
 
 def test_no_two_networks_look_alike() -> None:

@@ -22,6 +22,8 @@ from lucency.balance.change import describe_change
 from lucency.combine.combined import Combined, nothing_combined
 from lucency.combine.recognition import COLUMNS as RETRIEVAL
 from lucency.combine.recognition import FIRST, OVERALL, PAIRS
+from lucency.failures import Failures
+from lucency.judge.beside import nothing_beside
 from lucency.judge.cases import choose_cases
 from lucency.judge.complaints import Complaint, complaint_table
 from lucency.judge.evaluate import evaluate, trivial
@@ -182,6 +184,7 @@ def an_experiment(
         worst_group="It does worst in the group view = AP.",
         complaints=complaint_table([COMPLAINT]),
         checks=17,
+        beside=nothing_beside(),
         sight=a_sight(test[0]),
         doubts=some_doubts(test[0]),
         combined=something_combined(networks, findings),
@@ -332,7 +335,10 @@ def _history(random: np.random.Generator) -> pd.DataFrame:
     fall = np.exp(-epoch / 3) + random.normal(0, 0.01, 6)
     return pd.DataFrame({
         "epoch": epoch, "step": epoch * 9, "train_loss": 0.2 + fall, "val_loss": 0.25 + fall,
-        "val_auc": 0.8 - fall / 3, "learning_rate": 1e-4, "films_per_second": 90.0, "seconds": 8.0,
+        "val_auc": 0.8 - fall / 3, "train_accuracy": 0.9 - fall / 9,
+        "val_accuracy": 0.88 - fall / 9, "train_pooled_auc": 0.9 - fall / 3,
+        "val_pooled_auc": 0.86 - fall / 3, "learning_rate": 1e-4, "films_per_second": 90.0,
+        "seconds": 8.0,
     })  # fmt: skip
 
 
@@ -347,7 +353,7 @@ def text(experiment: Experiment, tmp_path_factory: pytest.TempPathFactory) -> st
 
 
 def written(experiment: Experiment, folder: Path) -> str:
-    write_report(experiment, file=folder / "report.html")
+    write_report(experiment, file=folder / "report.html", failures=Failures(folder / "failed"))
     return (folder / "report.html").read_text(encoding="utf-8")
 
 
@@ -602,6 +608,7 @@ def test_hostile_names_are_shown_not_run(tmp_path: Path) -> None:
             manifest=manifest,
             prepared=prepared,
             predictions=predictions,
+            beside=nothing_beside(),
             sight=a_sight(predictions[0].of("test")),
         ),
         tmp_path,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -51,13 +52,16 @@ class Split(Choices):
     """Which films train, validate and test.
 
     With `folds` (at least 3; by patient alone) every patient tests in one of them, `fold` in this
-    run; the others train and validate in the proportion of their shares.
+    run; the others train and validate in the proportion of their shares. `apart` is the share of
+    patients' films that is set apart before anything else is done, balancing too: no network meets
+    those patients, and all are tried on them at the end.
     """
 
     method: Literal["patient", "official", "shuffled", "image"] = "patient"
     train: float = Field(default=0.70, gt=0, lt=1)
     val: float = Field(default=0.15, gt=0, lt=1)
     test: float = Field(default=0.15, gt=0, lt=1)
+    apart: float = Field(default=0.0, ge=0, lt=1)
     folds: int = Field(default=0, ge=0)
     fold: int = Field(default=0, ge=0)
     seed: int = Field(default=0, ge=0)
@@ -92,17 +96,31 @@ class Copy(Choices):
 class Network(Choices):
     """One network to compare: any name of `lucency.learn.zoo`, its weights, what it changes.
 
-    `size` is the side it sees, reduced from the prepared films; 0 is their own. `seen` says what
-    of the films that are judged its weights have been shown before; empty is not said.
+    `architecture` is what is built where `name` is only what it is called here, so that one network
+    can be trained in several ways. `size` is the side it sees, reduced from the prepared films; 0
+    is their own. `seen` says what of the films that are judged its weights have been shown before;
+    empty is not said.
     """
 
     name: str
+    architecture: str = ""
     weights: str = "random"
     provenance: str = ""
     seen: Literal["", "none", "images", "labels"] = ""
     match: Literal["name", "order"] = "name"
     size: int = Field(default=0, ge=0, le=2048)
     training: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def built(self) -> str:
+        """The name by which the zoo builds it."""
+        return self.architecture or self.name
+
+    @model_validator(mode="after")
+    def _is_a_folder(self) -> Network:
+        if not re.fullmatch(r"[\w.+-]+", self.name):
+            raise ValueError(f"name {self.name!r} names a folder: expected letters, digits, . _ -")
+        return self
 
     @model_validator(mode="after")
     def _weights_have_a_history(self) -> Network:
@@ -198,13 +216,15 @@ class Training(Choices):
 class Judging(Choices):
     """How networks are judged; recalibration and threshold are fitted on validation films.
 
-    `recall` is the least that the threshold "recall" must reach there.
+    The threshold "half" is .5 for every finding, and fitted to nothing; `recall` is the least that
+    the threshold "recall" must reach. `published` names the study whose scores stand beside.
     """
 
     resamples: int = Field(default=1000, ge=20)
     recalibration: Literal["none", "temperature", "platt", "isotonic"] = "platt"
-    threshold: Literal["f1", "youden", "recall"] = "f1"
+    threshold: Literal["f1", "youden", "recall", "half"] = "f1"
     recall: float = Field(default=0.9, gt=0, le=1)
+    published: Literal["", "reference-study"] = ""
     seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")

@@ -90,7 +90,7 @@ def _facts_of(said: Predictions, films: Manifest, truth: pd.DataFrame) -> pd.Dat
 def _counts(run: Run, films: Manifest, truth: pd.DataFrame) -> pd.DataFrame:
     """Return how many films carry a label, show the finding, and both, where that is known."""
     if run.protocol.data.source == "nih":
-        return published_counts().set_index("finding").loc[list(films.findings)].reset_index()
+        return _published(films.findings)
     if not len(truth):
         unread = [(finding, 0, 0, 0, np.nan) for finding in films.findings]
         return pd.DataFrame(unread, columns=list(COUNTS))
@@ -101,6 +101,14 @@ def _counts(run: Run, films: Manifest, truth: pd.DataFrame) -> pd.DataFrame:
         counts = (int(one.sum()) for one in (labelled, seen, labelled & seen))
         rows.append((finding, *counts, np.nan))
     return pd.DataFrame(rows, columns=list(COUNTS))
+
+
+def _published(findings: tuple[str, ...]) -> pd.DataFrame:
+    """Return the published counts of these findings; none where nothing is published of one."""
+    wanted = pd.DataFrame({"finding": list(findings)})
+    known = wanted.merge(published_counts(), on="finding", how="left")
+    counts = dict.fromkeys(COUNTS[1:4], 0)
+    return known.fillna(counts).astype(dict.fromkeys(counts, int))
 
 
 def _other(said: Predictions, shortcuts: pd.DataFrame) -> dict[str, str]:

@@ -15,6 +15,8 @@ from lucency.audit.doubted import load_doubts
 from lucency.balance.change import describe_change
 from lucency.checkup import CHECKS, load_complaints
 from lucency.combine.combined import load_combined
+from lucency.failures import Failures
+from lucency.judge.beside import load_beside
 from lucency.judge.sight import load_sight
 from lucency.judge.subgroups import worst_group
 from lucency.judge.verdict import Verdict
@@ -42,17 +44,22 @@ def gather(
     """Return all that the report of a run shows.
 
     `trained` are the training films before balancing (all films, where it comes before the split).
+    What cannot be had is added to the run's `Failures`, and None here.
     """
-    protocol, folder = run.protocol, run.out
+    protocol, folder, league = run.protocol, run.out, run.out / "combined" / "league"
     films, shown = prepared.manifest, plan.take(plan.part == "train")
-    names = [choice.name for choice in protocol.network]
+    failures = Failures(folder / "failed")
+    names, failed = [choice.name for choice in protocol.network], failures.reasons()
     return Experiment(
         protocol=protocol,
         manifest=manifest,
         prepared=prepared,
         plan=plan,
-        change=describe_change(films.label[trained], plan=shown, findings=films.findings),
-        augmented=_augmented(protocol, prepared, plan),
+        change=failures.attempt(
+            "balance",
+            lambda: describe_change(films.label[trained], plan=shown, findings=films.findings),
+        ),
+        augmented=failures.attempt("augmentation", lambda: _augmented(protocol, prepared, plan)),
         predictions=predictions,
         histories={name: pd.read_csv(_network(folder, name) / "history.csv") for name in names},
         networks=pd.DataFrame([_about(folder, name) for name in names]),
@@ -65,11 +72,12 @@ def gather(
         subgroups=verdict.subgroups,
         worst_group=worst_group(verdict.subgroups),
         conclusion=verdict.conclusion,
-        complaints=load_complaints(folder / "check"),
+        complaints=load_complaints(folder / "check") if "warnings" not in failed else None,
         checks=CHECKS,
-        sight=load_sight(folder / "explanation"),
-        doubts=load_doubts(folder / "doubts"),
-        combined=load_combined(folder / "combined" / "league"),
+        beside=load_beside(folder / "beside") if "reached" not in failed else None,
+        sight=load_sight(folder / "explanation") if "sight" not in failed else None,
+        doubts=load_doubts(folder / "doubts") if "doubts" not in failed else None,
+        combined=load_combined(league) if "combined" not in failed else None,
     )
 
 

@@ -39,6 +39,8 @@ Written = Annotated[
     typer.Option(metavar="DIR", help="Also write the balanced films here, as NIH lays them."),
 ]
 
+INCOMPLETE = 3  # exit status of a report that lacks a chapter
+
 
 def check_place(file: Path) -> None:
     """Raise ValueError unless a file may be written there: said before the work, not after."""
@@ -69,10 +71,12 @@ def do(
     """Do one stage of a protocol's run and say what came of it."""
     from lucency.protocol import read_protocol
     from lucency.receipt import rank
-    from lucency.service import do_stage
+    from lucency.service import NOT_MADE, do_stage
     from lucency.workspace import open_run
 
     job = open_run(read_protocol(protocol, changes=tuple(changes or ())), out=out, workers=workers)
     answer = do_stage(job, name)
     if rank() == 0:
         tell(answer, json)
+    if NOT_MADE in answer:
+        raise typer.Exit(INCOMPLETE)

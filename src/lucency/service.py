@@ -11,6 +11,7 @@ import numpy as np
 
 from lucency import ablation
 from lucency.data.labels import read_labels
+from lucency.failures import Failures
 from lucency.judge.complaints import count_serious
 from lucency.judge.evaluate import MACRO
 from lucency.judge.pointing import GAME
@@ -23,6 +24,7 @@ from lucency.values import PARTS
 from lucency.workspace import Run
 
 Answer = dict[str, object]
+NOT_MADE = "not made"
 
 
 def do_stage(run: Run, stage: str) -> Answer:
@@ -129,14 +131,18 @@ def _of_evaluate(run: Run, made: Any) -> Answer:
 def _of_report(run: Run, made: Any) -> Answer:
     from lucency.judgement import complaints, verdict
 
-    found = complaints(run)
-    serious = count_serious(found)
-    told = f"{serious} serious, {len(found) - serious} to note"
-    return {
+    told = "could not run"
+    if "warnings" not in Failures(run.out / "failed").reasons():
+        found = complaints(run)
+        serious = count_serious(found)
+        told = f"{serious} serious, {len(found) - serious} to note"
+    answer: Answer = {
         "conclusion": verdict(run).conclusion,
         "leak doctor": told,
         "report": str(made),
     }
+    missing = Failures(run.out / "failed").reasons()
+    return {**answer, NOT_MADE: missing} if missing else answer
 
 
 def _of_check(run: Run, made: Any) -> Answer:

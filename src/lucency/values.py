@@ -27,6 +27,7 @@ FINDINGS = (
 )  # fmt: skip
 NO_FINDING = "No Finding"
 PARTS = ("train", "val", "test")
+APART = "apart"  # in place of a part: of patients whom no network meets
 BOX_COLUMNS = ("image", "finding", "x", "y", "w", "h")
 
 

@@ -61,10 +61,10 @@ def counts_of(agreement: pd.DataFrame, readers: pd.DataFrame) -> pd.DataFrame:
 
 
 def published_counts() -> pd.DataFrame:
-    """Return the counts of ChestX-ray14's 14 findings, 810 films read by radiologists.
+    """Return the counts of ChestX-ray14's 14 findings and "No Finding", on 810 films.
 
-    NIH's labels (v2020) against the majority of three readers, and the kappa of all five, of
-    Nabulsi et al., Scientific Reports 11 (2021), 15523.
+    NIH's labels (v2020) against the majority of three radiologists, and the kappa of all five, of
+    Nabulsi et al., Scientific Reports 11 (2021), 15523; "No Finding" is none of the 14.
     """
     with (files("lucency.audit") / PUBLISHED).open() as table:
         return pd.read_csv(table)

@@ -23,6 +23,7 @@ from lucency.balance.weights import partial, positive_weights, weighted_sampler
 from lucency.balance_keys import BALANCE_KEYS
 from lucency.choices import Balance
 from lucency.plan import Plan, followed_by, joined, originals
+from lucency.values import APART
 
 
 def plan_parts(
@@ -35,10 +36,12 @@ def plan_parts(
 ) -> Plan:
     """Return what each part sees: training films balanced, validation and test films as they are.
 
-    The methods are shown the training films' rows alone; `feature` holds those films only, in
-    their order, and may have no columns where no method asks for it.
+    Films set apart are seen by none. The methods are shown the training films' rows alone;
+    `feature` holds those films only, in their order, and may have no columns where no method asks
+    for it.
     """
-    train, held_out = np.flatnonzero(part == "train"), np.flatnonzero(part != "train")
+    train = np.flatnonzero(part == "train")
+    held_out = np.flatnonzero(~np.isin(part, ("train", APART)))
     balanced = resample(label[train], findings=findings, choices=choices, feature=feature)
     kept = originals(label[held_out])
     return joined(

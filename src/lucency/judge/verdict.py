@@ -47,7 +47,8 @@ def judge(
 ) -> Verdict:
     """Return the verdict: thresholds fitted on validation films, everything else on test films.
 
-    `prevalence` is that of the training films before balancing; the trivial predictor says it.
+    `prevalence` is that of the training films before balancing, or of the training entries where
+    balancing came before the split, as it did to the test films; the trivial predictor says it.
     `facts` has a row a film, its index their names; the highest ranked network is judged on the
     groups that they make.
     """

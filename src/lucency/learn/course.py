@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -12,6 +12,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim import Optimizer
+
+from lucency.learn.tally import SIZE
 
 CHECKPOINT = "checkpoint.pt"
 State = dict[str, Tensor]
@@ -26,7 +28,12 @@ class Course:
     step_loss: list[float] = field(default_factory=list)
     epochs: list[dict[str, int | float]] = field(default_factory=list)
     best_epoch: int = -1
+    counts: list[float] = field(default_factory=lambda: [0.0] * SIZE)  # of learn.tally, this epoch
     seconds: float = 0.0
+
+    def add_counts(self, counts: Sequence[float]) -> None:
+        """Add a batch's counts, of learn.tally, to those of the epoch."""
+        self.counts = [one + other for one, other in zip(self.counts, counts, strict=True)]
 
     def finish_epoch(self, figures: dict[str, int | float]) -> None:
         """Enter an epoch's figures; the best so far has the highest validation AUC."""
@@ -34,6 +41,7 @@ class Course:
         if self.best_epoch < 0 or _score(figures) > _score(self.epochs[self.best_epoch]):
             self.best_epoch = self.epoch
         self.epoch += 1
+        self.counts = [0.0] * SIZE
 
     def kept_epoch(self, keep: str) -> int:
         """Return the epoch, from 0, whose weights are kept: the best or the last so far."""

@@ -35,7 +35,7 @@ def embed(
     Weights are found below `root` unless their path is absolute.
     """
     torch.manual_seed(seed_of("features", choice.name))
-    network = build(choice.name, findings=1, size=choice.size)
+    network = build(choice.built, findings=1, size=choice.size)
     initialise(network.body, choice=choice, root=root)
     plan = originals(prepared.manifest.label).take(rows)
     films = Films(prepared=prepared, plan=plan, copies=0)

@@ -57,6 +57,7 @@ class Job:
         return Classifier(
             network=self.network,
             name=self.choice.name,
+            architecture=self.choice.built,
             findings=self.prepared.manifest.findings,
             preparation=self.prepared.preparation,
             mean=mean,
@@ -73,7 +74,7 @@ class Job:
 
 def check_choice(choice: Network, *, root: Path) -> None:
     """Raise ValueError unless the zoo knows the network and its weights file is there."""
-    check_name(choice.name)
+    check_name(choice.built)
     fingerprint_weights(choice, root=root)
 
 
@@ -101,7 +102,7 @@ def begin(
         )
     torch.manual_seed(seed_of(training.seed, choice.name))
     network = build(
-        choice.name,
+        choice.built,
         findings=len(prepared.manifest.findings),
         dropout=training.dropout,
         size=choice.size,

@@ -87,6 +87,8 @@ class FilmNetwork(nn.Module):
 class Classifier:
     """A trained network and all that its weights are meaningless without.
 
+    `name` is what a protocol calls it, `architecture` the name by which the zoo builds it.
+
     `protocol` is the whole experiment as plain data; `provenance` says what pre-trained weights
     have seen; `split` is the fingerprint of the parts it was trained under, `device`
     where; `epoch`, from 1, is the one whose weights these are. A film has a finding where the
@@ -95,6 +97,7 @@ class Classifier:
 
     network: FilmNetwork
     name: str
+    architecture: str
     findings: tuple[str, ...]
     preparation: Preparation
     mean: tuple[float, ...]
@@ -148,6 +151,7 @@ def save_classifier(classifier: Classifier, folder: Path) -> None:
     line = classifier.recalibration
     about = {
         "name": classifier.name,
+        "architecture": classifier.architecture,
         "findings": classifier.findings,
         "preparation": classifier.preparation.model_dump(),
         "size": classifier.network.size,
@@ -177,19 +181,21 @@ def load_classifier(folder: Path) -> Classifier:
         raise ValueError(f"{folder} holds no classifier.json: expected a trained network's folder")
     about = json.loads((folder / "classifier.json").read_text())
     scaling = (tuple(about["mean"]), tuple(about["std"]))
+    architecture = about.get("architecture", about["name"])
     network = build(
-        about["name"], findings=len(about["findings"]), size=about["size"], mean_std=scaling
+        architecture, findings=len(about["findings"]), size=about["size"], mean_std=scaling
     )
     try:
         network.body.load_state_dict(load_file(folder / WEIGHTS), strict=True)
     except (SafetensorError, RuntimeError) as error:
         raise ValueError(
-            f"{folder / WEIGHTS} does not hold the weights of {about['name']} "
+            f"{folder / WEIGHTS} does not hold the weights of {architecture} "
             f"({str(error).splitlines()[0]}): expected the file that training wrote; train anew"
         ) from error
     return Classifier(
         network=network.eval(),
         name=about["name"],
+        architecture=architecture,
         findings=tuple(about["findings"]),
         preparation=Preparation.model_validate(about["preparation"]),
         mean=scaling[0],

@@ -6,8 +6,9 @@ Letters in shapes: k findings.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,17 @@ from markupsafe import Markup
 from lucency.audit.doubted import Doubts
 from lucency.balance.change import Change
 from lucency.combine.combined import Combined
+from lucency.failures import Failures
+from lucency.judge.beside import Beside
+from lucency.judge.calibrate import HALF
+from lucency.judge.complaints import complaint_table
 from lucency.judge.evaluate import TRIVIAL
 from lucency.judge.sight import Sight
 from lucency.plan import Plan
 from lucency.predictions import Predictions
 from lucency.protocol import Protocol, protocol_text
 from lucency.show.balancing import draw_cooccurrence, draw_counts, draw_origins
-from lucency.show.canvas import Style
+from lucency.show.beside import beside_values
 from lucency.show.combined import combined_values
 from lucency.show.doubted import doubt_values
 from lucency.show.figures import draw_training
@@ -34,19 +39,20 @@ from lucency.show.pictures import show_augmented, show_preparation, show_samples
 from lucency.show.seen import sight_values
 from lucency.values import PARTS, Manifest, Prepared
 
+Values = dict[str, Any]
 STRIPS, SAMPLES, GALLERY, REJECTED = 3, 3, 24, 20  # at most this many are shown
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Experiment:
-    """All that one report shows."""
+    """All that one report shows; None where what a chapter shows could not be made."""
 
     protocol: Protocol
     manifest: Manifest  # all films of the source that were used
     prepared: Prepared
     plan: Plan  # rows of `prepared`; parts train, val and test
-    change: Change  # of the training part by balancing
-    augmented: Sequence[tuple[str, np.ndarray]]  # caption and uint8 picture
+    change: Change | None  # of the training part by balancing
+    augmented: Sequence[tuple[str, np.ndarray]] | None  # caption and uint8 picture
     predictions: Sequence[Predictions]  # one a network, parts val and test
     histories: Mapping[str, pd.DataFrame]  # epoch, step, train_loss, val_loss, val_auc, …
     networks: pd.DataFrame  # network, parameters, weights, provenance, epochs, kept_epoch, …
@@ -59,11 +65,12 @@ class Experiment:
     brier: pd.DataFrame  # of judge.reliability
     subgroups: pd.DataFrame  # of judge.subgroups, of the highest ranked network
     worst_group: str
-    complaints: pd.DataFrame  # of judge.complaints
+    complaints: pd.DataFrame | None  # of judge.complaints
     checks: int  # of the leak doctor, how many were made
-    sight: Sight  # where one of the networks looked
-    doubts: Doubts  # what speaks against the same network's scores
-    combined: Combined  # what was made of the networks
+    beside: Beside | None  # what was published, and what is reached on patients set apart
+    sight: Sight | None  # where one of the networks looked
+    doubts: Doubts | None  # what speaks against the same network's scores
+    combined: Combined | None  # what was made of the networks
 
     def __post_init__(self) -> None:
         predicted = [predictions.network for predictions in self.predictions]
@@ -73,17 +80,19 @@ class Experiment:
         _judged(self)  # which looks at the other tables
 
 
-def write_report(experiment: Experiment, *, file: Path) -> None:
+def write_report(experiment: Experiment, *, file: Path, failures: Failures) -> None:
     """Write the whole experiment as one HTML file; the same experiment gives the same bytes.
 
     Films are read again from `manifest.facts["path"]` to show them before preparation; those that
-    are no longer there are left out, and the page says so.
+    are no longer there are left out, and the page says so. A chapter that cannot be drawn is added
+    to `failures`; the page names those in its place.
     """
     shown = judged_values(_judged(experiment)) | _about(experiment)
-    shown |= _drawn(experiment, style=shown["style"], best=shown["best"]) | _origins(experiment)
-    shown["sight"] = sight_values(experiment.sight, prepared=experiment.prepared)
-    shown["doubts"] = doubt_values(experiment.doubts, source=experiment.protocol.data.source)
-    shown["combined"] = combined_values(experiment.combined)
+    for chapter, values in CHAPTERS.items():
+        if chapter not in failures.reasons():
+            drawn = failures.attempt(chapter, partial(values, experiment, shown))
+            shown |= drawn if drawn is not None else {}
+    shown["failed"] = failures.reasons()
     file.write_text(render("report.html.jinja", **shown), encoding="utf-8")
 
 
@@ -91,10 +100,11 @@ def _judged(experiment: Experiment) -> Judged:
     """Return the part of the experiment that pages of anybody's predictions show too."""
     choices = experiment.protocol.judging
     rule = RULES[choices.threshold].format(recall=choices.recall)
+    fitted = f"fitted on validation films ({rule})"
     return Judged(
         title=experiment.protocol.name,
         seen=experiment.manifest.origin,
-        threshold_origin=f"fitted on validation films ({rule})",
+        threshold_origin=rule if choices.threshold == HALF else fitted,
         predictions=experiment.predictions,
         metrics=experiment.metrics,
         comparison=experiment.comparison,
@@ -105,13 +115,14 @@ def _judged(experiment: Experiment) -> Judged:
         brier=experiment.brier,
         subgroups=experiment.subgroups,
         worst_group=experiment.worst_group,
-        complaints=experiment.complaints,
+        complaints=complaint_table([]) if experiment.complaints is None else experiment.complaints,
         checks=experiment.checks,
     )
 
 
 def _about(experiment: Experiment) -> dict[str, Any]:
     protocol, manifest = experiment.protocol, experiment.manifest
+    rejected = experiment.prepared.rejected
     return {
         "protocol": protocol,
         "protocol_text": protocol_text(protocol),
@@ -119,45 +130,85 @@ def _about(experiment: Experiment) -> dict[str, Any]:
         "films": len(manifest),
         "patients": len(np.unique(manifest.patient)),
         "networks": {row["network"]: row for row in experiment.networks.to_dict("records")},
+        "seed": protocol.judging.seed,
+        "parts": [_part(experiment, part) for part in PARTS],
+        "rejected": rejected.head(REJECTED).to_dict("records"),
+        "rejected_total": len(rejected),
+        "unused": len(experiment.prepared.manifest) - len(np.unique(experiment.plan.row)),
+        "combined": {},
+        "reached": {},
     }
 
 
-def _drawn(experiment: Experiment, *, style: Mapping[str, Style], best: str) -> dict[str, Any]:
+def _reached(experiment: Experiment, shown: Values) -> Values:
+    del shown
+    assert experiment.beside is not None, "a chapter that failed before is not drawn"
+    return {"reached": beside_values(experiment.beside)}
+
+
+def _sight(experiment: Experiment, shown: Values) -> Values:
+    del shown
+    assert experiment.sight is not None, "a chapter that failed before is not drawn"
+    return {"sight": sight_values(experiment.sight, prepared=experiment.prepared)}
+
+
+def _doubts(experiment: Experiment, shown: Values) -> Values:
+    del shown
+    assert experiment.doubts is not None, "a chapter that failed before is not drawn"
+    return {"doubts": doubt_values(experiment.doubts, source=experiment.protocol.data.source)}
+
+
+def _combined(experiment: Experiment, shown: Values) -> Values:
+    del shown
+    assert experiment.combined is not None, "a chapter that failed before is not drawn"
+    return {"combined": combined_values(experiment.combined)}
+
+
+def _training(experiment: Experiment, shown: Values) -> Values:
     kept_epoch = experiment.networks.set_index("network")["kept_epoch"].to_dict()
-    findings, seed = experiment.prepared.manifest.findings, experiment.protocol.judging.seed
-    change = experiment.change
-    fitted = experiment.thresholds[experiment.thresholds["network"] == best].set_index("finding")
+    figure = draw_training(experiment.histories, kept_epoch=kept_epoch, style=shown["style"])
+    return {"training_figure": Markup(figure)}
+
+
+def _balance(experiment: Experiment, shown: Values) -> Values:
+    del shown
+    change, findings = experiment.change, experiment.prepared.manifest.findings
+    assert change is not None, "a chapter that failed before is not drawn"
     return {
-        "training_figure": Markup(
-            draw_training(experiment.histories, kept_epoch=kept_epoch, style=style)
-        ),
         "counts_figure": Markup(draw_counts(change.counts)),
         "cooccurrence_figure": Markup(draw_cooccurrence(change.cooccurrence, list(findings))),
         "origins_figure": Markup(draw_origins(change.origins)),
-        "seed": seed,
-        "strips": show_preparation(experiment.prepared, films=STRIPS, seed=seed),
+        "imbalance": change.counts.to_dict("records"),
+        "summary": change.summary.to_dict("records"),
+        "measures": MEASURES,
+    }
+
+
+def _preparation(experiment: Experiment, shown: Values) -> Values:
+    strips = show_preparation(experiment.prepared, films=STRIPS, seed=shown["seed"])
+    return {"strips": strips}
+
+
+def _augmentation(experiment: Experiment, shown: Values) -> Values:
+    del shown
+    assert experiment.augmented is not None, "a chapter that failed before is not drawn"
+    return {
         "augmented": show_augmented(experiment.augmented[:GALLERY]),
         "augmented_total": len(experiment.augmented),
+    }
+
+
+def _samples(experiment: Experiment, shown: Values) -> Values:
+    best, findings = shown["best"], experiment.prepared.manifest.findings
+    fitted = experiment.thresholds[experiment.thresholds["network"] == best].set_index("finding")
+    return {
         "sampled": show_samples(
             next(one for one in experiment.predictions if one.network == best),
             prepared=experiment.prepared,
             threshold=fitted.loc[list(findings), "threshold"].to_numpy(dtype=np.float64),
             films=SAMPLES,
-            seed=seed,
-        ),
-    }
-
-
-def _origins(experiment: Experiment) -> dict[str, Any]:
-    rejected = experiment.prepared.rejected
-    return {
-        "imbalance": experiment.change.counts.to_dict("records"),
-        "summary": experiment.change.summary.to_dict("records"),
-        "measures": MEASURES,
-        "parts": [_part(experiment, part) for part in PARTS],
-        "rejected": rejected.head(REJECTED).to_dict("records"),
-        "rejected_total": len(rejected),
-        "unused": len(experiment.prepared.manifest) - len(np.unique(experiment.plan.row)),
+            seed=shown["seed"],
+        )
     }
 
 
@@ -178,6 +229,7 @@ def _part(experiment: Experiment, part: str) -> dict[str, Any]:
 RULES = {
     "f1": "largest F1", "youden": "largest recall + specificity",
     "recall": "the highest with a recall of {recall:g} or more",
+    "half": ".5 for every finding, fitted to nothing",
 }  # fmt: skip
 MEASURES = {
     "instances": "Films", "labels": "Findings", "cardinality": "Cardinality",
@@ -185,3 +237,14 @@ MEASURES = {
     "max_ir": "Largest IRLbl", "mean_ir": "MeanIR", "cvir": "CVIR", "scumble": "SCUMBLE",
     "scumble_cv": "SCUMBLE.CV", "tcs": "TCS",
 }  # fmt: skip
+CHAPTERS: dict[str, Callable[[Experiment, Values], Values]] = {
+    "reached": _reached,
+    "combined": _combined,
+    "sight": _sight,
+    "doubts": _doubts,
+    "training": _training,
+    "balance": _balance,
+    "preparation": _preparation,
+    "augmentation": _augmentation,
+    "samples": _samples,
+}
