@@ -29,5 +29,5 @@ def beside_values(beside: Beside) -> dict[str, Any]:
 
 HEADINGS = {
     "auc": "AUC, pooled", "accuracy": "Binary accuracy", "precision": "Precision",
-    "recall": "Recall", "bce": "Loss",
+    "recall": "Recall", "f1": "F1", "bce": "Loss",
 }  # fmt: skip

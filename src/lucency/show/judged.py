@@ -7,7 +7,7 @@ from its tables; nothing is computed twice.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,6 +117,7 @@ def _scores(judged: Judged) -> dict[str, Any]:
         "order": judged.order,
         "judged": [*judged.order, *trivial],
         "trivial": TRIVIAL,
+        "below_trivial": _below_trivial(score, judged.order) if trivial else [],
         "score": lambda *key: score.get(key, NOTHING),
         "chosen": [name for name in names if name in CHOSEN],
         "others": [name for name in names if name not in CHOSEN and name not in PER_FILM],
@@ -131,7 +132,16 @@ def _scores(judged: Judged) -> dict[str, Any]:
             MICRO: "pooled over all pairs of film and finding",
         },
         "macro": MACRO,
+        "micro": MICRO,
     }
+
+
+def _below_trivial(score: Mapping[tuple[str, ...], Any], networks: Sequence[str]) -> list[str]:
+    """Return the networks whose pooled accuracy is below that of calling nothing positive."""
+    accuracy = {
+        one: score.get((one, MICRO, "accuracy"), NOTHING)["value"] for one in (TRIVIAL, *networks)
+    }
+    return [one for one in networks if accuracy[one] < accuracy[TRIVIAL]]
 
 
 def _compared(judged: Judged) -> dict[str, Any]:
