@@ -73,7 +73,9 @@ def test_a_share_counts_layers_from_the_input() -> None:
         ("test_efficientnet", WANG, {"transition", "dense", "classifier"}),
     ],
 )
-def test_all_of_the_body_is_what_comes_before_the_head(name: str, head: Head, learns: set) -> None:
+def test_all_of_the_body_is_what_comes_before_the_head(
+    name: str, head: Head, learns: set[str]
+) -> None:
     _, changed = stepped(name, 1.0, head)
     assert parts(changed) == learns
 

@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 from scipy.special import logsumexp
 from torch import nn
 
-from lucency.choices import Head, Network, Pooling
+from lucency.choices import Balance, Head, Network, Pooling
+from lucency.combining_keys import Combining
 from lucency.learn.cams import cam, grad_cam
 from lucency.learn.embed import embed
 from lucency.learn.features import split
@@ -231,6 +232,13 @@ def test_impossible_choices_are_refused() -> None:
         Head(pooling="max", dropout=0.5)
     with pytest.raises(ValueError, match="greater than or equal to 1"):
         Head(pooling="max", dense=(0,))
+    deep = {"name": "test_resnet", "weights": "timm", "head": {"pooling": "max", "dense": [8]}}
+    with pytest.raises(ValueError, match="layers that nothing has trained"):
+        Combining.model_validate(
+            {"frozen": [deep], "sources": ["frozen test_resnet"], "neighbours": 3}
+        )
+    with pytest.raises(ValueError, match="layers that nothing has trained"):
+        Balance.model_validate({"method": "mlsmote", "features": deep})
     for sharpness in (0.0, -1.0, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="above 0"):
             lse_pool(maps(), sharpness=sharpness)

@@ -12,8 +12,9 @@ from lucency import ablation
 from lucency import run as stages
 from lucency.choices import Head
 from lucency.judgement import verdict
+from lucency.learn.job import check_choice
 from lucency.learn.zoo import load_classifier
-from lucency.protocol import Protocol, parse_protocol
+from lucency.protocol import BASE, Protocol, parse_protocol, read_protocol
 from lucency.workspace import open_run
 
 PROTOCOLS = Path(__file__).resolve().parents[1] / "protocols"
@@ -67,6 +68,17 @@ def test_mobilelungnetv2_trains_and_is_counted(tmp_path: Path) -> None:
     assert trained.preparation.denoise == ("gaussian",)
     table = load_classifier(stages.classifiers(run)["test_resnet"])
     assert table.network.head == Head()
+
+
+@pytest.mark.parametrize("name", ["mobilelungnetv2", "thakur", "lungnet22"])
+def test_the_networks_that_are_named_can_be_built(name: str) -> None:
+    """Their heads and frozen layers, too, in every variant; weights are fetched when training."""
+    protocol = read_protocol(PROTOCOLS / f"{name}.toml")
+    for variant in (BASE, *(variant.name for variant in protocol.variant)):
+        varied = protocol.varied(variant, seed=0)
+        for choice in varied.network:
+            frozen = varied.training_of(choice.name).frozen
+            check_choice(choice, root=Path(varied.data.root), frozen=frozen)
 
 
 @pytest.mark.parametrize(("name", "members"), [("thakur", 6), ("lungnet22", 10)])

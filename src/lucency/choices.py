@@ -196,9 +196,12 @@ class Balance(Choices):
             raise ValueError(f"before_split knows no features, which {self.then!r} needs")
         if self.features.name != THUMBNAIL and self.features.weights == "random":
             raise ValueError("features.weights is random: name weights that tell films apart")
-        if self.features.training or self.features.head.is_deep:
-            what = "training" if self.features.training else "head: transition and dense"
-            raise ValueError(f"features.{what} means nothing: that network is not trained")
+        if self.features.training:
+            raise ValueError("features.training means nothing: that network is not trained")
+        if self.features.head.is_deep:
+            raise ValueError(
+                "features.head has layers that nothing has trained: state pooling alone"
+            )
 
 
 class Training(Choices):
