@@ -28,6 +28,9 @@ REAL = (
     "sample-boxes",
     "ablation-sample",
     "synthensemble",
+    "mobilelungnetv2",
+    "thakur",
+    "lungnet22",
 )  # all 112,120 rows are read
 SLOW = {True: [pytest.mark.slow], False: []}
 HONEST = (*REAL, "demo", "seeing", "noise", "shortcut", "ablation-balance", "leak")

@@ -43,6 +43,7 @@ HEADINGS: dict[str, type[BaseModel]] = {
     "### `[[balance.copy_plan]]`": keys.Copy,
     "## `[training]`": keys.Training,
     "## `[[network]]`": keys.Network,
+    "### `[network.head]`": keys.Head,
     "## `[judging]`": keys.Judging,
     "## `[explaining]`": keys.Explaining,
     "## `[combining]`": Combining,

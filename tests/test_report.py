@@ -26,7 +26,7 @@ from lucency.failures import Failures
 from lucency.judge.beside import nothing_beside
 from lucency.judge.cases import choose_cases
 from lucency.judge.complaints import Complaint, complaint_table
-from lucency.judge.evaluate import evaluate, trivial
+from lucency.judge.evaluate import confusion_table, evaluate, trivial
 from lucency.judge.league import COLUMNS as LEAGUE
 from lucency.judge.league import SCORES
 from lucency.judge.maps import Centres, Maps, even_centres
@@ -175,6 +175,12 @@ def an_experiment(
             columns=["network", "finding", "threshold"],
         ),
         metrics=pd.concat(tables, ignore_index=True),
+        confusion=pd.concat(
+            [
+                *(confusion_table(one, threshold=threshold) for one in test),
+                confusion_table(plain, threshold=np.full(len(findings), 0.5)),
+            ]
+        ),
         comparison=a_comparison(networks, findings),
         ranking=ranking,
         conclusion="These films cannot tell which is best.",
@@ -502,6 +508,18 @@ def _cell(row: pd.Series) -> str:
     return f"{decimal(value)}{decimal(low)}{DASH if low >= 0 else ' to '}{decimal(high)}"
 
 
+def test_confusion_counts_are_the_table_s_own(text: str, experiment: Experiment) -> None:
+    table = experiment.confusion.set_index(["network", "finding"])
+    shown = [rows for rows in Page(text).tables if rows[0][-1] == "Truenegatives"]
+    networks = [*experiment.ranking["network"], "trivial"]
+    for network, rows in zip(networks, shown, strict=True):
+        assert [row[0] for row in rows[1:]] == list(FINDINGS)
+        for finding, threshold, *counts in rows[1:]:
+            row = table.loc[(network, finding)]
+            assert threshold == decimal(float(row["threshold"]))
+            assert counts == [whole(int(row[cell])) for cell in ("tp", "fp", "fn", "tn")]
+
+
 def test_metrics_of_whole_films_have_a_table_of_their_own(
     text: str, experiment: Experiment
 ) -> None:
@@ -570,7 +588,7 @@ def test_a_leaking_split_marks_every_score(tmp_path: Path) -> None:
     judged += "|Networks and what|Similar films|What ensembles|How far networks"
     captions = re.findall("<figcaption>.*?</figcaption>", text, re.DOTALL)
     scores = [caption for caption in captions if re.search(judged, caption)]
-    assert len(scores) == 32
+    assert len(scores) == 35
     assert all("leaking split" in caption for caption in scores)
     assert re.search(r'class="conclusion">.*leaking split', text)
 

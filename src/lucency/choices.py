@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from lucency.balance_keys import BALANCE_KEYS, MIXING, UNDERSAMPLERS, Method
 
@@ -13,6 +13,12 @@ THUMBNAIL = "thumbnail"
 HeatmapMethod = Literal[
     "cam", "grad-cam", "grad-cam++", "hires-cam", "layer-cam", "x-grad-cam", "occlusion",
     "integrated-gradients", "smooth-grad", "attention-rollout",
+]  # fmt: skip
+Pooling = Literal["own", "average", "max", "lse"]
+Colour = Literal[
+    "none", "autumn", "bone", "jet", "winter", "rainbow", "ocean", "summer", "spring", "cool",
+    "hsv", "pink", "hot", "parula", "magma", "inferno", "plasma", "viridis", "cividis", "twilight",
+    "twilight-shifted", "turbo", "deepgreen", "green-fire-blue",
 ]  # fmt: skip
 
 
@@ -93,13 +99,42 @@ class Copy(Choices):
     sharpen: float = Field(default=1.0, ge=0, le=1)
 
 
+class Head(Choices):
+    """What follows a network's last maps: what its authors put there (`own`), or what stands here.
+
+    Then a 1 x 1 convolution makes `transition` maps of them (0: none), each is pooled by itself,
+    and hidden layers of `dense` features with ReLU, and `dropout` after each, lead to the last.
+    """
+
+    pooling: Pooling = "own"
+    transition: int = Field(default=0, ge=0, le=8192)
+    dense: tuple[Annotated[int, Field(ge=1, le=65536)], ...] = ()
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _every_key_means_something(self) -> Head:
+        if self.pooling == "own" and (self.transition or self.dense or self.dropout):
+            raise ValueError(
+                "transition, dense and dropout follow maps that are pooled here: set pooling to "
+                '"average", "max" or "lse"'
+            )
+        if self.dropout and not self.dense:
+            raise ValueError("dropout follows layers of `dense`: without them set training.dropout")
+        return self
+
+    @property
+    def is_deep(self) -> bool:
+        """Whether layers that must be trained stand before the last one."""
+        return bool(self.transition or self.dense)
+
+
 class Network(Choices):
     """One network to compare: any name of `lucency.learn.zoo`, its weights, what it changes.
 
     `architecture` is what is built where `name` is only what it is called here, so that one network
     can be trained in several ways. `size` is the side it sees, reduced from the prepared films; 0
-    is their own. `seen` says what of the films that are judged its weights have been shown before;
-    empty is not said.
+    is their own. `colour` is the table that makes three channels of grey; "none" repeats it. `seen`
+    says what of the films that are judged its weights have been shown before; empty is not said.
     """
 
     name: str
@@ -109,6 +144,8 @@ class Network(Choices):
     seen: Literal["", "none", "images", "labels"] = ""
     match: Literal["name", "order"] = "name"
     size: int = Field(default=0, ge=0, le=2048)
+    colour: Colour = "none"
+    head: Head = Head()
     training: dict[str, Any] = Field(default_factory=dict)
 
     @property
@@ -178,10 +215,18 @@ class Balance(Choices):
             raise ValueError("features.weights is random: name weights that tell films apart")
         if self.features.training:
             raise ValueError("features.training means nothing: that network is not trained")
+        if self.features.head.is_deep:
+            raise ValueError(
+                "features.head has layers that nothing has trained: state pooling alone"
+            )
 
 
 class Training(Choices):
-    """How a network learns."""
+    """How a network learns.
+
+    `frozen` is the share of the body's layers, counted from the input, that never learn, or the
+    name of the last such layer.
+    """
 
     epochs: int = Field(default=10, ge=1)
     batch: int = Field(default=32, ge=1)
@@ -193,6 +238,7 @@ class Training(Choices):
     weight_decay: float = Field(default=0.0, ge=0)
     clip_norm: float = Field(default=0.0, ge=0)
     frozen_epochs: int = Field(default=0, ge=0)
+    frozen: float | str = 0.0
     patience: int = Field(default=0, ge=0)
     keep: Literal["best", "last"] = "best"
     dropout: float = Field(default=0.0, ge=0, lt=1)
@@ -202,6 +248,14 @@ class Training(Choices):
     loss: Literal["bce", "w-cel", "focal", "asymmetric"] = "bce"
     tensorboard: bool = False
     seed: int = Field(default=0, ge=0)
+
+    @field_validator("frozen", mode="before")
+    @classmethod
+    def _frozen_is_a_share_or_a_name(cls, frozen: Any) -> Any:
+        is_number = isinstance(frozen, int | float) and not isinstance(frozen, bool)
+        if not (0 <= frozen <= 1 if is_number else isinstance(frozen, str) and frozen):
+            raise ValueError("expected a share from 0 to 1, or the name of a layer")
+        return frozen
 
     @model_validator(mode="after")
     def _snapshots_end_cycles(self) -> Training:

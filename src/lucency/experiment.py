@@ -65,6 +65,7 @@ def gather(
         networks=pd.DataFrame([_about(folder, name) for name in names]),
         thresholds=verdict.thresholds,
         metrics=verdict.metrics,
+        confusion=verdict.confusion,
         comparison=verdict.comparison,
         ranking=verdict.ranking,
         reliability=verdict.reliability,

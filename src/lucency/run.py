@@ -176,8 +176,11 @@ def check_networks(run: Run) -> None:
     """
     from lucency.learn.job import check_choice
 
-    for choice in (*run.protocol.network, *run.protocol.combining.frozen):
-        check_choice(choice, root=Path(run.protocol.data.root))
+    root = Path(run.protocol.data.root)
+    for choice in run.protocol.network:
+        check_choice(choice, root=root, frozen=run.protocol.training_of(choice.name).frozen)
+    for choice in run.protocol.combining.frozen:
+        check_choice(choice, root=root)
 
 
 @cache

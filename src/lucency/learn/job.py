@@ -21,6 +21,7 @@ from lucency.judge.recalibrate import no_recalibration
 from lucency.learn.augment import seed_of
 from lucency.learn.course import Course, State, load_checkpoint
 from lucency.learn.device import accelerator_for, laid_out, name_of
+from lucency.learn.freezing import check_frozen, freeze
 from lucency.learn.pretrained import fingerprint_weights, initialise
 from lucency.learn.zoo import Classifier, FilmNetwork, build, check_name
 from lucency.plan import Plan
@@ -72,9 +73,10 @@ class Job:
         )
 
 
-def check_choice(choice: Network, *, root: Path) -> None:
-    """Raise ValueError unless the zoo knows the network and its weights file is there."""
-    check_name(choice.built)
+def check_choice(choice: Network, *, root: Path, frozen: float | str = 0.0) -> None:
+    """Raise ValueError unless the zoo has the network, its head and frozen layers, and weights."""
+    check_name(choice.built, head=choice.head)
+    check_frozen(choice.built, head=choice.head, frozen=frozen)
     fingerprint_weights(choice, root=root)
 
 
@@ -107,8 +109,11 @@ def begin(
         dropout=training.dropout,
         size=choice.size,
         mean_std=UNIT if training.normalise == "unit" else None,
+        colour=choice.colour,
+        head=choice.head,
     )
     provenance = initialise(network.body, choice=choice, root=Path(protocol.data.root))
+    freeze(network, name=choice.name, frozen=training.frozen)
     optimizer = _optimizer(network, training, accelerator.device)
     wrapped, optimizer = accelerator.prepare(laid_out(network), optimizer)
     course, best = load_checkpoint(accelerator, network=network, optimizer=optimizer, folder=folder)
@@ -133,7 +138,7 @@ def _optimizer(network: FilmNetwork, training: Training, device: torch.device) -
     """Return the optimiser; fused where PyTorch can (docs/decisions.md says what that is worth)."""
     own = {"momentum": 0.9, "nesterov": True} if training.optimizer == "sgd" else {}
     return OPTIMIZERS[training.optimizer](
-        network.parameters(),
+        [parameter for parameter in network.parameters() if parameter.requires_grad],
         lr=training.learning_rate,
         weight_decay=training.weight_decay,
         fused=device.type in ("cpu", "cuda"),

@@ -58,6 +58,7 @@ class Experiment:
     networks: pd.DataFrame  # network, parameters, weights, provenance, epochs, kept_epoch, …
     thresholds: pd.DataFrame  # network, finding, threshold
     metrics: pd.DataFrame  # of judge.evaluate, test part, every network and the trivial predictor
+    confusion: pd.DataFrame  # of judge.evaluate, of the same
     comparison: pd.DataFrame  # of judge.compare
     ranking: pd.DataFrame  # of judge.rank
     conclusion: str
@@ -107,6 +108,7 @@ def _judged(experiment: Experiment) -> Judged:
         threshold_origin=rule if choices.threshold == HALF else fitted,
         predictions=experiment.predictions,
         metrics=experiment.metrics,
+        confusion=experiment.confusion,
         comparison=experiment.comparison,
         ranking=experiment.ranking,
         conclusion=experiment.conclusion,
