@@ -30,8 +30,9 @@ from lucency.learn.schedule import learning_rate
 from lucency.learn.snapshots import keep_snapshot
 from lucency.learn.zoo import save_classifier
 from lucency.plan import Plan
+from lucency.processes import rank, world_size
 from lucency.protocol import Protocol
-from lucency.receipt import is_complete, partial_folder, rank, world_size
+from lucency.receipt import is_complete, partial_folder
 from lucency.values import Prepared
 
 CHECKPOINT_SECONDS = 60.0
