@@ -1,4 +1,4 @@
-"""Training: it learns, resumes at the exact step, and is the same in one process or two."""
+"""Training: it learns, and resumes at the exact step. Of two processes: test_processes.py."""
 
 import json
 import os
@@ -123,28 +123,6 @@ def test_killed_for_good_and_resumed(tmp_path: Path) -> None:
     script_whole = [*command[:-1], str(tmp_path / "whole")]
     subprocess.run(script_whole, env=environment, check=True, capture_output=True)
     assert_same_weights(tmp_path / "net", tmp_path / "whole")
-
-
-@pytest.mark.slow
-def test_two_processes_have_the_losses_of_one(tmp_path: Path) -> None:
-    """On a network without batch statistics, at the same global batch."""
-    script = tmp_path / "job.py"
-    script.write_text(
-        "import sys, test_train\nfrom pathlib import Path\n"
-        "test_train.learn(Path(sys.argv[1]), test_train.toy_protocol(clip_norm=1.0))\n"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
-    single = [sys.executable, str(script), str(tmp_path / "one")]
-    subprocess.run(single, env=environment, check=True, capture_output=True)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
-    launcher += ["--master-port=29517", str(script), str(tmp_path / "two")]
-    subprocess.run(launcher, env=environment, check=True, capture_output=True)
-    one, two = (pd.read_csv(tmp_path / run / "steps.csv")["loss"] for run in ("one", "two"))
-    assert len(one) == len(two) > 8
-    np.testing.assert_allclose(two, one, rtol=1e-4)
-    first, second = weights(tmp_path / "one"), weights(tmp_path / "two")
-    for key, value in first.items():
-        np.testing.assert_allclose(second[key], value, atol=2e-4)
 
 
 def test_twenty_steps_are_golden(tmp_path: Path) -> None:

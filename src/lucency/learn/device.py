@@ -7,7 +7,7 @@ import platform
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
-from accelerate.utils import is_torch_xla_available
+from accelerate.utils import is_torch_xla_available, parse_flag_from_env
 from torch import nn
 
 from lucency.choices import Training
@@ -59,10 +59,11 @@ def _only_cpu() -> bool:
     Raises ValueError when the environment wants a TPU and nothing here can drive one.
     """
     xla = is_torch_xla_available()
-    if os.environ.get("PJRT_DEVICE") == "TPU" and not xla:
+    wanted = os.environ.get("PJRT_DEVICE") == "TPU" and parse_flag_from_env("USE_TORCH_XLA", True)
+    if wanted and not xla:
         raise ValueError(
             "PJRT_DEVICE is TPU, but torch_xla is not there: expected the release made for this "
-            "torch; pip install 'lucency[tpu]'"
+            "torch (pip install 'lucency[tpu]'), or USE_TORCH_XLA=0 to do without the TPU"
         )
     return not (torch.accelerator.is_available() or xla)
 
