@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 import shutil
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -117,6 +118,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def at_work(workplace: Path, block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
     """Go to the workplace; what needs a trained network finds one, trained once."""
     monkeypatch.chdir(workplace)
+    monkeypatch.setattr(sys, "argv", ["document"])
     if NEEDS_RUN.search(block.text):
         lucency("run", "protocols/demo.toml", "--out", "runs/demo")
     if "--out review" in block.text:

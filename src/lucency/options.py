@@ -69,8 +69,8 @@ def do(
     name: str, protocol: Path, out: Path, changes: list[str] | None, workers: int, json: bool
 ) -> None:
     """Do one stage of a protocol's run and say what came of it."""
+    from lucency.processes import rank
     from lucency.protocol import read_protocol
-    from lucency.receipt import rank
     from lucency.service import NOT_MADE, do_stage
     from lucency.workspace import open_run
 

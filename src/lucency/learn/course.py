@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
+from accelerate.utils import send_to_device
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -51,26 +51,29 @@ class Course:
 def save_checkpoint(
     course: Course, *, network: nn.Module, optimizer: Optimizer, best: State, folder: Path
 ) -> None:
-    """Replace the checkpoint in one rename, so that a kill leaves the old one or the new one."""
-    content = {
-        "course": json.dumps(asdict(course)),
+    """Replace the checkpoint in one rename, so that a kill leaves the old one or the new one.
+
+    Tensors are written as a CPU's, so that every device can read them.
+    """
+    tensors = {
         "network": network.state_dict(),
         "optimizer": optimizer.state_dict(),
         "best": best,
     }
+    content = {"course": json.dumps(asdict(course)), **send_to_device(tensors, "cpu")}
     partial = folder / (CHECKPOINT + ".new")
     torch.save(content, partial)
     partial.rename(folder / CHECKPOINT)
 
 
 def load_checkpoint(
-    accelerator: Accelerator, *, network: nn.Module, optimizer: Optimizer, folder: Path
+    *, network: nn.Module, optimizer: Optimizer, folder: Path
 ) -> tuple[Course, State]:
     """Return the course and the best weights so far, and set network and optimiser accordingly."""
     file = folder / CHECKPOINT
     if not file.exists():
         return Course(), {}
-    content = torch.load(file, map_location=accelerator.device, weights_only=True)
+    content = torch.load(file, map_location="cpu", weights_only=True)
     network.load_state_dict(content["network"])
     optimizer.load_state_dict(content["optimizer"])
     return Course(**json.loads(content["course"])), content["best"]

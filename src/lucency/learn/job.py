@@ -5,6 +5,7 @@ Letters in shapes: n films, k findings.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,11 +26,12 @@ from lucency.learn.freezing import check_frozen, freeze
 from lucency.learn.pretrained import fingerprint_weights, initialise
 from lucency.learn.zoo import Classifier, FilmNetwork, build, check_name
 from lucency.plan import Plan
+from lucency.processes import world_size
 from lucency.protocol import Protocol
-from lucency.receipt import world_size
 from lucency.values import Prepared
 
 UNIT = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+_building = threading.Lock()  # on TPU v2 and v3 two ranks are threads and share torch's generator
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -102,21 +104,22 @@ def begin(
             f"training.batch is {training.batch} for {world_size()} processes: expected at least "
             "two films a process"
         )
-    torch.manual_seed(seed_of(training.seed, choice.name))
-    network = build(
-        choice.built,
-        findings=len(prepared.manifest.findings),
-        dropout=training.dropout,
-        size=choice.size,
-        mean_std=UNIT if training.normalise == "unit" else None,
-        colour=choice.colour,
-        head=choice.head,
-    )
-    provenance = initialise(network.body, choice=choice, root=Path(protocol.data.root))
+    with _building:
+        torch.manual_seed(seed_of(training.seed, choice.name))
+        network = build(
+            choice.built,
+            findings=len(prepared.manifest.findings),
+            dropout=training.dropout,
+            size=choice.size,
+            mean_std=UNIT if training.normalise == "unit" else None,
+            colour=choice.colour,
+            head=choice.head,
+        )
+        provenance = initialise(network.body, choice=choice, root=Path(protocol.data.root))
     freeze(network, name=choice.name, frozen=training.frozen)
     optimizer = _optimizer(network, training, accelerator.device)
     wrapped, optimizer = accelerator.prepare(laid_out(network), optimizer)
-    course, best = load_checkpoint(accelerator, network=network, optimizer=optimizer, folder=folder)
+    course, best = load_checkpoint(network=network, optimizer=optimizer, folder=folder)
     return Job(
         prepared=prepared,
         train=plan.take(plan.part == "train"),

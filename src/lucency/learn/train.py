@@ -31,8 +31,9 @@ from lucency.learn.snapshots import keep_snapshot
 from lucency.learn.tally import SIZE, binary_accuracy, pooled_auc, tally
 from lucency.learn.zoo import save_classifier
 from lucency.plan import Plan
+from lucency.processes import rank, world_size
 from lucency.protocol import Protocol
-from lucency.receipt import is_complete, partial_folder, rank, world_size
+from lucency.receipt import is_complete, partial_folder
 from lucency.values import Prepared
 
 CHECKPOINT_SECONDS = 60.0
