@@ -9,10 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Int64
 
 from lucency.audit.doubted import load_doubts
-from lucency.balance.change import describe_change
+from lucency.balance.change import Change
 from lucency.checkup import CHECKS, load_complaints
 from lucency.combine.combined import load_combined
 from lucency.judge.sight import load_sight
@@ -33,26 +32,24 @@ def gather(
     run: Run,
     *,
     manifest: Manifest,
-    trained: Int64[np.ndarray, " t"],
     prepared: Prepared,
     plan: Plan,
+    change: Change,
     predictions: Sequence[Predictions],
     verdict: Verdict,
 ) -> Experiment:
-    """Return all that the report of a run shows.
-
-    `trained` are the training films before balancing (all films, where it comes before the split).
-    """
+    """Return all that the report of a run shows."""
     protocol, folder = run.protocol, run.out
-    films, shown = prepared.manifest, plan.take(plan.part == "train")
     names = [choice.name for choice in protocol.network]
+    augmented = _augmented(protocol, prepared, plan)
     return Experiment(
         protocol=protocol,
         manifest=manifest,
         prepared=prepared,
         plan=plan,
-        change=describe_change(films.label[trained], plan=shown, findings=films.findings),
-        augmented=_augmented(protocol, prepared, plan),
+        change=change,
+        augmented=augmented,
+        steps_alone=_steps_alone(protocol, plan, augmented[0]) if augmented else [],
         predictions=predictions,
         histories={name: pd.read_csv(_network(folder, name) / "history.csv") for name in names},
         networks=pd.DataFrame([_about(folder, name) for name in names]),
@@ -96,6 +93,19 @@ def _augmented(protocol: Protocol, prepared: Prepared, plan: Plan) -> list[tuple
             entry = int(np.flatnonzero(train.row == row)[0])
             pictures.append((f"epoch {epoch + 1}: {recipe}", films.picture(entry)))
     return pictures
+
+
+def _steps_alone(
+    protocol: Protocol, plan: Plan, film: tuple[str, np.ndarray]
+) -> list[tuple[str, np.ndarray]]:
+    """Return a film, and each step alone of the recipes that copies and epochs are changed by."""
+    from lucency.learn.augment import steps_alone
+
+    links = {link for chain in np.unique(plan.transform).tolist() for link in chain.split(">")}
+    copied = {link.rpartition("#")[0] for link in links if link}
+    recipes = sorted(copied | ({protocol.training.augment} - {"none"}))
+    shown = steps_alone(np.asarray(film[1]), recipes=recipes)
+    return [film, *shown] if shown else []
 
 
 def _network(folder: Path, name: str) -> Path:

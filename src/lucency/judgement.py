@@ -19,7 +19,16 @@ from lucency.judge.verdict import Verdict, judge, load_verdict, save_verdict
 from lucency.looking import sight
 from lucency.progress import say
 from lucency.receipt import discard_outdated, fingerprint_of, produce
-from lucency.run import classifiers, manifest, parts, plan, predictions, prepared, training_films
+from lucency.run import (
+    change,
+    classifiers,
+    manifest,
+    parts,
+    plan,
+    predictions,
+    prepared,
+    training_films,
+)
 from lucency.values import read_table
 from lucency.workspace import Run
 
@@ -89,9 +98,9 @@ def report(run: Run) -> Path:
         experiment = gather(
             run,
             manifest=manifest(run),
-            trained=training_films(run),
             prepared=prepared(run),
             plan=plan(run),
+            change=change(run),
             predictions=predictions(run),
             verdict=found,
         )

@@ -23,7 +23,14 @@ from lucency.judge.sight import Sight
 from lucency.plan import Plan
 from lucency.predictions import Predictions
 from lucency.protocol import Protocol, protocol_text
-from lucency.show.balancing import draw_cooccurrence, draw_counts, draw_origins
+from lucency.show.balancing import (
+    draw_cooccurrence,
+    draw_counts,
+    draw_origins,
+    draw_steps,
+    finding_rows,
+    has_steps,
+)
 from lucency.show.canvas import Style
 from lucency.show.combined import combined_values
 from lucency.show.doubted import doubt_values
@@ -45,8 +52,9 @@ class Experiment:
     manifest: Manifest  # all films of the source that were used
     prepared: Prepared
     plan: Plan  # rows of `prepared`; parts train, val and test
-    change: Change  # of the training part by balancing
+    change: Change  # by balancing
     augmented: Sequence[tuple[str, np.ndarray]]  # caption and uint8 picture
+    steps_alone: Sequence[tuple[str, np.ndarray]]  # one film, and each step of augmentation alone
     predictions: Sequence[Predictions]  # one a network, parts val and test
     histories: Mapping[str, pd.DataFrame]  # epoch, step, train_loss, val_loss, val_auc, …
     networks: pd.DataFrame  # network, parameters, weights, provenance, epochs, kept_epoch, …
@@ -131,13 +139,18 @@ def _drawn(experiment: Experiment, *, style: Mapping[str, Style], best: str) -> 
         "training_figure": Markup(
             draw_training(experiment.histories, kept_epoch=kept_epoch, style=style)
         ),
-        "counts_figure": Markup(draw_counts(change.counts)),
+        "counts_figure": Markup(draw_counts(change)),
+        "steps_figure": Markup(draw_steps(change.steps) if has_steps(change.steps) else ""),
         "cooccurrence_figure": Markup(draw_cooccurrence(change.cooccurrence, list(findings))),
         "origins_figure": Markup(draw_origins(change.origins)),
         "seed": seed,
-        "strips": show_preparation(experiment.prepared, films=STRIPS, seed=seed),
+        "strips": [
+            strip._replace(greys=Markup(strip.greys))
+            for strip in show_preparation(experiment.prepared, films=STRIPS, seed=seed)
+        ],
         "augmented": show_augmented(experiment.augmented[:GALLERY]),
         "augmented_total": len(experiment.augmented),
+        "steps_alone": show_augmented(experiment.steps_alone),
         "sampled": show_samples(
             next(one for one in experiment.predictions if one.network == best),
             prepared=experiment.prepared,
@@ -151,7 +164,9 @@ def _drawn(experiment: Experiment, *, style: Mapping[str, Style], best: str) -> 
 def _origins(experiment: Experiment) -> dict[str, Any]:
     rejected = experiment.prepared.rejected
     return {
-        "imbalance": experiment.change.counts.to_dict("records"),
+        "population": experiment.change.population,
+        "totals": experiment.change.totals.set_index("when").to_dict("index"),
+        "imbalance": finding_rows(experiment.change).to_dict("records"),
         "summary": experiment.change.summary.to_dict("records"),
         "measures": MEASURES,
         "parts": [_part(experiment, part) for part in PARTS],
