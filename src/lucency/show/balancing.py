@@ -130,7 +130,7 @@ def draw_origins(origins: pd.DataFrame) -> str:
         pairs = zip(origins["sources"], origins["most"], strict=True)
         text = [f"of {n:,} films, at most {most:,} of one" if n else "" for n, most in pairs]
         for row, (end, said) in enumerate(zip(left, text, strict=True)):
-            _beside(axes, end, row, said)
+            _beside(axes, float(end), row, said)
         name_rows(axes, list(origins["finding"]))
         axes.margins(x=0.2)
         axes.set_xlabel("Entries that carry the finding")
@@ -174,7 +174,7 @@ def _steps(axes: Axes, steps: pd.DataFrame) -> None:
     for row, one in enumerate(steps.to_dict("records")):
         change = [f"{sign}{one[k]:,}" for k, sign in SIGNS.items() if one[k]]
         text = f"{one['total']:,}" + (f" ({', '.join(change)})" if change else "")
-        _beside(axes, one["total"] + one["dropped"], row, text)
+        _beside(axes, float(one["total"] + one["dropped"]), row, text)
     said = [f"{one['action']} {one['finding']}".strip() for one in steps.to_dict("records")]
     name_rows(axes, said)
     axes.set_xlim(0, ROOM * float((total + steps["dropped"]).to_numpy().max()))
