@@ -138,10 +138,10 @@ def balance(  # noqa: PLR0913 - the options of one command
     table: StepTable = None,
     json: Json = False,
 ) -> None:
-    """Plan which films training sees, how often and how changed, and say what each step does.
+    """Plan which films training sees, how often and how changed, step by step.
 
     The plan is made of the label table alone: no film is needed, nothing is kept. With --out it is
-    made of the films that are prepared in a run's folder, and kept there. Example:
+    made of the films in a run's folder, prepared first where they are not, and kept there. Example:
 
     lucency balance protocols/reference.toml --labels Data_Entry_2017_v2020.csv
     """
