@@ -20,6 +20,7 @@ from lucency.audit.belief import (
     conclude_belief,
     counts_of,
     published_counts,
+    published_counts_of,
 )
 from lucency.audit.chances import chance_wrong
 from lucency.audit.detection import detection
@@ -88,6 +89,20 @@ def test_the_counts_that_we_carry_are_those_of_the_published_files(nih: Path):
     carried = published_counts()
     pd.testing.assert_frame_equal(carried.drop(columns="kappa"), found.drop(columns="kappa"))
     np.testing.assert_allclose(carried["kappa"], found["kappa"], atol=5e-5)
+
+
+def test_a_finding_that_radiologists_were_not_asked_is_unread_not_an_error():
+    """The reference study has "No Finding" among its outputs."""
+    found = published_counts_of(("No Finding", "Hernia"))
+    assert found["finding"].tolist() == ["No Finding", "Hernia"]
+    assert found.loc[1, ["labelled", "seen", "both"]].tolist() == [4, 5, 2]
+    assert found.loc[0, ["labelled", "seen", "both"]].tolist() == [0, 0, 0]
+    said = believe(found, doubts={})
+    assert said["reason"][0] == "no film labelled so was read by experts"
+    assert said["verdict"][0] == DOUBTFUL
+    pd.testing.assert_frame_equal(
+        published_counts_of(tuple(published_counts()["finding"])), published_counts()
+    )
 
 
 def test_radiologists_are_asked(nih: Path, tmp_path: Path):

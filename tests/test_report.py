@@ -18,7 +18,8 @@ from lucency.audit.probes import PROBES
 from lucency.audit.quality import LISTED, quality_counts
 from lucency.audit.shortcuts import SHORTCUTS
 from lucency.audit.strata import STRATA
-from lucency.balance.change import describe_change
+from lucency.balance.change import Change, describe_change
+from lucency.balance.steps import Step, followed
 from lucency.combine.combined import Combined, nothing_combined
 from lucency.combine.recognition import COLUMNS as RETRIEVAL
 from lucency.combine.recognition import FIRST, OVERALL, PAIRS
@@ -38,6 +39,7 @@ from lucency.judge.sight import Sight, faith_table, no_scores, score_maps
 from lucency.plan import Plan
 from lucency.predictions import Predictions
 from lucency.protocol import parse_protocol
+from lucency.show.doubted import objections
 from lucency.show.judged import CHOSEN
 from lucency.show.page import chance, decimal, whole
 from lucency.show.pictures import show_preparation
@@ -52,8 +54,9 @@ SECTIONS = (
     "training", "balance", "preparation", "augmentation", "samples", "parts",
     "protocol", "numbers", "versions",
 )  # fmt: skip
-DASH, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
+DASH, MINUS, TIMES = "\N{EN DASH}", "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}"
 FILMS, SIZE = 240, 32
+FLAT = np.full((8, 8), 90, dtype=np.uint8)
 GROUPS = (
     "network", "fact", "group", "finding", "films", "patients", "auc", "auc_low", "auc_high",
     "gap", "gap_low", "gap_high", "calibration_gap", "calibration_low", "calibration_high",
@@ -159,9 +162,8 @@ def an_experiment(
             rejected=pd.DataFrame({"image": ["a.png"], "reason": ["zero bytes"]}),
         ),
         plan=plan,
-        change=describe_change(
-            label[:140], plan=plan.take(plan.part == "train"), findings=findings
-        ),
+        change=a_change(label[:140], plan.take(plan.part == "train"), findings),
+        steps_alone=[("film", FLAT), ("Flip, probability 0.5 (reference)", FLAT)],
         augmented=[(f"film {n}", random.integers(0, 256, (64, 64), np.uint8)) for n in range(6)],
         predictions=several,
         histories={one: _history(random) for one in networks},
@@ -195,6 +197,13 @@ def an_experiment(
         doubts=some_doubts(test[0]),
         combined=something_combined(networks, findings),
     )  # fmt: skip
+
+
+def a_change(label: np.ndarray, plan: Plan, findings: tuple[str, ...]) -> Change:
+    """Describe a plan of training films, made by copying those of the first finding."""
+    steps = followed(label, [Step("copy", findings[0], plan)], findings=findings).steps
+    about = {"findings": findings, "steps": steps, "population": "the training part"}
+    return describe_change(label, plan=plan, **about)
 
 
 def some_doubts(test: Predictions) -> Doubts:
@@ -422,6 +431,73 @@ def test_what_may_be_believed_ends_in_words(experiment: Experiment, text: str) -
     assert "Nobody has read these films again." in text or "held against what was drawn" in text
 
 
+def test_three_objections_are_answered_with_the_run_s_numbers(
+    experiment: Experiment, text: str
+) -> None:
+    said = "".join(Page(text).words)
+    first, second = FINDINGS[:2]
+    assert "Labels of 2 of 3 findings may carry a claim, 1 are doubtful, 0 cannot" in said
+    assert "show the finding (PPV): 0.875." in said
+    assert "kappa below 0.4) on 0 of 3 findings." in said
+    network = experiment.doubts.network
+    assert f"The score of {network} leans on a fact beside the finding for {first} (view)." in said
+    assert f"the lowest is 0.500 ({first}, 20 films)" in said
+    doubts = experiment.doubts
+    kappa = [0.1, 0.2, 0.6]
+    worse = replace(
+        doubts,
+        belief=doubts.belief.assign(kappa=kappa, ppv=[0.1, 0.9, 0.9]),
+        shortcuts=doubts.shortcuts.assign(shortcut=False),
+        strata=doubts.strata.iloc[:0],
+    )
+    answers = list(objections(worse).values())
+    assert answers[0].endswith(f"(PPV): from 0.100 ({first}) to 0.900 ({second}).")
+    assert f"on 2 of 3 findings: {first}, {second}." in answers[1]
+    assert "leans on no known fact" in answers[1]
+    assert answers[2].startswith("No finding's positives fall into kinds")
+    unread = replace(doubts, belief=doubts.belief.assign(ppv=np.nan, kappa=np.nan))
+    answers = list(objections(unread).values())
+    assert answers[0] == "Not known: nobody has read these films again."
+    assert answers[1].startswith("How far experts agree on them is not known here.")
+
+
+def test_balance_says_of_whom_its_counts_are_and_what_no_finding_is(
+    experiment: Experiment, text: str
+) -> None:
+    none = int((experiment.manifest.label[:140] == 0).all(axis=1).sum())
+    page = Page(text)
+    said = " ".join("".join(page.words).split())
+    assert (
+        "Counts are of the training part, before balancing and after it: 140 films became" in said
+    )
+    assert f"became 170 entries. {none} films ({100 * none / 140:.1f} %) have no finding" in said
+    assert "Of the training part on both sides" in said
+    table = next(one for one in page.tables if one[0][:2] == ["Finding", "Positives before"])
+    assert [row[0] for row in table[1:]] == [*experiment.manifest.findings, NO_FINDING]
+    assert table[-1][1] == f"{none}{100 * none / 140:.1f} %"
+    assert table[-1][3:] == [DASH] * 4
+    assert "170 (+30)" in page.words
+
+
+def test_the_head_names_brightness_interpolation_and_filters(tmp_path: Path) -> None:
+    chosen = {"brightness": 5, "interpolation": "bicubic", "denoise": "median", "size": SIZE}
+    said = Page(written(small_experiment(preparation=chosen), tmp_path)).words
+    head = " ".join("".join(said).split())
+    side = f"{SIZE} {TIMES} {SIZE} px"
+    assert f"were then resized to {side} (bicubic interpolation). Every pixel was" in head
+    assert "brighter by 5 of 255 grey levels. Noise was filtered: median. The split" in head
+    plain = " ".join("".join(Page(written(small_experiment(), tmp_path)).words).split())
+    assert f"resized to {side} (averaging areas). The split is" in plain
+
+
+def test_each_step_of_augmentation_is_shown_alone_with_its_probability(
+    experiment: Experiment, text: str
+) -> None:
+    assert "Each step alone" in text
+    assert "Flip, probability 0.5 (reference)" in text
+    assert len(experiment.steps_alone) == 2
+
+
 def test_all_predictors_stand_in_one_league(experiment: Experiment, text: str) -> None:
     tables = Page(text).tables
     league = next(t for t in tables if t[0][:3] == ["Place", "Predictor", "Kind"])
@@ -462,7 +538,7 @@ def test_headings_are_in_order_and_pictures_described(text: str) -> None:
     assert len(pictures) > 6
     assert all(picture["alt"] for picture in pictures)
     drawings = [attributes for tag, attributes in page.tags if tag == "svg"]
-    assert len(drawings) == 12
+    assert len(drawings) == 13
     assert all(drawing["role"] == "img" for drawing in drawings)
     assert all(part.lstrip().startswith("<title>") for part in re.split("<svg [^>]*>", text)[1:])
 
@@ -651,10 +727,12 @@ def test_the_same_experiment_gives_the_same_bytes(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_one_network_fifteen_findings_and_no_augmentation_make_a_page(tmp_path: Path) -> None:
     findings = (*FINDINGS, NO_FINDING)
-    alone = replace(an_experiment(findings=findings, networks=NETWORKS[:1]), augmented=[])
+    alone = an_experiment(findings=findings, networks=NETWORKS[:1])
+    alone = replace(alone, augmented=[], steps_alone=[])
     text = written(alone, tmp_path)
     assert "there is no pair to compare" in text
     assert "No film was augmented." in text
+    assert "Each step alone" not in text
     assert all(f">{finding}</th>" in text for finding in findings)
 
 
@@ -663,8 +741,10 @@ def test_films_before_preparation_are_read_from_disk(tmp_path: Path) -> None:
         shade = np.tile(np.arange(0, 200, dtype=np.uint8), (100, 1)) + np.uint8(number)
         cv2.imwrite(str(tmp_path / f"{number}.png"), shade)
     strips = show_preparation(small_experiment(folder=tmp_path).prepared, films=3, seed=0)
-    assert [len(strip) for strip in strips] == [3, 3, 3]
-    assert all(strip[0].caption.endswith("200 x 100 px") for strip in strips)
+    assert [len(strip.pictures) for strip in strips] == [3, 3, 3]
+    assert all(strip.pictures[0].caption.endswith("200 x 100 px") for strip in strips)
+    assert all(strip.greys.startswith("<svg ") for strip in strips)
+    assert re.fullmatch(r"mean 10[0-4] → \d+, standard deviation 58 → \d+", strips[0].caption)
     assert show_preparation(small_experiment().prepared, films=3, seed=0) == []
 
 

@@ -14,7 +14,21 @@ from lucency.audit_commands import audit
 from lucency.combine_commands import COMBINE_COMMANDS
 from lucency.commands import COMMANDS
 from lucency.explain_commands import EXPLAIN_COMMANDS
-from lucency.options import Changes, Json, Out, ProtocolFile, Workers, Written, do
+from lucency.options import (
+    BalanceFigure,
+    Changes,
+    Json,
+    Out,
+    PlanLabels,
+    ProtocolFile,
+    RunOut,
+    StepTable,
+    Workers,
+    Written,
+    check_place,
+    do,
+    tell_balance,
+)
 from lucency.processes import left_alone, rank, world_size
 
 USAGE = cast("type[typer.BadParameter]", typer.BadParameter.__base__)  # a call that is wrong
@@ -143,26 +157,46 @@ def split(protocol: ProtocolFile, out: Out, changes: Changes = None, json: Json 
 
 
 @app.command()
-def balance(
+def balance(  # noqa: PLR0913 - the options of one command
     protocol: ProtocolFile,
-    out: Out,
+    out: RunOut = None,
+    labels: PlanLabels = None,
     changes: Changes = None,
     write: Written = None,
+    figure: BalanceFigure = None,
+    table: StepTable = None,
     json: Json = False,
 ) -> None:
-    """Plan which training films are seen, how often, how changed and with which weight.
+    """Plan which films training sees, how often and how changed, step by step.
 
-    With --write, every entry becomes a film on disk for those who train elsewhere; the label
-    file's column Lineage says where a copy comes from.
+    The plan is made of the label table alone: no film is needed, nothing is kept. With --out it is
+    made of the films in a run's folder, prepared first where they are not, and kept there. Example:
+
+    lucency balance protocols/reference.toml --labels Data_Entry_2017_v2020.csv
     """
-    if write:
-        from lucency.export import write_balanced
-        from lucency.protocol import read_protocol
-        from lucency.workspace import open_run
+    from lucency.balance_answers import balance_from_labels, check_figure
+    from lucency.protocol import read_protocol
 
-        run = open_run(read_protocol(protocol, changes=tuple(changes or ())), out=out)
+    check_figure(figure)
+    for file in filter(None, (figure, table)):
+        check_place(file)
+    chosen = read_protocol(protocol, changes=tuple(changes or ()))
+    kept = {"figure": figure, "table": table}
+    if out is None:
+        if write:
+            raise ValueError("--write writes prepared films: expected --out DIR, the run's folder")
+        tell_balance(balance_from_labels(chosen, labels=labels, **kept), json)
+        return
+    if labels:
+        raise ValueError("--labels is of a plan that needs no films: found --out, leave one out")
+    from lucency.export import write_balanced
+    from lucency.service import balance_run
+    from lucency.workspace import open_run
+
+    run = open_run(chosen, out=out)
+    if write:
         write_balanced(run, out=write)
-    do("balance", protocol, out, changes, 0, json)
+    tell_balance(balance_run(run, **kept), json)
 
 
 @app.command()

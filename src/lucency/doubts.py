@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lucency.audit.belief import COUNTS, believe, published_counts
+from lucency.audit.belief import COUNTS, believe, published_counts_of
 from lucency.audit.doubted import Doubts, load_doubts, save_doubts
 from lucency.audit.probes import known_facts, probe
 from lucency.audit.quality import inspect, quality_counts, quality_table
@@ -90,7 +90,7 @@ def _facts_of(said: Predictions, films: Manifest, truth: pd.DataFrame) -> pd.Dat
 def _counts(run: Run, films: Manifest, truth: pd.DataFrame) -> pd.DataFrame:
     """Return how many films carry a label, show the finding, and both, where that is known."""
     if run.protocol.data.source == "nih":
-        return _published(films.findings)
+        return published_counts_of(films.findings)
     if not len(truth):
         unread = [(finding, 0, 0, 0, np.nan) for finding in films.findings]
         return pd.DataFrame(unread, columns=list(COUNTS))
@@ -101,14 +101,6 @@ def _counts(run: Run, films: Manifest, truth: pd.DataFrame) -> pd.DataFrame:
         counts = (int(one.sum()) for one in (labelled, seen, labelled & seen))
         rows.append((finding, *counts, np.nan))
     return pd.DataFrame(rows, columns=list(COUNTS))
-
-
-def _published(findings: tuple[str, ...]) -> pd.DataFrame:
-    """Return the published counts of these findings; none where nothing is published of one."""
-    wanted = pd.DataFrame({"finding": list(findings)})
-    known = wanted.merge(published_counts(), on="finding", how="left")
-    counts = dict.fromkeys(COUNTS[1:4], 0)
-    return known.fillna(counts).astype(dict.fromkeys(counts, int))
 
 
 def _other(said: Predictions, shortcuts: pd.DataFrame) -> dict[str, str]:

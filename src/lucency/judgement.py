@@ -26,6 +26,7 @@ from lucency.looking import sight
 from lucency.progress import say
 from lucency.receipt import discard_outdated, fingerprint_of, produce
 from lucency.run import (
+    change,
     classifiers,
     films_apart,
     manifest,
@@ -145,9 +146,9 @@ def report(run: Run) -> Path:
         experiment = gather(
             run,
             manifest=manifest(run),
-            trained=training_films(run),
             prepared=prepared(run),
             plan=plan(run),
+            change=failures.attempt("balance", lambda: change(run)),
             predictions=predictions(run),
             verdict=found,
         )

@@ -13,7 +13,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int64
 
+from lucency.balance.change import POPULATIONS, Change, describe_change
 from lucency.balance.resample import needs_features, plan_parts
+from lucency.balance.steps import Balanced, load_steps, save_steps
 from lucency.choices import Source
 from lucency.data.part import load_part, part_fingerprint, save_part
 from lucency.data.prepare import prepare
@@ -67,7 +69,7 @@ def parts(run: Run) -> np.ndarray:
         "balance": run.protocol.balance.model_dump() if early else "after the split",
         "prepared": fingerprint_of(run.cache / "prepared"),
     }
-    names = _balanced_first(run).names(films.image) if early else films.image
+    names = _balanced_first(run).plan.names(films.image) if early else films.image
 
     def write(folder: Path) -> None:
         if early:
@@ -84,11 +86,11 @@ def split_name(run: Run) -> str:
     """Return the fingerprint of the parts."""
     early = run.protocol.balance.before_split
     image = prepared(run).manifest.image
-    return part_fingerprint(_balanced_first(run).names(image) if early else image, parts(run))
+    return part_fingerprint(_balanced_first(run).plan.names(image) if early else image, parts(run))
 
 
 @cache
-def _balanced_first(run: Run) -> Plan:
+def _balanced_first(run: Run) -> Balanced:
     films = prepared(run).manifest
     part = np.where(set_apart(films, choices=run.protocol.split), APART, "train")
     return plan_parts(
@@ -128,7 +130,8 @@ def plan(run: Run) -> Plan:
 
     def write(folder: Path) -> None:
         if choices.before_split:
-            made = replace(_balanced_first(run), part=part)
+            first = _balanced_first(run)
+            made = first._replace(plan=replace(first.plan, part=part))
         else:
             made = plan_parts(
                 films.label,
@@ -137,9 +140,23 @@ def plan(run: Run) -> Plan:
                 choices=choices,
                 feature=feature,
             )
-        save_plan(made, films.image, folder)
+        save_plan(made.plan, films.image, folder)
+        save_steps(made.steps, folder)
 
     return load_plan(produce(run.out / "plan", inputs=inputs, write=write), films.image)
+
+
+def change(run: Run) -> Change:
+    """Return what balancing made of the films that it was shown: all, or the training part."""
+    films, seen = prepared(run).manifest, plan(run)
+    early = run.protocol.balance.before_split
+    return describe_change(
+        films.label[training_films(run)],
+        plan=seen if early else seen.take(seen.part == "train"),
+        findings=films.findings,
+        steps=load_steps(run.out / "plan"),
+        population=POPULATIONS[early],
+    )
 
 
 @cache

@@ -70,6 +70,13 @@ def published_counts() -> pd.DataFrame:
         return pd.read_csv(table)
 
 
+def published_counts_of(findings: tuple[str, ...]) -> pd.DataFrame:
+    """Return `published_counts` of these findings; of one that nobody read again, zeros."""
+    read = published_counts().set_index("finding").reindex(list(findings))
+    counted = dict.fromkeys(COUNTS[1:4], 0)
+    return read.fillna(counted).astype(dict.fromkeys(counted, int)).reset_index()
+
+
 def conclude_belief(belief: pd.DataFrame) -> str:
     """Return the verdicts in plain words."""
     said = {

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -28,7 +28,14 @@ from lucency.judge.sight import Sight
 from lucency.plan import Plan
 from lucency.predictions import Predictions
 from lucency.protocol import Protocol, protocol_text
-from lucency.show.balancing import draw_cooccurrence, draw_counts, draw_origins
+from lucency.show.balancing import (
+    draw_cooccurrence,
+    draw_counts,
+    draw_origins,
+    draw_steps,
+    finding_rows,
+    has_steps,
+)
 from lucency.show.beside import beside_values
 from lucency.show.combined import combined_values
 from lucency.show.doubted import doubt_values
@@ -43,6 +50,13 @@ Values = dict[str, Any]
 STRIPS, SAMPLES, GALLERY, REJECTED = 3, 3, 24, 20  # at most this many are shown
 
 
+class Gallery(NamedTuple):
+    """Captions and uint8 pictures: films beside their changes, one film and each step alone."""
+
+    together: Sequence[tuple[str, np.ndarray]]
+    alone: Sequence[tuple[str, np.ndarray]]
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Experiment:
     """All that one report shows; None where what a chapter shows could not be made."""
@@ -51,8 +65,8 @@ class Experiment:
     manifest: Manifest  # all films of the source that were used
     prepared: Prepared
     plan: Plan  # rows of `prepared`; parts train, val and test
-    change: Change | None  # of the training part by balancing
-    augmented: Sequence[tuple[str, np.ndarray]] | None  # caption and uint8 picture
+    change: Change | None  # by balancing
+    gallery: Gallery | None  # of augmentation
     predictions: Sequence[Predictions]  # one a network, parts val and test
     histories: Mapping[str, pd.DataFrame]  # epoch, step, train_loss, val_loss, val_auc, …
     networks: pd.DataFrame  # network, parameters, weights, provenance, epochs, kept_epoch, …
@@ -177,10 +191,13 @@ def _balance(experiment: Experiment, shown: Values) -> Values:
     change, findings = experiment.change, experiment.prepared.manifest.findings
     assert change is not None, "a chapter that failed before is not drawn"
     return {
-        "counts_figure": Markup(draw_counts(change.counts)),
+        "population": change.population,
+        "totals": change.totals.set_index("when").to_dict("index"),
+        "counts_figure": Markup(draw_counts(change)),
+        "steps_figure": Markup(draw_steps(change.steps) if has_steps(change.steps) else ""),
         "cooccurrence_figure": Markup(draw_cooccurrence(change.cooccurrence, list(findings))),
         "origins_figure": Markup(draw_origins(change.origins)),
-        "imbalance": change.counts.to_dict("records"),
+        "imbalance": finding_rows(change).to_dict("records"),
         "summary": change.summary.to_dict("records"),
         "measures": MEASURES,
     }
@@ -188,15 +205,17 @@ def _balance(experiment: Experiment, shown: Values) -> Values:
 
 def _preparation(experiment: Experiment, shown: Values) -> Values:
     strips = show_preparation(experiment.prepared, films=STRIPS, seed=shown["seed"])
-    return {"strips": strips}
+    return {"strips": [strip._replace(greys=Markup(strip.greys)) for strip in strips]}
 
 
 def _augmentation(experiment: Experiment, shown: Values) -> Values:
     del shown
-    assert experiment.augmented is not None, "a chapter that failed before is not drawn"
+    assert experiment.gallery is not None, "a chapter that failed before is not drawn"
+    together, alone = experiment.gallery
     return {
-        "augmented": show_augmented(experiment.augmented[:GALLERY]),
-        "augmented_total": len(experiment.augmented),
+        "augmented": show_augmented(together[:GALLERY]),
+        "augmented_total": len(together),
+        "steps_alone": show_augmented(alone),
     }
 
 
