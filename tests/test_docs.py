@@ -107,6 +107,9 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         flawed = {"balance": {"method": "cap-and-copy", "before_split": True}}
         flawed["split"] = {"method": "image"}
         write_protocol("protocols/reference.toml", {"source": "nih", "root": "elsewhere"}, **flawed)
+        write_protocol("protocols/reference-sample.toml", drawn, **flawed)
+        right = {"balance": {"method": "cap-and-copy"}}
+        write_protocol("protocols/study.toml", {"source": "nih", "root": "elsewhere"}, **right)
         honest = {"balance": {"method": "cap-and-copy"}, "network": [{"name": "test_convnext"}]}
         write_protocol("protocols/leak.toml", drawn, **honest)
         own = {"source": "csv", "root": "films", "labels": "labels.csv"}
