@@ -2,9 +2,12 @@
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from lucency.processes import set_ranks
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 signal.signal(signal.SIGINT, signal.default_int_handler)  # nohup ignores it; tests press Ctrl-C
@@ -18,3 +21,10 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"{folder} is absent: set LUCENCY_SHARED to the folder of real samples")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def alone() -> Iterator[None]:
+    """After a test this process is again the one that the environment says."""
+    yield
+    set_ranks(rank=None, local_rank=None, world_size=None)

@@ -20,9 +20,11 @@ from lucency.audit.belief import (
     conclude_belief,
     counts_of,
     published_counts,
+    published_counts_of,
 )
 from lucency.audit.chances import chance_wrong
 from lucency.audit.detection import detection
+from lucency.audit.ontology import with_no_finding
 from lucency.cli import app
 from lucency.data.expert import read_experts, read_readings
 from lucency.data.labels import read_labelled
@@ -79,7 +81,9 @@ def test_the_counts_that_we_carry_are_those_of_the_published_files(nih: Path):
     labels = read_labelled(nih / "Data_Entry_2017_v2020.csv")
     draws = {"resamples": 2, "seed": 0}
     found = counts_of(
-        agreement(labels, read_experts(root, release="all"), **draws),
+        agreement(
+            with_no_finding(labels), with_no_finding(read_experts(root, release="all")), **draws
+        ),
         between_readers(read_readings(root, release="all"), **draws),
     )
     carried = published_counts()
@@ -87,11 +91,28 @@ def test_the_counts_that_we_carry_are_those_of_the_published_files(nih: Path):
     np.testing.assert_allclose(carried["kappa"], found["kappa"], atol=5e-5)
 
 
+def test_a_finding_that_radiologists_were_not_asked_is_unread_not_an_error():
+    found = published_counts_of(("Tuberculosis", "Hernia"))
+    assert found["finding"].tolist() == ["Tuberculosis", "Hernia"]
+    assert found.loc[1, ["labelled", "seen", "both"]].tolist() == [4, 5, 2]
+    assert found.loc[0, ["labelled", "seen", "both"]].tolist() == [0, 0, 0]
+    said = believe(found, doubts={})
+    assert said["reason"][0] == "no film labelled so was read by experts"
+    assert said["verdict"][0] == DOUBTFUL
+    none = published_counts_of(("No Finding",)).loc[
+        0
+    ]  # facts: label-quality.md, 142 of 348 show some
+    assert none[["labelled", "both"]].tolist() == [348, 348 - 142]
+    pd.testing.assert_frame_equal(
+        published_counts_of(tuple(published_counts()["finding"])), published_counts()
+    )
+
+
 def test_radiologists_are_asked(nih: Path, tmp_path: Path):
     words = ("labels", "--labels", nih / "Data_Entry_2017_v2020.csv", "--expert", nih / "expert")
     said = audit(*words, "--out", tmp_path / "out")
     assert "experts call abnormal 169 of 348 films" in said
-    assert "labels of Effusion, Pneumothorax may carry a claim" in said
+    assert "labels of Effusion, Pneumothorax, No Finding may carry a claim" in said
     groups = pd.read_csv(tmp_path / "out" / "groups.csv").set_index(["finding", "measure"])
     # Facts: label-quality.md, the merged group.
     assert groups["value"]["Opacity", "ppv"] == pytest.approx(0.622, abs=5e-4)

@@ -8,13 +8,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lucency.balance.change import Change, describe_change
+from lucency.balance.change import Change
+from lucency.balance.change import describe_change as describe
+from lucency.balance.steps import Step, followed
 from lucency.balance.weights import partial, positive_weights
 from lucency.plan import Plan, clones, joined, originals
+from lucency.show.balancing import finding_rows
+from lucency.values import NO_FINDING
 
 FINDINGS = ("Mass", "Hernia")
 # Mass on four of six films, Hernia on one of five; the last film does not state Hernia.
 LABEL = np.array([[1, 0], [1, 0], [1, 0], [1, 1], [0, 0], [0, np.nan]], dtype=np.float32)
+
+
+def describe_change(label: np.ndarray, *, plan: Plan, findings: tuple[str, ...]) -> Change:
+    """Describe a plan that was made in one step."""
+    steps = followed(label, [Step("by hand", "", plan)], findings=findings).steps
+    about = {"findings": findings, "steps": steps, "population": "the training part"}
+    return describe(label, plan=plan, **about)
 
 
 def by_hand() -> Plan:
@@ -88,6 +99,51 @@ def test_where_the_entries_of_a_finding_come_from(change: Change):
     columns = ["finding", "originals", "copies", "mixed", "sources", "most"]
     rows = [("Mass", 4, 2, 0, 1, 2), ("Hernia", 1, 2, 1, 1, 3)]
     pd.testing.assert_frame_equal(change.origins, pd.DataFrame(rows, columns=columns))
+
+
+def test_totals_and_no_finding_before_and_after(change: Change):
+    """Film 4 has none; of film 5 that is not stated. After: the mixed film is Hernia alone."""
+    expected = {
+        "when": ["before", "after"],
+        "entries": [6, 9],
+        "no_finding": [1, 1],
+        "share": [1 / 6, 1 / 9],
+        "unstated": [1, 1],
+    }
+    pd.testing.assert_frame_equal(change.totals, pd.DataFrame(expected))
+
+
+def test_no_finding_as_an_output_is_what_its_own_label_says():
+    label = np.array([[1, 0], [0, 1], [0, 0], [0, np.nan]], dtype=np.float32)
+    found = describe_change(label, plan=originals(label), findings=("Mass", NO_FINDING))
+    before = found.totals.iloc[0].to_dict()
+    assert (before["no_finding"], before["unstated"]) == (1, 1)
+    rows = finding_rows(found)
+    assert rows["finding"].tolist() == ["Mass", NO_FINDING]
+    assert rows["share_before"].fillna(-1).tolist() == [-1, 0.25]
+    assert rows["irlbl_before"].tolist() == [1, 1]
+
+
+def test_no_finding_that_is_no_output_is_a_row_and_in_no_measure(change: Change):
+    rows = finding_rows(change)
+    assert rows["finding"].tolist() == [*FINDINGS, NO_FINDING]
+    last = rows.iloc[-1]
+    assert (last["before"], last["after"]) == (1, 1)
+    assert (last["share_before"], last["share_after"]) == (1 / 6, 1 / 9)
+    assert rows["irlbl_before"].isna().tolist() == [False, False, True]
+    assert change.counts["finding"].tolist() == list(FINDINGS)
+    assert change.summary.set_index("measure").loc["labels", "before"] == 2
+
+
+def test_steps_that_belong_to_another_plan_are_refused():
+    plan = by_hand()
+    steps = followed(LABEL, [Step("by hand", "", plan)], findings=FINDINGS).steps
+    about = {"findings": FINDINGS, "steps": steps, "population": "all films"}
+    assert describe(LABEL, plan=plan, **about).population == "all films"
+    with pytest.raises(ValueError, match=r"totals of the first and last step: found \[6, 9\]"):
+        describe(LABEL, plan=plan.take(np.arange(5)), **about)
+    with pytest.raises(ValueError, match="totals of the first and last step"):
+        describe(LABEL[:5], plan=plan, **about)
 
 
 def test_copies_of_several_films_are_told_apart():

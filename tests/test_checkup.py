@@ -30,6 +30,9 @@ REAL = (
     "preparation-sample",
     "clahe-sample",
     "synthensemble",
+    "mobilelungnetv2",
+    "thakur",
+    "lungnet22",
 )  # all 112,120 rows are read
 SLOW = {True: [pytest.mark.slow], False: []}
 HONEST = (

@@ -49,6 +49,7 @@ def plain() -> Classifier:
     return Classifier(
         network=build("test_convnext", findings=2, mean_std=UNIT).eval(),
         name="test_convnext",
+        architecture="test_convnext",
         findings=FINDINGS,
         preparation=PREPARATION,
         mean=UNIT[0],

@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 import shutil
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,6 +51,7 @@ HEADINGS: dict[str, type[BaseModel]] = {
     "### `[[balance.copy_plan]]`": keys.Copy,
     "## `[training]`": keys.Training,
     "## `[[network]]`": keys.Network,
+    "### `[network.head]`": keys.Head,
     "## `[judging]`": keys.Judging,
     "## `[explaining]`": keys.Explaining,
     "## `[combining]`": Combining,
@@ -112,6 +114,9 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         flawed = {"balance": {"method": "cap-and-copy", "before_split": True}}
         flawed["split"] = {"method": "image"}
         write_protocol("protocols/reference.toml", {"source": "nih", "root": "elsewhere"}, **flawed)
+        write_protocol("protocols/reference-sample.toml", drawn, **flawed)
+        right = {"balance": {"method": "cap-and-copy"}}
+        write_protocol("protocols/study.toml", {"source": "nih", "root": "elsewhere"}, **right)
         honest = {"balance": {"method": "cap-and-copy"}, "network": [{"name": "test_convnext"}]}
         write_protocol("protocols/leak.toml", drawn, **honest)
         write_studies(drawn)
@@ -124,6 +129,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def at_work(workplace: Path, block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
     """Go to the workplace; what needs a trained network finds one, trained once."""
     monkeypatch.chdir(workplace)
+    monkeypatch.setattr(sys, "argv", ["document"])
     if NEEDS_RUN.search(block.text):
         lucency("run", "protocols/demo.toml", "--out", "runs/demo")
     if "--out review" in block.text:

@@ -5,10 +5,17 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import accuracy_score, f1_score, label_ranking_loss, roc_auc_score
+from sklearn.metrics import (
+    accuracy_score,
+    confusion_matrix,
+    f1_score,
+    label_ranking_loss,
+    multilabel_confusion_matrix,
+    roc_auc_score,
+)
 
 from lucency.judge.claims import claim_of
-from lucency.judge.evaluate import COLUMNS, PER_FILM_ROW, evaluate, trivial
+from lucency.judge.evaluate import COLUMNS, PER_FILM_ROW, confusion_table, evaluate, trivial
 from lucency.judge.intervals import once, resample_patients
 from lucency.judge.metrics import METRICS
 from lucency.judge.per_film import PER_FILM
@@ -71,6 +78,24 @@ def test_macro_is_the_mean_and_micro_the_pool_of_scikit_learn():
         assert _cell(table, average, "auc")["value"] == pytest.approx(area, abs=1e-12)
         f1 = f1_score(label, decision, average=average)
         assert _cell(table, average, "f1")["value"] == pytest.approx(f1, abs=1e-12)
+
+
+def test_confusion_is_scikit_learn_s():
+    predictions, threshold = _predictions(), np.array([0.6, 0.4, 0.5])
+    decision, cells = predictions.probability >= threshold, ["tn", "fp", "fn", "tp"]
+    table = confusion_table(predictions, threshold=threshold)
+    expected = multilabel_confusion_matrix(predictions.label, decision).reshape(3, 4)
+    np.testing.assert_array_equal(table[cells], expected)
+    assert (table[cells].sum(axis=1) == 300).all()
+    assert table["threshold"].tolist() == threshold.tolist()
+    assert table["finding"].tolist() == list(predictions.findings)
+    label = predictions.label.copy()
+    label[:120, 1] = np.nan  # not stated: in none of the four
+    table = confusion_table(replace(predictions, label=label), threshold=threshold)
+    stated = confusion_matrix(label[120:, 1], decision[120:, 1]).ravel()
+    np.testing.assert_array_equal(table[cells], [expected[0], stated, expected[2]])
+    with pytest.raises(ValueError, match="2 thresholds for 3 findings"):
+        confusion_table(predictions, threshold=threshold[:2])
 
 
 def test_counts_only_what_is_stated():

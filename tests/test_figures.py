@@ -1,6 +1,7 @@
 """The figures draw what their tables say, as text that stands in a page."""
 
 import re
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -9,12 +10,16 @@ import pytest
 from matplotlib import rcParams
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from lucency.balance.change import Change
+from lucency.balance.steps import STEPS
 from lucency.predictions import Predictions
 from lucency.show import figures
-from lucency.show.balancing import draw_counts
+from lucency.show.balancing import draw_balancing, draw_counts, draw_steps, has_steps
 from lucency.show.canvas import COLOURS, style_networks
 from lucency.show.figures import GRID, draw_auc, draw_macro_curves, draw_roc, draw_training
+from lucency.show.greys import draw_greys, grey_shares
 from lucency.show.reliability import draw_each_finding, draw_pooled
+from lucency.values import PARTS
 
 
 def _predictions(label: np.ndarray, score: np.ndarray) -> Predictions:
@@ -49,7 +54,7 @@ def test_areas_below_the_drawn_curves_are_scikit_learns() -> None:
 
 
 def test_every_figure_is_one_described_drawing_with_ids_of_its_own() -> None:
-    counts = _counts(["Mass", "Hernia"], before=[1200, 3], after=[900, 30])
+    counts = _change(["Mass", "Hernia"], before=[1200, 3], after=[900, 30])
     drawing = draw_counts(counts)
     root = ElementTree.fromstring(drawing)
     assert root.attrib["role"] == "img"
@@ -68,7 +73,7 @@ def test_every_figure_is_one_described_drawing_with_ids_of_its_own() -> None:
 
 def test_drawing_twice_gives_the_same_bytes_and_leaves_matplotlib_as_it_was() -> None:
     before = dict(rcParams)
-    counts = _counts(["Mass"], before=[0], after=[0])
+    counts = _change(["Mass"], before=[0], after=[0])
     assert draw_counts(counts) == draw_counts(counts)
     assert dict(rcParams) == before
 
@@ -94,17 +99,18 @@ def test_a_finding_without_positives_says_so() -> None:
 
 
 def test_dollar_signs_are_text_not_formulas() -> None:
-    counts = _counts(["$\\frac{<b>"], before=[1], after=[2])
+    counts = _change(["$\\frac{<b>"], before=[1], after=[2])
     assert "$\\frac{&lt;b&gt;" in draw_counts(counts)
 
 
 def test_training_may_be_one_epoch_and_lack_validation() -> None:
     history = pd.DataFrame(
         {"epoch": [1], "train_loss": [0.5], "val_loss": [np.nan], "val_auc": [np.nan]}
+        | {f"{part}_{name}": [np.nan] for part in PARTS[:2] for name in ("accuracy", "pooled_auc")}
     )
     style = style_networks(["alexnet"])
     drawing = draw_training({"alexnet": history}, kept_epoch={"alexnet": 1}, style=style)
-    assert "Training loss" in drawing
+    assert "Accuracy at .5" in drawing
 
 
 def test_no_two_networks_look_alike() -> None:
@@ -170,7 +176,84 @@ def _line(drawing: str) -> list[str]:
     return re.findall(rf'<path d="([^"]*)"[^>]*stroke: {COLOURS[0]}'.lower(), drawing.lower())
 
 
-def _counts(finding: list[str], *, before: list[int], after: list[int]) -> pd.DataFrame:
+def _change(
+    finding: list[str],
+    *,
+    before: list[int],
+    after: list[int],
+    none: tuple[int, int] = (0, 0),
+    totals: tuple[int, int] = (2000, 1000),
+) -> Change:
+    """Return invented counts, as balance.change gives them."""
     table = pd.DataFrame({"finding": finding, "before": before, "after": after})
     ratios = {f"irlbl_{name}": table[name].max() / table[name] for name in ("before", "after")}
-    return table.assign(**ratios)
+    shares = [count / total for count, total in zip(none, totals, strict=True)]
+    whole = {"when": ["before", "after"], "entries": totals, "no_finding": none, "share": shares}
+    rows = [(0, "before", "", np.nan, np.nan, 0, 0, totals[0])]
+    rows.append((1, "cap", "Mass", 1200.0, 200.0, 0, totals[0] - totals[1], totals[1]))
+    return Change(
+        population="all films",
+        counts=table.assign(**ratios),
+        totals=pd.DataFrame({**whole, "unstated": 0}),
+        steps=pd.DataFrame(rows, columns=list(STEPS)),
+        summary=pd.DataFrame(),
+        cooccurrence={},
+        origins=pd.DataFrame(),
+    )
+
+
+def _words(drawing: str) -> list[str]:
+    root = ElementTree.fromstring(drawing)
+    return [element.text or "" for element in root.iter() if element.tag.endswith("text")]
+
+
+def test_no_finding_has_a_bar_and_its_share_and_the_totals_stand_above() -> None:
+    change = _change(["Mass"], before=[1200], after=[200], none=(700, 250))
+    words = _words(draw_counts(change))
+    assert {"No Finding", "700 (35.0 %)", "250 (25.0 %)"} <= set(words)
+    assert "All films: 2,000 films before, 1,000 entries after" in words
+    output = _change(["No Finding", "Mass"], before=[700, 1200], after=[250, 200], none=(700, 250))
+    words = _words(draw_counts(output))
+    assert words.count("No Finding") == 1
+    assert {"700 (IRLbl 1.7, 35.0 %)", "1,200 (IRLbl 1.0)"} <= set(words)
+    here = _change(["Mass"], before=[1200], after=[200])
+    part = replace(here, population="the training part")
+    assert any(
+        word.startswith("The training part: 2,000 films") for word in _words(draw_counts(part))
+    )
+
+
+def test_every_step_has_a_bar_with_its_total_and_what_it_changed() -> None:
+    change = _change(["Mass"], before=[1200], after=[200])
+    drawn = draw_steps(change.steps)
+    words = _words(drawn)
+    assert {"before", "cap Mass", "2,000", "1,000 (\N{MINUS SIGN}1,000)"} <= set(words)
+    assert {"kept", "added", "dropped"} <= set(words)
+    both = _words(draw_balancing(change))
+    assert {"Mass", "cap Mass", "2,000", "dropped", "before balancing"} <= set(both)
+
+
+def test_a_method_of_one_step_has_no_figure_of_steps() -> None:
+    change = _change(["Mass"], before=[1200], after=[200])
+    plain = change.steps.assign(finding="", action=["before", "ml-ros"])
+    assert has_steps(change.steps)
+    assert not has_steps(plain)
+    assert has_steps(pd.concat([plain, plain.tail(1)]))
+    alone = replace(change, steps=plain)
+    assert draw_balancing(alone) == draw_counts(alone)
+
+
+def test_the_histograms_of_a_film_are_numpy_s_own() -> None:
+    random = np.random.default_rng(2)
+    found = random.normal(90, 20, (50, 70)).clip(0, 255).astype(np.uint8)
+    share = grey_shares(found)
+    expected = np.histogram(found, bins=64, range=(0, 256))[0] / found.size
+    np.testing.assert_allclose(share, expected)
+    one, two = (
+        draw_greys(found, found[:40, :40], name="a<b.png", number=number) for number in (0, 1)
+    )
+    assert "a&lt;b.png: grey levels" in one
+    ids = [set(re.findall(r'\bid="([^"]*)"', drawing)) for drawing in (one, two)]
+    assert not ids[0] & ids[1]
+    assert {"as found", "as networks see it", "Grey level"} <= set(_words(one))
+    assert grey_shares(np.full((4, 4), 255, dtype=np.uint8))[-1] == 1

@@ -14,7 +14,16 @@ from lucency.show.report import Experiment
 from lucency.values import FINDINGS
 from test_report import DASH, NETWORKS, Page, an_experiment, written
 
-TABLES = ("metrics", "comparison", "ranking", "thresholds", "reliability", "brier", "subgroups")
+TABLES = (
+    "metrics",
+    "confusion",
+    "comparison",
+    "ranking",
+    "thresholds",
+    "reliability",
+    "brier",
+    "subgroups",
+)
 SHARED = ("comparison", "findings", "curves", "calibration", "subgroups")
 OWN = ("doctor", *SHARED, "numbers", "versions")
 
@@ -38,7 +47,8 @@ def alone(findings: int) -> Judged:
     """One network without a rank, a rival, a trivial predictor or a complaint."""
     judged = judged_of(an_experiment(findings=FINDINGS[:findings], networks=NETWORKS[:1]))
     metrics = judged.metrics.loc[judged.metrics["network"] != TRIVIAL]
-    nothing = {"comparison": pd.DataFrame(), "ranking": pd.DataFrame()}
+    confusion = judged.confusion.loc[judged.confusion["network"] != TRIVIAL]
+    nothing = {"comparison": pd.DataFrame(), "ranking": pd.DataFrame(), "confusion": confusion}
     return replace(judged, metrics=metrics, complaints=complaint_table([]), **nothing)
 
 

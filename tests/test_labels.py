@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from lucency.balance.measures import measure
+from lucency.balance_answers import describe_imbalance
 from lucency.data.labels import Labels, read_labels
 from lucency.values import FINDINGS, Manifest, empty_boxes, save_manifest
 
@@ -172,3 +173,15 @@ def test_no_finding_is_no_finding_of_a_table(tmp_path: Path):
     read = read_labels(file)
     assert read.findings == ("Mass",)
     assert "No Finding" in read.left_out
+
+
+def test_the_command_says_how_many_have_no_finding_and_their_share(shared: Path, tmp_path: Path):
+    published = shared / "nih" / "Data_Entry_2017_v2020.csv"
+    found = describe_imbalance(published, figure=None)["no_finding"]
+    assert found == {"films": 60_361, "share": pytest.approx(0.53836, abs=1e-5), "not_stated": 0}
+    (tmp_path / "labels.csv").write_bytes(TABLE)
+    own = describe_imbalance(tmp_path / "labels.csv", figure=None)["no_finding"]
+    assert own == {"films": 0, "share": 0.0, "not_stated": 0}
+    (tmp_path / "few.csv").write_text("image,Mass,Edema\na,,0\nb,0,0\nc,1,\nd,0,0\n")
+    own = describe_imbalance(tmp_path / "few.csv", figure=None)["no_finding"]
+    assert own == {"films": 2, "share": 0.5, "not_stated": 1}

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lucency.balance.measures import imbalance_ratio, measure, scumble_of_films
+from lucency.balance.measures import imbalance_ratio, measure, no_finding, scumble_of_films
 from lucency.values import FINDINGS, NO_FINDING
 
 # Facts: imbalance.md. TCS as printed by Charte et al., HAIS 2016, with their number of inputs.
@@ -67,6 +67,19 @@ def test_equals_the_published_measures_of_the_official_training_films(chestxray1
         _prints_as(found.summary[column], text)
     rare = found.per_finding.loc[found.per_finding["minority"], "finding"]
     assert list(rare) == ["Pneumonia", "Hernia"]
+
+
+def test_no_finding_is_counted_where_nothing_is_stated_otherwise(chestxray14):
+    label = chestxray14.to_numpy()
+    none, unstated = no_finding(label, names=FINDINGS)
+    assert (none.sum(), unstated.sum()) == (60_361, 0)
+    said = np.array([[0, 0], [1, np.nan], [0, np.nan], [np.nan, np.nan]], dtype=np.float32)
+    none, unstated = no_finding(said, names=("Mass", "Hernia"))
+    assert none.tolist() == [True, False, False, False]
+    assert unstated.tolist() == [False, False, True, True]
+    none, unstated = no_finding(said, names=(NO_FINDING, "Hernia"))
+    assert none.tolist() == [False, True, False, False]
+    assert unstated.tolist() == [False, False, False, True]
 
 
 def test_what_has_no_value_is_nan_and_left_out():

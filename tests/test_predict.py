@@ -23,6 +23,7 @@ def classifier(preparation: Preparation) -> Classifier:
     return Classifier(
         network=build("test_efficientnet", findings=2, mean_std=UNIT).eval(),
         name="test_efficientnet",
+        architecture="test_efficientnet",
         findings=FINDINGS,
         preparation=preparation,
         mean=UNIT[0],

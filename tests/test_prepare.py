@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import zlib
+from itertools import permutations
 from pathlib import Path
 
 import cv2
@@ -16,11 +17,16 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from lucency.data.film import prepare_film, read_grey
+from lucency.data.film import DENOISERS, prepare_film, read_grey
 from lucency.data.prepare import prepare
 from lucency.values import Manifest, Preparation, empty_boxes, load_prepared, save_manifest
 
 SMALL = Preparation(size=64, clahe_tiles=4)
+OPENCV = {
+    "median": lambda film: cv2.medianBlur(film, 3),
+    "gaussian": lambda film: cv2.GaussianBlur(film, (3, 3), 0),
+    "bilateral": lambda film: cv2.bilateralFilter(film, 5, 50, 50),
+}
 
 
 def write_films(folder: Path, films: int, *, side: int = 96) -> Manifest:
@@ -174,15 +180,46 @@ def test_brightness_saturates_and_denoisers_are_opencvs():
         preparation = Preparation.model_validate(plain | {"brightness": brightness})
         clipped = np.clip(film.astype(int) + brightness, 0, 255)
         np.testing.assert_array_equal(prepare_film(film, preparation=preparation), clipped)
-    wanted = {
-        "none": film,
-        "median": cv2.medianBlur(film, 3),
-        "gaussian": cv2.GaussianBlur(film, (3, 3), 0),
-        "bilateral": cv2.bilateralFilter(film, 5, 50, 50),
-    }
+    wanted = {"none": film} | {name: filtered(film) for name, filtered in OPENCV.items()}
     for denoise, picture in wanted.items():
         preparation = Preparation.model_validate(plain | {"denoise": denoise})
         np.testing.assert_array_equal(prepare_film(film, preparation=preparation), picture)
+
+
+def test_denoisers_in_a_chain_are_opencvs_one_after_the_other():
+    film = a_film(120)
+    square = cv2.createCLAHE(3, (10, 10)).apply(
+        cv2.resize(film, (64, 64), interpolation=cv2.INTER_AREA)
+    )
+    assert set(OPENCV) == set(DENOISERS)
+    seen = []
+    for chain in (*permutations(OPENCV, 2), *permutations(OPENCV, 3), ("median", "median")):
+        preparation = Preparation(size=64, order="resize-first", denoise=chain)
+        wanted = square
+        for name in chain:
+            wanted = OPENCV[name](wanted)
+        found = prepare_film(film, preparation=preparation)
+        np.testing.assert_array_equal(found, wanted, err_msg=" ".join(chain))
+        seen.append(found.tobytes())
+    assert len(set(seen)) == len(seen)  # the order matters
+    with pytest.raises(ValueError, match="Input should be 'median', 'gaussian' or 'bilateral'"):
+        Preparation.model_validate({"denoise": ["median", "none"]})
+
+
+@pytest.mark.parametrize(
+    ("written", "chain"),
+    [
+        ("none", ()),
+        ("median", ("median",)),
+        (["median", "bilateral"], ("median", "bilateral")),
+    ],
+)
+def test_short_chains_are_written_as_they_were_before_chains(written: object, chain: tuple):
+    """Receipts and classifiers of before chains hold one name, and must still be found equal."""
+    preparation = Preparation.model_validate({"denoise": written})
+    assert preparation.denoise == chain
+    assert preparation.model_dump()["denoise"] == written
+    assert Preparation.model_validate_json(preparation.model_dump_json()) == preparation
 
 
 def test_small_films_are_enlarged_linearly_and_the_film_is_left_alone():
@@ -191,7 +228,7 @@ def test_small_films_are_enlarged_linearly_and_the_film_is_left_alone():
     picture = prepare_film(film, preparation=Preparation(order="no-clahe"))
     linear = cv2.resize(film, (224, 224), interpolation=cv2.INTER_LINEAR)
     np.testing.assert_array_equal(picture, linear)
-    prepare_film(film, preparation=Preparation(brightness=9, denoise="median"))
+    prepare_film(film, preparation=Preparation(brightness=9, denoise=("median",)))
     np.testing.assert_array_equal(film, before)
 
 

@@ -18,14 +18,17 @@ from lucency.audit.probes import PROBES
 from lucency.audit.quality import LISTED, quality_counts
 from lucency.audit.shortcuts import SHORTCUTS
 from lucency.audit.strata import STRATA
-from lucency.balance.change import describe_change
+from lucency.balance.change import Change, describe_change
+from lucency.balance.steps import Step, followed
 from lucency.combine.combined import Combined, nothing_combined
 from lucency.combine.recognition import COLUMNS as RETRIEVAL
 from lucency.combine.recognition import FIRST, OVERALL, PAIRS
 from lucency.data.contrast import MEASURES
+from lucency.failures import Failures
+from lucency.judge.beside import nothing_beside
 from lucency.judge.cases import choose_cases
 from lucency.judge.complaints import Complaint, complaint_table
-from lucency.judge.evaluate import evaluate, trivial
+from lucency.judge.evaluate import confusion_table, evaluate, trivial
 from lucency.judge.league import COLUMNS as LEAGUE
 from lucency.judge.league import SCORES
 from lucency.judge.maps import Centres, Maps, even_centres
@@ -43,6 +46,7 @@ from lucency.judge.sight import Sight, faith_table, no_scores, score_maps
 from lucency.plan import Plan
 from lucency.predictions import Predictions
 from lucency.protocol import parse_protocol
+from lucency.show.doubted import objections
 from lucency.show.judged import CHOSEN
 from lucency.show.page import chance, decimal, whole
 from lucency.show.pictures import show_preparation
@@ -57,8 +61,9 @@ SECTIONS = (
     "training", "balance", "preparation", "augmentation", "samples", "parts",
     "protocol", "numbers", "versions",
 )  # fmt: skip
-DASH, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
+DASH, MINUS, TIMES = "\N{EN DASH}", "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}"
 FILMS, SIZE = 240, 32
+FLAT = np.full((8, 8), 90, dtype=np.uint8)
 GROUPS = (
     "network", "fact", "group", "finding", "films", "patients", "auc", "auc_low", "auc_high",
     "gap", "gap_low", "gap_high", "calibration_gap", "calibration_low", "calibration_high",
@@ -164,9 +169,8 @@ def an_experiment(
             rejected=pd.DataFrame({"image": ["a.png"], "reason": ["zero bytes"]}),
         ),
         plan=plan,
-        change=describe_change(
-            label[:140], plan=plan.take(plan.part == "train"), findings=findings
-        ),
+        change=a_change(label[:140], plan.take(plan.part == "train"), findings),
+        steps_alone=[("film", FLAT), ("Flip, probability 0.5 (reference)", FLAT)],
         augmented=[(f"film {n}", random.integers(0, 256, (64, 64), np.uint8)) for n in range(6)],
         predictions=several,
         histories={one: _history(random) for one in networks},
@@ -180,6 +184,12 @@ def an_experiment(
             columns=["network", "finding", "threshold"],
         ),
         metrics=pd.concat(tables, ignore_index=True),
+        confusion=pd.concat(
+            [
+                *(confusion_table(one, threshold=threshold) for one in test),
+                confusion_table(plain, threshold=np.full(len(findings), 0.5)),
+            ]
+        ),
         comparison=a_comparison(networks, findings),
         ranking=ranking,
         conclusion="These films cannot tell which is best.",
@@ -189,10 +199,18 @@ def an_experiment(
         worst_group="It does worst in the group view = AP.",
         complaints=complaint_table([COMPLAINT]),
         checks=17,
+        beside=nothing_beside(),
         sight=a_sight(test[0]),
         doubts=some_doubts(test[0]),
         combined=something_combined(networks, findings),
     )  # fmt: skip
+
+
+def a_change(label: np.ndarray, plan: Plan, findings: tuple[str, ...]) -> Change:
+    """Describe a plan of training films, made by copying those of the first finding."""
+    steps = followed(label, [Step("copy", findings[0], plan)], findings=findings).steps
+    about = {"findings": findings, "steps": steps, "population": "the training part"}
+    return describe_change(label, plan=plan, **about)
 
 
 def some_doubts(test: Predictions) -> Doubts:
@@ -339,7 +357,10 @@ def _history(random: np.random.Generator) -> pd.DataFrame:
     fall = np.exp(-epoch / 3) + random.normal(0, 0.01, 6)
     return pd.DataFrame({
         "epoch": epoch, "step": epoch * 9, "train_loss": 0.2 + fall, "val_loss": 0.25 + fall,
-        "val_auc": 0.8 - fall / 3, "learning_rate": 1e-4, "films_per_second": 90.0, "seconds": 8.0,
+        "val_auc": 0.8 - fall / 3, "train_accuracy": 0.9 - fall / 9,
+        "val_accuracy": 0.88 - fall / 9, "train_pooled_auc": 0.9 - fall / 3,
+        "val_pooled_auc": 0.86 - fall / 3, "learning_rate": 1e-4, "films_per_second": 90.0,
+        "seconds": 8.0,
     })  # fmt: skip
 
 
@@ -354,7 +375,7 @@ def text(experiment: Experiment, tmp_path_factory: pytest.TempPathFactory) -> st
 
 
 def written(experiment: Experiment, folder: Path) -> str:
-    write_report(experiment, file=folder / "report.html")
+    write_report(experiment, file=folder / "report.html", failures=Failures(folder / "failed"))
     return (folder / "report.html").read_text(encoding="utf-8")
 
 
@@ -417,6 +438,73 @@ def test_what_may_be_believed_ends_in_words(experiment: Experiment, text: str) -
     assert "Nobody has read these films again." in text or "held against what was drawn" in text
 
 
+def test_three_objections_are_answered_with_the_run_s_numbers(
+    experiment: Experiment, text: str
+) -> None:
+    said = "".join(Page(text).words)
+    first, second = FINDINGS[:2]
+    assert "Labels of 2 of 3 findings may carry a claim, 1 are doubtful, 0 cannot" in said
+    assert "show the finding (PPV): 0.875." in said
+    assert "kappa below 0.4) on 0 of 3 findings." in said
+    network = experiment.doubts.network
+    assert f"The score of {network} leans on a fact beside the finding for {first} (view)." in said
+    assert f"the lowest is 0.500 ({first}, 20 films)" in said
+    doubts = experiment.doubts
+    kappa = [0.1, 0.2, 0.6]
+    worse = replace(
+        doubts,
+        belief=doubts.belief.assign(kappa=kappa, ppv=[0.1, 0.9, 0.9]),
+        shortcuts=doubts.shortcuts.assign(shortcut=False),
+        strata=doubts.strata.iloc[:0],
+    )
+    answers = list(objections(worse).values())
+    assert answers[0].endswith(f"(PPV): from 0.100 ({first}) to 0.900 ({second}).")
+    assert f"on 2 of 3 findings: {first}, {second}." in answers[1]
+    assert "leans on no known fact" in answers[1]
+    assert answers[2].startswith("No finding's positives fall into kinds")
+    unread = replace(doubts, belief=doubts.belief.assign(ppv=np.nan, kappa=np.nan))
+    answers = list(objections(unread).values())
+    assert answers[0] == "Not known: nobody has read these films again."
+    assert answers[1].startswith("How far experts agree on them is not known here.")
+
+
+def test_balance_says_of_whom_its_counts_are_and_what_no_finding_is(
+    experiment: Experiment, text: str
+) -> None:
+    none = int((experiment.manifest.label[:140] == 0).all(axis=1).sum())
+    page = Page(text)
+    said = " ".join("".join(page.words).split())
+    assert (
+        "Counts are of the training part, before balancing and after it: 140 films became" in said
+    )
+    assert f"became 170 entries. {none} films ({100 * none / 140:.1f} %) have no finding" in said
+    assert "Of the training part on both sides" in said
+    table = next(one for one in page.tables if one[0][:2] == ["Finding", "Positives before"])
+    assert [row[0] for row in table[1:]] == [*experiment.manifest.findings, NO_FINDING]
+    assert table[-1][1] == f"{none}{100 * none / 140:.1f} %"
+    assert table[-1][3:] == [DASH] * 4
+    assert "170 (+30)" in page.words
+
+
+def test_the_head_names_brightness_interpolation_and_filters(tmp_path: Path) -> None:
+    chosen = {"brightness": 5, "interpolation": "bicubic", "denoise": "median", "size": SIZE}
+    said = Page(written(small_experiment(preparation=chosen), tmp_path)).words
+    head = " ".join("".join(said).split())
+    side = f"{SIZE} {TIMES} {SIZE} px"
+    assert f"were then resized to {side} (bicubic interpolation). Every pixel was" in head
+    assert "brighter by 5 of 255 grey levels. Noise was filtered: median. The split" in head
+    plain = " ".join("".join(Page(written(small_experiment(), tmp_path)).words).split())
+    assert f"resized to {side} (averaging areas). The split is" in plain
+
+
+def test_each_step_of_augmentation_is_shown_alone_with_its_probability(
+    experiment: Experiment, text: str
+) -> None:
+    assert "Each step alone" in text
+    assert "Flip, probability 0.5 (reference)" in text
+    assert len(experiment.steps_alone) == 2
+
+
 def test_all_predictors_stand_in_one_league(experiment: Experiment, text: str) -> None:
     tables = Page(text).tables
     league = next(t for t in tables if t[0][:3] == ["Place", "Predictor", "Kind"])
@@ -457,7 +545,7 @@ def test_headings_are_in_order_and_pictures_described(text: str) -> None:
     assert len(pictures) > 6
     assert all(picture["alt"] for picture in pictures)
     drawings = [attributes for tag, attributes in page.tags if tag == "svg"]
-    assert len(drawings) == 12
+    assert len(drawings) == 13
     assert all(drawing["role"] == "img" for drawing in drawings)
     assert all(part.lstrip().startswith("<title>") for part in re.split("<svg [^>]*>", text)[1:])
 
@@ -501,6 +589,18 @@ def _cell(row: pd.Series) -> str:
     if np.isnan(value):
         return DASH
     return f"{decimal(value)}{decimal(low)}{DASH if low >= 0 else ' to '}{decimal(high)}"
+
+
+def test_confusion_counts_are_the_table_s_own(text: str, experiment: Experiment) -> None:
+    table = experiment.confusion.set_index(["network", "finding"])
+    shown = [rows for rows in Page(text).tables if rows[0][-1] == "Truenegatives"]
+    networks = [*experiment.ranking["network"], "trivial"]
+    for network, rows in zip(networks, shown, strict=True):
+        assert [row[0] for row in rows[1:]] == list(FINDINGS)
+        for finding, threshold, *counts in rows[1:]:
+            row = table.loc[(network, finding)]
+            assert threshold == decimal(float(row["threshold"]))
+            assert counts == [whole(int(row[cell])) for cell in ("tp", "fp", "fn", "tn")]
 
 
 def test_metrics_of_whole_films_have_a_table_of_their_own(
@@ -571,7 +671,7 @@ def test_a_leaking_split_marks_every_score(tmp_path: Path) -> None:
     judged += "|Networks and what|Similar films|What ensembles|How far networks"
     captions = re.findall("<figcaption>.*?</figcaption>", text, re.DOTALL)
     scores = [caption for caption in captions if re.search(judged, caption)]
-    assert len(scores) == 32
+    assert len(scores) == 35
     assert all("leaking split" in caption for caption in scores)
     assert re.search(r'class="conclusion">.*leaking split', text)
 
@@ -609,6 +709,7 @@ def test_hostile_names_are_shown_not_run(tmp_path: Path) -> None:
             manifest=manifest,
             prepared=prepared,
             predictions=predictions,
+            beside=nothing_beside(),
             sight=a_sight(predictions[0].of("test")),
         ),
         tmp_path,
@@ -633,10 +734,12 @@ def test_the_same_experiment_gives_the_same_bytes(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_one_network_fifteen_findings_and_no_augmentation_make_a_page(tmp_path: Path) -> None:
     findings = (*FINDINGS, NO_FINDING)
-    alone = replace(an_experiment(findings=findings, networks=NETWORKS[:1]), augmented=[])
+    alone = an_experiment(findings=findings, networks=NETWORKS[:1])
+    alone = replace(alone, augmented=[], steps_alone=[])
     text = written(alone, tmp_path)
     assert "there is no pair to compare" in text
     assert "No film was augmented." in text
+    assert "Each step alone" not in text
     assert all(f">{finding}</th>" in text for finding in findings)
 
 
@@ -645,8 +748,10 @@ def test_films_before_preparation_are_read_from_disk(tmp_path: Path) -> None:
         shade = np.tile(np.arange(0, 200, dtype=np.uint8), (100, 1)) + np.uint8(number)
         cv2.imwrite(str(tmp_path / f"{number}.png"), shade)
     strips = show_preparation(small_experiment(folder=tmp_path).prepared, films=3, seed=0)
-    assert [len(strip) for strip in strips] == [3, 3, 3]
-    assert all(strip[0].caption.endswith("200 x 100 px") for strip in strips)
+    assert [len(strip.pictures) for strip in strips] == [3, 3, 3]
+    assert all(strip.pictures[0].caption.endswith("200 x 100 px") for strip in strips)
+    assert all(strip.greys.startswith("<svg ") for strip in strips)
+    assert re.fullmatch(r"mean 10[0-4] → \d+, standard deviation 58 → \d+", strips[0].caption)
     assert show_preparation(small_experiment().prepared, films=3, seed=0) == []
 
 

@@ -1,6 +1,7 @@
 """Resamplers, against the published study's numbers on the real label table."""
 
 import functools
+import hashlib
 import inspect
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,8 @@ import numpy as np
 import pytest
 
 from lucency.balance.measures import measure
-from lucency.balance.resample import RESAMPLERS, plan_parts, resample
+from lucency.balance.resample import RESAMPLERS, STEPWISE, plan_parts, resample, resample_steps
+from lucency.balance.steps import followed
 from lucency.balance_keys import BALANCE_KEYS
 from lucency.choices import Balance, Cap, Copy
 from lucency.data.nih import read_nih
@@ -44,6 +46,22 @@ SMALL = {
         cap=(Cap(finding=ALL[0], films=60),),
         copy_plan=(Copy(finding="Hernia", copies=3), Copy(finding="Fibrosis", copies=2)),
     ),
+}
+
+
+DIGESTS = {
+    "none": "2b514daf3897681f",
+    "cap-and-copy": "d4f79f0aa98f9b25",
+    "partial": "6f318e541da2c281",
+    "positive-weights": "0a4c11a348c343c3",
+    "weighted-sampler": "d20208172c04e358",
+    "lp-rus": "56911dfcdc59618e",
+    "lp-ros": "2b514daf3897681f",
+    "ml-rus": "426df35e52e98052",
+    "ml-ros": "9bd737b8b9140cc5",
+    "remedial": "d67488fad1f83499",
+    "remedial, then ml-ros": "a873eceb204369ce",
+    "ml-ros, then partial": "9bd737b8b9140cc5",
 }
 
 
@@ -94,6 +112,76 @@ def test_the_forced_totals_of_undersampling(label: np.ndarray, seed: int):
     assert len(fourth) == pytest.approx(33_638, abs=250)
     assert fourth[:, ALL.index("Hernia")].sum() == pytest.approx(182, abs=20)
     assert fourth[:, ALL.index("Pneumonia")].sum() == pytest.approx(827, abs=60)
+
+
+def test_the_table_of_steps_of_the_whole_study(label: np.ndarray):
+    """Its totals are those of the steps done one after the other; the published ones are near."""
+    steps = resample_steps(label, findings=ALL, choices=study(), feature=features(len(label)))
+    plan, table = followed(label, steps, findings=ALL)
+    assert table["step"].tolist() == list(range(15))
+    assert table["total"].tolist()[:3] == [112_120, 56_759, 41_865]
+    published = [36_569, 33_638, 38_370, 42_635, 45_647, 47_838, 50_053, 52_653, 54_653, 55_653]
+    np.testing.assert_allclose(table["total"][3:13], published, rtol=0.01)
+    partly = [study(4, 0, 0), study(4, 3, 0), study(4, 8, 0), study()]
+    expected = [len(resampled(label, choices)) for choices in partly]
+    assert table["total"].iloc[[4, 7, 12, 14]].tolist() == expected
+    assert len(plan) == expected[-1]
+    named = [*CAPPED, *(name for name, *_ in COPIED), *CAPPED_AFTER]
+    assert table["finding"].tolist() == ["", *named]
+    assert table["action"].tolist() == ["before", *["cap"] * 4, *["copy"] * 8, *["cap"] * 2]
+    assert table["before"].tolist()[1:3] == [60_361, 19_894]
+    assert (table["after"][[1, 2, 3, 4, 13, 14]] == 5000).all()
+    copied = table.iloc[5:13]
+    for row, (_, films, copies, _) in zip(copied.to_dict("records"), COPIED, strict=True):
+        assert row["added"] == (films or row["before"]) * copies
+        assert row["after"] == row["before"] + row["added"]
+    change = table["added"] - table["dropped"]
+    assert table["total"].diff()[1:].tolist() == change[1:].tolist()
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_steps_end_with_the_plan_and_plans_are_what_they_were(name: str):
+    """The digests were taken before plans were made in steps; a seed keeps its plan.
+
+    Methods that compare features have none: the last digits of these depend on the machine.
+    """
+    label = invented()
+    given = {"findings": ALL, "choices": SMALL[name], "feature": features(len(label))}
+    plan, table = followed(label, resample_steps(label, **given), findings=ALL)
+    assert digest(plan) == digest(resampled(label, SMALL[name]))
+    assert digest(plan) == DIGESTS.get(name, digest(plan))
+    assert table["total"].iloc[[0, -1]].tolist() == [len(label), len(plan)]
+    dropped = len(label) - int((plan.copy == 0).sum())
+    if not SMALL[name].cap_after:
+        assert table["dropped"].sum() >= dropped
+        assert table["added"].sum() - table["dropped"].sum() == len(plan) - len(label)
+
+
+def test_the_plan_of_the_study_is_what_it_was(label: np.ndarray):
+    assert digest(resampled(label, study())) == "36878ed954e09a2e"
+
+
+def test_a_sampler_that_drops_and_copies_says_both():
+    label = invented()
+    steps = resample_steps(
+        label, findings=ALL, choices=SMALL["weighted-sampler"], feature=features(len(label))
+    )
+    plan, table = followed(label, steps, findings=ALL)
+    assert table["total"].tolist() == [300, 300]
+    gone = 300 - len(np.unique(plan.row))
+    assert table.iloc[1][["added", "dropped"]].tolist() == [gone, gone]
+    assert gone > 50
+
+
+def digest(plan: Plan) -> str:
+    """Return sixteen digits that no other plan has."""
+    found = hashlib.sha256()
+    for name in ("row", "copy", "mate"):
+        found.update(getattr(plan, name).astype("<i8").tobytes())
+    found.update("\n".join(plan.transform.tolist()).encode())
+    for array in (plan.label, plan.weight, plan.mix):
+        found.update(array.tobytes())
+    return found.hexdigest()[:16]
 
 
 def test_every_step_of_copying(label: np.ndarray):
@@ -167,10 +255,12 @@ def test_only_training_rows_are_resampled(name: str, monkeypatch: pytest.MonkeyP
     label, method = invented(), SMALL[name].method
     part = np.random.default_rng(1).choice(["train", "val", "test"], len(label), p=[0.6, 0.2, 0.2])
     label[part != "train"] = np.nan
-    monkeypatch.setitem(RESAMPLERS, method, refusing_nan(RESAMPLERS[method]))
+    functions = STEPWISE if method in STEPWISE else RESAMPLERS
+    monkeypatch.setitem(functions, method, refusing_nan(functions[method]))
     given = {"findings": ALL, "choices": SMALL[name]}
     train = int((part == "train").sum())
-    plan = plan_parts(label, part=part, feature=features(train), **given)
+    plan, steps = plan_parts(label, part=part, feature=features(train), **given)
+    assert steps["total"].iloc[[0, -1]].tolist() == [train, int((plan.part == "train").sum())]
     assert (plan.part == part[plan.row]).all()
     held_out = plan.take(plan.part != "train")
     assert sorted(held_out.row) == np.flatnonzero(part != "train").tolist()

@@ -1,4 +1,4 @@
-"""Training: it learns, resumes at the exact step, and is the same in one process or two."""
+"""Training: it learns, and resumes at the exact step. Of two processes: test_processes.py."""
 
 import json
 import os
@@ -126,12 +126,13 @@ def test_killed_for_good_and_resumed(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_have_the_losses_of_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("frozen", ["frozen=0.5, frozen_epochs=1, "])
+def test_two_processes_freeze_as_one_does(tmp_path: Path, frozen: str) -> None:
     """On a network without batch statistics, at the same global batch."""
     script = tmp_path / "job.py"
     script.write_text(
         "import sys, test_train\nfrom pathlib import Path\n"
-        "test_train.learn(Path(sys.argv[1]), test_train.toy_protocol(clip_norm=1.0))\n"
+        f"test_train.learn(Path(sys.argv[1]), test_train.toy_protocol({frozen}clip_norm=1.0))\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
     single = [sys.executable, str(script), str(tmp_path / "one")]

@@ -1,12 +1,19 @@
 """The contract of every network, and the published numbers of parameters."""
 
+import json
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
 
+from lucency.choices import Head
 from lucency.judge.recalibrate import no_recalibration
+from lucency.learn.heads import POOLINGS
 from lucency.learn.zoo import (
     NETWORKS,
+    OWN,
+    TIMM_NAMES,
     Classifier,
     build,
     check_name,
@@ -18,6 +25,16 @@ from lucency.values import FINDINGS, Preparation
 FINDING_COUNT = 3
 TIMM = ("test_resnet", "test_vit", "test_efficientnet")
 SIZE = 80
+STATED = (
+    Head(pooling="lse", transition=24, dense=(16, 8), dropout=0.5),
+    Head(pooling="max"),
+    Head(pooling="average", dense=(16,)),
+)
+CONTRACTS = [
+    *((name, OWN) for name in (*NETWORKS, *TIMM)),
+    *((name, STATED[0]) for name in TIMM_NAMES),
+    *product(("test_resnet", "test_efficientnet", "test_convnext"), STATED),
+]
 
 
 def films(count: int = 2, size: int = SIZE) -> torch.Tensor:
@@ -29,11 +46,18 @@ def test_the_four_networks_of_the_reference_study_are_there() -> None:
     assert {"alexnet", "densenet121", "inceptionresnetv2", "mobilenetv2"} <= set(NETWORKS)
 
 
-@pytest.mark.parametrize("name", [*NETWORKS, *TIMM])
-def test_contract(name: str, tmp_path) -> None:
+def test_the_contract_is_asked_of_every_network_and_pooling() -> None:
+    assert {name for name, head in CONTRACTS if head == OWN} == {*NETWORKS, *TIMM}
+    assert {name for name, head in CONTRACTS if head != OWN} >= set(TIMM_NAMES)
+    assert {head.pooling for _, head in CONTRACTS} == {"own", *POOLINGS}
+
+
+@pytest.mark.parametrize(("name", "head"), CONTRACTS)
+def test_contract(name: str, head: Head, tmp_path) -> None:
     torch.manual_seed(0)
     size = 160 if name in TIMM else 224 if name == "alexnet-reference" else SIZE
-    network = build(name, findings=FINDING_COUNT)
+    colour = "none" if head == OWN else "hot"
+    network = build(name, findings=FINDING_COUNT, head=head, colour=colour)
     batch = films(size=size)
     logit = network(batch)
     assert logit.shape == (2, FINDING_COUNT)
@@ -63,6 +87,7 @@ def test_contract(name: str, tmp_path) -> None:
     )
     save_classifier(classifier, tmp_path)
     loaded = load_classifier(tmp_path)
+    assert (loaded.network.head, loaded.network.colour) == (head, colour)
     assert (loaded.findings, loaded.preparation) == (classifier.findings, classifier.preparation)
     with torch.inference_mode():
         assert torch.equal(loaded.network(batch), before)
@@ -93,6 +118,26 @@ def test_a_smaller_input_is_the_area_under_the_larger_one() -> None:
 def test_an_unknown_name_is_refused_with_the_nearest() -> None:
     with pytest.raises(ValueError, match="nearest is 'densenet121'"):
         check_name("densnet121")
+
+
+def test_classifiers_of_before_heads_colours_and_chains_still_load(tmp_path) -> None:
+    network = build("test_resnet", findings=1).eval()
+    about = {"preparation": Preparation(size=64), "protocol": {}, "provenance": "none"}
+    about |= {"mean": (0.5,) * 3, "std": (0.5,) * 3, "split": "s", "device": "cpu", "epoch": 1}
+    about |= {"recalibration": no_recalibration(1), "threshold": np.full(1, 0.5)}
+    save_classifier(
+        Classifier(network=network, name="test_resnet", findings=("a",), **about), tmp_path
+    )
+    file = tmp_path / "classifier.json"
+    earlier = json.loads(file.read_text())
+    for key in ("head", "colour"):
+        del earlier[key]
+    for written, chain in (("none", ()), ("median", ("median",))):
+        earlier["preparation"]["denoise"] = written
+        file.write_text(json.dumps(earlier))
+        loaded = load_classifier(tmp_path)
+        assert (loaded.network.head, loaded.network.colour) == (OWN, "none")
+        assert loaded.preparation.denoise == chain
 
 
 def test_a_folder_without_a_network_is_refused(tmp_path) -> None:

@@ -14,6 +14,7 @@ _HOMES = {
     "evaluate": "lucency.judge.evaluate",
     "load_classifier": "lucency.learn.zoo",
     "load_predictions": "lucency.predictions",
+    "main": "lucency.launch",
     "open_run": "lucency.workspace",
     "predict_files": "lucency.learn.predict",
     "prepare_film": "lucency.data.film",

@@ -147,9 +147,10 @@ def _check_networks(run: Run) -> None:
 
     root = Path(run.protocol.data.root)
     for protocol in (member.protocol for member in members(run).values()):
-        for choice in (*protocol.network, protocol.balance.features):
-            if choice.name != THUMBNAIL:
-                check_choice(choice, root=root)
+        for choice in protocol.network:
+            check_choice(choice, root=root, frozen=protocol.training_of(choice.name).frozen)
+        if protocol.balance.features.name != THUMBNAIL:
+            check_choice(protocol.balance.features, root=root)
 
 
 def _seen(run: Run) -> str:

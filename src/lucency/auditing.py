@@ -13,7 +13,14 @@ from lucency.audit.answer import Audit
 from lucency.audit.belief import believe, conclude_belief, counts_of
 from lucency.audit.chances import first_suspects, suspect_films
 from lucency.audit.detection import detection, review_table
-from lucency.audit.ontology import FOUR_GROUPS, GROUPS, align, merge_labels, merge_predictions
+from lucency.audit.ontology import (
+    FOUR_GROUPS,
+    GROUPS,
+    align,
+    merge_labels,
+    merge_predictions,
+    with_no_finding,
+)
 from lucency.audit.suspects import combine_ranks, expected_noise, find_suspects, gather_evidence
 from lucency.audit.versions import ALL, against_experts, changed_labels, changes, effect
 from lucency.choices import DRAWS
@@ -39,7 +46,10 @@ def audit_labels(labels: Path, *, expert: Path, table: Path | None, scale: str) 
     experts = read_expert_table(file)
     release = release_of(experts.findings)
     mine = merge_labels(films, FOUR_GROUPS) if release == "four" else films
-    found = {"agreement": agreement(mine, experts, **DRAWS)}
+    both = [mine, experts]
+    if {*FINDINGS} <= {*mine.findings} & {*experts.findings}:
+        both = [with_no_finding(one) for one in both]
+    found = {"agreement": agreement(*both, **DRAWS)}
     if release == "all":
         known = {*films.findings} & {*experts.findings}
         groups = {name: several for name, several in GROUPS.items() if known >= {*several}}
@@ -50,6 +60,8 @@ def audit_labels(labels: Path, *, expert: Path, table: Path | None, scale: str) 
     kappa = pd.DataFrame({"finding": [], "kappa": []})
     if (file.parent / RELEASES[release].readings).is_file():
         kappa = between_readers(read_readings(file.parent, release=release), **DRAWS)
+        if NO_FINDING not in both[0].findings:
+            kappa = kappa.loc[kappa["finding"] != NO_FINDING].reset_index(drop=True)
         found["readers"] = kappa
     if table is not None:
         said = _merged_for(predictions_of(table, films=films, scale=scale, part="test"), experts)

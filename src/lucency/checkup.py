@@ -13,13 +13,13 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int64, Shaped
 
-from lucency.balance.resample import needs_features, plan_parts
+from lucency.balance.resample import needs_features
 from lucency.data.hashes import near_identical
 from lucency.data.labels import read_labelled
 from lucency.data.lists import read_names
 from lucency.data.nih import OFFICIAL_LISTS
 from lucency.data.sources import list_films
-from lucency.data.split import split, split_by_image
+from lucency.data.split import set_apart
 from lucency.judge import doctor, published, remarks, suspicion
 from lucency.judge.claims import Claim, Fitted, claim_of
 from lucency.judge.complaints import (
@@ -32,10 +32,11 @@ from lucency.judge.complaints import (
     ranked,
 )
 from lucency.judge.evaluate import TRIVIAL
+from lucency.label_plan import planned, splitter
 from lucency.plan import Plan, originals
 from lucency.predictions import Predictions
 from lucency.protocol import Protocol
-from lucency.values import PARTS, Manifest, Prepared, read_table
+from lucency.values import APART, PARTS, Manifest, Prepared, read_table
 
 TEXT = ("severity", "check", "message", "examples", "remedy")
 RANGES = (suspicion.double_sigmoid, suspicion.constant_output)  # of what the network itself said
@@ -48,16 +49,10 @@ def check_protocol(protocol: Protocol) -> list[Complaint]:
 
     Nothing is prepared or trained, and pictures need not be there.
     """
-    if protocol.balance.before_split:
-        films, plan = _balanced_first(protocol)
-    else:
-        films, part = list_films(
-            protocol.data,
-            findings=protocol.findings,
-            split=lambda films, root: split(films, choices=protocol.split, root=root),
-        )
-        plan = _planned(films, part, protocol)
-    roll = roll_of(plan, films=films, listed=films.image, protocol=protocol)
+    films, part = list_films(protocol.data, findings=protocol.findings, split=splitter(protocol))
+    plan = _planned(films, part, protocol)
+    listed = films.image[part != APART]
+    roll = roll_of(plan, films=films, listed=listed, protocol=protocol)
     return ranked(
         [*doctor.examine(roll), *remarks.invented(protocol), *remarks.pretrained(protocol)]
     )
@@ -79,7 +74,10 @@ def check_run(
     judge.evaluate give them, or empty.
     """
     films = prepared.manifest
-    listed = np.concatenate([films.image, prepared.rejected["image"].to_numpy(dtype=str), missing])
+    listed = films.image[
+        ~set_apart(films, choices=protocol.split)
+    ]  # the others are meant to be out
+    listed = np.concatenate([listed, prepared.rejected["image"].to_numpy(dtype=str), missing])
     roll = roll_of(plan, films=films, listed=listed, protocol=protocol)
     pairs = near_identical(prepared, side=_sides(plan, films=len(films)))
     alike = pairs[["image", "other"]].to_numpy(dtype=object).reshape(-1, 2)
@@ -176,25 +174,9 @@ def roll_of_lists(lists: Mapping[str, Path], *, labels: Path) -> Roll:
 def _planned(films: Manifest, part: np.ndarray, protocol: Protocol) -> Plan:
     """Return the plan; of methods that look at pictures only the films that they start from."""
     if needs_features(protocol.balance):
-        return replace(originals(films.label), part=part.astype(str))
-    return plan_parts(
-        films.label,
-        part=part,
-        findings=films.findings,
-        choices=protocol.balance,
-        feature=np.empty((int((part == "train").sum()), 0), dtype=np.float32),
-    )
-
-
-def _balanced_first(protocol: Protocol) -> tuple[Manifest, Plan]:
-    films, train = list_films(
-        protocol.data,
-        findings=protocol.findings,
-        split=lambda films, _: np.full(len(films), "train"),
-    )
-    made, choices = _planned(films, train, protocol), protocol.split
-    share = (choices.train, choices.val, choices.test)
-    return films, replace(made, part=split_by_image(len(made), share=share, seed=choices.seed))
+        met = np.flatnonzero(part != APART)
+        return replace(originals(films.label).take(met), part=part[met].astype(str))
+    return planned(films, part, protocol).plan
 
 
 def _sides(plan: Plan, *, films: int) -> Shaped[np.ndarray, " n"]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import re
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from lucency.balance_keys import BALANCE_KEYS, MIXING, UNDERSAMPLERS, Method
 
@@ -12,6 +13,12 @@ THUMBNAIL = "thumbnail"
 HeatmapMethod = Literal[
     "cam", "grad-cam", "grad-cam++", "hires-cam", "layer-cam", "x-grad-cam", "occlusion",
     "integrated-gradients", "smooth-grad", "attention-rollout",
+]  # fmt: skip
+Pooling = Literal["own", "average", "max", "lse"]
+Colour = Literal[
+    "none", "autumn", "bone", "jet", "winter", "rainbow", "ocean", "summer", "spring", "cool",
+    "hsv", "pink", "hot", "parula", "magma", "inferno", "plasma", "viridis", "cividis", "twilight",
+    "twilight-shifted", "turbo", "deepgreen", "green-fire-blue",
 ]  # fmt: skip
 
 
@@ -51,13 +58,16 @@ class Split(Choices):
     """Which films train, validate and test.
 
     With `folds` (at least 3; by patient alone) every patient tests in one of them, `fold` in this
-    run; the others train and validate in the proportion of their shares.
+    run; the others train and validate in the proportion of their shares. `apart` is the share of
+    patients' films that is set apart before anything else is done, balancing too: no network meets
+    those patients, and all are tried on them at the end.
     """
 
     method: Literal["patient", "official", "shuffled", "image"] = "patient"
     train: float = Field(default=0.70, gt=0, lt=1)
     val: float = Field(default=0.15, gt=0, lt=1)
     test: float = Field(default=0.15, gt=0, lt=1)
+    apart: float = Field(default=0.0, ge=0, lt=1)
     folds: int = Field(default=0, ge=0)
     fold: int = Field(default=0, ge=0)
     seed: int = Field(default=0, ge=0)
@@ -89,20 +99,65 @@ class Copy(Choices):
     sharpen: float = Field(default=1.0, ge=0, le=1)
 
 
+class Head(Choices):
+    """What follows a network's last maps: what its authors put there (`own`), or what stands here.
+
+    Then a 1 x 1 convolution makes `transition` maps of them (0: none), each is pooled by itself,
+    and hidden layers of `dense` features with ReLU, and `dropout` after each, lead to the last.
+    """
+
+    pooling: Pooling = "own"
+    transition: int = Field(default=0, ge=0, le=8192)
+    dense: tuple[Annotated[int, Field(ge=1, le=65536)], ...] = ()
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _every_key_means_something(self) -> Head:
+        if self.pooling == "own" and (self.transition or self.dense or self.dropout):
+            raise ValueError(
+                "transition, dense and dropout follow maps that are pooled here: set pooling to "
+                '"average", "max" or "lse"'
+            )
+        if self.dropout and not self.dense:
+            raise ValueError("dropout follows layers of `dense`: without them set training.dropout")
+        return self
+
+    @property
+    def is_deep(self) -> bool:
+        """Whether layers that must be trained stand before the last one."""
+        return bool(self.transition or self.dense)
+
+
 class Network(Choices):
     """One network to compare: any name of `lucency.learn.zoo`, its weights, what it changes.
 
-    `size` is the side it sees, reduced from the prepared films; 0 is their own. `seen` says what
-    of the films that are judged its weights have been shown before; empty is not said.
+    `architecture` is what is built where `name` is only what it is called here, so that one network
+    can be trained in several ways. `size` is the side it sees, reduced from the prepared films; 0
+    is their own. `colour` is the table that makes three channels of grey; "none" repeats it. `seen`
+    says what of the films that are judged its weights have been shown before; empty is not said.
     """
 
     name: str
+    architecture: str = ""
     weights: str = "random"
     provenance: str = ""
     seen: Literal["", "none", "images", "labels"] = ""
     match: Literal["name", "order"] = "name"
     size: int = Field(default=0, ge=0, le=2048)
+    colour: Colour = "none"
+    head: Head = Head()
     training: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def built(self) -> str:
+        """The name by which the zoo builds it."""
+        return self.architecture or self.name
+
+    @model_validator(mode="after")
+    def _is_a_folder(self) -> Network:
+        if not re.fullmatch(r"[\w.+-]+", self.name):
+            raise ValueError(f"name {self.name!r} names a folder: expected letters, digits, . _ -")
+        return self
 
     @model_validator(mode="after")
     def _weights_have_a_history(self) -> Network:
@@ -160,10 +215,18 @@ class Balance(Choices):
             raise ValueError("features.weights is random: name weights that tell films apart")
         if self.features.training:
             raise ValueError("features.training means nothing: that network is not trained")
+        if self.features.head.is_deep:
+            raise ValueError(
+                "features.head has layers that nothing has trained: state pooling alone"
+            )
 
 
 class Training(Choices):
-    """How a network learns."""
+    """How a network learns.
+
+    `frozen` is the share of the body's layers, counted from the input, that never learn, or the
+    name of the last such layer.
+    """
 
     epochs: int = Field(default=10, ge=1)
     batch: int = Field(default=32, ge=1)
@@ -175,6 +238,7 @@ class Training(Choices):
     weight_decay: float = Field(default=0.0, ge=0)
     clip_norm: float = Field(default=0.0, ge=0)
     frozen_epochs: int = Field(default=0, ge=0)
+    frozen: float | str = 0.0
     patience: int = Field(default=0, ge=0)
     keep: Literal["best", "last"] = "best"
     dropout: float = Field(default=0.0, ge=0, lt=1)
@@ -184,6 +248,14 @@ class Training(Choices):
     loss: Literal["bce", "w-cel", "focal", "asymmetric"] = "bce"
     tensorboard: bool = False
     seed: int = Field(default=0, ge=0)
+
+    @field_validator("frozen", mode="before")
+    @classmethod
+    def _frozen_is_a_share_or_a_name(cls, frozen: Any) -> Any:
+        is_number = isinstance(frozen, int | float) and not isinstance(frozen, bool)
+        if not (0 <= frozen <= 1 if is_number else isinstance(frozen, str) and frozen):
+            raise ValueError("expected a share from 0 to 1, or the name of a layer")
+        return frozen
 
     @model_validator(mode="after")
     def _snapshots_end_cycles(self) -> Training:
@@ -198,13 +270,15 @@ class Training(Choices):
 class Judging(Choices):
     """How networks are judged; recalibration and threshold are fitted on validation films.
 
-    `recall` is the least that the threshold "recall" must reach there.
+    The threshold "half" is .5 for every finding, and fitted to nothing; `recall` is the least that
+    the threshold "recall" must reach. `published` names the study whose scores stand beside.
     """
 
     resamples: int = Field(default=1000, ge=20)
     recalibration: Literal["none", "temperature", "platt", "isotonic"] = "platt"
-    threshold: Literal["f1", "youden", "recall"] = "f1"
+    threshold: Literal["f1", "youden", "recall", "half"] = "f1"
     recall: float = Field(default=0.9, gt=0, le=1)
+    published: Literal["", "reference-study"] = ""
     seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")

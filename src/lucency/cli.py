@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated, NoReturn, cast
+import time
+from collections.abc import Callable
+from typing import Annotated, cast
 
 import typer
 
@@ -12,11 +14,28 @@ from lucency.audit_commands import audit
 from lucency.combine_commands import COMBINE_COMMANDS
 from lucency.commands import COMMANDS
 from lucency.explain_commands import EXPLAIN_COMMANDS
-from lucency.options import Changes, Json, Out, ProtocolFile, Workers, Written, do
+from lucency.options import (
+    BalanceFigure,
+    Changes,
+    Json,
+    Out,
+    PlanLabels,
+    ProtocolFile,
+    RunOut,
+    StepTable,
+    Workers,
+    Written,
+    check_place,
+    do,
+    tell_balance,
+)
+from lucency.processes import left_alone, rank, world_size
 from lucency.study_commands import study
 
 USAGE = cast("type[typer.BadParameter]", typer.BadParameter.__base__)  # a call that is wrong
 INTERRUPTED = 130  # typer's exit status after Ctrl-C
+TOGETHER = ("train",)  # what several processes do together
+FIRST_SPEAKS_SECONDS = 5.0  # the launcher ends the others when the first process has failed
 
 app = typer.Typer(
     help="Multi-label classification of chest X-rays: one protocol, one command, one page. "
@@ -28,27 +47,51 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Run the command; what people can mend is one line on standard error and status 2."""
+    """Run the command and end the program with its status."""
+    sys.exit(call())
+
+
+def call(*, before: Callable[[], None] | None = None) -> int:
+    """Run the command in `sys.argv`, after `before`, and return its exit status.
+
+    What people can mend is one line on standard error and status 2.
+    """
     try:
-        status = app(standalone_mode=False, prog_name="lucency")
+        if before:
+            before()
+        _check_together(sys.argv[1:])
+        status = int(app(standalone_mode=False, prog_name="lucency") or 0)
     except USAGE as error:
         told = error.format_message().rstrip(".")  # nothing where help has been shown instead
         called = error.ctx.command_path if error.ctx else "lucency"
-        _end(f"{told}; see {called} --help" if told else "")
+        return _failed(f"{told}; see {called} --help" if told else "")
     except (ValueError, OSError) as error:
         if os.environ.get("LUCENCY_TRACEBACK"):
             raise
-        _end(_said(error))
-    else:
-        if status == INTERRUPTED:
-            typer.echo("lucency: stopped; the same command goes on from here", err=True)
-        sys.exit(status)
+        return _failed(_said(error))
+    if status == INTERRUPTED and rank() == 0:
+        typer.echo("lucency: stopped; the same command goes on from here", err=True)
+    return status
 
 
-def _end(line: str) -> NoReturn:
+def _check_together(words: list[str]) -> None:
+    """Raise ValueError where several processes would do, each for itself, what one should do."""
+    command = next((word for word in words if not word.startswith("-")), "")
+    if command and world_size() > 1 and command not in TOGETHER:
+        raise ValueError(
+            f"{world_size()} processes were started for `lucency {command}`: start several for "
+            "`lucency train` alone, then give this command without a launcher"
+        )
+
+
+def _failed(line: str) -> int:
+    """Write the line and return status 2; of several processes that fail alike the first writes."""
+    who = f"process {rank()} of {world_size()}: " if rank() > 0 else ""
+    if rank() > 0:
+        time.sleep(FIRST_SPEAKS_SECONDS)
     if line:
-        typer.echo(f"lucency: {' '.join(line.split())}", err=True)
-    sys.exit(2)
+        typer.echo(f"lucency: {who}{' '.join(line.split())}", err=True)
+    return 2
 
 
 def _said(error: ValueError | OSError) -> str:
@@ -115,26 +158,46 @@ def split(protocol: ProtocolFile, out: Out, changes: Changes = None, json: Json 
 
 
 @app.command()
-def balance(
+def balance(  # noqa: PLR0913 - the options of one command
     protocol: ProtocolFile,
-    out: Out,
+    out: RunOut = None,
+    labels: PlanLabels = None,
     changes: Changes = None,
     write: Written = None,
+    figure: BalanceFigure = None,
+    table: StepTable = None,
     json: Json = False,
 ) -> None:
-    """Plan which training films are seen, how often, how changed and with which weight.
+    """Plan which films training sees, how often and how changed, step by step.
 
-    With --write, every entry becomes a film on disk for those who train elsewhere; the label
-    file's column Lineage says where a copy comes from.
+    The plan is made of the label table alone: no film is needed, nothing is kept. With --out it is
+    made of the films in a run's folder, prepared first where they are not, and kept there. Example:
+
+    lucency balance protocols/reference.toml --labels Data_Entry_2017_v2020.csv
     """
-    if write:
-        from lucency.export import write_balanced
-        from lucency.protocol import read_protocol
-        from lucency.workspace import open_run
+    from lucency.balance_answers import balance_from_labels, check_figure
+    from lucency.protocol import read_protocol
 
-        run = open_run(read_protocol(protocol, changes=tuple(changes or ())), out=out)
+    check_figure(figure)
+    for file in filter(None, (figure, table)):
+        check_place(file)
+    chosen = read_protocol(protocol, changes=tuple(changes or ()))
+    kept = {"figure": figure, "table": table}
+    if out is None:
+        if write:
+            raise ValueError("--write writes prepared films: expected --out DIR, the run's folder")
+        tell_balance(balance_from_labels(chosen, labels=labels, **kept), json)
+        return
+    if labels:
+        raise ValueError("--labels is of a plan that needs no films: found --out, leave one out")
+    from lucency.export import write_balanced
+    from lucency.service import balance_run
+    from lucency.workspace import open_run
+
+    run = open_run(chosen, out=out)
+    if write:
         write_balanced(run, out=write)
-    do("balance", protocol, out, changes, 0, json)
+    tell_balance(balance_run(run, **kept), json)
 
 
 @app.command()
@@ -143,6 +206,15 @@ def train(protocol: ProtocolFile, out: Out, changes: Changes = None, json: Json 
 
     Several processes or machines: accelerate launch -m lucency train PROTOCOL.toml --out DIR
     """
+    if left_alone():
+        raise ValueError(
+            "accelerate launch was to start several processes and has started one, as it does "
+            "where there are no two accelerators: add --multi_gpu, which works on CPUs too"
+        )
+    if world_size() > 1:
+        from lucency.learn.device import join
+
+        join()  # before any work: whoever is missing is missed now
     do("train", protocol, out, changes, 0, json)
 
 

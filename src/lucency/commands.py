@@ -200,9 +200,10 @@ def imbalance(
 ) -> None:
     """Say how unbalanced the findings of a label file are, without a look at a picture.
 
+    How many films have none of them (No Finding) is said too, with their share.
     FILE is NIH's Data_Entry table, a manifest.csv, or any table with a 0/1 column per finding.
     """
-    from lucency.service import describe_imbalance
+    from lucency.balance_answers import describe_imbalance
 
     tell(describe_imbalance(file, figure=figure), json)
 

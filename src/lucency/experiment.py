@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Int64
 
 from lucency.audit.doubted import load_doubts
-from lucency.balance.change import describe_change
+from lucency.balance.change import Change
 from lucency.checkup import CHECKS, load_complaints
 from lucency.combine.combined import load_combined
+from lucency.failures import Failures
+from lucency.judge.beside import load_beside
 from lucency.judge.preparations import STUDY, load_study
 from lucency.judge.sight import load_sight
 from lucency.judge.subgroups import worst_group
@@ -22,7 +23,7 @@ from lucency.judge.verdict import Verdict
 from lucency.plan import Plan
 from lucency.predictions import Predictions
 from lucency.protocol import Protocol
-from lucency.show.report import Experiment
+from lucency.show.report import Experiment, Gallery
 from lucency.values import Manifest, Prepared
 from lucency.workspace import Run
 
@@ -34,31 +35,32 @@ def gather(
     run: Run,
     *,
     manifest: Manifest,
-    trained: Int64[np.ndarray, " t"],
     prepared: Prepared,
     plan: Plan,
+    change: Change | None,
     predictions: Sequence[Predictions],
     verdict: Verdict,
 ) -> Experiment:
     """Return all that the report of a run shows.
 
-    `trained` are the training films before balancing (all films, where it comes before the split).
+    What cannot be had is added to the run's `Failures`, and None here.
     """
-    protocol, folder = run.protocol, run.out
-    films, shown = prepared.manifest, plan.take(plan.part == "train")
-    names = [choice.name for choice in protocol.network]
+    protocol, folder, league = run.protocol, run.out, run.out / "combined" / "league"
+    failures = Failures(folder / "failed")
+    names, failed = [choice.name for choice in protocol.network], failures.reasons()
     return Experiment(
         protocol=protocol,
         manifest=manifest,
         prepared=prepared,
         plan=plan,
-        change=describe_change(films.label[trained], plan=shown, findings=films.findings),
-        augmented=_augmented(protocol, prepared, plan),
+        change=change,
+        gallery=failures.attempt("augmentation", lambda: _gallery(protocol, prepared, plan)),
         predictions=predictions,
         histories={name: pd.read_csv(_network(folder, name) / "history.csv") for name in names},
         networks=pd.DataFrame([_about(folder, name) for name in names]),
         thresholds=verdict.thresholds,
         metrics=verdict.metrics,
+        confusion=verdict.confusion,
         comparison=verdict.comparison,
         ranking=verdict.ranking,
         reliability=verdict.reliability,
@@ -66,13 +68,19 @@ def gather(
         subgroups=verdict.subgroups,
         worst_group=worst_group(verdict.subgroups),
         conclusion=verdict.conclusion,
-        complaints=load_complaints(folder / "check"),
+        complaints=load_complaints(folder / "check") if "warnings" not in failed else None,
         checks=CHECKS,
-        sight=load_sight(folder / "explanation"),
-        doubts=load_doubts(folder / "doubts"),
-        combined=load_combined(folder / "combined" / "league"),
+        beside=load_beside(folder / "beside") if "reached" not in failed else None,
+        sight=load_sight(folder / "explanation") if "sight" not in failed else None,
+        doubts=load_doubts(folder / "doubts") if "doubts" not in failed else None,
+        combined=load_combined(league) if "combined" not in failed else None,
         preparations=load_study(folder / STUDY / "verdict"),
     )
+
+
+def _gallery(protocol: Protocol, prepared: Prepared, plan: Plan) -> Gallery:
+    together = _augmented(protocol, prepared, plan)
+    return Gallery(together, _steps_alone(protocol, plan, together[0]) if together else [])
 
 
 def _augmented(protocol: Protocol, prepared: Prepared, plan: Plan) -> list[tuple[str, np.ndarray]]:
@@ -98,6 +106,19 @@ def _augmented(protocol: Protocol, prepared: Prepared, plan: Plan) -> list[tuple
             entry = int(np.flatnonzero(train.row == row)[0])
             pictures.append((f"epoch {epoch + 1}: {recipe}", films.picture(entry)))
     return pictures
+
+
+def _steps_alone(
+    protocol: Protocol, plan: Plan, film: tuple[str, np.ndarray]
+) -> list[tuple[str, np.ndarray]]:
+    """Return a film, and each step alone of the recipes that copies and epochs are changed by."""
+    from lucency.learn.augment import steps_alone
+
+    links = {link for chain in np.unique(plan.transform).tolist() for link in chain.split(">")}
+    copied = {link.rpartition("#")[0] for link in links if link}
+    recipes = sorted(copied | ({protocol.training.augment} - {"none"}))
+    shown = steps_alone(np.asarray(film[1]), recipes=recipes)
+    return [film, *shown] if shown else []
 
 
 def _network(folder: Path, name: str) -> Path:

@@ -11,6 +11,7 @@ import pandas as pd
 from lucency.choices import DRAWS
 from lucency.judge.claims import claim_of
 from lucency.judge.complaints import Roll, complaint_table, ranked
+from lucency.judge.evaluate import confusion_table
 from lucency.judge.published import community_lists
 from lucency.judge.ranking import conclude, rank
 from lucency.judge.reliability import brier_parts, reliability_table
@@ -49,6 +50,9 @@ def write_hearing(
             seen=_seen(several[0], films),
             predictions=several,
             metrics=metrics,
+            confusion=pd.concat(
+                [_confusion(one, thresholds) for one in several], ignore_index=True
+            ),
             comparison=comparison,
             ranking=ranking,
             conclusion=conclude(ranking),
@@ -65,6 +69,13 @@ def write_hearing(
         ),
         file=out / "report.html",
     )
+
+
+def _confusion(said: Predictions, thresholds: pd.DataFrame) -> pd.DataFrame:
+    """Return the counts of one network at its own thresholds."""
+    fitted = thresholds.loc[thresholds["network"] == said.network].set_index("finding")["threshold"]
+    threshold = fitted.loc[list(said.findings)].to_numpy(dtype=np.float64)
+    return confusion_table(said, threshold=threshold)
 
 
 def _seen(said: Predictions, films: Manifest) -> str:

@@ -6,8 +6,10 @@ STAGES names all stages of the program, those of `run` first.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,12 +17,28 @@ import pandas as pd
 from lucency.checkup import check_run, load_complaints, save_complaints
 from lucency.combining import combined, league_folder
 from lucency.doubts import doubts
+from lucency.failures import Failures
+from lucency.judge.beside import Beside, load_beside, nothing_beside, save_beside
+from lucency.judge.inflate import conclude_inflation, inflate_all
 from lucency.judge.preparations import STUDY
+from lucency.judge.published_study import beside_study
 from lucency.judge.verdict import Verdict, judge, load_verdict, save_verdict
 from lucency.looking import sight
 from lucency.progress import say
 from lucency.receipt import RECEIPT, discard_outdated, fingerprint_of, produce
-from lucency.run import classifiers, manifest, parts, plan, predictions, prepared, training_films
+from lucency.run import (
+    change,
+    classifiers,
+    films_apart,
+    manifest,
+    parts,
+    patients_met,
+    plan,
+    predictions,
+    predictions_apart,
+    prepared,
+    training_films,
+)
 from lucency.values import read_table
 from lucency.workspace import Run
 
@@ -29,7 +47,9 @@ from lucency.workspace import Run
 def verdict(run: Run) -> Verdict:
     """Return thresholds, metrics, comparison, ranking, calibration, subgroups and conclusion."""
     several, films = predictions(run), prepared(run).manifest
-    label = films.label[training_films(run)]
+    early = run.protocol.balance.before_split
+    trained = plan(run).label[plan(run).part == "train"]
+    label = trained if early else films.label[training_films(run)]
     made = {p.network: fingerprint_of(run.out / "predictions" / p.network) for p in several}
     inputs = {"judging": run.protocol.judging.model_dump(), "predictions": made}
 
@@ -41,6 +61,35 @@ def verdict(run: Run) -> Verdict:
         save_verdict(found, folder)
 
     return load_verdict(produce(run.out / "evaluation", inputs=inputs, write=write))
+
+
+@cache
+def beside(run: Run) -> Beside:
+    """Return what networks reach on patients set apart and what was published; both may be none."""
+    judging, claimed = run.protocol.judging, [one.of("test") for one in predictions(run)]
+    rows, draws = films_apart(run), judging.model_dump(include={"resamples", "seed"})
+    if not len(rows) and not judging.published:
+        return nothing_beside()
+    reached = predictions_apart(run) if len(rows) else []
+    inputs = {
+        "evaluation": fingerprint_of(run.out / "evaluation"),
+        "apart": {p.network: fingerprint_of(run.out / "apart" / p.network) for p in reached},
+        "published": judging.published,
+    }
+
+    def write(folder: Path) -> None:
+        found, people = nothing_beside(), prepared(run).manifest.patient[rows]
+        if reached:
+            say(f"Judging on {len(rows):,} films of {len(np.unique(people)):,} patients set apart")
+            fitted, met = verdict(run).thresholds, patients_met(run)
+            table = inflate_all(claimed, reached, met=met, thresholds=fitted, **draws)
+            said = conclude_inflation({"": table}, patients=len(np.unique(people)))
+            found = replace(found, inflation=table, conclusion=said)
+        if judging.published:
+            found = replace(found, study=beside_study(claimed, reached, **draws))
+        save_beside(found, folder)
+
+    return load_beside(produce(run.out / "beside", inputs=inputs, write=write))
 
 
 @cache
@@ -71,20 +120,28 @@ def complaints(run: Run) -> pd.DataFrame:
 
 
 def report(run: Run) -> Path:
-    """Return the page that shows it all."""
+    """Return the page that shows it all; a chapter that cannot be made is left out, and named.
+
+    `Failures` of the folder `failed` in the run say which; the next call tries them again.
+    """
     from lucency.experiment import gather
     from lucency.show.report import write_report
 
-    found = verdict(run)
-    complaints(run)
-    sight(run)
-    doubts(run)
-    beside = combined(run)
-    folders = {name: fingerprint_of(run.out / name) for name in SHOWN}
-    if len(beside.league):
+    found, failures = verdict(run), Failures(run.out / "failed")
+    if failures.reasons():  # what was left out is tried anew
+        discard_outdated(run.out / "report", inputs={})
+    failures.clear()
+    made = {name: failures.attempt(name, partial(make, run)) for name, make in CHAPTERS.items()}
+    there = ["evaluation", *(place for name, place in PLACES.items() if made[name] is not None)]
+    folders: dict[str, object] = {place: fingerprint_of(run.out / place) for place in there}
+    if made["reached"]:
+        folders["beside"] = fingerprint_of(run.out / "beside")
+    if made["combined"] is not None and len(made["combined"].league):
         folders["combined"] = fingerprint_of(league_folder(run))
     if (run.out / STUDY / "verdict" / RECEIPT).is_file():
         folders[STUDY] = fingerprint_of(run.out / STUDY / "verdict")
+    if failures.reasons():
+        folders["failed"] = failures.reasons()
     discard_outdated(run.out / "report", inputs=folders)
 
     def write(folder: Path) -> None:
@@ -92,13 +149,13 @@ def report(run: Run) -> Path:
         experiment = gather(
             run,
             manifest=manifest(run),
-            trained=training_films(run),
             prepared=prepared(run),
             plan=plan(run),
+            change=failures.attempt("balance", lambda: change(run)),
             predictions=predictions(run),
             verdict=found,
         )
-        write_report(experiment, file=folder / "report.html")
+        write_report(experiment, file=folder / "report.html", failures=failures)
 
     return produce(run.out / "report", inputs=folders, write=write) / "report.html"
 
@@ -113,4 +170,11 @@ STAGES: dict[str, Callable[[Run], object]] = {
     "check": complaints,
     "report": report,
 }
-SHOWN = ("evaluation", "check", "explanation", "doubts")
+PLACES = {"warnings": "check", "sight": "explanation", "doubts": "doubts"}
+CHAPTERS: dict[str, Callable[[Run], Any]] = {
+    "warnings": complaints,
+    "reached": beside,
+    "sight": sight,
+    "doubts": doubts,
+    "combined": combined,
+}

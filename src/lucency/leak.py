@@ -18,8 +18,7 @@ import pandas as pd
 from lucency import run as stages
 from lucency.choices import Split
 from lucency.data.split import split
-from lucency.judge.calibrate import check_fitted
-from lucency.judge.inflate import conclude_inflation, inflate
+from lucency.judge.inflate import conclude_inflation, inflate_all
 from lucency.judgement import report as report_of
 from lucency.judgement import verdict
 from lucency.plan import originals
@@ -150,28 +149,15 @@ def report(run: Run) -> Path:
 
 def _inflate(member: Run, said: dict[str, Predictions]) -> pd.DataFrame:
     """Return what every network of a scheme claims, and what it reaches on the patients apart."""
-    judging, fitted, met = member.protocol.judging, verdict(member).thresholds, _met(member)
-    rows = []
-    for one in stages.predictions(member):
-        check_fitted(fitted, said[one.network])
-        mine = fitted.loc[fitted["network"] == one.network, "threshold"]
-        rows.append(
-            inflate(
-                one.of("test"),
-                said[one.network],
-                met=met,
-                threshold=mine.to_numpy(dtype=np.float64),
-                resamples=judging.resamples,
-                seed=judging.seed,
-            )
-        )
-    return pd.concat(rows, ignore_index=True)
-
-
-def _met(member: Run) -> np.ndarray:
-    """Return the patients of every film that a scheme shows or mixes, in any part."""
-    plan, films = stages.plan(member), stages.prepared(member).manifest
-    return np.unique(films.patient[np.concatenate([plan.row, plan.mate])])
+    judging = member.protocol.judging
+    return inflate_all(
+        [one.of("test") for one in stages.predictions(member)],
+        list(said.values()),
+        met=stages.patients_met(member),
+        thresholds=verdict(member).thresholds,
+        resamples=judging.resamples,
+        seed=judging.seed,
+    )
 
 
 def _first(run: Run) -> Run:

@@ -36,8 +36,28 @@ Validation = Annotated[
 ]
 Written = Annotated[
     Path | None,
-    typer.Option(metavar="DIR", help="Also write the balanced films here, as NIH lays them."),
+    typer.Option(
+        metavar="DIR",
+        help="With --out: also write the balanced films here, as NIH lays them; the column "
+        "Lineage of their label file says where a copy comes from.",
+    ),
 ]
+RunOut = Annotated[
+    Path | None, typer.Option("--out", metavar="DIR", help="Plan a run's films; keep it there.")
+]
+PlanLabels = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Plan from this label file, not the protocol's own."),
+]
+BalanceFigure = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Draw counts before and after, and steps, to this SVG file."),
+]
+StepTable = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Write the steps to this CSV file.")
+]
+
+INCOMPLETE = 3  # exit status of a report that lacks a chapter
 
 
 def check_place(file: Path) -> None:
@@ -63,16 +83,31 @@ def tell(answer: dict[str, object], json: bool) -> None:
     typer.echo(in_json(answer) if json else in_words(answer), nl=False)
 
 
+def tell_balance(answer: dict[str, object], json: bool) -> None:
+    """Write what balancing does to standard output, the steps as a table."""
+    from lucency.balance_answers import in_table
+    from lucency.receipt import rank
+
+    if rank() > 0:
+        return
+    if json or "steps" not in answer:  # a protocol with variants has several plans
+        tell(answer, json)
+    else:
+        typer.echo(in_table(answer), nl=False)
+
+
 def do(
     name: str, protocol: Path, out: Path, changes: list[str] | None, workers: int, json: bool
 ) -> None:
     """Do one stage of a protocol's run and say what came of it."""
+    from lucency.processes import rank
     from lucency.protocol import read_protocol
-    from lucency.receipt import rank
-    from lucency.service import do_stage
+    from lucency.service import NOT_MADE, do_stage
     from lucency.workspace import open_run
 
     job = open_run(read_protocol(protocol, changes=tuple(changes or ())), out=out, workers=workers)
     answer = do_stage(job, name)
     if rank() == 0:
         tell(answer, json)
+    if NOT_MADE in answer:
+        raise typer.Exit(INCOMPLETE)

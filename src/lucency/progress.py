@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from lucency.receipt import rank
+from lucency.processes import rank
 
 PLAIN_SECONDS = 15.0
 Advance = Callable[..., None]

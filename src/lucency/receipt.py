@@ -10,15 +10,18 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from lucency.processes import local_rank, rank
+
 Inputs = Mapping[str, object]
 RECEIPT, NOTE = "receipt.json", "inputs.json"
+SILENT_SECONDS = 60.0  # how long a process waits for the first before it says so
 
 
 def produce(
@@ -120,16 +123,6 @@ def write_atomically(file: Path, text: str) -> None:
     partial.rename(file)
 
 
-def rank() -> int:
-    """Return this process's number under torchrun or accelerate launch, 0 without them."""
-    return int(os.environ.get("RANK", "0"))
-
-
-def world_size() -> int:
-    """Return the number of processes under torchrun or accelerate launch, 1 without them."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
 def differences(was: Inputs, now: Inputs) -> list[str]:
     """Return one `key: was A, now B` per leaf that differs."""
     old, new = _leaves("", json.loads(_text(was))), _leaves("", json.loads(_text(now)))
@@ -160,6 +153,17 @@ def _text(inputs: Inputs) -> str:
 
 
 def _wait(out: Path, inputs: Inputs) -> Path:
+    """Return `out` when the first process has made it; the launcher ends this one if that died.
+
+    Where the first process is on another machine, a line says after a while what is waited for.
+    """
+    silent_until = time.monotonic() + SILENT_SECONDS
     while not is_complete(out, inputs=inputs):
         time.sleep(0.5)
+        if local_rank() == 0 and time.monotonic() > silent_until:
+            silent_until = float("inf")
+            sys.stderr.write(
+                f"process {rank()} waits for {out}, which process 0 makes: all machines must see "
+                "the same folder; stop this if process 0 has ended\n"
+            )
     return out

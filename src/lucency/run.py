@@ -11,19 +11,22 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Int64
 
+from lucency.balance.change import POPULATIONS, Change, describe_change
 from lucency.balance.resample import needs_features, plan_parts
+from lucency.balance.steps import Balanced, load_steps, save_steps
 from lucency.choices import Source
 from lucency.data.part import load_part, part_fingerprint, save_part
 from lucency.data.prepare import prepare
 from lucency.data.sources import draw_source, read_films
-from lucency.data.split import split, split_by_image
+from lucency.data.split import set_apart, split, split_by_image
 from lucency.likeness import features, features_folder
-from lucency.plan import Plan, load_plan, save_plan
+from lucency.plan import Plan, load_plan, originals, save_plan
 from lucency.predictions import Predictions, load_predictions, save_predictions
 from lucency.progress import progress
 from lucency.receipt import fingerprint_file, fingerprint_of, produce
-from lucency.values import Manifest, Prepared
+from lucency.values import APART, Manifest, Prepared
 from lucency.workspace import Run
 
 
@@ -66,7 +69,7 @@ def parts(run: Run) -> np.ndarray:
         "balance": run.protocol.balance.model_dump() if early else "after the split",
         "prepared": fingerprint_of(run.cache / "prepared"),
     }
-    names = _balanced_first(run).names(films.image) if early else films.image
+    names = _balanced_first(run).plan.names(films.image) if early else films.image
 
     def write(folder: Path) -> None:
         if early:
@@ -83,18 +86,19 @@ def split_name(run: Run) -> str:
     """Return the fingerprint of the parts."""
     early = run.protocol.balance.before_split
     image = prepared(run).manifest.image
-    return part_fingerprint(_balanced_first(run).names(image) if early else image, parts(run))
+    return part_fingerprint(_balanced_first(run).plan.names(image) if early else image, parts(run))
 
 
 @cache
-def _balanced_first(run: Run) -> Plan:
+def _balanced_first(run: Run) -> Balanced:
     films = prepared(run).manifest
+    part = np.where(set_apart(films, choices=run.protocol.split), APART, "train")
     return plan_parts(
         films.label,
-        part=np.full(len(films), "train"),
+        part=part,
         findings=films.findings,
         choices=run.protocol.balance,
-        feature=np.empty((len(films), 0), dtype=np.float32),
+        feature=np.empty((int((part == "train").sum()), 0), dtype=np.float32),
     )
 
 
@@ -126,7 +130,8 @@ def plan(run: Run) -> Plan:
 
     def write(folder: Path) -> None:
         if choices.before_split:
-            made = replace(_balanced_first(run), part=part)
+            first = _balanced_first(run)
+            made = first._replace(plan=replace(first.plan, part=part))
         else:
             made = plan_parts(
                 films.label,
@@ -135,9 +140,23 @@ def plan(run: Run) -> Plan:
                 choices=choices,
                 feature=feature,
             )
-        save_plan(made, films.image, folder)
+        save_plan(made.plan, films.image, folder)
+        save_steps(made.steps, folder)
 
     return load_plan(produce(run.out / "plan", inputs=inputs, write=write), films.image)
+
+
+def change(run: Run) -> Change:
+    """Return what balancing made of the films that it was shown: all, or the training part."""
+    films, seen = prepared(run).manifest, plan(run)
+    early = run.protocol.balance.before_split
+    return describe_change(
+        films.label[training_films(run)],
+        plan=seen if early else seen.take(seen.part == "train"),
+        findings=films.findings,
+        steps=load_steps(run.out / "plan"),
+        population=POPULATIONS[early],
+    )
 
 
 @cache
@@ -174,8 +193,11 @@ def check_networks(run: Run) -> None:
     """
     from lucency.learn.job import check_choice
 
-    for choice in (*run.protocol.network, *run.protocol.combining.frozen):
-        check_choice(choice, root=Path(run.protocol.data.root))
+    root = Path(run.protocol.data.root)
+    for choice in run.protocol.network:
+        check_choice(choice, root=root, frozen=run.protocol.training_of(choice.name).frozen)
+    for choice in run.protocol.combining.frozen:
+        check_choice(choice, root=root)
 
 
 @cache
@@ -185,7 +207,8 @@ def predictions(run: Run) -> list[Predictions]:
     for name, trained in classifiers(run).items():
 
         def write(folder: Path, name: str = name, trained: Path = trained) -> None:
-            save_predictions(_predict(run, name, trained), folder / "predictions.npz")
+            seen = plan(run).take(plan(run).part != "train")
+            save_predictions(_predict(run, name, trained, seen), folder / "predictions.npz")
 
         weights = fingerprint_file(trained / "weights.safetensors")
         inputs = {"network": fingerprint_of(trained), "weights": weights}
@@ -194,11 +217,10 @@ def predictions(run: Run) -> list[Predictions]:
     return made
 
 
-def _predict(run: Run, name: str, trained: Path) -> Predictions:
+def _predict(run: Run, name: str, trained: Path, seen: Plan) -> Predictions:
     from lucency.learn.predict import predict
     from lucency.learn.zoo import load_classifier
 
-    seen = plan(run).take(plan(run).part != "train")
     with progress(f"Predicting with {name}", unit="films") as advance:
         films = prepared(run)
         return predict(load_classifier(trained), prepared=films, plan=seen, progress=advance)
@@ -207,5 +229,35 @@ def _predict(run: Run, name: str, trained: Path) -> Predictions:
 def training_films(run: Run) -> np.ndarray:
     """Return the training films before balancing; all films where it comes before the split."""
     if run.protocol.balance.before_split:
-        return np.arange(len(prepared(run).manifest))
+        return np.flatnonzero(~set_apart(prepared(run).manifest, choices=run.protocol.split))
     return np.flatnonzero(parts(run) == "train")
+
+
+def patients_met(run: Run) -> Int64[np.ndarray, " p"]:
+    """Return the patients of every film that the plan shows or mixes, in any part."""
+    seen, films = plan(run), prepared(run).manifest
+    return np.unique(films.patient[np.concatenate([seen.row, seen.mate])])
+
+
+def films_apart(run: Run) -> Int64[np.ndarray, " m"]:
+    """Return the films of patients set apart, whom no network meets; there may be none."""
+    return np.flatnonzero(set_apart(prepared(run).manifest, choices=run.protocol.split))
+
+
+@cache
+def predictions_apart(run: Run) -> list[Predictions]:
+    """Return every network's predictions on the films of patients set apart, as a test part."""
+    rows, films = films_apart(run), prepared(run)
+    shown = originals(films.manifest.label).take(rows)
+    tests = replace(shown, part=np.full(len(rows), "test"))
+    made = []
+    for name, trained in classifiers(run).items():
+
+        def write(folder: Path, name: str = name, trained: Path = trained) -> None:
+            save_predictions(_predict(run, name, trained, tests), folder / "predictions.npz")
+
+        weights = fingerprint_file(trained / "weights.safetensors")
+        inputs = {"network": fingerprint_of(trained), "weights": weights}
+        folder = produce(run.out / "apart" / name, inputs=inputs, write=write)
+        made.append(load_predictions(folder / "predictions.npz"))
+    return made

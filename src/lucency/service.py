@@ -7,22 +7,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from lucency import ablation
-from lucency.data.labels import read_labels
+from lucency.balance_answers import Answer, answer_of, keep, refuse_variants
+from lucency.failures import Failures
 from lucency.judge.complaints import count_serious
 from lucency.judge.evaluate import MACRO
 from lucency.judge.pointing import GAME
 from lucency.judge.rivals import conclude_sight
 from lucency.judge.sight import Sight
 from lucency.judgement import STAGES
-from lucency.progress import say
-from lucency.receipt import write_atomically
 from lucency.values import PARTS
 from lucency.workspace import Run
 
-Answer = dict[str, object]
+NOT_MADE = "not made"
 
 
 def do_stage(run: Run, stage: str) -> Answer:
@@ -30,6 +27,19 @@ def do_stage(run: Run, stage: str) -> Answer:
     if run.protocol.variant:
         return VARIED[stage](run, ablation.STAGES[stage](run))
     return ANSWERS[stage](run, STAGES[stage](run))
+
+
+def balance_run(run: Run, *, figure: Path | None, table: Path | None) -> Answer:
+    """Do the stage `balance`, and draw and write what it did where that is asked for."""
+    asked = figure is not None or table is not None
+    if asked:
+        refuse_variants(run.protocol, remedy="leave out --figure and --table")
+    answer = do_stage(run, "balance")
+    if asked:
+        from lucency.run import change
+
+        keep(change(run), figure=figure, table=table)
+    return answer
 
 
 def in_words(answer: Answer) -> str:
@@ -40,40 +50,6 @@ def in_words(answer: Answer) -> str:
 def in_json(answer: Answer) -> str:
     """Return an answer for programs."""
     return json.dumps(answer, indent=1) + "\n"
-
-
-def describe_imbalance(file: Path, *, figure: Path | None) -> Answer:
-    """Return the imbalance measures of a label file; `figure` is an SVG file to draw to."""
-    from lucency.balance.measures import cooccurrence, measure
-
-    if figure is not None and figure.suffix != ".svg":
-        raise ValueError(f"--figure {figure}: expected a file name that ends in .svg")
-    read = read_labels(file)
-    if read.left_out:
-        say(f"{file}: left out are {', '.join(read.left_out)}; read are {', '.join(read.findings)}")
-    found = measure(read.label, names=read.findings)
-    if figure is not None:
-        from lucency.show.balancing import draw_cooccurrence
-        from lucency.show.canvas import on_its_own
-
-        order = np.argsort(-found.per_finding["count"].to_numpy(), kind="stable")
-        share = cooccurrence(read.label[:, order])
-        drawing = draw_cooccurrence({file.name: share}, [read.findings[k] for k in order])
-        write_atomically(figure, on_its_own(drawing))
-    whole = {"instances", "labels", "labelsets"}
-    summary: dict[str, float] = found.summary.to_dict()
-    about: Answer = {k: int(v) if k in whole else _number(v) for k, v in summary.items()}
-    each = found.per_finding.set_index("finding").to_dict(orient="index")
-    about["per_label"] = {
-        str(name): {str(k): _number(v) for k, v in row.items()} for name, row in each.items()
-    }
-    return about
-
-
-def _number(value: Any) -> object:
-    """Return a number that JSON knows: None where there is none."""
-    plain = value.item() if isinstance(value, np.generic) else value
-    return None if isinstance(plain, float) and np.isnan(plain) else plain
 
 
 def _words(value: object) -> str:
@@ -103,9 +79,10 @@ def _of_split(run: Run, made: Any) -> Answer:
 
 
 def _of_balance(run: Run, made: Any) -> Answer:
-    train = made.take(made.part == "train")
-    counts = {"entries": len(train), "copies": int((train.copy > 0).sum())}
-    return {**counts, "folder": str(run.out / "plan")}
+    from lucency.run import change
+
+    found = answer_of(change(run), plan=made, protocol=run.protocol)
+    return {**found, "folder": str(run.out / "plan")}
 
 
 def _of_train(run: Run, made: Any) -> Answer:
@@ -129,14 +106,18 @@ def _of_evaluate(run: Run, made: Any) -> Answer:
 def _of_report(run: Run, made: Any) -> Answer:
     from lucency.judgement import complaints, verdict
 
-    found = complaints(run)
-    serious = count_serious(found)
-    told = f"{serious} serious, {len(found) - serious} to note"
-    return {
+    told = "could not run"
+    if "warnings" not in Failures(run.out / "failed").reasons():
+        found = complaints(run)
+        serious = count_serious(found)
+        told = f"{serious} serious, {len(found) - serious} to note"
+    answer: Answer = {
         "conclusion": verdict(run).conclusion,
         "leak doctor": told,
         "report": str(made),
     }
+    missing = Failures(run.out / "failed").reasons()
+    return {**answer, NOT_MADE: missing} if missing else answer
 
 
 def _of_check(run: Run, made: Any) -> Answer:

@@ -13,12 +13,12 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float32, Int64, Shaped, UInt8
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_validator
 
 FINDINGS = (
     "Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia",
@@ -27,11 +27,17 @@ FINDINGS = (
 )  # fmt: skip
 NO_FINDING = "No Finding"
 PARTS = ("train", "val", "test")
+APART = "apart"  # in place of a part: of patients whom no network meets
+Denoiser = Literal["median", "gaussian", "bilateral"]
 BOX_COLUMNS = ("image", "finding", "x", "y", "w", "h")
 
 
 class Preparation(BaseModel):
-    """How a film becomes the square picture a network sees; a part of every classifier."""
+    """How a film becomes the square picture a network sees; a part of every classifier.
+
+    `denoise` is a chain of filters in their order. One name may stand alone, and "none" for an
+    empty chain, and such chains are written so, as they were before there were longer ones.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -40,8 +46,19 @@ class Preparation(BaseModel):
     clahe_clip: float = Field(default=3.0, gt=0, le=100)
     clahe_tiles: int = Field(default=10, ge=1, le=64)
     brightness: int = Field(default=0, ge=-255, le=255)
-    denoise: Literal["none", "median", "gaussian", "bilateral"] = "none"
+    denoise: tuple[Denoiser, ...] = ()
     interpolation: Literal["area", "bicubic"] = "area"
+
+    @field_validator("denoise", mode="before")
+    @classmethod
+    def _a_name_is_a_chain(cls, denoise: Any) -> Any:
+        if isinstance(denoise, str):
+            return () if denoise == "none" else (denoise,)
+        return denoise
+
+    @field_serializer("denoise")
+    def _short_chain(self, denoise: tuple[Denoiser, ...]) -> str | list[str]:
+        return list(denoise) if len(denoise) > 1 else "".join(denoise) or "none"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from lucency.processes import rank
 from lucency.protocol import Protocol, parse_protocol, protocol_text
-from lucency.receipt import NOTE, differences, rank, write_atomically
+from lucency.receipt import NOTE, differences, write_atomically
 
 LATE = ("combining.",)  # what may be asked of a run that is finished
 

@@ -14,12 +14,12 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Float64, Int64
 
-from lucency.audit.ontology import meet, merged
+from lucency.audit.ontology import meet, merged, no_finding
 from lucency.data.expert import Readings
 from lucency.judge.decided import Cells, count_cells, ratio
 from lucency.judge.intervals import Weights, interval, once, resample_patients
 from lucency.judge.statistics import wilson
-from lucency.values import NO_FINDING, Manifest
+from lucency.values import FINDINGS, NO_FINDING, Manifest
 
 AGREED = (
     "finding", "measure", "value", "low", "high", "wilson_low", "wilson_high", "labelled",
@@ -73,7 +73,7 @@ def flow(labels: Manifest, experts: Manifest, *, resamples: int, seed: int) -> p
     """
     ours, theirs = meet(labels, experts)
     drawn = resample_patients(ours.patient, resamples=resamples, seed=seed)
-    given = {**_columns(ours), NO_FINDING: 1 - merged(ours.label)}
+    given = {**_columns(ours), NO_FINDING: no_finding(ours.label)}
     seen = _columns(theirs)
     if ABNORMAL in theirs.facts:
         abnormal = theirs.facts[ABNORMAL].to_numpy(dtype=np.float64)
@@ -86,17 +86,21 @@ def between_readers(readings: Readings, *, resamples: int, seed: int) -> pd.Data
     """Return Fleiss' kappa of every finding among the readers of each film.
 
     Hedged answers are left out, as is a reader's second reading of a film, and a film with fewer
-    than two answers; the number of answers may differ between films. Fleiss, Psychological Bulletin
-    76 (1971), 378-382.
+    than two answers; the number of answers may differ between films. Readings of all 14 findings
+    have a row of "No Finding" as well: a reader who saw none of them. Fleiss, Psychological
+    Bulletin 76 (1971), 378-382.
     """
+    whole = {*FINDINGS} <= {*readings.findings}
+    answer = dict(zip(readings.findings, readings.label.T, strict=True))
+    answer |= {NO_FINDING: no_finding(readings.label)} if whole else {}
     again = pd.DataFrame({"image": readings.image, "reader": readings.reader}).duplicated()
     kept = np.flatnonzero(~again.to_numpy())
     _, first, film = np.unique(readings.image[kept], return_index=True, return_inverse=True)
     patient = readings.patient[kept][first]
     drawn = resample_patients(patient, resamples=resamples, seed=seed)
     rows = []
-    for finding, label in zip(readings.findings, readings.label[kept].T, strict=True):
-        yes, no = (np.bincount(film[label == answer], minlength=len(first)) for answer in (1, 0))
+    for finding, label in answer.items():
+        yes, no = (np.bincount(film[label[kept] == one], minlength=len(first)) for one in (1, 0))
         several = yes + no > 1
         value = fleiss(yes, no, weights=once(len(first)))[0]
         low, high = interval(fleiss(yes, no, weights=drawn))

@@ -61,13 +61,20 @@ def counts_of(agreement: pd.DataFrame, readers: pd.DataFrame) -> pd.DataFrame:
 
 
 def published_counts() -> pd.DataFrame:
-    """Return the counts of ChestX-ray14's 14 findings, 810 films read by radiologists.
+    """Return the counts of ChestX-ray14's 14 findings and "No Finding", on 810 films.
 
-    NIH's labels (v2020) against the majority of three readers, and the kappa of all five, of
-    Nabulsi et al., Scientific Reports 11 (2021), 15523.
+    NIH's labels (v2020) against the majority of three radiologists, and the kappa of all five, of
+    Nabulsi et al., Scientific Reports 11 (2021), 15523; "No Finding" is none of the 14.
     """
     with (files("lucency.audit") / PUBLISHED).open() as table:
         return pd.read_csv(table)
+
+
+def published_counts_of(findings: tuple[str, ...]) -> pd.DataFrame:
+    """Return `published_counts` of these findings; of one that nobody read again, zeros."""
+    read = published_counts().set_index("finding").reindex(list(findings))
+    counted = dict.fromkeys(COUNTS[1:4], 0)
+    return read.fillna(counted).astype(dict.fromkeys(counted, int)).reset_index()
 
 
 def conclude_belief(belief: pd.DataFrame) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Float64, Int64, Shaped
 
 from lucency.predictions import Predictions
-from lucency.values import Manifest, nearest
+from lucency.values import NO_FINDING, Manifest, nearest
 
 Groups = Mapping[str, tuple[str, ...]]
 
@@ -46,6 +46,26 @@ def merge_predictions(predictions: Predictions, groups: Groups) -> Predictions:
         findings=tuple(groups),
         label=np.stack([merged(predictions.label[:, row]) for row in members], axis=1),
         logit=np.stack([_any_of(said[:, row]) for row in members], axis=1),
+    )
+
+
+def no_finding(label: Float[np.ndarray, "n k"]) -> Float32[np.ndarray, " n"]:
+    """Return 1 where all labels are 0, 0 where any is 1, NaN where neither is known."""
+    return 1 - merged(label)
+
+
+def with_no_finding(labels: Manifest) -> Manifest:
+    """Return the labels with "No Finding" as one more: none of the others is present.
+
+    It is known where all others are, or one is present. Labels that have it are left as they are.
+    """
+    if NO_FINDING in labels.findings:
+        return labels
+    column = no_finding(labels.label)[:, None]
+    return replace(
+        labels,
+        findings=(*labels.findings, NO_FINDING),
+        label=np.concatenate([labels.label, column], axis=1),
     )
 
 

@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float32, Float64
 
+from lucency.values import NO_FINDING
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Imbalance:
@@ -65,6 +67,21 @@ def measure(
         "minority": ratio > mean_ir,
     }
     return Imbalance(summary=pd.Series(summary, dtype=float), per_finding=pd.DataFrame(per_finding))
+
+
+def no_finding(
+    label: Float32[np.ndarray, "n k"], *, names: tuple[str, ...]
+) -> tuple[Bool[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
+    """Return which films have none of the findings, and of which that is not stated.
+
+    Where "No Finding" is one of `names`, its own label says so. Else every finding is stated to be
+    absent; a film without a finding of which some are not stated (NaN) is of the second kind.
+    """
+    if NO_FINDING in names:
+        own = label[:, names.index(NO_FINDING)]
+        return own == 1, np.isnan(own)
+    none, unknown = ~(label == 1).any(axis=1), np.isnan(label).any(axis=1)
+    return none & ~unknown, none & unknown
 
 
 def imbalance_ratio(label: Float32[np.ndarray, "n k"]) -> Float64[np.ndarray, " k"]:

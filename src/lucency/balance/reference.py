@@ -1,18 +1,18 @@
 """The plan of the reference study: cap common findings, then copy rare ones.
 
-Letters in shapes: n films, k findings, m entries of a plan, p entries with a finding.
+Letters in shapes: n films, k findings, p entries with a finding.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Float32, Int64
 
+from lucency.balance.steps import Step, carries
 from lucency.choices import Cap, Copy
 from lucency.plan import Plan, clones, followed_by, joined, originals
-from lucency.values import NO_FINDING
 
 
 def cap_and_copy(
@@ -30,24 +30,32 @@ def cap_and_copy(
     the number is left; `copy_plan` adds augmented copies, later findings copying copies too;
     `cap_after` drops again. Whole label rows move, so capping one finding costs others.
     """
-    generator = np.random.default_rng(seed)
-    plan = originals(label)
-    for step in (*cap, *copy_plan, *cap_after):
-        members = _members(plan, findings=findings, finding=step.finding)
-        if isinstance(step, Cap):
-            plan = _cap(plan, step, members, generator)
-        else:
-            plan = _copy(plan, step, members, generator)
+    plan, choices = originals(label), {"cap": cap, "copy_plan": copy_plan, "cap_after": cap_after}
+    for step in cap_and_copy_steps(label, findings=findings, seed=seed, **choices):
+        plan = step.plan
     return plan
 
 
-def _members(plan: Plan, *, findings: tuple[str, ...], finding: str) -> Int64[np.ndarray, " p"]:
-    """Return the entries that carry a finding, or none of them for "No Finding"."""
-    if finding in findings:
-        return np.flatnonzero(plan.label[:, findings.index(finding)] == 1)
-    if finding == NO_FINDING:
-        return np.flatnonzero(~(plan.label == 1).any(axis=1))
-    raise ValueError(f"balance names {finding!r}; expected one of {', '.join(findings)}")
+def cap_and_copy_steps(
+    label: Float32[np.ndarray, "n k"],
+    *,
+    findings: tuple[str, ...],
+    cap: Sequence[Cap],
+    copy_plan: Sequence[Copy],
+    cap_after: Sequence[Cap],
+    seed: int,
+) -> Iterator[Step]:
+    """Yield the plan of `cap_and_copy` after each of its steps, the last one whole."""
+    generator = np.random.default_rng(seed)
+    plan = originals(label)
+    for step in (*cap, *copy_plan, *cap_after):
+        carried = carries(plan, findings=findings, finding=step.finding)
+        members = np.flatnonzero(carried).astype(np.int64)
+        if isinstance(step, Cap):
+            plan, action = _cap(plan, step, members, generator), "cap"
+        else:
+            plan, action = _copy(plan, step, members, generator), "copy"
+        yield Step(action, step.finding, plan)
 
 
 def _cap(

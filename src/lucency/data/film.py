@@ -163,7 +163,9 @@ def _enhance(film: UInt8[np.ndarray, "h w"], preparation: Preparation) -> UInt8[
         film = cv2.createCLAHE(preparation.clahe_clip, tiles).apply(film)
     if preparation.brightness:
         film = cv2.add(film, np.array([float(preparation.brightness)]))
-    return _DENOISERS[preparation.denoise](film)
+    for name in preparation.denoise:
+        film = DENOISERS[name](film)
+    return film
 
 
 def _resize(film: UInt8[np.ndarray, "h w"], preparation: Preparation) -> UInt8[np.ndarray, "s s"]:
@@ -174,8 +176,7 @@ def _resize(film: UInt8[np.ndarray, "h w"], preparation: Preparation) -> UInt8[n
     return cv2.resize(film, square, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
-_DENOISERS = {
-    "none": lambda film: film,
+DENOISERS = {
     "median": lambda film: cv2.medianBlur(film, 3),
     "gaussian": lambda film: cv2.GaussianBlur(film, (3, 3), 0),
     "bilateral": lambda film: cv2.bilateralFilter(film, 5, 50, 50),

@@ -39,7 +39,7 @@ def read_nih(root: Path, *, labels: str = "", findings: tuple[str, ...] = FINDIN
     """
     for name in findings:
         label_column(name)
-    file = _label_file(root, labels)
+    file = label_file(root, labels)
     columns = read_columns(file, required=REQUIRED)
     image = columns["Image Index"]
     patient = parse_column(columns, "Patient ID", parse_whole, file)
@@ -91,20 +91,24 @@ def found_films(manifest: Manifest) -> Int64[np.ndarray, " m"]:
     return np.flatnonzero(manifest.facts["path"].to_numpy(dtype=str) != "").astype(np.int64)
 
 
+def label_file(root: Path, labels: str) -> Path:
+    """Return the label file in `root`, the newest where `labels` names none; plain or .gz.
+
+    Raises ValueError where it is not there.
+    """
+    names = (labels,) if labels else LABEL_FILES
+    for file in (root / (name + ending) for name in names for ending in ("", ".gz")):
+        if file.is_file():
+            return file
+    raise ValueError(f"no label file in {root}: expected {' or '.join(names)}, plain or .gz")
+
+
 def label_column(name: str) -> int:
     """Return the place of a finding among LABELS; raises ValueError for an unknown one."""
     if name not in LABELS:
         known = f"expected one of {', '.join(LABELS)}"
         raise ValueError(f"finding {name!r} is unknown: {known}{nearest(name, LABELS)}")
     return LABELS.index(name)
-
-
-def _label_file(root: Path, labels: str) -> Path:
-    names = (labels,) if labels else LABEL_FILES
-    for file in (root / (name + ending) for name in names for ending in ("", ".gz")):
-        if file.is_file():
-            return file
-    raise ValueError(f"no label file in {root}: expected {' or '.join(names)}, plain or .gz")
 
 
 def _parse_labels(text: str) -> list[int]:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Shaped
 
-from lucency.values import PARTS, read_table
+from lucency.values import APART, PARTS, read_table
 
 
 def part_fingerprint(image: Shaped[np.ndarray, " n"], part: Shaped[np.ndarray, " n"]) -> str:
@@ -30,11 +30,12 @@ def save_part(image: Shaped[np.ndarray, " n"], part: Shaped[np.ndarray, " n"], f
 def load_part(file: Path, image: Shaped[np.ndarray, " n"]) -> Shaped[np.ndarray, " n"]:
     """Read what `save_part` wrote and return the part of each film, joined by name.
 
-    Raises ValueError when a film is not in the file or twice, or its part is none of the three.
+    Raises ValueError when a film is not in the file or twice, or stands neither in one of the three
+    parts nor apart.
     """
     table = read_table(file, text=("image", "part")).set_index("image")
     part = table["part"].to_numpy(dtype=str)
-    if table.index.has_duplicates or not np.isin(part, PARTS).all():
+    if table.index.has_duplicates or not np.isin(part, (*PARTS, APART)).all():
         raise ValueError(f"{file}: expected each film once, its part {', '.join(PARTS)}")
     row = table.index.get_indexer(pd.Index(image))
     if (row < 0).any():

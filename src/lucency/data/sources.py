@@ -12,9 +12,16 @@ import pandas as pd
 
 from lucency.choices import Source
 from lucency.data.lists import read_names
-from lucency.data.nih import found_films, label_column, missing_films, read_nih
+from lucency.data.nih import (
+    LABEL_COLUMN,
+    found_films,
+    label_column,
+    label_file,
+    missing_films,
+    read_nih,
+)
 from lucency.data.phantom import list_phantom, write_phantom
-from lucency.data.table import read_csv_table
+from lucency.data.table import read_columns, read_csv_table
 from lucency.plan import COPY_MARK
 from lucency.progress import progress, say
 from lucency.receipt import fingerprint_file, produce
@@ -92,6 +99,46 @@ def list_films(
         films = _as_phantom(read_nih(Path(name), findings=findings))
         films = _without_excluded(films, place)
         return films, split(films, Path(name))
+
+
+def list_labels(
+    place: Source, *, findings: tuple[str, ...], split: Callable[[Manifest, Path], np.ndarray]
+) -> tuple[Manifest, np.ndarray]:
+    """Return what `list_films` does, of the label table alone: no folder is searched for films.
+
+    Boxes and paths of films are left out. Raises ValueError where there is no label table.
+    """
+    if place.source == "phantom" and not place.root:
+        return list_films(place, findings=findings, split=split)
+    root = Path(place.root)
+    if not place.root or not root.is_dir():
+        raise ValueError(
+            f"data.root is {place.root!r}, which is no folder: say where the label table lies, or "
+            "name it by --labels FILE"
+        )
+    nih = place.source != "csv"
+    labels = (label_file(root, place.labels) if nih else root / place.labels).resolve()
+    if not labels.is_file():
+        raise ValueError(f"data.labels: found {place.labels!r}, expected a table in {root}")
+    with tempfile.TemporaryDirectory() as nothing:
+        read = "nih" if nih else "csv"
+        alone = place.model_copy(update={"source": read, "root": nothing, "labels": str(labels)})
+        films = _films_of(alone, findings)
+    drawn = place.source == "phantom"
+    return (_as_phantom(films) if drawn else films), split(films, root)
+
+
+def place_of_labels(place: Source, labels: Path) -> Source:
+    """Return where `list_labels` finds the films of a label file: NIH's, or a table of 0 and 1.
+
+    The keys of such a table's columns, and the list of films to exclude, are those of `place`.
+    """
+    if not labels.is_file():
+        found = "is a folder" if labels.is_dir() else "no such file"
+        raise ValueError(f"{labels}: {found}; expected a label file (.csv or .csv.gz)")
+    nih = LABEL_COLUMN in read_columns(labels, required=())
+    found = {"source": "nih" if nih else "csv", "labels": labels.name}
+    return place.model_copy(update={**found, "root": str(labels.parent)})
 
 
 def _films_of(place: Source, findings: tuple[str, ...]) -> Manifest:

@@ -14,17 +14,36 @@ from sklearn.model_selection import train_test_split
 
 from lucency.choices import Split
 from lucency.data.nih import read_official_lists
-from lucency.values import PARTS, Manifest
+from lucency.values import APART, PARTS, Manifest
 
 Share = tuple[float, float, float]
 
 
 def split(manifest: Manifest, *, choices: Split, root: Path) -> Shaped[np.ndarray, " n"]:
-    """Return train, val or test for every film by the method that `choices` names.
+    """Return train, val or test for every film by the method that `choices` names, or apart.
 
     `root` is where the official method finds its lists.
     """
-    return SPLITS[choices.method](manifest, choices, root)
+    apart = set_apart(manifest, choices=choices)
+    if not apart.any():
+        return SPLITS[choices.method](manifest, choices, root)
+    part, rest = np.full(len(manifest), APART), np.flatnonzero(~apart)
+    part[rest] = SPLITS[choices.method](manifest.take(rest), choices, root)
+    return part
+
+
+def set_apart(manifest: Manifest, *, choices: Split) -> Bool[np.ndarray, " n"]:
+    """Return which films are of patients set apart: the share `choices.apart`, whole patients.
+
+    Dealt as `split_by_patient` deals, so that every finding's share is apart.
+    """
+    if not choices.apart:
+        return np.zeros(len(manifest), dtype=bool)
+    people, owner = np.unique(manifest.patient, return_inverse=True)
+    count = _count(manifest.label, owner, patients=len(people))
+    share = np.array([1 - choices.apart, choices.apart])
+    generator = np.random.default_rng([choices.seed, 1])
+    return _deal(count, share=share, generator=generator)[owner] == 1
 
 
 def split_by_patient(

@@ -15,8 +15,9 @@ from jaxtyping import Float32, Float64
 from lucency.judge.metrics import counts_above
 from lucency.predictions import Predictions
 
-Rule = Literal["f1", "youden", "recall"]
+Rule = Literal["f1", "youden", "recall", "half"]
 FALLBACK = 0.5
+HALF = "half"  # fitted to nothing: .5 for every finding
 RECALL = 0.9
 ROUNDING = 1e-9  # of the positive films: recalls that differ by less are equal
 
@@ -27,10 +28,11 @@ def threshold_table(
     """Return the fitted thresholds: network, split, finding, threshold, positives, note.
 
     Of several that do equally well the highest is taken; `recall` is read by the method "recall"
-    alone. The threshold lies halfway between the lowest probability called positive and the next
-    one below, so that a film predicted again is not decided by its last digit. A finding without
-    both classes in validation gets .5, and the note says so. Raises ValueError for films of another
-    part and for a recall that is not above 0 and at most 1.
+    alone, and "half" is .5 whatever the films. A fitted threshold lies halfway between the lowest
+    probability called positive and the next one below, so that a film predicted again is not
+    decided by its last digit. A finding without both classes in validation gets .5, and the note
+    says so. Raises ValueError for films of another part and for a recall that is not above 0 and at
+    most 1.
     """
     if not 0 < recall <= 1:
         raise ValueError(f"recall is {recall:g}; expected above 0 and at most 1")
@@ -110,6 +112,8 @@ def _fit(
     recall: float,
 ) -> tuple[float, int, str]:
     positives, negatives = int((label == 1).sum()), int((label == 0).sum())
+    if method == HALF:
+        return FALLBACK, positives, ""
     if not (positives and negatives):
         lacking = "negatives" if positives else "positives"
         return FALLBACK, positives, f"not fitted: 0 {lacking} in validation, {FALLBACK} instead"

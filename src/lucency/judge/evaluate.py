@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Float64, Int64
 
+from lucency.judge.decided import Cells, count_cells
 from lucency.judge.intervals import (
     Weights,
     interval,
@@ -26,6 +27,7 @@ from lucency.predictions import Predictions
 TRIVIAL = "trivial"
 MACRO, MICRO = "macro", "micro"
 PER_FILM_ROW = "per film"  # in place of a finding, where the metric is one of PER_FILM
+CONFUSION = ("network", "finding", "threshold", *Cells._fields)
 UNLABELLED = "not computable: 0 films with a label"
 COLUMNS = (
     "network", "finding", "metric", "value", "low", "high", "films", "positives", "patients",
@@ -68,6 +70,25 @@ def evaluate(
             rows.append((*row, *counts[place], note))
     rows += _film_rows(predictions, decision, plainly=plainly, drawn=drawn)
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def confusion_table(
+    predictions: Predictions, *, threshold: Float64[np.ndarray, " k"]
+) -> pd.DataFrame:
+    """Return how many films of one part are called rightly and wrongly, a row a finding.
+
+    CONFUSION says the columns: films with the finding that are called positive (tp) or missed (fn),
+    films without it that are called positive (fp) or not (tn). A film whose label is not stated is
+    in none of the four. Raises ValueError as `evaluate` does.
+    """
+    _check(predictions, threshold)
+    decision, plainly = predictions.probability >= threshold, once(len(predictions))
+    rows = []
+    for place, finding in enumerate(predictions.findings):
+        cells = count_cells(predictions.label[:, place], decision[:, place], weights=plainly)
+        counts = (int(count[0]) for count in cells)
+        rows.append((predictions.network, finding, float(threshold[place]), *counts))
+    return pd.DataFrame(rows, columns=list(CONFUSION))
 
 
 def trivial(predictions: Predictions, *, prevalence: Float64[np.ndarray, " k"]) -> Predictions:

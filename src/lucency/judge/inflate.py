@@ -5,7 +5,7 @@ Letters in shapes: n films, p patients, k findings, c findings or 1, r resamples
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float64, Int64
 
+from lucency.judge.calibrate import check_fitted
 from lucency.judge.evaluate import MACRO, MICRO
 from lucency.judge.intervals import (
     Weights,
@@ -74,6 +75,36 @@ def inflate(
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
+def inflate_all(
+    claimed: Sequence[Predictions],
+    reached: Sequence[Predictions],
+    *,
+    met: Int64[np.ndarray, " p"],
+    thresholds: pd.DataFrame,
+    resamples: int,
+    seed: int,
+) -> pd.DataFrame:
+    """Return the rows of `inflate` for several networks, at thresholds fitted for each.
+
+    `thresholds` is of judge.calibrate; `reached` holds the same networks as `claimed`.
+    """
+    apart, rows = {one.network: one for one in reached}, []
+    for one in claimed:
+        check_fitted(thresholds, apart[one.network])
+        mine = thresholds.loc[thresholds["network"] == one.network, "threshold"]
+        rows.append(
+            inflate(
+                one,
+                apart[one.network],
+                met=met,
+                threshold=mine.to_numpy(dtype=np.float64),
+                resamples=resamples,
+                seed=seed,
+            )
+        )
+    return pd.concat(rows, ignore_index=True)
+
+
 def conclude_inflation(tables: Mapping[str, pd.DataFrame], *, patients: int) -> str:
     """Return a sentence a scheme: what every network claims, reaches, and whether that differs.
 
@@ -83,7 +114,7 @@ def conclude_inflation(tables: Mapping[str, pd.DataFrame], *, patients: int) -> 
     for scheme, table in tables.items():
         macro = table.loc[(table["metric"] == "auc") & (table["finding"] == MACRO)]
         each = [_said(row) for row in macro.to_dict("records")]
-        said.append(f"{scheme}: {'; '.join(each)}.")
+        said.append(f"{scheme}{': ' if scheme else ''}{'; '.join(each)}.")
     return f"Macro AUC claimed, and reached on {patients:,} patients set apart. {' '.join(said)}"
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Float64
 from lucency.choices import Judging
 from lucency.judge.calibrate import threshold_table
 from lucency.judge.compare import compare
-from lucency.judge.evaluate import evaluate, trivial
+from lucency.judge.evaluate import confusion_table, evaluate, trivial
 from lucency.judge.ranking import conclude, rank
 from lucency.judge.reliability import brier_parts, reliability_table
 from lucency.judge.subgroups import subgroups
@@ -30,6 +30,7 @@ class Verdict:
 
     thresholds: pd.DataFrame
     metrics: pd.DataFrame
+    confusion: pd.DataFrame
     comparison: pd.DataFrame
     ranking: pd.DataFrame
     reliability: pd.DataFrame
@@ -47,7 +48,8 @@ def judge(
 ) -> Verdict:
     """Return the verdict: thresholds fitted on validation films, everything else on test films.
 
-    `prevalence` is that of the training films before balancing; the trivial predictor says it.
+    `prevalence` is that of the training films before balancing, or of the training entries where
+    balancing came before the split, as it did to the test films; the trivial predictor says it.
     `facts` has a row a film, its index their names; the highest ranked network is judged on the
     groups that they make.
     """
@@ -66,6 +68,9 @@ def judge(
     return Verdict(
         thresholds=pd.concat(thresholds, ignore_index=True),
         metrics=table,
+        confusion=pd.concat(
+            [confusion_table(test, threshold=one) for test, one in pairs], ignore_index=True
+        ),
         comparison=comparison,
         ranking=ranking,
         reliability=pd.concat(
@@ -91,5 +96,6 @@ def load_verdict(folder: Path) -> Verdict:
 
 
 TABLES = (
-    "thresholds", "metrics", "comparison", "ranking", "reliability", "brier", "subgroups",
+    "thresholds", "metrics", "confusion", "comparison", "ranking", "reliability", "brier",
+    "subgroups",
 )  # fmt: skip

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -17,7 +17,9 @@ from jaxtyping import UInt8
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks the network at import otherwise
 import albumentations  # the line above must come first
 
-Steps = list[albumentations.BasicTransform | albumentations.BaseCompose]
+OneStep = albumentations.BasicTransform | albumentations.BaseCompose
+Steps = list[OneStep]
+DRAWS = 32  # of a step that is shown alone
 
 
 def augment_copy(
@@ -39,6 +41,42 @@ def augment(
     return compose(image=np.ascontiguousarray(picture))["image"]
 
 
+def steps_alone(
+    picture: UInt8[np.ndarray, "h w"], *, recipes: Sequence[str]
+) -> list[tuple[str, UInt8[np.ndarray, "h w"]]]:
+    """Return the picture after each step of these recipes, done alone and for certain.
+
+    Each has a caption that names the step and its probability, read from the recipe; recipes of one
+    name share their steps, which may differ in probability. A step that may leave the picture as
+    it is, as a rotation by 0 does, is drawn until it changes it, 32 times at most.
+    """
+    shown = []
+    for name in dict.fromkeys(recipe.partition("@")[0] for recipe in recipes):
+        mine = [_steps(recipe) for recipe in recipes if recipe.partition("@")[0] == name]
+        for several in zip(*mine, strict=True):
+            chances = sorted({float(step.p) for step in several})
+            if chances[-1] > 0 and not isinstance(several[0], albumentations.NoOp):
+                title = f"{type(several[0]).__name__}, probability {_span(chances)} ({name})"
+                shown.append((title, _alone(picture, several[0])))
+    return shown
+
+
+def _alone(picture: UInt8[np.ndarray, "h w"], step: OneStep) -> UInt8[np.ndarray, "h w"]:
+    step.p = 1.0
+    compose, changed = albumentations.Compose([step]), picture
+    for seed in range(DRAWS):
+        compose.set_random_seed(seed)
+        changed = compose(image=np.ascontiguousarray(picture))["image"]
+        if not np.array_equal(changed, picture):
+            break
+    return changed
+
+
+def _span(chances: Sequence[float]) -> str:
+    """Return a probability, or from which to which."""
+    return " to ".join(f"{chance:g}" for chance in dict.fromkeys((chances[0], chances[-1])))
+
+
 def seed_of(*words: int | str) -> int:
     """Return a seed of 32 bits that depends on nothing but `words`."""
     return zlib.crc32("/".join(map(str, words)).encode())
@@ -46,11 +84,14 @@ def seed_of(*words: int | str) -> int:
 
 @lru_cache(maxsize=64)
 def _recipe(recipe: str) -> albumentations.Compose:
+    return albumentations.Compose(_steps(recipe))
+
+
+def _steps(recipe: str) -> Steps:
     name, _, parameter = recipe.partition("@")
     if name not in AUGMENTATIONS:
         raise ValueError(f"augmentation {name!r}; expected one of {', '.join(AUGMENTATIONS)}")
-    steps = AUGMENTATIONS[name](float(parameter) if parameter else 1.0)
-    return albumentations.Compose(steps)
+    return AUGMENTATIONS[name](float(parameter) if parameter else 1.0)
 
 
 def _none(parameter: float) -> Steps:

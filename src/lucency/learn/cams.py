@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lucency.learn.features import Split, body_of, chosen, gradients, split, undisturbed
+from lucency.learn.heads import HeadedNetwork
 
 PLUS_PLUS_EPSILON = 1e-6  # as in the package grad-cam, whose maps these are to equal
 AXIOM_EPSILON = 1e-7
@@ -98,7 +99,13 @@ def _linear_after_pooling(network: nn.Module, parts: Split, maps: Tensor) -> nn.
     body = body_of(network)
     last = body.get_classifier()
     refusal = f"the head of {type(network).__name__} is not pooling and one linear layer"
-    if parts.is_last and isinstance(last, nn.Linear) and last.in_features == maps.shape[1]:
+    shallow = not (isinstance(network, HeadedNetwork) and len(network.dense))
+    if (
+        shallow
+        and parts.is_last
+        and isinstance(last, nn.Linear)
+        and last.in_features == maps.shape[1]
+    ):
         pooled = body.forward_head(parts.feature, pre_logits=True)
         slack = POOLING_SLACK * maps.abs().amax((2, 3))
         above, below = maps.amin((2, 3)) - slack, maps.amax((2, 3)) + slack

@@ -35,7 +35,8 @@ def embed(
     Weights are found below `root` unless their path is absolute.
     """
     torch.manual_seed(seed_of("features", choice.name))
-    network = build(choice.name, findings=1, size=choice.size)
+    about = {"size": choice.size, "colour": choice.colour, "head": choice.head}
+    network = build(choice.built, findings=1, **about)
     initialise(network.body, choice=choice, root=root)
     plan = originals(prepared.manifest.label).take(rows)
     films = Films(prepared=prepared, plan=plan, copies=0)

@@ -171,7 +171,7 @@ def _patches(network: nn.Module, pixels: Tensor) -> tuple[int, int]:
 
 
 def _is_channels_last(network: nn.Module, feature: Tensor) -> bool:
-    width = getattr(network, "num_features", None)
+    width = getattr(network, "map_channels", getattr(network, "num_features", None))
     return feature.shape[1] != width and feature.shape[3] == width
 
 

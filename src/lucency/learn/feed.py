@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from lucency.learn.augment import augment, augment_copy, seed_of
 from lucency.plan import Plan
-from lucency.receipt import rank, world_size
+from lucency.processes import rank, world_size
 from lucency.values import Prepared
 
 Batch = Int64[np.ndarray, "_"]

@@ -5,6 +5,7 @@ Letters in shapes: n films, k findings.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,14 +22,16 @@ from lucency.judge.recalibrate import no_recalibration
 from lucency.learn.augment import seed_of
 from lucency.learn.course import Course, State, load_checkpoint
 from lucency.learn.device import accelerator_for, laid_out, name_of
+from lucency.learn.freezing import check_frozen, freeze
 from lucency.learn.pretrained import fingerprint_weights, initialise
 from lucency.learn.zoo import Classifier, FilmNetwork, build, check_name
 from lucency.plan import Plan
+from lucency.processes import world_size
 from lucency.protocol import Protocol
-from lucency.receipt import world_size
 from lucency.values import Prepared
 
 UNIT = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+_building = threading.Lock()  # on TPU v2 and v3 two ranks are threads and share torch's generator
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -57,6 +60,7 @@ class Job:
         return Classifier(
             network=self.network,
             name=self.choice.name,
+            architecture=self.choice.built,
             findings=self.prepared.manifest.findings,
             preparation=self.prepared.preparation,
             mean=mean,
@@ -71,9 +75,10 @@ class Job:
         )
 
 
-def check_choice(choice: Network, *, root: Path) -> None:
-    """Raise ValueError unless the zoo knows the network and its weights file is there."""
-    check_name(choice.name)
+def check_choice(choice: Network, *, root: Path, frozen: float | str = 0.0) -> None:
+    """Raise ValueError unless the zoo has the network, its head and frozen layers, and weights."""
+    check_name(choice.built, head=choice.head)
+    check_frozen(choice.built, head=choice.head, frozen=frozen)
     fingerprint_weights(choice, root=root)
 
 
@@ -99,18 +104,22 @@ def begin(
             f"training.batch is {training.batch} for {world_size()} processes: expected at least "
             "two films a process"
         )
-    torch.manual_seed(seed_of(training.seed, choice.name))
-    network = build(
-        choice.name,
-        findings=len(prepared.manifest.findings),
-        dropout=training.dropout,
-        size=choice.size,
-        mean_std=UNIT if training.normalise == "unit" else None,
-    )
-    provenance = initialise(network.body, choice=choice, root=Path(protocol.data.root))
+    with _building:
+        torch.manual_seed(seed_of(training.seed, choice.name))
+        network = build(
+            choice.built,
+            findings=len(prepared.manifest.findings),
+            dropout=training.dropout,
+            size=choice.size,
+            mean_std=UNIT if training.normalise == "unit" else None,
+            colour=choice.colour,
+            head=choice.head,
+        )
+        provenance = initialise(network.body, choice=choice, root=Path(protocol.data.root))
+    freeze(network, name=choice.name, frozen=training.frozen)
     optimizer = _optimizer(network, training, accelerator.device)
     wrapped, optimizer = accelerator.prepare(laid_out(network), optimizer)
-    course, best = load_checkpoint(accelerator, network=network, optimizer=optimizer, folder=folder)
+    course, best = load_checkpoint(network=network, optimizer=optimizer, folder=folder)
     return Job(
         prepared=prepared,
         train=plan.take(plan.part == "train"),
@@ -132,7 +141,7 @@ def _optimizer(network: FilmNetwork, training: Training, device: torch.device) -
     """Return the optimiser; fused where PyTorch can (docs/decisions.md says what that is worth)."""
     own = {"momentum": 0.9, "nesterov": True} if training.optimizer == "sgd" else {}
     return OPTIMIZERS[training.optimizer](
-        network.parameters(),
+        [parameter for parameter in network.parameters() if parameter.requires_grad],
         lr=training.learning_rate,
         weight_decay=training.weight_decay,
         fused=device.type in ("cpu", "cuda"),

@@ -18,7 +18,7 @@ from torchvision.models import AlexNet_Weights
 
 from lucency.choices import Network
 from lucency.learn.alexnet import AlexNet
-from lucency.learn.wang import WangNetwork
+from lucency.learn.heads import HeadedNetwork
 from lucency.receipt import fingerprint_file
 
 State = dict[str, Tensor]
@@ -30,10 +30,10 @@ def initialise(body: nn.Module, *, choice: Network, root: Path) -> str:
     """Fill `body` (all but its head) as the protocol says and return the weights' provenance.
 
     A relative file is looked for below `root`; `package:NAME/FILE` names a file of an installed
-    package. A body under Wang's head is filled without it. Raises ValueError when a tensor is
+    package. A body under a stated head is filled without it. Raises ValueError when a tensor is
     missing, left over or of another shape.
     """
-    if isinstance(body, WangNetwork):
+    if isinstance(body, HeadedNetwork):
         return initialise(body.body, choice=choice, root=root)
     if choice.weights == "random":
         return RANDOM

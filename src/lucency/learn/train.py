@@ -28,10 +28,12 @@ from lucency.learn.predict import Progress, fit_decisions, forward
 from lucency.learn.pretrained import fingerprint_weights
 from lucency.learn.schedule import learning_rate
 from lucency.learn.snapshots import keep_snapshot
+from lucency.learn.tally import SIZE, binary_accuracy, pooled_auc, tally
 from lucency.learn.zoo import save_classifier
 from lucency.plan import Plan
+from lucency.processes import rank, world_size
 from lucency.protocol import Protocol
-from lucency.receipt import is_complete, partial_folder, rank, world_size
+from lucency.receipt import is_complete, partial_folder
 from lucency.values import Prepared
 
 CHECKPOINT_SECONDS = 60.0
@@ -99,14 +101,19 @@ def _learn_epoch(job: Job, folder: Path, progress: Progress) -> None:
     job.network.frozen_body = course.epoch < training.frozen_epochs
     job.wrapped.train()
     losses: list[torch.Tensor] = []
+    counts = torch.zeros(SIZE, device=job.accelerator.device)
     clock = saved = time.monotonic()
     begun = course.step - course.epoch * len(batches)
     for batch, pictures in zip(batches[begun:], _pictures(job, batches[begun:]), strict=True):
-        losses.append(_step(job, pictures, batch, _rate(job, len(batches))))
+        loss, counted = _step(job, pictures, batch, _rate(job, len(batches)))
+        losses.append(loss)
+        counts += counted
         course.step += 1
         if len(losses) < SETTLE_STEPS and batch is not batches[-1]:
             continue
         clock = _settle(job, losses, clock)
+        course.add_counts(counts.tolist())
+        counts.zero_()
         if batch is not batches[-1]:  # whose figures are told with the epoch's
             progress(course.step * len(job.train) // len(batches), _films(job), _figures(course))
         if rank() == 0 and clock - saved > CHECKPOINT_SECONDS:
@@ -136,15 +143,18 @@ def _rate(job: Job, steps_an_epoch: int) -> float:
     )
 
 
-def _step(job: Job, pictures: torch.Tensor, batch: Batch, rate: float) -> torch.Tensor:
-    """Take one optimiser step on this process's share and return the global batch's loss."""
+def _step(
+    job: Job, pictures: torch.Tensor, batch: Batch, rate: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Take one optimiser step on this process's share; return the global batch's loss and tally."""
     torch.manual_seed(seed_of(job.training.seed, job.course.step, rank()))
     for group in job.optimizer.param_groups:
         group["lr"] = rate
     share = share_of_process(batch)
     device, label = pictures.device, job.train.label
+    logit = job.wrapped(pictures)
     cells = LOSSES[job.training.loss](
-        job.wrapped(pictures),
+        logit,
         label=torch.from_numpy(label[share]).to(device),
         weight=torch.from_numpy(job.train.weight[share]).to(device),
         among=torch.from_numpy(label[batch]).to(device),
@@ -155,9 +165,13 @@ def _step(job: Job, pictures: torch.Tensor, batch: Batch, rate: float) -> torch.
     if job.training.clip_norm:
         job.accelerator.clip_grad_norm_(job.wrapped.parameters(), job.training.clip_norm)
     job.optimizer.step()
-    total = job.accelerator.reduce(loss.detach(), reduction="sum")
+    counted = tally(logit, torch.from_numpy(label[share]).to(device))
+    total, counts = (
+        job.accelerator.reduce(one, reduction="sum") for one in (loss.detach(), counted)
+    )
     assert isinstance(total, torch.Tensor)
-    return total
+    assert isinstance(counts, torch.Tensor)
+    return total, counts
 
 
 def _settle(job: Job, losses: list[torch.Tensor], clock: float) -> float:
@@ -200,6 +214,8 @@ def _finish_epoch(job: Job, folder: Path) -> None:
             "epoch": course.epoch + 1,
             "step": course.step,
             "train_loss": float(np.mean(course.step_loss[int(before["step"]) :])),
+            "train_accuracy": binary_accuracy(np.array(course.counts)),
+            "train_pooled_auc": pooled_auc(np.array(course.counts)),
             **_validate(job),
             "learning_rate": job.optimizer.param_groups[0]["lr"],
             "films_per_second": len(job.train) / (course.seconds - before["seconds"]),
@@ -219,8 +235,11 @@ def _finish_epoch(job: Job, folder: Path) -> None:
 
 
 def _validate(job: Job) -> dict[str, float]:
-    """Return loss and macro AUC on the validation films, as rank 0 finds them, to every process."""
-    figures = [{"val_loss": 0.0, "val_auc": 0.0}]
+    """Return loss, macro AUC, and accuracy and pooled AUC as Keras has them, on validation films.
+
+    Rank 0 finds them and tells every process.
+    """
+    figures: list[dict[str, float]] = [{}]
     if rank() == 0:
         copies = job.protocol.balance.seed
         films = Films(prepared=job.prepared, plan=job.val, copies=copies)
@@ -231,7 +250,15 @@ def _validate(job: Job) -> dict[str, float]:
             torch.from_numpy(logit), label=told, weight=torch.ones_like(told), among=told
         )
         loss = mean_over_stated(cells, stated=int((~np.isnan(label)).sum()))
-        figures = [{"val_loss": float(loss), "val_auc": macro_auc(label, logit)}]
+        counts = tally(torch.from_numpy(logit), told).double().numpy()
+        figures = [
+            {
+                "val_loss": float(loss),
+                "val_auc": macro_auc(label, logit),
+                "val_accuracy": binary_accuracy(counts),
+                "val_pooled_auc": pooled_auc(counts),
+            }
+        ]
     return broadcast_object_list(figures)[0]
 
 

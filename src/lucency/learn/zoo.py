@@ -8,10 +8,11 @@ Letters in shapes: b films, k findings, d feature dimensions, h and w pixels.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import timm
@@ -22,32 +23,48 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lucency.choices import Head
 from lucency.judge.recalibrate import Recalibration
 from lucency.learn.alexnet import AlexNet, AlexNetReference
-from lucency.learn.wang import wang
+from lucency.learn.colour import colour_table
+from lucency.learn.features import Body
+from lucency.learn.heads import HEADS, HeadedNetwork, headed, layout_of_maps, trunk_of
 from lucency.predictions import no_knots
 from lucency.values import Preparation, nearest
 
+OWN = Head()
+
 
 class FilmNetwork(nn.Module):
-    """A body of the zoo behind the film's own scaling: grey, repeated thrice, standardised.
+    """A body of the zoo behind the film's own scaling: grey in three channels, standardised.
 
-    `size` is the side in pixels that the body sees; 0 leaves the films as they come.
+    `size` is the side in pixels that the body sees; 0 leaves the films as they come. `colour`
+    names the table that makes colours of grey; "none" repeats it thrice. `head` is the stated one.
     """
 
     body: Any  # an nn.Module with timm's forward_features and forward_head
     mean: Tensor
     std: Tensor
+    table: Tensor
 
     def __init__(
-        self, body: nn.Module, *, mean: tuple[float, ...], std: tuple[float, ...], size: int
+        self,
+        body: nn.Module,
+        *,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        size: int,
+        colour: str = "none",
+        head: Head = OWN,
     ) -> None:
         super().__init__()
-        self.body, self.size = body, size
+        self.body, self.size, self.colour, self.head = body, size, colour, head
         shape = (1, 3, 1, 1)
         self.register_buffer("mean", torch.tensor(mean).view(shape), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(shape), persistent=False)
+        self.register_buffer("table", torch.from_numpy(colour_table(colour)), persistent=False)
         self.frozen_body = False
+        self.frozen: tuple[nn.Module, ...] = ()
 
     def forward(self, films: UInt8[Tensor, "b h w"]) -> Float[Tensor, "b k"]:
         """Return the logits of `films`."""
@@ -61,31 +78,41 @@ class FilmNetwork(nn.Module):
         return self.body.forward_head(maps, pre_logits=True), self.body.forward_head(maps)
 
     def train(self, mode: bool = True) -> FilmNetwork:
-        """Set training mode; a frozen body keeps its batch statistics."""
+        """Set training mode; a frozen body, or its frozen layers, keep their batch statistics."""
         super().train(mode)
-        if self.frozen_body:
-            norms = (module for module in self.modules() if isinstance(module, BATCH_NORMS))
-            for norm in norms:
-                norm.eval()
+        for norm in self._still():
+            norm.eval()
         return self
 
     def pictures(self, films: UInt8[Tensor, "b h w"]) -> Float[Tensor, "b 3 side side"]:
-        """Return films as the body sees them: resized, repeated thrice, standardised."""
-        grey = films.unsqueeze(1).to(self.mean.dtype) / 255
+        """Return films as the body sees them: in three channels, resized, standardised."""
+        if self.colour == "none":
+            shown = films.unsqueeze(1).to(self.mean.dtype) / 255
+        else:
+            shown = self.table[films.long()].permute(0, 3, 1, 2).to(self.mean.dtype) / 255
         if self.size:
             shape = (self.size, self.size)
-            grey = functional.interpolate(grey, shape, mode="bilinear", antialias=True)
-        return (grey - self.mean) / self.std
+            shown = functional.interpolate(shown, shape, mode="bilinear", antialias=True)
+        return (shown - self.mean) / self.std
+
+    def _still(self) -> Iterator[nn.Module]:
+        """Yield the batch norms that a training must leave as they are."""
+        body = trunk_of(self.body)
+        still = (body if body is not self.body else self).modules() if self.frozen_body else ()
+        yield from (one for one in (*still, *self.frozen) if isinstance(one, BATCH_NORMS))
 
     def _maps(self, films: UInt8[Tensor, "b h w"]) -> Tensor:
         picture = self.pictures(films)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen_body):
-            return self.body.forward_features(picture)
+            feature = cast(Body, trunk_of(self.body)).forward_features(picture)
+        return self.body.carry_on(feature) if isinstance(self.body, HeadedNetwork) else feature
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Classifier:
     """A trained network and all that its weights are meaningless without.
+
+    `name` is what a protocol calls it, `architecture` the name by which the zoo builds it.
 
     `protocol` is the whole experiment as plain data; `provenance` says what pre-trained weights
     have seen; `split` is the fingerprint of the parts it was trained under, `device`
@@ -95,6 +122,7 @@ class Classifier:
 
     network: FilmNetwork
     name: str
+    architecture: str
     findings: tuple[str, ...]
     preparation: Preparation
     mean: tuple[float, ...]
@@ -115,14 +143,23 @@ def build(
     dropout: float = 0.0,
     size: int = 0,
     mean_std: tuple[tuple[float, ...], ...] | None = None,
+    colour: str = "none",
+    head: Head = OWN,
 ) -> FilmNetwork:
     """Return a randomly initialised network with a head for `findings`.
 
     `mean_std` of None takes the scaling that the body's published weights were trained with.
     """
-    body = _builder(name)(num_classes=findings, drop_rate=dropout)
+    body = build_body(name, findings=findings, dropout=dropout, head=head)
     mean, std = mean_std or published_scaling(body)
-    return FilmNetwork(body, mean=mean, std=std, size=size)
+    return FilmNetwork(body, mean=mean, std=std, size=size, colour=colour, head=head)
+
+
+def build_body(
+    name: str, *, findings: int = 1, dropout: float = 0.0, head: Head = OWN
+) -> nn.Module:
+    """Return a randomly initialised network that takes scaled pictures, without the films' part."""
+    return _builder(name, head)(num_classes=findings, drop_rate=dropout)
 
 
 def published_scaling(body: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -131,13 +168,15 @@ def published_scaling(body: nn.Module) -> tuple[tuple[float, ...], tuple[float, 
     return tuple(about["mean"]), tuple(about["std"])
 
 
-def check_name(name: str) -> None:
-    """Raise ValueError, with the nearest name, unless the zoo can build `name`."""
-    _builder(name)
+def check_name(name: str, *, head: Head = OWN) -> None:
+    """Raise ValueError, with the nearest name, unless the zoo can build `name` with this head."""
+    _builder(name, head)
+    if head != OWN:
+        layout_of_maps(TIMM_NAMES.get(name, name), head)
 
 
 def parameters_of(network: FilmNetwork) -> int:
-    """Return the number of trainable numbers in a network."""
+    """Return the number of weights of a network, frozen ones among them."""
     return sum(p.numel() for p in network.parameters())
 
 
@@ -148,9 +187,12 @@ def save_classifier(classifier: Classifier, folder: Path) -> None:
     line = classifier.recalibration
     about = {
         "name": classifier.name,
+        "architecture": classifier.architecture,
         "findings": classifier.findings,
         "preparation": classifier.preparation.model_dump(),
         "size": classifier.network.size,
+        "colour": classifier.network.colour,
+        "head": classifier.network.head.model_dump(),
         "mean": classifier.mean,
         "std": classifier.std,
         "provenance": classifier.provenance,
@@ -177,19 +219,26 @@ def load_classifier(folder: Path) -> Classifier:
         raise ValueError(f"{folder} holds no classifier.json: expected a trained network's folder")
     about = json.loads((folder / "classifier.json").read_text())
     scaling = (tuple(about["mean"]), tuple(about["std"]))
+    architecture = about.get("architecture", about["name"])
     network = build(
-        about["name"], findings=len(about["findings"]), size=about["size"], mean_std=scaling
+        architecture,
+        findings=len(about["findings"]),
+        size=about["size"],
+        mean_std=scaling,
+        colour=about.get("colour", "none"),  # absent: of before colours and heads
+        head=Head.model_validate(about.get("head", {})),
     )
     try:
         network.body.load_state_dict(load_file(folder / WEIGHTS), strict=True)
     except (SafetensorError, RuntimeError) as error:
         raise ValueError(
-            f"{folder / WEIGHTS} does not hold the weights of {about['name']} "
+            f"{folder / WEIGHTS} does not hold the weights of {architecture} "
             f"({str(error).splitlines()[0]}): expected the file that training wrote; train anew"
         ) from error
     return Classifier(
         network=network.eval(),
         name=about["name"],
+        architecture=architecture,
         findings=tuple(about["findings"]),
         preparation=Preparation.model_validate(about["preparation"]),
         mean=scaling[0],
@@ -214,16 +263,17 @@ def _line(about: dict[str, Any]) -> Recalibration:
     )
 
 
-def _builder(name: str) -> Callable[..., nn.Module]:
-    if name in NETWORKS:
-        return NETWORKS[name]
-    if name in timm.list_models():
-        return _timm(name)
-    names = [*NETWORKS, *timm.list_models()]
-    hint = nearest(name, names)
-    raise ValueError(
-        f"network {name!r} is unknown: expected {', '.join(NETWORKS)} or a timm name{hint}"
-    )
+def _builder(name: str, head: Head) -> Callable[..., nn.Module]:
+    if name not in NETWORKS and name not in timm.list_models():
+        hint = nearest(name, [*NETWORKS, *timm.list_models()])
+        raise ValueError(
+            f"network {name!r} is unknown: expected {', '.join(NETWORKS)} or a timm name{hint}"
+        )
+    if head == OWN:
+        return NETWORKS[name] if name in NETWORKS else _timm(name)
+    if name in NETWORKS and name not in TIMM_NAMES:
+        raise ValueError(f"{name} keeps the head that it was published with: leave `head` out")
+    return partial(headed, TIMM_NAMES.get(name, name), head)
 
 
 def _timm(name: str) -> Callable[..., nn.Module]:
@@ -235,13 +285,16 @@ def _timm(name: str) -> Callable[..., nn.Module]:
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
 WEIGHTS = "weights.safetensors"
+TIMM_NAMES = {
+    "densenet121": "densenet121",
+    "inceptionresnetv2": "inception_resnet_v2",
+    "mobilenetv2": "mobilenetv2_100",
+}
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "alexnet": AlexNet,
     "alexnet-reference": AlexNetReference,
-    "densenet121": _timm("densenet121"),
-    "inceptionresnetv2": _timm("inception_resnet_v2"),
-    "mobilenetv2": _timm("mobilenetv2_100"),
-    "resnet50-wang": wang("resnet50"),
-    "resnet50-wang-average": wang("resnet50", pooling="average"),
-    "resnet50-wang-max": wang("resnet50", pooling="max"),
+    **{name: _timm(published) for name, published in TIMM_NAMES.items()},
+    "resnet50-wang": partial(headed, "resnet50", HEADS["wang"]),
+    "resnet50-wang-average": partial(headed, "resnet50", HEADS["wang-average"]),
+    "resnet50-wang-max": partial(headed, "resnet50", HEADS["wang-max"]),
 }

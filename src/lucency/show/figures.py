@@ -88,22 +88,24 @@ def draw_training(
     kept_epoch: Mapping[str, int | float],
     style: Mapping[str, Style],
 ) -> str:
-    """Return training loss, validation loss and validation AUC against the epoch.
+    """Return losses, accuracies and AUCs of training and validation films against the epoch.
 
-    A ring marks the epoch whose weights each network keeps.
+    Training films are dotted. A ring marks the epoch whose weights each network keeps.
     """
     with mpl.rc_context(SETTINGS):
-        figure = Figure(figsize=(WIDTH, 3.6))
-        for axes, (column, title) in zip(figure.subplots(1, 3), TRAINED.items(), strict=True):
+        figure = Figure(figsize=(WIDTH, 6.8))
+        panels = figure.subplots(2, 2).ravel()
+        for axes, (title, columns) in zip(panels, TRAINED.items(), strict=True):
             for network, history in histories.items():
-                rows = history.dropna(subset=[column])
-                _line(axes, rows["epoch"], rows[column], name=network, style=style, marker=".")
-                kept = rows[rows["epoch"] == kept_epoch[network]]
-                axes.plot(kept["epoch"], kept[column], "o", color=style[network].colour, **RING)
+                _trace(axes, history, columns, look=style[network], name=network)
+                kept = history.loc[history["epoch"] == kept_epoch[network]]
+                axes.plot(
+                    kept["epoch"], kept[columns[-1]], "o", color=style[network].colour, **RING
+                )
             axes.set_title(title)
             axes.set_xlabel("Epoch")
             axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
-        return svg(figure, name="training", title="Losses and validation AUC during training")
+        return svg(figure, name="training", title="Losses, AUC and accuracy during training")
 
 
 def _small_multiples(
@@ -158,15 +160,30 @@ def _frame(axes: Axes, trace: Trace) -> None:
         axes.plot([0, 1], [0, 1], color=MUTED, linestyle=":", linewidth=1)
 
 
+def _trace(
+    axes: Axes, history: pd.DataFrame, columns: Sequence[str], *, look: Style, name: str
+) -> None:
+    """Draw columns of a history: those of training films faint and without a name."""
+    for column in columns:
+        rows = history.dropna(subset=[column])
+        held_out = column == columns[-1]
+        seen: dict[str, Any] = {"label": name} if held_out else {"alpha": 0.4, "linewidth": 1}
+        line = look.line if held_out else ":"
+        axes.plot(rows["epoch"], rows[column], line, marker=".", color=look.colour, **seen)
+
+
 def _line(
     axes: Axes, x: Any, y: Any, *, name: str, style: Mapping[str, Style], **look: Any
 ) -> None:
     axes.plot(x, y, color=style[name].colour, linestyle=style[name].line, label=name, **look)
 
 
-TRAINED = {
-    "train_loss": "Training loss", "val_loss": "Validation loss", "val_auc": "Validation macro AUC",
-}  # fmt: skip
+TRAINED = {  # columns of a history; the last is of validation films, one before it of training
+    "Loss": ("train_loss", "val_loss"),
+    "Macro AUC of validation films": ("val_auc",),
+    "Pooled AUC": ("train_pooled_auc", "val_pooled_auc"),
+    "Accuracy at .5": ("train_accuracy", "val_accuracy"),
+}
 RING: dict[str, Any] = {"markersize": 8, "markerfacecolor": "none", "markeredgewidth": 1.6}
 CURVES: dict[Trace, tuple[str, str, str]] = {
     _roc: ("False positive rate", "True positive rate (recall)", "roc"),

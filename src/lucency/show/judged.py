@@ -7,7 +7,7 @@ from its tables; nothing is computed twice.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,7 @@ class Judged:
     seen: str  # films, patients and labels, in a sentence
     predictions: Sequence[Predictions]  # one a network; of their films, the test part is shown
     metrics: pd.DataFrame  # of judge.evaluate, every network and maybe the trivial predictor
+    confusion: pd.DataFrame  # of judge.evaluate, of the same networks
     comparison: pd.DataFrame  # of judge.compare; empty where there is no pair
     ranking: pd.DataFrame  # of judge.rank, or empty: then networks stand as they came
     conclusion: str
@@ -61,6 +62,7 @@ class Judged:
         predicted = [one.network for one in self.predictions]
         scored = set(self.metrics["network"]) - {TRIVIAL}
         require_networks(predicted, scored, "metrics")
+        require_networks(set(self.metrics["network"]), self.confusion["network"], "confusion")
         for name in ("thresholds", "reliability", "brier"):
             require_networks(predicted, getattr(self, name)["network"], name)
         if len(self.ranking):
@@ -91,6 +93,8 @@ def judged_values(judged: Judged) -> dict[str, Any]:
         "checks": judged.checks,
         "threshold": _by_key(judged.thresholds, "network", "finding"),
         "threshold_origin": judged.threshold_origin.rstrip("."),
+        "confusion": _by_key(judged.confusion, "network", "finding"),
+        "cells": CELLS,
         **_scores(judged),
         **_compared(judged),
         **_drawn(judged),
@@ -117,6 +121,7 @@ def _scores(judged: Judged) -> dict[str, Any]:
         "order": judged.order,
         "judged": [*judged.order, *trivial],
         "trivial": TRIVIAL,
+        "below_trivial": _below_trivial(score, judged.order) if trivial else [],
         "score": lambda *key: score.get(key, NOTHING),
         "chosen": [name for name in names if name in CHOSEN],
         "others": [name for name in names if name not in CHOSEN and name not in PER_FILM],
@@ -131,7 +136,16 @@ def _scores(judged: Judged) -> dict[str, Any]:
             MICRO: "pooled over all pairs of film and finding",
         },
         "macro": MACRO,
+        "micro": MICRO,
     }
+
+
+def _below_trivial(score: Mapping[tuple[str, ...], Any], networks: Sequence[str]) -> list[str]:
+    """Return the networks whose pooled accuracy is below that of calling nothing positive."""
+    accuracy = {
+        one: score.get((one, MICRO, "accuracy"), NOTHING)["value"] for one in (TRIVIAL, *networks)
+    }
+    return [one for one in networks if accuracy[one] < accuracy[TRIVIAL]]
 
 
 def _compared(judged: Judged) -> dict[str, Any]:
@@ -204,6 +218,10 @@ HEADINGS = {
     "auc": "AUC", "partial_auc": "Partial AUC", "f1": "F1", "npv": "NPV", "mcc": "MCC",
     "bce": "BCE", "ece": "ECE", "recall_at_specificity": f"Recall{HARD}at specificity{HARD}.9",
     "specificity_at_recall": f"Specificity{HARD}at recall{HARD}.9",
+}  # fmt: skip
+CELLS = {
+    "tp": "True positives", "fp": "False positives", "fn": "False negatives",
+    "tn": "True negatives",
 }  # fmt: skip
 BRIER_PARTS = {
     "Brier": "brier", "Reliability": "reliability", "Resolution": "resolution",

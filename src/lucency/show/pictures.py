@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float64, UInt8
 
 from lucency.data.film import prepare_film, read_grey
 from lucency.predictions import Predictions
+from lucency.show.greys import draw_greys
 from lucency.values import Prepared
 
 SIDE = 320  # pixels of a shown film's longer side
@@ -31,6 +32,14 @@ class Picture(NamedTuple):
     caption: str
     says: str
     uri: str
+
+
+class Strip(NamedTuple):
+    """One film as found, prepared and as networks see it, and an SVG figure of its grey levels."""
+
+    pictures: list[Picture]
+    greys: str
+    caption: str
 
 
 class Verdict(NamedTuple):
@@ -74,7 +83,7 @@ def show_augmented(augmented: Sequence[tuple[str, np.ndarray]]) -> list[Picture]
     return [Picture(name, f"Film: {name}", encode_picture(picture)) for name, picture in augmented]
 
 
-def show_preparation(prepared: Prepared, *, films: int, seed: int) -> list[list[Picture]]:
+def show_preparation(prepared: Prepared, *, films: int, seed: int) -> list[Strip]:
     """Return films drawn with `seed`: each as found, as prepared, and as networks see it.
 
     Only films whose file is still where it was read are drawn; the list may so be short or empty.
@@ -83,21 +92,28 @@ def show_preparation(prepared: Prepared, *, films: int, seed: int) -> list[list[
     path = facts["path"].to_list() if "path" in facts else [""] * len(facts)
     drawn = np.random.default_rng(seed).permutation(len(facts))
     there = [row for row in drawn if Path(path[row]).is_file()][:films]
+    return [
+        _strip(prepared, int(row), read_grey(Path(path[row])), number=number)
+        for number, row in enumerate(sorted(there))
+    ]
+
+
+def _strip(prepared: Prepared, row: int, grey: UInt8[np.ndarray, "h w"], *, number: int) -> Strip:
+    name, size = str(prepared.manifest.image[row]), prepared.preparation.size
     large = prepared.preparation.model_copy(update={"size": SIDE})
-    strips = []
-    for row in sorted(there):
-        grey, name = read_grey(Path(path[row])), str(prepared.manifest.image[row])
-        height, width = grey.shape
-        size = prepared.preparation.size
-        strips.append([
-            Picture(f"{name}, {width} x {height} px", f"{name} before preparation",
-                    encode_picture(grey)),
-            Picture(f"prepared, at {SIDE} px", f"{name} after preparation",
-                    encode_picture(prepare_film(grey, preparation=large))),
-            Picture(f"as a network sees it, {size} x {size} px", f"{name} as a network sees it",
-                    encode_picture(np.asarray(prepared.pixels[row]))),
-        ])  # fmt: skip
-    return strips
+    height, width = grey.shape
+    seen = np.asarray(prepared.pixels[row])
+    pictures = [
+        Picture(f"{name}, {width} x {height} px", f"{name} before preparation",
+                encode_picture(grey)),
+        Picture(f"prepared, at {SIDE} px", f"{name} after preparation",
+                encode_picture(prepare_film(grey, preparation=large))),
+        Picture(f"as a network sees it, {size} x {size} px", f"{name} as a network sees it",
+                encode_picture(seen)),
+    ]  # fmt: skip
+    mean, spread = ([f"{of(one):.0f}" for one in (grey, seen)] for of in (np.mean, np.std))
+    caption = f"mean {mean[0]} → {mean[1]}, standard deviation {spread[0]} → {spread[1]}"
+    return Strip(pictures, draw_greys(grey, seen, name=name, number=number), caption)
 
 
 def show_samples(

@@ -6,10 +6,11 @@ Letters in shapes: k findings.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -18,13 +19,25 @@ from markupsafe import Markup
 from lucency.audit.doubted import Doubts
 from lucency.balance.change import Change
 from lucency.combine.combined import Combined
+from lucency.failures import Failures
+from lucency.judge.beside import Beside
+from lucency.judge.calibrate import HALF
+from lucency.judge.complaints import complaint_table
 from lucency.judge.evaluate import TRIVIAL
 from lucency.judge.preparations import PreparationStudy, no_study
 from lucency.judge.sight import Sight
 from lucency.plan import Plan
 from lucency.predictions import Predictions
 from lucency.protocol import Protocol, protocol_text
-from lucency.show.balancing import draw_cooccurrence, draw_counts, draw_origins
+from lucency.show.balancing import (
+    draw_cooccurrence,
+    draw_counts,
+    draw_origins,
+    draw_steps,
+    finding_rows,
+    has_steps,
+)
+from lucency.show.beside import beside_values
 from lucency.show.canvas import Style
 from lucency.show.clahe import clahe_values
 from lucency.show.combined import combined_values
@@ -36,24 +49,33 @@ from lucency.show.pictures import show_augmented, show_preparation, show_samples
 from lucency.show.seen import sight_values
 from lucency.values import PARTS, Manifest, Prepared
 
+Values = dict[str, Any]
 STRIPS, SAMPLES, GALLERY, REJECTED = 3, 3, 24, 20  # at most this many are shown
+
+
+class Gallery(NamedTuple):
+    """Captions and uint8 pictures: films beside their changes, one film and each step alone."""
+
+    together: Sequence[tuple[str, np.ndarray]]
+    alone: Sequence[tuple[str, np.ndarray]]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Experiment:
-    """All that one report shows."""
+    """All that one report shows; None where what a chapter shows could not be made."""
 
     protocol: Protocol
     manifest: Manifest  # all films of the source that were used
     prepared: Prepared
     plan: Plan  # rows of `prepared`; parts train, val and test
-    change: Change  # of the training part by balancing
-    augmented: Sequence[tuple[str, np.ndarray]]  # caption and uint8 picture
+    change: Change | None  # by balancing
+    gallery: Gallery | None  # of augmentation
     predictions: Sequence[Predictions]  # one a network, parts val and test
     histories: Mapping[str, pd.DataFrame]  # epoch, step, train_loss, val_loss, val_auc, …
     networks: pd.DataFrame  # network, parameters, weights, provenance, epochs, kept_epoch, …
     thresholds: pd.DataFrame  # network, finding, threshold
     metrics: pd.DataFrame  # of judge.evaluate, test part, every network and the trivial predictor
+    confusion: pd.DataFrame  # of judge.evaluate, of the same
     comparison: pd.DataFrame  # of judge.compare
     ranking: pd.DataFrame  # of judge.rank
     conclusion: str
@@ -61,11 +83,12 @@ class Experiment:
     brier: pd.DataFrame  # of judge.reliability
     subgroups: pd.DataFrame  # of judge.subgroups, of the highest ranked network
     worst_group: str
-    complaints: pd.DataFrame  # of judge.complaints
+    complaints: pd.DataFrame | None  # of judge.complaints
     checks: int  # of the leak doctor, how many were made
-    sight: Sight  # where one of the networks looked
-    doubts: Doubts  # what speaks against the same network's scores
-    combined: Combined  # what was made of the networks
+    beside: Beside | None  # what was published, and what is reached on patients set apart
+    sight: Sight | None  # where one of the networks looked
+    doubts: Doubts | None  # what speaks against the same network's scores
+    combined: Combined | None  # what was made of the networks
     preparations: PreparationStudy = field(default_factory=no_study)  # in the run's folder, if any
 
     def __post_init__(self) -> None:
@@ -76,18 +99,19 @@ class Experiment:
         _judged(self)  # which looks at the other tables
 
 
-def write_report(experiment: Experiment, *, file: Path) -> None:
+def write_report(experiment: Experiment, *, file: Path, failures: Failures) -> None:
     """Write the whole experiment as one HTML file; the same experiment gives the same bytes.
 
     Films are read again from `manifest.facts["path"]` to show them before preparation; those that
-    are no longer there are left out, and the page says so.
+    are no longer there are left out, and the page says so. A chapter that cannot be drawn is added
+    to `failures`; the page names those in its place.
     """
     shown = judged_values(_judged(experiment)) | _about(experiment)
-    shown |= _drawn(experiment, style=shown["style"], best=shown["best"]) | _origins(experiment)
-    shown["sight"] = sight_values(experiment.sight, prepared=experiment.prepared)
-    shown["doubts"] = doubt_values(experiment.doubts, source=experiment.protocol.data.source)
-    shown["clahe"] = clahe_values(experiment.preparations)
-    shown["combined"] = combined_values(experiment.combined)
+    for chapter, values in CHAPTERS.items():
+        if chapter not in failures.reasons():
+            drawn = failures.attempt(chapter, partial(values, experiment, shown))
+            shown |= drawn if drawn is not None else {}
+    shown["failed"] = failures.reasons()
     file.write_text(render("report.html.jinja", **shown), encoding="utf-8")
 
 
@@ -95,12 +119,14 @@ def _judged(experiment: Experiment) -> Judged:
     """Return the part of the experiment that pages of anybody's predictions show too."""
     choices = experiment.protocol.judging
     rule = RULES[choices.threshold].format(recall=choices.recall)
+    fitted = f"fitted on validation films ({rule})"
     return Judged(
         title=experiment.protocol.name,
         seen=experiment.manifest.origin,
-        threshold_origin=f"fitted on validation films ({rule})",
+        threshold_origin=rule if choices.threshold == HALF else fitted,
         predictions=experiment.predictions,
         metrics=experiment.metrics,
+        confusion=experiment.confusion,
         comparison=experiment.comparison,
         ranking=experiment.ranking,
         conclusion=experiment.conclusion,
@@ -109,13 +135,14 @@ def _judged(experiment: Experiment) -> Judged:
         brier=experiment.brier,
         subgroups=experiment.subgroups,
         worst_group=experiment.worst_group,
-        complaints=experiment.complaints,
+        complaints=complaint_table([]) if experiment.complaints is None else experiment.complaints,
         checks=experiment.checks,
     )
 
 
 def _about(experiment: Experiment) -> dict[str, Any]:
     protocol, manifest = experiment.protocol, experiment.manifest
+    rejected = experiment.prepared.rejected
     return {
         "protocol": protocol,
         "protocol_text": protocol_text(protocol),
@@ -123,45 +150,91 @@ def _about(experiment: Experiment) -> dict[str, Any]:
         "films": len(manifest),
         "patients": len(np.unique(manifest.patient)),
         "networks": {row["network"]: row for row in experiment.networks.to_dict("records")},
+        "seed": protocol.judging.seed,
+        "parts": [_part(experiment, part) for part in PARTS],
+        "rejected": rejected.head(REJECTED).to_dict("records"),
+        "rejected_total": len(rejected),
+        "unused": len(experiment.prepared.manifest) - len(np.unique(experiment.plan.row)),
+        "combined": {},
+        "reached": {},
     }
 
 
-def _drawn(experiment: Experiment, *, style: Mapping[str, Style], best: str) -> dict[str, Any]:
+def _reached(experiment: Experiment, shown: Values) -> Values:
+    del shown
+    assert experiment.beside is not None, "a chapter that failed before is not drawn"
+    return {"reached": beside_values(experiment.beside)}
+
+
+def _sight(experiment: Experiment, shown: Values) -> Values:
+    del shown
+    assert experiment.sight is not None, "a chapter that failed before is not drawn"
+    return {"sight": sight_values(experiment.sight, prepared=experiment.prepared)}
+
+
+def _doubts(experiment: Experiment, shown: Values) -> Values:
+    del shown
+    assert experiment.doubts is not None, "a chapter that failed before is not drawn"
+    return {"doubts": doubt_values(experiment.doubts, source=experiment.protocol.data.source)}
+
+
+def _combined(experiment: Experiment, shown: Values) -> Values:
+    del shown
+    assert experiment.combined is not None, "a chapter that failed before is not drawn"
+    return {"combined": combined_values(experiment.combined)}
+
+
+def _training(experiment: Experiment, shown: Values) -> Values:
     kept_epoch = experiment.networks.set_index("network")["kept_epoch"].to_dict()
-    findings, seed = experiment.prepared.manifest.findings, experiment.protocol.judging.seed
-    change = experiment.change
-    fitted = experiment.thresholds[experiment.thresholds["network"] == best].set_index("finding")
+    figure = draw_training(experiment.histories, kept_epoch=kept_epoch, style=shown["style"])
+    return {"training_figure": Markup(figure)}
+
+
+def _balance(experiment: Experiment, shown: Values) -> Values:
+    del shown
+    change, findings = experiment.change, experiment.prepared.manifest.findings
+    assert change is not None, "a chapter that failed before is not drawn"
     return {
-        "training_figure": Markup(
-            draw_training(experiment.histories, kept_epoch=kept_epoch, style=style)
-        ),
-        "counts_figure": Markup(draw_counts(change.counts)),
+        "population": change.population,
+        "totals": change.totals.set_index("when").to_dict("index"),
+        "counts_figure": Markup(draw_counts(change)),
+        "steps_figure": Markup(draw_steps(change.steps) if has_steps(change.steps) else ""),
         "cooccurrence_figure": Markup(draw_cooccurrence(change.cooccurrence, list(findings))),
         "origins_figure": Markup(draw_origins(change.origins)),
-        "seed": seed,
-        "strips": show_preparation(experiment.prepared, films=STRIPS, seed=seed),
-        "augmented": show_augmented(experiment.augmented[:GALLERY]),
-        "augmented_total": len(experiment.augmented),
+        "imbalance": finding_rows(change).to_dict("records"),
+        "summary": change.summary.to_dict("records"),
+        "measures": MEASURES,
+    }
+
+
+def _preparation(experiment: Experiment, shown: Values) -> Values:
+    strips = show_preparation(experiment.prepared, films=STRIPS, seed=shown["seed"])
+    shown_strips = [strip._replace(greys=Markup(strip.greys)) for strip in strips]
+    return {"strips": shown_strips, "clahe": clahe_values(experiment.preparations)}
+
+
+def _augmentation(experiment: Experiment, shown: Values) -> Values:
+    del shown
+    assert experiment.gallery is not None, "a chapter that failed before is not drawn"
+    together, alone = experiment.gallery
+    return {
+        "augmented": show_augmented(together[:GALLERY]),
+        "augmented_total": len(together),
+        "steps_alone": show_augmented(alone),
+    }
+
+
+def _samples(experiment: Experiment, shown: Values) -> Values:
+    best, findings = shown["best"], experiment.prepared.manifest.findings
+    fitted = experiment.thresholds[experiment.thresholds["network"] == best].set_index("finding")
+    return {
         "sampled": show_samples(
             next(one for one in experiment.predictions if one.network == best),
             prepared=experiment.prepared,
             threshold=fitted.loc[list(findings), "threshold"].to_numpy(dtype=np.float64),
             films=SAMPLES,
-            seed=seed,
-        ),
-    }
-
-
-def _origins(experiment: Experiment) -> dict[str, Any]:
-    rejected = experiment.prepared.rejected
-    return {
-        "imbalance": experiment.change.counts.to_dict("records"),
-        "summary": experiment.change.summary.to_dict("records"),
-        "measures": MEASURES,
-        "parts": [_part(experiment, part) for part in PARTS],
-        "rejected": rejected.head(REJECTED).to_dict("records"),
-        "rejected_total": len(rejected),
-        "unused": len(experiment.prepared.manifest) - len(np.unique(experiment.plan.row)),
+            seed=shown["seed"],
+        )
     }
 
 
@@ -182,6 +255,7 @@ def _part(experiment: Experiment, part: str) -> dict[str, Any]:
 RULES = {
     "f1": "largest F1", "youden": "largest recall + specificity",
     "recall": "the highest with a recall of {recall:g} or more",
+    "half": ".5 for every finding, fitted to nothing",
 }  # fmt: skip
 MEASURES = {
     "instances": "Films", "labels": "Findings", "cardinality": "Cardinality",
@@ -189,3 +263,14 @@ MEASURES = {
     "max_ir": "Largest IRLbl", "mean_ir": "MeanIR", "cvir": "CVIR", "scumble": "SCUMBLE",
     "scumble_cv": "SCUMBLE.CV", "tcs": "TCS",
 }  # fmt: skip
+CHAPTERS: dict[str, Callable[[Experiment, Values], Values]] = {
+    "reached": _reached,
+    "combined": _combined,
+    "sight": _sight,
+    "doubts": _doubts,
+    "training": _training,
+    "balance": _balance,
+    "preparation": _preparation,
+    "augmentation": _augmentation,
+    "samples": _samples,
+}

@@ -1,0 +1,244 @@
+"""Heads: pooling between mean and maximum, layers as stated, and maps that say what logits say."""
+
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from scipy.special import logsumexp
+from torch import nn
+
+from lucency.choices import Balance, Head, Network, Pooling
+from lucency.combining_keys import Combining
+from lucency.learn.cams import cam, grad_cam
+from lucency.learn.embed import embed
+from lucency.learn.features import split
+from lucency.learn.heads import (
+    HEADS,
+    POOLINGS,
+    HeadedNetwork,
+    average_pool,
+    headed,
+    lse_pool,
+    max_pool,
+)
+from lucency.learn.pretrained import initialise
+from lucency.learn.zoo import NETWORKS, build, build_body, check_name
+from toys import toy_films
+
+CHANNELS = 1024
+DENSE = Head(pooling="average", dense=(32, 7), dropout=0.5)
+
+
+def maps(scale: float = 1.0, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    draw = np.random.default_rng(0).normal(0, scale, (2, 3, 5, 4))
+    return torch.from_numpy(draw).to(dtype)
+
+
+def network(head: Head, name: str = "test_resnet") -> HeadedNetwork:
+    torch.manual_seed(0)
+    return headed(name, head, num_classes=4, drop_rate=0.5).eval()
+
+
+def wang(pooling: str) -> HeadedNetwork:
+    return network(Head.model_validate({"pooling": pooling, "transition": CHANNELS}))
+
+
+def test_the_protocol_offers_every_pooling() -> None:
+    assert {*POOLINGS, "own"} == set(get_args(Pooling))
+
+
+@pytest.mark.parametrize("sharpness", [0.3, 1.0, 10.0])
+def test_pooling_is_the_paper_s_formula(sharpness: float) -> None:
+    found = lse_pool(maps(), sharpness=sharpness)
+    expected = (logsumexp(sharpness * maps().numpy(), axis=(2, 3)) - np.log(20)) / sharpness
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-12)
+
+
+def test_the_limits_are_mean_and_maximum() -> None:
+    torch.testing.assert_close(
+        lse_pool(maps(), sharpness=1e-6), average_pool(maps()), atol=1e-5, rtol=0
+    )
+    torch.testing.assert_close(lse_pool(maps(), sharpness=1e6), max_pool(maps()), atol=1e-5, rtol=0)
+    between = lse_pool(maps())
+    assert ((average_pool(maps()) < between) & (between < max_pool(maps()))).all()
+
+
+def test_pooling_is_stable_at_ten_thousand() -> None:
+    large = maps(1e4, torch.float32).requires_grad_()
+    found = lse_pool(large)
+    expected = lse_pool(large.detach().double())
+    torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=0)
+    found.sum().backward()
+    assert large.grad is not None
+    share = large.grad.sum((2, 3))  # a softmax: what the maps share sums to one
+    torch.testing.assert_close(share, torch.ones_like(share))
+    assert torch.exp(10 * large.detach()).isinf().any()  # the formula without x* would not hold
+
+
+def test_gradients_are_true() -> None:
+    assert torch.autograd.gradcheck(lse_pool, (maps().requires_grad_(),))
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_wang_s_maps_are_the_transition_s(pooling: str) -> None:
+    model = wang(pooling)
+    films = torch.randn(2, 3, 96, 96)
+    feature = model.forward_features(films)
+    assert (model(films).shape, feature.shape) == ((2, 4), (2, CHANNELS, 3, 3))
+    assert feature.min() >= 0
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_cam_is_the_linear_layer_on_the_transition_s_maps(pooling: str) -> None:
+    model, films = wang(pooling), torch.randn(2, 3, 96, 96)
+    found = cam(model, films)
+    feature = model.forward_features(films)
+    expected = torch.nn.functional.conv2d(feature, model.classifier.weight[:, :, None, None])
+    torch.testing.assert_close(found, expected.detach(), atol=1e-5, rtol=1e-4)
+    if pooling == "average":
+        torch.testing.assert_close(
+            found.mean((2, 3)) + model.classifier.bias, model(films), atol=1e-5, rtol=1e-4
+        )
+
+
+def test_a_dense_head_by_hand() -> None:
+    """Every step written out with torch's functions alone."""
+    model, films = network(DENSE), torch.randn(2, 3, 96, 96)
+    first, second = model.dense[0], model.dense[3]
+    assert isinstance(first, nn.Linear)
+    assert isinstance(second, nn.Linear)
+    body = timm.create_model("test_resnet", num_classes=0).eval()
+    body.load_state_dict(model.body.state_dict())
+    pooled = body.forward_features(films).mean((2, 3))
+    hidden = torch.relu(pooled @ first.weight.T + first.bias)
+    hidden = torch.relu(hidden @ second.weight.T + second.bias)
+    expected = hidden @ model.classifier.weight.T + model.classifier.bias
+    torch.testing.assert_close(model(films), expected, atol=1e-5, rtol=1e-4)
+    feature = model.forward_head(model.forward_features(films), pre_logits=True)
+    torch.testing.assert_close(feature, hidden, atol=1e-5, rtol=1e-4)
+    assert [layer.p for layer in model.dense if isinstance(layer, nn.Dropout)] == [0.5, 0.5]
+    assert model.num_features == 7
+
+
+def test_dropout_acts_in_training_alone() -> None:
+    model, films = network(DENSE), torch.randn(2, 3, 96, 96)
+    assert torch.equal(model(films), model(films))
+    torch.manual_seed(1)
+    model.dense.train()
+    assert not torch.equal(model(films), model(films))
+
+
+def test_a_dense_head_refuses_cam_and_is_explained_by_gradients() -> None:
+    films = torch.randn(2, 3, 224, 224)
+    for head in (DENSE, Head(pooling="max", dense=(96,))):  # 96: as many as maps
+        model = network(head)  # 7 features: as many as the maps are wide
+        feature = model.forward_features(films)
+        assert feature.shape == (2, 96, 7, 7)
+        parts = split(model, films)
+        assert torch.equal(parts.grid(parts.feature), feature)
+        assert grad_cam(model, films).shape == (2, 4, 7, 7)
+        with pytest.raises(ValueError, match="not pooling and one linear layer: cam is not"):
+            cam(model, films)
+
+
+@pytest.mark.parametrize(
+    "name", ["vgg11", "test_convnext", "mobilenetv3_small_100", "test_mambaout"]
+)
+def test_what_only_the_network_s_own_head_uses_is_left_out(name: str) -> None:
+    """Dense layers (VGG), a norm (ConvNeXt) or a convolution (MobileNetV3) after the pooling."""
+    plain = Head(pooling="average")
+    model, films = network(plain, name), torch.randn(2, 3, 160, 160)
+    feature = model.forward_features(films)
+    assert feature.shape[1] == model.num_features == model.map_channels
+    model(films).sum().backward()
+    assert [key for key, p in model.named_parameters() if p.grad is None] == []
+    assert cam(model, films).shape == (2, 4, *feature.shape[2:])
+    own = timm.create_model(name, num_classes=4).eval()
+    left_out = own.state_dict().keys() - model.body.state_dict().keys()
+    assert any("head" in key or "pre_logits" in key for key in left_out)
+    model.body.load_state_dict({key: own.state_dict()[key] for key in model.body.state_dict()})
+    maps_ = own.forward_features(films)
+    maps_ = maps_.permute(0, 3, 1, 2) if name == "test_mambaout" else maps_
+    torch.testing.assert_close(model.forward_features(films), maps_)
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_convnext", "test_mambaout"])
+def test_published_weights_fill_the_body_under_a_stated_head(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    published = timm.create_model(name, num_classes=10)
+    save_file(published.state_dict(), tmp_path / "published.safetensors")
+    model = build_body(name, findings=3, head=Head(pooling="lse", dense=(16,)))
+    assert isinstance(model, HeadedNetwork)
+    last = model.classifier.weight.clone()
+    choice = Network(name=name, weights="published.safetensors", provenance="invented")
+    assert initialise(model, choice=choice, root=tmp_path) == "invented (published.safetensors)"
+    films = torch.randn(1, 3, 96, 96)
+    torch.testing.assert_close(
+        model.eval().body.forward_features(films), published.eval().forward_features(films)
+    )
+    assert torch.equal(model.classifier.weight, last)
+    other = Network(name=name, weights="other.safetensors", provenance="invented")
+    del (state := published.state_dict())[next(iter(published.state_dict()))]
+    save_file(state, tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match="1 tensors missing"):
+        initialise(model, choice=other, root=tmp_path)
+
+
+def test_features_of_films_are_those_of_the_stated_pooling() -> None:
+    prepared, rows = toy_films(4, size=64), np.arange(4)
+    peak, mean = (
+        embed(prepared, rows=rows, choice=Network(name="test_resnet", head=head), root=Path())
+        for head in (Head(pooling="max"), Head(pooling="average"))
+    )
+    assert (peak >= mean).all()
+    assert (peak > mean).any()
+    plain = embed(prepared, rows=rows, choice=Network(name="test_resnet"), root=Path())
+    assert plain.shape == mean.shape
+
+
+def test_wang_s_networks_are_heads_of_the_zoo() -> None:
+    names = [name for name in NETWORKS if "wang" in name]
+    assert names == [f"resnet50-{name}" for name in HEADS]
+    model = build("resnet50-wang", findings=2).body
+    assert (model.pool, model.map_channels) == (lse_pool, CHANNELS)
+    parts = dict.fromkeys(key.partition(".")[0] for key in model.state_dict())
+    assert list(parts) == ["body", "transition", "classifier"]
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("alexnet", "keeps the head that it was published with"),
+        ("resnet50-wang", "keeps the head that it was published with"),
+        ("test_vit", r"the shape \(1, 101, 64\), which are no maps"),
+        ("coat_tiny", "several kinds, which are no maps"),
+    ],
+)
+def test_networks_without_maps_to_pool_are_refused(name: str, reason: str) -> None:
+    check_name(name)
+    with pytest.raises(ValueError, match=reason):
+        check_name(name, head=Head(pooling="max"))
+
+
+def test_impossible_choices_are_refused() -> None:
+    for wrong in ({"dense": [8]}, {"transition": 8}, {"dropout": 0.5}):
+        with pytest.raises(ValueError, match="set pooling to"):
+            Head.model_validate(wrong)
+    with pytest.raises(ValueError, match="without them set training"):
+        Head(pooling="max", dropout=0.5)
+    with pytest.raises(ValueError, match="greater than or equal to 1"):
+        Head(pooling="max", dense=(0,))
+    deep = {"name": "test_resnet", "weights": "timm", "head": {"pooling": "max", "dense": [8]}}
+    with pytest.raises(ValueError, match="layers that nothing has trained"):
+        Combining.model_validate(
+            {"frozen": [deep], "sources": ["frozen test_resnet"], "neighbours": 3}
+        )
+    with pytest.raises(ValueError, match="layers that nothing has trained"):
+        Balance.model_validate({"method": "mlsmote", "features": deep})
+    for sharpness in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="above 0"):
+            lse_pool(maps(), sharpness=sharpness)

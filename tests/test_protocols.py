@@ -1,0 +1,173 @@
+"""Every protocol of `protocols/` in miniature, from labels to page, whatever its outputs."""
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from lucency import ablation, judgement
+from lucency.cli import app
+from lucency.data.phantom import write_phantom
+from lucency.failures import Failures
+from lucency.options import INCOMPLETE
+from lucency.protocol import Protocol, parse_protocol, protocol_text
+from lucency.run import (
+    films_apart,
+    patients_met,
+    plan,
+    predictions,
+    predictions_apart,
+    prepared,
+)
+from lucency.values import FINDINGS, NO_FINDING
+from lucency.workspace import open_run
+
+ROOT = Path(__file__).resolve().parents[1]
+PROTOCOLS = sorted((ROOT / "protocols").glob("*.toml"))
+FILMS, SIZE, SIDE, FEW = 90, 64, 32, 20
+OUTPUTS = {
+    1: ("Effusion",),
+    3: ("Effusion", NO_FINDING, "Infiltration"),
+    14: FINDINGS,
+    15: tuple(sorted((*FINDINGS, NO_FINDING))),
+}
+MOST = max(OUTPUTS)
+TINY = ("test_resnet", "test_convnext", "test_vit", "test_efficientnet")
+SHORT = {"epochs": 1, "batch": 16, "warmup_epochs": 0, "frozen_epochs": 0}
+
+
+@pytest.fixture(scope="session")
+def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("phantoms")
+    write_phantom(folder, films=FILMS, size=SIZE, seed=1, label_noise=0.0, shortcut=0.0, workers=1)
+    return folder
+
+
+def miniature(file: Path, *, outputs: int, root: Path) -> Protocol:
+    """The protocol with few small films, tiny networks and short work; its other choices stay."""
+    choices: dict[str, Any] = tomllib.loads(file.read_text())
+    several = len(TINY) if file.stem == "reference" else 2
+    choices["findings"] = OUTPUTS[outputs]
+    source = choices["data"]["source"]
+    choices["data"] = {"source": source, "root": str(root), "allow_missing": source == "nih"}
+    choices["judging"] = {**choices.get("judging", {}), "resamples": 20}
+    choices["explaining"] = {"methods": ["grad-cam"], "films": 1}
+    choices["seeds"] = choices.get("seeds", [])[:1]
+    choices["preparation"] = {**choices.get("preparation", {}), "size": SIDE}
+    choices["training"] = {**choices.get("training", {}), **SHORT}
+    for section in (choices, *choices.get("variant", [])):
+        _shrink_balance(section.get("balance", {}), known={*choices["findings"], NO_FINDING})
+        section["network"] = [
+            {"name": network["name"], "architecture": tiny}
+            for network, tiny in zip(choices["network"][:several], TINY, strict=False)
+        ]
+    if "variant" in choices:
+        choices["variant"] = [_shrunk(variant) for variant in choices["variant"]]
+    return parse_protocol(choices, name=file.name)
+
+
+def _shrink_balance(balance: dict[str, Any], *, known: set[str]) -> None:
+    balance.pop("features", None)  # weights of a network that a package holds
+    for key in {"cap", "copy_plan", "cap_after"} & {*balance}:
+        rules = [rule for rule in balance[key] if rule["finding"] in known]
+        few = {"copy_plan": 0}.get(key, FEW)
+        balance[key] = [{**r, **({"films": few} if "films" in r else {})} for r in rules]
+
+
+def _shrunk(variant: dict[str, Any]) -> dict[str, Any]:
+    """A variant's networks are the base's, and a longer training is longer by an epoch."""
+    kept = {key: value for key, value in variant.items() if key != "network"}
+    if "epochs" in kept.get("training", {}):
+        kept["training"] = {**kept["training"], "epochs": SHORT["epochs"] + 1}
+    return kept
+
+
+def cases() -> list[Any]:
+    """Every protocol with every set of outputs; quick are the largest set, and all of the study."""
+    pairs = [(file, outputs) for file in PROTOCOLS for outputs in OUTPUTS]
+    quick = [outputs == MOST or file.stem == "reference" for file, outputs in pairs]
+    return [
+        pytest.param(*pair, marks=[] if soon else pytest.mark.slow, id=f"{pair[0].stem}-{pair[1]}")
+        for pair, soon in zip(pairs, quick, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(("file", "outputs"), cases())
+def test_a_miniature_reaches_its_page(
+    file: Path, outputs: int, phantoms: Path, tmp_path: Path
+) -> None:
+    run = open_run(miniature(file, outputs=outputs, root=phantoms), out=tmp_path / "run", workers=1)
+    report = ablation.STAGES["report"] if run.protocol.variant else judgement.report
+    page = report(run)
+    assert isinstance(page, Path)
+    assert Failures(run.out / "failed").reasons() == {}
+    assert page.stat().st_size > 50_000
+
+
+def test_the_study_stands_beside_what_is_claimed_and_reached(
+    phantoms: Path, tmp_path: Path
+) -> None:
+    protocol = miniature(ROOT / "protocols" / "reference.toml", outputs=15, root=phantoms)
+    choices = protocol.model_dump()
+    choices["split"]["apart"] = 0.2
+    choices["network"] = choices["network"][1:2]
+    run = open_run(parse_protocol(choices, name="apart"), out=tmp_path / "run", workers=1)
+    page = judgement.report(run).read_text()
+    study = pd.read_csv(run.out / "beside" / "study.csv").set_index("metric")
+    assert study.loc["auc", "published"] == 0.8421
+    assert study[["claimed", "reached"]].notna().all(axis=None)
+    assert "Beside the published study" in page
+    apart, met = films_apart(run), patients_met(run)
+    assert len(apart)
+    assert not np.isin(prepared(run).manifest.patient[apart], met).any()
+    said = predictions_apart(run)[0]
+    np.testing.assert_array_equal(np.sort(said.image), np.sort(prepared(run).manifest.image[apart]))
+
+
+def test_the_trivial_predictor_knows_what_was_trained_on(phantoms: Path, tmp_path: Path) -> None:
+    """Where films were copied before the split, their prevalence is that of the copies."""
+    protocol = miniature(ROOT / "protocols" / "reference.toml", outputs=15, root=phantoms)
+    few = protocol.model_copy(update={"network": protocol.network[1:2]})
+    run = open_run(few, out=tmp_path / "run", workers=1)
+    seen = plan(run).take(plan(run).part == "train")
+    share = np.clip(seen.label.mean(axis=0, dtype=np.float64), 1e-6, 1 - 1e-6)
+    loss = judgement.verdict(run).metrics.set_index(["network", "finding", "metric"])["value"]
+    test = predictions(run)[0].of("test")
+    for place, finding in enumerate(test.findings):
+        truth = test.label[:, place] == 1
+        expected = -np.where(truth, np.log(share[place]), np.log(1 - share[place])).mean()
+        assert loss["trivial", finding, "bce"] == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("place", ["doubts.believe", "show.report.draw_counts"])
+def test_a_late_failure_does_not_cost_the_report(
+    place: str, phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page is there, names what is missing, and the exit status says so; then it is mended."""
+    protocol = miniature(ROOT / "protocols" / "demo.toml", outputs=3, root=phantoms)
+    choices = protocol.model_dump() | {"combining": {}}
+    choices["network"] = choices["network"][:1]
+    file, out = tmp_path / "late.toml", tmp_path / "run"
+    file.write_text(protocol_text(parse_protocol(choices, name="late")))
+    chapter = {"doubts.believe": "doubts", "show.report.draw_counts": "balance"}[place]
+
+    def fails(*words: object, **named: object) -> None:
+        raise KeyError("['No Finding'] not in index")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"lucency.{place}", fails)
+        done = CliRunner().invoke(app, ["run", str(file), "--out", str(out)])
+    assert done.exit_code == INCOMPLETE, done.output
+    assert "KeyError" in done.output
+    page = (out / "report" / "report.html").read_text()
+    assert "This chapter could not be made: KeyError" in page
+    assert 'id="comparison"' in page
+    assert "Traceback" in (out / "failed" / f"{chapter}.txt").read_text()
+    again = CliRunner().invoke(app, ["run", str(file), "--out", str(out)])
+    assert again.exit_code == 0, again.output
+    assert not (out / "failed").exists()
+    assert "could not be made" not in (out / "report" / "report.html").read_text()
