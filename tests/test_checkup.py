@@ -27,13 +27,17 @@ REAL = (
     "sample",
     "sample-boxes",
     "ablation-sample",
+    "preparation-sample",
+    "clahe-sample",
     "synthensemble",
     "mobilelungnetv2",
     "thakur",
     "lungnet22",
 )  # all 112,120 rows are read
 SLOW = {True: [pytest.mark.slow], False: []}
-HONEST = (*REAL, "demo", "seeing", "noise", "shortcut", "ablation-balance", "leak")
+HONEST = (
+    *REAL, "demo", "seeing", "noise", "shortcut", "ablation-balance", "leak", "preparation-phantom",
+)  # fmt: skip
 
 
 def _check(name, shared, *changes):

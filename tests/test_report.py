@@ -23,6 +23,7 @@ from lucency.balance.steps import Step, followed
 from lucency.combine.combined import Combined, nothing_combined
 from lucency.combine.recognition import COLUMNS as RETRIEVAL
 from lucency.combine.recognition import FIRST, OVERALL, PAIRS
+from lucency.data.contrast import MEASURES
 from lucency.failures import Failures
 from lucency.judge.beside import nothing_beside
 from lucency.judge.cases import choose_cases
@@ -33,6 +34,12 @@ from lucency.judge.league import SCORES
 from lucency.judge.maps import Centres, Maps, even_centres
 from lucency.judge.metrics import METRICS
 from lucency.judge.per_film import PER_FILM
+from lucency.judge.preparations import (
+    PreparationStudy,
+    average_measures,
+    compare_cells,
+    make_grid,
+)
 from lucency.judge.reliability import brier_parts, reliability_table
 from lucency.judge.sanity import sanity_table
 from lucency.judge.sight import Sight, faith_table, no_scores, score_maps
@@ -746,6 +753,27 @@ def test_films_before_preparation_are_read_from_disk(tmp_path: Path) -> None:
     assert all(strip.greys.startswith("<svg ") for strip in strips)
     assert re.fullmatch(r"mean 10[0-4] → \d+, standard deviation 58 → \d+", strips[0].caption)
     assert show_preparation(small_experiment().prepared, films=3, seed=0) == []
+
+
+def test_a_study_of_preparations_stands_beside_the_films(
+    tmp_path: Path, experiment: Experiment, text: str
+) -> None:
+    grid = make_grid(Preparation(), clips=(3.0,), tiles=(8,), orders=("clahe-first",))
+    cells, summary = compare_cells(
+        {name: [experiment.predictions[0].of("test")] for name in grid}, grid=grid, resamples=25,
+        seed=0,
+    )  # fmt: skip
+    films = pd.DataFrame({name: np.arange(9.0) for name in MEASURES})
+    measures = average_measures(
+        dict.fromkeys(grid, films), patient=np.arange(9), resamples=25, seed=0
+    )
+    said = {"about": {}, "conclusion": "Neither CLAHE nor its parameters matter."}
+    study = PreparationStudy(cells=cells, summary=summary, measures=measures, **said)
+    shown = written(replace(experiment, preparations=study), tmp_path)
+    section = shown.partition('<section id="preparation">')[2].partition("</section>")[0]
+    assert said["conclusion"] in section
+    assert "less 3x10</text>" in section
+    assert "Other preparations of the same films" not in text
 
 
 def test_a_table_of_other_networks_is_refused(experiment: Experiment) -> None:

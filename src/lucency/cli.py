@@ -30,6 +30,7 @@ from lucency.options import (
     tell_balance,
 )
 from lucency.processes import left_alone, rank, world_size
+from lucency.study_commands import study
 
 USAGE = cast("type[typer.BadParameter]", typer.BadParameter.__base__)  # a call that is wrong
 INTERRUPTED = 130  # typer's exit status after Ctrl-C
@@ -226,3 +227,4 @@ def report(protocol: ProtocolFile, out: Out, changes: Changes = None, json: Json
 for command in (*COMMANDS, *EXPLAIN_COMMANDS, *COMBINE_COMMANDS):
     app.command()(command)
 app.add_typer(audit, name="audit")
+app.add_typer(study, name="study")

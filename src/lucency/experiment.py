@@ -16,6 +16,7 @@ from lucency.checkup import CHECKS, load_complaints
 from lucency.combine.combined import load_combined
 from lucency.failures import Failures
 from lucency.judge.beside import load_beside
+from lucency.judge.preparations import STUDY, load_study
 from lucency.judge.sight import load_sight
 from lucency.judge.subgroups import worst_group
 from lucency.judge.verdict import Verdict
@@ -73,6 +74,7 @@ def gather(
         sight=load_sight(folder / "explanation") if "sight" not in failed else None,
         doubts=load_doubts(folder / "doubts") if "doubts" not in failed else None,
         combined=load_combined(league) if "combined" not in failed else None,
+        preparations=load_study(folder / STUDY / "verdict"),
     )
 
 

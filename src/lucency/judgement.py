@@ -20,11 +20,12 @@ from lucency.doubts import doubts
 from lucency.failures import Failures
 from lucency.judge.beside import Beside, load_beside, nothing_beside, save_beside
 from lucency.judge.inflate import conclude_inflation, inflate_all
+from lucency.judge.preparations import STUDY
 from lucency.judge.published_study import beside_study
 from lucency.judge.verdict import Verdict, judge, load_verdict, save_verdict
 from lucency.looking import sight
 from lucency.progress import say
-from lucency.receipt import discard_outdated, fingerprint_of, produce
+from lucency.receipt import RECEIPT, discard_outdated, fingerprint_of, produce
 from lucency.run import (
     change,
     classifiers,
@@ -138,6 +139,8 @@ def report(run: Run) -> Path:
         folders["beside"] = fingerprint_of(run.out / "beside")
     if made["combined"] is not None and len(made["combined"].league):
         folders["combined"] = fingerprint_of(league_folder(run))
+    if (run.out / STUDY / "verdict" / RECEIPT).is_file():
+        folders[STUDY] = fingerprint_of(run.out / STUDY / "verdict")
     if failures.reasons():
         folders["failed"] = failures.reasons()
     discard_outdated(run.out / "report", inputs=folders)

@@ -69,15 +69,15 @@ def compare(several: Sequence[Predictions], *, resamples: int, seed: int) -> pd.
     drawn = resample_patients(first.patient, resamples=resamples, seed=seed)
     said = {one.network: one.calibrated for one in several}
     areas = {
-        name: [_areas(first.label, score, weights) for weights in (plainly, drawn)]
+        name: [macro_areas(first.label, score, weights) for weights in (plainly, drawn)]
         for name, score in said.items()
     }
-    few = [_few(label, first.patient) for label in first.label.T]
+    few = [few_patients(label, first.patient) for label in first.label.T]
     names, rows = (*first.findings, MACRO, OVER_FINDINGS), []
     for one, other in combinations(said, 2):
         plain, sampled = (mine - its for mine, its in zip(areas[one], areas[other], strict=True))
         each = _by_finding(first, (said[one], said[other]), sampled, few)
-        tests = [*each, _macro(plain[-1, 0], sampled[-1], few), _over(plain[:-1, 0])]
+        tests = [*each, macro_test(plain[-1, 0], sampled[-1], few), _over(plain[:-1, 0])]
         for finding, tested in zip(names, tests, strict=True):
             p = (tested.p, np.nan)
             rows.append((one, other, finding, "auc", *tested[:3], *p, *tested[4:]))
@@ -98,6 +98,44 @@ def check_comparable(first: Predictions, other: Predictions, *, name: str) -> No
             )
 
 
+def macro_areas(label: Label, score: Score, weights: Weights) -> Float64[np.ndarray, "k1 r"]:
+    """Return the AUC of every finding, and macro in the last row, for each column of weights."""
+    pairs = zip(label.T, score.T, strict=True)
+    area = np.stack([auc(*pair, weights=weights) for pair in pairs])
+    return np.concatenate([area, mean_over_findings(area)[None]])
+
+
+def few_patients(label: Float32[np.ndarray, " n"], owner: Int64[np.ndarray, " n"]) -> str:
+    """Return why the tests of a finding are rough, or nothing; `owner` are the films' patients."""
+    classes = {"positive": 1, "negative": 0}
+    counts = {name: len(np.unique(owner[label == value])) for name, value in classes.items()}
+    short = [f"{count} patients have {name} films" for name, count in counts.items() if count < FEW]
+    return f"rough: {' and '.join(short)}; with fewer than {FEW}, p is too small" if short else ""
+
+
+def macro_test(difference: float, sampled: Float64[np.ndarray, " r"], few: Sequence[str]) -> Tested:
+    """Return the test of a macro difference by the normal distribution of its resamples.
+
+    `few` says of every finding why its tests are rough, as `few_patients` does, or nothing.
+    """
+    low, high = interval(sampled)
+    known = sampled[~np.isnan(sampled)]
+    # Less the first, so that resamples that are all alike spread by 0 exactly.
+    spread = float(np.std(known - known[0], ddof=1)) if len(known) > 1 else np.nan
+    if difference == 0 and spread == 0:
+        return Tested(0.0, float(low), float(high), 1.0, "bootstrap", "")
+    p = float(2 * ndtr(-abs(difference) / spread)) if spread > 0 else np.nan
+    why = (
+        "the difference is the same in every resample"
+        if len(known)
+        else "no finding has both classes"
+    )
+    rough = sum(map(bool, few))
+    note = f"rough: fewer than {FEW} patients in {rough} of {len(few)} findings" if rough else ""
+    note = f"not computable: {why}" if np.isnan(p) else note
+    return Tested(float(difference), float(low), float(high), p, "bootstrap", note)
+
+
 def _check(several: Sequence[Predictions]) -> None:
     names = [predictions.network for predictions in several]
     if not names or len(set(names)) < len(names):
@@ -109,21 +147,6 @@ def _check(several: Sequence[Predictions]) -> None:
         )
     for predictions in several[1:]:
         check_comparable(several[0], predictions, name=predictions.network)
-
-
-def _areas(label: Label, score: Score, weights: Weights) -> Float64[np.ndarray, "k1 r"]:
-    """Return the AUC of every finding, and macro in the last row."""
-    pairs = zip(label.T, score.T, strict=True)
-    area = np.stack([auc(*pair, weights=weights) for pair in pairs])
-    return np.concatenate([area, mean_over_findings(area)[None]])
-
-
-def _few(label: Float32[np.ndarray, " n"], owner: Int64[np.ndarray, " n"]) -> str:
-    """Return why the tests of a finding are rough, or nothing."""
-    classes = {"positive": 1, "negative": 0}
-    counts = {name: len(np.unique(owner[label == value])) for name, value in classes.items()}
-    short = [f"{count} patients have {name} films" for name, count in counts.items() if count < FEW]
-    return f"rough: {' and '.join(short)}; with fewer than {FEW}, p is too small" if short else ""
 
 
 def _by_finding(
@@ -141,26 +164,6 @@ def _by_finding(
         note = why if np.isnan(p) else few[k]
         tests.append(Tested(difference, float(low), float(high), p, "delong", note))
     return tests
-
-
-def _macro(difference: float, sampled: Float64[np.ndarray, " r"], few: Sequence[str]) -> Tested:
-    """Return the test of the macro difference by the normal distribution of its resamples."""
-    low, high = interval(sampled)
-    known = sampled[~np.isnan(sampled)]
-    # Less the first, so that resamples that are all alike spread by 0 exactly.
-    spread = float(np.std(known - known[0], ddof=1)) if len(known) > 1 else np.nan
-    if difference == 0 and spread == 0:
-        return Tested(0.0, float(low), float(high), 1.0, "bootstrap", "")
-    p = float(2 * ndtr(-abs(difference) / spread)) if spread > 0 else np.nan
-    why = (
-        "the difference is the same in every resample"
-        if len(known)
-        else "no finding has both classes"
-    )
-    rough = sum(map(bool, few))
-    note = f"rough: fewer than {FEW} patients in {rough} of {len(few)} findings" if rough else ""
-    note = f"not computable: {why}" if np.isnan(p) else note
-    return Tested(float(difference), float(low), float(high), p, "bootstrap", note)
 
 
 def _over(difference: Float64[np.ndarray, " k"]) -> Tested:

@@ -7,7 +7,7 @@ Letters in shapes: k findings.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +25,7 @@ from lucency.judge.beside import Beside
 from lucency.judge.calibrate import HALF
 from lucency.judge.complaints import complaint_table
 from lucency.judge.evaluate import TRIVIAL
+from lucency.judge.preparations import PreparationStudy, no_study
 from lucency.judge.sight import Sight
 from lucency.plan import Plan
 from lucency.predictions import Predictions
@@ -38,6 +39,7 @@ from lucency.show.balancing import (
     has_steps,
 )
 from lucency.show.beside import beside_values
+from lucency.show.clahe import clahe_values
 from lucency.show.combined import combined_values
 from lucency.show.doubted import doubt_values
 from lucency.show.figures import draw_training
@@ -87,6 +89,7 @@ class Experiment:
     sight: Sight | None  # where one of the networks looked
     doubts: Doubts | None  # what speaks against the same network's scores
     combined: Combined | None  # what was made of the networks
+    preparations: PreparationStudy = field(default_factory=no_study)  # in the run's folder, if any
 
     def __post_init__(self) -> None:
         predicted = [predictions.network for predictions in self.predictions]
@@ -209,7 +212,10 @@ def _balance(experiment: Experiment, shown: Values) -> Values:
 
 def _preparation(experiment: Experiment, shown: Values) -> Values:
     strips = show_preparation(experiment.prepared, films=STRIPS, seed=shown["seed"])
-    return {"strips": [strip._replace(greys=Markup(strip.greys)) for strip in strips]}
+    return {
+        "strips": [strip._replace(greys=Markup(strip.greys)) for strip in strips],
+        "clahe": clahe_values(experiment.preparations),
+    }
 
 
 def _augmentation(experiment: Experiment, shown: Values) -> Values:
