@@ -105,24 +105,29 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         for name, films in (("train", listed[5:]), ("val", listed[:5])):
             Path(f"{name}.txt").write_text("\n".join(films))
         (place / "protocols").mkdir()
-        write_protocol("protocols/demo.toml", {"films": FILMS, "size": SIZE})
-        write_protocol("protocols/chestxray14.toml", {"source": "nih", "root": "elsewhere"})
-        variant = [{"name": "ml-ros", "balance": {"method": "ml-ros"}}]
-        few = {"variant": variant, "seeds": [0, 1], "network": [{"name": "test_convnext"}]}
-        drawn = {"films": FILMS, "size": SIZE}
-        write_protocol("protocols/ablation-balance.toml", drawn, **few)
-        flawed = {"balance": {"method": "cap-and-copy", "before_split": True}}
-        flawed["split"] = {"method": "image"}
-        write_protocol("protocols/reference.toml", {"source": "nih", "root": "elsewhere"}, **flawed)
-        write_protocol("protocols/reference-sample.toml", drawn, **flawed)
-        right = {"balance": {"method": "cap-and-copy"}}
-        write_protocol("protocols/study.toml", {"source": "nih", "root": "elsewhere"}, **right)
-        honest = {"balance": {"method": "cap-and-copy"}, "network": [{"name": "test_convnext"}]}
-        write_protocol("protocols/leak.toml", drawn, **honest)
-        write_studies(drawn)
-        own = {"source": "csv", "root": "films", "labels": "labels.csv"}
-        write_protocol("own.toml", own, findings=["Infiltration", "Effusion"])
+        write_protocols()
         yield place
+
+
+def write_protocols() -> None:
+    """Write what the documents' commands name, small."""
+    write_protocol("protocols/demo.toml", {"films": FILMS, "size": SIZE})
+    write_protocol("protocols/chestxray14.toml", {"source": "nih", "root": "elsewhere"})
+    variant = [{"name": "ml-ros", "balance": {"method": "ml-ros"}}]
+    few = {"variant": variant, "seeds": [0, 1], "network": [{"name": "test_convnext"}]}
+    drawn = {"films": FILMS, "size": SIZE}
+    write_protocol("protocols/ablation-balance.toml", drawn, **few)
+    flawed = {"balance": {"method": "cap-and-copy", "before_split": True}}
+    flawed["split"] = {"method": "image"}
+    write_protocol("protocols/reference.toml", {"source": "nih", "root": "elsewhere"}, **flawed)
+    write_protocol("protocols/reference-sample.toml", drawn, **flawed)
+    right = {"balance": {"method": "cap-and-copy"}}
+    write_protocol("protocols/study.toml", {"source": "nih", "root": "elsewhere"}, **right)
+    honest = {"balance": {"method": "cap-and-copy"}, "network": [{"name": "test_convnext"}]}
+    write_protocol("protocols/leak.toml", drawn, **honest)
+    write_studies(drawn)
+    own = {"source": "csv", "root": "films", "labels": "labels.csv"}
+    write_protocol("own.toml", own, findings=["Infiltration", "Effusion"])
 
 
 @pytest.fixture

@@ -50,7 +50,7 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def miniature(file: Path, *, outputs: int, root: Path) -> Protocol:
     """The protocol with few small films, tiny networks and short work; its other choices stay."""
     choices: dict[str, Any] = tomllib.loads(file.read_text())
-    several = len(TINY) if file.stem == "reference" else 2
+    several = (len(TINY) if file.stem == "reference" else 2) if outputs == MOST else 1
     choices["findings"] = OUTPUTS[outputs]
     source = choices["data"]["source"]
     choices["data"] = {"source": source, "root": str(root), "allow_missing": source == "nih"}
@@ -59,15 +59,29 @@ def miniature(file: Path, *, outputs: int, root: Path) -> Protocol:
     choices["seeds"] = choices.get("seeds", [])[:1]
     choices["preparation"] = {**choices.get("preparation", {}), "size": SIDE}
     choices["training"] = {**choices.get("training", {}), **SHORT}
-    for section in (choices, *choices.get("variant", [])):
-        _shrink_balance(section.get("balance", {}), known={*choices["findings"], NO_FINDING})
-        section["network"] = [
-            {"name": network["name"], "architecture": tiny}
-            for network, tiny in zip(choices["network"][:several], TINY, strict=False)
-        ]
-    if "variant" in choices:
-        choices["variant"] = [_shrunk(variant) for variant in choices["variant"]]
+    _shrink(choices, several=several, findings=choices["findings"])
+    for variant in choices.get("variant", []):
+        _shrink(variant, several=several, findings=choices["findings"])
     return parse_protocol(choices, name=file.name)
+
+
+def _shrink(section: dict[str, Any], *, several: int, findings: tuple[str, ...]) -> None:
+    """Make small what a protocol or a variant of it asks for; what it is about stays."""
+    _shrink_balance(section.get("balance", {}), known={*findings, NO_FINDING})
+    networks = section.get("network", [])[:several]
+    if networks:
+        section["network"] = [_tiny(*pair) for pair in zip(networks, TINY, strict=False)]
+    training = section.get("training", {})
+    if "epochs" in training and training["epochs"] > SHORT["epochs"]:  # a variant that lasts longer
+        training["epochs"] = SHORT["epochs"] + 1
+    if isinstance(training.get("frozen"), str):
+        training["frozen"] = 0.5  # layers have other names
+
+
+def _tiny(network: dict[str, Any], architecture: str) -> dict[str, Any]:
+    kept = {key: network[key] for key in ("name", "head", "colour") if key in network}
+    frozen = {"frozen": 0.5} if "frozen" in network.get("training", {}) else {}
+    return {**kept, "architecture": architecture, "training": frozen}
 
 
 def _shrink_balance(balance: dict[str, Any], *, known: set[str]) -> None:
@@ -76,14 +90,6 @@ def _shrink_balance(balance: dict[str, Any], *, known: set[str]) -> None:
         rules = [rule for rule in balance[key] if rule["finding"] in known]
         few = {"copy_plan": 0}.get(key, FEW)
         balance[key] = [{**r, **({"films": few} if "films" in r else {})} for r in rules]
-
-
-def _shrunk(variant: dict[str, Any]) -> dict[str, Any]:
-    """A variant's networks are the base's, and a longer training is longer by an epoch."""
-    kept = {key: value for key, value in variant.items() if key != "network"}
-    if "epochs" in kept.get("training", {}):
-        kept["training"] = {**kept["training"], "epochs": SHORT["epochs"] + 1}
-    return kept
 
 
 def cases() -> list[Any]:

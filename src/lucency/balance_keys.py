@@ -12,7 +12,7 @@ UNDERSAMPLERS = {"lp-rus", "ml-rus", "mlul"}
 MIXING = {"mlsmote", "mlsol"}
 BALANCE_KEYS: dict[str, tuple[str, ...]] = {
     "none": (),
-    "cap-and-copy": ("before_split", "cap", "copy_plan", "cap_after"),
+    "cap-and-copy": ("before_split", "cap", "copy_plan", "cap_after", "copies_at"),
     "partial": ("ratio", "positive_weight"),
     "positive-weights": (),
     "weighted-sampler": ("copies",),

@@ -173,6 +173,8 @@ class Balance(Choices):
     dropped or added; `ratio` how many negatives each positive may face, a positive counting
     `positive_weight` times; `neighbours` 0 is the number of the method's paper; `features` is the
     network whose pooled features say which films are alike, "thumbnail" the films' 32 x 32 pixels.
+    `copies_at` says whether copies are made of prepared films, or at the films' native size, as the
+    reference study did.
     `before_split` is the published mistake, kept to study.
     """
 
@@ -188,6 +190,7 @@ class Balance(Choices):
     neighbours: int = Field(default=0, ge=0, le=100)
     labels: Literal["ranking", "union", "intersection"] = "ranking"
     copies: Literal["exact", "gentle"] = "gentle"
+    copies_at: Literal["prepared", "native"] = "prepared"
     features: Network = Network(name=THUMBNAIL)
     seed: int = Field(default=0, ge=0)
 

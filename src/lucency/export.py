@@ -17,7 +17,7 @@ from lucency.data.nih import LABEL_FILES, OFFICIAL_LISTS
 from lucency.plan import Plan
 from lucency.progress import progress
 from lucency.receipt import fingerprint_of, produce
-from lucency.run import plan, prepared
+from lucency.run import pictures, plan, prepared
 from lucency.values import NO_FINDING, Prepared
 from lucency.workspace import Run
 
@@ -96,7 +96,7 @@ def _write_pictures(run: Run, seen: Plan, name: Shaped[np.ndarray, " m"], folder
     from lucency.learn.feed import Films
 
     folder.mkdir(exist_ok=True)
-    films = Films(prepared=prepared(run), plan=seen, copies=run.protocol.balance.seed)
+    films = Films(prepared=pictures(run), plan=seen, copies=run.protocol.balance.seed)
     with progress("Writing films", unit="films") as advance:
         for entry, file in enumerate(name.tolist()):
             done, png = cv2.imencode(".png", films.picture(entry))

@@ -33,6 +33,7 @@ from lucency.run import (
     manifest,
     parts,
     patients_met,
+    pictures,
     plan,
     predictions,
     predictions_apart,
@@ -149,7 +150,7 @@ def report(run: Run) -> Path:
         experiment = gather(
             run,
             manifest=manifest(run),
-            prepared=prepared(run),
+            prepared=pictures(run),
             plan=plan(run),
             change=failures.attempt("balance", lambda: change(run)),
             predictions=predictions(run),

@@ -19,7 +19,7 @@ from lucency.judge.league import Entrant
 from lucency.plan import Plan
 from lucency.predictions import Predictions, concatenate
 from lucency.progress import progress, say
-from lucency.run import classifiers, plan, predictions, prepared
+from lucency.run import classifiers, pictures, plan, predictions
 from lucency.workspace import Run
 
 VIEWS = "gentle"  # how the views of a film differ
@@ -48,7 +48,7 @@ def snapshots(run: Run, network: str) -> Made:
 
     with progress(f"Snapshots of {network}", unit="films") as advance:
         several = predict_snapshots(
-            classifiers(run)[network], prepared=prepared(run), plan=_asked(run), progress=advance
+            classifiers(run)[network], prepared=pictures(run), plan=_asked(run), progress=advance
         )
     said = pool(several, method=EQUAL, seed=0).said
     return Made(said, Entrant("snapshots", costs(run)[network] * len(several)), {})
@@ -63,7 +63,7 @@ def viewed(run: Run, network: str) -> Made:
     with progress(f"More views for {network}", unit="films") as advance:
         said = predict_views(
             load_classifier(classifiers(run)[network]),
-            prepared=prepared(run),
+            prepared=pictures(run),
             plan=_asked(run),
             recipe=VIEWS,
             views=choices.views,

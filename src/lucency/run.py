@@ -160,6 +160,33 @@ def change(run: Run) -> Change:
 
 
 @cache
+def pictures(run: Run) -> Prepared:
+    """Return the prepared films, with the plan's copies where these are made at the native size."""
+    choices, films = run.protocol.balance, prepared(run)
+    if choices.copies_at == "prepared":
+        return films
+    from lucency.learn.copies import load_copies, make_copies
+
+    seen = plan(run)
+    upstream = {"plan": fingerprint_of(run.out / "plan")}
+    upstream |= {"prepared": fingerprint_of(run.cache / "prepared")}
+
+    def write(folder: Path) -> None:
+        with progress("Making copies", unit="films") as advance:
+            make_copies(
+                films,
+                plan=seen,
+                seed=choices.seed,
+                folder=folder,
+                workers=run.workers,
+                progress=advance,
+            )
+
+    folder = produce(run.out / "copies", inputs=upstream, write=write)
+    return replace(films, copies=load_copies(folder, copies=seen.take(seen.copy > 0)))
+
+
+@cache
 def classifiers(run: Run) -> dict[str, Path]:
     """Return the folders of the trained networks by name."""
     from lucency.learn.job import check_labels
@@ -175,7 +202,7 @@ def classifiers(run: Run) -> dict[str, Path]:
     for choice in run.protocol.network:
         with progress(f"Training {choice.name}", unit="films") as advance:
             trained[choice.name] = train(
-                prepared(run),
+                pictures(run),
                 plan=seen,
                 protocol=run.protocol,
                 choice=choice,
@@ -222,7 +249,7 @@ def _predict(run: Run, name: str, trained: Path, seen: Plan) -> Predictions:
     from lucency.learn.zoo import load_classifier
 
     with progress(f"Predicting with {name}", unit="films") as advance:
-        films = prepared(run)
+        films = pictures(run)
         return predict(load_classifier(trained), prepared=films, plan=seen, progress=advance)
 
 

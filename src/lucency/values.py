@@ -2,7 +2,7 @@
 
 What flows on from it is in `predictions`.
 
-Letters in shapes: n films, k findings, m plan entries, h and w pixels.
+Letters in shapes: n films, k findings, m plan entries, c copies, h and w pixels.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import csv
 import difflib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -110,13 +111,38 @@ class Manifest:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Copies:
+    """Stored copies of films: `pixels` of copy number `copy` of the film at `row`, one a place."""
+
+    row: Int64[np.ndarray, " c"]
+    copy: Int64[np.ndarray, " c"]
+    pixels: UInt8[np.ndarray, "c h w"]
+
+    @cached_property
+    def place(self) -> dict[tuple[int, int], int]:
+        """The place of each film's copy."""
+        pairs = zip(self.row.tolist(), self.copy.tolist(), strict=True)
+        return {pair: place for place, pair in enumerate(pairs)}
+
+
+def no_copies() -> Copies:
+    """Return no stored copy."""
+    none = np.empty(0, dtype=np.int64)
+    return Copies(row=none, copy=none, pixels=np.empty((0, 1, 1), dtype=np.uint8))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Prepared:
-    """The films as the network sees them: uint8 pixels, memory-mapped, beside their manifest."""
+    """The films as the network sees them: uint8 pixels, memory-mapped, beside their manifest.
+
+    `copies` are those of a plan that were made at the films' native size.
+    """
 
     manifest: Manifest
     preparation: Preparation
     pixels: UInt8[np.ndarray, "n h w"]
     rejected: pd.DataFrame
+    copies: Copies = field(default_factory=no_copies)
 
     def __post_init__(self) -> None:
         size = self.preparation.size

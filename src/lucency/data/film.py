@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -75,16 +75,20 @@ def read_grey(file: Path) -> UInt8[np.ndarray, "h w"]:
 
 
 def prepare_film(
-    grey: UInt8[np.ndarray, "h w"], *, preparation: Preparation
+    grey: UInt8[np.ndarray, "h w"],
+    *,
+    preparation: Preparation,
+    change: Callable[[np.ndarray], np.ndarray] = np.asarray,
 ) -> UInt8[np.ndarray, "s s"]:
     """Return the film as a network sees it: contrast, brightness, denoising, size.
 
     Pure, and OpenCV's own CLAHE bit for bit. `clahe-first` works at the film's native size (as the
-    reference study does), `resize-first` on the square (LungNet22, Shamrat 2022).
+    reference study does), `resize-first` on the square (LungNet22, Shamrat 2022). `change` is done
+    to the film at its native size, last before it is resized: what makes a copy of it.
     """
     if preparation.order == "resize-first":
-        return _enhance(_resize(grey, preparation), preparation)
-    return _resize(_enhance(grey, preparation), preparation)
+        return _enhance(_resize(change(grey), preparation), preparation)
+    return _resize(change(_enhance(grey, preparation)), preparation)
 
 
 def _pictures(root: Path) -> Iterator[str]:

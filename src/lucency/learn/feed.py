@@ -48,12 +48,14 @@ class Films(Dataset[Tensor]):
         """Return the picture of one entry: film or mix of two, its copy's, the epoch's change."""
         row = self.plan.row[entry]
         image, copy = str(self.prepared.manifest.image[row]), int(self.plan.copy[entry])
-        picture = augment_copy(
-            self._film(entry),
-            transform=str(self.plan.transform[entry]),
-            image=image,
-            seed=self.copies,
-        )
+        stored = self.prepared.copies
+        if (place := stored.place.get((int(row), copy))) is not None:
+            picture = stored.pixels[place]
+        else:
+            transform = str(self.plan.transform[entry])
+            picture = augment_copy(
+                self._film(entry), transform=transform, image=image, seed=self.copies
+            )
         if self.recipe == "none":
             return picture
         seed = seed_of(self.seed, self.epoch, image, copy)

@@ -19,6 +19,7 @@ from markupsafe import Markup
 from lucency.audit.doubted import Doubts
 from lucency.balance.change import Change
 from lucency.combine.combined import Combined
+from lucency.data.split import set_apart
 from lucency.failures import Failures
 from lucency.judge.beside import Beside
 from lucency.judge.calibrate import HALF
@@ -38,7 +39,6 @@ from lucency.show.balancing import (
     has_steps,
 )
 from lucency.show.beside import beside_values
-from lucency.show.canvas import Style
 from lucency.show.clahe import clahe_values
 from lucency.show.combined import combined_values
 from lucency.show.doubted import doubt_values
@@ -142,7 +142,7 @@ def _judged(experiment: Experiment) -> Judged:
 
 def _about(experiment: Experiment) -> dict[str, Any]:
     protocol, manifest = experiment.protocol, experiment.manifest
-    rejected = experiment.prepared.rejected
+    rejected, apart = experiment.prepared.rejected, _apart(experiment)
     return {
         "protocol": protocol,
         "protocol_text": protocol_text(protocol),
@@ -151,10 +151,13 @@ def _about(experiment: Experiment) -> dict[str, Any]:
         "patients": len(np.unique(manifest.patient)),
         "networks": {row["network"]: row for row in experiment.networks.to_dict("records")},
         "seed": protocol.judging.seed,
+        "apart": apart,
         "parts": [_part(experiment, part) for part in PARTS],
         "rejected": rejected.head(REJECTED).to_dict("records"),
         "rejected_total": len(rejected),
-        "unused": len(experiment.prepared.manifest) - len(np.unique(experiment.plan.row)),
+        "unused": len(experiment.prepared.manifest)
+        - len(np.unique(experiment.plan.row))
+        - apart.get("films", 0),
         "combined": {},
         "reached": {},
     }
@@ -209,8 +212,10 @@ def _balance(experiment: Experiment, shown: Values) -> Values:
 
 def _preparation(experiment: Experiment, shown: Values) -> Values:
     strips = show_preparation(experiment.prepared, films=STRIPS, seed=shown["seed"])
-    shown_strips = [strip._replace(greys=Markup(strip.greys)) for strip in strips]
-    return {"strips": shown_strips, "clahe": clahe_values(experiment.preparations)}
+    return {
+        "strips": [strip._replace(greys=Markup(strip.greys)) for strip in strips],
+        "clahe": clahe_values(experiment.preparations),
+    }
 
 
 def _augmentation(experiment: Experiment, shown: Values) -> Values:
@@ -236,6 +241,13 @@ def _samples(experiment: Experiment, shown: Values) -> Values:
             seed=shown["seed"],
         )
     }
+
+
+def _apart(experiment: Experiment) -> dict[str, int]:
+    """Return how many films, of how many patients, are set apart; nothing where none is."""
+    films = experiment.prepared.manifest
+    away = films.take(np.flatnonzero(set_apart(films, choices=experiment.protocol.split)))
+    return {"films": len(away), "patients": len(np.unique(away.patient))} if len(away) else {}
 
 
 def _part(experiment: Experiment, part: str) -> dict[str, Any]:
