@@ -348,6 +348,13 @@ def test_random_weights_are_refused_before_any_work(at_home: Path, tmp_path: Pat
     assert not (tmp_path / "new").exists()
 
 
+def test_a_head_that_nothing_has_trained_is_refused(at_home: Path, tmp_path: Path):
+    head = 'network.1.head={ pooling = "average", dense = [8] }'
+    told = refused("--out", str(tmp_path / "new"), "--set", head)
+    assert told.startswith("test_convnext has a head with layers that nothing has trained")
+    assert not (tmp_path / "new").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

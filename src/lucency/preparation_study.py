@@ -122,15 +122,23 @@ def open_study(
 
 
 def frozen_network(protocol: Protocol) -> Network:
-    """Return the first network whose weights are not random; raises ValueError where none has."""
-    for network in protocol.network:
-        if network.weights != "random":
-            return network
+    """Return the first network whose weights are not random.
+
+    Raises ValueError where none has any, and where layers of its head are trained by nothing.
+    """
     names = ", ".join(network.name for network in protocol.network)
-    raise ValueError(
-        f"all networks begin with random weights ({names}), whose features would mean nothing: "
-        'expected a [[network]] with weights, such as weights = "timm" or a file'
-    )
+    chosen = next((one for one in protocol.network if one.weights != "random"), None)
+    if chosen is None:
+        raise ValueError(
+            f"all networks begin with random weights ({names}), whose features would mean nothing: "
+            'expected a [[network]] with weights, such as weights = "timm" or a file'
+        )
+    if chosen.head.is_deep:
+        raise ValueError(
+            f"{chosen.name} has a head with layers that nothing has trained: expected a first "
+            "network with weights whose head, if stated, is pooling alone"
+        )
+    return chosen
 
 
 @cache
