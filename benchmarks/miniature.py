@@ -62,11 +62,11 @@ MINIATURES: dict[str, dict[str, Any]] = {
     "lungnet22": {
         "data": SAMPLE,
         "preparation": {"size": 64},
-        "training": {"epochs": 3},
+        "training": {"epochs": 2},
         "networks": {"vgg16": {**RANDOM, "architecture": "vgg11"}},
     },
     "synthensemble": {
-        "data": {"source": "phantom", "films": 600, "size": 256, "seed": 1},
+        "data": {"source": "phantom", "films": 400, "size": 256, "seed": 1},
         "preparation": {"size": 256},
         "training": {"epochs": 2, "frozen_epochs": 1, "learning_rate": 1e-3},
         "networks": {
