@@ -50,7 +50,7 @@ from lucency.show.doubted import objections
 from lucency.show.judged import CHOSEN
 from lucency.show.page import chance, decimal, whole
 from lucency.show.pictures import show_preparation
-from lucency.show.report import Experiment, write_report
+from lucency.show.report import Experiment, Gallery, write_report
 from lucency.values import FINDINGS, NO_FINDING, Manifest, Preparation, Prepared, empty_boxes
 
 ENDS = ("", "_low", "_high")
@@ -170,8 +170,10 @@ def an_experiment(
         ),
         plan=plan,
         change=a_change(label[:140], plan.take(plan.part == "train"), findings),
-        steps_alone=[("film", FLAT), ("Flip, probability 0.5 (reference)", FLAT)],
-        augmented=[(f"film {n}", random.integers(0, 256, (64, 64), np.uint8)) for n in range(6)],
+        gallery=Gallery(
+            [(f"film {n}", random.integers(0, 256, (64, 64), np.uint8)) for n in range(6)],
+            [("film", FLAT), ("Flip, probability 0.5 (reference)", FLAT)],
+        ),
         predictions=several,
         histories={one: _history(random) for one in networks},
         networks=pd.DataFrame({
@@ -502,7 +504,7 @@ def test_each_step_of_augmentation_is_shown_alone_with_its_probability(
 ) -> None:
     assert "Each step alone" in text
     assert "Flip, probability 0.5 (reference)" in text
-    assert len(experiment.steps_alone) == 2
+    assert len(experiment.gallery.alone) == 2
 
 
 def test_all_predictors_stand_in_one_league(experiment: Experiment, text: str) -> None:
@@ -596,7 +598,7 @@ def test_confusion_counts_are_the_table_s_own(text: str, experiment: Experiment)
     shown = [rows for rows in Page(text).tables if rows[0][-1] == "Truenegatives"]
     networks = [*experiment.ranking["network"], "trivial"]
     for network, rows in zip(networks, shown, strict=True):
-        assert [row[0] for row in rows[1:]] == list(FINDINGS)
+        assert [row[0] for row in rows[1:]] == list(experiment.manifest.findings)
         for finding, threshold, *counts in rows[1:]:
             row = table.loc[(network, finding)]
             assert threshold == decimal(float(row["threshold"]))
@@ -735,7 +737,7 @@ def test_the_same_experiment_gives_the_same_bytes(tmp_path: Path) -> None:
 def test_one_network_fifteen_findings_and_no_augmentation_make_a_page(tmp_path: Path) -> None:
     findings = (*FINDINGS, NO_FINDING)
     alone = an_experiment(findings=findings, networks=NETWORKS[:1])
-    alone = replace(alone, augmented=[], steps_alone=[])
+    alone = replace(alone, gallery=Gallery([], []))
     text = written(alone, tmp_path)
     assert "there is no pair to compare" in text
     assert "No film was augmented." in text
