@@ -1,8 +1,8 @@
 """Copies made at the native size or of the prepared square: how far does each move the pixels?
 
-The reference study flips, turns and sharpens the film at its native size and resizes it last;
-Lucency does so with the prepared square. Mean absolute change, in grey levels of 255, of a film by
-sharpening alone, over the films that lie at their native size.
+The reference study flips, turns and sharpens the film at its native size and resizes it last, as
+`copies_at = "native"` does; by default Lucency does so with the prepared square. Mean absolute
+change, in grey levels of 255, of a film by sharpening alone, over films at their native size.
 
     python benchmarks/copies.py ../shared/nih/images
 """

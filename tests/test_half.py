@@ -1,13 +1,16 @@
 """What Keras counts, by Keras's own numbers and by scikit-learn's."""
 
+import tomllib
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from sklearn.metrics import log_loss, precision_score, recall_score, roc_auc_score
 
 from lucency.judge.calibrate import threshold_table
-from lucency.judge.half import at_half
-from lucency.judge.published_study import METRICS, PUBLISHED, UNPUBLISHED, beside_study
+from lucency.judge.half import HALF_METRICS, at_half
+from lucency.judge.published_study import PUBLISHED, UNPUBLISHED, beside_study
 from lucency.learn.tally import binary_accuracy, pooled_auc, tally
 from lucency.predictions import Predictions
 
@@ -100,5 +103,10 @@ def test_the_study_stands_beside() -> None:
     assert set(other["as_published"]) == {UNPUBLISHED}
     alone = beside_study(several, [], **DRAWS)
     assert alone["reached"].isna().all()
-    assert len(alone) == len(several) * len(METRICS)
-    assert {row[0] for row in PUBLISHED} >= {"mobilenetv2", "mobilenetv2-frozen"}
+    assert len(alone) == len(several) * len(HALF_METRICS)
+
+
+def test_every_published_row_has_a_protocol() -> None:
+    files = sorted((Path(__file__).resolve().parents[1] / "protocols").glob("reference*.toml"))
+    networks = [tomllib.loads(file.read_text())["network"] for file in files]
+    assert {row[0] for row in PUBLISHED} <= {one["name"] for several in networks for one in several}

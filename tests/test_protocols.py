@@ -50,7 +50,8 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def miniature(file: Path, *, outputs: int, root: Path) -> Protocol:
     """The protocol with few small films, tiny networks and short work; its other choices stay."""
     choices: dict[str, Any] = tomllib.loads(file.read_text())
-    several = (len(TINY) if file.stem == "reference" else 2) if outputs == MOST else 1
+    most = {"reference": len(TINY), "reference-rows": 3}.get(file.stem, 2)
+    several = most if outputs == MOST else 2 if "combining" in choices else 1
     choices["findings"] = OUTPUTS[outputs]
     source = choices["data"]["source"]
     choices["data"] = {"source": source, "root": str(root), "allow_missing": source == "nih"}

@@ -107,7 +107,7 @@ def complaints(run: Run) -> pd.DataFrame:
         table = read_table(run.source / "manifest" / "missing.csv", text=("image",))
         found = check_run(
             run.protocol,
-            prepared=stages.pictures(member),
+            prepared=stages.prepared(member),
             plan=stages.plan(member),
             missing=table["image"].tolist(),
             predictions=[several[0] for several in said.values()],

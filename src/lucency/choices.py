@@ -155,7 +155,7 @@ class Network(Choices):
 
     @model_validator(mode="after")
     def _is_a_folder(self) -> Network:
-        if not re.fullmatch(r"[\w.+-]+", self.name):
+        if not re.fullmatch(r"\w[\w.+-]*", self.name):
             raise ValueError(f"name {self.name!r} names a folder: expected letters, digits, . _ -")
         return self
 
@@ -207,6 +207,8 @@ class Balance(Choices):
             raise ValueError(f"percent is {self.percent:g}: {dropped.pop()} would leave no film")
         if {self.method, self.then} <= MIXING:
             raise ValueError(f"{self.method!r} then {self.then!r} mixes films that are mixed")
+        if self.copies_at == "native" and self.then in MIXING:
+            raise ValueError(f"copies_at is native: {self.then!r} mixes films of the prepared size")
         if self.method == "none" and self.then != "none":
             raise ValueError(f'then = "{self.then}" follows nothing: make it the method')
         return self

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from lucency.options import (
+    INCOMPLETE,
     Changes,
     Films,
     Json,
@@ -180,14 +181,19 @@ def leak(
 
     lucency leak protocols/leak.toml --out runs/leak
     """
-    from lucency.leak import report
+    from lucency.leak import report, without
     from lucency.protocol import read_protocol
+    from lucency.service import NOT_MADE
     from lucency.workspace import open_run
 
     job = open_run(read_protocol(protocol, changes=tuple(changes or ())), out=out, workers=workers)
     page = report(job)
     said = (out / "inflation" / "conclusion.txt").read_text().strip()
-    tell({"conclusion": said, "tables": str(out / "inflation"), "report": str(page)}, json)
+    answer: dict[str, object] = {"conclusion": said, "tables": str(out / "inflation")}
+    missing = without(job)
+    tell(answer | {"report": str(page)} | ({NOT_MADE: missing} if missing else {}), json)
+    if missing:
+        raise typer.Exit(INCOMPLETE)
 
 
 def imbalance(

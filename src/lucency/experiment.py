@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,7 @@ from lucency.checkup import CHECKS, load_complaints
 from lucency.combine.combined import load_combined
 from lucency.failures import Failures
 from lucency.judge.beside import load_beside
-from lucency.judge.preparations import STUDY, load_study
+from lucency.judge.preparations import STUDY, load_study, no_study
 from lucency.judge.sight import load_sight
 from lucency.judge.subgroups import worst_group
 from lucency.judge.verdict import Verdict
@@ -29,6 +30,7 @@ from lucency.workspace import Run
 
 GALLERY_FILMS, GALLERY_VERSIONS = 4, 3
 GALLERY_SEED = 0
+Table = TypeVar("Table")
 
 
 def gather(
@@ -48,6 +50,10 @@ def gather(
     protocol, folder, league = run.protocol, run.out, run.out / "combined" / "league"
     failures = Failures(folder / "failed")
     names, failed = [choice.name for choice in protocol.network], failures.reasons()
+
+    def had(chapter: str, load: Callable[[], Table]) -> Table | None:
+        return None if chapter in failed else failures.attempt(chapter, load)
+
     return Experiment(
         protocol=protocol,
         manifest=manifest,
@@ -68,13 +74,14 @@ def gather(
         subgroups=verdict.subgroups,
         worst_group=worst_group(verdict.subgroups),
         conclusion=verdict.conclusion,
-        complaints=load_complaints(folder / "check") if "warnings" not in failed else None,
+        complaints=had("warnings", lambda: load_complaints(folder / "check")),
         checks=CHECKS,
-        beside=load_beside(folder / "beside") if "reached" not in failed else None,
-        sight=load_sight(folder / "explanation") if "sight" not in failed else None,
-        doubts=load_doubts(folder / "doubts") if "doubts" not in failed else None,
-        combined=load_combined(league) if "combined" not in failed else None,
-        preparations=load_study(folder / STUDY / "verdict"),
+        beside=had("reached", lambda: load_beside(folder / "beside")),
+        sight=had("sight", lambda: load_sight(folder / "explanation")),
+        doubts=had("doubts", lambda: load_doubts(folder / "doubts")),
+        combined=had("combined", lambda: load_combined(league)),
+        preparations=failures.attempt("preparation", lambda: load_study(folder / STUDY / "verdict"))
+        or no_study(),
     )
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from lucency.progress import say
-from lucency.receipt import write_atomically
+from lucency.receipt import BusyError, write_atomically
 
 Made = TypeVar("Made")
 
@@ -26,9 +26,11 @@ class Failures:
     folder: Path
 
     def attempt(self, chapter: str, make: Callable[[], Made]) -> Made | None:
-        """Return what `make` makes, or None where it raises; Ctrl-C goes through."""
+        """Return what `make` makes, or None where it raises; Ctrl-C and BusyError go through."""
         try:
             return make()
+        except BusyError:
+            raise
         except Exception as error:  # noqa: BLE001 - no error of a chapter may cost the report
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             self.folder.mkdir(parents=True, exist_ok=True)

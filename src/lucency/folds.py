@@ -68,9 +68,9 @@ def load_divisions(file: Path, said: Predictions) -> Float64[np.ndarray, "f n k"
 
 
 def _member(run: Run, *, folds: int, fold: int, division: int) -> Run:
-    """Return the run that tests one fold, on the films that `run` has prepared."""
+    """Return the run that tests one fold, on all films that `run` has prepared."""
     choices = run.protocol.model_dump()
-    choices["split"] |= {"method": "patient", "folds": folds, "fold": fold}
+    choices["split"] |= {"method": "patient", "folds": folds, "fold": fold, "apart": 0.0}
     choices["split"]["seed"] += division
     choices["training"]["seed"] += division
     protocol = parse_protocol(choices, name=f"fold {fold} of division {division}")
@@ -84,6 +84,7 @@ def _joined(parts: list[Predictions], image: np.ndarray) -> Predictions:
     names = np.concatenate([one.image for one in parts])
     order = np.argsort(names)
     row = order[np.searchsorted(names[order], image)]
+    assert (names[row] == image).all(), "every film tests in one fold"
 
     def whole(field: str) -> np.ndarray:
         return np.concatenate([getattr(one, field) for one in parts])[row]

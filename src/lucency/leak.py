@@ -18,6 +18,7 @@ import pandas as pd
 from lucency import run as stages
 from lucency.choices import Split
 from lucency.data.split import split
+from lucency.failures import Failures
 from lucency.judge.inflate import conclude_inflation, inflate_all
 from lucency.judgement import report as report_of
 from lucency.judgement import verdict
@@ -145,6 +146,16 @@ def report(run: Run) -> Path:
         )
 
     return produce(run.out / "page", inputs=inputs, write=write) / "report.html"
+
+
+def without(run: Run) -> dict[str, str]:
+    """Return the chapters that pages of schemes lack, by scheme, and why."""
+    folders = {name: Failures(member.out / "failed") for name, member in schemes(run).items()}
+    return {
+        f"{name}: {chapter}": reason
+        for name, failures in folders.items()
+        for chapter, reason in failures.reasons().items()
+    }
 
 
 def _inflate(member: Run, said: dict[str, Predictions]) -> pd.DataFrame:

@@ -28,6 +28,7 @@ from lucency.choices import Network
 from lucency.combine.lungs import lung_mask
 from lucency.data.contrast import MEASURES, measure_film
 from lucency.data.prepare import prepare
+from lucency.data.split import set_apart
 from lucency.data.workers import in_workers
 from lucency.judge.complaints import complaint_table
 from lucency.judge.evaluate import MACRO
@@ -148,7 +149,7 @@ def originals(study: Study) -> Prepared:
     Lungs are looked for with the reference study's CLAHE, without which a quarter of real films
     show none to the simple segmentation; every cell is measured with the same.
     """
-    films, run = stages.manifest(study.run), study.run
+    films, run = _films(study.run), study.run
     seed = run.protocol.judging.seed
     rows = np.sort(np.random.default_rng(seed).permutation(len(films))[: study.measured])
     inputs = {
@@ -181,7 +182,7 @@ def cell(study: Study, name: str) -> Path:
     from lucency.learn.embed import embed
     from lucency.learn.pretrained import fingerprint_weights
 
-    run, films, plain = study.run, stages.manifest(study.run), originals(study)
+    run, films, plain = study.run, _films(study.run), originals(study)
     root, upstream = Path(run.protocol.data.root), fingerprint_of(run.source / "manifest")
     inputs = {
         "preparation": study.grid[name].model_dump(),
@@ -215,7 +216,7 @@ def predictions(study: Study) -> dict[str, list[Predictions]]:
     A repeat deals patients to folds anew and judges each film by a regression of the other folds'
     patients, as `combine.classical.cross_validated` does. Cells are learnt in worker processes.
     """
-    run, films = study.run, stages.manifest(study.run)
+    run, films = study.run, _films(study.run)
     draws = {"seed": run.protocol.judging.seed, "repeats": study.repeats}
     tasks = []
     for number, name in enumerate(study.grid, start=1):
@@ -325,12 +326,19 @@ def _learn(task: _Task) -> Path:
         return produce(task.out, inputs=task.inputs, write=write)
 
 
+def _films(run: Run) -> Manifest:
+    """Return the films of the study: all but those of patients set apart, whom nothing may meet."""
+    films = stages.manifest(run)
+    apart = set_apart(films, choices=run.protocol.split)
+    return films.take(np.flatnonzero(~apart)) if apart.any() else films
+
+
 def _films_beside(protocol: Protocol, out: Path) -> Path:
     """Return where manifest and phantoms lie: in the run that the study stands in, or in `out`."""
     beside = out.absolute().parent / "protocol.toml"
     if out.name != STUDY or not beside.is_file():
         return out
-    parts = {"data", "findings", "preparation"}
+    parts = {"data", "findings", "preparation", "split"}
     own, other = (one.model_dump(include=parts) for one in (protocol, read_protocol(beside)))
     if found := differences(other, own):
         raise ValueError(
@@ -343,7 +351,7 @@ def _films_beside(protocol: Protocol, out: Path) -> Path:
 @cache
 def _film_bytes(study: Study) -> str:
     """Return what names the films' files, so that films that were replaced are not mixed up."""
-    path = stages.manifest(study.run).facts["path"].tolist()
+    path = _films(study.run).facts["path"].tolist()
     size = np.array([Path(file).stat().st_size for file in path], dtype=np.int64)
     return hashlib.sha256(size.tobytes()).hexdigest()[:16]
 

@@ -46,6 +46,10 @@ def produce(
     return out
 
 
+class BusyError(ValueError):
+    """A folder that another process is writing: nothing is wrong with it."""
+
+
 @contextmanager
 def partial_folder(
     out: Path, *, inputs: Inputs, may_change: tuple[str, ...] = ()
@@ -67,7 +71,7 @@ def partial_folder(
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ValueError(f"{folder} is being written by another process: wait for it") from None
+            raise BusyError(f"{folder} is being written by another process: wait for it") from None
         write_atomically(note.with_suffix(".tmp"), _text(inputs))
         shutil.copyfile(note.with_suffix(".tmp"), note)
         note.with_suffix(".tmp").unlink()

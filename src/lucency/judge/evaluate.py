@@ -94,8 +94,9 @@ def confusion_table(
 def trivial(predictions: Predictions, *, prevalence: Float64[np.ndarray, " k"]) -> Predictions:
     """Return what the trivial predictor says of the same films: for all, the training prevalence.
 
-    Every AUC of a finding is .5 and its accuracy is high; at a threshold of .5 it calls nothing
-    positive. Prevalences are kept a millionth away from 0 and 1, so that logits are finite.
+    Every AUC of a finding is .5 and its accuracy is high; at a threshold of .5 it calls positive
+    only what most training films have, as "No Finding" may be. Prevalences are kept a millionth
+    away from 0 and 1, so that logits are finite.
     """
     share = np.clip(prevalence, 1e-6, 1 - 1e-6)
     logit = np.log(share / (1 - share)).astype(np.float32)

@@ -136,10 +136,14 @@ def compare_cells(
         }
     )
     few = [few_patients(label, first.patient) for label in first.label.T]
+    notes = []
     for name, reference in zip(FROM, (OFF, OWN), strict=True):
         paired = _paired(area, table["cell"].tolist().index(reference), few)
         table = table.join(paired.drop(columns="note").add_prefix(f"{name}_"))
-        table["note"] = paired["note"]
+        notes.append(paired["note"].tolist())
+    table["note"] = [
+        "; ".join(dict.fromkeys(filter(None, pair))) for pair in zip(*notes, strict=True)
+    ]
     table["share_best"] = _share_best(area)
     return table, _summary(table, optimism=_optimism(area))
 

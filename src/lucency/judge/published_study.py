@@ -12,15 +12,14 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from lucency.judge.half import at_half
+from lucency.judge.half import HALF_METRICS, at_half
 from lucency.predictions import Predictions
 
 SOURCE = "Research on Chest X-Rays (2025), its notebooks"
-STUDY = "reference-study"
 TEST_FILMS = 7_708  # of 51,382 entries after balancing, copies among them
 NOTHING = 0.90095  # accuracy there of whoever calls no finding positive
 NONE = np.nan  # its F1 is of the finding with the highest probability, which is no F1 of ours
-PUBLISHED = (  # network as protocols name it, what it was, and METRICS
+PUBLISHED = (  # network as protocols name it, what it was, and HALF_METRICS
     ("densenet121", "lr 1e-4, batch 64, 20 epochs", .8421, .9109, .5519, .5147, NONE, .3046),
     ("densenet121-fast", "lr 1e-3, batch 64, 50 epochs", .7786, .8913, .4520, .4825, NONE, .5768),
     ("densenet121-long", "lr 1e-4, batch 64, 50 epochs", .8207, .9108, .5510, .5154, NONE, .4023),
@@ -31,14 +30,13 @@ PUBLISHED = (  # network as protocols name it, what it was, and METRICS
     ("alexnet-reference", "lr 1e-4, batch 128, 20 epochs, split 60:20:20", NONE, .8865, .2968,
      .0813, NONE, .3582),
 )  # fmt: skip
-METRICS = ("auc", "accuracy", "precision", "recall", "f1", "bce")
 BESIDE = (
     "network", "metric", "published", "claimed", "claimed_low", "claimed_high", "reached",
     "reached_low", "reached_high", "as_published",
 )  # fmt: skip
 UNKNOWN = (np.nan,) * 3
 UNPUBLISHED = "no notebook of it was published"
-NO_ROW = (UNPUBLISHED, *[np.nan] * len(METRICS))
+NO_ROW = (UNPUBLISHED, *[np.nan] * len(HALF_METRICS))
 
 
 def beside_study(
@@ -58,7 +56,7 @@ def beside_study(
             at_half(side, resamples=resamples, seed=seed).set_index("metric")
             for side in (one, *([apart[one.network]] if apart else []))
         ]
-        for metric, score in zip(METRICS, scores, strict=True):
+        for metric, score in zip(HALF_METRICS, scores, strict=True):
             found = [side.loc[metric, ["value", "low", "high"]].tolist() for side in both]
             claim, reach = (*found, UNKNOWN)[:2]
             rows.append((one.network, metric, score, *claim, *reach, about))

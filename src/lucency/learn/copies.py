@@ -45,7 +45,8 @@ def make_copies(
     image, path = prepared.manifest.image, prepared.manifest.facts["path"].tolist()
     if not (folder / DONE).exists():
         np.lib.format.open_memmap(folder / PIXELS, "w+", np.uint8, (len(copies), side, side))
-        np.save(folder / DONE, np.zeros(len(copies), dtype=bool))
+        np.save(folder / f"new-{DONE}", np.zeros(len(copies), dtype=bool))
+        (folder / f"new-{DONE}").rename(folder / DONE)
     todo = np.flatnonzero(~np.load(folder / DONE))
     rows, transforms = copies.row[todo].tolist(), copies.transform[todo].tolist()
     films = [(path[row], str(image[row])) for row in rows]

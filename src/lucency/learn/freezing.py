@@ -38,7 +38,7 @@ def freeze(network: FilmNetwork, *, name: str, frozen: Frozen) -> None:
 
 def check_frozen(name: str, *, head: Head, frozen: Frozen) -> None:
     """Raise ValueError, with the nearest name, unless the network has the layer `frozen`."""
-    if isinstance(frozen, str):
+    if frozen:
         with torch.device("meta"):
             body = build_body(name, findings=1, head=head)
         _up_to(body, name=name, frozen=frozen)

@@ -116,7 +116,7 @@ def begin(
             head=choice.head,
         )
         provenance = initialise(network.body, choice=choice, root=Path(protocol.data.root))
-    freeze(network, name=choice.name, frozen=training.frozen)
+    freeze(network, name=choice.built, frozen=training.frozen)
     optimizer = _optimizer(network, training, accelerator.device)
     wrapped, optimizer = accelerator.prepare(laid_out(network), optimizer)
     course, best = load_checkpoint(network=network, optimizer=optimizer, folder=folder)

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Float32, Float64
 from torch import Tensor
 
-STEPS = 199  # between Keras's 200 thresholds; what lies at 0 is in the lowest
+STEPS = 199  # between Keras's 200 thresholds
 BINS = STEPS + 1
 RIGHT, ALL = 2 * BINS, 2 * BINS + 1  # after negatives and positives in each bin
 SIZE = 2 * BINS + 2
@@ -26,7 +26,7 @@ def tally(logit: Float[Tensor, "b k"], label: Float32[Tensor, "b k"]) -> Float32
     """
     stated, positive = ~torch.isnan(label), label == 1
     probability = torch.sigmoid(logit.detach().float())
-    above = torch.ceil(probability * STEPS).long().clamp(max=STEPS)
+    above = torch.ceil(probability * STEPS).long().clamp(min=1, max=STEPS)
     right = ((probability > 0.5) == positive).float()
     counts = torch.zeros(SIZE, device=logit.device)
     counts.index_add_(0, (above + BINS * positive.long()).ravel(), stated.float().ravel())

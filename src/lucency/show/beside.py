@@ -6,7 +6,8 @@ from typing import Any
 
 from lucency.judge.beside import Beside
 from lucency.judge.evaluate import MACRO
-from lucency.judge.published_study import METRICS, NOTHING, SOURCE, TEST_FILMS
+from lucency.judge.half import HALF_METRICS
+from lucency.judge.published_study import NOTHING, SOURCE, TEST_FILMS
 
 
 def beside_values(beside: Beside) -> dict[str, Any]:
@@ -20,7 +21,7 @@ def beside_values(beside: Beside) -> dict[str, Any]:
         "macro": MACRO,
         "study": {(row["network"], row["metric"]): row for row in study},
         "networks": {row["network"]: row["as_published"] for row in study},
-        "metrics": {name: HEADINGS[name] for name in METRICS},
+        "metrics": {name: HEADINGS[name] for name in HALF_METRICS},
         "source": SOURCE,
         "test_films": TEST_FILMS,
         "nothing": NOTHING,

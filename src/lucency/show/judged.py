@@ -122,6 +122,7 @@ def _scores(judged: Judged) -> dict[str, Any]:
         "judged": [*judged.order, *trivial],
         "trivial": TRIVIAL,
         "below_trivial": _below_trivial(score, judged.order) if trivial else [],
+        "calls_nothing": score.get((TRIVIAL, MICRO, "recall"), NOTHING)["value"] == 0,
         "score": lambda *key: score.get(key, NOTHING),
         "chosen": [name for name in names if name in CHOSEN],
         "others": [name for name in names if name not in CHOSEN and name not in PER_FILM],

@@ -22,6 +22,18 @@ DASH, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
 
 def render(template: str, **values: Any) -> str:
     """Return the HTML page of a template; `values` are escaped unless they are Markup."""
+    css = Markup((FOLDER / "report.css").read_text(encoding="utf-8"))
+    versions = {"Python": platform.python_version(), **dict(_versions())}
+    return _jinja().get_template(template).render(css=css, versions=versions, **values)
+
+
+def render_chapter(template: str, values: dict[str, Any], chapter: object) -> Markup:
+    """Return what the macro `chapter` of a template makes of a chapter's values, by itself."""
+    module: Any = _jinja().get_template(template).make_module(values)
+    return Markup(module.chapter(chapter))
+
+
+def _jinja() -> Environment:
     jinja = Environment(
         loader=FileSystemLoader(FOLDER),
         autoescape=True,
@@ -30,9 +42,7 @@ def render(template: str, **values: Any) -> str:
         lstrip_blocks=True,
     )
     jinja.filters |= {"decimal": decimal, "whole": whole, "chance": chance}
-    css = Markup((FOLDER / "report.css").read_text(encoding="utf-8"))
-    versions = {"Python": platform.python_version(), **dict(_versions())}
-    return jinja.get_template(template).render(css=css, versions=versions, **values)
+    return jinja
 
 
 def decimal(number: int | float, places: int = 3) -> str:

@@ -44,7 +44,7 @@ from lucency.show.combined import combined_values
 from lucency.show.doubted import doubt_values
 from lucency.show.figures import draw_training
 from lucency.show.judged import Judged, judged_values, require_networks
-from lucency.show.page import render
+from lucency.show.page import render, render_chapter
 from lucency.show.pictures import show_augmented, show_preparation, show_samples
 from lucency.show.seen import sight_values
 from lucency.values import PARTS, Manifest, Prepared
@@ -158,33 +158,33 @@ def _about(experiment: Experiment) -> dict[str, Any]:
         "unused": len(experiment.prepared.manifest)
         - len(np.unique(experiment.plan.row))
         - apart.get("films", 0),
-        "combined": {},
-        "reached": {},
+        "combined": "",
+        "reached": "",
     }
 
 
 def _reached(experiment: Experiment, shown: Values) -> Values:
-    del shown
     assert experiment.beside is not None, "a chapter that failed before is not drawn"
-    return {"reached": beside_values(experiment.beside)}
+    values = beside_values(experiment.beside)
+    return {"reached": render_chapter("beside.html.jinja", shown, values) if values else ""}
 
 
 def _sight(experiment: Experiment, shown: Values) -> Values:
-    del shown
     assert experiment.sight is not None, "a chapter that failed before is not drawn"
-    return {"sight": sight_values(experiment.sight, prepared=experiment.prepared)}
+    values = sight_values(experiment.sight, prepared=experiment.prepared)
+    return {"sight": render_chapter("sight.html.jinja", shown, values) if values else ""}
 
 
 def _doubts(experiment: Experiment, shown: Values) -> Values:
-    del shown
     assert experiment.doubts is not None, "a chapter that failed before is not drawn"
-    return {"doubts": doubt_values(experiment.doubts, source=experiment.protocol.data.source)}
+    values = doubt_values(experiment.doubts, source=experiment.protocol.data.source)
+    return {"doubts": render_chapter("doubted.html.jinja", shown, values) if values else ""}
 
 
 def _combined(experiment: Experiment, shown: Values) -> Values:
-    del shown
     assert experiment.combined is not None, "a chapter that failed before is not drawn"
-    return {"combined": combined_values(experiment.combined)}
+    values = combined_values(experiment.combined)
+    return {"combined": render_chapter("combined.html.jinja", shown, values) if values else ""}
 
 
 def _training(experiment: Experiment, shown: Values) -> Values:
