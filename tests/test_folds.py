@@ -21,6 +21,8 @@ films = 120
 size = 64
 [preparation]
 size = 64
+[split]
+apart = 0.2  # of which folds take no heed: every film tests in one
 [training]
 epochs = 1
 batch = 16

@@ -98,6 +98,12 @@ def test_any_text_and_number_survives(texts: tuple[str, str], rate: float, decay
         ),
         ("[balance]\nratio = 3", "ratio means nothing to 'none'; it belongs to partial"),
         ("[balance]\nthen = 'ml-ros'", "follows nothing"),
+        (
+            "[balance]\nmethod = 'cap-and-copy'\nthen = 'mlsmote'\ncopies_at = 'native'",
+            "copies_at is native: 'mlsmote' mixes films",
+        ),
+        ("[[network]]\nname = '..'", "name '..' names a folder"),
+        ("[split]\napart = 1.0", "split.apart: .*less than 1, found 1.0"),
         ("findings = []", "findings: found an empty list, expected one or more"),
         ("name = 'Two Words'", "name: .*pattern"),
         ("network = 'densenet121'", 'network: .*found "densenet121"'),

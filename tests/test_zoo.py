@@ -73,6 +73,7 @@ def test_contract(name: str, head: Head, tmp_path) -> None:
     classifier = Classifier(
         network=network,
         name=name,
+        architecture=name,
         findings=FINDINGS[:FINDING_COUNT],
         preparation=Preparation(size=size),
         mean=tuple(network.mean.flatten().tolist()),
@@ -125,12 +126,13 @@ def test_classifiers_of_before_heads_colours_and_chains_still_load(tmp_path) -> 
     about = {"preparation": Preparation(size=64), "protocol": {}, "provenance": "none"}
     about |= {"mean": (0.5,) * 3, "std": (0.5,) * 3, "split": "s", "device": "cpu", "epoch": 1}
     about |= {"recalibration": no_recalibration(1), "threshold": np.full(1, 0.5)}
+    about["architecture"] = "test_resnet"
     save_classifier(
         Classifier(network=network, name="test_resnet", findings=("a",), **about), tmp_path
     )
     file = tmp_path / "classifier.json"
     earlier = json.loads(file.read_text())
-    for key in ("head", "colour"):
+    for key in ("head", "colour", "architecture"):
         del earlier[key]
     for written, chain in (("none", ()), ("median", ("median",))):
         earlier["preparation"]["denoise"] = written
@@ -150,6 +152,7 @@ def test_weights_of_another_network_are_refused(tmp_path) -> None:
     about = {"preparation": Preparation(size=64), "protocol": {}, "provenance": "none"}
     scaling = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "split": "s", "device": "cpu", "epoch": 1}
     scaling |= {"recalibration": no_recalibration(2), "threshold": np.full(2, 0.5)}
+    about["architecture"] = "test_vit"
     wrong = Classifier(network=network, name="test_vit", findings=("a", "b"), **about, **scaling)
     save_classifier(wrong, tmp_path)
     with pytest.raises(ValueError, match="does not hold the weights of test_vit"):

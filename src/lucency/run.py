@@ -20,13 +20,14 @@ from lucency.choices import Source
 from lucency.data.part import load_part, part_fingerprint, save_part
 from lucency.data.prepare import prepare
 from lucency.data.sources import draw_source, read_films
-from lucency.data.split import set_apart, split, split_by_image
+from lucency.data.split import set_apart, split
+from lucency.label_plan import planned, splitter
 from lucency.likeness import features, features_folder
 from lucency.plan import Plan, load_plan, originals, save_plan
 from lucency.predictions import Predictions, load_predictions, save_predictions
 from lucency.progress import progress
 from lucency.receipt import fingerprint_file, fingerprint_of, produce
-from lucency.values import APART, Manifest, Prepared
+from lucency.values import Manifest, Prepared
 from lucency.workspace import Run
 
 
@@ -73,8 +74,7 @@ def parts(run: Run) -> np.ndarray:
 
     def write(folder: Path) -> None:
         if early:
-            share = (choices.train, choices.val, choices.test)
-            part = split_by_image(len(names), share=share, seed=choices.seed)
+            part = _balanced_first(run).plan.part
         else:
             part = split(films, choices=choices, root=Path(source(run).root))
         save_part(names, part, folder / "part.csv")
@@ -91,15 +91,9 @@ def split_name(run: Run) -> str:
 
 @cache
 def _balanced_first(run: Run) -> Balanced:
+    """Return the plan of a protocol that balances before its split, parted."""
     films = prepared(run).manifest
-    part = np.where(set_apart(films, choices=run.protocol.split), APART, "train")
-    return plan_parts(
-        films.label,
-        part=part,
-        findings=films.findings,
-        choices=run.protocol.balance,
-        feature=np.empty((int((part == "train").sum()), 0), dtype=np.float32),
-    )
+    return planned(films, splitter(run.protocol)(films, Path()), run.protocol)
 
 
 def _features(run: Run) -> np.ndarray:
@@ -130,8 +124,7 @@ def plan(run: Run) -> Plan:
 
     def write(folder: Path) -> None:
         if choices.before_split:
-            first = _balanced_first(run)
-            made = first._replace(plan=replace(first.plan, part=part))
+            made = _balanced_first(run)
         else:
             made = plan_parts(
                 films.label,
