@@ -115,6 +115,22 @@ def test_a_miniature_reaches_its_page(
     assert page.stat().st_size > 50_000
 
 
+def test_the_study_reaches_its_page_on_real_films(shared: Path, tmp_path: Path) -> None:
+    """The 103 films of the sample at their native size; a list leaves all others out."""
+    nih, few = shared / "nih", tmp_path / "others.txt"
+    few.write_text("\n".join(file.name for file in (nih / "images-320").iterdir()))
+    protocol = miniature(ROOT / "protocols" / "reference.toml", outputs=15, root=nih)
+    choices = protocol.model_dump()
+    choices["data"]["exclude"] = str(few)
+    run = open_run(parse_protocol(choices, name="real"), out=tmp_path / "run", workers=1)
+    page = judgement.report(run).read_text()
+    assert Failures(run.out / "failed").reasons() == {}
+    assert len(prepared(run).manifest) == 103
+    assert "Beside the published study" in page
+    belief = pd.read_csv(run.out / "doubts" / "belief.csv").set_index("finding")
+    assert belief.loc["No Finding", ["labelled", "both"]].tolist() == [348, 206]
+
+
 def test_the_study_stands_beside_what_is_claimed_and_reached(
     phantoms: Path, tmp_path: Path
 ) -> None:
