@@ -57,7 +57,8 @@ def main() -> None:
 def _classifier() -> Classifier:
     network = build("mobilenetv2", findings=len(FINDINGS))
     return Classifier(
-        network=network.eval(), name="mobilenetv2", findings=FINDINGS,
+        network=network.eval(), name="mobilenetv2", architecture="mobilenetv2",
+        findings=FINDINGS,
         preparation=Preparation(size=SIZE), mean=(0.5,) * 3, std=(0.5,) * 3, protocol={},
         provenance="none", split="none", device="cpu", epoch=0,
         recalibration=no_recalibration(len(FINDINGS)), threshold=np.full(len(FINDINGS), 0.5),
