@@ -20,7 +20,6 @@ from lucency.audit.belief import (
     conclude_belief,
     counts_of,
     published_counts,
-    published_counts_of,
 )
 from lucency.audit.chances import chance_wrong
 from lucency.audit.detection import detection
@@ -92,19 +91,17 @@ def test_the_counts_that_we_carry_are_those_of_the_published_files(nih: Path):
 
 
 def test_a_finding_that_radiologists_were_not_asked_is_unread_not_an_error():
-    found = published_counts_of(("Tuberculosis", "Hernia"))
+    found = published_counts(("Tuberculosis", "Hernia"))
     assert found["finding"].tolist() == ["Tuberculosis", "Hernia"]
     assert found.loc[1, ["labelled", "seen", "both"]].tolist() == [4, 5, 2]
     assert found.loc[0, ["labelled", "seen", "both"]].tolist() == [0, 0, 0]
     said = believe(found, doubts={})
     assert said["reason"][0] == "no film labelled so was read by experts"
     assert said["verdict"][0] == DOUBTFUL
-    none = published_counts_of(("No Finding",)).loc[
-        0
-    ]  # facts: label-quality.md, 142 of 348 show some
+    none = published_counts(("No Finding",)).loc[0]  # facts: label-quality.md, 142 of 348 show some
     assert none[["labelled", "both"]].tolist() == [348, 348 - 142]
     pd.testing.assert_frame_equal(
-        published_counts_of(tuple(published_counts()["finding"])), published_counts()
+        published_counts(tuple(published_counts()["finding"])), published_counts()
     )
 
 

@@ -219,7 +219,9 @@ def test_what_cannot_be_is_refused_in_a_line(place: Path):
     assert message.startswith("balance.method mlsmote asks which films are alike")
     assert "expected --out DIR" in message
     variant = ("--set", "variant=[{name='more', balance={method='ml-ros'}}]")
-    assert "has a plan for each: add --set 'variant=[]'" in refused("tiny.toml", *variant)
+    assert "has a plan for each: add --set 'variant=[]' --set 'seeds=[]'" in refused(
+        "tiny.toml", *variant
+    )
     figure = ("--out", "out", "--figure", "a.svg")
     assert "leave out --figure and --table" in refused("tiny.toml", *variant, *figure)
     assert "expected --out DIR" in refused("tiny.toml", "--write", "balanced")

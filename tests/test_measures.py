@@ -71,15 +71,13 @@ def test_equals_the_published_measures_of_the_official_training_films(chestxray1
 
 def test_no_finding_is_counted_where_nothing_is_stated_otherwise(chestxray14):
     label = chestxray14.to_numpy()
-    none, unstated = no_finding(label, names=FINDINGS)
-    assert (none.sum(), unstated.sum()) == (60_361, 0)
+    found = no_finding(label, names=FINDINGS)
+    assert ((found == 1).sum(), np.isnan(found).sum()) == (60_361, 0)
     said = np.array([[0, 0], [1, np.nan], [0, np.nan], [np.nan, np.nan]], dtype=np.float32)
-    none, unstated = no_finding(said, names=("Mass", "Hernia"))
-    assert none.tolist() == [True, False, False, False]
-    assert unstated.tolist() == [False, False, True, True]
-    none, unstated = no_finding(said, names=(NO_FINDING, "Hernia"))
-    assert none.tolist() == [False, True, False, False]
-    assert unstated.tolist() == [False, False, False, True]
+    found = no_finding(said, names=("Mass", "Hernia"))
+    np.testing.assert_array_equal(found, [1, 0, np.nan, np.nan])
+    found = no_finding(said, names=(NO_FINDING, "Hernia"))
+    np.testing.assert_array_equal(found, [0, 1, 0, np.nan])
 
 
 def test_what_has_no_value_is_nan_and_left_out():

@@ -100,6 +100,7 @@ def test_all_but_clahe_is_as_the_protocol_says():
         ({"clips": (0.0,)}, "preparation.clahe_clip is 0.0: .* greater than 0"),
         ({"tiles": (65,)}, "preparation.clahe_tiles is 65: .* less than or equal to 64"),
         ({"orders": ("first",)}, "preparation.order is 'first': .*'clahe-first'"),
+        ({"orders": ("no-clahe",)}, "preparation.order is 'no-clahe': .*'resize-first'"),
     ],
 )
 def test_what_clahe_does_not_know_is_refused(changes: dict, message: str):

@@ -41,8 +41,8 @@ def describe_imbalance(file: Path, *, figure: Path | None) -> Answer:
         write_atomically(figure, on_its_own(drawing))
     summary: dict[str, float] = found.summary.to_dict()
     about: Answer = {k: int(v) if k in WHOLE else _number(v) for k, v in summary.items()}
-    none, unstated = no_finding(read.label, names=read.findings)
-    about["no_finding"] = _none(int(none.sum()), len(none), int(unstated.sum()))
+    given = no_finding(read.label, names=read.findings)
+    about["no_finding"] = _none(int((given == 1).sum()), len(given), int(np.isnan(given).sum()))
     each = found.per_finding.set_index("finding").to_dict(orient="index")
     about["per_label"] = {
         str(name): {str(k): _number(v) for k, v in row.items()} for name, row in each.items()
@@ -58,7 +58,9 @@ def balance_from_labels(
     `figure` (SVG) and `table` (CSV) are files to write. Raises ValueError for a protocol with
     variants, each of which has a plan of its own.
     """
-    refuse_variants(protocol, remedy="add --set 'variant=[]' for the plan of its base")
+    refuse_variants(
+        protocol, remedy="add --set 'variant=[]' --set 'seeds=[]' for the plan of its base"
+    )
     films, plan, change = plan_of_labels(protocol, labels=labels)
     keep(change, figure=figure, table=table)
     return {"origin": films.origin, **answer_of(change, plan=plan, protocol=protocol)}

@@ -49,8 +49,8 @@ class Combining(Choices):
             raise ValueError(f"frozen: {told[0]!r} has `training`, which means nothing to it")
         if told := [network.name for network in self.frozen if network.weights == "random"]:
             raise ValueError(f"frozen: {told[0]!r} has random weights: name some that have learnt")
-        if told := [network.name for network in self.frozen if network.head.is_deep]:
-            raise ValueError(f"frozen: {told[0]!r} has a head with layers that nothing has trained")
+        if deep := [network.name for network in self.frozen if network.head.is_deep]:
+            raise ValueError(f"frozen: {deep[0]!r} has a head with layers that nothing has trained")
         return self
 
     @model_validator(mode="after")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lucency.audit.belief import COUNTS, believe, published_counts_of
+from lucency.audit.belief import COUNTS, believe, published_counts
 from lucency.audit.doubted import Doubts, load_doubts, save_doubts
 from lucency.audit.probes import known_facts, probe
 from lucency.audit.quality import inspect, quality_counts, quality_table
@@ -90,7 +90,7 @@ def _facts_of(said: Predictions, films: Manifest, truth: pd.DataFrame) -> pd.Dat
 def _counts(run: Run, films: Manifest, truth: pd.DataFrame) -> pd.DataFrame:
     """Return how many films carry a label, show the finding, and both, where that is known."""
     if run.protocol.data.source == "nih":
-        return published_counts_of(films.findings)
+        return published_counts(films.findings)
     if not len(truth):
         unread = [(finding, 0, 0, 0, np.nan) for finding in films.findings]
         return pd.DataFrame(unread, columns=list(COUNTS))

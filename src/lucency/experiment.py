@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from lucency.audit.doubted import load_doubts
-from lucency.balance.change import Change
-from lucency.checkup import CHECKS, load_complaints
-from lucency.combine.combined import load_combined
+from lucency.checkup import CHECKS
+from lucency.data.split import set_apart
 from lucency.failures import Failures
-from lucency.judge.beside import load_beside
 from lucency.judge.preparations import STUDY, load_study, no_study
-from lucency.judge.sight import load_sight
 from lucency.judge.subgroups import worst_group
 from lucency.judge.verdict import Verdict
 from lucency.plan import Plan
@@ -30,7 +26,6 @@ from lucency.workspace import Run
 
 GALLERY_FILMS, GALLERY_VERSIONS = 4, 3
 GALLERY_SEED = 0
-Table = TypeVar("Table")
 
 
 def gather(
@@ -39,27 +34,23 @@ def gather(
     manifest: Manifest,
     prepared: Prepared,
     plan: Plan,
-    change: Change | None,
     predictions: Sequence[Predictions],
     verdict: Verdict,
+    made: Mapping[str, Any],
 ) -> Experiment:
     """Return all that the report of a run shows.
 
-    What cannot be had is added to the run's `Failures`, and None here.
+    `made` maps chapters to what they show, None where that could not be made; what cannot be had
+    here is added to the run's `Failures`.
     """
-    protocol, folder, league = run.protocol, run.out, run.out / "combined" / "league"
-    failures = Failures(folder / "failed")
-    names, failed = [choice.name for choice in protocol.network], failures.reasons()
-
-    def had(chapter: str, load: Callable[[], Table]) -> Table | None:
-        return None if chapter in failed else failures.attempt(chapter, load)
-
+    protocol, folder, failures = run.protocol, run.out, Failures(run.out / "failed")
+    names = [choice.name for choice in protocol.network]
     return Experiment(
         protocol=protocol,
         manifest=manifest,
         prepared=prepared,
         plan=plan,
-        change=change,
+        change=made["balance"],
         gallery=failures.attempt("augmentation", lambda: _gallery(protocol, prepared, plan)),
         predictions=predictions,
         histories={name: pd.read_csv(_network(folder, name) / "history.csv") for name in names},
@@ -74,12 +65,13 @@ def gather(
         subgroups=verdict.subgroups,
         worst_group=worst_group(verdict.subgroups),
         conclusion=verdict.conclusion,
-        complaints=had("warnings", lambda: load_complaints(folder / "check")),
+        complaints=made["warnings"],
+        apart=np.flatnonzero(set_apart(prepared.manifest, choices=protocol.split)),
         checks=CHECKS,
-        beside=had("reached", lambda: load_beside(folder / "beside")),
-        sight=had("sight", lambda: load_sight(folder / "explanation")),
-        doubts=had("doubts", lambda: load_doubts(folder / "doubts")),
-        combined=had("combined", lambda: load_combined(league)),
+        beside=made["reached"],
+        sight=made["sight"],
+        doubts=made["doubts"],
+        combined=made["combined"],
         preparations=failures.attempt("preparation", lambda: load_study(folder / STUDY / "verdict"))
         or no_study(),
     )

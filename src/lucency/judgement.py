@@ -152,9 +152,9 @@ def report(run: Run) -> Path:
             manifest=manifest(run),
             prepared=pictures(run),
             plan=plan(run),
-            change=failures.attempt("balance", lambda: change(run)),
             predictions=predictions(run),
             verdict=found,
+            made=made | {"balance": failures.attempt("balance", partial(change, run))},
         )
         write_report(experiment, file=folder / "report.html", failures=failures)
 

@@ -62,7 +62,7 @@ from lucency.show.clahe import Ablated, draw_study, write_clahe
 from lucency.values import Manifest, Preparation, Prepared, load_prepared, read_table
 from lucency.workspace import Run, open_run
 
-TOLD = 5  # cells that the command names
+HIGHEST = 5  # cells that the command names
 LEARNER, FOLDS = "logistic", 5
 PREPARED, CLEAR, LUNGS, REASONS = "prepared", "clear", "lungs.npy", "lungs.csv"
 FEATURE, ROWS, MEASURED = "feature.npy", "rows.npy", "measures.csv"
@@ -297,7 +297,7 @@ def answer(study: Study) -> dict[str, object]:
     """Do the whole study and return what there is to say about it."""
     page, found = report(study), verdict(study)
     ranked = found.cells.sort_values("auc", ascending=False, kind="stable").set_index("cell")
-    highest = ranked["auc"].head(TOLD).round(4).to_dict()
+    highest = ranked["auc"].head(HIGHEST).round(4).to_dict()
     return {
         "conclusion": found.conclusion,
         "highest macro AUC": highest,

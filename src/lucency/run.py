@@ -223,16 +223,20 @@ def check_networks(run: Run) -> None:
 @cache
 def predictions(run: Run) -> list[Predictions]:
     """Return every network's predictions on validation and test films."""
+    return _predicted(run, plan(run).take(plan(run).part != "train"), place="predictions")
+
+
+def _predicted(run: Run, seen: Plan, *, place: str) -> list[Predictions]:
+    """Return every network's predictions of a plan's entries, each in a folder of its own."""
     made = []
     for name, trained in classifiers(run).items():
 
         def write(folder: Path, name: str = name, trained: Path = trained) -> None:
-            seen = plan(run).take(plan(run).part != "train")
             save_predictions(_predict(run, name, trained, seen), folder / "predictions.npz")
 
         weights = fingerprint_file(trained / "weights.safetensors")
         inputs = {"network": fingerprint_of(trained), "weights": weights}
-        folder = produce(run.out / "predictions" / name, inputs=inputs, write=write)
+        folder = produce(run.out / place / name, inputs=inputs, write=write)
         made.append(load_predictions(folder / "predictions.npz"))
     return made
 
@@ -249,7 +253,7 @@ def _predict(run: Run, name: str, trained: Path, seen: Plan) -> Predictions:
 def training_films(run: Run) -> np.ndarray:
     """Return the training films before balancing; all films where it comes before the split."""
     if run.protocol.balance.before_split:
-        return np.flatnonzero(~set_apart(prepared(run).manifest, choices=run.protocol.split))
+        return np.setdiff1d(np.arange(len(prepared(run).manifest)), films_apart(run))
     return np.flatnonzero(parts(run) == "train")
 
 
@@ -259,6 +263,7 @@ def patients_met(run: Run) -> Int64[np.ndarray, " p"]:
     return np.unique(films.patient[np.concatenate([seen.row, seen.mate])])
 
 
+@cache
 def films_apart(run: Run) -> Int64[np.ndarray, " m"]:
     """Return the films of patients set apart, whom no network meets; there may be none."""
     return np.flatnonzero(set_apart(prepared(run).manifest, choices=run.protocol.split))
@@ -267,17 +272,6 @@ def films_apart(run: Run) -> Int64[np.ndarray, " m"]:
 @cache
 def predictions_apart(run: Run) -> list[Predictions]:
     """Return every network's predictions on the films of patients set apart, as a test part."""
-    rows, films = films_apart(run), prepared(run)
-    shown = originals(films.manifest.label).take(rows)
-    tests = replace(shown, part=np.full(len(rows), "test"))
-    made = []
-    for name, trained in classifiers(run).items():
-
-        def write(folder: Path, name: str = name, trained: Path = trained) -> None:
-            save_predictions(_predict(run, name, trained, tests), folder / "predictions.npz")
-
-        weights = fingerprint_file(trained / "weights.safetensors")
-        inputs = {"network": fingerprint_of(trained), "weights": weights}
-        folder = produce(run.out / "apart" / name, inputs=inputs, write=write)
-        made.append(load_predictions(folder / "predictions.npz"))
-    return made
+    rows = films_apart(run)
+    shown = originals(prepared(run).manifest.label).take(rows)
+    return _predicted(run, replace(shown, part=np.full(len(rows), "test")), place="apart")

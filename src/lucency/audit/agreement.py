@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Float64, Int64
 
-from lucency.audit.ontology import meet, merged, no_finding
+from lucency.audit.ontology import meet, merged
+from lucency.balance.measures import no_finding
 from lucency.data.expert import Readings
 from lucency.judge.decided import Cells, count_cells, ratio
 from lucency.judge.intervals import Weights, interval, once, resample_patients
@@ -73,7 +74,7 @@ def flow(labels: Manifest, experts: Manifest, *, resamples: int, seed: int) -> p
     """
     ours, theirs = meet(labels, experts)
     drawn = resample_patients(ours.patient, resamples=resamples, seed=seed)
-    given = {**_columns(ours), NO_FINDING: no_finding(ours.label)}
+    given = {**_columns(ours), NO_FINDING: no_finding(ours.label, names=ours.findings)}
     seen = _columns(theirs)
     if ABNORMAL in theirs.facts:
         abnormal = theirs.facts[ABNORMAL].to_numpy(dtype=np.float64)
@@ -92,7 +93,8 @@ def between_readers(readings: Readings, *, resamples: int, seed: int) -> pd.Data
     """
     whole = {*FINDINGS} <= {*readings.findings}
     answer = dict(zip(readings.findings, readings.label.T, strict=True))
-    answer |= {NO_FINDING: no_finding(readings.label)} if whole else {}
+    nothing = no_finding(readings.label, names=readings.findings)
+    answer |= {NO_FINDING: nothing} if whole else {}
     again = pd.DataFrame({"image": readings.image, "reader": readings.reader}).duplicated()
     kept = np.flatnonzero(~again.to_numpy())
     _, first, film = np.unique(readings.image[kept], return_index=True, return_inverse=True)

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from lucency.judge.statistics import wilson
+from lucency.values import FINDINGS, NO_FINDING
 
 COUNTS = ("finding", "labelled", "seen", "both", "kappa")
 BELIEF = ("finding", "verdict", "ppv", "low", "high", "sensitivity", *COUNTS[1:], "reason")
@@ -60,19 +61,15 @@ def counts_of(agreement: pd.DataFrame, readers: pd.DataFrame) -> pd.DataFrame:
     return first.assign(kappa=kappa).reset_index().loc[:, list(COUNTS)]
 
 
-def published_counts() -> pd.DataFrame:
+def published_counts(findings: tuple[str, ...] = (*FINDINGS, NO_FINDING)) -> pd.DataFrame:
     """Return the counts of ChestX-ray14's 14 findings and "No Finding", on 810 films.
 
     NIH's labels (v2020) against the majority of three radiologists, and the kappa of all five, of
-    Nabulsi et al., Scientific Reports 11 (2021), 15523; "No Finding" is none of the 14.
+    Nabulsi et al., Scientific Reports 11 (2021), 15523; "No Finding" is none of the 14. Of a
+    finding that they did not read the counts are 0.
     """
     with (files("lucency.audit") / PUBLISHED).open() as table:
-        return pd.read_csv(table)
-
-
-def published_counts_of(findings: tuple[str, ...]) -> pd.DataFrame:
-    """Return `published_counts` of these findings; of one that nobody read again, zeros."""
-    read = published_counts().set_index("finding").reindex(list(findings))
+        read = pd.read_csv(table).set_index("finding").reindex(list(findings))
     counted = dict.fromkeys(COUNTS[1:4], 0)
     return read.fillna(counted).astype(dict.fromkeys(counted, int)).reset_index()
 

@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float, Float32, Float64, Int64, Shaped
 
+from lucency.balance.measures import no_finding
 from lucency.predictions import Predictions
 from lucency.values import NO_FINDING, Manifest, nearest
 
@@ -49,11 +50,6 @@ def merge_predictions(predictions: Predictions, groups: Groups) -> Predictions:
     )
 
 
-def no_finding(label: Float[np.ndarray, "n k"]) -> Float32[np.ndarray, " n"]:
-    """Return 1 where all labels are 0, 0 where any is 1, NaN where neither is known."""
-    return 1 - merged(label)
-
-
 def with_no_finding(labels: Manifest) -> Manifest:
     """Return the labels with "No Finding" as one more: none of the others is present.
 
@@ -61,7 +57,7 @@ def with_no_finding(labels: Manifest) -> Manifest:
     """
     if NO_FINDING in labels.findings:
         return labels
-    column = no_finding(labels.label)[:, None]
+    column = no_finding(labels.label, names=labels.findings)[:, None]
     return replace(
         labels,
         findings=(*labels.findings, NO_FINDING),

@@ -88,7 +88,8 @@ def describe_change(
 def _total(
     when: str, label: Float32[np.ndarray, "n k"], findings: tuple[str, ...]
 ) -> dict[str, object]:
-    none, unstated = (int(each.sum()) for each in no_finding(label, names=findings))
+    given = no_finding(label, names=findings)
+    none, unstated = int((given == 1).sum()), int(np.isnan(given).sum())
     share = none / len(label) if len(label) else np.nan
     about = {"when": when, "entries": len(label), "no_finding": none}
     return {**about, "share": share, "unstated": unstated}

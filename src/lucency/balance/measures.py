@@ -71,17 +71,16 @@ def measure(
 
 def no_finding(
     label: Float32[np.ndarray, "n k"], *, names: tuple[str, ...]
-) -> tuple[Bool[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
-    """Return which films have none of the findings, and of which that is not stated.
+) -> Float32[np.ndarray, " n"]:
+    """Return 1 for films with none of the findings, 0 for those with one, NaN where not stated.
 
-    Where "No Finding" is one of `names`, its own label says so. Else every finding is stated to be
-    absent; a film without a finding of which some are not stated (NaN) is of the second kind.
+    Where "No Finding" is one of `names`, its own label says so. Else a film without a finding of
+    which some are not stated (NaN) is not stated either.
     """
     if NO_FINDING in names:
-        own = label[:, names.index(NO_FINDING)]
-        return own == 1, np.isnan(own)
-    none, unknown = ~(label == 1).any(axis=1), np.isnan(label).any(axis=1)
-    return none & ~unknown, none & unknown
+        return label[:, names.index(NO_FINDING)]
+    there, unknown = (label == 1).any(axis=1), np.isnan(label).any(axis=1)
+    return np.where(there, 0, np.where(unknown, np.nan, 1)).astype(np.float32)
 
 
 def imbalance_ratio(label: Float32[np.ndarray, "n k"]) -> Float64[np.ndarray, " k"]:

@@ -60,6 +60,9 @@ def make_grid(
     All else is as in `base`. Raises ValueError for a clip limit, tiles or an order that CLAHE
     does not know.
     """
+    if strange := [order for order in orders if order not in ORDERS]:
+        known = " or ".join(map(repr, ORDERS))
+        raise ValueError(f"preparation.order is {strange[0]!r}: expected {known}")
     own = {"order": "clahe-first", "clahe_clip": 3.0, "clahe_tiles": 10}
     asked = [{"order": OFF_ORDER, "clahe_clip": 3.0, "clahe_tiles": 10}]
     asked += [

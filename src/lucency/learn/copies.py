@@ -18,7 +18,7 @@ from jaxtyping import Shaped
 from lucency.data.film import prepare_film, read_grey
 from lucency.data.workers import in_workers
 from lucency.learn.augment import augment_copy
-from lucency.plan import Plan, save_plan
+from lucency.plan import Plan
 from lucency.values import Copies, Preparation, Prepared
 
 CHUNK = 16
@@ -36,7 +36,7 @@ def make_copies(
     workers: int,
     progress: Callable[[int, int], None],
 ) -> None:
-    """Write every copy of `plan` into `folder`: pixels.npy, and plan.csv, which names them.
+    """Write every copy of `plan` into `folder` as pixels.npy, in the plan's order.
 
     What an earlier, killed call left is used. `seed` is that of the plan's copies. Raises
     ValueError for a film that can no longer be read, naming it.
@@ -59,7 +59,6 @@ def make_copies(
     for count in in_workers(work, chunks, workers=min(workers, -(-len(todo) // CHUNK))):
         made += count
         progress(made, len(copies))
-    save_plan(copies, image, folder)
     (folder / DONE).unlink()
 
 

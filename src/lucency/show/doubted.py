@@ -88,7 +88,7 @@ def _use(doubts: Doubts) -> str:
     if not kinds:
         return (
             "No finding's positives fall into kinds further apart than one kind is cut; where "
-            "they are few, that cannot be told."
+            "they are few, that cannot be decided."
         )
     worst = min(kinds, key=lambda row: row["auc"])
     several = len({row["finding"] for row in kinds})

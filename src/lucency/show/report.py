@@ -1,7 +1,7 @@
 """One experiment becomes one HTML page that needs no other file and no network.
 
 Every number on the page is read from the experiment's tables; nothing is computed twice.
-Letters in shapes: k findings.
+Letters in shapes: k findings, a films of patients set apart.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Int64
 from markupsafe import Markup
 
 from lucency.audit.doubted import Doubts
 from lucency.balance.change import Change
 from lucency.combine.combined import Combined
-from lucency.data.split import set_apart
 from lucency.failures import Failures
 from lucency.judge.beside import Beside
 from lucency.judge.calibrate import HALF
@@ -89,6 +89,7 @@ class Experiment:
     sight: Sight | None  # where one of the networks looked
     doubts: Doubts | None  # what speaks against the same network's scores
     combined: Combined | None  # what was made of the networks
+    apart: Int64[np.ndarray, " a"] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     preparations: PreparationStudy = field(default_factory=no_study)  # in the run's folder, if any
 
     def __post_init__(self) -> None:
@@ -245,9 +246,8 @@ def _samples(experiment: Experiment, shown: Values) -> Values:
 
 def _apart(experiment: Experiment) -> dict[str, int]:
     """Return how many films, of how many patients, are set apart; nothing where none is."""
-    films = experiment.prepared.manifest
-    away = films.take(np.flatnonzero(set_apart(films, choices=experiment.protocol.split)))
-    return {"films": len(away), "patients": len(np.unique(away.patient))} if len(away) else {}
+    patient = experiment.prepared.manifest.patient[experiment.apart]
+    return {"films": len(patient), "patients": len(np.unique(patient))} if len(patient) else {}
 
 
 def _part(experiment: Experiment, part: str) -> dict[str, Any]:
