@@ -20,10 +20,10 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from lucency.audit.quality import inspect, quality_table
-from lucency.data.film import prepare_film, read_grey
-from lucency.data.prepare import thumbnails
-from lucency.values import Manifest, Preparation, Prepared, empty_boxes
+from lucency.audit.image_quality import inspect, quality_table
+from lucency.core.manifest import Manifest, Preparation, Prepared, empty_boxes
+from lucency.data.images import prepare_film, read_grey
+from lucency.data.preprocess import thumbnails
 
 ROOT = Path(__file__).resolve().parents[1]
 FILMS, ALL_PAIRS = (2_000, 8_000, 32_000), 8_000

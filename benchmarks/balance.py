@@ -23,9 +23,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lucency.balance.measures import imbalance_ratio, measure
-from lucency.balance.resample import needs_features, resample
-from lucency.choices import BALANCE_KEYS, Balance
+from lucency.balance.imbalance import imbalance_ratio, measure
+from lucency.balance.methods import needs_features, resample
+from lucency.config.sections import BALANCE_KEYS, Balance
 from lucency.data.labels import Labels, read_labels
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -20,15 +20,14 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from lucency.choices import Network, Source
-from lucency.combine.classical import LEARNERS, OVERSAMPLING, cross_validated
-from lucency.combine.space import Fitting
-from lucency.combine.textures import texture_table
-from lucency.combining_keys import TEXTURE
-from lucency.data.prepare import prepare
+from lucency.config.sections import TEXTURE, Network, Source
+from lucency.core.manifest import FINDINGS, Manifest, Preparation, empty_boxes
+from lucency.data.preprocess import prepare
 from lucency.data.sources import read_films
-from lucency.judge.evaluate import MACRO, evaluate
-from lucency.values import FINDINGS, Manifest, Preparation, empty_boxes
+from lucency.ensemble.feature_classifiers import LEARNERS, OVERSAMPLING, cross_validated
+from lucency.ensemble.nested_cv import Fitting
+from lucency.ensemble.radiomics.extract import texture_table
+from lucency.evaluation.evaluate import MACRO, evaluate
 
 ROOT = Path(__file__).resolve().parents[1]
 NIH = ROOT.parent / "shared" / "nih"
@@ -113,7 +112,7 @@ def _features(pictures: str, folder: Path) -> tuple[np.ndarray, Manifest]:
 
 
 def _embed(pictures: str, folder: Path, file: Path) -> None:
-    from lucency.learn.embed import embed
+    from lucency.models.features import embed
 
     folder.mkdir(parents=True, exist_ok=True)
     place = Source(source="nih", root=str(NIH), allow_missing=True)

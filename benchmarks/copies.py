@@ -15,8 +15,8 @@ from pathlib import Path
 import albumentations
 import numpy as np
 
-from lucency.data.film import prepare_film, read_grey
-from lucency.values import Preparation
+from lucency.core.manifest import Preparation
+from lucency.data.images import prepare_film, read_grey
 
 SEEDS = range(4)
 STUDY = Preparation(size=224, brightness=5, interpolation="bicubic")

@@ -20,13 +20,12 @@ import pandas as pd
 from scipy.optimize import brentq
 from scipy.special import ndtr
 
-from lucency.judge.compare import compare
-from lucency.judge.delong import delong_interval
-from lucency.judge.evaluate import evaluate
-from lucency.judge.intervals import interval, resample_patients
-from lucency.judge.metrics import auc
-from lucency.judge.ranking import rank
-from lucency.predictions import Predictions
+from lucency.core.predictions import Predictions
+from lucency.evaluation.bootstrap import interval, resample_patients
+from lucency.evaluation.compare import compare, rank
+from lucency.evaluation.evaluate import evaluate
+from lucency.evaluation.metrics import auc
+from lucency.evaluation.significance import delong_interval
 
 ROOT = Path(__file__).resolve().parents[1]
 FILMS, PATIENTS, RESAMPLES = 1_000, 200, 300

@@ -21,11 +21,11 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from lucency.core.predictions import Predictions
 from lucency.data.nih import read_nih, read_official_lists
-from lucency.judge.evaluate import evaluate
-from lucency.judge.intervals import Weights, resample_patients
-from lucency.judge.metrics import auc, average_precision
-from lucency.predictions import Predictions
+from lucency.evaluation.bootstrap import Weights, resample_patients
+from lucency.evaluation.evaluate import evaluate
+from lucency.evaluation.metrics import auc, average_precision
 
 ROOT = Path(__file__).resolve().parents[1]
 RESAMPLES, LOOPED, ROUNDS = 1000, 5, 3

@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lucency.learn.explain import HEATMAPS
-from lucency.learn.features import logits
-from lucency.learn.zoo import build
-from lucency.memory import keep_freed_memory
+from lucency.core.parallel import keep_freed_memory
+from lucency.explain.methods.network_split import logits
+from lucency.explain.methods.registry import HEATMAPS
+from lucency.models.networks import build
 
 NETWORKS = ("densenet121", "mobilenetv2", "inceptionresnetv2", "alexnet", "vit_tiny_patch16_224")
 ONE_PASS = ("cam", "grad-cam", "grad-cam++", "hires-cam", "layer-cam", "x-grad-cam")

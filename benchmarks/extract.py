@@ -17,12 +17,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lucency.judge.recalibrate import no_recalibration
-from lucency.learn.extract import extract
-from lucency.learn.predict import predict
-from lucency.learn.zoo import Classifier, build
-from lucency.plan import originals
-from lucency.values import Manifest, Preparation, Prepared, empty_boxes
+from lucency.core.manifest import Manifest, Preparation, Prepared, empty_boxes
+from lucency.core.plan import originals
+from lucency.evaluation.calibration import no_recalibration
+from lucency.models.features import extract
+from lucency.models.inference import predict
+from lucency.models.networks import Classifier, build
 
 ROOT = Path(__file__).resolve().parents[1]
 FILMS, SIZE, ROUNDS = 320, 224, 3

@@ -14,8 +14,8 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from lucency.options import do
-from lucency.protocol import parse_protocol, protocol_text
+from lucency.cli.options import do
+from lucency.config.protocol import parse_protocol, protocol_text
 
 PROTOCOLS = Path(__file__).resolve().parents[1] / "protocols"
 SAMPLE = {"source": "nih", "root": "../shared/nih", "allow_missing": True}

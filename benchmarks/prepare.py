@@ -25,9 +25,9 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from lucency.data.film import prepare_film, read_grey
-from lucency.data.prepare import prepare
-from lucency.values import Manifest, Preparation, empty_boxes
+from lucency.core.manifest import Manifest, Preparation, empty_boxes
+from lucency.data.images import prepare_film, read_grey
+from lucency.data.preprocess import prepare
 
 ROOT = Path(__file__).resolve().parents[1]
 ROUNDS = 3

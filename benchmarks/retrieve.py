@@ -28,8 +28,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lucency.combine.index import FEATURE, load_index, save_index
-from lucency.combine.retrieve import ROWS, Index, build_index, pieces, search
+from lucency.ensemble.retrieval import (
+    FEATURE,
+    ROWS,
+    Index,
+    build_index,
+    load_index,
+    pieces,
+    save_index,
+    search,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 DIMENSIONS, PATIENTS, TOP, SEED = 1_024, 30_805, 10, 0

@@ -21,10 +21,8 @@ from cleanlab.multilabel_classification.rank import (
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score
 
-from lucency.audit.chances import chance_wrong
-from lucency.audit.suspects import combine_ranks, gather_evidence
-from lucency.folds import load_divisions
-from lucency.predictions import Predictions, load_predictions
+from lucency.audit.label_errors import chance_wrong, combine_ranks, gather_evidence
+from lucency.core.predictions import Predictions, load_divisions, load_predictions
 
 ROOT = Path(__file__).resolve().parents[1]
 RUNS = ("noise-10", "noise-20")

@@ -24,14 +24,14 @@ RESULTS = Path(__file__).parent / "results"
 
 def films_per_second(name: str, *, mode: str, size: int, batch: int, steps: int) -> float:
     """Return the median rate of `steps` training steps on random films."""
-    from lucency.learn.device import laid_out
-    from lucency.memory import keep_freed_memory
+    from lucency.core.parallel import keep_freed_memory
+    from lucency.models.device import laid_out
 
     if mode != PLAIN:
         keep_freed_memory()
     import torch
 
-    from lucency.learn.zoo import build
+    from lucency.models.networks import build
 
     network = build(name, findings=14, dropout=0.0, mean_std=None)
     if mode in (LAST, FUSED):

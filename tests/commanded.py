@@ -4,7 +4,7 @@ from typing import Any
 
 import typer
 
-from lucency.cli import app
+from lucency.cli.app import app
 
 
 def named_commands() -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lucency.processes import set_ranks
+from lucency.core.parallel import set_ranks
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 signal.signal(signal.SIGINT, signal.default_int_handler)  # nohup ignores it; tests press Ctrl-C

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from lucency.judge.verdict import load_verdict
+from lucency.evaluation.summary import load_verdict
 
 BEST, WELL_ABOVE_CHANCE = 0.75, 0.6
 

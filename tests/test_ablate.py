@@ -14,10 +14,10 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from lucency.judge.ablate import COLUMNS, RAW, ablate, conclude_ablation
-from lucency.judge.evaluate import MACRO
-from lucency.predictions import Predictions
-from lucency.protocol import BASE
+from lucency.config.protocol import BASE
+from lucency.core.predictions import Predictions
+from lucency.evaluation.ablation_effects import COLUMNS, RAW, ablate, conclude_ablation
+from lucency.evaluation.evaluate import MACRO
 
 FINDINGS = ("Mass", "Edema")
 METRICS = {

@@ -12,13 +12,13 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from lucency import ablation
-from lucency import run as stages
-from lucency.predictions import Predictions, load_predictions
-from lucency.protocol import BASE, Protocol, parse_protocol, protocol_text, read_protocol
-from lucency.service import do_stage
-from lucency.values import load_prepared
-from lucency.workspace import Run, open_run
+from lucency.cli.output import do_stage
+from lucency.config.protocol import BASE, Protocol, parse_protocol, protocol_text, read_protocol
+from lucency.core.manifest import load_prepared
+from lucency.core.predictions import Predictions, load_predictions
+from lucency.pipeline import ablation_study as ablation
+from lucency.pipeline import stages
+from lucency.pipeline.run import Run, open_run
 from toys import FINDINGS, toy_films
 
 NETWORK = "test_convnext"

@@ -13,26 +13,24 @@ from sklearn.metrics import cohen_kappa_score
 from lucency.audit.agreement import (
     ABNORMAL,
     ANY,
+    FOUR_GROUPS,
+    GROUPS,
     NORMAL,
     agreement,
+    align,
     between_readers,
     fleiss,
     flow,
-)
-from lucency.audit.ontology import (
-    FOUR_GROUPS,
-    GROUPS,
-    align,
     meet,
     merge_labels,
     merge_predictions,
     merged,
 )
-from lucency.data.expert import Readings, read_experts, read_readings
+from lucency.core.manifest import NO_FINDING, Manifest, empty_boxes
+from lucency.core.predictions import Predictions
 from lucency.data.labels import read_labelled
-from lucency.judge.intervals import once
-from lucency.predictions import Predictions
-from lucency.values import NO_FINDING, Manifest, empty_boxes
+from lucency.data.radiologists import Readings, read_experts, read_readings
+from lucency.evaluation.bootstrap import once
 
 DRAWS = {"resamples": 100, "seed": 0}
 # Facts: label-quality.md, NIH v2020 against the majority of 810 films:

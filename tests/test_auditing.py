@@ -9,9 +9,9 @@ import pytest
 from sklearn.metrics import roc_auc_score
 from typer.testing import CliRunner
 
-from lucency.audit.agreement import agreement, between_readers
-from lucency.audit.answer import short_table
-from lucency.audit.belief import (
+from lucency.audit.agreement import agreement, between_readers, with_no_finding
+from lucency.audit.label_errors import chance_wrong, detection
+from lucency.audit.label_quality import (
     CANNOT,
     COUNTS,
     DOUBTFUL,
@@ -21,13 +21,11 @@ from lucency.audit.belief import (
     counts_of,
     published_counts,
 )
-from lucency.audit.chances import chance_wrong
-from lucency.audit.detection import detection
-from lucency.audit.ontology import with_no_finding
-from lucency.cli import app
-from lucency.data.expert import read_experts, read_readings
+from lucency.cli.app import app
+from lucency.core.tables import short_table
 from lucency.data.labels import read_labelled
-from lucency.judge.evaluate import MACRO
+from lucency.data.radiologists import read_experts, read_readings
+from lucency.evaluation.evaluate import MACRO
 
 
 def audit(*words: object) -> str:

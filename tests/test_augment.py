@@ -4,7 +4,7 @@ import albumentations
 import numpy as np
 import pytest
 
-from lucency.learn.augment import AUGMENTATIONS, augment, steps_alone
+from lucency.models.augmentation import AUGMENTATIONS, augment, steps_alone
 
 PICTURE = np.random.default_rng(4).integers(0, 256, (40, 40), dtype=np.uint8)
 

@@ -10,8 +10,7 @@ import torch
 from scipy import ndimage
 from torchvision.ops import box_iou
 
-from lucency.judge.boxes import THRESHOLDS, detect, iobb, iou, regions, tally
-from lucency.judge.maps import (
+from lucency.explain.heatmaps import (
     Maps,
     boxed_in_train,
     cover,
@@ -22,6 +21,7 @@ from lucency.judge.maps import (
     place_boxes,
     scale,
 )
+from lucency.explain.localization import THRESHOLDS, detect, iobb, iou, regions, tally
 
 
 def _maps(grid, *, patient=None, findings=None):

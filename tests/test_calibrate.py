@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from lucency.choices import Judging
-from lucency.judge.calibrate import THRESHOLDS, check_fitted, threshold_table
-from lucency.judge.verdict import TEXT
-from lucency.predictions import Predictions
-from lucency.values import read_table
+from lucency.config.sections import Judging
+from lucency.core.manifest import read_table
+from lucency.core.predictions import Predictions
+from lucency.evaluation.summary import TEXT
+from lucency.evaluation.thresholds import THRESHOLDS, check_fitted, threshold_table
 
 
 def _predictions(seed=0, films=150, part="val"):

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lucency.balance.change import Change
-from lucency.balance.change import describe_change as describe
+from lucency.balance.imbalance import Change
+from lucency.balance.imbalance import describe_change as describe
 from lucency.balance.steps import Step, followed
-from lucency.balance.weights import partial, positive_weights
-from lucency.plan import Plan, clones, joined, originals
-from lucency.show.balancing import finding_rows
-from lucency.values import NO_FINDING
+from lucency.balance.weighting import partial, positive_weights
+from lucency.core.manifest import NO_FINDING
+from lucency.core.plan import Plan, clones, joined, originals
+from lucency.report.imbalance_figures import finding_rows
 
 FINDINGS = ("Mass", "Hernia")
 # Mass on four of six films, Hernia on one of five; the last film does not state Hernia.

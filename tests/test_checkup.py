@@ -7,17 +7,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lucency.checkup import check_lists, check_protocol, check_run, roll_of
-from lucency.choices import Source
+from lucency.audit.checks import split_checks as doctor
+from lucency.audit.checks.issue import count_serious
+from lucency.audit.checks.run_checks import check_lists, check_protocol, check_run, roll_of
+from lucency.audit.checks.unverified import no_scores
+from lucency.config.protocol import read_protocol
+from lucency.config.sections import Source
+from lucency.core.plan import clones, joined, originals
+from lucency.core.predictions import Predictions
 from lucency.data.nih import read_nih
-from lucency.data.phantom import list_phantom, write_phantom
 from lucency.data.sources import list_films, read_films
-from lucency.judge import doctor
-from lucency.judge.claims import no_scores
-from lucency.judge.complaints import count_serious
-from lucency.plan import clones, joined, originals
-from lucency.predictions import Predictions
-from lucency.protocol import read_protocol
+from lucency.phantom.dataset import list_phantom, write_phantom
 from toys import toy_films
 
 PROTOCOLS = Path(__file__).resolve().parents[1] / "protocols"

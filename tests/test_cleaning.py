@@ -8,8 +8,8 @@ import pytest
 from sklearn.neighbors import NearestNeighbors
 
 from lucency.balance.cleaning import adjusted_hamming, mlenn, mltl, mlul
+from lucency.core.plan import Plan
 from lucency.data.nih import read_nih
-from lucency.plan import Plan
 
 # Facts: imbalance.md. By MeanIR and SCUMBLE there: 1 / sqrt(MeanIR) is 0.82, 0.43, 0.89, 0.37, 0.16
 # and 0.12; enron's SCUMBLE is 0.302768, the only one above 0.3.

@@ -15,9 +15,9 @@ import pytest
 from typer.testing import CliRunner
 
 from commanded import named_commands
-from lucency.cli import app, main
-from lucency.protocol import protocol_text, read_protocol
-from lucency.service import ANSWERS, VARIED
+from lucency.cli.app import app, main
+from lucency.cli.output import ANSWERS, VARIED
+from lucency.config.protocol import protocol_text, read_protocol
 
 GOLDEN = Path(__file__).parent / "golden" / "help"
 PLAIN = {"COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb"}
@@ -158,7 +158,7 @@ def test_several_lines_become_one_and_a_traceback_is_there_for_who_wants_it(
     def fail(*_: object, **__: object) -> None:
         raise ValueError("first line\n  second line\n")
 
-    monkeypatch.setattr("lucency.protocol.read_protocol", fail)
+    monkeypatch.setattr("lucency.config.protocol.read_protocol", fail)
     assert lucency(*RUN).err == ["lucency: first line second line"]
     monkeypatch.setenv("LUCENCY_TRACEBACK", "1")
     monkeypatch.setattr(sys, "argv", ["lucency", *RUN])
@@ -170,7 +170,7 @@ def test_our_own_mistakes_are_not_dressed_up(lucency: Typed, monkeypatch: pytest
     def fail(*_: object, **__: object) -> None:
         raise AssertionError("ours")
 
-    monkeypatch.setattr("lucency.protocol.read_protocol", fail)
+    monkeypatch.setattr("lucency.config.protocol.read_protocol", fail)
     monkeypatch.setattr(sys, "argv", ["lucency", *RUN])
     with pytest.raises(AssertionError, match="ours"):
         main()
@@ -197,8 +197,8 @@ def test_ctrl_c_is_one_line_and_the_same_command_goes_on(tmp_path: Path):
 
 
 def test_every_stage_is_a_command_and_has_an_answer():
-    from lucency import ablation
-    from lucency.judgement import STAGES
+    from lucency.pipeline import ablation_study as ablation
+    from lucency.pipeline.judgement import STAGES
 
     assert set(STAGES) == set(ANSWERS) == set(ablation.STAGES) == set(VARIED)
     assert set(COMMANDS) == {

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from lucency.choices import Colour
-from lucency.learn.colour import OPENCV, colour_table
-from lucency.learn.zoo import build
+from lucency.config.sections import Colour
+from lucency.models.networks import OPENCV, build, colour_table
 from test_zoo import films
 
 GREYS = np.arange(256, dtype=np.uint8)

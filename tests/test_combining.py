@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from lucency.cli import app
-from lucency.combining_keys import Combining
-from lucency.judge.metrics import macro_auc
-from lucency.predictions import load_predictions
-from lucency.protocol import parse_protocol
-from lucency.values import load_prepared
+from lucency.cli.app import app
+from lucency.config.protocol import parse_protocol
+from lucency.config.sections import Combining
+from lucency.core.manifest import load_prepared
+from lucency.core.predictions import load_predictions
+from lucency.evaluation.metrics import macro_auc
 
 PROTOCOL = """
 name = "combining"
@@ -218,7 +218,7 @@ def test_features_of_frozen_networks_and_textures_and_a_stage_that_was_killed(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("lucency.combine.relevance.similar_table", broken)
+        patched.setattr("lucency.ensemble.retrieval_metrics.similar_table", broken)
         assert CliRunner().invoke(app, ["run", str(file), "--out", str(out)]).exit_code
     done = out / "combined" / "logistic-on-frozen-efficientnet_lite0" / "predictions.npz"
     before = done.stat().st_mtime_ns

@@ -9,13 +9,11 @@ import pytest
 from scipy.stats import norm, wilcoxon
 from sklearn.metrics import roc_auc_score
 
-from lucency.judge.compare import COLUMNS, OVER_FINDINGS, compare
-from lucency.judge.delong import delong_difference
-from lucency.judge.evaluate import evaluate, trivial
-from lucency.judge.intervals import resample_patients
-from lucency.judge.ranking import conclude, rank
-from lucency.judge.statistics import holm
-from lucency.predictions import Predictions
+from lucency.core.predictions import Predictions
+from lucency.evaluation.bootstrap import resample_patients
+from lucency.evaluation.compare import COLUMNS, OVER_FINDINGS, compare, conclude, rank
+from lucency.evaluation.evaluate import evaluate, trivial
+from lucency.evaluation.significance import delong_difference, holm
 
 FINDINGS = ("Mass", "Edema")
 

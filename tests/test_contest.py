@@ -10,11 +10,11 @@ import pytest
 from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
-from lucency.choices import DRAWS
-from lucency.contest import contest
-from lucency.judge.compare import compare
-from lucency.predictions import Predictions, save_predictions
-from lucency.service import in_json, in_words
+from lucency.cli.output import in_json, in_words
+from lucency.config.sections import DRAWS
+from lucency.core.predictions import Predictions, save_predictions
+from lucency.evaluation.compare import compare
+from lucency.pipeline.table_evaluation import contest
 
 FINDINGS = ("Mass", "Edema")
 FILMS = 120
@@ -69,7 +69,7 @@ def labels(folder: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def fewer_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lucency.contest.DRAWS", {**DRAWS, "resamples": 100})
+    monkeypatch.setattr("lucency.evaluation.external.DRAWS", {**DRAWS, "resamples": 100})
 
 
 def met(*several: Path, labelled: Path | None = None, out: Path | None = None) -> dict[str, object]:

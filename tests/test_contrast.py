@@ -6,7 +6,7 @@ import pytest
 from skimage.measure import shannon_entropy
 from skimage.metrics import structural_similarity
 
-from lucency.data.contrast import (
+from lucency.data.image_measures import (
     BLOCK,
     MEASURES,
     Film,

@@ -13,23 +13,23 @@ import torch
 from scipy.special import expit
 from sklearn.metrics import f1_score
 
-from lucency.choices import Judging, Source
-from lucency.data.film import prepare_film, read_grey
-from lucency.inference import predict_disk
-from lucency.judge.recalibrate import (
+from lucency.cli.output import do_stage
+from lucency.config.sections import Judging, Source
+from lucency.core.manifest import Preparation, Prepared
+from lucency.core.plan import Plan, originals
+from lucency.core.predictions import load_predictions
+from lucency.data.images import prepare_film, read_grey
+from lucency.evaluation.calibration import (
     RECALIBRATIONS,
     Recalibration,
     no_recalibration,
     recalibrate,
 )
-from lucency.learn.job import UNIT
-from lucency.learn.predict import fit_decisions, predict, predict_files
-from lucency.learn.zoo import Classifier, build, load_classifier, save_classifier
-from lucency.plan import Plan, originals
-from lucency.predictions import load_predictions
-from lucency.service import do_stage
-from lucency.values import Preparation, Prepared
-from lucency.workspace import Run, open_run
+from lucency.models.inference import fit_decisions, predict, predict_files
+from lucency.models.networks import Classifier, build, load_classifier, save_classifier
+from lucency.models.training import UNIT
+from lucency.pipeline.film_inference import predict_disk
+from lucency.pipeline.run import Run, open_run
 from toys import FINDINGS, toy_films, toy_plan, toy_protocol
 
 PREPARATION = Preparation(size=32)

@@ -10,9 +10,14 @@ from scipy.special import expit, ndtr
 from scipy.stats import norm, spearmanr
 from sklearn.metrics import roc_auc_score
 
-from lucency.judge.delong import delong, delong_difference, delong_interval, not_computable
-from lucency.judge.intervals import resample_patients
-from lucency.judge.metrics import auc
+from lucency.evaluation.bootstrap import resample_patients
+from lucency.evaluation.metrics import auc
+from lucency.evaluation.significance import (
+    delong,
+    delong_difference,
+    delong_interval,
+    not_computable,
+)
 
 # Ovarian cancer and obstruction (DeLong 1988): albumin, total protein, K-G score, benefit of
 # surgery; the 43 complete cases as SAS/STAT prints them, PROC LOGISTIC, "Comparing ROC Curves".

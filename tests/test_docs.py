@@ -18,13 +18,13 @@ from pydantic.fields import FieldInfo
 from typer.testing import CliRunner
 
 from commanded import named_commands
-from lucency import choices as keys
-from lucency.cli import app
-from lucency.combining_keys import Combining
-from lucency.data.contrast import MEASURES
-from lucency.judge.metrics import METRICS
-from lucency.protocol import Protocol, parse_protocol, protocol_text
-from lucency.values import FINDINGS, Preparation
+from lucency.cli.app import app
+from lucency.config import sections as keys
+from lucency.config.protocol import Protocol, parse_protocol, protocol_text
+from lucency.config.sections import Combining
+from lucency.core.manifest import FINDINGS, Preparation
+from lucency.data.image_measures import MEASURES
+from lucency.evaluation.metrics import METRICS
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]

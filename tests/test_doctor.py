@@ -10,15 +10,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lucency.choices import Split
-from lucency.data.hashes import near_identical
+from lucency.audit.checks import nih_checks as published
+from lucency.audit.checks import prediction_checks as suspicion
+from lucency.audit.checks import score_checks as bookkeeping
+from lucency.audit.checks import split_checks as doctor
+from lucency.audit.checks.issue import Complaint, Roll, complaint_table
+from lucency.audit.checks.split_checks import CHECKS, examine
+from lucency.config.sections import Split
+from lucency.core.manifest import PARTS, Manifest
+from lucency.core.plan import clones, joined, originals
+from lucency.core.tables import film_names
+from lucency.data.duplicates import near_identical
 from lucency.data.nih import LABEL_FILES, read_nih, read_official_lists
 from lucency.data.split import split, split_by_image, split_by_patient
-from lucency.judge import bookkeeping, doctor, published, suspicion
-from lucency.judge.complaints import Complaint, Roll, complaint_table, film_names
-from lucency.judge.doctor import CHECKS, examine
-from lucency.plan import clones, joined, originals
-from lucency.values import PARTS, Manifest
 from toys import toy_films
 
 COMMUNITY = ("train", "val", "test")

@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 import pytest
 
-from lucency.choices import Network
-from lucency.data.prepare import thumbnails
-from lucency.learn.embed import embed
-from lucency.likeness import features, features_folder
+from lucency.config.sections import Network
+from lucency.data.preprocess import thumbnails
+from lucency.models.features import embed
+from lucency.pipeline.stages import features, features_folder
 from toys import toy_films
 
 ROWS = np.array([3, 0, 5])

@@ -10,11 +10,10 @@ from scipy.special import expit
 from scipy.stats import rankdata
 from sklearn.metrics import log_loss, roc_auc_score
 
-from lucency.combine.diversity import diversity
-from lucency.combine.ensemble import ENSEMBLES, Blend, blended, fit_blend
-from lucency.combine.stack import stack
-from lucency.judge.metrics import macro_auc
-from lucency.predictions import Predictions
+from lucency.core.predictions import Predictions
+from lucency.ensemble.diversity import diversity
+from lucency.ensemble.ensembles import ENSEMBLES, Blend, blended, fit_blend, stack
+from lucency.evaluation.metrics import macro_auc
 
 FINDINGS = ("Mass", "Hernia", "Edema")
 FILMS = 900

@@ -14,14 +14,13 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from lucency.judge.claims import claim_of
-from lucency.judge.evaluate import COLUMNS, PER_FILM_ROW, confusion_table, evaluate, trivial
-from lucency.judge.intervals import once, resample_patients
-from lucency.judge.metrics import METRICS
-from lucency.judge.per_film import PER_FILM
-from lucency.judge.suspicion import suspect
-from lucency.predictions import Predictions
-from lucency.values import FINDINGS
+from lucency.audit.checks.prediction_checks import suspect
+from lucency.audit.checks.unverified import claim_of
+from lucency.core.manifest import FINDINGS
+from lucency.core.predictions import Predictions
+from lucency.evaluation.bootstrap import once, resample_patients
+from lucency.evaluation.evaluate import COLUMNS, PER_FILM_ROW, confusion_table, evaluate, trivial
+from lucency.evaluation.metrics import METRICS, PER_FILM
 
 HALF = np.full(3, 0.5)
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lucency.data.expert import FOUR_FINDINGS, PANEL, majority, read_experts, read_readings
-from lucency.values import FINDINGS
+from lucency.core.manifest import FINDINGS
+from lucency.data.radiologists import FOUR_FINDINGS, PANEL, majority, read_experts, read_readings
 
 
 def test_all_findings_are_810_films_of_532_patients(shared: Path):

@@ -13,14 +13,14 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lucency.judge.maps import even_centres
-from lucency.learn.cams import cam, hires_cam
-from lucency.learn.explain import FINEST, HEATMAPS, check_request, explain, heatmaps
-from lucency.learn.features import blank, gradients, logits, split
-from lucency.learn.gradients import integrated_gradients
-from lucency.learn.occlusion import deletion_curve, insertion_curve
-from lucency.learn.sanity import randomised, stability
-from lucency.learn.zoo import NETWORKS
+from lucency.explain.heatmaps import even_centres
+from lucency.explain.methods.cam import cam, hires_cam
+from lucency.explain.methods.faithfulness_tests import randomised, stability
+from lucency.explain.methods.gradients import integrated_gradients
+from lucency.explain.methods.network_split import blank, gradients, logits, split
+from lucency.explain.methods.occlusion import deletion_curve, insertion_curve
+from lucency.explain.methods.registry import FINEST, HEATMAPS, check_request, explain, heatmaps
+from lucency.models.networks import NETWORKS
 from test_predict import classifier
 from toys import FINDINGS, toy_films, toy_plan
 

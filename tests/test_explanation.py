@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from lucency.cli import app
-from lucency.judge.maps import load_maps
+from lucency.cli.app import app
+from lucency.explain.heatmaps import load_maps
 
 pytestmark = pytest.mark.slow
 PROTOCOL = """

@@ -9,10 +9,10 @@ import pytest
 from matplotlib import rcParams
 from matplotlib.patches import Rectangle
 
-from lucency.judge.cases import KINDS, choose_cases
-from lucency.judge.maps import Maps, even_centres
-from lucency.predictions import Predictions
-from lucency.show.explanations import (
+from lucency.core.predictions import Predictions
+from lucency.explain.examples import KINDS, choose_cases
+from lucency.explain.heatmaps import Maps, even_centres
+from lucency.report.heatmap_figures import (
     Drawn,
     explanation_png,
     explanation_svg,

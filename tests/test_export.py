@@ -10,14 +10,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lucency import run as stages
+from lucency.config.protocol import parse_protocol
+from lucency.core.manifest import NO_FINDING
+from lucency.core.plan import clones, joined, originals
 from lucency.data.nih import read_nih, read_official_lists
 from lucency.data.sources import read_films
-from lucency.export import file_names, write_balanced
-from lucency.plan import clones, joined, originals
-from lucency.protocol import parse_protocol
-from lucency.values import NO_FINDING
-from lucency.workspace import Run, open_run
+from lucency.pipeline import stages
+from lucency.pipeline.export import file_names, write_balanced
+from lucency.pipeline.run import Run, open_run
 
 FINDINGS = ("Mass", "Nodule", "Edema", "Hernia")
 FILMS = 60
@@ -284,6 +284,6 @@ def test_an_entry_told_nothing_is_not_told_no_finding(
     run = run_of(tmp_path, method="none", findings=findings)
     plan = stages.plan(run)
     told = replace(plan, label=np.zeros_like(plan.label))
-    monkeypatch.setattr("lucency.export.plan", lambda run: told)
+    monkeypatch.setattr("lucency.pipeline.export.plan", lambda run: told)
     with pytest.raises(ValueError, match="neither a finding nor No Finding"):
         write_balanced(run, out=tmp_path / "out")

@@ -8,17 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from lucency.choices import Network
-from lucency.learn import extract as extracting
-from lucency.learn import predict as predicting
-from lucency.learn.augment import augment, seed_of
-from lucency.learn.extract import DONE, extract
-from lucency.learn.predict import predict
-from lucency.learn.train import train
-from lucency.learn.views import predict_views
-from lucency.learn.zoo import Classifier, load_classifier
-from lucency.plan import Plan
-from lucency.values import Prepared
+from lucency.config.sections import Network
+from lucency.core.manifest import Prepared
+from lucency.core.plan import Plan
+from lucency.models import features as extracting
+from lucency.models import inference as predicting
+from lucency.models.augmentation import augment, seed_of
+from lucency.models.features import DONE, extract
+from lucency.models.inference import predict, predict_views
+from lucency.models.networks import Classifier, load_classifier
+from lucency.models.training import train
 from toys import toy_films, toy_plan, toy_protocol
 
 FILMS = 72

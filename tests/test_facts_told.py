@@ -5,10 +5,9 @@ import pandas as pd
 import pytest
 from scipy.stats import mannwhitneyu
 
-from lucency.audit.probes import known_facts, probe
-from lucency.audit.shortcuts import SHORTCUTS, find_shortcuts, shortcut_reasons
-from lucency.audit.strata import strata
-from lucency.predictions import Predictions
+from lucency.audit.hidden_strata import strata
+from lucency.audit.shortcuts import SHORTCUTS, find_shortcuts, known_facts, probe, shortcut_reasons
+from lucency.core.predictions import Predictions
 
 DRAWS = {"resamples": 200, "seed": 0}
 FILMS = 1_200

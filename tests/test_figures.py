@@ -10,16 +10,16 @@ import pytest
 from matplotlib import rcParams
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from lucency.balance.change import Change
+from lucency.balance.imbalance import Change
 from lucency.balance.steps import STEPS
-from lucency.predictions import Predictions
-from lucency.show import figures
-from lucency.show.balancing import draw_balancing, draw_counts, draw_steps, has_steps
-from lucency.show.canvas import COLOURS, style_networks
-from lucency.show.figures import GRID, draw_auc, draw_macro_curves, draw_roc, draw_training
-from lucency.show.greys import draw_greys, grey_shares
-from lucency.show.reliability import draw_each_finding, draw_pooled
-from lucency.values import PARTS
+from lucency.core.manifest import PARTS
+from lucency.core.predictions import Predictions
+from lucency.report import curves as figures
+from lucency.report.calibration_figures import draw_each_finding, draw_pooled
+from lucency.report.curves import GRID, draw_auc, draw_macro_curves, draw_roc, draw_training
+from lucency.report.film_figures import draw_greys, grey_shares
+from lucency.report.imbalance_figures import draw_balancing, draw_counts, draw_steps, has_steps
+from lucency.report.style import COLOURS, style_networks
 
 
 def _predictions(label: np.ndarray, score: np.ndarray) -> Predictions:
@@ -184,7 +184,7 @@ def _change(
     none: tuple[int, int] = (0, 0),
     totals: tuple[int, int] = (2000, 1000),
 ) -> Change:
-    """Return invented counts, as balance.change gives them."""
+    """Return invented counts, as balance.imbalance gives them."""
     table = pd.DataFrame({"finding": finding, "before": before, "after": after})
     ratios = {f"irlbl_{name}": table[name].max() / table[name] for name in ("before", "after")}
     shares = [count / total for count, total in zip(none, totals, strict=True)]

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lucency.predictions import load_predictions
+from lucency.core.predictions import load_predictions
 
 pytestmark = pytest.mark.slow
 PROTOCOL = """

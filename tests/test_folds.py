@@ -8,10 +8,9 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from lucency.cli import app
-from lucency.folds import load_divisions
-from lucency.predictions import load_predictions
-from lucency.values import load_manifest
+from lucency.cli.app import app
+from lucency.core.manifest import load_manifest
+from lucency.core.predictions import load_divisions, load_predictions
 
 PROTOCOL = """
 name = "folds"

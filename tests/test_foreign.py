@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from lucency.core.manifest import FINDINGS
 from lucency.data.labels import read_labelled
-from lucency.data.scores import read_scores
-from lucency.foreign import SCALES, predictions_of, read_tables
-from lucency.judge.evaluate import evaluate
-from lucency.values import FINDINGS
+from lucency.data.tables import read_scores
+from lucency.evaluation.evaluate import evaluate
+from lucency.evaluation.external import SCALES, predictions_of, read_tables
 
 FILMS = 60
 

@@ -8,10 +8,10 @@ import torch
 from safetensors.numpy import load_file
 from torch import nn
 
-from lucency.choices import Head, Training
-from lucency.learn import train as train_module
-from lucency.learn.freezing import check_frozen, freeze
-from lucency.learn.zoo import OWN, build
+from lucency.config.sections import Head, Training
+from lucency.models import training as train_module
+from lucency.models.freezing import check_frozen, freeze
+from lucency.models.networks import OWN, build
 from test_train import KilledError, assert_same_weights, learn, weights
 from toys import toy_protocol
 

@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lucency.judge.maps import even_centres
-from lucency.learn.features import body_of
-from lucency.learn.geometry import feature_centres
-from lucency.learn.zoo import build
+from lucency.explain.heatmaps import even_centres
+from lucency.explain.methods.network_split import body_of
+from lucency.explain.methods.receptive_field import feature_centres
+from lucency.models.networks import build
 
 
 class Ones(nn.Module):

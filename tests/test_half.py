@@ -8,11 +8,16 @@ import pytest
 import torch
 from sklearn.metrics import log_loss, precision_score, recall_score, roc_auc_score
 
-from lucency.judge.calibrate import threshold_table
-from lucency.judge.half import HALF_METRICS, at_half
-from lucency.judge.published_study import PUBLISHED, UNPUBLISHED, beside_study
-from lucency.learn.tally import binary_accuracy, pooled_auc, tally
-from lucency.predictions import Predictions
+from lucency.core.predictions import Predictions
+from lucency.evaluation.reference_study import (
+    HALF_METRICS,
+    PUBLISHED,
+    UNPUBLISHED,
+    at_half,
+    beside_study,
+)
+from lucency.evaluation.thresholds import threshold_table
+from lucency.models.checkpoint import binary_accuracy, pooled_auc, tally
 
 # keras 3.15.1 on the labels and probabilities of `drawn`: AUC(), BinaryAccuracy(), Precision(),
 # Recall(), F1Score(average="micro", threshold=0.5), BinaryCrossentropy()

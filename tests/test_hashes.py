@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lucency.data.film import prepare_film, read_grey
-from lucency.data.hashes import ALIKE_COLUMNS, near_identical, near_pairs, perceptual_hash
-from lucency.data.prepare import thumbnails
-from lucency.values import Manifest, Preparation, Prepared, empty_boxes
+from lucency.core.manifest import Manifest, Preparation, Prepared, empty_boxes
+from lucency.data.duplicates import ALIKE_COLUMNS, near_identical, near_pairs, perceptual_hash
+from lucency.data.images import prepare_film, read_grey
+from lucency.data.preprocess import thumbnails
 
 SIDE = 64
 
@@ -119,11 +119,11 @@ def test_a_film_saved_again_is_found_on_the_other_side_and_only_there():
 def test_equal_bits_of_unlike_pictures_are_not_enough(monkeypatch: pytest.MonkeyPatch):
     prepared = _prepared(_clouds(6), list("abcdef"))
     monkeypatch.setattr(
-        "lucency.data.hashes.perceptual_hash", lambda small: np.zeros(len(small), np.uint64)
+        "lucency.data.duplicates.perceptual_hash", lambda small: np.zeros(len(small), np.uint64)
     )
     assert near_identical(prepared, side=np.arange(6)).empty
     twice = replace(prepared, pixels=prepared.pixels[[0, 1, 2, 3, 4, 4]])
-    monkeypatch.setattr("lucency.data.hashes.AT_ONCE", 4)  # pieces change nothing
+    monkeypatch.setattr("lucency.data.duplicates.AT_ONCE", 4)  # pieces change nothing
     table = near_identical(twice, side=np.arange(6))
     assert table[["image", "other"]].to_numpy().tolist() == [["e", "f"]]
 

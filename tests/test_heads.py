@@ -11,12 +11,11 @@ from safetensors.torch import save_file
 from scipy.special import logsumexp
 from torch import nn
 
-from lucency.choices import Balance, Head, Network, Pooling
-from lucency.combining_keys import Combining
-from lucency.learn.cams import cam, grad_cam
-from lucency.learn.embed import embed
-from lucency.learn.features import split
-from lucency.learn.heads import (
+from lucency.config.sections import Balance, Combining, Head, Network, Pooling
+from lucency.explain.methods.cam import cam, grad_cam
+from lucency.explain.methods.network_split import split
+from lucency.models.features import embed
+from lucency.models.heads import (
     HEADS,
     POOLINGS,
     HeadedNetwork,
@@ -25,8 +24,8 @@ from lucency.learn.heads import (
     lse_pool,
     max_pool,
 )
-from lucency.learn.pretrained import initialise
-from lucency.learn.zoo import NETWORKS, build, build_body, check_name
+from lucency.models.networks import NETWORKS, build, build_body, check_name
+from lucency.models.weights import initialise
 from toys import toy_films
 
 CHANNELS = 1024

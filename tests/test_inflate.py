@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 
-from lucency.judge.inflate import SHOWN, conclude_inflation, inflate
-from lucency.predictions import Predictions
+from lucency.core.predictions import Predictions
+from lucency.evaluation.leakage_inflation import SHOWN, conclude_inflation, inflate
 
 HALF = np.full(2, 0.5)
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from lucency.judge.complaints import Complaint, complaint_table
-from lucency.judge.evaluate import TRIVIAL
-from lucency.show.judged import Judged, write_judged
-from lucency.show.report import Experiment
-from lucency.values import FINDINGS
+from lucency.audit.checks.issue import Complaint, complaint_table
+from lucency.core.manifest import FINDINGS
+from lucency.evaluation.evaluate import TRIVIAL
+from lucency.report.predictions_page import Judged, write_judged
+from lucency.report.run_page import Experiment
 from test_report import DASH, NETWORKS, Page, an_experiment, written
 
 TABLES = (

@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from lucency.balance.change import describe_change
-from lucency.cli import app
-from lucency.data.phantom import list_phantom, write_phantom
+from lucency.balance.imbalance import describe_change
+from lucency.balance.label_plan import plan_of_labels
+from lucency.cli.app import app
+from lucency.config.protocol import parse_protocol, read_protocol
 from lucency.data.sources import list_films, list_labels
-from lucency.label_plan import plan_of_labels
-from lucency.protocol import parse_protocol, read_protocol
+from lucency.phantom.dataset import list_phantom, write_phantom
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = str(ROOT / "protocols" / "reference.toml")

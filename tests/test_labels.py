@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lucency.balance.measures import measure
-from lucency.balance_answers import describe_imbalance
+from lucency.balance.imbalance import measure
+from lucency.cli.output import describe_imbalance
+from lucency.core.manifest import FINDINGS, Manifest, empty_boxes, save_manifest
 from lucency.data.labels import Labels, read_labels
-from lucency.values import FINDINGS, Manifest, empty_boxes, save_manifest
 
 TABLE = b"image,patient,Mass,age,Edema,view\na,1,0,55,1,PA\nb,1,,61,1.0,AP\nc,2,1,,0.0,PA\n"
 NIH = b"Image Index,Finding Labels,Follow-up #\na,Mass|Edema,0\nb,No Finding,1\nc,Hernia,0\n"

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from scipy.stats import chisquare
 
-from lucency.balance.labelsets import lp_ros, lp_rus
+from lucency.balance.labelset import lp_ros, lp_rus
+from lucency.core.plan import RECIPES, Plan
 from lucency.data.nih import read_nih
-from lucency.plan import RECIPES, Plan
 
 SETS = ("birds", "emotions", "enron", "genbase", "scene", "yeast", "chestxray14")
 LABELS = arrays(

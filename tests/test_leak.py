@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lucency import leak
-from lucency import run as stages
-from lucency.looking import sight
-from lucency.protocol import Protocol, parse_protocol
-from lucency.workspace import Run, open_run
+from lucency.config.protocol import Protocol, parse_protocol
+from lucency.pipeline import leakage_study as leak
+from lucency.pipeline import stages
+from lucency.pipeline.heatmap_stage import sight
+from lucency.pipeline.run import Run, open_run
 
 
 def _protocol(**data: object) -> Protocol:

@@ -11,10 +11,7 @@ import pytest
 from scipy.stats import spearmanr
 
 from lucency.data.nih import read_nih
-from lucency.judge.boxes import THRESHOLDS
-from lucency.judge.localize import COLUMNS, localize, reach
-from lucency.judge.maps import Maps, cover, even_centres, pair_up, place_boxes
-from lucency.judge.naive_maps import (
+from lucency.explain.baselines import (
     box_density_maps,
     centre_maps,
     mean_box_maps,
@@ -22,9 +19,19 @@ from lucency.judge.naive_maps import (
     naive_maps,
     random_maps,
 )
-from lucency.judge.pointing import energy_inside, fitted_iou, pointing, pointing_game
-from lucency.judge.published_boxes import BOXES, published_localisation
-from lucency.judge.sanity import BOUND, map_similarity, sanity_table
+from lucency.explain.faithfulness import BOUND, map_similarity, sanity_table
+from lucency.explain.heatmaps import Maps, cover, even_centres, pair_up, place_boxes
+from lucency.explain.localization import (
+    LOCALIZATION_COLUMNS,
+    THRESHOLDS,
+    energy_inside,
+    fitted_iou,
+    localize,
+    pointing,
+    pointing_game,
+    reach,
+)
+from lucency.explain.published_boxes import BOXES, published_localisation
 
 UNIT = 1 / 1024
 
@@ -95,7 +102,7 @@ def _overlap(one, box, measure):
 def test_every_number_is_that_of_a_plain_recount():
     maps, boxes = _random(films=6, patients=3)
     table = localize(maps, boxes=boxes, resamples=20, seed=0)
-    assert tuple(table.columns) == COLUMNS
+    assert tuple(table.columns) == LOCALIZATION_COLUMNS
     assert len(table) == 3 * 12
     for measure, limits in THRESHOLDS.items():
         for threshold in limits:
@@ -182,7 +189,7 @@ def test_films_twice_leave_the_intervals_as_they_were():
     doubled = localize(
         twice, boxes=pd.concat([boxes, again], ignore_index=True), resamples=50, seed=3
     )
-    values = list(COLUMNS[7:13])
+    values = list(LOCALIZATION_COLUMNS[7:13])
     np.testing.assert_allclose(once[values], doubled[values])
     assert (once["accuracy_low"] < once["accuracy_high"]).any()
 
@@ -264,7 +271,7 @@ def test_reach_is_that_of_trying_every_rectangle_of_cells():
 
 def test_what_was_published_is_whole_numbers_of_boxes():
     table = published_localisation()
-    assert set(table.columns) <= set(COLUMNS)
+    assert set(table.columns) <= set(LOCALIZATION_COLUMNS)
     assert len(table) == 5 * 9
     single = table[table["finding"] != "macro"]
     for value, whole in (("accuracy", single["boxes"]), ("afp", 984)):

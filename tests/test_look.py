@@ -4,13 +4,18 @@ import numpy as np
 import pytest
 import torch
 
-from lucency.choices import Explaining
-from lucency.judge.maps import enlarge
-from lucency.learn import scrutiny
-from lucency.learn.explain import HEATMAPS, centres_of
-from lucency.learn.look import look
-from lucency.learn.sanity import randomised
-from lucency.learn.scrutiny import TRIALS, forgetful, refusals, scrutinise
+from lucency.config.sections import Explaining
+from lucency.explain.heatmaps import enlarge
+from lucency.explain.methods import faithfulness_tests as scrutiny
+from lucency.explain.methods.faithfulness_tests import (
+    TRIALS,
+    forgetful,
+    look,
+    randomised,
+    refusals,
+    scrutinise,
+)
+from lucency.explain.methods.registry import HEATMAPS, centres_of
 from test_predict import classifier as toy_classifier
 from toys import FINDINGS, toy_films, toy_plan
 
@@ -64,7 +69,7 @@ def test_flat_maps_name_no_order_and_many_films_go_by_batches(monkeypatch):
     about = {"prepared": films, "plan": plan, "films": 12, "seed": 1}
     right = HEATMAPS["cam"]
     whole = scrutinise(classifier, **about, methods=["cam"]).tried
-    monkeypatch.setattr("lucency.learn.scrutiny.BATCH", 5)
+    monkeypatch.setattr("lucency.explain.methods.faithfulness_tests.BATCH", 5)
     split = scrutinise(classifier, **about, methods=["cam"]).tried
     np.testing.assert_allclose(split[list(TRIALS)], whole[list(TRIALS)], atol=1e-5)
     assert whole.notna().all(axis=None)

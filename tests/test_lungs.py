@@ -5,12 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lucency.combine.lungs import lung_mask
-from lucency.data import radiograph
-from lucency.data.anatomy import Chest
-from lucency.data.film import prepare_film, read_grey
-from lucency.data.layers import (
+from lucency.core.manifest import Preparation
+from lucency.data.images import prepare_film, read_grey
+from lucency.ensemble.radiomics.lungs import lung_mask
+from lucency.phantom import render as radiograph
+from lucency.phantom.anatomy import (
     SIDES,
+    Chest,
     Layers,
     draw_chest,
     fill,
@@ -18,9 +19,8 @@ from lucency.data.layers import (
     lung_outline,
     mediastinum_outline,
 )
-from lucency.data.population import draw_population
-from lucency.data.projection import Frame
-from lucency.values import Preparation
+from lucency.phantom.cohort import draw_population
+from lucency.phantom.imaging import Frame
 
 SIZE = 224
 

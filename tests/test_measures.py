@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lucency.balance.measures import imbalance_ratio, measure, no_finding, scumble_of_films
-from lucency.values import FINDINGS, NO_FINDING
+from lucency.balance.imbalance import imbalance_ratio, measure, no_finding, scumble_of_films
+from lucency.core.manifest import FINDINGS, NO_FINDING
 
 # Facts: imbalance.md. TCS as printed by Charte et al., HAIS 2016, with their number of inputs.
 COLUMNS = ("cardinality", "labelsets", "max_ir", "mean_ir", "cvir", "scumble", "scumble_cv", "tcs")

@@ -11,18 +11,20 @@ from hypothesis import strategies as st
 from scipy.special import expit
 from sklearn import metrics as oracle
 
-from lucency.judge.intervals import Weights, interval, once, weigh_films
-from lucency.judge.metrics import (
+from lucency.core.manifest import FINDINGS
+from lucency.evaluation.bootstrap import Weights, interval, once, weigh_films
+from lucency.evaluation.calibration import expected_calibration_error
+from lucency.evaluation.metrics import (
+    BLOCK,
     METRICS,
+    RANKED,
     macro_auc,
     measure,
     not_computable,
     precision_recall_points,
+    rank_films,
     roc_points,
 )
-from lucency.judge.ranked import BLOCK, RANKED, rank_films
-from lucency.judge.reliability import expected_calibration_error
-from lucency.values import FINDINGS
 
 # Facts: judging.md; John Zech, reproduce-chexnet, with the labels of v2020.
 PUBLISHED = """
@@ -201,7 +203,7 @@ def test_columns_of_weights_are_independent_also_over_blocks(name, monkeypatch):
     times = generator.integers(0, 4, size=(50, 9)).astype(np.float64)
     owner = generator.integers(0, 50, size=len(label))
     together = _value(name, label, logit, Weights(owner=owner, times=times))
-    monkeypatch.setattr("lucency.judge.ranked.BLOCK", 75)
+    monkeypatch.setattr("lucency.evaluation.metrics.BLOCK", 75)
     assert np.array_equal(
         together, _value(name, label, logit, Weights(owner=owner, times=times)), equal_nan=True
     )

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from scipy.stats import chisquare
 
-from lucency.balance.measures import measure, scumble_of_films
+from lucency.balance.imbalance import measure, scumble_of_films
 from lucency.balance.minority import ml_ros, ml_rus, remedial
+from lucency.core.plan import RECIPES, Plan
 from lucency.data.nih import read_nih, read_official_lists
-from lucency.plan import RECIPES, Plan
 
 # imbalance.md: minority findings, REMEDIAL's clones, rows after, SCUMBLE after.
 DECOUPLED = {

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.neighbors import NearestNeighbors
 
-from lucency.balance import neighbours
-from lucency.balance.neighbours import nearest_films, require_features
+from lucency.core import neighbours
+from lucency.core.neighbours import nearest_films, require_features
 
 FILMS, POOLED = 112_120, 1024  # ChestX-ray14, and the features of DenseNet121
 

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from lucency.core.manifest import FINDINGS, NO_FINDING, Manifest
 from lucency.data.nih import found_films, missing_films, read_nih, read_official_lists
-from lucency.values import FINDINGS, NO_FINDING, Manifest
 
 HEADER = (
     "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"

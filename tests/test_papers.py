@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lucency import ablation
-from lucency import run as stages
-from lucency.choices import Head
-from lucency.judgement import verdict
-from lucency.learn.job import check_choice
-from lucency.learn.zoo import load_classifier
-from lucency.protocol import BASE, Protocol, parse_protocol, read_protocol
-from lucency.workspace import open_run
+from lucency.config.protocol import BASE, Protocol, parse_protocol, read_protocol
+from lucency.config.sections import Head
+from lucency.models.networks import load_classifier
+from lucency.models.training import check_choice
+from lucency.pipeline import ablation_study as ablation
+from lucency.pipeline import stages
+from lucency.pipeline.judgement import verdict
+from lucency.pipeline.run import open_run
 
 PROTOCOLS = Path(__file__).resolve().parents[1] / "protocols"
 SMALL = {

@@ -5,9 +5,8 @@ import pytest
 from scipy.special import expit
 from sklearn.metrics import accuracy_score, label_ranking_loss
 
-from lucency.judge.intervals import Weights, once, weigh_films
-from lucency.judge.metrics import METRICS
-from lucency.judge.per_film import PER_FILM
+from lucency.evaluation.bootstrap import Weights, once, weigh_films
+from lucency.evaluation.metrics import METRICS, PER_FILM
 
 ORACLES = {"label_ranking_loss": label_ranking_loss, "exact_match": accuracy_score}
 NAMES = list(PER_FILM)

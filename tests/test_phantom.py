@@ -8,9 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lucency.data.diffuse_signs import SIGNS
-from lucency.data.phantom import phantom_film, write_phantom
-from lucency.data.population import (
+from lucency.phantom.cohort import (
     FINDINGS,
     Film,
     Patient,
@@ -19,6 +17,8 @@ from lucency.data.population import (
     misstate,
     split_patients,
 )
+from lucency.phantom.dataset import phantom_film, write_phantom
+from lucency.phantom.findings import SIGNS
 
 # Films of the 112,120 with each finding: ../shared/facts/chestxray14.md, v2020 counts.
 COUNTS = {

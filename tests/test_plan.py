@@ -11,9 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lucency.learn.augment import augment, seed_of
-from lucency.learn.feed import Films
-from lucency.plan import (
+from lucency.core.manifest import Prepared
+from lucency.core.plan import (
     RECIPES,
     Plan,
     clones,
@@ -23,7 +22,8 @@ from lucency.plan import (
     originals,
     save_plan,
 )
-from lucency.values import Prepared
+from lucency.models.augmentation import augment, seed_of
+from lucency.models.dataset import Films
 from toys import toy_films
 
 NAMES = tuple(field.name for field in fields(Plan))

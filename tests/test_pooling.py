@@ -9,15 +9,14 @@ import pytest
 from scipy.special import expit
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
-from lucency.choices import DRAWS, Judging
-from lucency.combine.learners import LEARNERS
-from lucency.combine.pool import EQUAL, METHODS, pool
-from lucency.combining_keys import Ensemble, LearnerName
-from lucency.judge.compare import compare
-from lucency.judge.league import Entrant, league
-from lucency.judge.recalibrate import recalibrated
-from lucency.pooling import combine
-from lucency.predictions import Predictions, concatenate, load_predictions, save_predictions
+from lucency.config.sections import DRAWS, Ensemble, Judging, LearnerName
+from lucency.core.predictions import Predictions, concatenate, load_predictions, save_predictions
+from lucency.ensemble.combine import combine
+from lucency.ensemble.ensembles import EQUAL, METHODS, pool
+from lucency.ensemble.feature_classifiers import LEARNERS
+from lucency.evaluation.calibration import recalibrated
+from lucency.evaluation.compare import compare
+from lucency.evaluation.leaderboard import Entrant, league
 
 FINDINGS = ("Mass", "Edema")
 FILMS = 400

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from lucency.data.film import prepare_film, read_grey
-from lucency.judge.recalibrate import no_recalibration
-from lucency.learn import predict as predict_module
-from lucency.learn.feed import Films
-from lucency.learn.job import UNIT
-from lucency.learn.predict import forward, predict, predict_files
-from lucency.learn.zoo import Classifier, build
-from lucency.values import Preparation
+from lucency.core.manifest import Preparation
+from lucency.data.images import prepare_film, read_grey
+from lucency.evaluation.calibration import no_recalibration
+from lucency.models import inference as predict_module
+from lucency.models.dataset import Films
+from lucency.models.inference import forward, predict, predict_files
+from lucency.models.networks import Classifier, build
+from lucency.models.training import UNIT
 from toys import FINDINGS, toy_films, toy_plan
 
 

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import logit
 
-from lucency.predictions import Predictions, load_predictions, no_knots, save_predictions
-from lucency.values import PARTS
+from lucency.core.manifest import PARTS
+from lucency.core.predictions import Predictions, load_predictions, no_knots, save_predictions
 
 TEXT = st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=8)
 FINITE = st.floats(-(2.0**100), 2.0**100, width=32)

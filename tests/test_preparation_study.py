@@ -13,25 +13,24 @@ import torch
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
-from lucency import preparation_study
-from lucency.cli import app
-from lucency.combine.classical import cross_validated
-from lucency.combine.learners import LEARNERS
-from lucency.combine.lungs import lung_mask
-from lucency.combine.nested import folds_by_patient
-from lucency.data.contrast import MEASURES, measure_film
-from lucency.data.film import prepare_film, read_grey
-from lucency.experiment import load_study
-from lucency.judge.metrics import macro_auc
-from lucency.judge.preparations import OFF, OWN, STUDY, make_grid
-from lucency.learn.embed import embed
-from lucency.learn.zoo import build
-from lucency.predictions import load_predictions
-from lucency.protocol import protocol_text, read_protocol
-from lucency.receipt import produce
-from lucency.show.clahe import clahe_values, draw_study
-from lucency.show.report import Experiment
-from lucency.values import Manifest, load_manifest
+from lucency.cli.app import app
+from lucency.config.protocol import protocol_text, read_protocol
+from lucency.core.manifest import Manifest, load_manifest
+from lucency.core.predictions import load_predictions
+from lucency.core.stage import produce
+from lucency.data.image_measures import MEASURES, measure_film
+from lucency.data.images import prepare_film, read_grey
+from lucency.ensemble.feature_classifiers import LEARNERS, cross_validated
+from lucency.ensemble.nested_cv import folds_by_patient
+from lucency.ensemble.radiomics.lungs import lung_mask
+from lucency.evaluation.metrics import macro_auc
+from lucency.evaluation.preparation_grid import OFF, OWN, STUDY, make_grid
+from lucency.models.features import embed
+from lucency.models.networks import build
+from lucency.pipeline import preparation_study
+from lucency.pipeline.experiment import load_study
+from lucency.report.preparation_page import clahe_values, draw_study
+from lucency.report.run_page import Experiment
 from toys import FINDINGS, toy_films
 
 NETWORK, SIDE, FILMS = "test_convnext", 64, 48

@@ -8,11 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lucency.judge.compare import compare
-from lucency.judge.evaluate import MACRO
-from lucency.judge.intervals import all_and_resampled, interval
-from lucency.judge.metrics import macro_auc
-from lucency.judge.preparations import (
+from lucency.core.manifest import FINDINGS, Preparation
+from lucency.core.predictions import Predictions
+from lucency.evaluation.bootstrap import all_and_resampled, interval
+from lucency.evaluation.compare import compare
+from lucency.evaluation.evaluate import MACRO
+from lucency.evaluation.metrics import macro_auc
+from lucency.evaluation.preparation_grid import (
     CLIPS,
     OFF,
     ORDERS,
@@ -28,8 +30,6 @@ from lucency.judge.preparations import (
     no_study,
     save_study,
 )
-from lucency.predictions import Predictions
-from lucency.values import FINDINGS, Preparation
 
 FEW = {"clips": (2.0, 3.0), "tiles": (8, 10), "orders": ("clahe-first",)}
 GRID = make_grid(Preparation(), **FEW)

@@ -17,9 +17,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from lucency.data.film import DENOISERS, prepare_film, read_grey
-from lucency.data.prepare import prepare
-from lucency.values import Manifest, Preparation, empty_boxes, load_prepared, save_manifest
+from lucency.core.manifest import Manifest, Preparation, empty_boxes, load_prepared, save_manifest
+from lucency.data.images import DENOISERS, prepare_film, read_grey
+from lucency.data.preprocess import prepare
 
 SMALL = Preparation(size=64, clahe_tiles=4)
 OPENCV = {
@@ -276,8 +276,8 @@ def test_workers_change_nothing_and_a_finished_folder_is_found_again(tmp_path: P
 SCRIPT = """
 import sys
 from pathlib import Path
-from lucency.data.prepare import prepare
-from lucency.values import Preparation, load_manifest
+from lucency.data.preprocess import prepare
+from lucency.core.manifest import Preparation, load_manifest
 if __name__ == "__main__":
     folder, out, workers = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
     preparation = Preparation(size=64, clahe_tiles=4)

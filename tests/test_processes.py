@@ -24,13 +24,14 @@ from accelerate.utils.launch import prepare_simple_launcher_cmd_env
 from safetensors.numpy import load_file
 
 import lucency
-from lucency import cli, receipt
-from lucency.choices import Training
-from lucency.learn import device
-from lucency.processes import local_rank, rank, set_ranks, world_size
-from lucency.protocol import parse_protocol
-from lucency.receipt import discard_outdated, produce
-from lucency.workspace import open_run
+from lucency.cli.app import app as cli
+from lucency.config.protocol import parse_protocol
+from lucency.config.sections import Training
+from lucency.core import stage as receipt
+from lucency.core.parallel import local_rank, rank, set_ranks, world_size
+from lucency.core.stage import discard_outdated, produce
+from lucency.models import device
+from lucency.pipeline.run import open_run
 
 TINY = """
 name = "tiny"
@@ -50,7 +51,7 @@ name = "test_convnext"  # layer norm: batch norm would see half of each batch in
 """
 WATCHED = """
 import os, sys
-from lucency.cli import main
+from lucency.cli.app import main
 
 def watch(event, args):
     changes = event in ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate")
@@ -79,7 +80,7 @@ if __name__ == "__main__":
 DIES = """
 import os, signal, sys
 from pathlib import Path
-from lucency.receipt import produce
+from lucency.core.stage import produce
 
 def write(folder):
     while len(list(Path().glob("here-*"))) < 2:

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from lucency import progress as module
-from lucency.progress import progress, say
+from lucency.core import progress as module
+from lucency.core.progress import progress, say
 
 
 class Clock:

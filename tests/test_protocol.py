@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lucency.choices import Network
-from lucency.protocol import Protocol, parse_protocol, protocol_text, read_protocol
-from lucency.values import FINDINGS
+from lucency.config.protocol import Protocol, parse_protocol, protocol_text, read_protocol
+from lucency.config.sections import Network
+from lucency.core.manifest import FINDINGS
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALLEST = 'name = "small"\n[[network]]\nname = "densenet121"\n'

@@ -9,13 +9,16 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from lucency import ablation, judgement
-from lucency.cli import app
-from lucency.data.phantom import write_phantom
-from lucency.failures import Failures
-from lucency.options import INCOMPLETE
-from lucency.protocol import Protocol, parse_protocol, protocol_text
-from lucency.run import (
+from lucency.cli.app import app
+from lucency.cli.options import INCOMPLETE
+from lucency.config.protocol import Protocol, parse_protocol, protocol_text
+from lucency.core.manifest import FINDINGS, NO_FINDING
+from lucency.core.stage import Failures
+from lucency.phantom.dataset import write_phantom
+from lucency.pipeline import ablation_study as ablation
+from lucency.pipeline import judgement
+from lucency.pipeline.run import open_run
+from lucency.pipeline.stages import (
     films_apart,
     patients_met,
     plan,
@@ -23,8 +26,6 @@ from lucency.run import (
     predictions_apart,
     prepared,
 )
-from lucency.values import FINDINGS, NO_FINDING
-from lucency.workspace import open_run
 
 ROOT = Path(__file__).resolve().parents[1]
 PROTOCOLS = sorted((ROOT / "protocols").glob("*.toml"))

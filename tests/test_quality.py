@@ -13,14 +13,9 @@ import pandas as pd
 import pytest
 from skimage import data
 
-from lucency.audit.quality import (
-    LISTED,
-    PROBLEMS,
-    inspect,
-    quality_table,
-)
-from lucency.data.film import prepare_film, read_grey
-from lucency.values import Manifest, Preparation, Prepared, empty_boxes
+from lucency.audit.image_quality import LISTED, PROBLEMS, inspect, quality_table
+from lucency.core.manifest import Manifest, Preparation, Prepared, empty_boxes
+from lucency.data.images import prepare_film, read_grey
 
 PREPARATION = Preparation(size=224)
 PLANTED, FALSE_ALARMS = 0.05, 0.01

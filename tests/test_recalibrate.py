@@ -13,14 +13,14 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
-from lucency.judge.intervals import once
-from lucency.judge.metrics import METRICS
-from lucency.judge.recalibrate import (
+from lucency.evaluation.bootstrap import once
+from lucency.evaluation.calibration import (
     RECALIBRATIONS,
     SMALLEST_SLOPE,
     Recalibration,
     recalibrate,
 )
+from lucency.evaluation.metrics import METRICS
 
 NAMES = list(RECALIBRATIONS)
 FITTED = ["temperature", "platt"]

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from lucency.receipt import (
+from lucency.core.stage import (
     RECEIPT,
     differences,
     fingerprint,
@@ -26,7 +26,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from typing import Any
-from lucency.receipt import produce
+from lucency.core.stage import produce
 
 def write(folder):
     (folder / "half").write_text("first half")
@@ -38,7 +38,7 @@ HOLDS = """
 import sys, time
 from pathlib import Path
 from typing import Any
-from lucency.receipt import produce
+from lucency.core.stage import produce
 
 def write(folder):
     (folder / "begun").touch()

@@ -4,10 +4,18 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, jaccard_score, ndcg_score, roc_auc_score
 
-from lucency.combine.recognition import FIRST, PAIRS, draw_pairs, privacy, recognition_table
-from lucency.combine.relevance import jaccard, retrieval_table, similar_table
-from lucency.combine.retrieve import Found, build_index
-from lucency.predictions import Predictions
+from lucency.core.predictions import Predictions
+from lucency.ensemble.retrieval import Found, build_index
+from lucency.ensemble.retrieval_metrics import (
+    FIRST,
+    PAIRS,
+    draw_pairs,
+    jaccard,
+    privacy,
+    recognition_table,
+    retrieval_table,
+    similar_table,
+)
 
 NONE = float("nan")
 

@@ -11,10 +11,10 @@ from scipy.special import logit as log_odds
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss
 
-from lucency.judge.evaluate import evaluate
-from lucency.judge.intervals import resample_patients
-from lucency.judge.reliability import BINS, PARTS, brier_parts, reliability_table
-from lucency.predictions import Predictions
+from lucency.core.predictions import Predictions
+from lucency.evaluation.bootstrap import resample_patients
+from lucency.evaluation.calibration import BINS, PARTS, brier_parts, reliability_table
+from lucency.evaluation.evaluate import evaluate
 
 FINDINGS = ("Mass", "Hernia")
 

@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lucency.choices import Network, Source
-from lucency.judge.remarks import BEFORE, BESIDE, remark
-from lucency.predictions import Predictions
-from lucency.protocol import Protocol
+from lucency.audit.checks.protocol_checks import BEFORE, BESIDE, remark
+from lucency.config.protocol import Protocol
+from lucency.config.sections import Network, Source
+from lucency.core.predictions import Predictions
 
 NOTHING = pd.DataFrame({"image": [], "reason": []})
 

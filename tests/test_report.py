@@ -12,46 +12,44 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lucency.audit.belief import COUNTS, believe
-from lucency.audit.doubted import Doubts
-from lucency.audit.probes import PROBES
-from lucency.audit.quality import LISTED, quality_counts
-from lucency.audit.shortcuts import SHORTCUTS
-from lucency.audit.strata import STRATA
-from lucency.balance.change import Change, describe_change
+from lucency.audit.audit_results import Doubts
+from lucency.audit.checks.issue import Complaint, complaint_table
+from lucency.audit.hidden_strata import STRATA
+from lucency.audit.image_quality import LISTED, quality_counts
+from lucency.audit.label_quality import COUNTS, believe
+from lucency.audit.shortcuts import PROBES, SHORTCUTS
+from lucency.balance.imbalance import Change, describe_change
 from lucency.balance.steps import Step, followed
-from lucency.combine.combined import Combined, nothing_combined
-from lucency.combine.recognition import COLUMNS as RETRIEVAL
-from lucency.combine.recognition import FIRST, OVERALL, PAIRS
-from lucency.data.contrast import MEASURES
-from lucency.failures import Failures
-from lucency.judge.beside import nothing_beside
-from lucency.judge.cases import choose_cases
-from lucency.judge.complaints import Complaint, complaint_table
-from lucency.judge.evaluate import confusion_table, evaluate, trivial
-from lucency.judge.league import COLUMNS as LEAGUE
-from lucency.judge.league import SCORES
-from lucency.judge.maps import Centres, Maps, even_centres
-from lucency.judge.metrics import METRICS
-from lucency.judge.per_film import PER_FILM
-from lucency.judge.preparations import (
+from lucency.config.protocol import parse_protocol
+from lucency.core.manifest import FINDINGS, NO_FINDING, Manifest, Preparation, Prepared, empty_boxes
+from lucency.core.plan import Plan
+from lucency.core.predictions import Predictions
+from lucency.core.stage import Failures
+from lucency.data.image_measures import MEASURES
+from lucency.ensemble.ensemble_results import Combined, nothing_combined
+from lucency.ensemble.retrieval_metrics import COLUMNS as RETRIEVAL
+from lucency.ensemble.retrieval_metrics import FIRST, OVERALL, PAIRS
+from lucency.evaluation.calibration import brier_parts, reliability_table
+from lucency.evaluation.evaluate import confusion_table, evaluate, trivial
+from lucency.evaluation.leaderboard import COLUMNS as LEAGUE
+from lucency.evaluation.leaderboard import SCORES
+from lucency.evaluation.metrics import METRICS, PER_FILM
+from lucency.evaluation.preparation_grid import (
     PreparationStudy,
     average_measures,
     compare_cells,
     make_grid,
 )
-from lucency.judge.reliability import brier_parts, reliability_table
-from lucency.judge.sanity import sanity_table
-from lucency.judge.sight import Sight, faith_table, no_scores, score_maps
-from lucency.plan import Plan
-from lucency.predictions import Predictions
-from lucency.protocol import parse_protocol
-from lucency.show.doubted import objections
-from lucency.show.judged import CHOSEN
-from lucency.show.page import chance, decimal, whole
-from lucency.show.pictures import show_preparation
-from lucency.show.report import Experiment, Gallery, write_report
-from lucency.values import FINDINGS, NO_FINDING, Manifest, Preparation, Prepared, empty_boxes
+from lucency.evaluation.reference_study import nothing_beside
+from lucency.explain.examples import choose_cases
+from lucency.explain.faithfulness import sanity_table
+from lucency.explain.heatmap_results import Sight, faith_table, no_scores, score_maps
+from lucency.explain.heatmaps import Centres, Maps, even_centres
+from lucency.report.film_figures import show_preparation
+from lucency.report.html import chance, decimal, whole
+from lucency.report.predictions_page import CHOSEN
+from lucency.report.run_page import Experiment, Gallery, write_report
+from lucency.report.sections import objections
 
 ENDS = ("", "_low", "_high")
 

@@ -10,14 +10,13 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from lucency.balance.measures import measure
-from lucency.balance.resample import RESAMPLERS, STEPWISE, plan_parts, resample, resample_steps
+from lucency.balance.imbalance import measure
+from lucency.balance.methods import RESAMPLERS, STEPWISE, plan_parts, resample, resample_steps
 from lucency.balance.steps import followed
-from lucency.balance_keys import BALANCE_KEYS
-from lucency.choices import Balance, Cap, Copy
+from lucency.config.sections import BALANCE_KEYS, Balance, Cap, Copy
+from lucency.core.manifest import FINDINGS, NO_FINDING
+from lucency.core.plan import Plan
 from lucency.data.nih import read_nih
-from lucency.plan import Plan
-from lucency.values import FINDINGS, NO_FINDING
 
 ALL = (*FINDINGS, NO_FINDING)
 # "Research on Chest X-Rays" (2025), its notebooks: finding, films (0: all), copies, sharpening

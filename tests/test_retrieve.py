@@ -7,17 +7,19 @@ from hypothesis import strategies as st
 from scipy.special import logit
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
-from lucency.combine import retrieve
-from lucency.combine.index import FEATURE, load_index, save_index
-from lucency.combine.retrieve import (
+from lucency.core.predictions import Predictions
+from lucency.ensemble import retrieval as retrieve
+from lucency.ensemble.retrieval import (
+    FEATURE,
     NOBODY,
     build_index,
+    load_index,
     neighbour_predictions,
     prevalence,
+    save_index,
     search,
     vote,
 )
-from lucency.predictions import Predictions
 
 
 def _films(films, *, dimensions=8, patients=0, seed=0):

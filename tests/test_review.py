@@ -16,13 +16,15 @@ from lucency.audit.review import (
     draw_suspects,
     empty_form,
     film_id,
+    ppv_from_verdicts,
     read_sample,
+    read_verdicts,
+    reviewers_agree,
 )
-from lucency.audit.verdicts import ppv_from_verdicts, read_verdicts, reviewers_agree
+from lucency.core.manifest import FINDINGS, NO_FINDING, Manifest, empty_boxes
 from lucency.data.labels import read_labelled
-from lucency.judge.intervals import once
-from lucency.judge.statistics import wilson
-from lucency.values import FINDINGS, NO_FINDING, Manifest, empty_boxes
+from lucency.evaluation.bootstrap import once
+from lucency.evaluation.significance import wilson
 
 DRAWS = {"resamples": 100, "seed": 0}
 

@@ -13,13 +13,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lucency.audit.review import draw_sample, draw_suspects
-from lucency.audit.verdicts import VERDICTS, ppv_from_verdicts, read_verdicts
-from lucency.data.film import find_films, read_grey
+from lucency.audit.review import (
+    VERDICTS,
+    draw_sample,
+    draw_suspects,
+    ppv_from_verdicts,
+    read_verdicts,
+)
+from lucency.core.manifest import NO_FINDING, Manifest, empty_boxes
+from lucency.data.images import find_films, read_grey
 from lucency.data.labels import read_labelled
-from lucency.show.page import FOLDER
-from lucency.show.sheets import CAPTION, CELL, HEAD, contact_sheet, review_page, write_review
-from lucency.values import NO_FINDING, Manifest, empty_boxes
+from lucency.report.html import FOLDER
+from lucency.report.review_page import CAPTION, CELL, HEAD, contact_sheet, review_page, write_review
 
 FINDINGS = ("Mass", "Pleural_Thickening")
 SCRIPT = (FOLDER / "review.js").read_text(encoding="utf-8")

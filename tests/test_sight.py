@@ -4,12 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lucency.judge.evaluate import MACRO
-from lucency.judge.localize import localize
-from lucency.judge.maps import Centres, Maps, even_centres
-from lucency.judge.pointing import pointing
-from lucency.judge.rivals import conclude_sight, rival_table
-from lucency.judge.sight import (
+from lucency.evaluation.evaluate import MACRO
+from lucency.explain.baselines import conclude_sight, rival_table
+from lucency.explain.heatmap_results import (
     REDRAWN,
     STRETCHED,
     Sight,
@@ -19,6 +16,8 @@ from lucency.judge.sight import (
     save_sight,
     score_maps,
 )
+from lucency.explain.heatmaps import Centres, Maps, even_centres
+from lucency.explain.localization import localize, pointing
 
 FILMS = 40
 DRAWS = {"resamples": 50, "seed": 0}

@@ -5,8 +5,8 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from lucency.show.explanations import explanation_png, explanation_svg
-from lucency.show.similar import Alike, similar_figure
+from lucency.report.heatmap_figures import explanation_png, explanation_svg
+from lucency.report.neighbour_figures import Alike, similar_figure
 
 FINDINGS = ("Mass", "Pleural_Thickening", "Edema")
 NONE = float("nan")

@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from lucency.choices import Network, Training
-from lucency.learn import train as training
-from lucency.learn.predict import predict
-from lucency.learn.snapshots import predict_snapshots
-from lucency.learn.train import train
-from lucency.learn.zoo import load_classifier
-from lucency.plan import Plan
-from lucency.values import Prepared
+from lucency.config.sections import Network, Training
+from lucency.core.manifest import Prepared
+from lucency.core.plan import Plan
+from lucency.models import training as training
+from lucency.models.inference import predict
+from lucency.models.networks import load_classifier
+from lucency.models.training import predict_snapshots, train
 from toys import toy_films, toy_plan, toy_protocol
 
 FILMS = 72

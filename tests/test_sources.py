@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
-from lucency.choices import Source
+from lucency.config.sections import Source
+from lucency.core.manifest import Manifest
 from lucency.data.sources import draw_source, read_films
-from lucency.values import Manifest
 
 FINDINGS = ("Mass",)
 TABLE = "image,patient,Mass\na,1,0\nb,1,1\nc,2,\n"

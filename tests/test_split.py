@@ -6,14 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lucency.choices import Split
+from lucency.config.sections import Split
+from lucency.core.manifest import PARTS, Manifest
 from lucency.data.nih import read_nih
-from lucency.data.split import (
-    split,
-    split_fold,
-    split_shuffled,
-)
-from lucency.values import PARTS, Manifest
+from lucency.data.split import split, split_fold, split_shuffled
 
 SHARE = (0.70, 0.15, 0.15)
 

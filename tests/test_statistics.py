@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import PermutationMethod, binomtest, norm, rankdata, wilcoxon
 
-from lucency.judge.statistics import holm, not_testable, signed_rank, wilson
+from lucency.evaluation.significance import holm, not_testable, signed_rank, wilson
 
 # Darwin's 15 pairs of Zea mays, crossed minus self-fertilised, in eighths of an inch: the example
 # of Wilcoxon 1945 and of scipy's documentation.

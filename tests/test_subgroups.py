@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from lucency.judge.intervals import resample_patients
-from lucency.judge.subgroups import COLUMNS, FACTS, subgroups, worst_group
-from lucency.predictions import Predictions
+from lucency.core.predictions import Predictions
+from lucency.evaluation.bootstrap import resample_patients
+from lucency.evaluation.subgroups import COLUMNS, FACTS, subgroups, worst_group
 
 FINDINGS = ("Mass", "Edema", "Nodule")
 GAPS = ["auc", "auc_low", "auc_high", "gap", "gap_low", "gap_high"]

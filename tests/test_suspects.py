@@ -13,27 +13,28 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import KNeighborsClassifier
 
-from lucency.audit.detection import detection, review_curve
-from lucency.audit.ontology import FOUR_GROUPS, align, merge_predictions
-from lucency.audit.suspects import (
+from lucency.audit.agreement import FOUR_GROUPS, align, merge_predictions
+from lucency.audit.label_errors import (
     DIRECTIONS,
     NEIGHBOURS,
     combine_ranks,
     confident_verdicts,
     contradicting_folds,
+    detection,
     doubt,
     expected_noise,
     find_suspects,
     gather_evidence,
     joint_counts,
     nearest_others,
+    review_curve,
     vote_near,
 )
-from lucency.data.expert import read_experts
+from lucency.core.predictions import Predictions
 from lucency.data.labels import read_labelled
-from lucency.foreign import predictions_of
-from lucency.judge.evaluate import MACRO
-from lucency.predictions import Predictions
+from lucency.data.radiologists import read_experts
+from lucency.evaluation.evaluate import MACRO
+from lucency.evaluation.external import predictions_of
 
 Simulated = tuple[Predictions, np.ndarray, np.ndarray]
 NO_FOLDS = np.empty((0, 3_000, 3))

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from scipy.special import expit, logit
 from sklearn.metrics import roc_auc_score
 
+from lucency.audit.checks.prediction_checks import CAP, CHECKS, suspect
+from lucency.audit.checks.unverified import Claim, Fitted, claim_of
+from lucency.core.manifest import FINDINGS
+from lucency.core.predictions import Predictions
 from lucency.data.nih import read_nih
-from lucency.judge.claims import Claim, Fitted, claim_of
-from lucency.judge.evaluate import COLUMNS, evaluate, trivial
-from lucency.judge.suspicion import CAP, CHECKS, suspect
-from lucency.predictions import Predictions
-from lucency.values import FINDINGS
+from lucency.evaluation.evaluate import COLUMNS, evaluate, trivial
 
 FOUR = ("Mass", "Edema", "Nodule", "Hernia")
 SPLIT = "0123456789abcdef"

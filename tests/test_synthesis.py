@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn.neighbors import NearestNeighbors
 
-from lucency.balance.local import (
+from lucency.balance.cleaning import (
     BORDERLINE,
     MAJORITY,
     OUTLIER,
@@ -17,9 +17,9 @@ from lucency.balance.local import (
     kinds,
     local_imbalance,
 )
-from lucency.balance.synthesis import mlsmote, mlsol
+from lucency.balance.mixing import mlsmote, mlsol
+from lucency.core.plan import FIELDS, Plan
 from lucency.data.nih import read_nih
-from lucency.plan import FIELDS, Plan
 
 MINORITIES = {"emotions": 4, "birds": 7, "scene": 2, "yeast": 2, "genbase": 8, "enron": 12}  # facts
 CUTS = {SAFE: 0.5, BORDERLINE: 0.75, RARE: 2.0, OUTLIER: -1.0}

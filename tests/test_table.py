@@ -7,11 +7,11 @@ import cv2
 import numpy as np
 import pytest
 
-from lucency.choices import Source
-from lucency.data.phantom import write_phantom
+from lucency.config.sections import Source
+from lucency.core.manifest import Manifest
 from lucency.data.sources import SOURCES
-from lucency.data.table import read_csv_table
-from lucency.values import Manifest
+from lucency.data.tables import read_csv_table
+from lucency.phantom.dataset import write_phantom
 
 TABLE = """image,patient,Mass,Edema,sex,age,view
 a/1.png,Anna,1,0,F,61.5,PA

@@ -5,14 +5,16 @@ import pytest
 from scipy import ndimage, stats
 from skimage.feature import graycomatrix, graycoprops
 
-from lucency.combine import texture
-from lucency.combine.run_lengths import run_features, runs, runs_by_direction
-from lucency.combine.texture import (
+from lucency.ensemble.radiomics import texture
+from lucency.ensemble.radiomics.texture import (
     CO_OCCURRENCE,
     discretised,
     feature_names,
     first_order,
     neighbours,
+    run_features,
+    runs,
+    runs_by_direction,
     texture_features,
     waves,
 )

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lucency.combine.lungs import lung_mask
-from lucency.combine.texture import feature_names, texture_features
-from lucency.combine.textures import CHUNK, lungs_table, texture_table
-from lucency.values import Prepared
+from lucency.core.manifest import Prepared
+from lucency.ensemble.radiomics.extract import CHUNK, lungs_table, texture_table
+from lucency.ensemble.radiomics.lungs import lung_mask
+from lucency.ensemble.radiomics.texture import feature_names, texture_features
 from toys import toy_films
 
 

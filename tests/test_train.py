@@ -14,12 +14,12 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from lucency.choices import Training
-from lucency.learn import train as train_module
-from lucency.learn.schedule import cycle_ends, learning_rate
-from lucency.learn.train import train
-from lucency.learn.zoo import Classifier, load_classifier
-from lucency.protocol import Protocol
+from lucency.config.protocol import Protocol
+from lucency.config.sections import Training
+from lucency.models import training as train_module
+from lucency.models.networks import Classifier, load_classifier
+from lucency.models.schedules import cycle_ends, learning_rate
+from lucency.models.training import train
 from toys import toy_films, toy_plan, toy_protocol
 
 GOLDEN = Path(__file__).parent / "golden" / "toy_steps.csv"

@@ -14,9 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lucency.data.nih import read_nih
-from lucency.plan import Plan, load_plan, save_plan
-from lucency.values import (
+from lucency.core.manifest import (
     PARTS,
     Manifest,
     Preparation,
@@ -27,6 +25,8 @@ from lucency.values import (
     save_manifest,
     save_prepared_tables,
 )
+from lucency.core.plan import Plan, load_plan, save_plan
+from lucency.data.nih import read_nih
 
 AWKWARD = ("", "NA", "nan", "None", "null", "007", "1e3", " x ", 'a,"b"', "ä/胸.png", "two\nlines")
 LETTERS = st.characters(exclude_categories=("Cs", "Cc"))

@@ -8,14 +8,14 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from lucency.audit.ontology import FOUR_GROUPS, merge_predictions
+from lucency.audit.agreement import FOUR_GROUPS, merge_predictions
 from lucency.audit.versions import ALL, against_experts, changed_labels, changes, effect
-from lucency.data.expert import read_experts
+from lucency.core.manifest import NO_FINDING, Manifest, empty_boxes
+from lucency.core.predictions import Predictions
 from lucency.data.labels import read_labelled
-from lucency.foreign import predictions_of
-from lucency.judge.evaluate import MACRO
-from lucency.predictions import Predictions
-from lucency.values import NO_FINDING, Manifest, empty_boxes
+from lucency.data.radiologists import read_experts
+from lucency.evaluation.evaluate import MACRO
+from lucency.evaluation.external import predictions_of
 
 DRAWS = {"resamples": 100, "seed": 0}
 

@@ -11,9 +11,9 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from scipy.stats import chisquare
 from sklearn.utils.class_weight import compute_class_weight
 
-from lucency.balance.weights import partial, positive_weights, weighted_sampler
+from lucency.balance.weighting import partial, positive_weights, weighted_sampler
+from lucency.core.plan import RECIPES, Plan
 from lucency.data.nih import read_nih
-from lucency.plan import RECIPES, Plan
 
 LABELS = arrays(
     np.float32,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from lucency.data.workers import QUEUE, in_workers
+from lucency.core.parallel import QUEUE, in_workers
 from tasks import DIES, FAILS, square
 
 

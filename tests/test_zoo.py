@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from lucency.choices import Head
-from lucency.judge.recalibrate import no_recalibration
-from lucency.learn.heads import POOLINGS
-from lucency.learn.zoo import (
+from lucency.config.sections import Head
+from lucency.core.manifest import FINDINGS, Preparation
+from lucency.evaluation.calibration import no_recalibration
+from lucency.models.heads import POOLINGS
+from lucency.models.networks import (
     NETWORKS,
     OWN,
     TIMM_NAMES,
@@ -20,7 +21,6 @@ from lucency.learn.zoo import (
     load_classifier,
     save_classifier,
 )
-from lucency.values import FINDINGS, Preparation
 
 FINDING_COUNT = 3
 TIMM = ("test_resnet", "test_vit", "test_efficientnet")

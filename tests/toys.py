@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from lucency.plan import Plan, originals
-from lucency.protocol import Protocol, parse_protocol
-from lucency.values import Manifest, Preparation, Prepared, empty_boxes
+from lucency.config.protocol import Protocol, parse_protocol
+from lucency.core.manifest import Manifest, Preparation, Prepared, empty_boxes
+from lucency.core.plan import Plan, originals
 
 FINDINGS = ("Left", "Right")
 

@@ -1,6 +1,6 @@
 """`python -m lucency` is the command `lucency`; launchers of several processes need it."""
 
-from lucency.cli import main
+from lucency.cli.app import main
 
 if __name__ == "__main__":
     main()

@@ -1,1 +1,1 @@
-"""Labels, shortcuts and pictures under suspicion: what a table of scores cannot say."""
+"""Labels, pictures and shortcuts: what a table of scores cannot show."""

@@ -10,18 +10,18 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float32, Float64, Int64
 
-from lucency.audit.ontology import align, meet
-from lucency.judge.evaluate import MACRO
-from lucency.judge.intervals import (
+from lucency.audit.agreement import align, meet
+from lucency.core.manifest import NO_FINDING, Manifest
+from lucency.core.predictions import Predictions
+from lucency.evaluation.bootstrap import (
     Weights,
     interval,
     mean_over_findings,
     once,
     resample_patients,
 )
-from lucency.judge.metrics import auc
-from lucency.predictions import Predictions
-from lucency.values import NO_FINDING, Manifest
+from lucency.evaluation.evaluate import MACRO
+from lucency.evaluation.metrics import auc
 
 ALL = "all"
 CHANGES = ("finding", "before", "after", "added", "removed", "films")

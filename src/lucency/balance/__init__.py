@@ -1,1 +1,1 @@
-"""Label array in, Plan out. numpy only."""
+"""Labels in, Plan out: imbalance measures, resampling, weighting. numpy only."""

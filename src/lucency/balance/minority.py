@@ -1,4 +1,4 @@
-"""Resampling by minority finding: one whose IRLbl is above MeanIR (see balance.measures).
+"""Resampling by minority finding: one whose IRLbl is above MeanIR (see balance.imbalance).
 
 A finding that no film has is never a minority one, and a label of NaN counts as absent. Letters in
 shapes: n films, k findings, c copies.
@@ -11,8 +11,8 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
-from lucency.balance.measures import imbalance_ratio, scumble_of_films
-from lucency.plan import Plan, clones, joined, originals
+from lucency.balance.imbalance import imbalance_ratio, scumble_of_films
+from lucency.core.plan import Plan, clones, joined, originals
 
 ROUNDING = 1e-9  # values of SCUMBLE that differ by less are the same
 

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float32, Int64
 
-from lucency.plan import Plan, originals
-from lucency.values import NO_FINDING, read_table
+from lucency.core.manifest import NO_FINDING, read_table
+from lucency.core.plan import Plan, originals
 
 START = "before"
 STEPS = ("step", "action", "finding", "before", "after", "added", "dropped", "total")

@@ -1,1 +1,1 @@
-"""Before the model: sources, preparation, split. No torch here."""
+"""Label files to a Manifest; film files to pixels; preprocessing; splits. No torch."""

@@ -12,15 +12,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32
 
+from lucency.core.manifest import FINDINGS, NO_FINDING, Manifest, load_manifest
 from lucency.data.nih import LABEL_COLUMN, parse_label_column, read_nih
-from lucency.data.table import (
-    Columns,
-    parse_column,
-    parse_stated,
-    read_columns,
-    read_csv_table,
-)
-from lucency.values import FINDINGS, NO_FINDING, Manifest, load_manifest
+from lucency.data.tables import Columns, parse_column, parse_stated, read_columns, read_csv_table
 
 SAID = ("0", "1", "0.0", "1.0")
 STATED = frozenset(("", *SAID))

@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float32, Int64, Shaped
 
-from lucency.data.film import find_films
-from lucency.data.table import Columns, parse_column, parse_number, parse_whole, read_columns
-from lucency.values import BOX_COLUMNS, FINDINGS, NO_FINDING, Manifest, empty_boxes, nearest
+from lucency.core.manifest import BOX_COLUMNS, FINDINGS, NO_FINDING, Manifest, empty_boxes, nearest
+from lucency.data.images import find_films
+from lucency.data.tables import Columns, parse_column, parse_number, parse_whole, read_columns
 
 LABEL_FILES = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
 BOX_FILE, TRUTH_FILE = "BBox_List_2017.csv", "truth.csv"

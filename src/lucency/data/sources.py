@@ -10,8 +10,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lucency.choices import Source
-from lucency.data.lists import read_names
+from lucency.config.sections import Source
+from lucency.core.manifest import Manifest, load_manifest, save_manifest
+from lucency.core.plan import COPY_MARK
+from lucency.core.progress import progress, say
+from lucency.core.stage import fingerprint_file, produce
 from lucency.data.nih import (
     LABEL_COLUMN,
     found_films,
@@ -20,12 +23,8 @@ from lucency.data.nih import (
     missing_films,
     read_nih,
 )
-from lucency.data.phantom import list_phantom, write_phantom
-from lucency.data.table import read_columns, read_csv_table
-from lucency.plan import COPY_MARK
-from lucency.progress import progress, say
-from lucency.receipt import fingerprint_file, produce
-from lucency.values import Manifest, load_manifest, save_manifest
+from lucency.data.tables import read_columns, read_csv_table, read_names
+from lucency.phantom.dataset import list_phantom, write_phantom
 
 NIH_TABLES = ("Data_Entry_2017*", "BBox_List_2017*", "train_val_list.txt", "test_list.txt")
 

@@ -12,9 +12,9 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64, Shaped
 from sklearn.model_selection import train_test_split
 
-from lucency.choices import Split
+from lucency.config.sections import Split
+from lucency.core.manifest import APART, PARTS, Manifest
 from lucency.data.nih import read_official_lists
-from lucency.values import APART, PARTS, Manifest
 
 Share = tuple[float, float, float]
 

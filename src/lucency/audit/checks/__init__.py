@@ -1,0 +1,1 @@
+"""The leak doctor: every known mistake of the field, caught by name."""

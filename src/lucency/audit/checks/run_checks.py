@@ -1,0 +1,201 @@
+"""The leak doctor called: on a protocol's label table, on a run's work, on anybody's lists.
+
+Letters in shapes: n films, k findings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Int64, Shaped
+
+from lucency.audit.checks import nih_checks as published
+from lucency.audit.checks import prediction_checks as suspicion
+from lucency.audit.checks import protocol_checks as remarks
+from lucency.audit.checks import split_checks as doctor
+from lucency.audit.checks.issue import Complaint, Roll, complaint_table, no_names, ranked
+from lucency.audit.checks.unverified import Claim, Fitted, claim_of
+from lucency.balance.label_plan import planned, splitter
+from lucency.balance.methods import needs_features
+from lucency.config.protocol import Protocol
+from lucency.core.manifest import APART, PARTS, Manifest, Prepared, read_table
+from lucency.core.plan import Plan, originals
+from lucency.core.predictions import Predictions
+from lucency.core.tables import NIH_NAME, film_names
+from lucency.data.duplicates import near_identical
+from lucency.data.labels import read_labelled
+from lucency.data.nih import OFFICIAL_LISTS
+from lucency.data.sources import list_films
+from lucency.data.split import set_apart
+from lucency.data.tables import read_names
+from lucency.evaluation.evaluate import TRIVIAL
+
+TEXT = ("severity", "check", "message", "examples", "remedy")
+RANGES = (suspicion.double_sigmoid, suspicion.constant_output)  # of what the network itself said
+REMARKS = (*remarks.BEFORE, *remarks.BESIDE)
+CHECKS = len(doctor.CHECKS) + len(suspicion.CHECKS) + len(REMARKS)
+
+
+def check_protocol(protocol: Protocol) -> list[Complaint]:
+    """Return what is wrong with the parts and the balance that a protocol makes of its labels.
+
+    Nothing is prepared or trained, and pictures need not be there.
+    """
+    films, part = list_films(protocol.data, findings=protocol.findings, split=splitter(protocol))
+    plan = _planned(films, part, protocol)
+    listed = films.image[part != APART]
+    roll = roll_of(plan, films=films, listed=listed, protocol=protocol)
+    return ranked(
+        [*doctor.examine(roll), *remarks.invented(protocol), *remarks.pretrained(protocol)]
+    )
+
+
+def check_run(
+    protocol: Protocol,
+    *,
+    prepared: Prepared,
+    plan: Plan,
+    missing: Sequence[str],
+    predictions: Sequence[Predictions],
+    thresholds: pd.DataFrame,
+    scores: pd.DataFrame,
+) -> list[Complaint]:
+    """Return what is wrong with a finished run: its parts and pictures, and every network's say.
+
+    `missing` are the listed films without a file; `thresholds` and `scores` as
+    evaluation.thresholds and evaluation.evaluate give them, or empty.
+    """
+    films = prepared.manifest
+    listed = films.image[
+        ~set_apart(films, choices=protocol.split)
+    ]  # the others are meant to be out
+    listed = np.concatenate([listed, prepared.rejected["image"].to_numpy(dtype=str), missing])
+    roll = roll_of(plan, films=films, listed=listed, protocol=protocol)
+    pairs = near_identical(prepared, side=_sides(plan, films=len(films)))
+    alike = pairs[["image", "other"]].to_numpy(dtype=object).reshape(-1, 2)
+    found = doctor.examine(replace(roll, alike=alike))
+    found += remarks.remark(
+        protocol, test=predictions[0].of("test"), rejected=prepared.rejected, missing=missing
+    )
+    for one in predictions:
+        rows = scores["network"].isin((one.network, TRIVIAL))
+        splits = thresholds.loc[thresholds["network"] == one.network, "split"].unique().tolist()
+        fitted = tuple(Fitted("thresholds", "val", str(split)) for split in splits)
+        claim = replace(
+            claim_of(one.of("test")),
+            listed=roll.image,
+            listed_part=roll.part,
+            fitted=fitted,
+            scores=scores.loc[rows],
+        )
+        found += suspicion.suspect(claim)
+        raw = replace(claim, probability=one.of("test").uncalibrated().probability)
+        found += [c for check in RANGES for c in check(raw)]
+    return ranked(list(dict.fromkeys(found)))
+
+
+def save_complaints(found: Sequence[Complaint], folder: Path) -> None:
+    """Write complaints.csv."""
+    complaint_table(found).to_csv(folder / "complaints.csv", index=False)
+
+
+def load_complaints(folder: Path) -> pd.DataFrame:
+    """Read what `save_complaints` wrote, as `audit.checks.issue.complaint_table` gives it."""
+    return read_table(folder / "complaints.csv", text=TEXT)
+
+
+def check_lists(lists: Mapping[str, Path], *, labels: Path) -> list[Complaint]:
+    """Return what is wrong with somebody's split: part -> file of image names.
+
+    NIH's lists and boxes are looked for beside the label file.
+    """
+    return doctor.examine(roll_of_lists(lists, labels=labels))
+
+
+def check_predictions(claim: Claim, lists: Mapping[str, Path], *, labels: Path) -> list[Complaint]:
+    """Return what is wrong with somebody's predictions, and with their split where it is given."""
+    if not lists:
+        part = np.full(len(claim.image), "test")
+        tests = Roll(image=claim.image, patient=claim.patient, part=part)
+        known = published.community_lists(_with_lists(tests, labels.parent))
+        return ranked([*known, *suspicion.suspect(claim)])
+    roll = roll_of_lists(lists, labels=labels)
+    claim = replace(claim, listed=roll.image, listed_part=roll.part)
+    return ranked([*doctor.examine(roll), *suspicion.suspect(claim)])
+
+
+def roll_of(
+    plan: Plan, *, films: Manifest, listed: Shaped[np.ndarray, " t"], protocol: Protocol
+) -> Roll:
+    """Return who stands where in a plan; a mixed film is a copy of both its parents."""
+    mixed = np.flatnonzero(plan.mix > 0)
+    mates = [f"{films.image[plan.mate[entry]]}#mate-of-{entry}" for entry in mixed.tolist()]
+    names = np.concatenate([plan.names(films.image).astype(object), np.array(mates, object)])
+    row = np.concatenate([plan.row, plan.mate[mixed]])
+    published = protocol.data.source == "nih"
+    officially = protocol.split.method == "official"
+    roll = Roll(
+        image=names,
+        patient=films.patient[row],
+        part=np.concatenate([plan.part, plan.part[mixed]]),
+        method=protocol.split.method,
+        listed=listed,
+        boxed=films.boxes["image"].to_numpy(dtype=str) if officially else no_names(),
+        origins=(films.origin,) if published else (),
+    )
+    return _with_lists(roll, Path(protocol.data.root)) if published else roll
+
+
+def roll_of_lists(lists: Mapping[str, Path], *, labels: Path) -> Roll:
+    """Return who stands where in somebody's lists; patients come from the label file by name."""
+    films = read_labelled(labels)
+    names = {part: read_names(file) for part, file in lists.items()}
+    image = np.concatenate([names[part] for part in PARTS if part in names])
+    part = np.concatenate([np.full(len(names[part]), part) for part in PARTS if part in names])
+    roll = Roll(
+        image=image,
+        patient=_patients(image, films),
+        part=part,
+        listed=films.image,
+        boxed=films.boxes["image"].to_numpy(dtype=str),
+        origins=(films.origin,) if "Data_Entry" in films.origin else (),
+    )
+    return _with_lists(roll, labels.parent)
+
+
+def _planned(films: Manifest, part: np.ndarray, protocol: Protocol) -> Plan:
+    """Return the plan; of methods that look at pictures only the films that they start from."""
+    if needs_features(protocol.balance):
+        met = np.flatnonzero(part != APART)
+        return replace(originals(films.label).take(met), part=part[met].astype(str))
+    return planned(films, part, protocol).plan
+
+
+def _sides(plan: Plan, *, films: int) -> Shaped[np.ndarray, " n"]:
+    """Return the part in which each film stands itself, or nothing where it stands in none."""
+    side = np.full(films, "", dtype=object)
+    itself = plan.copy == 0
+    side[plan.row[itself]] = plan.part[itself]
+    return side.astype(str)
+
+
+def _with_lists(roll: Roll, folder: Path) -> Roll:
+    """Return the roll with NIH's two lists, where they lie in `folder`."""
+    files = [folder / name for name in OFFICIAL_LISTS]
+    train_val, test = (read_names(file) if file.is_file() else no_names() for file in files)
+    return replace(roll, official_train_val=train_val, official_test=test)
+
+
+def _patients(image: Shaped[np.ndarray, " n"], films: Manifest) -> Int64[np.ndarray, " n"]:
+    """Return each film's patient: as labelled, else as NIH's name says, else one of its own."""
+    film = film_names(image)
+    row = pd.Index(film_names(films.image)).get_indexer(pd.Index(film))
+    patient = np.where(row >= 0, films.patient[row], -1 - np.arange(len(film)))
+    for place in np.flatnonzero(row < 0).tolist():
+        if NIH_NAME.fullmatch(film[place]):
+            patient[place] = int(film[place][:8])
+    return patient.astype(np.int64)

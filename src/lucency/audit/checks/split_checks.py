@@ -1,0 +1,194 @@
+"""The leak doctor: what is wrong with a split, each complaint with what to do about it.
+
+Every check is a mistake seen in published work, named in CHECKS; those about lists, labels and
+boxes of ChestX-ray14 are in `published`. No pixel is read here. Letters in shapes: n rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Shaped
+
+from lucency.audit.checks.issue import Complaint, Roll, complain, ranked
+from lucency.audit.checks.nih_checks import (
+    box_images_in_training,
+    community_lists,
+    label_versions,
+    official_split,
+)
+from lucency.core.manifest import PARTS
+from lucency.core.tables import film_names, within
+
+BY_PATIENT = 'split by patient: split.method = "patient", "shuffled" or "official"'
+AFTERWARDS = "split first, then balance the training part alone: balance.before_split = false"
+
+
+class Sides(NamedTuple):
+    """Two parts, their rows, and the films that stand in both: by themselves, or by copies."""
+
+    one: str
+    other: str
+    mine: Bool[np.ndarray, " n"]
+    theirs: Bool[np.ndarray, " n"]
+
+
+def examine(roll: Roll) -> list[Complaint]:
+    """Return what is wrong with a split, the serious first; nothing where nothing is."""
+    return ranked([complaint for check in CHECKS.values() for complaint in check(roll)])
+
+
+def patients_on_two_sides(roll: Roll) -> list[Complaint]:
+    """Return for each two parts how many rows of the later one have their patient in the other."""
+    found: list[Complaint] = []
+    for one, other, mine, theirs in _sides(roll):
+        leak = theirs & np.isin(roll.patient, roll.patient[mine])
+        people, films = np.unique(roll.patient[leak]), int(leak.sum())
+        message = (
+            f"{films:,} of {theirs.sum():,} {other} films ({films / max(1, theirs.sum()):.1%}) are "
+            f"of {len(people):,} patients with films in {one}: films of a patient resemble each "
+            "other, so that recognising the patient is rewarded"
+        )
+        names = [f"patient {number}" for number in people.tolist()]
+        found += complain("patients_on_two_sides", names, message, count=films, remedy=BY_PATIENT)
+    return found
+
+
+def pictures_on_two_sides(roll: Roll) -> list[Complaint]:
+    """Return for each two parts the films that stand in both themselves."""
+    found: list[Complaint] = []
+    for one, other, mine, theirs in _sides(roll):
+        same, _ = _shared(roll, mine, theirs)
+        message = (
+            f"{len(same):,} films stand in {one} and in {other}: what is asked there was told here"
+        )
+        remedy = f"list every film once: take these out of {one} or out of {other}"
+        found += complain("pictures_on_two_sides", same, message, remedy=remedy)
+    return found
+
+
+def copies_on_two_sides(roll: Roll) -> list[Complaint]:
+    """Return for each two parts the films that stand in both, in one at least by copies only."""
+    found: list[Complaint] = []
+    for one, other, mine, theirs in _sides(roll):
+        _, copied = _shared(roll, mine, theirs)
+        message = (
+            f"{len(copied):,} films stand in {one} and in {other} by their copies: films were "
+            "copied before the split, and a copy tells what its source is asked"
+        )
+        found += complain("copies_on_two_sides", copied, message, remedy=AFTERWARDS)
+    return found
+
+
+def resampled_test(roll: Roll) -> list[Complaint]:
+    """Return the copies among validation films and among test films."""
+    found: list[Complaint] = []
+    for part in PARTS[1:]:
+        rows = roll.part == part
+        copies = roll.image[rows & (roll.copy != "")].tolist()
+        message = (
+            f"{len(copies):,} of {rows.sum():,} {part} rows are copies: the part was resampled, so "
+            "that its scores hold for no mix of films that exists"
+        )
+        found += complain("resampled_test", copies, message, remedy=AFTERWARDS)
+    return found
+
+
+def duplicate_rows(roll: Roll) -> list[Complaint]:
+    """Return the rows that repeat another of their part; in training that is a note."""
+    table = pd.DataFrame({"film": roll.film, "copy": roll.copy, "part": roll.part})
+    again = table.duplicated().to_numpy()
+    found: list[Complaint] = []
+    for part in PARTS:
+        names = roll.image[again & (roll.part == part)].tolist()
+        message = f"{len(names):,} rows of {part} repeat another: these films count several times"
+        found += complain(
+            "duplicate_rows",
+            names,
+            message,
+            severity="note" if part == "train" else "serious",
+            remedy="remove the repeated rows; name a wanted copy film#1, film#2, …",
+        )
+    return found
+
+
+def unlabelled_rows(roll: Roll) -> list[Complaint]:
+    """Return the films of the split that are not in the label table, where one is at hand."""
+    listed = film_names(roll.listed)
+    lost = _once(roll.film[~within(roll.film, listed)]) if len(listed) else []
+    message = (
+        f"{len(lost):,} films of the split are not among the {len(listed):,} of the label table: "
+        "nobody knows their labels, so the two do not belong together"
+    )
+    remedy = "take the label table that the split was made from, or leave these films out, said"
+    return complain("unlabelled_rows", lost, message, remedy=remedy)
+
+
+def films_left_out(roll: Roll) -> list[Complaint]:
+    """Return the films of the label table that stand in no part."""
+    listed = film_names(roll.listed)
+    lost = _once(listed[~within(listed, roll.film)])
+    message = (
+        f"{len(lost):,} of {len(listed):,} films of the label table are in no part: scores on the "
+        "rest are not those of the data set"
+    )
+    remedy = "put them into a part, or say in every table which films were dropped and why"
+    return complain("films_left_out", lost, message, remedy=remedy, severity="note")
+
+
+def near_identical_pictures(roll: Roll) -> list[Complaint]:
+    """Return for each two parts the films of the later one whose picture is in the other."""
+    pairs = film_names(roll.alike.ravel()).reshape(-1, 2).tolist()
+    pairs = [pair for pair in [*pairs, *(pair[::-1] for pair in pairs)] if pair[0] != pair[1]]
+    found: list[Complaint] = []
+    for one, other, mine, theirs in _sides(roll) if pairs else ():
+        here, there = set(roll.film[mine].tolist()), set(roll.film[theirs].tolist())
+        seen = {b: a for a, b in pairs if a in here and b in there}
+        message = (
+            f"{len(seen):,} {other} films show the same picture as a {one} film of another name: "
+            "what is asked there was told here"
+        )
+        names = [f"{b} = {a}" for b, a in seen.items()]
+        remedy = "look at these pairs, and keep one film of each or both in one part"
+        found += complain("near_identical_pictures", names, message, remedy=remedy)
+    return found
+
+
+def _sides(roll: Roll) -> Iterator[Sides]:
+    for one, other in combinations(PARTS, 2):
+        yield Sides(one, other, roll.part == one, roll.part == other)
+
+
+def _shared(
+    roll: Roll, mine: Bool[np.ndarray, " n"], theirs: Bool[np.ndarray, " n"]
+) -> tuple[list[str], list[str]]:
+    """Return the films that stand in both themselves, and the others that stand in both."""
+    itself = roll.copy == ""
+    same = set(roll.film[mine & itself].tolist()) & set(roll.film[theirs & itself].tolist())
+    both = set(roll.film[mine].tolist()) & set(roll.film[theirs].tolist())
+    return sorted(same), sorted(both - same)
+
+
+def _once(name: Shaped[np.ndarray, " n"]) -> list[str]:
+    """Return each name once, in order."""
+    return list(dict.fromkeys(name.tolist()))
+
+
+CHECKS: dict[str, Callable[[Roll], list[Complaint]]] = {
+    "patients_on_two_sides": patients_on_two_sides,
+    "pictures_on_two_sides": pictures_on_two_sides,
+    "copies_on_two_sides": copies_on_two_sides,
+    "resampled_test": resampled_test,
+    "duplicate_rows": duplicate_rows,
+    "unlabelled_rows": unlabelled_rows,
+    "films_left_out": films_left_out,
+    "community_lists": community_lists,
+    "official_split": official_split,
+    "box_images_in_training": box_images_in_training,
+    "label_versions": label_versions,
+    "near_identical_pictures": near_identical_pictures,
+}

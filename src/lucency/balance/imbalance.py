@@ -1,0 +1,232 @@
+"""How unbalanced the findings of a set of films are.
+
+Letters in shapes: n films, k findings. A label of NaN (not stated) counts as absent.
+
+What balancing changed: the same measures, counts and shared films before and after it.
+
+Letters in shapes: n films, k findings.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float32, Float64
+
+from lucency.core.manifest import NO_FINDING, require
+from lucency.core.plan import Plan
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Imbalance:
+    """The imbalance of one set: a number for each measure, and a row for each finding.
+
+    `summary` is indexed by measure: instances, labels, cardinality, density, labelsets, max_ir,
+    mean_ir, cvir, scumble, scumble_cv, tcs. `per_finding` has the columns finding, count, irlbl,
+    imr, scumble and minority (IRLbl above MeanIR).
+    """
+
+    summary: pd.Series
+    per_finding: pd.DataFrame
+
+
+def measure(
+    label: Float32[np.ndarray, "n k"], *, names: tuple[str, ...], inputs: int = 1
+) -> Imbalance:
+    """Return the imbalance measures of Charte et al. (Neurocomputing 163, 2015), as R's mldr.
+
+    IRLbl is the largest count over a finding's own, MeanIR its mean, CVIR its sample standard
+    deviation over MeanIR; findings that no film has are left out of the three. SCUMBLE (Charte et
+    al., HAIS 2014) says how much rare and common findings share films, 0 to 1. TCS = ln(inputs x k
+    x labelsets) (Charte et al., HAIS 2016). What has no value is NaN.
+    """
+    active = label == 1
+    count = active.sum(axis=0)
+    ratio = imbalance_ratio(label)
+    there = ratio[count > 0]
+    mean_ir = float(there.mean()) if len(there) else np.nan
+    scumble = scumble_of_films(label)
+    labelsets = len(np.unique(np.packbits(active, axis=1), axis=0))
+    cardinality = active.sum() / max(1, len(active))
+    summary = {
+        "instances": len(active),
+        "labels": len(count),
+        "cardinality": cardinality,
+        "density": cardinality / len(count),
+        "labelsets": labelsets,
+        "max_ir": float(there.max()) if len(there) else np.nan,
+        "mean_ir": mean_ir,
+        "cvir": _variation(there),
+        "scumble": scumble.mean() if len(scumble) else np.nan,
+        "scumble_cv": _variation(scumble),
+        "tcs": np.log(inputs * len(count) * max(1, labelsets)),
+    }
+    per_finding = {
+        "finding": names,
+        "count": count,
+        "irlbl": ratio,
+        "imr": class_ratio(label),
+        "scumble": _mean_where(scumble, active),
+        "minority": ratio > mean_ir,
+    }
+    return Imbalance(summary=pd.Series(summary, dtype=float), per_finding=pd.DataFrame(per_finding))
+
+
+def no_finding(
+    label: Float32[np.ndarray, "n k"], *, names: tuple[str, ...]
+) -> Float32[np.ndarray, " n"]:
+    """Return 1 for films with none of the findings, 0 for those with one, NaN where not stated.
+
+    Where "No Finding" is one of `names`, its own label says so. Else a film without a finding of
+    which some are not stated (NaN) is not stated either.
+    """
+    if NO_FINDING in names:
+        return label[:, names.index(NO_FINDING)]
+    there, unknown = (label == 1).any(axis=1), np.isnan(label).any(axis=1)
+    return np.where(there, 0, np.where(unknown, np.nan, 1)).astype(np.float32)
+
+
+def imbalance_ratio(label: Float32[np.ndarray, "n k"]) -> Float64[np.ndarray, " k"]:
+    """Return IRLbl: the commonest finding's count over each one's own; NaN when it has none."""
+    count = (label == 1).sum(axis=0).astype(np.float64)
+    return np.divide(count.max(), count, out=np.full_like(count, np.nan), where=count > 0)
+
+
+def class_ratio(
+    label: Float32[np.ndarray, "n k"], *, weight: float | Float32[np.ndarray, "n k"] = 1.0
+) -> Float64[np.ndarray, " k"]:
+    """Return ImR: the commoner of positives and negatives over the rarer; NaN where one is absent.
+
+    Labels that are not stated count as neither; each cell counts by its weight.
+    """
+    ones, zeros = (((label == value) * weight).sum(axis=0, dtype=float) for value in (1, 0))
+    few = np.minimum(ones, zeros)
+    return np.divide(np.maximum(ones, zeros), few, out=np.full_like(few, np.nan), where=few > 0)
+
+
+def cooccurrence(label: Float32[np.ndarray, "n k"]) -> Float64[np.ndarray, "k k"]:
+    """Return, of the films with the row's finding, the share that carries the column's; or NaN."""
+    active = (label == 1).astype(np.float64)
+    count = active.sum(axis=0)[:, None]
+    together = active.T @ active
+    return np.divide(together, count, out=np.full_like(together, np.nan), where=count > 0)
+
+
+def scumble_of_films(label: Float32[np.ndarray, "n k"]) -> Float64[np.ndarray, " n"]:
+    """Return 1 - geometric / arithmetic mean of IRLbl over each film's findings; 0 when none."""
+    active = (label == 1).astype(np.float64)
+    ratio = np.nan_to_num(imbalance_ratio(label), nan=1.0)
+    carried = np.maximum(active.sum(axis=1), 1)
+    arithmetic = active @ ratio / carried
+    geometric = np.exp(active @ np.log(ratio) / carried)
+    return np.where(active.any(axis=1), 1 - geometric / np.where(arithmetic, arithmetic, 1), 0)
+
+
+def _variation(value: Float64[np.ndarray, " m"]) -> float:
+    """Return sample standard deviation over mean; NaN for fewer than two values or a mean of 0."""
+    computable = len(value) > 1 and value.mean() > 0
+    return float(value.std(ddof=1) / value.mean()) if computable else float("nan")
+
+
+def _mean_where(
+    value: Float64[np.ndarray, " n"], active: Bool[np.ndarray, "n k"]
+) -> Float64[np.ndarray, " k"]:
+    count = active.sum(axis=0)
+    total = value @ active
+    return np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
+
+
+Population = Literal["all films", "the training part"]
+POPULATIONS: dict[bool, Population] = {True: "all films", False: "the training part"}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Change:
+    """Films before balancing beside the plan's entries after it, both of one `population`.
+
+    `counts` has a row a finding: finding, before, after (positives, after by their weight),
+    irlbl_before, irlbl_after, imr_before, imr_after. `totals` has a row "before" and a row "after":
+    when, entries, no_finding (those with none of the findings), share (no_finding over entries),
+    unstated (those of which that is not known); unweighted. `steps` is the table of balance.steps.
+    `summary` has a row a measure: measure, before, after. `cooccurrence` holds for "before" and
+    "after" the share of a row's films that carry a column's finding. `origins` has a row a finding:
+    finding, originals, copies, mixed, sources (films behind the added entries), most (entries made
+    of one film, at most).
+    """
+
+    population: Population
+    counts: pd.DataFrame
+    totals: pd.DataFrame
+    steps: pd.DataFrame
+    summary: pd.DataFrame
+    cooccurrence: dict[str, Float64[np.ndarray, "k k"]]
+    origins: pd.DataFrame
+
+
+def describe_change(
+    label: Float32[np.ndarray, "n k"],
+    *,
+    plan: Plan,
+    findings: tuple[str, ...],
+    steps: pd.DataFrame,
+    population: Population,
+) -> Change:
+    """Return what `plan` made of the labels of these films; it holds their entries only.
+
+    Raises ValueError where the steps do not begin and end with as many entries.
+    """
+    ends = steps["total"].iloc[[0, -1]].tolist()
+    require(ends == [len(label), len(plan)], "totals of the first and last step", ends)
+    before, after = measure(label, names=findings), measure(plan.label, names=findings)
+    weighted = ((plan.label == 1) * plan.weight).sum(axis=0, dtype=np.float64)
+    ratio = np.full_like(weighted, np.nan)
+    np.divide(weighted.max(initial=0), weighted, out=ratio, where=weighted > 0)
+    counts = {
+        "finding": findings,
+        "before": before.per_finding["count"],
+        "after": weighted,
+        "irlbl_before": before.per_finding["irlbl"],
+        "irlbl_after": ratio,
+        "imr_before": before.per_finding["imr"],
+        "imr_after": class_ratio(plan.label, weight=plan.weight),
+    }
+    summary = pd.DataFrame({"before": before.summary, "after": after.summary})
+    totals = [
+        _total(when, one, findings) for when, one in (("before", label), ("after", plan.label))
+    ]
+    return Change(
+        population=population,
+        counts=pd.DataFrame(counts),
+        totals=pd.DataFrame(totals),
+        steps=steps,
+        summary=summary.rename_axis("measure").reset_index(),
+        cooccurrence={"before": cooccurrence(label), "after": cooccurrence(plan.label)},
+        origins=pd.DataFrame([_origin(plan, place, name) for place, name in enumerate(findings)]),
+    )
+
+
+def _total(
+    when: str, label: Float32[np.ndarray, "n k"], findings: tuple[str, ...]
+) -> dict[str, object]:
+    given = no_finding(label, names=findings)
+    none, unstated = int((given == 1).sum()), int(np.isnan(given).sum())
+    share = none / len(label) if len(label) else np.nan
+    about = {"when": when, "entries": len(label), "no_finding": none}
+    return {**about, "share": share, "unstated": unstated}
+
+
+def _origin(plan: Plan, place: int, finding: str) -> dict[str, object]:
+    mine = plan.take(plan.label[:, place] == 1)
+    added = mine.row[mine.copy > 0]
+    made = np.unique(added, return_counts=True)[1]
+    return {
+        "finding": finding,
+        "originals": int((mine.copy == 0).sum()),
+        "copies": int(((mine.copy > 0) & (mine.mix == 0)).sum()),
+        "mixed": int((mine.mix > 0).sum()),
+        "sources": len(made),
+        "most": int(made.max(initial=0)),
+    }

@@ -1,1 +1,0 @@
-"""Predictions in, predictions out: ensembles, classical learners, similar films; never torch."""

@@ -1,0 +1,1 @@
+"""The protocol: its sections, reading and writing TOML."""

@@ -1,0 +1,273 @@
+"""Choices as TOML text, which the standard library reads but does not write.
+
+The protocol: every choice of an experiment, frozen and validated; TOML in, TOML out.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError, model_validator
+
+from lucency.config.sections import (
+    Balance,
+    Choices,
+    Combining,
+    Explaining,
+    Judging,
+    Network,
+    Source,
+    Split,
+    Training,
+    Variant,
+)
+from lucency.core.manifest import FINDINGS, NO_FINDING, Preparation, nearest
+
+
+def toml_text(choices: Mapping[str, Any]) -> str:
+    """Return nested choices of plain values, lists and tables as TOML."""
+    return _tables(choices, "").replace("\x7f", "\\u007f")
+
+
+def _tables(choices: Mapping[str, Any], prefix: str) -> str:
+    plain = {k: v for k, v in choices.items() if not isinstance(v, dict) and not _is_tables(v)}
+    lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in plain.items()]
+    for key, value in choices.items():
+        if isinstance(value, dict):
+            lines += ["", f"[{prefix}{key}]", _tables(value, f"{prefix}{key}.")]
+        elif _is_tables(value):
+            lines += [f"\n[[{prefix}{key}]]\n{_tables(v, f'{prefix}{key}.')}" for v in value]
+    return "\n".join(lines)
+
+
+def _is_tables(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
+
+
+BASE = "base"
+
+
+class Protocol(Choices):
+    """The whole experiment."""
+
+    name: str = Field(pattern=r"^[a-z0-9-]+$")
+    note: str = ""
+    findings: tuple[str, ...] = Field(default=FINDINGS, min_length=1)
+    data: Source = Source()
+    preparation: Preparation = Preparation()
+    split: Split = Split()
+    balance: Balance = Balance()
+    training: Training = Training()
+    network: tuple[Network, ...] = Field(min_length=1)
+    judging: Judging = Judging()
+    explaining: Explaining = Explaining()
+    combining: Combining = Combining()
+    seeds: tuple[int, ...] = ()
+    variant: tuple[Variant, ...] = ()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Protocol:
+        names = [network.name for network in self.network]
+        if len(set(names)) < len(names):
+            raise ValueError("network: a name is listed twice; expected each once")
+        if self.balance.before_split and self.split.method != "image":
+            raise ValueError('balance.before_split leaks: it needs split.method = "image"')
+        for place, name in enumerate(names):
+            try:
+                precision = self.training_of(name).precision
+                if precision != self.training.precision:
+                    what = f"network.{place}.training.precision is {precision!r}"
+                    raise ValueError(f"{what}: expected training.precision for all networks")
+            except ValidationError as error:
+                raise ValueError(f"network.{place}.training.{_explain(error)}") from error
+        return self
+
+    @model_validator(mode="after")
+    def _asks_for_its_networks(self) -> Protocol:
+        names, asked = [network.name for network in self.network], self.explaining.network
+        if asked and asked not in names:
+            known = ", ".join(names)
+            raise ValueError(f"explaining.network: {asked!r} is not trained; expected of {known}")
+        self.combining.check(tuple(names), split=self.split.method, size=self.preparation.size)
+        if self.variant and self.combining != Combining():
+            raise ValueError("combining and variant: expected one of them; combine a variant's run")
+        return self
+
+    @model_validator(mode="after")
+    def _balances_its_findings(self) -> Protocol:
+        known = (*self.findings, NO_FINDING)
+        for rule in (*self.balance.cap, *self.balance.copy_plan, *self.balance.cap_after):
+            if rule.finding not in known:
+                hint = nearest(rule.finding, known)
+                raise ValueError(f"balance: {rule.finding!r} is not among the findings{hint}")
+        return self
+
+    @model_validator(mode="after")
+    def _variants_are_protocols(self) -> Protocol:
+        names = [BASE, *(variant.name for variant in self.variant)]
+        if len(set(names)) < len(names):
+            raise ValueError(f"variant: expected each name once, none called {BASE!r}")
+        if len(set(self.seeds)) < len(self.seeds) or min(self.seeds, default=0) < 0:
+            raise ValueError(f"seeds: found {list(self.seeds)}, expected each once, none below 0")
+        if self.seeds and not self.variant:
+            raise ValueError("seeds are those of variants: list some, or set training.seed")
+        if self.variant:
+            self._leaves_seeds_to_the_ablation()
+            for name in names:
+                self.varied(name, seed=0)
+        return self
+
+    def _leaves_seeds_to_the_ablation(self) -> None:
+        own = [f"network {n.name}: training.seed" for n in self.network if "seed" in n.training]
+        own += ["training.seed"] if self.seeds and self.training.seed else []
+        own += ["balance.seed"] if self.balance.seed not in (0, self.training.seed) else []
+        if own:
+            raise ValueError(f"{own[0]} is set: expected `seeds` alone to say it for all variants")
+
+    def varied(self, variant: str, *, seed: int) -> Protocol:
+        """Return the protocol of one variant, or of the base, at one seed, without variants.
+
+        The seed is that of training and of balancing. Raises ValueError when a variant changes
+        nothing, what all must share, or a key that does not exist.
+        """
+        base = self.model_dump(exclude={"variant", "seeds"})
+        changes = {v.name: v.changes for v in self.variant}.get(variant, {})
+        _refuse_foreign(variant, changes)
+        seeds = {"training": {"seed": seed}, "balance": {"seed": seed}}
+        try:
+            same = Protocol.model_validate(_merged(base, seeds))
+            made = Protocol.model_validate(_merged(_merged(base, changes), seeds))
+        except ValidationError as error:
+            raise ValueError(f"variant {variant!r}: {_explain(error)}") from error
+        _refuse_incomparable(variant, made, same)
+        return made
+
+    def training_of(self, network: str) -> Training:
+        """Return the training of one network: the common choices and what it changes."""
+        changes = next(n.training for n in self.network if n.name == network)
+        return Training.model_validate({**self.training.model_dump(), **changes})
+
+
+VARIABLE = ("preparation", "balance", "training", "network")
+_COMPARABLE = f"variants of one experiment differ in {', '.join(VARIABLE)}"
+
+
+def _refuse_foreign(variant: str, changes: Mapping[str, Any]) -> None:
+    """Refuse keys that all variants share, sections that are none, and a seed of its own."""
+    for key, value in changes.items():
+        if key not in VARIABLE:
+            raise ValueError(f"variant {variant!r} may not change {key!r}: {_COMPARABLE}")
+        kind = list if key == "network" else dict
+        fits = isinstance(value, kind)
+        if not fits:
+            raise ValueError(f"variant {variant!r}: {key} is {value!r}, expected a {kind.__name__}")
+        if "seed" in value:
+            raise ValueError(f"variant {variant!r} sets {key}.seed: expected `seeds` for all")
+
+
+def _refuse_incomparable(variant: str, made: Protocol, base: Protocol) -> None:
+    if own := [network.name for network in made.network if "seed" in network.training]:
+        raise ValueError(f"variant {variant!r} seeds {own[0]} alone: expected `seeds` for all")
+    if variant != BASE and _effective(made) == _effective(base):
+        raise ValueError(f"variant {variant!r} changes nothing: name a key, {_COMPARABLE}")
+    names = [[network.name for network in one.network] for one in (made, base)]
+    if names[0] != names[1]:
+        found, expected = (", ".join(each) for each in names)
+        raise ValueError(f"variant {variant!r} has the networks {found}; expected {expected}")
+    if made.balance.before_split:
+        raise ValueError(f"variant {variant!r} balances before the split: its parts are others")
+
+
+def _effective(protocol: Protocol) -> list[object]:
+    """Return what a run does, whichever section says it."""
+    about = [network.model_dump(exclude={"training"}) for network in protocol.network]
+    trained = [protocol.training_of(network.name) for network in protocol.network]
+    return [protocol.preparation, protocol.balance, about, trained]
+
+
+def read_protocol(file: Path, *, changes: tuple[str, ...] = ()) -> Protocol:
+    """Read a TOML protocol and apply `key=value` changes (value in TOML, or a bare word).
+
+    Raises ValueError in one line that names the key, what was found and what was expected.
+    """
+    if file.is_dir():
+        raise ValueError(f"{file} is a folder; expected a protocol, a file ending in .toml")
+    if not file.is_file():
+        raise ValueError(f"{file}: no such protocol; see the protocols/ folder for examples")
+    try:
+        choices = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file}: not valid TOML: {error}") from error
+    for change in changes:
+        _apply(choices, change)
+    return parse_protocol(choices, name=str(file))
+
+
+def parse_protocol(choices: Mapping[str, object], *, name: str) -> Protocol:
+    """Validate the choices of a protocol called `name` in error messages."""
+    try:
+        return Protocol.model_validate(choices)
+    except ValidationError as error:
+        raise ValueError(f"{name}: {_explain(error)}") from error
+
+
+def protocol_text(protocol: Protocol) -> str:
+    """Return the complete protocol as TOML, every default written out."""
+    return toml_text(protocol.model_dump(mode="json"))
+
+
+def _merged(choices: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `choices` with the leaves of `changes` put in.
+
+    Lists are replaced as a whole, and so is a section whose `method` changes.
+    """
+    merged = dict(choices)
+    for key, value in changes.items():
+        below: Any = merged.get(key)
+        inside = isinstance(value, dict) and isinstance(below, dict)
+        if inside and value.get("method", below.get("method")) == below.get("method"):
+            value = _merged(below, value)
+        merged[key] = value
+    return merged
+
+
+def _apply(choices: dict[str, Any], change: str) -> None:
+    key, equals, text = change.partition("=")
+    if not equals:
+        raise ValueError(f"--set {change}: expected key=value, for example training.epochs=3")
+    *path, last = key.strip().split(".")
+    place: Any = choices
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    try:
+        for step in path:
+            place = place[int(step)] if isinstance(place, list) else place.setdefault(step, {})
+        place[int(last) if isinstance(place, list) else last] = value
+    except (AttributeError, IndexError, TypeError, ValueError) as error:
+        found = f"a list of {len(place)}, counted from 0" if isinstance(place, list) else place
+        raise ValueError(f"--set {change}: no such key, found {found}") from error
+
+
+def _explain(error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    place = ".".join(str(step) for step in first["loc"])
+    found = json.dumps(first["input"], default=str)
+    if first["type"] == "extra_forbidden":
+        known = [n for part in (Preparation, *Choices.__subclasses__()) for n in part.model_fields]
+        return f"{place}: unknown key{nearest(place.rpartition('.')[2], known)}"
+    if first["type"] == "missing":
+        return f"{place} is missing: a protocol needs it"
+    if first["type"] == "too_short":
+        return f"{place}: found an empty list, expected one or more"
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "literal_error":
+        message += nearest(str(first["input"]), re.findall(r"'([^']*)'", message))
+    whole = not place or (first["type"] == "value_error" and isinstance(first["input"], dict))
+    return (f"{place}: " if place else "") + message + ("" if whole else f", found {found[:80]}")

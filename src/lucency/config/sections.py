@@ -1,0 +1,446 @@
+"""Which methods of balancing there are, and which keys of a protocol each one reads.
+
+The choices of an experiment, one frozen and validated class a section of the protocol.
+
+The choices of what stands beside the networks; a section of the protocol of its own.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from lucency.core.manifest import nearest
+
+Method = Literal[
+    "none", "cap-and-copy", "partial", "positive-weights", "weighted-sampler", "lp-rus", "lp-ros",
+    "ml-rus", "ml-ros", "remedial", "mlsmote", "mlsol", "mlul", "mlenn", "mltl",
+]  # fmt: skip
+UNDERSAMPLERS = {"lp-rus", "ml-rus", "mlul"}
+MIXING = {"mlsmote", "mlsol"}
+BALANCE_KEYS: dict[str, tuple[str, ...]] = {
+    "none": (),
+    "cap-and-copy": ("before_split", "cap", "copy_plan", "cap_after", "copies_at"),
+    "partial": ("ratio", "positive_weight"),
+    "positive-weights": (),
+    "weighted-sampler": ("copies",),
+    "lp-rus": ("percent",),
+    "lp-ros": ("percent", "copies"),
+    "ml-rus": ("percent",),
+    "ml-ros": ("percent", "copies"),
+    "remedial": ("copies",),
+    "mlsmote": ("neighbours", "labels", "features"),
+    "mlsol": ("percent", "neighbours", "features"),
+    "mlul": ("percent", "neighbours", "features"),
+    "mlenn": ("neighbours", "features"),
+    "mltl": ("features",),
+}
+
+
+THUMBNAIL = "thumbnail"
+HeatmapMethod = Literal[
+    "cam", "grad-cam", "grad-cam++", "hires-cam", "layer-cam", "x-grad-cam", "occlusion",
+    "integrated-gradients", "smooth-grad", "attention-rollout",
+]  # fmt: skip
+Pooling = Literal["own", "average", "max", "lse"]
+Colour = Literal[
+    "none", "autumn", "bone", "jet", "winter", "rainbow", "ocean", "summer", "spring", "cool",
+    "hsv", "pink", "hot", "parula", "magma", "inferno", "plasma", "viridis", "cividis", "twilight",
+    "twilight-shifted", "turbo", "deepgreen", "green-fire-blue",
+]  # fmt: skip
+
+
+class Choices(BaseModel):
+    """A section: no unknown key, no impossible number, never changed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, choices: Any) -> Any:
+        for key, value in choices.items() if isinstance(choices, dict) else ():
+            field = cls.model_fields.get(key)
+            if isinstance(value, bool) and field and field.annotation in (int, float):
+                raise ValueError(f"{key} is {str(value).lower()}, expected a number")
+        return choices
+
+
+class Source(Choices):
+    """Where films and labels come from."""
+
+    source: Literal["nih", "csv", "phantom"] = "phantom"
+    root: str = ""
+    labels: str = ""
+    allow_missing: bool = False
+    exclude: str = ""
+    image_column: str = "image"
+    patient_column: str = "patient"
+    films: int = Field(default=2000, ge=20)
+    size: int = Field(default=512, ge=32, le=4096)
+    seed: int = Field(default=0, ge=0)
+    label_noise: float = Field(default=0.0, ge=0, lt=1)
+    shortcut: float = Field(default=0.0, ge=0, le=1)
+
+
+class Split(Choices):
+    """Which films train, validate and test.
+
+    With `folds` (at least 3; by patient alone) every patient tests in one of them, `fold` in this
+    run; the others train and validate in the proportion of their shares. `apart` is the share of
+    patients' films that is set apart before anything else is done, balancing too: no network meets
+    those patients, and all are tried on them at the end.
+    """
+
+    method: Literal["patient", "official", "shuffled", "image"] = "patient"
+    train: float = Field(default=0.70, gt=0, lt=1)
+    val: float = Field(default=0.15, gt=0, lt=1)
+    test: float = Field(default=0.15, gt=0, lt=1)
+    apart: float = Field(default=0.0, ge=0, lt=1)
+    folds: int = Field(default=0, ge=0)
+    fold: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _parts_can_be_filled(self) -> Split:
+        if self.folds in (1, 2) or (self.folds and self.method != "patient"):
+            raise ValueError('`folds` are 0 or at least 3, with `method = "patient"`')
+        if self.fold >= max(1, self.folds):
+            raise ValueError(f"`fold` is counted from 0: found {self.fold} of {self.folds}")
+        if abs(self.train + self.val + self.test - 1) > 1e-6:
+            raise ValueError(f"train + val + test is {self.train + self.val + self.test:g}, not 1")
+        return self
+
+
+class Cap(Choices):
+    """Drop random films that carry `finding` until `films` are left."""
+
+    finding: str
+    films: int = Field(ge=0)
+
+
+class Copy(Choices):
+    """Add `copies` augmented copies of `films` films that carry `finding` (0 means of all)."""
+
+    finding: str
+    copies: int = Field(ge=1)
+    films: int = Field(default=0, ge=0)
+    sharpen: float = Field(default=1.0, ge=0, le=1)
+
+
+class Head(Choices):
+    """What follows a network's last maps: what its authors put there (`own`), or what stands here.
+
+    Then a 1 x 1 convolution makes `transition` maps of them (0: none), each is pooled by itself,
+    and hidden layers of `dense` features with ReLU, and `dropout` after each, lead to the last.
+    """
+
+    pooling: Pooling = "own"
+    transition: int = Field(default=0, ge=0, le=8192)
+    dense: tuple[Annotated[int, Field(ge=1, le=65536)], ...] = ()
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _every_key_means_something(self) -> Head:
+        if self.pooling == "own" and (self.transition or self.dense or self.dropout):
+            raise ValueError(
+                "transition, dense and dropout follow maps that are pooled here: set pooling to "
+                '"average", "max" or "lse"'
+            )
+        if self.dropout and not self.dense:
+            raise ValueError("dropout follows layers of `dense`: without them set training.dropout")
+        return self
+
+    @property
+    def is_deep(self) -> bool:
+        """Whether layers that must be trained stand before the last one."""
+        return bool(self.transition or self.dense)
+
+
+class Network(Choices):
+    """One network to compare: any name of `lucency.models.networks`, its weights, what it changes.
+
+    `architecture` is what is built where `name` is only what it is called here, so that one network
+    can be trained in several ways. `size` is the side it sees, reduced from the prepared films; 0
+    is their own. `colour` is the table that makes three channels of grey; "none" repeats it. `seen`
+    says what of the films that are judged its weights have been shown before; empty is not said.
+    """
+
+    name: str
+    architecture: str = ""
+    weights: str = "random"
+    provenance: str = ""
+    seen: Literal["", "none", "images", "labels"] = ""
+    match: Literal["name", "order"] = "name"
+    size: int = Field(default=0, ge=0, le=2048)
+    colour: Colour = "none"
+    head: Head = Head()
+    training: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def built(self) -> str:
+        """The name by which the zoo builds it."""
+        return self.architecture or self.name
+
+    @model_validator(mode="after")
+    def _is_a_folder(self) -> Network:
+        if not re.fullmatch(r"\w[\w.+-]*", self.name):
+            raise ValueError(f"name {self.name!r} names a folder: expected letters, digits, . _ -")
+        return self
+
+    @model_validator(mode="after")
+    def _weights_have_a_history(self) -> Network:
+        if self.weights not in ("random", "timm") and not self.provenance:
+            raise ValueError("weights from a file need `provenance`: what have they been shown?")
+        return self
+
+
+class Balance(Choices):
+    """What is done about rare findings, on training films; BALANCE_KEYS says who reads which key.
+
+    `then` is a second method, applied to what the first one made. `percent` is the share of films
+    dropped or added; `ratio` how many negatives each positive may face, a positive counting
+    `positive_weight` times; `neighbours` 0 is the number of the method's paper; `features` is the
+    network whose pooled features say which films are alike, "thumbnail" the films' 32 x 32 pixels.
+    `copies_at` says whether copies are made of prepared films, or at the films' native size, as the
+    reference study did.
+    `before_split` is the published mistake, kept to study.
+    """
+
+    method: Method = "none"
+    then: Method = "none"
+    before_split: bool = False
+    cap: tuple[Cap, ...] = ()
+    copy_plan: tuple[Copy, ...] = ()
+    cap_after: tuple[Cap, ...] = ()
+    percent: float = Field(default=25.0, gt=0, le=1000)
+    ratio: float = Field(default=10.0, gt=0)
+    positive_weight: float = Field(default=2.0, gt=0)
+    neighbours: int = Field(default=0, ge=0, le=100)
+    labels: Literal["ranking", "union", "intersection"] = "ranking"
+    copies: Literal["exact", "gentle"] = "gentle"
+    copies_at: Literal["prepared", "native"] = "prepared"
+    features: Network = Network(name=THUMBNAIL)
+    seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _every_key_means_something(self) -> Balance:
+        read = {"method", "then", *BALANCE_KEYS[self.method], *BALANCE_KEYS[self.then], "seed"}
+        for key in type(self).model_fields:
+            if key not in read and getattr(self, key) != type(self).model_fields[key].default:
+                by = ", ".join(name for name, keys in BALANCE_KEYS.items() if key in keys)
+                raise ValueError(f"{key} means nothing to {self.method!r}; it belongs to {by}")
+        self._features_can_be_had()
+        dropped = {self.method, self.then} & UNDERSAMPLERS
+        if dropped and self.percent >= 100:
+            raise ValueError(f"percent is {self.percent:g}: {dropped.pop()} would leave no film")
+        if {self.method, self.then} <= MIXING:
+            raise ValueError(f"{self.method!r} then {self.then!r} mixes films that are mixed")
+        if self.copies_at == "native" and self.then in MIXING:
+            raise ValueError(f"copies_at is native: {self.then!r} mixes films of the prepared size")
+        if self.method == "none" and self.then != "none":
+            raise ValueError(f'then = "{self.then}" follows nothing: make it the method')
+        return self
+
+    def _features_can_be_had(self) -> None:
+        if self.before_split and "features" in BALANCE_KEYS[self.then]:
+            raise ValueError(f"before_split knows no features, which {self.then!r} needs")
+        if self.features.name != THUMBNAIL and self.features.weights == "random":
+            raise ValueError("features.weights is random: name weights that tell films apart")
+        if self.features.training:
+            raise ValueError("features.training means nothing: that network is not trained")
+        if self.features.head.is_deep:
+            raise ValueError(
+                "features.head has layers that nothing has trained: state pooling alone"
+            )
+
+
+class Training(Choices):
+    """How a network learns.
+
+    `frozen` is the share of the body's layers, counted from the input, that never learn, or the
+    name of the last such layer.
+    """
+
+    epochs: int = Field(default=10, ge=1)
+    batch: int = Field(default=32, ge=1)
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    learning_rate: float = Field(default=1e-4, gt=0, le=10)
+    schedule: Literal["constant", "cosine", "plateau", "cyclic"] = "cosine"
+    snapshots: int = Field(default=0, ge=0)
+    warmup_epochs: float = Field(default=0.0, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    clip_norm: float = Field(default=0.0, ge=0)
+    frozen_epochs: int = Field(default=0, ge=0)
+    frozen: float | str = 0.0
+    patience: int = Field(default=0, ge=0)
+    keep: Literal["best", "last"] = "best"
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    augment: Literal["none", "gentle"] = "none"
+    normalise: Literal["network", "unit"] = "network"
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    loss: Literal["bce", "w-cel", "focal", "asymmetric"] = "bce"
+    tensorboard: bool = False
+    seed: int = Field(default=0, ge=0)
+
+    @field_validator("frozen", mode="before")
+    @classmethod
+    def _frozen_is_a_share_or_a_name(cls, frozen: Any) -> Any:
+        is_number = isinstance(frozen, int | float) and not isinstance(frozen, bool)
+        if not (0 <= frozen <= 1 if is_number else isinstance(frozen, str) and frozen):
+            raise ValueError("expected a share from 0 to 1, or the name of a layer")
+        return frozen
+
+    @model_validator(mode="after")
+    def _snapshots_end_cycles(self) -> Training:
+        cyclic, kept = self.schedule == "cyclic", 2 <= self.snapshots <= self.epochs
+        if (self.snapshots or cyclic) and not (cyclic and kept and not self.patience):
+            raise ValueError("`snapshots` are 0; or 2 to `epochs`, `cyclic`, with no `patience`")
+        if cyclic and self.warmup_epochs >= self.epochs // self.snapshots:
+            raise ValueError("`warmup_epochs` last a cycle of `epochs / snapshots`: shorten them")
+        return self
+
+
+class Judging(Choices):
+    """How networks are judged; recalibration and threshold are fitted on validation films.
+
+    The threshold "half" is .5 for every finding, and fitted to nothing; `recall` is the least that
+    the threshold "recall" must reach. `published` names the study whose scores stand beside.
+    """
+
+    resamples: int = Field(default=1000, ge=20)
+    recalibration: Literal["none", "temperature", "platt", "isotonic"] = "platt"
+    threshold: Literal["f1", "youden", "recall", "half"] = "f1"
+    recall: float = Field(default=0.9, gt=0, le=1)
+    published: Literal["", "reference-study"] = ""
+    seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _recall_means_something(self) -> Judging:
+        if self.threshold != "recall" and self.recall != type(self).model_fields["recall"].default:
+            raise ValueError(
+                f"recall means nothing to threshold {self.threshold!r}; it belongs to 'recall'"
+            )
+        return self
+
+
+DRAWS = Judging().model_dump(include={"resamples", "seed"})  # where no protocol says otherwise
+
+
+class Explaining(Choices):
+    """Where a network looked: by which methods, which are put to the test on so many films.
+
+    `network` "" is the best on validation films.
+    """
+
+    network: str = ""
+    methods: tuple[HeatmapMethod, ...] = ("grad-cam", "hires-cam")
+    films: int = Field(default=12, ge=1, le=64)
+    seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _each_method_once(self) -> Explaining:
+        if len(set(self.methods)) < len(self.methods):
+            raise ValueError(f"methods {', '.join(self.methods)}: expected each once")
+        return self
+
+
+class Variant(Choices):
+    """The experiment with some keys changed: sections as in the protocol, only what differs."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str = Field(pattern=r"^[a-z0-9-]+$")
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """The changed keys, nested as in a protocol."""
+        return dict(self.model_extra or {})
+
+
+Ensemble = Literal[
+    "mean-probability", "mean-logit", "mean-rank", "evolved", "convex", "convex-by-finding",
+    "greedy", "stacked",
+]  # fmt: skip
+LearnerName = Literal[
+    "logistic", "linear-svm", "rbf-svm", "forest", "neighbours", "boosting", "bayes", "perceptron",
+]  # fmt: skip
+TEXTURE, FROZEN, AND = "texture", "frozen ", "+"
+TEXTURED = 96  # pixels of a film's side, below which waves and patterns are as large as lungs
+
+
+class Combining(Choices):
+    """Ensembles, classical learners, similar films and more views, judged beside the networks.
+
+    `sources` are whose features learners and neighbours take: a network of the protocol,
+    "frozen NAME" for one of `frozen`, which is not trained here, "texture", or several joined
+    by +. Empty is the best network on validation films.
+    """
+
+    ensembles: tuple[Ensemble, ...] = ()
+    learners: tuple[LearnerName, ...] = ()
+    oversampling: Literal["none", "balanced"] = "none"
+    sources: tuple[str, ...] = ()
+    frozen: tuple[Network, ...] = ()
+    neighbours: int = Field(default=0, ge=0, le=1000)
+    views: int = Field(default=0, ge=0, le=64)
+    seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Combining:
+        frozen = tuple(network.name for network in self.frozen)
+        for key in ("ensembles", "learners", "sources"):
+            _refuse_twice(key, getattr(self, key))
+        _refuse_twice("frozen", frozen)
+        for source in self.sources:
+            _refuse_twice("sources: joined are", tuple(source.split(AND)))
+        if told := [network.name for network in self.frozen if network.training]:
+            raise ValueError(f"frozen: {told[0]!r} has `training`, which means nothing to it")
+        if told := [network.name for network in self.frozen if network.weights == "random"]:
+            raise ValueError(f"frozen: {told[0]!r} has random weights: name some that have learnt")
+        if deep := [network.name for network in self.frozen if network.head.is_deep]:
+            raise ValueError(f"frozen: {deep[0]!r} has a head with layers that nothing has trained")
+        return self
+
+    @model_validator(mode="after")
+    def _sources_are_asked(self) -> Combining:
+        if self.sources and not (self.learners or self.neighbours):
+            raise ValueError("sources mean nothing without `learners` or `neighbours`")
+        unused = {FROZEN + network.name for network in self.frozen} - set(self.single_sources)
+        if unused:
+            raise ValueError(f"frozen: {min(unused)!r} is not among `sources`")
+        return self
+
+    @property
+    def single_sources(self) -> tuple[str, ...]:
+        """The sources, those that are joined apart."""
+        return tuple(one for source in self.sources for one in source.split(AND))
+
+    def check(self, networks: tuple[str, ...], *, split: str, size: int) -> None:
+        """Raise ValueError unless the protocol's networks, split and films allow this."""
+        if self.ensembles and len(networks) < 2:
+            raise ValueError(
+                f"combining.ensembles: expected two networks or more, found {len(networks)}"
+            )
+        known = (*networks, *(FROZEN + network.name for network in self.frozen), TEXTURE)
+        for source in self.single_sources:
+            if source not in known:
+                raise ValueError(
+                    f"combining.sources: {source!r} is unknown; expected of {', '.join(known)}, or "
+                    f"several joined by + without spaces{nearest(source.strip(), known)}"
+                )
+        if TEXTURE in self.single_sources and size < TEXTURED:
+            raise ValueError(
+                f"combining.sources: textures want films of {TEXTURED} pixels or more; "
+                f"preparation.size is {size}"
+            )
+        if split == "image" and (self.learners or self.neighbours):
+            raise ValueError(
+                'combining.learners and neighbours need a split by patient: split.method is "image"'
+            )
+
+
+def _refuse_twice(key: str, names: tuple[str, ...]) -> None:
+    if len(set(names)) < len(names):
+        raise ValueError(f"{key} {', '.join(names)}: expected each once")

@@ -1,0 +1,1 @@
+"""The values, stages on disk, progress, parallel work, small tools for tables."""

@@ -1,0 +1,257 @@
+"""The values that flow to a classifier: frozen, validated when built, saved and loaded here.
+
+What flows on from it is in `predictions`.
+
+Letters in shapes: n films, k findings, m plan entries, c copies, h and w pixels.
+
+The part of every film: its file, and the fingerprint that names a split.
+
+Letters in shapes: n films.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float32, Int64, Shaped, UInt8
+from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_validator
+
+FINDINGS = (
+    "Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia",
+    "Pneumothorax", "Consolidation", "Edema", "Emphysema", "Fibrosis", "Pleural_Thickening",
+    "Hernia",
+)  # fmt: skip
+NO_FINDING = "No Finding"
+PARTS = ("train", "val", "test")
+APART = "apart"  # in place of a part: of patients whom no network meets
+Denoiser = Literal["median", "gaussian", "bilateral"]
+BOX_COLUMNS = ("image", "finding", "x", "y", "w", "h")
+
+
+class Preparation(BaseModel):
+    """How a film becomes the square picture a network sees; a part of every classifier.
+
+    `denoise` is a chain of filters in their order. One name may stand alone, and "none" for an
+    empty chain, and such chains are written so, as they were before there were longer ones.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    size: int = Field(default=224, ge=16, le=2048)
+    order: Literal["clahe-first", "resize-first", "no-clahe"] = "clahe-first"
+    clahe_clip: float = Field(default=3.0, gt=0, le=100)
+    clahe_tiles: int = Field(default=10, ge=1, le=64)
+    brightness: int = Field(default=0, ge=-255, le=255)
+    denoise: tuple[Denoiser, ...] = ()
+    interpolation: Literal["area", "bicubic"] = "area"
+
+    @field_validator("denoise", mode="before")
+    @classmethod
+    def _a_name_is_a_chain(cls, denoise: Any) -> Any:
+        if isinstance(denoise, str):
+            return () if denoise == "none" else (denoise,)
+        return denoise
+
+    @field_serializer("denoise")
+    def _short_chain(self, denoise: tuple[Denoiser, ...]) -> str | list[str]:
+        return list(denoise) if len(denoise) > 1 else "".join(denoise) or "none"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Manifest:
+    """Who and what: one row a film; label is 1, 0 or NaN (not stated); boxes in 0..1 of the film.
+
+    `facts` holds one row a film (age in years, sex, view, follow_up, width, height, path, …);
+    `boxes` has the columns image, finding, x, y, w, h (left, top, width, height).
+    """
+
+    findings: tuple[str, ...]
+    image: Shaped[np.ndarray, " n"]
+    patient: Int64[np.ndarray, " n"]
+    label: Float32[np.ndarray, "n k"]
+    facts: pd.DataFrame
+    boxes: pd.DataFrame
+    origin: str
+
+    def __post_init__(self) -> None:
+        films, findings = len(self.image), len(self.findings)
+        require(len(set(self.findings)) == findings, "a finding is named twice", self.findings)
+        require(self.label.shape == (films, findings), "label", self.label.shape)
+        require(self.patient.shape == (films,), "patient", self.patient.shape)
+        require(len(self.facts) == films, "facts' rows", len(self.facts))
+        require(tuple(self.boxes.columns) == BOX_COLUMNS, "box columns", list(self.boxes.columns))
+        stated = self.label[~np.isnan(self.label)]
+        require(bool(np.isin(stated, (0, 1)).all()), "labels must be 0, 1 or NaN", "others")
+        if len(np.unique(self.image)) != films:
+            names, count = np.unique(self.image, return_counts=True)
+            raise ValueError(
+                f"image {str(names[count > 1][0])!r} is listed {count.max()} times; expected each "
+                "film once: remove the repeated rows"
+            )
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def take(self, rows: Int64[np.ndarray, " m"]) -> Manifest:
+        """Return the films at `rows`, in that order, with their boxes."""
+        image = self.image[rows]
+        return replace(
+            self,
+            image=image,
+            patient=self.patient[rows],
+            label=self.label[rows],
+            facts=self.facts.iloc[rows].reset_index(drop=True),
+            boxes=self.boxes[self.boxes["image"].isin(pd.Series(image))].reset_index(drop=True),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Copies:
+    """Stored copies of films: `pixels` of copy number `copy` of the film at `row`, one a place."""
+
+    row: Int64[np.ndarray, " c"]
+    copy: Int64[np.ndarray, " c"]
+    pixels: UInt8[np.ndarray, "c h w"]
+
+    @cached_property
+    def place(self) -> dict[tuple[int, int], int]:
+        """The place of each film's copy."""
+        pairs = zip(self.row.tolist(), self.copy.tolist(), strict=True)
+        return {pair: place for place, pair in enumerate(pairs)}
+
+
+def no_copies() -> Copies:
+    """Return no stored copy."""
+    none = np.empty(0, dtype=np.int64)
+    return Copies(row=none, copy=none, pixels=np.empty((0, 1, 1), dtype=np.uint8))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prepared:
+    """The films as the network sees them: uint8 pixels, memory-mapped, beside their manifest.
+
+    `copies` are those of a plan that were made at the films' native size.
+    """
+
+    manifest: Manifest
+    preparation: Preparation
+    pixels: UInt8[np.ndarray, "n h w"]
+    rejected: pd.DataFrame
+    copies: Copies = field(default_factory=no_copies)
+
+    def __post_init__(self) -> None:
+        size = self.preparation.size
+        require(self.pixels.shape == (len(self.manifest), size, size), "pixels", self.pixels.shape)
+
+
+def empty_boxes() -> pd.DataFrame:
+    """Return a table of no boxes."""
+    return pd.DataFrame({name: [] for name in BOX_COLUMNS})
+
+
+def save_manifest(manifest: Manifest, folder: Path) -> None:
+    """Write manifest.csv, boxes.csv and manifest.json (findings and origin) into `folder`."""
+    table = pd.DataFrame({"image": manifest.image, "patient": manifest.patient})
+    label = pd.DataFrame(manifest.label, columns=list(manifest.findings)).astype("Int8")
+    pd.concat([table, label, manifest.facts], axis=1).to_csv(folder / "manifest.csv", index=False)
+    manifest.boxes.to_csv(folder / "boxes.csv", index=False)
+    about = {"findings": manifest.findings, "origin": manifest.origin}
+    (folder / "manifest.json").write_text(json.dumps(about, indent=1))
+
+
+def load_manifest(folder: Path) -> Manifest:
+    """Read what `save_manifest` wrote."""
+    about = json.loads((folder / "manifest.json").read_text())
+    findings = tuple(about["findings"])
+    table = read_table(folder / "manifest.csv", text=("image", "sex", "view", "path"))
+    facts = table.drop(columns=["image", "patient", *findings])
+    return Manifest(
+        findings=findings,
+        image=table["image"].to_numpy(dtype=str),
+        patient=table["patient"].to_numpy(dtype=np.int64),
+        label=table[list(findings)].to_numpy(dtype=np.float32),
+        facts=facts,
+        boxes=read_table(folder / "boxes.csv", text=("image", "finding")),
+        origin=about["origin"],
+    )
+
+
+def save_prepared_tables(prepared: Prepared, folder: Path) -> None:
+    """Write everything of `prepared` but its pixels, which are made in place as pixels.npy."""
+    save_manifest(prepared.manifest, folder)
+    prepared.rejected.to_csv(folder / "rejected.csv", index=False)
+    (folder / "preparation.json").write_text(prepared.preparation.model_dump_json(indent=1))
+
+
+def load_prepared(folder: Path) -> Prepared:
+    """Read a prepared folder; the pixels stay on disk, mapped read-only."""
+    return Prepared(
+        manifest=load_manifest(folder),
+        preparation=Preparation.model_validate_json((folder / "preparation.json").read_text()),
+        pixels=np.load(folder / "pixels.npy", mmap_mode="r"),
+        rejected=read_table(folder / "rejected.csv", text=("image", "reason")),
+    )
+
+
+def read_table(file: Path, *, text: tuple[str, ...]) -> pd.DataFrame:
+    """Read a CSV exactly: text stays as it is, "NA" too; empty is "" in `text`, NaN elsewhere."""
+    with file.open(newline="") as lines:
+        columns = next(csv.reader(lines))
+    return pd.read_csv(
+        file,
+        dtype=dict.fromkeys(text, str),
+        keep_default_na=False,
+        na_values={name: [""] for name in columns if name not in text},
+    )
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return the end of an error about an unknown word: the known one most like it, or nothing."""
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f"; nearest is {near[0]!r}" if near else ""
+
+
+def require(holds: bool, what: str, found: object) -> None:
+    """Raise ValueError unless a part of a value fits the rest of it."""
+    if not holds:
+        raise ValueError(f"{what}: found {found}, which does not fit the rest of the value")
+
+
+def part_fingerprint(image: Shaped[np.ndarray, " n"], part: Shaped[np.ndarray, " n"]) -> str:
+    """Return 16 hexadecimal digits that name this split, whatever the order of the films."""
+    pairs = sorted(zip(image.tolist(), part.tolist(), strict=True))
+    text = "\n".join(f"{name},{where}" for name, where in pairs)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def save_part(image: Shaped[np.ndarray, " n"], part: Shaped[np.ndarray, " n"], file: Path) -> None:
+    """Write a CSV file with the columns image and part."""
+    pd.DataFrame({"image": image, "part": part}).to_csv(file, index=False)
+
+
+def load_part(file: Path, image: Shaped[np.ndarray, " n"]) -> Shaped[np.ndarray, " n"]:
+    """Read what `save_part` wrote and return the part of each film, joined by name.
+
+    Raises ValueError when a film is not in the file or twice, or stands neither in one of the three
+    parts nor apart.
+    """
+    table = read_table(file, text=("image", "part")).set_index("image")
+    part = table["part"].to_numpy(dtype=str)
+    if table.index.has_duplicates or not np.isin(part, (*PARTS, APART)).all():
+        raise ValueError(f"{file}: expected each film once, its part {', '.join(PARTS)}")
+    row = table.index.get_indexer(pd.Index(image))
+    if (row < 0).any():
+        raise ValueError(
+            f"{file}: {(row < 0).sum()} films are not in it ({image[row < 0][0]}, …): split anew"
+        )
+    return part[row]

@@ -1,0 +1,143 @@
+"""A process's memory: told to keep what it has freed.
+
+Which of several processes this one is; neither torch nor accelerate is imported to know it.
+
+Once a process has joined the others (`lucency.models.device.join`), its rank and the number of
+processes are those of accelerate's state. Before that they are what a launcher has set in the
+environment: torchrun and accelerate launch, or MPI. A launcher that calls a function, as those
+for TPU do, sets nothing there: its processes join first (`lucency.cli.launch`).
+
+Worker processes for films: bounded memory, results in order, and no worker outlives its parent.
+
+The work is done in "spawn"ed processes, so it must be a function that can be pickled.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import os
+import platform
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
+from typing import TypeVar
+
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
+_NEVER = 2**31 - 1
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc to keep freed memory, which it would hand back and fault in again at every use.
+
+    Pictures and tensors are large enough for that to cost more than the work on them: see
+    docs/performance.md. Does nothing where the C library is not glibc.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        library = ctypes.CDLL(None)
+        library.mallopt(_M_MMAP_MAX, 0)
+        library.mallopt(_M_TRIM_THRESHOLD, _NEVER)
+
+
+RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
+SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+LOCAL = ("LOCAL_RANK", "MPI_LOCALRANKID", "OMPI_COMM_WORLD_LOCAL_RANK", "MV2_COMM_WORLD_LOCAL_RANK")
+
+
+class _Joined(threading.local):
+    """What accelerate said, thread by thread: on TPU v2 and v3 two ranks share a process."""
+
+    rank: int | None = None
+    local_rank: int | None = None
+    world_size: int | None = None
+
+
+_joined = _Joined()
+
+
+def rank() -> int:
+    """Return this process's number among all, 0 for the first and for one that is alone."""
+    return _first_number(_joined.rank, RANKS, otherwise=0)
+
+
+def local_rank() -> int:
+    """Return this process's number among those of its machine, counted from 0."""
+    return _first_number(_joined.local_rank, LOCAL, otherwise=0)
+
+
+def world_size() -> int:
+    """Return the number of processes that work together, over all machines."""
+    return _first_number(_joined.world_size, SIZES, otherwise=1)
+
+
+def left_alone() -> bool:
+    """Say whether accelerate launch was to start several processes on this machine but started one.
+
+    It does so, without a word, for `--num_processes 2` where there are no two accelerators.
+    """
+    asked = {"ACCELERATE_USE_CPU", "MASTER_PORT"} <= os.environ.keys()
+    return asked and not any(name in os.environ for name in SIZES)
+
+
+def set_ranks(*, rank: int | None, local_rank: int | None, world_size: int | None) -> None:
+    """Fix what the three functions above return in this thread; None asks the environment again."""
+    _joined.rank, _joined.local_rank, _joined.world_size = rank, local_rank, world_size
+
+
+def _first_number(known: int | None, names: tuple[str, ...], *, otherwise: int) -> int:
+    if known is not None:
+        return known
+    return next((int(os.environ[name]) for name in names if os.environ.get(name)), otherwise)
+
+
+QUEUE = 4  # tasks per worker under way at once, so memory does not grow with their number
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+
+def in_workers(
+    work: Callable[[Task], Result], tasks: Iterator[Task], *, workers: int
+) -> Iterator[Result]:
+    """Yield `work(task)` of each task in order, done here or in that many worker processes.
+
+    Raises ValueError when a worker process dies.
+    """
+    if workers <= 1:
+        keep_freed_memory()
+        yield from map(work, tasks)
+        return
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
+    try:
+        first = islice(tasks, QUEUE * workers)
+        waiting: deque[Future[Result]] = deque(pool.submit(work, task) for task in first)
+        while waiting:
+            result = waiting.popleft().result()
+            waiting.extend(pool.submit(work, task) for task in islice(tasks, 1))
+            yield result
+    except BrokenProcessPool as error:
+        raise ValueError(
+            "a worker process died (out of memory? a script without `if __name__ == '__main__'`?): "
+            f"run again with fewer than {workers} workers; the films done so far are kept"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _start_worker() -> None:
+    """Leave Ctrl-C to the parent, end with it, and keep decoders' chatter off the screen."""
+    keep_freed_memory()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libpng and libjpeg write there themselves
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "a worker has a parent"
+    parent.join()
+    os._exit(1)

@@ -1,0 +1,175 @@
+"""The Plan: what each part sees of the films, how often, how changed, told what, weighing how much.
+
+Letters in shapes: n films, k findings, m entries of a plan.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float32, Int64, Shaped
+
+from lucency.core.manifest import PARTS, read_table, require
+
+COPY_MARK = "#"  # between a film's name and the number of its copy
+RECIPES = {"exact": "none@1", "gentle": "gentle@1"}  # how a copy differs from its film
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Plan:
+    """What each part sees: film `row`, as original (copy 0) or copy, its labels and its weight.
+
+    `transform` is empty for an original; else links `name@parameter#copy` joined by `>`, applied
+    left to right (a copy of a copy has two). `mix` is the share of film `mate` in the picture, 0
+    for all but synthetic films, whose first parent is `row`. `label` is what training is told, the
+    film's own but where a resampler parts or mixes label sets. `weight` multiplies the loss per
+    entry and finding.
+    """
+
+    row: Int64[np.ndarray, " m"]
+    copy: Int64[np.ndarray, " m"]
+    transform: Shaped[np.ndarray, " m"]
+    part: Shaped[np.ndarray, " m"]
+    label: Float32[np.ndarray, "m k"]
+    weight: Float32[np.ndarray, "m k"]
+    mate: Int64[np.ndarray, " m"]
+    mix: Float32[np.ndarray, " m"]
+
+    def __post_init__(self) -> None:
+        lengths = [len(getattr(self, name)) for name in FIELDS]
+        require(len(set(lengths)) == 1, ", ".join(FIELDS), lengths)
+        require(self.label.shape == self.weight.shape, "label, weight", self.weight.shape)
+        require(bool(np.isin(self.part, PARTS).all()), "part", np.unique(self.part))
+        require(bool(((self.copy > 0) == (self.transform != "")).all()), "copy", "transform")
+        require(bool((self.weight >= 0).all()), "weights must not be negative", "some are")
+        require(bool(((self.mix >= 0) & (self.mix <= 1)).all()), "mix", "a share outside 0 to 1")
+        require(bool((self.copy[self.mix > 0] > 0).all()), "a mixed film must be a copy", "others")
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def take(self, entries: Shaped[np.ndarray, " e"]) -> Plan:
+        """Return the entries given by index or mask."""
+        return Plan(**{name: getattr(self, name)[entries] for name in FIELDS})
+
+    def names(self, image: Shaped[np.ndarray, " n"]) -> Shaped[np.ndarray, " m"]:
+        """Return a name for every entry: the film's own, or film#copy for a copy."""
+        number = self.copy.astype(str)
+        return np.where(
+            self.copy == 0,
+            image[self.row],
+            np.char.add(np.char.add(image[self.row].astype(str), COPY_MARK), number),
+        )
+
+
+FIELDS = tuple(Plan.__dataclass_fields__)
+
+
+def originals(label: Float32[np.ndarray, "n k"]) -> Plan:
+    """Return the plan that shows every training film once, unchanged and unweighted."""
+    films = np.arange(len(label))
+    return Plan(
+        row=films,
+        copy=np.zeros(len(films), dtype=np.int64),
+        transform=np.full(len(films), ""),
+        part=np.full(len(films), "train"),
+        label=label,
+        weight=np.ones(label.shape, dtype=np.float32),
+        mate=films,
+        mix=np.zeros(len(films), dtype=np.float32),
+    )
+
+
+def clones(
+    label: Float32[np.ndarray, "n k"], source: Int64[np.ndarray, " m"], *, copies: str = "exact"
+) -> Plan:
+    """Return training copies of the films `source` (a film may come several times), no originals.
+
+    `copies` is a key of RECIPES, or a recipe `name@parameter` itself. A film's copies are numbered
+    from 1 in the order of `source`.
+    """
+    made = originals(label).take(source)
+    number = _count_up(source)
+    recipe = np.full(len(source), RECIPES.get(copies, copies))
+    return replace(made, copy=number, transform=_link(recipe, number))
+
+
+def joined(*plans: Plan) -> Plan:
+    """Return the entries of all plans, one after the other."""
+    parts = {name: [getattr(plan, name) for plan in plans] for name in FIELDS}
+    return Plan(**{name: np.concatenate(part) for name, part in parts.items()})
+
+
+def followed_by(first: Plan, second: Plan) -> Plan:
+    """Return both steps as one plan: the rows of `second` are entries of `first`.
+
+    Copies that `second` makes are numbered on from those of their film in `first`, and a copy of a
+    copy goes through both transforms. Raises ValueError when a film would be mixed twice.
+    """
+    under = first.take(second.row)
+    again = (second.mix > 0) & ((under.mix > 0) | (first.mix[second.mate] > 0))
+    require(not again.any(), "a film mixed already cannot be mixed again", "some are")
+    made = second.copy > 0
+    highest = np.zeros(first.row.max(initial=-1) + 1, dtype=np.int64)
+    np.maximum.at(highest, first.row, first.copy)
+    copy, transform = under.copy.copy(), under.transform.astype(object)
+    copy[made] = highest[under.row[made]] + _count_up(under.row[made])
+    recipe = np.array([link.rpartition("#")[0] for link in second.transform[made]], dtype=object)
+    link, chain = _link(recipe, copy[made]), transform[made]
+    transform[made] = np.where(chain == "", link, chain + ">" + link)
+    return replace(
+        second,
+        row=under.row,
+        copy=copy,
+        transform=transform.astype(str),
+        weight=under.weight * second.weight,
+        mate=np.where(second.mix > 0, first.row[second.mate], under.mate),
+        mix=np.where(second.mix > 0, second.mix, under.mix),
+    )
+
+
+def save_plan(plan: Plan, image: Shaped[np.ndarray, " n"], folder: Path) -> None:
+    """Write plan.csv (image, copy, transform, part, mate, mix), label.npy and weight.npy.
+
+    Films go by name.
+    """
+    table = {"image": image[plan.row], "copy": plan.copy}
+    table |= {"transform": plan.transform, "part": plan.part}
+    table |= {"mate": image[plan.mate], "mix": plan.mix}
+    pd.DataFrame(table).to_csv(folder / "plan.csv", index=False)
+    np.save(folder / "label.npy", plan.label)
+    np.save(folder / "weight.npy", plan.weight)
+
+
+def load_plan(folder: Path, image: Shaped[np.ndarray, " n"]) -> Plan:
+    """Read a plan and join it by name to the films `image`."""
+    table = read_table(folder / "plan.csv", text=("image", "transform", "part", "mate"))
+    films = pd.Index(image)
+    row, mate = (films.get_indexer(pd.Index(table[name])) for name in ("image", "mate"))
+    known = bool((row >= 0).all() and (mate >= 0).all())
+    require(known, "a film of the plan is not in the manifest", folder)
+    return Plan(
+        row=row.astype(np.int64),
+        copy=table["copy"].to_numpy(dtype=np.int64),
+        transform=table["transform"].to_numpy(dtype=str),
+        part=table["part"].to_numpy(dtype=str),
+        label=np.load(folder / "label.npy"),
+        weight=np.load(folder / "weight.npy"),
+        mate=mate.astype(np.int64),
+        mix=table["mix"].to_numpy(dtype=np.float32),
+    )
+
+
+def _count_up(film: Int64[np.ndarray, " m"]) -> Int64[np.ndarray, " m"]:
+    """Return for each place how many times its film has come so far, itself included."""
+    return pd.Series(film).groupby(film).cumcount().to_numpy(dtype=np.int64) + 1
+
+
+def _link(
+    recipe: Shaped[np.ndarray, " m"], number: Int64[np.ndarray, " m"]
+) -> Shaped[np.ndarray, " m"]:
+    pairs = zip(recipe.tolist(), number.tolist(), strict=True)
+    return np.array([f"{name}#{copy}" for name, copy in pairs], dtype=object)

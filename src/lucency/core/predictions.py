@@ -1,0 +1,173 @@
+"""Predictions, the hinge: left of them torch, right of them numpy; all that judges takes only this.
+
+Letters in shapes: n films, k findings, d feature dimensions, m knots of recalibration curves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from zipfile import ZipFile, is_zipfile
+
+import numpy as np
+from jaxtyping import Float, Float32, Float64, Int64, Shaped
+from scipy.special import expit
+
+from lucency.core.manifest import PARTS, require
+
+
+def no_knots() -> Float64[np.ndarray, "m 3"]:
+    """Return the knots of recalibrations that are lines: none."""
+    return np.empty((0, 3))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Predictions:
+    """What a network said of films; `split` is the fingerprint of the parts it was made under.
+
+    `logit` is what the network gave; `rescale` makes its recalibrated logit with slope, offset and
+    knots, and all probabilities come from that. One slope and offset a finding, or a single number
+    for all.
+    """
+
+    network: str
+    split: str
+    findings: tuple[str, ...]
+    image: Shaped[np.ndarray, " n"]
+    patient: Int64[np.ndarray, " n"]
+    part: Shaped[np.ndarray, " n"]
+    label: Float32[np.ndarray, "n k"]
+    logit: Float[np.ndarray, "n k"]
+    feature: Float32[np.ndarray, "n d"]
+    slope: Float64[np.ndarray, ...] = field(default_factory=lambda: np.ones(()))
+    offset: Float64[np.ndarray, ...] = field(default_factory=lambda: np.zeros(()))
+    knot: Float64[np.ndarray, "m 3"] = field(default_factory=no_knots)
+
+    def __post_init__(self) -> None:
+        films = len(self.image)
+        require(self.label.shape == (films, len(self.findings)), "label", self.label.shape)
+        require(self.logit.shape == self.label.shape, "logit", self.logit.shape)
+        lengths = [len(rows) for rows in (self.patient, self.part, self.feature)]
+        require(lengths == [films] * 3, "patient, part, feature", lengths)
+        require(bool(np.isfinite(self.logit).all()), "logits must be finite", "NaN or infinity")
+        require(bool(np.isin(self.part, PARTS).all()), "part", np.unique(self.part))
+        for line in (self.slope, self.offset):
+            require(line.shape in ((), (len(self.findings),)), "slope, offset", line.shape)
+            require(bool(np.isfinite(line).all()), "slope, offset", "NaN or infinity")
+        require(bool((self.slope > 0).all()), "slopes must be above 0", self.slope)
+        check_knots(self.knot, findings=len(self.findings))
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    @property
+    def probability(self) -> Float64[np.ndarray, "n k"]:
+        """The sigmoid of the recalibrated logits."""
+        return expit(self.calibrated)
+
+    @property
+    def calibrated(self) -> Float64[np.ndarray, "n k"]:
+        """The recalibrated logits, in double precision; no finding's films change their order."""
+        return rescale(self.logit, slope=self.slope, offset=self.offset, knot=self.knot)
+
+    def uncalibrated(self) -> Predictions:
+        """Return the same predictions as the network gave them."""
+        return replace(self, slope=np.ones(()), offset=np.zeros(()), knot=no_knots())
+
+    def of(self, part: str) -> Predictions:
+        """Return the rows of one part."""
+        return self.take(np.flatnonzero(self.part == part))
+
+    def take(self, rows: Int64[np.ndarray, " m"]) -> Predictions:
+        """Return these rows, in this order."""
+        names = ("image", "patient", "part", "label", "logit", "feature")
+        return replace(self, **{name: getattr(self, name)[rows] for name in names})
+
+
+def concatenate(several: Sequence[Predictions]) -> Predictions:
+    """Return the films of several parts of one network's predictions as one, in this order."""
+    about = {(one.network, one.split, one.findings) for one in several}
+    require(len(about) == 1, "network, split and findings of parts", about)
+    names = ("image", "patient", "part", "label", "logit", "feature")
+    whole = {name: np.concatenate([getattr(one, name) for one in several]) for name in names}
+    return replace(several[0], **whole)
+
+
+def rescale(
+    logit: Float[np.ndarray, "n k"],
+    *,
+    slope: Float64[np.ndarray, ...],
+    offset: Float64[np.ndarray, ...],
+    knot: Float64[np.ndarray, "m 3"],
+) -> Float64[np.ndarray, "n k"]:
+    """Return slope x curve(logit) + offset, in double precision; no two films change their order.
+
+    A row of `knot` is the place of a finding, a logit and the curve there: straight between knots,
+    level outside them, so that films may come to be equal. Without knots the curve is the logit.
+    """
+    bent = logit.astype(np.float64)
+    for finding in np.unique(knot[:, 0]).astype(np.int64):
+        _, at, to = knot[knot[:, 0] == finding].T
+        said = bent[:, finding]
+        above = np.minimum(np.searchsorted(at, said, side="right"), len(at) - 1)
+        # A last digit must not lift a film above the next knot.
+        bent[:, finding] = np.minimum(np.interp(said, at, to), to[above])
+    return bent * slope + offset
+
+
+def check_knots(knot: Float64[np.ndarray, "m 3"], *, findings: int) -> None:
+    """Raise ValueError unless the knots are those of rising curves, finding by finding."""
+    require(knot.ndim == 2 and knot.shape[1] == 3, "finding, logit and curve of knots", knot.shape)
+    require(bool(np.isfinite(knot).all()), "knots must be finite", "NaN or infinity")
+    place, at, to = np.diff(knot, axis=0).T
+    require(bool(np.isin(knot[:, 0], np.arange(findings)).all()), "findings of knots", knot[:, 0])
+    rising = (place > 0) | ((place == 0) & (at > 0) & (to >= 0))
+    require(bool(rising.all()), "curves must rise from knot to knot", knot[1:][~rising])
+
+
+def save_predictions(predictions: Predictions, file: Path) -> None:
+    """Write one compressed .npz that holds no Python objects."""
+    arrays = {name: np.asarray(getattr(predictions, name)) for name in _PREDICTED}
+    np.savez_compressed(file, allow_pickle=False, **arrays)
+
+
+def load_predictions(file: Path) -> Predictions:
+    """Read what `save_predictions` wrote; pickled content is refused.
+
+    Files of before recalibration had curves hold no knots: theirs are lines.
+    """
+    _require_predictions(file)
+    with np.load(file, allow_pickle=False) as arrays:
+        held = {"knot": no_knots(), **arrays}
+    fields = {name: held[name] for name in _PREDICTED}
+    names = tuple(str(name) for name in fields.pop("findings"))
+    network, split = str(fields.pop("network")), str(fields.pop("split"))
+    return Predictions(network=network, split=split, findings=names, **fields)
+
+
+def _require_predictions(file: Path) -> None:
+    """Raise ValueError unless a file is an archive that holds every array of predictions."""
+    if not is_zipfile(file):
+        raise ValueError(
+            f"{file}: found no .npz archive, expected predictions as a run saves them; a run makes "
+            "them anew when their folder is deleted"
+        )
+    with ZipFile(file) as archive:
+        there = {name.removesuffix(".npy") for name in archive.namelist()}
+    if lacking := sorted({*_PREDICTED} - there - {"knot"}):
+        raise ValueError(
+            f"{file}: no array {lacking[0]!r}; expected predictions as a run saves them, or a table"
+        )
+
+
+_PREDICTED = tuple(Predictions.__dataclass_fields__)
+
+
+EACH = "divisions.npy"
+
+
+def load_divisions(file: Path, said: Predictions) -> Float64[np.ndarray, "f n k"]:
+    """Return the probabilities by division that lie beside predictions, or none."""
+    beside = file.parent / EACH
+    return np.load(beside) if beside.is_file() else np.empty((0, *said.label.shape))

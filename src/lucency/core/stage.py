@@ -1,0 +1,216 @@
+"""A stage's folder is complete, with its receipt, or absent.
+
+A receipt says what a folder was made from. The same inputs find the work done; other inputs are
+refused, and the difference named; a killed stage leaves `NAME.partial`, which the same inputs
+continue. Under a launcher of several processes only rank 0 writes, the others wait for it.
+
+What could not be made of a report: named, kept with its traceback, and no reason to stop.
+
+A report stands at the end of hours of work. A chapter that fails, for whatever reason, is left out
+of it by name; what leads to the report (films, networks, predictions, evaluation) is not excused.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import shutil
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from lucency.core.parallel import local_rank, rank
+from lucency.core.progress import say
+
+Inputs = Mapping[str, object]
+RECEIPT, NOTE = "receipt.json", "inputs.json"
+SILENT_SECONDS = 60.0  # how long a process waits for the first before it says so
+
+
+def produce(
+    out: Path,
+    *,
+    inputs: Inputs,
+    write: Callable[[Path], None],
+    may_change: tuple[str, ...] = (),
+) -> Path:
+    """Return `out`, complete: as it is when its receipt fits, else made by `write(partial)`.
+
+    `write` finds in the partial folder what an earlier, killed call with the same inputs left;
+    of those inputs, `may_change` names what it can cope with when they are others now.
+    Raises ValueError when `out` was made from other inputs or is being made by another process.
+    """
+    if is_complete(out, inputs=inputs):
+        return out
+    if rank() > 0:
+        return _wait(out, inputs)
+    with partial_folder(out, inputs=inputs, may_change=may_change) as folder:
+        write(folder)
+    return out
+
+
+class BusyError(ValueError):
+    """A folder that another process is writing: nothing is wrong with it."""
+
+
+@contextmanager
+def partial_folder(
+    out: Path, *, inputs: Inputs, may_change: tuple[str, ...] = ()
+) -> Iterator[Path]:
+    """Lend `out`.partial to write in; on success add the receipt and rename it to `out`.
+
+    A partial folder of other inputs is refused when anything has been written there, unless only
+    those of `may_change` differ.
+    """
+    folder = out.with_name(out.name + ".partial")
+    folder.mkdir(parents=True, exist_ok=True)
+    note = folder / NOTE
+    if any(file.name != NOTE for file in folder.iterdir()):
+        for file in (note, folder / RECEIPT):
+            if file.exists() and file.stat().st_size:
+                was = json.loads(file.read_text())
+                _refuse_difference(folder, {**was, **{k: inputs[k] for k in may_change}}, inputs)
+    with note.open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BusyError(f"{folder} is being written by another process: wait for it") from None
+        write_atomically(note.with_suffix(".tmp"), _text(inputs))
+        shutil.copyfile(note.with_suffix(".tmp"), note)
+        note.with_suffix(".tmp").unlink()
+        yield folder
+        write_atomically(folder / RECEIPT, _text(inputs))
+        note.unlink()
+        folder.rename(out)
+
+
+def is_complete(out: Path, *, inputs: Inputs) -> bool:
+    """Say whether `out` holds the finished work of `inputs`; other finished work is refused."""
+    file = out / RECEIPT
+    if not file.exists():
+        if out.exists() and any(out.iterdir()):
+            raise ValueError(
+                f"{out} has no receipt, so it was not made by this program: choose another place"
+            )
+        return False
+    _refuse_difference(out, json.loads(file.read_text()), inputs)
+    return True
+
+
+def discard_outdated(out: Path, *, inputs: Inputs) -> None:
+    """Remove what was made from other inputs, finished or not: for what is soon made anew."""
+    if rank() > 0:
+        return
+    for folder in (out, out.with_name(out.name + ".partial")):
+        notes = [note for note in (folder / RECEIPT, folder / NOTE) if note.is_file()]
+        if notes and differences(json.loads(notes[0].read_text() or "{}"), inputs):
+            shutil.rmtree(folder)
+
+
+def fingerprint(inputs: Inputs) -> str:
+    """Return 16 hexadecimal digits that name these inputs."""
+    return hashlib.sha256(_text(inputs).encode()).hexdigest()[:16]
+
+
+def fingerprint_of(folder: Path) -> str:
+    """Return the fingerprint of what a finished folder was made from."""
+    return fingerprint(json.loads((folder / RECEIPT).read_text()))
+
+
+def fingerprint_file(file: Path) -> str:
+    """Return 16 hexadecimal digits of a file's content (SHA-256)."""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()[:16]
+
+
+def write_atomically(file: Path, text: str) -> None:
+    """Write `file` so that it holds all of `text` or what it held before."""
+    partial = file.with_name(file.name + ".new")
+    partial.write_text(text, encoding="utf-8")
+    partial.rename(file)
+
+
+def differences(was: Inputs, now: Inputs) -> list[str]:
+    """Return one `key: was A, now B` per leaf that differs."""
+    old, new = _leaves("", json.loads(_text(was))), _leaves("", json.loads(_text(now)))
+    keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    return [f"{key}: was {old.get(key, 'absent')}, now {new.get(key, 'absent')}" for key in keys]
+
+
+def _refuse_difference(folder: Path, was: Inputs, now: Inputs) -> None:
+    if found := differences(was, now):
+        raise ValueError(
+            f"{folder} was made from other inputs ({'; '.join(found[:3])}"
+            f"{f'; and {len(found) - 3} more' if len(found) > 3 else ''}): "
+            "choose another --out, or delete that folder to make it anew"
+        )
+
+
+def _leaves(prefix: str, value: object) -> dict[str, object]:
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        value = {str(place): entry for place, entry in enumerate(value)}
+    if isinstance(value, dict) and value:
+        pairs = [_leaves(f"{prefix}.{key}" if prefix else key, value[key]) for key in value]
+        return {key: leaf for pair in pairs for key, leaf in pair.items()}
+    return {prefix: value} if prefix else {}
+
+
+def _text(inputs: Inputs) -> str:
+    return json.dumps(inputs, sort_keys=True, indent=1)
+
+
+def _wait(out: Path, inputs: Inputs) -> Path:
+    """Return `out` when the first process has made it; the launcher ends this one if that died.
+
+    Where the first process is on another machine, a line says after a while what is waited for.
+    """
+    silent_until = time.monotonic() + SILENT_SECONDS
+    while not is_complete(out, inputs=inputs):
+        time.sleep(0.5)
+        if local_rank() == 0 and time.monotonic() > silent_until:
+            silent_until = float("inf")
+            sys.stderr.write(
+                f"process {rank()} waits for {out}, which process 0 makes: all machines must see "
+                "the same folder; stop this if process 0 has ended\n"
+            )
+    return out
+
+
+Made = TypeVar("Made")
+
+
+@dataclass(frozen=True)
+class Failures:
+    """The chapters that failed, one text file each in `folder`: the reason, then the traceback."""
+
+    folder: Path
+
+    def attempt(self, chapter: str, make: Callable[[], Made]) -> Made | None:
+        """Return what `make` makes, or None where it raises; Ctrl-C and BusyError go through."""
+        try:
+            return make()
+        except BusyError:
+            raise
+        except Exception as error:  # noqa: BLE001 - no error of a chapter may cost the report
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            self.folder.mkdir(parents=True, exist_ok=True)
+            file = self.folder / f"{chapter}.txt"
+            write_atomically(file, f"{reason}\n\n{traceback.format_exc()}")
+            say(f"The chapter {chapter!r} could not be made ({reason}); see {file}")
+            return None
+
+    def reasons(self) -> dict[str, str]:
+        """Return chapter -> reason, of all that failed since the last `clear`."""
+        files = sorted(self.folder.glob("*.txt")) if self.folder.is_dir() else []
+        return {file.stem: file.read_text(encoding="utf-8").splitlines()[0] for file in files}
+
+    def clear(self) -> None:
+        """Forget all failures, before everything is tried anew."""
+        if self.folder.exists():
+            shutil.rmtree(self.folder)

@@ -1,0 +1,113 @@
+"""What an audit answers: tables, which of them are worth a terminal's lines, and plain words."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Shaped
+
+from lucency.core.stage import write_atomically
+
+Answer = dict[str, object]
+
+
+LINES = 30  # of a table on a terminal
+MERGED = ("note", "wilson_low", "wilson_high")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Audit:
+    """Tables by name, the names of those that are shown, remarks, and a conclusion in words."""
+
+    tables: Mapping[str, pd.DataFrame]
+    shown: tuple[str, ...]
+    remarks: tuple[str, ...]
+    conclusion: str
+
+
+def audit_in_words(audit: Audit) -> str:
+    """Return the shown tables, short, the remarks and the conclusion, for people."""
+    parts = [f"{name}\n{short_table(audit.tables[name])}" for name in audit.shown]
+    return "\n\n".join([*parts, *audit.remarks, audit.conclusion]) + "\n"
+
+
+def audit_in_json(audit: Audit) -> str:
+    """Return everything, for programs: a table is a list of rows, an absent number is null."""
+    rows = {
+        name: json.loads(str(table.to_json(orient="records", double_precision=15)))
+        for name, table in audit.tables.items()
+    }
+    answer = {**rows, "remarks": list(audit.remarks), "conclusion": audit.conclusion}
+    return json.dumps(answer, indent=1) + "\n"
+
+
+def write_audit(audit: Audit, folder: Path) -> None:
+    """Write each table as NAME.csv, and conclusion.txt; ValueError where other tables lie."""
+    others = sorted({file.stem for file in folder.glob("*.csv")} - {*audit.tables})
+    if others:
+        raise ValueError(f"{folder} holds {others[0]}.csv of something else: choose another --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, table in audit.tables.items():
+        write_atomically(folder / f"{name}.csv", table.to_csv(index=False))
+    said = "\n".join([*audit.remarks, audit.conclusion])
+    write_atomically(folder / "conclusion.txt", f"{said}\n")
+
+
+def short_table(table: pd.DataFrame) -> str:
+    """Return a table for a terminal: a number with its interval in one cell, measures as columns.
+
+    Columns NAME, NAME_low, NAME_high (or value, low, high) are one; notes are left to the files.
+    """
+    short = _with_intervals(table.drop(columns=list(MERGED), errors="ignore"))
+    if {"finding", "measure", "value"} <= set(short):
+        rest = [name for name in short if name not in ("measure", "value")]
+        short = short.pivot(index=rest, columns="measure", values="value")
+        short = short.loc[:, list(dict.fromkeys(table["measure"]))].reset_index()
+        order = {name: place for place, name in enumerate(dict.fromkeys(table["finding"]))}
+        short = short.sort_values("finding", key=lambda names: names.map(order))
+    text = short.head(LINES).to_string(index=False, na_rep="-", float_format=lambda x: f"{x:.3f}")
+    more = len(short) - LINES
+    return f"{text}\n… {more:,} more rows" if more > 0 else text
+
+
+def _with_intervals(table: pd.DataFrame) -> pd.DataFrame:
+    short = table.copy()
+    names = [str(name) for name in table]
+    for low in [name for name in names if name == "low" or name.endswith("_low")]:
+        high = low.removesuffix("low") + "high"
+        before = names[names.index(low) - 1]  # the number that a nameless interval is of
+        name = before if low == "low" else low.removesuffix("_low")
+        cells = zip(table[name], table[low], table[high], strict=True)
+        short[name] = [_cell(*each) for each in cells]
+        short = short.drop(columns=[low, high])
+    return short
+
+
+def _cell(value: float, low: float, high: float) -> str:
+    if value != value:
+        return "-"
+    return f"{value:.3f} ({low:.3f} to {high:.3f})" if low == low else f"{value:.3f}"
+
+
+NIH_NAME = re.compile(r"(?:.*[/\\])?([0-9]{8}_[0-9]{3})(?:\.\w+)?")
+
+
+def film_names(image: Shaped[np.ndarray, " n"]) -> Shaped[np.ndarray, " n"]:
+    """Return the film behind each name; those of ChestX-ray14 without folder and suffix."""
+    plain = [str(name).partition("#")[0] for name in image]
+    known = ((NIH_NAME.fullmatch(name), name) for name in plain)
+    return np.array([match[1] if match else name for match, name in known], dtype=object)
+
+
+def within(
+    film: Shaped[np.ndarray, " n"], known: Shaped[np.ndarray, " t"]
+) -> Bool[np.ndarray, " n"]:
+    """Return which films are among the known ones, both as `film_names` gives them."""
+    names = set(known.tolist())
+    return np.array([name in names for name in film.tolist()], dtype=bool)

@@ -1,0 +1,187 @@
+"""One film: found on disk, decoded to grey, prepared for a network.
+
+Letters in shapes: n films, h and w pixels of the film, s pixels of the prepared side.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+from jaxtyping import Shaped, UInt8, UInt16
+from PIL import Image
+
+from lucency.core.manifest import Preparation
+
+SUFFIXES = (".png", ".jpg", ".jpeg")
+SHORTEST_SIDE, LONGEST_SIDE, WIDEST_RATIO = 32, 16_384, 4
+BIT_DEPTHS = (8, 10, 12, 14, 16)
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+JPEG_SIGNATURE, JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
+JPEG_SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # start-of-frame markers
+JPEG_SCAN, JPEG_FILL = 0xDA, 0xFF
+
+
+def find_films(root: Path, *, image: Shaped[np.ndarray, " n"]) -> Shaped[np.ndarray, " n"]:
+    """Return the path of each film below `root`, as text, "" where there is none.
+
+    A film is named by its path relative to `root` or by its bare file name, wherever that lies,
+    each with or without its suffix (.png, .jpg, .jpeg). One walk, links followed once. Raises
+    ValueError when two files fit one name.
+    """
+    wanted, found = set(image.tolist()), dict[str, str]()
+    for path in _pictures(root):
+        file = Path(path)
+        inside = file.relative_to(root)
+        names = {inside.as_posix(), inside.with_suffix("").as_posix(), file.name, file.stem}
+        for name in names & wanted:
+            if name in found:
+                raise ValueError(
+                    f"film {name!r} is there twice, as {found[name]} and {path}: remove one"
+                )
+            found[name] = path
+    return np.array([found.get(name, "") for name in image.tolist()], dtype=str)
+
+
+def read_grey(file: Path) -> UInt8[np.ndarray, "h w"]:
+    """Decode a PNG or JPEG of any kind to eight bits of grey, exactly as OpenCV does.
+
+    Colour becomes luma, transparency is ignored. Of more than eight bits the top eight are kept,
+    counted from the smallest of 10, 12, 14 and 16 bits that holds the film's brightest pixel.
+    Raises ValueError with the reason for a film that cannot be had whole: unreadable, empty, no
+    picture, truncated, damaged (PNG checksums), or of an absurd size, which is never allocated.
+    """
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror}") from error
+    width, height = _checked_size(content)
+    short, long = sorted((width, height))
+    if short < SHORTEST_SIDE or long > LONGEST_SIDE or long > WIDEST_RATIO * short:
+        raise ValueError(
+            f"absurd size: {width} x {height} pixels, expected sides of {SHORTEST_SIDE} to "
+            f"{LONGEST_SIDE} and at most {WIDEST_RATIO} : 1"
+        )
+    encoded = np.frombuffer(content, dtype=np.uint8)
+    grey = cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH)
+    if grey is None:
+        raise ValueError("damaged: its header is whole, its pixels cannot be decoded")
+    return grey if grey.dtype == np.uint8 else _top_bits(grey)
+
+
+def prepare_film(
+    grey: UInt8[np.ndarray, "h w"],
+    *,
+    preparation: Preparation,
+    change: Callable[[np.ndarray], np.ndarray] = np.asarray,
+) -> UInt8[np.ndarray, "s s"]:
+    """Return the film as a network sees it: contrast, brightness, denoising, size.
+
+    Pure, and OpenCV's own CLAHE bit for bit. `clahe-first` works at the film's native size (as the
+    reference study does), `resize-first` on the square (LungNet22, Shamrat 2022). `change` is done
+    to the film at its native size, last before it is resized: what makes a copy of it.
+    """
+    if preparation.order == "resize-first":
+        return _enhance(_resize(change(grey), preparation), preparation)
+    return _resize(change(_enhance(grey, preparation)), preparation)
+
+
+def _pictures(root: Path) -> Iterator[str]:
+    """Yield the path of every picture file below `root`; folders reached twice are read once."""
+    folders, seen = [str(root)], set[tuple[int, int]]()
+    while folders:
+        folder = folders.pop()
+        place = Path(folder).stat()
+        if (place.st_dev, place.st_ino) in seen:
+            continue
+        seen.add((place.st_dev, place.st_ino))
+        with os.scandir(folder) as entries:
+            for entry in sorted(entries, key=lambda entry: entry.name):
+                if entry.is_dir():
+                    folders.append(entry.path)
+                elif entry.name.lower().endswith(SUFFIXES):
+                    yield entry.path
+
+
+def _checked_size(content: bytes) -> tuple[int, int]:
+    if not content:
+        raise ValueError("zero bytes")
+    if content.startswith(PNG_SIGNATURE):
+        return _png_size(content)
+    if content.startswith(JPEG_SIGNATURE):
+        return _jpeg_size(content)
+    raise ValueError("not an image: neither PNG nor JPEG")
+
+
+def _png_size(content: bytes) -> tuple[int, int]:
+    """Return width and height; all chunks up to IEND must be there, the critical ones whole."""
+    place, kind, view = len(PNG_SIGNATURE), b"", memoryview(content)
+    while kind != b"IEND":
+        if place + 12 > len(content):
+            raise ValueError("truncated: the PNG has no end")
+        length, kind = struct.unpack_from(">I4s", content, place)
+        end = place + 8 + length
+        if end + 4 > len(content):
+            raise ValueError("truncated: the PNG has no end")
+        checksum = struct.unpack_from(">I", content, end)[0]
+        if kind[:1].isupper() and zlib.crc32(view[place + 4 : end]) != checksum:
+            raise ValueError(f"damaged: wrong checksum in the PNG's {kind.decode('latin-1')}")
+        place = end + 4
+    if content[12:16] != b"IHDR":
+        raise ValueError("damaged: the PNG does not begin with its header")
+    width, height = struct.unpack_from(">II", content, len(PNG_SIGNATURE) + 8)
+    return width, height
+
+
+def _jpeg_size(content: bytes) -> tuple[int, int]:
+    """Return width and height from the frame header; an end marker must follow the first scan."""
+    place, size = 2, (0, 0)
+    while place + 9 <= len(content):
+        marker, length = struct.unpack_from(">xBH", content, place)
+        if marker == JPEG_FILL:
+            place += 1
+            continue
+        if marker in JPEG_SIZES:
+            height, width = struct.unpack_from(">HH", content, place + 5)
+            size = (width, height)
+        if marker == JPEG_SCAN and content.find(JPEG_END, place) > 0:
+            return size
+        place += 2 + length
+    raise ValueError("truncated: the JPEG has no end")
+
+
+def _top_bits(grey: UInt16[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
+    brightest = int(grey.max())
+    depth = next(depth for depth in BIT_DEPTHS if brightest < 2**depth)
+    return (grey >> (depth - 8)).astype(np.uint8)
+
+
+def _enhance(film: UInt8[np.ndarray, "h w"], preparation: Preparation) -> UInt8[np.ndarray, "h w"]:
+    if preparation.order != "no-clahe":
+        tiles = (preparation.clahe_tiles, preparation.clahe_tiles)
+        film = cv2.createCLAHE(preparation.clahe_clip, tiles).apply(film)
+    if preparation.brightness:
+        film = cv2.add(film, np.array([float(preparation.brightness)]))
+    for name in preparation.denoise:
+        film = DENOISERS[name](film)
+    return film
+
+
+def _resize(film: UInt8[np.ndarray, "h w"], preparation: Preparation) -> UInt8[np.ndarray, "s s"]:
+    square = (preparation.size, preparation.size)
+    if preparation.interpolation == "bicubic":
+        return np.asarray(Image.fromarray(film).resize(square, Image.Resampling.BICUBIC))
+    shrinks = min(film.shape) >= preparation.size
+    return cv2.resize(film, square, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
+DENOISERS = {
+    "median": lambda film: cv2.medianBlur(film, 3),
+    "gaussian": lambda film: cv2.GaussianBlur(film, (3, 3), 0),
+    "bilateral": lambda film: cv2.bilateralFilter(film, 5, 50, 50),
+}

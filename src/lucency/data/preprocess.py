@@ -1,0 +1,202 @@
+"""The cache of prepared films: filled by worker processes, resumable, the same bytes always.
+
+Letters in shapes: n films, m kept or chosen films, s pixels of the prepared side.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from types import MappingProxyType
+
+import cv2
+import numpy as np
+import pandas as pd
+from jaxtyping import Float32, Int64, UInt8
+
+from lucency.core.manifest import (
+    Manifest,
+    Preparation,
+    Prepared,
+    load_prepared,
+    save_prepared_tables,
+)
+from lucency.core.parallel import in_workers
+from lucency.core.stage import produce
+from lucency.data.images import prepare_film, read_grey
+
+CHUNK = 16  # films a task: about a third of a second of work
+MOST_REJECTED, ALWAYS_BEARABLE = 0.05, 10  # a share of the films; a number that stops nothing
+NOT_YET, ABSENT = -2, -1  # in place of the bytes of a film's file
+THUMBNAIL_SIDE = 32
+ROWS, DONE, PIXELS = "rows.npy", "done.npy", "pixels.npy"
+
+Film = tuple[int, str, int]  # row, path, bytes of the file
+Rejects = dict[int, str]  # row, reason
+
+
+def prepare(
+    manifest: Manifest,
+    *,
+    preparation: Preparation,
+    out: Path,
+    workers: int,
+    progress: Callable[[int, int], None] | None = None,
+    inputs: Mapping[str, object] = MappingProxyType({}),
+) -> Prepared:
+    """Return the films of `manifest` as the network sees them, from `out` or prepared into it.
+
+    A call that was killed is continued by the same call, also after broken films were mended. The
+    bytes do not depend on `workers` or on interruptions. `progress(done, films)` is called as
+    films get done. Films that cannot be decoded leave the manifest and are listed in rejected.csv.
+    Raises ValueError when a film has no path, when `out` was made from other inputs, when a worker
+    process dies, when the disk is too full, and when more than 5 % of the films (and more than 10)
+    cannot be decoded; what is done stays done.
+    """
+    path = manifest.facts["path"].to_numpy(dtype=str)
+    if len(manifest) == 0 or (path == "").any():
+        raise ValueError(
+            f"{(path == '').sum()} of {len(manifest)} films have no file: "
+            "find them, or leave those rows out (found_films) before preparing"
+        )
+    size = np.array([_bytes_of(file) for file in path.tolist()], dtype=np.int64)
+    inputs = {
+        **inputs,
+        "preparation": preparation.model_dump(),
+        "films": _digest(manifest),
+        "film_bytes": hashlib.sha256(size.tobytes()).hexdigest()[:16],
+    }
+    tell = progress or _silent
+
+    def write(folder: Path) -> None:
+        done = _open_work(folder, films=len(manifest), side=preparation.size)
+        todo = np.flatnonzero(done != size)
+        films = zip(todo.tolist(), path[todo].tolist(), size[todo].tolist(), strict=True)
+        chunks = iter(lambda: list(islice(films, CHUNK)), [])
+        work = partial(_prepare_chunk, folder, preparation)
+        rejects, left = Rejects(), len(todo)
+        tell(len(manifest) - left, len(manifest))
+        for count, broken in in_workers(work, chunks, workers=min(workers, -(-left // CHUNK))):
+            rejects |= broken
+            left -= count
+            tell(len(manifest) - left, len(manifest))
+            _refuse_too_many(rejects, manifest)
+        _finish(folder, manifest, preparation, rejects)
+
+    # Each row remembers the size of the file it was made from: replaced films are made anew.
+    made = produce(out, inputs=inputs, write=write, may_change=("film_bytes",))
+    return load_prepared(made)
+
+
+def thumbnails(
+    prepared: Prepared, *, rows: Int64[np.ndarray, " m"]
+) -> Float32[np.ndarray, "m 1024"]:
+    """Return the films at `rows` as 32 x 32 grey values in 0..1, area-averaged, one after another.
+
+    A film's mean is taken off, so that exposure does not make films alike.
+    """
+    small = np.empty((len(rows), THUMBNAIL_SIDE, THUMBNAIL_SIDE), dtype=np.float32)
+    side = (THUMBNAIL_SIDE, THUMBNAIL_SIDE)
+    for place, row in enumerate(rows.tolist()):
+        small[place] = cv2.resize(prepared.pixels[row], side, interpolation=cv2.INTER_AREA)
+    flat = small.reshape(len(rows), -1) / 255
+    return flat - flat.mean(axis=1, keepdims=True)
+
+
+def _bytes_of(file: str) -> int:
+    try:
+        return Path(file).stat().st_size
+    except OSError:
+        return ABSENT  # decoding will reject the film with the reason
+
+
+def _digest(manifest: Manifest) -> str:
+    """Return 16 hexadecimal digits of everything but where the films lie."""
+    digest = hashlib.sha256(json.dumps([manifest.findings, manifest.origin]).encode())
+    digest.update(json.dumps(manifest.image.tolist()).encode())
+    digest.update(manifest.patient.tobytes() + manifest.label.tobytes())
+    for table in (manifest.facts.drop(columns="path"), manifest.boxes):
+        digest.update(table.to_csv(index=False).encode())
+    return digest.hexdigest()[:16]
+
+
+def _silent(done: int, films: int) -> None:
+    del done, films
+
+
+def _open_work(folder: Path, *, films: int, side: int) -> Int64[np.ndarray, " n"]:
+    """Return, for each film, the size of the file its row was made from, or NOT_YET."""
+    if not (folder / ROWS).exists() or not (folder / DONE).exists():
+        free, needed = shutil.disk_usage(folder).free, films * side * side
+        if free < needed:
+            raise ValueError(
+                f"{folder} has {free / 1e9:.1f} GB free, the prepared films need "
+                f"{needed / 1e9:.1f} GB: make room, or choose another place"
+            )
+        np.lib.format.open_memmap(folder / ROWS, "w+", np.uint8, (films, side, side))
+        np.save(folder / f"new-{DONE}", np.full(films, NOT_YET, dtype=np.int64))
+        (folder / f"new-{DONE}").rename(folder / DONE)
+    return np.load(folder / DONE)
+
+
+def _prepare_chunk(
+    folder: Path, preparation: Preparation, films: list[Film]
+) -> tuple[int, Rejects]:
+    """Write the films at their rows; return their number and those that cannot be decoded."""
+    rows = np.load(folder / ROWS, mmap_mode="r+")
+    done = np.load(folder / DONE, mmap_mode="r+")
+    rejects, threads = Rejects(), cv2.getNumThreads()
+    cv2.setNumThreads(0)
+    for row, path, size in films:
+        try:
+            grey = read_grey(Path(path))
+        except ValueError as error:
+            rejects[row] = str(error)
+            continue
+        rows[row] = prepare_film(grey, preparation=preparation)
+        done[row] = size  # after the pixels, so that a kill between the two loses nothing
+    cv2.setNumThreads(threads)
+    return len(films), rejects
+
+
+def _refuse_too_many(rejects: Rejects, manifest: Manifest) -> None:
+    bearable = max(ALWAYS_BEARABLE, MOST_REJECTED * len(manifest))
+    if len(rejects) > bearable or len(rejects) == len(manifest):
+        first = [f"{manifest.image[row]} ({rejects[row]})" for row in sorted(rejects)[:3]]
+        raise ValueError(
+            f"{len(rejects)} of {len(manifest)} films cannot be decoded, more than is bearable: "
+            f"{'; '.join(first)}; … mend or replace them and run again: what is done is kept"
+        )
+
+
+def _finish(folder: Path, manifest: Manifest, preparation: Preparation, rejects: Rejects) -> None:
+    """Write the tables, and pixels.npy without the rejects' rows; the work files go last."""
+    rows, lost = np.load(folder / ROWS, mmap_mode="r"), sorted(rejects)
+    kept = np.delete(np.arange(len(manifest)), lost)
+    reasons = [rejects[row] for row in lost]
+    prepared = Prepared(
+        manifest=manifest.take(kept),
+        preparation=preparation,
+        pixels=_copy_rows(rows, kept, folder / PIXELS) if lost else rows,
+        rejected=pd.DataFrame({"image": manifest.image[lost], "reason": reasons}),
+    )
+    save_prepared_tables(prepared, folder)
+    if lost:
+        (folder / ROWS).unlink()
+    else:
+        (folder / ROWS).rename(folder / PIXELS)
+    (folder / DONE).unlink()
+
+
+def _copy_rows(
+    rows: UInt8[np.ndarray, "n s s"], kept: Int64[np.ndarray, " m"], file: Path
+) -> UInt8[np.ndarray, "m s s"]:
+    pixels = np.lib.format.open_memmap(file, "w+", np.uint8, (len(kept), *rows.shape[1:]))
+    for start in range(0, len(kept), CHUNK):
+        pixels[start : start + CHUNK] = rows[kept[start : start + CHUNK]]
+    return pixels

@@ -1,0 +1,212 @@
+"""Radiologists' labels of ChestX-ray14 films, as Google Health published them: every reading, too.
+
+Four findings: Majkowska et al., Radiology 294 (2020), 421-431. All findings: Nabulsi et al.,
+Scientific Reports 11 (2021), 15523; they were asked for only where a reader called the film
+abnormal. The films were chosen to hold many findings: their shares are not those of the collection.
+For research and education only. Letters in shapes: n films, m readings, k findings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float32, Int64, Shaped
+
+from lucency.core.manifest import FINDINGS, Manifest, empty_boxes, nearest, require
+from lucency.data.tables import Columns, parse_column, parse_whole, read_columns
+
+FOUR_FINDINGS = ("Fracture", "Pneumothorax", "Airspace opacity", "Nodule or mass")
+PANEL = (4343882785, 4343883593, 4343883996)  # readers whose majority is the published label
+HEDGE = "HEDGE"
+Release = Literal["all", "four"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Readings:
+    """What single readers said, one row a reading: 1, 0 or NaN (hedged); `abnormal` NaN if unasked.
+
+    A reader may have read a film twice.
+    """
+
+    findings: tuple[str, ...]
+    image: Shaped[np.ndarray, " m"]
+    patient: Int64[np.ndarray, " m"]
+    reader: Int64[np.ndarray, " m"]
+    label: Float32[np.ndarray, "m k"]
+    hedged: Bool[np.ndarray, "m k"]
+    abnormal: Float32[np.ndarray, " m"]
+    origin: str
+
+    def __post_init__(self) -> None:
+        rows = len(self.image)
+        lengths = [len(one) for one in (self.patient, self.reader, self.abnormal)]
+        require(lengths == [rows] * 3, "patient, reader, abnormal", lengths)
+        require(self.label.shape == (rows, len(self.findings)), "label", self.label.shape)
+        require(self.hedged.shape == self.label.shape, "hedged", self.hedged.shape)
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+
+def read_experts(root: Path, *, release: Release) -> Manifest:
+    """Read the published labels of a release: "all" (14 findings) or "four", test then validation.
+
+    Facts: `abnormal` and `other` (1 or 0) of "all"; `part` (test or val) of "four". Raises
+    ValueError when a file is absent, or for a cell that is not YES, NO or HEDGE (NaN).
+    """
+    tables = [read_expert_table(root / name) for name in _release(release).labels]
+    return Manifest(
+        findings=tables[0].findings,
+        image=np.concatenate([one.image for one in tables]),
+        patient=np.concatenate([one.patient for one in tables]),
+        label=np.concatenate([one.label for one in tables]),
+        facts=pd.concat([one.facts for one in tables], ignore_index=True),
+        boxes=empty_boxes(),
+        origin=f"radiologists, release {release!r}: {sum(map(len, tables)):,} films",
+    )
+
+
+def read_expert_table(file: Path) -> Manifest:
+    """Read one table of published labels, of either release; facts and errors as `read_experts`."""
+    columns = _read(file)
+    findings = RELEASES[release_of(columns)].findings
+    facts = {
+        fact: parse_column(columns, name, parse, file)
+        for name, (fact, parse) in _FACTS.items()
+        if name in columns
+    }
+    image = columns[_spelt(columns, _IMAGE)]
+    return Manifest(
+        findings=findings,
+        image=image,
+        patient=parse_column(columns, "Patient ID", parse_whole, file),
+        label=_answers(columns, findings, file),
+        facts=pd.DataFrame(facts, index=range(len(image))),
+        boxes=empty_boxes(),
+        origin=f"radiologists, {file.name}: {len(image):,} films",
+    )
+
+
+def release_of(names: Iterable[str]) -> Release:
+    """Return the release whose table has columns of these names."""
+    return "four" if FOUR_FINDINGS[0] in names else "all"
+
+
+def read_readings(root: Path, *, release: Release) -> Readings:
+    """Read what every reader of a release said of every film; HEDGE is NaN and `hedged`.
+
+    Raises ValueError when the file is absent, or for a cell that is not YES, NO or HEDGE.
+    """
+    about = _release(release)
+    file = root / about.readings
+    columns = _read(file)
+    said = [columns[_spelt(columns, finding)] for finding in about.findings]
+    rows = len(columns["Patient ID"])
+    asked = _ABNORMAL in columns
+    abnormal = parse_column(columns, _ABNORMAL, float, file) if asked else np.full(rows, np.nan)
+    return Readings(
+        findings=about.findings,
+        image=columns[_spelt(columns, _IMAGE)],
+        patient=parse_column(columns, "Patient ID", parse_whole, file),
+        reader=parse_column(columns, "Reader ID", parse_whole, file),
+        label=_answers(columns, about.findings, file),
+        hedged=np.stack(said, axis=1) == HEDGE,
+        abnormal=abnormal.astype(np.float32),
+        origin=f"radiologists, release {release!r}: {rows:,} readings",
+    )
+
+
+def majority(readings: Readings, *, readers: Sequence[int]) -> Manifest:
+    """Return what more than half of these readers said of each film; NaN (not stated) in a tie.
+
+    Hedged answers are left out. Films are in the order of their names; the fact `abnormal` is the
+    majority's too. Raises ValueError when a reader has no reading.
+    """
+    if strangers := sorted(set(readers) - set(readings.reader.tolist())):
+        known = ", ".join(map(str, np.unique(readings.reader)))
+        raise ValueError(f"reader {strangers[0]} has read nothing; expected some of {known}")
+    chosen = np.isin(readings.reader, np.array(readers))
+    said = np.column_stack([readings.label, readings.abnormal])[chosen]
+    image, first, film = np.unique(readings.image[chosen], return_index=True, return_inverse=True)
+    lead = np.zeros((len(image), said.shape[1]))
+    np.add.at(lead, film, np.nan_to_num(2 * said - 1))
+    decided = np.where(lead == 0, np.nan, lead > 0).astype(np.float32)
+    return Manifest(
+        findings=readings.findings,
+        image=image,
+        patient=readings.patient[chosen][first],
+        label=decided[:, :-1],
+        facts=pd.DataFrame({"abnormal": decided[:, -1]}),
+        boxes=empty_boxes(),
+        origin=f"majority of {len(readers)} readers: {len(image):,} films",
+    )
+
+
+class _Release(NamedTuple):
+    findings: tuple[str, ...]
+    labels: tuple[str, ...]
+    readings: str
+
+
+def _release(name: str) -> _Release:
+    if name not in RELEASES:
+        known = f"expected {' or '.join(RELEASES)}"
+        raise ValueError(f"release {name!r} is unknown; {known}{nearest(name, RELEASES)}")
+    return RELEASES[name]
+
+
+def _read(file: Path) -> Columns:
+    if not file.is_file():
+        raise ValueError(f"{file}: no such file; expected a table of Google's chest-xray-labels")
+    return read_columns(file, required=("Patient ID",))
+
+
+def _answers(columns: Columns, findings: tuple[str, ...], file: Path) -> Float32[np.ndarray, "m k"]:
+    names = [_spelt(columns, finding) for finding in findings]
+    answer = [parse_column(columns, name, _parse_answer, file) for name in names]
+    return np.stack(answer, axis=1).astype(np.float32)
+
+
+def _spelt(columns: Columns, name: str) -> str:
+    """Return the column of that name, in any spelling of the releases."""
+    for spelling in (name, *_SPELLINGS.get(name, ())):
+        if spelling in columns:
+            return spelling
+    raise ValueError(f"found the columns {', '.join(columns)}; expected {name!r}")
+
+
+def _parse_answer(text: str) -> float:
+    if text not in _ANSWERS:
+        raise ValueError(f"found {text!r}, expected {', '.join(_ANSWERS)}")
+    return _ANSWERS[text]
+
+
+_IMAGE, _ABNORMAL = "Image ID", "Abnormal"
+_SPELLINGS = {
+    _IMAGE: ("Image Index",),
+    "Pleural_Thickening": ("Pleural Thickening",),
+    "Nodule or mass": ("Nodule/mass",),
+}
+_FACTS = {_ABNORMAL: ("abnormal", _parse_answer), "Other": ("other", _parse_answer),
+          "Set Id": ("part", str)}  # fmt: skip
+_ANSWERS = {"YES": 1.0, "NO": 0.0, HEDGE: np.nan}
+RELEASES = {
+    "all": _Release(
+        FINDINGS,
+        ("all_findings_expert_labels_test_labels.csv",),
+        "all_findings_expert_labels_test_individual_readers.csv",
+    ),
+    "four": _Release(
+        FOUR_FINDINGS,
+        (
+            "four_findings_expert_labels_test_labels.csv",
+            "four_findings_expert_labels_validation_labels.csv",
+        ),
+        "four_findings_expert_labels_individual_readers.csv",
+    ),
+}

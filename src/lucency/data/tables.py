@@ -1,0 +1,262 @@
+"""Any table of films: an image column, a patient column, one 0/1/empty column per finding.
+
+Letters in shapes: n films, k findings.
+
+Anybody's predictions: a table of image and one column a finding, joined to labels by name.
+
+Letters in shapes: n films, k findings.
+
+Lists of films: a file of names, one a line, or a table with a column of names.
+
+Letters in shapes: n names.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import re
+import warnings
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float64, Shaped
+
+from lucency.core.manifest import Manifest, empty_boxes, nearest
+from lucency.data.images import find_films
+
+LONGEST = 40  # digits of a whole number, leading zeros counted
+Columns = Mapping[str, Shaped[np.ndarray, " n"]]
+PLAIN_NUMBER = re.compile(r"0|[1-9][0-9]{0,17}")
+
+
+def read_csv_table(
+    root: Path,
+    *,
+    labels: str,
+    findings: tuple[str, ...],
+    image_column: str,
+    patient_column: str,
+) -> Manifest:
+    """Read a CSV table of films: one row a film, in the table's order, none left out.
+
+    `labels` names the table (relative to `root` or absolute, .csv or .csv.gz). An image is named
+    by its path below `root` or its file name, with or without suffix. An empty label is NaN, not
+    stated. Facts: the columns age (years), sex and view where the table has them, and path.
+    Raises ValueError for an absent column, and for a label that is not 0, 1 or empty.
+    """
+    file = root / labels
+    if not labels or not file.is_file():
+        raise ValueError(f"data.labels: found {labels!r}, expected the name of a table in {root}")
+    columns = read_columns(file, required=(image_column, patient_column, *findings))
+    image = columns[image_column]
+    label = [parse_column(columns, name, parse_stated, file) for name in findings]
+    facts = {name: columns[name] for name in ("sex", "view") if name in columns}
+    if "age" in columns:
+        facts["age"] = parse_column(columns, "age", parse_number, file)
+    return Manifest(
+        findings=findings,
+        image=image,
+        patient=parse_column(columns, patient_column, _number_patient, file),
+        label=np.array(label, dtype=np.float32).reshape(len(findings), len(image)).T,
+        facts=pd.DataFrame({**facts, "path": find_films(root, image=image)}),
+        boxes=empty_boxes(),
+        origin=f"{file.name}: {len(image):,} films",
+    )
+
+
+def read_columns(file: Path, *, required: tuple[str, ...]) -> Columns:
+    """Return the columns of a CSV table as text, empty where a cell is.
+
+    Raises ValueError when a required column is absent, or when there are no rows.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # rows cut to the header
+            table = pd.read_csv(file, dtype=str, keep_default_na=False, index_col=False)
+    except (EOFError, zlib.error, gzip.BadGzipFile, UnicodeDecodeError) as error:
+        raise ValueError(f"{file}: found a damaged file ({error}): fetch it again") from error
+    except (pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError) as error:
+        why = " ".join(str(error).split())
+        raise ValueError(f"{file}: found no CSV table ({why}), expected one") from error
+    _refuse_repeated_columns(file)
+    for name in required:
+        if name not in table:
+            found = f"found {', '.join(table.columns)}{nearest(name, table.columns)}"
+            raise ValueError(f"{file}: no column {name!r}: {found}")
+    if not len(table):
+        raise ValueError(f"{file}: found no rows, expected one for each film")
+    return {str(name): table[name].to_numpy(dtype=str) for name in table.columns}
+
+
+def _refuse_repeated_columns(file: Path) -> None:
+    head = pd.read_csv(file, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0]
+    named = head[head != ""]
+    if again := named[named.duplicated()].tolist():
+        raise ValueError(f"{file}: column {again[0]!r} is there twice; expected each name once")
+
+
+def parse_column(
+    columns: Columns, name: str, parse: Callable[[str], Any], file: Path
+) -> Shaped[np.ndarray, " n *k"]:
+    """Return `parse(text)` for each row of a column; every distinct text is parsed once.
+
+    Raises the parser's ValueError with the file, the line of the first such row and the column.
+    """
+    row, texts = pd.factorize(columns[name].astype(object))
+    parsed = []
+    for number, text in enumerate(texts):
+        try:
+            parsed.append(parse(text))
+        except ValueError as error:
+            line = int(np.argmax(row == number)) + 2
+            raise ValueError(f"{file}, line {line}, {name}: {error}") from error
+    return np.array(parsed)[row]
+
+
+def parse_number(text: str) -> float:
+    """Return a number, NaN for an empty cell."""
+    try:
+        return float(text or "nan")
+    except ValueError:
+        raise ValueError(f"found {text!r}, expected a number") from None
+
+
+def parse_whole(text: str) -> int:
+    """Return a whole number, leading zeros allowed."""
+    if not (text.isascii() and text.isdigit() and len(text) <= LONGEST and int(text) < 2**63):
+        raise ValueError(f"found {text!r}, expected a whole number")
+    return int(text)
+
+
+def parse_stated(text: str) -> float:
+    """Return 0, 1 or, for an empty cell, NaN."""
+    if text not in _STATED:
+        raise ValueError(f"found {text!r}, expected 0, 1 or nothing")
+    return _STATED[text]
+
+
+def _number_patient(name: str) -> int:
+    """Keep a plain number; turn any other name into 63 bits of its SHA-256, wherever it stands."""
+    if not name:
+        raise ValueError("found nothing, expected a patient: films of one patient belong together")
+    if PLAIN_NUMBER.fullmatch(name):
+        return int(name)
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) >> 1
+
+
+_STATED = {"0": 0.0, "0.0": 0.0, "1": 1.0, "1.0": 1.0, "": np.nan}
+
+
+IMAGE_COLUMNS = ("image", "Image Index", "film", "Image", "filename", "path")
+PREFIXES = ("", "prob_", "logit_")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Scores:
+    """What somebody's network said: one score for each film and finding; other columns by name."""
+
+    findings: tuple[str, ...]
+    image: Shaped[np.ndarray, " n"]
+    score: Float64[np.ndarray, "n k"]
+    left_out: tuple[str, ...]
+
+
+def read_scores(file: Path, *, findings: tuple[str, ...]) -> Scores:
+    """Read a table (.csv or .csv.gz): a column of image names, and one a finding.
+
+    A finding's column is called by its name, alone or after prob_ or logit_; of `findings` those
+    that have one are read. Folders before an image's name are cut off. Raises ValueError for a
+    table without an image column or a finding's, for a cell that is no number, and for a film that
+    is listed twice.
+    """
+    if not file.is_file():
+        raise ValueError(f"{file}: no such file; expected a table of predictions (.csv or .csv.gz)")
+    columns = read_columns(file, required=())
+    key = next((name for name in IMAGE_COLUMNS if name in columns), "")
+    if not key:
+        raise ValueError(f"{file}: found {', '.join(columns)}; expected a column 'image' of names")
+    where = _finding_columns(columns, findings)
+    if not where:
+        hint = next((nearest(name, findings) for name in columns if nearest(name, findings)), "")
+        raise ValueError(f"{file}: no column is named by a finding{hint}: expected some of them")
+    image = np.array([name.replace("\\", "/").rpartition("/")[2] for name in columns[key].tolist()])
+    _refuse_repeated(file, image)
+    score = [parse_column(columns, name, _parse_score, file) for name in where.values()]
+    return Scores(
+        findings=tuple(where),
+        image=image,
+        score=np.stack(score, axis=1).astype(np.float64),
+        left_out=tuple(name for name in columns if name not in {key, *where.values()}),
+    )
+
+
+def _finding_columns(columns: Columns, findings: tuple[str, ...]) -> dict[str, str]:
+    """Return finding -> column, in the order of `findings`."""
+    found = {}
+    for finding in findings:
+        named = [name for name in (prefix + finding for prefix in PREFIXES) if name in columns]
+        if len(named) > 1:
+            raise ValueError(
+                f"columns {' and '.join(named)} are one finding's: expected one of them"
+            )
+        if named:
+            found[finding] = named[0]
+    return found
+
+
+def _parse_score(text: str) -> float:
+    value = parse_number(text)
+    if not np.isfinite(value):
+        raise ValueError(f"found {text!r}, expected a finite number")
+    return value
+
+
+def _refuse_repeated(file: Path, image: Shaped[np.ndarray, " n"]) -> None:
+    name, count = np.unique(image, return_counts=True)
+    if (count > 1).any():
+        raise ValueError(
+            f"{file}: film {str(name[count > 1][0])!r} is listed {count.max()} times; expected "
+            "each once: average or remove the repeated rows"
+        )
+
+
+def read_names(file: Path) -> Shaped[np.ndarray, " n"]:
+    """Return the image names of a list, in its order, repeated ones too; folders are cut off.
+
+    Of a line only the first word counts, so that lists with labels behind the name are read. A
+    table (.csv, .csv.gz) has a column of names, called as `lucency evaluate` knows it. Raises
+    ValueError for a file that cannot be read or holds no name.
+    """
+    if not file.is_file():
+        raise ValueError(f"{file}: no such file; expected a list of image names, one a line")
+    lines = _column(file) if ".csv" in file.suffixes[-2:] else _lines(file)
+    names = [line.replace("\\", "/").rpartition("/")[2] for line in lines]
+    if not names:
+        raise ValueError(f"{file}: found no name; expected one image name a line")
+    return np.array(names)
+
+
+def _column(file: Path) -> list[str]:
+    columns = read_columns(file, required=())
+    for name in IMAGE_COLUMNS:
+        if name in columns:
+            return columns[name].tolist()
+    if len(columns) == 1:  # a list without a heading
+        (heading,) = columns
+        return [heading, *columns[heading].tolist()]
+    found = ", ".join(columns)
+    raise ValueError(f"{file}: found the columns {found}; expected a column 'image' of names")
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file}: is no text; expected image names, one a line") from error
+    return [line.split()[0] for line in text.splitlines() if line.strip()]

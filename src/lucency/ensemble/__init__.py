@@ -1,0 +1,1 @@
+"""Several networks, classical learners on features, retrieval, radiomics. No torch."""

@@ -1,0 +1,65 @@
+"""What became of combining: the league and its companions, as tables in one value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from lucency.core.manifest import read_table
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Combined:
+    """All tables of the chapter on combining; all are empty where a protocol combines nothing.
+
+    `league` is of evaluation.leaderboard; `weights` says method, network, finding and weight of
+    ensembles; `diversity` is of ensemble.ensembles, on test films; `choices` of
+    ensemble.feature_classifiers, with its network; `similar` of ensemble.retrieval_metrics, with
+    the source of the features; `lungs` of ensemble.radiomics.extract.
+    """
+
+    league: pd.DataFrame
+    weights: pd.DataFrame
+    diversity: pd.DataFrame
+    choices: pd.DataFrame
+    similar: pd.DataFrame
+    lungs: pd.DataFrame
+
+
+def nothing_combined() -> Combined:
+    """Return what a protocol that combines nothing has."""
+    return Combined(**{name: pd.DataFrame() for name in TABLES})
+
+
+def save_combined(combined: Combined, folder: Path) -> None:
+    """Write one CSV a table; none for a table that is empty."""
+    for name in TABLES:
+        table: pd.DataFrame = getattr(combined, name)
+        if len(table):
+            table.to_csv(folder / f"{name}.csv", index=False)
+
+
+def load_combined(folder: Path) -> Combined:
+    """Read what `save_combined` wrote; empty tables where it wrote none."""
+    return Combined(**{name: _table(folder / f"{name}.csv") for name in TABLES})
+
+
+def _table(file: Path) -> pd.DataFrame:
+    return read_table(file, text=TEXT) if file.is_file() else pd.DataFrame()
+
+
+TABLES = ("league", "weights", "diversity", "choices", "similar", "lungs")
+TEXT = (
+    "network",
+    "other",
+    "kind",
+    "note",
+    "method",
+    "finding",
+    "choice",
+    "source",
+    "metric",
+    "films",
+)

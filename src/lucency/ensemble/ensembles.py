@@ -1,0 +1,339 @@
+"""Ensembles: several networks' predictions of the same films become one network's.
+
+Whatever is fitted is fitted on validation films and nowhere else. Letters in shapes: m networks,
+n films, k findings.
+
+Stacking: logistic regression on what several networks say, fitted out of fold.
+
+Letters in shapes: m networks, n films, k findings.
+
+Several networks become one by any method: fitted on validation films, said of both parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float32, Float64
+from scipy.optimize import LinearConstraint, differential_evolution, minimize
+from scipy.special import expit, logit
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GroupKFold
+
+from lucency.core.predictions import Predictions, concatenate
+from lucency.evaluation.compare import check_comparable
+from lucency.evaluation.metrics import macro_auc
+
+CERTAIN = 1e-9  # how near to 0 and 1 a blended probability is kept, so that its logit is finite
+ALIKE = 1e-4  # evolution ends where candidates differ by this share of their macro AUC
+GENERATIONS = 100  # at most; SciPy takes 15 candidates a network
+GREEDY_STEPS = 50  # Caruana et al. stop where the validation score stops rising, soon after this
+Label = Float32[np.ndarray, "n k"]
+Member = Float64[np.ndarray, "m n k"]
+Weight = Float64[np.ndarray, "m k"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Blend:
+    """How an ensemble says one thing: the weighted mean of what its members say, in a space.
+
+    In the space `probability` members say probabilities, in `logit` logits, in `rank` the share of
+    validation films that they score lower, which needs those films' scores.
+    """
+
+    method: str
+    space: str
+    members: tuple[str, ...]
+    weight: Weight
+
+    def __post_init__(self) -> None:
+        if (self.weight < 0).any() or not np.allclose(self.weight.sum(axis=0), 1):
+            raise ValueError(f"{self.method}: weights must not be negative and must add up to 1")
+
+
+def fit_blend(several: Sequence[Predictions], *, method: str, seed: int) -> Blend:
+    """Return the blend that a method of ENSEMBLES finds on validation films.
+
+    Raises ValueError when the predictions are not of the same validation films and findings, are
+    fewer than two, or for an unknown method.
+    """
+    if method not in ENSEMBLES:
+        raise ValueError(f"ensemble {method!r} is unknown; expected one of {', '.join(ENSEMBLES)}")
+    check_members(several, part="val")
+    space, fit = ENSEMBLES[method]
+    said = _said(several, several, space=space)
+    return Blend(
+        method=method,
+        space=space,
+        members=tuple(one.network for one in several),
+        weight=fit(several[0].label, said, seed),
+    )
+
+
+def blended(
+    several: Sequence[Predictions], blend: Blend, *, validation: Sequence[Predictions]
+) -> Predictions:
+    """Return what the ensemble says of films; `validation` gives the scale of ranks.
+
+    The predictions' features are those of no network, and empty. Raises ValueError when the
+    members are others than those the blend was fitted to.
+    """
+    names = tuple(one.network for one in several)
+    if names != blend.members:
+        raise ValueError(
+            f"{blend.method} was fitted to {', '.join(blend.members)}; found {', '.join(names)}"
+        )
+    for one in several[1:]:
+        check_comparable(several[0], one, name=one.network)
+    said = _said(several, validation, space=blend.space)
+    mean = np.einsum("mnk,mk->nk", said, blend.weight)
+    wide = mean if blend.space == "logit" else logit(np.clip(mean, CERTAIN, 1 - CERTAIN))
+    return replace(
+        several[0].uncalibrated(),
+        network=blend.method,
+        logit=wide,
+        feature=np.empty((len(several[0]), 0), dtype=np.float32),
+    )
+
+
+def equal(label: Label, said: Member, seed: int) -> Weight:
+    """Return equal weights, fitted to nothing."""
+    del label, seed
+    return np.full((len(said), said.shape[2]), 1 / len(said))
+
+
+def evolved(label: Label, said: Member, seed: int) -> Weight:
+    """Return the weights of highest macro AUC that differential evolution finds, one a network.
+
+    Ashraf et al., SynthEnsemble, arXiv 2311.07750 (2023); Storn and Price, Journal of Global
+    Optimization 11 (1997), 341-359. AUC is a step function, so that no gradient leads there.
+    """
+
+    def lost(weight: Float64[np.ndarray, " m"]) -> float:
+        return -macro_auc(label, np.einsum("mnk,m->nk", said, weight))
+
+    bounds = [(0.0, 1.0)] * len(said)
+    found = differential_evolution(
+        lost,
+        bounds,
+        maxiter=GENERATIONS,
+        tol=ALIKE,
+        rng=np.random.default_rng(seed),
+        polish=False,
+    )
+    return _every(found.x / found.x.sum(), said)
+
+
+def convex(label: Label, said: Member, seed: int) -> Weight:
+    """Return the weights of least log-loss of the blended probability, one a network.
+
+    The log-loss of a mixture is convex in its weights, so this is the minimum over the simplex.
+    """
+    del seed
+    return _every(_least_loss(label.ravel(), said.reshape(len(said), -1)), said)
+
+
+def convex_by_finding(label: Label, said: Member, seed: int) -> Weight:
+    """Return the weights of least log-loss, one a network and finding.
+
+    A finding without both classes in validation gets equal weights.
+    """
+    del seed
+    columns = [_least_loss(label[:, k], said[:, :, k]) for k in range(said.shape[2])]
+    return np.stack(columns, axis=1)
+
+
+def greedy(label: Label, said: Member, seed: int) -> Weight:
+    """Return how often each network is chosen when the one that helps most is added, repeatedly.
+
+    With replacement, starting from the best single network and stopping before macro AUC falls, so
+    never below it. Caruana, Niculescu-Mizil, Crew and Ksikes, ICML (2004).
+    """
+    del seed
+    chosen = np.zeros(len(said))
+    total, best = np.zeros(said.shape[1:]), -np.inf
+    for step in range(GREEDY_STEPS):
+        scores = [macro_auc(label, (total + one) / (step + 1)) for one in said]
+        place = int(np.argmax(scores))
+        if scores[place] < best:
+            break
+        best, total = scores[place], total + said[place]
+        chosen[place] += 1
+    return _every(chosen / chosen.sum(), said)
+
+
+def check_members(several: Sequence[Predictions], *, part: str) -> None:
+    """Raise ValueError unless these are two networks or more on the same films of one part."""
+    if len(several) < 2:
+        raise ValueError(f"an ensemble of {len(several)} network(s); expected two or more")
+    for one in several:
+        if not len(one) or (one.part != part).any():
+            parts = ", ".join(np.unique(one.part).tolist()) or "no"
+            raise ValueError(
+                f"{one.network}: an ensemble is fitted to {part} films alone, found {parts} films: "
+                f'take predictions.of("{part}")'
+            )
+        check_comparable(several[0], one, name=one.network)
+
+
+def _said(
+    several: Sequence[Predictions], validation: Sequence[Predictions], *, space: str
+) -> Member:
+    """Return what every network says in a space: recalibrated logits, probabilities or ranks."""
+    wide = np.stack([one.calibrated for one in several])
+    if space == "logit":
+        return wide
+    if space == "probability":
+        return expit(wide)
+    known = np.stack([one.calibrated for one in validation])
+    share = np.empty(wide.shape)
+    for m, k in np.ndindex(wide.shape[0], wide.shape[2]):
+        share[m, :, k] = _rank(wide[m, :, k], np.sort(known[m, :, k]))
+    return share
+
+
+def _rank(
+    score: Float64[np.ndarray, " n"], known: Float64[np.ndarray, " v"]
+) -> Float64[np.ndarray, " n"]:
+    """Return the share of the known scores below each score, ties counted half."""
+    low, high = (np.searchsorted(known, score, side=side) for side in ("left", "right"))
+    return (low + high) / (2 * len(known))
+
+
+def _every(weight: Float64[np.ndarray, " m"], said: Member) -> Weight:
+    return np.repeat(weight[:, None], said.shape[2], axis=1)
+
+
+def _least_loss(
+    label: Float32[np.ndarray, " c"], probability: Float64[np.ndarray, "m c"]
+) -> Float64[np.ndarray, " m"]:
+    """Return the weights in the simplex of least mean log-loss of the weighted probability."""
+    stated = ~np.isnan(label)
+    truth = label[stated] == 1
+    start = np.full(len(probability), 1 / len(probability))
+    if truth.all() or not truth.any():
+        return start
+    kept = np.clip(probability[:, stated], CERTAIN, 1 - CERTAIN)
+    right = np.where(truth, kept, 1 - kept)
+
+    def loss(weight: Float64[np.ndarray, " m"]) -> tuple[float, Float64[np.ndarray, " m"]]:
+        said = weight @ right
+        return float(-np.log(said).mean()), -(right / said).mean(axis=1)
+
+    found = minimize(
+        loss,
+        start,
+        jac=True,
+        method="SLSQP",
+        bounds=[(0, 1)] * len(start),
+        constraints=LinearConstraint(np.ones((1, len(start))), 1, 1),
+        options={"ftol": 1e-12},
+    )
+    weight = np.clip(found.x, 0, None)
+    return weight / weight.sum()
+
+
+Fit = Callable[[Label, Member, int], Weight]
+ENSEMBLES: dict[str, tuple[str, Fit]] = {
+    "mean-probability": ("probability", equal),
+    "mean-logit": ("logit", equal),
+    "mean-rank": ("rank", equal),
+    "evolved": ("probability", evolved),
+    "convex": ("probability", convex),
+    "convex-by-finding": ("probability", convex_by_finding),
+    "greedy": ("probability", greedy),
+}
+
+
+FOLDS = 5
+STRENGTH = 1.0  # inverse of the ridge penalty on standardised logits
+STACKED = "stacked"
+
+
+def stack(
+    validation: Sequence[Predictions], test: Sequence[Predictions]
+) -> tuple[Predictions, Predictions]:
+    """Return what the stack says of validation films, out of fold, and of test films.
+
+    A finding's logits of all networks, standardised on the films that are fitted to, go into one
+    logistic regression (Wolpert, Neural Networks 5, 1992, 241-259). A validation film is judged by
+    a regression that has not seen its patient, so that thresholds may be fitted to it. A finding
+    without both classes in a fold's films is said to be as common as it is there. Raises
+    ValueError as `fit_blend` does.
+    """
+    check_members(validation, part="val")
+    check_members(test, part="test")
+    known, asked = (np.stack([one.calibrated for one in side]) for side in (validation, test))
+    label, patient = validation[0].label, validation[0].patient
+    folds = min(FOLDS, len(np.unique(patient)))
+    beyond = np.empty(label.shape)
+    for fitted, left_out in GroupKFold(folds).split(label, groups=patient):
+        beyond[left_out] = _regress(label[fitted], known[:, fitted], known[:, left_out])
+    whole = _regress(label, known, asked)
+    return _as_predictions(validation[0], beyond), _as_predictions(test[0], whole)
+
+
+def _regress(
+    label: Float32[np.ndarray, "n k"],
+    known: Float64[np.ndarray, "m n k"],
+    asked: Float64[np.ndarray, "m n2 k"],
+) -> Float64[np.ndarray, "n2 k"]:
+    """Return the logits that regressions fitted to the known films give to those asked about."""
+    said = np.empty(asked.shape[1:])
+    for k in range(label.shape[1]):
+        stated = ~np.isnan(label[:, k])
+        truth, score = label[stated, k], known[:, stated, k].T
+        positives, negatives = (truth == 1).sum(), (truth == 0).sum()
+        if not (positives and negatives):
+            said[:, k] = np.log((positives + 0.5) / (negatives + 0.5))
+            continue
+        middle, scale = score.mean(axis=0), np.maximum(score.std(axis=0), 1e-12)
+        model = LogisticRegression(C=STRENGTH, max_iter=1000).fit((score - middle) / scale, truth)
+        said[:, k] = model.decision_function((asked[:, :, k].T - middle) / scale)
+    return said
+
+
+def _as_predictions(first: Predictions, said: Float64[np.ndarray, "n k"]) -> Predictions:
+    nothing = np.empty((len(first), 0), dtype=np.float32)
+    return replace(first.uncalibrated(), network=STACKED, logit=said, feature=nothing)
+
+
+EQUAL = "mean-probability"  # what other ensembles must beat
+METHODS = (*ENSEMBLES, STACKED)
+
+
+class Pooled(NamedTuple):
+    """What an ensemble says of validation and test films, and its weights.
+
+    `weights`: method, network, finding, weight; no row where it has none.
+    """
+
+    said: Predictions
+    weights: pd.DataFrame
+
+
+def pool(several: Sequence[Predictions], *, method: str, seed: int) -> Pooled:
+    """Return an ensemble of networks by one of METHODS; each holds validation and test films.
+
+    Raises ValueError as `fit_blend` does.
+    """
+    known, asked = ([one.of(part) for one in several] for part in ("val", "test"))
+    if method == STACKED:
+        return Pooled(concatenate(stack(known, asked)), _rows([]))
+    blend = fit_blend(known, method=method, seed=seed)
+    said = [blended(side, blend, validation=known) for side in (known, asked)]
+    return Pooled(concatenate(said), _weights(blend, several[0].findings))
+
+
+def _weights(blend: Blend, findings: tuple[str, ...]) -> pd.DataFrame:
+    each = zip(blend.members, blend.weight.tolist(), strict=True)
+    pairs = [(member, zip(findings, row, strict=True)) for member, row in each]
+    return _rows([(blend.method, member, *cell) for member, cells in pairs for cell in cells])
+
+
+def _rows(rows: list[tuple[str, str, str, float]]) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=["method", "network", "finding", "weight"])

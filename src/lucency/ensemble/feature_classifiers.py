@@ -1,0 +1,262 @@
+"""LEARNERS of scikit-learn and their grids, and how the films they are fitted to are drawn.
+
+Letters in shapes: t films that are fitted to, m films that are left out of it, c components.
+
+Classical learners on the features of a network, one finding against the rest, as predictions.
+
+After Shoaib et al. (2024), frozen features and learners beside the fine-tuned head; all that is
+fitted or chosen is fitted inside folds of patients (`lucency.ensemble.nested_cv`).
+
+Letters in shapes: n films (t train, m do not), k findings, d feature dimensions, c components.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float, Float32, Float64, Int64
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.kernel_approximation import Nystroem
+from sklearn.linear_model import LogisticRegression
+from sklearn.naive_bayes import GaussianNB
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.svm import LinearSVC
+
+from lucency.core.manifest import Manifest, nearest
+from lucency.core.predictions import Predictions
+from lucency.ensemble.nested_cv import (
+    REDUCTIONS,
+    Choice,
+    Draw,
+    Drawn,
+    Fitting,
+    Learner,
+    Learnt,
+    Model,
+    folds_by_patient,
+    learn_nested,
+    prevalence_logit,
+)
+
+LANDMARKS = 200  # films that stand for all in the kernel of the RBF machine
+TREES, TREE_FILMS = 100, 10_000  # how many trees, and the most films that one sees
+HIDDEN, EPOCHS = 32, 30
+NEVER = 1e9  # no epoch lowers the loss by so much, so that EPOCHS of them are the end
+SMOOTHING = 0.01  # added to both shares before their log-odds: no vote is ever certain
+Components = Float64[np.ndarray, "t c"]
+
+
+def _seeded(kind: Callable[..., Model], **fixed: object) -> Callable[..., Model]:
+    return lambda component, seed, **choice: kind(random_state=seed, **fixed, **choice)
+
+
+_linear_svm = _seeded(LinearSVC, dual=False, max_iter=10_000)
+
+
+def _rbf_svm(component: Components, seed: int, *, C: float, gamma: float) -> Model:  # noqa: N803
+    """Return a linear machine on an RBF kernel's landmarks (Williams and Seeger, NIPS 2000)."""
+    films, width = component.shape
+    kernel = Nystroem(gamma=gamma / width, n_components=min(LANDMARKS, films), random_state=seed)
+    return make_pipeline(kernel, _linear_svm(component, seed, C=C))
+
+
+def _forest(component: Components, seed: int, **choice: Any) -> Model:
+    drawn = min(TREE_FILMS, len(component))
+    return RandomForestClassifier(TREES, max_samples=drawn, random_state=seed, **choice)
+
+
+def _neighbours(component: Components, seed: int, *, n_neighbors: int) -> Model:
+    return KNeighborsClassifier(min(n_neighbors, len(component)), algorithm="brute")
+
+
+def _margin(model: Model, component: Float64[np.ndarray, "m c"]) -> Float64[np.ndarray, " m"]:
+    return model.decision_function(component)
+
+
+def _votes(model: Model, component: Float64[np.ndarray, "m c"]) -> Float64[np.ndarray, " m"]:
+    against, favour = np.log(model.predict_proba(component).T + SMOOTHING)
+    return favour - against
+
+
+def _evidence(model: Model, component: Float64[np.ndarray, "m c"]) -> Float64[np.ndarray, " m"]:
+    against, favour = model.predict_joint_log_proba(component).T
+    return favour - against
+
+
+def _as_found(truth: Int64[np.ndarray, " t"], generator: np.random.Generator) -> Drawn:
+    return np.arange(len(truth)), {}
+
+
+def _by_weight(truth: Int64[np.ndarray, " t"], generator: np.random.Generator) -> Drawn:
+    weight = len(truth) / (2 * np.bincount(truth, minlength=2))
+    return np.arange(len(truth)), {"sample_weight": weight[truth]}
+
+
+def _by_copies(truth: Int64[np.ndarray, " t"], generator: np.random.Generator) -> Drawn:
+    rarer = np.flatnonzero(truth == (2 * truth.sum() < len(truth)))
+    copies = generator.choice(rarer, len(truth) - 2 * len(rarer))
+    return np.concatenate([np.arange(len(truth)), copies]), {}
+
+
+def _grid(**several: Sequence[int | float]) -> tuple[Choice, ...]:
+    return tuple(dict(zip(several, one, strict=True)) for one in product(*several.values()))
+
+
+LEARNERS: dict[str, Learner] = {
+    "logistic": Learner(
+        _seeded(LogisticRegression, solver="newton-cholesky", max_iter=1_000),
+        _grid(C=(1e-4, 1e-3, 1e-2, 1e-1)), _margin, _by_weight,
+    ),
+    "linear-svm": Learner(_linear_svm, _grid(C=(1e-5, 1e-4, 1e-3, 1e-2)), _margin, _by_weight),
+    "rbf-svm": Learner(_rbf_svm, _grid(C=(0.1, 1.0), gamma=(0.1, 0.3, 1.0)), _margin, _by_copies),
+    "forest": Learner(_forest, _grid(min_samples_leaf=(20, 5)), _votes, _by_weight),
+    "neighbours": Learner(_neighbours, _grid(n_neighbors=(200, 100, 50, 25)), _votes, _by_copies),
+    "boosting": Learner(
+        _seeded(HistGradientBoostingClassifier, max_leaf_nodes=4, max_features=0.25,
+                learning_rate=0.05, early_stopping=False),
+        _grid(max_iter=(25, 50, 100)), _margin, _by_weight,
+    ),
+    "bayes": Learner(
+        lambda component, seed, **choice: GaussianNB(**choice),
+        _grid(var_smoothing=(10.0, 1.0, 0.1)), _evidence, _by_weight,
+    ),
+    "perceptron": Learner(
+        _seeded(MLPClassifier, hidden_layer_sizes=(HIDDEN,), learning_rate_init=0.01,
+                n_iter_no_change=EPOCHS, tol=NEVER),
+        _grid(alpha=(100.0, 30.0, 3.0)), _votes, _by_copies,
+    ),
+}  # fmt: skip
+OVERSAMPLING: dict[str, Callable[[Learner], Draw]] = {
+    "none": lambda learner: _as_found,
+    "balanced": lambda learner: learner.balance,
+}
+
+
+PLAIN = Fitting()
+
+
+def cross_validated(
+    feature: Float[np.ndarray, "n d"],
+    *,
+    manifest: Manifest,
+    source: str,
+    learner: str,
+    seed: int,
+    folds: int = 5,
+    fitting: Fitting = PLAIN,
+) -> tuple[Predictions, pd.DataFrame]:
+    """Return what a learner says of the films of patients it has not seen, in folds by patient.
+
+    `source` is the network whose features these are; all films have the part "test". Each fold's
+    logits are moved from its training films' prevalence to that of all: the more positives are left
+    out, the fewer are trained on, and AUCs of noise fall to .4 (Parker, Gunter and Bedo, BMC
+    Bioinformatics 8, 2007, 326). The table says what was chosen and fitted, by fold and finding.
+    Raises ValueError as `learn_on_features` and `folds_by_patient` do.
+    """
+    fold = folds_by_patient(manifest.patient, folds=folds, seed=seed)
+    network, label = f"{learner} on {source}", manifest.label
+    logit, tables, common = np.empty(label.shape), [], prevalence_logit(label)
+    for one in range(folds):
+        learnt = learn_on_features(
+            feature, label=label, patient=manifest.patient, train=fold != one,
+            learner=learner, seed=seed, fitting=fitting,
+        )  # fmt: skip
+        logit[fold == one] = learnt.logit + common - prevalence_logit(label[fold != one])
+        tables.append(_table(network, learnt, manifest.findings, label[fold != one], fold=one))
+    said = Predictions(
+        network=network, split=f"{folds} folds by patient, seed {seed}", logit=logit,
+        findings=manifest.findings, image=manifest.image, patient=manifest.patient, label=label,
+        part=np.full(len(fold), "test"), feature=np.empty((len(fold), 0), dtype=np.float32),
+    )  # fmt: skip
+    return said, pd.concat(tables, ignore_index=True)
+
+
+def classical_predictions(
+    train: Predictions,
+    asked: Sequence[Predictions],
+    *,
+    learner: str,
+    seed: int,
+    fitting: Fitting = PLAIN,
+) -> tuple[list[Predictions], pd.DataFrame]:
+    """Return what a learner fitted to training films says of others, such as val and test.
+
+    All are predictions of one network, of which the features are taken. Where it was trained on
+    the same training films their features say too much and the learner is too sure: recalibrate
+    its logits on validation films. The table is that of `cross_validated`, with -1 as the fold.
+    Raises ValueError for several networks or splits, no features, and as `learn_on_features` does.
+    """
+    sides = (train, *asked)
+    about = {(one.network, one.split, one.findings, one.feature.shape[1]) for one in sides}
+    if len(about) > 1 or not train.feature.shape[1]:
+        found = "; ".join(sorted(f"{one[0]}, split {one[1]}, {one[3]} dimensions" for one in about))
+        expected = "expected one network, split and list of findings, with features"
+        raise ValueError(f"predictions of {found}; {expected}")
+    films = [len(one) for one in sides]
+    learnt = learn_on_features(
+        np.concatenate([one.feature for one in sides]),
+        label=np.concatenate([train.label, *(np.full_like(one.label, np.nan) for one in asked)]),
+        patient=np.concatenate([one.patient for one in sides]),
+        train=np.arange(sum(films)) < len(train),
+        learner=learner, seed=seed, fitting=fitting,
+    )  # fmt: skip
+    network, said = f"{learner} on {train.network}", []
+    for one, logit in zip(asked, np.split(learnt.logit, np.cumsum(films[1:-1])), strict=True):
+        nothing = np.empty((len(one), 0), dtype=np.float32)
+        said.append(replace(one.uncalibrated(), network=network, logit=logit, feature=nothing))
+    return said, _table(network, learnt, train.findings, train.label, fold=-1)
+
+
+def learn_on_features(
+    feature: Float[np.ndarray, "n d"],
+    *,
+    label: Float32[np.ndarray, "n k"],
+    patient: Int64[np.ndarray, " n"],
+    train: Bool[np.ndarray, " n"],
+    learner: str,
+    seed: int,
+    fitting: Fitting = PLAIN,
+) -> Learnt:
+    """Return what a learner of LEARNERS says of the films outside `train`, as `learn_nested` says.
+
+    Raises ValueError for an unknown name, too.
+    """
+    names = (LEARNERS, OVERSAMPLING, REDUCTIONS)
+    words = (learner, fitting.oversampling, fitting.reduction)
+    for word, known in zip(words, names, strict=True):
+        if word not in known:
+            expected = f"expected one of {', '.join(known)}{nearest(word, known)}"
+            raise ValueError(f"{word!r} is unknown; {expected}")
+    chosen = LEARNERS[learner]
+    return learn_nested(
+        feature, label=label, patient=patient, train=train, fitting=fitting,
+        learner=chosen._replace(balance=OVERSAMPLING[fitting.oversampling](chosen)), seed=seed,
+    )  # fmt: skip
+
+
+def _table(
+    network: str, learnt: Learnt, findings: Sequence[str], label: np.ndarray, *, fold: int
+) -> pd.DataFrame:
+    chosen = ", ".join(f"{name}={value:g}" for name, value in learnt.choice.items())
+    return pd.DataFrame(
+        {
+            "network": network,
+            "fold": fold,
+            "finding": findings,
+            "choice": chosen,
+            "inner_auc": learnt.auc,
+            "slope": [one.slope for one in learnt.line],
+            "offset": [one.offset for one in learnt.line],
+            "films": (~np.isnan(label)).sum(axis=0),
+            "positives": (label == 1).sum(axis=0),
+            "milliseconds": 1000 * learnt.seconds / len(learnt.logit),
+            "note": [one.note for one in learnt.line],
+        }
+    )

@@ -1,0 +1,1 @@
+"""Textures of the lungs as numbers."""

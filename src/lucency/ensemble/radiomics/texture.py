@@ -1,0 +1,246 @@
+"""Runs of equal grey levels along lines, in four directions: lengths, levels, and what they say.
+
+Letters in shapes: h and w pixels, r runs, m pixels of a film.
+
+Textures of the lungs as numbers, after Dunn (2023): levels, neighbours, runs, patterns, waves.
+
+Names are those of the Image Biomarker Standardisation Initiative (IBSI) where it has one
+(Zwanenburg et al., Radiology 295, 2020, 328-338). Grey levels are of the prepared film, 0 to 255;
+matrices are of LEVELS levels of equal width between the lowest and the highest of the lungs,
+numbered from 1, and what is outside counts in none.
+Letters in shapes: n films, h and w pixels, p pixels of the lungs, d features, g levels, s shares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache, lru_cache
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int64, UInt8
+from scipy import ndimage
+from scipy.stats import kurtosis, skew
+from skimage.feature import graycomatrix, local_binary_pattern
+
+Each = Int64[np.ndarray, " r"]
+
+
+def runs(level: UInt8[np.ndarray, "h w"]) -> dict[str, float]:
+    """Return what runs of equal levels say, the mean over four directions.
+
+    Galloway, Computer Graphics and Image Processing 4 (1975), 172-179; Chu, Sehgal and Greenleaf,
+    Pattern Recognition Letters 11 (1990), 415-419.
+    """
+    each = [run_features(*found) for found in runs_by_direction(level)]
+    return {name: float(np.mean([one[name] for one in each])) for name in each[0]}
+
+
+def runs_by_direction(
+    level: UInt8[np.ndarray, "h w"],
+) -> list[tuple[Int64[np.ndarray, " r"], Int64[np.ndarray, " r"]]]:
+    """Return level and length of every run inside the mask, in each of four directions."""
+    found = []
+    for order, line in _lines(level.shape):
+        said = level.ravel()[order].astype(np.int64)
+        starts = np.flatnonzero(np.r_[True, (np.diff(said) != 0) | (np.diff(line) != 0)])
+        length = np.diff(np.r_[starts, len(said)])
+        inside = said[starts] > 0
+        found.append((said[starts][inside], length[inside]))
+    return found
+
+
+def run_features(
+    level: Int64[np.ndarray, " r"], length: Int64[np.ndarray, " r"]
+) -> dict[str, float]:
+    """Return what runs of one direction say, by name; there must be one at least."""
+    number, pixels = len(level), length.sum()
+    by_level, by_length = np.bincount(level), np.bincount(length)
+    return {
+        "short runs emphasis": (1 / length.astype(np.float64) ** 2).mean(),
+        "long runs emphasis": (length.astype(np.float64) ** 2).mean(),
+        "low grey level run emphasis": (1 / level.astype(np.float64) ** 2).mean(),
+        "high grey level run emphasis": (level.astype(np.float64) ** 2).mean(),
+        "normalised grey level non-uniformity": (by_level.astype(float) ** 2).sum() / number**2,
+        "normalised run length non-uniformity": (by_length.astype(float) ** 2).sum() / number**2,
+        "run percentage": number / pixels,
+    }
+
+
+@lru_cache(maxsize=8)
+def _lines(shape: tuple[int, int]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return, for each direction, the order of pixels along its lines, and the line of each."""
+    down, across = np.indices(shape)
+    lines = (down, across, across - down, across + down)
+    found = []
+    for line in lines:
+        order = np.lexsort((down.ravel() if line is not down else across.ravel(), line.ravel()))
+        found.append((order, line.ravel()[order]))
+    return found
+
+
+LEVELS = 32
+DISTANCES = (1, 2, 4)  # pixels
+ANGLES = (0, np.pi / 4, np.pi / 2, 3 * np.pi / 4)  # whose values are averaged
+POINTS, RADII = 8, (1, 2)  # of local binary patterns: uniform ones by how many points are bright
+SCALES = 3  # of Haar waves, not thinned out
+REACH = 2**SCALES  # pixels beyond the lungs that a wave or a pattern reads, at most
+Grey = Float64[np.ndarray, " p"]
+Matrix = Float64[np.ndarray, "g g"]
+
+
+@cache
+def feature_names() -> tuple[str, ...]:
+    """Return the names of the features, in their order."""
+    film = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    return tuple(texture_features(film, np.ones(film.shape, dtype=bool)))
+
+
+def texture_features(
+    film: UInt8[np.ndarray, "h w"], mask: Bool[np.ndarray, "h w"]
+) -> dict[str, float]:
+    """Return the features by name; raises ValueError for a mask without pixels."""
+    if not mask.any():
+        raise ValueError("the mask holds no pixel; expected the lungs of a film")
+    film, mask = _around(film, mask)
+    level = discretised(film, mask)
+    return {
+        **first_order(film[mask].astype(np.float64)),
+        **neighbours(level),
+        **runs(level),
+        **patterns(film, mask),
+        **waves(film, mask),
+    }
+
+
+def discretised(
+    film: UInt8[np.ndarray, "h w"], mask: Bool[np.ndarray, "h w"]
+) -> UInt8[np.ndarray, "h w"]:
+    """Return levels 1 to LEVELS of equal width in the mask, 0 outside (IBSI: fixed bin number)."""
+    inside = film[mask].astype(np.float64)
+    low, width = inside.min(), max(np.ptp(inside), 1)
+    level = 1 + np.floor(LEVELS * (film.astype(np.float64) - low) / width)
+    return np.where(mask, np.clip(level, 1, LEVELS), 0).astype(np.uint8)
+
+
+def first_order(grey: Grey) -> dict[str, float]:
+    """Return statistics of grey levels; kurtosis is the excess, entropy is in bits."""
+    low, lower, middle, upper, high = np.percentile(grey, [10, 25, 50, 75, 90])
+    count = np.bincount(np.clip((grey / 8).astype(np.int64), 0, LEVELS - 1), minlength=LEVELS)
+    share = count / count.sum()
+    robust = grey[(grey >= low) & (grey <= high)]
+    flat = np.ptp(grey) == 0
+    return {
+        "mean": grey.mean(),
+        "variance": grey.var(),
+        "skewness": 0.0 if flat else float(skew(grey)),
+        "excess kurtosis": 0.0 if flat else float(kurtosis(grey)),
+        "median": middle,
+        "10th percentile": low,
+        "90th percentile": high,
+        "interquartile range": upper - lower,
+        "mean absolute deviation": np.abs(grey - grey.mean()).mean(),
+        "robust mean absolute deviation": np.abs(robust - robust.mean()).mean(),
+        "root mean square": np.sqrt((grey**2).mean()),
+        "intensity histogram entropy": _entropy(share),
+        "intensity histogram uniformity": (share**2).sum(),
+    }
+
+
+def neighbours(level: UInt8[np.ndarray, "h w"]) -> dict[str, float]:
+    """Return what the grey level co-occurrence matrix says, at each of DISTANCES.
+
+    Haralick, Shanmugam and Dinstein, IEEE Transactions on Systems, Man, and Cybernetics 3 (1973),
+    610-621; symmetric, each value the mean over ANGLES that have pairs.
+    """
+    counts = graycomatrix(level, DISTANCES, ANGLES, levels=LEVELS + 1, symmetric=True)[1:, 1:]
+    said = {}
+    for place, distance in enumerate(DISTANCES):
+        each = [counts[:, :, place, angle].astype(np.float64) for angle in range(len(ANGLES))]
+        shares = [one / one.sum() for one in each if one.any()]
+        for name, measure in CO_OCCURRENCE.items():
+            values = [measure(share) for share in shares]
+            said[f"{name}, {distance} px"] = float(np.mean(values)) if values else np.nan
+    return said
+
+
+def patterns(film: UInt8[np.ndarray, "h w"], mask: Bool[np.ndarray, "h w"]) -> dict[str, float]:
+    """Return the shares of uniform local binary patterns among the lungs' pixels.
+
+    Ojala, Pietikäinen and Mäenpää, IEEE Transactions on Pattern Analysis and Machine Intelligence
+    24 (2002), 971-987. The pattern of POINTS + 1 is all that is not uniform.
+    """
+    said = {}
+    for radius in RADII:
+        code = local_binary_pattern(film, POINTS, radius, method="uniform")[mask].astype(np.int64)
+        share = np.bincount(code, minlength=POINTS + 2) / len(code)
+        said |= {f"pattern {k}, {radius} px": float(one) for k, one in enumerate(share)}
+    return said
+
+
+def waves(film: UInt8[np.ndarray, "h w"], mask: Bool[np.ndarray, "h w"]) -> dict[str, float]:
+    """Return the mean squares of Haar waves in the lungs: across, down and diagonal, by scale.
+
+    Not thinned out: at scale s the two points of a wave lie 2**(s - 1) pixels apart.
+    """
+    rest, said = film.astype(np.float64), {}
+    for scale in range(1, SCALES + 1):
+        low, high = (_haar(2 ** (scale - 1), sign) for sign in (1, -1))
+        bands = {}
+        for name, (down, across) in BANDS.items():
+            kernels = [(low, high)[letter] for letter in (down, across)]
+            half = ndimage.convolve1d(rest, kernels[0], axis=0, mode="nearest")
+            bands[name] = ndimage.convolve1d(half, kernels[1], axis=1, mode="nearest")
+        rest = bands.pop("rest")
+        said |= {
+            f"{name} wave energy, scale {scale}": float((band[mask] ** 2).mean())
+            for name, band in bands.items()
+        }
+    return {**said, f"rest energy, scale {SCALES}": float((rest[mask] ** 2).mean())}
+
+
+def _around(
+    film: UInt8[np.ndarray, "h w"], mask: Bool[np.ndarray, "h w"]
+) -> tuple[UInt8[np.ndarray, "h2 w2"], Bool[np.ndarray, "h2 w2"]]:
+    """Return the part of the film that the lungs' features can see."""
+    place = tuple(
+        slice(max(0, int(at.min()) - REACH), int(at.max()) + REACH + 1) for at in mask.nonzero()
+    )
+    return film[place], mask[place]
+
+
+def _entropy(share: Float64[np.ndarray, "*s"]) -> float:
+    there = share[share > 0]
+    return float(-(there * np.log2(there)).sum())
+
+
+def _correlation(share: Matrix) -> float:
+    """Return the correlation of two neighbours' levels; 1 where all levels are the same (IBSI)."""
+    level = np.arange(1, len(share) + 1)
+    margin = share.sum(axis=1)
+    mean = margin @ level
+    variance = margin @ (level - mean) ** 2
+    if variance == 0:
+        return 1.0
+    return float((level - mean) @ share @ (level - mean) / variance)
+
+
+def _apart(size: int) -> Int64[np.ndarray, "g g"]:
+    return np.abs(np.subtract.outer(np.arange(size), np.arange(size)))
+
+
+def _haar(apart: int, sign: int) -> Float64[np.ndarray, " t"]:
+    kernel = np.zeros(2 * apart + 1)
+    kernel[[apart, 2 * apart]] = 0.5, 0.5 * sign
+    return kernel
+
+
+CO_OCCURRENCE: dict[str, Callable[[Matrix], float]] = {
+    "angular second moment": lambda share: float((share**2).sum()),
+    "contrast": lambda share: float((share * _apart(len(share)) ** 2).sum()),
+    "difference average": lambda share: float((share * _apart(len(share))).sum()),
+    "inverse difference": lambda share: float((share / (1 + _apart(len(share)))).sum()),
+    "inverse difference moment": lambda share: float((share / (1 + _apart(len(share)) ** 2)).sum()),
+    "correlation": _correlation,
+    "joint entropy": _entropy,
+}
+BANDS = {"across": (0, 1), "down": (1, 0), "diagonal": (1, 1), "rest": (0, 0)}

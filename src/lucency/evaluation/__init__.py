@@ -1,0 +1,1 @@
+"""Predictions in, Evaluation out: metrics, bootstrap, significance, calibration, thresholds."""

@@ -1,0 +1,404 @@
+"""The rising curve that fits shares best, for recalibrations that a line is too stiff for.
+
+Letters in shapes: n films, m knots.
+
+Recalibration: a line or a curve a finding, from logits to logits whose probabilities are shares.
+
+Fitted on validation films at their natural prevalence, since balancing and weighted losses shift
+what a network says. A line that rises never changes the order of films; a curve may tie them.
+
+Letters in shapes: n films, k findings, p coefficients, m knots of all curves, j knots of one; n2
+and k2 must be n and k, which is checked.
+
+Whether probabilities are shares: calibration error, the reliability diagram, Brier's parts.
+
+Letters in shapes: n films, k findings, r columns of weights, b bins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Float32, Float64, Int64
+from scipy.optimize import isotonic_regression, minimize
+from scipy.special import expit
+from scipy.special import logit as log_odds
+
+from lucency.core.manifest import require
+from lucency.core.predictions import Predictions, check_knots, no_knots, rescale
+from lucency.evaluation.bootstrap import (
+    Weights,
+    interval,
+    mean_over_findings,
+    ratio,
+    resample_patients,
+)
+
+
+def rising_curve(
+    label: Float64[np.ndarray, " n"], logit: Float64[np.ndarray, " n"]
+) -> Float64[np.ndarray, "m 2"]:
+    """Return the knots of the curve from logits to calibrated logits; labels are 1 and 0, of both.
+
+    Films of one logit are pooled; isotonic regression joins neighbours into blocks whose shares
+    rise. A block's knot stands at the mean logit of its films. A share s becomes the log odds of
+    1 / (N + 2) x (1 - s) + (P + 1) / (P + 2) x s, with P positives and N negatives in all: the
+    same regression of Platt's smoothed targets, so that no level is 0 or 1. Zadrozny and Elkan,
+    Transforming Classifier Scores into Accurate Multiclass Probability Estimates, KDD (2002).
+    """
+    level, place, films = np.unique(logit, return_inverse=True, return_counts=True)
+    positives = np.bincount(place, weights=label)
+    fitted = isotonic_regression(positives / films, weights=films)
+    share, block = np.unique(fitted.x, return_inverse=True)
+    centre = np.bincount(block, weights=level * films) / np.bincount(block, weights=films)
+    low, high = 1 / ((1 - label).sum() + 2), (label.sum() + 1) / (label.sum() + 2)
+    return np.column_stack([centre, log_odds(low + (high - low) * share)])
+
+
+SMALLEST_SLOPE = 1e-3
+PRECISION = 1e-10  # of the gradient of the mean log-loss, in nats for a standardised logit
+HELD = f"slope held at {SMALLEST_SLOPE}: the best on validation films is not above it"
+LEVEL = "one level for all films: no higher logits have a higher share in validation"
+RIGHT = "not fitted: no logit has the wrong sign in validation, so no temperature is the best"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Recalibration:
+    """A line or a curve for each finding; `rescale` of `lucency.core.predictions` says what they
+    mean.
+
+    `note` says why a finding was not fitted, or what held its slope; it is empty when all is well.
+    """
+
+    method: str
+    slope: Float64[np.ndarray, " k"]
+    offset: Float64[np.ndarray, " k2"]
+    note: tuple[str, ...]
+    knot: Float64[np.ndarray, "m 3"] = field(default_factory=no_knots)
+
+    def __post_init__(self) -> None:
+        lengths = [len(self.slope), len(self.offset), len(self.note)]
+        require(len(set(lengths)) == 1, "slope, offset, note", lengths)
+        require(bool((self.slope > 0).all()), "slopes must be above 0", self.slope.min(initial=1))
+        check_knots(self.knot, findings=len(self.slope))
+
+    def apply(self, logit: Float[np.ndarray, "n k"]) -> Float64[np.ndarray, "n k"]:
+        """Return the calibrated logits; raises ValueError when their findings are not as many."""
+        if logit.shape[1] != len(self.slope):
+            raise ValueError(
+                f"logits of {logit.shape[1]} findings; expected {len(self.slope)}, as many as were "
+                "recalibrated"
+            )
+        return rescale(logit, slope=self.slope, offset=self.offset, knot=self.knot)
+
+
+class Fit(NamedTuple):
+    """The line of one finding, its curve's logits and calibrated logits, and what is amiss."""
+
+    slope: float = 1.0
+    offset: float = 0.0
+    note: str = ""
+    knot: Float64[np.ndarray, "j 2"] = np.empty((0, 2))
+
+
+def recalibrate(
+    label: Float32[np.ndarray, "n k"], logit: Float32[np.ndarray, "n2 k2"], *, method: str
+) -> Recalibration:
+    """Return what a method of RECALIBRATIONS fits to validation films, finding by finding.
+
+    Films whose label is NaN (not stated) are left out. What is done for a finding without
+    positives or negatives is the method's to say, and noted. Raises ValueError for an unknown
+    method, for arrays of different shapes, labels other than 1, 0 and NaN, and logits that are not
+    finite.
+    """
+    _check(label, logit, method)
+    fits = [RECALIBRATIONS[method](*_stated(*pair)) for pair in zip(label.T, logit.T, strict=True)]
+    knots = [np.insert(fit.knot, 0, place, axis=1) for place, fit in enumerate(fits)]
+    return Recalibration(
+        method=method,
+        slope=np.array([fit.slope for fit in fits], dtype=np.float64),
+        offset=np.array([fit.offset for fit in fits], dtype=np.float64),
+        note=tuple(fit.note for fit in fits),
+        knot=np.concatenate([no_knots(), *knots]),
+    )
+
+
+def recalibrated(said: Predictions, *, method: str) -> Predictions:
+    """Return predictions whose probabilities hold, fitted to their own validation films."""
+    known = said.of("val")
+    line = recalibrate(known.label, known.logit.astype(np.float32), method=method)
+    return replace(said, slope=line.slope, offset=line.offset, knot=line.knot)
+
+
+def no_recalibration(findings: int) -> Recalibration:
+    """Return the lines that change nothing."""
+    empty = np.empty((0, findings), dtype=np.float32)
+    return recalibrate(empty, empty, method="none")
+
+
+def unchanged(label: Float64[np.ndarray, " n"], logit: Float64[np.ndarray, " n"]) -> Fit:
+    """Return the line that changes nothing."""
+    return Fit()
+
+
+def temperature(label: Float64[np.ndarray, " n"], logit: Float64[np.ndarray, " n"]) -> Fit:
+    """Return the slope 1 / T of least log-loss, without offset: it cannot undo a shift.
+
+    When every logit has its label's sign, ever steeper is ever better: such a finding is not
+    fitted. Guo, Pleiss, Sun and Weinberger, On Calibration of Modern Neural Networks, ICML (2017).
+    """
+    if lacking := _lacking(label):
+        return Fit(note=lacking)
+    if not (np.where(label == 1, logit, -logit) < 0).any():
+        return Fit(note=RIGHT)
+    if _rise(logit, target=label, said=SMALLEST_SLOPE * logit) >= 0:
+        return Fit(slope=SMALLEST_SLOPE, note=HELD)
+    scale = np.sqrt(np.mean(logit**2))
+    (slope,) = _least(logit[:, None] / scale, target=label, given=np.zeros_like(logit))
+    return Fit(slope=max(slope / scale, SMALLEST_SLOPE))
+
+
+def platt(label: Float64[np.ndarray, " n"], logit: Float64[np.ndarray, " n"]) -> Fit:
+    """Return slope and offset of least log-loss against Platt's smoothed targets.
+
+    With P positives and N negatives the target of a positive film is (P + 1) / (P + 2), of a
+    negative one 1 / (N + 2). Without positives, or without negatives, only the offset is fitted,
+    so that what balanced training raised comes down again. Where the best slope is not above
+    SMALLEST_SLOPE, that slope is taken with the offset that fits it best. Platt, Probabilistic
+    Outputs for Support Vector Machines (1999); with Newton's steps on a sum that cannot overflow,
+    after Lin, Lin and Weng, Machine Learning 68 (2007), 267-276.
+    """
+    positives, negatives = (label == 1).sum(), (label == 0).sum()
+    if not (positives or negatives):
+        return Fit(note=_lacking(label))
+    target = np.where(label == 1, (positives + 1) / (positives + 2), 1 / (negatives + 2))
+    ones, held = np.ones((len(logit), 1)), SMALLEST_SLOPE * logit
+    if lacking := _lacking(label):
+        (offset,) = _least(ones, target=target, given=logit)
+        return Fit(offset=float(offset), note=f"slope {lacking}")
+    (offset,) = _least(ones, target=target, given=held)
+    middle, scale = logit.mean(), logit.std()
+    if _rise(logit - middle, target=target, said=held + offset) >= 0:
+        return Fit(slope=SMALLEST_SLOPE, offset=float(offset), note=HELD)
+    standard = np.column_stack([(logit - middle) / scale, ones])
+    slope, offset = _least(standard, target=target, given=np.zeros_like(logit)) / (scale, 1)
+    return Fit(slope=max(slope, SMALLEST_SLOPE), offset=float(offset - slope * middle))
+
+
+def isotonic(label: Float64[np.ndarray, " n"], logit: Float64[np.ndarray, " n"]) -> Fit:
+    """Return the rising curve of least squares of `rising_curve`; a class that lacks is platt's.
+
+    Films outside the curve's ends become equal, all films where logits say nothing: AUC may fall.
+    """
+    if _lacking(label):
+        return platt(label, logit)
+    knot = rising_curve(label, logit)
+    return Fit(knot=knot, note="" if len(knot) > 1 else LEVEL)
+
+
+def _check(
+    label: Float32[np.ndarray, "n k"], logit: Float32[np.ndarray, "n2 k2"], method: str
+) -> None:
+    if method not in RECALIBRATIONS:
+        raise ValueError(
+            f"recalibration {method!r} is unknown; expected one of {', '.join(RECALIBRATIONS)}"
+        )
+    if logit.shape != label.shape:
+        raise ValueError(f"logits of shape {logit.shape}; expected {label.shape} as the labels")
+    if not np.isfinite(logit).all():
+        raise ValueError("a logit is NaN or infinite; expected finite numbers")
+    odd = np.unique(label[~np.isin(label, (0, 1)) & ~np.isnan(label)])
+    if len(odd):
+        raise ValueError(f"a label is {odd[0]}; expected 1, 0 or NaN (not stated)")
+
+
+def _stated(
+    label: Float32[np.ndarray, " n"], logit: Float32[np.ndarray, " n"]
+) -> tuple[Float64[np.ndarray, " m"], Float64[np.ndarray, " m"]]:
+    """Return the films whose label is stated, in double precision."""
+    stated = ~np.isnan(label)
+    return label[stated].astype(np.float64), logit[stated].astype(np.float64)
+
+
+def _lacking(label: Float64[np.ndarray, " n"]) -> str:
+    counts = {"positives": (label == 1).sum(), "negatives": (label == 0).sum()}
+    lacking = [name for name, count in counts.items() if not count]
+    return f"not fitted: 0 {' and 0 '.join(lacking)} in validation" if lacking else ""
+
+
+def _rise(
+    logit: Float64[np.ndarray, " n"],
+    *,
+    target: Float64[np.ndarray, " n"],
+    said: Float64[np.ndarray, " n"],
+) -> float:
+    """Return the derivative of the mean log-loss by the slope, where calibrated logits are said."""
+    return float(np.mean((expit(said) - target) * logit))
+
+
+def _least(
+    design: Float64[np.ndarray, "n p"],
+    *,
+    target: Float64[np.ndarray, " n"],
+    given: Float64[np.ndarray, " n"],
+) -> Float64[np.ndarray, " p"]:
+    """Return the coefficients of least mean log-loss of the logits design x coefficients + given.
+
+    The log-loss is convex, so that a trust region of Newton's steps from 0 finds its minimum.
+    """
+
+    def loss(at: Float64[np.ndarray, " p"]) -> float:
+        said = design @ at + given
+        return float(np.mean(np.logaddexp(0, said) - target * said))
+
+    def gradient(at: Float64[np.ndarray, " p"]) -> Float64[np.ndarray, " p"]:
+        return (expit(design @ at + given) - target) @ design / len(design)
+
+    def curvature(at: Float64[np.ndarray, " p"]) -> Float64[np.ndarray, "p p"]:
+        share = expit(design @ at + given)
+        return (design.T * (share * (1 - share))) @ design / len(design)
+
+    start = np.zeros(design.shape[1])
+    found = minimize(
+        loss, start, method="trust-exact", jac=gradient, hess=curvature,
+        options={"gtol": PRECISION},
+    )  # fmt: skip
+    return found.x
+
+
+RECALIBRATIONS: dict[str, Callable[..., Fit]] = {
+    "none": unchanged,
+    "temperature": temperature,
+    "platt": platt,
+    "isotonic": isotonic,
+}
+
+
+BINS = 15  # Guo et al. 2017
+POOLED, MEAN = "micro", "macro"
+UNSEEN, UNLABELLED = "not computable: 0 films", "not computable: 0 films with a label"
+COLUMNS = (
+    "network", "finding", "bin", "low_edge", "high_edge", "films", "positives", "mean_probability",
+    "share", "share_low", "share_high", "note",
+)  # fmt: skip
+PARTS = ("brier", "reliability", "resolution", "uncertainty", "within")
+
+
+def expected_calibration_error(
+    label: Float[np.ndarray, " n"], probability: Float[np.ndarray, " n"], *, weights: Weights
+) -> Float64[np.ndarray, " r"]:
+    """Return by how much mean probability misses the share of positives, on average over bins.
+
+    Fifteen bins of equal width, (0, 1/15] to (14/15, 1], and 0 in the first; a bin counts by its
+    films. NaN where no film has a label. Naeini, Cooper and Hauskrecht, AAAI (2015); Guo, Pleiss,
+    Sun and Weinberger, ICML (2017), equation 3, here of the finding's probability.
+    """
+    stated = ~np.isnan(label)
+    wide = probability.astype(np.float64)
+    gap = np.where(stated, wide - label, 0)
+    place = _place(wide)
+    # One bin at a time: all at once would hold 15 numbers a film.
+    missed = [weights.total(np.where(place == b, gap, 0)[None]) for b in range(BINS)]
+    error = np.abs(np.concatenate(missed)).sum(axis=0)
+    return ratio(error, weights.total(stated[None].astype(np.float64))[0])
+
+
+def reliability_table(predictions: Predictions, *, resamples: int, seed: int) -> pd.DataFrame:
+    """Return the share of positives in every bin of probability, with 95 % intervals over patients.
+
+    A row a finding and bin, then the rows of all cells pooled (micro), in the bins of
+    `expected_calibration_error`; `films` counts those with a label, for micro films x findings.
+    Mean probability and share are NaN in a bin without films, and `note` says so, as it says in
+    how many resamples a bin was empty. Where all films of a bin are positive, or none is, no
+    resample can differ and the interval has no width. Murphy and Winkler, Applied Statistics 26
+    (1977), 41-47.
+    """
+    drawn = resample_patients(predictions.patient, resamples=resamples, seed=seed)
+    owner = np.repeat(drawn.owner, len(predictions.findings))
+    rows = []
+    for finding, label, probability in _columns(predictions):
+        mine = drawn if finding != POOLED else Weights(owner=owner, times=drawn.times)
+        bins = _bins(label, probability, weights=mine)
+        rows += [(predictions.network, finding, *row) for row in bins]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def brier_parts(predictions: Predictions) -> pd.DataFrame:
+    """Return the Brier score of every finding in four parts, and their means over findings (macro).
+
+    brier = reliability - resolution + uncertainty + within, exactly. The first three are those of
+    the bins' mean probabilities: Murphy, Journal of Applied Meteorology 12 (1973), 595-600.
+    `within` is what bins hide, the variance of probability within them less twice its covariance
+    with the label: Stephenson, Coelho and Jolliffe, Weather and Forecasting 23 (2008), 752-757. NaN
+    for a finding without a label, which macro leaves out; `note` says so.
+    """
+    names = predictions.findings
+    pairs = zip(predictions.label.T, predictions.probability.T, strict=True)
+    parts = np.array([_parts(*pair) for pair in pairs]).reshape(len(names), len(PARTS))
+    there = ~np.isnan(parts[:, 0])
+    table = pd.DataFrame([*parts, mean_over_findings(parts)], columns=list(PARTS))
+    table.insert(0, "network", predictions.network)
+    table.insert(1, "finding", [*names, MEAN])
+    mean = f"mean over {there.sum()} of {len(names)} findings"
+    return table.assign(note=[*np.where(there, "", UNLABELLED), mean])
+
+
+def _place(probability: Float64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
+    return np.searchsorted(np.arange(1, BINS) / BINS, probability)
+
+
+def _columns(
+    predictions: Predictions,
+) -> Iterator[tuple[str, Float[np.ndarray, " n"], Float64[np.ndarray, " n"]]]:
+    """Yield label and probability of each finding, then of all cells, a film's side by side."""
+    label, probability = predictions.label, predictions.probability
+    yield from zip(predictions.findings, label.T, probability.T, strict=True)
+    yield POOLED, label.ravel(), probability.ravel()
+
+
+def _bins(
+    label: Float[np.ndarray, " n"], probability: Float64[np.ndarray, " n"], *, weights: Weights
+) -> Iterator[tuple[object, ...]]:
+    """Yield the row of each bin, from its number on."""
+    stated, positive = np.flatnonzero(~np.isnan(label)), np.flatnonzero(label == 1)
+    place, edge = _place(probability), np.arange(BINS + 1) / BINS
+    films, positives = (np.bincount(place[rows], minlength=BINS) for rows in (stated, positive))
+    total = np.bincount(place[stated], weights=probability[stated], minlength=BINS)
+    mean, share = ratio(total, films), ratio(positives, films)
+    found, all_films = (
+        weights.histogram(rows, place=place[rows], bins=BINS) @ weights.times
+        for rows in (positive, stated)
+    )
+    sampled = ratio(found, all_films)
+    low, high = interval(sampled)
+    for b in range(BINS):
+        lost, count = int((all_films[b] == 0).sum()), sampled.shape[1]
+        missing = f"empty in {lost} of {count} resamples, left out of the interval" if lost else ""
+        note = missing if films[b] else UNSEEN
+        counts = (int(films[b]), int(positives[b]))
+        yield b, edge[b], edge[b + 1], *counts, mean[b], share[b], low[b], high[b], note
+
+
+def _parts(
+    label: Float[np.ndarray, " n"], probability: Float64[np.ndarray, " n"]
+) -> tuple[float, ...]:
+    """Return the numbers of PARTS for one finding."""
+    stated = ~np.isnan(label)
+    if not stated.any():
+        return (np.nan,) * len(PARTS)
+    truth, said = label[stated].astype(np.float64), probability[stated]
+    _, place, films = np.unique(_place(said), return_inverse=True, return_counts=True)
+    share, mean = (np.bincount(place, weights=one) / films for one in (truth, said))
+    prevalence, weight = truth.mean(), films / films.sum()
+    apart = said - mean[place]
+    return (
+        float(np.mean((said - truth) ** 2)),
+        float(weight @ (mean - share) ** 2),
+        float(weight @ (share - prevalence) ** 2),
+        float(prevalence * (1 - prevalence)),
+        float(np.mean(apart**2 - 2 * apart * (truth - share[place]))),
+    )

@@ -1,0 +1,225 @@
+"""Predictions of one part in, a long table of metrics with intervals out.
+
+Letters in shapes: n films, k findings, c columns (the findings, then macro and micro), r resamples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float, Float64, Int64
+
+from lucency.core.predictions import Predictions
+from lucency.evaluation.bootstrap import (
+    Weights,
+    interval,
+    mean_over_findings,
+    once,
+    resample_patients,
+)
+from lucency.evaluation.metrics import (
+    METRICS,
+    PER_FILM,
+    Cells,
+    Said,
+    count_cells,
+    measure,
+    not_computable,
+)
+
+TRIVIAL = "trivial"
+MACRO, MICRO = "macro", "micro"
+PER_FILM_ROW = "per film"  # in place of a finding, where the metric is one of PER_FILM
+CONFUSION = ("network", "finding", "threshold", *Cells._fields)
+UNLABELLED = "not computable: 0 films with a label"
+COLUMNS = (
+    "network", "finding", "metric", "value", "low", "high", "films", "positives", "patients",
+    "note",
+)  # fmt: skip
+
+
+def evaluate(
+    predictions: Predictions, *, threshold: Float64[np.ndarray, " k"], resamples: int, seed: int
+) -> pd.DataFrame:
+    """Return every metric of every finding, macro and micro, with 95 % intervals over patients.
+
+    Macro is the mean over the findings for which the metric is computable, micro pools all cells
+    of film x finding. The metrics of whole films (PER_FILM) follow in rows of their own, under
+    PER_FILM_ROW. A finding is called positive when its probability reaches its threshold.
+    Where a class is one patient's there is no interval, and the note says so.
+    `positives` counts films; in rows of all findings, cells of film x finding. Raises ValueError
+    when the predictions hold several parts, no films, or another number of findings than of
+    thresholds.
+    """
+    _check(predictions, threshold)
+    decision = predictions.probability >= threshold
+    plainly = once(len(predictions))
+    drawn = resample_patients(predictions.patient, resamples=resamples, seed=seed)
+    plain, sampled = (_values(predictions, decision, weights) for weights in (plainly, drawn))
+    columns = (*predictions.findings, MACRO, MICRO)
+    counts = [_counts(predictions, column) for column in columns]
+    alone = [*(_alone(label, predictions.patient) for label in predictions.label.T), "", ""]
+    rows = []
+    for name in METRICS:
+        bounds, whole = interval(sampled[name]), plain[name][:, 0]
+        for place, column in enumerate(columns):
+            value = float(whole[place])
+            single = alone[place] if METRICS[name].needs and not np.isnan(value) else ""
+            low, high = (np.nan, np.nan) if np.isnan(value) or single else bounds[:, place]
+            why = single or _note(name, predictions, decision, column, whole)
+            lost = "" if np.isnan(value) or single else _lost(sampled[name], whole, place)
+            note = "; ".join(filter(None, (why, lost)))
+            row = (predictions.network, column, name, value, low, high)
+            rows.append((*row, *counts[place], note))
+    rows += _film_rows(predictions, decision, plainly=plainly, drawn=drawn)
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def confusion_table(
+    predictions: Predictions, *, threshold: Float64[np.ndarray, " k"]
+) -> pd.DataFrame:
+    """Return how many films of one part are called rightly and wrongly, a row a finding.
+
+    CONFUSION says the columns: films with the finding that are called positive (tp) or missed (fn),
+    films without it that are called positive (fp) or not (tn). A film whose label is not stated is
+    in none of the four. Raises ValueError as `evaluate` does.
+    """
+    _check(predictions, threshold)
+    decision, plainly = predictions.probability >= threshold, once(len(predictions))
+    rows = []
+    for place, finding in enumerate(predictions.findings):
+        cells = count_cells(predictions.label[:, place], decision[:, place], weights=plainly)
+        counts = (int(count[0]) for count in cells)
+        rows.append((predictions.network, finding, float(threshold[place]), *counts))
+    return pd.DataFrame(rows, columns=list(CONFUSION))
+
+
+def trivial(predictions: Predictions, *, prevalence: Float64[np.ndarray, " k"]) -> Predictions:
+    """Return what the trivial predictor says of the same films: for all, the training prevalence.
+
+    Every AUC of a finding is .5 and its accuracy is high; at a threshold of .5 it calls positive
+    only what most training films have, as "No Finding" may be. Prevalences are kept a millionth
+    away from 0 and 1, so that logits are finite.
+    """
+    share = np.clip(prevalence, 1e-6, 1 - 1e-6)
+    logit = np.log(share / (1 - share)).astype(np.float32)
+    said = np.broadcast_to(logit, predictions.logit.shape).copy()
+    nothing = np.empty((len(predictions), 0), dtype=np.float32)
+    plain = predictions.uncalibrated()
+    return replace(plain, network=TRIVIAL, logit=said, feature=nothing)
+
+
+def _check(predictions: Predictions, threshold: Float64[np.ndarray, " k"]) -> None:
+    parts = sorted(set(predictions.part.tolist()))
+    if len(parts) != 1:
+        raise ValueError(
+            f"{predictions.network}: predictions of {', '.join(parts) or 'no films'}; expected one "
+            'part: take predictions.of("test")'
+        )
+    if threshold.shape != (len(predictions.findings),):
+        raise ValueError(
+            f"{predictions.network}: {threshold.size} thresholds for {len(predictions.findings)} "
+            "findings; expected one each: fit them with threshold_table"
+        )
+
+
+def _values(
+    predictions: Predictions, decision: Bool[np.ndarray, "n k"], weights: Weights
+) -> dict[str, Float64[np.ndarray, "c r"]]:
+    """Return metric -> its value in every column and resample."""
+    said = _said(predictions, decision)
+    columns = [
+        measure(label, one, weights=drawn)
+        for label, one, drawn in _columns(predictions.label, said, weights)
+    ]
+    table = {}
+    for name in METRICS:
+        value = np.stack([column[name] for column in columns])
+        table[name] = np.stack([*value[:-1], mean_over_findings(value[:-1]), value[-1]])
+    return table
+
+
+def _said(predictions: Predictions, decision: Bool[np.ndarray, "n k"]) -> dict[Said, np.ndarray]:
+    return {
+        "logit": predictions.calibrated,
+        "probability": predictions.probability,
+        "decision": decision,
+    }
+
+
+def _columns(
+    label: Float[np.ndarray, "n k"], said: Mapping[Said, np.ndarray], weights: Weights
+) -> Iterator[tuple[np.ndarray, dict[Said, np.ndarray], Weights]]:
+    """Yield each finding's films, then all cells pooled, a film's cells side by side."""
+    for finding in range(label.shape[1]):
+        yield label[:, finding], {key: one[:, finding] for key, one in said.items()}, weights
+    pooled = replace(weights, owner=np.repeat(weights.owner, label.shape[1]))
+    yield label.ravel(), {key: one.ravel() for key, one in said.items()}, pooled
+
+
+def _film_rows(
+    predictions: Predictions,
+    decision: Bool[np.ndarray, "n k"],
+    *,
+    plainly: Weights,
+    drawn: Weights,
+) -> Iterator[tuple[object, ...]]:
+    """Yield the rows of the metrics of whole films."""
+    said, label = _said(predictions, decision), predictions.label
+    counts = _counts(predictions, PER_FILM_ROW)
+    for name, metric in PER_FILM.items():
+        value = metric.function(label, said[metric.takes], weights=plainly)
+        sampled = metric.function(label, said[metric.takes], weights=drawn)
+        note = _lost(sampled[None], value, 0) if counts[0] else UNLABELLED
+        row = (predictions.network, PER_FILM_ROW, name, float(value[0]), *interval(sampled))
+        yield (*row, *counts, note)
+
+
+def _alone(label: Float[np.ndarray, " n"], patient: Int64[np.ndarray, " n"]) -> str:
+    """Return that a class is one patient's, whom every resample holds as a whole, or nothing."""
+    owners = {"positives": patient[label == 1], "negatives": patient[label == 0]}
+    single = [name for name, mine in owners.items() if len(np.unique(mine)) == 1]
+    return f"no interval: all {' and all '.join(single)} are of one patient" if single else ""
+
+
+def _counts(predictions: Predictions, column: str) -> tuple[int, int, int]:
+    """Return films and positives of a column, and patients, counting stated labels only."""
+    label = predictions.label
+    if column in predictions.findings:
+        label = label[:, [predictions.findings.index(column)]]
+    stated = ~np.isnan(label).all(axis=1)
+    patients = len(np.unique(predictions.patient[stated]))
+    return int(stated.sum()), int((label == 1).sum()), patients
+
+
+def _note(
+    name: str,
+    predictions: Predictions,
+    decision: Bool[np.ndarray, "n k"],
+    column: str,
+    value: Float64[np.ndarray, " c"],
+) -> str:
+    """Return why a value is absent, or for a macro value which findings it leaves out."""
+    if column == MACRO:
+        findings = np.array(predictions.findings)
+        left_out = findings[np.isnan(value[: len(findings)])]
+        kept = len(findings) - len(left_out)
+        without = f", without {', '.join(left_out)}" if len(left_out) and kept else ""
+        return f"mean over {kept} of {len(findings)} findings{without}"
+    if column == MICRO:
+        return not_computable(name, label=predictions.label.ravel(), decision=decision.ravel())
+    place = predictions.findings.index(column)
+    return not_computable(name, label=predictions.label[:, place], decision=decision[:, place])
+
+
+def _lost(sampled: Float64[np.ndarray, "c r"], plain: Float64[np.ndarray, " c"], place: int) -> str:
+    """Return in how many resamples a value, or a part of a macro value, was not computable."""
+    resamples = f"of {sampled.shape[1]} resamples"
+    if place == len(plain) - 2:
+        missing = np.isnan(sampled[:place][~np.isnan(plain[:place])]).any(axis=0).sum()
+        return f"over fewer findings in {missing} {resamples}" if missing else ""
+    missing = np.isnan(sampled[place]).sum()
+    return f"not computable in {missing} {resamples}, left out of the interval" if missing else ""

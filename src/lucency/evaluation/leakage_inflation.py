@@ -1,0 +1,178 @@
+"""What a leak is worth: a network's score on its own test films, less that on untouched ones.
+
+Letters in shapes: n films, p patients, k findings, c findings or 1, r resamples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float64, Int64
+
+from lucency.core.predictions import Predictions
+from lucency.evaluation.bootstrap import (
+    Weights,
+    interval,
+    mean_over_findings,
+    once,
+    resample_patients,
+)
+from lucency.evaluation.evaluate import MACRO, MICRO
+from lucency.evaluation.metrics import METRICS
+from lucency.evaluation.thresholds import check_fitted
+
+SHOWN = (
+    ("auc", MACRO), ("auc", MICRO), ("average_precision", MACRO), ("f1", MACRO),
+    ("accuracy", MICRO), ("brier", MACRO),
+)  # fmt: skip
+COLUMNS = (
+    "network", "metric", "finding", "claimed", "claimed_low", "claimed_high", "reached",
+    "reached_low", "reached_high", "inflation", "low", "high", "claimed_films", "reached_films",
+    "findings",
+)  # fmt: skip
+
+
+def inflate(
+    claimed: Predictions,
+    reached: Predictions,
+    *,
+    met: Int64[np.ndarray, " p"],
+    threshold: Float64[np.ndarray, " k"],
+    resamples: int,
+    seed: int,
+) -> pd.DataFrame:
+    """Return what a network scores on its own test films, on untouched ones, and the difference.
+
+    Macro means over the findings that are computable on both sides, in every resample anew; micro
+    pools all cells. The 95 % intervals resample the patients of both sets of films, each by itself,
+    since they are other patients. For the Brier score, which is better when lower, a claim too good
+    makes the difference negative. `met` are the patients whose films the scheme showed to the
+    network in any part. Raises ValueError when one of them is among the untouched, or when the two
+    sides have other findings.
+    """
+    _check(claimed, reached, met)
+    once_each = [_scores(side, threshold, once(len(side))) for side in (claimed, reached)]
+    drawn = [
+        _scores(
+            side, threshold, resample_patients(side.patient, resamples=resamples, seed=seed + place)
+        )
+        for place, side in enumerate((claimed, reached))
+    ]
+    rows = []
+    for key in SHOWN:
+        plain, findings = _means(*(side[key] for side in once_each))
+        sampled, _ = _means(*(side[key] for side in drawn))
+        value = [float(mean[0]) for mean in plain]
+        bounds = [interval(mean) for mean in sampled]
+        both = (value[0], *bounds[0], value[1], *bounds[1])
+        apart = (value[0] - value[1], *interval(sampled[0] - sampled[1]))
+        counts = (len(claimed), len(reached), findings)
+        rows.append((claimed.network, *key, *both, *apart, *counts))
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def inflate_all(
+    claimed: Sequence[Predictions],
+    reached: Sequence[Predictions],
+    *,
+    met: Int64[np.ndarray, " p"],
+    thresholds: pd.DataFrame,
+    resamples: int,
+    seed: int,
+) -> pd.DataFrame:
+    """Return the rows of `inflate` for several networks, at thresholds fitted for each.
+
+    `thresholds` is of evaluation.thresholds; `reached` holds the same networks as `claimed`.
+    """
+    apart, rows = {one.network: one for one in reached}, []
+    for one in claimed:
+        check_fitted(thresholds, apart[one.network])
+        mine = thresholds.loc[thresholds["network"] == one.network, "threshold"]
+        rows.append(
+            inflate(
+                one,
+                apart[one.network],
+                met=met,
+                threshold=mine.to_numpy(dtype=np.float64),
+                resamples=resamples,
+                seed=seed,
+            )
+        )
+    return pd.concat(rows, ignore_index=True)
+
+
+def conclude_inflation(tables: Mapping[str, pd.DataFrame], *, patients: int) -> str:
+    """Return a sentence a scheme: what every network claims, reaches, and whether that differs.
+
+    `tables` maps schemes to all networks' rows of `inflate`; `patients` are those untouched.
+    """
+    said = []
+    for scheme, table in tables.items():
+        macro = table.loc[(table["metric"] == "auc") & (table["finding"] == MACRO)]
+        each = [_said(row) for row in macro.to_dict("records")]
+        said.append(f"{scheme}{': ' if scheme else ''}{'; '.join(each)}.")
+    return f"Macro AUC claimed, and reached on {patients:,} patients set apart. {' '.join(said)}"
+
+
+def _said(row: dict[Hashable, Any]) -> str:
+    if np.isnan(row["inflation"]):
+        return f"{row['network']}, not computable"
+    verdict = "may be chance"
+    if row["low"] > 0:
+        verdict = "claimed too much"
+    elif row["high"] < 0:
+        verdict = "claimed too little"
+    gap = f"{row['inflation']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f})"
+    return f"{row['network']} {row['claimed']:.3f} and {row['reached']:.3f}, {gap}, {verdict}"
+
+
+def _means(
+    mine: Float64[np.ndarray, "c r"], theirs: Float64[np.ndarray, "c r"]
+) -> tuple[list[Float64[np.ndarray, " r"]], int]:
+    """Return both sides' means over what is computable on both, and how many that is at first."""
+    both = ~(np.isnan(mine) | np.isnan(theirs))
+    means = [mean_over_findings(np.where(both, side, np.nan)) for side in (mine, theirs)]
+    return means, int(both[:, 0].sum())
+
+
+def _check(claimed: Predictions, reached: Predictions, met: Int64[np.ndarray, " p"]) -> None:
+    if claimed.findings != reached.findings:
+        raise ValueError(
+            f"{claimed.network} claims for {', '.join(claimed.findings)}; expected the findings of "
+            f"the untouched films, {', '.join(reached.findings)}"
+        )
+    both = np.intersect1d([*met, *claimed.patient], reached.patient)
+    if len(both):
+        raise ValueError(
+            f"{len(both):,} patients of the untouched films are among those that the network met; "
+            "expected none: keep them apart before anything else is done"
+        )
+
+
+def _scores(
+    predictions: Predictions, threshold: Float64[np.ndarray, " k"], weights: Weights
+) -> dict[tuple[str, str], Float64[np.ndarray, "c r"]]:
+    """Return the scores in SHOWN: a row a finding for macro, one row for micro."""
+    label = predictions.label
+    given = {
+        "logit": predictions.calibrated,
+        "probability": predictions.probability,
+        "decision": predictions.probability >= threshold,
+    }
+    pooled = replace(weights, owner=np.repeat(weights.owner, label.shape[1]))
+    found = {}
+    for name, column in SHOWN:
+        metric = METRICS[name]
+        said = given[metric.takes]
+        if column == MICRO:
+            value = metric.function(label.ravel(), said.ravel(), weights=pooled)
+            found[name, column] = value[None]
+        else:
+            pairs = zip(label.T, said.T, strict=True)
+            each = [metric.function(truth, one, weights=weights) for truth, one in pairs]
+            found[name, column] = np.stack(each)
+    return found

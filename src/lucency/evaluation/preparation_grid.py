@@ -1,0 +1,356 @@
+"""A grid of preparations: which of its cells differ, and whether the choice among them matters.
+
+A cell is one preparation, named after CLAHE's clip limit and tiles: `3x10`, `3x10-resize-first`,
+or OFF. Predictions of all cells are of the same films in the same folds, so that every difference
+is paired. Cross-validation is repeated with other folds, which move AUC as much as patients do.
+
+Letters in shapes: n films, c cells, s repeats, r resamples (the first counts every film once).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float64, Int64
+from pydantic import ValidationError
+
+from lucency.core.manifest import Preparation, read_table
+from lucency.core.predictions import Predictions
+from lucency.evaluation.bootstrap import Weights, all_and_resampled, interval
+from lucency.evaluation.compare import check_comparable, few_patients, macro_areas, macro_test
+from lucency.evaluation.metrics import mean_over_films
+from lucency.evaluation.significance import holm
+
+STUDY = "preparation-study"  # the folder of a run whose report shows the study
+OFF, OWN = "off", "3x10"  # without CLAHE; the reference study's
+CLIPS, TILES, ORDERS = (1.0, 2.0, 3.0, 4.0, 8.0), (4, 8, 10, 16), ("clahe-first", "resize-first")
+TIMES = "\N{MULTIPLICATION SIGN}"
+REFERENCE = f"clip limit 3 with 10 {TIMES} 10 tiles before resizing"
+LEVEL = 0.05
+OFF_ORDER = "no-clahe"
+FROM = ("off", "own")  # what every cell is paired with: OFF and OWN
+TEXT = ("cell", "order", "note", "measure", "name", "variant", "network", "keys")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PreparationStudy:
+    """All tables of a study of preparations; empty where there is none.
+
+    `cells` and `summary` are of `compare_cells`, `measures` of `average_measures`; `about` says
+    films, patients, network and how it was done; `conclusion` is the verdict.
+    """
+
+    cells: pd.DataFrame
+    measures: pd.DataFrame
+    summary: pd.DataFrame
+    about: Mapping[str, object]
+    conclusion: str
+
+
+def make_grid(
+    base: Preparation, *, clips: Sequence[float], tiles: Sequence[int], orders: Sequence[str]
+) -> dict[str, Preparation]:
+    """Return the cells by name: OFF, then every order, clip limit and number of tiles, and OWN.
+
+    All else is as in `base`. Raises ValueError for a clip limit, tiles or an order that CLAHE
+    does not know.
+    """
+    if strange := [order for order in orders if order not in ORDERS]:
+        known = " or ".join(map(repr, ORDERS))
+        raise ValueError(f"preparation.order is {strange[0]!r}: expected {known}")
+    own = {"order": "clahe-first", "clahe_clip": 3.0, "clahe_tiles": 10}
+    asked = [{"order": OFF_ORDER, "clahe_clip": 3.0, "clahe_tiles": 10}]
+    asked += [
+        {"order": order, "clahe_clip": clip, "clahe_tiles": tile}
+        for order in orders
+        for clip in clips
+        for tile in tiles
+    ]
+    cells = [_cell(base, changes) for changes in (*asked, own)]
+    return {name_cell(cell): cell for cell in cells}
+
+
+def name_cell(cell: Preparation) -> str:
+    """Return the short name of a preparation.
+
+    >>> name_cell(Preparation()), name_cell(Preparation(order="resize-first", clahe_clip=1.5))
+    ('3x10', '1.5x10-resize-first')
+    """
+    if cell.order == OFF_ORDER:
+        return OFF
+    after = "" if cell.order == "clahe-first" else f"-{cell.order}"
+    return f"{cell.clahe_clip:g}x{cell.clahe_tiles}{after}"
+
+
+def describe_cell(cell: Preparation) -> str:
+    """Return a preparation in words.
+
+    >>> describe_cell(Preparation(order="no-clahe")), describe_cell(Preparation())
+    ('no CLAHE', 'clip limit 3 with 10 × 10 tiles, before resizing')
+    """
+    if cell.order == OFF_ORDER:
+        return "no CLAHE"
+    when = "before" if cell.order == "clahe-first" else "after"
+    tiles = f"{cell.clahe_tiles} {TIMES} {cell.clahe_tiles} tiles"
+    return f"clip limit {cell.clahe_clip:g} with {tiles}, {when} resizing"
+
+
+def compare_cells(
+    said: Mapping[str, Sequence[Predictions]],
+    *,
+    grid: Mapping[str, Preparation],
+    resamples: int,
+    seed: int,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return a row a cell: its macro AUC, its paired differences from OFF and from OWN; a summary.
+
+    `said` holds a cell's predictions of all films, one for each repeat of the cross-validation, the
+    same folds for all cells; a macro AUC is the mean over them. 95 % intervals resample patients
+    and repeats, the same for all cells; so they hold the noise of folds and fits too, as far as so
+    many repeats show it. `off_p` and `own_p` are of the difference's spread over resamples,
+    `off_p_holm` and `own_p_holm` corrected for all cells that stand beside OFF, or beside OWN (Holm
+    1979): each is a question of its own. `share_best` is the share of resamples in which the cell's
+    macro AUC is the highest; cells that tie share it.
+    The summary has name and value: `cells`, how many; `spread`, the highest less the lowest macro
+    AUC; `width`, the mean width of a cell's interval, `paired_width` that of its difference from
+    OWN; `optimism`, how much higher than true the highest macro AUC is for having been chosen.
+    Raises ValueError when the cells' predictions are not of the same films, labels and folds, or
+    OFF or OWN is missing.
+    """
+    first = _check(said, grid)
+    drawn = all_and_resampled(first.patient, resamples=resamples, seed=seed)
+    share = _draw_repeats(len(said[OFF]), resamples=resamples, seed=seed)
+    area = np.stack([_area(several, drawn, share) for several in said.values()])
+    low, high = interval(area[:, 1:])
+    table = pd.DataFrame(
+        {
+            "cell": list(said),
+            "order": [grid[name].order for name in said],
+            "clip": [grid[name].clahe_clip for name in said],
+            "tiles": [grid[name].clahe_tiles for name in said],
+            "auc": area[:, 0],
+            "low": low,
+            "high": high,
+        }
+    )
+    few = [few_patients(label, first.patient) for label in first.label.T]
+    notes = []
+    for name, reference in zip(FROM, (OFF, OWN), strict=True):
+        paired = _paired(area, table["cell"].tolist().index(reference), few)
+        table = table.join(paired.drop(columns="note").add_prefix(f"{name}_"))
+        notes.append(paired["note"].tolist())
+    table["note"] = [
+        "; ".join(dict.fromkeys(filter(None, pair))) for pair in zip(*notes, strict=True)
+    ]
+    table["share_best"] = _share_best(area)
+    return table, _summary(table, optimism=_optimism(area))
+
+
+def average_measures(
+    value: Mapping[str, pd.DataFrame],
+    *,
+    patient: Int64[np.ndarray, " n"],
+    resamples: int,
+    seed: int,
+) -> pd.DataFrame:
+    """Return a row a cell and measure: the mean over films, and its paired change from OFF.
+
+    `value` holds a table a cell, one column a measure, the same films in the same order. 95 %
+    intervals resample patients; films on which a measure is not computable (NaN) are left out, and
+    `films` counts the others.
+    """
+    drawn = all_and_resampled(patient, resamples=resamples, seed=seed)
+    rows = []
+    for cell, table in value.items():
+        for measure in table:
+            mine, plain = (one[measure].to_numpy(np.float64) for one in (table, value[OFF]))
+            mean, change = (mean_over_films(one, weights=drawn) for one in (mine, mine - plain))
+            ends = [float(end) for one in (mean, change) for end in interval(one[1:])]
+            about = (cell, str(measure), int((~np.isnan(mine)).sum()))
+            rows.append((*about, mean[0], *ends[:2], change[0], *ends[2:]))
+    columns = ["cell", "measure", "films", "value", "low", "high"]
+    return pd.DataFrame(rows, columns=[*columns, "change", "change_low", "change_high"])
+
+
+def conclude_preparations(
+    cells: pd.DataFrame, summary: pd.DataFrame, *, films: int, patients: int
+) -> str:
+    """Return the verdict in plain words: does the choice matter at all, and how sure is the best?
+
+    A cell differs where p of its paired difference is below LEVEL after Holm's correction.
+    """
+    number = dict(zip(summary["name"], summary["value"], strict=True))
+    with_clahe = cells.loc[cells["cell"] != OFF]
+    others = with_clahe.loc[with_clahe["cell"] != OWN]
+    from_off, from_own = _differing(with_clahe, "off"), _differing(others, "own")
+    beside = f"; of the other {len(others)}, {_counted(from_own)} from {REFERENCE}"
+    ranked = cells.sort_values("auc", ascending=False, kind="stable")
+    best, last = ranked.iloc[0], ranked.iloc[-1]
+    rough = cells["note"].astype(str).str.startswith("rough").any()
+    return " ".join(
+        [
+            f"On these {films:,} films of {patients:,} patients {_matters(from_off, from_own)}.",
+            f"Of {len(with_clahe)} preparations with CLAHE, {_counted(from_off)} from films "
+            f"without it{beside if len(others) else ''} (p below .05 after Holm's correction over "
+            "the grid).",
+            f"Macro AUC lies between {last['auc']:.3f} ({last['cell']}) and {best['auc']:.3f} "
+            f"({best['cell']}): a spread of {number['spread']:.3f}, where the 95 % interval of one "
+            f"cell is {number['width']:.3f} wide.",
+            f"{best['cell']} is the best of {len(cells)} on the very films that it was chosen by, "
+            f"so its score is biased upward, by about {max(0, number['optimism']):.3f} as "
+            f"resampling shows; it is the best in {100 * best['share_best']:.0f} % of resamples.",
+            *(["Some findings have few patients, so that p is too small."] if rough else []),
+        ]
+    )
+
+
+def save_study(study: PreparationStudy, folder: Path) -> None:
+    """Write cells.csv, measures.csv, summary.csv, about.json and conclusion.txt."""
+    for name in TABLES:
+        getattr(study, name).to_csv(folder / f"{name}.csv", index=False)
+    (folder / "about.json").write_text(json.dumps(study.about, indent=1), encoding="utf-8")
+    (folder / "conclusion.txt").write_text(study.conclusion + "\n", encoding="utf-8")
+
+
+def load_study(folder: Path) -> PreparationStudy:
+    """Read what `save_study` wrote; empty tables where it wrote none."""
+    if not (folder / "conclusion.txt").is_file():
+        return no_study()
+    tables = {name: read_table(folder / f"{name}.csv", text=TEXT) for name in TABLES}
+    about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
+    said = (folder / "conclusion.txt").read_text(encoding="utf-8").strip()
+    return PreparationStudy(**tables, about=about, conclusion=said)
+
+
+def no_study() -> PreparationStudy:
+    """Return what there is where preparations were not studied."""
+    return PreparationStudy(**{name: pd.DataFrame() for name in TABLES}, about={}, conclusion="")
+
+
+def _cell(base: Preparation, changes: Mapping[str, object]) -> Preparation:
+    try:
+        return Preparation.model_validate({**base.model_dump(), **changes})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        what = f"{first['loc'][0]} is {first['input']!r}"
+        raise ValueError(f"preparation.{what}: {first['msg'].lower()}") from error
+
+
+def _check(
+    said: Mapping[str, Sequence[Predictions]], grid: Mapping[str, Preparation]
+) -> Predictions:
+    """Return the films that all cells are judged on."""
+    if lacking := [name for name in (OFF, OWN) if name not in said]:
+        raise ValueError(
+            f"cell {lacking[0]!r} is not among {', '.join(said)}: expected it, since every cell "
+            "is compared with it"
+        )
+    if set(said) != set(grid):
+        raise ValueError(f"predictions of {', '.join(said)}; expected those of {', '.join(grid)}")
+    repeats = len(said[OFF])
+    for name, several in said.items():
+        if not repeats or len(several) != repeats:
+            raise ValueError(f"{name}: found {len(several)} repeats, expected {repeats or 1}")
+        for plain, one in zip(said[OFF], several, strict=True):
+            check_comparable(plain, one, name=name)
+    return said[OFF][0]
+
+
+def _draw_repeats(count: int, *, resamples: int, seed: int) -> Float64[np.ndarray, "s r"]:
+    """Return how much each repeat counts: all alike first, then drawn with replacement."""
+    equal = np.full(count, 1 / count)
+    drawn = np.random.default_rng([seed, count]).multinomial(count, equal, size=resamples)
+    return np.column_stack([equal, drawn.T / count])
+
+
+def _area(
+    several: Sequence[Predictions], drawn: Weights, share: Float64[np.ndarray, "s r"]
+) -> Float64[np.ndarray, " r"]:
+    """Return the mean macro AUC over repeats, of all films and in every resample."""
+    area = [macro_areas(one.label, one.calibrated, drawn)[-1] for one in several]
+    return np.einsum("sr,sr->r", np.stack(area), share)
+
+
+def _paired(area: Float64[np.ndarray, "c r"], reference: int, few: Sequence[str]) -> pd.DataFrame:
+    """Return the difference of every cell from one of them, which has no test against itself."""
+    apart = area - area[reference]
+    tests = [macro_test(row[0], row[1:], few) for row in apart]
+    columns = ["difference", "low", "high", "p", "test", "note"]
+    table = pd.DataFrame(tests, columns=columns).drop(columns="test")
+    p = table["p"].to_numpy(dtype=np.float64).copy()
+    p[reference] = np.nan
+    return table.assign(p=p, p_holm=holm(p))
+
+
+def _summary(cells: pd.DataFrame, *, optimism: float) -> pd.DataFrame:
+    other = cells.loc[cells["cell"] != OWN]
+    found = {
+        "cells": len(cells),
+        "spread": cells["auc"].max() - cells["auc"].min(),
+        "width": (cells["high"] - cells["low"]).mean(),
+        "paired_width": (other["own_high"] - other["own_low"]).mean(),
+        "optimism": optimism,
+    }
+    return pd.DataFrame({"name": list(found), "value": [float(one) for one in found.values()]})
+
+
+def _share_best(area: Float64[np.ndarray, "c r"]) -> Float64[np.ndarray, " c"]:
+    drawn = _computable(area)
+    first = drawn == drawn.max(axis=0)
+    return (first / first.sum(axis=0)).mean(axis=1)
+
+
+def _optimism(area: Float64[np.ndarray, "c r"]) -> float:
+    """Return the mean over resamples of how much the cell that is best there is better than true.
+
+    True is its score on all films; both are less the mean over cells, which no choice favours, so
+    that what all cells have in common cancels out. Efron and Tibshirani, An Introduction to the
+    Bootstrap (1993), chapter 17: what a choice gains on its own films, it does not gain on others.
+    """
+    drawn = _computable(area)
+    best, each = drawn.argmax(axis=0), np.arange(drawn.shape[1])
+    apart, true = drawn - drawn.mean(axis=0), area[:, 0] - area[:, 0].mean()
+    return float((apart[best, each] - true[best]).mean())
+
+
+def _computable(area: Float64[np.ndarray, "c r"]) -> Float64[np.ndarray, "c r2"]:
+    """Return the resamples in which every cell has a macro AUC; ValueError for none."""
+    kept = area[:, 1:][:, ~np.isnan(area[:, 1:]).any(axis=0)]
+    if not kept.shape[1] or np.isnan(area[:, 0]).any():
+        raise ValueError("macro AUC is not computable: expected a finding with both classes")
+    return kept
+
+
+def _differing(rows: pd.DataFrame, reference: str) -> dict[str, int]:
+    """Return how many cells are surely higher, and how many surely lower."""
+    sure = rows[f"{reference}_p_holm"].to_numpy(dtype=np.float64) < LEVEL
+    above = rows[f"{reference}_difference"].to_numpy(dtype=np.float64) > 0
+    return {"higher": int((sure & above).sum()), "lower": int((sure & ~above).sum())}
+
+
+def _counted(found: Mapping[str, int]) -> str:
+    total = sum(found.values())
+    if not total:
+        return "none differs"
+    verb = "differs" if total == 1 else "differ"
+    return f"{total} {verb} ({found['higher']} higher, {found['lower']} lower)"
+
+
+def _matters(from_off: Mapping[str, int], from_own: Mapping[str, int]) -> str:
+    parameters, clahe = sum(from_own.values()), sum(from_off.values())
+    if parameters:
+        return "the choice of CLAHE's parameters matters"
+    if clahe:
+        return (
+            "CLAHE itself matters, but the choice of its parameters does not, as far as they can "
+            "tell"
+        )
+    return "neither CLAHE nor its parameters matter, as far as they can tell"
+
+
+TABLES = ("cells", "measures", "summary")

@@ -1,0 +1,245 @@
+"""How a network does on groups of films: by view, sex, age, visit and films of the patient.
+
+Letters in shapes: n films, k findings, r resamples (the first column: all films), c columns (the
+findings, then macro).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float64, Int64
+
+from lucency.core.predictions import Predictions
+from lucency.evaluation.bootstrap import Weights, all_and_resampled, interval, mean_over_findings
+from lucency.evaluation.evaluate import MACRO
+from lucency.evaluation.metrics import auc, not_computable
+
+FEW_FILMS, FEW_PATIENTS = 30, 20  # of either class, and of both, below which numbers say little
+OLDEST = 120  # years; ages above are mistakes of entry
+UNKNOWN = "unknown"
+COLUMNS = (
+    "network", "fact", "group", "finding", "films", "positives", "patients", "auc", "auc_low",
+    "auc_high", "gap", "gap_low", "gap_high", "calibration_gap", "calibration_low",
+    "calibration_high", "small", "note",
+)  # fmt: skip
+Row = tuple[object, ...]
+Rows = Bool[np.ndarray, " n"]
+Sampled = Float64[np.ndarray, " r"]
+
+
+class Fact(NamedTuple):
+    """A fact that groups films: its column, and the bands of a number; text groups as it stands."""
+
+    column: str
+    edges: tuple[float, ...] = ()
+    bands: tuple[str, ...] = ()
+
+
+def subgroups(
+    predictions: Predictions, *, facts: pd.DataFrame, resamples: int, seed: int
+) -> pd.DataFrame:
+    """Return each group's AUC, its gap to all other films, and its calibration gap, a finding each.
+
+    `facts` has a row for every film, named by its index or its column `image`. `gap` is the AUC in
+    the group minus that of all other films; `calibration_gap` the mean probability minus the share
+    of positives. The 95 % intervals resample patients, the same for a group and the others. `small`
+    says that the group or the others have fewer than 30 positives, 30 negatives or 20 patients.
+    Macro is the mean over findings that are not small; where these are fewer than half, over all
+    that are computable, and it is small itself. A fact that the table lacks is one row, whose note
+    says so. A gap may come from other illnesses and other films in the group, not only from the
+    network. Raises ValueError when the predictions hold several parts, or a film has no facts.
+    """
+    _check(predictions)
+    known = _joined(facts, predictions)
+    weights = all_and_resampled(predictions.patient, resamples=resamples, seed=seed)
+    rows: list[Row] = []
+    for name, fact in FACTS.items():
+        if fact.column not in known:
+            rows.append(_skipped(predictions, name, fact.column))
+            continue
+        for group, inside in _groups(pd.Series(known[fact.column]), fact):
+            rows += _rows(predictions, inside, weights=weights, place=(name, group))
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def worst_group(table: pd.DataFrame) -> str:
+    """Return one sentence: which group has the lowest macro AUC gap, or that none stands out.
+
+    A group that is small is not named, nor one whose interval of the gap reaches 0.
+    """
+    macro = table.loc[(table["finding"] == MACRO) & ~table["small"].astype(bool)]
+    macro = macro.loc[macro["gap"].notna()]
+    if not len(macro):
+        return "No group can be named: none has enough films beside enough others."
+    below = macro.loc[macro["gap_high"] < 0]
+    counted = f"{len(macro)} group{'s' * (len(macro) != 1)}"
+    if not len(below):
+        return (
+            f"No group stands out: of {counted} with enough films, none has a macro AUC below that "
+            "of all other films by more than its 95 % interval allows."
+        )
+    worst = below.loc[below["gap"].idxmin()]
+    return (
+        f"{worst['network']} does worst in the group {worst['fact']} = {worst['group']}: macro "
+        f"AUC is {worst['auc']:.3f} there, {-worst['gap']:.3f} lower than on all other films (95 % "
+        f"interval {-worst['gap_high']:.3f} to {-worst['gap_low']:.3f} lower); {counted} with "
+        "enough films were looked at, and the intervals are not corrected for that."
+    )
+
+
+def _check(predictions: Predictions) -> None:
+    parts = np.unique(predictions.part)
+    if len(parts) != 1:
+        raise ValueError(
+            f"{predictions.network}: predictions of {', '.join(parts) or 'no films'}; expected one "
+            'part: take predictions.of("test")'
+        )
+
+
+def _joined(facts: pd.DataFrame, predictions: Predictions) -> pd.DataFrame:
+    """Return the facts of each predicted film, and how many films of its patient are predicted."""
+    table = facts.set_index("image") if "image" in facts else facts
+    names = pd.Index(table.index.astype(str))
+    if names.has_duplicates:
+        again = names[names.duplicated()][0]
+        raise ValueError(f"facts name film {again!r} more than once; expected one row a film")
+    film = [str(name).partition("#")[0] for name in predictions.image]  # of a copy, its source
+    place = names.get_indexer(pd.Index(film))
+    if len(lost := predictions.image[place < 0]):
+        raise ValueError(
+            f"{len(lost):,} of {len(place):,} films are not among the facts, such as "
+            f"{str(lost[0])!r}; expected a row for each, by index or by a column 'image'"
+        )
+    _, owner, films = np.unique(predictions.patient, return_inverse=True, return_counts=True)
+    return table.iloc[place].reset_index(drop=True).assign(**{_COUNT: films[owner]})
+
+
+def _skipped(predictions: Predictions, fact: str, column: str) -> Row:
+    note = f"skipped: the facts have no column {column!r}"
+    return (predictions.network, fact, "", MACRO, 0, 0, 0, *[np.nan] * 9, True, note)
+
+
+def _groups(column: pd.Series, fact: Fact) -> Iterator[tuple[str, Rows]]:
+    """Yield each group that has films, in the order of its bands, those of no band last."""
+    if fact.edges:
+        number = column.astype("Float64").to_numpy(dtype=np.float64, na_value=np.nan)
+        bands = fact.bands
+        name = np.array([*bands, UNKNOWN, UNKNOWN])[np.digitize(number, fact.edges) - 1]
+    else:
+        name = column.astype("string").fillna("").str.strip().replace("", UNKNOWN).to_numpy(str)
+        bands = [str(one) for one in np.unique(name) if one != UNKNOWN]
+    for group in (*bands, UNKNOWN):
+        if (inside := name == group).any():
+            yield group, inside
+
+
+class _Counts(NamedTuple):
+    """Films with a label in a group, of each column: films, positives, patients, and too few?"""
+
+    films: Int64[np.ndarray, " c"]
+    positives: Int64[np.ndarray, " c"]
+    patients: Int64[np.ndarray, " c"]
+    small: Bool[np.ndarray, " k"]
+
+
+def _rows(
+    predictions: Predictions,
+    inside: Rows,
+    *,
+    weights: Weights,
+    place: tuple[str, str],
+) -> list[Row]:
+    mine, others = (_counts(predictions, rows) for rows in (inside, ~inside))
+    area, elsewhere = (_areas(predictions, rows, weights) for rows in (inside, ~inside))
+    gap = area - elsewhere
+    small = mine.small | (others.small & ~np.isnan(gap[:, 0]))
+    enough = bool(small.mean() <= 0.5)
+    over = ~small if enough else ~np.isnan(area[:, 0])
+    triples = zip(predictions.label.T, area, gap, strict=True)
+    notes = [_note(label, inside, a, g) for label, a, g in triples]
+    notes.append(_macro_note(predictions.findings, gap, over))
+    values = [area, gap, _calibration(predictions, inside, weights)]
+    values = [np.concatenate([v, mean_over_findings(v[over])[None]]) for v in values]
+    bounds = [interval(np.where(np.isnan(v[:, :1]), np.nan, v[:, 1:])) for v in values]
+    found = np.stack([[v[:, 0], *ends] for v, ends in zip(values, bounds, strict=True)])
+    flags = [*small.tolist(), not enough]
+    return [
+        (
+            predictions.network, *place, finding, *(int(count[column]) for count in mine[:3]),
+            *found[..., column].ravel().tolist(), flags[column], notes[column],
+        )
+        for column, finding in enumerate((*predictions.findings, MACRO))
+    ]  # fmt: skip
+
+
+def _counts(predictions: Predictions, rows: Rows) -> _Counts:
+    label, patient = predictions.label[rows], predictions.patient[rows]
+    stated = ~np.isnan(label)
+    whose = [*stated.T, stated.any(axis=1)]
+    patients = np.array([len(np.unique(patient[films])) for films in whose])
+    films = np.array([films.sum() for films in whose])
+    positives = (label == 1).sum(axis=0)
+    fewest = np.minimum(positives, (label == 0).sum(axis=0))
+    small = (fewest < FEW_FILMS) | (patients[:-1] < FEW_PATIENTS)
+    return _Counts(films, np.append(positives, positives.sum()), patients, small)
+
+
+def _areas(predictions: Predictions, rows: Rows, weights: Weights) -> Float64[np.ndarray, "k r"]:
+    part = replace(weights, owner=weights.owner[rows])
+    pairs = zip(predictions.label[rows].T, predictions.logit[rows].T, strict=True)
+    return np.stack([auc(label, logit, weights=part) for label, logit in pairs])
+
+
+def _calibration(
+    predictions: Predictions, rows: Rows, weights: Weights
+) -> Float64[np.ndarray, "k r"]:
+    part = replace(weights, owner=weights.owner[rows])
+    label = predictions.label[rows].T
+    stated = ~np.isnan(label)
+    missed = part.total(np.where(stated, predictions.probability[rows].T - label, 0))
+    films = part.total(stated.astype(np.float64))
+    return np.divide(missed, films, out=np.full_like(films, np.nan), where=films > 0)
+
+
+def _note(label: np.ndarray, inside: Rows, area: Sampled, gap: Sampled) -> str:
+    """Return why a finding has no AUC, or no gap, and how many resamples lack one."""
+    here, there = (_why_not(label[rows]) for rows in (inside, ~inside))
+    if here:
+        return here
+    lost = int(np.isnan(area if there else gap)[1:].sum())
+    reason = f"gap {there} among other films" if there else ""
+    out = f"not computable in {lost} of {len(gap) - 1} resamples, left out of the intervals"
+    return "; ".join(filter(None, (reason, out if lost else "")))
+
+
+def _why_not(label: np.ndarray) -> str:
+    return not_computable("auc", label=label, decision=label == 1)
+
+
+def _macro_note(
+    findings: tuple[str, ...], gap: Float64[np.ndarray, "k r"], over: Bool[np.ndarray, " k"]
+) -> str:
+    """Return which findings a mean is over, for the gap too, and how many resamples lack one."""
+    without = [name for name, counts in zip(findings, over, strict=True) if not counts]
+    note = f"mean over {over.sum()} of {len(over)} findings"
+    note += f", without {', '.join(without)}" if without and over.any() else ""
+    paired = over & ~np.isnan(gap[:, 0])
+    note += f"; gap over {paired.sum()}" if paired.sum() < over.sum() else ""
+    lost = int(np.isnan(gap[paired]).any(axis=0).sum())
+    return note + (f"; over fewer in {lost} of {gap.shape[1] - 1} resamples" if lost else "")
+
+
+AGES = ("under 18", "18 to 39", "40 to 64", "65 and over")
+_COUNT = "films_of_patient"
+FACTS: dict[str, Fact] = {
+    "view": Fact("view"),
+    "sex": Fact("sex"),
+    "age": Fact("age", (0, 18, 40, 65, np.nextafter(OLDEST, np.inf)), AGES),
+    "visit": Fact("follow_up", (0, 1, np.inf), ("first film", "follow-up")),
+    "films of the patient": Fact(_COUNT, (1, 2, 5, np.inf), ("1", "2 to 4", "5 and more")),
+}

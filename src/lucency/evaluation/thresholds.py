@@ -1,0 +1,131 @@
+"""Thresholds, fitted on validation films and nowhere else.
+
+Letters in shapes: n films, k findings, t distinct probabilities.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float32, Float64
+
+from lucency.core.predictions import Predictions
+from lucency.evaluation.metrics import counts_above
+
+Rule = Literal["f1", "youden", "recall", "half"]
+FALLBACK = 0.5
+HALF = "half"  # fitted to nothing: .5 for every finding
+RECALL = 0.9
+ROUNDING = 1e-9  # of the positive films: recalls that differ by less are equal
+
+
+def threshold_table(
+    predictions: Predictions, *, method: Rule, recall: float = RECALL
+) -> pd.DataFrame:
+    """Return the fitted thresholds: network, split, finding, threshold, positives, note.
+
+    Of several that do equally well the highest is taken; `recall` is read by the method "recall"
+    alone, and "half" is .5 whatever the films. A fitted threshold lies halfway between the lowest
+    probability called positive and the next one below, so that a film predicted again is not
+    decided by its last digit. A finding without both classes in validation gets .5, and the note
+    says so. Raises ValueError for films of another part and for a recall that is not above 0 and at
+    most 1.
+    """
+    if not 0 < recall <= 1:
+        raise ValueError(f"recall is {recall:g}; expected above 0 and at most 1")
+    if not (len(predictions) and (predictions.part == "val").all()):
+        parts = ", ".join(sorted(set(predictions.part.tolist()))) or "no"
+        raise ValueError(
+            f"{predictions.network}: thresholds asked of {parts} films; expected validation films "
+            'only: take predictions.of("val")'
+        )
+    pairs = zip(predictions.label.T, predictions.probability.T, strict=True)
+    return pd.DataFrame(
+        {
+            "network": predictions.network,
+            "split": predictions.split,
+            "finding": predictions.findings,
+            **pd.DataFrame(
+                [_fit(*pair, method=method, recall=recall) for pair in pairs],
+                columns=list(_FITTED),
+            ),
+        }
+    )
+
+
+def check_fitted(thresholds: pd.DataFrame, predictions: Predictions) -> None:
+    """Raise ValueError unless the thresholds are this network's, of its findings and its split.
+
+    Rows of other networks are passed over.
+    """
+    mine = thresholds.loc[thresholds["network"] == predictions.network]
+    if not len(mine):
+        networks = ", ".join(thresholds["network"].unique()) or "no network"
+        raise ValueError(
+            f"thresholds were fitted for {networks}; expected {predictions.network}: fit them to "
+            "its validation films"
+        )
+    findings = tuple(mine["finding"])
+    if findings != predictions.findings:
+        raise ValueError(
+            f"{predictions.network}: thresholds were fitted for {', '.join(findings)}; expected "
+            f"{', '.join(predictions.findings)}, in this order: fit them anew"
+        )
+    strange = mine["split"].loc[mine["split"] != predictions.split]
+    if len(strange):
+        raise ValueError(
+            f"{predictions.network}: thresholds were fitted under split {strange.iloc[0]}; "
+            f"expected {predictions.split}, that of the predictions: test films may have been "
+            "among those they were fitted on; fit them to the validation films of this split"
+        )
+
+
+def best_f1(
+    true: Float64[np.ndarray, " t"], false: Float64[np.ndarray, " t"], *, recall: float
+) -> Float64[np.ndarray, " t"]:
+    """Return F1 at each threshold, from positives and negatives called positive."""
+    return 2 * true / (true + false + true[-1])
+
+
+def youden(
+    true: Float64[np.ndarray, " t"], false: Float64[np.ndarray, " t"], *, recall: float
+) -> Float64[np.ndarray, " t"]:
+    """Return recall + specificity - 1 at each threshold. Youden, Cancer 3 (1950), 32-35."""
+    return true / true[-1] - false / false[-1]
+
+
+def rule_out(
+    true: Float64[np.ndarray, " t"], false: Float64[np.ndarray, " t"], *, recall: float
+) -> Float64[np.ndarray, " t"]:
+    """Return 1 at the thresholds that find the share `recall` of the positives or more, else 0."""
+    return (true >= (recall - ROUNDING) * true[-1]).astype(np.float64)
+
+
+def _fit(
+    label: Float32[np.ndarray, " n"],
+    probability: Float64[np.ndarray, " n"],
+    *,
+    method: Rule,
+    recall: float,
+) -> tuple[float, int, str]:
+    positives, negatives = int((label == 1).sum()), int((label == 0).sum())
+    if method == HALF:
+        return FALLBACK, positives, ""
+    if not (positives and negatives):
+        lacking = "negatives" if positives else "positives"
+        return FALLBACK, positives, f"not fitted: 0 {lacking} in validation, {FALLBACK} instead"
+    level, true, false = counts_above(label, probability)
+    best = int(np.argmax(THRESHOLDS[method](true, false, recall=recall)))
+    below = np.append(level, 0.0)[best + 1]
+    return float((level[best] + below) / 2), positives, ""
+
+
+_FITTED = ("threshold", "positives", "note")
+THRESHOLDS: dict[Rule, Callable[..., Float64[np.ndarray, " t"]]] = {
+    "f1": best_f1,
+    "youden": youden,
+    "recall": rule_out,
+}

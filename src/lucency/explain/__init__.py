@@ -1,0 +1,1 @@
+"""Heat maps: localization, baselines, faithfulness. No torch here."""

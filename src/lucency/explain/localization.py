@@ -1,0 +1,398 @@
+"""From heat maps to boxes and hits, by the protocol of Wang et al., ChestX-ray8 (CVPR 2017).
+
+Letters in shapes: gh and gw cells of the grid, h and w pixels, d detected and b true boxes,
+t thresholds, m pairs of a film and a finding.
+
+How well maps find the boxes that radiologists drew, beside what a grid can reach.
+
+Letters in shapes: b boxes, k findings, k1 one more for their mean, m pairs of a film and a finding,
+t thresholds, c terms, r resamples (the first: all films once).
+
+Does a map point into the box? Measures that need no threshold, or fit it on other films.
+
+Letters in shapes: m pairs of a film and a finding with a box, k findings, l levels, f folds,
+gh and gw cells of the grid, r resamples (the first: all films once).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import product
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float32, Float64, Int64
+
+from lucency.evaluation.bootstrap import Weights, interval, mean_over_findings, ratio
+from lucency.evaluation.evaluate import MACRO
+from lucency.explain.heatmaps import (
+    FRAME,
+    Centres,
+    Corners,
+    Maps,
+    Pairs,
+    blend,
+    by_finding,
+    cover,
+    enlarge,
+    paint,
+    pair_up,
+    place_boxes,
+    scale,
+    weigh,
+)
+
+BRIGHTEST = 255.0
+LEVELS = (60.0, 180.0)
+Overlaps = Float64[np.ndarray, "d b"]
+
+
+class Tally(NamedTuple):
+    """Of each pair at each threshold: true boxes that are hit, and detected boxes that are not."""
+
+    hits: Float64[np.ndarray, "t m"]
+    wrong: Float64[np.ndarray, "t m"]
+
+
+def detect(cells: Float32[np.ndarray, "gh gw"], centres: Centres, *, frame: int = FRAME) -> Corners:
+    """Return Wang's boxes of one map: one a connected region above 60, and one a region above 180.
+
+    The map is stretched from 0 to 255 by itself and enlarged to the film. The boxes of both levels
+    stand together, as the published table suggests: from T = .1 to .9 Cardiomegaly gains 302 false
+    boxes on 146 films, two a film. A map that is the same everywhere has no boxes.
+    """
+    large = enlarge(scale(cells, top=BRIGHTEST), centres, frame=frame)
+    return np.concatenate([regions(large > level) for level in LEVELS])
+
+
+def regions(mask: Bool[np.ndarray, "h w"]) -> Corners:
+    """Return the box around each connected region of a mask, in shares of it.
+
+    Pixels that touch at a corner belong together (8-connectivity): Wang et al. do not say, this
+    is what OpenCV's contours do, and a region does not fall apart where it is one pixel thin.
+    """
+    edges, tree = cv2.findContours(mask.view(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    outer = np.flatnonzero(tree[0, :, 3] < 0).tolist() if edges else []  # no edges of holes
+    found = np.array([cv2.boundingRect(edges[one]) for one in outer], dtype=np.float64)
+    start, size = np.split(found.reshape(-1, 4), 2, axis=1)
+    return np.hstack([start, start + size]) / np.tile(mask.shape[::-1], 2)
+
+
+def iobb(detected: Corners, true: Corners) -> Overlaps:
+    """Return the share of each detected box that each true box covers."""
+    return _shared(detected, true) / _area(detected)[:, None]
+
+
+def iou(detected: Corners, true: Corners) -> Overlaps:
+    """Return the shared area of each detected and each true box, over that of both together."""
+    shared = _shared(detected, true)
+    return shared / (_area(detected)[:, None] + _area(true) - shared)
+
+
+def tally(maps: Maps, pairs: Pairs) -> Tally:
+    """Return hits and wrong boxes of all pairs, at every threshold of every measure.
+
+    A true box is hit when a detected box overlaps it by more than the threshold; a detected box is
+    wrong when it overlaps no true box of the finding on its film by more than that.
+    """
+    size = sum(map(len, THRESHOLDS.values())), len(pairs.row)
+    hits, wrong = np.zeros(size), np.zeros(size)
+    for pair, (row, column, true) in enumerate(zip(*pairs, strict=True)):
+        detected = detect(maps.grid[row, column], maps.centres)
+        above = np.concatenate([
+            OVERLAPS[name](detected, true)[None] > np.array(least)[:, None, None]
+            for name, least in THRESHOLDS.items()
+        ])  # fmt: skip
+        hits[:, pair] = above.any(axis=1).sum(axis=1)
+        wrong[:, pair] = (~above.any(axis=2)).sum(axis=1)
+    return Tally(hits, wrong)
+
+
+def _shared(detected: Corners, true: Corners) -> Overlaps:
+    start = np.maximum(detected[:, None, :2], true[:, :2])
+    end = np.minimum(detected[:, None, 2:], true[:, 2:])
+    return np.maximum(end - start, 0).prod(axis=2)
+
+
+def _area(corners: Corners) -> Float64[np.ndarray, " b"]:
+    return (corners[:, 2:] - corners[:, :2]).prod(axis=1)
+
+
+OVERLAPS: dict[str, Callable[[Corners, Corners], Overlaps]] = {"IoBB": iobb, "IoU": iou}
+THRESHOLDS = {
+    "IoBB": (0.1, 0.25, 0.5, 0.75, 0.9),
+    "IoU": (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7),
+}
+
+
+LOCALIZATION_COLUMNS = (
+    "method", "finding", "measure", "threshold", "films", "patients", "boxes", "accuracy",
+    "accuracy_low", "accuracy_high", "afp", "afp_low", "afp_high", "note",
+)  # fmt: skip
+NO_BOX = "not computable: no box of this finding"
+ONE_PATIENT = "no interval: the films are of one patient"
+LIMITS = [(name, least) for name, several in THRESHOLDS.items() for least in several]
+
+
+def localize(maps: Maps, *, boxes: pd.DataFrame, resamples: int, seed: int) -> pd.DataFrame:
+    """Return accuracy and false boxes of each finding and of their mean, at every threshold.
+
+    The protocol of Wang et al., ChestX-ray8 (CVPR 2017), on the films with a box of the finding.
+    `accuracy` is the share of its true boxes that are hit. `afp` is the number of wrong boxes on
+    its films over all true boxes of all findings, 984 in NIH's file, as they publish it; with
+    other boxes it means something else. 95 % intervals resample patients. `boxes` is a manifest's;
+    each must have a map (ValueError). A finding without boxes is NaN, and its note says so.
+    """
+    pairs = pair_up(place_boxes(maps, boxes))
+    weights = weigh(maps, resamples=resamples, seed=seed)
+    counted = tally(maps, pairs)
+    number = np.array([len(corners) for corners in pairs.corners], dtype=np.float64)
+    terms = np.concatenate([counted.hits, counted.wrong, number[None]])
+    sums = sum_by_finding(maps, pairs, terms, weights=weights)
+    hits, wrong, own = np.split(sums, [len(LIMITS), 2 * len(LIMITS)], axis=1)
+    whole = np.where(own[..., :1] > 0, own.sum(axis=0), 0)
+    values = [
+        _with_mean(ratio(hits, own + 0 * hits)),
+        _with_mean(ratio(wrong, whole + 0 * wrong)),
+    ]
+    found = np.stack([[value[..., 0], *interval(value[..., 1:])] for value in values])
+    counts, notes = describe(maps, pairs)
+    found[:, 1:, lone(counts)] = np.nan
+    rows = [
+        (maps.method, finding, *limit, *count, *found[:, :, place, which].ravel().tolist(), note)
+        for place, (finding, count, note) in enumerate(
+            zip((*maps.findings, MACRO), counts, notes, strict=True)
+        )
+        for which, limit in enumerate(LIMITS)
+    ]
+    return pd.DataFrame(rows, columns=list(LOCALIZATION_COLUMNS))
+
+
+def reach(maps: Maps, *, boxes: pd.DataFrame) -> pd.DataFrame:
+    """Return what share of each finding's boxes some box made of whole cells overlaps enough.
+
+    Exact: for IoBB no cells beat the best single one; for IoU each edge lies on one of the two
+    lines of the grid beside the true edge. It says what so coarse a grid may be asked for. It is
+    no strict bound on `localize`: an enlarged map may pass a level on less than a cell.
+    """
+    placed = place_boxes(maps, boxes)
+    down, across = maps.grid.shape[2:]
+    best = {name: function(placed.corners, (down, across)) for name, function in _BEST.items()}
+    rows = []
+    for name, least in LIMITS:
+        mine = [best[name][placed.column == column] for column in range(len(maps.findings))]
+        shares = [float((one > least).mean()) if len(one) else np.nan for one in mine]
+        mean = mean_over_findings(np.array(shares)[:, None])[0]
+        counts = [*map(len, mine), len(placed.column)]
+        for finding, count, share in zip(
+            (*maps.findings, MACRO), counts, [*shares, mean], strict=True
+        ):
+            note = "" if count else NO_BOX
+            rows.append((f"{down} x {across}", finding, name, least, count, float(share), note))
+    columns = ["grid", "finding", "measure", "threshold", "boxes", "reachable", "note"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def sum_by_finding(
+    maps: Maps, pairs: Pairs, term: Float64[np.ndarray, "c m"], *, weights: Weights
+) -> Float64[np.ndarray, "k c r"]:
+    """Return each finding's resampled sums of terms over its pairs."""
+    totals = []
+    for _, mine in by_finding(maps, pairs):
+        owner = weights.owner[pairs.row[mine]]
+        totals.append(Weights(owner=owner, times=weights.times).total(term[:, mine]))
+    return np.stack(totals)
+
+
+def describe(maps: Maps, pairs: Pairs) -> tuple[list[tuple[int, int, int]], list[str]]:
+    """Return films, patients and boxes of each finding and of all, and a note for each."""
+    counts, notes = [], []
+    for _, mine in [*by_finding(maps, pairs), (-1, np.arange(len(pairs.row)))]:
+        films = np.unique(pairs.row[mine])
+        boxes = sum(len(pairs.corners[pair]) for pair in mine)
+        counts.append((len(films), len(np.unique(maps.patient[films])), boxes))
+        people = counts[-1][1]
+        notes.append(ONE_PATIENT if people == 1 else "" if boxes else NO_BOX)
+    without = [name for name, note in zip(maps.findings, notes, strict=False) if note == NO_BOX]
+    number = len(maps.findings) - len(without)
+    mean = f"mean over {number} of {len(maps.findings)} findings"
+    mean += f", without {', '.join(without)}" if without else ""
+    notes[-1] = f"{ONE_PATIENT}; {mean}" if counts[-1][1] == 1 else mean
+    return counts, notes
+
+
+def lone(counts: Sequence[tuple[int, int, int]]) -> Bool[np.ndarray, " k1"]:
+    """Return which rows of `describe` are of one patient, whom every resample holds as a whole."""
+    return np.array([patients == 1 for _, patients, _ in counts])
+
+
+def _with_mean(value: Float64[np.ndarray, "k t r"]) -> Float64[np.ndarray, "k1 t r"]:
+    mean = mean_over_findings(value.reshape(len(value), -1))
+    return np.concatenate([value, mean.reshape(1, *value.shape[1:])])
+
+
+def _best_iobb(corners: Corners, cells: tuple[int, int]) -> Float64[np.ndarray, " b"]:
+    return cover(corners, cells=cells).max(axis=(1, 2))
+
+
+def _best_iou(corners: Corners, cells: tuple[int, int]) -> Float64[np.ndarray, " b"]:
+    """Return the largest overlap over the at most 16 rectangles around and within each box."""
+    lines = np.tile(cells[::-1], 2)
+    before = np.floor(corners * lines)
+    best = np.zeros(len(corners))
+    for choice in product((0, 1), repeat=4):
+        edge = (before + np.array(choice)).clip(0, lines) / lines
+        sides = edge[:, 2:] - edge[:, :2]
+        inside = np.minimum(edge[:, 2:], corners[:, 2:]) - np.maximum(edge[:, :2], corners[:, :2])
+        shared = np.where((sides > 0).all(axis=1), np.maximum(inside, 0).prod(axis=1), 0)
+        true = (corners[:, 2:] - corners[:, :2]).prod(axis=1)
+        best = np.maximum(best, shared / (np.maximum(sides, 0).prod(axis=1) + true - shared))
+    return best
+
+
+_BEST = {"IoBB": _best_iobb, "IoU": _best_iou}
+
+
+TOLERANCE = 15.0  # pixels of the published films, Zhang et al. 2016
+GAME = "pointing game"
+STEPS = 20  # the fitted level is one of 1/20 to 19/20 of a map's range
+POINTING_COLUMNS = (
+    "method", "finding", "measure", "films", "patients", "value", "low", "high", "note",
+)  # fmt: skip
+Value = Float64[np.ndarray, " m"]
+
+
+def pointing(maps: Maps, *, boxes: pd.DataFrame, resamples: int, seed: int) -> pd.DataFrame:
+    """Return each finding's mean over its films with a box, and the mean over findings.
+
+    `pointing game` is the share of films whose map is strongest within 15 pixels of a box,
+    `energy inside` the share of positive strength in the boxes, `fitted IoU` the overlap of the
+    map's strong part with the boxes, the level fitted on other patients. 95 % intervals resample
+    patients; the fitted levels stay. Films that have no value are left out, and a note counts them.
+    """
+    pairs = pair_up(place_boxes(maps, boxes))
+    weights = weigh(maps, resamples=resamples, seed=seed)
+    fitted, level = fitted_iou(maps, pairs=pairs, seed=seed)
+    levels = [f"levels {' and '.join(f'{one:.2f}' for one in two)}" for two in level]
+    plain = [""] * (len(maps.findings) + 1)
+    return pd.concat([
+        _rows(maps, pairs, weights, (GAME, pointing_game(maps, pairs=pairs)), plain),
+        _rows(maps, pairs, weights, ("energy inside", energy_inside(maps, pairs=pairs)), plain),
+        _rows(maps, pairs, weights, ("fitted IoU", fitted), [*levels, ""]),
+    ], ignore_index=True)  # fmt: skip
+
+
+def pointing_game(maps: Maps, *, pairs: Pairs, tolerance: float = TOLERANCE) -> Value:
+    """Return 1 where the map's strongest cell has its centre in a box or near it, 0 elsewhere.
+
+    Zhang et al., Top-down Neural Attention by Excitation Backprop, ECCV 2016. `tolerance` is in
+    pixels of a film of 1024. Equal maxima share the point; a map that is the same everywhere
+    points nowhere.
+    """
+    found = np.zeros(len(pairs.row))
+    for pair, (row, column, corners) in enumerate(zip(*pairs, strict=True)):
+        cells = maps.grid[row, column]
+        down, across = np.nonzero(cells == cells.max())
+        if cells.min() < cells.max():
+            point = np.stack([maps.centres.across[across], maps.centres.down[down]], axis=1)
+            away = _distance(point, corners)
+            found[pair] = (away * FRAME <= tolerance).mean()
+    return found
+
+
+def energy_inside(maps: Maps, *, pairs: Pairs) -> Value:
+    """Return the share of a map's positive strength that lies in the boxes; NaN where it has none.
+
+    Wang H. et al., Score-CAM, CVPR workshops 2020: the energy-based pointing game. What is
+    negative counts as 0 before the map is enlarged.
+    """
+    down, across = (blend(centre, frame=FRAME) for centre in maps.centres)
+    size = down.sum(axis=0)[:, None] * across.sum(axis=0)
+    inner, whole = np.zeros((2, len(pairs.row)))
+    for pair, (row, column, corners) in enumerate(zip(*pairs, strict=True)):
+        strength = np.maximum(maps.grid[row, column], 0).astype(np.float64)
+        inside = down.T @ paint(corners).astype(np.float32) @ across
+        inner[pair], whole[pair] = np.sum(strength * inside), np.sum(strength * size)
+    return ratio(inner, whole)
+
+
+def fitted_iou(maps: Maps, *, pairs: Pairs, seed: int) -> tuple[Value, Float64[np.ndarray, "k 2"]]:
+    """Return each pair's IoU of strong pixels and boxes, and the two levels of each finding.
+
+    The patients of a finding are dealt into two folds; the level (a share of each map's own
+    range) with the highest mean IoU in one fold is used in the other. NaN where a finding's boxes
+    are of one patient.
+    """
+    every = _iou_at_levels(maps, pairs)
+    found = np.full(len(pairs.row), np.nan)
+    level = np.full((len(maps.findings), 2), np.nan)
+    generator = np.random.default_rng(seed)
+    for column, mine in by_finding(maps, pairs):
+        fold = _deal(maps.patient[pairs.row[mine]], generator)
+        for number in (0, 1):
+            here, there = mine[fold == number], mine[fold != number]
+            if len(here) and len(there):
+                best = int(every[there].mean(axis=0).argmax())
+                level[column, number] = (best + 1) / STEPS
+                found[here] = every[here, best]
+    return found, level
+
+
+def _distance(point: Float64[np.ndarray, "p 2"], corners: Corners) -> Float64[np.ndarray, " p"]:
+    """Return how far each point is from the nearest box, 0 inside."""
+    beyond = np.maximum(corners[:, :2] - point[:, None], point[:, None] - corners[:, 2:])
+    return np.hypot(*np.moveaxis(np.maximum(beyond, 0), 2, 0)).min(axis=1)
+
+
+def _iou_at_levels(maps: Maps, pairs: Pairs) -> Float64[np.ndarray, "m l"]:
+    found = np.zeros((len(pairs.row), STEPS - 1))
+    for pair, (row, column, corners) in enumerate(zip(*pairs, strict=True)):
+        step = enlarge(scale(maps.grid[row, column], top=float(STEPS)), maps.centres)
+        step = step.astype(np.uint8)
+        mask = paint(corners)
+        strong, shared = (_at_least(pixels) for pixels in (step.ravel(), step[mask]))
+        found[pair] = shared / (strong + mask.sum() - shared)
+    return found
+
+
+def _at_least(step: np.ndarray) -> Float64[np.ndarray, " l"]:
+    """Return how many pixels reach each level."""
+    count = np.bincount(step, minlength=STEPS + 1)
+    return count[::-1].cumsum()[::-1][1:STEPS].astype(np.float64)
+
+
+def _deal(
+    patient: Int64[np.ndarray, " m"], generator: np.random.Generator
+) -> Int64[np.ndarray, " m"]:
+    """Return a fold, 0 or 1, for each film; films of a patient stay together."""
+    patients, owner = np.unique(patient, return_inverse=True)
+    return generator.permutation(np.arange(len(patients)) % 2)[owner]
+
+
+def _rows(
+    maps: Maps,
+    pairs: Pairs,
+    weights: Weights,
+    named: tuple[str, Value],
+    remarks: list[str],
+) -> pd.DataFrame:
+    measure, value = named
+    stated = ~np.isnan(value)
+    terms = np.stack([np.where(stated, value, 0), stated.astype(np.float64)])
+    sums = sum_by_finding(maps, pairs, terms, weights=weights)
+    sampled = ratio(sums[:, 0], sums[:, 1])
+    every = np.concatenate([sampled, mean_over_findings(sampled)[None]])
+    low, high = interval(every[:, 1:])
+    counts, notes = describe(maps, pairs)
+    low, high = (np.where(lone(counts), np.nan, end) for end in (low, high))
+    rows = []
+    for place, finding in enumerate((*maps.findings, MACRO)):
+        mine = pairs.column == place if finding != MACRO else np.ones(len(stated), dtype=bool)
+        left = int((mine & ~stated).sum())
+        out = f"{left} films not computable, left out" if left else ""
+        note = "; ".join(filter(None, (notes[place], out, remarks[place])))
+        rows.append((maps.method, finding, measure, *counts[place][:2], every[place, 0],
+                     low[place], high[place], note))  # fmt: skip
+    return pd.DataFrame(rows, columns=list(POINTING_COLUMNS))

@@ -1,0 +1,160 @@
+"""Maps of evidence from the last features: all findings of a batch from one forward pass.
+
+Strength is raw: nothing is scaled by film or finding, so maps of one method can be compared.
+Letters in shapes: b films, k findings, c channels, h and w pixels, gh and gw cells of the grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lucency.explain.methods.network_split import (
+    Split,
+    body_of,
+    chosen,
+    gradients,
+    split,
+    undisturbed,
+)
+from lucency.models.heads import HeadedNetwork
+
+PLUS_PLUS_EPSILON = 1e-6  # as in the package grad-cam, whose maps these are to equal
+AXIOM_EPSILON = 1e-7
+POOLING_SLACK = 1e-4
+
+
+def cam(
+    network: nn.Module,
+    pixels: Float[Tensor, "b c h w"],
+    *,
+    findings: Sequence[int] | None = None,
+) -> Float[Tensor, "b k gh gw"]:
+    """Return the head's weights applied to the maps, signed; their pooled value is the logit.
+
+    Zhou et al., CVPR 2016. The logit is so up to its bias where the head pools by the mean.
+    Raises ValueError unless the head pools each map by itself and a linear layer follows at once.
+    """
+    with undisturbed(network), torch.no_grad():
+        parts = split(network, pixels)
+        maps = parts.grid(parts.feature)
+        weight = _linear_after_pooling(network, parts, maps).weight
+        weight = weight[chosen(findings, len(weight))]
+        return torch.einsum("kc,bcyx->bkyx", weight, maps)
+
+
+def grad_cam(
+    network: nn.Module,
+    pixels: Float[Tensor, "b c h w"],
+    *,
+    findings: Sequence[int] | None = None,
+) -> Float[Tensor, "b k gh gw"]:
+    """Return maps weighted by their mean gradients, above zero (Selvaraju et al., ICCV 2017)."""
+    return _explain(network, pixels, findings, _by_mean_gradient)
+
+
+def grad_cam_plus_plus(
+    network: nn.Module,
+    pixels: Float[Tensor, "b c h w"],
+    *,
+    findings: Sequence[int] | None = None,
+) -> Float[Tensor, "b k gh gw"]:
+    """Return maps weighted by gradients of three orders, above zero (Chattopadhay, WACV 2018).
+
+    The derivatives are those of exp(logit), without that common factor.
+    """
+    return _explain(network, pixels, findings, _by_three_orders)
+
+
+def hires_cam(
+    network: nn.Module,
+    pixels: Float[Tensor, "b c h w"],
+    *,
+    findings: Sequence[int] | None = None,
+) -> Float[Tensor, "b k gh gw"]:
+    """Return maps times their gradients, signed (Draelos and Carin, arXiv:2011.08891, 2020).
+
+    Where the head is linear the cells sum to the logit less its bias.
+    """
+    return _explain(network, pixels, findings, _by_each_gradient)
+
+
+def layer_cam(
+    network: nn.Module,
+    pixels: Float[Tensor, "b c h w"],
+    *,
+    findings: Sequence[int] | None = None,
+) -> Float[Tensor, "b k gh gw"]:
+    """Return maps times their positive gradients, above zero (Jiang et al., IEEE TIP 2021)."""
+    return _explain(network, pixels, findings, _by_positive_gradient)
+
+
+def x_grad_cam(
+    network: nn.Module,
+    pixels: Float[Tensor, "b c h w"],
+    *,
+    findings: Sequence[int] | None = None,
+) -> Float[Tensor, "b k gh gw"]:
+    """Return maps weighted by gradients in proportion to the map (Fu et al., BMVC 2020)."""
+    return _explain(network, pixels, findings, _by_axiom)
+
+
+def _linear_after_pooling(network: nn.Module, parts: Split, maps: Tensor) -> nn.Linear:
+    body = body_of(network)
+    last = body.get_classifier()
+    refusal = f"the head of {type(network).__name__} is not pooling and one linear layer"
+    shallow = not (isinstance(network, HeadedNetwork) and len(network.dense))
+    if (
+        shallow
+        and parts.is_last
+        and isinstance(last, nn.Linear)
+        and last.in_features == maps.shape[1]
+    ):
+        pooled = body.forward_head(parts.feature, pre_logits=True)
+        slack = POOLING_SLACK * maps.abs().amax((2, 3))
+        above, below = maps.amin((2, 3)) - slack, maps.amax((2, 3)) + slack
+        if pooled.shape == above.shape and ((above <= pooled) & (pooled <= below)).all():
+            return last
+    raise ValueError(f"{refusal}: cam is not defined for it; use grad-cam or hires-cam")
+
+
+def _explain(
+    network: nn.Module,
+    pixels: Tensor,
+    findings: Sequence[int] | None,
+    weigh: Callable[[Tensor, Tensor], Tensor],
+) -> Tensor:
+    with undisturbed(network):
+        parts = split(network, pixels)
+        maps = parts.grid(parts.feature).detach()
+        return torch.stack([weigh(maps, slope) for slope in gradients(parts, findings)], dim=1)
+
+
+def _by_mean_gradient(maps: Tensor, slope: Tensor) -> Tensor:
+    return _weighted(maps, slope.mean((2, 3)))
+
+
+def _by_three_orders(maps: Tensor, slope: Tensor) -> Tensor:
+    square, total = slope.square(), maps.sum((2, 3), keepdim=True)
+    share = square / (2 * square + total * square * slope + PLUS_PLUS_EPSILON)
+    return _weighted(maps, (share * slope.relu()).sum((2, 3)))
+
+
+def _by_each_gradient(maps: Tensor, slope: Tensor) -> Tensor:
+    return (maps * slope).sum(1)
+
+
+def _by_positive_gradient(maps: Tensor, slope: Tensor) -> Tensor:
+    return (maps * slope.relu()).sum(1).relu()
+
+
+def _by_axiom(maps: Tensor, slope: Tensor) -> Tensor:
+    total = maps.sum((2, 3)) + AXIOM_EPSILON
+    return _weighted(maps, (maps * slope).sum((2, 3)) / total)
+
+
+def _weighted(maps: Tensor, weight: Tensor) -> Tensor:
+    return torch.einsum("bc,bcyx->byx", weight, maps).relu()

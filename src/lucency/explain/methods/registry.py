@@ -1,0 +1,158 @@
+"""Where in a film a network finds its findings: methods by name, and the maps of many films.
+
+Every method is function(network, pixels, findings=columns) -> float32 b k gh gw; the network is
+a body of the zoo, pixels are its scaled pictures. A method leaves the network as it was; `explain`
+moves it to this process's device, channels last in memory, and leaves it there.
+Letters in shapes: b films of a batch, n of all, k findings, gh and gw cells of the grid, h pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32
+from torch import Tensor, nn
+
+from lucency.core.manifest import Prepared, nearest
+from lucency.core.plan import Plan
+from lucency.explain.heatmaps import Centres, Maps, even_centres
+from lucency.explain.methods.attention import attention_rollout
+from lucency.explain.methods.cam import (
+    cam,
+    grad_cam,
+    grad_cam_plus_plus,
+    hires_cam,
+    layer_cam,
+    x_grad_cam,
+)
+from lucency.explain.methods.gradients import integrated_gradients, smooth_grad
+from lucency.explain.methods.occlusion import occlusion
+from lucency.explain.methods.receptive_field import feature_centres
+from lucency.models.dataset import Films, batches_in_order, feed
+from lucency.models.device import device_here, laid_out
+from lucency.models.inference import Progress
+from lucency.models.networks import Classifier
+
+BATCH = 8
+FINEST = 56  # cells a side of a map: of 880 films and 8 findings, 88 MB
+
+
+def explain(
+    classifier: Classifier,
+    *,
+    prepared: Prepared,
+    plan: Plan,
+    method: str,
+    findings: Sequence[str],
+    progress: Progress | None = None,
+) -> Maps:
+    """Return the raw maps of the plan's entries for the named findings, on the method's own grid.
+
+    A grid of pixels is reduced as `heatmaps` says. Raises ValueError for an unknown method or
+    finding, and where the network does not allow it.
+    """
+    check_request(classifier, methods=[method], findings=findings)
+    columns = [classifier.findings.index(finding) for finding in findings]
+    device = device_here()
+    network = classifier.network.to(device)
+    laid_out(network)
+    copies = classifier.protocol.get("balance", {}).get("seed", 0)
+    films = Films(prepared=prepared, plan=plan, copies=copies)
+    grid: Float32[np.ndarray, "n k gh gw"] = np.empty((0, len(columns), 0, 0), np.float32)
+    batches = batches_in_order(len(plan), batch=BATCH)
+    pictures = (network.pictures(shown) for shown in feed(films, batches=batches, device=device))
+    centres, done = even_centres((0, 0)), 0
+    for pixels in pictures:
+        maps = heatmaps(network.body, pixels, method=method, findings=columns)
+        if not done:
+            centres = centres_of(method, network.body, pixels, maps)
+            grid = np.empty((len(plan), *maps.shape[1:]), dtype=np.float32)
+        grid[done : done + len(maps)] = maps.float().cpu().numpy()
+        done += len(maps)
+        if progress:
+            progress(done, len(plan), method)
+    return Maps(
+        method=method,
+        findings=tuple(findings),
+        image=plan.names(prepared.manifest.image),
+        patient=prepared.manifest.patient[plan.row],
+        grid=grid,
+        centres=centres,
+    )
+
+
+def check_request(
+    classifier: Classifier, *, methods: Sequence[str], findings: Sequence[str]
+) -> None:
+    """Raise ValueError for an unknown method or finding, or one that is named twice."""
+    for several in (methods, findings):
+        if twice := [name for name in several if list(several).count(name) > 1]:
+            raise ValueError(f"{twice[0]!r} is named twice: expected each once")
+    for method in methods:
+        if method not in HEATMAPS:
+            near = nearest(method, HEATMAPS)
+            raise ValueError(f"method {method!r} is unknown: expected {', '.join(HEATMAPS)}{near}")
+    for finding in findings:
+        if finding not in classifier.findings:
+            near = nearest(finding, classifier.findings)
+            known = ", ".join(classifier.findings)
+            raise ValueError(
+                f"the classifier does not know {finding!r}: expected some of {known}{near}"
+            )
+
+
+def centres_of(
+    method: str,
+    body: nn.Module,
+    pixels: Float[Tensor, "b c h w"],
+    maps: Float[Tensor, "b k gh gw"],
+) -> Centres:
+    """Return where the cells look: those of features where these do, others evenly."""
+    evenly = even_centres((maps.shape[2], maps.shape[3]))
+    return feature_centres(body, pixels, evenly=evenly) if method in OF_FEATURES else evenly
+
+
+def heatmaps(
+    network: nn.Module,
+    pixels: Float[Tensor, "b c h w"],
+    *,
+    method: str,
+    findings: Sequence[int],
+) -> Float[Tensor, "b k gh gw"]:
+    """Return maps by the named method: what is shown, scored and put to the test.
+
+    Those of pixels have FINEST cells a side at most, each the mean over its pixels, so that its
+    strength is still that of a pixel.
+    """
+    maps = HEATMAPS[method](network, pixels, findings=findings)
+    if method not in OF_PIXELS:
+        return maps
+    down, across = (_means(side).to(maps) for side in maps.shape[2:])
+    return down @ maps @ across.T
+
+
+def _means(side: int) -> Float32[Tensor, "gh h"]:
+    """Return how much of each cell's mean each pixel is, cells dividing the side evenly."""
+    edge, pixel = np.linspace(0, side, min(side, FINEST) + 1)[:, None], np.arange(side)
+    inside = np.minimum(edge[1:], pixel + 1) - np.maximum(edge[:-1], pixel)
+    return torch.from_numpy((inside.clip(0) / edge[1]).astype(np.float32))
+
+
+HEATMAPS: dict[str, Callable[..., Tensor]] = {
+    "cam": cam,
+    "grad-cam": grad_cam,
+    "grad-cam++": grad_cam_plus_plus,
+    "hires-cam": hires_cam,
+    "layer-cam": layer_cam,
+    "x-grad-cam": x_grad_cam,
+    "occlusion": occlusion,
+    "integrated-gradients": integrated_gradients,
+    "smooth-grad": smooth_grad,
+    "attention-rollout": attention_rollout,
+}
+OF_PIXELS = {"integrated-gradients", "smooth-grad"}
+OF_FEATURES = {
+    "cam", "grad-cam", "grad-cam++", "hires-cam", "layer-cam", "x-grad-cam", "attention-rollout",
+}  # fmt: skip

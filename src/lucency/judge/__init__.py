@@ -1,1 +1,0 @@
-"""Predictions in, tables out. numpy and scipy, never torch."""

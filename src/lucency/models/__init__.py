@@ -1,0 +1,1 @@
+"""Everything that needs torch: networks, weights, augmentation, training, inference, features."""

@@ -1,0 +1,144 @@
+"""An epoch's accuracy and AUC as Keras keeps them: pooled over films and findings, as they come by.
+
+`binary_accuracy` counts what is right at .5. `AUC()` keeps how many labels of either kind lie
+between 200 thresholds, 0 to 1 in equal steps, and sums trapezes; training batches are counted with
+the weights of the moment, as they are met.
+Letters in shapes: b films, k findings, t counts between thresholds.
+
+The course of a training: how far it is, how it has gone, and its checkpoint on disk.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate.utils import send_to_device
+from jaxtyping import Float, Float32, Float64
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+STEPS = 199  # between Keras's 200 thresholds
+BINS = STEPS + 1
+RIGHT, ALL = 2 * BINS, 2 * BINS + 1  # after negatives and positives in each bin
+SIZE = 2 * BINS + 2
+
+
+def tally(logit: Float[Tensor, "b k"], label: Float32[Tensor, "b k"]) -> Float32[Tensor, " t"]:
+    """Return the counts of one batch; they may be added up over batches and processes.
+
+    Labels that are not stated (NaN) do not count.
+    """
+    stated, positive = ~torch.isnan(label), label == 1
+    probability = torch.sigmoid(logit.detach().float())
+    above = torch.ceil(probability * STEPS).long().clamp(min=1, max=STEPS)
+    right = ((probability > 0.5) == positive).float()
+    counts = torch.zeros(SIZE, device=logit.device)
+    counts.index_add_(0, (above + BINS * positive.long()).ravel(), stated.float().ravel())
+    counts[RIGHT], counts[ALL] = (right * stated).sum(), stated.sum()
+    return counts
+
+
+def pooled_auc(counts: Float64[np.ndarray, " t"]) -> float:
+    """Return the area under the ROC curve through the thresholds; NaN where a class is absent."""
+    negatives, positives = counts[:BINS], counts[BINS : 2 * BINS]
+    if not (negatives.sum() and positives.sum()):
+        return float("nan")
+    false, true = (
+        np.append(0.0, side[::-1].cumsum() / side.sum()) for side in (negatives, positives)
+    )
+    return float(np.trapezoid(true, false))
+
+
+def binary_accuracy(counts: Float64[np.ndarray, " t"]) -> float:
+    """Return the share of right answers at .5; NaN where nothing was stated."""
+    return float(counts[RIGHT] / counts[ALL]) if counts[ALL] else float("nan")
+
+
+CHECKPOINT = "checkpoint.pt"
+State = dict[str, Tensor]
+
+
+@dataclass(kw_only=True)
+class Course:
+    """How far a training is: the next step, the loss of every step, what epochs gave."""
+
+    step: int = 0
+    epoch: int = 0
+    step_loss: list[float] = field(default_factory=list)
+    epochs: list[dict[str, int | float]] = field(default_factory=list)
+    best_epoch: int = -1
+    counts: list[float] = field(
+        default_factory=lambda: [0.0] * SIZE
+    )  # of models.checkpoint, this epoch
+    seconds: float = 0.0
+
+    def add_counts(self, counts: Sequence[float]) -> None:
+        """Add a batch's counts, of models.checkpoint, to those of the epoch."""
+        self.counts = [one + other for one, other in zip(self.counts, counts, strict=True)]
+
+    def finish_epoch(self, figures: dict[str, int | float]) -> None:
+        """Enter an epoch's figures; the best so far has the highest validation AUC."""
+        self.epochs.append(figures)
+        if self.best_epoch < 0 or _score(figures) > _score(self.epochs[self.best_epoch]):
+            self.best_epoch = self.epoch
+        self.epoch += 1
+        self.counts = [0.0] * SIZE
+
+    def kept_epoch(self, keep: str) -> int:
+        """Return the epoch, from 0, whose weights are kept: the best or the last so far."""
+        return self.best_epoch if keep == "best" else self.epoch - 1
+
+
+def save_checkpoint(
+    course: Course, *, network: nn.Module, optimizer: Optimizer, best: State, folder: Path
+) -> None:
+    """Replace the checkpoint in one rename, so that a kill leaves the old one or the new one.
+
+    Tensors are written as a CPU's, so that every device can read them.
+    """
+    tensors = {
+        "network": network.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "best": best,
+    }
+    content = {"course": json.dumps(asdict(course)), **send_to_device(tensors, "cpu")}
+    partial = folder / (CHECKPOINT + ".new")
+    torch.save(content, partial)
+    partial.rename(folder / CHECKPOINT)
+
+
+def load_checkpoint(
+    *, network: nn.Module, optimizer: Optimizer, folder: Path
+) -> tuple[Course, State]:
+    """Return the course and the best weights so far, and set network and optimiser accordingly."""
+    file = folder / CHECKPOINT
+    if not file.exists():
+        return Course(), {}
+    content = torch.load(file, map_location="cpu", weights_only=True)
+    network.load_state_dict(content["network"])
+    optimizer.load_state_dict(content["optimizer"])
+    return Course(**json.loads(content["course"])), content["best"]
+
+
+def write_events(figures: Mapping[str, int | float], folder: Path) -> None:
+    """Add an epoch's figures to TensorBoard's files; raises ValueError without that package."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ModuleNotFoundError:
+        raise ValueError(
+            "training.tensorboard = true needs the package tensorboard: pip install it"
+        ) from None
+    with SummaryWriter(str(folder)) as writer:
+        for name, value in figures.items():
+            writer.add_scalar(name, value, int(figures["step"]))
+
+
+def _score(figures: dict[str, int | float]) -> float:
+    auc = figures["val_auc"]
+    return -math.inf if math.isnan(auc) else auc

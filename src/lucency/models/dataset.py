@@ -1,0 +1,101 @@
+"""Feeding films to a network: which, in which order, how changed; every film a pure function.
+
+Letters in shapes: b films of a batch, m plan entries, h and w pixels.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Int64, UInt8
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from lucency.core.manifest import Prepared
+from lucency.core.parallel import rank, world_size
+from lucency.core.plan import Plan
+from lucency.models.augmentation import augment, augment_copy, seed_of
+
+Batch = Int64[np.ndarray, "_"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Films(Dataset[Tensor]):
+    """The pictures of a plan's entries; `recipe` changes them anew in every `epoch`.
+
+    `copies` is the seed of the plan's augmented copies, `seed` that of the recipe.
+    """
+
+    prepared: Prepared
+    plan: Plan
+    copies: int
+    recipe: str = "none"
+    seed: int = 0
+    epoch: int = 0
+
+    def __len__(self) -> int:
+        return len(self.plan)
+
+    def __getitem__(self, entry: int) -> UInt8[Tensor, "h w"]:
+        return torch.from_numpy(np.array(self.picture(entry)))
+
+    def picture(self, entry: int) -> UInt8[np.ndarray, "h w"]:
+        """Return the picture of one entry: film or mix of two, its copy's, the epoch's change."""
+        row = self.plan.row[entry]
+        image, copy = str(self.prepared.manifest.image[row]), int(self.plan.copy[entry])
+        stored = self.prepared.copies
+        if (place := stored.place.get((int(row), copy))) is not None:
+            picture = stored.pixels[place]
+        else:
+            transform = str(self.plan.transform[entry])
+            picture = augment_copy(
+                self._film(entry), transform=transform, image=image, seed=self.copies
+            )
+        if self.recipe == "none":
+            return picture
+        seed = seed_of(self.seed, self.epoch, image, copy)
+        return augment(picture, recipe=self.recipe, seed=seed)
+
+    def _film(self, entry: int) -> UInt8[np.ndarray, "h w"]:
+        film, mix = self.prepared.pixels[self.plan.row[entry]], float(self.plan.mix[entry])
+        if mix == 0:
+            return film
+        mate = self.prepared.pixels[self.plan.mate[entry]]
+        return cv2.addWeighted(film, 1 - mix, mate, mix, 0.0).astype(np.uint8)
+
+
+def shuffled_batches(entries: int, *, batch: int, seed: int, epoch: int) -> list[Batch]:
+    """Return an epoch's batches: every entry once, sizes equal within one and at most `batch`."""
+    order = np.random.default_rng([seed, epoch]).permutation(entries).astype(np.int64)
+    return np.array_split(order, -(-entries // batch))
+
+
+def batches_in_order(entries: int, *, batch: int) -> list[Batch]:
+    """Return batches of all entries in their order."""
+    return np.array_split(np.arange(entries, dtype=np.int64), max(1, -(-entries // batch)))
+
+
+def share_of_process(batch: Batch) -> Batch:
+    """Return this process's entries of a global batch."""
+    return batch[rank() :: world_size()]
+
+
+def feed(films: Films, *, batches: Sequence[Batch], device: torch.device) -> Iterator[Tensor]:
+    """Yield the pictures (uint8, b h w) of each batch on `device`.
+
+    On a CPU the loop itself reads them; beside an accelerator worker processes do.
+    """
+    workers = 0 if device.type == "cpu" else min(8, os.cpu_count() or 1)
+    loader = DataLoader(
+        films,
+        batch_sampler=[batch.tolist() for batch in batches],
+        num_workers=workers,
+        pin_memory=device.type == "cuda",
+    )
+    for pictures in loader:
+        yield pictures.to(device, non_blocking=True)

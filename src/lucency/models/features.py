@@ -1,0 +1,117 @@
+"""Pooled features of films by a network that is not trained here: which films are alike?
+
+Letters in shapes: n films, m of them, d feature dimensions.
+
+Logits and features of many films in one pass, onto the disk: killed, it goes on where it was.
+
+Letters in shapes: n films, b of a block, k findings, d feature dimensions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Int64
+
+from lucency.config.sections import Network
+from lucency.core.manifest import Prepared
+from lucency.core.plan import Plan, originals
+from lucency.core.stage import fingerprint, write_atomically
+from lucency.models.augmentation import seed_of
+from lucency.models.dataset import Films
+from lucency.models.device import device_here
+from lucency.models.inference import Progress, films_for, forward, forward_blocks
+from lucency.models.networks import Classifier, build
+from lucency.models.weights import initialise
+
+
+def embed(
+    prepared: Prepared,
+    *,
+    rows: Int64[np.ndarray, " m"],
+    choice: Network,
+    root: Path,
+    progress: Progress | None = None,
+) -> Float32[np.ndarray, "m d"]:
+    """Return the pooled features of the films at `rows` by the network `choice`, in their order.
+
+    Weights are found below `root` unless their path is absolute.
+    """
+    torch.manual_seed(seed_of("features", choice.name))
+    about = {"size": choice.size, "colour": choice.colour, "head": choice.head}
+    network = build(choice.built, findings=1, **about)
+    initialise(network.body, choice=choice, root=root)
+    plan = originals(prepared.manifest.label).take(rows)
+    films = Films(prepared=prepared, plan=plan, copies=0)
+    return forward(network, films=films, device=device_here(), progress=progress)[1]
+
+
+BLOCK = 2_048  # films that a kill may lose
+LOGIT, FEATURE, DONE = "logit.npy", "feature.npy", "done.txt"
+
+
+def extract(
+    classifier: Classifier, *, prepared: Prepared, plan: Plan, folder: Path, progress: Progress
+) -> tuple[Float32[np.ndarray, "n k"], Float32[np.ndarray, "n d"]]:
+    """Return logits and pooled features of the plan's entries, mapped read-only from `folder`.
+
+    One pass of the network fills both, block by block; what an earlier, killed pass of the same
+    weights over the same entries has filled is kept, and the end has the bytes of an unbroken pass.
+    What any other pass has left is written over. Raises ValueError for films of other findings.
+    """
+    films = films_for(classifier, prepared=prepared, plan=plan)
+    work = _name_of(classifier, films)
+    done = _done(folder, work=work)
+    blocks = forward_blocks(
+        classifier.network,
+        films=films,
+        device=device_here(),
+        block=BLOCK,
+        start=done,
+        progress=progress,
+    )
+    for said in blocks:
+        for name, block in zip((LOGIT, FEATURE), said, strict=True):
+            _fill(folder / name, block, start=done, films=len(films))
+        done += len(said[0])
+        write_atomically(folder / DONE, f"{work} {done}")
+    (folder / DONE).unlink()
+    logit, feature = (np.load(folder / name, mmap_mode="r") for name in (LOGIT, FEATURE))
+    return logit, feature
+
+
+def _name_of(classifier: Classifier, films: Films) -> str:
+    """Return the fingerprint of the weights and of the entries they see; pixels go by name."""
+    weights = hashlib.sha256()
+    for value in classifier.network.body.state_dict().values():
+        weights.update(value.cpu().numpy().tobytes())
+    image, plan = films.prepared.manifest.image, films.plan
+    seen = (plan.names(image), plan.transform, image[plan.mate], plan.mix)
+    return fingerprint(
+        {
+            "weights": weights.hexdigest(),
+            "preparation": films.prepared.preparation.model_dump(),
+            "entries": [column.tolist() for column in seen],
+            "copies": films.copies,
+            "block": BLOCK,
+        }
+    )
+
+
+def _done(folder: Path, *, work: str) -> int:
+    """Return how many films an earlier pass of the same work has filled."""
+    note = folder / DONE
+    name, _, done = note.read_text().partition(" ") if note.is_file() else ("", "", "")
+    return int(done) if name == work else 0
+
+
+def _fill(file: Path, block: Float32[np.ndarray, "b _"], *, start: int, films: int) -> None:
+    """Put a block into its place in a file, which the first block makes."""
+    mode = "r+" if start else "w+"
+    shape = (films, block.shape[1])
+    whole = np.lib.format.open_memmap(file, mode=mode, dtype=np.float32, shape=shape)
+    whole[start : start + len(block)] = block
+    whole.flush()

@@ -1,0 +1,205 @@
+"""Heads: what follows a network's last maps, as a protocol states it; Wang's is one of them.
+
+A body without its head, then a 1 x 1 transition, pooling from mean to maximum, hidden layers and
+a linear one; each but pooling and the last may be absent. The head of Wang et al. (CVPR 2017) is
+a transition, log-sum-exp pooling and the linear layer.
+Letters in shapes: b films, k findings, c channels, h and w pixels, gh and gw cells of the grid.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
+
+import timm
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lucency.config.sections import Head
+
+
+@runtime_checkable
+class Body(Protocol):
+    """What is asked of a network that is to be explained; every network of timm has it."""
+
+    def forward_features(self, pixels: Tensor, /) -> Tensor:
+        """Return the last maps or tokens."""
+        ...
+
+    def forward_head(self, feature: Tensor, /, *, pre_logits: bool = False) -> Tensor:
+        """Return logits, or what the last linear layer sees."""
+        ...
+
+    def get_classifier(self) -> nn.Module:
+        """Return the last layer."""
+        ...
+
+
+SHARPNESS = 10.0  # the best r of Wang et al.
+SIDE = 224  # pixels of a picture, where a network says nothing of its own
+
+
+class Layout(NamedTuple):
+    """What a network's last features are like, and which of its parts are only used after them."""
+
+    shape: tuple[int, ...]
+    channels: int
+    channels_last: bool
+    behind: tuple[str, ...]
+
+
+def average_pool(maps: Float[Tensor, "b c gh gw"]) -> Float[Tensor, "b c"]:
+    """Return the mean of each map."""
+    return maps.mean((2, 3))
+
+
+def max_pool(maps: Float[Tensor, "b c gh gw"]) -> Float[Tensor, "b c"]:
+    """Return the maximum of each map."""
+    return maps.amax((2, 3))
+
+
+def lse_pool(
+    maps: Float[Tensor, "b c gh gw"], *, sharpness: float = SHARPNESS
+) -> Float[Tensor, "b c"]:
+    """Return log-sum-exp pooling x* + ln(mean exp(r (x − x*))) / r of each map, r > 0.
+
+    Wang et al. 2017, equation 3; the mean as r goes to 0, the maximum as r grows.
+    """
+    if not (sharpness > 0 and math.isfinite(sharpness)):
+        raise ValueError(f"sharpness is {sharpness}: expected a number above 0, such as 10")
+    peak = maps.detach().amax((2, 3), keepdim=True)
+    mean = torch.exp(sharpness * (maps - peak)).mean((2, 3))
+    return peak.flatten(1) + mean.log() / sharpness
+
+
+class HeadedNetwork(nn.Module):
+    """A body without its head, then the stated one, with timm's contract.
+
+    The transition has batch norm and ReLU, so that its maps are evidence above zero. Features
+    before the last layer are those of the last hidden layer, or else the pooled maps.
+    """
+
+    def __init__(
+        self, body: nn.Module, *, head: Head, layout: Layout, num_classes: int, drop_rate: float
+    ) -> None:
+        super().__init__()
+        about: Any = body
+        self.pretrained_cfg: dict[str, Any] = {**about.pretrained_cfg, "classifier": "classifier"}
+        self.body, self.pool, self.channels_last = (
+            body,
+            POOLINGS[head.pooling],
+            layout.channels_last,
+        )
+        self.map_channels = head.transition or layout.channels
+        self.transition = nn.Sequential(*_transition(layout.channels, head.transition))
+        self.dropout = nn.Dropout(drop_rate)
+        self.dense = nn.Sequential(*_dense(self.map_channels, head))
+        self.num_features = head.dense[-1] if head.dense else self.map_channels
+        self.classifier = nn.Linear(self.num_features, num_classes)
+
+    def forward(self, pixels: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]:
+        """Return the logits of pictures."""
+        return self.forward_head(self.forward_features(pixels))
+
+    def forward_features(self, pixels: Float[Tensor, "b c h w"]) -> Float[Tensor, "b _ gh gw"]:
+        """Return the maps that are pooled."""
+        return self.carry_on(cast(Body, self.body).forward_features(pixels))
+
+    def carry_on(self, feature: Tensor) -> Float[Tensor, "b _ gh gw"]:
+        """Return the maps that are pooled, from the body's last features."""
+        return self.transition(feature.permute(0, 3, 1, 2) if self.channels_last else feature)
+
+    def forward_head(
+        self, maps: Float[Tensor, "b _ gh gw"], *, pre_logits: bool = False
+    ) -> Float[Tensor, "b _"]:
+        """Return logits, or what the last layer sees."""
+        feature = self.dense(self.dropout(self.pool(maps)))
+        return feature if pre_logits else self.classifier(feature)
+
+    def get_classifier(self) -> nn.Module:
+        """Return the last linear layer."""
+        return self.classifier
+
+
+def headed(name: str, head: Head, *, num_classes: int, drop_rate: float) -> HeadedNetwork:
+    """Return the timm network `name` with a stated head, randomly initialised.
+
+    Parts of the network that only its own head uses are left out. Raises ValueError for a network
+    whose last features are not maps.
+    """
+    layout = layout_of_maps(name, head)
+    body: Any = timm.create_model(name, num_classes=0)
+    own = body.pretrained_cfg["classifier"]
+    heads = (own,) if isinstance(own, str) else tuple(own)
+    body.pretrained_cfg = {**body.pretrained_cfg, "classifier": (*heads, *layout.behind)}
+    for part in layout.behind:
+        setattr(body, part, nn.Identity())
+    about = {"num_classes": num_classes, "drop_rate": drop_rate}
+    return HeadedNetwork(body, head=head, layout=layout, **about)
+
+
+def layout_of_maps(name: str, head: Head) -> Layout:
+    """Return the layout of the timm network `name`; ValueError where the head finds no maps."""
+    layout = layout_of(partial(timm.create_model, name, num_classes=0))
+    if len(layout.shape) != 4:
+        raise ValueError(
+            f"{name}: its last features have {_shape_in_words(layout)}, which are no maps that "
+            f'head.pooling = "{head.pooling}" could pool: leave `head` out, or name a network of '
+            "convolutions"
+        )
+    return layout
+
+
+def _shape_in_words(layout: Layout) -> str:
+    return f"the shape {layout.shape}" if layout.shape else "several kinds"
+
+
+def trunk_of(body: nn.Module) -> nn.Module:
+    """Return a network without a stated head: all of it, where it has its own."""
+    return body.body if isinstance(body, HeadedNetwork) else body
+
+
+def layout_of(build: Callable[[], nn.Module]) -> Layout:
+    """Return a network's layout from one pass without numbers, which takes no memory."""
+    called: set[str] = set()
+    with torch.device("meta"), torch.no_grad():
+        body: Any = build().eval()
+        for name, module in body.named_modules():
+            module.register_forward_hook(lambda *_, name=name: called.add(name))
+        size = body.pretrained_cfg.get("input_size", (3, SIDE, SIDE))
+        feature = body.forward_features(torch.zeros(1, *size))
+    shape = tuple(feature.shape) if isinstance(feature, Tensor) else ()
+    used = {name.partition(".")[0] for name in called}
+    behind = tuple(name for name, _ in body.named_children() if name not in used)
+    last = len(shape) == 4 and shape[1] != body.num_features and shape[3] == body.num_features
+    return Layout(shape, shape[3 if last else 1] if shape else 0, last, behind)
+
+
+def _transition(channels: int, maps: int) -> Iterator[nn.Module]:
+    if maps:
+        yield nn.Conv2d(channels, maps, 1, bias=False)
+        yield nn.BatchNorm2d(maps)
+        yield nn.ReLU()
+
+
+def _dense(features: int, head: Head) -> Iterator[nn.Module]:
+    for width in head.dense:
+        yield nn.Linear(features, width)
+        yield nn.ReLU()
+        yield nn.Dropout(head.dropout)
+        features = width
+
+
+POOLINGS: dict[str, Callable[[Tensor], Tensor]] = {
+    "average": average_pool,
+    "max": max_pool,
+    "lse": lse_pool,
+}
+HEADS: dict[str, Head] = {
+    "wang": Head(pooling="lse", transition=1024),
+    "wang-average": Head(pooling="average", transition=1024),
+    "wang-max": Head(pooling="max", transition=1024),
+}

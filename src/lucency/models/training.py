@@ -1,0 +1,475 @@
+"""What one training needs, gathered once: films, network, optimiser, device, course so far.
+
+Letters in shapes: n films, k findings.
+
+Snapshots: weights kept at the end of every cycle of the learning rate, in one training.
+
+Huang et al., "Snapshot ensembles: train 1, get M for free", ICLR 2017. Letters in shapes: none.
+
+The training loop: one network, one plan, any device; killed at any step it goes on from there.
+
+Every random choice is a function of the seed and the step, so a resumed training on a CPU ends
+with the bytes of an unbroken one.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from jaxtyping import Float32
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.optim import SGD, Adam, AdamW, Optimizer
+
+from lucency.config.protocol import Protocol
+from lucency.config.sections import Network, Training
+from lucency.core.manifest import Prepared
+from lucency.core.parallel import rank, world_size
+from lucency.core.plan import Plan
+from lucency.core.predictions import Predictions
+from lucency.core.stage import is_complete, partial_folder
+from lucency.evaluation.calibration import no_recalibration
+from lucency.evaluation.metrics import macro_auc
+from lucency.models.augmentation import seed_of
+from lucency.models.checkpoint import (
+    CHECKPOINT,
+    SIZE,
+    Course,
+    State,
+    binary_accuracy,
+    load_checkpoint,
+    pooled_auc,
+    save_checkpoint,
+    tally,
+    write_events,
+)
+from lucency.models.dataset import Batch, Films, feed, share_of_process, shuffled_batches
+from lucency.models.device import accelerator_for, laid_out, name_of
+from lucency.models.freezing import check_frozen, freeze
+from lucency.models.inference import Progress, fit_decisions, forward, predict
+from lucency.models.losses import LOSSES, binary_cross_entropy, mean_over_stated
+from lucency.models.networks import (
+    Classifier,
+    FilmNetwork,
+    build,
+    check_name,
+    load_classifier,
+    save_classifier,
+)
+from lucency.models.schedules import cycle_ends, learning_rate
+from lucency.models.weights import fingerprint_weights, initialise
+
+UNIT = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+_building = threading.Lock()  # on TPU v2 and v3 two ranks are threads and share torch's generator
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Job:
+    """One network's training; `best` holds the best weights so far, `wrapped` may be parallel."""
+
+    prepared: Prepared
+    train: Plan
+    val: Plan
+    protocol: Protocol
+    training: Training
+    choice: Network
+    provenance: str
+    accelerator: Accelerator
+    network: FilmNetwork
+    wrapped: nn.Module
+    optimizer: Optimizer
+    course: Course
+    best: State
+
+    def classifier(self, *, split: str) -> Classifier:
+        """Return the classifier of the best weights so far, as yet without fitted decisions."""
+        findings = len(self.prepared.manifest.findings)
+        self.network.body.load_state_dict(self.best)
+        mean, std = (tuple(v.flatten().tolist()) for v in (self.network.mean, self.network.std))
+        return Classifier(
+            network=self.network,
+            name=self.choice.name,
+            architecture=self.choice.built,
+            findings=self.prepared.manifest.findings,
+            preparation=self.prepared.preparation,
+            mean=mean,
+            std=std,
+            protocol=self.protocol.model_dump(mode="json"),
+            provenance=self.provenance,
+            split=split,
+            device=name_of(self.accelerator.device),
+            epoch=self.course.kept_epoch(self.training.keep) + 1,
+            recalibration=no_recalibration(findings),
+            threshold=np.full(findings, 0.5),
+        )
+
+
+def check_choice(choice: Network, *, root: Path, frozen: float | str = 0.0) -> None:
+    """Raise ValueError unless the zoo has the network, its head and frozen layers, and weights."""
+    check_name(choice.built, head=choice.head)
+    check_frozen(choice.built, head=choice.head, frozen=frozen)
+    fingerprint_weights(choice, root=root)
+
+
+def check_labels(label: Float32[np.ndarray, "n k"], *, findings: tuple[str, ...]) -> None:
+    """Raise ValueError unless every finding is stated, present or absent, on some training film."""
+    stated = (~np.isnan(label)).sum(axis=0).tolist()
+    names = [name for name, count in zip(findings, stated, strict=True) if not count]
+    if names:
+        raise ValueError(
+            f"no training film has a stated label for {', '.join(names)}: expected some; "
+            "leave these out of `findings`"
+        )
+
+
+def begin(
+    prepared: Prepared, *, plan: Plan, protocol: Protocol, choice: Network, folder: Path
+) -> Job:
+    """Return the job of one network as the checkpoint in `folder`, if any, left it."""
+    training = protocol.training_of(choice.name)
+    accelerator = accelerator_for(training)
+    if training.batch < 2 * world_size():
+        raise ValueError(
+            f"training.batch is {training.batch} for {world_size()} processes: expected at least "
+            "two films a process"
+        )
+    with _building:
+        torch.manual_seed(seed_of(training.seed, choice.name))
+        network = build(
+            choice.built,
+            findings=len(prepared.manifest.findings),
+            dropout=training.dropout,
+            size=choice.size,
+            mean_std=UNIT if training.normalise == "unit" else None,
+            colour=choice.colour,
+            head=choice.head,
+        )
+        provenance = initialise(network.body, choice=choice, root=Path(protocol.data.root))
+    freeze(network, name=choice.built, frozen=training.frozen)
+    optimizer = _optimizer(network, training, accelerator.device)
+    wrapped, optimizer = accelerator.prepare(laid_out(network), optimizer)
+    course, best = load_checkpoint(network=network, optimizer=optimizer, folder=folder)
+    return Job(
+        prepared=prepared,
+        train=plan.take(plan.part == "train"),
+        val=plan.take(plan.part == "val"),
+        protocol=protocol,
+        training=training,
+        choice=choice,
+        provenance=provenance,
+        accelerator=accelerator,
+        network=network,
+        wrapped=wrapped,
+        optimizer=optimizer,
+        course=course,
+        best=best,
+    )
+
+
+def _optimizer(network: FilmNetwork, training: Training, device: torch.device) -> Optimizer:
+    """Return the optimiser; fused where PyTorch can (docs/decisions.md says what that is worth)."""
+    own = {"momentum": 0.9, "nesterov": True} if training.optimizer == "sgd" else {}
+    return OPTIMIZERS[training.optimizer](
+        [parameter for parameter in network.parameters() if parameter.requires_grad],
+        lr=training.learning_rate,
+        weight_decay=training.weight_decay,
+        fused=device.type in ("cpu", "cuda"),
+        **own,
+    )
+
+
+OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {"adam": Adam, "adamw": AdamW, "sgd": SGD}
+
+
+def keep_snapshot(network: FilmNetwork, *, training: Training, epoch: int, folder: Path) -> None:
+    """Write snapshot-N.safetensors when `epoch`, counted from 1, ends the N-th cycle."""
+    ends = cycle_ends(training)
+    if training.snapshots and epoch in ends:
+        state = network.body.state_dict()
+        file = folder / f"snapshot-{ends.index(epoch) + 1}.safetensors"
+        save_file({key: value.contiguous().cpu() for key, value in state.items()}, file)
+
+
+def predict_snapshots(
+    folder: Path, *, prepared: Prepared, plan: Plan, progress: Progress
+) -> list[Predictions]:
+    """Return what every snapshot of a trained network says of the plan's entries.
+
+    Nothing is calibrated, and no features are kept. Raises ValueError where there is no snapshot.
+    """
+    files = sorted(folder.glob("snapshot-*.safetensors"), key=_number)
+    if not files:
+        raise ValueError(f"{folder} holds no snapshot: expected training.snapshots of 2 or more")
+    return list(_said(folder, files, prepared=prepared, plan=plan, progress=progress))
+
+
+def _said(
+    folder: Path, files: list[Path], *, prepared: Prepared, plan: Plan, progress: Progress
+) -> Iterator[Predictions]:
+    classifier = load_classifier(folder)
+    for turn, file in enumerate(files):
+        classifier.network.body.load_state_dict(load_file(file), strict=True)
+        said = predict(
+            classifier,
+            prepared=prepared,
+            plan=plan,
+            progress=lambda at, total, note, turn=turn: progress(
+                turn * total + at, len(files) * total, note
+            ),
+        )
+        nothing = np.empty((len(said), 0), dtype=np.float32)
+        name = f"{classifier.name} snapshot {_number(file)}"
+        yield replace(said.uncalibrated(), network=name, feature=nothing)
+
+
+def _number(file: Path) -> int:
+    return int(file.stem.rpartition("-")[2])
+
+
+CHECKPOINT_SECONDS = 60.0
+SETTLE_STEPS = 10
+
+
+def train(
+    prepared: Prepared,
+    *,
+    plan: Plan,
+    protocol: Protocol,
+    choice: Network,
+    upstream: Mapping[str, str],
+    out: Path,
+    progress: Progress,
+) -> Path:
+    """Train one network on the plan's training entries; `load_classifier(out)` reads it.
+
+    The stage: `out` holds weights.safetensors, classifier.json, history.csv and steps.csv.
+    `upstream` names what the plan came from and must hold `split`, the parts' fingerprint.
+    """
+    inputs = {
+        "training": protocol.training_of(choice.name).model_dump(),
+        "network": choice.model_dump(exclude={"training"}),
+        "weights": fingerprint_weights(choice, root=Path(protocol.data.root)),
+        "findings": list(prepared.manifest.findings),
+        "judging": protocol.judging.model_dump(include={"recalibration", "threshold", "recall"}),
+        **upstream,
+    }
+    if not is_complete(out, inputs=inputs):
+        shared = nullcontext(out.with_name(out.name + ".partial"))
+        with partial_folder(out, inputs=inputs) if rank() == 0 else shared as folder:
+            job = begin(prepared, plan=plan, protocol=protocol, choice=choice, folder=folder)
+            job.accelerator.wait_for_everyone()
+            _learn(job, folder, progress)
+            if rank() == 0:
+                _save(job, folder, split=upstream["split"])
+        if rank() == 0:
+            (out / CHECKPOINT).unlink(missing_ok=True)  # not before: a kill would lose it all
+        job.accelerator.wait_for_everyone()
+    return out
+
+
+def _learn(job: Job, folder: Path, progress: Progress) -> None:
+    """Train from where the course is to the end, or until patience runs out."""
+    steps = len(shuffled_batches(len(job.train), batch=job.training.batch, seed=0, epoch=0))
+    progress(job.course.step * len(job.train) // steps, _films(job), "")
+    while job.course.epoch < job.training.epochs and not _out_of_patience(job):
+        _learn_epoch(job, folder, progress)
+        _finish_epoch(job, folder)
+        progress(job.course.epoch * len(job.train), _films(job), _figures(job.course))
+        job.accelerator.wait_for_everyone()
+
+
+def _out_of_patience(job: Job) -> bool:
+    waited = job.course.epoch - 1 - job.course.best_epoch
+    return 0 < job.training.patience <= waited and job.course.best_epoch >= 0
+
+
+def _learn_epoch(job: Job, folder: Path, progress: Progress) -> None:
+    course, training = job.course, job.training
+    batches = shuffled_batches(
+        len(job.train), batch=training.batch, seed=training.seed, epoch=course.epoch
+    )
+    job.network.frozen_body = course.epoch < training.frozen_epochs
+    job.wrapped.train()
+    losses: list[torch.Tensor] = []
+    counts = torch.zeros(SIZE, device=job.accelerator.device)
+    clock = saved = time.monotonic()
+    begun = course.step - course.epoch * len(batches)
+    for batch, pictures in zip(batches[begun:], _pictures(job, batches[begun:]), strict=True):
+        loss, counted = _step(job, pictures, batch, _rate(job, len(batches)))
+        losses.append(loss)
+        counts += counted
+        course.step += 1
+        if len(losses) < SETTLE_STEPS and batch is not batches[-1]:
+            continue
+        clock = _settle(job, losses, clock)
+        course.add_counts(counts.tolist())
+        counts.zero_()
+        if batch is not batches[-1]:  # whose figures are told with the epoch's
+            progress(course.step * len(job.train) // len(batches), _films(job), _figures(course))
+        if rank() == 0 and clock - saved > CHECKPOINT_SECONDS:
+            _checkpoint(job, folder)
+            saved = clock = time.monotonic()
+
+
+def _pictures(job: Job, batches: list[Batch]) -> Iterator[torch.Tensor]:
+    films = Films(
+        prepared=job.prepared,
+        plan=job.train,
+        copies=job.protocol.balance.seed,
+        recipe=job.training.augment,
+        seed=job.training.seed,
+        epoch=job.course.epoch,
+    )
+    shares = [share_of_process(batch) for batch in batches]
+    return feed(films, batches=shares, device=job.accelerator.device)
+
+
+def _rate(job: Job, steps_an_epoch: int) -> float:
+    return learning_rate(
+        job.training,
+        step=job.course.step,
+        steps_an_epoch=steps_an_epoch,
+        val_loss=[epoch["val_loss"] for epoch in job.course.epochs],
+    )
+
+
+def _step(
+    job: Job, pictures: torch.Tensor, batch: Batch, rate: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Take one optimiser step on this process's share; return the global batch's loss and tally."""
+    torch.manual_seed(seed_of(job.training.seed, job.course.step, rank()))
+    for group in job.optimizer.param_groups:
+        group["lr"] = rate
+    share = share_of_process(batch)
+    device, label = pictures.device, job.train.label
+    logit = job.wrapped(pictures)
+    cells = LOSSES[job.training.loss](
+        logit,
+        label=torch.from_numpy(label[share]).to(device),
+        weight=torch.from_numpy(job.train.weight[share]).to(device),
+        among=torch.from_numpy(label[batch]).to(device),
+    )
+    loss = mean_over_stated(cells, stated=int((~np.isnan(label[batch])).sum()))
+    job.optimizer.zero_grad()
+    job.accelerator.backward(loss * world_size())
+    if job.training.clip_norm:
+        job.accelerator.clip_grad_norm_(job.wrapped.parameters(), job.training.clip_norm)
+    job.optimizer.step()
+    counted = tally(logit, torch.from_numpy(label[share]).to(device))
+    total, counts = (
+        job.accelerator.reduce(one, reduction="sum") for one in (loss.detach(), counted)
+    )
+    assert isinstance(total, torch.Tensor)
+    assert isinstance(counts, torch.Tensor)
+    return total, counts
+
+
+def _settle(job: Job, losses: list[torch.Tensor], clock: float) -> float:
+    """Move losses still on the device, and the time since `clock`, into the course."""
+    values = [float(loss) for loss in losses]
+    if not all(map(math.isfinite, values)):
+        raise ValueError(
+            f"{job.choice.name}: the loss is no longer finite before step {job.course.step}: lower "
+            "training.learning_rate or set training.clip_norm = 1, with another --out"
+        )
+    losses.clear()
+    job.course.step_loss += values
+    now = time.monotonic()
+    job.course.seconds += now - clock
+    return now
+
+
+def _films(job: Job) -> int:
+    return job.training.epochs * len(job.train)
+
+
+def _figures(course: Course) -> str:
+    recent = course.step_loss[-SETTLE_STEPS:] or [course.epochs[-1]["train_loss"]]
+    loss = f"loss {np.mean(recent):.3f}"
+    return f"{loss}, val AUC {course.epochs[-1]['val_auc']:.3f}" if course.epochs else loss
+
+
+def _checkpoint(job: Job, folder: Path) -> None:
+    save_checkpoint(
+        job.course, network=job.network, optimizer=job.optimizer, best=job.best, folder=folder
+    )
+
+
+def _finish_epoch(job: Job, folder: Path) -> None:
+    """Judge the epoch on the validation films; keep its weights when they are the best so far."""
+    course = job.course
+    before = course.epochs[-1] if course.epochs else {"step": 0, "seconds": 0.0}
+    course.finish_epoch(
+        {
+            "epoch": course.epoch + 1,
+            "step": course.step,
+            "train_loss": float(np.mean(course.step_loss[int(before["step"]) :])),
+            "train_accuracy": binary_accuracy(np.array(course.counts)),
+            "train_pooled_auc": pooled_auc(np.array(course.counts)),
+            **_validate(job),
+            "learning_rate": job.optimizer.param_groups[0]["lr"],
+            "films_per_second": len(job.train) / (course.seconds - before["seconds"]),
+            "seconds": course.seconds,
+        }
+    )
+    if course.kept_epoch(job.training.keep) == course.epoch - 1:
+        state = job.network.body.state_dict()
+        job.best.update({key: value.detach().clone() for key, value in state.items()})
+    if rank() == 0:
+        about = {"training": job.training, "epoch": course.epoch, "folder": folder}
+        keep_snapshot(job.network, **about)
+        _checkpoint(job, folder)
+        pd.DataFrame(course.epochs).to_csv(folder / "history.csv", index=False)
+        if job.training.tensorboard:
+            write_events(course.epochs[-1], folder / "events")
+
+
+def _validate(job: Job) -> dict[str, float]:
+    """Return loss, macro AUC, and accuracy and pooled AUC as Keras has them, on validation films.
+
+    Rank 0 finds them and tells every process.
+    """
+    figures: list[dict[str, float]] = [{}]
+    if rank() == 0:
+        copies = job.protocol.balance.seed
+        films = Films(prepared=job.prepared, plan=job.val, copies=copies)
+        logit, _ = forward(job.network, films=films, device=job.accelerator.device)
+        label = job.val.label
+        told = torch.from_numpy(label)
+        cells = binary_cross_entropy(
+            torch.from_numpy(logit), label=told, weight=torch.ones_like(told), among=told
+        )
+        loss = mean_over_stated(cells, stated=int((~np.isnan(label)).sum()))
+        counts = tally(torch.from_numpy(logit), told).double().numpy()
+        figures = [
+            {
+                "val_loss": float(loss),
+                "val_auc": macro_auc(label, logit),
+                "val_accuracy": binary_accuracy(counts),
+                "val_pooled_auc": pooled_auc(counts),
+            }
+        ]
+    return broadcast_object_list(figures)[0]
+
+
+def _save(job: Job, folder: Path, *, split: str) -> None:
+    classifier = fit_decisions(
+        job.classifier(split=split),
+        prepared=job.prepared,
+        plan=job.val,
+        choices=job.protocol.judging,
+    )
+    save_classifier(classifier, folder)
+    steps = {"step": np.arange(job.course.step), "loss": job.course.step_loss}
+    pd.DataFrame(steps).to_csv(folder / "steps.csv", index=False)

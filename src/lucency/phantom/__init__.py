@@ -1,0 +1,1 @@
+"""Invented chest films with known truth: the embedded data set."""

@@ -1,0 +1,201 @@
+"""Phantoms: invented chest films with known truth, written in ChestX-ray14's own file layout.
+
+Who the patients are is in `population`, the normal chest in
+`anatomy`, the findings in `signs` and `diffuse_signs`, the physics in `projection`, and
+`radiograph` puts them together to one film.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+
+from lucency.core.parallel import in_workers
+from lucency.phantom.cohort import (
+    NO_FINDING,
+    Film,
+    Patient,
+    draw_population,
+    equip,
+    misstate,
+    split_patients,
+)
+from lucency.phantom.render import Picture, phantom_film
+
+PNG = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP]
+PNG += [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_HUFFMAN_ONLY]  # a third of the time
+SMALLEST, LARGEST = 32, 4096  # pixels, as a protocol's data.size
+BATCH = 16  # films a worker draws between reports
+ENTRIES = "Data_Entry_2017_v2020.csv"
+BOX_NAMES = {"Infiltration": "Infiltrate"}  # NIH's spelling in the table of boxes
+BOX_HEADER = "Image Index,Finding Label,Bbox [x,y,w,h],,,\n"
+ENTRY_HEADER = (
+    "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
+    "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y]\n"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """One film to be drawn and written, all a worker needs to know."""
+
+    patient: Patient
+    film: Film
+    size: int
+    path: Path
+
+    @property
+    def image(self) -> str:
+        """NIH's name of the film."""
+        return self.path.name
+
+
+def write_phantom(  # noqa: PLR0913 - the knobs of one command
+    folder: Path,
+    *,
+    films: int,
+    size: int = 512,
+    seed: int = 0,
+    label_noise: float = 0.0,
+    shortcut: float = 0.0,
+    workers: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Writes `films` invented chest films and their tables into `folder`, laid out like NIH's.
+
+    `images/*.png` are 8-bit grey of `size` × `size` pixels; `Data_Entry_2017_v2020.csv`,
+    `BBox_List_2017.csv` and the two lists are in NIH's format; `truth.csv` holds what is truly on
+    each film. `label_noise` is the share of true labels missing from the label file (as many
+    spurious ones are added); `shortcut` is the share of pneumothoraces with a drain and of AP films
+    with a marker. The same seed gives the same bytes whatever the number of `workers`.
+    Raises ValueError on an impossible knob.
+    """
+    _check(films=films, size=size, seed=seed, workers=workers)
+    _check_shares(label_noise=label_noise, shortcut=shortcut)
+    knobs = {"seed": seed, "label_noise": label_noise, "shortcut": shortcut}
+    orders, train = _order(folder, films=films, size=size, **knobs)
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    batches = (orders[start : start + BATCH] for start in range(0, films, BATCH))
+    drawn = []
+    for batch in in_workers(_draw_batch, batches, workers=min(workers, -(-films // BATCH))):
+        drawn += batch
+        if progress is not None:
+            progress(len(drawn), films)
+    _write_tables(folder, orders, drawn)
+    _write_lists(folder, orders, train)
+
+
+def list_phantom(folder: Path, *, films: int, seed: int, label_noise: float) -> None:
+    """Writes the label file and the two lists that `write_phantom` would, without a film drawn.
+
+    Sizes and pixel spacings are only known of a film that was drawn; here they are 0.
+    """
+    knobs = {"seed": seed, "label_noise": label_noise, "shortcut": 0.0}
+    orders, train = _order(folder, films=films, size=SMALLEST, **knobs)
+    entries = [_entry(order, (0, 0, "0")) for order in orders]
+    (folder / ENTRIES).write_text("".join([ENTRY_HEADER, *entries]))
+    _write_lists(folder, orders, train)
+
+
+def _order(
+    folder: Path, *, films: int, size: int, seed: int, label_noise: float, shortcut: float
+) -> tuple[list[Order], list[bool]]:
+    """Return what is to be drawn, and which patients are on the train_val list."""
+    people = draw_population(films=films, seed=seed)
+    flat = [film for _, theirs in people for film in theirs]
+    flat = misstate(flat, label_noise=label_noise, seed=seed)
+    flat = equip(flat, shortcut=shortcut, seed=seed)
+    owner = [patient for patient, theirs in people for _ in theirs]
+    orders = [
+        Order(
+            patient=p,
+            film=f,
+            size=size,
+            path=folder / "images" / f"{p.number:08d}_{f.number:03d}.png",
+        )
+        for p, f in zip(owner, flat, strict=True)
+    ]
+    return orders, split_patients([len(f) for _, f in people], seed=seed)
+
+
+def _check(*, films: int, size: int, seed: int, workers: int) -> None:
+    for name, value, low in (("films", films, 1), ("seed", seed, 0), ("workers", workers, 1)):
+        if value < low:
+            raise ValueError(f"phantom: {name} is {value}, expected at least {low}; change {name}.")
+    if not SMALLEST <= size <= LARGEST:
+        raise ValueError(
+            f"phantom: size is {size} pixels, expected {SMALLEST} to {LARGEST}; change size."
+        )
+
+
+def _check_shares(**shares: float) -> None:
+    for name, value in shares.items():
+        if not 0 <= value <= 1:
+            raise ValueError(
+                f"phantom: {name} is {value}, a share from 0 to 1 expected; change it."
+            )
+
+
+def _draw_batch(orders: list[Order]) -> list[Picture]:
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        return [_draw(order) for order in orders]
+    finally:
+        cv2.setNumThreads(threads)
+
+
+def _draw(order: Order) -> Picture:
+    picture = phantom_film(order.patient, order.film, size=order.size)
+    done, png = cv2.imencode(".png", picture.pixels, PNG)
+    assert done
+    order.path.write_bytes(png.tobytes())
+    return replace(picture, pixels=np.zeros((0, 0), np.uint8))
+
+
+def _write_tables(folder: Path, orders: list[Order], pictures: list[Picture]) -> None:
+    entries, boxes, truth = [ENTRY_HEADER], [BOX_HEADER], []
+    for order, picture in zip(orders, pictures, strict=True):
+        film = order.film
+        entries.append(_entry(order, picture.original))
+        boxes += [
+            f"{order.image},{BOX_NAMES.get(box.finding, box.finding)},"
+            f"{box.x:.3f},{box.y:.3f},{box.width:.3f},{box.height:.3f}\n"
+            for box in picture.boxes
+        ]
+        truth.append(
+            {
+                "Image Index": order.image,
+                "True Labels": _labels(film.findings),
+                "Difficulty": max(picture.difficulty.values(), default=np.nan),
+                "Drain": int(film.drain),
+                "Marker": int(film.marker),
+            }
+        )
+    (folder / ENTRIES).write_text("".join(entries))
+    (folder / "BBox_List_2017.csv").write_text("".join(boxes))
+    table = pd.DataFrame(truth).round({"Difficulty": 3})
+    table.to_csv(folder / "truth.csv", index=False, lineterminator="\n")
+
+
+def _entry(order: Order, original: tuple[int, int, str]) -> str:
+    """Return a film's line of the label file; `original` is columns, rows and pixel spacing."""
+    patient, film = order.patient, order.film
+    columns, rows, spacing = original
+    return (
+        f"{order.image},{_labels(film.stated)},{film.number},{patient.number},{film.age},"
+        f"{patient.sex},{film.view},{columns},{rows},{spacing},{spacing}\n"
+    )
+
+
+def _labels(findings: tuple[str, ...]) -> str:
+    return "|".join(sorted(findings)) or NO_FINDING
+
+
+def _write_lists(folder: Path, orders: list[Order], train: list[bool]) -> None:
+    for name, wanted in (("train_val_list.txt", True), ("test_list.txt", False)):
+        images = [o.image for o in orders if train[o.patient.number - 1] is wanted]
+        (folder / name).write_text("\n".join(images))

@@ -1,0 +1,166 @@
+"""One phantom film: the patient's chest, posed, exposed and with its findings drawn in.
+
+Letters: `h w` pixels of the film. Anatomy and the place of lesions derive from (seed, patient);
+pose, exposure, severity and noise from (seed, patient, film).
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import UInt8
+
+from lucency.phantom.anatomy import LEFT, RIGHT, Chest, draw_chest
+from lucency.phantom.cohort import FINDINGS, Film, Patient
+from lucency.phantom.devices import draw_devices
+from lucency.phantom.findings import SIGNS, Lesion
+from lucency.phantom.imaging import Exposure, Frame, expose
+
+BOX_FRAME = 1024  # NIH's boxes are in pixels of this frame, whatever the file's size
+FORMATS = {  # originals: columns, rows, mm a pixel, share of the view's films
+    "PA": ((2992, 2991, "0.143", 0.6), (2500, 2048, "0.168", 0.25), (2048, 2500, "0.171", 0.15)),
+    "AP": ((2500, 2048, "0.168", 0.65), (3056, 2544, "0.139", 0.35)),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Box:
+    """A finding's true box: left, top, width and height in pixels of a 1024 × 1024 frame."""
+
+    finding: str
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """One phantom film: pixels, true boxes, and each finding's difficulty (0 plain .. 1 hidden)."""
+
+    pixels: UInt8[np.ndarray, "h w"]
+    boxes: tuple[Box, ...]
+    difficulty: dict[str, float]
+    original: tuple[int, int, str]  # columns, rows and mm a pixel of the film before reduction
+
+
+def phantom_film(patient: Patient, film: Film, *, size: int) -> Picture:
+    """One film of a patient, `size` × `size` pixels, with its true boxes: a pure function.
+
+    Anatomy and the place of lesions derive from (seed, patient); pose, exposure, severity and noise
+    from (seed, patient, film).
+    """
+    own = [patient.seed, patient.number, film.number]
+    chest = _chest_on_film(_patients_chest(patient), film, np.random.default_rng([*own, 1]))
+    original, frame = _pose(film, size, np.random.default_rng([*own, 2]))
+    lesions = _lesions(patient, film)
+    for finding, lesion in lesions.items():
+        chest = SIGNS[finding][0](chest, lesion)
+    layers = draw_chest(chest, frame)
+    air, water = layers.air, layers.body + layers.bone
+    vessel, boxes = layers.vessel, []
+    for finding, lesion in lesions.items():
+        trace = SIGNS[finding][1](chest, frame, lesion)
+        air = air * (1 - trace.filled)
+        water = water + trace.added * np.minimum(layers.air * 0.5 + (finding == "Hernia"), 1)
+        vessel = vessel * (1 - trace.bare)
+        boxes += [_box(frame, finding, outline) for outline in trace.outlines]
+    water = np.maximum(water + vessel - air, 0.0)
+    side = _side(patient, "Pneumothorax")
+    water += draw_devices(film, chest, frame, np.random.default_rng([*own, 3]), side=side)
+    pixels = expose(frame, water, _exposure(film, [*own, 4]), rng=np.random.default_rng([*own, 5]))
+    return Picture(
+        pixels=pixels,
+        boxes=tuple(box for box in boxes if box.width > 4 and box.height > 4),
+        difficulty={finding: 1 - _severity(patient, film, finding) for finding in lesions},
+        original=original,
+    )
+
+
+def _patients_chest(patient: Patient) -> Chest:
+    """The patient's own chest: build, heart, bones and vessels."""
+    rng = np.random.default_rng([patient.seed, patient.number])
+    woman = patient.sex == "F"
+    return Chest(
+        half=(12.4 if woman else 13.5) * rng.uniform(0.95, 1.05),
+        right_dome=(22.0 if woman else 23.0) + rng.normal(0, 0.5),
+        arch=rng.uniform(3.0, 4.0),
+        heart=rng.uniform(0.40, 0.46),
+        depth=rng.uniform(18.5, 21.5),
+        fat=rng.uniform(1.8, 6.0),
+        breast=rng.uniform(0.6, 2.6) if woman and patient.age > 12 else 0.0,
+        calibre=rng.uniform(0.9, 1.1),
+        bone=rng.uniform(0.85, 1.15) * (1.0 if patient.age < 60 else 0.85),
+        knob=np.interp(patient.age, [10, 40, 90], [0.3, 0.8, 1.6]) * rng.uniform(0.8, 1.2),
+        bubble=rng.uniform(0.2, 1.3),
+        tree=int(rng.integers(2**31)),
+    )
+
+
+def _chest_on_film(chest: Chest, film: Film, rng: np.random.Generator) -> Chest:
+    """The chest as the film found it: AP enlarges the heart and lifts the domes."""
+    lying = film.view == "AP"
+    breath = rng.normal(0, 0.4) - (1.2 if lying else 0.0)
+    dome = chest.right_dome + breath
+    return replace(
+        chest,
+        right_dome=dome,
+        left_dome=dome + rng.uniform(0.7, 1.6),
+        heart=chest.heart + (0.04 if lying else 0.0) + rng.normal(0, 0.005),
+        tilt=rng.normal(0, 0.5),
+        scapula=rng.uniform(0.6, 1.0) if lying else rng.uniform(0.0, 0.25),
+    )
+
+
+def _pose(film: Film, size: int, rng: np.random.Generator) -> tuple[tuple[int, int, str], Frame]:
+    kinds = FORMATS[film.view]
+    columns, rows, spacing, _ = kinds[rng.choice(len(kinds), p=[kind[3] for kind in kinds])]
+    frame = Frame(
+        size=size,
+        width=columns * float(spacing) / 10,
+        height=rows * float(spacing) / 10,
+        angle=rng.normal(0, 0.02 if film.view == "PA" else 0.035),
+        x=rng.normal(0, 0.6),
+        y=rng.normal(0, 0.6),
+        magnification=rng.uniform(0.96, 1.04) * (1.0 if film.view == "PA" else 1.05),
+    )
+    return (columns, rows, spacing), frame
+
+
+def _exposure(film: Film, key: list[int]) -> Exposure:
+    rng = np.random.default_rng(key)
+    portable = film.view == "AP"
+    return Exposure(
+        dose=rng.uniform(0.3, 0.7) if portable else rng.uniform(0.7, 1.3),
+        scatter=rng.uniform(0.35, 0.6) if portable else rng.uniform(0.2, 0.35),
+        centre=rng.normal(2.25 if portable else 2.35, 0.15),
+        contrast=rng.uniform(55, 85) if portable else rng.uniform(65, 100),
+    )
+
+
+def _lesions(patient: Patient, film: Film) -> dict[str, Lesion]:
+    lesions = {}
+    for finding in film.findings:
+        place = (patient.seed, patient.number, 1000 + FINDINGS.index(finding))
+        strength = float(
+            np.interp(_severity(patient, film, finding), [0, 0.25, 1], [0.08, 0.45, 1])
+        )
+        lesions[finding] = Lesion(
+            strength=strength, side=_side(patient, finding), place=(*place, 1)
+        )
+    return lesions
+
+
+def _side(patient: Patient, finding: str) -> int:
+    key = [patient.seed, patient.number, 1000 + FINDINGS.index(finding)]
+    return LEFT if np.random.default_rng(key).random() < 0.5 else RIGHT
+
+
+def _severity(patient: Patient, film: Film, finding: str) -> float:
+    key = [patient.seed, patient.number, film.number, 100 + FINDINGS.index(finding)]
+    return float(np.random.default_rng(key).random())
+
+
+def _box(frame: Frame, finding: str, outline: np.ndarray) -> Box:
+    pixel = np.clip(frame.at(BOX_FRAME).project(outline), 0, BOX_FRAME)
+    (x, y), (right, bottom) = pixel.min(axis=0), pixel.max(axis=0)
+    return Box(finding=finding, x=x, y=y, width=right - x, height=bottom - y)

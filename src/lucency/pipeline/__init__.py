@@ -1,0 +1,1 @@
+"""A protocol run: its stages, ablation, leakage study, cross-validation."""

@@ -1,0 +1,113 @@
+"""What speaks against a run's numbers: its labels, shortcuts, hidden strata and odd pictures."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from lucency.audit.audit_results import Doubts, load_doubts, save_doubts
+from lucency.audit.hidden_strata import strata
+from lucency.audit.image_quality import inspect, quality_counts, quality_table
+from lucency.audit.label_quality import COUNTS, believe, published_counts
+from lucency.audit.shortcuts import find_shortcuts, known_facts, probe, shortcut_reasons
+from lucency.core.manifest import Manifest, read_table
+from lucency.core.plan import COPY_MARK
+from lucency.core.predictions import Predictions
+from lucency.core.progress import progress, say
+from lucency.core.stage import fingerprint_of, produce
+from lucency.pipeline.run import Run, best_network
+from lucency.pipeline.stages import classifiers, predictions, prepared, source
+
+FEW = 30  # positive test films, below which a score says little
+TRUTH = "truth.csv"  # of phantoms
+DEVICES = {"Drain": "drain", "Marker": "marker"}
+
+
+@cache
+def doubts(run: Run) -> Doubts:
+    """Return what speaks against the scores of the run's best network on validation films."""
+    network = best_network(classifiers(run).values()).name
+    judging = run.protocol.judging
+    inputs = {
+        "network": network,
+        "judging": judging.model_dump(include={"resamples", "seed"}),
+        "predictions": fingerprint_of(run.out / "predictions" / network),
+        "prepared": fingerprint_of(run.cache / "prepared"),
+    }
+
+    def write(folder: Path) -> None:
+        said = next(one for one in predictions(run) if one.network == network).of("test")
+        save_doubts(_doubt(run, said), folder)
+
+    return load_doubts(produce(run.out / "doubts", inputs=inputs, write=write))
+
+
+def _doubt(run: Run, said: Predictions) -> Doubts:
+    films, draws = prepared(run), run.protocol.judging
+    drawn = {"resamples": draws.resamples, "seed": draws.seed}
+    with progress("Looking for odd films", unit="films") as advance:
+        odd = quality_table(inspect(films, progress=advance))
+    say("Looking for shortcuts and hidden strata")
+    truth = _truth(run)
+    facts = _facts_of(said, films.manifest, truth)
+    levels = known_facts(facts)
+    probes = probe(said, levels, **drawn)
+    shortcuts = find_shortcuts(said, levels, probes, **drawn)
+    return Doubts(
+        network=said.network,
+        belief=believe(_counts(run, films.manifest, truth), doubts=_other(said, shortcuts)),
+        probes=probes,
+        shortcuts=shortcuts,
+        strata=strata(said, **drawn),
+        pictures=quality_counts(odd, films=len(films.manifest)),
+        odd=odd,
+    )
+
+
+def _truth(run: Run) -> pd.DataFrame:
+    """Return what is truly on phantoms, a row a film by name; nothing of other films."""
+    file = Path(source(run).root) / TRUTH
+    if run.protocol.data.source != "phantom" or not file.is_file():
+        return pd.DataFrame()
+    table = read_table(file, text=("Image Index", "True Labels"))
+    return table.set_index("Image Index").rename(columns=DEVICES)
+
+
+def _facts_of(said: Predictions, films: Manifest, truth: pd.DataFrame) -> pd.DataFrame:
+    """Return the facts of the predicted films; a copy's are its film's."""
+    names = [str(name).partition(COPY_MARK)[0] for name in said.image]
+    facts = films.facts.set_axis(films.image).loc[names]
+    if len(truth):
+        devices = truth.loc[names, list(DEVICES.values())]
+        facts = facts.assign(**{name: devices[name].astype(str) for name in devices})
+    return facts.reset_index(drop=True)
+
+
+def _counts(run: Run, films: Manifest, truth: pd.DataFrame) -> pd.DataFrame:
+    """Return how many films carry a label, show the finding, and both, where that is known."""
+    if run.protocol.data.source == "nih":
+        return published_counts(films.findings)
+    if not len(truth):
+        unread = [(finding, 0, 0, 0, np.nan) for finding in films.findings]
+        return pd.DataFrame(unread, columns=list(COUNTS))
+    true = [set(said.split("|")) for said in truth["True Labels"].loc[films.image.tolist()]]
+    rows = []
+    for finding, label in zip(films.findings, films.label.T, strict=True):
+        labelled, seen = label == 1, np.array([finding in one for one in true])
+        counts = (int(one.sum()) for one in (labelled, seen, labelled & seen))
+        rows.append((finding, *counts, np.nan))
+    return pd.DataFrame(rows, columns=list(COUNTS))
+
+
+def _other(said: Predictions, shortcuts: pd.DataFrame) -> dict[str, str]:
+    """Return what else makes each finding's score doubtful."""
+    reasons = shortcut_reasons(shortcuts)
+    positives = (said.label == 1).sum(axis=0).tolist()
+    for finding, count in zip(said.findings, positives, strict=True):
+        if count < FEW:
+            few = f"{count} positive test films, where {FEW} say a little"
+            reasons[finding] = "; ".join(filter(None, (few, reasons.get(finding))))
+    return reasons

@@ -1,0 +1,178 @@
+"""Films on disk predicted by a run's network, in a table or in JSON.
+
+Films that somebody names: those of a run, or files on disk, as a network sees them.
+
+Letters in shapes: h and w pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import pandas as pd
+from jaxtyping import UInt8
+
+from lucency.core.manifest import Manifest, Preparation, Prepared, empty_boxes, load_prepared
+from lucency.core.progress import progress, say
+from lucency.core.stage import fingerprint_file
+from lucency.data.images import SUFFIXES, prepare_film, read_grey
+from lucency.pipeline.reopening import reopen
+from lucency.pipeline.run import best_network
+
+
+def predict_disk(folder: Path, films: list[Path], *, network: str) -> tuple[str, pd.DataFrame]:
+    """Return the network's name and a row a film: its probabilities, or why it was not read.
+
+    Raises ValueError when not one film can be read.
+    """
+    files, place = list(films_below(films)), network_folder(folder, network)
+    if not any(file.exists() for file in files):
+        raise ValueError(f"{files[0]}: no such file; expected films, or folders of them")
+
+    from lucency.models.inference import predict_files
+    from lucency.models.networks import load_classifier
+
+    classifier = load_classifier(place)
+    chosen = "" if network or place == folder else ", the best on validation films"
+    say(f"Network: {classifier.name}{chosen}")
+    with progress("Predicting", unit="films") as advance:
+        table, rejected = predict_files(classifier, files=files, progress=advance)
+    if not len(table):
+        first = rejected.iloc[0]
+        told = f"{first['film']}: {first['reason']}"
+        raise ValueError(
+            f"none of {len(rejected)} films can be read ({told}); expected one or more"
+        )
+    whole = pd.concat([table, rejected], ignore_index=True)
+    return classifier.name, whole.assign(reason=whole["reason"].fillna(""))
+
+
+def films_for_programs(network: str, table: pd.DataFrame) -> dict[str, object]:
+    """Return `predict_disk`'s table for programs."""
+    read = table["reason"] == ""
+    films = table.loc[read].drop(columns="reason").to_dict(orient="records")
+    rejected = table.loc[~read, ["film", "reason"]].to_dict(orient="records")
+    return {"network": network, "films": films, "rejected": rejected}
+
+
+def films_below(places: list[Path]) -> Iterator[Path]:
+    """Yield the films at these places, folders searched to the bottom; ValueError for none."""
+    for place in places:
+        if place.is_dir():
+            found = sorted(p for p in place.rglob("*") if p.suffix.lower() in SUFFIXES)
+            if not found:
+                raise ValueError(f"{place} holds no film; expected {', '.join(SUFFIXES)}")
+            yield from found
+        else:
+            yield place
+
+
+def network_folder(folder: Path, network: str) -> Path:
+    """Return a network's own folder; of a run the named one, or the best on validation films."""
+    if (folder / "classifier.json").is_file():
+        if network not in ("", folder.name):
+            raise ValueError(f"{folder} is one network; expected no --network beside it")
+        return folder
+    trained = sorted(p.parent for p in (folder / "networks").glob("*/receipt.json"))
+    if not trained and (folder / "variants").is_dir():
+        where = min((folder / "variants").glob("*/seed-*"), default="variants/NAME/seed-N")
+        raise ValueError(f"{folder} holds variants: name the folder of one, such as {where}")
+    if not trained:
+        raise ValueError(f"{folder} holds no trained network: expected the folder of a run")
+    names = [place.name for place in trained]
+    if network and network not in names:
+        raise ValueError(f"{folder} has no network {network!r}; expected one of {', '.join(names)}")
+    if network:
+        return folder / "networks" / network
+    return best_network(trained)
+
+
+UNKNOWN_PATIENT = -1
+MOST_FILMS = 200  # at once
+Named = TypeVar("Named", str, Path)
+
+
+def films_asked(
+    folder: Path, films: Sequence[Path], *, findings: tuple[str, ...], preparation: Preparation
+) -> Prepared:
+    """Return films as a network sees them: the run's own by name, others prepared anew.
+
+    Files that cannot be read are left out, aloud, and stand in `rejected`. Raises ValueError for a
+    film that is neither, for too many, and where none can be read.
+    """
+    names = [str(film) for film in films if not film.exists()]
+    if len(names) == len(films) and (folder / "protocol.toml").is_file():
+        place = reopen(folder).cache / "prepared"
+        if not (place / "receipt.json").is_file():
+            raise ValueError(f"{folder} has no prepared films: go on with lucency run")
+        return films_of(load_prepared(place), _few(names))
+    if names:
+        raise ValueError(f"{names[0]}: no such file; expected films, folders, or films of the run")
+    return _of_disk(_few(list(films_below(list(films)))), findings, preparation)
+
+
+def films_of(prepared: Prepared, names: list[str]) -> Prepared:
+    """Return the prepared films of these names; ValueError for one that is not among them."""
+    row = pd.Index(prepared.manifest.image).get_indexer(pd.Index(names))
+    if (row < 0).any():
+        lost = names[int(np.flatnonzero(row < 0)[0])]
+        raise ValueError(f"{lost}: no such file, and no film of the run; expected either")
+    films = prepared.manifest.take(row.astype(np.int64))
+    return Prepared(
+        manifest=replace(films, origin=f"of the run: {', '.join(names)}"),
+        preparation=prepared.preparation,
+        pixels=np.asarray(prepared.pixels[row]),
+        rejected=prepared.rejected,
+    )
+
+
+def _few(films: list[Named]) -> list[Named]:
+    if len(films) > MOST_FILMS:
+        raise ValueError(
+            f"found {len(films):,} films, expected {MOST_FILMS} at most for one page: name fewer"
+        )
+    return films
+
+
+def _of_disk(places: list[Path], findings: tuple[str, ...], preparation: Preparation) -> Prepared:
+    pixels, rejected = _read(places, preparation)
+    files = list(pixels)
+    label = np.full((len(files), len(findings)), np.nan, dtype=np.float32)
+    named = [f"{file} {fingerprint_file(file)}" for file in files]
+    manifest = Manifest(
+        findings=findings,
+        image=np.array([str(file) for file in files]),
+        patient=np.full(len(files), UNKNOWN_PATIENT),
+        label=label,
+        facts=pd.DataFrame(index=range(len(files))),
+        boxes=empty_boxes(),
+        origin=f"on disk: {', '.join(named)}",
+    )
+    return Prepared(
+        manifest=manifest,
+        preparation=preparation,
+        pixels=np.stack(list(pixels.values())),
+        rejected=rejected,
+    )
+
+
+def _read(
+    places: list[Path], preparation: Preparation
+) -> tuple[dict[Path, UInt8[np.ndarray, "h w"]], pd.DataFrame]:
+    """Return the pixels of the files that can be read, and the others with their reasons."""
+    pixels, lost = {}, []
+    for file in places:
+        try:
+            pixels[file] = prepare_film(read_grey(file), preparation=preparation)
+        except (ValueError, OSError) as error:
+            lost.append((str(file), str(error)))
+    if not pixels:
+        image, reason = lost[0]
+        raise ValueError(f"none of {len(lost)} files can be read ({image}: {reason}); name a film")
+    for image, reason in lost:
+        say(f"Left out is {image}: {reason}")
+    return pixels, pd.DataFrame(lost, columns=["image", "reason"])

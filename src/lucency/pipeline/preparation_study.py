@@ -1,0 +1,435 @@
+"""Does the choice of CLAHE's parameters matter? A grid of preparations, judged on the same films.
+
+manifest -> originals -> a cell for each preparation -> its predictions -> verdict -> page. Films go
+through a frozen network, so that nothing is trained but a logistic regression in folds by patient.
+Every cell is a folder of its own, so a killed study goes on where it was; a cell's prepared films
+are deleted as soon as its features and measures are stored.
+
+Letters in shapes: n films, m of them that are measured, h and w pixels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Int64
+
+from lucency.audit.checks.issue import complaint_table
+from lucency.audit.checks.protocol_checks import invented, pretrained
+from lucency.config.protocol import Protocol, read_protocol
+from lucency.config.sections import Network
+from lucency.core.manifest import Manifest, Preparation, Prepared, load_prepared, read_table
+from lucency.core.parallel import in_workers
+from lucency.core.predictions import Predictions, load_predictions, save_predictions
+from lucency.core.progress import progress, say
+from lucency.core.stage import (
+    RECEIPT,
+    differences,
+    discard_outdated,
+    fingerprint_of,
+    is_complete,
+    produce,
+    write_atomically,
+)
+from lucency.data.image_measures import MEASURES, measure_film
+from lucency.data.preprocess import prepare
+from lucency.data.split import set_apart
+from lucency.ensemble.radiomics.lungs import lung_mask
+from lucency.evaluation.evaluate import MACRO
+from lucency.evaluation.preparation_grid import (
+    OFF,
+    OWN,
+    STUDY,
+    PreparationStudy,
+    average_measures,
+    compare_cells,
+    conclude_preparations,
+    describe_cell,
+    load_study,
+    save_study,
+)
+from lucency.pipeline import stages
+from lucency.pipeline.run import Run, open_run
+from lucency.report.preparation_page import Ablated, draw_study, write_clahe
+from lucency.report.style import on_its_own
+
+HIGHEST = 5  # cells that the command names
+LEARNER, FOLDS = "logistic", 5
+PREPARED, CLEAR, LUNGS, REASONS = "prepared", "clear", "lungs.npy", "lungs.csv"
+FEATURE, ROWS, MEASURED = "feature.npy", "rows.npy", "measures.csv"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Study:
+    """A grid of preparations on the films of a protocol, and the frozen network that sees them.
+
+    `measured` is how many films the measures are taken of, `repeats` how often the cross-validation
+    is repeated; `ablation` is the folder of a finished ablation of preparations whose table the
+    page shows, or nothing.
+    """
+
+    run: Run
+    network: Network
+    grid: Mapping[str, Preparation]
+    measured: int
+    repeats: int
+    ablation: Path | None
+
+
+class _Task(NamedTuple):
+    """What a worker needs to learn on one cell's features; `films` are those of the features."""
+
+    out: Path
+    inputs: dict[str, object]
+    feature: Path
+    films: Manifest
+    source: str
+    seed: int
+    repeats: int
+
+
+def open_study(
+    protocol: Protocol,
+    *,
+    grid: Mapping[str, Preparation],
+    out: Path,
+    measured: int,
+    repeats: int,
+    ablation: Path | None,
+    workers: int,
+) -> Study:
+    """Return the study of `protocol` in `out`, which may exist; nothing is computed yet.
+
+    In `RUN/preparation-study` it takes the run's films, and the run's report will show it. Raises
+    ValueError where no network of the protocol has weights, where that run or the ablation is of
+    other films, and as `open_run` does.
+    """
+    network = frozen_network(protocol)
+    source = _films_beside(protocol, out)
+    if ablation:
+        _check_ablation(protocol, ablation)
+    run = replace(open_run(protocol, out=out, workers=workers), source=source)
+    asked = {"measured": measured, "repeats": repeats, "ablation": ablation}
+    return Study(run=run, network=network, grid=grid, **asked)
+
+
+def frozen_network(protocol: Protocol) -> Network:
+    """Return the first network whose weights are not random.
+
+    Raises ValueError where none has any, and where layers of its head are trained by nothing.
+    """
+    names = ", ".join(network.name for network in protocol.network)
+    chosen = next((one for one in protocol.network if one.weights != "random"), None)
+    if chosen is None:
+        raise ValueError(
+            f"all networks begin with random weights ({names}), whose features would mean nothing: "
+            'expected a [[network]] with weights, such as weights = "timm" or a file'
+        )
+    if chosen.head.is_deep:
+        raise ValueError(
+            f"{chosen.name} has a head with layers that nothing has trained: expected a first "
+            "network with weights whose head, if stated, is pooling alone"
+        )
+    return chosen
+
+
+@cache
+def originals(study: Study) -> Prepared:
+    """Return the films that measures are taken of, without CLAHE; their lungs lie beside them.
+
+    Lungs are looked for with the reference study's CLAHE, without which a quarter of real films
+    show none to the simple segmentation; every cell is measured with the same.
+    """
+    films, run = _films(study.run), study.run
+    seed = run.protocol.judging.seed
+    rows = np.sort(np.random.default_rng(seed).permutation(len(films))[: study.measured])
+    inputs = {
+        "manifest": fingerprint_of(run.source / "manifest"),
+        "film_bytes": _film_bytes(study),
+        "preparation": study.grid[OFF].model_dump(),
+        "films": len(rows),
+        "seed": seed,
+    }
+
+    def write(folder: Path) -> None:
+        plain, clear = (
+            prepare(
+                films.take(rows), preparation=study.grid[cell], out=folder / place,
+                workers=run.workers,
+            )
+            for cell, place in ((OFF, PREPARED), (OWN, CLEAR))
+        )  # fmt: skip
+        found = [lung_mask(film) for film in clear.pixels]
+        shutil.rmtree(folder / CLEAR)
+        np.save(folder / LUNGS, np.stack([one.mask for one in found]))
+        reasons = {"image": plain.manifest.image, "reason": [one.reason for one in found]}
+        pd.DataFrame(reasons).to_csv(folder / REASONS, index=False)
+
+    return load_prepared(produce(run.out / "originals", inputs=inputs, write=write) / PREPARED)
+
+
+def cell(study: Study, name: str) -> Path:
+    """Return the folder of one preparation: features, measures, and which films they are of."""
+    from lucency.models.features import embed
+    from lucency.models.weights import fingerprint_weights
+
+    run, films, plain = study.run, _films(study.run), originals(study)
+    root, upstream = Path(run.protocol.data.root), fingerprint_of(run.source / "manifest")
+    inputs = {
+        "preparation": study.grid[name].model_dump(),
+        "manifest": upstream,
+        "originals": fingerprint_of(run.out / "originals"),
+        "network": study.network.model_dump(exclude={"training"}),
+        "weights": fingerprint_weights(study.network, root=root),
+    }
+
+    def write(folder: Path) -> None:
+        with progress(f"{name}: preparing", unit="films") as advance:
+            shown = prepare(
+                films, preparation=study.grid[name], out=folder / PREPARED, workers=run.workers,
+                progress=advance, inputs={"manifest": upstream},
+            )  # fmt: skip
+        lungs = np.load(run.out / "originals" / LUNGS)
+        _measures(shown, plain, lungs).to_csv(folder / MEASURED, index=False)
+        rows = np.arange(len(shown.manifest))
+        with progress(f"{name}: features", unit="films") as advance:
+            feature = embed(shown, rows=rows, choice=study.network, root=root, progress=advance)
+        np.save(folder / FEATURE, feature)
+        np.save(folder / ROWS, _rows(films, shown))
+        shutil.rmtree(folder / PREPARED)
+
+    return produce(run.out / "cells" / name, inputs=inputs, write=write)
+
+
+def predictions(study: Study) -> dict[str, list[Predictions]]:
+    """Return what logistic regression says of every film, by cell, once for each repeat.
+
+    A repeat deals patients to folds anew and judges each film by a regression of the other folds'
+    patients, as `ensemble.feature_classifiers.cross_validated` does. Cells are learnt in worker
+    processes.
+    """
+    run, films = study.run, _films(study.run)
+    draws = {"seed": run.protocol.judging.seed, "repeats": study.repeats}
+    tasks = []
+    for number, name in enumerate(study.grid, start=1):
+        if not (run.out / "cells" / name / RECEIPT).is_file():
+            say(f"{name}: {number} of {len(study.grid)} preparations")
+        place, out = cell(study, name), run.out / "predictions" / name
+        inputs = {"cell": fingerprint_of(place), "learner": LEARNER, "folds": FOLDS, **draws}
+        discard_outdated(out, inputs=inputs)
+        known = films.take(np.load(place / ROWS))
+        tasks.append(_Task(out, inputs, place / FEATURE, known, study.network.name, **draws))
+    todo = [task for task in tasks if not is_complete(task.out, inputs=task.inputs)]
+    with progress("Learning", unit="preparations") as advance:
+        learnt = in_workers(_learn, iter(todo), workers=min(run.workers, len(todo)))
+        for done, _ in enumerate(learnt, start=1):
+            advance(done, len(todo))
+    return {
+        task.out.name: [load_predictions(task.out / f"{k}.npz") for k in range(study.repeats)]
+        for task in tasks
+    }
+
+
+@cache
+def verdict(study: Study) -> PreparationStudy:
+    """Return the tables of all cells and the verdict; those of another grid are made anew."""
+    run, said = study.run, predictions(study)
+    judging = run.protocol.judging.model_dump(include={"resamples", "seed"})
+    made = {name: fingerprint_of(run.out / "predictions" / name) for name in said}
+    inputs = {"judging": judging, "predictions": made}
+    discard_outdated(run.out / "verdict", inputs=inputs)
+
+    def write(folder: Path) -> None:
+        say(f"Comparing {len(said)} preparations")
+        cells, summary = compare_cells(said, grid=study.grid, **judging)
+        several = {
+            name: read_table(run.out / "cells" / name / MEASURED, text=("image",)) for name in said
+        }
+        measures = average_measures(
+            {name: table.loc[:, list(MEASURES)] for name, table in several.items()},
+            patient=several[OFF]["patient"].to_numpy(dtype=np.int64),
+            **judging,
+        )
+        first = said[OFF][0]
+        about = _about(study, first, measured=len(several[OFF]))
+        conclusion = conclude_preparations(
+            cells, summary, films=len(first), patients=len(np.unique(first.patient))
+        )
+        found = {"cells": cells, "summary": summary, "measures": measures}
+        save_study(PreparationStudy(**found, about=about, conclusion=conclusion), folder)
+
+    return load_study(produce(run.out / "verdict", inputs=inputs, write=write))
+
+
+def report(study: Study) -> Path:
+    """Return the page of the study; figure.svg lies beside it."""
+    found, run = verdict(study), study.run
+    inputs: dict[str, object] = {"verdict": fingerprint_of(run.out / "verdict")}
+    if study.ablation:
+        inputs["ablation"] = fingerprint_of(study.ablation / "evaluation")
+        inputs["place"] = _link(study.ablation, run.out)
+    discard_outdated(run.out / "page", inputs=inputs)
+
+    def write(folder: Path) -> None:
+        say("Writing the page")
+        frozen = run.protocol.model_copy(update={"network": (study.network,)})
+        write_clahe(
+            run.protocol,
+            study=found,
+            complaints=complaint_table([*invented(frozen), *pretrained(frozen)]),
+            ablated=_ablated(study.ablation, run.out) if study.ablation else None,
+            file=folder / "report.html",
+        )
+        write_atomically(folder / "figure.svg", on_its_own(draw_study(found)))
+
+    return produce(run.out / "page", inputs=inputs, write=write) / "report.html"
+
+
+def answer(study: Study) -> dict[str, object]:
+    """Do the whole study and return what there is to say about it."""
+    page, found = report(study), verdict(study)
+    ranked = found.cells.sort_values("auc", ascending=False, kind="stable").set_index("cell")
+    highest = ranked["auc"].head(HIGHEST).round(4).to_dict()
+    return {
+        "conclusion": found.conclusion,
+        "highest macro AUC": highest,
+        "tables": str(study.run.out / "verdict"),
+        "figure": str(page.with_name("figure.svg")),
+        "report": str(page),
+    }
+
+
+def _learn(task: _Task) -> Path:
+    """Do one cell's regressions, in one thread: for so small products more only wait."""
+    from threadpoolctl import threadpool_limits
+
+    from lucency.ensemble.feature_classifiers import cross_validated
+
+    def write(folder: Path) -> None:
+        feature = np.load(task.feature)
+        for k in range(task.repeats):
+            found, _ = cross_validated(
+                feature, manifest=task.films, source=task.source, learner=LEARNER, folds=FOLDS,
+                seed=task.seed + k,
+            )  # fmt: skip
+            save_predictions(found, folder / f"{k}.npz")
+
+    with threadpool_limits(1):
+        return produce(task.out, inputs=task.inputs, write=write)
+
+
+def _films(run: Run) -> Manifest:
+    """Return the films of the study: all but those of patients set apart, whom nothing may meet."""
+    films = stages.manifest(run)
+    apart = set_apart(films, choices=run.protocol.split)
+    return films.take(np.flatnonzero(~apart)) if apart.any() else films
+
+
+def _films_beside(protocol: Protocol, out: Path) -> Path:
+    """Return where manifest and phantoms lie: in the run that the study stands in, or in `out`."""
+    beside = out.absolute().parent / "protocol.toml"
+    if out.name != STUDY or not beside.is_file():
+        return out
+    parts = {"data", "findings", "preparation", "split"}
+    own, other = (one.model_dump(include=parts) for one in (protocol, read_protocol(beside)))
+    if found := differences(other, own):
+        raise ValueError(
+            f"{out} lies in a run that differs ({'; '.join(found[:2])}) and that would show it: "
+            "expected that run's own protocol, or another --out"
+        )
+    return out.parent
+
+
+@cache
+def _film_bytes(study: Study) -> str:
+    """Return what names the films' files, so that films that were replaced are not mixed up."""
+    path = _films(study.run).facts["path"].tolist()
+    size = np.array([Path(file).stat().st_size for file in path], dtype=np.int64)
+    return hashlib.sha256(size.tobytes()).hexdigest()[:16]
+
+
+def _rows(films: Manifest, shown: Prepared) -> Int64[np.ndarray, " n"]:
+    return pd.Index(films.image).get_indexer(pd.Index(shown.manifest.image)).astype(np.int64)
+
+
+def _measures(shown: Prepared, plain: Prepared, lungs: Bool[np.ndarray, "m h w"]) -> pd.DataFrame:
+    """Return image, patient and every measure of the films that are measured."""
+    place = pd.Index(shown.manifest.image).get_indexer(pd.Index(plain.manifest.image))
+    if (place < 0).any():
+        lost = plain.manifest.image[place < 0][0]
+        raise ValueError(f"film {lost} can no longer be read: put it back, or begin another study")
+    rows = [
+        measure_film(np.asarray(shown.pixels[row]), original=np.asarray(film), lungs=mask)
+        for row, film, mask in zip(place.tolist(), plain.pixels, lungs, strict=True)
+    ]
+    about = {"image": plain.manifest.image, "patient": plain.manifest.patient}
+    return pd.DataFrame(about).join(pd.DataFrame(rows, columns=list(MEASURES)))
+
+
+def _about(study: Study, said: Predictions, *, measured: int) -> dict[str, object]:
+    """Return what the page says beside the tables."""
+    run, judging = study.run, study.run.protocol.judging
+    lungs = read_table(run.out / "originals" / REASONS, text=("image", "reason"))
+    return {
+        "origin": stages.manifest(run).origin,
+        "films": len(said),
+        "patients": len(np.unique(said.patient)),
+        "findings": len(said.findings),
+        "network": study.network.name,
+        "provenance": study.network.provenance or study.network.weights,
+        "side": study.network.size or study.grid[OFF].size,
+        "size": study.grid[OFF].size,
+        "learner": LEARNER,
+        "folds": FOLDS,
+        "repeats": study.repeats,
+        "seed": judging.seed,
+        "resamples": judging.resamples,
+        "measured": measured,
+        "without_lungs": int(np.count_nonzero(lungs["reason"].to_numpy(dtype=str) != "")),
+    }
+
+
+def _check_ablation(protocol: Protocol, folder: Path) -> None:
+    """Raise ValueError unless a folder holds a finished ablation of preparations on these films."""
+    file = folder / "protocol.toml"
+    if not file.is_file():
+        raise ValueError(f"--ablation {folder} holds no run: expected the --out of `lucency run`")
+    other = read_protocol(file)
+    if not other.variant or any(set(one.changes) != {"preparation"} for one in other.variant):
+        raise ValueError(
+            f"--ablation {folder}: expected a protocol with variants that change `preparation` "
+            "alone, such as protocols/clahe-sample.toml"
+        )
+    if not (folder / "evaluation" / RECEIPT).is_file():
+        raise ValueError(f"--ablation {folder} is not finished: go on with lucency run")
+    parts = {"data", "findings"}
+    if found := differences(protocol.model_dump(include=parts), other.model_dump(include=parts)):
+        raise ValueError(f"--ablation {folder} is of other films: {'; '.join(found[:2])}")
+
+
+def _ablated(folder: Path, out: Path) -> Ablated:
+    """Return the macro AUC of an ablation's variants, each with its preparation in words."""
+    protocol = read_protocol(folder / "protocol.toml")
+    table = read_table(folder / "evaluation" / "ablation.csv", text=("network", "variant"))
+    macro = table.loc[(table["finding"] == MACRO) & (table["metric"] == "auc")]
+    names = dict.fromkeys(macro["variant"].tolist())
+    words = {name: describe_cell(protocol.varied(name, seed=0).preparation) for name in names}
+    rows = macro.assign(preparation=macro["variant"].map(words)).to_dict("records")
+    conclusion = (folder / "evaluation" / "conclusion.txt").read_text(encoding="utf-8").strip()
+    size = protocol.preparation.size
+    return Ablated(rows=rows, conclusion=conclusion, size=size, page=_link(folder, out))
+
+
+def _link(folder: Path, out: Path) -> str:
+    """Return where an ablation's page lies, seen from the study's page."""
+    page = folder.absolute() / "report" / "report.html"
+    return Path(os.path.relpath(page, out.absolute() / "page")).as_posix()

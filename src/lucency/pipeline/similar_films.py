@@ -1,0 +1,253 @@
+"""Films like a film: an index of a run's films, searched with those that somebody names.
+
+Letters in shapes: q queries, t results a query, d feature dimensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float32, Float64, Int64
+
+from lucency.core.manifest import NO_FINDING, Manifest, Prepared
+from lucency.core.plan import originals
+from lucency.core.progress import progress, say
+from lucency.core.stage import fingerprint_of, produce, write_atomically
+from lucency.ensemble.retrieval import (
+    NOBODY,
+    Found,
+    Index,
+    build_index,
+    load_index,
+    prevalence,
+    save_index,
+    search,
+    vote,
+)
+from lucency.pipeline.feature_stage import said_in_training
+from lucency.pipeline.film_inference import films_asked, network_folder
+from lucency.pipeline.reopening import reopen, require_finished
+from lucency.pipeline.run import Run
+from lucency.pipeline.stages import predictions, prepared
+
+PATIENTS = ("others", "all")
+FIGURES = (".svg", ".png")
+
+
+class Similar(NamedTuple):
+    """One answer: a film of the run, its cosine similarity, and what it is labelled."""
+
+    image: str
+    patient: int
+    similarity: float
+    findings: str
+
+
+class Resemblance(NamedTuple):
+    """What was asked, what was found among `known`, and the answers' vote on each finding.
+
+    `row` are the answers' rows of `known`, -1 where there is none; `left_out` the patient whose
+    films were not to be found, NOBODY where none was.
+    """
+
+    network: str
+    patients: str
+    asked: Prepared
+    known: Prepared
+    row: Int64[np.ndarray, "q t"]
+    similarity: Float32[np.ndarray, "q t"]
+    share: Float64[np.ndarray, "q k"]
+    left_out: Int64[np.ndarray, " q"]
+
+
+def find_similar(
+    folder: Path, films: Sequence[Path], *, network: str, top: int, patients: str
+) -> Resemblance:
+    """Return for every film the run's films that look most alike to a network, best first.
+
+    Films are the run's by name, or files on disk; one that is called as a film of the run, or has
+    its pixels, is that patient's. `patients` is one of PATIENTS: "others" leaves the film's own
+    patient out, "all" the film alone. Raises ValueError for films and networks that are not there.
+    """
+    if patients not in PATIENTS:
+        raise ValueError(f"--patients {patients!r}: expected {' or '.join(PATIENTS)}")
+    run, place = reopen(folder), network_folder(folder, network)
+    require_finished(run)
+    if run.protocol.balance.before_split:
+        raise ValueError(f"{folder} balanced before its split: copies stand among its test films")
+    index, known = _index(run, place.name), prepared(run)
+    asked, feature = _embedded(folder, place, films)
+    row = pd.Index(known.manifest.image).get_indexer(pd.Index(index.image))
+    names = _names(asked, known, row[search(index, feature, patient=_nobody(asked), top=1).row])
+    left_out = _owners(names, known.manifest) if patients == "others" else _nobody(asked)
+    found = _without(names, search(index, feature, patient=left_out, top=top + 1), index, top=top)
+    label = known.manifest.label[row]
+    share = vote(label, found.row, found.similarity, prior=prevalence(label))
+    where = np.where(found.row >= 0, row[found.row], -1)
+    return Resemblance(place.name, patients, asked, known, where, found.similarity, share, left_out)
+
+
+def answer(resemblance: Resemblance) -> dict[str, object]:
+    """Return for programs: film -> its answers, best first, and their vote on each finding."""
+    findings = resemblance.known.manifest.findings
+    told: dict[str, object] = {"network": resemblance.network}
+    for query, name in enumerate(resemblance.asked.manifest.image.tolist()):
+        share = zip(findings, resemblance.share[query].tolist(), strict=True)
+        patient = int(resemblance.left_out[query])
+        told[name] = {
+            "left_out": None if patient == NOBODY else patient,
+            "similar": [one._asdict() for one in similar_to(resemblance, query)],
+            "vote": {finding: round(value, 4) for finding, value in share},
+        }
+    lost = resemblance.asked.rejected
+    return {**told, "rejected": dict(zip(lost["image"], lost["reason"], strict=True))}
+
+
+def in_words(resemblance: Resemblance) -> str:
+    """Return for people: under each film a line an answer, best first."""
+    lines = []
+    for query, name in enumerate(resemblance.asked.manifest.image.tolist()):
+        lines.append(f"{name}: most alike to {resemblance.network}; {_whose(resemblance, query)}")
+        found = similar_to(resemblance, query)
+        for place, one in enumerate(found, start=1):
+            about = f"{one.image}  patient {one.patient}  {one.findings}"
+            lines.append(f"{place:4d}  {one.similarity:.3f}  {about}")
+        if not found:
+            lines.append("      no film")
+    return "\n".join(lines) + "\n"
+
+
+def draw_similar(resemblance: Resemblance, file: Path) -> None:
+    """Draw the first film and its answers as SVG or PNG; ValueError for another kind of file."""
+    check_kind(file)
+    from lucency.report.heatmap_figures import explanation_png, explanation_svg
+    from lucency.report.neighbour_figures import Alike, similar_figure
+    from lucency.report.style import on_its_own
+
+    found = [row for row in resemblance.row[0].tolist() if row >= 0]
+    films = [(resemblance.asked, 0), *((resemblance.known, row) for row in found)]
+    query, *answers = [
+        Alike(Path(str(of.manifest.image[row])).name, of.pixels[row], of.manifest.label[row])
+        for of, row in films
+    ]
+    figure = similar_figure(
+        query,
+        answers,
+        similarity=resemblance.similarity[0].tolist(),
+        findings=resemblance.known.manifest.findings,
+        asked=resemblance.row.shape[1],
+        note=_whose(resemblance, 0),
+    )
+    if file.suffix == ".png":
+        file.write_bytes(explanation_png(figure))
+    else:
+        drawing = explanation_svg(figure, name="similar", title="A film and those most like it")
+        write_atomically(file, on_its_own(drawing))
+
+
+def _whose(resemblance: Resemblance, query: int) -> str:
+    """Return whose films the answers to a query may be."""
+    patient = int(resemblance.left_out[query])
+    if resemblance.patients != PATIENTS[0]:
+        return "films of all patients, the query's own too"
+    if patient == NOBODY:
+        return "films of all patients, since the query's own is not known"
+    return f"films of other patients than {patient}"
+
+
+def check_kind(file: Path) -> None:
+    """Raise ValueError unless the name of a figure ends as one of FIGURES."""
+    if file.suffix not in FIGURES:
+        raise ValueError(f"--figure {file}: expected a file name that ends in .svg or .png")
+
+
+def similar_to(resemblance: Resemblance, query: int) -> list[Similar]:
+    """Return the answers to one of the films, best first."""
+    films, names = resemblance.known.manifest, np.array(resemblance.known.manifest.findings)
+    found = zip(
+        resemblance.row[query].tolist(), resemblance.similarity[query].tolist(), strict=True
+    )
+    return [
+        Similar(
+            image=str(films.image[row]),
+            patient=int(films.patient[row]),
+            similarity=round(similarity, 4),
+            findings="|".join(names[films.label[row] == 1].tolist()) or NO_FINDING,
+        )
+        for row, similarity in found
+        if row >= 0
+    ]
+
+
+def _index(run: Run, network: str) -> Index:
+    """Return the index of all films that trained, validated and tested a network: a stage."""
+    said = next((one for one in predictions(run) if one.network == network), None)
+    if said is None:
+        raise ValueError(f"{run.out} has no predictions of {network}: go on with lucency run")
+    inputs = {"predictions": fingerprint_of(run.out / "predictions" / network)}
+
+    def write(folder: Path) -> None:
+        train = said_in_training(run, network)
+        say(f"Indexing {len(train) + len(said):,} films")
+        index = build_index(
+            np.concatenate([train.feature, said.feature]),
+            image=np.concatenate([train.image, said.image]),
+            patient=np.concatenate([train.patient, said.patient]),
+        )
+        save_index(index, folder)
+
+    return load_index(produce(run.out / "index" / network, inputs=inputs, write=write))
+
+
+def _embedded(
+    folder: Path, place: Path, films: Sequence[Path]
+) -> tuple[Prepared, Float32[np.ndarray, "q d"]]:
+    """Return the films as the network sees them, and their features."""
+    from lucency.models.inference import predict
+    from lucency.models.networks import load_classifier
+
+    classifier = load_classifier(place)
+    asked = films_asked(
+        folder, films, findings=classifier.findings, preparation=classifier.preparation
+    )
+    with progress("Looking at the films", unit="films") as advance:
+        plan = originals(asked.manifest.label)
+        said = predict(classifier, prepared=asked, plan=plan, progress=advance)
+    return asked, said.feature
+
+
+def _nobody(asked: Prepared) -> Int64[np.ndarray, " q"]:
+    return np.full(len(asked.manifest), NOBODY)
+
+
+def _names(asked: Prepared, known: Prepared, nearest: Int64[np.ndarray, "q 1"]) -> list[str]:
+    """Return what films are called, or would be called in the run if it shows the same pixels."""
+    names = [Path(name).name for name in asked.manifest.image]
+    image, films = known.manifest.image, set(known.manifest.image.tolist())
+    for query, (row,) in enumerate(nearest.tolist()):
+        same = row >= 0 and np.array_equal(asked.pixels[query], known.pixels[row])
+        if same and names[query] not in films:
+            say(f"{names[query]} shows what {image[row]} of the run does: taken for it")
+            names[query] = str(image[row])
+    return names
+
+
+def _owners(names: Sequence[str], known: Manifest) -> Int64[np.ndarray, " q"]:
+    """Return the patients of films that are called as films of the run, NOBODY of others."""
+    row = pd.Index(known.image).get_indexer(pd.Index(names))
+    return np.where(row >= 0, known.patient[row], NOBODY)
+
+
+def _without(names: Sequence[str], found: Found, index: Index, *, top: int) -> Found:
+    """Return the answers without the query itself, one fewer than there are."""
+    themselves = (index.image[found.row] == np.array(names)[:, None]) & (found.row >= 0)
+    order = np.argsort(themselves, axis=1, kind="stable")[:, :top]
+    row = np.where(themselves, -1, found.row)
+    similarity = np.where(themselves, np.nan, found.similarity).astype(np.float32)
+    return Found(
+        np.take_along_axis(row, order, axis=1), np.take_along_axis(similarity, order, axis=1)
+    )

@@ -1,0 +1,131 @@
+"""Tables of predictions evaluated: one network, or several compared on the same films."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from lucency.config.sections import DRAWS
+from lucency.core.manifest import Manifest
+from lucency.core.predictions import Predictions
+from lucency.data.labels import read_labelled
+from lucency.evaluation.compare import OVER_FINDINGS, compare, conclude, rank
+from lucency.evaluation.evaluate import MACRO, evaluate
+from lucency.evaluation.external import (
+    labelled_table,
+    of_one_split,
+    read_entries,
+    read_tables,
+    standard_thresholds,
+)
+from lucency.report.predictions_page import write_hearing
+
+
+def judge_table(
+    test: Path, *, labels: Path, val: Path | None, scale: str, out: Path | None
+) -> dict[str, object]:
+    """Return what the predictions are worth, by finding; table and page go to `out`."""
+    films = read_labelled(labels)
+    said, thresholds = read_tables(test, films=films, val=val, scale=scale)
+    fitted = thresholds["threshold"].to_numpy(dtype=np.float64)
+    table = evaluate(said, threshold=fitted, **DRAWS)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        table.to_csv(out / "metrics.csv", index=False)
+        tables = {"metrics": table, "comparison": compare([said], **DRAWS)}
+        write_hearing([said], **tables, thresholds=thresholds, films=films, out=out)
+    answer: dict[str, object] = {"network": said.network}
+    for finding in dict.fromkeys(table["finding"]):
+        rows = table.loc[table["finding"] == finding]
+        counts = {name: int(rows[name].iloc[0]) for name in ("films", "positives", "patients")}
+        bounds = rows.set_index("metric")[["value", "low", "high"]].astype(object)
+        scores = bounds.where(bounds.notna(), None).to_dict(orient="index")
+        answer[str(finding)] = {**counts, **scores}
+    return answer if out is None else {**answer, "report": str(out / "report.html")}
+
+
+def contest(
+    several: Sequence[Path], *, labels: Path | None, scale: str, out: Path | None
+) -> dict[str, object]:
+    """Return the networks' ranking, every pair's difference, and the conclusion.
+
+    Each of `several` is a table of predictions (.csv, which needs `labels`), a predictions.npz, or
+    a run's folder, whose networks all take part; test films count. The tables go to `out`, and
+    with `labels` the page too. Raises ValueError for fewer than two networks, and for networks
+    that were not judged on the same films, labels, findings and split.
+    """
+    films = None if labels is None else read_labelled(labels)
+    entries = read_entries(several, table=lambda file: labelled_table(file, films, scale=scale))
+    said = of_one_split([one.of("test") for one in entries])
+    if films is not None:
+        _check_labels(said[0], films)
+    comparison = compare(said, **DRAWS)
+    half = np.full(len(said[0].findings), 0.5)
+    metrics = pd.concat([evaluate(one, threshold=half, **DRAWS) for one in said], ignore_index=True)
+    ranking = rank(metrics, comparison)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        comparison.to_csv(out / "comparison.csv", index=False)
+        ranking.to_csv(out / "ranking.csv", index=False)
+    answer: dict[str, object] = {
+        "ranking": _ranked(ranking),
+        "pairs": _pairs(comparison),
+        "conclusion": conclude(ranking),
+    }
+    if out is None:
+        return answer
+    answer["tables"] = str(out)
+    if films is None:
+        return answer
+    thresholds = pd.concat([standard_thresholds(one) for one in said], ignore_index=True)
+    tables = {"metrics": metrics, "comparison": comparison, "thresholds": thresholds}
+    write_hearing(said, **tables, films=films, out=out)
+    return {**answer, "report": str(out / "report.html")}
+
+
+def _check_labels(said: Predictions, films: Manifest) -> None:
+    """Raise ValueError unless the predictions were judged by the labels of `films`."""
+    row = pd.Index(films.image).get_indexer(pd.Index(said.image))
+    known = [films.findings.index(f) if f in films.findings else -1 for f in said.findings]
+    same = (row >= 0).all() and min(known) >= 0
+    if not (same and np.array_equal(films.label[row][:, known], said.label, equal_nan=True)):
+        raise ValueError(
+            f"--labels: {films.origin} does not hold the labels that {said.network} was judged by; "
+            "expected the same label file, with these films and findings"
+        )
+
+
+def _ranked(ranking: pd.DataFrame) -> dict[str, object]:
+    """Return each network's rank, macro AUC and interval, and whether it is tied with the best."""
+    columns = zip(*(ranking[name].tolist() for name in RANKED), strict=True)
+    rows = [dict(zip(RANKED.values(), map(_plain, row), strict=True)) for row in columns]
+    return dict(zip(ranking["network"].tolist(), rows, strict=True))
+
+
+def _pairs(comparison: pd.DataFrame) -> dict[str, object]:
+    """Return each pair's macro difference, its interval and its two corrected p values."""
+    named = comparison.assign(pair=comparison["network"] + " - " + comparison["other"])
+    pairs: dict[str, object] = {}
+    for pair, rows in named.groupby("pair", sort=False):
+        found = {row["finding"]: row for row in rows.to_dict(orient="records")}
+        numbers = {name: _plain(found[MACRO][name]) for name in PAIRED}
+        numbers["p_holm_signed_rank"] = _plain(found[OVER_FINDINGS]["p_holm"])
+        pairs[str(pair)] = numbers
+    return pairs
+
+
+def _plain(value: float | int) -> float | int | None:
+    """Return a number that JSON knows: None where there is none."""
+    return None if np.isnan(value) else value
+
+
+PAIRED = ("difference", "low", "high", "p_holm")
+
+
+RANKED = {
+    "rank": "rank", "value": "macro_auc", "low": "low", "high": "high",
+    "tied_with_best": "tied_with_best",
+}  # fmt: skip

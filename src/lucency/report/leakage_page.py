@@ -1,0 +1,77 @@
+"""The page of what leaks are worth: what every scheme claims, and what it reaches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from lucency.config.protocol import Protocol, protocol_text
+from lucency.evaluation.evaluate import MACRO, MICRO
+from lucency.report.html import render
+from lucency.report.style import COLOURS, MUTED, SETTINGS, WIDTH, name_rows, svg
+
+NAMES = {
+    ("auc", MACRO): "Macro AUC", ("auc", MICRO): "Pooled AUC",
+    ("average_precision", MACRO): "Average precision", ("f1", MACRO): "Macro F1",
+    ("accuracy", MICRO): "Accuracy, all cells", ("brier", MACRO): "Brier score",
+}  # fmt: skip
+
+
+def write_leak(
+    protocol: Protocol,
+    *,
+    seen: str,
+    descriptions: Mapping[str, str],
+    pages: Mapping[str, str],
+    table: pd.DataFrame,
+    conclusion: str,
+    file: Path,
+) -> None:
+    """Write what every scheme claims and reaches as one HTML file.
+
+    `table` as `evaluation.leakage_inflation` gives it, with a column scheme; `descriptions` says
+    what a scheme does and `pages` where its own report lies.
+    """
+    page = render(
+        "leak.html.jinja",
+        protocol=protocol,
+        protocol_text=protocol_text(protocol),
+        seen=seen,
+        descriptions=descriptions,
+        pages=pages,
+        names={f"{metric} {finding}": name for (metric, finding), name in NAMES.items()},
+        rows={
+            scheme: {
+                key: mine.to_dict(orient="records")
+                for key, mine in theirs.groupby(theirs["metric"] + " " + theirs["finding"])
+            }
+            for scheme, theirs in table.groupby("scheme", sort=False)
+        },
+        conclusion=conclusion,
+        figure=Markup(draw_inflation(table)),
+    )
+    file.write_text(page, encoding="utf-8")
+
+
+def draw_inflation(table: pd.DataFrame) -> str:
+    """Return lines from the macro AUC that a network reaches to the one that its scheme claims."""
+    macro = table.loc[(table["metric"] == "auc") & (table["finding"] == MACRO)]
+    names = (macro["network"] + ", " + macro["scheme"]).tolist()
+    place = np.arange(len(names))
+    with mpl.rc_context(SETTINGS):
+        figure = Figure(figsize=(WIDTH, 1.3 + 0.34 * len(names)))
+        axes = figure.subplots()
+        axes.hlines(place, macro["reached"], macro["claimed"], color=MUTED, linewidth=1.5)
+        for kind, colour, shift in (("claimed", COLOURS[1], -0.14), ("reached", COLOURS[0], 0.14)):
+            ends = macro[f"{kind}_low"], macro[f"{kind}_high"]
+            axes.hlines(place + shift, *ends, color=colour, alpha=0.35, linewidth=3)
+            axes.plot(macro[kind], place, "o", color=colour, label=kind)
+        name_rows(axes, names)
+        axes.set_xlabel("macro AUC, with 95 % intervals over patients")
+        return svg(figure, name="inflation", title="Macro AUC claimed and reached by every scheme")

@@ -1,0 +1,145 @@
+"""A film and those most like it, in one figure: in order, with similarity and what is shared.
+
+A finding of the query's is marked by a filled disc and bold letters, another by a ring, so that
+nobody needs to tell colours apart. Letters in shapes: h and w pixels, k findings.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import cv2
+import matplotlib as mpl
+import numpy as np
+from jaxtyping import Float32, UInt8
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+
+from lucency.core.manifest import NO_FINDING
+from lucency.report.review_page import NOTICE
+from lucency.report.style import AFTER, INK, MUTED, SETTINGS, WIDTH
+
+ACROSS = 5  # answers of a row
+SIDE, LARGE = 224, 448  # pixels of the longer side of an answer, and of the query
+HIGH, LEAST = 2.1, 4.1  # inches of an answer without labels, and of the query
+LINES = 0.17  # inches of a label's line
+FOOT = 0.5  # inches
+LINE = 1.4  # height of a label's line, in that of its letters
+LETTERS = 24  # of a name's line
+SHARED, OTHER = "\N{BLACK CIRCLE}", "\N{WHITE CIRCLE}"
+UNSTATED = "not stated"
+Film = UInt8[np.ndarray, "h w"]
+
+
+class Alike(NamedTuple):
+    """A film to show: its name, its grey picture, and its labels (1, 0 or NaN)."""
+
+    image: str
+    film: Film
+    label: Float32[np.ndarray, " k"]
+
+
+def similar_figure(
+    query: Alike,
+    answers: Sequence[Alike],
+    *,
+    similarity: Sequence[float],
+    findings: tuple[str, ...],
+    asked: int,
+    note: str,
+) -> Figure:
+    """Return the query on the left and its answers, best first, in rows of five.
+
+    `asked` is how many answers were wanted; where there are fewer the figure says so. `note` says
+    below whose films the answers may be.
+    """
+    rows = max(1, math.ceil(len(answers) / ACROSS))
+    with mpl.rc_context(SETTINGS):
+        figure = Figure(figsize=(1.25 * WIDTH, _height(query, answers, rows)))
+        grid = figure.add_gridspec(1, 2, width_ratios=(1, 2.6))
+        left, right = (figure.add_subfigure(grid[place]) for place in range(2))
+        _query(left, query, findings)
+        panels = right.subplots(rows, ACROSS, squeeze=False).ravel()
+        for axes in panels:
+            axes.set_axis_off()
+        ranked = zip(panels, answers, similarity, strict=False)
+        for place, (axes, answer, alike) in enumerate(ranked, start=1):
+            _film(axes, answer.film, side=SIDE)
+            axes.set_title(f"{place}.  {alike:.3f}\n{_short(answer.image)}", fontsize=8)
+            _labels(axes, _marked(answer.label, query.label, findings), size=7.5)
+        right.suptitle(_said(len(answers), asked), fontsize=9, color=INK)
+        figure.supxlabel(f"{note[:1].upper()}{note[1:]}. {NOTICE}", fontsize=8, color=MUTED)
+        return figure
+
+
+def _height(query: Alike, answers: Sequence[Alike], rows: int) -> float:
+    """Return the inches that films and labels need; the query's have a key of three lines below."""
+    most = max([1, *(int((answer.label == 1).sum()) for answer in answers)])
+    mine = max(1, int((query.label == 1).sum())) + 3
+    return FOOT + max(LEAST + LINES * mine, rows * (HIGH + LINES * most))
+
+
+def _query(panel: SubFigure, query: Alike, findings: tuple[str, ...]) -> None:
+    panel.suptitle("query", fontsize=9, color=INK)
+    axes = panel.subplots()
+    axes.set_axis_off()
+    _film(axes, query.film, side=LARGE)
+    axes.set_title(_short(query.image), fontsize=8)
+    marked = _marked(query.label, query.label, findings)
+    key = [("", ""), ("", f"{SHARED} also in the query"), ("", f"{OTHER} not in the query")]
+    _labels(axes, [*marked, *key], size=8.5)
+
+
+def _film(axes: Axes, film: Film, *, side: int) -> None:
+    shrink = side / max(film.shape)
+    if shrink < 1:
+        film = cv2.resize(film, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
+    axes.imshow(film, cmap="gray", vmin=0, vmax=255)
+    axes.set_anchor("N")
+
+
+def _labels(axes: Axes, lines: Sequence[tuple[str, str]], *, size: float) -> None:
+    """Write the labels below a film: those shared in bold and in colour, each after its mark."""
+    for number, (mark, words) in enumerate(lines):
+        axes.annotate(
+            f"{mark} {words}".strip(),
+            (0, 0),
+            xycoords="axes fraction",
+            xytext=(0, -size * (0.5 + LINE * number)),
+            textcoords="offset points",
+            verticalalignment="top",
+            fontsize=size,
+            fontweight="bold" if mark == SHARED else "normal",
+            color=AFTER if mark == SHARED else MUTED,
+        )
+
+
+def _marked(
+    label: Float32[np.ndarray, " k"], other: Float32[np.ndarray, " k"], findings: tuple[str, ...]
+) -> list[tuple[str, str]]:
+    """Return mark and words of a film's labels; films without any finding share that."""
+    theirs = _named(other, findings)
+    return [
+        ("" if name == UNSTATED else SHARED if name in theirs else OTHER, name)
+        for name in _named(label, findings)
+    ]
+
+
+def _named(label: Float32[np.ndarray, " k"], findings: tuple[str, ...]) -> list[str]:
+    """Return the findings of a film, or what is said of one without."""
+    named = [findings[place].replace("_", " ") for place in np.flatnonzero(label == 1)]
+    return named or [NO_FINDING if (label == 0).all() else UNSTATED]
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= LETTERS else f"…{name[-LETTERS:]}"
+
+
+def _said(answers: int, asked: int) -> str:
+    if not answers:
+        return "no answer: the index holds no other film"
+    fewer = f", all there are of {asked} asked for" if answers < asked else ""
+    films = "the most similar film" if answers == 1 else f"the {answers} most similar films"
+    return f"{films}{fewer}; cosine similarity beside the place"

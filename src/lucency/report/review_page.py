@@ -1,0 +1,154 @@
+"""Films for people to review: contact sheets, one page to judge them on, and an empty form.
+
+The page works offline from disk, keeps what is judged in the browser, and saves verdicts.csv.
+Letters in shapes: h and w pixels of a film, sh and sw of what is shown.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+from jaxtyping import UInt8
+from markupsafe import Markup
+from PIL import Image, ImageDraw, ImageFont
+
+from lucency.audit.agreement import rows_of
+from lucency.audit.review import WORDS, empty_form
+from lucency.core.manifest import NO_FINDING, Manifest
+from lucency.report.explanation_page import NO_NAME
+from lucency.report.html import FOLDER, render
+from lucency.report.style import INK, MUTED
+
+ACROSS = 6  # films of a sheet's row
+CELL, GAP, HEAD, CAPTION = 256, 12, 64, 64  # pixels of a contact sheet
+TEXT, TITLE, LETTERS = 13, 24, 38  # pixels of writing; letters of a caption's line
+LINES = 2  # of labels in a caption
+SIDE = 512  # pixels of a film's longer side on the page
+QUALITY = 85  # of JPEG
+NOTICE = "For research only, not a medical device."
+Film = UInt8[np.ndarray, "h w"]
+
+
+def write_review(
+    sample: pd.DataFrame, *, films: Mapping[str, Film], manifest: Manifest, folder: Path
+) -> None:
+    """Write review.html, form.csv, sample.csv and a PNG a sheet into `folder`.
+
+    `sample` as lucency.audit.review draws it; `films` are grey pictures by image name, best as
+    published, for contrast enhancement changes what one sees. Raises ValueError where one lacks.
+    """
+    if lacking := sorted({*sample["image"]} - {*films}):
+        raise ValueError(
+            f"{len(lacking)} of the films drawn have no picture, such as {lacking[0]!r}; expected "
+            "one of each: draw from those at hand"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    sample.to_csv(folder / "sample.csv", index=False)
+    empty_form(sample).to_csv(folder / "form.csv", index=False)
+    for number, sheet in enumerate(sample["sheet"].unique(), start=1):
+        drawn = contact_sheet(sample, sheet=sheet, films=films, manifest=manifest)
+        name = NO_NAME.sub("_", f"sheet-{number:02d}-{sheet}")
+        Image.fromarray(drawn).save(folder / f"{name}.png")
+    page = review_page(sample, films=films, findings=manifest.findings)
+    (folder / "review.html").write_text(page, encoding="utf-8")
+
+
+def contact_sheet(
+    sample: pd.DataFrame, *, sheet: str, films: Mapping[str, Film], manifest: Manifest
+) -> UInt8[np.ndarray, "sh sw"]:
+    """Return a sheet's films in rows of six: place, name and given labels below each."""
+    mine = sample.loc[sample["sheet"] == sheet]
+    rows = -(-len(mine) // ACROSS)
+    width = GAP + ACROSS * (CELL + GAP)
+    height = 2 * HEAD + rows * (CELL + CAPTION)
+    page = Image.new("L", (width, height), "white")
+    pen = ImageDraw.Draw(page)
+    drawn = f"{sheet}: {len(mine)} of {mine['weight'].sum():,.0f} films"
+    pen.text((GAP, GAP), drawn, fill=INK, font=ImageFont.load_default(TITLE))
+    pen.text((GAP, height - HEAD / 2), NOTICE, fill=MUTED, font=ImageFont.load_default(TEXT))
+    given = labels_in_words(manifest, mine["image"].tolist())
+    for number, row in enumerate(mine.to_dict("records")):
+        down, along = divmod(number, ACROSS)
+        left, top = GAP + along * (CELL + GAP), HEAD + down * (CELL + CAPTION)
+        _paste(page, films[row["image"]], left, top)
+        name = textwrap.shorten(f"{row['place']}  {row['image']}", LETTERS, placeholder=" …")
+        below = textwrap.wrap(given[number], LETTERS, max_lines=LINES, placeholder=" …")
+        at = (left, top + CELL + 4)
+        pen.multiline_text(at, name, fill=INK, font=ImageFont.load_default(TEXT))
+        under, words = (left, at[1] + TEXT + 4), "\n".join(below)
+        pen.multiline_text(under, words, fill=MUTED, font=ImageFont.load_default(TEXT))
+    return np.asarray(page)
+
+
+def review_page(
+    sample: pd.DataFrame, *, films: Mapping[str, Film], findings: tuple[str, ...]
+) -> str:
+    """Return the page on which a person judges every film of every sheet; see review.js.
+
+    It does not tell the other labels, so that nobody is led; `findings` may be ticked besides.
+    """
+    sheets = []
+    for number, (sheet, mine) in enumerate(sample.groupby("sheet", sort=False)):
+        finding = str(mine["finding"].iloc[0])
+        shown = [
+            {**row, "key": f"f{number}-{row['place']}", "uri": _encode(films[row["image"]])}
+            for row in mine.to_dict("records")
+        ]
+        about: dict[str, Any] = {"id": f"s{number}", "title": sheet, "films": shown}
+        others = [name for name in findings if name != finding]
+        sheets.append({**about, "others": others, "words": _words(finding)})
+    table = sample.to_csv(index=False)
+    return render(
+        "review.html.jinja",
+        sections=[(one["id"], one["title"]) for one in sheets],
+        sheets=sheets,
+        total=len(sample),
+        fingerprint=hashlib.sha256(table.encode()).hexdigest()[:16],
+        script=Markup((FOLDER / "review.js").read_text(encoding="utf-8")),
+    )
+
+
+def labels_in_words(manifest: Manifest, image: list[str]) -> list[str]:
+    """Return the findings that each film is labelled with, or none, or not stated."""
+    label = manifest.label[rows_of(manifest, np.array(image, dtype=str))]
+    named = [[manifest.findings[k] for k in np.flatnonzero(row == 1)] for row in label]
+    nothing = (label == 0).all(axis=1)
+    return [
+        ", ".join(names) or (NO_FINDING if none else "not stated")
+        for names, none in zip(named, nothing.tolist(), strict=True)
+    ]
+
+
+def _words(finding: str) -> dict[str, str]:
+    """Return what the buttons of a sheet say, by the word that verdicts.csv has for each."""
+    nothing = finding == NO_FINDING
+    seen = ("nothing seen", "something seen") if nothing else ("seen", "not seen")
+    return dict(zip(WORDS, (*seen, "cannot say"), strict=True))
+
+
+def _fit(film: Film, side: int) -> UInt8[np.ndarray, "sh sw"]:
+    """Return the film with its longer side at most `side` pixels."""
+    shrink = side / max(film.shape)
+    if shrink >= 1:
+        return film
+    return cv2.resize(film, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
+
+
+def _paste(page: Image.Image, film: Film, left: int, top: int) -> None:
+    """Put the film in the middle of its black cell."""
+    page.paste("black", (left, top, left + CELL, top + CELL))
+    small = Image.fromarray(_fit(film, CELL))
+    page.paste(small, (left + (CELL - small.width) // 2, top + (CELL - small.height) // 2))
+
+
+def _encode(film: Film) -> str:
+    encoded = cv2.imencode(".jpg", _fit(film, SIDE), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1]
+    return "data:image/jpeg;base64," + base64.b64encode(encoded.tobytes()).decode()
