@@ -36,7 +36,7 @@ MINIATURES: dict[str, dict[str, Any]] = {
         "networks": {
             "resnet50-wang": {**LITE, "head": {"pooling": "lse", "transition": 1024}},
         },
-        "explaining": {"methods": ["cam", "grad-cam"], "films": 4},
+        "explanation": {"methods": ["cam", "grad-cam"], "films": 4},
     },
     "mobilelungnetv2": {
         "data": SAMPLE,
@@ -50,7 +50,7 @@ MINIATURES: dict[str, dict[str, Any]] = {
             "densenet121": {**RANDOM, "size": 80, "training": {"learning_rate": 1e-3}},
             "vgg19": {**RANDOM, "architecture": "vgg11", "size": 64},
         },
-        "explaining": FEW,
+        "explanation": FEW,
     },
     "thakur": {
         "data": SAMPLE,
@@ -83,7 +83,7 @@ MINIATURES: dict[str, dict[str, Any]] = {
             },
             "densenet121": {"size": 96},
         },
-        "explaining": FEW,
+        "explanation": FEW,
     },
 }
 
@@ -106,7 +106,7 @@ def miniature(name: str) -> dict[str, Any]:
     choices: dict[str, Any] = tomllib.loads((PROTOCOLS / f"{name}.toml").read_text())
     small = MINIATURES[name]
     choices["data"] = small["data"]
-    for section in ("preparation", "training", "explaining"):
+    for section in ("preparation", "training", "explanation"):
         choices[section] = {**choices.get(section, {}), **small.get(section, {})}
     choices["training"] |= {"patience": 0}
     choices |= {"name": f"{name}-miniature", **{k: small[k] for k in ("seeds",) if k in small}}

@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score
 
 from lucency.audit.label_errors import chance_wrong, combine_ranks, gather_evidence
-from lucency.core.predictions import Predictions, load_divisions, load_predictions
+from lucency.core.predictions import Predictions, load_predictions, load_repeats
 
 ROOT = Path(__file__).resolve().parents[1]
 RUNS = ("noise-10", "noise-20")
@@ -69,7 +69,7 @@ def compare(said: Predictions, wrong: np.ndarray, file: Path) -> pd.DataFrame:
         warnings.simplefilter("ignore")
         film = 1 - get_label_quality_scores(lists, given)
     chance = chance_wrong(said.label, given)
-    evidence = gather_evidence(said, folds=load_divisions(file, said))
+    evidence = gather_evidence(said, folds=load_repeats(file, said))
     ranks = combine_ranks(said.label, tuple(evidence.values()))
     any_wrong, either = np.asarray(wrong.any(axis=1)), 1 - np.prod(1 - chance, axis=1)
     rows = [

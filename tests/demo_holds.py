@@ -3,14 +3,14 @@
 import sys
 from pathlib import Path
 
-from lucency.evaluation.summary import load_verdict
+from lucency.evaluation.summary import load_evaluation
 
 BEST, WELL_ABOVE_CHANCE = 0.75, 0.6
 
 
 def main() -> None:
     folder = Path(sys.argv[1])
-    ranking = load_verdict(folder / "evaluation").ranking.set_index("network")["value"]
+    ranking = load_evaluation(folder / "evaluation").ranking.set_index("network")["value"]
     page = folder / "report" / "report.html"
     assert len(ranking) == 4, f"{len(ranking)} networks were judged; expected 4"
     assert ranking.max() >= BEST, f"best macro AUC {ranking.max():.3f}; expected {BEST}"

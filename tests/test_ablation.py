@@ -44,7 +44,7 @@ precision = "float32"
 [[network]]
 name = "test_convnext"
 
-[judging]
+[evaluation]
 resamples = 40
 
 [[variant]]
@@ -105,7 +105,7 @@ REFUSED = {
     "split": ('split = { seed = 1 }', "'v' may not change 'split': .* preparation, balance"),
     "data": ('data = { films = 30 }', "'v' may not change 'data'"),
     "findings": ('findings = ["Left"]', "'v' may not change 'findings'"),
-    "judging": ('judging = { threshold = "youden" }', "'v' may not change 'judging'"),
+    "evaluation": ('evaluation = { threshold = "youden" }', "'v' may not change 'evaluation'"),
     "nothing": ("", "'v' changes nothing: name a key"),
     "a section misspelt": ("trainig = { epochs = 3 }", "'v' may not change 'trainig'"),
     "a key misspelt": ("training = { epoch = 3 }", "'v': training.epoch: .*is 'epochs'"),

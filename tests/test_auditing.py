@@ -16,10 +16,10 @@ from lucency.audit.label_quality import (
     COUNTS,
     DOUBTFUL,
     MAY,
-    believe,
-    conclude_belief,
+    conclude_label_quality,
     counts_of,
     published_counts,
+    rate_label_quality,
 )
 from lucency.cli.app import app
 from lucency.core.tables import short_table
@@ -57,18 +57,20 @@ def test_what_may_be_believed():
         ("few", 3, 3, 0.6), ("unsure", 100, 80, 0.39), ("unread", 0, 0, np.nan),
         ("alone", 100, 80, np.nan),
     )  # fmt: skip
-    found = believe(counts, doubts={}).set_index("finding")
+    found = rate_label_quality(counts, doubts={}).set_index("finding")
     assert found["verdict"].to_dict() == {
         "good": MAY, "half": DOUBTFUL, "wrong": CANNOT, "few": DOUBTFUL, "unsure": DOUBTFUL,
         "unread": DOUBTFUL, "alone": MAY,
     }  # fmt: skip
     assert "kappa 0.39" in found["reason"]["unsure"]
     assert found["reason"]["unread"] == "no film labelled so was read by experts"
-    shortcut = believe(counts, doubts={"good": "the drain gives it away"}).set_index("finding")
+    shortcut = rate_label_quality(counts, doubts={"good": "the drain gives it away"}).set_index(
+        "finding"
+    )
     assert shortcut.loc["good", ["verdict", "reason"]].tolist() == [
         DOUBTFUL, "the drain gives it away",
     ]  # fmt: skip
-    assert conclude_belief(believe(counts.iloc[:1], doubts={})) == (
+    assert conclude_label_quality(rate_label_quality(counts.iloc[:1], doubts={})) == (
         "labels of good may carry a claim"
     )
 
@@ -93,7 +95,7 @@ def test_a_finding_that_radiologists_were_not_asked_is_unread_not_an_error():
     assert found["finding"].tolist() == ["Tuberculosis", "Hernia"]
     assert found.loc[1, ["labelled", "seen", "both"]].tolist() == [4, 5, 2]
     assert found.loc[0, ["labelled", "seen", "both"]].tolist() == [0, 0, 0]
-    said = believe(found, doubts={})
+    said = rate_label_quality(found, doubts={})
     assert said["reason"][0] == "no film labelled so was read by experts"
     assert said["verdict"][0] == DOUBTFUL
     none = published_counts(("No Finding",)).loc[0]  # facts: label-quality.md, 142 of 348 show some
@@ -116,7 +118,7 @@ def test_radiologists_are_asked(nih: Path, tmp_path: Path):
     found = json.loads(audit(*words[:-1], four, "--json"))
     first = next(row for row in found["agreement"] if row["finding"] == "Pneumothorax")
     assert (first["both"], first["labelled"], first["seen"]) == (97, 97 + 103, 97 + 98)
-    assert {"readers", "flow", "belief", "conclusion"} <= set(found)
+    assert {"readers", "flow", "label_quality", "conclusion"} <= set(found)
 
 
 def test_versions_are_compared(nih: Path, tmp_path: Path):

@@ -11,7 +11,7 @@ from scipy import ndimage
 from torchvision.ops import box_iou
 
 from lucency.explain.heatmaps import (
-    Maps,
+    Heatmaps,
     boxed_in_train,
     cover,
     enlarge,
@@ -26,7 +26,7 @@ from lucency.explain.localization import THRESHOLDS, detect, iobb, iou, regions,
 
 def _maps(grid, *, patient=None, findings=None):
     films, count = grid.shape[:2]
-    return Maps(
+    return Heatmaps(
         method="made up",
         findings=findings or tuple(f"F{number}" for number in range(count)),
         image=np.array([f"{film}.png" for film in range(films)]),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from lucency.config.sections import Judging
+from lucency.config.sections import EvaluationChoices
 from lucency.core.manifest import read_table
 from lucency.core.predictions import Predictions
 from lucency.evaluation.summary import TEXT
@@ -96,14 +96,14 @@ def test_a_recall_that_is_no_share_is_refused(recall):
     with pytest.raises(ValueError, match="expected above 0 and at most 1"):
         _fitted(_predictions(), method="recall", recall=recall)
     with pytest.raises(ValueError, match=r"recall\n"):
-        Judging(threshold="recall", recall=recall)
+        EvaluationChoices(threshold="recall", recall=recall)
 
 
 @pytest.mark.parametrize("method", list(ORACLES))
 def test_a_recall_that_no_rule_reads_is_refused(method):
     with pytest.raises(ValueError, match=f"recall means nothing to threshold '{method}'"):
-        Judging(threshold=method, recall=0.8)
-    assert Judging(threshold="recall", recall=0.8).recall == 0.8
+        EvaluationChoices(threshold=method, recall=0.8)
+    assert EvaluationChoices(threshold="recall", recall=0.8).recall == 0.8
 
 
 def test_a_threshold_lies_between_probabilities_so_that_a_last_digit_decides_nothing():

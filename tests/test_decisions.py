@@ -14,7 +14,7 @@ from scipy.special import expit
 from sklearn.metrics import f1_score
 
 from lucency.cli.output import do_stage
-from lucency.config.sections import Judging, Source
+from lucency.config.sections import EvaluationChoices, Source
 from lucency.core.manifest import Preparation, Prepared
 from lucency.core.plan import Plan, originals
 from lucency.core.predictions import load_predictions
@@ -211,7 +211,7 @@ def fit(plain: Classifier) -> Fit:
     films = toy_films(160)
 
     def fitted(**choices: str | float) -> tuple[Classifier, np.ndarray, np.ndarray]:
-        judging, seen = Judging(**choices), validation(films)
+        judging, seen = EvaluationChoices(**choices), validation(films)
         made = fit_decisions(plain, prepared=films, plan=seen, choices=judging)
         return made, seen.label, predict(made, prepared=films, plan=seen).probability
 
@@ -260,10 +260,10 @@ def test_decisions_are_fitted_on_validation_films_only(plain: Classifier, part: 
     seen = originals(films.manifest.label)
     mixed = replace(seen, part=np.where(np.arange(20) < 19, "val", part))
     with pytest.raises(ValueError, match="expected validation films only"):
-        fit_decisions(plain, prepared=films, plan=mixed, choices=Judging())
+        fit_decisions(plain, prepared=films, plan=mixed, choices=EvaluationChoices())
     none = replace(seen, part=np.full(20, part))
     with pytest.raises(ValueError, match="expected validation films only"):
-        fit_decisions(plain, prepared=films, plan=none, choices=Judging())
+        fit_decisions(plain, prepared=films, plan=none, choices=EvaluationChoices())
 
 
 # --- in a run

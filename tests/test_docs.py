@@ -21,7 +21,7 @@ from commanded import named_commands
 from lucency.cli.app import app
 from lucency.config import sections as keys
 from lucency.config.protocol import Protocol, parse_protocol, protocol_text
-from lucency.config.sections import Combining
+from lucency.config.sections import EnsembleChoices
 from lucency.core.manifest import FINDINGS, Preparation
 from lucency.data.image_measures import MEASURES
 from lucency.evaluation.metrics import METRICS
@@ -52,9 +52,9 @@ HEADINGS: dict[str, type[BaseModel]] = {
     "## `[training]`": keys.Training,
     "## `[[network]]`": keys.Network,
     "### `[network.head]`": keys.Head,
-    "## `[judging]`": keys.Judging,
-    "## `[explaining]`": keys.Explaining,
-    "## `[combining]`": Combining,
+    "## `[evaluation]`": keys.EvaluationChoices,
+    "## `[explanation]`": keys.ExplanationChoices,
+    "## `[ensemble]`": EnsembleChoices,
     "## `[[variant]]`": keys.Variant,
 }
 
@@ -191,7 +191,7 @@ def write_protocol(file: str, data: dict[str, Any], **parts: object) -> None:
         "preparation": {"size": SIDE},
         "training": {"epochs": 1, "batch": 16},
         "network": [{"name": "mobilenetv2"}, {"name": "test_convnext"}],
-        "judging": {"resamples": 20},
+        "evaluation": {"resamples": 20},
     }
     Path(file).write_text(protocol_text(parse_protocol({**least, **parts}, name=file)))
 
@@ -267,7 +267,7 @@ def test_the_tree_names_every_module() -> None:
 
 
 def test_every_metric_has_its_meaning() -> None:
-    rows = table_under("## Metrics", document="judging.md")
+    rows = table_under("## Metrics", document="evaluation.md")
     told = {name: (unit, better) for name, unit, better, _ in rows}
     assert told == {f"`{name}`": (m.unit, m.better) for name, m in METRICS.items()}
 
@@ -297,7 +297,7 @@ def test_every_key_of_a_protocol_is_explained(heading: str) -> None:
 def test_every_part_of_a_protocol_has_a_table() -> None:
     classes = [value for value in vars(keys).values() if isinstance(value, type)]
     models = [m for m in classes if issubclass(m, BaseModel) and not m.__name__.startswith("_")]
-    assert set(HEADINGS.values()) == {*models, Protocol, Preparation, Combining} - {
+    assert set(HEADINGS.values()) == {*models, Protocol, Preparation, EnsembleChoices} - {
         BaseModel,
         keys.Choices,
     }

@@ -14,7 +14,7 @@ from lucency.audit.checks import nih_checks as published
 from lucency.audit.checks import prediction_checks as suspicion
 from lucency.audit.checks import score_checks as bookkeeping
 from lucency.audit.checks import split_checks as doctor
-from lucency.audit.checks.issue import Complaint, Roll, complaint_table
+from lucency.audit.checks.issue import Issue, SplitTable, issue_table
 from lucency.audit.checks.split_checks import CHECKS, examine
 from lucency.config.sections import Split
 from lucency.core.manifest import PARTS, Manifest
@@ -28,10 +28,10 @@ from toys import toy_films
 COMMUNITY = ("train", "val", "test")
 
 
-def _roll(*rows: tuple[str, int, str], **known: object) -> Roll:
+def _roll(*rows: tuple[str, int, str], **known: object) -> SplitTable:
     """Return films, patients and parts, in rows of three."""
     image, patient, part = zip(*rows, strict=True)
-    return Roll(
+    return SplitTable(
         image=np.array(image),
         patient=np.array(patient, dtype=np.int64),
         part=np.array(part),
@@ -51,8 +51,8 @@ OFFICIAL = {
 }
 KAGGLE = "NIH's later label file, as on Kaggle"
 
-# check -> rolls, each with the counts of its complaints
-PLANTED: dict[str, list[tuple[Roll, list[int]]]] = {
+# check -> rolls, each with the counts of its issues
+PLANTED: dict[str, list[tuple[SplitTable, list[int]]]] = {
     "patients_on_two_sides": [
         (_roll(*CLEAN, ("i", 1, "test"), ("j", 2, "test"), ("k", 2, "test")), [3]),
         (_roll(*CLEAN, ("i", 1, "val"), ("j", 3, "test")), [1, 1]),
@@ -96,23 +96,25 @@ IMPLIED = {  # a mistake may be another one too
 }
 
 
-def _community(shared: Path) -> Roll:
+def _community(shared: Path) -> SplitTable:
     folder = shared / "nih" / "community"
     lists = [(folder / f"{name}.txt").read_text().split() for name in COMMUNITY]
     image = np.array([name for names in lists for name in names])
-    return Roll(
+    return SplitTable(
         image=image,
         patient=np.array([int(name[:8]) for name in image.tolist()]),
         part=np.repeat(COMMUNITY, [len(names) for names in lists]),
     )
 
 
-def _take(roll: Roll, rows: np.ndarray) -> Roll:
-    return replace(roll, image=roll.image[rows], patient=roll.patient[rows], part=roll.part[rows])
+def _take(table: SplitTable, rows: np.ndarray) -> SplitTable:
+    return replace(
+        table, image=table.image[rows], patient=table.patient[rows], part=table.part[rows]
+    )
 
 
-def _only(complaints: list[Complaint]) -> Complaint:
-    (one,) = complaints
+def _only(issues: list[Issue]) -> Issue:
+    (one,) = issues
     return one
 
 
@@ -129,7 +131,7 @@ def known(shared: Path, films: Manifest) -> dict[str, object]:
 
 
 @pytest.fixture(scope="module")
-def community(shared: Path) -> Roll:
+def community(shared: Path) -> SplitTable:
     return _community(shared)
 
 
@@ -141,22 +143,22 @@ def test_every_check_has_a_planted_mistake():
 
 @pytest.mark.parametrize("check", list(PLANTED))
 def test_a_planted_mistake_is_found_with_its_count(check: str):
-    for roll, counts in PLANTED[check]:
-        found = CHECKS[check](roll)
-        assert [complaint.count for complaint in found] == counts
-        for complaint in found:
-            assert complaint.check == check
-            assert re.search(rf"\b{complaint.count:,}\b|label file", complaint.message)
-            assert 1 <= len(complaint.examples) <= 3
-            assert ":" in complaint.message
-            assert complaint.remedy
+    for table, counts in PLANTED[check]:
+        found = CHECKS[check](table)
+        assert [issue.count for issue in found] == counts
+        for issue in found:
+            assert issue.check == check
+            assert re.search(rf"\b{issue.count:,}\b|label file", issue.message)
+            assert 1 <= len(issue.examples) <= 3
+            assert ":" in issue.message
+            assert issue.remedy
 
 
 @pytest.mark.parametrize("check", list(PLANTED))
 def test_no_other_check_takes_it_for_its_own(check: str):
     """But for films on two sides, which are other mistakes too by what they are."""
-    for roll, _ in PLANTED[check]:
-        strangers = {one.check for one in examine(roll)} - {check}
+    for table, _ in PLANTED[check]:
+        strangers = {one.check for one in examine(table)} - {check}
         allowed = {"patients_on_two_sides"} if check == "official_split" else set()
         assert strangers <= IMPLIED.get(check, set()) | allowed
 
@@ -174,20 +176,20 @@ def test_copies_made_by_balancing_the_training_part_are_no_complaint():
     plan = joined(originals(label), clones(label, np.array([0, 0, 1])))
     image = np.array([f"{film}.png" for film in range(6)])
     part = np.array(["train", "train", "train", "val", "test", "test"])[plan.row]
-    roll = Roll(image=plan.names(image), patient=plan.row, part=part)
-    assert examine(roll) == []
-    shuffled = replace(roll, part=np.where(plan.copy > 0, "test", part))
+    table = SplitTable(image=plan.names(image), patient=plan.row, part=part)
+    assert examine(table) == []
+    shuffled = replace(table, part=np.where(plan.copy > 0, "test", part))
     assert {"copies_on_two_sides", "resampled_test"} < {one.check for one in examine(shuffled)}
 
 
 def test_serious_complaints_stand_first_and_make_a_table():
-    roll = _roll(*CLEAN, ("i", 1, "test"), ("b#1", 1, "train"), listed=ALL)
-    found = examine(roll)
+    table = _roll(*CLEAN, ("i", 1, "test"), ("b#1", 1, "train"), listed=ALL)
+    found = examine(table)
     assert [one.severity for one in found] == ["serious", "serious", "note"]
-    table = complaint_table(found)
+    table = issue_table(found)
     assert table["check"].tolist() == ["patients_on_two_sides", "unlabelled_rows", "duplicate_rows"]
     assert table["examples"].tolist() == ["patient 1", "i", "b#1"]
-    assert list(complaint_table([]).columns) == list(table.columns)
+    assert list(issue_table([]).columns) == list(table.columns)
 
 
 def test_a_roll_of_unequal_length_or_another_part_is_refused():
@@ -223,11 +225,11 @@ def test_patients_are_counted_as_the_overlap_of_the_report(seed: int, films: int
         )
         for one, other in (("train", "val"), ("train", "test"), ("val", "test"))
     }
-    complaints = CHECKS["patients_on_two_sides"](Roll(image=image, patient=patient, part=part))
-    assert [one.count for one in complaints] == [count for count in found.values() if count]
+    issues = CHECKS["patients_on_two_sides"](SplitTable(image=image, patient=patient, part=part))
+    assert [one.count for one in issues] == [count for count in found.values() if count]
     shares = [count / (part == other).sum() for (_, other), count in found.items() if count]
-    for complaint, share in zip(complaints, shares, strict=True):
-        assert f"({share:.1%})" in complaint.message
+    for issue, share in zip(issues, shares, strict=True):
+        assert f"({share:.1%})" in issue.message
 
 
 @settings(max_examples=40, deadline=None)
@@ -238,27 +240,27 @@ def test_any_split_by_patient_is_left_alone(seed: int, patients: int):
     label = generator.integers(0, 2, (len(patient), 2)).astype(np.float32)
     part = split_by_patient(label, patient=patient, share=(0.7, 0.15, 0.15), seed=seed)
     image = np.array([f"{who:08d}_{row:03d}.png" for row, who in enumerate(patient.tolist())])
-    assert examine(Roll(image=image, patient=patient, part=part, listed=image)) == []
+    assert examine(SplitTable(image=image, patient=patient, part=part, listed=image)) == []
 
 
 @pytest.mark.parametrize("method", ["patient", "official"])
 def test_an_honest_split_of_chestxray14_has_no_complaint(films, known, shared, method):
     part = split(films, choices=Split(method=method), root=shared / "nih")
-    roll = Roll(image=films.image, patient=films.patient, part=part, method=method, **known)
-    assert examine(roll) == []
+    table = SplitTable(image=films.image, patient=films.patient, part=part, method=method, **known)
+    assert examine(table) == []
 
 
 def test_a_split_by_image_of_chestxray14_leaks_as_published(films, known, shared):
     part = split(films, choices=Split(method="image"), root=shared)
-    roll = Roll(image=films.image, patient=films.patient, part=part, method="image", **known)
-    found = examine(roll)
+    table = SplitTable(image=films.image, patient=films.patient, part=part, method="image", **known)
+    found = examine(table)
     assert [one.check for one in found] == ["patients_on_two_sides"] * 3
     tests = int((part == "test").sum())
     assert found[1].count / tests == pytest.approx(0.817, abs=0.005)
     assert f"{found[1].count:,} of {tests:,} test films (81." in found[1].message
 
 
-def test_the_community_s_lists_are_known_whole(community: Roll, known):
+def test_the_community_s_lists_are_known_whole(community: SplitTable, known):
     """Facts, chestxray14.md: 17,920 official test films and 606 of 880 box films in training."""
     lists = {name: known[name] for name in ("official_train_val", "official_test")}
     one = _only(examine(replace(community, **lists)))
@@ -273,7 +275,7 @@ def test_the_community_s_lists_are_known_whole(community: Roll, known):
     assert [one.count for one in CHECKS["official_split"](claimed)] == [17_920, 2_463, 17_220]
 
 
-def test_boxes_of_films_in_the_community_s_training_part_are_refused(community: Roll, films):
+def test_boxes_of_films_in_the_community_s_training_part_are_refused(community: SplitTable, films):
     boxed = films.boxes["image"].to_numpy(dtype=str)
     one = _only(CHECKS["box_images_in_training"](replace(community, boxed=boxed)))
     assert len(boxed) == 984
@@ -281,7 +283,7 @@ def test_boxes_of_films_in_the_community_s_training_part_are_refused(community: 
     assert one.message.startswith("606 of 880 films")
 
 
-def test_the_community_s_lists_are_known_under_nih_s_names(community: Roll):
+def test_the_community_s_lists_are_known_under_nih_s_names(community: SplitTable):
     test = community.image[community.part == "test"]
     rest = community.image[community.part != "test"]
     lists = {"official_test": test, "official_train_val": rest}
@@ -291,7 +293,7 @@ def test_the_community_s_lists_are_known_under_nih_s_names(community: Roll):
     assert "train_val_list.txt, 89,687 films, is the community's train and val list" in one.message
 
 
-def test_the_community_s_lists_are_known_by_content_not_by_order_or_form(community: Roll):
+def test_the_community_s_lists_are_known_by_content_not_by_order_or_form(community: SplitTable):
     generator = np.random.default_rng(0)
     order = generator.permutation(len(community.image))
     bare = np.array([f"images/{name[:12]}" for name in community.image[order].tolist()])
@@ -302,7 +304,7 @@ def test_the_community_s_lists_are_known_by_content_not_by_order_or_form(communi
 
 
 @pytest.mark.parametrize("films", [3_000, 30_000])
-def test_the_community_s_split_is_known_when_films_are_left_out(community: Roll, films: int):
+def test_the_community_s_split_is_known_when_films_are_left_out(community: SplitTable, films: int):
     rows = np.random.default_rng(films).permutation(len(community.image))[:films]
     some = _take(community, np.sort(rows))
     assert "patients stand as in the community's lists" in _only(examine(some)).message
@@ -314,8 +316,8 @@ def test_the_community_s_split_is_known_when_films_are_left_out(community: Roll,
 
 def test_nih_s_own_lists_and_other_patients_are_not_the_community_s(films, known):
     part = split_by_image(len(films), share=(0.7, 0.1, 0.2), seed=1)
-    roll = Roll(image=films.image, patient=films.patient, part=part)
-    assert CHECKS["community_lists"](roll) == []
+    table = SplitTable(image=films.image, patient=films.patient, part=part)
+    assert CHECKS["community_lists"](table) == []
     lists = {name: known[name] for name in ("official_train_val", "official_test")}
     assert CHECKS["community_lists"](_roll(*CLEAN, **lists)) == []
 
@@ -324,24 +326,24 @@ def test_zech_s_test_films_are_the_community_s_and_not_nih_s(shared: Path, known
     image = pd.read_csv(shared / "nih" / "zech" / "preds.csv")["Image Index"].to_numpy(dtype=str)
     lists = {name: known[name] for name in ("official_train_val", "official_test")}
     patient = np.array([int(name[:8]) for name in image.tolist()])
-    roll = Roll(image=image, patient=patient, part=np.full(len(image), "test"), **lists)
-    one = _only(examine(roll))
+    table = SplitTable(image=image, patient=patient, part=np.full(len(image), "test"), **lists)
+    one = _only(examine(table))
     assert (one.check, one.count) == ("community_lists", 22_433)
     assert "17,220 test films are on NIH's train_val list, 5,213 on its test list" in one.message
 
 
-def test_a_network_of_the_community_s_lists_is_not_scored_on_nih_s(community: Roll, known):
+def test_a_network_of_the_community_s_lists_is_not_scored_on_nih_s(community: SplitTable, known):
     """Trained on one split, scored on the other: 17,920 films were seen."""
     rows = np.flatnonzero(community.part == "train")
     test = known["official_test"]
-    roll = Roll(
+    table = SplitTable(
         image=np.append(community.image[rows], test),
         patient=np.append(community.patient[rows], [int(name[:8]) for name in test.tolist()]),
         part=np.append(community.part[rows], np.full(len(test), "test")),
         official_test=test,
         official_train_val=known["official_train_val"],
     )
-    found = {one.check: one.count for one in examine(roll)}
+    found = {one.check: one.count for one in examine(table)}
     assert found["pictures_on_two_sides"] == 17_920
     assert found["official_split"] == 17_920
 
@@ -376,15 +378,15 @@ def test_pictures_found_by_their_pixels_are_named_with_their_twin():
     part = np.repeat(["train", "test"], [16, 8])
     table = near_identical(replace(prepared, pixels=pixels), side=part)
     films = prepared.manifest
-    roll = Roll(
+    table = SplitTable(
         image=films.image,
         patient=films.patient,
         part=part,
         alike=table[["image", "other"]].to_numpy(dtype=str),
     )
-    one = _only(examine(roll))
+    one = _only(examine(table))
     assert one.examples == ("020.png = 002.png",)
-    assert examine(replace(roll, alike=roll.alike[:0])) == []
+    assert examine(replace(table, alike=table.alike[:0])) == []
 
 
 UNSEEN = "cannot be seen in a split, predictions or tables"
@@ -421,19 +423,19 @@ def test_no_mistake_of_the_field_that_data_can_show_is_without_a_check(shared: P
 
 
 def test_no_check_is_left_out_of_the_tables():
-    """Every public function of these modules that takes a Roll or a Claim is a check."""
+    """Every public function that takes a SplitTable or UnverifiedPredictions is a check."""
     for rooms, subject, checks in (
-        ((doctor, published), "Roll", CHECKS),
-        ((suspicion, bookkeeping), "Claim", suspicion.CHECKS),
+        ((doctor, published), "SplitTable", CHECKS),
+        ((suspicion, bookkeeping), "UnverifiedPredictions", suspicion.CHECKS),
     ):
         public = {
             name
             for room in rooms
             for name, member in vars(room).items()
             if not name.startswith("_")
-            and getattr(member, "__module__", "").startswith("lucency.judge")
+            and getattr(member, "__module__", "").startswith("lucency.audit.checks")
             and subject in str(getattr(member, "__annotations__", {}).values())
             and isinstance(getattr(member, "__annotations__", None), dict)
-            and "Complaint" in str(member.__annotations__.get("return"))
+            and "Issue" in str(member.__annotations__.get("return"))
         }
         assert public - {"examine", "suspect"} == set(checks)

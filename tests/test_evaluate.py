@@ -15,7 +15,7 @@ from sklearn.metrics import (
 )
 
 from lucency.audit.checks.prediction_checks import suspect
-from lucency.audit.checks.unverified import claim_of
+from lucency.audit.checks.unverified import unverified
 from lucency.core.manifest import FINDINGS
 from lucency.core.predictions import Predictions
 from lucency.evaluation.bootstrap import once, resample_patients
@@ -154,11 +154,11 @@ def test_the_checks_of_tables_find_nothing_wrong_with_this_one():
     """Rows of whole films have no macro and are no finding: they must not be taken for one."""
     predictions = _predictions()
     table = pd.concat([_evaluate(predictions), _evaluate(trivial(predictions, prevalence=HALF))])
-    claim = replace(claim_of(predictions), scores=table)
+    claim = replace(unverified(predictions), scores=table)
     asked = {"mean_of_another_table", "unexplained_gaps", "no_interval", "no_baseline"}
-    assert asked.isdisjoint(complaint.check for complaint in suspect(claim))
+    assert asked.isdisjoint(issue.check for issue in suspect(claim))
     wrong = table.assign(value=table["value"].where(table["finding"] != "macro", 0.9))
-    found = {complaint.check for complaint in suspect(replace(claim, scores=wrong))}
+    found = {issue.check for issue in suspect(replace(claim, scores=wrong))}
     assert "mean_of_another_table" in found
 
 
@@ -264,7 +264,7 @@ def test_trivial_predictor_is_accurate_and_knows_nothing():
 
 
 def test_calling_nothing_positive_is_as_accurate_as_published(shared):
-    """Facts, judging.md: .924 on the official test films, .94829 on all of ChestX-ray14."""
+    """Facts, evaluation.md: .924 on the official test films, .94829 on all of ChestX-ray14."""
     table = pd.read_csv(shared / "nih" / "Data_Entry_2017_v2020.csv").set_index("Image Index")
     code, distinct = pd.factorize(table["Finding Labels"])
     tokens = pd.Series(distinct).str.get_dummies("|")[list(FINDINGS)]

@@ -1,4 +1,4 @@
-"""Maps of evidence: equal to the field's package, true to hand-set networks, harmless."""
+"""Heatmaps of evidence: equal to the field's package, true to hand-set networks, harmless."""
 
 from collections.abc import Callable
 from itertools import pairwise

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from lucency.cli.app import app
-from lucency.explain.heatmaps import load_maps
+from lucency.explain.heatmaps import load_heatmaps
 
 pytestmark = pytest.mark.slow
 PROTOCOL = """
@@ -31,10 +31,10 @@ learning_rate = 1e-3
 [[network]]
 name = "test_resnet"
 
-[judging]
+[evaluation]
 resamples = 50
 
-[explaining]
+[explanation]
 films = 3
 """
 
@@ -68,15 +68,15 @@ def test_the_report_says_where_it_looked(run):
 def test_boxes_are_scored_again_by_other_maps(run, tmp_path):
     said = json.loads(lucency("localize", run, "--json").stdout)
     assert list(said["pointing game"])[:2] == ["grad-cam", "hires-cam"]
-    other = ("--set", 'explaining.methods=["occlusion"]', "--out", tmp_path / "other")
+    other = ("--set", 'explanation.methods=["occlusion"]', "--out", tmp_path / "other")
     said = json.loads(lucency("localize", run, *other, "--json").stdout)
     assert next(iter(said["pointing game"])) == "occlusion"
     assert (tmp_path / "other" / "localisation.csv").is_file()
     assert lucency("localize", run, *other).exit_code == 0  # done is done
     assert "say where with --out" in refused("localize", run, *other[:2])
-    assert "explaining.* alone" in refused("localize", run, "--set", "training.epochs=2")
+    assert "explanation.* alone" in refused("localize", run, "--set", "training.epochs=2")
     assert "holds no run" in refused("localize", tmp_path)
-    two = ("--set", 'explaining.methods=["cam", "cam"]', "--out", tmp_path / "two")
+    two = ("--set", 'explanation.methods=["cam", "cam"]', "--out", tmp_path / "two")
     assert "each once" in refused("localize", run, *two)
 
 
@@ -89,7 +89,7 @@ def test_films_of_the_run_and_of_the_disk_are_explained_alike(run, tmp_path):
         assert done.exit_code == 0, done.output
     tables = [pd.read_csv(tmp_path / place / "probabilities.csv") for place, _ in both]
     np.testing.assert_allclose(tables[0].iloc[:, 1:], tables[1].iloc[:, 1:], atol=1e-6)
-    maps = [load_maps(tmp_path / place / "maps-grad-cam.npz") for place, _ in both]
+    maps = [load_heatmaps(tmp_path / place / "maps-grad-cam.npz") for place, _ in both]
     np.testing.assert_allclose(maps[0].grid, maps[1].grid, atol=1e-5)
     assert maps[0].grid.shape[:2] == (1, 1)  # of the finding that is asked for
     drawn = [list((tmp_path / place).glob("*.png")) for place, _ in both]

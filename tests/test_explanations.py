@@ -11,7 +11,7 @@ from matplotlib.patches import Rectangle
 
 from lucency.core.predictions import Predictions
 from lucency.explain.examples import KINDS, choose_cases
-from lucency.explain.heatmaps import Maps, even_centres
+from lucency.explain.heatmaps import Heatmaps, even_centres
 from lucency.report.heatmap_figures import (
     Drawn,
     explanation_png,
@@ -69,7 +69,7 @@ def _predictions(probability, label):
 def _gallery(cases):
     films = {f"{film}.png": _film(seed=film) for film in range(6)}
     grid = np.stack([_cells(high=film + 1.0) for film in range(6)])[:, None]
-    maps = Maps(
+    maps = Heatmaps(
         method="grad-cam",
         findings=("Mass",),
         image=np.array(list(films)),
@@ -122,7 +122,7 @@ def test_figures_are_the_same_bytes_twice_and_leave_matplotlib_as_it_was():
 
     def drawn():
         figure = overlay_figure(_film(), maps={"cam": _drawn(_cells())}, corners=CORNERS)
-        return explanation_svg(figure, name="mass", title="Maps"), explanation_png(figure)
+        return explanation_svg(figure, name="mass", title="Heatmaps"), explanation_png(figure)
 
     drawing, picture = drawn()
     assert (drawing, picture) == drawn()

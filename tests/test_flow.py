@@ -37,7 +37,7 @@ name = "test_resnet"
 [[network]]
 name = "test_convnext"
 
-[judging]
+[evaluation]
 resamples = 50
 """
 

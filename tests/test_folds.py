@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from lucency.cli.app import app
 from lucency.core.manifest import load_manifest
-from lucency.core.predictions import load_divisions, load_predictions
+from lucency.core.predictions import load_predictions, load_repeats
 
 PROTOCOL = """
 name = "folds"
@@ -40,7 +40,7 @@ def lucency(*words: object) -> str:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("folds")
     (home / "folds.toml").write_text(PROTOCOL)
-    words = ("--out", home / "run", "--folds", 3, "--divisions", 2)
+    words = ("--out", home / "run", "--folds", 3, "--repeats", 2)
     lucency("audit", "folds", home / "folds.toml", *words)
     return home / "run"
 
@@ -52,19 +52,19 @@ def test_every_film_is_judged_by_networks_of_other_patients(run: Path):
     said = load_predictions(file)
     assert said.image.tolist() == films.image.tolist()
     np.testing.assert_array_equal(said.label, films.label)
-    each = load_divisions(file, said)
+    each = load_repeats(file, said)
     assert each.shape == (2, *said.label.shape)
     mean = np.log(each / (1 - each)).mean(axis=0)
     np.testing.assert_allclose(said.calibrated, mean, atol=1e-6)
-    for division in range(2):
+    for repeat in range(2):
         for fold in range(3):
-            member = run / "members" / f"division-{division}-fold-{fold}"
+            member = run / "members" / f"repeat-{repeat}-fold-{fold}"
             part = pd.read_csv(member / "split" / "part.csv").set_index("image")["part"]
             tested = load_predictions(member / "predictions" / "test_resnet" / "predictions.npz")
             tests = tested.of("test")
             assert set(tests.image) == set(part.index[part == "test"])
             row = films.image.tolist().index(tests.image[0])
-            np.testing.assert_allclose(each[division, row], tests.probability[0], atol=1e-9)
+            np.testing.assert_allclose(each[repeat, row], tests.probability[0], atol=1e-9)
             assert not (member / "prepared").exists()
 
 

@@ -41,7 +41,7 @@ def judged(folder: Path, scores: str = "scores.csv", **given: object) -> pd.Data
 
 @pytest.mark.slow
 def test_the_published_aucs_to_every_digit(shared: Path):
-    """Facts: judging.md, John Zech's reproduce-chexnet on NIH's 2020 labels."""
+    """Facts: evaluation.md, John Zech's reproduce-chexnet on NIH's 2020 labels."""
     films = read_labelled(shared / "nih" / "Data_Entry_2017_v2020.csv")
     file = shared / "nih" / "zech" / "preds.csv"
     said, _ = read_tables(file, films=films, val=None, scale="probability")

@@ -14,7 +14,7 @@ from lucency.evaluation.reference_study import (
     PUBLISHED,
     UNPUBLISHED,
     at_half,
-    beside_study,
+    compare_with_study,
 )
 from lucency.evaluation.thresholds import threshold_table
 from lucency.models.checkpoint import binary_accuracy, pooled_auc, tally
@@ -97,7 +97,7 @@ def test_half_is_fitted_to_nothing() -> None:
 def test_the_study_stands_beside() -> None:
     """Facts: reference-study.md, the table of training."""
     several = [predictions(), predictions("inceptionresnetv2")]
-    table = beside_study(several, several[::-1], **DRAWS).set_index(["network", "metric"])
+    table = compare_with_study(several, several[::-1], **DRAWS).set_index(["network", "metric"])
     row = table.loc["densenet121"]
     assert row["published"].dropna().tolist() == [0.8421, 0.9109, 0.5519, 0.5147, 0.3046]
     assert row["published"].isna().sum() == 1  # F1
@@ -106,7 +106,7 @@ def test_the_study_stands_beside() -> None:
     other = table.loc["inceptionresnetv2"]
     assert other["published"].isna().all()
     assert set(other["as_published"]) == {UNPUBLISHED}
-    alone = beside_study(several, [], **DRAWS)
+    alone = compare_with_study(several, [], **DRAWS)
     assert alone["reached"].isna().all()
     assert len(alone) == len(several) * len(HALF_METRICS)
 

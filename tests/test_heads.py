@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from scipy.special import logsumexp
 from torch import nn
 
-from lucency.config.sections import Balance, Combining, Head, Network, Pooling
+from lucency.config.sections import Balance, EnsembleChoices, Head, Network, Pooling
 from lucency.explain.methods.cam import cam, grad_cam
 from lucency.explain.methods.network_split import split
 from lucency.models.features import embed
@@ -233,7 +233,7 @@ def test_impossible_choices_are_refused() -> None:
         Head(pooling="max", dense=(0,))
     deep = {"name": "test_resnet", "weights": "timm", "head": {"pooling": "max", "dense": [8]}}
     with pytest.raises(ValueError, match="layers that nothing has trained"):
-        Combining.model_validate(
+        EnsembleChoices.model_validate(
             {"frozen": [deep], "sources": ["frozen test_resnet"], "neighbours": 3}
         )
     with pytest.raises(ValueError, match="layers that nothing has trained"):

@@ -7,10 +7,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from lucency.audit.checks.issue import Complaint, complaint_table
+from lucency.audit.checks.issue import Issue, issue_table
 from lucency.core.manifest import FINDINGS
 from lucency.evaluation.evaluate import TRIVIAL
-from lucency.report.predictions_page import Judged, write_judged
+from lucency.report.predictions_page import PredictionsPage, write_predictions_page
 from lucency.report.run_page import Experiment
 from test_report import DASH, NETWORKS, Page, an_experiment, written
 
@@ -28,28 +28,28 @@ SHARED = ("comparison", "findings", "curves", "calibration", "subgroups")
 OWN = ("doctor", *SHARED, "numbers", "versions")
 
 
-def judged_of(experiment: Experiment) -> Judged:
+def judged_of(experiment: Experiment) -> PredictionsPage:
     """Take from an experiment what a page of predictions alone needs."""
-    return Judged(
+    return PredictionsPage(
         title="alexnet against the world",
         seen="50 films of 25 patients, labelled by Data_Entry.csv",
         predictions=[one.of("test") for one in experiment.predictions],
         conclusion=experiment.conclusion,
         threshold_origin="fitted on validation films (largest F1)",
         worst_group=experiment.worst_group,
-        complaints=experiment.complaints,
+        issues=experiment.issues,
         checks=experiment.checks,
         **{name: getattr(experiment, name) for name in TABLES},
     )
 
 
-def alone(findings: int) -> Judged:
-    """One network without a rank, a rival, a trivial predictor or a complaint."""
+def alone(findings: int) -> PredictionsPage:
+    """One network without a rank, a baseline, a trivial predictor or a issue."""
     judged = judged_of(an_experiment(findings=FINDINGS[:findings], networks=NETWORKS[:1]))
     metrics = judged.metrics.loc[judged.metrics["network"] != TRIVIAL]
     confusion = judged.confusion.loc[judged.confusion["network"] != TRIVIAL]
     nothing = {"comparison": pd.DataFrame(), "ranking": pd.DataFrame(), "confusion": confusion}
-    return replace(judged, metrics=metrics, complaints=complaint_table([]), **nothing)
+    return replace(judged, metrics=metrics, issues=issue_table([]), **nothing)
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +67,8 @@ def lonely(tmp_path_factory: pytest.TempPathFactory) -> str:
     return page_of(alone(1), tmp_path_factory.mktemp("alone"))
 
 
-def page_of(judged: Judged, folder: Path) -> str:
-    write_judged(judged, file=folder / "report.html")
+def page_of(judged: PredictionsPage, folder: Path) -> str:
+    write_predictions_page(judged, file=folder / "report.html")
     return (folder / "report.html").read_text(encoding="utf-8")
 
 
@@ -96,7 +96,10 @@ def test_it_has_its_own_sections_and_none_of_a_run(text: str) -> None:
     words = " ".join(Page(text).words)
     for absent in ("Epochs", "augment", "CLAHE", "IRLbl", "protocol"):
         assert absent not in words
-    assert "50 films of 25 patients, labelled by Data_Entry.csv. Judged for 2 findings." in words
+    assert (
+        "50 films of 25 patients, labelled by Data_Entry.csv. PredictionsPage for 2 findings."
+        in words
+    )
 
 
 @pytest.mark.parametrize("name", ["text", "lonely"])
@@ -117,7 +120,7 @@ def test_one_network_is_not_ranked_or_compared(lonely: str) -> None:
         assert absent not in words
     assert "One network: there is no pair to compare." in words
     assert "17 checks found nothing." in words
-    assert "Judged for 1 finding." in words
+    assert "PredictionsPage for 1 finding." in words
     assert 'class="serious"' not in lonely
 
 
@@ -153,7 +156,7 @@ def test_what_is_not_computable_or_not_known_says_why(tmp_path: Path) -> None:
 
 def test_hostile_words_are_shown_not_run(tmp_path: Path) -> None:
     hostile = "<script>alert(1)</script>"
-    complaint = Complaint(
+    issue = Issue(
         severity="note", check="x", message=hostile, count=1, examples=(hostile,), remedy=hostile
     )
     one = alone(1)
@@ -167,7 +170,7 @@ def test_hostile_words_are_shown_not_run(tmp_path: Path) -> None:
             threshold_origin=hostile,
             worst_group=hostile,
             subgroups=groups,
-            complaints=complaint_table([complaint]),
+            issues=issue_table([issue]),
         ),
         tmp_path,
     )

@@ -24,7 +24,7 @@ def _protocol(**data: object) -> Protocol:
                 "copy_plan": [{"finding": "Effusion", "copies": 2}],
             },
             "training": {"epochs": 1, "batch": 16},
-            "judging": {"resamples": 20},
+            "evaluation": {"resamples": 20},
             "network": [{"name": "test_convnext"}],
         },
         name="tiny",

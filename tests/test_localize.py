@@ -12,15 +12,15 @@ from scipy.stats import spearmanr
 
 from lucency.data.nih import read_nih
 from lucency.explain.baselines import (
+    baseline_maps,
     box_density_maps,
     centre_maps,
     mean_box_maps,
     mean_maps,
-    naive_maps,
     random_maps,
 )
 from lucency.explain.faithfulness import BOUND, map_similarity, sanity_table
-from lucency.explain.heatmaps import Maps, cover, even_centres, pair_up, place_boxes
+from lucency.explain.heatmaps import Heatmaps, cover, even_centres, pair_up, place_boxes
 from lucency.explain.localization import (
     LOCALIZATION_COLUMNS,
     THRESHOLDS,
@@ -38,7 +38,7 @@ UNIT = 1 / 1024
 
 def _maps(grid, *, patient=None):
     films, count = grid.shape[:2]
-    return Maps(
+    return Heatmaps(
         method="made up",
         findings=tuple(f"F{number}" for number in range(count)),
         image=np.array([f"{film}.png" for film in range(films)]),
@@ -287,7 +287,7 @@ def _real(shared, cells):
     boxes = manifest.boxes
     films = manifest.take(pd.Index(manifest.image).get_indexer(boxes["image"].unique()))
     size = (len(films), len(BOXES), cells, cells)
-    maps = Maps(
+    maps = Heatmaps(
         method="none",
         findings=tuple(BOXES),
         image=films.image,
@@ -320,9 +320,9 @@ def test_where_boxes_lie_elsewhere_rivals_what_was_published(shared):
 
 def test_naive_maps_have_the_shape_of_the_method_and_know_no_film():
     maps, boxes = _random()
-    several = naive_maps(maps, boxes=boxes, seed=1)
+    several = baseline_maps(maps, boxes=boxes, seed=1)
     assert [one.method for one in several] == ["random", "centre", "mean box", "box density"]
-    other = naive_maps(replace(maps, grid=maps.grid + 5), boxes=boxes, seed=1)
+    other = baseline_maps(replace(maps, grid=maps.grid + 5), boxes=boxes, seed=1)
     for one, same in zip(several, other, strict=True):
         assert one.grid.shape == maps.grid.shape
         np.testing.assert_array_equal(one.grid, same.grid)
@@ -392,8 +392,8 @@ def test_a_method_passes_when_its_maps_change_with_the_network():
         "partly flat": "passes",
         "flat": "not computable",
     }
-    assert table.loc["honest", "head_redrawn"] == pytest.approx(0.7)
-    assert table.loc["honest", "all_redrawn"] == pytest.approx(0.15)
+    assert table.loc["honest", "head_randomised"] == pytest.approx(0.7)
+    assert table.loc["honest", "network_randomised"] == pytest.approx(0.15)
     assert table.loc["partly flat", "note"].startswith("1 of 2 maps")
     assert (table["bound"] == BOUND).all()
     with pytest.raises(ValueError, match="similarities lack block; expected the columns"):

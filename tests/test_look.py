@@ -4,23 +4,23 @@ import numpy as np
 import pytest
 import torch
 
-from lucency.config.sections import Explaining
+from lucency.config.sections import ExplanationChoices
 from lucency.explain.heatmaps import enlarge
-from lucency.explain.methods import faithfulness_tests as scrutiny
+from lucency.explain.methods import faithfulness_tests as faithfulness
 from lucency.explain.methods.faithfulness_tests import (
     TRIALS,
-    forgetful,
     look,
+    measure_faithfulness,
     randomised,
+    randomised_network,
     refusals,
-    scrutinise,
 )
 from lucency.explain.methods.registry import HEATMAPS, centres_of
 from test_predict import classifier as toy_classifier
 from toys import FINDINGS, toy_films, toy_plan
 
 WHICH = ("plan", "boxed", "tried")
-CHOICES = Explaining(methods=("grad-cam", "attention-rollout"), films=3)
+CHOICES = ExplanationChoices(methods=("grad-cam", "attention-rollout"), films=3)
 
 
 def common(films):
@@ -41,8 +41,8 @@ def test_methods_that_a_network_does_not_allow_are_named_and_the_others_go_on():
     assert list(found.refused) == ["attention-rollout"]
     assert [maps.method for maps in found.maps] == ["grad-cam"]
     assert found.maps[0].grid.shape[:2] == (6, 2)
-    assert found.redrawn[0].image.tolist() == found.maps[0].image[[1, 4]].tolist()
-    assert not np.array_equal(found.maps[0].grid[[1, 4]], found.redrawn[0].grid)
+    assert found.randomised_maps[0].image.tolist() == found.maps[0].image[[1, 4]].tolist()
+    assert not np.array_equal(found.maps[0].grid[[1, 4]], found.randomised_maps[0].grid)
     assert set(found.similarities["method"]) == {"grad-cam"}
     assert len(found.tried) == 3
     areas = found.tried[list(TRIALS)[:4]].to_numpy()
@@ -52,7 +52,7 @@ def test_methods_that_a_network_does_not_allow_are_named_and_the_others_go_on():
     unboxed = look(
         classifier, plan=plan, boxed=plan.take(np.arange(0)), tried=plan, **common(films)
     )
-    assert unboxed.redrawn == ()
+    assert unboxed.randomised_maps == ()
 
 
 def test_nothing_is_seen_where_no_film_is_to_be_explained():
@@ -68,9 +68,9 @@ def test_flat_maps_name_no_order_and_many_films_go_by_batches(monkeypatch):
     plan, classifier = toy_plan(films), toy_classifier(films.preparation)
     about = {"prepared": films, "plan": plan, "films": 12, "seed": 1}
     right = HEATMAPS["cam"]
-    whole = scrutinise(classifier, **about, methods=["cam"]).tried
+    whole = measure_faithfulness(classifier, **about, methods=["cam"]).tried
     monkeypatch.setattr("lucency.explain.methods.faithfulness_tests.BATCH", 5)
-    split = scrutinise(classifier, **about, methods=["cam"]).tried
+    split = measure_faithfulness(classifier, **about, methods=["cam"]).tried
     np.testing.assert_allclose(split[list(TRIALS)], whole[list(TRIALS)], atol=1e-5)
     assert whole.notna().all(axis=None)
     seen = []
@@ -82,30 +82,30 @@ def test_flat_maps_name_no_order_and_many_films_go_by_batches(monkeypatch):
         )  # fmt: skip
 
     monkeypatch.setitem(HEATMAPS, "cam", flat)
-    tried = scrutinise(classifier, **about, methods=["cam"]).tried
+    tried = measure_faithfulness(classifier, **about, methods=["cam"]).tried
     assert max(seen) <= 5
     assert tried[["deletion", "insertion"]].isna().all(axis=None)
 
 
 def test_a_map_is_ranked_where_its_cells_look(monkeypatch):
-    """Cells of one grid, but of elsewhere, take away other pixels; alike they share a rival."""
+    """Cells of one grid, but of elsewhere, take away other pixels; alike they share a baseline."""
     films = toy_films(16, size=96)
     plan, classifier = toy_plan(films), toy_classifier(films.preparation)
-    asked, right = [], scrutiny.deletion_curve
+    asked, right = [], faithfulness.deletion_curve
 
     def remember(network, pixels, *, heatmap, findings, steps):
         asked.append(heatmap)
         return right(network, pixels, heatmap=heatmap, findings=findings, steps=steps)
 
-    monkeypatch.setitem(scrutiny.CURVES, "deletion", remember)
+    monkeypatch.setitem(faithfulness.CURVES, "deletion", remember)
     cells = torch.arange(9.0).view(1, 1, 3, 3)
     for name in ("cam", "grad-cam", "occlusion"):
         monkeypatch.setitem(HEATMAPS, name, lambda _, pixels, findings: cells)
     methods = ["cam", "grad-cam", "occlusion"]
-    tried = scrutinise(
+    tried = measure_faithfulness(
         classifier, prepared=films, plan=plan, methods=methods, films=1, seed=0
     ).tried.set_index("method")
-    assert len(asked) == 2 + 3  # the rivals of features and of the even grid, the methods' own
+    assert len(asked) == 2 + 3  # the baselines of features and of the even grid, the methods' own
     pixels = torch.zeros(1, 3, 96, 96)
     for name, over in zip(methods, asked[2:], strict=True):
         where = centres_of(name, classifier.network.body, pixels, cells)
@@ -126,8 +126,10 @@ def test_the_maps_put_to_the_test_are_those_that_are_shown():
         return torch.ones(1, 1)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scrutiny, "stability", stable)
-        scrutinise(classifier, prepared=films, plan=plan, methods=["smooth-grad"], films=1, seed=0)
+        patch.setattr(faithfulness, "stability", stable)
+        measure_faithfulness(
+            classifier, prepared=films, plan=plan, methods=["smooth-grad"], films=1, seed=0
+        )
     assert seen[0].shape == (1, 1, 56, 56)
 
 
@@ -136,10 +138,10 @@ def test_the_network_is_as_it_was_and_draws_are_seeded():
     plan, classifier = toy_plan(films).take(np.arange(8)), toy_classifier(films.preparation)
     before = {name: one.clone() for name, one in classifier.network.state_dict().items()}
     same = {"prepared": films, "plan": plan, "methods": ["cam"], "films": 4, "seed": 1}
-    first, again = (scrutinise(classifier, **same) for _ in range(2))
+    first, again = (measure_faithfulness(classifier, **same) for _ in range(2))
     for one, other in zip(first, again, strict=True):
         assert one.equals(other)
-    blind = forgetful(classifier, seed=0)
+    blind = randomised_network(classifier, seed=0)
     (_, head), *_ = randomised(classifier.network.body, seed=0, copies=2)
     for one, other in zip(blind.network.body.parameters(), head.parameters(), strict=True):
         assert torch.equal(one, other)

@@ -26,7 +26,7 @@ from lucency.evaluation.metrics import (
     roc_points,
 )
 
-# Facts: judging.md; John Zech, reproduce-chexnet, with the labels of v2020.
+# Facts: evaluation.md; John Zech, reproduce-chexnet, with the labels of v2020.
 PUBLISHED = """
 .8179808156 .9090149137 .8827164015 .7156449830 .8376837532 .7755751107 .7616870310
 .8776145243 .8002045198 .8944599671 .9316231389 .8250897843 .7889195976 .9175253237

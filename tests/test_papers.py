@@ -46,7 +46,7 @@ def miniature(name: str, **changes: Any) -> Protocol:
     choices["data"] = {"source": "phantom", "films": 60, "size": 64}
     choices["preparation"] |= {"size": 64, "clahe_tiles": 4}
     choices["training"] |= {"epochs": 1, "batch": 16, "warmup_epochs": 0}
-    choices["judging"] = {"resamples": 20}
+    choices["evaluation"] = {"resamples": 20}
     return parse_protocol({**choices, **changes}, name=name)
 
 

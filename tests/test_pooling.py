@@ -1,4 +1,4 @@
-"""Ensembles of anybody's networks and the league: joined, fitted on validation, priced, ranked."""
+"""Ensembles of anybody's networks and the leaderboard: joined, fitted on validation, priced, ranked."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,18 +9,18 @@ import pytest
 from scipy.special import expit
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
-from lucency.config.sections import DRAWS, Ensemble, Judging, LearnerName
+from lucency.config.sections import DRAWS, Ensemble, EvaluationChoices, LearnerName
 from lucency.core.predictions import Predictions, concatenate, load_predictions, save_predictions
 from lucency.ensemble.combine import combine
 from lucency.ensemble.ensembles import EQUAL, METHODS, pool
 from lucency.ensemble.feature_classifiers import LEARNERS
 from lucency.evaluation.calibration import recalibrated
 from lucency.evaluation.compare import compare
-from lucency.evaluation.leaderboard import Entrant, league
+from lucency.evaluation.leaderboard import Entrant, leaderboard
 
 FINDINGS = ("Mass", "Edema")
 FILMS = 400
-QUICK = Judging(resamples=60)
+QUICK = EvaluationChoices(resamples=60)
 
 
 def a_network(name: str, *, noise: float, seed: int) -> Predictions:
@@ -80,7 +80,7 @@ def test_poisoned_test_labels_change_no_say(method: str):
 
 def the_league(several: list[Predictions], reference: str) -> pd.DataFrame:
     entrants = {one.network: Entrant("network", 2.5) for one in several}
-    return league(
+    return leaderboard(
         several, entrants=entrants, reference=reference, choices=QUICK, progress=silent
     ).set_index("network")
 
@@ -158,7 +158,7 @@ def test_runs_and_tables_are_combined_and_written(tmp_path: Path):
     again = {"methods": ["convex"], "labels": None, "scale": "probability"}
     with pytest.raises(ValueError, match="was made from other inputs"):
         combine([tmp_path / "run"], val=[], out=tmp_path / "out", **again)
-    league_table = pd.read_csv(tmp_path / "out" / "league.csv")
+    league_table = pd.read_csv(tmp_path / "out" / "leaderboard.csv")
     assert league_table.groupby("kind").size().to_dict() == {"ensemble": 2, "network": 3}
     weights = pd.read_csv(tmp_path / "out" / "weights.csv")
     whole = weights[weights["method"] == "greedy"].groupby("finding")["weight"].sum()
@@ -201,4 +201,4 @@ def test_what_cannot_be_combined_is_refused_in_one_line(tmp_path: Path):
 
 
 def test_draws_of_the_command_are_those_of_every_table():
-    assert Judging().model_dump(include=set(DRAWS)) == DRAWS
+    assert EvaluationChoices().model_dump(include=set(DRAWS)) == DRAWS

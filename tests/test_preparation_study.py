@@ -55,7 +55,7 @@ name = "test_convnext"
 weights = "net.safetensors"
 provenance = "nothing: drawn at random for a test"
 
-[judging]
+[evaluation]
 resamples = 40
 seed = 3
 
@@ -278,7 +278,7 @@ def test_a_finished_report_is_written_anew_when_a_study_comes_into_the_run(
     at_home: Path, tmp_path: Path
 ):
     text = PROTOCOL.partition("[[variant]]")[0].replace('[[network]]\nname = "test_resnet"', "")
-    text += "\n[training]\nepochs = 1\n[explaining]\nmethods = []\n"
+    text += "\n[training]\nepochs = 1\n[explanation]\nmethods = []\n"
     (tmp_path / "toys.toml").write_text(text)
     words = ["report", str(tmp_path / "toys.toml"), "--out", str(tmp_path / "run")]
 

@@ -131,7 +131,7 @@ def test_broken_films_are_refused_with_their_reason(tmp_path: Path, capfd: pytes
             read_grey(tmp_path / "film.png")
     with pytest.raises(ValueError, match="cannot be read: No such file"):
         read_grey(tmp_path / "absent.png")
-    assert capfd.readouterr().err == ""  # found before a decoder could complain
+    assert capfd.readouterr().err == ""  # found before a decoder could issues_of
     (tmp_path / "film.png").write_bytes(png(64, 64, b"these are not pixels"))
     with pytest.raises(ValueError, match="cannot be decoded"):
         read_grey(tmp_path / "film.png")

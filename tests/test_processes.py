@@ -24,7 +24,7 @@ from accelerate.utils.launch import prepare_simple_launcher_cmd_env
 from safetensors.numpy import load_file
 
 import lucency
-from lucency.cli.app import app as cli
+from lucency.cli import app as cli
 from lucency.config.protocol import parse_protocol
 from lucency.config.sections import Training
 from lucency.core import stage as receipt
@@ -314,7 +314,7 @@ def test_the_launcher_for_tpu_finds_and_calls_the_program(
     monkeypatch.setattr(
         device, "PartialState", lambda **_: found_by_accelerate(ordinal.index, of=8)()
     )
-    monkeypatch.setattr(cli, "do", do)
+    monkeypatch.setattr("lucency.cli.app.do", do)
     (place / "on_tpu.py").write_text("from lucency import main\n")
     program = {"module": ["-m", "lucency"], "script": ["on_tpu.py"]}[how]
     asked = ["--tpu", "--main_training_function", "main", *program, "train", "tiny.toml"]

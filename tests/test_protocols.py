@@ -20,7 +20,7 @@ from lucency.pipeline import judgement
 from lucency.pipeline.run import open_run
 from lucency.pipeline.stages import (
     films_apart,
-    patients_met,
+    patients_seen,
     plan,
     predictions,
     predictions_apart,
@@ -52,12 +52,12 @@ def miniature(file: Path, *, outputs: int, root: Path) -> Protocol:
     """The protocol with few small films, tiny networks and short work; its other choices stay."""
     choices: dict[str, Any] = tomllib.loads(file.read_text())
     most = {"reference": len(TINY), "reference-rows": 3}.get(file.stem, 2)
-    several = most if outputs == MOST else 2 if "combining" in choices else 1
+    several = most if outputs == MOST else 2 if "ensemble" in choices else 1
     choices["findings"] = OUTPUTS[outputs]
     source = choices["data"]["source"]
     choices["data"] = {"source": source, "root": str(root), "allow_missing": source == "nih"}
-    choices["judging"] = {**choices.get("judging", {}), "resamples": 20}
-    choices["explaining"] = {"methods": ["grad-cam"], "films": 1}
+    choices["evaluation"] = {**choices.get("evaluation", {}), "resamples": 20}
+    choices["explanation"] = {"methods": ["grad-cam"], "films": 1}
     choices["seeds"] = choices.get("seeds", [])[:1]
     choices["preparation"] = {**choices.get("preparation", {}), "size": SIDE}
     choices["training"] = {**choices.get("training", {}), **SHORT}
@@ -128,8 +128,8 @@ def test_the_study_reaches_its_page_on_real_films(shared: Path, tmp_path: Path) 
     assert Failures(run.out / "failed").reasons() == {}
     assert len(prepared(run).manifest) == 103
     assert "Beside the published study" in page
-    belief = pd.read_csv(run.out / "doubts" / "belief.csv").set_index("finding")
-    assert belief.loc["No Finding", ["labelled", "both"]].tolist() == [348, 206]
+    label_quality = pd.read_csv(run.out / "doubts" / "label_quality.csv").set_index("finding")
+    assert label_quality.loc["No Finding", ["labelled", "both"]].tolist() == [348, 206]
 
 
 def test_the_study_stands_beside_what_is_claimed_and_reached(
@@ -145,7 +145,7 @@ def test_the_study_stands_beside_what_is_claimed_and_reached(
     assert study.loc["auc", "published"] == 0.8421
     assert study[["claimed", "reached"]].notna().all(axis=None)
     assert "Beside the published study" in page
-    apart, met = films_apart(run), patients_met(run)
+    apart, met = films_apart(run), patients_seen(run)
     assert len(apart)
     assert not np.isin(prepared(run).manifest.patient[apart], met).any()
     said = predictions_apart(run)[0]
@@ -167,17 +167,22 @@ def test_the_trivial_predictor_knows_what_was_trained_on(phantoms: Path, tmp_pat
         assert loss["trivial", finding, "bce"] == pytest.approx(expected, rel=1e-6)
 
 
-@pytest.mark.parametrize("place", ["doubts.believe", "show.report.draw_counts"])
+@pytest.mark.parametrize(
+    "place", ["pipeline.audit_stage.rate_label_quality", "report.run_page.draw_counts"]
+)
 def test_a_late_failure_does_not_cost_the_report(
     place: str, phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The page is there, names what is missing, and the exit status says so; then it is mended."""
     protocol = miniature(ROOT / "protocols" / "demo.toml", outputs=3, root=phantoms)
-    choices = protocol.model_dump() | {"combining": {}}
+    choices = protocol.model_dump() | {"ensemble": {}}
     choices["network"] = choices["network"][:1]
     file, out = tmp_path / "late.toml", tmp_path / "run"
     file.write_text(protocol_text(parse_protocol(choices, name="late")))
-    chapter = {"doubts.believe": "doubts", "show.report.draw_counts": "balance"}[place]
+    chapter = {
+        "pipeline.audit_stage.rate_label_quality": "doubts",
+        "report.run_page.draw_counts": "balance",
+    }[place]
 
     def fails(*words: object, **named: object) -> None:
         raise KeyError("['No Finding'] not in index")

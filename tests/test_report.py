@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lucency.audit.audit_results import Doubts
-from lucency.audit.checks.issue import Complaint, complaint_table
+from lucency.audit.audit_results import AuditResults
+from lucency.audit.checks.issue import Issue, issue_table
 from lucency.audit.hidden_strata import STRATA
 from lucency.audit.image_quality import LISTED, quality_counts
-from lucency.audit.label_quality import COUNTS, believe
+from lucency.audit.label_quality import COUNTS, rate_label_quality
 from lucency.audit.shortcuts import PROBES, SHORTCUTS
 from lucency.balance.imbalance import Change, describe_change
 from lucency.balance.steps import Step, followed
@@ -26,12 +26,12 @@ from lucency.core.plan import Plan
 from lucency.core.predictions import Predictions
 from lucency.core.stage import Failures
 from lucency.data.image_measures import MEASURES
-from lucency.ensemble.ensemble_results import Combined, nothing_combined
+from lucency.ensemble.ensemble_results import EnsembleResults, no_ensemble_results
 from lucency.ensemble.retrieval_metrics import COLUMNS as RETRIEVAL
 from lucency.ensemble.retrieval_metrics import FIRST, OVERALL, PAIRS
 from lucency.evaluation.calibration import brier_parts, reliability_table
 from lucency.evaluation.evaluate import confusion_table, evaluate, trivial
-from lucency.evaluation.leaderboard import COLUMNS as LEAGUE
+from lucency.evaluation.leaderboard import COLUMNS as LEADERBOARD
 from lucency.evaluation.leaderboard import SCORES
 from lucency.evaluation.metrics import METRICS, PER_FILM
 from lucency.evaluation.preparation_grid import (
@@ -40,11 +40,16 @@ from lucency.evaluation.preparation_grid import (
     compare_cells,
     make_grid,
 )
-from lucency.evaluation.reference_study import nothing_beside
+from lucency.evaluation.reference_study import no_comparison
 from lucency.explain.examples import choose_cases
 from lucency.explain.faithfulness import sanity_table
-from lucency.explain.heatmap_results import Sight, faith_table, no_scores, score_maps
-from lucency.explain.heatmaps import Centres, Maps, even_centres
+from lucency.explain.heatmap_results import (
+    HeatmapResults,
+    faithfulness_table,
+    no_scores,
+    score_maps,
+)
+from lucency.explain.heatmaps import Centres, Heatmaps, even_centres
 from lucency.report.film_figures import show_preparation
 from lucency.report.html import chance, decimal, whole
 from lucency.report.predictions_page import CHOSEN
@@ -67,7 +72,7 @@ GROUPS = (
     "gap", "gap_low", "gap_high", "calibration_gap", "calibration_low", "calibration_high",
     "small", "note",
 )  # fmt: skip
-COMPLAINT = Complaint(
+COMPLAINT = Issue(
     severity="serious", check="apart", message="2 patients stand in train and test", count=2,
     examples=("patient 13", "patient 118"), remedy="split by patient",
 )  # fmt: skip
@@ -197,9 +202,9 @@ def an_experiment(
         brier=pd.concat([brier_parts(one) for one in test]),
         subgroups=some_groups(ranking["network"].iloc[0]),
         worst_group="It does worst in the group view = AP.",
-        complaints=complaint_table([COMPLAINT]),
+        issues=issue_table([COMPLAINT]),
         checks=17,
-        beside=nothing_beside(),
+        beside=no_comparison(),
         sight=a_sight(test[0]),
         doubts=some_doubts(test[0]),
         combined=something_combined(networks, findings),
@@ -213,7 +218,7 @@ def a_change(label: np.ndarray, plan: Plan, findings: tuple[str, ...]) -> Change
     return describe_change(label, plan=plan, **about)
 
 
-def some_doubts(test: Predictions) -> Doubts:
+def some_doubts(test: Predictions) -> AuditResults:
     """Invent what speaks against the first finding; its view gives it away."""
     first = test.findings[0]
     counts = pd.DataFrame([(one, 40, 50, 35, 0.6) for one in test.findings], columns=list(COUNTS))
@@ -221,9 +226,9 @@ def some_doubts(test: Predictions) -> Doubts:
     found = found.assign(finding=first, fact="view", films=60, positives=20, left_out=0)
     odd = pd.DataFrame({name: [] for name in LISTED}).astype({"value": float})
     strata = pd.DataFrame({name: [0.5] for name in STRATA})
-    return Doubts(
+    return AuditResults(
         network=test.network,
-        belief=believe(counts, doubts={first: "view gives it away"}),
+        label_quality=rate_label_quality(counts, doubts={first: "view gives it away"}),
         probes=pd.DataFrame([("view", "AP", 0.9, 0.8, 0.95, 30, 30, "")], columns=list(PROBES)),
         shortcuts=found.assign(shortcut=True),
         strata=strata.assign(
@@ -234,12 +239,12 @@ def some_doubts(test: Predictions) -> Doubts:
     )
 
 
-def a_sight(test: Predictions) -> Sight:
+def a_sight(test: Predictions) -> HeatmapResults:
     """Invent maps of all test films, and a box of the first finding on those that have it."""
     random = np.random.default_rng(5)
     finding, films = test.findings[0], len(test)
     grid = random.random((films, 1, 3, 3), dtype=np.float32)
-    maps = Maps(
+    maps = Heatmaps(
         method="grad-cam", findings=(finding,), image=test.image, patient=test.patient, grid=grid,
         centres=Centres(np.arange(3) / 3, np.arange(3) / 3),
     )  # fmt: skip
@@ -249,27 +254,27 @@ def a_sight(test: Predictions) -> Sight:
     )
     rows = np.flatnonzero(test.label[:, 0] == 1)
     shown = maps.take(rows)
-    blind = replace(shown, method="grad-cam, head redrawn", grid=grid[rows][:, :, ::-1])
+    blind = replace(shown, method="grad-cam, head randomised_maps", grid=grid[rows][:, :, ::-1])
     draws = {"resamples": 25, "seed": 0}
     cases = choose_cases(test, finding=finding, threshold=0.3, films=2).assign(finding=finding)
     similar = pd.DataFrame({"method": "grad-cam", "block": ["head", "all"], "similarity": 0.125})
     tried = pd.DataFrame({"method": "grad-cam", "image": boxed, "patient": test.patient[rows]})
     for name, value in zip(TRIALS, (0.25, 0.5, 0.75, 0.5, 0.875), strict=True):
         tried[name] = value
-    return Sight(
+    return HeatmapResults(
         network=test.network,
         remarks=("cam: not defined for it",),
         maps=(maps,),
         boxes=boxes,
         cases=cases,
-        scores=score_maps([shown], redrawn=[blind], boxes=boxes, **draws),
+        scores=score_maps([shown], randomised_maps=[blind], boxes=boxes, **draws),
         sanity=sanity_table(similar),
-        faith=faith_table(tried, **draws),
+        faithfulness=faithfulness_table(tried, **draws),
     )
 
 
-def something_combined(networks: tuple[str, ...], findings: tuple[str, ...]) -> Combined:
-    """A league in which the greedy ensemble is above equal weights, which stands second."""
+def something_combined(networks: tuple[str, ...], findings: tuple[str, ...]) -> EnsembleResults:
+    """A leaderboard in which the greedy ensemble is above equal weights, which stands second."""
     names = ("greedy", "mean-probability", *networks)
     kinds = ("ensemble", "ensemble", *["network"] * len(networks))
     rows = []
@@ -288,8 +293,8 @@ def something_combined(networks: tuple[str, ...], findings: tuple[str, ...]) -> 
         ("densenet121", OVERALL, PAIRS, 0.9, 0.8, 0.95, 0.5, 80, ""),
     ]
     other = [(*pair, 0.2, 0.5) for pair in combinations(networks, 2)]
-    return Combined(
-        league=pd.DataFrame(rows).reindex(columns=list(LEAGUE)),
+    return EnsembleResults(
+        leaderboard=pd.DataFrame(rows).reindex(columns=list(LEADERBOARD)),
         weights=pd.DataFrame(pairs, columns=["method", "network", "finding", "weight"]),
         diversity=pd.DataFrame(other, columns=["network", "other", "disagreement", "error"]),
         choices=pd.DataFrame(),
@@ -400,8 +405,13 @@ def test_where_the_network_looked_stands_beside_maps_that_know_nothing(
     tables = {table[0][0]: table for table in Page(text).tables}
     pointing = next(t for t in Page(text).tables if t[0][:2] == ["Map", "Pointing game"])
     named = [row[0] for row in pointing[1:]]
-    rivals = ["random", "centre", "mean box", "box density"]
-    assert named == ["grad-cam", "grad-cam, stretched", "grad-cam, head redrawn", *rivals]
+    baselines = ["random", "centre", "mean box", "box density"]
+    assert named == [
+        "grad-cam",
+        "grad-cam, stretched",
+        "grad-cam, head randomised_maps",
+        *baselines,
+    ]
     macro = saw.scores.pointing.set_index(["method", "finding", "measure"])["value"]
     assert pointing[1][1].startswith(f"{macro['grad-cam', 'macro', 'pointing game']:.3f}")
     assert "Finding" in tables  # Wang's table, among others
@@ -426,13 +436,13 @@ def test_a_method_whose_grid_tells_no_place_is_named_and_the_others_are_shown(
 
 
 def test_what_may_be_believed_ends_in_words(experiment: Experiment, text: str) -> None:
-    first = experiment.doubts.belief["finding"].iloc[0]
-    others = ", ".join(experiment.doubts.belief["finding"].iloc[1:])
+    first = experiment.doubts.label_quality["finding"].iloc[0]
+    others = ", ".join(experiment.doubts.label_quality["finding"].iloc[1:])
     assert f"Labels of {others} may carry a claim; labels of {first} are doubtful" in text
     tables = Page(text).tables
-    belief = next(t for t in tables if t[0][:2] == ["Finding", "A claim"])
-    assert belief[1][:2] == [first, "doubtful"]
-    assert belief[1][-1] == "view gives it away"
+    label_quality = next(t for t in tables if t[0][:2] == ["Finding", "A claim"])
+    assert label_quality[1][:2] == [first, "doubtful"]
+    assert label_quality[1][-1] == "view gives it away"
     worth = next(t for t in tables if t[0][:2] == ["Finding", "Fact"])
     assert worth[1][-1] == "yes"
     assert "Nobody has read these films again." in text or "held against what was drawn" in text
@@ -453,7 +463,7 @@ def test_three_objections_are_answered_with_the_run_s_numbers(
     kappa = [0.1, 0.2, 0.6]
     worse = replace(
         doubts,
-        belief=doubts.belief.assign(kappa=kappa, ppv=[0.1, 0.9, 0.9]),
+        label_quality=doubts.label_quality.assign(kappa=kappa, ppv=[0.1, 0.9, 0.9]),
         shortcuts=doubts.shortcuts.assign(shortcut=False),
         strata=doubts.strata.iloc[:0],
     )
@@ -462,7 +472,7 @@ def test_three_objections_are_answered_with_the_run_s_numbers(
     assert f"on 2 of 3 findings: {first}, {second}." in answers[1]
     assert "leans on no known fact" in answers[1]
     assert answers[2].startswith("No finding's positives fall into kinds")
-    unread = replace(doubts, belief=doubts.belief.assign(ppv=np.nan, kappa=np.nan))
+    unread = replace(doubts, label_quality=doubts.label_quality.assign(ppv=np.nan, kappa=np.nan))
     answers = list(objections(unread).values())
     assert answers[0] == "Not known: nobody has read these films again."
     assert answers[1].startswith("How far experts agree on them is not known here.")
@@ -507,19 +517,21 @@ def test_each_step_of_augmentation_is_shown_alone_with_its_probability(
 
 def test_all_predictors_stand_in_one_league(experiment: Experiment, text: str) -> None:
     tables = Page(text).tables
-    league = next(t for t in tables if t[0][:3] == ["Place", "Predictor", "Kind"])
-    assert [row[1] for row in league[1:]] == experiment.combined.league["network"].tolist()
+    leaderboard = next(t for t in tables if t[0][:3] == ["Place", "Predictor", "Kind"])
+    assert [row[1] for row in leaderboard[1:]] == experiment.combined.leaderboard[
+        "network"
+    ].tolist()
     assert "More than chance above mean-probability: greedy (+0.020)" in text
-    others = len(league) - 2
+    others = len(leaderboard) - 2
     assert f"{others - 1} of {others} {'does' if others == 2 else 'do'} worse" in text
-    assert "the reference" in league[2]
+    assert "the reference" in leaderboard[2]
     assert "These features recognise people: for 60.0% of films" in text
     lungs = next(t for t in tables if t[0][:3] == ["Films of", "Films", "No lungs"])
     assert lungs[1:] == [["all", "1,200", "60", "0.050"], ["Hernia", "0", "0", "\N{EN DASH}"]]
 
 
 def test_what_was_not_combined_has_no_chapter(experiment: Experiment, tmp_path: Path) -> None:
-    alone = written(replace(experiment, combined=nothing_combined()), tmp_path)
+    alone = written(replace(experiment, combined=no_ensemble_results()), tmp_path)
     assert 'id="combined"' not in alone
     assert "#combined" not in alone
 
@@ -528,7 +540,7 @@ def test_nothing_seen_is_said(experiment: Experiment, tmp_path: Path) -> None:
     empty = pd.DataFrame()
     blind = replace(
         experiment.sight, remarks=("no film of the test part has a box",), maps=(),
-        boxes=empty_boxes(), scores=no_scores(), sanity=empty, faith=empty,
+        boxes=empty_boxes(), scores=no_scores(), sanity=empty, faithfulness=empty,
     )  # fmt: skip
     text = written(replace(experiment, sight=blind), tmp_path)
     assert "No box could be scored, so nothing is known of where this network looked." in text
@@ -709,7 +721,7 @@ def test_hostile_names_are_shown_not_run(tmp_path: Path) -> None:
             manifest=manifest,
             prepared=prepared,
             predictions=predictions,
-            beside=nothing_beside(),
+            beside=no_comparison(),
             sight=a_sight(predictions[0].of("test")),
         ),
         tmp_path,

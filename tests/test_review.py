@@ -12,8 +12,8 @@ from lucency.audit.review import (
     FORM,
     SAMPLE,
     draw_films,
+    draw_label_errors,
     draw_sample,
-    draw_suspects,
     empty_form,
     film_id,
     ppv_from_verdicts,
@@ -198,7 +198,7 @@ def test_suspects_are_shown_first_one_a_patient_and_stand_for_themselves():
         "direction": [("missing", "spurious")[side] for side, _ in found],
         "image": films.image[:80],
     })  # fmt: skip
-    sample = draw_suspects(films, suspects, seed=0, films=10)
+    sample = draw_label_errors(films, suspects, seed=0, films=10)
     assert sample["sheet"].unique().tolist() == ["a, missing", "a, spurious"]
     assert sample.groupby("sheet")["label"].first().tolist() == [0, 1]
     mine = films.patient[:80:2]
@@ -209,14 +209,14 @@ def test_suspects_are_shown_first_one_a_patient_and_stand_for_themselves():
     table = ppv_from_verdicts(sample, form)
     assert table["right"].tolist() == [0.7, 0]  # of labels of 0, and of 1
     assert table["note"].tolist() == ["each film stands for itself alone"] * 2
-    assert draw_suspects(films, suspects[:0], seed=0).empty
+    assert draw_label_errors(films, suspects[:0], seed=0).empty
     for column, word, told in (
         ("image", "x.png", "suspect 'x.png' is not in toys"),
         ("direction", "mising", "'mising' is unknown; expected missing, spurious; nearest is"),
         ("finding", "z", "finding 'z' is unknown; expected a, b"),
     ):
         with pytest.raises(ValueError, match=told):
-            draw_suspects(films, suspects.assign(**{column: word}), seed=0)
+            draw_label_errors(films, suspects.assign(**{column: word}), seed=0)
 
 
 def test_a_form_goes_out_and_comes_back(tmp_path: Path):

@@ -15,8 +15,8 @@ import pytest
 
 from lucency.audit.review import (
     VERDICTS,
+    draw_label_errors,
     draw_sample,
-    draw_suspects,
     ppv_from_verdicts,
     read_verdicts,
 )
@@ -174,7 +174,7 @@ def test_sheets_of_suspects_say_what_they_are_of():
     image = manifest.image[manifest.label[:, 0] == 0]
     suspects = pd.DataFrame({"finding": "Mass", "direction": "missing", "image": image})
     page = review_page(
-        draw_suspects(manifest, suspects, seed=0), films=films, findings=manifest.findings
+        draw_label_errors(manifest, suspects, seed=0), films=films, findings=manifest.findings
     )
     assert "<h2>Mass, missing " in page
     assert 'value="Mass"' not in page  # the finding is what the buttons ask for

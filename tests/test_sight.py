@@ -1,22 +1,22 @@
-"""What maps are worth: rivals paired film by film, truth to the network, and words that follow."""
+"""What maps are worth: baselines paired film by film, truth to the network, and words that follow."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from lucency.evaluation.evaluate import MACRO
-from lucency.explain.baselines import conclude_sight, rival_table
+from lucency.explain.baselines import baseline_table, conclude_heatmaps
 from lucency.explain.heatmap_results import (
-    REDRAWN,
+    RANDOMISED,
     STRETCHED,
-    Sight,
-    faith_table,
-    load_sight,
+    HeatmapResults,
+    faithfulness_table,
+    load_heatmap_results,
     no_scores,
-    save_sight,
+    save_heatmap_results,
     score_maps,
 )
-from lucency.explain.heatmaps import Centres, Maps, even_centres
+from lucency.explain.heatmaps import Centres, Heatmaps, even_centres
 from lucency.explain.localization import localize, pointing
 
 FILMS = 40
@@ -30,10 +30,10 @@ def _boxes():
 
 
 def _maps(method, cells):
-    """Maps of 2 x 2 cells, strongest in the one named for each film."""
+    """Heatmaps of 2 x 2 cells, strongest in the one named for each film."""
     grid = np.zeros((FILMS, 1, 4), dtype=np.float32)
     grid[np.arange(FILMS), 0, cells] = 1
-    return Maps(
+    return Heatmaps(
         method=method,
         findings=("Mass",),
         image=np.array([f"{film}.png" for film in range(FILMS)]),
@@ -50,11 +50,11 @@ def _right():
 def test_rivals_are_paired_film_by_film():
     cells = np.where(np.arange(FILMS) % 2, 3, 0)
     cells[: FILMS // 4] = 1
-    table = rival_table(_maps("mostly", cells), rivals=[_right()], boxes=_boxes(), **DRAWS)
+    table = baseline_table(_maps("mostly", cells), baselines=[_right()], boxes=_boxes(), **DRAWS)
     assert table["difference"].tolist() == [-0.25, -0.25]
     assert (table["low"] < -0.25).all()
     assert (table["high"] < 0).all()
-    same = rival_table(_right(), rivals=[_right()], boxes=_boxes(), **DRAWS)
+    same = baseline_table(_right(), baselines=[_right()], boxes=_boxes(), **DRAWS)
     assert same[["difference", "low", "high"]].to_numpy().tolist() == [[0, 0, 0]] * 2
 
 
@@ -62,11 +62,11 @@ def test_one_patient_has_no_interval():
     one = np.arange(2)
     boxes = _boxes().iloc[:2]
     maps, other = (name.take(one) for name in (_right(), _maps("wrong", np.full(FILMS, 1))))
-    row = rival_table(maps, rivals=[other], boxes=boxes, **DRAWS).iloc[0]
+    row = baseline_table(maps, baselines=[other], boxes=boxes, **DRAWS).iloc[0]
     assert row["difference"] == 1
     assert np.isnan(row["low"])
-    assert "no more often for sure than wrong (+1.000, no interval" in conclude_sight(
-        rival_table(maps, rivals=[other], boxes=boxes, **DRAWS), boxes=boxes
+    assert "no more often for sure than wrong (+1.000, no interval" in conclude_heatmaps(
+        baseline_table(maps, baselines=[other], boxes=boxes, **DRAWS), boxes=boxes
     )
     for table, bounds in (
         (pointing(maps, boxes=boxes, **DRAWS), ["low", "high"]),
@@ -77,27 +77,29 @@ def test_one_patient_has_no_interval():
 
 
 def test_every_map_is_scored_beside_those_that_know_nothing():
-    blind = _maps(f"true, {REDRAWN}", np.full(FILMS, 1))
+    blind = _maps(f"true, {RANDOMISED}", np.full(FILMS, 1))
     moved = Centres(np.array([0.2, 0.7]), np.array([0.2, 0.7]))
-    maps = Maps(**{**_right().__dict__, "centres": moved})
-    found = score_maps([maps], redrawn=[blind], boxes=_boxes(), **DRAWS)
+    maps = Heatmaps(**{**_right().__dict__, "centres": moved})
+    found = score_maps([maps], randomised_maps=[blind], boxes=_boxes(), **DRAWS)
     names = ["true", f"true, {STRETCHED}", blind.method, "random", "centre", "mean box"]
     assert list(dict.fromkeys(found.pointing["method"])) == [*names, "box density"]
-    rivals = found.rivals.loc[found.rivals["finding"] == MACRO].set_index("rival")
-    assert rivals.loc[blind.method, "difference"] == 1
+    baselines = found.baselines.loc[found.baselines["finding"] == MACRO].set_index("baseline")
+    assert baselines.loc[blind.method, "difference"] == 1
     assert "Wang 2017" in set(found.localisation["method"])
-    told = conclude_sight(found.rivals, boxes=_boxes())
+    told = conclude_heatmaps(found.baselines, boxes=_boxes())
     assert told.startswith(f"true points into boxes more often than {blind.method} (+1.000")
     assert "Findings with fewer" not in told  # 40 boxes
-    assert "carry no claim: Mass 10." in conclude_sight(found.rivals, boxes=_boxes().iloc[:10])
-    assert conclude_sight(pd.DataFrame(), boxes=_boxes()).startswith("No box could be scored")
+    assert "carry no claim: Mass 10." in conclude_heatmaps(
+        found.baselines, boxes=_boxes().iloc[:10]
+    )
+    assert conclude_heatmaps(pd.DataFrame(), boxes=_boxes()).startswith("No box could be scored")
 
 
 def test_what_beats_the_maps_is_named():
-    table = rival_table(
-        _maps("wrong", np.full(FILMS, 1)), rivals=[_right()], boxes=_boxes(), **DRAWS
+    table = baseline_table(
+        _maps("wrong", np.full(FILMS, 1)), baselines=[_right()], boxes=_boxes(), **DRAWS
     )
-    assert "less often than true (-1.000, -1.000 to -1.000)" in conclude_sight(
+    assert "less often than true (-1.000, -1.000 to -1.000)" in conclude_heatmaps(
         table, boxes=_boxes()
     )
 
@@ -111,18 +113,18 @@ def test_truth_to_the_network_by_hand():
             "stability": [0.9, np.nan, 0.7],
         }
     )  # fmt: skip
-    table = faith_table(tried, **DRAWS).set_index("measure")
+    table = faithfulness_table(tried, **DRAWS).set_index("measure")
     np.testing.assert_allclose(table.loc[["deletion", "insertion"], "better"], [0.3, 0.2])
     np.testing.assert_allclose(table["value"], [0.2, 0.7, 0.8])
     assert table.loc["stability", "films"] == 2
     assert table.loc["stability", "note"] == "1 of 3 maps are the same everywhere, left out"
     assert np.isnan(table.loc["stability", "random"])
     assert (table["low"] <= table["high"]).all()
-    assert len(faith_table(tried.iloc[:0], **DRAWS)) == 0
-    flat = faith_table(tried.assign(stability=np.nan), **DRAWS).iloc[2]
+    assert len(faithfulness_table(tried.iloc[:0], **DRAWS)) == 0
+    flat = faithfulness_table(tried.assign(stability=np.nan), **DRAWS).iloc[2]
     assert (flat["films"], flat["note"].partition(":")[0]) == (0, "not computable")
     assert np.isnan(flat["value"])
-    alone = faith_table(tried.iloc[:1], **DRAWS)
+    alone = faithfulness_table(tried.iloc[:1], **DRAWS)
     assert alone["low"].isna().all()
     assert alone["note"].tolist() == ["no interval: films of one patient"] * 3
 
@@ -132,17 +134,17 @@ def test_what_was_seen_is_kept(tmp_path, scored):
     maps = _right()
     scores = no_scores()
     if scored:
-        scores = score_maps([maps], redrawn=[maps], boxes=_boxes(), **DRAWS)
+        scores = score_maps([maps], randomised_maps=[maps], boxes=_boxes(), **DRAWS)
     cases = pd.DataFrame(
         {"kind": ["miss"], "image": ["1.png"], "probability": [0.1], "finding": ["Mass"]}
     )
     empty = pd.DataFrame()
-    saw = Sight(
+    saw = HeatmapResults(
         network="net", remarks=("one",), maps=(maps,) * scored, boxes=_boxes(), cases=cases,
-        scores=scores, sanity=empty, faith=empty,
+        scores=scores, sanity=empty, faithfulness=empty,
     )  # fmt: skip
-    save_sight(saw, tmp_path)
-    again = load_sight(tmp_path)
+    save_heatmap_results(saw, tmp_path)
+    again = load_heatmap_results(tmp_path)
     assert (again.network, again.remarks) == ("net", ("one",))
     assert len(again.maps) == scored
     for one, other in zip(saw.maps, again.maps, strict=True):

@@ -23,7 +23,7 @@ from lucency.audit.label_errors import (
     detection,
     doubt,
     expected_noise,
-    find_suspects,
+    find_label_errors,
     gather_evidence,
     joint_counts,
     nearest_others,
@@ -41,7 +41,7 @@ NO_FOLDS = np.empty((0, 3_000, 3))
 
 
 def simulate(rate: float, *, films: int = 3_000) -> Simulated:
-    """Return predictions from other folds, those of three divisions, and which labels are wrong."""
+    """Return predictions from other folds, those of three repeats, and which labels are wrong."""
     generator = np.random.default_rng(0)
     truth = generator.random((films, 3)) < 0.3
     centre = generator.normal(size=(3, 16))
@@ -51,13 +51,13 @@ def simulate(rate: float, *, films: int = 3_000) -> Simulated:
     wrong = generator.random(truth.shape) < rate
     label = (truth ^ wrong).astype(np.float32)
     folds = np.empty((3, films, 3))
-    for division in folds:
+    for repeat in folds:
         fold = generator.permutation(films // 2)[patient] % 5
         for held in range(5):
             rest = fold != held
             for k in range(3):
                 learner = LogisticRegression().fit(feature[rest], label[rest, k])
-                division[~rest, k] = learner.predict_proba(feature[~rest])[:, 1]
+                repeat[~rest, k] = learner.predict_proba(feature[~rest])[:, 1]
     said = Predictions(
         network="toy", split="", findings=("a", "b", "c"), image=np.arange(films).astype(str),
         patient=patient, part=np.full(films, "val"), label=label, logit=logit(folds.mean(axis=0)),
@@ -213,7 +213,7 @@ def test_ranks_compare_films_labelled_alike_and_skip_what_is_not_known():
 
 def test_lists_name_film_and_reasons_in_both_directions(tenth: Simulated):
     said, folds, wrong = tenth
-    table = find_suspects(said, folds=folds, top=30)
+    table = find_label_errors(said, folds=folds, top=30)
     assert len(table) == 3 * 2 * 30
     for (finding, direction), rows in table.groupby(["finding", "direction"]):
         k = said.findings.index(str(finding))
@@ -229,16 +229,16 @@ def test_lists_name_film_and_reasons_in_both_directions(tenth: Simulated):
     )
     plain = replace(said, feature=np.empty((len(said), 0), np.float32))
     assert set(gather_evidence(plain, folds=NO_FOLDS)) == {"network"}
-    assert "folds" not in find_suspects(plain, folds=NO_FOLDS, top=1)["reason"][0]
+    assert "folds" not in find_label_errors(plain, folds=NO_FOLDS, top=1)["reason"][0]
 
 
 def test_training_films_and_strange_folds_are_refused(tenth: Simulated):
     said, folds, _ = tenth
     part = np.where(np.arange(len(said)) < 7, "train", "test")
     with pytest.raises(ValueError, match="7 films trained the network"):
-        find_suspects(replace(said, part=part), folds=folds, top=3)
+        find_label_errors(replace(said, part=part), folds=folds, top=3)
     with pytest.raises(ValueError, match=r"findings \(10, 3\), expected \(3000, 3\)"):
-        find_suspects(said, folds=folds[:, :10], top=3)
+        find_label_errors(said, folds=folds[:, :10], top=3)
 
 
 def test_a_review_curve_by_hand_ties_by_expectation():

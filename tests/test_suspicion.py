@@ -13,7 +13,7 @@ from scipy.special import expit, logit
 from sklearn.metrics import roc_auc_score
 
 from lucency.audit.checks.prediction_checks import CAP, CHECKS, suspect
-from lucency.audit.checks.unverified import Claim, Fitted, claim_of
+from lucency.audit.checks.unverified import Fitted, UnverifiedPredictions, unverified
 from lucency.core.manifest import FINDINGS
 from lucency.core.predictions import Predictions
 from lucency.data.nih import read_nih
@@ -23,12 +23,14 @@ FOUR = ("Mass", "Edema", "Nodule", "Hernia")
 SPLIT = "0123456789abcdef"
 
 
-def _honest(seed: int = 0, *, films: int = 600, findings: tuple[str, ...] = FOUR) -> Claim:
+def _honest(
+    seed: int = 0, *, films: int = 600, findings: tuple[str, ...] = FOUR
+) -> UnverifiedPredictions:
     """Return a calibrated network: labels are drawn with the very probabilities it tells."""
     generator = np.random.default_rng(seed)
     risk = expit(generator.normal(-1.2, 1.3, (films, len(findings))))
     image = np.array([f"{film}.png" for film in range(films)])
-    return Claim(
+    return UnverifiedPredictions(
         network="net",
         findings=findings,
         image=image,
@@ -46,12 +48,12 @@ def _honest(seed: int = 0, *, films: int = 600, findings: tuple[str, ...] = FOUR
 HONEST = _honest()
 
 
-def _told(change: Callable[[np.ndarray], np.ndarray]) -> Claim:
+def _told(change: Callable[[np.ndarray], np.ndarray]) -> UnverifiedPredictions:
     """Return the honest network with its probabilities changed."""
     return replace(HONEST, probability=change(HONEST.probability.copy()))
 
 
-def _with(place: int, change: Callable[[np.ndarray], np.ndarray]) -> Claim:
+def _with(place: int, change: Callable[[np.ndarray], np.ndarray]) -> UnverifiedPredictions:
     """Return the honest network with the probabilities of one finding changed."""
 
     def one(said: np.ndarray) -> np.ndarray:
@@ -61,7 +63,7 @@ def _with(place: int, change: Callable[[np.ndarray], np.ndarray]) -> Claim:
     return _told(one)
 
 
-def _put(value: float, cells: int) -> Claim:
+def _put(value: float, cells: int) -> UnverifiedPredictions:
     def some(said: np.ndarray) -> np.ndarray:
         said[:cells, 1] = value
         return said
@@ -80,7 +82,7 @@ def _noise(said: np.ndarray) -> np.ndarray:
     return np.random.default_rng(0).random(said.shape) * 0.1
 
 
-def _scores(*rows: tuple[str, str, str, float], note: str = "") -> Claim:
+def _scores(*rows: tuple[str, str, str, float], note: str = "") -> UnverifiedPredictions:
     """Return the honest network beside a table with these rows: network, finding, metric, value."""
     table = pd.DataFrame(
         [(*row, row[3] - 0.01, row[3] + 0.01, 9, 9, 9, note) for row in rows], columns=list(COLUMNS)
@@ -93,7 +95,7 @@ def _aucs(*values: float, **named: float) -> list[tuple[str, str, str, float]]:
     return [("net", name, "auc", value) for name, value in pairs]
 
 
-def _bare(claim: Claim, columns: list[str]) -> Claim:
+def _bare(claim: UnverifiedPredictions, columns: list[str]) -> UnverifiedPredictions:
     scores = claim.scores.copy()
     scores.loc[:1, columns] = np.nan
     return replace(claim, scores=scores)
@@ -104,8 +106,8 @@ TRAINED = np.where(np.arange(602) < 7, "train", HONEST.listed_part)
 FEW = replace(HONEST, label=np.where(np.arange(600)[:, None] < 60, HONEST.label, 0))
 STRANGE = np.append(HONEST.image[:-3], ["x.png", "y.png", "z.png"])
 
-# check -> mistaken claim and the counts of its complaints
-PLANTED: dict[str, list[tuple[Claim, list[int]]]] = {
+# check -> mistaken claim and the counts of its issues
+PLANTED: dict[str, list[tuple[UnverifiedPredictions, list[int]]]] = {
     "outside_0_to_1": [
         (_put(1.2, 3), [3]),
         (_put(-0.1, 2), [2]),
@@ -184,12 +186,12 @@ def test_every_check_has_a_planted_mistake():
 def test_a_planted_mistake_is_found_with_its_count_and_by_no_other(check: str):
     for claim, counts in PLANTED[check]:
         found = CHECKS[check](claim)
-        assert [complaint.count for complaint in found] == counts
-        assert {complaint.check for complaint in found} == {check}
-        for complaint in found:
-            assert 1 <= len(complaint.examples) <= 3
-            assert ":" in complaint.message
-            assert complaint.remedy
+        assert [issue.count for issue in found] == counts
+        assert {issue.check for issue in found} == {check}
+        for issue in found:
+            assert 1 <= len(issue.examples) <= 3
+            assert ":" in issue.message
+            assert issue.remedy
         strangers = {one.check for one in suspect(claim)} - {check}
         assert strangers <= IMPLIED.get(check, set())
 
@@ -258,12 +260,12 @@ def test_a_network_that_knows_nothing_has_no_order_and_is_not_inverted():
 
 
 @pytest.fixture(scope="module")
-def zech(shared: Path) -> Claim:
+def zech(shared: Path) -> UnverifiedPredictions:
     """John Zech's predictions (reproduce-chexnet) with the labels of v2020."""
     told = pd.read_csv(shared / "nih" / "zech" / "preds.csv")
     films = read_nih(shared / "nih")
     rows = pd.Index(films.image).get_indexer(pd.Index(told["Image Index"]))
-    return Claim(
+    return UnverifiedPredictions(
         network="zech",
         findings=films.findings,
         image=films.image[rows],
@@ -274,12 +276,12 @@ def zech(shared: Path) -> Claim:
     )
 
 
-def test_a_real_network_has_no_complaint(zech: Claim):
+def test_a_real_network_has_no_complaint(zech: UnverifiedPredictions):
     assert zech.area[-1, 0] == pytest.approx(0.8382671332, abs=1e-10)
     assert suspect(zech) == []
 
 
-def test_a_real_network_s_columns_in_another_order_are_put_right(zech: Claim):
+def test_a_real_network_s_columns_in_another_order_are_put_right(zech: UnverifiedPredictions):
     """Alphabetical, as labels come out of a sort: the likely order names them as they are."""
     half = replace(_take(zech, np.arange(0, len(zech.image), 2)), network="half")
     alphabetical = np.argsort(FINDINGS)
@@ -294,16 +296,16 @@ def test_a_real_network_s_columns_in_another_order_are_put_right(zech: Claim):
     assert found.remedy.endswith(", ".join(np.array(FINDINGS)[swap].tolist()))
 
 
-def _take(claim: Claim, rows: np.ndarray) -> Claim:
+def _take(claim: UnverifiedPredictions, rows: np.ndarray) -> UnverifiedPredictions:
     names = ("image", "patient", "part", "label", "probability")
     return replace(claim, **{name: getattr(claim, name)[rows] for name in names})
 
 
-def _permuted(claim: Claim, order: np.ndarray) -> Claim:
+def _permuted(claim: UnverifiedPredictions, order: np.ndarray) -> UnverifiedPredictions:
     return replace(claim, probability=claim.probability[:, order])
 
 
-def test_a_real_network_s_other_mistakes_are_found(zech: Claim):
+def test_a_real_network_s_other_mistakes_are_found(zech: UnverifiedPredictions):
     twice = replace(zech, probability=expit(zech.probability))
     assert CHECKS["double_sigmoid"](twice)[0].count == 14
     weighted = replace(zech, probability=expit(logit(zech.probability) + 2.5))
@@ -331,7 +333,7 @@ def test_our_own_predictions_and_tables_have_no_complaint():
     nothing = trivial(predictions, prevalence=HONEST.label.mean(axis=0, dtype=np.float64))
     tables = [evaluate(p, threshold=half, resamples=50, seed=0) for p in (predictions, nothing)]
     scores = pd.concat(tables, ignore_index=True)
-    claim = replace(claim_of(predictions), scores=scores)
+    claim = replace(unverified(predictions), scores=scores)
     np.testing.assert_allclose(claim.probability, HONEST.probability, rtol=1e-5)
     assert (claim.split, claim.network) == (SPLIT, "net")
     assert suspect(claim) == []
@@ -344,7 +346,7 @@ def test_our_own_predictions_and_tables_have_no_complaint():
 
 
 def test_probabilities_handed_over_as_logits_are_a_double_sigmoid():
-    assert CHECKS["double_sigmoid"](claim_of(_predictions(expit)))[0].count == 4
+    assert CHECKS["double_sigmoid"](unverified(_predictions(expit)))[0].count == 4
 
 
 @settings(max_examples=100, deadline=None)

@@ -66,7 +66,7 @@ def test_the_versions_move_one_real_network_s_aucs_by_less_than_a_hundredth(
 ):
     old = read_labelled(shared / "nih" / "Data_Entry_2017.csv")
     table = effect(zech, old, nih, **DRAWS).set_index("finding")
-    # Facts: judging.md, the published AUC by the new file; 37 labels of its films differ.
+    # Facts: evaluation.md, the published AUC by the new file; 37 labels of its films differ.
     assert table.loc[MACRO, "new"] == pytest.approx(0.8382671332, abs=1e-9)
     assert table.loc[MACRO, "differing"] == 37
     assert table.loc["Hernia", ["difference", "difference_low"]].tolist() == [0, 0]

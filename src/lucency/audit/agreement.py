@@ -177,10 +177,10 @@ def agreement(labels: Manifest, experts: Manifest, *, resamples: int, seed: int)
     """Return MEASURES of every finding of both, `labels` as the test and `experts` as the truth.
 
     A film of which one says nothing (NaN) is left out. `labelled`, `seen` and `both` count the
-    positives of labels, of experts and of both. Beside the interval from resampling patients
-    stands Wilson's, of a share, which takes films as independent, but holds for few films too. For
-    groups of findings merge both with lucency.audit.agreement.merge_labels first. Raises ValueError
-    when they have no film or no finding in common.
+    positives of labels, of experts and of both. Beside the interval from resampling
+    patients stands Wilson's, of a share, which takes films as independent, but holds for few films
+    too. For groups of findings merge both with lucency.audit.agreement.merge_labels first. Raises
+    ValueError when they have no film or no finding in common.
     """
     ours, theirs = meet(labels, experts)
     plainly = once(len(ours))

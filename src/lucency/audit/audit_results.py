@@ -1,4 +1,4 @@
-"""Doubts: all tables that speak against the numbers of a run, in one value."""
+"""AuditResults: all tables that speak against the numbers of a run, in one value."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from lucency.core.manifest import read_table
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Doubts:
+class AuditResults:
     """What speaks against one network's scores: tables of the modules they are named after.
 
-    `belief` ends in words; `pictures` counts what `odd` lists, of audit.image_quality.
+    `label_quality` ends in words; `pictures` counts what `odd` lists, of audit.image_quality.
     """
 
     network: str
-    belief: pd.DataFrame
+    label_quality: pd.DataFrame
     probes: pd.DataFrame
     shortcuts: pd.DataFrame
     strata: pd.DataFrame
@@ -27,23 +27,23 @@ class Doubts:
     odd: pd.DataFrame
 
 
-def save_doubts(doubts: Doubts, folder: Path) -> None:
+def save_audit_results(doubts: AuditResults, folder: Path) -> None:
     """Write one CSV a table, and doubts.json."""
     for name in TABLES:
         getattr(doubts, name).to_csv(folder / f"{name}.csv", index=False)
     (folder / "doubts.json").write_text(json.dumps({"network": doubts.network}))
 
 
-def load_doubts(folder: Path) -> Doubts:
-    """Read what `save_doubts` wrote."""
+def load_audit_results(folder: Path) -> AuditResults:
+    """Read what `save_audit_results` wrote."""
     about = json.loads((folder / "doubts.json").read_text())
     tables = {name: read_table(folder / f"{name}.csv", text=TEXT) for name in TABLES}
     shortcuts = tables["shortcuts"]
     tables["shortcuts"] = shortcuts.assign(shortcut=shortcuts["shortcut"].astype(bool))
-    return Doubts(network=about["network"], **tables)
+    return AuditResults(network=about["network"], **tables)
 
 
-TABLES = ("belief", "probes", "shortcuts", "strata", "pictures", "odd")
+TABLES = ("label_quality", "probes", "shortcuts", "strata", "pictures", "odd")
 TEXT = (
     "finding", "verdict", "reason", "fact", "level", "levels", "note", "examples", "problem",
     "image",

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float32, Float64, Shaped, UInt8
 
-from lucency.audit.orientation import EDGES, FEWEST, FOLDS, TURNS, judge_lie, outline
+from lucency.audit.orientation import EDGES, FEWEST, FOLDS, TURNS, estimate_orientation, outline
 from lucency.core.manifest import Prepared
 from lucency.data.duplicates import near_identical
 from lucency.evaluation.bootstrap import ratio
@@ -135,7 +135,7 @@ def inspect(prepared: Prepared, *, progress: Callable[[int, int], None]) -> pd.D
     measured = pd.concat(pieces, ignore_index=True)
     measured.insert(0, "image", prepared.manifest.image)
     measured.insert(1, "patient", prepared.manifest.patient)
-    parts = [measured, _lie(edge, measured), _twins(prepared)]
+    parts = [measured, _orientation(edge, measured), _twins(prepared)]
     return pd.DataFrame(pd.concat(parts, axis=1), columns=list(MEASURED))
 
 
@@ -174,32 +174,36 @@ def shared(measured: pd.DataFrame) -> pd.DataFrame:
 def blank(measured: pd.DataFrame) -> pd.DataFrame:
     """Return the films without a picture."""
     reason = "flat: a standard deviation of grey of {structure:.3f}"
-    return _suspects(measured, _of(measured, "structure") < FLATTEST, "structure", reason)
+    return _label_errors(measured, _of(measured, "structure") < FLATTEST, "structure", reason)
 
 
 def framed(measured: pd.DataFrame) -> pd.DataFrame:
     """Return the films, blank ones aside, of whose frame much is empty border."""
     reason = "{border:.0%} of the frame is empty border, of grey {border_grey:.2f} (0 is black)"
     wide = _of(measured, "border") > WIDEST_BORDER
-    return _suspects(measured, wide & (_of(measured, "structure") >= FLATTEST), "border", reason)
+    return _label_errors(
+        measured, wide & (_of(measured, "structure") >= FLATTEST), "border", reason
+    )
 
 
 def inverted(measured: pd.DataFrame) -> pd.DataFrame:
     """Return the films that look more like the others with grey reversed."""
     mine = np.isin(_of(measured, "pose"), POSES[TURNS:])
-    return _suspects(measured, mine, "margin", "{pose}: fits so by {margin:.2f} more")
+    return _label_errors(measured, mine, "margin", "{pose}: fits so by {margin:.2f} more")
 
 
 def turned(measured: pd.DataFrame) -> pd.DataFrame:
     """Return the films that look more like the others when turned."""
     mine = np.isin(_of(measured, "pose"), POSES[1:TURNS] + POSES[TURNS + 1 :])
-    return _suspects(measured, mine, "margin", "{pose}: fits so by {margin:.2f} more")
+    return _label_errors(measured, mine, "margin", "{pose}: fits so by {margin:.2f} more")
 
 
 def mirrored(measured: pd.DataFrame) -> pd.DataFrame:
     """Return the upright films whose left and right look exchanged: flipped, or the heart is."""
     mine = (_of(measured, "mirrored") > LIKELY) & (_of(measured, "pose") == UPRIGHT)
-    return _suspects(measured, mine, "mirrored", "left and right exchanged: {mirrored:.0%} sure")
+    return _label_errors(
+        measured, mine, "mirrored", "left and right exchanged: {mirrored:.0%} sure"
+    )
 
 
 def strange(measured: pd.DataFrame) -> pd.DataFrame:
@@ -208,20 +212,20 @@ def strange(measured: pd.DataFrame) -> pd.DataFrame:
     unlike, beyond = _of(measured, "unlike"), _of(measured, "strange")
     far = (unlike > MOST_UNLIKE) | (beyond > MOST_STRANGE)
     largest = measured.assign(largest=np.maximum(unlike, beyond))
-    return _suspects(largest, far, "largest", reason)
+    return _label_errors(largest, far, "largest", reason)
 
 
 def written(measured: pd.DataFrame) -> pd.DataFrame:
     """Return the films with a line of bright writing or a label burnt in."""
     reason = "a patch like writing: {writing:.0%} of it bright strokes"
-    return _suspects(measured, _of(measured, "writing") > DENSEST, "writing", reason)
+    return _label_errors(measured, _of(measured, "writing") > DENSEST, "writing", reason)
 
 
-def _lie(edge: Float32[np.ndarray, "n d"], measured: pd.DataFrame) -> pd.DataFrame:
+def _orientation(edge: Float32[np.ndarray, "n d"], measured: pd.DataFrame) -> pd.DataFrame:
     """Return pose, margin, mirrored, unlike, strange and note, a row a film."""
     seen = np.flatnonzero(measured["structure"] >= FLATTEST)
     patient = measured["patient"].to_numpy()[seen]
-    found = judge_lie(edge[seen], patient=patient)
+    found = estimate_orientation(edge[seen], patient=patient)
     names = np.array([*POSES, NOT_JUDGED])
     table = pd.DataFrame({**found._asdict(), "pose": names[found.pose]}, index=seen)
     table["note"] = np.where(
@@ -270,10 +274,10 @@ def _same_picture(measured: pd.DataFrame, whose: str) -> pd.DataFrame:
     reason = f"the same {{what}} as {{twin}} of {whose}, correlation {{twin_correlation:.4f}}"
     what = np.where(_of(measured, "twin_pixels"), "pixels", "picture")
     mine = _of(measured, "twin_of") == whose
-    return _suspects(measured.assign(what=what), mine, "twin_correlation", reason)
+    return _label_errors(measured.assign(what=what), mine, "twin_correlation", reason)
 
 
-def _suspects(
+def _label_errors(
     measured: pd.DataFrame, mine: Bool[np.ndarray, " n"], value: str, reason: str
 ) -> pd.DataFrame:
     """Return image, patient, value and reason of some films; `reason` is filled from columns."""

@@ -25,17 +25,17 @@ from lucency.audit.label_errors import (
     combine_ranks,
     detection,
     expected_noise,
-    find_suspects,
-    first_suspects,
+    films_with_label_errors,
+    find_label_errors,
+    first_label_errors,
     gather_evidence,
     review_table,
-    suspect_films,
 )
-from lucency.audit.label_quality import believe, conclude_belief, counts_of
+from lucency.audit.label_quality import conclude_label_quality, counts_of, rate_label_quality
 from lucency.audit.versions import ALL, against_experts, changed_labels, changes, effect
 from lucency.config.sections import DRAWS
 from lucency.core.manifest import FINDINGS, NO_FINDING, Manifest
-from lucency.core.predictions import Predictions, load_divisions, load_predictions
+from lucency.core.predictions import Predictions, load_predictions, load_repeats
 from lucency.core.tables import Audit
 from lucency.data.labels import read_labelled
 from lucency.data.radiologists import RELEASES, read_expert_table, read_readings, release_of
@@ -76,7 +76,7 @@ def audit_labels(labels: Path, *, expert: Path, table: Path | None, scale: str) 
     if table is not None:
         said = _merged_for(predictions_of(table, films=films, scale=scale, part="test"), experts)
         found["auc"] = against_experts(said, experts, **DRAWS)
-    found["belief"] = believe(counts_of(found["agreement"], kappa), doubts={})
+    found["label_quality"] = rate_label_quality(counts_of(found["agreement"], kappa), doubts={})
     return Audit(
         tables=found,
         shown=tuple(name for name in found if name != "flow"),
@@ -84,7 +84,7 @@ def audit_labels(labels: Path, *, expert: Path, table: Path | None, scale: str) 
             f"{films.origin}; {experts.origin}. {CHOSEN}",
             *([_nothing_found(found["flow"])] if {*FINDINGS} <= {*films.findings} else []),
         ),
-        conclusion=conclude_belief(found["belief"]),
+        conclusion=conclude_label_quality(found["label_quality"]),
     )
 
 
@@ -112,23 +112,23 @@ def audit_versions(old: Path, new: Path, *, table: Path | None, scale: str) -> A
     )
 
 
-def audit_suspects(
+def audit_label_errors(
     what: Path, *, labels: Path | None, expert: Path | None, scale: str, top: int
 ) -> Audit:
     """Rank the labels that are likely wrong by the predictions in `what`.
 
     That is a predictions.npz of a run, whose features' neighbours count too, or of `lucency audit
-    folds`, where its divisions do, or anybody's table, which needs `labels`. With `expert`, as of
+    folds`, where its repeats do, or anybody's table, which needs `labels`. With `expert`, as of
     `audit_labels`, the ranking is held against what radiologists saw. Raises ValueError for files
     that are not so, or have no film in common.
     """
     said = _unseen(what, labels=labels, scale=scale)
-    noise, folds = expected_noise(said), load_divisions(what, said)
+    noise, folds = expected_noise(said), load_repeats(what, said)
     found = {
         "noise": noise,
-        "first": first_suspects(said, top=top),
-        "films": suspect_films(said, top=top),
-        "suspects": find_suspects(said, folds=folds, top=top),
+        "first": first_label_errors(said, top=top),
+        "films": films_with_label_errors(said, top=top),
+        "suspects": find_label_errors(said, folds=folds, top=top),
     }
     conclusion = (
         f"if the network ranks well, {_likely(noise, 'spurious')} labels of 1 are spurious, and "

@@ -37,14 +37,14 @@ from lucency.evaluation.metrics import auc, counts_above, ratio
 NEIGHBOURS = 10
 ROUNDING = 1e-6  # of a probability: two that differ by less are equal
 DIRECTIONS = {"missing": 0, "spurious": 1}  # what is wrong with a label, and the label
-SUSPECTS = ("finding", "direction", "place", "image", "patient", "suspicion", "reason")
+LABEL_ERRORS = ("finding", "direction", "place", "image", "patient", "suspicion", "reason")
 NOISE = ("finding", "direction", "films", "expected", "share", "note")
 Label = Float[np.ndarray, "n k"]  # 1, 0 or NaN
 Probability = Float[np.ndarray, "n k"]
 Suspicion = Float64[np.ndarray, "n k"]
 
 
-def find_suspects(
+def find_label_errors(
     predictions: Predictions, *, folds: Float[np.ndarray, "f n k"], top: int
 ) -> pd.DataFrame:
     """Return the `top` most suspect labels of every finding and direction, with the reasons.
@@ -65,13 +65,14 @@ def find_suspects(
             for place, film in enumerate(first.tolist(), start=1):
                 about = (predictions.image[film], predictions.patient[film], suspicion[film, k])
                 rows.append((finding, direction, place, *about, _reason(evidence, film, k)))
-    return pd.DataFrame(rows, columns=list(SUSPECTS))
+    return pd.DataFrame(rows, columns=list(LABEL_ERRORS))
 
 
 def gather_evidence(
     predictions: Predictions, *, folds: Float[np.ndarray, "f n k"]
 ) -> dict[str, Suspicion]:
-    """Return what speaks against each label, 0 to 1, NaN for nothing; raises as `find_suspects`."""
+    """Return what speaks against each label, 0 to 1, NaN for nothing; raises as
+    `find_label_errors`."""
     label = predictions.label
     if trained := int((predictions.part == "train").sum()):
         raise ValueError(
@@ -268,7 +269,7 @@ def chance_wrong(
     return np.where(np.isnan(label), np.nan, np.where(label == 1, positive, negative))
 
 
-def first_suspects(said: Predictions, *, top: int) -> pd.DataFrame:
+def first_label_errors(said: Predictions, *, top: int) -> pd.DataFrame:
     """Return the `top` labels of all that are most likely wrong, whatever finding and direction."""
     chance = chance_wrong(said.label, said.probability)
     order = np.argsort(-np.nan_to_num(chance, nan=-1).ravel(), kind="stable")[:top]
@@ -285,7 +286,7 @@ def first_suspects(said: Predictions, *, top: int) -> pd.DataFrame:
     return pd.DataFrame(dict(zip(FIRST, columns, strict=True))).dropna(subset=["chance"])
 
 
-def suspect_films(said: Predictions, *, top: int) -> pd.DataFrame:
+def films_with_label_errors(said: Predictions, *, top: int) -> pd.DataFrame:
     """Return the `top` films most likely to have any wrong label, labels taken as independent."""
     chance = np.nan_to_num(chance_wrong(said.label, said.probability))
     either = 1 - np.prod(1 - chance, axis=1)

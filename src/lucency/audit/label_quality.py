@@ -15,14 +15,14 @@ from lucency.core.manifest import FINDINGS, NO_FINDING
 from lucency.evaluation.significance import wilson
 
 COUNTS = ("finding", "labelled", "seen", "both", "kappa")
-BELIEF = ("finding", "verdict", "ppv", "low", "high", "sensitivity", *COUNTS[1:], "reason")
+LABEL_QUALITY = ("finding", "verdict", "ppv", "low", "high", "sensitivity", *COUNTS[1:], "reason")
 MAY, DOUBTFUL, CANNOT = "may", "doubtful", "cannot"
 MODERATE = 0.4  # of kappa: Landis and Koch, Biometrics 33 (1977), 159-174
 HALF = 0.5
 PUBLISHED = "published_agreement.csv"
 
 
-def believe(counts: pd.DataFrame, *, doubts: Mapping[str, str]) -> pd.DataFrame:
+def rate_label_quality(counts: pd.DataFrame, *, doubts: Mapping[str, str]) -> pd.DataFrame:
     """Return for each finding whether its labels may carry a claim, and why not.
 
     `counts` has the columns COUNTS: how many films of a sample are labelled, how many experts call
@@ -51,7 +51,7 @@ def believe(counts: pd.DataFrame, *, doubts: Mapping[str, str]) -> pd.DataFrame:
         about = (row[name] for name in COUNTS[1:])
         found = row["both"] / row["seen"] if row["seen"] else np.nan
         rows.append((row["finding"], verdict, value, least, most, found, *about, reason))
-    return pd.DataFrame(rows, columns=list(BELIEF))
+    return pd.DataFrame(rows, columns=list(LABEL_QUALITY))
 
 
 def counts_of(agreement: pd.DataFrame, readers: pd.DataFrame) -> pd.DataFrame:
@@ -74,7 +74,7 @@ def published_counts(findings: tuple[str, ...] = (*FINDINGS, NO_FINDING)) -> pd.
     return read.fillna(counted).astype(dict.fromkeys(counted, int)).reset_index()
 
 
-def conclude_belief(belief: pd.DataFrame) -> str:
+def conclude_label_quality(label_quality: pd.DataFrame) -> str:
     """Return the verdicts in plain words."""
     said = {
         MAY: "may carry a claim",
@@ -83,7 +83,7 @@ def conclude_belief(belief: pd.DataFrame) -> str:
     }
     parts = []
     for verdict, verb in said.items():
-        names = belief.loc[belief["verdict"] == verdict, "finding"].tolist()
+        names = label_quality.loc[label_quality["verdict"] == verdict, "finding"].tolist()
         parts += [f"labels of {', '.join(names)} {verb}"] if names else []
     return "; ".join(parts)
 

@@ -34,7 +34,7 @@ MIRROR = TURNS  # the pose of a mirror image that is not turned
 Outline = Float32[np.ndarray, "n d"]
 
 
-class Lie(NamedTuple):
+class Orientation(NamedTuple):
     """How each film lies; all but `pose` are NaN, and `pose` -1, where it cannot be judged."""
 
     pose: Int64[np.ndarray, " n"]  # quarter turns anticlockwise to upright, + TURNS if inverted
@@ -85,7 +85,7 @@ def outline(films: UInt8[np.ndarray, "n h w"]) -> Outline:
     return np.nan_to_num(scaled).astype(np.float32).reshape(len(films), EDGES)
 
 
-def judge_lie(edge: Outline, *, patient: Int64[np.ndarray, " n"]) -> Lie:
+def estimate_orientation(edge: Outline, *, patient: Int64[np.ndarray, " n"]) -> Orientation:
     """Return how films of these outlines lie, by the other patients' films.
 
     `mirrored` takes the discriminant of film and mirror image for normally distributed, opposite in
@@ -97,7 +97,7 @@ def judge_lie(edge: Outline, *, patient: Int64[np.ndarray, " n"]) -> Lie:
     owner = np.unique(patient, return_inverse=True)[1]
     if len(edge) < FEWEST or owner.max() + 1 < FOLDS:
         unknown = np.full(len(edge), np.nan)
-        return Lie(np.full(len(edge), -1), unknown, unknown, unknown, unknown)
+        return Orientation(np.full(len(edge), -1), unknown, unknown, unknown, unknown)
     found = _Likeness(np.empty(len(edge), np.int64), *np.empty((4, len(edge))))
     for fold in range(FOLDS):
         mine, rest = np.flatnonzero(owner % FOLDS == fold), np.flatnonzero(owner % FOLDS != fold)
@@ -109,7 +109,7 @@ def judge_lie(edge: Outline, *, patient: Int64[np.ndarray, " n"]) -> Lie:
                 whole[rows] = part
     side, deviation = _middle(found.side)
     against = 2 * side * ratio(found.side, np.full(len(edge), deviation**2))
-    return Lie(
+    return Orientation(
         pose=found.pose,
         margin=found.best - found.upright,
         mirrored=expit(np.log(PRIOR / (1 - PRIOR)) - against),

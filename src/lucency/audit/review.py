@@ -53,14 +53,14 @@ def draw_sample(manifest: Manifest, *, seed: int, films: int = FILMS) -> pd.Data
     return pd.concat(tables, ignore_index=True)
 
 
-def draw_suspects(
+def draw_label_errors(
     manifest: Manifest, suspects: pd.DataFrame, *, seed: int, films: int = FILMS
 ) -> pd.DataFrame:
     """Return a sheet of the first `films` suspects of every finding and direction, one a patient.
 
-    `suspects` as `find_suspects` returns them: image, finding, direction, the most suspect first.
-    Places are shuffled, so that nobody knows the rank. Every film weighs 1: it stands for itself,
-    not for others. Raises ValueError for a film, finding or direction that is not known.
+    `suspects` as `find_label_errors` returns them: image, finding, direction, the most suspect
+    first. Places are shuffled, so that nobody knows the rank. Every film weighs 1: it stands for
+    itself, not for others. Raises ValueError for a film, finding or direction that is not known.
     """
     _require_known(suspects["direction"].tolist(), DIRECTIONS, "direction")
     _require_known(suspects["finding"].tolist(), manifest.findings, "finding")

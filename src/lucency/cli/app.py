@@ -12,7 +12,7 @@ import typer
 
 from lucency.cli.audit_commands import audit
 from lucency.cli.commands import COMMANDS
-from lucency.cli.ensemble_commands import COMBINE_COMMANDS
+from lucency.cli.ensemble_commands import ENSEMBLE_COMMANDS
 from lucency.cli.explain_commands import EXPLAIN_COMMANDS
 from lucency.cli.options import (
     BalanceFigure,
@@ -224,7 +224,7 @@ def report(protocol: ProtocolFile, out: Out, changes: Changes = None, json: Json
     do("report", protocol, out, changes, 0, json)
 
 
-for command in (*COMMANDS, *EXPLAIN_COMMANDS, *COMBINE_COMMANDS):
+for command in (*COMMANDS, *EXPLAIN_COMMANDS, *ENSEMBLE_COMMANDS):
     app.command()(command)
 app.add_typer(audit, name="audit")
 app.add_typer(study, name="study")

@@ -91,9 +91,9 @@ def suspects(
     lucency audit suspects runs/demo/predictions/densenet121/predictions.npz --out suspects
     """
     _check(out)
-    from lucency.audit.label_audit import audit_suspects
+    from lucency.audit.label_audit import audit_label_errors
 
-    found = audit_suspects(what, labels=labels, expert=expert, scale=scale, top=top)
+    found = audit_label_errors(what, labels=labels, expert=expert, scale=scale, top=top)
     _tell(found, out, json)
 
 
@@ -101,8 +101,8 @@ def suspects(
 def folds(
     protocol: ProtocolFile,
     out: Out,
-    folds: Annotated[int, typer.Option(min=3, max=20, help="Trainings of a division.")] = 5,
-    divisions: Annotated[int, typer.Option(min=1, help="Independent divisions.")] = 1,
+    folds: Annotated[int, typer.Option(min=3, max=20, help="Trainings of a repeat.")] = 5,
+    repeats: Annotated[int, typer.Option(min=1, help="Independent repeats.")] = 1,
     changes: Changes = None,
     workers: Workers = 0,
     json: Json = False,
@@ -116,7 +116,7 @@ def folds(
     from lucency.pipeline.run_audit import audit_folds
 
     job = open_run(read_protocol(protocol, changes=tuple(changes or ())), out=out, workers=workers)
-    _tell(audit_folds(job, folds=folds, divisions=divisions), None, json)
+    _tell(audit_folds(job, folds=folds, repeats=repeats), None, json)
 
 
 @audit.command()

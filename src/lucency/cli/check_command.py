@@ -9,13 +9,13 @@ import pandas as pd
 
 from lucency.audit.checks import prediction_checks as suspicion
 from lucency.audit.checks import split_checks as doctor
-from lucency.audit.checks.issue import complaint_table, count_serious
+from lucency.audit.checks.issue import count_serious, issue_table
 from lucency.audit.checks.protocol_checks import BEFORE
 from lucency.audit.checks.run_checks import CHECKS, check_lists, check_predictions, check_protocol
-from lucency.audit.checks.unverified import claim_of_table
+from lucency.audit.checks.unverified import unverified_table
 from lucency.config.protocol import read_protocol
-from lucency.pipeline.judgement import complaints
-from lucency.pipeline.reopening import reopen
+from lucency.pipeline.judgement import issues
+from lucency.pipeline.reopening import open_run_folder
 
 
 def consult(
@@ -26,7 +26,7 @@ def consult(
     scale: str,
     changes: tuple[str, ...],
 ) -> tuple[pd.DataFrame, int]:
-    """Return the complaints as audit.checks.issue.complaint_table does, and how many checks ran.
+    """Return the issues as audit.checks.issue.issue_table does, and how many checks ran.
 
     `what` is a protocol (.toml), a run's folder, a table of predictions, or None for `lists` alone,
     which map parts to files of image names; `labels` is the label file of a table or of lists.
@@ -46,17 +46,17 @@ def consult(
         if not {"train", "test"} <= set(lists):
             given = ", ".join(lists) or "nothing"
             raise ValueError(f"found lists for {given}; expected --train and --test, maybe --val")
-        return complaint_table(check_lists(lists, labels=labels)), len(doctor.CHECKS)
+        return issue_table(check_lists(lists, labels=labels)), len(doctor.CHECKS)
     if changes:
         raise ValueError("--set changes a protocol: found a table, expected no --set")
-    claim = claim_of_table(what, labels=labels, scale=scale)
+    claim = unverified_table(what, labels=labels, scale=scale)
     of_split = len(doctor.CHECKS) if lists else 1  # without lists, whose films these are
     found = check_predictions(claim, lists, labels=labels)
-    return complaint_table(found), len(suspicion.CHECKS) + of_split
+    return issue_table(found), len(suspicion.CHECKS) + of_split
 
 
-def complaints_in_words(table: pd.DataFrame, *, checks: int) -> str:
-    """Return the complaints for people: a line each, what to do below it, and a last line."""
+def issues_in_words(table: pd.DataFrame, *, checks: int) -> str:
+    """Return the issues for people: a line each, what to do below it, and a last line."""
     lines = []
     for row in table.to_dict("records"):
         examples = f" (such as {row['examples'].replace('|', ', ')})" if row["examples"] else ""
@@ -67,27 +67,27 @@ def complaints_in_words(table: pd.DataFrame, *, checks: int) -> str:
     return "\n".join([*lines, f"{counts}, by {checks} checks"]) + "\n"
 
 
-def complaints_in_json(table: pd.DataFrame, *, checks: int) -> dict[str, object]:
-    """Return the complaints for programs, examples as lists."""
+def issues_in_json(table: pd.DataFrame, *, checks: int) -> dict[str, object]:
+    """Return the issues for programs, examples as lists."""
     rows = [
         {**row, "examples": row["examples"].split("|") if row["examples"] else []}
         for row in table.to_dict("records")
     ]
     serious = count_serious(table)
-    return {"checks": checks, "serious": serious, "notes": len(rows) - serious, "complaints": rows}
+    return {"checks": checks, "serious": serious, "notes": len(rows) - serious, "issues": rows}
 
 
 def _own(what: Path, changes: tuple[str, ...]) -> tuple[pd.DataFrame, int]:
     if what.suffix == ".toml":
         found = check_protocol(read_protocol(what, changes=changes))
-        return complaint_table(found), len(doctor.CHECKS) + len(BEFORE)
+        return issue_table(found), len(doctor.CHECKS) + len(BEFORE)
     if changes:
         raise ValueError(f"--set changes a protocol, and {what} is done: check a .toml file")
-    run, file = reopen(what), what / "protocol.toml"
+    run, file = open_run_folder(what), what / "protocol.toml"
     predicted = [what / "predictions" / network.name for network in run.protocol.network]
     if not all((place / "receipt.json").is_file() for place in (*predicted, what / "evaluation")):
         raise ValueError(
             f"{what} is not judged yet: expected a finished run; check its protocol.toml alone, or "
             f"finish it with lucency evaluate {file} --out {what}"
         )
-    return complaints(run), CHECKS
+    return issues(run), CHECKS

@@ -60,9 +60,9 @@ def evaluate(
         raise ValueError("--set changes a protocol: found a table, expected no --set")
     if out:
         check_folder(out)
-    from lucency.pipeline.table_evaluation import judge_table
+    from lucency.pipeline.table_evaluation import evaluate_table
 
-    tell(judge_table(what, labels=labels, val=val, scale=scale, out=out), json)
+    tell(evaluate_table(what, labels=labels, val=val, scale=scale, out=out), json)
 
 
 def predict(
@@ -120,7 +120,7 @@ def check(  # noqa: PLR0913 - the options of one command
     lucency check --train train.txt --test test.txt --labels Data_Entry_2017_v2020.csv
     """
     from lucency.audit.checks.issue import count_serious
-    from lucency.cli.check_command import complaints_in_json, complaints_in_words, consult
+    from lucency.cli.check_command import consult, issues_in_json, issues_in_words
     from lucency.cli.output import in_json
 
     given = {"train": train, "val": val, "test": test}
@@ -133,9 +133,9 @@ def check(  # noqa: PLR0913 - the options of one command
         changes=tuple(changes or ()),
     )
     said = (
-        in_json(complaints_in_json(table, checks=checks))
+        in_json(issues_in_json(table, checks=checks))
         if json
-        else complaints_in_words(table, checks=checks)
+        else issues_in_words(table, checks=checks)
     )
     typer.echo(said, nl=False)
     sys.exit(int(count_serious(table) > 0))
@@ -159,9 +159,9 @@ def compare(
     """
     if out:
         check_folder(out)
-    from lucency.pipeline.table_evaluation import contest
+    from lucency.pipeline.table_evaluation import compare_tables
 
-    tell(contest(several, labels=labels, scale=scale, out=out), json)
+    tell(compare_tables(several, labels=labels, scale=scale, out=out), json)
 
 
 def leak(

@@ -37,7 +37,7 @@ def combine(
         typer.Option(help="An ensemble, or several, such as greedy or stacked; all if none."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where league and predictions go.")
+        Path | None, typer.Option(metavar="DIR", help="Where leaderboard and predictions go.")
     ] = None,
     json: Json = False,
 ) -> None:
@@ -101,4 +101,4 @@ def similar(
     typer.echo(in_json(answer(found)) if json else in_words(found), nl=False)
 
 
-COMBINE_COMMANDS: tuple[Callable[..., None], ...] = (combine, similar)
+ENSEMBLE_COMMANDS: tuple[Callable[..., None], ...] = (combine, similar)

@@ -24,7 +24,7 @@ def localize(
     Pointing game, accuracy and false boxes by the protocol of Wang et al. (2017), and tests of
     the maps themselves. Other methods, or another network, go to a folder of their own:
 
-    lucency localize runs/demo --set explaining.methods='["cam","occlusion"]' --out looked
+    lucency localize runs/demo --set explanation.methods='["cam","occlusion"]' --out looked
     """
     if out:
         check_folder(out)
@@ -58,10 +58,10 @@ def explain(
     lucency explain runs/demo films/00000001_000.png --out explained
     """
     check_folder(out)
-    from lucency.config.sections import Explaining
+    from lucency.config.sections import ExplanationChoices
     from lucency.pipeline.explanation import Asked, explain_films
 
-    methods = tuple(method) if method else Explaining().methods
+    methods = tuple(method) if method else ExplanationChoices().methods
     asked = Asked(network, methods, tuple(finding or ()))
     tell(explain_films(folder, films or [], asked=asked, out=out), json)
 

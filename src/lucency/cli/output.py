@@ -25,8 +25,8 @@ from lucency.core.stage import Failures, write_atomically
 from lucency.core.tables import Answer
 from lucency.data.labels import read_labels
 from lucency.evaluation.evaluate import MACRO
-from lucency.explain.baselines import conclude_sight
-from lucency.explain.heatmap_results import Sight
+from lucency.explain.baselines import conclude_heatmaps
+from lucency.explain.heatmap_results import HeatmapResults
 from lucency.explain.localization import GAME
 from lucency.pipeline import ablation_study as ablation
 from lucency.pipeline.judgement import STAGES
@@ -311,11 +311,11 @@ def _of_evaluate(run: Run, made: Any) -> Answer:
 
 
 def _of_report(run: Run, made: Any) -> Answer:
-    from lucency.pipeline.judgement import complaints, verdict
+    from lucency.pipeline.judgement import issues, verdict
 
     told = "could not run"
     if "warnings" not in Failures(run.out / "failed").reasons():
-        found = complaints(run)
+        found = issues(run)
         serious = count_serious(found)
         told = f"{serious} serious, {len(found) - serious} to note"
     answer: Answer = {
@@ -332,7 +332,7 @@ def _of_check(run: Run, made: Any) -> Answer:
     return {"serious": serious, "notes": len(made) - serious, "folder": str(run.out / "check")}
 
 
-def localised(sight: Sight, folder: Path) -> Answer:
+def localised(sight: HeatmapResults, folder: Path) -> Answer:
     """Return what to say of where a network looked; ValueError where nothing was scored."""
     if not len(sight.scores.pointing):
         raise ValueError(f"nothing could be localised: {'; '.join(sight.remarks)}")
@@ -345,7 +345,7 @@ def localised(sight: Sight, folder: Path) -> Answer:
     return {
         "network": sight.network,
         "pointing game": hits,
-        "conclusion": conclude_sight(sight.scores.rivals, boxes=sight.boxes),
+        "conclusion": conclude_heatmaps(sight.scores.baselines, boxes=sight.boxes),
         "remarks": list(sight.remarks),
         "tables": str(folder),
     }

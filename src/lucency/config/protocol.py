@@ -17,9 +17,9 @@ from pydantic import Field, ValidationError, model_validator
 from lucency.config.sections import (
     Balance,
     Choices,
-    Combining,
-    Explaining,
-    Judging,
+    EnsembleChoices,
+    EvaluationChoices,
+    ExplanationChoices,
     Network,
     Source,
     Split,
@@ -64,9 +64,9 @@ class Protocol(Choices):
     balance: Balance = Balance()
     training: Training = Training()
     network: tuple[Network, ...] = Field(min_length=1)
-    judging: Judging = Judging()
-    explaining: Explaining = Explaining()
-    combining: Combining = Combining()
+    evaluation: EvaluationChoices = EvaluationChoices()
+    explanation: ExplanationChoices = ExplanationChoices()
+    ensemble: EnsembleChoices = EnsembleChoices()
     seeds: tuple[int, ...] = ()
     variant: tuple[Variant, ...] = ()
 
@@ -89,13 +89,13 @@ class Protocol(Choices):
 
     @model_validator(mode="after")
     def _asks_for_its_networks(self) -> Protocol:
-        names, asked = [network.name for network in self.network], self.explaining.network
+        names, asked = [network.name for network in self.network], self.explanation.network
         if asked and asked not in names:
             known = ", ".join(names)
-            raise ValueError(f"explaining.network: {asked!r} is not trained; expected of {known}")
-        self.combining.check(tuple(names), split=self.split.method, size=self.preparation.size)
-        if self.variant and self.combining != Combining():
-            raise ValueError("combining and variant: expected one of them; combine a variant's run")
+            raise ValueError(f"explanation.network: {asked!r} is not trained; expected of {known}")
+        self.ensemble.check(tuple(names), split=self.split.method, size=self.preparation.size)
+        if self.variant and self.ensemble != EnsembleChoices():
+            raise ValueError("ensemble and variant: expected one of them; combine a variant's run")
         return self
 
     @model_validator(mode="after")

@@ -302,7 +302,7 @@ class Training(Choices):
         return self
 
 
-class Judging(Choices):
+class EvaluationChoices(Choices):
     """How networks are judged; recalibration and threshold are fitted on validation films.
 
     The threshold "half" is .5 for every finding, and fitted to nothing; `recall` is the least that
@@ -317,7 +317,7 @@ class Judging(Choices):
     seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
-    def _recall_means_something(self) -> Judging:
+    def _recall_means_something(self) -> EvaluationChoices:
         if self.threshold != "recall" and self.recall != type(self).model_fields["recall"].default:
             raise ValueError(
                 f"recall means nothing to threshold {self.threshold!r}; it belongs to 'recall'"
@@ -325,10 +325,12 @@ class Judging(Choices):
         return self
 
 
-DRAWS = Judging().model_dump(include={"resamples", "seed"})  # where no protocol says otherwise
+DRAWS = EvaluationChoices().model_dump(
+    include={"resamples", "seed"}
+)  # where no protocol says otherwise
 
 
-class Explaining(Choices):
+class ExplanationChoices(Choices):
     """Where a network looked: by which methods, which are put to the test on so many films.
 
     `network` "" is the best on validation films.
@@ -340,7 +342,7 @@ class Explaining(Choices):
     seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
-    def _each_method_once(self) -> Explaining:
+    def _each_method_once(self) -> ExplanationChoices:
         if len(set(self.methods)) < len(self.methods):
             raise ValueError(f"methods {', '.join(self.methods)}: expected each once")
         return self
@@ -370,7 +372,7 @@ TEXTURE, FROZEN, AND = "texture", "frozen ", "+"
 TEXTURED = 96  # pixels of a film's side, below which waves and patterns are as large as lungs
 
 
-class Combining(Choices):
+class EnsembleChoices(Choices):
     """Ensembles, classical learners, similar films and more views, judged beside the networks.
 
     `sources` are whose features learners and neighbours take: a network of the protocol,
@@ -388,7 +390,7 @@ class Combining(Choices):
     seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
-    def _each_once(self) -> Combining:
+    def _each_once(self) -> EnsembleChoices:
         frozen = tuple(network.name for network in self.frozen)
         for key in ("ensembles", "learners", "sources"):
             _refuse_twice(key, getattr(self, key))
@@ -404,7 +406,7 @@ class Combining(Choices):
         return self
 
     @model_validator(mode="after")
-    def _sources_are_asked(self) -> Combining:
+    def _sources_are_asked(self) -> EnsembleChoices:
         if self.sources and not (self.learners or self.neighbours):
             raise ValueError("sources mean nothing without `learners` or `neighbours`")
         unused = {FROZEN + network.name for network in self.frozen} - set(self.single_sources)
@@ -421,23 +423,23 @@ class Combining(Choices):
         """Raise ValueError unless the protocol's networks, split and films allow this."""
         if self.ensembles and len(networks) < 2:
             raise ValueError(
-                f"combining.ensembles: expected two networks or more, found {len(networks)}"
+                f"ensemble.ensembles: expected two networks or more, found {len(networks)}"
             )
         known = (*networks, *(FROZEN + network.name for network in self.frozen), TEXTURE)
         for source in self.single_sources:
             if source not in known:
                 raise ValueError(
-                    f"combining.sources: {source!r} is unknown; expected of {', '.join(known)}, or "
+                    f"ensemble.sources: {source!r} is unknown; expected of {', '.join(known)}, or "
                     f"several joined by + without spaces{nearest(source.strip(), known)}"
                 )
         if TEXTURE in self.single_sources and size < TEXTURED:
             raise ValueError(
-                f"combining.sources: textures want films of {TEXTURED} pixels or more; "
+                f"ensemble.sources: textures want films of {TEXTURED} pixels or more; "
                 f"preparation.size is {size}"
             )
         if split == "image" and (self.learners or self.neighbours):
             raise ValueError(
-                'combining.learners and neighbours need a split by patient: split.method is "image"'
+                'ensemble.learners and neighbours need a split by patient: split.method is "image"'
             )
 
 

@@ -164,10 +164,10 @@ def _require_predictions(file: Path) -> None:
 _PREDICTED = tuple(Predictions.__dataclass_fields__)
 
 
-EACH = "divisions.npy"
+EACH = "repeats.npy"
 
 
-def load_divisions(file: Path, said: Predictions) -> Float64[np.ndarray, "f n k"]:
-    """Return the probabilities by division that lie beside predictions, or none."""
+def load_repeats(file: Path, said: Predictions) -> Float64[np.ndarray, "f n k"]:
+    """Return the probabilities by repeat that lie beside predictions, or none."""
     beside = file.parent / EACH
     return np.load(beside) if beside.is_file() else np.empty((0, *said.label.shape))

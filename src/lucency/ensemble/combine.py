@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from lucency.config.sections import Judging
+from lucency.config.sections import EvaluationChoices
 from lucency.core.manifest import Manifest, nearest
 from lucency.core.predictions import Predictions, concatenate, save_predictions
 from lucency.core.progress import progress, say
@@ -24,7 +24,7 @@ from lucency.evaluation.external import (
     predictions_of,
     read_entries,
 )
-from lucency.evaluation.leaderboard import Entrant, conclude, league
+from lucency.evaluation.leaderboard import Entrant, conclude, leaderboard
 
 UNKNOWN_COST = float("nan")
 SHOWN = ("kind", "auc", "auc_low", "auc_high", "difference", "p_holm")
@@ -40,7 +40,7 @@ def combine(
     methods: Sequence[str],
     out: Path | None,
 ) -> dict[str, object]:
-    """Return the league of networks and their ensembles; predictions and tables go to `out`.
+    """Return the leaderboard of networks and their ensembles; predictions and tables go to `out`.
 
     Each of `several` is as `entries.read_entries` says; of tables, `val` names in the same order
     those of validation films, which ensembles are fitted to. No method means all. Raises ValueError
@@ -66,19 +66,19 @@ def combine(
         is_complete(out, inputs=inputs)  # refuses a folder of other tables before the work
     made = []
     for method in dict.fromkeys((EQUAL, *chosen)):
-        say(f"Combining {len(networks)} networks: {method}")
+        say(f"EnsembleChoices {len(networks)} networks: {method}")
         made.append(pool(networks, method=method, seed=0))
-    ensembles = [recalibrated(one.said, method=Judging().recalibration) for one in made]
+    ensembles = [recalibrated(one.said, method=EvaluationChoices().recalibration) for one in made]
     every = [*networks, *ensembles]
     kinds = {one.network: "network" for one in networks} | {
         one.network: "ensemble" for one in ensembles
     }
-    with progress("Judging", unit="predictors") as advance:
-        found = league(
+    with progress("EvaluationChoices", unit="predictors") as advance:
+        found = leaderboard(
             every,
             entrants={name: Entrant(kind, UNKNOWN_COST) for name, kind in kinds.items()},
             reference=EQUAL,
-            choices=Judging(),
+            choices=EvaluationChoices(),
             progress=advance,
         )
     if out is None:
@@ -89,7 +89,7 @@ def combine(
 
 
 def _answer(found: pd.DataFrame) -> dict[str, object]:
-    """Return the league for people and programs: what it says, then a row a predictor."""
+    """Return the leaderboard for people and programs: what it says, then a row a predictor."""
     answer: dict[str, object] = {"conclusion": conclude(found, reference=EQUAL)}
     answer["difference"] = PAIRED
     for row in found.to_dict(orient="records"):
@@ -140,7 +140,7 @@ def _both(file: Path, val: Path | None, films: Manifest | None, *, scale: str) -
     known = predictions_of(val, films=films, scale=scale, part="val")
     check_sides(known, test, name=val)
     both = concatenate([replace(known, network=test.network), test])
-    return recalibrated(both, method=Judging().recalibration)
+    return recalibrated(both, method=EvaluationChoices().recalibration)
 
 
 def _as_table(said: Predictions) -> pd.DataFrame:
@@ -154,8 +154,9 @@ def _as_table(said: Predictions) -> pd.DataFrame:
 def _write(
     out: Path, found: pd.DataFrame, weights: pd.DataFrame, made: Sequence[Predictions]
 ) -> None:
-    """Write league.csv, weights.csv, and each ensemble's predictions as METHOD.npz and .csv."""
-    found.to_csv(out / "league.csv", index=False)
+    """Write leaderboard.csv, weights.csv, and each ensemble's predictions as METHOD.npz and
+    .csv."""
+    found.to_csv(out / "leaderboard.csv", index=False)
     weights.to_csv(out / "weights.csv", index=False)
     for one in made:
         save_predictions(one, out / f"{one.network}.npz")

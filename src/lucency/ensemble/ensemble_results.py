@@ -1,4 +1,4 @@
-"""What became of combining: the league and its companions, as tables in one value."""
+"""What became of combining: the leaderboard and its companions, as tables in one value."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from lucency.core.manifest import read_table
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Combined:
+class EnsembleResults:
     """All tables of the chapter on combining; all are empty where a protocol combines nothing.
 
-    `league` is of evaluation.leaderboard; `weights` says method, network, finding and weight of
-    ensembles; `diversity` is of ensemble.ensembles, on test films; `choices` of
+    `leaderboard` is of evaluation.leaderboard; `weights` says method, network, finding and weight
+    of ensembles; `diversity` is of ensemble.ensembles, on test films; `choices` of
     ensemble.feature_classifiers, with its network; `similar` of ensemble.retrieval_metrics, with
     the source of the features; `lungs` of ensemble.radiomics.extract.
     """
 
-    league: pd.DataFrame
+    leaderboard: pd.DataFrame
     weights: pd.DataFrame
     diversity: pd.DataFrame
     choices: pd.DataFrame
@@ -28,12 +28,12 @@ class Combined:
     lungs: pd.DataFrame
 
 
-def nothing_combined() -> Combined:
+def no_ensemble_results() -> EnsembleResults:
     """Return what a protocol that combines nothing has."""
-    return Combined(**{name: pd.DataFrame() for name in TABLES})
+    return EnsembleResults(**{name: pd.DataFrame() for name in TABLES})
 
 
-def save_combined(combined: Combined, folder: Path) -> None:
+def save_ensemble_results(combined: EnsembleResults, folder: Path) -> None:
     """Write one CSV a table; none for a table that is empty."""
     for name in TABLES:
         table: pd.DataFrame = getattr(combined, name)
@@ -41,16 +41,16 @@ def save_combined(combined: Combined, folder: Path) -> None:
             table.to_csv(folder / f"{name}.csv", index=False)
 
 
-def load_combined(folder: Path) -> Combined:
-    """Read what `save_combined` wrote; empty tables where it wrote none."""
-    return Combined(**{name: _table(folder / f"{name}.csv") for name in TABLES})
+def load_ensemble_results(folder: Path) -> EnsembleResults:
+    """Read what `save_ensemble_results` wrote; empty tables where it wrote none."""
+    return EnsembleResults(**{name: _table(folder / f"{name}.csv") for name in TABLES})
 
 
 def _table(file: Path) -> pd.DataFrame:
     return read_table(file, text=TEXT) if file.is_file() else pd.DataFrame()
 
 
-TABLES = ("league", "weights", "diversity", "choices", "similar", "lungs")
+TABLES = ("leaderboard", "weights", "diversity", "choices", "similar", "lungs")
 TEXT = (
     "network",
     "other",

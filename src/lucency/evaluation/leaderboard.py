@@ -1,4 +1,4 @@
-"""The league: networks and all that is made of them in one table, ranked, with cost per film.
+"""The leaderboard: networks and all that is made of them in one table, ranked, with cost per film.
 
 Letters in shapes: none; tables only.
 """
@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from lucency.config.sections import Judging
+from lucency.config.sections import EvaluationChoices
 from lucency.core.predictions import Predictions
 from lucency.evaluation.compare import compare
 from lucency.evaluation.evaluate import MACRO, evaluate
@@ -35,12 +35,12 @@ class Entrant(NamedTuple):
     milliseconds: float
 
 
-def league(
+def leaderboard(
     several: Sequence[Predictions],
     *,
     entrants: Mapping[str, Entrant],
     reference: str,
-    choices: Judging,
+    choices: EvaluationChoices,
     progress: Callable[[int, int, str], None],
 ) -> pd.DataFrame:
     """Return a row a predictor, by falling macro AUC on test films, beside one reference.
@@ -69,7 +69,8 @@ def league(
 
 
 def conclude(table: pd.DataFrame, *, reference: str) -> str:
-    """Return one sentence on a league: what surely beats the reference, and how sure that is."""
+    """Return one sentence on a leaderboard: what surely beats the reference, and how sure that
+    is."""
     sure = table["p_holm"] < LEVEL
     above, under = (table[sure & (table["difference"] * sign > 0)] for sign in (1, -1))
     below, others = len(under), len(table) - 1

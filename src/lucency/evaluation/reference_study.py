@@ -84,7 +84,7 @@ UNPUBLISHED = "no notebook of it was published"
 NO_ROW = (UNPUBLISHED, *[np.nan] * len(HALF_METRICS))
 
 
-def beside_study(
+def compare_with_study(
     claimed: Sequence[Predictions], reached: Sequence[Predictions], *, resamples: int, seed: int
 ) -> pd.DataFrame:
     """Return a row a network and metric: published, claimed on the own test films, and reached.
@@ -112,7 +112,7 @@ TEXT = ("network", "metric", "finding", "as_published")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Beside:
+class StudyComparison:
     """Two tables, each empty where nothing was set apart or no published study is named.
 
     `inflation` is of evaluation.leakage_inflation, on patients set apart; `study` of
@@ -127,23 +127,23 @@ class Beside:
         return bool(len(self.inflation) or len(self.study))
 
 
-def nothing_beside() -> Beside:
+def no_comparison() -> StudyComparison:
     """Return two empty tables."""
     tables = {"inflation": pd.DataFrame(columns=list(COLUMNS))}
-    return Beside(**tables, study=pd.DataFrame(columns=list(BESIDE)), conclusion="")
+    return StudyComparison(**tables, study=pd.DataFrame(columns=list(BESIDE)), conclusion="")
 
 
-def save_beside(beside: Beside, folder: Path) -> None:
+def save_comparison(beside: StudyComparison, folder: Path) -> None:
     """Write inflation.csv, study.csv and conclusion.txt."""
     for name in ("inflation", "study"):
         getattr(beside, name).to_csv(folder / f"{name}.csv", index=False)
     (folder / "conclusion.txt").write_text(beside.conclusion + "\n", encoding="utf-8")
 
 
-def load_beside(folder: Path) -> Beside:
-    """Read what `save_beside` wrote; nothing where there is no such folder."""
+def load_comparison(folder: Path) -> StudyComparison:
+    """Read what `save_comparison` wrote; nothing where there is no such folder."""
     if not folder.is_dir():
-        return nothing_beside()
+        return no_comparison()
     names = ("inflation", "study")
     tables = {name: read_table(folder / f"{name}.csv", text=TEXT) for name in names}
-    return Beside(**tables, conclusion=(folder / "conclusion.txt").read_text().strip())
+    return StudyComparison(**tables, conclusion=(folder / "conclusion.txt").read_text().strip())

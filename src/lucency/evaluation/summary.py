@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float64
 
-from lucency.config.sections import Judging
+from lucency.config.sections import EvaluationChoices
 from lucency.core.manifest import read_table
 from lucency.core.predictions import Predictions
 from lucency.evaluation.calibration import brier_parts, reliability_table
@@ -24,7 +24,7 @@ TEXT = ("network", "other", "finding", "metric", "test", "note", "split", "fact"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Verdict:
+class Evaluation:
     """What was found on the test part, as tables and one sentence."""
 
     thresholds: pd.DataFrame
@@ -38,13 +38,13 @@ class Verdict:
     conclusion: str
 
 
-def judge(
+def evaluate_networks(
     several: Sequence[Predictions],
     *,
     prevalence: Float64[np.ndarray, " k"],
     facts: pd.DataFrame,
-    choices: Judging,
-) -> Verdict:
+    choices: EvaluationChoices,
+) -> Evaluation:
     """Return the verdict: thresholds fitted on validation films, everything else on test films.
 
     `prevalence` is that of the training films before balancing, or of the training entries where
@@ -64,7 +64,7 @@ def judge(
     comparison = compare(tests, **draws)
     ranking = rank(table, comparison)
     best = next(test for test in tests if test.network == ranking["network"].iloc[0])
-    return Verdict(
+    return Evaluation(
         thresholds=pd.concat(thresholds, ignore_index=True),
         metrics=table,
         confusion=pd.concat(
@@ -81,17 +81,17 @@ def judge(
     )
 
 
-def save_verdict(verdict: Verdict, folder: Path) -> None:
+def save_evaluation(verdict: Evaluation, folder: Path) -> None:
     """Write one CSV a table and conclusion.txt."""
     for name in TABLES:
         getattr(verdict, name).to_csv(folder / f"{name}.csv", index=False)
     (folder / "conclusion.txt").write_text(verdict.conclusion + "\n")
 
 
-def load_verdict(folder: Path) -> Verdict:
-    """Read what `save_verdict` wrote."""
+def load_evaluation(folder: Path) -> Evaluation:
+    """Read what `save_evaluation` wrote."""
     tables = {name: read_table(folder / f"{name}.csv", text=TEXT) for name in TABLES}
-    return Verdict(conclusion=(folder / "conclusion.txt").read_text().strip(), **tables)
+    return Evaluation(conclusion=(folder / "conclusion.txt").read_text().strip(), **tables)
 
 
 TABLES = (

@@ -1,4 +1,4 @@
-"""Maps that never saw a film: what any method must beat, in the shape of its own maps.
+"""Heatmaps that never saw a film: what any method must beat, in the shape of its own maps.
 
 Letters in shapes: n films, k findings, b boxes, c numbers of a box or its cells, gh and gw cells
 of the grid.
@@ -19,11 +19,19 @@ from jaxtyping import Float32, Float64, Int64
 
 from lucency.evaluation.bootstrap import Weights, interval, mean_over_findings, ratio
 from lucency.evaluation.evaluate import MACRO
-from lucency.explain.heatmaps import Boxes, Maps, cover, even_centres, pair_up, place_boxes, weigh
+from lucency.explain.heatmaps import (
+    Boxes,
+    Heatmaps,
+    cover,
+    even_centres,
+    pair_up,
+    place_boxes,
+    weigh,
+)
 from lucency.explain.localization import ONE_PATIENT, pointing_game, sum_by_finding
 
 
-def naive_maps(maps: Maps, *, boxes: pd.DataFrame, seed: int) -> list[Maps]:
+def baseline_maps(maps: Heatmaps, *, boxes: pd.DataFrame, seed: int) -> list[Heatmaps]:
     """Return four naive methods on the films, findings and grid of `maps`, whose cells are even."""
     maps = replace(maps, centres=even_centres(maps.grid.shape[2:]))
     return [
@@ -34,20 +42,20 @@ def naive_maps(maps: Maps, *, boxes: pd.DataFrame, seed: int) -> list[Maps]:
     ]
 
 
-def random_maps(maps: Maps, *, seed: int) -> Maps:
+def random_maps(maps: Heatmaps, *, seed: int) -> Heatmaps:
     """Return cells drawn evenly from 0 to 1."""
     drawn = np.random.default_rng(seed).random(maps.grid.shape, dtype=np.float32)
     return replace(maps, method="random", grid=drawn)
 
 
-def centre_maps(maps: Maps) -> Maps:
+def centre_maps(maps: Heatmaps) -> Heatmaps:
     """Return 1 in the film's centre falling to 0 in its corners, by distance in shares of it."""
     down, across = ((np.arange(cells) + 0.5) / cells - 0.5 for cells in maps.grid.shape[2:])
     near = (1 - np.hypot(down[:, None], across) / np.hypot(0.5, 0.5)).astype(np.float32)
     return replace(maps, method="centre", grid=np.broadcast_to(near, maps.grid.shape).copy())
 
 
-def mean_box_maps(maps: Maps, *, boxes: pd.DataFrame) -> Maps:
+def mean_box_maps(maps: Heatmaps, *, boxes: pd.DataFrame) -> Heatmaps:
     """Return how much of each cell the finding's mean box covers; its own patient is left out.
 
     The mean box has the mean left, top, right and bottom of other patients' boxes. All cells are 0
@@ -61,7 +69,7 @@ def mean_box_maps(maps: Maps, *, boxes: pd.DataFrame) -> Maps:
     return replace(maps, method="mean box", grid=grid)
 
 
-def box_density_maps(maps: Maps, *, boxes: pd.DataFrame) -> Maps:
+def box_density_maps(maps: Heatmaps, *, boxes: pd.DataFrame) -> Heatmaps:
     """Return the mean share of each cell that other patients' boxes of the finding cover.
 
     Unlike the mean box it can lie in both lungs. All cells are 0 where no other patient has a box.
@@ -76,7 +84,7 @@ def box_density_maps(maps: Maps, *, boxes: pd.DataFrame) -> Maps:
     return replace(maps, method="box density", grid=grid)
 
 
-def mean_maps(maps: Maps, *, boxes: pd.DataFrame) -> Float32[np.ndarray, "k gh gw"]:
+def mean_maps(maps: Heatmaps, *, boxes: pd.DataFrame) -> Float32[np.ndarray, "k gh gw"]:
     """Return the mean raw map over the films with a box of each finding; NaN where none has."""
     placed = place_boxes(maps, boxes)
     found = np.full(maps.grid.shape[1:], np.nan, dtype=np.float32)
@@ -87,7 +95,7 @@ def mean_maps(maps: Maps, *, boxes: pd.DataFrame) -> Float32[np.ndarray, "k gh g
 
 
 def _mean_of_others(
-    maps: Maps, placed: Boxes, column: int, value: Float64[np.ndarray, "b c"]
+    maps: Heatmaps, placed: Boxes, column: int, value: Float64[np.ndarray, "b c"]
 ) -> tuple[Float64[np.ndarray, "n c"], Int64[np.ndarray, " n"]]:
     """Return the mean over other patients' boxes, and the films for which there are any."""
     patients, owner = np.unique(maps.patient, return_inverse=True)
@@ -102,19 +110,29 @@ def _mean_of_others(
     return total / left[owner[films], None], films
 
 
-COLUMNS = ("method", "rival", "finding", "difference", "low", "high", "films", "patients", "note")
+COLUMNS = (
+    "method",
+    "baseline",
+    "finding",
+    "difference",
+    "low",
+    "high",
+    "films",
+    "patients",
+    "note",
+)
 FEW = 30  # boxes of a finding below which its row says little: a share of .5 is known to +- .18
 
 
-def rival_table(
-    maps: Maps,
+def baseline_table(
+    maps: Heatmaps,
     *,
-    rivals: Sequence[Maps],
+    baselines: Sequence[Heatmaps],
     boxes: pd.DataFrame,
     resamples: int,
     seed: int,
 ) -> pd.DataFrame:
-    """Return the pointing game of a method minus that of each rival, by finding and their mean.
+    """Return the pointing game of a method minus that of each baseline, by finding and their mean.
 
     All are maps of the same films, so that differences are paired; 95 % intervals over patients.
     """
@@ -126,24 +144,24 @@ def rival_table(
     of = [pairs.column == column for column in range(len(findings) - 1)]
     of.append(np.ones(len(pairs.row), dtype=bool))
     rows = []
-    for rival in rivals:
-        apart = own - _hits(rival, boxes, weights)
+    for baseline in baselines:
+        apart = own - _hits(baseline, boxes, weights)
         low, high = interval(apart[:, 1:])
         for place, finding in enumerate(findings):
             people = len(np.unique(patient[of[place]]))
             bounds = (low[place], high[place]) if people > 1 else (np.nan, np.nan)
             counts = (len(np.unique(pairs.row[of[place]])), people)
             note = ONE_PATIENT if people == 1 else ""
-            names = (maps.method, rival.method, finding)
+            names = (maps.method, baseline.method, finding)
             rows.append((*names, apart[place, 0], *bounds, *counts, note))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def conclude_sight(rivals: pd.DataFrame, *, boxes: pd.DataFrame) -> str:
+def conclude_heatmaps(baselines: pd.DataFrame, *, boxes: pd.DataFrame) -> str:
     """Return whether maps beat those that know nothing: differences and their 95 % intervals."""
-    if not len(rivals):
+    if not len(baselines):
         return "No box could be scored, so nothing is known of where this network looked."
-    mean = rivals.loc[rivals["finding"] == MACRO]
+    mean = baselines.loc[baselines["finding"] == MACRO]
     told = [_told(name, mean.loc[mean["method"] == name]) for name in dict.fromkeys(mean["method"])]
     count = boxes["finding"].value_counts()
     few = [f"{name} {number}" for name, number in count.items() if number < FEW]
@@ -153,7 +171,7 @@ def conclude_sight(rivals: pd.DataFrame, *, boxes: pd.DataFrame) -> str:
 
 
 def _told(method: str, mine: pd.DataFrame) -> str:
-    """Return which rivals a method beats, which beat it, and which it cannot be told from."""
+    """Return which baselines a method beats, which beat it, and which it cannot be told from."""
     kinds = {"more often than": [], "less often than": [], "no more often for sure than": []}
     for row in mine.to_dict("records"):
         kind = list(kinds)[0 if row["low"] > 0 else 1 if row["high"] < 0 else 2]
@@ -161,12 +179,12 @@ def _told(method: str, mine: pd.DataFrame) -> str:
             f"{row['low']:.3f} to {row['high']:.3f}" if row["low"] == row["low"] else row["note"]
         )
         gap = f"{row['difference']:+.3f}, {known}"
-        kinds[kind].append(f"{row['rival']} ({gap})")
+        kinds[kind].append(f"{row['baseline']} ({gap})")
     said = [f"{kind} {', '.join(several)}" for kind, several in kinds.items() if several]
     return f"{method} points into boxes {'; '.join(said)}."
 
 
-def _hits(maps: Maps, boxes: pd.DataFrame, weights: Weights) -> Float64[np.ndarray, "k1 r"]:
+def _hits(maps: Heatmaps, boxes: pd.DataFrame, weights: Weights) -> Float64[np.ndarray, "k1 r"]:
     """Return the share of films whose map points into a box, by finding and their mean."""
     pairs = pair_up(place_boxes(maps, boxes))
     terms = np.stack([pointing_game(maps, pairs=pairs), np.ones(len(pairs.row))])

@@ -34,7 +34,7 @@ def sanity_table(similarities: pd.DataFrame) -> pd.DataFrame:
     which the whole network is drawn anew, with columns method, block and similarity, Spearman's
     correlation of the maps before and after. A method passes when the mean of |similarity| is
     below 0.5 with the whole network drawn anew; the sign is left aside, since a map turned upside
-    down shows the same edges. Adebayo et al. name no bound; this one is ours. Maps that are NaN
+    down shows the same edges. Adebayo et al. name no bound; this one is ours. Heatmaps that are NaN
     are left out and counted. Raises ValueError for a table without those columns.
     """
     if missing := [name for name in REQUIRED if name not in similarities]:
@@ -50,7 +50,15 @@ def sanity_table(similarities: pd.DataFrame) -> pd.DataFrame:
         flat = int(whole.isna().sum())
         note = f"{flat} of {len(whole)} maps are the same everywhere, left out" if flat else ""
         rows.append((method, len(whole), head.abs().mean(), mean, BOUND, verdict, note))
-    columns = ["method", "maps", "head_redrawn", "all_redrawn", "bound", "verdict", "note"]
+    columns = [
+        "method",
+        "maps",
+        "head_randomised",
+        "network_randomised",
+        "bound",
+        "verdict",
+        "note",
+    ]
     return pd.DataFrame(rows, columns=columns)
 
 

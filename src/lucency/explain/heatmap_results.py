@@ -17,30 +17,30 @@ from jaxtyping import Float64
 
 from lucency.core.manifest import read_table
 from lucency.evaluation.bootstrap import Weights, interval, once, ratio, resample_patients
-from lucency.explain.baselines import naive_maps, rival_table
-from lucency.explain.heatmaps import FRAME, Maps, even_centres, load_maps, save_maps
+from lucency.explain.baselines import baseline_maps, baseline_table
+from lucency.explain.heatmaps import FRAME, Heatmaps, even_centres, load_heatmaps, save_heatmaps
 from lucency.explain.localization import localize, pointing, reach
 from lucency.explain.published_boxes import published_localisation
 
-REDRAWN, STRETCHED = "head redrawn", "stretched"
+RANDOMISED, STRETCHED = "head randomised_maps", "stretched"
 TRIED = ("deletion", "insertion", "stability")
-FAITH = (
+FAITHFULNESS = (
     "method", "measure", "films", "patients", "value", "random", "better", "low", "high", "note",
 )  # fmt: skip
 NO_FILMS = "not computable: every map is the same everywhere"
 
 
 class Scores(NamedTuple):
-    """What was measured on boxes: hits, what grids can reach, pointing, and rivals beaten."""
+    """What was measured on boxes: hits, what grids can reach, pointing, and baselines beaten."""
 
     localisation: pd.DataFrame  # of explain.localization, every method, naive ones and Wang's
     reach: pd.DataFrame
     pointing: pd.DataFrame  # of explain.localization, also of networks whose head was drawn anew
-    rivals: pd.DataFrame  # of explain.baselines
+    baselines: pd.DataFrame  # of explain.baselines
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Sight:
+class HeatmapResults:
     """Where one network looked: maps by method on one list of films, and what they are worth.
 
     `boxes` are those that were scored; `remarks` say what could not be scored or explained, and
@@ -50,34 +50,34 @@ class Sight:
 
     network: str
     remarks: tuple[str, ...]
-    maps: tuple[Maps, ...]
+    maps: tuple[Heatmaps, ...]
     boxes: pd.DataFrame
     cases: pd.DataFrame
     scores: Scores
     sanity: pd.DataFrame
-    faith: pd.DataFrame
+    faithfulness: pd.DataFrame
 
 
 def score_maps(
-    several: Sequence[Maps],
+    several: Sequence[Heatmaps],
     *,
-    redrawn: Sequence[Maps],
+    randomised_maps: Sequence[Heatmaps],
     boxes: pd.DataFrame,
     resamples: int,
     seed: int,
 ) -> Scores:
-    """Return localisation, reach, pointing and rivals of all methods, naive ones and Wang's.
+    """Return localisation, reach, pointing and baselines of all methods, naive ones and Wang's.
 
-    Maps are of films with boxes. Naive methods have the grid of the first; `redrawn` are
-    those of the same methods and a network that knows nothing, which are only asked to point.
+    Heatmaps are of films with boxes. Naive methods have the grid of the first; `randomised_maps`
+    are those of the same methods and a network that knows nothing, which are only asked to point.
     """
     draws = {"boxes": boxes, "resamples": resamples, "seed": seed}
-    naive = naive_maps(several[0], boxes=boxes, seed=seed)
+    naive = baseline_maps(several[0], boxes=boxes, seed=seed)
     found = [localize(maps, **draws) for maps in (*several, *naive)]
     stretched = [evenly for maps in several for evenly in _stretched(maps)]
-    pointed = [pointing(maps, **draws) for maps in (*several, *stretched, *redrawn, *naive)]
-    pairs = zip(several, redrawn, strict=True)
-    rivals = [rival_table(maps, rivals=(blind, *naive), **draws) for maps, blind in pairs]
+    pointed = [pointing(maps, **draws) for maps in (*several, *stretched, *randomised_maps, *naive)]
+    pairs = zip(several, randomised_maps, strict=True)
+    baselines = [baseline_table(maps, baselines=(blind, *naive), **draws) for maps, blind in pairs]
     grids = {maps.grid.shape[2:]: maps for maps in several}
     reachable = [reach(maps, boxes=boxes) for maps in grids.values()]
     localisation = pd.concat([*found, published_localisation()], ignore_index=True)
@@ -85,7 +85,7 @@ def score_maps(
         localisation=localisation,
         reach=pd.concat(reachable, ignore_index=True),
         pointing=pd.concat(pointed, ignore_index=True),
-        rivals=pd.concat(rivals, ignore_index=True),
+        baselines=pd.concat(baselines, ignore_index=True),
     )
 
 
@@ -94,46 +94,46 @@ def no_scores() -> Scores:
     return Scores(*(pd.DataFrame() for _ in Scores._fields))
 
 
-def faith_table(tried: pd.DataFrame, *, resamples: int, seed: int) -> pd.DataFrame:
+def faithfulness_table(tried: pd.DataFrame, *, resamples: int, seed: int) -> pd.DataFrame:
     """Return how true each method's maps are to their network, with 95 % intervals over patients.
 
     `tried` has a row a method and film: method, image, patient, and deletion, insertion (areas
     under the curves of Petsiuk et al., BMVC 2018) of its map and of a random one, and stability.
-    `better` is by how much the method beats the random map, above 0 in either test; the interval
-    is of that, and of `value` for stability, which has no rival. Films whose value is NaN are left
+    `better` is by how much the method beats the random map, above 0 in either test; the interval is
+    of that, and of `value` for stability, which has no baseline. Films whose value is NaN are left
     out and counted.
     """
     rows = []
     for method, mine in tried.groupby("method", sort=False):
         for measure in TRIED:
             rows.append((method, measure, *_faith(mine, measure, resamples=resamples, seed=seed)))
-    return pd.DataFrame(rows, columns=list(FAITH))
+    return pd.DataFrame(rows, columns=list(FAITHFULNESS))
 
 
-def save_sight(sight: Sight, folder: Path) -> None:
+def save_heatmap_results(sight: HeatmapResults, folder: Path) -> None:
     """Write one CSV a table, one .npz a method's maps, and sight.json."""
     tables = sight.scores._asdict() | {name: getattr(sight, name) for name in TABLES}
     for name, table in tables.items():
         table.to_csv(folder / f"{name}.csv", index=False)
     for place, maps in enumerate(sight.maps):
-        save_maps(maps, folder / f"maps-{place}.npz")
+        save_heatmaps(maps, folder / f"maps-{place}.npz")
     about = {"network": sight.network, "remarks": sight.remarks, "maps": len(sight.maps)}
     (folder / "sight.json").write_text(json.dumps(about, indent=1))
 
 
-def load_sight(folder: Path) -> Sight:
-    """Read what `save_sight` wrote."""
+def load_heatmap_results(folder: Path) -> HeatmapResults:
+    """Read what `save_heatmap_results` wrote."""
     about = json.loads((folder / "sight.json").read_text())
-    return Sight(
+    return HeatmapResults(
         network=about["network"],
         remarks=tuple(about["remarks"]),
-        maps=tuple(load_maps(folder / f"maps-{place}.npz") for place in range(about["maps"])),
+        maps=tuple(load_heatmaps(folder / f"maps-{place}.npz") for place in range(about["maps"])),
         scores=Scores(*(_read(folder / f"{name}.csv") for name in Scores._fields)),
         **{name: _read(folder / f"{name}.csv") for name in TABLES},
     )
 
 
-def _stretched(maps: Maps) -> list[Maps]:
+def _stretched(maps: Heatmaps) -> list[Heatmaps]:
     """Return the maps laid evenly over the film, as is the custom, where that moves them."""
     evenly = even_centres(maps.grid.shape[2:])
     apart = [np.abs(one - other).max() for one, other in zip(maps.centres, evenly, strict=True)]
@@ -146,10 +146,14 @@ def _faith(
     mine: pd.DataFrame, measure: str, *, resamples: int, seed: int
 ) -> tuple[int, int, float, float, float, float, float, str]:
     value = mine[measure].to_numpy(dtype=np.float64)
-    rival = f"{measure}_random"
-    other = mine[rival].to_numpy(dtype=np.float64) if rival in mine else np.full(len(mine), np.nan)
+    baseline = f"{measure}_random"
+    other = (
+        mine[baseline].to_numpy(dtype=np.float64)
+        if baseline in mine
+        else np.full(len(mine), np.nan)
+    )
     gain = (other - value) * (1 if measure == "deletion" else -1)
-    counted = value if measure not in RIVALS else gain
+    counted = value if measure not in BASELINES else gain
     stated = ~np.isnan(counted)
     if not stated.any():
         return 0, 0, np.nan, np.nan, np.nan, np.nan, np.nan, NO_FILMS
@@ -179,6 +183,6 @@ def _read(file: Path) -> pd.DataFrame:
     return read_table(file, text=TEXT)
 
 
-TABLES = ("boxes", "cases", "sanity", "faith")
-RIVALS = ("deletion", "insertion")
-TEXT = ("method", "rival", "finding", "measure", "note", "grid", "verdict", "kind", "image")
+TABLES = ("boxes", "cases", "sanity", "faithfulness")
+BASELINES = ("deletion", "insertion")
+TEXT = ("method", "baseline", "finding", "measure", "note", "grid", "verdict", "kind", "image")

@@ -33,7 +33,7 @@ class Centres(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Maps:
+class Heatmaps:
     """One map a film and finding by one method, raw, and where its cells look."""
 
     method: str
@@ -51,7 +51,7 @@ class Maps:
         require(len(np.unique(self.image)) == films, "maps", "two of one film")
         require(bool(np.isfinite(self.grid).all()), "maps", "NaN or infinity")
 
-    def take(self, rows: Int64[np.ndarray, " m"]) -> Maps:
+    def take(self, rows: Int64[np.ndarray, " m"]) -> Heatmaps:
         """Return the maps of these films, in this order."""
         films = {name: getattr(self, name)[rows] for name in ("image", "patient", "grid")}
         return replace(self, **films)
@@ -73,22 +73,22 @@ class Pairs(NamedTuple):
     corners: list[Corners]
 
 
-def save_maps(maps: Maps, file: Path) -> None:
+def save_heatmaps(maps: Heatmaps, file: Path) -> None:
     """Write one compressed .npz that holds no Python objects."""
     arrays = {name: np.asarray(getattr(maps, name)) for name in _SAVED}
     np.savez_compressed(file, allow_pickle=False, **arrays, **maps.centres._asdict())
 
 
-def load_maps(file: Path) -> Maps:
-    """Read what `save_maps` wrote; pickled content is refused."""
+def load_heatmaps(file: Path) -> Heatmaps:
+    """Read what `save_heatmaps` wrote; pickled content is refused."""
     with np.load(file, allow_pickle=False) as arrays:
         held = {name: arrays[name] for name in _SAVED}
         centres = Centres(*(arrays[name] for name in Centres._fields))
     names = tuple(str(name) for name in held.pop("findings"))
-    return Maps(method=str(held.pop("method")), findings=names, centres=centres, **held)
+    return Heatmaps(method=str(held.pop("method")), findings=names, centres=centres, **held)
 
 
-def place_boxes(maps: Maps, boxes: pd.DataFrame) -> Boxes:
+def place_boxes(maps: Heatmaps, boxes: pd.DataFrame) -> Boxes:
     """Return each box of a manifest beside its map.
 
     Raises ValueError for a box without a map, in pixels, or without an area.
@@ -170,12 +170,12 @@ def cover(corners: Corners, *, cells: tuple[int, int]) -> Float64[np.ndarray, "b
     return down[:, :, None] * across[:, None, :]
 
 
-def weigh(maps: Maps, *, resamples: int, seed: int) -> Weights:
+def weigh(maps: Heatmaps, *, resamples: int, seed: int) -> Weights:
     """Return bootstrap weights of the maps' films by patient, the first column all films once."""
     return all_and_resampled(maps.patient, resamples=resamples, seed=seed)
 
 
-def by_finding(maps: Maps, pairs: Pairs) -> Iterator[tuple[int, Int64[np.ndarray, " m"]]]:
+def by_finding(maps: Heatmaps, pairs: Pairs) -> Iterator[tuple[int, Int64[np.ndarray, " m"]]]:
     """Yield each finding's column and the places of its pairs, none where it has no box."""
     for column in range(len(maps.findings)):
         yield column, np.flatnonzero(pairs.column == column)

@@ -31,7 +31,7 @@ from lucency.explain.heatmaps import (
     FRAME,
     Centres,
     Corners,
-    Maps,
+    Heatmaps,
     Pairs,
     blend,
     by_finding,
@@ -91,7 +91,7 @@ def iou(detected: Corners, true: Corners) -> Overlaps:
     return shared / (_area(detected)[:, None] + _area(true) - shared)
 
 
-def tally(maps: Maps, pairs: Pairs) -> Tally:
+def tally(maps: Heatmaps, pairs: Pairs) -> Tally:
     """Return hits and wrong boxes of all pairs, at every threshold of every measure.
 
     A true box is hit when a detected box overlaps it by more than the threshold; a detected box is
@@ -136,7 +136,7 @@ ONE_PATIENT = "no interval: the films are of one patient"
 LIMITS = [(name, least) for name, several in THRESHOLDS.items() for least in several]
 
 
-def localize(maps: Maps, *, boxes: pd.DataFrame, resamples: int, seed: int) -> pd.DataFrame:
+def localize(maps: Heatmaps, *, boxes: pd.DataFrame, resamples: int, seed: int) -> pd.DataFrame:
     """Return accuracy and false boxes of each finding and of their mean, at every threshold.
 
     The protocol of Wang et al., ChestX-ray8 (CVPR 2017), on the films with a box of the finding.
@@ -170,7 +170,7 @@ def localize(maps: Maps, *, boxes: pd.DataFrame, resamples: int, seed: int) -> p
     return pd.DataFrame(rows, columns=list(LOCALIZATION_COLUMNS))
 
 
-def reach(maps: Maps, *, boxes: pd.DataFrame) -> pd.DataFrame:
+def reach(maps: Heatmaps, *, boxes: pd.DataFrame) -> pd.DataFrame:
     """Return what share of each finding's boxes some box made of whole cells overlaps enough.
 
     Exact: for IoBB no cells beat the best single one; for IoU each edge lies on one of the two
@@ -196,7 +196,7 @@ def reach(maps: Maps, *, boxes: pd.DataFrame) -> pd.DataFrame:
 
 
 def sum_by_finding(
-    maps: Maps, pairs: Pairs, term: Float64[np.ndarray, "c m"], *, weights: Weights
+    maps: Heatmaps, pairs: Pairs, term: Float64[np.ndarray, "c m"], *, weights: Weights
 ) -> Float64[np.ndarray, "k c r"]:
     """Return each finding's resampled sums of terms over its pairs."""
     totals = []
@@ -206,7 +206,7 @@ def sum_by_finding(
     return np.stack(totals)
 
 
-def describe(maps: Maps, pairs: Pairs) -> tuple[list[tuple[int, int, int]], list[str]]:
+def describe(maps: Heatmaps, pairs: Pairs) -> tuple[list[tuple[int, int, int]], list[str]]:
     """Return films, patients and boxes of each finding and of all, and a note for each."""
     counts, notes = [], []
     for _, mine in [*by_finding(maps, pairs), (-1, np.arange(len(pairs.row)))]:
@@ -264,7 +264,7 @@ POINTING_COLUMNS = (
 Value = Float64[np.ndarray, " m"]
 
 
-def pointing(maps: Maps, *, boxes: pd.DataFrame, resamples: int, seed: int) -> pd.DataFrame:
+def pointing(maps: Heatmaps, *, boxes: pd.DataFrame, resamples: int, seed: int) -> pd.DataFrame:
     """Return each finding's mean over its films with a box, and the mean over findings.
 
     `pointing game` is the share of films whose map is strongest within 15 pixels of a box,
@@ -284,7 +284,7 @@ def pointing(maps: Maps, *, boxes: pd.DataFrame, resamples: int, seed: int) -> p
     ], ignore_index=True)  # fmt: skip
 
 
-def pointing_game(maps: Maps, *, pairs: Pairs, tolerance: float = TOLERANCE) -> Value:
+def pointing_game(maps: Heatmaps, *, pairs: Pairs, tolerance: float = TOLERANCE) -> Value:
     """Return 1 where the map's strongest cell has its centre in a box or near it, 0 elsewhere.
 
     Zhang et al., Top-down Neural Attention by Excitation Backprop, ECCV 2016. `tolerance` is in
@@ -302,7 +302,7 @@ def pointing_game(maps: Maps, *, pairs: Pairs, tolerance: float = TOLERANCE) -> 
     return found
 
 
-def energy_inside(maps: Maps, *, pairs: Pairs) -> Value:
+def energy_inside(maps: Heatmaps, *, pairs: Pairs) -> Value:
     """Return the share of a map's positive strength that lies in the boxes; NaN where it has none.
 
     Wang H. et al., Score-CAM, CVPR workshops 2020: the energy-based pointing game. What is
@@ -318,7 +318,9 @@ def energy_inside(maps: Maps, *, pairs: Pairs) -> Value:
     return ratio(inner, whole)
 
 
-def fitted_iou(maps: Maps, *, pairs: Pairs, seed: int) -> tuple[Value, Float64[np.ndarray, "k 2"]]:
+def fitted_iou(
+    maps: Heatmaps, *, pairs: Pairs, seed: int
+) -> tuple[Value, Float64[np.ndarray, "k 2"]]:
     """Return each pair's IoU of strong pixels and boxes, and the two levels of each finding.
 
     The patients of a finding are dealt into two folds; the level (a share of each map's own
@@ -346,7 +348,7 @@ def _distance(point: Float64[np.ndarray, "p 2"], corners: Corners) -> Float64[np
     return np.hypot(*np.moveaxis(np.maximum(beyond, 0), 2, 0)).min(axis=1)
 
 
-def _iou_at_levels(maps: Maps, pairs: Pairs) -> Float64[np.ndarray, "m l"]:
+def _iou_at_levels(maps: Heatmaps, pairs: Pairs) -> Float64[np.ndarray, "m l"]:
     found = np.zeros((len(pairs.row), STEPS - 1))
     for pair, (row, column, corners) in enumerate(zip(*pairs, strict=True)):
         step = enlarge(scale(maps.grid[row, column], top=float(STEPS)), maps.centres)
@@ -372,7 +374,7 @@ def _deal(
 
 
 def _rows(
-    maps: Maps,
+    maps: Heatmaps,
     pairs: Pairs,
     weights: Weights,
     named: tuple[str, Value],

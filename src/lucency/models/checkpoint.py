@@ -5,7 +5,7 @@ between 200 thresholds, 0 to 1 in equal steps, and sums trapezes; training batch
 the weights of the moment, as they are met.
 Letters in shapes: b films, k findings, t counts between thresholds.
 
-The course of a training: how far it is, how it has gone, and its checkpoint on disk.
+The state of a training: how far it is, how it has gone, and its checkpoint on disk.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ State = dict[str, Tensor]
 
 
 @dataclass(kw_only=True)
-class Course:
+class TrainingState:
     """How far a training is: the next step, the loss of every step, what epochs gave."""
 
     step: int = 0
@@ -96,7 +96,7 @@ class Course:
 
 
 def save_checkpoint(
-    course: Course, *, network: nn.Module, optimizer: Optimizer, best: State, folder: Path
+    state: TrainingState, *, network: nn.Module, optimizer: Optimizer, best: State, folder: Path
 ) -> None:
     """Replace the checkpoint in one rename, so that a kill leaves the old one or the new one.
 
@@ -107,7 +107,7 @@ def save_checkpoint(
         "optimizer": optimizer.state_dict(),
         "best": best,
     }
-    content = {"course": json.dumps(asdict(course)), **send_to_device(tensors, "cpu")}
+    content = {"state": json.dumps(asdict(state)), **send_to_device(tensors, "cpu")}
     partial = folder / (CHECKPOINT + ".new")
     torch.save(content, partial)
     partial.rename(folder / CHECKPOINT)
@@ -115,15 +115,15 @@ def save_checkpoint(
 
 def load_checkpoint(
     *, network: nn.Module, optimizer: Optimizer, folder: Path
-) -> tuple[Course, State]:
-    """Return the course and the best weights so far, and set network and optimiser accordingly."""
+) -> tuple[TrainingState, State]:
+    """Return the state and the best weights so far, and set network and optimiser accordingly."""
     file = folder / CHECKPOINT
     if not file.exists():
-        return Course(), {}
+        return TrainingState(), {}
     content = torch.load(file, map_location="cpu", weights_only=True)
     network.load_state_dict(content["network"])
     optimizer.load_state_dict(content["optimizer"])
-    return Course(**json.loads(content["course"])), content["best"]
+    return TrainingState(**json.loads(content["state"])), content["best"]
 
 
 def write_events(figures: Mapping[str, int | float], folder: Path) -> None:

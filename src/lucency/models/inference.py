@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float32, UInt8
 from scipy.special import expit
 
-from lucency.config.sections import Judging
+from lucency.config.sections import EvaluationChoices
 from lucency.core.manifest import Prepared
 from lucency.core.plan import Plan
 from lucency.core.predictions import Predictions
@@ -77,7 +77,7 @@ def films_for(classifier: Classifier, *, prepared: Prepared, plan: Plan) -> Film
 
 
 def fit_decisions(
-    classifier: Classifier, *, prepared: Prepared, plan: Plan, choices: Judging
+    classifier: Classifier, *, prepared: Prepared, plan: Plan, choices: EvaluationChoices
 ) -> Classifier:
     """Return the classifier with recalibration and thresholds fitted to the validation films.
 

@@ -1,4 +1,4 @@
-"""What one training needs, gathered once: films, network, optimiser, device, course so far.
+"""What one training needs, gathered once: films, network, optimiser, device, state so far.
 
 Letters in shapes: n films, k findings.
 
@@ -45,8 +45,8 @@ from lucency.models.augmentation import seed_of
 from lucency.models.checkpoint import (
     CHECKPOINT,
     SIZE,
-    Course,
     State,
+    TrainingState,
     binary_accuracy,
     load_checkpoint,
     pooled_auc,
@@ -89,7 +89,7 @@ class Job:
     network: FilmNetwork
     wrapped: nn.Module
     optimizer: Optimizer
-    course: Course
+    state: TrainingState
     best: State
 
     def classifier(self, *, split: str) -> Classifier:
@@ -109,7 +109,7 @@ class Job:
             provenance=self.provenance,
             split=split,
             device=name_of(self.accelerator.device),
-            epoch=self.course.kept_epoch(self.training.keep) + 1,
+            epoch=self.state.kept_epoch(self.training.keep) + 1,
             recalibration=no_recalibration(findings),
             threshold=np.full(findings, 0.5),
         )
@@ -159,7 +159,7 @@ def begin(
     freeze(network, name=choice.built, frozen=training.frozen)
     optimizer = _optimizer(network, training, accelerator.device)
     wrapped, optimizer = accelerator.prepare(laid_out(network), optimizer)
-    course, best = load_checkpoint(network=network, optimizer=optimizer, folder=folder)
+    state, best = load_checkpoint(network=network, optimizer=optimizer, folder=folder)
     return Job(
         prepared=prepared,
         train=plan.take(plan.part == "train"),
@@ -172,7 +172,7 @@ def begin(
         network=network,
         wrapped=wrapped,
         optimizer=optimizer,
-        course=course,
+        state=state,
         best=best,
     )
 
@@ -261,7 +261,9 @@ def train(
         "network": choice.model_dump(exclude={"training"}),
         "weights": fingerprint_weights(choice, root=Path(protocol.data.root)),
         "findings": list(prepared.manifest.findings),
-        "judging": protocol.judging.model_dump(include={"recalibration", "threshold", "recall"}),
+        "evaluation": protocol.evaluation.model_dump(
+            include={"recalibration", "threshold", "recall"}
+        ),
         **upstream,
     }
     if not is_complete(out, inputs=inputs):
@@ -279,44 +281,44 @@ def train(
 
 
 def _learn(job: Job, folder: Path, progress: Progress) -> None:
-    """Train from where the course is to the end, or until patience runs out."""
+    """Train from where the state is to the end, or until patience runs out."""
     steps = len(shuffled_batches(len(job.train), batch=job.training.batch, seed=0, epoch=0))
-    progress(job.course.step * len(job.train) // steps, _films(job), "")
-    while job.course.epoch < job.training.epochs and not _out_of_patience(job):
+    progress(job.state.step * len(job.train) // steps, _films(job), "")
+    while job.state.epoch < job.training.epochs and not _out_of_patience(job):
         _learn_epoch(job, folder, progress)
         _finish_epoch(job, folder)
-        progress(job.course.epoch * len(job.train), _films(job), _figures(job.course))
+        progress(job.state.epoch * len(job.train), _films(job), _figures(job.state))
         job.accelerator.wait_for_everyone()
 
 
 def _out_of_patience(job: Job) -> bool:
-    waited = job.course.epoch - 1 - job.course.best_epoch
-    return 0 < job.training.patience <= waited and job.course.best_epoch >= 0
+    waited = job.state.epoch - 1 - job.state.best_epoch
+    return 0 < job.training.patience <= waited and job.state.best_epoch >= 0
 
 
 def _learn_epoch(job: Job, folder: Path, progress: Progress) -> None:
-    course, training = job.course, job.training
+    state, training = job.state, job.training
     batches = shuffled_batches(
-        len(job.train), batch=training.batch, seed=training.seed, epoch=course.epoch
+        len(job.train), batch=training.batch, seed=training.seed, epoch=state.epoch
     )
-    job.network.frozen_body = course.epoch < training.frozen_epochs
+    job.network.frozen_body = state.epoch < training.frozen_epochs
     job.wrapped.train()
     losses: list[torch.Tensor] = []
     counts = torch.zeros(SIZE, device=job.accelerator.device)
     clock = saved = time.monotonic()
-    begun = course.step - course.epoch * len(batches)
+    begun = state.step - state.epoch * len(batches)
     for batch, pictures in zip(batches[begun:], _pictures(job, batches[begun:]), strict=True):
         loss, counted = _step(job, pictures, batch, _rate(job, len(batches)))
         losses.append(loss)
         counts += counted
-        course.step += 1
+        state.step += 1
         if len(losses) < SETTLE_STEPS and batch is not batches[-1]:
             continue
         clock = _settle(job, losses, clock)
-        course.add_counts(counts.tolist())
+        state.add_counts(counts.tolist())
         counts.zero_()
         if batch is not batches[-1]:  # whose figures are told with the epoch's
-            progress(course.step * len(job.train) // len(batches), _films(job), _figures(course))
+            progress(state.step * len(job.train) // len(batches), _films(job), _figures(state))
         if rank() == 0 and clock - saved > CHECKPOINT_SECONDS:
             _checkpoint(job, folder)
             saved = clock = time.monotonic()
@@ -329,7 +331,7 @@ def _pictures(job: Job, batches: list[Batch]) -> Iterator[torch.Tensor]:
         copies=job.protocol.balance.seed,
         recipe=job.training.augment,
         seed=job.training.seed,
-        epoch=job.course.epoch,
+        epoch=job.state.epoch,
     )
     shares = [share_of_process(batch) for batch in batches]
     return feed(films, batches=shares, device=job.accelerator.device)
@@ -338,9 +340,9 @@ def _pictures(job: Job, batches: list[Batch]) -> Iterator[torch.Tensor]:
 def _rate(job: Job, steps_an_epoch: int) -> float:
     return learning_rate(
         job.training,
-        step=job.course.step,
+        step=job.state.step,
         steps_an_epoch=steps_an_epoch,
-        val_loss=[epoch["val_loss"] for epoch in job.course.epochs],
+        val_loss=[epoch["val_loss"] for epoch in job.state.epochs],
     )
 
 
@@ -348,7 +350,7 @@ def _step(
     job: Job, pictures: torch.Tensor, batch: Batch, rate: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Take one optimiser step on this process's share; return the global batch's loss and tally."""
-    torch.manual_seed(seed_of(job.training.seed, job.course.step, rank()))
+    torch.manual_seed(seed_of(job.training.seed, job.state.step, rank()))
     for group in job.optimizer.param_groups:
         group["lr"] = rate
     share = share_of_process(batch)
@@ -376,17 +378,17 @@ def _step(
 
 
 def _settle(job: Job, losses: list[torch.Tensor], clock: float) -> float:
-    """Move losses still on the device, and the time since `clock`, into the course."""
+    """Move losses still on the device, and the time since `clock`, into the state."""
     values = [float(loss) for loss in losses]
     if not all(map(math.isfinite, values)):
         raise ValueError(
-            f"{job.choice.name}: the loss is no longer finite before step {job.course.step}: lower "
+            f"{job.choice.name}: the loss is no longer finite before step {job.state.step}: lower "
             "training.learning_rate or set training.clip_norm = 1, with another --out"
         )
     losses.clear()
-    job.course.step_loss += values
+    job.state.step_loss += values
     now = time.monotonic()
-    job.course.seconds += now - clock
+    job.state.seconds += now - clock
     return now
 
 
@@ -394,45 +396,45 @@ def _films(job: Job) -> int:
     return job.training.epochs * len(job.train)
 
 
-def _figures(course: Course) -> str:
-    recent = course.step_loss[-SETTLE_STEPS:] or [course.epochs[-1]["train_loss"]]
+def _figures(state: TrainingState) -> str:
+    recent = state.step_loss[-SETTLE_STEPS:] or [state.epochs[-1]["train_loss"]]
     loss = f"loss {np.mean(recent):.3f}"
-    return f"{loss}, val AUC {course.epochs[-1]['val_auc']:.3f}" if course.epochs else loss
+    return f"{loss}, val AUC {state.epochs[-1]['val_auc']:.3f}" if state.epochs else loss
 
 
 def _checkpoint(job: Job, folder: Path) -> None:
     save_checkpoint(
-        job.course, network=job.network, optimizer=job.optimizer, best=job.best, folder=folder
+        job.state, network=job.network, optimizer=job.optimizer, best=job.best, folder=folder
     )
 
 
 def _finish_epoch(job: Job, folder: Path) -> None:
     """Judge the epoch on the validation films; keep its weights when they are the best so far."""
-    course = job.course
-    before = course.epochs[-1] if course.epochs else {"step": 0, "seconds": 0.0}
-    course.finish_epoch(
+    state = job.state
+    before = state.epochs[-1] if state.epochs else {"step": 0, "seconds": 0.0}
+    state.finish_epoch(
         {
-            "epoch": course.epoch + 1,
-            "step": course.step,
-            "train_loss": float(np.mean(course.step_loss[int(before["step"]) :])),
-            "train_accuracy": binary_accuracy(np.array(course.counts)),
-            "train_pooled_auc": pooled_auc(np.array(course.counts)),
+            "epoch": state.epoch + 1,
+            "step": state.step,
+            "train_loss": float(np.mean(state.step_loss[int(before["step"]) :])),
+            "train_accuracy": binary_accuracy(np.array(state.counts)),
+            "train_pooled_auc": pooled_auc(np.array(state.counts)),
             **_validate(job),
             "learning_rate": job.optimizer.param_groups[0]["lr"],
-            "films_per_second": len(job.train) / (course.seconds - before["seconds"]),
-            "seconds": course.seconds,
+            "films_per_second": len(job.train) / (state.seconds - before["seconds"]),
+            "seconds": state.seconds,
         }
     )
-    if course.kept_epoch(job.training.keep) == course.epoch - 1:
-        state = job.network.body.state_dict()
-        job.best.update({key: value.detach().clone() for key, value in state.items()})
+    if state.kept_epoch(job.training.keep) == state.epoch - 1:
+        weights = job.network.body.state_dict()
+        job.best.update({key: value.detach().clone() for key, value in weights.items()})
     if rank() == 0:
-        about = {"training": job.training, "epoch": course.epoch, "folder": folder}
+        about = {"training": job.training, "epoch": state.epoch, "folder": folder}
         keep_snapshot(job.network, **about)
         _checkpoint(job, folder)
-        pd.DataFrame(course.epochs).to_csv(folder / "history.csv", index=False)
+        pd.DataFrame(state.epochs).to_csv(folder / "history.csv", index=False)
         if job.training.tensorboard:
-            write_events(course.epochs[-1], folder / "events")
+            write_events(state.epochs[-1], folder / "events")
 
 
 def _validate(job: Job) -> dict[str, float]:
@@ -468,8 +470,8 @@ def _save(job: Job, folder: Path, *, split: str) -> None:
         job.classifier(split=split),
         prepared=job.prepared,
         plan=job.val,
-        choices=job.protocol.judging,
+        choices=job.protocol.evaluation,
     )
     save_classifier(classifier, folder)
-    steps = {"step": np.arange(job.course.step), "loss": job.course.step_loss}
+    steps = {"step": np.arange(job.state.step), "loss": job.state.step_loss}
     pd.DataFrame(steps).to_csv(folder / "steps.csv", index=False)

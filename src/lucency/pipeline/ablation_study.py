@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lucency.audit.checks.run_checks import check_run, load_complaints, save_complaints
+from lucency.audit.checks.run_checks import check_run, load_issues, save_issues
 from lucency.audit.checks.unverified import no_scores
 from lucency.config.protocol import BASE
 from lucency.config.sections import THUMBNAIL
@@ -71,7 +71,7 @@ def predictions(run: Run) -> dict[str, dict[str, list[Predictions]]]:
 @cache
 def comparison(run: Run) -> pd.DataFrame:
     """Return the table of all variants against the base."""
-    several, judging = predictions(run), run.protocol.judging
+    several, evaluation = predictions(run), run.protocol.evaluation
     made = {
         _title(key): {
             network.name: fingerprint_of(member.out / "predictions" / network.name)
@@ -79,12 +79,12 @@ def comparison(run: Run) -> pd.DataFrame:
         }
         for key, member in members(run).items()
     }
-    inputs = {"judging": judging.model_dump(), "predictions": made}
+    inputs = {"evaluation": evaluation.model_dump(), "predictions": made}
 
     def write(folder: Path) -> None:
         say(f"Comparing {len(several) - 1} variants with the base")
-        draws = {"resamples": judging.resamples, "seed": judging.seed}
-        table = ablate(several, threshold=judging.threshold, recall=judging.recall, **draws)
+        draws = {"resamples": evaluation.resamples, "seed": evaluation.seed}
+        table = ablate(several, threshold=evaluation.threshold, recall=evaluation.recall, **draws)
         table.to_csv(folder / "ablation.csv", index=False)
         _costs(run).to_csv(folder / "costs.csv", index=False)
         (folder / "conclusion.txt").write_text(conclude_ablation(table) + "\n")
@@ -94,7 +94,7 @@ def comparison(run: Run) -> pd.DataFrame:
 
 
 @cache
-def complaints(run: Run) -> pd.DataFrame:
+def issues(run: Run) -> pd.DataFrame:
     """Return what the leak doctor finds in the base at its first seed, as a table."""
     member, said = next(iter(members(run).values())), predictions(run)[BASE]
     inputs = {
@@ -114,16 +114,16 @@ def complaints(run: Run) -> pd.DataFrame:
             thresholds=pd.DataFrame({"network": [], "split": []}),
             scores=no_scores(),
         )
-        save_complaints(found, folder)
+        save_issues(found, folder)
 
-    return load_complaints(produce(run.out / "check", inputs=inputs, write=write))
+    return load_issues(produce(run.out / "check", inputs=inputs, write=write))
 
 
 def report(run: Run) -> Path:
     """Return the page that shows it all."""
     from lucency.report.ablation_page import write_ablation
 
-    table, found, evaluation = comparison(run), complaints(run), run.out / "evaluation"
+    table, found, evaluation = comparison(run), issues(run), run.out / "evaluation"
     inputs = {name: fingerprint_of(run.out / name) for name in ("evaluation", "check")}
 
     def write(folder: Path) -> None:
@@ -131,7 +131,7 @@ def report(run: Run) -> Path:
         write_ablation(
             run.protocol,
             seen=_seen(run),
-            complaints=found,
+            issues=found,
             table=table,
             costs=read_table(evaluation / "costs.csv", text=TEXT),
             conclusion=(evaluation / "conclusion.txt").read_text().strip(),
@@ -197,6 +197,6 @@ STAGES: dict[str, Callable[[Run], object]] = {
     "train": classifiers,
     "predict": predictions,
     "evaluate": comparison,
-    "check": complaints,
+    "check": issues,
     "report": report,
 }

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lucency.audit.audit_results import Doubts, load_doubts, save_doubts
+from lucency.audit.audit_results import AuditResults, load_audit_results, save_audit_results
 from lucency.audit.hidden_strata import strata
 from lucency.audit.image_quality import inspect, quality_counts, quality_table
-from lucency.audit.label_quality import COUNTS, believe, published_counts
+from lucency.audit.label_quality import COUNTS, published_counts, rate_label_quality
 from lucency.audit.shortcuts import find_shortcuts, known_facts, probe, shortcut_reasons
 from lucency.core.manifest import Manifest, read_table
 from lucency.core.plan import COPY_MARK
@@ -27,26 +27,26 @@ DEVICES = {"Drain": "drain", "Marker": "marker"}
 
 
 @cache
-def doubts(run: Run) -> Doubts:
+def doubts(run: Run) -> AuditResults:
     """Return what speaks against the scores of the run's best network on validation films."""
     network = best_network(classifiers(run).values()).name
-    judging = run.protocol.judging
+    evaluation = run.protocol.evaluation
     inputs = {
         "network": network,
-        "judging": judging.model_dump(include={"resamples", "seed"}),
+        "evaluation": evaluation.model_dump(include={"resamples", "seed"}),
         "predictions": fingerprint_of(run.out / "predictions" / network),
         "prepared": fingerprint_of(run.cache / "prepared"),
     }
 
     def write(folder: Path) -> None:
         said = next(one for one in predictions(run) if one.network == network).of("test")
-        save_doubts(_doubt(run, said), folder)
+        save_audit_results(_doubt(run, said), folder)
 
-    return load_doubts(produce(run.out / "doubts", inputs=inputs, write=write))
+    return load_audit_results(produce(run.out / "doubts", inputs=inputs, write=write))
 
 
-def _doubt(run: Run, said: Predictions) -> Doubts:
-    films, draws = prepared(run), run.protocol.judging
+def _doubt(run: Run, said: Predictions) -> AuditResults:
+    films, draws = prepared(run), run.protocol.evaluation
     drawn = {"resamples": draws.resamples, "seed": draws.seed}
     with progress("Looking for odd films", unit="films") as advance:
         odd = quality_table(inspect(films, progress=advance))
@@ -56,9 +56,11 @@ def _doubt(run: Run, said: Predictions) -> Doubts:
     levels = known_facts(facts)
     probes = probe(said, levels, **drawn)
     shortcuts = find_shortcuts(said, levels, probes, **drawn)
-    return Doubts(
+    return AuditResults(
         network=said.network,
-        belief=believe(_counts(run, films.manifest, truth), doubts=_other(said, shortcuts)),
+        label_quality=rate_label_quality(
+            _counts(run, films.manifest, truth), doubts=_other(said, shortcuts)
+        ),
         probes=probes,
         shortcuts=shortcuts,
         strata=strata(said, **drawn),

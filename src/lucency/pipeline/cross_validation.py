@@ -1,6 +1,6 @@
 """Every film judged by a network that has not seen its patient: k folds by patient, k trainings.
 
-A division deals patients to folds; several divisions, with seeds of their own, train independently.
+A repeat deals patients to folds; several repeats, with seeds of their own, train independently.
 """
 
 from __future__ import annotations
@@ -20,31 +20,31 @@ from lucency.pipeline.run import Run, open_run
 
 
 @cache
-def out_of_fold(run: Run, *, folds: int, divisions: int) -> dict[str, Path]:
+def out_of_fold(run: Run, *, folds: int, repeats: int) -> dict[str, Path]:
     """Return for each network the folder of what it says of films it has not trained on.
 
     There: predictions.npz, all films in the order of the manifest, part test, the mean recalibrated
-    logit of the divisions, without features (each fold's network has its own); and EACH, the
-    probabilities by division. Films are prepared once, for all.
+    logit of the repeats, without features (each fold's network has its own); and EACH, the
+    probabilities by repeat. Films are prepared once, for all.
     """
     films = stages.prepared(run).manifest
     members = [
-        [_member(run, folds=folds, fold=fold, division=division) for fold in range(folds)]
-        for division in range(divisions)
+        [_member(run, folds=folds, fold=fold, repeat=repeat) for fold in range(folds)]
+        for repeat in range(repeats)
     ]
     said: dict[str, list[Predictions]] = {}
     made = {}
-    for division, several in enumerate(members):
+    for repeat, several in enumerate(members):
         tests: dict[str, list[Predictions]] = {}
         for fold, member in enumerate(several):
-            say(f"Division {division + 1} of {divisions}, fold {fold + 1} of {folds}")
+            say(f"Repeat {repeat + 1} of {repeats}, fold {fold + 1} of {folds}")
             for one in stages.predictions(member):
                 tests.setdefault(one.network, []).append(one.of("test"))
                 place = member.out / "predictions" / one.network
-                made[f"{division}/{fold}/{one.network}"] = fingerprint_of(place)
+                made[f"{repeat}/{fold}/{one.network}"] = fingerprint_of(place)
         for network, parts in tests.items():
             said.setdefault(network, []).append(_joined(parts, films.image))
-    inputs = {"folds": folds, "divisions": divisions, "predictions": made}
+    inputs = {"folds": folds, "repeats": repeats, "predictions": made}
     found = {}
     for network, each in said.items():
 
@@ -53,19 +53,19 @@ def out_of_fold(run: Run, *, folds: int, divisions: int) -> dict[str, Path]:
             save_predictions(replace(each[0], logit=logit), folder / "predictions.npz")
             np.save(folder / EACH, np.stack([one.probability for one in each]))
 
-        place = run.out / "out-of-fold" / f"{folds}x{divisions}" / network
+        place = run.out / "out-of-fold" / f"{folds}x{repeats}" / network
         found[network] = produce(place, inputs=inputs, write=write)
     return found
 
 
-def _member(run: Run, *, folds: int, fold: int, division: int) -> Run:
+def _member(run: Run, *, folds: int, fold: int, repeat: int) -> Run:
     """Return the run that tests one fold, on all films that `run` has prepared."""
     choices = run.protocol.model_dump()
     choices["split"] |= {"method": "patient", "folds": folds, "fold": fold, "apart": 0.0}
-    choices["split"]["seed"] += division
-    choices["training"]["seed"] += division
-    protocol = parse_protocol(choices, name=f"fold {fold} of division {division}")
-    place = run.out / "members" / f"division-{division}-fold-{fold}"
+    choices["split"]["seed"] += repeat
+    choices["training"]["seed"] += repeat
+    protocol = parse_protocol(choices, name=f"fold {fold} of repeat {repeat}")
+    place = run.out / "members" / f"repeat-{repeat}-fold-{fold}"
     member = open_run(protocol, out=place, workers=run.workers)
     return replace(member, source=run.source, cache=run.cache)
 

@@ -2,7 +2,7 @@
 
 What can be made of a run's networks, one function a kind; each says what a film costs it.
 
-What is made of a run's networks, judged beside them in one league; a stage a predictor.
+What is made of a run's networks, judged beside them in one leaderboard; a stage a predictor.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ import pandas as pd
 from jaxtyping import Float64, Int64
 from scipy.special import logit
 
-from lucency.config.sections import AND, FROZEN, TEXTURE, Combining
+from lucency.config.sections import AND, FROZEN, TEXTURE, EnsembleChoices
 from lucency.core.plan import Plan, originals
 from lucency.core.predictions import Predictions, concatenate, load_predictions, save_predictions
 from lucency.core.progress import progress, say
 from lucency.core.stage import discard_outdated, fingerprint_of, produce
 from lucency.ensemble.diversity import diversity
 from lucency.ensemble.ensemble_results import (
-    Combined,
-    load_combined,
-    nothing_combined,
-    save_combined,
+    EnsembleResults,
+    load_ensemble_results,
+    no_ensemble_results,
+    save_ensemble_results,
 )
 from lucency.ensemble.ensembles import EQUAL, pool
 from lucency.evaluation.calibration import recalibrated
-from lucency.evaluation.leaderboard import Entrant, league
+from lucency.evaluation.leaderboard import Entrant, leaderboard
 from lucency.evaluation.thresholds import threshold_table
 from lucency.pipeline.feature_stage import sides, sources, textures
 from lucency.pipeline.run import Run, best_network
@@ -51,7 +51,7 @@ def costs(run: Run) -> dict[str, float]:
     The time for MANY films less that for FEW, so that setting up is left out, after a round that is
     not measured; reading the cache is in it, preparation is not.
     """
-    choices = run.protocol.combining
+    choices = run.protocol.ensemble
     inputs: dict[str, object] = {n: fingerprint_of(p) for n, p in classifiers(run).items()}
     inputs["sources"] = choices.model_dump(include={"sources", "frozen"})
 
@@ -82,7 +82,7 @@ def _works(run: Run) -> dict[str, Work]:
     from lucency.models.inference import predict
     from lucency.models.networks import load_classifier
 
-    films, choices = prepared(run), run.protocol.combining
+    films, choices = prepared(run), run.protocol.ensemble
     everything = originals(films.manifest.label)
     works: dict[str, Work] = {}
     for name, place in classifiers(run).items():
@@ -115,9 +115,9 @@ class Made(NamedTuple):
 
 def ensemble(run: Run, method: str) -> Made:
     """Return the networks combined by a method of ENSEMBLES, or stacked."""
-    say(f"Combining {len(predictions(run))} networks: {method}")
+    say(f"EnsembleChoices {len(predictions(run))} networks: {method}")
     cost = costs(run)
-    pooled = pool(predictions(run), method=method, seed=run.protocol.combining.seed)
+    pooled = pool(predictions(run), method=method, seed=run.protocol.ensemble.seed)
     entrant = Entrant("ensemble", sum(cost[one.network] for one in predictions(run)))
     return Made(pooled.said, entrant, {"weights": pooled.weights})
 
@@ -139,7 +139,7 @@ def viewed(run: Run, network: str) -> Made:
     from lucency.models.inference import predict_views
     from lucency.models.networks import load_classifier
 
-    choices = run.protocol.combining
+    choices = run.protocol.ensemble
     with progress(f"More views for {network}", unit="films") as advance:
         said = predict_views(
             load_classifier(classifiers(run)[network]),
@@ -159,7 +159,7 @@ def learnt(run: Run, source: str, learner: str) -> Made:
     from lucency.ensemble.nested_cv import Fitting
 
     train, asked, _ = sides(run, source)
-    choices = run.protocol.combining
+    choices = run.protocol.ensemble
     reduction = "selection" if source == TEXTURE else "components"
     several = [asked.of("val"), asked.of("test")]
     with progress(f"Fitting {learner} to features of {source}", unit="fits") as advance:
@@ -183,14 +183,14 @@ def voted(run: Run, source: str) -> Made:
     say(f"Looking for similar films by features of {source}")
     train, asked = _comparable(*sides(run, source)[:2], source=source)
     train, there = train.take(_shown(train)), _shown(asked)
-    choices, judging = run.protocol.combining, run.protocol.judging
+    choices, evaluation = run.protocol.ensemble, run.protocol.evaluation
     index = build_index(train.feature, image=train.image, patient=train.patient)
     started = time.perf_counter()
     found = neighbour_predictions(
         asked.take(there), index=index, label=train.label, neighbours=choices.neighbours
     )
     cost = _cost_of(run, source) + 1000 * (time.perf_counter() - started) / len(there)
-    draws = {"resamples": judging.resamples, "seed": judging.seed}
+    draws = {"resamples": evaluation.resamples, "seed": evaluation.seed}
     table = similar_table(asked.take(there).of("test"), index=index, label=train.label, **draws)
     table.insert(0, "source", source)
     said = np.tile(logit(prevalence(train.label)), (len(asked), 1))
@@ -247,35 +247,35 @@ class _Job(NamedTuple):
 
 
 @cache
-def combined(run: Run) -> Combined:
-    """Return the league of networks and all that the protocol makes of them."""
+def combined(run: Run) -> EnsembleResults:
+    """Return the leaderboard of networks and all that the protocol makes of them."""
     jobs = _jobs(run)
     if not jobs:
-        discard_outdated(league_folder(run), inputs={})
-        return nothing_combined()
+        discard_outdated(leaderboard_folder(run), inputs={})
+        return no_ensemble_results()
     made = {name: _made(run, name, job) for name, job in jobs.items()}
     places = {name: fingerprint_of(_place(run, name)) for name in jobs}
     inputs = {
-        "judging": run.protocol.judging.model_dump(),
+        "evaluation": run.protocol.evaluation.model_dump(),
         "networks": _members(run),
         "predictors": places,
     }
-    discard_outdated(league_folder(run), inputs=inputs)
+    discard_outdated(leaderboard_folder(run), inputs=inputs)
 
     def write(folder: Path) -> None:
-        save_combined(_judged(run, made), folder)
+        save_ensemble_results(_judged(run, made), folder)
 
-    return load_combined(produce(league_folder(run), inputs=inputs, write=write))
+    return load_ensemble_results(produce(leaderboard_folder(run), inputs=inputs, write=write))
 
 
-def league_folder(run: Run) -> Path:
-    """Return where the league lies, if there is one."""
-    return run.out / "combined" / "league"
+def leaderboard_folder(run: Run) -> Path:
+    """Return where the leaderboard lies, if there is one."""
+    return run.out / "combined" / "leaderboard"
 
 
 def _jobs(run: Run) -> dict[str, _Job]:
     """Return name -> job of every predictor that the protocol asks for beside its networks."""
-    choices = run.protocol.combining
+    choices = run.protocol.ensemble
     jobs: dict[str, _Job] = {}
     for name in (choice.name for choice in run.protocol.network):
         weights: dict[str, object] = {"network": _members(run)[name]}
@@ -299,14 +299,14 @@ def _members(run: Run) -> dict[str, str]:
     return {one.network: fingerprint_of(place / one.network) for one in predictions(run)}
 
 
-def _jobs_on_features(run: Run, source: str, choices: Combining) -> dict[str, _Job]:
+def _jobs_on_features(run: Run, source: str, choices: EnsembleChoices) -> dict[str, _Job]:
     made_of: dict[str, object] = {"features": sides(run, source).made_of, "seed": choices.seed}
     jobs = {}
     for learner in choices.learners:
         inputs = {**made_of, "learner": learner, "oversampling": choices.oversampling}
         jobs[f"{learner} on {source}"] = _Job(inputs, partial(learnt, run, source, learner))
     if choices.neighbours:
-        draws = run.protocol.judging.model_dump(include={"resamples", "seed"})
+        draws = run.protocol.evaluation.model_dump(include={"resamples", "seed"})
         inputs = {**made_of, "neighbours": choices.neighbours, "draws": draws}
         jobs[f"{choices.neighbours} neighbours on {source}"] = _Job(
             inputs, partial(voted, run, source)
@@ -316,13 +316,13 @@ def _jobs_on_features(run: Run, source: str, choices: Combining) -> dict[str, _J
 
 def _made(run: Run, name: str, job: _Job) -> Made:
     """Return what a predictor says, recalibrated on validation films: a stage of its own."""
-    method = run.protocol.judging.recalibration
+    method = run.protocol.evaluation.recalibration
 
     def write(folder: Path) -> None:
         try:
             made = job.make()
         except ValueError as error:
-            told = f"combining: {name}: {error}; take it out of [combining] to go on without it"
+            told = f"ensemble: {name}: {error}; take it out of [ensemble] to go on without it"
             raise ValueError(told) from error
         said = recalibrated(made.said, method=method)
         save_predictions(replace(said, network=name), folder / "predictions.npz")
@@ -342,22 +342,22 @@ def _place(run: Run, name: str) -> Path:
     return run.out / "combined" / name.replace(" ", "-")
 
 
-def _judged(run: Run, made: dict[str, Made]) -> Combined:
-    networks, choices, cost = predictions(run), run.protocol.combining, costs(run)
+def _judged(run: Run, made: dict[str, Made]) -> EnsembleResults:
+    networks, choices, cost = predictions(run), run.protocol.ensemble, costs(run)
     entrants = {one.network: Entrant("network", cost[one.network]) for one in networks}
     entrants |= {name: one.entrant for name, one in made.items()}
     best = best_network(classifiers(run).values()).name
-    with progress("Judging what was combined", unit="predictors") as advance:
-        table = league(
+    with progress("EvaluationChoices what was combined", unit="predictors") as advance:
+        table = leaderboard(
             [*networks, *(one.said for one in made.values())],
             entrants=entrants,
             reference=EQUAL if EQUAL in choices.ensembles else best,
-            choices=run.protocol.judging,
+            choices=run.protocol.evaluation,
             progress=advance,
         )
     tables = [one.tables for one in made.values()]
-    return Combined(
-        league=table,
+    return EnsembleResults(
+        leaderboard=table,
         weights=_together(tables, "weights"),
         diversity=_diversity(run, networks) if len(networks) > 1 else pd.DataFrame(),
         choices=_together(tables, "choices"),
@@ -378,7 +378,7 @@ def _lungs(run: Run) -> pd.DataFrame:
 
 
 def _diversity(run: Run, networks: Sequence[Predictions]) -> pd.DataFrame:
-    rule = run.protocol.judging
+    rule = run.protocol.evaluation
     fitted = [
         threshold_table(one.of("val"), method=rule.threshold, recall=rule.recall)["threshold"]
         for one in networks

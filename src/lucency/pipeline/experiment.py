@@ -20,7 +20,7 @@ from lucency.core.stage import Failures
 from lucency.data.split import set_apart
 from lucency.evaluation.preparation_grid import STUDY, load_study, no_study
 from lucency.evaluation.subgroups import worst_group
-from lucency.evaluation.summary import Verdict
+from lucency.evaluation.summary import Evaluation
 from lucency.pipeline.run import Run
 from lucency.report.run_page import Experiment, Gallery
 
@@ -35,7 +35,7 @@ def gather(
     prepared: Prepared,
     plan: Plan,
     predictions: Sequence[Predictions],
-    verdict: Verdict,
+    verdict: Evaluation,
     made: Mapping[str, Any],
 ) -> Experiment:
     """Return all that the report of a run shows.
@@ -65,7 +65,7 @@ def gather(
         subgroups=verdict.subgroups,
         worst_group=worst_group(verdict.subgroups),
         conclusion=verdict.conclusion,
-        complaints=made["warnings"],
+        issues=made["warnings"],
         apart=np.flatnonzero(set_apart(prepared.manifest, choices=protocol.split)),
         checks=CHECKS,
         beside=made["reached"],

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lucency.config.protocol import Protocol, read_protocol
-from lucency.config.sections import Explaining
+from lucency.config.sections import ExplanationChoices
 from lucency.core.manifest import Preparation, Prepared, load_prepared
 from lucency.core.progress import progress, say
 from lucency.core.stage import fingerprint_file, fingerprint_of, produce
 from lucency.core.tables import Answer
-from lucency.explain.heatmap_results import Sight
-from lucency.pipeline.film_inference import films_asked, films_of, network_folder
+from lucency.explain.heatmap_results import HeatmapResults
+from lucency.pipeline.film_inference import films_of, network_folder, requested_films
 from lucency.pipeline.heatmap_stage import look_again, sight
-from lucency.pipeline.reopening import reopen, require_finished
+from lucency.pipeline.reopening import open_run_folder, require_finished
 from lucency.pipeline.run import Run
 
 
@@ -30,10 +30,12 @@ class Asked(NamedTuple):
     findings: tuple[str, ...]
 
 
-def localize(folder: Path, *, changes: tuple[str, ...], out: Path | None) -> tuple[Sight, Path]:
+def localize(
+    folder: Path, *, changes: tuple[str, ...], out: Path | None
+) -> tuple[HeatmapResults, Path]:
     """Return how well a run's network finds the boxes on its test films.
 
-    Other choices of `explaining` than the run's need a folder of their own.
+    Other choices of `explanation` than the run's need a folder of their own.
     """
     run, choices = _run_with(folder, changes)
     if changes and out is None:
@@ -90,17 +92,17 @@ def explain_films(folder: Path, films: Sequence[Path], *, asked: Asked, out: Pat
     return {"films": len(shown.manifest), "folder": str(made), "page": str(made / "explained.html")}
 
 
-def _run_with(folder: Path, changes: tuple[str, ...]) -> tuple[Run, Explaining]:
-    run = reopen(folder)
+def _run_with(folder: Path, changes: tuple[str, ...]) -> tuple[Run, ExplanationChoices]:
+    run = open_run_folder(folder)
     was, now = run.protocol, read_protocol(folder / "protocol.toml", changes=changes)
     if _without_maps(was) != _without_maps(now):
-        raise ValueError("--set may change explaining.* alone here: the run is what it is")
+        raise ValueError("--set may change explanation.* alone here: the run is what it is")
     require_finished(run)
-    return run, now.explaining
+    return run, now.explanation
 
 
 def _without_maps(protocol: Protocol) -> dict[str, object]:
-    return protocol.model_dump(exclude={"explaining"})
+    return protocol.model_dump(exclude={"explanation"})
 
 
 def _films(
@@ -108,7 +110,7 @@ def _films(
 ) -> Prepared:
     """Return the films as a network sees them: named ones, or those that the report shows."""
     if films:
-        return films_asked(folder, films, findings=findings, preparation=preparation)
+        return requested_films(folder, films, findings=findings, preparation=preparation)
     run, _ = _run_with(folder, ())
     shown = sight(run).cases["image"].drop_duplicates().tolist()
     if not shown:

@@ -44,7 +44,7 @@ class Sides(NamedTuple):
 
 def sources(run: Run) -> tuple[str, ...]:
     """Return whose features are asked for: those that the protocol names, or the best network."""
-    named = run.protocol.combining.sources
+    named = run.protocol.ensemble.sources
     return named or (best_network(classifiers(run).values()).name,)
 
 
@@ -143,7 +143,7 @@ def _joined(source: str, each: Sequence[Sides]) -> Sides:
 def _frozen(run: Run, source: str) -> tuple[Float32[np.ndarray, "n d"], dict[str, str]]:
     """Return all prepared films' features by a network that is not trained here."""
     name = source.removeprefix(FROZEN)
-    choice = next(one for one in run.protocol.combining.frozen if one.name == name)
+    choice = next(one for one in run.protocol.ensemble.frozen if one.name == name)
     upstream = {"prepared": fingerprint_of(run.cache / "prepared")}
     home = run.cache / "frozen"  # apart from those that balancing takes of training films alone
     feature = features(

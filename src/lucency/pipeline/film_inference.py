@@ -20,7 +20,7 @@ from lucency.core.manifest import Manifest, Preparation, Prepared, empty_boxes, 
 from lucency.core.progress import progress, say
 from lucency.core.stage import fingerprint_file
 from lucency.data.images import SUFFIXES, prepare_film, read_grey
-from lucency.pipeline.reopening import reopen
+from lucency.pipeline.reopening import open_run_folder
 from lucency.pipeline.run import best_network
 
 
@@ -96,7 +96,7 @@ MOST_FILMS = 200  # at once
 Named = TypeVar("Named", str, Path)
 
 
-def films_asked(
+def requested_films(
     folder: Path, films: Sequence[Path], *, findings: tuple[str, ...], preparation: Preparation
 ) -> Prepared:
     """Return films as a network sees them: the run's own by name, others prepared anew.
@@ -106,7 +106,7 @@ def films_asked(
     """
     names = [str(film) for film in films if not film.exists()]
     if len(names) == len(films) and (folder / "protocol.toml").is_file():
-        place = reopen(folder).cache / "prepared"
+        place = open_run_folder(folder).cache / "prepared"
         if not (place / "receipt.json").is_file():
             raise ValueError(f"{folder} has no prepared films: go on with lucency run")
         return films_of(load_prepared(place), _few(names))

@@ -12,22 +12,22 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float64, Shaped
 
-from lucency.config.sections import Explaining
+from lucency.config.sections import ExplanationChoices
 from lucency.core.plan import Plan
 from lucency.core.stage import fingerprint_file, fingerprint_of, produce
 from lucency.explain.examples import choose_cases
 from lucency.explain.faithfulness import sanity_table
 from lucency.explain.heatmap_results import (
-    REDRAWN,
+    RANDOMISED,
+    HeatmapResults,
     Scores,
-    Sight,
-    faith_table,
-    load_sight,
+    faithfulness_table,
+    load_heatmap_results,
     no_scores,
-    save_sight,
+    save_heatmap_results,
     score_maps,
 )
-from lucency.explain.heatmaps import Maps, boxed_in_train
+from lucency.explain.heatmaps import Heatmaps, boxed_in_train
 from lucency.pipeline.run import Run, best_network
 from lucency.pipeline.stages import classifiers, plan, predictions, prepared
 
@@ -50,19 +50,19 @@ class View(NamedTuple):
 
 
 @cache
-def sight(run: Run) -> Sight:
+def sight(run: Run) -> HeatmapResults:
     """Return where the network that the protocol names looked, and what its maps are worth."""
-    return look_again(run, run.protocol.explaining, out=run.out / "explanation")
+    return look_again(run, run.protocol.explanation, out=run.out / "explanation")
 
 
-def look_again(run: Run, choices: Explaining, *, out: Path) -> Sight:
+def look_again(run: Run, choices: ExplanationChoices, *, out: Path) -> HeatmapResults:
     """Return where a network of the run looked, by these choices, which are kept with it."""
     trained = classifiers(run)
     folder = trained[choices.network] if choices.network else best_network(trained.values())
-    judging = run.protocol.judging
+    evaluation = run.protocol.evaluation
     inputs = {
-        "explaining": choices.model_dump(mode="json"),
-        "judging": judging.model_dump(include={"resamples", "seed"}),
+        "explanation": choices.model_dump(mode="json"),
+        "evaluation": evaluation.model_dump(include={"resamples", "seed"}),
         "network": fingerprint_of(folder),
         "weights": fingerprint_file(folder / "weights.safetensors"),
         "prepared": fingerprint_of(run.cache / "prepared"),
@@ -70,12 +70,12 @@ def look_again(run: Run, choices: Explaining, *, out: Path) -> Sight:
     }
 
     def write(partial: Path) -> None:
-        save_sight(_look(run, choices, folder), partial)
+        save_heatmap_results(_look(run, choices, folder), partial)
 
-    return load_sight(produce(out, inputs=inputs, write=write))
+    return load_heatmap_results(produce(out, inputs=inputs, write=write))
 
 
-def _look(run: Run, choices: Explaining, folder: Path) -> Sight:
+def _look(run: Run, choices: ExplanationChoices, folder: Path) -> HeatmapResults:
     from lucency.explain.methods.faithfulness_tests import look
     from lucency.models.networks import load_classifier
 
@@ -85,16 +85,16 @@ def _look(run: Run, choices: Explaining, folder: Path) -> Sight:
     what = {"findings": view.findings, "choices": choices}
     found = look(classifier, prepared=prepared(run), **where, **what)
     refused = [f"{name}: {reason}" for name, reason in found.refused.items()]
-    draws = {"resamples": run.protocol.judging.resamples, "seed": run.protocol.judging.seed}
-    return Sight(
+    draws = {"resamples": run.protocol.evaluation.resamples, "seed": run.protocol.evaluation.seed}
+    return HeatmapResults(
         network=classifier.name,
         remarks=(*view.remarks, *refused, *_coarse(found.maps)),
         maps=found.maps,
         boxes=view.boxes,
         cases=view.cases,
-        scores=_score(view, found.maps, found.redrawn, **draws),
+        scores=_score(view, found.maps, found.randomised_maps, **draws),
         sanity=sanity_table(found.similarities),
-        faith=faith_table(found.tried, **draws),
+        faithfulness=faithfulness_table(found.tried, **draws),
     )
 
 
@@ -138,29 +138,37 @@ def _boxes_of(
 
 
 def _score(
-    view: View, maps: Sequence[Maps], redrawn: Sequence[Maps], *, resamples: int, seed: int
+    view: View,
+    maps: Sequence[Heatmaps],
+    randomised_maps: Sequence[Heatmaps],
+    *,
+    resamples: int,
+    seed: int,
 ) -> Scores:
     """Return what the maps score; nothing where there is no box, or no place to tell."""
     fine = [place for place, one in enumerate(maps) if _places(one) > 1]
     if not fine or not len(view.boxes):
         return no_scores()
     boxed = np.flatnonzero(pd.Series(maps[0].image).isin(view.boxes["image"]).to_numpy())
-    blind = [replace(redrawn[at], method=f"{redrawn[at].method}, {REDRAWN}") for at in fine]
+    blind = [
+        replace(randomised_maps[at], method=f"{randomised_maps[at].method}, {RANDOMISED}")
+        for at in fine
+    ]
     return score_maps(
         [maps[at].take(boxed) for at in fine],
-        redrawn=blind,
+        randomised_maps=blind,
         boxes=view.boxes,
         resamples=resamples,
         seed=seed,
     )
 
 
-def _places(maps: Maps) -> int:
+def _places(maps: Heatmaps) -> int:
     down, across = maps.grid.shape[2:]
     return down * across
 
 
-def _coarse(several: Sequence[Maps]) -> list[str]:
+def _coarse(several: Sequence[Heatmaps]) -> list[str]:
     return [
         f"{maps.method}: its grid is 1 x 1, which tells no place from another: prepare larger "
         "films, or let the network see them larger"

@@ -1,4 +1,4 @@
-"""What a run's predictions are worth: the verdict, the leak doctor's complaints, the report.
+"""What a run's predictions are worth: the verdict, the leak doctor's issues, the report.
 
 STAGES names all stages of the program, those of `run` first.
 """
@@ -14,22 +14,27 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lucency.audit.checks.run_checks import check_run, load_complaints, save_complaints
+from lucency.audit.checks.run_checks import check_run, load_issues, save_issues
 from lucency.core.manifest import read_table
 from lucency.core.progress import say
 from lucency.core.stage import RECEIPT, Failures, discard_outdated, fingerprint_of, produce
 from lucency.evaluation.leakage_inflation import conclude_inflation, inflate_all
 from lucency.evaluation.preparation_grid import STUDY
 from lucency.evaluation.reference_study import (
-    Beside,
-    beside_study,
-    load_beside,
-    nothing_beside,
-    save_beside,
+    StudyComparison,
+    compare_with_study,
+    load_comparison,
+    no_comparison,
+    save_comparison,
 )
-from lucency.evaluation.summary import Verdict, judge, load_verdict, save_verdict
+from lucency.evaluation.summary import (
+    Evaluation,
+    evaluate_networks,
+    load_evaluation,
+    save_evaluation,
+)
 from lucency.pipeline.audit_stage import doubts
-from lucency.pipeline.ensemble_stage import combined, league_folder
+from lucency.pipeline.ensemble_stage import combined, leaderboard_folder
 from lucency.pipeline.heatmap_stage import sight
 from lucency.pipeline.run import Run
 from lucency.pipeline.stages import (
@@ -38,7 +43,7 @@ from lucency.pipeline.stages import (
     films_apart,
     manifest,
     parts,
-    patients_met,
+    patients_seen,
     pictures,
     plan,
     predictions,
@@ -49,58 +54,62 @@ from lucency.pipeline.stages import (
 
 
 @cache
-def verdict(run: Run) -> Verdict:
+def verdict(run: Run) -> Evaluation:
     """Return thresholds, metrics, comparison, ranking, calibration, subgroups and conclusion."""
     several, films = predictions(run), prepared(run).manifest
     early = run.protocol.balance.before_split
     trained = plan(run).label[plan(run).part == "train"]
     label = trained if early else films.label[training_films(run)]
     made = {p.network: fingerprint_of(run.out / "predictions" / p.network) for p in several}
-    inputs = {"judging": run.protocol.judging.model_dump(), "predictions": made}
+    inputs = {"evaluation": run.protocol.evaluation.model_dump(), "predictions": made}
 
     def write(folder: Path) -> None:
-        say(f"Judging {len(several)} networks on {len(several[0].of('test')):,} test films")
+        say(f"Evaluating {len(several)} networks on {len(several[0].of('test')):,} test films")
         prevalence = np.nanmean(label.astype(np.float64), axis=0)
         facts = films.facts.set_axis(films.image)
-        found = judge(several, prevalence=prevalence, facts=facts, choices=run.protocol.judging)
-        save_verdict(found, folder)
+        found = evaluate_networks(
+            several, prevalence=prevalence, facts=facts, choices=run.protocol.evaluation
+        )
+        save_evaluation(found, folder)
 
-    return load_verdict(produce(run.out / "evaluation", inputs=inputs, write=write))
+    return load_evaluation(produce(run.out / "evaluation", inputs=inputs, write=write))
 
 
 @cache
-def beside(run: Run) -> Beside:
+def beside(run: Run) -> StudyComparison:
     """Return what networks reach on patients set apart and what was published; both may be none."""
-    judging, claimed = run.protocol.judging, [one.of("test") for one in predictions(run)]
-    rows, draws = films_apart(run), judging.model_dump(include={"resamples", "seed"})
-    if not len(rows) and not judging.published:
-        return nothing_beside()
+    evaluation, claimed = run.protocol.evaluation, [one.of("test") for one in predictions(run)]
+    rows, draws = films_apart(run), evaluation.model_dump(include={"resamples", "seed"})
+    if not len(rows) and not evaluation.published:
+        return no_comparison()
     reached = predictions_apart(run) if len(rows) else []
     inputs = {
         "evaluation": fingerprint_of(run.out / "evaluation"),
         "apart": {p.network: fingerprint_of(run.out / "apart" / p.network) for p in reached},
-        "published": judging.published,
+        "published": evaluation.published,
     }
 
     def write(folder: Path) -> None:
-        found, people = nothing_beside(), prepared(run).manifest.patient[rows]
+        found, people = no_comparison(), prepared(run).manifest.patient[rows]
         if reached:
-            say(f"Judging on {len(rows):,} films of {len(np.unique(people)):,} patients set apart")
-            fitted, met = verdict(run).thresholds, patients_met(run)
+            say(
+                f"Evaluating on {len(rows):,} films of {len(np.unique(people)):,} patients set apart"
+            )
+            fitted, met = verdict(run).thresholds, patients_seen(run)
             table = inflate_all(claimed, reached, met=met, thresholds=fitted, **draws)
             said = conclude_inflation({"": table}, patients=len(np.unique(people)))
             found = replace(found, inflation=table, conclusion=said)
-        if judging.published:
-            found = replace(found, study=beside_study(claimed, reached, **draws))
-        save_beside(found, folder)
+        if evaluation.published:
+            found = replace(found, study=compare_with_study(claimed, reached, **draws))
+        save_comparison(found, folder)
 
-    return load_beside(produce(run.out / "beside", inputs=inputs, write=write))
+    return load_comparison(produce(run.out / "beside", inputs=inputs, write=write))
 
 
 @cache
-def complaints(run: Run) -> pd.DataFrame:
-    """Return what the leak doctor found, as `audit.checks.issue.complaint_table` gives it."""
-    found = verdict(run)
+def issues(run: Run) -> pd.DataFrame:
+    """Return what the leak doctor found, as `audit.checks.issue.issue_table` gives it."""
+    evaluation = verdict(run)
     inputs = {
         "evaluation": fingerprint_of(run.out / "evaluation"),
         "plan": fingerprint_of(run.out / "plan"),
@@ -110,18 +119,18 @@ def complaints(run: Run) -> pd.DataFrame:
     def write(folder: Path) -> None:
         say("Looking for leaks")
         table = read_table(run.source / "manifest" / "missing.csv", text=("image",))
-        complained = check_run(
+        found = check_run(
             run.protocol,
             prepared=prepared(run),
             plan=plan(run),
             missing=table["image"].tolist(),
             predictions=predictions(run),
-            thresholds=found.thresholds,
-            scores=found.metrics,
+            thresholds=evaluation.thresholds,
+            scores=evaluation.metrics,
         )
-        save_complaints(complained, folder)
+        save_issues(found, folder)
 
-    return load_complaints(produce(run.out / "check", inputs=inputs, write=write))
+    return load_issues(produce(run.out / "check", inputs=inputs, write=write))
 
 
 def report(run: Run) -> Path:
@@ -141,8 +150,8 @@ def report(run: Run) -> Path:
     folders: dict[str, object] = {place: fingerprint_of(run.out / place) for place in there}
     if made["reached"]:
         folders["beside"] = fingerprint_of(run.out / "beside")
-    if made["combined"] is not None and len(made["combined"].league):
-        folders["combined"] = fingerprint_of(league_folder(run))
+    if made["combined"] is not None and len(made["combined"].leaderboard):
+        folders["combined"] = fingerprint_of(leaderboard_folder(run))
     if (run.out / STUDY / "verdict" / RECEIPT).is_file():
         folders[STUDY] = fingerprint_of(run.out / STUDY / "verdict")
     if failures.reasons():
@@ -172,12 +181,12 @@ STAGES: dict[str, Callable[[Run], object]] = {
     "train": classifiers,
     "predict": predictions,
     "evaluate": verdict,
-    "check": complaints,
+    "check": issues,
     "report": report,
 }
 PLACES = {"warnings": "check", "sight": "explanation", "doubts": "doubts"}
 CHAPTERS: dict[str, Callable[[Run], Any]] = {
-    "warnings": complaints,
+    "warnings": issues,
     "reached": beside,
     "sight": sight,
     "doubts": doubts,

@@ -116,7 +116,7 @@ def inflation(run: Run) -> pd.DataFrame:
         sentence = conclude_inflation(tables, patients=patients)
         (folder / "conclusion.txt").write_text(sentence + "\n", encoding="utf-8")
 
-    inputs = {"judging": run.protocol.judging.model_dump(), "schemes": made}
+    inputs = {"evaluation": run.protocol.evaluation.model_dump(), "schemes": made}
     folder = produce(run.out / "inflation", inputs=inputs, write=write)
     return read_table(folder / "inflation.csv", text=TEXT)
 
@@ -159,14 +159,14 @@ def without(run: Run) -> dict[str, str]:
 
 def _inflate(member: Run, said: dict[str, Predictions]) -> pd.DataFrame:
     """Return what every network of a scheme claims, and what it reaches on the patients apart."""
-    judging = member.protocol.judging
+    evaluation = member.protocol.evaluation
     return inflate_all(
         [one.of("test") for one in stages.predictions(member)],
         list(said.values()),
-        met=stages.patients_met(member),
+        met=stages.patients_seen(member),
         thresholds=verdict(member).thresholds,
-        resamples=judging.resamples,
-        seed=judging.seed,
+        resamples=evaluation.resamples,
+        seed=evaluation.seed,
     )
 
 

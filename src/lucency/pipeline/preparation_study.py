@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Int64
 
-from lucency.audit.checks.issue import complaint_table
+from lucency.audit.checks.issue import issue_table
 from lucency.audit.checks.protocol_checks import invented, pretrained
 from lucency.config.protocol import Protocol, read_protocol
 from lucency.config.sections import Network
@@ -150,7 +150,7 @@ def originals(study: Study) -> Prepared:
     show none to the simple segmentation; every cell is measured with the same.
     """
     films, run = _films(study.run), study.run
-    seed = run.protocol.judging.seed
+    seed = run.protocol.evaluation.seed
     rows = np.sort(np.random.default_rng(seed).permutation(len(films))[: study.measured])
     inputs = {
         "manifest": fingerprint_of(run.source / "manifest"),
@@ -218,7 +218,7 @@ def predictions(study: Study) -> dict[str, list[Predictions]]:
     processes.
     """
     run, films = study.run, _films(study.run)
-    draws = {"seed": run.protocol.judging.seed, "repeats": study.repeats}
+    draws = {"seed": run.protocol.evaluation.seed, "repeats": study.repeats}
     tasks = []
     for number, name in enumerate(study.grid, start=1):
         if not (run.out / "cells" / name / RECEIPT).is_file():
@@ -243,21 +243,21 @@ def predictions(study: Study) -> dict[str, list[Predictions]]:
 def verdict(study: Study) -> PreparationStudy:
     """Return the tables of all cells and the verdict; those of another grid are made anew."""
     run, said = study.run, predictions(study)
-    judging = run.protocol.judging.model_dump(include={"resamples", "seed"})
+    evaluation = run.protocol.evaluation.model_dump(include={"resamples", "seed"})
     made = {name: fingerprint_of(run.out / "predictions" / name) for name in said}
-    inputs = {"judging": judging, "predictions": made}
+    inputs = {"evaluation": evaluation, "predictions": made}
     discard_outdated(run.out / "verdict", inputs=inputs)
 
     def write(folder: Path) -> None:
         say(f"Comparing {len(said)} preparations")
-        cells, summary = compare_cells(said, grid=study.grid, **judging)
+        cells, summary = compare_cells(said, grid=study.grid, **evaluation)
         several = {
             name: read_table(run.out / "cells" / name / MEASURED, text=("image",)) for name in said
         }
         measures = average_measures(
             {name: table.loc[:, list(MEASURES)] for name, table in several.items()},
             patient=several[OFF]["patient"].to_numpy(dtype=np.int64),
-            **judging,
+            **evaluation,
         )
         first = said[OFF][0]
         about = _about(study, first, measured=len(several[OFF]))
@@ -285,7 +285,7 @@ def report(study: Study) -> Path:
         write_clahe(
             run.protocol,
             study=found,
-            complaints=complaint_table([*invented(frozen), *pretrained(frozen)]),
+            issues=issue_table([*invented(frozen), *pretrained(frozen)]),
             ablated=_ablated(study.ablation, run.out) if study.ablation else None,
             file=folder / "report.html",
         )
@@ -377,7 +377,7 @@ def _measures(shown: Prepared, plain: Prepared, lungs: Bool[np.ndarray, "m h w"]
 
 def _about(study: Study, said: Predictions, *, measured: int) -> dict[str, object]:
     """Return what the page says beside the tables."""
-    run, judging = study.run, study.run.protocol.judging
+    run, evaluation = study.run, study.run.protocol.evaluation
     lungs = read_table(run.out / "originals" / REASONS, text=("image", "reason"))
     return {
         "origin": stages.manifest(run).origin,
@@ -391,8 +391,8 @@ def _about(study: Study, said: Predictions, *, measured: int) -> dict[str, objec
         "learner": LEARNER,
         "folds": FOLDS,
         "repeats": study.repeats,
-        "seed": judging.seed,
-        "resamples": judging.resamples,
+        "seed": evaluation.seed,
+        "resamples": evaluation.resamples,
         "measured": measured,
         "without_lungs": int(np.count_nonzero(lungs["reason"].to_numpy(dtype=str) != "")),
     }

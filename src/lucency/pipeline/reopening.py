@@ -9,7 +9,7 @@ from lucency.pipeline.ablation_study import members
 from lucency.pipeline.run import Run, open_run
 
 
-def reopen(folder: Path) -> Run:
+def open_run_folder(folder: Path) -> Run:
     """Return the run that a folder holds; raises ValueError for another, and for several."""
     file = folder / "protocol.toml"
     if not file.is_file():

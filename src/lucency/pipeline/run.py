@@ -15,7 +15,7 @@ from lucency.config.protocol import Protocol, parse_protocol, protocol_text
 from lucency.core.parallel import rank
 from lucency.core.stage import NOTE, differences, write_atomically
 
-LATE = ("combining.",)  # what may be asked of a run that is finished
+LATE = ("ensemble.",)  # what may be asked of a run that is finished
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

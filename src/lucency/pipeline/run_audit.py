@@ -10,8 +10,8 @@ import pandas as pd
 from lucency.audit.image_quality import inspect, quality_counts, quality_table
 from lucency.audit.review import (
     WORDS,
+    draw_label_errors,
     draw_sample,
-    draw_suspects,
     ppv_from_verdicts,
     read_sample,
     read_verdicts,
@@ -26,15 +26,15 @@ from lucency.data.images import read_grey
 from lucency.evaluation.evaluate import evaluate
 from lucency.evaluation.thresholds import FALLBACK
 from lucency.pipeline.cross_validation import out_of_fold
-from lucency.pipeline.reopening import reopen
+from lucency.pipeline.reopening import open_run_folder
 from lucency.pipeline.run import Run
 from lucency.pipeline.stages import prepared
 from lucency.report.review_page import write_review
 
 
-def audit_folds(run: Run, *, folds: int, divisions: int) -> Audit:
+def audit_folds(run: Run, *, folds: int, repeats: int) -> Audit:
     """Train on folds by patient, and say what the networks are worth on films not trained on."""
-    found = out_of_fold(run, folds=folds, divisions=divisions)
+    found = out_of_fold(run, folds=folds, repeats=repeats)
     said = [load_predictions(folder / "predictions.npz") for folder in found.values()]
     half = np.full(len(said[0].findings), FALLBACK)
     scores = pd.concat([evaluate(one, threshold=half, **DRAWS) for one in said])
@@ -56,7 +56,7 @@ def draw_review(folder: Path, *, suspects: Path | None, films: int, seed: int, o
     """
     if (out / "form.csv").exists():
         raise ValueError(f"{out} holds a review, perhaps a filled one: choose another --out")
-    run = reopen(folder)
+    run = open_run_folder(folder)
     _require_prepared(run.cache)
     shown = prepared(run).manifest
     if suspects is None:
@@ -68,7 +68,7 @@ def draw_review(folder: Path, *, suspects: Path | None, films: int, seed: int, o
             raise ValueError(f"{suspects} is no table; expected a suspects.csv") from error
         if lacking := {"finding", "direction", "image"} - set(table):
             raise ValueError(f"{suspects}: no column {min(lacking)!r}; expected a suspects.csv")
-        sample = draw_suspects(shown, table, films=films, seed=seed)
+        sample = draw_label_errors(shown, table, films=films, seed=seed)
     names = sample["image"].unique().tolist()
     path = dict(zip(shown.image.tolist(), shown.facts["path"].tolist(), strict=True))
     pictures = {}

@@ -29,8 +29,8 @@ from lucency.ensemble.retrieval import (
     vote,
 )
 from lucency.pipeline.feature_stage import said_in_training
-from lucency.pipeline.film_inference import films_asked, network_folder
-from lucency.pipeline.reopening import reopen, require_finished
+from lucency.pipeline.film_inference import network_folder, requested_films
+from lucency.pipeline.reopening import open_run_folder, require_finished
 from lucency.pipeline.run import Run
 from lucency.pipeline.stages import predictions, prepared
 
@@ -75,7 +75,7 @@ def find_similar(
     """
     if patients not in PATIENTS:
         raise ValueError(f"--patients {patients!r}: expected {' or '.join(PATIENTS)}")
-    run, place = reopen(folder), network_folder(folder, network)
+    run, place = open_run_folder(folder), network_folder(folder, network)
     require_finished(run)
     if run.protocol.balance.before_split:
         raise ValueError(f"{folder} balanced before its split: copies stand among its test films")
@@ -211,7 +211,7 @@ def _embedded(
     from lucency.models.networks import load_classifier
 
     classifier = load_classifier(place)
-    asked = films_asked(
+    asked = requested_films(
         folder, films, findings=classifier.findings, preparation=classifier.preparation
     )
     with progress("Looking at the films", unit="films") as advance:

@@ -9,7 +9,7 @@ Letters in shapes: n films.
 The program: a protocol's stages in order. Each asks for the one before it, and is done once.
 
 source -> manifest -> prepared -> parts -> plan -> classifiers -> predictions; what these are worth,
-verdict -> complaints -> report, is in `judgement`.
+verdict -> issues -> report, is in `judgement`.
 """
 
 from __future__ import annotations
@@ -266,7 +266,7 @@ def check_networks(run: Run) -> None:
     root = Path(run.protocol.data.root)
     for choice in run.protocol.network:
         check_choice(choice, root=root, frozen=run.protocol.training_of(choice.name).frozen)
-    for choice in run.protocol.combining.frozen:
+    for choice in run.protocol.ensemble.frozen:
         check_choice(choice, root=root)
 
 
@@ -307,7 +307,7 @@ def training_films(run: Run) -> np.ndarray:
     return np.flatnonzero(parts(run) == "train")
 
 
-def patients_met(run: Run) -> Int64[np.ndarray, " p"]:
+def patients_seen(run: Run) -> Int64[np.ndarray, " p"]:
     """Return the patients of every film that the plan shows or mixes, in any part."""
     seen, films = plan(run), prepared(run).manifest
     return np.unique(films.patient[np.concatenate([seen.row, seen.mate])])

@@ -21,10 +21,10 @@ from lucency.evaluation.external import (
     read_tables,
     standard_thresholds,
 )
-from lucency.report.predictions_page import write_hearing
+from lucency.report.predictions_page import write_external_page
 
 
-def judge_table(
+def evaluate_table(
     test: Path, *, labels: Path, val: Path | None, scale: str, out: Path | None
 ) -> dict[str, object]:
     """Return what the predictions are worth, by finding; table and page go to `out`."""
@@ -36,7 +36,7 @@ def judge_table(
         out.mkdir(parents=True, exist_ok=True)
         table.to_csv(out / "metrics.csv", index=False)
         tables = {"metrics": table, "comparison": compare([said], **DRAWS)}
-        write_hearing([said], **tables, thresholds=thresholds, films=films, out=out)
+        write_external_page([said], **tables, thresholds=thresholds, films=films, out=out)
     answer: dict[str, object] = {"network": said.network}
     for finding in dict.fromkeys(table["finding"]):
         rows = table.loc[table["finding"] == finding]
@@ -47,7 +47,7 @@ def judge_table(
     return answer if out is None else {**answer, "report": str(out / "report.html")}
 
 
-def contest(
+def compare_tables(
     several: Sequence[Path], *, labels: Path | None, scale: str, out: Path | None
 ) -> dict[str, object]:
     """Return the networks' ranking, every pair's difference, and the conclusion.
@@ -82,7 +82,7 @@ def contest(
         return answer
     thresholds = pd.concat([standard_thresholds(one) for one in said], ignore_index=True)
     tables = {"metrics": metrics, "comparison": comparison, "thresholds": thresholds}
-    write_hearing(said, **tables, films=films, out=out)
+    write_external_page(said, **tables, films=films, out=out)
     return {**answer, "report": str(out / "report.html")}
 
 

@@ -30,7 +30,7 @@ def write_ablation(
     protocol: Protocol,
     *,
     seen: str,
-    complaints: pd.DataFrame,
+    issues: pd.DataFrame,
     table: pd.DataFrame,
     costs: pd.DataFrame,
     conclusion: str,
@@ -38,7 +38,7 @@ def write_ablation(
 ) -> None:
     """Write the tables of an ablation as one HTML file.
 
-    `seen` says which films there were; `complaints` as `audit.checks.issue.complaint_table` gives
+    `seen` says which films there were; `issues` as `audit.checks.issue.issue_table` gives
     them. `table` as `evaluation.ablation_effects` gives it; `costs` has the columns variant, seed,
     network, entries, epochs, minutes.
     """
@@ -49,7 +49,7 @@ def write_ablation(
         protocol=protocol,
         protocol_text=protocol_text(protocol),
         seen=seen,
-        warnings=complaints.to_dict(orient="records"),
+        warnings=issues.to_dict(orient="records"),
         conclusion=conclusion,
         networks=networks,
         variants=[BASE, *(variant.name for variant in protocol.variant)],

@@ -1,8 +1,8 @@
-"""The figures of what networks say: scores, curves, the course of training.
+"""The figures of what networks say: scores, curves, the state of training.
 
 Letters in shapes: n films, g points of a curve.
 
-The figure of a league: every predictor's macro AUC with its interval, the highest first.
+The figure of a leaderboard: every predictor's macro AUC with its interval, the highest first.
 """
 
 from __future__ import annotations
@@ -196,7 +196,7 @@ CURVES: dict[Trace, tuple[str, str, str]] = {
 ROW = 0.26  # inches
 
 
-def draw_league(table: pd.DataFrame, *, reference: str) -> str:
+def draw_leaderboard(table: pd.DataFrame, *, reference: str) -> str:
     """Return macro AUC of the rows of `evaluation.leaderboard`, marked by kind; a line at the
     reference."""
     kinds = list(dict.fromkeys(table["kind"]))
@@ -217,4 +217,6 @@ def draw_league(table: pd.DataFrame, *, reference: str) -> str:
         name_rows(axes, table["network"].tolist())
         axes.set_xlabel(f"Macro AUC on test films, 95 % interval; the line: {reference}")
         axes.xaxis.label.set_color(MUTED)
-        return svg(figure, name="league", title="Macro AUC of networks and what was made of them")
+        return svg(
+            figure, name="leaderboard", title="Macro AUC of networks and what was made of them"
+        )

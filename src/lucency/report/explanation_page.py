@@ -16,8 +16,8 @@ from jaxtyping import Float64
 
 from lucency.core.manifest import Prepared
 from lucency.core.predictions import Predictions
-from lucency.explain.heatmaps import Maps, save_maps
-from lucency.report.film_figures import Verdict, verdicts_of
+from lucency.explain.heatmaps import Heatmaps, save_heatmaps
+from lucency.report.film_figures import Outcome, outcomes_of
 from lucency.report.heatmap_figures import Drawn, corners_of, explanation_png, overlay_figure
 from lucency.report.html import render
 
@@ -29,7 +29,7 @@ SHOWN = 3  # findings of a film at most, unless they are named
 def write_explained(
     said: Predictions,
     *,
-    maps: Sequence[Maps],
+    maps: Sequence[Heatmaps],
     prepared: Prepared,
     threshold: Float64[np.ndarray, " k"],
     findings: tuple[str, ...],
@@ -41,13 +41,13 @@ def write_explained(
     `prepared` hold the films of `said` in the same order; names of files come from films' names.
     """
     for one in maps:
-        save_maps(one, folder / f"maps-{one.method}.npz")
+        save_heatmaps(one, folder / f"maps-{one.method}.npz")
     table = pd.DataFrame(said.probability, columns=list(said.findings))
     table.insert(0, "image", said.image)
     table.to_csv(folder / "probabilities.csv", index=False)
     films = []
     for row, image in enumerate(said.image.tolist()):
-        verdicts = verdicts_of(said, row, threshold)
+        verdicts = outcomes_of(said, row, threshold)
         figures = []
         for finding in findings or _chosen(verdicts):
             drawn = _draw(row, finding, maps, prepared)
@@ -66,14 +66,14 @@ def write_explained(
     (folder / "explained.html").write_text(page, encoding="utf-8")
 
 
-def _chosen(verdicts: Sequence[Verdict]) -> list[str]:
+def _chosen(verdicts: Sequence[Outcome]) -> list[str]:
     """Return the findings that are called, the surest first; else the one nearest to being so."""
     sure = sorted(verdicts, key=lambda one: one.probability / one.threshold, reverse=True)
     called = [one.finding for one in sure if one.decided]
     return called[:SHOWN] or [sure[0].finding]
 
 
-def _draw(row: int, finding: str, maps: Sequence[Maps], prepared: Prepared) -> bytes:
+def _draw(row: int, finding: str, maps: Sequence[Heatmaps], prepared: Prepared) -> bytes:
     films = prepared.manifest
     drawn = {
         one.method: Drawn(one.grid[row, one.findings.index(finding)], one.centres) for one in maps

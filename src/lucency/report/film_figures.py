@@ -89,7 +89,7 @@ class Strip(NamedTuple):
     caption: str
 
 
-class Verdict(NamedTuple):
+class Outcome(NamedTuple):
     """What a network said of one finding of one film, and what the label says (1, 0 or NaN)."""
 
     finding: str
@@ -104,7 +104,7 @@ class Sample(NamedTuple):
 
     image: str
     picture: Picture
-    verdicts: list[Verdict]
+    verdicts: list[Outcome]
 
 
 class SampleGroup(NamedTuple):
@@ -189,11 +189,11 @@ def show_samples(
     return groups
 
 
-def verdicts_of(said: Predictions, row: int, threshold: Float64[np.ndarray, " k"]) -> list[Verdict]:
+def outcomes_of(said: Predictions, row: int, threshold: Float64[np.ndarray, " k"]) -> list[Outcome]:
     """Return what was said of one film: true findings first, then those called, then others."""
     probability, label = said.probability[row].tolist(), said.label[row].tolist()
     columns = zip(said.findings, label, probability, threshold.tolist(), strict=True)
-    return sorted((Verdict(*one, decided=one[2] >= one[3]) for one in columns), key=_matter)
+    return sorted((Outcome(*one, decided=one[2] >= one[3]) for one in columns), key=_matter)
 
 
 def _sorted_out(
@@ -218,7 +218,7 @@ def _sample(
 ) -> Sample:
     name = str(test.image[row])
     film = name if name in place else name.rpartition("#")[0]  # a copy shows its source
-    verdicts = verdicts_of(test, row, threshold)
+    verdicts = outcomes_of(test, row, threshold)
     certain = sum(verdict.label == 1 or verdict.decided for verdict in verdicts)
     shown = verdicts[: max(LISTED, certain)]
     truth = ", ".join(v.finding for v in verdicts if v.label == 1) or "none"
@@ -226,6 +226,6 @@ def _sample(
     return Sample(name, Picture(name, f"Test film {name}; true findings: {truth}", uri), shown)
 
 
-def _matter(verdict: Verdict) -> tuple[bool, bool, float]:
+def _matter(verdict: Outcome) -> tuple[bool, bool, float]:
     """Sort true findings first, then those decided, then by falling probability."""
     return verdict.label != 1, not verdict.decided, -verdict.probability

@@ -1,6 +1,6 @@
 """Figures of where networks looked: overlays, galleries of right and wrong, mean maps.
 
-Maps keep their own units, which the colour bar says; nothing here scales them. True boxes are
+Heatmaps keep their own units, which the colour bar says; nothing here scales them. True boxes are
 outlined. Films are square, as networks see them.
 Letters in shapes: h and w pixels, k findings, gh and gw cells of the grid, n maps, s pixels of a
 shown side.
@@ -26,7 +26,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from lucency.explain.examples import KINDS
-from lucency.explain.heatmaps import Centres, Maps, cover, enlarge
+from lucency.explain.heatmaps import Centres, Heatmaps, cover, enlarge
 from lucency.report.style import SETTINGS, WIDTH, svg
 
 SIDE = 224  # pixels of a shown film
@@ -77,7 +77,7 @@ def gallery_figure(
     *,
     finding: str,
     films: Mapping[str, Film],
-    maps: Maps,
+    maps: Heatmaps,
     boxes: pd.DataFrame,
 ) -> Figure:
     """Return one row a kind of case, its films with their maps on one scale for all.

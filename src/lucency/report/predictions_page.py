@@ -18,10 +18,10 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from lucency.audit.checks.issue import Roll, complaint_table, ranked
+from lucency.audit.checks.issue import SplitTable, issue_table, ranked
 from lucency.audit.checks.nih_checks import community_lists
 from lucency.audit.checks.prediction_checks import CHECKS, suspect
-from lucency.audit.checks.unverified import claim_of
+from lucency.audit.checks.unverified import unverified
 from lucency.config.sections import DRAWS
 from lucency.core.manifest import Manifest
 from lucency.core.predictions import Predictions
@@ -46,7 +46,7 @@ NOTHING = {"note": "not in the table"} | dict.fromkeys(
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Judged:
+class PredictionsPage:
     """All that is shown of what networks said: of one network or several, one finding or more."""
 
     title: str
@@ -63,7 +63,7 @@ class Judged:
     brier: pd.DataFrame  # of evaluation.calibration
     subgroups: pd.DataFrame  # of evaluation.subgroups, of one network
     worst_group: str
-    complaints: pd.DataFrame  # of audit.checks.issue
+    issues: pd.DataFrame  # of audit.checks.issue
     checks: int  # of the leak doctor, how many were made
 
     def __post_init__(self) -> None:
@@ -84,12 +84,12 @@ class Judged:
         return [one.network for one in self.predictions]
 
 
-def write_judged(judged: Judged, *, file: Path) -> None:
+def write_predictions_page(judged: PredictionsPage, *, file: Path) -> None:
     """Write all that was judged as one HTML file; the same tables give the same bytes."""
-    file.write_text(render("judged.html.jinja", **judged_values(judged)), encoding="utf-8")
+    file.write_text(render("judged.html.jinja", **page_values(judged)), encoding="utf-8")
 
 
-def judged_values(judged: Judged) -> dict[str, Any]:
+def page_values(judged: PredictionsPage) -> dict[str, Any]:
     """Return what the shared sections show, by the names that they use."""
     return {
         "title": judged.title,
@@ -97,7 +97,7 @@ def judged_values(judged: Judged) -> dict[str, Any]:
         "findings": judged.predictions[0].findings,
         "conclusion": judged.conclusion,
         "leaking": False,
-        "complaints": judged.complaints.to_dict("records"),
+        "issues": judged.issues.to_dict("records"),
         "checks": judged.checks,
         "threshold": _by_key(judged.thresholds, "network", "finding"),
         "threshold_origin": judged.threshold_origin.rstrip("."),
@@ -120,7 +120,7 @@ def require_networks(expected: Iterable[str], found: Iterable[str], table: str) 
         )
 
 
-def _scores(judged: Judged) -> dict[str, Any]:
+def _scores(judged: PredictionsPage) -> dict[str, Any]:
     metrics = judged.metrics.fillna({"note": ""})
     score = _by_key(metrics, "network", "finding", "metric")
     names = list(dict.fromkeys(metrics["metric"]))
@@ -157,7 +157,7 @@ def _below_trivial(score: Mapping[tuple[str, ...], Any], networks: Sequence[str]
     return [one for one in networks if accuracy[one] < accuracy[TRIVIAL]]
 
 
-def _compared(judged: Judged) -> dict[str, Any]:
+def _compared(judged: PredictionsPage) -> dict[str, Any]:
     difference = _by_key(judged.comparison, "network", "other", "finding", "metric")
     ranking = _by_key(judged.ranking, "network")
     return {
@@ -182,7 +182,7 @@ def _by_key(table: pd.DataFrame, *columns: str) -> dict[tuple[str, ...], dict[st
     return rows
 
 
-def _drawn(judged: Judged) -> dict[str, Any]:
+def _drawn(judged: PredictionsPage) -> dict[str, Any]:
     several, best = judged.predictions, judged.order[0]
     style = style_networks([one.network for one in several])
     findings = several[0].findings
@@ -200,7 +200,7 @@ def _drawn(judged: Judged) -> dict[str, Any]:
     return {"best": best, "style": {**style, TRIVIAL: PLAIN}, **drawings}
 
 
-def _calibration(judged: Judged) -> dict[str, Any]:
+def _calibration(judged: PredictionsPage) -> dict[str, Any]:
     row = _by_key(judged.brier, "network", "finding")
     findings = judged.predictions[0].findings
     return {
@@ -212,7 +212,7 @@ def _calibration(judged: Judged) -> dict[str, Any]:
     }
 
 
-def _groups(judged: Judged) -> dict[str, Any]:
+def _groups(judged: PredictionsPage) -> dict[str, Any]:
     macro = judged.subgroups.loc[judged.subgroups["finding"] == MACRO]
     return {
         "worst_group": judged.worst_group,
@@ -238,7 +238,7 @@ BRIER_PARTS = {
 }  # fmt: skip
 
 
-def write_hearing(
+def write_external_page(
     several: Sequence[Predictions],
     *,
     metrics: pd.DataFrame,
@@ -257,11 +257,11 @@ def write_hearing(
     best = next(one for one in several if one.network == ranking["network"].iloc[0])
     groups = subgroups(best, facts=films.facts.set_axis(films.image), **DRAWS)
     first = several[0]
-    known = community_lists(Roll(image=first.image, patient=first.patient, part=first.part))
-    complaints = [*known, *(one for said in several for one in suspect(claim_of(said)))]
+    known = community_lists(SplitTable(image=first.image, patient=first.patient, part=first.part))
+    issues = [*known, *(one for said in several for one in suspect(unverified(said)))]
     fitted = bool(thresholds["positives"].to_numpy().any())
-    write_judged(
-        Judged(
+    write_predictions_page(
+        PredictionsPage(
             title=", ".join(one.network for one in several),
             seen=_seen(several[0], films),
             predictions=several,
@@ -280,7 +280,7 @@ def write_hearing(
             brier=pd.concat([brier_parts(one) for one in several], ignore_index=True),
             subgroups=groups,
             worst_group=worst_group(groups),
-            complaints=complaint_table(ranked(list(dict.fromkeys(complaints)))),
+            issues=issue_table(ranked(list(dict.fromkeys(issues)))),
             checks=len(CHECKS) + 1,
         ),
         file=out / "report.html",

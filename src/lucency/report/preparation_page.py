@@ -51,11 +51,11 @@ def write_clahe(
     protocol: Protocol,
     *,
     study: PreparationStudy,
-    complaints: pd.DataFrame,
+    issues: pd.DataFrame,
     ablated: Ablated | None,
     file: Path,
 ) -> None:
-    """Write a study as one HTML file; `complaints` of `audit.checks.issue` warn of films and
+    """Write a study as one HTML file; `issues` of `audit.checks.issue` warn of films and
     weights.
 
     Every number on the page is read from the study's tables.
@@ -67,7 +67,7 @@ def write_clahe(
         protocol_text=protocol_text(protocol),
         about=study.about,
         conclusion=study.conclusion,
-        warnings=complaints.to_dict("records"),
+        warnings=issues.to_dict("records"),
         cells=_ranked(study.cells),
         number=dict(zip(study.summary["name"], study.summary["value"], strict=True)),
         off=OFF,

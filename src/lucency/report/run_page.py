@@ -17,20 +17,20 @@ import pandas as pd
 from jaxtyping import Int64
 from markupsafe import Markup
 
-from lucency.audit.audit_results import Doubts
-from lucency.audit.checks.issue import complaint_table
+from lucency.audit.audit_results import AuditResults
+from lucency.audit.checks.issue import issue_table
 from lucency.balance.imbalance import Change
 from lucency.config.protocol import Protocol, protocol_text
 from lucency.core.manifest import PARTS, Manifest, Prepared
 from lucency.core.plan import Plan
 from lucency.core.predictions import Predictions
 from lucency.core.stage import Failures
-from lucency.ensemble.ensemble_results import Combined
+from lucency.ensemble.ensemble_results import EnsembleResults
 from lucency.evaluation.evaluate import TRIVIAL
 from lucency.evaluation.preparation_grid import PreparationStudy, no_study
-from lucency.evaluation.reference_study import Beside
+from lucency.evaluation.reference_study import StudyComparison
 from lucency.evaluation.thresholds import HALF
-from lucency.explain.heatmap_results import Sight
+from lucency.explain.heatmap_results import HeatmapResults
 from lucency.report.curves import draw_training
 from lucency.report.film_figures import show_augmented, show_preparation, show_samples
 from lucency.report.html import render, render_chapter
@@ -42,9 +42,9 @@ from lucency.report.imbalance_figures import (
     finding_rows,
     has_steps,
 )
-from lucency.report.predictions_page import Judged, judged_values, require_networks
+from lucency.report.predictions_page import PredictionsPage, page_values, require_networks
 from lucency.report.preparation_page import clahe_values
-from lucency.report.sections import beside_values, combined_values, doubt_values, sight_values
+from lucency.report.sections import audit_values, ensemble_values, heatmap_values, study_values
 
 Values = dict[str, Any]
 STRIPS, SAMPLES, GALLERY, REJECTED = 3, 3, 24, 20  # at most this many are shown
@@ -82,12 +82,12 @@ class Experiment:
     brier: pd.DataFrame  # of evaluation.calibration
     subgroups: pd.DataFrame  # of evaluation.subgroups, of the highest ranked network
     worst_group: str
-    complaints: pd.DataFrame | None  # of audit.checks.issue
+    issues: pd.DataFrame | None  # of audit.checks.issue
     checks: int  # of the leak doctor, how many were made
-    beside: Beside | None  # what was published, and what is reached on patients set apart
-    sight: Sight | None  # where one of the networks looked
-    doubts: Doubts | None  # what speaks against the same network's scores
-    combined: Combined | None  # what was made of the networks
+    beside: StudyComparison | None  # what was published, and what is reached on patients set apart
+    sight: HeatmapResults | None  # where one of the networks looked
+    doubts: AuditResults | None  # what speaks against the same network's scores
+    combined: EnsembleResults | None  # what was made of the networks
     apart: Int64[np.ndarray, " a"] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     preparations: PreparationStudy = field(default_factory=no_study)  # in the run's folder, if any
 
@@ -106,7 +106,7 @@ def write_report(experiment: Experiment, *, file: Path, failures: Failures) -> N
     are no longer there are left out, and the page says so. A chapter that cannot be drawn is added
     to `failures`; the page names those in its place.
     """
-    shown = judged_values(_judged(experiment)) | _about(experiment)
+    shown = page_values(_judged(experiment)) | _about(experiment)
     for chapter, values in CHAPTERS.items():
         if chapter not in failures.reasons():
             drawn = failures.attempt(chapter, partial(values, experiment, shown))
@@ -115,12 +115,12 @@ def write_report(experiment: Experiment, *, file: Path, failures: Failures) -> N
     file.write_text(render("report.html.jinja", **shown), encoding="utf-8")
 
 
-def _judged(experiment: Experiment) -> Judged:
+def _judged(experiment: Experiment) -> PredictionsPage:
     """Return the part of the experiment that pages of anybody's predictions show too."""
-    choices = experiment.protocol.judging
+    choices = experiment.protocol.evaluation
     rule = RULES[choices.threshold].format(recall=choices.recall)
     fitted = f"fitted on validation films ({rule})"
-    return Judged(
+    return PredictionsPage(
         title=experiment.protocol.name,
         seen=experiment.manifest.origin,
         threshold_origin=rule if choices.threshold == HALF else fitted,
@@ -135,7 +135,7 @@ def _judged(experiment: Experiment) -> Judged:
         brier=experiment.brier,
         subgroups=experiment.subgroups,
         worst_group=experiment.worst_group,
-        complaints=complaint_table([]) if experiment.complaints is None else experiment.complaints,
+        issues=issue_table([]) if experiment.issues is None else experiment.issues,
         checks=experiment.checks,
     )
 
@@ -150,7 +150,7 @@ def _about(experiment: Experiment) -> dict[str, Any]:
         "films": len(manifest),
         "patients": len(np.unique(manifest.patient)),
         "networks": {row["network"]: row for row in experiment.networks.to_dict("records")},
-        "seed": protocol.judging.seed,
+        "seed": protocol.evaluation.seed,
         "apart": apart,
         "parts": [_part(experiment, part) for part in PARTS],
         "rejected": rejected.head(REJECTED).to_dict("records"),
@@ -165,25 +165,25 @@ def _about(experiment: Experiment) -> dict[str, Any]:
 
 def _reached(experiment: Experiment, shown: Values) -> Values:
     assert experiment.beside is not None, "a chapter that failed before is not drawn"
-    values = beside_values(experiment.beside)
+    values = study_values(experiment.beside)
     return {"reached": render_chapter("beside.html.jinja", shown, values) if values else ""}
 
 
-def _sight(experiment: Experiment, shown: Values) -> Values:
+def _heatmap_results(experiment: Experiment, shown: Values) -> Values:
     assert experiment.sight is not None, "a chapter that failed before is not drawn"
-    values = sight_values(experiment.sight, prepared=experiment.prepared)
+    values = heatmap_values(experiment.sight, prepared=experiment.prepared)
     return {"sight": render_chapter("sight.html.jinja", shown, values) if values else ""}
 
 
-def _doubts(experiment: Experiment, shown: Values) -> Values:
+def _audit_results(experiment: Experiment, shown: Values) -> Values:
     assert experiment.doubts is not None, "a chapter that failed before is not drawn"
-    values = doubt_values(experiment.doubts, source=experiment.protocol.data.source)
+    values = audit_values(experiment.doubts, source=experiment.protocol.data.source)
     return {"doubts": render_chapter("doubted.html.jinja", shown, values) if values else ""}
 
 
-def _combined(experiment: Experiment, shown: Values) -> Values:
+def _ensemble_results(experiment: Experiment, shown: Values) -> Values:
     assert experiment.combined is not None, "a chapter that failed before is not drawn"
-    values = combined_values(experiment.combined)
+    values = ensemble_values(experiment.combined)
     return {"combined": render_chapter("combined.html.jinja", shown, values) if values else ""}
 
 
@@ -276,9 +276,9 @@ MEASURES = {
 }  # fmt: skip
 CHAPTERS: dict[str, Callable[[Experiment, Values], Values]] = {
     "reached": _reached,
-    "combined": _combined,
-    "sight": _sight,
-    "doubts": _doubts,
+    "combined": _ensemble_results,
+    "sight": _heatmap_results,
+    "doubts": _audit_results,
     "training": _training,
     "balance": _balance,
     "preparation": _preparation,

@@ -4,7 +4,7 @@ Every number is read from the tables of `explain.heatmap_results`; nothing is co
 
 The report's chapter on what may be believed, from the tables of `audit`.
 
-The report's chapter on combining: networks and what was made of them, in one league.
+The report's chapter on combining: networks and what was made of them, in one leaderboard.
 
 The report's chapter on claims: beside the published study, and on patients set apart.
 """
@@ -21,19 +21,25 @@ import pandas as pd
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from lucency.audit.audit_results import Doubts
-from lucency.audit.label_quality import CANNOT, DOUBTFUL, MAY, MODERATE, conclude_belief
+from lucency.audit.audit_results import AuditResults
+from lucency.audit.label_quality import CANNOT, DOUBTFUL, MAY, MODERATE, conclude_label_quality
 from lucency.audit.shortcuts import shortcut_reasons
 from lucency.core.manifest import Prepared
-from lucency.ensemble.ensemble_results import Combined
+from lucency.ensemble.ensemble_results import EnsembleResults
 from lucency.ensemble.retrieval_metrics import OVERALL, privacy
 from lucency.evaluation.evaluate import MACRO
 from lucency.evaluation.leaderboard import conclude
-from lucency.evaluation.reference_study import HALF_METRICS, NOTHING, SOURCE, TEST_FILMS, Beside
-from lucency.explain.baselines import conclude_sight, mean_maps
-from lucency.explain.heatmap_results import REDRAWN, STRETCHED, TRIED, Sight
+from lucency.evaluation.reference_study import (
+    HALF_METRICS,
+    NOTHING,
+    SOURCE,
+    TEST_FILMS,
+    StudyComparison,
+)
+from lucency.explain.baselines import conclude_heatmaps, mean_maps
+from lucency.explain.heatmap_results import RANDOMISED, STRETCHED, TRIED, HeatmapResults
 from lucency.explain.localization import GAME
-from lucency.report.curves import draw_league
+from lucency.report.curves import draw_leaderboard
 from lucency.report.heatmap_figures import (
     explanation_png,
     explanation_svg,
@@ -46,13 +52,13 @@ WANG = "Wang 2017"
 REACHED = {("IoBB", 0.5), ("IoBB", 0.9), ("IoU", 0.3), ("IoU", 0.5), ("IoU", 0.7)}
 
 
-def sight_values(sight: Sight, *, prepared: Prepared) -> dict[str, Any]:
+def heatmap_values(sight: HeatmapResults, *, prepared: Prepared) -> dict[str, Any]:
     """Return what the chapter shows, by the names that its template uses."""
     scores = sight.scores
     return {
         "network": sight.network,
         "remarks": sight.remarks,
-        "conclusion": conclude_sight(scores.rivals, boxes=sight.boxes),
+        "conclusion": conclude_heatmaps(scores.baselines, boxes=sight.boxes),
         "boxes": len(sight.boxes),
         "films": sight.boxes["image"].nunique(),
         "grids": {maps.method: " x ".join(map(str, maps.grid.shape[2:])) for maps in sight.maps},
@@ -87,18 +93,18 @@ def draw_pointing(pointing: pd.DataFrame, *, title: str) -> str:
         return svg(figure, name="pointing", title=title)
 
 
-def _verdicts(sight: Sight) -> list[dict[str, Any]]:
+def _verdicts(sight: HeatmapResults) -> list[dict[str, Any]]:
     """Return one row a method: both tests of its truth, side by side."""
-    if not len(sight.faith):
+    if not len(sight.faithfulness):
         return []
-    faith = sight.faith.set_index(["method", "measure"]).to_dict(orient="index")
+    faithfulness = sight.faithfulness.set_index(["method", "measure"]).to_dict(orient="index")
     rows = []
     for row in sight.sanity.to_dict("records"):
-        rows.append({**row, **{name: faith[row["method"], name] for name in TRIED}})
+        rows.append({**row, **{name: faithfulness[row["method"], name] for name in TRIED}})
     return rows
 
 
-def _scored(sight: Sight) -> dict[str, Any]:
+def _scored(sight: HeatmapResults) -> dict[str, Any]:
     scores = sight.scores
     pointing, found = scores.pointing, scores.localisation
     macro = pointing.loc[pointing["finding"] == MACRO]
@@ -112,7 +118,7 @@ def _scored(sight: Sight) -> dict[str, Any]:
         "pointing": methods,
         "measures": list(dict.fromkeys(macro["measure"])),
         "score": lambda *key: table[key],
-        "redrawn": REDRAWN,
+        "randomised_maps": RANDOMISED,
         "stretched": STRETCHED,
         "pointing_figure": Markup(draw_pointing(pointing, title="Where maps point")),
         **_wang(found, method=first.method),
@@ -153,7 +159,7 @@ def _reach(reach: pd.DataFrame) -> list[dict[str, Any]]:
     ]
 
 
-def _galleries(sight: Sight, prepared: Prepared) -> list[dict[str, str]]:
+def _galleries(sight: HeatmapResults, prepared: Prepared) -> list[dict[str, str]]:
     """Return one picture a finding: its surest hits, false alarms and misses, with their maps."""
     if not sight.maps:
         return []
@@ -180,7 +186,7 @@ NO_MEASURES: Mapping[str, float] = dict.fromkeys(
 PAIRS, EXAMPLES = 12, 3  # at most this many are shown
 
 
-def doubt_values(doubts: Doubts, *, source: str) -> dict[str, Any]:
+def audit_values(doubts: AuditResults, *, source: str) -> dict[str, Any]:
     """Return what the chapter shows, by the names that its template uses."""
     largest = doubts.shortcuts.sort_values(
         ["shortcut", "leans"], ascending=False, kind="stable"
@@ -188,13 +194,13 @@ def doubt_values(doubts: Doubts, *, source: str) -> dict[str, Any]:
     found = shortcut_reasons(doubts.shortcuts)
     told = [f"{finding}: {reason}" for finding, reason in found.items()]
     shortcuts = "; ".join(told) if told else "no shortcut was found among the facts known"
-    said = conclude_belief(doubts.belief)
+    said = conclude_label_quality(doubts.label_quality)
     return {
         "network": doubts.network,
         "conclusion": f"{said[0].upper()}{said[1:]}. Shortcuts of {doubts.network}: {shortcuts}.",
         "objections": objections(doubts),
         "origin": ORIGINS.get(source, "Nobody has read these films again."),
-        "belief": doubts.belief.to_dict("records"),
+        "label_quality": doubts.label_quality.to_dict("records"),
         "probes": doubts.probes.to_dict("records"),
         "shortcuts": largest.to_dict("records"),
         "pairs": len(doubts.shortcuts),
@@ -206,36 +212,36 @@ def doubt_values(doubts: Doubts, *, source: str) -> dict[str, Any]:
     }
 
 
-def objections(doubts: Doubts) -> dict[str, str]:
+def objections(doubts: AuditResults) -> dict[str, str]:
     """Return what a run's own numbers say to the three objections of Oakden-Rayner.
 
     "Exploring the ChestXray14 dataset: problems" (2017): how accurate the labels are, what they
     mean medically, and how useful they are for image analysis.
     """
     return {
-        "How accurate the labels are": _accuracy(doubts.belief),
+        "How accurate the labels are": _accuracy(doubts.label_quality),
         "What the labels mean": _meaning(doubts),
         "How useful the labels are for learning from pictures": _use(doubts),
     }
 
 
-def _accuracy(belief: pd.DataFrame) -> str:
-    seen = {row["finding"]: row["ppv"] for row in belief.to_dict("records")}
+def _accuracy(label_quality: pd.DataFrame) -> str:
+    seen = {row["finding"]: row["ppv"] for row in label_quality.to_dict("records")}
     read = {finding: ppv for finding, ppv in seen.items() if ppv == ppv}
     if not read:
         return "Not known: nobody has read these films again."
-    count = belief["verdict"].tolist().count
+    count = label_quality["verdict"].tolist().count
     low, high = min(read, key=read.__getitem__), max(read, key=read.__getitem__)
     span = f"from {read[low]:.3f} ({low}) to {read[high]:.3f} ({high})"
     return (
-        f"Labels of {count(MAY)} of {len(belief)} findings may carry a claim, {count(DOUBTFUL)} "
+        f"Labels of {count(MAY)} of {len(label_quality)} findings may carry a claim, {count(DOUBTFUL)} "
         f"are doubtful, {count(CANNOT)} cannot. The share of films labelled so that show the "
         f"finding (PPV): {span if read[low] < read[high] else f'{read[low]:.3f}'}."
     )
 
 
-def _meaning(doubts: Doubts) -> str:
-    kappa = {row["finding"]: row["kappa"] for row in doubts.belief.to_dict("records")}
+def _meaning(doubts: AuditResults) -> str:
+    kappa = {row["finding"]: row["kappa"] for row in doubts.label_quality.to_dict("records")}
     known = {finding: value for finding, value in kappa.items() if value == value}
     unsure = [finding for finding, value in known.items() if value < MODERATE]
     agreed = "How far experts agree on them is not known here."
@@ -250,7 +256,7 @@ def _meaning(doubts: Doubts) -> str:
     return f"{agreed} The score of {doubts.network} {leans}."
 
 
-def _use(doubts: Doubts) -> str:
+def _use(doubts: AuditResults) -> str:
     kinds = doubts.strata.to_dict("records")
     if not kinds:
         return (
@@ -274,16 +280,17 @@ ORIGINS = {
 }
 
 
-def combined_values(combined: Combined) -> dict[str, Any]:
-    """Return what the chapter shows, by the names that its template uses; nothing for no league."""
-    if not len(combined.league):
+def ensemble_values(combined: EnsembleResults) -> dict[str, Any]:
+    """Return what the chapter shows, by the names that its template uses; nothing for no
+    leaderboard."""
+    if not len(combined.leaderboard):
         return {}
-    table = combined.league.fillna({"note": ""})
+    table = combined.leaderboard.fillna({"note": ""})
     weights = _weights(combined.weights)
     reference = table.loc[table["note"] == "the reference", "network"].iloc[0]
     return {
-        "league": table.to_dict("records"),
-        "figure": Markup(draw_league(table, reference=reference)),
+        "leaderboard": table.to_dict("records"),
+        "figure": Markup(draw_leaderboard(table, reference=reference)),
         "reference": reference,
         "conclusion": conclude(table, reference=reference),
         "weights": weights,
@@ -318,7 +325,7 @@ def _weights(table: pd.DataFrame) -> list[dict[str, Any]]:
     ]
 
 
-def beside_values(beside: Beside) -> dict[str, Any]:
+def study_values(beside: StudyComparison) -> dict[str, Any]:
     """Return what the chapter shows, by the names that its template uses; nothing for no table."""
     if not beside:
         return {}

@@ -1,4 +1,4 @@
-"""What the leak doctor hands out, a Complaint, and what it looks at, a Roll: who stands where.
+"""What the leak doctor hands out, an Issue, and what it looks at, a SplitTable: who stands where.
 
 Letters in shapes: n rows of a split, t, u and v listed names, b films with boxes, p pairs of films.
 """
@@ -22,7 +22,7 @@ Severity = Literal["serious", "note"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Complaint:
+class Issue:
     """One thing that is wrong: found with numbers, why it matters, how many, what to do."""
 
     severity: Severity
@@ -39,7 +39,7 @@ def no_names() -> Shaped[np.ndarray, " 0"]:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Roll:
+class SplitTable:
     """Who stands where: a row a film, or an entry of a plan, whose copies are named film#copy.
 
     What is not at hand stays empty: `method` of the protocol's split; `listed`, the films of the
@@ -74,7 +74,7 @@ class Roll:
         return np.array([str(name).partition("#")[2] for name in self.image], dtype=object)
 
 
-def complain(
+def issues_of(
     check: str,
     found: Sequence[str],
     message: str,
@@ -82,15 +82,15 @@ def complain(
     remedy: str,
     severity: Severity = "serious",
     count: int = 0,
-) -> list[Complaint]:
-    """Return one complaint about what was found, its first members as examples; none of nothing.
+) -> list[Issue]:
+    """Return one issue about what was found, its first members as examples; none of nothing.
 
     `count` is how many were found, unless given.
     """
     if not len(found):
         return []
     return [
-        Complaint(
+        Issue(
             severity=severity,
             check=check,
             message=message,
@@ -101,17 +101,17 @@ def complain(
     ]
 
 
-def ranked(complaints: Sequence[Complaint]) -> list[Complaint]:
-    """Return the serious complaints, then the notes, else in their order."""
-    return sorted(complaints, key=lambda complaint: complaint.severity != "serious")
+def ranked(issues: Sequence[Issue]) -> list[Issue]:
+    """Return the serious issues, then the notes, else in their order."""
+    return sorted(issues, key=lambda issue: issue.severity != "serious")
 
 
 def count_serious(table: pd.DataFrame) -> int:
-    """Return how many complaints of a table are serious."""
+    """Return how many issues of a table are serious."""
     return int(np.count_nonzero(table["severity"].to_numpy(dtype=str) == "serious"))
 
 
-def complaint_table(complaints: Sequence[Complaint]) -> pd.DataFrame:
-    """Return a row a complaint: severity, check, message, count, examples (| between), remedy."""
-    rows = [asdict(one) | {"examples": "|".join(one.examples)} for one in complaints]
-    return pd.DataFrame(rows, columns=[one.name for one in fields(Complaint)])
+def issue_table(issues: Sequence[Issue]) -> pd.DataFrame:
+    """Return a row a issue: severity, check, message, count, examples (| between), remedy."""
+    rows = [asdict(one) | {"examples": "|".join(one.examples)} for one in issues]
+    return pd.DataFrame(rows, columns=[one.name for one in fields(Issue)])

@@ -11,7 +11,7 @@ import hashlib
 import numpy as np
 from jaxtyping import Shaped
 
-from lucency.audit.checks.issue import Complaint, Roll, complain
+from lucency.audit.checks.issue import Issue, SplitTable, issues_of
 from lucency.core.tables import NIH_NAME, film_names, within
 
 LUCK = 1e-6  # by chance alone, patients stand as in the community lists no oftener than this
@@ -50,75 +50,78 @@ def name_fingerprint(image: Shaped[np.ndarray, " n"]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def community_lists(roll: Roll) -> list[Complaint]:
+def community_lists(table: SplitTable) -> list[Issue]:
     """Return the community's lists, where parts hold them or they lie under the names of NIH's.
 
     A part that holds a list whole is known by its fingerprint; a split that lost films by where
     the patients with most films stand. That is serious where the split is said to be official.
     """
-    official = {"train_val_list.txt": roll.official_train_val, "test_list.txt": roll.official_test}
+    official = {
+        "train_val_list.txt": table.official_train_val,
+        "test_list.txt": table.official_test,
+    }
     posing = [
         f"{file}, {len(names):,} films, is the community's {name} list"
         for file, names in official.items()
         if (name := _community_name(film_names(names)))
     ]
-    held = _whole_lists(roll) or _known_patients(roll)
+    held = _whole_lists(table) or _known_patients(table)
     found = [*posing, *held]
-    strays = _unofficial_tests(roll) if held and not posing else ""
-    return complain(
+    strays = _unofficial_tests(table) if held and not posing else ""
+    return issues_of(
         "community_lists",
         found,
         f"{'; '.join(found)}: {strays}{THEIR_MISTAKE}",
-        count=len(roll.image),
-        severity="serious" if posing or roll.method == "official" else "note",
+        count=len(table.image),
+        severity="serious" if posing or table.method == "official" else "note",
         remedy=f"say so, and compare with results on the same lists alone; or {BY_LISTS}",
     )
 
 
-def official_split(roll: Roll) -> list[Complaint]:
+def official_split(table: SplitTable) -> list[Issue]:
     """Return the films on the wrong side of NIH's lists, where the split is meant to be theirs.
 
     It is meant so when the protocol says it, or when all of many test films are on NIH's test
     list; any other split may deal those films as it likes.
     """
-    tests = within(roll.film, film_names(roll.official_test))
-    mine = roll.part == "test"
-    all_official = tests[mine].all() and len(np.unique(roll.patient[mine])) >= SEVERAL
-    if not len(roll.official_test) or not (roll.method == "official" or all_official):
+    tests = within(table.film, film_names(table.official_test))
+    mine = table.part == "test"
+    all_official = tests[mine].all() and len(np.unique(table.patient[mine])) >= SEVERAL
+    if not len(table.official_test) or not (table.method == "official" or all_official):
         return []
-    found: list[Complaint] = []
+    found: list[Issue] = []
     for part, uses in (("train", "train the network"), ("val", "choose epoch and thresholds")):
-        names = np.unique(roll.film[tests & (roll.part == part)].astype(str)).tolist()
+        names = np.unique(table.film[tests & (table.part == part)].astype(str)).tolist()
         message = (
-            f"{len(names):,} of the {len(roll.official_test):,} films on NIH's test list {uses}: "
+            f"{len(names):,} of the {len(table.official_test):,} films on NIH's test list {uses}: "
             "a score on that list is then no official one"
         )
-        found += complain("official_split", names, message, remedy=BY_LISTS)
-    trained = within(roll.film, film_names(roll.official_train_val))
-    names = np.unique(roll.film[mine & trained].astype(str)).tolist()
+        found += issues_of("official_split", names, message, remedy=BY_LISTS)
+    trained = within(table.film, film_names(table.official_train_val))
+    names = np.unique(table.film[mine & trained].astype(str)).tolist()
     message = (
         f"{len(names):,} of {mine.sum():,} test films are on NIH's train_val list, whose films are "
         "healthier: the score is no official one"
     )
-    return found + complain("official_split", names, message, remedy=BY_LISTS)
+    return found + issues_of("official_split", names, message, remedy=BY_LISTS)
 
 
-def box_images_in_training(roll: Roll) -> list[Complaint]:
+def box_images_in_training(table: SplitTable) -> list[Issue]:
     """Return the training films that have boxes; a note, unless the split is said to be NIH's."""
-    boxed = np.unique(film_names(roll.boxed).astype(str))
-    names = boxed[within(boxed, roll.film[roll.part == "train"])].tolist()
+    boxed = np.unique(film_names(table.boxed).astype(str))
+    names = boxed[within(boxed, table.film[table.part == "train"])].tolist()
     message = (
         f"{len(names):,} of {len(boxed):,} films with boxes are in train: the network was told "
         "what they show, so that hits of these boxes prove no localisation"
     )
     remedy = f"score the boxes of other films alone, or {BY_LISTS}: all box films are in its test"
-    severity = "serious" if roll.method == "official" else "note"
-    return complain("box_images_in_training", names, message, severity=severity, remedy=remedy)
+    severity = "serious" if table.method == "official" else "note"
+    return issues_of("box_images_in_training", names, message, severity=severity, remedy=remedy)
 
 
-def label_versions(roll: Roll) -> list[Complaint]:
+def label_versions(table: SplitTable) -> list[Issue]:
     """Return what is wrong with the label files in play: mixed, superseded, or not published."""
-    named = {origin: _version(origin) for origin in roll.origins}
+    named = {origin: _version(origin) for origin in table.origins}
     first = [origin for origin, name in named.items() if name == FIRST_LABELS]
     later = [origin for origin, name in named.items() if name in LABEL_FILES[1:]]
     odd = [origin for origin, name in named.items() if name == UNPUBLISHED]
@@ -128,18 +131,18 @@ def label_versions(roll: Roll) -> list[Complaint]:
             "labels come from two editions of the label file, which differ on 181 films of NIH's "
             "test list: a film may be right in one table and wrong in the other"
         )
-        return complain("label_versions", [*first, *later], message, remedy=remedy)
+        return issues_of("label_versions", [*first, *later], message, remedy=remedy)
     message = (
         f"the labels are {FIRST_LABELS}: 181 films, all on NIH's test list and with boxes, lack "
         "188 findings that NIH added later, so scores are not quite those of others"
     )
-    found = complain("label_versions", first, message, remedy=remedy, severity="note")
+    found = issues_of("label_versions", first, message, remedy=remedy, severity="note")
     message = (
         f"{len(odd):,} label files hold other counts than any that NIH published: scores on them "
         "stand beside nobody's"
     )
     remedy = "say which rows or labels were changed, or take Data_Entry_2017_v2020.csv whole"
-    return found + complain("label_versions", odd, message, remedy=remedy, severity="note")
+    return found + issues_of("label_versions", odd, message, remedy=remedy, severity="note")
 
 
 def _community_name(film: Shaped[np.ndarray, " n"]) -> str:
@@ -148,21 +151,21 @@ def _community_name(film: Shaped[np.ndarray, " n"]) -> str:
     return name if known and name_fingerprint(film) == known else ""
 
 
-def _whole_lists(roll: Roll) -> list[str]:
+def _whole_lists(table: SplitTable) -> list[str]:
     """Return which parts, or else train and val together, hold a whole list of the community."""
     found = []
     for group in GROUPS:
-        names = roll.film[np.isin(roll.part, group)]
+        names = table.film[np.isin(table.part, group)]
         if not (len(group) > 1 and found) and (name := _community_name(names)):
             count = f"{len(set(names.tolist())):,} {' and '.join(group)} films"
             found.append(f"the {count} are the community's {name} list")
     return found
 
 
-def _known_patients(roll: Roll) -> list[str]:
+def _known_patients(table: SplitTable) -> list[str]:
     """Return that all patients with most films stand as in the community's lists, where they do."""
-    tests = roll.part == "test"
-    inside, outside = _patients(roll.film[tests]), _patients(roll.film[~tests])
+    tests = table.part == "test"
+    inside, outside = _patients(table.film[tests]), _patients(table.film[~tests])
     share = len(inside) / max(1, len(inside | outside))
     hits, rests = len(inside & HEAVY_TEST), len(outside & HEAVY_REST)
     if inside & HEAVY_REST or outside & HEAVY_TEST or share**hits * (1 - share) ** rests > LUCK:
@@ -176,12 +179,12 @@ def _patients(film: Shaped[np.ndarray, " n"]) -> set[int]:
     return {int(name[:8]) for name in film.tolist() if NIH_NAME.fullmatch(name)}
 
 
-def _unofficial_tests(roll: Roll) -> str:
+def _unofficial_tests(table: SplitTable) -> str:
     """Return how many films are on which of NIH's lists, where those are at hand."""
-    lists = (roll.official_train_val, roll.official_test)
+    lists = (table.official_train_val, table.official_test)
     if not all(len(names) for names in lists):
         return ""
-    train, test = (roll.film[roll.part == part] for part in ("train", "test"))
+    train, test = (table.film[table.part == part] for part in ("train", "test"))
     known = [film_names(names) for names in lists]
     learnt = int(within(train, known[1]).sum())
     trained, tested = (int(within(test, names).sum()) for names in known)

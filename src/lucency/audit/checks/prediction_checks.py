@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Float64, Int64
 from scipy.optimize import linear_sum_assignment
 from scipy.special import expit
 
-from lucency.audit.checks.issue import Complaint, complain, ranked
+from lucency.audit.checks.issue import Issue, issues_of, ranked
 from lucency.audit.checks.score_checks import (
     duplicate_predictions,
     few_positives,
@@ -26,7 +26,7 @@ from lucency.audit.checks.score_checks import (
     scored_as_test,
     unexplained_gaps,
 )
-from lucency.audit.checks.unverified import Claim
+from lucency.audit.checks.unverified import UnverifiedPredictions
 from lucency.evaluation.bootstrap import interval, once
 from lucency.evaluation.metrics import auc
 
@@ -39,12 +39,12 @@ NEARLY_STILL = 0.02  # so that films are hardly told apart
 STILL = 1e-6  # relative range below which an output is one number
 
 
-def suspect(claim: Claim) -> list[Complaint]:
+def suspect(claim: UnverifiedPredictions) -> list[Issue]:
     """Return what is wrong with predictions, the serious first; nothing where nothing is."""
-    return ranked([complaint for check in CHECKS.values() for complaint in check(claim)])
+    return ranked([issue for check in CHECKS.values() for issue in check(claim)])
 
 
-def outside_0_to_1(claim: Claim) -> list[Complaint]:
+def outside_0_to_1(claim: UnverifiedPredictions) -> list[Issue]:
     """Return the films with a number that is no probability, unless all are logits."""
     said = claim.probability
     outside = ~((said >= 0) & (said <= 1))
@@ -54,10 +54,10 @@ def outside_0_to_1(claim: Claim) -> list[Complaint]:
         "or are no numbers: calibration and thresholds mean nothing on them"
     )
     remedy = "find where they come from (percent? films not predicted?) and predict again"
-    return complain("outside_0_to_1", films, message, remedy=remedy)
+    return issues_of("outside_0_to_1", films, message, remedy=remedy)
 
 
-def logits_as_probabilities(claim: Claim) -> list[Complaint]:
+def logits_as_probabilities(claim: UnverifiedPredictions) -> list[Issue]:
     """Return the findings whose probabilities are logits, being below 0 too often for a slip."""
     said = claim.probability
     names = _named(claim, np.asarray((said < 0).any(axis=0))) if _logits(said) else []
@@ -66,10 +66,10 @@ def logits_as_probabilities(claim: Claim) -> list[Complaint]:
         "are below 0: they are logits, on which a threshold of .5 is not one of probability"
     )
     remedy = "apply the sigmoid, once, or hand them over as logits"
-    return complain("logits_as_probabilities", names, message, remedy=remedy)
+    return issues_of("logits_as_probabilities", names, message, remedy=remedy)
 
 
-def double_sigmoid(claim: Claim) -> list[Complaint]:
+def double_sigmoid(claim: UnverifiedPredictions) -> list[Issue]:
     """Return the findings whose probabilities went through a sigmoid twice.
 
     All lie in .5 to sigmoid(1) = .7311 then; or none passes that and several findings reach it.
@@ -86,10 +86,10 @@ def double_sigmoid(claim: Claim) -> list[Complaint]:
     )
     names = _named(claim, np.full(len(capped), True) if squeezed else capped)
     remedy = "apply the sigmoid to logits alone, once, and fit the thresholds anew"
-    return complain("double_sigmoid", names, message, remedy=remedy)
+    return issues_of("double_sigmoid", names, message, remedy=remedy)
 
 
-def constant_output(claim: Claim) -> list[Complaint]:
+def constant_output(claim: UnverifiedPredictions) -> list[Issue]:
     """Return the findings of which all films are told the same; a note, where nearly the same."""
     said = claim.probability
     if len(said) < 2:
@@ -101,14 +101,14 @@ def constant_output(claim: Claim) -> list[Complaint]:
         "the network does not look at them"
     )
     remedy = "check that weights were loaded and that the films differ"
-    found = complain("constant_output", names, message, remedy=remedy)
+    found = issues_of("constant_output", names, message, remedy=remedy)
     names = _named(claim, np.asarray((spread > STILL) & (spread <= NEARLY_STILL)))
     message = f"{claim.network}: all films are told nearly the same of {', '.join(names)}, so that "
     message += "last digits decide what is called positive"
-    return found + complain("constant_output", names, message, remedy=remedy, severity="note")
+    return found + issues_of("constant_output", names, message, remedy=remedy, severity="note")
 
 
-def chance(claim: Claim) -> list[Complaint]:
+def chance(claim: UnverifiedPredictions) -> list[Issue]:
     """Return where the interval of AUC holds .5: macro is serious, single findings are a note."""
     low, high = interval(claim.area[:, 1:])
     holds = (low <= 0.5) & (high >= 0.5)
@@ -119,16 +119,16 @@ def chance(claim: Claim) -> list[Complaint]:
     )
     whole = ["macro"] if holds[-1] else []
     remedy = "check that weights were loaded, all of them, and that labels are joined by name"
-    found = complain("chance", whole, message, remedy=remedy)
+    found = issues_of("chance", whole, message, remedy=remedy)
     message = (
         f"{claim.network}: the interval of AUC holds .5, chance, for {', '.join(names)}: these "
         "films do not show that it knows them"
     )
     remedy = "print the intervals beside the numbers, or test on more films"
-    return found + complain("chance", names, message, remedy=remedy, severity="note")
+    return found + issues_of("chance", names, message, remedy=remedy, severity="note")
 
 
-def inverted_labels(claim: Claim) -> list[Complaint]:
+def inverted_labels(claim: UnverifiedPredictions) -> list[Issue]:
     """Return the findings whose AUC is clearly below .5, by CLEAR standard errors."""
     area = claim.area[:-1]
     error = [_error(claim, place, row[1:]) for place, row in enumerate(area)]
@@ -139,10 +139,10 @@ def inverted_labels(claim: Claim) -> list[Complaint]:
         "finding, and says the contrary"
     )
     remedy = "look for 1 - p, for labels where 0 means present, and for the order of columns"
-    return complain("inverted_labels", names, message, remedy=remedy)
+    return issues_of("inverted_labels", names, message, remedy=remedy)
 
 
-def column_order(claim: Claim) -> list[Complaint]:
+def column_order(claim: UnverifiedPredictions) -> list[Issue]:
     """Return the findings that another column ranks clearly better, where columns were permuted.
 
     The order of columns of highest mean AUC is sought (Kuhn's assignment). It is believed when of
@@ -164,10 +164,10 @@ def column_order(claim: Claim) -> list[Complaint]:
         f"{'; '.join(said)}: scores are those of other findings"
     )
     remedy = f"name the columns where they are made; the likely order is {order}"
-    return complain("column_order", said, message, remedy=remedy)
+    return issues_of("column_order", said, message, remedy=remedy)
 
 
-def overstated_risk(claim: Claim) -> list[Complaint]:
+def overstated_risk(claim: UnverifiedPredictions) -> list[Issue]:
     """Return the findings whose mean probability is clearly twice the share of positives or more.
 
     The mark of training with weights or on copies; clearly is CLEAR standard errors of the count.
@@ -183,11 +183,11 @@ def overstated_risk(claim: Claim) -> list[Complaint]:
         f"{claim.network}: the mean probability is twice the share of positives or more for "
         f"{', '.join(names)}: these are no risks, as after training with weights or copies"
     )
-    remedy = 'recalibrate on validation films: judging.recalibration = "platt"'
-    return complain("overstated_risk", names, message, remedy=remedy, severity="note")
+    remedy = 'recalibrate on validation films: evaluation.recalibration = "platt"'
+    return issues_of("overstated_risk", names, message, remedy=remedy, severity="note")
 
 
-def _named(claim: Claim, which: Bool[np.ndarray, " k"]) -> list[str]:
+def _named(claim: UnverifiedPredictions, which: Bool[np.ndarray, " k"]) -> list[str]:
     return [name for name, true in zip(claim.findings, which, strict=True) if true]
 
 
@@ -195,7 +195,7 @@ def _logits(said: Float[np.ndarray, "n k"]) -> bool:
     return bool(said.size and np.mean(said < 0) >= LOGITS)
 
 
-def _error(claim: Claim, place: int, sampled: Float64[np.ndarray, " r"]) -> float:
+def _error(claim: UnverifiedPredictions, place: int, sampled: Float64[np.ndarray, " r"]) -> float:
     """Return the standard error of an AUC: over resamples, and not below that of chance.
 
     Under chance it is sqrt((P + N + 1) / 12 P N) (Mann and Whitney 1947), NaN without both classes.
@@ -209,7 +209,7 @@ def _error(claim: Claim, place: int, sampled: Float64[np.ndarray, " r"]) -> floa
     return float(max(least, known.std() if len(known) else 0))
 
 
-def _assigned(claim: Claim) -> Int64[np.ndarray, " k"]:
+def _assigned(claim: UnverifiedPredictions) -> Int64[np.ndarray, " k"]:
     """Return for each finding the column that ranks it best, each column once, in sum."""
     label, said = claim.label[claim.whole], claim.probability[claim.whole]
     weights = once(len(said))
@@ -218,7 +218,7 @@ def _assigned(claim: Claim) -> Int64[np.ndarray, " k"]:
     return linear_sum_assignment(-np.nan_to_num(square, nan=0.5))[1].astype(np.int64)
 
 
-def _gain(claim: Claim, place: int, other: int) -> str:
+def _gain(claim: UnverifiedPredictions, place: int, other: int) -> str:
     """Return both AUCs of a finding where the other column's is clearly higher, else nothing.
 
     Higher than chance too: labels that are inverted would be ranked better by any column.
@@ -229,7 +229,7 @@ def _gain(claim: Claim, place: int, other: int) -> str:
     return f"{theirs[0]:.3f} for {own[0]:.3f}" if clear else ""
 
 
-CHECKS: dict[str, Callable[[Claim], list[Complaint]]] = {
+CHECKS: dict[str, Callable[[UnverifiedPredictions], list[Issue]]] = {
     "outside_0_to_1": outside_0_to_1,
     "logits_as_probabilities": logits_as_probabilities,
     "double_sigmoid": double_sigmoid,

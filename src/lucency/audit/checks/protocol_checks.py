@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from lucency.audit.checks.issue import Complaint, complain
+from lucency.audit.checks.issue import Issue, issues_of
 from lucency.config.protocol import Protocol
 from lucency.core.predictions import Predictions
 
@@ -19,7 +19,7 @@ CHEST = re.compile(r"chest|nih\b|cxr|mimic|chexpert|padchest|x-?ray", re.IGNOREC
 
 def remark(
     protocol: Protocol, *, test: Predictions, rejected: pd.DataFrame, missing: Sequence[str]
-) -> list[Complaint]:
+) -> list[Issue]:
     """Return what must be read beside the scores of a run.
 
     `test` are the predictions of any network on test films; `rejected` the films that could not be
@@ -29,16 +29,16 @@ def remark(
     return [*invented(protocol), *pretrained(protocol), *beside]
 
 
-def invented(protocol: Protocol) -> list[Complaint]:
+def invented(protocol: Protocol) -> list[Issue]:
     """Return that the films are phantoms, where they are."""
     films = ["phantoms"] if protocol.data.source == "phantom" else []
     message = "the films are invented: scores on them show that the program works, and say nothing"
     message += " about real films"
     remedy = "run a protocol on real films"
-    return complain("invented_films", films, message, remedy=remedy, severity="note")
+    return issues_of("invented_films", films, message, remedy=remedy, severity="note")
 
 
-def pretrained(protocol: Protocol) -> list[Complaint]:
+def pretrained(protocol: Protocol) -> list[Issue]:
     """Return the networks whose weights have seen the films that are judged, or nothing at all."""
     networks = protocol.network
     shown = {what: [n.name for n in networks if n.seen == what] for what in ("labels", "images")}
@@ -47,12 +47,12 @@ def pretrained(protocol: Protocol) -> list[Complaint]:
         f"the weights of {', '.join(shown['labels'])} have been shown labels of these films, "
         "test films maybe among them: scores may be memory"
     )
-    found = complain("pretrained_on_these", shown["labels"], message, remedy=remedy)
+    found = issues_of("pretrained_on_these", shown["labels"], message, remedy=remedy)
     message = (
         f"the weights of {', '.join(shown['images'])} have been shown these films without labels: "
         "an advantage that other networks do not have"
     )
-    found += complain(
+    found += issues_of(
         "pretrained_on_these", shown["images"], message, remedy=remedy, severity="note"
     )
     unsure = [n.name for n in networks if n.seen == "" and CHEST.search(n.provenance)]
@@ -61,26 +61,26 @@ def pretrained(protocol: Protocol) -> list[Complaint]:
         "does not say whether from these"
     )
     remedy = 'say network.seen: "labels", "images" or "none" of these films'
-    found += complain("pretrained_on_these", unsure, message, remedy=remedy, severity="note")
+    found += issues_of("pretrained_on_these", unsure, message, remedy=remedy, severity="note")
     fresh = [n.name for n in networks if n.weights == "random"]
     message = (
         f"trained from random initialisation, not from pre-trained weights: {', '.join(fresh)}"
     )
     remedy = 'weights = "timm" starts from ImageNet, which helps most where films are few'
-    return found + complain("random_weights", fresh, message, remedy=remedy, severity="note")
+    return found + issues_of("random_weights", fresh, message, remedy=remedy, severity="note")
 
 
-def _lost(rejected: pd.DataFrame, missing: Sequence[str]) -> list[Complaint]:
+def _lost(rejected: pd.DataFrame, missing: Sequence[str]) -> list[Issue]:
     names = rejected["image"].tolist()
     message = f"{len(names):,} films could not be decoded and were left out"
     remedy = "see rejected.csv for the reasons, and fetch these films again"
-    found = complain("rejected_films", names, message, remedy=remedy, severity="note")
+    found = issues_of("rejected_films", names, message, remedy=remedy, severity="note")
     message = f"{len(missing):,} films are listed but have no file, and were left out"
     remedy = "add the files below data.root, or say in every table that they are missing"
-    return found + complain("missing_films", missing, message, remedy=remedy, severity="note")
+    return found + issues_of("missing_films", missing, message, remedy=remedy, severity="note")
 
 
-def _unstated(test: Predictions) -> list[Complaint]:
+def _unstated(test: Predictions) -> list[Issue]:
     unstated = np.isnan(test.label)
     count = int(unstated.sum())
     message = (
@@ -89,4 +89,4 @@ def _unstated(test: Predictions) -> list[Complaint]:
     )
     films = test.image[unstated.any(axis=1)].tolist()
     remedy = "state them, or say beside the scores on how many films each stands"
-    return complain("unstated_labels", films, message, count=count, severity="note", remedy=remedy)
+    return issues_of("unstated_labels", films, message, count=count, severity="note", remedy=remedy)

@@ -17,8 +17,8 @@ from lucency.audit.checks import nih_checks as published
 from lucency.audit.checks import prediction_checks as suspicion
 from lucency.audit.checks import protocol_checks as remarks
 from lucency.audit.checks import split_checks as doctor
-from lucency.audit.checks.issue import Complaint, Roll, complaint_table, no_names, ranked
-from lucency.audit.checks.unverified import Claim, Fitted, claim_of
+from lucency.audit.checks.issue import Issue, SplitTable, issue_table, no_names, ranked
+from lucency.audit.checks.unverified import Fitted, UnverifiedPredictions, unverified
 from lucency.balance.label_plan import planned, splitter
 from lucency.balance.methods import needs_features
 from lucency.config.protocol import Protocol
@@ -40,7 +40,7 @@ REMARKS = (*remarks.BEFORE, *remarks.BESIDE)
 CHECKS = len(doctor.CHECKS) + len(suspicion.CHECKS) + len(REMARKS)
 
 
-def check_protocol(protocol: Protocol) -> list[Complaint]:
+def check_protocol(protocol: Protocol) -> list[Issue]:
     """Return what is wrong with the parts and the balance that a protocol makes of its labels.
 
     Nothing is prepared or trained, and pictures need not be there.
@@ -48,9 +48,9 @@ def check_protocol(protocol: Protocol) -> list[Complaint]:
     films, part = list_films(protocol.data, findings=protocol.findings, split=splitter(protocol))
     plan = _planned(films, part, protocol)
     listed = films.image[part != APART]
-    roll = roll_of(plan, films=films, listed=listed, protocol=protocol)
+    table = split_table_of(plan, films=films, listed=listed, protocol=protocol)
     return ranked(
-        [*doctor.examine(roll), *remarks.invented(protocol), *remarks.pretrained(protocol)]
+        [*doctor.examine(table), *remarks.invented(protocol), *remarks.pretrained(protocol)]
     )
 
 
@@ -63,7 +63,7 @@ def check_run(
     predictions: Sequence[Predictions],
     thresholds: pd.DataFrame,
     scores: pd.DataFrame,
-) -> list[Complaint]:
+) -> list[Issue]:
     """Return what is wrong with a finished run: its parts and pictures, and every network's say.
 
     `missing` are the listed films without a file; `thresholds` and `scores` as
@@ -74,10 +74,10 @@ def check_run(
         ~set_apart(films, choices=protocol.split)
     ]  # the others are meant to be out
     listed = np.concatenate([listed, prepared.rejected["image"].to_numpy(dtype=str), missing])
-    roll = roll_of(plan, films=films, listed=listed, protocol=protocol)
+    table = split_table_of(plan, films=films, listed=listed, protocol=protocol)
     pairs = near_identical(prepared, side=_sides(plan, films=len(films)))
     alike = pairs[["image", "other"]].to_numpy(dtype=object).reshape(-1, 2)
-    found = doctor.examine(replace(roll, alike=alike))
+    found = doctor.examine(replace(table, alike=alike))
     found += remarks.remark(
         protocol, test=predictions[0].of("test"), rejected=prepared.rejected, missing=missing
     )
@@ -86,9 +86,9 @@ def check_run(
         splits = thresholds.loc[thresholds["network"] == one.network, "split"].unique().tolist()
         fitted = tuple(Fitted("thresholds", "val", str(split)) for split in splits)
         claim = replace(
-            claim_of(one.of("test")),
-            listed=roll.image,
-            listed_part=roll.part,
+            unverified(one.of("test")),
+            listed=table.image,
+            listed_part=table.part,
             fitted=fitted,
             scores=scores.loc[rows],
         )
@@ -98,39 +98,41 @@ def check_run(
     return ranked(list(dict.fromkeys(found)))
 
 
-def save_complaints(found: Sequence[Complaint], folder: Path) -> None:
-    """Write complaints.csv."""
-    complaint_table(found).to_csv(folder / "complaints.csv", index=False)
+def save_issues(found: Sequence[Issue], folder: Path) -> None:
+    """Write issues.csv."""
+    issue_table(found).to_csv(folder / "issues.csv", index=False)
 
 
-def load_complaints(folder: Path) -> pd.DataFrame:
-    """Read what `save_complaints` wrote, as `audit.checks.issue.complaint_table` gives it."""
-    return read_table(folder / "complaints.csv", text=TEXT)
+def load_issues(folder: Path) -> pd.DataFrame:
+    """Read what `save_issues` wrote, as `audit.checks.issue.issue_table` gives it."""
+    return read_table(folder / "issues.csv", text=TEXT)
 
 
-def check_lists(lists: Mapping[str, Path], *, labels: Path) -> list[Complaint]:
+def check_lists(lists: Mapping[str, Path], *, labels: Path) -> list[Issue]:
     """Return what is wrong with somebody's split: part -> file of image names.
 
     NIH's lists and boxes are looked for beside the label file.
     """
-    return doctor.examine(roll_of_lists(lists, labels=labels))
+    return doctor.examine(split_table_of_lists(lists, labels=labels))
 
 
-def check_predictions(claim: Claim, lists: Mapping[str, Path], *, labels: Path) -> list[Complaint]:
+def check_predictions(
+    claim: UnverifiedPredictions, lists: Mapping[str, Path], *, labels: Path
+) -> list[Issue]:
     """Return what is wrong with somebody's predictions, and with their split where it is given."""
     if not lists:
         part = np.full(len(claim.image), "test")
-        tests = Roll(image=claim.image, patient=claim.patient, part=part)
+        tests = SplitTable(image=claim.image, patient=claim.patient, part=part)
         known = published.community_lists(_with_lists(tests, labels.parent))
         return ranked([*known, *suspicion.suspect(claim)])
-    roll = roll_of_lists(lists, labels=labels)
-    claim = replace(claim, listed=roll.image, listed_part=roll.part)
-    return ranked([*doctor.examine(roll), *suspicion.suspect(claim)])
+    table = split_table_of_lists(lists, labels=labels)
+    claim = replace(claim, listed=table.image, listed_part=table.part)
+    return ranked([*doctor.examine(table), *suspicion.suspect(claim)])
 
 
-def roll_of(
+def split_table_of(
     plan: Plan, *, films: Manifest, listed: Shaped[np.ndarray, " t"], protocol: Protocol
-) -> Roll:
+) -> SplitTable:
     """Return who stands where in a plan; a mixed film is a copy of both its parents."""
     mixed = np.flatnonzero(plan.mix > 0)
     mates = [f"{films.image[plan.mate[entry]]}#mate-of-{entry}" for entry in mixed.tolist()]
@@ -138,7 +140,7 @@ def roll_of(
     row = np.concatenate([plan.row, plan.mate[mixed]])
     published = protocol.data.source == "nih"
     officially = protocol.split.method == "official"
-    roll = Roll(
+    table = SplitTable(
         image=names,
         patient=films.patient[row],
         part=np.concatenate([plan.part, plan.part[mixed]]),
@@ -147,16 +149,16 @@ def roll_of(
         boxed=films.boxes["image"].to_numpy(dtype=str) if officially else no_names(),
         origins=(films.origin,) if published else (),
     )
-    return _with_lists(roll, Path(protocol.data.root)) if published else roll
+    return _with_lists(table, Path(protocol.data.root)) if published else table
 
 
-def roll_of_lists(lists: Mapping[str, Path], *, labels: Path) -> Roll:
+def split_table_of_lists(lists: Mapping[str, Path], *, labels: Path) -> SplitTable:
     """Return who stands where in somebody's lists; patients come from the label file by name."""
     films = read_labelled(labels)
     names = {part: read_names(file) for part, file in lists.items()}
     image = np.concatenate([names[part] for part in PARTS if part in names])
     part = np.concatenate([np.full(len(names[part]), part) for part in PARTS if part in names])
-    roll = Roll(
+    table = SplitTable(
         image=image,
         patient=_patients(image, films),
         part=part,
@@ -164,7 +166,7 @@ def roll_of_lists(lists: Mapping[str, Path], *, labels: Path) -> Roll:
         boxed=films.boxes["image"].to_numpy(dtype=str),
         origins=(films.origin,) if "Data_Entry" in films.origin else (),
     )
-    return _with_lists(roll, labels.parent)
+    return _with_lists(table, labels.parent)
 
 
 def _planned(films: Manifest, part: np.ndarray, protocol: Protocol) -> Plan:
@@ -183,11 +185,11 @@ def _sides(plan: Plan, *, films: int) -> Shaped[np.ndarray, " n"]:
     return side.astype(str)
 
 
-def _with_lists(roll: Roll, folder: Path) -> Roll:
-    """Return the roll with NIH's two lists, where they lie in `folder`."""
+def _with_lists(table: SplitTable, folder: Path) -> SplitTable:
+    """Return the table with NIH's two lists, where they lie in `folder`."""
     files = [folder / name for name in OFFICIAL_LISTS]
     train_val, test = (read_names(file) if file.is_file() else no_names() for file in files)
-    return replace(roll, official_train_val=train_val, official_test=test)
+    return replace(table, official_train_val=train_val, official_test=test)
 
 
 def _patients(image: Shaped[np.ndarray, " n"], films: Manifest) -> Int64[np.ndarray, " n"]:

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float64
 
-from lucency.audit.checks.issue import Complaint, complain
-from lucency.audit.checks.unverified import Claim
+from lucency.audit.checks.issue import Issue, issues_of
+from lucency.audit.checks.unverified import UnverifiedPredictions
 from lucency.core.tables import film_names, within
 from lucency.evaluation.evaluate import MACRO, MICRO, TRIVIAL
 
@@ -18,7 +18,7 @@ FEW = 30  # positives below which a finding's numbers say little
 DIGITS = range(1, 7)  # of a printed score; more are not compared
 
 
-def few_positives(claim: Claim) -> list[Complaint]:
+def few_positives(claim: UnverifiedPredictions) -> list[Issue]:
     """Return the findings with fewer than FEW positive films."""
     counts = (claim.label == 1).sum(axis=0).tolist()
     pairs = zip(claim.findings, counts, strict=True)
@@ -28,16 +28,16 @@ def few_positives(claim: Claim) -> list[Complaint]:
         "another number"
     )
     remedy = "print positives and intervals beside the scores, or test on more films"
-    return complain("few_positives", few, message, remedy=remedy, severity="note")
+    return issues_of("few_positives", few, message, remedy=remedy, severity="note")
 
 
-def scored_as_test(claim: Claim) -> list[Complaint]:
+def scored_as_test(claim: UnverifiedPredictions) -> list[Issue]:
     """Return the films scored as test that are of another part, by themselves or by the split."""
     part = claim.part.astype(object)
     listed = dict(zip(film_names(claim.listed), claim.listed_part, strict=True))
     there = np.array([listed.get(name, "test") for name in film_names(claim.image)], object)
     part = np.where((part == "test") | (there == "train"), there, part)
-    found: list[Complaint] = []
+    found: list[Issue] = []
     for other, use in (("train", "trained the network"), ("val", "chose epoch and thresholds")):
         names = claim.image[part == other].tolist()
         message = (
@@ -45,11 +45,11 @@ def scored_as_test(claim: Claim) -> list[Complaint]:
             f" films, which {use}: such a score is too high"
         )
         remedy = 'score the test part alone: predictions.of("test")'
-        found += complain("scored_as_test", names, message, remedy=remedy)
+        found += issues_of("scored_as_test", names, message, remedy=remedy)
     return found
 
 
-def missing_predictions(claim: Claim) -> list[Complaint]:
+def missing_predictions(claim: UnverifiedPredictions) -> list[Issue]:
     """Return the split's test films without prediction, and predicted films that it does not list.
 
     Nothing where no split is at hand.
@@ -61,17 +61,17 @@ def missing_predictions(claim: Claim) -> list[Complaint]:
         f"{claim.network}: {len(lost):,} of {len(tests):,} test films have no prediction: a "
         "score on the rest is not one on the test part"
     )
-    found = complain("missing_predictions", lost, message, remedy="predict them, or say why not")
+    found = issues_of("missing_predictions", lost, message, remedy="predict them, or say why not")
     strange = film[~within(film, listed)].tolist() if len(listed) else []
     message = (
         f"{claim.network}: {len(strange):,} of {len(film):,} predicted films are in no part of "
         "the split: nobody knows whether they were trained on"
     )
     remedy = "take the split that the network was trained under, and join by image name"
-    return found + complain("missing_predictions", strange, message, remedy=remedy)
+    return found + issues_of("missing_predictions", strange, message, remedy=remedy)
 
 
-def duplicate_predictions(claim: Claim) -> list[Complaint]:
+def duplicate_predictions(claim: UnverifiedPredictions) -> list[Issue]:
     """Return the films that are scored more than once, copies included."""
     again = pd.Series(film_names(claim.image)).duplicated().to_numpy()
     names = claim.image[again].tolist()
@@ -80,19 +80,19 @@ def duplicate_predictions(claim: Claim) -> list[Complaint]:
         "counts several times"
     )
     remedy = "keep one row a film; of several predictions, their mean, if that is what is studied"
-    return complain("duplicate_predictions", names, message, remedy=remedy)
+    return issues_of("duplicate_predictions", names, message, remedy=remedy)
 
 
-def fitted_elsewhere(claim: Claim) -> list[Complaint]:
+def fitted_elsewhere(claim: UnverifiedPredictions) -> list[Issue]:
     """Return what was fitted on another part than validation, or under another split."""
-    found: list[Complaint] = []
+    found: list[Issue] = []
     for fitted in claim.fitted:
         place = f"{claim.network}: {fitted.what}"
         wrong = [fitted.part] if fitted.part != "val" else []
         message = f"{place} were fitted on {fitted.part} films, not on validation: "
         message += "they know what they are scored on" if fitted.part == "test" else _SEEN
         remedy = "fit them on validation films: lucency.evaluation.thresholds.threshold_table"
-        found += complain("fitted_elsewhere", wrong, message, remedy=remedy)
+        found += issues_of("fitted_elsewhere", wrong, message, remedy=remedy)
         known = bool(fitted.split and claim.split)
         strange = [fitted.split] if known and fitted.split != claim.split else []
         message = (
@@ -100,11 +100,11 @@ def fitted_elsewhere(claim: Claim) -> list[Complaint]:
             f"{claim.split}: test films may have been among those they were fitted on"
         )
         remedy = "fit them on the validation films of the split that is scored"
-        found += complain("fitted_elsewhere", strange, message, remedy=remedy)
+        found += issues_of("fitted_elsewhere", strange, message, remedy=remedy)
     return found
 
 
-def mean_of_another_table(claim: Claim) -> list[Complaint]:
+def mean_of_another_table(claim: UnverifiedPredictions) -> list[Issue]:
     """Return the macro scores that are not the mean of the findings beside them.
 
     As exactly as the table is printed: a unit of its last digit is allowed.
@@ -125,10 +125,10 @@ def mean_of_another_table(claim: Claim) -> list[Complaint]:
         "the two is of another run"
     )
     remedy = "print both from one file, as judge.evaluate writes it"
-    return complain("mean_of_another_table", wrong, message, remedy=remedy)
+    return issues_of("mean_of_another_table", wrong, message, remedy=remedy)
 
 
-def unexplained_gaps(claim: Claim) -> list[Complaint]:
+def unexplained_gaps(claim: UnverifiedPredictions) -> list[Issue]:
     """Return the scores that are absent without a reason."""
     scores = claim.scores
     unsaid = scores["note"].isna() | (scores["note"] == "")
@@ -138,10 +138,10 @@ def unexplained_gaps(claim: Claim) -> list[Complaint]:
         "swallowed, and a mean over the rest hides it"
     )
     remedy = "let the error be seen, or say why the score cannot be computed"
-    return complain("unexplained_gaps", _cells(gaps), message, remedy=remedy)
+    return issues_of("unexplained_gaps", _cells(gaps), message, remedy=remedy)
 
 
-def no_interval(claim: Claim) -> list[Complaint]:
+def no_interval(claim: UnverifiedPredictions) -> list[Issue]:
     """Return the AUCs without an interval."""
     scores = claim.scores
     explained = scores["note"].fillna("").astype(str).str.contains("no interval", regex=False)
@@ -152,10 +152,10 @@ def no_interval(claim: Claim) -> list[Complaint]:
         "one between samples of patients"
     )
     remedy = "resample patients: lucency.evaluation.evaluate.evaluate"
-    return complain("no_interval", _cells(rows), message, remedy=remedy, severity="note")
+    return issues_of("no_interval", _cells(rows), message, remedy=remedy, severity="note")
 
 
-def no_baseline(claim: Claim) -> list[Complaint]:
+def no_baseline(claim: UnverifiedPredictions) -> list[Issue]:
     """Return the tables with accuracy but no trivial predictor, or with pooled AUC but no macro."""
     scores = claim.scores
     networks = scores.loc[scores["metric"] == "accuracy", "network"].drop_duplicates()
@@ -165,7 +165,7 @@ def no_baseline(claim: Claim) -> list[Complaint]:
         "calling everything negative scores about .92 to .95 on these labels"
     )
     remedy = "add its rows: lucency.evaluation.evaluate.trivial"
-    found = complain("no_baseline", alone, message, remedy=remedy, severity="note")
+    found = issues_of("no_baseline", alone, message, remedy=remedy, severity="note")
     area = scores.loc[scores["metric"] == "auc"].groupby("network", sort=False)["finding"]
     pooled = [str(name) for name, of in area if MICRO in set(of) and MACRO not in set(of)]
     message = (
@@ -173,7 +173,7 @@ def no_baseline(claim: Claim) -> list[Complaint]:
         "raises it, so it stands beside no published mean"
     )
     remedy = "give the mean over findings first, and name the pooled one"
-    return found + complain("no_baseline", pooled, message, remedy=remedy, severity="note")
+    return found + issues_of("no_baseline", pooled, message, remedy=remedy, severity="note")
 
 
 def _unit(value: Float64[np.ndarray, " k"]) -> float:

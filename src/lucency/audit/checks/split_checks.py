@@ -1,4 +1,4 @@
-"""The leak doctor: what is wrong with a split, each complaint with what to do about it.
+"""The leak doctor: what is wrong with a split, each issue with what to do about it.
 
 Every check is a mistake seen in published work, named in CHECKS; those about lists, labels and
 boxes of ChestX-ray14 are in `published`. No pixel is read here. Letters in shapes: n rows.
@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Shaped
 
-from lucency.audit.checks.issue import Complaint, Roll, complain, ranked
+from lucency.audit.checks.issue import Issue, SplitTable, issues_of, ranked
 from lucency.audit.checks.nih_checks import (
     box_images_in_training,
     community_lists,
@@ -37,76 +37,76 @@ class Sides(NamedTuple):
     theirs: Bool[np.ndarray, " n"]
 
 
-def examine(roll: Roll) -> list[Complaint]:
+def examine(table: SplitTable) -> list[Issue]:
     """Return what is wrong with a split, the serious first; nothing where nothing is."""
-    return ranked([complaint for check in CHECKS.values() for complaint in check(roll)])
+    return ranked([issue for check in CHECKS.values() for issue in check(table)])
 
 
-def patients_on_two_sides(roll: Roll) -> list[Complaint]:
+def patients_on_two_sides(table: SplitTable) -> list[Issue]:
     """Return for each two parts how many rows of the later one have their patient in the other."""
-    found: list[Complaint] = []
-    for one, other, mine, theirs in _sides(roll):
-        leak = theirs & np.isin(roll.patient, roll.patient[mine])
-        people, films = np.unique(roll.patient[leak]), int(leak.sum())
+    found: list[Issue] = []
+    for one, other, mine, theirs in _sides(table):
+        leak = theirs & np.isin(table.patient, table.patient[mine])
+        people, films = np.unique(table.patient[leak]), int(leak.sum())
         message = (
             f"{films:,} of {theirs.sum():,} {other} films ({films / max(1, theirs.sum()):.1%}) are "
             f"of {len(people):,} patients with films in {one}: films of a patient resemble each "
             "other, so that recognising the patient is rewarded"
         )
         names = [f"patient {number}" for number in people.tolist()]
-        found += complain("patients_on_two_sides", names, message, count=films, remedy=BY_PATIENT)
+        found += issues_of("patients_on_two_sides", names, message, count=films, remedy=BY_PATIENT)
     return found
 
 
-def pictures_on_two_sides(roll: Roll) -> list[Complaint]:
+def pictures_on_two_sides(table: SplitTable) -> list[Issue]:
     """Return for each two parts the films that stand in both themselves."""
-    found: list[Complaint] = []
-    for one, other, mine, theirs in _sides(roll):
-        same, _ = _shared(roll, mine, theirs)
+    found: list[Issue] = []
+    for one, other, mine, theirs in _sides(table):
+        same, _ = _shared(table, mine, theirs)
         message = (
             f"{len(same):,} films stand in {one} and in {other}: what is asked there was told here"
         )
         remedy = f"list every film once: take these out of {one} or out of {other}"
-        found += complain("pictures_on_two_sides", same, message, remedy=remedy)
+        found += issues_of("pictures_on_two_sides", same, message, remedy=remedy)
     return found
 
 
-def copies_on_two_sides(roll: Roll) -> list[Complaint]:
+def copies_on_two_sides(table: SplitTable) -> list[Issue]:
     """Return for each two parts the films that stand in both, in one at least by copies only."""
-    found: list[Complaint] = []
-    for one, other, mine, theirs in _sides(roll):
-        _, copied = _shared(roll, mine, theirs)
+    found: list[Issue] = []
+    for one, other, mine, theirs in _sides(table):
+        _, copied = _shared(table, mine, theirs)
         message = (
             f"{len(copied):,} films stand in {one} and in {other} by their copies: films were "
             "copied before the split, and a copy tells what its source is asked"
         )
-        found += complain("copies_on_two_sides", copied, message, remedy=AFTERWARDS)
+        found += issues_of("copies_on_two_sides", copied, message, remedy=AFTERWARDS)
     return found
 
 
-def resampled_test(roll: Roll) -> list[Complaint]:
+def resampled_test(table: SplitTable) -> list[Issue]:
     """Return the copies among validation films and among test films."""
-    found: list[Complaint] = []
+    found: list[Issue] = []
     for part in PARTS[1:]:
-        rows = roll.part == part
-        copies = roll.image[rows & (roll.copy != "")].tolist()
+        rows = table.part == part
+        copies = table.image[rows & (table.copy != "")].tolist()
         message = (
             f"{len(copies):,} of {rows.sum():,} {part} rows are copies: the part was resampled, so "
             "that its scores hold for no mix of films that exists"
         )
-        found += complain("resampled_test", copies, message, remedy=AFTERWARDS)
+        found += issues_of("resampled_test", copies, message, remedy=AFTERWARDS)
     return found
 
 
-def duplicate_rows(roll: Roll) -> list[Complaint]:
+def duplicate_rows(table: SplitTable) -> list[Issue]:
     """Return the rows that repeat another of their part; in training that is a note."""
-    table = pd.DataFrame({"film": roll.film, "copy": roll.copy, "part": roll.part})
-    again = table.duplicated().to_numpy()
-    found: list[Complaint] = []
+    rows = pd.DataFrame({"film": table.film, "copy": table.copy, "part": table.part})
+    again = rows.duplicated().to_numpy()
+    found: list[Issue] = []
     for part in PARTS:
-        names = roll.image[again & (roll.part == part)].tolist()
+        names = table.image[again & (table.part == part)].tolist()
         message = f"{len(names):,} rows of {part} repeat another: these films count several times"
-        found += complain(
+        found += issues_of(
             "duplicate_rows",
             names,
             message,
@@ -116,37 +116,37 @@ def duplicate_rows(roll: Roll) -> list[Complaint]:
     return found
 
 
-def unlabelled_rows(roll: Roll) -> list[Complaint]:
+def unlabelled_rows(table: SplitTable) -> list[Issue]:
     """Return the films of the split that are not in the label table, where one is at hand."""
-    listed = film_names(roll.listed)
-    lost = _once(roll.film[~within(roll.film, listed)]) if len(listed) else []
+    listed = film_names(table.listed)
+    lost = _once(table.film[~within(table.film, listed)]) if len(listed) else []
     message = (
         f"{len(lost):,} films of the split are not among the {len(listed):,} of the label table: "
         "nobody knows their labels, so the two do not belong together"
     )
     remedy = "take the label table that the split was made from, or leave these films out, said"
-    return complain("unlabelled_rows", lost, message, remedy=remedy)
+    return issues_of("unlabelled_rows", lost, message, remedy=remedy)
 
 
-def films_left_out(roll: Roll) -> list[Complaint]:
+def films_left_out(table: SplitTable) -> list[Issue]:
     """Return the films of the label table that stand in no part."""
-    listed = film_names(roll.listed)
-    lost = _once(listed[~within(listed, roll.film)])
+    listed = film_names(table.listed)
+    lost = _once(listed[~within(listed, table.film)])
     message = (
         f"{len(lost):,} of {len(listed):,} films of the label table are in no part: scores on the "
         "rest are not those of the data set"
     )
     remedy = "put them into a part, or say in every table which films were dropped and why"
-    return complain("films_left_out", lost, message, remedy=remedy, severity="note")
+    return issues_of("films_left_out", lost, message, remedy=remedy, severity="note")
 
 
-def near_identical_pictures(roll: Roll) -> list[Complaint]:
+def near_identical_pictures(table: SplitTable) -> list[Issue]:
     """Return for each two parts the films of the later one whose picture is in the other."""
-    pairs = film_names(roll.alike.ravel()).reshape(-1, 2).tolist()
+    pairs = film_names(table.alike.ravel()).reshape(-1, 2).tolist()
     pairs = [pair for pair in [*pairs, *(pair[::-1] for pair in pairs)] if pair[0] != pair[1]]
-    found: list[Complaint] = []
-    for one, other, mine, theirs in _sides(roll) if pairs else ():
-        here, there = set(roll.film[mine].tolist()), set(roll.film[theirs].tolist())
+    found: list[Issue] = []
+    for one, other, mine, theirs in _sides(table) if pairs else ():
+        here, there = set(table.film[mine].tolist()), set(table.film[theirs].tolist())
         seen = {b: a for a, b in pairs if a in here and b in there}
         message = (
             f"{len(seen):,} {other} films show the same picture as a {one} film of another name: "
@@ -154,22 +154,22 @@ def near_identical_pictures(roll: Roll) -> list[Complaint]:
         )
         names = [f"{b} = {a}" for b, a in seen.items()]
         remedy = "look at these pairs, and keep one film of each or both in one part"
-        found += complain("near_identical_pictures", names, message, remedy=remedy)
+        found += issues_of("near_identical_pictures", names, message, remedy=remedy)
     return found
 
 
-def _sides(roll: Roll) -> Iterator[Sides]:
+def _sides(table: SplitTable) -> Iterator[Sides]:
     for one, other in combinations(PARTS, 2):
-        yield Sides(one, other, roll.part == one, roll.part == other)
+        yield Sides(one, other, table.part == one, table.part == other)
 
 
 def _shared(
-    roll: Roll, mine: Bool[np.ndarray, " n"], theirs: Bool[np.ndarray, " n"]
+    table: SplitTable, mine: Bool[np.ndarray, " n"], theirs: Bool[np.ndarray, " n"]
 ) -> tuple[list[str], list[str]]:
     """Return the films that stand in both themselves, and the others that stand in both."""
-    itself = roll.copy == ""
-    same = set(roll.film[mine & itself].tolist()) & set(roll.film[theirs & itself].tolist())
-    both = set(roll.film[mine].tolist()) & set(roll.film[theirs].tolist())
+    itself = table.copy == ""
+    same = set(table.film[mine & itself].tolist()) & set(table.film[theirs & itself].tolist())
+    both = set(table.film[mine].tolist()) & set(table.film[theirs].tolist())
     return sorted(same), sorted(both - same)
 
 
@@ -178,7 +178,7 @@ def _once(name: Shaped[np.ndarray, " n"]) -> list[str]:
     return list(dict.fromkeys(name.tolist()))
 
 
-CHECKS: dict[str, Callable[[Roll], list[Complaint]]] = {
+CHECKS: dict[str, Callable[[SplitTable], list[Issue]]] = {
     "patients_on_two_sides": patients_on_two_sides,
     "pictures_on_two_sides": pictures_on_two_sides,
     "copies_on_two_sides": copies_on_two_sides,

@@ -1,4 +1,4 @@
-"""A Claim: what a network is said to have said of test films, taken as it came.
+"""A UnverifiedPredictions: what a network is said to have said of test films, taken as it came.
 
 Letters in shapes: n films, k findings, k1 findings and macro, t listed films, r resamples (the
 first column: all films).
@@ -42,7 +42,7 @@ def no_scores() -> pd.DataFrame:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Claim:
+class UnverifiedPredictions:
     """What a network is said to have said of the films that are scored as test; not yet believed.
 
     Numbers may be anything. What is not at hand stays empty: `split`, the fingerprint that the
@@ -101,21 +101,21 @@ class Claim:
         return np.concatenate([rows, mean_over_findings(rows)[None]])
 
 
-def claim_of(predictions: Predictions) -> Claim:
+def unverified(predictions: Predictions) -> UnverifiedPredictions:
     """Return predictions as a claim, to which `dataclasses.replace` adds what else is known.
 
     Take `predictions.uncalibrated()` for the range of the network's own probabilities.
     """
     names = ("network", "findings", "image", "patient", "part", "label", "probability", "split")
-    return Claim(**{name: getattr(predictions, name) for name in names})
+    return UnverifiedPredictions(**{name: getattr(predictions, name) for name in names})
 
 
-def claim_of_table(file: Path, *, labels: Path, scale: str) -> Claim:
+def unverified_table(file: Path, *, labels: Path, scale: str) -> UnverifiedPredictions:
     """Return what a table says of its films, numbers as they are: nothing is refused for them."""
     check_scale(scale)
     films = read_labelled(labels)
     scores, row, label = join_labels(file, films)
-    return Claim(
+    return UnverifiedPredictions(
         network=name_of_table(file),
         findings=scores.findings,
         image=scores.image,

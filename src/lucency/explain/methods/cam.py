@@ -1,4 +1,4 @@
-"""Maps of evidence from the last features: all findings of a batch from one forward pass.
+"""Heatmaps of evidence from the last features: all findings of a batch from one forward pass.
 
 Strength is raw: nothing is scaled by film or finding, so maps of one method can be compared.
 Letters in shapes: b films, k findings, c channels, h and w pixels, gh and gw cells of the grid.

@@ -2,7 +2,8 @@
 
 Letters in shapes: b films, k findings, c channels, h and w pixels, gh and gw cells of the grid.
 
-Maps put to the test: do they forget with the network, name what it uses, and stay when it moves?
+Heatmaps put to the test: do they forget with the network, name what it uses, and stay when it
+moves?
 
 Letters in shapes: b films, c channels, gh and gw cells of the grid, h and w pixels.
 
@@ -24,13 +25,13 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lucency.config.sections import Explaining
+from lucency.config.sections import ExplanationChoices
 from lucency.core.manifest import Prepared
 from lucency.core.plan import Plan
 from lucency.core.progress import progress
 from lucency.explain.faithfulness import map_similarity
-from lucency.explain.heatmap_results import REDRAWN
-from lucency.explain.heatmaps import Centres, Maps, blend
+from lucency.explain.heatmap_results import RANDOMISED
+from lucency.explain.heatmaps import Centres, Heatmaps, blend
 from lucency.explain.methods.occlusion import deletion_curve, insertion_curve
 from lucency.explain.methods.registry import BATCH, HEATMAPS, centres_of, explain, heatmaps
 from lucency.models.device import device_here, laid_out
@@ -50,22 +51,22 @@ def randomised(
 
     Adebayo et al., NeurIPS 2018, cascading: the first copy has a new head (both of a distilled
     transformer), the last is new throughout, positions and class tokens with it. A tensor is
-    redrawn from a normal distribution about zero with its own root mean square, so that logits
-    keep their scale; running statistics stay.
+    randomised_maps from a normal distribution about zero with its own root mean square, so that
+    logits keep their scale; running statistics stay.
     """
     generator = np.random.default_rng(seed)
     changed = copy.deepcopy(network)
     steps = _steps(changed)
     wanted = np.linspace(0, len(steps) - 1, copies or len(steps)).round()
     for place, (name, parameters) in enumerate(steps.items()):
-        _redraw(parameters, generator)
+        _randomise(parameters, generator)
         if place in wanted:
             yield name, copy.deepcopy(changed)
 
 
-def redraw_head(network: nn.Module, *, seed: int) -> None:
+def randomise_head(network: nn.Module, *, seed: int) -> None:
     """Draw the head of a network anew in its place, as the first copy of `randomised` has it."""
-    _redraw(next(iter(_steps(network).values())), np.random.default_rng(seed))
+    _randomise(next(iter(_steps(network).values())), np.random.default_rng(seed))
 
 
 def stability(
@@ -129,7 +130,7 @@ def _blocks(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
             yield path, child
 
 
-def _redraw(parameters: Sequence[Tensor], generator: np.random.Generator) -> None:
+def _randomise(parameters: Sequence[Tensor], generator: np.random.Generator) -> None:
     with torch.no_grad():
         for parameter in parameters:
             draw = torch.from_numpy(generator.standard_normal(tuple(parameter.shape)))
@@ -150,7 +151,7 @@ SHIFT = 32  # films move by a 32nd of their side
 BLOCKS = 5  # of the cascade, the head and the whole network among them
 
 
-class Scrutiny(NamedTuple):
+class Faithfulness(NamedTuple):
     """What the tests gave: similarities as `explain.faithfulness`, trials as
     `explain.heatmap_results` take them."""
 
@@ -179,7 +180,7 @@ def refusals(
     return refused
 
 
-def scrutinise(
+def measure_faithfulness(
     classifier: Classifier,
     *,
     prepared: Prepared,
@@ -188,7 +189,7 @@ def scrutinise(
     films: int,
     seed: int,
     progress: Progress | None = None,
-) -> Scrutiny:
+) -> Faithfulness:
     """Return what becomes of each method's maps on at most `films` positive films of the plan.
 
     Drawn films are explained for one of their findings. The network is drawn anew from the head
@@ -216,24 +217,26 @@ def scrutinise(
         "image": prepared.manifest.image[rows],
         "patient": prepared.manifest.patient[rows],
     }
-    rivals = {_where(laid[name]): name for name in methods}
-    rival = {
+    baselines = {_where(laid[name]): name for name in methods}
+    baseline = {
         place: _areas(body, _noise(own[name], seed=seed), laid[name], cases, suffix="_random")
-        for place, name in rivals.items()
+        for place, name in baselines.items()
     }
     for done, name in enumerate(methods, start=1):
-        areas = _areas(body, own[name], laid[name], cases, suffix="") | rival[_where(laid[name])]
+        areas = _areas(body, own[name], laid[name], cases, suffix="") | baseline[_where(laid[name])]
         steady = {"stability": _steadiness(mapping[name], body, cases)}
         tried.append(pd.DataFrame({"method": name, **about, **areas, **steady}))
         if progress:
             progress(BLOCKS + done, steps, name)
-    return Scrutiny(pd.concat(similarities, ignore_index=True), pd.concat(tried, ignore_index=True))
+    return Faithfulness(
+        pd.concat(similarities, ignore_index=True), pd.concat(tried, ignore_index=True)
+    )
 
 
-def forgetful(classifier: Classifier, *, seed: int) -> Classifier:
+def randomised_network(classifier: Classifier, *, seed: int) -> Classifier:
     """Return the classifier with a head drawn anew: it has features, and knows no finding."""
     network = copy.deepcopy(classifier.network)
-    redraw_head(network.body, seed=seed)
+    randomise_head(network.body, seed=seed)
     return replace(classifier, network=network)
 
 
@@ -279,7 +282,7 @@ def _over(
 
 
 def _where(centres: Centres) -> tuple[tuple[float, ...], ...]:
-    """Return centres as a key: methods whose cells look alike have one random rival."""
+    """Return centres as a key: methods whose cells look alike have one random baseline."""
     return tuple(tuple(axis.tolist()) for axis in centres)
 
 
@@ -335,21 +338,21 @@ CURVES: dict[str, Callable[..., Tensor]] = {
     "insertion": insertion_curve,
 }
 TRIALS = ("deletion", "deletion_random", "insertion", "insertion_random", "stability")
-NOTHING = Scrutiny(
+NOTHING = Faithfulness(
     pd.DataFrame(columns=["method", "block", "similarity"]),
     pd.DataFrame(columns=["method", "image", "patient", *TRIALS]),
 )
 
 
 class Look(NamedTuple):
-    """Maps by method, those of the same network with a new head, and what the tests gave.
+    """Heatmaps by method, those of the same network with a new head, and what the tests gave.
 
     `refused` says why a network does not allow a method; `similarities` and `tried` are as
     `explain.methods.faithfulness_tests` gives them.
     """
 
-    maps: tuple[Maps, ...]
-    redrawn: tuple[Maps, ...]
+    maps: tuple[Heatmaps, ...]
+    randomised_maps: tuple[Heatmaps, ...]
     refused: dict[str, str]
     similarities: pd.DataFrame
     tried: pd.DataFrame
@@ -363,7 +366,7 @@ def look(
     boxed: Plan,
     tried: Plan,
     findings: Sequence[str],
-    choices: Explaining,
+    choices: ExplanationChoices,
 ) -> Look:
     """Return what a network sees by the methods of `choices`.
 
@@ -376,16 +379,18 @@ def look(
     methods = [name for name in choices.methods if name not in refused]
     about = {"prepared": prepared, "findings": findings}
     maps = [_explained(classifier, name, plan=plan, **about) for name in methods]
-    redrawn = []
+    randomised_maps = []
     if len(boxed):
-        blind = forgetful(classifier, seed=choices.seed)
-        named = f", {REDRAWN}"
-        redrawn = [_explained(blind, name, plan=boxed, told=named, **about) for name in methods]
+        blind = randomised_network(classifier, seed=choices.seed)
+        named = f", {RANDOMISED}"
+        randomised_maps = [
+            _explained(blind, name, plan=boxed, told=named, **about) for name in methods
+        ]
     positive = np.flatnonzero((tried.label == 1).any(axis=1))
     if not methods or not len(positive):
-        return Look(tuple(maps), tuple(redrawn), refused, *NOTHING)
+        return Look(tuple(maps), tuple(randomised_maps), refused, *NOTHING)
     with progress("Testing explanations", unit="steps") as advance:
-        tests = scrutinise(
+        tests = measure_faithfulness(
             classifier,
             prepared=prepared,
             plan=tried.take(positive),
@@ -394,7 +399,7 @@ def look(
             seed=choices.seed,
             progress=advance,
         )
-    return Look(tuple(maps), tuple(redrawn), refused, *tests)
+    return Look(tuple(maps), tuple(randomised_maps), refused, *tests)
 
 
 def _explained(
@@ -405,7 +410,7 @@ def _explained(
     plan: Plan,
     findings: Sequence[str],
     told: str = "",
-) -> Maps:
+) -> Heatmaps:
     with progress(f"Explaining with {method}{told}", unit="films") as advance:
         where = {"prepared": prepared, "plan": plan, "findings": findings}
         return explain(classifier, **where, method=method, progress=advance)

@@ -1,4 +1,4 @@
-"""Maps of evidence pixel by pixel, from gradients through the whole network.
+"""Heatmaps of evidence pixel by pixel, from gradients through the whole network.
 
 Letters in shapes: b films, k findings, c channels, h and w pixels.
 """

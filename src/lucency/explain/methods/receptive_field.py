@@ -1,6 +1,6 @@
 """Where the cells of a network's features look: the centres of their receptive fields.
 
-Maps are commonly stretched over the film as if cells divided it evenly. Where convolutions of
+Heatmaps are commonly stretched over the film as if cells divided it evenly. Where convolutions of
 stride 2 pad by half their kernel, as in ResNet, MobileNet and EfficientNet, each cell looks half a
 cell further up and left than that. Araujo, Norris and Sim, Computing Receptive Fields of
 Convolutional Neural Networks, Distill (2019), give the arithmetic.

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from lucency.core.manifest import Prepared, nearest
 from lucency.core.plan import Plan
-from lucency.explain.heatmaps import Centres, Maps, even_centres
+from lucency.explain.heatmaps import Centres, Heatmaps, even_centres
 from lucency.explain.methods.attention import attention_rollout
 from lucency.explain.methods.cam import (
     cam,
@@ -47,7 +47,7 @@ def explain(
     method: str,
     findings: Sequence[str],
     progress: Progress | None = None,
-) -> Maps:
+) -> Heatmaps:
     """Return the raw maps of the plan's entries for the named findings, on the method's own grid.
 
     A grid of pixels is reduced as `heatmaps` says. Raises ValueError for an unknown method or
@@ -73,7 +73,7 @@ def explain(
         done += len(maps)
         if progress:
             progress(done, len(plan), method)
-    return Maps(
+    return Heatmaps(
         method=method,
         findings=tuple(findings),
         image=plan.names(prepared.manifest.image),
