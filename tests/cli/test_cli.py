@@ -19,7 +19,7 @@ from lucency.cli.app import app, main
 from lucency.cli.output import ANSWERS, VARIED
 from lucency.config.protocol import protocol_text, read_protocol
 
-GOLDEN = Path(__file__).parent / "golden" / "help"
+GOLDEN = Path(__file__).parents[1] / "golden" / "help"
 PLAIN = {"COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb"}
 PROTOCOL = """
 name = "tiny"
@@ -211,7 +211,7 @@ def test_every_stage_is_a_command_and_has_an_answer():
 
 @pytest.mark.parametrize("command", ["lucency", *COMMANDS])
 def test_help_is_as_agreed(command: str):
-    """LUCENCY_GOLDEN=write pytest tests/test_cli.py writes the help anew; read the difference."""
+    """LUCENCY_GOLDEN=write pytest tests/cli/test_cli.py writes the files; read the difference."""
     words = ["--help"] if command == "lucency" else [*command.split(), "--help"]
     said = CliRunner().invoke(app, words, prog_name="lucency", env=PLAIN)
     assert said.exit_code == 0

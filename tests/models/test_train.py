@@ -22,7 +22,7 @@ from lucency.models.schedules import cycle_ends, learning_rate
 from lucency.models.training import train
 from toys import toy_films, toy_plan, toy_protocol
 
-GOLDEN = Path(__file__).parent / "golden" / "toy_steps.csv"
+GOLDEN = Path(__file__).parents[1] / "golden" / "toy_steps.csv"
 
 
 class KilledError(Exception):
@@ -109,7 +109,8 @@ def test_killed_for_good_and_resumed(tmp_path: Path) -> None:
         "test_train.learn(Path(sys.argv[1]), test_train.toy_protocol(epochs=3), tell)\n"
     )
     command = [sys.executable, "-c", script, str(tmp_path / "net")]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    places = os.pathsep.join((str(Path(__file__).parent), str(Path(__file__).parents[1])))
+    environment = {**os.environ, "PYTHONPATH": places}
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as killed:
@@ -134,7 +135,8 @@ def test_two_processes_freeze_as_one_does(tmp_path: Path, frozen: str) -> None:
         "import sys, test_train\nfrom pathlib import Path\n"
         f"test_train.learn(Path(sys.argv[1]), test_train.toy_protocol({frozen}clip_norm=1.0))\n"
     )
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
+    places = os.pathsep.join((str(Path(__file__).parent), str(Path(__file__).parents[1])))
+    environment = {**os.environ, "PYTHONPATH": places, "OMP_NUM_THREADS": "1"}
     single = [sys.executable, str(script), str(tmp_path / "one")]
     subprocess.run(single, env=environment, check=True, capture_output=True)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]

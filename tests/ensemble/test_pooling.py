@@ -1,4 +1,4 @@
-"""Ensembles of anybody's networks and the leaderboard: joined, fitted on validation, priced, ranked."""
+"""Networks combined: predictions of tables, files and runs; each method against its definition."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -17,7 +17,7 @@ from lucency.pipeline import stages
 from lucency.pipeline.judgement import verdict
 from lucency.pipeline.run import open_run
 
-PROTOCOLS = Path(__file__).resolve().parents[1] / "protocols"
+PROTOCOLS = Path(__file__).resolve().parents[2] / "protocols"
 SMALL = {
     "mobilenetv2": "test_efficientnet",
     "mobilenetv2_100": "test_efficientnet_gn",

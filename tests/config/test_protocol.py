@@ -11,7 +11,7 @@ from lucency.config.protocol import Protocol, parse_protocol, protocol_text, rea
 from lucency.config.sections import Network
 from lucency.core.manifest import FINDINGS
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SMALLEST = 'name = "small"\n[[network]]\nname = "densenet121"\n'
 FULL = """
 name = "full"

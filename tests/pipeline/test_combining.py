@@ -1,4 +1,4 @@
-"""A run with everything that may stand beside its networks, in one leaderboard; and similar films."""
+"""A run with ensembles, classical learners and similar films in one leaderboard."""
 
 import json
 import shutil

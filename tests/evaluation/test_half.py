@@ -112,6 +112,6 @@ def test_the_study_stands_beside() -> None:
 
 
 def test_every_published_row_has_a_protocol() -> None:
-    files = sorted((Path(__file__).resolve().parents[1] / "protocols").glob("reference*.toml"))
+    files = sorted((Path(__file__).resolve().parents[2] / "protocols").glob("reference*.toml"))
     networks = [tomllib.loads(file.read_text())["network"] for file in files]
     assert {row[0] for row in PUBLISHED} <= {one["name"] for several in networks for one in several}

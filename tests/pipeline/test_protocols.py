@@ -27,7 +27,7 @@ from lucency.pipeline.stages import (
     prepared,
 )
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PROTOCOLS = sorted((ROOT / "protocols").glob("*.toml"))
 FILMS, SIZE, SIDE, FEW = 90, 64, 32, 20
 OUTPUTS = {

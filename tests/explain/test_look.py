@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from test_predict import classifier as toy_classifier
 
 from lucency.config.sections import ExplanationChoices
 from lucency.explain.heatmaps import enlarge
@@ -16,7 +17,6 @@ from lucency.explain.methods.faithfulness_tests import (
     refusals,
 )
 from lucency.explain.methods.registry import HEATMAPS, centres_of
-from test_predict import classifier as toy_classifier
 from toys import FINDINGS, toy_films, toy_plan
 
 WHICH = ("plan", "boxed", "tried")

@@ -1,4 +1,4 @@
-"""What maps are worth: baselines paired film by film, truth to the network, and words that follow."""
+"""Heat map results: baselines paired film by film, faithfulness, and the words that follow."""
 
 import numpy as np
 import pandas as pd

@@ -10,6 +10,7 @@ import timm
 import torch
 from pytorch_grad_cam.utils.image import scale_cam_image
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from test_predict import classifier
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -21,7 +22,6 @@ from lucency.explain.methods.network_split import blank, gradients, logits, spli
 from lucency.explain.methods.occlusion import deletion_curve, insertion_curve
 from lucency.explain.methods.registry import FINEST, HEATMAPS, check_request, explain, heatmaps
 from lucency.models.networks import NETWORKS
-from test_predict import classifier
 from toys import FINDINGS, toy_films, toy_plan
 
 ORACLES = {

@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from test_zoo import films
 
 from lucency.config.sections import Colour
 from lucency.models.networks import OPENCV, build, colour_table
-from test_zoo import films
 
 GREYS = np.arange(256, dtype=np.uint8)
 

@@ -17,7 +17,7 @@ from lucency.config.protocol import parse_protocol, read_protocol
 from lucency.data.sources import list_films, list_labels
 from lucency.phantom.dataset import list_phantom, write_phantom
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = str(ROOT / "protocols" / "reference.toml")
 STUDY = """
 name = "tiny"

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file
+from test_train import KilledError, assert_same_weights, learn, weights
 from torch import nn
 
 from lucency.config.sections import Head, Training
 from lucency.models import training as train_module
 from lucency.models.freezing import check_frozen, freeze
 from lucency.models.networks import OWN, build
-from test_train import KilledError, assert_same_weights, learn, weights
 from toys import toy_protocol
 
 WANG = Head(pooling="lse", transition=16, dense=(8,))

@@ -20,7 +20,7 @@ from lucency.data.sources import list_films, read_films
 from lucency.phantom.dataset import list_phantom, write_phantom
 from toys import toy_films
 
-PROTOCOLS = Path(__file__).resolve().parents[1] / "protocols"
+PROTOCOLS = Path(__file__).resolve().parents[2] / "protocols"
 REAL = (
     "chestxray14",
     "chestxray8",

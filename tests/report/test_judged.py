@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from test_report import DASH, NETWORKS, Page, an_experiment, written
 
 from lucency.audit.checks.issue import Issue, issue_table
 from lucency.core.manifest import FINDINGS
 from lucency.evaluation.evaluate import TRIVIAL
 from lucency.report.predictions_page import PredictionsPage, write_predictions_page
 from lucency.report.run_page import Experiment
-from test_report import DASH, NETWORKS, Page, an_experiment, written
 
 TABLES = (
     "metrics",
