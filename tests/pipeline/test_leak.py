@@ -8,8 +8,8 @@ import pytest
 from lucency.config.protocol import Protocol, parse_protocol
 from lucency.pipeline import leakage_study as leak
 from lucency.pipeline import stages
-from lucency.pipeline.heatmap_stage import sight
 from lucency.pipeline.run import Run, open_run
+from lucency.pipeline.stages import heatmaps
 
 
 def _protocol(**data: object) -> Protocol:
@@ -56,7 +56,7 @@ def test_every_scheme_sees_the_same_films_and_nobody_the_patients_apart(tmp_path
             for part in ("train", "test")
         }
         leaking[name] = len(of["train"] & of["test"])
-        seen = sight(member)
+        seen = heatmaps(member)
         explained = {*seen.cases["image"], *(name for maps in seen.maps for name in maps.image)}
         assert explained <= set(films.image[plan.row[plan.part == "test"]].tolist())
     assert leaking["reference"] > 0

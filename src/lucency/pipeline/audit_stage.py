@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -18,18 +17,16 @@ from lucency.core.plan import COPY_MARK
 from lucency.core.predictions import Predictions
 from lucency.core.progress import progress, say
 from lucency.core.stage import fingerprint_of, produce
-from lucency.pipeline.run import Run, best_network
-from lucency.pipeline.stages import classifiers, predictions, prepared, source
+from lucency.pipeline.run import Trained, best_network
 
 FEW = 30  # positive test films, below which a score says little
 TRUTH = "truth.csv"  # of phantoms
 DEVICES = {"Drain": "drain", "Marker": "marker"}
 
 
-@cache
-def doubts(run: Run) -> AuditResults:
+def audit_network(trained: Trained) -> AuditResults:
     """Return what speaks against the scores of the run's best network on validation films."""
-    network = best_network(classifiers(run).values()).name
+    run, network = trained.run, best_network(trained.classifiers.values()).name
     evaluation = run.protocol.evaluation
     inputs = {
         "network": network,
@@ -39,19 +36,19 @@ def doubts(run: Run) -> AuditResults:
     }
 
     def write(folder: Path) -> None:
-        said = next(one for one in predictions(run) if one.network == network).of("test")
-        save_audit_results(_doubt(run, said), folder)
+        said = next(one for one in trained.predictions if one.network == network).of("test")
+        save_audit_results(_audit(trained, said), folder)
 
-    return load_audit_results(produce(run.out / "doubts", inputs=inputs, write=write))
+    return load_audit_results(produce(run.out / "audit", inputs=inputs, write=write))
 
 
-def _doubt(run: Run, said: Predictions) -> AuditResults:
-    films, draws = prepared(run), run.protocol.evaluation
+def _audit(trained: Trained, said: Predictions) -> AuditResults:
+    films, draws = trained.prepared, trained.run.protocol.evaluation
     drawn = {"resamples": draws.resamples, "seed": draws.seed}
     with progress("Looking for odd films", unit="films") as advance:
         odd = quality_table(inspect(films, progress=advance))
     say("Looking for shortcuts and hidden strata")
-    truth = _truth(run)
+    truth = _truth(trained)
     facts = _facts_of(said, films.manifest, truth)
     levels = known_facts(facts)
     probes = probe(said, levels, **drawn)
@@ -59,7 +56,7 @@ def _doubt(run: Run, said: Predictions) -> AuditResults:
     return AuditResults(
         network=said.network,
         label_quality=rate_label_quality(
-            _counts(run, films.manifest, truth), doubts=_other(said, shortcuts)
+            _counts(trained, films.manifest, truth), doubts=_other(said, shortcuts)
         ),
         probes=probes,
         shortcuts=shortcuts,
@@ -69,10 +66,10 @@ def _doubt(run: Run, said: Predictions) -> AuditResults:
     )
 
 
-def _truth(run: Run) -> pd.DataFrame:
+def _truth(trained: Trained) -> pd.DataFrame:
     """Return what is truly on phantoms, a row a film by name; nothing of other films."""
-    file = Path(source(run).root) / TRUTH
-    if run.protocol.data.source != "phantom" or not file.is_file():
+    file = trained.root / TRUTH
+    if trained.run.protocol.data.source != "phantom" or not file.is_file():
         return pd.DataFrame()
     table = read_table(file, text=("Image Index", "True Labels"))
     return table.set_index("Image Index").rename(columns=DEVICES)
@@ -88,9 +85,9 @@ def _facts_of(said: Predictions, films: Manifest, truth: pd.DataFrame) -> pd.Dat
     return facts.reset_index(drop=True)
 
 
-def _counts(run: Run, films: Manifest, truth: pd.DataFrame) -> pd.DataFrame:
+def _counts(trained: Trained, films: Manifest, truth: pd.DataFrame) -> pd.DataFrame:
     """Return how many films carry a label, show the finding, and both, where that is known."""
-    if run.protocol.data.source == "nih":
+    if trained.run.protocol.data.source == "nih":
         return published_counts(films.findings)
     if not len(truth):
         unread = [(finding, 0, 0, 0, np.nan) for finding in films.findings]

@@ -6,7 +6,6 @@ A repeat deals patients to folds; several repeats, with seeds of their own, trai
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +15,10 @@ from lucency.core.predictions import EACH, Predictions, save_predictions
 from lucency.core.progress import say
 from lucency.core.stage import fingerprint_of, produce
 from lucency.pipeline import stages
-from lucency.pipeline.run import Run, open_run
+from lucency.pipeline.run import Run, kept, open_run
 
 
-@cache
+@kept
 def out_of_fold(run: Run, *, folds: int, repeats: int) -> dict[str, Path]:
     """Return for each network the folder of what it says of films it has not trained on.
 

@@ -17,9 +17,9 @@ from lucency.core.stage import fingerprint_file, fingerprint_of, produce
 from lucency.core.tables import Answer
 from lucency.explain.heatmap_results import HeatmapResults
 from lucency.pipeline.film_inference import films_of, network_folder, requested_films
-from lucency.pipeline.heatmap_stage import look_again, sight
-from lucency.pipeline.reopening import open_run_folder, require_finished
-from lucency.pipeline.run import Run
+from lucency.pipeline.heatmap_stage import explain_network
+from lucency.pipeline.run import Run, open_run_folder, require_finished
+from lucency.pipeline.stages import heatmaps, trained
 
 
 class Asked(NamedTuple):
@@ -41,7 +41,7 @@ def localize(
     if changes and out is None:
         raise ValueError("--set asks for other maps than the run's: say where with --out DIR")
     place = out or run.out / "explanation"
-    return look_again(run, choices, out=place), place
+    return explain_network(trained(run), choices, out=place), place
 
 
 def explain_films(folder: Path, films: Sequence[Path], *, asked: Asked, out: Path) -> Answer:
@@ -112,7 +112,7 @@ def _films(
     if films:
         return requested_films(folder, films, findings=findings, preparation=preparation)
     run, _ = _run_with(folder, ())
-    shown = sight(run).cases["image"].drop_duplicates().tolist()
+    shown = heatmaps(run).cases["image"].drop_duplicates().tolist()
     if not shown:
         raise ValueError(f"{folder}: its report shows no film; name films to explain")
     return films_of(load_prepared(run.cache / "prepared"), shown)

@@ -20,8 +20,7 @@ from lucency.core.manifest import Manifest, Preparation, Prepared, empty_boxes, 
 from lucency.core.progress import progress, say
 from lucency.core.stage import fingerprint_file
 from lucency.data.images import SUFFIXES, prepare_film, read_grey
-from lucency.pipeline.reopening import open_run_folder
-from lucency.pipeline.run import best_network
+from lucency.pipeline.run import best_network, open_run_folder
 
 
 def predict_disk(folder: Path, films: list[Path], *, network: str) -> tuple[str, pd.DataFrame]:

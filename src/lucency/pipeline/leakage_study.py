@@ -8,7 +8,6 @@ patients set apart. What a scheme claims beyond that is leak.
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +24,15 @@ from lucency.core.stage import Failures, fingerprint_file, fingerprint_of, produ
 from lucency.data.split import split
 from lucency.evaluation.leakage_inflation import conclude_inflation, inflate_all
 from lucency.pipeline import stages
-from lucency.pipeline.judgement import report as report_of
-from lucency.pipeline.judgement import verdict
-from lucency.pipeline.run import Run, open_run
+from lucency.pipeline.run import Run, kept, open_run
+from lucency.pipeline.stages import evaluation
+from lucency.pipeline.stages import report as report_of
 
 MET, UNTOUCHED = "met.txt", "untouched.txt"
 TEXT = ("scheme", "network", "metric", "finding")
 
 
-@cache
+@kept
 def lists(run: Run) -> Path:
     """Return the folder of two lists: films of patients set apart, and the films of all others."""
     if run.protocol.data.exclude:
@@ -56,7 +55,7 @@ def lists(run: Run) -> Path:
     return produce(run.out / "lists", inputs=inputs, write=write)
 
 
-@cache
+@kept
 def schemes(run: Run) -> dict[str, Run]:
     """Return the run of every scheme, all on the same films."""
     met = run.out / "met"
@@ -95,7 +94,7 @@ def untouched(run: Run, scheme: str) -> dict[str, Predictions]:
     return said
 
 
-@cache
+@kept
 def inflation(run: Run) -> pd.DataFrame:
     """Return claimed and reached scores of every scheme and network, and what was leak."""
     said, made = {}, {}
@@ -159,14 +158,14 @@ def without(run: Run) -> dict[str, str]:
 
 def _inflate(member: Run, said: dict[str, Predictions]) -> pd.DataFrame:
     """Return what every network of a scheme claims, and what it reaches on the patients apart."""
-    evaluation = member.protocol.evaluation
+    choices = member.protocol.evaluation
     return inflate_all(
         [one.of("test") for one in stages.predictions(member)],
         list(said.values()),
         met=stages.patients_seen(member),
-        thresholds=verdict(member).thresholds,
-        resamples=evaluation.resamples,
-        seed=evaluation.seed,
+        thresholds=evaluation(member).thresholds,
+        resamples=choices.resamples,
+        seed=choices.seed,
     )
 
 
@@ -174,7 +173,7 @@ def _first(run: Run) -> Run:
     return next(iter(schemes(run).values()))
 
 
-@cache
+@kept
 def _apart(run: Run) -> Run:
     """Return the run that prepares the films of the patients set apart, and does no more."""
     protocol = _on(run, leave_out=lists(run) / MET, changes={})

@@ -15,9 +15,8 @@ import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -58,7 +57,7 @@ from lucency.evaluation.preparation_grid import (
     save_study,
 )
 from lucency.pipeline import stages
-from lucency.pipeline.run import Run, open_run
+from lucency.pipeline.run import Run, kept, open_run
 from lucency.report.preparation_page import Ablated, draw_study, write_clahe
 from lucency.report.style import on_its_own
 
@@ -83,6 +82,11 @@ class Study:
     measured: int
     repeats: int
     ablation: Path | None
+
+    @property
+    def results(self) -> dict[tuple[object, ...], Any]:
+        """What the study's stages have returned."""
+        return self.run.results
 
 
 class _Task(NamedTuple):
@@ -142,7 +146,7 @@ def frozen_network(protocol: Protocol) -> Network:
     return chosen
 
 
-@cache
+@kept
 def originals(study: Study) -> Prepared:
     """Return the films that measures are taken of, without CLAHE; their lungs lie beside them.
 
@@ -239,7 +243,7 @@ def predictions(study: Study) -> dict[str, list[Predictions]]:
     }
 
 
-@cache
+@kept
 def verdict(study: Study) -> PreparationStudy:
     """Return the tables of all cells and the verdict; those of another grid are made anew."""
     run, said = study.run, predictions(study)
@@ -349,7 +353,7 @@ def _films_beside(protocol: Protocol, out: Path) -> Path:
     return out.parent
 
 
-@cache
+@kept
 def _film_bytes(study: Study) -> str:
     """Return what names the films' files, so that films that were replaced are not mixed up."""
     path = _films(study.run).facts["path"].tolist()

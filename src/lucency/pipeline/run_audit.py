@@ -26,8 +26,7 @@ from lucency.data.images import read_grey
 from lucency.evaluation.evaluate import evaluate
 from lucency.evaluation.thresholds import FALLBACK
 from lucency.pipeline.cross_validation import out_of_fold
-from lucency.pipeline.reopening import open_run_folder
-from lucency.pipeline.run import Run
+from lucency.pipeline.run import Run, open_run_folder
 from lucency.pipeline.stages import prepared
 from lucency.report.review_page import write_review
 

@@ -28,11 +28,10 @@ from lucency.ensemble.retrieval import (
     search,
     vote,
 )
-from lucency.pipeline.feature_stage import said_in_training
+from lucency.pipeline.feature_stage import training_predictions
 from lucency.pipeline.film_inference import network_folder, requested_films
-from lucency.pipeline.reopening import open_run_folder, require_finished
-from lucency.pipeline.run import Run
-from lucency.pipeline.stages import predictions, prepared
+from lucency.pipeline.run import Run, open_run_folder, require_finished
+from lucency.pipeline.stages import predictions, prepared, trained
 
 PATIENTS = ("others", "all")
 FIGURES = (".svg", ".png")
@@ -191,7 +190,7 @@ def _index(run: Run, network: str) -> Index:
     inputs = {"predictions": fingerprint_of(run.out / "predictions" / network)}
 
     def write(folder: Path) -> None:
-        train = said_in_training(run, network)
+        train = training_predictions(trained(run), network)
         say(f"Indexing {len(train) + len(said):,} films")
         index = build_index(
             np.concatenate([train.feature, said.feature]),
