@@ -45,7 +45,7 @@ def test_a_list_of_the_user_s_own_is_refused(tmp_path: Path):
 def test_every_scheme_sees_the_same_films_and_nobody_the_patients_apart(tmp_path: Path):
     run = _opened(tmp_path / "out")
     page = leak.report(run)
-    apart = set(leak.untouched(run, "reference")["test_convnext"].patient.tolist())
+    apart = set(leak.held_out_predictions(run, "reference")["test_convnext"].patient.tolist())
     everybody = set(stages.manifest(run).patient.tolist())
     leaking = {}
     for name, member in leak.schemes(run).items():

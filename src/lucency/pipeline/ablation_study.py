@@ -65,10 +65,10 @@ def comparison(run: Run) -> pd.DataFrame:
 @kept
 def issues(run: Run) -> pd.DataFrame:
     """Return what the leak doctor finds in the base at its first seed, as a table."""
-    member, said = next(iter(members(run).values())), predictions(run)[BASE]
+    member, predicted = next(iter(members(run).values())), predictions(run)[BASE]
     inputs = {
         "plan": fingerprint_of(member.out / "plan"),
-        "predictions": [fingerprint_of(member.out / "predictions" / name) for name in said],
+        "predictions": [fingerprint_of(member.out / "predictions" / name) for name in predicted],
     }
 
     def write(folder: Path) -> None:
@@ -79,7 +79,7 @@ def issues(run: Run) -> pd.DataFrame:
             prepared=stages.prepared(member),
             plan=stages.plan(member),
             missing=table["image"].tolist(),
-            predictions=[several[0] for several in said.values()],
+            predictions=[several[0] for several in predicted.values()],
             thresholds=pd.DataFrame({"network": [], "split": []}),
             scores=no_scores(),
         )

@@ -36,31 +36,31 @@ def audit_network(trained: Trained) -> AuditResults:
     }
 
     def write(folder: Path) -> None:
-        said = next(one for one in trained.predictions if one.network == network).of("test")
-        save_audit_results(_audit(trained, said), folder)
+        predicted = next(one for one in trained.predictions if one.network == network).of("test")
+        save_audit_results(_audit(trained, predicted), folder)
 
     return load_audit_results(produce(run.out / "audit", inputs=inputs, write=write))
 
 
-def _audit(trained: Trained, said: Predictions) -> AuditResults:
+def _audit(trained: Trained, predicted: Predictions) -> AuditResults:
     films, draws = trained.prepared, trained.run.protocol.evaluation
     drawn = {"resamples": draws.resamples, "seed": draws.seed}
     with progress("Looking for odd films", unit="films") as advance:
         odd = quality_table(inspect(films, progress=advance))
     say("Looking for shortcuts and hidden strata")
     truth = _truth(trained)
-    facts = _facts_of(said, films.manifest, truth)
+    facts = _facts_of(predicted, films.manifest, truth)
     levels = known_facts(facts)
-    probes = probe(said, levels, **drawn)
-    shortcuts = find_shortcuts(said, levels, probes, **drawn)
+    probes = probe(predicted, levels, **drawn)
+    shortcuts = find_shortcuts(predicted, levels, probes, **drawn)
     return AuditResults(
-        network=said.network,
+        network=predicted.network,
         label_quality=rate_label_quality(
-            _counts(trained, films.manifest, truth), doubts=_other(said, shortcuts)
+            _counts(trained, films.manifest, truth), doubts=_other(predicted, shortcuts)
         ),
         probes=probes,
         shortcuts=shortcuts,
-        strata=strata(said, **drawn),
+        strata=strata(predicted, **drawn),
         pictures=quality_counts(odd, films=len(films.manifest)),
         odd=odd,
     )
@@ -75,9 +75,9 @@ def _truth(trained: Trained) -> pd.DataFrame:
     return table.set_index("Image Index").rename(columns=DEVICES)
 
 
-def _facts_of(said: Predictions, films: Manifest, truth: pd.DataFrame) -> pd.DataFrame:
+def _facts_of(predicted: Predictions, films: Manifest, truth: pd.DataFrame) -> pd.DataFrame:
     """Return the facts of the predicted films; a copy's are its film's."""
-    names = [str(name).partition(COPY_MARK)[0] for name in said.image]
+    names = [str(name).partition(COPY_MARK)[0] for name in predicted.image]
     facts = films.facts.set_axis(films.image).loc[names]
     if len(truth):
         devices = truth.loc[names, list(DEVICES.values())]
@@ -92,7 +92,7 @@ def _counts(trained: Trained, films: Manifest, truth: pd.DataFrame) -> pd.DataFr
     if not len(truth):
         unread = [(finding, 0, 0, 0, np.nan) for finding in films.findings]
         return pd.DataFrame(unread, columns=list(COUNTS))
-    true = [set(said.split("|")) for said in truth["True Labels"].loc[films.image.tolist()]]
+    true = [set(names.split("|")) for names in truth["True Labels"].loc[films.image.tolist()]]
     rows = []
     for finding, label in zip(films.findings, films.label.T, strict=True):
         labelled, seen = label == 1, np.array([finding in one for one in true])
@@ -101,11 +101,11 @@ def _counts(trained: Trained, films: Manifest, truth: pd.DataFrame) -> pd.DataFr
     return pd.DataFrame(rows, columns=list(COUNTS))
 
 
-def _other(said: Predictions, shortcuts: pd.DataFrame) -> dict[str, str]:
+def _other(predicted: Predictions, shortcuts: pd.DataFrame) -> dict[str, str]:
     """Return what else makes each finding's score doubtful."""
     reasons = shortcut_reasons(shortcuts)
-    positives = (said.label == 1).sum(axis=0).tolist()
-    for finding, count in zip(said.findings, positives, strict=True):
+    positives = (predicted.label == 1).sum(axis=0).tolist()
+    for finding, count in zip(predicted.findings, positives, strict=True):
         if count < FEW:
             few = f"{count} positive test films, where {FEW} say a little"
             reasons[finding] = "; ".join(filter(None, (few, reasons.get(finding))))

@@ -34,7 +34,7 @@ from lucency.ensemble.ensembles import EQUAL, pool
 from lucency.evaluation.calibration import recalibrated
 from lucency.evaluation.leaderboard import Entrant, leaderboard
 from lucency.evaluation.thresholds import threshold_table
-from lucency.pipeline.feature_stage import sides, sources, textures
+from lucency.pipeline.feature_stage import feature_sets, sources, textures
 from lucency.pipeline.run import Trained, best_network, kept
 
 FEW, MANY = 8, 72
@@ -103,9 +103,9 @@ VIEWS = "gentle"  # how the views of a film differ
 
 
 class Predictor(NamedTuple):
-    """A predictor's say on validation and test films, what a film costs, and tables beside it."""
+    """A predictor's predictions of validation and test films, its cost, and tables beside them."""
 
-    said: Predictions
+    predictions: Predictions
     entrant: Entrant
     tables: dict[str, pd.DataFrame]
 
@@ -127,11 +127,11 @@ def snapshots(trained: Trained, network: str) -> Predictor:
         several = predict_snapshots(
             trained.classifiers[network],
             prepared=trained.pictures,
-            plan=_asked(trained),
+            plan=_evaluated_plan(trained),
             progress=advance,
         )
-    said = pool(several, method=EQUAL, seed=0).said
-    return Predictor(said, Entrant("snapshots", costs(trained)[network] * len(several)), {})
+    predicted = pool(several, method=EQUAL, seed=0).said
+    return Predictor(predicted, Entrant("snapshots", costs(trained)[network] * len(several)), {})
 
 
 def viewed(trained: Trained, network: str) -> Predictor:
@@ -141,16 +141,16 @@ def viewed(trained: Trained, network: str) -> Predictor:
 
     choices = trained.run.protocol.ensemble
     with progress(f"More views for {network}", unit="films") as advance:
-        said = predict_views(
+        predicted = predict_views(
             load_classifier(trained.classifiers[network]),
             prepared=trained.pictures,
-            plan=_asked(trained),
+            plan=_evaluated_plan(trained),
             recipe=VIEWS,
             views=choices.views,
             seed=choices.seed,
             progress=advance,
         )
-    return Predictor(said, Entrant("views", costs(trained)[network] * (choices.views + 1)), {})
+    return Predictor(predicted, Entrant("views", costs(trained)[network] * (choices.views + 1)), {})
 
 
 def learnt(trained: Trained, source: str, learner: str) -> Predictor:
@@ -158,12 +158,12 @@ def learnt(trained: Trained, source: str, learner: str) -> Predictor:
     from lucency.ensemble.feature_classifiers import classical_predictions
     from lucency.ensemble.nested_cv import Fitting
 
-    train, asked, _ = sides(trained, source)
+    train, evaluated, _ = feature_sets(trained, source)
     choices = trained.run.protocol.ensemble
     reduction = "selection" if source == TEXTURE else "components"
-    several = [asked.of("val"), asked.of("test")]
+    several = [evaluated.of("val"), evaluated.of("test")]
     with progress(f"Fitting {learner} to features of {source}", unit="fits") as advance:
-        said, table = classical_predictions(
+        predicted, table = classical_predictions(
             train,
             several,
             learner=learner,
@@ -172,7 +172,7 @@ def learnt(trained: Trained, source: str, learner: str) -> Predictor:
         )
     cost = _cost_of(trained, source) + float(table["milliseconds"].iloc[0])
     table = table.drop(columns=["fold", "milliseconds"])
-    return Predictor(concatenate(said), Entrant("learner", cost), {"choices": table})
+    return Predictor(concatenate(predicted), Entrant("learner", cost), {"choices": table})
 
 
 def voted(trained: Trained, source: str) -> Predictor:
@@ -181,56 +181,58 @@ def voted(trained: Trained, source: str) -> Predictor:
     from lucency.ensemble.retrieval_metrics import similar_table
 
     say(f"Looking for similar films by features of {source}")
-    train, asked = _comparable(*sides(trained, source)[:2], source=source)
-    train, there = train.take(_shown(train)), _shown(asked)
+    train, evaluated = _comparable(*feature_sets(trained, source)[:2], source=source)
+    train, there = train.take(_shown(train)), _shown(evaluated)
     choices, evaluation = trained.run.protocol.ensemble, trained.run.protocol.evaluation
     index = build_index(train.feature, image=train.image, patient=train.patient)
     started = time.perf_counter()
     found = neighbour_predictions(
-        asked.take(there), index=index, label=train.label, neighbours=choices.neighbours
+        evaluated.take(there), index=index, label=train.label, neighbours=choices.neighbours
     )
     cost = _cost_of(trained, source) + 1000 * (time.perf_counter() - started) / len(there)
     draws = {"resamples": evaluation.resamples, "seed": evaluation.seed}
-    table = similar_table(asked.take(there).of("test"), index=index, label=train.label, **draws)
+    table = similar_table(evaluated.take(there).of("test"), index=index, label=train.label, **draws)
     table.insert(0, "source", source)
-    said = np.tile(logit(prevalence(train.label)), (len(asked), 1))
-    said[there] = found.logit
-    nothing = np.empty((len(asked), 0), dtype=np.float32)
-    whole = replace(asked.uncalibrated(), network=found.network, logit=said, feature=nothing)
+    predicted = np.tile(logit(prevalence(train.label)), (len(evaluated), 1))
+    predicted[there] = found.logit
+    nothing = np.empty((len(evaluated), 0), dtype=np.float32)
+    whole = replace(
+        evaluated.uncalibrated(), network=found.network, logit=predicted, feature=nothing
+    )
     return Predictor(whole, Entrant("neighbours", cost), {"similar": table})
 
 
 def _comparable(
-    train: Predictions, asked: Predictions, *, source: str
+    train: Predictions, evaluated: Predictions, *, source: str
 ) -> tuple[Predictions, Predictions]:
     """Return features whose cosine means something: textures have units, and may be missing."""
     if TEXTURE not in source.split(AND):
-        return train, asked
+        return train, evaluated
     from lucency.ensemble.nested_cv import standardised
 
-    rows = np.arange(len(train) + len(asked))
+    rows = np.arange(len(train) + len(evaluated))
     space = standardised(
-        np.concatenate([train.feature, asked.feature]),
+        np.concatenate([train.feature, evaluated.feature]),
         fitted=rows[: len(train)],
         left=rows[len(train) :],
         seed=0,
     )
-    return _seen_by(train, space.known), _seen_by(asked, space.asked)
+    return _on_axes(train, space.known), _on_axes(evaluated, space.asked)
 
 
-def _seen_by(said: Predictions, axes: Float64[np.ndarray, "n d"]) -> Predictions:
+def _on_axes(predicted: Predictions, axes: Float64[np.ndarray, "n d"]) -> Predictions:
     """Return films on other axes; those without features stay without."""
     nothing = np.full(axes.shape, np.nan)
-    nothing[_shown(said)] = axes[_shown(said)]
-    return replace(said, feature=nothing.astype(np.float32))
+    nothing[_shown(predicted)] = axes[_shown(predicted)]
+    return replace(predicted, feature=nothing.astype(np.float32))
 
 
-def _shown(said: Predictions) -> Int64[np.ndarray, " m"]:
+def _shown(predicted: Predictions) -> Int64[np.ndarray, " m"]:
     """Return the rows of films that have features: those without lungs have no textures."""
-    return np.flatnonzero(~np.isnan(said.feature).all(axis=1))
+    return np.flatnonzero(~np.isnan(predicted.feature).all(axis=1))
 
 
-def _asked(trained: Trained) -> Plan:
+def _evaluated_plan(trained: Trained) -> Plan:
     seen = trained.plan
     return seen.take(seen.part != "train")
 
@@ -263,7 +265,7 @@ def compare_ensembles(trained: Trained) -> EnsembleResults:
     discard_outdated(leaderboard_folder(trained.run.out), inputs=inputs)
 
     def write(folder: Path) -> None:
-        save_ensemble_results(_judged(trained, made), folder)
+        save_ensemble_results(_results(trained, made), folder)
 
     return load_ensemble_results(
         produce(leaderboard_folder(trained.run.out), inputs=inputs, write=write)
@@ -302,7 +304,10 @@ def _members(trained: Trained) -> dict[str, str]:
 
 
 def _jobs_on_features(trained: Trained, source: str, choices: EnsembleChoices) -> dict[str, _Job]:
-    made_of: dict[str, object] = {"features": sides(trained, source).made_of, "seed": choices.seed}
+    made_of: dict[str, object] = {
+        "features": feature_sets(trained, source).made_of,
+        "seed": choices.seed,
+    }
     jobs = {}
     for learner in choices.learners:
         inputs = {**made_of, "learner": learner, "oversampling": choices.oversampling}
@@ -324,10 +329,10 @@ def _made(trained: Trained, name: str, job: _Job) -> Predictor:
         try:
             made = job.make()
         except ValueError as error:
-            told = f"ensemble: {name}: {error}; take it out of [ensemble] to go on without it"
-            raise ValueError(told) from error
-        said = recalibrated(made.said, method=method)
-        save_predictions(replace(said, network=name), folder / "predictions.npz")
+            message = f"ensemble: {name}: {error}; take it out of [ensemble] to go on without it"
+            raise ValueError(message) from error
+        predicted = recalibrated(made.predictions, method=method)
+        save_predictions(replace(predicted, network=name), folder / "predictions.npz")
         (folder / "entrant.json").write_text(json.dumps(made.entrant._asdict()))
         for table, rows in made.tables.items():
             rows.to_csv(folder / f"{table}.csv", index=False)
@@ -344,14 +349,14 @@ def _place(trained: Trained, name: str) -> Path:
     return trained.run.out / "ensemble" / name.replace(" ", "-")
 
 
-def _judged(trained: Trained, made: dict[str, Predictor]) -> EnsembleResults:
+def _results(trained: Trained, made: dict[str, Predictor]) -> EnsembleResults:
     networks, choices, cost = trained.predictions, trained.run.protocol.ensemble, costs(trained)
     entrants = {one.network: Entrant("network", cost[one.network]) for one in networks}
     entrants |= {name: one.entrant for name, one in made.items()}
     best = best_network(trained.classifiers.values()).name
     with progress("Evaluating predictors", unit="predictors") as advance:
         table = leaderboard(
-            [*networks, *(one.said for one in made.values())],
+            [*networks, *(one.predictions for one in made.values())],
             entrants=entrants,
             reference=EQUAL if EQUAL in choices.ensembles else best,
             choices=trained.run.protocol.evaluation,

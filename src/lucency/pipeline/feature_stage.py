@@ -24,25 +24,25 @@ from lucency.data.preprocess import thumbnails
 from lucency.pipeline.run import Trained, best_network, kept
 
 
-class Sides(NamedTuple):
+class FeatureSets(NamedTuple):
     """Training films, and validation and test films, as features of one source.
 
-    They are predictions without a say: all logits are 0. `made_of` names what the features are.
+    Features only: all logits are 0. `made_of` names what the features are.
     """
 
     train: Predictions
-    asked: Predictions
+    evaluated: Predictions
     made_of: dict[str, str]
 
 
 def sources(trained: Trained) -> tuple[str, ...]:
-    """Return whose features are asked for: those that the protocol names, or the best network."""
+    """Return whose features are needed: those that the protocol names, or the best network."""
     named = trained.run.protocol.ensemble.sources
     return named or (best_network(trained.classifiers.values()).name,)
 
 
 @kept
-def sides(trained: Trained, source: str) -> Sides:
+def feature_sets(trained: Trained, source: str) -> FeatureSets:
     """Return the features of one source, of several where they are joined by +."""
     return _joined(source, [_single(trained, one) for one in source.split(AND)])
 
@@ -91,23 +91,23 @@ def training_predictions(trained: Trained, network: str) -> Predictions:
     )
 
 
-def _single(trained: Trained, source: str) -> Sides:
+def _single(trained: Trained, source: str) -> FeatureSets:
     if source in trained.classifiers:
         train = training_predictions(trained, source)
-        asked = next(one for one in trained.predictions if one.network == source)
+        evaluated = next(one for one in trained.predictions if one.network == source)
         made_of = {source: fingerprint_of(_place(trained, source))}
-        made_of[f"{source}, asked"] = fingerprint_of(trained.run.out / "predictions" / source)
-        return Sides(_mute(train), _mute(asked), made_of)
+        made_of[f"{source}, predicted"] = fingerprint_of(trained.run.out / "predictions" / source)
+        return FeatureSets(_features_only(train), _features_only(evaluated), made_of)
     if source == TEXTURE:
         feature = textures(trained)
         made_of = {TEXTURE: fingerprint_of(trained.run.cache / "features" / TEXTURE)}
     else:
         feature, made_of = _frozen(trained, source)
     films, seen = trained.prepared.manifest, trained.plan
-    rows, asked_of = trained.training_films, seen.take(seen.part != "train").row
-    asked = _mute(trained.predictions[0])
+    rows, evaluated_rows = trained.training_films, seen.take(seen.part != "train").row
+    evaluated = _features_only(trained.predictions[0])
     train = replace(
-        asked.take(np.arange(0)),
+        evaluated.take(np.arange(0)),
         image=films.image[rows],
         patient=films.patient[rows],
         part=np.full(len(rows), "train"),
@@ -115,14 +115,14 @@ def _single(trained: Trained, source: str) -> Sides:
         logit=np.zeros((len(rows), len(films.findings))),
         feature=feature[rows],
     )
-    return Sides(train, replace(asked, feature=feature[asked_of]), made_of)
+    return FeatureSets(train, replace(evaluated, feature=feature[evaluated_rows]), made_of)
 
 
-def _mute(said: Predictions) -> Predictions:
-    return replace(said.uncalibrated(), logit=np.zeros(said.logit.shape))
+def _features_only(predicted: Predictions) -> Predictions:
+    return replace(predicted.uncalibrated(), logit=np.zeros(predicted.logit.shape))
 
 
-def _joined(source: str, each: Sequence[Sides]) -> Sides:
+def _joined(source: str, each: Sequence[FeatureSets]) -> FeatureSets:
     def whole(several: Sequence[Predictions]) -> Predictions:
         feature = several[0].feature
         if len(several) > 1:
@@ -130,7 +130,7 @@ def _joined(source: str, each: Sequence[Sides]) -> Sides:
         return replace(several[0], network=source, feature=feature)
 
     made_of = {name: what for one in each for name, what in one.made_of.items()}
-    return Sides(whole([s.train for s in each]), whole([s.asked for s in each]), made_of)
+    return FeatureSets(whole([s.train for s in each]), whole([s.evaluated for s in each]), made_of)
 
 
 def _frozen(trained: Trained, source: str) -> tuple[Float32[np.ndarray, "n d"], dict[str, str]]:

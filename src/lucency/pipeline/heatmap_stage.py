@@ -98,14 +98,18 @@ def _view(
     test = test.take(test.copy == 0)  # copies made before the split would be tried twice
     boxes, remarks = _boxes_of(films.boxes, films.image[test.row])
     learnt_from = films.image[np.union1d(train.row, train.mate)]
-    if told := boxed_in_train(boxes["image"].to_numpy(dtype=str), trained=learnt_from):
-        boxes, remarks = boxes.iloc[:0], [*remarks, told]
+    if message := boxed_in_train(boxes["image"].to_numpy(dtype=str), trained=learnt_from):
+        boxes, remarks = boxes.iloc[:0], [*remarks, message]
     wanted = tuple(name for name in findings if name in set(boxes["finding"])) or findings
-    said = next(one for one in trained.predictions if one.network == network).of("test")
-    said = said.take(np.flatnonzero(pd.Series(said.image).isin(films.image[test.row]).to_numpy()))
+    predicted = next(one for one in trained.predictions if one.network == network).of("test")
+    predicted = predicted.take(
+        np.flatnonzero(pd.Series(predicted.image).isin(films.image[test.row]).to_numpy())
+    )
     limit = dict(zip(findings, threshold.tolist(), strict=True))
     cases = [
-        choose_cases(said, finding=name, threshold=limit[name], films=CASES).assign(finding=name)
+        choose_cases(predicted, finding=name, threshold=limit[name], films=CASES).assign(
+            finding=name
+        )
         for name in wanted
     ]
     names = pd.Series(films.image[test.row])
@@ -118,14 +122,16 @@ def _view(
 def _boxes_of(
     boxes: pd.DataFrame, test: Shaped[np.ndarray, " t"]
 ) -> tuple[pd.DataFrame, list[str]]:
-    """Return the boxes on test films, and what is to be said of those that are not."""
+    """Return the boxes on test films, and a remark on those that are not."""
     mine = boxes.loc[boxes["image"].isin(pd.Series(test))].reset_index(drop=True)
     remarks = []
     if left := len(boxes) - len(mine):
         remarks.append(f"{left:,} of {len(boxes):,} boxes are on films that are not in test")
     if not len(mine):
-        told = "no film of the test part has a box of these findings, so nothing can be localised"
-        remarks.append(told)
+        message = (
+            "no film of the test part has a box of these findings, so nothing can be localised"
+        )
+        remarks.append(message)
     return mine, remarks
 
 

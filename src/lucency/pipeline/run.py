@@ -23,7 +23,7 @@ from lucency.core.plan import Plan
 from lucency.core.predictions import Predictions
 from lucency.core.stage import NOTE, differences, write_atomically
 
-LATE = ("ensemble.",)  # what may be asked of a run that is finished
+LATE = ("ensemble.",)  # sections that may change in a finished run
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -118,8 +118,8 @@ def open_run(protocol: Protocol, *, out: Path, workers: int = 0) -> Run:
     work = [p for p in out.rglob("*") if p.is_file() and p.name not in (file.name, NOTE)]
     early = [one for one in found if not one.startswith(LATE)]
     if was and early and work:
-        said = f"{out} holds a run of another protocol ({'; '.join(early[:3])})"
-        raise ValueError(f"{said}: choose another --out; nothing was changed")
+        message = f"{out} holds a run of another protocol ({'; '.join(early[:3])})"
+        raise ValueError(f"{message}: choose another --out; nothing was changed")
     if work and not was:
         raise ValueError(f"{out} is not empty and holds no run: choose another --out")
     if found:

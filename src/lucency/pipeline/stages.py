@@ -179,7 +179,7 @@ def plan(run: Run) -> Plan:
 
 
 def change(run: Run) -> Change:
-    """Return what balancing made of the films that it was shown: all, or the training part."""
+    """Return what balancing made of its films: all, or the training part."""
     films, seen = prepared(run).manifest, plan(run)
     early = run.protocol.balance.before_split
     return describe_change(
@@ -247,7 +247,7 @@ def classifiers(run: Run) -> dict[str, Path]:
 def check_networks(run: Run) -> None:
     """Raise ValueError for a network that cannot be built, or whose weights are not there.
 
-    Those that are only asked for their features are among them.
+    Those that only give features are among them.
     """
     from lucency.models.training import check_choice
 
@@ -376,8 +376,8 @@ def study_comparison(run: Run) -> StudyComparison:
             say(f"Evaluating on {len(rows):,} films of patients set apart")
             fitted, met = evaluation(run).thresholds, patients_seen(run)
             table = inflate_all(own, reached, met=met, thresholds=fitted, **draws)
-            said = conclude_inflation({"": table}, patients=len(np.unique(people)))
-            found = replace(found, inflation=table, conclusion=said)
+            sentence = conclude_inflation({"": table}, patients=len(np.unique(people)))
+            found = replace(found, inflation=table, conclusion=sentence)
         if choices.published:
             found = replace(found, study=compare_with_study(own, reached, **draws))
         save_comparison(found, folder)
@@ -450,8 +450,8 @@ def report(run: Run) -> Path:
         folders["study"] = fingerprint_of(run.out / "study")
     if made["combined"] is not None and len(made["combined"].leaderboard):
         folders["ensemble"] = fingerprint_of(leaderboard_folder(run.out))
-    if (run.out / STUDY / "verdict" / RECEIPT).is_file():
-        folders[STUDY] = fingerprint_of(run.out / STUDY / "verdict")
+    if (run.out / STUDY / "evaluation" / RECEIPT).is_file():
+        folders[STUDY] = fingerprint_of(run.out / STUDY / "evaluation")
     if failures.reasons():
         folders["failed"] = failures.reasons()
     discard_outdated(run.out / "report", inputs=folders)
@@ -464,7 +464,7 @@ def report(run: Run) -> Path:
             prepared=pictures(run),
             plan=plan(run),
             predictions=predictions(run),
-            verdict=found,
+            evaluation=found,
             made=made | {"balance": failures.attempt("balance", partial(change, run))},
         )
         write_report(experiment, file=folder / "report.html", failures=failures)
