@@ -1,4 +1,4 @@
-"""Thresholds, fitted on validation films and nowhere else.
+"""Decision thresholds, fitted on validation films and nowhere else.
 
 Letters in shapes: n films, k findings, t distinct probabilities.
 """
@@ -39,7 +39,7 @@ def threshold_table(
     if not (len(predictions) and (predictions.part == "val").all()):
         parts = ", ".join(sorted(set(predictions.part.tolist()))) or "no"
         raise ValueError(
-            f"{predictions.network}: thresholds asked of {parts} films; expected validation films "
+            f"{predictions.network}: thresholds fitted to {parts} films; expected validation films "
             'only: take predictions.of("val")'
         )
     pairs = zip(predictions.label.T, predictions.probability.T, strict=True)
