@@ -65,14 +65,14 @@ def combine(
         say(f"Ensemble of {len(networks)} networks: {method}")
         made.append(pool(networks, method=method, seed=0))
     ensembles = [recalibrated(one.said, method=EvaluationChoices().recalibration) for one in made]
-    every = [*networks, *ensembles]
-    kinds = {one.network: "network" for one in networks} | {
-        one.network: "ensemble" for one in ensembles
+    groups = {"network": networks, "ensemble": ensembles}
+    entrants = {
+        one.network: Entrant(kind, UNKNOWN_COST) for kind, group in groups.items() for one in group
     }
     with progress("Evaluating", unit="predictors") as advance:
         found = leaderboard(
-            every,
-            entrants={name: Entrant(kind, UNKNOWN_COST) for name, kind in kinds.items()},
+            [*networks, *ensembles],
+            entrants=entrants,
             reference=EQUAL,
             choices=EvaluationChoices(),
             progress=advance,
@@ -86,8 +86,8 @@ def combine(
 
 def _answer(found: pd.DataFrame) -> dict[str, object]:
     """Return the leaderboard as a dict: its conclusion, then a row a predictor."""
-    answer: dict[str, object] = {"conclusion": conclude(found, reference=EQUAL)}
-    answer["difference"] = PAIRED
+    conclusion = conclude(found, reference=EQUAL)
+    answer: dict[str, object] = {"conclusion": conclusion, "difference": PAIRED}
     for row in found.to_dict(orient="records"):
         answer[str(row["network"])] = {n: row[n] for n in SHOWN if not pd.isna(row[n])}
     return answer

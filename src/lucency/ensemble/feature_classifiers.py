@@ -67,7 +67,7 @@ def cross_validated(
     `source` is the network whose features these are; all films have the part "test". Each fold's
     logits are moved from its training films' prevalence to that of all: the more positives are left
     out, the fewer are trained on, and AUCs of noise fall to .4 (Parker, Gunter and Bedo, BMC
-    Bioinformatics 8, 2007, 326). The table says what was chosen and fitted, by fold and finding.
+    Bioinformatics 8, 2007, 326). The table holds what was chosen and fitted, by fold and finding.
     Raises ValueError as `fit_on_features` and `folds_by_patient` do.
     """
     fold = folds_by_patient(manifest.patient, folds=folds, seed=seed)
@@ -173,8 +173,7 @@ def _seeded(kind: Callable[..., Model], **fixed: object) -> Callable[..., Model]
     return lambda component, seed, **choice: kind(random_state=seed, **fixed, **choice)
 
 
-def _linear_svm(component: Components, seed: int, *, C: float) -> Model:  # noqa: N803
-    return LinearSVC(dual=False, max_iter=10_000, random_state=seed, C=C)
+_linear_svm = _seeded(LinearSVC, dual=False, max_iter=10_000)
 
 
 def _rbf_svm(component: Components, seed: int, *, C: float, gamma: float) -> Model:  # noqa: N803

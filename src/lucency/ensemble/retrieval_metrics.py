@@ -89,10 +89,8 @@ def retrieval_table(
     expected = (len(index), len(queries.findings))
     if label.shape != expected:
         raise ValueError(f"labels are {label.shape}; expected films and findings {expected}")
-    weights = (
-        once(len(queries)),
-        resample_patients(queries.patient, resamples=resamples, seed=seed),
-    )
+    drawn = resample_patients(queries.patient, resamples=resamples, seed=seed)
+    weights = (once(len(queries)), drawn)
     top = found.row.shape[1]
     discount = 1 / np.log2(np.arange(2, top + 2))
     chances = _chances(queries, index, label, discount)

@@ -90,21 +90,15 @@ def inflate_all(
 
     `thresholds` is of evaluation.thresholds; `untouched` holds the same networks as `own`.
     """
-    apart, rows = {one.network: one for one in untouched}, []
+    apart, tables = {one.network: one for one in untouched}, []
+    draws = {"resamples": resamples, "seed": seed}
     for one in own:
-        check_fitted(thresholds, apart[one.network])
+        other = apart[one.network]
+        check_fitted(thresholds, other)
         mine = thresholds.loc[thresholds["network"] == one.network, "threshold"]
-        rows.append(
-            inflate(
-                one,
-                apart[one.network],
-                seen=met,
-                threshold=mine.to_numpy(dtype=np.float64),
-                resamples=resamples,
-                seed=seed,
-            )
-        )
-    return pd.concat(rows, ignore_index=True)
+        fitted = mine.to_numpy(dtype=np.float64)
+        tables.append(inflate(one, other, seen=met, threshold=fitted, **draws))
+    return pd.concat(tables, ignore_index=True)
 
 
 def conclude_inflation(tables: Mapping[str, pd.DataFrame], *, patients: int) -> str:

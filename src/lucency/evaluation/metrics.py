@@ -225,59 +225,6 @@ def counts_above(label: Label, score: Score) -> tuple[Points, Points, Points]:
     return -level, np.cumsum(counts[0], dtype=float), np.cumsum(counts[1], dtype=float)
 
 
-def f1(cells: Cells) -> Values:
-    """Return the harmonic mean of precision and recall, 2 TP / (2 TP + FP + FN)."""
-    tp, fp, fn, _ = cells
-    return np.where(tp + fn > 0, ratio(2 * tp, 2 * tp + fp + fn), np.nan)
-
-
-def precision(cells: Cells) -> Values:
-    """Return the share of positive films among those called positive, TP / (TP + FP)."""
-    tp, fp, fn, _ = cells
-    return np.where(tp + fn > 0, ratio(tp, tp + fp), np.nan)
-
-
-def recall(cells: Cells) -> Values:
-    """Return the share of positive films that are called positive, TP / (TP + FN): sensitivity."""
-    return ratio(cells.tp, cells.tp + cells.fn)
-
-
-def specificity(cells: Cells) -> Values:
-    """Return the share of negative films that are called negative, TN / (TN + FP)."""
-    return ratio(cells.tn, cells.tn + cells.fp)
-
-
-def npv(cells: Cells) -> Values:
-    """Return the share of negative films among those called negative, TN / (TN + FN).
-
-    NaN without negative films, as precision is without positive ones.
-    """
-    _, fp, fn, tn = cells
-    return np.where(tn + fp > 0, ratio(tn, tn + fn), np.nan)
-
-
-def accuracy(cells: Cells) -> Values:
-    """Return the share of films that are called right; high for whoever calls all negative."""
-    tp, fp, fn, tn = cells
-    return ratio(tp + tn, tp + fp + fn + tn)
-
-
-def balanced_accuracy(cells: Cells) -> Values:
-    """Return the mean of recall and specificity."""
-    return (recall(cells) + specificity(cells)) / 2
-
-
-def mcc(cells: Cells) -> Values:
-    """Return the correlation of label and decision, from -1 to 1: Matthews' coefficient.
-
-    NaN where a class is absent or all films are called alike, for which scikit-learn puts 0.
-    Matthews, Biochimica et Biophysica Acta 405 (1975), 442-451.
-    """
-    tp, fp, fn, tn = cells
-    root = np.sqrt((tp + fn) * (tn + fp)) * np.sqrt((tp + fp) * (tn + fn))
-    return ratio(tp * tn - fp * fn, root)
-
-
 def _ranked(name: str) -> Callable[..., Values]:
     """Return one metric of RANKED as a function of label, score and weights."""
 
@@ -294,6 +241,22 @@ def _counted(name: str) -> Callable[..., Values]:
         return DECIDED[name](count_cells(label, decision, weights=weights))
 
     return metric
+
+
+def _mcc(cells: Cells) -> Values:
+    """Return the correlation of label and decision, from -1 to 1: Matthews' coefficient.
+
+    NaN where a class is absent or all films are called alike, for which scikit-learn puts 0.
+    Matthews, Biochimica et Biophysica Acta 405 (1975), 442-451.
+    """
+    tp, fp, fn, tn = cells
+    root = np.sqrt((tp + fn) * (tn + fp)) * np.sqrt((tp + fp) * (tn + fn))
+    return ratio(tp * tn - fp * fn, root)
+
+
+def _given(weight: Values, value: Values) -> Values:
+    """Return the value where there are films of the class that it is of, else NaN."""
+    return np.where(weight > 0, value, np.nan)
 
 
 def _stated(label: Labels) -> Bool[np.ndarray, " n"]:
@@ -413,14 +376,14 @@ def _count_up_to(rising: AtLevels, limit: Values) -> Int64[np.ndarray, " r"]:
 
 
 DECIDED: dict[str, Callable[[Cells], Values]] = {
-    "f1": f1,
-    "precision": precision,
-    "recall": recall,
-    "specificity": specificity,
-    "npv": npv,
-    "mcc": mcc,
-    "accuracy": accuracy,
-    "balanced_accuracy": balanced_accuracy,
+    "f1": lambda c: _given(c.tp + c.fn, ratio(2 * c.tp, 2 * c.tp + c.fp + c.fn)),
+    "precision": lambda c: _given(c.tp + c.fn, ratio(c.tp, c.tp + c.fp)),
+    "recall": lambda c: ratio(c.tp, c.tp + c.fn),
+    "specificity": lambda c: ratio(c.tn, c.tn + c.fp),
+    "npv": lambda c: _given(c.tn + c.fp, ratio(c.tn, c.tn + c.fn)),
+    "mcc": _mcc,
+    "accuracy": lambda c: ratio(c.tp + c.tn, c.tp + c.fp + c.fn + c.tn),
+    "balanced_accuracy": lambda c: (DECIDED["recall"](c) + DECIDED["specificity"](c)) / 2,
 }
 RANKED: dict[str, Callable[[Descent], Values]] = {
     "auc": _area,

@@ -52,7 +52,7 @@ TEXT = ("cell", "order", "note", "measure", "name", "variant", "network", "keys"
 class PreparationStudy:
     """All tables of a study of preparations; empty where there is none.
 
-    `cells` and `summary` are of `compare_cells`, `measures` of `average_measures`; `about` says
+    `cells` and `summary` are of `compare_cells`, `measures` of `average_measures`; `about` has
     films, patients, network and how it was done; `conclusion` is a paragraph.
     """
 
