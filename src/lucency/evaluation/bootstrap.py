@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float64, Int64, Real
+from jaxtyping import Bool, Float64, Int64, Real
 from scipy import sparse
 
 LOW, HIGH = 0.025, 0.975
@@ -25,6 +25,14 @@ class Weights:
 
     owner: Int64[np.ndarray, " n"]
     times: Float64[np.ndarray, "p r"]
+
+    def take(self, rows: Bool[np.ndarray, " n"]) -> Weights:
+        """Return the weights of these films."""
+        return replace(self, owner=self.owner[rows])
+
+    def of_cells(self, findings: int) -> Weights:
+        """Return the weights of all cells of film x finding, a film's cells side by side."""
+        return replace(self, owner=np.repeat(self.owner, findings))
 
     def total(self, term: Float64[np.ndarray, "c n"]) -> Float64[np.ndarray, "c r"]:
         """Return the weighted sum of each term over all films."""

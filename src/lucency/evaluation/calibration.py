@@ -212,11 +212,9 @@ def reliability_table(predictions: Predictions, *, resamples: int, seed: int) ->
     (1977), 41-47.
     """
     drawn = resample_patients(predictions.patient, resamples=resamples, seed=seed)
-    owner = np.repeat(drawn.owner, len(predictions.findings))
-    rows = []
+    pooled, rows = drawn.of_cells(len(predictions.findings)), []
     for finding, label, probability in _columns(predictions):
-        mine = drawn if finding != MICRO else Weights(owner=owner, times=drawn.times)
-        bins = _bins(label, probability, weights=mine)
+        bins = _bins(label, probability, weights=pooled if finding == MICRO else drawn)
         rows += [(predictions.network, finding, *row) for row in bins]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 

@@ -62,13 +62,13 @@ def evaluate(
     plain, sampled = (_values(predictions, decision, weights) for weights in (plainly, drawn))
     columns = (*predictions.findings, MACRO, MICRO)
     counts = [_counts(predictions, column) for column in columns]
-    owners = [*(_one_patient(label, predictions.patient) for label in predictions.label.T), "", ""]
+    singles = [*(_one_patient(label, predictions.patient) for label in predictions.label.T), "", ""]
     rows = []
     for name in METRICS:
         bounds, whole = interval(sampled[name]), plain[name][:, 0]
         for place, column in enumerate(columns):
             value = float(whole[place])
-            single = owners[place] if METRICS[name].needs and not np.isnan(value) else ""
+            single = singles[place] if METRICS[name].needs and not np.isnan(value) else ""
             low, high = (np.nan, np.nan) if np.isnan(value) or single else bounds[:, place]
             why = single or _note(name, predictions, decision, column, whole)
             lost = "" if np.isnan(value) or single else _lost(sampled[name], whole, place)
@@ -172,8 +172,8 @@ def _columns(
     """Yield each finding's films, then all cells pooled, a film's cells side by side."""
     for finding in range(label.shape[1]):
         yield label[:, finding], {key: one[:, finding] for key, one in inputs.items()}, weights
-    pooled = replace(weights, owner=np.repeat(weights.owner, label.shape[1]))
-    yield label.ravel(), {key: one.ravel() for key, one in inputs.items()}, pooled
+    cells = {key: one.ravel() for key, one in inputs.items()}
+    yield label.ravel(), cells, weights.of_cells(label.shape[1])
 
 
 def _film_rows(

@@ -6,7 +6,6 @@ Letters in shapes: n films, p patients, k findings, c findings or 1, r resamples
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -155,7 +154,7 @@ def _scores(
     """Return the scores in SHOWN: a row a finding for macro, one row for micro."""
     label = predictions.label
     inputs = metric_inputs(predictions, predictions.probability >= threshold)
-    pooled = replace(weights, owner=np.repeat(weights.owner, label.shape[1]))
+    pooled = weights.of_cells(label.shape[1])
     found = {}
     for name, column in SHOWN:
         metric = METRICS[name]

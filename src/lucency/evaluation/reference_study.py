@@ -11,7 +11,7 @@ over 200 thresholds, and is the area over all here. Letters in shapes: n films, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -99,9 +99,8 @@ def at_half(predictions: Predictions, *, resamples: int, seed: int) -> pd.DataFr
     if not len(predictions):
         raise ValueError(f"{predictions.network}: no films; expected those of one part")
     plain = predictions.uncalibrated()
-    findings = len(plain.findings)
     drawn = all_and_resampled(plain.patient, resamples=resamples, seed=seed)
-    pooled = replace(drawn, owner=np.repeat(drawn.owner, findings))
+    pooled = drawn.of_cells(len(plain.findings))
     label, logit = plain.label.ravel(), plain.logit.ravel()
     cells = count_cells(label, logit > 0, weights=pooled)
     rows = []

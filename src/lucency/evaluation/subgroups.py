@@ -7,7 +7,6 @@ findings, then macro).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -188,14 +187,14 @@ def _counts(predictions: Predictions, rows: Rows) -> _Counts:
 
 
 def _areas(predictions: Predictions, rows: Rows, weights: Weights) -> Float64[np.ndarray, "k r"]:
-    part = replace(weights, owner=weights.owner[rows])
-    return finding_aucs(predictions.label[rows], predictions.logit[rows], weights=part)
+    label, logit = predictions.label[rows], predictions.logit[rows]
+    return finding_aucs(label, logit, weights=weights.take(rows))
 
 
 def _calibration(
     predictions: Predictions, rows: Rows, weights: Weights
 ) -> Float64[np.ndarray, "k r"]:
-    part = replace(weights, owner=weights.owner[rows])
+    part = weights.take(rows)
     label = predictions.label[rows].T
     stated = ~np.isnan(label)
     missed = part.total(np.where(stated, predictions.probability[rows].T - label, 0))
