@@ -172,8 +172,8 @@ def _columns(
     """Yield each finding's films, then all cells pooled, a film's cells side by side."""
     for finding in range(label.shape[1]):
         yield label[:, finding], {key: one[:, finding] for key, one in inputs.items()}, weights
-    cells = {key: one.ravel() for key, one in inputs.items()}
-    yield label.ravel(), cells, weights.of_cells(label.shape[1])
+    pooled = weights.of_cells(label.shape[1])
+    yield label.ravel(), {key: one.ravel() for key, one in inputs.items()}, pooled
 
 
 def _film_rows(
