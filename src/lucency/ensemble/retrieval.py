@@ -1,7 +1,8 @@
-"""Retrieval of similar films: exact cosine search among features, the same patient left out.
+"""Retrieval of similar films: exact cosine search among embeddings, the same patient left out.
 
-The index lies on disk as features in half precision beside image and patient, no pickle: 112,120
-films in 1,024 dimensions take 230 MB. The vote of the nearest training films is a predictor.
+The index lies on disk as features (embeddings) in half precision beside image and patient, no
+pickle: 112,120 films in 1,024 dimensions take 230 MB. The vote of the nearest training films is a
+predictor.
 
 Letters in shapes: n films of the index, q queries, d feature dimensions, t results a query,
 b blocks of films, c candidates, k findings.
