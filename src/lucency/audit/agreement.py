@@ -167,10 +167,7 @@ def merge_labels(labels: Manifest, groups: Groups) -> Manifest:
     """
     label = [merged(labels.label[:, row]) for row in _members(labels.findings, groups)]
     return replace(
-        labels,
-        findings=tuple(groups),
-        label=np.stack(label, axis=1),
-        boxes=labels.boxes.iloc[:0],
+        labels, findings=tuple(groups), label=np.stack(label, axis=1), boxes=labels.boxes.iloc[:0]
     )
 
 

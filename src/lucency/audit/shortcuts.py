@@ -206,7 +206,7 @@ def _adjusted(
     weights: Weights,
 ) -> tuple[Float64[np.ndarray, " r"], int]:
     """Return the mean of the AUCs within levels by their positives, and the positives left out."""
-    total, count, lost = 0.0, 0.0, 0
+    (total, count), lost = np.zeros((2, weights.times.shape[1])), 0
     for name in pd.unique(level):
         mine = np.where(level == name, label, np.nan)
         area = auc(mine, score, weights=weights)
@@ -232,7 +232,7 @@ def _leans(
     weights: Weights,
 ) -> Float64[np.ndarray, " r"]:
     """Return how well a score separates some films from others among those labelled alike."""
-    total, count = 0.0, 0.0
+    total, count = np.zeros((2, weights.times.shape[1]))
     for one in (0, 1):
         member = np.where(label == one, inside.astype(np.float64), np.nan)
         area = auc(member, score, weights=weights)

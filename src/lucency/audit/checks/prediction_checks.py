@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Bool, Float, Float64, Int64
+from jaxtyping import Bool, Float64, Int64
 from scipy.optimize import linear_sum_assignment
 from scipy.special import expit
 
@@ -48,7 +48,7 @@ def outside_0_to_1(predictions: UnverifiedPredictions) -> list[Issue]:
     """Return the films with a number that is no probability, unless all are logits."""
     probability = predictions.probability
     outside = ~((probability >= 0) & (probability <= 1))
-    films = [] if _logits(probability) else predictions.image[outside.any(axis=1)].tolist()
+    films = [] if _logits(probability < 0) else predictions.image[outside.any(axis=1)].tolist()
     message = (
         f"{predictions.network}: {outside.sum():,} of {outside.size:,} probabilities lie outside "
         "0 to 1 or are no numbers: calibration and thresholds mean nothing on them"
@@ -60,7 +60,7 @@ def outside_0_to_1(predictions: UnverifiedPredictions) -> list[Issue]:
 def logits_as_probabilities(predictions: UnverifiedPredictions) -> list[Issue]:
     """Return the findings whose probabilities are logits, being below 0 too often for a slip."""
     below = predictions.probability < 0
-    names = _named(predictions, below.any(axis=0)) if _logits(predictions.probability) else []
+    names = _named(predictions, np.asarray(below.any(axis=0))) if _logits(below) else []
     message = (
         f"{predictions.network}: {np.mean(below) if below.size else 0:.0%} of the probabilities "
         "are below 0: they are logits, on which a threshold of .5 is not one of probability"
@@ -198,8 +198,8 @@ def _named(predictions: UnverifiedPredictions, which: Bool[np.ndarray, " k"]) ->
     return [name for name, true in zip(predictions.findings, which, strict=True) if true]
 
 
-def _logits(probability: Float[np.ndarray, "n k"]) -> bool:
-    return bool(probability.size and np.mean(probability < 0) >= LOGITS)
+def _logits(below: Bool[np.ndarray, "n k"]) -> bool:
+    return bool(below.size and np.mean(below) >= LOGITS)
 
 
 def _error(
