@@ -35,7 +35,7 @@ GAIN = 0.05  # of AUC, below which another column is not clearly the better one
 CAP, NEAR_CAP = float(expit(1.0)), 1e-3  # the sigmoid of a probability lies in .5 to CAP
 LOGITS = 0.01  # share below 0 from which numbers are logits, not probabilities gone astray
 OVERSTATED = 2.0  # mean probability over the share of positives
-NEARLY_STILL = 0.02  # so that films are hardly told apart
+NEARLY_STILL = 0.02  # so that films hardly differ
 STILL = 1e-6  # relative range below which an output is one number
 
 
