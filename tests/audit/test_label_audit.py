@@ -59,8 +59,8 @@ def test_what_may_be_believed():
     )  # fmt: skip
     found = rate_label_quality(counts, doubts={}).set_index("finding")
     assert found["verdict"].to_dict() == {
-        "good": MAY, "half": DOUBTFUL, "wrong": CANNOT, "few": DOUBTFUL, "unsure": DOUBTFUL,
-        "unread": DOUBTFUL, "alone": MAY,
+        "good": MAY, "half": DOUBTFUL, "wrong": CANNOT, "few": DOUBTFUL,
+        "unsure": DOUBTFUL, "unread": DOUBTFUL, "alone": MAY,
     }  # fmt: skip
     assert "kappa 0.39" in found["reason"]["unsure"]
     assert found["reason"]["unread"] == "no film labelled so was read by experts"
