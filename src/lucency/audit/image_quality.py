@@ -8,12 +8,12 @@ Letters in shapes: n films, h and w pixels, s pixels of a side, d edges of an ou
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float32, Float64, Shaped, UInt8
+from jaxtyping import Bool, Float32, Float64, UInt8
 
 from lucency.audit.orientation import EDGES, FEWEST, FOLDS, TURNS, estimate_orientation, outline
 from lucency.core.manifest import Prepared
@@ -45,6 +45,14 @@ MEASURED = (
 LISTED = ("image", "patient", "problem", "value", "reason")
 COUNTED = ("problem", "films", "patients", "share")
 Films = UInt8[np.ndarray, "n s s"]
+
+
+class Problem(NamedTuple):
+    """Which of the measured films have a problem, the column of its size, and the reason."""
+
+    found: Callable[[pd.DataFrame], pd.Series]
+    value: str
+    reason: str  # filled from the columns
 
 
 def inspect(prepared: Prepared, *, progress: Callable[[int, int], None]) -> pd.DataFrame:
@@ -82,7 +90,16 @@ def quality_table(measured: pd.DataFrame) -> pd.DataFrame:
     films of one patient with one picture the first is not listed; where two patients share a
     picture, whose it is cannot be known, and all are.
     """
-    pieces = [find(measured).assign(problem=name) for name, find in PROBLEMS.items()]
+    films = measured.assign(
+        what=np.where(measured["twin_pixels"], "pixels", "picture"),
+        strangest=np.maximum(measured["unlike"], measured["strange"]),
+    )
+    pieces = []
+    for name, problem in PROBLEMS.items():
+        rows = films.loc[problem.found(films)]
+        reason = [problem.reason.format_map(row) for row in rows.to_dict("records")]
+        piece = rows.assign(problem=name, value=rows[problem.value].astype(float))
+        pieces.append(piece.assign(reason=pd.Series(reason, index=rows.index, dtype="str")))
     return pd.DataFrame(pd.concat(pieces, ignore_index=True), columns=list(LISTED))
 
 
@@ -95,60 +112,6 @@ def quality_counts(table: pd.DataFrame, *, films: int) -> pd.DataFrame:
     problem, count, patients = zip(*rows, strict=True)
     share = ratio(np.array(count), np.full(len(rows), films))
     return pd.DataFrame(dict(zip(COUNTED, (problem, count, patients, share), strict=True)))
-
-
-def same_picture(measured: pd.DataFrame, *, whose: str) -> pd.DataFrame:
-    """Return the films that show the same picture as one of the SAME patient, or of an OTHER."""
-    reason = f"the same {{what}} as {{twin}} of {whose}, correlation {{twin_correlation:.4f}}"
-    what = np.where(_of(measured, "twin_pixels"), "pixels", "picture")
-    mine = _of(measured, "twin_of") == whose
-    return _listed(measured.assign(what=what), mine, "twin_correlation", reason)
-
-
-def blank(measured: pd.DataFrame) -> pd.DataFrame:
-    """Return the films without a picture."""
-    reason = "flat: a standard deviation of grey of {structure:.3f}"
-    return _listed(measured, _of(measured, "structure") < FLATTEST, "structure", reason)
-
-
-def framed(measured: pd.DataFrame) -> pd.DataFrame:
-    """Return the films, blank ones aside, of whose frame much is empty border."""
-    reason = "{border:.0%} of the frame is empty border, of grey {border_grey:.2f} (0 is black)"
-    wide = _of(measured, "border") > WIDEST_BORDER
-    return _listed(measured, wide & (_of(measured, "structure") >= FLATTEST), "border", reason)
-
-
-def inverted(measured: pd.DataFrame) -> pd.DataFrame:
-    """Return the films that look more like the others with grey reversed."""
-    mine = np.isin(_of(measured, "pose"), POSES[TURNS:])
-    return _listed(measured, mine, "margin", "{pose}: fits so by {margin:.2f} more")
-
-
-def turned(measured: pd.DataFrame) -> pd.DataFrame:
-    """Return the films that look more like the others when turned."""
-    mine = np.isin(_of(measured, "pose"), POSES[1:TURNS] + POSES[TURNS + 1 :])
-    return _listed(measured, mine, "margin", "{pose}: fits so by {margin:.2f} more")
-
-
-def mirrored(measured: pd.DataFrame) -> pd.DataFrame:
-    """Return the upright films whose left and right look exchanged: flipped, or the heart is."""
-    mine = (_of(measured, "mirrored") > LIKELY) & (_of(measured, "pose") == UPRIGHT)
-    return _listed(measured, mine, "mirrored", "left and right exchanged: {mirrored:.0%} sure")
-
-
-def strange(measured: pd.DataFrame) -> pd.DataFrame:
-    """Return the films that are perhaps no chests: unlike the others however they are turned."""
-    reason = "unlike a chest by {unlike:.1f}, not explained by {strange:.1f} (modified z)"
-    unlike, beyond = _of(measured, "unlike"), _of(measured, "strange")
-    far = (unlike > MOST_UNLIKE) | (beyond > MOST_STRANGE)
-    largest = measured.assign(largest=np.maximum(unlike, beyond))
-    return _listed(largest, far, "largest", reason)
-
-
-def written(measured: pd.DataFrame) -> pd.DataFrame:
-    """Return the films with a line of bright writing or a label burnt in."""
-    reason = "a patch like writing: {writing:.0%} of it bright strokes"
-    return _listed(measured, _of(measured, "writing") > DENSEST, "writing", reason)
 
 
 def structure(films: Films) -> Float64[np.ndarray, " n"]:
@@ -248,20 +211,6 @@ def _twins(prepared: Prepared) -> pd.DataFrame:
     return table.fillna(filled).astype({"twin_pixels": bool})
 
 
-def _listed(
-    measured: pd.DataFrame, mine: Bool[np.ndarray, " n"], value: str, reason: str
-) -> pd.DataFrame:
-    """Return image, patient, value and reason of some films; `reason` is filled from columns."""
-    rows = measured.loc[mine]
-    reasons = [reason.format_map(row) for row in rows.to_dict("records")]
-    columns = {"image": rows["image"], "patient": rows["patient"], "value": rows[value]}
-    return pd.DataFrame({**columns, "reason": reasons}).astype({"value": float, "reason": "str"})
-
-
-def _of(measured: pd.DataFrame, name: str) -> Shaped[np.ndarray, " n"]:
-    return measured[name].to_numpy()
-
-
 def _even(one: UInt8[np.ndarray, "n h w"], other: UInt8[np.ndarray, "n h w"]) -> np.ndarray:
     return np.maximum(one, other) - np.minimum(one, other) <= EVEN_STEP
 
@@ -271,14 +220,38 @@ def _leading(lines: Bool[np.ndarray, "n s"]) -> np.ndarray:
     return np.where(lines.all(axis=1), lines.shape[1], lines.argmin(axis=1))
 
 
-PROBLEMS: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
-    "duplicate": partial(same_picture, whose=SAME),
-    "shared": partial(same_picture, whose=OTHER),
-    "blank": blank,
-    "border": framed,
-    "inverted": inverted,
-    "turned": turned,
-    "mirrored": mirrored,
-    "strange": strange,
-    "writing": written,
+_TWIN = "the same {what} as {twin} of {twin_of}, correlation {twin_correlation:.4f}"
+_POSE = "{pose}: fits so by {margin:.2f} more"
+PROBLEMS = {
+    "duplicate": Problem(lambda films: films["twin_of"] == SAME, "twin_correlation", _TWIN),
+    "shared": Problem(lambda films: films["twin_of"] == OTHER, "twin_correlation", _TWIN),
+    "blank": Problem(
+        lambda films: films["structure"] < FLATTEST,
+        "structure",
+        "flat: a standard deviation of grey of {structure:.3f}",
+    ),
+    "border": Problem(
+        lambda films: (films["border"] > WIDEST_BORDER) & (films["structure"] >= FLATTEST),
+        "border",
+        "{border:.0%} of the frame is empty border, of grey {border_grey:.2f} (0 is black)",
+    ),
+    "inverted": Problem(lambda films: films["pose"].isin(POSES[TURNS:]), "margin", _POSE),
+    "turned": Problem(
+        lambda films: films["pose"].isin(POSES[1:TURNS] + POSES[TURNS + 1 :]), "margin", _POSE
+    ),
+    "mirrored": Problem(  # flipped, or the heart is
+        lambda films: (films["mirrored"] > LIKELY) & (films["pose"] == UPRIGHT),
+        "mirrored",
+        "left and right exchanged: {mirrored:.0%} sure",
+    ),
+    "strange": Problem(  # perhaps no chest: unlike the others in any pose
+        lambda films: (films["unlike"] > MOST_UNLIKE) | (films["strange"] > MOST_STRANGE),
+        "strangest",
+        "unlike a chest by {unlike:.1f}, not explained by {strange:.1f} (modified z)",
+    ),
+    "writing": Problem(  # a line of bright writing, or a label burnt in
+        lambda films: films["writing"] > DENSEST,
+        "writing",
+        "a patch like writing: {writing:.0%} of it bright strokes",
+    ),
 }

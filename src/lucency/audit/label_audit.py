@@ -134,6 +134,8 @@ def audit_label_errors(
     joint = joint_counts(predictions.label, predictions.probability)
     chance = chance_wrong(predictions.label, predictions.probability, joint)
     noise = expected_noise(predictions, joint)
+    own = what.suffix == ".npz"
+    trained = " that it has not trained on" if own else "; whether it trained on them is unknown"
     found = {
         "noise": noise,
         "first": first_label_errors(predictions, chance, top=top),
@@ -152,7 +154,7 @@ def audit_label_errors(
     return Audit(
         tables=found,
         shown=tuple(name for name in found if name in ("noise", "first", "detection")),
-        remarks=(f"{predictions.network}: {len(predictions):,} films{_training(what)}.",),
+        remarks=(f"{predictions.network}: {len(predictions):,} films{trained}.",),
         conclusion=conclusion,
     )
 
@@ -161,12 +163,6 @@ def _in_both(one: Manifest, other: Manifest) -> str:
     both = int(np.isin(one.image, other.image).sum())
     apart = f"{len(one) - both:,} are in the first alone, {len(other) - both:,} in the second"
     return f"Compared are the {both:,} films of both; {apart}."
-
-
-def _training(what: Path) -> str:
-    if what.suffix == ".npz":
-        return " that it has not trained on"
-    return "; whether it has trained on them is unknown"
 
 
 def _likely(noise: pd.DataFrame, direction: str) -> str:

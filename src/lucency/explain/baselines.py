@@ -13,16 +13,18 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float32, Float64, Int64
 
-from lucency.evaluation.bootstrap import (
-    Weights,
-    all_and_resampled,
-    interval,
-    mean_over_findings,
-    ratio,
-)
+from lucency.evaluation.bootstrap import Weights, all_and_resampled, interval, ratio
 from lucency.evaluation.evaluate import MACRO
-from lucency.explain.heatmaps import Boxes, Heatmaps, cover, even_centres, pair_up, place_boxes
-from lucency.explain.localization import ONE_PATIENT, pointing_game, sum_by_finding
+from lucency.explain.heatmaps import (
+    Boxes,
+    Heatmaps,
+    Pairs,
+    cover,
+    even_centres,
+    pair_up,
+    place_boxes,
+)
+from lucency.explain.localization import ONE_PATIENT, pointing_game, sum_by_finding, with_mean
 
 COLUMNS = (
     "method", "baseline", "finding", "difference", "low", "high", "films", "patients", "note",
@@ -39,14 +41,14 @@ def baseline_table(
     """
     pairs = pair_up(place_boxes(maps, boxes))
     weights = all_and_resampled(maps.patient, resamples=resamples, seed=seed)
-    own = _hits(maps, boxes, weights)
+    own = _hits(maps, pairs, weights)
     findings = (*maps.findings, MACRO)
     patient = maps.patient[pairs.row]
     of = [pairs.column == column for column in range(len(findings) - 1)]
     of.append(np.ones(len(pairs.row), dtype=bool))
     rows = []
     for baseline in baselines:
-        apart = own - _hits(baseline, boxes, weights)
+        apart = own - _hits(baseline, pairs, weights)
         low, high = interval(apart[:, 1:])
         for place, finding in enumerate(findings):
             people = len(np.unique(patient[of[place]]))
@@ -166,10 +168,9 @@ def _compared(method: str, mine: pd.DataFrame) -> str:
     return f"{method} points into boxes {'; '.join(parts)}."
 
 
-def _hits(maps: Heatmaps, boxes: pd.DataFrame, weights: Weights) -> Float64[np.ndarray, "k1 r"]:
+def _hits(maps: Heatmaps, pairs: Pairs, weights: Weights) -> Float64[np.ndarray, "k1 r"]:
     """Return the share of films whose map points into a box, by finding and their mean."""
-    pairs = pair_up(place_boxes(maps, boxes))
     terms = np.stack([pointing_game(maps, pairs=pairs), np.ones(len(pairs.row))])
     sums = sum_by_finding(maps, pairs, terms, weights=weights)
     share = ratio(sums[:, 0], sums[:, 1])
-    return np.concatenate([share, mean_over_findings(share)[None]])
+    return with_mean(share)

@@ -88,7 +88,7 @@ def localize(maps: Heatmaps, *, boxes: pd.DataFrame, resamples: int, seed: int) 
     sums = sum_by_finding(maps, pairs, terms, weights=weights)
     hits, wrong, own = np.split(sums, [len(LIMITS), 2 * len(LIMITS)], axis=1)
     whole = np.where(own[..., :1] > 0, own.sum(axis=0), 0)
-    values = [_with_mean(ratio(hits, own + 0 * hits)), _with_mean(ratio(wrong, whole + 0 * wrong))]
+    values = [with_mean(ratio(hits, own + 0 * hits)), with_mean(ratio(wrong, whole + 0 * wrong))]
     found = np.stack([[value[..., 0], *interval(value[..., 1:])] for value in values])
     counts, notes = describe(maps, pairs)
     found[:, 1:, lone(counts)] = np.nan
@@ -318,7 +318,8 @@ def lone(counts: Sequence[tuple[int, int, int]]) -> Bool[np.ndarray, " k1"]:
     return np.array([patients == 1 for _, patients, _ in counts])
 
 
-def _with_mean(value: Float64[np.ndarray, "k t r"]) -> Float64[np.ndarray, "k1 t r"]:
+def with_mean(value: Float64[np.ndarray, "k *t r"]) -> Float64[np.ndarray, "k1 *t r"]:
+    """Return the values of findings, and as one more their mean."""
     mean = mean_over_findings(value.reshape(len(value), -1))
     return np.concatenate([value, mean.reshape(1, *value.shape[1:])])
 
@@ -337,8 +338,8 @@ def _best_iou(corners: Corners, cells: tuple[int, int]) -> Float64[np.ndarray, "
         sides = edge[:, 2:] - edge[:, :2]
         inside = np.minimum(edge[:, 2:], corners[:, 2:]) - np.maximum(edge[:, :2], corners[:, :2])
         shared = np.where((sides > 0).all(axis=1), np.maximum(inside, 0).prod(axis=1), 0)
-        true = (corners[:, 2:] - corners[:, :2]).prod(axis=1)
-        best = np.maximum(best, shared / (np.maximum(sides, 0).prod(axis=1) + true - shared))
+        total = np.maximum(sides, 0).prod(axis=1) + _area(corners)
+        best = np.maximum(best, shared / (total - shared))
     return best
 
 
@@ -390,8 +391,7 @@ def _rows(
     stated = ~np.isnan(value)
     terms = np.stack([np.where(stated, value, 0), stated.astype(np.float64)])
     sums = sum_by_finding(maps, pairs, terms, weights=weights)
-    sampled = ratio(sums[:, 0], sums[:, 1])
-    every = np.concatenate([sampled, mean_over_findings(sampled)[None]])
+    every = with_mean(ratio(sums[:, 0], sums[:, 1]))
     low, high = interval(every[:, 1:])
     counts, notes = describe(maps, pairs)
     low, high = (np.where(lone(counts), np.nan, end) for end in (low, high))

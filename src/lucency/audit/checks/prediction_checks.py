@@ -14,18 +14,8 @@ from jaxtyping import Bool, Float64, Int64
 from scipy.optimize import linear_sum_assignment
 from scipy.special import expit
 
+from lucency.audit.checks import score_checks
 from lucency.audit.checks.issue import Issue, issues_of, ranked
-from lucency.audit.checks.score_checks import (
-    duplicate_predictions,
-    few_positives,
-    fitted_elsewhere,
-    mean_of_another_table,
-    missing_predictions,
-    no_baseline,
-    no_interval,
-    scored_as_test,
-    unexplained_gaps,
-)
 from lucency.audit.checks.unverified import UnverifiedPredictions
 from lucency.evaluation.bootstrap import interval, once
 from lucency.evaluation.metrics import auc
@@ -248,14 +238,14 @@ CHECKS: dict[str, Callable[[UnverifiedPredictions], list[Issue]]] = {
     "inverted_labels": inverted_labels,
     "column_order": column_order,
     "overstated_risk": overstated_risk,
-    "few_positives": few_positives,
-    "scored_as_test": scored_as_test,
-    "missing_predictions": missing_predictions,
-    "duplicate_predictions": duplicate_predictions,
-    "fitted_elsewhere": fitted_elsewhere,
-    "mean_of_another_table": mean_of_another_table,
-    "unexplained_gaps": unexplained_gaps,
-    "no_interval": no_interval,
-    "no_baseline": no_baseline,
+    "few_positives": score_checks.few_positives,
+    "scored_as_test": score_checks.scored_as_test,
+    "missing_predictions": score_checks.missing_predictions,
+    "duplicate_predictions": score_checks.duplicate_predictions,
+    "fitted_elsewhere": score_checks.fitted_elsewhere,
+    "mean_of_another_table": score_checks.mean_of_another_table,
+    "unexplained_gaps": score_checks.unexplained_gaps,
+    "no_interval": score_checks.no_interval,
+    "no_baseline": score_checks.no_baseline,
 }
 suspect = check_predictions  # until renamed

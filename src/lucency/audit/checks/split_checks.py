@@ -12,15 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Shaped
+from jaxtyping import Bool
 
+from lucency.audit.checks import nih_checks
 from lucency.audit.checks.issue import Issue, SplitTable, issues_of, ranked
-from lucency.audit.checks.nih_checks import (
-    box_images_in_training,
-    community_lists,
-    label_versions,
-    official_split,
-)
 from lucency.core.manifest import PARTS
 from lucency.core.tables import film_names, within
 
@@ -120,7 +115,8 @@ def duplicate_rows(table: SplitTable) -> list[Issue]:
 def unlabelled_rows(table: SplitTable) -> list[Issue]:
     """Return the films of the split that are not in the label table, where one is at hand."""
     listed = film_names(table.listed)
-    lost = _once(table.film[~within(table.film, listed)]) if len(listed) else []
+    unknown = table.film[~within(table.film, listed)] if len(listed) else listed
+    lost = list(dict.fromkeys(unknown.tolist()))
     message = (
         f"{len(lost):,} films of the split are not among the {len(listed):,} of the label table: "
         "their labels are unknown, so the two do not belong together"
@@ -134,7 +130,7 @@ def unlabelled_rows(table: SplitTable) -> list[Issue]:
 def films_left_out(table: SplitTable) -> list[Issue]:
     """Return the films of the label table that stand in no part."""
     listed = film_names(table.listed)
-    lost = _once(listed[~within(listed, table.film)])
+    lost = list(dict.fromkeys(listed[~within(listed, table.film)].tolist()))
     message = (
         f"{len(lost):,} of {len(listed):,} films of the label table are in no part: scores on the "
         "rest are not those of the data set"
@@ -176,11 +172,6 @@ def _shared(
     return sorted(same), sorted(both - same)
 
 
-def _once(name: Shaped[np.ndarray, " n"]) -> list[str]:
-    """Return each name once, in order."""
-    return list(dict.fromkeys(name.tolist()))
-
-
 CHECKS: dict[str, Callable[[SplitTable], list[Issue]]] = {
     "patients_on_two_sides": patients_on_two_sides,
     "pictures_on_two_sides": pictures_on_two_sides,
@@ -189,9 +180,9 @@ CHECKS: dict[str, Callable[[SplitTable], list[Issue]]] = {
     "duplicate_rows": duplicate_rows,
     "unlabelled_rows": unlabelled_rows,
     "films_left_out": films_left_out,
-    "community_lists": community_lists,
-    "official_split": official_split,
-    "box_images_in_training": box_images_in_training,
-    "label_versions": label_versions,
+    "community_lists": nih_checks.community_lists,
+    "official_split": nih_checks.official_split,
+    "box_images_in_training": nih_checks.box_images_in_training,
+    "label_versions": nih_checks.label_versions,
     "near_identical_pictures": near_identical_pictures,
 }

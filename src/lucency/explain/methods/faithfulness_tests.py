@@ -91,17 +91,15 @@ def network_heatmaps(
     refused = refusals(classifier, prepared=prepared, plan=plan, methods=choices.methods)
     methods = [name for name in choices.methods if name not in refused]
     about = {"prepared": prepared, "findings": findings}
-    maps = [_explained(classifier, name, plan=plan, **about) for name in methods]
-    randomised_maps = []
+    maps = tuple(_explained(classifier, name, plan=plan, **about) for name in methods)
+    randomised_maps: tuple[Heatmaps, ...] = ()
     if len(boxed):
+        about |= {"plan": boxed, "mark": f", {RANDOMISED}"}
         blind = randomised_network(classifier, seed=choices.seed)
-        mark = f", {RANDOMISED}"
-        randomised_maps = [
-            _explained(blind, name, plan=boxed, mark=mark, **about) for name in methods
-        ]
+        randomised_maps = tuple(_explained(blind, name, **about) for name in methods)
     positive = np.flatnonzero((tried.label == 1).any(axis=1))
     if not methods or not len(positive):
-        return NetworkHeatmaps(tuple(maps), tuple(randomised_maps), refused, *NOTHING)
+        return NetworkHeatmaps(maps, randomised_maps, refused, *NOTHING)
     with progress("Testing explanations", unit="steps") as advance:
         tests = measure_faithfulness(
             classifier,
@@ -112,7 +110,7 @@ def network_heatmaps(
             seed=choices.seed,
             progress=advance,
         )
-    return NetworkHeatmaps(tuple(maps), tuple(randomised_maps), refused, *tests)
+    return NetworkHeatmaps(maps, randomised_maps, refused, *tests)
 
 
 def refusals(
@@ -157,19 +155,20 @@ def measure_faithfulness(
     for done, (block, other) in enumerate(blocks, start=1):
         for name in methods:
             changed = _maps(mapping[name], other, cases)
-            same = map_similarity(_grids(own[name]), other=_grids(changed))[:, 0]
+            grids = [one.unsqueeze(1).float().cpu().numpy() for one in (own[name], changed)]
+            same = map_similarity(grids[0], other=grids[1])[:, 0]
             similarities.append(pd.DataFrame({"method": name, "block": block, "similarity": same}))
         if progress:
             progress(done, steps, "randomised networks")
     rows = plan.row[entry]
     about = {"image": prepared.manifest.image[rows], "patient": prepared.manifest.patient[rows]}
-    baselines = {_where(laid[name]): name for name in methods}
-    baseline = {
-        place: _areas(body, _noise(own[name], seed=seed), laid[name], cases, suffix="_random")
-        for place, name in baselines.items()
+    keys = {name: tuple(tuple(axis.tolist()) for axis in laid[name]) for name in methods}
+    baseline = {  # methods of equal centres have one
+        key: _areas(body, _noise(own[name], seed=seed), laid[name], cases, suffix="_random")
+        for key, name in {key: name for name, key in keys.items()}.items()
     }
     for done, name in enumerate(methods, start=1):
-        areas = _areas(body, own[name], laid[name], cases, suffix="") | baseline[_where(laid[name])]
+        areas = _areas(body, own[name], laid[name], cases, suffix="") | baseline[keys[name]]
         steady = {"stability": _steadiness(mapping[name], body, cases)}
         tried.append(pd.DataFrame({"method": name, **about, **areas, **steady}))
         if progress:
@@ -254,14 +253,8 @@ def _explained(
     mark: str = "",
 ) -> Heatmaps:
     with progress(f"Explaining with {method}{mark}", unit="films") as advance:
-        return explain(
-            classifier,
-            prepared=prepared,
-            plan=plan,
-            method=method,
-            findings=findings,
-            progress=advance,
-        )
+        what = {"prepared": prepared, "plan": plan, "findings": findings}
+        return explain(classifier, method=method, progress=advance, **what)
 
 
 def _cases(
@@ -305,11 +298,6 @@ def _over(
     return down @ maps @ across.T
 
 
-def _where(centres: Centres) -> tuple[tuple[float, ...], ...]:
-    """Return centres as a key: methods of equal centres have one random baseline."""
-    return tuple(tuple(axis.tolist()) for axis in centres)
-
-
 def _noise(maps: Float[Tensor, "b gh gw"], *, seed: int) -> Float[Tensor, "b gh gw"]:
     drawn = np.random.default_rng(seed).random(tuple(maps.shape), dtype=np.float32)
     return torch.from_numpy(drawn).to(maps)
@@ -346,10 +334,6 @@ def _batches(column: Int64[np.ndarray, " b"]) -> Iterator[tuple[int, Int64[np.nd
     for finding in np.unique(column).tolist():
         mine = np.flatnonzero(column == finding)
         yield from ((finding, mine[start : start + BATCH]) for start in range(0, len(mine), BATCH))
-
-
-def _grids(maps: Float[Tensor, "b gh gw"]) -> np.ndarray:
-    return maps.unsqueeze(1).float().cpu().numpy()
 
 
 def _steps(network: nn.Module) -> dict[str, list[nn.Parameter]]:

@@ -52,7 +52,10 @@ def split(network: nn.Module, pixels: Float[Tensor, "b c h w"]) -> SplitNetwork:
         raise _not_cut(network, f"its features have the shape {tuple(feature.shape)}")
     width = getattr(network, "map_channels", getattr(network, "num_features", None))
     channels_last = feature.shape[1] != width and feature.shape[3] == width
-    grid = _channels_first if channels_last else _as_they_are
+
+    def grid(one: Tensor) -> Tensor:
+        return one.permute(0, 3, 1, 2) if channels_last else one
+
     return SplitNetwork(feature=feature, head=body.forward_head, grid=grid, is_last=True)
 
 
@@ -156,14 +159,6 @@ def _patches(network: nn.Module, pixels: Tensor) -> tuple[int, int]:
     if size_of is None:
         raise _not_cut(network, "the layout of its patches is unknown")
     return size_of((pixels.shape[2], pixels.shape[3]))
-
-
-def _channels_first(feature: Tensor) -> Tensor:
-    return feature.permute(0, 3, 1, 2)
-
-
-def _as_they_are(feature: Tensor) -> Tensor:
-    return feature
 
 
 def _not_cut(network: nn.Module, reason: str) -> ValueError:
