@@ -14,9 +14,9 @@ from lucency.core.plan import Plan
 from lucency.models import features as extracting
 from lucency.models import inference as predicting
 from lucency.models.augmentation import augment, seed_of
+from lucency.models.classifier import Classifier, load_classifier
 from lucency.models.features import DONE, extract
 from lucency.models.inference import predict, predict_views
-from lucency.models.networks import Classifier, load_classifier
 from lucency.models.training import train
 from toys import toy_films, toy_plan, toy_protocol
 

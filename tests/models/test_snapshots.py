@@ -12,9 +12,9 @@ from lucency.config.sections import Network, Training
 from lucency.core.manifest import Prepared
 from lucency.core.plan import Plan
 from lucency.models import training as training
-from lucency.models.inference import predict
-from lucency.models.networks import load_classifier
-from lucency.models.training import predict_snapshots, train
+from lucency.models.classifier import load_classifier
+from lucency.models.inference import predict, predict_snapshots
+from lucency.models.training import train
 from toys import toy_films, toy_plan, toy_protocol
 
 FILMS = 72

@@ -17,7 +17,7 @@ from safetensors.numpy import load_file
 from lucency.config.protocol import Protocol
 from lucency.config.sections import Training
 from lucency.models import training as train_module
-from lucency.models.networks import Classifier, load_classifier
+from lucency.models.classifier import Classifier, load_classifier
 from lucency.models.schedules import cycle_ends, learning_rate
 from lucency.models.training import train
 from toys import toy_films, toy_plan, toy_protocol
