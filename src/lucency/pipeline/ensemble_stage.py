@@ -78,9 +78,9 @@ def _seconds(work: Work, rows: Int64[np.ndarray, " m"]) -> float:
 
 
 def _works(run: Run) -> dict[str, Work]:
+    from lucency.models.classifier import load_classifier
     from lucency.models.features import embed
     from lucency.models.inference import predict
-    from lucency.models.networks import load_classifier
 
     films, choices = prepared(run), run.protocol.ensemble
     everything = originals(films.manifest.label)
@@ -124,7 +124,7 @@ def ensemble(run: Run, method: str) -> Made:
 
 def snapshots(run: Run, network: str) -> Made:
     """Return the mean probability of a network's snapshots, one at the end of each cycle."""
-    from lucency.models.training import predict_snapshots
+    from lucency.models.inference import predict_snapshots
 
     with progress(f"Snapshots of {network}", unit="films") as advance:
         several = predict_snapshots(
@@ -136,8 +136,8 @@ def snapshots(run: Run, network: str) -> Made:
 
 def viewed(run: Run, network: str) -> Made:
     """Return the mean logit of a film and of several augmented views of it."""
+    from lucency.models.classifier import load_classifier
     from lucency.models.inference import predict_views
-    from lucency.models.networks import load_classifier
 
     choices = run.protocol.ensemble
     with progress(f"More views for {network}", unit="films") as advance:

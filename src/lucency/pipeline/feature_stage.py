@@ -60,8 +60,8 @@ def said_in_training(run: Run, network: str) -> Predictions:
 
     The stage: logits and features from one pass, mapped read-only.
     """
+    from lucency.models.classifier import load_classifier
     from lucency.models.features import extract
-    from lucency.models.networks import load_classifier
 
     trained, rows = classifiers(run)[network], training_films(run)
     seen = originals(prepared(run).manifest.label).take(rows)

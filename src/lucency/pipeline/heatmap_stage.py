@@ -77,7 +77,7 @@ def look_again(run: Run, choices: ExplanationChoices, *, out: Path) -> HeatmapRe
 
 def _look(run: Run, choices: ExplanationChoices, folder: Path) -> HeatmapResults:
     from lucency.explain.methods.faithfulness_tests import look
-    from lucency.models.networks import load_classifier
+    from lucency.models.classifier import load_classifier
 
     classifier = load_classifier(folder)
     view = _view(run, classifier.name, classifier.findings, classifier.threshold)
