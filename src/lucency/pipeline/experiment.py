@@ -35,7 +35,7 @@ def gather(
     prepared: Prepared,
     plan: Plan,
     predictions: Sequence[Predictions],
-    verdict: Evaluation,
+    evaluation: Evaluation,
     made: Mapping[str, Any],
 ) -> Experiment:
     """Return all that the report of a run shows.
@@ -55,16 +55,16 @@ def gather(
         predictions=predictions,
         histories={name: pd.read_csv(_network(folder, name) / "history.csv") for name in names},
         networks=pd.DataFrame([_about(folder, name) for name in names]),
-        thresholds=verdict.thresholds,
-        metrics=verdict.metrics,
-        confusion=verdict.confusion,
-        comparison=verdict.comparison,
-        ranking=verdict.ranking,
-        reliability=verdict.reliability,
-        brier=verdict.brier,
-        subgroups=verdict.subgroups,
-        worst_group=worst_group(verdict.subgroups),
-        conclusion=verdict.conclusion,
+        thresholds=evaluation.thresholds,
+        metrics=evaluation.metrics,
+        confusion=evaluation.confusion,
+        comparison=evaluation.comparison,
+        ranking=evaluation.ranking,
+        reliability=evaluation.reliability,
+        brier=evaluation.brier,
+        subgroups=evaluation.subgroups,
+        worst_group=worst_group(evaluation.subgroups),
+        conclusion=evaluation.conclusion,
         issues=made["warnings"],
         apart=np.flatnonzero(set_apart(prepared.manifest, choices=protocol.split)),
         checks=CHECKS,
@@ -72,7 +72,9 @@ def gather(
         sight=made["sight"],
         doubts=made["doubts"],
         combined=made["combined"],
-        preparations=failures.attempt("preparation", lambda: load_study(folder / STUDY / "verdict"))
+        preparations=failures.attempt(
+            "preparation", lambda: load_study(folder / STUDY / "evaluation")
+        )
         or no_study(),
     )
 
