@@ -12,7 +12,7 @@ from lucency.data.images import prepare_film, read_grey
 from lucency.evaluation.calibration import no_recalibration
 from lucency.models import inference as predict_module
 from lucency.models.classifier import Classifier
-from lucency.models.dataset import Films
+from lucency.models.film_loader import Films
 from lucency.models.inference import forward, predict, predict_files
 from lucency.models.networks import build
 from lucency.models.training import UNIT

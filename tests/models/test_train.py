@@ -121,7 +121,7 @@ def test_a_short_training_writes_no_checkpoint_and_resumes_from_its_start(
 def test_checkpoints_are_as_far_apart_as_stated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By a clock that moves 40 seconds a look, within epochs and at their ends."""
+    """By a clock that moves 40 seconds at every reading, within epochs and at their ends."""
     clock, written = itertools.count(step=40), []
     monkeypatch.setattr(train_module.time, "monotonic", lambda: float(next(clock)))
     monkeypatch.setattr(

@@ -18,8 +18,8 @@ from lucency.core.plan import Plan, originals
 from lucency.core.stage import fingerprint, write_atomically
 from lucency.models.augmentation import seed_of
 from lucency.models.classifier import Classifier
-from lucency.models.dataset import Films
 from lucency.models.device import device_here
+from lucency.models.film_loader import Films
 from lucency.models.inference import Progress, films_for, forward, forward_blocks
 from lucency.models.networks import build
 from lucency.models.weights import initialise

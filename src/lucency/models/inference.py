@@ -21,8 +21,8 @@ from lucency.core.plan import Plan
 from lucency.core.predictions import Predictions
 from lucency.data.images import prepare_film, read_grey
 from lucency.models.classifier import Classifier, load_classifier
-from lucency.models.dataset import Films, batches_in_order, feed
 from lucency.models.device import device_here, laid_out
+from lucency.models.film_loader import Films, batches_in_order, feed
 from lucency.models.networks import FilmNetwork
 
 BATCH = 32

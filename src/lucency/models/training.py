@@ -47,8 +47,8 @@ from lucency.models.checkpoint import (
     tally,
 )
 from lucency.models.classifier import Classifier, save_classifier, save_weights
-from lucency.models.dataset import Batch, Films, feed, share_of_process, shuffled_batches
 from lucency.models.device import accelerator_for, laid_out, name_of
+from lucency.models.film_loader import Batch, Films, feed, share_of_process, shuffled_batches
 from lucency.models.freezing import check_frozen, freeze
 from lucency.models.inference import Progress, forward, predict
 from lucency.models.losses import LOSSES, binary_cross_entropy, mean_over_stated
