@@ -86,7 +86,7 @@ def _gallery(protocol: Protocol, prepared: Prepared, plan: Plan) -> Gallery:
 
 def _augmented(protocol: Protocol, prepared: Prepared, plan: Plan) -> list[tuple[str, np.ndarray]]:
     """Return films beside their copies or, without copies, beside what epochs make of them."""
-    from lucency.models.dataset import Films
+    from lucency.models.film_loader import Films
 
     train = plan.take(plan.part == "train")
     copied = np.flatnonzero(train.copy > 0)

@@ -31,8 +31,8 @@ from lucency.explain.methods.gradients import integrated_gradients, smooth_grad
 from lucency.explain.methods.occlusion import occlusion
 from lucency.explain.methods.receptive_field import feature_centres
 from lucency.models.classifier import Classifier
-from lucency.models.dataset import Films, batches_in_order, feed
 from lucency.models.device import device_here, laid_out
+from lucency.models.film_loader import Films, batches_in_order, feed
 from lucency.models.inference import Progress
 
 BATCH = 8
