@@ -10,7 +10,7 @@ import pytest
 
 from lucency.config.protocol import BASE, Protocol, parse_protocol, read_protocol
 from lucency.config.sections import Head
-from lucency.models.networks import load_classifier
+from lucency.models.classifier import load_classifier
 from lucency.models.training import check_choice
 from lucency.pipeline import ablation_study as ablation
 from lucency.pipeline import stages

@@ -30,7 +30,7 @@ from lucency.cli.options import (
     tell_balance,
 )
 from lucency.cli.study_commands import study
-from lucency.core.parallel import left_alone, rank, world_size
+from lucency.core.parallel import left_alone, rank, share_cores, world_size
 
 USAGE = cast("type[typer.BadParameter]", typer.BadParameter.__base__)  # a call that is wrong
 INTERRUPTED = 130  # typer's exit status after Ctrl-C
@@ -56,6 +56,7 @@ def call(*, before: Callable[[], None] | None = None) -> int:
 
     What people can mend is one line on standard error and status 2.
     """
+    share_cores()
     try:
         if before:
             before()

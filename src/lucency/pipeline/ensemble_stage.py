@@ -74,9 +74,9 @@ def _seconds(work: Work, rows: Int64[np.ndarray, " m"]) -> float:
 
 
 def _works(trained: Trained) -> dict[str, Work]:
+    from lucency.models.classifier import load_classifier
     from lucency.models.features import embed
     from lucency.models.inference import predict
-    from lucency.models.networks import load_classifier
 
     films, choices = trained.prepared, trained.run.protocol.ensemble
     everything = originals(films.manifest.label)
@@ -120,7 +120,7 @@ def ensemble(trained: Trained, method: str) -> Predictor:
 
 def snapshots(trained: Trained, network: str) -> Predictor:
     """Return the mean probability of a network's snapshots, one at the end of each cycle."""
-    from lucency.models.training import predict_snapshots
+    from lucency.models.inference import predict_snapshots
 
     with progress(f"Snapshots of {network}", unit="films") as advance:
         several = predict_snapshots(
@@ -135,8 +135,8 @@ def snapshots(trained: Trained, network: str) -> Predictor:
 
 def viewed(trained: Trained, network: str) -> Predictor:
     """Return the mean logit of a film and of several augmented views of it."""
+    from lucency.models.classifier import load_classifier
     from lucency.models.inference import predict_views
-    from lucency.models.networks import load_classifier
 
     choices = trained.run.protocol.ensemble
     with progress(f"More views for {network}", unit="films") as advance:

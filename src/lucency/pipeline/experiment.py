@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from lucency.data.split import set_apart
 from lucency.evaluation.preparation_grid import STUDY, load_study, no_study
 from lucency.evaluation.subgroups import worst_group
 from lucency.evaluation.summary import Evaluation
+from lucency.models.metadata import read_metadata
 from lucency.pipeline.run import Run
 from lucency.report.run_page import Experiment, Gallery
 
@@ -86,7 +86,7 @@ def _gallery(protocol: Protocol, prepared: Prepared, plan: Plan) -> Gallery:
 
 def _augmented(protocol: Protocol, prepared: Prepared, plan: Plan) -> list[tuple[str, np.ndarray]]:
     """Return films beside their copies or, without copies, beside what epochs make of them."""
-    from lucency.models.dataset import Films
+    from lucency.models.film_loader import Films
 
     train = plan.take(plan.part == "train")
     copied = np.flatnonzero(train.copy > 0)
@@ -129,16 +129,16 @@ def _network(folder: Path, name: str) -> Path:
 def _about(folder: Path, name: str) -> dict[str, object]:
     """Return one row of the report's table of networks."""
     history = pd.read_csv(_network(folder, name) / "history.csv")
-    about = json.loads((_network(folder, name) / "classifier.json").read_text())
-    choice = next(n for n in about["protocol"]["network"] if n["name"] == name)
+    metadata = read_metadata(_network(folder, name))
+    choice = next(n for n in metadata.protocol["network"] if n["name"] == name)
     return {
         "network": name,
-        "parameters": about["parameters"],
+        "parameters": metadata.parameters,
         "weights": choice["weights"],
-        "provenance": about["provenance"],
+        "provenance": metadata.provenance,
         "epochs": len(history),
-        "kept_epoch": about["epoch"],
+        "kept_epoch": metadata.epoch,
         "minutes": history["seconds"].iloc[-1] / 60,
         "films_per_second": history["films_per_second"].median(),
-        "device": about["device"],
+        "device": metadata.device,
     }

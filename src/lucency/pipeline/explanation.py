@@ -51,7 +51,7 @@ def explain_films(folder: Path, films: Sequence[Path], *, request: Request, out:
     ValueError for an unknown film, finding, method or network.
     """
     from lucency.explain.methods.registry import check_request
-    from lucency.models.networks import load_classifier
+    from lucency.models.classifier import load_classifier
 
     place = network_folder(folder, request.network)
     classifier = load_classifier(place)

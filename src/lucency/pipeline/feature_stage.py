@@ -53,8 +53,8 @@ def training_predictions(trained: Trained, network: str) -> Predictions:
 
     The stage: logits and features from one pass, mapped read-only.
     """
+    from lucency.models.classifier import load_classifier
     from lucency.models.features import extract
-    from lucency.models.networks import load_classifier
 
     place, rows = trained.classifiers[network], trained.training_films
     shown = originals(trained.prepared.manifest.label).take(rows)

@@ -32,8 +32,8 @@ def predict_disk(folder: Path, films: list[Path], *, network: str) -> tuple[str,
     if not any(file.exists() for file in files):
         raise ValueError(f"{files[0]}: no such file; expected films, or folders of them")
 
+    from lucency.models.classifier import load_classifier
     from lucency.models.inference import predict_files
-    from lucency.models.networks import load_classifier
 
     classifier = load_classifier(place)
     chosen = "" if network or place == folder else ", the best on validation films"

@@ -69,7 +69,7 @@ def explain_network(trained: Trained, choices: ExplanationChoices, *, out: Path)
 
 def _heatmap_results(trained: Trained, choices: ExplanationChoices, folder: Path) -> HeatmapResults:
     from lucency.explain.methods.faithfulness_tests import look
-    from lucency.models.networks import load_classifier
+    from lucency.models.classifier import load_classifier
 
     classifier = load_classifier(folder)
     view = _view(trained, classifier.name, classifier.findings, classifier.threshold)

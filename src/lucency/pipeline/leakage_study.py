@@ -75,8 +75,8 @@ def held_out_predictions(run: Run, scheme: str) -> dict[str, Predictions]:
     for name, trained in stages.classifiers(schemes(run)[scheme]).items():
 
         def write(folder: Path, name: str = name, trained: Path = trained) -> None:
+            from lucency.models.classifier import load_classifier
             from lucency.models.inference import predict
-            from lucency.models.networks import load_classifier
 
             shown = originals(films.manifest.label)
             tests = replace(shown, part=np.full(len(shown), "test"))

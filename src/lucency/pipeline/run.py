@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tomllib
 import typing
@@ -22,6 +21,7 @@ from lucency.core.parallel import rank
 from lucency.core.plan import Plan
 from lucency.core.predictions import Predictions
 from lucency.core.stage import NOTE, differences, write_atomically
+from lucency.models.metadata import read_metadata
 
 LATE = ("ensemble.",)  # sections that may change in a finished run
 
@@ -145,7 +145,7 @@ def best_network(trained: Iterable[Path]) -> Path:
 
 def _validation_auc(network: Path) -> float:
     """Return the validation macro AUC of the epoch whose weights were kept."""
-    epoch = json.loads((network / "classifier.json").read_text())["epoch"]
+    epoch = read_metadata(network).epoch
     history = pd.read_csv(network / "history.csv").set_index("epoch")
     return float(history["val_auc"].fillna(0).to_dict()[epoch])
 

@@ -208,8 +208,8 @@ def _embedded(
     folder: Path, place: Path, films: Sequence[Path]
 ) -> tuple[Prepared, Float32[np.ndarray, "q d"]]:
     """Return the films as the network sees them, and their features."""
+    from lucency.models.classifier import load_classifier
     from lucency.models.inference import predict
-    from lucency.models.networks import load_classifier
 
     classifier = load_classifier(place)
     queries = requested_films(

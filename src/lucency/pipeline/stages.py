@@ -280,8 +280,8 @@ def _predicted(run: Run, seen: Plan, *, place: str) -> list[Predictions]:
 
 
 def _predict(run: Run, name: str, trained: Path, seen: Plan) -> Predictions:
+    from lucency.models.classifier import load_classifier
     from lucency.models.inference import predict
-    from lucency.models.networks import load_classifier
 
     with progress(f"Predicting with {name}", unit="films") as advance:
         films = pictures(run)

@@ -32,10 +32,10 @@ from lucency.explain.heatmap_results import RANDOMISED
 from lucency.explain.heatmaps import Centres, Heatmaps, blend
 from lucency.explain.methods.occlusion import deletion_curve, insertion_curve
 from lucency.explain.methods.registry import BATCH, HEATMAPS, centres_of, explain, heatmaps
+from lucency.models.classifier import Classifier
 from lucency.models.device import device_here, laid_out
 from lucency.models.heads import Body
 from lucency.models.inference import Progress
-from lucency.models.networks import Classifier
 
 FLAT = 1e-6
 STEPS = 16  # shares of the film that are taken away or given back

@@ -30,10 +30,10 @@ from lucency.explain.methods.cam import (
 from lucency.explain.methods.gradients import integrated_gradients, smooth_grad
 from lucency.explain.methods.occlusion import occlusion
 from lucency.explain.methods.receptive_field import feature_centres
-from lucency.models.dataset import Films, batches_in_order, feed
+from lucency.models.classifier import Classifier
 from lucency.models.device import device_here, laid_out
+from lucency.models.film_loader import Films, batches_in_order, feed
 from lucency.models.inference import Progress
-from lucency.models.networks import Classifier
 
 BATCH = 8
 FINEST = 56  # cells a side of a map: of 880 films and 8 findings, 88 MB
