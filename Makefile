@@ -6,12 +6,14 @@ KEY := $(shell cat constraints.txt pyproject.toml | $(PYTHON) -c "import sys, ha
 READY := $(VENV)/.ready-$(KEY)
 # Compared with in tests; without what it depends on, which is a second OpenCV.
 ORACLES := cleanlab grad-cam termcolor ttach
+# Tests run beside each other, one thread of torch each; a module's share is stolen from its end.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 export NO_ALBUMENTATIONS_UPDATE = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test check fix bench
+.PHONY: help env quick demo test check fix bench
 
-help:  ## Say what can be made
+help:  ## List what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /	/'
 
 env: $(READY)  ## Set up .venv
@@ -26,18 +28,21 @@ $(READY): constraints.txt pyproject.toml
 	@rm -f $(VENV)/.ready-*
 	@touch $@
 
+quick: $(READY)  ## Run a smaller experiment: a first page in about a minute
+	$(BIN)/lucency run protocols/quick.toml --out runs/quick
+
 demo: $(READY)  ## Run the demo experiment on phantoms and name the report to open
 	$(BIN)/lucency run protocols/demo.toml --out runs/demo
 
 test: $(READY)  ## Run the quick tests
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
-check: $(READY)  ## All that CI runs: lint, types, layers, all tests, the demo
+check: $(READY)  ## All that CI runs: lint, layers, types, all tests, the demo
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/basedpyright
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest
+	$(BIN)/basedpyright
+	$(PYTEST)
 	rm -rf runs/check
 	$(BIN)/lucency run protocols/demo.toml --out runs/check
 	$(BIN)/python tests/demo_holds.py runs/check

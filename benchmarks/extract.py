@@ -20,9 +20,10 @@ import pandas as pd
 from lucency.core.manifest import Manifest, Preparation, Prepared, empty_boxes
 from lucency.core.plan import originals
 from lucency.evaluation.calibration import no_recalibration
+from lucency.models.classifier import Classifier
 from lucency.models.features import extract
 from lucency.models.inference import predict
-from lucency.models.networks import Classifier, build
+from lucency.models.networks import build
 
 ROOT = Path(__file__).resolve().parents[1]
 FILMS, SIZE, ROUNDS = 320, 224, 3

@@ -3,7 +3,7 @@
 from importlib import import_module
 
 _HOMES = {
-    "Classifier": "lucency.models.networks",
+    "Classifier": "lucency.models.classifier",
     "Manifest": "lucency.core.manifest",
     "Plan": "lucency.core.plan",
     "Predictions": "lucency.core.predictions",
@@ -12,7 +12,7 @@ _HOMES = {
     "Protocol": "lucency.config.protocol",
     "compare": "lucency.evaluation.compare",
     "evaluate": "lucency.evaluation.evaluate",
-    "load_classifier": "lucency.models.networks",
+    "load_classifier": "lucency.models.classifier",
     "load_predictions": "lucency.core.predictions",
     "main": "lucency.cli.launch",
     "open_run": "lucency.pipeline.run",

@@ -23,7 +23,7 @@ from lucency.core.plan import (
     save_plan,
 )
 from lucency.models.augmentation import augment, seed_of
-from lucency.models.dataset import Films
+from lucency.models.film_loader import Films
 from toys import toy_films
 
 NAMES = tuple(field.name for field in fields(Plan))

@@ -1,4 +1,4 @@
-"""Lungs: where phantoms truly have them, on most real films, and failure that is said."""
+"""Lungs: where phantoms truly have them, on most real films, and failure with its reason."""
 
 from pathlib import Path
 

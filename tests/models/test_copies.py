@@ -14,7 +14,7 @@ from lucency.core.plan import Plan, clones, followed_by, joined, originals
 from lucency.data.nih import read_nih
 from lucency.data.preprocess import prepare
 from lucency.models.augmentation import seed_of
-from lucency.models.dataset import Films
+from lucency.models.film_loader import Films
 from lucency.models.native_copies import DONE, load_copies, make_copies
 from lucency.phantom.dataset import write_phantom
 

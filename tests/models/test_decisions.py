@@ -1,4 +1,4 @@
-"""Recalibration and thresholds belong to the classifier: kept on disk, and obeyed film by film."""
+"""Recalibration and thresholds belong to the classifier: kept on disk, and applied film by film."""
 
 import json
 from collections.abc import Callable
@@ -25,9 +25,10 @@ from lucency.evaluation.calibration import (
     no_recalibration,
     recalibrate,
 )
-from lucency.models.inference import fit_decisions, predict, predict_files
-from lucency.models.networks import Classifier, build, load_classifier, save_classifier
-from lucency.models.training import UNIT
+from lucency.models.classifier import Classifier, load_classifier, save_classifier
+from lucency.models.inference import predict, predict_files
+from lucency.models.networks import build
+from lucency.models.training import UNIT, fit_decisions
 from lucency.pipeline.film_inference import predict_disk
 from lucency.pipeline.run import Run, open_run
 from toys import FINDINGS, toy_films, toy_plan, toy_protocol
@@ -84,7 +85,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def logits(classifier: Classifier, files: list[Path]) -> np.ndarray:
-    """Return what the network itself says of films, all at once."""
+    """Return the logits that the network itself gives films, all at once."""
     prepared = [prepare_film(read_grey(file), preparation=PREPARATION) for file in files]
     with torch.inference_mode():
         return classifier.network(torch.from_numpy(np.stack(prepared))).numpy().astype(np.float64)
@@ -130,23 +131,23 @@ def test_a_classifier_of_before_there_were_curves_is_a_line(plain: Classifier, t
     assert loaded.slope.tolist() == LINE.slope.tolist()
 
 
-# --- obeyed
+# --- applied
 
 
 def test_films_on_disk_get_recalibrated_probabilities(plain: Classifier, files: list[Path]):
     made = deciding(plain, threshold=np.full(2, 0.5))
     table, rejected = predict_files(made, files=files)
-    said, logit = table[list(FINDINGS)].to_numpy(), logits(made, files)
+    predicted, logit = table[list(FINDINGS)].to_numpy(), logits(made, files)
     slope, offset = made.recalibration.slope, made.recalibration.offset
-    np.testing.assert_allclose(said, expit(slope * logit + offset), atol=1e-5)
-    assert np.abs(said - expit(logit)).max() > 0.05  # the line is seen to work
+    np.testing.assert_allclose(predicted, expit(slope * logit + offset), atol=1e-5)
+    assert np.abs(predicted - expit(logit)).max() > 0.05  # the line is seen to work
     assert table["film"].tolist() == [str(file) for file in files]
     assert not len(rejected)
 
 
 def test_called_are_the_findings_that_reach_their_threshold(plain: Classifier, files: list[Path]):
-    said = predict_files(deciding(plain, threshold=np.full(2, 0.5)), files=files)[0]
-    probability = said[list(FINDINGS)].to_numpy()
+    predicted = predict_files(deciding(plain, threshold=np.full(2, 0.5)), files=files)[0]
+    probability = predicted[list(FINDINGS)].to_numpy()
     middle = np.median(probability, axis=0)
     table, _ = predict_files(deciding(plain, threshold=middle), files=files)
     for called, row in zip(table["called"], probability, strict=True):
@@ -184,8 +185,8 @@ def test_films_on_disk_and_of_the_cache_get_the_curve(plain: Classifier, files: 
     label = np.hstack([truth, truth])[np.argsort(np.argsort(raw[:, 0]))]
     curve = recalibrate(label, raw.astype(np.float32), method="isotonic")
     made = replace(plain, recalibration=curve)
-    said = predict_files(made, files=files)[0][list(FINDINGS)].to_numpy()
-    np.testing.assert_allclose(said, expit(curve.apply(raw)), atol=1e-3)
+    predicted = predict_files(made, files=files)[0][list(FINDINGS)].to_numpy()
+    np.testing.assert_allclose(predicted, expit(curve.apply(raw)), atol=1e-3)
     assert len(curve.knot) > 2
     films = toy_films(20)
     found = predict(made, prepared=films, plan=toy_plan(films))
@@ -207,12 +208,12 @@ Fit = Callable[..., tuple[Classifier, np.ndarray, np.ndarray]]
 
 @pytest.fixture(scope="module")
 def fit(plain: Classifier) -> Fit:
-    """A function of `judging` choices: classifier, label, probability of validation films."""
+    """A function of evaluation choices: classifier, label, probability of validation films."""
     films = toy_films(160)
 
     def fitted(**choices: str | float) -> tuple[Classifier, np.ndarray, np.ndarray]:
-        judging, seen = EvaluationChoices(**choices), validation(films)
-        made = fit_decisions(plain, prepared=films, plan=seen, choices=judging)
+        evaluation, seen = EvaluationChoices(**choices), validation(films)
+        made = fit_decisions(plain, prepared=films, plan=seen, choices=evaluation)
         return made, seen.label, predict(made, prepared=films, plan=seen).probability
 
     return fitted
@@ -233,9 +234,9 @@ def test_the_mean_probability_is_the_share_of_positives_once_recalibrated(fit: F
 def test_thresholds_are_the_best_on_recalibrated_validation_films(fit: Fit, recalibration: str):
     made, label, probability = fit(recalibration=recalibration, threshold="f1")
     assert made.recalibration.method == recalibration
-    for truth, said, threshold in zip(label.T, probability.T, made.threshold, strict=True):
-        best = max(f1_score(truth, said >= level) for level in said)
-        assert f1_score(truth, said >= threshold) == pytest.approx(best, abs=1e-12)
+    for truth, predicted, threshold in zip(label.T, probability.T, made.threshold, strict=True):
+        best = max(f1_score(truth, predicted >= level) for level in predicted)
+        assert f1_score(truth, predicted >= threshold) == pytest.approx(best, abs=1e-12)
 
 
 def test_no_recalibration_is_none_and_another_rule_is_another_threshold(fit: Fit):
@@ -271,7 +272,7 @@ def test_decisions_are_fitted_on_validation_films_only(plain: Classifier, part: 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A judged run on toys on disk, balanced so that training sees another prevalence."""
+    """An evaluated run on toys on disk, balanced so that training sees another prevalence."""
     root = tmp_path_factory.mktemp("run")
     films = toy_films(120)
     for name, film in zip(films.manifest.image, films.pixels, strict=True):
@@ -292,9 +293,9 @@ def test_a_run_s_film_from_disk_gets_the_run_s_recalibrated_probability(run: Run
     files = [Path(run.protocol.data.root) / name for name in found.image]
     name, table = predict_disk(run.out, files, network="")
     assert name == "test_convnext"
-    said = table[list(FINDINGS)].to_numpy(dtype=np.float64)
-    np.testing.assert_allclose(said, found.probability, atol=1e-5)
-    assert np.abs(said - found.uncalibrated().probability).max() > 1e-3
+    predicted = table[list(FINDINGS)].to_numpy(dtype=np.float64)
+    np.testing.assert_allclose(predicted, found.probability, atol=1e-5)
+    assert np.abs(predicted - found.uncalibrated().probability).max() > 1e-3
     classifier = load_classifier(run.out / "networks" / "test_convnext")
     np.testing.assert_array_equal(found.slope, classifier.recalibration.slope)
     clear = np.abs(found.probability - classifier.threshold).min(axis=1) > 1e-5

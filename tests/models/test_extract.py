@@ -1,4 +1,4 @@
-"""Features on disk in one pass, resumed, and more views of a film: equal to what predict says."""
+"""Features on disk in one pass, resumed, and more views of a film: equal to `predict`."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,9 +14,9 @@ from lucency.core.plan import Plan
 from lucency.models import features as extracting
 from lucency.models import inference as predicting
 from lucency.models.augmentation import augment, seed_of
+from lucency.models.classifier import Classifier, load_classifier
 from lucency.models.features import DONE, extract
 from lucency.models.inference import predict, predict_views
-from lucency.models.networks import Classifier, load_classifier
 from lucency.models.training import train
 from toys import toy_films, toy_plan, toy_protocol
 
@@ -68,14 +68,14 @@ def classifier(trained: Path) -> Classifier:
     return load_classifier(trained)
 
 
-def test_what_is_extracted_is_what_predict_says(classifier, films, plan, tmp_path, monkeypatch):
+def test_what_is_extracted_is_what_predict_gives(classifier, films, plan, tmp_path, monkeypatch):
     monkeypatch.setattr(extracting, "BLOCK", 32)
     logit, feature = extract(
         classifier, prepared=films, plan=plan, folder=tmp_path, progress=silent
     )
-    said = predict(classifier, prepared=films, plan=plan)
-    np.testing.assert_allclose(logit, said.logit, atol=1e-5)
-    np.testing.assert_allclose(feature, said.feature, atol=1e-5)
+    predicted = predict(classifier, prepared=films, plan=plan)
+    np.testing.assert_allclose(logit, predicted.logit, atol=1e-5)
+    np.testing.assert_allclose(feature, predicted.feature, atol=1e-5)
     assert isinstance(feature, np.memmap)
     assert not feature.flags.writeable
     assert sorted(file.name for file in tmp_path.iterdir()) == ["feature.npy", "logit.npy"]
@@ -132,9 +132,9 @@ def test_what_another_pass_has_left_is_not_taken_over(
     logit, feature = extract(
         classifier, prepared=films, plan=plan, folder=tmp_path, progress=silent
     )
-    said = predict(classifier, prepared=films, plan=plan)
-    np.testing.assert_allclose(logit, said.logit, atol=1e-5)
-    np.testing.assert_allclose(feature, said.feature, atol=1e-5)
+    predicted = predict(classifier, prepared=films, plan=plan)
+    np.testing.assert_allclose(logit, predicted.logit, atol=1e-5)
+    np.testing.assert_allclose(feature, predicted.feature, atol=1e-5)
 
 
 def test_one_feed_serves_all_blocks(classifier, films, plan, tmp_path, monkeypatch):
@@ -166,17 +166,17 @@ def test_other_findings_are_refused(classifier, films, plan, tmp_path):
 
 
 def test_views_that_differ_in_nothing_change_nothing(classifier, films, plan):
-    said = predict_views(
+    predicted = predict_views(
         classifier, prepared=films, plan=plan, recipe="none", views=2, seed=0, progress=silent
     )
     plain = predict(classifier, prepared=films, plan=plan)
-    np.testing.assert_allclose(said.logit, plain.logit, atol=1e-5)
-    assert said.feature.shape == (FILMS, 0)
+    np.testing.assert_allclose(predicted.logit, plain.logit, atol=1e-5)
+    assert predicted.feature.shape == (FILMS, 0)
 
 
 def test_views_are_a_mean_that_one_can_take_by_hand(classifier, films, plan):
-    """A view's picture is drawn here as `augment` draws it, and the network asked directly."""
-    said = predict_views(
+    """A view's picture is drawn here as `augment` draws it, and given to the network directly."""
+    predicted = predict_views(
         classifier, prepared=films, plan=plan, recipe="gentle", views=3, seed=5, progress=silent
     )
     for film in (0, 17, 71):
@@ -186,20 +186,20 @@ def test_views_are_a_mean_that_one_can_take_by_hand(classifier, films, plan):
             pictures.append(augment(films.pixels[film], recipe="gentle", seed=seed))
         with torch.inference_mode():
             logit = classifier.network(torch.from_numpy(np.stack(pictures)))
-        np.testing.assert_allclose(said.logit[film], logit.numpy().mean(axis=0), atol=1e-5)
+        np.testing.assert_allclose(predicted.logit[film], logit.numpy().mean(axis=0), atol=1e-5)
 
 
 def test_a_film_s_views_are_its_own_whatever_stands_beside_it(classifier, films, plan, monkeypatch):
     given = {"prepared": films, "recipe": "gentle", "views": 2, "progress": silent}
-    said = predict_views(classifier, plan=plan, seed=3, **given)
+    predicted = predict_views(classifier, plan=plan, seed=3, **given)
     order = np.random.default_rng(0).permutation(FILMS)[:40]
     monkeypatch.setattr(predicting, "BATCH", 7)
     some = predict_views(classifier, plan=plan.take(order), seed=3, **given)
-    np.testing.assert_allclose(some.logit, said.logit[order], atol=1e-5)
+    np.testing.assert_allclose(some.logit, predicted.logit[order], atol=1e-5)
     other = predict_views(classifier, plan=plan, seed=4, **given)
     plain = predict(classifier, prepared=films, plan=plan)
-    assert np.abs(other.logit - said.logit).max() > 1e-3
-    assert np.abs(plain.logit - said.logit).max() > 1e-3
+    assert np.abs(other.logit - predicted.logit).max() > 1e-3
+    assert np.abs(plain.logit - predicted.logit).max() > 1e-3
 
 
 def seen_by(classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> list[int]:

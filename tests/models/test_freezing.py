@@ -117,7 +117,7 @@ def test_training_leaves_frozen_layers_alone_and_resumes(
 
 
 def test_frozen_for_ever_is_frozen_in_all_epochs(tmp_path: Path) -> None:
-    """Two ways to say it: the older one, which the tests of training hold, gives the same bytes."""
+    """Two ways to state it: the older one, held by the tests of training, gives the same bytes."""
     for name, about in {"ever": {"frozen": 1.0}, "epochs": {"frozen_epochs": 2}}.items():
         learn(tmp_path / name, toy_protocol("test_resnet", **about))
     assert_same_weights(tmp_path / "ever", tmp_path / "epochs")

@@ -1,4 +1,4 @@
-"""Heads: pooling between mean and maximum, layers as stated, and maps that say what logits say."""
+"""Heads: pooling between mean and maximum, layers as stated, and maps that agree with logits."""
 
 from pathlib import Path
 from typing import get_args

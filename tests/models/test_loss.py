@@ -34,9 +34,9 @@ def cells(name: str, logit: torch.Tensor, label: torch.Tensor, weight: float = 1
 def cell(name: str, probability: float, label: float) -> float:
     """The loss of one cell at a probability, among one positive and one negative label."""
     logit = torch.tensor([[math.log(probability / (1 - probability))]])
-    told = torch.tensor([[float(label)]])
+    target = torch.tensor([[float(label)]])
     among = torch.tensor([[0.0], [1.0]])
-    return float(LOSSES[name](logit, label=told, weight=torch.ones(1, 1), among=among))
+    return float(LOSSES[name](logit, label=target, weight=torch.ones(1, 1), among=among))
 
 
 def test_no_loss_is_forgotten() -> None:

@@ -11,9 +11,10 @@ from lucency.core.manifest import Preparation
 from lucency.data.images import prepare_film, read_grey
 from lucency.evaluation.calibration import no_recalibration
 from lucency.models import inference as predict_module
-from lucency.models.dataset import Films
+from lucency.models.classifier import Classifier
+from lucency.models.film_loader import Films
 from lucency.models.inference import forward, predict, predict_files
-from lucency.models.networks import Classifier, build
+from lucency.models.networks import build
 from lucency.models.training import UNIT
 from toys import FINDINGS, toy_films, toy_plan
 

@@ -12,9 +12,9 @@ from lucency.config.sections import Network, Training
 from lucency.core.manifest import Prepared
 from lucency.core.plan import Plan
 from lucency.models import training as training
-from lucency.models.inference import predict
-from lucency.models.networks import load_classifier
-from lucency.models.training import predict_snapshots, train
+from lucency.models.classifier import load_classifier
+from lucency.models.inference import predict, predict_snapshots
+from lucency.models.training import train
 from toys import toy_films, toy_plan, toy_protocol
 
 FILMS = 72
@@ -72,11 +72,11 @@ def test_snapshots_are_the_weights_at_the_ends_of_cycles(trained, films, plan):
     for key, value in kept.items():
         np.testing.assert_array_equal(last[key], value)
     assert any((first[key] != last[key]).any() for key in kept)
-    said = predict_snapshots(trained, prepared=films, plan=plan, progress=silent)
-    assert [one.network for one in said] == [f"test_convnext snapshot {n}" for n in (1, 2)]
+    predicted = predict_snapshots(trained, prepared=films, plan=plan, progress=silent)
+    assert [one.network for one in predicted] == [f"test_convnext snapshot {n}" for n in (1, 2)]
     plain = predict(load_classifier(trained), prepared=films, plan=plan).uncalibrated()
-    np.testing.assert_allclose(said[1].logit, plain.logit, atol=1e-6)
-    assert np.abs(said[0].logit - plain.logit).max() > 1e-4
+    np.testing.assert_allclose(predicted[1].logit, plain.logit, atol=1e-6)
+    assert np.abs(predicted[0].logit - plain.logit).max() > 1e-4
 
 
 @pytest.mark.parametrize("dies_at", [60, 108])

@@ -1,5 +1,6 @@
 """Training: it learns, and resumes at the exact step. Of two processes: test_processes.py."""
 
+import itertools
 import json
 import os
 import signal
@@ -17,7 +18,7 @@ from safetensors.numpy import load_file
 from lucency.config.protocol import Protocol
 from lucency.config.sections import Training
 from lucency.models import training as train_module
-from lucency.models.networks import Classifier, load_classifier
+from lucency.models.classifier import Classifier, load_classifier
 from lucency.models.schedules import cycle_ends, learning_rate
 from lucency.models.training import train
 from toys import toy_films, toy_plan, toy_protocol
@@ -91,6 +92,47 @@ def test_resumed_is_unbroken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, di
         )
 
 
+def test_a_short_training_writes_no_checkpoint_and_resumes_from_its_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkpoint weighs four times the network, so none is written sooner than it is worth."""
+    written = []
+    save = train_module.save_checkpoint
+    monkeypatch.setattr(
+        train_module,
+        "save_checkpoint",
+        lambda *given, **named: written.append(save(*given, **named)),
+    )
+    protocol = toy_protocol(epochs=3, dropout=0.3, augment="gentle")
+    learn(tmp_path / "whole", protocol)
+
+    def die(done: int, total: int, note: str = "") -> None:
+        if done > 0.9 * total:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        learn(tmp_path / "broken", protocol, die)
+    assert (tmp_path / "broken.partial" / "history.csv").exists()
+    learn(tmp_path / "broken", protocol)
+    assert_same_weights(tmp_path / "whole", tmp_path / "broken")
+    assert not written
+
+
+def test_checkpoints_are_as_far_apart_as_stated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock that moves 40 seconds at every reading, within epochs and at their ends."""
+    clock, written = itertools.count(step=40), []
+    monkeypatch.setattr(train_module.time, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr(
+        train_module, "save_checkpoint", lambda *_, **__: written.append(next(clock))
+    )
+    monkeypatch.setattr(train_module, "SETTLE_STEPS", 1)
+    learn(tmp_path / "net", toy_protocol(epochs=8))
+    assert len(written) > 2
+    assert min(np.diff(written)) > train_module.CHECKPOINT_SECONDS
+
+
 def test_another_seed_gives_other_weights(tmp_path: Path) -> None:
     """The guard of the test above: it can fail."""
     learn(tmp_path / "one", toy_protocol())
@@ -140,7 +182,7 @@ def test_two_processes_freeze_as_one_does(tmp_path: Path, frozen: str) -> None:
     single = [sys.executable, str(script), str(tmp_path / "one")]
     subprocess.run(single, env=environment, check=True, capture_output=True)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
-    launcher += ["--master-port=29517", str(script), str(tmp_path / "two")]
+    launcher += ["--standalone", str(script), str(tmp_path / "two")]
     subprocess.run(launcher, env=environment, check=True, capture_output=True)
     one, two = (pd.read_csv(tmp_path / run / "steps.csv")["loss"] for run in ("one", "two"))
     assert len(one) == len(two) > 8

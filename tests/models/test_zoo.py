@@ -10,17 +10,9 @@ import torch
 from lucency.config.sections import Head
 from lucency.core.manifest import FINDINGS, Preparation
 from lucency.evaluation.calibration import no_recalibration
+from lucency.models.classifier import Classifier, load_classifier, save_classifier
 from lucency.models.heads import POOLINGS
-from lucency.models.networks import (
-    NETWORKS,
-    OWN,
-    TIMM_NAMES,
-    Classifier,
-    build,
-    check_name,
-    load_classifier,
-    save_classifier,
-)
+from lucency.models.networks import NETWORKS, OWN, TIMM_NAMES, build, check_name
 
 FINDING_COUNT = 3
 TIMM = ("test_resnet", "test_vit", "test_efficientnet")

@@ -16,7 +16,7 @@ from lucency.cli.evaluate_commands import check, ensemble, evaluate
 from lucency.cli.film_commands import explain, predict, similar
 from lucency.cli.run_commands import report, run, train
 from lucency.cli.study_commands import study_group
-from lucency.core.parallel import rank, world_size
+from lucency.core.parallel import rank, share_cores, world_size
 
 USAGE = cast("type[typer.BadParameter]", typer.BadParameter.__base__)  # a call that is wrong
 INTERRUPTED = 130  # typer's exit status after Ctrl-C
@@ -43,6 +43,7 @@ def call(*, before: Callable[[], None] | None = None) -> int:
 
     What people can mend is one line on standard error and status 2.
     """
+    share_cores()
     try:
         if before:
             before()

@@ -161,7 +161,7 @@ def export(
     check_folder(out)
     from lucency.core.stage import RECEIPT
     from lucency.pipeline.export import write_balanced
-    from lucency.pipeline.reopening import open_run_folder
+    from lucency.pipeline.run import open_run_folder
 
     opened = open_run_folder(folder)
     if not (folder / "plan" / RECEIPT).is_file():

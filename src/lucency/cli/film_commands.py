@@ -72,11 +72,11 @@ def explain(
     """
     check_folder(out)
     from lucency.config.sections import ExplanationChoices
-    from lucency.pipeline.explanation import Asked, explain_films
+    from lucency.pipeline.explanation import Request, explain_films
 
     methods = tuple(method) if method else ExplanationChoices().methods
-    request = Asked(network, methods, tuple(finding or ()))
-    print_answer(explain_films(model, films, asked=request, out=out), json)
+    request = Request(network, methods, tuple(finding or ()))
+    print_answer(explain_films(model, films, request=request, out=out), json)
 
 
 def similar(

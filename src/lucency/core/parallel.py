@@ -43,6 +43,18 @@ def keep_freed_memory() -> None:
         library.mallopt(_M_TRIM_THRESHOLD, _NEVER)
 
 
+def share_cores() -> None:
+    """Let OpenMP threads sleep soon while they wait for each other; call it before torch is there.
+
+    GNU's OpenMP, which torch brings, lets them spin for several milliseconds, on cores that the
+    threads they wait for may need when another process is busy: see docs/performance.md. What the
+    environment states already is kept. Results do not depend on it.
+    """
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
+        os.environ["GOMP_SPINCOUNT"] = str(SPINS)
+
+
+SPINS = 5_000  # turns of an empty loop
 RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
 SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 LOCAL = ("LOCAL_RANK", "MPI_LOCALRANKID", "OMPI_COMM_WORLD_LOCAL_RANK", "MV2_COMM_WORLD_LOCAL_RANK")

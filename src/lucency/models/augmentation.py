@@ -1,7 +1,7 @@
-"""Augmentation: the only importer of albumentations.
+"""Augmentation: pictures changed at random, each a pure function of its source and a seed.
 
-An augmented picture is a pure function of its source and a seed, so copies need no disk.
-Letters in shapes: h and w pixels.
+Copies therefore need no disk. This is the only importer of albumentations, and imports it when a
+picture is first changed: inference needs none of it. Letters in shapes: h and w pixels.
 """
 
 from __future__ import annotations
@@ -9,16 +9,13 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
 
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks the network at import otherwise
-import albumentations  # the line above must come first
-
-OneStep = albumentations.BasicTransform | albumentations.BaseCompose
-Steps = list[OneStep]
+Steps = list[Any]  # of albumentations' transforms
 DRAWS = 32  # of a step that is shown alone
 
 
@@ -55,15 +52,15 @@ def steps_alone(
         mine = [_steps(recipe) for recipe in recipes if recipe.partition("@")[0] == name]
         for several in zip(*mine, strict=True):
             chances = sorted({float(step.p) for step in several})
-            if chances[-1] > 0 and not isinstance(several[0], albumentations.NoOp):
+            if chances[-1] > 0 and not isinstance(several[0], _library().NoOp):
                 title = f"{type(several[0]).__name__}, probability {_span(chances)} ({name})"
                 shown.append((title, _alone(picture, several[0])))
     return shown
 
 
-def _alone(picture: UInt8[np.ndarray, "h w"], step: OneStep) -> UInt8[np.ndarray, "h w"]:
+def _alone(picture: UInt8[np.ndarray, "h w"], step: Any) -> UInt8[np.ndarray, "h w"]:
     step.p = 1.0
-    compose, changed = albumentations.Compose([step]), picture
+    compose, changed = _library().Compose([step]), picture
     for seed in range(DRAWS):
         compose.set_random_seed(seed)
         changed = compose(image=np.ascontiguousarray(picture))["image"]
@@ -83,8 +80,8 @@ def seed_of(*words: int | str) -> int:
 
 
 @lru_cache(maxsize=64)
-def _recipe(recipe: str) -> albumentations.Compose:
-    return albumentations.Compose(_steps(recipe))
+def _recipe(recipe: str) -> Any:
+    return _library().Compose(_steps(recipe))
 
 
 def _steps(recipe: str) -> Steps:
@@ -94,18 +91,28 @@ def _steps(recipe: str) -> Steps:
     return AUGMENTATIONS[name](float(parameter) if parameter else 1.0)
 
 
+@cache
+def _library() -> Any:
+    """Return the module albumentations."""
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else its import asks the network
+    import albumentations
+
+    return albumentations
+
+
 def _none(parameter: float) -> Steps:
     del parameter
-    return [albumentations.NoOp(p=1.0)]
+    return [_library().NoOp(p=1.0)]
 
 
 def _reference(sharpen: float) -> Steps:
     """Return the copies' augmentation of the reference study, whose text names these four."""
+    library = _library()
     return [
-        albumentations.HorizontalFlip(p=0.5),
-        albumentations.RandomRotate90(p=0.5),
-        albumentations.VerticalFlip(p=0.5),
-        albumentations.Sharpen(p=sharpen),
+        library.HorizontalFlip(p=0.5),
+        library.RandomRotate90(p=0.5),
+        library.VerticalFlip(p=0.5),
+        library.Sharpen(p=sharpen),
     ]
 
 
@@ -114,15 +121,15 @@ def _gentle(strength: float) -> Steps:
 
     No flip: a heart on the right side is a finding (situs inversus), not a variation.
     """
-    low, high = 1 - 0.06 * strength, 1 + 0.06 * strength
+    library, low, high = _library(), 1 - 0.06 * strength, 1 + 0.06 * strength
     return [
-        albumentations.Affine(
+        library.Affine(
             rotate=(-7 * strength, 7 * strength),
             scale=(low, high),
             translate_percent=(-0.03 * strength, 0.03 * strength),
             p=1.0,
         ),
-        albumentations.RandomBrightnessContrast(0.12 * strength, 0.12 * strength, p=0.8),
+        library.RandomBrightnessContrast(0.12 * strength, 0.12 * strength, p=0.8),
     ]
 
 

@@ -1,18 +1,17 @@
-"""An epoch's accuracy and AUC as Keras keeps them: pooled over films and findings, as they come by.
+"""The state of a training: how far it is, how it has gone, and its checkpoint on disk.
 
-`binary_accuracy` counts what is right at .5. `AUC()` keeps how many labels of either kind lie
-between 200 thresholds, 0 to 1 in equal steps, and sums trapezes; training batches are counted with
-the weights of the moment, as they are met.
+Part of the state are counts from which an epoch's accuracy and AUC come as Keras reports them,
+pooled over films and findings. `binary_accuracy` counts what is right at .5. `AUC()` keeps how many
+labels of either kind lie between 200 thresholds, 0 to 1 in equal steps, and sums trapezes; training
+batches are counted with the weights of the moment.
 Letters in shapes: b films, k findings, t counts between thresholds.
-
-The state of a training: how far it is, how it has gone, and its checkpoint on disk.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -23,44 +22,11 @@ from jaxtyping import Float, Float32, Float64
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+CHECKPOINT = "checkpoint.pt"
 STEPS = 199  # between Keras's 200 thresholds
 BINS = STEPS + 1
 RIGHT, ALL = 2 * BINS, 2 * BINS + 1  # after negatives and positives in each bin
 SIZE = 2 * BINS + 2
-
-
-def tally(logit: Float[Tensor, "b k"], label: Float32[Tensor, "b k"]) -> Float32[Tensor, " t"]:
-    """Return the counts of one batch; they may be added up over batches and processes.
-
-    Labels that are not stated (NaN) do not count.
-    """
-    stated, positive = ~torch.isnan(label), label == 1
-    probability = torch.sigmoid(logit.detach().float())
-    above = torch.ceil(probability * STEPS).long().clamp(min=1, max=STEPS)
-    right = ((probability > 0.5) == positive).float()
-    counts = torch.zeros(SIZE, device=logit.device)
-    counts.index_add_(0, (above + BINS * positive.long()).ravel(), stated.float().ravel())
-    counts[RIGHT], counts[ALL] = (right * stated).sum(), stated.sum()
-    return counts
-
-
-def pooled_auc(counts: Float64[np.ndarray, " t"]) -> float:
-    """Return the area under the ROC curve through the thresholds; NaN where a class is absent."""
-    negatives, positives = counts[:BINS], counts[BINS : 2 * BINS]
-    if not (negatives.sum() and positives.sum()):
-        return float("nan")
-    false, true = (
-        np.append(0.0, side[::-1].cumsum() / side.sum()) for side in (negatives, positives)
-    )
-    return float(np.trapezoid(true, false))
-
-
-def binary_accuracy(counts: Float64[np.ndarray, " t"]) -> float:
-    """Return the share of right answers at .5; NaN where nothing was stated."""
-    return float(counts[RIGHT] / counts[ALL]) if counts[ALL] else float("nan")
-
-
-CHECKPOINT = "checkpoint.pt"
 State = dict[str, Tensor]
 
 
@@ -73,13 +39,11 @@ class TrainingState:
     step_loss: list[float] = field(default_factory=list)
     epochs: list[dict[str, int | float]] = field(default_factory=list)
     best_epoch: int = -1
-    counts: list[float] = field(
-        default_factory=lambda: [0.0] * SIZE
-    )  # of models.checkpoint, this epoch
+    counts: list[float] = field(default_factory=lambda: [0.0] * SIZE)  # of `tally`, this epoch
     seconds: float = 0.0
 
     def add_counts(self, counts: Sequence[float]) -> None:
-        """Add a batch's counts, of models.checkpoint, to those of the epoch."""
+        """Add the counts of batches to those of the epoch."""
         self.counts = [one + other for one, other in zip(self.counts, counts, strict=True)]
 
     def finish_epoch(self, figures: dict[str, int | float]) -> None:
@@ -126,17 +90,35 @@ def load_checkpoint(
     return TrainingState(**json.loads(content["state"])), content["best"]
 
 
-def write_events(figures: Mapping[str, int | float], folder: Path) -> None:
-    """Add an epoch's figures to TensorBoard's files; raises ValueError without that package."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ModuleNotFoundError:
-        raise ValueError(
-            "training.tensorboard = true needs the package tensorboard: pip install it"
-        ) from None
-    with SummaryWriter(str(folder)) as writer:
-        for name, value in figures.items():
-            writer.add_scalar(name, value, int(figures["step"]))
+def tally(logit: Float[Tensor, "b k"], label: Float32[Tensor, "b k"]) -> Float32[Tensor, " t"]:
+    """Return the counts of one batch; they may be added up over batches and processes.
+
+    Labels that are not stated (NaN) do not count.
+    """
+    stated, positive = ~torch.isnan(label), label == 1
+    probability = torch.sigmoid(logit.detach().float())
+    above = torch.ceil(probability * STEPS).long().clamp(min=1, max=STEPS)
+    right = ((probability > 0.5) == positive).float()
+    counts = torch.zeros(SIZE, device=logit.device)
+    counts.index_add_(0, (above + BINS * positive.long()).ravel(), stated.float().ravel())
+    counts[RIGHT], counts[ALL] = (right * stated).sum(), stated.sum()
+    return counts
+
+
+def pooled_auc(counts: Float64[np.ndarray, " t"]) -> float:
+    """Return the area under the ROC curve through the thresholds; NaN where a class is absent."""
+    negatives, positives = counts[:BINS], counts[BINS : 2 * BINS]
+    if not (negatives.sum() and positives.sum()):
+        return float("nan")
+    false, true = (
+        np.append(0.0, side[::-1].cumsum() / side.sum()) for side in (negatives, positives)
+    )
+    return float(np.trapezoid(true, false))
+
+
+def binary_accuracy(counts: Float64[np.ndarray, " t"]) -> float:
+    """Return the share of right answers at .5; NaN where nothing was stated."""
+    return float(counts[RIGHT] / counts[ALL]) if counts[ALL] else float("nan")
 
 
 def _score(figures: dict[str, int | float]) -> float:

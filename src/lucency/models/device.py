@@ -1,17 +1,23 @@
-"""Where learning happens: the device, its precision, and a CPU's memory and layout."""
+"""Where networks compute: the device, its precision, and a CPU's memory and layout.
+
+accelerate is imported where it is needed: inference on a CPU in one process does without it.
+"""
 
 from __future__ import annotations
 
 import os
 import platform
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
-from accelerate.utils import is_torch_xla_available, parse_flag_from_env
 from torch import nn
 
 from lucency.config.sections import Training
 from lucency.core.parallel import keep_freed_memory, set_ranks, world_size
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 
 def join() -> None:
@@ -19,6 +25,8 @@ def join() -> None:
 
     Raises ValueError when accelerate finds another number of them than the environment states.
     """
+    from accelerate import PartialState
+
     state = PartialState(cpu=_only_cpu())
     if world_size() > 1:
         _check_number(state.num_processes)
@@ -34,6 +42,8 @@ def accelerator_for(training: Training) -> Accelerator:
 
     Raises ValueError when accelerate would have it work with processes that nobody has started.
     """
+    from accelerate import Accelerator, DistributedDataParallelKwargs
+
     keep_freed_memory()
     partly = DistributedDataParallelKwargs(find_unused_parameters=training.frozen_epochs > 0)
     precision = _PRECISIONS[training.precision]
@@ -45,18 +55,26 @@ def accelerator_for(training: Training) -> Accelerator:
 
 
 def device_here() -> torch.device:
-    """Return the device of this process, without a word on precision."""
+    """Return the device of this process, whatever its precision."""
     keep_freed_memory()
+    if world_size() == 1 and _only_cpu():
+        return torch.device("cpu")
+    from accelerate import PartialState
+
     device = PartialState(cpu=_only_cpu()).device
     assert device is not None, "a process has a device"
     return device
 
 
 def _only_cpu() -> bool:
-    """Say whether there is nothing but a CPU; accelerate joins CPU processes only when told so.
+    """Return whether there is nothing but a CPU; accelerate must know it to join CPU processes.
 
     Raises ValueError when the environment wants a TPU and nothing here can drive one.
     """
+    if "PJRT_DEVICE" not in os.environ and find_spec("torch_xla") is None:
+        return not torch.accelerator.is_available()
+    from accelerate.utils import is_torch_xla_available, parse_flag_from_env
+
     xla = is_torch_xla_available()
     wanted = os.environ.get("PJRT_DEVICE") == "TPU" and parse_flag_from_env("USE_TORCH_XLA", True)
     if wanted and not xla:

@@ -1,10 +1,6 @@
-"""Pooled features of films by a network that is not trained here: which films are alike?
+"""Embeddings (pooled features) of many films: of a trained network beside its logits, or alone.
 
-Letters in shapes: n films, m of them, d feature dimensions.
-
-Logits and features of many films in one pass, onto the disk: killed, it goes on where it was.
-
-Letters in shapes: n films, b of a block, k findings, d feature dimensions.
+Letters in shapes: n films, m of them, b of a block, k findings, d feature dimensions.
 """
 
 from __future__ import annotations
@@ -21,11 +17,15 @@ from lucency.core.manifest import Prepared
 from lucency.core.plan import Plan, originals
 from lucency.core.stage import fingerprint, write_atomically
 from lucency.models.augmentation import seed_of
-from lucency.models.dataset import Films
+from lucency.models.classifier import Classifier
 from lucency.models.device import device_here
+from lucency.models.film_loader import Films
 from lucency.models.inference import Progress, films_for, forward, forward_blocks
-from lucency.models.networks import Classifier, build
+from lucency.models.networks import build
 from lucency.models.weights import initialise
+
+BLOCK = 2_048  # films that a kill may lose
+LOGIT, FEATURE, DONE = "logit.npy", "feature.npy", "done.txt"
 
 
 def embed(
@@ -36,27 +36,24 @@ def embed(
     root: Path,
     progress: Progress | None = None,
 ) -> Float32[np.ndarray, "m d"]:
-    """Return the pooled features of the films at `rows` by the network `choice`, in their order.
+    """Return the embeddings of the films at `rows` by the network `choice`, which is not trained.
 
     Weights are found below `root` unless their path is absolute.
     """
     torch.manual_seed(seed_of("features", choice.name))
-    about = {"size": choice.size, "colour": choice.colour, "head": choice.head}
-    network = build(choice.built, findings=1, **about)
+    network = build(
+        choice.built, findings=1, size=choice.size, colour=choice.colour, head=choice.head
+    )
     initialise(network.body, choice=choice, root=root)
     plan = originals(prepared.manifest.label).take(rows)
     films = Films(prepared=prepared, plan=plan, copies=0)
     return forward(network, films=films, device=device_here(), progress=progress)[1]
 
 
-BLOCK = 2_048  # films that a kill may lose
-LOGIT, FEATURE, DONE = "logit.npy", "feature.npy", "done.txt"
-
-
 def extract(
     classifier: Classifier, *, prepared: Prepared, plan: Plan, folder: Path, progress: Progress
 ) -> tuple[Float32[np.ndarray, "n k"], Float32[np.ndarray, "n d"]]:
-    """Return logits and pooled features of the plan's entries, mapped read-only from `folder`.
+    """Return logits and embeddings of the plan's entries, mapped read-only from `folder`.
 
     One pass of the network fills both, block by block; what an earlier, killed pass of the same
     weights over the same entries has filled is kept, and the end has the bytes of an unbroken pass.
@@ -73,10 +70,10 @@ def extract(
         start=done,
         progress=progress,
     )
-    for said in blocks:
-        for name, block in zip((LOGIT, FEATURE), said, strict=True):
-            _fill(folder / name, block, start=done, films=len(films))
-        done += len(said[0])
+    for logit, feature in blocks:
+        _fill(folder / LOGIT, logit, start=done, films=len(films))
+        _fill(folder / FEATURE, feature, start=done, films=len(films))
+        done += len(logit)
         write_atomically(folder / DONE, f"{work} {done}")
     (folder / DONE).unlink()
     logit, feature = (np.load(folder / name, mmap_mode="r") for name in (LOGIT, FEATURE))

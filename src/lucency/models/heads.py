@@ -23,7 +23,7 @@ from lucency.config.sections import Head
 
 @runtime_checkable
 class Body(Protocol):
-    """What is asked of a network that is to be explained; every network of timm has it."""
+    """What a network must offer to be explained; every network of timm does."""
 
     def forward_features(self, pixels: Tensor, /) -> Tensor:
         """Return the last maps or tokens."""
@@ -39,7 +39,7 @@ class Body(Protocol):
 
 
 SHARPNESS = 10.0  # the best r of Wang et al.
-SIDE = 224  # pixels of a picture, where a network says nothing of its own
+SIDE = 224  # pixels of a picture, where a network states no size of its own
 
 
 class Layout(NamedTuple):

@@ -1,10 +1,6 @@
-"""Predictions: of a run's films from the cache, or of films on disk.
+"""Inference: what a trained network predicts of a run's films, of views of them, or of files.
 
 Letters in shapes: n films, b of a block, k findings, d feature dimensions, h and w pixels.
-
-Test-time augmentation: a film and several views of it, each said something of; the mean counts.
-
-Letters in shapes: none; predictions alone.
 """
 
 from __future__ import annotations
@@ -16,19 +12,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float, Float32, UInt8
+from safetensors.torch import load_file
 from scipy.special import expit
 
-from lucency.config.sections import EvaluationChoices
 from lucency.core.manifest import Prepared
 from lucency.core.plan import Plan
 from lucency.core.predictions import Predictions
 from lucency.data.images import prepare_film, read_grey
-from lucency.evaluation.calibration import recalibrate
-from lucency.evaluation.thresholds import threshold_table
-from lucency.models.dataset import Films, batches_in_order, feed
+from lucency.models.classifier import Classifier, load_classifier
 from lucency.models.device import device_here, laid_out
-from lucency.models.networks import Classifier, FilmNetwork
+from lucency.models.film_loader import Films, batches_in_order, feed
+from lucency.models.networks import FilmNetwork
 
 BATCH = 32
 Progress = Callable[[int, int, str], None]
@@ -62,6 +57,80 @@ def predict(
     )
 
 
+def predict_views(
+    classifier: Classifier,
+    *,
+    prepared: Prepared,
+    plan: Plan,
+    recipe: str,
+    views: int,
+    seed: int,
+    progress: Progress,
+) -> Predictions:
+    """Return the mean logits of the plan's entries as they are and of `views` views by `recipe`.
+
+    This is test-time augmentation. A view depends on seed, film and its number alone. Nothing is
+    calibrated, and no features kept. Raises ValueError for films of other findings.
+    """
+    parts = [_part_of(progress, turn, 1 + views) for turn in range(1 + views)]
+    plain = predict(classifier, prepared=prepared, plan=plan, progress=parts[0])
+    logit = plain.logit.astype(np.float64)
+    films = films_for(classifier, prepared=prepared, plan=plan)
+    for view in range(views):
+        viewed = replace(films, recipe=recipe, seed=seed, epoch=view)
+        logit += forward(
+            classifier.network, films=viewed, device=device_here(), progress=parts[1 + view]
+        )[0]
+    return _logits_alone(plain, logit / (1 + views))
+
+
+def predict_snapshots(
+    folder: Path, *, prepared: Prepared, plan: Plan, progress: Progress
+) -> list[Predictions]:
+    """Return the predictions of every snapshot of a trained network for the plan's entries.
+
+    Nothing is calibrated, and no features are kept. Raises ValueError where there is no snapshot.
+    """
+    found = folder.glob("snapshot-*.safetensors")
+    files = {int(file.stem.rpartition("-")[2]): file for file in found}
+    if not files:
+        raise ValueError(f"{folder} holds no snapshot: expected training.snapshots of 2 or more")
+    classifier, made = load_classifier(folder), []
+    for turn, number in enumerate(sorted(files)):
+        classifier.network.body.load_state_dict(load_file(files[number]), strict=True)
+        part = _part_of(progress, turn, len(files))
+        whole = predict(classifier, prepared=prepared, plan=plan, progress=part)
+        name = f"{classifier.name} snapshot {number}"
+        made.append(replace(_logits_alone(whole, whole.logit), network=name))
+    return made
+
+
+def predict_files(
+    classifier: Classifier, *, files: Iterable[Path], progress: Progress | None = None
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return (film, called, probability per finding) of films, (film, reason) of unreadable ones.
+
+    Probabilities are recalibrated; `called` joins by | the findings that reach their thresholds.
+    Films are prepared exactly as the classifier's training films were.
+    """
+    device, findings = device_here(), np.array(classifier.findings)
+    waiting, rows, rejected = list(files), [], []
+    network = laid_out(classifier.network.to(device)).eval()
+    for start in range(0, len(waiting), BATCH):
+        pictures, names = _prepared(waiting[start : start + BATCH], classifier, rejected)
+        if pictures:
+            with torch.inference_mode():
+                logit = network(torch.from_numpy(np.stack(pictures)).to(device)).cpu()
+            probability = expit(classifier.recalibration.apply(logit.numpy()))
+            reached = probability >= classifier.threshold
+            for name, row, present in zip(names, probability.tolist(), reached, strict=True):
+                rows.append([name, "|".join(findings[present]), *row])
+        if progress:
+            progress(len(rows) + len(rejected), len(waiting), "")
+    table = pd.DataFrame(rows, columns=["film", "called", *classifier.findings])
+    return table, pd.DataFrame(rejected, columns=["film", "reason"])
+
+
 def films_for(classifier: Classifier, *, prepared: Prepared, plan: Plan) -> Films:
     """Return the plan's entries as a classifier sees them.
 
@@ -74,24 +143,6 @@ def films_for(classifier: Classifier, *, prepared: Prepared, plan: Plan) -> Film
         )
     copies = classifier.protocol.get("balance", {}).get("seed", 0)
     return Films(prepared=prepared, plan=plan, copies=copies)
-
-
-def fit_decisions(
-    classifier: Classifier, *, prepared: Prepared, plan: Plan, choices: EvaluationChoices
-) -> Classifier:
-    """Return the classifier with recalibration and thresholds fitted to the validation films.
-
-    `plan` holds validation films as they are, at their natural prevalence, whatever training saw.
-    """
-    said = predict(classifier, prepared=prepared, plan=plan)
-    line = recalibrate(said.label, said.logit, method=choices.recalibration)
-    table = threshold_table(
-        replace(said, slope=line.slope, offset=line.offset, knot=line.knot),
-        method=choices.threshold,
-        recall=choices.recall,
-    )
-    threshold = table["threshold"].to_numpy(dtype=np.float64)
-    return replace(classifier, recalibration=line, threshold=threshold)
 
 
 def forward(
@@ -127,65 +178,38 @@ def forward_blocks(
         for at in range(start, len(films), block)
         for batch in batches_in_order(min(block, len(films) - at), batch=BATCH)
     ]
-    said, done = [], start
+    outputs, done = [], start
     try:
         for pictures in feed(films, batches=batches, device=device):
-            said.append(_embedded(network, pictures))
+            outputs.append(_embedded(network, pictures))
             done += len(pictures)
             if progress:
                 progress(done, len(films), "")
             if (done - start) % block == 0 or done == len(films):
-                logits, features = zip(*said, strict=True)
+                logits, features = zip(*outputs, strict=True)
                 yield np.concatenate(logits), np.concatenate(features)
-                said = []
+                outputs = []
     finally:
         network.train(was_training)
 
 
-def predict_files(
-    classifier: Classifier, *, files: Iterable[Path], progress: Progress | None = None
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return (film, called, probability per finding) of films, (film, reason) of unreadable ones.
-
-    Probabilities are recalibrated; `called` joins by | the findings that reach their thresholds.
-    Films are prepared exactly as the classifier's training films were.
-    """
-    device, findings = device_here(), np.array(classifier.findings)
-    waiting, rows, rejected = list(files), [], []
-    network = laid_out(classifier.network.to(device)).eval()
-    for chunk in _chunks(waiting):
-        pictures, names = _prepared(chunk, classifier, rejected)
-        if pictures:
-            with torch.inference_mode():
-                logit = network(torch.from_numpy(np.stack(pictures)).to(device)).cpu()
-            said = expit(classifier.recalibration.apply(logit.numpy()))
-            called = ["|".join(findings[row]) for row in said >= classifier.threshold]
-            told = zip(names, called, said.tolist(), strict=True)
-            rows += [[name, found, *share] for name, found, share in told]
-        if progress:
-            progress(len(rows) + len(rejected), len(waiting), "")
-    table = pd.DataFrame(rows, columns=["film", "called", *classifier.findings])
-    return table, pd.DataFrame(rejected, columns=["film", "reason"])
+def _part_of(progress: Progress, turn: int, turns: int) -> Progress:
+    """Return the progress of one of several equal turns, from 0."""
+    return lambda at, total, note: progress(turn * total + at, turns * total, note)
 
 
-def _embedded(
-    network: FilmNetwork, pictures: torch.Tensor
-) -> tuple[Float32[np.ndarray, "b k"], Float32[np.ndarray, "b d"]]:
-    with torch.inference_mode():  # not around a yield, where it would reach the caller
-        feature, logit = network.embed(pictures)
-        return logit.float().cpu().numpy(), feature.float().cpu().numpy()
-
-
-def _chunks(files: list[Path]) -> Iterator[list[Path]]:
-    for start in range(0, len(files), BATCH):
-        yield files[start : start + BATCH]
+def _logits_alone(predictions: Predictions, logit: Float[np.ndarray, "n k"]) -> Predictions:
+    """Return the predictions with these logits, without calibration and features."""
+    nothing = np.empty((len(logit), 0), dtype=np.float32)
+    return replace(predictions.uncalibrated(), logit=logit, feature=nothing)
 
 
 def _prepared(
-    chunk: list[Path], classifier: Classifier, rejected: list[tuple[str, str]]
+    files: list[Path], classifier: Classifier, rejected: list[tuple[str, str]]
 ) -> tuple[list[UInt8[np.ndarray, "h w"]], list[str]]:
+    """Return the films that can be read and their names; the others are added to `rejected`."""
     pictures, names = [], []
-    for file in chunk:
+    for file in files:
         try:
             picture = prepare_film(read_grey(file), preparation=classifier.preparation)
         except (ValueError, OSError) as error:
@@ -196,32 +220,9 @@ def _prepared(
     return pictures, names
 
 
-def predict_views(
-    classifier: Classifier,
-    *,
-    prepared: Prepared,
-    plan: Plan,
-    recipe: str,
-    views: int,
-    seed: int,
-    progress: Progress,
-) -> Predictions:
-    """Return the mean logits of the plan's entries as they are and of `views` views by `recipe`.
-
-    A view depends on seed, film and its number alone. Nothing is calibrated, and no features kept.
-    Raises ValueError for films of other findings.
-    """
-
-    def so_far(turn: int) -> Progress:
-        return lambda at, total, note: progress(turn * total + at, (1 + views) * total, note)
-
-    said = predict(classifier, prepared=prepared, plan=plan, progress=so_far(0))
-    logit = said.logit.astype(np.float64)
-    plain = films_for(classifier, prepared=prepared, plan=plan)
-    for view in range(views):
-        films = replace(plain, recipe=recipe, seed=seed, epoch=view)
-        logit += forward(
-            classifier.network, films=films, device=device_here(), progress=so_far(1 + view)
-        )[0]
-    nothing = np.empty((len(plan), 0), dtype=np.float32)
-    return replace(said.uncalibrated(), logit=logit / (1 + views), feature=nothing)
+def _embedded(
+    network: FilmNetwork, pictures: torch.Tensor
+) -> tuple[Float32[np.ndarray, "b k"], Float32[np.ndarray, "b d"]]:
+    with torch.inference_mode():  # not around a yield, where it would reach the caller
+        feature, logit = network.embed(pictures)
+        return logit.float().cpu().numpy(), feature.float().cpu().numpy()

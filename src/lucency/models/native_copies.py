@@ -1,7 +1,6 @@
 """Copies of films made at their native size, as the reference study made them, and kept on disk.
 
 Contrast and brightness come first, then a copy's flips, turns and sharpening, and the size last.
-Letters in shapes: c copies, n films.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from jaxtyping import Shaped
 
 from lucency.core.manifest import Copies, Preparation, Prepared
 from lucency.core.parallel import in_workers
@@ -74,7 +72,7 @@ def _make_chunk(folder: Path, preparation: Preparation, seed: int, tasks: list[T
     threads = cv2.getNumThreads()
     cv2.setNumThreads(0)
     for place, path, image, transform in tasks:
-        change = partial(_change, transform=transform, image=image, seed=seed)
+        change = partial(augment_copy, transform=transform, image=image, seed=seed)
         try:
             grey = read_grey(Path(path))
         except ValueError as error:
@@ -83,9 +81,3 @@ def _make_chunk(folder: Path, preparation: Preparation, seed: int, tasks: list[T
         done[place] = True  # after the pixels, so that a kill between the two loses nothing
     cv2.setNumThreads(threads)
     return len(tasks)
-
-
-def _change(
-    film: Shaped[np.ndarray, "h w"], *, transform: str, image: str, seed: int
-) -> Shaped[np.ndarray, "h2 w2"]:
-    return augment_copy(film, transform=transform, image=image, seed=seed)

@@ -1,20 +1,14 @@
-"""What one training needs, gathered once: films, network, optimiser, device, state so far.
-
-Letters in shapes: n films, k findings.
-
-Snapshots: weights kept at the end of every cycle of the learning rate, in one training.
-
-Huang et al., "Snapshot ensembles: train 1, get M for free", ICLR 2017. Letters in shapes: none.
-
-The training loop: one network, one plan, any device; killed at any step it goes on from there.
+"""Training: one network, one plan, any device; killed at any step it goes on from a checkpoint.
 
 Every random choice is a function of the seed and the step, so a resumed training on a CPU ends
 with the bytes of an unbroken one.
+Letters in shapes: n films, k findings.
 """
 
 from __future__ import annotations
 
 import math
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -28,19 +22,18 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from jaxtyping import Float32
-from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from lucency.config.protocol import Protocol
-from lucency.config.sections import Network, Training
+from lucency.config.sections import EvaluationChoices, Network, Training
 from lucency.core.manifest import Prepared
 from lucency.core.parallel import rank, world_size
 from lucency.core.plan import Plan
-from lucency.core.predictions import Predictions
 from lucency.core.stage import is_complete, partial_folder
-from lucency.evaluation.calibration import no_recalibration
+from lucency.evaluation.calibration import no_recalibration, recalibrate
 from lucency.evaluation.metrics import macro_auc
+from lucency.evaluation.thresholds import threshold_table
 from lucency.models.augmentation import seed_of
 from lucency.models.checkpoint import (
     CHECKPOINT,
@@ -52,26 +45,29 @@ from lucency.models.checkpoint import (
     pooled_auc,
     save_checkpoint,
     tally,
-    write_events,
 )
-from lucency.models.dataset import Batch, Films, feed, share_of_process, shuffled_batches
+from lucency.models.classifier import Classifier, save_classifier, save_weights
 from lucency.models.device import accelerator_for, laid_out, name_of
+from lucency.models.film_loader import Batch, Films, feed, share_of_process, shuffled_batches
 from lucency.models.freezing import check_frozen, freeze
-from lucency.models.inference import Progress, fit_decisions, forward, predict
+from lucency.models.inference import Progress, forward, predict
 from lucency.models.losses import LOSSES, binary_cross_entropy, mean_over_stated
-from lucency.models.networks import (
-    Classifier,
-    FilmNetwork,
-    build,
-    check_name,
-    load_classifier,
-    save_classifier,
-)
+from lucency.models.networks import FilmNetwork, build, check_name
 from lucency.models.schedules import cycle_ends, learning_rate
 from lucency.models.weights import fingerprint_weights, initialise
 
 UNIT = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+CHECKPOINT_SECONDS = 300.0  # at least, between two: one weighs four times the network
+SETTLE_STEPS = 10
 _building = threading.Lock()  # on TPU v2 and v3 two ranks are threads and share torch's generator
+
+
+@dataclass(kw_only=True)
+class Clock:
+    """When, in seconds of `time.monotonic`, losses were last settled and a checkpoint written."""
+
+    settled: float
+    saved: float
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -91,154 +87,7 @@ class Job:
     optimizer: Optimizer
     state: TrainingState
     best: State
-
-    def classifier(self, *, split: str) -> Classifier:
-        """Return the classifier of the best weights so far, as yet without fitted decisions."""
-        findings = len(self.prepared.manifest.findings)
-        self.network.body.load_state_dict(self.best)
-        mean, std = (tuple(v.flatten().tolist()) for v in (self.network.mean, self.network.std))
-        return Classifier(
-            network=self.network,
-            name=self.choice.name,
-            architecture=self.choice.built,
-            findings=self.prepared.manifest.findings,
-            preparation=self.prepared.preparation,
-            mean=mean,
-            std=std,
-            protocol=self.protocol.model_dump(mode="json"),
-            provenance=self.provenance,
-            split=split,
-            device=name_of(self.accelerator.device),
-            epoch=self.state.kept_epoch(self.training.keep) + 1,
-            recalibration=no_recalibration(findings),
-            threshold=np.full(findings, 0.5),
-        )
-
-
-def check_choice(choice: Network, *, root: Path, frozen: float | str = 0.0) -> None:
-    """Raise ValueError unless the zoo has the network, its head and frozen layers, and weights."""
-    check_name(choice.built, head=choice.head)
-    check_frozen(choice.built, head=choice.head, frozen=frozen)
-    fingerprint_weights(choice, root=root)
-
-
-def check_labels(label: Float32[np.ndarray, "n k"], *, findings: tuple[str, ...]) -> None:
-    """Raise ValueError unless every finding is stated, present or absent, on some training film."""
-    stated = (~np.isnan(label)).sum(axis=0).tolist()
-    names = [name for name, count in zip(findings, stated, strict=True) if not count]
-    if names:
-        raise ValueError(
-            f"no training film has a stated label for {', '.join(names)}: expected some; "
-            "leave these out of `findings`"
-        )
-
-
-def begin(
-    prepared: Prepared, *, plan: Plan, protocol: Protocol, choice: Network, folder: Path
-) -> Job:
-    """Return the job of one network as the checkpoint in `folder`, if any, left it."""
-    training = protocol.training_of(choice.name)
-    accelerator = accelerator_for(training)
-    if training.batch < 2 * world_size():
-        raise ValueError(
-            f"training.batch is {training.batch} for {world_size()} processes: expected at least "
-            "two films a process"
-        )
-    with _building:
-        torch.manual_seed(seed_of(training.seed, choice.name))
-        network = build(
-            choice.built,
-            findings=len(prepared.manifest.findings),
-            dropout=training.dropout,
-            size=choice.size,
-            mean_std=UNIT if training.normalise == "unit" else None,
-            colour=choice.colour,
-            head=choice.head,
-        )
-        provenance = initialise(network.body, choice=choice, root=Path(protocol.data.root))
-    freeze(network, name=choice.built, frozen=training.frozen)
-    optimizer = _optimizer(network, training, accelerator.device)
-    wrapped, optimizer = accelerator.prepare(laid_out(network), optimizer)
-    state, best = load_checkpoint(network=network, optimizer=optimizer, folder=folder)
-    return Job(
-        prepared=prepared,
-        train=plan.take(plan.part == "train"),
-        val=plan.take(plan.part == "val"),
-        protocol=protocol,
-        training=training,
-        choice=choice,
-        provenance=provenance,
-        accelerator=accelerator,
-        network=network,
-        wrapped=wrapped,
-        optimizer=optimizer,
-        state=state,
-        best=best,
-    )
-
-
-def _optimizer(network: FilmNetwork, training: Training, device: torch.device) -> Optimizer:
-    """Return the optimiser; fused where PyTorch can (docs/decisions.md says what that is worth)."""
-    own = {"momentum": 0.9, "nesterov": True} if training.optimizer == "sgd" else {}
-    return OPTIMIZERS[training.optimizer](
-        [parameter for parameter in network.parameters() if parameter.requires_grad],
-        lr=training.learning_rate,
-        weight_decay=training.weight_decay,
-        fused=device.type in ("cpu", "cuda"),
-        **own,
-    )
-
-
-OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {"adam": Adam, "adamw": AdamW, "sgd": SGD}
-
-
-def keep_snapshot(network: FilmNetwork, *, training: Training, epoch: int, folder: Path) -> None:
-    """Write snapshot-N.safetensors when `epoch`, counted from 1, ends the N-th cycle."""
-    ends = cycle_ends(training)
-    if training.snapshots and epoch in ends:
-        state = network.body.state_dict()
-        file = folder / f"snapshot-{ends.index(epoch) + 1}.safetensors"
-        save_file({key: value.contiguous().cpu() for key, value in state.items()}, file)
-
-
-def predict_snapshots(
-    folder: Path, *, prepared: Prepared, plan: Plan, progress: Progress
-) -> list[Predictions]:
-    """Return what every snapshot of a trained network says of the plan's entries.
-
-    Nothing is calibrated, and no features are kept. Raises ValueError where there is no snapshot.
-    """
-    files = sorted(folder.glob("snapshot-*.safetensors"), key=_number)
-    if not files:
-        raise ValueError(f"{folder} holds no snapshot: expected training.snapshots of 2 or more")
-    return list(_said(folder, files, prepared=prepared, plan=plan, progress=progress))
-
-
-def _said(
-    folder: Path, files: list[Path], *, prepared: Prepared, plan: Plan, progress: Progress
-) -> Iterator[Predictions]:
-    classifier = load_classifier(folder)
-    for turn, file in enumerate(files):
-        classifier.network.body.load_state_dict(load_file(file), strict=True)
-        said = predict(
-            classifier,
-            prepared=prepared,
-            plan=plan,
-            progress=lambda at, total, note, turn=turn: progress(
-                turn * total + at, len(files) * total, note
-            ),
-        )
-        nothing = np.empty((len(said), 0), dtype=np.float32)
-        name = f"{classifier.name} snapshot {_number(file)}"
-        yield replace(said.uncalibrated(), network=name, feature=nothing)
-
-
-def _number(file: Path) -> int:
-    return int(file.stem.rpartition("-")[2])
-
-
-CHECKPOINT_SECONDS = 60.0
-SETTLE_STEPS = 10
+    clock: Clock
 
 
 def train(
@@ -269,7 +118,7 @@ def train(
     if not is_complete(out, inputs=inputs):
         shared = nullcontext(out.with_name(out.name + ".partial"))
         with partial_folder(out, inputs=inputs) if rank() == 0 else shared as folder:
-            job = begin(prepared, plan=plan, protocol=protocol, choice=choice, folder=folder)
+            job = _begin(prepared, plan=plan, protocol=protocol, choice=choice, folder=folder)
             job.accelerator.wait_for_everyone()
             _learn(job, folder, progress)
             if rank() == 0:
@@ -280,8 +129,105 @@ def train(
     return out
 
 
+def check_choice(choice: Network, *, root: Path, frozen: float | str = 0.0) -> None:
+    """Raise ValueError unless the network, its head, its frozen layers and its weights exist."""
+    check_name(choice.built, head=choice.head)
+    check_frozen(choice.built, head=choice.head, frozen=frozen)
+    fingerprint_weights(choice, root=root)
+
+
+def check_labels(label: Float32[np.ndarray, "n k"], *, findings: tuple[str, ...]) -> None:
+    """Raise ValueError unless every finding is stated, present or absent, on some training film."""
+    stated = (~np.isnan(label)).sum(axis=0).tolist()
+    names = [name for name, count in zip(findings, stated, strict=True) if not count]
+    if names:
+        raise ValueError(
+            f"no training film has a stated label for {', '.join(names)}: expected some; "
+            "leave these out of `findings`"
+        )
+
+
+def fit_decisions(
+    classifier: Classifier, *, prepared: Prepared, plan: Plan, choices: EvaluationChoices
+) -> Classifier:
+    """Return the classifier with recalibration and thresholds fitted to the validation films.
+
+    `plan` holds validation films as they are, at their natural prevalence, whatever training saw.
+    """
+    predictions = predict(classifier, prepared=prepared, plan=plan)
+    line = recalibrate(predictions.label, predictions.logit, method=choices.recalibration)
+    table = threshold_table(
+        replace(predictions, slope=line.slope, offset=line.offset, knot=line.knot),
+        method=choices.threshold,
+        recall=choices.recall,
+    )
+    threshold = table["threshold"].to_numpy(dtype=np.float64)
+    return replace(classifier, recalibration=line, threshold=threshold)
+
+
+def _begin(
+    prepared: Prepared, *, plan: Plan, protocol: Protocol, choice: Network, folder: Path
+) -> Job:
+    """Return the job of one network as the checkpoint in `folder`, if any, left it."""
+    training = protocol.training_of(choice.name)
+    accelerator = accelerator_for(training)
+    if training.batch < 2 * world_size():
+        raise ValueError(
+            f"training.batch is {training.batch} for {world_size()} processes: expected at least "
+            "two films a process"
+        )
+    with _building:
+        torch.manual_seed(seed_of(training.seed, choice.name))
+        network = build(
+            choice.built,
+            findings=len(prepared.manifest.findings),
+            dropout=training.dropout,
+            size=choice.size,
+            mean_std=UNIT if training.normalise == "unit" else None,
+            colour=choice.colour,
+            head=choice.head,
+        )
+        provenance = initialise(network.body, choice=choice, root=Path(protocol.data.root))
+    freeze(network, name=choice.built, frozen=training.frozen)
+    optimizer = _optimizer(network, training, accelerator.device)
+    wrapped, optimizer = accelerator.prepare(laid_out(network), optimizer)
+    state, best = load_checkpoint(network=network, optimizer=optimizer, folder=folder)
+    now = time.monotonic()
+    return Job(
+        prepared=prepared,
+        train=plan.take(plan.part == "train"),
+        val=plan.take(plan.part == "val"),
+        protocol=protocol,
+        training=training,
+        choice=choice,
+        provenance=provenance,
+        accelerator=accelerator,
+        network=network,
+        wrapped=wrapped,
+        optimizer=optimizer,
+        state=state,
+        best=best,
+        clock=Clock(settled=now, saved=now),
+    )
+
+
+def _optimizer(network: FilmNetwork, training: Training, device: torch.device) -> Optimizer:
+    """Return the optimiser; fused where PyTorch can (docs/decisions.md has what that is worth)."""
+    own = {"momentum": 0.9, "nesterov": True} if training.optimizer == "sgd" else {}
+    return OPTIMIZERS[training.optimizer](
+        [parameter for parameter in network.parameters() if parameter.requires_grad],
+        lr=training.learning_rate,
+        weight_decay=training.weight_decay,
+        fused=device.type in ("cpu", "cuda"),
+        **own,
+    )
+
+
 def _learn(job: Job, folder: Path, progress: Progress) -> None:
     """Train from where the state is to the end, or until patience runs out."""
+    if rank() == 0 and job.training.tensorboard:
+        shutil.rmtree(folder / "events", ignore_errors=True)  # a killed training's may be too many
+        write_events(job.state.epochs, folder / "events")
     steps = len(shuffled_batches(len(job.train), batch=job.training.batch, seed=0, epoch=0))
     progress(job.state.step * len(job.train) // steps, _films(job), "")
     while job.state.epoch < job.training.epochs and not _out_of_patience(job):
@@ -305,23 +251,22 @@ def _learn_epoch(job: Job, folder: Path, progress: Progress) -> None:
     job.wrapped.train()
     losses: list[torch.Tensor] = []
     counts = torch.zeros(SIZE, device=job.accelerator.device)
-    clock = saved = time.monotonic()
+    job.clock.settled = time.monotonic()
     begun = state.step - state.epoch * len(batches)
     for batch, pictures in zip(batches[begun:], _pictures(job, batches[begun:]), strict=True):
         loss, counted = _step(job, pictures, batch, _rate(job, len(batches)))
         losses.append(loss)
         counts += counted
         state.step += 1
-        if len(losses) < SETTLE_STEPS and batch is not batches[-1]:
+        last = batch is batches[-1]
+        if len(losses) < SETTLE_STEPS and not last:
             continue
-        clock = _settle(job, losses, clock)
+        _settle(job, losses)
         state.add_counts(counts.tolist())
         counts.zero_()
-        if batch is not batches[-1]:  # whose figures are told with the epoch's
+        if not last:  # whose figures and checkpoint come with the epoch's
             progress(state.step * len(job.train) // len(batches), _films(job), _figures(state))
-        if rank() == 0 and clock - saved > CHECKPOINT_SECONDS:
-            _checkpoint(job, folder)
-            saved = clock = time.monotonic()
+            _checkpoint_if_due(job, folder)
 
 
 def _pictures(job: Job, batches: list[Batch]) -> Iterator[torch.Tensor]:
@@ -377,8 +322,8 @@ def _step(
     return total, counts
 
 
-def _settle(job: Job, losses: list[torch.Tensor], clock: float) -> float:
-    """Move losses still on the device, and the time since `clock`, into the state."""
+def _settle(job: Job, losses: list[torch.Tensor]) -> None:
+    """Move losses still on the device, and the time since the last settling, into the state."""
     values = [float(loss) for loss in losses]
     if not all(map(math.isfinite, values)):
         raise ValueError(
@@ -388,8 +333,8 @@ def _settle(job: Job, losses: list[torch.Tensor], clock: float) -> float:
     losses.clear()
     job.state.step_loss += values
     now = time.monotonic()
-    job.state.seconds += now - clock
-    return now
+    job.state.seconds += now - job.clock.settled
+    job.clock.settled = now
 
 
 def _films(job: Job) -> int:
@@ -402,14 +347,17 @@ def _figures(state: TrainingState) -> str:
     return f"{loss}, val AUC {state.epochs[-1]['val_auc']:.3f}" if state.epochs else loss
 
 
-def _checkpoint(job: Job, folder: Path) -> None:
-    save_checkpoint(
-        job.state, network=job.network, optimizer=job.optimizer, best=job.best, folder=folder
-    )
+def _checkpoint_if_due(job: Job, folder: Path) -> None:
+    """Write a checkpoint, unless the last one, or the beginning, is too recent; rank 0 does."""
+    if rank() == 0 and time.monotonic() - job.clock.saved > CHECKPOINT_SECONDS:
+        save_checkpoint(
+            job.state, network=job.network, optimizer=job.optimizer, best=job.best, folder=folder
+        )
+        job.clock.saved = job.clock.settled = time.monotonic()
 
 
 def _finish_epoch(job: Job, folder: Path) -> None:
-    """Judge the epoch on the validation films; keep its weights when they are the best so far."""
+    """Validate the epoch; keep its weights when they are the best so far."""
     state = job.state
     before = state.epochs[-1] if state.epochs else {"step": 0, "seconds": 0.0}
     state.finish_epoch(
@@ -429,35 +377,32 @@ def _finish_epoch(job: Job, folder: Path) -> None:
         weights = job.network.body.state_dict()
         job.best.update({key: value.detach().clone() for key, value in weights.items()})
     if rank() == 0:
-        about = {"training": job.training, "epoch": state.epoch, "folder": folder}
-        keep_snapshot(job.network, **about)
-        _checkpoint(job, folder)
+        _keep_snapshot(job, folder)
+        _checkpoint_if_due(job, folder)
         pd.DataFrame(state.epochs).to_csv(folder / "history.csv", index=False)
         if job.training.tensorboard:
-            write_events(state.epochs[-1], folder / "events")
+            write_events(state.epochs[-1:], folder / "events")
 
 
 def _validate(job: Job) -> dict[str, float]:
     """Return loss, macro AUC, and accuracy and pooled AUC as Keras has them, on validation films.
 
-    Rank 0 finds them and tells every process.
+    Rank 0 computes them and sends them to every process.
     """
     figures: list[dict[str, float]] = [{}]
     if rank() == 0:
         copies = job.protocol.balance.seed
         films = Films(prepared=job.prepared, plan=job.val, copies=copies)
-        logit, _ = forward(job.network, films=films, device=job.accelerator.device)
-        label = job.val.label
-        told = torch.from_numpy(label)
-        cells = binary_cross_entropy(
-            torch.from_numpy(logit), label=told, weight=torch.ones_like(told), among=told
-        )
-        loss = mean_over_stated(cells, stated=int((~np.isnan(label)).sum()))
-        counts = tally(torch.from_numpy(logit), told).double().numpy()
+        score, _ = forward(job.network, films=films, device=job.accelerator.device)
+        logit, label = torch.from_numpy(score), torch.from_numpy(job.val.label)
+        weight = torch.ones_like(label)
+        cells = binary_cross_entropy(logit, label=label, weight=weight, among=label)
+        loss = mean_over_stated(cells, stated=int((~label.isnan()).sum()))
+        counts = tally(logit, label).double().numpy()
         figures = [
             {
                 "val_loss": float(loss),
-                "val_auc": macro_auc(label, logit),
+                "val_auc": macro_auc(job.val.label, score),
                 "val_accuracy": binary_accuracy(counts),
                 "val_pooled_auc": pooled_auc(counts),
             }
@@ -465,13 +410,57 @@ def _validate(job: Job) -> dict[str, float]:
     return broadcast_object_list(figures)[0]
 
 
+def _keep_snapshot(job: Job, folder: Path) -> None:
+    """Write snapshot-N.safetensors when the epoch ends the N-th cycle of the learning rate.
+
+    Huang et al., "Snapshot ensembles: train 1, get M for free", ICLR 2017.
+    """
+    ends = cycle_ends(job.training)
+    if job.training.snapshots and job.state.epoch in ends:
+        number = ends.index(job.state.epoch) + 1
+        save_weights(job.network.body, folder / f"snapshot-{number}.safetensors")
+
+
+def write_events(epochs: list[dict[str, int | float]], folder: Path) -> None:
+    """Add epochs' figures to TensorBoard's files; raises ValueError without that package."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ModuleNotFoundError:
+        raise ValueError(
+            "training.tensorboard = true needs the package tensorboard: pip install it"
+        ) from None
+    with SummaryWriter(str(folder)) as writer:
+        for figures in epochs:
+            for name, value in figures.items():
+                writer.add_scalar(name, value, int(figures["step"]))
+
+
 def _save(job: Job, folder: Path, *, split: str) -> None:
-    classifier = fit_decisions(
-        job.classifier(split=split),
-        prepared=job.prepared,
-        plan=job.val,
-        choices=job.protocol.evaluation,
+    """Write the classifier of the best weights, its decisions fitted, and every step's loss."""
+    job.network.body.load_state_dict(job.best)
+    findings = job.prepared.manifest.findings
+    mean, std = (tuple(v.flatten().tolist()) for v in (job.network.mean, job.network.std))
+    undecided = Classifier(
+        network=job.network,
+        name=job.choice.name,
+        architecture=job.choice.built,
+        findings=findings,
+        preparation=job.prepared.preparation,
+        mean=mean,
+        std=std,
+        protocol=job.protocol.model_dump(mode="json"),
+        provenance=job.provenance,
+        split=split,
+        device=name_of(job.accelerator.device),
+        epoch=job.state.kept_epoch(job.training.keep) + 1,
+        recalibration=no_recalibration(len(findings)),
+        threshold=np.full(len(findings), 0.5),
     )
+    choices = job.protocol.evaluation
+    classifier = fit_decisions(undecided, prepared=job.prepared, plan=job.val, choices=choices)
     save_classifier(classifier, folder)
     steps = {"step": np.arange(job.state.step), "loss": job.state.step_loss}
     pd.DataFrame(steps).to_csv(folder / "steps.csv", index=False)
+
+
+OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {"adam": Adam, "adamw": AdamW, "sgd": SGD}

@@ -14,7 +14,6 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torchvision.models import AlexNet_Weights
 
 from lucency.config.sections import Network
 from lucency.core.stage import fingerprint_file
@@ -53,6 +52,8 @@ def _published(body: nn.Module, choice: Network) -> str:
     about: Any = body.pretrained_cfg
     try:
         if isinstance(body, AlexNet):
+            from torchvision.models import AlexNet_Weights
+
             name = "torchvision AlexNet_Weights.IMAGENET1K_V1"
             whole = AlexNet_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True)
         else:

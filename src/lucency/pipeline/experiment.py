@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from lucency.data.split import set_apart
 from lucency.evaluation.preparation_grid import STUDY, load_study, no_study
 from lucency.evaluation.subgroups import worst_group
 from lucency.evaluation.summary import Evaluation
+from lucency.models.metadata import read_metadata
 from lucency.pipeline.run import Run
 from lucency.report.run_page import Experiment, Gallery
 
@@ -35,7 +35,7 @@ def gather(
     prepared: Prepared,
     plan: Plan,
     predictions: Sequence[Predictions],
-    verdict: Evaluation,
+    evaluation: Evaluation,
     made: Mapping[str, Any],
 ) -> Experiment:
     """Return all that the report of a run shows.
@@ -55,16 +55,16 @@ def gather(
         predictions=predictions,
         histories={name: pd.read_csv(_network(folder, name) / "history.csv") for name in names},
         networks=pd.DataFrame([_about(folder, name) for name in names]),
-        thresholds=verdict.thresholds,
-        metrics=verdict.metrics,
-        confusion=verdict.confusion,
-        comparison=verdict.comparison,
-        ranking=verdict.ranking,
-        reliability=verdict.reliability,
-        brier=verdict.brier,
-        subgroups=verdict.subgroups,
-        worst_group=worst_group(verdict.subgroups),
-        conclusion=verdict.conclusion,
+        thresholds=evaluation.thresholds,
+        metrics=evaluation.metrics,
+        confusion=evaluation.confusion,
+        comparison=evaluation.comparison,
+        ranking=evaluation.ranking,
+        reliability=evaluation.reliability,
+        brier=evaluation.brier,
+        subgroups=evaluation.subgroups,
+        worst_group=worst_group(evaluation.subgroups),
+        conclusion=evaluation.conclusion,
         issues=made["warnings"],
         apart=np.flatnonzero(set_apart(prepared.manifest, choices=protocol.split)),
         checks=CHECKS,
@@ -72,7 +72,9 @@ def gather(
         sight=made["sight"],
         doubts=made["doubts"],
         combined=made["combined"],
-        preparations=failures.attempt("preparation", lambda: load_study(folder / STUDY / "verdict"))
+        preparations=failures.attempt(
+            "preparation", lambda: load_study(folder / STUDY / "evaluation")
+        )
         or no_study(),
     )
 
@@ -84,7 +86,7 @@ def _gallery(protocol: Protocol, prepared: Prepared, plan: Plan) -> Gallery:
 
 def _augmented(protocol: Protocol, prepared: Prepared, plan: Plan) -> list[tuple[str, np.ndarray]]:
     """Return films beside their copies or, without copies, beside what epochs make of them."""
-    from lucency.models.dataset import Films
+    from lucency.models.film_loader import Films
 
     train = plan.take(plan.part == "train")
     copied = np.flatnonzero(train.copy > 0)
@@ -127,16 +129,16 @@ def _network(folder: Path, name: str) -> Path:
 def _about(folder: Path, name: str) -> dict[str, object]:
     """Return one row of the report's table of networks."""
     history = pd.read_csv(_network(folder, name) / "history.csv")
-    about = json.loads((_network(folder, name) / "classifier.json").read_text())
-    choice = next(n for n in about["protocol"]["network"] if n["name"] == name)
+    metadata = read_metadata(_network(folder, name))
+    choice = next(n for n in metadata.protocol["network"] if n["name"] == name)
     return {
         "network": name,
-        "parameters": about["parameters"],
+        "parameters": metadata.parameters,
         "weights": choice["weights"],
-        "provenance": about["provenance"],
+        "provenance": metadata.provenance,
         "epochs": len(history),
-        "kept_epoch": about["epoch"],
+        "kept_epoch": metadata.epoch,
         "minutes": history["seconds"].iloc[-1] / 60,
         "films_per_second": history["films_per_second"].median(),
-        "device": about["device"],
+        "device": metadata.device,
     }

@@ -93,7 +93,7 @@ def _stem(image: str) -> str:
 
 
 def _write_pictures(run: Run, seen: Plan, name: Shaped[np.ndarray, " m"], folder: Path) -> None:
-    from lucency.models.dataset import Films
+    from lucency.models.film_loader import Films
 
     folder.mkdir(exist_ok=True)
     films = Films(prepared=pictures(run), plan=seen, copies=run.protocol.balance.seed)

@@ -22,14 +22,13 @@ from lucency.audit.checks.issue import SplitTable, issue_table, ranked
 from lucency.audit.checks.nih_checks import community_lists
 from lucency.audit.checks.prediction_checks import CHECKS, suspect
 from lucency.audit.checks.unverified import unverified
-from lucency.config.sections import DRAWS
 from lucency.core.manifest import Manifest
 from lucency.core.predictions import Predictions
-from lucency.evaluation.calibration import brier_parts, reliability_table
-from lucency.evaluation.compare import LEVEL, OVER_FINDINGS, conclude, rank
-from lucency.evaluation.evaluate import MACRO, MICRO, PER_FILM_ROW, TRIVIAL, confusion_table
+from lucency.evaluation.compare import LEVEL, OVER_FINDINGS
+from lucency.evaluation.evaluate import MACRO, MICRO, PER_FILM_ROW, TRIVIAL
 from lucency.evaluation.metrics import METRICS, PER_FILM
-from lucency.evaluation.subgroups import subgroups, worst_group
+from lucency.evaluation.subgroups import worst_group
+from lucency.evaluation.summary import Evaluation
 from lucency.report.calibration_figures import draw_each_finding, draw_pooled
 from lucency.report.curves import draw_auc, draw_macro_curves, draw_precision_recall, draw_roc
 from lucency.report.html import render
@@ -239,45 +238,30 @@ BRIER_PARTS = {
 
 
 def write_external_page(
-    several: Sequence[Predictions],
-    *,
-    metrics: pd.DataFrame,
-    comparison: pd.DataFrame,
-    thresholds: pd.DataFrame,
-    films: Manifest,
-    out: Path,
+    several: Sequence[Predictions], *, evaluation: Evaluation, films: Manifest, out: Path
 ) -> None:
     """Write report.html into `out`: all that can be said of predictions of the same test films.
 
-    `metrics` as evaluation.evaluate gives them, `comparison` as evaluation.compare and `thresholds`
-    as threshold_table, of all networks; `films` are those of the label file, with its facts.
+    `films` are those of the label file, with its facts.
     """
-
-    ranking = rank(metrics, comparison)
-    best = next(one for one in several if one.network == ranking["network"].iloc[0])
-    groups = subgroups(best, facts=films.facts.set_axis(films.image), **DRAWS)
-    first = several[0]
+    first, groups = several[0], evaluation.subgroups
     known = community_lists(SplitTable(image=first.image, patient=first.patient, part=first.part))
-    issues = [*known, *(one for said in several for one in suspect(unverified(said)))]
-    fitted = bool(thresholds["positives"].to_numpy().any())
+    issues = [*known, *(one for each in several for one in suspect(unverified(each)))]
+    fitted = bool(evaluation.thresholds["positives"].to_numpy().any())
     write_predictions_page(
         PredictionsPage(
             title=", ".join(one.network for one in several),
-            seen=_seen(several[0], films),
+            seen=_seen(first, films),
             predictions=several,
-            metrics=metrics,
-            confusion=pd.concat(
-                [_confusion(one, thresholds) for one in several], ignore_index=True
-            ),
-            comparison=comparison,
-            ranking=ranking,
-            conclusion=conclude(ranking),
-            thresholds=thresholds,
+            metrics=evaluation.metrics,
+            confusion=evaluation.confusion,
+            comparison=evaluation.comparison,
+            ranking=evaluation.ranking,
+            conclusion=evaluation.conclusion,
+            thresholds=evaluation.thresholds,
             threshold_origin="fitted on validation films" if fitted else "not fitted, .5 for all",
-            reliability=pd.concat(
-                [reliability_table(one, **DRAWS) for one in several], ignore_index=True
-            ),
-            brier=pd.concat([brier_parts(one) for one in several], ignore_index=True),
+            reliability=evaluation.reliability,
+            brier=evaluation.brier,
             subgroups=groups,
             worst_group=worst_group(groups),
             issues=issue_table(ranked(list(dict.fromkeys(issues)))),
@@ -285,13 +269,6 @@ def write_external_page(
         ),
         file=out / "report.html",
     )
-
-
-def _confusion(said: Predictions, thresholds: pd.DataFrame) -> pd.DataFrame:
-    """Return the counts of one network at its own thresholds."""
-    fitted = thresholds.loc[thresholds["network"] == said.network].set_index("finding")["threshold"]
-    threshold = fitted.loc[list(said.findings)].to_numpy(dtype=np.float64)
-    return confusion_table(said, threshold=threshold)
 
 
 def _seen(said: Predictions, films: Manifest) -> str:

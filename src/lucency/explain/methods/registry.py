@@ -1,4 +1,4 @@
-"""Where in a film a network finds its findings: methods by name, and the maps of many films.
+"""The heat map methods by name, and the maps of many films by one of them.
 
 Every method is function(network, pixels, findings=columns) -> float32 b k gh gw; the network is
 a body of the zoo, pixels are its scaled pictures. A method leaves the network as it was; `explain`
@@ -30,10 +30,10 @@ from lucency.explain.methods.cam import (
 from lucency.explain.methods.gradients import integrated_gradients, smooth_grad
 from lucency.explain.methods.occlusion import occlusion
 from lucency.explain.methods.receptive_field import feature_centres
-from lucency.models.dataset import Films, batches_in_order, feed
+from lucency.models.classifier import Classifier
 from lucency.models.device import device_here, laid_out
+from lucency.models.film_loader import Films, batches_in_order, feed
 from lucency.models.inference import Progress
-from lucency.models.networks import Classifier
 
 BATCH = 8
 FINEST = 56  # cells a side of a map: of 880 films and 8 findings, 88 MB
@@ -104,24 +104,17 @@ def check_request(
 
 
 def centres_of(
-    method: str,
-    body: nn.Module,
-    pixels: Float[Tensor, "b c h w"],
-    maps: Float[Tensor, "b k gh gw"],
+    method: str, body: nn.Module, pixels: Float[Tensor, "b c h w"], maps: Float[Tensor, "b k gh gw"]
 ) -> Centres:
-    """Return where the cells look: those of features where these do, others evenly."""
+    """Return the centres of the cells: receptive fields of features, evenly laid for others."""
     evenly = even_centres((maps.shape[2], maps.shape[3]))
     return feature_centres(body, pixels, evenly=evenly) if method in OF_FEATURES else evenly
 
 
 def heatmaps(
-    network: nn.Module,
-    pixels: Float[Tensor, "b c h w"],
-    *,
-    method: str,
-    findings: Sequence[int],
+    network: nn.Module, pixels: Float[Tensor, "b c h w"], *, method: str, findings: Sequence[int]
 ) -> Float[Tensor, "b k gh gw"]:
-    """Return maps by the named method: what is shown, scored and put to the test.
+    """Return maps by the named method: as shown, scored and tested.
 
     Those of pixels have FINEST cells a side at most, each the mean over its pixels, so that its
     strength is still that of a pixel.

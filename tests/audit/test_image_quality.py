@@ -155,7 +155,7 @@ def silent(done: int, films: int) -> None:
 
 
 def found(real: Real, problem: str, *, seed: int) -> tuple[float, float, pd.DataFrame]:
-    """Return recall, false alarms among the untouched, and the suspects, of one problem planted."""
+    """Return recall, false alarms among the untouched, and the listed films, of one problem."""
     films, guilty, rest = plant(real, problem, seed=seed)
     table = quality_table(inspect(films, progress=silent))
     mine = table.loc[table["problem"] == problem]

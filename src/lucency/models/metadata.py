@@ -1,0 +1,95 @@
+"""classifier.json: all that a network's weights are meaningless without, readable without torch.
+
+Letters in shapes: k findings.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64
+
+from lucency.config.sections import Head
+from lucency.core.manifest import Preparation
+from lucency.core.predictions import no_knots
+from lucency.evaluation.calibration import Recalibration
+
+METADATA = "classifier.json"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Metadata:
+    """What is known of a trained network besides its weights.
+
+    `name` is what a protocol calls the network, `architecture` the name by which it is built;
+    `size`, `colour` and `head` are those of `lucency.models.networks.FilmNetwork`, `mean` and
+    `std` its scaling, `parameters` the number of its weights. `protocol` is the whole experiment
+    as plain data; `provenance` says what pre-trained weights have seen; `split` is the fingerprint
+    of the parts it was trained under, `device` where; `epoch`, from 1, is the one whose weights
+    these are. A film has a finding where the recalibrated probability reaches its `threshold`;
+    both were fitted on validation films.
+    """
+
+    name: str
+    architecture: str
+    findings: tuple[str, ...]
+    preparation: Preparation
+    size: int
+    colour: str
+    head: Head
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    provenance: str
+    split: str
+    parameters: int
+    device: str
+    epoch: int
+    recalibration: Recalibration
+    threshold: Float64[np.ndarray, " k"]
+    protocol: dict[str, Any]
+
+
+def write_metadata(metadata: Metadata, folder: Path) -> None:
+    """Write classifier.json into `folder`."""
+    plain = {field.name: getattr(metadata, field.name) for field in fields(metadata)}
+    (folder / METADATA).write_text(json.dumps(plain, indent=1, default=_plain))
+
+
+def read_metadata(folder: Path) -> Metadata:
+    """Read what `write_metadata` wrote; raises ValueError where there is none."""
+    if not (folder / METADATA).is_file():
+        raise ValueError(f"{folder} holds no {METADATA}: expected a trained network's folder")
+    plain = json.loads((folder / METADATA).read_text())
+    sequences = {key: tuple(plain[key]) for key in ("findings", "mean", "std")}
+    parsed = {
+        "architecture": plain.get("architecture", plain["name"]),
+        "colour": plain.get("colour", "none"),  # absent: of before colours and heads
+        "head": Head.model_validate(plain.get("head", {})),
+        "preparation": Preparation.model_validate(plain["preparation"]),
+        "recalibration": _recalibration(plain["recalibration"]),
+        "threshold": np.array(plain["threshold"], dtype=np.float64),
+    }
+    return Metadata(**{**plain, **sequences, **parsed})
+
+
+def _recalibration(plain: dict[str, Any]) -> Recalibration:
+    return Recalibration(
+        method=plain["method"],
+        slope=np.array(plain["slope"], dtype=np.float64),
+        offset=np.array(plain["offset"], dtype=np.float64),
+        knot=np.array(plain.get("knot") or no_knots(), dtype=np.float64),  # none: of before curves
+        note=tuple(plain["note"]),
+    )
+
+
+def _plain(value: Preparation | Head | Recalibration | np.ndarray) -> Any:
+    """Return what JSON holds of a value."""
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, Recalibration):
+        return {key: getattr(value, key) for key in ("method", "slope", "offset", "knot", "note")}
+    return value.model_dump()
