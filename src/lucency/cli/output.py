@@ -385,7 +385,7 @@ def _of_variants(run: Run, made: Any) -> Answer:
 
 def _of_comparison(run: Run, made: Any) -> Answer:
     del made
-    conclusion = (run.out / "evaluation" / "conclusion.txt").read_text().strip()
+    conclusion = (run.out / "evaluation" / "conclusion.txt").read_text(encoding="utf-8").strip()
     return {"conclusion": conclusion, "tables": str(run.out / "evaluation")}
 
 

@@ -101,6 +101,6 @@ def _findings(file: Path, columns: Columns) -> tuple[str, ...]:
 
 def _named(about: Path) -> tuple[str, ...]:
     try:
-        return tuple(json.loads(about.read_text())["findings"])
+        return tuple(json.loads(about.read_text(encoding="utf-8"))["findings"])
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(f"{about}: found no list of findings, expected a run's file") from error
