@@ -23,7 +23,8 @@ from lucency.config.sections import EvaluationChoices
 from lucency.core.manifest import Prepared
 from lucency.core.plan import Plan
 from lucency.core.predictions import Predictions
-from lucency.data.images import prepare_film, read_grey
+from lucency.data.images import read_grey
+from lucency.data.preprocess import prepare_film
 from lucency.evaluation.calibration import recalibrate
 from lucency.evaluation.thresholds import threshold_table
 from lucency.models.dataset import Films, batches_in_order, feed
