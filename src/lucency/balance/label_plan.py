@@ -16,7 +16,7 @@ from lucency.balance.steps import Balanced
 from lucency.config.protocol import Protocol
 from lucency.core.manifest import APART, Manifest
 from lucency.core.plan import Plan
-from lucency.data.sources import list_labels, place_of_labels
+from lucency.data.sources import list_films, place_of_labels
 from lucency.data.split import set_apart, split, split_by_image
 
 Splitter = Callable[[Manifest, Path], np.ndarray]
@@ -45,7 +45,7 @@ def plan_of_labels(protocol: Protocol, *, labels: Path | None) -> LabelPlan:
             "labels do not say: expected --out DIR, the folder of a run whose films are prepared"
         )
     place = protocol.data if labels is None else place_of_labels(protocol.data, labels)
-    films, part = list_labels(place, findings=protocol.findings, split=splitter(protocol))
+    films, part = list_films(place, findings=protocol.findings, split=splitter(protocol))
     made, early = planned(films, part, protocol), choices.before_split
     rows = np.flatnonzero(part == "train")
     plan = made.plan if early else made.plan.take(made.plan.part == "train")

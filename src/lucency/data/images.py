@@ -9,11 +9,14 @@ import os
 import struct
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 from jaxtyping import Shaped, UInt8, UInt16
+
+from lucency.core.manifest import Manifest
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 SHORTEST_SIDE, LONGEST_SIDE, WIDEST_RATIO = 32, 16_384, 4
@@ -43,6 +46,12 @@ def find_films(root: Path, *, image: Shaped[np.ndarray, " n"]) -> Shaped[np.ndar
                 )
             found[name] = path
     return np.array([found.get(name, "") for name in image.tolist()], dtype=str)
+
+
+def locate_films(films: Manifest, root: Path) -> Manifest:
+    """Return the films with the paths that `find_films` finds below `root` as the fact `path`."""
+    path = find_films(root, image=films.image)
+    return replace(films, facts=films.facts.assign(path=path))
 
 
 def read_grey(file: Path) -> UInt8[np.ndarray, "h w"]:

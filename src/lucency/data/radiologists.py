@@ -18,7 +18,7 @@ import pandas as pd
 from jaxtyping import Bool, Float32, Int64, Shaped
 
 from lucency.core.manifest import FINDINGS, Manifest, empty_boxes, nearest, require
-from lucency.data.tables import Columns, parse_column, parse_whole, read_columns
+from lucency.data.tables import Columns, parse_column, parse_whole, read_columns, require_columns
 
 FOUR_FINDINGS = ("Fracture", "Pneumothorax", "Airspace opacity", "Nodule or mass")
 PANEL = (4343882785, 4343883593, 4343883996)  # readers whose majority is the published label
@@ -163,7 +163,9 @@ def _release(name: str) -> _Release:
 def _read(file: Path) -> Columns:
     if not file.is_file():
         raise ValueError(f"{file}: no such file; expected a table of Google's chest-xray-labels")
-    return read_columns(file, required=("Patient ID",))
+    columns = read_columns(file)
+    require_columns(columns, ("Patient ID",), file)
+    return columns
 
 
 def _answers(columns: Columns, findings: tuple[str, ...], file: Path) -> Float32[np.ndarray, "m k"]:
