@@ -29,6 +29,7 @@ from lucency.core.manifest import (
     save_prepared_tables,
 )
 from lucency.core.parallel import in_workers
+from lucency.core.progress import silent
 from lucency.core.stage import produce
 from lucency.data.images import read_grey
 
@@ -65,7 +66,7 @@ def prepare(
     preparation: Preparation,
     out: Path,
     workers: int,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] = silent,
     inputs: Mapping[str, object] = MappingProxyType({}),
 ) -> Prepared:
     """Return the films of `manifest` as the network sees them, from `out` or prepared into it.
@@ -90,26 +91,9 @@ def prepare(
         "films": _digest(manifest),
         "film_bytes": hashlib.sha256(size.tobytes()).hexdigest()[:16],
     }
-    tell = progress or _silent
-
-    def write(folder: Path) -> None:
-        done = _open_work(folder, films=len(manifest), side=preparation.size)
-        todo = np.flatnonzero(done != size)
-        films = zip(todo.tolist(), path[todo].tolist(), size[todo].tolist(), strict=True)
-        chunks = iter(lambda: list(islice(films, CHUNK)), [])
-        work = partial(_prepare_chunk, folder, preparation)
-        rejects, left = Rejects(), len(todo)
-        tell(len(manifest) - left, len(manifest))
-        for count, broken in in_workers(work, chunks, workers=min(workers, -(-left // CHUNK))):
-            rejects |= broken
-            left -= count
-            tell(len(manifest) - left, len(manifest))
-            _refuse_too_many(rejects, manifest)
-        _finish(folder, manifest, preparation, rejects)
-
+    write = partial(_prepare_all, manifest, preparation, size, workers, progress)
     # Each row remembers the size of the file it was made from: replaced films are made anew.
-    made = produce(out, inputs=inputs, write=write, may_change=("film_bytes",))
-    return load_prepared(made)
+    return load_prepared(produce(out, inputs=inputs, write=write, may_change=("film_bytes",)))
 
 
 def thumbnails(
@@ -154,7 +138,7 @@ def _bytes_of(file: str) -> int:
 
 
 def _digest(manifest: Manifest) -> str:
-    """Return 16 hexadecimal digits of everything but where the films lie."""
+    """Return 16 hexadecimal digits of everything but the films' paths."""
     digest = hashlib.sha256(json.dumps([manifest.findings, manifest.origin]).encode())
     digest.update(json.dumps(manifest.image.tolist()).encode())
     digest.update(manifest.patient.tobytes() + manifest.label.tobytes())
@@ -163,8 +147,27 @@ def _digest(manifest: Manifest) -> str:
     return digest.hexdigest()[:16]
 
 
-def _silent(done: int, films: int) -> None:
-    del done, films
+def _prepare_all(
+    manifest: Manifest,
+    preparation: Preparation,
+    size: Int64[np.ndarray, " n"],
+    workers: int,
+    progress: Callable[[int, int], None],
+    folder: Path,
+) -> None:
+    done = _open_work(folder, films=len(manifest), side=preparation.size)
+    todo, path = np.flatnonzero(done != size), manifest.facts["path"].to_numpy(dtype=str)
+    films = zip(todo.tolist(), path[todo].tolist(), size[todo].tolist(), strict=True)
+    chunks = iter(lambda: list(islice(films, CHUNK)), [])
+    work = partial(_prepare_chunk, folder, preparation)
+    rejects, left = Rejects(), len(todo)
+    progress(len(manifest) - left, len(manifest))
+    for count, broken in in_workers(work, chunks, workers=min(workers, -(-left // CHUNK))):
+        rejects |= broken
+        left -= count
+        progress(len(manifest) - left, len(manifest))
+        _refuse_too_many(rejects, manifest)
+    _finish(folder, manifest, preparation, rejects)
 
 
 def _open_work(folder: Path, *, films: int, side: int) -> Int64[np.ndarray, " n"]:
