@@ -73,9 +73,7 @@ class Protocol(Choices):
             raise ValueError(f"{found} is not trained; expected of {known}")
         self.ensemble.check(tuple(names), split=self.split.method, size=self.preparation.size)
         if self.variant and self.ensemble != EnsembleChoices():
-            raise ValueError(
-                "ensemble and variant: expected one of them, for ensembles one variant"
-            )
+            raise ValueError("ensemble and variant: expected one of them; state one variant alone")
         return self
 
     @model_validator(mode="after")
