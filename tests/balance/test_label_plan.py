@@ -214,7 +214,7 @@ def test_steps_are_drawn_and_written(place: Path):
 def test_what_cannot_be_is_refused_in_a_line(place: Path):
     alike = ("--set", "balance.method=mlsmote", "--set", "balance.cap=[]")
     message = refused("tiny.toml", *alike, "--set", "balance.copy_plan=[]")
-    assert message.startswith("balance.method mlsmote asks which films are alike")
+    assert message.startswith("balance.method mlsmote compares films by features")
     assert "expected --out DIR" in message
     variant = ("--set", "variant=[{name='more', balance={method='ml-ros'}}]")
     assert "has a plan for each: add --set 'variant=[]' --set 'seeds=[]'" in refused(

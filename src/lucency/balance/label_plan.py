@@ -35,14 +35,14 @@ def plan_of_labels(protocol: Protocol, *, labels: Path | None) -> LabelPlan:
 
     The protocol's split is made too, NIH's official one by the lists beside the label file. It is
     the plan of a run whose films are all there and can be read. Raises ValueError for a method
-    that asks which films are alike, which a label does not say.
+    that compares films by features, which labels do not hold.
     """
     choices = protocol.balance
     if needs_features(choices):
         named = f"{choices.method}, then {choices.then}"
         raise ValueError(
-            f"balance.method {named.removesuffix(', then none')} asks which films are alike, which "
-            "labels do not say: expected --out DIR, the folder of a run whose films are prepared"
+            f"balance.method {named.removesuffix(', then none')} compares films by features, which "
+            "labels do not hold: expected --out DIR, the folder of a run whose films are prepared"
         )
     place = protocol.data if labels is None else place_of_labels(protocol.data, labels)
     films, part = list_films(place, findings=protocol.findings, split=splitter(protocol))
