@@ -1,4 +1,4 @@
-"""A finished run gathered for its page: everything that the report shows."""
+"""Everything that the report of a finished run shows, gathered from its folder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from lucency.core.predictions import Predictions
 from lucency.core.stage import Failures
 from lucency.data.split import set_apart
 from lucency.evaluation.preparation_grid import STUDY, load_study, no_study
-from lucency.evaluation.subgroups import worst_group
 from lucency.evaluation.summary import Evaluation
 from lucency.pipeline.run import Run
 from lucency.report.run_page import Experiment, Gallery
@@ -55,23 +54,14 @@ def gather(
         predictions=predictions,
         histories={name: pd.read_csv(_network(folder, name) / "history.csv") for name in names},
         networks=pd.DataFrame([_about(folder, name) for name in names]),
-        thresholds=verdict.thresholds,
-        metrics=verdict.metrics,
-        confusion=verdict.confusion,
-        comparison=verdict.comparison,
-        ranking=verdict.ranking,
-        reliability=verdict.reliability,
-        brier=verdict.brier,
-        subgroups=verdict.subgroups,
-        worst_group=worst_group(verdict.subgroups),
-        conclusion=verdict.conclusion,
+        evaluation=verdict,
         issues=made["warnings"],
         apart=np.flatnonzero(set_apart(prepared.manifest, choices=protocol.split)),
         checks=CHECKS,
-        beside=made["reached"],
-        sight=made["sight"],
-        doubts=made["doubts"],
-        combined=made["combined"],
+        study=made["reached"],
+        heatmaps=made["sight"],
+        audit=made["doubts"],
+        ensembles=made["combined"],
         preparations=failures.attempt("preparation", lambda: load_study(folder / STUDY / "verdict"))
         or no_study(),
     )

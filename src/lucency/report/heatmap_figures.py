@@ -1,13 +1,14 @@
-"""Figures of where networks looked: overlays, galleries of right and wrong, mean maps.
+"""Figures of heat maps: overlays on a film, examples of right and wrong predictions, mean maps.
 
-Heatmaps keep their own units, which the colour bar says; nothing here scales them. True boxes are
-outlined. Films are square, as networks see them.
+Heat maps keep their own units, given by the colour bar; nothing here scales them. Ground-truth
+boxes are outlined. Films are square, as networks see them.
 Letters in shapes: h and w pixels, k findings, gh and gw cells of the grid, n maps, s pixels of a
 shown side.
 """
 
 from __future__ import annotations
 
+import base64
 import io
 import math
 from collections.abc import Mapping
@@ -31,7 +32,7 @@ from lucency.report.style import SETTINGS, WIDTH, svg
 
 SIDE = 224  # pixels of a shown film
 COLOURS = "magma"  # its lightness rises evenly, so that colour-blind readers see the same order
-OPAQUE = 0.7  # of the strongest place; what speaks against the finding is clear
+OPAQUE = 0.7  # of the strongest place; evidence against the finding is transparent
 DOTS = 110  # an inch, of a PNG
 COLUMNS = 4
 FINE = 64  # cells a side, for the density of boxes
@@ -41,14 +42,14 @@ Corners = Float64[np.ndarray, "_ 4"]  # left, top, right, bottom in shares of th
 
 
 class Drawn(NamedTuple):
-    """One map as it is drawn: its cells, and where they look."""
+    """One heat map as it is drawn: its cells, and the places of their centres."""
 
     cells: Cells
     centres: Centres
 
 
 def overlay_figure(film: Film, *, maps: Mapping[str, Drawn], corners: Corners) -> Figure:
-    """Return the film with its true boxes, and with one map a method, each on its own scale."""
+    """Return the film with its ground-truth boxes, and a heat map a method, each on its own scale."""
     shown = _shrink(film)
     with mpl.rc_context(SETTINGS):
         columns = len(maps) + 1
@@ -80,7 +81,7 @@ def gallery_figure(
     maps: Heatmaps,
     boxes: pd.DataFrame,
 ) -> Figure:
-    """Return one row a kind of case, its films with their maps on one scale for all.
+    """Return a row of films a kind of case, with their heat maps on one scale for all.
 
     `cases` as `choose_cases` gives them; `boxes` is a manifest's.
     """
@@ -113,7 +114,7 @@ def mean_figure(
     centres: Centres,
     boxes: pd.DataFrame,
 ) -> Figure:
-    """Return the mean map of each finding on its own scale; dashes: half the densest true boxes.
+    """Return the mean heat map of each finding on its own scale, with the densest boxes dashed.
 
     `mean` as `explain.baselines.mean_maps` gives it; a finding that is NaN says so.
     """
@@ -158,8 +159,13 @@ def explanation_png(figure: Figure) -> bytes:
     """Return a figure as a PNG file; the same figure gives the same bytes."""
     file = io.BytesIO()
     with mpl.rc_context(SETTINGS):
-        figure.savefig(file, format="png", dpi=DOTS, facecolor="white", metadata=NAMELESS)
+        figure.savefig(file, format="png", dpi=DOTS, facecolor="white", metadata=NO_SOFTWARE)
     return file.getvalue()
+
+
+def png_uri(png: bytes) -> str:
+    """Return a PNG file as a data URI."""
+    return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
 def _shrink(film: Film) -> UInt8[np.ndarray, "s s"]:
@@ -204,7 +210,7 @@ def _outline(axes: Axes, corners: Corners) -> None:
 
 
 def _dense(axes: Axes, corners: Corners) -> None:
-    """Draw the line around the places that at least half as many boxes cover as any place."""
+    """Draw the contour at half of the highest density of boxes."""
     density = np.pad(cover(corners, cells=(FINE, FINE)).mean(axis=0), 1)
     centre = (np.arange(FINE + 2) - 0.5) / FINE
     half = [density.max() / 2]
@@ -217,4 +223,4 @@ def _plain(axes: Axes) -> None:
     axes.spines[:].set_visible(False)
 
 
-NAMELESS: Any = {"Software": None}
+NO_SOFTWARE: Any = {"Software": None}
