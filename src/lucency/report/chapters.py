@@ -9,11 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
-from matplotlib.figure import Figure
 
 from lucency.audit.audit_results import AuditResults
 from lucency.audit.label_quality import CANNOT, DOUBTFUL, MAY, MODERATE, conclude_label_quality
@@ -32,16 +30,15 @@ from lucency.evaluation.reference_study import (
 )
 from lucency.explain.baselines import conclude_heatmaps, mean_maps
 from lucency.explain.heatmap_results import RANDOMISED, STRETCHED, TRIED, HeatmapResults
-from lucency.explain.localization import GAME
 from lucency.report.curves import draw_leaderboard
 from lucency.report.heatmap_figures import (
+    draw_pointing,
     explanation_png,
     explanation_svg,
     gallery_figure,
     mean_figure,
     png_uri,
 )
-from lucency.report.style import MUTED, SETTINGS, WIDTH, name_rows, style_networks, svg
 
 WANG = "Wang 2017"
 REACHED = {("IoBB", 0.5), ("IoBB", 0.9), ("IoU", 0.3), ("IoU", 0.5), ("IoU", 0.7)}
@@ -139,33 +136,6 @@ def objections(results: AuditResults) -> dict[str, str]:
         "Medical meaning of the labels": _meaning(results),
         "Usefulness of the labels for image analysis": _usefulness(results),
     }
-
-
-def draw_pointing(pointing: pd.DataFrame) -> str:
-    """Return dots with intervals: a row for the mean and for each finding, a dot for each method.
-
-    `pointing` is of explain.localization.
-    """
-    game = pointing.loc[pointing["measure"] == GAME]
-    methods = [name for name in game["method"].unique() if STRETCHED not in name]
-    rows = [MACRO, *(name for name in game["finding"].unique() if name != MACRO)]
-    table = game.set_index(["method", "finding"])
-    style = style_networks(methods)
-    with mpl.rc_context(SETTINGS):
-        figure = Figure(figsize=(WIDTH, 1.4 + len(rows) * max(0.36, 0.075 * len(methods))))
-        axes = figure.add_subplot()
-        for number, name in enumerate(methods):
-            place = np.arange(len(rows)) + ((number + 0.5) / len(methods) - 0.5) * 0.72
-            row = table.loc[name].reindex(rows)
-            axes.hlines(place, row["low"], row["high"], color=style[name].colour, alpha=0.5)
-            axes.plot(row["value"], place, style[name].marker, color=style[name].colour, label=name)
-        axes.axhline(0.5, color=MUTED, linewidth=0.6)
-        films = table.loc[methods[0]]["films"]
-        name_rows(axes, ["Mean", *(f"{name}  ({films[name]:,.0f})" for name in rows[1:])])
-        axes.set_xlabel(
-            "Pointing game: share of films hit, with 95 % interval (in brackets: films)"
-        )
-        return svg(figure, name="pointing", title="Pointing game by finding and method")
 
 
 def _faithfulness(results: HeatmapResults) -> list[Values]:

@@ -1,4 +1,4 @@
-"""Figures of heat maps: overlays on a film, examples of right and wrong predictions, mean maps.
+"""Figures of heat maps: overlays on a film, examples of predictions, mean maps, pointing game.
 
 Heat maps keep their own units, given by the colour bar; nothing here scales them. Ground-truth
 boxes are outlined. Films are square, as networks see them.
@@ -26,9 +26,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from lucency.evaluation.evaluate import MACRO
 from lucency.explain.examples import KINDS
+from lucency.explain.heatmap_results import STRETCHED
 from lucency.explain.heatmaps import Centres, Heatmaps, cover, enlarge
-from lucency.report.style import SETTINGS, WIDTH, svg
+from lucency.explain.localization import GAME
+from lucency.report.style import MUTED, SETTINGS, WIDTH, name_rows, style_networks, svg
 
 SIDE = 224  # pixels of a shown film
 COLOURS = "magma"  # its lightness rises evenly, so that colour-blind readers see the same order
@@ -49,7 +52,7 @@ class Drawn(NamedTuple):
 
 
 def overlay_figure(film: Film, *, maps: Mapping[str, Drawn], corners: Corners) -> Figure:
-    """Return the film with its ground-truth boxes, and a heat map a method, each on its own scale."""
+    """Return the film with its true boxes, and a heat map a method, each on its own scale."""
     shown = _shrink(film)
     with mpl.rc_context(SETTINGS):
         columns = len(maps) + 1
@@ -139,6 +142,33 @@ def mean_figure(
         for axes in panels[len(findings) :]:
             axes.set_axis_off()
         return figure
+
+
+def draw_pointing(pointing: pd.DataFrame) -> str:
+    """Return dots with intervals: a row for the mean and for each finding, a dot for each method.
+
+    `pointing` is of explain.localization.
+    """
+    game = pointing.loc[pointing["measure"] == GAME]
+    methods = [name for name in game["method"].unique() if STRETCHED not in name]
+    rows = [MACRO, *(name for name in game["finding"].unique() if name != MACRO)]
+    table = game.set_index(["method", "finding"])
+    style = style_networks(methods)
+    with mpl.rc_context(SETTINGS):
+        figure = Figure(figsize=(WIDTH, 1.4 + len(rows) * max(0.36, 0.075 * len(methods))))
+        axes = figure.add_subplot()
+        for number, name in enumerate(methods):
+            place = np.arange(len(rows)) + ((number + 0.5) / len(methods) - 0.5) * 0.72
+            row = table.loc[name].reindex(rows)
+            axes.hlines(place, row["low"], row["high"], color=style[name].colour, alpha=0.5)
+            axes.plot(row["value"], place, style[name].marker, color=style[name].colour, label=name)
+        axes.axhline(0.5, color=MUTED, linewidth=0.6)
+        films = table.loc[methods[0]]["films"]
+        name_rows(axes, ["Mean", *(f"{name}  ({films[name]:,.0f})" for name in rows[1:])])
+        axes.set_xlabel(
+            "Pointing game: share of films hit, with 95 % interval (in brackets: films)"
+        )
+        return svg(figure, name="pointing", title="Pointing game by finding and method")
 
 
 def corners_of(boxes: pd.DataFrame, image: str, finding: str) -> Corners:
