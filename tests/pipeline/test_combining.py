@@ -63,12 +63,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 def test_everything_stands_in_one_league_and_on_one_page(run: Path):
-    leaderboard = pd.read_csv(run / "combined" / "leaderboard" / "leaderboard.csv")
+    leaderboard = pd.read_csv(run / "ensemble" / "leaderboard" / "leaderboard.csv")
     assert leaderboard.groupby("kind").size().to_dict() == KINDS
     assert leaderboard["auc"].is_monotonic_decreasing
     assert (leaderboard["milliseconds"] > 0).all()
     page = (run / "report" / "report.html").read_text()
-    assert "<h2>Ensembles</h2>" in page
+    assert "<h2>Ensembles and leaderboard</h2>" in page
     assert all(name in page for name in leaderboard["network"])
     cost = leaderboard.set_index("network")["milliseconds"]
     both = cost["test_resnet"] + cost["test_convnext"]
@@ -80,11 +80,11 @@ def test_everything_stands_in_one_league_and_on_one_page(run: Path):
 
 @pytest.mark.slow
 def test_what_the_league_says_is_in_the_predictions(run: Path):
-    leaderboard = pd.read_csv(run / "combined" / "leaderboard" / "leaderboard.csv").set_index(
+    leaderboard = pd.read_csv(run / "ensemble" / "leaderboard" / "leaderboard.csv").set_index(
         "network"
     )
     for name in leaderboard.index[~(leaderboard["kind"] == "network")]:
-        said = load_predictions(run / "combined" / name.replace(" ", "-") / "predictions.npz")
+        said = load_predictions(run / "ensemble" / name.replace(" ", "-") / "predictions.npz")
         test = said.of("test")
         assert macro_auc(test.label, test.calibrated) == pytest.approx(leaderboard.loc[name, "auc"])
         assert set(said.part) == {"val", "test"}
@@ -174,12 +174,12 @@ def test_something_else_may_be_combined_in_a_finished_run(run: Path, tmp_path: P
     mine = tmp_path / "run"
     shutil.copytree(run, mine)
     weights = mine / "networks" / "test_resnet" / "weights.safetensors"
-    kept = [weights, *(mine / "combined" / "logistic-on-test_resnet").iterdir()]
+    kept = [weights, *(mine / "ensemble" / "logistic-on-test_resnet").iterdir()]
     before = [file.stat().st_mtime_ns for file in kept]
     other = PROTOCOL.replace('"greedy", "stacked"', '"convex"').replace("= 7", "= 9")
     (tmp_path / "other.toml").write_text(other.replace('["logistic", "bayes"]', '["logistic"]'))
     lucency("run", tmp_path / "other.toml", "--out", mine)
-    leaderboard = pd.read_csv(mine / "combined" / "leaderboard" / "leaderboard.csv")[
+    leaderboard = pd.read_csv(mine / "ensemble" / "leaderboard" / "leaderboard.csv")[
         "network"
     ].tolist()
     assert "convex" in leaderboard
@@ -191,7 +191,7 @@ def test_something_else_may_be_combined_in_a_finished_run(run: Path, tmp_path: P
     assert "convex" in (mine / "report" / "report.html").read_text()
     (tmp_path / "none.toml").write_text(PROTOCOL.partition("[ensemble]")[0])
     lucency("run", tmp_path / "none.toml", "--out", mine)
-    leaderboard = pd.read_csv(mine / "combined" / "leaderboard" / "leaderboard.csv")
+    leaderboard = pd.read_csv(mine / "ensemble" / "leaderboard" / "leaderboard.csv")
     assert leaderboard["kind"].value_counts().to_dict() == {"network": 2, "snapshots": 2}
     longer = PROTOCOL.replace("epochs = 2", "epochs = 3")
     (tmp_path / "longer.toml").write_text(longer)
@@ -226,11 +226,11 @@ def test_features_of_frozen_networks_and_textures_and_a_stage_that_was_killed(
     with monkeypatch.context() as patched:
         patched.setattr("lucency.ensemble.retrieval_metrics.similar_table", broken)
         assert CliRunner().invoke(app, ["run", str(file), "--out", str(out)]).exit_code
-    done = out / "combined" / "logistic-on-frozen-efficientnet_lite0" / "predictions.npz"
+    done = out / "ensemble" / "logistic-on-frozen-efficientnet_lite0" / "predictions.npz"
     before = done.stat().st_mtime_ns
     lucency("run", file, "--out", out)
     assert done.stat().st_mtime_ns == before
-    leaderboard = pd.read_csv(out / "combined" / "leaderboard" / "leaderboard.csv").set_index(
+    leaderboard = pd.read_csv(out / "ensemble" / "leaderboard" / "leaderboard.csv").set_index(
         "network"
     )
     sources = ("frozen efficientnet_lite0", "texture", "test_resnet+texture")
@@ -239,7 +239,7 @@ def test_features_of_frozen_networks_and_textures_and_a_stage_that_was_killed(
         assert f"5 neighbours on {source}" in leaderboard.index
     films = load_prepared(out / "prepared").manifest
     texture = np.load(out / "features" / "texture" / "feature.npy")
-    counted = pd.read_csv(out / "combined" / "leaderboard" / "lungs.csv").set_index("films")
+    counted = pd.read_csv(out / "ensemble" / "leaderboard" / "lungs.csv").set_index("films")
     assert texture.shape[0] == counted.loc["all", "count"] == len(films)
     assert counted.loc["all", "failed"] == np.isnan(texture).all(axis=1).sum()
     page = (out / "report" / "report.html").read_text()
@@ -247,7 +247,7 @@ def test_features_of_frozen_networks_and_textures_and_a_stage_that_was_killed(
     assert (leaderboard["milliseconds"] > 0).all()
     file.write_text(head.replace("[ensemble]", ""))
     lucency("run", file, "--out", out)
-    assert "<h2>Ensembles</h2>" not in (out / "report" / "report.html").read_text()
+    assert "<h2>Ensembles and leaderboard</h2>" not in (out / "report" / "report.html").read_text()
 
 
 def test_what_frozen_networks_lack_is_said_before_the_work(tmp_path: Path):

@@ -9,7 +9,7 @@ import pytest
 from lucency.config.sections import Network
 from lucency.data.preprocess import thumbnails
 from lucency.models.features import embed
-from lucency.pipeline.stages import features, features_folder
+from lucency.pipeline.feature_stage import features_folder, similarity_features
 from toys import toy_films
 
 ROWS = np.array([3, 0, 5])
@@ -34,11 +34,11 @@ def test_a_network_s_features_do_not_depend_on_when_they_are_asked_for():
 def test_features_are_made_once_and_other_ones_are_refused(tmp_path: Path):
     films, thumbnail = toy_films(8), Network(name="thumbnail")
     given = {"rows": ROWS, "root": Path(), "choice": thumbnail, "home": tmp_path}
-    first = features(films, upstream={"split": "a"}, **given)
+    first = similarity_features(films, upstream={"split": "a"}, **given)
     out = features_folder(tmp_path, thumbnail)
     written = (out / "feature.npy").stat().st_mtime_ns
-    again = features(films, upstream={"split": "a"}, **given)
+    again = similarity_features(films, upstream={"split": "a"}, **given)
     np.testing.assert_array_equal(first, again)
     assert (out / "feature.npy").stat().st_mtime_ns == written
     with pytest.raises(ValueError, match="made from other inputs"):
-        features(films, upstream={"split": "b"}, **given)
+        similarity_features(films, upstream={"split": "b"}, **given)

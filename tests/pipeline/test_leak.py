@@ -8,8 +8,8 @@ import pytest
 from lucency.config.protocol import Protocol, parse_protocol
 from lucency.pipeline import leakage_study as leak
 from lucency.pipeline import stages
-from lucency.pipeline.heatmap_stage import sight
 from lucency.pipeline.run import Run, open_run
+from lucency.pipeline.stages import heatmaps
 
 
 def _protocol(**data: object) -> Protocol:
@@ -45,7 +45,7 @@ def test_a_list_of_the_user_s_own_is_refused(tmp_path: Path):
 def test_every_scheme_sees_the_same_films_and_nobody_the_patients_apart(tmp_path: Path):
     run = _opened(tmp_path / "out")
     page = leak.report(run)
-    apart = set(leak.untouched(run, "reference")["test_convnext"].patient.tolist())
+    apart = set(leak.held_out_predictions(run, "reference")["test_convnext"].patient.tolist())
     everybody = set(stages.manifest(run).patient.tolist())
     leaking = {}
     for name, member in leak.schemes(run).items():
@@ -56,7 +56,7 @@ def test_every_scheme_sees_the_same_films_and_nobody_the_patients_apart(tmp_path
             for part in ("train", "test")
         }
         leaking[name] = len(of["train"] & of["test"])
-        seen = sight(member)
+        seen = heatmaps(member)
         explained = {*seen.cases["image"], *(name for maps in seen.maps for name in maps.image)}
         assert explained <= set(films.image[plan.row[plan.part == "test"]].tolist())
     assert leaking["reference"] > 0

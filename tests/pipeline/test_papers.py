@@ -14,8 +14,8 @@ from lucency.models.networks import load_classifier
 from lucency.models.training import check_choice
 from lucency.pipeline import ablation_study as ablation
 from lucency.pipeline import stages
-from lucency.pipeline.judgement import verdict
 from lucency.pipeline.run import open_run
+from lucency.pipeline.stages import evaluation
 
 PROTOCOLS = Path(__file__).resolve().parents[2] / "protocols"
 SMALL = {
@@ -53,7 +53,7 @@ def miniature(name: str, **changes: Any) -> Protocol:
 def test_mobilelungnetv2_trains_and_is_counted(tmp_path: Path) -> None:
     protocol = miniature("mobilelungnetv2")
     run = open_run(protocol, out=tmp_path / "run", workers=1)
-    found = verdict(run)
+    found = evaluation(run)
     cells = found.confusion.set_index(["network", "finding"])[["tp", "fp", "fn", "tn"]]
     test = stages.predictions(run)[0].of("test")
     assert len(cells) == 7 * 14  # six networks and the trivial predictor

@@ -136,11 +136,11 @@ def test_every_cell_has_what_it_says_and_keeps_no_prepared_films(at_home: Path):
     for cell in CELLS:
         names = {one.name for one in Path("out/cells", cell).iterdir()}
         assert names == {"feature.npy", "rows.npy", "measures.csv", "receipt.json"}
-    tables = {one.name for one in Path("out/verdict").iterdir()}
+    tables = {one.name for one in Path("out/evaluation").iterdir()}
     assert tables >= {"cells.csv", "measures.csv", "summary.csv", "about.json", "conclusion.txt"}
     page = Path("out/page/report.html").read_text()
     assert "http" not in page.replace("http://www.w3.org", ""), "the page needs no other file"
-    conclusion = Path("out/verdict/conclusion.txt").read_text().strip()
+    conclusion = Path("out/evaluation/conclusion.txt").read_text().strip()
     assert "On these 48 films of 24 patients" in conclusion
     assert conclusion.split(".")[0] in page.replace("&#39;", "'")
     assert Path("out/page/figure.svg").read_text().startswith('<svg style="background:white')
@@ -150,7 +150,7 @@ def test_auc_is_that_of_logistic_regression_on_the_frozen_network_s_features(at_
     films = load_manifest(Path("out/manifest"))
     grid = make_grid(read_protocol(Path("toys.toml")).preparation, clips=(2.0,), tiles=(4,),
                      orders=("clahe-first",))  # fmt: skip
-    cells = pd.read_csv("out/verdict/cells.csv").set_index("cell")
+    cells = pd.read_csv("out/evaluation/cells.csv").set_index("cell")
     network = read_protocol(Path("toys.toml")).network[1]
     greys = [read_grey(Path(one)) for one in sorted(Path("films").glob("*.png"))]
     for cell in (OFF, "2x4"):
@@ -184,7 +184,7 @@ def test_measures_are_those_of_the_films_beside_themselves_without_clahe(at_home
         assert table.loc[name, list(MEASURES)].tolist() == pytest.approx(
             list(found.values()), nan_ok=True
         )
-    rows = pd.read_csv("out/verdict/measures.csv").set_index(["cell", "measure"])
+    rows = pd.read_csv("out/evaluation/measures.csv").set_index(["cell", "measure"])
     assert rows.loc[("2x4", "eme"), "value"] == pytest.approx(table["eme"].mean())
     assert rows.loc[(OFF, "ssim"), "value"] == 1
 
@@ -238,7 +238,7 @@ def test_killed_it_goes_on_and_ends_with_the_same_tables(
     study("--out", str(out))
     assert files_of(out / "cells" / OFF) == done
     for file in ("cells.csv", "measures.csv", "conclusion.txt"):
-        assert (out / "verdict" / file).read_text() == Path("out/verdict", file).read_text()
+        assert (out / "evaluation" / file).read_text() == Path("out/evaluation", file).read_text()
 
 
 def test_a_wider_grid_keeps_the_cells_that_are_there(
@@ -254,7 +254,7 @@ def test_a_wider_grid_keeps_the_cells_that_are_there(
     monkeypatch.setattr(preparation_study, "prepare", counted)
     study("--out", str(tmp_path / "out"), "--tiles", "4,8")
     assert [(one.clahe_clip, one.clahe_tiles) for one in made] == [(2, 8)]
-    assert len(pd.read_csv(tmp_path / "out/verdict/cells.csv")) == 4
+    assert len(pd.read_csv(tmp_path / "out/evaluation/cells.csv")) == 4
 
 
 # --- shown
@@ -267,7 +267,7 @@ def test_a_run_s_report_shows_the_study_that_stands_in_it(at_home: Path, tmp_pat
     study("--out", str(run / STUDY))
     assert (run / "manifest" / "receipt.json").is_file(), "it takes the run's films"
     assert not (run / STUDY / "manifest").exists()
-    shown = clahe_values(load_study(run / STUDY / "verdict"))
+    shown = clahe_values(load_study(run / STUDY / "evaluation"))
     assert shown["conclusion"].startswith("On these 48 films")
     assert shown["figure"].startswith("<svg")
     assert clahe_values(Experiment.__dataclass_fields__["preparations"].default_factory()) == {}
@@ -293,7 +293,7 @@ def test_a_finished_report_is_written_anew_when_a_study_comes_into_the_run(
 
 
 def test_the_figure_has_a_number_for_every_cell_and_the_same_bytes(at_home: Path):
-    found = load_study(Path("out/verdict"))
+    found = load_study(Path("out/evaluation"))
     drawing = draw_study(found)
     assert drawing == draw_study(found)
     for title in ("CLAHE before resizing, less off", "CLAHE before resizing, less 3x10", "SSIM"):

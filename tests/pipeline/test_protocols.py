@@ -16,7 +16,7 @@ from lucency.core.manifest import FINDINGS, NO_FINDING
 from lucency.core.stage import Failures
 from lucency.phantom.dataset import write_phantom
 from lucency.pipeline import ablation_study as ablation
-from lucency.pipeline import judgement
+from lucency.pipeline import stages
 from lucency.pipeline.run import open_run
 from lucency.pipeline.stages import (
     films_apart,
@@ -109,7 +109,7 @@ def test_a_miniature_reaches_its_page(
     file: Path, outputs: int, phantoms: Path, tmp_path: Path
 ) -> None:
     run = open_run(miniature(file, outputs=outputs, root=phantoms), out=tmp_path / "run", workers=1)
-    report = ablation.STAGES["report"] if run.protocol.variant else judgement.report
+    report = ablation.report if run.protocol.variant else stages.report
     page = report(run)
     assert isinstance(page, Path)
     assert Failures(run.out / "failed").reasons() == {}
@@ -124,11 +124,11 @@ def test_the_study_reaches_its_page_on_real_films(shared: Path, tmp_path: Path) 
     choices = protocol.model_dump()
     choices["data"]["exclude"] = str(few)
     run = open_run(parse_protocol(choices, name="real"), out=tmp_path / "run", workers=1)
-    page = judgement.report(run).read_text()
+    page = stages.report(run).read_text()
     assert Failures(run.out / "failed").reasons() == {}
     assert len(prepared(run).manifest) == 103
     assert "Beside the published study" in page
-    label_quality = pd.read_csv(run.out / "doubts" / "label_quality.csv").set_index("finding")
+    label_quality = pd.read_csv(run.out / "audit" / "label_quality.csv").set_index("finding")
     assert label_quality.loc["No Finding", ["labelled", "both"]].tolist() == [348, 206]
 
 
@@ -140,8 +140,8 @@ def test_the_study_stands_beside_what_is_claimed_and_reached(
     choices["split"]["apart"] = 0.2
     choices["network"] = choices["network"][1:2]
     run = open_run(parse_protocol(choices, name="apart"), out=tmp_path / "run", workers=1)
-    page = judgement.report(run).read_text()
-    study = pd.read_csv(run.out / "beside" / "study.csv").set_index("metric")
+    page = stages.report(run).read_text()
+    study = pd.read_csv(run.out / "study" / "study.csv").set_index("metric")
     assert study.loc["auc", "published"] == 0.8421
     assert study[["claimed", "reached"]].notna().all(axis=None)
     assert "Beside the published study" in page
@@ -159,7 +159,7 @@ def test_the_trivial_predictor_knows_what_was_trained_on(phantoms: Path, tmp_pat
     run = open_run(few, out=tmp_path / "run", workers=1)
     seen = plan(run).take(plan(run).part == "train")
     share = np.clip(seen.label.mean(axis=0, dtype=np.float64), 1e-6, 1 - 1e-6)
-    loss = judgement.verdict(run).metrics.set_index(["network", "finding", "metric"])["value"]
+    loss = stages.evaluation(run).metrics.set_index(["network", "finding", "metric"])["value"]
     test = predictions(run)[0].of("test")
     for place, finding in enumerate(test.findings):
         truth = test.label[:, place] == 1

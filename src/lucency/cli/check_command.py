@@ -14,8 +14,8 @@ from lucency.audit.checks.protocol_checks import BEFORE
 from lucency.audit.checks.run_checks import CHECKS, check_lists, check_predictions, check_protocol
 from lucency.audit.checks.unverified import unverified_table
 from lucency.config.protocol import read_protocol
-from lucency.pipeline.judgement import issues
-from lucency.pipeline.reopening import open_run_folder
+from lucency.pipeline.run import open_run_folder
+from lucency.pipeline.stages import issues
 
 
 def consult(

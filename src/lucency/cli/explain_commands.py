@@ -59,11 +59,11 @@ def explain(
     """
     check_folder(out)
     from lucency.config.sections import ExplanationChoices
-    from lucency.pipeline.explanation import Asked, explain_films
+    from lucency.pipeline.explanation import Request, explain_films
 
     methods = tuple(method) if method else ExplanationChoices().methods
-    asked = Asked(network, methods, tuple(finding or ()))
-    tell(explain_films(folder, films or [], asked=asked, out=out), json)
+    request = Request(network, methods, tuple(finding or ()))
+    tell(explain_films(folder, films or [], request=request, out=out), json)
 
 
 EXPLAIN_COMMANDS: tuple[Callable[..., None], ...] = (localize, explain)

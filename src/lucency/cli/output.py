@@ -28,9 +28,8 @@ from lucency.evaluation.evaluate import MACRO
 from lucency.explain.baselines import conclude_heatmaps
 from lucency.explain.heatmap_results import HeatmapResults
 from lucency.explain.localization import GAME
-from lucency.pipeline import ablation_study as ablation
-from lucency.pipeline.judgement import STAGES
-from lucency.pipeline.run import Run
+from lucency.pipeline import ablation_study, stages
+from lucency.pipeline.run import Run, members
 
 WHOLE = {"instances", "labels", "labelsets"}
 
@@ -232,8 +231,8 @@ NOT_MADE = "not made"
 def do_stage(run: Run, stage: str) -> Answer:
     """Do `stage` and all before it, and return what there is to say about it."""
     if run.protocol.variant:
-        return VARIED[stage](run, ablation.STAGES[stage](run))
-    return ANSWERS[stage](run, STAGES[stage](run))
+        return VARIED[stage](run, ablation_study.make(run, stage))
+    return ANSWERS[stage](run, stages.make(run, stage))
 
 
 def balance_run(run: Run, *, figure: Path | None, table: Path | None) -> Answer:
@@ -311,7 +310,7 @@ def _of_evaluate(run: Run, made: Any) -> Answer:
 
 
 def _of_report(run: Run, made: Any) -> Answer:
-    from lucency.pipeline.judgement import issues, verdict
+    from lucency.pipeline.stages import evaluation, issues
 
     told = "could not run"
     if "warnings" not in Failures(run.out / "failed").reasons():
@@ -319,7 +318,7 @@ def _of_report(run: Run, made: Any) -> Answer:
         serious = count_serious(found)
         told = f"{serious} serious, {len(found) - serious} to note"
     answer: Answer = {
-        "conclusion": verdict(run).conclusion,
+        "conclusion": evaluation(run).conclusion,
         "leak doctor": told,
         "report": str(made),
     }
@@ -356,9 +355,15 @@ def _of_plans(run: Run, made: Any) -> Answer:
     return {name: f"{int((plan.part == 'train').sum()):,} entries" for name, plan in made.items()}
 
 
+def _of_trainings(run: Run, made: Any) -> Answer:
+    del run
+    every = [(title, *one) for title, networks in made.items() for one in networks.items()]
+    return {f"{title}/{name}": str(folder) for title, name, folder in every}
+
+
 def _of_variants(run: Run, made: Any) -> Answer:
     del made
-    return {name: str(run.out / "variants" / name) for name, _ in ablation.members(run)}
+    return {name: str(run.out / "variants" / name) for name, _ in members(run)}
 
 
 def _of_comparison(run: Run, made: Any) -> Answer:
@@ -385,7 +390,7 @@ VARIED: dict[str, Callable[[Run, Any], Answer]] = {
     "prepare": _of_prepare,
     "split": _of_split,
     "balance": _of_plans,
-    "train": _of_train,
+    "train": _of_trainings,
     "predict": _of_variants,
     "evaluate": _of_comparison,
     "check": _of_check,

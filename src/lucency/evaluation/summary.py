@@ -1,8 +1,11 @@
-"""The verdict on several networks: thresholds, scores, comparison, calibration, one sentence."""
+"""The evaluation of several networks: metrics, comparison, calibration, subgroups, one sentence.
+
+Letters in shapes: k findings.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,13 +22,19 @@ from lucency.evaluation.evaluate import confusion_table, evaluate, trivial
 from lucency.evaluation.subgroups import subgroups
 from lucency.evaluation.thresholds import threshold_table
 
-NOTHING_BELOW = 0.5
+TRIVIAL_THRESHOLD = 0.5
 TEXT = ("network", "other", "finding", "metric", "test", "note", "split", "fact", "group")
+UNKNOWN_PREVALENCE = np.empty(0)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Evaluation:
-    """What was found on the test part, as tables and one sentence."""
+    """What predictions of test films are worth, as tables and one sentence.
+
+    A row a network and finding: `thresholds`, `confusion`, `reliability`, `brier`; `metrics` are
+    of evaluation.evaluate, `comparison` and `ranking` of evaluation.compare, `subgroups` those of
+    the highest ranked network.
+    """
 
     thresholds: pd.DataFrame
     metrics: pd.DataFrame
@@ -41,57 +50,67 @@ class Evaluation:
 def evaluate_networks(
     several: Sequence[Predictions],
     *,
-    prevalence: Float64[np.ndarray, " k"],
+    thresholds: pd.DataFrame,
     facts: pd.DataFrame,
-    choices: EvaluationChoices,
+    prevalence: Float64[np.ndarray, " k"] = UNKNOWN_PREVALENCE,
+    resamples: int,
+    seed: int,
 ) -> Evaluation:
-    """Return the verdict: thresholds fitted on validation films, everything else on test films.
+    """Return all that can be said of several networks' predictions of the same test films.
 
-    `prevalence` is that of the training films before balancing, or of the training entries where
-    balancing came before the split, as it did to the test films; the trivial predictor says it.
-    `facts` has a row a film, its index their names; the highest ranked network is judged on the
-    groups that they make.
+    `thresholds` are those of every network, as `threshold_table` gives them. `facts` has a row a
+    film, its index their names; the highest ranked network is evaluated on the groups that they
+    make. `prevalence` is that of the training labels, which the trivial predictor gives for every
+    film; where it is not known there is no trivial predictor. Raises ValueError for predictions
+    that cannot be compared.
     """
-    rule = {"method": choices.threshold, "recall": choices.recall}
-    thresholds = [threshold_table(p.of("val"), **rule) for p in several]
-    tests = [predictions.of("test") for predictions in several]
-    fitted = [table["threshold"].to_numpy(dtype=np.float64) for table in thresholds]
-    nothing = np.full(len(prevalence), NOTHING_BELOW)
-    pairs = [*zip(tests, fitted, strict=True), (trivial(tests[0], prevalence=prevalence), nothing)]
-    draws = {"resamples": choices.resamples, "seed": choices.seed}
-    metrics = [evaluate(test, threshold=threshold, **draws) for test, threshold in pairs]
-    table = pd.concat(metrics, ignore_index=True)
-    comparison = compare(tests, **draws)
-    ranking = rank(table, comparison)
-    best = next(test for test in tests if test.network == ranking["network"].iloc[0])
+    draws = {"resamples": resamples, "seed": seed}
+    fitted = thresholds.set_index(["network", "finding"])["threshold"]
+    pairs = [
+        (one, fitted.loc[[(one.network, name) for name in one.findings]].to_numpy(np.float64))
+        for one in several
+    ]
+    if prevalence.size:
+        base = trivial(several[0], prevalence=prevalence)
+        pairs.append((base, np.full(len(prevalence), TRIVIAL_THRESHOLD)))
+    metrics = _stack(evaluate(one, threshold=limit, **draws) for one, limit in pairs)
+    comparison = compare(several, **draws)
+    ranking = rank(metrics, comparison)
+    best = next(one for one in several if one.network == ranking["network"].iloc[0])
     return Evaluation(
-        thresholds=pd.concat(thresholds, ignore_index=True),
-        metrics=table,
-        confusion=pd.concat(
-            [confusion_table(test, threshold=one) for test, one in pairs], ignore_index=True
-        ),
+        thresholds=thresholds,
+        metrics=metrics,
+        confusion=_stack(confusion_table(one, threshold=limit) for one, limit in pairs),
         comparison=comparison,
         ranking=ranking,
-        reliability=pd.concat(
-            [reliability_table(one, **draws) for one in tests], ignore_index=True
-        ),
-        brier=pd.concat([brier_parts(one) for one in tests], ignore_index=True),
+        reliability=_stack(reliability_table(one, **draws) for one in several),
+        brier=_stack(brier_parts(one) for one in several),
         subgroups=subgroups(best, facts=facts, **draws),
         conclusion=conclude(ranking),
     )
 
 
-def save_evaluation(verdict: Evaluation, folder: Path) -> None:
+def fit_thresholds(several: Sequence[Predictions], *, choices: EvaluationChoices) -> pd.DataFrame:
+    """Return every network's thresholds, fitted on its predictions of validation films."""
+    rule = {"method": choices.threshold, "recall": choices.recall}
+    return _stack(threshold_table(one, **rule) for one in several)
+
+
+def save_evaluation(evaluation: Evaluation, folder: Path) -> None:
     """Write one CSV a table and conclusion.txt."""
     for name in TABLES:
-        getattr(verdict, name).to_csv(folder / f"{name}.csv", index=False)
-    (folder / "conclusion.txt").write_text(verdict.conclusion + "\n")
+        getattr(evaluation, name).to_csv(folder / f"{name}.csv", index=False)
+    (folder / "conclusion.txt").write_text(evaluation.conclusion + "\n")
 
 
 def load_evaluation(folder: Path) -> Evaluation:
     """Read what `save_evaluation` wrote."""
     tables = {name: read_table(folder / f"{name}.csv", text=TEXT) for name in TABLES}
     return Evaluation(conclusion=(folder / "conclusion.txt").read_text().strip(), **tables)
+
+
+def _stack(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    return pd.concat(list(tables), ignore_index=True)
 
 
 TABLES = (

@@ -5,9 +5,9 @@ Every member is a run of its own below `variants/`, so a killed ablation goes on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from functools import cache
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,40 +22,9 @@ from lucency.core.progress import say
 from lucency.core.stage import fingerprint_of, produce
 from lucency.evaluation.ablation_effects import ablate, conclude_ablation
 from lucency.pipeline import stages
-from lucency.pipeline.run import Run, open_member
+from lucency.pipeline.run import Member, Run, kept, members
 
 TEXT = ("network", "variant", "finding", "metric")
-Key = tuple[str, int]  # variant and seed
-
-
-@cache
-def members(run: Run) -> dict[Key, Run]:
-    """Return the run of the base and of every variant at every seed."""
-    protocol = run.protocol
-    names = [BASE, *(variant.name for variant in protocol.variant)]
-    seeds = protocol.seeds or (protocol.training.seed,)
-    return {
-        (name, seed): open_member(run, protocol.varied(name, seed=seed), name=name, seed=seed)
-        for name in names
-        for seed in seeds
-    }
-
-
-def plans(run: Run) -> dict[str, object]:
-    """Return what each member sees."""
-    return {_title(key): stages.plan(member) for key, member in members(run).items()}
-
-
-def classifiers(run: Run) -> dict[str, Path]:
-    """Return the folders of all trained networks."""
-    _check_networks(run)
-    for _, member in _in_turn(run):
-        stages.classifiers(member)
-    return {
-        f"{_title(key)}/{name}": folder
-        for key, member in members(run).items()
-        for name, folder in stages.classifiers(member).items()
-    }
 
 
 def predictions(run: Run) -> dict[str, dict[str, list[Predictions]]]:
@@ -68,7 +37,7 @@ def predictions(run: Run) -> dict[str, dict[str, list[Predictions]]]:
     return trained
 
 
-@cache
+@kept
 def comparison(run: Run) -> pd.DataFrame:
     """Return the table of all variants against the base."""
     several, evaluation = predictions(run), run.protocol.evaluation
@@ -93,13 +62,13 @@ def comparison(run: Run) -> pd.DataFrame:
     return read_table(folder / "ablation.csv", text=TEXT)
 
 
-@cache
+@kept
 def issues(run: Run) -> pd.DataFrame:
     """Return what the leak doctor finds in the base at its first seed, as a table."""
-    member, said = next(iter(members(run).values())), predictions(run)[BASE]
+    member, predicted = next(iter(members(run).values())), predictions(run)[BASE]
     inputs = {
         "plan": fingerprint_of(member.out / "plan"),
-        "predictions": [fingerprint_of(member.out / "predictions" / name) for name in said],
+        "predictions": [fingerprint_of(member.out / "predictions" / name) for name in predicted],
     }
 
     def write(folder: Path) -> None:
@@ -110,7 +79,7 @@ def issues(run: Run) -> pd.DataFrame:
             prepared=stages.prepared(member),
             plan=stages.plan(member),
             missing=table["image"].tolist(),
-            predictions=[several[0] for several in said.values()],
+            predictions=[several[0] for several in predicted.values()],
             thresholds=pd.DataFrame({"network": [], "split": []}),
             scores=no_scores(),
         )
@@ -163,7 +132,7 @@ def _seen(run: Run) -> str:
     )
 
 
-def _in_turn(run: Run) -> Iterator[tuple[Key, Run]]:
+def _in_turn(run: Run) -> Iterator[tuple[Member, Run]]:
     """Yield the members, saying which one is at work."""
     several = members(run)
     for number, (key, member) in enumerate(several.items(), start=1):
@@ -186,17 +155,19 @@ def _costs(run: Run) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def _title(key: Key) -> str:
+def _title(key: Member) -> str:
     return f"{key[0]}/seed-{key[1]}"
 
 
-STAGES: dict[str, Callable[[Run], object]] = {
-    "prepare": stages.prepared,
-    "split": stages.parts,
-    "balance": plans,
-    "train": classifiers,
-    "predict": predictions,
-    "evaluate": comparison,
-    "check": issues,
-    "report": report,
-}
+OWN = {"evaluate": comparison, "check": issues, "report": report}
+
+
+def make(run: Run, name: str) -> Any:
+    """Do the stage `name` for all variants and seeds; return what it makes, by member."""
+    if name in ("prepare", "split"):
+        return stages.make(run, name)
+    if name in OWN:
+        return OWN[name](run)
+    if name != "balance":
+        _check_networks(run)
+    return {_title(key): stages.make(member, name) for key, member in _in_turn(run)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -18,18 +17,16 @@ from lucency.core.plan import COPY_MARK
 from lucency.core.predictions import Predictions
 from lucency.core.progress import progress, say
 from lucency.core.stage import fingerprint_of, produce
-from lucency.pipeline.run import Run, best_network
-from lucency.pipeline.stages import classifiers, predictions, prepared, source
+from lucency.pipeline.run import Trained, best_network
 
 FEW = 30  # positive test films, below which a score says little
 TRUTH = "truth.csv"  # of phantoms
 DEVICES = {"Drain": "drain", "Marker": "marker"}
 
 
-@cache
-def doubts(run: Run) -> AuditResults:
+def audit_network(trained: Trained) -> AuditResults:
     """Return what speaks against the scores of the run's best network on validation films."""
-    network = best_network(classifiers(run).values()).name
+    run, network = trained.run, best_network(trained.classifiers.values()).name
     evaluation = run.protocol.evaluation
     inputs = {
         "network": network,
@@ -39,48 +36,48 @@ def doubts(run: Run) -> AuditResults:
     }
 
     def write(folder: Path) -> None:
-        said = next(one for one in predictions(run) if one.network == network).of("test")
-        save_audit_results(_doubt(run, said), folder)
+        predicted = next(one for one in trained.predictions if one.network == network).of("test")
+        save_audit_results(_audit(trained, predicted), folder)
 
-    return load_audit_results(produce(run.out / "doubts", inputs=inputs, write=write))
+    return load_audit_results(produce(run.out / "audit", inputs=inputs, write=write))
 
 
-def _doubt(run: Run, said: Predictions) -> AuditResults:
-    films, draws = prepared(run), run.protocol.evaluation
+def _audit(trained: Trained, predicted: Predictions) -> AuditResults:
+    films, draws = trained.prepared, trained.run.protocol.evaluation
     drawn = {"resamples": draws.resamples, "seed": draws.seed}
     with progress("Looking for odd films", unit="films") as advance:
         odd = quality_table(inspect(films, progress=advance))
     say("Looking for shortcuts and hidden strata")
-    truth = _truth(run)
-    facts = _facts_of(said, films.manifest, truth)
+    truth = _truth(trained)
+    facts = _facts_of(predicted, films.manifest, truth)
     levels = known_facts(facts)
-    probes = probe(said, levels, **drawn)
-    shortcuts = find_shortcuts(said, levels, probes, **drawn)
+    probes = probe(predicted, levels, **drawn)
+    shortcuts = find_shortcuts(predicted, levels, probes, **drawn)
     return AuditResults(
-        network=said.network,
+        network=predicted.network,
         label_quality=rate_label_quality(
-            _counts(run, films.manifest, truth), doubts=_other(said, shortcuts)
+            _counts(trained, films.manifest, truth), doubts=_other(predicted, shortcuts)
         ),
         probes=probes,
         shortcuts=shortcuts,
-        strata=strata(said, **drawn),
+        strata=strata(predicted, **drawn),
         pictures=quality_counts(odd, films=len(films.manifest)),
         odd=odd,
     )
 
 
-def _truth(run: Run) -> pd.DataFrame:
+def _truth(trained: Trained) -> pd.DataFrame:
     """Return what is truly on phantoms, a row a film by name; nothing of other films."""
-    file = Path(source(run).root) / TRUTH
-    if run.protocol.data.source != "phantom" or not file.is_file():
+    file = trained.root / TRUTH
+    if trained.run.protocol.data.source != "phantom" or not file.is_file():
         return pd.DataFrame()
     table = read_table(file, text=("Image Index", "True Labels"))
     return table.set_index("Image Index").rename(columns=DEVICES)
 
 
-def _facts_of(said: Predictions, films: Manifest, truth: pd.DataFrame) -> pd.DataFrame:
+def _facts_of(predicted: Predictions, films: Manifest, truth: pd.DataFrame) -> pd.DataFrame:
     """Return the facts of the predicted films; a copy's are its film's."""
-    names = [str(name).partition(COPY_MARK)[0] for name in said.image]
+    names = [str(name).partition(COPY_MARK)[0] for name in predicted.image]
     facts = films.facts.set_axis(films.image).loc[names]
     if len(truth):
         devices = truth.loc[names, list(DEVICES.values())]
@@ -88,14 +85,14 @@ def _facts_of(said: Predictions, films: Manifest, truth: pd.DataFrame) -> pd.Dat
     return facts.reset_index(drop=True)
 
 
-def _counts(run: Run, films: Manifest, truth: pd.DataFrame) -> pd.DataFrame:
+def _counts(trained: Trained, films: Manifest, truth: pd.DataFrame) -> pd.DataFrame:
     """Return how many films carry a label, show the finding, and both, where that is known."""
-    if run.protocol.data.source == "nih":
+    if trained.run.protocol.data.source == "nih":
         return published_counts(films.findings)
     if not len(truth):
         unread = [(finding, 0, 0, 0, np.nan) for finding in films.findings]
         return pd.DataFrame(unread, columns=list(COUNTS))
-    true = [set(said.split("|")) for said in truth["True Labels"].loc[films.image.tolist()]]
+    true = [set(names.split("|")) for names in truth["True Labels"].loc[films.image.tolist()]]
     rows = []
     for finding, label in zip(films.findings, films.label.T, strict=True):
         labelled, seen = label == 1, np.array([finding in one for one in true])
@@ -104,11 +101,11 @@ def _counts(run: Run, films: Manifest, truth: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(COUNTS))
 
 
-def _other(said: Predictions, shortcuts: pd.DataFrame) -> dict[str, str]:
+def _other(predicted: Predictions, shortcuts: pd.DataFrame) -> dict[str, str]:
     """Return what else makes each finding's score doubtful."""
     reasons = shortcut_reasons(shortcuts)
-    positives = (said.label == 1).sum(axis=0).tolist()
-    for finding, count in zip(said.findings, positives, strict=True):
+    positives = (predicted.label == 1).sum(axis=0).tolist()
+    for finding, count in zip(predicted.findings, positives, strict=True):
         if count < FEW:
             few = f"{count} positive test films, where {FEW} say a little"
             reasons[finding] = "; ".join(filter(None, (few, reasons.get(finding))))

@@ -6,7 +6,6 @@ A repeat deals patients to folds; several repeats, with seeds of their own, trai
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +15,10 @@ from lucency.core.predictions import EACH, Predictions, save_predictions
 from lucency.core.progress import say
 from lucency.core.stage import fingerprint_of, produce
 from lucency.pipeline import stages
-from lucency.pipeline.run import Run, open_run
+from lucency.pipeline.run import Run, kept, open_run
 
 
-@cache
+@kept
 def out_of_fold(run: Run, *, folds: int, repeats: int) -> dict[str, Path]:
     """Return for each network the folder of what it says of films it has not trained on.
 
@@ -32,7 +31,7 @@ def out_of_fold(run: Run, *, folds: int, repeats: int) -> dict[str, Path]:
         [_member(run, folds=folds, fold=fold, repeat=repeat) for fold in range(folds)]
         for repeat in range(repeats)
     ]
-    said: dict[str, list[Predictions]] = {}
+    predicted: dict[str, list[Predictions]] = {}
     made = {}
     for repeat, several in enumerate(members):
         tests: dict[str, list[Predictions]] = {}
@@ -43,10 +42,10 @@ def out_of_fold(run: Run, *, folds: int, repeats: int) -> dict[str, Path]:
                 place = member.out / "predictions" / one.network
                 made[f"{repeat}/{fold}/{one.network}"] = fingerprint_of(place)
         for network, parts in tests.items():
-            said.setdefault(network, []).append(_joined(parts, films.image))
+            predicted.setdefault(network, []).append(_joined(parts, films.image))
     inputs = {"folds": folds, "repeats": repeats, "predictions": made}
     found = {}
-    for network, each in said.items():
+    for network, each in predicted.items():
 
         def write(folder: Path, each: list[Predictions] = each) -> None:
             logit = np.mean([one.calibrated for one in each], axis=0)

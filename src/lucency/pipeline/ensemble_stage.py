@@ -1,8 +1,6 @@
-"""What a film costs each source of predictions or features, measured here, one after the other.
+"""Ensembles, classical learners and similar films beside a run's networks, in one leaderboard.
 
-What can be made of a run's networks, one function a kind; each says what a film costs it.
-
-What is made of a run's networks, judged beside them in one leaderboard; a stage a predictor.
+Every predictor is a stage of its own, and has its cost: milliseconds a film, measured here.
 """
 
 from __future__ import annotations
@@ -11,7 +9,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,38 +34,37 @@ from lucency.ensemble.ensembles import EQUAL, pool
 from lucency.evaluation.calibration import recalibrated
 from lucency.evaluation.leaderboard import Entrant, leaderboard
 from lucency.evaluation.thresholds import threshold_table
-from lucency.pipeline.feature_stage import sides, sources, textures
-from lucency.pipeline.run import Run, best_network
-from lucency.pipeline.stages import classifiers, pictures, plan, predictions, prepared
+from lucency.pipeline.feature_stage import feature_sets, sources, textures
+from lucency.pipeline.run import Trained, best_network, kept
 
 FEW, MANY = 8, 72
 Work = Callable[[Int64[np.ndarray, " m"]], object]
 
 
-@cache
-def costs(run: Run) -> dict[str, float]:
+@kept
+def costs(trained: Trained) -> dict[str, float]:
     """Return the milliseconds that a prepared film takes each network, frozen ones and textures.
 
     The time for MANY films less that for FEW, so that setting up is left out, after a round that is
     not measured; reading the cache is in it, preparation is not.
     """
-    choices = run.protocol.ensemble
-    inputs: dict[str, object] = {n: fingerprint_of(p) for n, p in classifiers(run).items()}
+    choices = trained.run.protocol.ensemble
+    inputs: dict[str, object] = {n: fingerprint_of(p) for n, p in trained.classifiers.items()}
     inputs["sources"] = choices.model_dump(include={"sources", "frozen"})
 
     def write(folder: Path) -> None:
         say("Measuring what a film costs")
-        films = len(prepared(run).manifest)
+        films = len(trained.prepared.manifest)
         few, many = (np.arange(min(count, films)) for count in (FEW, MANY))
         taken = {}
-        for name, work in _works(run).items():
+        for name, work in _works(trained).items():
             work(few)  # unmeasured: the first films take as long as setting up
             short, long = _seconds(work, few), _seconds(work, many)
             taken[name] = 1000 * max(0.0, long - short) / max(1, len(many) - len(few))
         (folder / "milliseconds.json").write_text(json.dumps(taken))
 
-    discard_outdated(run.out / "combined" / "costs", inputs=inputs)
-    folder = produce(run.out / "combined" / "costs", inputs=inputs, write=write)
+    discard_outdated(trained.run.out / "ensemble" / "costs", inputs=inputs)
+    folder = produce(trained.run.out / "ensemble" / "costs", inputs=inputs, write=write)
     return json.loads((folder / "milliseconds.json").read_text())
 
 
@@ -77,20 +74,20 @@ def _seconds(work: Work, rows: Int64[np.ndarray, " m"]) -> float:
     return time.perf_counter() - started
 
 
-def _works(run: Run) -> dict[str, Work]:
+def _works(trained: Trained) -> dict[str, Work]:
     from lucency.models.features import embed
     from lucency.models.inference import predict
     from lucency.models.networks import load_classifier
 
-    films, choices = prepared(run), run.protocol.ensemble
+    films, choices = trained.prepared, trained.run.protocol.ensemble
     everything = originals(films.manifest.label)
     works: dict[str, Work] = {}
-    for name, place in classifiers(run).items():
+    for name, place in trained.classifiers.items():
         classifier = load_classifier(place)
         works[name] = lambda rows, it=classifier: predict(
             it, prepared=films, plan=everything.take(rows)
         )
-    root = Path(run.protocol.data.root)
+    root = Path(trained.run.protocol.data.root)
     for choice in choices.frozen:
         works[FROZEN + choice.name] = lambda rows, it=choice: embed(
             films, rows=rows, choice=it, root=root
@@ -105,264 +102,274 @@ def _works(run: Run) -> dict[str, Work]:
 VIEWS = "gentle"  # how the views of a film differ
 
 
-class Made(NamedTuple):
-    """A predictor's say on validation and test films, what a film costs, and tables beside it."""
+class Predictor(NamedTuple):
+    """A predictor's predictions of validation and test films, its cost, and tables beside them."""
 
-    said: Predictions
+    predictions: Predictions
     entrant: Entrant
     tables: dict[str, pd.DataFrame]
 
 
-def ensemble(run: Run, method: str) -> Made:
+def ensemble(trained: Trained, method: str) -> Predictor:
     """Return the networks combined by a method of ENSEMBLES, or stacked."""
-    say(f"EnsembleChoices {len(predictions(run))} networks: {method}")
-    cost = costs(run)
-    pooled = pool(predictions(run), method=method, seed=run.protocol.ensemble.seed)
-    entrant = Entrant("ensemble", sum(cost[one.network] for one in predictions(run)))
-    return Made(pooled.said, entrant, {"weights": pooled.weights})
+    say(f"Combining {len(trained.predictions)} networks: {method}")
+    cost = costs(trained)
+    pooled = pool(trained.predictions, method=method, seed=trained.run.protocol.ensemble.seed)
+    entrant = Entrant("ensemble", sum(cost[one.network] for one in trained.predictions))
+    return Predictor(pooled.said, entrant, {"weights": pooled.weights})
 
 
-def snapshots(run: Run, network: str) -> Made:
+def snapshots(trained: Trained, network: str) -> Predictor:
     """Return the mean probability of a network's snapshots, one at the end of each cycle."""
     from lucency.models.training import predict_snapshots
 
     with progress(f"Snapshots of {network}", unit="films") as advance:
         several = predict_snapshots(
-            classifiers(run)[network], prepared=pictures(run), plan=_asked(run), progress=advance
+            trained.classifiers[network],
+            prepared=trained.pictures,
+            plan=_evaluated_plan(trained),
+            progress=advance,
         )
-    said = pool(several, method=EQUAL, seed=0).said
-    return Made(said, Entrant("snapshots", costs(run)[network] * len(several)), {})
+    predicted = pool(several, method=EQUAL, seed=0).said
+    return Predictor(predicted, Entrant("snapshots", costs(trained)[network] * len(several)), {})
 
 
-def viewed(run: Run, network: str) -> Made:
+def viewed(trained: Trained, network: str) -> Predictor:
     """Return the mean logit of a film and of several augmented views of it."""
     from lucency.models.inference import predict_views
     from lucency.models.networks import load_classifier
 
-    choices = run.protocol.ensemble
+    choices = trained.run.protocol.ensemble
     with progress(f"More views for {network}", unit="films") as advance:
-        said = predict_views(
-            load_classifier(classifiers(run)[network]),
-            prepared=pictures(run),
-            plan=_asked(run),
+        predicted = predict_views(
+            load_classifier(trained.classifiers[network]),
+            prepared=trained.pictures,
+            plan=_evaluated_plan(trained),
             recipe=VIEWS,
             views=choices.views,
             seed=choices.seed,
             progress=advance,
         )
-    return Made(said, Entrant("views", costs(run)[network] * (choices.views + 1)), {})
+    return Predictor(predicted, Entrant("views", costs(trained)[network] * (choices.views + 1)), {})
 
 
-def learnt(run: Run, source: str, learner: str) -> Made:
+def learnt(trained: Trained, source: str, learner: str) -> Predictor:
     """Return what a classical learner makes of the features of a source."""
     from lucency.ensemble.feature_classifiers import classical_predictions
     from lucency.ensemble.nested_cv import Fitting
 
-    train, asked, _ = sides(run, source)
-    choices = run.protocol.ensemble
+    train, evaluated, _ = feature_sets(trained, source)
+    choices = trained.run.protocol.ensemble
     reduction = "selection" if source == TEXTURE else "components"
-    several = [asked.of("val"), asked.of("test")]
+    several = [evaluated.of("val"), evaluated.of("test")]
     with progress(f"Fitting {learner} to features of {source}", unit="fits") as advance:
-        said, table = classical_predictions(
+        predicted, table = classical_predictions(
             train,
             several,
             learner=learner,
             seed=choices.seed,
             fitting=Fitting(choices.oversampling, reduction, advance),
         )
-    cost = _cost_of(run, source) + float(table["milliseconds"].iloc[0])
+    cost = _cost_of(trained, source) + float(table["milliseconds"].iloc[0])
     table = table.drop(columns=["fold", "milliseconds"])
-    return Made(concatenate(said), Entrant("learner", cost), {"choices": table})
+    return Predictor(concatenate(predicted), Entrant("learner", cost), {"choices": table})
 
 
-def voted(run: Run, source: str) -> Made:
+def voted(trained: Trained, source: str) -> Predictor:
     """Return the vote of similar training films, and how good the search for them is."""
     from lucency.ensemble.retrieval import build_index, neighbour_predictions, prevalence
     from lucency.ensemble.retrieval_metrics import similar_table
 
     say(f"Looking for similar films by features of {source}")
-    train, asked = _comparable(*sides(run, source)[:2], source=source)
-    train, there = train.take(_shown(train)), _shown(asked)
-    choices, evaluation = run.protocol.ensemble, run.protocol.evaluation
+    train, evaluated = _comparable(*feature_sets(trained, source)[:2], source=source)
+    train, there = train.take(_shown(train)), _shown(evaluated)
+    choices, evaluation = trained.run.protocol.ensemble, trained.run.protocol.evaluation
     index = build_index(train.feature, image=train.image, patient=train.patient)
     started = time.perf_counter()
     found = neighbour_predictions(
-        asked.take(there), index=index, label=train.label, neighbours=choices.neighbours
+        evaluated.take(there), index=index, label=train.label, neighbours=choices.neighbours
     )
-    cost = _cost_of(run, source) + 1000 * (time.perf_counter() - started) / len(there)
+    cost = _cost_of(trained, source) + 1000 * (time.perf_counter() - started) / len(there)
     draws = {"resamples": evaluation.resamples, "seed": evaluation.seed}
-    table = similar_table(asked.take(there).of("test"), index=index, label=train.label, **draws)
+    table = similar_table(evaluated.take(there).of("test"), index=index, label=train.label, **draws)
     table.insert(0, "source", source)
-    said = np.tile(logit(prevalence(train.label)), (len(asked), 1))
-    said[there] = found.logit
-    nothing = np.empty((len(asked), 0), dtype=np.float32)
-    whole = replace(asked.uncalibrated(), network=found.network, logit=said, feature=nothing)
-    return Made(whole, Entrant("neighbours", cost), {"similar": table})
+    predicted = np.tile(logit(prevalence(train.label)), (len(evaluated), 1))
+    predicted[there] = found.logit
+    nothing = np.empty((len(evaluated), 0), dtype=np.float32)
+    whole = replace(
+        evaluated.uncalibrated(), network=found.network, logit=predicted, feature=nothing
+    )
+    return Predictor(whole, Entrant("neighbours", cost), {"similar": table})
 
 
 def _comparable(
-    train: Predictions, asked: Predictions, *, source: str
+    train: Predictions, evaluated: Predictions, *, source: str
 ) -> tuple[Predictions, Predictions]:
     """Return features whose cosine means something: textures have units, and may be missing."""
     if TEXTURE not in source.split(AND):
-        return train, asked
+        return train, evaluated
     from lucency.ensemble.nested_cv import standardised
 
-    rows = np.arange(len(train) + len(asked))
+    rows = np.arange(len(train) + len(evaluated))
     space = standardised(
-        np.concatenate([train.feature, asked.feature]),
+        np.concatenate([train.feature, evaluated.feature]),
         fitted=rows[: len(train)],
         left=rows[len(train) :],
         seed=0,
     )
-    return _seen_by(train, space.known), _seen_by(asked, space.asked)
+    return _on_axes(train, space.known), _on_axes(evaluated, space.asked)
 
 
-def _seen_by(said: Predictions, axes: Float64[np.ndarray, "n d"]) -> Predictions:
+def _on_axes(predicted: Predictions, axes: Float64[np.ndarray, "n d"]) -> Predictions:
     """Return films on other axes; those without features stay without."""
     nothing = np.full(axes.shape, np.nan)
-    nothing[_shown(said)] = axes[_shown(said)]
-    return replace(said, feature=nothing.astype(np.float32))
+    nothing[_shown(predicted)] = axes[_shown(predicted)]
+    return replace(predicted, feature=nothing.astype(np.float32))
 
 
-def _shown(said: Predictions) -> Int64[np.ndarray, " m"]:
+def _shown(predicted: Predictions) -> Int64[np.ndarray, " m"]:
     """Return the rows of films that have features: those without lungs have no textures."""
-    return np.flatnonzero(~np.isnan(said.feature).all(axis=1))
+    return np.flatnonzero(~np.isnan(predicted.feature).all(axis=1))
 
 
-def _asked(run: Run) -> Plan:
-    seen = plan(run)
+def _evaluated_plan(trained: Trained) -> Plan:
+    seen = trained.plan
     return seen.take(seen.part != "train")
 
 
-def _cost_of(run: Run, source: str) -> float:
-    return sum(costs(run)[one] for one in source.split(AND))
+def _cost_of(trained: Trained, source: str) -> float:
+    return sum(costs(trained)[one] for one in source.split(AND))
 
 
 class _Job(NamedTuple):
     """How one predictor is made, and what of."""
 
     inputs: dict[str, object]
-    make: Callable[[], Made]
+    make: Callable[[], Predictor]
 
 
-@cache
-def combined(run: Run) -> EnsembleResults:
+@kept
+def compare_ensembles(trained: Trained) -> EnsembleResults:
     """Return the leaderboard of networks and all that the protocol makes of them."""
-    jobs = _jobs(run)
+    jobs = _jobs(trained)
     if not jobs:
-        discard_outdated(leaderboard_folder(run), inputs={})
+        discard_outdated(leaderboard_folder(trained.run.out), inputs={})
         return no_ensemble_results()
-    made = {name: _made(run, name, job) for name, job in jobs.items()}
-    places = {name: fingerprint_of(_place(run, name)) for name in jobs}
+    made = {name: _made(trained, name, job) for name, job in jobs.items()}
+    places = {name: fingerprint_of(_place(trained, name)) for name in jobs}
     inputs = {
-        "evaluation": run.protocol.evaluation.model_dump(),
-        "networks": _members(run),
+        "evaluation": trained.run.protocol.evaluation.model_dump(),
+        "networks": _members(trained),
         "predictors": places,
     }
-    discard_outdated(leaderboard_folder(run), inputs=inputs)
+    discard_outdated(leaderboard_folder(trained.run.out), inputs=inputs)
 
     def write(folder: Path) -> None:
-        save_ensemble_results(_judged(run, made), folder)
+        save_ensemble_results(_results(trained, made), folder)
 
-    return load_ensemble_results(produce(leaderboard_folder(run), inputs=inputs, write=write))
+    return load_ensemble_results(
+        produce(leaderboard_folder(trained.run.out), inputs=inputs, write=write)
+    )
 
 
-def leaderboard_folder(run: Run) -> Path:
+def leaderboard_folder(out: Path) -> Path:
     """Return where the leaderboard lies, if there is one."""
-    return run.out / "combined" / "leaderboard"
+    return out / "ensemble" / "leaderboard"
 
 
-def _jobs(run: Run) -> dict[str, _Job]:
+def _jobs(trained: Trained) -> dict[str, _Job]:
     """Return name -> job of every predictor that the protocol asks for beside its networks."""
-    choices = run.protocol.ensemble
+    choices = trained.run.protocol.ensemble
     jobs: dict[str, _Job] = {}
-    for name in (choice.name for choice in run.protocol.network):
-        weights: dict[str, object] = {"network": _members(run)[name]}
+    for name in (choice.name for choice in trained.run.protocol.network):
+        weights: dict[str, object] = {"network": _members(trained)[name]}
         if choices.views:
             how = choices.model_dump(include={"views", "seed"})
-            jobs[f"{name} with views"] = _Job(weights | how, partial(viewed, run, name))
-        if run.protocol.training_of(name).snapshots:
-            jobs[f"{name} snapshots"] = _Job(weights, partial(snapshots, run, name))
+            jobs[f"{name} with views"] = _Job(weights | how, partial(viewed, trained, name))
+        if trained.run.protocol.training_of(name).snapshots:
+            jobs[f"{name} snapshots"] = _Job(weights, partial(snapshots, trained, name))
     for method in choices.ensembles:
-        inputs = {"members": _members(run), "method": method, "seed": choices.seed}
-        jobs[method] = _Job(inputs, partial(ensemble, run, method))
+        inputs = {"members": _members(trained), "method": method, "seed": choices.seed}
+        jobs[method] = _Job(inputs, partial(ensemble, trained, method))
     if choices.learners or choices.neighbours:
-        for source in sources(run):
-            jobs |= _jobs_on_features(run, source, choices)
+        for source in sources(trained):
+            jobs |= _jobs_on_features(trained, source, choices)
     return jobs
 
 
-def _members(run: Run) -> dict[str, str]:
+def _members(trained: Trained) -> dict[str, str]:
     """Return the networks and what their predictions are made from, their weights among it."""
-    place = run.out / "predictions"
-    return {one.network: fingerprint_of(place / one.network) for one in predictions(run)}
+    place = trained.run.out / "predictions"
+    return {one.network: fingerprint_of(place / one.network) for one in trained.predictions}
 
 
-def _jobs_on_features(run: Run, source: str, choices: EnsembleChoices) -> dict[str, _Job]:
-    made_of: dict[str, object] = {"features": sides(run, source).made_of, "seed": choices.seed}
+def _jobs_on_features(trained: Trained, source: str, choices: EnsembleChoices) -> dict[str, _Job]:
+    made_of: dict[str, object] = {
+        "features": feature_sets(trained, source).made_of,
+        "seed": choices.seed,
+    }
     jobs = {}
     for learner in choices.learners:
         inputs = {**made_of, "learner": learner, "oversampling": choices.oversampling}
-        jobs[f"{learner} on {source}"] = _Job(inputs, partial(learnt, run, source, learner))
+        jobs[f"{learner} on {source}"] = _Job(inputs, partial(learnt, trained, source, learner))
     if choices.neighbours:
-        draws = run.protocol.evaluation.model_dump(include={"resamples", "seed"})
+        draws = trained.run.protocol.evaluation.model_dump(include={"resamples", "seed"})
         inputs = {**made_of, "neighbours": choices.neighbours, "draws": draws}
         jobs[f"{choices.neighbours} neighbours on {source}"] = _Job(
-            inputs, partial(voted, run, source)
+            inputs, partial(voted, trained, source)
         )
     return jobs
 
 
-def _made(run: Run, name: str, job: _Job) -> Made:
+def _made(trained: Trained, name: str, job: _Job) -> Predictor:
     """Return what a predictor says, recalibrated on validation films: a stage of its own."""
-    method = run.protocol.evaluation.recalibration
+    method = trained.run.protocol.evaluation.recalibration
 
     def write(folder: Path) -> None:
         try:
             made = job.make()
         except ValueError as error:
-            told = f"ensemble: {name}: {error}; take it out of [ensemble] to go on without it"
-            raise ValueError(told) from error
-        said = recalibrated(made.said, method=method)
-        save_predictions(replace(said, network=name), folder / "predictions.npz")
+            message = f"ensemble: {name}: {error}; take it out of [ensemble] to go on without it"
+            raise ValueError(message) from error
+        predicted = recalibrated(made.predictions, method=method)
+        save_predictions(replace(predicted, network=name), folder / "predictions.npz")
         (folder / "entrant.json").write_text(json.dumps(made.entrant._asdict()))
         for table, rows in made.tables.items():
             rows.to_csv(folder / f"{table}.csv", index=False)
 
     inputs = {"recalibration": method, **job.inputs}
-    discard_outdated(_place(run, name), inputs=inputs)
-    folder = produce(_place(run, name), inputs=inputs, write=write)
+    discard_outdated(_place(trained, name), inputs=inputs)
+    folder = produce(_place(trained, name), inputs=inputs, write=write)
     about = json.loads((folder / "entrant.json").read_text())
     tables = {file.stem: pd.read_csv(file) for file in sorted(folder.glob("*.csv"))}
-    return Made(load_predictions(folder / "predictions.npz"), Entrant(**about), tables)
+    return Predictor(load_predictions(folder / "predictions.npz"), Entrant(**about), tables)
 
 
-def _place(run: Run, name: str) -> Path:
-    return run.out / "combined" / name.replace(" ", "-")
+def _place(trained: Trained, name: str) -> Path:
+    return trained.run.out / "ensemble" / name.replace(" ", "-")
 
 
-def _judged(run: Run, made: dict[str, Made]) -> EnsembleResults:
-    networks, choices, cost = predictions(run), run.protocol.ensemble, costs(run)
+def _results(trained: Trained, made: dict[str, Predictor]) -> EnsembleResults:
+    networks, choices, cost = trained.predictions, trained.run.protocol.ensemble, costs(trained)
     entrants = {one.network: Entrant("network", cost[one.network]) for one in networks}
     entrants |= {name: one.entrant for name, one in made.items()}
-    best = best_network(classifiers(run).values()).name
-    with progress("EvaluationChoices what was combined", unit="predictors") as advance:
+    best = best_network(trained.classifiers.values()).name
+    with progress("Evaluating predictors", unit="predictors") as advance:
         table = leaderboard(
-            [*networks, *(one.said for one in made.values())],
+            [*networks, *(one.predictions for one in made.values())],
             entrants=entrants,
             reference=EQUAL if EQUAL in choices.ensembles else best,
-            choices=run.protocol.evaluation,
+            choices=trained.run.protocol.evaluation,
             progress=advance,
         )
     tables = [one.tables for one in made.values()]
     return EnsembleResults(
         leaderboard=table,
         weights=_together(tables, "weights"),
-        diversity=_diversity(run, networks) if len(networks) > 1 else pd.DataFrame(),
+        diversity=_diversity(trained, networks) if len(networks) > 1 else pd.DataFrame(),
         choices=_together(tables, "choices"),
         similar=_together(tables, "similar"),
-        lungs=_lungs(run) if TEXTURE in choices.single_sources else pd.DataFrame(),
+        lungs=_lungs(trained) if TEXTURE in choices.single_sources else pd.DataFrame(),
     )
 
 
@@ -371,14 +378,14 @@ def _together(tables: Sequence[dict[str, pd.DataFrame]], name: str) -> pd.DataFr
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
 
 
-def _lungs(run: Run) -> pd.DataFrame:
+def _lungs(trained: Trained) -> pd.DataFrame:
     from lucency.ensemble.radiomics.extract import lungs_table
 
-    return lungs_table(prepared(run).manifest, textures(run))
+    return lungs_table(trained.prepared.manifest, textures(trained))
 
 
-def _diversity(run: Run, networks: Sequence[Predictions]) -> pd.DataFrame:
-    rule = run.protocol.evaluation
+def _diversity(trained: Trained, networks: Sequence[Predictions]) -> pd.DataFrame:
+    rule = trained.run.protocol.evaluation
     fitted = [
         threshold_table(one.of("val"), method=rule.threshold, recall=rule.recall)["threshold"]
         for one in networks

@@ -34,7 +34,7 @@ def gather(
     prepared: Prepared,
     plan: Plan,
     predictions: Sequence[Predictions],
-    verdict: Evaluation,
+    evaluation: Evaluation,
     made: Mapping[str, Any],
 ) -> Experiment:
     """Return all that the report of a run shows.
@@ -54,7 +54,7 @@ def gather(
         predictions=predictions,
         histories={name: pd.read_csv(_network(folder, name) / "history.csv") for name in names},
         networks=pd.DataFrame([_about(folder, name) for name in names]),
-        evaluation=verdict,
+        evaluation=evaluation,
         issues=made["warnings"],
         apart=np.flatnonzero(set_apart(prepared.manifest, choices=protocol.split)),
         checks=CHECKS,
@@ -62,7 +62,9 @@ def gather(
         heatmaps=made["sight"],
         audit=made["doubts"],
         ensembles=made["combined"],
-        preparations=failures.attempt("preparation", lambda: load_study(folder / STUDY / "verdict"))
+        preparations=failures.attempt(
+            "preparation", lambda: load_study(folder / STUDY / "evaluation")
+        )
         or no_study(),
     )
 

@@ -17,12 +17,12 @@ from lucency.core.stage import fingerprint_file, fingerprint_of, produce
 from lucency.core.tables import Answer
 from lucency.explain.heatmap_results import HeatmapResults
 from lucency.pipeline.film_inference import films_of, network_folder, requested_films
-from lucency.pipeline.heatmap_stage import look_again, sight
-from lucency.pipeline.reopening import open_run_folder, require_finished
-from lucency.pipeline.run import Run
+from lucency.pipeline.heatmap_stage import explain_network
+from lucency.pipeline.run import Run, open_run_folder, require_finished
+from lucency.pipeline.stages import heatmaps, trained
 
 
-class Asked(NamedTuple):
+class Request(NamedTuple):
     """What is to be explained, and how; no finding means those that the network names."""
 
     network: str
@@ -41,10 +41,10 @@ def localize(
     if changes and out is None:
         raise ValueError("--set asks for other maps than the run's: say where with --out DIR")
     place = out or run.out / "explanation"
-    return look_again(run, choices, out=place), place
+    return explain_network(trained(run), choices, out=place), place
 
 
-def explain_films(folder: Path, films: Sequence[Path], *, asked: Asked, out: Path) -> Answer:
+def explain_films(folder: Path, films: Sequence[Path], *, request: Request, out: Path) -> Answer:
     """Explain films on disk, films of the run by name, or those that the run shows, to `out`.
 
     There: explained.html, one PNG a film and finding, maps-METHOD.npz, probabilities.csv. Raises
@@ -53,17 +53,17 @@ def explain_films(folder: Path, films: Sequence[Path], *, asked: Asked, out: Pat
     from lucency.explain.methods.registry import check_request
     from lucency.models.networks import load_classifier
 
-    place = network_folder(folder, asked.network)
+    place = network_folder(folder, request.network)
     classifier = load_classifier(place)
-    check_request(classifier, methods=asked.methods, findings=asked.findings)
+    check_request(classifier, methods=request.methods, findings=request.findings)
     shown = _films(folder, films, classifier.findings, classifier.preparation)
-    findings = asked.findings or classifier.findings
+    findings = request.findings or classifier.findings
     say(f"Network: {classifier.name}; films: {len(shown.manifest):,}")
     inputs = {
         "network": fingerprint_of(place),
         "weights": fingerprint_file(place / "weights.safetensors"),
         "films": shown.manifest.origin,
-        "asked": asked._asdict(),
+        "request": request._asdict(),
     }
 
     def write(partial: Path) -> None:
@@ -74,17 +74,17 @@ def explain_films(folder: Path, films: Sequence[Path], *, asked: Asked, out: Pat
 
         plan = originals(shown.manifest.label)
         maps = []
-        for name in asked.methods:
+        for name in request.methods:
             with progress(f"Explaining with {name}", unit="films") as advance:
                 what = {"method": name, "findings": findings, "progress": advance}
                 maps.append(explain(classifier, prepared=shown, plan=plan, **what))
-        said = predict(classifier, prepared=shown, plan=plan)
+        predicted = predict(classifier, prepared=shown, plan=plan)
         write_explained(
-            said,
+            predicted,
             maps=maps,
             prepared=shown,
             threshold=classifier.threshold,
-            findings=asked.findings,
+            findings=request.findings,
             folder=partial,
         )
 
@@ -112,7 +112,7 @@ def _films(
     if films:
         return requested_films(folder, films, findings=findings, preparation=preparation)
     run, _ = _run_with(folder, ())
-    shown = sight(run).cases["image"].drop_duplicates().tolist()
+    shown = heatmaps(run).cases["image"].drop_duplicates().tolist()
     if not shown:
         raise ValueError(f"{folder}: its report shows no film; name films to explain")
     return films_of(load_prepared(run.cache / "prepared"), shown)

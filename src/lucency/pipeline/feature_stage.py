@@ -1,61 +1,54 @@
-"""The features that learners and similar films need: of a run's networks, of frozen ones, textures.
+"""Features of films as stages: of a run's networks, of networks not trained here, textures.
 
-Letters in shapes: n films, d feature dimensions.
+Balancing, classical learners and similar films take them. Letters in shapes: n films, m of them,
+d feature dimensions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Int64
 
-from lucency.config.sections import AND, FROZEN, TEXTURE
+from lucency.config.sections import AND, FROZEN, TEXTURE, THUMBNAIL, Network
+from lucency.core.manifest import Prepared
 from lucency.core.plan import originals
 from lucency.core.predictions import Predictions
 from lucency.core.progress import progress
-from lucency.core.stage import fingerprint_file, fingerprint_of, produce
-from lucency.pipeline.run import Run, best_network
-from lucency.pipeline.stages import (
-    classifiers,
-    features,
-    features_folder,
-    plan,
-    predictions,
-    prepared,
-    training_films,
-)
+from lucency.core.stage import fingerprint, fingerprint_file, fingerprint_of, produce
+from lucency.data.preprocess import thumbnails
+from lucency.pipeline.run import Trained, best_network, kept
 
 
-class Sides(NamedTuple):
+class FeatureSets(NamedTuple):
     """Training films, and validation and test films, as features of one source.
 
-    They are predictions without a say: all logits are 0. `made_of` names what the features are.
+    Features only: all logits are 0. `made_of` names what the features are.
     """
 
     train: Predictions
-    asked: Predictions
+    evaluated: Predictions
     made_of: dict[str, str]
 
 
-def sources(run: Run) -> tuple[str, ...]:
-    """Return whose features are asked for: those that the protocol names, or the best network."""
-    named = run.protocol.ensemble.sources
-    return named or (best_network(classifiers(run).values()).name,)
+def sources(trained: Trained) -> tuple[str, ...]:
+    """Return whose features are needed: those that the protocol names, or the best network."""
+    named = trained.run.protocol.ensemble.sources
+    return named or (best_network(trained.classifiers.values()).name,)
 
 
-@cache
-def sides(run: Run, source: str) -> Sides:
+@kept
+def feature_sets(trained: Trained, source: str) -> FeatureSets:
     """Return the features of one source, of several where they are joined by +."""
-    return _joined(source, [_single(run, one) for one in source.split(AND)])
+    return _joined(source, [_single(trained, one) for one in source.split(AND)])
 
 
-@cache
-def said_in_training(run: Run, network: str) -> Predictions:
+@kept
+def training_predictions(trained: Trained, network: str) -> Predictions:
     """Return what a trained network says of its training films, before balancing.
 
     The stage: logits and features from one pass, mapped read-only.
@@ -63,31 +56,31 @@ def said_in_training(run: Run, network: str) -> Predictions:
     from lucency.models.features import extract
     from lucency.models.networks import load_classifier
 
-    trained, rows = classifiers(run)[network], training_films(run)
-    seen = originals(prepared(run).manifest.label).take(rows)
+    place, rows = trained.classifiers[network], trained.training_films
+    shown = originals(trained.prepared.manifest.label).take(rows)
     inputs = {
-        "network": fingerprint_of(trained),
-        "weights": fingerprint_file(trained / "weights.safetensors"),
-        "plan": fingerprint_of(run.out / "plan"),
+        "network": fingerprint_of(place),
+        "weights": fingerprint_file(place / "weights.safetensors"),
+        "plan": fingerprint_of(trained.run.out / "plan"),
     }
 
     def write(folder: Path) -> None:
         with progress(f"Features of {network}", unit="films") as advance:
             extract(
-                load_classifier(trained),
-                prepared=prepared(run),
-                plan=seen,
+                load_classifier(place),
+                prepared=trained.prepared,
+                plan=shown,
                 folder=folder,
                 progress=advance,
             )
 
-    folder = produce(_place(run, network), inputs=inputs, write=write)
+    folder = produce(_place(trained, network), inputs=inputs, write=write)
     logit, feature = (
         np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("logit", "feature")
     )
-    films = prepared(run).manifest.take(rows)
+    films = trained.prepared.manifest.take(rows)
     return replace(
-        predictions(run)[0].take(np.arange(0)).uncalibrated(),
+        trained.predictions[0].take(np.arange(0)).uncalibrated(),
         network=network,
         image=films.image,
         patient=films.patient,
@@ -98,23 +91,23 @@ def said_in_training(run: Run, network: str) -> Predictions:
     )
 
 
-def _single(run: Run, source: str) -> Sides:
-    if source in classifiers(run):
-        train = said_in_training(run, source)
-        asked = next(one for one in predictions(run) if one.network == source)
-        made_of = {source: fingerprint_of(_place(run, source))}
-        made_of[f"{source}, asked"] = fingerprint_of(run.out / "predictions" / source)
-        return Sides(_mute(train), _mute(asked), made_of)
+def _single(trained: Trained, source: str) -> FeatureSets:
+    if source in trained.classifiers:
+        train = training_predictions(trained, source)
+        evaluated = next(one for one in trained.predictions if one.network == source)
+        made_of = {source: fingerprint_of(_place(trained, source))}
+        made_of[f"{source}, predicted"] = fingerprint_of(trained.run.out / "predictions" / source)
+        return FeatureSets(_features_only(train), _features_only(evaluated), made_of)
     if source == TEXTURE:
-        feature = textures(run)
-        made_of = {TEXTURE: fingerprint_of(run.cache / "features" / TEXTURE)}
+        feature = textures(trained)
+        made_of = {TEXTURE: fingerprint_of(trained.run.cache / "features" / TEXTURE)}
     else:
-        feature, made_of = _frozen(run, source)
-    films, seen = prepared(run).manifest, plan(run)
-    rows, asked_of = training_films(run), seen.take(seen.part != "train").row
-    asked = _mute(predictions(run)[0])
+        feature, made_of = _frozen(trained, source)
+    films, seen = trained.prepared.manifest, trained.plan
+    rows, evaluated_rows = trained.training_films, seen.take(seen.part != "train").row
+    evaluated = _features_only(trained.predictions[0])
     train = replace(
-        asked.take(np.arange(0)),
+        evaluated.take(np.arange(0)),
         image=films.image[rows],
         patient=films.patient[rows],
         part=np.full(len(rows), "train"),
@@ -122,14 +115,14 @@ def _single(run: Run, source: str) -> Sides:
         logit=np.zeros((len(rows), len(films.findings))),
         feature=feature[rows],
     )
-    return Sides(train, replace(asked, feature=feature[asked_of]), made_of)
+    return FeatureSets(train, replace(evaluated, feature=feature[evaluated_rows]), made_of)
 
 
-def _mute(said: Predictions) -> Predictions:
-    return replace(said.uncalibrated(), logit=np.zeros(said.logit.shape))
+def _features_only(predicted: Predictions) -> Predictions:
+    return replace(predicted.uncalibrated(), logit=np.zeros(predicted.logit.shape))
 
 
-def _joined(source: str, each: Sequence[Sides]) -> Sides:
+def _joined(source: str, each: Sequence[FeatureSets]) -> FeatureSets:
     def whole(several: Sequence[Predictions]) -> Predictions:
         feature = several[0].feature
         if len(several) > 1:
@@ -137,41 +130,87 @@ def _joined(source: str, each: Sequence[Sides]) -> Sides:
         return replace(several[0], network=source, feature=feature)
 
     made_of = {name: what for one in each for name, what in one.made_of.items()}
-    return Sides(whole([s.train for s in each]), whole([s.asked for s in each]), made_of)
+    return FeatureSets(whole([s.train for s in each]), whole([s.evaluated for s in each]), made_of)
 
 
-def _frozen(run: Run, source: str) -> tuple[Float32[np.ndarray, "n d"], dict[str, str]]:
+def _frozen(trained: Trained, source: str) -> tuple[Float32[np.ndarray, "n d"], dict[str, str]]:
     """Return all prepared films' features by a network that is not trained here."""
     name = source.removeprefix(FROZEN)
-    choice = next(one for one in run.protocol.ensemble.frozen if one.name == name)
-    upstream = {"prepared": fingerprint_of(run.cache / "prepared")}
-    home = run.cache / "frozen"  # apart from those that balancing takes of training films alone
-    feature = features(
-        prepared(run),
-        rows=np.arange(len(prepared(run).manifest)),
+    choice = next(one for one in trained.run.protocol.ensemble.frozen if one.name == name)
+    upstream = {"prepared": fingerprint_of(trained.run.cache / "prepared")}
+    home = (
+        trained.run.cache / "frozen"
+    )  # apart from those that balancing takes of training films alone
+    feature = similarity_features(
+        trained.prepared,
+        rows=np.arange(len(trained.prepared.manifest)),
         choice=choice,
-        root=Path(run.protocol.data.root),
+        root=Path(trained.run.protocol.data.root),
         upstream=upstream,
         home=home,
     )
     return feature, {source: fingerprint_of(features_folder(home, choice))}
 
 
-def textures(run: Run) -> Float32[np.ndarray, "n d"]:
+def textures(trained: Trained) -> Float32[np.ndarray, "n d"]:
     """Return all prepared films' textures of the lungs; NaN without lungs: the stage."""
     from lucency.ensemble.radiomics.extract import texture_table
 
     def write(folder: Path) -> None:
         with progress("Textures of the lungs", unit="films") as advance:
             _, lost = texture_table(
-                prepared(run), folder=folder, workers=run.workers, progress=advance
+                trained.prepared, folder=folder, workers=trained.run.workers, progress=advance
             )
         lost.to_csv(folder / "lost.csv", index=False)
 
-    inputs = {"prepared": fingerprint_of(run.cache / "prepared")}
-    folder = produce(run.cache / "features" / TEXTURE, inputs=inputs, write=write)
+    inputs = {"prepared": fingerprint_of(trained.run.cache / "prepared")}
+    folder = produce(trained.run.cache / "features" / TEXTURE, inputs=inputs, write=write)
     return np.load(folder / "feature.npy", mmap_mode="r")
 
 
-def _place(run: Run, network: str) -> Path:
-    return run.out / "features" / network
+def _place(trained: Trained, network: str) -> Path:
+    return trained.run.out / "features" / network
+
+
+def similarity_features(
+    prepared: Prepared,
+    *,
+    rows: Int64[np.ndarray, " m"],
+    choice: Network,
+    root: Path,
+    upstream: Mapping[str, str],
+    home: Path,
+) -> Float32[np.ndarray, "m d"]:
+    """Return the features of the films at `rows`: thumbnails, or pooled by the network `choice`.
+
+    The stage: `features_folder(home, choice)` holds feature.npy, mapped read-only. Raises
+    ValueError when the network's weights do not fit it.
+    """
+
+    def write(folder: Path) -> None:
+        if choice.name == THUMBNAIL:
+            feature = thumbnails(prepared, rows=rows)
+        else:
+            from lucency.models.features import embed
+
+            with progress("Looking for similar films", unit="films") as advance:
+                feature = embed(prepared, rows=rows, choice=choice, root=root, progress=advance)
+        np.save(folder / "feature.npy", feature)
+
+    inputs = {"features": choice.model_dump(), "weights": _weights(choice, root), **upstream}
+    out = features_folder(home, choice)
+    return np.load(produce(out, inputs=inputs, write=write) / "feature.npy", mmap_mode="r")
+
+
+def features_folder(home: Path, choice: Network) -> Path:
+    """Return the folder of one choice's features, so that several may lie beside each other."""
+    return home / f"features-{fingerprint(choice.model_dump())[:8]}"
+
+
+def _weights(choice: Network, root: Path) -> str:
+    """Return the fingerprint of the network's weights, so that another file is another result."""
+    if choice.name == THUMBNAIL:
+        return "none"
+    from lucency.models.weights import fingerprint_weights
+
+    return fingerprint_weights(choice, root=root)

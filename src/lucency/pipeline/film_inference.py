@@ -20,8 +20,7 @@ from lucency.core.manifest import Manifest, Preparation, Prepared, empty_boxes, 
 from lucency.core.progress import progress, say
 from lucency.core.stage import fingerprint_file
 from lucency.data.images import SUFFIXES, prepare_film, read_grey
-from lucency.pipeline.reopening import open_run_folder
-from lucency.pipeline.run import best_network
+from lucency.pipeline.run import best_network, open_run_folder
 
 
 def predict_disk(folder: Path, films: list[Path], *, network: str) -> tuple[str, pd.DataFrame]:
@@ -43,9 +42,9 @@ def predict_disk(folder: Path, films: list[Path], *, network: str) -> tuple[str,
         table, rejected = predict_files(classifier, files=files, progress=advance)
     if not len(table):
         first = rejected.iloc[0]
-        told = f"{first['film']}: {first['reason']}"
+        message = f"{first['film']}: {first['reason']}"
         raise ValueError(
-            f"none of {len(rejected)} films can be read ({told}); expected one or more"
+            f"none of {len(rejected)} films can be read ({message}); expected one or more"
         )
     whole = pd.concat([table, rejected], ignore_index=True)
     return classifier.name, whole.assign(reason=whole["reason"].fillna(""))

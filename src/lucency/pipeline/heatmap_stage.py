@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,8 +27,7 @@ from lucency.explain.heatmap_results import (
     score_maps,
 )
 from lucency.explain.heatmaps import Heatmaps, boxed_in_train
-from lucency.pipeline.run import Run, best_network
-from lucency.pipeline.stages import classifiers, plan, predictions, prepared
+from lucency.pipeline.run import Trained, best_network
 
 CASES = 4  # films of a finding that are shown of each kind
 
@@ -49,16 +47,10 @@ class View(NamedTuple):
     remarks: tuple[str, ...]
 
 
-@cache
-def sight(run: Run) -> HeatmapResults:
-    """Return where the network that the protocol names looked, and what its maps are worth."""
-    return look_again(run, run.protocol.explanation, out=run.out / "explanation")
-
-
-def look_again(run: Run, choices: ExplanationChoices, *, out: Path) -> HeatmapResults:
+def explain_network(trained: Trained, choices: ExplanationChoices, *, out: Path) -> HeatmapResults:
     """Return where a network of the run looked, by these choices, which are kept with it."""
-    trained = classifiers(run)
-    folder = trained[choices.network] if choices.network else best_network(trained.values())
+    run, networks = trained.run, trained.classifiers
+    folder = networks[choices.network] if choices.network else best_network(networks.values())
     evaluation = run.protocol.evaluation
     inputs = {
         "explanation": choices.model_dump(mode="json"),
@@ -70,22 +62,22 @@ def look_again(run: Run, choices: ExplanationChoices, *, out: Path) -> HeatmapRe
     }
 
     def write(partial: Path) -> None:
-        save_heatmap_results(_look(run, choices, folder), partial)
+        save_heatmap_results(_heatmap_results(trained, choices, folder), partial)
 
     return load_heatmap_results(produce(out, inputs=inputs, write=write))
 
 
-def _look(run: Run, choices: ExplanationChoices, folder: Path) -> HeatmapResults:
+def _heatmap_results(trained: Trained, choices: ExplanationChoices, folder: Path) -> HeatmapResults:
     from lucency.explain.methods.faithfulness_tests import look
     from lucency.models.networks import load_classifier
 
     classifier = load_classifier(folder)
-    view = _view(run, classifier.name, classifier.findings, classifier.threshold)
+    view = _view(trained, classifier.name, classifier.findings, classifier.threshold)
     where = {"plan": view.plan, "boxed": view.boxed, "tried": view.test}
     what = {"findings": view.findings, "choices": choices}
-    found = look(classifier, prepared=prepared(run), **where, **what)
+    found = look(classifier, prepared=trained.prepared, **where, **what)
     refused = [f"{name}: {reason}" for name, reason in found.refused.items()]
-    draws = {"resamples": run.protocol.evaluation.resamples, "seed": run.protocol.evaluation.seed}
+    draws = trained.run.protocol.evaluation.model_dump(include={"resamples", "seed"})
     return HeatmapResults(
         network=classifier.name,
         remarks=(*view.remarks, *refused, *_coarse(found.maps)),
@@ -99,21 +91,25 @@ def _look(run: Run, choices: ExplanationChoices, folder: Path) -> HeatmapResults
 
 
 def _view(
-    run: Run, network: str, findings: tuple[str, ...], threshold: Float64[np.ndarray, " k"]
+    trained: Trained, network: str, findings: tuple[str, ...], threshold: Float64[np.ndarray, " k"]
 ) -> View:
-    films, seen = prepared(run).manifest, plan(run)
+    films, seen = trained.prepared.manifest, trained.plan
     train, test = (seen.take(seen.part == part) for part in ("train", "test"))
     test = test.take(test.copy == 0)  # copies made before the split would be tried twice
     boxes, remarks = _boxes_of(films.boxes, films.image[test.row])
-    trained = films.image[np.union1d(train.row, train.mate)]
-    if told := boxed_in_train(boxes["image"].to_numpy(dtype=str), trained=trained):
-        boxes, remarks = boxes.iloc[:0], [*remarks, told]
+    learnt_from = films.image[np.union1d(train.row, train.mate)]
+    if message := boxed_in_train(boxes["image"].to_numpy(dtype=str), trained=learnt_from):
+        boxes, remarks = boxes.iloc[:0], [*remarks, message]
     wanted = tuple(name for name in findings if name in set(boxes["finding"])) or findings
-    said = next(one for one in predictions(run) if one.network == network).of("test")
-    said = said.take(np.flatnonzero(pd.Series(said.image).isin(films.image[test.row]).to_numpy()))
+    predicted = next(one for one in trained.predictions if one.network == network).of("test")
+    predicted = predicted.take(
+        np.flatnonzero(pd.Series(predicted.image).isin(films.image[test.row]).to_numpy())
+    )
     limit = dict(zip(findings, threshold.tolist(), strict=True))
     cases = [
-        choose_cases(said, finding=name, threshold=limit[name], films=CASES).assign(finding=name)
+        choose_cases(predicted, finding=name, threshold=limit[name], films=CASES).assign(
+            finding=name
+        )
         for name in wanted
     ]
     names = pd.Series(films.image[test.row])
@@ -126,14 +122,16 @@ def _view(
 def _boxes_of(
     boxes: pd.DataFrame, test: Shaped[np.ndarray, " t"]
 ) -> tuple[pd.DataFrame, list[str]]:
-    """Return the boxes on test films, and what is to be said of those that are not."""
+    """Return the boxes on test films, and a remark on those that are not."""
     mine = boxes.loc[boxes["image"].isin(pd.Series(test))].reset_index(drop=True)
     remarks = []
     if left := len(boxes) - len(mine):
         remarks.append(f"{left:,} of {len(boxes):,} boxes are on films that are not in test")
     if not len(mine):
-        told = "no film of the test part has a box of these findings, so nothing can be localised"
-        remarks.append(told)
+        message = (
+            "no film of the test part has a box of these findings, so nothing can be localised"
+        )
+        remarks.append(message)
     return mine, remarks
 
 

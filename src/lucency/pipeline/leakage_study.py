@@ -1,14 +1,13 @@
-"""What the leak is worth: schemes of splitting and balancing, judged on patients nobody has met.
+"""The leakage study: what each scheme of splitting and balancing reports beyond what is true.
 
-Some patients are set apart before anything else is done. On the films of the others every scheme
-makes its parts, trains its networks and claims its scores; then the same networks are judged on the
-patients set apart. What a scheme claims beyond that is leak.
+Some patients are held out before anything else is done. On the films of the others every scheme
+makes its parts, trains its networks and reports its scores on its own test films; then the same
+networks are evaluated on the patients held out. The difference is the inflation by leakage.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +24,15 @@ from lucency.core.stage import Failures, fingerprint_file, fingerprint_of, produ
 from lucency.data.split import split
 from lucency.evaluation.leakage_inflation import conclude_inflation, inflate_all
 from lucency.pipeline import stages
-from lucency.pipeline.judgement import report as report_of
-from lucency.pipeline.judgement import verdict
-from lucency.pipeline.run import Run, open_run
+from lucency.pipeline.run import Run, kept, open_run
+from lucency.pipeline.stages import evaluation
+from lucency.pipeline.stages import report as report_of
 
-MET, UNTOUCHED = "met.txt", "untouched.txt"
+SEEN, HELD_OUT = "seen.txt", "held-out.txt"
 TEXT = ("scheme", "network", "metric", "finding")
 
 
-@cache
+@kept
 def lists(run: Run) -> Path:
     """Return the folder of two lists: films of patients set apart, and the films of all others."""
     if run.protocol.data.exclude:
@@ -48,7 +47,7 @@ def lists(run: Run) -> Path:
 
     def write(folder: Path) -> None:
         tests = split(films, choices=apart, root=Path()) == "test"
-        for name, rows in ((MET, ~tests), (UNTOUCHED, tests)):
+        for name, rows in ((SEEN, ~tests), (HELD_OUT, tests)):
             (folder / name).write_text("\n".join(films.image[rows]) + "\n", encoding="utf-8")
         patients = len(np.unique(films.patient[tests]))
         say(f"Set apart: {tests.sum():,} films of {patients:,} patients")
@@ -56,22 +55,22 @@ def lists(run: Run) -> Path:
     return produce(run.out / "lists", inputs=inputs, write=write)
 
 
-@cache
+@kept
 def schemes(run: Run) -> dict[str, Run]:
     """Return the run of every scheme, all on the same films."""
-    met = run.out / "met"
+    seen = run.out / "seen"
     found = {}
     for name, changes in SCHEMES.items():
-        protocol = _on(run, leave_out=lists(run) / UNTOUCHED, changes=changes)
+        protocol = _on(run, leave_out=lists(run) / HELD_OUT, changes=changes)
         one = open_run(protocol, out=run.out / "schemes" / name, workers=run.workers)
-        found[name] = replace(one, source=met, cache=met)
+        found[name] = replace(one, source=seen, cache=seen)
     return found
 
 
-def untouched(run: Run, scheme: str) -> dict[str, Predictions]:
-    """Return what a scheme's networks say of the patients set apart."""
+def held_out_predictions(run: Run, scheme: str) -> dict[str, Predictions]:
+    """Return the predictions of a scheme's networks on the patients held out."""
     apart = _apart(run)
-    films, said = stages.prepared(apart), {}
+    films, predicted = stages.prepared(apart), {}
     upstream = fingerprint_of(apart.cache / "prepared")
     for name, trained in stages.classifiers(schemes(run)[scheme]).items():
 
@@ -89,27 +88,27 @@ def untouched(run: Run, scheme: str) -> dict[str, Predictions]:
 
         weights = fingerprint_file(trained / "weights.safetensors")
         inputs = {"network": fingerprint_of(trained), "weights": weights, "prepared": upstream}
-        place = run.out / "untouched" / "predictions" / scheme / name
+        place = run.out / "held-out" / "predictions" / scheme / name
         folder = produce(place, inputs=inputs, write=write)
-        said[name] = load_predictions(folder / "predictions.npz")
-    return said
+        predicted[name] = load_predictions(folder / "predictions.npz")
+    return predicted
 
 
-@cache
+@kept
 def inflation(run: Run) -> pd.DataFrame:
-    """Return claimed and reached scores of every scheme and network, and what was leak."""
-    said, made = {}, {}
+    """Return reported and reached scores of every scheme and network, and their difference."""
+    predicted, made = {}, {}
     for name, member in schemes(run).items():
         say(f"Scheme {name}: {DESCRIPTIONS[name]}")
         report_of(member)
-        said[name] = untouched(run, name)
+        predicted[name] = held_out_predictions(run, name)
         made[name] = fingerprint_of(member.out / "evaluation")
-        for network in said[name]:
-            place = run.out / "untouched" / "predictions" / name / network
+        for network in predicted[name]:
+            place = run.out / "held-out" / "predictions" / name / network
             made[f"{name}/{network}"] = fingerprint_of(place)
 
     def write(folder: Path) -> None:
-        tables = {name: _inflate(schemes(run)[name], one) for name, one in said.items()}
+        tables = {name: _inflate(schemes(run)[name], one) for name, one in predicted.items()}
         patients = len(np.unique(stages.prepared(_apart(run)).manifest.patient))
         whole = pd.concat([table.assign(scheme=name) for name, table in tables.items()])
         whole.to_csv(folder / "inflation.csv", index=False)
@@ -157,16 +156,16 @@ def without(run: Run) -> dict[str, str]:
     }
 
 
-def _inflate(member: Run, said: dict[str, Predictions]) -> pd.DataFrame:
-    """Return what every network of a scheme claims, and what it reaches on the patients apart."""
-    evaluation = member.protocol.evaluation
+def _inflate(member: Run, predicted: dict[str, Predictions]) -> pd.DataFrame:
+    """Return what every network of a scheme reports, and what it reaches on patients held out."""
+    choices = member.protocol.evaluation
     return inflate_all(
         [one.of("test") for one in stages.predictions(member)],
-        list(said.values()),
+        list(predicted.values()),
         met=stages.patients_seen(member),
-        thresholds=verdict(member).thresholds,
-        resamples=evaluation.resamples,
-        seed=evaluation.seed,
+        thresholds=evaluation(member).thresholds,
+        resamples=choices.resamples,
+        seed=choices.seed,
     )
 
 
@@ -174,11 +173,11 @@ def _first(run: Run) -> Run:
     return next(iter(schemes(run).values()))
 
 
-@cache
+@kept
 def _apart(run: Run) -> Run:
     """Return the run that prepares the films of the patients set apart, and does no more."""
-    protocol = _on(run, leave_out=lists(run) / MET, changes={})
-    return open_run(protocol, out=run.out / "untouched" / "films", workers=run.workers)
+    protocol = _on(run, leave_out=lists(run) / SEEN, changes={})
+    return open_run(protocol, out=run.out / "held-out" / "films", workers=run.workers)
 
 
 def _on(run: Run, *, leave_out: Path, changes: dict[str, Any]) -> Protocol:

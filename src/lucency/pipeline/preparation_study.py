@@ -15,9 +15,8 @@ import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -58,7 +57,7 @@ from lucency.evaluation.preparation_grid import (
     save_study,
 )
 from lucency.pipeline import stages
-from lucency.pipeline.run import Run, open_run
+from lucency.pipeline.run import Run, kept, open_run
 from lucency.report.preparation_page import Ablated, draw_study, write_clahe
 from lucency.report.style import on_its_own
 
@@ -83,6 +82,11 @@ class Study:
     measured: int
     repeats: int
     ablation: Path | None
+
+    @property
+    def results(self) -> dict[tuple[object, ...], Any]:
+        """What the study's stages have returned."""
+        return self.run.results
 
 
 class _Task(NamedTuple):
@@ -118,8 +122,8 @@ def open_study(
     if ablation:
         _check_ablation(protocol, ablation)
     run = replace(open_run(protocol, out=out, workers=workers), source=source)
-    asked = {"measured": measured, "repeats": repeats, "ablation": ablation}
-    return Study(run=run, network=network, grid=grid, **asked)
+    options = {"measured": measured, "repeats": repeats, "ablation": ablation}
+    return Study(run=run, network=network, grid=grid, **options)
 
 
 def frozen_network(protocol: Protocol) -> Network:
@@ -142,7 +146,7 @@ def frozen_network(protocol: Protocol) -> Network:
     return chosen
 
 
-@cache
+@kept
 def originals(study: Study) -> Prepared:
     """Return the films that measures are taken of, without CLAHE; their lungs lie beside them.
 
@@ -239,27 +243,28 @@ def predictions(study: Study) -> dict[str, list[Predictions]]:
     }
 
 
-@cache
-def verdict(study: Study) -> PreparationStudy:
+@kept
+def evaluation(study: Study) -> PreparationStudy:
     """Return the tables of all cells and the verdict; those of another grid are made anew."""
-    run, said = study.run, predictions(study)
+    run, predicted = study.run, predictions(study)
     evaluation = run.protocol.evaluation.model_dump(include={"resamples", "seed"})
-    made = {name: fingerprint_of(run.out / "predictions" / name) for name in said}
+    made = {name: fingerprint_of(run.out / "predictions" / name) for name in predicted}
     inputs = {"evaluation": evaluation, "predictions": made}
-    discard_outdated(run.out / "verdict", inputs=inputs)
+    discard_outdated(run.out / "evaluation", inputs=inputs)
 
     def write(folder: Path) -> None:
-        say(f"Comparing {len(said)} preparations")
-        cells, summary = compare_cells(said, grid=study.grid, **evaluation)
+        say(f"Comparing {len(predicted)} preparations")
+        cells, summary = compare_cells(predicted, grid=study.grid, **evaluation)
         several = {
-            name: read_table(run.out / "cells" / name / MEASURED, text=("image",)) for name in said
+            name: read_table(run.out / "cells" / name / MEASURED, text=("image",))
+            for name in predicted
         }
         measures = average_measures(
             {name: table.loc[:, list(MEASURES)] for name, table in several.items()},
             patient=several[OFF]["patient"].to_numpy(dtype=np.int64),
             **evaluation,
         )
-        first = said[OFF][0]
+        first = predicted[OFF][0]
         about = _about(study, first, measured=len(several[OFF]))
         conclusion = conclude_preparations(
             cells, summary, films=len(first), patients=len(np.unique(first.patient))
@@ -267,13 +272,13 @@ def verdict(study: Study) -> PreparationStudy:
         found = {"cells": cells, "summary": summary, "measures": measures}
         save_study(PreparationStudy(**found, about=about, conclusion=conclusion), folder)
 
-    return load_study(produce(run.out / "verdict", inputs=inputs, write=write))
+    return load_study(produce(run.out / "evaluation", inputs=inputs, write=write))
 
 
 def report(study: Study) -> Path:
     """Return the page of the study; figure.svg lies beside it."""
-    found, run = verdict(study), study.run
-    inputs: dict[str, object] = {"verdict": fingerprint_of(run.out / "verdict")}
+    found, run = evaluation(study), study.run
+    inputs: dict[str, object] = {"evaluation": fingerprint_of(run.out / "evaluation")}
     if study.ablation:
         inputs["ablation"] = fingerprint_of(study.ablation / "evaluation")
         inputs["place"] = _link(study.ablation, run.out)
@@ -296,13 +301,13 @@ def report(study: Study) -> Path:
 
 def answer(study: Study) -> dict[str, object]:
     """Do the whole study and return what there is to say about it."""
-    page, found = report(study), verdict(study)
+    page, found = report(study), evaluation(study)
     ranked = found.cells.sort_values("auc", ascending=False, kind="stable").set_index("cell")
     highest = ranked["auc"].head(HIGHEST).round(4).to_dict()
     return {
         "conclusion": found.conclusion,
         "highest macro AUC": highest,
-        "tables": str(study.run.out / "verdict"),
+        "tables": str(study.run.out / "evaluation"),
         "figure": str(page.with_name("figure.svg")),
         "report": str(page),
     }
@@ -349,7 +354,7 @@ def _films_beside(protocol: Protocol, out: Path) -> Path:
     return out.parent
 
 
-@cache
+@kept
 def _film_bytes(study: Study) -> str:
     """Return what names the films' files, so that films that were replaced are not mixed up."""
     path = _films(study.run).facts["path"].tolist()
@@ -375,15 +380,15 @@ def _measures(shown: Prepared, plain: Prepared, lungs: Bool[np.ndarray, "m h w"]
     return pd.DataFrame(about).join(pd.DataFrame(rows, columns=list(MEASURES)))
 
 
-def _about(study: Study, said: Predictions, *, measured: int) -> dict[str, object]:
+def _about(study: Study, predicted: Predictions, *, measured: int) -> dict[str, object]:
     """Return what the page says beside the tables."""
     run, evaluation = study.run, study.run.protocol.evaluation
     lungs = read_table(run.out / "originals" / REASONS, text=("image", "reason"))
     return {
         "origin": stages.manifest(run).origin,
-        "films": len(said),
-        "patients": len(np.unique(said.patient)),
-        "findings": len(said.findings),
+        "films": len(predicted),
+        "patients": len(np.unique(predicted.patient)),
+        "findings": len(predicted.findings),
         "network": study.network.name,
         "provenance": study.network.provenance or study.network.weights,
         "side": study.network.size or study.grid[OFF].size,

@@ -26,8 +26,7 @@ from lucency.data.images import read_grey
 from lucency.evaluation.evaluate import evaluate
 from lucency.evaluation.thresholds import FALLBACK
 from lucency.pipeline.cross_validation import out_of_fold
-from lucency.pipeline.reopening import open_run_folder
-from lucency.pipeline.run import Run
+from lucency.pipeline.run import Run, open_run_folder
 from lucency.pipeline.stages import prepared
 from lucency.report.review_page import write_review
 
@@ -35,15 +34,15 @@ from lucency.report.review_page import write_review
 def audit_folds(run: Run, *, folds: int, repeats: int) -> Audit:
     """Train on folds by patient, and say what the networks are worth on films not trained on."""
     found = out_of_fold(run, folds=folds, repeats=repeats)
-    said = [load_predictions(folder / "predictions.npz") for folder in found.values()]
-    half = np.full(len(said[0].findings), FALLBACK)
-    scores = pd.concat([evaluate(one, threshold=half, **DRAWS) for one in said])
+    predicted = [load_predictions(folder / "predictions.npz") for folder in found.values()]
+    half = np.full(len(predicted[0].findings), FALLBACK)
+    scores = pd.concat([evaluate(one, threshold=half, **DRAWS) for one in predicted])
     areas = scores.loc[scores["metric"] == "auc"].drop(columns="metric")
     places = [str(folder / "predictions.npz") for folder in found.values()]
     return Audit(
         tables={"auc": areas.rename(columns={"value": "auc"})},
         shown=("auc",),
-        remarks=(f"Each of {len(said[0]):,} films is judged by networks of other patients.",),
+        remarks=(f"Each of {len(predicted[0]):,} films is judged by networks of other patients.",),
         conclusion="\n".join(f"next: lucency audit suspects {place}" for place in places),
     )
 
@@ -93,14 +92,14 @@ def draw_review(folder: Path, *, suspects: Path | None, films: int, seed: int, o
 def audit_verdicts(sample: Path, files: list[Path]) -> Audit:
     """Turn reviewers' verdicts into how many labels are right, weighted to all films."""
     drawn = read_sample(sample)
-    said = read_verdicts(files, sample=drawn)
-    if not len(said):
+    predicted = read_verdicts(files, sample=drawn)
+    if not len(predicted):
         raise ValueError(
             f"{', '.join(map(str, files))}: no film has a verdict; expected yes, no or unsure in "
             "the column verdict"
         )
-    found = {"right": ppv_from_verdicts(drawn, said)}
-    found["reviewers"] = reviewers_agree(drawn, said, **DRAWS)
+    found = {"right": ppv_from_verdicts(drawn, predicted)}
+    found["reviewers"] = reviewers_agree(drawn, predicted, **DRAWS)
     judged = sum(sum(found["right"][word].tolist()) for word in WORDS)
     return Audit(
         tables=found,

@@ -28,11 +28,10 @@ from lucency.ensemble.retrieval import (
     search,
     vote,
 )
-from lucency.pipeline.feature_stage import said_in_training
+from lucency.pipeline.feature_stage import training_predictions
 from lucency.pipeline.film_inference import network_folder, requested_films
-from lucency.pipeline.reopening import open_run_folder, require_finished
-from lucency.pipeline.run import Run
-from lucency.pipeline.stages import predictions, prepared
+from lucency.pipeline.run import Run, open_run_folder, require_finished
+from lucency.pipeline.stages import predictions, prepared, trained
 
 PATIENTS = ("others", "all")
 FIGURES = (".svg", ".png")
@@ -48,7 +47,7 @@ class Similar(NamedTuple):
 
 
 class Resemblance(NamedTuple):
-    """What was asked, what was found among `known`, and the answers' vote on each finding.
+    """The queries, what was found among `known`, and the answers' vote on each finding.
 
     `row` are the answers' rows of `known`, -1 where there is none; `left_out` the patient whose
     films were not to be found, NOBODY where none was.
@@ -56,7 +55,7 @@ class Resemblance(NamedTuple):
 
     network: str
     patients: str
-    asked: Prepared
+    queries: Prepared
     known: Prepared
     row: Int64[np.ndarray, "q t"]
     similarity: Float32[np.ndarray, "q t"]
@@ -80,37 +79,39 @@ def find_similar(
     if run.protocol.balance.before_split:
         raise ValueError(f"{folder} balanced before its split: copies stand among its test films")
     index, known = _index(run, place.name), prepared(run)
-    asked, feature = _embedded(folder, place, films)
+    queries, feature = _embedded(folder, place, films)
     row = pd.Index(known.manifest.image).get_indexer(pd.Index(index.image))
-    names = _names(asked, known, row[search(index, feature, patient=_nobody(asked), top=1).row])
-    left_out = _owners(names, known.manifest) if patients == "others" else _nobody(asked)
+    names = _names(queries, known, row[search(index, feature, patient=_nobody(queries), top=1).row])
+    left_out = _owners(names, known.manifest) if patients == "others" else _nobody(queries)
     found = _without(names, search(index, feature, patient=left_out, top=top + 1), index, top=top)
     label = known.manifest.label[row]
     share = vote(label, found.row, found.similarity, prior=prevalence(label))
     where = np.where(found.row >= 0, row[found.row], -1)
-    return Resemblance(place.name, patients, asked, known, where, found.similarity, share, left_out)
+    return Resemblance(
+        place.name, patients, queries, known, where, found.similarity, share, left_out
+    )
 
 
 def answer(resemblance: Resemblance) -> dict[str, object]:
     """Return for programs: film -> its answers, best first, and their vote on each finding."""
     findings = resemblance.known.manifest.findings
-    told: dict[str, object] = {"network": resemblance.network}
-    for query, name in enumerate(resemblance.asked.manifest.image.tolist()):
+    answer: dict[str, object] = {"network": resemblance.network}
+    for query, name in enumerate(resemblance.queries.manifest.image.tolist()):
         share = zip(findings, resemblance.share[query].tolist(), strict=True)
         patient = int(resemblance.left_out[query])
-        told[name] = {
+        answer[name] = {
             "left_out": None if patient == NOBODY else patient,
             "similar": [one._asdict() for one in similar_to(resemblance, query)],
             "vote": {finding: round(value, 4) for finding, value in share},
         }
-    lost = resemblance.asked.rejected
-    return {**told, "rejected": dict(zip(lost["image"], lost["reason"], strict=True))}
+    lost = resemblance.queries.rejected
+    return {**answer, "rejected": dict(zip(lost["image"], lost["reason"], strict=True))}
 
 
 def in_words(resemblance: Resemblance) -> str:
     """Return for people: under each film a line an answer, best first."""
     lines = []
-    for query, name in enumerate(resemblance.asked.manifest.image.tolist()):
+    for query, name in enumerate(resemblance.queries.manifest.image.tolist()):
         lines.append(f"{name}: most alike to {resemblance.network}; {_whose(resemblance, query)}")
         found = similar_to(resemblance, query)
         for place, one in enumerate(found, start=1):
@@ -129,7 +130,7 @@ def draw_similar(resemblance: Resemblance, file: Path) -> None:
     from lucency.report.style import on_its_own
 
     found = [row for row in resemblance.row[0].tolist() if row >= 0]
-    films = [(resemblance.asked, 0), *((resemblance.known, row) for row in found)]
+    films = [(resemblance.queries, 0), *((resemblance.known, row) for row in found)]
     query, *answers = [
         Alike(Path(str(of.manifest.image[row])).name, of.pixels[row], of.manifest.label[row])
         for of, row in films
@@ -185,18 +186,18 @@ def similar_to(resemblance: Resemblance, query: int) -> list[Similar]:
 
 def _index(run: Run, network: str) -> Index:
     """Return the index of all films that trained, validated and tested a network: a stage."""
-    said = next((one for one in predictions(run) if one.network == network), None)
-    if said is None:
+    predicted = next((one for one in predictions(run) if one.network == network), None)
+    if predicted is None:
         raise ValueError(f"{run.out} has no predictions of {network}: go on with lucency run")
     inputs = {"predictions": fingerprint_of(run.out / "predictions" / network)}
 
     def write(folder: Path) -> None:
-        train = said_in_training(run, network)
-        say(f"Indexing {len(train) + len(said):,} films")
+        train = training_predictions(trained(run), network)
+        say(f"Indexing {len(train) + len(predicted):,} films")
         index = build_index(
-            np.concatenate([train.feature, said.feature]),
-            image=np.concatenate([train.image, said.image]),
-            patient=np.concatenate([train.patient, said.patient]),
+            np.concatenate([train.feature, predicted.feature]),
+            image=np.concatenate([train.image, predicted.image]),
+            patient=np.concatenate([train.patient, predicted.patient]),
         )
         save_index(index, folder)
 
@@ -211,25 +212,25 @@ def _embedded(
     from lucency.models.networks import load_classifier
 
     classifier = load_classifier(place)
-    asked = requested_films(
+    queries = requested_films(
         folder, films, findings=classifier.findings, preparation=classifier.preparation
     )
     with progress("Looking at the films", unit="films") as advance:
-        plan = originals(asked.manifest.label)
-        said = predict(classifier, prepared=asked, plan=plan, progress=advance)
-    return asked, said.feature
+        plan = originals(queries.manifest.label)
+        predicted = predict(classifier, prepared=queries, plan=plan, progress=advance)
+    return queries, predicted.feature
 
 
-def _nobody(asked: Prepared) -> Int64[np.ndarray, " q"]:
-    return np.full(len(asked.manifest), NOBODY)
+def _nobody(queries: Prepared) -> Int64[np.ndarray, " q"]:
+    return np.full(len(queries.manifest), NOBODY)
 
 
-def _names(asked: Prepared, known: Prepared, nearest: Int64[np.ndarray, "q 1"]) -> list[str]:
+def _names(queries: Prepared, known: Prepared, nearest: Int64[np.ndarray, "q 1"]) -> list[str]:
     """Return what films are called, or would be called in the run if it shows the same pixels."""
-    names = [Path(name).name for name in asked.manifest.image]
+    names = [Path(name).name for name in queries.manifest.image]
     image, films = known.manifest.image, set(known.manifest.image.tolist())
     for query, (row,) in enumerate(nearest.tolist()):
-        same = row >= 0 and np.array_equal(asked.pixels[query], known.pixels[row])
+        same = row >= 0 and np.array_equal(queries.pixels[query], known.pixels[row])
         if same and names[query] not in films:
             say(f"{names[query]} shows what {image[row]} of the run does: taken for it")
             names[query] = str(image[row])

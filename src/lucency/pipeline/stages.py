@@ -1,85 +1,73 @@
-"""The features by which neighbour-based balancing says which films are alike: a stage of its own.
+"""The program: all stages of a run in order. Each asks for those before it, and is done once.
 
-Letters in shapes: n films, m of them, d feature dimensions.
-
-The plan that a protocol makes of a label table: no picture is read, and none need be there.
-
-Letters in shapes: n films.
-
-The program: a protocol's stages in order. Each asks for the one before it, and is done once.
-
-source -> manifest -> prepared -> parts -> plan -> classifiers -> predictions; what these are worth,
-verdict -> issues -> report, is in `judgement`.
+films -> prepared -> parts -> plan -> networks -> predictions -> evaluation -> checks -> report.
+STAGES, at the end, is the list: `lucency run P --out D --until STAGE` cuts it short.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
+from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, Int64
+import pandas as pd
+from jaxtyping import Int64
 
+from lucency.audit.audit_results import AuditResults
+from lucency.audit.checks.run_checks import check_run, load_issues, save_issues
 from lucency.balance.imbalance import POPULATIONS, Change, describe_change
 from lucency.balance.label_plan import planned, splitter
 from lucency.balance.methods import needs_features, plan_parts
 from lucency.balance.steps import Balanced, load_steps, save_steps
-from lucency.config.sections import THUMBNAIL, Network, Source
-from lucency.core.manifest import Manifest, Prepared, load_part, part_fingerprint, save_part
+from lucency.config.sections import Source
+from lucency.core.manifest import (
+    Manifest,
+    Prepared,
+    load_part,
+    part_fingerprint,
+    read_table,
+    save_part,
+)
 from lucency.core.plan import Plan, load_plan, originals, save_plan
 from lucency.core.predictions import Predictions, load_predictions, save_predictions
-from lucency.core.progress import progress
-from lucency.core.stage import fingerprint, fingerprint_file, fingerprint_of, produce
-from lucency.data.preprocess import prepare, thumbnails
+from lucency.core.progress import progress, say
+from lucency.core.stage import (
+    RECEIPT,
+    Failures,
+    discard_outdated,
+    fingerprint_file,
+    fingerprint_of,
+    produce,
+)
+from lucency.data.preprocess import prepare
 from lucency.data.sources import draw_source, read_films
 from lucency.data.split import set_apart, split
-from lucency.pipeline.run import Run
-
-
-def features(
-    prepared: Prepared,
-    *,
-    rows: Int64[np.ndarray, " m"],
-    choice: Network,
-    root: Path,
-    upstream: Mapping[str, str],
-    home: Path,
-) -> Float32[np.ndarray, "m d"]:
-    """Return the features of the films at `rows`: thumbnails, or pooled by the network `choice`.
-
-    The stage: `features_folder(home, choice)` holds feature.npy, mapped read-only. Raises
-    ValueError when the network's weights do not fit it.
-    """
-
-    def write(folder: Path) -> None:
-        if choice.name == THUMBNAIL:
-            feature = thumbnails(prepared, rows=rows)
-        else:
-            from lucency.models.features import embed
-
-            with progress("Looking for similar films", unit="films") as advance:
-                feature = embed(prepared, rows=rows, choice=choice, root=root, progress=advance)
-        np.save(folder / "feature.npy", feature)
-
-    inputs = {"features": choice.model_dump(), "weights": _weights(choice, root), **upstream}
-    out = features_folder(home, choice)
-    return np.load(produce(out, inputs=inputs, write=write) / "feature.npy", mmap_mode="r")
-
-
-def features_folder(home: Path, choice: Network) -> Path:
-    """Return the folder of one choice's features, so that several may lie beside each other."""
-    return home / f"features-{fingerprint(choice.model_dump())[:8]}"
-
-
-def _weights(choice: Network, root: Path) -> str:
-    """Return the fingerprint of the network's weights, so that another file is another result."""
-    if choice.name == THUMBNAIL:
-        return "none"
-    from lucency.models.weights import fingerprint_weights
-
-    return fingerprint_weights(choice, root=root)
+from lucency.ensemble.ensemble_results import EnsembleResults
+from lucency.evaluation.leakage_inflation import conclude_inflation, inflate_all
+from lucency.evaluation.preparation_grid import STUDY
+from lucency.evaluation.reference_study import (
+    StudyComparison,
+    compare_with_study,
+    load_comparison,
+    no_comparison,
+    save_comparison,
+)
+from lucency.evaluation.summary import (
+    Evaluation,
+    evaluate_networks,
+    fit_thresholds,
+    load_evaluation,
+    save_evaluation,
+)
+from lucency.explain.heatmap_results import HeatmapResults
+from lucency.pipeline.audit_stage import audit_network
+from lucency.pipeline.ensemble_stage import compare_ensembles, leaderboard_folder
+from lucency.pipeline.feature_stage import features_folder, similarity_features
+from lucency.pipeline.heatmap_stage import explain_network
+from lucency.pipeline.run import Run, Trained, kept
 
 
 def source(run: Run) -> Source:
@@ -88,7 +76,7 @@ def source(run: Run) -> Source:
     return draw_source(protocol.data, findings=protocol.findings, out=out, workers=run.workers)
 
 
-@cache
+@kept
 def manifest(run: Run) -> Manifest:
     """Return the films that lie on disk, with labels."""
     if not (run.source / "manifest").exists():
@@ -96,7 +84,7 @@ def manifest(run: Run) -> Manifest:
     return read_films(source(run), findings=run.protocol.findings, out=run.source / "manifest")
 
 
-@cache
+@kept
 def prepared(run: Run) -> Prepared:
     """Return the films as a network sees them."""
     films = manifest(run)
@@ -111,7 +99,7 @@ def prepared(run: Run) -> Prepared:
         )
 
 
-@cache
+@kept
 def parts(run: Run) -> np.ndarray:
     """Return the part of every film; or of every plan entry, where a protocol balances first."""
     films, choices = prepared(run).manifest, run.protocol.split
@@ -140,7 +128,7 @@ def split_name(run: Run) -> str:
     return part_fingerprint(_balanced_first(run).plan.names(image) if early else image, parts(run))
 
 
-@cache
+@kept
 def _balanced_first(run: Run) -> Balanced:
     """Return the plan of a protocol that balances before its split, parted."""
     films = prepared(run).manifest
@@ -152,7 +140,7 @@ def _features(run: Run) -> np.ndarray:
     rows = training_films(run)
     if not needs_features(run.protocol.balance):
         return np.empty((len(rows), 0), dtype=np.float32)
-    return features(
+    return similarity_features(
         prepared(run),
         rows=rows,
         choice=run.protocol.balance.features,
@@ -162,7 +150,7 @@ def _features(run: Run) -> np.ndarray:
     )
 
 
-@cache
+@kept
 def plan(run: Run) -> Plan:
     """Return what each part sees."""
     films, part = prepared(run).manifest, parts(run)
@@ -191,7 +179,7 @@ def plan(run: Run) -> Plan:
 
 
 def change(run: Run) -> Change:
-    """Return what balancing made of the films that it was shown: all, or the training part."""
+    """Return what balancing made of its films: all, or the training part."""
     films, seen = prepared(run).manifest, plan(run)
     early = run.protocol.balance.before_split
     return describe_change(
@@ -203,7 +191,7 @@ def change(run: Run) -> Change:
     )
 
 
-@cache
+@kept
 def pictures(run: Run) -> Prepared:
     """Return the prepared films, with the plan's copies where these are made at the native size."""
     choices, films = run.protocol.balance, prepared(run)
@@ -230,7 +218,7 @@ def pictures(run: Run) -> Prepared:
     return replace(films, copies=load_copies(folder, copies=seen.take(seen.copy > 0)))
 
 
-@cache
+@kept
 def classifiers(run: Run) -> dict[str, Path]:
     """Return the folders of the trained networks by name."""
     from lucency.models.training import check_labels, train
@@ -259,7 +247,7 @@ def classifiers(run: Run) -> dict[str, Path]:
 def check_networks(run: Run) -> None:
     """Raise ValueError for a network that cannot be built, or whose weights are not there.
 
-    Those that are only asked for their features are among them.
+    Those that only give features are among them.
     """
     from lucency.models.training import check_choice
 
@@ -270,7 +258,7 @@ def check_networks(run: Run) -> None:
         check_choice(choice, root=root)
 
 
-@cache
+@kept
 def predictions(run: Run) -> list[Predictions]:
     """Return every network's predictions on validation and test films."""
     return _predicted(run, plan(run).take(plan(run).part != "train"), place="predictions")
@@ -313,15 +301,207 @@ def patients_seen(run: Run) -> Int64[np.ndarray, " p"]:
     return np.unique(films.patient[np.concatenate([seen.row, seen.mate])])
 
 
-@cache
+@kept
 def films_apart(run: Run) -> Int64[np.ndarray, " m"]:
     """Return the films of patients set apart, whom no network meets; there may be none."""
     return np.flatnonzero(set_apart(prepared(run).manifest, choices=run.protocol.split))
 
 
-@cache
+@kept
 def predictions_apart(run: Run) -> list[Predictions]:
     """Return every network's predictions on the films of patients set apart, as a test part."""
     rows = films_apart(run)
     shown = originals(prepared(run).manifest.label).take(rows)
     return _predicted(run, replace(shown, part=np.full(len(rows), "test")), place="apart")
+
+
+@kept
+def trained(run: Run) -> Trained:
+    """Return what the stages up to `predict` made, for those that explain, audit and combine."""
+    return Trained(
+        run=run,
+        root=Path(source(run).root),
+        prepared=prepared(run),
+        pictures=pictures(run),
+        plan=plan(run),
+        training_films=training_films(run),
+        classifiers=classifiers(run),
+        predictions=predictions(run),
+    )
+
+
+@kept
+def evaluation(run: Run) -> Evaluation:
+    """Return thresholds, metrics, comparison, ranking, calibration, subgroups and conclusion."""
+    several, films, choices = predictions(run), prepared(run).manifest, run.protocol.evaluation
+    early = run.protocol.balance.before_split
+    shown = plan(run).label[plan(run).part == "train"]
+    label = shown if early else films.label[training_films(run)]
+    made = {p.network: fingerprint_of(run.out / "predictions" / p.network) for p in several}
+    inputs = {"evaluation": choices.model_dump(), "predictions": made}
+
+    def write(folder: Path) -> None:
+        tests = [one.of("test") for one in several]
+        say(f"Evaluating {len(several)} networks on {len(tests[0]):,} test films")
+        found = evaluate_networks(
+            tests,
+            thresholds=fit_thresholds([one.of("val") for one in several], choices=choices),
+            facts=films.facts.set_axis(films.image),
+            prevalence=np.nanmean(label.astype(np.float64), axis=0),
+            resamples=choices.resamples,
+            seed=choices.seed,
+        )
+        save_evaluation(found, folder)
+
+    return load_evaluation(produce(run.out / "evaluation", inputs=inputs, write=write))
+
+
+@kept
+def study_comparison(run: Run) -> StudyComparison:
+    """Return what networks reach on patients set apart and what was published; both may be none."""
+    choices, own = run.protocol.evaluation, [one.of("test") for one in predictions(run)]
+    rows, draws = films_apart(run), choices.model_dump(include={"resamples", "seed"})
+    if not len(rows) and not choices.published:
+        return no_comparison()
+    reached = predictions_apart(run) if len(rows) else []
+    inputs = {
+        "evaluation": fingerprint_of(run.out / "evaluation"),
+        "apart": {p.network: fingerprint_of(run.out / "apart" / p.network) for p in reached},
+        "published": choices.published,
+    }
+
+    def write(folder: Path) -> None:
+        found, people = no_comparison(), prepared(run).manifest.patient[rows]
+        if reached:
+            say(f"Evaluating on {len(rows):,} films of patients set apart")
+            fitted, met = evaluation(run).thresholds, patients_seen(run)
+            table = inflate_all(own, reached, met=met, thresholds=fitted, **draws)
+            sentence = conclude_inflation({"": table}, patients=len(np.unique(people)))
+            found = replace(found, inflation=table, conclusion=sentence)
+        if choices.published:
+            found = replace(found, study=compare_with_study(own, reached, **draws))
+        save_comparison(found, folder)
+
+    return load_comparison(produce(run.out / "study", inputs=inputs, write=write))
+
+
+@kept
+def issues(run: Run) -> pd.DataFrame:
+    """Return what the leak doctor found, as `audit.checks.issue.issue_table` gives it."""
+    found = evaluation(run)
+    inputs = {
+        "evaluation": fingerprint_of(run.out / "evaluation"),
+        "plan": fingerprint_of(run.out / "plan"),
+        "manifest": fingerprint_of(run.source / "manifest"),
+    }
+
+    def write(folder: Path) -> None:
+        say("Looking for leaks")
+        table = read_table(run.source / "manifest" / "missing.csv", text=("image",))
+        issues_found = check_run(
+            run.protocol,
+            prepared=prepared(run),
+            plan=plan(run),
+            missing=table["image"].tolist(),
+            predictions=predictions(run),
+            thresholds=found.thresholds,
+            scores=found.metrics,
+        )
+        save_issues(issues_found, folder)
+
+    return load_issues(produce(run.out / "check", inputs=inputs, write=write))
+
+
+@kept
+def heatmaps(run: Run) -> HeatmapResults:
+    """Return the heat maps of the network that the protocol names, and what they are worth."""
+    choices = run.protocol.explanation
+    return explain_network(trained(run), choices, out=run.out / "explanation")
+
+
+@kept
+def audit(run: Run) -> AuditResults:
+    """Return label quality, shortcuts, hidden strata and odd pictures of the best network."""
+    return audit_network(trained(run))
+
+
+@kept
+def ensembles(run: Run) -> EnsembleResults:
+    """Return the leaderboard of the networks and of all that the protocol makes of them."""
+    return compare_ensembles(trained(run))
+
+
+def report(run: Run) -> Path:
+    """Return the page that shows it all; a chapter that cannot be made is left out, and named.
+
+    `Failures` of the folder `failed` in the run say which; the next call tries them again.
+    """
+    from lucency.pipeline.experiment import gather
+    from lucency.report.run_page import write_report
+
+    found, failures = evaluation(run), Failures(run.out / "failed")
+    if failures.reasons():  # what was left out is tried anew
+        discard_outdated(run.out / "report", inputs={})
+    failures.clear()
+    made = {name: failures.attempt(name, partial(make, run)) for name, make in CHAPTERS.items()}
+    there = ["evaluation", *(place for name, place in PLACES.items() if made[name] is not None)]
+    folders: dict[str, object] = {place: fingerprint_of(run.out / place) for place in there}
+    if made["reached"]:
+        folders["study"] = fingerprint_of(run.out / "study")
+    if made["combined"] is not None and len(made["combined"].leaderboard):
+        folders["ensemble"] = fingerprint_of(leaderboard_folder(run.out))
+    if (run.out / STUDY / "evaluation" / RECEIPT).is_file():
+        folders[STUDY] = fingerprint_of(run.out / STUDY / "evaluation")
+    if failures.reasons():
+        folders["failed"] = failures.reasons()
+    discard_outdated(run.out / "report", inputs=folders)
+
+    def write(folder: Path) -> None:
+        say("Writing the report")
+        experiment = gather(
+            run,
+            manifest=manifest(run),
+            prepared=pictures(run),
+            plan=plan(run),
+            predictions=predictions(run),
+            evaluation=found,
+            made=made | {"balance": failures.attempt("balance", partial(change, run))},
+        )
+        write_report(experiment, file=folder / "report.html", failures=failures)
+
+    return produce(run.out / "report", inputs=folders, write=write) / "report.html"
+
+
+CHAPTERS: dict[str, Callable[[Run], Any]] = {
+    "warnings": issues,
+    "reached": study_comparison,
+    "sight": heatmaps,
+    "doubts": audit,
+    "combined": ensembles,
+}
+PLACES = {"warnings": "check", "sight": "explanation", "doubts": "audit"}
+
+
+class Stage(NamedTuple):
+    """A stage: its name, what it makes of a run, and that in words."""
+
+    name: str
+    make: Callable[[Run], Any]
+    makes: str
+
+
+STAGES = (
+    Stage("prepare", prepared, "films as a network sees them, from label files and pictures"),
+    Stage("split", parts, "the part of every film: train, val or test"),
+    Stage("balance", plan, "which films each part sees, how often and how changed"),
+    Stage("train", classifiers, "the trained networks"),
+    Stage("predict", predictions, "every network's predictions on validation and test films"),
+    Stage("evaluate", evaluation, "metrics with confidence intervals, and comparisons"),
+    Stage("check", issues, "what the leak doctor finds"),
+    Stage("report", report, "heat maps, audit, ensembles, and the page that shows it all"),
+)
+
+
+def make(run: Run, name: str) -> Any:
+    """Do the stage `name`, and all before it that is not done; return what it makes."""
+    return next(stage for stage in STAGES if stage.name == name).make(run)

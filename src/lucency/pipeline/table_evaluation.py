@@ -12,8 +12,8 @@ from lucency.config.sections import DRAWS
 from lucency.core.manifest import Manifest
 from lucency.core.predictions import Predictions
 from lucency.data.labels import read_labelled
-from lucency.evaluation.compare import OVER_FINDINGS, compare, conclude, rank
-from lucency.evaluation.evaluate import MACRO, evaluate
+from lucency.evaluation.compare import OVER_FINDINGS
+from lucency.evaluation.evaluate import MACRO
 from lucency.evaluation.external import (
     labelled_table,
     of_one_split,
@@ -21,25 +21,24 @@ from lucency.evaluation.external import (
     read_tables,
     standard_thresholds,
 )
+from lucency.evaluation.summary import Evaluation, evaluate_networks
 from lucency.report.predictions_page import write_external_page
 
 
 def evaluate_table(
     test: Path, *, labels: Path, val: Path | None, scale: str, out: Path | None
 ) -> dict[str, object]:
-    """Return what the predictions are worth, by finding; table and page go to `out`."""
+    """Return what a table of predictions is worth, by finding; tables and page go to `out`."""
     films = read_labelled(labels)
-    said, thresholds = read_tables(test, films=films, val=val, scale=scale)
-    fitted = thresholds["threshold"].to_numpy(dtype=np.float64)
-    table = evaluate(said, threshold=fitted, **DRAWS)
+    predictions, thresholds = read_tables(test, films=films, val=val, scale=scale)
+    found = _evaluated([predictions], thresholds=thresholds, films=films)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-        table.to_csv(out / "metrics.csv", index=False)
-        tables = {"metrics": table, "comparison": compare([said], **DRAWS)}
-        write_external_page([said], **tables, thresholds=thresholds, films=films, out=out)
-    answer: dict[str, object] = {"network": said.network}
-    for finding in dict.fromkeys(table["finding"]):
-        rows = table.loc[table["finding"] == finding]
+        found.metrics.to_csv(out / "metrics.csv", index=False)
+        write_external_page([predictions], evaluation=found, films=films, out=out)
+    answer: dict[str, object] = {"network": predictions.network}
+    for finding in dict.fromkeys(found.metrics["finding"]):
+        rows = found.metrics.loc[found.metrics["finding"] == finding]
         counts = {name: int(rows[name].iloc[0]) for name in ("films", "positives", "patients")}
         bounds = rows.set_index("metric")[["value", "low", "high"]].astype(object)
         scores = bounds.where(bounds.notna(), None).to_dict(orient="index")
@@ -53,47 +52,52 @@ def compare_tables(
     """Return the networks' ranking, every pair's difference, and the conclusion.
 
     Each of `several` is a table of predictions (.csv, which needs `labels`), a predictions.npz, or
-    a run's folder, whose networks all take part; test films count. The tables go to `out`, and
+    a run's folder, all of whose networks take part; test films count. The tables go to `out`, and
     with `labels` the page too. Raises ValueError for fewer than two networks, and for networks
-    that were not judged on the same films, labels, findings and split.
+    that were not evaluated on the same films, labels, findings and split.
     """
     films = None if labels is None else read_labelled(labels)
     entries = read_entries(several, table=lambda file: labelled_table(file, films, scale=scale))
-    said = of_one_split([one.of("test") for one in entries])
+    tests = of_one_split([one.of("test") for one in entries])
     if films is not None:
-        _check_labels(said[0], films)
-    comparison = compare(said, **DRAWS)
-    half = np.full(len(said[0].findings), 0.5)
-    metrics = pd.concat([evaluate(one, threshold=half, **DRAWS) for one in said], ignore_index=True)
-    ranking = rank(metrics, comparison)
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        comparison.to_csv(out / "comparison.csv", index=False)
-        ranking.to_csv(out / "ranking.csv", index=False)
+        _check_labels(tests[0], films)
+    thresholds = pd.concat([standard_thresholds(one) for one in tests], ignore_index=True)
+    found = _evaluated(tests, thresholds=thresholds, films=films)
     answer: dict[str, object] = {
-        "ranking": _ranked(ranking),
-        "pairs": _pairs(comparison),
-        "conclusion": conclude(ranking),
+        "ranking": _ranked(found.ranking),
+        "pairs": _pairs(found.comparison),
+        "conclusion": found.conclusion,
     }
     if out is None:
         return answer
+    out.mkdir(parents=True, exist_ok=True)
+    found.comparison.to_csv(out / "comparison.csv", index=False)
+    found.ranking.to_csv(out / "ranking.csv", index=False)
     answer["tables"] = str(out)
     if films is None:
         return answer
-    thresholds = pd.concat([standard_thresholds(one) for one in said], ignore_index=True)
-    tables = {"metrics": metrics, "comparison": comparison, "thresholds": thresholds}
-    write_external_page(said, **tables, films=films, out=out)
+    write_external_page(tests, evaluation=found, films=films, out=out)
     return {**answer, "report": str(out / "report.html")}
 
 
-def _check_labels(said: Predictions, films: Manifest) -> None:
-    """Raise ValueError unless the predictions were judged by the labels of `films`."""
-    row = pd.Index(films.image).get_indexer(pd.Index(said.image))
-    known = [films.findings.index(f) if f in films.findings else -1 for f in said.findings]
+def _evaluated(
+    tests: Sequence[Predictions], *, thresholds: pd.DataFrame, films: Manifest | None
+) -> Evaluation:
+    """Return the evaluation; without a label file there are no facts, and so no subgroups."""
+    facts = pd.DataFrame(index=tests[0].image)
+    if films is not None:
+        facts = films.facts.set_axis(films.image)
+    return evaluate_networks(tests, thresholds=thresholds, facts=facts, **DRAWS)
+
+
+def _check_labels(predictions: Predictions, films: Manifest) -> None:
+    """Raise ValueError unless the predictions have the labels of `films`."""
+    row = pd.Index(films.image).get_indexer(pd.Index(predictions.image))
+    known = [films.findings.index(f) if f in films.findings else -1 for f in predictions.findings]
     same = (row >= 0).all() and min(known) >= 0
-    if not (same and np.array_equal(films.label[row][:, known], said.label, equal_nan=True)):
+    if not (same and np.array_equal(films.label[row][:, known], predictions.label, equal_nan=True)):
         raise ValueError(
-            f"--labels: {films.origin} does not hold the labels that {said.network} was judged by; "
+            f"--labels: {films.origin} does not hold the labels of {predictions.network}; "
             "expected the same label file, with these films and findings"
         )
 
