@@ -1,4 +1,4 @@
-"""Figures of explanations: what is drawn is what was given, in its own units, bytes and all."""
+"""Figures of heat maps: drawn in their own units, the same bytes twice."""
 
 import re
 from xml.etree import ElementTree

@@ -1,4 +1,4 @@
-"""Pages to review films on: whole, offline, and saving what `read_verdicts` reads."""
+"""Pages to review films on: one file, offline, saving what `read_verdicts` reads."""
 
 import base64
 import json
@@ -31,7 +31,7 @@ SCRIPT = (FOLDER / "review.js").read_text(encoding="utf-8")
 PRESSED = """<script>
 const cards = [...document.querySelectorAll("fieldset.card")];
 document.getElementById("save").click();
-const refused = document.getElementById("said").textContent;
+const refused = document.getElementById("message").textContent;
 cards[0].querySelector("input").focus();
 for (const key of ["y", "N", "u"])
   document.activeElement.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
@@ -40,10 +40,10 @@ cards[1].querySelector("input[type=checkbox]").click();
 const left = document.getElementById("left").textContent;
 URL.createObjectURL = (blob) => {
   blob.text().then((csv) => {
-    const said = document.createElement("pre");
-    said.id = "probe";
-    said.textContent = btoa(JSON.stringify({ refused, left, csv }));
-    document.body.append(said);
+    const probe = document.createElement("pre");
+    probe.id = "probe";
+    probe.textContent = btoa(JSON.stringify({ refused, left, csv }));
+    document.body.append(probe);
   });
   return "#";
 };
@@ -93,14 +93,14 @@ def test_a_page_has_a_card_for_each_film_and_needs_no_other_file():
     ids = [found["id"] for _, found in page.elements if "id" in found]
     assert len(ids) == len(set(ids))
     boxes = page.named("input", type="checkbox")
-    expected = {"Mass": 1, "Pleural_Thickening": 1, NO_FINDING: 2}  # the sheet's own is not asked
+    expected = {"Mass": 1, "Pleural_Thickening": 1, NO_FINDING: 2}  # not the sheet's own
     assert len(boxes) == sample["sheet"].map(expected).sum()
     links = [link for _, found in page.elements for link in (found.get("src"), found.get("href"))]
     assert all(link.startswith(("data:image/jpeg;base64,", "#")) for link in links if link)
     assert "http" not in text.split("</style>")[-1]
 
 
-def test_a_page_tells_neither_the_other_labels_nor_patients():
+def test_a_page_shows_neither_other_labels_nor_patients():
     manifest, films = toys()
     sample = draw_sample(manifest, seed=0)
     other = Manifest(**{**vars(manifest), "patient": manifest.patient + 70})
@@ -146,7 +146,7 @@ def test_a_film_without_a_picture_is_named(tmp_path: Path):
     assert not (tmp_path / "out").exists()
 
 
-def test_real_films_are_drawn_shown_judged_and_counted(tmp_path: Path, shared: Path):
+def test_real_films_are_sampled_shown_reviewed_and_counted(tmp_path: Path, shared: Path):
     every = read_labelled(shared / "nih" / "Data_Entry_2017_v2020.csv")
     path = find_films(shared / "nih" / "images", image=every.image)
     there = np.flatnonzero(path != "")
@@ -169,12 +169,12 @@ def test_real_films_are_drawn_shown_judged_and_counted(tmp_path: Path, shared: P
     )
 
 
-def test_sheets_of_suspects_say_what_they_are_of():
+def test_sheets_of_label_errors_name_finding_and_direction():
     manifest, films = toys()
     image = manifest.image[manifest.label[:, 0] == 0]
-    suspects = pd.DataFrame({"finding": "Mass", "direction": "missing", "image": image})
+    errors = pd.DataFrame({"finding": "Mass", "direction": "missing", "image": image})
     page = review_page(
-        draw_label_errors(manifest, suspects, seed=0), films=films, findings=manifest.findings
+        draw_label_errors(manifest, errors, seed=0), films=films, findings=manifest.findings
     )
     assert "<h2>Mass, missing " in page
     assert 'value="Mass"' not in page  # the finding is what the buttons ask for
@@ -202,7 +202,7 @@ def test_the_script_writes_what_python_reads(tmp_path: Path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is absent")
-def test_keys_judge_films_and_the_button_saves_them_in_a_browser(tmp_path: Path):
+def test_keys_answer_for_films_and_the_button_saves_in_a_browser(tmp_path: Path):
     manifest, films = toys()
     sample = draw_sample(manifest, seed=0)
     text = review_page(sample, films=films, findings=FINDINGS)
