@@ -10,7 +10,7 @@ from matplotlib import rcParams
 from matplotlib.patches import Rectangle
 
 from lucency.core.predictions import Predictions
-from lucency.explain.examples import KINDS, choose_cases
+from lucency.explain.heatmap_results import KINDS, choose_cases
 from lucency.explain.heatmaps import Heatmaps, even_centres
 from lucency.report.heatmap_figures import (
     Drawn,

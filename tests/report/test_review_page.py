@@ -1,4 +1,4 @@
-"""Pages to review films on: one file, offline, saving what `read_verdicts` reads."""
+"""Pages to review films on: one file, offline, saving what `read_answers` reads."""
 
 import base64
 import json
@@ -17,8 +17,8 @@ from lucency.audit.review import (
     VERDICTS,
     draw_label_errors,
     draw_sample,
-    ppv_from_verdicts,
-    read_verdicts,
+    label_ppv,
+    read_answers,
 )
 from lucency.core.manifest import NO_FINDING, Manifest, empty_boxes
 from lucency.data.images import find_films, read_grey
@@ -160,9 +160,9 @@ def test_real_films_are_sampled_shown_reviewed_and_counted(tmp_path: Path, share
     small = cv2.resize(films[name], (CELL, CELL), interpolation=cv2.INTER_AREA)
     np.testing.assert_array_equal(shown[HEAD : HEAD + CELL, 12 : 12 + CELL], small)
     form = pd.read_csv(tmp_path / "form.csv", keep_default_na=False)
-    form.assign(reviewer="R", verdict="yes").to_csv(tmp_path / "form.csv", index=False)
-    verdicts = read_verdicts([tmp_path / "form.csv"], sample=sample)
-    table = ppv_from_verdicts(sample, verdicts)
+    form.assign(reviewer="R", answer="yes").to_csv(tmp_path / "form.csv", index=False)
+    verdicts = read_answers([tmp_path / "form.csv"], sample=sample)
+    table = label_ppv(sample, verdicts)
     assert (table["right"] == 1).all()
     assert table["films"].sum() == pytest.approx(
         (manifest.label == 1).sum() + (manifest.label == 0).all(axis=1).sum()
@@ -192,11 +192,11 @@ def test_the_script_writes_what_python_reads(tmp_path: Path):
     manifest, _ = toys()
     sample = draw_sample(manifest, seed=0)
     sample.loc[0, "image"] = 'odd, "name"\n.png'
-    rows = sample.loc[:, ["sheet", "image"]].assign(reviewer="Zoë, A", verdict="no", also="Mass")
+    rows = sample.loc[:, ["sheet", "image"]].assign(reviewer="Zoë, A", answer="no", also="Mass")
     code = f"{SCRIPT}\nprocess.stdout.write(csvOf({rows.to_json(orient='records')}));"
-    file = tmp_path / "verdicts.csv"
+    file = tmp_path / "answers.csv"
     file.write_bytes(subprocess.run(["node", "-e", code], check=True, capture_output=True).stdout)
-    read = read_verdicts([file], sample=sample)
+    read = read_answers([file], sample=sample)
     pd.testing.assert_frame_equal(read, rows.loc[:, list(VERDICTS)], check_dtype=False)
 
 
@@ -217,10 +217,10 @@ def test_keys_answer_for_films_and_the_button_saves_in_a_browser(tmp_path: Path)
     found = json.loads(base64.b64decode(probe[1]))
     assert found["refused"] == "Please give your name or initials first."
     assert found["left"] == f"{len(sample) - 3} of {len(sample)} films left"
-    file = tmp_path / "verdicts.csv"
+    file = tmp_path / "answers.csv"
     file.write_text(found["csv"])
-    verdicts = read_verdicts([file], sample=sample)
-    assert verdicts["verdict"].tolist() == ["yes", "no", "unsure"]
+    verdicts = read_answers([file], sample=sample)
+    assert verdicts["answer"].tolist() == ["yes", "no", "unsure"]
     assert verdicts["image"].tolist() == sample["image"][:3].tolist()
     assert verdicts["reviewer"].unique().tolist() == ['Ann, "B"']
     assert verdicts["also"].tolist() == ["", FINDINGS[1], ""]

@@ -12,11 +12,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lucency.audit.audit_results import AuditResults
 from lucency.audit.checks.issue import Issue, issue_table
 from lucency.audit.hidden_strata import STRATA
 from lucency.audit.image_quality import LISTED, quality_counts
-from lucency.audit.label_quality import COUNTS, conclude_label_quality, rate_label_quality
+from lucency.audit.label_quality import (
+    COUNTS,
+    AuditResults,
+    conclude_label_quality,
+    rate_label_quality,
+)
 from lucency.audit.shortcuts import PROBES, SHORTCUTS
 from lucency.balance.imbalance import Change, describe_change
 from lucency.balance.steps import Step, followed
@@ -44,14 +48,8 @@ from lucency.evaluation.reference_study import no_comparison
 from lucency.evaluation.subgroups import worst_group
 from lucency.evaluation.summary import Evaluation
 from lucency.explain.baselines import conclude_heatmaps
-from lucency.explain.examples import choose_cases
-from lucency.explain.faithfulness import sanity_table
-from lucency.explain.heatmap_results import (
-    HeatmapResults,
-    faithfulness_table,
-    no_scores,
-    score_maps,
-)
+from lucency.explain.faithfulness import faithfulness_table, sanity_table
+from lucency.explain.heatmap_results import HeatmapResults, choose_cases, no_scores, score_maps
 from lucency.explain.heatmaps import Centres, Heatmaps, even_centres
 from lucency.report.chapters import objections
 from lucency.report.film_figures import show_preparation
@@ -232,7 +230,7 @@ def an_audit(test: Predictions) -> AuditResults:
     strata = pd.DataFrame({name: [0.5] for name in STRATA})
     return AuditResults(
         network=test.network,
-        label_quality=rate_label_quality(counts, doubts={first: "shortcut: view"}),
+        label_quality=rate_label_quality(counts, caveats={first: "shortcut: view"}),
         probes=pd.DataFrame([("view", "AP", 0.9, 0.8, 0.95, 30, 30, "")], columns=list(PROBES)),
         shortcuts=found.assign(shortcut=True),
         strata=strata.assign(
@@ -258,7 +256,7 @@ def some_heatmaps(test: Predictions) -> HeatmapResults:
     )
     rows = np.flatnonzero(test.label[:, 0] == 1)
     shown = maps.take(rows)
-    blind = replace(shown, method="grad-cam, head randomised_maps", grid=grid[rows][:, :, ::-1])
+    blind = replace(shown, method="grad-cam, head randomised", grid=grid[rows][:, :, ::-1])
     draws = {"resamples": 25, "seed": 0}
     cases = choose_cases(test, finding=finding, threshold=0.3, films=2).assign(finding=finding)
     similar = pd.DataFrame({"method": "grad-cam", "block": ["head", "all"], "similarity": 0.125})
@@ -411,7 +409,7 @@ def test_heat_maps_are_compared_with_baselines(experiment: Experiment, text: str
     assert named == [
         "grad-cam",
         "grad-cam, stretched",
-        "grad-cam, head randomised_maps",
+        "grad-cam, head randomised",
         *baselines,
     ]
     macro = results.scores.pointing.set_index(["method", "finding", "measure"])["value"]

@@ -147,7 +147,7 @@ def review(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder to write.")],
     suspects: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="A suspects.csv: its films instead of random ones."),
+        typer.Option(metavar="FILE", help="A errors.csv: its films instead of random ones."),
     ] = None,
     films: Annotated[int, typer.Option(min=1, max=400, help="Films of each sheet.")] = 36,
     seed: Annotated[int, typer.Option(min=0, help="Of the draw.")] = 0,
@@ -175,7 +175,7 @@ def verdicts(
 ) -> None:
     """Say from reviewers' verdicts how many labels are right, and how the reviewers agree.
 
-    lucency audit verdicts review/sample.csv verdicts.csv
+    lucency audit verdicts review/sample.csv answers.csv
     """
     _check(out)
     from lucency.pipeline.run_audit import audit_verdicts

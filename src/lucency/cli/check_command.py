@@ -11,7 +11,7 @@ from lucency.audit.checks import prediction_checks as suspicion
 from lucency.audit.checks import split_checks as doctor
 from lucency.audit.checks.issue import count_serious, issue_table
 from lucency.audit.checks.protocol_checks import BEFORE
-from lucency.audit.checks.run_checks import CHECKS, check_lists, check_predictions, check_protocol
+from lucency.audit.checks.run_checks import CHECKS, check_external, check_lists, check_protocol
 from lucency.audit.checks.unverified import unverified_table
 from lucency.config.protocol import read_protocol
 from lucency.pipeline.run import open_run_folder
@@ -51,7 +51,7 @@ def consult(
         raise ValueError("--set changes a protocol: found a table, expected no --set")
     claim = unverified_table(what, labels=labels, scale=scale)
     of_split = len(doctor.CHECKS) if lists else 1  # without lists, whose films these are
-    found = check_predictions(claim, lists, labels=labels)
+    found = check_external(claim, lists, labels=labels)
     return issue_table(found), len(suspicion.CHECKS) + of_split
 
 

@@ -13,8 +13,14 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from lucency.audit.audit_results import AuditResults
-from lucency.audit.label_quality import CANNOT, DOUBTFUL, MAY, MODERATE, conclude_label_quality
+from lucency.audit.label_quality import (
+    DOUBTFUL,
+    MODERATE,
+    RELIABLE,
+    UNRELIABLE,
+    AuditResults,
+    conclude_label_quality,
+)
 from lucency.audit.shortcuts import shortcut_reasons
 from lucency.core.manifest import Prepared
 from lucency.ensemble.ensemble_results import EnsembleResults
@@ -29,7 +35,8 @@ from lucency.evaluation.reference_study import (
     StudyComparison,
 )
 from lucency.explain.baselines import conclude_heatmaps, mean_maps
-from lucency.explain.heatmap_results import RANDOMISED, STRETCHED, TRIED, HeatmapResults
+from lucency.explain.faithfulness import TRIED
+from lucency.explain.heatmap_results import RANDOMISED, STRETCHED, HeatmapResults
 from lucency.report.curves import draw_leaderboard
 from lucency.report.heatmap_figures import (
     draw_pointing,
@@ -227,12 +234,12 @@ def _accuracy(label_quality: pd.DataFrame) -> str:
     read = {finding: ppv for finding, ppv in seen.items() if ppv == ppv}
     if not read:
         return "Unknown: no expert has read these films."
-    count = label_quality["verdict"].tolist().count
+    count = label_quality["rating"].tolist().count
     low, high = min(read, key=read.__getitem__), max(read, key=read.__getitem__)
     span = f"{read[low]:.3f} ({low}) to {read[high]:.3f} ({high})"
     return (
-        f"Findings by label quality: {MAY} {count(MAY)}, {DOUBTFUL} {count(DOUBTFUL)}, "
-        f"{CANNOT} {count(CANNOT)}, of {len(label_quality)}. PPV of the labels: "
+        f"Findings by label quality: {RELIABLE} {count(RELIABLE)}, {DOUBTFUL} {count(DOUBTFUL)}, "
+        f"{UNRELIABLE} {count(UNRELIABLE)}, of {len(label_quality)}. PPV of the labels: "
         f"{span if read[low] < read[high] else f'{read[low]:.3f}'}."
     )
 

@@ -27,8 +27,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from lucency.evaluation.evaluate import MACRO
-from lucency.explain.examples import KINDS
-from lucency.explain.heatmap_results import STRETCHED
+from lucency.explain.heatmap_results import KINDS, STRETCHED
 from lucency.explain.heatmaps import Centres, Heatmaps, cover, enlarge
 from lucency.explain.localization import GAME
 from lucency.report.style import MUTED, SETTINGS, WIDTH, name_rows, style_networks, svg

@@ -17,7 +17,7 @@ from markupsafe import Markup
 
 from lucency.audit.checks.issue import SplitTable, issue_table, ranked
 from lucency.audit.checks.nih_checks import community_lists
-from lucency.audit.checks.prediction_checks import CHECKS, suspect
+from lucency.audit.checks.prediction_checks import CHECKS, check_predictions
 from lucency.audit.checks.unverified import unverified
 from lucency.core.manifest import Manifest
 from lucency.core.predictions import Predictions
@@ -83,7 +83,7 @@ def write_external_page(
     """
     first = several[0]
     known = community_lists(SplitTable(image=first.image, patient=first.patient, part=first.part))
-    issues = [*known, *(issue for one in several for issue in suspect(unverified(one)))]
+    issues = [*known, *(issue for one in several for issue in check_predictions(unverified(one)))]
     fitted = bool(evaluation.thresholds["positives"].to_numpy().any())
     patients = len(np.unique(first.patient))
     page = PredictionsPage(

@@ -1,6 +1,6 @@
 "use strict";
-// The columns of verdicts.csv, as lucency.audit.review reads them.
-const COLUMNS = ["sheet", "image", "reviewer", "verdict", "also"];
+// The columns of answers.csv, as lucency.audit.review reads them.
+const COLUMNS = ["sheet", "image", "reviewer", "answer", "also"];
 
 function cellOf(value) {
   const text = String(value);
@@ -36,8 +36,8 @@ function review() {
       if (!kept) return;
       name.value = kept.reviewer;
       for (const card of cards) {
-        const [verdict, also] = kept.films[card.id] ?? ["", []];
-        for (const radio of all("input[type=radio]", card)) radio.checked = radio.value === verdict;
+        const [answer, also] = kept.films[card.id] ?? ["", []];
+        for (const radio of all("input[type=radio]", card)) radio.checked = radio.value === answer;
         for (const box of all("input[type=checkbox]", card)) box.checked = also.includes(box.value);
       }
     } catch {
@@ -71,7 +71,7 @@ function review() {
   function rows() {
     return cards.filter(chosen).map((card) => ({
       sheet: card.dataset.sheet, image: card.dataset.image, reviewer: name.value.trim(),
-      verdict: chosen(card), also: ticked(card).join("|"),
+      answer: chosen(card), also: ticked(card).join("|"),
     }));
   }
 
@@ -83,10 +83,10 @@ function review() {
     }
     const link = document.createElement("a");
     link.href = URL.createObjectURL(new Blob([csvOf(rows())], { type: "text/csv" }));
-    link.download = "verdicts.csv";
+    link.download = "answers.csv";
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 1000);
-    show(`Saved ${rows().length} verdicts as verdicts.csv.`);
+    show(`Saved ${rows().length} verdicts as answers.csv.`);
   }
 
   function enlarge(card) {

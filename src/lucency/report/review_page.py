@@ -1,6 +1,6 @@
 """Films for review by radiologists: contact sheets, a page with buttons, and an empty form.
 
-The page works offline from disk, stores the answers in the browser, and saves verdicts.csv.
+The page works offline from disk, stores the answers in the browser, and saves answers.csv.
 Letters in shapes: h and w pixels of a film, sh and sw of what is shown.
 """
 
@@ -128,7 +128,7 @@ def labels_in_words(manifest: Manifest, image: list[str]) -> list[str]:
 
 
 def _words(finding: str) -> dict[str, str]:
-    """Return the texts of the buttons of a sheet, by the word that verdicts.csv has for each."""
+    """Return the texts of the buttons of a sheet, by the word that answers.csv has for each."""
     nothing = finding == NO_FINDING
     seen = ("nothing seen", "something seen") if nothing else ("seen", "not seen")
     return dict(zip(WORDS, (*seen, "uncertain"), strict=True))
