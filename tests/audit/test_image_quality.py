@@ -15,7 +15,8 @@ from skimage import data
 
 from lucency.audit.image_quality import LISTED, PROBLEMS, inspect, quality_table
 from lucency.core.manifest import Manifest, Preparation, Prepared, empty_boxes
-from lucency.data.images import prepare_film, read_grey
+from lucency.data.images import read_grey
+from lucency.data.preprocess import prepare_film
 
 PREPARATION = Preparation(size=224)
 PLANTED, FALSE_ALARMS = 0.05, 0.01

@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 from lucency.audit.agreement import agreement, between_readers, with_no_finding
 from lucency.audit.label_errors import chance_wrong, detection, joint_counts
 from lucency.audit.label_quality import (
-    CANNOT,
     COUNTS,
     DOUBTFUL,
-    MAY,
+    RELIABLE,
+    UNRELIABLE,
     conclude_label_quality,
     counts_of,
     published_counts,
@@ -57,20 +57,20 @@ def test_what_may_be_believed():
         ("few", 3, 3, 0.6), ("unsure", 100, 80, 0.39), ("unread", 0, 0, np.nan),
         ("alone", 100, 80, np.nan),
     )  # fmt: skip
-    found = rate_label_quality(counts, doubts={}).set_index("finding")
-    assert found["verdict"].to_dict() == {
-        "good": MAY, "half": DOUBTFUL, "wrong": CANNOT, "few": DOUBTFUL,
-        "unsure": DOUBTFUL, "unread": DOUBTFUL, "alone": MAY,
+    found = rate_label_quality(counts, caveats={}).set_index("finding")
+    assert found["rating"].to_dict() == {
+        "good": RELIABLE, "half": DOUBTFUL, "wrong": UNRELIABLE, "few": DOUBTFUL,
+        "unsure": DOUBTFUL, "unread": DOUBTFUL, "alone": RELIABLE,
     }  # fmt: skip
     assert "kappa 0.39" in found["reason"]["unsure"]
     assert found["reason"]["unread"] == "no film labelled so was read by experts"
-    shortcut = rate_label_quality(counts, doubts={"good": "the drain gives it away"}).set_index(
+    shortcut = rate_label_quality(counts, caveats={"good": "the drain gives it away"}).set_index(
         "finding"
     )
-    assert shortcut.loc["good", ["verdict", "reason"]].tolist() == [
+    assert shortcut.loc["good", ["rating", "reason"]].tolist() == [
         DOUBTFUL, "the drain gives it away",
     ]  # fmt: skip
-    assert conclude_label_quality(rate_label_quality(counts.iloc[:1], doubts={})) == (
+    assert conclude_label_quality(rate_label_quality(counts.iloc[:1], caveats={})) == (
         "labels of good are reliable"
     )
 
@@ -95,9 +95,9 @@ def test_a_finding_that_radiologists_did_not_read_is_no_error():
     assert found["finding"].tolist() == ["Tuberculosis", "Hernia"]
     assert found.loc[1, ["labelled", "seen", "both"]].tolist() == [4, 5, 2]
     assert found.loc[0, ["labelled", "seen", "both"]].tolist() == [0, 0, 0]
-    rated = rate_label_quality(found, doubts={})
+    rated = rate_label_quality(found, caveats={})
     assert rated["reason"][0] == "no film labelled so was read by experts"
-    assert rated["verdict"][0] == DOUBTFUL
+    assert rated["rating"][0] == DOUBTFUL
     none = published_counts(("No Finding",)).loc[0]  # facts: label-quality.md, 142 of 348 show some
     assert none[["labelled", "both"]].tolist() == [348, 348 - 142]
     pd.testing.assert_frame_equal(
@@ -143,7 +143,7 @@ def test_label_errors_are_ranked_and_compared_with_radiologists(nih: Path, tmp_p
     first = pd.read_csv(tmp_path / "first.csv")
     assert first["chance"].is_monotonic_decreasing
     assert len(first) == len(pd.read_csv(tmp_path / "films.csv")) == 3
-    listed = pd.read_csv(tmp_path / "suspects.csv")
+    listed = pd.read_csv(tmp_path / "errors.csv")
     assert len(listed) == 14 * 2 * 3
     found = pd.read_csv(tmp_path / "detection.csv").set_index(["finding", "direction"])
     assert (found.loc[MACRO, "low"] > 0.7).all()  # .849 and .716
@@ -161,9 +161,9 @@ def test_answers_of_reviewers_are_counted(tmp_path: Path):
         }
     )  # fmt: skip
     sample.to_csv(tmp_path / "sample.csv", index=False)
-    answers = sample.loc[:1, ["sheet", "image"]].assign(reviewer="R", verdict=["yes", "no"])
-    answers.to_csv(tmp_path / "verdicts.csv", index=False)
-    text = audit("score-review", tmp_path / "sample.csv", tmp_path / "verdicts.csv")
+    answers = sample.loc[:1, ["sheet", "image"]].assign(reviewer="R", answer=["yes", "no"])
+    answers.to_csv(tmp_path / "answers.csv", index=False)
+    text = audit("score-review", tmp_path / "sample.csv", tmp_path / "answers.csv")
     assert "2 of 3 films drawn are judged" in text
 
 
@@ -199,9 +199,9 @@ def test_bad_input_is_one_line(nih: Path, tmp_path: Path):
     sample = tmp_path / "sample.csv"
     head = "sheet,finding,place,id,image,label,weight\nMass,Mass,1,x,a.png,1,9\n"
     sample.write_text(head)
-    (tmp_path / "form.csv").write_text("sheet,image,reviewer,verdict\nMass,a.png,,\n")
+    (tmp_path / "form.csv").write_text("sheet,image,reviewer,answer\nMass,a.png,,\n")
     assert "is no table" in refused("score-review", sample, tmp_path / "broken.csv")
-    assert "no film has a verdict" in refused("score-review", sample, tmp_path / "form.csv")
+    assert "no film has an answer" in refused("score-review", sample, tmp_path / "form.csv")
     assert "expected the sample.csv" in refused("score-review", tmp_path, sample)
     assert "is a file" in refused("versions", new, new, "--out", tmp_path / "file")
     assert "no such file" in refused("versions", new, tmp_path / "none.csv")

@@ -232,7 +232,7 @@ def test_lists_name_film_and_reasons_in_both_directions(tenth: Simulated):
         k = predictions.findings.index(str(finding))
         film = rows["image"].astype(int)
         assert (predictions.label[film, k] == DIRECTIONS[str(direction)]).all()
-        assert rows["suspicion"].is_monotonic_decreasing
+        assert rows["mean_rank"].is_monotonic_decreasing
         assert rows["place"].tolist() == list(range(1, 31))
         assert wrong[film, k].mean() > 0.6
     assert (

@@ -63,7 +63,7 @@ def reviewed(sample: pd.DataFrame, films: Manifest, truth: np.ndarray) -> pd.Dat
         true = not seen.any() if absent else seen[films.findings.index(finding)]
         words.append("yes" if true else "no")
     form = empty_form(sample)
-    return form.assign(reviewer="R1", verdict=words)
+    return form.assign(reviewer="R1", answer=words)
 
 
 def small(sheet: str = "a", films: int = 6) -> pd.DataFrame:
@@ -81,12 +81,12 @@ def answered(sheet: str, **words: str) -> pd.DataFrame:
         for film, letter in enumerate(letters)
         if letter != "-"
     ]
-    return pd.DataFrame(rows, columns=["sheet", "image", "reviewer", "verdict", "also"])
+    return pd.DataFrame(rows, columns=["sheet", "image", "reviewer", "answer", "also"])
 
 
 def written(folder: Path, *lines: str, name: str = "v.csv") -> Path:
     file = folder / name
-    file.write_text("\n".join(["sheet,image,reviewer,verdict", *lines]) + "\n")
+    file.write_text("\n".join(["sheet,image,reviewer,answer", *lines]) + "\n")
     return file
 
 
@@ -205,7 +205,7 @@ def test_label_errors_are_shown_first_one_a_patient_and_stand_for_themselves():
     first = np.sort(np.unique(mine, return_index=True)[1])[:10]
     assert sorted(sample["image"][:10]) == films.image[:80:2][first].tolist()
     assert sample["image"][:10].tolist() != sorted(sample["image"][:10])
-    form = empty_form(sample).assign(reviewer="R", verdict=["yes"] * 3 + ["no"] * 17)
+    form = empty_form(sample).assign(reviewer="R", answer=["yes"] * 3 + ["no"] * 17)
     table = label_ppv(sample, form)
     assert table["right"].tolist() == [0.7, 0]  # of labels of 0, and of 1
     assert table["note"].tolist() == ["each film stands for itself alone"] * 2
@@ -227,15 +227,15 @@ def test_a_form_goes_out_and_comes_back(tmp_path: Path):
     pd.testing.assert_frame_equal(read, sample, check_dtype=False)
     form = reviewed(read, films, truth)
     assert list(form) == list(FORM)
-    form.loc[3, ["verdict", "also"]] = [" Unsure ", "b"]  # as spreadsheets have it
-    form.loc[5, "verdict"] = ""
+    form.loc[3, ["answer", "also"]] = [" Unsure ", "b"]  # as spreadsheets have it
+    form.loc[5, "answer"] = ""
     form.to_csv(tmp_path / "form.csv", index=False, encoding="utf-8-sig")
     answers = read_answers([tmp_path / "form.csv"], sample=read)
     assert len(answers) == len(sample) - 1
-    assert answers.loc[3, ["verdict", "also"]].tolist() == ["unsure", "b"]
+    assert answers.loc[3, ["answer", "also"]].tolist() == ["unsure", "b"]
     table = label_ppv(read, answers).set_index("sheet")
     assert table.loc["a", ["drawn", "unsure", "left"]].tolist() == [36, 1, 1]
-    message = "1 of 36 films are unsure and do not count; 1 of 36 films have no verdict yet"
+    message = "1 of 36 films are unsure and do not count; 1 of 36 films have no answer yet"
     assert table.loc["a", "note"] == message
     assert table.loc["b", "films"] == (films.label[:, 1] == 1).sum()
     with pytest.raises(ValueError, match=r"no column 'finding'; expected a sample\.csv"):
@@ -252,7 +252,7 @@ def test_the_majority_counts_and_the_unsure_apart():
     divided = label_ppv(small(), answered("a", A="yy", B="nu")).iloc[0]
     assert divided[["yes", "no", "unsure"]].tolist() == [0, 0, 2]
     assert np.isnan(divided["right"])
-    assert divided["note"] == "not computable: of 6 films 2 are unsure, 4 have no verdict"
+    assert divided["note"] == "not computable: of 6 films 2 are unsure, 4 have no answer"
     with pytest.raises(ValueError, match=r"film '5.png' was not drawn"):
         label_ppv(small(films=5), answered("a", A="yyyyyy"))
 
@@ -297,8 +297,8 @@ def test_a_missing_kappa_has_a_reason(answers: pd.DataFrame, note: str):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("a,1.png,R,yess", r"v\.csv, line 3: verdict 'yess' is unknown; expected yes, no, unsure;"),
-        ("a,1.png,,yes", r"v\.csv, line 3: a verdict without a reviewer"),
+        ("a,1.png,R,yess", r"v\.csv, line 3: answer 'yess' is unknown; expected yes, no, unsure;"),
+        ("a,1.png,,yes", r"v\.csv, line 3: an answer without a reviewer"),
         ("a,9.png,R,yes", r"line 3: film '9\.png' was not drawn for 'a'"),
         ("b,1.png,R,yes", r"line 3: film '1\.png' was not drawn for 'b'"),
         ("a,0.png,R,no", r"line 3: 'R' has reviewed '0\.png' before, v\.csv, line 2"),
@@ -314,11 +314,11 @@ def test_several_files_are_one_table_and_no_reviewer_speaks_twice(tmp_path: Path
     one = written(tmp_path, "a,0.png,R,yes", "a,1.png,R,", name="one.csv")
     two = written(tmp_path, "a,0.png,S,NO", name="two.csv")
     table = read_answers([one, two], sample=small())
-    assert table["verdict"].tolist() == ["yes", "no"]
+    assert table["answer"].tolist() == ["yes", "no"]
     assert table["also"].tolist() == ["", ""]
     with pytest.raises(ValueError, match=r"two\.csv, line 2: 'S' has reviewed"):
         read_answers([two, one, two], sample=small())
     semicolons = tmp_path / "semicolons.csv"
-    semicolons.write_text("sheet;image;reviewer;verdict\na;0.png;R;yes\n")
+    semicolons.write_text("sheet;image;reviewer;answer\na;0.png;R;yes\n")
     with pytest.raises(ValueError, match=r"no 'sheet'; expected a form\.csv.*with commas"):
         read_answers([semicolons], sample=small())

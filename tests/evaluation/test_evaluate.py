@@ -14,7 +14,7 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from lucency.audit.checks.prediction_checks import suspect
+from lucency.audit.checks.prediction_checks import check_predictions
 from lucency.audit.checks.unverified import unverified
 from lucency.core.manifest import FINDINGS
 from lucency.core.predictions import Predictions
@@ -156,9 +156,9 @@ def test_the_checks_of_tables_find_nothing_wrong_with_this_one():
     table = pd.concat([_evaluate(predictions), _evaluate(trivial(predictions, prevalence=HALF))])
     published = replace(unverified(predictions), scores=table)
     checks = {"mean_of_another_table", "unexplained_gaps", "no_interval", "no_baseline"}
-    assert checks.isdisjoint(issue.check for issue in suspect(published))
+    assert checks.isdisjoint(issue.check for issue in check_predictions(published))
     wrong = table.assign(value=table["value"].where(table["finding"] != "macro", 0.9))
-    found = {issue.check for issue in suspect(replace(published, scores=wrong))}
+    found = {issue.check for issue in check_predictions(replace(published, scores=wrong))}
     assert "mean_of_another_table" in found
 
 

@@ -388,7 +388,7 @@ def test_a_method_passes_when_its_maps_change_with_the_network():
             _similar("flat", [np.nan], [np.nan]),
         ])
     ).set_index("method")  # fmt: skip
-    assert table["verdict"].to_dict() == {
+    assert table["outcome"].to_dict() == {
         "honest": "passes",
         "edges": "fails",
         "upside down": "fails",

@@ -68,7 +68,7 @@ def test_everything_stands_in_one_league_and_on_one_page(run: Path):
     assert leaderboard["auc"].is_monotonic_decreasing
     assert (leaderboard["milliseconds"] > 0).all()
     page = (run / "report" / "report.html").read_text()
-    assert "<h2>Ensembles</h2>" in page
+    assert "<h2>Ensembles and leaderboard</h2>" in page
     assert all(name in page for name in leaderboard["network"])
     cost = leaderboard.set_index("network")["milliseconds"]
     both = cost["test_resnet"] + cost["test_convnext"]
@@ -247,7 +247,7 @@ def test_features_of_frozen_networks_and_textures_and_a_stage_that_was_killed(
     assert (leaderboard["milliseconds"] > 0).all()
     file.write_text(head.replace("[ensemble]", ""))
     lucency("run", file, "--out", out)
-    assert "<h2>Ensembles</h2>" not in (out / "report" / "report.html").read_text()
+    assert "<h2>Ensembles and leaderboard</h2>" not in (out / "report" / "report.html").read_text()
 
 
 def test_what_frozen_networks_lack_is_said_before_the_work(tmp_path: Path):

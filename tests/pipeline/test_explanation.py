@@ -65,7 +65,7 @@ def run(tmp_path_factory):
 def test_the_report_says_where_it_looked(run):
     page = (run / "report" / "report.html").read_text()
     assert "Does a map point into the box?" in page
-    assert "May one believe the map?" in page
+    assert "<h3>Faithfulness</h3>" in page
 
 
 def test_boxes_are_scored_again_by_other_maps(run, tmp_path):
@@ -99,7 +99,10 @@ def test_films_of_the_run_and_of_the_disk_are_explained_alike(run, tmp_path):
     drawn = [list((tmp_path / place).glob("*.png")) for place, _ in both]
     assert [len(one) for one in drawn] == [1, 1]
     assert drawn[0][0].name == f"0001-{Path(name).stem}-03-Effusion.png"
-    assert "What test_resnet says" in (tmp_path / "disk" / "explained.html").read_text()
+    assert (
+        "Predictions and heat maps of test_resnet"
+        in (tmp_path / "disk" / "explained.html").read_text()
+    )
 
 
 def test_the_films_of_the_report_are_explained_by_name(run, tmp_path):

@@ -72,8 +72,8 @@ def test_every_film_is_judged_by_networks_of_other_patients(run: Path):
 def test_divisions_are_evidence_of_suspect_labels(run: Path, tmp_path: Path):
     file = run / "out-of-fold" / "3x2" / "test_resnet" / "predictions.npz"
     found = json.loads(lucency("audit", "errors", file, "--top", 2, "--json"))
-    assert len(found["suspects"]) == 2 * 2 * 2
-    assert all("folds" in row["reason"] for row in found["suspects"])
+    assert len(found["errors"]) == 2 * 2 * 2
+    assert all("folds" in row["reason"] for row in found["errors"])
     lucency("data", "quality", run, "--out", tmp_path / "pictures")
     measured = pd.read_csv(tmp_path / "pictures" / "measured.csv")
     assert measured["image"].tolist() == load_manifest(run / "manifest").image.tolist()

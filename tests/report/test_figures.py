@@ -1,4 +1,4 @@
-"""The figures draw what their tables say, as text that stands in a page."""
+"""Figures draw the numbers of their tables, as SVG text."""
 
 import re
 from dataclasses import replace
@@ -17,7 +17,7 @@ from lucency.core.predictions import Predictions
 from lucency.report import curves as figures
 from lucency.report.calibration_figures import draw_each_finding, draw_pooled
 from lucency.report.curves import GRID, draw_auc, draw_macro_curves, draw_roc, draw_training
-from lucency.report.film_figures import draw_greys, grey_shares
+from lucency.report.film_figures import draw_histogram, grey_shares
 from lucency.report.imbalance_figures import draw_balancing, draw_counts, draw_steps, has_steps
 from lucency.report.style import COLOURS, style_networks
 
@@ -160,14 +160,14 @@ def test_a_network_and_a_finding_have_a_panel_each() -> None:
     table = pd.concat([*pooled, *each])
     assert [len(dots) for dots in _dots(draw_pooled(table, style=style))] == [2, 2]
     drawing = draw_each_finding(
-        table, network="alexnet", findings=["Mass", "Edema", "Hernia"], look=style["alexnet"]
+        table, network="alexnet", findings=["Mass", "Edema", "Hernia"], style=style["alexnet"]
     )
     assert [len(dots) for dots in _dots(drawing)] == [2, 2]
     assert drawing.count("no film</text>") == 1
     assert "nan" not in drawing
     assert "mathdefault" not in drawing, "powers are not formulas"
     again = draw_each_finding(
-        table, network="alexnet", findings=["Mass", "Edema", "Hernia"], look=style["alexnet"]
+        table, network="alexnet", findings=["Mass", "Edema", "Hernia"], style=style["alexnet"]
     )
     assert drawing == again
 
@@ -250,10 +250,10 @@ def test_the_histograms_of_a_film_are_numpy_s_own() -> None:
     expected = np.histogram(found, bins=64, range=(0, 256))[0] / found.size
     np.testing.assert_allclose(share, expected)
     one, two = (
-        draw_greys(found, found[:40, :40], name="a<b.png", number=number) for number in (0, 1)
+        draw_histogram(found, found[:40, :40], name="a<b.png", number=number) for number in (0, 1)
     )
-    assert "a&lt;b.png: grey levels" in one
+    assert "a&lt;b.png: grey-level histograms" in one
     ids = [set(re.findall(r'\bid="([^"]*)"', drawing)) for drawing in (one, two)]
     assert not ids[0] & ids[1]
-    assert {"as found", "as networks see it", "Grey level"} <= set(_words(one))
+    assert {"original", "network input", "Grey level"} <= set(_words(one))
     assert grey_shares(np.full((4, 4), 255, dtype=np.uint8))[-1] == 1

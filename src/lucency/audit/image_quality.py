@@ -8,7 +8,7 @@ Letters in shapes: n films, h and w pixels, s pixels of a side, d edges of an ou
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -50,7 +50,7 @@ Films = UInt8[np.ndarray, "n s s"]
 class Problem(NamedTuple):
     """Which of the measured films have a problem, the column of its size, and the reason."""
 
-    found: Callable[[pd.DataFrame], pd.Series]
+    found: Callable[[pd.DataFrame], Any]  # a mask, which pandas types as more
     value: str
     reason: str  # filled from the columns
 

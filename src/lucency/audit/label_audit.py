@@ -81,7 +81,7 @@ def audit_labels(labels: Path, *, expert: Path, table: Path | None, scale: str) 
     if table is not None:
         external = predictions_of(table, films=films, scale=scale, part="test")
         found["auc"] = against_experts(_merged_for(external, experts), experts, **DRAWS)
-    found["label_quality"] = rate_label_quality(counts_of(found["agreement"], kappa), doubts={})
+    found["label_quality"] = rate_label_quality(counts_of(found["agreement"], kappa), caveats={})
     return Audit(
         tables=found,
         shown=tuple(name for name in found if name != "flow"),
@@ -140,7 +140,7 @@ def audit_label_errors(
         "noise": noise,
         "first": first_label_errors(predictions, chance, top=top),
         "films": films_with_label_errors(predictions, chance, top=top),
-        "suspects": find_label_errors(predictions, evidence, top=top),
+        "errors": find_label_errors(predictions, evidence, top=top),
     }
     conclusion = (
         f"if the network ranks well, {_likely(noise, 'spurious')} labels of 1 are spurious, and "

@@ -19,14 +19,14 @@ from lucency.evaluation.bootstrap import ratio
 from lucency.evaluation.significance import wilson
 
 COUNTS = ("finding", "labelled", "seen", "both", "kappa")
-LABEL_QUALITY = ("finding", "verdict", "ppv", "low", "high", "sensitivity", *COUNTS[1:], "reason")
-MAY, DOUBTFUL, CANNOT = "may", "doubtful", "cannot"
+LABEL_QUALITY = ("finding", "rating", "ppv", "low", "high", "sensitivity", *COUNTS[1:], "reason")
+RELIABLE, DOUBTFUL, UNRELIABLE = "reliable", "doubtful", "unreliable"
 MODERATE = 0.4  # of kappa: Landis and Koch, Biometrics 33 (1977), 159-174
 HALF = 0.5
 PUBLISHED = "published_agreement.csv"
 TABLES = ("label_quality", "probes", "shortcuts", "strata", "pictures", "odd")
 TEXT = (
-    "finding", "verdict", "reason", "fact", "level", "levels", "note", "examples", "problem",
+    "finding", "rating", "reason", "fact", "level", "levels", "note", "examples", "problem",
     "image",
 )  # fmt: skip
 
@@ -47,15 +47,15 @@ class AuditResults:
     odd: pd.DataFrame
 
 
-def rate_label_quality(counts: pd.DataFrame, *, doubts: Mapping[str, str]) -> pd.DataFrame:
+def rate_label_quality(counts: pd.DataFrame, *, caveats: Mapping[str, str]) -> pd.DataFrame:
     """Return for each finding whether its labels are reliable, and why not.
 
     `counts` has the columns COUNTS: how many films of a sample are labelled, how many experts call
-    positive, how many are both, and Fleiss' kappa among the experts (NaN if unknown). `cannot`:
+    positive, how many are both, and Fleiss' kappa among the experts (NaN if unknown). `unreliable`:
     most labels are wrong, for Wilson's interval of the predictive value (of films, taken as
     independent) ends below a half. `doubtful`: it does not lie above a half; or experts do not
-    agree at least moderately; or the finding is a key of `doubts`, whose text is the reason. Else
-    `may`, of films labelled so; `sensitivity` is the share of positives that are labelled.
+    agree at least moderately; or the finding is a key of `caveats`, whose text is the reason. Else
+    `reliable`, of films labelled so; `sensitivity` is the share of positives that are labelled.
     """
     both, labelled = counts["both"].to_numpy(float), counts["labelled"].to_numpy(float)
     ppv = ratio(both, labelled)
@@ -65,11 +65,11 @@ def rate_label_quality(counts: pd.DataFrame, *, doubts: Mapping[str, str]) -> pd
         reasons = [] if least > HALF else [_unsure(row["both"], row["labelled"])]
         if row["kappa"] < MODERATE:
             reasons.append(f"experts agree little among themselves (kappa {row['kappa']:.2f})")
-        if row["finding"] in doubts:
-            reasons.append(doubts[row["finding"]])
-        rating, reason = DOUBTFUL if reasons else MAY, "; ".join(reasons)
+        if row["finding"] in caveats:
+            reasons.append(caveats[row["finding"]])
+        rating, reason = DOUBTFUL if reasons else RELIABLE, "; ".join(reasons)
         if most < HALF:
-            rating = CANNOT
+            rating = UNRELIABLE
             reason = "; ".join([_seen(row["both"], row["labelled"]), *reasons[1:]])
         reason = reason or _seen(row["both"], row["labelled"])
         about = (row[name] for name in COUNTS[1:])
@@ -102,7 +102,7 @@ def conclude_label_quality(label_quality: pd.DataFrame) -> str:
     """Return the findings by their rating, in words."""
     parts = []
     for rating, words in CONCLUSIONS.items():
-        names = label_quality.loc[label_quality["verdict"] == rating, "finding"].tolist()
+        names = label_quality.loc[label_quality["rating"] == rating, "finding"].tolist()
         parts += [f"labels of {', '.join(names)} {words}"] if names else []
     return "; ".join(parts)
 
@@ -134,7 +134,7 @@ def _seen(both: int, labelled: int) -> str:
 
 
 CONCLUSIONS = {
-    MAY: "are reliable",
+    RELIABLE: "are reliable",
     DOUBTFUL: "are doubtful: say so beside every number",
-    CANNOT: "are unreliable: most are wrong",
+    UNRELIABLE: "are unreliable: most are wrong",
 }

@@ -28,10 +28,10 @@ from lucency.evaluation.significance import wilson
 FILMS = 36  # a sheet: six rows of six
 DIGITS = 10  # of a film's id: two of 112,120 films share one in 0.6 % of data sets
 SAMPLE = ("sheet", "finding", "place", "id", "image", "label", "weight")
-FORM = ("sheet", "place", "id", "image", "reviewer", "verdict", "also")
+FORM = ("sheet", "place", "id", "image", "reviewer", "answer", "also")
 TEXT = ("sheet", "finding", "id", "image")
 YES, NO, UNSURE = WORDS = ("yes", "no", "unsure")
-ANSWERS = ("sheet", "image", "reviewer", "verdict", "also")
+ANSWERS = ("sheet", "image", "reviewer", "answer", "also")
 RIGHT = (
     "sheet", "label", "right", "low", "high", "films", "drawn", "yes", "no", "unsure", "left",
     "reviewers", "note",
@@ -125,8 +125,8 @@ def film_id(image: str) -> str:
 
 
 def empty_form(sample: pd.DataFrame) -> pd.DataFrame:
-    """Return a form for a spreadsheet: a row a film, reviewer, verdict and also to be filled in."""
-    return sample.assign(reviewer="", verdict="", also="").loc[:, list(FORM)]
+    """Return a form for a spreadsheet: a row a film, reviewer, answer and also to be filled in."""
+    return sample.assign(reviewer="", answer="", also="").loc[:, list(FORM)]
 
 
 def read_sample(file: Path) -> pd.DataFrame:
@@ -179,11 +179,11 @@ def read_answers(files: Sequence[Path], *, sample: pd.DataFrame) -> pd.DataFrame
     seen = dict[tuple[str, str, str], str]()
     for row in table.to_dict("records"):
         sheet, image, reviewer = key = (row["sheet"], row["image"], row["reviewer"])
-        if row["verdict"] not in WORDS:
-            near = nearest(row["verdict"], WORDS)
-            fault = f"verdict {row['verdict']!r} is unknown; expected {', '.join(WORDS)}{near}"
+        if row["answer"] not in WORDS:
+            near = nearest(row["answer"], WORDS)
+            fault = f"answer {row['answer']!r} is unknown; expected {', '.join(WORDS)}{near}"
         elif not reviewer:
-            fault = "a verdict without a reviewer; expected a name or initials"
+            fault = "an answer without a reviewer; expected a name or initials"
         elif (sheet, image) not in drawn:
             fault = f"film {image!r} was not drawn for {sheet!r}; expected films of its sample.csv"
         elif key in seen:
@@ -234,7 +234,7 @@ def reviewers_agree(
     rows = []
     for sheet in sample["sheet"].unique():
         mine = answers.loc[answers["sheet"] == sheet]
-        mine = mine.assign(value=mine["verdict"].map({YES: 1.0, NO: 0.0}))
+        mine = mine.assign(value=mine["answer"].map({YES: 1.0, NO: 0.0}))
         table = mine.pivot(index="image", columns="reviewer", values="value")
         given = table.to_numpy(dtype=np.float64)
         several = (~np.isnan(given)).sum(axis=1) > 1
@@ -253,12 +253,12 @@ def reviewers_agree(
 def _read(file: Path) -> pd.DataFrame:
     """Return a file's rows that have an answer, with the place of each; spreadsheets add a mark."""
     if not file.is_file():
-        raise ValueError(f"{file}: no such file; expected a filled form.csv, or a verdicts.csv")
+        raise ValueError(f"{file}: no such file; expected a filled form.csv, or a answers.csv")
     try:
         table = pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise ValueError(
-            f"{file} is no table ({error}); expected a filled form.csv, or a verdicts.csv"
+            f"{file} is no table ({error}); expected a filled form.csv, or a answers.csv"
         ) from error
     if lacking := [name for name in ANSWERS[:-1] if name not in table]:
         raise ValueError(
@@ -267,9 +267,9 @@ def _read(file: Path) -> pd.DataFrame:
         )
     where = [f"{file.name}, line {line}" for line in range(2, len(table) + 2)]
     cells = table.assign(also=table.get("also", ""), where=where)
-    cells["verdict"] = cells["verdict"].str.strip().str.lower()
+    cells["answer"] = cells["answer"].str.strip().str.lower()
     cells["reviewer"] = cells["reviewer"].str.strip()
-    return cells.loc[cells["verdict"] != "", [*ANSWERS, "where"]]
+    return cells.loc[cells["answer"] != "", [*ANSWERS, "where"]]
 
 
 def _votes(answers: pd.DataFrame, *, image: list[str]) -> Int64[np.ndarray, "n 3"]:
@@ -279,7 +279,7 @@ def _votes(answers: pd.DataFrame, *, image: list[str]) -> Int64[np.ndarray, "n 3
         name = answers["image"].tolist()[int(np.argmin(film))]
         raise ValueError(f"film {name!r} was not drawn; expected answers read with this sample")
     votes = np.zeros((len(image), len(WORDS)), dtype=np.int64)
-    np.add.at(votes, (film, pd.Index(WORDS).get_indexer(pd.Index(answers["verdict"]))), 1)
+    np.add.at(votes, (film, pd.Index(WORDS).get_indexer(pd.Index(answers["answer"]))), 1)
     return votes
 
 
@@ -301,9 +301,9 @@ def _share(
 def _note(weight: Float64[np.ndarray, " n"], *, unsure: int, left: int) -> str:
     drawn = len(weight)
     if unsure + left == drawn:
-        return f"not computable: of {drawn} films {unsure} are unsure, {left} have no verdict"
+        return f"not computable: of {drawn} films {unsure} are unsure, {left} have no answer"
     remarks = [f"{unsure} of {drawn} films are unsure and do not count"] if unsure else []
-    remarks += [f"{left} of {drawn} films have no verdict yet"] if left else []
+    remarks += [f"{left} of {drawn} films have no answer yet"] if left else []
     remarks += ["each film stands for itself alone"] if (weight == 1).all() else []
     return "; ".join(remarks)
 
@@ -317,4 +317,3 @@ def _fleiss(answers: Answers, weights: Weights) -> Float64[np.ndarray, " r"]:
 
 
 MEASURES = {"cohen": _cohen, "fleiss": _fleiss}
-VERDICTS, read_verdicts, ppv_from_verdicts = ANSWERS, read_answers, label_ppv  # until renamed

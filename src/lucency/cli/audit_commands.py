@@ -107,7 +107,7 @@ def review(
     errors: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="The list of `audit errors`: its films, not random ones."
+            metavar="FILE", help="errors.csv of `audit errors`: its films, not random ones."
         ),
     ] = None,
     films: Annotated[int, typer.Option(min=1, max=400, help="Films of each sheet.")] = 36,
@@ -142,9 +142,10 @@ def score_review(
 ) -> None:
     """Score filled review forms: the share of right labels, the agreement of reviewers.
 
+
     Example:
 
-    lucency audit score-review review/sample.csv filled.csv
+    lucency audit score-review review/sample.csv answers.csv
     """
     check_folder(out)
     from lucency.pipeline.run_audit import audit_verdicts

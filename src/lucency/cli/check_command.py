@@ -10,7 +10,7 @@ import pandas as pd
 from lucency.audit.checks import prediction_checks, split_checks
 from lucency.audit.checks.issue import count_serious, issue_table
 from lucency.audit.checks.protocol_checks import BEFORE
-from lucency.audit.checks.run_checks import CHECKS, check_lists, check_predictions, check_protocol
+from lucency.audit.checks.run_checks import CHECKS, check_external, check_lists, check_protocol
 from lucency.audit.checks.unverified import unverified_table
 from lucency.config.protocol import read_protocol
 from lucency.pipeline.run import open_run_folder
@@ -50,7 +50,7 @@ def find_issues(
         raise ValueError("--set changes a protocol: found a table, expected no --set")
     claimed = unverified_table(what, labels=labels, scale=scale)
     of_split = len(split_checks.CHECKS) if lists else 1  # without lists, whose films these are
-    found = check_predictions(claimed, lists, labels=labels)
+    found = check_external(claimed, lists, labels=labels)
     return issue_table(found), len(prediction_checks.CHECKS) + of_split
 
 

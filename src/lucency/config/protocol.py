@@ -1,7 +1,4 @@
-"""Choices as TOML text, which the standard library reads but does not write.
-
-The protocol: every choice of an experiment, frozen and validated; TOML in, TOML out.
-"""
+"""The protocol: every choice of an experiment, frozen and validated; TOML in, TOML out."""
 
 from __future__ import annotations
 
@@ -28,28 +25,9 @@ from lucency.config.sections import (
 )
 from lucency.core.manifest import FINDINGS, NO_FINDING, Preparation, nearest
 
-
-def toml_text(choices: Mapping[str, Any]) -> str:
-    """Return nested choices of plain values, lists and tables as TOML."""
-    return _tables(choices, "").replace("\x7f", "\\u007f")
-
-
-def _tables(choices: Mapping[str, Any], prefix: str) -> str:
-    plain = {k: v for k, v in choices.items() if not isinstance(v, dict) and not _is_tables(v)}
-    lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in plain.items()]
-    for key, value in choices.items():
-        if isinstance(value, dict):
-            lines += ["", f"[{prefix}{key}]", _tables(value, f"{prefix}{key}.")]
-        elif _is_tables(value):
-            lines += [f"\n[[{prefix}{key}]]\n{_tables(v, f'{prefix}{key}.')}" for v in value]
-    return "\n".join(lines)
-
-
-def _is_tables(value: object) -> bool:
-    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
-
-
-BASE = "base"
+BASE = "base"  # the name of the protocol without a variant
+VARIABLE = ("preparation", "balance", "training", "network")
+_COMPARABLE = f"variants of one experiment differ in {', '.join(VARIABLE)}"
 
 
 class Protocol(Choices):
@@ -88,14 +66,14 @@ class Protocol(Choices):
         return self
 
     @model_validator(mode="after")
-    def _asks_for_its_networks(self) -> Protocol:
-        names, asked = [network.name for network in self.network], self.explanation.network
-        if asked and asked not in names:
-            known = ", ".join(names)
-            raise ValueError(f"explanation.network: {asked!r} is not trained; expected of {known}")
+    def _names_its_networks(self) -> Protocol:
+        names, explained = [network.name for network in self.network], self.explanation.network
+        if explained and explained not in names:
+            found, known = f"explanation.network: {explained!r}", ", ".join(names)
+            raise ValueError(f"{found} is not trained; expected of {known}")
         self.ensemble.check(tuple(names), split=self.split.method, size=self.preparation.size)
         if self.variant and self.ensemble != EnsembleChoices():
-            raise ValueError("ensemble and variant: expected one of them; combine a variant's run")
+            raise ValueError("ensemble and variant: expected one of them; state one variant alone")
         return self
 
     @model_validator(mode="after")
@@ -127,7 +105,7 @@ class Protocol(Choices):
         own += ["training.seed"] if self.seeds and self.training.seed else []
         own += ["balance.seed"] if self.balance.seed not in (0, self.training.seed) else []
         if own:
-            raise ValueError(f"{own[0]} is set: expected `seeds` alone to say it for all variants")
+            raise ValueError(f"{own[0]} is set: expected `seeds` alone, for all variants")
 
     def varied(self, variant: str, *, seed: int) -> Protocol:
         """Return the protocol of one variant, or of the base, at one seed, without variants.
@@ -153,8 +131,36 @@ class Protocol(Choices):
         return Training.model_validate({**self.training.model_dump(), **changes})
 
 
-VARIABLE = ("preparation", "balance", "training", "network")
-_COMPARABLE = f"variants of one experiment differ in {', '.join(VARIABLE)}"
+def read_protocol(file: str | Path, *, changes: tuple[str, ...] = ()) -> Protocol:
+    """Read a TOML protocol and apply `key=value` changes (value in TOML, or a bare word).
+
+    Raises ValueError in one line that names the key, what was found and what was expected.
+    """
+    file = Path(file)
+    if file.is_dir():
+        raise ValueError(f"{file} is a folder; expected a protocol, a file ending in .toml")
+    if not file.is_file():
+        raise ValueError(f"{file}: no such protocol; see the protocols/ folder for examples")
+    try:
+        choices = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file}: not valid TOML: {error}") from error
+    for change in changes:
+        _apply(choices, change)
+    return parse_protocol(choices, name=str(file))
+
+
+def parse_protocol(choices: Mapping[str, object], *, name: str) -> Protocol:
+    """Validate the choices of a protocol called `name` in error messages."""
+    try:
+        return Protocol.model_validate(choices)
+    except ValidationError as error:
+        raise ValueError(f"{name}: {_explain(error)}") from error
+
+
+def protocol_text(protocol: Protocol) -> str:
+    """Return the complete protocol as TOML, every default written out."""
+    return _tables(protocol.model_dump(mode="json"), "").replace("\x7f", "\\u007f")
 
 
 def _refuse_foreign(variant: str, changes: Mapping[str, Any]) -> None:
@@ -184,41 +190,26 @@ def _refuse_incomparable(variant: str, made: Protocol, base: Protocol) -> None:
 
 
 def _effective(protocol: Protocol) -> list[object]:
-    """Return what a run does, whichever section says it."""
+    """Return what a run does, in whichever section it is set."""
     about = [network.model_dump(exclude={"training"}) for network in protocol.network]
     trained = [protocol.training_of(network.name) for network in protocol.network]
     return [protocol.preparation, protocol.balance, about, trained]
 
 
-def read_protocol(file: Path, *, changes: tuple[str, ...] = ()) -> Protocol:
-    """Read a TOML protocol and apply `key=value` changes (value in TOML, or a bare word).
-
-    Raises ValueError in one line that names the key, what was found and what was expected.
-    """
-    if file.is_dir():
-        raise ValueError(f"{file} is a folder; expected a protocol, a file ending in .toml")
-    if not file.is_file():
-        raise ValueError(f"{file}: no such protocol; see the protocols/ folder for examples")
-    try:
-        choices = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file}: not valid TOML: {error}") from error
-    for change in changes:
-        _apply(choices, change)
-    return parse_protocol(choices, name=str(file))
+def _tables(choices: Mapping[str, Any], prefix: str) -> str:
+    """Return nested choices as TOML, which the standard library reads but does not write."""
+    plain = {k: v for k, v in choices.items() if not isinstance(v, dict) and not _is_tables(v)}
+    lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in plain.items()]
+    for key, value in choices.items():
+        if isinstance(value, dict):
+            lines += ["", f"[{prefix}{key}]", _tables(value, f"{prefix}{key}.")]
+        elif _is_tables(value):
+            lines += [f"\n[[{prefix}{key}]]\n{_tables(v, f'{prefix}{key}.')}" for v in value]
+    return "\n".join(lines)
 
 
-def parse_protocol(choices: Mapping[str, object], *, name: str) -> Protocol:
-    """Validate the choices of a protocol called `name` in error messages."""
-    try:
-        return Protocol.model_validate(choices)
-    except ValidationError as error:
-        raise ValueError(f"{name}: {_explain(error)}") from error
-
-
-def protocol_text(protocol: Protocol) -> str:
-    """Return the complete protocol as TOML, every default written out."""
-    return toml_text(protocol.model_dump(mode="json"))
+def _is_tables(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
 
 
 def _merged(choices: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,12 +1,7 @@
-"""The values that flow to a classifier: frozen, validated when built, saved and loaded here.
+"""Manifest, preparation, prepared films and their parts: frozen values, validated when built.
 
-What flows on from it is in `predictions`.
-
-Letters in shapes: n films, k findings, m plan entries, c copies, h and w pixels.
-
-The part of every film: its file, and the fingerprint that names a split.
-
-Letters in shapes: n films.
+The plan is in `core.plan`, predictions are in `core.predictions`. Letters in shapes: n films, k
+findings, m chosen films, c copies, h and w pixels.
 """
 
 from __future__ import annotations
@@ -14,6 +9,7 @@ from __future__ import annotations
 import csv
 import difflib
 import hashlib
+import html
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -33,7 +29,7 @@ FINDINGS = (
 )  # fmt: skip
 NO_FINDING = "No Finding"
 PARTS = ("train", "val", "test")
-APART = "apart"  # in place of a part: of patients whom no network meets
+APART = "apart"  # in place of a part: of patients whose films no network is shown
 Denoiser = Literal["median", "gaussian", "bilateral"]
 BOX_COLUMNS = ("image", "finding", "x", "y", "w", "h")
 
@@ -69,10 +65,11 @@ class Preparation(BaseModel):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Manifest:
-    """Who and what: one row a film; label is 1, 0 or NaN (not stated); boxes in 0..1 of the film.
+    """Films and their labels: one row a film; a label is 1, 0 or NaN (not stated).
 
     `facts` holds one row a film (age in years, sex, view, follow_up, width, height, path, …);
-    `boxes` has the columns image, finding, x, y, w, h (left, top, width, height).
+    `boxes` has the columns image, finding, x, y, w, h (left, top, width, height in 0..1 of the
+    film).
     """
 
     findings: tuple[str, ...]
@@ -101,6 +98,22 @@ class Manifest:
 
     def __len__(self) -> int:
         return len(self.image)
+
+    def __repr__(self) -> str:
+        patients = len(np.unique(self.patient))
+        return (
+            f"<Manifest: {len(self):,} films of {patients:,} patients, "
+            f"{len(self.findings)} findings>"
+        )
+
+    def _repr_html_(self) -> str:
+        counts = {
+            "positive": (self.label == 1).sum(axis=0),
+            "negative": (self.label == 0).sum(axis=0),
+            "not stated": np.isnan(self.label).sum(axis=0),
+        }
+        table = pd.DataFrame(counts, index=list(self.findings))
+        return f"<p>{html.escape(repr(self)[1:-1])}</p>{table.to_html()}"
 
     def take(self, rows: Int64[np.ndarray, " m"]) -> Manifest:
         """Return the films at `rows`, in that order, with their boxes."""
@@ -148,6 +161,11 @@ class Prepared:
     pixels: UInt8[np.ndarray, "n h w"]
     rejected: pd.DataFrame
     copies: Copies = field(default_factory=no_copies)
+
+    def __repr__(self) -> str:
+        size = self.preparation.size
+        lost = f", {len(self.rejected):,} rejected" if len(self.rejected) else ""
+        return f"<Prepared: {len(self.manifest):,} films of {size} x {size} pixels{lost}>"
 
     def __post_init__(self) -> None:
         size = self.preparation.size

@@ -1,4 +1,4 @@
-"""Predictions, the hinge: left of them torch, right of them numpy; all that judges takes only this.
+"""Predictions: the output of inference, and all that evaluation needs; recalibration, file format.
 
 Letters in shapes: n films, k findings, d feature dimensions, m knots of recalibration curves.
 """
@@ -11,10 +11,14 @@ from pathlib import Path
 from zipfile import ZipFile, is_zipfile
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float, Float32, Float64, Int64, Shaped
 from scipy.special import expit
 
 from lucency.core.manifest import PARTS, require
+
+EACH = "repeats.npy"  # the probabilities of each repeat of a cross-validation, beside predictions
+_BY_FILM = ("image", "patient", "part", "label", "logit", "feature")
 
 
 def no_knots() -> Float64[np.ndarray, "m 3"]:
@@ -24,9 +28,9 @@ def no_knots() -> Float64[np.ndarray, "m 3"]:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Predictions:
-    """What a network said of films; `split` is the fingerprint of the parts it was made under.
+    """A network's predictions for films; `split` is the fingerprint of the parts of its training.
 
-    `logit` is what the network gave; `rescale` makes its recalibrated logit with slope, offset and
+    `logit` is the network's own; `rescale` makes its recalibrated logit with slope, offset and
     knots, and all probabilities come from that. One slope and offset a finding, or a single number
     for all.
     """
@@ -61,6 +65,19 @@ class Predictions:
     def __len__(self) -> int:
         return len(self.image)
 
+    def __repr__(self) -> str:
+        parts = ", ".join(part for part in PARTS if part in self.part)
+        count = len(self.findings)
+        return f"<Predictions {self.network}: {len(self):,} films ({parts}), {count} findings>"
+
+    def _repr_html_(self) -> str:
+        return self.to_frame().to_html(max_rows=10, index=False, float_format=lambda x: f"{x:.3f}")
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return a row a film: image, and the recalibrated probability of every finding."""
+        score = pd.DataFrame(self.probability, columns=list(self.findings))
+        return pd.concat([pd.DataFrame({"image": self.image}), score], axis=1)
+
     @property
     def probability(self) -> Float64[np.ndarray, "n k"]:
         """The sigmoid of the recalibrated logits."""
@@ -81,16 +98,14 @@ class Predictions:
 
     def take(self, rows: Int64[np.ndarray, " m"]) -> Predictions:
         """Return these rows, in this order."""
-        names = ("image", "patient", "part", "label", "logit", "feature")
-        return replace(self, **{name: getattr(self, name)[rows] for name in names})
+        return replace(self, **{name: getattr(self, name)[rows] for name in _BY_FILM})
 
 
 def concatenate(several: Sequence[Predictions]) -> Predictions:
     """Return the films of several parts of one network's predictions as one, in this order."""
     about = {(one.network, one.split, one.findings) for one in several}
     require(len(about) == 1, "network, split and findings of parts", about)
-    names = ("image", "patient", "part", "label", "logit", "feature")
-    whole = {name: np.concatenate([getattr(one, name) for one in several]) for name in names}
+    whole = {name: np.concatenate([getattr(one, name) for one in several]) for name in _BY_FILM}
     return replace(several[0], **whole)
 
 
@@ -109,10 +124,10 @@ def rescale(
     bent = logit.astype(np.float64)
     for finding in np.unique(knot[:, 0]).astype(np.int64):
         _, at, to = knot[knot[:, 0] == finding].T
-        said = bent[:, finding]
-        above = np.minimum(np.searchsorted(at, said, side="right"), len(at) - 1)
+        own = bent[:, finding]
+        above = np.minimum(np.searchsorted(at, own, side="right"), len(at) - 1)
         # A last digit must not lift a film above the next knot.
-        bent[:, finding] = np.minimum(np.interp(said, at, to), to[above])
+        bent[:, finding] = np.minimum(np.interp(own, at, to), to[above])
     return bent * slope + offset
 
 
@@ -132,12 +147,12 @@ def save_predictions(predictions: Predictions, file: Path) -> None:
     np.savez_compressed(file, allow_pickle=False, **arrays)
 
 
-def load_predictions(file: Path) -> Predictions:
+def load_predictions(file: str | Path) -> Predictions:
     """Read what `save_predictions` wrote; pickled content is refused.
 
     Files of before recalibration had curves hold no knots: theirs are lines.
     """
-    _require_predictions(file)
+    _require_predictions(Path(file))
     with np.load(file, allow_pickle=False) as arrays:
         held = {"knot": no_knots(), **arrays}
     fields = {name: held[name] for name in _PREDICTED}
@@ -161,13 +176,10 @@ def _require_predictions(file: Path) -> None:
         )
 
 
-_PREDICTED = tuple(Predictions.__dataclass_fields__)
-
-
-EACH = "repeats.npy"
-
-
-def load_repeats(file: Path, said: Predictions) -> Float64[np.ndarray, "f n k"]:
+def load_repeats(file: Path, predictions: Predictions) -> Float64[np.ndarray, "f n k"]:
     """Return the probabilities by repeat that lie beside predictions, or none."""
     beside = file.parent / EACH
-    return np.load(beside) if beside.is_file() else np.empty((0, *said.label.shape))
+    return np.load(beside) if beside.is_file() else np.empty((0, *predictions.label.shape))
+
+
+_PREDICTED = tuple(Predictions.__dataclass_fields__)

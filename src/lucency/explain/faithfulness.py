@@ -15,7 +15,7 @@ from lucency.evaluation.bootstrap import Weights, interval, once, ratio, resampl
 BOUND = 0.5  # mean strength of rank correlation below which a map has changed; ours
 REQUIRED = ("method", "block", "similarity")
 SANITY = (
-    "method", "maps", "head_randomised", "network_randomised", "bound", "verdict", "note",
+    "method", "maps", "head_randomised", "network_randomised", "bound", "outcome", "note",
 )  # fmt: skip
 TRIED = ("deletion", "insertion", "stability")
 BASELINES = ("deletion", "insertion")  # of these a random map is the baseline

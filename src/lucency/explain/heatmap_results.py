@@ -14,15 +14,13 @@ import pandas as pd
 from lucency.core.manifest import nearest, read_table
 from lucency.core.predictions import Predictions
 from lucency.explain.baselines import baseline_maps, baseline_table
-from lucency.explain.faithfulness import TRIED as TRIED  # until renamed
-from lucency.explain.faithfulness import faithfulness_table as faithfulness_table  # until renamed
 from lucency.explain.heatmaps import FRAME, Heatmaps, even_centres, load_heatmaps, save_heatmaps
 from lucency.explain.localization import localize, pointing, published_localisation, reach
 
 RANDOMISED, STRETCHED = "head randomised", "stretched"
 KINDS = ("true positive", "false positive", "miss")
 TABLES = ("boxes", "cases", "sanity", "faithfulness")
-TEXT = ("method", "baseline", "finding", "measure", "note", "grid", "verdict", "kind", "image")
+TEXT = ("method", "baseline", "finding", "measure", "note", "grid", "outcome", "kind", "image")
 
 
 class HeatmapScores(NamedTuple):
@@ -150,6 +148,3 @@ def _read(file: Path) -> pd.DataFrame:
     if not file.read_text(encoding="utf-8").strip():
         return pd.DataFrame()  # which has no columns to read
     return read_table(file, text=TEXT)
-
-
-Scores = HeatmapScores  # until renamed

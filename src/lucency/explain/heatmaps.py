@@ -50,6 +50,13 @@ class Heatmaps:
         require(len(np.unique(self.image)) == films, "maps", "two of one film")
         require(bool(np.isfinite(self.grid).all()), "maps", "NaN or infinity")
 
+    def __repr__(self) -> str:
+        films, findings, down, across = self.grid.shape
+        return (
+            f"<Heatmaps {self.method}: {films:,} films, {findings} findings, "
+            f"{down} x {across} cells>"
+        )
+
     def take(self, rows: Int64[np.ndarray, " m"]) -> Heatmaps:
         """Return the maps of these films, in this order."""
         films = {name: getattr(self, name)[rows] for name in ("image", "patient", "grid")}

@@ -42,6 +42,9 @@ class Classifier:
     recalibration: Recalibration
     threshold: Float64[np.ndarray, " k"]
 
+    def __repr__(self) -> str:
+        return f"<Classifier {self.name} ({self.architecture}): {len(self.findings)} findings>"
+
 
 SHARED = tuple(field.name for field in fields(Classifier) if field.name != "network")
 
@@ -66,8 +69,9 @@ def save_weights(body: nn.Module, file: Path) -> None:
     save_file({key: value.contiguous().cpu() for key, value in state.items()}, file)
 
 
-def load_classifier(folder: Path) -> Classifier:
+def load_classifier(folder: str | Path) -> Classifier:
     """Read what `save_classifier` wrote, strictly, ready to predict."""
+    folder = Path(folder)
     metadata = read_metadata(folder)
     network = build(
         metadata.architecture,

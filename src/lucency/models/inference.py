@@ -19,7 +19,8 @@ from scipy.special import expit
 from lucency.core.manifest import Prepared
 from lucency.core.plan import Plan
 from lucency.core.predictions import Predictions
-from lucency.data.images import prepare_film, read_grey
+from lucency.data.images import read_grey
+from lucency.data.preprocess import prepare_film
 from lucency.models.classifier import Classifier, load_classifier
 from lucency.models.device import device_here, laid_out
 from lucency.models.film_loader import Films, batches_in_order, feed
@@ -106,7 +107,7 @@ def predict_snapshots(
 
 
 def predict_files(
-    classifier: Classifier, *, files: Iterable[Path], progress: Progress | None = None
+    classifier: Classifier, *, files: Iterable[str | Path], progress: Progress | None = None
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return (film, called, probability per finding) of films, (film, reason) of unreadable ones.
 
@@ -114,7 +115,7 @@ def predict_files(
     Films are prepared exactly as the classifier's training films were.
     """
     device, findings = device_here(), np.array(classifier.findings)
-    waiting, rows, rejected = list(files), [], []
+    waiting, rows, rejected = [Path(file) for file in files], [], []
     network = laid_out(classifier.network.to(device)).eval()
     for start in range(0, len(waiting), BATCH):
         pictures, names = _prepared(waiting[start : start + BATCH], classifier, rejected)

@@ -7,10 +7,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lucency.audit.audit_results import AuditResults, load_audit_results, save_audit_results
 from lucency.audit.hidden_strata import strata
 from lucency.audit.image_quality import inspect, quality_counts, quality_table
-from lucency.audit.label_quality import COUNTS, published_counts, rate_label_quality
+from lucency.audit.label_quality import (
+    COUNTS,
+    AuditResults,
+    load_audit_results,
+    published_counts,
+    rate_label_quality,
+    save_audit_results,
+)
 from lucency.audit.shortcuts import find_shortcuts, known_facts, probe, shortcut_reasons
 from lucency.core.manifest import Manifest, read_table
 from lucency.core.plan import COPY_MARK
@@ -56,7 +62,7 @@ def _audit(trained: Trained, predicted: Predictions) -> AuditResults:
     return AuditResults(
         network=predicted.network,
         label_quality=rate_label_quality(
-            _counts(trained, films.manifest, truth), doubts=_other(predicted, shortcuts)
+            _counts(trained, films.manifest, truth), caveats=_other(predicted, shortcuts)
         ),
         probes=probes,
         shortcuts=shortcuts,

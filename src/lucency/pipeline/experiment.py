@@ -1,4 +1,4 @@
-"""A finished run gathered for its page: everything that the report shows."""
+"""Everything that the report of a finished run shows, gathered from its folder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from lucency.core.predictions import Predictions
 from lucency.core.stage import Failures
 from lucency.data.split import set_apart
 from lucency.evaluation.preparation_grid import STUDY, load_study, no_study
-from lucency.evaluation.subgroups import worst_group
 from lucency.evaluation.summary import Evaluation
 from lucency.models.metadata import read_metadata
 from lucency.pipeline.run import Run
@@ -55,23 +54,14 @@ def gather(
         predictions=predictions,
         histories={name: pd.read_csv(_network(folder, name) / "history.csv") for name in names},
         networks=pd.DataFrame([_about(folder, name) for name in names]),
-        thresholds=evaluation.thresholds,
-        metrics=evaluation.metrics,
-        confusion=evaluation.confusion,
-        comparison=evaluation.comparison,
-        ranking=evaluation.ranking,
-        reliability=evaluation.reliability,
-        brier=evaluation.brier,
-        subgroups=evaluation.subgroups,
-        worst_group=worst_group(evaluation.subgroups),
-        conclusion=evaluation.conclusion,
+        evaluation=evaluation,
         issues=made["warnings"],
         apart=np.flatnonzero(set_apart(prepared.manifest, choices=protocol.split)),
         checks=CHECKS,
-        beside=made["reached"],
-        sight=made["sight"],
-        doubts=made["doubts"],
-        combined=made["combined"],
+        study=made["reached"],
+        heatmaps=made["sight"],
+        audit=made["doubts"],
+        ensembles=made["combined"],
         preparations=failures.attempt(
             "preparation", lambda: load_study(folder / STUDY / "evaluation")
         )

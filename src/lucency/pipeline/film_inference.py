@@ -19,7 +19,8 @@ from jaxtyping import UInt8
 from lucency.core.manifest import Manifest, Preparation, Prepared, empty_boxes, load_prepared
 from lucency.core.progress import progress, say
 from lucency.core.stage import fingerprint_file
-from lucency.data.images import SUFFIXES, prepare_film, read_grey
+from lucency.data.images import SUFFIXES, read_grey
+from lucency.data.preprocess import prepare_film
 from lucency.pipeline.run import best_network, open_run_folder
 
 
@@ -138,7 +139,7 @@ def _few(films: list[Named]) -> list[Named]:
 
 
 def _of_disk(places: list[Path], findings: tuple[str, ...], preparation: Preparation) -> Prepared:
-    pixels, rejected = _read(places, preparation)
+    pixels, rejected = read_files(places, preparation)
     files = list(pixels)
     label = np.full((len(files), len(findings)), np.nan, dtype=np.float32)
     named = [f"{file} {fingerprint_file(file)}" for file in files]
@@ -159,7 +160,7 @@ def _of_disk(places: list[Path], findings: tuple[str, ...], preparation: Prepara
     )
 
 
-def _read(
+def read_files(
     places: list[Path], preparation: Preparation
 ) -> tuple[dict[Path, UInt8[np.ndarray, "h w"]], pd.DataFrame]:
     """Return the pixels of the files that can be read, and the others with their reasons."""

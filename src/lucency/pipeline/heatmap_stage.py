@@ -14,13 +14,12 @@ from jaxtyping import Float64, Shaped
 from lucency.config.sections import ExplanationChoices
 from lucency.core.plan import Plan
 from lucency.core.stage import fingerprint_file, fingerprint_of, produce
-from lucency.explain.examples import choose_cases
-from lucency.explain.faithfulness import sanity_table
+from lucency.explain.faithfulness import faithfulness_table, sanity_table
 from lucency.explain.heatmap_results import (
     RANDOMISED,
     HeatmapResults,
-    Scores,
-    faithfulness_table,
+    HeatmapScores,
+    choose_cases,
     load_heatmap_results,
     no_scores,
     save_heatmap_results,
@@ -68,14 +67,14 @@ def explain_network(trained: Trained, choices: ExplanationChoices, *, out: Path)
 
 
 def _heatmap_results(trained: Trained, choices: ExplanationChoices, folder: Path) -> HeatmapResults:
-    from lucency.explain.methods.faithfulness_tests import look
+    from lucency.explain.methods.faithfulness_tests import network_heatmaps
     from lucency.models.classifier import load_classifier
 
     classifier = load_classifier(folder)
     view = _view(trained, classifier.name, classifier.findings, classifier.threshold)
     where = {"plan": view.plan, "boxed": view.boxed, "tried": view.test}
     what = {"findings": view.findings, "choices": choices}
-    found = look(classifier, prepared=trained.prepared, **where, **what)
+    found = network_heatmaps(classifier, prepared=trained.prepared, **where, **what)
     refused = [f"{name}: {reason}" for name, reason in found.refused.items()]
     draws = trained.run.protocol.evaluation.model_dump(include={"resamples", "seed"})
     return HeatmapResults(
@@ -142,7 +141,7 @@ def _score(
     *,
     resamples: int,
     seed: int,
-) -> Scores:
+) -> HeatmapScores:
     """Return what the maps score; nothing where there is no box, or no place to tell."""
     fine = [place for place, one in enumerate(maps) if _places(one) > 1]
     if not fine or not len(view.boxes):

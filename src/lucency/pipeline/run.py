@@ -43,6 +43,9 @@ class Run:
     shared: Path
     results: dict[tuple[object, ...], Any] = field(init=False, repr=False, default_factory=dict)
 
+    def __repr__(self) -> str:
+        return f"<Run {self.protocol.name} in {self.out}>"
+
 
 @typing.runtime_checkable
 class Keeps(typing.Protocol):
@@ -97,12 +100,13 @@ class Trained:
         return self.run.results
 
 
-def open_run(protocol: Protocol, *, out: Path, workers: int = 0) -> Run:
+def open_run(protocol: Protocol, *, out: str | Path, workers: int = 0) -> Run:
     """Return the run of `protocol` in `out`; a folder with work of another protocol is refused.
 
     Of LATE sections others may be found: no network and no prediction is made from them. Of several
     processes the first checks and writes for all.
     """
+    out = Path(out)
     count = workers or os.cpu_count() or 1
     run = Run(protocol=protocol, out=out, workers=count, source=out, cache=out, shared=out)
     if rank() > 0:

@@ -12,9 +12,9 @@ from lucency.audit.review import (
     WORDS,
     draw_label_errors,
     draw_sample,
-    ppv_from_verdicts,
+    label_ppv,
+    read_answers,
     read_sample,
-    read_verdicts,
     reviewers_agree,
 )
 from lucency.config.sections import DRAWS
@@ -50,7 +50,7 @@ def audit_folds(run: Run, *, folds: int, repeats: int) -> Audit:
 def draw_review(folder: Path, *, suspects: Path | None, films: int, seed: int, out: Path) -> Audit:
     """Draw films of a run for people to judge, and write sheets, page and form to `out`.
 
-    Random ones of every finding, or the first of each list of `suspects` (suspects.csv of `lucency
+    Random ones of every finding, or the first of each list of `suspects` (errors.csv of `lucency
     audit errors`). Raises ValueError for a folder without films, and for films that are not its.
     """
     if (out / "form.csv").exists():
@@ -64,9 +64,9 @@ def draw_review(folder: Path, *, suspects: Path | None, films: int, seed: int, o
         try:
             table = read_table(suspects, text=("finding", "direction", "image", "reason"))
         except UnicodeDecodeError as error:
-            raise ValueError(f"{suspects} is no table; expected a suspects.csv") from error
+            raise ValueError(f"{suspects} is no table; expected a errors.csv") from error
         if lacking := {"finding", "direction", "image"} - set(table):
-            raise ValueError(f"{suspects}: no column {min(lacking)!r}; expected a suspects.csv")
+            raise ValueError(f"{suspects}: no column {min(lacking)!r}; expected a errors.csv")
         sample = draw_label_errors(shown, table, films=films, seed=seed)
     names = sample["image"].unique().tolist()
     path = dict(zip(shown.image.tolist(), shown.facts["path"].tolist(), strict=True))
@@ -92,13 +92,13 @@ def draw_review(folder: Path, *, suspects: Path | None, films: int, seed: int, o
 def audit_verdicts(sample: Path, files: list[Path]) -> Audit:
     """Turn reviewers' verdicts into how many labels are right, weighted to all films."""
     drawn = read_sample(sample)
-    predicted = read_verdicts(files, sample=drawn)
+    predicted = read_answers(files, sample=drawn)
     if not len(predicted):
         raise ValueError(
-            f"{', '.join(map(str, files))}: no film has a verdict; expected yes, no or unsure in "
-            "the column verdict"
+            f"{', '.join(map(str, files))}: no film has an answer; expected yes, no or unsure in "
+            "the column answer"
         )
-    found = {"right": ppv_from_verdicts(drawn, predicted)}
+    found = {"right": label_ppv(drawn, predicted)}
     found["reviewers"] = reviewers_agree(drawn, predicted, **DRAWS)
     judged = sum(sum(found["right"][word].tolist()) for word in WORDS)
     return Audit(

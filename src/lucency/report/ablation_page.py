@@ -1,4 +1,4 @@
-"""The page of an ablation: what each variant changed, against the base, and at what cost."""
+"""The page of an ablation: metrics and cost of each variant, and its difference from the base."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def write_ablation(
 ) -> None:
     """Write the tables of an ablation as one HTML file.
 
-    `seen` says which films there were; `issues` as `audit.checks.issue.issue_table` gives
+    `seen` describes the films; `issues` as `audit.checks.issue.issue_table` gives
     them. `table` as `evaluation.ablation_effects` gives it; `costs` has the columns variant, seed,
     network, entries, epochs, minutes.
     """
@@ -48,8 +48,8 @@ def write_ablation(
         "ablation.html.jinja",
         protocol=protocol,
         protocol_text=protocol_text(protocol),
-        seen=seen,
-        warnings=issues.to_dict(orient="records"),
+        data_set=seen,
+        issues=issues.to_dict(orient="records"),
         conclusion=conclusion,
         networks=networks,
         variants=[BASE, *(variant.name for variant in protocol.variant)],
@@ -57,9 +57,9 @@ def write_ablation(
         findings=[name for name in dict.fromkeys(table["finding"]) if name != MACRO],
         macro=MACRO,
         seeds=protocol.seeds or (protocol.training.seed,),
-        changes={BASE: _said(protocol), **{v.name: _keys(v.changes) for v in protocol.variant}},
-        shown=SHOWN,
-        drawn=DRAWN,
+        changes={BASE: _settings(protocol), **{v.name: _keys(v.changes) for v in protocol.variant}},
+        metrics=SHOWN,
+        by_finding=DRAWN,
         score=_scores(table),
         cost=_costs(costs),
         figures={name: Markup(draw_ablation(macro, network=name)) for name in networks},
@@ -110,7 +110,7 @@ def _costs(costs: pd.DataFrame) -> dict[tuple[str, ...], dict[str, float]]:
     return found
 
 
-def _said(protocol: Protocol) -> Sequence[str]:
+def _settings(protocol: Protocol) -> Sequence[str]:
     return [f'balance.method = "{protocol.balance.method}"', "everything as in the protocol below"]
 
 

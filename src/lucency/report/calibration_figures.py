@@ -1,4 +1,4 @@
-"""Reliability diagrams: what share of films is positive where a network says a probability."""
+"""Reliability diagrams: the share of positives against the predicted probability."""
 
 from __future__ import annotations
 
@@ -27,27 +27,26 @@ class Panel(NamedTuple):
 
 
 def draw_pooled(reliability: pd.DataFrame, *, style: Mapping[str, Style]) -> str:
-    """Return a reliability diagram a network, over all cells of film and finding pooled.
+    """Return a reliability diagram a network, pooled over all pairs of film and finding.
 
     `reliability` is the table of `evaluation.calibration.reliability_table`. A dot is a bin of
     probability, its area grows with the films in the bin; below stand these counts.
     """
     table = reliability.loc[reliability["finding"] == MICRO]
     panels = [
-        Panel(name, table.loc[table["network"] == name], look.colour)
-        for name, look in style.items()
+        Panel(name, table.loc[table["network"] == name], one.colour) for name, one in style.items()
     ]
-    title = "Reliability of each network, all findings pooled"
+    title = "Reliability by network, all findings pooled"
     return _draw(panels, columns=POOLED_COLUMNS, name="reliability", title=title)
 
 
 def draw_each_finding(
-    reliability: pd.DataFrame, *, network: str, findings: Sequence[str], look: Style
+    reliability: pd.DataFrame, *, network: str, findings: Sequence[str], style: Style
 ) -> str:
     """Return a small reliability diagram for each finding, of one network."""
     table = reliability.loc[reliability["network"] == network]
-    panels = [Panel(one, table.loc[table["finding"] == one], look.colour) for one in findings]
-    title = f"Reliability of {network} for each finding"
+    panels = [Panel(one, table.loc[table["finding"] == one], style.colour) for one in findings]
+    title = f"Reliability of {network} by finding"
     return _draw(panels, columns=FINDING_COLUMNS, name="reliabilities", title=title)
 
 

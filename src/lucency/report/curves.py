@@ -1,8 +1,6 @@
-"""The figures of what networks say: scores, curves, the state of training.
+"""Figures of metrics: AUC by finding, ROC and precision-recall, training curves, leaderboard.
 
 Letters in shapes: n films, g points of a curve.
-
-The figure of a leaderboard: every predictor's macro AUC with its interval, the highest first.
 """
 
 from __future__ import annotations
@@ -27,6 +25,7 @@ Scores = Float[np.ndarray, " n"]
 Trace = Callable[[Scores, Scores], Curve]
 GRID = np.concatenate([[0.0], np.linspace(0, 1, 201)])  # 0 twice: a ROC curve may rise there
 COLUMNS = 5
+ROW = 0.26  # inches of a leaderboard's row
 
 
 def draw_auc(metrics: pd.DataFrame, *, findings: Sequence[str], style: Mapping[str, Style]) -> str:
@@ -49,7 +48,7 @@ def draw_auc(metrics: pd.DataFrame, *, findings: Sequence[str], style: Mapping[s
         positives = table.loc[next(iter(style))]["positives"]
         name_rows(axes, ["Macro", *(f"{name}  ({positives[name]:,.0f})" for name in findings)])
         axes.set_xlabel("AUC on test films with 95 % interval (in brackets: positives)")
-        return svg(figure, name="auc", title="AUC of each network for each finding")
+        return svg(figure, name="auc", title="AUC by network and finding")
 
 
 def draw_macro_curves(several: Sequence[Predictions], *, style: Mapping[str, Style]) -> str:
@@ -64,7 +63,7 @@ def draw_macro_curves(several: Sequence[Predictions], *, style: Mapping[str, Sty
         for axes, trace in ((left, _roc), (right, _precision_recall)):
             _frame(axes, trace)
             for one in several:
-                curves = [trace(*pair) for pair in _judged(one, one.findings)]
+                curves = [trace(*pair) for pair in _scored(one, one.findings)]
                 if curves:
                     _line(axes, GRID, np.mean(curves, axis=0), name=one.network, style=style)
             axes.set_xlabel(CURVES[trace][0])
@@ -110,6 +109,32 @@ def draw_training(
         return svg(figure, name="training", title="Losses, AUC and accuracy during training")
 
 
+def draw_leaderboard(table: pd.DataFrame, *, reference: str) -> str:
+    """Return dots with intervals: a row an entry of the leaderboard, coloured by kind.
+
+    `table` is of `evaluation.leaderboard`; the upright line is at the macro AUC of `reference`.
+    """
+    kinds = list(dict.fromkeys(table["kind"]))
+    style = style_networks(kinds)
+    with mpl.rc_context(SETTINGS):
+        figure = Figure(figsize=(WIDTH, 1.1 + ROW * len(table)))
+        axes = figure.subplots()
+        at = table.loc[table["network"] == reference, "auc"].iloc[0]
+        axes.axvline(at, color=INK, linewidth=0.8)
+        for kind in kinds:
+            rows = np.flatnonzero((table["kind"] == kind).to_numpy())
+            value, low, high = (
+                table[f"auc{end}"].to_numpy()[rows] for end in ("", "_low", "_high")
+            )
+            colour = style[kind].colour
+            axes.hlines(rows, low, high, color=colour, linewidth=1.6)
+            axes.plot(value, rows, "o", color=colour, label=kind)
+        name_rows(axes, table["network"].tolist())
+        axes.set_xlabel(f"Macro AUC on test films with 95 % interval (line: {reference})")
+        axes.xaxis.label.set_color(MUTED)
+        return svg(figure, name="leaderboard", title="Leaderboard: macro AUC on test films")
+
+
 def _small_multiples(
     several: Sequence[Predictions], *, style: Mapping[str, Style], best: str, trace: Trace
 ) -> str:
@@ -123,7 +148,7 @@ def _small_multiples(
             panel.set_title(finding)
             for one in several:
                 broad = {"linewidth": 2.2, "zorder": 3} if one.network == best else {"linewidth": 1}
-                for pair in _judged(one, (finding,)):
+                for pair in _scored(one, (finding,)):
                     _line(panel, GRID, trace(*pair), name=one.network, style=style, **broad)
             if len(panel.get_legend_handles_labels()[1]) == 0:
                 panel.text(0.5, 0.5, "not computable", ha="center", va="center", color=MUTED)
@@ -131,10 +156,10 @@ def _small_multiples(
             panel.label_outer()
         for panel in panels[len(findings) :]:
             panel.remove()
-        return svg(figure, name=CURVES[trace][2], title=f"{CURVES[trace][2]} for each finding")
+        return svg(figure, name=CURVES[trace][2], title=f"{CURVES[trace][2]} by finding")
 
 
-def _judged(one: Predictions, findings: Sequence[str]) -> Iterator[tuple[Scores, Scores]]:
+def _scored(one: Predictions, findings: Sequence[str]) -> Iterator[tuple[Scores, Scores]]:
     """Yield label and score of the test films for those findings that have both classes."""
     test = one.of("test")
     for place in map(test.findings.index, findings):
@@ -191,32 +216,3 @@ CURVES: dict[Trace, tuple[str, str, str]] = {
     _roc: ("False positive rate", "True positive rate (recall)", "roc"),
     _precision_recall: ("Recall", "Precision", "precision-recall"),
 }
-
-
-ROW = 0.26  # inches
-
-
-def draw_leaderboard(table: pd.DataFrame, *, reference: str) -> str:
-    """Return macro AUC of the rows of `evaluation.leaderboard`, marked by kind; a line at the
-    reference."""
-    kinds = list(dict.fromkeys(table["kind"]))
-    style = style_networks(kinds)
-    with mpl.rc_context(SETTINGS):
-        figure = Figure(figsize=(WIDTH, 1.1 + ROW * len(table)))
-        axes = figure.subplots()
-        at = table.loc[table["network"] == reference, "auc"].iloc[0]
-        axes.axvline(at, color=INK, linewidth=0.8)
-        for kind in kinds:
-            rows = np.flatnonzero((table["kind"] == kind).to_numpy())
-            value, low, high = (
-                table[f"auc{end}"].to_numpy()[rows] for end in ("", "_low", "_high")
-            )
-            colour = style[kind].colour
-            axes.hlines(rows, low, high, color=colour, linewidth=1.6)
-            axes.plot(value, rows, "o", color=colour, label=kind)
-        name_rows(axes, table["network"].tolist())
-        axes.set_xlabel(f"Macro AUC on test films, 95 % interval; the line: {reference}")
-        axes.xaxis.label.set_color(MUTED)
-        return svg(
-            figure, name="leaderboard", title="Macro AUC of networks and what was made of them"
-        )

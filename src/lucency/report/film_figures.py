@@ -1,11 +1,7 @@
-"""The grey levels of one film before and after preparation: histograms and their cumulative lines.
-
-Letters in shapes: h and w pixels.
-
-The films of a report: before and after preparation, augmented, and judged right or wrong.
+"""Films of a report as pictures: before and after preprocessing, augmented, and with predictions.
 
 Pictures become data URIs, so that the page needs no other file.
-Letters in shapes: n films, k findings, h and w pixels, c colours.
+Letters in shapes: n films, k findings, h and w pixels, g pixels of a network's input, c colours.
 """
 
 from __future__ import annotations
@@ -24,73 +20,35 @@ from matplotlib.figure import Figure
 
 from lucency.core.manifest import Prepared
 from lucency.core.predictions import Predictions
-from lucency.data.images import prepare_film, read_grey
+from lucency.data.images import read_grey
+from lucency.data.preprocess import prepare_film
 from lucency.report.style import AFTER, BEFORE, SETTINGS, svg
-
-LEVELS, BINS = 256, 64
-GREYS_SIDE = 2.9  # inches
-
-
-def draw_greys(
-    found: UInt8[np.ndarray, "h w"], seen: UInt8[np.ndarray, "g g"], *, name: str, number: int
-) -> str:
-    """Return the share of pixels by grey level, as found and as networks see it, and their sums.
-
-    `name` is the film's, for those who cannot see the figure; `number` tells figures of one page
-    apart.
-    """
-    edges = np.linspace(0, LEVELS, BINS + 1)
-    sides = (("as found", found, BEFORE), ("as networks see it", seen, AFTER))
-    with mpl.rc_context(SETTINGS):
-        figure = Figure(figsize=(GREYS_SIDE, GREYS_SIDE))
-        axes = figure.add_subplot()
-        sums = axes.twinx()
-        for label, picture, colour in sides:
-            share = 100 * grey_shares(picture)
-            filled = colour == BEFORE
-            axes.stairs(share, edges, fill=filled, color=colour, label=label)
-            sums.plot(edges, np.r_[0, share.cumsum()], color=colour, linestyle=":", linewidth=1.2)
-        axes.set_xlim(0, LEVELS)
-        axes.set_xticks((0, 128, 255))
-        axes.set_ylim(bottom=0)
-        sums.set_ylim(0, 102)
-        sums.grid(visible=False)
-        axes.set_xlabel("Grey level")
-        axes.set_ylabel("% of pixels")
-        sums.set_ylabel("% as dark or darker (dotted)")
-        title = f"{name}: grey levels as found and as networks see it"
-        return svg(figure, name=f"greys-{number}", title=title)
-
-
-def grey_shares(picture: UInt8[np.ndarray, "h w"]) -> Float64[np.ndarray, " _"]:
-    """Return the share of pixels in each of BINS equal steps of the 256 grey levels, from black."""
-    count = np.bincount(picture.ravel(), minlength=LEVELS)
-    return count.reshape(BINS, LEVELS // BINS).sum(axis=1) / picture.size
-
 
 SIDE = 320  # pixels of a shown film's longer side
 QUALITY = 85  # of JPEG
 LISTED = 5  # findings named beside a sample film
+LEVELS, BINS = 256, 64
+GREYS_SIDE = 2.9  # inches
 
 
-class Picture(NamedTuple):
-    """A picture on the page; `says` describes it to those who cannot see it."""
+class Thumbnail(NamedTuple):
+    """A picture on the page, with its alternative text."""
 
     caption: str
-    says: str
+    alt: str
     uri: str
 
 
 class Strip(NamedTuple):
-    """One film as found, prepared and as networks see it, and an SVG figure of its grey levels."""
+    """One film before and after preprocessing, and an SVG histogram of its grey levels."""
 
-    pictures: list[Picture]
-    greys: str
+    pictures: list[Thumbnail]
+    histogram: str
     caption: str
 
 
 class Outcome(NamedTuple):
-    """What a network said of one finding of one film, and what the label says (1, 0 or NaN)."""
+    """The prediction of one finding of one film, and its label (1, 0 or NaN)."""
 
     finding: str
     label: float
@@ -100,15 +58,15 @@ class Outcome(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """A test film and the findings that matter in it."""
+    """A test film and the predictions shown beside it."""
 
     image: str
-    picture: Picture
-    verdicts: list[Outcome]
+    picture: Thumbnail
+    outcomes: list[Outcome]
 
 
 class SampleGroup(NamedTuple):
-    """Test films of one kind: how many there are of how many, and those drawn."""
+    """Test films of one kind: how many of all test films, and those sampled."""
 
     title: str
     films: int
@@ -125,15 +83,17 @@ def encode_picture(picture: UInt8[np.ndarray, "h w *c"]) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(encoded.tobytes()).decode()
 
 
-def show_augmented(augmented: Sequence[tuple[str, np.ndarray]]) -> list[Picture]:
+def show_augmented(augmented: Sequence[tuple[str, np.ndarray]]) -> list[Thumbnail]:
     """Return the gallery of (caption, uint8 picture)."""
-    return [Picture(name, f"Film: {name}", encode_picture(picture)) for name, picture in augmented]
+    return [
+        Thumbnail(name, f"Film: {name}", encode_picture(picture)) for name, picture in augmented
+    ]
 
 
 def show_preparation(prepared: Prepared, *, films: int, seed: int) -> list[Strip]:
-    """Return films drawn with `seed`: each as found, as prepared, and as networks see it.
+    """Return films sampled with `seed`: original, preprocessed, and as network input.
 
-    Only films whose file is still where it was read are drawn; the list may so be short or empty.
+    Films whose file is no longer at its path are left out; the list may be short or empty.
     """
     facts = prepared.manifest.facts
     path = facts["path"].to_list() if "path" in facts else [""] * len(facts)
@@ -151,16 +111,52 @@ def _strip(prepared: Prepared, row: int, grey: UInt8[np.ndarray, "h w"], *, numb
     height, width = grey.shape
     seen = np.asarray(prepared.pixels[row])
     pictures = [
-        Picture(f"{name}, {width} x {height} px", f"{name} before preparation",
+        Thumbnail(f"{name}, {width} x {height} px", f"{name} before preprocessing",
                 encode_picture(grey)),
-        Picture(f"prepared, at {SIDE} px", f"{name} after preparation",
+        Thumbnail(f"preprocessed, at {SIDE} px", f"{name} after preprocessing",
                 encode_picture(prepare_film(grey, preparation=large))),
-        Picture(f"as a network sees it, {size} x {size} px", f"{name} as a network sees it",
+        Thumbnail(f"network input, {size} x {size} px", f"{name} as network input",
                 encode_picture(seen)),
     ]  # fmt: skip
     mean, spread = ([f"{of(one):.0f}" for one in (grey, seen)] for of in (np.mean, np.std))
     caption = f"mean {mean[0]} → {mean[1]}, standard deviation {spread[0]} → {spread[1]}"
-    return Strip(pictures, draw_greys(grey, seen, name=name, number=number), caption)
+    return Strip(pictures, draw_histogram(grey, seen, name=name, number=number), caption)
+
+
+def draw_histogram(
+    found: UInt8[np.ndarray, "h w"], seen: UInt8[np.ndarray, "g g"], *, name: str, number: int
+) -> str:
+    """Return the grey-level histograms of the original and of the network input, and their sums.
+
+    `name` is the film's, for the title; `number` keeps the ids of several figures apart.
+    """
+    edges = np.linspace(0, LEVELS, BINS + 1)
+    sides = (("original", found, BEFORE), ("network input", seen, AFTER))
+    with mpl.rc_context(SETTINGS):
+        figure = Figure(figsize=(GREYS_SIDE, GREYS_SIDE))
+        axes = figure.add_subplot()
+        sums = axes.twinx()
+        for label, picture, colour in sides:
+            share = 100 * grey_shares(picture)
+            filled = colour == BEFORE
+            axes.stairs(share, edges, fill=filled, color=colour, label=label)
+            sums.plot(edges, np.r_[0, share.cumsum()], color=colour, linestyle=":", linewidth=1.2)
+        axes.set_xlim(0, LEVELS)
+        axes.set_xticks((0, 128, 255))
+        axes.set_ylim(bottom=0)
+        sums.set_ylim(0, 102)
+        sums.grid(visible=False)
+        axes.set_xlabel("Grey level")
+        axes.set_ylabel("% of pixels")
+        sums.set_ylabel("Cumulative % (dotted)")
+        title = f"{name}: grey-level histograms of the original and of the network input"
+        return svg(figure, name=f"greys-{number}", title=title)
+
+
+def grey_shares(picture: UInt8[np.ndarray, "h w"]) -> Float64[np.ndarray, " _"]:
+    """Return the share of pixels in each of BINS equal steps of the 256 grey levels, from black."""
+    count = np.bincount(picture.ravel(), minlength=LEVELS)
+    return count.reshape(BINS, LEVELS // BINS).sum(axis=1) / picture.size
 
 
 def show_samples(
@@ -171,17 +167,17 @@ def show_samples(
     films: int,
     seed: int,
 ) -> list[SampleGroup]:
-    """Return test films in four groups, at most `films` of each, drawn with `seed`.
+    """Return test films in four groups, at most `films` of each, sampled with `seed`.
 
-    A film stands in the first group that fits: a finding missed, a false alarm, all findings
-    right, rightly nothing found. Decisions are probability >= threshold; findings whose label is
-    not stated count neither way.
+    A film is in the first group that applies: a false negative, a false positive, all findings
+    true positives, all true negatives. Decisions are probability >= threshold; findings whose label
+    is not stated count neither way.
     """
     test = predictions.of("test")
     place = pd.Index(prepared.manifest.image)
     random = np.random.default_rng(seed)
     groups = []
-    for title, mask in _sorted_out(test, test.probability >= threshold).items():
+    for title, mask in _group(test, test.probability >= threshold).items():
         rows = np.flatnonzero(mask)
         drawn = random.permutation(rows)[:films]
         samples = [_sample(test, int(row), prepared, place, threshold) for row in drawn]
@@ -189,14 +185,16 @@ def show_samples(
     return groups
 
 
-def outcomes_of(said: Predictions, row: int, threshold: Float64[np.ndarray, " k"]) -> list[Outcome]:
-    """Return what was said of one film: true findings first, then those called, then others."""
-    probability, label = said.probability[row].tolist(), said.label[row].tolist()
-    columns = zip(said.findings, label, probability, threshold.tolist(), strict=True)
-    return sorted((Outcome(*one, decided=one[2] >= one[3]) for one in columns), key=_matter)
+def outcomes_of(
+    predictions: Predictions, row: int, threshold: Float64[np.ndarray, " k"]
+) -> list[Outcome]:
+    """Return the predictions of one film: labelled findings, then other positive ones, then all."""
+    probability, label = predictions.probability[row].tolist(), predictions.label[row].tolist()
+    columns = zip(predictions.findings, label, probability, threshold.tolist(), strict=True)
+    return sorted((Outcome(*one, decided=one[2] >= one[3]) for one in columns), key=_relevance)
 
 
-def _sorted_out(
+def _group(
     test: Predictions, decided: Bool[np.ndarray, "n k"]
 ) -> Mapping[str, Bool[np.ndarray, " n"]]:
     present = test.label == 1
@@ -204,8 +202,7 @@ def _sorted_out(
     alarm = (decided & (test.label == 0)).any(axis=1) & ~missed
     right = present.any(axis=1) & ~missed & ~alarm
     nothing = ~(missed | alarm | right)
-    names = ("Wrong: a finding missed", "Wrong: a false alarm", "Right: every finding named",
-             "Right: nothing to find, nothing found")  # fmt: skip
+    names = ("False negatives", "False positives", "True positives only", "True negatives only")
     return dict(zip(names, (missed, alarm, right, nothing), strict=True))
 
 
@@ -218,14 +215,14 @@ def _sample(
 ) -> Sample:
     name = str(test.image[row])
     film = name if name in place else name.rpartition("#")[0]  # a copy shows its source
-    verdicts = outcomes_of(test, row, threshold)
-    certain = sum(verdict.label == 1 or verdict.decided for verdict in verdicts)
-    shown = verdicts[: max(LISTED, certain)]
-    truth = ", ".join(v.finding for v in verdicts if v.label == 1) or "none"
+    outcomes = outcomes_of(test, row, threshold)
+    positive = sum(one.label == 1 or one.decided for one in outcomes)
+    shown = outcomes[: max(LISTED, positive)]
+    truth = ", ".join(one.finding for one in outcomes if one.label == 1) or "none"
     uri = encode_picture(np.asarray(prepared.pixels[place.get_loc(film)]))
-    return Sample(name, Picture(name, f"Test film {name}; true findings: {truth}", uri), shown)
+    return Sample(name, Thumbnail(name, f"Test film {name}; ground truth: {truth}", uri), shown)
 
 
-def _matter(verdict: Outcome) -> tuple[bool, bool, float]:
-    """Sort true findings first, then those decided, then by falling probability."""
-    return verdict.label != 1, not verdict.decided, -verdict.probability
+def _relevance(one: Outcome) -> tuple[bool, bool, float]:
+    """Return a key that sorts labelled findings first, then positive ones, then by probability."""
+    return one.label != 1, not one.decided, -one.probability

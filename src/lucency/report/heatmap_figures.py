@@ -1,13 +1,14 @@
-"""Figures of where networks looked: overlays, galleries of right and wrong, mean maps.
+"""Figures of heat maps: overlays on a film, examples of predictions, mean maps, pointing game.
 
-Heatmaps keep their own units, which the colour bar says; nothing here scales them. True boxes are
-outlined. Films are square, as networks see them.
+Heat maps keep their own units, given by the colour bar; nothing here scales them. Ground-truth
+boxes are outlined. Films are square, as networks see them.
 Letters in shapes: h and w pixels, k findings, gh and gw cells of the grid, n maps, s pixels of a
 shown side.
 """
 
 from __future__ import annotations
 
+import base64
 import io
 import math
 from collections.abc import Mapping
@@ -25,13 +26,15 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from lucency.explain.examples import KINDS
+from lucency.evaluation.evaluate import MACRO
+from lucency.explain.heatmap_results import KINDS, STRETCHED
 from lucency.explain.heatmaps import Centres, Heatmaps, cover, enlarge
-from lucency.report.style import SETTINGS, WIDTH, svg
+from lucency.explain.localization import GAME
+from lucency.report.style import MUTED, SETTINGS, WIDTH, name_rows, style_networks, svg
 
 SIDE = 224  # pixels of a shown film
 COLOURS = "magma"  # its lightness rises evenly, so that colour-blind readers see the same order
-OPAQUE = 0.7  # of the strongest place; what speaks against the finding is clear
+OPAQUE = 0.7  # of the strongest place; evidence against the finding is transparent
 DOTS = 110  # an inch, of a PNG
 COLUMNS = 4
 FINE = 64  # cells a side, for the density of boxes
@@ -41,14 +44,14 @@ Corners = Float64[np.ndarray, "_ 4"]  # left, top, right, bottom in shares of th
 
 
 class Drawn(NamedTuple):
-    """One map as it is drawn: its cells, and where they look."""
+    """One heat map as it is drawn: its cells, and the places of their centres."""
 
     cells: Cells
     centres: Centres
 
 
 def overlay_figure(film: Film, *, maps: Mapping[str, Drawn], corners: Corners) -> Figure:
-    """Return the film with its true boxes, and with one map a method, each on its own scale."""
+    """Return the film with its true boxes, and a heat map a method, each on its own scale."""
     shown = _shrink(film)
     with mpl.rc_context(SETTINGS):
         columns = len(maps) + 1
@@ -80,7 +83,7 @@ def gallery_figure(
     maps: Heatmaps,
     boxes: pd.DataFrame,
 ) -> Figure:
-    """Return one row a kind of case, its films with their maps on one scale for all.
+    """Return a row of films a kind of case, with their heat maps on one scale for all.
 
     `cases` as `choose_cases` gives them; `boxes` is a manifest's.
     """
@@ -113,7 +116,7 @@ def mean_figure(
     centres: Centres,
     boxes: pd.DataFrame,
 ) -> Figure:
-    """Return the mean map of each finding on its own scale; dashes: half the densest true boxes.
+    """Return the mean heat map of each finding on its own scale, with the densest boxes dashed.
 
     `mean` as `explain.baselines.mean_maps` gives it; a finding that is NaN says so.
     """
@@ -140,6 +143,33 @@ def mean_figure(
         return figure
 
 
+def draw_pointing(pointing: pd.DataFrame) -> str:
+    """Return dots with intervals: a row for the mean and for each finding, a dot for each method.
+
+    `pointing` is of explain.localization.
+    """
+    game = pointing.loc[pointing["measure"] == GAME]
+    methods = [name for name in game["method"].unique() if STRETCHED not in name]
+    rows = [MACRO, *(name for name in game["finding"].unique() if name != MACRO)]
+    table = game.set_index(["method", "finding"])
+    style = style_networks(methods)
+    with mpl.rc_context(SETTINGS):
+        figure = Figure(figsize=(WIDTH, 1.4 + len(rows) * max(0.36, 0.075 * len(methods))))
+        axes = figure.add_subplot()
+        for number, name in enumerate(methods):
+            place = np.arange(len(rows)) + ((number + 0.5) / len(methods) - 0.5) * 0.72
+            row = table.loc[name].reindex(rows)
+            axes.hlines(place, row["low"], row["high"], color=style[name].colour, alpha=0.5)
+            axes.plot(row["value"], place, style[name].marker, color=style[name].colour, label=name)
+        axes.axhline(0.5, color=MUTED, linewidth=0.6)
+        films = table.loc[methods[0]]["films"]
+        name_rows(axes, ["Mean", *(f"{name}  ({films[name]:,.0f})" for name in rows[1:])])
+        axes.set_xlabel(
+            "Pointing game: share of films hit, with 95 % interval (in brackets: films)"
+        )
+        return svg(figure, name="pointing", title="Pointing game by finding and method")
+
+
 def corners_of(boxes: pd.DataFrame, image: str, finding: str) -> Corners:
     """Return the boxes of a finding on one film, or on all when no film is named."""
     mine = boxes[boxes["finding"] == finding]
@@ -158,8 +188,13 @@ def explanation_png(figure: Figure) -> bytes:
     """Return a figure as a PNG file; the same figure gives the same bytes."""
     file = io.BytesIO()
     with mpl.rc_context(SETTINGS):
-        figure.savefig(file, format="png", dpi=DOTS, facecolor="white", metadata=NAMELESS)
+        figure.savefig(file, format="png", dpi=DOTS, facecolor="white", metadata=NO_SOFTWARE)
     return file.getvalue()
+
+
+def png_uri(png: bytes) -> str:
+    """Return a PNG file as a data URI."""
+    return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
 def _shrink(film: Film) -> UInt8[np.ndarray, "s s"]:
@@ -204,7 +239,7 @@ def _outline(axes: Axes, corners: Corners) -> None:
 
 
 def _dense(axes: Axes, corners: Corners) -> None:
-    """Draw the line around the places that at least half as many boxes cover as any place."""
+    """Draw the contour at half of the highest density of boxes."""
     density = np.pad(cover(corners, cells=(FINE, FINE)).mean(axis=0), 1)
     centre = (np.arange(FINE + 2) - 0.5) / FINE
     half = [density.max() / 2]
@@ -217,4 +252,4 @@ def _plain(axes: Axes) -> None:
     axes.spines[:].set_visible(False)
 
 
-NAMELESS: Any = {"Software": None}
+NO_SOFTWARE: Any = {"Software": None}

@@ -1,4 +1,4 @@
-"""A page: a template filled in, with its style sheet, its numbers written out, and the versions."""
+"""HTML pages from templates: style sheet, number formats, software versions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PACKAGES = (
     "lucency", "torch", "torchvision", "timm", "accelerate", "albumentations",
     "opencv-python-headless", "numpy", "pandas", "scipy", "scikit-learn", "matplotlib",
 )  # fmt: skip
-SMALLEST = 0.001  # p values below this are not told apart
+SMALLEST = 0.001  # of the p values that are printed
 DASH, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
 
 
@@ -28,7 +28,7 @@ def render(template: str, **values: Any) -> str:
 
 
 def render_chapter(template: str, values: dict[str, Any], chapter: object) -> Markup:
-    """Return what the macro `chapter` of a template makes of a chapter's values, by itself."""
+    """Return the macro `chapter` of a template as HTML, called with a chapter's values."""
     module: Any = _jinja().get_template(template).make_module(values)
     return Markup(module.chapter(chapter))
 
@@ -41,7 +41,7 @@ def _jinja() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    jinja.filters |= {"decimal": decimal, "whole": whole, "chance": chance}
+    jinja.filters |= {"decimal": decimal, "whole": whole, "p_value": p_value}
     return jinja
 
 
@@ -51,15 +51,15 @@ def decimal(number: int | float, places: int = 3) -> str:
 
 
 def whole(number: int | float) -> str:
-    """Return a count with its thousands set apart, or a dash for what is not known."""
+    """Return a count with its thousands set apart, or a dash for what is unknown."""
     return DASH if np.isnan(number) else f"{number:,.0f}"
 
 
-def chance(p: float) -> str:
+def p_value(p: float) -> str:
     """Return a p value with three decimals, below a thousandth as < 0.001, or a dash."""
     return "< 0.001" if p < SMALLEST else decimal(p)
 
 
 def _versions() -> list[tuple[str, str]]:
-    there = {one.metadata["Name"].lower() for one in metadata.distributions()}
-    return [(name, metadata.version(name)) for name in PACKAGES if name in there]
+    installed = {one.metadata["Name"].lower() for one in metadata.distributions()}
+    return [(name, metadata.version(name)) for name in PACKAGES if name in installed]

@@ -1,4 +1,4 @@
-"""The figures of balancing: counts, steps, which findings share films, where entries come from.
+"""Figures of class balance: counts, steps of balancing, co-occurrence, origin of the entries.
 
 Letters in shapes: k findings.
 """
@@ -27,7 +27,7 @@ DARK = 0.5  # a share from which text on a cell must be white
 
 
 def draw_balancing(change: Change) -> str:
-    """Return one figure of all that balancing did to the counts: `draw_counts` above `draw_steps`.
+    """Return the figure of `draw_counts` above that of `draw_steps`.
 
     Of a method that is a single step, the counts alone.
     """
@@ -40,20 +40,20 @@ def draw_balancing(change: Change) -> str:
         above, below = figure.subplots(2, 1, height_ratios=heights)
         _counts(above, rows, change)
         _steps(below, steps)
-        return svg(figure, name="balancing", title="What balancing did to the counts, by step")
+        return svg(figure, name="balancing", title="Counts before and after balancing, and by step")
 
 
 def draw_counts(change: Change) -> str:
     """Return bars of each finding's films and its IRLbl, before and after balancing.
 
     After balancing films count by their weight in the loss. No Finding has a bar and its share
-    whether or not it is an output; the totals stand above the bars.
+    whether or not it is an output; the totals are above the bars.
     """
     rows = finding_rows(change)
     with mpl.rc_context(SETTINGS):
         figure = Figure(figsize=(WIDTH, _height(rows)))
         _counts(figure.add_subplot(), rows, change)
-        title = f"Films of each finding, of {change.population}, before and after balancing"
+        title = f"Films by finding, of {change.population}, before and after balancing"
         return svg(figure, name="counts", title=title)
 
 
@@ -69,7 +69,7 @@ def draw_steps(steps: pd.DataFrame) -> str:
 
 
 def has_steps(steps: pd.DataFrame) -> bool:
-    """Say whether balancing took steps that are worth a figure: several, or one of a finding."""
+    """Return whether balancing had several steps, or one of a single finding."""
     return len(steps) > 2 or bool((steps["finding"] != "").any())
 
 
@@ -89,7 +89,7 @@ def finding_rows(change: Change) -> pd.DataFrame:
 
 
 def draw_cooccurrence(shares: Mapping[str, Float64[np.ndarray, "k k"]], names: list[str]) -> str:
-    """Return a panel for each title: of the films with a row's finding, how many carry a column's.
+    """Return a panel for each title: share of films with the row's finding that have the column's.
 
     Rows and columns are in the order of `names`.
     """
@@ -109,13 +109,12 @@ def draw_cooccurrence(shares: Mapping[str, Float64[np.ndarray, "k k"]], names: l
             panel.set_title(title)
             panel.grid(visible=False)
         panels[0].set_yticks(range(len(names)), labels=names)
-        title = "Of the films with the row's finding, how many carry the column's"
-        figure.supxlabel("of the films with the row's finding, per cent that carry the column's")
-        return svg(figure, name="cooccurrence", title=title)
+        figure.supxlabel("% of the films with the row's finding that have the column's")
+        return svg(figure, name="cooccurrence", title="Co-occurrence of findings")
 
 
 def draw_origins(origins: pd.DataFrame) -> str:
-    """Return stacked bars: of each finding's entries, which are originals, copies, mixed.
+    """Return stacked bars: originals, copies and mixed entries of each finding.
 
     `origins` has the columns finding, originals, copies, mixed, sources (films behind the added
     entries) and most (entries made of the film that gave most).
@@ -128,13 +127,13 @@ def draw_origins(origins: pd.DataFrame) -> str:
             axes.barh(place, origins[column], left=left, color=colour, label=column)
             left += origins[column].to_numpy(dtype=np.float64)
         pairs = zip(origins["sources"], origins["most"], strict=True)
-        text = [f"of {n:,} films, at most {most:,} of one" if n else "" for n, most in pairs]
-        for row, (end, said) in enumerate(zip(left, text, strict=True)):
-            _beside(axes, float(end), row, said)
+        text = [f"from {n:,} films, at most {most:,} of one" if n else "" for n, most in pairs]
+        for row, (end, words) in enumerate(zip(left, text, strict=True)):
+            _annotate(axes, float(end), row, words)
         name_rows(axes, list(origins["finding"]))
         axes.margins(x=0.2)
-        axes.set_xlabel("Entries that carry the finding")
-        return svg(figure, name="origins", title="Where each finding's entries come from")
+        axes.set_xlabel("Entries with the finding")
+        return svg(figure, name="origins", title="Origin of the entries by finding")
 
 
 def _counts(axes: Axes, rows: pd.DataFrame, change: Change) -> None:
@@ -149,7 +148,7 @@ def _counts(axes: Axes, rows: pd.DataFrame, change: Change) -> None:
     films, entries = change.totals.set_index("when")["entries"].loc[["before", "after"]]
     whole = change.population[0].upper() + change.population[1:]
     axes.set_title(f"{whole}: {films:,} films before, {entries:,} entries after", loc="left")
-    axes.set_xlabel("Films (before) and entries (after) that carry the finding")
+    axes.set_xlabel("Films (before) and entries (after) with the finding")
 
 
 def _counted(row: Mapping[Hashable, Any], column: str) -> str:
@@ -174,17 +173,17 @@ def _steps(axes: Axes, steps: pd.DataFrame) -> None:
     for row, one in enumerate(steps.to_dict("records")):
         change = [f"{sign}{one[k]:,}" for k, sign in SIGNS.items() if one[k]]
         text = f"{one['total']:,}" + (f" ({', '.join(change)})" if change else "")
-        _beside(axes, float(one["total"] + one["dropped"]), row, text)
-    said = [f"{one['action']} {one['finding']}".strip() for one in steps.to_dict("records")]
-    name_rows(axes, said)
+        _annotate(axes, float(one["total"] + one["dropped"]), row, text)
+    names = [f"{one['action']} {one['finding']}".strip() for one in steps.to_dict("records")]
+    name_rows(axes, names)
     axes.set_xlim(0, ROOM * float((total + steps["dropped"]).to_numpy().max()))
     axes.xaxis.set_major_formatter(THOUSANDS)
     axes.set_title("Entries after each step of balancing", loc="left")
-    if axes.figure.axes[0] is not axes:  # else the figure's own legend says it
+    if axes.figure.axes[0] is not axes:  # else the figure has a legend
         axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, borderaxespad=0)
 
 
-def _beside(axes: Axes, end: float, row: int, text: str) -> None:
+def _annotate(axes: Axes, end: float, row: int, text: str) -> None:
     """Write beside the end of a bar."""
     look: dict[str, Any] = {"va": "center", "color": MUTED, "fontsize": 7.5}
     axes.annotate(text, (end, row), (3, 0), textcoords="offset points", **look)

@@ -1,4 +1,4 @@
-"""The page of what leaks are worth: what every scheme claims, and what it reaches."""
+"""The page of a leakage study: metrics on own test films and on held-out patients, by scheme."""
 
 from __future__ import annotations
 
@@ -21,6 +21,10 @@ NAMES = {
     ("average_precision", MACRO): "Average precision", ("f1", MACRO): "Macro F1",
     ("accuracy", MICRO): "Accuracy, all cells", ("brier", MACRO): "Brier score",
 }  # fmt: skip
+KINDS = (
+    ("claimed", "own test films", COLOURS[1], -0.14),
+    ("reached", "held-out patients", COLOURS[0], 0.14),
+)
 
 
 def write_leak(
@@ -33,16 +37,16 @@ def write_leak(
     conclusion: str,
     file: Path,
 ) -> None:
-    """Write what every scheme claims and reaches as one HTML file.
+    """Write the leakage inflation of every scheme as one HTML file.
 
-    `table` as `evaluation.leakage_inflation` gives it, with a column scheme; `descriptions` says
-    what a scheme does and `pages` where its own report lies.
+    `seen` describes the films; `table` as `evaluation.leakage_inflation` gives it, with a column
+    scheme. `descriptions` and `pages` hold a sentence and the path of the report of each scheme.
     """
     page = render(
-        "leak.html.jinja",
+        "leakage.html.jinja",
         protocol=protocol,
         protocol_text=protocol_text(protocol),
-        seen=seen,
+        data_set=seen,
         descriptions=descriptions,
         pages=pages,
         names={f"{metric} {finding}": name for (metric, finding), name in NAMES.items()},
@@ -60,7 +64,7 @@ def write_leak(
 
 
 def draw_inflation(table: pd.DataFrame) -> str:
-    """Return lines from the macro AUC that a network reaches to the one that its scheme claims."""
+    """Return macro AUC on held-out patients and on own test films, joined by a line."""
     macro = table.loc[(table["metric"] == "auc") & (table["finding"] == MACRO)]
     names = (macro["network"] + ", " + macro["scheme"]).tolist()
     place = np.arange(len(names))
@@ -68,10 +72,12 @@ def draw_inflation(table: pd.DataFrame) -> str:
         figure = Figure(figsize=(WIDTH, 1.3 + 0.34 * len(names)))
         axes = figure.subplots()
         axes.hlines(place, macro["reached"], macro["claimed"], color=MUTED, linewidth=1.5)
-        for kind, colour, shift in (("claimed", COLOURS[1], -0.14), ("reached", COLOURS[0], 0.14)):
+        for kind, label, colour, shift in KINDS:
             ends = macro[f"{kind}_low"], macro[f"{kind}_high"]
             axes.hlines(place + shift, *ends, color=colour, alpha=0.35, linewidth=3)
-            axes.plot(macro[kind], place, "o", color=colour, label=kind)
+            axes.plot(macro[kind], place, "o", color=colour, label=label)
         name_rows(axes, names)
         axes.set_xlabel("macro AUC, with 95 % intervals over patients")
-        return svg(figure, name="inflation", title="Macro AUC claimed and reached by every scheme")
+        return svg(
+            figure, name="inflation", title="Macro AUC on own test films and on held-out patients"
+        )

@@ -1,7 +1,7 @@
-"""A film and those most like it, in one figure: in order, with similarity and what is shared.
+"""The figure of similar films: a query and its results by similarity, with their labels.
 
-A finding of the query's is marked by a filled disc and bold letters, another by a ring, so that
-nobody needs to tell colours apart. Letters in shapes: h and w pixels, k findings.
+Findings that the query has are marked by a filled disc and bold letters, others by a ring, so that
+marks are read without colours. Letters in shapes: h and w pixels, k findings.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from lucency.core.manifest import NO_FINDING
 from lucency.report.review_page import NOTICE
 from lucency.report.style import AFTER, INK, MUTED, SETTINGS, WIDTH
 
-ACROSS = 5  # answers of a row
-SIDE, LARGE = 224, 448  # pixels of the longer side of an answer, and of the query
-HIGH, LEAST = 2.1, 4.1  # inches of an answer without labels, and of the query
+ACROSS = 5  # results of a row
+SIDE, LARGE = 224, 448  # pixels of the longer side of a result, and of the query
+HIGH, LEAST = 2.1, 4.1  # inches of a result without labels, and of the query
 LINES = 0.17  # inches of a label's line
 FOOT = 0.5  # inches
 LINE = 1.4  # height of a label's line, in that of its letters
@@ -50,10 +50,10 @@ def similar_figure(
     asked: int,
     note: str,
 ) -> Figure:
-    """Return the query on the left and its answers, best first, in rows of five.
+    """Return the query on the left and its results, best first, in rows of five.
 
-    `asked` is how many answers were wanted; where there are fewer the figure says so. `note` says
-    below whose films the answers may be.
+    `asked` is the number of results requested; where there are fewer, the title gives both. `note`
+    goes below the figure: the films that were searched.
     """
     rows = max(1, math.ceil(len(answers) / ACROSS))
     with mpl.rc_context(SETTINGS):
@@ -69,7 +69,7 @@ def similar_figure(
             _film(axes, answer.film, side=SIDE)
             axes.set_title(f"{place}.  {alike:.3f}\n{_short(answer.image)}", fontsize=8)
             _labels(axes, _marked(answer.label, query.label, findings), size=7.5)
-        right.suptitle(_said(len(answers), asked), fontsize=9, color=INK)
+        right.suptitle(_title(len(answers), asked), fontsize=9, color=INK)
         figure.supxlabel(f"{note[:1].upper()}{note[1:]}. {NOTICE}", fontsize=8, color=MUTED)
         return figure
 
@@ -119,7 +119,7 @@ def _labels(axes: Axes, lines: Sequence[tuple[str, str]], *, size: float) -> Non
 def _marked(
     label: Float32[np.ndarray, " k"], other: Float32[np.ndarray, " k"], findings: tuple[str, ...]
 ) -> list[tuple[str, str]]:
-    """Return mark and words of a film's labels; films without any finding share that."""
+    """Return the marks and names of a film's labels; films without any finding share No Finding."""
     theirs = _named(other, findings)
     return [
         ("" if name == UNSTATED else SHARED if name in theirs else OTHER, name)
@@ -128,7 +128,7 @@ def _marked(
 
 
 def _named(label: Float32[np.ndarray, " k"], findings: tuple[str, ...]) -> list[str]:
-    """Return the findings of a film, or what is said of one without."""
+    """Return the findings of a film; of one without, No Finding or that it is not stated."""
     named = [findings[place].replace("_", " ") for place in np.flatnonzero(label == 1)]
     return named or [NO_FINDING if (label == 0).all() else UNSTATED]
 
@@ -137,9 +137,8 @@ def _short(name: str) -> str:
     return name if len(name) <= LETTERS else f"…{name[-LETTERS:]}"
 
 
-def _said(answers: int, asked: int) -> str:
+def _title(answers: int, asked: int) -> str:
     if not answers:
-        return "no answer: the index holds no other film"
-    fewer = f", all there are of {asked} asked for" if answers < asked else ""
-    films = "the most similar film" if answers == 1 else f"the {answers} most similar films"
-    return f"{films}{fewer}; cosine similarity beside the place"
+        return "similar films: none, the index holds no other film"
+    fewer = f" of {asked} requested" if answers < asked else ""
+    return f"similar films: {answers}{fewer}; rank and cosine similarity above each"

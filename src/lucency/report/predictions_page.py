@@ -1,9 +1,6 @@
-"""What networks said of test films and what it is worth, as one HTML page.
+"""The page of an evaluation of predictions; a run's report shows the same sections.
 
-The report of a run shows the same sections, from the same values. Every number on a page is read
-from its tables; nothing is computed twice.
-
-Anybody's predictions heard: the tables of the page, made from test films alone, and the page.
+Every number on a page is read from the tables of an `Evaluation`; nothing is computed twice.
 """
 
 from __future__ import annotations
@@ -20,7 +17,7 @@ from markupsafe import Markup
 
 from lucency.audit.checks.issue import SplitTable, issue_table, ranked
 from lucency.audit.checks.nih_checks import community_lists
-from lucency.audit.checks.prediction_checks import CHECKS, suspect
+from lucency.audit.checks.prediction_checks import CHECKS, check_predictions
 from lucency.audit.checks.unverified import unverified
 from lucency.core.manifest import Manifest
 from lucency.core.predictions import Predictions
@@ -39,74 +36,93 @@ CHOSEN = (
     "brier", "ece",
 )  # fmt: skip
 HARD = "\N{NO-BREAK SPACE}"
-NOTHING = {"note": "not in the table"} | dict.fromkeys(
+NO_ROW = {"note": "not in the table"} | dict.fromkeys(
     ("value", "difference", "low", "high", "p", "p_holm"), np.nan
 )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PredictionsPage:
-    """All that is shown of what networks said: of one network or several, one finding or more."""
+    """All that a page of predictions shows: of one network or several, one finding or more.
+
+    Raises ValueError where a table of `evaluation` holds other networks than `predictions`.
+    """
 
     title: str
-    seen: str  # films, patients and labels, in a sentence
+    data_set: str  # films, patients and labels, in a sentence
     predictions: Sequence[Predictions]  # one a network; of their films, the test part is shown
-    metrics: pd.DataFrame  # of evaluation.evaluate, every network and maybe the trivial predictor
-    confusion: pd.DataFrame  # of evaluation.evaluate, of the same networks
-    comparison: pd.DataFrame  # of evaluation.compare; empty where there is no pair
-    ranking: pd.DataFrame  # of judge.rank, or empty: then networks stand as they came
-    conclusion: str
-    thresholds: pd.DataFrame  # network, finding, threshold, note
-    threshold_origin: str  # where they come from, to stand behind "Thresholds:"
-    reliability: pd.DataFrame  # of evaluation.calibration
-    brier: pd.DataFrame  # of evaluation.calibration
-    subgroups: pd.DataFrame  # of evaluation.subgroups, of one network
-    worst_group: str
+    evaluation: Evaluation  # without a trivial predictor, a pair or a ranking where there is none
+    threshold_origin: str  # behind "Thresholds:"
     issues: pd.DataFrame  # of audit.checks.issue
-    checks: int  # of the leak doctor, how many were made
+    checks: int  # number of checks of the leak doctor
 
     def __post_init__(self) -> None:
-        predicted = [one.network for one in self.predictions]
-        scored = set(self.metrics["network"]) - {TRIVIAL}
-        require_networks(predicted, scored, "metrics")
-        require_networks(set(self.metrics["network"]), self.confusion["network"], "confusion")
+        expected, found = [one.network for one in self.predictions], self.evaluation
+        scored = set(found.metrics["network"])
+        require_networks(expected, scored - {TRIVIAL}, "metrics")
+        require_networks(scored, found.confusion["network"], "confusion")
         for name in ("thresholds", "reliability", "brier"):
-            require_networks(predicted, getattr(self, name)["network"], name)
-        if len(self.ranking):
-            require_networks(predicted, self.ranking["network"], "ranking")
+            require_networks(expected, getattr(found, name)["network"], name)
+        if len(found.ranking):
+            require_networks(expected, found.ranking["network"], "ranking")
 
     @property
     def order(self) -> list[str]:
-        """The networks, the highest ranked first."""
-        if len(self.ranking):
-            return self.ranking["network"].tolist()
+        """The networks by rank, or in the order of `predictions` where none is ranked."""
+        if len(self.evaluation.ranking):
+            return self.evaluation.ranking["network"].tolist()
         return [one.network for one in self.predictions]
 
 
-def write_predictions_page(judged: PredictionsPage, *, file: Path) -> None:
-    """Write all that was judged as one HTML file; the same tables give the same bytes."""
-    file.write_text(render("judged.html.jinja", **page_values(judged)), encoding="utf-8")
+def write_external_page(
+    several: Sequence[Predictions], *, evaluation: Evaluation, films: Manifest, out: Path
+) -> None:
+    """Write report.html into `out`: the evaluation of predictions of the same test films.
+
+    `films` are those of the label file, with its facts.
+    """
+    first = several[0]
+    known = community_lists(SplitTable(image=first.image, patient=first.patient, part=first.part))
+    issues = [*known, *(issue for one in several for issue in check_predictions(unverified(one)))]
+    fitted = bool(evaluation.thresholds["positives"].to_numpy().any())
+    patients = len(np.unique(first.patient))
+    page = PredictionsPage(
+        title=", ".join(one.network for one in several),
+        data_set=f"{len(first):,} films of {patients:,} patients, labelled by {films.origin}",
+        predictions=several,
+        evaluation=evaluation,
+        threshold_origin="fitted on validation films" if fitted else "not fitted, .5 for all",
+        issues=issue_table(ranked(list(dict.fromkeys(issues)))),
+        checks=len(CHECKS) + 1,
+    )
+    write_predictions_page(page, file=out / "report.html")
 
 
-def page_values(judged: PredictionsPage) -> dict[str, Any]:
-    """Return what the shared sections show, by the names that they use."""
+def write_predictions_page(page: PredictionsPage, *, file: Path) -> None:
+    """Write the page as one HTML file; the same tables give the same bytes."""
+    file.write_text(render("predictions.html.jinja", **page_values(page)), encoding="utf-8")
+
+
+def page_values(page: PredictionsPage) -> dict[str, Any]:
+    """Return the values of the shared sections, by the names of sections.html.jinja."""
+    found = page.evaluation
     return {
-        "title": judged.title,
-        "seen": judged.seen.rstrip("."),
-        "findings": judged.predictions[0].findings,
-        "conclusion": judged.conclusion,
+        "title": page.title,
+        "data_set": page.data_set.rstrip("."),
+        "findings": page.predictions[0].findings,
+        "conclusion": found.conclusion,
         "leaking": False,
-        "issues": judged.issues.to_dict("records"),
-        "checks": judged.checks,
-        "threshold": _by_key(judged.thresholds, "network", "finding"),
-        "threshold_origin": judged.threshold_origin.rstrip("."),
-        "confusion": _by_key(judged.confusion, "network", "finding"),
+        "issues": page.issues.to_dict("records"),
+        "checks": page.checks,
+        "threshold": _by_key(found.thresholds, "network", "finding"),
+        "threshold_origin": page.threshold_origin.rstrip("."),
+        "confusion": _by_key(found.confusion, "network", "finding"),
         "cells": CELLS,
-        **_scores(judged),
-        **_compared(judged),
-        **_drawn(judged),
-        **_calibration(judged),
-        **_groups(judged),
+        **_metrics(page),
+        **_comparison(found),
+        **_figures(page),
+        **_calibration(page),
+        **_subgroups(found.subgroups),
     }
 
 
@@ -119,18 +135,18 @@ def require_networks(expected: Iterable[str], found: Iterable[str], table: str) 
         )
 
 
-def _scores(judged: PredictionsPage) -> dict[str, Any]:
-    metrics = judged.metrics.fillna({"note": ""})
+def _metrics(page: PredictionsPage) -> dict[str, Any]:
+    metrics = page.evaluation.metrics.fillna({"note": ""})
     score = _by_key(metrics, "network", "finding", "metric")
     names = list(dict.fromkeys(metrics["metric"]))
     trivial = [TRIVIAL] if TRIVIAL in set(metrics["network"]) else []
     return {
-        "order": judged.order,
-        "judged": [*judged.order, *trivial],
+        "order": page.order,
+        "predictors": [*page.order, *trivial],
         "trivial": TRIVIAL,
-        "below_trivial": _below_trivial(score, judged.order) if trivial else [],
-        "calls_nothing": score.get((TRIVIAL, MICRO, "recall"), NOTHING)["value"] == 0,
-        "score": lambda *key: score.get(key, NOTHING),
+        "below_trivial": _below_trivial(score, page.order) if trivial else [],
+        "calls_nothing": score.get((TRIVIAL, MICRO, "recall"), NO_ROW)["value"] == 0,
+        "score": lambda *key: score.get(key, NO_ROW),
         "chosen": [name for name in names if name in CHOSEN],
         "others": [name for name in names if name not in CHOSEN and name not in PER_FILM],
         "per_film": [name for name in names if name in PER_FILM],
@@ -149,21 +165,21 @@ def _scores(judged: PredictionsPage) -> dict[str, Any]:
 
 
 def _below_trivial(score: Mapping[tuple[str, ...], Any], networks: Sequence[str]) -> list[str]:
-    """Return the networks whose pooled accuracy is below that of calling nothing positive."""
+    """Return the networks whose pooled accuracy is below that of the trivial predictor."""
     accuracy = {
-        one: score.get((one, MICRO, "accuracy"), NOTHING)["value"] for one in (TRIVIAL, *networks)
+        one: score.get((one, MICRO, "accuracy"), NO_ROW)["value"] for one in (TRIVIAL, *networks)
     }
     return [one for one in networks if accuracy[one] < accuracy[TRIVIAL]]
 
 
-def _compared(judged: PredictionsPage) -> dict[str, Any]:
-    difference = _by_key(judged.comparison, "network", "other", "finding", "metric")
-    ranking = _by_key(judged.ranking, "network")
+def _comparison(evaluation: Evaluation) -> dict[str, Any]:
+    difference = _by_key(evaluation.comparison, "network", "other", "finding", "metric")
+    ranking = _by_key(evaluation.ranking, "network")
     return {
         "ranking": ranking,
         "sharing": Counter(row["rank"] for row in ranking.values()),
         "tied": sum(row["tied_with_best"] for row in ranking.values()),
-        "difference": lambda *key: difference.get(key, NOTHING),
+        "difference": lambda *key: difference.get(key, NO_ROW),
         "pairs": list(dict.fromkeys(key[:2] for key in difference)),
         "over_findings": OVER_FINDINGS,
         "level": LEVEL,
@@ -171,50 +187,50 @@ def _compared(judged: PredictionsPage) -> dict[str, Any]:
 
 
 def _by_key(table: pd.DataFrame, *columns: str) -> dict[tuple[str, ...], dict[str, Any]]:
-    """Return the rows of `table` under their key; raises ValueError when a key is there twice."""
+    """Return the rows of `table` by their key; raises ValueError for a repeated key."""
     rows = {tuple(row[name] for name in columns): row for row in table.to_dict("records")}
     if len(rows) < len(table):
         raise ValueError(
             f"{len(table) - len(rows)} rows repeat another's {', '.join(columns)}; expected each "
-            "once: make the table anew"
+            "once: make the table again"
         )
     return rows
 
 
-def _drawn(judged: PredictionsPage) -> dict[str, Any]:
-    several, best = judged.predictions, judged.order[0]
+def _figures(page: PredictionsPage) -> dict[str, Any]:
+    several, best, found = page.predictions, page.order[0], page.evaluation
     style = style_networks([one.network for one in several])
     findings = several[0].findings
     figures = {
-        "auc_figure": draw_auc(judged.metrics, findings=findings, style=style),
+        "auc_figure": draw_auc(found.metrics, findings=findings, style=style),
         "macro_figure": draw_macro_curves(several, style=style),
         "roc_figure": draw_roc(several, style=style, best=best),
         "precision_figure": draw_precision_recall(several, style=style, best=best),
-        "pooled_figure": draw_pooled(judged.reliability, style=style),
+        "pooled_figure": draw_pooled(found.reliability, style=style),
         "reliability_figure": draw_each_finding(
-            judged.reliability, network=best, findings=findings, look=style[best]
+            found.reliability, network=best, findings=findings, style=style[best]
         ),
     }
     drawings = {name: Markup(drawing) for name, drawing in figures.items()}
     return {"best": best, "style": {**style, TRIVIAL: PLAIN}, **drawings}
 
 
-def _calibration(judged: PredictionsPage) -> dict[str, Any]:
-    row = _by_key(judged.brier, "network", "finding")
-    findings = judged.predictions[0].findings
+def _calibration(page: PredictionsPage) -> dict[str, Any]:
+    row = _by_key(page.evaluation.brier, "network", "finding")
+    findings = page.predictions[0].findings
     return {
         "brier_parts": BRIER_PARTS,
-        "brier_means": [row[network, MACRO] for network in judged.order],
+        "brier_means": [row[network, MACRO] for network in page.order],
         "brier_each": {
-            network: [row[network, finding] for finding in findings] for network in judged.order
+            network: [row[network, finding] for finding in findings] for network in page.order
         },
     }
 
 
-def _groups(judged: PredictionsPage) -> dict[str, Any]:
-    macro = judged.subgroups.loc[judged.subgroups["finding"] == MACRO]
+def _subgroups(subgroups: pd.DataFrame) -> dict[str, Any]:
+    macro = subgroups.loc[subgroups["finding"] == MACRO]
     return {
-        "worst_group": judged.worst_group,
+        "worst_group": worst_group(subgroups),
         "grouped": ", ".join(macro["network"].unique()),
         "groups": {
             fact: rows.to_dict("records") for fact, rows in macro.groupby("fact", sort=False)
@@ -235,43 +251,3 @@ BRIER_PARTS = {
     "Brier": "brier", "Reliability": "reliability", "Resolution": "resolution",
     "Uncertainty": "uncertainty", "Within": "within",
 }  # fmt: skip
-
-
-def write_external_page(
-    several: Sequence[Predictions], *, evaluation: Evaluation, films: Manifest, out: Path
-) -> None:
-    """Write report.html into `out`: all that can be said of predictions of the same test films.
-
-    `films` are those of the label file, with its facts.
-    """
-    first, groups = several[0], evaluation.subgroups
-    known = community_lists(SplitTable(image=first.image, patient=first.patient, part=first.part))
-    issues = [*known, *(one for each in several for one in suspect(unverified(each)))]
-    fitted = bool(evaluation.thresholds["positives"].to_numpy().any())
-    write_predictions_page(
-        PredictionsPage(
-            title=", ".join(one.network for one in several),
-            seen=_seen(first, films),
-            predictions=several,
-            metrics=evaluation.metrics,
-            confusion=evaluation.confusion,
-            comparison=evaluation.comparison,
-            ranking=evaluation.ranking,
-            conclusion=evaluation.conclusion,
-            thresholds=evaluation.thresholds,
-            threshold_origin="fitted on validation films" if fitted else "not fitted, .5 for all",
-            reliability=evaluation.reliability,
-            brier=evaluation.brier,
-            subgroups=groups,
-            worst_group=worst_group(groups),
-            issues=issue_table(ranked(list(dict.fromkeys(issues)))),
-            checks=len(CHECKS) + 1,
-        ),
-        file=out / "report.html",
-    )
-
-
-def _seen(said: Predictions, films: Manifest) -> str:
-    """Return which films and labels these are, in a sentence."""
-    patients = len(np.unique(said.patient))
-    return f"{len(said):,} films of {patients:,} patients, labelled by {films.origin}"

@@ -1,4 +1,4 @@
-"""The study of preparations as one figure and one page: what CLAHE's parameters change.
+"""The figure and the page of a preprocessing study: the effect of CLAHE's parameters.
 
 Letters in shapes: t numbers of tiles, c clip limits.
 """
@@ -35,7 +35,7 @@ LINES = ("-", "--")
 
 
 class Ablated(NamedTuple):
-    """A finished ablation of preparations: its macro rows, what it concludes, where its page is.
+    """A finished ablation of preparations: its macro rows, its conclusion, the path of its page.
 
     `rows` have preparation (in words), variant, network, and value and difference with intervals;
     `size` is the side that films were prepared at.
@@ -55,20 +55,15 @@ def write_clahe(
     ablated: Ablated | None,
     file: Path,
 ) -> None:
-    """Write a study as one HTML file; `issues` of `audit.checks.issue` warn of films and
-    weights.
-
-    Every number on the page is read from the study's tables.
-    """
-    measures = {(row["cell"], row["measure"]): row for row in study.measures.to_dict("records")}
+    """Write a study as one HTML file; `issues` are of `audit.checks.issue`."""
     page = render(
-        "clahe.html.jinja",
+        "preparation.html.jinja",
         protocol=protocol,
         protocol_text=protocol_text(protocol),
         about=study.about,
         conclusion=study.conclusion,
-        warnings=issues.to_dict("records"),
-        cells=_ranked(study.cells),
+        issues=issues.to_dict("records"),
+        cells=study.cells.sort_values("auc", ascending=False, kind="stable").to_dict("records"),
         number=dict(zip(study.summary["name"], study.summary["value"], strict=True)),
         off=OFF,
         own=OWN,
@@ -76,7 +71,7 @@ def write_clahe(
         when=WHEN,
         names=NAMES,
         meanings=MEASURES,
-        measure=measures,
+        measure={(row["cell"], row["measure"]): row for row in study.measures.to_dict("records")},
         figure=Markup(draw_study(study)),
         ablated=ablated,
     )
@@ -84,7 +79,7 @@ def write_clahe(
 
 
 def clahe_values(study: PreparationStudy) -> dict[str, Any]:
-    """Return what a run's report shows of a study, by its template's names, if any."""
+    """Return what a run's report shows of a study, by its template's names; nothing of none."""
     if not len(study.cells):
         return {}
     return {"conclusion": study.conclusion, "figure": Markup(draw_study(study))}
@@ -104,11 +99,11 @@ def draw_study(study: PreparationStudy) -> str:
             for panel, order in zip(row, orders, strict=True):
                 _draw_map(panel, cells, order=order, against=against)
         _draw_measures(lines, study, orders=orders, tiles=tiles)
-        return svg(figure, name="clahe", title="What CLAHE's parameters change")
+        return svg(figure, name="clahe", title="Effect of CLAHE's parameters")
 
 
 def _draw_map(panel: Axes, cells: pd.DataFrame, *, order: str, against: str) -> None:
-    """Draw the differences of one order from one reference; stars say how sure they are."""
+    """Draw the differences of one order from one reference, with stars of significance."""
     clips, tiles = (sorted(cells[name].unique().tolist()) for name in ("clip", "tiles"))
     mine = cells.loc[cells["order"] == order]
     difference = _square(mine, f"{against}_difference", clips, tiles)
@@ -121,19 +116,19 @@ def _draw_map(panel: Axes, cells: pd.DataFrame, *, order: str, against: str) -> 
         value = float(row[f"{against}_difference"])
         colour = "white" if abs(value) > STRONG * limit else INK
         weight = "bold" if row["cell"] == OWN else "normal"
-        said = decimal(round(value, 3) + 0.0) + _stars(row, against)
-        panel.text(x, y, said, ha="center", va="center", color=colour, fontsize=8, weight=weight)
+        text = decimal(round(value, 3) + 0.0) + _stars(row, against)
+        panel.text(x, y, text, ha="center", va="center", color=colour, fontsize=8, weight=weight)
     panel.set_xticks(np.arange(len(clips)) + 0.5, labels=[f"{clip:g}" for clip in clips])
     panel.set_yticks(np.arange(len(tiles)) + 0.5, labels=[f"{one} {TIMES} {one}" for one in tiles])
     panel.tick_params(length=0)
     panel.grid(visible=False)
-    panel.set_title(f"CLAHE {WHEN[order]}, less {AGAINST[against]}")
+    panel.set_title(f"CLAHE {WHEN[order]}, minus {AGAINST[against]}")
     panel.set_xlabel("clip limit")
     panel.set_ylabel("tiles")
 
 
 def _stars(row: dict[Any, Any], against: str) -> str:
-    """Return one star where the interval excludes 0, two where it is sure among all cells."""
+    """Return one star where the interval excludes 0, two where p is below the level after Holm."""
     apart = row[f"{against}_low"] > 0 or row[f"{against}_high"] < 0
     return ("*" if apart else "") + ("*" if row[f"{against}_p_holm"] < LEVEL else "")
 
@@ -170,7 +165,7 @@ def _draw_measures(
 
 
 def _name_lines(figure: SubFigure, *, orders: Sequence[str], tiles: Sequence[int]) -> None:
-    """Say below the panels what colours and lines mean."""
+    """Draw the legend of colours and lines below the panels."""
     handles = [Line2D([], [], color=MUTED, linestyle=":", label="no CLAHE")]
     for place, tile in enumerate(tiles):
         colour = COLOURS[place % len(COLOURS)]
@@ -178,7 +173,3 @@ def _name_lines(figure: SubFigure, *, orders: Sequence[str], tiles: Sequence[int
     for line, order in zip(LINES, orders, strict=False):
         handles.append(Line2D([], [], color=INK, linestyle=line, label=f"CLAHE {WHEN[order]}"))
     figure.legend(handles=handles, loc="outside lower left", ncols=len(handles), fontsize=8)
-
-
-def _ranked(cells: pd.DataFrame) -> list[dict[Any, Any]]:
-    return cells.sort_values("auc", ascending=False, kind="stable").to_dict("records")

@@ -1,6 +1,6 @@
 "use strict";
-// The columns of verdicts.csv, as lucency.audit.verdicts reads them.
-const COLUMNS = ["sheet", "image", "reviewer", "verdict", "also"];
+// The columns of answers.csv, as lucency.audit.review reads them.
+const COLUMNS = ["sheet", "image", "reviewer", "answer", "also"];
 
 function cellOf(value) {
   const text = String(value);
@@ -19,14 +19,14 @@ function review() {
   const cards = all("fieldset.card");
   const chosen = (card) => card.querySelector("input[type=radio]:checked")?.value ?? "";
   const ticked = (card) => all("input[type=checkbox]:checked", card).map((box) => box.value);
-  const say = (text) => { document.getElementById("said").textContent = text; };
+  const show = (text) => { document.getElementById("message").textContent = text; };
 
   function keep() {
     const films = Object.fromEntries(cards.map((card) => [card.id, [chosen(card), ticked(card)]]));
     try {
       localStorage.setItem(key, JSON.stringify({ reviewer: name.value, films }));
     } catch {
-      say("This browser keeps nothing: save before you close the page.");
+      show("This browser stores nothing: save before you close the page.");
     }
   }
 
@@ -36,23 +36,23 @@ function review() {
       if (!kept) return;
       name.value = kept.reviewer;
       for (const card of cards) {
-        const [verdict, also] = kept.films[card.id] ?? ["", []];
-        for (const radio of all("input[type=radio]", card)) radio.checked = radio.value === verdict;
+        const [answer, also] = kept.films[card.id] ?? ["", []];
+        for (const radio of all("input[type=radio]", card)) radio.checked = radio.value === answer;
         for (const box of all("input[type=checkbox]", card)) box.checked = also.includes(box.value);
       }
     } catch {
-      say("What was kept cannot be read: the page begins empty.");
+      show("The stored answers cannot be read: the page starts empty.");
     }
   }
 
   function count() {
     for (const section of all("section.sheet")) {
       const left = all("fieldset.card", section).filter((card) => !chosen(card)).length;
-      section.querySelector(".left").textContent = left ? `${left} left` : "all judged";
+      section.querySelector(".left").textContent = left ? `${left} left` : "complete";
     }
     const left = cards.filter((card) => !chosen(card)).length;
     document.getElementById("left").textContent = `${left} of ${cards.length} films left`;
-    for (const card of cards) card.classList.toggle("judged", Boolean(chosen(card)));
+    for (const card of cards) card.classList.toggle("answered", Boolean(chosen(card)));
   }
 
   function mark(event) {
@@ -71,22 +71,22 @@ function review() {
   function rows() {
     return cards.filter(chosen).map((card) => ({
       sheet: card.dataset.sheet, image: card.dataset.image, reviewer: name.value.trim(),
-      verdict: chosen(card), also: ticked(card).join("|"),
+      answer: chosen(card), also: ticked(card).join("|"),
     }));
   }
 
   function save() {
     if (!name.value.trim()) {
-      say("Please give your name or initials first.");
+      show("Please give your name or initials first.");
       name.focus();
       return;
     }
     const link = document.createElement("a");
     link.href = URL.createObjectURL(new Blob([csvOf(rows())], { type: "text/csv" }));
-    link.download = "verdicts.csv";
+    link.download = "answers.csv";
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 1000);
-    say(`Saved ${rows().length} verdicts as verdicts.csv.`);
+    show(`Saved ${rows().length} verdicts as answers.csv.`);
   }
 
   function enlarge(card) {

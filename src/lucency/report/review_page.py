@@ -1,6 +1,6 @@
-"""Films for people to review: contact sheets, one page to judge them on, and an empty form.
+"""Films for review by radiologists: contact sheets, a page with buttons, and an empty form.
 
-The page works offline from disk, keeps what is judged in the browser, and saves verdicts.csv.
+The page works offline from disk, stores the answers in the browser, and saves answers.csv.
 Letters in shapes: h and w pixels of a film, sh and sw of what is shown.
 """
 
@@ -43,7 +43,7 @@ def write_review(
     """Write review.html, form.csv, sample.csv and a PNG a sheet into `folder`.
 
     `sample` as lucency.audit.review draws it; `films` are grey pictures by image name, best as
-    published, for contrast enhancement changes what one sees. Raises ValueError where one lacks.
+    published, without contrast enhancement. Raises ValueError where one is missing.
     """
     if lacking := sorted({*sample["image"]} - {*films}):
         raise ValueError(
@@ -71,8 +71,8 @@ def contact_sheet(
     height = 2 * HEAD + rows * (CELL + CAPTION)
     page = Image.new("L", (width, height), "white")
     pen = ImageDraw.Draw(page)
-    drawn = f"{sheet}: {len(mine)} of {mine['weight'].sum():,.0f} films"
-    pen.text((GAP, GAP), drawn, fill=INK, font=ImageFont.load_default(TITLE))
+    title = f"{sheet}: {len(mine)} of {mine['weight'].sum():,.0f} films"
+    pen.text((GAP, GAP), title, fill=INK, font=ImageFont.load_default(TITLE))
     pen.text((GAP, height - HEAD / 2), NOTICE, fill=MUTED, font=ImageFont.load_default(TEXT))
     given = labels_in_words(manifest, mine["image"].tolist())
     for number, row in enumerate(mine.to_dict("records")):
@@ -91,9 +91,9 @@ def contact_sheet(
 def review_page(
     sample: pd.DataFrame, *, films: Mapping[str, Film], findings: tuple[str, ...]
 ) -> str:
-    """Return the page on which a person judges every film of every sheet; see review.js.
+    """Return the page on which a reviewer answers for every film of every sheet; see review.js.
 
-    It does not tell the other labels, so that nobody is led; `findings` may be ticked besides.
+    Other labels are hidden, which would bias the reviewer; `findings` may be ticked in addition.
     """
     sheets = []
     for number, (sheet, mine) in enumerate(sample.groupby("sheet", sort=False)):
@@ -128,10 +128,10 @@ def labels_in_words(manifest: Manifest, image: list[str]) -> list[str]:
 
 
 def _words(finding: str) -> dict[str, str]:
-    """Return what the buttons of a sheet say, by the word that verdicts.csv has for each."""
+    """Return the texts of the buttons of a sheet, by the word that answers.csv has for each."""
     nothing = finding == NO_FINDING
     seen = ("nothing seen", "something seen") if nothing else ("seen", "not seen")
-    return dict(zip(WORDS, (*seen, "cannot say"), strict=True))
+    return dict(zip(WORDS, (*seen, "uncertain"), strict=True))
 
 
 def _fit(film: Film, side: int) -> UInt8[np.ndarray, "sh sw"]:

@@ -1,7 +1,7 @@
-"""What every figure shares: colours, sizes, styles, and the SVG text that stands inside a page.
+"""The style of all figures: colours, sizes, line styles, and figures as SVG text for a page.
 
-A figure depends on its tables alone: the same tables give the same bytes. Its text stays text, in
-the page's own font, and its ids carry its name, so that several figures share one page.
+The same tables give the same bytes. Text stays text, in the font of the page, and ids carry the
+name of the figure, so that several figures share one page.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def svg(figure: Figure, *, name: str, title: str) -> str:
 
 
 def on_its_own(drawing: str) -> str:
-    """Return what `svg` made for a file of its own, on a white ground."""
+    """Return a figure of `svg` as a file of its own, on a white background."""
     return drawing.replace("<svg ", '<svg style="background:white;font-family:sans-serif" ', 1)
 
 

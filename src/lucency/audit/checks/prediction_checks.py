@@ -248,4 +248,3 @@ CHECKS: dict[str, Callable[[UnverifiedPredictions], list[Issue]]] = {
     "no_interval": score_checks.no_interval,
     "no_baseline": score_checks.no_baseline,
 }
-suspect = check_predictions  # until renamed

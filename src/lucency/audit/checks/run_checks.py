@@ -205,6 +205,3 @@ def _patients(image: Shaped[np.ndarray, " n"], films: Manifest) -> Int64[np.ndar
         if NIH_NAME.fullmatch(film[place]):
             patient[place] = int(film[place][:8])
     return patient.astype(np.int64)
-
-
-check_predictions = check_external  # until renamed

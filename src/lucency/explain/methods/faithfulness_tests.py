@@ -385,4 +385,3 @@ NOTHING = Faithfulness(
     pd.DataFrame(columns=["method", "block", "similarity"]),
     pd.DataFrame(columns=["method", "image", "patient", *TRIALS]),
 )
-look = network_heatmaps  # until renamed

@@ -1,4 +1,4 @@
-"""Pages to review films on: whole, offline, and saving what `read_verdicts` reads."""
+"""Pages to review films on: one file, offline, saving what `read_answers` reads."""
 
 import base64
 import json
@@ -17,8 +17,8 @@ from lucency.audit.review import (
     VERDICTS,
     draw_label_errors,
     draw_sample,
-    ppv_from_verdicts,
-    read_verdicts,
+    label_ppv,
+    read_answers,
 )
 from lucency.core.manifest import NO_FINDING, Manifest, empty_boxes
 from lucency.data.images import find_films, read_grey
@@ -31,7 +31,7 @@ SCRIPT = (FOLDER / "review.js").read_text(encoding="utf-8")
 PRESSED = """<script>
 const cards = [...document.querySelectorAll("fieldset.card")];
 document.getElementById("save").click();
-const refused = document.getElementById("said").textContent;
+const refused = document.getElementById("message").textContent;
 cards[0].querySelector("input").focus();
 for (const key of ["y", "N", "u"])
   document.activeElement.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
@@ -40,10 +40,10 @@ cards[1].querySelector("input[type=checkbox]").click();
 const left = document.getElementById("left").textContent;
 URL.createObjectURL = (blob) => {
   blob.text().then((csv) => {
-    const said = document.createElement("pre");
-    said.id = "probe";
-    said.textContent = btoa(JSON.stringify({ refused, left, csv }));
-    document.body.append(said);
+    const probe = document.createElement("pre");
+    probe.id = "probe";
+    probe.textContent = btoa(JSON.stringify({ refused, left, csv }));
+    document.body.append(probe);
   });
   return "#";
 };
@@ -93,14 +93,14 @@ def test_a_page_has_a_card_for_each_film_and_needs_no_other_file():
     ids = [found["id"] for _, found in page.elements if "id" in found]
     assert len(ids) == len(set(ids))
     boxes = page.named("input", type="checkbox")
-    expected = {"Mass": 1, "Pleural_Thickening": 1, NO_FINDING: 2}  # the sheet's own is not asked
+    expected = {"Mass": 1, "Pleural_Thickening": 1, NO_FINDING: 2}  # not the sheet's own
     assert len(boxes) == sample["sheet"].map(expected).sum()
     links = [link for _, found in page.elements for link in (found.get("src"), found.get("href"))]
     assert all(link.startswith(("data:image/jpeg;base64,", "#")) for link in links if link)
     assert "http" not in text.split("</style>")[-1]
 
 
-def test_a_page_tells_neither_the_other_labels_nor_patients():
+def test_a_page_shows_neither_other_labels_nor_patients():
     manifest, films = toys()
     sample = draw_sample(manifest, seed=0)
     other = Manifest(**{**vars(manifest), "patient": manifest.patient + 70})
@@ -146,7 +146,7 @@ def test_a_film_without_a_picture_is_named(tmp_path: Path):
     assert not (tmp_path / "out").exists()
 
 
-def test_real_films_are_drawn_shown_judged_and_counted(tmp_path: Path, shared: Path):
+def test_real_films_are_sampled_shown_reviewed_and_counted(tmp_path: Path, shared: Path):
     every = read_labelled(shared / "nih" / "Data_Entry_2017_v2020.csv")
     path = find_films(shared / "nih" / "images", image=every.image)
     there = np.flatnonzero(path != "")
@@ -160,21 +160,21 @@ def test_real_films_are_drawn_shown_judged_and_counted(tmp_path: Path, shared: P
     small = cv2.resize(films[name], (CELL, CELL), interpolation=cv2.INTER_AREA)
     np.testing.assert_array_equal(shown[HEAD : HEAD + CELL, 12 : 12 + CELL], small)
     form = pd.read_csv(tmp_path / "form.csv", keep_default_na=False)
-    form.assign(reviewer="R", verdict="yes").to_csv(tmp_path / "form.csv", index=False)
-    verdicts = read_verdicts([tmp_path / "form.csv"], sample=sample)
-    table = ppv_from_verdicts(sample, verdicts)
+    form.assign(reviewer="R", answer="yes").to_csv(tmp_path / "form.csv", index=False)
+    verdicts = read_answers([tmp_path / "form.csv"], sample=sample)
+    table = label_ppv(sample, verdicts)
     assert (table["right"] == 1).all()
     assert table["films"].sum() == pytest.approx(
         (manifest.label == 1).sum() + (manifest.label == 0).all(axis=1).sum()
     )
 
 
-def test_sheets_of_suspects_say_what_they_are_of():
+def test_sheets_of_label_errors_name_finding_and_direction():
     manifest, films = toys()
     image = manifest.image[manifest.label[:, 0] == 0]
-    suspects = pd.DataFrame({"finding": "Mass", "direction": "missing", "image": image})
+    errors = pd.DataFrame({"finding": "Mass", "direction": "missing", "image": image})
     page = review_page(
-        draw_label_errors(manifest, suspects, seed=0), films=films, findings=manifest.findings
+        draw_label_errors(manifest, errors, seed=0), films=films, findings=manifest.findings
     )
     assert "<h2>Mass, missing " in page
     assert 'value="Mass"' not in page  # the finding is what the buttons ask for
@@ -192,17 +192,17 @@ def test_the_script_writes_what_python_reads(tmp_path: Path):
     manifest, _ = toys()
     sample = draw_sample(manifest, seed=0)
     sample.loc[0, "image"] = 'odd, "name"\n.png'
-    rows = sample.loc[:, ["sheet", "image"]].assign(reviewer="Zoë, A", verdict="no", also="Mass")
+    rows = sample.loc[:, ["sheet", "image"]].assign(reviewer="Zoë, A", answer="no", also="Mass")
     code = f"{SCRIPT}\nprocess.stdout.write(csvOf({rows.to_json(orient='records')}));"
-    file = tmp_path / "verdicts.csv"
+    file = tmp_path / "answers.csv"
     file.write_bytes(subprocess.run(["node", "-e", code], check=True, capture_output=True).stdout)
-    read = read_verdicts([file], sample=sample)
+    read = read_answers([file], sample=sample)
     pd.testing.assert_frame_equal(read, rows.loc[:, list(VERDICTS)], check_dtype=False)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is absent")
-def test_keys_judge_films_and_the_button_saves_them_in_a_browser(tmp_path: Path):
+def test_keys_answer_for_films_and_the_button_saves_in_a_browser(tmp_path: Path):
     manifest, films = toys()
     sample = draw_sample(manifest, seed=0)
     text = review_page(sample, films=films, findings=FINDINGS)
@@ -217,10 +217,10 @@ def test_keys_judge_films_and_the_button_saves_them_in_a_browser(tmp_path: Path)
     found = json.loads(base64.b64decode(probe[1]))
     assert found["refused"] == "Please give your name or initials first."
     assert found["left"] == f"{len(sample) - 3} of {len(sample)} films left"
-    file = tmp_path / "verdicts.csv"
+    file = tmp_path / "answers.csv"
     file.write_text(found["csv"])
-    verdicts = read_verdicts([file], sample=sample)
-    assert verdicts["verdict"].tolist() == ["yes", "no", "unsure"]
+    verdicts = read_answers([file], sample=sample)
+    assert verdicts["answer"].tolist() == ["yes", "no", "unsure"]
     assert verdicts["image"].tolist() == sample["image"][:3].tolist()
     assert verdicts["reviewer"].unique().tolist() == ['Ann, "B"']
     assert verdicts["also"].tolist() == ["", FINDINGS[1], ""]

@@ -1,4 +1,4 @@
-"""Figures of explanations: what is drawn is what was given, in its own units, bytes and all."""
+"""Figures of heat maps: drawn in their own units, the same bytes twice."""
 
 import re
 from xml.etree import ElementTree
@@ -10,7 +10,7 @@ from matplotlib import rcParams
 from matplotlib.patches import Rectangle
 
 from lucency.core.predictions import Predictions
-from lucency.explain.examples import KINDS, choose_cases
+from lucency.explain.heatmap_results import KINDS, choose_cases
 from lucency.explain.heatmaps import Heatmaps, even_centres
 from lucency.report.heatmap_figures import (
     Drawn,

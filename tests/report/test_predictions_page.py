@@ -1,4 +1,4 @@
-"""The page of anybody's predictions shows what a report shows of them, and nothing of a run."""
+"""The page of external predictions has the sections of a report on them, and none of a run."""
 
 import re
 from dataclasses import replace
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from test_report import DASH, NETWORKS, Page, an_experiment, written
+from test_run_page import DASH, NETWORKS, Page, an_experiment, written
 
 from lucency.audit.checks.issue import Issue, issue_table
 from lucency.core.manifest import FINDINGS
@@ -14,42 +14,34 @@ from lucency.evaluation.evaluate import TRIVIAL
 from lucency.report.predictions_page import PredictionsPage, write_predictions_page
 from lucency.report.run_page import Experiment
 
-TABLES = (
-    "metrics",
-    "confusion",
-    "comparison",
-    "ranking",
-    "thresholds",
-    "reliability",
-    "brier",
-    "subgroups",
-)
 SHARED = ("comparison", "findings", "curves", "calibration", "subgroups")
-OWN = ("doctor", *SHARED, "numbers", "versions")
+OWN = ("checks", *SHARED, "glossary", "versions")
 
 
-def judged_of(experiment: Experiment) -> PredictionsPage:
-    """Take from an experiment what a page of predictions alone needs."""
+def a_page(experiment: Experiment) -> PredictionsPage:
+    """Return the part of an experiment that a page of predictions shows."""
     return PredictionsPage(
         title="alexnet against the world",
-        seen="50 films of 25 patients, labelled by Data_Entry.csv",
+        data_set="50 films of 25 patients, labelled by Data_Entry.csv",
         predictions=[one.of("test") for one in experiment.predictions],
-        conclusion=experiment.conclusion,
         threshold_origin="fitted on validation films (largest F1)",
-        worst_group=experiment.worst_group,
         issues=experiment.issues,
         checks=experiment.checks,
-        **{name: getattr(experiment, name) for name in TABLES},
+        evaluation=experiment.evaluation,
     )
 
 
 def alone(findings: int) -> PredictionsPage:
-    """One network without a rank, a baseline, a trivial predictor or a issue."""
-    judged = judged_of(an_experiment(findings=FINDINGS[:findings], networks=NETWORKS[:1]))
-    metrics = judged.metrics.loc[judged.metrics["network"] != TRIVIAL]
-    confusion = judged.confusion.loc[judged.confusion["network"] != TRIVIAL]
-    nothing = {"comparison": pd.DataFrame(), "ranking": pd.DataFrame(), "confusion": confusion}
-    return replace(judged, metrics=metrics, issues=issue_table([]), **nothing)
+    """One network without a rank, a pair, a trivial predictor or an issue."""
+    page = a_page(an_experiment(findings=FINDINGS[:findings], networks=NETWORKS[:1]))
+    tables = {name: getattr(page.evaluation, name) for name in ("metrics", "confusion")}
+    plain = {name: table.loc[table["network"] != TRIVIAL] for name, table in tables.items()}
+    page = with_tables(page, **plain, comparison=pd.DataFrame(), ranking=pd.DataFrame())
+    return replace(page, issues=issue_table([]))
+
+
+def with_tables(page: PredictionsPage, **tables: pd.DataFrame) -> PredictionsPage:
+    return replace(page, evaluation=replace(page.evaluation, **tables))
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +51,7 @@ def experiment() -> Experiment:
 
 @pytest.fixture(scope="module")
 def text(experiment: Experiment, tmp_path_factory: pytest.TempPathFactory) -> str:
-    return page_of(judged_of(experiment), tmp_path_factory.mktemp("judged"))
+    return page_of(a_page(experiment), tmp_path_factory.mktemp("page"))
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +59,8 @@ def lonely(tmp_path_factory: pytest.TempPathFactory) -> str:
     return page_of(alone(1), tmp_path_factory.mktemp("alone"))
 
 
-def page_of(judged: PredictionsPage, folder: Path) -> str:
-    write_predictions_page(judged, file=folder / "report.html")
+def page_of(page: PredictionsPage, folder: Path) -> str:
+    write_predictions_page(page, file=folder / "report.html")
     return (folder / "report.html").read_text(encoding="utf-8")
 
 
@@ -96,10 +88,7 @@ def test_it_has_its_own_sections_and_none_of_a_run(text: str) -> None:
     words = " ".join(Page(text).words)
     for absent in ("Epochs", "augment", "CLAHE", "IRLbl", "protocol"):
         assert absent not in words
-    assert (
-        "50 films of 25 patients, labelled by Data_Entry.csv. PredictionsPage for 2 findings."
-        in words
-    )
+    assert "25 patients, labelled by Data_Entry.csv. Predictions of 2 findings." in words
 
 
 @pytest.mark.parametrize("name", ["text", "lonely"])
@@ -116,23 +105,21 @@ def test_it_is_one_file_whose_tables_scroll_inside_themselves(
 
 def test_one_network_is_not_ranked_or_compared(lonely: str) -> None:
     words = " ".join(Page(lonely.partition("</style>")[2]).words)
-    for absent in ("Rank", "Holm", "Tied", "highest", "trivial", "Trivial", "The broad line"):
+    for absent in ("Rank", "Holm", "Tied", "highest", "trivial", "Trivial", "Broad line"):
         assert absent not in words
-    assert "One network: there is no pair to compare." in words
-    assert "17 checks found nothing." in words
-    assert "PredictionsPage for 1 finding." in words
+    assert "Paired differences: none, there is one network." in words
+    assert "Checks made: 17. Issues found: none." in words
+    assert "Predictions of 1 finding." in words
     assert 'class="serious"' not in lonely
 
 
-def test_networks_stand_as_they_came_where_none_is_ranked(
-    text: str, experiment: Experiment
-) -> None:
-    judged = judged_of(experiment)
-    assert replace(judged, ranking=pd.DataFrame()).order == list(NETWORKS[:3])
-    assert judged.order == list(NETWORKS[:3])[::-1]
+def test_networks_keep_their_order_where_none_is_ranked(text: str, experiment: Experiment) -> None:
+    page = a_page(experiment)
+    assert with_tables(page, ranking=pd.DataFrame()).order == list(NETWORKS[:3])
+    assert page.order == list(NETWORKS[:3])[::-1]
     rows = Page(text).tables[0]
-    assert [row[0].removesuffix("highest") for row in rows[2:3]] == judged.order[:1]
-    assert [row[0] for row in rows[4:6]] == [judged.order[2], TRIVIAL]
+    assert [row[0].removesuffix("highest") for row in rows[2:3]] == page.order[:1]
+    assert [row[0] for row in rows[4:6]] == [page.order[2], TRIVIAL]
 
 
 @pytest.mark.slow
@@ -143,14 +130,15 @@ def test_fourteen_findings_make_a_page(tmp_path: Path) -> None:
 
 def test_what_is_not_computable_or_not_known_says_why(tmp_path: Path) -> None:
     one = alone(1)
-    brier = one.brier.assign(brier=float("nan"), note="not computable: 0 films with a label")
-    thresholds = one.thresholds.assign(note="0 positives in validation")
-    less = replace(one, brier=brier, thresholds=thresholds, subgroups=one.subgroups.iloc[:0])
-    page = page_of(less, tmp_path)
+    found = one.evaluation
+    brier = found.brier.assign(brier=float("nan"), note="not computable: 0 films with a label")
+    thresholds = found.thresholds.assign(note="0 positives in validation")
+    none = found.subgroups.iloc[:0]
+    page = page_of(with_tables(one, brier=brier, thresholds=thresholds, subgroups=none), tmp_path)
     reason = f'<td class="number" title="not computable: 0 films with a label">{DASH}</td>'
     assert section(page, "calibration").count(reason) == 2
     assert '<td class="number" title="0 positives in validation">0.300</td>' in page
-    assert "they form no groups" in section(page, "subgroups")
+    assert "Subgroups: none" in section(page, "subgroups")
     assert "<table" not in section(page, "subgroups")
 
 
@@ -160,19 +148,11 @@ def test_hostile_words_are_shown_not_run(tmp_path: Path) -> None:
         severity="note", check="x", message=hostile, count=1, examples=(hostile,), remedy=hostile
     )
     one = alone(1)
-    groups = one.subgroups.assign(group=hostile)
+    groups = one.evaluation.subgroups.assign(group=hostile)
+    evaluation = replace(one.evaluation, conclusion=hostile, subgroups=groups)
+    words = dict.fromkeys(("title", "data_set", "threshold_origin"), hostile)
     page = page_of(
-        replace(
-            one,
-            title=hostile,
-            seen=hostile,
-            conclusion=hostile,
-            threshold_origin=hostile,
-            worst_group=hostile,
-            subgroups=groups,
-            issues=issue_table([issue]),
-        ),
-        tmp_path,
+        replace(one, **words, evaluation=evaluation, issues=issue_table([issue])), tmp_path
     )
     assert not any(tag == "script" for tag, _ in Page(page).tags)
     assert page.count("&lt;script&gt;") > 8
@@ -183,9 +163,9 @@ def test_the_same_predictions_give_the_same_bytes(lonely: str, tmp_path: Path) -
 
 
 def test_tables_of_other_networks_are_refused(experiment: Experiment) -> None:
-    judged = judged_of(experiment)
+    page = a_page(experiment)
     for name in ("metrics", "ranking", "thresholds", "reliability", "brier"):
-        table = getattr(judged, name)
+        table = getattr(page.evaluation, name)
         fewer = table.loc[table["network"] == "alexnet"]
         with pytest.raises(ValueError, match=rf"{name}: found alexnet; expected alexnet, dense"):
-            replace(judged, **{name: fewer})
+            with_tables(page, **{name: fewer})

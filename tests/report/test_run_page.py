@@ -1,4 +1,4 @@
-"""The report shows what its tables say, all of it, and nothing from elsewhere."""
+"""The report of a run shows the numbers of its tables, all of them, and needs no other file."""
 
 import re
 from dataclasses import replace
@@ -12,11 +12,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lucency.audit.audit_results import AuditResults
 from lucency.audit.checks.issue import Issue, issue_table
 from lucency.audit.hidden_strata import STRATA
 from lucency.audit.image_quality import LISTED, quality_counts
-from lucency.audit.label_quality import COUNTS, rate_label_quality
+from lucency.audit.label_quality import (
+    COUNTS,
+    AuditResults,
+    conclude_label_quality,
+    rate_label_quality,
+)
 from lucency.audit.shortcuts import PROBES, SHORTCUTS
 from lucency.balance.imbalance import Change, describe_change
 from lucency.balance.steps import Step, followed
@@ -28,11 +32,11 @@ from lucency.core.stage import Failures
 from lucency.data.image_measures import MEASURES
 from lucency.ensemble.ensemble_results import EnsembleResults, no_ensemble_results
 from lucency.ensemble.retrieval_metrics import COLUMNS as RETRIEVAL
-from lucency.ensemble.retrieval_metrics import FIRST, OVERALL, PAIRS
+from lucency.ensemble.retrieval_metrics import FIRST, OVERALL, PAIRS, privacy
 from lucency.evaluation.calibration import brier_parts, reliability_table
 from lucency.evaluation.evaluate import confusion_table, evaluate, trivial
 from lucency.evaluation.leaderboard import COLUMNS as LEADERBOARD
-from lucency.evaluation.leaderboard import SCORES
+from lucency.evaluation.leaderboard import SCORES, conclude
 from lucency.evaluation.metrics import METRICS, PER_FILM
 from lucency.evaluation.preparation_grid import (
     PreparationStudy,
@@ -41,28 +45,25 @@ from lucency.evaluation.preparation_grid import (
     make_grid,
 )
 from lucency.evaluation.reference_study import no_comparison
-from lucency.explain.examples import choose_cases
-from lucency.explain.faithfulness import sanity_table
-from lucency.explain.heatmap_results import (
-    HeatmapResults,
-    faithfulness_table,
-    no_scores,
-    score_maps,
-)
+from lucency.evaluation.subgroups import worst_group
+from lucency.evaluation.summary import Evaluation
+from lucency.explain.baselines import conclude_heatmaps
+from lucency.explain.faithfulness import faithfulness_table, sanity_table
+from lucency.explain.heatmap_results import HeatmapResults, choose_cases, no_scores, score_maps
 from lucency.explain.heatmaps import Centres, Heatmaps, even_centres
+from lucency.report.chapters import objections
 from lucency.report.film_figures import show_preparation
-from lucency.report.html import chance, decimal, whole
+from lucency.report.html import decimal, p_value, whole
 from lucency.report.predictions_page import CHOSEN
 from lucency.report.run_page import Experiment, Gallery, write_report
-from lucency.report.sections import objections
 
 ENDS = ("", "_low", "_high")
 
 NETWORKS = ("alexnet", "densenet121", "inception_resnet_v2", "mobilenetv2_100")
 SECTIONS = (
-    "warnings", "comparison", "findings", "curves", "calibration", "subgroups", "sight", "doubts",
-    "training", "balance", "preparation", "augmentation", "samples", "parts",
-    "protocol", "numbers", "versions",
+    "checks", "comparison", "findings", "curves", "calibration", "subgroups", "ensembles",
+    "heatmaps", "audit", "training", "balance", "preparation", "augmentation", "samples", "parts",
+    "protocol", "glossary", "versions",
 )  # fmt: skip
 DASH, MINUS, TIMES = "\N{EN DASH}", "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}"
 FILMS, SIZE = 240, 32
@@ -72,7 +73,7 @@ GROUPS = (
     "gap", "gap_low", "gap_high", "calibration_gap", "calibration_low", "calibration_high",
     "small", "note",
 )  # fmt: skip
-COMPLAINT = Issue(
+ISSUE = Issue(
     severity="serious", check="apart", message="2 patients stand in train and test", count=2,
     examples=("patient 13", "patient 118"), remedy="split by patient",
 )  # fmt: skip
@@ -82,7 +83,7 @@ TRIALS = ("deletion", "deletion_random", "insertion", "insertion_random", "stabi
 
 
 class Page(HTMLParser):
-    """What a test asks of a page: its tables, ids, headings, pictures and attributes."""
+    """A page as tests read it: its tables, tags with attributes, and words."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -119,7 +120,7 @@ def an_experiment(
     folder: Path | None = None,
     **choices: Any,
 ) -> Experiment:
-    """Invent films, labels and scores; the tables are made by `judge`, as in a real run."""
+    """Invent films, labels and scores; the tables are made by `evaluation`, as in a real run."""
     random = np.random.default_rng(3)
     share = np.linspace(0.35, 0.06, len(findings))
     label = (random.random((FILMS, len(findings))) < share).astype(np.float32)
@@ -184,30 +185,31 @@ def an_experiment(
             "epochs": 6, "kept_epoch": 4, "minutes": 1.25, "films_per_second": 88.0,
             "device": "cpu",
         }),
-        thresholds=pd.DataFrame(
-            [(n, f, 0.3) for n in networks for f in findings],
-            columns=["network", "finding", "threshold"],
+        evaluation=Evaluation(
+            thresholds=pd.DataFrame(
+                [(n, f, 0.3) for n in networks for f in findings],
+                columns=["network", "finding", "threshold"],
+            ),
+            metrics=pd.concat(tables, ignore_index=True),
+            confusion=pd.concat(
+                [
+                    *(confusion_table(one, threshold=threshold) for one in test),
+                    confusion_table(plain, threshold=np.full(len(findings), 0.5)),
+                ]
+            ),
+            comparison=a_comparison(networks, findings),
+            ranking=ranking,
+            conclusion="These films cannot tell which is best.",
+            reliability=pd.concat([reliability_table(one, resamples=25, seed=0) for one in test]),
+            brier=pd.concat([brier_parts(one) for one in test]),
+            subgroups=some_groups(ranking["network"].iloc[0]),
         ),
-        metrics=pd.concat(tables, ignore_index=True),
-        confusion=pd.concat(
-            [
-                *(confusion_table(one, threshold=threshold) for one in test),
-                confusion_table(plain, threshold=np.full(len(findings), 0.5)),
-            ]
-        ),
-        comparison=a_comparison(networks, findings),
-        ranking=ranking,
-        conclusion="These films cannot tell which is best.",
-        reliability=pd.concat([reliability_table(one, resamples=25, seed=0) for one in test]),
-        brier=pd.concat([brier_parts(one) for one in test]),
-        subgroups=some_groups(ranking["network"].iloc[0]),
-        worst_group="It does worst in the group view = AP.",
-        issues=issue_table([COMPLAINT]),
+        issues=issue_table([ISSUE]),
         checks=17,
-        beside=no_comparison(),
-        sight=a_sight(test[0]),
-        doubts=some_doubts(test[0]),
-        combined=something_combined(networks, findings),
+        study=no_comparison(),
+        heatmaps=some_heatmaps(test[0]),
+        audit=an_audit(test[0]),
+        ensembles=some_ensembles(networks, findings),
     )  # fmt: skip
 
 
@@ -218,8 +220,8 @@ def a_change(label: np.ndarray, plan: Plan, findings: tuple[str, ...]) -> Change
     return describe_change(label, plan=plan, **about)
 
 
-def some_doubts(test: Predictions) -> AuditResults:
-    """Invent what speaks against the first finding; its view gives it away."""
+def an_audit(test: Predictions) -> AuditResults:
+    """Invent an audit in which the first finding has a shortcut, its view."""
     first = test.findings[0]
     counts = pd.DataFrame([(one, 40, 50, 35, 0.6) for one in test.findings], columns=list(COUNTS))
     found = pd.DataFrame({name: [0.25] for name in SHORTCUTS})
@@ -228,7 +230,7 @@ def some_doubts(test: Predictions) -> AuditResults:
     strata = pd.DataFrame({name: [0.5] for name in STRATA})
     return AuditResults(
         network=test.network,
-        label_quality=rate_label_quality(counts, doubts={first: "view gives it away"}),
+        label_quality=rate_label_quality(counts, caveats={first: "shortcut: view"}),
         probes=pd.DataFrame([("view", "AP", 0.9, 0.8, 0.95, 30, 30, "")], columns=list(PROBES)),
         shortcuts=found.assign(shortcut=True),
         strata=strata.assign(
@@ -239,8 +241,8 @@ def some_doubts(test: Predictions) -> AuditResults:
     )
 
 
-def a_sight(test: Predictions) -> HeatmapResults:
-    """Invent maps of all test films, and a box of the first finding on those that have it."""
+def some_heatmaps(test: Predictions) -> HeatmapResults:
+    """Invent heat maps of all test films, and a box of the first finding on those that have it."""
     random = np.random.default_rng(5)
     finding, films = test.findings[0], len(test)
     grid = random.random((films, 1, 3, 3), dtype=np.float32)
@@ -254,7 +256,7 @@ def a_sight(test: Predictions) -> HeatmapResults:
     )
     rows = np.flatnonzero(test.label[:, 0] == 1)
     shown = maps.take(rows)
-    blind = replace(shown, method="grad-cam, head randomised_maps", grid=grid[rows][:, :, ::-1])
+    blind = replace(shown, method="grad-cam, head randomised", grid=grid[rows][:, :, ::-1])
     draws = {"resamples": 25, "seed": 0}
     cases = choose_cases(test, finding=finding, threshold=0.3, films=2).assign(finding=finding)
     similar = pd.DataFrame({"method": "grad-cam", "block": ["head", "all"], "similarity": 0.125})
@@ -273,7 +275,7 @@ def a_sight(test: Predictions) -> HeatmapResults:
     )
 
 
-def something_combined(networks: tuple[str, ...], findings: tuple[str, ...]) -> EnsembleResults:
+def some_ensembles(networks: tuple[str, ...], findings: tuple[str, ...]) -> EnsembleResults:
     """A leaderboard in which the greedy ensemble is above equal weights, which stands second."""
     names = ("greedy", "mean-probability", *networks)
     kinds = ("ensemble", "ensemble", *["network"] * len(networks))
@@ -343,17 +345,17 @@ def some_groups(network: str) -> pd.DataFrame:
 def _predicted(network: str, manifest: Manifest, part: np.ndarray, skill: float) -> Predictions:
     random = np.random.default_rng(sum(map(ord, network)))
     noise = random.normal(size=manifest.label.shape)
-    judged = part != "train"
+    kept = part != "train"
     return Predictions(
         network=network,
         split="0123456789abcdef",
         findings=manifest.findings,
-        image=manifest.image[judged],
-        patient=manifest.patient[judged],
-        part=part[judged],
-        label=manifest.label[judged],
-        logit=(skill * manifest.label + noise - 1.5).astype(np.float32)[judged],
-        feature=np.empty((int(judged.sum()), 0), np.float32),
+        image=manifest.image[kept],
+        patient=manifest.patient[kept],
+        part=part[kept],
+        label=manifest.label[kept],
+        logit=(skill * manifest.label + noise - 1.5).astype(np.float32)[kept],
+        feature=np.empty((int(kept.sum()), 0), np.float32),
     )
 
 
@@ -398,10 +400,8 @@ def test_every_section_is_there_and_reachable(text: str) -> None:
     assert "For research only, not a medical device." in text
 
 
-def test_where_the_network_looked_stands_beside_maps_that_know_nothing(
-    experiment: Experiment, text: str
-) -> None:
-    saw = experiment.sight
+def test_heat_maps_are_compared_with_baselines(experiment: Experiment, text: str) -> None:
+    results = experiment.heatmaps
     tables = {table[0][0]: table for table in Page(text).tables}
     pointing = next(t for t in Page(text).tables if t[0][:2] == ["Map", "Pointing game"])
     named = [row[0] for row in pointing[1:]]
@@ -409,73 +409,81 @@ def test_where_the_network_looked_stands_beside_maps_that_know_nothing(
     assert named == [
         "grad-cam",
         "grad-cam, stretched",
-        "grad-cam, head randomised_maps",
+        "grad-cam, head randomised",
         *baselines,
     ]
-    macro = saw.scores.pointing.set_index(["method", "finding", "measure"])["value"]
+    macro = results.scores.pointing.set_index(["method", "finding", "measure"])["value"]
     assert pointing[1][1].startswith(f"{macro['grad-cam', 'macro', 'pointing game']:.3f}")
     assert "Finding" in tables  # Wang's table, among others
     assert "cam: not defined for it." in text
-    assert "grad-cam has a grid of 3 x 3." in text
+    assert "Grids: grad-cam 3 x 3." in text
     trial = next(t for t in Page(text).tables if t[0][:2] == ["Map", "Films"])
-    assert trial[0][4] == "Verdict (bound 0.5)"
+    assert trial[0][4] == "Sanity check (bound 0.5)"
     assert trial[1][4] == "passes"
     assert trial[1][5:10:2] == ["0.250", "0.750", f"0.8750.875{DASH}0.875"]
 
 
-def test_a_method_whose_grid_tells_no_place_is_named_and_the_others_are_shown(
+def test_a_method_with_a_grid_of_one_cell_is_named_and_the_others_are_shown(
     experiment: Experiment, tmp_path: Path
 ) -> None:
-    saw = experiment.sight
+    results = experiment.heatmaps
     point = replace(
-        saw.maps[0], method="cam", grid=saw.maps[0].grid[:, :, :1, :1], centres=even_centres((1, 1))
+        results.maps[0],
+        method="cam",
+        grid=results.maps[0].grid[:, :, :1, :1],
+        centres=even_centres((1, 1)),
     )
-    text = written(replace(experiment, sight=replace(saw, maps=(point, *saw.maps))), tmp_path)
-    assert "cam has a grid of 1 x 1" in text
-    assert "Mean maps of grad-cam" in text
+    text = written(
+        replace(experiment, heatmaps=replace(results, maps=(point, *results.maps))), tmp_path
+    )
+    assert "Grids: cam 1 x 1, grad-cam 3 x 3." in text
+    assert "Mean heat maps of grad-cam" in text
 
 
-def test_what_may_be_believed_ends_in_words(experiment: Experiment, text: str) -> None:
-    first = experiment.doubts.label_quality["finding"].iloc[0]
-    others = ", ".join(experiment.doubts.label_quality["finding"].iloc[1:])
-    assert f"Labels of {others} may carry a claim; labels of {first} are doubtful" in text
+def test_label_quality_has_a_conclusion_and_a_reason_for_each_finding(
+    experiment: Experiment, text: str
+) -> None:
+    first = experiment.audit.label_quality["finding"].iloc[0]
+    quality = conclude_label_quality(experiment.audit.label_quality)
+    assert f"{quality[0].upper()}{quality[1:]}. Shortcuts of" in text
     tables = Page(text).tables
-    label_quality = next(t for t in tables if t[0][:2] == ["Finding", "A claim"])
+    label_quality = next(t for t in tables if t[0][:2] == ["Finding", "Rating"])
     assert label_quality[1][:2] == [first, "doubtful"]
-    assert label_quality[1][-1] == "view gives it away"
+    assert label_quality[1][-1] == "shortcut: view"
     worth = next(t for t in tables if t[0][:2] == ["Finding", "Fact"])
     assert worth[1][-1] == "yes"
-    assert "Nobody has read these films again." in text or "held against what was drawn" in text
+    assert "Ground truth: the findings drawn on the phantoms" in text
+    image = next(t for t in tables if t[0][0] == "Problem")
+    assert image[-1] == ["any", "0", "0", "0.0 %"]
 
 
 def test_three_objections_are_answered_with_the_run_s_numbers(
     experiment: Experiment, text: str
 ) -> None:
-    said = "".join(Page(text).words)
+    words = "".join(Page(text).words)
     first, second = FINDINGS[:2]
-    assert "Labels of 2 of 3 findings may carry a claim, 1 are doubtful, 0 cannot" in said
-    assert "show the finding (PPV): 0.875." in said
-    assert "kappa below 0.4) on 0 of 3 findings." in said
-    network = experiment.doubts.network
-    assert f"The score of {network} leans on a fact beside the finding for {first} (view)." in said
-    assert f"the lowest is 0.500 ({first}, 20 films)" in said
-    doubts = experiment.doubts
+    assert "Findings by label quality: may 2, doubtful 1, cannot 0, of 3." in words
+    assert "PPV of the labels: 0.875." in words
+    assert "Agreement of experts: kappa below 0.4 for 0 of 3 findings." in words
+    audit = experiment.audit
+    assert f"Shortcuts of {audit.network}: {first} (view)." in words
+    assert f"Lowest AUC of a stratum: 0.500 ({first}, 20 films)" in words
     kappa = [0.1, 0.2, 0.6]
     worse = replace(
-        doubts,
-        label_quality=doubts.label_quality.assign(kappa=kappa, ppv=[0.1, 0.9, 0.9]),
-        shortcuts=doubts.shortcuts.assign(shortcut=False),
-        strata=doubts.strata.iloc[:0],
+        audit,
+        label_quality=audit.label_quality.assign(kappa=kappa, ppv=[0.1, 0.9, 0.9]),
+        shortcuts=audit.shortcuts.assign(shortcut=False),
+        strata=audit.strata.iloc[:0],
     )
     answers = list(objections(worse).values())
-    assert answers[0].endswith(f"(PPV): from 0.100 ({first}) to 0.900 ({second}).")
-    assert f"on 2 of 3 findings: {first}, {second}." in answers[1]
-    assert "leans on no known fact" in answers[1]
-    assert answers[2].startswith("No finding's positives fall into kinds")
-    unread = replace(doubts, label_quality=doubts.label_quality.assign(ppv=np.nan, kappa=np.nan))
+    assert answers[0].endswith(f"PPV of the labels: 0.100 ({first}) to 0.900 ({second}).")
+    assert f"for 2 of 3 findings: {first}, {second}." in answers[1]
+    assert answers[1].endswith("none among the known facts.")
+    assert answers[2].startswith("Hidden strata: none found")
+    unread = replace(audit, label_quality=audit.label_quality.assign(ppv=np.nan, kappa=np.nan))
     answers = list(objections(unread).values())
-    assert answers[0] == "Not known: nobody has read these films again."
-    assert answers[1].startswith("How far experts agree on them is not known here.")
+    assert answers[0] == "Unknown: no expert has read these films."
+    assert answers[1].startswith("Agreement of experts: unknown.")
 
 
 def test_balance_says_of_whom_its_counts_are_and_what_no_finding_is(
@@ -483,12 +491,10 @@ def test_balance_says_of_whom_its_counts_are_and_what_no_finding_is(
 ) -> None:
     none = int((experiment.manifest.label[:140] == 0).all(axis=1).sum())
     page = Page(text)
-    said = " ".join("".join(page.words).split())
-    assert (
-        "Counts are of the training part, before balancing and after it: 140 films became" in said
-    )
-    assert f"became 170 entries. {none} films ({100 * none / 140:.1f} %) have no finding" in said
-    assert "Of the training part on both sides" in said
+    words = " ".join("".join(page.words).split())
+    share = f"({100 * none / 140:.1f} %) without a finding."
+    assert f"Counted: the training part. Before balancing: 140 films, {none} {share}" in words
+    assert "After: 170 entries" in words
     table = next(one for one in page.tables if one[0][:2] == ["Finding", "Positives before"])
     assert [row[0] for row in table[1:]] == [*experiment.manifest.findings, NO_FINDING]
     assert table[-1][1] == f"{none}{100 * none / 140:.1f} %"
@@ -498,52 +504,52 @@ def test_balance_says_of_whom_its_counts_are_and_what_no_finding_is(
 
 def test_the_head_names_brightness_interpolation_and_filters(tmp_path: Path) -> None:
     chosen = {"brightness": 5, "interpolation": "bicubic", "denoise": "median", "size": SIZE}
-    said = Page(written(small_experiment(preparation=chosen), tmp_path)).words
-    head = " ".join("".join(said).split())
+    words = Page(written(small_experiment(preparation=chosen), tmp_path)).words
+    head = " ".join("".join(words).split())
     side = f"{SIZE} {TIMES} {SIZE} px"
-    assert f"were then resized to {side} (bicubic interpolation). Every pixel was" in head
-    assert "brighter by 5 of 255 grey levels. Noise was filtered: median. The split" in head
+    assert f"then resizing to {side} (bicubic interpolation). Brightness: +5 of 255" in head
+    assert "of 255 grey levels. Denoising: median. Split by patient: training 140 films" in head
     plain = " ".join("".join(Page(written(small_experiment(), tmp_path)).words).split())
-    assert f"resized to {side} (averaging areas). The split is" in plain
+    assert f"then resizing to {side} (averaging areas). Split by patient" in plain
 
 
 def test_each_step_of_augmentation_is_shown_alone_with_its_probability(
     experiment: Experiment, text: str
 ) -> None:
-    assert "Each step alone" in text
+    assert "<h3>Single steps</h3>" in text
     assert "Flip, probability 0.5 (reference)" in text
     assert len(experiment.gallery.alone) == 2
 
 
-def test_all_predictors_stand_in_one_league(experiment: Experiment, text: str) -> None:
+def test_all_predictors_are_in_one_leaderboard(experiment: Experiment, text: str) -> None:
     tables = Page(text).tables
     leaderboard = next(t for t in tables if t[0][:3] == ["Place", "Predictor", "Kind"])
-    assert [row[1] for row in leaderboard[1:]] == experiment.combined.leaderboard[
+    assert [row[1] for row in leaderboard[1:]] == experiment.ensembles.leaderboard[
         "network"
     ].tolist()
-    assert "More than chance above mean-probability: greedy (+0.020)" in text
-    others = len(leaderboard) - 2
-    assert f"{others - 1} of {others} {'does' if others == 2 else 'do'} worse" in text
+    table = experiment.ensembles.leaderboard
+    assert conclude(table.fillna({"note": ""}), reference="mean-probability") in text
     assert "the reference" in leaderboard[2]
-    assert "These features recognise people: for 60.0% of films" in text
-    lungs = next(t for t in tables if t[0][:3] == ["Films of", "Films", "No lungs"])
+    similar = experiment.ensembles.similar
+    assert privacy(similar.loc[similar["finding"] == OVERALL]) in "".join(Page(text).words)
+    lungs = next(t for t in tables if t[0][:3] == ["Finding", "Films", "No lungs"])
     assert lungs[1:] == [["all", "1,200", "60", "0.050"], ["Hernia", "0", "0", "\N{EN DASH}"]]
 
 
-def test_what_was_not_combined_has_no_chapter(experiment: Experiment, tmp_path: Path) -> None:
-    alone = written(replace(experiment, combined=no_ensemble_results()), tmp_path)
-    assert 'id="combined"' not in alone
-    assert "#combined" not in alone
+def test_without_ensembles_there_is_no_chapter(experiment: Experiment, tmp_path: Path) -> None:
+    alone = written(replace(experiment, ensembles=no_ensemble_results()), tmp_path)
+    assert 'id="ensembles"' not in alone
+    assert "#ensembles" not in alone
 
 
-def test_nothing_seen_is_said(experiment: Experiment, tmp_path: Path) -> None:
+def test_without_boxes_the_reason_is_given(experiment: Experiment, tmp_path: Path) -> None:
     empty = pd.DataFrame()
     blind = replace(
-        experiment.sight, remarks=("no film of the test part has a box",), maps=(),
+        experiment.heatmaps, remarks=("no film of the test part has a box",), maps=(),
         boxes=empty_boxes(), scores=no_scores(), sanity=empty, faithfulness=empty,
     )  # fmt: skip
-    text = written(replace(experiment, sight=blind), tmp_path)
-    assert "No box could be scored, so nothing is known of where this network looked." in text
+    text = written(replace(experiment, heatmaps=blind), tmp_path)
+    assert conclude_heatmaps(empty, boxes=empty_boxes()) in text
     assert "no film of the test part has a box." in text
 
 
@@ -562,17 +568,17 @@ def test_headings_are_in_order_and_pictures_described(text: str) -> None:
     assert all(part.lstrip().startswith("<title>") for part in re.split("<svg [^>]*>", text)[1:])
 
 
-def _asks_elsewhere(text: str) -> list[str]:
+def _requests(text: str) -> list[str]:
     sources = [value for _, attributes in Page(text).tags for name, value in attributes.items()
                if name in ("src", "href", "xlink:href", "srcset") and value]  # fmt: skip
     sources += re.findall(r"url\(([^)]*)\)", text) + re.findall(r"@import.*", text)
     return [source for source in sources if not source.startswith(("#", "data:image/"))]
 
 
-def test_the_page_asks_for_nothing_from_elsewhere(text: str) -> None:
-    assert _asks_elsewhere(text) == []
+def test_the_page_requests_no_other_file(text: str) -> None:
+    assert _requests(text) == []
     assert "<script" not in text
-    assert _asks_elsewhere('<img src="https://a.b/c.png"><p style="x:url(d.woff)">')
+    assert _requests('<img src="https://a.b/c.png"><p style="x:url(d.woff)">')
 
 
 def test_every_number_of_the_comparison_is_the_metrics_own(
@@ -580,7 +586,7 @@ def test_every_number_of_the_comparison_is_the_metrics_own(
 ) -> None:
     others = [name for name in METRICS if name not in CHOSEN]
     assert set(CHOSEN) < set(METRICS)
-    table = experiment.metrics.set_index(["network", "finding", "metric"])
+    table = experiment.evaluation.metrics.set_index(["network", "finding", "metric"])
     seen = 0
     for rows, metrics in zip(Page(text).tables, (list(CHOSEN), others), strict=False):
         average = ""
@@ -604,9 +610,9 @@ def _cell(row: pd.Series) -> str:
 
 
 def test_confusion_counts_are_the_table_s_own(text: str, experiment: Experiment) -> None:
-    table = experiment.confusion.set_index(["network", "finding"])
+    table = experiment.evaluation.confusion.set_index(["network", "finding"])
     shown = [rows for rows in Page(text).tables if rows[0][-1] == "Truenegatives"]
-    networks = [*experiment.ranking["network"], "trivial"]
+    networks = [*experiment.evaluation.ranking["network"], "trivial"]
     for network, rows in zip(networks, shown, strict=True):
         assert [row[0] for row in rows[1:]] == list(experiment.manifest.findings)
         for finding, threshold, *counts in rows[1:]:
@@ -619,7 +625,7 @@ def test_metrics_of_whole_films_have_a_table_of_their_own(
     text: str, experiment: Experiment
 ) -> None:
     rows = Page(text).tables[2]
-    table = experiment.metrics.set_index(["network", "finding", "metric"])
+    table = experiment.evaluation.metrics.set_index(["network", "finding", "metric"])
     assert [row[0] for row in rows[1:]] == [*NETWORKS[::-1], "trivial"]
     for network, *cells in rows[1:]:
         assert cells == [_cell(table.loc[(network, "per film", name)]) for name in PER_FILM]
@@ -642,32 +648,34 @@ def test_pairs_stand_with_their_tests_and_bold_where_holm_says_so(text: str) -> 
     assert shown.count('class="number clear"') == 3 + 3
 
 
-def test_the_leak_doctor_says_what_it_found(text: str) -> None:
+def test_issues_are_listed_with_examples_and_remedies(text: str) -> None:
     found = "".join(Page(text).words)
-    for words in (COMPLAINT.message, "patient 13, patient 118", "Split by patient.", "serious"):
+    for words in (ISSUE.message, "patient 13, patient 118", "Split by patient.", "serious"):
         assert words in found
 
 
 def test_calibration_shows_the_parts_of_the_brier_score(text: str, experiment: Experiment) -> None:
     rows = next(table for table in Page(text).tables if table[0][1:3] == ["Brier", "Reliability"])
-    table = experiment.brier.set_index(["network", "finding"])
+    table = experiment.evaluation.brier.set_index(["network", "finding"])
     assert [row[0] for row in rows[1:]] == list(NETWORKS[::-1])
     for network, *cells in rows[1:]:
         parts = ("brier", "reliability", "resolution", "uncertainty", "within")
         assert cells == [decimal(table.loc[(network, "macro"), part], 4) for part in parts]
 
 
-def test_groups_stand_by_fact_and_the_small_are_marked(text: str) -> None:
+def test_groups_are_listed_by_fact_and_the_small_are_marked(
+    text: str, experiment: Experiment
+) -> None:
     tables = [table for table in Page(text).tables if table[0][0] == "Group"]
     assert [row[0] for row in tables[0][1:]] == ["AP", "PA", "LLsmall"]
     assert len(tables) == 1
     gap = f"{MINUS}0.050{MINUS}0.090 to {MINUS}0.010"
     level = f"0.0025{MINUS}0.0100 to 0.0200"
     assert tables[0][1][1:] == ["1,200", "300", f"0.7500.700{DASH}0.800", gap, level]
-    shown = text[text.index('id="subgroups"') : text.index('id="training"')]
+    shown = text[text.index('id="subgroups"') : text.index('id="ensembles"')]
     assert shown.count("number clear") == 2, "a small group is never bold"
     assert "By sex: skipped: no column &#39;sex&#39;." in shown
-    assert shown.index("It does worst in the group") < shown.index("<table")
+    assert shown.index(worst_group(experiment.evaluation.subgroups)) < shown.index("<table")
 
 
 def test_parts_are_counted_from_the_plan(text: str) -> None:
@@ -679,10 +687,9 @@ def test_parts_are_counted_from_the_plan(text: str) -> None:
 
 def test_a_leaking_split_marks_every_score(tmp_path: Path) -> None:
     text = written(small_experiment(split={"method": "image"}), tmp_path)
-    judged = "Scores|AUC|ROC|Precision|Mean over|etrics|Reliability|Brier|By view|chip"
-    judged += "|Networks and what|Similar films|What ensembles|How far networks"
+    scored = "AUC|ROC|Precision|Mean over|etrics|Reliability|Brier|By view|chip|Weights|Diversity"
     captions = re.findall("<figcaption>.*?</figcaption>", text, re.DOTALL)
-    scores = [caption for caption in captions if re.search(judged, caption)]
+    scores = [caption for caption in captions if re.search(scored, caption)]
     assert len(scores) == 35
     assert all("leaking split" in caption for caption in scores)
     assert re.search(r'class="conclusion">.*leaking split', text)
@@ -694,14 +701,15 @@ def test_an_honest_split_is_not_marked(text: str) -> None:
 
 def test_what_is_not_computable_is_a_dash_with_its_reason(tmp_path: Path) -> None:
     small = small_experiment()
-    metrics = small.metrics.copy()
+    metrics = small.evaluation.metrics.copy()
     lost = (metrics["finding"] == FINDINGS[1]) & (metrics["metric"] == "auc")
     metrics.loc[lost, ["value", "low", "high"]] = np.nan
     metrics.loc[lost, "note"] = "not computable: 0 positives"
     several = [
         replace(one, label=one.label * np.array([1, 0], np.float32)) for one in small.predictions
     ]
-    text = written(replace(small, metrics=metrics, predictions=several), tmp_path)
+    evaluation = replace(small.evaluation, metrics=metrics)
+    text = written(replace(small, evaluation=evaluation, predictions=several), tmp_path)
     assert text.count("not computable</text>") == 2, "one panel each of ROC and precision-recall"
     assert text.count('title="not computable: 0 positives">' + DASH + "</td>") == 6
     assert "nan" not in re.sub('"[^"]*"', "", text).lower().split()
@@ -721,8 +729,8 @@ def test_hostile_names_are_shown_not_run(tmp_path: Path) -> None:
             manifest=manifest,
             prepared=prepared,
             predictions=predictions,
-            beside=no_comparison(),
-            sight=a_sight(predictions[0].of("test")),
+            study=no_comparison(),
+            heatmaps=some_heatmaps(predictions[0].of("test")),
         ),
         tmp_path,
     )
@@ -749,9 +757,9 @@ def test_one_network_fifteen_findings_and_no_augmentation_make_a_page(tmp_path: 
     alone = an_experiment(findings=findings, networks=NETWORKS[:1])
     alone = replace(alone, gallery=Gallery([], []))
     text = written(alone, tmp_path)
-    assert "there is no pair to compare" in text
-    assert "No film was augmented." in text
-    assert "Each step alone" not in text
+    assert "Paired differences: none" in text
+    assert "Augmentation: none." in text
+    assert "Single steps" not in text
     assert all(f">{finding}</th>" in text for finding in findings)
 
 
@@ -762,12 +770,12 @@ def test_films_before_preparation_are_read_from_disk(tmp_path: Path) -> None:
     strips = show_preparation(small_experiment(folder=tmp_path).prepared, films=3, seed=0)
     assert [len(strip.pictures) for strip in strips] == [3, 3, 3]
     assert all(strip.pictures[0].caption.endswith("200 x 100 px") for strip in strips)
-    assert all(strip.greys.startswith("<svg ") for strip in strips)
+    assert all(strip.histogram.startswith("<svg ") for strip in strips)
     assert re.fullmatch(r"mean 10[0-4] → \d+, standard deviation 58 → \d+", strips[0].caption)
     assert show_preparation(small_experiment().prepared, films=3, seed=0) == []
 
 
-def test_a_study_of_preparations_stands_beside_the_films(
+def test_a_preprocessing_study_is_shown_with_the_films(
     tmp_path: Path, experiment: Experiment, text: str
 ) -> None:
     grid = make_grid(Preparation(), clips=(3.0,), tiles=(8,), orders=("clahe-first",))
@@ -779,32 +787,40 @@ def test_a_study_of_preparations_stands_beside_the_films(
     measures = average_measures(
         dict.fromkeys(grid, films), patient=np.arange(9), resamples=25, seed=0
     )
-    said = {"about": {}, "conclusion": "Neither CLAHE nor its parameters matter."}
-    study = PreparationStudy(cells=cells, summary=summary, measures=measures, **said)
+    conclusion = "Neither CLAHE nor its parameters matter."
+    study = PreparationStudy(
+        cells=cells, summary=summary, measures=measures, about={}, conclusion=conclusion
+    )
     shown = written(replace(experiment, preparations=study), tmp_path)
     section = shown.partition('<section id="preparation">')[2].partition("</section>")[0]
-    assert said["conclusion"] in section
-    assert "less 3x10</text>" in section
-    assert "Other preparations of the same films" not in text
+    assert conclusion in section
+    assert "minus 3x10</text>" in section
+    assert "Preprocessing study" not in text
 
 
 def test_a_table_of_other_networks_is_refused(experiment: Experiment) -> None:
     with pytest.raises(ValueError, match=r"ranking: found mobilenetv2_100; expected alexnet"):
-        replace(experiment, ranking=experiment.ranking.iloc[:1])
-    for name in ("reliability", "brier", "thresholds", "networks"):
-        table = getattr(experiment, name)
+        with_evaluation(experiment, ranking=experiment.evaluation.ranking.iloc[:1])
+    for name in ("reliability", "brier", "thresholds"):
+        table = getattr(experiment.evaluation, name)
         with pytest.raises(ValueError, match=rf"{name}: found alexnet; expected alexnet, dense"):
-            replace(experiment, **{name: table.loc[table["network"] == "alexnet"]})
+            with_evaluation(experiment, **{name: table.loc[table["network"] == "alexnet"]})
+    with pytest.raises(ValueError, match=r"networks: found alexnet; expected alexnet, dense"):
+        replace(experiment, networks=experiment.networks.head(1))
+
+
+def with_evaluation(experiment: Experiment, **tables: pd.DataFrame) -> Experiment:
+    return replace(experiment, evaluation=replace(experiment.evaluation, **tables))
 
 
 def test_a_repeated_score_is_refused(tmp_path: Path, experiment: Experiment) -> None:
-    twice = pd.concat([experiment.metrics, experiment.metrics.head(2)])
+    twice = pd.concat([experiment.evaluation.metrics, experiment.evaluation.metrics.head(2)])
     with pytest.raises(ValueError, match="2 rows repeat another's network, finding, metric"):
-        written(replace(experiment, metrics=twice), tmp_path)
+        written(with_evaluation(experiment, metrics=twice), tmp_path)
 
 
 def test_numbers_are_printed_alike() -> None:
     assert [decimal(x) for x in (0.12345, -0.5, float("nan"))] == ["0.123", MINUS + "0.500", DASH]
     p = (0.0009, 0.001, 0.25, float("nan"))
-    assert [chance(x) for x in p] == ["< 0.001", "0.001", "0.250", DASH]
+    assert [p_value(x) for x in p] == ["< 0.001", "0.001", "0.250", DASH]
     assert [whole(x) for x in (112120, 0, float("nan"))] == ["112,120", "0", DASH]

@@ -1,4 +1,4 @@
-"""The sheet of similar films: in order, what is shared is marked without colour, nothing hidden."""
+"""The figure of similar films: results in order, shared findings marked without colour."""
 
 from xml.etree import ElementTree
 
@@ -67,17 +67,17 @@ def test_films_without_a_finding_share_that_but_not_what_is_not_stated():
 
 
 @pytest.mark.parametrize(
-    ("answers", "said"),
+    ("answers", "title"),
     [
-        (0, "no answer: the index holds no other film"),
-        (1, "the most similar film, all there are of 7 asked for;"),
-        (7, "the 7 most similar films; cosine similarity beside the place"),
+        (0, "similar films: none, the index holds no other film"),
+        (1, "similar films: 1 of 7 requested;"),
+        (7, "similar films: 7; rank and cosine similarity above each"),
     ],
 )
-def test_fewer_answers_than_were_asked_for_are_said(answers, said):
+def test_the_title_counts_results_and_those_requested(answers, title):
     several = [_film(f"{place}.png", [0, 1, 0], seed=place) for place in range(answers)]
     figure = _figure(_film("q.png", [1, 0, 0]), several, asked=7)
-    assert any(word.startswith(said) for word in _words(figure))
+    assert any(word.startswith(title) for word in _words(figure))
     assert len([axes for axes in figure.axes if len(axes.images)]) == 1 + answers
 
 

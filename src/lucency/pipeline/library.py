@@ -1,0 +1,495 @@
+"""The library: what notebooks call, in thin functions with defaults for everything but the data.
+
+Letters in shapes: n films, k findings, h and w pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float64, Shaped, UInt8
+
+from lucency.config.protocol import Protocol, read_protocol
+from lucency.config.sections import DRAWS
+from lucency.core.manifest import Manifest, Preparation, Prepared, empty_boxes
+from lucency.core.plan import Plan, originals
+from lucency.core.predictions import Predictions
+from lucency.core.progress import say
+from lucency.evaluation.evaluate import evaluate as evaluate_predictions
+from lucency.evaluation.external import LEAST, MOST
+from lucency.evaluation.summary import Evaluation
+from lucency.explain.heatmaps import Heatmaps
+from lucency.pipeline import stages
+from lucency.pipeline.film_inference import UNKNOWN_PATIENT, films_below, network_folder, read_files
+from lucency.pipeline.run import Run, open_run
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from lucency.models.classifier import Classifier
+    from lucency.models.networks import FilmNetwork
+
+Place = str | Path
+Film = Place | Prepared | np.ndarray
+
+
+def prepare(films: Place | Sequence[Place], *, size: int = 224, **choices: Any) -> Prepared:
+    """Return films prepared as a network sees them: square, with CLAHE, uint8.
+
+    `films` is a file, a folder or several; `choices` are those of `Preparation`, by default CLAHE
+    with clip limit 3 and 10 x 10 tiles. Files that cannot be read are listed in `rejected`. Raises
+    ValueError where none can be read.
+    """
+    places = [films] if isinstance(films, str | Path) else list(films)
+    files = list(films_below([Path(place) for place in places]))
+    return _prepared(files, findings=(), preparation=Preparation(size=size, **choices))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Model:
+    """A trained network that predicts and explains films, as `load` returns it."""
+
+    classifier: Classifier
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """The network's name in its run."""
+        return self.classifier.name
+
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """The findings that the network predicts, in the order of its outputs."""
+        return self.classifier.findings
+
+    @property
+    def preparation(self) -> Preparation:
+        """How the network's training films were prepared, and every film that it sees."""
+        return self.classifier.preparation
+
+    def __repr__(self) -> str:
+        count, size = len(self.findings), self.preparation.size
+        return f"<Model {self.name}: {count} findings, films of {size} x {size} pixels>"
+
+    def predict(self, films: Film | Sequence[Film]) -> Predictions:
+        """Return the predictions of films: files, folders, `prepare`d films, grey arrays (uint8).
+
+        Files and arrays are prepared as the training films were, and so are films that were
+        prepared otherwise and whose file is known. Raises ValueError for a film that cannot be
+        read.
+        """
+        from lucency.models.inference import predict
+
+        prepared = self._films(films)
+        return predict(self.classifier, prepared=prepared, plan=_shown(prepared))
+
+    def explain(
+        self,
+        films: Film | Sequence[Film],
+        *,
+        method: str = "grad-cam",
+        findings: Sequence[str] | None = None,
+    ) -> Explanation:
+        """Return heat maps of films, by default of every finding; films are as for `predict`."""
+        from lucency.explain.methods.registry import explain
+
+        prepared = self._films(films)
+        chosen = self.findings if findings is None else tuple(findings)
+        maps = explain(
+            self.classifier,
+            prepared=prepared,
+            plan=_shown(prepared),
+            method=method,
+            findings=chosen,
+        )
+        return Explanation(maps=maps, prepared=prepared)
+
+    def _films(self, films: Film | Sequence[Film]) -> Prepared:
+        alone = isinstance(films, str | Path | Prepared | np.ndarray)
+        several = [films] if alone else list(films)
+        if not several:
+            raise ValueError("films: found none, expected one or more")
+        parts = [self._film(film, number) for number, film in enumerate(several, start=1)]
+        manifest = Manifest(
+            findings=self.findings,
+            image=np.concatenate([part.manifest.image for part in parts]),
+            patient=np.concatenate([part.manifest.patient for part in parts]),
+            label=np.concatenate([part.manifest.label for part in parts]),
+            facts=pd.concat([part.manifest.facts for part in parts], ignore_index=True),
+            boxes=empty_boxes(),
+            origin="; ".join(part.manifest.origin for part in parts),
+        )
+        return Prepared(
+            manifest=manifest,
+            preparation=self.preparation,
+            pixels=np.concatenate([part.pixels for part in parts]),
+            rejected=pd.concat([part.rejected for part in parts], ignore_index=True),
+        )
+
+    def _film(self, film: Film, number: int) -> Prepared:
+        if isinstance(film, np.ndarray):
+            return self._array(film, number)
+        if not isinstance(film, Prepared):
+            files = list(films_below([Path(film)]))
+            return _prepared(files, findings=self.findings, preparation=self.preparation)
+        if film.preparation == self.preparation:
+            return replace(film, manifest=_labelled(film.manifest, self.findings))
+        paths = film.manifest.facts.get("path", pd.Series(dtype=str)).tolist()
+        if not paths or not all(Path(path).is_file() for path in paths):
+            raise ValueError(
+                f"films: found {film.preparation!r}, expected {self.preparation!r}, as the network "
+                "was trained: prepare them so, or name their files"
+            )
+        say(f"Prepared again as the training films of {self.name}: {', '.join(paths[:3])}")
+        files = [Path(path) for path in paths]
+        return _prepared(files, findings=self.findings, preparation=self.preparation)
+
+    def _array(self, film: Shaped[np.ndarray, ...], number: int) -> Prepared:
+        from lucency.data.images import prepare_film
+
+        if film.ndim != 2 or film.dtype != np.uint8:
+            raise ValueError(
+                f"films: found an array of {film.dtype} with shape {film.shape}; expected a grey "
+                "film of uint8 with height and width"
+            )
+        pixels = {f"array {number}": prepare_film(film, preparation=self.preparation)}
+        return _gathered(
+            pixels, findings=self.findings, preparation=self.preparation, rejected=_none_rejected()
+        )
+
+
+def load(folder: Place, *, network: str = "") -> Model:
+    """Return a trained network of a run's folder, by default the best on validation films.
+
+    `folder` may also be that of one network. Raises ValueError where there is none.
+    """
+    from lucency.models.classifier import load_classifier
+
+    place = network_folder(Path(folder), network)
+    return Model(classifier=load_classifier(place), folder=place)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Explanation:
+    """Heat maps of films, and the films themselves as the network saw them."""
+
+    maps: Heatmaps
+    prepared: Prepared
+
+    def __repr__(self) -> str:
+        films, findings = self.maps.grid.shape[:2]
+        return f"<Explanation {self.maps.method}: {films:,} films, {findings} findings>"
+
+    def plot(self, film: int | str = 0, *, findings: Sequence[str] | None = None) -> Figure:
+        """Return a matplotlib figure of one film, by number or name, beside its heat maps.
+
+        `findings` are by default all of the explanation. Raises ValueError for a film or a finding
+        that is not there.
+        """
+        from lucency.report.heatmap_figures import Drawn, overlay_figure
+
+        names = self.maps.image.tolist()
+        row = names.index(film) if film in names else film
+        if not isinstance(row, int) or not 0 <= row < len(names):
+            raise ValueError(
+                f"film: found {film!r}, expected a number below {len(names)}, or a name"
+            )
+        chosen = self.maps.findings if findings is None else tuple(findings)
+        if lost := [name for name in chosen if name not in self.maps.findings]:
+            known = ", ".join(self.maps.findings)
+            raise ValueError(f"findings: found {lost[0]!r}, expected some of {known}")
+        place = [self.maps.findings.index(name) for name in chosen]
+        cells = {
+            name: Drawn(self.maps.grid[row, column], self.maps.centres)
+            for name, column in zip(chosen, place, strict=True)
+        }
+        return overlay_figure(self.prepared.pixels[row], maps=cells, corners=np.empty((0, 4)))
+
+
+def evaluate(
+    y: Any,
+    prob: Any,
+    *,
+    patient: Sequence[Any] | np.ndarray | pd.Series | None = None,
+    findings: Sequence[str] | None = None,
+    threshold: float | Sequence[float] = 0.5,
+    resamples: int = DRAWS["resamples"],
+    seed: int = DRAWS["seed"],
+) -> pd.DataFrame:
+    """Return every metric of every finding with its 95 % confidence interval, a row each.
+
+    `y` holds 1, 0 and NaN (not stated), `prob` probabilities from 0 to 1: arrays or frames of one
+    row a film and one column a finding, or one-dimensional for one finding. Films of one patient
+    are resampled together; without `patient` every film is taken as a patient of its own. Names of
+    findings come from a frame's columns where `findings` is None. Raises ValueError, which names
+    the argument, for shapes and numbers that do not fit.
+    """
+    predictions = _external(y, prob, patient=patient, findings=findings)
+    limit = np.broadcast_to(np.asarray(threshold, dtype=np.float64), (len(predictions.findings),))
+    return evaluate_predictions(
+        predictions, threshold=limit.copy(), resamples=resamples, seed=seed
+    ).drop(columns="network")
+
+
+def compare(
+    several: Mapping[str, Predictions | Place],
+    *,
+    resamples: int = DRAWS["resamples"],
+    seed: int = DRAWS["seed"],
+) -> pd.DataFrame:
+    """Return paired differences of networks' predictions of the same films, with tests.
+
+    `several` maps names to predictions or to predictions.npz files; test films count where there
+    are several parts. Raises ValueError for fewer than two, and for other films or labels.
+    """
+    from lucency.evaluation.compare import compare as compare_predictions
+
+    if len(several) < 2:
+        raise ValueError(f"several: found {len(several)} predictions, expected two or more")
+    tests = [replace(_tests(one), network=name) for name, one in several.items()]
+    return compare_predictions(tests, resamples=resamples, seed=seed)
+
+
+def check(predictions: Predictions | Place) -> pd.DataFrame:
+    """Return the issues that predictions reveal (constant, inverted, swapped), a row each.
+
+    Checks that need labels find nothing where labels are not stated.
+    """
+    from lucency.audit.checks.issue import issue_table
+    from lucency.audit.checks.prediction_checks import check_predictions
+    from lucency.audit.checks.unverified import unverified
+
+    return issue_table(check_predictions(unverified(_tests(predictions))))
+
+
+def create_network(
+    name: str,
+    *,
+    findings: int | Sequence[str] = 14,
+    weights: str = "random",
+    provenance: str = "a file of weights",
+    dropout: float = 0.0,
+) -> FilmNetwork:
+    """Return a network, a torch module that takes uint8 films `b h w` and gives logits `b k`.
+
+    `weights` is "random", "timm" (published ones, from the model hub) or a file. Raises ValueError
+    for an unknown name, the nearest named, and for weights that do not fit or cannot be fetched.
+    """
+    from lucency.config.sections import Network
+    from lucency.models.networks import build
+    from lucency.models.weights import initialise
+
+    count = findings if isinstance(findings, int) else len(findings)
+    if count < 1:
+        raise ValueError(f"findings: found {count}, expected one or more")
+    network = build(name, findings=count, dropout=dropout)
+    choice = Network(name=name, weights=weights, provenance=provenance)
+    initialise(network.body, choice=choice, root=Path())
+    return network
+
+
+def list_networks(pattern: str = "*") -> list[str]:
+    """Return the names of networks: those of the published studies first, then timm's.
+
+    `pattern` chooses names, as in "densenet*".
+    """
+    from fnmatch import fnmatch
+
+    import timm
+
+    from lucency.models.networks import NETWORKS
+
+    own = [name for name in NETWORKS if fnmatch(name, pattern)]
+    return [*own, *(name for name in timm.list_models(pattern) if name not in NETWORKS)]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RunResult:
+    """A finished run: its protocol, predictions, evaluation and page."""
+
+    run: Run
+
+    @property
+    def protocol(self) -> Protocol:
+        """The experiment."""
+        return self.run.protocol
+
+    @property
+    def out(self) -> Path:
+        """The run's folder."""
+        return self.run.out
+
+    @property
+    def predictions(self) -> dict[str, Predictions]:
+        """The predictions of validation and test films by network."""
+        return {one.network: one for one in stages.predictions(self.run)}
+
+    @property
+    def evaluation(self) -> Evaluation:
+        """Metrics, comparison, ranking and the other tables, of test films."""
+        return stages.evaluation(self.run)
+
+    @property
+    def report(self) -> Path:
+        """The page."""
+        return self.run.out / "report" / "report.html"
+
+    def load(self, network: str = "") -> Model:
+        """Return a trained network, by default the best on validation films."""
+        return load(self.run.out, network=network)
+
+    def __repr__(self) -> str:
+        names = ", ".join(one.name for one in self.protocol.network)
+        return f"<RunResult {self.protocol.name} in {self.out}: {names}>"
+
+    def _repr_html_(self) -> str:
+        return self.evaluation.ranking.to_html(index=False)
+
+
+def run(
+    protocol: Place | Protocol, out: Place, *, changes: Sequence[str] = (), workers: int = 0
+) -> RunResult:
+    """Run an experiment into the folder `out`, skip what is done, and return its results.
+
+    `protocol` is a file or a value, `changes` are `key=value`, as `--set` takes them. Raises
+    ValueError for a protocol with variants: those are an ablation study.
+    """
+    if isinstance(protocol, Protocol):
+        if changes:
+            raise ValueError("changes: expected none beside a Protocol: change it before")
+        chosen = protocol
+    else:
+        chosen = read_protocol(protocol, changes=tuple(changes))
+    if chosen.variant:
+        raise ValueError(f"protocol: {chosen.name} has variants: use lucency study ablation")
+    opened = open_run(chosen, out=Path(out), workers=workers)
+    stages.make(opened, "report")
+    return RunResult(run=opened)
+
+
+def _shown(prepared: Prepared) -> Plan:
+    """Return the plan that shows every film once, as a test film."""
+    plan = originals(prepared.manifest.label)
+    return replace(plan, part=np.full(len(plan), "test"))
+
+
+def _prepared(
+    files: list[Path], *, findings: tuple[str, ...], preparation: Preparation
+) -> Prepared:
+    if lost := [file for file in files if not file.exists()]:
+        raise ValueError(f"films: {lost[0]}: no such file; expected films or folders of them")
+    pixels, rejected = read_files(files, preparation)
+    named = {str(file): picture for file, picture in pixels.items()}
+    return _gathered(named, findings=findings, preparation=preparation, rejected=rejected)
+
+
+def _gathered(
+    pixels: Mapping[str, UInt8[np.ndarray, "h w"]],
+    *,
+    findings: tuple[str, ...],
+    preparation: Preparation,
+    rejected: pd.DataFrame,
+) -> Prepared:
+    """Return pictures by name as prepared films without labels."""
+    names, count = list(pixels), len(pixels)
+    manifest = Manifest(
+        findings=findings,
+        image=np.array(names),
+        patient=np.full(count, UNKNOWN_PATIENT),
+        label=np.full((count, len(findings)), np.nan, dtype=np.float32),
+        facts=pd.DataFrame({"path": names}),
+        boxes=empty_boxes(),
+        origin=", ".join(names[:3]) + (f" and {count - 3} more" if count > 3 else ""),
+    )
+    return Prepared(
+        manifest=manifest,
+        preparation=preparation,
+        pixels=np.stack(list(pixels.values())),
+        rejected=rejected,
+    )
+
+
+def _labelled(manifest: Manifest, findings: tuple[str, ...]) -> Manifest:
+    """Return the films with labels of these findings, not stated where they have none."""
+    if manifest.findings == findings:
+        return replace(manifest, boxes=empty_boxes())
+    label = np.full((len(manifest), len(findings)), np.nan, dtype=np.float32)
+    for column, name in enumerate(findings):
+        if name in manifest.findings:
+            label[:, column] = manifest.label[:, manifest.findings.index(name)]
+    return replace(manifest, findings=findings, label=label, boxes=empty_boxes())
+
+
+def _none_rejected() -> pd.DataFrame:
+    return pd.DataFrame({"image": [], "reason": []})
+
+
+def _tests(predictions: Predictions | Place) -> Predictions:
+    """Return predictions, of several parts the test films."""
+    from lucency.core.predictions import load_predictions
+
+    if isinstance(predictions, str | Path):
+        predictions = load_predictions(predictions)
+    return predictions.of("test") if len(set(predictions.part.tolist())) > 1 else predictions
+
+
+def _external(
+    y: Any,
+    prob: Any,
+    *,
+    patient: Sequence[Any] | np.ndarray | pd.Series | None,
+    findings: Sequence[str] | None,
+) -> Predictions:
+    """Return arrays as predictions; ValueError names the argument that does not fit."""
+    from scipy.special import logit
+
+    if findings is None:
+        frame = next((one for one in (prob, y) if isinstance(one, pd.DataFrame)), None)
+        findings = None if frame is None else [str(name) for name in frame.columns]
+    label, score = _matrix(y, "y"), _matrix(prob, "prob")
+    films, count = label.shape
+    names = tuple(findings) if findings is not None else _numbered(count)
+    owner = np.arange(films) if patient is None else pd.factorize(np.asarray(patient))[0]
+    if score.shape != label.shape:
+        raise ValueError(f"prob: found shape {score.shape}, expected that of y, {label.shape}")
+    if len(names) != count:
+        raise ValueError(f"findings: found {len(names)}, expected {count}, one a column of y")
+    if len(owner) != films:
+        raise ValueError(f"patient: found {len(owner)}, expected {films}, one a row of y")
+    if not np.isin(label[~np.isnan(label)], (0, 1)).all():
+        raise ValueError("y: found other numbers, expected 1, 0 or NaN (not stated)")
+    if not ((score >= 0) & (score <= 1)).all():
+        raise ValueError("prob: found numbers outside 0 to 1 or NaN, expected probabilities")
+    return Predictions(
+        network="",
+        split="unknown",
+        findings=names,
+        image=np.array([f"film {row}" for row in range(films)]),
+        patient=owner.astype(np.int64),
+        part=np.full(films, "test"),
+        label=label.astype(np.float32),
+        logit=logit(np.clip(score, LEAST, MOST)),
+        feature=np.empty((films, 0), dtype=np.float32),
+    )
+
+
+def _matrix(values: Any, argument: str) -> Float64[np.ndarray, "n k"]:
+    """Return values as one row a film and one column a finding."""
+    try:
+        matrix = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"{argument}: found no numbers, expected an array or a frame") from None
+    if matrix.ndim not in (1, 2) or not matrix.size:
+        raise ValueError(
+            f"{argument}: found shape {matrix.shape}, expected one row a film, one column a finding"
+        )
+    return matrix[:, None] if matrix.ndim == 1 else matrix
+
+
+def _numbered(count: int) -> tuple[str, ...]:
+    return tuple(f"finding {place}" for place in range(1, count + 1))
