@@ -122,10 +122,10 @@ def audit_label_errors(
 ) -> Audit:
     """Rank the labels that are likely wrong by the predictions in `what`.
 
-    That is a predictions.npz of a run, whose features' neighbours count too, or of `lucency audit
-    folds`, where its repeats do, or a table of external predictions, which needs `labels`. With
-    `expert`, as of `audit_labels`, the ranking is compared with what radiologists saw. Raises
-    ValueError for files that are not so, or have no film in common.
+    That is a predictions.npz of a run, whose features' neighbours count too, or of `lucency study
+    cross-validation`, where its repeats do, or a table of external predictions, which needs
+    `labels`. With `expert`, as of `audit_labels`, the ranking is compared with what radiologists
+    saw. Raises ValueError for files that are not so, or have no film in common.
     """
     predictions = _untrained(what, labels=labels, scale=scale)
     folds = load_repeats(what, predictions)

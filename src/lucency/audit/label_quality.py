@@ -116,7 +116,7 @@ def save_audit_results(results: AuditResults, folder: Path) -> None:
 
 def load_audit_results(folder: Path) -> AuditResults:
     """Read what `save_audit_results` wrote."""
-    about = json.loads((folder / "audit.json").read_text())
+    about = json.loads((folder / "audit.json").read_text(encoding="utf-8"))
     tables = {name: read_table(folder / f"{name}.csv", text=TEXT) for name in TABLES}
     shortcuts = tables["shortcuts"]
     tables["shortcuts"] = shortcuts.assign(shortcut=shortcuts["shortcut"].astype(bool))

@@ -167,7 +167,7 @@ def save_manifest(manifest: Manifest, folder: Path) -> None:
 
 def load_manifest(folder: Path) -> Manifest:
     """Read what `save_manifest` wrote."""
-    about = json.loads((folder / "manifest.json").read_text())
+    about = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     findings = tuple(about["findings"])
     table = read_table(folder / "manifest.csv", text=("image", "sex", "view", "path"))
     facts = table.drop(columns=["image", "patient", *findings])
@@ -193,7 +193,9 @@ def load_prepared(folder: Path) -> Prepared:
     """Read a prepared folder; the pixels stay on disk, mapped read-only."""
     return Prepared(
         manifest=load_manifest(folder),
-        preparation=Preparation.model_validate_json((folder / "preparation.json").read_text()),
+        preparation=Preparation.model_validate_json(
+            (folder / "preparation.json").read_text(encoding="utf-8")
+        ),
         pixels=np.load(folder / "pixels.npy", mmap_mode="r"),
         rejected=read_table(folder / "rejected.csv", text=("image", "reason")),
     )

@@ -7,7 +7,6 @@ continue. Under a launcher of several processes only rank 0 writes, the others w
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import shutil
@@ -15,7 +14,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -25,6 +24,7 @@ from lucency.core.progress import say
 
 Inputs = Mapping[str, object]
 RECEIPT, NOTE = "receipt.json", "inputs.json"
+LOCK = ".lock"  # the end of a lock file's name; it lies beside the folder that is being written
 SILENT_SECONDS = 60.0  # how long a process waits for the first before it says so
 
 
@@ -69,20 +69,39 @@ def partial_folder(
     if any(file.name != NOTE for file in folder.iterdir()):
         for file in (note, folder / RECEIPT):
             if file.exists() and file.stat().st_size:
-                was = json.loads(file.read_text())
+                was = json.loads(file.read_text(encoding="utf-8"))
                 _refuse_difference(folder, {**was, **{k: inputs[k] for k in may_change}}, inputs)
-    with note.open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BusyError(f"{folder} is being written by another process: wait for it") from None
-        write_atomically(note.with_suffix(".tmp"), _text(inputs))
-        shutil.copyfile(note.with_suffix(".tmp"), note)
-        note.with_suffix(".tmp").unlink()
+    with _locked(folder):
+        if (out / RECEIPT).exists() or not folder.exists():
+            raise BusyError(f"{out} has just been finished by another process: try again")
+        write_atomically(note, _text(inputs))
         yield folder
         write_atomically(folder / RECEIPT, _text(inputs))
         note.unlink()
+        if out.exists():
+            out.rmdir()  # is empty, or it would have been refused
         folder.rename(out)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder; the system releases it when this process dies.
+
+    Raises BusyError where another process holds it.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder.with_name(folder.name + LOCK))
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise BusyError(f"{folder} is being written by another process: wait for it") from None
+    try:
+        yield
+    finally:
+        with suppress(PermissionError):  # Windows, which removes the file on release
+            Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
 
 
 def is_complete(out: Path, *, inputs: Inputs) -> bool:
@@ -94,7 +113,7 @@ def is_complete(out: Path, *, inputs: Inputs) -> bool:
                 f"{out} has no receipt, so it was not made by this program: choose another place"
             )
         return False
-    _refuse_difference(out, json.loads(file.read_text()), inputs)
+    _refuse_difference(out, json.loads(file.read_text(encoding="utf-8")), inputs)
     return True
 
 
@@ -104,7 +123,7 @@ def discard_outdated(out: Path, *, inputs: Inputs) -> None:
         return
     for folder in (out, out.with_name(out.name + ".partial")):
         notes = [note for note in (folder / RECEIPT, folder / NOTE) if note.is_file()]
-        if notes and differences(json.loads(notes[0].read_text() or "{}"), inputs):
+        if notes and differences(json.loads(notes[0].read_text(encoding="utf-8") or "{}"), inputs):
             shutil.rmtree(folder)
 
 
@@ -115,7 +134,7 @@ def fingerprint(inputs: Inputs) -> str:
 
 def fingerprint_of(folder: Path) -> str:
     """Return the fingerprint of what a finished folder was made from."""
-    return fingerprint(json.loads((folder / RECEIPT).read_text()))
+    return fingerprint(json.loads((folder / RECEIPT).read_text(encoding="utf-8")))
 
 
 def fingerprint_file(file: Path) -> str:
@@ -128,7 +147,7 @@ def write_atomically(file: Path, text: str) -> None:
     """Write `file` so that it holds all of `text` or what it held before."""
     partial = file.with_name(file.name + ".new")
     partial.write_text(text, encoding="utf-8")
-    partial.rename(file)
+    partial.replace(file)
 
 
 def differences(was: Inputs, now: Inputs) -> list[str]:

@@ -114,6 +114,6 @@ def _is_finding(name: str, cells: np.ndarray) -> bool:
 
 def _named(about: Path) -> tuple[str, ...]:
     try:
-        return tuple(json.loads(about.read_text())["findings"])
+        return tuple(json.loads(about.read_text(encoding="utf-8"))["findings"])
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(f"{about}: found no list of findings, expected a run's file") from error

@@ -96,7 +96,7 @@ def read_official_lists(root: Path) -> tuple[Shaped[np.ndarray, " t"], Shaped[np
     for name in OFFICIAL_LISTS:
         if not (root / name).is_file():
             raise ValueError(f"{root / name} is absent: the official split needs both lists there")
-    train_val, test = ((root / name).read_text().split() for name in OFFICIAL_LISTS)
+    train_val, test = ((root / name).read_text(encoding="utf-8").split() for name in OFFICIAL_LISTS)
     return np.array(train_val, dtype=str), np.array(test, dtype=str)
 
 

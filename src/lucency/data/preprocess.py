@@ -181,7 +181,7 @@ def _open_work(folder: Path, *, films: int, side: int) -> Int64[np.ndarray, " n"
             )
         np.lib.format.open_memmap(folder / ROWS, "w+", np.uint8, (films, side, side))
         np.save(folder / f"new-{DONE}", np.full(films, NOT_YET, dtype=np.int64))
-        (folder / f"new-{DONE}").rename(folder / DONE)
+        (folder / f"new-{DONE}").replace(folder / DONE)
     return np.load(folder / DONE)
 
 
@@ -230,7 +230,7 @@ def _finish(folder: Path, manifest: Manifest, preparation: Preparation, rejects:
     if lost:
         (folder / ROWS).unlink()
     else:
-        (folder / ROWS).rename(folder / PIXELS)
+        (folder / ROWS).replace(folder / PIXELS)
     (folder / DONE).unlink()
 
 

@@ -134,4 +134,6 @@ def load_comparison(folder: Path) -> StudyComparison:
         return no_comparison()
     names = ("inflation", "study")
     tables = {name: read_table(folder / f"{name}.csv", text=TEXT) for name in names}
-    return StudyComparison(**tables, conclusion=(folder / "conclusion.txt").read_text().strip())
+    return StudyComparison(
+        **tables, conclusion=(folder / "conclusion.txt").read_text(encoding="utf-8").strip()
+    )

@@ -100,13 +100,15 @@ def save_evaluation(evaluation: Evaluation, folder: Path) -> None:
     """Write one CSV a table and conclusion.txt."""
     for name in TABLES:
         getattr(evaluation, name).to_csv(folder / f"{name}.csv", index=False)
-    (folder / "conclusion.txt").write_text(evaluation.conclusion + "\n")
+    (folder / "conclusion.txt").write_text(evaluation.conclusion + "\n", encoding="utf-8")
 
 
 def load_evaluation(folder: Path) -> Evaluation:
     """Read what `save_evaluation` wrote."""
     tables = {name: read_table(folder / f"{name}.csv", text=TEXT) for name in TABLES}
-    return Evaluation(conclusion=(folder / "conclusion.txt").read_text().strip(), **tables)
+    return Evaluation(
+        conclusion=(folder / "conclusion.txt").read_text(encoding="utf-8").strip(), **tables
+    )
 
 
 def _stack(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:

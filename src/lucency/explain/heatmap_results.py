@@ -125,7 +125,7 @@ def save_heatmap_results(results: HeatmapResults, folder: Path) -> None:
 
 def load_heatmap_results(folder: Path) -> HeatmapResults:
     """Read what `save_heatmap_results` wrote."""
-    about = json.loads((folder / "heatmaps.json").read_text())
+    about = json.loads((folder / "heatmaps.json").read_text(encoding="utf-8"))
     return HeatmapResults(
         network=about["network"],
         remarks=tuple(about["remarks"]),
@@ -145,6 +145,6 @@ def _stretched(maps: Heatmaps) -> list[Heatmaps]:
 
 
 def _read(file: Path) -> pd.DataFrame:
-    if not file.read_text().strip():
+    if not file.read_text(encoding="utf-8").strip():
         return pd.DataFrame()  # which has no columns to read
     return read_table(file, text=TEXT)

@@ -74,7 +74,7 @@ def save_checkpoint(
     content = {"state": json.dumps(asdict(state)), **send_to_device(tensors, "cpu")}
     partial = folder / (CHECKPOINT + ".new")
     torch.save(content, partial)
-    partial.rename(folder / CHECKPOINT)
+    partial.replace(folder / CHECKPOINT)
 
 
 def load_checkpoint(

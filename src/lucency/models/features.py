@@ -101,7 +101,9 @@ def _name_of(classifier: Classifier, films: Films) -> str:
 def _done(folder: Path, *, work: str) -> int:
     """Return how many films an earlier pass of the same work has filled."""
     note = folder / DONE
-    name, _, done = note.read_text().partition(" ") if note.is_file() else ("", "", "")
+    name, _, done = (
+        note.read_text(encoding="utf-8").partition(" ") if note.is_file() else ("", "", "")
+    )
     return int(done) if name == work else 0
 
 

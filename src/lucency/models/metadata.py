@@ -63,7 +63,7 @@ def read_metadata(folder: Path) -> Metadata:
     """Read what `write_metadata` wrote; raises ValueError where there is none."""
     if not (folder / METADATA).is_file():
         raise ValueError(f"{folder} holds no {METADATA}: expected a trained network's folder")
-    plain = json.loads((folder / METADATA).read_text())
+    plain = json.loads((folder / METADATA).read_text(encoding="utf-8"))
     sequences = {key: tuple(plain[key]) for key in ("findings", "mean", "std")}
     parsed = {
         "architecture": plain.get("architecture", plain["name"]),

@@ -45,7 +45,7 @@ def make_copies(
     if not (folder / DONE).exists():
         np.lib.format.open_memmap(folder / PIXELS, "w+", np.uint8, (len(copies), side, side))
         np.save(folder / f"new-{DONE}", np.zeros(len(copies), dtype=bool))
-        (folder / f"new-{DONE}").rename(folder / DONE)
+        (folder / f"new-{DONE}").replace(folder / DONE)
     todo = np.flatnonzero(~np.load(folder / DONE))
     rows, transforms = copies.row[todo].tolist(), copies.transform[todo].tolist()
     films = [(path[row], str(image[row])) for row in rows]

@@ -56,7 +56,7 @@ def comparison(run: Run) -> pd.DataFrame:
         table = ablate(several, threshold=evaluation.threshold, recall=evaluation.recall, **draws)
         table.to_csv(folder / "ablation.csv", index=False)
         _costs(run).to_csv(folder / "costs.csv", index=False)
-        (folder / "conclusion.txt").write_text(conclude_ablation(table) + "\n")
+        (folder / "conclusion.txt").write_text(conclude_ablation(table) + "\n", encoding="utf-8")
 
     folder = produce(run.out / "evaluation", inputs=inputs, write=write)
     return read_table(folder / "ablation.csv", text=TEXT)
@@ -103,7 +103,7 @@ def report(run: Run) -> Path:
             issues=found,
             table=table,
             costs=read_table(evaluation / "costs.csv", text=TEXT),
-            conclusion=(evaluation / "conclusion.txt").read_text().strip(),
+            conclusion=(evaluation / "conclusion.txt").read_text(encoding="utf-8").strip(),
             file=folder / "report.html",
         )
 

@@ -64,7 +64,7 @@ def costs(trained: Trained) -> dict[str, float]:
 
     discard_outdated(trained.run.out / "ensemble" / "costs", inputs=inputs)
     folder = produce(trained.run.out / "ensemble" / "costs", inputs=inputs, write=write)
-    return json.loads((folder / "milliseconds.json").read_text())
+    return json.loads((folder / "milliseconds.json").read_text(encoding="utf-8"))
 
 
 def _seconds(work: Work, rows: Int64[np.ndarray, " m"]) -> float:
@@ -339,7 +339,7 @@ def _made(trained: Trained, name: str, job: _Job) -> Predictor:
     inputs = {"recalibration": method, **job.inputs}
     discard_outdated(_place(trained, name), inputs=inputs)
     folder = produce(_place(trained, name), inputs=inputs, write=write)
-    about = json.loads((folder / "entrant.json").read_text())
+    about = json.loads((folder / "entrant.json").read_text(encoding="utf-8"))
     tables = {file.stem: pd.read_csv(file) for file in sorted(folder.glob("*.csv"))}
     return Predictor(load_predictions(folder / "predictions.npz"), Entrant(**about), tables)
 

@@ -69,7 +69,7 @@ def write_balanced(run: Run, *, out: Path) -> Path:
         weight = pd.DataFrame(seen.weight, columns=list(films.manifest.findings))
         pd.concat([table["image"], weight], axis=1).to_csv(folder / "weights.csv", index=False)
         for file, mine in zip(OFFICIAL_LISTS, (~tested, tested), strict=True):
-            (folder / file).write_text("\n".join(name[mine]) + "\n")
+            (folder / file).write_text("\n".join(name[mine]) + "\n", encoding="utf-8")
 
     return produce(out, inputs=inputs, write=write)
 

@@ -139,7 +139,9 @@ def report(run: Run) -> Path:
             descriptions=DESCRIPTIONS,
             pages={name: f"../schemes/{name}/report/report.html" for name in SCHEMES},
             table=table,
-            conclusion=(run.out / "inflation" / "conclusion.txt").read_text().strip(),
+            conclusion=(run.out / "inflation" / "conclusion.txt")
+            .read_text(encoding="utf-8")
+            .strip(),
             file=folder / "report.html",
         )
 

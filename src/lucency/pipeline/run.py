@@ -20,7 +20,7 @@ from lucency.core.manifest import Prepared
 from lucency.core.parallel import rank
 from lucency.core.plan import Plan
 from lucency.core.predictions import Predictions
-from lucency.core.stage import NOTE, differences, write_atomically
+from lucency.core.stage import LOCK, NOTE, differences, write_atomically
 from lucency.models.metadata import read_metadata
 
 LATE = ("ensemble.",)  # sections that may change in a finished run
@@ -115,7 +115,8 @@ def open_run(protocol: Protocol, *, out: Path, workers: int = 0) -> Run:
         parse_protocol(tomllib.loads(was), name=str(file)).model_dump(mode="json") if was else {}
     )
     found = differences(known, protocol.model_dump(mode="json"))
-    work = [p for p in out.rglob("*") if p.is_file() and p.name not in (file.name, NOTE)]
+    idle = (file.name, NOTE)
+    work = [p for p in out.rglob("*") if p.is_file() and p.name not in idle and p.suffix != LOCK]
     early = [one for one in found if not one.startswith(LATE)]
     if was and early and work:
         message = f"{out} holds a run of another protocol ({'; '.join(early[:3])})"
