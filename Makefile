@@ -48,3 +48,8 @@ fix: $(READY)  ## Format and mend what the linter can
 
 bench: $(READY)  ## Run the benchmarks; results go to benchmarks/results/
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+# docs
+.PHONY: docs
+docs: $(READY)  ## Build the documentation site and check its links: site/index.html
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -b html docs site
