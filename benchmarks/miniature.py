@@ -14,7 +14,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from lucency.cli.options import do
+from lucency.cli.run_commands import do
 from lucency.config.protocol import parse_protocol, protocol_text
 
 PROTOCOLS = Path(__file__).resolve().parents[1] / "protocols"

@@ -1,7 +1,7 @@
 """Are wrong labels found? Ours beside cleanlab's rankings, on the same out-of-fold predictions.
 
 Usage: python benchmarks/suspects.py [RUN …] (default runs/noise-10 runs/noise-20)
-Folders of `lucency audit folds protocols/noise.toml`, of invented films with wrong labels planted;
+Folders of `lucency study cross-validation protocols/noise.toml`, of invented films with wrong labels planted;
 the truth is theirs. Labels of all findings are ranked as one list, then whole films; precision and
 recall at budgets, as a table and as a figure of labels in docs/suspects.png. Needs cleanlab.
 """
@@ -39,7 +39,7 @@ def main() -> None:
     """Measure, print the tables and write them to benchmarks/results."""
     runs = [Path(name) for name in sys.argv[1:]] or [ROOT / "runs" / name for name in RUNS]
     if lacking := [run for run in runs if not run.is_dir()]:
-        print(f"not measured: {lacking[0]} is missing; `lucency audit folds` makes it")
+        print(f"not measured: {lacking[0]} is missing; `lucency study cross-validation` makes it")
         return
     tables, curves = [], {}
     for folder in runs:

@@ -135,7 +135,7 @@ def test_versions_are_compared(nih: Path, tmp_path: Path):
 
 
 def test_suspects_are_ranked_and_held_against_radiologists(nih: Path, tmp_path: Path):
-    words = ("suspects", nih / "zech" / "preds.csv", "--top", 3, "--out", tmp_path)
+    words = ("errors", nih / "zech" / "preds.csv", "--top", 3, "--out", tmp_path)
     labels = ("--labels", nih / "Data_Entry_2017_v2020.csv")
     said = audit(*words, *labels, "--expert", nih / "expert")
     assert "missing: surely (0.87" in said
@@ -163,7 +163,7 @@ def test_verdicts_count_what_was_judged(tmp_path: Path):
     sample.to_csv(tmp_path / "sample.csv", index=False)
     said = sample.loc[:1, ["sheet", "image"]].assign(reviewer="R", verdict=["yes", "no"])
     said.to_csv(tmp_path / "verdicts.csv", index=False)
-    told = audit("verdicts", tmp_path / "sample.csv", tmp_path / "verdicts.csv")
+    told = audit("score-review", tmp_path / "sample.csv", tmp_path / "verdicts.csv")
     assert "2 of 3 films drawn are judged" in told
 
 
@@ -193,16 +193,16 @@ def test_bad_input_is_one_line(nih: Path, tmp_path: Path):
     assert "no film is in both" in refused(
         "labels", "--labels", tmp_path / "other.csv", "--expert", nih / "expert"
     )
-    assert "--labels FILE" in refused("suspects", predicted)
-    assert "is a folder" in refused("suspects", tmp_path)
+    assert "--labels FILE" in refused("errors", predicted)
+    assert "is a folder" in refused("errors", tmp_path)
     (tmp_path / "broken.csv").write_bytes(b"\x89PNG")
     sample = tmp_path / "sample.csv"
     head = "sheet,finding,place,id,image,label,weight\nMass,Mass,1,x,a.png,1,9\n"
     sample.write_text(head)
     (tmp_path / "form.csv").write_text("sheet,image,reviewer,verdict\nMass,a.png,,\n")
-    assert "is no table" in refused("verdicts", sample, tmp_path / "broken.csv")
-    assert "no film has a verdict" in refused("verdicts", sample, tmp_path / "form.csv")
-    assert "expected the sample.csv" in refused("verdicts", tmp_path, sample)
+    assert "is no table" in refused("score-review", sample, tmp_path / "broken.csv")
+    assert "no film has a verdict" in refused("score-review", sample, tmp_path / "form.csv")
+    assert "expected the sample.csv" in refused("score-review", tmp_path, sample)
     assert "is a file" in refused("versions", new, new, "--out", tmp_path / "file")
     assert "no such file" in refused("versions", new, tmp_path / "none.csv")
 

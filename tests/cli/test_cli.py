@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from commanded import named_commands
 from lucency.cli.app import app, main
 from lucency.cli.output import ANSWERS, VARIED
+from lucency.cli.run_commands import Stage
 from lucency.config.protocol import protocol_text, read_protocol
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "help"
@@ -59,7 +60,8 @@ def lucency(
     return typed
 
 
-RUN = ("prepare", "tiny.toml", "--out", "out")
+RUN = ("run", "tiny.toml", "--out", "out", "--until", "prepare")
+TRAIN = ("train", "tiny.toml", "--out", "out")
 MISTAKES = {
     "misspelt key": ((*RUN, "--set", "training.epoch=3"), "unknown key; nearest is 'epochs'"),
     "impossible value": ((*RUN, "--set", "training.batch=0"), "training.batch: Input should be"),
@@ -80,13 +82,20 @@ MISTAKES = {
         (*RUN, "--set", "data.source=nih", "--set", "data.root=."),
         "expected Data_Entry_2017_v2020.csv",
     ),
-    "no run": (("predict", "absent"), "absent holds no run: expected the --out folder"),
+    "no stage": (("run", "tiny.toml", "--out", "out", "--until", "bake"), "is not one of"),
+    "variants run": ((*RUN, "--set", 'variant=[{name="more", training={epochs=3}}]'), "has variants: use lucency study"),
+    "no variants": (("study", "ablation", *RUN[1:4]), "has no variants: use lucency run"),
+    "no run": (("report", "absent"), "absent holds no run: expected the --out folder"),
+    "no run to export": (("data", "export", "absent", "--out", "x"), "absent holds no run"),
     "no network": (("predict", ".", "a.png"), ". holds no trained network"),
-    "options for films": (("predict", ".", "--csv", "x.csv"), "found no FILM"),
+    "no film": (("predict", "."), "Missing argument"),
+    "no table": (("evaluate", "a.csv", "--labels", "b.csv"), "b.csv: no such file"),
+    "no labels": (("evaluate", "tiny.toml"), "expected --labels FILE"),
+    "validation of two": (("evaluate", "a.csv", "b.csv", "--val", "c.csv"), "one TABLE.csv"),
     "place taken": (("run", "tiny.toml", "--out", "."), "is not empty and holds no run"),
     "out is a file": (("run", "tiny.toml", "--out", "tiny.toml"), "tiny.toml"),
-    "small phantom": (("phantom", "--out", "out", "--size", "3"), "size is 3 pixels"),
-    "share of phantoms": (("phantom", "--out", "out", "--shortcut", "2"), "shortcut is 2"),
+    "small phantom": (("data", "phantom", "--out", "out", "--size", "3"), "size is 3 pixels"),
+    "share of phantoms": (("data", "phantom", "--out", "out", "--shortcut", "2"), "shortcut is 2"),
 }
 
 
@@ -104,7 +113,7 @@ def test_a_mistake_is_one_line_and_status_2(lucency: Typed, mistake: str):
 @pytest.mark.slow  # it imports torch and timm
 @pytest.mark.parametrize("command", ["train", "run"])
 def test_an_unknown_network_is_refused_before_any_work(lucency: Typed, command: str):
-    said = lucency(command, *RUN[1:], "--set", "network.0.name=densnet121")
+    said = lucency(command, *TRAIN[1:], "--set", "network.0.name=densnet121")
     assert said.status == 2
     assert len(said.err) == 1
     assert said.err[0].endswith("nearest is 'densenet121'")
@@ -113,10 +122,11 @@ def test_an_unknown_network_is_refused_before_any_work(lucency: Typed, command: 
 
 def test_a_mistake_before_any_work_may_be_put_right_in_the_same_folder(lucency: Typed):
     csv = ("--set", "data.source=csv", "--set", "data.root=.")
-    assert lucency("split", *RUN[1:], "--set", "data.source=nih").status == 2
-    assert lucency("split", *RUN[1:], *csv).status == 2
+    split = ("run", "tiny.toml", "--out", "out", "--until", "split")
+    assert lucency(*split, "--set", "data.source=nih").status == 2
+    assert lucency(*split, *csv).status == 2
     assert Path("out/manifest.partial").exists()
-    said = lucency("prepare", *RUN[1:], "--workers", "1", "--json")
+    said = lucency(*RUN, "--workers", "1", "--json")
     assert said.status == 0, said.err
     assert json.loads(said.out) == {"films": 20, "rejected": 0, "folder": "out/prepared"}
 
@@ -128,7 +138,7 @@ def test_a_finished_run_refuses_another_protocol_and_loses_nothing(lucency: Type
     (out / "protocol.toml").write_text(protocol_text(read_protocol(tmp_path / "tiny.toml")))
     before = {file: file.read_bytes() for file in out.rglob("*.*")}
     changes = ("--set", "training.epochs=9", "--set", "network.0.name=alexnet")
-    said = lucency("report", *RUN[1:], *changes)
+    said = lucency("run", *TRAIN[1:], *changes)
     assert (said.status, len(said.err)) == (2, 1)
     assert "training.epochs: was 10, now 9" in said.err[0]
     assert "network.0.name: was test_resnet, now alexnet" in said.err[0]
@@ -136,7 +146,7 @@ def test_a_finished_run_refuses_another_protocol_and_loses_nothing(lucency: Type
 
 
 def test_usage_errors_have_status_2_and_name_the_word_in_one_line(lucency: Typed):
-    for words in (("run", "tiny.toml"), ("rnu",), ("phantom", "--films", "x", "--out", "y")):
+    for words in (("run", "tiny.toml"), ("rnu",), ("data", "phantom", "--films", "x", "--out", "y")):
         said = lucency(*words)
         assert said.status == 2
         assert len(said.err) == 1
@@ -177,7 +187,7 @@ def test_our_own_mistakes_are_not_dressed_up(lucency: Typed, monkeypatch: pytest
 
 
 def test_ctrl_c_is_one_line_and_the_same_command_goes_on(tmp_path: Path):
-    words = [sys.executable, "-m", "lucency", "phantom", "--films", "2000", "--size", "512"]
+    words = [sys.executable, "-m", "lucency", "data", "phantom", "--films", "2000", "--size", "512"]
     process = subprocess.Popen(
         [*words, "--workers", "1", "--out", str(tmp_path / "out")],
         stderr=subprocess.PIPE,
@@ -196,16 +206,22 @@ def test_ctrl_c_is_one_line_and_the_same_command_goes_on(tmp_path: Path):
     assert not (tmp_path / "out").exists()
 
 
-def test_every_stage_is_a_command_and_has_an_answer():
+def test_every_stage_has_a_name_and_an_answer():
     from lucency.pipeline import ablation_study as ablation
     from lucency.pipeline.judgement import STAGES
 
-    assert set(STAGES) == set(ANSWERS) == set(ablation.STAGES) == set(VARIED)
+    assert [*STAGES] == [*ANSWERS] == [*ablation.STAGES] == [*VARIED] == [*map(str, Stage)]
+
+
+def test_the_commands_are_these():
     assert set(COMMANDS) == {
-        *STAGES, "run", "phantom", "imbalance", "compare", "leak", "localize", "explain", "combine",
-        "similar",
-        "audit", "audit labels", "audit versions", "audit suspects", "audit quality", "audit folds",
-        "audit review", "audit verdicts", "study", "study preparation",
+        "run", "train", "report", "predict", "explain", "similar", "evaluate", "ensemble", "check",
+        "data", "data phantom", "data describe", "data imbalance", "data balance", "data quality",
+        "data export",
+        "audit", "audit labels", "audit versions", "audit errors", "audit review",
+        "audit score-review",
+        "study", "study ablation", "study leakage", "study cross-validation", "study heatmaps",
+        "study preparation",
     }  # fmt: skip
 
 

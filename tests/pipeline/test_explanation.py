@@ -39,6 +39,9 @@ films = 3
 """
 
 
+HEATMAPS = ("study", "heatmaps")
+
+
 def lucency(*words):
     return CliRunner().invoke(app, [str(word) for word in words])
 
@@ -66,18 +69,19 @@ def test_the_report_says_where_it_looked(run):
 
 
 def test_boxes_are_scored_again_by_other_maps(run, tmp_path):
-    said = json.loads(lucency("localize", run, "--json").stdout)
+    same = lucency(*HEATMAPS, run, "--out", tmp_path / "same", "--json")
+    said = json.loads(same.stdout)
     assert list(said["pointing game"])[:2] == ["grad-cam", "hires-cam"]
     other = ("--set", 'explanation.methods=["occlusion"]', "--out", tmp_path / "other")
-    said = json.loads(lucency("localize", run, *other, "--json").stdout)
+    said = json.loads(lucency(*HEATMAPS, run, *other, "--json").stdout)
     assert next(iter(said["pointing game"])) == "occlusion"
     assert (tmp_path / "other" / "localisation.csv").is_file()
-    assert lucency("localize", run, *other).exit_code == 0  # done is done
-    assert "say where with --out" in refused("localize", run, *other[:2])
-    assert "explanation.* alone" in refused("localize", run, "--set", "training.epochs=2")
-    assert "holds no run" in refused("localize", tmp_path)
+    assert lucency(*HEATMAPS, run, *other).exit_code == 0  # done is done
+    out = other[2:]
+    assert "explanation.* alone" in refused(*HEATMAPS, run, "--set", "training.epochs=2", *out)
+    assert "holds no run" in refused(*HEATMAPS, tmp_path, *out)
     two = ("--set", 'explanation.methods=["cam", "cam"]', "--out", tmp_path / "two")
-    assert "each once" in refused("localize", run, *two)
+    assert "each once" in refused(*HEATMAPS, run, *two)
 
 
 def test_films_of_the_run_and_of_the_disk_are_explained_alike(run, tmp_path):
@@ -98,10 +102,10 @@ def test_films_of_the_run_and_of_the_disk_are_explained_alike(run, tmp_path):
     assert "What test_resnet says" in (tmp_path / "disk" / "explained.html").read_text()
 
 
-def test_what_the_report_shows_is_explained_where_nothing_is_named(run, tmp_path):
-    done = lucency("explain", run, "--out", tmp_path / "shown", "--json")
-    cases = pd.read_csv(run / "explanation" / "cases.csv")
-    assert json.loads(done.stdout)["films"] == cases["image"].nunique()
+def test_the_films_of_the_report_are_explained_by_name(run, tmp_path):
+    names = pd.read_csv(run / "explanation" / "cases.csv")["image"].unique()
+    done = lucency("explain", run, *names, "--out", tmp_path / "shown", "--json")
+    assert json.loads(done.stdout)["films"] == len(names)
 
 
 def test_bad_requests_are_refused_in_a_line(run, tmp_path):

@@ -41,7 +41,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("folds")
     (home / "folds.toml").write_text(PROTOCOL)
     words = ("--out", home / "run", "--folds", 3, "--repeats", 2)
-    lucency("audit", "folds", home / "folds.toml", *words)
+    lucency("study", "cross-validation", home / "folds.toml", *words)
     return home / "run"
 
 
@@ -71,10 +71,10 @@ def test_every_film_is_judged_by_networks_of_other_patients(run: Path):
 @pytest.mark.slow
 def test_divisions_are_evidence_of_suspect_labels(run: Path, tmp_path: Path):
     file = run / "out-of-fold" / "3x2" / "test_resnet" / "predictions.npz"
-    found = json.loads(lucency("audit", "suspects", file, "--top", 2, "--json"))
+    found = json.loads(lucency("audit", "errors", file, "--top", 2, "--json"))
     assert len(found["suspects"]) == 2 * 2 * 2
     assert all("folds" in row["reason"] for row in found["suspects"])
-    lucency("audit", "quality", run, "--out", tmp_path / "pictures")
+    lucency("data", "quality", run, "--out", tmp_path / "pictures")
     measured = pd.read_csv(tmp_path / "pictures" / "measured.csv")
     assert measured["image"].tolist() == load_manifest(run / "manifest").image.tolist()
     listed = tmp_path / "pictures" / "quality.csv"
@@ -82,5 +82,5 @@ def test_divisions_are_evidence_of_suspect_labels(run: Path, tmp_path: Path):
 
 
 def test_a_folder_without_films_is_refused(tmp_path: Path):
-    done = CliRunner().invoke(app, ["audit", "quality", str(tmp_path)])
+    done = CliRunner().invoke(app, ["data", "quality", str(tmp_path)])
     assert "holds no prepared films" in str(done.exception)

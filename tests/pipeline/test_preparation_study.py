@@ -280,7 +280,7 @@ def test_a_finished_report_is_written_anew_when_a_study_comes_into_the_run(
     text = PROTOCOL.partition("[[variant]]")[0].replace('[[network]]\nname = "test_resnet"', "")
     text += "\n[training]\nepochs = 1\n[explanation]\nmethods = []\n"
     (tmp_path / "toys.toml").write_text(text)
-    words = ["report", str(tmp_path / "toys.toml"), "--out", str(tmp_path / "run")]
+    words = ["run", str(tmp_path / "toys.toml"), "--out", str(tmp_path / "run")]
 
     def page() -> str:
         done = CliRunner().invoke(app, words, catch_exceptions=False)

@@ -314,7 +314,7 @@ def test_the_launcher_for_tpu_finds_and_calls_the_program(
     monkeypatch.setattr(
         device, "PartialState", lambda **_: found_by_accelerate(ordinal.index, of=8)()
     )
-    monkeypatch.setattr("lucency.cli.app.do", do)
+    monkeypatch.setattr("lucency.cli.run_commands.do", do)
     (place / "on_tpu.py").write_text("from lucency import main\n")
     program = {"module": ["-m", "lucency"], "script": ["on_tpu.py"]}[how]
     asked = ["--tpu", "--main_training_function", "main", *program, "train", "tiny.toml"]

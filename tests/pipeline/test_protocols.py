@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from lucency.cli.app import app
-from lucency.cli.options import INCOMPLETE
+from lucency.cli.run_commands import INCOMPLETE
 from lucency.config.protocol import Protocol, parse_protocol, protocol_text
 from lucency.core.manifest import FINDINGS, NO_FINDING
 from lucency.core.stage import Failures

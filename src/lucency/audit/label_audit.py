@@ -117,8 +117,8 @@ def audit_label_errors(
 ) -> Audit:
     """Rank the labels that are likely wrong by the predictions in `what`.
 
-    That is a predictions.npz of a run, whose features' neighbours count too, or of `lucency audit
-    folds`, where its repeats do, or anybody's table, which needs `labels`. With `expert`, as of
+    That is a predictions.npz of a run, whose features' neighbours count too, or of `lucency study
+    cross-validation`, where its repeats do, or anybody's table, which needs `labels`. With `expert`, as of
     `audit_labels`, the ranking is held against what radiologists saw. Raises ValueError for files
     that are not so, or have no film in common.
     """

@@ -42,7 +42,7 @@ def plan_of_labels(protocol: Protocol, *, labels: Path | None) -> LabelPlan:
         named = f"{choices.method}, then {choices.then}"
         raise ValueError(
             f"balance.method {named.removesuffix(', then none')} asks which films are alike, which "
-            "labels do not say: expected --out DIR, the folder of a run whose films are prepared"
+            "labels do not say: make the plan in a run, with lucency run --until balance"
         )
     place = protocol.data if labels is None else place_of_labels(protocol.data, labels)
     films, part = list_labels(place, findings=protocol.findings, split=splitter(protocol))

@@ -1,4 +1,4 @@
-"""The command line: one command a stage, thin. Everything heavy is imported where it is used."""
+"""The command line, thin. Everything heavy is imported where it is used."""
 
 from __future__ import annotations
 
@@ -10,27 +10,13 @@ from typing import Annotated, cast
 
 import typer
 
-from lucency.cli.audit_commands import audit
-from lucency.cli.commands import COMMANDS
-from lucency.cli.ensemble_commands import ENSEMBLE_COMMANDS
-from lucency.cli.explain_commands import EXPLAIN_COMMANDS
-from lucency.cli.options import (
-    BalanceFigure,
-    Changes,
-    Json,
-    Out,
-    PlanLabels,
-    ProtocolFile,
-    RunOut,
-    StepTable,
-    Workers,
-    Written,
-    check_place,
-    do,
-    tell_balance,
-)
-from lucency.cli.study_commands import study
-from lucency.core.parallel import left_alone, rank, world_size
+from lucency.cli.audit_commands import audit_group
+from lucency.cli.data_commands import data_group
+from lucency.cli.evaluate_commands import check, ensemble, evaluate
+from lucency.cli.film_commands import explain, predict, similar
+from lucency.cli.run_commands import report, run, train
+from lucency.cli.study_commands import study_group
+from lucency.core.parallel import rank, world_size
 
 USAGE = cast("type[typer.BadParameter]", typer.BadParameter.__base__)  # a call that is wrong
 INTERRUPTED = 130  # typer's exit status after Ctrl-C
@@ -39,7 +25,8 @@ FIRST_SPEAKS_SECONDS = 5.0  # the launcher ends the others when the first proces
 
 app = typer.Typer(
     help="Multi-label classification of chest X-rays: one protocol, one command, one page. "
-    "For research only, not a medical device.",
+    "For research only, not a medical device.\n\nExample:\n\n"
+    "lucency run protocols/demo.toml --out runs/demo",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -62,13 +49,13 @@ def call(*, before: Callable[[], None] | None = None) -> int:
         _check_together(sys.argv[1:])
         status = int(app(standalone_mode=False, prog_name="lucency") or 0)
     except USAGE as error:
-        told = error.format_message().rstrip(".")  # nothing where help has been shown instead
+        message = error.format_message().rstrip(".")  # nothing where help has been shown instead
         called = error.ctx.command_path if error.ctx else "lucency"
-        return _failed(f"{told}; see {called} --help" if told else "")
+        return _failed(f"{message}; see {called} --help" if message else "")
     except (ValueError, OSError) as error:
         if os.environ.get("LUCENCY_TRACEBACK"):
             raise
-        return _failed(_said(error))
+        return _failed(_message(error))
     if status == INTERRUPTED and rank() == 0:
         typer.echo("lucency: stopped; the same command goes on from here", err=True)
     return status
@@ -94,20 +81,20 @@ def _failed(line: str) -> int:
     return 2
 
 
-def _said(error: ValueError | OSError) -> str:
+def _message(error: ValueError | OSError) -> str:
     """Return what is wrong; of the system's own errors, where and what to do."""
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{error.filename}: {error.strerror.lower()}; expected a place to read or write"
     return str(error)
 
 
-def _tell_version(asked: bool) -> bool:
-    if asked:
+def _print_version(chosen: bool) -> bool:
+    if chosen:
         from importlib.metadata import version
 
         typer.echo(version("lucency"))
         raise typer.Exit
-    return asked
+    return chosen
 
 
 @app.callback()
@@ -115,116 +102,18 @@ def about(
     version: Annotated[
         bool,
         typer.Option(
-            "--version", is_eager=True, callback=_tell_version, help="Print the version and stop."
+            "--version", is_eager=True, callback=_print_version, help="Print the version and stop."
         ),
     ] = False,
 ) -> None:
     """Only `--version` is about no command."""
 
 
-@app.command()
-def run(
-    protocol: ProtocolFile,
-    out: Out,
-    changes: Changes = None,
-    workers: Workers = 0,
-    json: Json = False,
-) -> None:
-    """Do the whole experiment and end with its report.
-
-    What is done is skipped; a killed run goes on where it was. Example:
-
-    lucency run protocols/demo.toml --out runs/demo
-    """
-    do("report", protocol, out, changes, workers, json)
-
-
-@app.command()
-def prepare(
-    protocol: ProtocolFile,
-    out: Out,
-    changes: Changes = None,
-    workers: Workers = 0,
-    json: Json = False,
-) -> None:
-    """Read the labels and fill the cache of prepared films."""
-    do("prepare", protocol, out, changes, workers, json)
-
-
-@app.command()
-def split(protocol: ProtocolFile, out: Out, changes: Changes = None, json: Json = False) -> None:
-    """Part the films into train, val and test (and prepare them first)."""
-    do("split", protocol, out, changes, 0, json)
-
-
-@app.command()
-def balance(  # noqa: PLR0913 - the options of one command
-    protocol: ProtocolFile,
-    out: RunOut = None,
-    labels: PlanLabels = None,
-    changes: Changes = None,
-    write: Written = None,
-    figure: BalanceFigure = None,
-    table: StepTable = None,
-    json: Json = False,
-) -> None:
-    """Plan which films training sees, how often and how changed, step by step.
-
-    The plan is made of the label table alone: no film is needed, nothing is kept. With --out it is
-    made of the films in a run's folder, prepared first where they are not, and kept there. Example:
-
-    lucency balance protocols/reference.toml --labels Data_Entry_2017_v2020.csv
-    """
-    from lucency.cli.output import balance_from_labels, check_figure
-    from lucency.config.protocol import read_protocol
-
-    check_figure(figure)
-    for file in filter(None, (figure, table)):
-        check_place(file)
-    chosen = read_protocol(protocol, changes=tuple(changes or ()))
-    kept = {"figure": figure, "table": table}
-    if out is None:
-        if write:
-            raise ValueError("--write writes prepared films: expected --out DIR, the run's folder")
-        tell_balance(balance_from_labels(chosen, labels=labels, **kept), json)
-        return
-    if labels:
-        raise ValueError("--labels is of a plan that needs no films: found --out, leave one out")
-    from lucency.cli.output import balance_run
-    from lucency.pipeline.export import write_balanced
-    from lucency.pipeline.run import open_run
-
-    run = open_run(chosen, out=out)
-    if write:
-        write_balanced(run, out=write)
-    tell_balance(balance_run(run, **kept), json)
-
-
-@app.command()
-def train(protocol: ProtocolFile, out: Out, changes: Changes = None, json: Json = False) -> None:
-    """Train every network of the protocol.
-
-    Several processes or machines: accelerate launch -m lucency train PROTOCOL.toml --out DIR
-    """
-    if left_alone():
-        raise ValueError(
-            "accelerate launch was to start several processes and has started one, as it does "
-            "where there are no two accelerators: add --multi_gpu, which works on CPUs too"
-        )
-    if world_size() > 1:
-        from lucency.models.device import join
-
-        join()  # before any work: whoever is missing is missed now
-    do("train", protocol, out, changes, 0, json)
-
-
-@app.command()
-def report(protocol: ProtocolFile, out: Out, changes: Changes = None, json: Json = False) -> None:
-    """Write the page, doing whatever it still needs."""
-    do("report", protocol, out, changes, 0, json)
-
-
-for command in (*COMMANDS, *EXPLAIN_COMMANDS, *ENSEMBLE_COMMANDS):
+COMMANDS: tuple[Callable[..., None], ...] = (
+    run, train, report, predict, explain, similar, evaluate, ensemble, check,
+)  # fmt: skip
+GROUPS = {"data": data_group, "audit": audit_group, "study": study_group}
+for command in COMMANDS:
     app.command()(command)
-app.add_typer(audit, name="audit")
-app.add_typer(study, name="study")
+for name, group in GROUPS.items():
+    app.add_typer(group, name=name)

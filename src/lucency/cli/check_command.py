@@ -1,4 +1,4 @@
-"""What `lucency check` answers: the leak doctor on a protocol, a run, a table or lists of films."""
+"""What `lucency check` answers of a protocol, a run, a table of predictions or lists of films."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from lucency.audit.checks import prediction_checks as suspicion
-from lucency.audit.checks import split_checks as doctor
+from lucency.audit.checks import prediction_checks, split_checks
 from lucency.audit.checks.issue import count_serious, issue_table
 from lucency.audit.checks.protocol_checks import BEFORE
 from lucency.audit.checks.run_checks import CHECKS, check_lists, check_predictions, check_protocol
@@ -18,7 +17,7 @@ from lucency.pipeline.judgement import issues
 from lucency.pipeline.reopening import open_run_folder
 
 
-def consult(
+def find_issues(
     what: Path | None,
     *,
     lists: Mapping[str, Path],
@@ -46,13 +45,13 @@ def consult(
         if not {"train", "test"} <= set(lists):
             given = ", ".join(lists) or "nothing"
             raise ValueError(f"found lists for {given}; expected --train and --test, maybe --val")
-        return issue_table(check_lists(lists, labels=labels)), len(doctor.CHECKS)
+        return issue_table(check_lists(lists, labels=labels)), len(split_checks.CHECKS)
     if changes:
         raise ValueError("--set changes a protocol: found a table, expected no --set")
-    claim = unverified_table(what, labels=labels, scale=scale)
-    of_split = len(doctor.CHECKS) if lists else 1  # without lists, whose films these are
-    found = check_predictions(claim, lists, labels=labels)
-    return issue_table(found), len(suspicion.CHECKS) + of_split
+    claimed = unverified_table(what, labels=labels, scale=scale)
+    of_split = len(split_checks.CHECKS) if lists else 1  # without lists, whose films these are
+    found = check_predictions(claimed, lists, labels=labels)
+    return issue_table(found), len(prediction_checks.CHECKS) + of_split
 
 
 def issues_in_words(table: pd.DataFrame, *, checks: int) -> str:
@@ -80,14 +79,14 @@ def issues_in_json(table: pd.DataFrame, *, checks: int) -> dict[str, object]:
 def _own(what: Path, changes: tuple[str, ...]) -> tuple[pd.DataFrame, int]:
     if what.suffix == ".toml":
         found = check_protocol(read_protocol(what, changes=changes))
-        return issue_table(found), len(doctor.CHECKS) + len(BEFORE)
+        return issue_table(found), len(split_checks.CHECKS) + len(BEFORE)
     if changes:
         raise ValueError(f"--set changes a protocol, and {what} is done: check a .toml file")
     run, file = open_run_folder(what), what / "protocol.toml"
     predicted = [what / "predictions" / network.name for network in run.protocol.network]
     if not all((place / "receipt.json").is_file() for place in (*predicted, what / "evaluation")):
         raise ValueError(
-            f"{what} is not judged yet: expected a finished run; check its protocol.toml alone, or "
-            f"finish it with lucency evaluate {file} --out {what}"
+            f"{what} is not evaluated yet: expected a finished run; check its protocol.toml alone, "
+            f"or finish it with lucency run {file} --out {what}"
         )
     return issues(run), CHECKS

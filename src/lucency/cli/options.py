@@ -1,14 +1,20 @@
-"""What several commands share: arguments, options, and how an answer is told."""
+"""What several commands share: arguments, options, checks of places, printed answers."""
+
+from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+if TYPE_CHECKING:
+    from lucency.core.tables import Audit
+
 ProtocolFile = Annotated[
-    Path, typer.Argument(metavar="PROTOCOL.toml", help="The experiment; see the protocols/ folder.")
+    Path, typer.Argument(metavar="PROTOCOL", help="A protocol: the path of a .toml file.")
 ]
-Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="The run's folder.")]
+RunOut = Annotated[Path, typer.Option("--out", metavar="DIR", help="The run's folder.")]
+StudyOut = Annotated[Path, typer.Option("--out", metavar="DIR", help="The study's folder.")]
 Changes = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a key, e.g. training.epochs=3."),
@@ -17,58 +23,44 @@ Workers = Annotated[
     int, typer.Option(min=0, help="Processes that prepare films; 0 means one a core.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
-RunFolder = Annotated[
-    Path, typer.Argument(metavar="DIR", help="A run's folder, or one trained network's.")
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")]
+Model = Annotated[
+    Path, typer.Argument(metavar="MODEL", help="A run's folder, or one trained network's.")
 ]
 Films = Annotated[
-    list[Path] | None,
-    typer.Argument(metavar="FILM", help="PNG or JPEG films, or folders of them."),
+    list[Path],
+    typer.Argument(metavar="FILM…", help="PNG or JPEG films, or folders of them."),
 ]
-LabelFile = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Of a table: the films' label file.")
+KnownFilms = Annotated[
+    list[Path],
+    typer.Argument(metavar="FILM…", help="Films, folders of films, or names of the run's films."),
 ]
+NetworkName = Annotated[
+    str, typer.Option(help="A network of the run. Default: the best on validation films.")
+]
+LabelFile = Annotated[Path | None, typer.Option(metavar="FILE", help="The films' label file.")]
+LabelTable = Annotated[Path, typer.Argument(metavar="FILE", help="A label file, .csv or .csv.gz.")]
 NameList = Annotated[
     Path | None, typer.Option(metavar="FILE", help="The image names of this part, one a line.")
 ]
 Scale = Annotated[str, typer.Option(help="What a table holds: probability or logit.")]
-Validation = Annotated[
-    Path | None, typer.Option(metavar="TABLE.csv", help="Other films, to fit thresholds on.")
+Tables = Annotated[
+    Path | None, typer.Option("--out", metavar="DIR", help="Write all tables here, as CSV.")
 ]
-Written = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="DIR",
-        help="With --out: also write the balanced films here, as NIH lays them; the column "
-        "Lineage of their label file says where a copy comes from.",
-    ),
-]
-RunOut = Annotated[
-    Path | None, typer.Option("--out", metavar="DIR", help="Plan a run's films; keep it there.")
-]
-PlanLabels = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", help="Plan from this label file, not the protocol's own."),
-]
-BalanceFigure = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", help="Draw counts before and after, and steps, to this SVG file."),
-]
-StepTable = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Write the steps to this CSV file.")
-]
-
-INCOMPLETE = 3  # exit status of a report that lacks a chapter
+Figure = Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the figure, an SVG file.")]
 
 
 def check_place(file: Path) -> None:
-    """Raise ValueError unless a file may be written there: said before the work, not after."""
+    """Raise ValueError unless a file may be written there: before the work, not after."""
     if file.is_dir() or not file.absolute().parent.is_dir():
         found = "is a folder" if file.is_dir() else "has no folder to lie in"
         raise ValueError(f"{file} {found}: expected the name of a file to write")
 
 
-def check_folder(folder: Path) -> None:
+def check_folder(folder: Path | None) -> None:
     """Raise ValueError unless tables may be written there: no file, and no run's folder."""
+    if folder is None:
+        return
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file: expected a folder to write tables to")
     for place in (folder, *folder.resolve().parents):
@@ -76,35 +68,25 @@ def check_folder(folder: Path) -> None:
             raise ValueError(f"{place} holds a run: choose another --out for these tables")
 
 
-def tell(answer: dict[str, object], json: bool) -> None:
-    """Write an answer to standard output, as the user asked for it."""
-    from lucency.cli.output import in_json, in_words
+def print_answer(answer: dict[str, object], json: bool) -> None:
+    """Write an answer to standard output, in words or as JSON; steps of balancing as a table."""
+    from lucency.cli.output import in_json, in_table, in_words
 
-    typer.echo(in_json(answer) if json else in_words(answer), nl=False)
-
-
-def tell_balance(answer: dict[str, object], json: bool) -> None:
-    """Write what balancing does to standard output, the steps as a table."""
-    from lucency.cli.output import in_table
-
-    if json or "steps" not in answer:  # a protocol with variants has several plans
-        tell(answer, json)
+    if json:
+        text = in_json(answer)
+    elif "steps" in answer:
+        text = in_table(answer)
     else:
-        typer.echo(in_table(answer), nl=False)
+        text = in_words(answer)
+    typer.echo(text, nl=False)
 
 
-def do(
-    name: str, protocol: Path, out: Path, changes: list[str] | None, workers: int, json: bool
-) -> None:
-    """Do one stage of a protocol's run and say what came of it."""
-    from lucency.cli.output import NOT_MADE, do_stage
-    from lucency.config.protocol import read_protocol
-    from lucency.core.parallel import rank
-    from lucency.pipeline.run import open_run
+def print_audit(found: Audit, out: Path | None, json: bool) -> None:
+    """Write an audit's tables to `out`, and its short tables or all as JSON to standard output."""
+    from lucency.core.tables import audit_in_json, audit_in_words, write_audit
 
-    job = open_run(read_protocol(protocol, changes=tuple(changes or ())), out=out, workers=workers)
-    answer = do_stage(job, name)
-    if rank() == 0:
-        tell(answer, json)
-    if NOT_MADE in answer:
-        raise typer.Exit(INCOMPLETE)
+    if out is not None:
+        write_audit(found, out)
+    typer.echo(audit_in_json(found) if json else audit_in_words(found), nl=False)
+    if out is not None and not json:
+        typer.echo(f"tables: {out}")

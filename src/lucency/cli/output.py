@@ -1,7 +1,4 @@
-"""What is said of balance: of a label file, and of a plan step by step; in words, JSON, files.
-
-What the commands answer: a stage done, in words or JSON; films on disk predicted.
-"""
+"""Answers of the commands in words, tables and JSON: stages of a run, label files, balancing."""
 
 from __future__ import annotations
 
@@ -23,7 +20,7 @@ from lucency.core.plan import Plan
 from lucency.core.progress import say
 from lucency.core.stage import Failures, write_atomically
 from lucency.core.tables import Answer
-from lucency.data.labels import read_labels
+from lucency.data.labels import read_labelled, read_labels
 from lucency.evaluation.evaluate import MACRO
 from lucency.explain.baselines import conclude_heatmaps
 from lucency.explain.heatmap_results import HeatmapResults
@@ -33,6 +30,7 @@ from lucency.pipeline.judgement import STAGES
 from lucency.pipeline.run import Run
 
 WHOLE = {"instances", "labels", "labelsets"}
+NOT_MADE = "not made"
 
 
 def describe_imbalance(file: Path, *, figure: Path | None) -> Answer:
@@ -61,6 +59,40 @@ def describe_imbalance(file: Path, *, figure: Path | None) -> Answer:
     return about
 
 
+def describe_labels(file: Path) -> Answer:
+    """Return the films, patients, facts and findings of a label file with images and patients."""
+    films = read_labelled(file)
+    a_patient = np.unique(films.patient, return_counts=True)[1]
+    about: Answer = {
+        "origin": films.origin,
+        "films": len(films),
+        "patients": len(a_patient),
+        "films_per_patient": {
+            "median": float(np.median(a_patient)) if len(a_patient) else None,
+            "most": int(a_patient.max(initial=0)),
+        },
+    }
+    for fact in ("view", "sex"):
+        if fact in films.facts:
+            counts = films.facts[fact].value_counts(dropna=False)
+            about[fact] = {str(level): int(count) for level, count in counts.items()}
+    if "age" in films.facts and films.facts["age"].notna().any():
+        quantiles = films.facts["age"].quantile([0.0, 0.5, 1.0]).tolist()
+        about["age"] = dict(zip(("lowest", "median", "highest"), quantiles, strict=True))
+    about["boxes"] = len(films.boxes)
+    given = no_finding(films.label, names=films.findings)
+    about["no_finding"] = _none(int((given == 1).sum()), len(given), int(np.isnan(given).sum()))
+    about["per_label"] = {
+        name: {
+            "positive": int((films.label[:, k] == 1).sum()),
+            "negative": int((films.label[:, k] == 0).sum()),
+            "not_stated": int(np.isnan(films.label[:, k]).sum()),
+        }
+        for k, name in enumerate(films.findings)
+    }
+    return about
+
+
 def balance_from_labels(
     protocol: Protocol, *, labels: Path | None, figure: Path | None, table: Path | None
 ) -> Answer:
@@ -69,11 +101,11 @@ def balance_from_labels(
     `figure` (SVG) and `table` (CSV) are files to write. Raises ValueError for a protocol with
     variants, each of which has a plan of its own.
     """
-    refuse_variants(
+    _refuse_variants(
         protocol, remedy="add --set 'variant=[]' --set 'seeds=[]' for the plan of its base"
     )
     films, plan, change = plan_of_labels(protocol, labels=labels)
-    keep(change, figure=figure, table=table)
+    _keep(change, figure=figure, table=table)
     return {"origin": films.origin, **answer_of(change, plan=plan, protocol=protocol)}
 
 
@@ -130,7 +162,7 @@ def in_table(answer: Answer) -> str:
     return "\n".join(lines) + "\n"
 
 
-def keep(change: Change, *, figure: Path | None, table: Path | None) -> None:
+def _keep(change: Change, *, figure: Path | None, table: Path | None) -> None:
     """Draw the counts and steps to an SVG file, and write the steps to a CSV file, where named."""
     if table is not None:
         write_atomically(table, steps_text(change.steps))
@@ -142,12 +174,12 @@ def keep(change: Change, *, figure: Path | None, table: Path | None) -> None:
 
 
 def check_figure(figure: Path | None) -> None:
-    """Raise ValueError for a figure that would not be SVG: said before the work, not after."""
+    """Raise ValueError for a figure that would not be SVG: before the work, not after."""
     if figure is not None and figure.suffix != ".svg":
         raise ValueError(f"--figure {figure}: expected a file name that ends in .svg")
 
 
-def refuse_variants(protocol: Protocol, *, remedy: str) -> None:
+def _refuse_variants(protocol: Protocol, *, remedy: str) -> None:
     """Raise ValueError for a protocol with variants."""
     if protocol.variant:
         raise ValueError(f"a protocol with variants has a plan for each: {remedy}")
@@ -226,27 +258,11 @@ FINDING_HEADS = ("finding", "before", "after", "IRLbl before", "after")
 MEASURES = {"mean_ir": "MeanIR", "cvir": "CVIR", "scumble": "SCUMBLE"}
 
 
-NOT_MADE = "not made"
-
-
 def do_stage(run: Run, stage: str) -> Answer:
-    """Do `stage` and all before it, and return what there is to say about it."""
+    """Do `stage` and all before it, and return its answer."""
     if run.protocol.variant:
         return VARIED[stage](run, ablation.STAGES[stage](run))
     return ANSWERS[stage](run, STAGES[stage](run))
-
-
-def balance_run(run: Run, *, figure: Path | None, table: Path | None) -> Answer:
-    """Do the stage `balance`, and draw and write what it did where that is asked for."""
-    asked = figure is not None or table is not None
-    if asked:
-        refuse_variants(run.protocol, remedy="leave out --figure and --table")
-    answer = do_stage(run, "balance")
-    if asked:
-        from lucency.pipeline.stages import change
-
-        keep(change(run), figure=figure, table=table)
-    return answer
 
 
 def in_words(answer: Answer) -> str:
@@ -313,14 +329,14 @@ def _of_evaluate(run: Run, made: Any) -> Answer:
 def _of_report(run: Run, made: Any) -> Answer:
     from lucency.pipeline.judgement import issues, verdict
 
-    told = "could not run"
+    checks = "could not run"
     if "warnings" not in Failures(run.out / "failed").reasons():
         found = issues(run)
         serious = count_serious(found)
-        told = f"{serious} serious, {len(found) - serious} to note"
+        checks = f"{serious} serious, {len(found) - serious} to note"
     answer: Answer = {
         "conclusion": verdict(run).conclusion,
-        "leak doctor": told,
+        "leak doctor": checks,
         "report": str(made),
     }
     missing = Failures(run.out / "failed").reasons()
@@ -333,7 +349,7 @@ def _of_check(run: Run, made: Any) -> Answer:
 
 
 def localised(sight: HeatmapResults, folder: Path) -> Answer:
-    """Return what to say of where a network looked; ValueError where nothing was scored."""
+    """Return the scores of a network's heat maps; ValueError where nothing was scored."""
     if not len(sight.scores.pointing):
         raise ValueError(f"nothing could be localised: {'; '.join(sight.remarks)}")
     pointing = sight.scores.pointing

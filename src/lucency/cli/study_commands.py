@@ -1,4 +1,4 @@
-"""`lucency study`: commands on what a choice of the protocol is worth."""
+"""`lucency study`: commands on the effect of a choice of the protocol."""
 
 from __future__ import annotations
 
@@ -8,17 +8,134 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from lucency.cli.options import Changes, Json, ProtocolFile, Workers, tell
+from lucency.cli.options import (
+    Changes,
+    Json,
+    ProtocolFile,
+    RunFolder,
+    StudyOut,
+    Workers,
+    check_folder,
+    print_answer,
+    print_audit,
+)
+from lucency.cli.run_commands import INCOMPLETE, Stage, Until, do
 
 Item = TypeVar("Item")
 
-study = typer.Typer(help="Ask what a choice of the protocol is worth.", no_args_is_help=True)
+study_group = typer.Typer(
+    help="Measure the effect of a choice: variants, leakage, folds, heat maps, preparation.\n\n"
+    "Example:\n\n"
+    "lucency study leakage protocols/leak.toml --out runs/leak",
+    no_args_is_help=True,
+)
 
 
-@study.command()
+@study_group.command()
+def ablation(
+    protocol: ProtocolFile,
+    out: StudyOut,
+    until: Until = Stage.REPORT,
+    changes: Changes = None,
+    workers: Workers = 0,
+    json: Json = False,
+) -> None:
+    """Train every variant of a protocol at every seed, and compare them with the base.
+
+    All variants share films and parts. A stopped study continues with the same command.
+
+    Example:
+
+    lucency study ablation protocols/ablation-balance.toml --out runs/ablation-balance
+    """
+    do(until, protocol, out, changes, workers, json, variants=True)
+
+
+@study_group.command()
+def leakage(
+    protocol: ProtocolFile,
+    out: StudyOut,
+    changes: Changes = None,
+    workers: Workers = 0,
+    json: Json = False,
+) -> None:
+    """Measure the inflation of metrics by leakage: three schemes of split and balancing.
+
+    Each scheme trains the networks of the protocol. Its metrics are compared with those on patients
+    that no network has seen.
+
+    Example:
+
+    lucency study leakage protocols/leak.toml --out runs/leak
+    """
+    from lucency.cli.output import NOT_MADE
+    from lucency.config.protocol import read_protocol
+    from lucency.pipeline.leakage_study import report, without
+    from lucency.pipeline.run import open_run
+
+    job = open_run(read_protocol(protocol, changes=tuple(changes or ())), out=out, workers=workers)
+    page = report(job)
+    conclusion = (out / "inflation" / "conclusion.txt").read_text(encoding="utf-8").strip()
+    answer: dict[str, object] = {"conclusion": conclusion, "tables": str(out / "inflation")}
+    missing = without(job)
+    print_answer(answer | {"report": str(page)} | ({NOT_MADE: missing} if missing else {}), json)
+    if missing:
+        raise typer.Exit(INCOMPLETE)
+
+
+@study_group.command()
+def cross_validation(
+    protocol: ProtocolFile,
+    out: StudyOut,
+    folds: Annotated[int, typer.Option(min=3, max=20, help="Folds of a repeat.")] = 5,
+    repeats: Annotated[int, typer.Option(min=1, help="Independent repeats.")] = 1,
+    changes: Changes = None,
+    workers: Workers = 0,
+    json: Json = False,
+) -> None:
+    """Predict every film by cross-validation, with folds by patient.
+
+    Each network is trained once a fold. The predictions are the input of `audit errors`.
+
+    Example:
+
+    lucency study cross-validation protocols/demo.toml --out runs/folds --folds 3
+    """
+    from lucency.config.protocol import read_protocol
+    from lucency.pipeline.run import open_run
+    from lucency.pipeline.run_audit import audit_folds
+
+    job = open_run(read_protocol(protocol, changes=tuple(changes or ())), out=out, workers=workers)
+    print_audit(audit_folds(job, folds=folds, repeats=repeats), None, json)
+
+
+@study_group.command()
+def heatmaps(
+    folder: RunFolder,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The study's folder.")],
+    changes: Changes = None,
+    json: Json = False,
+) -> None:
+    """Score heat maps on the boxes of a run's test films, beside trivial baselines.
+
+    Pointing game, accuracy and false boxes follow Wang et al. (2017). --set changes the methods or
+    the network, nothing else.
+
+    Example:
+
+    lucency study heatmaps runs/demo --set explanation.methods='["cam"]' --out heatmaps
+    """
+    check_folder(out)
+    from lucency.cli.output import localised
+    from lucency.pipeline.explanation import localize
+
+    print_answer(localised(*localize(folder, changes=tuple(changes or ()), out=out)), json)
+
+
+@study_group.command()
 def preparation(  # noqa: PLR0913 - the options of one command
     protocol: ProtocolFile,
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The study's folder.")],
+    out: StudyOut,
     clips: Annotated[
         str, typer.Option(metavar="LIST", help="Clip limits of CLAHE, between commas.")
     ] = "1,2,3,4,8",
@@ -28,22 +145,25 @@ def preparation(  # noqa: PLR0913 - the options of one command
     orders: Annotated[
         str, typer.Option(metavar="LIST", help="CLAHE before or after resizing, or both.")
     ] = "clahe-first,resize-first",
-    films: Annotated[int, typer.Option(min=1, help="Films that are measured, at random.")] = 300,
+    films: Annotated[int, typer.Option(min=1, help="Random films that are measured.")] = 300,
     repeats: Annotated[
-        int, typer.Option(min=1, max=50, help="Cross-validations, each with folds of its own.")
+        int, typer.Option(min=1, max=50, help="Repeats of the cross-validation.")
     ] = 5,
     ablation: Annotated[
         Path | None,
-        typer.Option(metavar="RUN", help="A finished ablation of preparations, to be shown too."),
+        typer.Option(metavar="RUN", help="A finished ablation of preparations, shown too."),
     ] = None,
     changes: Changes = None,
     workers: Workers = 0,
     json: Json = False,
 ) -> None:
-    """Say whether the choice of CLAHE's parameters matters on a protocol's films.
+    """Measure the effect of CLAHE's parameters on a protocol's films.
 
-    Every preparation of a grid is measured, and judged by features of the protocol's first network
-    with weights. No CLAHE and clip limit 3 with 10 x 10 tiles are always among them.
+    Films of every preparation of a grid are measured and classified by cross-validation, on the
+    features of the protocol's first network with weights. No CLAHE and clip limit 3 with 10 x 10
+    tiles are always in the grid.
+
+    Example:
 
     lucency study preparation protocols/preparation-sample.toml --out runs/preparation-sample
     """
@@ -58,9 +178,9 @@ def preparation(  # noqa: PLR0913 - the options of one command
         tiles=_listed(tiles, int, "--tiles"),
         orders=_listed(orders, str, "--orders"),
     )
-    asked = {"measured": films, "repeats": repeats, "ablation": ablation}
-    opened = open_study(read, grid=grid, out=out, workers=workers, **asked)
-    tell(answer(opened), json)
+    choices = {"measured": films, "repeats": repeats, "ablation": ablation}
+    opened = open_study(read, grid=grid, out=out, workers=workers, **choices)
+    print_answer(answer(opened), json)
 
 
 def _listed(text: str, kind: Callable[[str], Item], option: str) -> list[Item]:

@@ -1,4 +1,4 @@
-"""What `lucency audit` answers of a run: its pictures, and its labels by folds."""
+"""Audits of a run: its films, its labels by cross-validation, films for reviewers."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def audit_folds(run: Run, *, folds: int, repeats: int) -> Audit:
         tables={"auc": areas.rename(columns={"value": "auc"})},
         shown=("auc",),
         remarks=(f"Each of {len(said[0]):,} films is judged by networks of other patients.",),
-        conclusion="\n".join(f"next: lucency audit suspects {place}" for place in places),
+        conclusion="\n".join(f"next: lucency audit errors {place}" for place in places),
     )
 
 
@@ -52,7 +52,7 @@ def draw_review(folder: Path, *, suspects: Path | None, films: int, seed: int, o
     """Draw films of a run for people to judge, and write sheets, page and form to `out`.
 
     Random ones of every finding, or the first of each list of `suspects` (suspects.csv of `lucency
-    audit suspects`). Raises ValueError for a folder without films, and for films that are not its.
+    audit errors`). Raises ValueError for a folder without films, and for films that are not its.
     """
     if (out / "form.csv").exists():
         raise ValueError(f"{out} holds a review, perhaps a filled one: choose another --out")
@@ -86,7 +86,7 @@ def draw_review(folder: Path, *, suspects: Path | None, films: int, seed: int, o
             *([f"No sheet, for want of films: {', '.join(without)}."] if without else []),
         ),
         conclusion=f"open {out / 'review.html'}, or fill {out / 'form.csv'}; then: lucency audit "
-        f"verdicts {out / 'sample.csv'} VERDICTS.csv",
+        f"score-review {out / 'sample.csv'} VERDICTS.csv",
     )
 
 
@@ -138,5 +138,5 @@ def audit_quality(folder: Path) -> Audit:
 def _require_prepared(folder: Path) -> None:
     if not (folder / "prepared" / "receipt.json").is_file():
         raise ValueError(
-            f"{folder} holds no prepared films: expected the --out folder of `lucency prepare`"
+            f"{folder} holds no prepared films: expected the --out folder of `lucency run`"
         )

@@ -129,3 +129,22 @@ RANKED = {
     "rank": "rank", "value": "macro_auc", "low": "low", "high": "high",
     "tied_with_best": "tied_with_best",
 }  # fmt: skip
+
+
+def evaluate_tables(
+    several: Sequence[Path], *, labels: Path | None, val: Path | None, scale: str, out: Path | None
+) -> dict[str, object]:
+    """Return the evaluation of one network's predictions, or of several with their comparison.
+
+    Each of `several` is as in `compare_tables`; `val` is a table of validation films of one table.
+    Raises ValueError where a table comes without `labels`, and for `val` beside several tables.
+    """
+    if len(several) == 1 and several[0].is_file() and several[0].suffix != ".npz":
+        if labels is None:
+            raise ValueError(
+                f"{several[0]} holds no labels: expected --labels FILE, the films' label file"
+            )
+        return evaluate_table(several[0], labels=labels, val=val, scale=scale, out=out)
+    if val is not None:
+        raise ValueError("--val fits the thresholds of one table: expected one TABLE.csv beside it")
+    return compare_tables(several, labels=labels, scale=scale, out=out)

@@ -1,0 +1,171 @@
+"""`lucency data`: commands on films and label files; no network is needed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lucency.cli.options import (
+    Changes,
+    Figure,
+    Json,
+    LabelTable,
+    ProtocolFile,
+    RunFolder,
+    Tables,
+    Workers,
+    check_folder,
+    check_place,
+    print_answer,
+    print_audit,
+)
+
+data_group = typer.Typer(
+    help="Describe, balance, check and write data sets.\n\nExample:\n\n"
+    "lucency data phantom --out phantoms --films 60 --size 128",
+    no_args_is_help=True,
+)
+
+
+@data_group.command()
+def phantom(
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The data set's folder.")],
+    films: Annotated[int, typer.Option(min=1, help="Number of films.")] = 200,
+    size: Annotated[int, typer.Option(help="Their side in pixels.")] = 512,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")] = 0,
+    label_noise: Annotated[float, typer.Option(help="Share of labels made wrong.")] = 0.0,
+    shortcut: Annotated[float, typer.Option(help="Share of planted drains and markers.")] = 0.0,
+    workers: Workers = 0,
+) -> None:
+    """Write a data set of phantoms, invented chest films, in the layout of ChestX-ray14.
+
+    Example:
+
+    lucency data phantom --out phantoms --films 60 --size 128
+    """
+    from lucency.core.progress import progress
+    from lucency.core.stage import produce
+    from lucency.phantom.dataset import write_phantom
+
+    knobs = {
+        "films": films, "size": size, "seed": seed, "label_noise": label_noise,
+        "shortcut": shortcut,
+    }  # fmt: skip
+
+    def write(folder: Path) -> None:
+        with progress("Drawing phantoms", unit="films") as advance:
+            count = workers or os.cpu_count() or 1
+            write_phantom(folder, **knobs, workers=count, progress=advance)
+
+    typer.echo(str(produce(out, inputs=knobs, write=write)))
+
+
+@data_group.command()
+def describe(file: LabelTable, json: Json = False) -> None:
+    """Describe a label file: films, patients, views, ages, films of each finding.
+
+    No film is read. FILE is NIH's Data_Entry table, a manifest.csv, or a table with the columns
+    image and patient and a 0/1 column for each finding.
+
+    Example:
+
+    lucency data describe chestxray14/Data_Entry_2017_v2020.csv
+    """
+    from lucency.cli.output import describe_labels
+
+    print_answer(describe_labels(file), json)
+
+
+@data_group.command()
+def imbalance(file: LabelTable, figure: Figure = None, json: Json = False) -> None:
+    """Measure how imbalanced the findings of a label file are.
+
+    No film is read. FILE is NIH's Data_Entry table, a manifest.csv, or any table with a 0/1 column
+    for each finding. The figure shows which findings share films.
+
+    Example:
+
+    lucency data imbalance chestxray14/Data_Entry_2017_v2020.csv
+    """
+    from lucency.cli.output import describe_imbalance
+
+    print_answer(describe_imbalance(file, figure=figure), json)
+
+
+@data_group.command()
+def balance(
+    protocol: ProtocolFile,
+    labels: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The label file. Default: that of the protocol."),
+    ] = None,
+    changes: Changes = None,
+    figure: Figure = None,
+    table: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the steps to this CSV file.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Plan a protocol's balancing from labels alone, step by step.
+
+    No film is read and no run is made. The figure shows counts before and after, and the steps.
+
+    Example:
+
+    lucency data balance protocols/demo.toml --figure balance.svg --table steps.csv
+    """
+    from lucency.cli.output import balance_from_labels, check_figure
+    from lucency.config.protocol import read_protocol
+
+    check_figure(figure)
+    for file in filter(None, (figure, table)):
+        check_place(file)
+    chosen = read_protocol(protocol, changes=tuple(changes or ()))
+    print_answer(balance_from_labels(chosen, labels=labels, figure=figure, table=table), json)
+
+
+@data_group.command()
+def quality(folder: RunFolder, out: Tables = None, json: Json = False) -> None:
+    """Find odd films of a run: repeated, turned, inverted, mirrored, blank, framed, no chest.
+
+    The films must be prepared. quality.csv, or some of its rows, is a list for a protocol's
+    data.exclude.
+
+    Example:
+
+    lucency data quality runs/demo --out pictures
+    """
+    check_folder(out)
+    from lucency.pipeline.run_audit import audit_quality
+
+    print_audit(audit_quality(folder), out, json)
+
+
+@data_group.command()
+def export(
+    folder: RunFolder,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The data set's folder.")],
+    json: Json = False,
+) -> None:
+    """Write a run's balanced data set as films, in the layout of ChestX-ray14.
+
+    Copies and mixed films are among them. The column Lineage of the label file names their sources.
+
+    Example:
+
+    lucency data export runs/demo --out balanced
+    """
+    check_folder(out)
+    from lucency.core.stage import RECEIPT
+    from lucency.pipeline.export import write_balanced
+    from lucency.pipeline.reopening import open_run_folder
+
+    opened = open_run_folder(folder)
+    if not (folder / "plan" / RECEIPT).is_file():
+        raise ValueError(f"{folder} has no plan: go on with lucency run --until balance")
+    made = write_balanced(opened, out=out)
+    films = sum(1 for _ in (made / "images").iterdir())
+    print_answer({"films": films, "folder": str(made)}, json)

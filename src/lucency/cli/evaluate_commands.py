@@ -1,0 +1,128 @@
+"""Commands on predictions: evaluation and comparison, ensembles, checks for leakage."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lucency.cli.options import (
+    Changes,
+    Json,
+    LabelFile,
+    NameList,
+    Scale,
+    check_folder,
+    print_answer,
+)
+
+PredictionTables = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="TABLE…", help="Tables (.csv), predictions.npz files, or runs' folders."
+    ),
+]
+
+
+def evaluate(
+    tables: PredictionTables,
+    labels: LabelFile = None,
+    val: Annotated[
+        Path | None,
+        typer.Option(metavar="TABLE.csv", help="Validation films of one table: fits thresholds."),
+    ] = None,
+    scale: Scale = "probability",
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write tables and report.html here.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Evaluate predictions: metrics of each finding, with 95 % confidence intervals over patients.
+
+    Several networks are compared too: ranking, paired differences, tests. A table has an image
+    column and one column a finding; --labels names the films' label file.
+
+    Example:
+
+    lucency evaluate scores.csv --labels chestxray14/Data_Entry_2017_v2020.csv
+    """
+    check_folder(out)
+    from lucency.pipeline.table_evaluation import evaluate_tables
+
+    print_answer(evaluate_tables(tables, labels=labels, val=val, scale=scale, out=out), json)
+
+
+def ensemble(
+    tables: PredictionTables,
+    val: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="TABLE.csv", help="Validation films of each table, in the order of the tables."
+        ),
+    ] = None,
+    labels: LabelFile = None,
+    scale: Scale = "probability",
+    method: Annotated[
+        list[str] | None,
+        typer.Option(help="An ensemble, or several, such as greedy or stacked. Default: all."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write leaderboard and predictions here.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Combine networks into ensembles and rank them on test films.
+
+    Ensembles are fitted on validation films. The networks are those of one run, of several runs
+    (one a seed), or of tables.
+
+    Example:
+
+    lucency ensemble runs/demo --method greedy --out ensembles
+    """
+    check_folder(out)
+    from lucency.ensemble.combine import combine
+
+    choices = {"val": val or [], "labels": labels, "scale": scale, "methods": method or []}
+    print_answer(combine(tables, **choices, out=out), json)
+
+
+def check(  # noqa: PLR0913 - the options of one command
+    what: Annotated[
+        Path | None,
+        typer.Argument(metavar="[WHAT]", help="A protocol, a finished run, or a table (.csv)."),
+    ] = None,
+    train: NameList = None,
+    val: NameList = None,
+    test: NameList = None,
+    labels: LabelFile = None,
+    scale: Scale = "probability",
+    changes: Changes = None,
+    json: Json = False,
+) -> None:
+    """Check a protocol, a run, a table of predictions or lists of films for leakage and mistakes.
+
+    Exit status 1 means a serious issue. A table and lists need --labels, the films' label file. Of
+    a protocol no film is read.
+
+    Example:
+
+    lucency check scores.csv --labels chestxray14/Data_Entry_2017_v2020.csv
+    """
+    from lucency.audit.checks.issue import count_serious
+    from lucency.cli.check_command import find_issues, issues_in_json, issues_in_words
+    from lucency.cli.output import in_json
+
+    given = {"train": train, "val": val, "test": test}
+    lists = {part: file for part, file in given.items() if file}
+    table, checks = find_issues(
+        what, lists=lists, labels=labels, scale=scale, changes=tuple(changes or ())
+    )
+    if json:
+        text = in_json(issues_in_json(table, checks=checks))
+    else:
+        text = issues_in_words(table, checks=checks)
+    typer.echo(text, nl=False)
+    sys.exit(int(count_serious(table) > 0))

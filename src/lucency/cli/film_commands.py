@@ -1,0 +1,122 @@
+"""Commands on films on disk: a trained network's predictions, heat maps and similar films."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lucency.cli.options import (
+    Films,
+    Json,
+    KnownFilms,
+    Model,
+    NetworkName,
+    check_folder,
+    check_place,
+    print_answer,
+)
+
+
+def predict(
+    model: Model,
+    films: Films,
+    network: NetworkName = "",
+    csv: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the table to this file.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Predict the findings of films on disk.
+
+    Films are prepared as the training films were. Probabilities are recalibrated. Films that cannot
+    be read are listed with the reason.
+
+    Example:
+
+    lucency predict runs/demo films --csv probabilities.csv
+    """
+    from lucency.cli.output import in_json
+    from lucency.pipeline.film_inference import films_for_programs, predict_disk
+
+    if csv:
+        check_place(csv)
+    name, table = predict_disk(model, films, network=network)
+    if csv:
+        table.to_csv(csv, index=False)
+    text = in_json(films_for_programs(name, table)) if json else f"{csv}\n" if csv else None
+    typer.echo(text or table.to_csv(index=False), nl=False)
+
+
+def explain(
+    model: Model,
+    films: KnownFilms,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder to write.")],
+    network: NetworkName = "",
+    method: Annotated[
+        list[str] | None,
+        typer.Option(help="A method, or several. Default: those of a protocol."),
+    ] = None,
+    finding: Annotated[
+        list[str] | None,
+        typer.Option(help="A finding, or several. Default: those that the network predicts."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Draw heat maps of films: a page, one PNG a film and finding, the maps as .npz.
+
+    Example:
+
+    lucency explain runs/demo films/00000001_000.png --out explained
+    """
+    check_folder(out)
+    from lucency.config.sections import ExplanationChoices
+    from lucency.pipeline.explanation import Asked, explain_films
+
+    methods = tuple(method) if method else ExplanationChoices().methods
+    request = Asked(network, methods, tuple(finding or ()))
+    print_answer(explain_films(model, films, asked=request, out=out), json)
+
+
+def similar(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A run's folder.")],
+    films: KnownFilms,
+    top: Annotated[int, typer.Option(min=1, max=1000, help="Films to find.")] = 10,
+    network: NetworkName = "",
+    patients: Annotated[
+        str, typer.Option(help="others; or all, to include films of the same patient.")
+    ] = "others",
+    figure: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Draw the first film and its answers, .svg or .png."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Find the films of a run that are most similar to a film, with their labels.
+
+    Similarity is the cosine of the network's features, over all films of other patients. It
+    compares appearance, not diagnosis.
+
+    Example:
+
+    lucency similar runs/demo 00000001_000.png --top 10
+    """
+    from lucency.cli.output import in_json
+    from lucency.core.progress import say
+    from lucency.pipeline.similar_films import (
+        answer,
+        check_kind,
+        draw_similar,
+        find_similar,
+        in_words,
+    )
+
+    if figure:
+        check_place(figure)
+        check_kind(figure)
+    found = find_similar(model, films, network=network, top=top, patients=patients)
+    if figure:
+        draw_similar(found, figure)
+        say(f"Figure: {figure}")
+    typer.echo(in_json(answer(found)) if json else in_words(found), nl=False)

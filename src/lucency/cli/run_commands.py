@@ -1,0 +1,134 @@
+"""Commands on a protocol and its run: the experiment, its trainings, its page."""
+
+from __future__ import annotations
+
+import shutil
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lucency.cli.options import (
+    Changes,
+    Json,
+    ProtocolFile,
+    RunFolder,
+    RunOut,
+    Workers,
+    print_answer,
+)
+from lucency.core.parallel import left_alone, rank, world_size
+
+INCOMPLETE = 3  # exit status of a report that lacks a chapter
+
+
+class Stage(StrEnum):
+    """The stages of a run at which it can end, in order."""
+
+    PREPARE = "prepare"
+    SPLIT = "split"
+    BALANCE = "balance"
+    TRAIN = "train"
+    PREDICT = "predict"
+    EVALUATE = "evaluate"
+    CHECK = "check"
+    REPORT = "report"
+
+
+Until = Annotated[
+    Stage, typer.Option("--until", metavar="STAGE", help=f"The last stage: {', '.join(Stage)}.")
+]
+
+
+def run(
+    protocol: ProtocolFile,
+    out: RunOut,
+    until: Until = Stage.REPORT,
+    changes: Changes = None,
+    workers: Workers = 0,
+    json: Json = False,
+) -> None:
+    """Run an experiment: every stage of its protocol, up to the report.
+
+    Finished stages are skipped. A stopped run continues with the same command.
+
+    Example:
+
+    lucency run protocols/demo.toml --out runs/demo
+    """
+    do(until, protocol, out, changes, workers, json, variants=False)
+
+
+def train(protocol: ProtocolFile, out: RunOut, changes: Changes = None, json: Json = False) -> None:
+    """Train every network of a protocol, in one process or in several.
+
+    `run` trains in one process. Several processes or machines train together under a launcher.
+
+    Example:
+
+    accelerate launch -m lucency train protocols/demo.toml --out runs/demo
+    """
+    if left_alone():
+        raise ValueError(
+            "accelerate launch was to start several processes and has started one, as it does "
+            "where there are no two accelerators: add --multi_gpu, which works on CPUs too"
+        )
+    if world_size() > 1:
+        from lucency.models.device import join
+
+        join()  # before any work: whoever is missing is missed now
+    do(Stage.TRAIN, protocol, out, changes, 0, json)
+
+
+def report(folder: RunFolder, json: Json = False) -> None:
+    """Write the page of a finished run again.
+
+    Chapters that failed are tried again. Networks and predictions stay as they are.
+
+    Example:
+
+    lucency report runs/demo
+    """
+    from lucency.core.stage import RECEIPT
+
+    file = folder / "protocol.toml"
+    if not file.is_file():
+        raise ValueError(f"{folder} holds no run: expected the --out folder of `lucency run`")
+    if not (folder / "evaluation" / RECEIPT).is_file():
+        raise ValueError(f"{folder} is not evaluated yet: finish it with lucency run")
+    if (folder / "report" / RECEIPT).is_file():
+        shutil.rmtree(folder / "report")
+    do(Stage.REPORT, file, folder, None, 0, json)
+
+
+def do(
+    stage: str,
+    protocol: Path,
+    out: Path,
+    changes: list[str] | None,
+    workers: int,
+    json: bool,
+    *,
+    variants: bool | None = None,
+) -> None:
+    """Do one stage of a protocol's run and all before it, and print what came of it.
+
+    `variants` says which protocols are expected: with variants, without, or either. Raises
+    ValueError for another, and ends with status 3 for a report that lacks a chapter.
+    """
+    from lucency.cli.output import NOT_MADE, do_stage
+    from lucency.config.protocol import read_protocol
+    from lucency.pipeline.run import open_run
+
+    chosen = read_protocol(protocol, changes=tuple(changes or ()))
+    if variants is not None and bool(chosen.variant) != variants:
+        found = "variants" if chosen.variant else "no variants"
+        command = "study ablation" if chosen.variant else "run"
+        raise ValueError(f"{protocol} has {found}: use lucency {command}")
+    opened = open_run(chosen, out=out, workers=workers)
+    answer = do_stage(opened, stage)
+    if rank() == 0:
+        print_answer(answer, json)
+    if NOT_MADE in answer:
+        raise typer.Exit(INCOMPLETE)
