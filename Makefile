@@ -52,4 +52,4 @@ bench: $(READY)  ## Run the benchmarks; results go to benchmarks/results/
 # docs
 .PHONY: docs
 docs: $(READY)  ## Build the documentation site and check its links: site/index.html
-	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -b html docs site
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --fresh-env docs site

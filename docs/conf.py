@@ -30,12 +30,13 @@ PAGES = {
         "explanation", "audit", "problems",
     ],
     "Reference": ["commands", "protocol", "report", "python", "api/index", "glossary"],
-    "Project": ["performance", "decisions"],
+    "Project": ["performance", "decisions", "api/log"],
 }  # fmt: skip
 
 
-def add_contents(app: Sphinx, page: str, source: list[str]) -> None:
-    """Append the site's table of contents to the first page, which lists the pages in words."""
+def adapt_page(app: Sphinx, page: str, source: list[str]) -> None:
+    """Lead links to the log to its copy; give the first page the site's table of contents."""
+    source[0] = source[0].replace("](../dev/log.md", "](api/log.md")
     if page == "index":
         for caption, pages in PAGES.items():
             listed = "\n".join(pages)
@@ -43,9 +44,12 @@ def add_contents(app: Sphinx, page: str, source: list[str]) -> None:
 
 
 def write_reference(app: Sphinx) -> None:
-    """Write the sources of the reference: one page a package, below `api/`."""
+    """Write the sources of the reference, one page a package, and a copy of the log: `api/`."""
     folder = HERE / "api"
     folder.mkdir(exist_ok=True)
+    log = (HERE.parent / "dev" / "log.md").read_text()
+    log = log.replace("](../docs/", "](../").replace("](suspects.png", "](../../dev/suspects.png")
+    write_changed(folder / "log.md", log)
     packages = sorted(file.parent for file in PACKAGE.glob("*/__init__.py"))
     rows = "".join(f"   {package.name}\n" for package in packages)
     text = f"{title('API reference')}\n{REFERENCE}\n.. toctree::\n\n{rows}"
@@ -89,5 +93,5 @@ def as_markdown(
 def setup(app: Sphinx) -> None:
     """Connect the functions above."""
     app.connect("builder-inited", write_reference)
-    app.connect("source-read", add_contents)
+    app.connect("source-read", adapt_page)
     app.connect("autodoc-process-docstring", as_markdown)
