@@ -51,5 +51,6 @@ bench: $(READY)  ## Run the benchmarks; results go to benchmarks/results/
 
 # docs
 .PHONY: docs
-docs: $(READY)  ## Build the documentation site and check its links: site/index.html
+docs: $(READY)  ## Build the documentation site, site/index.html, and check its links
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --fresh-env docs site
