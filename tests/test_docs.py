@@ -43,7 +43,7 @@ MADE_FIRST = {  # what a block names, and the command that makes it
     "runs/seeds": (*DEMO[:-1], "runs/seeds", "--set", "training.seed=1", "--set",
                    "network.0.size=32"),
     "runs/first": ("run", "first.toml", "--out", "runs/first"),
-    "runs/longer": ("run", "first.toml", "--out", "runs/longer", "--set", "training.epochs=5"),
+    "runs/longer": ("run", "first.toml", "--out", "runs/longer", "--set", "training.epochs=6"),
     "runs/own": ("run", "own.toml", "--out", "runs/own"),
 }  # fmt: skip
 WORDS = re.compile(
