@@ -16,7 +16,7 @@ html_show_sphinx = False
 exclude_patterns: list[str] = []
 myst_heading_anchors = 4
 autodoc_member_order = "bysource"
-autodoc_default_options = {"members": True}
+autodoc_default_options = {"members": True, "exclude-members": "model_config, model_post_init"}
 python_maximum_signature_line_length = 88
 toc_object_entries = False
 
