@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from lucency.core.parallel import set_ranks
+from workplace import build_workplace, train_run
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 signal.signal(signal.SIGINT, signal.default_int_handler)  # nohup ignores it; tests press Ctrl-C
@@ -28,3 +29,20 @@ def alone() -> Iterator[None]:
     """After a test this process is again the one that the environment says."""
     yield
     set_ranks(rank=None, local_rank=None, world_size=None)
+
+
+@pytest.fixture(scope="session")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of small phantoms, label files, tables of predictions and protocols."""
+    place = tmp_path_factory.mktemp("workplace")
+    build_workplace(place)
+    return place
+
+
+@pytest.fixture(scope="session")
+def finished(workplace: Path) -> Path:
+    """The same folder, with the finished run runs/demo of two small networks, trained once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(workplace)
+        train_run(Path())
+    return workplace

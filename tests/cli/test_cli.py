@@ -62,6 +62,7 @@ def lucency(
 
 RUN = ("run", "tiny.toml", "--out", "out", "--until", "prepare")
 TRAIN = ("train", "tiny.toml", "--out", "out")
+VARIANT = 'variant=[{name="more", training={epochs=3}}]'
 MISTAKES = {
     "misspelt key": ((*RUN, "--set", "training.epoch=3"), "unknown key; nearest is 'epochs'"),
     "impossible value": ((*RUN, "--set", "training.batch=0"), "training.batch: Input should be"),
@@ -83,7 +84,7 @@ MISTAKES = {
         "expected Data_Entry_2017_v2020.csv",
     ),
     "no stage": (("run", "tiny.toml", "--out", "out", "--until", "bake"), "is not one of"),
-    "variants run": ((*RUN, "--set", 'variant=[{name="more", training={epochs=3}}]'), "has variants: use lucency study"),
+    "variants run": ((*RUN, "--set", VARIANT), "has variants: use lucency study ablation"),
     "no variants": (("study", "ablation", *RUN[1:4]), "has no variants: use lucency run"),
     "no run": (("report", "absent"), "absent holds no run: expected the --out folder"),
     "no run to export": (("data", "export", "absent", "--out", "x"), "absent holds no run"),
@@ -146,7 +147,11 @@ def test_a_finished_run_refuses_another_protocol_and_loses_nothing(lucency: Type
 
 
 def test_usage_errors_have_status_2_and_name_the_word_in_one_line(lucency: Typed):
-    for words in (("run", "tiny.toml"), ("rnu",), ("data", "phantom", "--films", "x", "--out", "y")):
+    for words in (
+        ("run", "tiny.toml"),
+        ("rnu",),
+        ("data", "phantom", "--films", "x", "--out", "y"),
+    ):
         said = lucency(*words)
         assert said.status == 2
         assert len(said.err) == 1

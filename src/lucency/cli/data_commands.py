@@ -25,7 +25,7 @@ from lucency.cli.options import (
 
 data_group = typer.Typer(
     help="Describe, balance, check and write data sets.\n\nExample:\n\n"
-    "lucency data phantom --out phantoms --films 60 --size 128",
+    "lucency data describe chestxray14/Data_Entry_2017_v2020.csv",
     no_args_is_help=True,
 )
 

@@ -76,8 +76,9 @@ def describe_labels(file: Path) -> Answer:
         if fact in films.facts:
             counts = films.facts[fact].value_counts(dropna=False)
             about[fact] = {str(level): int(count) for level, count in counts.items()}
-    if "age" in films.facts and films.facts["age"].notna().any():
-        quantiles = films.facts["age"].quantile([0.0, 0.5, 1.0]).tolist()
+    age = films.facts["age"].dropna().to_numpy() if "age" in films.facts else np.empty(0)
+    if len(age):
+        quantiles = np.quantile(age.astype(np.float64), (0.0, 0.5, 1.0)).tolist()
         about["age"] = dict(zip(("lowest", "median", "highest"), quantiles, strict=True))
     about["boxes"] = len(films.boxes)
     given = no_finding(films.label, names=films.findings)

@@ -26,7 +26,7 @@ Item = TypeVar("Item")
 study_group = typer.Typer(
     help="Measure the effect of a choice: variants, leakage, folds, heat maps, preparation.\n\n"
     "Example:\n\n"
-    "lucency study leakage protocols/leak.toml --out runs/leak",
+    "lucency study heatmaps runs/demo --set explanation.methods='[\"occlusion\"]' --out heatmaps",
     no_args_is_help=True,
 )
 
@@ -123,7 +123,7 @@ def heatmaps(
 
     Example:
 
-    lucency study heatmaps runs/demo --set explanation.methods='["cam"]' --out heatmaps
+    lucency study heatmaps runs/demo --set explanation.methods='["occlusion"]' --out heatmaps
     """
     check_folder(out)
     from lucency.cli.output import localised

