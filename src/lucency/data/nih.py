@@ -14,8 +14,7 @@ import pandas as pd
 from jaxtyping import Float32, Int64, Shaped
 
 from lucency.core.manifest import BOX_COLUMNS, FINDINGS, NO_FINDING, Manifest, empty_boxes, nearest
-from lucency.data.images import locate_films
-from lucency.data.tables import (
+from lucency.data.csv_tables import (
     Columns,
     parse_column,
     parse_number,
@@ -23,6 +22,7 @@ from lucency.data.tables import (
     read_columns,
     require_columns,
 )
+from lucency.data.images import locate_films
 
 LABEL_FILES = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
 BOX_FILE, TRUTH_FILE = "BBox_List_2017.csv", "truth.csv"
