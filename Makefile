@@ -53,3 +53,9 @@ fix: $(READY)  ## Format and mend what the linter can
 
 bench: $(READY)  ## Run the benchmarks; results go to benchmarks/results/
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+# docs
+.PHONY: docs
+docs: $(READY)  ## Build the documentation site, site/index.html, and check its links
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --fresh-env docs site

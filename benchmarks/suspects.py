@@ -1,9 +1,9 @@
 """Are wrong labels found? Ours beside cleanlab's rankings, on the same out-of-fold predictions.
 
 Usage: python benchmarks/suspects.py [RUN …] (default runs/noise-10 runs/noise-20)
-Folders of `lucency study cross-validation protocols/noise.toml`: phantoms with label errors;
+Folders of `lucency study cross-validation protocols/noise.toml`: phantoms with planted errors;
 the truth is theirs. Labels of all findings are ranked as one list, then whole films; precision and
-recall at budgets, as a table and as a figure of labels in docs/suspects.png. Needs cleanlab.
+recall at budgets, as a table and as a figure of labels in dev/suspects.png. Needs cleanlab.
 """
 
 from __future__ import annotations

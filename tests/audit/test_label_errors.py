@@ -35,7 +35,7 @@ from lucency.core.predictions import Predictions
 from lucency.data.labels import read_labelled
 from lucency.data.radiologists import read_experts
 from lucency.evaluation.evaluate import MACRO
-from lucency.evaluation.external import predictions_of
+from lucency.evaluation.external import read_predictions_table
 
 Simulated = tuple[Predictions, np.ndarray, np.ndarray]
 NO_FOLDS = np.empty((0, 3_000, 3))
@@ -289,7 +289,7 @@ def _auc_of_errors(predictions: Predictions, truth: np.ndarray) -> np.ndarray:
 def test_labels_that_radiologists_contradict_rank_first(shared: Path):
     nih = read_labelled(shared / "nih" / "Data_Entry_2017_v2020.csv")
     file = shared / "nih" / "zech" / "preds.csv"
-    zech = predictions_of(file, films=nih, scale="probability", part="test")
+    zech = read_predictions_table(file, films=nih, scale="probability", part="test")
     merged = merge_predictions(zech, FOUR_GROUPS)
     for release, predictions in {"all": zech, "four": merged}.items():
         experts = read_experts(shared / "nih" / "expert", release=release)

@@ -15,7 +15,7 @@ from lucency.core.predictions import Predictions
 from lucency.data.labels import read_labelled
 from lucency.data.radiologists import read_experts
 from lucency.evaluation.evaluate import MACRO
-from lucency.evaluation.external import predictions_of
+from lucency.evaluation.external import read_predictions_table
 
 DRAWS = {"resamples": 100, "seed": 0}
 
@@ -28,7 +28,7 @@ def nih(shared: Path) -> Manifest:
 @pytest.fixture(scope="module")
 def zech(nih: Manifest, shared: Path) -> Predictions:
     file = shared / "nih" / "zech" / "preds.csv"
-    return predictions_of(file, films=nih, scale="probability", part="test")
+    return read_predictions_table(file, films=nih, scale="probability", part="test")
 
 
 def toys(label: np.ndarray) -> tuple[Predictions, Manifest]:

@@ -72,6 +72,7 @@ MISTAKES = {
     "below a word": ((*RUN, "--set", "name.x=y"), "no such key, found tiny"),
     "no value": ((*RUN, "--set", "name"), "expected key=value"),
     "no protocol": (("run", "tinny.toml", "--out", "out"), "tinny.toml: no such protocol"),
+    "no such name": (("run", "quik", "--out", "out"), "nearest is 'quick'"),
     "folder as protocol": (("run", ".", "--out", "out"), ". is a folder; expected a protocol"),
     "unknown finding": ((*RUN, "--set", 'findings=["Massa"]'), "nearest is 'Mass'"),
     "no root": ((*RUN, "--set", "data.source=nih"), "data.root is '', which is no folder"),
@@ -95,7 +96,7 @@ MISTAKES = {
     "validation of two": (("evaluate", "a.csv", "b.csv", "--val", "c.csv"), "one TABLE.csv"),
     "place taken": (("run", "tiny.toml", "--out", "."), "is not empty and holds no run"),
     "out is a file": (("run", "tiny.toml", "--out", "tiny.toml"), "tiny.toml"),
-    "small phantom": (("data", "phantom", "--out", "out", "--size", "3"), "size is 3 pixels"),
+    "small phantom": (("data", "phantom", "--out", "out", "--size", "3"), "size is 3, expected 32"),
     "share of phantoms": (("data", "phantom", "--out", "out", "--shortcut", "2"), "shortcut is 2"),
 }
 
@@ -220,7 +221,8 @@ def test_every_stage_has_a_name_and_an_answer():
 
 def test_the_commands_are_these():
     assert set(COMMANDS) == {
-        "run", "train", "report", "predict", "explain", "similar", "evaluate", "ensemble", "check",
+        "run", "train", "report", "protocols", "predict", "explain", "similar", "evaluate",
+        "ensemble", "check",
         "data", "data phantom", "data describe", "data imbalance", "data balance", "data quality",
         "data export",
         "audit", "audit labels", "audit versions", "audit errors", "audit review",

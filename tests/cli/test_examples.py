@@ -14,7 +14,7 @@ from lucency.cli.app import app
 
 PAGES = {"lucency": app.info.help or "", **{n: c.help or "" for n, c in named_commands().items()}}
 EXAMPLE = re.compile(r"^ *Example:\n\n *(.+)$", re.MULTILINE)
-SLOW = ("study leakage", "study preparation", "report")  # of more than a few seconds
+SLOW = ("study leakage", "study preparation", "report", "run")  # of more than a few seconds
 TRIAL = {"study preparation": ("--clips", "3", "--tiles", "4", "--films", "8", "--repeats", "1")}
 
 
@@ -45,6 +45,8 @@ def test_every_page_has_one_example_of_its_own_command(page: str):
 @pytest.mark.parametrize("page", params())
 def test_the_example_works(page: str, finished: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(finished)
+    folder = "lucency.config.catalogue.protocol_folder"
+    monkeypatch.setattr(folder, lambda: finished / "protocols")
     words = example(page)
     words = words[words.index("lucency") + 1 :]
     for option in ("--out", "--csv"):

@@ -5,7 +5,7 @@ import gzip
 import numpy as np
 import pytest
 
-from lucency.data.tables import read_names
+from lucency.data.csv_tables import read_names
 
 NAMES = ["00000001_000.png", "00000002_000.png"]
 

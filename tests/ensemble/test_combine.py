@@ -11,12 +11,11 @@ from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_s
 
 from lucency.config.sections import DRAWS, Ensemble, EvaluationChoices, LearnerName
 from lucency.core.predictions import Predictions, concatenate, load_predictions, save_predictions
-from lucency.ensemble.combine import combine
-from lucency.ensemble.ensembles import EQUAL, METHODS, pool
+from lucency.ensemble.ensembles import EQUAL, METHODS, make_ensemble
 from lucency.ensemble.feature_classifiers import LEARNERS
 from lucency.evaluation.calibration import recalibrated
 from lucency.evaluation.compare import compare
-from lucency.evaluation.leaderboard import Entrant, leaderboard
+from lucency.evaluation.leaderboard import Entry, leaderboard
 
 FINDINGS = ("Mass", "Edema")
 FILMS = 400
@@ -69,19 +68,19 @@ def test_poisoned_test_labels_change_no_say(method: str):
     tests = networks[0].part == "test"
     poisoned = np.where(tests[:, None], 1 - networks[0].label, networks[0].label)
     found, other = (
-        recalibrated(pool(several, method=method, seed=0).said, method="platt")
+        recalibrated(make_ensemble(several, method=method, seed=0).predictions, method="platt")
         for several in (networks, [replace(one, label=poisoned) for one in networks])
     )
     np.testing.assert_array_equal(found.calibrated, other.calibrated)
     known = [replace(one, label=1 - one.label) for one in networks]
-    moved = recalibrated(pool(known, method=method, seed=0).said, method="platt")
+    moved = recalibrated(make_ensemble(known, method=method, seed=0).predictions, method="platt")
     assert (moved.calibrated != found.calibrated).any()  # validation labels do count
 
 
 def the_league(several: list[Predictions], reference: str) -> pd.DataFrame:
-    entrants = {one.network: Entrant("network", 2.5) for one in several}
+    entries = {one.network: Entry("network", 2.5) for one in several}
     return leaderboard(
-        several, entrants=entrants, reference=reference, choices=QUICK, progress=silent
+        several, entries=entries, reference=reference, choices=QUICK, progress=silent
     ).set_index("network")
 
 
@@ -148,7 +147,7 @@ def test_runs_and_tables_are_combined_and_written(tmp_path: Path):
     first, second, third = three()
     test, val = tables(tmp_path, third)
     given = {"labels": a_label_file(tmp_path), "scale": "probability", "methods": ["greedy"]}
-    answer = combine(
+    answer = ensemble_networks(
         [a_run(tmp_path / "run", [first, second]), test],
         val=[val], out=tmp_path / "out", **given,
     )  # fmt: skip
@@ -157,7 +156,7 @@ def test_runs_and_tables_are_combined_and_written(tmp_path: Path):
     assert EQUAL in str(answer["conclusion"])
     again = {"methods": ["convex"], "labels": None, "scale": "probability"}
     with pytest.raises(ValueError, match="was made from other inputs"):
-        combine([tmp_path / "run"], val=[], out=tmp_path / "out", **again)
+        ensemble_networks([tmp_path / "run"], val=[], out=tmp_path / "out", **again)
     league_table = pd.read_csv(tmp_path / "out" / "leaderboard.csv")
     assert league_table.groupby("kind").size().to_dict() == {"ensemble": 2, "network": 3}
     weights = pd.read_csv(tmp_path / "out" / "weights.csv")
@@ -165,7 +164,9 @@ def test_runs_and_tables_are_combined_and_written(tmp_path: Path):
     np.testing.assert_allclose(whole, 1)
     kept = load_predictions(tmp_path / "out" / "greedy.npz")
     members = [first, second, recalibrated(third, method="platt")]
-    again = recalibrated(pool(members, method="greedy", seed=0).said, method="platt")
+    again = recalibrated(
+        make_ensemble(members, method="greedy", seed=0).predictions, method="platt"
+    )
     np.testing.assert_allclose(
         roc_auc_score(kept.of("test").label, kept.of("test").logit),
         roc_auc_score(again.of("test").label, again.of("test").logit), atol=1e-6,
@@ -180,24 +181,24 @@ def test_what_cannot_be_combined_is_refused_in_one_line(tmp_path: Path):
     run = a_run(tmp_path / "run", [first, second])
     given = {"labels": a_label_file(tmp_path), "scale": "probability", "out": None}
     with pytest.raises(ValueError, match="1 tables and 0 --val tables; expected one each"):
-        combine([run, test], val=[], methods=[], **given)
+        ensemble_networks([run, test], val=[], methods=[], **given)
     with pytest.raises(ValueError, match=r"nowhere.csv: no such file; expected a table"):
-        combine([run, tmp_path / "nowhere.csv"], val=[], methods=[], **given)
+        ensemble_networks([run, tmp_path / "nowhere.csv"], val=[], methods=[], **given)
     with pytest.raises(ValueError, match=r"--method 'greed' is unknown; .*nearest is 'greedy'"):
-        combine([run], val=[], methods=["greed"], **given)
+        ensemble_networks([run], val=[], methods=["greed"], **given)
     with pytest.raises(ValueError, match="holds no labels: expected --labels FILE"):
-        combine([run, test], val=[val], methods=[], **given | {"labels": None})
+        ensemble_networks([run, test], val=[val], methods=[], **given | {"labels": None})
     with pytest.raises(ValueError, match="patients are in the test table too"):
-        combine([run, test], val=[test], methods=[], **given)
+        ensemble_networks([run, test], val=[test], methods=[], **given)
     named = a_run(tmp_path / "named", [replace(first, network="greedy")])
     file = named / "predictions" / "greedy" / "predictions.npz"
     with pytest.raises(ValueError, match="a network is called 'greedy', as an ensemble is"):
-        combine([run, file], val=[], methods=["greedy"], **given)
+        ensemble_networks([run, file], val=[], methods=["greedy"], **given)
     lone = a_run(tmp_path / "lone", [first.of("test"), second.of("test")])
     with pytest.raises(ValueError, match="fitted to val films alone, found no films"):
-        combine([lone], val=[], methods=[], **given)
+        ensemble_networks([lone], val=[], methods=[], **given)
     with pytest.raises(ValueError, match="found 1 network; expected two or more"):
-        combine([a_run(tmp_path / "one", [first])], val=[], methods=[], **given)
+        ensemble_networks([a_run(tmp_path / "one", [first])], val=[], methods=[], **given)
 
 
 def test_draws_of_the_command_are_those_of_every_table():

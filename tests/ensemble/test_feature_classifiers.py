@@ -178,7 +178,7 @@ def test_what_was_not_measured_takes_the_fitted_films_median():
     filled = np.array([[1, 5], [3, 6], [9, 7]])
     middle, scale = filled.mean(axis=0), filled.std(axis=0)
     np.testing.assert_allclose(space.known, (filled - middle) / scale)
-    np.testing.assert_allclose(space.asked, ([[3, 100]] - middle) / scale)
+    np.testing.assert_allclose(space.new, ([[3, 100]] - middle) / scale)
 
 
 def test_oversampling_before_the_folds_makes_signal_of_noise():
@@ -269,7 +269,7 @@ def test_films_without_a_label_are_left_out_of_the_finding():
     stated = ~np.isnan(label[rows, 0])
     model = LogisticRegression(C=found.choice["C"], tol=1e-10)
     model.fit(space.known[stated], label[rows, 0][stated])
-    by_hand = model.decision_function(space.asked)
+    by_hand = model.decision_function(space.new)
     line = found.line[0]
     np.testing.assert_allclose(found.logit[:, 0], line.slope * by_hand + line.offset, atol=1e-4)
 

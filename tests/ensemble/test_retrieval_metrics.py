@@ -9,9 +9,9 @@ from lucency.ensemble.retrieval import Found, build_index
 from lucency.ensemble.retrieval_metrics import (
     FIRST,
     PAIRS,
+    conclude_recognition,
     draw_pairs,
     jaccard,
-    privacy,
     recognition_table,
     retrieval_table,
     similar_table,
@@ -198,11 +198,15 @@ def test_patients_are_recognised_as_brute_force_does_and_strangers_are_not():
     same = queries.patient[upper[0]] == queries.patient[upper[1]]
     area = roc_auc_score(same, cosine[upper])
     assert table.loc[PAIRS, "low"] < area < table.loc[PAIRS, "high"]
-    assert privacy(table.reset_index()).startswith("These features recognise people: for ")
+    assert conclude_recognition(table.reset_index()).startswith(
+        "These features recognise people: for "
+    )
     none = recognition_table(_people(same=0.0), resamples=200, seed=0)
     assert (none["low"] < none["random"]).all()
     assert (none["random"] < none["high"]).all()
-    assert privacy(none).startswith("These features do not surely recognise people: for ")
+    assert conclude_recognition(none).startswith(
+        "These features do not surely recognise people: for "
+    )
 
 
 @pytest.mark.parametrize("patient", [[1] * 180, np.arange(180)])
@@ -214,7 +218,7 @@ def test_recognising_needs_a_patient_of_several_films_and_somebody_else(patient)
     )  # fmt: skip
     assert table["value"].isna().all()
     assert (table["queries"] == 0).all()
-    assert privacy(table) == (
+    assert conclude_recognition(table) == (
         "Whether these features recognise people is not computable: expected a patient of several "
         "films, and films of others."
     )

@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from lucency.core.predictions import Predictions
 from lucency.evaluation.bootstrap import resample_patients
-from lucency.evaluation.compare import COLUMNS, OVER_FINDINGS, compare, conclude, rank
+from lucency.evaluation.compare import COLUMNS, OVER_FINDINGS, compare, conclude_comparison, rank
 from lucency.evaluation.evaluate import evaluate, trivial
 from lucency.evaluation.significance import delong_difference, holm
 
@@ -158,7 +158,7 @@ def test_ranks_by_macro_area_and_says_who_is_tied():
 
 
 def test_the_sentence_names_the_tied_ones():
-    sentence = conclude(_ranking(_three()))
+    sentence = conclude_comparison(_ranking(_three()))
     assert sentence.startswith("These films cannot tell which of")
     assert "good (0.8" in sentence
     assert "near (0.8" in sentence
@@ -167,7 +167,7 @@ def test_the_sentence_names_the_tied_ones():
 
 def test_the_sentence_names_the_best_when_all_others_are_worse():
     good, _, noise = _three()
-    sentence = conclude(_ranking([noise, good]))
+    sentence = conclude_comparison(_ranking([noise, good]))
     assert sentence.startswith("good is best: macro AUC 0.8")
     assert "is more than chance" in sentence
     assert "which does not exclude .5" not in sentence
@@ -175,13 +175,13 @@ def test_the_sentence_names_the_best_when_all_others_are_worse():
 
 def test_the_sentence_warns_of_chance():
     noise = _three()[2]
-    assert "does not exclude .5, chance" in conclude(_ranking([noise]))
-    assert "chance" not in conclude(_ranking([_three()[0]]))
+    assert "does not exclude .5, chance" in conclude_comparison(_ranking([noise]))
+    assert "chance" not in conclude_comparison(_ranking([_three()[0]]))
 
 
 def test_nothing_computable_ranks_nobody():
     several = [replace(one, label=np.zeros_like(one.label)) for one in _three()]
-    assert conclude(_ranking(several)).startswith("No network can be ranked")
+    assert conclude_comparison(_ranking(several)).startswith("No network can be ranked")
 
 
 def test_two_equal_networks_are_called_different_about_one_time_in_twenty():
@@ -294,7 +294,7 @@ def test_a_difference_without_any_spread_has_no_p():
     assert table["p"].isna().all()
     assert table["note"].iloc[0] == "the same difference for every patient"
     assert "the same in every resample" in _macro(table)["note"]
-    assert "may be chance" in conclude(_ranking(several))
+    assert "may be chance" in conclude_comparison(_ranking(several))
 
 
 def test_patients_and_films_of_other_splits_are_counted():

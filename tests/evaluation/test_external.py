@@ -8,10 +8,10 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from lucency.core.manifest import FINDINGS
+from lucency.data.csv_tables import read_scores
 from lucency.data.labels import read_labelled
-from lucency.data.tables import read_scores
 from lucency.evaluation.evaluate import evaluate
-from lucency.evaluation.external import SCALES, predictions_of, read_tables
+from lucency.evaluation.external import SCALES, read_predictions_table, read_tables
 
 FILMS = 60
 
@@ -127,7 +127,7 @@ def test_findings_without_a_column_are_left_out_and_other_columns_named(tmp_path
     scores = read_scores(tmp_path / "scores.csv", findings=("Mass", "Edema"))
     assert (scores.findings, scores.left_out) == (("Mass",), ("fold",))
     films = read_labelled(tmp_path / "labels.csv")
-    predictions = predictions_of(
+    predictions = read_predictions_table(
         tmp_path / "scores.csv", films=films, scale="probability", part="test"
     )
     assert predictions.findings == ("Mass",)

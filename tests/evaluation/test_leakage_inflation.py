@@ -38,7 +38,7 @@ def test_scores_are_scikit_learn_s_on_either_side():
     own, untouched = _predictions(2.0), _predictions(1.0, first=5_000, seed=1)
     table = _inflate(own, untouched).set_index(["metric", "finding"])
     assert table.index.tolist() == list(SHOWN)
-    for name, found in (("claimed", own), ("reached", untouched)):
+    for name, found in (("own_test", own), ("held_out", untouched)):
         called = found.probability >= 0.5
         expected = {
             ("auc", "macro"): roc_auc_score(found.label, found.logit),
@@ -49,7 +49,7 @@ def test_scores_are_scikit_learn_s_on_either_side():
         }
         for key, value in expected.items():
             assert table.loc[key, name] == pytest.approx(value, abs=1e-9)
-    difference = table["claimed"] - table["reached"]
+    difference = table["own_test"] - table["held_out"]
     np.testing.assert_allclose(table["inflation"], difference, atol=1e-12)
     macro = table.loc[("auc", "macro")]
     assert 0 < macro["low"] < macro["inflation"] < macro["high"]
@@ -80,7 +80,7 @@ def test_macro_is_over_the_findings_that_both_sides_have():
     table = _inflate(replace(own, logit=logit), replace(untouched, label=label))
     macro = table.set_index(["metric", "finding"]).loc[("auc", "macro")]
     assert macro["findings"] == 1
-    assert macro["claimed"] == pytest.approx(roc_auc_score(own.label[:, 0], logit[:, 0]))
+    assert macro["own_test"] == pytest.approx(roc_auc_score(own.label[:, 0], logit[:, 0]))
     assert macro["low"] <= 0 <= macro["high"]
 
 

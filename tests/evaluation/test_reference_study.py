@@ -101,13 +101,13 @@ def test_the_study_stands_beside() -> None:
     row = table.loc["densenet121"]
     assert row["published"].dropna().tolist() == [0.8421, 0.9109, 0.5519, 0.5147, 0.3046]
     assert row["published"].isna().sum() == 1  # F1
-    assert row.loc["precision", "claimed"] == pytest.approx(KERAS["precision"], abs=1e-6)
-    assert row["reached"].tolist() == row["claimed"].tolist()
+    assert row.loc["precision", "own_test"] == pytest.approx(KERAS["precision"], abs=1e-6)
+    assert row["held_out"].tolist() == row["own_test"].tolist()
     other = table.loc["inceptionresnetv2"]
     assert other["published"].isna().all()
     assert set(other["as_published"]) == {UNPUBLISHED}
     alone = compare_with_study(several, [], **DRAWS)
-    assert alone["reached"].isna().all()
+    assert alone["held_out"].isna().all()
     assert len(alone) == len(several) * len(HALF_METRICS)
 
 

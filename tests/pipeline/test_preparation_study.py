@@ -30,7 +30,7 @@ from lucency.models.features import embed
 from lucency.models.networks import build
 from lucency.pipeline import preparation_study
 from lucency.pipeline.experiment import load_study
-from lucency.report.preparation_page import clahe_values, draw_study
+from lucency.report.preparation_page import draw_study, preparation_values
 from lucency.report.run_page import Experiment
 from toys import FINDINGS, toy_films
 
@@ -212,7 +212,7 @@ def test_the_answer_is_json_if_asked(at_home: Path):
 
 def test_done_again_it_does_nothing(at_home: Path, monkeypatch: pytest.MonkeyPatch):
     before = files_of(Path("out"))
-    for name in ("prepare", "_learn", "compare_cells", "write_clahe"):
+    for name in ("prepare", "_learn", "compare_cells", "write_preparation_page"):
         monkeypatch.setattr(preparation_study, name, no_work)
     study("--out", "out")
     assert files_of(Path("out")) == before
@@ -268,10 +268,12 @@ def test_a_run_s_report_shows_the_study_that_stands_in_it(at_home: Path, tmp_pat
     study("--out", str(run / STUDY))
     assert (run / "manifest" / "receipt.json").is_file(), "it takes the run's films"
     assert not (run / STUDY / "manifest").exists()
-    shown = clahe_values(load_study(run / STUDY / "evaluation"))
+    shown = preparation_values(load_study(run / STUDY / "evaluation"))
     assert shown["conclusion"].startswith("On these 48 films")
     assert shown["figure"].startswith("<svg")
-    assert clahe_values(Experiment.__dataclass_fields__["preparations"].default_factory()) == {}
+    assert (
+        preparation_values(Experiment.__dataclass_fields__["preparations"].default_factory()) == {}
+    )
 
 
 @pytest.mark.slow  # it trains a network

@@ -143,7 +143,7 @@ def test_the_study_stands_beside_what_is_claimed_and_reached(
     page = stages.report(run).read_text()
     study = pd.read_csv(run.out / "study" / "study.csv").set_index("metric")
     assert study.loc["auc", "published"] == 0.8421
-    assert study[["claimed", "reached"]].notna().all(axis=None)
+    assert study[["own_test", "held_out"]].notna().all(axis=None)
     assert "Beside the published study" in page
     apart, met = films_apart(run), patients_seen(run)
     assert len(apart)
@@ -180,7 +180,7 @@ def test_a_late_failure_does_not_cost_the_report(
     file, out = tmp_path / "late.toml", tmp_path / "run"
     file.write_text(protocol_text(parse_protocol(choices, name="late")))
     chapter = {
-        "pipeline.audit_stage.rate_label_quality": "doubts",
+        "pipeline.audit_stage.rate_label_quality": "audit",
         "report.run_page.draw_counts": "balance",
     }[place]
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lucency.report.heatmap_figures import explanation_png, explanation_svg
-from lucency.report.neighbour_figures import Alike, similar_figure
+from lucency.report.neighbour_figures import SimilarFilm, similar_figure
 
 FINDINGS = ("Mass", "Pleural_Thickening", "Edema")
 NONE = float("nan")
@@ -14,7 +14,7 @@ NONE = float("nan")
 
 def _film(name, label, *, shape=(64, 64), seed=0):
     film = np.random.default_rng(seed).integers(0, 255, shape).astype(np.uint8)
-    return Alike(name, film, np.array(label, dtype=np.float32))
+    return SimilarFilm(name, film, np.array(label, dtype=np.float32))
 
 
 def _figure(query, answers, *, asked):

@@ -32,11 +32,11 @@ from lucency.core.stage import Failures
 from lucency.data.image_measures import MEASURES
 from lucency.ensemble.ensemble_results import EnsembleResults, no_ensemble_results
 from lucency.ensemble.retrieval_metrics import COLUMNS as RETRIEVAL
-from lucency.ensemble.retrieval_metrics import FIRST, OVERALL, PAIRS, privacy
+from lucency.ensemble.retrieval_metrics import FIRST, OVERALL, PAIRS, conclude_recognition
 from lucency.evaluation.calibration import brier_parts, reliability_table
 from lucency.evaluation.evaluate import confusion_table, evaluate, trivial
 from lucency.evaluation.leaderboard import COLUMNS as LEADERBOARD
-from lucency.evaluation.leaderboard import SCORES, conclude
+from lucency.evaluation.leaderboard import SCORES, conclude_leaderboard
 from lucency.evaluation.metrics import METRICS, PER_FILM
 from lucency.evaluation.preparation_grid import (
     PreparationStudy,
@@ -528,10 +528,12 @@ def test_all_predictors_are_in_one_leaderboard(experiment: Experiment, text: str
         "network"
     ].tolist()
     table = experiment.ensembles.leaderboard
-    assert conclude(table.fillna({"note": ""}), reference="mean-probability") in text
+    assert conclude_leaderboard(table.fillna({"note": ""}), reference="mean-probability") in text
     assert "the reference" in leaderboard[2]
     similar = experiment.ensembles.similar
-    assert privacy(similar.loc[similar["finding"] == OVERALL]) in "".join(Page(text).words)
+    assert conclude_recognition(similar.loc[similar["finding"] == OVERALL]) in "".join(
+        Page(text).words
+    )
     lungs = next(t for t in tables if t[0][:3] == ["Finding", "Films", "No lungs"])
     assert lungs[1:] == [["all", "1,200", "60", "0.050"], ["Hernia", "0", "0", "\N{EN DASH}"]]
 

@@ -45,7 +45,7 @@ from lucency.core.tables import Audit
 from lucency.data.labels import read_labelled
 from lucency.data.radiologists import RELEASES, read_expert_table, read_readings, release_of
 from lucency.evaluation.evaluate import MACRO
-from lucency.evaluation.external import predictions_of
+from lucency.evaluation.external import read_predictions_table
 
 CHANCE = 0.5  # of pairs
 CHOSEN = "The films were chosen to hold many findings: shares are not those of random films."
@@ -79,7 +79,7 @@ def audit_labels(labels: Path, *, expert: Path, table: Path | None, scale: str) 
             kappa = kappa.loc[kappa["finding"] != NO_FINDING].reset_index(drop=True)
         found["readers"] = kappa
     if table is not None:
-        external = predictions_of(table, films=films, scale=scale, part="test")
+        external = read_predictions_table(table, films=films, scale=scale, part="test")
         found["auc"] = against_experts(_merged_for(external, experts), experts, **DRAWS)
     found["label_quality"] = rate_label_quality(counts_of(found["agreement"], kappa), caveats={})
     return Audit(
@@ -101,7 +101,7 @@ def audit_versions(old: Path, new: Path, *, table: Path | None, scale: str) -> A
     one, other = read_labelled(old), read_labelled(new)
     found = {"changes": changes(one, other), "labels": changed_labels(one, other)}
     if table is not None:
-        external = predictions_of(table, films=other, scale=scale, part="test")
+        external = read_predictions_table(table, films=other, scale=scale, part="test")
         found["auc"] = effect(external, one, other, **DRAWS)
     count = found["changes"].set_index("finding").to_dict(orient="index")
     every, nothing = count[ALL], count[NO_FINDING]
@@ -215,7 +215,7 @@ def _untrained(what: Path, *, labels: Path | None, scale: str) -> Predictions:
     if what.suffix != ".npz":
         if labels is None:
             raise ValueError(f"{what} holds no labels: expected --labels FILE of its films")
-        return predictions_of(what, films=read_labelled(labels), scale=scale, part="test")
+        return read_predictions_table(what, films=read_labelled(labels), scale=scale, part="test")
     if labels is not None:
         raise ValueError(f"{what} brings its own labels: expected it alone, without --labels")
     predictions = load_predictions(what)

@@ -14,7 +14,7 @@ from lucency.cli.audit_commands import audit_group
 from lucency.cli.data_commands import data_group
 from lucency.cli.evaluate_commands import check, ensemble, evaluate
 from lucency.cli.film_commands import explain, predict, similar
-from lucency.cli.run_commands import report, run, train
+from lucency.cli.run_commands import protocols, report, run, train
 from lucency.cli.study_commands import study_group
 from lucency.core.parallel import rank, share_cores, world_size
 
@@ -26,7 +26,7 @@ FIRST_SPEAKS_SECONDS = 5.0  # the launcher ends the others when the first proces
 app = typer.Typer(
     help="Multi-label classification of chest X-rays: one protocol, one command, one page. "
     "For research only, not a medical device.\n\nExample:\n\n"
-    "lucency run protocols/demo.toml --out runs/demo",
+    "lucency run quick --out runs/quick",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -111,7 +111,7 @@ def about(
 
 
 COMMANDS: tuple[Callable[..., None], ...] = (
-    run, train, report, predict, explain, similar, evaluate, ensemble, check,
+    run, train, report, protocols, predict, explain, similar, evaluate, ensemble, check,
 )  # fmt: skip
 GROUPS = {"data": data_group, "audit": audit_group, "study": study_group}
 for command in COMMANDS:

@@ -142,7 +142,6 @@ def score_review(
 ) -> None:
     """Score filled review forms: the share of right labels, the agreement of reviewers.
 
-
     Example:
 
     lucency audit score-review review/sample.csv answers.csv

@@ -115,7 +115,7 @@ def balance(
 
     Example:
 
-    lucency data balance protocols/demo.toml --figure balance.svg --table steps.csv
+    lucency data balance demo --figure balance.svg --table steps.csv
     """
     from lucency.cli.output import balance_from_labels, check_figure
     from lucency.config.protocol import read_protocol

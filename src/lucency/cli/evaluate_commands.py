@@ -83,10 +83,9 @@ def ensemble(
     lucency ensemble runs/demo --method greedy --out ensembles
     """
     check_folder(out)
-    from lucency.ensemble.combine import combine
 
     choices = {"val": val or [], "labels": labels, "scale": scale, "methods": method or []}
-    print_answer(combine(tables, **choices, out=out), json)
+    print_answer(ensemble_networks(tables, **choices, out=out), json)
 
 
 def check(  # noqa: PLR0913 - the options of one command

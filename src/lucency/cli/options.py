@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from lucency.core.tables import Audit
 
 ProtocolFile = Annotated[
-    Path, typer.Argument(metavar="PROTOCOL", help="A protocol: the path of a .toml file.")
+    Path,
+    typer.Argument(metavar="PROTOCOL", help="A name of `lucency protocols`, or a .toml file."),
 ]
 RunOut = Annotated[Path, typer.Option("--out", metavar="DIR", help="The run's folder.")]
 StudyOut = Annotated[Path, typer.Option("--out", metavar="DIR", help="The study's folder.")]

@@ -41,12 +41,12 @@ def describe_imbalance(file: Path, *, figure: Path | None) -> Answer:
     found = measure(read.label, names=read.findings)
     if figure is not None:
         from lucency.report.imbalance_figures import draw_cooccurrence
-        from lucency.report.style import on_its_own
+        from lucency.report.style import standalone_svg
 
         order = np.argsort(-found.per_finding["count"].to_numpy(), kind="stable")
         share = cooccurrence(read.label[:, order])
         drawing = draw_cooccurrence({file.name: share}, [read.findings[k] for k in order])
-        write_atomically(figure, on_its_own(drawing))
+        write_atomically(figure, standalone_svg(drawing))
     summary: dict[str, float] = found.summary.to_dict()
     about: Answer = {k: int(v) if k in WHOLE else _number(v) for k, v in summary.items()}
     given = no_finding(read.label, names=read.findings)
@@ -168,9 +168,9 @@ def _keep(change: Change, *, figure: Path | None, table: Path | None) -> None:
         write_atomically(table, steps_text(change.steps))
     if figure is not None:
         from lucency.report.imbalance_figures import draw_balancing
-        from lucency.report.style import on_its_own
+        from lucency.report.style import standalone_svg
 
-        write_atomically(figure, on_its_own(draw_balancing(change)))
+        write_atomically(figure, standalone_svg(draw_balancing(change)))
 
 
 def check_figure(figure: Path | None) -> None:
@@ -330,7 +330,7 @@ def _of_report(run: Run, made: Any) -> Answer:
     from lucency.pipeline.stages import evaluation, issues
 
     checks = "could not run"
-    if "warnings" not in Failures(run.out / "failed").reasons():
+    if "checks" not in Failures(run.out / "failed").reasons():
         found = issues(run)
         serious = count_serious(found)
         checks = f"{serious} serious, {len(found) - serious} to note"

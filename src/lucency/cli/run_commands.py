@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from enum import StrEnum
 from pathlib import Path
+from textwrap import fill
 from typing import Annotated
 
 import typer
@@ -55,7 +56,7 @@ def run(
 
     Example:
 
-    lucency run protocols/demo.toml --out runs/demo
+    lucency run quick --out runs/quick
     """
     do(until, protocol, out, changes, workers, json, variants=False)
 
@@ -67,7 +68,7 @@ def train(protocol: ProtocolFile, out: RunOut, changes: Changes = None, json: Js
 
     Example:
 
-    accelerate launch -m lucency train protocols/demo.toml --out runs/demo
+    accelerate launch -m lucency train demo --out runs/demo
     """
     if left_alone():
         raise ValueError(
@@ -100,6 +101,28 @@ def report(folder: RunFolder, json: Json = False) -> None:
     if (folder / "report" / RECEIPT).is_file():
         shutil.rmtree(folder / "report")
     do(Stage.REPORT, file, folder, None, 0, json)
+
+
+def protocols(json: Json = False) -> None:
+    """List the protocols that come with the package, with their cost and result.
+
+    A name may stand in place of a protocol's path. No result means that nobody has run it whole.
+
+    Example:
+
+    lucency protocols
+    """
+    from lucency.config.catalogue import list_protocols
+
+    found = {one.name: one._asdict() for one in list_protocols()}
+    if json:
+        print_answer({**found}, json)
+        return
+    for name, about in found.items():
+        typer.echo(f"{name}: {about['about']}")
+        for key in ("cost", "result"):
+            text = f"  {key}: {about[key] or 'not measured'}"
+            typer.echo(fill(text, width=100, subsequent_indent="    "))
 
 
 def do(

@@ -46,7 +46,7 @@ def ablation(
 
     Example:
 
-    lucency study ablation protocols/ablation-balance.toml --out runs/ablation-balance
+    lucency study ablation ablation-balance --out runs/ablation-balance
     """
     do(until, protocol, out, changes, workers, json, variants=True)
 
@@ -66,7 +66,7 @@ def leakage(
 
     Example:
 
-    lucency study leakage protocols/leak.toml --out runs/leak
+    lucency study leakage leak --out runs/leak
     """
     from lucency.cli.output import NOT_MADE
     from lucency.config.protocol import read_protocol
@@ -99,7 +99,7 @@ def cross_validation(
 
     Example:
 
-    lucency study cross-validation protocols/demo.toml --out runs/folds --folds 3
+    lucency study cross-validation demo --out runs/folds --folds 3
     """
     from lucency.config.protocol import read_protocol
     from lucency.pipeline.run import open_run
@@ -165,7 +165,7 @@ def preparation(  # noqa: PLR0913 - the options of one command
 
     Example:
 
-    lucency study preparation protocols/preparation-sample.toml --out runs/preparation-sample
+    lucency study preparation preparation-sample --out runs/preparation-sample
     """
     from lucency.config.protocol import read_protocol
     from lucency.evaluation.preparation_grid import make_grid

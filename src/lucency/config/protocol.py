@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError, model_validator
 
+from lucency.config.catalogue import find_protocol
 from lucency.config.sections import (
     Balance,
     Choices,
@@ -134,9 +135,10 @@ class Protocol(Choices):
 def read_protocol(file: str | Path, *, changes: tuple[str, ...] = ()) -> Protocol:
     """Read a TOML protocol and apply `key=value` changes (value in TOML, or a bare word).
 
-    Raises ValueError in one line that names the key, what was found and what was expected.
+    `file` is a path, or the name of one of the package's protocols, such as "quick". Raises
+    ValueError in one line that names the key, what was found and what was expected.
     """
-    file = Path(file)
+    file = find_protocol(file)
     if file.is_dir():
         raise ValueError(f"{file} is a folder; expected a protocol, a file ending in .toml")
     if not file.is_file():

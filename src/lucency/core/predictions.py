@@ -17,7 +17,9 @@ from scipy.special import expit
 
 from lucency.core.manifest import PARTS, require
 
-EACH = "repeats.npy"  # the probabilities of each repeat of a cross-validation, beside predictions
+REPEATS_FILE = (
+    "repeats.npy"  # the probabilities of each repeat of a cross-validation, beside predictions
+)
 _BY_FILM = ("image", "patient", "part", "label", "logit", "feature")
 
 
@@ -178,7 +180,7 @@ def _require_predictions(file: Path) -> None:
 
 def load_repeats(file: Path, predictions: Predictions) -> Float64[np.ndarray, "f n k"]:
     """Return the probabilities by repeat that lie beside predictions, or none."""
-    beside = file.parent / EACH
+    beside = file.parent / REPEATS_FILE
     return np.load(beside) if beside.is_file() else np.empty((0, *predictions.label.shape))
 
 

@@ -13,8 +13,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from lucency.core.manifest import FINDINGS, NO_FINDING, Manifest, load_manifest
-from lucency.data.nih import LABEL_COLUMN, films_of_nih, parse_label_column
-from lucency.data.tables import (
+from lucency.data.csv_tables import (
     NAMELESS,
     STATED,
     Columns,
@@ -23,6 +22,7 @@ from lucency.data.tables import (
     read_columns,
     read_labels_of_table,
 )
+from lucency.data.nih import LABEL_COLUMN, films_of_nih, parse_label_column
 
 MOSTLY = 0.5  # share of cells of 0 or 1 from which a column is meant as a finding's
 NEVER_FINDINGS = (

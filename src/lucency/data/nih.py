@@ -14,8 +14,7 @@ import pandas as pd
 from jaxtyping import Float32, Int64, Shaped
 
 from lucency.core.manifest import BOX_COLUMNS, FINDINGS, NO_FINDING, Manifest, empty_boxes, nearest
-from lucency.data.images import locate_films
-from lucency.data.tables import (
+from lucency.data.csv_tables import (
     Columns,
     parse_column,
     parse_number,
@@ -23,6 +22,7 @@ from lucency.data.tables import (
     read_columns,
     require_columns,
 )
+from lucency.data.images import locate_films
 
 LABEL_FILES = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
 BOX_FILE, TRUTH_FILE = "BBox_List_2017.csv", "truth.csv"
@@ -46,6 +46,7 @@ def read_nih(
     phantom's truth.csv. Boxes of other films or findings are left out.
     Raises ValueError for a label that is unknown or contradicts another, naming its row.
     """
+    root = Path(root)
     return locate_films(read_nih_tables(root, labels=labels, findings=findings), root)
 
 
@@ -61,7 +62,6 @@ def films_of_nih(
     columns: Columns, file: Path, *, root: Path, findings: tuple[str, ...] = FINDINGS
 ) -> Manifest:
     """Return the films of a label file's columns; boxes and a phantom's truth lie in `root`."""
-    root = Path(root)
     for name in findings:
         label_column(name)
     require_columns(columns, REQUIRED, file)

@@ -18,7 +18,13 @@ import pandas as pd
 from jaxtyping import Bool, Float32, Int64, Shaped
 
 from lucency.core.manifest import FINDINGS, Manifest, empty_boxes, nearest, require
-from lucency.data.tables import Columns, parse_column, parse_whole, read_columns, require_columns
+from lucency.data.csv_tables import (
+    Columns,
+    parse_column,
+    parse_whole,
+    read_columns,
+    require_columns,
+)
 
 FOUR_FINDINGS = ("Fracture", "Pneumothorax", "Airspace opacity", "Nodule or mass")
 HEDGE = "HEDGE"

@@ -20,6 +20,7 @@ from lucency.core.manifest import Manifest, load_manifest, save_manifest
 from lucency.core.plan import COPY_MARK
 from lucency.core.progress import progress, say
 from lucency.core.stage import fingerprint_file, produce
+from lucency.data.csv_tables import read_columns, read_labels_of_table, read_names
 from lucency.data.images import locate_films
 from lucency.data.labels import read_label_columns
 from lucency.data.nih import (
@@ -29,7 +30,6 @@ from lucency.data.nih import (
     missing_films,
     read_nih_tables,
 )
-from lucency.data.tables import read_columns, read_labels_of_table, read_names
 from lucency.phantom.dataset import list_phantom, write_phantom
 
 NIH_TABLES = ("Data_Entry_2017*", "BBox_List_2017*", "train_val_list.txt", "test_list.txt")

@@ -59,17 +59,17 @@ class Blend:
             raise ValueError(f"{self.method}: weights must not be negative and must add up to 1")
 
 
-class Pooled(NamedTuple):
+class Ensemble(NamedTuple):
     """An ensemble's predictions of validation and test films, and its weights.
 
     `weights`: method, network, finding, weight; no row where it has none.
     """
 
-    said: Predictions
+    predictions: Predictions
     weights: pd.DataFrame
 
 
-def pool(several: Sequence[Predictions], *, method: str, seed: int) -> Pooled:
+def make_ensemble(several: Sequence[Predictions], *, method: str, seed: int) -> Ensemble:
     """Return an ensemble of networks by one of METHODS; each holds validation and test films.
 
     Raises ValueError as `fit_blend` does.
@@ -77,7 +77,7 @@ def pool(several: Sequence[Predictions], *, method: str, seed: int) -> Pooled:
     val, test = ([one.of(part) for one in several] for part in ("val", "test"))
     columns = ["method", "network", "finding", "weight"]
     if method == STACKED:
-        return Pooled(concatenate(stack(val, test)), pd.DataFrame(columns=columns))
+        return Ensemble(concatenate(stack(val, test)), pd.DataFrame(columns=columns))
     blend = fit_blend(val, method=method, seed=seed)
     both = [blended(side, blend, validation=val) for side in (val, test)]
     rows = [
@@ -85,7 +85,7 @@ def pool(several: Sequence[Predictions], *, method: str, seed: int) -> Pooled:
         for member, row in zip(blend.members, blend.weight.tolist(), strict=True)
         for finding, weight in zip(several[0].findings, row, strict=True)
     ]
-    return Pooled(concatenate(both), pd.DataFrame(rows, columns=columns))
+    return Ensemble(concatenate(both), pd.DataFrame(rows, columns=columns))
 
 
 def fit_blend(several: Sequence[Predictions], *, method: str, seed: int) -> Blend:

@@ -46,7 +46,7 @@ class Space(NamedTuple):
     fitted: Int64[np.ndarray, " t"]
     left: Int64[np.ndarray, " m"]
     known: Float64[np.ndarray, "t c"]
-    asked: Float64[np.ndarray, "m c"]
+    new: Float64[np.ndarray, "m c"]
 
 
 class Fitting(NamedTuple):
@@ -207,7 +207,7 @@ def standardised(
     scaler = StandardScaler()
     known = scaler.fit_transform(filled.fit_transform(feature[fitted].astype(np.float64)))
     new = np.asarray(scaler.transform(filled.transform(feature[left].astype(np.float64))))
-    return Space(fitted=fitted, left=left, known=known, asked=new)
+    return Space(fitted=fitted, left=left, known=known, new=new)
 
 
 def _counted(scores: Scorer, *, fits: int, progress: Callable[[int, int], None]) -> Scorer:
@@ -295,7 +295,7 @@ def _scores(
     model = classifier.make(component[rows], seed, **choice)
     model.fit(component[rows], label[rows], **weight)
     started = perf_counter()
-    return _Scored(classifier.score(model, space.asked[:, axes]), perf_counter() - started)
+    return _Scored(classifier.score(model, space.new[:, axes]), perf_counter() - started)
 
 
 def components(
@@ -312,9 +312,9 @@ def components(
     space = standardised(feature, fitted=fitted, left=left, seed=seed)
     axes = PCA(min(COMPONENTS, *space.known.shape), random_state=seed)
     known = axes.fit_transform(space.known)
-    new = axes.transform(space.asked)
+    new = axes.transform(space.new)
     size = known.std()
-    return space._replace(known=known / size, asked=new / size)
+    return space._replace(known=known / size, new=new / size)
 
 
 def _every_axis(known: Float64[np.ndarray, "t c"], truth: Int64[np.ndarray, " t"]) -> slice:

@@ -147,7 +147,7 @@ def recognition_table(queries: Predictions, *, resamples: int, seed: int) -> pd.
     return pd.DataFrame([score, pairs], columns=list(COLUMNS))
 
 
-def privacy(table: pd.DataFrame) -> str:
+def conclude_recognition(table: pd.DataFrame) -> str:
     """Return a sentence on what the rows of `recognition_table` mean for the patients."""
     first, pairs = (table[table["metric"] == metric].iloc[0].to_dict() for metric in (FIRST, PAIRS))
     if not first["queries"]:

@@ -116,7 +116,7 @@ def rank(metrics: pd.DataFrame, comparison: pd.DataFrame) -> pd.DataFrame:
     return ranking.assign(tied_with_best=tied, note=rough)
 
 
-def conclude(ranking: pd.DataFrame) -> str:
+def conclude_comparison(ranking: pd.DataFrame) -> str:
     """Return one sentence: which network is best, or which ones the films cannot tell apart."""
     best = ranking.iloc[0]
     if np.isnan(best["value"]):

@@ -23,7 +23,7 @@ from scipy.special import logit
 from lucency.core.manifest import Manifest
 from lucency.core.predictions import Predictions, load_predictions
 from lucency.core.progress import say
-from lucency.data.tables import Scores, read_scores
+from lucency.data.csv_tables import Scores, read_scores
 from lucency.evaluation.compare import check_comparable
 from lucency.evaluation.evaluate import TRIVIAL
 from lucency.evaluation.thresholds import FALLBACK, threshold_table
@@ -51,7 +51,7 @@ def read_tables(
     `val`, which holds other patients' films; without it they are .5. Raises ValueError when films
     are not labelled, or are in both tables.
     """
-    tested = predictions_of(test, films=films, scale=scale, part="test")
+    tested = read_predictions_table(test, films=films, scale=scale, part="test")
     if val is None:
         say(f"No validation predictions (--val): thresholds are {FALLBACK} for every finding")
         return tested, standard_thresholds(tested)
@@ -73,14 +73,14 @@ def standard_thresholds(predictions: Predictions) -> pd.DataFrame:
     )
 
 
-def labelled_table(file: Path, films: Manifest | None, *, scale: str) -> Predictions:
+def read_test_table(file: Path, films: Manifest | None, *, scale: str) -> Predictions:
     """Return the predictions of a table of test films; ValueError without labels."""
     if films is None:
         raise ValueError(f"{file} holds no labels: expected --labels FILE, the films' label file")
-    return predictions_of(file, films=films, scale=scale, part="test")
+    return read_predictions_table(file, films=films, scale=scale, part="test")
 
 
-def predictions_of(file: Path, *, films: Manifest, scale: str, part: str) -> Predictions:
+def read_predictions_table(file: Path, *, films: Manifest, scale: str, part: str) -> Predictions:
     """Return the predictions of a table, joined by image name to the labels of `films`."""
     check_scale(scale)
     scores, row, label = join_labels(file, films)
@@ -102,7 +102,7 @@ def read_validation(file: Path, test: Predictions, *, films: Manifest, scale: st
 
     Raises ValueError unless it has the same findings, and films of other patients.
     """
-    known = predictions_of(file, films=films, scale=scale, part="val")
+    known = read_predictions_table(file, films=films, scale=scale, part="val")
     both = set(known.patient.tolist()) & set(test.patient.tolist())
     if both:
         raise ValueError(
@@ -149,7 +149,7 @@ def check_scale(scale: str) -> None:
         raise ValueError(f"scale {scale!r} is unknown; expected {' or '.join(SCALES)}")
 
 
-def read_entries(
+def read_networks(
     several: Sequence[Path], *, table: Callable[[Path], Predictions]
 ) -> list[Predictions]:
     """Return the predictions in several files and folders, films by name, under distinct names.
@@ -166,7 +166,7 @@ def read_entries(
     return _named(entries)
 
 
-def of_one_split(several: list[Predictions]) -> list[Predictions]:
+def assume_one_split(several: list[Predictions]) -> list[Predictions]:
     """Return the predictions with the unknown split of tables taken as the others'.
 
     Raises ValueError unless films, labels and findings are the others' too.

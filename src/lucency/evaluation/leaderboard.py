@@ -24,7 +24,7 @@ COLUMNS = (
 )  # fmt: skip
 
 
-class Entrant(NamedTuple):
+class Entry(NamedTuple):
     """What a predictor is, and what a film costs it and its members, in milliseconds."""
 
     kind: str
@@ -34,7 +34,7 @@ class Entrant(NamedTuple):
 def leaderboard(
     several: Sequence[Predictions],
     *,
-    entrants: Mapping[str, Entrant],
+    entries: Mapping[str, Entry],
     reference: str,
     choices: EvaluationChoices,
     progress: Callable[[int, int, str], None],
@@ -55,7 +55,7 @@ def leaderboard(
         fitted = threshold_table(one.of("val"), **rule)["threshold"].to_numpy(dtype=np.float64)
         scores = evaluate(tests[one.network], threshold=fitted, **draws)
         paired = _against(tests[reference], tests[one.network], draws)
-        entry = entrants[one.network]._asdict()
+        entry = entries[one.network]._asdict()
         rows.append({"network": one.network, **_macro(scores), **paired, **entry})
     progress(len(several), len(several), "")
     table = pd.DataFrame(rows)
@@ -65,7 +65,7 @@ def leaderboard(
     return table.reindex(columns=list(COLUMNS))
 
 
-def conclude(table: pd.DataFrame, *, reference: str) -> str:
+def conclude_leaderboard(table: pd.DataFrame, *, reference: str) -> str:
     """Return one sentence: which predictors are above the reference by more than chance."""
     sure = table["p_holm"] < LEVEL
     above, under = (table[sure & (table["difference"] * sign > 0)] for sign in (1, -1))

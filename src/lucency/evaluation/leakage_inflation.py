@@ -32,8 +32,8 @@ SHOWN = (
     ("accuracy", MICRO), ("brier", MACRO),
 )  # fmt: skip
 COLUMNS = (
-    "network", "metric", "finding", "claimed", "claimed_low", "claimed_high", "reached",
-    "reached_low", "reached_high", "inflation", "low", "high", "claimed_films", "reached_films",
+    "network", "metric", "finding", "own_test", "own_test_low", "own_test_high", "held_out",
+    "held_out_low", "held_out_high", "inflation", "low", "high", "own_test_films", "held_out_films",
     "findings",
 )  # fmt: skip
 
@@ -80,7 +80,7 @@ def inflate_all(
     own: Sequence[Predictions],
     untouched: Sequence[Predictions],
     *,
-    met: Int64[np.ndarray, " p"],
+    seen: Int64[np.ndarray, " p"],
     thresholds: pd.DataFrame,
     resamples: int,
     seed: int,
@@ -96,7 +96,7 @@ def inflate_all(
         check_fitted(thresholds, other)
         mine = thresholds.loc[thresholds["network"] == one.network, "threshold"]
         fitted = mine.to_numpy(dtype=np.float64)
-        tables.append(inflate(one, other, seen=met, threshold=fitted, **draws))
+        tables.append(inflate(one, other, seen=seen, threshold=fitted, **draws))
     return pd.concat(tables, ignore_index=True)
 
 

@@ -41,8 +41,8 @@ PUBLISHED = (  # network as protocols name it, what it was, and HALF_METRICS
      .0813, NONE, .3582),
 )  # fmt: skip
 BESIDE = (
-    "network", "metric", "published", "claimed", "claimed_low", "claimed_high", "reached",
-    "reached_low", "reached_high", "as_published",
+    "network", "metric", "published", "own_test", "own_test_low", "own_test_high", "held_out",
+    "held_out_low", "held_out_high", "as_published",
 )  # fmt: skip
 UNKNOWN = (np.nan,) * 3
 UNPUBLISHED = "no notebook of it was published"

@@ -17,7 +17,7 @@ from lucency.config.sections import EvaluationChoices
 from lucency.core.manifest import read_table
 from lucency.core.predictions import Predictions
 from lucency.evaluation.calibration import brier_parts, reliability_table
-from lucency.evaluation.compare import compare, conclude, rank
+from lucency.evaluation.compare import compare, conclude_comparison, rank
 from lucency.evaluation.evaluate import confusion_table, evaluate, trivial
 from lucency.evaluation.subgroups import subgroups
 from lucency.evaluation.thresholds import threshold_table
@@ -86,7 +86,7 @@ def evaluate_networks(
         reliability=_stack(reliability_table(one, **draws) for one in several),
         brier=_stack(brier_parts(one) for one in several),
         subgroups=subgroups(best, facts=facts, **draws),
-        conclusion=conclude(ranking),
+        conclusion=conclude_comparison(ranking),
     )
 
 

@@ -90,14 +90,14 @@ def issues(run: Run) -> pd.DataFrame:
 
 def report(run: Run) -> Path:
     """Return the page that shows it all."""
-    from lucency.report.ablation_page import write_ablation
+    from lucency.report.ablation_page import write_ablation_page
 
     table, found, evaluation = comparison(run), issues(run), run.out / "evaluation"
     inputs = {name: fingerprint_of(run.out / name) for name in ("evaluation", "check")}
 
     def write(folder: Path) -> None:
         say("Writing the report")
-        write_ablation(
+        write_ablation_page(
             run.protocol,
             seen=_seen(run),
             issues=found,

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from lucency.config.protocol import parse_protocol
-from lucency.core.predictions import EACH, Predictions, save_predictions
+from lucency.core.predictions import REPEATS_FILE, Predictions, save_predictions
 from lucency.core.progress import say
 from lucency.core.stage import fingerprint_of, produce
 from lucency.pipeline import stages
@@ -23,7 +23,7 @@ def out_of_fold(run: Run, *, folds: int, repeats: int) -> dict[str, Path]:
     """Return for each network the folder of what it says of films it has not trained on.
 
     There: predictions.npz, all films in the order of the manifest, part test, the mean recalibrated
-    logit of the repeats, without features (each fold's network has its own); and EACH, the
+    logit of the repeats, without features (each fold's network has its own); and REPEATS_FILE, the
     probabilities by repeat. Films are prepared once, for all.
     """
     films = stages.prepared(run).manifest
@@ -50,7 +50,7 @@ def out_of_fold(run: Run, *, folds: int, repeats: int) -> dict[str, Path]:
         def write(folder: Path, each: list[Predictions] = each) -> None:
             logit = np.mean([one.calibrated for one in each], axis=0)
             save_predictions(replace(each[0], logit=logit), folder / "predictions.npz")
-            np.save(folder / EACH, np.stack([one.probability for one in each]))
+            np.save(folder / REPEATS_FILE, np.stack([one.probability for one in each]))
 
         place = run.out / "out-of-fold" / f"{folds}x{repeats}" / network
         found[network] = produce(place, inputs=inputs, write=write)

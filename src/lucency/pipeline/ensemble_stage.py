@@ -29,9 +29,9 @@ from lucency.ensemble.ensemble_results import (
     no_ensemble_results,
     save_ensemble_results,
 )
-from lucency.ensemble.ensembles import EQUAL, diversity, pool
+from lucency.ensemble.ensembles import EQUAL, diversity, make_ensemble
 from lucency.evaluation.calibration import recalibrated
-from lucency.evaluation.leaderboard import Entrant, leaderboard
+from lucency.evaluation.leaderboard import Entry, leaderboard
 from lucency.evaluation.thresholds import threshold_table
 from lucency.pipeline.feature_stage import feature_sets, sources, textures
 from lucency.pipeline.run import Trained, best_network, kept
@@ -105,7 +105,7 @@ class Predictor(NamedTuple):
     """A predictor's predictions of validation and test films, its cost, and tables beside them."""
 
     predictions: Predictions
-    entrant: Entrant
+    entry: Entry
     tables: dict[str, pd.DataFrame]
 
 
@@ -113,9 +113,11 @@ def ensemble(trained: Trained, method: str) -> Predictor:
     """Return the networks combined by a method of ENSEMBLES, or stacked."""
     say(f"Combining {len(trained.predictions)} networks: {method}")
     cost = costs(trained)
-    pooled = pool(trained.predictions, method=method, seed=trained.run.protocol.ensemble.seed)
-    entrant = Entrant("ensemble", sum(cost[one.network] for one in trained.predictions))
-    return Predictor(pooled.said, entrant, {"weights": pooled.weights})
+    combined = make_ensemble(
+        trained.predictions, method=method, seed=trained.run.protocol.ensemble.seed
+    )
+    entry = Entry("ensemble", sum(cost[one.network] for one in trained.predictions))
+    return Predictor(combined.predictions, entry, {"weights": combined.weights})
 
 
 def snapshots(trained: Trained, network: str) -> Predictor:
@@ -129,8 +131,8 @@ def snapshots(trained: Trained, network: str) -> Predictor:
             plan=_evaluated_plan(trained),
             progress=advance,
         )
-    predicted = pool(several, method=EQUAL, seed=0).said
-    return Predictor(predicted, Entrant("snapshots", costs(trained)[network] * len(several)), {})
+    predicted = make_ensemble(several, method=EQUAL, seed=0).predictions
+    return Predictor(predicted, Entry("snapshots", costs(trained)[network] * len(several)), {})
 
 
 def viewed(trained: Trained, network: str) -> Predictor:
@@ -149,7 +151,7 @@ def viewed(trained: Trained, network: str) -> Predictor:
             seed=choices.seed,
             progress=advance,
         )
-    return Predictor(predicted, Entrant("views", costs(trained)[network] * (choices.views + 1)), {})
+    return Predictor(predicted, Entry("views", costs(trained)[network] * (choices.views + 1)), {})
 
 
 def learnt(trained: Trained, source: str, learner: str) -> Predictor:
@@ -171,7 +173,7 @@ def learnt(trained: Trained, source: str, learner: str) -> Predictor:
         )
     cost = _cost_of(trained, source) + float(table["milliseconds"].iloc[0])
     table = table.drop(columns=["fold", "milliseconds"])
-    return Predictor(concatenate(predicted), Entrant("learner", cost), {"choices": table})
+    return Predictor(concatenate(predicted), Entry("learner", cost), {"choices": table})
 
 
 def voted(trained: Trained, source: str) -> Predictor:
@@ -198,7 +200,7 @@ def voted(trained: Trained, source: str) -> Predictor:
     whole = replace(
         evaluated.uncalibrated(), network=found.network, logit=predicted, feature=nothing
     )
-    return Predictor(whole, Entrant("neighbours", cost), {"similar": table})
+    return Predictor(whole, Entry("neighbours", cost), {"similar": table})
 
 
 def _comparable(
@@ -216,7 +218,7 @@ def _comparable(
         left=rows[len(train) :],
         seed=0,
     )
-    return _on_axes(train, space.known), _on_axes(evaluated, space.asked)
+    return _on_axes(train, space.known), _on_axes(evaluated, space.new)
 
 
 def _on_axes(predicted: Predictions, axes: Float64[np.ndarray, "n d"]) -> Predictions:
@@ -332,16 +334,16 @@ def _made(trained: Trained, name: str, job: _Job) -> Predictor:
             raise ValueError(message) from error
         predicted = recalibrated(made.predictions, method=method)
         save_predictions(replace(predicted, network=name), folder / "predictions.npz")
-        (folder / "entrant.json").write_text(json.dumps(made.entrant._asdict()))
+        (folder / "entry.json").write_text(json.dumps(made.entry._asdict()))
         for table, rows in made.tables.items():
             rows.to_csv(folder / f"{table}.csv", index=False)
 
     inputs = {"recalibration": method, **job.inputs}
     discard_outdated(_place(trained, name), inputs=inputs)
     folder = produce(_place(trained, name), inputs=inputs, write=write)
-    about = json.loads((folder / "entrant.json").read_text(encoding="utf-8"))
+    about = json.loads((folder / "entry.json").read_text(encoding="utf-8"))
     tables = {file.stem: pd.read_csv(file) for file in sorted(folder.glob("*.csv"))}
-    return Predictor(load_predictions(folder / "predictions.npz"), Entrant(**about), tables)
+    return Predictor(load_predictions(folder / "predictions.npz"), Entry(**about), tables)
 
 
 def _place(trained: Trained, name: str) -> Path:
@@ -350,13 +352,13 @@ def _place(trained: Trained, name: str) -> Path:
 
 def _results(trained: Trained, made: dict[str, Predictor]) -> EnsembleResults:
     networks, choices, cost = trained.predictions, trained.run.protocol.ensemble, costs(trained)
-    entrants = {one.network: Entrant("network", cost[one.network]) for one in networks}
-    entrants |= {name: one.entrant for name, one in made.items()}
+    entries = {one.network: Entry("network", cost[one.network]) for one in networks}
+    entries |= {name: one.entry for name, one in made.items()}
     best = best_network(trained.classifiers.values()).name
     with progress("Evaluating predictors", unit="predictors") as advance:
         table = leaderboard(
             [*networks, *(one.predictions for one in made.values())],
-            entrants=entrants,
+            entries=entries,
             reference=EQUAL if EQUAL in choices.ensembles else best,
             choices=trained.run.protocol.evaluation,
             progress=advance,

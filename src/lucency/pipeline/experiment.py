@@ -55,13 +55,13 @@ def gather(
         histories={name: pd.read_csv(_network(folder, name) / "history.csv") for name in names},
         networks=pd.DataFrame([_about(folder, name) for name in names]),
         evaluation=evaluation,
-        issues=made["warnings"],
+        issues=made["checks"],
         apart=np.flatnonzero(set_apart(prepared.manifest, choices=protocol.split)),
         checks=CHECKS,
-        study=made["reached"],
-        heatmaps=made["sight"],
-        audit=made["doubts"],
-        ensembles=made["combined"],
+        study=made["study"],
+        heatmaps=made["heatmaps"],
+        audit=made["audit"],
+        ensembles=made["ensembles"],
         preparations=failures.attempt(
             "preparation", lambda: load_study(folder / STUDY / "evaluation")
         )

@@ -70,7 +70,7 @@ def explain_films(folder: Path, films: Sequence[Path], *, request: Request, out:
         from lucency.core.plan import originals
         from lucency.explain.methods.registry import explain
         from lucency.models.inference import predict
-        from lucency.report.explanation_page import write_explained
+        from lucency.report.explanation_page import write_explanation
 
         plan = originals(shown.manifest.label)
         maps = []
@@ -79,7 +79,7 @@ def explain_films(folder: Path, films: Sequence[Path], *, request: Request, out:
                 what = {"method": name, "findings": findings, "progress": advance}
                 maps.append(explain(classifier, prepared=shown, plan=plan, **what))
         predicted = predict(classifier, prepared=shown, plan=plan)
-        write_explained(
+        write_explanation(
             predicted,
             maps=maps,
             prepared=shown,

@@ -122,7 +122,7 @@ def inflation(run: Run) -> pd.DataFrame:
 
 def report(run: Run) -> Path:
     """Return the page that shows the schemes side by side."""
-    from lucency.report.leakage_page import write_leak
+    from lucency.report.leakage_page import write_leakage_page
 
     table = inflation(run)
     inputs = {"inflation": fingerprint_of(run.out / "inflation")}
@@ -133,7 +133,7 @@ def report(run: Run) -> Path:
             f"{len(one):,} films of {len(np.unique(one.patient)):,} patients"
             for one in (films, apart)
         ]
-        write_leak(
+        write_leakage_page(
             run.protocol,
             seen=f"{films.origin}. Every scheme works on {counts[0]}; {counts[1]} are set apart",
             descriptions=DESCRIPTIONS,
@@ -164,7 +164,7 @@ def _inflate(member: Run, predicted: dict[str, Predictions]) -> pd.DataFrame:
     return inflate_all(
         [one.of("test") for one in stages.predictions(member)],
         list(predicted.values()),
-        met=stages.patients_seen(member),
+        seen=stages.patients_seen(member),
         thresholds=evaluation(member).thresholds,
         resamples=choices.resamples,
         seed=choices.seed,

@@ -150,7 +150,7 @@ class Model:
         return _prepared(files, findings=self.findings, preparation=self.preparation)
 
     def _array(self, film: Shaped[np.ndarray, ...], number: int) -> Prepared:
-        from lucency.data.images import prepare_film
+        from lucency.data.preprocess import prepare_film
 
         if film.ndim != 2 or film.dtype != np.uint8:
             raise ValueError(

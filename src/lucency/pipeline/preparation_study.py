@@ -58,8 +58,8 @@ from lucency.evaluation.preparation_grid import (
 )
 from lucency.pipeline import stages
 from lucency.pipeline.run import Run, kept, open_run
-from lucency.report.preparation_page import Ablated, draw_study, write_clahe
-from lucency.report.style import on_its_own
+from lucency.report.preparation_page import AblationResult, draw_study, write_preparation_page
+from lucency.report.style import standalone_svg
 
 HIGHEST = 5  # cells that the command names
 LEARNER, FOLDS = "logistic", 5
@@ -287,14 +287,14 @@ def report(study: Study) -> Path:
     def write(folder: Path) -> None:
         say("Writing the page")
         frozen = run.protocol.model_copy(update={"network": (study.network,)})
-        write_clahe(
+        write_preparation_page(
             run.protocol,
             study=found,
             issues=issue_table([*invented(frozen), *pretrained(frozen)]),
             ablated=_ablated(study.ablation, run.out) if study.ablation else None,
             file=folder / "report.html",
         )
-        write_atomically(folder / "figure.svg", on_its_own(draw_study(found)))
+        write_atomically(folder / "figure.svg", standalone_svg(draw_study(found)))
 
     return produce(run.out / "page", inputs=inputs, write=write) / "report.html"
 
@@ -421,7 +421,7 @@ def _check_ablation(protocol: Protocol, folder: Path) -> None:
         raise ValueError(f"--ablation {folder} is of other films: {'; '.join(found[:2])}")
 
 
-def _ablated(folder: Path, out: Path) -> Ablated:
+def _ablated(folder: Path, out: Path) -> AblationResult:
     """Return the macro AUC of an ablation's variants, each with its preparation in words."""
     protocol = read_protocol(folder / "protocol.toml")
     table = read_table(folder / "evaluation" / "ablation.csv", text=("network", "variant"))
@@ -431,7 +431,7 @@ def _ablated(folder: Path, out: Path) -> Ablated:
     rows = macro.assign(preparation=macro["variant"].map(words)).to_dict("records")
     conclusion = (folder / "evaluation" / "conclusion.txt").read_text(encoding="utf-8").strip()
     size = protocol.preparation.size
-    return Ablated(rows=rows, conclusion=conclusion, size=size, page=_link(folder, out))
+    return AblationResult(rows=rows, conclusion=conclusion, size=size, page=_link(folder, out))
 
 
 def _link(folder: Path, out: Path) -> str:

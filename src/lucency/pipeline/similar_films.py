@@ -126,13 +126,13 @@ def draw_similar(resemblance: Resemblance, file: Path) -> None:
     """Draw the first film and its answers as SVG or PNG; ValueError for another kind of file."""
     check_kind(file)
     from lucency.report.heatmap_figures import explanation_png, explanation_svg
-    from lucency.report.neighbour_figures import Alike, similar_figure
-    from lucency.report.style import on_its_own
+    from lucency.report.neighbour_figures import SimilarFilm, similar_figure
+    from lucency.report.style import standalone_svg
 
     found = [row for row in resemblance.row[0].tolist() if row >= 0]
     films = [(resemblance.queries, 0), *((resemblance.known, row) for row in found)]
     query, *answers = [
-        Alike(Path(str(of.manifest.image[row])).name, of.pixels[row], of.manifest.label[row])
+        SimilarFilm(Path(str(of.manifest.image[row])).name, of.pixels[row], of.manifest.label[row])
         for of, row in films
     ]
     figure = similar_figure(
@@ -147,7 +147,7 @@ def draw_similar(resemblance: Resemblance, file: Path) -> None:
         file.write_bytes(explanation_png(figure))
     else:
         drawing = explanation_svg(figure, name="similar", title="A film and those most like it")
-        write_atomically(file, on_its_own(drawing))
+        write_atomically(file, standalone_svg(drawing))
 
 
 def _whose(resemblance: Resemblance, query: int) -> str:

@@ -374,8 +374,8 @@ def study_comparison(run: Run) -> StudyComparison:
         found, people = no_comparison(), prepared(run).manifest.patient[rows]
         if reached:
             say(f"Evaluating on {len(rows):,} films of patients set apart")
-            fitted, met = evaluation(run).thresholds, patients_seen(run)
-            table = inflate_all(own, reached, met=met, thresholds=fitted, **draws)
+            fitted, seen = evaluation(run).thresholds, patients_seen(run)
+            table = inflate_all(own, reached, seen=seen, thresholds=fitted, **draws)
             sentence = conclude_inflation({"": table}, patients=len(np.unique(people)))
             found = replace(found, inflation=table, conclusion=sentence)
         if choices.published:
@@ -446,9 +446,9 @@ def report(run: Run) -> Path:
     made = {name: failures.attempt(name, partial(make, run)) for name, make in CHAPTERS.items()}
     there = ["evaluation", *(place for name, place in PLACES.items() if made[name] is not None)]
     folders: dict[str, object] = {place: fingerprint_of(run.out / place) for place in there}
-    if made["reached"]:
+    if made["study"]:
         folders["study"] = fingerprint_of(run.out / "study")
-    if made["combined"] is not None and len(made["combined"].leaderboard):
+    if made["ensembles"] is not None and len(made["ensembles"].leaderboard):
         folders["ensemble"] = fingerprint_of(leaderboard_folder(run.out))
     if (run.out / STUDY / "evaluation" / RECEIPT).is_file():
         folders[STUDY] = fingerprint_of(run.out / STUDY / "evaluation")
@@ -473,13 +473,13 @@ def report(run: Run) -> Path:
 
 
 CHAPTERS: dict[str, Callable[[Run], Any]] = {
-    "warnings": issues,
-    "reached": study_comparison,
-    "sight": heatmaps,
-    "doubts": audit,
-    "combined": ensembles,
+    "checks": issues,
+    "study": study_comparison,
+    "heatmaps": heatmaps,
+    "audit": audit,
+    "ensembles": ensembles,
 }
-PLACES = {"warnings": "check", "sight": "explanation", "doubts": "audit"}
+PLACES = {"checks": "check", "heatmaps": "explanation", "audit": "audit"}
 
 
 class Stage(NamedTuple):

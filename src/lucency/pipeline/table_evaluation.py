@@ -15,10 +15,10 @@ from lucency.data.labels import read_labelled
 from lucency.evaluation.compare import OVER_FINDINGS
 from lucency.evaluation.evaluate import MACRO
 from lucency.evaluation.external import (
-    labelled_table,
-    of_one_split,
-    read_entries,
+    assume_one_split,
+    read_networks,
     read_tables,
+    read_test_table,
     standard_thresholds,
 )
 from lucency.evaluation.summary import Evaluation, evaluate_networks
@@ -57,8 +57,8 @@ def compare_tables(
     that were not evaluated on the same films, labels, findings and split.
     """
     films = None if labels is None else read_labelled(labels)
-    entries = read_entries(several, table=lambda file: labelled_table(file, films, scale=scale))
-    tests = of_one_split([one.of("test") for one in entries])
+    entries = read_networks(several, table=lambda file: read_test_table(file, films, scale=scale))
+    tests = assume_one_split([one.of("test") for one in entries])
     if films is not None:
         _check_labels(tests[0], films)
     thresholds = pd.concat([standard_thresholds(one) for one in tests], ignore_index=True)

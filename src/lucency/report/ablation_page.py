@@ -26,7 +26,7 @@ SHOWN = {
 DRAWN = ("auc", "average_precision", "brier" + RAW, "brier")
 
 
-def write_ablation(
+def write_ablation_page(
     protocol: Protocol,
     *,
     seen: str,

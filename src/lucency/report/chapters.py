@@ -24,9 +24,9 @@ from lucency.audit.label_quality import (
 from lucency.audit.shortcuts import shortcut_reasons
 from lucency.core.manifest import Prepared
 from lucency.ensemble.ensemble_results import EnsembleResults
-from lucency.ensemble.retrieval_metrics import OVERALL, privacy
+from lucency.ensemble.retrieval_metrics import OVERALL, conclude_recognition
 from lucency.evaluation.evaluate import MACRO
-from lucency.evaluation.leaderboard import conclude
+from lucency.evaluation.leaderboard import conclude_leaderboard
 from lucency.evaluation.reference_study import (
     HALF_METRICS,
     NOTHING,
@@ -106,7 +106,7 @@ def ensemble_values(results: EnsembleResults) -> Values:
         "leaderboard": table.to_dict("records"),
         "figure": Markup(draw_leaderboard(table, reference=reference)),
         "reference": reference,
-        "conclusion": conclude(table, reference=reference),
+        "conclusion": conclude_leaderboard(table, reference=reference),
         "weights": weights,
         "members": list(dict.fromkeys(row for one in weights for row in one["of"])),
         "diversity": results.diversity.to_dict("records"),
@@ -292,7 +292,7 @@ def _retrieval(table: pd.DataFrame) -> Values:
     each = {one: overall.loc[overall["source"] == one] for one in overall["source"].unique()}
     return {
         "similar": overall.to_dict("records"),
-        "privacy": [f"{source}: {privacy(rows)}" for source, rows in each.items()],
+        "privacy": [f"{source}: {conclude_recognition(rows)}" for source, rows in each.items()],
     }
 
 

@@ -31,7 +31,7 @@ LONGEST = 40  # characters of a film's or a finding's name in the name of a file
 SHOWN = 3  # findings of a film at most, unless they are named
 
 
-def write_explained(
+def write_explanation(
     predictions: Predictions,
     *,
     maps: Sequence[Heatmaps],

@@ -17,17 +17,17 @@ from lucency.report.html import render
 from lucency.report.style import COLOURS, MUTED, SETTINGS, WIDTH, name_rows, svg
 
 NAMES = {
-    ("auc", MACRO): "Macro AUC", ("auc", MICRO): "Pooled AUC",
+    ("auc", MACRO): "Macro AUC", ("auc", MICRO): "Ensemble AUC",
     ("average_precision", MACRO): "Average precision", ("f1", MACRO): "Macro F1",
     ("accuracy", MICRO): "Accuracy, all cells", ("brier", MACRO): "Brier score",
 }  # fmt: skip
 KINDS = (
-    ("claimed", "own test films", COLOURS[1], -0.14),
-    ("reached", "held-out patients", COLOURS[0], 0.14),
+    ("own_test", "own test films", COLOURS[1], -0.14),
+    ("held_out", "held-out patients", COLOURS[0], 0.14),
 )
 
 
-def write_leak(
+def write_leakage_page(
     protocol: Protocol,
     *,
     seen: str,
@@ -71,7 +71,7 @@ def draw_inflation(table: pd.DataFrame) -> str:
     with mpl.rc_context(SETTINGS):
         figure = Figure(figsize=(WIDTH, 1.3 + 0.34 * len(names)))
         axes = figure.subplots()
-        axes.hlines(place, macro["reached"], macro["claimed"], color=MUTED, linewidth=1.5)
+        axes.hlines(place, macro["held_out"], macro["own_test"], color=MUTED, linewidth=1.5)
         for kind, label, colour, shift in KINDS:
             ends = macro[f"{kind}_low"], macro[f"{kind}_high"]
             axes.hlines(place + shift, *ends, color=colour, alpha=0.35, linewidth=3)

@@ -33,7 +33,7 @@ UNSTATED = "not stated"
 Film = UInt8[np.ndarray, "h w"]
 
 
-class Alike(NamedTuple):
+class SimilarFilm(NamedTuple):
     """A film to show: its name, its grey picture, and its labels (1, 0 or NaN)."""
 
     image: str
@@ -42,8 +42,8 @@ class Alike(NamedTuple):
 
 
 def similar_figure(
-    query: Alike,
-    answers: Sequence[Alike],
+    query: SimilarFilm,
+    answers: Sequence[SimilarFilm],
     *,
     similarity: Sequence[float],
     findings: tuple[str, ...],
@@ -74,14 +74,14 @@ def similar_figure(
         return figure
 
 
-def _height(query: Alike, answers: Sequence[Alike], rows: int) -> float:
+def _height(query: SimilarFilm, answers: Sequence[SimilarFilm], rows: int) -> float:
     """Return the inches that films and labels need; the query's have a key of three lines below."""
     most = max([1, *(int((answer.label == 1).sum()) for answer in answers)])
     mine = max(1, int((query.label == 1).sum())) + 3
     return FOOT + max(LEAST + LINES * mine, rows * (HIGH + LINES * most))
 
 
-def _query(panel: SubFigure, query: Alike, findings: tuple[str, ...]) -> None:
+def _query(panel: SubFigure, query: SimilarFilm, findings: tuple[str, ...]) -> None:
     panel.suptitle("query", fontsize=9, color=INK)
     axes = panel.subplots()
     axes.set_axis_off()

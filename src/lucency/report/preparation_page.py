@@ -34,7 +34,7 @@ STRONG = 0.6  # of the largest difference: from here on numbers are white
 LINES = ("-", "--")
 
 
-class Ablated(NamedTuple):
+class AblationResult(NamedTuple):
     """A finished ablation of preparations: its macro rows, its conclusion, the path of its page.
 
     `rows` have preparation (in words), variant, network, and value and difference with intervals;
@@ -47,12 +47,12 @@ class Ablated(NamedTuple):
     page: str
 
 
-def write_clahe(
+def write_preparation_page(
     protocol: Protocol,
     *,
     study: PreparationStudy,
     issues: pd.DataFrame,
-    ablated: Ablated | None,
+    ablated: AblationResult | None,
     file: Path,
 ) -> None:
     """Write a study as one HTML file; `issues` are of `audit.checks.issue`."""
@@ -78,7 +78,7 @@ def write_clahe(
     file.write_text(page, encoding="utf-8")
 
 
-def clahe_values(study: PreparationStudy) -> dict[str, Any]:
+def preparation_values(study: PreparationStudy) -> dict[str, Any]:
     """Return what a run's report shows of a study, by its template's names; nothing of none."""
     if not len(study.cells):
         return {}

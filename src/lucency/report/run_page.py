@@ -44,7 +44,7 @@ from lucency.report.imbalance_figures import (
     has_steps,
 )
 from lucency.report.predictions_page import PredictionsPage, page_values, require_networks
-from lucency.report.preparation_page import clahe_values
+from lucency.report.preparation_page import preparation_values
 
 Values = dict[str, Any]
 STRIPS, SAMPLES, GALLERY, REJECTED = 3, 3, 24, 20  # at most this many are shown
@@ -99,8 +99,8 @@ def write_report(experiment: Experiment, *, file: Path, failures: Failures) -> N
         if chapter not in failures.reasons():
             drawn = failures.attempt(chapter, partial(values, experiment, shown))
             shown |= drawn if drawn is not None else {}
-    failed = {SECTIONS.get(name, name): reason for name, reason in failures.reasons().items()}
-    file.write_text(render("report.html.jinja", **shown, failed=failed), encoding="utf-8")
+    page = render("report.html.jinja", **shown, failed=failures.reasons())
+    file.write_text(page, encoding="utf-8")
 
 
 def _predictions_page(experiment: Experiment) -> PredictionsPage:
@@ -196,7 +196,7 @@ def _preparation(experiment: Experiment, shown: Values) -> Values:
     strips = show_preparation(experiment.prepared, films=STRIPS, seed=shown["seed"])
     return {
         "strips": [strip._replace(histogram=Markup(strip.histogram)) for strip in strips],
-        "preparation_study": clahe_values(experiment.preparations),
+        "preparation_study": preparation_values(experiment.preparations),
     }
 
 
@@ -257,15 +257,11 @@ SUMMARY = {
     "max_ir": "Largest IRLbl", "mean_ir": "MeanIR", "cvir": "CVIR", "scumble": "SCUMBLE",
     "scumble_cv": "SCUMBLE.CV", "tcs": "TCS",
 }  # fmt: skip
-SECTIONS = {  # of the page, by the names of chapters in a run
-    "warnings": "checks", "reached": "study", "combined": "ensembles", "sight": "heatmaps",
-    "doubts": "audit",
-}  # fmt: skip
 CHAPTERS: dict[str, Callable[[Experiment, Values], Values]] = {
-    "reached": _study,
-    "combined": _ensembles,
-    "sight": _heatmaps,
-    "doubts": _audit,
+    "study": _study,
+    "ensembles": _ensembles,
+    "heatmaps": _heatmaps,
+    "audit": _audit,
     "training": _training,
     "balance": _balance,
     "preparation": _preparation,

@@ -62,7 +62,7 @@ def svg(figure: Figure, *, name: str, title: str) -> str:
     return f'<svg role="img" {size}{end}<title>{escape(title)}</title>{drawing}'
 
 
-def on_its_own(drawing: str) -> str:
+def standalone_svg(drawing: str) -> str:
     """Return a figure of `svg` as a file of its own, on a white background."""
     return drawing.replace("<svg ", '<svg style="background:white;font-family:sans-serif" ', 1)
 

@@ -23,12 +23,12 @@ from lucency.core.manifest import APART, PARTS, Manifest, Prepared, read_table
 from lucency.core.plan import Plan, originals
 from lucency.core.predictions import Predictions
 from lucency.core.tables import NIH_NAME, film_names
+from lucency.data.csv_tables import read_names
 from lucency.data.duplicates import near_identical
 from lucency.data.labels import read_labelled
 from lucency.data.nih import OFFICIAL_LISTS
 from lucency.data.sources import list_films
 from lucency.data.split import set_apart
-from lucency.data.tables import read_names
 from lucency.evaluation.evaluate import TRIVIAL
 
 TEXT = ("severity", "check", "message", "examples", "remedy")

@@ -15,22 +15,22 @@ from lucency.core.predictions import Predictions, concatenate, save_predictions
 from lucency.core.progress import progress, say
 from lucency.core.stage import is_complete, produce
 from lucency.data.labels import read_labelled
-from lucency.ensemble.ensembles import EQUAL, METHODS, check_members, pool
+from lucency.ensemble.ensembles import EQUAL, METHODS, check_members, make_ensemble
 from lucency.evaluation.calibration import recalibrated
 from lucency.evaluation.external import (
-    labelled_table,
-    of_one_split,
-    read_entries,
+    assume_one_split,
+    read_networks,
+    read_test_table,
     read_validation,
 )
-from lucency.evaluation.leaderboard import Entrant, conclude, leaderboard
+from lucency.evaluation.leaderboard import Entry, conclude_leaderboard, leaderboard
 
 UNKNOWN_COST = float("nan")
 SHOWN = ("kind", "auc", "auc_low", "auc_high", "difference", "p_holm")
 PAIRED = f"macro AUC less that of {EQUAL}, paired; p_holm corrected for all rows (Holm 1979)"
 
 
-def combine(
+def ensemble_networks(
     several: Sequence[Path],
     *,
     val: Sequence[Path],
@@ -41,7 +41,7 @@ def combine(
 ) -> dict[str, object]:
     """Return the leaderboard of networks and their ensembles; predictions and tables go to `out`.
 
-    Each of `several` is as in `external.read_entries`; of tables, `val` names in the same order
+    Each of `several` is as in `external.read_networks`; of tables, `val` names in the same order
     those of validation films, which ensembles are fitted to. No method means all. Raises ValueError
     where a network lacks validation films, and where networks are not of the same films.
     """
@@ -50,7 +50,7 @@ def combine(
     films = None if labels is None else read_labelled(labels)
     validation = _validation_of(several, val)
     table = partial(_read_table, validation=validation, films=films, scale=scale)
-    networks = of_one_split(read_entries(several, table=table))
+    networks = assume_one_split(read_networks(several, table=table))
     for part in ("val", "test"):
         check_members([one.of(part) for one in networks], part=part)
     if taken := {one.network for one in networks} & {EQUAL, *chosen}:
@@ -63,16 +63,18 @@ def combine(
     made = []
     for method in dict.fromkeys((EQUAL, *chosen)):
         say(f"Ensemble of {len(networks)} networks: {method}")
-        made.append(pool(networks, method=method, seed=0))
-    ensembles = [recalibrated(one.said, method=EvaluationChoices().recalibration) for one in made]
+        made.append(make_ensemble(networks, method=method, seed=0))
+    ensembles = [
+        recalibrated(one.predictions, method=EvaluationChoices().recalibration) for one in made
+    ]
     groups = {"network": networks, "ensemble": ensembles}
-    entrants = {
-        one.network: Entrant(kind, UNKNOWN_COST) for kind, group in groups.items() for one in group
+    entries = {
+        one.network: Entry(kind, UNKNOWN_COST) for kind, group in groups.items() for one in group
     }
     with progress("Evaluating", unit="predictors") as advance:
         found = leaderboard(
             [*networks, *ensembles],
-            entrants=entrants,
+            entries=entries,
             reference=EQUAL,
             choices=EvaluationChoices(),
             progress=advance,
@@ -86,7 +88,7 @@ def combine(
 
 def _answer(found: pd.DataFrame) -> dict[str, object]:
     """Return the leaderboard as a dict: its conclusion, then a row a predictor."""
-    conclusion = conclude(found, reference=EQUAL)
+    conclusion = conclude_leaderboard(found, reference=EQUAL)
     answer: dict[str, object] = {"conclusion": conclusion, "difference": PAIRED}
     for row in found.to_dict(orient="records"):
         answer[str(row["network"])] = {n: row[n] for n in SHOWN if not pd.isna(row[n])}
@@ -131,7 +133,7 @@ def _read_table(
     file: Path, *, validation: Mapping[Path, Path], films: Manifest | None, scale: str
 ) -> Predictions:
     """Return the validation and test films of a network whose predictions are tables."""
-    test = labelled_table(file, films, scale=scale)
+    test = read_test_table(file, films, scale=scale)
     assert films is not None
     known = read_validation(validation[file], test, films=films, scale=scale)
     both = concatenate([known, test])
