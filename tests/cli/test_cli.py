@@ -95,7 +95,10 @@ MISTAKES = {
     "validation of two": (("evaluate", "a.csv", "b.csv", "--val", "c.csv"), "one TABLE.csv"),
     "place taken": (("run", "tiny.toml", "--out", "."), "is not empty and holds no run"),
     "out is a file": (("run", "tiny.toml", "--out", "tiny.toml"), "tiny.toml"),
-    "small phantom": (("data", "phantom", "--out", "out", "--size", "3"), "size is 3 pixels"),
+    "small phantom": (
+        ("data", "phantom", "--out", "out", "--size", "3"),
+        "size is 3, expected 32 to 4096",
+    ),
     "share of phantoms": (("data", "phantom", "--out", "out", "--shortcut", "2"), "shortcut is 2"),
 }
 
