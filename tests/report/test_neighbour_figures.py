@@ -17,14 +17,14 @@ def _film(name, label, *, shape=(64, 64), seed=0):
     return SimilarFilm(name, film, np.array(label, dtype=np.float32))
 
 
-def _figure(query, answers, *, asked):
+def _figure(query, answers, *, requested):
     similarity = [0.9 - 0.01 * place for place in range(len(answers))]
     return similar_figure(
         query,
         answers,
         similarity=similarity,
         findings=FINDINGS,
-        requested=asked,
+        requested=requested,
         note="films of Mars",
     )
 
