@@ -22,8 +22,8 @@ import pandas as pd
 
 from lucency.audit.image_quality import inspect, quality_table
 from lucency.core.manifest import Manifest, Preparation, Prepared, empty_boxes
-from lucency.data.images import prepare_film, read_grey
-from lucency.data.preprocess import thumbnails
+from lucency.data.images import read_grey
+from lucency.data.preprocess import prepare_film, thumbnails
 
 ROOT = Path(__file__).resolve().parents[1]
 FILMS, ALL_PAIRS = (2_000, 8_000, 32_000), 8_000

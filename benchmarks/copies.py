@@ -16,7 +16,8 @@ import albumentations
 import numpy as np
 
 from lucency.core.manifest import Preparation
-from lucency.data.images import prepare_film, read_grey
+from lucency.data.images import read_grey
+from lucency.data.preprocess import prepare_film
 
 SEEDS = range(4)
 STUDY = Preparation(size=224, brightness=5, interpolation="bicubic")

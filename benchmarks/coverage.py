@@ -18,14 +18,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from scipy.optimize import brentq
-from scipy.special import ndtr
+from scipy.special import expit, logit, ndtr, ndtri
 
 from lucency.core.predictions import Predictions
 from lucency.evaluation.bootstrap import interval, resample_patients
 from lucency.evaluation.compare import compare, rank
 from lucency.evaluation.evaluate import evaluate
 from lucency.evaluation.metrics import auc
-from lucency.evaluation.significance import delong_interval
+from lucency.evaluation.significance import delong
 
 ROOT = Path(__file__).resolve().parents[1]
 FILMS, PATIENTS, RESAMPLES = 1_000, 200, 300
@@ -65,7 +65,7 @@ def _independent(sets: int) -> list[tuple[str, float, int]]:
         generator = np.random.default_rng([0, seed])
         label = (generator.random(FILMS) < 0.2).astype(np.float32)
         score = generator.normal(size=FILMS) + SEPARATION * label
-        bounds = _bounds(label, score, owner, seed), delong_interval(label, score, owner=owner)
+        bounds = _bounds(label, score, owner, seed), _delong_interval(label, score, owner=owner)
         held += [low <= truth <= high for low, high in bounds]
     names = ("independent films: bootstrap", "independent films: DeLong")
     return [(name, share / sets, sets) for name, share in zip(names, held.tolist(), strict=True)]
@@ -84,15 +84,24 @@ def _correlated(sets: int) -> list[tuple[str, float, int]]:
         score, single = noise + SEPARATION * label, np.arange(FILMS)
         bounds = (
             _bounds(label, score, owner, seed),
-            delong_interval(label, score, owner=owner),
+            _delong_interval(label, score, owner=owner),
             _bounds(label, score, single, seed),
-            delong_interval(label, score, owner=single),
+            _delong_interval(label, score, owner=single),
         )
         held += [low <= truth <= high for low, high in bounds]
     names = ("bootstrap of patients", "DeLong, patients as clusters", "bootstrap of films",
              "DeLong, films as if independent")  # fmt: skip
     pairs = zip(names, held.tolist(), strict=True)
     return [(f"alike films of a patient: {name}", share / sets, sets) for name, share in pairs]
+
+
+def _delong_interval(
+    label: np.ndarray, score: np.ndarray, *, owner: np.ndarray
+) -> tuple[float, float]:
+    """Return the 95 % interval of the AUC, symmetric on the logit scale (Pepe 2003, chapter 5)."""
+    area, error = delong(label, score, owner=owner)
+    half = ndtri(0.975) * error / (area * (1 - area))
+    return float(expit(logit(area) - half)), float(expit(logit(area) + half))
 
 
 def _twins(sets: int, *, films: int) -> tuple[str, float, int]:

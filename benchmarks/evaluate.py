@@ -25,7 +25,7 @@ from lucency.core.predictions import Predictions
 from lucency.data.nih import read_nih, read_official_lists
 from lucency.evaluation.bootstrap import Weights, resample_patients
 from lucency.evaluation.evaluate import evaluate
-from lucency.evaluation.metrics import auc, average_precision
+from lucency.evaluation.metrics import METRICS
 
 ROOT = Path(__file__).resolve().parents[1]
 RESAMPLES, LOOPED, ROUNDS = 1000, 5, 3
@@ -88,9 +88,8 @@ def _predictions(nih: Path) -> Predictions:
 
 def _ours(said: Predictions, drawn: Weights) -> np.ndarray:
     pairs = list(zip(said.label.T, said.logit.T, strict=True))
-    return np.stack(
-        [[metric(*pair, weights=drawn) for pair in pairs] for metric in (auc, average_precision)]
-    )
+    functions = [METRICS[name].function for name in ("auc", "average_precision")]
+    return np.stack([[metric(*pair, weights=drawn) for pair in pairs] for metric in functions])
 
 
 def _loop(said: Predictions, drawn: Weights) -> np.ndarray:

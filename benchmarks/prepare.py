@@ -26,8 +26,8 @@ import pandas as pd
 from PIL import Image
 
 from lucency.core.manifest import Manifest, Preparation, empty_boxes
-from lucency.data.images import prepare_film, read_grey
-from lucency.data.preprocess import prepare
+from lucency.data.images import read_grey
+from lucency.data.preprocess import prepare, prepare_film
 
 ROOT = Path(__file__).resolve().parents[1]
 ROUNDS = 3

@@ -21,7 +21,13 @@ from cleanlab.multilabel_classification.rank import (
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score
 
-from lucency.audit.label_errors import chance_wrong, combine_ranks, gather_evidence
+from lucency.audit.label_errors import (
+    chance_wrong,
+    gather_evidence,
+    joint_counts,
+    mean_rank,
+    nearest_others,
+)
 from lucency.core.predictions import Predictions, load_predictions, load_repeats
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -68,9 +74,10 @@ def compare(said: Predictions, wrong: np.ndarray, file: Path) -> pd.DataFrame:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         film = 1 - get_label_quality_scores(lists, given)
-    chance = chance_wrong(said.label, given)
-    evidence = gather_evidence(said, folds=load_repeats(file, said))
-    ranks = combine_ranks(said.label, tuple(evidence.values()))
+    chance = chance_wrong(said.label, given, joint_counts(said.label, given))
+    near = nearest_others(said.feature, patient=said.patient)
+    evidence = gather_evidence(said, folds=load_repeats(file, said), near=near)
+    ranks = mean_rank(said.label, tuple(evidence.values()))
     any_wrong, either = np.asarray(wrong.any(axis=1)), 1 - np.prod(1 - chance, axis=1)
     rows = [
         ("labels", "cleanlab", *scores(plain.ravel(), wrong.ravel())),
@@ -107,7 +114,9 @@ def budgets_of(said: Predictions, wrong: np.ndarray) -> dict[str, np.ndarray]:
     """Return for each ranking of labels whether the 1st, 2nd, … suspect is wrong."""
     plain, adjusted = cleanlab_of(said)
     rankings = {
-        "lucency": chance_wrong(said.label, said.probability),
+        "lucency": chance_wrong(
+            said.label, said.probability, joint_counts(said.label, said.probability)
+        ),
         "cleanlab, adjusted": adjusted,
         "cleanlab": plain,
     }

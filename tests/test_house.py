@@ -4,6 +4,8 @@ import ast
 import re
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,25 @@ import lucency
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "lucency"
 HEAVY = ("torch", "torchvision", "timm", "accelerate", "albumentations", "matplotlib", "sklearn")
+PACKAGES = {
+    "core", "config", "phantom", "data", "balance", "evaluation", "models", "ensemble", "audit",
+    "explain", "report", "pipeline", "cli",
+}  # fmt: skip
+RIDDLES = re.compile(
+    r"\b(told|said|asked|anybody|drawn anew|redrawn|knows? nothing)\b", flags=re.IGNORECASE
+)
+FIELD = {  # the field's term -> the module of its thing
+    "baseline": "explain/baselines.py",
+    "ground truth": "phantom/cohort.py",
+    "confidence interval": "evaluation/bootstrap.py",
+    "inference": "models/inference.py",
+    "heat map": "explain/heatmaps.py",
+    "embedding": "models/features.py",
+    "cross-validation": "pipeline/cross_validation.py",
+    "preprocessing": "data/preprocess.py",
+    "calibration": "evaluation/calibration.py",
+    "leaderboard": "evaluation/leaderboard.py",
+}
 MACHINE_PATH = re.compile(r"(?<![\w./~-])/(?:work|home|root|tmp|Users)(?![\w.-])")
 
 
@@ -36,6 +57,20 @@ def imported(statement: str) -> set[str]:
     return set(done.stderr.split())
 
 
+def riddles(text: str) -> list[str]:
+    """Return the words that a reader's search would not find: see `docs/glossary.md`."""
+    return RIDDLES.findall(text)
+
+
+def repeated(names: Iterable[str]) -> list[str]:
+    """Return the names that stand for two things."""
+    return sorted(name for name, times in Counter(names).items() if times > 1)
+
+
+def classes(text: str) -> list[str]:
+    return [one.name for one in ast.parse(text).body if isinstance(one, ast.ClassDef)]
+
+
 def text_files() -> list[Path]:
     listing = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
@@ -56,6 +91,30 @@ def test_rooms_begin_with_one_sentence():
 def test_no_file_names_a_place_on_somebody_s_machine():
     found = {str(f.relative_to(ROOT)): machine_paths(f.read_text()) for f in text_files()}
     assert {name: lines for name, lines in found.items() if lines} == {}
+
+
+def test_the_root_holds_packages_and_the_door():
+    there = {file.name for file in PACKAGE.iterdir() if file.name != "__pycache__"}
+    assert there == {*PACKAGES, "__init__.py", "__init__.pyi", "__main__.py", "py.typed"}
+
+
+def test_no_two_modules_or_classes_share_a_name():
+    files = [file for file in PACKAGE.rglob("*.py") if file.name != "__init__.py"]
+    assert repeated(file.stem for file in files) == []
+    assert repeated(name for file in files for name in classes(file.read_text())) == []
+
+
+def test_words_are_plain():
+    places = [*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.jinja"), *ROOT.glob("tests/golden/help/*")]
+    places += [ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("protocols/*.toml")]
+    found = {str(file.relative_to(ROOT)): riddles(file.read_text()) for file in places}
+    assert {name: words for name, words in found.items() if words} == {}
+
+
+@pytest.mark.parametrize("term", FIELD)
+def test_the_field_s_terms_are_where_their_things_are(term: str):
+    text = re.sub(r"\s+", " ", (PACKAGE / FIELD[term]).read_text()).lower()
+    assert term in text
 
 
 @pytest.mark.parametrize("module", ["lucency", "lucency.cli.app"])
@@ -82,6 +141,10 @@ def test_these_guards_can_fail():
         assert not machine_paths(f"https://a.org/{place} n/{place} ~/{place} ../{place}")
     assert not machine_paths("runs/demo ../shared/nih /rooted")
     assert "numpy" in imported("import lucency.core.manifest")
+    assert riddles("What networks said; maps that know nothing") == ["said", "know nothing"]
+    assert riddles("predictions, message, afraid, tasked") == []
+    assert repeated(["split", "plan", "split"]) == ["split"]
+    assert classes("class Split:\n    pass\n") == ["Split"]
 
 
 def test_the_public_names_are_where_the_package_says() -> None:

@@ -17,7 +17,7 @@ _HOMES = {
     "main": "lucency.cli.launch",
     "open_run": "lucency.pipeline.run",
     "predict_files": "lucency.models.inference",
-    "prepare_film": "lucency.data.images",
+    "prepare_film": "lucency.data.preprocess",
     "read_grey": "lucency.data.images",
     "read_nih": "lucency.data.nih",
     "read_protocol": "lucency.config.protocol",

@@ -21,7 +21,7 @@ from lucency.audit.agreement import (
     between_readers,
     fleiss,
     flow,
-    meet,
+    in_common,
     merge_labels,
     merge_predictions,
     merged,
@@ -174,16 +174,16 @@ def test_every_film_twice_leaves_the_patients_interval_and_narrows_wilson_s():
 
 
 def test_what_cannot_be_computed_is_nan_with_its_reason():
-    nobody, everybody = np.zeros((20, 1)), np.ones((20, 1))
-    table = agreement(manifest(nobody), manifest(everybody), **DRAWS).set_index("measure")
+    none, every = np.zeros((20, 1)), np.ones((20, 1))
+    table = agreement(manifest(none), manifest(every), **DRAWS).set_index("measure")
     assert np.isnan(table.loc["ppv", "value"])
     assert "0 films labelled positive" in table.loc["ppv", "note"]
     assert "0 films that experts call negative" in table.loc["specificity", "note"]
     assert "take Wilson's interval" in table.loc["sensitivity", "note"]
-    alike = agreement(manifest(nobody), manifest(nobody), **DRAWS).set_index("measure")
-    assert "say the same of all films" in alike.loc["kappa", "note"]
+    alike = agreement(manifest(none), manifest(none), **DRAWS).set_index("measure")
+    assert "are the same on all films" in alike.loc["kappa", "note"]
     assert alike.loc["ppv":, "note"].ne("").all()
-    empty = flow(manifest(everybody), manifest(everybody), **DRAWS)
+    empty = flow(manifest(every), manifest(every), **DRAWS)
     assert empty.loc[empty["labelled"] == NO_FINDING, "note"].str.contains("0 films").all()
 
 
@@ -205,7 +205,7 @@ def test_fleiss_s_own_example_in_two_categories_and_its_limits():
     assert np.isnan(same[0])
 
 
-def test_readers_without_pairs_are_said():
+def test_readers_without_pairs_are_noted():
     label = np.array([[1.0, 1], [np.nan, 1]], np.float32)
     readings = Readings(
         findings=("a", "b"), image=np.array(["x", "x"]), patient=np.array([1, 1]),
@@ -229,12 +229,12 @@ def test_merging_knows_what_is_not_stated():
 
 def test_a_merged_probability_is_of_any_member_to_the_last_digit():
     logit = np.array([[-300.0, -301.0], [0.2, -1.0], [40.0, 500.0]])
-    said = Predictions(
+    predictions = Predictions(
         network="toy", split="", findings=("a", "b"), image=np.array(list("xyz")),
         patient=np.arange(3), part=np.full(3, "test"), label=np.zeros((3, 2), np.float32),
         logit=logit, feature=np.empty((3, 0), np.float32),
     )  # fmt: skip
-    pair = merge_predictions(said, {"both": ("a", "b"), "one": ("b",)})
+    pair = merge_predictions(predictions, {"both": ("a", "b"), "one": ("b",)})
     p = expit(logit)
     np.testing.assert_allclose(pair.probability[:, 0], p.sum(axis=1) - p.prod(axis=1), rtol=1e-9)
     np.testing.assert_allclose(pair.logit[:, 1], logit[:, 1], rtol=1e-12)
@@ -244,7 +244,7 @@ def test_a_merged_probability_is_of_any_member_to_the_last_digit():
 def test_labellings_meet_by_name():
     one = manifest(np.array([[1, 0], [0, 1], [1, 1]]))
     other = replace(one, image=np.array(["0002.png", "x", "0000.png"]), findings=("b", "c"))
-    mine, theirs = meet(one, other)
+    mine, theirs = in_common(one, other)
     assert mine.findings == theirs.findings == ("b",)
     assert mine.image.tolist() == theirs.image.tolist() == ["0000.png", "0002.png"]
     np.testing.assert_array_equal(mine.label[:, 0], [0, 1])
@@ -252,6 +252,6 @@ def test_labellings_meet_by_name():
     found = align(other, image=one.image, findings=("a", "c"))
     np.testing.assert_array_equal(found, [[np.nan, 1], [np.nan, np.nan], [np.nan, 0]])
     with pytest.raises(ValueError, match="have none in common"):
-        meet(one, replace(other, findings=("x", "y")))
+        in_common(one, replace(other, findings=("x", "y")))
     with pytest.raises(ValueError, match="no film is in both"):
-        meet(one, replace(other, image=np.array(["x", "y", "z"])))
+        in_common(one, replace(other, image=np.array(["x", "y", "z"])))

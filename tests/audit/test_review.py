@@ -16,9 +16,9 @@ from lucency.audit.review import (
     draw_sample,
     empty_form,
     film_id,
-    ppv_from_verdicts,
+    label_ppv,
+    read_answers,
     read_sample,
-    read_verdicts,
     reviewers_agree,
 )
 from lucency.core.manifest import FINDINGS, NO_FINDING, Manifest, empty_boxes
@@ -53,17 +53,17 @@ def noisy() -> tuple[Manifest, np.ndarray]:
     return manifest(label, patient), truth.astype(np.float32)
 
 
-def judged(sample: pd.DataFrame, films: Manifest, truth: np.ndarray) -> pd.DataFrame:
+def reviewed(sample: pd.DataFrame, films: Manifest, truth: np.ndarray) -> pd.DataFrame:
     """Return what a reviewer says who knows the truth."""
     row = dict(zip(films.image.tolist(), truth, strict=True))
-    verdict = []
+    words = []
     for finding, image in zip(sample["finding"], sample["image"], strict=True):
         seen = row[image]
         absent = finding == NO_FINDING
         true = not seen.any() if absent else seen[films.findings.index(finding)]
-        verdict.append("yes" if true else "no")
+        words.append("yes" if true else "no")
     form = empty_form(sample)
-    return form.assign(reviewer="R1", verdict=verdict)
+    return form.assign(reviewer="R1", verdict=words)
 
 
 def small(sheet: str = "a", films: int = 6) -> pd.DataFrame:
@@ -72,8 +72,8 @@ def small(sheet: str = "a", films: int = 6) -> pd.DataFrame:
     return pd.DataFrame({**table, "image": image, "label": 1, "weight": 10.0})
 
 
-def said(sheet: str, **words: str) -> pd.DataFrame:
-    """Return verdicts of reviewers, a letter a film: y, n, u, or - for none."""
+def answered(sheet: str, **words: str) -> pd.DataFrame:
+    """Return answers of reviewers, a letter a film: y, n, u, or - for none."""
     full = {"y": "yes", "n": "no", "u": "unsure"}
     rows = [
         (sheet, f"{film}.png", reviewer, full[letter], "")
@@ -165,7 +165,7 @@ def test_planted_errors_are_within_the_interval_in_19_of_20_samples():
     hits = []
     for seed in range(200):
         sample = draw_sample(films, seed=seed)
-        table = ppv_from_verdicts(sample, judged(sample, films, truth))
+        table = label_ppv(sample, reviewed(sample, films, truth))
         known = table["sheet"].map(share)
         hits.append(((table["low"] <= known) & (known <= table["high"])).tolist())
     cover = np.mean(hits, axis=0)
@@ -190,15 +190,15 @@ def test_weighted_shares_are_unbiased_where_patients_drawn_alike_are_not():
     assert abs(np.mean(ours) - right.mean()) < 3 * np.std(ours) / np.sqrt(len(ours))
 
 
-def test_suspects_are_shown_first_one_a_patient_and_stand_for_themselves():
+def test_label_errors_are_shown_first_one_a_patient_and_stand_for_themselves():
     films, _ = noisy()
     found = [(film % 2, film) for film in range(80)]
-    suspects = pd.DataFrame({
+    errors = pd.DataFrame({
         "finding": "a",
         "direction": [("missing", "spurious")[side] for side, _ in found],
         "image": films.image[:80],
     })  # fmt: skip
-    sample = draw_label_errors(films, suspects, seed=0, films=10)
+    sample = draw_label_errors(films, errors, seed=0, films=10)
     assert sample["sheet"].unique().tolist() == ["a, missing", "a, spurious"]
     assert sample.groupby("sheet")["label"].first().tolist() == [0, 1]
     mine = films.patient[:80:2]
@@ -206,17 +206,17 @@ def test_suspects_are_shown_first_one_a_patient_and_stand_for_themselves():
     assert sorted(sample["image"][:10]) == films.image[:80:2][first].tolist()
     assert sample["image"][:10].tolist() != sorted(sample["image"][:10])
     form = empty_form(sample).assign(reviewer="R", verdict=["yes"] * 3 + ["no"] * 17)
-    table = ppv_from_verdicts(sample, form)
+    table = label_ppv(sample, form)
     assert table["right"].tolist() == [0.7, 0]  # of labels of 0, and of 1
     assert table["note"].tolist() == ["each film stands for itself alone"] * 2
-    assert draw_label_errors(films, suspects[:0], seed=0).empty
-    for column, word, told in (
-        ("image", "x.png", "suspect 'x.png' is not in toys"),
+    assert draw_label_errors(films, errors[:0], seed=0).empty
+    for column, word, message in (
+        ("image", "x.png", "film 'x.png' is not in toys"),
         ("direction", "mising", "'mising' is unknown; expected missing, spurious; nearest is"),
         ("finding", "z", "finding 'z' is unknown; expected a, b"),
     ):
-        with pytest.raises(ValueError, match=told):
-            draw_label_errors(films, suspects.assign(**{column: word}), seed=0)
+        with pytest.raises(ValueError, match=message):
+            draw_label_errors(films, errors.assign(**{column: word}), seed=0)
 
 
 def test_a_form_goes_out_and_comes_back(tmp_path: Path):
@@ -225,41 +225,41 @@ def test_a_form_goes_out_and_comes_back(tmp_path: Path):
     sample.to_csv(tmp_path / "sample.csv", index=False)
     read = read_sample(tmp_path / "sample.csv")
     pd.testing.assert_frame_equal(read, sample, check_dtype=False)
-    form = judged(read, films, truth)
+    form = reviewed(read, films, truth)
     assert list(form) == list(FORM)
     form.loc[3, ["verdict", "also"]] = [" Unsure ", "b"]  # as spreadsheets have it
     form.loc[5, "verdict"] = ""
     form.to_csv(tmp_path / "form.csv", index=False, encoding="utf-8-sig")
-    verdicts = read_verdicts([tmp_path / "form.csv"], sample=read)
-    assert len(verdicts) == len(sample) - 1
-    assert verdicts.loc[3, ["verdict", "also"]].tolist() == ["unsure", "b"]
-    table = ppv_from_verdicts(read, verdicts).set_index("sheet")
+    answers = read_answers([tmp_path / "form.csv"], sample=read)
+    assert len(answers) == len(sample) - 1
+    assert answers.loc[3, ["verdict", "also"]].tolist() == ["unsure", "b"]
+    table = label_ppv(read, answers).set_index("sheet")
     assert table.loc["a", ["drawn", "unsure", "left"]].tolist() == [36, 1, 1]
-    told = "1 of 36 films are unsure and do not count; 1 of 36 films have no verdict yet"
-    assert table.loc["a", "note"] == told
+    message = "1 of 36 films are unsure and do not count; 1 of 36 films have no verdict yet"
+    assert table.loc["a", "note"] == message
     assert table.loc["b", "films"] == (films.label[:, 1] == 1).sum()
     with pytest.raises(ValueError, match=r"no column 'finding'; expected a sample\.csv"):
         read_sample(tmp_path / "form.csv")
 
 
 def test_the_majority_counts_and_the_unsure_apart():
-    verdicts = said("a", A="yynuy-", B="yynuy-", C="ynuyu-")
-    row = ppv_from_verdicts(small(), verdicts).iloc[0]
+    answers = answered("a", A="yynuy-", B="yynuy-", C="ynuyu-")
+    row = label_ppv(small(), answers).iloc[0]
     low, high = wilson(np.array(3.0), np.array(4.0))
     counts = ["yes", "no", "unsure", "left", "drawn", "films", "reviewers"]
     assert row[counts].tolist() == [3, 1, 1, 1, 6, 60, 3]
     assert row[["right", "low", "high"]].tolist() == pytest.approx([0.75, low, high])
-    divided = ppv_from_verdicts(small(), said("a", A="yy", B="nu")).iloc[0]
+    divided = label_ppv(small(), answered("a", A="yy", B="nu")).iloc[0]
     assert divided[["yes", "no", "unsure"]].tolist() == [0, 0, 2]
     assert np.isnan(divided["right"])
     assert divided["note"] == "not computable: of 6 films 2 are unsure, 4 have no verdict"
     with pytest.raises(ValueError, match=r"film '5.png' was not drawn"):
-        ppv_from_verdicts(small(films=5), said("a", A="yyyyyy"))
+        label_ppv(small(films=5), answered("a", A="yyyyyy"))
 
 
 def test_weights_count_and_widen_the_interval():
     sample = small(films=4).assign(weight=[30.0, 10, 10, 10])
-    row = ppv_from_verdicts(sample, said("a", A="nyyy")).iloc[0]
+    row = label_ppv(sample, answered("a", A="nyyy")).iloc[0]
     assert row["right"] == 0.5
     worth = 60**2 / (900 + 300)  # as many equal films: 3
     expected = wilson(np.array(0.5 * worth), np.array(worth))
@@ -267,12 +267,12 @@ def test_weights_count_and_widen_the_interval():
 
 
 def test_kappa_of_two_is_scikit_learn_s_and_of_more_fleiss_s():
-    two = said("a", A="yynnyu", B="ynnnyy")
+    two = answered("a", A="yynnyu", B="ynnnyy")
     row = reviewers_agree(small(), two, **DRAWS).iloc[0]
     assert row["kappa"] == pytest.approx(cohen_kappa_score(list("yynny"), list("ynnny")))
     assert row[["measure", "films", "reviewers", "note"]].tolist() == ["cohen", 5, 2, ""]
     assert row["low"] <= row["kappa"] <= row["high"]
-    three = said("a", A="yynnyu", B="ynnnyy", C="yyn-yu")
+    three = answered("a", A="yynnyu", B="ynnnyy", C="yyn-yu")
     row = reviewers_agree(small(), three, **DRAWS).iloc[0]
     yes, no = np.array([3, 2, 0, 0, 3]), np.array([0, 1, 3, 2, 0])
     assert row["kappa"] == pytest.approx(fleiss(yes, no, weights=once(5))[0])
@@ -280,45 +280,45 @@ def test_kappa_of_two_is_scikit_learn_s_and_of_more_fleiss_s():
 
 
 @pytest.mark.parametrize(
-    ("verdicts", "note"),
+    ("answers", "note"),
     [
-        (said("a", A="yyn"), "not computable: fewer than two reviewers"),
-        (said("a", A="yuu", B="uyu"), "not computable: no film has two answers"),
-        (said("a", A="yyy", B="yyy"), "not computable: all answers are the same"),
-        (said("a", A="yyy", B="yyy", C="yy"), "not computable: all answers are the same"),
+        (answered("a", A="yyn"), "not computable: fewer than two reviewers"),
+        (answered("a", A="yuu", B="uyu"), "not computable: no film has two answers"),
+        (answered("a", A="yyy", B="yyy"), "not computable: all answers are the same"),
+        (answered("a", A="yyy", B="yyy", C="yy"), "not computable: all answers are the same"),
     ],
 )
-def test_no_kappa_is_said_why(verdicts: pd.DataFrame, note: str):
-    row = reviewers_agree(small(), verdicts, **DRAWS).iloc[0]
+def test_a_missing_kappa_has_a_reason(answers: pd.DataFrame, note: str):
+    row = reviewers_agree(small(), answers, **DRAWS).iloc[0]
     assert row[["kappa", "low", "high"]].isna().all()
     assert row["note"] == note
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "message"),
     [
         ("a,1.png,R,yess", r"v\.csv, line 3: verdict 'yess' is unknown; expected yes, no, unsure;"),
         ("a,1.png,,yes", r"v\.csv, line 3: a verdict without a reviewer"),
         ("a,9.png,R,yes", r"line 3: film '9\.png' was not drawn for 'a'"),
         ("b,1.png,R,yes", r"line 3: film '1\.png' was not drawn for 'b'"),
-        ("a,0.png,R,no", r"line 3: 'R' has judged '0\.png' before, v\.csv, line 2"),
+        ("a,0.png,R,no", r"line 3: 'R' has reviewed '0\.png' before, v\.csv, line 2"),
     ],
 )
-def test_mistakes_in_a_file_of_verdicts_are_named(tmp_path: Path, line: str, told: str):
+def test_mistakes_in_a_file_of_verdicts_are_named(tmp_path: Path, line: str, message: str):
     file = written(tmp_path, "a,0.png,R,yes", line)
-    with pytest.raises(ValueError, match=told):
-        read_verdicts([file], sample=small())
+    with pytest.raises(ValueError, match=message):
+        read_answers([file], sample=small())
 
 
 def test_several_files_are_one_table_and_no_reviewer_speaks_twice(tmp_path: Path):
     one = written(tmp_path, "a,0.png,R,yes", "a,1.png,R,", name="one.csv")
     two = written(tmp_path, "a,0.png,S,NO", name="two.csv")
-    table = read_verdicts([one, two], sample=small())
+    table = read_answers([one, two], sample=small())
     assert table["verdict"].tolist() == ["yes", "no"]
     assert table["also"].tolist() == ["", ""]
-    with pytest.raises(ValueError, match=r"two\.csv, line 2: 'S' has judged"):
-        read_verdicts([two, one, two], sample=small())
+    with pytest.raises(ValueError, match=r"two\.csv, line 2: 'S' has reviewed"):
+        read_answers([two, one, two], sample=small())
     semicolons = tmp_path / "semicolons.csv"
     semicolons.write_text("sheet;image;reviewer;verdict\na;0.png;R;yes\n")
     with pytest.raises(ValueError, match=r"no 'sheet'; expected a form\.csv.*with commas"):
-        read_verdicts([semicolons], sample=small())
+        read_answers([semicolons], sample=small())

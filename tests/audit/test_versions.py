@@ -38,12 +38,12 @@ def toys(label: np.ndarray) -> tuple[Predictions, Manifest]:
         "findings": ("a", "b"), "image": np.arange(films).astype(str),
         "patient": np.arange(films) // 2, "label": label.astype(np.float32),
     }  # fmt: skip
-    said = Predictions(
+    predictions = Predictions(
         **common, network="toy", split="", part=np.full(films, "test"),
         logit=generator.normal(label, 1), feature=np.empty((films, 0), np.float32),
     )  # fmt: skip
     facts = pd.DataFrame(index=range(films))
-    return said, Manifest(**common, facts=facts, boxes=empty_boxes(), origin="toys")
+    return predictions, Manifest(**common, facts=facts, boxes=empty_boxes(), origin="toys")
 
 
 def test_181_films_and_188_labels_differ_between_nih_s_files(nih: Manifest, shared: Path):
@@ -102,12 +102,12 @@ def test_a_real_network_by_labels_and_by_radiologists(zech: Predictions, shared:
 
 def test_the_difference_is_paired():
     label = np.random.default_rng(1).integers(0, 2, (400, 2))
-    said, old = toys(label)
-    same = effect(said, old, old, **DRAWS)
+    predictions, old = toys(label)
+    same = effect(predictions, old, old, **DRAWS)
     bounds = ["difference", "difference_low", "difference_high"]
     assert (same[bounds] == 0).all(axis=None)
     new = replace(old, label=np.where(np.arange(400)[:, None] < 2, 1 - old.label, old.label))
-    table = effect(said, old, new, **DRAWS)
+    table = effect(predictions, old, new, **DRAWS)
     paired = table["difference_high"] - table["difference_low"]
     single = table["old_high"] - table["old_low"]
     assert (paired < single / 2).all()
@@ -116,16 +116,16 @@ def test_the_difference_is_paired():
 
 def test_films_without_a_label_by_both_are_left_out():
     label = np.random.default_rng(1).integers(0, 2, (100, 2)).astype(float)
-    said, old = toys(label)
+    predictions, old = toys(label)
     fewer = label.copy()
     fewer[:30, 0] = np.nan
-    table = effect(said, replace(old, label=fewer.astype(np.float32)), old, **DRAWS)
+    table = effect(predictions, replace(old, label=fewer.astype(np.float32)), old, **DRAWS)
     assert table["films"].tolist() == [70, 100, 100]
     assert table["patients"].tolist() == [35, 50, 50]
-    expected = roc_auc_score(label[30:, 0], said.logit[30:, 0])
+    expected = roc_auc_score(label[30:, 0], predictions.logit[30:, 0])
     assert table.loc[0, ["old", "new"]].tolist() == pytest.approx([expected] * 2)
     gone = changes(old, replace(old, label=fewer.astype(np.float32))).set_index("finding")
     assert gone.loc["a", "films"] == 30
     assert gone.loc["a", "removed"] == label[:30, 0].sum()
     with pytest.raises(ValueError, match="toy: no film and finding is labelled by both"):
-        effect(said, replace(old, image=np.char.add(old.image, "x")), old, **DRAWS)
+        effect(predictions, replace(old, image=np.char.add(old.image, "x")), old, **DRAWS)

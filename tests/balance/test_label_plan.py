@@ -14,7 +14,7 @@ from lucency.balance.imbalance import describe_change
 from lucency.balance.label_plan import plan_of_labels
 from lucency.cli.app import app
 from lucency.config.protocol import parse_protocol, read_protocol
-from lucency.data.sources import list_films, list_labels
+from lucency.data.sources import list_films, read_films
 from lucency.phantom.dataset import list_phantom, write_phantom
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -104,23 +104,21 @@ def test_people_read_it_as_a_table(shared: Path):
 
 
 def test_no_folder_is_searched_for_films(place: Path, monkeypatch: pytest.MonkeyPatch):
-    searched: list[list[Path]] = []
+    searched: list[Path] = []
 
-    def look(root: Path, *, image: np.ndarray) -> np.ndarray:
-        searched.append(list(root.iterdir()))
-        return np.full(len(image), "")
+    def find(root: Path, *, image: np.ndarray) -> np.ndarray:
+        searched.append(root)
+        return np.full(len(image), "found")
 
-    monkeypatch.setattr("lucency.data.nih.find_films", look)
+    monkeypatch.setattr("lucency.data.images.find_films", find)
     before = files(place)
     answered("tiny.toml")
-    assert searched == [[]]
+    source = read_protocol(place / "tiny.toml").data
+    films, _ = list_films(source, findings=("Mass",), split=lambda films, _: films.image)
+    assert (len(films), searched) == (60, [])
     assert files(place) == before
-    films, _ = list_films(
-        read_protocol(place / "tiny.toml").data,
-        findings=("Mass",),
-        split=lambda films, _: films.image,
-    )
-    assert (len(films), len(searched[1])) == (60, 3)  # what it would be if the folder were searched
+    read_films(source, findings=("Mass",), out=place / "manifest")
+    assert searched == [place / "films"]  # what it would be if the folder were searched
 
 
 @pytest.mark.parametrize("changes", [FLAWED, ("--set", "split.method=official")])
@@ -216,7 +214,7 @@ def test_steps_are_drawn_and_written(place: Path):
 def test_what_cannot_be_is_refused_in_a_line(place: Path):
     alike = ("--set", "balance.method=mlsmote", "--set", "balance.cap=[]")
     message = refused("tiny.toml", *alike, "--set", "balance.copy_plan=[]")
-    assert message.startswith("balance.method mlsmote asks which films are alike")
+    assert message.startswith("balance.method mlsmote compares films by features")
     assert "expected --out DIR" in message
     variant = ("--set", "variant=[{name='more', balance={method='ml-ros'}}]")
     assert "has a plan for each: add --set 'variant=[]' --set 'seeds=[]'" in refused(
@@ -240,8 +238,10 @@ def test_the_source_says_where_no_table_is(place: Path):
     csv = {"source": "csv", "root": "films", "labels": "gone.csv"}
     least = {"name": "own", "network": [{"name": "test_resnet"}], "findings": ["Mass"]}
     protocol = parse_protocol({**least, "data": csv}, name="own")
-    with pytest.raises(ValueError, match=r"data.labels: found 'gone.csv', expected a table in"):
-        list_labels(protocol.data, findings=("Mass",), split=lambda films, _: films.image)
+    with pytest.raises(
+        ValueError, match=r"data.labels: found 'gone.csv', expected the name of a table in"
+    ):
+        list_films(protocol.data, findings=("Mass",), split=lambda films, _: films.image)
     with pytest.raises(ValueError, match="no label file in"):
         plan_of_labels(
             parse_protocol({**least, "data": {"source": "nih", "root": str(place)}}, name="own"),

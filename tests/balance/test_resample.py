@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from lucency.balance.imbalance import measure
-from lucency.balance.methods import RESAMPLERS, STEPWISE, plan_parts, resample, resample_steps
+from lucency.balance.methods import RESAMPLERS, plan_parts, resample, resample_steps
 from lucency.balance.steps import followed
 from lucency.config.sections import BALANCE_KEYS, Balance, Cap, Copy
 from lucency.core.manifest import FINDINGS, NO_FINDING
@@ -255,8 +255,7 @@ def test_only_training_rows_are_resampled(name: str, monkeypatch: pytest.MonkeyP
     label, method = invented(), SMALL[name].method
     part = np.random.default_rng(1).choice(["train", "val", "test"], len(label), p=[0.6, 0.2, 0.2])
     label[part != "train"] = np.nan
-    functions = STEPWISE if method in STEPWISE else RESAMPLERS
-    monkeypatch.setitem(functions, method, refusing_nan(functions[method]))
+    monkeypatch.setitem(RESAMPLERS, method, refusing_nan(RESAMPLERS[method]))
     given = {"findings": ALL, "choices": SMALL[name]}
     train = int((part == "train").sum())
     plan, steps = plan_parts(label, part=part, feature=features(train), **given)

@@ -14,10 +14,10 @@ from lucency.data.image_measures import (
     contrast_improvement,
     eme,
     entropy,
-    likeness,
     measure_film,
     noise,
     noise_amplification,
+    similarity,
 )
 
 NOTHING = np.zeros((64, 64), dtype=bool)
@@ -127,19 +127,19 @@ def test_stretched_noise_is_amplified_by_the_stretch():
     assert np.isnan(noise_amplification(a_film(), flat))
 
 
-def test_likeness_is_scikit_image_s_with_wang_s_window():
+def test_similarity_is_scikit_image_s_with_wang_s_window():
     film = a_film()
     clahe = cv2.createCLAHE(3, (4, 4)).apply(film)
     expected = structural_similarity(
         film.astype(np.float64), clahe.astype(np.float64), data_range=255, gaussian_weights=True,
         sigma=1.5, use_sample_covariance=False,
     )  # fmt: skip
-    assert likeness(clahe, film) == pytest.approx(expected)
-    assert likeness(clahe, film) < 0.95
-    assert likeness(film, film) == pytest.approx(1)
+    assert similarity(clahe, film) == pytest.approx(expected)
+    assert similarity(clahe, film) < 0.95
+    assert similarity(film, film) == pytest.approx(1)
 
 
-def test_more_clahe_is_more_contrast_more_noise_and_less_likeness():
+def test_more_clahe_is_more_contrast_more_noise_and_less_similarity():
     generator = np.random.default_rng(0)
     film = (a_film(side=128, spread=12) + generator.normal(0, 2, (128, 128))).round()
     film = film.clip(0, 255).astype(np.uint8)

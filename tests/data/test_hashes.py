@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from lucency.core.manifest import Manifest, Preparation, Prepared, empty_boxes
 from lucency.data.duplicates import ALIKE_COLUMNS, near_identical, near_pairs, perceptual_hash
-from lucency.data.images import prepare_film, read_grey
-from lucency.data.preprocess import thumbnails
+from lucency.data.images import read_grey
+from lucency.data.preprocess import prepare_film, thumbnails
 
 SIDE = 64
 

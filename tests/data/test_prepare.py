@@ -18,8 +18,8 @@ import pytest
 from PIL import Image
 
 from lucency.core.manifest import Manifest, Preparation, empty_boxes, load_prepared, save_manifest
-from lucency.data.images import DENOISERS, prepare_film, read_grey
-from lucency.data.preprocess import prepare
+from lucency.data.images import read_grey
+from lucency.data.preprocess import DENOISERS, prepare, prepare_film
 
 SMALL = Preparation(size=64, clahe_tiles=4)
 OPENCV = {

@@ -4,14 +4,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from lucency.config.sections import Split
-from lucency.core.manifest import PARTS, Manifest
+from lucency.core.manifest import PARTS, Manifest, empty_boxes
 from lucency.data.nih import read_nih
-from lucency.data.split import split, split_fold, split_shuffled
+from lucency.data.split import split
 
 SHARE = (0.70, 0.15, 0.15)
+SHUFFLED: dict[str, Any] = {"method": "shuffled", "train": 0.7, "val": 0.1, "test": 0.2}
+
+
+def invented(label: np.ndarray, patient: np.ndarray) -> Manifest:
+    return Manifest(
+        findings=tuple(f"finding {place}" for place in range(label.shape[1])),
+        image=np.arange(len(label)).astype(str),
+        patient=patient,
+        label=label,
+        facts=pd.DataFrame(index=range(len(label))),
+        boxes=empty_boxes(),
+        origin="invented",
+    )
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -19,8 +33,11 @@ def test_every_film_tests_in_one_fold_and_patients_stay_together(seed: int):
     generator = np.random.default_rng(seed)
     patient = generator.integers(0, 300, 1_200)
     label = (generator.random((1_200, 3)) < [0.3, 0.1, 0.02]).astype(np.float32)
-    about = {"patient": patient, "folds": 5, "val_share": 0.2, "seed": seed}
-    found = np.stack([split_fold(label, **about, fold=fold) for fold in range(5)])
+    films = invented(label, patient)
+    choices = [
+        Split(train=0.64, val=0.16, test=0.2, folds=5, fold=fold, seed=seed) for fold in range(5)
+    ]
+    found = np.stack([split(films, choices=one, root=Path()) for one in choices])
     assert ((found == "test").sum(axis=0) == 1).all()
     for part in found:
         assert sides(patient, part) == 0
@@ -69,12 +86,14 @@ def test_by_patient_on_the_whole_of_chestxray14(films: Manifest, shared: Path, s
 
 
 def test_shuffled_patients_are_those_of_synthensemble(films: Manifest):
-    """The issue: patients, seed 85: 22,356 of 112,120 films test."""
-    given = {"patient": films.patient, "test_share": 0.2, "val_share": 0.125}
-    part = split_shuffled(films.label, **given, seed=85)
+    """Patients, seed 85: 22,356 of 112,120 films test."""
+    part, other = (
+        split(films, choices=Split(**SHUFFLED, seed=seed), root=Path()) for seed in (85, 86)
+    )
     assert (part == "test").sum() == 22_356
     assert (part == "val").mean() == pytest.approx(0.1, abs=0.002)
     assert sides(films.patient, part) == 0
-    assert (split_shuffled(films.label, **given, seed=86) == "test").sum() != 22_356
+    assert (other == "test").sum() != 22_356
+    few = invented(films.label[:4], np.array([1, 1, 2, 2]))
     with pytest.raises(ValueError, match="2 patients cannot fill 3 parts"):
-        split_shuffled(films.label[:4], **given | {"patient": np.array([1, 1, 2, 2])}, seed=0)
+        split(few, choices=Split(**SHUFFLED), root=Path())

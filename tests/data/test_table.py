@@ -1,16 +1,18 @@
-"""Any CSV table of films, and the contract of all sources."""
+"""Any CSV table of films, with and without its pictures, and the contract of all sources."""
 
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 
 from lucency.config.sections import Source
 from lucency.core.manifest import Manifest
+from lucency.data.images import locate_films
+from lucency.data.labels import read_labelled
 from lucency.data.sources import SOURCES
-from lucency.data.tables import read_csv_table
 from lucency.phantom.dataset import write_phantom
 
 TABLE = """image,patient,Mass,Edema,sex,age,view
@@ -23,8 +25,9 @@ gone.png,17,0,0,M,3,PA
 
 def read(root: Path, text: str, **changes: str) -> Manifest:
     (root / "labels.csv").write_text(text)
-    choices = {"labels": "labels.csv", "image_column": "image", "patient_column": "patient"}
-    return read_csv_table(root, findings=("Edema", "Mass"), **(choices | changes))
+    choices = {"source": "csv", "root": str(root), "labels": "labels.csv"}
+    source = Source.model_validate(choices | changes)
+    return SOURCES["csv"](source, findings=("Edema", "Mass"))
 
 
 def write_films(root: Path, *names: str) -> None:
@@ -35,7 +38,7 @@ def write_films(root: Path, *names: str) -> None:
 
 def test_reads_labels_facts_and_films(tmp_path: Path):
     write_films(tmp_path, "a/1.png", "b/1.png", "deep/er/2.jpg")
-    films = read(tmp_path, TABLE)
+    films = locate_films(read(tmp_path, TABLE), tmp_path)
     np.testing.assert_array_equal(films.label, [[0, 1], [np.nan, 0], [1, np.nan], [0, 0]])
     assert films.image.tolist() == ["a/1.png", "b/1", "2", "gone.png"]
     paths = [str(tmp_path / name) for name in ("a/1.png", "b/1.png", "deep/er/2.jpg")]
@@ -79,8 +82,28 @@ def test_an_absent_table_an_empty_one_and_a_film_found_twice(tmp_path: Path):
     with pytest.raises(ValueError, match="found no rows"):
         read(tmp_path, TABLE.splitlines()[0])
     write_films(tmp_path, "2.png", "b/2.png")
+    films = read(tmp_path, TABLE)
     with pytest.raises(ValueError, match=r"film '2' is there twice"):
-        read(tmp_path, TABLE)
+        locate_films(films, tmp_path)
+
+
+def test_labels_are_read_without_their_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Two pictures of one name below the label file's folder do not matter to its labels."""
+    opened: list[Path] = []
+    read_csv = pd.read_csv
+
+    def count(file: Path, **choices: Any) -> pd.DataFrame:
+        opened.append(file)
+        return read_csv(file, **choices)
+
+    monkeypatch.setattr("pandas.read_csv", count)
+    write_films(tmp_path, "2.png", "b/2.png")
+    assert read(tmp_path, TABLE).facts["path"].tolist() == [""] * 4
+    assert read_labelled(tmp_path / "labels.csv").facts["path"].tolist() == [""] * 4
+    nih = tmp_path / "nih.csv"
+    nih.write_text("Image Index,Finding Labels,Follow-up #,Patient ID\n2.png,Mass,0,1\n")
+    assert read_labelled(nih).label.sum() == 1
+    assert opened == [tmp_path / "labels.csv"] * 2 + [nih]
 
 
 def test_every_source_of_a_protocol_has_a_reader_and_none_filters(tmp_path: Path):

@@ -1,4 +1,4 @@
-"""Lungs: where phantoms truly have them, on most real films, and failure that is said."""
+"""Lungs: where phantoms truly have them, on most real films, and failure with its reason."""
 
 from pathlib import Path
 
@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from lucency.core.manifest import Preparation
-from lucency.data.images import prepare_film, read_grey
+from lucency.data.images import read_grey
+from lucency.data.preprocess import prepare_film
 from lucency.ensemble.radiomics.lungs import lung_mask
 from lucency.phantom import render as radiograph
 from lucency.phantom.anatomy import (

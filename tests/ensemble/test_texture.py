@@ -8,10 +8,10 @@ from skimage.feature import graycomatrix, graycoprops
 from lucency.ensemble.radiomics import texture
 from lucency.ensemble.radiomics.texture import (
     CO_OCCURRENCE,
+    co_occurrence,
     discretised,
     feature_names,
     first_order,
-    neighbours,
     run_features,
     runs,
     runs_by_direction,
@@ -29,19 +29,19 @@ def noise(seed: int = 0, *, shape: tuple[int, int] = (64, 64)) -> np.ndarray:
 
 
 def test_co_occurrence_of_haralick_s_example_by_hand():
-    """Haralick et al. (1973), figure 3: neighbours across."""
-    said = {name: measure(HARALICK) for name, measure in CO_OCCURRENCE.items()}
-    assert said["angular second moment"] == pytest.approx(84 / 576)
-    assert said["contrast"] == pytest.approx(14 / 24)
-    assert said["difference average"] == pytest.approx(10 / 24)
-    assert said["inverse difference"] == pytest.approx((16 + 6 / 2 + 2 / 3) / 24)
-    assert said["inverse difference moment"] == pytest.approx((16 + 6 / 2 + 2 / 5) / 24)
-    assert said["joint entropy"] == pytest.approx(stats.entropy(HARALICK.ravel(), base=2))
+    """Haralick et al. (1973), figure 3: co_occurrence across."""
+    found = {name: measure(HARALICK) for name, measure in CO_OCCURRENCE.items()}
+    assert found["angular second moment"] == pytest.approx(84 / 576)
+    assert found["contrast"] == pytest.approx(14 / 24)
+    assert found["difference average"] == pytest.approx(10 / 24)
+    assert found["inverse difference"] == pytest.approx((16 + 6 / 2 + 2 / 3) / 24)
+    assert found["inverse difference moment"] == pytest.approx((16 + 6 / 2 + 2 / 5) / 24)
+    assert found["joint entropy"] == pytest.approx(stats.entropy(HARALICK.ravel(), base=2))
 
 
 def test_co_occurrence_is_scikit_image_s_where_nothing_is_masked():
     level = discretised(noise(), WHOLE)
-    said = neighbours(level)
+    found = co_occurrence(level)
     names = {
         "contrast": "contrast",
         "dissimilarity": "difference average",
@@ -54,8 +54,8 @@ def test_co_occurrence_is_scikit_image_s_where_nothing_is_masked():
     )
     for theirs, ours in names.items():
         expected = graycoprops(counts, theirs).mean(axis=1)
-        found = [said[f"{ours}, {distance} px"] for distance in texture.DISTANCES]
-        np.testing.assert_allclose(found, expected)
+        ours_by_distance = [found[f"{ours}, {distance} px"] for distance in texture.DISTANCES]
+        np.testing.assert_allclose(ours_by_distance, expected)
 
 
 def test_runs_of_galloway_s_example_by_hand():
@@ -64,16 +64,16 @@ def test_runs_of_galloway_s_example_by_hand():
     matrix = np.zeros((4, 4), dtype=int)
     np.add.at(matrix, (across[0] - 1, across[1] - 1), 1)
     assert matrix.tolist() == [[4, 0, 0, 0], [1, 0, 1, 0], [3, 0, 0, 0], [3, 1, 0, 0]]
-    said = run_features(*across)
-    assert said["short runs emphasis"] == pytest.approx((11 + 1 / 4 + 1 / 9) / 13)
-    assert said["long runs emphasis"] == pytest.approx((11 + 4 + 9) / 13)
-    assert said["run percentage"] == pytest.approx(13 / 16)
-    assert said["normalised grey level non-uniformity"] == pytest.approx(
+    found = run_features(*across)
+    assert found["short runs emphasis"] == pytest.approx((11 + 1 / 4 + 1 / 9) / 13)
+    assert found["long runs emphasis"] == pytest.approx((11 + 4 + 9) / 13)
+    assert found["run percentage"] == pytest.approx(13 / 16)
+    assert found["normalised grey level non-uniformity"] == pytest.approx(
         (4**2 + 2**2 + 3**2 + 4**2) / 13**2
     )
-    assert said["normalised run length non-uniformity"] == pytest.approx((11**2 + 1 + 1) / 13**2)
-    assert said["low grey level run emphasis"] == pytest.approx((4 + 2 / 4 + 3 / 9 + 4 / 16) / 13)
-    assert said["high grey level run emphasis"] == pytest.approx((4 + 2 * 4 + 3 * 9 + 4 * 16) / 13)
+    assert found["normalised run length non-uniformity"] == pytest.approx((11**2 + 1 + 1) / 13**2)
+    assert found["low grey level run emphasis"] == pytest.approx((4 + 2 / 4 + 3 / 9 + 4 / 16) / 13)
+    assert found["high grey level run emphasis"] == pytest.approx((4 + 2 * 4 + 3 * 9 + 4 * 16) / 13)
 
 
 def lines(level: np.ndarray) -> list[list[np.ndarray]]:
@@ -106,13 +106,13 @@ def test_runs_are_those_counted_one_by_one_and_end_at_the_mask():
 
 def test_first_order_is_scipy_s():
     grey = noise().ravel().astype(np.float64)
-    said = first_order(grey)
-    assert said["skewness"] == pytest.approx(stats.skew(grey))
-    assert said["excess kurtosis"] == pytest.approx(stats.kurtosis(grey))
-    assert said["interquartile range"] == pytest.approx(stats.iqr(grey))
-    assert said["root mean square"] ** 2 == pytest.approx(said["mean"] ** 2 + said["variance"])
+    found = first_order(grey)
+    assert found["skewness"] == pytest.approx(stats.skew(grey))
+    assert found["excess kurtosis"] == pytest.approx(stats.kurtosis(grey))
+    assert found["interquartile range"] == pytest.approx(stats.iqr(grey))
+    assert found["root mean square"] ** 2 == pytest.approx(found["mean"] ** 2 + found["variance"])
     share = np.histogram(grey, bins=32, range=(0, 256))[0] / len(grey)
-    assert said["intensity histogram entropy"] == pytest.approx(stats.entropy(share, base=2))
+    assert found["intensity histogram entropy"] == pytest.approx(stats.entropy(share, base=2))
     flat = first_order(np.full(10, 7.0))
     assert (flat["variance"], flat["skewness"], flat["intensity histogram entropy"]) == (0, 0, 0)
 
@@ -122,13 +122,13 @@ def test_waves_keep_the_energy_of_white_noise_and_find_the_direction_of_stripes(
     film = noise(shape=(128, 128))
     mask = np.zeros((128, 128), dtype=bool)
     mask[16:112, 16:112] = True
-    said = waves(film, mask)
+    found = waves(film, mask)
     variance = film.astype(np.float64).var()
-    first = [said[f"{name} wave energy, scale 1"] for name in ("across", "down", "diagonal")]
+    first = [found[f"{name} wave energy, scale 1"] for name in ("across", "down", "diagonal")]
     np.testing.assert_allclose(first, variance / 4, rtol=0.06)
     stripes = np.tile(np.array([0, 200], dtype=np.uint8), (64, 32))
-    told = waves(stripes, WHOLE)
-    assert told["across wave energy, scale 1"] > 100 * told["down wave energy, scale 1"]
+    striped = waves(stripes, WHOLE)
+    assert striped["across wave energy, scale 1"] > 100 * striped["down wave energy, scale 1"]
     flat = waves(np.full((64, 64), 50, dtype=np.uint8), WHOLE)
     assert sum(flat.values()) == pytest.approx(2500)
 
@@ -140,11 +140,11 @@ def test_what_lies_outside_the_lungs_counts_in_nothing():
     other = np.where(
         ndimage.binary_dilation(mask, np.ones((3, 3)), iterations=texture.REACH), film, 255
     )
-    said, same = texture_features(film, mask), texture_features(other.astype(np.uint8), mask)
-    assert said == same
-    assert tuple(said) == feature_names()
-    assert np.isfinite(list(said.values())).all()
+    found, same = texture_features(film, mask), texture_features(other.astype(np.uint8), mask)
+    assert found == same
+    assert tuple(found) == feature_names()
+    assert np.isfinite(list(found.values())).all()
     whole = texture_features(film, WHOLE)
-    assert all(whole[name] != said[name] for name in ("mean", "contrast, 1 px"))
+    assert all(whole[name] != found[name] for name in ("mean", "contrast, 1 px"))
     with pytest.raises(ValueError, match="the mask holds no pixel"):
         texture_features(film, np.zeros_like(mask))

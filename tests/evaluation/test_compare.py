@@ -1,4 +1,4 @@
-"""Paired differences: same patients for both, refusals by name, a verdict that is not overbold."""
+"""Paired differences: same patients for both, refusals by name, a cautious conclusion."""
 
 from dataclasses import replace
 from itertools import combinations

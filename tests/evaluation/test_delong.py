@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.special import expit, ndtr
+from scipy.special import expit, logit, ndtr
 from scipy.stats import norm, spearmanr
 from sklearn.metrics import roc_auc_score
 
@@ -15,7 +15,6 @@ from lucency.evaluation.metrics import auc
 from lucency.evaluation.significance import (
     delong,
     delong_difference,
-    delong_interval,
     not_computable,
 )
 
@@ -151,15 +150,6 @@ def test_a_small_example_by_hand():
     assert delong(label, score, owner=shared)[1] == pytest.approx(np.sqrt(plain + more), abs=1e-9)
 
 
-def test_the_interval_is_that_of_the_logit():
-    label, score, _, owner = _films(1)
-    area, error = delong(label, score, owner=owner)
-    middle = np.log(area / (1 - area))
-    half = 1.959963984540054 * error / (area * (1 - area))
-    expected = expit([middle - half, middle + half])
-    assert delong_interval(label, score, owner=owner) == pytest.approx(tuple(expected), abs=1e-12)
-
-
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 10**6), slope=st.floats(0.01, 50), shift=st.floats(-5, 5))
 def test_monotone_maps_order_and_unstated_labels_change_nothing(seed, slope, shift):
@@ -175,15 +165,6 @@ def test_monotone_maps_order_and_unstated_labels_change_nothing(seed, slope, shi
     longer = [np.append(score, [9.0, -9.0, np.nan]) for score in (one, two)]
     strangers = np.append(owner, [0, 1, 99])
     assert delong_difference(unstated, *longer, owner=strangers) == expected
-
-
-@settings(max_examples=20, deadline=None)
-@given(seed=st.integers(0, 10**6), shape=st.floats(0, 1))
-def test_the_interval_lies_in_0_to_1_and_holds_the_area(seed, shape):
-    label, score, noise, owner = _films(seed, films=16, patients=9, levels=1)
-    mixed = shape * label + (1 - shape) * noise + 0.01 * score
-    low, high = delong_interval(label, mixed, owner=owner)
-    assert 0 <= low <= delong(label, mixed, owner=owner)[0] <= high <= 1
 
 
 @settings(max_examples=20, deadline=None)
@@ -222,7 +203,6 @@ def test_perfect_separation_and_one_score_for_all_have_no_width():
     label, owner = np.array([0, 0, 0, 1, 1, 1], dtype=np.float32), np.array([0, 1, 2, 2, 3, 4])
     for score, area in ((label, 1.0), (1 - label, 0.0), (np.full(6, 0.3), 0.5)):
         assert delong(label, score, owner=owner) == (area, 0.0)
-        assert delong_interval(label, score, owner=owner) == (area, area)
         assert delong_difference(label, score, 2 * score, owner=owner) == (0.0, 0.0, 1.0)
     difference, error, p = delong_difference(label, label, 1 - label, owner=owner)
     assert (difference, error) == (1.0, 0.0)
@@ -263,11 +243,10 @@ def test_what_cannot_be_computed_is_nan_with_a_reason(label, owner, reason):
     assert not_computable(label, owner=owner) == reason
     assert np.isnan(area) == reason.startswith("not computable")
     assert np.isnan(error) == bool(reason)
-    assert np.isnan(delong_interval(label, score, owner=owner)).all() == bool(reason)
     assert np.isnan(delong_difference(label, score, -score, owner=owner)[2]) == bool(reason)
 
 
-def test_no_films_and_no_score_are_said():
+def test_no_films_and_no_score_are_refused_or_nan():
     nothing = np.empty(0)
     assert np.isnan(delong(nothing, nothing, owner=np.empty(0, dtype=np.int64))).all()
     label, score = np.array([0.0, 1, 1]), np.array([0.1, np.nan, 0.3])
@@ -305,8 +284,9 @@ def test_clustered_intervals_cover_and_plain_ones_do_not():
     for row in held:
         label, score, owner = _patients(generator, patients=150, alike=0.8)
         for place, whose in enumerate((owner, np.arange(len(label)))):
-            low, high = delong_interval(label, score, owner=whose)
-            row[place] = low <= truth <= high
+            area, error = delong(label, score, owner=whose)
+            reach = norm.ppf(0.975) * error / (area * (1 - area))
+            row[place] = abs(logit(area) - logit(truth)) <= reach
     clustered, plain = held.mean(axis=0)
     assert 0.93 <= clustered <= 0.97
     assert plain < 0.85
@@ -328,7 +308,7 @@ def test_differences_of_equals_are_called_unequal_once_in_twenty():
     assert plain > 0.15
 
 
-def test_the_simulated_patients_are_as_alike_as_said():
+def test_the_simulated_patients_are_as_alike_as_stated():
     label, score, owner = _patients(np.random.default_rng(0), patients=5000, alike=0.8)
     first = np.flatnonzero(np.diff(owner, prepend=-1))
     second = (first + 1)[np.append(np.diff(first), 1) > 1]

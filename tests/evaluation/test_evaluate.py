@@ -120,11 +120,11 @@ def test_rows_of_whole_films_equal_scikit_learn_and_resample_patients():
         "exact_match": (accuracy_score, decision),
     }
     drawn = resample_patients(predictions.patient, resamples=60, seed=7)
-    for name, (oracle, said) in oracles.items():
+    for name, (oracle, given) in oracles.items():
         row = _cell(table, PER_FILM_ROW, name)
-        assert row["value"] == pytest.approx(oracle(predictions.label, said), abs=1e-12)
+        assert row["value"] == pytest.approx(oracle(predictions.label, given), abs=1e-12)
         draws = [
-            oracle(predictions.label, said, sample_weight=times[drawn.owner])
+            oracle(predictions.label, given, sample_weight=times[drawn.owner])
             for times in drawn.times.T
         ]
         assert (row["low"], row["high"]) == pytest.approx(tuple(np.quantile(draws, (0.025, 0.975))))
@@ -154,11 +154,11 @@ def test_the_checks_of_tables_find_nothing_wrong_with_this_one():
     """Rows of whole films have no macro and are no finding: they must not be taken for one."""
     predictions = _predictions()
     table = pd.concat([_evaluate(predictions), _evaluate(trivial(predictions, prevalence=HALF))])
-    claim = replace(unverified(predictions), scores=table)
-    asked = {"mean_of_another_table", "unexplained_gaps", "no_interval", "no_baseline"}
-    assert asked.isdisjoint(issue.check for issue in suspect(claim))
+    published = replace(unverified(predictions), scores=table)
+    checks = {"mean_of_another_table", "unexplained_gaps", "no_interval", "no_baseline"}
+    assert checks.isdisjoint(issue.check for issue in suspect(published))
     wrong = table.assign(value=table["value"].where(table["finding"] != "macro", 0.9))
-    found = {issue.check for issue in suspect(replace(claim, scores=wrong))}
+    found = {issue.check for issue in suspect(replace(published, scores=wrong))}
     assert "mean_of_another_table" in found
 
 
@@ -251,9 +251,9 @@ def test_resamples_without_the_rare_patients_are_counted():
 def test_trivial_predictor_is_accurate_and_knows_nothing():
     predictions = _predictions()
     prevalence = np.array([0.3, 0.1, 0.0])
-    said = trivial(predictions, prevalence=prevalence)
-    np.testing.assert_allclose(said.probability[17], (0.3, 0.1, 1e-6), rtol=1e-6)
-    table = _evaluate(said)
+    predicted = trivial(predictions, prevalence=prevalence)
+    np.testing.assert_allclose(predicted.probability[17], (0.3, 0.1, 1e-6), rtol=1e-6)
+    table = _evaluate(predicted)
     assert (table["network"] == "trivial").all()
     for finding, share in zip(predictions.findings, predictions.label.mean(axis=0), strict=True):
         area = _cell(table, finding, "auc")
@@ -285,8 +285,8 @@ def test_calling_nothing_positive_is_as_accurate_as_published(shared):
         logit=np.zeros((len(rows), 14), dtype=np.float32),
         feature=np.empty((len(rows), 0), dtype=np.float32),
     )
-    said = trivial(films, prevalence=label.mean(axis=0, dtype=np.float64))
-    found = evaluate(said, threshold=np.full(14, 0.5), resamples=2, seed=0)
+    predicted = trivial(films, prevalence=label.mean(axis=0, dtype=np.float64))
+    found = evaluate(predicted, threshold=np.full(14, 0.5), resamples=2, seed=0)
     for average in ("macro", "micro"):
         assert f"{_cell(found, average, 'accuracy')['value']:.3f}" == "0.924"
     assert _cell(found, "macro", "auc")["value"] == 0.5
@@ -320,12 +320,12 @@ def test_one_patient_s_positives_have_no_interval_and_say_so():
     patient = np.arange(60) // 3
     label = np.zeros((60, 2), dtype=np.float32)
     label[:3, 0], label[::2, 1] = 1, 1
-    said = Predictions(
+    predicted = Predictions(
         network="net", split="0123", findings=("Hernia", "Mass"),
         image=np.arange(60).astype(str), patient=patient, part=np.full(60, "test"), label=label,
         logit=generator.normal(size=label.shape), feature=np.empty((60, 0), dtype=np.float32),
     )  # fmt: skip
-    table = evaluate(said, threshold=np.full(2, 0.5), resamples=50, seed=0)
+    table = evaluate(predicted, threshold=np.full(2, 0.5), resamples=50, seed=0)
     rows = table.set_index(["finding", "metric"])
     lone, many = rows.loc[("Hernia", "auc")], rows.loc[("Mass", "auc")]
     assert np.isnan([lone["low"], lone["high"]]).all()

@@ -12,7 +12,7 @@ from scipy.special import expit
 from sklearn import metrics as oracle
 
 from lucency.core.manifest import FINDINGS
-from lucency.evaluation.bootstrap import Weights, interval, once, weigh_films
+from lucency.evaluation.bootstrap import Weights, interval, once
 from lucency.evaluation.calibration import expected_calibration_error
 from lucency.evaluation.metrics import (
     BLOCK,
@@ -66,14 +66,14 @@ def _specificity_at_recall(label, logit, sample_weight):
 
 def _calibration_error(label, probability, sample_weight):
     """Return the definition, film by film; torchmetrics' BinaryCalibrationError is this too."""
-    films, positives, said = np.zeros(15), np.zeros(15), np.zeros(15)
+    films, positives, predicted = np.zeros(15), np.zeros(15), np.zeros(15)
     for truth, share, weight in zip(label, probability, sample_weight, strict=True):
         place = next(b for b in range(15) if share <= (b + 1) / 15)
         films[place] += weight
         positives[place] += weight * truth
-        said[place] += weight * share
+        predicted[place] += weight * share
     filled = films > 0
-    gap = np.abs(positives[filled] / films[filled] - said[filled] / films[filled])
+    gap = np.abs(positives[filled] / films[filled] - predicted[filled] / films[filled])
     return (gap * films[filled]).sum() / films.sum()
 
 
@@ -109,19 +109,23 @@ def _films(seed, *, films=200, levels=25):
     return label, logit.astype(np.float32), generator
 
 
-def _said(logit):
+def _inputs(logit):
     probability = expit(logit.astype(np.float64))
     return {"logit": logit, "probability": probability, "decision": probability >= 0.5}
 
 
 def _given(name, logit):
-    return _said(logit)[METRICS[name].takes]
+    return _inputs(logit)[METRICS[name].takes]
 
 
 def _value(name, label, logit, weights=None):
     weights = weights or once(len(label))
     value = METRICS[name].function(label, _given(name, logit), weights=weights)
     return value if value.shape != (1,) else float(value[0])
+
+
+def _weigh(weight):
+    return Weights(owner=np.arange(len(weight)), times=weight[:, None])
 
 
 def test_no_metric_lacks_an_oracle():
@@ -134,11 +138,11 @@ def test_equals_scikit_learn_with_and_without_weights(name, seed):
     label, logit, generator = _films(seed)
     weight = generator.choice([0.0, 0.5, 1.0, 2.0, 3.7], size=len(label))
     weight[:4] = 1
-    said = _given(name, logit)
-    plain = ORACLES[name](label, said, sample_weight=np.ones(len(label)))
-    weighted = ORACLES[name](label, said, sample_weight=weight)
+    shown = _given(name, logit)
+    plain = ORACLES[name](label, shown, sample_weight=np.ones(len(label)))
+    weighted = ORACLES[name](label, shown, sample_weight=weight)
     assert _value(name, label, logit) == pytest.approx(plain, abs=1e-9)
-    assert _value(name, label, logit, weigh_films(weight)) == pytest.approx(weighted, abs=1e-9)
+    assert _value(name, label, logit, _weigh(weight)) == pytest.approx(weighted, abs=1e-9)
 
 
 @pytest.mark.parametrize("name", RANKS)
@@ -149,7 +153,7 @@ def test_equals_scikit_learn_with_all_and_with_no_ties(name, levels):
         weight = generator.choice([0.0, 1.0, 2.0], size=60)
         weight[:4] = 1
         expected = ORACLES[name](label, logit, sample_weight=weight)
-        found = _value(name, label, logit, weigh_films(weight))
+        found = _value(name, label, logit, _weigh(weight))
         assert found == pytest.approx(expected, abs=1e-9), seed
 
 
@@ -160,7 +164,7 @@ def test_measure_gives_every_metric_as_it_is_alone(weights):
     times = generator.integers(0, 4, size=(50, 9)).astype(np.float64)
     owner = generator.integers(0, 50, size=len(label))
     weights = {"once": once(len(label)), "drawn": Weights(owner=owner, times=times)}[weights]
-    found = measure(label, _said(logit), weights=weights)
+    found = measure(label, _inputs(logit), weights=weights)
     assert list(found) == NAMES
     for name in NAMES:
         alone = METRICS[name].function(label, _given(name, logit), weights=weights)
@@ -207,7 +211,7 @@ def test_columns_of_weights_are_independent_also_over_blocks(name, monkeypatch):
     assert np.array_equal(
         together, _value(name, label, logit, Weights(owner=owner, times=times)), equal_nan=True
     )
-    alone = [_value(name, label, logit, weigh_films(column[owner])) for column in times.T]
+    alone = [_value(name, label, logit, _weigh(column[owner])) for column in times.T]
     np.testing.assert_allclose(together, alone, atol=1e-12)
 
 
@@ -219,7 +223,7 @@ def test_order_doubling_and_unstated_labels_change_nothing(name, seed):
     value = _value(name, label, logit)
     order = generator.permutation(len(label))
     assert _value(name, label[order], logit[order]) == pytest.approx(value, abs=1e-12)
-    doubled = weigh_films(np.full(len(label), 2.0))
+    doubled = _weigh(np.full(len(label), 2.0))
     assert _value(name, label, logit, doubled) == pytest.approx(value, abs=1e-12)
     unstated = np.append(label, np.full(7, np.nan, dtype=np.float32))
     more = np.append(logit, generator.normal(size=7).astype(np.float32))
@@ -259,8 +263,8 @@ def test_a_bin_of_the_calibration_error_holds_its_upper_edge(step):
     for other, together in ((edge - 1e-9, step > 0), (edge + 1e-9, step == 0)):
         if not 0 <= other <= 1:
             continue
-        label, said = np.array([1.0, 0.0]), np.array([edge, other])
-        value = expected_calibration_error(label, said, weights=once(2))[0]
+        label, probability = np.array([1.0, 0.0]), np.array([edge, other])
+        value = expected_calibration_error(label, probability, weights=once(2))[0]
         apart = ((1 - edge) + other) / 2
         assert value == pytest.approx(abs(edge - 0.5) if together else apart, abs=1e-8)
 
@@ -279,11 +283,11 @@ def test_calibration_error_is_0_where_shares_are_said_and_large_where_they_are_s
 
 def test_calibration_error_holds_no_bins_times_films():
     films = 400_000
-    label, said = np.zeros(films, dtype=np.float32), np.linspace(0, 1, films)
+    label, probability = np.zeros(films, dtype=np.float32), np.linspace(0, 1, films)
     weights = once(films)
-    expected_calibration_error(label[:9], said[:9], weights=once(9))
+    expected_calibration_error(label[:9], probability[:9], weights=once(9))
     tracemalloc.start()
-    expected_calibration_error(label, said, weights=weights)
+    expected_calibration_error(label, probability, weights=weights)
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert most < 8 * films * 8
@@ -353,7 +357,7 @@ def test_a_threshold_that_just_reaches_what_is_asked_for_counts():
     assert _value("recall_at_specificity", label, one_worse) == 0.1
     assert _value("specificity_at_recall", label, one_worse) == 0.8
     for times in (3, 7, 30, 1000):
-        many = weigh_films(np.full(20, float(times)))
+        many = _weigh(np.full(20, float(times)))
         assert _value("recall_at_specificity", label, logit, many) == pytest.approx(0.9)
         assert _value("specificity_at_recall", label, logit, many) == pytest.approx(0.9)
 
@@ -378,11 +382,6 @@ def test_a_note_says_exactly_when_the_value_is_nan():
             logit = np.array([-1, 1], dtype=np.float32)[list(code[2:])]
             note = not_computable(name, label=label, decision=logit > 0)
             assert np.isnan(_value(name, label, logit)) == bool(note), (name, label, logit)
-
-
-def test_negative_weights_are_refused():
-    with pytest.raises(ValueError, match="expected none below 0"):
-        weigh_films(np.array([1.0, -1.0]))
 
 
 def test_predictions_of_zech_give_the_published_areas(shared):
@@ -431,9 +430,9 @@ def test_interval_holds_the_middle_95_percent_of_what_is_computable():
 
 
 def _zech(shared):
-    said = pd.read_csv(shared / "nih" / "zech" / "preds.csv")
+    published = pd.read_csv(shared / "nih" / "zech" / "preds.csv")
     table = pd.read_csv(shared / "nih" / "Data_Entry_2017_v2020.csv").set_index("Image Index")
-    code, distinct = pd.factorize(table.loc[said["Image Index"], "Finding Labels"])
+    code, distinct = pd.factorize(table.loc[published["Image Index"], "Finding Labels"])
     tokens = pd.Series(distinct).str.get_dummies("|")[list(FINDINGS)]
     label = tokens.to_numpy(dtype=np.float32)[code]
-    return label, said[[f"prob_{finding}" for finding in FINDINGS]].to_numpy(dtype=np.float64)
+    return label, published[[f"prob_{finding}" for finding in FINDINGS]].to_numpy(dtype=np.float64)

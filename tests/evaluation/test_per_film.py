@@ -5,7 +5,7 @@ import pytest
 from scipy.special import expit
 from sklearn.metrics import accuracy_score, label_ranking_loss
 
-from lucency.evaluation.bootstrap import Weights, once, weigh_films
+from lucency.evaluation.bootstrap import Weights, once
 from lucency.evaluation.metrics import METRICS, PER_FILM
 
 ORACLES = {"label_ranking_loss": label_ranking_loss, "exact_match": accuracy_score}
@@ -30,6 +30,10 @@ def _value(name, label, logit, weights=None):
     return PER_FILM[name].function(label, _given(name, logit), weights=weights)
 
 
+def _weigh(weight):
+    return Weights(owner=np.arange(len(weight)), times=weight[:, None])
+
+
 def test_no_metric_lacks_an_oracle_and_none_is_one_of_findings():
     assert set(ORACLES) == set(PER_FILM)
     assert not set(PER_FILM) & set(METRICS)
@@ -40,22 +44,22 @@ def test_no_metric_lacks_an_oracle_and_none_is_one_of_findings():
 def test_equals_scikit_learn_with_and_without_weights(name, seed):
     label, logit, generator = _films(seed)
     weight = generator.choice([0.0, 0.5, 1.0, 3.7], size=len(label))
-    said = _given(name, logit)
-    plain = ORACLES[name](label, said)
-    weighted = ORACLES[name](label, said, sample_weight=weight)
+    given = _given(name, logit)
+    plain = ORACLES[name](label, given)
+    weighted = ORACLES[name](label, given, sample_weight=weight)
     assert _value(name, label, logit) == pytest.approx(plain, abs=1e-9)
-    assert _value(name, label, logit, weigh_films(weight)) == pytest.approx(weighted, abs=1e-9)
+    assert _value(name, label, logit, _weigh(weight)) == pytest.approx(weighted, abs=1e-9)
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("step", [0.1, 1.0, 4.0])
-def test_a_film_is_judged_on_the_findings_that_are_stated(name, step):
+def test_a_film_counts_by_the_findings_that_are_stated(name, step):
     """Each film alone by scikit-learn, on its stated findings; one without any is left out."""
     label, logit, generator = _films(0, step=step)
     label[generator.random(label.shape) < 0.3] = np.nan
     label[7] = np.nan
-    said, each = _given(name, logit), []
-    for truth, one in zip(label, said, strict=True):
+    given, each = _given(name, logit), []
+    for truth, one in zip(label, given, strict=True):
         stated = ~np.isnan(truth)
         if stated.sum() > 1:
             each.append(ORACLES[name](truth[None, stated], one[None, stated]))
@@ -80,7 +84,7 @@ def test_columns_of_weights_are_independent_and_order_changes_nothing(name):
     times = generator.integers(0, 4, size=(50, 9)).astype(np.float64)
     owner = generator.integers(0, 50, size=len(label))
     together = _value(name, label, logit, Weights(owner=owner, times=times))
-    alone = [_value(name, label, logit, weigh_films(column[owner]))[0] for column in times.T]
+    alone = [_value(name, label, logit, _weigh(column[owner]))[0] for column in times.T]
     np.testing.assert_allclose(together, alone, atol=1e-12)
     films, findings = generator.permutation(len(label)), generator.permutation(label.shape[1])
     shuffled = _value(name, label[films][:, findings], logit[films][:, findings])

@@ -158,20 +158,20 @@ def test_the_parts_are_those_of_their_definitions():
             inside = (probability > number / BINS) & (probability <= (number + 1) / BINS)
             if not inside.any():
                 continue
-            said, truth = probability[inside], label[inside].astype(np.float64)
-            found["reliability"] += inside.sum() / films * (said.mean() - truth.mean()) ** 2
+            predicted, truth = probability[inside], label[inside].astype(np.float64)
+            found["reliability"] += inside.sum() / films * (predicted.mean() - truth.mean()) ** 2
             found["resolution"] += inside.sum() / films * (truth.mean() - base) ** 2
-            variance = ((said - said.mean()) ** 2).sum()
-            covariance = ((said - said.mean()) * (truth - truth.mean())).sum()
+            variance = ((predicted - predicted.mean()) ** 2).sum()
+            covariance = ((predicted - predicted.mean()) * (truth - truth.mean())).sum()
             found["within"] += (variance - 2 * covariance) / films
         assert table.loc[finding, [*found]].tolist() == pytest.approx([*found.values()], abs=1e-12)
 
 
 def test_murphy_s_parts_of_a_toy_by_hand():
-    """Six films told .2, two of them positive, and two told .8, both positive."""
-    said = np.repeat([0.2, 0.8], [6, 2])
+    """Six films predicted .2, two of them positive, and two predicted .8, both positive."""
+    predicted = np.repeat([0.2, 0.8], [6, 2])
     label = np.array([1, 1, 0, 0, 0, 0, 1, 1], dtype=np.float32)
-    logit = np.stack([log_odds(said)] * 2, axis=1)
+    logit = np.stack([log_odds(predicted)] * 2, axis=1)
     films = _films(logit) | {"label": np.stack([label, np.full(8, np.nan, np.float32)], axis=1)}
     table = brier_parts(replace(_predictions(films=3), **films))
     reliability = (6 * (0.2 - 1 / 3) ** 2 + 2 * 0.2**2) / 8

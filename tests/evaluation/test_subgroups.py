@@ -243,7 +243,7 @@ def test_resamples_without_the_only_positive_patient_are_counted():
 def test_small_is_few_films_of_a_class_or_few_patients_on_either_side(
     positives, negatives, patients, small, group
 ):
-    """AP is as few as said; PA is large, but compared with AP."""
+    """AP is as few as stated; PA is large, but compared with AP."""
     few, many = positives + negatives, 400
     label = np.zeros((few + many, 1), dtype=np.float32)
     label[:positives], label[few::2] = 1, 1

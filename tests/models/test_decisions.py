@@ -18,7 +18,8 @@ from lucency.config.sections import EvaluationChoices, Source
 from lucency.core.manifest import Preparation, Prepared
 from lucency.core.plan import Plan, originals
 from lucency.core.predictions import load_predictions
-from lucency.data.images import prepare_film, read_grey
+from lucency.data.images import read_grey
+from lucency.data.preprocess import prepare_film
 from lucency.evaluation.calibration import (
     RECALIBRATIONS,
     Recalibration,

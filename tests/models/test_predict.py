@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from lucency.core.manifest import Preparation
-from lucency.data.images import prepare_film, read_grey
+from lucency.data.images import read_grey
+from lucency.data.preprocess import prepare_film
 from lucency.evaluation.calibration import no_recalibration
 from lucency.models import inference as predict_module
 from lucency.models.classifier import Classifier

@@ -98,7 +98,7 @@ def test_a_table_and_a_run_are_compared_film_by_film(tmp_path: Path, capsys):
     assert pair["p_holm"] < 0.05
     assert pair["p_holm_signed_rank"] is None
     assert answer["conclusion"].startswith("run/net is best")
-    assert "Nobody knows under which split theirs trained" in capsys.readouterr().err
+    assert "Unknown split of theirs" in capsys.readouterr().err
 
 
 def test_the_numbers_are_those_of_compare(tmp_path: Path):

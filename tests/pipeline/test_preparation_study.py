@@ -19,7 +19,8 @@ from lucency.core.manifest import Manifest, load_manifest
 from lucency.core.predictions import load_predictions
 from lucency.core.stage import produce
 from lucency.data.image_measures import MEASURES, measure_film
-from lucency.data.images import prepare_film, read_grey
+from lucency.data.images import read_grey
+from lucency.data.preprocess import prepare_film
 from lucency.ensemble.feature_classifiers import LEARNERS, cross_validated
 from lucency.ensemble.nested_cv import folds_by_patient
 from lucency.ensemble.radiomics.lungs import lung_mask

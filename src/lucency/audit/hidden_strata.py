@@ -1,8 +1,8 @@
-"""Kinds of positives that a finding's AUC hides: clusters in feature space, each with its AUC.
+"""Hidden strata: clusters of a finding's positives in feature space, each with its own AUC.
 
 Oakden-Rayner et al., Hidden stratification (CHIL 2020, arXiv 1909.12475): pneumothoraces with a
-drain are found easily, those without, which matter, are not. Letters in shapes: n films, d feature
-dimensions, m positives, c components.
+drain are found easily, those without, which matter, are not. Letters in shapes: m positives,
+d feature dimensions, c components.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ STRATA = (
 )  # fmt: skip
 
 
-def strata(said: Predictions, *, resamples: int, seed: int) -> pd.DataFrame:
+def strata(predictions: Predictions, *, resamples: int, seed: int) -> pd.DataFrame:
     """Return the clusters of each finding's positives, the one with the lowest AUC first.
 
     K-means on at most 16 principal components of standardised features, 2 to 4 clusters of at least
-    SMALLEST films by the best silhouette (Rousseeuw 1987), which says how far apart they are.
+    SMALLEST films by the best silhouette (Rousseeuw 1987), which measures how far apart they are.
     K-means cuts whatever it is given, so only what is further apart than DRAWS draws of a Gaussian
-    of the same spread, cut the same way, is told (after Tibshirani, Walther and Hastie 2001). The
+    of the same spread, cut the same way, is listed (after Tibshirani, Walther and Hastie 2001). The
     AUC is of a cluster's films against all negatives, with 95 % interval over patients. Features
-    make the scores, so clusters differ somewhat: `examples`, the films nearest to the centre joined
-    by |, are there to be looked at. Findings with fewer than FEWEST positives are left out, those
-    whose clusters are too small or not apart, and all without features.
+    make the scores, so clusters differ somewhat: view `examples`, the films nearest to the centre,
+    joined by |. Findings with fewer than FEWEST positives are left out, those whose clusters are
+    too small or not apart, and all without features.
     """
     rows = []
-    drawn = resample_patients(said.patient, resamples=resamples, seed=seed)
-    for k, finding in enumerate(said.findings):
-        label, films = said.label[:, k], np.flatnonzero(said.label[:, k] == 1)
-        few = len(films) < FEWEST or not said.feature.shape[1] or not (label == 0).any()
-        if few or not np.ptp(said.feature[films], axis=0).any():
+    resampled = resample_patients(predictions.patient, resamples=resamples, seed=seed)
+    for k, finding in enumerate(predictions.findings):
+        label, films = predictions.label[:, k], np.flatnonzero(predictions.label[:, k] == 1)
+        few = len(films) < FEWEST or not predictions.feature.shape[1] or not (label == 0).any()
+        if few or not np.ptp(predictions.feature[films], axis=0).any():
             continue
-        cluster, distance, apart = _cluster(said.feature[films], seed=seed)
+        cluster, distance, apart = _cluster(predictions.feature[films], seed=seed)
         if np.isnan(apart):
             continue
         mine = []
@@ -55,11 +55,11 @@ def strata(said: Predictions, *, resamples: int, seed: int) -> pd.DataFrame:
             inside = films[cluster == one]
             only = np.where(label == 1, np.nan, label)
             only[inside] = 1
-            value = auc(only, said.logit[:, k], weights=once(len(label)))[0]
-            low, high = interval(auc(only, said.logit[:, k], weights=drawn))
+            value = auc(only, predictions.logit[:, k], weights=once(len(label)))[0]
+            low, high = interval(auc(only, predictions.logit[:, k], weights=resampled))
             near = inside[np.argsort(distance[cluster == one], kind="stable")][:EXAMPLES]
-            people = len(np.unique(said.patient[inside]))
-            examples = "|".join(said.image[near].tolist())
+            people = len(np.unique(predictions.patient[inside]))
+            examples = "|".join(predictions.image[near].tolist())
             mine.append((value, low, high, len(inside), people, apart, examples))
         rows += [(finding, place, *row) for place, row in enumerate(sorted(mine), start=1)]
     return pd.DataFrame(rows, columns=list(STRATA))

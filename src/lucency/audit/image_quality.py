@@ -1,21 +1,19 @@
-"""What a film's pixels tell by themselves: whether it is flat, framed, or written on.
+"""Image quality: films that are repeated, blank, framed, inverted, turned, mirrored or written on.
 
-Letters in shapes: n films, h and w pixels, s pixels of a side.
+What is listed may be in order: look at the films before leaving them out.
 
-Films under suspicion as pictures: repeated, blank, framed, reversed, turned, mirrored, strange.
-
-Suspicions, not verdicts: look at the films before leaving them out. Letters in shapes: n films,
-d edges of an outline.
+Letters in shapes: n films, h and w pixels, s pixels of a side, d edges of an outline.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float32, Float64, Shaped, UInt8
+from jaxtyping import Bool, Float32, Float64, UInt8
 
 from lucency.audit.orientation import EDGES, FEWEST, FOLDS, TURNS, estimate_orientation, outline
 from lucency.core.manifest import Prepared
@@ -26,9 +24,94 @@ COARSE = 32  # pixels a side of a thumbnail
 WHITE = 255
 EVEN_STEP, EVEN_SHARE = 2, 0.95  # grey between neighbours in a border; share of a line that is so
 STROKE_STEP, STROKE_GREY = 50, 200  # of the edge of a letter
+STROKE_NEAR = np.ones((3, 3), dtype=np.uint8)
 LINE_WIDE, LINE_HIGH = 6.4, 32  # a line of writing is this part of the frame
-
+AT_ONCE = 512  # films
+FLATTEST = 0.05  # standard deviation of grey; real films have .12 and more
+WIDEST_BORDER = 0.2  # of the frame
+DENSEST = 0.4  # of a patch of strokes
+LIKELY = 0.5  # to be mirrored
+BITS_APART, ALIKE = 8, 0.98  # exposed anew: 95 % within; films of two patients correlate below .96
+MOST_UNLIKE, MOST_STRANGE = 2.8, 4.0  # modified z
+ANY = "any"
+SAME, OTHER = "the same patient", "another patient"
+UNKNOWN, UPRIGHT, INVERTED = "", "upright", "inverted"
+TURNED = ("turned clockwise by 90°", "upside down", "turned anticlockwise by 90°")
+POSES = (UPRIGHT, *TURNED, INVERTED, *(f"{INVERTED}, {turn}" for turn in TURNED))
+MEASURED = (
+    "image", "patient", "structure", "border", "border_grey", "writing", "pose", "margin",
+    "mirrored", "unlike", "strange", "twin", "twin_of", "twin_correlation", "twin_pixels", "note",
+)  # fmt: skip
+LISTED = ("image", "patient", "problem", "value", "reason")
+COUNTED = ("problem", "films", "patients", "share")
 Films = UInt8[np.ndarray, "n s s"]
+
+
+class Problem(NamedTuple):
+    """Which of the measured films have a problem, the column of its size, and the reason."""
+
+    found: Callable[[pd.DataFrame], pd.Series]
+    value: str
+    reason: str  # filled from the columns
+
+
+def inspect(prepared: Prepared, *, progress: Callable[[int, int], None]) -> pd.DataFrame:
+    """Return what was measured on every film, a row each, in the films' order: MEASURED.
+
+    `structure`, `border` (share of the frame), `border_grey` and `writing` are of the pixels alone
+    (`lucency.audit.image_quality`); `pose`, `margin`, `mirrored` (a probability), `unlike` and
+    `strange` compare a film with those of other patients (`lucency.audit.orientation`), whatever
+    their view. The twin is another film with the same picture (`lucency.data.duplicates`): of
+    another patient, where there is one, else the first of the same patient, named at the later
+    films only; `twin_pixels`: its pixels are equal. NaN and a note where a measure is not
+    computable. `progress(done, films)` is called as films get read.
+    """
+    films = len(prepared.manifest)
+    edge = np.zeros((films, EDGES), dtype=np.float32)
+    pieces = []
+    for start in range(0, films, AT_ONCE):
+        block = np.asarray(prepared.pixels[start : start + AT_ONCE])
+        share, grey = border(block)
+        edge[start : start + AT_ONCE] = outline(block)
+        surface = (structure(block), share, grey, writing(block))
+        pieces.append(pd.DataFrame(dict(zip(MEASURED[2:6], surface, strict=True))))
+        progress(min(start + AT_ONCE, films), films)
+    measured = pd.concat(pieces, ignore_index=True)
+    measured.insert(0, "image", prepared.manifest.image)
+    measured.insert(1, "patient", prepared.manifest.patient)
+    parts = [measured, _orientation(edge, measured), _twins(prepared)]
+    return pd.DataFrame(pd.concat(parts, axis=1), columns=list(MEASURED))
+
+
+def quality_table(measured: pd.DataFrame) -> pd.DataFrame:
+    """Return the films that have a problem, a row a film and problem: LISTED, problem by problem.
+
+    Saved as CSV, or some of its rows, it is a list of films for `data.exclude` of a protocol. Of
+    films of one patient with one picture the first is not listed; where two patients share a
+    picture, whose it is cannot be known, and all are.
+    """
+    films = measured.assign(
+        what=np.where(measured["twin_pixels"], "pixels", "picture"),
+        strangest=np.maximum(measured["unlike"], measured["strange"]),
+    )
+    pieces = []
+    for name, problem in PROBLEMS.items():
+        rows = films.loc[problem.found(films)]
+        reason = [problem.reason.format_map(row) for row in rows.to_dict("records")]
+        piece = rows.assign(problem=name, value=rows[problem.value].astype(float))
+        pieces.append(piece.assign(reason=pd.Series(reason, index=rows.index, dtype="str")))
+    return pd.DataFrame(pd.concat(pieces, ignore_index=True), columns=list(LISTED))
+
+
+def quality_counts(table: pd.DataFrame, *, films: int) -> pd.DataFrame:
+    """Return how many films and patients have each problem, and ANY, and the share of `films`."""
+    rows = []
+    for name in (*PROBLEMS, ANY):
+        mine = table if name == ANY else table.loc[table["problem"] == name]
+        rows.append((name, mine["image"].nunique(), mine["patient"].nunique()))
+    problem, count, patients = zip(*rows, strict=True)
+    share = ratio(np.array(count), np.full(len(rows), films))
+    return pd.DataFrame(dict(zip(COUNTED, (problem, count, patients, share), strict=True)))
 
 
 def structure(films: Films) -> Float64[np.ndarray, " n"]:
@@ -45,8 +128,8 @@ def border(films: Films) -> tuple[Float64[np.ndarray, " n"], Float64[np.ndarray,
     """Return the share of each frame that is empty border, and the border's mean grey, 0..1.
 
     The border is all rows and columns, from the edges inwards, without structure: EVEN_SHARE of
-    their pixels are within EVEN_STEP of the next one. CLAHE shades an empty area, so that equal
-    grey cannot be asked for. The grey is NaN without a border.
+    their pixels are within EVEN_STEP of the next one (not equal, for CLAHE shades an empty area).
+    The grey is NaN without a border.
     """
     across = _even(films[:, :, 1:], films[:, :, :-1]).mean(axis=2) >= EVEN_SHARE
     down = _even(films[:, 1:], films[:, :-1]).mean(axis=1) >= EVEN_SHARE
@@ -73,152 +156,10 @@ def writing(films: Films) -> Float64[np.ndarray, " n"]:
     dense = np.empty(len(films))
     for row, film in enumerate(films):
         step = np.abs(cv2.Sobel(film, cv2.CV_16S, 1, 0, ksize=1))
-        bright = cv2.dilate(film, _NEAR) >= STROKE_GREY
+        bright = cv2.dilate(film, STROKE_NEAR) >= STROKE_GREY
         stroke = ((step >= STROKE_STEP) & bright).astype(np.float32)
         dense[row] = cv2.boxFilter(stroke, -1, patch, borderType=cv2.BORDER_CONSTANT).max()
     return dense
-
-
-def _even(one: UInt8[np.ndarray, "n h w"], other: UInt8[np.ndarray, "n h w"]) -> np.ndarray:
-    return np.maximum(one, other) - np.minimum(one, other) <= EVEN_STEP
-
-
-def _leading(lines: Bool[np.ndarray, "n s"]) -> np.ndarray:
-    """Return how many lines hold before the first that does not."""
-    return np.where(lines.all(axis=1), lines.shape[1], lines.argmin(axis=1))
-
-
-_NEAR = np.ones((3, 3), dtype=np.uint8)
-
-
-AT_ONCE = 512  # films
-FLATTEST = 0.05  # standard deviation of grey; real films have .12 and more
-WIDEST_BORDER = 0.2  # of the frame
-DENSEST = 0.4  # of a patch of strokes
-LIKELY = 0.5  # to be mirrored
-BITS_APART, ALIKE = 8, 0.98  # exposed anew: 95 % within; films of two patients correlate below .96
-MOST_UNLIKE, MOST_STRANGE = 2.8, 4.0  # modified z
-ANY = "any"
-SAME, OTHER = "the same patient", "another patient"
-NOT_JUDGED, UPRIGHT, INVERTED = "", "upright", "inverted"
-TURNED = ("turned clockwise by 90°", "upside down", "turned anticlockwise by 90°")
-POSES = (UPRIGHT, *TURNED, INVERTED, *(f"{INVERTED}, {turn}" for turn in TURNED))
-MEASURED = (
-    "image", "patient", "structure", "border", "border_grey", "writing", "pose", "margin",
-    "mirrored", "unlike", "strange", "twin", "twin_of", "twin_correlation", "twin_pixels", "note",
-)  # fmt: skip
-LISTED = ("image", "patient", "problem", "value", "reason")
-COUNTED = ("problem", "films", "patients", "share")
-
-
-def inspect(prepared: Prepared, *, progress: Callable[[int, int], None]) -> pd.DataFrame:
-    """Return what was measured on every film, a row each, in the films' order: MEASURED.
-
-    `structure`, `border` (share of the frame), `border_grey` and `writing` are of the pixels alone
-    (`lucency.audit.image_quality`); `pose`, `margin`, `mirrored` (a probability), `unlike` and
-    `strange` compare a film with those of other patients (`lucency.audit.orientation`), whatever
-    their view. The twin is another film with the same picture (`lucency.data.duplicates`): of
-    another patient, where there is one, else the first of the same patient, named at the later
-    films only; `twin_pixels` says whether its pixels are equal. NaN and a note where nothing can be
-    said. `progress(done, films)` is called as films get read.
-    """
-    films = len(prepared.manifest)
-    edge = np.zeros((films, EDGES), dtype=np.float32)
-    pieces = []
-    for start in range(0, films, AT_ONCE):
-        block = np.asarray(prepared.pixels[start : start + AT_ONCE])
-        share, grey = border(block)
-        edge[start : start + AT_ONCE] = outline(block)
-        surface = (structure(block), share, grey, writing(block))
-        pieces.append(pd.DataFrame(dict(zip(MEASURED[2:6], surface, strict=True))))
-        progress(min(start + AT_ONCE, films), films)
-    measured = pd.concat(pieces, ignore_index=True)
-    measured.insert(0, "image", prepared.manifest.image)
-    measured.insert(1, "patient", prepared.manifest.patient)
-    parts = [measured, _orientation(edge, measured), _twins(prepared)]
-    return pd.DataFrame(pd.concat(parts, axis=1), columns=list(MEASURED))
-
-
-def quality_table(measured: pd.DataFrame) -> pd.DataFrame:
-    """Return the suspects among inspected films, a row a problem: LISTED, problem by problem.
-
-    Saved as CSV, or some of its rows, it is a list of films for `data.exclude` of a protocol. Of
-    films of one patient with one picture the first is not listed; where two patients share a
-    picture, whose it is cannot be known, and all are.
-    """
-    pieces = [judge(measured).assign(problem=name) for name, judge in PROBLEMS.items()]
-    return pd.DataFrame(pd.concat(pieces, ignore_index=True), columns=list(LISTED))
-
-
-def quality_counts(table: pd.DataFrame, *, films: int) -> pd.DataFrame:
-    """Return how many films and patients have each problem, and ANY, and the share of `films`."""
-    rows = []
-    for name in (*PROBLEMS, ANY):
-        mine = table if name == ANY else table.loc[table["problem"] == name]
-        rows.append((name, mine["image"].nunique(), mine["patient"].nunique()))
-    problem, count, patients = zip(*rows, strict=True)
-    share = ratio(np.array(count), np.full(len(rows), films))
-    return pd.DataFrame(dict(zip(COUNTED, (problem, count, patients, share), strict=True)))
-
-
-def duplicate(measured: pd.DataFrame) -> pd.DataFrame:
-    """Return the films that show the same picture as an earlier one of their patient."""
-    return _same_picture(measured, SAME)
-
-
-def shared(measured: pd.DataFrame) -> pd.DataFrame:
-    """Return the films that show the same picture as a film of another patient."""
-    return _same_picture(measured, OTHER)
-
-
-def blank(measured: pd.DataFrame) -> pd.DataFrame:
-    """Return the films without a picture."""
-    reason = "flat: a standard deviation of grey of {structure:.3f}"
-    return _label_errors(measured, _of(measured, "structure") < FLATTEST, "structure", reason)
-
-
-def framed(measured: pd.DataFrame) -> pd.DataFrame:
-    """Return the films, blank ones aside, of whose frame much is empty border."""
-    reason = "{border:.0%} of the frame is empty border, of grey {border_grey:.2f} (0 is black)"
-    wide = _of(measured, "border") > WIDEST_BORDER
-    return _label_errors(
-        measured, wide & (_of(measured, "structure") >= FLATTEST), "border", reason
-    )
-
-
-def inverted(measured: pd.DataFrame) -> pd.DataFrame:
-    """Return the films that look more like the others with grey reversed."""
-    mine = np.isin(_of(measured, "pose"), POSES[TURNS:])
-    return _label_errors(measured, mine, "margin", "{pose}: fits so by {margin:.2f} more")
-
-
-def turned(measured: pd.DataFrame) -> pd.DataFrame:
-    """Return the films that look more like the others when turned."""
-    mine = np.isin(_of(measured, "pose"), POSES[1:TURNS] + POSES[TURNS + 1 :])
-    return _label_errors(measured, mine, "margin", "{pose}: fits so by {margin:.2f} more")
-
-
-def mirrored(measured: pd.DataFrame) -> pd.DataFrame:
-    """Return the upright films whose left and right look exchanged: flipped, or the heart is."""
-    mine = (_of(measured, "mirrored") > LIKELY) & (_of(measured, "pose") == UPRIGHT)
-    return _label_errors(
-        measured, mine, "mirrored", "left and right exchanged: {mirrored:.0%} sure"
-    )
-
-
-def strange(measured: pd.DataFrame) -> pd.DataFrame:
-    """Return the films that are perhaps no chests: unlike the others however they are turned."""
-    reason = "unlike a chest by {unlike:.1f}, not explained by {strange:.1f} (modified z)"
-    unlike, beyond = _of(measured, "unlike"), _of(measured, "strange")
-    far = (unlike > MOST_UNLIKE) | (beyond > MOST_STRANGE)
-    largest = measured.assign(largest=np.maximum(unlike, beyond))
-    return _label_errors(largest, far, "largest", reason)
-
-
-def written(measured: pd.DataFrame) -> pd.DataFrame:
-    """Return the films with a line of bright writing or a label burnt in."""
-    reason = "a patch like writing: {writing:.0%} of it bright strokes"
-    return _label_errors(measured, _of(measured, "writing") > DENSEST, "writing", reason)
 
 
 def _orientation(edge: Float32[np.ndarray, "n d"], measured: pd.DataFrame) -> pd.DataFrame:
@@ -226,17 +167,17 @@ def _orientation(edge: Float32[np.ndarray, "n d"], measured: pd.DataFrame) -> pd
     seen = np.flatnonzero(measured["structure"] >= FLATTEST)
     patient = measured["patient"].to_numpy()[seen]
     found = estimate_orientation(edge[seen], patient=patient)
-    names = np.array([*POSES, NOT_JUDGED])
+    names = np.array([*POSES, UNKNOWN])
     table = pd.DataFrame({**found._asdict(), "pose": names[found.pose]}, index=seen)
     table["note"] = np.where(
         found.pose >= 0,
         "",
-        f"pose not judged: {len(seen)} films of {len(np.unique(patient))} patients, expected "
+        f"pose not estimated: {len(seen)} films of {len(np.unique(patient))} patients, expected "
         f"{FEWEST} of {FOLDS} at least",
     )
     table = table.reindex(range(len(measured)))
-    table["note"] = table["note"].fillna("pose not judged: blank")
-    return table.assign(pose=table["pose"].fillna(NOT_JUDGED))
+    table["note"] = table["note"].fillna("pose not estimated: blank")
+    return table.assign(pose=table["pose"].fillna(UNKNOWN))
 
 
 def _twins(prepared: Prepared) -> pd.DataFrame:
@@ -270,35 +211,47 @@ def _twins(prepared: Prepared) -> pd.DataFrame:
     return table.fillna(filled).astype({"twin_pixels": bool})
 
 
-def _same_picture(measured: pd.DataFrame, whose: str) -> pd.DataFrame:
-    reason = f"the same {{what}} as {{twin}} of {whose}, correlation {{twin_correlation:.4f}}"
-    what = np.where(_of(measured, "twin_pixels"), "pixels", "picture")
-    mine = _of(measured, "twin_of") == whose
-    return _label_errors(measured.assign(what=what), mine, "twin_correlation", reason)
+def _even(one: UInt8[np.ndarray, "n h w"], other: UInt8[np.ndarray, "n h w"]) -> np.ndarray:
+    return np.maximum(one, other) - np.minimum(one, other) <= EVEN_STEP
 
 
-def _label_errors(
-    measured: pd.DataFrame, mine: Bool[np.ndarray, " n"], value: str, reason: str
-) -> pd.DataFrame:
-    """Return image, patient, value and reason of some films; `reason` is filled from columns."""
-    rows = measured.loc[mine]
-    said = [reason.format_map(row) for row in rows.to_dict("records")]
-    columns = {"image": rows["image"], "patient": rows["patient"], "value": rows[value]}
-    return pd.DataFrame({**columns, "reason": said}).astype({"value": float, "reason": "str"})
+def _leading(lines: Bool[np.ndarray, "n s"]) -> np.ndarray:
+    """Return how many lines hold before the first that does not."""
+    return np.where(lines.all(axis=1), lines.shape[1], lines.argmin(axis=1))
 
 
-def _of(measured: pd.DataFrame, name: str) -> Shaped[np.ndarray, " n"]:
-    return measured[name].to_numpy()
-
-
-PROBLEMS: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
-    "duplicate": duplicate,
-    "shared": shared,
-    "blank": blank,
-    "border": framed,
-    "inverted": inverted,
-    "turned": turned,
-    "mirrored": mirrored,
-    "strange": strange,
-    "writing": written,
+_TWIN = "the same {what} as {twin} of {twin_of}, correlation {twin_correlation:.4f}"
+_POSE = "{pose}: fits so by {margin:.2f} more"
+PROBLEMS = {
+    "duplicate": Problem(lambda films: films["twin_of"] == SAME, "twin_correlation", _TWIN),
+    "shared": Problem(lambda films: films["twin_of"] == OTHER, "twin_correlation", _TWIN),
+    "blank": Problem(
+        lambda films: films["structure"] < FLATTEST,
+        "structure",
+        "flat: a standard deviation of grey of {structure:.3f}",
+    ),
+    "border": Problem(
+        lambda films: (films["border"] > WIDEST_BORDER) & (films["structure"] >= FLATTEST),
+        "border",
+        "{border:.0%} of the frame is empty border, of grey {border_grey:.2f} (0 is black)",
+    ),
+    "inverted": Problem(lambda films: films["pose"].isin(POSES[TURNS:]), "margin", _POSE),
+    "turned": Problem(
+        lambda films: films["pose"].isin(POSES[1:TURNS] + POSES[TURNS + 1 :]), "margin", _POSE
+    ),
+    "mirrored": Problem(  # flipped, or the heart is
+        lambda films: (films["mirrored"] > LIKELY) & (films["pose"] == UPRIGHT),
+        "mirrored",
+        "left and right exchanged: {mirrored:.0%} sure",
+    ),
+    "strange": Problem(  # perhaps no chest: unlike the others in any pose
+        lambda films: (films["unlike"] > MOST_UNLIKE) | (films["strange"] > MOST_STRANGE),
+        "strangest",
+        "unlike a chest by {unlike:.1f}, not explained by {strange:.1f} (modified z)",
+    ),
+    "writing": Problem(  # a line of bright writing, or a label burnt in
+        lambda films: films["writing"] > DENSEST,
+        "writing",
+        "a patch like writing: {writing:.0%} of it bright strokes",
+    ),
 }

@@ -1,12 +1,12 @@
-"""What `lucency audit` answers of labels: against experts, between versions, one by one."""
+"""The label audits of `lucency audit`: against experts, between versions, and label by label."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float64
 
 from lucency.audit.agreement import (
     ABNORMAL,
@@ -22,13 +22,18 @@ from lucency.audit.agreement import (
     with_no_finding,
 )
 from lucency.audit.label_errors import (
-    combine_ranks,
+    Evidence,
+    Neighbours,
+    chance_wrong,
     detection,
     expected_noise,
     films_with_label_errors,
     find_label_errors,
     first_label_errors,
     gather_evidence,
+    joint_counts,
+    mean_rank,
+    nearest_others,
     review_table,
 )
 from lucency.audit.label_quality import conclude_label_quality, counts_of, rate_label_quality
@@ -47,7 +52,7 @@ CHOSEN = "The films were chosen to hold many findings: shares are not those of r
 
 
 def audit_labels(labels: Path, *, expert: Path, table: Path | None, scale: str) -> Audit:
-    """Hold a label file, and anybody's table of predictions, against radiologists' labels.
+    """Compare a label file, and a table of external predictions, with radiologists' labels.
 
     `expert` is a table of labels of either of Google's releases, or the folder of all findings'.
     Raises ValueError when a file is not what it should be, or none of its films is labelled.
@@ -74,8 +79,8 @@ def audit_labels(labels: Path, *, expert: Path, table: Path | None, scale: str) 
             kappa = kappa.loc[kappa["finding"] != NO_FINDING].reset_index(drop=True)
         found["readers"] = kappa
     if table is not None:
-        said = _merged_for(predictions_of(table, films=films, scale=scale, part="test"), experts)
-        found["auc"] = against_experts(said, experts, **DRAWS)
+        external = predictions_of(table, films=films, scale=scale, part="test")
+        found["auc"] = against_experts(_merged_for(external, experts), experts, **DRAWS)
     found["label_quality"] = rate_label_quality(counts_of(found["agreement"], kappa), doubts={})
     return Audit(
         tables=found,
@@ -89,15 +94,15 @@ def audit_labels(labels: Path, *, expert: Path, table: Path | None, scale: str) 
 
 
 def audit_versions(old: Path, new: Path, *, table: Path | None, scale: str) -> Audit:
-    """Say what differs between two label files, and what that makes of a table's AUCs.
+    """Compare two label files, and the AUCs of a table of predictions by either.
 
     Raises ValueError when the files share no film or no finding.
     """
     one, other = read_labelled(old), read_labelled(new)
     found = {"changes": changes(one, other), "labels": changed_labels(one, other)}
     if table is not None:
-        said = predictions_of(table, films=other, scale=scale, part="test")
-        found["auc"] = effect(said, one, other, **DRAWS)
+        external = predictions_of(table, films=other, scale=scale, part="test")
+        found["auc"] = effect(external, one, other, **DRAWS)
     count = found["changes"].set_index("finding").to_dict(orient="index")
     every, nothing = count[ALL], count[NO_FINDING]
     return Audit(
@@ -118,17 +123,24 @@ def audit_label_errors(
     """Rank the labels that are likely wrong by the predictions in `what`.
 
     That is a predictions.npz of a run, whose features' neighbours count too, or of `lucency audit
-    folds`, where its repeats do, or anybody's table, which needs `labels`. With `expert`, as of
-    `audit_labels`, the ranking is held against what radiologists saw. Raises ValueError for files
-    that are not so, or have no film in common.
+    folds`, where its repeats do, or a table of external predictions, which needs `labels`. With
+    `expert`, as of `audit_labels`, the ranking is compared with what radiologists saw. Raises
+    ValueError for files that are not so, or have no film in common.
     """
-    said = _unseen(what, labels=labels, scale=scale)
-    noise, folds = expected_noise(said), load_repeats(what, said)
+    predictions = _untrained(what, labels=labels, scale=scale)
+    folds = load_repeats(what, predictions)
+    near = nearest_others(predictions.feature, patient=predictions.patient)
+    evidence = gather_evidence(predictions, folds=folds, near=near)
+    joint = joint_counts(predictions.label, predictions.probability)
+    chance = chance_wrong(predictions.label, predictions.probability, joint)
+    noise = expected_noise(predictions, joint)
+    own = what.suffix == ".npz"
+    trained = " that it has not trained on" if own else "; whether it trained on them is unknown"
     found = {
         "noise": noise,
-        "first": first_label_errors(said, top=top),
-        "films": films_with_label_errors(said, top=top),
-        "suspects": find_label_errors(said, folds=folds, top=top),
+        "first": first_label_errors(predictions, chance, top=top),
+        "films": films_with_label_errors(predictions, chance, top=top),
+        "suspects": find_label_errors(predictions, evidence, top=top),
     }
     conclusion = (
         f"if the network ranks well, {_likely(noise, 'spurious')} labels of 1 are spurious, and "
@@ -136,12 +148,13 @@ def audit_label_errors(
         "too many"
     )
     if expert is not None:
-        found |= _detected(said, read_expert_table(_expert_file(expert)), folds=folds)
+        experts = read_expert_table(_expert_file(expert))
+        found |= _detected(predictions, experts, evidence=evidence, near=near)
         conclusion += _paired(found["detection"])
     return Audit(
         tables=found,
         shown=tuple(name for name in found if name in ("noise", "first", "detection")),
-        remarks=(f"{said.network}: {len(said):,} films{_training(what)}.",),
+        remarks=(f"{predictions.network}: {len(predictions):,} films{trained}.",),
         conclusion=conclusion,
     )
 
@@ -152,29 +165,23 @@ def _in_both(one: Manifest, other: Manifest) -> str:
     return f"Compared are the {both:,} films of both; {apart}."
 
 
-def _training(what: Path) -> str:
-    if what.suffix == ".npz":
-        return " that it has not trained on"
-    return "; nobody knows whether it has trained on them"
-
-
 def _likely(noise: pd.DataFrame, direction: str) -> str:
     rows = noise.loc[noise["direction"] == direction]
     return f"{rows['expected'].sum():,.0f} of {rows['films'].sum():,}"
 
 
 def _paired(found: pd.DataFrame) -> str:
-    """Return in words how suspicion tells wrong labels from right ones."""
+    """Return in words how well the evidence separates wrong labels from right ones."""
     rows = found.loc[(found["evidence"] == ALL) & (found["finding"] == MACRO)]
-    told = []
+    words = []
     for row in rows.to_dict("records"):
         bounds = f"{row['auc']:.3f} of pairs, {row['low']:.3f} to {row['high']:.3f}"
         surely = "surely" if row["low"] > CHANCE else "not surely"
         known = row["low"] == row["low"]
-        told.append(f"{row['direction']}: {f'{surely} ({bounds})' if known else 'not computable'}")
+        words.append(f"{row['direction']}: {f'{surely} ({bounds})' if known else 'not computable'}")
     return (
-        "; are labels that radiologists contradict more suspect than those that they confirm? "
-        f"{', '.join(told)}"
+        "; labels that radiologists contradict rank above those that they confirm: "
+        f"{', '.join(words)}"
     )
 
 
@@ -182,10 +189,10 @@ def _expert_file(expert: Path) -> Path:
     return expert / RELEASES["all"].labels[0] if expert.is_dir() else expert
 
 
-def _merged_for(said: Predictions, experts: Manifest) -> Predictions:
-    """Return predictions of what these experts were asked for."""
+def _merged_for(predictions: Predictions, experts: Manifest) -> Predictions:
+    """Return predictions of the findings of these experts' release."""
     four = release_of(experts.findings) == "four"
-    return merge_predictions(said, FOUR_GROUPS) if four else said
+    return merge_predictions(predictions, FOUR_GROUPS) if four else predictions
 
 
 def _nothing_found(table: pd.DataFrame) -> str:
@@ -199,7 +206,7 @@ def _nothing_found(table: pd.DataFrame) -> str:
     return f"Of {NO_FINDING!r}, {'; '.join(seen)}."
 
 
-def _unseen(what: Path, *, labels: Path | None, scale: str) -> Predictions:
+def _untrained(what: Path, *, labels: Path | None, scale: str) -> Predictions:
     """Return the predictions of films that the network has not trained on."""
     if what.is_dir():
         near = sorted(what.glob("predictions/*/predictions.npz"))
@@ -211,32 +218,36 @@ def _unseen(what: Path, *, labels: Path | None, scale: str) -> Predictions:
         return predictions_of(what, films=read_labelled(labels), scale=scale, part="test")
     if labels is not None:
         raise ValueError(f"{what} brings its own labels: expected it alone, without --labels")
-    said = load_predictions(what)
-    return said.take(np.flatnonzero(said.part != "train"))
+    predictions = load_predictions(what)
+    return predictions.take(np.flatnonzero(predictions.part != "train"))
 
 
 def _detected(
-    said: Predictions, experts: Manifest, *, folds: Float64[np.ndarray, "f n k"]
+    predictions: Predictions,
+    experts: Manifest,
+    *,
+    evidence: Mapping[str, Evidence],
+    near: Neighbours,
 ) -> dict[str, pd.DataFrame]:
-    """Return how well suspicion, among films that experts read, finds what they contradict.
+    """Return how well the evidence, among films that experts read, finds what they contradict.
 
-    Divisions speak of findings, not of merged ones.
+    Repeats predict findings, not merged ones, for which they are left out.
     """
-    asked = _merged_for(said, experts)
-    folds = folds if asked is said else np.empty((0, *asked.label.shape))
-    truth = align(experts, image=asked.image, findings=asked.findings)
+    merged = _merged_for(predictions, experts)
+    if merged is not predictions:
+        no_folds = np.empty((0, *merged.label.shape))
+        evidence = gather_evidence(merged, folds=no_folds, near=near)
+    truth = align(experts, image=merged.image, findings=merged.findings)
     read = np.flatnonzero(~np.isnan(truth).all(axis=1))
     if not len(read):
-        raise ValueError(f"{said.network}: none of its films is among {experts.origin}")
-    evidence = gather_evidence(asked, folds=folds)
-    every = combine_ranks(asked.label, tuple(evidence.values()))
-    evidence = {**evidence, ALL: every} if len(evidence) > 1 else {ALL: every}
-    evidence = {name: one[read] for name, one in evidence.items()}
-    asked, truth, every = asked.take(read), truth[read], every[read]
-    about = {"findings": asked.findings, "patient": asked.patient, **DRAWS}
+        raise ValueError(f"{predictions.network}: none of its films is among {experts.origin}")
+    every = mean_rank(merged.label, tuple(evidence.values()))
+    each = {**evidence, ALL: every} if len(evidence) > 1 else {ALL: every}
+    merged, truth = merged.take(read), truth[read]
+    about = {"findings": merged.findings, "patient": merged.patient, **DRAWS}
     tables = [
-        detection(suspicion, asked.label, truth, **about).assign(evidence=name)
-        for name, suspicion in evidence.items()
+        detection(one[read], merged.label, truth, **about).assign(evidence=name)
+        for name, one in each.items()
     ]
-    review = review_table(every, asked.label, truth, findings=asked.findings)
+    review = review_table(every[read], merged.label, truth, findings=merged.findings)
     return {"detection": pd.concat(tables, ignore_index=True), "review": review}

@@ -1,9 +1,9 @@
-"""How a film lies: its coarse edges against those of the collection, in sixteen poses.
+"""Orientation of films: turned, mirrored or inverted, by their coarse edges in sixteen poses.
 
 The edges are histograms of oriented gradients (Dalal and Triggs, CVPR 2005), which a turn, a mirror
-and a reversal of grey merely reorder. A pose is judged by a linear discriminant of the collection
-as it is against itself in all poses, so no film is labelled by hand: most are taken to be right.
-Each film is judged by a fit that has not seen its patient.
+and a reversal of grey merely reorder. A pose is found by a linear discriminant of the collection as
+it is against itself in all poses, so no film is labelled by hand: most are taken to be right. The
+fit that estimates a film has not seen its patient.
 
 Letters in shapes: n films, h and w pixels, d edges of an outline, g poses, c components.
 """
@@ -23,10 +23,10 @@ CELLS, CELL, DIRECTIONS = 8, 16, 8  # cells a side, pixels a side of a cell, dir
 SIDE, EDGES = CELLS * CELL, CELLS * CELLS * DIRECTIONS
 SOFTEN = 0.1  # of a film's mean energy: cells with less are not blown up
 FOLDS, SAMPLE = 5, 4000  # films of a fit, at most
-FEWEST = 100  # films to judge by
+FEWEST = 100  # films to fit to
 RIDGE = 0.3  # of the mean variance
 COMPONENTS = 100
-PRIOR = 0.01  # share of mirrored films before looking
+PRIOR = 0.01  # share of mirrored films
 MAD = 1.4826  # standard deviations of a normal distribution in a median absolute deviation
 TURNS = 4
 MIRROR = TURNS  # the pose of a mirror image that is not turned
@@ -35,16 +35,18 @@ Outline = Float32[np.ndarray, "n d"]
 
 
 class Orientation(NamedTuple):
-    """How each film lies; all but `pose` are NaN, and `pose` -1, where it cannot be judged."""
+    """The pose of each film; all but `pose` are NaN, and `pose` -1, where it is not estimated."""
 
     pose: Int64[np.ndarray, " n"]  # quarter turns anticlockwise to upright, + TURNS if inverted
     margin: Float64[np.ndarray, " n"]  # its best pose over upright, 0 where that is the best
     mirrored: Float64[np.ndarray, " n"]  # probability that left and right are exchanged
-    unlike: Float64[np.ndarray, " n"]  # modified z of how little it looks right in its best pose
+    unlike: Float64[np.ndarray, " n"]  # modified z of how badly its best pose fits
     strange: Float64[np.ndarray, " n"]  # modified z of what the collection does not explain
 
 
-class _Likeness(NamedTuple):
+class _Fit(NamedTuple):
+    """How well each film fits its poses, and how far it is from what components explain."""
+
     pose: Int64[np.ndarray, " n"]
     upright: Float64[np.ndarray, " n"]
     best: Float64[np.ndarray, " n"]
@@ -53,6 +55,8 @@ class _Likeness(NamedTuple):
 
 
 class _Typical(NamedTuple):
+    """The discriminants of poses and of left and right, mean and components of a collection."""
+
     poses: Float64[np.ndarray, "d g"]
     sides: Float64[np.ndarray, " d"]
     centre: Float64[np.ndarray, " d"]
@@ -81,24 +85,24 @@ def outline(films: UInt8[np.ndarray, "n h w"]) -> Outline:
         edge[row] = one.reshape(edge.shape[1:])
     energy = np.square(edge).sum(axis=2, keepdims=True)
     scale = np.sqrt(energy + SOFTEN * energy.mean(axis=1, keepdims=True))
-    scaled = ratio(edge.ravel(), np.broadcast_to(scale, edge.shape).ravel())
+    scaled = ratio(edge, np.broadcast_to(scale, edge.shape))
     return np.nan_to_num(scaled).astype(np.float32).reshape(len(films), EDGES)
 
 
 def estimate_orientation(edge: Outline, *, patient: Int64[np.ndarray, " n"]) -> Orientation:
-    """Return how films of these outlines lie, by the other patients' films.
+    """Return the orientation of films of these outlines, by the other patients' films.
 
     `mirrored` takes the discriminant of film and mirror image for normally distributed, opposite in
     mean, and PRIOR for the share of mirrored films. `unlike` is by the discriminant of the best
     pose, `strange` by how far the outline, so put upright, lies from the first COMPONENTS principal
     components, both in modified z-scores (Iglewicz and Hoaglin, How to Detect and Handle Outliers,
-    1993). Nothing is judged by fewer films than FEWEST or fewer patients than FOLDS.
+    1993). Nothing is estimated from fewer films than FEWEST or fewer patients than FOLDS.
     """
     owner = np.unique(patient, return_inverse=True)[1]
     if len(edge) < FEWEST or owner.max() + 1 < FOLDS:
         unknown = np.full(len(edge), np.nan)
         return Orientation(np.full(len(edge), -1), unknown, unknown, unknown, unknown)
-    found = _Likeness(np.empty(len(edge), np.int64), *np.empty((4, len(edge))))
+    found = _Fit(np.empty(len(edge), np.int64), *np.empty((4, len(edge))))
     for fold in range(FOLDS):
         mine, rest = np.flatnonzero(owner % FOLDS == fold), np.flatnonzero(owner % FOLDS != fold)
         spread = np.linspace(0, len(rest) - 1, min(SAMPLE, len(rest))).astype(np.int64)
@@ -143,13 +147,13 @@ def _fit(edge: Outline) -> _Typical:
 def _discriminant(
     moment: Float64[np.ndarray, "d d"], mean: Float64[np.ndarray, " d"]
 ) -> Float64[np.ndarray, " d"]:
-    """Return the weights that tell films from their other poses, of unit variance over all."""
+    """Return the weights that separate films from their other poses, of unit variance over all."""
     ridge = RIDGE * np.trace(moment) / EDGES + np.finfo(np.float64).tiny
     weight = np.linalg.solve(moment + ridge * np.eye(EDGES), mean)
     return weight / np.sqrt(max(weight @ moment @ weight, np.finfo(np.float64).tiny))
 
 
-def _compare(edge: Outline, typical: _Typical) -> _Likeness:
+def _compare(edge: Outline, typical: _Typical) -> _Fit:
     wide = edge.astype(np.float64)
     films = np.arange(len(edge))
     score = (wide @ typical.poses).reshape(len(edge), 2, 2, TURNS)  # polarity, sides, turns
@@ -161,7 +165,7 @@ def _compare(edge: Outline, typical: _Typical) -> _Likeness:
     away -= away @ typical.basis @ typical.basis.T
     upright, best = either[:, 0], either[films, pose]
     beyond = np.linalg.norm(away, axis=1)
-    return _Likeness(pose, upright, best, wide @ typical.sides, beyond)
+    return _Fit(pose, upright, best, wide @ typical.sides, beyond)
 
 
 def _modified_z(value: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:

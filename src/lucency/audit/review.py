@@ -1,12 +1,11 @@
-"""Films drawn for people to look at: random ones of every label, or those most suspect.
+"""Review of labels by people: films drawn for reviewers, and how many labels their answers confirm.
 
-A sheet is the films of one label, and holds nothing of patients: no number, age or sex. NIH's names
-of films begin with its patient number; `id` does not tell it. Letters in shapes: n films, m drawn.
+A sheet is the films of one label, random ones or the likeliest label errors. It holds nothing of
+patients: no number, age or sex; NIH's names of films begin with the patient's number, so that a
+film has an `id` without it. The answer `yes` means that what the sheet names is true of the film:
+its finding is seen, or for NO_FINDING nothing is.
 
-What people saw on the films drawn for them, and so how many labels are right.
-
-`yes` says that what the sheet names is true of the film: its finding is seen, or for NO_FINDING
-nothing is. Letters in shapes: n films, v reviewers.
+Letters in shapes: n films, m drawn, v reviewers, p patients, r resamples.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float64, Int64
 
-from lucency.audit.agreement import NO_PAIRS, cohen, fleiss, rows_of
+from lucency.audit.agreement import NO_PAIRS, ONE_ANSWER, cohen, fleiss, rows_of
 from lucency.audit.label_errors import DIRECTIONS
 from lucency.core.manifest import NO_FINDING, Manifest, nearest, read_table
 from lucency.evaluation.bootstrap import Weights, interval, once, ratio, resample_patients
@@ -31,8 +30,17 @@ DIGITS = 10  # of a film's id: two of 112,120 films share one in 0.6 % of data s
 SAMPLE = ("sheet", "finding", "place", "id", "image", "label", "weight")
 FORM = ("sheet", "place", "id", "image", "reviewer", "verdict", "also")
 TEXT = ("sheet", "finding", "id", "image")
+YES, NO, UNSURE = WORDS = ("yes", "no", "unsure")
+ANSWERS = ("sheet", "image", "reviewer", "verdict", "also")
+RIGHT = (
+    "sheet", "label", "right", "low", "high", "films", "drawn", "yes", "no", "unsure", "left",
+    "reviewers", "note",
+)  # fmt: skip
+AGREED = ("sheet", "measure", "kappa", "low", "high", "films", "reviewers", "note")
+ALONE = "not computable: fewer than two reviewers"
 Rows = Int64[np.ndarray, " m"]
 Weight = Float64[np.ndarray, " m"]
+Answers = Float64[np.ndarray, "n v"]  # 1 yes, 0 no, NaN unsure or not reviewed
 
 
 def draw_sample(manifest: Manifest, *, seed: int, films: int = FILMS) -> pd.DataFrame:
@@ -54,21 +62,21 @@ def draw_sample(manifest: Manifest, *, seed: int, films: int = FILMS) -> pd.Data
 
 
 def draw_label_errors(
-    manifest: Manifest, suspects: pd.DataFrame, *, seed: int, films: int = FILMS
+    manifest: Manifest, errors: pd.DataFrame, *, seed: int, films: int = FILMS
 ) -> pd.DataFrame:
-    """Return a sheet of the first `films` suspects of every finding and direction, one a patient.
+    """Return a sheet of the first `films` errors of every finding and direction, one a patient.
 
-    `suspects` as `find_label_errors` returns them: image, finding, direction, the most suspect
-    first. Places are shuffled, so that nobody knows the rank. Every film weighs 1: it stands for
+    `errors` as `find_label_errors` returns them: image, finding, direction, the likeliest first.
+    Places are shuffled, so that they do not give the rank away. Every film weighs 1: it stands for
     itself, not for others. Raises ValueError for a film, finding or direction that is not known.
     """
-    _require_known(suspects["direction"].tolist(), DIRECTIONS, "direction")
-    _require_known(suspects["finding"].tolist(), manifest.findings, "finding")
-    row = rows_of(manifest, suspects["image"].to_numpy(dtype=str))
+    _require_known(errors["direction"].tolist(), DIRECTIONS, "direction")
+    _require_known(errors["finding"].tolist(), manifest.findings, "finding")
+    row = rows_of(manifest, errors["image"].to_numpy(dtype=str))
     if (row < 0).any():
-        name = suspects["image"].tolist()[int(np.argmin(row))]
-        raise ValueError(f"suspect {name!r} is not in {manifest.origin}; expected its films only")
-    table = suspects.assign(patient=manifest.patient[row])
+        name = errors["image"].tolist()[int(np.argmin(row))]
+        raise ValueError(f"film {name!r} is not in {manifest.origin}; expected its films only")
+    table = errors.assign(patient=manifest.patient[row])
     random = np.random.default_rng(seed)
     tables = [_sheet("", "", [], label=1, weight=np.empty(0))]
     for name, mine in table.groupby(table["finding"] + ", " + table["direction"], sort=False):
@@ -88,7 +96,7 @@ def draw_films(
     (Horvitz and Thompson, Journal of the American Statistical Association 47 (1952), 663-685).
     With n films in a line, those of a patient together and patients in random order, every n/films
     th is taken from a random start: the weight is n/films (Madow, Annals of Mathematical Statistics
-    20 (1949), 333-354). A patient of more films than that would be met twice: of such, one random
+    20 (1949), 333-354). A patient of more films than that would be drawn twice: of such, one random
     film is taken for sure, which stands for all of theirs, and the line is drawn without them.
     Raises ValueError for films below 1.
     """
@@ -112,7 +120,7 @@ def draw_films(
 
 
 def film_id(image: str) -> str:
-    """Return a name of a film that tells nothing of its patient: digits of its name's SHA-256."""
+    """Return a name of a film without its patient's number: digits of its name's SHA-256."""
     return hashlib.sha256(image.encode()).hexdigest()[:DIGITS]
 
 
@@ -158,74 +166,65 @@ def _require_known(found: Sequence[str], known: Sequence[str] | dict[str, int], 
             raise ValueError(f"{what} {name!r} is unknown; expected {', '.join(known)}{near}")
 
 
-YES, NO, UNSURE = WORDS = ("yes", "no", "unsure")
-VERDICTS = ("sheet", "image", "reviewer", "verdict", "also")
-RIGHT = (
-    "sheet", "label", "right", "low", "high", "films", "drawn", "yes", "no", "unsure", "left",
-    "reviewers", "note",
-)  # fmt: skip
-AGREED = ("sheet", "measure", "kappa", "low", "high", "films", "reviewers", "note")
-ALONE = "not computable: fewer than two reviewers"
-Said = Float64[np.ndarray, "n v"]  # 1 yes, 0 no, NaN unsure or not looked at
+def read_answers(files: Sequence[Path], *, sample: pd.DataFrame) -> pd.DataFrame:
+    """Read filled forms, or what review.html saved: columns ANSWERS, a row a film and reviewer.
 
-
-def read_verdicts(files: Sequence[Path], *, sample: pd.DataFrame) -> pd.DataFrame:
-    """Read filled forms, or what review.html saved: columns VERDICTS, a row a film and reviewer.
-
-    A reviewer may give a file each or share one. Rows without a verdict (not looked at) are left
+    A reviewer may give a file each or share one. Rows without an answer (not reviewed) are left
     out. `also`, other findings seen and joined with |, may be absent. Raises ValueError, with file
     and line, for an unknown word, no reviewer, a film that the sheet of `sample` does not hold, and
-    a verdict on a film that the same reviewer has given before.
+    a second answer of one reviewer for one film.
     """
     table = pd.concat([_read(file) for file in files], ignore_index=True)
     drawn = set(zip(sample["sheet"], sample["image"], strict=True))
     seen = dict[tuple[str, str, str], str]()
     for row in table.to_dict("records"):
-        key = (row["sheet"], row["image"], row["reviewer"])
+        sheet, image, reviewer = key = (row["sheet"], row["image"], row["reviewer"])
         if row["verdict"] not in WORDS:
             near = nearest(row["verdict"], WORDS)
-            told = f"verdict {row['verdict']!r} is unknown; expected {', '.join(WORDS)}{near}"
-        elif not row["reviewer"]:
-            told = "a verdict without a reviewer; expected a name or initials"
-        elif key[:2] not in drawn:
-            told = f"film {key[1]!r} was not drawn for {key[0]!r}; expected films of its sample.csv"
+            fault = f"verdict {row['verdict']!r} is unknown; expected {', '.join(WORDS)}{near}"
+        elif not reviewer:
+            fault = "a verdict without a reviewer; expected a name or initials"
+        elif (sheet, image) not in drawn:
+            fault = f"film {image!r} was not drawn for {sheet!r}; expected films of its sample.csv"
         elif key in seen:
-            told = f"{key[2]!r} has judged {key[1]!r} before, {seen[key]}; remove one of the two"
+            fault = (
+                f"{reviewer!r} has reviewed {image!r} before, {seen[key]}; remove one of the two"
+            )
         else:
             seen[key] = row["where"]
             continue
-        raise ValueError(f"{row['where']}: {told}")
-    return table.loc[:, list(VERDICTS)]
+        raise ValueError(f"{row['where']}: {fault}")
+    return table.loc[:, list(ANSWERS)]
 
 
-def ppv_from_verdicts(sample: pd.DataFrame, verdicts: pd.DataFrame) -> pd.DataFrame:
+def label_ppv(sample: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
     """Return for each sheet the share of labels that are right, over all films labelled so.
 
     Of a finding that is the positive predictive value, of NO_FINDING the share truly without; of
     a sheet of missing findings (label 0) the share where none is missed. Films count by their
-    weight, which sum to `films`, of which `drawn` were drawn. A film's verdict is the word that
-    more than half of its reviewers say, else `unsure`; those and films nobody has judged (`left`)
-    do not count. Wilson's 95 % interval, of as many equal films as the weights are worth (Kish,
-    Survey Sampling (1965)), does not hold the doubt about the unsure. Columns RIGHT.
+    weight, which sum to `films`, of which `drawn` were drawn. A film's answer is that of more than
+    half of its reviewers, else `unsure`; those and films without an answer (`left`) do not count.
+    Wilson's 95 % interval, of as many equal films as the weights are worth (Kish, Survey Sampling
+    (1965)), does not include the uncertainty about the unsure. Columns RIGHT.
     """
     rows = []
     for sheet, mine in sample.groupby("sheet", sort=False):
-        said = verdicts.loc[verdicts["sheet"] == sheet]
-        votes = _votes(said, image=mine["image"].tolist())
+        given = answers.loc[answers["sheet"] == sheet]
+        votes = _votes(given, image=mine["image"].tolist())
         most = 2 * votes > votes.sum(axis=1, keepdims=True)
         yes, no = most[:, 0], most[:, 1]
         left = votes.sum(axis=1) == 0
         label, weight = int(mine["label"].iloc[0]), mine["weight"].to_numpy(dtype=np.float64)
         value, low, high = _share(weight, right=yes if label else no, decided=yes | no)
         count = [int(each.sum()) for each in (yes, no, ~(yes | no | left), left)]
-        about = (round(weight.sum()), len(mine), *count, said["reviewer"].nunique())
+        about = (round(weight.sum()), len(mine), *count, given["reviewer"].nunique())
         note = _note(weight, unsure=count[2], left=count[3])
         rows.append((sheet, label, value, low, high, *about, note))
     return pd.DataFrame(rows, columns=list(RIGHT))
 
 
 def reviewers_agree(
-    sample: pd.DataFrame, verdicts: pd.DataFrame, *, resamples: int, seed: int
+    sample: pd.DataFrame, answers: pd.DataFrame, *, resamples: int, seed: int
 ) -> pd.DataFrame:
     """Return for each sheet the kappa among its reviewers: Cohen's of two, Fleiss' of more.
 
@@ -234,25 +233,25 @@ def reviewers_agree(
     """
     rows = []
     for sheet in sample["sheet"].unique():
-        mine = verdicts.loc[verdicts["sheet"] == sheet]
-        said = mine.assign(value=mine["verdict"].map({YES: 1.0, NO: 0.0}))
-        table = said.pivot(index="image", columns="reviewer", values="value")
-        answers = table.to_numpy(dtype=np.float64)
-        several = (~np.isnan(answers)).sum(axis=1) > 1
+        mine = answers.loc[answers["sheet"] == sheet]
+        mine = mine.assign(value=mine["verdict"].map({YES: 1.0, NO: 0.0}))
+        table = mine.pivot(index="image", columns="reviewer", values="value")
+        given = table.to_numpy(dtype=np.float64)
+        several = (~np.isnan(given)).sum(axis=1) > 1
         films, people = int(several.sum()), table.shape[1]
         measure = "cohen" if people == 2 else "fleiss"
         value, low, high, note = np.nan, np.nan, np.nan, ALONE if people < 2 else NO_PAIRS
         if films:
-            drawn = resample_patients(np.arange(films), resamples=resamples, seed=seed)
-            value = float(MEASURES[measure](answers[several], once(films))[0])
-            low, high = interval(MEASURES[measure](answers[several], drawn))
-            note = "not computable: all answers are the same" if np.isnan(value) else ""
+            resampled = resample_patients(np.arange(films), resamples=resamples, seed=seed)
+            value = float(MEASURES[measure](given[several], once(films))[0])
+            low, high = interval(MEASURES[measure](given[several], resampled))
+            note = ONE_ANSWER if np.isnan(value) else ""
         rows.append((sheet, measure, value, low, high, films, people, note))
     return pd.DataFrame(rows, columns=list(AGREED))
 
 
 def _read(file: Path) -> pd.DataFrame:
-    """Return a file's rows that have a verdict, with the place of each; spreadsheets add a mark."""
+    """Return a file's rows that have an answer, with the place of each; spreadsheets add a mark."""
     if not file.is_file():
         raise ValueError(f"{file}: no such file; expected a filled form.csv, or a verdicts.csv")
     try:
@@ -261,7 +260,7 @@ def _read(file: Path) -> pd.DataFrame:
         raise ValueError(
             f"{file} is no table ({error}); expected a filled form.csv, or a verdicts.csv"
         ) from error
-    if lacking := [name for name in VERDICTS[:-1] if name not in table]:
+    if lacking := [name for name in ANSWERS[:-1] if name not in table]:
         raise ValueError(
             f"{file}: found the columns {', '.join(map(str, table))}, no {lacking[0]!r}; expected "
             "a form.csv, or what review.html saves, with commas between its cells"
@@ -270,17 +269,17 @@ def _read(file: Path) -> pd.DataFrame:
     cells = table.assign(also=table.get("also", ""), where=where)
     cells["verdict"] = cells["verdict"].str.strip().str.lower()
     cells["reviewer"] = cells["reviewer"].str.strip()
-    return cells.loc[cells["verdict"] != "", [*VERDICTS, "where"]]
+    return cells.loc[cells["verdict"] != "", [*ANSWERS, "where"]]
 
 
-def _votes(said: pd.DataFrame, *, image: list[str]) -> Int64[np.ndarray, "n 3"]:
-    """Return how many reviewers say each of WORDS of each film of a sheet."""
-    film = pd.Index(image).get_indexer(pd.Index(said["image"]))
+def _votes(answers: pd.DataFrame, *, image: list[str]) -> Int64[np.ndarray, "n 3"]:
+    """Return how many reviewers gave each of WORDS for each film of a sheet."""
+    film = pd.Index(image).get_indexer(pd.Index(answers["image"]))
     if (film < 0).any():
-        name = said["image"].tolist()[int(np.argmin(film))]
-        raise ValueError(f"film {name!r} was not drawn; expected verdicts read with this sample")
+        name = answers["image"].tolist()[int(np.argmin(film))]
+        raise ValueError(f"film {name!r} was not drawn; expected answers read with this sample")
     votes = np.zeros((len(image), len(WORDS)), dtype=np.int64)
-    np.add.at(votes, (film, pd.Index(WORDS).get_indexer(pd.Index(said["verdict"]))), 1)
+    np.add.at(votes, (film, pd.Index(WORDS).get_indexer(pd.Index(answers["verdict"]))), 1)
     return votes
 
 
@@ -303,18 +302,19 @@ def _note(weight: Float64[np.ndarray, " n"], *, unsure: int, left: int) -> str:
     drawn = len(weight)
     if unsure + left == drawn:
         return f"not computable: of {drawn} films {unsure} are unsure, {left} have no verdict"
-    told = [f"{unsure} of {drawn} films are unsure and do not count"] if unsure else []
-    told += [f"{left} of {drawn} films have no verdict yet"] if left else []
-    told += ["each film stands for itself alone"] if (weight == 1).all() else []
-    return "; ".join(told)
+    remarks = [f"{unsure} of {drawn} films are unsure and do not count"] if unsure else []
+    remarks += [f"{left} of {drawn} films have no verdict yet"] if left else []
+    remarks += ["each film stands for itself alone"] if (weight == 1).all() else []
+    return "; ".join(remarks)
 
 
-def _cohen(said: Said, weights: Weights) -> Float64[np.ndarray, " r"]:
-    return cohen(count_cells(said[:, 0], said[:, 1] == 1, weights=weights))
+def _cohen(answers: Answers, weights: Weights) -> Float64[np.ndarray, " r"]:
+    return cohen(count_cells(answers[:, 0], answers[:, 1] == 1, weights=weights))
 
 
-def _fleiss(said: Said, weights: Weights) -> Float64[np.ndarray, " r"]:
-    return fleiss((said == 1).sum(axis=1), (said == 0).sum(axis=1), weights=weights)
+def _fleiss(answers: Answers, weights: Weights) -> Float64[np.ndarray, " r"]:
+    return fleiss((answers == 1).sum(axis=1), (answers == 0).sum(axis=1), weights=weights)
 
 
 MEASURES = {"cohen": _cohen, "fleiss": _fleiss}
+VERDICTS, read_verdicts, ppv_from_verdicts = ANSWERS, read_answers, label_ppv  # until renamed

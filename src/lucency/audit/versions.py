@@ -1,7 +1,7 @@
-"""Two labellings of the same films: what differs, and what that makes of a network's AUC.
+"""Versions of a label file: which labels changed, and how a network's AUC changes with them.
 
-Two versions of a label file, or a label file and radiologists. Letters in shapes: n films,
-k findings, k1 the findings and macro, r resamples.
+The second version may be the labels of radiologists. Letters in shapes: n films, k findings, k1 the
+findings and macro, r resamples.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float32, Float64, Int64
 
-from lucency.audit.agreement import align, meet
+from lucency.audit.agreement import align, in_common, in_one_patient
 from lucency.core.manifest import NO_FINDING, Manifest
 from lucency.core.predictions import Predictions
 from lucency.evaluation.bootstrap import (
@@ -39,7 +39,7 @@ def changes(old: Manifest, new: Manifest) -> pd.DataFrame:
     of their own. A label that is no longer 1, even if not stated, is removed. Only films and
     findings of both files count. Raises ValueError when there are none.
     """
-    one, other = meet(old, new)
+    one, other = in_common(old, new)
     columns = [
         (name, *pair) for name, *pair in zip(one.findings, one.label.T, other.label.T, strict=True)
     ]
@@ -59,7 +59,7 @@ def changed_labels(old: Manifest, new: Manifest) -> pd.DataFrame:
 
     Raises ValueError when the files have no film or no finding in common.
     """
-    one, other = meet(old, new)
+    one, other = in_common(old, new)
     film, finding = np.nonzero(_differs(one.label, other.label))
     columns = (
         one.image[film],
@@ -76,9 +76,9 @@ def effect(
 ) -> pd.DataFrame:
     """Return the AUC of every finding and macro by either version of the labels, and new - old.
 
-    On the films and findings of which both versions say something. The 95 % intervals come from
+    On the films and findings that both versions label. The 95 % intervals come from
     resampling patients, the same for both, so that of the difference is paired; where a class is
-    one patient's there is none, and the note says so. `differing` counts the films
+    one patient's there is none, with a note. `differing` counts the films
     labelled otherwise, in the row of macro the cells of film x finding. Raises ValueError when no
     film is in all three.
     """
@@ -120,11 +120,11 @@ def _areas(
         one[films] for one in (stated, predictions.calibrated, predictions.patient)
     )
     labels = [np.where(stated, label[films], np.nan) for label in pair]
-    drawn = resample_patients(patient, resamples=resamples, seed=seed)
-    plain, sampled = (_both(labels, score, weights) for weights in (once(len(films)), drawn))
+    resampled = resample_patients(patient, resamples=resamples, seed=seed)
+    plain, sampled = (_both(labels, score, weights) for weights in (once(len(films)), resampled))
     value = plain[..., 0]
     low, high = np.where(np.isnan(value), np.nan, interval(sampled))
-    single = np.append(_single(labels, patient), False)
+    single = np.append(np.any([in_one_patient(one, patient) for one in labels], axis=0), False)
     low, high = (np.where(single, np.nan, end) for end in (low, high))
     people = [len(np.unique(patient[known])) for known in stated.T]
     columns: dict[str, object] = {
@@ -143,13 +143,6 @@ def _areas(
 
 def _with_sum(count: Int64[np.ndarray, " k"]) -> list[int]:
     return [*count.tolist(), int(count.sum())]
-
-
-def _single(labels: list[Label], patient: Int64[np.ndarray, " n"]) -> Bool[np.ndarray, " k"]:
-    """Say of which findings a class is one patient's, whom every resample holds as a whole."""
-    classes = [films.T for label in labels for films in (label == 0, label == 1)]
-    owners = [[len(np.unique(patient[films])) for films in each] for each in classes]
-    return (np.array(owners) == 1).any(axis=0)
 
 
 def _notes(

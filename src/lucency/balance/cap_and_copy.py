@@ -23,29 +23,13 @@ def cap_and_copy(
     copy_plan: Sequence[Copy],
     cap_after: Sequence[Cap],
     seed: int,
-) -> Plan:
-    """Return the plan of the reference study: cap class after class, then copy rare films.
+) -> Iterator[Step]:
+    """Yield the plan of the reference study after each of its steps, the last one whole.
 
     "Research on Chest X-Rays" (2025), its notebooks: `cap` drops random films of a finding until
     the number is left; `copy_plan` adds augmented copies, later findings copying copies too;
     `cap_after` drops again. Whole label rows move, so capping one finding costs others.
     """
-    plan, choices = originals(label), {"cap": cap, "copy_plan": copy_plan, "cap_after": cap_after}
-    for step in cap_and_copy_steps(label, findings=findings, seed=seed, **choices):
-        plan = step.plan
-    return plan
-
-
-def cap_and_copy_steps(
-    label: Float32[np.ndarray, "n k"],
-    *,
-    findings: tuple[str, ...],
-    cap: Sequence[Cap],
-    copy_plan: Sequence[Copy],
-    cap_after: Sequence[Cap],
-    seed: int,
-) -> Iterator[Step]:
-    """Yield the plan of `cap_and_copy` after each of its steps, the last one whole."""
     generator = np.random.default_rng(seed)
     plan = originals(label)
     for step in (*cap, *copy_plan, *cap_after):
@@ -72,7 +56,7 @@ def _copy(
     if step.films > len(members):
         raise ValueError(
             f"balance.copy_plan wants {step.films} films of {step.finding}, but only "
-            f"{len(members)} are there: ask for fewer, or 0 for all"
+            f"{len(members)} are there: state fewer, or 0 for all"
         )
     if step.films:
         members = np.sort(generator.choice(members, size=step.films, replace=False))

@@ -1,10 +1,6 @@
-"""How unbalanced the findings of a set of films are.
+"""Class imbalance: measures of a set of labels, and what balancing changed in them.
 
-Letters in shapes: n films, k findings. A label of NaN (not stated) counts as absent.
-
-What balancing changed: the same measures, counts and shared films before and after it.
-
-Letters in shapes: n films, k findings.
+Letters in shapes: n films, k findings, m values. A label of NaN (not stated) counts as absent.
 """
 
 from __future__ import annotations
@@ -18,6 +14,9 @@ from jaxtyping import Bool, Float32, Float64
 
 from lucency.core.manifest import NO_FINDING, require
 from lucency.core.plan import Plan
+
+Population = Literal["all films", "the training part"]
+POPULATIONS: dict[bool, Population] = {True: "all films", False: "the training part"}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -33,6 +32,29 @@ class Imbalance:
     per_finding: pd.DataFrame
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Change:
+    """Films before balancing beside the plan's entries after it, both of one `population`.
+
+    `counts` has a row a finding: finding, before, after (positives, after by their weight),
+    irlbl_before, irlbl_after, imr_before, imr_after. `totals` has a row "before" and a row "after":
+    when, entries, no_finding (those with none of the findings), share (no_finding over entries),
+    unstated (those of which that is not known); unweighted. `steps` is the table of balance.steps.
+    `summary` has a row a measure: measure, before, after. `cooccurrence` holds for "before" and
+    "after" the share of a row's films that carry a column's finding. `origins` has a row a finding:
+    finding, originals, copies, mixed, sources (films behind the added entries), most (entries made
+    of one film, at most).
+    """
+
+    population: Population
+    counts: pd.DataFrame
+    totals: pd.DataFrame
+    steps: pd.DataFrame
+    summary: pd.DataFrame
+    cooccurrence: dict[str, Float64[np.ndarray, "k k"]]
+    origins: pd.DataFrame
+
+
 def measure(
     label: Float32[np.ndarray, "n k"], *, names: tuple[str, ...], inputs: int = 1
 ) -> Imbalance:
@@ -40,14 +62,14 @@ def measure(
 
     IRLbl is the largest count over a finding's own, MeanIR its mean, CVIR its sample standard
     deviation over MeanIR; findings that no film has are left out of the three. SCUMBLE (Charte et
-    al., HAIS 2014) says how much rare and common findings share films, 0 to 1. TCS = ln(inputs x k
+    al., HAIS 2014) is how much rare and common findings share films, 0 to 1. TCS = ln(inputs x k
     x labelsets) (Charte et al., HAIS 2016). What has no value is NaN.
     """
     active = label == 1
     count = active.sum(axis=0)
     ratio = imbalance_ratio(label)
     there = ratio[count > 0]
-    mean_ir = float(there.mean()) if len(there) else np.nan
+    minority, mean_ir = minority_findings(label)
     scumble = scumble_of_films(label)
     labelsets = len(np.unique(np.packbits(active, axis=1), axis=0))
     cardinality = active.sum() / max(1, len(active))
@@ -70,9 +92,49 @@ def measure(
         "irlbl": ratio,
         "imr": class_ratio(label),
         "scumble": _mean_where(scumble, active),
-        "minority": ratio > mean_ir,
+        "minority": minority,
     }
     return Imbalance(summary=pd.Series(summary, dtype=float), per_finding=pd.DataFrame(per_finding))
+
+
+def describe_change(
+    label: Float32[np.ndarray, "n k"],
+    *,
+    plan: Plan,
+    findings: tuple[str, ...],
+    steps: pd.DataFrame,
+    population: Population,
+) -> Change:
+    """Return what `plan` made of the labels of these films; it holds their entries only.
+
+    Raises ValueError where the steps do not begin and end with as many entries.
+    """
+    ends = steps["total"].iloc[[0, -1]].tolist()
+    require(ends == [len(label), len(plan)], "totals of the first and last step", ends)
+    before, after = measure(label, names=findings), measure(plan.label, names=findings)
+    weighted = ((plan.label == 1) * plan.weight).sum(axis=0, dtype=np.float64)
+    counts = {
+        "finding": findings,
+        "before": before.per_finding["count"],
+        "after": weighted,
+        "irlbl_before": before.per_finding["irlbl"],
+        "irlbl_after": _largest_over(weighted),
+        "imr_before": before.per_finding["imr"],
+        "imr_after": class_ratio(plan.label, weight=plan.weight),
+    }
+    summary = pd.DataFrame({"before": before.summary, "after": after.summary})
+    totals = [
+        _total(when, one, findings) for when, one in (("before", label), ("after", plan.label))
+    ]
+    return Change(
+        population=population,
+        counts=pd.DataFrame(counts),
+        totals=pd.DataFrame(totals),
+        steps=steps,
+        summary=summary.rename_axis("measure").reset_index(),
+        cooccurrence={"before": cooccurrence(label), "after": cooccurrence(plan.label)},
+        origins=pd.DataFrame([_origin(plan, place, name) for place, name in enumerate(findings)]),
+    )
 
 
 def no_finding(
@@ -80,7 +142,7 @@ def no_finding(
 ) -> Float32[np.ndarray, " n"]:
     """Return 1 for films with none of the findings, 0 for those with one, NaN where not stated.
 
-    Where "No Finding" is one of `names`, its own label says so. Else a film without a finding of
+    Where "No Finding" is one of `names`, it is that label. Else a film without a finding of
     which some are not stated (NaN) is not stated either.
     """
     if NO_FINDING in names:
@@ -91,8 +153,20 @@ def no_finding(
 
 def imbalance_ratio(label: Float32[np.ndarray, "n k"]) -> Float64[np.ndarray, " k"]:
     """Return IRLbl: the commonest finding's count over each one's own; NaN when it has none."""
-    count = (label == 1).sum(axis=0).astype(np.float64)
-    return np.divide(count.max(), count, out=np.full_like(count, np.nan), where=count > 0)
+    return _largest_over((label == 1).sum(axis=0).astype(np.float64))
+
+
+def minority_findings(
+    label: Float32[np.ndarray, "n k"],
+) -> tuple[Bool[np.ndarray, " k"], float]:
+    """Return which findings have an IRLbl above MeanIR, and MeanIR (NaN when there is none).
+
+    A finding that no film has is no minority one.
+    """
+    ratio = imbalance_ratio(label)
+    there = ratio[~np.isnan(ratio)]
+    mean_ir = float(there.mean()) if len(there) else float("nan")
+    return ratio > mean_ir, mean_ir
 
 
 def class_ratio(
@@ -125,6 +199,10 @@ def scumble_of_films(label: Float32[np.ndarray, "n k"]) -> Float64[np.ndarray, "
     return np.where(active.any(axis=1), 1 - geometric / np.where(arithmetic, arithmetic, 1), 0)
 
 
+def _largest_over(count: Float64[np.ndarray, " k"]) -> Float64[np.ndarray, " k"]:
+    return np.divide(count.max(initial=0), count, out=np.full_like(count, np.nan), where=count > 0)
+
+
 def _variation(value: Float64[np.ndarray, " m"]) -> float:
     """Return sample standard deviation over mean; NaN for fewer than two values or a mean of 0."""
     computable = len(value) > 1 and value.mean() > 0
@@ -139,82 +217,13 @@ def _mean_where(
     return np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
 
 
-Population = Literal["all films", "the training part"]
-POPULATIONS: dict[bool, Population] = {True: "all films", False: "the training part"}
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Change:
-    """Films before balancing beside the plan's entries after it, both of one `population`.
-
-    `counts` has a row a finding: finding, before, after (positives, after by their weight),
-    irlbl_before, irlbl_after, imr_before, imr_after. `totals` has a row "before" and a row "after":
-    when, entries, no_finding (those with none of the findings), share (no_finding over entries),
-    unstated (those of which that is not known); unweighted. `steps` is the table of balance.steps.
-    `summary` has a row a measure: measure, before, after. `cooccurrence` holds for "before" and
-    "after" the share of a row's films that carry a column's finding. `origins` has a row a finding:
-    finding, originals, copies, mixed, sources (films behind the added entries), most (entries made
-    of one film, at most).
-    """
-
-    population: Population
-    counts: pd.DataFrame
-    totals: pd.DataFrame
-    steps: pd.DataFrame
-    summary: pd.DataFrame
-    cooccurrence: dict[str, Float64[np.ndarray, "k k"]]
-    origins: pd.DataFrame
-
-
-def describe_change(
-    label: Float32[np.ndarray, "n k"],
-    *,
-    plan: Plan,
-    findings: tuple[str, ...],
-    steps: pd.DataFrame,
-    population: Population,
-) -> Change:
-    """Return what `plan` made of the labels of these films; it holds their entries only.
-
-    Raises ValueError where the steps do not begin and end with as many entries.
-    """
-    ends = steps["total"].iloc[[0, -1]].tolist()
-    require(ends == [len(label), len(plan)], "totals of the first and last step", ends)
-    before, after = measure(label, names=findings), measure(plan.label, names=findings)
-    weighted = ((plan.label == 1) * plan.weight).sum(axis=0, dtype=np.float64)
-    ratio = np.full_like(weighted, np.nan)
-    np.divide(weighted.max(initial=0), weighted, out=ratio, where=weighted > 0)
-    counts = {
-        "finding": findings,
-        "before": before.per_finding["count"],
-        "after": weighted,
-        "irlbl_before": before.per_finding["irlbl"],
-        "irlbl_after": ratio,
-        "imr_before": before.per_finding["imr"],
-        "imr_after": class_ratio(plan.label, weight=plan.weight),
-    }
-    summary = pd.DataFrame({"before": before.summary, "after": after.summary})
-    totals = [
-        _total(when, one, findings) for when, one in (("before", label), ("after", plan.label))
-    ]
-    return Change(
-        population=population,
-        counts=pd.DataFrame(counts),
-        totals=pd.DataFrame(totals),
-        steps=steps,
-        summary=summary.rename_axis("measure").reset_index(),
-        cooccurrence={"before": cooccurrence(label), "after": cooccurrence(plan.label)},
-        origins=pd.DataFrame([_origin(plan, place, name) for place, name in enumerate(findings)]),
-    )
-
-
 def _total(
     when: str, label: Float32[np.ndarray, "n k"], findings: tuple[str, ...]
 ) -> dict[str, object]:
-    given = no_finding(label, names=findings)
-    none, unstated = int((given == 1).sum()), int(np.isnan(given).sum())
-    share = none / len(label) if len(label) else np.nan
-    about = {"when": when, "entries": len(label), "no_finding": none}
+    normal = no_finding(label, names=findings)
+    films, unstated = int((normal == 1).sum()), int(np.isnan(normal).sum())
+    share = films / len(label) if len(label) else np.nan
+    about = {"when": when, "entries": len(label), "no_finding": films}
     return {**about, "share": share, "unstated": unstated}
 
 

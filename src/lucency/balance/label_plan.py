@@ -16,7 +16,7 @@ from lucency.balance.steps import Balanced
 from lucency.config.protocol import Protocol
 from lucency.core.manifest import APART, Manifest
 from lucency.core.plan import Plan
-from lucency.data.sources import list_labels, place_of_labels
+from lucency.data.sources import list_films, place_of_labels
 from lucency.data.split import set_apart, split, split_by_image
 
 Splitter = Callable[[Manifest, Path], np.ndarray]
@@ -35,17 +35,17 @@ def plan_of_labels(protocol: Protocol, *, labels: Path | None) -> LabelPlan:
 
     The protocol's split is made too, NIH's official one by the lists beside the label file. It is
     the plan of a run whose films are all there and can be read. Raises ValueError for a method
-    that asks which films are alike, which a label does not say.
+    that compares films by features, which labels do not hold.
     """
     choices = protocol.balance
     if needs_features(choices):
         named = f"{choices.method}, then {choices.then}"
         raise ValueError(
-            f"balance.method {named.removesuffix(', then none')} asks which films are alike, which "
-            "labels do not say: expected --out DIR, the folder of a run whose films are prepared"
+            f"balance.method {named.removesuffix(', then none')} compares films by features, which "
+            "labels do not hold: expected --out DIR, the folder of a run whose films are prepared"
         )
     place = protocol.data if labels is None else place_of_labels(protocol.data, labels)
-    films, part = list_labels(place, findings=protocol.findings, split=splitter(protocol))
+    films, part = list_films(place, findings=protocol.findings, split=splitter(protocol))
     made, early = planned(films, part, protocol), choices.before_split
     rows = np.flatnonzero(part == "train")
     plan = made.plan if early else made.plan.take(made.plan.part == "train")

@@ -19,7 +19,7 @@ def lp_rus(label: Float32[np.ndarray, "n k"], *, percent: float, seed: int) -> P
     `percent` of all films, cut to whole films, is shared equally among those bags, from the
     smallest up. No bag is left with fewer films than the mean, and what one cannot give is shared
     equally among the bigger ones. Every share is cut to whole films and the cut passed on too: the
-    total is as asked, or less when all these bags have come down to the mean (rounded up).
+    total is as wanted, or less when all these bags have come down to the mean (rounded up).
     The seed decides which films of a bag go, never how many.
     """
     bag, size = _bags(label)

@@ -1,8 +1,8 @@
 """Balancing: the training films' labels in, a Plan of what every part sees out; seeded.
 
 RESAMPLERS names the methods. Each is a function of the labels, and of those of the protocol's
-`balance` keys, the findings' names and the films' features that its signature names. STEPWISE
-names those that come to their plan in several steps, with the function that yields them.
+`balance` keys, the findings' names and the films' features that its signature names. It returns a
+plan, or yields the plan after each of several steps.
 Letters in shapes: n films, k findings, t training films, d feature dimensions.
 """
 
@@ -15,7 +15,7 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float32, Shaped
 
-from lucency.balance.cap_and_copy import cap_and_copy, cap_and_copy_steps
+from lucency.balance.cap_and_copy import cap_and_copy
 from lucency.balance.cleaning import mlenn, mltl, mlul
 from lucency.balance.labelset import lp_ros, lp_rus
 from lucency.balance.minority import ml_ros, ml_rus, remedial
@@ -38,8 +38,8 @@ def plan_parts(
     """Return what each part sees: training films balanced, validation and test films as they are.
 
     Films set apart are seen by none. The methods are shown the training films' rows alone;
-    `feature` holds those films only, in their order, and may have no columns where no method asks
-    for it. The steps count training entries.
+    `feature` holds those films only, in their order, and may have no columns where no method
+    needs them. The steps count training entries.
     """
     train = np.flatnonzero(part == "train")
     held_out = np.flatnonzero(~np.isin(part, ("train", APART)))
@@ -75,7 +75,7 @@ def resample_steps(
     choices: Balance,
     feature: Float32[np.ndarray, "t d"],
 ) -> Iterator[Step]:
-    """Yield the plan of `resample` after each of its steps: one a method, several of STEPWISE."""
+    """Yield the plan of `resample` after each of its steps: one a method, or several."""
     about, first = {"findings": findings, "choices": choices}, originals(label)
     for step in _steps(choices.method, label, feature=feature, **about):
         first = step.plan
@@ -87,7 +87,7 @@ def resample_steps(
 
 
 def needs_features(choices: Balance) -> bool:
-    """Say whether a method of `choices` asks which films are alike."""
+    """Return whether a method of `choices` compares films by features."""
     return any("features" in BALANCE_KEYS[name] for name in (choices.method, choices.then))
 
 
@@ -100,15 +100,15 @@ def _steps(
     feature: Float32[np.ndarray, "t d"],
 ) -> Iterator[Step]:
     at_hand = {**dict(choices), "findings": findings, "feature": feature}
-    asked = [name for name in inspect.signature(RESAMPLERS[method]).parameters if name != "label"]
-    given = {name: at_hand[name] for name in asked}
-    if method in STEPWISE:
-        yield from STEPWISE[method](label, **given)
+    keys = [name for name in inspect.signature(RESAMPLERS[method]).parameters if name != "label"]
+    made = RESAMPLERS[method](label, **{name: at_hand[name] for name in keys})
+    if isinstance(made, Plan):
+        yield Step(method, "", made)
     else:
-        yield Step(method, "", RESAMPLERS[method](label, **given))
+        yield from made
 
 
-RESAMPLERS: dict[str, Callable[..., Plan]] = {
+RESAMPLERS: dict[str, Callable[..., Plan | Iterator[Step]]] = {
     "none": originals,
     "cap-and-copy": cap_and_copy,
     "partial": partial,
@@ -125,4 +125,3 @@ RESAMPLERS: dict[str, Callable[..., Plan]] = {
     "mlenn": mlenn,
     "mltl": mltl,
 }
-STEPWISE: dict[str, Callable[..., Iterator[Step]]] = {"cap-and-copy": cap_and_copy_steps}

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
-from lucency.balance.imbalance import imbalance_ratio, scumble_of_films
+from lucency.balance.imbalance import minority_findings, scumble_of_films
 from lucency.core.plan import Plan, clones, joined, originals
 
 ROUNDING = 1e-9  # values of SCUMBLE that differ by less are the same
@@ -23,7 +23,7 @@ def ml_rus(label: Float32[np.ndarray, "n k"], *, percent: float, seed: int) -> P
     Charte et al., Neurocomputing 163, 2015. `percent` of all films, cut to whole films, is
     dropped; when fewer are without a minority finding, all of those and no more.
     """
-    minority, _ = _minority(label)
+    minority, _ = minority_findings(label)
     common = np.flatnonzero(~(label[:, minority] == 1).any(axis=1))
     films = min(len(common), int(len(label) * percent / 100))
     kept = np.ones(len(label), dtype=bool)
@@ -42,7 +42,7 @@ def ml_ros(label: Float32[np.ndarray, "n k"], *, percent: float, copies: str, se
     minority finding's IRLbl is above that of the start, possibly before the first. `copies` is a
     key of plan.RECIPES; copies are in the order in which they were drawn.
     """
-    minority, mean_ir = _minority(label)
+    minority, mean_ir = minority_findings(label)
     source = _draw_in_turn(
         label == 1,
         minority=minority,
@@ -54,16 +54,16 @@ def ml_ros(label: Float32[np.ndarray, "n k"], *, percent: float, copies: str, se
 
 
 def remedial(label: Float32[np.ndarray, "n k"], *, copies: str) -> Plan:
-    """Return REMEDIAL: films on which rare and common findings meet, told apart as two entries.
+    """Return REMEDIAL: films on which rare and common findings meet, parted into two entries.
 
     Charte et al., "Resampling multilabel datasets by decoupling highly imbalanced labels", HAIS
     2015, as R's mldr does it. Every film with more SCUMBLE than the mean keeps its majority
-    findings in place and gets a copy with its minority findings; either may be left with none,
-    which tells training that such a film shows nothing. No finding's count changes. NaN stays NaN
-    in both. `copies` is a key of plan.RECIPES. Which entries there are is not drawn: there
-    is no seed.
+    findings in place and gets a copy with its minority findings; either may be left with none, a
+    training target of no finding at all. No finding's count changes. NaN stays NaN
+    in both. `copies` is a key of plan.RECIPES. Nothing is random: there is no
+    seed.
     """
-    minority, _ = _minority(label)
+    minority, _ = minority_findings(label)
     scumble = scumble_of_films(label)
     parted = scumble - scumble.sum() / max(1, len(label)) > ROUNDING
     source = np.flatnonzero(parted)
@@ -73,14 +73,6 @@ def remedial(label: Float32[np.ndarray, "n k"], *, copies: str) -> Plan:
         replace(originals(label), label=common),
         replace(clones(label, source, copies=copies), label=rare),
     )
-
-
-def _minority(label: Float32[np.ndarray, "n k"]) -> tuple[Bool[np.ndarray, " k"], float]:
-    """Return which findings are minority ones, and MeanIR (NaN when no film has any finding)."""
-    ratio = imbalance_ratio(label)
-    there = ratio[~np.isnan(ratio)]
-    mean_ir = float(there.mean()) if len(there) else float("nan")
-    return ratio > mean_ir, mean_ir
 
 
 def _draw_in_turn(

@@ -1,8 +1,8 @@
 """Synthetic films: mixes of a film and one like it, for findings that are rare.
 
-An entry of the plan names both parents and the share of the second; whoever draws the picture
-mixes them. Letters in shapes: n films, k findings, d feature dimensions, m synthetic films, c
-neighbours, b films of a bag, e films that vote.
+An entry of the plan names both parents and the share of the second; the pictures are mixed when
+the network is trained. Letters in shapes: n films, k findings, d feature dimensions, m synthetic
+films, c neighbours, b films of a bag, e films that vote.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
 from lucency.balance.cleaning import MAJORITY, difficulty, kinds, local_imbalance
-from lucency.balance.imbalance import measure
+from lucency.balance.imbalance import minority_findings
 from lucency.core.neighbours import nearest_films, require_features
 from lucency.core.plan import Plan, clones, joined, originals
 
@@ -36,7 +36,7 @@ def mlsmote(
     """Return MLSMOTE: for every film of every minority finding, one mixed with a film like it.
 
     Charte et al., Knowledge-Based Systems 89, 2015. The films of a minority finding (IRLbl above
-    MeanIR) are its bag, and neighbours are looked for there; a film of two such findings is mixed
+    MeanIR) are its bag, and neighbours are sought there; a film of two such findings is mixed
     twice. The mate is any of the film's neighbours, its share uniform in 0 to 1. The findings come
     from the film and all its neighbours, by `labels`: "ranking" those of more than half of them,
     "union" those of any, "intersection" those of all. A label that none of them states stays NaN;
@@ -52,7 +52,7 @@ def mlsmote(
         return originals(label)
     generator, count = np.random.default_rng(seed), neighbours or NEIGHBOURS
     near = [nearest_films(feature, query=bag, among=bag, count=count) for bag in bags]
-    told = [
+    voted = [
         _vote(label[np.column_stack((bag, alike))], rule=RULES[labels])
         for bag, alike in zip(bags, near, strict=True)
     ]
@@ -60,7 +60,7 @@ def mlsmote(
     source = np.concatenate(bags)
     made = replace(
         clones(label, source),
-        label=np.concatenate(told),
+        label=np.concatenate(voted),
         mate=np.concatenate(mate),
         mix=generator.random(len(source), dtype=np.float32),
     )
@@ -101,15 +101,14 @@ def mlsol(
     mix = generator.random(films, dtype=np.float32)
     kind = kinds(imbalance, near=near)
     own = _keeps_own(kind[source], kind[mate], mix=mix)
-    told = np.where(own, label[source], label[mate])
-    return joined(originals(label), replace(clones(label, source), label=told, mate=mate, mix=mix))
+    mixed = np.where(own, label[source], label[mate])
+    return joined(originals(label), replace(clones(label, source), label=mixed, mate=mate, mix=mix))
 
 
 def _minority_bags(label: Float32[np.ndarray, "n k"]) -> list[Int64[np.ndarray, " b"]]:
     """Return the films of each minority finding, of those that at least two films have."""
-    found = measure(label, names=tuple(map(str, range(label.shape[1])))).per_finding
-    minority = np.flatnonzero(found["minority"].to_numpy(dtype=bool))
-    bags = [np.flatnonzero(label[:, finding] == 1) for finding in minority]
+    minority, _ = minority_findings(label)
+    bags = [np.flatnonzero(one == 1) for one in label.T[minority]]
     return [bag for bag in bags if len(bag) > 1]
 
 
@@ -121,8 +120,8 @@ def _draw_one(
 
 
 def _vote(cell: Float32[np.ndarray, "b e k"], *, rule: Rule) -> Float32[np.ndarray, "b k"]:
-    told = rule((cell == 1).sum(axis=1), cell.shape[1])
-    return np.where(np.isnan(cell).all(axis=1), np.nan, told).astype(np.float32)
+    voted = rule((cell == 1).sum(axis=1), cell.shape[1])
+    return np.where(np.isnan(cell).all(axis=1), np.nan, voted).astype(np.float32)
 
 
 def _keeps_own(

@@ -1,7 +1,4 @@
-"""Choices as TOML text, which the standard library reads but does not write.
-
-The protocol: every choice of an experiment, frozen and validated; TOML in, TOML out.
-"""
+"""The protocol: every choice of an experiment, frozen and validated; TOML in, TOML out."""
 
 from __future__ import annotations
 
@@ -28,28 +25,9 @@ from lucency.config.sections import (
 )
 from lucency.core.manifest import FINDINGS, NO_FINDING, Preparation, nearest
 
-
-def toml_text(choices: Mapping[str, Any]) -> str:
-    """Return nested choices of plain values, lists and tables as TOML."""
-    return _tables(choices, "").replace("\x7f", "\\u007f")
-
-
-def _tables(choices: Mapping[str, Any], prefix: str) -> str:
-    plain = {k: v for k, v in choices.items() if not isinstance(v, dict) and not _is_tables(v)}
-    lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in plain.items()]
-    for key, value in choices.items():
-        if isinstance(value, dict):
-            lines += ["", f"[{prefix}{key}]", _tables(value, f"{prefix}{key}.")]
-        elif _is_tables(value):
-            lines += [f"\n[[{prefix}{key}]]\n{_tables(v, f'{prefix}{key}.')}" for v in value]
-    return "\n".join(lines)
-
-
-def _is_tables(value: object) -> bool:
-    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
-
-
-BASE = "base"
+BASE = "base"  # the name of the protocol without a variant
+VARIABLE = ("preparation", "balance", "training", "network")
+_COMPARABLE = f"variants of one experiment differ in {', '.join(VARIABLE)}"
 
 
 class Protocol(Choices):
@@ -88,14 +66,14 @@ class Protocol(Choices):
         return self
 
     @model_validator(mode="after")
-    def _asks_for_its_networks(self) -> Protocol:
-        names, asked = [network.name for network in self.network], self.explanation.network
-        if asked and asked not in names:
-            known = ", ".join(names)
-            raise ValueError(f"explanation.network: {asked!r} is not trained; expected of {known}")
+    def _names_its_networks(self) -> Protocol:
+        names, explained = [network.name for network in self.network], self.explanation.network
+        if explained and explained not in names:
+            found, known = f"explanation.network: {explained!r}", ", ".join(names)
+            raise ValueError(f"{found} is not trained; expected of {known}")
         self.ensemble.check(tuple(names), split=self.split.method, size=self.preparation.size)
         if self.variant and self.ensemble != EnsembleChoices():
-            raise ValueError("ensemble and variant: expected one of them; combine a variant's run")
+            raise ValueError("ensemble and variant: expected one of them; state one variant alone")
         return self
 
     @model_validator(mode="after")
@@ -127,7 +105,7 @@ class Protocol(Choices):
         own += ["training.seed"] if self.seeds and self.training.seed else []
         own += ["balance.seed"] if self.balance.seed not in (0, self.training.seed) else []
         if own:
-            raise ValueError(f"{own[0]} is set: expected `seeds` alone to say it for all variants")
+            raise ValueError(f"{own[0]} is set: expected `seeds` alone, for all variants")
 
     def varied(self, variant: str, *, seed: int) -> Protocol:
         """Return the protocol of one variant, or of the base, at one seed, without variants.
@@ -151,43 +129,6 @@ class Protocol(Choices):
         """Return the training of one network: the common choices and what it changes."""
         changes = next(n.training for n in self.network if n.name == network)
         return Training.model_validate({**self.training.model_dump(), **changes})
-
-
-VARIABLE = ("preparation", "balance", "training", "network")
-_COMPARABLE = f"variants of one experiment differ in {', '.join(VARIABLE)}"
-
-
-def _refuse_foreign(variant: str, changes: Mapping[str, Any]) -> None:
-    """Refuse keys that all variants share, sections that are none, and a seed of its own."""
-    for key, value in changes.items():
-        if key not in VARIABLE:
-            raise ValueError(f"variant {variant!r} may not change {key!r}: {_COMPARABLE}")
-        kind = list if key == "network" else dict
-        fits = isinstance(value, kind)
-        if not fits:
-            raise ValueError(f"variant {variant!r}: {key} is {value!r}, expected a {kind.__name__}")
-        if "seed" in value:
-            raise ValueError(f"variant {variant!r} sets {key}.seed: expected `seeds` for all")
-
-
-def _refuse_incomparable(variant: str, made: Protocol, base: Protocol) -> None:
-    if own := [network.name for network in made.network if "seed" in network.training]:
-        raise ValueError(f"variant {variant!r} seeds {own[0]} alone: expected `seeds` for all")
-    if variant != BASE and _effective(made) == _effective(base):
-        raise ValueError(f"variant {variant!r} changes nothing: name a key, {_COMPARABLE}")
-    names = [[network.name for network in one.network] for one in (made, base)]
-    if names[0] != names[1]:
-        found, expected = (", ".join(each) for each in names)
-        raise ValueError(f"variant {variant!r} has the networks {found}; expected {expected}")
-    if made.balance.before_split:
-        raise ValueError(f"variant {variant!r} balances before the split: its parts are others")
-
-
-def _effective(protocol: Protocol) -> list[object]:
-    """Return what a run does, whichever section says it."""
-    about = [network.model_dump(exclude={"training"}) for network in protocol.network]
-    trained = [protocol.training_of(network.name) for network in protocol.network]
-    return [protocol.preparation, protocol.balance, about, trained]
 
 
 def read_protocol(file: Path, *, changes: tuple[str, ...] = ()) -> Protocol:
@@ -218,7 +159,56 @@ def parse_protocol(choices: Mapping[str, object], *, name: str) -> Protocol:
 
 def protocol_text(protocol: Protocol) -> str:
     """Return the complete protocol as TOML, every default written out."""
-    return toml_text(protocol.model_dump(mode="json"))
+    return _tables(protocol.model_dump(mode="json"), "").replace("\x7f", "\\u007f")
+
+
+def _refuse_foreign(variant: str, changes: Mapping[str, Any]) -> None:
+    """Refuse keys that all variants share, sections that are none, and a seed of its own."""
+    for key, value in changes.items():
+        if key not in VARIABLE:
+            raise ValueError(f"variant {variant!r} may not change {key!r}: {_COMPARABLE}")
+        kind = list if key == "network" else dict
+        fits = isinstance(value, kind)
+        if not fits:
+            raise ValueError(f"variant {variant!r}: {key} is {value!r}, expected a {kind.__name__}")
+        if "seed" in value:
+            raise ValueError(f"variant {variant!r} sets {key}.seed: expected `seeds` for all")
+
+
+def _refuse_incomparable(variant: str, made: Protocol, base: Protocol) -> None:
+    if own := [network.name for network in made.network if "seed" in network.training]:
+        raise ValueError(f"variant {variant!r} seeds {own[0]} alone: expected `seeds` for all")
+    if variant != BASE and _effective(made) == _effective(base):
+        raise ValueError(f"variant {variant!r} changes nothing: name a key, {_COMPARABLE}")
+    names = [[network.name for network in one.network] for one in (made, base)]
+    if names[0] != names[1]:
+        found, expected = (", ".join(each) for each in names)
+        raise ValueError(f"variant {variant!r} has the networks {found}; expected {expected}")
+    if made.balance.before_split:
+        raise ValueError(f"variant {variant!r} balances before the split: its parts are others")
+
+
+def _effective(protocol: Protocol) -> list[object]:
+    """Return what a run does, in whichever section it is set."""
+    about = [network.model_dump(exclude={"training"}) for network in protocol.network]
+    trained = [protocol.training_of(network.name) for network in protocol.network]
+    return [protocol.preparation, protocol.balance, about, trained]
+
+
+def _tables(choices: Mapping[str, Any], prefix: str) -> str:
+    """Return nested choices as TOML, which the standard library reads but does not write."""
+    plain = {k: v for k, v in choices.items() if not isinstance(v, dict) and not _is_tables(v)}
+    lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in plain.items()]
+    for key, value in choices.items():
+        if isinstance(value, dict):
+            lines += ["", f"[{prefix}{key}]", _tables(value, f"{prefix}{key}.")]
+        elif _is_tables(value):
+            lines += [f"\n[[{prefix}{key}]]\n{_tables(v, f'{prefix}{key}.')}" for v in value]
+    return "\n".join(lines)
+
+
+def _is_tables(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
 
 
 def _merged(choices: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

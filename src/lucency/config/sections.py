@@ -1,8 +1,6 @@
-"""Which methods of balancing there are, and which keys of a protocol each one reads.
+"""The sections of a protocol: one frozen, validated class each, and the names they may hold.
 
-The choices of an experiment, one frozen and validated class a section of the protocol.
-
-The choices of what stands beside the networks; a section of the protocol of its own.
+BALANCE_KEYS lists the keys of `[balance]` that each balancing method reads.
 """
 
 from __future__ import annotations
@@ -39,6 +37,15 @@ BALANCE_KEYS: dict[str, tuple[str, ...]] = {
 }
 
 
+Ensemble = Literal[
+    "mean-probability", "mean-logit", "mean-rank", "evolved", "convex", "convex-by-finding",
+    "greedy", "stacked",
+]  # fmt: skip
+LearnerName = Literal[
+    "logistic", "linear-svm", "rbf-svm", "forest", "neighbours", "boosting", "bayes", "perceptron",
+]  # fmt: skip
+TEXTURE, FROZEN, AND = "texture", "frozen ", "+"
+TEXTURED = 96  # pixels of a film's side, below which waves and patterns are as large as lungs
 THUMBNAIL = "thumbnail"
 HeatmapMethod = Literal[
     "cam", "grad-cam", "grad-cam++", "hires-cam", "layer-cam", "x-grad-cam", "occlusion",
@@ -89,8 +96,8 @@ class Split(Choices):
 
     With `folds` (at least 3; by patient alone) every patient tests in one of them, `fold` in this
     run; the others train and validate in the proportion of their shares. `apart` is the share of
-    patients' films that is set apart before anything else is done, balancing too: no network meets
-    those patients, and all are tried on them at the end.
+    films set apart, by patient, before anything else, balancing too: no network is trained or
+    selected on those patients, and all are evaluated on them at the end.
     """
 
     method: Literal["patient", "official", "shuffled", "image"] = "patient"
@@ -162,9 +169,9 @@ class Network(Choices):
     """One network to compare: any name of `lucency.models.networks`, its weights, what it changes.
 
     `architecture` is what is built where `name` is only what it is called here, so that one network
-    can be trained in several ways. `size` is the side it sees, reduced from the prepared films; 0
-    is their own. `colour` is the table that makes three channels of grey; "none" repeats it. `seen`
-    says what of the films that are judged its weights have been shown before; empty is not said.
+    can be trained in several ways. `size` is the side of its input, reduced from the prepared
+    films; 0 is their own. `colour` is the table that makes three channels of grey; "none" repeats
+    it. `seen` is what of the evaluated films its pre-training has been shown; empty is unknown.
     """
 
     name: str
@@ -180,7 +187,7 @@ class Network(Choices):
 
     @property
     def built(self) -> str:
-        """The name by which the zoo builds it."""
+        """The name of the architecture that is built."""
         return self.architecture or self.name
 
     @model_validator(mode="after")
@@ -197,13 +204,13 @@ class Network(Choices):
 
 
 class Balance(Choices):
-    """What is done about rare findings, on training films; BALANCE_KEYS says who reads which key.
+    """What is done about rare findings, on training films; BALANCE_KEYS lists each method's keys.
 
     `then` is a second method, applied to what the first one made. `percent` is the share of films
     dropped or added; `ratio` how many negatives each positive may face, a positive counting
     `positive_weight` times; `neighbours` 0 is the number of the method's paper; `features` is the
-    network whose pooled features say which films are alike, "thumbnail" the films' 32 x 32 pixels.
-    `copies_at` says whether copies are made of prepared films, or at the films' native size, as the
+    network by whose pooled features films are compared, "thumbnail" the films' 32 x 32 pixels.
+    `copies_at` is whether copies are made of prepared films, or at the films' native size, as the
     reference study did.
     `before_split` is the published mistake, kept to study.
     """
@@ -245,9 +252,9 @@ class Balance(Choices):
 
     def _features_can_be_had(self) -> None:
         if self.before_split and "features" in BALANCE_KEYS[self.then]:
-            raise ValueError(f"before_split knows no features, which {self.then!r} needs")
+            raise ValueError(f"before_split computes no features, which {self.then!r} needs")
         if self.features.name != THUMBNAIL and self.features.weights == "random":
-            raise ValueError("features.weights is random: name weights that tell films apart")
+            raise ValueError("features.weights is random: name pre-trained weights")
         if self.features.training:
             raise ValueError("features.training means nothing: that network is not trained")
         if self.features.head.is_deep:
@@ -257,10 +264,10 @@ class Balance(Choices):
 
 
 class Training(Choices):
-    """How a network learns.
+    """How a network is trained.
 
-    `frozen` is the share of the body's layers, counted from the input, that never learn, or the
-    name of the last such layer.
+    `frozen` is the share of the body's layers, counted from the input, that are never trained, or
+    the name of the last such layer.
     """
 
     epochs: int = Field(default=10, ge=1)
@@ -303,7 +310,7 @@ class Training(Choices):
 
 
 class EvaluationChoices(Choices):
-    """How networks are judged; recalibration and threshold are fitted on validation films.
+    """How networks are evaluated; recalibration and threshold are fitted on validation films.
 
     The threshold "half" is .5 for every finding, and fitted to nothing; `recall` is the least that
     the threshold "recall" must reach. `published` names the study whose scores stand beside.
@@ -325,13 +332,8 @@ class EvaluationChoices(Choices):
         return self
 
 
-DRAWS = EvaluationChoices().model_dump(
-    include={"resamples", "seed"}
-)  # where no protocol says otherwise
-
-
 class ExplanationChoices(Choices):
-    """Where a network looked: by which methods, which are put to the test on so many films.
+    """Heat maps: by which methods, and on how many films their faithfulness is tested.
 
     `network` "" is the best on validation films.
     """
@@ -361,19 +363,8 @@ class Variant(Choices):
         return dict(self.model_extra or {})
 
 
-Ensemble = Literal[
-    "mean-probability", "mean-logit", "mean-rank", "evolved", "convex", "convex-by-finding",
-    "greedy", "stacked",
-]  # fmt: skip
-LearnerName = Literal[
-    "logistic", "linear-svm", "rbf-svm", "forest", "neighbours", "boosting", "bayes", "perceptron",
-]  # fmt: skip
-TEXTURE, FROZEN, AND = "texture", "frozen ", "+"
-TEXTURED = 96  # pixels of a film's side, below which waves and patterns are as large as lungs
-
-
 class EnsembleChoices(Choices):
-    """Ensembles, classical learners, similar films and more views, judged beside the networks.
+    """Ensembles, classical learners, similar films and more views, evaluated beside the networks.
 
     `sources` are whose features learners and neighbours take: a network of the protocol,
     "frozen NAME" for one of `frozen`, which is not trained here, "texture", or several joined
@@ -397,16 +388,19 @@ class EnsembleChoices(Choices):
         _refuse_twice("frozen", frozen)
         for source in self.sources:
             _refuse_twice("sources: joined are", tuple(source.split(AND)))
-        if told := [network.name for network in self.frozen if network.training]:
-            raise ValueError(f"frozen: {told[0]!r} has `training`, which means nothing to it")
-        if told := [network.name for network in self.frozen if network.weights == "random"]:
-            raise ValueError(f"frozen: {told[0]!r} has random weights: name some that have learnt")
-        if deep := [network.name for network in self.frozen if network.head.is_deep]:
-            raise ValueError(f"frozen: {deep[0]!r} has a head with layers that nothing has trained")
+        for network in self.frozen:
+            if network.training:
+                raise ValueError(f"frozen: {network.name!r} has `training`, which it does not read")
+            if network.weights == "random":
+                raise ValueError(f"frozen: {network.name!r} has random weights: name trained ones")
+            if network.head.is_deep:
+                raise ValueError(
+                    f"frozen: {network.name!r} has a head with layers that nothing has trained"
+                )
         return self
 
     @model_validator(mode="after")
-    def _sources_are_asked(self) -> EnsembleChoices:
+    def _sources_are_used(self) -> EnsembleChoices:
         if self.sources and not (self.learners or self.neighbours):
             raise ValueError("sources mean nothing without `learners` or `neighbours`")
         unused = {FROZEN + network.name for network in self.frozen} - set(self.single_sources)
@@ -446,3 +440,6 @@ class EnsembleChoices(Choices):
 def _refuse_twice(key: str, names: tuple[str, ...]) -> None:
     if len(set(names)) < len(names):
         raise ValueError(f"{key} {', '.join(names)}: expected each once")
+
+
+DRAWS = EvaluationChoices().model_dump(include={"resamples", "seed"})  # where no protocol is

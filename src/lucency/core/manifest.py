@@ -1,12 +1,7 @@
-"""The values that flow to a classifier: frozen, validated when built, saved and loaded here.
+"""Manifest, preparation, prepared films and their parts: frozen values, validated when built.
 
-What flows on from it is in `predictions`.
-
-Letters in shapes: n films, k findings, m plan entries, c copies, h and w pixels.
-
-The part of every film: its file, and the fingerprint that names a split.
-
-Letters in shapes: n films.
+The plan is in `core.plan`, predictions are in `core.predictions`. Letters in shapes: n films, k
+findings, m chosen films, c copies, h and w pixels.
 """
 
 from __future__ import annotations
@@ -33,7 +28,7 @@ FINDINGS = (
 )  # fmt: skip
 NO_FINDING = "No Finding"
 PARTS = ("train", "val", "test")
-APART = "apart"  # in place of a part: of patients whom no network meets
+APART = "apart"  # in place of a part: of patients whose films no network is shown
 Denoiser = Literal["median", "gaussian", "bilateral"]
 BOX_COLUMNS = ("image", "finding", "x", "y", "w", "h")
 
@@ -69,10 +64,11 @@ class Preparation(BaseModel):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Manifest:
-    """Who and what: one row a film; label is 1, 0 or NaN (not stated); boxes in 0..1 of the film.
+    """Films and their labels: one row a film; a label is 1, 0 or NaN (not stated).
 
     `facts` holds one row a film (age in years, sex, view, follow_up, width, height, path, …);
-    `boxes` has the columns image, finding, x, y, w, h (left, top, width, height).
+    `boxes` has the columns image, finding, x, y, w, h (left, top, width, height in 0..1 of the
+    film).
     """
 
     findings: tuple[str, ...]

@@ -1,6 +1,6 @@
-"""Which films are alike: exact Euclidean nearest neighbours, in chunks that fit in memory.
+"""Nearest neighbours among films: exact, Euclidean, in chunks that fit in memory.
 
-Letters in shapes: n films, d feature dimensions, q films asked about, a films to choose from, c
+Letters in shapes: n films, d feature dimensions, q query films, a films to choose from, c
 neighbours, p pairs of films.
 """
 
@@ -14,7 +14,7 @@ from jaxtyping import Float32, Float64, Int64
 from lucency.core.progress import progress
 
 CELLS = 2**24  # distances at once: 64 MiB of them
-BLOCK = 64  # distances of which only the smallest is looked at first
+BLOCK = 64  # distances of which only the smallest is compared first
 ROUNDING = 2.0**-24  # of one float32 operation, relative
 LARGEST = 1e15  # feature whose square, summed up, float32 still holds
 
@@ -31,7 +31,7 @@ def nearest_films(
     Distances are Euclidean; of equally near films the lower row comes first, and a film is never
     its own neighbour. When `among` holds fewer films than that, there are fewer columns. A float32
     matrix product rules out films with certainty and float64 ranks the rest, so the result is that
-    of float64 throughout, whatever the chunks. Says how far it is when there are several chunks.
+    of float64 throughout, whatever the chunks. Progress is shown when there are several chunks.
     Raises ValueError when there are no features, not of every film, or not ordinary numbers.
     """
     named = 1 + max(query.max(initial=-1), among.max(initial=-1))
@@ -48,8 +48,8 @@ def nearest_films(
     for start in _starts(len(query), step):
         films = query[start : start + step]
         itself = np.where(known[start : start + step], np.searchsorted(among, films), -1)
-        asked = _gather(feature, films) - centre
-        place, column = _candidates(asked, crowd, square, itself=itself, count=near.shape[1])
+        position = _gather(feature, films) - centre
+        place, column = _candidates(position, crowd, square, itself=itself, count=near.shape[1])
         near[start : start + step] = _rank(feature, films, place, among[column], near.shape[1])
     return near
 
@@ -58,8 +58,8 @@ def require_features(feature: Float32[np.ndarray, "n d"], *, films: int) -> None
     """Raise ValueError unless `feature` has columns, and a row for each of so many films."""
     if not feature.shape[1]:
         raise ValueError(
-            "the films have 0 features, expected at least 1 to say which are alike: "
-            "give the method features, or choose one that asks for none"
+            "the films have 0 features, expected at least 1 to compare films by: "
+            "give the method features, or choose one that needs none"
         )
     if len(feature) != films:
         raise ValueError(
@@ -83,7 +83,7 @@ def _gather(
 
 
 def _starts(films: int, step: int) -> Iterator[int]:
-    """Yield where each chunk begins, and tell people when there are several."""
+    """Yield where each chunk begins, and show progress when there are several."""
     if films <= step:
         yield 0
         return
@@ -95,21 +95,21 @@ def _starts(films: int, step: int) -> Iterator[int]:
 
 
 def _candidates(
-    asked: Float32[np.ndarray, "q d"],
+    position: Float32[np.ndarray, "q d"],
     crowd: Float32[np.ndarray, "a d"],
     square: Float32[np.ndarray, " a"],
     *,
     itself: Int64[np.ndarray, " q"],
     count: int,
 ) -> tuple[Int64[np.ndarray, " p"], Int64[np.ndarray, " p"]]:
-    """Return the pairs of a place in `asked` and one in `crowd` that may be neighbours.
+    """Return the pairs of a place in `position` and one in `crowd` that may be neighbours.
 
     A squared distance as computed is off by at most `margin` times both squared lengths added up.
     A film with `count` others certainly no farther than some distance has its neighbours within
     it; so pairs are ruled out that are certainly farther than that, and each film with itself.
     """
-    margin = 2 * (asked.shape[1] + 16) * ROUNDING
-    limit = (-2 * asked) @ crowd.T
+    margin = 2 * (position.shape[1] + 16) * ROUNDING
+    limit = (-2 * position) @ crowd.T
     limit += (1 + margin) * square
     known = np.flatnonzero(itself >= 0)
     limit[known, itself[known]] = np.inf
@@ -117,7 +117,7 @@ def _candidates(
     width = limit.shape[1] // height
     lowest = limit[:, : height * width].reshape(len(limit), height, width).min(axis=1)
     reach = np.partition(lowest, count - 1, axis=1)[:, count - 1]
-    reach += 2 * margin * np.einsum("ij,ij->i", asked, asked)
+    reach += 2 * margin * np.einsum("ij,ij->i", position, position)
     limit -= 2 * margin * square
     return np.divmod(np.flatnonzero(limit <= reach[:, np.newaxis]), limit.shape[1])
 

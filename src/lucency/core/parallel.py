@@ -1,15 +1,10 @@
-"""A process's memory: told to keep what it has freed.
+"""Processes: freed memory is kept, the rank among launched processes, worker processes for films.
 
-Which of several processes this one is; neither torch nor accelerate is imported to know it.
-
-Once a process has joined the others (`lucency.models.device.join`), its rank and the number of
-processes are those of accelerate's state. Before that they are what a launcher has set in the
-environment: torchrun and accelerate launch, or MPI. A launcher that calls a function, as those
-for TPU do, sets nothing there: its processes join first (`lucency.cli.launch`).
-
-Worker processes for films: bounded memory, results in order, and no worker outlives its parent.
-
-The work is done in "spawn"ed processes, so it must be a function that can be pickled.
+Neither torch nor accelerate is imported to know the rank. Once a process has joined the others
+(`lucency.models.device.join`), its rank and the number of processes are those of accelerate's
+state. Before that they are what a launcher has set in the environment: torchrun and accelerate
+launch, or MPI. A launcher that calls a function, as those for TPU do, sets nothing there: its
+processes join first (`lucency.cli.launch`).
 """
 
 from __future__ import annotations
@@ -32,7 +27,7 @@ _NEVER = 2**31 - 1
 
 
 def keep_freed_memory() -> None:
-    """Tell glibc to keep freed memory, which it would hand back and fault in again at every use.
+    """Make glibc keep freed memory, which it would hand back and fault in again at every use.
 
     Pictures and tensors are large enough for that to cost more than the work on them: see
     docs/performance.md. Does nothing where the C library is not glibc.
@@ -61,7 +56,7 @@ LOCAL = ("LOCAL_RANK", "MPI_LOCALRANKID", "OMPI_COMM_WORLD_LOCAL_RANK", "MV2_COM
 
 
 class _Joined(threading.local):
-    """What accelerate said, thread by thread: on TPU v2 and v3 two ranks share a process."""
+    """The ranks that accelerate gave, by thread: on TPU v2 and v3 two ranks share a process."""
 
     rank: int | None = None
     local_rank: int | None = None
@@ -96,7 +91,7 @@ def left_alone() -> bool:
 
 
 def set_ranks(*, rank: int | None, local_rank: int | None, world_size: int | None) -> None:
-    """Fix what the three functions above return in this thread; None asks the environment again."""
+    """Fix what the three functions above return in this thread; None means the environment's."""
     _joined.rank, _joined.local_rank, _joined.world_size = rank, local_rank, world_size
 
 
@@ -116,7 +111,8 @@ def in_workers(
 ) -> Iterator[Result]:
     """Yield `work(task)` of each task in order, done here or in that many worker processes.
 
-    Raises ValueError when a worker process dies.
+    Memory is bounded, and no worker outlives its parent. Workers are "spawn"ed, so `work` must be a
+    function that can be pickled. Raises ValueError when a worker process dies.
     """
     if workers <= 1:
         keep_freed_memory()

@@ -1,4 +1,4 @@
-"""The Plan: what each part sees of the films, how often, how changed, told what, weighing how much.
+"""The Plan: the films of each part, how often each occurs, changed how, its labels and weights.
 
 Letters in shapes: n films, k findings, m entries of a plan.
 """
@@ -24,8 +24,8 @@ class Plan:
 
     `transform` is empty for an original; else links `name@parameter#copy` joined by `>`, applied
     left to right (a copy of a copy has two). `mix` is the share of film `mate` in the picture, 0
-    for all but synthetic films, whose first parent is `row`. `label` is what training is told, the
-    film's own but where a resampler parts or mixes label sets. `weight` multiplies the loss per
+    for all but synthetic films, whose first parent is `row`. `label` is the training target,
+    the film's own but where a resampler parts or mixes label sets. `weight` multiplies the loss per
     entry and finding.
     """
 

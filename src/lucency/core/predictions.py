@@ -1,4 +1,4 @@
-"""Predictions, the hinge: left of them torch, right of them numpy; all that judges takes only this.
+"""Predictions: the output of inference, and all that evaluation needs; recalibration, file format.
 
 Letters in shapes: n films, k findings, d feature dimensions, m knots of recalibration curves.
 """
@@ -16,6 +16,9 @@ from scipy.special import expit
 
 from lucency.core.manifest import PARTS, require
 
+EACH = "repeats.npy"  # the probabilities of each repeat of a cross-validation, beside predictions
+_BY_FILM = ("image", "patient", "part", "label", "logit", "feature")
+
 
 def no_knots() -> Float64[np.ndarray, "m 3"]:
     """Return the knots of recalibrations that are lines: none."""
@@ -24,9 +27,9 @@ def no_knots() -> Float64[np.ndarray, "m 3"]:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Predictions:
-    """What a network said of films; `split` is the fingerprint of the parts it was made under.
+    """A network's predictions for films; `split` is the fingerprint of the parts of its training.
 
-    `logit` is what the network gave; `rescale` makes its recalibrated logit with slope, offset and
+    `logit` is the network's own; `rescale` makes its recalibrated logit with slope, offset and
     knots, and all probabilities come from that. One slope and offset a finding, or a single number
     for all.
     """
@@ -81,16 +84,14 @@ class Predictions:
 
     def take(self, rows: Int64[np.ndarray, " m"]) -> Predictions:
         """Return these rows, in this order."""
-        names = ("image", "patient", "part", "label", "logit", "feature")
-        return replace(self, **{name: getattr(self, name)[rows] for name in names})
+        return replace(self, **{name: getattr(self, name)[rows] for name in _BY_FILM})
 
 
 def concatenate(several: Sequence[Predictions]) -> Predictions:
     """Return the films of several parts of one network's predictions as one, in this order."""
     about = {(one.network, one.split, one.findings) for one in several}
     require(len(about) == 1, "network, split and findings of parts", about)
-    names = ("image", "patient", "part", "label", "logit", "feature")
-    whole = {name: np.concatenate([getattr(one, name) for one in several]) for name in names}
+    whole = {name: np.concatenate([getattr(one, name) for one in several]) for name in _BY_FILM}
     return replace(several[0], **whole)
 
 
@@ -109,10 +110,10 @@ def rescale(
     bent = logit.astype(np.float64)
     for finding in np.unique(knot[:, 0]).astype(np.int64):
         _, at, to = knot[knot[:, 0] == finding].T
-        said = bent[:, finding]
-        above = np.minimum(np.searchsorted(at, said, side="right"), len(at) - 1)
+        own = bent[:, finding]
+        above = np.minimum(np.searchsorted(at, own, side="right"), len(at) - 1)
         # A last digit must not lift a film above the next knot.
-        bent[:, finding] = np.minimum(np.interp(said, at, to), to[above])
+        bent[:, finding] = np.minimum(np.interp(own, at, to), to[above])
     return bent * slope + offset
 
 
@@ -161,13 +162,10 @@ def _require_predictions(file: Path) -> None:
         )
 
 
-_PREDICTED = tuple(Predictions.__dataclass_fields__)
-
-
-EACH = "repeats.npy"
-
-
-def load_repeats(file: Path, said: Predictions) -> Float64[np.ndarray, "f n k"]:
+def load_repeats(file: Path, predictions: Predictions) -> Float64[np.ndarray, "f n k"]:
     """Return the probabilities by repeat that lie beside predictions, or none."""
     beside = file.parent / EACH
-    return np.load(beside) if beside.is_file() else np.empty((0, *said.label.shape))
+    return np.load(beside) if beside.is_file() else np.empty((0, *predictions.label.shape))
+
+
+_PREDICTED = tuple(Predictions.__dataclass_fields__)

@@ -24,7 +24,7 @@ def say(line: str) -> None:
 def progress(title: str, *, unit: str) -> Iterator[Advance]:
     """Lend a function `advance(done, total, note="")` that shows how far `title` is."""
     if rank() > 0:
-        yield _silent
+        yield silent
     elif sys.stderr.isatty():
         yield from _bar(title, unit)
     else:
@@ -43,7 +43,8 @@ def duration(seconds: float) -> str:
     return f"{whole // 60} min {whole % 60:02d} s" if whole >= 60 else f"{whole} s"
 
 
-def _silent(done: int, total: int, note: str = "") -> None:
+def silent(done: int, total: int, note: str = "") -> None:
+    """Show no progress."""
     del done, total, note
 
 
@@ -85,13 +86,13 @@ class _Pace:
 
 class _Lines:
     def __init__(self, title: str, unit: str) -> None:
-        self.title, self.unit, self.pace, self.told = title, unit, _Pace(), time.monotonic()
+        self.title, self.unit, self.pace, self.written = title, unit, _Pace(), time.monotonic()
 
     def __call__(self, done: int, total: int, note: str = "") -> None:
         rate, now = self.pace.rate(done), time.monotonic()
-        if done < total and now - self.told < PLAIN_SECONDS:
+        if done < total and now - self.written < PLAIN_SECONDS:
             return
-        self.told = now
+        self.written = now
         left = f", {duration((total - done) / rate)} left" if done < total else ""
         tail = f", {note}" if note else ""
         say(f"{self.title}: {done:,} of {total:,} {self.unit}, {rate:,.1f} a second{left}{tail}")

@@ -1,13 +1,8 @@
-"""A stage's folder is complete, with its receipt, or absent.
+"""Stages on disk: a stage's folder is complete, with its receipt, or absent.
 
-A receipt says what a folder was made from. The same inputs find the work done; other inputs are
+A receipt records what a folder was made from. The same inputs find the work done; other inputs are
 refused, and the difference named; a killed stage leaves `NAME.partial`, which the same inputs
 continue. Under a launcher of several processes only rank 0 writes, the others wait for it.
-
-What could not be made of a report: named, kept with its traceback, and no reason to stop.
-
-A report stands at the end of hours of work. A chapter that fails, for whatever reason, is left out
-of it by name; what leads to the report (films, networks, predictions, evaluation) is not excused.
 """
 
 from __future__ import annotations
@@ -187,7 +182,11 @@ Made = TypeVar("Made")
 
 @dataclass(frozen=True)
 class Failures:
-    """The chapters that failed, one text file each in `folder`: the reason, then the traceback."""
+    """The chapters of a report that failed, a text file each in `folder`: reason, then traceback.
+
+    A report stands at the end of hours of work: a chapter that fails is left out of it by name. The
+    stages that lead to the report must succeed.
+    """
 
     folder: Path
 

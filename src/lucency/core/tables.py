@@ -1,4 +1,7 @@
-"""What an audit answers: tables, which of them are worth a terminal's lines, and plain words."""
+"""Result tables: an audit's tables as text, JSON and CSV; names of films compared across files.
+
+Letters in shapes: n films, t known films.
+"""
 
 from __future__ import annotations
 
@@ -14,16 +17,15 @@ from jaxtyping import Bool, Shaped
 
 from lucency.core.stage import write_atomically
 
-Answer = dict[str, object]
-
-
+Answer = dict[str, object]  # of a command, for JSON
 LINES = 30  # of a table on a terminal
-MERGED = ("note", "wilson_low", "wilson_high")
+LEFT_OUT = ("note", "wilson_low", "wilson_high")  # of the terminal
+NIH_NAME = re.compile(r"(?:.*[/\\])?([0-9]{8}_[0-9]{3})(?:\.\w+)?")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Audit:
-    """Tables by name, the names of those that are shown, remarks, and a conclusion in words."""
+    """An audit's tables by name, the names of those shown on a terminal, remarks and conclusion."""
 
     tables: Mapping[str, pd.DataFrame]
     shown: tuple[str, ...]
@@ -48,15 +50,15 @@ def audit_in_json(audit: Audit) -> str:
 
 
 def write_audit(audit: Audit, folder: Path) -> None:
-    """Write each table as NAME.csv, and conclusion.txt; ValueError where other tables lie."""
+    """Write each table as NAME.csv, and conclusion.txt; ValueError where other tables are."""
     others = sorted({file.stem for file in folder.glob("*.csv")} - {*audit.tables})
     if others:
         raise ValueError(f"{folder} holds {others[0]}.csv of something else: choose another --out")
     folder.mkdir(parents=True, exist_ok=True)
     for name, table in audit.tables.items():
         write_atomically(folder / f"{name}.csv", table.to_csv(index=False))
-    said = "\n".join([*audit.remarks, audit.conclusion])
-    write_atomically(folder / "conclusion.txt", f"{said}\n")
+    lines = "\n".join([*audit.remarks, audit.conclusion])
+    write_atomically(folder / "conclusion.txt", f"{lines}\n")
 
 
 def short_table(table: pd.DataFrame) -> str:
@@ -64,7 +66,7 @@ def short_table(table: pd.DataFrame) -> str:
 
     Columns NAME, NAME_low, NAME_high (or value, low, high) are one; notes are left to the files.
     """
-    short = _with_intervals(table.drop(columns=list(MERGED), errors="ignore"))
+    short = _with_intervals(table.drop(columns=list(LEFT_OUT), errors="ignore"))
     if {"finding", "measure", "value"} <= set(short):
         rest = [name for name in short if name not in ("measure", "value")]
         short = short.pivot(index=rest, columns="measure", values="value")
@@ -93,9 +95,6 @@ def _cell(value: float, low: float, high: float) -> str:
     if value != value:
         return "-"
     return f"{value:.3f} ({low:.3f} to {high:.3f})" if low == low else f"{value:.3f}"
-
-
-NIH_NAME = re.compile(r"(?:.*[/\\])?([0-9]{8}_[0-9]{3})(?:\.\w+)?")
 
 
 def film_names(image: Shaped[np.ndarray, " n"]) -> Shaped[np.ndarray, " n"]:

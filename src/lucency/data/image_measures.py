@@ -1,7 +1,7 @@
-"""What a preparation does to a film: contrast, brightness, noise and likeness, each a function.
+"""Image quality measures of preprocessing: contrast, brightness, noise, structural similarity.
 
-MEASURES holds them all. None of them says which film a network reads better, and of several none
-has a better direction: more contrast comes with more noise and less likeness.
+MEASURES holds them all. None of them predicts which film a network reads better, and several have
+no better direction: more contrast comes with more noise and less similarity.
 
 Letters in shapes: h and w pixels.
 """
@@ -111,7 +111,7 @@ def noise(film: Film) -> float:
     return float(np.sqrt(np.pi / 2) / 6 * np.abs(level).mean())
 
 
-def likeness(film: Film, original: Film) -> float:
+def similarity(film: Film, original: Film) -> float:
     """Return the mean structural similarity to the original, at most 1 (the same film).
 
     With the Gaussian window of Wang et al., IEEE Transactions on Image Processing 13 (2004),
@@ -145,6 +145,6 @@ MEASURES: dict[str, Measure] = {
     "noise": Measure(noise_amplification, ("film", "original"), "ratio, 1 is unchanged",
                      "estimated noise over that of the film without CLAHE; fine structure counts "
                      "as noise", "estimate of Immerkaer 1996"),
-    "ssim": Measure(likeness, ("film", "original"), "up to 1, the same film",
+    "ssim": Measure(similarity, ("film", "original"), "up to 1, the same film",
                     "structural similarity to the film without CLAHE", "Wang et al. 2004"),
 }  # fmt: skip

@@ -1,6 +1,6 @@
-"""One film: found on disk, decoded to grey, prepared for a network.
+"""Film files: found on disk by name, and decoded to eight bits of grey.
 
-Letters in shapes: n films, h and w pixels of the film, s pixels of the prepared side.
+Letters in shapes: n films, h and w pixels of the film.
 """
 
 from __future__ import annotations
@@ -8,15 +8,15 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 from jaxtyping import Shaped, UInt8, UInt16
-from PIL import Image
 
-from lucency.core.manifest import Preparation
+from lucency.core.manifest import Manifest
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 SHORTEST_SIDE, LONGEST_SIDE, WIDEST_RATIO = 32, 16_384, 4
@@ -48,6 +48,12 @@ def find_films(root: Path, *, image: Shaped[np.ndarray, " n"]) -> Shaped[np.ndar
     return np.array([found.get(name, "") for name in image.tolist()], dtype=str)
 
 
+def locate_films(films: Manifest, root: Path) -> Manifest:
+    """Return the films with the paths that `find_films` finds below `root` as the fact `path`."""
+    path = find_films(root, image=films.image)
+    return replace(films, facts=films.facts.assign(path=path))
+
+
 def read_grey(file: Path) -> UInt8[np.ndarray, "h w"]:
     """Decode a PNG or JPEG of any kind to eight bits of grey, exactly as OpenCV does.
 
@@ -72,23 +78,6 @@ def read_grey(file: Path) -> UInt8[np.ndarray, "h w"]:
     if grey is None:
         raise ValueError("damaged: its header is whole, its pixels cannot be decoded")
     return grey if grey.dtype == np.uint8 else _top_bits(grey)
-
-
-def prepare_film(
-    grey: UInt8[np.ndarray, "h w"],
-    *,
-    preparation: Preparation,
-    change: Callable[[np.ndarray], np.ndarray] = np.asarray,
-) -> UInt8[np.ndarray, "s s"]:
-    """Return the film as a network sees it: contrast, brightness, denoising, size.
-
-    Pure, and OpenCV's own CLAHE bit for bit. `clahe-first` works at the film's native size (as the
-    reference study does), `resize-first` on the square (LungNet22, Shamrat 2022). `change` is done
-    to the film at its native size, last before it is resized: what makes a copy of it.
-    """
-    if preparation.order == "resize-first":
-        return _enhance(_resize(change(grey), preparation), preparation)
-    return _resize(change(_enhance(grey, preparation)), preparation)
 
 
 def _pictures(root: Path) -> Iterator[str]:
@@ -159,29 +148,3 @@ def _top_bits(grey: UInt16[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
     brightest = int(grey.max())
     depth = next(depth for depth in BIT_DEPTHS if brightest < 2**depth)
     return (grey >> (depth - 8)).astype(np.uint8)
-
-
-def _enhance(film: UInt8[np.ndarray, "h w"], preparation: Preparation) -> UInt8[np.ndarray, "h w"]:
-    if preparation.order != "no-clahe":
-        tiles = (preparation.clahe_tiles, preparation.clahe_tiles)
-        film = cv2.createCLAHE(preparation.clahe_clip, tiles).apply(film)
-    if preparation.brightness:
-        film = cv2.add(film, np.array([float(preparation.brightness)]))
-    for name in preparation.denoise:
-        film = DENOISERS[name](film)
-    return film
-
-
-def _resize(film: UInt8[np.ndarray, "h w"], preparation: Preparation) -> UInt8[np.ndarray, "s s"]:
-    square = (preparation.size, preparation.size)
-    if preparation.interpolation == "bicubic":
-        return np.asarray(Image.fromarray(film).resize(square, Image.Resampling.BICUBIC))
-    shrinks = min(film.shape) >= preparation.size
-    return cv2.resize(film, square, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-
-
-DENOISERS = {
-    "median": lambda film: cv2.medianBlur(film, 3),
-    "gaussian": lambda film: cv2.GaussianBlur(film, (3, 3), 0),
-    "bilateral": lambda film: cv2.bilateralFilter(film, 5, 50, 50),
-}

@@ -1,4 +1,4 @@
-"""The labels of any label file, without a look at a picture: NIH's, a manifest, a table of 0 and 1.
+"""The labels of a label file: NIH's, a manifest, or a table of 0 and 1; no picture is read.
 
 Letters in shapes: n films, k findings.
 """
@@ -13,22 +13,27 @@ import numpy as np
 from jaxtyping import Float32
 
 from lucency.core.manifest import FINDINGS, NO_FINDING, Manifest, load_manifest
-from lucency.data.nih import LABEL_COLUMN, parse_label_column, read_nih
-from lucency.data.tables import Columns, parse_column, parse_stated, read_columns, read_csv_table
+from lucency.data.nih import LABEL_COLUMN, films_of_nih, parse_label_column
+from lucency.data.tables import (
+    NAMELESS,
+    STATED,
+    Columns,
+    parse_column,
+    parse_stated,
+    read_columns,
+    read_labels_of_table,
+)
 
-SAID = ("0", "1", "0.0", "1.0")
-STATED = frozenset(("", *SAID))
-MOSTLY = 0.5
-NAMELESS = "Unnamed: "  # what pandas calls a column without a head
+MOSTLY = 0.5  # share of cells of 0 or 1 from which a column is meant as a finding's
 NEVER_FINDINGS = (
     "image", "patient", "age", "sex", "view", "follow_up", "width", "height",  # of a manifest
-    NO_FINDING.casefold(),  # which the findings say
+    NO_FINDING.casefold(),  # which follows from the findings
 )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Labels:
-    """What a label file says of its films: 1, 0 or NaN (not stated); columns left out by name."""
+    """The labels of a file: 1, 0 or NaN (not stated); the names of columns that are no findings."""
 
     findings: tuple[str, ...]
     label: Float32[np.ndarray, "n k"]
@@ -40,18 +45,10 @@ def read_labels(file: Path) -> Labels:
 
     Plain or .gz. Raises ValueError when there is no such file, or no column of 0, 1 and empty.
     """
-    if not file.is_file():
-        found = "is a folder" if file.is_dir() else "no such file"
-        raise ValueError(f"{file}: {found}; expected a label file (.csv or .csv.gz)")
-    columns = read_columns(file, required=())
+    columns = read_label_columns(file)
     if LABEL_COLUMN in columns:
         return Labels(findings=FINDINGS, label=parse_label_column(columns, file), left_out=())
     findings = _findings(file, columns)
-    if not findings:
-        raise ValueError(
-            f"{file}: found the columns {', '.join(columns)}; expected {LABEL_COLUMN!r}, or a "
-            "column of 0, 1 and empty cells for each finding"
-        )
     cells = [parse_column(columns, name, parse_stated, file) for name in findings]
     return Labels(
         findings=findings,
@@ -61,17 +58,30 @@ def read_labels(file: Path) -> Labels:
 
 
 def read_labelled(file: Path) -> Manifest:
-    """Read a label file with its images' and patients' names; pictures may be absent.
+    """Read a label file with its images' and patients' names, boxes and facts.
 
-    NIH's file, a manifest, or a table with the columns image and patient.
+    NIH's file, a manifest, or a table with the columns image and patient. Pictures are not looked
+    for; raises ValueError as `read_labels` does.
     """
-    read = read_labels(file)
-    if LABEL_COLUMN in read_columns(file, required=()):
-        return read_nih(file.parent, labels=file.name)
-    if file.name == "manifest.csv" and file.with_name("manifest.json").is_file():
+    columns = read_label_columns(file)
+    if LABEL_COLUMN in columns:
+        return films_of_nih(columns, file, root=file.parent)
+    findings = _findings(file, columns)
+    if _is_manifest(file):
         return load_manifest(file.parent)
-    key = {"image_column": "image", "patient_column": "patient"}
-    return read_csv_table(file.parent, labels=file.name, findings=read.findings, **key)
+    return read_labels_of_table(columns, file, findings=findings)
+
+
+def read_label_columns(file: Path) -> Columns:
+    """Return the columns of a label file as text; raises ValueError where there is no such file."""
+    if not file.is_file():
+        found = "is a folder" if file.is_dir() else "no such file"
+        raise ValueError(f"{file}: {found}; expected a label file (.csv or .csv.gz)")
+    return read_columns(file)
+
+
+def _is_manifest(file: Path) -> bool:
+    return file.name == "manifest.csv" and file.with_name("manifest.json").is_file()
 
 
 def _findings(file: Path, columns: Columns) -> tuple[str, ...]:
@@ -79,24 +89,27 @@ def _findings(file: Path, columns: Columns) -> tuple[str, ...]:
 
     A column where most cells are 0 or 1 is meant as one, and its odd cells are refused later.
     """
-    about = file.with_name("manifest.json")
-    if file.name == "manifest.csv" and about.is_file():
-        findings = _named(about)
+    if _is_manifest(file):
+        findings = _named(file.with_name("manifest.json"))
         if absent := [name for name in findings if name not in columns]:
             raise ValueError(
-                f"{file}: no column {absent[0]!r}, which {about.name} names as finding"
+                f"{file}: no column {absent[0]!r}, which manifest.json names as finding"
             )
-        return findings
-    stated = {name: float(np.isin(cells, SAID).mean()) for name, cells in columns.items()}
-    held = {name: set(cells.tolist()) for name, cells in columns.items()}
-    named = [
-        name
-        for name, share in stated.items()
-        if not name.startswith(NAMELESS)
-        and name.casefold() not in NEVER_FINDINGS
-        and (share >= MOSTLY or (share and held[name] <= STATED))
-    ]
-    return tuple(named)
+    else:
+        findings = tuple(name for name in columns if _is_finding(name, columns[name]))
+    if not findings:
+        raise ValueError(
+            f"{file}: found the columns {', '.join(columns)}; expected {LABEL_COLUMN!r}, or a "
+            "column of 0, 1 and empty cells for each finding"
+        )
+    return findings
+
+
+def _is_finding(name: str, cells: np.ndarray) -> bool:
+    if name.startswith(NAMELESS) or name.casefold() in NEVER_FINDINGS:
+        return False
+    share = float(np.isin(cells, [text for text in STATED if text]).mean())
+    return share >= MOSTLY or (share > 0 and set(cells.tolist()) <= STATED.keys())
 
 
 def _named(about: Path) -> tuple[str, ...]:

@@ -14,8 +14,15 @@ import pandas as pd
 from jaxtyping import Float32, Int64, Shaped
 
 from lucency.core.manifest import BOX_COLUMNS, FINDINGS, NO_FINDING, Manifest, empty_boxes, nearest
-from lucency.data.images import find_films
-from lucency.data.tables import Columns, parse_column, parse_number, parse_whole, read_columns
+from lucency.data.images import locate_films
+from lucency.data.tables import (
+    Columns,
+    parse_column,
+    parse_number,
+    parse_whole,
+    read_columns,
+    require_columns,
+)
 
 LABEL_FILES = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
 BOX_FILE, TRUTH_FILE = "BBox_List_2017.csv", "truth.csv"
@@ -34,13 +41,27 @@ def read_nih(root: Path, *, labels: str = "", findings: tuple[str, ...] = FINDIN
     newest in `root`. `findings` are the outputs; "No Finding" may be one. Facts: age in years as
     published, impossible ones included, sex, view, follow_up, width, height and spacing_x,
     spacing_y of the original film, path below `root` ("" when missing), and the columns of a
-    phantom's truth.csv. Boxes of films or findings that are not asked for are left out.
+    phantom's truth.csv. Boxes of other films or findings are left out.
     Raises ValueError for a label that is unknown or contradicts another, naming its row.
     """
+    return locate_films(read_nih_tables(root, labels=labels, findings=findings), root)
+
+
+def read_nih_tables(
+    root: Path, *, labels: str = "", findings: tuple[str, ...] = FINDINGS
+) -> Manifest:
+    """Read what `read_nih` reads but the pictures, which need not be there: every path is ""."""
+    file = label_file(root, labels)
+    return films_of_nih(read_columns(file), file, root=root, findings=findings)
+
+
+def films_of_nih(
+    columns: Columns, file: Path, *, root: Path, findings: tuple[str, ...] = FINDINGS
+) -> Manifest:
+    """Return the films of a label file's columns; boxes and a phantom's truth lie in `root`."""
     for name in findings:
         label_column(name)
-    file = label_file(root, labels)
-    columns = read_columns(file, required=REQUIRED)
+    require_columns(columns, REQUIRED, file)
     image = columns["Image Index"]
     patient = parse_column(columns, "Patient ID", parse_whole, file)
     label = parse_column(columns, LABEL_COLUMN, _parse_labels, file).astype(np.float32)
@@ -54,7 +75,7 @@ def read_nih(root: Path, *, labels: str = "", findings: tuple[str, ...] = FINDIN
         image=image,
         patient=patient,
         label=label[:, [label_column(name) for name in findings]],
-        facts=_with_truth({**facts, "path": find_films(root, image=image)}, root, image),
+        facts=_with_truth({**facts, "path": np.full(len(image), "")}, root, image),
         boxes=_read_boxes(root, image, findings),
         origin=f"{file.name}: {_version(columns, patient, label)}, {len(image):,} films "
         f"of {len(np.unique(patient)):,} patients",
@@ -67,9 +88,7 @@ def parse_label_column(columns: Columns, file: Path) -> Float32[np.ndarray, "n 1
     return label[:, : len(FINDINGS)]
 
 
-def read_official_lists(
-    root: Path,
-) -> tuple[Shaped[np.ndarray, " t"], Shaped[np.ndarray, " u"]]:
+def read_official_lists(root: Path) -> tuple[Shaped[np.ndarray, " t"], Shaped[np.ndarray, " u"]]:
     """Return the names on train_val_list.txt and on test_list.txt.
 
     Raises ValueError when a list is absent.
@@ -147,7 +166,8 @@ def _read_boxes(
     file = next((f for f in (root / BOX_FILE, root / f"{BOX_FILE}.gz") if f.is_file()), None)
     if file is None:
         return empty_boxes()
-    columns = read_columns(file, required=tuple(_BOX_NUMBERS))
+    columns = read_columns(file)
+    require_columns(columns, _BOX_NUMBERS, file)
     number = [parse_column(columns, name, parse_number, file) for name in _BOX_NUMBERS]
     where = parse_column(columns, "Finding Label", _parse_box_finding, file)
     wanted = np.isin(columns["Image Index"], image) & np.isin(where, findings)

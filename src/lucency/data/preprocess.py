@@ -1,6 +1,7 @@
-"""The cache of prepared films: filled by worker processes, resumable, the same bytes always.
+"""Preprocessing: CLAHE, brightness, denoising and resizing of a film; the cache of prepared films.
 
-Letters in shapes: n films, m kept or chosen films, s pixels of the prepared side.
+The cache is filled by worker processes and resumable; its bytes are always the same. Letters in
+shapes: n films, m kept or chosen films, h and w pixels of the film, s pixels of the prepared side.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import cv2
 import numpy as np
 import pandas as pd
 from jaxtyping import Float32, Int64, UInt8
+from PIL import Image
 
 from lucency.core.manifest import (
     Manifest,
@@ -27,8 +29,9 @@ from lucency.core.manifest import (
     save_prepared_tables,
 )
 from lucency.core.parallel import in_workers
+from lucency.core.progress import silent
 from lucency.core.stage import produce
-from lucency.data.images import prepare_film, read_grey
+from lucency.data.images import read_grey
 
 CHUNK = 16  # films a task: about a third of a second of work
 MOST_REJECTED, ALWAYS_BEARABLE = 0.05, 10  # a share of the films; a number that stops nothing
@@ -40,13 +43,30 @@ Film = tuple[int, str, int]  # row, path, bytes of the file
 Rejects = dict[int, str]  # row, reason
 
 
+def prepare_film(
+    grey: UInt8[np.ndarray, "h w"],
+    *,
+    preparation: Preparation,
+    change: Callable[[np.ndarray], np.ndarray] = np.asarray,
+) -> UInt8[np.ndarray, "s s"]:
+    """Return the film as a network sees it: contrast, brightness, denoising, size.
+
+    Pure, and OpenCV's own CLAHE bit for bit. `clahe-first` works at the film's native size (as the
+    reference study does), `resize-first` on the square (LungNet22, Shamrat 2022). `change` is done
+    to the film at its native size, last before it is resized: what makes a copy of it.
+    """
+    if preparation.order == "resize-first":
+        return _enhance(_resize(change(grey), preparation), preparation)
+    return _resize(change(_enhance(grey, preparation)), preparation)
+
+
 def prepare(
     manifest: Manifest,
     *,
     preparation: Preparation,
     out: Path,
     workers: int,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] = silent,
     inputs: Mapping[str, object] = MappingProxyType({}),
 ) -> Prepared:
     """Return the films of `manifest` as the network sees them, from `out` or prepared into it.
@@ -71,26 +91,9 @@ def prepare(
         "films": _digest(manifest),
         "film_bytes": hashlib.sha256(size.tobytes()).hexdigest()[:16],
     }
-    tell = progress or _silent
-
-    def write(folder: Path) -> None:
-        done = _open_work(folder, films=len(manifest), side=preparation.size)
-        todo = np.flatnonzero(done != size)
-        films = zip(todo.tolist(), path[todo].tolist(), size[todo].tolist(), strict=True)
-        chunks = iter(lambda: list(islice(films, CHUNK)), [])
-        work = partial(_prepare_chunk, folder, preparation)
-        rejects, left = Rejects(), len(todo)
-        tell(len(manifest) - left, len(manifest))
-        for count, broken in in_workers(work, chunks, workers=min(workers, -(-left // CHUNK))):
-            rejects |= broken
-            left -= count
-            tell(len(manifest) - left, len(manifest))
-            _refuse_too_many(rejects, manifest)
-        _finish(folder, manifest, preparation, rejects)
-
+    write = partial(_prepare_all, manifest, preparation, size, workers, progress)
     # Each row remembers the size of the file it was made from: replaced films are made anew.
-    made = produce(out, inputs=inputs, write=write, may_change=("film_bytes",))
-    return load_prepared(made)
+    return load_prepared(produce(out, inputs=inputs, write=write, may_change=("film_bytes",)))
 
 
 def thumbnails(
@@ -108,6 +111,25 @@ def thumbnails(
     return flat - flat.mean(axis=1, keepdims=True)
 
 
+def _enhance(film: UInt8[np.ndarray, "h w"], preparation: Preparation) -> UInt8[np.ndarray, "h w"]:
+    if preparation.order != "no-clahe":
+        tiles = (preparation.clahe_tiles, preparation.clahe_tiles)
+        film = cv2.createCLAHE(preparation.clahe_clip, tiles).apply(film)
+    if preparation.brightness:
+        film = cv2.add(film, np.array([float(preparation.brightness)]))
+    for name in preparation.denoise:
+        film = DENOISERS[name](film)
+    return film
+
+
+def _resize(film: UInt8[np.ndarray, "h w"], preparation: Preparation) -> UInt8[np.ndarray, "s s"]:
+    square = (preparation.size, preparation.size)
+    if preparation.interpolation == "bicubic":
+        return np.asarray(Image.fromarray(film).resize(square, Image.Resampling.BICUBIC))
+    shrinks = min(film.shape) >= preparation.size
+    return cv2.resize(film, square, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
 def _bytes_of(file: str) -> int:
     try:
         return Path(file).stat().st_size
@@ -116,7 +138,7 @@ def _bytes_of(file: str) -> int:
 
 
 def _digest(manifest: Manifest) -> str:
-    """Return 16 hexadecimal digits of everything but where the films lie."""
+    """Return 16 hexadecimal digits of everything but the films' paths."""
     digest = hashlib.sha256(json.dumps([manifest.findings, manifest.origin]).encode())
     digest.update(json.dumps(manifest.image.tolist()).encode())
     digest.update(manifest.patient.tobytes() + manifest.label.tobytes())
@@ -125,8 +147,27 @@ def _digest(manifest: Manifest) -> str:
     return digest.hexdigest()[:16]
 
 
-def _silent(done: int, films: int) -> None:
-    del done, films
+def _prepare_all(
+    manifest: Manifest,
+    preparation: Preparation,
+    size: Int64[np.ndarray, " n"],
+    workers: int,
+    progress: Callable[[int, int], None],
+    folder: Path,
+) -> None:
+    done = _open_work(folder, films=len(manifest), side=preparation.size)
+    todo, path = np.flatnonzero(done != size), manifest.facts["path"].to_numpy(dtype=str)
+    films = zip(todo.tolist(), path[todo].tolist(), size[todo].tolist(), strict=True)
+    chunks = iter(lambda: list(islice(films, CHUNK)), [])
+    work = partial(_prepare_chunk, folder, preparation)
+    rejects, left = Rejects(), len(todo)
+    progress(len(manifest) - left, len(manifest))
+    for count, broken in in_workers(work, chunks, workers=min(workers, -(-left // CHUNK))):
+        rejects |= broken
+        left -= count
+        progress(len(manifest) - left, len(manifest))
+        _refuse_too_many(rejects, manifest)
+    _finish(folder, manifest, preparation, rejects)
 
 
 def _open_work(folder: Path, *, films: int, side: int) -> Int64[np.ndarray, " n"]:
@@ -200,3 +241,10 @@ def _copy_rows(
     for start in range(0, len(kept), CHUNK):
         pixels[start : start + CHUNK] = rows[kept[start : start + CHUNK]]
     return pixels
+
+
+DENOISERS = {
+    "median": lambda film: cv2.medianBlur(film, 3),
+    "gaussian": lambda film: cv2.GaussianBlur(film, (3, 3), 0),
+    "bilateral": lambda film: cv2.bilateralFilter(film, 5, 50, 50),
+}

@@ -1,14 +1,14 @@
 """Radiologists' labels of ChestX-ray14 films, as Google Health published them: every reading, too.
 
 Four findings: Majkowska et al., Radiology 294 (2020), 421-431. All findings: Nabulsi et al.,
-Scientific Reports 11 (2021), 15523; they were asked for only where a reader called the film
-abnormal. The films were chosen to hold many findings: their shares are not those of the collection.
-For research and education only. Letters in shapes: n films, m readings, k findings.
+Scientific Reports 11 (2021), 15523; readers labelled them only on films that they called abnormal.
+The films were chosen to hold many findings: their shares are not those of the collection. For
+research and education only. Letters in shapes: n films, m readings, k findings.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -18,17 +18,16 @@ import pandas as pd
 from jaxtyping import Bool, Float32, Int64, Shaped
 
 from lucency.core.manifest import FINDINGS, Manifest, empty_boxes, nearest, require
-from lucency.data.tables import Columns, parse_column, parse_whole, read_columns
+from lucency.data.tables import Columns, parse_column, parse_whole, read_columns, require_columns
 
 FOUR_FINDINGS = ("Fracture", "Pneumothorax", "Airspace opacity", "Nodule or mass")
-PANEL = (4343882785, 4343883593, 4343883996)  # readers whose majority is the published label
 HEDGE = "HEDGE"
 Release = Literal["all", "four"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Readings:
-    """What single readers said, one row a reading: 1, 0 or NaN (hedged); `abnormal` NaN if unasked.
+    """Single readers' labels, one row a reading: 1, 0 or NaN (hedged); `abnormal` NaN where absent.
 
     A reader may have read a film twice.
     """
@@ -85,7 +84,7 @@ def read_expert_table(file: Path) -> Manifest:
         findings=findings,
         image=image,
         patient=parse_column(columns, "Patient ID", parse_whole, file),
-        label=_answers(columns, findings, file),
+        label=_labels(columns, findings, file),
         facts=pd.DataFrame(facts, index=range(len(image))),
         boxes=empty_boxes(),
         origin=f"radiologists, {file.name}: {len(image):,} films",
@@ -98,52 +97,26 @@ def release_of(names: Iterable[str]) -> Release:
 
 
 def read_readings(root: Path, *, release: Release) -> Readings:
-    """Read what every reader of a release said of every film; HEDGE is NaN and `hedged`.
+    """Read every reader's labels of every film of a release; HEDGE is NaN and `hedged`.
 
     Raises ValueError when the file is absent, or for a cell that is not YES, NO or HEDGE.
     """
     about = _release(release)
     file = root / about.readings
     columns = _read(file)
-    said = [columns[_spelt(columns, finding)] for finding in about.findings]
+    cells = [columns[_spelt(columns, finding)] for finding in about.findings]
     rows = len(columns["Patient ID"])
-    asked = _ABNORMAL in columns
-    abnormal = parse_column(columns, _ABNORMAL, float, file) if asked else np.full(rows, np.nan)
+    stated = _ABNORMAL in columns
+    abnormal = parse_column(columns, _ABNORMAL, float, file) if stated else np.full(rows, np.nan)
     return Readings(
         findings=about.findings,
         image=columns[_spelt(columns, _IMAGE)],
         patient=parse_column(columns, "Patient ID", parse_whole, file),
         reader=parse_column(columns, "Reader ID", parse_whole, file),
-        label=_answers(columns, about.findings, file),
-        hedged=np.stack(said, axis=1) == HEDGE,
+        label=_labels(columns, about.findings, file),
+        hedged=np.stack(cells, axis=1) == HEDGE,
         abnormal=abnormal.astype(np.float32),
         origin=f"radiologists, release {release!r}: {rows:,} readings",
-    )
-
-
-def majority(readings: Readings, *, readers: Sequence[int]) -> Manifest:
-    """Return what more than half of these readers said of each film; NaN (not stated) in a tie.
-
-    Hedged answers are left out. Films are in the order of their names; the fact `abnormal` is the
-    majority's too. Raises ValueError when a reader has no reading.
-    """
-    if strangers := sorted(set(readers) - set(readings.reader.tolist())):
-        known = ", ".join(map(str, np.unique(readings.reader)))
-        raise ValueError(f"reader {strangers[0]} has read nothing; expected some of {known}")
-    chosen = np.isin(readings.reader, np.array(readers))
-    said = np.column_stack([readings.label, readings.abnormal])[chosen]
-    image, first, film = np.unique(readings.image[chosen], return_index=True, return_inverse=True)
-    lead = np.zeros((len(image), said.shape[1]))
-    np.add.at(lead, film, np.nan_to_num(2 * said - 1))
-    decided = np.where(lead == 0, np.nan, lead > 0).astype(np.float32)
-    return Manifest(
-        findings=readings.findings,
-        image=image,
-        patient=readings.patient[chosen][first],
-        label=decided[:, :-1],
-        facts=pd.DataFrame({"abnormal": decided[:, -1]}),
-        boxes=empty_boxes(),
-        origin=f"majority of {len(readers)} readers: {len(image):,} films",
     )
 
 
@@ -163,13 +136,15 @@ def _release(name: str) -> _Release:
 def _read(file: Path) -> Columns:
     if not file.is_file():
         raise ValueError(f"{file}: no such file; expected a table of Google's chest-xray-labels")
-    return read_columns(file, required=("Patient ID",))
+    columns = read_columns(file)
+    require_columns(columns, ("Patient ID",), file)
+    return columns
 
 
-def _answers(columns: Columns, findings: tuple[str, ...], file: Path) -> Float32[np.ndarray, "m k"]:
+def _labels(columns: Columns, findings: tuple[str, ...], file: Path) -> Float32[np.ndarray, "m k"]:
     names = [_spelt(columns, finding) for finding in findings]
-    answer = [parse_column(columns, name, _parse_answer, file) for name in names]
-    return np.stack(answer, axis=1).astype(np.float32)
+    label = [parse_column(columns, name, _parse_answer, file) for name in names]
+    return np.stack(label, axis=1).astype(np.float32)
 
 
 def _spelt(columns: Columns, name: str) -> str:

@@ -1,11 +1,16 @@
-"""Where films come from: SOURCES names the readers, each from a protocol's `data` to a Manifest."""
+"""Where films come from: SOURCES names the readers, each from a protocol's `data` to a Manifest.
+
+The readers read labels, not pictures; `read_films` looks for the pictures too.
+"""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,22 +20,23 @@ from lucency.core.manifest import Manifest, load_manifest, save_manifest
 from lucency.core.plan import COPY_MARK
 from lucency.core.progress import progress, say
 from lucency.core.stage import fingerprint_file, produce
+from lucency.data.images import locate_films
+from lucency.data.labels import read_label_columns
 from lucency.data.nih import (
     LABEL_COLUMN,
     found_films,
     label_column,
-    label_file,
     missing_films,
-    read_nih,
+    read_nih_tables,
 )
-from lucency.data.tables import read_columns, read_csv_table, read_names
+from lucency.data.tables import read_columns, read_labels_of_table, read_names
 from lucency.phantom.dataset import list_phantom, write_phantom
 
 NIH_TABLES = ("Data_Entry_2017*", "BBox_List_2017*", "train_val_list.txt", "test_list.txt")
 
 
 def draw_source(choices: Source, *, findings: tuple[str, ...], out: Path, workers: int) -> Source:
-    """Return where the films are: as the protocol says, or in `out`, where phantoms are drawn.
+    """Return where the films are: as the protocol has it, or in `out`, where phantoms are drawn.
 
     Phantoms that lie in a `root` are not drawn again.
     Raises ValueError for a finding that phantoms do not have, before any is drawn.
@@ -40,12 +46,8 @@ def draw_source(choices: Source, *, findings: tuple[str, ...], out: Path, worker
     for name in findings:
         label_column(name)
     knobs = choices.model_dump(include={"films", "size", "seed", "label_noise", "shortcut"})
-
-    def write(folder: Path) -> None:
-        with progress("Drawing phantoms", unit="films") as advance:
-            write_phantom(folder, **knobs, workers=workers, progress=advance)
-
-    return choices.model_copy(update={"root": str(produce(out, inputs=knobs, write=write))})
+    drawn = produce(out, inputs=knobs, write=partial(_draw_phantom, knobs, workers))
+    return choices.model_copy(update={"root": str(drawn)})
 
 
 def read_films(place: Source, *, findings: tuple[str, ...], out: Path) -> Manifest:
@@ -53,9 +55,7 @@ def read_films(place: Source, *, findings: tuple[str, ...], out: Path) -> Manife
 
     The stage. Raises ValueError when films are missing and the protocol does not allow it.
     """
-    root = Path(place.root)
-    if not place.root or not root.is_dir():
-        raise ValueError(f"data.root is {place.root!r}, which is no folder: say where films lie")
+    root = _root(place)
     place = place.model_copy(update={"root": str(root.resolve())})
     tables = sorted(file for pattern in NIH_TABLES for file in root.glob(pattern))
     labels = root / place.labels
@@ -66,18 +66,7 @@ def read_films(place: Source, *, findings: tuple[str, ...], out: Path) -> Manife
         "labels": fingerprint_file(labels) if labels.is_file() else "none named",
         "exclude": fingerprint_file(Path(place.exclude)) if place.exclude else "no list",
     }
-
-    def write(folder: Path) -> None:
-        everything = _films_of(place, findings)
-        absent = everything.image[missing_films(everything)]
-        _refuse_missing(absent.tolist(), films=len(everything), place=place)
-        pd.DataFrame({"image": absent}).to_csv(folder / "missing.csv", index=False)
-        found = everything.take(found_films(everything))
-        below = [_below(root, file) for file in found.facts["path"].tolist()]
-        save_manifest(replace(found, facts=found.facts.assign(path=below)), folder)
-        say(f"Films: {everything.origin}; {len(absent):,} of them not on disk")
-
-    films = load_manifest(produce(out, inputs=inputs, write=write))
+    films = load_manifest(produce(out, inputs=inputs, write=partial(_find, place, findings)))
     path = [str(root / below) for below in films.facts["path"].tolist()]
     return replace(films, facts=films.facts.assign(path=path))
 
@@ -85,62 +74,61 @@ def read_films(place: Source, *, findings: tuple[str, ...], out: Path) -> Manife
 def list_films(
     place: Source, *, findings: tuple[str, ...], split: Callable[[Manifest, Path], np.ndarray]
 ) -> tuple[Manifest, np.ndarray]:
-    """Return all films that the label table lists, on disk or not, and their parts.
+    """Return all films that the label table lists, and their parts; no picture is looked for.
 
-    `split` gets the films and the folder of the official lists. Phantoms need not be drawn.
+    `split` gets the films and the folder of the official lists. Phantoms need not be drawn. Raises
+    ValueError where there is no label table.
     """
     if place.source != "phantom" or place.root:
-        films = _films_of(place, findings)
+        films = _listed(place, findings)
         return films, split(films, Path(place.root))
     with tempfile.TemporaryDirectory() as name:
-        knobs = place.model_dump(include={"films", "seed", "label_noise"})
-        list_phantom(Path(name), **knobs)
-        films = _as_phantom(read_nih(Path(name), findings=findings))
-        films = _without_excluded(films, place)
+        list_phantom(Path(name), **place.model_dump(include={"films", "seed", "label_noise"}))
+        films = _listed(place.model_copy(update={"root": name}), findings)
         return films, split(films, Path(name))
 
 
-def list_labels(
-    place: Source, *, findings: tuple[str, ...], split: Callable[[Manifest, Path], np.ndarray]
-) -> tuple[Manifest, np.ndarray]:
-    """Return what `list_films` does, of the label table alone: no folder is searched for films.
-
-    Boxes and paths of films are left out. Raises ValueError where there is no label table.
-    """
-    if place.source == "phantom" and not place.root:
-        return list_films(place, findings=findings, split=split)
-    root = Path(place.root)
-    if not place.root or not root.is_dir():
-        raise ValueError(
-            f"data.root is {place.root!r}, which is no folder: say where the label table lies, or "
-            "name it by --labels FILE"
-        )
-    nih = place.source != "csv"
-    labels = (label_file(root, place.labels) if nih else root / place.labels).resolve()
-    if not labels.is_file():
-        raise ValueError(f"data.labels: found {place.labels!r}, expected a table in {root}")
-    with tempfile.TemporaryDirectory() as nothing:
-        read = "nih" if nih else "csv"
-        alone = place.model_copy(update={"source": read, "root": nothing, "labels": str(labels)})
-        films = _films_of(alone, findings)
-    drawn = place.source == "phantom"
-    return (_as_phantom(films) if drawn else films), split(films, root)
-
-
 def place_of_labels(place: Source, labels: Path) -> Source:
-    """Return where `list_labels` finds the films of a label file: NIH's, or a table of 0 and 1.
+    """Return where `list_films` finds the films of a label file: NIH's, or a table of 0 and 1.
 
     The keys of such a table's columns, and the list of films to exclude, are those of `place`.
     """
-    if not labels.is_file():
-        found = "is a folder" if labels.is_dir() else "no such file"
-        raise ValueError(f"{labels}: {found}; expected a label file (.csv or .csv.gz)")
-    nih = LABEL_COLUMN in read_columns(labels, required=())
+    nih = LABEL_COLUMN in read_label_columns(labels)
     found = {"source": "nih" if nih else "csv", "labels": labels.name}
     return place.model_copy(update={**found, "root": str(labels.parent)})
 
 
-def _films_of(place: Source, findings: tuple[str, ...]) -> Manifest:
+def _root(place: Source) -> Path:
+    root = Path(place.root)
+    if not place.root or not root.is_dir():
+        raise ValueError(
+            f"data.root is {place.root!r}, which is no folder: set it to where the label table and "
+            "the films lie (for labels alone, --labels FILE names a table)"
+        )
+    return root
+
+
+def _draw_phantom(knobs: dict[str, Any], workers: int, folder: Path) -> None:
+    with progress("Drawing phantoms", unit="films") as advance:
+        write_phantom(folder, **knobs, workers=workers, progress=advance)
+
+
+def _find(place: Source, findings: tuple[str, ...], folder: Path) -> None:
+    """Look for the films of the label table below the root; write those found, list the others."""
+    root = Path(place.root)
+    everything = locate_films(_listed(place, findings), root)
+    absent = everything.image[missing_films(everything)]
+    _refuse_missing(absent.tolist(), films=len(everything), place=place)
+    pd.DataFrame({"image": absent}).to_csv(folder / "missing.csv", index=False)
+    found = everything.take(found_films(everything))
+    below = [_below(root, file) for file in found.facts["path"].tolist()]
+    save_manifest(replace(found, facts=found.facts.assign(path=below)), folder)
+    say(f"Films: {everything.origin}; {len(absent):,} of them not on disk")
+
+
+def _listed(place: Source, findings: tuple[str, ...]) -> Manifest:
+    """Return the films of the label table but those that the protocol excludes."""
+    _root(place)
     films = SOURCES[place.source](place, findings=findings)
     if marked := [name for name in films.image.tolist() if COPY_MARK in name]:
         raise ValueError(
@@ -150,7 +138,7 @@ def _films_of(place: Source, findings: tuple[str, ...]) -> Manifest:
 
 
 def _without_excluded(films: Manifest, place: Source) -> Manifest:
-    """Return the films that the list `data.exclude` does not name, and say how many it does."""
+    """Return the films that the list `data.exclude` does not name; report how many it names."""
     if not place.exclude:
         return films
     names = read_names(Path(place.exclude))
@@ -173,7 +161,7 @@ def _without_excluded(films: Manifest, place: Source) -> Manifest:
 def _below(root: Path, file: str) -> str:
     """Return a film's place below `root`, so that a folder moved as a whole is found again."""
     path = Path(file)
-    return str(path.relative_to(root.resolve())) if path.is_relative_to(root.resolve()) else file
+    return str(path.relative_to(root)) if path.is_relative_to(root) else file
 
 
 def _refuse_missing(absent: list[str], *, films: int, place: Source) -> None:
@@ -187,25 +175,22 @@ def _refuse_missing(absent: list[str], *, films: int, place: Source) -> None:
 
 
 def _read_nih(source: Source, *, findings: tuple[str, ...]) -> Manifest:
-    return read_nih(Path(source.root), labels=source.labels, findings=findings)
+    return read_nih_tables(Path(source.root), labels=source.labels, findings=findings)
 
 
 def _read_csv(source: Source, *, findings: tuple[str, ...]) -> Manifest:
-    return read_csv_table(
-        Path(source.root),
-        labels=source.labels,
-        findings=findings,
-        image_column=source.image_column,
-        patient_column=source.patient_column,
-    )
+    file = Path(source.root) / source.labels
+    if not source.labels or not file.is_file():
+        raise ValueError(
+            f"data.labels: found {source.labels!r}, expected the name of a table in {source.root}"
+        )
+    columns = {"image_column": source.image_column, "patient_column": source.patient_column}
+    return read_labels_of_table(read_columns(file), file, findings=findings, **columns)
 
 
 def _read_phantom(source: Source, *, findings: tuple[str, ...]) -> Manifest:
     """Read a phantom that `write_phantom` has written to the source's root."""
-    return _as_phantom(read_nih(Path(source.root), findings=findings))
-
-
-def _as_phantom(films: Manifest) -> Manifest:
+    films = read_nih_tables(Path(source.root), findings=findings)
     patients = len(np.unique(films.patient))
     origin = f"Phantoms: {len(films):,} invented films of {patients:,} invented patients"
     return replace(films, origin=origin)

@@ -1,6 +1,6 @@
 """Which films train, validate and test: by patient, by NIH's lists, or (leaking) by image.
 
-Letters in shapes: n films, k findings, t and u listed names, g patients, p parts, c columns.
+Letters in shapes: n films, k findings, g patients, p parts, c columns.
 """
 
 from __future__ import annotations
@@ -39,11 +39,9 @@ def set_apart(manifest: Manifest, *, choices: Split) -> Bool[np.ndarray, " n"]:
     """
     if not choices.apart:
         return np.zeros(len(manifest), dtype=bool)
-    people, owner = np.unique(manifest.patient, return_inverse=True)
-    count = _count(manifest.label, owner, patients=len(people))
     share = np.array([1 - choices.apart, choices.apart])
     generator = np.random.default_rng([choices.seed, 1])
-    return _deal(count, share=share, generator=generator)[owner] == 1
+    return _deal_films(manifest.label, manifest.patient, share=share, generator=generator) == 1
 
 
 def split_by_patient(
@@ -58,87 +56,8 @@ def split_by_patient(
     Iterative stratification (Sechidis et al., ECML-PKDD 2011) of whole patients: see `_deal`. A
     NaN label counts as not positive. Raises ValueError for fewer patients than parts.
     """
-    people, owner = np.unique(patient, return_inverse=True)
-    count = _count(label, owner, patients=len(people))
-    part = _deal(count, share=np.array(share), generator=np.random.default_rng(seed))
-    return np.array(PARTS)[part[owner]]
-
-
-def split_fold(
-    label: Float32[np.ndarray, "n k"],
-    *,
-    patient: Int64[np.ndarray, " n"],
-    folds: int,
-    fold: int,
-    val_share: float,
-    seed: int,
-) -> Shaped[np.ndarray, " n"]:
-    """Split whole patients into equal folds, as `split_by_patient` does: one of them tests.
-
-    Of the other patients `val_share` validate. With one seed every film tests in one fold. Raises
-    ValueError for fewer patients than folds.
-    """
-    people, owner = np.unique(patient, return_inverse=True)
-    count = _count(label, owner, patients=len(people))
     generator = np.random.default_rng(seed)
-    rest = _deal(count, share=np.full(folds, 1 / folds), generator=generator) != fold
-    part = np.full(len(people), PARTS.index("test"))
-    share = np.array([1 - val_share, val_share])
-    part[rest] = _deal(count[rest], share=share, generator=generator)
-    return np.array(PARTS)[part[owner]]
-
-
-def split_official(
-    image: Shaped[np.ndarray, " n"],
-    *,
-    patient: Int64[np.ndarray, " n"],
-    label: Float32[np.ndarray, "n k"],
-    train_val: Shaped[np.ndarray, " t"],
-    test: Shaped[np.ndarray, " u"],
-    val_share: float,
-    seed: int,
-) -> Shaped[np.ndarray, " n"]:
-    """Split by NIH's two lists; `val_share` of train_val validates, carved out by patient.
-
-    Raises ValueError when a film is on neither list or a patient on both, and when a list has none
-    of the films.
-    """
-    tests = np.isin(image, test)
-    lost = image[~tests & ~np.isin(image, train_val)]
-    if len(lost):
-        raise ValueError(
-            f"{len(lost)} films are on neither official list ({lost[0]}, …): "
-            'use split.method = "patient", or leave those films out'
-        )
-    both = np.intersect1d(patient[tests], patient[~tests])
-    if len(both) or tests.all() or not tests.any():
-        raise ValueError(
-            f"the official lists put {tests.sum()} of {len(image)} films in test, and {len(both)} "
-            'patients on both sides; expected films on both and no such patient: use "patient"'
-        )
-    return _beside(tests, label=label, patient=patient, val_share=val_share, seed=seed)
-
-
-def split_shuffled(
-    label: Float32[np.ndarray, "n k"],
-    *,
-    patient: Int64[np.ndarray, " n"],
-    test_share: float,
-    val_share: float,
-    seed: int,
-) -> Shaped[np.ndarray, " n"]:
-    """Split patients that scikit-learn shuffles, `test_share` of them test, whatever their labels.
-
-    As published studies do with `train_test_split(patients, random_state=seed)`: seed 85 and a
-    fifth give SynthEnsemble's 22,356 test films. Of the other patients `val_share` validate, dealt
-    as `split_official` does. Raises ValueError for fewer patients than parts.
-    """
-    people = np.unique(patient)
-    if len(people) < len(PARTS):
-        raise ValueError(f"{len(people)} patients cannot fill {len(PARTS)} parts: add patients")
-    _, drawn = train_test_split(people, test_size=test_share, random_state=seed)
-    tests = np.isin(patient, drawn)
-    return _beside(tests, label=label, patient=patient, val_share=val_share, seed=seed)
+    return np.array(PARTS)[_deal_films(label, patient, share=np.array(share), generator=generator)]
 
 
 def split_by_image(films: int, *, share: Share, seed: int) -> Shaped[np.ndarray, " n"]:
@@ -153,21 +72,105 @@ def split_by_image(films: int, *, share: Share, seed: int) -> Shaped[np.ndarray,
     return np.random.default_rng(seed).permutation(part)
 
 
+def _by_patient(manifest: Manifest, choices: Split, root: Path) -> Shaped[np.ndarray, " n"]:
+    if choices.folds:
+        return _by_fold(manifest, choices)
+    share = (choices.train, choices.val, choices.test)
+    return split_by_patient(
+        manifest.label, patient=manifest.patient, share=share, seed=choices.seed
+    )
+
+
+def _by_fold(manifest: Manifest, choices: Split) -> Shaped[np.ndarray, " n"]:
+    """Split whole patients into equal folds, as `split_by_patient` does: one of them tests.
+
+    The other patients train and validate. With one seed every film tests in one fold. Raises
+    ValueError for fewer patients than folds.
+    """
+    people, owner = np.unique(manifest.patient, return_inverse=True)
+    count = _count(manifest.label, owner, patients=len(people))
+    generator, folds = np.random.default_rng(choices.seed), choices.folds
+    fold = _deal(count, share=np.full(folds, 1 / folds), generator=generator)
+    rest = fold != choices.fold
+    part = np.full(len(people), PARTS.index("test"))
+    part[rest] = _deal(count[rest], share=_train_and_val(choices), generator=generator)
+    return np.array(PARTS)[part[owner]]
+
+
+def _officially(manifest: Manifest, choices: Split, root: Path) -> Shaped[np.ndarray, " n"]:
+    """Split by NIH's two lists; validation films are carved out of train_val by patient.
+
+    Raises ValueError when a film is on neither list or a patient on both, and when a list has none
+    of the films.
+    """
+    image, patient = manifest.image, manifest.patient
+    train_val, test = read_official_lists(root)
+    tests = np.isin(image, test)
+    lost = image[~tests & ~np.isin(image, train_val)]
+    if len(lost):
+        raise ValueError(
+            f"{len(lost)} films are on neither official list ({lost[0]}, …): "
+            'use split.method = "patient", or leave those films out'
+        )
+    both = np.intersect1d(patient[tests], patient[~tests])
+    if len(both) or tests.all() or not tests.any():
+        raise ValueError(
+            f"the official lists put {tests.sum()} of {len(image)} films in test, and {len(both)} "
+            'patients on both sides; expected films on both and no such patient: use "patient"'
+        )
+    return _beside(tests, manifest, choices)
+
+
+def _shuffled(manifest: Manifest, choices: Split, root: Path) -> Shaped[np.ndarray, " n"]:
+    """Split patients that scikit-learn shuffles, whatever their labels.
+
+    As published studies do with `train_test_split(patients, random_state=seed)`: seed 85 and a
+    fifth give SynthEnsemble's 22,356 test films. The other patients train and validate, dealt as
+    those of the official lists are. Raises ValueError for fewer patients than parts.
+    """
+    people = np.unique(manifest.patient)
+    if len(people) < len(PARTS):
+        raise ValueError(f"{len(people)} patients cannot fill {len(PARTS)} parts: add patients")
+    _, drawn = train_test_split(people, test_size=choices.test, random_state=choices.seed)
+    return _beside(np.isin(manifest.patient, drawn), manifest, choices)
+
+
+def _by_image(manifest: Manifest, choices: Split, root: Path) -> Shaped[np.ndarray, " n"]:
+    share = (choices.train, choices.val, choices.test)
+    return split_by_image(len(manifest), share=share, seed=choices.seed)
+
+
 def _beside(
-    tests: Bool[np.ndarray, " n"],
-    *,
+    tests: Bool[np.ndarray, " n"], manifest: Manifest, choices: Split
+) -> Shaped[np.ndarray, " n"]:
+    """Return the parts where the test films are given and the others train and validate."""
+    part = np.full(len(tests), PARTS.index("test"))
+    part[~tests] = _deal_films(
+        manifest.label[~tests],
+        manifest.patient[~tests],
+        share=_train_and_val(choices),
+        generator=np.random.default_rng(choices.seed),
+    )
+    return np.array(PARTS)[part]
+
+
+def _train_and_val(choices: Split) -> Float64[np.ndarray, " 2"]:
+    """Return the shares of training and validation in what does not test."""
+    val = choices.val / (choices.train + choices.val)
+    return np.array([1 - val, val])
+
+
+def _deal_films(
     label: Float32[np.ndarray, "n k"],
     patient: Int64[np.ndarray, " n"],
-    val_share: float,
-    seed: int,
-) -> Shaped[np.ndarray, " n"]:
-    """Return the parts where the test films are given and `val_share` of the others validates."""
-    people, owner = np.unique(patient[~tests], return_inverse=True)
-    count = _count(label[~tests], owner, patients=len(people))
-    share = np.array([1 - val_share, val_share])
-    part = np.full(len(tests), PARTS.index("test"))
-    part[~tests] = _deal(count, share=share, generator=np.random.default_rng(seed))[owner]
-    return np.array(PARTS)[part]
+    *,
+    share: Float64[np.ndarray, " p"],
+    generator: np.random.Generator,
+) -> Int64[np.ndarray, " n"]:
+    """Return the part of each film, whole patients dealt as `_deal` does."""
+    people, owner = np.unique(patient, return_inverse=True)
+    count = _count(label, owner, patients=len(people))
+    return _deal(count, share=share, generator=generator)[owner]
 
 
 def _count(
@@ -207,60 +210,9 @@ def _deal(
     return part
 
 
-def _split_patients(manifest: Manifest, choices: Split, root: Path) -> Shaped[np.ndarray, " n"]:
-    del root
-    if not choices.folds:
-        share = (choices.train, choices.val, choices.test)
-        return split_by_patient(
-            manifest.label, patient=manifest.patient, share=share, seed=choices.seed
-        )
-    return split_fold(
-        manifest.label,
-        patient=manifest.patient,
-        folds=choices.folds,
-        fold=choices.fold,
-        val_share=_val_of_rest(choices),
-        seed=choices.seed,
-    )
-
-
-def _split_officially(manifest: Manifest, choices: Split, root: Path) -> Shaped[np.ndarray, " n"]:
-    train_val, test = read_official_lists(root)
-    return split_official(
-        manifest.image,
-        patient=manifest.patient,
-        label=manifest.label,
-        train_val=train_val,
-        test=test,
-        val_share=_val_of_rest(choices),
-        seed=choices.seed,
-    )
-
-
-def _val_of_rest(choices: Split) -> float:
-    return choices.val / (choices.train + choices.val)
-
-
-def _split_shuffled(manifest: Manifest, choices: Split, root: Path) -> Shaped[np.ndarray, " n"]:
-    del root
-    return split_shuffled(
-        manifest.label,
-        patient=manifest.patient,
-        test_share=choices.test,
-        val_share=_val_of_rest(choices),
-        seed=choices.seed,
-    )
-
-
-def _split_images(manifest: Manifest, choices: Split, root: Path) -> Shaped[np.ndarray, " n"]:
-    del root
-    share = (choices.train, choices.val, choices.test)
-    return split_by_image(len(manifest), share=share, seed=choices.seed)
-
-
 SPLITS: dict[str, Callable[[Manifest, Split, Path], np.ndarray]] = {
-    "patient": _split_patients,
-    "official": _split_officially,
-    "shuffled": _split_shuffled,
-    "image": _split_images,
+    "patient": _by_patient,
+    "official": _officially,
+    "shuffled": _shuffled,
+    "image": _by_image,
 }

@@ -1,14 +1,6 @@
-"""Any table of films: an image column, a patient column, one 0/1/empty column per finding.
+"""CSV tables: labels of films, scores of an external network, lists of image names.
 
-Letters in shapes: n films, k findings.
-
-Anybody's predictions: a table of image and one column a finding, joined to labels by name.
-
-Letters in shapes: n films, k findings.
-
-Lists of films: a file of names, one a line, or a table with a column of names.
-
-Letters in shapes: n names.
+Letters in shapes: n films or names, k findings.
 """
 
 from __future__ import annotations
@@ -16,7 +8,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import re
-import warnings
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -28,32 +19,40 @@ import pandas as pd
 from jaxtyping import Float64, Shaped
 
 from lucency.core.manifest import Manifest, empty_boxes, nearest
-from lucency.data.images import find_films
 
 LONGEST = 40  # digits of a whole number, leading zeros counted
-Columns = Mapping[str, Shaped[np.ndarray, " n"]]
 PLAIN_NUMBER = re.compile(r"0|[1-9][0-9]{0,17}")
+NAMELESS = "Unnamed: "  # and its place: a column without a heading
+IMAGE_COLUMNS = ("image", "Image Index", "film", "Image", "filename", "path")
+PREFIXES = ("", "prob_", "logit_")
+Columns = Mapping[str, Shaped[np.ndarray, " n"]]
 
 
-def read_csv_table(
-    root: Path,
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Scores:
+    """External predictions: one score a film and finding; the names of the columns left out."""
+
+    findings: tuple[str, ...]
+    image: Shaped[np.ndarray, " n"]
+    score: Float64[np.ndarray, "n k"]
+    left_out: tuple[str, ...]
+
+
+def read_labels_of_table(
+    columns: Columns,
+    file: Path,
     *,
-    labels: str,
     findings: tuple[str, ...],
-    image_column: str,
-    patient_column: str,
+    image_column: str = "image",
+    patient_column: str = "patient",
 ) -> Manifest:
-    """Read a CSV table of films: one row a film, in the table's order, none left out.
+    """Return the films of a table of labels, read from `file`: one a row, none left out.
 
-    `labels` names the table (relative to `root` or absolute, .csv or .csv.gz). An image is named
-    by its path below `root` or its file name, with or without suffix. An empty label is NaN, not
-    stated. Facts: the columns age (years), sex and view where the table has them, and path.
-    Raises ValueError for an absent column, and for a label that is not 0, 1 or empty.
+    An empty label is NaN, not stated. Facts: the columns age (years), sex and view where the table
+    has them; path, which is empty: pictures are not looked for. Raises ValueError for an absent
+    column, and for a label that is not 0, 1 or empty.
     """
-    file = root / labels
-    if not labels or not file.is_file():
-        raise ValueError(f"data.labels: found {labels!r}, expected the name of a table in {root}")
-    columns = read_columns(file, required=(image_column, patient_column, *findings))
+    require_columns(columns, (image_column, patient_column, *findings), file)
     image = columns[image_column]
     label = [parse_column(columns, name, parse_stated, file) for name in findings]
     facts = {name: columns[name] for name in ("sex", "view") if name in columns}
@@ -64,41 +63,39 @@ def read_csv_table(
         image=image,
         patient=parse_column(columns, patient_column, _number_patient, file),
         label=np.array(label, dtype=np.float32).reshape(len(findings), len(image)).T,
-        facts=pd.DataFrame({**facts, "path": find_films(root, image=image)}),
+        facts=pd.DataFrame({**facts, "path": np.full(len(image), "")}),
         boxes=empty_boxes(),
         origin=f"{file.name}: {len(image):,} films",
     )
 
 
-def read_columns(file: Path, *, required: tuple[str, ...]) -> Columns:
+def read_columns(file: Path) -> Columns:
     """Return the columns of a CSV table as text, empty where a cell is.
 
-    Raises ValueError when a required column is absent, or when there are no rows.
+    Raises ValueError when two columns have one name, or when there are no rows.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)  # rows cut to the header
-            table = pd.read_csv(file, dtype=str, keep_default_na=False, index_col=False)
+        table = pd.read_csv(file, header=None, dtype=str, keep_default_na=False, index_col=False)
     except (EOFError, zlib.error, gzip.BadGzipFile, UnicodeDecodeError) as error:
         raise ValueError(f"{file}: found a damaged file ({error}): fetch it again") from error
-    except (pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError) as error:
+    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         why = " ".join(str(error).split())
         raise ValueError(f"{file}: found no CSV table ({why}), expected one") from error
-    _refuse_repeated_columns(file)
-    for name in required:
-        if name not in table:
-            found = f"found {', '.join(table.columns)}{nearest(name, table.columns)}"
-            raise ValueError(f"{file}: no column {name!r}: {found}")
-    if not len(table):
-        raise ValueError(f"{file}: found no rows, expected one for each film")
-    return {str(name): table[name].to_numpy(dtype=str) for name in table.columns}
-
-
-def _refuse_repeated_columns(file: Path) -> None:
-    head = pd.read_csv(file, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0]
-    named = head[head != ""]
-    if again := named[named.duplicated()].tolist():
+    names = [name or f"{NAMELESS}{place}" for place, name in enumerate(table.iloc[0].tolist())]
+    if again := [name for name in names if names.count(name) > 1]:
         raise ValueError(f"{file}: column {again[0]!r} is there twice; expected each name once")
+    if len(table) == 1:
+        raise ValueError(f"{file}: found no rows, expected one for each film")
+    cells = table.iloc[1:]
+    return {name: cells[place].to_numpy(dtype=str) for place, name in enumerate(names)}
+
+
+def require_columns(columns: Columns, names: tuple[str, ...], file: Path) -> None:
+    """Raise ValueError unless the table that was read from `file` has all these columns."""
+    for name in names:
+        if name not in columns:
+            found = f"found {', '.join(columns)}{nearest(name, columns)}"
+            raise ValueError(f"{file}: no column {name!r}: {found}")
 
 
 def parse_column(
@@ -136,35 +133,9 @@ def parse_whole(text: str) -> int:
 
 def parse_stated(text: str) -> float:
     """Return 0, 1 or, for an empty cell, NaN."""
-    if text not in _STATED:
+    if text not in STATED:
         raise ValueError(f"found {text!r}, expected 0, 1 or nothing")
-    return _STATED[text]
-
-
-def _number_patient(name: str) -> int:
-    """Keep a plain number; turn any other name into 63 bits of its SHA-256, wherever it stands."""
-    if not name:
-        raise ValueError("found nothing, expected a patient: films of one patient belong together")
-    if PLAIN_NUMBER.fullmatch(name):
-        return int(name)
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) >> 1
-
-
-_STATED = {"0": 0.0, "0.0": 0.0, "1": 1.0, "1.0": 1.0, "": np.nan}
-
-
-IMAGE_COLUMNS = ("image", "Image Index", "film", "Image", "filename", "path")
-PREFIXES = ("", "prob_", "logit_")
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Scores:
-    """What somebody's network said: one score for each film and finding; other columns by name."""
-
-    findings: tuple[str, ...]
-    image: Shaped[np.ndarray, " n"]
-    score: Float64[np.ndarray, "n k"]
-    left_out: tuple[str, ...]
+    return STATED[text]
 
 
 def read_scores(file: Path, *, findings: tuple[str, ...]) -> Scores:
@@ -177,7 +148,7 @@ def read_scores(file: Path, *, findings: tuple[str, ...]) -> Scores:
     """
     if not file.is_file():
         raise ValueError(f"{file}: no such file; expected a table of predictions (.csv or .csv.gz)")
-    columns = read_columns(file, required=())
+    columns = read_columns(file)
     key = next((name for name in IMAGE_COLUMNS if name in columns), "")
     if not key:
         raise ValueError(f"{file}: found {', '.join(columns)}; expected a column 'image' of names")
@@ -185,8 +156,13 @@ def read_scores(file: Path, *, findings: tuple[str, ...]) -> Scores:
     if not where:
         hint = next((nearest(name, findings) for name in columns if nearest(name, findings)), "")
         raise ValueError(f"{file}: no column is named by a finding{hint}: expected some of them")
-    image = np.array([name.replace("\\", "/").rpartition("/")[2] for name in columns[key].tolist()])
-    _refuse_repeated(file, image)
+    image = np.array([_file_name(name) for name in columns[key].tolist()])
+    listed, count = np.unique(image, return_counts=True)
+    if (count > 1).any():
+        raise ValueError(
+            f"{file}: film {str(listed[count > 1][0])!r} is listed {count.max()} times; expected "
+            "each once: average or remove the repeated rows"
+        )
     score = [parse_column(columns, name, _parse_score, file) for name in where.values()]
     return Scores(
         findings=tuple(where),
@@ -194,6 +170,31 @@ def read_scores(file: Path, *, findings: tuple[str, ...]) -> Scores:
         score=np.stack(score, axis=1).astype(np.float64),
         left_out=tuple(name for name in columns if name not in {key, *where.values()}),
     )
+
+
+def read_names(file: Path) -> Shaped[np.ndarray, " n"]:
+    """Return the image names of a list, in its order, repeated ones too; folders are cut off.
+
+    Of a line only the first word counts, so that lists with labels behind the name are read. A
+    table (.csv, .csv.gz) has a column of names, called as `lucency evaluate` knows it. Raises
+    ValueError for a file that cannot be read or holds no name.
+    """
+    if not file.is_file():
+        raise ValueError(f"{file}: no such file; expected a list of image names, one a line")
+    lines = _column(file) if ".csv" in file.suffixes[-2:] else _lines(file)
+    names = [_file_name(line) for line in lines]
+    if not names:
+        raise ValueError(f"{file}: found no name; expected one image name a line")
+    return np.array(names)
+
+
+def _number_patient(name: str) -> int:
+    """Keep a plain number; turn any other name into 63 bits of its SHA-256, wherever it stands."""
+    if not name:
+        raise ValueError("found nothing, expected a patient: films of one patient belong together")
+    if PLAIN_NUMBER.fullmatch(name):
+        return int(name)
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) >> 1
 
 
 def _finding_columns(columns: Columns, findings: tuple[str, ...]) -> dict[str, str]:
@@ -217,33 +218,12 @@ def _parse_score(text: str) -> float:
     return value
 
 
-def _refuse_repeated(file: Path, image: Shaped[np.ndarray, " n"]) -> None:
-    name, count = np.unique(image, return_counts=True)
-    if (count > 1).any():
-        raise ValueError(
-            f"{file}: film {str(name[count > 1][0])!r} is listed {count.max()} times; expected "
-            "each once: average or remove the repeated rows"
-        )
-
-
-def read_names(file: Path) -> Shaped[np.ndarray, " n"]:
-    """Return the image names of a list, in its order, repeated ones too; folders are cut off.
-
-    Of a line only the first word counts, so that lists with labels behind the name are read. A
-    table (.csv, .csv.gz) has a column of names, called as `lucency evaluate` knows it. Raises
-    ValueError for a file that cannot be read or holds no name.
-    """
-    if not file.is_file():
-        raise ValueError(f"{file}: no such file; expected a list of image names, one a line")
-    lines = _column(file) if ".csv" in file.suffixes[-2:] else _lines(file)
-    names = [line.replace("\\", "/").rpartition("/")[2] for line in lines]
-    if not names:
-        raise ValueError(f"{file}: found no name; expected one image name a line")
-    return np.array(names)
+def _file_name(path: str) -> str:
+    return path.replace("\\", "/").rpartition("/")[2]
 
 
 def _column(file: Path) -> list[str]:
-    columns = read_columns(file, required=())
+    columns = read_columns(file)
     for name in IMAGE_COLUMNS:
         if name in columns:
             return columns[name].tolist()
@@ -260,3 +240,6 @@ def _lines(file: Path) -> list[str]:
     except UnicodeDecodeError as error:
         raise ValueError(f"{file}: is no text; expected image names, one a line") from error
     return [line.split()[0] for line in text.splitlines() if line.strip()]
+
+
+STATED = {"0": 0.0, "0.0": 0.0, "1": 1.0, "1.0": 1.0, "": np.nan}

@@ -1,10 +1,10 @@
-"""Anybody's networks combined: ensembles fitted on validation films, judged on test films."""
+"""Ensembles of external networks: fitted on validation films, evaluated on test films."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -18,11 +18,10 @@ from lucency.data.labels import read_labelled
 from lucency.ensemble.ensembles import EQUAL, METHODS, check_members, pool
 from lucency.evaluation.calibration import recalibrated
 from lucency.evaluation.external import (
-    check_sides,
     labelled_table,
     of_one_split,
-    predictions_of,
     read_entries,
+    read_validation,
 )
 from lucency.evaluation.leaderboard import Entrant, conclude, leaderboard
 
@@ -42,18 +41,15 @@ def combine(
 ) -> dict[str, object]:
     """Return the leaderboard of networks and their ensembles; predictions and tables go to `out`.
 
-    Each of `several` is as `entries.read_entries` says; of tables, `val` names in the same order
+    Each of `several` is as in `external.read_entries`; of tables, `val` names in the same order
     those of validation films, which ensembles are fitted to. No method means all. Raises ValueError
     where a network lacks validation films, and where networks are not of the same films.
     """
     chosen = _known(methods)
     _require_there([*several, *val])
     films = None if labels is None else read_labelled(labels)
-    beside = _beside(several, val)
-
-    def table(file: Path) -> Predictions:
-        return _both(file, beside.get(file), films, scale=scale)
-
+    validation = _validation_of(several, val)
+    table = partial(_read_table, validation=validation, films=films, scale=scale)
     networks = of_one_split(read_entries(several, table=table))
     for part in ("val", "test"):
         check_members([one.of(part) for one in networks], part=part)
@@ -66,17 +62,17 @@ def combine(
         is_complete(out, inputs=inputs)  # refuses a folder of other tables before the work
     made = []
     for method in dict.fromkeys((EQUAL, *chosen)):
-        say(f"EnsembleChoices {len(networks)} networks: {method}")
+        say(f"Ensemble of {len(networks)} networks: {method}")
         made.append(pool(networks, method=method, seed=0))
     ensembles = [recalibrated(one.said, method=EvaluationChoices().recalibration) for one in made]
-    every = [*networks, *ensembles]
-    kinds = {one.network: "network" for one in networks} | {
-        one.network: "ensemble" for one in ensembles
+    groups = {"network": networks, "ensemble": ensembles}
+    entrants = {
+        one.network: Entrant(kind, UNKNOWN_COST) for kind, group in groups.items() for one in group
     }
-    with progress("EvaluationChoices", unit="predictors") as advance:
+    with progress("Evaluating", unit="predictors") as advance:
         found = leaderboard(
-            every,
-            entrants={name: Entrant(kind, UNKNOWN_COST) for name, kind in kinds.items()},
+            [*networks, *ensembles],
+            entrants=entrants,
             reference=EQUAL,
             choices=EvaluationChoices(),
             progress=advance,
@@ -84,17 +80,16 @@ def combine(
     if out is None:
         return _answer(found)
     weights = pd.concat([one.weights for one in made], ignore_index=True)
-    produce(out, inputs=inputs, write=lambda folder: _write(folder, found, weights, ensembles))
+    produce(out, inputs=inputs, write=partial(_write, found=found, weights=weights, made=ensembles))
     return {**_answer(found), "tables": str(out)}
 
 
 def _answer(found: pd.DataFrame) -> dict[str, object]:
-    """Return the leaderboard for people and programs: what it says, then a row a predictor."""
-    answer: dict[str, object] = {"conclusion": conclude(found, reference=EQUAL)}
-    answer["difference"] = PAIRED
+    """Return the leaderboard as a dict: its conclusion, then a row a predictor."""
+    conclusion = conclude(found, reference=EQUAL)
+    answer: dict[str, object] = {"conclusion": conclusion, "difference": PAIRED}
     for row in found.to_dict(orient="records"):
-        told = {name: row[name] for name in SHOWN if not pd.isna(row[name])}
-        answer[str(row["network"])] = told
+        answer[str(row["network"])] = {n: row[n] for n in SHOWN if not pd.isna(row[n])}
     return answer
 
 
@@ -115,13 +110,13 @@ def _require_there(files: Sequence[Path]) -> None:
 
 
 def _digest(one: Predictions) -> str:
-    """Return 16 hexadecimal digits of what a network says, so that another say is other work."""
+    """Return 16 hexadecimal digits of a network's predictions, labels, films and findings."""
     digest = hashlib.sha256(one.calibrated.tobytes() + one.label.tobytes())
     digest.update("\n".join([*one.findings, *one.image.tolist(), *one.part.tolist()]).encode())
     return digest.hexdigest()[:16]
 
 
-def _beside(several: Sequence[Path], val: Sequence[Path]) -> dict[Path, Path]:
+def _validation_of(several: Sequence[Path], val: Sequence[Path]) -> dict[Path, Path]:
     """Return table -> the table of its validation films."""
     tables = [file for file in several if file.is_file() and file.suffix != ".npz"]
     if len(val) != len(tables):
@@ -132,32 +127,26 @@ def _beside(several: Sequence[Path], val: Sequence[Path]) -> dict[Path, Path]:
     return dict(zip(tables, val, strict=True))
 
 
-def _both(file: Path, val: Path | None, films: Manifest | None, *, scale: str) -> Predictions:
+def _read_table(
+    file: Path, *, validation: Mapping[Path, Path], films: Manifest | None, scale: str
+) -> Predictions:
     """Return the validation and test films of a network whose predictions are tables."""
     test = labelled_table(file, films, scale=scale)
     assert films is not None
-    assert val is not None
-    known = predictions_of(val, films=films, scale=scale, part="val")
-    check_sides(known, test, name=val)
-    both = concatenate([replace(known, network=test.network), test])
+    known = read_validation(validation[file], test, films=films, scale=scale)
+    both = concatenate([known, test])
     return recalibrated(both, method=EvaluationChoices().recalibration)
 
 
-def _as_table(said: Predictions) -> pd.DataFrame:
-    """Return a row a film: image, part, and a probability a finding."""
-    table = pd.DataFrame(said.probability, columns=list(said.findings))
-    table.insert(0, "part", said.part)
-    table.insert(0, "image", said.image)
-    return table
-
-
 def _write(
-    out: Path, found: pd.DataFrame, weights: pd.DataFrame, made: Sequence[Predictions]
+    out: Path, *, found: pd.DataFrame, weights: pd.DataFrame, made: Sequence[Predictions]
 ) -> None:
-    """Write leaderboard.csv, weights.csv, and each ensemble's predictions as METHOD.npz and
-    .csv."""
+    """Write leaderboard.csv, weights.csv, and each ensemble's METHOD.npz and METHOD.csv."""
     found.to_csv(out / "leaderboard.csv", index=False)
     weights.to_csv(out / "weights.csv", index=False)
     for one in made:
         save_predictions(one, out / f"{one.network}.npz")
-        _as_table(one).to_csv(out / f"{one.network}.csv", index=False)
+        table = pd.DataFrame(one.probability, columns=list(one.findings))
+        table.insert(0, "part", one.part)
+        table.insert(0, "image", one.image)
+        table.to_csv(out / f"{one.network}.csv", index=False)

@@ -1,4 +1,4 @@
-"""What became of combining: the leaderboard and its companions, as tables in one value."""
+"""The results of a run's ensembles: the leaderboard and its companion tables, in one value."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from lucency.core.manifest import read_table
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EnsembleResults:
-    """All tables of the chapter on combining; all are empty where a protocol combines nothing.
+    """All tables of the chapter on ensembles; all are empty where a protocol makes none.
 
-    `leaderboard` is of evaluation.leaderboard; `weights` says method, network, finding and weight
+    `leaderboard` is of evaluation.leaderboard; `weights` has method, network, finding and weight
     of ensembles; `diversity` is of ensemble.ensembles, on test films; `choices` of
     ensemble.feature_classifiers, with its network; `similar` of ensemble.retrieval_metrics, with
     the source of the features; `lungs` of ensemble.radiomics.extract.
@@ -29,14 +29,14 @@ class EnsembleResults:
 
 
 def no_ensemble_results() -> EnsembleResults:
-    """Return what a protocol that combines nothing has."""
+    """Return the empty results, of a protocol without ensembles."""
     return EnsembleResults(**{name: pd.DataFrame() for name in TABLES})
 
 
-def save_ensemble_results(combined: EnsembleResults, folder: Path) -> None:
+def save_ensemble_results(results: EnsembleResults, folder: Path) -> None:
     """Write one CSV a table; none for a table that is empty."""
     for name in TABLES:
-        table: pd.DataFrame = getattr(combined, name)
+        table: pd.DataFrame = getattr(results, name)
         if len(table):
             table.to_csv(folder / f"{name}.csv", index=False)
 
@@ -52,14 +52,5 @@ def _table(file: Path) -> pd.DataFrame:
 
 TABLES = ("leaderboard", "weights", "diversity", "choices", "similar", "lungs")
 TEXT = (
-    "network",
-    "other",
-    "kind",
-    "note",
-    "method",
-    "finding",
-    "choice",
-    "source",
-    "metric",
-    "films",
-)
+    "network", "other", "kind", "note", "method", "finding", "choice", "source", "metric", "films",
+)  # fmt: skip

@@ -1,19 +1,17 @@
-"""Ensembles: several networks' predictions of the same films become one network's.
+"""Ensembles: several networks' predictions of the same films become those of one predictor.
 
-Whatever is fitted is fitted on validation films and nowhere else. Letters in shapes: m networks,
-n films, k findings.
+An ensemble is a blend (a weighted mean of probabilities, logits or ranks) or stacked (a logistic
+regression on the networks' logits). Whatever is fitted is fitted on validation films and nowhere
+else; `diversity` measures how far networks differ.
 
-Stacking: logistic regression on what several networks say, fitted out of fold.
-
-Letters in shapes: m networks, n films, k findings.
-
-Several networks become one by any method: fitted on validation films, said of both parts.
+Letters in shapes: m networks, n films (n2, others), k findings, v validation films, c cells.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
@@ -26,23 +24,29 @@ from sklearn.model_selection import GroupKFold
 
 from lucency.core.predictions import Predictions, concatenate
 from lucency.evaluation.compare import check_comparable
+from lucency.evaluation.evaluate import with_logits
 from lucency.evaluation.metrics import macro_auc
 
 CERTAIN = 1e-9  # how near to 0 and 1 a blended probability is kept, so that its logit is finite
 ALIKE = 1e-4  # evolution ends where candidates differ by this share of their macro AUC
 GENERATIONS = 100  # at most; SciPy takes 15 candidates a network
 GREEDY_STEPS = 50  # Caruana et al. stop where the validation score stops rising, soon after this
+FOLDS = 5
+STRENGTH = 1.0  # inverse of the ridge penalty on standardised logits
+STACKED = "stacked"
+EQUAL = "mean-probability"  # what other ensembles must beat
 Label = Float32[np.ndarray, "n k"]
 Member = Float64[np.ndarray, "m n k"]
 Weight = Float64[np.ndarray, "m k"]
+FitWeights = Callable[[Label, Member, int], Weight]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Blend:
-    """How an ensemble says one thing: the weighted mean of what its members say, in a space.
+    """The weights of an ensemble: a weighted mean of its members' values in a space.
 
-    In the space `probability` members say probabilities, in `logit` logits, in `rank` the share of
-    validation films that they score lower, which needs those films' scores.
+    Values are probabilities in the space `probability`, logits in `logit`, and in `rank` the share
+    of validation films that score lower, which needs those films' scores.
     """
 
     method: str
@@ -55,6 +59,35 @@ class Blend:
             raise ValueError(f"{self.method}: weights must not be negative and must add up to 1")
 
 
+class Pooled(NamedTuple):
+    """An ensemble's predictions of validation and test films, and its weights.
+
+    `weights`: method, network, finding, weight; no row where it has none.
+    """
+
+    said: Predictions
+    weights: pd.DataFrame
+
+
+def pool(several: Sequence[Predictions], *, method: str, seed: int) -> Pooled:
+    """Return an ensemble of networks by one of METHODS; each holds validation and test films.
+
+    Raises ValueError as `fit_blend` does.
+    """
+    val, test = ([one.of(part) for one in several] for part in ("val", "test"))
+    columns = ["method", "network", "finding", "weight"]
+    if method == STACKED:
+        return Pooled(concatenate(stack(val, test)), pd.DataFrame(columns=columns))
+    blend = fit_blend(val, method=method, seed=seed)
+    both = [blended(side, blend, validation=val) for side in (val, test)]
+    rows = [
+        (method, member, finding, weight)
+        for member, row in zip(blend.members, blend.weight.tolist(), strict=True)
+        for finding, weight in zip(several[0].findings, row, strict=True)
+    ]
+    return Pooled(concatenate(both), pd.DataFrame(rows, columns=columns))
+
+
 def fit_blend(several: Sequence[Predictions], *, method: str, seed: int) -> Blend:
     """Return the blend that a method of ENSEMBLES finds on validation films.
 
@@ -65,22 +98,21 @@ def fit_blend(several: Sequence[Predictions], *, method: str, seed: int) -> Blen
         raise ValueError(f"ensemble {method!r} is unknown; expected one of {', '.join(ENSEMBLES)}")
     check_members(several, part="val")
     space, fit = ENSEMBLES[method]
-    said = _said(several, several, space=space)
+    value = _values(several, several, space=space)
     return Blend(
         method=method,
         space=space,
         members=tuple(one.network for one in several),
-        weight=fit(several[0].label, said, seed),
+        weight=fit(several[0].label, value, seed),
     )
 
 
 def blended(
     several: Sequence[Predictions], blend: Blend, *, validation: Sequence[Predictions]
 ) -> Predictions:
-    """Return what the ensemble says of films; `validation` gives the scale of ranks.
+    """Return the ensemble's predictions of films; `validation` gives the scale of ranks.
 
-    The predictions' features are those of no network, and empty. Raises ValueError when the
-    members are others than those the blend was fitted to.
+    Raises ValueError when the members are others than those the blend was fitted to.
     """
     names = tuple(one.network for one in several)
     if names != blend.members:
@@ -89,81 +121,36 @@ def blended(
         )
     for one in several[1:]:
         check_comparable(several[0], one, name=one.network)
-    said = _said(several, validation, space=blend.space)
-    mean = np.einsum("mnk,mk->nk", said, blend.weight)
+    value = _values(several, validation, space=blend.space)
+    mean = np.einsum("mnk,mk->nk", value, blend.weight)
     wide = mean if blend.space == "logit" else logit(np.clip(mean, CERTAIN, 1 - CERTAIN))
-    return replace(
-        several[0].uncalibrated(),
-        network=blend.method,
-        logit=wide,
-        feature=np.empty((len(several[0]), 0), dtype=np.float32),
+    return with_logits(several[0], network=blend.method, logit=wide)
+
+
+def stack(
+    validation: Sequence[Predictions], test: Sequence[Predictions]
+) -> tuple[Predictions, Predictions]:
+    """Return the stack's predictions of validation films, out of fold, and of test films.
+
+    A finding's logits of all networks, standardised on the films that are fitted to, go into one
+    logistic regression (Wolpert, Neural Networks 5, 1992, 241-259). A validation film is predicted
+    by a regression that has not seen its patient, so that thresholds may be fitted to it. A finding
+    without both classes in a fold's films is predicted to be as common as it is there. Raises
+    ValueError as `fit_blend` does.
+    """
+    check_members(validation, part="val")
+    check_members(test, part="test")
+    known, new = (np.stack([one.calibrated for one in side]) for side in (validation, test))
+    label, patient = validation[0].label, validation[0].patient
+    folds = min(FOLDS, len(np.unique(patient)))
+    beyond = np.empty(label.shape)
+    for fitted, left_out in GroupKFold(folds).split(label, groups=patient):
+        beyond[left_out] = _regress(label[fitted], known[:, fitted], known[:, left_out])
+    whole = _regress(label, known, new)
+    return (
+        with_logits(validation[0], network=STACKED, logit=beyond),
+        with_logits(test[0], network=STACKED, logit=whole),
     )
-
-
-def equal(label: Label, said: Member, seed: int) -> Weight:
-    """Return equal weights, fitted to nothing."""
-    del label, seed
-    return np.full((len(said), said.shape[2]), 1 / len(said))
-
-
-def evolved(label: Label, said: Member, seed: int) -> Weight:
-    """Return the weights of highest macro AUC that differential evolution finds, one a network.
-
-    Ashraf et al., SynthEnsemble, arXiv 2311.07750 (2023); Storn and Price, Journal of Global
-    Optimization 11 (1997), 341-359. AUC is a step function, so that no gradient leads there.
-    """
-
-    def lost(weight: Float64[np.ndarray, " m"]) -> float:
-        return -macro_auc(label, np.einsum("mnk,m->nk", said, weight))
-
-    bounds = [(0.0, 1.0)] * len(said)
-    found = differential_evolution(
-        lost,
-        bounds,
-        maxiter=GENERATIONS,
-        tol=ALIKE,
-        rng=np.random.default_rng(seed),
-        polish=False,
-    )
-    return _every(found.x / found.x.sum(), said)
-
-
-def convex(label: Label, said: Member, seed: int) -> Weight:
-    """Return the weights of least log-loss of the blended probability, one a network.
-
-    The log-loss of a mixture is convex in its weights, so this is the minimum over the simplex.
-    """
-    del seed
-    return _every(_least_loss(label.ravel(), said.reshape(len(said), -1)), said)
-
-
-def convex_by_finding(label: Label, said: Member, seed: int) -> Weight:
-    """Return the weights of least log-loss, one a network and finding.
-
-    A finding without both classes in validation gets equal weights.
-    """
-    del seed
-    columns = [_least_loss(label[:, k], said[:, :, k]) for k in range(said.shape[2])]
-    return np.stack(columns, axis=1)
-
-
-def greedy(label: Label, said: Member, seed: int) -> Weight:
-    """Return how often each network is chosen when the one that helps most is added, repeatedly.
-
-    With replacement, starting from the best single network and stopping before macro AUC falls, so
-    never below it. Caruana, Niculescu-Mizil, Crew and Ksikes, ICML (2004).
-    """
-    del seed
-    chosen = np.zeros(len(said))
-    total, best = np.zeros(said.shape[1:]), -np.inf
-    for step in range(GREEDY_STEPS):
-        scores = [macro_auc(label, (total + one) / (step + 1)) for one in said]
-        place = int(np.argmax(scores))
-        if scores[place] < best:
-            break
-        best, total = scores[place], total + said[place]
-        chosen[place] += 1
-    return _every(chosen / chosen.sum(), said)
 
 
 def check_members(several: Sequence[Predictions], *, part: str) -> None:
@@ -180,10 +167,96 @@ def check_members(several: Sequence[Predictions], *, part: str) -> None:
         check_comparable(several[0], one, name=one.network)
 
 
-def _said(
+def diversity(
+    several: Sequence[Predictions], *, threshold: Float64[np.ndarray, "m k"]
+) -> pd.DataFrame:
+    """Return for each pair of networks how far they differ: network, other, disagreement, error.
+
+    `disagreement` is the share of stated cells that the two decide differently at their thresholds
+    (a row a network), `error` the correlation of their errors, probability minus label, over these
+    cells. Kuncheva and Whitaker, Machine Learning 51 (2003), 181-207.
+    """
+    stated = ~np.isnan(several[0].label)
+    called = [one.probability >= row for one, row in zip(several, threshold, strict=True)]
+    wrong = [(one.probability - one.label)[stated] for one in several]
+    rows = []
+    for one, other in combinations(range(len(several)), 2):
+        apart = float((called[one] != called[other])[stated].mean())
+        alike = float(np.corrcoef(wrong[one], wrong[other])[0, 1])
+        rows.append((several[one].network, several[other].network, apart, alike))
+    return pd.DataFrame(rows, columns=["network", "other", "disagreement", "error"])
+
+
+def _equal(label: Label, value: Member, seed: int) -> Weight:
+    """Return equal weights, fitted to nothing."""
+    del label, seed
+    return np.full((len(value), value.shape[2]), 1 / len(value))
+
+
+def _evolved(label: Label, value: Member, seed: int) -> Weight:
+    """Return the weights of highest macro AUC that differential evolution finds, one a network.
+
+    Ashraf et al., SynthEnsemble, arXiv 2311.07750 (2023); Storn and Price, Journal of Global
+    Optimization 11 (1997), 341-359. AUC is a step function, so that no gradient leads there.
+    """
+
+    def lost(weight: Float64[np.ndarray, " m"]) -> float:
+        return -macro_auc(label, np.einsum("mnk,m->nk", value, weight))
+
+    bounds = [(0.0, 1.0)] * len(value)
+    found = differential_evolution(
+        lost,
+        bounds,
+        maxiter=GENERATIONS,
+        tol=ALIKE,
+        rng=np.random.default_rng(seed),
+        polish=False,
+    )
+    return _every(found.x / found.x.sum(), value)
+
+
+def _convex(label: Label, value: Member, seed: int) -> Weight:
+    """Return the weights of least log-loss of the blended probability, one a network.
+
+    The log-loss of a mixture is convex in its weights, so this is the minimum over the simplex.
+    """
+    del seed
+    return _every(_least_loss(label.ravel(), value.reshape(len(value), -1)), value)
+
+
+def _convex_by_finding(label: Label, value: Member, seed: int) -> Weight:
+    """Return the weights of least log-loss, one a network and finding.
+
+    A finding without both classes in validation gets equal weights.
+    """
+    del seed
+    columns = [_least_loss(label[:, k], value[:, :, k]) for k in range(value.shape[2])]
+    return np.stack(columns, axis=1)
+
+
+def _greedy(label: Label, value: Member, seed: int) -> Weight:
+    """Return how often each network is chosen when the one that helps most is added, repeatedly.
+
+    With replacement, starting from the best single network and stopping before macro AUC falls, so
+    never below it. Caruana, Niculescu-Mizil, Crew and Ksikes, ICML (2004).
+    """
+    del seed
+    chosen = np.zeros(len(value))
+    total, best = np.zeros(value.shape[1:]), -np.inf
+    for step in range(GREEDY_STEPS):
+        scores = [macro_auc(label, (total + one) / (step + 1)) for one in value]
+        place = int(np.argmax(scores))
+        if scores[place] < best:
+            break
+        best, total = scores[place], total + value[place]
+        chosen[place] += 1
+    return _every(chosen / chosen.sum(), value)
+
+
+def _values(
     several: Sequence[Predictions], validation: Sequence[Predictions], *, space: str
 ) -> Member:
-    """Return what every network says in a space: recalibrated logits, probabilities or ranks."""
+    """Return every network's values in a space: recalibrated logits, probabilities or ranks."""
     wide = np.stack([one.calibrated for one in several])
     if space == "logit":
         return wide
@@ -204,8 +277,8 @@ def _rank(
     return (low + high) / (2 * len(known))
 
 
-def _every(weight: Float64[np.ndarray, " m"], said: Member) -> Weight:
-    return np.repeat(weight[:, None], said.shape[2], axis=1)
+def _every(weight: Float64[np.ndarray, " m"], value: Member) -> Weight:
+    return np.repeat(weight[:, None], value.shape[2], axis=1)
 
 
 def _least_loss(
@@ -221,8 +294,8 @@ def _least_loss(
     right = np.where(truth, kept, 1 - kept)
 
     def loss(weight: Float64[np.ndarray, " m"]) -> tuple[float, Float64[np.ndarray, " m"]]:
-        said = weight @ right
-        return float(-np.log(said).mean()), -(right / said).mean(axis=1)
+        likelihood = weight @ right
+        return float(-np.log(likelihood).mean()), -(right / likelihood).mean(axis=1)
 
     found = minimize(
         loss,
@@ -237,103 +310,33 @@ def _least_loss(
     return weight / weight.sum()
 
 
-Fit = Callable[[Label, Member, int], Weight]
-ENSEMBLES: dict[str, tuple[str, Fit]] = {
-    "mean-probability": ("probability", equal),
-    "mean-logit": ("logit", equal),
-    "mean-rank": ("rank", equal),
-    "evolved": ("probability", evolved),
-    "convex": ("probability", convex),
-    "convex-by-finding": ("probability", convex_by_finding),
-    "greedy": ("probability", greedy),
-}
-
-
-FOLDS = 5
-STRENGTH = 1.0  # inverse of the ridge penalty on standardised logits
-STACKED = "stacked"
-
-
-def stack(
-    validation: Sequence[Predictions], test: Sequence[Predictions]
-) -> tuple[Predictions, Predictions]:
-    """Return what the stack says of validation films, out of fold, and of test films.
-
-    A finding's logits of all networks, standardised on the films that are fitted to, go into one
-    logistic regression (Wolpert, Neural Networks 5, 1992, 241-259). A validation film is judged by
-    a regression that has not seen its patient, so that thresholds may be fitted to it. A finding
-    without both classes in a fold's films is said to be as common as it is there. Raises
-    ValueError as `fit_blend` does.
-    """
-    check_members(validation, part="val")
-    check_members(test, part="test")
-    known, asked = (np.stack([one.calibrated for one in side]) for side in (validation, test))
-    label, patient = validation[0].label, validation[0].patient
-    folds = min(FOLDS, len(np.unique(patient)))
-    beyond = np.empty(label.shape)
-    for fitted, left_out in GroupKFold(folds).split(label, groups=patient):
-        beyond[left_out] = _regress(label[fitted], known[:, fitted], known[:, left_out])
-    whole = _regress(label, known, asked)
-    return _as_predictions(validation[0], beyond), _as_predictions(test[0], whole)
-
-
 def _regress(
     label: Float32[np.ndarray, "n k"],
     known: Float64[np.ndarray, "m n k"],
-    asked: Float64[np.ndarray, "m n2 k"],
+    new: Float64[np.ndarray, "m n2 k"],
 ) -> Float64[np.ndarray, "n2 k"]:
-    """Return the logits that regressions fitted to the known films give to those asked about."""
-    said = np.empty(asked.shape[1:])
+    """Return the logits that regressions fitted to the known films give to new ones."""
+    found = np.empty(new.shape[1:])
     for k in range(label.shape[1]):
         stated = ~np.isnan(label[:, k])
         truth, score = label[stated, k], known[:, stated, k].T
         positives, negatives = (truth == 1).sum(), (truth == 0).sum()
         if not (positives and negatives):
-            said[:, k] = np.log((positives + 0.5) / (negatives + 0.5))
+            found[:, k] = np.log((positives + 0.5) / (negatives + 0.5))
             continue
         middle, scale = score.mean(axis=0), np.maximum(score.std(axis=0), 1e-12)
         model = LogisticRegression(C=STRENGTH, max_iter=1000).fit((score - middle) / scale, truth)
-        said[:, k] = model.decision_function((asked[:, :, k].T - middle) / scale)
-    return said
+        found[:, k] = model.decision_function((new[:, :, k].T - middle) / scale)
+    return found
 
 
-def _as_predictions(first: Predictions, said: Float64[np.ndarray, "n k"]) -> Predictions:
-    nothing = np.empty((len(first), 0), dtype=np.float32)
-    return replace(first.uncalibrated(), network=STACKED, logit=said, feature=nothing)
-
-
-EQUAL = "mean-probability"  # what other ensembles must beat
+ENSEMBLES: dict[str, tuple[str, FitWeights]] = {
+    "mean-probability": ("probability", _equal),
+    "mean-logit": ("logit", _equal),
+    "mean-rank": ("rank", _equal),
+    "evolved": ("probability", _evolved),
+    "convex": ("probability", _convex),
+    "convex-by-finding": ("probability", _convex_by_finding),
+    "greedy": ("probability", _greedy),
+}
 METHODS = (*ENSEMBLES, STACKED)
-
-
-class Pooled(NamedTuple):
-    """What an ensemble says of validation and test films, and its weights.
-
-    `weights`: method, network, finding, weight; no row where it has none.
-    """
-
-    said: Predictions
-    weights: pd.DataFrame
-
-
-def pool(several: Sequence[Predictions], *, method: str, seed: int) -> Pooled:
-    """Return an ensemble of networks by one of METHODS; each holds validation and test films.
-
-    Raises ValueError as `fit_blend` does.
-    """
-    known, asked = ([one.of(part) for one in several] for part in ("val", "test"))
-    if method == STACKED:
-        return Pooled(concatenate(stack(known, asked)), _rows([]))
-    blend = fit_blend(known, method=method, seed=seed)
-    said = [blended(side, blend, validation=known) for side in (known, asked)]
-    return Pooled(concatenate(said), _weights(blend, several[0].findings))
-
-
-def _weights(blend: Blend, findings: tuple[str, ...]) -> pd.DataFrame:
-    each = zip(blend.members, blend.weight.tolist(), strict=True)
-    pairs = [(member, zip(findings, row, strict=True)) for member, row in each]
-    return _rows([(blend.method, member, *cell) for member, cells in pairs for cell in cells])
-
-
-def _rows(rows: list[tuple[str, str, str, float]]) -> pd.DataFrame:
-    return pd.DataFrame(rows, columns=["method", "network", "finding", "weight"])

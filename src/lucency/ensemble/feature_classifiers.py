@@ -1,11 +1,9 @@
-"""LEARNERS of scikit-learn and their grids, and how the films they are fitted to are drawn.
+"""Classical classifiers on a network's features, one finding against the rest, as predictions.
 
-Letters in shapes: t films that are fitted to, m films that are left out of it, c components.
-
-Classical learners on the features of a network, one finding against the rest, as predictions.
-
-After Shoaib et al. (2024), frozen features and learners beside the fine-tuned head; all that is
-fitted or chosen is fitted inside folds of patients (`lucency.ensemble.nested_cv`).
+After Shoaib et al. (2024), frozen features and classical classifiers beside the fine-tuned head.
+All that is fitted or chosen is fitted inside folds of patients (`lucency.ensemble.nested_cv`).
+LEARNERS holds the classifiers of scikit-learn and their grids, OVERSAMPLING how the rows that they
+are fitted to are drawn.
 
 Letters in shapes: n films (t train, m do not), k findings, d feature dimensions, c components.
 """
@@ -13,7 +11,6 @@ Letters in shapes: n films (t train, m do not), k findings, d feature dimensions
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -36,14 +33,15 @@ from lucency.ensemble.nested_cv import (
     Choice,
     Draw,
     Drawn,
+    FeatureClassifier,
     Fitting,
-    Learner,
-    Learnt,
     Model,
+    NestedFit,
+    fit_nested,
     folds_by_patient,
-    learn_nested,
     prevalence_logit,
 )
+from lucency.evaluation.evaluate import with_logits
 
 LANDMARKS = 200  # films that stand for all in the kernel of the RBF machine
 TREES, TREE_FILMS = 100, 10_000  # how many trees, and the most films that one sees
@@ -51,6 +49,124 @@ HIDDEN, EPOCHS = 32, 30
 NEVER = 1e9  # no epoch lowers the loss by so much, so that EPOCHS of them are the end
 SMOOTHING = 0.01  # added to both shares before their log-odds: no vote is ever certain
 Components = Float64[np.ndarray, "t c"]
+PLAIN = Fitting()
+
+
+def cross_validated(
+    feature: Float[np.ndarray, "n d"],
+    *,
+    manifest: Manifest,
+    source: str,
+    learner: str,
+    seed: int,
+    folds: int = 5,
+    fitting: Fitting = PLAIN,
+) -> tuple[Predictions, pd.DataFrame]:
+    """Return the cross-validated predictions of a classifier of LEARNERS, in folds by patient.
+
+    `source` is the network whose features these are; all films have the part "test". Each fold's
+    logits are moved from its training films' prevalence to that of all: the more positives are left
+    out, the fewer are trained on, and AUCs of noise fall to .4 (Parker, Gunter and Bedo, BMC
+    Bioinformatics 8, 2007, 326). The table holds what was chosen and fitted, by fold and finding.
+    Raises ValueError as `fit_on_features` and `folds_by_patient` do.
+    """
+    fold = folds_by_patient(manifest.patient, folds=folds, seed=seed)
+    network, label = f"{learner} on {source}", manifest.label
+    logit, tables, common = np.empty(label.shape), [], prevalence_logit(label)
+    for one in range(folds):
+        fitted = fit_on_features(
+            feature, label=label, patient=manifest.patient, train=fold != one,
+            learner=learner, seed=seed, fitting=fitting,
+        )  # fmt: skip
+        logit[fold == one] = fitted.logit + common - prevalence_logit(label[fold != one])
+        tables.append(_table(network, fitted, manifest.findings, label[fold != one], fold=one))
+    predictions = Predictions(
+        network=network, split=f"{folds} folds by patient, seed {seed}", logit=logit,
+        findings=manifest.findings, image=manifest.image, patient=manifest.patient, label=label,
+        part=np.full(len(fold), "test"), feature=np.empty((len(fold), 0), dtype=np.float32),
+    )  # fmt: skip
+    return predictions, pd.concat(tables, ignore_index=True)
+
+
+def classical_predictions(
+    train: Predictions,
+    others: Sequence[Predictions],
+    *,
+    learner: str,
+    seed: int,
+    fitting: Fitting = PLAIN,
+) -> tuple[list[Predictions], pd.DataFrame]:
+    """Return the predictions of other films, such as val and test, by a fitted classifier.
+
+    All are predictions of one network, of which the features are taken. Where it was trained on
+    the same training films the classifier is overconfident: recalibrate its logits on validation
+    films. The table is that of `cross_validated`, with -1 as the fold.
+    Raises ValueError for several networks or splits, no features, and as `fit_on_features` does.
+    """
+    sides = (train, *others)
+    about = {(one.network, one.split, one.findings, one.feature.shape[1]) for one in sides}
+    if len(about) > 1 or not train.feature.shape[1]:
+        found = "; ".join(sorted(f"{one[0]}, split {one[1]}, {one[3]} dimensions" for one in about))
+        expected = "expected one network, split and list of findings, with features"
+        raise ValueError(f"predictions of {found}; {expected}")
+    films = [len(one) for one in sides]
+    fitted = fit_on_features(
+        np.concatenate([one.feature for one in sides]),
+        label=np.concatenate([train.label, *(np.full_like(one.label, np.nan) for one in others)]),
+        patient=np.concatenate([one.patient for one in sides]),
+        train=np.arange(sum(films)) < len(train),
+        learner=learner, seed=seed, fitting=fitting,
+    )  # fmt: skip
+    network = f"{learner} on {train.network}"
+    logits = np.split(fitted.logit, np.cumsum(films[1:-1]))
+    pairs = zip(others, logits, strict=True)
+    found = [with_logits(one, network=network, logit=logit) for one, logit in pairs]
+    return found, _table(network, fitted, train.findings, train.label, fold=-1)
+
+
+def fit_on_features(
+    feature: Float[np.ndarray, "n d"],
+    *,
+    label: Float32[np.ndarray, "n k"],
+    patient: Int64[np.ndarray, " n"],
+    train: Bool[np.ndarray, " n"],
+    learner: str,
+    seed: int,
+    fitting: Fitting = PLAIN,
+) -> NestedFit:
+    """Return the `fit_nested` of a classifier of LEARNERS; ValueError for an unknown name, too."""
+    names = (LEARNERS, OVERSAMPLING, REDUCTIONS)
+    words = (learner, fitting.oversampling, fitting.reduction)
+    for word, known in zip(words, names, strict=True):
+        if word not in known:
+            expected = f"expected one of {', '.join(known)}{nearest(word, known)}"
+            raise ValueError(f"{word!r} is unknown; {expected}")
+    chosen = LEARNERS[learner]
+    return fit_nested(
+        feature, label=label, patient=patient, train=train, fitting=fitting,
+        classifier=chosen._replace(balance=OVERSAMPLING[fitting.oversampling](chosen)), seed=seed,
+    )  # fmt: skip
+
+
+def _table(
+    network: str, fitted: NestedFit, findings: Sequence[str], label: np.ndarray, *, fold: int
+) -> pd.DataFrame:
+    chosen = ", ".join(f"{name}={value:g}" for name, value in fitted.choice.items())
+    return pd.DataFrame(
+        {
+            "network": network,
+            "fold": fold,
+            "finding": findings,
+            "choice": chosen,
+            "inner_auc": fitted.auc,
+            "slope": [one.slope for one in fitted.line],
+            "offset": [one.offset for one in fitted.line],
+            "films": (~np.isnan(label)).sum(axis=0),
+            "positives": (label == 1).sum(axis=0),
+            "milliseconds": 1000 * fitted.seconds / len(fitted.logit),
+            "note": [one.note for one in fitted.line],
+        }
+    )
 
 
 def _seeded(kind: Callable[..., Model], **fixed: object) -> Callable[..., Model]:
@@ -109,154 +225,37 @@ def _grid(**several: Sequence[int | float]) -> tuple[Choice, ...]:
     return tuple(dict(zip(several, one, strict=True)) for one in product(*several.values()))
 
 
-LEARNERS: dict[str, Learner] = {
-    "logistic": Learner(
+LEARNERS: dict[str, FeatureClassifier] = {
+    "logistic": FeatureClassifier(
         _seeded(LogisticRegression, solver="newton-cholesky", max_iter=1_000),
         _grid(C=(1e-4, 1e-3, 1e-2, 1e-1)), _margin, _by_weight,
     ),
-    "linear-svm": Learner(_linear_svm, _grid(C=(1e-5, 1e-4, 1e-3, 1e-2)), _margin, _by_weight),
-    "rbf-svm": Learner(_rbf_svm, _grid(C=(0.1, 1.0), gamma=(0.1, 0.3, 1.0)), _margin, _by_copies),
-    "forest": Learner(_forest, _grid(min_samples_leaf=(20, 5)), _votes, _by_weight),
-    "neighbours": Learner(_neighbours, _grid(n_neighbors=(200, 100, 50, 25)), _votes, _by_copies),
-    "boosting": Learner(
+    "linear-svm": FeatureClassifier(
+        _linear_svm, _grid(C=(1e-5, 1e-4, 1e-3, 1e-2)), _margin, _by_weight,
+    ),
+    "rbf-svm": FeatureClassifier(
+        _rbf_svm, _grid(C=(0.1, 1.0), gamma=(0.1, 0.3, 1.0)), _margin, _by_copies,
+    ),
+    "forest": FeatureClassifier(_forest, _grid(min_samples_leaf=(20, 5)), _votes, _by_weight),
+    "neighbours": FeatureClassifier(
+        _neighbours, _grid(n_neighbors=(200, 100, 50, 25)), _votes, _by_copies,
+    ),
+    "boosting": FeatureClassifier(
         _seeded(HistGradientBoostingClassifier, max_leaf_nodes=4, max_features=0.25,
                 learning_rate=0.05, early_stopping=False),
         _grid(max_iter=(25, 50, 100)), _margin, _by_weight,
     ),
-    "bayes": Learner(
+    "bayes": FeatureClassifier(
         lambda component, seed, **choice: GaussianNB(**choice),
         _grid(var_smoothing=(10.0, 1.0, 0.1)), _evidence, _by_weight,
     ),
-    "perceptron": Learner(
+    "perceptron": FeatureClassifier(
         _seeded(MLPClassifier, hidden_layer_sizes=(HIDDEN,), learning_rate_init=0.01,
                 n_iter_no_change=EPOCHS, tol=NEVER),
         _grid(alpha=(100.0, 30.0, 3.0)), _votes, _by_copies,
     ),
 }  # fmt: skip
-OVERSAMPLING: dict[str, Callable[[Learner], Draw]] = {
-    "none": lambda learner: _as_found,
-    "balanced": lambda learner: learner.balance,
+OVERSAMPLING: dict[str, Callable[[FeatureClassifier], Draw]] = {
+    "none": lambda classifier: _as_found,
+    "balanced": lambda classifier: classifier.balance,
 }
-
-
-PLAIN = Fitting()
-
-
-def cross_validated(
-    feature: Float[np.ndarray, "n d"],
-    *,
-    manifest: Manifest,
-    source: str,
-    learner: str,
-    seed: int,
-    folds: int = 5,
-    fitting: Fitting = PLAIN,
-) -> tuple[Predictions, pd.DataFrame]:
-    """Return what a learner says of the films of patients it has not seen, in folds by patient.
-
-    `source` is the network whose features these are; all films have the part "test". Each fold's
-    logits are moved from its training films' prevalence to that of all: the more positives are left
-    out, the fewer are trained on, and AUCs of noise fall to .4 (Parker, Gunter and Bedo, BMC
-    Bioinformatics 8, 2007, 326). The table says what was chosen and fitted, by fold and finding.
-    Raises ValueError as `learn_on_features` and `folds_by_patient` do.
-    """
-    fold = folds_by_patient(manifest.patient, folds=folds, seed=seed)
-    network, label = f"{learner} on {source}", manifest.label
-    logit, tables, common = np.empty(label.shape), [], prevalence_logit(label)
-    for one in range(folds):
-        learnt = learn_on_features(
-            feature, label=label, patient=manifest.patient, train=fold != one,
-            learner=learner, seed=seed, fitting=fitting,
-        )  # fmt: skip
-        logit[fold == one] = learnt.logit + common - prevalence_logit(label[fold != one])
-        tables.append(_table(network, learnt, manifest.findings, label[fold != one], fold=one))
-    said = Predictions(
-        network=network, split=f"{folds} folds by patient, seed {seed}", logit=logit,
-        findings=manifest.findings, image=manifest.image, patient=manifest.patient, label=label,
-        part=np.full(len(fold), "test"), feature=np.empty((len(fold), 0), dtype=np.float32),
-    )  # fmt: skip
-    return said, pd.concat(tables, ignore_index=True)
-
-
-def classical_predictions(
-    train: Predictions,
-    asked: Sequence[Predictions],
-    *,
-    learner: str,
-    seed: int,
-    fitting: Fitting = PLAIN,
-) -> tuple[list[Predictions], pd.DataFrame]:
-    """Return what a learner fitted to training films says of others, such as val and test.
-
-    All are predictions of one network, of which the features are taken. Where it was trained on
-    the same training films their features say too much and the learner is too sure: recalibrate
-    its logits on validation films. The table is that of `cross_validated`, with -1 as the fold.
-    Raises ValueError for several networks or splits, no features, and as `learn_on_features` does.
-    """
-    sides = (train, *asked)
-    about = {(one.network, one.split, one.findings, one.feature.shape[1]) for one in sides}
-    if len(about) > 1 or not train.feature.shape[1]:
-        found = "; ".join(sorted(f"{one[0]}, split {one[1]}, {one[3]} dimensions" for one in about))
-        expected = "expected one network, split and list of findings, with features"
-        raise ValueError(f"predictions of {found}; {expected}")
-    films = [len(one) for one in sides]
-    learnt = learn_on_features(
-        np.concatenate([one.feature for one in sides]),
-        label=np.concatenate([train.label, *(np.full_like(one.label, np.nan) for one in asked)]),
-        patient=np.concatenate([one.patient for one in sides]),
-        train=np.arange(sum(films)) < len(train),
-        learner=learner, seed=seed, fitting=fitting,
-    )  # fmt: skip
-    network, said = f"{learner} on {train.network}", []
-    for one, logit in zip(asked, np.split(learnt.logit, np.cumsum(films[1:-1])), strict=True):
-        nothing = np.empty((len(one), 0), dtype=np.float32)
-        said.append(replace(one.uncalibrated(), network=network, logit=logit, feature=nothing))
-    return said, _table(network, learnt, train.findings, train.label, fold=-1)
-
-
-def learn_on_features(
-    feature: Float[np.ndarray, "n d"],
-    *,
-    label: Float32[np.ndarray, "n k"],
-    patient: Int64[np.ndarray, " n"],
-    train: Bool[np.ndarray, " n"],
-    learner: str,
-    seed: int,
-    fitting: Fitting = PLAIN,
-) -> Learnt:
-    """Return what a learner of LEARNERS says of the films outside `train`, as `learn_nested` says.
-
-    Raises ValueError for an unknown name, too.
-    """
-    names = (LEARNERS, OVERSAMPLING, REDUCTIONS)
-    words = (learner, fitting.oversampling, fitting.reduction)
-    for word, known in zip(words, names, strict=True):
-        if word not in known:
-            expected = f"expected one of {', '.join(known)}{nearest(word, known)}"
-            raise ValueError(f"{word!r} is unknown; {expected}")
-    chosen = LEARNERS[learner]
-    return learn_nested(
-        feature, label=label, patient=patient, train=train, fitting=fitting,
-        learner=chosen._replace(balance=OVERSAMPLING[fitting.oversampling](chosen)), seed=seed,
-    )  # fmt: skip
-
-
-def _table(
-    network: str, learnt: Learnt, findings: Sequence[str], label: np.ndarray, *, fold: int
-) -> pd.DataFrame:
-    chosen = ", ".join(f"{name}={value:g}" for name, value in learnt.choice.items())
-    return pd.DataFrame(
-        {
-            "network": network,
-            "fold": fold,
-            "finding": findings,
-            "choice": chosen,
-            "inner_auc": learnt.auc,
-            "slope": [one.slope for one in learnt.line],
-            "offset": [one.offset for one in learnt.line],
-            "films": (~np.isnan(label)).sum(axis=0),
-            "positives": (label == 1).sum(axis=0),
-            "milliseconds": 1000 * learnt.seconds / len(learnt.logit),
-            "note": [one.note for one in learnt.line],
-        }
-    )

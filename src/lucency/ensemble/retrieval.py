@@ -1,17 +1,17 @@
-"""Films that look alike: exact cosine search among features, the same patient left out.
+"""Retrieval of similar films: exact cosine search among embeddings, the same patient left out.
+
+The index lies on disk as features (embeddings) in half precision beside image and patient, no
+pickle: 112,120 films in 1,024 dimensions take 230 MB. The vote of the nearest training films is a
+predictor.
 
 Letters in shapes: n films of the index, q queries, d feature dimensions, t results a query,
-b blocks of films, c films in question, k findings.
-
-An index of films on disk: features in half precision beside image and patient, no pickle.
-
-112,120 films in 1,024 dimensions take 230 MB.
+b blocks of films, c candidates, k findings.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +21,7 @@ from scipy.special import logit
 
 from lucency.core.predictions import Predictions
 from lucency.evaluation.bootstrap import ratio
+from lucency.evaluation.evaluate import with_logits
 
 BLOCK = 128  # films whose best similarity stands for all of them until the best blocks are known
 CELLS = 2**25  # similarities at once: 134 MB
@@ -28,6 +29,7 @@ QUERIES = 256  # at most at once
 ROWS = 4_096  # features at once in double precision: 34 MB of 1,024 dimensions
 ROUNDING = 1.01 * 2.0**-24  # of a sum of products in single precision, for each of its terms
 NOBODY = -1  # the patient of a query that is of none in the index
+FEATURE, IMAGE, PATIENT = "feature.npy", "image.npy", "patient.npy"  # files of an index
 PRIOR = 0.5  # of a positive and of a negative label, added to those of the index
 
 
@@ -89,7 +91,7 @@ def directions(feature: Float[np.ndarray, "n d"]) -> Float32[np.ndarray, "n d"]:
     if lost:
         raise ValueError(
             f"{lost:,} of {len(unit):,} features are all 0 or not finite; expected a direction "
-            "each: leave those films out, or take features that say something of every film"
+            "each: leave those films out, or take other features"
         )
     return unit
 
@@ -104,8 +106,8 @@ def search(
     """Return the films of highest cosine similarity to every query, none of the query's patient.
 
     Exact: every film is compared in single precision, and all that rounding could have put among
-    the best are compared again in double precision, so that answers do not depend on what else is
-    asked. `patient` of a query that may find its own patient is NOBODY. Ties go to the film that
+    the best are compared again in double precision, so that results do not depend on the other
+    queries. `patient` of a query that may find its own patient is NOBODY. Ties go to the film that
     stands first in the index. Raises ValueError for features of other dimensions, and for a `top`
     below 1.
     """
@@ -116,45 +118,40 @@ def search(
             f"queries have {feature.shape[1]} dimensions; expected {index.direction.shape[1]}, "
             "features of the network that the index was made with"
         )
-    asked = directions(feature)
-    row = np.full((len(asked), top), -1, dtype=np.int64)
+    query = directions(feature)
+    row = np.full((len(query), top), -1, dtype=np.int64)
     similarity = np.full(row.shape, np.nan, dtype=np.float32)
     batch = max(1, min(QUERIES, CELLS // len(index)))
-    product = np.empty((min(batch, len(asked)), len(index)), dtype=np.float32)
+    product = np.empty((min(batch, len(query)), len(index)), dtype=np.float32)
     own = _own_films(index.patient, patient)
-    for some in pieces(len(asked), batch):
-        roughly = product[: len(asked[some])]
-        np.matmul(asked[some], index.direction.T, out=roughly)
-        for query, mine in zip(range(*some.indices(len(asked))), roughly, strict=True):
-            mine[own[query]] = -np.inf
-            best, said = _best(index, asked[query], mine, top=top)
-            row[query, : len(best)], similarity[query, : len(best)] = best, said
+    for some in pieces(len(query), batch):
+        roughly = product[: len(query[some])]
+        np.matmul(query[some], index.direction.T, out=roughly)
+        for place, mine in zip(range(*some.indices(len(query))), roughly, strict=True):
+            mine[own[place]] = -np.inf
+            best, exact = _best(index, query[place], mine, top=top)
+            row[place, : len(best)], similarity[place, : len(best)] = best, exact
     return Found(row, similarity)
 
 
 def neighbour_predictions(
-    asked: Predictions, *, index: Index, label: Float32[np.ndarray, "n k"], neighbours: int
+    queries: Predictions, *, index: Index, label: Float32[np.ndarray, "n k"], neighbours: int
 ) -> Predictions:
     """Return the vote of the nearest training films, as predictions of a network of its own.
 
-    `asked` holds the queries as features, `label` the labels of the index, which training films
+    `queries` holds the features, `label` the labels of the index, which training films
     make up; films of a query's own patient do not vote. Nothing is calibrated here. Raises
     ValueError for labels of other films or findings, and as `search` does.
     """
-    expected = (len(index), len(asked.findings))
+    expected = (len(index), len(queries.findings))
     if label.shape != expected:
         raise ValueError(f"labels are {label.shape}; expected films and findings {expected}")
-    found = search(index, asked.feature, patient=asked.patient, top=neighbours)
-    share = np.empty(asked.label.shape)
+    found = search(index, queries.feature, patient=queries.patient, top=neighbours)
+    share = np.empty(queries.label.shape)
     prior = prevalence(label)
-    for some in pieces(len(asked), QUERIES):
+    for some in pieces(len(queries), QUERIES):
         share[some] = vote(label, found.row[some], found.similarity[some], prior=prior)
-    return replace(
-        asked.uncalibrated(),
-        network=f"neighbours on {asked.network}",
-        logit=logit(share),
-        feature=np.empty((len(asked), 0), dtype=np.float32),
-    )
+    return with_logits(queries, network=f"neighbours on {queries.network}", logit=logit(share))
 
 
 def vote(
@@ -172,9 +169,9 @@ def vote(
     """
     label = known[found]
     there = (found >= 0)[..., None] & ~np.isnan(label)
-    said = np.where(there, np.clip(similarity.astype(np.float64), 0, None)[..., None], 0)
-    positive = (said * (label == 1)).sum(axis=1)
-    return (positive + prior) / (said.sum(axis=1) + 1)
+    weight = np.where(there, np.clip(similarity.astype(np.float64), 0, None)[..., None], 0)
+    positive = (weight * (label == 1)).sum(axis=1)
+    return (positive + prior) / (weight.sum(axis=1) + 1)
 
 
 def prevalence(label: Float32[np.ndarray, "n k"]) -> Float64[np.ndarray, " k"]:
@@ -189,66 +186,8 @@ def pieces(count: int, size: int) -> Iterator[slice]:
         yield slice(start, start + size)
 
 
-def _own_films(
-    known: Int64[np.ndarray, " n"], asked: Int64[np.ndarray, " q"]
-) -> list[Int64[np.ndarray, " _"]]:
-    """Return for every query the films of its patient."""
-    order = np.argsort(known, kind="stable")
-    low, high = (np.searchsorted(known[order], asked, side=side) for side in ("left", "right"))
-    return [order[start:end] for start, end in zip(low.tolist(), high.tolist(), strict=True)]
-
-
-def _best(
-    index: Index,
-    asked: Float32[np.ndarray, " d"],
-    roughly: Float32[np.ndarray, " n"],
-    *,
-    top: int,
-) -> tuple[Int64[np.ndarray, " t"], Float64[np.ndarray, " t"]]:
-    """Return the rows of the highest similarities, best first, and the similarities.
-
-    `roughly` is each similarity but for rounding, or -inf where a film may not be found; twice the
-    bound of rounding is `slack` (Higham, Accuracy and Stability of Numerical Algorithms, 2002,
-    chapter 3), with two terms more for comparing in single precision.
-    """
-    slack = 2 * ROUNDING * (len(asked) + 2)
-    row = _near(roughly, top=top, slack=slack)
-    row = row[np.isfinite(roughly[row])]
-    wide = asked.astype(np.float64)
-    exact = [
-        (index.direction[row[some]].astype(np.float64) * wide).sum(axis=1)
-        for some in pieces(len(row), ROWS)
-    ]
-    similarity = np.concatenate([np.empty(0), *exact])
-    order = np.argsort(-similarity, kind="stable")[:top]
-    return row[order], similarity[order]
-
-
-def _near(roughly: Float32[np.ndarray, " n"], *, top: int, slack: float) -> Int64[np.ndarray, " c"]:
-    """Return in their order the rows of all films that may be among the best.
-
-    The best films stand in the blocks whose best film is among the best, so only these are sorted.
-    """
-    if top >= len(roughly):
-        return np.arange(len(roughly))
-    highest = np.maximum.reduceat(roughly, np.arange(0, len(roughly), BLOCK))
-    chosen = np.flatnonzero(highest >= _last_of(highest, top) - slack)
-    row = (chosen[:, None] * BLOCK + np.arange(BLOCK)).ravel()
-    row = row[row < len(roughly)]
-    return row[roughly[row] >= _last_of(roughly[row], top) - slack]
-
-
-def _last_of(value: Float32[np.ndarray, " c"], top: int) -> float:
-    """Return the value at place `top` from the highest, or the lowest of fewer."""
-    place = max(0, len(value) - top)
-    return float(np.partition(value, place)[place])
-
-
-FEATURE, IMAGE, PATIENT = "feature.npy", "image.npy", "patient.npy"
-
-
 def save_index(index: Index, folder: Path) -> None:
-    """Write three arrays into `folder`; a receipt says that they are complete.
+    """Write three arrays into `folder`; a receipt shows that they are complete.
 
     `load_index` gives back every bit, because features are rounded when an index is built.
     """
@@ -282,3 +221,58 @@ def load_index(folder: Path) -> Index:
         patient=np.load(folder / PATIENT, allow_pickle=False),
         direction=np.array(half, dtype=np.float32),
     )
+
+
+def _own_films(
+    known: Int64[np.ndarray, " n"], query: Int64[np.ndarray, " q"]
+) -> list[Int64[np.ndarray, " _"]]:
+    """Return for every query the films of its patient."""
+    order = np.argsort(known, kind="stable")
+    low, high = (np.searchsorted(known[order], query, side=side) for side in ("left", "right"))
+    return [order[start:end] for start, end in zip(low.tolist(), high.tolist(), strict=True)]
+
+
+def _best(
+    index: Index,
+    query: Float32[np.ndarray, " d"],
+    roughly: Float32[np.ndarray, " n"],
+    *,
+    top: int,
+) -> tuple[Int64[np.ndarray, " t"], Float64[np.ndarray, " t"]]:
+    """Return the rows of the highest similarities, best first, and the similarities.
+
+    `roughly` is each similarity but for rounding, or -inf where a film may not be found; twice the
+    bound of rounding is `slack` (Higham, Accuracy and Stability of Numerical Algorithms, 2002,
+    chapter 3), with two terms more for comparing in single precision.
+    """
+    slack = 2 * ROUNDING * (len(query) + 2)
+    row = _near(roughly, top=top, slack=slack)
+    row = row[np.isfinite(roughly[row])]
+    wide = query.astype(np.float64)
+    exact = [
+        (index.direction[row[some]].astype(np.float64) * wide).sum(axis=1)
+        for some in pieces(len(row), ROWS)
+    ]
+    similarity = np.concatenate([np.empty(0), *exact])
+    order = np.argsort(-similarity, kind="stable")[:top]
+    return row[order], similarity[order]
+
+
+def _near(roughly: Float32[np.ndarray, " n"], *, top: int, slack: float) -> Int64[np.ndarray, " c"]:
+    """Return in their order the rows of all films that may be among the best.
+
+    The best films stand in the blocks whose best film is among the best, so only these are sorted.
+    """
+    if top >= len(roughly):
+        return np.arange(len(roughly))
+    highest = np.maximum.reduceat(roughly, np.arange(0, len(roughly), BLOCK))
+    chosen = np.flatnonzero(highest >= _last_of(highest, top) - slack)
+    row = (chosen[:, None] * BLOCK + np.arange(BLOCK)).ravel()
+    row = row[row < len(roughly)]
+    return row[roughly[row] >= _last_of(roughly[row], top) - slack]
+
+
+def _last_of(value: Float32[np.ndarray, " c"], top: int) -> float:
+    """Return the value at place `top` from the highest, or the lowest of fewer."""
+    place = max(0, len(value) - top)
+    return float(np.partition(value, place)[place])

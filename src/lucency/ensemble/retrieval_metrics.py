@@ -1,10 +1,8 @@
-"""Do features recognise people? Films of one patient beside films of others, and what that means.
+"""Retrieval metrics: precision, MAP and nDCG of a search for similar films, and re-identification.
 
-A retriever finds the patient before the disease: Packhäuser et al., Scientific Reports 12 (2022),
-14851, told patients of ChestX-ray14 apart with an AUC of .994.
-Letters in shapes: n films, q queries.
-
-How good a search for similar films is: precision, nDCG and more, beside answers drawn at random.
+Each metric stands beside the baseline of results drawn at random. A retriever finds the patient
+before the disease: Packhäuser et al., Scientific Reports 12 (2022), 14851, re-identified patients
+of ChestX-ray14 with an AUC of .994; `recognition_table` measures how surely these features do.
 
 Letters in shapes: n films of the index, q queries, k findings, t results a query, s label sets,
 g groups of queries of one label set and one patient of the index, c columns: overall, findings.
@@ -29,41 +27,102 @@ OVERALL = "overall"
 COLUMNS = ("finding", "metric", "value", "low", "high", "random", "queries", "note")
 FIRST, PAIRS = "same patient first", "same patient AUC"
 WANT = "want of films of others that are labelled, or relevant"
+TOP = 10  # results a query
+UNSTATED = -1  # how a label that is not stated is written among label sets
+PerQuery = Float64[np.ndarray, " q"]
 Row = tuple[str, str, float, float, float, float, int, str]
 
 
-def score_row(
-    name: tuple[str, str],
-    score: Float64[np.ndarray, " q"],
-    mine: Bool[np.ndarray, " q"],
-    chance: Float64[np.ndarray, " q"],
-    weights: tuple[Weights, Weights],
-) -> Row:
-    """Return a row of COLUMNS: the mean score of the queries that are `mine`, with its interval.
+class Chances(NamedTuple):
+    """What the index allows a query, without the films of its own patient.
 
-    `name` is its finding and metric; `weights` are plain and resampled. Queries without a score
-    (NaN) are left out of the score and of chance, and counted in the note.
+    `ideal` is the best discounted gain, `gain` that of results at random; `relevant` of `stated`
+    films are relevant overall, then finding by finding, carry it among those where it is stated.
     """
-    counted = mine & ~np.isnan(score)
-    asked, said = int(mine.sum()), int(counted.sum())
-    value, chance = (np.where(counted, part, np.nan) for part in (score, chance))
-    low, high = interval(mean_over_films(value, weights=weights[1]))
-    plain, random = (mean_over_films(part, weights=weights[0])[0] for part in (value, chance))
-    note = "not computable: no query carries it" if not asked else ""
-    if said < asked:
-        note = f"{'left out' if said else 'not computable'}: {asked - said:,} queries, for {WANT}"
-    return (*name, float(plain), float(low), float(high), float(random), said, note)
+
+    ideal: PerQuery
+    gain: PerQuery
+    relevant: Float64[np.ndarray, "q c"]
+    stated: Float64[np.ndarray, "q c"]
 
 
-def recognition_table(asked: Predictions, *, resamples: int, seed: int) -> pd.DataFrame:
-    """Return how surely the features tell a patient's films from others', among these films.
+def similar_table(
+    queries: Predictions,
+    *,
+    index: Index,
+    label: Float32[np.ndarray, "n k"],
+    resamples: int,
+    seed: int,
+    top: int = TOP,
+) -> pd.DataFrame:
+    """Return how good the search is: the rows of `retrieval_table`, and of `recognition_table`.
+
+    `queries` holds the features, `label` the labels of the index. Whether features
+    recognise patients is measured among the queries, since the index may hold none of theirs.
+    """
+    found = search(index, queries.feature, patient=queries.patient, top=top)
+    draws = {"resamples": resamples, "seed": seed}
+    table = retrieval_table(queries, index=index, label=label, found=found, **draws)
+    return pd.concat([table, recognition_table(queries, **draws)], ignore_index=True)
+
+
+def retrieval_table(
+    queries: Predictions,
+    *,
+    index: Index,
+    label: Float32[np.ndarray, "n k"],
+    found: Found,
+    resamples: int,
+    seed: int,
+) -> pd.DataFrame:
+    """Return precision, mean average precision and nDCG of the results, with 95 % intervals.
+
+    Per finding, over the queries that carry it: `precision` is the share of results that do,
+    `map` the mean over results that do of the precision down to them, 0 where none does. Overall
+    the same with a shared finding (or none at all, as the query), and `ndcg`: the gains by Jaccard
+    relevance, discounted by log2 of the place and divided by the best that the index allows
+    (Järvelin and Kekäläinen, ACM Transactions on Information Systems 20, 2002, 422-446). Results
+    whose label is not stated are left out, and queries without a result, as the note says.
+    `random` is what results drawn at random from the films of others in the index score on average.
+    The queries' patients are resampled. Raises ValueError for labels of other films or findings.
+    """
+    expected = (len(index), len(queries.findings))
+    if label.shape != expected:
+        raise ValueError(f"labels are {label.shape}; expected films and findings {expected}")
+    drawn = resample_patients(queries.patient, resamples=resamples, seed=seed)
+    weights = (once(len(queries)), drawn)
+    top = found.row.shape[1]
+    discount = 1 / np.log2(np.arange(2, top + 2))
+    chances = _chances(queries, index, label, discount)
+    there, result = found.row >= 0, label[found.row]
+    gain = np.where(there, jaccard(queries.label[:, None], result), np.nan)
+    ndcg = ratio(np.nan_to_num(gain) @ discount, chances.ideal)
+    rows = []
+    for column, finding in enumerate((OVERALL, *queries.findings)):
+        relevant = gain if column == 0 else np.where(there, result[..., column - 1], np.nan)
+        mine = np.ones(len(queries), bool) if column == 0 else queries.label[:, column - 1] == 1
+        hit, stated = relevant > 0, ~np.isnan(relevant)
+        total, carry = chances.stated[:, column], chances.relevant[:, column]
+        scores = {
+            f"precision@{top}": (ratio(hit.sum(axis=1), stated.sum(axis=1)), ratio(carry, total)),
+            f"map@{top}": (_average(hit, stated), _chance_of_average(carry, total, top)),
+        }
+        if column == 0:
+            scores[f"ndcg@{top}"] = (ndcg, ratio(chances.gain, chances.ideal))
+        for metric, (score, chance) in scores.items():
+            rows.append(_score_row((finding, metric), score, mine, chance, weights))
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def recognition_table(queries: Predictions, *, resamples: int, seed: int) -> pd.DataFrame:
+    """Return how surely the features re-identify a patient among the queries.
 
     `same patient first`: the share of films whose nearest other film is of the same patient.
     `same patient AUC`: of the similarity of a film and another of its patient, above that of the
-    film and one of somebody else, one pair of each kind drawn for every film. Both are of the films
-    whose patient has several, whose patients are resampled.
+    film and one of another patient, one pair of each kind drawn for every film. Both are of the
+    films whose patient has several, whose patients are resampled.
     """
-    index = build_index(asked.feature, image=asked.image, patient=asked.patient)
+    index = build_index(queries.feature, image=queries.image, patient=queries.patient)
     _, owner, count = np.unique(index.patient, return_inverse=True, return_counts=True)
     rows = np.flatnonzero((count[owner] > 1) & (count[owner] < len(index)))
     if not len(rows):
@@ -76,20 +135,20 @@ def recognition_table(asked: Predictions, *, resamples: int, seed: int) -> pd.Da
     every = np.ones(len(rows), dtype=bool)
     same = (index.patient[_nearest_other(index, rows)] == patient).astype(np.float64)
     chance = (count[owner[rows]] - 1) / (len(index) - 1)
-    score = score_row((OVERALL, FIRST), same, every, chance, weights)
+    score = _score_row((OVERALL, FIRST), same, every, chance, weights)
     mate, stranger = draw_pairs(index.patient, rows, seed=seed)
-    said = np.concatenate([_cosine(index, rows, mate), _cosine(index, rows, stranger)])
+    similarity = np.concatenate([_cosine(index, rows, mate), _cosine(index, rows, stranger)])
     kind = np.repeat([1.0, 0.0], len(rows))
     both = np.concatenate([patient, patient])
-    plain = auc(kind, said, weights=once(len(both)))
-    drawn = auc(kind, said, weights=resample_patients(both, resamples=resamples, seed=seed))
+    plain = auc(kind, similarity, weights=once(len(both)))
+    drawn = auc(kind, similarity, weights=resample_patients(both, resamples=resamples, seed=seed))
     low, high = interval(drawn)
     pairs = (OVERALL, PAIRS, float(plain[0]), float(low), float(high), 0.5, len(rows), "")
     return pd.DataFrame([score, pairs], columns=list(COLUMNS))
 
 
 def privacy(table: pd.DataFrame) -> str:
-    """Return in plain words what the rows of `recognition_table` mean for the patients."""
+    """Return a sentence on what the rows of `recognition_table` mean for the patients."""
     first, pairs = (table[table["metric"] == metric].iloc[0].to_dict() for metric in (FIRST, PAIRS))
     if not first["queries"]:
         return f"Whether these features recognise people is {first['note']}."
@@ -107,10 +166,24 @@ def privacy(table: pd.DataFrame) -> str:
     )
 
 
+def jaccard(
+    label: Float32[np.ndarray, "*a k"], other: Float32[np.ndarray, "*b k"]
+) -> Float64[np.ndarray, ...]:
+    """Return shared findings over all findings of two films: their relevance to each other, 0 to 1.
+
+    Findings that are not stated of both films are left out; NaN where that leaves none. Two films
+    without any finding are wholly relevant. Jaccard, New Phytologist 11 (1912), 37-50.
+    """
+    stated = ~(np.isnan(label) | np.isnan(other))
+    either = (((label == 1) | (other == 1)) & stated).sum(axis=-1)
+    both = ((label == 1) & (other == 1)).sum(axis=-1)
+    return np.where(stated.any(axis=-1) & (either == 0), 1.0, ratio(both, either))
+
+
 def draw_pairs(
     patient: Int64[np.ndarray, " n"], rows: Int64[np.ndarray, " q"], *, seed: int
 ) -> tuple[Int64[np.ndarray, " q"], Int64[np.ndarray, " q"]]:
-    """Return for each of `rows` another film of its patient, and one of somebody else, at random.
+    """Return for each of `rows` another film of its patient, and one of another patient, at random.
 
     Every row's patient must have another film, and must not have all of them.
     """
@@ -129,6 +202,29 @@ def draw_pairs(
     return order[mate], order[np.where(other < first, other, other + films)]
 
 
+def _score_row(
+    name: tuple[str, str],
+    score: Float64[np.ndarray, " q"],
+    mine: Bool[np.ndarray, " q"],
+    chance: Float64[np.ndarray, " q"],
+    weights: tuple[Weights, Weights],
+) -> Row:
+    """Return a row of COLUMNS: the mean score of the queries that are `mine`, with its interval.
+
+    `name` is its finding and metric; `weights` are plain and resampled. Queries without a score
+    (NaN) are left out of the score and of chance, and counted in the note.
+    """
+    counted = mine & ~np.isnan(score)
+    queries, used = int(mine.sum()), int(counted.sum())
+    value, chance = (np.where(counted, part, np.nan) for part in (score, chance))
+    low, high = interval(mean_over_films(value, weights=weights[1]))
+    plain, random = (mean_over_films(part, weights=weights[0])[0] for part in (value, chance))
+    note = "not computable: no query carries it" if not queries else ""
+    if used < queries:
+        note = f"{'left out' if used else 'not computable'}: {queries - used:,} queries, for {WANT}"
+    return (*name, float(plain), float(low), float(high), float(random), used, note)
+
+
 def _nearest_other(index: Index, rows: Int64[np.ndarray, " q"]) -> Int64[np.ndarray, " q"]:
     nobody = np.full(len(rows), NOBODY)
     row = search(index, index.direction[rows], patient=nobody, top=2).row
@@ -145,127 +241,28 @@ def _cosine(
     return np.concatenate(several).astype(np.float64)
 
 
-TOP = 10  # answers a query
-UNSTATED = -1  # how a label that is not stated is written among label sets
-PerQuery = Float64[np.ndarray, " q"]
-
-
-class Chances(NamedTuple):
-    """What the index allows a query, without the films of its own patient.
-
-    `ideal` is the best discounted gain, `gain` that of answers at random; `relevant` of `judged`
-    films are relevant overall, then finding by finding, carry it among those where it is stated.
-    """
-
-    ideal: PerQuery
-    gain: PerQuery
-    relevant: Float64[np.ndarray, "q c"]
-    judged: Float64[np.ndarray, "q c"]
-
-
-def jaccard(
-    label: Float32[np.ndarray, "*a k"], other: Float32[np.ndarray, "*b k"]
-) -> Float64[np.ndarray, ...]:
-    """Return shared findings over all findings of two films: their relevance to each other, 0 to 1.
-
-    Findings that are not stated of both films are left out; NaN where that leaves none. Two films
-    without any finding are wholly relevant. Jaccard, New Phytologist 11 (1912), 37-50.
-    """
-    stated = ~(np.isnan(label) | np.isnan(other))
-    either = (((label == 1) | (other == 1)) & stated).sum(axis=-1)
-    both = ((label == 1) & (other == 1)).sum(axis=-1)
-    return np.where(stated.any(axis=-1) & (either == 0), 1.0, ratio(both, either))
-
-
-def similar_table(
-    asked: Predictions,
-    *,
-    index: Index,
-    label: Float32[np.ndarray, "n k"],
-    resamples: int,
-    seed: int,
-    top: int = TOP,
-) -> pd.DataFrame:
-    """Return how good the search is: the rows of `retrieval_table`, and of `recognition_table`.
-
-    `asked` holds the queries as features, `label` the labels of the index. Whether features
-    recognise patients is asked among the queries, since the index may hold none of theirs.
-    """
-    found = search(index, asked.feature, patient=asked.patient, top=top)
-    draws = {"resamples": resamples, "seed": seed}
-    table = retrieval_table(asked, index=index, label=label, found=found, **draws)
-    return pd.concat([table, recognition_table(asked, **draws)], ignore_index=True)
-
-
-def retrieval_table(
-    asked: Predictions,
-    *,
-    index: Index,
-    label: Float32[np.ndarray, "n k"],
-    found: Found,
-    resamples: int,
-    seed: int,
-) -> pd.DataFrame:
-    """Return precision, mean average precision and nDCG of the answers, with 95 % intervals.
-
-    Per finding, over the queries that carry it: `precision` is the share of answers that do,
-    `map` the mean over answers that do of the precision down to them, 0 where none does. Overall
-    the same with a shared finding (or none at all, as the query), and `ndcg`: the gains by Jaccard
-    relevance, discounted by log2 of the place and divided by the best that the index allows
-    (Järvelin and Kekäläinen, ACM Transactions on Information Systems 20, 2002, 422-446). Answers
-    whose label is not stated are left out, and queries without an answer, as the note says.
-    `random` is what answers drawn at random from the films of others in the index score on average.
-    The queries' patients are resampled. Raises ValueError for labels of other films or findings.
-    """
-    expected = (len(index), len(asked.findings))
-    if label.shape != expected:
-        raise ValueError(f"labels are {label.shape}; expected films and findings {expected}")
-    weights = (once(len(asked)), resample_patients(asked.patient, resamples=resamples, seed=seed))
-    top = found.row.shape[1]
-    discount = 1 / np.log2(np.arange(2, top + 2))
-    chances = _chances(asked, index, label, discount)
-    there, answers = found.row >= 0, label[found.row]
-    gain = np.where(there, jaccard(asked.label[:, None], answers), np.nan)
-    ndcg = ratio(np.nan_to_num(gain) @ discount, chances.ideal)
-    rows = []
-    for column, finding in enumerate((OVERALL, *asked.findings)):
-        relevant = gain if column == 0 else np.where(there, answers[..., column - 1], np.nan)
-        mine = np.ones(len(asked), bool) if column == 0 else asked.label[:, column - 1] == 1
-        hit, judged = relevant > 0, ~np.isnan(relevant)
-        total, carry = chances.judged[:, column], chances.relevant[:, column]
-        scores = {
-            f"precision@{top}": (ratio(hit.sum(axis=1), judged.sum(axis=1)), ratio(carry, total)),
-            f"map@{top}": (_average(hit, judged), _chance_of_average(carry, total, top)),
-        }
-        if column == 0:
-            scores[f"ndcg@{top}"] = (ndcg, ratio(chances.gain, chances.ideal))
-        for metric, (score, chance) in scores.items():
-            rows.append(score_row((finding, metric), score, mine, chance, weights))
-    return pd.DataFrame(rows, columns=list(COLUMNS))
-
-
-def _average(hit: Bool[np.ndarray, "q t"], judged: Bool[np.ndarray, "q t"]) -> PerQuery:
-    """Return the mean over hits of the precision down to them; 0 without, NaN if none is judged."""
-    down = ratio(np.cumsum(hit, axis=1), np.cumsum(judged, axis=1))
+def _average(hit: Bool[np.ndarray, "q t"], stated: Bool[np.ndarray, "q t"]) -> PerQuery:
+    """Return the mean over hits of the precision down to them; 0 without, NaN if none is stated."""
+    down = ratio(np.cumsum(hit, axis=1), np.cumsum(stated, axis=1))
     found = ratio(np.where(hit, down, 0).sum(axis=1), hit.sum(axis=1))
-    return np.where(judged.any(axis=1) & ~hit.any(axis=1), 0, found)
+    return np.where(stated.any(axis=1) & ~hit.any(axis=1), 0, found)
 
 
 def _chances(
-    asked: Predictions,
+    queries: Predictions,
     index: Index,
     label: Float32[np.ndarray, "n k"],
     discount: Float64[np.ndarray, " t"],
 ) -> Chances:
-    sets, known = np.unique(_written(label), axis=0, return_inverse=True)
-    mine, place = np.unique(_written(asked.label), axis=0, return_inverse=True)
+    sets, known = np.unique(_coded(label), axis=0, return_inverse=True)
+    mine, place = np.unique(_coded(queries.label), axis=0, return_inverse=True)
     patients, owner = np.unique(index.patient, return_inverse=True)
     shape = (len(patients), len(sets))
     owned = sparse.csr_array((np.ones(len(index)), (owner, known.ravel())), shape=shape)
     everyone = np.bincount(known.ravel(), minlength=len(sets)).astype(np.float64)
-    relevance = jaccard(_read(mine)[:, None], _read(sets)[None])
-    own = np.minimum(np.searchsorted(patients, asked.patient), len(patients) - 1)
-    own = np.where(patients[own] == asked.patient, own, -1)
+    relevance = jaccard(_decoded(mine)[:, None], _decoded(sets)[None])
+    own = np.minimum(np.searchsorted(patients, queries.patient), len(patients) - 1)
+    own = np.where(patients[own] == queries.patient, own, -1)
     groups, group = np.unique(np.stack([place.ravel(), own]), axis=1, return_inverse=True)
     found = []
     for which, patient in groups.T:
@@ -275,26 +272,26 @@ def _chances(
         filled = np.repeat(gain[best], np.minimum(count[best], len(discount)).astype(np.int64))
         ideal = filled[: len(discount)] @ discount[: len(filled)]
         relevant = [count @ (gain > 0), *(count @ (sets == 1))]
-        judged = [count @ ~np.isnan(relevance[which]), *(count @ (sets != UNSTATED))]
+        stated = [count @ ~np.isnan(relevance[which]), *(count @ (sets != UNSTATED))]
         films = count.sum()
         total = gain @ count * discount[: int(films)].sum()
-        found.append((ideal, total, films, relevant, judged))
+        found.append((ideal, total, films, relevant, stated))
     best, total, films, *several = (
         np.array(part)[group.ravel()] for part in zip(*found, strict=True)
     )
     return Chances(best, ratio(total, films), *several)
 
 
-def _written(label: Float32[np.ndarray, "n k"]) -> Int8[np.ndarray, "n k"]:
+def _coded(label: Float32[np.ndarray, "n k"]) -> Int8[np.ndarray, "n k"]:
     return np.where(np.isnan(label), UNSTATED, label).astype(np.int8)
 
 
-def _read(sets: Int8[np.ndarray, "s k"]) -> Float32[np.ndarray, "s k"]:
+def _decoded(sets: Int8[np.ndarray, "s k"]) -> Float32[np.ndarray, "s k"]:
     return np.where(sets == UNSTATED, np.nan, sets).astype(np.float32)
 
 
 def _chance_of_average(relevant: PerQuery, total: PerQuery, top: int) -> PerQuery:
-    """Return the expected average precision of answers drawn at random, none of them twice.
+    """Return the expected average precision of results drawn at random, none of them twice.
 
     Given h hits among t places, a place is one of them with probability h / t, and then
     1 + (i - 1)(h - 1) / (t - 1) hits stand down to the i-th on average. NaN of no films.

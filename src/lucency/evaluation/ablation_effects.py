@@ -1,4 +1,4 @@
-"""What a change is worth: variants of an experiment against its base, over patients and seeds.
+"""Ablation effects: variants of an experiment against its base, over patients and seeds.
 
 Letters in shapes: n films, k findings, s seeds, r resamples, c columns (the findings, then macro).
 """
@@ -15,14 +15,15 @@ from jaxtyping import Float64
 from lucency.config.protocol import BASE
 from lucency.core.predictions import Predictions
 from lucency.evaluation.bootstrap import (
+    MACRO,
     Weights,
     interval,
     mean_over_findings,
     once,
     resample_patients,
+    resample_repeats,
 )
-from lucency.evaluation.compare import check_comparable
-from lucency.evaluation.evaluate import MACRO
+from lucency.evaluation.compare import check_comparable, macro_auc_rows
 from lucency.evaluation.metrics import METRICS
 from lucency.evaluation.thresholds import RECALL, Rule, threshold_table
 
@@ -31,7 +32,8 @@ COLUMNS = (
     "network", "variant", "finding", "metric", "value", "low", "high", "difference",
     "difference_low", "difference_high", "seeds",
 )  # fmt: skip
-Fit = Callable[[Predictions], pd.DataFrame]  # thresholds from validation films
+FitThresholds = Callable[[Predictions], pd.DataFrame]  # from validation films
+Sampled = tuple[Float64[np.ndarray, " c"], Float64[np.ndarray, "c r"]]  # on all, in resamples
 Trained = Mapping[str, Mapping[str, Sequence[Predictions]]]  # variant, network: one a seed
 
 
@@ -54,7 +56,7 @@ def ablate(
     fit = partial(threshold_table, method=threshold, recall=recall)
     rows = []
     for network, base in trained[BASE].items():
-        chosen = _draw_seeds(len(base), resamples=resamples, seed=seed)
+        chosen = resample_repeats(len(base), resamples=resamples, seed=seed)
         of_base = _scores(base, fit=fit, draws=draws, chosen=chosen)
         for variant, networks in trained.items():
             mine = of_base
@@ -66,19 +68,21 @@ def ablate(
 
 def conclude_ablation(table: pd.DataFrame) -> str:
     """Return one sentence a network: which variants change macro AUC, as far as films can tell."""
-    macro = table.loc[(table["finding"] == MACRO) & (table["variant"] != BASE)]
+    macro = macro_auc_rows(table)
     sentences = []
-    for network, rows in macro.loc[macro["metric"] == "auc"].groupby("network", sort=False):
+    for network, rows in macro.loc[macro["variant"] != BASE].groupby("network", sort=False):
         better, worse = rows["difference_low"] > 0, rows["difference_high"] < 0
-        said = [
+        effects = [
             f"{word} by {_listed(rows.loc[which])}"
             for word, which in (("raised", better), ("lowered", worse))
             if which.any()
         ]
         unsure = int((~(better | worse)).sum())
         if unsure:
-            said.append(f"not told apart from the base with {unsure} of {len(rows)} variants")
-        sentences.append(f"{network}: macro AUC is {', '.join(said)}.")
+            effects.append(
+                f"not different from the base beyond chance with {unsure} of {len(rows)} variants"
+            )
+        sentences.append(f"{network}: macro AUC is {', '.join(effects)}.")
     return " ".join(sentences)
 
 
@@ -88,7 +92,7 @@ def _listed(rows: pd.DataFrame) -> str:
 
 
 def _check(trained: Trained) -> Predictions:
-    """Return the test films that all were judged on."""
+    """Return the test films that all were evaluated on."""
     base = trained[BASE]
     first = next(iter(base.values()))[0].of("test")
     for variant, networks in trained.items():
@@ -108,23 +112,13 @@ def _check(trained: Trained) -> Predictions:
     return first
 
 
-def _draw_seeds(count: int, *, resamples: int, seed: int) -> Float64[np.ndarray, "s r"]:
-    """Return how much each seed's score counts in each resample: drawn with replacement."""
-    generator = np.random.default_rng([seed, count])
-    drawn = generator.multinomial(count, np.full(count, 1 / count), size=resamples)
-    return drawn.T / count
-
-
-Scores = dict[str, tuple[Float64[np.ndarray, " c"], Float64[np.ndarray, "c r"]]]
-
-
 def _scores(
     several: Sequence[Predictions],
     *,
-    fit: Fit,
+    fit: FitThresholds,
     draws: Weights,
     chosen: Float64[np.ndarray, "s r"],
-) -> Scores:
+) -> dict[str, Sampled]:
     """Return metric -> the mean over seeds of every column, plainly and in every resample."""
     plain = [_metrics(one, fit=fit, weights=once(len(draws.owner))) for one in several]
     drawn = [_metrics(one, fit=fit, weights=draws) for one in several]
@@ -138,27 +132,33 @@ def _scores(
 
 
 def _metrics(
-    predictions: Predictions, *, fit: Fit, weights: Weights
+    predictions: Predictions, *, fit: FitThresholds, weights: Weights
 ) -> dict[str, Float64[np.ndarray, "c r"]]:
     fitted = fit(predictions.of("val"))["threshold"]
     test = predictions.of("test")
     raw = test.uncalibrated().probability
     called = test.probability >= fitted.to_numpy(dtype=np.float64)
-    given = {
+    inputs = {
         "auc": test.calibrated, "average_precision": test.calibrated, "f1": called,
         "brier": test.probability, "ece": test.probability, "brier" + RAW: raw, "ece" + RAW: raw,
     }  # fmt: skip
     found = {}
-    for name, said in given.items():
+    for name, given in inputs.items():
         function = METRICS[name.removesuffix(RAW)].function
-        pairs = zip(test.label.T, said.T, strict=True)
+        pairs = zip(test.label.T, given.T, strict=True)
         value = np.stack([function(label, one, weights=weights) for label, one in pairs])
         found[name] = np.concatenate([value, mean_over_findings(value)[None]])
     return found
 
 
 def _rows(
-    network: str, variant: str, findings: tuple[str, ...], mine: Scores, base: Scores, *, seeds: int
+    network: str,
+    variant: str,
+    findings: tuple[str, ...],
+    mine: dict[str, Sampled],
+    base: dict[str, Sampled],
+    *,
+    seeds: int,
 ) -> list[tuple[object, ...]]:
     rows = []
     for metric, (value, drawn) in mine.items():

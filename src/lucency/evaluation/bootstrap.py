@@ -1,9 +1,10 @@
-"""Weights on films, and 95 % intervals from resampling patients.
+"""The bootstrap: weights on films, and 95 % confidence intervals from resampling patients.
 
 All films of a patient move together, because they resemble each other: an interval over films
 would be too narrow. A resample is therefore a weight per patient, how often it was drawn.
 
-Letters in shapes: n films, p owners of weights (patients), r resamples, b bins, c terms.
+Letters in shapes: n films, p owners of weights (patients), r resamples, b bins, c terms, s repeats
+of a training or a cross-validation, k findings.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float64, Int64, Real
+from jaxtyping import Bool, Float64, Int64, Real
 from scipy import sparse
 
 LOW, HIGH = 0.025, 0.975
+MACRO, MICRO = "macro", "micro"  # in place of a finding: the mean over all, or all cells pooled
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -23,6 +25,14 @@ class Weights:
 
     owner: Int64[np.ndarray, " n"]
     times: Float64[np.ndarray, "p r"]
+
+    def take(self, rows: Bool[np.ndarray, " n"]) -> Weights:
+        """Return the weights of these films."""
+        return replace(self, owner=self.owner[rows])
+
+    def of_cells(self, findings: int) -> Weights:
+        """Return the weights of all cells of film x finding, a film's cells side by side."""
+        return replace(self, owner=np.repeat(self.owner, findings))
 
     def total(self, term: Float64[np.ndarray, "c n"]) -> Float64[np.ndarray, "c r"]:
         """Return the weighted sum of each term over all films."""
@@ -47,13 +57,6 @@ def once(films: int) -> Weights:
     return Weights(owner=np.zeros(films, dtype=np.int64), times=np.ones((1, 1)))
 
 
-def weigh_films(weight: Float64[np.ndarray, " n"]) -> Weights:
-    """Return one column of weights, each film its own; raises ValueError when one is negative."""
-    if not (weight >= 0).all():
-        raise ValueError(f"a weight is {weight.min()}; expected none below 0")
-    return Weights(owner=np.arange(len(weight)), times=weight[:, None])
-
-
 def resample_patients(patient: Int64[np.ndarray, " n"], *, resamples: int, seed: int) -> Weights:
     """Return bootstrap weights: each resample draws as many patients as there are, repeats allowed.
 
@@ -71,6 +74,12 @@ def all_and_resampled(patient: Int64[np.ndarray, " n"], *, resamples: int, seed:
     """Return the weights of `resample_patients` after a first column that counts each film once."""
     drawn = resample_patients(patient, resamples=resamples, seed=seed)
     return replace(drawn, times=np.column_stack([np.ones(len(drawn.times)), drawn.times]))
+
+
+def resample_repeats(count: int, *, resamples: int, seed: int) -> Float64[np.ndarray, "s r"]:
+    """Return how much each of `count` repeats counts in each resample: drawn with replacement."""
+    equal = np.full(count, 1 / count)
+    return np.random.default_rng([seed, count]).multinomial(count, equal, size=resamples).T / count
 
 
 def interval(value: Float64[np.ndarray, "... r"]) -> Float64[np.ndarray, "2 ..."]:

@@ -1,18 +1,12 @@
-"""The rising curve that fits shares best, for recalibrations that a line is too stiff for.
+"""Calibration: recalibrating logits, and measuring whether probabilities are shares of positives.
 
-Letters in shapes: n films, m knots.
+A recalibration is a line or a rising curve a finding, from logits to logits. It is fitted to
+validation films at their natural prevalence, since balancing and weighted losses shift what a
+network predicts. A line that rises never changes the order of films; a curve may tie them. It is
+measured by the expected calibration error, the reliability table and the parts of the Brier score.
 
-Recalibration: a line or a curve a finding, from logits to logits whose probabilities are shares.
-
-Fitted on validation films at their natural prevalence, since balancing and weighted losses shift
-what a network says. A line that rises never changes the order of films; a curve may tie them.
-
-Letters in shapes: n films, k findings, p coefficients, m knots of all curves, j knots of one; n2
-and k2 must be n and k, which is checked.
-
-Whether probabilities are shares: calibration error, the reliability diagram, Brier's parts.
-
-Letters in shapes: n films, k findings, r columns of weights, b bins.
+Letters in shapes: n films (n2, if they must be as many), k findings (so k2), p coefficients, m
+knots of all curves, j knots of one, r columns of weights, b bins.
 """
 
 from __future__ import annotations
@@ -31,6 +25,8 @@ from scipy.special import logit as log_odds
 from lucency.core.manifest import require
 from lucency.core.predictions import Predictions, check_knots, no_knots, rescale
 from lucency.evaluation.bootstrap import (
+    MACRO,
+    MICRO,
     Weights,
     interval,
     mean_over_findings,
@@ -38,38 +34,23 @@ from lucency.evaluation.bootstrap import (
     resample_patients,
 )
 
-
-def rising_curve(
-    label: Float64[np.ndarray, " n"], logit: Float64[np.ndarray, " n"]
-) -> Float64[np.ndarray, "m 2"]:
-    """Return the knots of the curve from logits to calibrated logits; labels are 1 and 0, of both.
-
-    Films of one logit are pooled; isotonic regression joins neighbours into blocks whose shares
-    rise. A block's knot stands at the mean logit of its films. A share s becomes the log odds of
-    1 / (N + 2) x (1 - s) + (P + 1) / (P + 2) x s, with P positives and N negatives in all: the
-    same regression of Platt's smoothed targets, so that no level is 0 or 1. Zadrozny and Elkan,
-    Transforming Classifier Scores into Accurate Multiclass Probability Estimates, KDD (2002).
-    """
-    level, place, films = np.unique(logit, return_inverse=True, return_counts=True)
-    positives = np.bincount(place, weights=label)
-    fitted = isotonic_regression(positives / films, weights=films)
-    share, block = np.unique(fitted.x, return_inverse=True)
-    centre = np.bincount(block, weights=level * films) / np.bincount(block, weights=films)
-    low, high = 1 / ((1 - label).sum() + 2), (label.sum() + 1) / (label.sum() + 2)
-    return np.column_stack([centre, log_odds(low + (high - low) * share)])
-
-
 SMALLEST_SLOPE = 1e-3
 PRECISION = 1e-10  # of the gradient of the mean log-loss, in nats for a standardised logit
 HELD = f"slope held at {SMALLEST_SLOPE}: the best on validation films is not above it"
 LEVEL = "one level for all films: no higher logits have a higher share in validation"
 RIGHT = "not fitted: no logit has the wrong sign in validation, so no temperature is the best"
+BINS = 15  # Guo et al. 2017
+UNSEEN, UNLABELLED = "not computable: 0 films", "not computable: 0 films with a label"
+COLUMNS = (
+    "network", "finding", "bin", "low_edge", "high_edge", "films", "positives", "mean_probability",
+    "share", "share_low", "share_high", "note",
+)  # fmt: skip
+PARTS = ("brier", "reliability", "resolution", "uncertainty", "within")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Recalibration:
-    """A line or a curve for each finding; `rescale` of `lucency.core.predictions` says what they
-    mean.
+    """A line or a curve for each finding, as `lucency.core.predictions.rescale` applies them.
 
     `note` says why a finding was not fitted, or what held its slope; it is empty when all is well.
     """
@@ -110,8 +91,8 @@ def recalibrate(
 ) -> Recalibration:
     """Return what a method of RECALIBRATIONS fits to validation films, finding by finding.
 
-    Films whose label is NaN (not stated) are left out. What is done for a finding without
-    positives or negatives is the method's to say, and noted. Raises ValueError for an unknown
+    Films whose label is NaN (not stated) are left out. For a finding without positives or
+    negatives see the method; it is noted. Raises ValueError for an unknown
     method, for arrays of different shapes, labels other than 1, 0 and NaN, and logits that are not
     finite.
     """
@@ -127,11 +108,11 @@ def recalibrate(
     )
 
 
-def recalibrated(said: Predictions, *, method: str) -> Predictions:
-    """Return predictions whose probabilities hold, fitted to their own validation films."""
-    known = said.of("val")
+def recalibrated(predictions: Predictions, *, method: str) -> Predictions:
+    """Return the predictions with a recalibration fitted to their own validation films."""
+    known = predictions.of("val")
     line = recalibrate(known.label, known.logit.astype(np.float32), method=method)
-    return replace(said, slope=line.slope, offset=line.offset, knot=line.knot)
+    return replace(predictions, slope=line.slope, offset=line.offset, knot=line.knot)
 
 
 def no_recalibration(findings: int) -> Recalibration:
@@ -155,7 +136,7 @@ def temperature(label: Float64[np.ndarray, " n"], logit: Float64[np.ndarray, " n
         return Fit(note=lacking)
     if not (np.where(label == 1, logit, -logit) < 0).any():
         return Fit(note=RIGHT)
-    if _rise(logit, target=label, said=SMALLEST_SLOPE * logit) >= 0:
+    if _rise(logit, target=label, calibrated=SMALLEST_SLOPE * logit) >= 0:
         return Fit(slope=SMALLEST_SLOPE, note=HELD)
     scale = np.sqrt(np.mean(logit**2))
     (slope,) = _least(logit[:, None] / scale, target=label, given=np.zeros_like(logit))
@@ -182,7 +163,7 @@ def platt(label: Float64[np.ndarray, " n"], logit: Float64[np.ndarray, " n"]) ->
         return Fit(offset=float(offset), note=f"slope {lacking}")
     (offset,) = _least(ones, target=target, given=held)
     middle, scale = logit.mean(), logit.std()
-    if _rise(logit - middle, target=target, said=held + offset) >= 0:
+    if _rise(logit - middle, target=target, calibrated=held + offset) >= 0:
         return Fit(slope=SMALLEST_SLOPE, offset=float(offset), note=HELD)
     standard = np.column_stack([(logit - middle) / scale, ones])
     slope, offset = _least(standard, target=target, given=np.zeros_like(logit)) / (scale, 1)
@@ -190,102 +171,15 @@ def platt(label: Float64[np.ndarray, " n"], logit: Float64[np.ndarray, " n"]) ->
 
 
 def isotonic(label: Float64[np.ndarray, " n"], logit: Float64[np.ndarray, " n"]) -> Fit:
-    """Return the rising curve of least squares of `rising_curve`; a class that lacks is platt's.
+    """Return the curve of `_rising_curve`; without positives or negatives, the line of `platt`.
 
-    Films outside the curve's ends become equal, all films where logits say nothing: AUC may fall.
+    Films outside the curve's ends become equal, all films where logits carry no order: AUC may
+    fall.
     """
     if _lacking(label):
         return platt(label, logit)
-    knot = rising_curve(label, logit)
+    knot = _rising_curve(label, logit)
     return Fit(knot=knot, note="" if len(knot) > 1 else LEVEL)
-
-
-def _check(
-    label: Float32[np.ndarray, "n k"], logit: Float32[np.ndarray, "n2 k2"], method: str
-) -> None:
-    if method not in RECALIBRATIONS:
-        raise ValueError(
-            f"recalibration {method!r} is unknown; expected one of {', '.join(RECALIBRATIONS)}"
-        )
-    if logit.shape != label.shape:
-        raise ValueError(f"logits of shape {logit.shape}; expected {label.shape} as the labels")
-    if not np.isfinite(logit).all():
-        raise ValueError("a logit is NaN or infinite; expected finite numbers")
-    odd = np.unique(label[~np.isin(label, (0, 1)) & ~np.isnan(label)])
-    if len(odd):
-        raise ValueError(f"a label is {odd[0]}; expected 1, 0 or NaN (not stated)")
-
-
-def _stated(
-    label: Float32[np.ndarray, " n"], logit: Float32[np.ndarray, " n"]
-) -> tuple[Float64[np.ndarray, " m"], Float64[np.ndarray, " m"]]:
-    """Return the films whose label is stated, in double precision."""
-    stated = ~np.isnan(label)
-    return label[stated].astype(np.float64), logit[stated].astype(np.float64)
-
-
-def _lacking(label: Float64[np.ndarray, " n"]) -> str:
-    counts = {"positives": (label == 1).sum(), "negatives": (label == 0).sum()}
-    lacking = [name for name, count in counts.items() if not count]
-    return f"not fitted: 0 {' and 0 '.join(lacking)} in validation" if lacking else ""
-
-
-def _rise(
-    logit: Float64[np.ndarray, " n"],
-    *,
-    target: Float64[np.ndarray, " n"],
-    said: Float64[np.ndarray, " n"],
-) -> float:
-    """Return the derivative of the mean log-loss by the slope, where calibrated logits are said."""
-    return float(np.mean((expit(said) - target) * logit))
-
-
-def _least(
-    design: Float64[np.ndarray, "n p"],
-    *,
-    target: Float64[np.ndarray, " n"],
-    given: Float64[np.ndarray, " n"],
-) -> Float64[np.ndarray, " p"]:
-    """Return the coefficients of least mean log-loss of the logits design x coefficients + given.
-
-    The log-loss is convex, so that a trust region of Newton's steps from 0 finds its minimum.
-    """
-
-    def loss(at: Float64[np.ndarray, " p"]) -> float:
-        said = design @ at + given
-        return float(np.mean(np.logaddexp(0, said) - target * said))
-
-    def gradient(at: Float64[np.ndarray, " p"]) -> Float64[np.ndarray, " p"]:
-        return (expit(design @ at + given) - target) @ design / len(design)
-
-    def curvature(at: Float64[np.ndarray, " p"]) -> Float64[np.ndarray, "p p"]:
-        share = expit(design @ at + given)
-        return (design.T * (share * (1 - share))) @ design / len(design)
-
-    start = np.zeros(design.shape[1])
-    found = minimize(
-        loss, start, method="trust-exact", jac=gradient, hess=curvature,
-        options={"gtol": PRECISION},
-    )  # fmt: skip
-    return found.x
-
-
-RECALIBRATIONS: dict[str, Callable[..., Fit]] = {
-    "none": unchanged,
-    "temperature": temperature,
-    "platt": platt,
-    "isotonic": isotonic,
-}
-
-
-BINS = 15  # Guo et al. 2017
-POOLED, MEAN = "micro", "macro"
-UNSEEN, UNLABELLED = "not computable: 0 films", "not computable: 0 films with a label"
-COLUMNS = (
-    "network", "finding", "bin", "low_edge", "high_edge", "films", "positives", "mean_probability",
-    "share", "share_low", "share_high", "note",
-)  # fmt: skip
-PARTS = ("brier", "reliability", "resolution", "uncertainty", "within")
 
 
 def expected_calibration_error(
@@ -318,11 +212,9 @@ def reliability_table(predictions: Predictions, *, resamples: int, seed: int) ->
     (1977), 41-47.
     """
     drawn = resample_patients(predictions.patient, resamples=resamples, seed=seed)
-    owner = np.repeat(drawn.owner, len(predictions.findings))
-    rows = []
+    pooled, rows = drawn.of_cells(len(predictions.findings)), []
     for finding, label, probability in _columns(predictions):
-        mine = drawn if finding != POOLED else Weights(owner=owner, times=drawn.times)
-        bins = _bins(label, probability, weights=mine)
+        bins = _bins(label, probability, weights=pooled if finding == MICRO else drawn)
         rows += [(predictions.network, finding, *row) for row in bins]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
@@ -342,9 +234,99 @@ def brier_parts(predictions: Predictions) -> pd.DataFrame:
     there = ~np.isnan(parts[:, 0])
     table = pd.DataFrame([*parts, mean_over_findings(parts)], columns=list(PARTS))
     table.insert(0, "network", predictions.network)
-    table.insert(1, "finding", [*names, MEAN])
+    table.insert(1, "finding", [*names, MACRO])
     mean = f"mean over {there.sum()} of {len(names)} findings"
     return table.assign(note=[*np.where(there, "", UNLABELLED), mean])
+
+
+def _check(
+    label: Float32[np.ndarray, "n k"], logit: Float32[np.ndarray, "n2 k2"], method: str
+) -> None:
+    if method not in RECALIBRATIONS:
+        raise ValueError(
+            f"recalibration {method!r} is unknown; expected one of {', '.join(RECALIBRATIONS)}"
+        )
+    if logit.shape != label.shape:
+        raise ValueError(f"logits of shape {logit.shape}; expected {label.shape} as the labels")
+    if not np.isfinite(logit).all():
+        raise ValueError("a logit is NaN or infinite; expected finite numbers")
+    odd = np.unique(label[~np.isin(label, (0, 1)) & ~np.isnan(label)])
+    if len(odd):
+        raise ValueError(f"a label is {odd[0]}; expected 1, 0 or NaN (not stated)")
+
+
+def _stated(
+    label: Float32[np.ndarray, " n"], logit: Float32[np.ndarray, " n"]
+) -> tuple[Float64[np.ndarray, " m"], Float64[np.ndarray, " m"]]:
+    """Return the films whose label is stated, in double precision."""
+    stated = ~np.isnan(label)
+    return label[stated].astype(np.float64), logit[stated].astype(np.float64)
+
+
+def _lacking(label: Float64[np.ndarray, " n"]) -> str:
+    counts = {"positives": (label == 1).sum(), "negatives": (label == 0).sum()}
+    lacking = [name for name, count in counts.items() if not count]
+    return f"not fitted: 0 {' and 0 '.join(lacking)} in validation" if lacking else ""
+
+
+def _rising_curve(
+    label: Float64[np.ndarray, " n"], logit: Float64[np.ndarray, " n"]
+) -> Float64[np.ndarray, "m 2"]:
+    """Return the knots of the curve from logits to calibrated logits; labels are 1 and 0, of both.
+
+    Films of one logit are pooled; isotonic regression joins neighbours into blocks whose shares
+    rise. A block's knot stands at the mean logit of its films. A share s becomes the log odds of
+    1 / (N + 2) x (1 - s) + (P + 1) / (P + 2) x s, with P positives and N negatives in all: the
+    same regression of Platt's smoothed targets, so that no level is 0 or 1. Zadrozny and Elkan,
+    Transforming Classifier Scores into Accurate Multiclass Probability Estimates, KDD (2002).
+    """
+    level, place, films = np.unique(logit, return_inverse=True, return_counts=True)
+    positives = np.bincount(place, weights=label)
+    fitted = isotonic_regression(positives / films, weights=films)
+    share, block = np.unique(fitted.x, return_inverse=True)
+    centre = np.bincount(block, weights=level * films) / np.bincount(block, weights=films)
+    low, high = 1 / ((1 - label).sum() + 2), (label.sum() + 1) / (label.sum() + 2)
+    return np.column_stack([centre, log_odds(low + (high - low) * share)])
+
+
+def _rise(
+    logit: Float64[np.ndarray, " n"],
+    *,
+    target: Float64[np.ndarray, " n"],
+    calibrated: Float64[np.ndarray, " n"],
+) -> float:
+    """Return the derivative of the mean log-loss by the slope, at these calibrated logits."""
+    return float(np.mean((expit(calibrated) - target) * logit))
+
+
+def _least(
+    design: Float64[np.ndarray, "n p"],
+    *,
+    target: Float64[np.ndarray, " n"],
+    given: Float64[np.ndarray, " n"],
+) -> Float64[np.ndarray, " p"]:
+    """Return the coefficients of least mean log-loss of the logits design x coefficients + given.
+
+    The log-loss is convex, so that a trust region of Newton's steps from 0 finds its minimum.
+    """
+
+    def loss(at: Float64[np.ndarray, " p"]) -> float:
+        calibrated = design @ at + given
+        return float(np.mean(np.logaddexp(0, calibrated) - target * calibrated))
+
+    def gradient(at: Float64[np.ndarray, " p"]) -> Float64[np.ndarray, " p"]:
+        return (expit(design @ at + given) - target) @ design / len(design)
+
+    def curvature(at: Float64[np.ndarray, " p"]) -> Float64[np.ndarray, "p p"]:
+        share = expit(design @ at + given)
+        return (design.T * (share * (1 - share))) @ design / len(design)
+
+    start = np.zeros(design.shape[1])
+    found = minimize(
+        loss, start, method="trust-exact", jac=gradient, hess=curvature,
+        options={"gtol": PRECISION},
+    )  # fmt: skip
+    return found.x
 
 
 def _place(probability: Float64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
@@ -357,7 +339,7 @@ def _columns(
     """Yield label and probability of each finding, then of all cells, a film's side by side."""
     label, probability = predictions.label, predictions.probability
     yield from zip(predictions.findings, label.T, probability.T, strict=True)
-    yield POOLED, label.ravel(), probability.ravel()
+    yield MICRO, label.ravel(), probability.ravel()
 
 
 def _bins(
@@ -390,15 +372,23 @@ def _parts(
     stated = ~np.isnan(label)
     if not stated.any():
         return (np.nan,) * len(PARTS)
-    truth, said = label[stated].astype(np.float64), probability[stated]
-    _, place, films = np.unique(_place(said), return_inverse=True, return_counts=True)
-    share, mean = (np.bincount(place, weights=one) / films for one in (truth, said))
+    truth, predicted = label[stated].astype(np.float64), probability[stated]
+    _, place, films = np.unique(_place(predicted), return_inverse=True, return_counts=True)
+    share, mean = (np.bincount(place, weights=one) / films for one in (truth, predicted))
     prevalence, weight = truth.mean(), films / films.sum()
-    apart = said - mean[place]
+    apart = predicted - mean[place]
     return (
-        float(np.mean((said - truth) ** 2)),
+        float(np.mean((predicted - truth) ** 2)),
         float(weight @ (mean - share) ** 2),
         float(weight @ (share - prevalence) ** 2),
         float(prevalence * (1 - prevalence)),
         float(np.mean(apart**2 - 2 * apart * (truth - share[place]))),
     )
+
+
+RECALIBRATIONS: dict[str, Callable[..., Fit]] = {
+    "none": unchanged,
+    "temperature": temperature,
+    "platt": platt,
+    "isotonic": isotonic,
+}

@@ -1,8 +1,6 @@
-"""Which networks differ: paired differences on the same films, each with its test.
+"""Which networks differ, and which is best: paired differences, their tests, and a ranking.
 
 Letters in shapes: n films, k findings, k1 the findings and macro, r resamples.
-
-Which network is best: a rank that networks share where the films cannot tell, and a sentence.
 """
 
 from __future__ import annotations
@@ -18,15 +16,22 @@ from scipy.special import ndtr
 
 from lucency.core.predictions import Predictions
 from lucency.evaluation.bootstrap import (
+    MACRO,
     Weights,
     interval,
     mean_over_findings,
     once,
     resample_patients,
 )
-from lucency.evaluation.evaluate import MACRO, TRIVIAL
-from lucency.evaluation.metrics import auc
-from lucency.evaluation.significance import delong_difference, holm, not_testable, signed_rank
+from lucency.evaluation.evaluate import TRIVIAL, require_one_part
+from lucency.evaluation.metrics import finding_aucs
+from lucency.evaluation.significance import (
+    LEVEL,
+    delong_difference,
+    holm,
+    not_testable,
+    signed_rank,
+)
 from lucency.evaluation.significance import not_computable as no_error
 
 OVER_FINDINGS = "over findings"
@@ -36,6 +41,7 @@ COLUMNS = (
 )  # fmt: skip
 Label = Float32[np.ndarray, "n k"]
 Score = Float64[np.ndarray, "n k"]
+ROUGH = "rough"  # how notes begin where too few patients make p too small
 FEW = 10  # patients; with fewer, p below .05 comes twice as often as it should, or more
 AS_IF_INDEPENDENT = "takes findings as independent, which they are not: a rough guide"
 
@@ -68,21 +74,75 @@ def compare(several: Sequence[Predictions], *, resamples: int, seed: int) -> pd.
     first = several[0]
     plainly = once(len(first))
     drawn = resample_patients(first.patient, resamples=resamples, seed=seed)
-    said = {one.network: one.calibrated for one in several}
+    scores = {one.network: one.calibrated for one in several}
     areas = {
         name: [macro_areas(first.label, score, weights) for weights in (plainly, drawn)]
-        for name, score in said.items()
+        for name, score in scores.items()
     }
     few = [few_patients(label, first.patient) for label in first.label.T]
     names, rows = (*first.findings, MACRO, OVER_FINDINGS), []
-    for one, other in combinations(said, 2):
+    for one, other in combinations(scores, 2):
         plain, sampled = (mine - its for mine, its in zip(areas[one], areas[other], strict=True))
-        each = _by_finding(first, (said[one], said[other]), sampled, few)
-        tests = [*each, macro_test(plain[-1, 0], sampled[-1], few), _over(plain[:-1, 0])]
+        each = _by_finding(first, (scores[one], scores[other]), sampled, few)
+        tests = [*each, macro_test(plain[-1, 0], sampled[-1], few), _over_findings(plain[:-1, 0])]
         for finding, tested in zip(names, tests, strict=True):
             p = (tested.p, np.nan)
             rows.append((one, other, finding, "auc", *tested[:3], *p, *tested[4:]))
     return _corrected(pd.DataFrame(rows, columns=list(COLUMNS)))
+
+
+def rank(metrics: pd.DataFrame, comparison: pd.DataFrame) -> pd.DataFrame:
+    """Return the networks by falling macro AUC, with value, interval, rank and tied_with_best.
+
+    The rank is one more than the number of networks whose macro AUC is higher by more than chance
+    allows (`p_holm` of the paired difference below .05), so that networks which the films cannot
+    distinguish may share one. A network is tied with the best when its difference from it may be
+    chance. The trivial baseline is not ranked. `note` says where the tests are rough. Raises
+    ValueError when two ranked networks were not compared.
+    """
+    macro = macro_auc_rows(metrics)
+    networks = macro.loc[macro["network"] != TRIVIAL, ["network", "value", "low", "high"]]
+    ranking = networks.sort_values(by="value", ascending=False, ignore_index=True)
+    names = ranking["network"].tolist()
+    p = _p_by_pair(comparison)
+    place = [
+        1 + sum(_differ(p, better, name) for better in names[:above])
+        for above, name in enumerate(names)
+    ]
+    ranking.insert(0, "rank", np.array(place, dtype=np.int64))
+    tied = [name == names[0] or not _differ(p, names[0], name) for name in names]
+    notes = macro_auc_rows(comparison)["note"].fillna("").astype(str).tolist()
+    rough = next((note for note in notes if note.startswith(ROUGH)), "")
+    return ranking.assign(tied_with_best=tied, note=rough)
+
+
+def conclude(ranking: pd.DataFrame) -> str:
+    """Return one sentence: which network is best, or which ones the films cannot tell apart."""
+    best = ranking.iloc[0]
+    if np.isnan(best["value"]):
+        return "No network can be ranked: macro AUC is not computable on these films."
+    tied = ranking[ranking["tied_with_best"]]
+    values = [f"{n} ({_number(v)})" for n, v in zip(tied["network"], tied["value"], strict=True)]
+    reach = f"95 % interval {_number(best['low'])} to {_number(best['high'])}"
+    chance = ", which does not exclude .5, chance" if best["low"] <= 0.5 else ""
+    if len(ranking) == 1:
+        return (
+            f"{best['network']} reaches a macro AUC of {_number(best['value'])} ({reach}{chance})."
+        )
+    pairs = len(ranking) * (len(ranking) - 1) // 2
+    rough = f" ({best['note']})" if best["note"] else ""
+    corrected = f", Holm-corrected over {pairs} pairs" if pairs > 1 else ""
+    if len(tied) > 1:
+        names = f"{', '.join(values[:-1])} and {values[-1]}"
+        return (
+            f"These films cannot tell which of {names} has the best macro AUC: the paired "
+            f"differences from the highest may be chance{corrected} ({best['network']}: "
+            f"{reach}{chance})."
+        )
+    return (
+        f"{best['network']} is best: macro AUC {_number(best['value'])} ({reach}{chance}), and its "
+        f"paired difference from every other network is more than chance{corrected}{rough}."
+    )
 
 
 def check_comparable(first: Predictions, other: Predictions, *, name: str) -> None:
@@ -90,20 +150,24 @@ def check_comparable(first: Predictions, other: Predictions, *, name: str) -> No
 
     `name` is what the error calls the other.
     """
-    for field, explain in EXPLAINED.items():
+    for field, explain in DIFFERENCES.items():
         if not _same(getattr(first, field), getattr(other, field)):
             raise ValueError(
                 f"{first.network} and {name} differ in {field}: {explain(first, other)}; scores of "
-                "different films or labels cannot be compared: expected the same films, judged "
-                "alike, from predictions of one split read with one label file"
+                "different films or labels cannot be compared: expected the same films and "
+                "labels, from predictions of one split read with one label file"
             )
 
 
 def macro_areas(label: Label, score: Score, weights: Weights) -> Float64[np.ndarray, "k1 r"]:
     """Return the AUC of every finding, and macro in the last row, for each column of weights."""
-    pairs = zip(label.T, score.T, strict=True)
-    area = np.stack([auc(*pair, weights=weights) for pair in pairs])
+    area = finding_aucs(label, score, weights=weights)
     return np.concatenate([area, mean_over_findings(area)[None]])
+
+
+def macro_auc_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of macro AUC of a table with the columns finding and metric."""
+    return table.loc[(table["finding"] == MACRO) & (table["metric"] == "auc")]
 
 
 def few_patients(label: Float32[np.ndarray, " n"], owner: Int64[np.ndarray, " n"]) -> str:
@@ -111,7 +175,7 @@ def few_patients(label: Float32[np.ndarray, " n"], owner: Int64[np.ndarray, " n"
     classes = {"positive": 1, "negative": 0}
     counts = {name: len(np.unique(owner[label == value])) for name, value in classes.items()}
     short = [f"{count} patients have {name} films" for name, count in counts.items() if count < FEW]
-    return f"rough: {' and '.join(short)}; with fewer than {FEW}, p is too small" if short else ""
+    return f"{ROUGH}: {' and '.join(short)}; with fewer than {FEW}, p is too small" if short else ""
 
 
 def macro_test(difference: float, sampled: Float64[np.ndarray, " r"], few: Sequence[str]) -> Tested:
@@ -132,7 +196,7 @@ def macro_test(difference: float, sampled: Float64[np.ndarray, " r"], few: Seque
         else "no finding has both classes"
     )
     rough = sum(map(bool, few))
-    note = f"rough: fewer than {FEW} patients in {rough} of {len(few)} findings" if rough else ""
+    note = f"{ROUGH}: fewer than {FEW} patients in {rough} of {len(few)} findings" if rough else ""
     note = f"not computable: {why}" if np.isnan(p) else note
     return Tested(float(difference), float(low), float(high), p, "bootstrap", note)
 
@@ -141,23 +205,19 @@ def _check(several: Sequence[Predictions]) -> None:
     names = [predictions.network for predictions in several]
     if not names or len(set(names)) < len(names):
         raise ValueError(f"networks [{', '.join(names)}]: expected one or more, each named once")
-    if len(parts := np.unique(several[0].part)) != 1:
-        raise ValueError(
-            f"{names[0]}: predictions of [{', '.join(parts)}]; expected one part: "
-            'take predictions.of("test")'
-        )
+    require_one_part(several[0])
     for predictions in several[1:]:
         check_comparable(several[0], predictions, name=predictions.network)
 
 
 def _by_finding(
     films: Predictions,
-    said: tuple[Score, Score],
+    scores: tuple[Score, Score],
     sampled: Float64[np.ndarray, "k1 r"],
     few: Sequence[str],
 ) -> list[Tested]:
     """Return DeLong's paired test of every finding."""
-    tests, owner, (mine, theirs) = [], films.patient, said
+    tests, owner, (mine, theirs) = [], films.patient, scores
     for k, label in enumerate(films.label.T):
         difference, _, p = delong_difference(label, mine[:, k], theirs[:, k], owner=owner)
         why = no_error(label, owner=owner) or "the same difference for every patient"
@@ -167,7 +227,7 @@ def _by_finding(
     return tests
 
 
-def _over(difference: Float64[np.ndarray, " k"]) -> Tested:
+def _over_findings(difference: Float64[np.ndarray, " k"]) -> Tested:
     """Return the signed-rank test over findings, of which the median is shown."""
     known = difference[~np.isnan(difference)]
     median = float(np.median(known)) if len(known) else np.nan
@@ -231,82 +291,15 @@ def _labels(one: Predictions, other: Predictions) -> str:
     )
 
 
-EXPLAINED = {
-    "split": _splits,
-    "findings": _findings,
-    "image": _images,
-    "patient": _rows,
-    "part": _rows,
-    "label": _labels,
-}
-
-
-LEVEL = 0.05
-
-
-def rank(metrics: pd.DataFrame, comparison: pd.DataFrame) -> pd.DataFrame:
-    """Return the networks by falling macro AUC, with value, interval, rank and tied_with_best.
-
-    The rank is one more than the number of networks whose macro AUC is higher by more than chance
-    allows (`p_holm` of the paired difference below .05), so that networks which the films cannot
-    tell apart may share one. A network is tied with the best when it cannot be told from it. The
-    trivial predictor is not ranked. `note` says where the tests are rough. Raises ValueError when
-    two ranked networks were not compared.
-    """
-    macro = _macro_auc(metrics)
-    networks = macro.loc[macro["network"] != TRIVIAL, ["network", "value", "low", "high"]]
-    ranking = networks.sort_values(by="value", ascending=False, ignore_index=True)
-    names = ranking["network"].tolist()
-    p = _p_by_pair(comparison)
-    place = [
-        1 + sum(_differ(p, better, name) for better in names[:above])
-        for above, name in enumerate(names)
-    ]
-    ranking.insert(0, "rank", np.array(place, dtype=np.int64))
-    tied = [name == names[0] or not _differ(p, names[0], name) for name in names]
-    notes = _macro_auc(comparison)["note"].fillna("").astype(str).tolist()
-    rough = next((note for note in notes if note.startswith("rough")), "")
-    return ranking.assign(tied_with_best=tied, note=rough)
-
-
-def conclude(ranking: pd.DataFrame) -> str:
-    """Return one sentence: which network is best, or which ones the films cannot tell apart."""
-    best = ranking.iloc[0]
-    if np.isnan(best["value"]):
-        return "No network can be ranked: macro AUC is not computable on these films."
-    tied = ranking[ranking["tied_with_best"]]
-    said = [f"{n} ({_number(v)})" for n, v in zip(tied["network"], tied["value"], strict=True)]
-    reach = f"95 % interval {_number(best['low'])} to {_number(best['high'])}"
-    chance = ", which does not exclude .5, chance" if best["low"] <= 0.5 else ""
-    if len(ranking) == 1:
-        return (
-            f"{best['network']} reaches a macro AUC of {_number(best['value'])} ({reach}{chance})."
-        )
-    pairs = len(ranking) * (len(ranking) - 1) // 2
-    rough = f" ({best['note']})" if best["note"] else ""
-    corrected = f", Holm-corrected over {pairs} pairs" if pairs > 1 else ""
-    if len(tied) > 1:
-        names = f"{', '.join(said[:-1])} and {said[-1]}"
-        return (
-            f"These films cannot tell which of {names} has the best macro AUC: the paired "
-            f"differences from the highest may be chance{corrected} ({best['network']}: "
-            f"{reach}{chance})."
-        )
-    return (
-        f"{best['network']} is best: macro AUC {_number(best['value'])} ({reach}{chance}), and its "
-        f"paired difference from every other network is more than chance{corrected}{rough}."
-    )
-
-
 def _p_by_pair(comparison: pd.DataFrame) -> dict[frozenset[str], float]:
-    macro = _macro_auc(comparison)
+    macro = macro_auc_rows(comparison)
     pairs = zip(macro["network"], macro["other"], strict=True)
     values = macro["p_holm"].to_numpy(dtype=np.float64)
     return {frozenset(pair): float(p) for pair, p in zip(pairs, values, strict=True)}
 
 
 def _differ(p: dict[frozenset[str], float], one: str, other: str) -> bool:
-    """Say whether two networks' macro AUCs differ by more than chance allows."""
+    """Return whether two networks' macro AUCs differ by more than chance allows."""
     pair = frozenset((one, other))
     if pair not in p:
         raise ValueError(
@@ -316,9 +309,15 @@ def _differ(p: dict[frozenset[str], float], one: str, other: str) -> bool:
     return p[pair] < LEVEL
 
 
-def _macro_auc(table: pd.DataFrame) -> pd.DataFrame:
-    return table.loc[(table["finding"] == MACRO) & (table["metric"] == "auc")]
-
-
 def _number(value: float) -> str:
     return f"{value:.3f}"
+
+
+DIFFERENCES = {
+    "split": _splits,
+    "findings": _findings,
+    "image": _images,
+    "patient": _rows,
+    "part": _rows,
+    "label": _labels,
+}

@@ -1,4 +1,4 @@
-"""Predictions of one part in, a long table of metrics with intervals out.
+"""Predictions of one part in, a long table of metrics with confidence intervals out.
 
 Letters in shapes: n films, k findings, c columns (the findings, then macro and micro), r resamples.
 """
@@ -14,27 +14,28 @@ from jaxtyping import Bool, Float, Float64, Int64
 
 from lucency.core.predictions import Predictions
 from lucency.evaluation.bootstrap import (
+    MACRO,
+    MICRO,
     Weights,
     interval,
     mean_over_findings,
     once,
     resample_patients,
 )
+from lucency.evaluation.calibration import UNLABELLED
 from lucency.evaluation.metrics import (
     METRICS,
     PER_FILM,
     Cells,
-    Said,
+    Input,
     count_cells,
     measure,
     not_computable,
 )
 
-TRIVIAL = "trivial"
-MACRO, MICRO = "macro", "micro"
+TRIVIAL = "trivial"  # the baseline of `trivial`, where a network is named
 PER_FILM_ROW = "per film"  # in place of a finding, where the metric is one of PER_FILM
 CONFUSION = ("network", "finding", "threshold", *Cells._fields)
-UNLABELLED = "not computable: 0 films with a label"
 COLUMNS = (
     "network", "finding", "metric", "value", "low", "high", "films", "positives", "patients",
     "note",
@@ -61,13 +62,13 @@ def evaluate(
     plain, sampled = (_values(predictions, decision, weights) for weights in (plainly, drawn))
     columns = (*predictions.findings, MACRO, MICRO)
     counts = [_counts(predictions, column) for column in columns]
-    alone = [*(_alone(label, predictions.patient) for label in predictions.label.T), "", ""]
+    singles = [*(_one_patient(label, predictions.patient) for label in predictions.label.T), "", ""]
     rows = []
     for name in METRICS:
         bounds, whole = interval(sampled[name]), plain[name][:, 0]
         for place, column in enumerate(columns):
             value = float(whole[place])
-            single = alone[place] if METRICS[name].needs and not np.isnan(value) else ""
+            single = singles[place] if METRICS[name].needs and not np.isnan(value) else ""
             low, high = (np.nan, np.nan) if np.isnan(value) or single else bounds[:, place]
             why = single or _note(name, predictions, decision, column, whole)
             lost = "" if np.isnan(value) or single else _lost(sampled[name], whole, place)
@@ -83,9 +84,9 @@ def confusion_table(
 ) -> pd.DataFrame:
     """Return how many films of one part are called rightly and wrongly, a row a finding.
 
-    CONFUSION says the columns: films with the finding that are called positive (tp) or missed (fn),
-    films without it that are called positive (fp) or not (tn). A film whose label is not stated is
-    in none of the four. Raises ValueError as `evaluate` does.
+    CONFUSION names the columns: films with the finding that are called positive (tp) or missed
+    (fn), films without it that are called positive (fp) or not (tn). A film whose label is not
+    stated is in none of the four. Raises ValueError as `evaluate` does.
     """
     _check(predictions, threshold)
     decision, plainly = predictions.probability >= threshold, once(len(predictions))
@@ -98,7 +99,7 @@ def confusion_table(
 
 
 def trivial(predictions: Predictions, *, prevalence: Float64[np.ndarray, " k"]) -> Predictions:
-    """Return what the trivial predictor says of the same films: for all, the training prevalence.
+    """Return the trivial baseline of the same films: the training prevalence, for every film.
 
     Every AUC of a finding is .5 and its accuracy is high; at a threshold of .5 it calls positive
     only what most training films have, as "No Finding" may be. Prevalences are kept a millionth
@@ -106,19 +107,41 @@ def trivial(predictions: Predictions, *, prevalence: Float64[np.ndarray, " k"]) 
     """
     share = np.clip(prevalence, 1e-6, 1 - 1e-6)
     logit = np.log(share / (1 - share)).astype(np.float32)
-    said = np.broadcast_to(logit, predictions.logit.shape).copy()
-    nothing = np.empty((len(predictions), 0), dtype=np.float32)
-    plain = predictions.uncalibrated()
-    return replace(plain, network=TRIVIAL, logit=said, feature=nothing)
+    every = np.broadcast_to(logit, predictions.logit.shape).copy()
+    return with_logits(predictions, network=TRIVIAL, logit=every)
 
 
-def _check(predictions: Predictions, threshold: Float64[np.ndarray, " k"]) -> None:
-    parts = sorted(set(predictions.part.tolist()))
+def with_logits(
+    films: Predictions, *, network: str, logit: Float[np.ndarray, "n k"]
+) -> Predictions:
+    """Return other predictions of the same films: not recalibrated, and without features."""
+    nothing = np.empty((len(films), 0), dtype=np.float32)
+    return replace(films.uncalibrated(), network=network, logit=logit, feature=nothing)
+
+
+def require_one_part(predictions: Predictions) -> None:
+    """Raise ValueError unless the predictions are of films of one part."""
+    parts = np.unique(predictions.part).tolist()
     if len(parts) != 1:
         raise ValueError(
             f"{predictions.network}: predictions of {', '.join(parts) or 'no films'}; expected one "
             'part: take predictions.of("test")'
         )
+
+
+def metric_inputs(
+    predictions: Predictions, decision: Bool[np.ndarray, "n k"]
+) -> dict[Input, np.ndarray]:
+    """Return what metrics take, each n x k: logits, probabilities (recalibrated) and decisions."""
+    return {
+        "logit": predictions.calibrated,
+        "probability": predictions.probability,
+        "decision": decision,
+    }
+
+
+def _check(predictions: Predictions, threshold: Float64[np.ndarray, " k"]) -> None:
+    require_one_part(predictions)
     if threshold.shape != (len(predictions.findings),):
         raise ValueError(
             f"{predictions.network}: {threshold.size} thresholds for {len(predictions.findings)} "
@@ -130,10 +153,11 @@ def _values(
     predictions: Predictions, decision: Bool[np.ndarray, "n k"], weights: Weights
 ) -> dict[str, Float64[np.ndarray, "c r"]]:
     """Return metric -> its value in every column and resample."""
-    said = _said(predictions, decision)
     columns = [
-        measure(label, one, weights=drawn)
-        for label, one, drawn in _columns(predictions.label, said, weights)
+        measure(label, inputs, weights=drawn)
+        for label, inputs, drawn in _columns(
+            predictions.label, metric_inputs(predictions, decision), weights
+        )
     ]
     table = {}
     for name in METRICS:
@@ -142,22 +166,14 @@ def _values(
     return table
 
 
-def _said(predictions: Predictions, decision: Bool[np.ndarray, "n k"]) -> dict[Said, np.ndarray]:
-    return {
-        "logit": predictions.calibrated,
-        "probability": predictions.probability,
-        "decision": decision,
-    }
-
-
 def _columns(
-    label: Float[np.ndarray, "n k"], said: Mapping[Said, np.ndarray], weights: Weights
-) -> Iterator[tuple[np.ndarray, dict[Said, np.ndarray], Weights]]:
+    label: Float[np.ndarray, "n k"], inputs: Mapping[Input, np.ndarray], weights: Weights
+) -> Iterator[tuple[np.ndarray, dict[Input, np.ndarray], Weights]]:
     """Yield each finding's films, then all cells pooled, a film's cells side by side."""
     for finding in range(label.shape[1]):
-        yield label[:, finding], {key: one[:, finding] for key, one in said.items()}, weights
-    pooled = replace(weights, owner=np.repeat(weights.owner, label.shape[1]))
-    yield label.ravel(), {key: one.ravel() for key, one in said.items()}, pooled
+        yield label[:, finding], {key: one[:, finding] for key, one in inputs.items()}, weights
+    pooled = weights.of_cells(label.shape[1])
+    yield label.ravel(), {key: one.ravel() for key, one in inputs.items()}, pooled
 
 
 def _film_rows(
@@ -168,18 +184,18 @@ def _film_rows(
     drawn: Weights,
 ) -> Iterator[tuple[object, ...]]:
     """Yield the rows of the metrics of whole films."""
-    said, label = _said(predictions, decision), predictions.label
+    inputs, label = metric_inputs(predictions, decision), predictions.label
     counts = _counts(predictions, PER_FILM_ROW)
     for name, metric in PER_FILM.items():
-        value = metric.function(label, said[metric.takes], weights=plainly)
-        sampled = metric.function(label, said[metric.takes], weights=drawn)
+        value = metric.function(label, inputs[metric.takes], weights=plainly)
+        sampled = metric.function(label, inputs[metric.takes], weights=drawn)
         note = _lost(sampled[None], value, 0) if counts[0] else UNLABELLED
         row = (predictions.network, PER_FILM_ROW, name, float(value[0]), *interval(sampled))
         yield (*row, *counts, note)
 
 
-def _alone(label: Float[np.ndarray, " n"], patient: Int64[np.ndarray, " n"]) -> str:
-    """Return that a class is one patient's, whom every resample holds as a whole, or nothing."""
+def _one_patient(label: Float[np.ndarray, " n"], patient: Int64[np.ndarray, " n"]) -> str:
+    """Return that all films of a class are of one patient, so that no interval has a meaning."""
     owners = {"positives": patient[label == 1], "negatives": patient[label == 0]}
     single = [name for name, mine in owners.items() if len(np.unique(mine)) == 1]
     return f"no interval: all {' and all '.join(single)} are of one patient" if single else ""

@@ -1,10 +1,9 @@
-"""Predictions of anybody's network, judged as our own: joined to labels by name, then evaluated.
+"""External predictions: tables and files of any network, joined to labels by film, and named.
+
+A table (.csv) has a column of image names and one a finding; it is joined to ground truth labels by
+image name. A predictions.npz and the folder of a finished run carry their labels themselves.
 
 Letters in shapes: n films, k findings.
-
-Predictions of several networks, from tables, files or runs, under names of their own.
-
-Several networks' predictions of the same films compared: anybody's tables, files, whole runs.
 """
 
 from __future__ import annotations
@@ -31,8 +30,16 @@ from lucency.evaluation.thresholds import FALLBACK, threshold_table
 
 Rows = Int64[np.ndarray, " n"]
 UNKNOWN_SPLIT = "unknown: predictions of a table"
-ALIKE = 0.8  # how like a finding a column must be called to be meant as one
+ALIKE = 0.8  # how similar to a finding's a column's name must be to be meant as it
 LEAST, MOST = np.finfo(float).tiny, 1 - np.finfo(float).eps / 2  # their logits are finite
+
+
+class _Named(NamedTuple):
+    """Predictions, the folders and network they come from, and how many of these are their name."""
+
+    place: tuple[str, ...]
+    depth: int
+    predictions: Predictions
 
 
 def read_tables(
@@ -40,29 +47,37 @@ def read_tables(
 ) -> tuple[Predictions, pd.DataFrame]:
     """Return the predictions of the table `test` and their thresholds, as `threshold_table` does.
 
-    `scale` is a key of SCALES and says what the tables hold. Thresholds are fitted to the table
+    `scale`, a key of SCALES, is what the tables hold. Thresholds are fitted to the table
     `val`, which holds other patients' films; without it they are .5. Raises ValueError when films
     are not labelled, or are in both tables.
     """
-    said = predictions_of(test, films=films, scale=scale, part="test")
+    tested = predictions_of(test, films=films, scale=scale, part="test")
     if val is None:
         say(f"No validation predictions (--val): thresholds are {FALLBACK} for every finding")
-        return said, standard_thresholds(said)
-    return said, _fit(val, said, films=films, scale=scale)
+        return tested, standard_thresholds(tested)
+    known = read_validation(val, tested, films=films, scale=scale)
+    return tested, threshold_table(known, method="f1")
 
 
-def standard_thresholds(said: Predictions) -> pd.DataFrame:
+def standard_thresholds(predictions: Predictions) -> pd.DataFrame:
     """Return thresholds of .5, as `threshold_table` returns those that were fitted."""
     return pd.DataFrame(
         {
-            "network": said.network,
-            "split": said.split,
-            "finding": said.findings,
+            "network": predictions.network,
+            "split": predictions.split,
+            "finding": predictions.findings,
             "threshold": FALLBACK,
             "positives": 0,
             "note": f"not fitted: {FALLBACK} for every finding",
         }
     )
+
+
+def labelled_table(file: Path, films: Manifest | None, *, scale: str) -> Predictions:
+    """Return the predictions of a table of test films; ValueError without labels."""
+    if films is None:
+        raise ValueError(f"{file} holds no labels: expected --labels FILE, the films' label file")
+    return predictions_of(file, films=films, scale=scale, part="test")
 
 
 def predictions_of(file: Path, *, films: Manifest, scale: str, part: str) -> Predictions:
@@ -82,29 +97,27 @@ def predictions_of(file: Path, *, films: Manifest, scale: str, part: str) -> Pre
     )
 
 
-def labelled_table(file: Path, films: Manifest | None, *, scale: str) -> Predictions:
-    """Return the predictions of a table of test films; ValueError where no labels were named."""
-    if films is None:
-        raise ValueError(f"{file} holds no labels: expected --labels FILE, the films' label file")
-    return predictions_of(file, films=films, scale=scale, part="test")
+def read_validation(file: Path, test: Predictions, *, films: Manifest, scale: str) -> Predictions:
+    """Return the table of validation films of the network whose test films are given.
 
-
-def check_sides(val: Predictions, test: Predictions, *, name: Path) -> None:
-    """Raise ValueError unless a validation table has other patients than the test table's."""
-    both = set(val.patient.tolist()) & set(test.patient.tolist())
+    Raises ValueError unless it has the same findings, and films of other patients.
+    """
+    known = predictions_of(file, films=films, scale=scale, part="val")
+    both = set(known.patient.tolist()) & set(test.patient.tolist())
     if both:
         raise ValueError(
-            f"{name}: {len(both):,} patients are in the test table too; expected other patients: "
+            f"{file}: {len(both):,} patients are in the test table too; expected other patients: "
             "thresholds fitted on test films flatter the test"
         )
-    if val.findings != test.findings:
+    if known.findings != test.findings:
         raise ValueError(
-            f"{name} has columns for {', '.join(val.findings)}; expected those of the test table"
+            f"{file} has columns for {', '.join(known.findings)}; expected those of the test table"
         )
+    return replace(known, network=test.network)
 
 
 def name_of_table(file: Path) -> str:
-    """Return a network's name: its table's, and never that of the trivial predictor."""
+    """Return a network's name: its table's, and never that of the trivial baseline."""
     name = file.name.removesuffix(".gz").removesuffix(".csv")
     return f"{name} (table)" if name == TRIVIAL else name
 
@@ -136,45 +149,10 @@ def check_scale(scale: str) -> None:
         raise ValueError(f"scale {scale!r} is unknown; expected {' or '.join(SCALES)}")
 
 
-def _fit(val: Path, test: Predictions, *, films: Manifest, scale: str) -> pd.DataFrame:
-    said = predictions_of(val, films=films, scale=scale, part="val")
-    check_sides(said, test, name=val)
-    return threshold_table(replace(said, network=test.network), method="f1")
-
-
-def _from_probability(scores: Scores, file: Path) -> Float64[np.ndarray, "n k"]:
-    low, high = scores.score.min(initial=0), scores.score.max(initial=0)
-    if low < 0 or high > 1:
-        raise ValueError(
-            f"{file}: scores go from {low:g} to {high:g}, expected probabilities from 0 to 1: "
-            "say --scale logit if these are logits"
-        )
-    return logit(np.clip(scores.score, LEAST, MOST))
-
-
-def _from_logit(scores: Scores, file: Path) -> Float64[np.ndarray, "n k"]:
-    if scores.score.min(initial=0) >= 0 and scores.score.max(initial=0) <= 1:
-        raise ValueError(
-            f"{file}: all scores lie between 0 and 1, expected logits: say --scale probability"
-        )
-    return scores.score
-
-
-SCALES = {"probability": _from_probability, "logit": _from_logit}
-
-
-class Entry(NamedTuple):
-    """Predictions, the folders and the network they come from, and how many of these name them."""
-
-    place: tuple[str, ...]
-    depth: int
-    said: Predictions
-
-
 def read_entries(
     several: Sequence[Path], *, table: Callable[[Path], Predictions]
 ) -> list[Predictions]:
-    """Return what several files and folders hold, films by name, each under a name of its own.
+    """Return the predictions in several files and folders, films by name, under distinct names.
 
     Each is a predictions.npz, a run's folder, whose networks all take part, or a table, which
     `table` reads. Raises ValueError for fewer than two networks and for a file named twice.
@@ -188,23 +166,41 @@ def read_entries(
     return _named(entries)
 
 
-def of_one_split(said: list[Predictions]) -> list[Predictions]:
-    """Return the predictions with the split of a table, which is unknown, taken as the others'.
+def of_one_split(several: list[Predictions]) -> list[Predictions]:
+    """Return the predictions with the unknown split of tables taken as the others'.
 
     Raises ValueError unless films, labels and findings are the others' too.
     """
-    known = {one.split for one in said if one.split != UNKNOWN_SPLIT}
-    unknown = [one.network for one in said if one.split == UNKNOWN_SPLIT]
+    known = {one.split for one in several if one.split != UNKNOWN_SPLIT}
+    unknown = [one.network for one in several if one.split == UNKNOWN_SPLIT]
     if len(known) != 1 or not unknown:
-        return said
-    taken = [replace(one, split=min(known)) for one in said]
+        return several
+    taken = [replace(one, split=min(known)) for one in several]
     for one in taken[1:]:
         check_comparable(taken[0], one, name=one.network)
-    say(f"Nobody knows under which split {', '.join(unknown)} trained: taken as the others'")
+    say(f"Unknown split of {', '.join(unknown)}: taken as the others'")
     return taken
 
 
-def _read(file: Path, table: Callable[[Path], Predictions]) -> Iterator[Entry]:
+def _from_probability(scores: Scores, file: Path) -> Float64[np.ndarray, "n k"]:
+    low, high = scores.score.min(initial=0), scores.score.max(initial=0)
+    if low < 0 or high > 1:
+        raise ValueError(
+            f"{file}: scores go from {low:g} to {high:g}, expected probabilities from 0 to 1: "
+            "give --scale logit if these are logits"
+        )
+    return logit(np.clip(scores.score, LEAST, MOST))
+
+
+def _from_logit(scores: Scores, file: Path) -> Float64[np.ndarray, "n k"]:
+    if scores.score.min(initial=0) >= 0 and scores.score.max(initial=0) <= 1:
+        raise ValueError(
+            f"{file}: all scores lie between 0 and 1, expected logits: give --scale probability"
+        )
+    return scores.score
+
+
+def _read(file: Path, table: Callable[[Path], Predictions]) -> Iterator[_Named]:
     """Yield the predictions that a table, a file or a run's folder holds."""
     place = file.resolve().parts
     if file.is_dir():
@@ -212,26 +208,28 @@ def _read(file: Path, table: Callable[[Path], Predictions]) -> Iterator[Entry]:
         if not found:
             raise ValueError(f"{file} holds no predictions: expected the folder of a finished run")
         for one in map(load_predictions, found):
-            yield Entry((*place, one.network), 2, one)
+            yield _Named((*place, one.network), 2, one)
     elif not file.is_file():
         raise ValueError(f"{file}: no such file; expected a table, a predictions.npz or a run")
     elif file.suffix == ".npz":
         one = load_predictions(file)
         own = () if file.stem == "predictions" else (file.stem,)
-        yield Entry((*place[:-1], *own, one.network), 1, one)
+        yield _Named((*place[:-1], *own, one.network), 1, one)
     else:
         one = table(file)
-        yield Entry((*place[:-1], one.network), 1, one)
+        yield _Named((*place[:-1], one.network), 1, one)
 
 
-def _named(entries: Sequence[Entry]) -> list[Predictions]:
-    """Return the predictions, by film, under names as short as tells them apart."""
+def _named(entries: Sequence[_Named]) -> list[Predictions]:
+    """Return the predictions, by film, under the shortest names that are distinct."""
     depth = [one.depth for one in entries]
     while True:
         names = ["/".join(one.place[-d:]) for one, d in zip(entries, depth, strict=True)]
         shared = {name for name, times in Counter(names).items() if times > 1}
         if not shared:
-            return [_by_film(one.said, name) for one, name in zip(entries, names, strict=True)]
+            return [
+                _by_film(one.predictions, name) for one, name in zip(entries, names, strict=True)
+            ]
         if twice := [one for one, times in Counter(e.place for e in entries).items() if times > 1]:
             raise ValueError(
                 f"{'/'.join(twice[0])} is there twice; expected each file and run once"
@@ -239,7 +237,10 @@ def _named(entries: Sequence[Entry]) -> list[Predictions]:
         depth = [d + (name in shared) for d, name in zip(depth, names, strict=True)]
 
 
-def _by_film(said: Predictions, network: str) -> Predictions:
+def _by_film(predictions: Predictions, network: str) -> Predictions:
     """Return the predictions in the order of the films' names, as another network's."""
-    order = np.argsort(said.image, kind="stable")
-    return replace(said.take(order), network=network)
+    order = np.argsort(predictions.image, kind="stable")
+    return replace(predictions.take(order), network=network)
+
+
+SCALES = {"probability": _from_probability, "logit": _from_logit}

@@ -1,7 +1,4 @@
-"""The leaderboard: networks and all that is made of them in one table, ranked, with cost per film.
-
-Letters in shapes: none; tables only.
-"""
+"""The leaderboard: networks, ensembles and other predictors, ranked, with their cost a film."""
 
 from __future__ import annotations
 
@@ -13,13 +10,12 @@ import pandas as pd
 
 from lucency.config.sections import EvaluationChoices
 from lucency.core.predictions import Predictions
-from lucency.evaluation.compare import compare
-from lucency.evaluation.evaluate import MACRO, evaluate
-from lucency.evaluation.significance import holm
+from lucency.evaluation.bootstrap import MACRO
+from lucency.evaluation.compare import ROUGH, compare, macro_auc_rows
+from lucency.evaluation.evaluate import evaluate
+from lucency.evaluation.significance import LEVEL, holm
 from lucency.evaluation.thresholds import threshold_table
 
-LEVEL = 0.05
-ROUGH = "rough"  # how notes begin where too few patients make p too small
 SCORES = ("auc", "average_precision", "f1", "brier")
 COLUMNS = (
     "place", "network", "kind",
@@ -59,7 +55,8 @@ def leaderboard(
         fitted = threshold_table(one.of("val"), **rule)["threshold"].to_numpy(dtype=np.float64)
         scores = evaluate(tests[one.network], threshold=fitted, **draws)
         paired = _against(tests[reference], tests[one.network], draws)
-        rows.append({"network": one.network, **_macro(scores), **paired} | _about(entrants, one))
+        entry = entrants[one.network]._asdict()
+        rows.append({"network": one.network, **_macro(scores), **paired, **entry})
     progress(len(several), len(several), "")
     table = pd.DataFrame(rows)
     table["p_holm"] = holm(table["p"].to_numpy(dtype=np.float64))
@@ -69,8 +66,7 @@ def leaderboard(
 
 
 def conclude(table: pd.DataFrame, *, reference: str) -> str:
-    """Return one sentence on a leaderboard: what surely beats the reference, and how sure that
-    is."""
+    """Return one sentence: which predictors are above the reference by more than chance."""
     sure = table["p_holm"] < LEVEL
     above, under = (table[sure & (table["difference"] * sign > 0)] for sign in (1, -1))
     below, others = len(under), len(table) - 1
@@ -81,10 +77,6 @@ def conclude(table: pd.DataFrame, *, reference: str) -> str:
     if named := ", ".join(f"{name} (+{difference:.3f})" for name, difference in pairs):
         return f"More than chance above {reference}: {named}; {rest}."
     return f"Nothing surely beats {reference}; {rest}."
-
-
-def _about(entrants: Mapping[str, Entrant], one: Predictions) -> dict[str, object]:
-    return entrants[one.network]._asdict()
 
 
 def _macro(scores: pd.DataFrame) -> dict[str, object]:
@@ -102,7 +94,7 @@ def _against(reference: Predictions, one: Predictions, draws: dict[str, int]) ->
     if one.network == reference.network:
         return {**nothing, "note": "the reference"}
     table = compare([one, reference], **draws)
-    row = table[(table["finding"] == MACRO) & (table["metric"] == "auc")].iloc[0]
+    row = macro_auc_rows(table).iloc[0]
     found = {name: float(row[name]) for name in ("difference", "p")}
     ends = {f"difference_{name}": float(row[name]) for name in ("low", "high")}
     return {**found, **ends, "note": str(row["note"])}

@@ -1,4 +1,4 @@
-"""What a leak is worth: a network's score on its own test films, less that on untouched ones.
+"""Inflation by leakage: a network's score on its own test films, less that on untouched films.
 
 Letters in shapes: n films, p patients, k findings, c findings or 1, r resamples.
 """
@@ -6,7 +6,6 @@ Letters in shapes: n films, p patients, k findings, c findings or 1, r resamples
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,13 +14,16 @@ from jaxtyping import Float64, Int64
 
 from lucency.core.predictions import Predictions
 from lucency.evaluation.bootstrap import (
+    MACRO,
+    MICRO,
     Weights,
     interval,
     mean_over_findings,
     once,
     resample_patients,
 )
-from lucency.evaluation.evaluate import MACRO, MICRO
+from lucency.evaluation.compare import macro_auc_rows
+from lucency.evaluation.evaluate import metric_inputs
 from lucency.evaluation.metrics import METRICS
 from lucency.evaluation.thresholds import check_fitted
 
@@ -37,10 +39,10 @@ COLUMNS = (
 
 
 def inflate(
-    claimed: Predictions,
-    reached: Predictions,
+    own: Predictions,
+    untouched: Predictions,
     *,
-    met: Int64[np.ndarray, " p"],
+    seen: Int64[np.ndarray, " p"],
     threshold: Float64[np.ndarray, " k"],
     resamples: int,
     seed: int,
@@ -49,18 +51,17 @@ def inflate(
 
     Macro means over the findings that are computable on both sides, in every resample anew; micro
     pools all cells. The 95 % intervals resample the patients of both sets of films, each by itself,
-    since they are other patients. For the Brier score, which is better when lower, a claim too good
-    makes the difference negative. `met` are the patients whose films the scheme showed to the
-    network in any part. Raises ValueError when one of them is among the untouched, or when the two
-    sides have other findings.
+    since they are other patients. The Brier score is better when lower: there inflation is
+    negative. `seen` are the patients of all the network's own films, of any part. Raises ValueError
+    when one of them is among the untouched, or when the two sides have other findings.
     """
-    _check(claimed, reached, met)
-    once_each = [_scores(side, threshold, once(len(side))) for side in (claimed, reached)]
+    _check(own, untouched, seen)
+    once_each = [_scores(side, threshold, once(len(side))) for side in (own, untouched)]
     drawn = [
         _scores(
             side, threshold, resample_patients(side.patient, resamples=resamples, seed=seed + place)
         )
-        for place, side in enumerate((claimed, reached))
+        for place, side in enumerate((own, untouched))
     ]
     rows = []
     for key in SHOWN:
@@ -70,14 +71,14 @@ def inflate(
         bounds = [interval(mean) for mean in sampled]
         both = (value[0], *bounds[0], value[1], *bounds[1])
         apart = (value[0] - value[1], *interval(sampled[0] - sampled[1]))
-        counts = (len(claimed), len(reached), findings)
-        rows.append((claimed.network, *key, *both, *apart, *counts))
+        counts = (len(own), len(untouched), findings)
+        rows.append((own.network, *key, *both, *apart, *counts))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
 def inflate_all(
-    claimed: Sequence[Predictions],
-    reached: Sequence[Predictions],
+    own: Sequence[Predictions],
+    untouched: Sequence[Predictions],
     *,
     met: Int64[np.ndarray, " p"],
     thresholds: pd.DataFrame,
@@ -86,48 +87,42 @@ def inflate_all(
 ) -> pd.DataFrame:
     """Return the rows of `inflate` for several networks, at thresholds fitted for each.
 
-    `thresholds` is of evaluation.thresholds; `reached` holds the same networks as `claimed`.
+    `thresholds` is of evaluation.thresholds; `untouched` holds the same networks as `own`.
     """
-    apart, rows = {one.network: one for one in reached}, []
-    for one in claimed:
-        check_fitted(thresholds, apart[one.network])
+    apart, tables = {one.network: one for one in untouched}, []
+    draws = {"resamples": resamples, "seed": seed}
+    for one in own:
+        other = apart[one.network]
+        check_fitted(thresholds, other)
         mine = thresholds.loc[thresholds["network"] == one.network, "threshold"]
-        rows.append(
-            inflate(
-                one,
-                apart[one.network],
-                met=met,
-                threshold=mine.to_numpy(dtype=np.float64),
-                resamples=resamples,
-                seed=seed,
-            )
-        )
-    return pd.concat(rows, ignore_index=True)
+        fitted = mine.to_numpy(dtype=np.float64)
+        tables.append(inflate(one, other, seen=met, threshold=fitted, **draws))
+    return pd.concat(tables, ignore_index=True)
 
 
 def conclude_inflation(tables: Mapping[str, pd.DataFrame], *, patients: int) -> str:
-    """Return a sentence a scheme: what every network claims, reaches, and whether that differs.
+    """Return a sentence a scheme: macro AUC on own and untouched films, and whether they differ.
 
     `tables` maps schemes to all networks' rows of `inflate`; `patients` are those untouched.
     """
-    said = []
+    sentences = []
     for scheme, table in tables.items():
-        macro = table.loc[(table["metric"] == "auc") & (table["finding"] == MACRO)]
-        each = [_said(row) for row in macro.to_dict("records")]
-        said.append(f"{scheme}{': ' if scheme else ''}{'; '.join(each)}.")
-    return f"Macro AUC claimed, and reached on {patients:,} patients set apart. {' '.join(said)}"
+        each = [_sentence(row) for row in macro_auc_rows(table).to_dict("records")]
+        sentences.append(f"{scheme}{': ' if scheme else ''}{'; '.join(each)}.")
+    head = f"Macro AUC on own test films, and on {patients:,} patients set apart."
+    return f"{head} {' '.join(sentences)}"
 
 
-def _said(row: dict[Hashable, Any]) -> str:
+def _sentence(row: dict[Hashable, Any]) -> str:
     if np.isnan(row["inflation"]):
         return f"{row['network']}, not computable"
-    verdict = "may be chance"
+    effect = "may be chance"
     if row["low"] > 0:
-        verdict = "claimed too much"
+        effect = "too high"
     elif row["high"] < 0:
-        verdict = "claimed too little"
+        effect = "too low"
     gap = f"{row['inflation']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f})"
-    return f"{row['network']} {row['claimed']:.3f} and {row['reached']:.3f}, {gap}, {verdict}"
+    return f"{row['network']} {row['claimed']:.3f} and {row['reached']:.3f}, {gap}, {effect}"
 
 
 def _means(
@@ -139,16 +134,16 @@ def _means(
     return means, int(both[:, 0].sum())
 
 
-def _check(claimed: Predictions, reached: Predictions, met: Int64[np.ndarray, " p"]) -> None:
-    if claimed.findings != reached.findings:
+def _check(own: Predictions, untouched: Predictions, seen: Int64[np.ndarray, " p"]) -> None:
+    if own.findings != untouched.findings:
         raise ValueError(
-            f"{claimed.network} claims for {', '.join(claimed.findings)}; expected the findings of "
-            f"the untouched films, {', '.join(reached.findings)}"
+            f"{own.network} has the findings {', '.join(own.findings)}; expected those of "
+            f"the untouched films, {', '.join(untouched.findings)}"
         )
-    both = np.intersect1d([*met, *claimed.patient], reached.patient)
+    both = np.intersect1d([*seen, *own.patient], untouched.patient)
     if len(both):
         raise ValueError(
-            f"{len(both):,} patients of the untouched films are among those that the network met; "
+            f"{len(both):,} patients of the untouched films are among those that the network saw; "
             "expected none: keep them apart before anything else is done"
         )
 
@@ -158,21 +153,17 @@ def _scores(
 ) -> dict[tuple[str, str], Float64[np.ndarray, "c r"]]:
     """Return the scores in SHOWN: a row a finding for macro, one row for micro."""
     label = predictions.label
-    given = {
-        "logit": predictions.calibrated,
-        "probability": predictions.probability,
-        "decision": predictions.probability >= threshold,
-    }
-    pooled = replace(weights, owner=np.repeat(weights.owner, label.shape[1]))
+    inputs = metric_inputs(predictions, predictions.probability >= threshold)
+    pooled = weights.of_cells(label.shape[1])
     found = {}
     for name, column in SHOWN:
         metric = METRICS[name]
-        said = given[metric.takes]
+        given = inputs[metric.takes]
         if column == MICRO:
-            value = metric.function(label.ravel(), said.ravel(), weights=pooled)
+            value = metric.function(label.ravel(), given.ravel(), weights=pooled)
             found[name, column] = value[None]
         else:
-            pairs = zip(label.T, said.T, strict=True)
+            pairs = zip(label.T, given.T, strict=True)
             each = [metric.function(truth, one, weights=weights) for truth, one in pairs]
             found[name, column] = np.stack(each)
     return found

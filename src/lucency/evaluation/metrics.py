@@ -1,31 +1,14 @@
-"""The metrics of decisions: each a function of the four cells of the confusion matrix.
+"""The metrics: of a finding's ranking, decisions and probabilities, and of whole films.
 
-Every function returns one value for each column of weights, and NaN where it cannot be computed,
-never 0 (scikit-learn's `zero_division` would put a number there).
+Every function returns one value for each column of weights. A film whose label is NaN (not stated)
+is left out. A value that cannot be computed is NaN, never 0 (scikit-learn's `zero_division` would
+put a number there) and never a warning; `not_computable` says why. METRICS are of one finding,
+PER_FILM of films over all their findings. Ranking metrics depend on the order of scores alone: all
+of RANKED come from one walk down the distinct scores of the positive films. Decision metrics
+(DECIDED) are functions of the confusion matrix.
 
-Letters in shapes: n films, r columns of weights.
-
-The metrics of how films are ranked: all of them from one walk down the scores of a finding.
-
-Every function returns one value for each column of weights, and NaN where the weighted films lack
-a class. A film whose label is NaN (not stated) is left out. Only the order of scores matters.
-
-Letters in shapes: n films, r columns of weights, g levels (the distinct scores of positive films).
-
-The metrics of one finding: each a function of label, what was said, and weights on films.
-
-Those of ranks are in `ranked`, those of decisions in `decided`; all are in METRICS. Every function
-returns one value for each column of weights. A film whose label is NaN (not stated) is left out. A
-value that cannot be computed is NaN, never 0 and never a warning; `not_computable` says why.
-
-Letters in shapes: n films, k findings, r columns of weights, g points of a curve.
-
-The metrics of whole films: each over all findings of a film, then the mean over films.
-
-Every function returns one value for each column of weights. A film is judged on the findings whose
-label is stated (not NaN); one without any is left out, and a value is NaN where that leaves none.
-
-Letters in shapes: n films, k findings, r columns of weights.
+Letters in shapes: n films, k findings, r columns of weights, g levels (the distinct scores of
+positive films) or points of a curve.
 """
 
 from __future__ import annotations
@@ -39,7 +22,30 @@ from jaxtyping import Bool, Float, Float64, Int64
 from lucency.evaluation.bootstrap import Weights, mean_over_findings, once, ratio
 from lucency.evaluation.calibration import expected_calibration_error
 
+BLOCK = 2**19  # numbers in one working array, 4 MiB; four times as many, and it is slower
+RATE = 0.1  # the false positive rate up to which partial AUC is taken
+SPECIFICITY = RECALL = 0.9  # the least that is required
+ROUNDING = 1e-9  # of all weight: two sums that differ by less are equal
+Label = Float[np.ndarray, " n"]  # 1, 0 or NaN
+Labels = Float[np.ndarray, "n k"]
+Score = Float[np.ndarray, " n"]  # a logit or a probability
+Decision = Bool[np.ndarray, " n"]  # True where the film is called positive
 Values = Float64[np.ndarray, " r"]
+AtLevels = Float64[np.ndarray, "g r"]
+Points = Float64[np.ndarray, " g"]
+Input = Literal["logit", "probability", "decision"]
+Need = Literal["positives", "negatives", "films called positive", "films called negative"]
+
+
+class Metric(NamedTuple):
+    """A metric: what computes it, what of the predictions it takes, and what it means."""
+
+    function: Callable[..., Values]
+    takes: Input
+    needs: tuple[Need, ...]
+    better: Literal["higher", "lower"]
+    unit: str
+    definition: str
 
 
 class Cells(NamedTuple):
@@ -51,92 +57,8 @@ class Cells(NamedTuple):
     tn: Values
 
 
-def count_cells(
-    label: Float[np.ndarray, " n"], decision: Bool[np.ndarray, " n"], *, weights: Weights
-) -> Cells:
-    """Return the confusion matrix; a film whose label is NaN (not stated) is left out."""
-    positive, negative = label == 1, label == 0
-    cells = [positive & decision, negative & decision, positive & ~decision, negative & ~decision]
-    return Cells(*weights.total(np.stack(cells).astype(np.float64)))
-
-
-def f1(cells: Cells) -> Values:
-    """Return the harmonic mean of precision and recall, 2 TP / (2 TP + FP + FN)."""
-    tp, fp, fn, _ = cells
-    return np.where(tp + fn > 0, ratio(2 * tp, 2 * tp + fp + fn), np.nan)
-
-
-def precision(cells: Cells) -> Values:
-    """Return the share of positive films among those called positive, TP / (TP + FP)."""
-    tp, fp, fn, _ = cells
-    return np.where(tp + fn > 0, ratio(tp, tp + fp), np.nan)
-
-
-def recall(cells: Cells) -> Values:
-    """Return the share of positive films that are called positive, TP / (TP + FN): sensitivity."""
-    return ratio(cells.tp, cells.tp + cells.fn)
-
-
-def specificity(cells: Cells) -> Values:
-    """Return the share of negative films that are called negative, TN / (TN + FP)."""
-    return ratio(cells.tn, cells.tn + cells.fp)
-
-
-def npv(cells: Cells) -> Values:
-    """Return the share of negative films among those called negative, TN / (TN + FN).
-
-    NaN without negative films, as precision is without positive ones.
-    """
-    _, fp, fn, tn = cells
-    return np.where(tn + fp > 0, ratio(tn, tn + fn), np.nan)
-
-
-def accuracy(cells: Cells) -> Values:
-    """Return the share of films that are called right; high for whoever calls all negative."""
-    tp, fp, fn, tn = cells
-    return ratio(tp + tn, tp + fp + fn + tn)
-
-
-def balanced_accuracy(cells: Cells) -> Values:
-    """Return the mean of recall and specificity."""
-    return (recall(cells) + specificity(cells)) / 2
-
-
-def mcc(cells: Cells) -> Values:
-    """Return the correlation of label and decision, from -1 to 1: Matthews' coefficient.
-
-    NaN where a class is absent or all films are called alike, for which scikit-learn puts 0.
-    Matthews, Biochimica et Biophysica Acta 405 (1975), 442-451.
-    """
-    tp, fp, fn, tn = cells
-    root = np.sqrt((tp + fn) * (tn + fp)) * np.sqrt((tp + fp) * (tn + fn))
-    return ratio(tp * tn - fp * fn, root)
-
-
-DECIDED: dict[str, Callable[[Cells], Values]] = {
-    "f1": f1,
-    "precision": precision,
-    "recall": recall,
-    "specificity": specificity,
-    "npv": npv,
-    "mcc": mcc,
-    "accuracy": accuracy,
-    "balanced_accuracy": balanced_accuracy,
-}
-
-
-Label = Float[np.ndarray, " n"]  # 1, 0 or NaN
-Score = Float[np.ndarray, " n"]  # a logit or a probability
-AtLevels = Float64[np.ndarray, "g r"]
-
-BLOCK = 2**19  # numbers in one working array, 4 MiB; four times as many, and it is slower
-RATE = 0.1  # the false positive rate up to which partial AUC looks
-SPECIFICITY = RECALL = 0.9  # the least that is asked for
-ROUNDING = 1e-9  # of all weight: two sums that differ by less are equal
-
-
 class Descent(NamedTuple):
-    """What has been met at each level, from the highest down; there is one level at least."""
+    """The weight of films at each level, from the highest down; there is one level at least."""
 
     positive: AtLevels  # weight of the positive films at the level
     true: AtLevels  # of those at or above it
@@ -145,49 +67,20 @@ class Descent(NamedTuple):
     negatives: Values  # of all negative films
 
 
-def auc(label: Label, score: Score, *, weights: Weights) -> Values:
-    """Return the chance that a positive film scores above a negative one, ties counted half.
+def measure(
+    label: Label, inputs: Mapping[Input, np.ndarray], *, weights: Weights
+) -> dict[str, Values]:
+    """Return every metric of METRICS; what several are made of is computed once for all of them.
 
-    The area under the ROC curve. Hanley and McNeil, Radiology 143 (1982), 29-36.
+    `inputs` holds what the metrics take: logit, probability and decision, each of shape n.
     """
-    return rank_films(label, score, weights=weights, names=["auc"])["auc"]
-
-
-def average_precision(label: Label, score: Score, *, weights: Weights) -> Values:
-    """Return the mean over positive films of the precision among films that score as high.
-
-    Without interpolation, as scikit-learn's `average_precision_score`; chance is the prevalence.
-    """
-    name = "average_precision"
-    return rank_films(label, score, weights=weights, names=[name])[name]
-
-
-def partial_auc(label: Label, score: Score, *, weights: Weights) -> Values:
-    """Return the area under the ROC curve up to a false positive rate of RATE, standardised.
-
-    So that chance is .5 and perfection 1. McClish, Medical Decision Making 9 (1989), 190-195; as
-    scikit-learn's `roc_auc_score` with `max_fpr`.
-    """
-    return rank_films(label, score, weights=weights, names=["partial_auc"])["partial_auc"]
-
-
-def recall_at_specificity(label: Label, score: Score, *, weights: Weights) -> Values:
-    """Return the largest recall of any threshold whose specificity is SPECIFICITY or more.
-
-    Only thresholds that some films have count, without interpolation between them; 0 where even
-    the highest scores hold too many negative films.
-    """
-    name = "recall_at_specificity"
-    return rank_films(label, score, weights=weights, names=[name])[name]
-
-
-def specificity_at_recall(label: Label, score: Score, *, weights: Weights) -> Values:
-    """Return the largest specificity of any threshold whose recall is RECALL or more.
-
-    Only thresholds that some films have count, without interpolation between them.
-    """
-    name = "specificity_at_recall"
-    return rank_films(label, score, weights=weights, names=[name])[name]
+    cells = count_cells(label, inputs["decision"], weights=weights)
+    found = rank_films(label, inputs["logit"], weights=weights, names=RANKED)
+    found |= {name: function(cells) for name, function in DECIDED.items()}
+    for name in METRICS.keys() - found.keys():
+        function, takes, *_ = METRICS[name]
+        found[name] = function(label, inputs[takes], weights=weights)
+    return {name: found[name] for name in METRICS}
 
 
 def rank_films(
@@ -204,139 +97,32 @@ def rank_films(
     return {name: np.concatenate(values or nothing) for name, values in parts.items()}
 
 
-def _descents(label: Label, score: Score, weights: Weights) -> Iterator[Descent]:
-    """Yield blocks of columns; none without a positive film. Only g, not n, grows with columns."""
-    positive, negative = np.flatnonzero(label == 1), np.flatnonzero(label == 0)
-    level, place = np.unique(-score[positive], return_inverse=True)
-    if not len(level):
-        return
-    said = -score[negative]
-    below = np.searchsorted(level, said, side="right")  # the first level that is below the film
-    tied = (below > 0) & (level[below - 1] == said)
-    shared, tie = np.unique(below[tied] - 1, return_inverse=True)
-    at = weights.histogram(positive, place=place, bins=len(level))
-    between = weights.histogram(negative, place=below, bins=len(level) + 1)
-    beside = weights.histogram(negative[tied], place=tie, bins=len(shared))
-    columns = max(1, BLOCK // (len(level) + 1))
-    for start in range(0, weights.times.shape[1], columns):
-        times = weights.times[:, start : start + columns]
-        here, above = at @ times, between @ times
-        np.cumsum(above, axis=0, out=above)
-        false = above[:-1].copy()
-        false[shared] += beside @ times
-        yield Descent(here, np.cumsum(here, axis=0), above[:-1], false, above[-1])
+def auc(label: Label, score: Score, *, weights: Weights) -> Values:
+    """Return the chance that a positive film scores above a negative one, ties counted half.
 
-
-def _area(descent: Descent) -> Values:
-    positive, true, above, false, negatives = descent
-    pairs = true[-1] * negatives
-    lost = _dot(positive, above) + _dot(positive, false)
-    return ratio(pairs - lost / 2, pairs)
-
-
-def _mean_precision(descent: Descent) -> Values:
-    called = descent.true + descent.false
-    share = np.divide(descent.true, called, out=called, where=called > 0)
-    return ratio(_dot(descent.positive, share), descent.true[-1])
-
-
-def _partial_area(descent: Descent) -> Values:
-    end = RATE * descent.negatives
-    rows = int(_count_up_to(descent.above, end).max())
-    positive, above, false = descent.positive[:rows], descent.above[:rows], descent.false[:rows]
-    passed = _dot(positive, np.minimum(above, end)) + _dot(positive, np.minimum(false, end))
-    area = descent.true[rows - 1] * end - passed / 2 if rows else np.zeros_like(end)
-    share = ratio(area - _cut_corner(descent, end), descent.true[-1] * descent.negatives)
-    least, most = RATE**2 / 2, RATE
-    return (1 + (share - least) / (most - least)) / 2
-
-
-def _cut_corner(descent: Descent, end: Values) -> Values:
-    """Return the area above the slope of a level that is tied across the end, missed so far.
-
-    Half the rectangle up to the end was counted, as if the slope rose to its top by then.
+    The area under the ROC curve.
     """
-    row = np.minimum(_count_up_to(descent.false, end), len(descent.false) - 1)
-    column = np.arange(len(end))
-    above, false = descent.above[row, column], descent.false[row, column]
-    width, ran = false - above, np.clip(end - above, 0, None)
-    crossing = (above < end) & (end < false)
-    steep = np.divide(ran, width, out=np.ones_like(end), where=crossing)
-    return descent.positive[row, column] * ran / 2 * (1 - steep)
+    return rank_films(label, score, weights=weights, names=["auc"])["auc"]
 
 
-def _recall_within(descent: Descent) -> Values:
-    negatives = descent.negatives
-    rows = _count_up_to(descent.false, (1 - SPECIFICITY + ROUNDING) * negatives)
-    true = descent.true[np.maximum(rows, 1) - 1, np.arange(len(rows))]
-    return ratio(np.where(rows > 0, true, 0), descent.true[-1])
+def finding_aucs(
+    label: Labels, score: Float[np.ndarray, "n k"], *, weights: Weights
+) -> Float64[np.ndarray, "k r"]:
+    """Return the AUC of every finding."""
+    pairs = zip(label.T, score.T, strict=True)
+    return np.stack([auc(truth, one, weights=weights) for truth, one in pairs])
 
 
-def _specificity_within(descent: Descent) -> Values:
-    rows = _count_up_to(descent.true, (RECALL - ROUNDING) * descent.true[-1])
-    false = descent.false[np.minimum(rows, len(descent.false) - 1), np.arange(len(rows))]
-    return ratio(descent.negatives - false, descent.negatives)
+def macro_auc(label: Labels, score: Float[np.ndarray, "n k"]) -> float:
+    """Return the mean AUC over the findings that have both classes; NaN when none has."""
+    return float(mean_over_findings(finding_aucs(label, score, weights=once(len(label))))[0])
 
 
-def _dot(one: AtLevels, other: AtLevels) -> Values:
-    return np.einsum("gr,gr->r", one, other)
-
-
-def _count_up_to(rising: AtLevels, limit: Values) -> Int64[np.ndarray, " r"]:
-    """Return for each column how many levels are at the limit or below: by halving, not counting.
-
-    A column is read in as many places as the number of levels has binary digits.
-    """
-    levels, column = len(rising), np.arange(len(limit))
-    count = np.zeros(len(limit), dtype=np.int64)
-    for digit in reversed(range(levels.bit_length())):
-        more = count + 2**digit
-        within = rising[np.minimum(more, levels) - 1, column] <= limit
-        count = np.where((more <= levels) & within, more, count)
-    return count
-
-
-RANKED: dict[str, Callable[[Descent], Values]] = {
-    "auc": _area,
-    "average_precision": _mean_precision,
-    "partial_auc": _partial_area,
-    "recall_at_specificity": _recall_within,
-    "specificity_at_recall": _specificity_within,
-}
-
-
-Called = Bool[np.ndarray, " n"]  # True where the film is called positive
-Points = Float64[np.ndarray, " g"]
-Said = Literal["logit", "probability", "decision"]
-Need = Literal["positives", "negatives", "films called positive", "films called negative"]
-
-
-class Metric(NamedTuple):
-    """A metric: what computes it, what of the predictions it takes, and what it means."""
-
-    function: Callable[..., Values]
-    takes: Said
-    needs: tuple[Need, ...]
-    better: Literal["higher", "lower"]
-    unit: str
-    definition: str
-
-
-def measure(
-    label: Label, said: Mapping[Said, np.ndarray], *, weights: Weights
-) -> dict[str, Values]:
-    """Return every metric of METRICS; what several are made of is computed once for all of them.
-
-    `said` holds what the metrics take of the predictions: logit, probability and decision, each of
-    shape n.
-    """
-    cells = count_cells(label, said["decision"], weights=weights)
-    found = rank_films(label, said["logit"], weights=weights, names=RANKED)
-    found |= {name: function(cells) for name, function in DECIDED.items()}
-    for name in METRICS.keys() - found.keys():
-        function, takes, *_ = METRICS[name]
-        found[name] = function(label, said[takes], weights=weights)
-    return {name: found[name] for name in METRICS}
+def count_cells(label: Label, decision: Decision, *, weights: Weights) -> Cells:
+    """Return the confusion matrix; a film whose label is NaN (not stated) is left out."""
+    positive, negative = label == 1, label == 0
+    cells = [positive & decision, negative & decision, positive & ~decision, negative & ~decision]
+    return Cells(*weights.total(np.stack(cells).astype(np.float64)))
 
 
 def bce(label: Label, logit: Score, *, weights: Weights) -> Values:
@@ -358,7 +144,37 @@ def mean_over_films(value: Float64[np.ndarray, " n"], *, weights: Weights) -> Va
     return ratio(total, count)
 
 
-def not_computable(name: str, *, label: Label, decision: Called) -> str:
+def label_ranking_loss(
+    label: Labels, score: Float[np.ndarray, "n k"], *, weights: Weights
+) -> Values:
+    """Return the share of a film's pairs of present and absent finding that are ordered wrongly.
+
+    A tie is wrong, and a film whose findings are all present, or all absent, has no loss: as
+    scikit-learn's `label_ranking_loss`. Tsoumakas, Katakis and Vlahavas, Data Mining and Knowledge
+    Discovery Handbook (2010), 667-685.
+    """
+    present, absent = label == 1, label == 0
+    pairs = present.sum(axis=1) * absent.sum(axis=1)
+    wrong = np.zeros(len(label))
+    # One finding at a time: all pairs at once would hold k numbers a cell.
+    for finding in range(label.shape[1]):
+        reached = (absent & (score >= score[:, [finding]])).sum(axis=1)
+        wrong += present[:, finding] * reached
+    loss = wrong / np.maximum(pairs, 1)
+    return mean_over_films(np.where(_stated(label), loss, np.nan), weights=weights)
+
+
+def exact_match(label: Labels, decision: Bool[np.ndarray, "n k"], *, weights: Weights) -> Values:
+    """Return the share of films of which every finding is called right.
+
+    As scikit-learn's `accuracy_score` of a table: the subset accuracy of Zhu, Ji, Xu and Gong,
+    SIGIR (2005), 274-281.
+    """
+    right = (np.isnan(label) | (decision == label)).all(axis=1)
+    return mean_over_films(np.where(_stated(label), right, np.nan), weights=weights)
+
+
+def not_computable(name: str, *, label: Label, decision: Decision) -> str:
     """Return why the metric `name` has no value here, or nothing when it has one."""
     stated = ~np.isnan(label)
     there = {
@@ -371,13 +187,6 @@ def not_computable(name: str, *, label: Label, decision: Called) -> str:
     if not stated.any():
         lacking = ["films with a label"]
     return f"not computable: 0 {' and 0 '.join(lacking)}" if lacking else ""
-
-
-def macro_auc(label: Float[np.ndarray, "n k"], score: Float[np.ndarray, "n k"]) -> float:
-    """Return the mean AUC over the findings that have both classes; NaN when none has."""
-    weights = once(len(label))
-    area = [auc(label[:, k], score[:, k], weights=weights) for k in range(label.shape[1])]
-    return float(mean_over_findings(np.stack(area))[0])
 
 
 def roc_points(label: Label, score: Score) -> tuple[Points, Points]:
@@ -416,50 +225,208 @@ def counts_above(label: Label, score: Score) -> tuple[Points, Points, Points]:
     return -level, np.cumsum(counts[0], dtype=float), np.cumsum(counts[1], dtype=float)
 
 
-def _counted(function: Callable[[Cells], Values]) -> Callable[..., Values]:
-    """Return a function of the confusion matrix as one of label, decision and weights."""
+def _ranked(name: str) -> Callable[..., Values]:
+    """Return one metric of RANKED as a function of label, score and weights."""
 
-    def metric(label: Label, decision: Called, *, weights: Weights) -> Values:
-        return function(count_cells(label, decision, weights=weights))
+    def metric(label: Label, score: Score, *, weights: Weights) -> Values:
+        return rank_films(label, score, weights=weights, names=[name])[name]
 
     return metric
 
 
+def _counted(name: str) -> Callable[..., Values]:
+    """Return one metric of DECIDED as a function of label, decision and weights."""
+
+    def metric(label: Label, decision: Decision, *, weights: Weights) -> Values:
+        return DECIDED[name](count_cells(label, decision, weights=weights))
+
+    return metric
+
+
+def _mcc(cells: Cells) -> Values:
+    """Return the correlation of label and decision, from -1 to 1: Matthews' coefficient.
+
+    NaN where a class is absent or all films are called alike, for which scikit-learn puts 0.
+    Matthews, Biochimica et Biophysica Acta 405 (1975), 442-451.
+    """
+    tp, fp, fn, tn = cells
+    root = np.sqrt((tp + fn) * (tn + fp)) * np.sqrt((tp + fp) * (tn + fn))
+    return ratio(tp * tn - fp * fn, root)
+
+
+def _given(weight: Values, value: Values) -> Values:
+    """Return the value where there are films of the class that it is of, else NaN."""
+    return np.where(weight > 0, value, np.nan)
+
+
+def _stated(label: Labels) -> Bool[np.ndarray, " n"]:
+    """Return which films have a stated finding."""
+    return np.asarray(~np.isnan(label).all(axis=1))
+
+
+def _descents(label: Label, score: Score, weights: Weights) -> Iterator[Descent]:
+    """Yield blocks of columns; none without a positive film. Only g, not n, grows with columns."""
+    positive, negative = np.flatnonzero(label == 1), np.flatnonzero(label == 0)
+    level, place = np.unique(-score[positive], return_inverse=True)
+    if not len(level):
+        return
+    lower = -score[negative]
+    below = np.searchsorted(level, lower, side="right")  # the first level that is below the film
+    tied = (below > 0) & (level[below - 1] == lower)
+    shared, tie = np.unique(below[tied] - 1, return_inverse=True)
+    at = weights.histogram(positive, place=place, bins=len(level))
+    between = weights.histogram(negative, place=below, bins=len(level) + 1)
+    beside = weights.histogram(negative[tied], place=tie, bins=len(shared))
+    columns = max(1, BLOCK // (len(level) + 1))
+    for start in range(0, weights.times.shape[1], columns):
+        times = weights.times[:, start : start + columns]
+        here, above = at @ times, between @ times
+        np.cumsum(above, axis=0, out=above)
+        false = above[:-1].copy()
+        false[shared] += beside @ times
+        yield Descent(here, np.cumsum(here, axis=0), above[:-1], false, above[-1])
+
+
+def _area(descent: Descent) -> Values:
+    """Return the area under the ROC curve. Hanley and McNeil, Radiology 143 (1982), 29-36."""
+    positive, true, above, false, negatives = descent
+    pairs = true[-1] * negatives
+    lost = _dot(positive, above) + _dot(positive, false)
+    return ratio(pairs - lost / 2, pairs)
+
+
+def _mean_precision(descent: Descent) -> Values:
+    """Return the mean over positive films of the precision among films that score as high.
+
+    Without interpolation, as scikit-learn's `average_precision_score`; chance is the prevalence.
+    """
+    called = descent.true + descent.false
+    share = np.divide(descent.true, called, out=called, where=called > 0)
+    return ratio(_dot(descent.positive, share), descent.true[-1])
+
+
+def _partial_area(descent: Descent) -> Values:
+    """Return the area under the ROC curve up to a false positive rate of RATE, standardised.
+
+    So that chance is .5 and perfection 1. McClish, Medical Decision Making 9 (1989), 190-195; as
+    scikit-learn's `roc_auc_score` with `max_fpr`.
+    """
+    end = RATE * descent.negatives
+    rows = int(_count_up_to(descent.above, end).max())
+    positive, above, false = descent.positive[:rows], descent.above[:rows], descent.false[:rows]
+    passed = _dot(positive, np.minimum(above, end)) + _dot(positive, np.minimum(false, end))
+    area = descent.true[rows - 1] * end - passed / 2 if rows else np.zeros_like(end)
+    share = ratio(area - _cut_corner(descent, end), descent.true[-1] * descent.negatives)
+    least, most = RATE**2 / 2, RATE
+    return (1 + (share - least) / (most - least)) / 2
+
+
+def _cut_corner(descent: Descent, end: Values) -> Values:
+    """Return the area above the slope of a level that is tied across the end, missed so far.
+
+    Half the rectangle up to the end was counted, as if the slope rose to its top by then.
+    """
+    row = np.minimum(_count_up_to(descent.false, end), len(descent.false) - 1)
+    column = np.arange(len(end))
+    above, false = descent.above[row, column], descent.false[row, column]
+    width, ran = false - above, np.clip(end - above, 0, None)
+    crossing = (above < end) & (end < false)
+    steep = np.divide(ran, width, out=np.ones_like(end), where=crossing)
+    return descent.positive[row, column] * ran / 2 * (1 - steep)
+
+
+def _recall_within(descent: Descent) -> Values:
+    """Return the largest recall of any threshold whose specificity is SPECIFICITY or more.
+
+    Only thresholds that some films have count, without interpolation between them; 0 where even
+    the highest scores hold too many negative films.
+    """
+    negatives = descent.negatives
+    rows = _count_up_to(descent.false, (1 - SPECIFICITY + ROUNDING) * negatives)
+    true = descent.true[np.maximum(rows, 1) - 1, np.arange(len(rows))]
+    return ratio(np.where(rows > 0, true, 0), descent.true[-1])
+
+
+def _specificity_within(descent: Descent) -> Values:
+    """Return the largest specificity of any threshold whose recall is RECALL or more.
+
+    Only thresholds that some films have count, without interpolation between them.
+    """
+    rows = _count_up_to(descent.true, (RECALL - ROUNDING) * descent.true[-1])
+    false = descent.false[np.minimum(rows, len(descent.false) - 1), np.arange(len(rows))]
+    return ratio(descent.negatives - false, descent.negatives)
+
+
+def _dot(one: AtLevels, other: AtLevels) -> Values:
+    return np.einsum("gr,gr->r", one, other)
+
+
+def _count_up_to(rising: AtLevels, limit: Values) -> Int64[np.ndarray, " r"]:
+    """Return for each column how many levels are at the limit or below: by halving, not counting.
+
+    A column is read in as many places as the number of levels has binary digits.
+    """
+    levels, column = len(rising), np.arange(len(limit))
+    count = np.zeros(len(limit), dtype=np.int64)
+    for digit in reversed(range(levels.bit_length())):
+        more = count + 2**digit
+        within = rising[np.minimum(more, levels) - 1, column] <= limit
+        count = np.where((more <= levels) & within, more, count)
+    return count
+
+
+DECIDED: dict[str, Callable[[Cells], Values]] = {
+    "f1": lambda c: _given(c.tp + c.fn, ratio(2 * c.tp, 2 * c.tp + c.fp + c.fn)),
+    "precision": lambda c: _given(c.tp + c.fn, ratio(c.tp, c.tp + c.fp)),
+    "recall": lambda c: ratio(c.tp, c.tp + c.fn),
+    "specificity": lambda c: ratio(c.tn, c.tn + c.fp),
+    "npv": lambda c: _given(c.tn + c.fp, ratio(c.tn, c.tn + c.fn)),
+    "mcc": _mcc,
+    "accuracy": lambda c: ratio(c.tp + c.tn, c.tp + c.fp + c.fn + c.tn),
+    "balanced_accuracy": lambda c: (DECIDED["recall"](c) + DECIDED["specificity"](c)) / 2,
+}
+RANKED: dict[str, Callable[[Descent], Values]] = {
+    "auc": _area,
+    "average_precision": _mean_precision,
+    "partial_auc": _partial_area,
+    "recall_at_specificity": _recall_within,
+    "specificity_at_recall": _specificity_within,
+}
 _BOTH: tuple[Need, ...] = ("positives", "negatives")
 METRICS: dict[str, Metric] = {
     "auc": Metric(auc, "logit", _BOTH, "higher", "0 to 1, chance .5",
                   "chance that a positive film scores above a negative one"),
-    "average_precision": Metric(average_precision, "logit", _BOTH, "higher",
+    "average_precision": Metric(_ranked("average_precision"), "logit", _BOTH, "higher",
                                 "0 to 1, chance is the prevalence",
                                 "mean precision over the positive films, by falling score"),
-    "partial_auc": Metric(partial_auc, "logit", _BOTH, "higher", "0 to 1, chance .5",
+    "partial_auc": Metric(_ranked("partial_auc"), "logit", _BOTH, "higher", "0 to 1, chance .5",
                           "area under the ROC curve up to a false positive rate of .1, "
                           "standardised"),
-    "recall_at_specificity": Metric(recall_at_specificity, "logit", _BOTH, "higher",
+    "recall_at_specificity": Metric(_ranked("recall_at_specificity"), "logit", _BOTH, "higher",
                                     "0 to 1, chance .1",
                                     "largest recall of a threshold whose specificity is .9 or "
                                     "more"),
-    "specificity_at_recall": Metric(specificity_at_recall, "logit", _BOTH, "higher",
+    "specificity_at_recall": Metric(_ranked("specificity_at_recall"), "logit", _BOTH, "higher",
                                     "0 to 1, chance .1",
                                     "largest specificity of a threshold whose recall is .9 or "
                                     "more"),
-    "f1": Metric(_counted(f1), "decision", ("positives",), "higher", "0 to 1",
+    "f1": Metric(_counted("f1"), "decision", ("positives",), "higher", "0 to 1",
                  "harmonic mean of precision and recall"),
-    "precision": Metric(_counted(precision), "decision",
+    "precision": Metric(_counted("precision"), "decision",
                         ("positives", "films called positive"), "higher", "0 to 1",
                         "share of films called positive that are positive"),
-    "recall": Metric(_counted(recall), "decision", ("positives",), "higher", "0 to 1",
+    "recall": Metric(_counted("recall"), "decision", ("positives",), "higher", "0 to 1",
                      "share of positive films that are called positive"),
-    "specificity": Metric(_counted(specificity), "decision", ("negatives",), "higher",
+    "specificity": Metric(_counted("specificity"), "decision", ("negatives",), "higher",
                           "0 to 1", "share of negative films that are called negative"),
-    "npv": Metric(_counted(npv), "decision", ("negatives", "films called negative"),
+    "npv": Metric(_counted("npv"), "decision", ("negatives", "films called negative"),
                   "higher", "0 to 1", "share of films called negative that are negative"),
-    "mcc": Metric(_counted(mcc), "decision",
+    "mcc": Metric(_counted("mcc"), "decision",
                   (*_BOTH, "films called positive", "films called negative"), "higher",
                   "-1 to 1, chance 0", "correlation of label and decision (Matthews)"),
-    "accuracy": Metric(_counted(accuracy), "decision", (), "higher", "0 to 1",
+    "accuracy": Metric(_counted("accuracy"), "decision", (), "higher", "0 to 1",
                        "share of films called right; calling all negative scores high"),
-    "balanced_accuracy": Metric(_counted(balanced_accuracy), "decision", _BOTH, "higher",
+    "balanced_accuracy": Metric(_counted("balanced_accuracy"), "decision", _BOTH, "higher",
                                 "0 to 1, chance .5", "mean of recall and specificity"),
     "bce": Metric(bce, "logit", (), "lower", "nats, from 0",
                   "mean binary cross-entropy of the probabilities"),
@@ -468,46 +435,6 @@ METRICS: dict[str, Metric] = {
     "ece": Metric(expected_calibration_error, "probability", (), "lower", "0 to 1",
                   "mean gap of probability and share of positives, over 15 bins of probability"),
 }  # fmt: skip
-
-
-Labels = Float[np.ndarray, "n k"]  # 1, 0 or NaN
-
-
-def label_ranking_loss(
-    label: Labels, score: Float[np.ndarray, "n k"], *, weights: Weights
-) -> Values:
-    """Return the share of a film's pairs of present and absent finding that are ordered wrongly.
-
-    A tie is wrong, and a film whose findings are all present, or all absent, has no loss: as
-    scikit-learn's `label_ranking_loss`. Tsoumakas, Katakis and Vlahavas, Data Mining and Knowledge
-    Discovery Handbook (2010), 667-685.
-    """
-    present, absent = label == 1, label == 0
-    pairs = present.sum(axis=1) * absent.sum(axis=1)
-    wrong = np.zeros(len(label))
-    # One finding at a time: all pairs at once would hold k numbers a cell.
-    for finding in range(label.shape[1]):
-        reached = (absent & (score >= score[:, [finding]])).sum(axis=1)
-        wrong += present[:, finding] * reached
-    loss = wrong / np.maximum(pairs, 1)
-    return mean_over_films(np.where(_stated(label), loss, np.nan), weights=weights)
-
-
-def exact_match(label: Labels, decision: Bool[np.ndarray, "n k"], *, weights: Weights) -> Values:
-    """Return the share of films of which every finding is called right.
-
-    As scikit-learn's `accuracy_score` of a table: the subset accuracy of Zhu, Ji, Xu and Gong,
-    SIGIR (2005), 274-281.
-    """
-    right = (np.isnan(label) | (decision == label)).all(axis=1)
-    return mean_over_films(np.where(_stated(label), right, np.nan), weights=weights)
-
-
-def _stated(label: Labels) -> Bool[np.ndarray, " n"]:
-    """Return which films have a stated finding."""
-    return np.asarray(~np.isnan(label).all(axis=1))
-
-
 PER_FILM: dict[str, Metric] = {
     "label_ranking_loss": Metric(
         label_ranking_loss, "logit", (), "lower", "0 to 1",

@@ -1,10 +1,11 @@
-"""A grid of preparations: which of its cells differ, and whether the choice among them matters.
+"""A grid of preprocessing choices: which of its cells differ, and whether the choice matters.
 
 A cell is one preparation, named after CLAHE's clip limit and tiles: `3x10`, `3x10-resize-first`,
 or OFF. Predictions of all cells are of the same films in the same folds, so that every difference
 is paired. Cross-validation is repeated with other folds, which move AUC as much as patients do.
 
-Letters in shapes: n films, c cells, s repeats, r resamples (the first counts every film once).
+Letters in shapes: n films, c cells, s repeats of the cross-validation, r resamples (the first
+counts every film once).
 """
 
 from __future__ import annotations
@@ -21,17 +22,27 @@ from pydantic import ValidationError
 
 from lucency.core.manifest import Preparation, read_table
 from lucency.core.predictions import Predictions
-from lucency.evaluation.bootstrap import Weights, all_and_resampled, interval
-from lucency.evaluation.compare import check_comparable, few_patients, macro_areas, macro_test
+from lucency.evaluation.bootstrap import (
+    Weights,
+    all_and_resampled,
+    interval,
+    resample_repeats,
+)
+from lucency.evaluation.compare import (
+    ROUGH,
+    check_comparable,
+    few_patients,
+    macro_areas,
+    macro_test,
+)
 from lucency.evaluation.metrics import mean_over_films
-from lucency.evaluation.significance import holm
+from lucency.evaluation.significance import LEVEL, holm
 
 STUDY = "preparation-study"  # the folder of a run whose report shows the study
 OFF, OWN = "off", "3x10"  # without CLAHE; the reference study's
 CLIPS, TILES, ORDERS = (1.0, 2.0, 3.0, 4.0, 8.0), (4, 8, 10, 16), ("clahe-first", "resize-first")
 TIMES = "\N{MULTIPLICATION SIGN}"
 REFERENCE = f"clip limit 3 with 10 {TIMES} 10 tiles before resizing"
-LEVEL = 0.05
 OFF_ORDER = "no-clahe"
 FROM = ("off", "own")  # what every cell is paired with: OFF and OWN
 TEXT = ("cell", "order", "note", "measure", "name", "variant", "network", "keys")
@@ -41,8 +52,8 @@ TEXT = ("cell", "order", "note", "measure", "name", "variant", "network", "keys"
 class PreparationStudy:
     """All tables of a study of preparations; empty where there is none.
 
-    `cells` and `summary` are of `compare_cells`, `measures` of `average_measures`; `about` says
-    films, patients, network and how it was done; `conclusion` is the verdict.
+    `cells` and `summary` are of `compare_cells`, `measures` of `average_measures`; `about` has
+    films, patients, network and how it was done; `conclusion` is a paragraph.
     """
 
     cells: pd.DataFrame
@@ -64,14 +75,14 @@ def make_grid(
         known = " or ".join(map(repr, ORDERS))
         raise ValueError(f"preparation.order is {strange[0]!r}: expected {known}")
     own = {"order": "clahe-first", "clahe_clip": 3.0, "clahe_tiles": 10}
-    asked = [{"order": OFF_ORDER, "clahe_clip": 3.0, "clahe_tiles": 10}]
-    asked += [
+    changes = [{"order": OFF_ORDER, "clahe_clip": 3.0, "clahe_tiles": 10}]
+    changes += [
         {"order": order, "clahe_clip": clip, "clahe_tiles": tile}
         for order in orders
         for clip in clips
         for tile in tiles
     ]
-    cells = [_cell(base, changes) for changes in (*asked, own)]
+    cells = [_cell(base, one) for one in (*changes, own)]
     return {name_cell(cell): cell for cell in cells}
 
 
@@ -101,7 +112,7 @@ def describe_cell(cell: Preparation) -> str:
 
 
 def compare_cells(
-    said: Mapping[str, Sequence[Predictions]],
+    predictions: Mapping[str, Sequence[Predictions]],
     *,
     grid: Mapping[str, Preparation],
     resamples: int,
@@ -109,30 +120,33 @@ def compare_cells(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return a row a cell: its macro AUC, its paired differences from OFF and from OWN; a summary.
 
-    `said` holds a cell's predictions of all films, one for each repeat of the cross-validation, the
-    same folds for all cells; a macro AUC is the mean over them. 95 % intervals resample patients
-    and repeats, the same for all cells; so they hold the noise of folds and fits too, as far as so
-    many repeats show it. `off_p` and `own_p` are of the difference's spread over resamples,
-    `off_p_holm` and `own_p_holm` corrected for all cells that stand beside OFF, or beside OWN (Holm
-    1979): each is a question of its own. `share_best` is the share of resamples in which the cell's
-    macro AUC is the highest; cells that tie share it.
+    `predictions` holds a cell's predictions of all films, one for each repeat of the
+    cross-validation, the same folds for all cells; a macro AUC is the mean over them. 95 %
+    intervals resample patients and repeats, the same for all cells; so they hold the noise of folds
+    and fits too, as far as so many repeats show it. `off_p` and `own_p` are of the difference's
+    spread over resamples, `off_p_holm` and `own_p_holm` corrected for all cells that are paired
+    with OFF, or with OWN (Holm 1979), each by itself. `share_best` is the share of resamples in
+    which the cell's macro AUC is the highest; cells that tie share it.
     The summary has name and value: `cells`, how many; `spread`, the highest less the lowest macro
     AUC; `width`, the mean width of a cell's interval, `paired_width` that of its difference from
     OWN; `optimism`, how much higher than true the highest macro AUC is for having been chosen.
     Raises ValueError when the cells' predictions are not of the same films, labels and folds, or
     OFF or OWN is missing.
     """
-    first = _check(said, grid)
+    first = _check(predictions, grid)
     drawn = all_and_resampled(first.patient, resamples=resamples, seed=seed)
-    share = _draw_repeats(len(said[OFF]), resamples=resamples, seed=seed)
-    area = np.stack([_area(several, drawn, share) for several in said.values()])
+    repeats = len(predictions[OFF])
+    equal = np.full((repeats, 1), 1 / repeats)
+    resampled = resample_repeats(repeats, resamples=resamples, seed=seed)
+    share = np.column_stack([equal, resampled])
+    area = np.stack([_area(several, drawn, share) for several in predictions.values()])
     low, high = interval(area[:, 1:])
     table = pd.DataFrame(
         {
-            "cell": list(said),
-            "order": [grid[name].order for name in said],
-            "clip": [grid[name].clahe_clip for name in said],
-            "tiles": [grid[name].clahe_tiles for name in said],
+            "cell": list(predictions),
+            "order": [grid[name].order for name in predictions],
+            "clip": [grid[name].clahe_clip for name in predictions],
+            "tiles": [grid[name].clahe_tiles for name in predictions],
             "auc": area[:, 0],
             "low": low,
             "high": high,
@@ -180,7 +194,7 @@ def average_measures(
 def conclude_preparations(
     cells: pd.DataFrame, summary: pd.DataFrame, *, films: int, patients: int
 ) -> str:
-    """Return the verdict in plain words: does the choice matter at all, and how sure is the best?
+    """Return a paragraph: whether the choice matters at all, and how sure the best cell is.
 
     A cell differs where p of its paired difference is below LEVEL after Holm's correction.
     """
@@ -191,7 +205,7 @@ def conclude_preparations(
     beside = f"; of the other {len(others)}, {_counted(from_own)} from {REFERENCE}"
     ranked = cells.sort_values("auc", ascending=False, kind="stable")
     best, last = ranked.iloc[0], ranked.iloc[-1]
-    rough = cells["note"].astype(str).str.startswith("rough").any()
+    rough = cells["note"].astype(str).str.startswith(ROUGH).any()
     return " ".join(
         [
             f"On these {films:,} films of {patients:,} patients {_matters(from_off, from_own)}.",
@@ -223,12 +237,12 @@ def load_study(folder: Path) -> PreparationStudy:
         return no_study()
     tables = {name: read_table(folder / f"{name}.csv", text=TEXT) for name in TABLES}
     about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
-    said = (folder / "conclusion.txt").read_text(encoding="utf-8").strip()
-    return PreparationStudy(**tables, about=about, conclusion=said)
+    conclusion = (folder / "conclusion.txt").read_text(encoding="utf-8").strip()
+    return PreparationStudy(**tables, about=about, conclusion=conclusion)
 
 
 def no_study() -> PreparationStudy:
-    """Return what there is where preparations were not studied."""
+    """Return the empty study, of a run whose preparations were not studied."""
     return PreparationStudy(**{name: pd.DataFrame() for name in TABLES}, about={}, conclusion="")
 
 
@@ -242,30 +256,25 @@ def _cell(base: Preparation, changes: Mapping[str, object]) -> Preparation:
 
 
 def _check(
-    said: Mapping[str, Sequence[Predictions]], grid: Mapping[str, Preparation]
+    predictions: Mapping[str, Sequence[Predictions]], grid: Mapping[str, Preparation]
 ) -> Predictions:
-    """Return the films that all cells are judged on."""
-    if lacking := [name for name in (OFF, OWN) if name not in said]:
+    """Return the films that all cells are evaluated on."""
+    if lacking := [name for name in (OFF, OWN) if name not in predictions]:
         raise ValueError(
-            f"cell {lacking[0]!r} is not among {', '.join(said)}: expected it, since every cell "
-            "is compared with it"
+            f"cell {lacking[0]!r} is not among {', '.join(predictions)}: expected it, since every "
+            "cell is compared with it"
         )
-    if set(said) != set(grid):
-        raise ValueError(f"predictions of {', '.join(said)}; expected those of {', '.join(grid)}")
-    repeats = len(said[OFF])
-    for name, several in said.items():
+    if set(predictions) != set(grid):
+        raise ValueError(
+            f"predictions of {', '.join(predictions)}; expected those of {', '.join(grid)}"
+        )
+    repeats = len(predictions[OFF])
+    for name, several in predictions.items():
         if not repeats or len(several) != repeats:
             raise ValueError(f"{name}: found {len(several)} repeats, expected {repeats or 1}")
-        for plain, one in zip(said[OFF], several, strict=True):
+        for plain, one in zip(predictions[OFF], several, strict=True):
             check_comparable(plain, one, name=name)
-    return said[OFF][0]
-
-
-def _draw_repeats(count: int, *, resamples: int, seed: int) -> Float64[np.ndarray, "s r"]:
-    """Return how much each repeat counts: all alike first, then drawn with replacement."""
-    equal = np.full(count, 1 / count)
-    drawn = np.random.default_rng([seed, count]).multinomial(count, equal, size=resamples)
-    return np.column_stack([equal, drawn.T / count])
+    return predictions[OFF][0]
 
 
 def _area(
@@ -327,7 +336,7 @@ def _computable(area: Float64[np.ndarray, "c r"]) -> Float64[np.ndarray, "c r2"]
 
 
 def _differing(rows: pd.DataFrame, reference: str) -> dict[str, int]:
-    """Return how many cells are surely higher, and how many surely lower."""
+    """Return how many cells are significantly higher, and how many lower."""
     sure = rows[f"{reference}_p_holm"].to_numpy(dtype=np.float64) < LEVEL
     above = rows[f"{reference}_difference"].to_numpy(dtype=np.float64) > 0
     return {"higher": int((sure & above).sum()), "lower": int((sure & ~above).sum())}

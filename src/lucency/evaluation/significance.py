@@ -1,20 +1,17 @@
-"""Exact answers to small questions: a share's interval, many p values, one number a finding.
+"""Significance: DeLong's test of AUCs, the signed-rank test, Holm's correction, Wilson's interval.
 
-Letters in shapes: m tests, k findings.
-
-The standard error of an AUC by formula, without resamples, with patients as clusters of films.
-
-Obuchowski, Nonparametric Analysis of Clustered ROC Curve Data, Biometrics 53 (1997), 567-578.
-Where every film is its own owner, it is DeLong, DeLong and Clarke-Pearson, Biometrics 44 (1988),
-837-845, exactly. Computed from midranks in O(n log n), as Sun and Xu, IEEE Signal Processing
-Letters 21 (2014), 1389-1393. A film whose label is NaN (not stated) is left out.
+DeLong's standard error of an AUC is by formula, without resamples, with patients as clusters of
+films: Obuchowski, Nonparametric Analysis of Clustered ROC Curve Data, Biometrics 53 (1997),
+567-578. Where every film is its own owner, it is DeLong, DeLong and Clarke-Pearson, Biometrics 44
+(1988), 837-845, exactly. Computed from midranks in O(n log n), as Sun and Xu, IEEE Signal
+Processing Letters 21 (2014), 1389-1393. A film whose label is NaN (not stated) is left out.
 
 A standard error is NaN when all positive films, or all negative ones, belong to one owner;
 `not_computable` says so. It is 0 when the films of all owners do equally well, as under perfect
 separation or with one score for all. That is no certainty, only that the formula has nothing to go
-by; what a function then returns is said there.
+by.
 
-Letters in shapes: n films, p owners (patients).
+Letters in shapes: n films, p owners (patients), m tests, k findings.
 """
 
 from __future__ import annotations
@@ -23,12 +20,109 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Float64, Int64, Real
-from scipy.special import expit, logit, ndtr, ndtri
+from scipy.special import ndtr, ndtri
 from scipy.stats import rankdata
 
 from lucency.evaluation.bootstrap import HIGH
 
+LEVEL = 0.05  # a p value below it is more than chance
 FEWEST = 6  # differences; with 5 the smallest two-sided p is 2 / 2^5 = .0625
+Label = Float[np.ndarray, " n"]  # 1, 0 or NaN
+Score = Float[np.ndarray, " n"]
+Owner = Int64[np.ndarray, " n"]
+PerOwner = Float64[np.ndarray, " p"]
+
+
+class _PairCounts(NamedTuple):
+    """For each owner: films of both classes, pairs won by positive films and lost by negative ones.
+
+    A pair is a positive and a negative film, of any owners; a tie is half a win.
+    """
+
+    positives: PerOwner
+    negatives: PerOwner
+    won: PerOwner
+    lost: PerOwner
+
+
+def delong(label: Label, score: Score, *, owner: Owner) -> tuple[float, float]:
+    """Return the AUC and its standard error; `owner` says whose film it is, such as the patient.
+
+    For films that are independent of each other, `owner=np.arange(n)`. Raises ValueError when the
+    score of a film with a label is NaN.
+    """
+    return _area_and_error(_pair_counts(label, score, owner))
+
+
+def delong_difference(
+    label: Label, score: Score, other: Score, *, owner: Owner
+) -> tuple[float, float, float]:
+    """Return the AUC of `score` minus that of `other`, its standard error, and the two-sided p.
+
+    Paired: both scores are of the same films. p is that of the normal distribution. Where the
+    standard error is 0, p is 1 for a difference of 0, and NaN for any other. Errors as `delong`.
+    """
+    mine, theirs = _pair_counts(label, score, owner), _pair_counts(label, other, owner)
+    apart = mine._replace(won=mine.won - theirs.won, lost=mine.lost - theirs.lost)
+    difference, error = _area_and_error(apart)
+    if error > 0:
+        return difference, error, float(2 * ndtr(-abs(difference) / error))
+    return difference, error, 1.0 if difference == 0 == error else np.nan
+
+
+def not_computable(label: Label, *, owner: Owner) -> str:
+    """Return why these films have no AUC, or no standard error, or nothing when they have both."""
+    names = {"positives": owner[label == 1], "negatives": owner[label == 0]}
+    if lacking := [name for name, owners in names.items() if not len(owners)]:
+        return f"not computable: 0 {' and 0 '.join(lacking)}"
+    single = [name for name, owners in names.items() if len(np.unique(owners)) == 1]
+    return f"no standard error: all {' and all '.join(single)} are of one owner" if single else ""
+
+
+def signed_rank(difference: Float[np.ndarray, " k"]) -> float:
+    """Return the two-sided p of Wilcoxon's signed-rank test, one paired difference a finding.
+
+    Exact, tied differences included: every way to give the ranks signs is counted. Differences of 0
+    and NaN (not computable) are left out; NaN when fewer than 6 remain, of which `not_testable`
+    says why. Findings share films and patients, which the test ignores: p is a rough guide,
+    no substitute for the interval over patients. Wilcoxon, Biometrics Bulletin 1 (1945), 80-83;
+    with data sets as rows, Demsar, Journal of Machine Learning Research 7 (2006), 1-30.
+    """
+    kept = _kept(difference)
+    if len(kept) < FEWEST:
+        return np.nan
+    rank = (2 * rankdata(np.abs(kept))).astype(np.int64)  # doubled, since ties have halves
+    chance = np.ones(1)
+    for step in rank:
+        chance = (np.pad(chance, (0, step)) + np.pad(chance, (step, 0))) / 2
+    positive = rank[kept > 0].sum()
+    return float(min(1, 2 * chance[: positive + 1].sum(), 2 * chance[positive:].sum()))
+
+
+def not_testable(difference: Float[np.ndarray, " k"]) -> str:
+    """Return why `signed_rank` gives no p here, or nothing when it does."""
+    kept = len(_kept(difference))
+    if kept >= FEWEST:
+        return ""
+    return f"not computable: {kept} of {len(difference)} differences are not 0; needs {FEWEST}"
+
+
+def holm(p: Float[np.ndarray, " m"]) -> Float64[np.ndarray, " m"]:
+    """Return the p values adjusted for their number, so that one below .05 holds among them all.
+
+    The chance of any false alarm stays below the level, whatever the tests have in common. NaN (no
+    test) stays NaN and does not count. Raises ValueError when a value is not within 0 and 1. Holm,
+    Scandinavian Journal of Statistics 6 (1979), 65-70.
+    """
+    stated = np.flatnonzero(~np.isnan(p))
+    value = p[stated].astype(np.float64)
+    if not ((value >= 0) & (value <= 1)).all():
+        raise ValueError(f"p values from {value.min()} to {value.max()}; expected 0 to 1")
+    order = np.argsort(value)
+    raised = np.maximum.accumulate(value[order] * np.arange(len(value), 0, -1))
+    adjusted = np.full(len(p), np.nan)
+    adjusted[stated[order]] = np.minimum(raised, 1)
+    return adjusted
 
 
 def wilson(
@@ -54,157 +148,44 @@ def wilson(
     return np.stack([low, high])
 
 
-def holm(p: Float[np.ndarray, " m"]) -> Float64[np.ndarray, " m"]:
-    """Return the p values adjusted for their number, so that one below .05 holds among them all.
-
-    The chance of any false alarm stays below the level, whatever the tests have in common. NaN (no
-    test) stays NaN and does not count. Raises ValueError when a value is not within 0 and 1. Holm,
-    Scandinavian Journal of Statistics 6 (1979), 65-70.
-    """
-    stated = np.flatnonzero(~np.isnan(p))
-    value = p[stated].astype(np.float64)
-    if not ((value >= 0) & (value <= 1)).all():
-        raise ValueError(f"p values from {value.min()} to {value.max()}; expected 0 to 1")
-    order = np.argsort(value)
-    raised = np.maximum.accumulate(value[order] * np.arange(len(value), 0, -1))
-    adjusted = np.full(len(p), np.nan)
-    adjusted[stated[order]] = np.minimum(raised, 1)
-    return adjusted
-
-
-def signed_rank(difference: Float[np.ndarray, " k"]) -> float:
-    """Return the two-sided p of Wilcoxon's signed-rank test, one paired difference a finding.
-
-    Exact, tied differences included: every way to give the ranks signs is counted. Differences of 0
-    and NaN (not computable) are left out; NaN when fewer than 6 remain, of which `not_testable`
-    says why. Findings share films and patients, which the test does not know: p is a rough guide,
-    no substitute for the interval over patients. Wilcoxon, Biometrics Bulletin 1 (1945), 80-83;
-    with data sets as rows, Demsar, Journal of Machine Learning Research 7 (2006), 1-30.
-    """
-    kept = _kept(difference)
-    if len(kept) < FEWEST:
-        return np.nan
-    rank = (2 * rankdata(np.abs(kept))).astype(np.int64)  # doubled, since ties have halves
-    chance = np.ones(1)
-    for step in rank:
-        chance = (np.pad(chance, (0, step)) + np.pad(chance, (step, 0))) / 2
-    positive = rank[kept > 0].sum()
-    return float(min(1, 2 * chance[: positive + 1].sum(), 2 * chance[positive:].sum()))
-
-
-def not_testable(difference: Float[np.ndarray, " k"]) -> str:
-    """Return why `signed_rank` gives no p here, or nothing when it does."""
-    kept = len(_kept(difference))
-    if kept >= FEWEST:
-        return ""
-    return f"not computable: {kept} of {len(difference)} differences are not 0; needs {FEWEST}"
-
-
-def _kept(difference: Float[np.ndarray, " k"]) -> Float64[np.ndarray, " k2"]:
-    return difference[~np.isnan(difference) & (difference != 0)].astype(np.float64)
-
-
-Label = Float[np.ndarray, " n"]  # 1, 0 or NaN
-Score = Float[np.ndarray, " n"]
-Owner = Int64[np.ndarray, " n"]
-PerOwner = Float64[np.ndarray, " p"]
-
-
-class _Duels(NamedTuple):
-    """For each owner: films of both classes, and duels won by positive and lost by negative ones.
-
-    A duel is between a positive and a negative film of anyone; a tie is half a win.
-    """
-
-    positives: PerOwner
-    negatives: PerOwner
-    won: PerOwner
-    lost: PerOwner
-
-
-def delong(label: Label, score: Score, *, owner: Owner) -> tuple[float, float]:
-    """Return the AUC and its standard error; `owner` says whose film it is, such as the patient.
-
-    For films that are independent of each other, `owner=np.arange(n)`. Raises ValueError when the
-    score of a film with a label is NaN.
-    """
-    return _area_and_error(_duels(label, score, owner))
-
-
-def delong_interval(label: Label, score: Score, *, owner: Owner) -> tuple[float, float]:
-    """Return the 95 % interval of the AUC, symmetric on the logit scale, so within 0 and 1.
-
-    Pepe, The Statistical Evaluation of Medical Tests for Classification and Prediction (2003),
-    chapter 5. Where the standard error is 0, both ends are the AUC itself. Errors as `delong`.
-    """
-    area, error = delong(label, score, owner=owner)
-    if np.isnan(error):
-        return np.nan, np.nan
-    if error == 0:
-        return area, area
-    half = ndtri(HIGH) * error / (area * (1 - area))
-    return float(expit(logit(area) - half)), float(expit(logit(area) + half))
-
-
-def delong_difference(
-    label: Label, score: Score, other: Score, *, owner: Owner
-) -> tuple[float, float, float]:
-    """Return the AUC of `score` minus that of `other`, its standard error, and the two-sided p.
-
-    Paired: both scores are of the same films. p is that of the normal distribution. Where the
-    standard error is 0, p is 1 for a difference of 0, and NaN for any other. Errors as `delong`.
-    """
-    mine, theirs = _duels(label, score, owner), _duels(label, other, owner)
-    apart = mine._replace(won=mine.won - theirs.won, lost=mine.lost - theirs.lost)
-    difference, error = _area_and_error(apart)
-    if error > 0:
-        return difference, error, float(2 * ndtr(-abs(difference) / error))
-    return difference, error, 1.0 if difference == 0 == error else np.nan
-
-
-def not_computable(label: Label, *, owner: Owner) -> str:
-    """Return why these films have no AUC, or no standard error, or nothing when they have both."""
-    names = {"positives": owner[label == 1], "negatives": owner[label == 0]}
-    if lacking := [name for name, owners in names.items() if not len(owners)]:
-        return f"not computable: 0 {' and 0 '.join(lacking)}"
-    single = [name for name, owners in names.items() if len(np.unique(owners)) == 1]
-    return f"no standard error: all {' and all '.join(single)} are of one owner" if single else ""
-
-
-def _duels(label: Label, score: Score, owner: Owner) -> _Duels:
+def _pair_counts(label: Label, score: Score, owner: Owner) -> _PairCounts:
     stated = (label == 1) | (label == 0)
-    truth, said = label[stated] == 1, score[stated]
-    if absent := int(np.isnan(said).sum()):
+    truth, known = label[stated] == 1, score[stated]
+    if absent := int(np.isnan(known).sum()):
         raise ValueError(
-            f"the score of {absent} of {len(said)} films with a label is NaN; expected a number "
+            f"the score of {absent} of {len(known)} films with a label is NaN; expected a number "
             "each: leave those films out, and say so"
         )
     owners, place = np.unique(owner[stated], return_inverse=True)
-    rank = rankdata(said)
-    won = rank[truth] - rankdata(said[truth])
-    lost = truth.sum() - (rank[~truth] - rankdata(said[~truth]))
+    rank = rankdata(known)
+    won = rank[truth] - rankdata(known[truth])
+    lost = truth.sum() - (rank[~truth] - rankdata(known[~truth]))
     sums = [
         np.bincount(place[rows], weights=weight, minlength=len(owners)).astype(np.float64)
         for rows, weight in ((truth, None), (~truth, None), (truth, won), (~truth, lost))
     ]
-    return _Duels(*sums)
+    return _PairCounts(*sums)
 
 
-def _area_and_error(duels: _Duels) -> tuple[float, float]:
-    """Return Obuchowski's estimate; also of a difference, since all of it is linear in the duels.
+def _area_and_error(counts: _PairCounts) -> tuple[float, float]:
+    """Return Obuchowski's estimate; also of a difference, since all of it is linear in the counts.
 
-    Duels are counted in halves, so the sums are exact, and a variance of 0 is exactly 0.
+    Pairs are counted in halves, so the sums are exact, and a variance of 0 is exactly 0.
     """
-    positives, negatives = duels.positives.sum(), duels.negatives.sum()
+    positives, negatives = counts.positives.sum(), counts.negatives.sum()
     pairs = positives * negatives
     if not pairs:
         return np.nan, np.nan
-    won, lost = duels.won.sum(), duels.lost.sum()
-    owners = [(duels.positives > 0).sum(), (duels.negatives > 0).sum(), len(duels.won)]
+    won, lost = counts.won.sum(), counts.lost.sum()
+    owners = [(counts.positives > 0).sum(), (counts.negatives > 0).sum(), len(counts.won)]
     if min(owners) < 2:
         return float(won / pairs), np.nan
-    above = (positives * duels.won - duels.positives * won) / pairs / positives
-    below = (negatives * duels.lost - duels.negatives * lost) / pairs / negatives
+    above = (positives * counts.won - counts.positives * won) / pairs / positives
+    below = (negatives * counts.lost - counts.negatives * lost) / pairs / negatives
     terms = [(above**2).sum(), (below**2).sum(), 2 * (above * below).sum()]
     variance = sum(term * n / (n - 1) for term, n in zip(terms, owners, strict=True))
     return float(won / pairs), float(np.sqrt(max(0, variance)))
+
+
+def _kept(difference: Float[np.ndarray, " k"]) -> Float64[np.ndarray, " k2"]:
+    return difference[~np.isnan(difference) & (difference != 0)].astype(np.float64)

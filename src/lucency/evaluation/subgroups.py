@@ -1,4 +1,4 @@
-"""How a network does on groups of films: by view, sex, age, visit and films of the patient.
+"""Subgroups: AUC and calibration by view, sex, age, visit and number of films of the patient.
 
 Letters in shapes: n films, k findings, r resamples (the first column: all films), c columns (the
 findings, then macro).
@@ -7,7 +7,6 @@ findings, then macro).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -15,9 +14,16 @@ import pandas as pd
 from jaxtyping import Bool, Float64, Int64
 
 from lucency.core.predictions import Predictions
-from lucency.evaluation.bootstrap import Weights, all_and_resampled, interval, mean_over_findings
-from lucency.evaluation.evaluate import MACRO
-from lucency.evaluation.metrics import auc, not_computable
+from lucency.evaluation.bootstrap import (
+    MACRO,
+    Weights,
+    all_and_resampled,
+    interval,
+    mean_over_findings,
+    ratio,
+)
+from lucency.evaluation.evaluate import require_one_part
+from lucency.evaluation.metrics import finding_aucs, not_computable
 
 FEW_FILMS, FEW_PATIENTS = 30, 20  # of either class, and of both, below which numbers say little
 OLDEST = 120  # years; ages above are mistakes of entry
@@ -54,7 +60,7 @@ def subgroups(
     says so. A gap may come from other illnesses and other films in the group, not only from the
     network. Raises ValueError when the predictions hold several parts, or a film has no facts.
     """
-    _check(predictions)
+    require_one_part(predictions)
     known = _joined(facts, predictions)
     weights = all_and_resampled(predictions.patient, resamples=resamples, seed=seed)
     rows: list[Row] = []
@@ -90,15 +96,6 @@ def worst_group(table: pd.DataFrame) -> str:
         f"interval {-worst['gap_high']:.3f} to {-worst['gap_low']:.3f} lower); {counted} with "
         "enough films were looked at, and the intervals are not corrected for that."
     )
-
-
-def _check(predictions: Predictions) -> None:
-    parts = np.unique(predictions.part)
-    if len(parts) != 1:
-        raise ValueError(
-            f"{predictions.network}: predictions of {', '.join(parts) or 'no films'}; expected one "
-            'part: take predictions.of("test")'
-        )
 
 
 def _joined(facts: pd.DataFrame, predictions: Predictions) -> pd.DataFrame:
@@ -190,20 +187,19 @@ def _counts(predictions: Predictions, rows: Rows) -> _Counts:
 
 
 def _areas(predictions: Predictions, rows: Rows, weights: Weights) -> Float64[np.ndarray, "k r"]:
-    part = replace(weights, owner=weights.owner[rows])
-    pairs = zip(predictions.label[rows].T, predictions.logit[rows].T, strict=True)
-    return np.stack([auc(label, logit, weights=part) for label, logit in pairs])
+    label, logit = predictions.label[rows], predictions.logit[rows]
+    return finding_aucs(label, logit, weights=weights.take(rows))
 
 
 def _calibration(
     predictions: Predictions, rows: Rows, weights: Weights
 ) -> Float64[np.ndarray, "k r"]:
-    part = replace(weights, owner=weights.owner[rows])
+    part = weights.take(rows)
     label = predictions.label[rows].T
     stated = ~np.isnan(label)
     missed = part.total(np.where(stated, predictions.probability[rows].T - label, 0))
     films = part.total(stated.astype(np.float64))
-    return np.divide(missed, films, out=np.full_like(films, np.nan), where=films > 0)
+    return ratio(missed, films)
 
 
 def _note(label: np.ndarray, inside: Rows, area: Sampled, gap: Sampled) -> str:

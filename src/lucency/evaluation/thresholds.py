@@ -1,4 +1,4 @@
-"""Thresholds, fitted on validation films and nowhere else.
+"""Decision thresholds, fitted on validation films and nowhere else.
 
 Letters in shapes: n films, k findings, t distinct probabilities.
 """
@@ -39,7 +39,7 @@ def threshold_table(
     if not (len(predictions) and (predictions.part == "val").all()):
         parts = ", ".join(sorted(set(predictions.part.tolist()))) or "no"
         raise ValueError(
-            f"{predictions.network}: thresholds asked of {parts} films; expected validation films "
+            f"{predictions.network}: thresholds fitted to {parts} films; expected validation films "
             'only: take predictions.of("val")'
         )
     pairs = zip(predictions.label.T, predictions.probability.T, strict=True)
@@ -83,27 +83,6 @@ def check_fitted(thresholds: pd.DataFrame, predictions: Predictions) -> None:
         )
 
 
-def best_f1(
-    true: Float64[np.ndarray, " t"], false: Float64[np.ndarray, " t"], *, recall: float
-) -> Float64[np.ndarray, " t"]:
-    """Return F1 at each threshold, from positives and negatives called positive."""
-    return 2 * true / (true + false + true[-1])
-
-
-def youden(
-    true: Float64[np.ndarray, " t"], false: Float64[np.ndarray, " t"], *, recall: float
-) -> Float64[np.ndarray, " t"]:
-    """Return recall + specificity - 1 at each threshold. Youden, Cancer 3 (1950), 32-35."""
-    return true / true[-1] - false / false[-1]
-
-
-def rule_out(
-    true: Float64[np.ndarray, " t"], false: Float64[np.ndarray, " t"], *, recall: float
-) -> Float64[np.ndarray, " t"]:
-    """Return 1 at the thresholds that find the share `recall` of the positives or more, else 0."""
-    return (true >= (recall - ROUNDING) * true[-1]).astype(np.float64)
-
-
 def _fit(
     label: Float32[np.ndarray, " n"],
     probability: Float64[np.ndarray, " n"],
@@ -124,8 +103,13 @@ def _fit(
 
 
 _FITTED = ("threshold", "positives", "note")
+# What is highest at the best threshold, of positives and negatives called positive at each.
 THRESHOLDS: dict[Rule, Callable[..., Float64[np.ndarray, " t"]]] = {
-    "f1": best_f1,
-    "youden": youden,
-    "recall": rule_out,
+    "f1": lambda true, false, recall: 2 * true / (true + false + true[-1]),
+    # Recall + specificity - 1. Youden, Cancer 3 (1950), 32-35.
+    "youden": lambda true, false, recall: true / true[-1] - false / false[-1],
+    # 1 at the thresholds that find the share `recall` of the positives or more.
+    "recall": lambda true, false, recall: (true >= (recall - ROUNDING) * true[-1]).astype(
+        np.float64
+    ),
 }

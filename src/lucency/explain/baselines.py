@@ -1,11 +1,7 @@
-"""Heatmaps that never saw a film: what any method must beat, in the shape of its own maps.
+"""Baselines: maps made without any network, and whether heat maps beat them at pointing into boxes.
 
-Letters in shapes: n films, k findings, b boxes, c numbers of a box or its cells, gh and gw cells
-of the grid.
-
-Do maps point into boxes more often than maps that know nothing? Paired, film by film.
-
-Letters in shapes: k findings, k1 one more for their mean, r resamples (the first: all films once).
+Letters in shapes: n films, k findings, k1 one more for their mean, b boxes, c numbers of a box or
+its cells, gh and gw cells of the grid, r resamples (the first: all films once).
 """
 
 from __future__ import annotations
@@ -17,22 +13,70 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float32, Float64, Int64
 
-from lucency.evaluation.bootstrap import Weights, interval, mean_over_findings, ratio
+from lucency.evaluation.bootstrap import Weights, all_and_resampled, interval, ratio
 from lucency.evaluation.evaluate import MACRO
 from lucency.explain.heatmaps import (
     Boxes,
     Heatmaps,
+    Pairs,
     cover,
     even_centres,
     pair_up,
     place_boxes,
-    weigh,
 )
-from lucency.explain.localization import ONE_PATIENT, pointing_game, sum_by_finding
+from lucency.explain.localization import ONE_PATIENT, pointing_game, sum_by_finding, with_mean
+
+COLUMNS = (
+    "method", "baseline", "finding", "difference", "low", "high", "films", "patients", "note",
+)  # fmt: skip
+FEW = 30  # boxes of a finding below which its row is imprecise: a share of .5 is known to +- .18
+
+
+def baseline_table(
+    maps: Heatmaps, *, baselines: Sequence[Heatmaps], boxes: pd.DataFrame, resamples: int, seed: int
+) -> pd.DataFrame:
+    """Return the pointing game of a method minus that of each baseline, by finding and their mean.
+
+    All are maps of the same films, so that differences are paired; 95 % intervals over patients.
+    """
+    pairs = pair_up(place_boxes(maps, boxes))
+    weights = all_and_resampled(maps.patient, resamples=resamples, seed=seed)
+    own = _hits(maps, pairs, weights)
+    findings = (*maps.findings, MACRO)
+    patient = maps.patient[pairs.row]
+    of = [pairs.column == column for column in range(len(findings) - 1)]
+    of.append(np.ones(len(pairs.row), dtype=bool))
+    rows = []
+    for baseline in baselines:
+        apart = own - _hits(baseline, pairs, weights)
+        low, high = interval(apart[:, 1:])
+        for place, finding in enumerate(findings):
+            people = len(np.unique(patient[of[place]]))
+            bounds = (low[place], high[place]) if people > 1 else (np.nan, np.nan)
+            counts = (len(np.unique(pairs.row[of[place]])), people)
+            note = ONE_PATIENT if people == 1 else ""
+            names = (maps.method, baseline.method, finding)
+            rows.append((*names, apart[place, 0], *bounds, *counts, note))
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def conclude_heatmaps(baselines: pd.DataFrame, *, boxes: pd.DataFrame) -> str:
+    """Return whether maps beat the baselines: differences and their 95 % intervals."""
+    if not len(baselines):
+        return "No box could be scored, so the localisation of this network is unknown."
+    mean = baselines.loc[baselines["finding"] == MACRO]
+    words = [
+        _compared(name, mean.loc[mean["method"] == name]) for name in dict.fromkeys(mean["method"])
+    ]
+    count = boxes["finding"].value_counts()
+    few = [f"{name} {number}" for name, number in count.items() if number < FEW]
+    if few:
+        words.append(f"Findings with fewer than {FEW} boxes are inconclusive: {', '.join(few)}.")
+    return " ".join(words)
 
 
 def baseline_maps(maps: Heatmaps, *, boxes: pd.DataFrame, seed: int) -> list[Heatmaps]:
-    """Return four naive methods on the films, findings and grid of `maps`, whose cells are even."""
+    """Return four baselines on the films, findings and grid of `maps`, whose cells are even."""
     maps = replace(maps, centres=even_centres(maps.grid.shape[2:]))
     return [
         random_maps(maps, seed=seed),
@@ -43,9 +87,9 @@ def baseline_maps(maps: Heatmaps, *, boxes: pd.DataFrame, seed: int) -> list[Hea
 
 
 def random_maps(maps: Heatmaps, *, seed: int) -> Heatmaps:
-    """Return cells drawn evenly from 0 to 1."""
-    drawn = np.random.default_rng(seed).random(maps.grid.shape, dtype=np.float32)
-    return replace(maps, method="random", grid=drawn)
+    """Return cells with uniform random values from 0 to 1."""
+    grid = np.random.default_rng(seed).random(maps.grid.shape, dtype=np.float32)
+    return replace(maps, method="random", grid=grid)
 
 
 def centre_maps(maps: Heatmaps) -> Heatmaps:
@@ -110,68 +154,8 @@ def _mean_of_others(
     return total / left[owner[films], None], films
 
 
-COLUMNS = (
-    "method",
-    "baseline",
-    "finding",
-    "difference",
-    "low",
-    "high",
-    "films",
-    "patients",
-    "note",
-)
-FEW = 30  # boxes of a finding below which its row says little: a share of .5 is known to +- .18
-
-
-def baseline_table(
-    maps: Heatmaps,
-    *,
-    baselines: Sequence[Heatmaps],
-    boxes: pd.DataFrame,
-    resamples: int,
-    seed: int,
-) -> pd.DataFrame:
-    """Return the pointing game of a method minus that of each baseline, by finding and their mean.
-
-    All are maps of the same films, so that differences are paired; 95 % intervals over patients.
-    """
-    pairs = pair_up(place_boxes(maps, boxes))
-    weights = weigh(maps, resamples=resamples, seed=seed)
-    own = _hits(maps, boxes, weights)
-    findings = (*maps.findings, MACRO)
-    patient = maps.patient[pairs.row]
-    of = [pairs.column == column for column in range(len(findings) - 1)]
-    of.append(np.ones(len(pairs.row), dtype=bool))
-    rows = []
-    for baseline in baselines:
-        apart = own - _hits(baseline, boxes, weights)
-        low, high = interval(apart[:, 1:])
-        for place, finding in enumerate(findings):
-            people = len(np.unique(patient[of[place]]))
-            bounds = (low[place], high[place]) if people > 1 else (np.nan, np.nan)
-            counts = (len(np.unique(pairs.row[of[place]])), people)
-            note = ONE_PATIENT if people == 1 else ""
-            names = (maps.method, baseline.method, finding)
-            rows.append((*names, apart[place, 0], *bounds, *counts, note))
-    return pd.DataFrame(rows, columns=list(COLUMNS))
-
-
-def conclude_heatmaps(baselines: pd.DataFrame, *, boxes: pd.DataFrame) -> str:
-    """Return whether maps beat those that know nothing: differences and their 95 % intervals."""
-    if not len(baselines):
-        return "No box could be scored, so nothing is known of where this network looked."
-    mean = baselines.loc[baselines["finding"] == MACRO]
-    told = [_told(name, mean.loc[mean["method"] == name]) for name in dict.fromkeys(mean["method"])]
-    count = boxes["finding"].value_counts()
-    few = [f"{name} {number}" for name, number in count.items() if number < FEW]
-    if few:
-        told.append(f"Findings with fewer than {FEW} boxes carry no claim: {', '.join(few)}.")
-    return " ".join(told)
-
-
-def _told(method: str, mine: pd.DataFrame) -> str:
-    """Return which baselines a method beats, which beat it, and which it cannot be told from."""
+def _compared(method: str, mine: pd.DataFrame) -> str:
+    """Return which baselines a method beats, which beat it, and which tie with it."""
     kinds = {"more often than": [], "less often than": [], "no more often for sure than": []}
     for row in mine.to_dict("records"):
         kind = list(kinds)[0 if row["low"] > 0 else 1 if row["high"] < 0 else 2]
@@ -180,14 +164,13 @@ def _told(method: str, mine: pd.DataFrame) -> str:
         )
         gap = f"{row['difference']:+.3f}, {known}"
         kinds[kind].append(f"{row['baseline']} ({gap})")
-    said = [f"{kind} {', '.join(several)}" for kind, several in kinds.items() if several]
-    return f"{method} points into boxes {'; '.join(said)}."
+    parts = [f"{kind} {', '.join(several)}" for kind, several in kinds.items() if several]
+    return f"{method} points into boxes {'; '.join(parts)}."
 
 
-def _hits(maps: Heatmaps, boxes: pd.DataFrame, weights: Weights) -> Float64[np.ndarray, "k1 r"]:
+def _hits(maps: Heatmaps, pairs: Pairs, weights: Weights) -> Float64[np.ndarray, "k1 r"]:
     """Return the share of films whose map points into a box, by finding and their mean."""
-    pairs = pair_up(place_boxes(maps, boxes))
     terms = np.stack([pointing_game(maps, pairs=pairs), np.ones(len(pairs.row))])
     sums = sum_by_finding(maps, pairs, terms, weights=weights)
     share = ratio(sums[:, 0], sums[:, 1])
-    return np.concatenate([share, mean_over_findings(share)[None]])
+    return with_mean(share)

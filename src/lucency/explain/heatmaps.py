@@ -1,8 +1,8 @@
-"""Heat maps on the grid their method has, the boxes drawn on the same films, and how they meet.
+"""Heat maps on the grid of their method, and the boxes that were drawn on the same films.
 
 Everything is in shares of the film: 0 is its left or top edge, 1 its right or bottom edge.
 Letters in shapes: n films, k findings, gh and gw cells of the grid, b boxes, m pairs of a film and
-a finding with a box, h and w pixels of a frame, c terms, r resamples (the first: all films once).
+a finding with a box, h and w pixels of a frame, c terms.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from jaxtyping import Bool, Float32, Float64, Int64, Shaped
 
 from lucency.core.manifest import BOX_COLUMNS, require
 from lucency.core.tables import film_names, within
-from lucency.evaluation.bootstrap import Weights, all_and_resampled
 
 FRAME = 1024  # pixels of a side of the published films, in which boxes were drawn
 FARTHEST = 1.5  # a box beyond this share of a film is not in shares
@@ -26,7 +25,7 @@ Corners = Float64[np.ndarray, "_ 4"]  # left, top, right, bottom
 
 
 class Centres(NamedTuple):
-    """Where in the film the rows and the columns of a grid look, in shares of it."""
+    """The centres of the rows and the columns of a grid, in shares of the film."""
 
     down: Float64[np.ndarray, " gh"]
     across: Float64[np.ndarray, " gw"]
@@ -34,7 +33,7 @@ class Centres(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Heatmaps:
-    """One map a film and finding by one method, raw, and where its cells look."""
+    """One map a film and finding by one method, raw, and the centres of its cells."""
 
     method: str
     findings: tuple[str, ...]
@@ -170,11 +169,6 @@ def cover(corners: Corners, *, cells: tuple[int, int]) -> Float64[np.ndarray, "b
     return down[:, :, None] * across[:, None, :]
 
 
-def weigh(maps: Heatmaps, *, resamples: int, seed: int) -> Weights:
-    """Return bootstrap weights of the maps' films by patient, the first column all films once."""
-    return all_and_resampled(maps.patient, resamples=resamples, seed=seed)
-
-
 def by_finding(maps: Heatmaps, pairs: Pairs) -> Iterator[tuple[int, Int64[np.ndarray, " m"]]]:
     """Yield each finding's column and the places of its pairs, none where it has no box."""
     for column in range(len(maps.findings)):
@@ -182,16 +176,16 @@ def by_finding(maps: Heatmaps, pairs: Pairs) -> Iterator[tuple[int, Int64[np.nda
 
 
 def boxed_in_train(boxed: Shaped[np.ndarray, " b"], *, trained: Shaped[np.ndarray, " n"]) -> str:
-    """Return what is wrong where a film with boxes trained the network, else nothing."""
+    """Return the issue where a film with boxes trained the network, else an empty text."""
     names = np.unique(film_names(boxed).astype(str)).astype(object)
     found = names[within(names, film_names(trained))]
     if not len(found):
         return ""
     return (
         f"{len(found):,} of {len(names):,} films with boxes are in train, such as {found[0]}: "
-        "the network was told what they show, so that hits of these boxes prove no "
-        "localisation; score the boxes of other films alone, or take NIH's own lists: all box "
-        "films are in its test"
+        "the network has learnt their labels, so that hits of these boxes prove no localisation; "
+        "score the boxes of other films alone, or take NIH's own lists: all box films are in its "
+        "test"
     )
 
 

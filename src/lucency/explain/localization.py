@@ -1,17 +1,12 @@
-"""From heat maps to boxes and hits, by the protocol of Wang et al., ChestX-ray8 (CVPR 2017).
+"""Localisation: how well heat maps find the boxes that radiologists drew.
+
+`localize` follows the protocol of Wang et al., ChestX-ray8 (CVPR 2017), from heat maps to boxes and
+hits, and `reach` gives what a grid can reach at most; `pointing` needs no threshold, or fits it on
+other films.
 
 Letters in shapes: gh and gw cells of the grid, h and w pixels, d detected and b true boxes,
-t thresholds, m pairs of a film and a finding.
-
-How well maps find the boxes that radiologists drew, beside what a grid can reach.
-
-Letters in shapes: b boxes, k findings, k1 one more for their mean, m pairs of a film and a finding,
-t thresholds, c terms, r resamples (the first: all films once).
-
-Does a map point into the box? Measures that need no threshold, or fit it on other films.
-
-Letters in shapes: m pairs of a film and a finding with a box, k findings, l levels, f folds,
-gh and gw cells of the grid, r resamples (the first: all films once).
+t thresholds, m pairs of a film and a finding with a box, k findings, k1 one more for their mean,
+c terms, l levels, p points, r resamples (the first: all films once).
 """
 
 from __future__ import annotations
@@ -25,7 +20,13 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float32, Float64, Int64
 
-from lucency.evaluation.bootstrap import Weights, interval, mean_over_findings, ratio
+from lucency.evaluation.bootstrap import (
+    Weights,
+    all_and_resampled,
+    interval,
+    mean_over_findings,
+    ratio,
+)
 from lucency.evaluation.evaluate import MACRO
 from lucency.explain.heatmaps import (
     FRAME,
@@ -41,99 +42,33 @@ from lucency.explain.heatmaps import (
     pair_up,
     place_boxes,
     scale,
-    weigh,
 )
 
 BRIGHTEST = 255.0
 LEVELS = (60.0, 180.0)
-Overlaps = Float64[np.ndarray, "d b"]
-
-
-class Tally(NamedTuple):
-    """Of each pair at each threshold: true boxes that are hit, and detected boxes that are not."""
-
-    hits: Float64[np.ndarray, "t m"]
-    wrong: Float64[np.ndarray, "t m"]
-
-
-def detect(cells: Float32[np.ndarray, "gh gw"], centres: Centres, *, frame: int = FRAME) -> Corners:
-    """Return Wang's boxes of one map: one a connected region above 60, and one a region above 180.
-
-    The map is stretched from 0 to 255 by itself and enlarged to the film. The boxes of both levels
-    stand together, as the published table suggests: from T = .1 to .9 Cardiomegaly gains 302 false
-    boxes on 146 films, two a film. A map that is the same everywhere has no boxes.
-    """
-    large = enlarge(scale(cells, top=BRIGHTEST), centres, frame=frame)
-    return np.concatenate([regions(large > level) for level in LEVELS])
-
-
-def regions(mask: Bool[np.ndarray, "h w"]) -> Corners:
-    """Return the box around each connected region of a mask, in shares of it.
-
-    Pixels that touch at a corner belong together (8-connectivity): Wang et al. do not say, this
-    is what OpenCV's contours do, and a region does not fall apart where it is one pixel thin.
-    """
-    edges, tree = cv2.findContours(mask.view(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
-    outer = np.flatnonzero(tree[0, :, 3] < 0).tolist() if edges else []  # no edges of holes
-    found = np.array([cv2.boundingRect(edges[one]) for one in outer], dtype=np.float64)
-    start, size = np.split(found.reshape(-1, 4), 2, axis=1)
-    return np.hstack([start, start + size]) / np.tile(mask.shape[::-1], 2)
-
-
-def iobb(detected: Corners, true: Corners) -> Overlaps:
-    """Return the share of each detected box that each true box covers."""
-    return _shared(detected, true) / _area(detected)[:, None]
-
-
-def iou(detected: Corners, true: Corners) -> Overlaps:
-    """Return the shared area of each detected and each true box, over that of both together."""
-    shared = _shared(detected, true)
-    return shared / (_area(detected)[:, None] + _area(true) - shared)
-
-
-def tally(maps: Heatmaps, pairs: Pairs) -> Tally:
-    """Return hits and wrong boxes of all pairs, at every threshold of every measure.
-
-    A true box is hit when a detected box overlaps it by more than the threshold; a detected box is
-    wrong when it overlaps no true box of the finding on its film by more than that.
-    """
-    size = sum(map(len, THRESHOLDS.values())), len(pairs.row)
-    hits, wrong = np.zeros(size), np.zeros(size)
-    for pair, (row, column, true) in enumerate(zip(*pairs, strict=True)):
-        detected = detect(maps.grid[row, column], maps.centres)
-        above = np.concatenate([
-            OVERLAPS[name](detected, true)[None] > np.array(least)[:, None, None]
-            for name, least in THRESHOLDS.items()
-        ])  # fmt: skip
-        hits[:, pair] = above.any(axis=1).sum(axis=1)
-        wrong[:, pair] = (~above.any(axis=2)).sum(axis=1)
-    return Tally(hits, wrong)
-
-
-def _shared(detected: Corners, true: Corners) -> Overlaps:
-    start = np.maximum(detected[:, None, :2], true[:, :2])
-    end = np.minimum(detected[:, None, 2:], true[:, 2:])
-    return np.maximum(end - start, 0).prod(axis=2)
-
-
-def _area(corners: Corners) -> Float64[np.ndarray, " b"]:
-    return (corners[:, 2:] - corners[:, :2]).prod(axis=1)
-
-
-OVERLAPS: dict[str, Callable[[Corners, Corners], Overlaps]] = {"IoBB": iobb, "IoU": iou}
-THRESHOLDS = {
-    "IoBB": (0.1, 0.25, 0.5, 0.75, 0.9),
-    "IoU": (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7),
-}
-
-
+THRESHOLDS = {"IoBB": (0.1, 0.25, 0.5, 0.75, 0.9), "IoU": (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)}
+LIMITS = [(name, least) for name, several in THRESHOLDS.items() for least in several]
+TOLERANCE = 15.0  # pixels of the published films, Zhang et al. 2016
+GAME = "pointing game"
+STEPS = 20  # the fitted level is one of 1/20 to 19/20 of a map's range
+POINTING_COLUMNS = (
+    "method", "finding", "measure", "films", "patients", "value", "low", "high", "note",
+)  # fmt: skip
 LOCALIZATION_COLUMNS = (
     "method", "finding", "measure", "threshold", "films", "patients", "boxes", "accuracy",
     "accuracy_low", "accuracy_high", "afp", "afp_low", "afp_high", "note",
 )  # fmt: skip
 NO_BOX = "not computable: no box of this finding"
 ONE_PATIENT = "no interval: the films are of one patient"
-LIMITS = [(name, least) for name, several in THRESHOLDS.items() for least in several]
+Overlaps = Float64[np.ndarray, "d b"]
+Value = Float64[np.ndarray, " m"]
+
+
+class HitCounts(NamedTuple):
+    """Of each pair at each threshold: true boxes that are hit, and detected boxes that are not."""
+
+    hits: Float64[np.ndarray, "t m"]
+    wrong: Float64[np.ndarray, "t m"]
 
 
 def localize(maps: Heatmaps, *, boxes: pd.DataFrame, resamples: int, seed: int) -> pd.DataFrame:
@@ -146,17 +81,14 @@ def localize(maps: Heatmaps, *, boxes: pd.DataFrame, resamples: int, seed: int) 
     each must have a map (ValueError). A finding without boxes is NaN, and its note says so.
     """
     pairs = pair_up(place_boxes(maps, boxes))
-    weights = weigh(maps, resamples=resamples, seed=seed)
-    counted = tally(maps, pairs)
+    weights = all_and_resampled(maps.patient, resamples=resamples, seed=seed)
+    counted = count_hits(maps, pairs)
     number = np.array([len(corners) for corners in pairs.corners], dtype=np.float64)
     terms = np.concatenate([counted.hits, counted.wrong, number[None]])
     sums = sum_by_finding(maps, pairs, terms, weights=weights)
     hits, wrong, own = np.split(sums, [len(LIMITS), 2 * len(LIMITS)], axis=1)
     whole = np.where(own[..., :1] > 0, own.sum(axis=0), 0)
-    values = [
-        _with_mean(ratio(hits, own + 0 * hits)),
-        _with_mean(ratio(wrong, whole + 0 * wrong)),
-    ]
+    values = [with_mean(ratio(hits, own + 0 * hits)), with_mean(ratio(wrong, whole + 0 * wrong))]
     found = np.stack([[value[..., 0], *interval(value[..., 1:])] for value in values])
     counts, notes = describe(maps, pairs)
     found[:, 1:, lone(counts)] = np.nan
@@ -174,7 +106,7 @@ def reach(maps: Heatmaps, *, boxes: pd.DataFrame) -> pd.DataFrame:
     """Return what share of each finding's boxes some box made of whole cells overlaps enough.
 
     Exact: for IoBB no cells beat the best single one; for IoU each edge lies on one of the two
-    lines of the grid beside the true edge. It says what so coarse a grid may be asked for. It is
+    lines of the grid beside the true edge. It is what so coarse a grid allows, but
     no strict bound on `localize`: an enlarged map may pass a level on less than a cell.
     """
     placed = place_boxes(maps, boxes)
@@ -195,75 +127,6 @@ def reach(maps: Heatmaps, *, boxes: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def sum_by_finding(
-    maps: Heatmaps, pairs: Pairs, term: Float64[np.ndarray, "c m"], *, weights: Weights
-) -> Float64[np.ndarray, "k c r"]:
-    """Return each finding's resampled sums of terms over its pairs."""
-    totals = []
-    for _, mine in by_finding(maps, pairs):
-        owner = weights.owner[pairs.row[mine]]
-        totals.append(Weights(owner=owner, times=weights.times).total(term[:, mine]))
-    return np.stack(totals)
-
-
-def describe(maps: Heatmaps, pairs: Pairs) -> tuple[list[tuple[int, int, int]], list[str]]:
-    """Return films, patients and boxes of each finding and of all, and a note for each."""
-    counts, notes = [], []
-    for _, mine in [*by_finding(maps, pairs), (-1, np.arange(len(pairs.row)))]:
-        films = np.unique(pairs.row[mine])
-        boxes = sum(len(pairs.corners[pair]) for pair in mine)
-        counts.append((len(films), len(np.unique(maps.patient[films])), boxes))
-        people = counts[-1][1]
-        notes.append(ONE_PATIENT if people == 1 else "" if boxes else NO_BOX)
-    without = [name for name, note in zip(maps.findings, notes, strict=False) if note == NO_BOX]
-    number = len(maps.findings) - len(without)
-    mean = f"mean over {number} of {len(maps.findings)} findings"
-    mean += f", without {', '.join(without)}" if without else ""
-    notes[-1] = f"{ONE_PATIENT}; {mean}" if counts[-1][1] == 1 else mean
-    return counts, notes
-
-
-def lone(counts: Sequence[tuple[int, int, int]]) -> Bool[np.ndarray, " k1"]:
-    """Return which rows of `describe` are of one patient, whom every resample holds as a whole."""
-    return np.array([patients == 1 for _, patients, _ in counts])
-
-
-def _with_mean(value: Float64[np.ndarray, "k t r"]) -> Float64[np.ndarray, "k1 t r"]:
-    mean = mean_over_findings(value.reshape(len(value), -1))
-    return np.concatenate([value, mean.reshape(1, *value.shape[1:])])
-
-
-def _best_iobb(corners: Corners, cells: tuple[int, int]) -> Float64[np.ndarray, " b"]:
-    return cover(corners, cells=cells).max(axis=(1, 2))
-
-
-def _best_iou(corners: Corners, cells: tuple[int, int]) -> Float64[np.ndarray, " b"]:
-    """Return the largest overlap over the at most 16 rectangles around and within each box."""
-    lines = np.tile(cells[::-1], 2)
-    before = np.floor(corners * lines)
-    best = np.zeros(len(corners))
-    for choice in product((0, 1), repeat=4):
-        edge = (before + np.array(choice)).clip(0, lines) / lines
-        sides = edge[:, 2:] - edge[:, :2]
-        inside = np.minimum(edge[:, 2:], corners[:, 2:]) - np.maximum(edge[:, :2], corners[:, :2])
-        shared = np.where((sides > 0).all(axis=1), np.maximum(inside, 0).prod(axis=1), 0)
-        true = (corners[:, 2:] - corners[:, :2]).prod(axis=1)
-        best = np.maximum(best, shared / (np.maximum(sides, 0).prod(axis=1) + true - shared))
-    return best
-
-
-_BEST = {"IoBB": _best_iobb, "IoU": _best_iou}
-
-
-TOLERANCE = 15.0  # pixels of the published films, Zhang et al. 2016
-GAME = "pointing game"
-STEPS = 20  # the fitted level is one of 1/20 to 19/20 of a map's range
-POINTING_COLUMNS = (
-    "method", "finding", "measure", "films", "patients", "value", "low", "high", "note",
-)  # fmt: skip
-Value = Float64[np.ndarray, " m"]
-
-
 def pointing(maps: Heatmaps, *, boxes: pd.DataFrame, resamples: int, seed: int) -> pd.DataFrame:
     """Return each finding's mean over its films with a box, and the mean over findings.
 
@@ -273,7 +136,7 @@ def pointing(maps: Heatmaps, *, boxes: pd.DataFrame, resamples: int, seed: int) 
     patients; the fitted levels stay. Films that have no value are left out, and a note counts them.
     """
     pairs = pair_up(place_boxes(maps, boxes))
-    weights = weigh(maps, resamples=resamples, seed=seed)
+    weights = all_and_resampled(maps.patient, resamples=resamples, seed=seed)
     fitted, level = fitted_iou(maps, pairs=pairs, seed=seed)
     levels = [f"levels {' and '.join(f'{one:.2f}' for one in two)}" for two in level]
     plain = [""] * (len(maps.findings) + 1)
@@ -342,6 +205,154 @@ def fitted_iou(
     return found, level
 
 
+def published_localisation() -> pd.DataFrame:
+    """Return the published table in the columns of `localize`, so that both stand in one.
+
+    IoBB alone; no interval was published. The macro rows are the means of the eight findings.
+    """
+    rows = []
+    names = (*WANG_BOXES, MACRO)
+    counts = (*WANG_BOXES.values(), sum(WANG_BOXES.values()))
+    for least, accuracy, afp in zip(
+        THRESHOLDS["IoBB"], WANG_ACCURACY, WANG_FALSE_BOXES, strict=True
+    ):
+        values = zip(
+            names, counts, (*accuracy, np.mean(accuracy)), (*afp, np.mean(afp)), strict=True
+        )
+        rows += [
+            {
+                "method": "Wang 2017", "finding": name, "measure": "IoBB", "threshold": least,
+                "boxes": count, "accuracy": float(share), "accuracy_low": np.nan,
+                "accuracy_high": np.nan, "afp": float(wrong), "afp_low": np.nan,
+                "afp_high": np.nan, "note": WANG,
+            }
+            for name, count, share, wrong in values
+        ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def detect(cells: Float32[np.ndarray, "gh gw"], centres: Centres, *, frame: int = FRAME) -> Corners:
+    """Return Wang's boxes of one map: one a connected region above 60, and one a region above 180.
+
+    The map is stretched from 0 to 255 by itself and enlarged to the film. The boxes of both levels
+    stand together, as the published table suggests: from T = .1 to .9 Cardiomegaly gains 302 false
+    boxes on 146 films, two a film. A map that is the same everywhere has no boxes.
+    """
+    large = enlarge(scale(cells, top=BRIGHTEST), centres, frame=frame)
+    return np.concatenate([regions(large > level) for level in LEVELS])
+
+
+def regions(mask: Bool[np.ndarray, "h w"]) -> Corners:
+    """Return the box around each connected region of a mask, in shares of it.
+
+    Pixels that touch at a corner belong together (8-connectivity): Wang et al. leave it open, this
+    is what OpenCV's contours do, and a region does not fall apart where it is one pixel thin.
+    """
+    edges, tree = cv2.findContours(mask.view(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    outer = np.flatnonzero(tree[0, :, 3] < 0).tolist() if edges else []  # no edges of holes
+    found = np.array([cv2.boundingRect(edges[one]) for one in outer], dtype=np.float64)
+    start, size = np.split(found.reshape(-1, 4), 2, axis=1)
+    return np.hstack([start, start + size]) / np.tile(mask.shape[::-1], 2)
+
+
+def iobb(detected: Corners, true: Corners) -> Overlaps:
+    """Return the share of each detected box that each true box covers."""
+    return _shared(detected, true) / _area(detected)[:, None]
+
+
+def iou(detected: Corners, true: Corners) -> Overlaps:
+    """Return the shared area of each detected and each true box, over that of both together."""
+    shared = _shared(detected, true)
+    return shared / (_area(detected)[:, None] + _area(true) - shared)
+
+
+def count_hits(maps: Heatmaps, pairs: Pairs) -> HitCounts:
+    """Return hits and wrong boxes of all pairs, at every threshold of every measure.
+
+    A true box is hit when a detected box overlaps it by more than the threshold; a detected box is
+    wrong when it overlaps no true box of the finding on its film by more than that.
+    """
+    size = sum(map(len, THRESHOLDS.values())), len(pairs.row)
+    hits, wrong = np.zeros(size), np.zeros(size)
+    for pair, (row, column, true) in enumerate(zip(*pairs, strict=True)):
+        detected = detect(maps.grid[row, column], maps.centres)
+        above = np.concatenate([
+            OVERLAPS[name](detected, true)[None] > np.array(least)[:, None, None]
+            for name, least in THRESHOLDS.items()
+        ])  # fmt: skip
+        hits[:, pair] = above.any(axis=1).sum(axis=1)
+        wrong[:, pair] = (~above.any(axis=2)).sum(axis=1)
+    return HitCounts(hits, wrong)
+
+
+def sum_by_finding(
+    maps: Heatmaps, pairs: Pairs, term: Float64[np.ndarray, "c m"], *, weights: Weights
+) -> Float64[np.ndarray, "k c r"]:
+    """Return each finding's resampled sums of terms over its pairs."""
+    totals = []
+    for _, mine in by_finding(maps, pairs):
+        owner = weights.owner[pairs.row[mine]]
+        totals.append(Weights(owner=owner, times=weights.times).total(term[:, mine]))
+    return np.stack(totals)
+
+
+def describe(maps: Heatmaps, pairs: Pairs) -> tuple[list[tuple[int, int, int]], list[str]]:
+    """Return films, patients and boxes of each finding and of all, and a note for each."""
+    counts, notes = [], []
+    for _, mine in [*by_finding(maps, pairs), (-1, np.arange(len(pairs.row)))]:
+        films = np.unique(pairs.row[mine])
+        boxes = sum(len(pairs.corners[pair]) for pair in mine)
+        counts.append((len(films), len(np.unique(maps.patient[films])), boxes))
+        people = counts[-1][1]
+        notes.append(ONE_PATIENT if people == 1 else "" if boxes else NO_BOX)
+    without = [name for name, note in zip(maps.findings, notes, strict=False) if note == NO_BOX]
+    number = len(maps.findings) - len(without)
+    mean = f"mean over {number} of {len(maps.findings)} findings"
+    mean += f", without {', '.join(without)}" if without else ""
+    notes[-1] = f"{ONE_PATIENT}; {mean}" if counts[-1][1] == 1 else mean
+    return counts, notes
+
+
+def lone(counts: Sequence[tuple[int, int, int]]) -> Bool[np.ndarray, " k1"]:
+    """Return which rows of `describe` are of one patient, whom every resample holds as a whole."""
+    return np.array([patients == 1 for _, patients, _ in counts])
+
+
+def with_mean(value: Float64[np.ndarray, "k *t r"]) -> Float64[np.ndarray, "k1 *t r"]:
+    """Return the values of findings, and as one more their mean."""
+    mean = mean_over_findings(value.reshape(len(value), -1))
+    return np.concatenate([value, mean.reshape(1, *value.shape[1:])])
+
+
+def _best_iobb(corners: Corners, cells: tuple[int, int]) -> Float64[np.ndarray, " b"]:
+    return cover(corners, cells=cells).max(axis=(1, 2))
+
+
+def _best_iou(corners: Corners, cells: tuple[int, int]) -> Float64[np.ndarray, " b"]:
+    """Return the largest overlap over the at most 16 rectangles around and within each box."""
+    lines = np.tile(cells[::-1], 2)
+    before = np.floor(corners * lines)
+    best = np.zeros(len(corners))
+    for choice in product((0, 1), repeat=4):
+        edge = (before + np.array(choice)).clip(0, lines) / lines
+        sides = edge[:, 2:] - edge[:, :2]
+        inside = np.minimum(edge[:, 2:], corners[:, 2:]) - np.maximum(edge[:, :2], corners[:, :2])
+        shared = np.where((sides > 0).all(axis=1), np.maximum(inside, 0).prod(axis=1), 0)
+        total = np.maximum(sides, 0).prod(axis=1) + _area(corners)
+        best = np.maximum(best, shared / (total - shared))
+    return best
+
+
+def _shared(detected: Corners, true: Corners) -> Overlaps:
+    start = np.maximum(detected[:, None, :2], true[:, :2])
+    end = np.minimum(detected[:, None, 2:], true[:, 2:])
+    return np.maximum(end - start, 0).prod(axis=2)
+
+
+def _area(corners: Corners) -> Float64[np.ndarray, " b"]:
+    return (corners[:, 2:] - corners[:, :2]).prod(axis=1)
+
+
 def _distance(point: Float64[np.ndarray, "p 2"], corners: Corners) -> Float64[np.ndarray, " p"]:
     """Return how far each point is from the nearest box, 0 inside."""
     beyond = np.maximum(corners[:, :2] - point[:, None], point[:, None] - corners[:, 2:])
@@ -374,18 +385,13 @@ def _deal(
 
 
 def _rows(
-    maps: Heatmaps,
-    pairs: Pairs,
-    weights: Weights,
-    named: tuple[str, Value],
-    remarks: list[str],
+    maps: Heatmaps, pairs: Pairs, weights: Weights, named: tuple[str, Value], remarks: list[str]
 ) -> pd.DataFrame:
     measure, value = named
     stated = ~np.isnan(value)
     terms = np.stack([np.where(stated, value, 0), stated.astype(np.float64)])
     sums = sum_by_finding(maps, pairs, terms, weights=weights)
-    sampled = ratio(sums[:, 0], sums[:, 1])
-    every = np.concatenate([sampled, mean_over_findings(sampled)[None]])
+    every = with_mean(ratio(sums[:, 0], sums[:, 1]))
     low, high = interval(every[:, 1:])
     counts, notes = describe(maps, pairs)
     low, high = (np.where(lone(counts), np.nan, end) for end in (low, high))
@@ -398,3 +404,26 @@ def _rows(
         rows.append((maps.method, finding, measure, *counts[place][:2], every[place, 0],
                      low[place], high[place], note))  # fmt: skip
     return pd.DataFrame(rows, columns=list(POINTING_COLUMNS))
+
+
+OVERLAPS: dict[str, Callable[[Corners, Corners], Overlaps]] = {"IoBB": iobb, "IoU": iou}
+_BEST = {"IoBB": _best_iobb, "IoU": _best_iou}
+WANG = "Wang et al., ChestX-ray8, CVPR 2017 (arXiv 1705.02315), ResNet-50, IoBB"
+WANG_BOXES = {  # by finding: boxes of NIH's BBox_List_2017.csv, one a film
+    "Atelectasis": 180, "Cardiomegaly": 146, "Effusion": 153, "Infiltration": 123, "Mass": 85,
+    "Nodule": 79, "Pneumonia": 120, "Pneumothorax": 98,
+}  # fmt: skip
+WANG_ACCURACY = (  # a row a threshold, in the order of WANG_BOXES
+    (.6222, 1.0, .7974, .9106, .5882, .1519, .8583, .5204),
+    (.3944, .9863, .6339, .7967, .4588, .0506, .7083, .3367),
+    (.1944, .9452, .4183, .6504, .3058, 0, .4833, .2653),
+    (.0889, .8151, .2287, .4390, .1647, 0, .2917, .1735),
+    (.0722, .6507, .1373, .3577, .0941, 0, .2333, .1224),
+)  # fmt: skip
+WANG_FALSE_BOXES = (  # over 984
+    (.8293, .1768, .6148, .4919, .3933, .4685, .4360, .4543),
+    (.9319, .2042, .6880, .5447, .4288, .4786, .4959, .4857),
+    (.9979, .2785, .7652, .6006, .4604, .4827, .5630, .5030),
+    (1.0285, .4045, .8222, .6697, .4827, .4827, .6169, .5243),
+    (1.0356, .4837, .8445, .7043, .4939, .4827, .6331, .5346),
+)  # fmt: skip

@@ -19,7 +19,8 @@ from scipy.special import expit
 from lucency.core.manifest import Prepared
 from lucency.core.plan import Plan
 from lucency.core.predictions import Predictions
-from lucency.data.images import prepare_film, read_grey
+from lucency.data.images import read_grey
+from lucency.data.preprocess import prepare_film
 from lucency.models.classifier import Classifier, load_classifier
 from lucency.models.device import device_here, laid_out
 from lucency.models.film_loader import Films, batches_in_order, feed

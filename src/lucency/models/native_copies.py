@@ -16,7 +16,8 @@ import numpy as np
 from lucency.core.manifest import Copies, Preparation, Prepared
 from lucency.core.parallel import in_workers
 from lucency.core.plan import Plan
-from lucency.data.images import prepare_film, read_grey
+from lucency.data.images import read_grey
+from lucency.data.preprocess import prepare_film
 from lucency.models.augmentation import augment_copy
 
 CHUNK = 16

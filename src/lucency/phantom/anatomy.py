@@ -1,13 +1,8 @@
-"""The normal chest of a phantom: where its parts lie, in cm.
+"""The normal chest of a phantom: outlines of its parts, and their thickness along the rays, in cm.
 
-Letters: `p` points, `n` curves. The frame of the body is that of
+Letters: `h w` pixels of the film, `n` curves of `p` points. The frame of the body is that of
 `lucency.phantom.imaging`: x from the midline to the patient's left, y down from the lungs' apices.
 Sizes follow an adult of ordinary build (half width of the ribcage 13.5 cm, lungs 23 cm high).
-
-The normal chest of a phantom as maps of thickness: what the rays cross, in cm.
-
-Letters: `h w` pixels of the film, `n` curves of `p` points. Soft parts are drawn on a grid of half
-the film's size; lungs, vessels and bones on the film's own.
 """
 
 from __future__ import annotations
@@ -31,7 +26,9 @@ from lucency.phantom.imaging import (
 )
 
 HALF, HEIGHT = 13.5, 23.0  # cm, of the lung below
-RIGHT, LEFT = -1, 1  # sides of the patient; the right is on the left of the film
+RIGHT, LEFT = SIDES = -1, 1  # of the patient; the right is on the left of the film
+COARSEST = 64  # pixels of the grid of soft parts, at least
+LUNG = 12.5  # air along the longest ray through a lung, cm
 OUTER = np.array(  # the lung's outer border from apex to costophrenic angle, cm
     [(5.3, 0), (8.0, 1.0), (10.1, 3.3), (11.8, 7), (12.8, 11.5), (13.4, 16), (13.5, 20.5)]
 )
@@ -60,6 +57,36 @@ class Chest:
     knob: float = 1.0  # size of the aortic knob
     bubble: float = 1.0  # size of the gas in the stomach
     tree: int = 0  # seed of the vessels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layers:
+    """What the rays cross, in cm: the body if the lungs held no air, air, vessels, bone."""
+
+    body: Float32[np.ndarray, "h w"]
+    air: Float32[np.ndarray, "h w"]
+    vessel: Float32[np.ndarray, "h w"]
+    bone: Float32[np.ndarray, "h w"]
+
+
+def draw_chest(chest: Chest, frame: Frame) -> Layers:
+    """The normal chest as thickness maps; soft parts are drawn on a grid of half the size."""
+    coarse = frame.at(max(frame.size // 2, COARSEST))
+    lungs = [lung_outline(chest, side) for side in SIDES]
+    central = np.maximum(
+        0.78 * fill(coarse, heart_outline(chest), soft=0.12),
+        0.95 * fill(coarse, mediastinum_outline(chest), soft=0.12),
+    )
+    profile = LUNG * chest.aeration * (0.3 + 0.7 * fill(coarse, *lungs, soft=1.6)) * (1 - central)
+    recess = _recess(chest, coarse) * (1 - central)
+    soft = _body(chest, coarse) - _gas(chest, coarse)
+    lung = fill(frame, *lungs)
+    return Layers(
+        body=enlarge(soft, frame.size),
+        air=np.maximum(lung * enlarge(profile, frame.size), enlarge(recess, frame.size)),
+        vessel=lung * _vessels(chest, frame) * enlarge(np.minimum(profile * 0.25, 1.0), frame.size),
+        bone=_bones(chest, frame, coarse),
+    )
 
 
 def dome(chest: Chest, side: int) -> float:
@@ -94,10 +121,7 @@ def lung_outline(chest: Chest, side: int) -> Float[np.ndarray, "p 2"]:
     stretch = np.array([chest.half / HALF, bottom / HEIGHT])
     outer, inner = OUTER * stretch, INNER * stretch
     corner = np.abs(angle(chest, side))
-    base = [
-        tuple(corner),
-        tuple(corner),
-    ]
+    base = [tuple(corner), tuple(corner)]  # doubled, so that the curve has a corner there
     base += [
         (u * chest.half, bottom + v * arch)
         for u, v in ((0.87, 0.5), (0.68, 0.08), (0.46, 0.0), (0.27, 0.2), (0.13, 0.45))
@@ -112,19 +136,10 @@ def heart_outline(chest: Chest) -> Float[np.ndarray, "p 2"]:
     top, bottom = 0.39 * chest.left_dome, chest.left_dome + 0.25 * chest.arch
     tall = bottom - top
     shape = [
-        (0.6 * right, 0.0),
-        (0.92 * right, 0.3),
-        (right, 0.55),
-        (0.93 * right, 0.8),
-        (0.7 * right, 1.0),
-        (0.0, 1.08),
-        (0.7 * left, 1.03),
-        (0.95 * left, 0.93),
-        (left, 0.79),
-        (0.87 * left, 0.57),
-        (0.64 * left, 0.31),
-        (0.45 * left, 0.08),
-    ]
+        (0.6 * right, 0.0), (0.92 * right, 0.3), (right, 0.55), (0.93 * right, 0.8),
+        (0.7 * right, 1.0), (0.0, 1.08), (0.7 * left, 1.03), (0.95 * left, 0.93),
+        (left, 0.79), (0.87 * left, 0.57), (0.64 * left, 0.31), (0.45 * left, 0.08),
+    ]  # fmt: skip
     return smooth(np.array([(x + chest.shift, top + v * tall) for x, v in shape]))
 
 
@@ -185,41 +200,6 @@ def long_bones(chest: Chest) -> list[tuple[Float[np.ndarray, "n p 2"], float, fl
         (np.concatenate(forward), 1.2, 0.9),
         (collars, 1.2, 2.4),
     ]
-
-
-SIDES = (RIGHT, LEFT)
-COARSEST = 64  # pixels of the grid of soft parts, at least
-LUNG = 12.5  # air along the longest ray through a lung, cm
-
-
-@dataclass(frozen=True, kw_only=True)
-class Layers:
-    """What the rays cross, in cm: the body if the lungs held no air, air, vessels, bone."""
-
-    body: Float32[np.ndarray, "h w"]
-    air: Float32[np.ndarray, "h w"]
-    vessel: Float32[np.ndarray, "h w"]
-    bone: Float32[np.ndarray, "h w"]
-
-
-def draw_chest(chest: Chest, frame: Frame) -> Layers:
-    """The normal chest as thickness maps."""
-    coarse = frame.at(max(frame.size // 2, COARSEST))
-    lungs = [lung_outline(chest, side) for side in SIDES]
-    central = np.maximum(
-        0.78 * fill(coarse, heart_outline(chest), soft=0.12),
-        0.95 * fill(coarse, mediastinum_outline(chest), soft=0.12),
-    )
-    profile = LUNG * chest.aeration * (0.3 + 0.7 * fill(coarse, *lungs, soft=1.6)) * (1 - central)
-    recess = _recess(chest, coarse) * (1 - central)
-    soft = _body(chest, coarse) - _gas(chest, coarse)
-    lung = fill(frame, *lungs)
-    return Layers(
-        body=enlarge(soft, frame.size),
-        air=np.maximum(lung * enlarge(profile, frame.size), enlarge(recess, frame.size)),
-        vessel=lung * _vessels(chest, frame) * enlarge(np.minimum(profile * 0.25, 1.0), frame.size),
-        bone=_bones(chest, frame, coarse),
-    )
 
 
 def _vessels(chest: Chest, frame: Frame) -> np.ndarray:

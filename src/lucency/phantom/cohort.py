@@ -1,4 +1,4 @@
-"""Who the patients of a phantom are: labels, views, ages and sexes at ChestX-ray14's frequencies.
+"""The patients of a phantom: labels, views, ages and sexes at ChestX-ray14's frequencies.
 
 The two tables beside this file count the 112,120 films of `Data_Entry_2017_v2020.csv`: films by
 label set, view, sex and decade of age; and patients by number of films.
@@ -11,23 +11,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-FINDINGS = (
-    "Atelectasis",
-    "Cardiomegaly",
-    "Effusion",
-    "Infiltration",
-    "Mass",
-    "Nodule",
-    "Pneumonia",
-    "Pneumothorax",
-    "Consolidation",
-    "Edema",
-    "Emphysema",
-    "Fibrosis",
-    "Pleural_Thickening",
-    "Hernia",
-)
-NO_FINDING = "No Finding"
+from lucency.core.manifest import FINDINGS, NO_FINDING
+
 OLDEST = 95
 KEPT = 0.5  # chance that a film repeats the label set of the patient's film before it
 LARGEST_SHARE = 10  # no patient holds more than a tenth of the films
@@ -37,7 +22,7 @@ STRAY_DRAIN = 0.01  # drains without a pneumothorax, as a share of the `shortcut
 
 @dataclass(frozen=True, kw_only=True)
 class Patient:
-    """One patient: the anatomy is a function of `seed` and `number`, the rest is said here."""
+    """One patient; the anatomy is a function of `seed` and `number`."""
 
     seed: int
     number: int
@@ -47,7 +32,7 @@ class Patient:
 
 @dataclass(frozen=True, kw_only=True)
 class Film:
-    """One film of a patient: what is truly on it (`findings`) and what the label file says."""
+    """One film of a patient: its ground truth (`findings`) and its labels (`stated`)."""
 
     number: int  # 0, 1, ... within the patient
     age: int  # years
@@ -59,10 +44,10 @@ class Film:
 
 
 def draw_population(*, films: int, seed: int) -> list[tuple[Patient, list[Film]]]:
-    """Draws patients with exactly `films` films at ChestX-ray14's joint frequencies.
+    """Draw patients with exactly `films` films at ChestX-ray14's joint frequencies.
 
-    A film repeats the label set and view of the film before it with probability one half, else it
-    draws anew among the real films of the patient's sex and decade; so label sets persist within a
+    A film repeats the label set and view of the film before it with probability one half, else they
+    are those of a random real film of the patient's sex and decade; so label sets persist within a
     patient while every frequency over films stays the real one.
     """
     rng = np.random.default_rng([seed, 0, 1])
@@ -83,7 +68,7 @@ def draw_population(*, films: int, seed: int) -> list[tuple[Patient, list[Film]]
 
 
 def misstate(films: Sequence[Film], *, label_noise: float, seed: int) -> list[Film]:
-    """Films whose stated labels miss a share `label_noise` of the true ones, others being spurious.
+    """Return films whose stated labels miss a share `label_noise` of the true ones.
 
     As many spurious labels of a finding are added, on average, as are missed, so that the label
     file keeps its frequencies. The true findings stay as they were.
@@ -100,7 +85,7 @@ def misstate(films: Sequence[Film], *, label_noise: float, seed: int) -> list[Fi
 
 
 def equip(films: Sequence[Film], *, shortcut: float, seed: int) -> list[Film]:
-    """Films where a share `shortcut` of pneumothoraces bears a drain, and of AP films a marker."""
+    """Return films: a share `shortcut` of pneumothoraces bears a drain, of AP films a marker."""
     rng = np.random.default_rng([seed, 0, 3])
     chance = rng.random((len(films), 2))
     return [
@@ -114,7 +99,7 @@ def equip(films: Sequence[Film], *, shortcut: float, seed: int) -> list[Film]:
 
 
 def split_patients(films_of: Sequence[int], *, seed: int) -> list[bool]:
-    """For each patient whether he trains: patients at random until 77 % of the films are theirs."""
+    """Return whether each patient trains: random ones until 77 % of the films are theirs."""
     order = np.random.default_rng([seed, 0, 4]).permutation(len(films_of))
     films = np.asarray(films_of)[order]
     middle = np.cumsum(films) - films / 2

@@ -1,8 +1,7 @@
-"""Phantoms: invented chest films with known truth, written in ChestX-ray14's own file layout.
+"""Phantoms: invented chest films with known ground truth, written in ChestX-ray14's file layout.
 
-Who the patients are is in `population`, the normal chest in
-`anatomy`, the findings in `signs` and `diffuse_signs`, the physics in `projection`, and
-`radiograph` puts them together to one film.
+The patients are in `cohort`, the normal chest in `anatomy`, the findings in `findings`, the physics
+in `imaging`, and `render` makes one film of them.
 """
 
 from collections.abc import Callable
@@ -13,9 +12,10 @@ import cv2
 import numpy as np
 import pandas as pd
 
+from lucency.core.manifest import NO_FINDING
 from lucency.core.parallel import in_workers
+from lucency.core.progress import silent
 from lucency.phantom.cohort import (
-    NO_FINDING,
     Film,
     Patient,
     draw_population,
@@ -23,11 +23,15 @@ from lucency.phantom.cohort import (
     misstate,
     split_patients,
 )
-from lucency.phantom.render import Picture, phantom_film
+from lucency.phantom.render import PhantomFilm, phantom_film
 
 PNG = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP]
 PNG += [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_HUFFMAN_ONLY]  # a third of the time
 SMALLEST, LARGEST = 32, 4096  # pixels, as a protocol's data.size
+RANGES = {
+    "films": (1, np.inf), "size": (SMALLEST, LARGEST), "seed": (0, np.inf),
+    "workers": (1, np.inf), "label_noise": (0, 1), "shortcut": (0, 1),
+}  # fmt: skip
 BATCH = 16  # films a worker draws between reports
 ENTRIES = "Data_Entry_2017_v2020.csv"
 BOX_NAMES = {"Infiltration": "Infiltrate"}  # NIH's spelling in the table of boxes
@@ -40,7 +44,7 @@ ENTRY_HEADER = (
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """One film to be drawn and written, all a worker needs to know."""
+    """One film to be drawn and written: all that a worker needs."""
 
     patient: Patient
     film: Film
@@ -62,34 +66,32 @@ def write_phantom(  # noqa: PLR0913 - the knobs of one command
     label_noise: float = 0.0,
     shortcut: float = 0.0,
     workers: int = 1,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] = silent,
 ) -> None:
-    """Writes `films` invented chest films and their tables into `folder`, laid out like NIH's.
+    """Write `films` invented chest films and their tables into `folder`, laid out like NIH's.
 
     `images/*.png` are 8-bit grey of `size` × `size` pixels; `Data_Entry_2017_v2020.csv`,
-    `BBox_List_2017.csv` and the two lists are in NIH's format; `truth.csv` holds what is truly on
-    each film. `label_noise` is the share of true labels missing from the label file (as many
+    `BBox_List_2017.csv` and the two lists are in NIH's format; `truth.csv` holds each film's
+    ground truth. `label_noise` is the share of true labels missing from the label file (as many
     spurious ones are added); `shortcut` is the share of pneumothoraces with a drain and of AP films
     with a marker. The same seed gives the same bytes whatever the number of `workers`.
-    Raises ValueError on an impossible knob.
+    Raises ValueError on an impossible value.
     """
-    _check(films=films, size=size, seed=seed, workers=workers)
-    _check_shares(label_noise=label_noise, shortcut=shortcut)
-    knobs = {"seed": seed, "label_noise": label_noise, "shortcut": shortcut}
-    orders, train = _order(folder, films=films, size=size, **knobs)
+    shares = {"label_noise": label_noise, "shortcut": shortcut}
+    _check(films=films, size=size, seed=seed, workers=workers, **shares)
+    orders, train = _order(folder, films=films, size=size, seed=seed, **shares)
     (folder / "images").mkdir(parents=True, exist_ok=True)
     batches = (orders[start : start + BATCH] for start in range(0, films, BATCH))
     drawn = []
     for batch in in_workers(_draw_batch, batches, workers=min(workers, -(-films // BATCH))):
         drawn += batch
-        if progress is not None:
-            progress(len(drawn), films)
+        progress(len(drawn), films)
     _write_tables(folder, orders, drawn)
     _write_lists(folder, orders, train)
 
 
 def list_phantom(folder: Path, *, films: int, seed: int, label_noise: float) -> None:
-    """Writes the label file and the two lists that `write_phantom` would, without a film drawn.
+    """Write the label file and the two lists that `write_phantom` would, without a film drawn.
 
     Sizes and pixel spacings are only known of a film that was drawn; here they are 0.
     """
@@ -109,37 +111,23 @@ def _order(
     flat = misstate(flat, label_noise=label_noise, seed=seed)
     flat = equip(flat, shortcut=shortcut, seed=seed)
     owner = [patient for patient, theirs in people for _ in theirs]
+    names = [f"{p.number:08d}_{f.number:03d}.png" for p, f in zip(owner, flat, strict=True)]
     orders = [
-        Order(
-            patient=p,
-            film=f,
-            size=size,
-            path=folder / "images" / f"{p.number:08d}_{f.number:03d}.png",
-        )
-        for p, f in zip(owner, flat, strict=True)
+        Order(patient=p, film=f, size=size, path=folder / "images" / name)
+        for p, f, name in zip(owner, flat, names, strict=True)
     ]
     return orders, split_patients([len(f) for _, f in people], seed=seed)
 
 
-def _check(*, films: int, size: int, seed: int, workers: int) -> None:
-    for name, value, low in (("films", films, 1), ("seed", seed, 0), ("workers", workers, 1)):
-        if value < low:
-            raise ValueError(f"phantom: {name} is {value}, expected at least {low}; change {name}.")
-    if not SMALLEST <= size <= LARGEST:
-        raise ValueError(
-            f"phantom: size is {size} pixels, expected {SMALLEST} to {LARGEST}; change size."
-        )
+def _check(**knobs: float | int) -> None:
+    for name, value in knobs.items():
+        low, high = RANGES[name]
+        if not low <= value <= high:
+            expected = f"{low} to {high}" if high < np.inf else f"at least {low}"
+            raise ValueError(f"phantom: {name} is {value}, expected {expected}: change it")
 
 
-def _check_shares(**shares: float) -> None:
-    for name, value in shares.items():
-        if not 0 <= value <= 1:
-            raise ValueError(
-                f"phantom: {name} is {value}, a share from 0 to 1 expected; change it."
-            )
-
-
-def _draw_batch(orders: list[Order]) -> list[Picture]:
+def _draw_batch(orders: list[Order]) -> list[PhantomFilm]:
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
@@ -148,7 +136,7 @@ def _draw_batch(orders: list[Order]) -> list[Picture]:
         cv2.setNumThreads(threads)
 
 
-def _draw(order: Order) -> Picture:
+def _draw(order: Order) -> PhantomFilm:
     picture = phantom_film(order.patient, order.film, size=order.size)
     done, png = cv2.imencode(".png", picture.pixels, PNG)
     assert done
@@ -156,7 +144,7 @@ def _draw(order: Order) -> Picture:
     return replace(picture, pixels=np.zeros((0, 0), np.uint8))
 
 
-def _write_tables(folder: Path, orders: list[Order], pictures: list[Picture]) -> None:
+def _write_tables(folder: Path, orders: list[Order], pictures: list[PhantomFilm]) -> None:
     entries, boxes, truth = [ENTRY_HEADER], [BOX_HEADER], []
     for order, picture in zip(orders, pictures, strict=True):
         film = order.film

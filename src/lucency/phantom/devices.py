@@ -43,10 +43,8 @@ def _leads(chest: Chest, frame: Frame, wires: np.ndarray) -> np.ndarray:
     added = np.zeros((frame.size, frame.size), np.float32)
     for (x, y), wander in zip(((-0.75, 3.0), (0.8, 3.5), (0.85, 21.0)), wires, strict=True):
         spot = np.array([x * chest.half, y]) + wander[0]
-        path = smooth(
-            np.vstack([spot, spot + [2, 4] + wander[1], [12, 26] + wander[2], [18, 36]]),
-            closed=False,
-        )
+        bends = [spot, spot + [2, 4] + wander[1], [12, 26] + wander[2], [18, 36]]
+        path = smooth(np.vstack(bends), closed=False)
         added += 1.2 * fill(frame, disc(spot, 0.55)) + 1.2 * stroke(frame, path, width=0.14)
     return added
 
@@ -54,12 +52,9 @@ def _leads(chest: Chest, frame: Frame, wires: np.ndarray) -> np.ndarray:
 def _drain(chest: Chest, frame: Frame, side: int) -> np.ndarray:
     """A chest drain: a tube from the lateral wall up to the apex, its rim and stripe opaque."""
     low = 0.72 * dome(chest, side)
-    points = [
-        (wall_at(chest, low) + 6.0, low + 4.5),
-        (wall_at(chest, low), low),
-        (0.72 * chest.half, 0.5 * low),
-        (0.55 * chest.half, 0.14 * low),
-    ]
+    wall = wall_at(chest, low)
+    points = [(wall + 6.0, low + 4.5), (wall, low)]
+    points += [(0.72 * chest.half, 0.5 * low), (0.55 * chest.half, 0.14 * low)]
     path = smooth(np.array(points) * [side, 1], steps=12, closed=False)
     tube = stroke(frame, path, width=0.8) - 0.75 * stroke(frame, path, width=0.45)
     return 2.6 * tube + 2.6 * stroke(frame, path, width=0.16)

@@ -2,10 +2,6 @@
 
 Letters: `h w` pixels of the film, `p` points. Lengths in cm in the body's frame. Each finding is
 one or two small functions of a `Lesion`; `SIGNS` names them all.
-
-The signs that spread over the lungs, the pleura or the hiatus; and `SIGNS`, all fourteen.
-
-Letters and units as in `lucency.phantom.findings`.
 """
 
 from __future__ import annotations
@@ -19,6 +15,7 @@ from jaxtyping import Float, Float32
 from lucency.phantom.anatomy import (
     LEFT,
     RIGHT,
+    SIDES,
     Chest,
     dome,
     heart_outline,
@@ -132,9 +129,8 @@ def collapse_plates(chest: Chest, frame: Frame, lesion: Lesion) -> Trace:
     dense = np.zeros((frame.size, frame.size), np.float32)
     paths = []
     for k in range(rng.integers(2, 4)):
-        x, y = inside(
-            chest, side, rng.uniform(0.35, 0.6), 0.9 - 0.13 * k + rng.uniform(-0.03, 0.03)
-        )
+        across, down = rng.uniform(0.35, 0.6), 0.9 - 0.13 * k + rng.uniform(-0.03, 0.03)
+        x, y = inside(chest, side, across, down)
         reach, rise = rng.uniform(2.6, 4.4), rng.uniform(-1.4, 1.8)
         ends = np.array([(x - side * reach, y + rise), (x, y + 0.3), (x + side * reach, y - rise)])
         paths.append(ends)
@@ -181,10 +177,8 @@ def infiltrate(chest: Chest, frame: Frame, lesion: Lesion) -> Trace:
         patches.append(disc(np.array([x, y]), rng.uniform(1.5, 2.8), rng.uniform(1.4, 2.6)))
     haze = fill(frame, *patches, soft=0.9)
     uneven = np.maximum(1 + 0.3 * clouds(frame, rng, grain=1.3), 0)
-    outlines = _by_side(patches)
-    return trace_of(
-        frame, *outlines, filled=np.minimum(lesion.between(0.1, 0.5) * haze * uneven, 0.8)
-    )
+    filled = np.minimum(lesion.between(0.1, 0.5) * haze * uneven, 0.8)
+    return trace_of(frame, *_by_side(patches), filled=filled)
 
 
 def place_mass(chest: Chest, frame: Frame, lesion: Lesion) -> Trace:
@@ -241,11 +235,8 @@ def consolidate(chest: Chest, frame: Frame, lesion: Lesion) -> Trace:
 
 def _by_side(outlines: list[Outline]) -> list[Outline]:
     """The outlines of each lung as one cloud of points, so that each lung has one box."""
-    sides = [[o for o in outlines if np.sign(o[:, 0].mean()) == s] for s in (RIGHT, LEFT)]
+    sides = [[o for o in outlines if np.sign(o[:, 0].mean()) == s] for s in SIDES]
     return [np.concatenate(group) for group in sides if group]
-
-
-SIDES = (RIGHT, LEFT)
 
 
 def congest(chest: Chest, lesion: Lesion) -> Chest:

@@ -4,7 +4,7 @@ Letters: `h w` pixels of the film, `p` points. The body's frame has x in cm from
 the patient's left (the film's right), y in cm downwards from the apices of the lungs.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -37,8 +37,7 @@ class Frame:
 
     def at(self, size: int) -> "Frame":
         """The same view of the body on a film of another size."""
-        kept = {name: getattr(self, name) for name in ("width", "height", "angle", "x", "y")}
-        return Frame(size=size, magnification=self.magnification, **kept)
+        return replace(self, size=size)
 
     def project(self, point: Real[np.ndarray, "*p 2"]) -> Float[np.ndarray, "*p 2"]:
         """Pixel coordinates (column, row) of points of the body in cm."""
@@ -131,7 +130,7 @@ def trace(
     value: float = 1.0,
     closed: bool = False,
 ) -> None:
-    """Draws lines into `mask` over what it holds."""
+    """Draw lines into `mask` over what it holds."""
     thick = width * frame.density
     pixels = max(1, round(thick))
     colour = int(255 * value * min(1.0, thick / pixels))

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import UInt8
 
+from lucency.core.manifest import FINDINGS
 from lucency.phantom.anatomy import LEFT, RIGHT, Chest, draw_chest
-from lucency.phantom.cohort import FINDINGS, Film, Patient
+from lucency.phantom.cohort import Film, Patient
 from lucency.phantom.devices import draw_devices
 from lucency.phantom.findings import SIGNS, Lesion
 from lucency.phantom.imaging import Exposure, Frame, expose
@@ -34,7 +35,7 @@ class Box:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picture:
+class PhantomFilm:
     """One phantom film: pixels, true boxes, and each finding's difficulty (0 plain .. 1 hidden)."""
 
     pixels: UInt8[np.ndarray, "h w"]
@@ -43,12 +44,8 @@ class Picture:
     original: tuple[int, int, str]  # columns, rows and mm a pixel of the film before reduction
 
 
-def phantom_film(patient: Patient, film: Film, *, size: int) -> Picture:
-    """One film of a patient, `size` × `size` pixels, with its true boxes: a pure function.
-
-    Anatomy and the place of lesions derive from (seed, patient); pose, exposure, severity and noise
-    from (seed, patient, film).
-    """
+def phantom_film(patient: Patient, film: Film, *, size: int) -> PhantomFilm:
+    """One film of a patient, `size` × `size` pixels, with its true boxes: a pure function."""
     own = [patient.seed, patient.number, film.number]
     chest = _chest_on_film(_patients_chest(patient), film, np.random.default_rng([*own, 1]))
     original, frame = _pose(film, size, np.random.default_rng([*own, 2]))
@@ -68,7 +65,7 @@ def phantom_film(patient: Patient, film: Film, *, size: int) -> Picture:
     side = _side(patient, "Pneumothorax")
     water += draw_devices(film, chest, frame, np.random.default_rng([*own, 3]), side=side)
     pixels = expose(frame, water, _exposure(film, [*own, 4]), rng=np.random.default_rng([*own, 5]))
-    return Picture(
+    return PhantomFilm(
         pixels=pixels,
         boxes=tuple(box for box in boxes if box.width > 4 and box.height > 4),
         difficulty={finding: 1 - _severity(patient, film, finding) for finding in lesions},
@@ -141,12 +138,10 @@ def _lesions(patient: Patient, film: Film) -> dict[str, Lesion]:
     lesions = {}
     for finding in film.findings:
         place = (patient.seed, patient.number, 1000 + FINDINGS.index(finding))
-        strength = float(
-            np.interp(_severity(patient, film, finding), [0, 0.25, 1], [0.08, 0.45, 1])
-        )
-        lesions[finding] = Lesion(
-            strength=strength, side=_side(patient, finding), place=(*place, 1)
-        )
+        severity = _severity(patient, film, finding)
+        strength = float(np.interp(severity, [0, 0.25, 1], [0.08, 0.45, 1]))
+        side = _side(patient, finding)
+        lesions[finding] = Lesion(strength=strength, side=side, place=(*place, 1))
     return lesions
 
 

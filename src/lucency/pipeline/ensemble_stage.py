@@ -23,14 +23,13 @@ from lucency.core.plan import Plan, originals
 from lucency.core.predictions import Predictions, concatenate, load_predictions, save_predictions
 from lucency.core.progress import progress, say
 from lucency.core.stage import discard_outdated, fingerprint_of, produce
-from lucency.ensemble.diversity import diversity
 from lucency.ensemble.ensemble_results import (
     EnsembleResults,
     load_ensemble_results,
     no_ensemble_results,
     save_ensemble_results,
 )
-from lucency.ensemble.ensembles import EQUAL, pool
+from lucency.ensemble.ensembles import EQUAL, diversity, pool
 from lucency.evaluation.calibration import recalibrated
 from lucency.evaluation.leaderboard import Entrant, leaderboard
 from lucency.evaluation.thresholds import threshold_table

@@ -19,7 +19,8 @@ from jaxtyping import UInt8
 from lucency.core.manifest import Manifest, Preparation, Prepared, empty_boxes, load_prepared
 from lucency.core.progress import progress, say
 from lucency.core.stage import fingerprint_file
-from lucency.data.images import SUFFIXES, prepare_film, read_grey
+from lucency.data.images import SUFFIXES, read_grey
+from lucency.data.preprocess import prepare_film
 from lucency.pipeline.run import best_network, open_run_folder
 
 

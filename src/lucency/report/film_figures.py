@@ -24,7 +24,8 @@ from matplotlib.figure import Figure
 
 from lucency.core.manifest import Prepared
 from lucency.core.predictions import Predictions
-from lucency.data.images import prepare_film, read_grey
+from lucency.data.images import read_grey
+from lucency.data.preprocess import prepare_film
 from lucency.report.style import AFTER, BEFORE, SETTINGS, svg
 
 LEVELS, BINS = 256, 64

@@ -1,4 +1,4 @@
-"""What the leak doctor hands out, an Issue, and what it looks at, a SplitTable: who stands where.
+"""An Issue, which the leak doctor reports, and a SplitTable, the films and parts that it checks.
 
 Letters in shapes: n rows of a split, t, u and v listed names, b films with boxes, p pairs of films.
 """
@@ -40,7 +40,7 @@ def no_names() -> Shaped[np.ndarray, " 0"]:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SplitTable:
-    """Who stands where: a row a film, or an entry of a plan, whose copies are named film#copy.
+    """The part of each film: a row a film, or an entry of a plan, whose copies are named film#copy.
 
     What is not at hand stays empty: `method` of the protocol's split; `listed`, the films of the
     label table; NIH's two lists as they lie on disk; `boxed`, films whose boxes are to be scored;
@@ -112,6 +112,6 @@ def count_serious(table: pd.DataFrame) -> int:
 
 
 def issue_table(issues: Sequence[Issue]) -> pd.DataFrame:
-    """Return a row a issue: severity, check, message, count, examples (| between), remedy."""
+    """Return a row an issue: severity, check, message, count, examples (| between), remedy."""
     rows = [asdict(one) | {"examples": "|".join(one.examples)} for one in issues]
     return pd.DataFrame(rows, columns=[one.name for one in fields(Issue)])

@@ -1,4 +1,4 @@
-"""What the leak doctor knows of ChestX-ray14's lists, boxes and label files, and checks by it.
+"""The leak doctor on ChestX-ray14: its official lists, community lists, boxes and label files.
 
 NIH published two lists; others that CheXNet re-implementations share (arnoweng/CheXNet and its
 heirs) look like them and are not. Letters in shapes: n names.
@@ -54,7 +54,7 @@ def community_lists(table: SplitTable) -> list[Issue]:
     """Return the community's lists, where parts hold them or they lie under the names of NIH's.
 
     A part that holds a list whole is known by its fingerprint; a split that lost films by where
-    the patients with most films stand. That is serious where the split is said to be official.
+    the patients with most films stand. That is serious where the split is meant to be official.
     """
     official = {
         "train_val_list.txt": table.official_train_val,
@@ -107,12 +107,12 @@ def official_split(table: SplitTable) -> list[Issue]:
 
 
 def box_images_in_training(table: SplitTable) -> list[Issue]:
-    """Return the training films that have boxes; a note, unless the split is said to be NIH's."""
+    """Return the training films that have boxes; a note, unless the split is meant to be NIH's."""
     boxed = np.unique(film_names(table.boxed).astype(str))
     names = boxed[within(boxed, table.film[table.part == "train"])].tolist()
     message = (
-        f"{len(names):,} of {len(boxed):,} films with boxes are in train: the network was told "
-        "what they show, so that hits of these boxes prove no localisation"
+        f"{len(names):,} of {len(boxed):,} films with boxes are in train: the network has learnt "
+        "their labels, so that hits of these boxes prove no localisation"
     )
     remedy = f"score the boxes of other films alone, or {BY_LISTS}: all box films are in its test"
     severity = "serious" if table.method == "official" else "note"
@@ -139,7 +139,7 @@ def label_versions(table: SplitTable) -> list[Issue]:
     found = issues_of("label_versions", first, message, remedy=remedy, severity="note")
     message = (
         f"{len(odd):,} label files hold other counts than any that NIH published: scores on them "
-        "stand beside nobody's"
+        "compare with no others"
     )
     remedy = "say which rows or labels were changed, or take Data_Entry_2017_v2020.csv whole"
     return found + issues_of("label_versions", odd, message, remedy=remedy, severity="note")

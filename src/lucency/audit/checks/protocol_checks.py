@@ -1,4 +1,4 @@
-"""What stands beside a result without being a mistake of its split: lost films, weights, labels."""
+"""The leak doctor on a protocol and its films: phantoms, pretrained weights, lost films, labels."""
 
 from __future__ import annotations
 
@@ -32,14 +32,16 @@ def remark(
 def invented(protocol: Protocol) -> list[Issue]:
     """Return that the films are phantoms, where they are."""
     films = ["phantoms"] if protocol.data.source == "phantom" else []
-    message = "the films are invented: scores on them show that the program works, and say nothing"
-    message += " about real films"
+    message = (
+        "the films are phantoms: scores on them show that the program works, and are no evidence "
+        "for real films"
+    )
     remedy = "run a protocol on real films"
     return issues_of("invented_films", films, message, remedy=remedy, severity="note")
 
 
 def pretrained(protocol: Protocol) -> list[Issue]:
-    """Return the networks whose weights have seen the films that are judged, or nothing at all."""
+    """Return the networks whose weights have seen these films, or come from random numbers."""
     networks = protocol.network
     shown = {what: [n.name for n in networks if n.seen == what] for what in ("labels", "images")}
     remedy = "take weights that never saw these films, or compare with networks that saw as much"

@@ -1,6 +1,6 @@
-"""The leak doctor called: on a protocol's label table, on a run's work, on anybody's lists.
+"""The leak doctor's calls: check a protocol, a run, external lists, or a table of predictions.
 
-Letters in shapes: n films, k findings.
+Letters in shapes: n films, t listed films.
 """
 
 from __future__ import annotations
@@ -13,10 +13,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int64, Shaped
 
-from lucency.audit.checks import nih_checks as published
-from lucency.audit.checks import prediction_checks as suspicion
-from lucency.audit.checks import protocol_checks as remarks
-from lucency.audit.checks import split_checks as doctor
+from lucency.audit.checks import nih_checks, prediction_checks, protocol_checks, split_checks
 from lucency.audit.checks.issue import Issue, SplitTable, issue_table, no_names, ranked
 from lucency.audit.checks.unverified import Fitted, UnverifiedPredictions, unverified
 from lucency.balance.label_plan import planned, splitter
@@ -35,9 +32,12 @@ from lucency.data.tables import read_names
 from lucency.evaluation.evaluate import TRIVIAL
 
 TEXT = ("severity", "check", "message", "examples", "remedy")
-RANGES = (suspicion.double_sigmoid, suspicion.constant_output)  # of what the network itself said
-REMARKS = (*remarks.BEFORE, *remarks.BESIDE)
-CHECKS = len(doctor.CHECKS) + len(suspicion.CHECKS) + len(REMARKS)
+RANGES = (
+    prediction_checks.double_sigmoid,
+    prediction_checks.constant_output,
+)  # of the network's own probabilities
+REMARKS = (*protocol_checks.BEFORE, *protocol_checks.BESIDE)
+CHECKS = len(split_checks.CHECKS) + len(prediction_checks.CHECKS) + len(REMARKS)
 
 
 def check_protocol(protocol: Protocol) -> list[Issue]:
@@ -50,7 +50,11 @@ def check_protocol(protocol: Protocol) -> list[Issue]:
     listed = films.image[part != APART]
     table = split_table_of(plan, films=films, listed=listed, protocol=protocol)
     return ranked(
-        [*doctor.examine(table), *remarks.invented(protocol), *remarks.pretrained(protocol)]
+        [
+            *split_checks.check_split(table),
+            *protocol_checks.invented(protocol),
+            *protocol_checks.pretrained(protocol),
+        ]
     )
 
 
@@ -64,36 +68,34 @@ def check_run(
     thresholds: pd.DataFrame,
     scores: pd.DataFrame,
 ) -> list[Issue]:
-    """Return what is wrong with a finished run: its parts and pictures, and every network's say.
+    """Return what is wrong with a finished run: its parts, pictures and predictions.
 
     `missing` are the listed films without a file; `thresholds` and `scores` as
     evaluation.thresholds and evaluation.evaluate give them, or empty.
     """
     films = prepared.manifest
-    listed = films.image[
-        ~set_apart(films, choices=protocol.split)
-    ]  # the others are meant to be out
+    listed = films.image[~set_apart(films, choices=protocol.split)]  # others are meant to be out
     listed = np.concatenate([listed, prepared.rejected["image"].to_numpy(dtype=str), missing])
     table = split_table_of(plan, films=films, listed=listed, protocol=protocol)
-    pairs = near_identical(prepared, side=_sides(plan, films=len(films)))
+    pairs = near_identical(prepared, side=_own_parts(plan, films=len(films)))
     alike = pairs[["image", "other"]].to_numpy(dtype=object).reshape(-1, 2)
-    found = doctor.examine(replace(table, alike=alike))
-    found += remarks.remark(
+    found = split_checks.check_split(replace(table, alike=alike))
+    found += protocol_checks.remark(
         protocol, test=predictions[0].of("test"), rejected=prepared.rejected, missing=missing
     )
     for one in predictions:
         rows = scores["network"].isin((one.network, TRIVIAL))
         splits = thresholds.loc[thresholds["network"] == one.network, "split"].unique().tolist()
         fitted = tuple(Fitted("thresholds", "val", str(split)) for split in splits)
-        claim = replace(
+        given = replace(
             unverified(one.of("test")),
             listed=table.image,
             listed_part=table.part,
             fitted=fitted,
             scores=scores.loc[rows],
         )
-        found += suspicion.suspect(claim)
-        raw = replace(claim, probability=one.of("test").uncalibrated().probability)
+        found += prediction_checks.check_predictions(given)
+        raw = replace(given, probability=one.of("test").uncalibrated().probability)
         found += [c for check in RANGES for c in check(raw)]
     return ranked(list(dict.fromkeys(found)))
 
@@ -109,31 +111,33 @@ def load_issues(folder: Path) -> pd.DataFrame:
 
 
 def check_lists(lists: Mapping[str, Path], *, labels: Path) -> list[Issue]:
-    """Return what is wrong with somebody's split: part -> file of image names.
+    """Return what is wrong with an external split: part -> file of image names.
 
     NIH's lists and boxes are looked for beside the label file.
     """
-    return doctor.examine(split_table_of_lists(lists, labels=labels))
+    return split_checks.check_split(split_table_of_lists(lists, labels=labels))
 
 
-def check_predictions(
-    claim: UnverifiedPredictions, lists: Mapping[str, Path], *, labels: Path
+def check_external(
+    predictions: UnverifiedPredictions, lists: Mapping[str, Path], *, labels: Path
 ) -> list[Issue]:
-    """Return what is wrong with somebody's predictions, and with their split where it is given."""
+    """Return what is wrong with external predictions, and with their split where it is given."""
     if not lists:
-        part = np.full(len(claim.image), "test")
-        tests = SplitTable(image=claim.image, patient=claim.patient, part=part)
-        known = published.community_lists(_with_lists(tests, labels.parent))
-        return ranked([*known, *suspicion.suspect(claim)])
+        part = np.full(len(predictions.image), "test")
+        tests = SplitTable(image=predictions.image, patient=predictions.patient, part=part)
+        known = nih_checks.community_lists(_with_lists(tests, labels.parent))
+        return ranked([*known, *prediction_checks.check_predictions(predictions)])
     table = split_table_of_lists(lists, labels=labels)
-    claim = replace(claim, listed=table.image, listed_part=table.part)
-    return ranked([*doctor.examine(table), *suspicion.suspect(claim)])
+    predictions = replace(predictions, listed=table.image, listed_part=table.part)
+    return ranked(
+        [*split_checks.check_split(table), *prediction_checks.check_predictions(predictions)]
+    )
 
 
 def split_table_of(
     plan: Plan, *, films: Manifest, listed: Shaped[np.ndarray, " t"], protocol: Protocol
 ) -> SplitTable:
-    """Return who stands where in a plan; a mixed film is a copy of both its parents."""
+    """Return the parts of a plan; a mixed film is a copy of both its parents."""
     mixed = np.flatnonzero(plan.mix > 0)
     mates = [f"{films.image[plan.mate[entry]]}#mate-of-{entry}" for entry in mixed.tolist()]
     names = np.concatenate([plan.names(films.image).astype(object), np.array(mates, object)])
@@ -153,7 +157,7 @@ def split_table_of(
 
 
 def split_table_of_lists(lists: Mapping[str, Path], *, labels: Path) -> SplitTable:
-    """Return who stands where in somebody's lists; patients come from the label file by name."""
+    """Return the parts of external lists; patients come from the label file by name."""
     films = read_labelled(labels)
     names = {part: read_names(file) for part, file in lists.items()}
     image = np.concatenate([names[part] for part in PARTS if part in names])
@@ -172,17 +176,17 @@ def split_table_of_lists(lists: Mapping[str, Path], *, labels: Path) -> SplitTab
 def _planned(films: Manifest, part: np.ndarray, protocol: Protocol) -> Plan:
     """Return the plan; of methods that look at pictures only the films that they start from."""
     if needs_features(protocol.balance):
-        met = np.flatnonzero(part != APART)
-        return replace(originals(films.label).take(met), part=part[met].astype(str))
+        seen = np.flatnonzero(part != APART)
+        return replace(originals(films.label).take(seen), part=part[seen].astype(str))
     return planned(films, part, protocol).plan
 
 
-def _sides(plan: Plan, *, films: int) -> Shaped[np.ndarray, " n"]:
-    """Return the part in which each film stands itself, or nothing where it stands in none."""
-    side = np.full(films, "", dtype=object)
+def _own_parts(plan: Plan, *, films: int) -> Shaped[np.ndarray, " n"]:
+    """Return the part in which each film stands as itself, empty where in none."""
+    own = np.full(films, "", dtype=object)
     itself = plan.copy == 0
-    side[plan.row[itself]] = plan.part[itself]
-    return side.astype(str)
+    own[plan.row[itself]] = plan.part[itself]
+    return own.astype(str)
 
 
 def _with_lists(table: SplitTable, folder: Path) -> SplitTable:
@@ -193,7 +197,7 @@ def _with_lists(table: SplitTable, folder: Path) -> SplitTable:
 
 
 def _patients(image: Shaped[np.ndarray, " n"], films: Manifest) -> Int64[np.ndarray, " n"]:
-    """Return each film's patient: as labelled, else as NIH's name says, else one of its own."""
+    """Return each film's patient: as labelled, else by NIH's name, else one of its own."""
     film = film_names(image)
     row = pd.Index(film_names(films.image)).get_indexer(pd.Index(film))
     patient = np.where(row >= 0, films.patient[row], -1 - np.arange(len(film)))
@@ -201,3 +205,6 @@ def _patients(image: Shaped[np.ndarray, " n"], films: Manifest) -> Int64[np.ndar
         if NIH_NAME.fullmatch(film[place]):
             patient[place] = int(film[place][:8])
     return patient.astype(np.int64)
+
+
+check_predictions = check_external  # until renamed

@@ -1,7 +1,7 @@
-"""The leak doctor: what is wrong with a split, each issue with what to do about it.
+"""The leak doctor on a split: patients, films and copies in two parts, films lost or repeated.
 
-Every check is a mistake seen in published work, named in CHECKS; those about lists, labels and
-boxes of ChestX-ray14 are in `published`. No pixel is read here. Letters in shapes: n rows.
+Every check is a mistake seen in published work, named in CHECKS; those of lists, labels and boxes
+of ChestX-ray14 are in `nih_checks`. No pixel is read here. Letters in shapes: n rows.
 """
 
 from __future__ import annotations
@@ -12,15 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Shaped
+from jaxtyping import Bool
 
+from lucency.audit.checks import nih_checks
 from lucency.audit.checks.issue import Issue, SplitTable, issues_of, ranked
-from lucency.audit.checks.nih_checks import (
-    box_images_in_training,
-    community_lists,
-    label_versions,
-    official_split,
-)
 from lucency.core.manifest import PARTS
 from lucency.core.tables import film_names, within
 
@@ -28,8 +23,8 @@ BY_PATIENT = 'split by patient: split.method = "patient", "shuffled" or "officia
 AFTERWARDS = "split first, then balance the training part alone: balance.before_split = false"
 
 
-class Sides(NamedTuple):
-    """Two parts, their rows, and the films that stand in both: by themselves, or by copies."""
+class PartPair(NamedTuple):
+    """Two parts and their rows."""
 
     one: str
     other: str
@@ -37,15 +32,15 @@ class Sides(NamedTuple):
     theirs: Bool[np.ndarray, " n"]
 
 
-def examine(table: SplitTable) -> list[Issue]:
-    """Return what is wrong with a split, the serious first; nothing where nothing is."""
+def check_split(table: SplitTable) -> list[Issue]:
+    """Return what is wrong with a split, the serious issues first."""
     return ranked([issue for check in CHECKS.values() for issue in check(table)])
 
 
 def patients_on_two_sides(table: SplitTable) -> list[Issue]:
     """Return for each two parts how many rows of the later one have their patient in the other."""
     found: list[Issue] = []
-    for one, other, mine, theirs in _sides(table):
+    for one, other, mine, theirs in _part_pairs(table):
         leak = theirs & np.isin(table.patient, table.patient[mine])
         people, films = np.unique(table.patient[leak]), int(leak.sum())
         message = (
@@ -61,10 +56,11 @@ def patients_on_two_sides(table: SplitTable) -> list[Issue]:
 def pictures_on_two_sides(table: SplitTable) -> list[Issue]:
     """Return for each two parts the films that stand in both themselves."""
     found: list[Issue] = []
-    for one, other, mine, theirs in _sides(table):
+    for one, other, mine, theirs in _part_pairs(table):
         same, _ = _shared(table, mine, theirs)
         message = (
-            f"{len(same):,} films stand in {one} and in {other}: what is asked there was told here"
+            f"{len(same):,} films stand in {one} and in {other}: the labels of these are known "
+            "from the other part"
         )
         remedy = f"list every film once: take these out of {one} or out of {other}"
         found += issues_of("pictures_on_two_sides", same, message, remedy=remedy)
@@ -74,11 +70,11 @@ def pictures_on_two_sides(table: SplitTable) -> list[Issue]:
 def copies_on_two_sides(table: SplitTable) -> list[Issue]:
     """Return for each two parts the films that stand in both, in one at least by copies only."""
     found: list[Issue] = []
-    for one, other, mine, theirs in _sides(table):
+    for one, other, mine, theirs in _part_pairs(table):
         _, copied = _shared(table, mine, theirs)
         message = (
             f"{len(copied):,} films stand in {one} and in {other} by their copies: films were "
-            "copied before the split, and a copy tells what its source is asked"
+            "copied before the split, and a copy gives away its source's labels"
         )
         found += issues_of("copies_on_two_sides", copied, message, remedy=AFTERWARDS)
     return found
@@ -119,19 +115,22 @@ def duplicate_rows(table: SplitTable) -> list[Issue]:
 def unlabelled_rows(table: SplitTable) -> list[Issue]:
     """Return the films of the split that are not in the label table, where one is at hand."""
     listed = film_names(table.listed)
-    lost = _once(table.film[~within(table.film, listed)]) if len(listed) else []
+    unknown = table.film[~within(table.film, listed)] if len(listed) else listed
+    lost = list(dict.fromkeys(unknown.tolist()))
     message = (
         f"{len(lost):,} films of the split are not among the {len(listed):,} of the label table: "
-        "nobody knows their labels, so the two do not belong together"
+        "their labels are unknown, so the two do not belong together"
     )
-    remedy = "take the label table that the split was made from, or leave these films out, said"
+    remedy = (
+        "take the label table that the split was made from, or leave these films out and say so"
+    )
     return issues_of("unlabelled_rows", lost, message, remedy=remedy)
 
 
 def films_left_out(table: SplitTable) -> list[Issue]:
     """Return the films of the label table that stand in no part."""
     listed = film_names(table.listed)
-    lost = _once(listed[~within(listed, table.film)])
+    lost = list(dict.fromkeys(listed[~within(listed, table.film)].tolist()))
     message = (
         f"{len(lost):,} of {len(listed):,} films of the label table are in no part: scores on the "
         "rest are not those of the data set"
@@ -145,12 +144,12 @@ def near_identical_pictures(table: SplitTable) -> list[Issue]:
     pairs = film_names(table.alike.ravel()).reshape(-1, 2).tolist()
     pairs = [pair for pair in [*pairs, *(pair[::-1] for pair in pairs)] if pair[0] != pair[1]]
     found: list[Issue] = []
-    for one, other, mine, theirs in _sides(table) if pairs else ():
+    for one, other, mine, theirs in _part_pairs(table) if pairs else ():
         here, there = set(table.film[mine].tolist()), set(table.film[theirs].tolist())
         seen = {b: a for a, b in pairs if a in here and b in there}
         message = (
             f"{len(seen):,} {other} films show the same picture as a {one} film of another name: "
-            "what is asked there was told here"
+            "the labels of one part are known from the other"
         )
         names = [f"{b} = {a}" for b, a in seen.items()]
         remedy = "look at these pairs, and keep one film of each or both in one part"
@@ -158,9 +157,9 @@ def near_identical_pictures(table: SplitTable) -> list[Issue]:
     return found
 
 
-def _sides(table: SplitTable) -> Iterator[Sides]:
+def _part_pairs(table: SplitTable) -> Iterator[PartPair]:
     for one, other in combinations(PARTS, 2):
-        yield Sides(one, other, table.part == one, table.part == other)
+        yield PartPair(one, other, table.part == one, table.part == other)
 
 
 def _shared(
@@ -173,11 +172,6 @@ def _shared(
     return sorted(same), sorted(both - same)
 
 
-def _once(name: Shaped[np.ndarray, " n"]) -> list[str]:
-    """Return each name once, in order."""
-    return list(dict.fromkeys(name.tolist()))
-
-
 CHECKS: dict[str, Callable[[SplitTable], list[Issue]]] = {
     "patients_on_two_sides": patients_on_two_sides,
     "pictures_on_two_sides": pictures_on_two_sides,
@@ -186,9 +180,9 @@ CHECKS: dict[str, Callable[[SplitTable], list[Issue]]] = {
     "duplicate_rows": duplicate_rows,
     "unlabelled_rows": unlabelled_rows,
     "films_left_out": films_left_out,
-    "community_lists": community_lists,
-    "official_split": official_split,
-    "box_images_in_training": box_images_in_training,
-    "label_versions": label_versions,
+    "community_lists": nih_checks.community_lists,
+    "official_split": nih_checks.official_split,
+    "box_images_in_training": nih_checks.box_images_in_training,
+    "label_versions": nih_checks.label_versions,
     "near_identical_pictures": near_identical_pictures,
 }

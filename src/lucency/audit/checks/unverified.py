@@ -1,7 +1,7 @@
-"""A UnverifiedPredictions: what a network is said to have said of test films, taken as it came.
+"""UnverifiedPredictions: external predictions of test films as they came, before any check.
 
 Letters in shapes: n films, k findings, k1 findings and macro, t listed films, r resamples (the
-first column: all films).
+first: all films).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def no_scores() -> pd.DataFrame:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class UnverifiedPredictions:
-    """What a network is said to have said of the films that are scored as test; not yet believed.
+    """The predictions of a network for the films that are scored as test, not yet checked.
 
     Numbers may be anything. What is not at hand stays empty: `split`, the fingerprint that the
     predictions carry; `fitted`, what was fitted before scoring; `listed` and `listed_part`, the
@@ -79,30 +79,30 @@ class UnverifiedPredictions:
         return np.asarray(~np.isnan(self.probability).any(axis=1))
 
     @cached_property
-    def drawn(self) -> Weights:
+    def resampled(self) -> Weights:
         """Resamples of the patients of these films, the same for every finding and column."""
         return resample_patients(self.patient[self.whole], resamples=RESAMPLES, seed=SEED)
 
-    def sampled(self, label: int, said: int) -> Float64[np.ndarray, " r"]:
-        """Return the AUC of a finding's labels by a column of probabilities: plain, then resampled.
+    def sampled_auc(self, finding: int, column: int) -> Float64[np.ndarray, " r"]:
+        """Return the AUC of a finding by a column of probabilities: plain, then resampled.
 
         Films without a number in any column are left out; NaN where no film is left.
         """
         if not self.whole.any():
             return np.full(RESAMPLES + 1, np.nan)
-        truth, score = self.label[self.whole, label], self.probability[self.whole, said]
-        both = (once(len(truth)), self.drawn)
+        truth, score = self.label[self.whole, finding], self.probability[self.whole, column]
+        both = (once(len(truth)), self.resampled)
         return np.concatenate([auc(truth, score, weights=weights) for weights in both])
 
     @cached_property
     def area(self) -> Float64[np.ndarray, "k1 r"]:
         """The AUC of every finding and, last, of macro: plain, then in resamples of patients."""
-        rows = np.stack([self.sampled(place, place) for place in range(len(self.findings))])
+        rows = np.stack([self.sampled_auc(place, place) for place in range(len(self.findings))])
         return np.concatenate([rows, mean_over_findings(rows)[None]])
 
 
 def unverified(predictions: Predictions) -> UnverifiedPredictions:
-    """Return predictions as a claim, to which `dataclasses.replace` adds what else is known.
+    """Return predictions as unverified; `dataclasses.replace` adds what else is known.
 
     Take `predictions.uncalibrated()` for the range of the network's own probabilities.
     """
@@ -111,7 +111,7 @@ def unverified(predictions: Predictions) -> UnverifiedPredictions:
 
 
 def unverified_table(file: Path, *, labels: Path, scale: str) -> UnverifiedPredictions:
-    """Return what a table says of its films, numbers as they are: nothing is refused for them."""
+    """Return the predictions in a table as they are, whatever their numbers."""
     check_scale(scale)
     films = read_labelled(labels)
     scores, row, label = join_labels(file, films)

@@ -1,4 +1,4 @@
-"""The textures of many films, by worker processes: killed, it goes on where it was.
+"""Textures of many films, by worker processes; an interrupted call is resumed.
 
 Letters in shapes: n films, b of a chunk, h and w pixels, d features.
 """

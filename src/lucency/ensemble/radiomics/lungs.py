@@ -1,4 +1,4 @@
-"""The lungs on a film, found by grey level and place: simple, and it says when it fails.
+"""Segmentation of the lungs by grey level and place: simple, and it reports when it fails.
 
 Letters in shapes: h and w pixels.
 """
@@ -41,8 +41,8 @@ def lung_mask(film: UInt8[np.ndarray, "h w"]) -> Lungs:
     Cybernetics 9, 1979, 62-66) of its middle; of every repeat, the dark region of likely size and
     place on each side is a candidate, and the pair that is largest for how alike its sides are is
     taken, its gaps closed and holes filled. What is dense (effusion, consolidation, the heart) is
-    left out, as is lung behind it. It fails aloud where a side has no candidate or the two are
-    unlike.
+    left out, as is lung behind it. It fails, with a reason, where a side has no candidate or the
+    two are unlike.
     """
     side = min(film.shape)
     step = max(1, side // COARSE)

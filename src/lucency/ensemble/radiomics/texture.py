@@ -1,14 +1,11 @@
-"""Runs of equal grey levels along lines, in four directions: lengths, levels, and what they say.
+"""Textures of the lungs as numbers: first order, co-occurrence, run lengths, patterns, wavelets.
 
-Letters in shapes: h and w pixels, r runs, m pixels of a film.
+After Dunn (2023). Names are those of the Image Biomarker Standardisation Initiative (IBSI) where it
+has one (Zwanenburg et al., Radiology 295, 2020, 328-338). Grey levels are of the prepared film, 0
+to 255; matrices are of LEVELS levels of equal width between the lowest and the highest of the
+lungs, numbered from 1, and what is outside counts in none.
 
-Textures of the lungs as numbers, after Dunn (2023): levels, neighbours, runs, patterns, waves.
-
-Names are those of the Image Biomarker Standardisation Initiative (IBSI) where it has one
-(Zwanenburg et al., Radiology 295, 2020, 328-338). Grey levels are of the prepared film, 0 to 255;
-matrices are of LEVELS levels of equal width between the lowest and the highest of the lungs,
-numbered from 1, and what is outside counts in none.
-Letters in shapes: n films, h and w pixels, p pixels of the lungs, d features, g levels, s shares.
+Letters in shapes: h and w pixels, p pixels of the lungs, g levels, r runs, s shares, t taps.
 """
 
 from __future__ import annotations
@@ -21,62 +18,6 @@ from jaxtyping import Bool, Float64, Int64, UInt8
 from scipy import ndimage
 from scipy.stats import kurtosis, skew
 from skimage.feature import graycomatrix, local_binary_pattern
-
-Each = Int64[np.ndarray, " r"]
-
-
-def runs(level: UInt8[np.ndarray, "h w"]) -> dict[str, float]:
-    """Return what runs of equal levels say, the mean over four directions.
-
-    Galloway, Computer Graphics and Image Processing 4 (1975), 172-179; Chu, Sehgal and Greenleaf,
-    Pattern Recognition Letters 11 (1990), 415-419.
-    """
-    each = [run_features(*found) for found in runs_by_direction(level)]
-    return {name: float(np.mean([one[name] for one in each])) for name in each[0]}
-
-
-def runs_by_direction(
-    level: UInt8[np.ndarray, "h w"],
-) -> list[tuple[Int64[np.ndarray, " r"], Int64[np.ndarray, " r"]]]:
-    """Return level and length of every run inside the mask, in each of four directions."""
-    found = []
-    for order, line in _lines(level.shape):
-        said = level.ravel()[order].astype(np.int64)
-        starts = np.flatnonzero(np.r_[True, (np.diff(said) != 0) | (np.diff(line) != 0)])
-        length = np.diff(np.r_[starts, len(said)])
-        inside = said[starts] > 0
-        found.append((said[starts][inside], length[inside]))
-    return found
-
-
-def run_features(
-    level: Int64[np.ndarray, " r"], length: Int64[np.ndarray, " r"]
-) -> dict[str, float]:
-    """Return what runs of one direction say, by name; there must be one at least."""
-    number, pixels = len(level), length.sum()
-    by_level, by_length = np.bincount(level), np.bincount(length)
-    return {
-        "short runs emphasis": (1 / length.astype(np.float64) ** 2).mean(),
-        "long runs emphasis": (length.astype(np.float64) ** 2).mean(),
-        "low grey level run emphasis": (1 / level.astype(np.float64) ** 2).mean(),
-        "high grey level run emphasis": (level.astype(np.float64) ** 2).mean(),
-        "normalised grey level non-uniformity": (by_level.astype(float) ** 2).sum() / number**2,
-        "normalised run length non-uniformity": (by_length.astype(float) ** 2).sum() / number**2,
-        "run percentage": number / pixels,
-    }
-
-
-@lru_cache(maxsize=8)
-def _lines(shape: tuple[int, int]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return, for each direction, the order of pixels along its lines, and the line of each."""
-    down, across = np.indices(shape)
-    lines = (down, across, across - down, across + down)
-    found = []
-    for line in lines:
-        order = np.lexsort((down.ravel() if line is not down else across.ravel(), line.ravel()))
-        found.append((order, line.ravel()[order]))
-    return found
-
 
 LEVELS = 32
 DISTANCES = (1, 2, 4)  # pixels
@@ -105,7 +46,7 @@ def texture_features(
     level = discretised(film, mask)
     return {
         **first_order(film[mask].astype(np.float64)),
-        **neighbours(level),
+        **co_occurrence(level),
         **runs(level),
         **patterns(film, mask),
         **waves(film, mask),
@@ -146,21 +87,62 @@ def first_order(grey: Grey) -> dict[str, float]:
     }
 
 
-def neighbours(level: UInt8[np.ndarray, "h w"]) -> dict[str, float]:
-    """Return what the grey level co-occurrence matrix says, at each of DISTANCES.
+def co_occurrence(level: UInt8[np.ndarray, "h w"]) -> dict[str, float]:
+    """Return the features of the grey level co-occurrence matrix, at each of DISTANCES.
 
     Haralick, Shanmugam and Dinstein, IEEE Transactions on Systems, Man, and Cybernetics 3 (1973),
     610-621; symmetric, each value the mean over ANGLES that have pairs.
     """
     counts = graycomatrix(level, DISTANCES, ANGLES, levels=LEVELS + 1, symmetric=True)[1:, 1:]
-    said = {}
+    found = {}
     for place, distance in enumerate(DISTANCES):
         each = [counts[:, :, place, angle].astype(np.float64) for angle in range(len(ANGLES))]
         shares = [one / one.sum() for one in each if one.any()]
         for name, measure in CO_OCCURRENCE.items():
             values = [measure(share) for share in shares]
-            said[f"{name}, {distance} px"] = float(np.mean(values)) if values else np.nan
-    return said
+            found[f"{name}, {distance} px"] = float(np.mean(values)) if values else np.nan
+    return found
+
+
+def runs(level: UInt8[np.ndarray, "h w"]) -> dict[str, float]:
+    """Return the features of runs of equal levels, the mean over four directions.
+
+    Galloway, Computer Graphics and Image Processing 4 (1975), 172-179; Chu, Sehgal and Greenleaf,
+    Pattern Recognition Letters 11 (1990), 415-419.
+    """
+    each = [run_features(*found) for found in runs_by_direction(level)]
+    return {name: float(np.mean([one[name] for one in each])) for name in each[0]}
+
+
+def runs_by_direction(
+    level: UInt8[np.ndarray, "h w"],
+) -> list[tuple[Int64[np.ndarray, " r"], Int64[np.ndarray, " r"]]]:
+    """Return level and length of every run inside the mask, in each of four directions."""
+    found = []
+    for order, line in _lines(level.shape):
+        along = level.ravel()[order].astype(np.int64)
+        starts = np.flatnonzero(np.r_[True, (np.diff(along) != 0) | (np.diff(line) != 0)])
+        length = np.diff(np.r_[starts, len(along)])
+        inside = along[starts] > 0
+        found.append((along[starts][inside], length[inside]))
+    return found
+
+
+def run_features(
+    level: Int64[np.ndarray, " r"], length: Int64[np.ndarray, " r"]
+) -> dict[str, float]:
+    """Return the features of runs of one direction, by name; there must be one at least."""
+    number, pixels = len(level), length.sum()
+    by_level, by_length = np.bincount(level), np.bincount(length)
+    return {
+        "short runs emphasis": (1 / length.astype(np.float64) ** 2).mean(),
+        "long runs emphasis": (length.astype(np.float64) ** 2).mean(),
+        "low grey level run emphasis": (1 / level.astype(np.float64) ** 2).mean(),
+        "high grey level run emphasis": (level.astype(np.float64) ** 2).mean(),
+        "normalised grey level non-uniformity": (by_level.astype(float) ** 2).sum() / number**2,
+        "normalised run length non-uniformity": (by_length.astype(float) ** 2).sum() / number**2,
+        "run percentage": number / pixels,
+    }
 
 
 def patterns(film: UInt8[np.ndarray, "h w"], mask: Bool[np.ndarray, "h w"]) -> dict[str, float]:
@@ -169,12 +151,12 @@ def patterns(film: UInt8[np.ndarray, "h w"], mask: Bool[np.ndarray, "h w"]) -> d
     Ojala, Pietikäinen and Mäenpää, IEEE Transactions on Pattern Analysis and Machine Intelligence
     24 (2002), 971-987. The pattern of POINTS + 1 is all that is not uniform.
     """
-    said = {}
+    found = {}
     for radius in RADII:
         code = local_binary_pattern(film, POINTS, radius, method="uniform")[mask].astype(np.int64)
         share = np.bincount(code, minlength=POINTS + 2) / len(code)
-        said |= {f"pattern {k}, {radius} px": float(one) for k, one in enumerate(share)}
-    return said
+        found |= {f"pattern {k}, {radius} px": float(one) for k, one in enumerate(share)}
+    return found
 
 
 def waves(film: UInt8[np.ndarray, "h w"], mask: Bool[np.ndarray, "h w"]) -> dict[str, float]:
@@ -182,7 +164,7 @@ def waves(film: UInt8[np.ndarray, "h w"], mask: Bool[np.ndarray, "h w"]) -> dict
 
     Not thinned out: at scale s the two points of a wave lie 2**(s - 1) pixels apart.
     """
-    rest, said = film.astype(np.float64), {}
+    rest, found = film.astype(np.float64), {}
     for scale in range(1, SCALES + 1):
         low, high = (_haar(2 ** (scale - 1), sign) for sign in (1, -1))
         bands = {}
@@ -191,17 +173,17 @@ def waves(film: UInt8[np.ndarray, "h w"], mask: Bool[np.ndarray, "h w"]) -> dict
             half = ndimage.convolve1d(rest, kernels[0], axis=0, mode="nearest")
             bands[name] = ndimage.convolve1d(half, kernels[1], axis=1, mode="nearest")
         rest = bands.pop("rest")
-        said |= {
+        found |= {
             f"{name} wave energy, scale {scale}": float((band[mask] ** 2).mean())
             for name, band in bands.items()
         }
-    return {**said, f"rest energy, scale {SCALES}": float((rest[mask] ** 2).mean())}
+    return {**found, f"rest energy, scale {SCALES}": float((rest[mask] ** 2).mean())}
 
 
 def _around(
     film: UInt8[np.ndarray, "h w"], mask: Bool[np.ndarray, "h w"]
 ) -> tuple[UInt8[np.ndarray, "h2 w2"], Bool[np.ndarray, "h2 w2"]]:
-    """Return the part of the film that the lungs' features can see."""
+    """Return the part of the film that the lungs' features depend on."""
     place = tuple(
         slice(max(0, int(at.min()) - REACH), int(at.max()) + REACH + 1) for at in mask.nonzero()
     )
@@ -232,6 +214,18 @@ def _haar(apart: int, sign: int) -> Float64[np.ndarray, " t"]:
     kernel = np.zeros(2 * apart + 1)
     kernel[[apart, 2 * apart]] = 0.5, 0.5 * sign
     return kernel
+
+
+@lru_cache(maxsize=8)
+def _lines(shape: tuple[int, int]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return, for each direction, the order of pixels along its lines, and the line of each."""
+    down, across = np.indices(shape)
+    lines = (down, across, across - down, across + down)
+    found = []
+    for line in lines:
+        order = np.lexsort((down.ravel() if line is not down else across.ravel(), line.ravel()))
+        found.append((order, line.ravel()[order]))
+    return found
 
 
 CO_OCCURRENCE: dict[str, Callable[[Matrix], float]] = {

@@ -1,4 +1,4 @@
-"""Where a transformer's tokens come from, through all its layers.
+"""Attention rollout: from which patches a transformer's tokens come, through all its layers.
 
 Letters in shapes: b films, k findings, c channels, h and w pixels, gh and gw cells of the grid.
 """
@@ -16,15 +16,12 @@ from lucency.explain.methods.network_split import chosen, logits, undisturbed
 
 
 def attention_rollout(
-    network: nn.Module,
-    pixels: Float[Tensor, "b c h w"],
-    *,
-    findings: Sequence[int] | None = None,
+    network: nn.Module, pixels: Float[Tensor, "b c h w"], *, findings: Sequence[int] | None = None
 ) -> Float[Tensor, "b k gh gw"]:
     """Return how much of each patch reaches the class token, or the mean patch where none is.
 
     Abnar and Zuidema, ACL 2020: layers' attention, half of it the token itself, multiplied. It
-    knows nothing of findings, so the map is the same for all of them.
+    does not depend on the finding, so the map is the same for all of them.
     Raises ValueError for a network without attention from every token to every other.
     """
     patches = getattr(getattr(network, "patch_embed", None), "dynamic_feat_size", None)

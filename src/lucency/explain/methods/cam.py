@@ -1,4 +1,4 @@
-"""Heatmaps of evidence from the last features: all findings of a batch from one forward pass.
+"""Class activation maps: heat maps from the last features, all findings from one forward pass.
 
 Strength is raw: nothing is scaled by film or finding, so maps of one method can be compared.
 Letters in shapes: b films, k findings, c channels, h and w pixels, gh and gw cells of the grid.
@@ -7,13 +7,14 @@ Letters in shapes: b films, k findings, c channels, h and w pixels, gh and gw ce
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from lucency.explain.methods.network_split import (
-    Split,
+    SplitNetwork,
     body_of,
     chosen,
     gradients,
@@ -28,10 +29,7 @@ POOLING_SLACK = 1e-4
 
 
 def cam(
-    network: nn.Module,
-    pixels: Float[Tensor, "b c h w"],
-    *,
-    findings: Sequence[int] | None = None,
+    network: nn.Module, pixels: Float[Tensor, "b c h w"], *, findings: Sequence[int] | None = None
 ) -> Float[Tensor, "b k gh gw"]:
     """Return the head's weights applied to the maps, signed; their pooled value is the logit.
 
@@ -46,63 +44,21 @@ def cam(
         return torch.einsum("kc,bcyx->bkyx", weight, maps)
 
 
-def grad_cam(
+def weigh_features(
     network: nn.Module,
     pixels: Float[Tensor, "b c h w"],
     *,
     findings: Sequence[int] | None = None,
+    weigh: Callable[[Tensor, Tensor], Tensor],
 ) -> Float[Tensor, "b k gh gw"]:
-    """Return maps weighted by their mean gradients, above zero (Selvaraju et al., ICCV 2017)."""
-    return _explain(network, pixels, findings, _by_mean_gradient)
+    """Return what `weigh` makes of the last features and the gradients of each logit there."""
+    with undisturbed(network):
+        parts = split(network, pixels)
+        maps = parts.grid(parts.feature).detach()
+        return torch.stack([weigh(maps, slope) for slope in gradients(parts, findings)], dim=1)
 
 
-def grad_cam_plus_plus(
-    network: nn.Module,
-    pixels: Float[Tensor, "b c h w"],
-    *,
-    findings: Sequence[int] | None = None,
-) -> Float[Tensor, "b k gh gw"]:
-    """Return maps weighted by gradients of three orders, above zero (Chattopadhay, WACV 2018).
-
-    The derivatives are those of exp(logit), without that common factor.
-    """
-    return _explain(network, pixels, findings, _by_three_orders)
-
-
-def hires_cam(
-    network: nn.Module,
-    pixels: Float[Tensor, "b c h w"],
-    *,
-    findings: Sequence[int] | None = None,
-) -> Float[Tensor, "b k gh gw"]:
-    """Return maps times their gradients, signed (Draelos and Carin, arXiv:2011.08891, 2020).
-
-    Where the head is linear the cells sum to the logit less its bias.
-    """
-    return _explain(network, pixels, findings, _by_each_gradient)
-
-
-def layer_cam(
-    network: nn.Module,
-    pixels: Float[Tensor, "b c h w"],
-    *,
-    findings: Sequence[int] | None = None,
-) -> Float[Tensor, "b k gh gw"]:
-    """Return maps times their positive gradients, above zero (Jiang et al., IEEE TIP 2021)."""
-    return _explain(network, pixels, findings, _by_positive_gradient)
-
-
-def x_grad_cam(
-    network: nn.Module,
-    pixels: Float[Tensor, "b c h w"],
-    *,
-    findings: Sequence[int] | None = None,
-) -> Float[Tensor, "b k gh gw"]:
-    """Return maps weighted by gradients in proportion to the map (Fu et al., BMVC 2020)."""
-    return _explain(network, pixels, findings, _by_axiom)
-
-
-def _linear_after_pooling(network: nn.Module, parts: Split, maps: Tensor) -> nn.Linear:
+def _linear_after_pooling(network: nn.Module, parts: SplitNetwork, maps: Tensor) -> nn.Linear:
     body = body_of(network)
     last = body.get_classifier()
     refusal = f"the head of {type(network).__name__} is not pooling and one linear layer"
@@ -121,40 +77,46 @@ def _linear_after_pooling(network: nn.Module, parts: Split, maps: Tensor) -> nn.
     raise ValueError(f"{refusal}: cam is not defined for it; use grad-cam or hires-cam")
 
 
-def _explain(
-    network: nn.Module,
-    pixels: Tensor,
-    findings: Sequence[int] | None,
-    weigh: Callable[[Tensor, Tensor], Tensor],
-) -> Tensor:
-    with undisturbed(network):
-        parts = split(network, pixels)
-        maps = parts.grid(parts.feature).detach()
-        return torch.stack([weigh(maps, slope) for slope in gradients(parts, findings)], dim=1)
-
-
 def _by_mean_gradient(maps: Tensor, slope: Tensor) -> Tensor:
+    """Return maps weighted by their mean gradients, above zero (Selvaraju et al., ICCV 2017)."""
     return _weighted(maps, slope.mean((2, 3)))
 
 
 def _by_three_orders(maps: Tensor, slope: Tensor) -> Tensor:
+    """Return maps weighted by gradients of three orders, above zero (Chattopadhay, WACV 2018).
+
+    The derivatives are those of exp(logit), without that common factor.
+    """
     square, total = slope.square(), maps.sum((2, 3), keepdim=True)
     share = square / (2 * square + total * square * slope + PLUS_PLUS_EPSILON)
     return _weighted(maps, (share * slope.relu()).sum((2, 3)))
 
 
 def _by_each_gradient(maps: Tensor, slope: Tensor) -> Tensor:
+    """Return maps times their gradients, signed (Draelos and Carin, arXiv:2011.08891, 2020).
+
+    Where the head is linear the cells sum to the logit less its bias.
+    """
     return (maps * slope).sum(1)
 
 
 def _by_positive_gradient(maps: Tensor, slope: Tensor) -> Tensor:
+    """Return maps times their positive gradients, above zero (Jiang et al., IEEE TIP 2021)."""
     return (maps * slope.relu()).sum(1).relu()
 
 
 def _by_axiom(maps: Tensor, slope: Tensor) -> Tensor:
+    """Return maps weighted by gradients in proportion to the map (Fu et al., BMVC 2020)."""
     total = maps.sum((2, 3)) + AXIOM_EPSILON
     return _weighted(maps, (maps * slope).sum((2, 3)) / total)
 
 
 def _weighted(maps: Tensor, weight: Tensor) -> Tensor:
     return torch.einsum("bc,bcyx->byx", weight, maps).relu()
+
+
+grad_cam = partial(weigh_features, weigh=_by_mean_gradient)
+grad_cam_plus_plus = partial(weigh_features, weigh=_by_three_orders)
+hires_cam = partial(weigh_features, weigh=_by_each_gradient)
+layer_cam = partial(weigh_features, weigh=_by_positive_gradient)
+x_grad_cam = partial(weigh_features, weigh=_by_axiom)

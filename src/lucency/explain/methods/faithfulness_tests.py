@@ -1,13 +1,11 @@
-"""Does a map depend on what was learnt, and does it stay on the same tissue?
+"""Heat maps of a network by all methods that it allows, and tests of how faithful they are to it.
 
-Letters in shapes: b films, k findings, c channels, h and w pixels, gh and gw cells of the grid.
+Three tests: randomised weights must change a map (Adebayo et al., NeurIPS 2018); blanking pixels in
+the map's order must lower the probability, and giving them back raise it (Petsiuk et al., BMVC
+2018); a shifted film must shift its map.
 
-Heatmaps put to the test: do they forget with the network, name what it uses, and stay when it
-moves?
-
-Letters in shapes: b films, c channels, gh and gw cells of the grid, h and w pixels.
-
-One look at a network: the maps of all methods that it allows, and how they stand the tests.
+Letters in shapes: b films, m films of a batch, k findings, c channels, h and w pixels, gh and gw
+cells of the grid.
 """
 
 from __future__ import annotations
@@ -40,18 +38,162 @@ from lucency.models.heads import Body
 from lucency.models.inference import Progress
 
 FLAT = 1e-6
+STEPS = 16  # shares of the film that are taken away or given back
+SHIFT = 32  # films move by a 32nd of their side
+BLOCKS = 5  # of the cascade, the head and the whole network among them
+
+
+class NetworkHeatmaps(NamedTuple):
+    """Heat maps by method, those of the same network with a new head, and what the tests gave.
+
+    `refused` says why a network does not allow a method; `similarities` and `tried` are as
+    `measure_faithfulness` gives them.
+    """
+
+    maps: tuple[Heatmaps, ...]
+    randomised_maps: tuple[Heatmaps, ...]
+    refused: dict[str, str]
+    similarities: pd.DataFrame
+    tried: pd.DataFrame
+
+
+class Faithfulness(NamedTuple):
+    """What the tests gave: similarities and trials, as `explain.faithfulness` takes them."""
+
+    similarities: pd.DataFrame
+    tried: pd.DataFrame
+
+
+class _Cases(NamedTuple):
+    """Scaled pictures of some films, and the finding (a column) that each is explained for."""
+
+    pixels: Float[Tensor, "b c h w"]
+    column: Int64[np.ndarray, " b"]
+
+
+def network_heatmaps(
+    classifier: Classifier,
+    *,
+    prepared: Prepared,
+    plan: Plan,
+    boxed: Plan,
+    tried: Plan,
+    findings: Sequence[str],
+    choices: ExplanationChoices,
+) -> NetworkHeatmaps:
+    """Return the maps of a network by the methods of `choices` that it allows.
+
+    Explained are the films of `plan`, and with a new head those of `boxed`; the maps are tested on
+    some films of `tried` that have a finding.
+    """
+    if not len(plan):
+        return NetworkHeatmaps((), (), {}, *NOTHING)
+    refused = refusals(classifier, prepared=prepared, plan=plan, methods=choices.methods)
+    methods = [name for name in choices.methods if name not in refused]
+    about = {"prepared": prepared, "findings": findings}
+    maps = tuple(_explained(classifier, name, plan=plan, **about) for name in methods)
+    randomised_maps: tuple[Heatmaps, ...] = ()
+    if len(boxed):
+        about |= {"plan": boxed, "mark": f", {RANDOMISED}"}
+        blind = randomised_network(classifier, seed=choices.seed)
+        randomised_maps = tuple(_explained(blind, name, **about) for name in methods)
+    positive = np.flatnonzero((tried.label == 1).any(axis=1))
+    if not methods or not len(positive):
+        return NetworkHeatmaps(maps, randomised_maps, refused, *NOTHING)
+    with progress("Testing explanations", unit="steps") as advance:
+        tests = measure_faithfulness(
+            classifier,
+            prepared=prepared,
+            plan=tried.take(positive),
+            methods=methods,
+            films=choices.films,
+            seed=choices.seed,
+            progress=advance,
+        )
+    return NetworkHeatmaps(maps, randomised_maps, refused, *tests)
+
+
+def refusals(
+    classifier: Classifier, *, prepared: Prepared, plan: Plan, methods: Sequence[str]
+) -> dict[str, str]:
+    """Return why a network does not allow some methods; the plan's first film is tried."""
+    cases = _cases(classifier, prepared, plan.take(np.arange(1)), np.zeros(1, dtype=np.int64))
+    refused = {}
+    for method in methods:
+        try:
+            HEATMAPS[method](classifier.network.body, cases.pixels, findings=[0])
+        except ValueError as error:
+            refused[method] = str(error)
+    return refused
+
+
+def measure_faithfulness(
+    classifier: Classifier,
+    *,
+    prepared: Prepared,
+    plan: Plan,
+    methods: Sequence[str],
+    films: int,
+    seed: int,
+    progress: Progress | None = None,
+) -> Faithfulness:
+    """Return what becomes of each method's maps on at most `films` positive films of the plan.
+
+    Random films are explained for one of their findings. The network is randomised from the head
+    down, pixels are taken away and given back by the map's order and by a random one, and films
+    are moved by a 32nd of their side.
+    """
+    entry, column = _drawn(plan.label, films=films, seed=seed)
+    cases = _cases(classifier, prepared, plan.take(entry), column)
+    body = classifier.network.body
+    mapping = {name: partial(heatmaps, method=name) for name in methods}
+    own = {name: _maps(mapping[name], body, cases) for name in methods}
+    laid = {name: centres_of(name, body, cases.pixels[:1], own[name][:1, None]) for name in methods}
+    similarities, tried = [], []
+    steps = BLOCKS + len(methods)
+    blocks = randomised(body, seed=seed, copies=BLOCKS)
+    for done, (block, other) in enumerate(blocks, start=1):
+        for name in methods:
+            changed = _maps(mapping[name], other, cases)
+            grids = [one.unsqueeze(1).float().cpu().numpy() for one in (own[name], changed)]
+            same = map_similarity(grids[0], other=grids[1])[:, 0]
+            similarities.append(pd.DataFrame({"method": name, "block": block, "similarity": same}))
+        if progress:
+            progress(done, steps, "randomised networks")
+    rows = plan.row[entry]
+    about = {"image": prepared.manifest.image[rows], "patient": prepared.manifest.patient[rows]}
+    keys = {name: tuple(tuple(axis.tolist()) for axis in laid[name]) for name in methods}
+    baseline = {  # methods of equal centres have one
+        key: _areas(body, _noise(own[name], seed=seed), laid[name], cases, suffix="_random")
+        for key, name in {key: name for name, key in keys.items()}.items()
+    }
+    for done, name in enumerate(methods, start=1):
+        areas = _areas(body, own[name], laid[name], cases, suffix="") | baseline[keys[name]]
+        steady = {"stability": _steadiness(mapping[name], body, cases)}
+        tried.append(pd.DataFrame({"method": name, **about, **areas, **steady}))
+        if progress:
+            progress(BLOCKS + done, steps, name)
+    return Faithfulness(
+        pd.concat(similarities, ignore_index=True), pd.concat(tried, ignore_index=True)
+    )
+
+
+def randomised_network(classifier: Classifier, *, seed: int) -> Classifier:
+    """Return the classifier with a random head, as the first copy of `randomised` has it."""
+    network = copy.deepcopy(classifier.network)
+    _randomise(next(iter(_steps(network.body).values())), np.random.default_rng(seed))
+    return replace(classifier, network=network)
 
 
 def randomised(
     network: nn.Module, *, seed: int, copies: int = 0
 ) -> Iterator[tuple[str, nn.Module]]:
-    """Yield copies whose weights are drawn anew from the head down, each with its deepest block.
+    """Yield copies with weights randomised from the head down, each with its deepest block's name.
 
-    One a block, or `copies` of these evenly apart, the first and the last among them.
-
-    Adebayo et al., NeurIPS 2018, cascading: the first copy has a new head (both of a distilled
-    transformer), the last is new throughout, positions and class tokens with it. A tensor is
-    randomised_maps from a normal distribution about zero with its own root mean square, so that
+    One a block, or `copies` of these evenly apart, the first and the last among them. Adebayo et
+    al., NeurIPS 2018, cascading: the first copy has a random head (both of a distilled
+    transformer), the last is random throughout, positions and class tokens with it. Values come
+    from a normal distribution about zero with the root mean square of their tensor, so that
     logits keep their scale; running statistics stay.
     """
     generator = np.random.default_rng(seed)
@@ -62,11 +204,6 @@ def randomised(
         _randomise(parameters, generator)
         if place in wanted:
             yield name, copy.deepcopy(changed)
-
-
-def randomise_head(network: nn.Module, *, seed: int) -> None:
-    """Draw the head of a network anew in its place, as the first copy of `randomised` has it."""
-    _randomise(next(iter(_steps(network).values())), np.random.default_rng(seed))
 
 
 def stability(
@@ -102,12 +239,105 @@ def stability(
 
 
 def is_flat(maps: Float[Tensor, "*b gh gw"]) -> Bool[Tensor, "*b"]:
-    """Say which maps are the same everywhere, but for rounding."""
+    """Return which maps are the same everywhere, but for rounding."""
     return maps.amax((-2, -1)) - maps.amin((-2, -1)) <= FLAT * maps.abs().amax((-2, -1))
 
 
+def _explained(
+    classifier: Classifier,
+    method: str,
+    *,
+    prepared: Prepared,
+    plan: Plan,
+    findings: Sequence[str],
+    mark: str = "",
+) -> Heatmaps:
+    with progress(f"Explaining with {method}{mark}", unit="films") as advance:
+        what = {"prepared": prepared, "plan": plan, "findings": findings}
+        return explain(classifier, method=method, progress=advance, **what)
+
+
+def _cases(
+    classifier: Classifier, prepared: Prepared, plan: Plan, column: Int64[np.ndarray, " b"]
+) -> _Cases:
+    device = device_here()
+    network = classifier.network.to(device)
+    laid_out(network)
+    films = torch.from_numpy(prepared.pixels[plan.row]).to(device)
+    return _Cases(network.pictures(films), column)
+
+
+def _drawn(
+    label: np.ndarray, *, films: int, seed: int
+) -> tuple[Int64[np.ndarray, " b"], Int64[np.ndarray, " b"]]:
+    """Return entries that have a finding, at random, and one of the findings of each."""
+    generator = np.random.default_rng(seed)
+    positive = generator.permutation(np.flatnonzero((label == 1).any(axis=1)))[:films]
+    column = [generator.choice(np.flatnonzero(label[entry] == 1)) for entry in positive]
+    return positive.astype(np.int64), np.array(column, dtype=np.int64)
+
+
+def _maps(
+    method: Callable[..., Tensor], body: nn.Module, cases: _Cases
+) -> Float[Tensor, "b gh gw"]:
+    found: dict[int, Tensor] = {}
+    for column, mine in _batches(cases.column):
+        maps = method(body, cases.pixels[mine], findings=[column])[:, 0].detach()
+        found |= dict(zip(mine.tolist(), maps, strict=True))
+    return torch.stack([found[film] for film in range(len(found))])
+
+
+def _over(
+    pixels: Float[Tensor, "b c h w"], maps: Float[Tensor, "b gh gw"], centres: Centres
+) -> Float[Tensor, "b h w"]:
+    """Return maps at the size of the pictures, laid on the centres of their cells."""
+    down, across = (
+        torch.from_numpy(blend(centre, frame=length)).to(maps)
+        for centre, length in zip(centres, pixels.shape[2:], strict=True)
+    )
+    return down @ maps @ across.T
+
+
+def _noise(maps: Float[Tensor, "b gh gw"], *, seed: int) -> Float[Tensor, "b gh gw"]:
+    drawn = np.random.default_rng(seed).random(tuple(maps.shape), dtype=np.float32)
+    return torch.from_numpy(drawn).to(maps)
+
+
+def _areas(
+    body: nn.Module, maps: Float[Tensor, "b gh gw"], centres: Centres, cases: _Cases, *, suffix: str
+) -> dict[str, np.ndarray]:
+    """Return the areas under both curves of a map; NaN where it is flat and names no order."""
+    found = {name + suffix: np.full(len(maps), np.nan) for name in CURVES}
+    ranked = np.flatnonzero(~is_flat(maps).cpu().numpy())
+    for start in range(0, len(ranked), BATCH):
+        mine = ranked[start : start + BATCH]
+        pixels = cases.pixels[mine]
+        over, findings = _over(pixels, maps[mine], centres), cases.column[mine].tolist()
+        for name, curve in CURVES.items():
+            line = curve(body, pixels, heatmap=over, findings=findings, steps=STEPS)
+            found[name + suffix][mine] = torch.trapezoid(line, dx=1 / STEPS, dim=1).cpu().numpy()
+    return found
+
+
+def _steadiness(method: Callable[..., Tensor], body: nn.Module, cases: _Cases) -> np.ndarray:
+    """Return how each film's map moves with it."""
+    shift = max(1, cases.pixels.shape[-1] // SHIFT)
+    found = np.full(len(cases.column), np.nan)
+    for column, mine in _batches(cases.column):
+        same = stability(body, cases.pixels[mine], method=method, shift=shift, findings=[column])
+        found[mine] = same[:, 0].cpu().numpy()
+    return found
+
+
+def _batches(column: Int64[np.ndarray, " b"]) -> Iterator[tuple[int, Int64[np.ndarray, " m"]]]:
+    """Yield films that are explained for one finding, a batch at a time."""
+    for finding in np.unique(column).tolist():
+        mine = np.flatnonzero(column == finding)
+        yield from ((finding, mine[start : start + BATCH]) for start in range(0, len(mine), BATCH))
+
+
 def _steps(network: nn.Module) -> dict[str, list[nn.Parameter]]:
-    """Return what is drawn anew in each step by its block's name: the head first, together."""
+    """Return what is randomised in each step by its block's name: the head first, together."""
     blocks = dict(reversed(list(_blocks(network, ""))))
     last = network.get_classifier() if isinstance(network, Body) else nn.Identity()
     heads = set(last if isinstance(last, tuple) else (last,))
@@ -146,193 +376,6 @@ def _correlation(one: Tensor, other: Tensor) -> Tensor:
     return cosine.masked_fill(flat, torch.nan)
 
 
-STEPS = 16  # shares of the film that are taken away or given back
-SHIFT = 32  # films move by a 32nd of their side
-BLOCKS = 5  # of the cascade, the head and the whole network among them
-
-
-class Faithfulness(NamedTuple):
-    """What the tests gave: similarities as `explain.faithfulness`, trials as
-    `explain.heatmap_results` take them."""
-
-    similarities: pd.DataFrame
-    tried: pd.DataFrame
-
-
-class _Cases(NamedTuple):
-    """Scaled pictures of some films, and the finding (a column) that each is explained for."""
-
-    pixels: Float[Tensor, "b c h w"]
-    column: Int64[np.ndarray, " b"]
-
-
-def refusals(
-    classifier: Classifier, *, prepared: Prepared, plan: Plan, methods: Sequence[str]
-) -> dict[str, str]:
-    """Return why a network does not allow some methods; the plan's first film is tried."""
-    cases = _cases(classifier, prepared, plan.take(np.arange(1)), np.zeros(1, dtype=np.int64))
-    refused = {}
-    for method in methods:
-        try:
-            HEATMAPS[method](classifier.network.body, cases.pixels, findings=[0])
-        except ValueError as error:
-            refused[method] = str(error)
-    return refused
-
-
-def measure_faithfulness(
-    classifier: Classifier,
-    *,
-    prepared: Prepared,
-    plan: Plan,
-    methods: Sequence[str],
-    films: int,
-    seed: int,
-    progress: Progress | None = None,
-) -> Faithfulness:
-    """Return what becomes of each method's maps on at most `films` positive films of the plan.
-
-    Drawn films are explained for one of their findings. The network is drawn anew from the head
-    down (Adebayo et al., NeurIPS 2018), pixels are taken away and given back by the map's order
-    and by a random one (Petsiuk et al., BMVC 2018), and films are moved by a 32nd of their side.
-    """
-    entry, column = _drawn(plan.label, films=films, seed=seed)
-    cases = _cases(classifier, prepared, plan.take(entry), column)
-    body = classifier.network.body
-    mapping = {name: partial(heatmaps, method=name) for name in methods}
-    own = {name: _maps(mapping[name], body, cases) for name in methods}
-    laid = {name: centres_of(name, body, cases.pixels[:1], own[name][:1, None]) for name in methods}
-    similarities, tried = [], []
-    steps = BLOCKS + len(methods)
-    blocks = randomised(body, seed=seed, copies=BLOCKS)
-    for done, (block, other) in enumerate(blocks, start=1):
-        for name in methods:
-            changed = _maps(mapping[name], other, cases)
-            same = map_similarity(_grids(own[name]), other=_grids(changed))[:, 0]
-            similarities.append(pd.DataFrame({"method": name, "block": block, "similarity": same}))
-        if progress:
-            progress(done, steps, "networks drawn anew")
-    rows = plan.row[entry]
-    about = {
-        "image": prepared.manifest.image[rows],
-        "patient": prepared.manifest.patient[rows],
-    }
-    baselines = {_where(laid[name]): name for name in methods}
-    baseline = {
-        place: _areas(body, _noise(own[name], seed=seed), laid[name], cases, suffix="_random")
-        for place, name in baselines.items()
-    }
-    for done, name in enumerate(methods, start=1):
-        areas = _areas(body, own[name], laid[name], cases, suffix="") | baseline[_where(laid[name])]
-        steady = {"stability": _steadiness(mapping[name], body, cases)}
-        tried.append(pd.DataFrame({"method": name, **about, **areas, **steady}))
-        if progress:
-            progress(BLOCKS + done, steps, name)
-    return Faithfulness(
-        pd.concat(similarities, ignore_index=True), pd.concat(tried, ignore_index=True)
-    )
-
-
-def randomised_network(classifier: Classifier, *, seed: int) -> Classifier:
-    """Return the classifier with a head drawn anew: it has features, and knows no finding."""
-    network = copy.deepcopy(classifier.network)
-    randomise_head(network.body, seed=seed)
-    return replace(classifier, network=network)
-
-
-def _cases(
-    classifier: Classifier, prepared: Prepared, plan: Plan, column: Int64[np.ndarray, " b"]
-) -> _Cases:
-    device = device_here()
-    network = classifier.network.to(device)
-    laid_out(network)
-    films = torch.from_numpy(prepared.pixels[plan.row]).to(device)
-    return _Cases(network.pictures(films), column)
-
-
-def _drawn(
-    label: np.ndarray, *, films: int, seed: int
-) -> tuple[Int64[np.ndarray, " b"], Int64[np.ndarray, " b"]]:
-    """Return entries that have a finding, at random, and one of the findings of each."""
-    generator = np.random.default_rng(seed)
-    positive = generator.permutation(np.flatnonzero((label == 1).any(axis=1)))[:films]
-    column = [generator.choice(np.flatnonzero(label[entry] == 1)) for entry in positive]
-    return positive.astype(np.int64), np.array(column, dtype=np.int64)
-
-
-def _maps(
-    method: Callable[..., Tensor], body: nn.Module, cases: _Cases
-) -> Float[Tensor, "b gh gw"]:
-    found: dict[int, Tensor] = {}
-    for column, mine in _batches(cases.column):
-        maps = method(body, cases.pixels[mine], findings=[column])[:, 0].detach()
-        found |= dict(zip(mine.tolist(), maps, strict=True))
-    return torch.stack([found[film] for film in range(len(found))])
-
-
-def _over(
-    pixels: Float[Tensor, "b c h w"], maps: Float[Tensor, "b gh gw"], centres: Centres
-) -> Float[Tensor, "b h w"]:
-    """Return maps at the size of the pictures, laid where their cells look."""
-    down, across = (
-        torch.from_numpy(blend(centre, frame=length)).to(maps)
-        for centre, length in zip(centres, pixels.shape[2:], strict=True)
-    )
-    return down @ maps @ across.T
-
-
-def _where(centres: Centres) -> tuple[tuple[float, ...], ...]:
-    """Return centres as a key: methods whose cells look alike have one random baseline."""
-    return tuple(tuple(axis.tolist()) for axis in centres)
-
-
-def _noise(maps: Float[Tensor, "b gh gw"], *, seed: int) -> Float[Tensor, "b gh gw"]:
-    drawn = np.random.default_rng(seed).random(tuple(maps.shape), dtype=np.float32)
-    return torch.from_numpy(drawn).to(maps)
-
-
-def _areas(
-    body: nn.Module,
-    maps: Float[Tensor, "b gh gw"],
-    centres: Centres,
-    cases: _Cases,
-    *,
-    suffix: str,
-) -> dict[str, np.ndarray]:
-    """Return the areas under both curves of a map; NaN where it is flat and names no order."""
-    found = {name + suffix: np.full(len(maps), np.nan) for name in CURVES}
-    ranked = np.flatnonzero(~is_flat(maps).cpu().numpy())
-    for start in range(0, len(ranked), BATCH):
-        mine = ranked[start : start + BATCH]
-        pixels = cases.pixels[mine]
-        over, findings = _over(pixels, maps[mine], centres), cases.column[mine].tolist()
-        for name, curve in CURVES.items():
-            line = curve(body, pixels, heatmap=over, findings=findings, steps=STEPS)
-            found[name + suffix][mine] = torch.trapezoid(line, dx=1 / STEPS, dim=1).cpu().numpy()
-    return found
-
-
-def _steadiness(method: Callable[..., Tensor], body: nn.Module, cases: _Cases) -> np.ndarray:
-    """Return how each film's map moves with it."""
-    shift = max(1, cases.pixels.shape[-1] // SHIFT)
-    found = np.full(len(cases.column), np.nan)
-    for column, mine in _batches(cases.column):
-        same = stability(body, cases.pixels[mine], method=method, shift=shift, findings=[column])
-        found[mine] = same[:, 0].cpu().numpy()
-    return found
-
-
-def _batches(column: Int64[np.ndarray, " b"]) -> Iterator[tuple[int, Int64[np.ndarray, " m"]]]:
-    """Yield films that are explained for one finding, a batch at a time."""
-    for finding in np.unique(column).tolist():
-        mine = np.flatnonzero(column == finding)
-        yield from ((finding, mine[start : start + BATCH]) for start in range(0, len(mine), BATCH))
-
-
-def _grids(maps: Float[Tensor, "b gh gw"]) -> np.ndarray:
-    return maps.unsqueeze(1).float().cpu().numpy()
-
-
 CURVES: dict[str, Callable[..., Tensor]] = {
     "deletion": deletion_curve,
     "insertion": insertion_curve,
@@ -342,75 +385,4 @@ NOTHING = Faithfulness(
     pd.DataFrame(columns=["method", "block", "similarity"]),
     pd.DataFrame(columns=["method", "image", "patient", *TRIALS]),
 )
-
-
-class Look(NamedTuple):
-    """Heatmaps by method, those of the same network with a new head, and what the tests gave.
-
-    `refused` says why a network does not allow a method; `similarities` and `tried` are as
-    `explain.methods.faithfulness_tests` gives them.
-    """
-
-    maps: tuple[Heatmaps, ...]
-    randomised_maps: tuple[Heatmaps, ...]
-    refused: dict[str, str]
-    similarities: pd.DataFrame
-    tried: pd.DataFrame
-
-
-def look(
-    classifier: Classifier,
-    *,
-    prepared: Prepared,
-    plan: Plan,
-    boxed: Plan,
-    tried: Plan,
-    findings: Sequence[str],
-    choices: ExplanationChoices,
-) -> Look:
-    """Return what a network sees by the methods of `choices`.
-
-    Explained are the films of `plan`, and with a new head those of `boxed`; the maps are put to the
-    test on some films of `tried` that have a finding.
-    """
-    if not len(plan):
-        return Look((), (), {}, *NOTHING)
-    refused = refusals(classifier, prepared=prepared, plan=plan, methods=choices.methods)
-    methods = [name for name in choices.methods if name not in refused]
-    about = {"prepared": prepared, "findings": findings}
-    maps = [_explained(classifier, name, plan=plan, **about) for name in methods]
-    randomised_maps = []
-    if len(boxed):
-        blind = randomised_network(classifier, seed=choices.seed)
-        named = f", {RANDOMISED}"
-        randomised_maps = [
-            _explained(blind, name, plan=boxed, told=named, **about) for name in methods
-        ]
-    positive = np.flatnonzero((tried.label == 1).any(axis=1))
-    if not methods or not len(positive):
-        return Look(tuple(maps), tuple(randomised_maps), refused, *NOTHING)
-    with progress("Testing explanations", unit="steps") as advance:
-        tests = measure_faithfulness(
-            classifier,
-            prepared=prepared,
-            plan=tried.take(positive),
-            methods=methods,
-            films=choices.films,
-            seed=choices.seed,
-            progress=advance,
-        )
-    return Look(tuple(maps), tuple(randomised_maps), refused, *tests)
-
-
-def _explained(
-    classifier: Classifier,
-    method: str,
-    *,
-    prepared: Prepared,
-    plan: Plan,
-    findings: Sequence[str],
-    told: str = "",
-) -> Heatmaps:
-    with progress(f"Explaining with {method}{told}", unit="films") as advance:
-        where = {"prepared": prepared, "plan": plan, "findings": findings}
-        return explain(classifier, **where, method=method, progress=advance)
+look = network_heatmaps  # until renamed

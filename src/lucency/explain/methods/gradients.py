@@ -1,4 +1,4 @@
-"""Heatmaps of evidence pixel by pixel, from gradients through the whole network.
+"""Heat maps of evidence pixel by pixel, from gradients through the whole network.
 
 Letters in shapes: b films, k findings, c channels, h and w pixels.
 """
@@ -20,10 +20,7 @@ NOISE = 0.15  # of a film's range; the authors advise 0.1 to 0.2
 
 
 def integrated_gradients(
-    network: nn.Module,
-    pixels: Float[Tensor, "b c h w"],
-    *,
-    findings: Sequence[int] | None = None,
+    network: nn.Module, pixels: Float[Tensor, "b c h w"], *, findings: Sequence[int] | None = None
 ) -> Float[Tensor, "b k h w"]:
     """Return what each pixel adds to the logit on the way from a blank film, signed.
 

@@ -21,7 +21,7 @@ AGREEMENT = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Split:
+class SplitNetwork:
     """Features of a batch as the network has them, the head after them, and their maps.
 
     `head` turns features into logits (b k), `grid` lays anything of their shape out as b c gh gw.
@@ -34,7 +34,7 @@ class Split:
     is_last: bool
 
 
-def split(network: nn.Module, pixels: Float[Tensor, "b c h w"]) -> Split:
+def split(network: nn.Module, pixels: Float[Tensor, "b c h w"]) -> SplitNetwork:
     """Cut a network where its logits still depend on every place of the picture.
 
     A convolutional network is cut before its pooling. A transformer is cut at its last block's
@@ -50,12 +50,18 @@ def split(network: nn.Module, pixels: Float[Tensor, "b c h w"]) -> Split:
         feature = body.forward_features(pixels)
     if feature.ndim != 4:
         raise _not_cut(network, f"its features have the shape {tuple(feature.shape)}")
-    if _is_channels_last(network, feature):
-        return Split(feature=feature, head=body.forward_head, grid=_channels_first, is_last=True)
-    return Split(feature=feature, head=body.forward_head, grid=_as_they_are, is_last=True)
+    width = getattr(network, "map_channels", getattr(network, "num_features", None))
+    channels_last = feature.shape[1] != width and feature.shape[3] == width
+
+    def grid(one: Tensor) -> Tensor:
+        return one.permute(0, 3, 1, 2) if channels_last else one
+
+    return SplitNetwork(feature=feature, head=body.forward_head, grid=grid, is_last=True)
 
 
-def gradients(parts: Split, findings: Sequence[int] | None) -> Iterator[Float[Tensor, "b c gh gw"]]:
+def gradients(
+    parts: SplitNetwork, findings: Sequence[int] | None
+) -> Iterator[Float[Tensor, "b c gh gw"]]:
     """Yield the gradient of each finding's logit with respect to the maps.
 
     The head runs once, and back once for all findings together.
@@ -76,7 +82,7 @@ def logits(network: nn.Module, pixels: Float[Tensor, "b c h w"]) -> Float[Tensor
 
 
 def chosen(findings: Sequence[int] | None, count: int) -> list[int]:
-    """Return the columns asked for, None for all; ValueError for one that the network has not."""
+    """Return the requested columns, None for all; ValueError for one that the network has not."""
     columns = list(range(count)) if findings is None else list(findings)
     unknown = [column for column in columns if not 0 <= column < count]
     if unknown or not columns:
@@ -115,7 +121,7 @@ def body_of(network: nn.Module) -> Body:
     )
 
 
-def _split_tokens(network: nn.Module, block: nn.Module, pixels: Tensor) -> Split:
+def _split_tokens(network: nn.Module, block: nn.Module, pixels: Tensor) -> SplitNetwork:
     body, norm = body_of(network), cast(nn.Module, block.norm1)
     entered: list[tuple[tuple[Tensor, ...], dict[str, Tensor]]] = []
     handle = block.register_forward_pre_hook(
@@ -144,28 +150,15 @@ def _split_tokens(network: nn.Module, block: nn.Module, pixels: Tensor) -> Split
     feature = norm(args[0])
     if not torch.allclose(head(feature), expected, rtol=AGREEMENT, atol=AGREEMENT):
         raise _not_cut(network, "more than a norm follows its last block")
-    return Split(feature=feature, head=head, grid=grid, is_last=False)
+    return SplitNetwork(feature=feature, head=head, grid=grid, is_last=False)
 
 
 def _patches(network: nn.Module, pixels: Tensor) -> tuple[int, int]:
     """Return the rows and columns of a transformer's patches."""
     size_of = getattr(network.patch_embed, "dynamic_feat_size", None)
     if size_of is None:
-        raise _not_cut(network, "its patches do not say how they are laid out")
+        raise _not_cut(network, "the layout of its patches is unknown")
     return size_of((pixels.shape[2], pixels.shape[3]))
-
-
-def _is_channels_last(network: nn.Module, feature: Tensor) -> bool:
-    width = getattr(network, "map_channels", getattr(network, "num_features", None))
-    return feature.shape[1] != width and feature.shape[3] == width
-
-
-def _channels_first(feature: Tensor) -> Tensor:
-    return feature.permute(0, 3, 1, 2)
-
-
-def _as_they_are(feature: Tensor) -> Tensor:
-    return feature
 
 
 def _not_cut(network: nn.Module, reason: str) -> ValueError:

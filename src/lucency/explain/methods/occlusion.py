@@ -1,4 +1,4 @@
-"""What becomes of the logits when parts of a film are taken away or given back.
+"""Occlusion maps, and the deletion and insertion curves of any map.
 
 Letters in shapes: b films, k findings, c channels, h and w pixels, gh and gw cells of the grid,
 s shares of the film.
@@ -21,10 +21,7 @@ BLUR_PIXELS, BLUR_SIGMA = 11, 5.0
 
 
 def occlusion(
-    network: nn.Module,
-    pixels: Float[Tensor, "b c h w"],
-    *,
-    findings: Sequence[int] | None = None,
+    network: nn.Module, pixels: Float[Tensor, "b c h w"], *, findings: Sequence[int] | None = None
 ) -> Float[Tensor, "b k gh gw"]:
     """Return by how much each logit falls when one cell of the grid is blank, signed.
 

@@ -1,8 +1,8 @@
-"""Where the cells of a network's features look: the centres of their receptive fields.
+"""Receptive fields: where in the film the centres of a network's feature cells lie.
 
-Heatmaps are commonly stretched over the film as if cells divided it evenly. Where convolutions of
-stride 2 pad by half their kernel, as in ResNet, MobileNet and EfficientNet, each cell looks half a
-cell further up and left than that. Araujo, Norris and Sim, Computing Receptive Fields of
+Heat maps are commonly stretched over the film as if cells divided it evenly. Where convolutions of
+stride 2 pad by half their kernel, as in ResNet, MobileNet and EfficientNet, each centre lies half
+a cell further up and left than that. Araujo, Norris and Sim, Computing Receptive Fields of
 Convolutional Neural Networks, Distill (2019), give the arithmetic.
 Letters in shapes: b films, c channels, h and w pixels.
 """
@@ -22,7 +22,7 @@ from lucency.explain.methods.network_split import body_of, undisturbed
 
 @dataclass(kw_only=True)
 class _Axis:
-    """Cells along one axis so far: how many, where the first looks, and how far apart they are."""
+    """Cells along one axis so far: how many, centre of the first, distance between them."""
 
     size: int
     first: float = 0.0

@@ -1,4 +1,4 @@
-"""Where in a film a network finds its findings: methods by name, and the maps of many films.
+"""The heat map methods by name, and the maps of many films by one of them.
 
 Every method is function(network, pixels, findings=columns) -> float32 b k gh gw; the network is
 a body of the zoo, pixels are its scaled pictures. A method leaves the network as it was; `explain`
@@ -104,24 +104,17 @@ def check_request(
 
 
 def centres_of(
-    method: str,
-    body: nn.Module,
-    pixels: Float[Tensor, "b c h w"],
-    maps: Float[Tensor, "b k gh gw"],
+    method: str, body: nn.Module, pixels: Float[Tensor, "b c h w"], maps: Float[Tensor, "b k gh gw"]
 ) -> Centres:
-    """Return where the cells look: those of features where these do, others evenly."""
+    """Return the centres of the cells: receptive fields of features, evenly laid for others."""
     evenly = even_centres((maps.shape[2], maps.shape[3]))
     return feature_centres(body, pixels, evenly=evenly) if method in OF_FEATURES else evenly
 
 
 def heatmaps(
-    network: nn.Module,
-    pixels: Float[Tensor, "b c h w"],
-    *,
-    method: str,
-    findings: Sequence[int],
+    network: nn.Module, pixels: Float[Tensor, "b c h w"], *, method: str, findings: Sequence[int]
 ) -> Float[Tensor, "b k gh gw"]:
-    """Return maps by the named method: what is shown, scored and put to the test.
+    """Return maps by the named method: as shown, scored and tested.
 
     Those of pixels have FINEST cells a side at most, each the mean over its pixels, so that its
     strength is still that of a pixel.

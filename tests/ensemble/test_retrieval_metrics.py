@@ -1,4 +1,4 @@
-"""Scores of a search: as scikit-learn's, exact where films are planted; where none, it is said."""
+"""Scores of a search: as scikit-learn's, exact where films are planted; where none, the note."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def _labels(films, seed):
     return (np.random.default_rng(seed).random((films, 3)) < 0.3).astype(np.float32)
 
 
-def _asked(label, *, patient=None, feature=None):
+def _queries(label, *, patient=None, feature=None):
     films = len(label)
     return Predictions(
         network="net", split="0123", findings=("a", "b", "c"),
@@ -42,10 +42,10 @@ def _index(films, *, patient=None, feature=None):
     )
 
 
-def _table(asked, found, known, *, patient=None):
+def _table(queries, found, known, *, patient=None):
     row = np.asarray(found)
     return retrieval_table(
-        asked, index=_index(len(known), patient=patient), label=known,
+        queries, index=_index(len(known), patient=patient), label=known,
         found=Found(row, np.ones(row.shape, np.float32)), resamples=50, seed=0,
     ).set_index(["finding", "metric"])  # fmt: skip
 
@@ -64,13 +64,13 @@ def test_relevance_leaves_out_what_is_not_stated_of_both():
 
 
 def test_scores_are_scikit_learn_s():
-    asked, known = _labels(40, 0), _labels(400, 1)
+    queries, known = _labels(40, 0), _labels(400, 1)
     found = np.stack([np.random.default_rng(s).permutation(400)[:10] for s in range(40)])
-    table = _table(_asked(asked), found, known)
-    relevance = jaccard(asked[:, None], known[None])
+    table = _table(_queries(queries), found, known)
+    relevance = jaccard(queries[:, None], known[None])
     ndcg, average, hits = [], [], []
     for query in range(40):
-        # scikit-learn ranks all of the index: answers first, in their order, nothing below counts.
+        # scikit-learn ranks all of the index: results first, in their order, nothing below counts.
         score = np.zeros(400)
         score[found[query]] = np.arange(10, 0, -1)
         ndcg.append(ndcg_score(relevance[[query]], score[None], k=10))
@@ -80,7 +80,7 @@ def test_scores_are_scikit_learn_s():
     assert table.loc[("overall", "ndcg@10"), "value"] == pytest.approx(np.mean(ndcg))
     assert table.loc[("overall", "map@10"), "value"] == pytest.approx(np.mean(average))
     assert table.loc[("overall", "precision@10"), "value"] == pytest.approx(np.mean(hits))
-    carriers = np.flatnonzero(asked[:, 0])
+    carriers = np.flatnonzero(queries[:, 0])
     answers = [known[found[query], 0] for query in carriers]
     precision, average = table.loc[("a", "precision@10")], table.loc[("a", "map@10")]
     assert precision["value"] == pytest.approx(np.mean(answers))
@@ -98,15 +98,15 @@ def test_the_random_baseline_is_what_random_answers_score(films, top):
     """Own films left out, none drawn twice; 15 films are few enough that both matter much."""
     known, generator = _labels(films, 1), np.random.default_rng(0)
     patient = np.arange(films) // 3
-    asked, tables = _asked(known[:30], patient=patient[:30]), []
-    found = np.full((len(asked), top), -1)
+    queries, tables = _queries(known[:30], patient=patient[:30]), []
+    found = np.full((len(queries), top), -1)
     for _ in range(30):
-        for row, own in zip(found, asked.patient, strict=True):
+        for row, own in zip(found, queries.patient, strict=True):
             others = generator.permutation(np.flatnonzero(patient != own))[:top]
             row[: len(others)] = others
-        tables.append(_table(asked, found, known, patient=patient)["value"])
+        tables.append(_table(queries, found, known, patient=patient)["value"])
     spread = np.std(tables, axis=0) / np.sqrt(30)
-    expected = _table(asked, found, known, patient=patient)["random"]
+    expected = _table(queries, found, known, patient=patient)["random"]
     assert (np.abs(np.mean(tables, axis=0) - expected) < 4.5 * spread + 1e-9).all()
 
 
@@ -114,16 +114,16 @@ def test_the_best_that_the_index_allows_is_without_the_patient_s_own_films():
     """The one other film scores all there is to score, though the patient has a better one."""
     known = np.array([[1, 1, 0], [1, 1, 0], [1, 0, 0], [0, 0, 1]], np.float32)
     patient = np.array([1, 1, 2, 3])
-    asked = _asked(known[:1], patient=patient[:1])
-    table = _table(asked, [[2, 3]], known, patient=patient)
+    queries = _queries(known[:1], patient=patient[:1])
+    table = _table(queries, [[2, 3]], known, patient=patient)
     assert table.loc[("overall", "ndcg@2"), "value"] == 1
     assert table.loc[("overall", "precision@2"), "random"] == 0.5
 
 
 def test_labels_that_are_not_stated_are_no_answers():
     known = np.array([[1, 0, 0], [NONE, NONE, NONE], [0, 1, 0], [1, NONE, 0]], np.float32)
-    asked = _asked(np.array([[1, 0, 0]], np.float32))
-    table = _table(asked, [[1, 0, 2, 3]], known)
+    queries = _queries(np.array([[1, 0, 0]], np.float32))
+    table = _table(queries, [[1, 0, 2, 3]], known)
     assert table.loc[("a", "precision@4"), "value"] == pytest.approx(2 / 3)
     assert table.loc[("a", "precision@4"), "random"] == pytest.approx(2 / 3)
     assert table.loc[("a", "map@4"), "value"] == pytest.approx((1 + 2 / 3) / 2)
@@ -141,8 +141,8 @@ def test_planted_clusters_are_found_exactly():
     wrong[::5] = np.roll(wrong[::5], 1, axis=1)
     index = _index(120, feature=feature)
     for known, top, expected in ((label, 10, 1.0), (wrong, 39, None)):
-        asked = _asked(label, patient=patient, feature=feature)
-        table = similar_table(asked, index=index, label=known, resamples=20, seed=0, top=top)
+        queries = _queries(label, patient=patient, feature=feature)
+        table = similar_table(queries, index=index, label=known, resamples=20, seed=0, top=top)
         table = table.set_index(["finding", "metric"])
         if expected is None:
             right = np.array([[32 - (query % 5 > 0)] for query in range(120)]) / 39
@@ -155,14 +155,14 @@ def test_planted_clusters_are_found_exactly():
 def test_what_cannot_be_scored_says_why():
     known = _labels(6, 0)
     known[:, 2] = 0
-    asked = _asked(known, patient=np.ones(6, int))
-    table = _table(asked, np.full((6, 3), -1), known, patient=np.ones(6, int))
+    queries = _queries(known, patient=np.ones(6, int))
+    table = _table(queries, np.full((6, 3), -1), known, patient=np.ones(6, int))
     assert table["value"].isna().all()
     assert table["random"].isna().all()
     want = "not computable: 6 queries, for want of films of others that are labelled, or relevant"
     assert table.loc[("overall", "ndcg@3"), "note"] == want
     assert table.loc[("c", "map@3"), "note"] == "not computable: no query carries it"
-    mixed = _asked(known, patient=np.array([1, 1, 2, 3, 4, 5]))
+    mixed = _queries(known, patient=np.array([1, 1, 2, 3, 4, 5]))
     found = np.array([[-1], [-1], [0], [0], [0], [0]])
     some = _table(mixed, found, known, patient=np.ones(6, int))
     row = some.loc[("overall", "precision@1")]
@@ -170,7 +170,7 @@ def test_what_cannot_be_scored_says_why():
     assert row["note"].startswith("left out: 2 queries")
     with pytest.raises(ValueError, match=r"labels are \(5, 3\); expected .* \(6, 3\)"):
         retrieval_table(
-            asked, index=_index(6), label=known[:5],
+            queries, index=_index(6), label=known[:5],
             found=Found(np.zeros((6, 1), int), np.zeros((6, 1), np.float32)), resamples=5, seed=0,
         )  # fmt: skip
 
@@ -182,20 +182,20 @@ def _people(*, same, seed=0, patients=60, films=3):
     own = generator.normal(size=(patients, 32))
     feature = same * own[patient] + generator.normal(size=(len(patient), 32))
     label = np.zeros((len(patient), 3), np.float32)
-    return _asked(label, patient=patient, feature=feature.astype(np.float32))
+    return _queries(label, patient=patient, feature=feature.astype(np.float32))
 
 
 def test_patients_are_recognised_as_brute_force_does_and_strangers_are_not():
-    asked = _people(same=1.0)
-    table = recognition_table(asked, resamples=200, seed=0).set_index("metric")
-    unit = asked.feature / np.linalg.norm(asked.feature, axis=1, keepdims=True)
+    queries = _people(same=1.0)
+    table = recognition_table(queries, resamples=200, seed=0).set_index("metric")
+    unit = queries.feature / np.linalg.norm(queries.feature, axis=1, keepdims=True)
     cosine = unit @ unit.T
     np.fill_diagonal(cosine, -2)
-    first = asked.patient[cosine.argmax(axis=1)] == asked.patient
+    first = queries.patient[cosine.argmax(axis=1)] == queries.patient
     assert table.loc[FIRST, "value"] == pytest.approx(first.mean(), abs=0.006)
     assert table.loc[FIRST, "random"] == pytest.approx(2 / 179)
     upper = np.triu_indices(180, 1)
-    same = asked.patient[upper[0]] == asked.patient[upper[1]]
+    same = queries.patient[upper[0]] == queries.patient[upper[1]]
     area = roc_auc_score(same, cosine[upper])
     assert table.loc[PAIRS, "low"] < area < table.loc[PAIRS, "high"]
     assert privacy(table.reset_index()).startswith("These features recognise people: for ")
@@ -207,9 +207,9 @@ def test_patients_are_recognised_as_brute_force_does_and_strangers_are_not():
 
 @pytest.mark.parametrize("patient", [[1] * 180, np.arange(180)])
 def test_recognising_needs_a_patient_of_several_films_and_somebody_else(patient):
-    asked = _people(same=1.0)
+    queries = _people(same=1.0)
     table = recognition_table(
-        _asked(asked.label, patient=np.asarray(patient), feature=asked.feature),
+        _queries(queries.label, patient=np.asarray(patient), feature=queries.feature),
         resamples=5, seed=0,
     )  # fmt: skip
     assert table["value"].isna().all()

@@ -6,11 +6,11 @@ import pytest
 
 from lucency.evaluation.evaluate import MACRO
 from lucency.explain.baselines import baseline_table, conclude_heatmaps
+from lucency.explain.faithfulness import faithfulness_table
 from lucency.explain.heatmap_results import (
     RANDOMISED,
     STRETCHED,
     HeatmapResults,
-    faithfulness_table,
     load_heatmap_results,
     no_scores,
     save_heatmap_results,
@@ -47,7 +47,7 @@ def _right():
     return _maps("true", np.where(np.arange(FILMS) % 2, 3, 0))
 
 
-def test_rivals_are_paired_film_by_film():
+def test_baselines_are_paired_film_by_film():
     cells = np.where(np.arange(FILMS) % 2, 3, 0)
     cells[: FILMS // 4] = 1
     table = baseline_table(_maps("mostly", cells), baselines=[_right()], boxes=_boxes(), **DRAWS)
@@ -76,7 +76,7 @@ def test_one_patient_has_no_interval():
         assert table["note"].str.startswith("no interval").all()
 
 
-def test_every_map_is_scored_beside_those_that_know_nothing():
+def test_every_map_is_scored_beside_the_baselines():
     blind = _maps(f"true, {RANDOMISED}", np.full(FILMS, 1))
     moved = Centres(np.array([0.2, 0.7]), np.array([0.2, 0.7]))
     maps = Heatmaps(**{**_right().__dict__, "centres": moved})
@@ -86,10 +86,10 @@ def test_every_map_is_scored_beside_those_that_know_nothing():
     baselines = found.baselines.loc[found.baselines["finding"] == MACRO].set_index("baseline")
     assert baselines.loc[blind.method, "difference"] == 1
     assert "Wang 2017" in set(found.localisation["method"])
-    told = conclude_heatmaps(found.baselines, boxes=_boxes())
-    assert told.startswith(f"true points into boxes more often than {blind.method} (+1.000")
-    assert "Findings with fewer" not in told  # 40 boxes
-    assert "carry no claim: Mass 10." in conclude_heatmaps(
+    text = conclude_heatmaps(found.baselines, boxes=_boxes())
+    assert text.startswith(f"true points into boxes more often than {blind.method} (+1.000")
+    assert "Findings with fewer" not in text  # 40 boxes
+    assert "are inconclusive: Mass 10." in conclude_heatmaps(
         found.baselines, boxes=_boxes().iloc[:10]
     )
     assert conclude_heatmaps(pd.DataFrame(), boxes=_boxes()).startswith("No box could be scored")

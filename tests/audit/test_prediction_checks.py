@@ -1,4 +1,4 @@
-"""Predictions and tables under suspicion: planted mistakes found, honest networks left alone."""
+"""Checks of predictions and scores: planted mistakes found, honest networks left alone."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.special import expit, logit
 from sklearn.metrics import roc_auc_score
 
-from lucency.audit.checks.prediction_checks import CAP, CHECKS, suspect
+from lucency.audit.checks.prediction_checks import CAP, CHECKS, check_predictions
 from lucency.audit.checks.unverified import Fitted, UnverifiedPredictions, unverified
 from lucency.core.manifest import FINDINGS
 from lucency.core.predictions import Predictions
@@ -48,7 +48,7 @@ def _honest(
 HONEST = _honest()
 
 
-def _told(change: Callable[[np.ndarray], np.ndarray]) -> UnverifiedPredictions:
+def _changed(change: Callable[[np.ndarray], np.ndarray]) -> UnverifiedPredictions:
     """Return the honest network with its probabilities changed."""
     return replace(HONEST, probability=change(HONEST.probability.copy()))
 
@@ -56,30 +56,30 @@ def _told(change: Callable[[np.ndarray], np.ndarray]) -> UnverifiedPredictions:
 def _with(place: int, change: Callable[[np.ndarray], np.ndarray]) -> UnverifiedPredictions:
     """Return the honest network with the probabilities of one finding changed."""
 
-    def one(said: np.ndarray) -> np.ndarray:
-        said[:, place] = change(said[:, place])
-        return said
+    def one(score: np.ndarray) -> np.ndarray:
+        score[:, place] = change(score[:, place])
+        return score
 
-    return _told(one)
+    return _changed(one)
 
 
 def _put(value: float, cells: int) -> UnverifiedPredictions:
-    def some(said: np.ndarray) -> np.ndarray:
-        said[:cells, 1] = value
-        return said
+    def some(score: np.ndarray) -> np.ndarray:
+        score[:cells, 1] = value
+        return score
 
-    return _told(some)
+    return _changed(some)
 
 
-def _capped(said: np.ndarray) -> np.ndarray:
+def _capped(score: np.ndarray) -> np.ndarray:
     """Of thresholds published for torchxrayvision's resnet50-res512 the highest is .731."""
-    said[:, :3] = np.minimum(said[:, :3] * 2, CAP - 1e-4)
-    said[:, 3] = np.minimum(said[:, 3], 0.7)
-    return said
+    score[:, :3] = np.minimum(score[:, :3] * 2, CAP - 1e-4)
+    score[:, 3] = np.minimum(score[:, 3], 0.7)
+    return score
 
 
-def _noise(said: np.ndarray) -> np.ndarray:
-    return np.random.default_rng(0).random(said.shape) * 0.1
+def _noise(score: np.ndarray) -> np.ndarray:
+    return np.random.default_rng(0).random(score.shape) * 0.1
 
 
 def _scores(*rows: tuple[str, str, str, float], note: str = "") -> UnverifiedPredictions:
@@ -95,10 +95,10 @@ def _aucs(*values: float, **named: float) -> list[tuple[str, str, str, float]]:
     return [("net", name, "auc", value) for name, value in pairs]
 
 
-def _bare(claim: UnverifiedPredictions, columns: list[str]) -> UnverifiedPredictions:
-    scores = claim.scores.copy()
+def _bare(checked: UnverifiedPredictions, columns: list[str]) -> UnverifiedPredictions:
+    scores = checked.scores.copy()
     scores.loc[:1, columns] = np.nan
-    return replace(claim, scores=scores)
+    return replace(checked, scores=scores)
 
 
 TEST, VAL = HONEST.part, np.where(np.arange(600) < 40, "val", "test")
@@ -106,33 +106,36 @@ TRAINED = np.where(np.arange(602) < 7, "train", HONEST.listed_part)
 FEW = replace(HONEST, label=np.where(np.arange(600)[:, None] < 60, HONEST.label, 0))
 STRANGE = np.append(HONEST.image[:-3], ["x.png", "y.png", "z.png"])
 
-# check -> mistaken claim and the counts of its issues
+# check -> mistaken predictions and the counts of its issues
 PLANTED: dict[str, list[tuple[UnverifiedPredictions, list[int]]]] = {
     "outside_0_to_1": [
         (_put(1.2, 3), [3]),
         (_put(-0.1, 2), [2]),
         (_put(np.nan, 4), [4]),
-        (_told(lambda said: said * 100), [600]),
+        (_changed(lambda score: score * 100), [600]),
     ],
-    "logits_as_probabilities": [(_told(logit), [4]), (_with(2, lambda said: logit(said) - 3), [1])],
-    "double_sigmoid": [(_told(expit), [4]), (_told(_capped), [3])],
+    "logits_as_probabilities": [
+        (_changed(logit), [4]),
+        (_with(2, lambda score: logit(score) - 3), [1]),
+    ],
+    "double_sigmoid": [(_changed(expit), [4]), (_changed(_capped), [3])],
     "constant_output": [
-        (_with(1, lambda said: np.full_like(said, 0.3)), [1]),
-        (_told(lambda said: np.tile(said[:1], (600, 1))), [4]),
+        (_with(1, lambda score: np.full_like(score, 0.3)), [1]),
+        (_changed(lambda score: np.tile(score[:1], (600, 1))), [4]),
     ],
     "chance": [
-        (_told(_noise), [1, 4]),
-        (_with(0, lambda said: np.random.default_rng(0).random(len(said)) / 4), [1]),
+        (_changed(_noise), [1, 4]),
+        (_with(0, lambda score: np.random.default_rng(0).random(len(score)) / 4), [1]),
     ],
     "inverted_labels": [
-        (_with(3, lambda said: 1 - said), [1]),
+        (_with(3, lambda score: 1 - score), [1]),
         (replace(HONEST, label=1 - HONEST.label), [4]),
     ],
     "column_order": [
-        (_told(lambda said: said[:, [1, 0, 2, 3]]), [2]),
-        (_told(lambda said: said[:, [3, 0, 1, 2]]), [4]),
+        (_changed(lambda score: score[:, [1, 0, 2, 3]]), [2]),
+        (_changed(lambda score: score[:, [3, 0, 1, 2]]), [4]),
     ],
-    "overstated_risk": [(_with(0, lambda said: said**0.2), [1])],
+    "overstated_risk": [(_with(0, lambda score: score**0.2), [1])],
     "few_positives": [(FEW, [4])],
     "scored_as_test": [
         (replace(HONEST, part=VAL), [40]),
@@ -184,45 +187,47 @@ def test_every_check_has_a_planted_mistake():
 
 @pytest.mark.parametrize("check", list(PLANTED))
 def test_a_planted_mistake_is_found_with_its_count_and_by_no_other(check: str):
-    for claim, counts in PLANTED[check]:
-        found = CHECKS[check](claim)
+    for checked, counts in PLANTED[check]:
+        found = CHECKS[check](checked)
         assert [issue.count for issue in found] == counts
         assert {issue.check for issue in found} == {check}
         for issue in found:
             assert 1 <= len(issue.examples) <= 3
             assert ":" in issue.message
             assert issue.remedy
-        strangers = {one.check for one in suspect(claim)} - {check}
+        strangers = {one.check for one in check_predictions(checked)} - {check}
         assert strangers <= IMPLIED.get(check, set())
 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_an_honest_network_has_no_complaint(seed: int):
-    assert suspect(_honest(seed)) == []
+    assert check_predictions(_honest(seed)) == []
 
 
 def test_macro_at_chance_is_serious_and_a_finding_is_a_note():
-    macro, single = CHECKS["chance"](_told(_noise))
+    macro, single = CHECKS["chance"](_changed(_noise))
     assert (macro.severity, single.severity) == ("serious", "note")
     assert macro.examples == ("macro",)
     area = roc_auc_score(HONEST.label, _noise(HONEST.probability), average="macro")
     assert f"macro AUC is {area:.3f}" in macro.message
-    assert suspect(_told(_noise))[0].severity == "serious"
+    assert check_predictions(_changed(_noise))[0].severity == "serious"
 
 
 def test_a_finding_with_one_class_has_no_area_and_no_complaint_of_it():
     label = HONEST.label.copy()
     label[:, 2] = 0
-    found = {one.check for one in suspect(replace(HONEST, label=label))}
+    found = {one.check for one in check_predictions(replace(HONEST, label=label))}
     assert found == {"few_positives", "overstated_risk"}
     label[:, :] = np.nan
-    assert {one.check for one in suspect(replace(HONEST, label=label))} == {"few_positives"}
+    assert {one.check for one in check_predictions(replace(HONEST, label=label))} == {
+        "few_positives"
+    }
 
 
 def test_labels_that_are_not_stated_are_left_out():
     label = HONEST.label.copy()
     label[:200, 0] = np.nan
-    assert suspect(replace(HONEST, label=label)) == []
+    assert check_predictions(replace(HONEST, label=label)) == []
     lost = CHECKS["few_positives"](replace(HONEST, label=np.where(HONEST.label == 1, np.nan, 0)))
     assert lost[0].examples == ("Mass (0)", "Edema (0)", "Nodule (0)")
 
@@ -235,16 +240,18 @@ def test_few_means_fewer_than_thirty():
     assert "Hernia (29)" in CHECKS["few_positives"](replace(HONEST, label=label))[0].message
 
 
-def test_nothing_is_said_of_no_films_and_little_of_one():
+def test_no_films_have_no_issue_and_one_film_few():
     for films in (0, 1):
-        found = {one.check for one in suspect(_honest(films=films))}
+        found = {one.check for one in check_predictions(_honest(films=films))}
         assert found <= {"few_positives"}
 
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), films=st.integers(2, 80))
 def test_small_honest_tests_are_never_called_seriously_wrong(seed: int, films: int):
-    serious = [one for one in suspect(_honest(seed, films=films)) if one.severity == "serious"]
+    serious = [
+        one for one in check_predictions(_honest(seed, films=films)) if one.severity == "serious"
+    ]
     assert {one.check for one in serious} <= {"chance"}
 
 
@@ -255,16 +262,16 @@ def test_a_network_that_knows_nothing_has_no_order_and_is_not_inverted():
         generator = np.random.default_rng(1_000 + seed)
         sick = generator.normal(size=(300, 1))  # what all columns of a weak network say
         noise = expit(sick + generator.normal(size=honest.probability.shape) - 2)
-        found = {one.check for one in suspect(replace(honest, probability=noise))}
+        found = {one.check for one in check_predictions(replace(honest, probability=noise))}
         assert not found & {"column_order", "inverted_labels"}
 
 
 @pytest.fixture(scope="module")
 def zech(shared: Path) -> UnverifiedPredictions:
     """John Zech's predictions (reproduce-chexnet) with the labels of v2020."""
-    told = pd.read_csv(shared / "nih" / "zech" / "preds.csv")
+    table = pd.read_csv(shared / "nih" / "zech" / "preds.csv")
     films = read_nih(shared / "nih")
-    rows = pd.Index(films.image).get_indexer(pd.Index(told["Image Index"]))
+    rows = pd.Index(films.image).get_indexer(pd.Index(table["Image Index"]))
     return UnverifiedPredictions(
         network="zech",
         findings=films.findings,
@@ -272,13 +279,13 @@ def zech(shared: Path) -> UnverifiedPredictions:
         patient=films.patient[rows],
         part=np.full(len(rows), "test"),
         label=films.label[rows],
-        probability=told[[f"prob_{name}" for name in films.findings]].to_numpy(),
+        probability=table[[f"prob_{name}" for name in films.findings]].to_numpy(),
     )
 
 
 def test_a_real_network_has_no_complaint(zech: UnverifiedPredictions):
     assert zech.area[-1, 0] == pytest.approx(0.8382671332, abs=1e-10)
-    assert suspect(zech) == []
+    assert check_predictions(zech) == []
 
 
 def test_a_real_network_s_columns_in_another_order_are_put_right(zech: UnverifiedPredictions):
@@ -296,13 +303,13 @@ def test_a_real_network_s_columns_in_another_order_are_put_right(zech: Unverifie
     assert found.remedy.endswith(", ".join(np.array(FINDINGS)[swap].tolist()))
 
 
-def _take(claim: UnverifiedPredictions, rows: np.ndarray) -> UnverifiedPredictions:
+def _take(checked: UnverifiedPredictions, rows: np.ndarray) -> UnverifiedPredictions:
     names = ("image", "patient", "part", "label", "probability")
-    return replace(claim, **{name: getattr(claim, name)[rows] for name in names})
+    return replace(checked, **{name: getattr(checked, name)[rows] for name in names})
 
 
-def _permuted(claim: UnverifiedPredictions, order: np.ndarray) -> UnverifiedPredictions:
-    return replace(claim, probability=claim.probability[:, order])
+def _permuted(checked: UnverifiedPredictions, order: np.ndarray) -> UnverifiedPredictions:
+    return replace(checked, probability=checked.probability[:, order])
 
 
 def test_a_real_network_s_other_mistakes_are_found(zech: UnverifiedPredictions):
@@ -333,16 +340,16 @@ def test_our_own_predictions_and_tables_have_no_complaint():
     nothing = trivial(predictions, prevalence=HONEST.label.mean(axis=0, dtype=np.float64))
     tables = [evaluate(p, threshold=half, resamples=50, seed=0) for p in (predictions, nothing)]
     scores = pd.concat(tables, ignore_index=True)
-    claim = replace(unverified(predictions), scores=scores)
-    np.testing.assert_allclose(claim.probability, HONEST.probability, rtol=1e-5)
-    assert (claim.split, claim.network) == (SPLIT, "net")
-    assert suspect(claim) == []
+    checked = replace(unverified(predictions), scores=scores)
+    np.testing.assert_allclose(checked.probability, HONEST.probability, rtol=1e-5)
+    assert (checked.split, checked.network) == (SPLIT, "net")
+    assert check_predictions(checked) == []
     label = HONEST.label.copy()
     label[:, 1] = 0
     gone = evaluate(replace(predictions, label=label), threshold=half, resamples=50, seed=0)
     assert gone["value"].isna().any()  # and the note says why
     tables = ("unexplained_gaps", "no_interval", "mean_of_another_table")
-    assert not any(CHECKS[name](replace(claim, scores=gone)) for name in tables)
+    assert not any(CHECKS[name](replace(checked, scores=gone)) for name in tables)
 
 
 def test_probabilities_handed_over_as_logits_are_a_double_sigmoid():
@@ -397,7 +404,7 @@ def test_accuracy_beside_the_trivial_predictor_s_is_no_complaint():
     assert not CHECKS["no_baseline"](_scores(*rows))
 
 
-def test_a_claim_that_does_not_fit_is_refused():
+def test_predictions_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="columns of scores: found no high, films"):
         replace(HONEST, scores=HONEST.scores.drop(columns=["high", "films"]))
     with pytest.raises((ValueError, TypeError), match="probability"):

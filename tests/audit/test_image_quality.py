@@ -15,7 +15,8 @@ from skimage import data
 
 from lucency.audit.image_quality import LISTED, PROBLEMS, inspect, quality_table
 from lucency.core.manifest import Manifest, Preparation, Prepared, empty_boxes
-from lucency.data.images import prepare_film, read_grey
+from lucency.data.images import read_grey
+from lucency.data.preprocess import prepare_film
 
 PREPARATION = Preparation(size=224)
 PLANTED, FALSE_ALARMS = 0.05, 0.01
@@ -155,7 +156,7 @@ def silent(done: int, films: int) -> None:
 
 
 def found(real: Real, problem: str, *, seed: int) -> tuple[float, float, pd.DataFrame]:
-    """Return recall, false alarms among the untouched, and the suspects, of one problem planted."""
+    """Return recall, false alarms among the untouched, and the listed films, of one problem."""
     films, guilty, rest = plant(real, problem, seed=seed)
     table = quality_table(inspect(films, progress=silent))
     mine = table.loc[table["problem"] == problem]

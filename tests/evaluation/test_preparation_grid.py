@@ -34,7 +34,7 @@ from lucency.evaluation.preparation_grid import (
 FEW = {"clips": (2.0, 3.0), "tiles": (8, 10), "orders": ("clahe-first",)}
 GRID = make_grid(Preparation(), **FEW)
 DRAWS = {"resamples": 300, "seed": 0}
-Said = Mapping[str, Sequence[Predictions]]
+Cells = Mapping[str, Sequence[Predictions]]
 
 
 def some(score: np.ndarray, label: np.ndarray, *, repeat: int = 0) -> Predictions:
@@ -54,22 +54,22 @@ def some(score: np.ndarray, label: np.ndarray, *, repeat: int = 0) -> Prediction
 
 def a_grid(
     signal: Mapping[str, float] | None = None, *, seed: int = 0, films: int = 400, repeats: int = 2
-) -> Said:
+) -> Cells:
     """Cells that see the same films as well as `signal` says, 1 if it does not, in repeats."""
     generator = np.random.default_rng(seed)
     label = generator.random((films, 2)) < (0.4, 0.25)
     common = generator.normal(size=label.shape)
-    said = {}
+    predictions = {}
     for name in GRID:
         seen = (signal or {}).get(name, 1.0) * label + common
         seen += generator.normal(0, 0.2, label.shape)
         noise = generator.normal(0, 0.1, (repeats, *label.shape))
-        said[name] = [some(seen + noise[k], label, repeat=k) for k in range(repeats)]
-    return said
+        predictions[name] = [some(seen + noise[k], label, repeat=k) for k in range(repeats)]
+    return predictions
 
 
-def verdict(said: Said) -> tuple[pd.DataFrame, str]:
-    cells, summary = compare_cells(said, grid=GRID, **DRAWS)
+def concluded(predictions: Cells) -> tuple[pd.DataFrame, str]:
+    cells, summary = compare_cells(predictions, grid=GRID, **DRAWS)
     return cells.set_index("cell"), conclude_preparations(cells, summary, films=400, patients=200)
 
 
@@ -112,11 +112,11 @@ def test_what_clahe_does_not_know_is_refused(changes: dict, message: str):
 
 
 def test_a_cell_s_numbers_are_those_of_a_paired_comparison():
-    said = a_grid(repeats=1)
-    cells, summary = compare_cells(said, grid=GRID, **DRAWS)
+    predictions = a_grid(repeats=1)
+    cells, summary = compare_cells(predictions, grid=GRID, **DRAWS)
     cells = cells.set_index("cell")
     for cell, reference, column in (("2x8", OFF, "off"), (OFF, OWN, "own"), ("3x8", OWN, "own")):
-        pair = [replace(said[name][0], network=name) for name in (cell, reference)]
+        pair = [replace(predictions[name][0], network=name) for name in (cell, reference)]
         table = compare(pair, **DRAWS)
         expected = table[table["finding"] == MACRO].iloc[0]
         found = cells.loc[cell]
@@ -129,7 +129,7 @@ def test_a_cell_s_numbers_are_those_of_a_paired_comparison():
 
 
 def test_a_reference_has_no_test_and_holm_corrects_the_others():
-    cells, _ = verdict(a_grid({OFF: 0.6}))
+    cells, _ = concluded(a_grid({OFF: 0.6}))
     for reference, column in ((OFF, "off"), (OWN, "own")):
         mine = cells.loc[reference]
         assert mine[f"{column}_difference"] == 0
@@ -140,28 +140,33 @@ def test_a_reference_has_no_test_and_holm_corrects_the_others():
 
 
 def test_a_planted_effect_of_clahe_is_found_and_its_parameters_are_acquitted():
-    cells, said = verdict(a_grid({OFF: 0.6}))
+    cells, conclusion = concluded(a_grid({OFF: 0.6}))
     assert (cells["off_low"].drop(OFF) > 0).all()
-    assert "CLAHE itself matters, but the choice of its parameters does not" in said
-    assert "Of 4 preparations with CLAHE, 4 differ (4 higher, 0 lower) from films without" in said
-    assert "of the other 3, none differs from clip limit 3 with 10" in said
+    assert "CLAHE itself matters, but the choice of its parameters does not" in conclusion
+    assert (
+        "Of 4 preparations with CLAHE, 4 differ (4 higher, 0 lower) from films without"
+        in conclusion
+    )
+    assert "of the other 3, none differs from clip limit 3 with 10" in conclusion
     assert cells["auc"].idxmin() == OFF
 
 
 def test_planted_parameters_are_found():
-    cells, said = verdict(a_grid({"2x8": 0.5, "2x10": 1.6}))
+    cells, conclusion = concluded(a_grid({"2x8": 0.5, "2x10": 1.6}))
     assert cells["auc"].idxmax() == "2x10"
     assert cells.loc["2x8", "own_high"] < 0 < cells.loc["2x10", "own_low"]
-    assert said.startswith("On these 400 films of 200 patients the choice of CLAHE's parameters m")
-    assert "of the other 3, 2 differ (1 higher, 1 lower) from clip limit 3" in said
-    assert "2x10 is the best of 5" in said
-    assert "biased upward" in said
+    assert conclusion.startswith(
+        "On these 400 films of 200 patients the choice of CLAHE's parameters m"
+    )
+    assert "of the other 3, 2 differ (1 higher, 1 lower) from clip limit 3" in conclusion
+    assert "2x10 is the best of 5" in conclusion
+    assert "biased upward" in conclusion
 
 
 def test_where_all_see_alike_no_difference_is_claimed():
     """A single false alarm in 20 grids is what a level of .05 allows."""
     alarms = sum(
-        "neither CLAHE nor its parameters matter" not in verdict(a_grid(seed=seed))[1]
+        "neither CLAHE nor its parameters matter" not in concluded(a_grid(seed=seed))[1]
         for seed in range(20)
     )
     assert alarms <= 2
@@ -169,13 +174,13 @@ def test_where_all_see_alike_no_difference_is_claimed():
 
 def test_the_same_predictions_everywhere_differ_in_nothing():
     one = a_grid()[OFF]
-    cells, said = verdict(dict.fromkeys(GRID, one))
+    cells, conclusion = concluded(dict.fromkeys(GRID, one))
     assert (cells["off_p"].drop(OFF) == 1).all()
     assert (cells[["off_low", "own_high"]] == 0).all(axis=None)
     np.testing.assert_allclose(cells["share_best"], 1 / 5)
-    assert "neither CLAHE nor its parameters matter, as far as they can tell" in said
-    assert "a spread of 0.000" in said
-    assert "by about 0.000" in said
+    assert "neither CLAHE nor its parameters matter, as far as they can tell" in conclusion
+    assert "a spread of 0.000" in conclusion
+    assert "by about 0.000" in conclusion
 
 
 def test_folds_that_disagree_widen_the_intervals_of_differences():
@@ -183,7 +188,10 @@ def test_folds_that_disagree_widen_the_intervals_of_differences():
     torn = {name: list(several) for name, several in calm.items()}
     for k, by in enumerate((2.0, -2.0)):
         torn["2x8"][k] = replace(torn["2x8"][k], logit=torn["2x8"][k].logit + by * label)
-    both = [compare_cells(said, grid=GRID, **DRAWS)[0].set_index("cell") for said in (calm, torn)]
+    both = [
+        compare_cells(predictions, grid=GRID, **DRAWS)[0].set_index("cell")
+        for predictions in (calm, torn)
+    ]
     narrow, wide = (table.loc["2x8", "own_high"] - table.loc["2x8", "own_low"] for table in both)
     assert wide > 3 * narrow
     others = [table.drop("2x8")["own_low"].tolist() for table in both]
@@ -192,47 +200,49 @@ def test_folds_that_disagree_widen_the_intervals_of_differences():
 
 def test_what_the_best_owes_to_its_choice_is_told():
     """Of cells that see alike, the best is above the truth by as much as resampling says."""
-    excess, told = [], []
+    excess, optimism = [], []
     for seed in range(12):
-        said = a_grid(seed=seed, films=200, repeats=1)
-        cells, summary = compare_cells(said, grid=GRID, resamples=100, seed=0)
+        predictions = a_grid(seed=seed, films=200, repeats=1)
+        cells, summary = compare_cells(predictions, grid=GRID, resamples=100, seed=0)
         excess.append(cells["auc"].max() - cells["auc"].mean())  # the noise that all share cancels
-        told.append(dict(zip(summary["name"], summary["value"], strict=True))["optimism"])
-    assert 0.6 < np.mean(told) / np.mean(excess) < 1.6
-    assert min(told) > 0
+        optimism.append(dict(zip(summary["name"], summary["value"], strict=True))["optimism"])
+    assert 0.6 < np.mean(optimism) / np.mean(excess) < 1.6
+    assert min(optimism) > 0
 
 
 def test_few_patients_are_told():
-    said = a_grid(films=40)
-    cells, summary = compare_cells(said, grid=GRID, **DRAWS)
-    told = conclude_preparations(cells, summary, films=40, patients=20)
-    assert "few patients, so that p is too small" in told
-    assert "few patients" not in verdict(a_grid())[1]
+    predictions = a_grid(films=40)
+    cells, summary = compare_cells(predictions, grid=GRID, **DRAWS)
+    conclusion = conclude_preparations(cells, summary, films=40, patients=20)
+    assert "few patients, so that p is too small" in conclusion
+    assert "few patients" not in concluded(a_grid())[1]
 
 
 def test_a_grid_of_the_two_references_has_no_others():
     grid = {name: GRID[name] for name in (OFF, OWN)}
-    said = {name: several for name, several in a_grid().items() if name in grid}
-    cells, summary = compare_cells(said, grid=grid, **DRAWS)
-    told = conclude_preparations(cells, summary, films=400, patients=200)
-    assert "Of 1 preparations with CLAHE, none differs from films without it (p below" in told
+    predictions = {name: several for name, several in a_grid().items() if name in grid}
+    cells, summary = compare_cells(predictions, grid=grid, **DRAWS)
+    conclusion = conclude_preparations(cells, summary, films=400, patients=200)
+    assert "Of 1 preparations with CLAHE, none differs from films without it (p below" in conclusion
 
 
 def test_what_cannot_be_compared_is_refused():
-    said = a_grid()
-    without = {name: several for name, several in said.items() if name != OWN}
+    predictions = a_grid()
+    without = {name: several for name, several in predictions.items() if name != OWN}
     with pytest.raises(ValueError, match="cell '3x10' is not among off, 2x8"):
         compare_cells(without, grid=GRID, **DRAWS)
     with pytest.raises(ValueError, match="3x8: found 1 repeats, expected 2"):
-        compare_cells({**said, "3x8": said["3x8"][:1]}, grid=GRID, **DRAWS)
+        compare_cells({**predictions, "3x8": predictions["3x8"][:1]}, grid=GRID, **DRAWS)
     with pytest.raises(ValueError, match="differ in split"):
-        compare_cells({**said, "3x8": said["3x8"][::-1]}, grid=GRID, **DRAWS)
-    fewer = [one.take(np.arange(300)) for one in said["3x8"]]
+        compare_cells({**predictions, "3x8": predictions["3x8"][::-1]}, grid=GRID, **DRAWS)
+    fewer = [one.take(np.arange(300)) for one in predictions["3x8"]]
     with pytest.raises(ValueError, match="differ in image"):
-        compare_cells({**said, "3x8": fewer}, grid=GRID, **DRAWS)
+        compare_cells({**predictions, "3x8": fewer}, grid=GRID, **DRAWS)
     with pytest.raises(ValueError, match="expected those of off, 3x10"):
-        compare_cells(said, grid={name: GRID[name] for name in (OFF, OWN)}, **DRAWS)
-    single = {n: [replace(o, label=np.zeros_like(o.label)) for o in s] for n, s in said.items()}
+        compare_cells(predictions, grid={name: GRID[name] for name in (OFF, OWN)}, **DRAWS)
+    single = {
+        n: [replace(o, label=np.zeros_like(o.label)) for o in s] for n, s in predictions.items()
+    }
     with pytest.raises(ValueError, match="expected a finding with both classes"):
         compare_cells(single, grid=GRID, **DRAWS)
 
@@ -265,11 +275,11 @@ def test_a_study_is_saved_and_loaded(tmp_path: Path):
     measures = average_measures({OFF: one}, patient=np.arange(4), **DRAWS)
     about = {"films": 400, "network": "net"}
     study = PreparationStudy(
-        cells=cells, summary=summary, measures=measures, about=about, conclusion="A verdict."
+        cells=cells, summary=summary, measures=measures, about=about, conclusion="A conclusion."
     )
     save_study(study, tmp_path)
     again = load_study(tmp_path)
-    assert (again.about, again.conclusion) == (about, "A verdict.")
+    assert (again.about, again.conclusion) == (about, "A conclusion.")
     for name in ("cells", "summary", "measures"):
         pd.testing.assert_frame_equal(getattr(again, name), getattr(study, name))
     assert load_study(tmp_path / "absent").conclusion == no_study().conclusion == ""

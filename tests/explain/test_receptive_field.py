@@ -1,4 +1,4 @@
-"""Where cells look, against gradients: what a cell depends on lies around its centre."""
+"""Receptive fields against gradients: what a cell depends on lies around its centre."""
 
 import numpy as np
 import pytest
@@ -85,11 +85,11 @@ def test_real_networks_look_where_it_is_said(name, evenly):
     even = even_centres((rows, columns))
     centres = feature_centres(body, pixels, evenly=even)
     cell = rows // 2
-    said = centres.across[cell] * side - 0.5
+    centre = centres.across[cell] * side - 0.5
     found = centre_of_dependence(body, side, cell, films=2)
-    naive = even.across[cell] * side - 0.5
+    evenly = even.across[cell] * side - 0.5
     step = side / columns
-    assert abs(found - said) < step / 4, (found, said, naive)
+    assert abs(found - centre) < step / 4, (found, centre, evenly)
     assert (np.abs(centres.across - even.across).max() * side < step / 8) == evenly
 
 
@@ -98,5 +98,5 @@ def test_what_does_not_convolve_divides_the_picture():
     evenly = even_centres((10, 10))
     pixels = torch.zeros(1, 3, 160, 160)
     assert np.allclose(feature_centres(body, pixels, evenly=evenly).down, evenly.down)
-    other = even_centres((3, 3))  # not the features' grid: nothing is known of it
+    other = even_centres((3, 3))  # not the features' grid: which has no known centres
     assert feature_centres(body, pixels, evenly=other) is other

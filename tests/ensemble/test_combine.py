@@ -1,4 +1,4 @@
-"""Networks combined: predictions of tables, files and runs; each method against its definition."""
+"""Ensembles: predictions of tables, files and runs; each method against its definition."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -68,14 +68,14 @@ def test_poisoned_test_labels_change_no_say(method: str):
     networks = three()
     tests = networks[0].part == "test"
     poisoned = np.where(tests[:, None], 1 - networks[0].label, networks[0].label)
-    said, other = (
+    found, other = (
         recalibrated(pool(several, method=method, seed=0).said, method="platt")
         for several in (networks, [replace(one, label=poisoned) for one in networks])
     )
-    np.testing.assert_array_equal(said.calibrated, other.calibrated)
+    np.testing.assert_array_equal(found.calibrated, other.calibrated)
     known = [replace(one, label=1 - one.label) for one in networks]
     moved = recalibrated(pool(known, method=method, seed=0).said, method="platt")
-    assert (moved.calibrated != said.calibrated).any()  # validation labels do count
+    assert (moved.calibrated != found.calibrated).any()  # validation labels do count
 
 
 def the_league(several: list[Predictions], reference: str) -> pd.DataFrame:
@@ -130,9 +130,9 @@ def a_run(folder: Path, several: list[Predictions]) -> Path:
 def tables(folder: Path, one: Predictions) -> tuple[Path, Path]:
     """Write a network's test and validation films as two tables."""
     for part in ("test", "val"):
-        said = one.of(part)
-        table = pd.DataFrame(expit(said.logit.astype(np.float64)), columns=list(FINDINGS))
-        table.assign(image=said.image).to_csv(folder / f"{one.network}-{part}.csv", index=False)
+        found = one.of(part)
+        table = pd.DataFrame(expit(found.logit.astype(np.float64)), columns=list(FINDINGS))
+        table.assign(image=found.image).to_csv(folder / f"{one.network}-{part}.csv", index=False)
     return folder / f"{one.network}-test.csv", folder / f"{one.network}-val.csv"
 
 

@@ -38,14 +38,14 @@ def _brute(index, query, patient, *, top):
     wide = (wide / np.linalg.norm(wide, axis=1, keepdims=True)).astype(np.float32)
     row = np.full((len(query), top), -1)
     for place, (mine, owner) in enumerate(zip(wide, patient, strict=True)):
-        said = (index.direction.astype(np.float64) * mine.astype(np.float64)).sum(axis=1)
+        similarity = (index.direction.astype(np.float64) * mine.astype(np.float64)).sum(axis=1)
         others = np.flatnonzero(index.patient != owner)
-        best = others[np.argsort(-said[others], kind="stable")][:top]
+        best = others[np.argsort(-similarity[others], kind="stable")][:top]
         row[place, : len(best)] = best
     return row
 
 
-def _asked(feature, patient, label, network="net"):
+def _queries(feature, patient, label, network="net"):
     films = len(feature)
     return Predictions(
         network=network, split="0123", findings=tuple("abc"[: label.shape[1]]),
@@ -187,7 +187,7 @@ def test_bad_queries_are_refused():
         _index(feature[:0], patient[:0])
     with pytest.raises(ValueError, match=r"labels are \(5, 2\); expected .* \(5, 3\)"):
         neighbour_predictions(
-            _asked(feature, patient, np.zeros((5, 3), np.float32)),
+            _queries(feature, patient, np.zeros((5, 3), np.float32)),
             index=index, label=np.zeros((5, 2), np.float32), neighbours=2,
         )  # fmt: skip
 
@@ -216,10 +216,10 @@ def test_neighbours_rank_films_as_scikit_learn_s_do():
     feature = feature.astype(np.float32)
     train, test = np.arange(600), np.arange(600, 900)
     index = _index(feature[train], train)
-    asked = _asked(feature[test], test, label[test])
-    said = neighbour_predictions(asked, index=index, label=label[train], neighbours=40)
-    assert said.network == "neighbours on net"
-    assert said.feature.shape == (300, 0)
+    queries = _queries(feature[test], test, label[test])
+    found = neighbour_predictions(queries, index=index, label=label[train], neighbours=40)
+    assert found.network == "neighbours on net"
+    assert found.feature.shape == (300, 0)
     prior = prevalence(label[train])
     near = KNeighborsClassifier(
         40, metric="cosine", algorithm="brute", weights=lambda distance: 1 - distance
@@ -227,7 +227,7 @@ def test_neighbours_rank_films_as_scikit_learn_s_do():
     votes = (1 - near.kneighbors(feature[test])[0]).sum(axis=1)
     for finding, share in enumerate(near.predict_proba(feature[test])):
         expected = (share[:, 1] * votes + prior[finding]) / (votes + 1)
-        apart = np.abs(said.logit[:, finding] - logit(expected))
+        apart = np.abs(found.logit[:, finding] - logit(expected))
         assert np.mean(apart < 1e-3) > 0.98  # rounding may swap the last neighbour
 
 
@@ -235,8 +235,8 @@ def test_a_patient_s_own_films_do_not_vote():
     feature = np.eye(4, 4, dtype=np.float32)[[0, 0, 1, 1]] + 0.1
     label = np.array([[1], [1], [0], [0]], dtype=np.float32)
     index = _index(feature, np.array([1, 1, 2, 2]))
-    ours = _asked(feature[:1], np.array([1]), label[:1])
-    theirs = _asked(feature[:1], np.array([3]), label[:1])
-    for asked, positive in ((ours, False), (theirs, True)):
-        said = neighbour_predictions(asked, index=index, label=label, neighbours=2)
-        assert (said.logit[0, 0] > 0) == positive
+    ours = _queries(feature[:1], np.array([1]), label[:1])
+    theirs = _queries(feature[:1], np.array([3]), label[:1])
+    for queries, positive in ((ours, False), (theirs, True)):
+        found = neighbour_predictions(queries, index=index, label=label, neighbours=2)
+        assert (found.logit[0, 0] > 0) == positive

@@ -1,4 +1,4 @@
-"""What a variant is worth: scikit-learn's values, paired differences, a verdict not overbold."""
+"""Effects of variants: scikit-learn's values, paired differences, a cautious conclusion."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -53,7 +53,7 @@ def several(*seeds: int, skill: float = 1.5, network: str = "net") -> list[Predi
     return [predictions(seed=seed, skill=skill, network=network) for seed in seeds]
 
 
-def judged(resamples: int = 100, seed: int = 0, **networks: list[Predictions]) -> pd.DataFrame:
+def evaluated(resamples: int = 100, seed: int = 0, **networks: list[Predictions]) -> pd.DataFrame:
     """Return the table of the variants named, each with one network."""
     trained = {name: {"net": runs} for name, runs in networks.items()}
     return ablate(trained, threshold="f1", resamples=resamples, seed=seed)
@@ -104,7 +104,7 @@ def by_sklearn(one: Predictions, metric: str, finding: int) -> float:
 @pytest.mark.parametrize("metric", sorted(METRICS - {"ece", f"ece{RAW}"}))
 def test_a_value_is_the_mean_over_seeds_of_scikit_learn_s(metric: str):
     runs = several(0, 1, 2)
-    table = judged(base=runs, other=several(3, 4, 5))
+    table = evaluated(base=runs, other=several(3, 4, 5))
     found = rows(table, variant=BASE, metric=metric).set_index("finding")["value"]
     each = [[by_sklearn(one, metric, finding) for one in runs] for finding in range(2)]
     assert np.ptp(each, axis=1).min() > 0  # seeds differ, or a mean would mean nothing
@@ -127,7 +127,7 @@ def test_the_rule_recall_decides_at_the_recall_asked_for(recall: float):
 
 
 def test_a_difference_is_that_of_the_values_of_variant_and_base():
-    table = judged(base=several(0, 1), other=several(2, 3, skill=1.0))
+    table = evaluated(base=several(0, 1), other=several(2, 3, skill=1.0))
     base, other = (rows(table, variant=name) for name in (BASE, "other"))
     np.testing.assert_allclose(other["difference"], other["value"] - base["value"], atol=1e-12)
     assert (other["difference"].abs() > 0).all()
@@ -148,7 +148,7 @@ def test_every_network_variant_finding_and_metric_has_a_row():
 
 def test_recalibration_leaves_raw_metrics_and_the_order_of_films_alone():
     plain = [one.uncalibrated() for one in several(0, 1)]
-    tables = judged(base=several(0, 1)), judged(base=plain)
+    tables = evaluated(base=several(0, 1)), evaluated(base=plain)
     for metric in ("auc", "average_precision", f"brier{RAW}", f"ece{RAW}"):
         pd.testing.assert_frame_equal(*(rows(table, metric=metric) for table in tables))
     for metric in ("brier", "ece"):
@@ -158,11 +158,11 @@ def test_recalibration_leaves_raw_metrics_and_the_order_of_films_alone():
         np.testing.assert_allclose(none, raw, atol=1e-12)
 
 
-# --- differences and what is said of them
+# --- differences and the conclusion
 
 
 def test_variants_that_are_the_base_differ_by_nothing_at_all():
-    same = judged(base=several(0, 1), one=several(0, 1), two=several(0, 1))
+    same = evaluated(base=several(0, 1), one=several(0, 1), two=several(0, 1))
     assert (apart(same) == 0).all()
     for name in ("one", "two"):
         values = ["value", "low", "high"]
@@ -170,9 +170,9 @@ def test_variants_that_are_the_base_differ_by_nothing_at_all():
             rows(same, variant=name)[values], rows(same, variant=BASE)[values]
         )
     assert conclude_ablation(same) == (
-        "net: macro AUC is not told apart from the base with 2 of 2 variants."
+        "net: macro AUC is not different from the base beyond chance with 2 of 2 variants."
     )
-    turned = judged(base=several(0, 1), one=several(1, 0))
+    turned = evaluated(base=several(0, 1), one=several(1, 0))
     assert apart(rows(turned, variant="one", metric="auc"))[:, 1:].all()  # seeds are paired
 
 
@@ -184,11 +184,12 @@ def better(one: Predictions) -> Predictions:
 def test_what_is_better_or_worse_by_construction_is_called_so():
     base = several(0, 1)
     worse = [replace(one, logit=-one.logit) for one in base]
-    table = judged(base=base, good=[better(one) for one in base], bad=worse, same=base)
+    table = evaluated(base=base, good=[better(one) for one in base], bad=worse, same=base)
     difference = rows(table, finding=MACRO, metric="auc").set_index("variant")["difference"]
     assert conclude_ablation(table) == (
         f"net: macro AUC is raised by good ({difference['good']:+.3f}), lowered by bad "
-        f"({difference['bad']:+.3f}), not told apart from the base with 1 of 3 variants."
+        f"({difference['bad']:+.3f}), not different from the base beyond chance with 1 of 3 "
+        "variants."
     )
     assert difference["good"] > 0 > difference["bad"]
     lower = rows(table, variant="good", metric="brier", finding=MACRO)
@@ -196,21 +197,21 @@ def test_what_is_better_or_worse_by_construction_is_called_so():
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "said"),
+    ("low", "high", "effect"),
     [
         (0.001, 0.019, "raised by v (+0.010)"),
-        (0.0, 0.02, "not told apart"),
-        (-0.001, 0.021, "not told apart"),
-        (-0.02, 0.0, "not told apart"),
+        (0.0, 0.02, "not different"),
+        (-0.001, 0.021, "not different"),
+        (-0.02, 0.0, "not different"),
         (-0.019, -0.001, "lowered by v (-0.010)"),
     ],
 )
-def test_only_an_interval_that_excludes_0_is_a_change(low: float, high: float, said: str):
+def test_only_an_interval_that_excludes_0_is_a_change(low: float, high: float, effect: str):
     keys = {"network": "net", "finding": MACRO, "metric": "auc"}
     gap = {"difference": (low + high) / 2, "difference_low": low, "difference_high": high}
     none = dict.fromkeys(gap, 0.0)
     table = pd.DataFrame([{**keys, "variant": BASE, **none}, {**keys, "variant": "v", **gap}])
-    assert f"macro AUC is {said}" in conclude_ablation(table)
+    assert f"macro AUC is {effect}" in conclude_ablation(table)
 
 
 def test_every_network_gets_its_sentence():
@@ -219,15 +220,20 @@ def test_every_network_gets_its_sentence():
     table = ablate({BASE: base, "v": good}, threshold="f1", resamples=50, seed=0)
     first, second = conclude_ablation(table).split(". ")
     assert first.startswith("one: macro AUC is raised by v (+")
-    assert second == "two: macro AUC is not told apart from the base with 1 of 1 variants."
+    assert (
+        second
+        == "two: macro AUC is not different from the base beyond chance with 1 of 1 variants."
+    )
 
 
-def test_a_difference_without_a_number_is_not_told_apart():
+def test_a_difference_without_a_number_is_no_effect():
     """No test film has either finding, so that there is no AUC to compare."""
     none = [replace(one, label=np.zeros_like(one.label)) for one in several(0)]
-    table = judged(base=none, other=[better(one) for one in none])
+    table = evaluated(base=none, other=[better(one) for one in none])
     assert rows(table, metric="auc")["value"].isna().all()
-    assert "not told apart from the base with 1 of 1 variants" in conclude_ablation(table)
+    assert "not different from the base beyond chance with 1 of 1 variants" in conclude_ablation(
+        table
+    )
 
 
 # --- intervals
@@ -239,11 +245,11 @@ def width(table: pd.DataFrame, *, metric: str = "auc") -> float:
 
 
 def test_the_same_seed_thrice_adds_no_noise_and_seeds_apart_do():
-    once, thrice = judged(base=several(0)), judged(base=several(0, 0, 0))
+    once, thrice = evaluated(base=several(0)), evaluated(base=several(0, 0, 0))
     numbers = ["value", "low", "high"]
     np.testing.assert_allclose(thrice[numbers], once[numbers], atol=1e-12)
-    far = judged(base=[*several(0, skill=0.2), *several(1, skill=3.0)])
-    alone = [judged(base=several(0, skill=0.2)), judged(base=several(1, skill=3.0))]
+    far = evaluated(base=[*several(0, skill=0.2), *several(1, skill=3.0)])
+    alone = [evaluated(base=several(0, skill=0.2)), evaluated(base=several(1, skill=3.0))]
     assert width(far) > 1.5 * max(map(width, alone))
     ends = rows(far, finding=MACRO, metric="auc").iloc[0]
     values = [rows(table, finding=MACRO, metric="auc")["value"].iloc[0] for table in alone]
@@ -255,7 +261,7 @@ def test_differences_are_paired_over_patients_and_seeds():
     """What makes a film or a seed hard for both is not held against their difference."""
     base = [*several(0, skill=0.8), *several(1, skill=2.2)]
     nudged = [replace(one, logit=one.logit + np.float32(0.1) * (one.label == 1)) for one in base]
-    table = rows(judged(base=base, v=nudged), variant="v", finding=MACRO, metric="auc").iloc[0]
+    table = rows(evaluated(base=base, v=nudged), variant="v", finding=MACRO, metric="auc").iloc[0]
     paired = table["difference_high"] - table["difference_low"]
     assert 0 < 5 * paired < table["high"] - table["low"]
     assert table["difference_low"] > 0
@@ -264,7 +270,7 @@ def test_differences_are_paired_over_patients_and_seeds():
 
 def test_the_seed_of_judging_draws_the_resamples_and_nothing_else():
     runs = {"base": several(0, 1), "v": several(2, 3)}
-    one, same, other = (judged(seed=seed, **runs) for seed in (0, 0, 1))
+    one, same, other = (evaluated(seed=seed, **runs) for seed in (0, 0, 1))
     pd.testing.assert_frame_equal(one, same)
     plain = ["value", "difference"]
     pd.testing.assert_frame_equal(one[plain], other[plain])
@@ -290,9 +296,9 @@ def test_a_member_of_other_films_is_refused_and_named(field: str, place: int):
     runs = several(0, 1)
     runs[place] = OTHERS[field](runs[place])
     with pytest.raises(ValueError, match=f"net and v differ in {field}: .*expected the same films"):
-        judged(base=several(0, 1), v=runs)
+        evaluated(base=several(0, 1), v=runs)
     with pytest.raises(ValueError, match=f"differ in {field}"):
-        judged(base=[several(0)[0], OTHERS[field](several(1)[0])])
+        evaluated(base=[several(0)[0], OTHERS[field](several(1)[0])])
 
 
 def test_a_variant_without_a_network_or_a_seed_is_refused_and_named():
@@ -304,4 +310,4 @@ def test_a_variant_without_a_network_or_a_seed_is_refused_and_named():
         with pytest.raises(ValueError, match=expected):
             ablate({BASE: base, "v": networks}, threshold="f1", resamples=20, seed=0)
     with pytest.raises(ValueError, match="'v' has 1 seeds of net; expected 2, as the base"):
-        judged(base=several(0, 1), v=several(0))
+        evaluated(base=several(0, 1), v=several(0))

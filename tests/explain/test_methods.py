@@ -82,7 +82,7 @@ class Discs(nn.Module):
 
 
 def bright_transformer() -> nn.Module:
-    """One block whose class token looks at bright patches."""
+    """One block whose class token attends to bright patches."""
     network = timm.create_model(
         "test_vit", img_size=SIDE, patch_size=CELL, depth=1, num_heads=1, num_classes=2
     ).eval()
@@ -215,7 +215,7 @@ def test_maps_change_with_the_head(method: str) -> None:
     name, other = next(randomised(network, seed=0))
     assert other.get_submodule(name) is other.get_classifier()
     before, after = (HEATMAPS[method](n, films, findings=[0]) for n in (network, other))
-    assert torch.equal(before, after) == (method == ROLLOUT)  # which knows nothing of findings
+    assert torch.equal(before, after) == (method == ROLLOUT)  # which does not depend on the finding
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -54,7 +54,7 @@ def test_lost_films_and_unstated_labels_are_noted_with_their_number():
     assert found[2].message.startswith("3 labels of 2 test films are not stated")
 
 
-def test_phantoms_are_said_to_be_invented():
+def test_phantoms_are_noted():
     protocol = CLEAN.model_copy(update={"data": Source()})
     found = remark(protocol, test=STATED, rejected=NOTHING, missing=[])
     assert [(one.check, one.severity) for one in found] == [("invented_films", "note")]
@@ -77,7 +77,7 @@ def test_phantoms_are_said_to_be_invented():
         ),
     ],
 )
-def test_what_weights_have_seen_is_told(network, expected):
+def test_what_weights_have_seen_is_noted(network, expected):
     found = remark(_protocol(**network), test=STATED, rejected=NOTHING, missing=[])
     assert [(one.check, one.severity) for one in found] == expected
 

@@ -1,4 +1,4 @@
-"""Classical learners: planted signals are found, noise stays noise, scikit-learn by hand agrees."""
+"""Classical classifiers: planted signals are found, noise stays noise, as scikit-learn by hand."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -22,19 +22,19 @@ from lucency.core.manifest import FINDINGS, Manifest, Preparation, empty_boxes
 from lucency.core.predictions import Predictions
 from lucency.data.preprocess import prepare
 from lucency.data.sources import read_films
-from lucency.ensemble import feature_classifiers as learners
+from lucency.ensemble import feature_classifiers
 from lucency.ensemble.feature_classifiers import (
     LEARNERS,
     OVERSAMPLING,
     classical_predictions,
     cross_validated,
-    learn_on_features,
+    fit_on_features,
 )
 from lucency.ensemble.nested_cv import (
     INNER,
     SELECTED,
+    FeatureClassifier,
     Fitting,
-    Learner,
     components,
     folds_by_patient,
     prevalence_logit,
@@ -74,33 +74,33 @@ def _validated(feature: np.ndarray, films: Manifest, learner: str, **choices):
     return cross_validated(feature, manifest=films, learner=learner, **given)
 
 
-def _macro(said: Predictions) -> pd.Series:
-    half = np.full(len(said.findings), 0.5)
-    table = evaluate(said, threshold=half, resamples=300, seed=0)
+def _macro(found: Predictions) -> pd.Series:
+    half = np.full(len(found.findings), 0.5)
+    table = evaluate(found, threshold=half, resamples=300, seed=0)
     return table[(table["finding"] == "macro") & (table["metric"] == "auc")].iloc[0]
 
 
 def test_no_learner_is_forgotten():
-    asked = "logistic linear-svm rbf-svm forest neighbours boosting bayes perceptron"
-    assert sorted(LEARNERS) == sorted(asked.split())
+    expected = "logistic linear-svm rbf-svm forest neighbours boosting bayes perceptron"
+    assert sorted(LEARNERS) == sorted(expected.split())
     assert list(OVERSAMPLING) == ["none", "balanced"]
 
 
 @pytest.mark.parametrize("learner", LEARNERS)
-def test_every_learner_finds_a_linear_signal(learner, monkeypatch):
-    monkeypatch.setattr(learners, "TREES", 10)
+def test_every_classifier_finds_a_linear_signal(learner, monkeypatch):
+    monkeypatch.setattr(feature_classifiers, "TREES", 10)
     monkeypatch.setitem(LEARNERS, learner, _quick(learner))
     feature, films = _linear()
-    said, table = _validated(feature, films, learner, folds=2)
-    assert (said.network, set(said.part)) == (f"{learner} on net", {"test"})
-    assert macro_auc(said.label, said.logit) > 0.75
+    found, table = _validated(feature, films, learner, folds=2)
+    assert (found.network, set(found.part)) == (f"{learner} on net", {"test"})
+    assert macro_auc(found.label, found.logit) > 0.75
     assert table["finding"].tolist() == 2 * list(films.findings)
     assert (table["note"] == "").all()
     # Folds of other prevalence, other slopes: on the whole, probabilities are shares.
-    np.testing.assert_allclose(said.probability.mean(axis=0), said.label.mean(axis=0), atol=0.05)
+    np.testing.assert_allclose(found.probability.mean(axis=0), found.label.mean(axis=0), atol=0.05)
 
 
-def _quick(learner: str) -> Learner:
+def _quick(learner: str) -> FeatureClassifier:
     return LEARNERS[learner]._replace(grid=LEARNERS[learner].grid[-1:])
 
 
@@ -131,8 +131,8 @@ def _noise() -> tuple[np.ndarray, Manifest]:
     ],
 )
 def test_noise_stays_noise(learner, fitting):
-    said, _ = _validated(*_noise(), learner, folds=3, fitting=fitting)
-    macro = _macro(said)
+    found, _ = _validated(*_noise(), learner, folds=3, fitting=fitting)
+    macro = _macro(found)
     assert macro["low"] < 0.5 < macro["high"]
     assert 0.4 < macro["value"] < 0.6
 
@@ -141,7 +141,7 @@ def test_fits_are_counted_to_the_end_of_all():
     seen: list[tuple[int, int]] = []
     fitting = Fitting(progress=lambda done, fits: seen.append((done, fits)))
     feature, films = _noise()
-    learn_on_features(
+    fit_on_features(
         feature, label=films.label, patient=films.patient, train=np.arange(200) < 150,
         learner="bayes", seed=0, fitting=fitting,
     )  # fmt: skip
@@ -155,8 +155,8 @@ def test_selecting_features_on_all_films_makes_signal_of_noise():
     model = make_pipeline(StandardScaler(), PCA(10, random_state=0), LogisticRegression())
     truth = films.label[:, 0]
     chosen = SelectKBest(f_classif, k=20).fit_transform(feature, truth)
-    said = cross_val_predict(model, chosen, truth, cv=5, method="decision_function")
-    assert roc_auc_score(truth, said) > 0.7
+    score = cross_val_predict(model, chosen, truth, cv=5, method="decision_function")
+    assert roc_auc_score(truth, score) > 0.7
     inflated = replace(films, label=truth[:, None], findings=("Mass",))
     ours, _ = _validated(chosen, inflated, "logistic", folds=3)
     assert _macro(ours)["low"] > 0.5
@@ -164,7 +164,7 @@ def test_selecting_features_on_all_films_makes_signal_of_noise():
 
 def test_selection_is_scikit_learn_s():
     feature, films = _noise()
-    feature[:, 5] = 1  # on which nothing can be told
+    feature[:, 5] = 1  # the same for all
     truth = films.label[:, 0].astype(np.int64)
     space = standardised(feature, fitted=np.arange(200), left=np.arange(1), seed=0)
     chosen = SelectKBest(f_classif, k=SELECTED).fit(np.delete(feature, 5, axis=1), truth)
@@ -188,30 +188,30 @@ def test_oversampling_before_the_folds_makes_signal_of_noise():
     copies = np.random.default_rng(0).choice(rare, len(truth) - 2 * len(rare))
     rows = np.concatenate([np.arange(len(truth)), copies])
     model = RandomForestClassifier(20, random_state=0)
-    said = cross_val_predict(model, feature[rows, :50], truth[rows], cv=5, method="predict_proba")
-    assert roc_auc_score(truth[rows], said[:, 1]) > 0.7
+    score = cross_val_predict(model, feature[rows, :50], truth[rows], cv=5, method="predict_proba")
+    assert roc_auc_score(truth[rows], score[:, 1]) > 0.7
 
 
 def test_folds_are_compared_at_one_prevalence():
-    """Without that, what was left out lowers what is said of it: AUCs of noise fall below .5.
+    """Without that, what was left out lowers its own predictions: AUCs of noise fall below .5.
 
     Over 40 seeds of one finding: .507 against .389, with a standard error of .015.
     """
     generator = np.random.default_rng(0)
     feature = generator.normal(size=(120, 5)).astype(np.float32)
     films = _manifest(generator.random((120, 7)) < 0.15, films_each=4)
-    said, _ = _validated(feature, films, "bayes", folds=5)
+    found, _ = _validated(feature, films, "bayes", folds=5)
     fold = folds_by_patient(films.patient, folds=5, seed=0)
     level = np.stack([prevalence_logit(films.label[fold != one]) for one in range(5)])
-    assert macro_auc(said.label, said.logit + level[fold]) < 0.43
-    assert 0.45 < macro_auc(said.label, said.logit) < 0.55
+    assert macro_auc(found.label, found.logit + level[fold]) < 0.43
+    assert 0.45 < macro_auc(found.label, found.logit) < 0.55
 
 
 def test_it_is_scikit_learn_s_pipeline_searched_and_calibrated_by_hand():
     feature, films = _linear(400)
     train = np.arange(400) < 280
     label, patient = films.label[:, :1], films.patient
-    found = learn_on_features(
+    found = fit_on_features(
         feature, label=label, patient=patient, train=train, learner="logistic", seed=5
     )
     truth = label[train, 0].astype(int)
@@ -234,12 +234,12 @@ def test_balanced_training_leaves_probabilities_at_the_natural_prevalence(learne
     generator = np.random.default_rng(0)
     feature = generator.normal(size=(600, 5)).astype(np.float32)
     films = _manifest((feature[:, :1] + generator.normal(size=(600, 1))) > 2)
-    said = {
+    found = {
         name: _validated(feature, films, learner, folds=2, fitting=Fitting(name))[0]
         for name in OVERSAMPLING
     }
-    assert (said["none"].logit != said["balanced"].logit).any()
-    for one in said.values():
+    assert (found["none"].logit != found["balanced"].logit).any()
+    for one in found.values():
         assert one.probability.mean() == pytest.approx(films.label.mean(), abs=0.02)
 
 
@@ -247,13 +247,13 @@ def test_labels_of_films_that_are_asked_about_change_nothing():
     feature, films = _linear()
     train = films.patient % 3 > 0
     poisoned = np.where(train[:, None], films.label, 1 - films.label)
-    said = [
-        learn_on_features(
+    found = [
+        fit_on_features(
             feature, label=label, patient=films.patient, train=train, learner="bayes", seed=0
         ).logit
         for label in (films.label, poisoned)
     ]
-    np.testing.assert_array_equal(*said)
+    np.testing.assert_array_equal(*found)
 
 
 def test_films_without_a_label_are_left_out_of_the_finding():
@@ -261,11 +261,11 @@ def test_films_without_a_label_are_left_out_of_the_finding():
     train = films.patient % 3 > 0
     label = films.label.copy()
     label[::4, 0] = np.nan
-    found = learn_on_features(
+    found = fit_on_features(
         feature, label=label, patient=films.patient, train=train, learner="logistic", seed=0
     )
-    rows, asked = np.flatnonzero(train), np.flatnonzero(~train)
-    space = components(feature, fitted=rows, left=asked, seed=0)
+    rows, left_out = np.flatnonzero(train), np.flatnonzero(~train)
+    space = components(feature, fitted=rows, left=left_out, seed=0)
     stated = ~np.isnan(label[rows, 0])
     model = LogisticRegression(C=found.choice["C"], tol=1e-10)
     model.fit(space.known[stated], label[rows, 0][stated])
@@ -280,20 +280,20 @@ def test_a_finding_of_one_class_or_one_fold_is_as_common_as_in_training():
     label[:, 0] = films.label[:, 0]
     label[:2, 1] = 1  # two films of one patient
     label[:, 3] = np.nan
-    said, table = _validated(feature, _manifest(label), "bayes")
+    found, table = _validated(feature, _manifest(label), "bayes")
     fold = folds_by_patient(films.patient, folds=4, seed=0)
-    # Platt's targets: a positive is said to be (P + 1) / (P + 2), a negative 1 / (N + 2).
+    # Platt's targets: the target of a positive is (P + 1) / (P + 2), of a negative 1 / (N + 2).
     target = (2 * 3 / 4 + 118 / 120) / 120
     common = [np.log(target / (1 - target)), -np.log(121), 0]
-    assert len(np.unique(said.logit[:, 0])) > 100
-    np.testing.assert_allclose(said.logit[:, 1:], np.tile(common, (120, 1)), atol=1e-6)
+    assert len(np.unique(found.logit[:, 0])) > 100
+    np.testing.assert_allclose(found.logit[:, 1:], np.tile(common, (120, 1)), atol=1e-6)
     without = table[table["finding"] == FINDINGS[1]].set_index("fold")["note"]
     own = int(fold[0])
     assert without[own] == "not learnt, as common as in training: positives in no training film"
     others = without.drop(own)
     assert others.str.endswith("positives in one inner fold alone").all()
-    unlearnt = table["note"].str.startswith("not learnt")
-    np.testing.assert_array_equal(table["inner_auc"].isna(), unlearnt)
+    without = table["note"].str.startswith("not learnt")
+    np.testing.assert_array_equal(table["inner_auc"].isna(), without)
 
 
 def _sides(feature: np.ndarray, films: Manifest) -> list[Predictions]:
@@ -308,35 +308,35 @@ def _sides(feature: np.ndarray, films: Manifest) -> list[Predictions]:
 
 def test_learners_stand_beside_networks_before_the_same_judge():
     feature, films = _linear()
-    train, *asked = _sides(feature, films)
-    (val, test), table = classical_predictions(train, asked, learner="logistic", seed=0)
+    train, *others = _sides(feature, films)
+    (val, test), table = classical_predictions(train, others, learner="logistic", seed=0)
     assert (val.network, set(val.part), set(test.part)) == (
         "logistic on densenet121", {"val"}, {"test"},
     )  # fmt: skip
     assert test.feature.shape == (len(test), 0)
     assert table["films"].eq(len(train)).all()
-    found = learn_on_features(
-        np.concatenate([train.feature, asked[1].feature]),
-        label=np.concatenate([train.label, asked[1].label]),
-        patient=np.concatenate([train.patient, asked[1].patient]),
+    found = fit_on_features(
+        np.concatenate([train.feature, others[1].feature]),
+        label=np.concatenate([train.label, others[1].label]),
+        patient=np.concatenate([train.patient, others[1].patient]),
         train=np.arange(len(train) + len(test)) < len(train),
         learner="logistic",
         seed=0,
     )
     np.testing.assert_allclose(test.logit, found.logit, rtol=1e-9)
-    paired = compare([asked[1], test], resamples=100, seed=0)
+    paired = compare([others[1], test], resamples=100, seed=0)
     assert paired["difference"].abs().max() < 0.1
     assert _macro(test)["value"] > 0.75
 
 
 @pytest.mark.parametrize("learner", ["forest", "rbf-svm", "perceptron"])
 def test_the_same_seed_gives_the_same_logits(learner, monkeypatch):
-    monkeypatch.setattr(learners, "TREES", 10)
+    monkeypatch.setattr(feature_classifiers, "TREES", 10)
     monkeypatch.setitem(LEARNERS, learner, _quick(learner))
     feature, films = _linear(120)
     train = films.patient % 2 > 0
     given = {"label": films.label, "patient": films.patient, "train": train, "learner": learner}
-    one, same, other = (learn_on_features(feature, seed=seed, **given) for seed in (3, 3, 4))
+    one, same, other = (fit_on_features(feature, seed=seed, **given) for seed in (3, 3, 4))
     np.testing.assert_array_equal(one.logit, same.logit)
     assert (one.logit != other.logit).any()
 
@@ -346,21 +346,21 @@ def test_what_cannot_be_learnt_from_is_refused():
     train = films.patient % 3 > 0
     given = {"label": films.label, "patient": films.patient, "train": train, "seed": 0}
     with pytest.raises(ValueError, match=r"'logistics' is unknown; .*nearest is 'logistic'"):
-        learn_on_features(feature, learner="logistics", **given)
+        fit_on_features(feature, learner="logistics", **given)
     with pytest.raises(ValueError, match="'weights' is unknown; expected one of none, balanced"):
-        learn_on_features(feature, learner="bayes", fitting=Fitting("weights"), **given)
+        fit_on_features(feature, learner="bayes", fitting=Fitting("weights"), **given)
     with pytest.raises(ValueError, match="infinite, or NaN or the same"):
-        learn_on_features(np.where(feature > 2, np.inf, feature), learner="bayes", **given)
+        fit_on_features(np.where(feature > 2, np.inf, feature), learner="bayes", **given)
     with pytest.raises(ValueError, match="infinite, or NaN or the same"):
-        learn_on_features(np.full_like(feature, np.nan), learner="bayes", **given)
+        fit_on_features(np.full_like(feature, np.nan), learner="bayes", **given)
     with pytest.raises(ValueError, match="infinite, or NaN or the same"):
-        learn_on_features(np.ones_like(feature), learner="bayes", **given)
+        fit_on_features(np.ones_like(feature), learner="bayes", **given)
     with pytest.raises(ValueError, match=r"10 patients \(0, …\) have films on both sides"):
-        learn_on_features(feature, learner="bayes", **given | {"patient": films.patient % 10})
+        fit_on_features(feature, learner="bayes", **given | {"patient": films.patient % 10})
     with pytest.raises(ValueError, match="all 60 films train"):
-        learn_on_features(feature, learner="bayes", **given | {"train": train | True})
+        fit_on_features(feature, learner="bayes", **given | {"train": train | True})
     with pytest.raises(ValueError, match="3 folds of 2 patients"):
-        learn_on_features(feature, learner="bayes", **given | {"train": films.patient < 2})
+        fit_on_features(feature, learner="bayes", **given | {"train": films.patient < 2})
     with pytest.raises(ValueError, match="40 folds of 30 patients"):
         _validated(feature, films, "bayes", folds=40)
 
@@ -389,5 +389,5 @@ def test_imagenet_features_of_real_films_say_something(shared: Path, tmp_path, o
         name="efficientnet_lite0", weights=LITE0, match="order", provenance="ImageNet-1k"
     )
     feature = embed(prepared, rows=np.arange(len(films)), choice=choice, root=tmp_path)
-    said, _ = _validated(feature, prepared.manifest, "logistic", folds=5)
-    assert _macro(said)["value"] > 0.68
+    found, _ = _validated(feature, prepared.manifest, "logistic", folds=5)
+    assert _macro(found)["value"] > 0.68

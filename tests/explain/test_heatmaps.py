@@ -21,7 +21,7 @@ from lucency.explain.heatmaps import (
     place_boxes,
     scale,
 )
-from lucency.explain.localization import THRESHOLDS, detect, iobb, iou, regions, tally
+from lucency.explain.localization import THRESHOLDS, count_hits, detect, iobb, iou, regions
 
 
 def _maps(grid, *, patient=None, findings=None):
@@ -108,7 +108,7 @@ def test_hits_count_true_boxes_and_wrong_counts_detected_ones():
     first = ("0.png", "F0", 0, 0, 100 * unit, 100 * unit)
     second = ("0.png", "F0", 500 * unit, 0, 80 * unit, 100 * unit)  # IoBB and IoU .4
     third = ("0.png", "F0", 900 * unit, 900 * unit, 50 * unit, 50 * unit)  # hit by nothing
-    counted = tally(maps, pair_up(place_boxes(maps, _boxes(first, second, third))))
+    counted = count_hits(maps, pair_up(place_boxes(maps, _boxes(first, second, third))))
     limits = np.concatenate(list(THRESHOLDS.values()))
     strict = limits >= 0.4
     np.testing.assert_array_equal(counted.hits[:, 0], np.where(strict, 1, 2))
@@ -164,5 +164,5 @@ def test_maps_that_do_not_fit_are_refused():
 def test_films_that_were_trained_are_refused_whatever_their_folder():
     boxed = np.array(["00000001_000.png", "00000002_000.png", "00000001_000.png"])
     assert boxed_in_train(boxed, trained=np.array(["images/00000003_000.png"])) == ""
-    told = boxed_in_train(boxed, trained=np.array(["images/00000002_000.png", "00000009_000.png"]))
-    assert told.startswith("1 of 2 films with boxes are in train, such as 00000002")
+    issue = boxed_in_train(boxed, trained=np.array(["images/00000002_000.png", "00000009_000.png"]))
+    assert issue.startswith("1 of 2 films with boxes are in train, such as 00000002")

@@ -1,4 +1,4 @@
-"""Tables of localisation: a plain recount, brute force, what was published, and what is naive."""
+"""Tables of localisation: a plain recount, brute force, what was published, and baselines."""
 
 from dataclasses import replace
 from itertools import product
@@ -24,14 +24,15 @@ from lucency.explain.heatmaps import Heatmaps, cover, even_centres, pair_up, pla
 from lucency.explain.localization import (
     LOCALIZATION_COLUMNS,
     THRESHOLDS,
+    WANG_BOXES,
     energy_inside,
     fitted_iou,
     localize,
     pointing,
     pointing_game,
+    published_localisation,
     reach,
 )
-from lucency.explain.published_boxes import BOXES, published_localisation
 
 UNIT = 1 / 1024
 
@@ -286,10 +287,10 @@ def _real(shared, cells):
     manifest = read_nih(shared / "nih")
     boxes = manifest.boxes
     films = manifest.take(pd.Index(manifest.image).get_indexer(boxes["image"].unique()))
-    size = (len(films), len(BOXES), cells, cells)
+    size = (len(films), len(WANG_BOXES), cells, cells)
     maps = Heatmaps(
         method="none",
-        findings=tuple(BOXES),
+        findings=tuple(WANG_BOXES),
         image=films.image,
         patient=films.patient,
         grid=np.zeros(size, dtype=np.float32),
@@ -302,7 +303,7 @@ def test_the_real_boxes_are_the_published_denominators(shared):
     maps, boxes = _real(shared, 7)
     table = reach(maps, boxes=boxes)
     counted = table.groupby("finding")["boxes"].first()
-    assert counted.drop("macro").to_dict() == BOXES
+    assert counted.drop("macro").to_dict() == WANG_BOXES
     assert counted["macro"] == 984
     assert len(maps.image) == 880
     assert _cell(table, "Nodule", "IoU", 0.5)["reachable"] < 0.05
@@ -315,7 +316,10 @@ def test_where_boxes_lie_elsewhere_rivals_what_was_published(shared):
     table = localize(box_density_maps(maps, boxes=boxes), boxes=boxes, resamples=200, seed=0)
     ours = [_cell(table, "macro", "IoBB", limit)["accuracy"] for limit in (0.1, 0.5)]
     np.testing.assert_allclose(ours, [0.705, 0.405], atol=2e-3)
-    assert list(table.groupby("finding", sort=False)["boxes"].first()) == [*BOXES.values(), 984]
+    assert list(table.groupby("finding", sort=False)["boxes"].first()) == [
+        *WANG_BOXES.values(),
+        984,
+    ]
 
 
 def test_naive_maps_have_the_shape_of_the_method_and_know_no_film():

@@ -26,7 +26,7 @@ NAMES = list(RECALIBRATIONS)
 FITTED = ["temperature", "platt"]
 
 
-class Said(ClassifierMixin, BaseEstimator):
+class Fixed(ClassifierMixin, BaseEstimator):
     """A classifier whose decision function is its one feature."""
 
     def fit(self, _, label):
@@ -87,8 +87,8 @@ def test_platt_equals_logistic_regression_on_smoothed_targets(seed):
 def test_platt_equals_the_sigmoid_of_scikit_learn(seed):
     label, logit = _films(seed)
     wide = logit.astype(np.float64)
-    said = FrozenEstimator(Said().fit(wide, label[:, 0]))
-    oracle = CalibratedClassifierCV(said, method="sigmoid", ensemble=False, cv=2)
+    calibrated = FrozenEstimator(Fixed().fit(wide, label[:, 0]))
+    oracle = CalibratedClassifierCV(calibrated, method="sigmoid", ensemble=False, cv=2)
     expected = oracle.fit(wide, label[:, 0]).predict_proba(wide)[:, 1]
     found = expit(recalibrate(label, logit, method="platt").apply(logit))
     np.testing.assert_allclose(found[:, 0], expected, atol=1e-5)
@@ -127,9 +127,9 @@ def test_restores_the_prevalence_that_positive_weights_shifted():
     assert found.slope[0] == pytest.approx(1, abs=0.1)
     assert found.offset[0] == pytest.approx(-np.log(50), abs=0.2)
 
-    def error(said):
+    def error(calibrated):
         function = METRICS["ece"].function
-        return function(label[:, 0], expit(said)[:, 0], weights=once(len(label)))[0]
+        return function(label[:, 0], expit(calibrated)[:, 0], weights=once(len(label)))[0]
 
     assert error(logit) > 0.3
     assert error(found.apply(logit)) < 0.005
@@ -147,18 +147,18 @@ def test_restores_the_prevalence_that_positive_weights_shifted():
 def test_keeps_order_and_never_harms(method, seed, films, slope, offset, spread):
     label, logit = _films(seed, films=films, slope=slope, offset=offset, spread=spread)
     found = recalibrate(label, logit, method=method)
-    said = found.apply(logit)[:, 0]
-    assert np.isfinite(said).all()
+    calibrated = found.apply(logit)[:, 0]
+    assert np.isfinite(calibrated).all()
     assert found.slope[0] >= SMALLEST_SLOPE
     order = np.argsort(logit[:, 0], kind="stable")
-    rises = np.diff(said[order])[np.diff(logit[order, 0]) > 0]
+    rises = np.diff(calibrated[order])[np.diff(logit[order, 0]) > 0]
     assert (rises >= 0 if method == "isotonic" else rises > 0).all()
     if method == "temperature":
-        assert _loss(label[:, 0], said) <= _loss(label[:, 0], logit[:, 0]) + 1e-12
+        assert _loss(label[:, 0], calibrated) <= _loss(label[:, 0], logit[:, 0]) + 1e-12
     if method == "platt":
         # The offset's optimum: calibrated shares sum to the smoothed targets, within one film of
         # the positives.
-        assert abs(expit(said).sum() - label.sum()) < 1
+        assert abs(expit(calibrated).sum() - label.sum()) < 1
 
 
 @settings(max_examples=40, deadline=None)
@@ -173,8 +173,8 @@ def test_no_line_nearby_is_better(method, seed, spread):
     wide = logit[:, 0].astype(np.float64)
 
     def loss(slope, offset):
-        said = slope * wide + offset
-        return np.mean(np.logaddexp(0, said) - target * said)
+        calibrated = slope * wide + offset
+        return np.mean(np.logaddexp(0, calibrated) - target * calibrated)
 
     best = loss(found.slope[0], found.offset[0])
     shifts = (-0.05, 0, 0.05) if method == "platt" else (0,)
@@ -225,11 +225,11 @@ def test_platt_of_one_logit_for_all_films_gives_the_smoothed_prevalence(value):
 def test_platt_of_separated_films_is_finite():
     label = np.array([[1], [1], [0], [0], [0]], dtype=np.float32)
     logit = np.array([[70], [60], [-50], [-60], [-80]], dtype=np.float32)
-    said = expit(recalibrate(label, logit, method="platt").apply(logit))
+    calibrated = expit(recalibrate(label, logit, method="platt").apply(logit))
     # Targets 3 / 4 for two positive films, 1 / 5 for three negative ones.
-    assert said[:2] == pytest.approx(0.75, abs=0.05)
-    assert said[2:] == pytest.approx(0.2, abs=0.05)
-    assert said.sum() == pytest.approx(2 * 3 / 4 + 3 / 5, abs=1e-6)
+    assert calibrated[:2] == pytest.approx(0.75, abs=0.05)
+    assert calibrated[2:] == pytest.approx(0.2, abs=0.05)
+    assert calibrated.sum() == pytest.approx(2 * 3 / 4 + 3 / 5, abs=1e-6)
 
 
 @settings(max_examples=60, deadline=None)
@@ -278,9 +278,9 @@ def test_a_curve_turns_no_two_films_round_and_says_of_one_what_it_says_of_many(s
     between = np.linspace(at.min() - spread, at.max() + spread, 200)
     near = [np.nextafter(at, way) for way in (-np.inf, np.inf)]
     new = np.sort(np.concatenate([at, *near, between]))[:, None]
-    said = found.apply(new)
-    assert (np.diff(said[:, 0]) >= 0).all()
-    assert np.array_equal(said, np.concatenate([found.apply(one[None]) for one in new]))
+    calibrated = found.apply(new)
+    assert (np.diff(calibrated[:, 0]) >= 0).all()
+    assert np.array_equal(calibrated, np.concatenate([found.apply(one[None]) for one in new]))
 
 
 def test_isotonic_bends_where_a_line_cannot():
@@ -363,8 +363,8 @@ def test_unstated_labels_other_findings_and_order_do_not_count(method):
     label, logit = _films(0)
     alone = recalibrate(label, logit, method=method)
     more = np.vstack([label, np.full((50, 1), np.nan, dtype=np.float32)])
-    said = np.vstack([logit, np.full((50, 1), 9, dtype=np.float32)])
-    unstated = recalibrate(more, said, method=method)
+    calibrated = np.vstack([logit, np.full((50, 1), 9, dtype=np.float32)])
+    unstated = recalibrate(more, calibrated, method=method)
     assert (unstated.slope, unstated.offset) == (alone.slope, alone.offset)
     other, noise = _films(5, slope=2)
     both = recalibrate(np.hstack([other, label]), np.hstack([noise, logit]), method=method)
@@ -391,9 +391,11 @@ def test_log_loss_of_a_toy_by_hand():
     logit = np.array([[2], [2], [2], [-2]], dtype=np.float32)
     found = recalibrate(label, logit, method="temperature")
     assert found.slope[0] == pytest.approx(np.log(3) / 2, abs=1e-8)
-    said = expit(found.apply(logit))[:, 0]
-    assert said == pytest.approx([0.75, 0.75, 0.75, 0.25])
-    assert _loss(label[:, 0], found.apply(logit)[:, 0]) == pytest.approx(log_loss(label, said))
+    calibrated = expit(found.apply(logit))[:, 0]
+    assert calibrated == pytest.approx([0.75, 0.75, 0.75, 0.25])
+    assert _loss(label[:, 0], found.apply(logit)[:, 0]) == pytest.approx(
+        log_loss(label, calibrated)
+    )
 
 
 def test_an_unknown_method_is_refused():

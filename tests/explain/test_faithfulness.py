@@ -1,4 +1,4 @@
-"""One look at a network: what it allows, what it forgets, and nothing where there is no film."""
+"""Heat maps of a network and their tests: methods refused, randomised weights, flat maps."""
 
 import numpy as np
 import pytest
@@ -10,8 +10,8 @@ from lucency.explain.heatmaps import enlarge
 from lucency.explain.methods import faithfulness_tests as faithfulness
 from lucency.explain.methods.faithfulness_tests import (
     TRIALS,
-    look,
     measure_faithfulness,
+    network_heatmaps,
     randomised,
     randomised_network,
     refusals,
@@ -31,7 +31,7 @@ def test_methods_that_a_network_does_not_allow_are_named_and_the_others_go_on():
     films = toy_films(16, size=96)
     plan = toy_plan(films).take(np.arange(6))
     classifier, boxed = toy_classifier(films.preparation), plan.take(np.array([1, 4]))
-    found = look(
+    found = network_heatmaps(
         classifier,
         plan=plan,
         boxed=boxed,
@@ -49,17 +49,17 @@ def test_methods_that_a_network_does_not_allow_are_named_and_the_others_go_on():
     assert np.nanmin(areas) >= 0
     assert np.nanmax(areas) <= 1
     assert not set(found.tried["image"]) & set(found.maps[0].image.tolist())
-    unboxed = look(
+    unboxed = network_heatmaps(
         classifier, plan=plan, boxed=plan.take(np.arange(0)), tried=plan, **common(films)
     )
     assert unboxed.randomised_maps == ()
 
 
-def test_nothing_is_seen_where_no_film_is_to_be_explained():
+def test_no_film_to_explain_gives_no_maps():
     films = toy_films(16)
     nothing = toy_plan(films).take(np.arange(0))
     classifier, plans = toy_classifier(films.preparation), dict.fromkeys(WHICH, nothing)
-    found = look(classifier, **plans, **common(films))
+    found = network_heatmaps(classifier, **plans, **common(films))
     assert (found.maps, found.refused, len(found.tried)) == ((), {}, 0)
 
 
@@ -91,10 +91,10 @@ def test_a_map_is_ranked_where_its_cells_look(monkeypatch):
     """Cells of one grid, but of elsewhere, take away other pixels; alike they share a baseline."""
     films = toy_films(16, size=96)
     plan, classifier = toy_plan(films), toy_classifier(films.preparation)
-    asked, right = [], faithfulness.deletion_curve
+    laid, right = [], faithfulness.deletion_curve
 
     def remember(network, pixels, *, heatmap, findings, steps):
-        asked.append(heatmap)
+        laid.append(heatmap)
         return right(network, pixels, heatmap=heatmap, findings=findings, steps=steps)
 
     monkeypatch.setitem(faithfulness.CURVES, "deletion", remember)
@@ -105,13 +105,13 @@ def test_a_map_is_ranked_where_its_cells_look(monkeypatch):
     tried = measure_faithfulness(
         classifier, prepared=films, plan=plan, methods=methods, films=1, seed=0
     ).tried.set_index("method")
-    assert len(asked) == 2 + 3  # the baselines of features and of the even grid, the methods' own
+    assert len(laid) == 2 + 3  # the baselines of features and of the even grid, the methods' own
     pixels = torch.zeros(1, 3, 96, 96)
-    for name, over in zip(methods, asked[2:], strict=True):
+    for name, over in zip(methods, laid[2:], strict=True):
         where = centres_of(name, classifier.network.body, pixels, cells)
         large = enlarge(cells[0, 0].numpy(), where, frame=96)
         np.testing.assert_allclose(over[0].numpy(), large, atol=1e-5)
-    assert not torch.allclose(asked[2], asked[4], atol=0.1)
+    assert not torch.allclose(laid[2], laid[4], atol=0.1)
     assert tried.loc["cam", "deletion_random"] == tried.loc["grad-cam", "deletion_random"]
 
 

@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 from typer.testing import CliRunner
 
 from lucency.audit.agreement import agreement, between_readers, with_no_finding
-from lucency.audit.label_errors import chance_wrong, detection
+from lucency.audit.label_errors import chance_wrong, detection, joint_counts
 from lucency.audit.label_quality import (
     CANNOT,
     COUNTS,
@@ -59,8 +59,8 @@ def test_what_may_be_believed():
     )  # fmt: skip
     found = rate_label_quality(counts, doubts={}).set_index("finding")
     assert found["verdict"].to_dict() == {
-        "good": MAY, "half": DOUBTFUL, "wrong": CANNOT, "few": DOUBTFUL, "unsure": DOUBTFUL,
-        "unread": DOUBTFUL, "alone": MAY,
+        "good": MAY, "half": DOUBTFUL, "wrong": CANNOT, "few": DOUBTFUL,
+        "unsure": DOUBTFUL, "unread": DOUBTFUL, "alone": MAY,
     }  # fmt: skip
     assert "kappa 0.39" in found["reason"]["unsure"]
     assert found["reason"]["unread"] == "no film labelled so was read by experts"
@@ -71,11 +71,11 @@ def test_what_may_be_believed():
         DOUBTFUL, "the drain gives it away",
     ]  # fmt: skip
     assert conclude_label_quality(rate_label_quality(counts.iloc[:1], doubts={})) == (
-        "labels of good may carry a claim"
+        "labels of good are reliable"
     )
 
 
-def test_the_counts_that_we_carry_are_those_of_the_published_files(nih: Path):
+def test_the_counts_in_the_package_are_those_of_the_published_files(nih: Path):
     root = nih / "expert"
     labels = read_labelled(nih / "Data_Entry_2017_v2020.csv")
     draws = {"resamples": 2, "seed": 0}
@@ -90,14 +90,14 @@ def test_the_counts_that_we_carry_are_those_of_the_published_files(nih: Path):
     np.testing.assert_allclose(carried["kappa"], found["kappa"], atol=5e-5)
 
 
-def test_a_finding_that_radiologists_were_not_asked_is_unread_not_an_error():
+def test_a_finding_that_radiologists_did_not_read_is_no_error():
     found = published_counts(("Tuberculosis", "Hernia"))
     assert found["finding"].tolist() == ["Tuberculosis", "Hernia"]
     assert found.loc[1, ["labelled", "seen", "both"]].tolist() == [4, 5, 2]
     assert found.loc[0, ["labelled", "seen", "both"]].tolist() == [0, 0, 0]
-    said = rate_label_quality(found, doubts={})
-    assert said["reason"][0] == "no film labelled so was read by experts"
-    assert said["verdict"][0] == DOUBTFUL
+    rated = rate_label_quality(found, doubts={})
+    assert rated["reason"][0] == "no film labelled so was read by experts"
+    assert rated["verdict"][0] == DOUBTFUL
     none = published_counts(("No Finding",)).loc[0]  # facts: label-quality.md, 142 of 348 show some
     assert none[["labelled", "both"]].tolist() == [348, 348 - 142]
     pd.testing.assert_frame_equal(
@@ -105,11 +105,11 @@ def test_a_finding_that_radiologists_were_not_asked_is_unread_not_an_error():
     )
 
 
-def test_radiologists_are_asked(nih: Path, tmp_path: Path):
+def test_labels_are_compared_with_radiologists(nih: Path, tmp_path: Path):
     words = ("labels", "--labels", nih / "Data_Entry_2017_v2020.csv", "--expert", nih / "expert")
-    said = audit(*words, "--out", tmp_path / "out")
-    assert "experts call abnormal 169 of 348 films" in said
-    assert "labels of Effusion, Pneumothorax, No Finding may carry a claim" in said
+    text = audit(*words, "--out", tmp_path / "out")
+    assert "experts call abnormal 169 of 348 films" in text
+    assert "labels of Effusion, Pneumothorax, No Finding are reliable" in text
     groups = pd.read_csv(tmp_path / "out" / "groups.csv").set_index(["finding", "measure"])
     # Facts: label-quality.md, the merged group.
     assert groups["value"]["Opacity", "ppv"] == pytest.approx(0.622, abs=5e-4)
@@ -129,17 +129,17 @@ def test_versions_are_compared(nih: Path, tmp_path: Path):
     (tmp_path / "protocol.toml").write_text("")
     below = tmp_path / "evaluation" / "tables"
     assert "holds a run" in refused("versions", *files, "--out", below)
-    said = audit("versions", *files)
-    assert "Compared are the 112,120 films of both; 0 are in the first alone, 0 in" in said
-    assert "181 films differ: 188 labels added, 0 removed; 51 films are no longer" in said
+    text = audit("versions", *files)
+    assert "Compared are the 112,120 films of both; 0 are in the first alone, 0 in" in text
+    assert "181 films differ: 188 labels added, 0 removed; 51 films are no longer" in text
 
 
-def test_suspects_are_ranked_and_held_against_radiologists(nih: Path, tmp_path: Path):
+def test_label_errors_are_ranked_and_compared_with_radiologists(nih: Path, tmp_path: Path):
     words = ("suspects", nih / "zech" / "preds.csv", "--top", 3, "--out", tmp_path)
     labels = ("--labels", nih / "Data_Entry_2017_v2020.csv")
-    said = audit(*words, *labels, "--expert", nih / "expert")
-    assert "missing: surely (0.87" in said
-    assert "nobody knows whether it has trained" in said
+    text = audit(*words, *labels, "--expert", nih / "expert")
+    assert "missing: surely (0.87" in text
+    assert "whether it trained on them is unknown" in text
     first = pd.read_csv(tmp_path / "first.csv")
     assert first["chance"].is_monotonic_decreasing
     assert len(first) == len(pd.read_csv(tmp_path / "films.csv")) == 3
@@ -153,7 +153,7 @@ def test_suspects_are_ranked_and_held_against_radiologists(nih: Path, tmp_path: 
     assert (first["precision"] >= first["chance"]).mean() > 0.8
 
 
-def test_verdicts_count_what_was_judged(tmp_path: Path):
+def test_answers_of_reviewers_are_counted(tmp_path: Path):
     sample = pd.DataFrame(
         {
             "sheet": "Mass", "finding": "Mass", "place": [1, 2, 3], "id": ["x", "y", "z"],
@@ -161,10 +161,10 @@ def test_verdicts_count_what_was_judged(tmp_path: Path):
         }
     )  # fmt: skip
     sample.to_csv(tmp_path / "sample.csv", index=False)
-    said = sample.loc[:1, ["sheet", "image"]].assign(reviewer="R", verdict=["yes", "no"])
-    said.to_csv(tmp_path / "verdicts.csv", index=False)
-    told = audit("verdicts", tmp_path / "sample.csv", tmp_path / "verdicts.csv")
-    assert "2 of 3 films drawn are judged" in told
+    answers = sample.loc[:1, ["sheet", "image"]].assign(reviewer="R", verdict=["yes", "no"])
+    answers.to_csv(tmp_path / "verdicts.csv", index=False)
+    text = audit("verdicts", tmp_path / "sample.csv", tmp_path / "verdicts.csv")
+    assert "2 of 3 films drawn are judged" in text
 
 
 def test_a_file_of_one_finding_is_audited_without_groups(nih: Path, tmp_path: Path):
@@ -176,10 +176,10 @@ def test_a_file_of_one_finding_is_audited_without_groups(nih: Path, tmp_path: Pa
         }
     )  # fmt: skip
     table.to_csv(tmp_path / "mine.csv", index=False)
-    said = audit("labels", "--labels", tmp_path / "mine.csv", "--expert", nih / "expert")
-    assert "labels of Effusion may carry a claim" in said
-    assert "groups" not in said
-    assert "No Finding" not in said
+    text = audit("labels", "--labels", tmp_path / "mine.csv", "--expert", nih / "expert")
+    assert "labels of Effusion are reliable" in text
+    assert "groups" not in text
+    assert "No Finding" not in text
 
 
 def test_bad_input_is_one_line(nih: Path, tmp_path: Path):
@@ -207,7 +207,7 @@ def test_bad_input_is_one_line(nih: Path, tmp_path: Path):
     assert "no such file" in refused("versions", new, tmp_path / "none.csv")
 
 
-def test_suspicion_that_knows_all_and_nothing():
+def test_evidence_that_finds_all_and_none():
     generator = np.random.default_rng(0)
     label = (generator.random((400, 2)) < 0.5).astype(np.float32)
     wrong = generator.random((400, 2)) < 0.2
@@ -240,6 +240,10 @@ def test_a_short_table_joins_numbers_and_intervals():
     assert short_table(many).splitlines()[-1] == "… 70 more rows"
 
 
+def _chance(label: np.ndarray, probability: np.ndarray) -> np.ndarray:
+    return chance_wrong(label, probability, joint_counts(label, probability))
+
+
 def test_the_chance_of_a_wrong_label_by_hand():
     generator = np.random.default_rng(0)
     truth = generator.random((20_000, 1)) < 0.2
@@ -249,7 +253,7 @@ def test_the_chance_of_a_wrong_label_by_hand():
     )
     right = 1 / (1 + np.exp(-(2.5 * score - 0.625 + np.log(0.25))))  # of a true 1, by Bayes
     given = 0.9 * right + 0.02 * (1 - right)  # of a label 1
-    chance = chance_wrong(noisy.astype(np.float32), given)
+    chance = _chance(noisy.astype(np.float32), given)
     for label in (0, 1):
         mine = noisy[:, 0] == label
         wrong = (truth[mine, 0] != label).astype(float)
@@ -259,6 +263,6 @@ def test_the_chance_of_a_wrong_label_by_hand():
         assert 0.2 < chance[mine].mean() / wrong.mean() < 5  # of the right size
     stated = noisy.astype(np.float32)
     stated[0] = np.nan
-    assert np.isnan(chance_wrong(stated, given)[0])
-    one_class = chance_wrong(np.zeros((9, 1), np.float32), np.full((9, 1), 0.1))
+    assert np.isnan(_chance(stated, given)[0])
+    one_class = _chance(np.zeros((9, 1), np.float32), np.full((9, 1), 0.1))
     assert (one_class < 1e-6).all()

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lucency.audit.checks import split_checks as doctor
+from lucency.audit.checks import split_checks
 from lucency.audit.checks.issue import count_serious
 from lucency.audit.checks.run_checks import check_lists, check_protocol, check_run, split_table_of
 from lucency.audit.checks.unverified import no_scores
@@ -118,7 +118,7 @@ def test_a_mixed_film_stands_with_both_its_parents():
     image = films.manifest.image
     table = split_table_of(mixed, films=films.manifest, listed=image, protocol=protocol)
     assert table.image.tolist() == [*image, f"{image[0]}#1", f"{image[3]}#mate-of-4"]
-    found = [one.check for one in doctor.examine(table)]
+    found = [one.check for one in split_checks.check_split(table)]
     assert "copies_on_two_sides" in found
 
 
@@ -152,7 +152,7 @@ def test_excluded_films_are_gone_from_the_list_and_from_disk(tmp_path):
         list_films(place, findings=whole.findings, split=lambda f, _: f.image)
 
 
-def test_a_run_is_told_of_one_picture_under_two_names():
+def test_one_picture_under_two_names_is_found_in_a_run():
     films = toy_films(40)
     pixels = films.pixels.copy()
     pixels[39] = pixels[0]
@@ -163,7 +163,7 @@ def test_a_run_is_told_of_one_picture_under_two_names():
         prepared=replace(films, pixels=pixels),
         plan=plan,
         missing=[],
-        predictions=[_said(films, part)],
+        predictions=[_predictions(films, part)],
         thresholds=pd.DataFrame({"network": [], "split": []}),
         scores=no_scores(),
     )
@@ -172,7 +172,7 @@ def test_a_run_is_told_of_one_picture_under_two_names():
     assert [one.examples for one in same] == [(f"{image[39]} = {image[0]}",)]
 
 
-def _said(films, part):
+def _predictions(films, part):
     manifest = films.manifest
     logit = np.random.default_rng(0).normal(size=manifest.label.shape) + 3 * manifest.label
     return Predictions(

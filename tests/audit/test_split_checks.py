@@ -1,4 +1,4 @@
-"""The leak doctor: every mistake planted is found with its count, honest splits are left alone."""
+"""The leak doctor on splits: every planted mistake is found and counted, honest splits pass."""
 
 import re
 from dataclasses import replace
@@ -10,12 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lucency.audit.checks import nih_checks as published
-from lucency.audit.checks import prediction_checks as suspicion
-from lucency.audit.checks import score_checks as bookkeeping
-from lucency.audit.checks import split_checks as doctor
+from lucency.audit.checks import nih_checks, prediction_checks, score_checks, split_checks
 from lucency.audit.checks.issue import Issue, SplitTable, issue_table
-from lucency.audit.checks.split_checks import CHECKS, examine
+from lucency.audit.checks.split_checks import CHECKS, check_split
 from lucency.config.sections import Split
 from lucency.core.manifest import PARTS, Manifest
 from lucency.core.plan import clones, joined, originals
@@ -28,7 +25,7 @@ from toys import toy_films
 COMMUNITY = ("train", "val", "test")
 
 
-def _roll(*rows: tuple[str, int, str], **known: object) -> SplitTable:
+def _table(*rows: tuple[str, int, str], **known: object) -> SplitTable:
     """Return films, patients and parts, in rows of three."""
     image, patient, part = zip(*rows, strict=True)
     return SplitTable(
@@ -54,40 +51,40 @@ KAGGLE = "NIH's later label file, as on Kaggle"
 # check -> rolls, each with the counts of its issues
 PLANTED: dict[str, list[tuple[SplitTable, list[int]]]] = {
     "patients_on_two_sides": [
-        (_roll(*CLEAN, ("i", 1, "test"), ("j", 2, "test"), ("k", 2, "test")), [3]),
-        (_roll(*CLEAN, ("i", 1, "val"), ("j", 3, "test")), [1, 1]),
+        (_table(*CLEAN, ("i", 1, "test"), ("j", 2, "test"), ("k", 2, "test")), [3]),
+        (_table(*CLEAN, ("i", 1, "val"), ("j", 3, "test")), [1, 1]),
     ],
     "pictures_on_two_sides": [
-        (_roll(*CLEAN, ("b", 7, "test"), ("c", 8, "test"), ("d", 9, "test")), [2, 1]),
-        (_roll(("00000001_000.png", 1, "train"), ("images/00000001_000.PNG", 2, "test")), [1]),
+        (_table(*CLEAN, ("b", 7, "test"), ("c", 8, "test"), ("d", 9, "test")), [2, 1]),
+        (_table(("00000001_000.png", 1, "train"), ("images/00000001_000.PNG", 2, "test")), [1]),
     ],
     "copies_on_two_sides": [
-        (_roll(("a#1", 1, "train"), ("a#2", 2, "test"), ("b", 3, "test")), [1]),
-        (_roll(("a", 1, "train"), ("b", 3, "train"), ("a#1", 2, "val"), ("b#1", 4, "val")), [2]),
+        (_table(("a#1", 1, "train"), ("a#2", 2, "test"), ("b", 3, "test")), [1]),
+        (_table(("a", 1, "train"), ("b", 3, "train"), ("a#1", 2, "val"), ("b#1", 4, "val")), [2]),
     ],
     "resampled_test": [
-        (_roll(*CLEAN, ("d#1", 3, "val"), ("f#1", 5, "test"), ("f#2", 5, "test")), [1, 2])
+        (_table(*CLEAN, ("d#1", 3, "val"), ("f#1", 5, "test"), ("f#2", 5, "test")), [1, 2])
     ],
     "duplicate_rows": [
-        (_roll(*CLEAN, *CLEAN[6:8], ("f", 5, "test"), ("d", 3, "val")), [1, 3]),
-        (_roll(*CLEAN, ("b#1", 1, "train")), [1]),
+        (_table(*CLEAN, *CLEAN[6:8], ("f", 5, "test"), ("d", 3, "val")), [1, 3]),
+        (_table(*CLEAN, ("b#1", 1, "train")), [1]),
     ],
-    "unlabelled_rows": [(_roll(*CLEAN, ("x", 7, "train"), ("x#1", 7, "train"), listed=ALL), [1])],
-    "films_left_out": [(_roll(*CLEAN, listed=np.array([*ALL, "y", "z"])), [2])],
+    "unlabelled_rows": [(_table(*CLEAN, ("x", 7, "train"), ("x#1", 7, "train"), listed=ALL), [1])],
+    "films_left_out": [(_table(*CLEAN, listed=np.array([*ALL, "y", "z"])), [2])],
     "official_split": [
-        (_roll(*CLEAN, ("c2", 2, "train"), method="official", **OFFICIAL), [2, 1]),
-        (_roll(*CLEAN[:6], *MANY, **OFFICIAL), [2, 1]),
-        (_roll(*CLEAN[:3], *MANY, ("c", 2, "test"), method="official", **OFFICIAL), [2, 1]),
+        (_table(*CLEAN, ("c2", 2, "train"), method="official", **OFFICIAL), [2, 1]),
+        (_table(*CLEAN[:6], *MANY, **OFFICIAL), [2, 1]),
+        (_table(*CLEAN[:3], *MANY, ("c", 2, "test"), method="official", **OFFICIAL), [2, 1]),
     ],
-    "box_images_in_training": [(_roll(*CLEAN, boxed=np.array(["b", "b", "c", "f", "q"])), [2])],
+    "box_images_in_training": [(_table(*CLEAN, boxed=np.array(["b", "b", "c", "f", "q"])), [2])],
     "label_versions": [
-        (_roll(*CLEAN, origins=(f"x: {LABEL_FILES[0]}", f"y: {published.FIRST_LABELS}, 9")), [1]),
-        (_roll(*CLEAN, origins=(f"y: {published.FIRST_LABELS}, 9 films", f"z: {KAGGLE}, 9")), [2]),
-        (_roll(*CLEAN, origins=("mine.csv: not a published version, 9 films",)), [1]),
+        (_table(*CLEAN, origins=(f"x: {LABEL_FILES[0]}", f"y: {nih_checks.FIRST_LABELS}, 9")), [1]),
+        (_table(*CLEAN, origins=(f"y: {nih_checks.FIRST_LABELS}, 9", f"z: {KAGGLE}, 9")), [2]),
+        (_table(*CLEAN, origins=("mine.csv: not a published version, 9 films",)), [1]),
     ],
     "near_identical_pictures": [
-        (_roll(*CLEAN, alike=np.array([["a", "f"], ["g", "b"], ["h", "b"], ["a", "b"]])), [3]),
-        (_roll(*CLEAN, alike=np.array([["a", "d"], ["e", "f"], ["b#1", "b"]])), [1, 1]),
+        (_table(*CLEAN, alike=np.array([["a", "f"], ["g", "b"], ["h", "b"], ["a", "b"]])), [3]),
+        (_table(*CLEAN, alike=np.array([["a", "d"], ["e", "f"], ["b#1", "b"]])), [1, 1]),
     ],
 }  # fmt: skip
 IMPLIED = {  # a mistake may be another one too
@@ -158,17 +155,17 @@ def test_a_planted_mistake_is_found_with_its_count(check: str):
 def test_no_other_check_takes_it_for_its_own(check: str):
     """But for films on two sides, which are other mistakes too by what they are."""
     for table, _ in PLANTED[check]:
-        strangers = {one.check for one in examine(table)} - {check}
+        strangers = {one.check for one in check_split(table)} - {check}
         allowed = {"patients_on_two_sides"} if check == "official_split" else set()
         assert strangers <= IMPLIED.get(check, set()) | allowed
 
 
 def test_an_honest_split_has_no_complaint():
     origins = (f"f: {KAGGLE}, 9 films", "g: NIH v2020 label file, 9 films", "h.csv: 9 films")
-    assert examine(_roll(*CLEAN, method="patient", listed=ALL, origins=origins)) == []
+    assert check_split(_table(*CLEAN, method="patient", listed=ALL, origins=origins)) == []
     alike = np.array([["a", "b"], ["f", "g"], ["x", "y"]])
-    assert examine(_roll(*CLEAN, alike=alike, boxed=np.array(["f", "d"]))) == []
-    assert examine(_roll(*CLEAN[:4])) == []
+    assert check_split(_table(*CLEAN, alike=alike, boxed=np.array(["f", "d"]))) == []
+    assert check_split(_table(*CLEAN[:4])) == []
 
 
 def test_copies_made_by_balancing_the_training_part_are_no_complaint():
@@ -177,14 +174,14 @@ def test_copies_made_by_balancing_the_training_part_are_no_complaint():
     image = np.array([f"{film}.png" for film in range(6)])
     part = np.array(["train", "train", "train", "val", "test", "test"])[plan.row]
     table = SplitTable(image=plan.names(image), patient=plan.row, part=part)
-    assert examine(table) == []
+    assert check_split(table) == []
     shuffled = replace(table, part=np.where(plan.copy > 0, "test", part))
-    assert {"copies_on_two_sides", "resampled_test"} < {one.check for one in examine(shuffled)}
+    assert {"copies_on_two_sides", "resampled_test"} < {one.check for one in check_split(shuffled)}
 
 
 def test_serious_complaints_stand_first_and_make_a_table():
-    table = _roll(*CLEAN, ("i", 1, "test"), ("b#1", 1, "train"), listed=ALL)
-    found = examine(table)
+    table = _table(*CLEAN, ("i", 1, "test"), ("b#1", 1, "train"), listed=ALL)
+    found = check_split(table)
     assert [one.severity for one in found] == ["serious", "serious", "note"]
     table = issue_table(found)
     assert table["check"].tolist() == ["patients_on_two_sides", "unlabelled_rows", "duplicate_rows"]
@@ -194,9 +191,9 @@ def test_serious_complaints_stand_first_and_make_a_table():
 
 def test_a_roll_of_unequal_length_or_another_part_is_refused():
     with pytest.raises((ValueError, TypeError), match="patient"):
-        replace(_roll(*CLEAN), patient=np.arange(2))
+        replace(_table(*CLEAN), patient=np.arange(2))
     with pytest.raises(ValueError, match="part: found"):
-        _roll(("a", 1, "training"))
+        _table(("a", 1, "training"))
 
 
 def test_names_of_chestxray14_are_one_with_folder_suffix_or_none():
@@ -214,7 +211,7 @@ def test_names_of_chestxray14_are_one_with_folder_suffix_or_none():
     patients=st.integers(1, 30),
 )
 def test_patients_are_counted_as_the_overlap_of_the_report(seed: int, films: int, patients: int):
-    """An independent count: judge.leaks, and a loop over rows."""
+    """An independent count: a loop over rows."""
     generator = np.random.default_rng(seed)
     image = np.array([f"{number}.png" for number in range(films)])
     patient = generator.integers(patients, size=films)
@@ -240,20 +237,20 @@ def test_any_split_by_patient_is_left_alone(seed: int, patients: int):
     label = generator.integers(0, 2, (len(patient), 2)).astype(np.float32)
     part = split_by_patient(label, patient=patient, share=(0.7, 0.15, 0.15), seed=seed)
     image = np.array([f"{who:08d}_{row:03d}.png" for row, who in enumerate(patient.tolist())])
-    assert examine(SplitTable(image=image, patient=patient, part=part, listed=image)) == []
+    assert check_split(SplitTable(image=image, patient=patient, part=part, listed=image)) == []
 
 
 @pytest.mark.parametrize("method", ["patient", "official"])
 def test_an_honest_split_of_chestxray14_has_no_complaint(films, known, shared, method):
     part = split(films, choices=Split(method=method), root=shared / "nih")
     table = SplitTable(image=films.image, patient=films.patient, part=part, method=method, **known)
-    assert examine(table) == []
+    assert check_split(table) == []
 
 
 def test_a_split_by_image_of_chestxray14_leaks_as_published(films, known, shared):
     part = split(films, choices=Split(method="image"), root=shared)
     table = SplitTable(image=films.image, patient=films.patient, part=part, method="image", **known)
-    found = examine(table)
+    found = check_split(table)
     assert [one.check for one in found] == ["patients_on_two_sides"] * 3
     tests = int((part == "test").sum())
     assert found[1].count / tests == pytest.approx(0.817, abs=0.005)
@@ -263,16 +260,16 @@ def test_a_split_by_image_of_chestxray14_leaks_as_published(films, known, shared
 def test_the_community_s_lists_are_known_whole(community: SplitTable, known):
     """Facts, chestxray14.md: 17,920 official test films and 606 of 880 box films in training."""
     lists = {name: known[name] for name in ("official_train_val", "official_test")}
-    one = _only(examine(replace(community, **lists)))
+    one = _only(check_split(replace(community, **lists)))
     assert (one.check, one.severity, one.count) == ("community_lists", "note", 112_120)
     assert len(one.examples) == 3
     train = community.film[community.part == "train"]
     official = set(film_names(known["official_test"]).tolist())
     assert len(official & set(train.tolist())) == 17_920
     assert "17,920 of NIH's 25,596 test films, 606 of the 880 with boxes" in one.message
-    claimed = replace(community, method="official", **lists)
-    assert [one.severity for one in CHECKS["community_lists"](claimed)] == ["serious"]
-    assert [one.count for one in CHECKS["official_split"](claimed)] == [17_920, 2_463, 17_220]
+    labelled = replace(community, method="official", **lists)
+    assert [one.severity for one in CHECKS["community_lists"](labelled)] == ["serious"]
+    assert [one.count for one in CHECKS["official_split"](labelled)] == [17_920, 2_463, 17_220]
 
 
 def test_boxes_of_films_in_the_community_s_training_part_are_refused(community: SplitTable, films):
@@ -287,7 +284,7 @@ def test_the_community_s_lists_are_known_under_nih_s_names(community: SplitTable
     test = community.image[community.part == "test"]
     rest = community.image[community.part != "test"]
     lists = {"official_test": test, "official_train_val": rest}
-    one = _only(CHECKS["community_lists"](_roll(*CLEAN, **lists)))
+    one = _only(CHECKS["community_lists"](_table(*CLEAN, **lists)))
     assert one.severity == "serious"
     assert "test_list.txt, 22,433 films, is the community's test list" in one.message
     assert "train_val_list.txt, 89,687 films, is the community's train and val list" in one.message
@@ -307,7 +304,7 @@ def test_the_community_s_lists_are_known_by_content_not_by_order_or_form(communi
 def test_the_community_s_split_is_known_when_films_are_left_out(community: SplitTable, films: int):
     rows = np.random.default_rng(films).permutation(len(community.image))[:films]
     some = _take(community, np.sort(rows))
-    assert "patients stand as in the community's lists" in _only(examine(some)).message
+    assert "patients stand as in the community's lists" in _only(check_split(some)).message
     joint = replace(some, part=np.where(some.part == "val", "train", some.part))
     assert len(CHECKS["community_lists"](joint)) == 1
     moved = replace(some, part=np.where(some.patient == 10007, "train", some.part))
@@ -319,7 +316,7 @@ def test_nih_s_own_lists_and_other_patients_are_not_the_community_s(films, known
     table = SplitTable(image=films.image, patient=films.patient, part=part)
     assert CHECKS["community_lists"](table) == []
     lists = {name: known[name] for name in ("official_train_val", "official_test")}
-    assert CHECKS["community_lists"](_roll(*CLEAN, **lists)) == []
+    assert CHECKS["community_lists"](_table(*CLEAN, **lists)) == []
 
 
 def test_zech_s_test_films_are_the_community_s_and_not_nih_s(shared: Path, known):
@@ -327,7 +324,7 @@ def test_zech_s_test_films_are_the_community_s_and_not_nih_s(shared: Path, known
     lists = {name: known[name] for name in ("official_train_val", "official_test")}
     patient = np.array([int(name[:8]) for name in image.tolist()])
     table = SplitTable(image=image, patient=patient, part=np.full(len(image), "test"), **lists)
-    one = _only(examine(table))
+    one = _only(check_split(table))
     assert (one.check, one.count) == ("community_lists", 22_433)
     assert "17,220 test films are on NIH's train_val list, 5,213 on its test list" in one.message
 
@@ -343,16 +340,16 @@ def test_a_network_of_the_community_s_lists_is_not_scored_on_nih_s(community: Sp
         official_test=test,
         official_train_val=known["official_train_val"],
     )
-    found = {one.check: one.count for one in examine(table)}
+    found = {one.check: one.count for one in check_split(table)}
     assert found["pictures_on_two_sides"] == 17_920
     assert found["official_split"] == 17_920
 
 
-def test_label_files_are_told_apart_by_what_their_reader_says(films, shared: Path):
+def test_label_files_are_distinguished_by_their_origin(films, shared: Path):
     first = read_nih(shared / "nih", labels="Data_Entry_2017.csv")
     changed = (first.label != films.label[pd.Index(films.image).get_indexer(first.image)]).any(1)
     assert changed.sum() == 181
-    base = _roll(*CLEAN)
+    base = _table(*CLEAN)
     check = CHECKS["label_versions"]
     assert check(replace(base, origins=(films.origin, films.origin))) == []
     mixed = _only(check(replace(base, origins=(first.origin, films.origin))))
@@ -362,13 +359,13 @@ def test_label_files_are_told_apart_by_what_their_reader_says(films, shared: Pat
     assert (alone.severity, alone.examples) == ("note", (first.origin,))
 
 
-def test_few_test_films_on_the_official_list_are_no_claim():
+def test_few_test_films_on_the_official_list_do_not_make_a_split_official():
     """Of fewer than ten patients all may be there by chance; and the lists must be at hand."""
     check = CHECKS["official_split"]
-    few = _roll(*CLEAN[:6], *MANY[:9], **OFFICIAL)
+    few = _table(*CLEAN[:6], *MANY[:9], **OFFICIAL)
     assert check(few) == []
-    assert check(_roll(*CLEAN[:6], *MANY, method="official")) == []
-    assert check(_roll(*CLEAN[:6], *MANY, ("u", 7, "test"), **OFFICIAL)) == []
+    assert check(_table(*CLEAN[:6], *MANY, method="official")) == []
+    assert check(_table(*CLEAN[:6], *MANY, ("u", 7, "test"), **OFFICIAL)) == []
 
 
 def test_pictures_found_by_their_pixels_are_named_with_their_twin():
@@ -384,9 +381,9 @@ def test_pictures_found_by_their_pixels_are_named_with_their_twin():
         part=part,
         alike=table[["image", "other"]].to_numpy(dtype=str),
     )
-    one = _only(examine(table))
+    one = _only(check_split(table))
     assert one.examples == ("020.png = 002.png",)
-    assert examine(replace(table, alike=table.alike[:0])) == []
+    assert check_split(replace(table, alike=table.alike[:0])) == []
 
 
 UNSEEN = "cannot be seen in a split, predictions or tables"
@@ -419,17 +416,17 @@ def test_no_mistake_of_the_field_that_data_can_show_is_without_a_check(shared: P
     for row in rows:
         assert sum(row.startswith(start) for start in MISTAKES) == 1, row
     named = {name for names in MISTAKES.values() if names != UNSEEN for name in names}
-    assert named <= {*CHECKS, *suspicion.CHECKS}
+    assert named <= {*CHECKS, *prediction_checks.CHECKS}
 
 
 def test_no_check_is_left_out_of_the_tables():
     """Every public function that takes a SplitTable or UnverifiedPredictions is a check."""
     for rooms, subject, checks in (
-        ((doctor, published), "SplitTable", CHECKS),
-        ((suspicion, bookkeeping), "UnverifiedPredictions", suspicion.CHECKS),
+        ((split_checks, nih_checks), "SplitTable", CHECKS),
+        ((prediction_checks, score_checks), "UnverifiedPredictions", prediction_checks.CHECKS),
     ):
         public = {
-            name
+            member.__name__
             for room in rooms
             for name, member in vars(room).items()
             if not name.startswith("_")
@@ -438,4 +435,4 @@ def test_no_check_is_left_out_of_the_tables():
             and isinstance(getattr(member, "__annotations__", None), dict)
             and "Issue" in str(member.__annotations__.get("return"))
         }
-        assert public - {"examine", "suspect"} == set(checks)
+        assert public - {"check_split", "check_predictions"} == set(checks)

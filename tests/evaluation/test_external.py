@@ -1,4 +1,4 @@
-"""Anybody's predictions, judged: published AUCs to every digit, and what does not fit refused."""
+"""External predictions: published AUCs to every digit, and what does not fit refused."""
 
 from pathlib import Path
 
@@ -26,17 +26,17 @@ def write(folder: Path, *, findings: tuple[str, ...] = ("Mass", "Edema"), seed: 
         folder / "labels.csv", index=False
     )
     score = np.clip(0.3 * label + 0.6 * random.random(label.shape), 0.001, 0.999)
-    said = pd.DataFrame(score, columns=[f"prob_{name}" for name in findings])
-    said.assign(image=image).to_csv(folder / "scores.csv", index=False)
+    predictions = pd.DataFrame(score, columns=[f"prob_{name}" for name in findings])
+    predictions.assign(image=image).to_csv(folder / "scores.csv", index=False)
     return folder
 
 
-def judged(folder: Path, scores: str = "scores.csv", **given: object) -> pd.DataFrame:
+def _evaluated(folder: Path, scores: str = "scores.csv", **given: object) -> pd.DataFrame:
     choices = {"val": None, "scale": "probability", **given}
     films = read_labelled(folder / "labels.csv")
-    said, thresholds = read_tables(folder / scores, films=films, **choices)
+    predictions, thresholds = read_tables(folder / scores, films=films, **choices)
     fitted = thresholds["threshold"].to_numpy(dtype=np.float64)
-    return evaluate(said, threshold=fitted, resamples=20, seed=0)
+    return evaluate(predictions, threshold=fitted, resamples=20, seed=0)
 
 
 @pytest.mark.slow
@@ -44,8 +44,8 @@ def test_the_published_aucs_to_every_digit(shared: Path):
     """Facts: evaluation.md, John Zech's reproduce-chexnet on NIH's 2020 labels."""
     films = read_labelled(shared / "nih" / "Data_Entry_2017_v2020.csv")
     file = shared / "nih" / "zech" / "preds.csv"
-    said, _ = read_tables(file, films=films, val=None, scale="probability")
-    table = evaluate(said, threshold=np.full(14, 0.5), resamples=20, seed=0)
+    predictions, _ = read_tables(file, films=films, val=None, scale="probability")
+    table = evaluate(predictions, threshold=np.full(14, 0.5), resamples=20, seed=0)
     auc = table.loc[table["metric"] == "auc"].set_index("finding")["value"].to_dict()
     published = (
         pd.read_csv(shared / "nih" / "zech" / "aucs.csv").set_index("label")["auc"].to_dict()
@@ -59,7 +59,7 @@ def test_rows_are_joined_by_name_whatever_their_order(tmp_path: Path):
     write(tmp_path)
     table = pd.read_csv(tmp_path / "scores.csv").sample(frac=1, random_state=1)
     table.assign(image="films/" + table["image"]).to_csv(tmp_path / "other.csv", index=False)
-    one, other = judged(tmp_path), judged(tmp_path, "other.csv")
+    one, other = _evaluated(tmp_path), _evaluated(tmp_path, "other.csv")
     wanted = ["finding", "metric", "value", "low", "high"]
     pd.testing.assert_frame_equal(one[wanted], other[wanted])
     label = pd.read_csv(tmp_path / "labels.csv").set_index("image").loc[table["image"], "Mass"]
@@ -67,7 +67,7 @@ def test_rows_are_joined_by_name_whatever_their_order(tmp_path: Path):
     assert auc == pytest.approx(roc_auc_score(label, table["prob_Mass"]), abs=1e-12)
 
 
-def test_logits_and_probabilities_of_one_network_are_judged_alike(tmp_path: Path):
+def test_logits_and_probabilities_of_one_network_are_evaluated_alike(tmp_path: Path):
     write(tmp_path)
     table = pd.read_csv(tmp_path / "scores.csv")
     for name in ("prob_Mass", "prob_Edema"):
@@ -75,12 +75,12 @@ def test_logits_and_probabilities_of_one_network_are_judged_alike(tmp_path: Path
     table.rename(columns=lambda name: name.replace("prob_", "logit_")).to_csv(
         tmp_path / "logits.csv", index=False
     )
-    one, other = judged(tmp_path), judged(tmp_path, "logits.csv", scale="logit")
+    one, other = _evaluated(tmp_path), _evaluated(tmp_path, "logits.csv", scale="logit")
     np.testing.assert_allclose(one["value"], other["value"], atol=1e-9, equal_nan=True)
-    with pytest.raises(ValueError, match="say --scale logit"):
-        judged(tmp_path, "logits.csv")
-    with pytest.raises(ValueError, match="say --scale probability"):
-        judged(tmp_path, scale="logit")
+    with pytest.raises(ValueError, match="give --scale logit"):
+        _evaluated(tmp_path, "logits.csv")
+    with pytest.raises(ValueError, match="give --scale probability"):
+        _evaluated(tmp_path, scale="logit")
     assert set(SCALES) == {"probability", "logit"}
 
 
@@ -89,15 +89,15 @@ def test_thresholds_come_from_other_patients(tmp_path: Path):
     table = pd.read_csv(tmp_path / "scores.csv")
     table[: FILMS // 2].to_csv(tmp_path / "val.csv", index=False)
     table[FILMS // 2 :].to_csv(tmp_path / "test.csv", index=False)
-    with_val = judged(tmp_path, "test.csv", val=tmp_path / "val.csv")
-    without = judged(tmp_path, "test.csv")
+    with_val = _evaluated(tmp_path, "test.csv", val=tmp_path / "val.csv")
+    without = _evaluated(tmp_path, "test.csv")
     recall = [
         t.set_index(["finding", "metric"])["value"].to_dict()["Mass", "recall"]
         for t in (with_val, without)
     ]
     assert recall[0] != recall[1]
     with pytest.raises(ValueError, match=r"15 patients are in the test table too"):
-        judged(tmp_path, val=tmp_path / "val.csv")
+        _evaluated(tmp_path, val=tmp_path / "val.csv")
 
 
 WRONG = {
@@ -116,7 +116,7 @@ def test_a_table_that_does_not_fit_is_one_line(tmp_path: Path, what: str):
     text, message = WRONG[what]
     (tmp_path / "scores.csv").write_text(text)
     with pytest.raises(ValueError, match=message) as refusal:
-        judged(tmp_path)
+        _evaluated(tmp_path)
     assert "\n" not in str(refusal.value)
 
 
@@ -127,9 +127,11 @@ def test_findings_without_a_column_are_left_out_and_other_columns_named(tmp_path
     scores = read_scores(tmp_path / "scores.csv", findings=("Mass", "Edema"))
     assert (scores.findings, scores.left_out) == (("Mass",), ("fold",))
     films = read_labelled(tmp_path / "labels.csv")
-    said = predictions_of(tmp_path / "scores.csv", films=films, scale="probability", part="test")
-    assert said.findings == ("Mass",)
-    assert said.label.shape == (FILMS, 1)
+    predictions = predictions_of(
+        tmp_path / "scores.csv", films=films, scale="probability", part="test"
+    )
+    assert predictions.findings == ("Mass",)
+    assert predictions.label.shape == (FILMS, 1)
 
 
 def test_a_misspelt_finding_is_named_and_not_skipped(tmp_path: Path):
@@ -137,7 +139,7 @@ def test_a_misspelt_finding_is_named_and_not_skipped(tmp_path: Path):
     table = pd.read_csv(tmp_path / "scores.csv").rename(columns={"prob_Mass": "prob_Masss"})
     table.to_csv(tmp_path / "typo.csv", index=False)
     with pytest.raises(ValueError, match="column 'prob_Masss' is no finding; 'Mass' is"):
-        judged(tmp_path, "typo.csv")
+        _evaluated(tmp_path, "typo.csv")
 
 
 def test_two_columns_of_one_finding_are_refused(tmp_path: Path):
@@ -145,4 +147,4 @@ def test_two_columns_of_one_finding_are_refused(tmp_path: Path):
     table = pd.read_csv(tmp_path / "scores.csv")
     table.assign(Mass=table["prob_Mass"]).to_csv(tmp_path / "twice.csv", index=False)
     with pytest.raises(ValueError, match="columns Mass and prob_Mass are one finding's"):
-        judged(tmp_path, "twice.csv")
+        _evaluated(tmp_path, "twice.csv")

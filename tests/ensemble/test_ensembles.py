@@ -11,8 +11,14 @@ from scipy.stats import rankdata
 from sklearn.metrics import log_loss, roc_auc_score
 
 from lucency.core.predictions import Predictions
-from lucency.ensemble.diversity import diversity
-from lucency.ensemble.ensembles import ENSEMBLES, Blend, blended, fit_blend, stack
+from lucency.ensemble.ensembles import (
+    ENSEMBLES,
+    Blend,
+    blended,
+    diversity,
+    fit_blend,
+    stack,
+)
 from lucency.evaluation.metrics import macro_auc
 
 FINDINGS = ("Mass", "Hernia", "Edema")
@@ -40,8 +46,8 @@ def _several(*noise: float, part: str = "val", seed: int = 0) -> list[Prediction
     ]
 
 
-def _score(said: Predictions) -> float:
-    return macro_auc(said.label, said.logit)
+def _score(found: Predictions) -> float:
+    return macro_auc(found.label, found.logit)
 
 
 def _blended(several: list[Predictions], blend: Blend) -> Predictions:
@@ -54,9 +60,9 @@ def test_every_method_gives_weights_and_helps_noisy_networks(method):
     blend = fit_blend(val, method=method, seed=0)
     assert blend.weight.shape == (3, 3)
     np.testing.assert_allclose(blend.weight.sum(axis=0), 1)
-    said = blended(test, blend, validation=val)
-    assert (said.network, said.part[0], said.feature.shape) == (method, "test", (FILMS, 0))
-    assert _score(said) > max(_score(one) for one in test)
+    found = blended(test, blend, validation=val)
+    assert (found.network, found.part[0], found.feature.shape) == (method, "test", (FILMS, 0))
+    assert _score(found) > max(_score(one) for one in test)
 
 
 @pytest.mark.parametrize("method", ["evolved", "convex", "convex-by-finding", "greedy"])
@@ -77,10 +83,10 @@ def test_planted_weights_are_recovered_in_what_they_are_worth(method):
 @pytest.mark.parametrize("noise", [(0.8, 1.0, 1.4, 3.0), (1.5, 0.6, 2.5)])
 def test_no_weights_that_are_drawn_at_random_do_better_than_those_evolved(noise):
     val = _several(*noise)
-    label, said = val[0].label, np.stack([one.probability for one in val])
+    label, value = val[0].label, np.stack([one.probability for one in val])
 
     def worth(weight: np.ndarray) -> float:
-        return roc_auc_score(label, np.einsum("mnk,m->nk", said, weight), average="macro")
+        return roc_auc_score(label, np.einsum("mnk,m->nk", value, weight), average="macro")
 
     found = worth(fit_blend(val, method="evolved", seed=0).weight[:, 0])
     drawn = np.random.default_rng(1).dirichlet(np.ones(len(val)), 1500)
@@ -114,11 +120,11 @@ def test_labels_of_test_films_change_nothing(method):
     val, test = _several(0.8, 1.4), _several(0.8, 1.4, part="test", seed=1)
     poisoned = [replace(one, label=1 - one.label) for one in test]
     if method == "stacked":
-        said = [stack(val, side)[1].logit for side in (test, poisoned)]
+        found = [stack(val, side)[1].logit for side in (test, poisoned)]
     else:
         blend = fit_blend(val, method=method, seed=0)
-        said = [blended(side, blend, validation=val).logit for side in (test, poisoned)]
-    np.testing.assert_array_equal(*said)
+        found = [blended(side, blend, validation=val).logit for side in (test, poisoned)]
+    np.testing.assert_array_equal(*found)
 
 
 def test_an_ensemble_is_not_fitted_to_test_films():
@@ -128,9 +134,9 @@ def test_an_ensemble_is_not_fitted_to_test_films():
 
 def test_the_mean_of_ranks_is_that_of_validation_ranks():
     val = _several(1.0, 2.0)
-    said = _blended(val, fit_blend(val, method="mean-rank", seed=0))
+    found = _blended(val, fit_blend(val, method="mean-rank", seed=0))
     ranks = [(rankdata(one.logit[:, 0]) - 0.5) / FILMS for one in val]
-    np.testing.assert_allclose(expit(said.logit[:, 0]), np.mean(ranks, axis=0), atol=1e-8)
+    np.testing.assert_allclose(expit(found.logit[:, 0]), np.mean(ranks, axis=0), atol=1e-8)
 
 
 def test_the_same_seed_gives_the_same_weights():
@@ -151,8 +157,8 @@ def test_a_finding_without_positives_gets_equal_weights():
 
 def test_stacking_learns_whom_to_trust_and_is_out_of_fold_on_validation():
     val, test = _several(0.8, 40.0), _several(0.8, 40.0, part="test", seed=1)
-    beyond, said = stack(val, test)
-    areas = [roc_auc_score(one.label, one.logit) for one in (said, test[0])]
+    beyond, found = stack(val, test)
+    areas = [roc_auc_score(one.label, one.logit) for one in (found, test[0])]
     assert areas[0] == pytest.approx(areas[1], abs=0.01)
     shuffled = np.random.default_rng(0).permutation(val[0].label)
     noise = [replace(one, label=shuffled) for one in _several(1.0, 1.0)]

@@ -81,7 +81,7 @@ def test_recall_takes_the_highest_threshold_that_finds_enough(seed, recall):
 
 
 def test_fourteen_of_twenty_five_films_are_a_recall_of_fifty_six_per_cent():
-    """.56 x 25 is 14.000000000000002 to a computer: a fifteenth film would be asked for."""
+    """.56 x 25 is 14.000000000000002 to a computer: a fifteenth film would be required."""
     predictions = _predictions(films=50)
     label = np.tile((np.arange(50) % 2)[:, None], 2).astype(np.float32)
     logit = np.tile(np.linspace(4, -4, 50)[:, None], 2).astype(np.float32)
@@ -137,7 +137,7 @@ def test_a_finding_with_one_class_falls_back_and_says_so(value, lacking):
 
 @pytest.mark.parametrize("part", ["test", "train"])
 def test_films_of_another_part_are_refused(part):
-    with pytest.raises(ValueError, match=f"asked of {part} films; expected validation films only"):
+    with pytest.raises(ValueError, match=f"fitted to {part} films; expected validation films only"):
         _fitted(_predictions(part=part), method="f1")
 
 
@@ -145,12 +145,12 @@ def test_one_test_film_among_validation_films_is_refused():
     predictions = _predictions()
     part = predictions.part.astype("U5")
     part[-1] = "test"
-    with pytest.raises(ValueError, match="asked of test, val films"):
+    with pytest.raises(ValueError, match="fitted to test, val films"):
         _fitted(replace(predictions, part=part), method="f1")
 
 
 def test_no_film_at_all_is_refused():
-    with pytest.raises(ValueError, match="asked of no films"):
+    with pytest.raises(ValueError, match="fitted to no films"):
         _fitted(_predictions(films=0), method="f1")
 
 
