@@ -39,7 +39,8 @@ REAL = (
 FLAWED = ("reference", "reference-alexnet", "reference-rows", "reference-sample")
 SLOW = {True: [pytest.mark.slow], False: []}
 HONEST = (
-    *REAL, "demo", "seeing", "noise", "shortcut", "ablation-balance", "leak", "preparation-phantom",
+    *REAL, "demo", "quick", "seeing", "noise", "shortcut", "ablation-balance", "leak",
+    "preparation-phantom",
 )  # fmt: skip
 
 

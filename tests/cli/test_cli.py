@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from commanded import named_commands
 from lucency.cli.app import app, main
 from lucency.cli.output import ANSWERS, VARIED
-from lucency.cli.run_commands import Stage
+from lucency.cli.run_commands import StageName
 from lucency.config.protocol import protocol_text, read_protocol
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "help"
@@ -96,7 +96,10 @@ MISTAKES = {
     "validation of two": (("evaluate", "a.csv", "b.csv", "--val", "c.csv"), "one TABLE.csv"),
     "place taken": (("run", "tiny.toml", "--out", "."), "is not empty and holds no run"),
     "out is a file": (("run", "tiny.toml", "--out", "tiny.toml"), "tiny.toml"),
-    "small phantom": (("data", "phantom", "--out", "out", "--size", "3"), "size is 3, expected 32"),
+    "small phantom": (
+        ("data", "phantom", "--out", "out", "--size", "3"),
+        "size is 3, expected 32 to 4096",
+    ),
     "share of phantoms": (("data", "phantom", "--out", "out", "--shortcut", "2"), "shortcut is 2"),
 }
 
@@ -216,7 +219,7 @@ def test_every_stage_has_a_name_and_an_answer():
     from lucency.pipeline.stages import STAGES
 
     stages = [stage.name for stage in STAGES]
-    assert stages == [*ANSWERS] == [*VARIED] == [*map(str, Stage)]
+    assert stages == [*ANSWERS] == [*VARIED] == [*map(str, StageName)]
 
 
 def test_the_commands_are_these():

@@ -57,7 +57,7 @@ def test_the_example_works(page: str, finished: Path, monkeypatch: pytest.Monkey
         shutil.rmtree("review", ignore_errors=True)
         typed(*example("audit review")[1:])
         form = pd.read_csv("review/form.csv", dtype=str)
-        form.assign(reviewer="A. B.", answer="yes").to_csv("answers.csv", index=False)
+        form.assign(reviewer="A. B.", answer="yes").to_csv("filled.csv", index=False)
     printed = typed(*words, *TRIAL.get(page, ()))
     assert printed
     for place in (words[k + 1] for k, word in enumerate(words) if word in ("--out", "--csv")):

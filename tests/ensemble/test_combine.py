@@ -12,6 +12,7 @@ from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_s
 from lucency.config.sections import DRAWS, Ensemble, EvaluationChoices, LearnerName
 from lucency.core.predictions import Predictions, concatenate, load_predictions, save_predictions
 from lucency.ensemble.ensembles import EQUAL, METHODS, make_ensemble
+from lucency.ensemble.external_ensembles import ensemble_networks
 from lucency.ensemble.feature_classifiers import LEARNERS
 from lucency.evaluation.calibration import recalibrated
 from lucency.evaluation.compare import compare

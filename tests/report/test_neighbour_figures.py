@@ -17,10 +17,15 @@ def _film(name, label, *, shape=(64, 64), seed=0):
     return SimilarFilm(name, film, np.array(label, dtype=np.float32))
 
 
-def _figure(query, answers, *, asked):
+def _figure(query, answers, *, requested):
     similarity = [0.9 - 0.01 * place for place in range(len(answers))]
     return similar_figure(
-        query, answers, similarity=similarity, findings=FINDINGS, asked=asked, note="films of Mars"
+        query,
+        answers,
+        similarity=similarity,
+        findings=FINDINGS,
+        requested=requested,
+        note="films of Mars",
     )
 
 
@@ -41,7 +46,7 @@ def test_answers_stand_in_order_with_their_labels_and_what_is_shared():
         _film("b.png", [0, 0, 0], seed=2),
         _film("c.png", [0, NONE, 0], seed=3),
     ]
-    figure = _figure(query, answers, asked=3)
+    figure = _figure(query, answers, requested=3)
     shown = [axes for axes in figure.axes if len(axes.images)]
     titles = [axes.get_title() for axes in shown]
     assert titles == ["q.png", "1.  0.900\na.png", "2.  0.890\nb.png", "3.  0.880\nc.png"]
@@ -61,7 +66,7 @@ def test_answers_stand_in_order_with_their_labels_and_what_is_shared():
 def test_films_without_a_finding_share_that_but_not_what_is_not_stated():
     healthy, silent = _film("q.png", [0, 0, 0]), _film("s.png", [NONE, 0, 0])
     for query, expected in ((healthy, "● No Finding"), (silent, "○ No Finding")):
-        figure = _figure(query, [healthy, silent], asked=2)
+        figure = _figure(query, [healthy, silent], requested=2)
         shown = [_below(axes) for axes in figure.axes if len(axes.images)]
         assert shown[1:] == [[expected], ["not stated"]]
 
@@ -76,7 +81,7 @@ def test_films_without_a_finding_share_that_but_not_what_is_not_stated():
 )
 def test_the_title_counts_results_and_those_requested(answers, title):
     several = [_film(f"{place}.png", [0, 1, 0], seed=place) for place in range(answers)]
-    figure = _figure(_film("q.png", [1, 0, 0]), several, asked=7)
+    figure = _figure(_film("q.png", [1, 0, 0]), several, requested=7)
     assert any(word.startswith(title) for word in _words(figure))
     assert len([axes for axes in figure.axes if len(axes.images)]) == 1 + answers
 
@@ -84,7 +89,7 @@ def test_the_title_counts_results_and_those_requested(answers, title):
 def test_large_films_are_shrunk_in_shape_and_the_same_values_are_the_same_bytes():
     def drawn():
         query = _film("q.png", [1, 0, 0], shape=(1024, 512))
-        figure = _figure(query, [query._replace(image=30 * "x" + ".png")] * 3, asked=3)
+        figure = _figure(query, [query._replace(image=30 * "x" + ".png")] * 3, requested=3)
         return figure, explanation_png(figure), explanation_svg(figure, name="s", title="t")
 
     (figure, *one), (_, *other) = drawn(), drawn()

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from lucency.audit.review import (
-    VERDICTS,
+    ANSWERS,
     draw_label_errors,
     draw_sample,
     label_ppv,
@@ -184,7 +184,7 @@ def test_the_page_s_csv_has_the_columns_that_are_read():
     """Stands in for the run of the script where node is absent."""
     listed = re.search(r"const COLUMNS = (\[.*\]);", SCRIPT)
     assert listed is not None
-    assert tuple(json.loads(listed[1])) == VERDICTS
+    assert tuple(json.loads(listed[1])) == ANSWERS
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="node is absent")
@@ -197,7 +197,7 @@ def test_the_script_writes_what_python_reads(tmp_path: Path):
     file = tmp_path / "answers.csv"
     file.write_bytes(subprocess.run(["node", "-e", code], check=True, capture_output=True).stdout)
     read = read_answers([file], sample=sample)
-    pd.testing.assert_frame_equal(read, rows.loc[:, list(VERDICTS)], check_dtype=False)
+    pd.testing.assert_frame_equal(read, rows.loc[:, list(ANSWERS)], check_dtype=False)
 
 
 @pytest.mark.slow

@@ -462,7 +462,7 @@ def test_three_objections_are_answered_with_the_run_s_numbers(
 ) -> None:
     words = "".join(Page(text).words)
     first, second = FINDINGS[:2]
-    assert "Findings by label quality: may 2, doubtful 1, cannot 0, of 3." in words
+    assert "Findings by label quality: reliable 2, doubtful 1, unreliable 0, of 3." in words
     assert "PPV of the labels: 0.875." in words
     assert "Agreement of experts: kappa below 0.4 for 0 of 3 findings." in words
     audit = experiment.audit

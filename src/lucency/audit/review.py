@@ -253,12 +253,12 @@ def reviewers_agree(
 def _read(file: Path) -> pd.DataFrame:
     """Return a file's rows that have an answer, with the place of each; spreadsheets add a mark."""
     if not file.is_file():
-        raise ValueError(f"{file}: no such file; expected a filled form.csv, or a answers.csv")
+        raise ValueError(f"{file}: no such file; expected a filled form.csv, or an answers.csv")
     try:
         table = pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise ValueError(
-            f"{file} is no table ({error}); expected a filled form.csv, or a answers.csv"
+            f"{file} is no table ({error}); expected a filled form.csv, or an answers.csv"
         ) from error
     if lacking := [name for name in ANSWERS[:-1] if name not in table]:
         raise ValueError(

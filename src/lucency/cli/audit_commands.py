@@ -144,7 +144,7 @@ def score_review(
 
     Example:
 
-    lucency audit score-review review/sample.csv answers.csv
+    lucency audit score-review review/sample.csv filled.csv
     """
     check_folder(out)
     from lucency.pipeline.run_audit import audit_verdicts

@@ -84,6 +84,8 @@ def ensemble(
     """
     check_folder(out)
 
+    from lucency.ensemble.external_ensembles import ensemble_networks
+
     choices = {"val": val or [], "labels": labels, "scale": scale, "methods": method or []}
     print_answer(ensemble_networks(tables, **choices, out=out), json)
 

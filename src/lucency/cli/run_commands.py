@@ -24,7 +24,7 @@ from lucency.core.parallel import left_alone, rank, world_size
 INCOMPLETE = 3  # exit status of a report that lacks a chapter
 
 
-class Stage(StrEnum):
+class StageName(StrEnum):
     """The stages of a run at which it can end, in order."""
 
     PREPARE = "prepare"
@@ -38,14 +38,15 @@ class Stage(StrEnum):
 
 
 Until = Annotated[
-    Stage, typer.Option("--until", metavar="STAGE", help=f"The last stage: {', '.join(Stage)}.")
+    StageName,
+    typer.Option("--until", metavar="STAGE", help=f"The last stage: {', '.join(StageName)}."),
 ]
 
 
 def run(
     protocol: ProtocolFile,
     out: RunOut,
-    until: Until = Stage.REPORT,
+    until: Until = StageName.REPORT,
     changes: Changes = None,
     workers: Workers = 0,
     json: Json = False,
@@ -79,7 +80,7 @@ def train(protocol: ProtocolFile, out: RunOut, changes: Changes = None, json: Js
         from lucency.models.device import join
 
         join()  # before any work: whoever is missing is missed now
-    do(Stage.TRAIN, protocol, out, changes, 0, json)
+    do(StageName.TRAIN, protocol, out, changes, 0, json)
 
 
 def report(folder: RunFolder, json: Json = False) -> None:
@@ -100,7 +101,7 @@ def report(folder: RunFolder, json: Json = False) -> None:
         raise ValueError(f"{folder} is not evaluated yet: finish it with lucency run")
     if (folder / "report" / RECEIPT).is_file():
         shutil.rmtree(folder / "report")
-    do(Stage.REPORT, file, folder, None, 0, json)
+    do(StageName.REPORT, file, folder, None, 0, json)
 
 
 def protocols(json: Json = False) -> None:

@@ -19,7 +19,7 @@ from lucency.cli.options import (
     print_answer,
     print_audit,
 )
-from lucency.cli.run_commands import INCOMPLETE, Stage, Until, do
+from lucency.cli.run_commands import INCOMPLETE, StageName, Until, do
 
 Item = TypeVar("Item")
 
@@ -35,7 +35,7 @@ study_group = typer.Typer(
 def ablation(
     protocol: ProtocolFile,
     out: StudyOut,
-    until: Until = Stage.REPORT,
+    until: Until = StageName.REPORT,
     changes: Changes = None,
     workers: Workers = 0,
     json: Json = False,

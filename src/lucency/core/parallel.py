@@ -86,8 +86,8 @@ def left_alone() -> bool:
 
     It does so, without a word, for `--num_processes 2` where there are no two accelerators.
     """
-    asked = {"ACCELERATE_USE_CPU", "MASTER_PORT"} <= os.environ.keys()
-    return asked and not any(name in os.environ for name in SIZES)
+    wanted = {"ACCELERATE_USE_CPU", "MASTER_PORT"} <= os.environ.keys()
+    return wanted and not any(name in os.environ for name in SIZES)
 
 
 def set_ranks(*, rank: int | None, local_rank: int | None, world_size: int | None) -> None:

@@ -122,7 +122,7 @@ def _sentence(row: dict[Hashable, Any]) -> str:
     elif row["high"] < 0:
         effect = "too low"
     gap = f"{row['inflation']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f})"
-    return f"{row['network']} {row['claimed']:.3f} and {row['reached']:.3f}, {gap}, {effect}"
+    return f"{row['network']} {row['own_test']:.3f} and {row['held_out']:.3f}, {gap}, {effect}"
 
 
 def _means(

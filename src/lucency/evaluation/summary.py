@@ -56,7 +56,7 @@ def evaluate_networks(
     resamples: int,
     seed: int,
 ) -> Evaluation:
-    """Return all that can be said of several networks' predictions of the same test films.
+    """Return the evaluation of several networks' predictions of the same test films.
 
     `thresholds` are those of every network, as `threshold_table` gives them. `facts` has a row a
     film, its index their names; the highest ranked network is evaluated on the groups that they

@@ -1,4 +1,6 @@
-"""Every film judged by a network that has not seen its patient: k folds by patient, k trainings.
+"""Cross-validation: every film predicted by a network that has not seen its patient.
+
+The k folds are by patient, and take k trainings.
 
 A repeat deals patients to folds; several repeats, with seeds of their own, train independently.
 """

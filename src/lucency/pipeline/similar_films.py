@@ -140,7 +140,7 @@ def draw_similar(resemblance: Resemblance, file: Path) -> None:
         answers,
         similarity=resemblance.similarity[0].tolist(),
         findings=resemblance.known.manifest.findings,
-        asked=resemblance.row.shape[1],
+        requested=resemblance.row.shape[1],
         note=_whose(resemblance, 0),
     )
     if file.suffix == ".png":

@@ -47,12 +47,12 @@ def similar_figure(
     *,
     similarity: Sequence[float],
     findings: tuple[str, ...],
-    asked: int,
+    requested: int,
     note: str,
 ) -> Figure:
     """Return the query on the left and its results, best first, in rows of five.
 
-    `asked` is the number of results requested; where there are fewer, the title gives both. `note`
+    `requested` is the number of results wanted; where there are fewer, the title gives both. `note`
     goes below the figure: the films that were searched.
     """
     rows = max(1, math.ceil(len(answers) / ACROSS))
@@ -69,7 +69,7 @@ def similar_figure(
             _film(axes, answer.film, side=SIDE)
             axes.set_title(f"{place}.  {alike:.3f}\n{_short(answer.image)}", fontsize=8)
             _labels(axes, _marked(answer.label, query.label, findings), size=7.5)
-        right.suptitle(_title(len(answers), asked), fontsize=9, color=INK)
+        right.suptitle(_title(len(answers), requested), fontsize=9, color=INK)
         figure.supxlabel(f"{note[:1].upper()}{note[1:]}. {NOTICE}", fontsize=8, color=MUTED)
         return figure
 
@@ -137,8 +137,8 @@ def _short(name: str) -> str:
     return name if len(name) <= LETTERS else f"…{name[-LETTERS:]}"
 
 
-def _title(answers: int, asked: int) -> str:
+def _title(answers: int, requested: int) -> str:
     if not answers:
         return "similar films: none, the index holds no other film"
-    fewer = f" of {asked} requested" if answers < asked else ""
+    fewer = f" of {requested} requested" if answers < requested else ""
     return f"similar films: {answers}{fewer}; rank and cosine similarity above each"

@@ -86,7 +86,7 @@ function review() {
     link.download = "answers.csv";
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 1000);
-    show(`Saved ${rows().length} verdicts as answers.csv.`);
+    show(`Saved ${rows().length} answers as answers.csv.`);
   }
 
   function enlarge(card) {
