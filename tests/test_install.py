@@ -16,7 +16,8 @@ from lucency.config.protocol import read_protocol
 ROOT = Path(__file__).resolve().parents[1]
 TINY = (
     "data.films=40", "data.size=64", "preparation.size=32", "training.epochs=1",
-    "evaluation.resamples=20", "explanation.methods=[]", "ensemble.ensembles=[]", 'network=[{name="test_resnet"}]',
+    "evaluation.resamples=20", "explanation.methods=[]", "ensemble.ensembles=[]",
+    'network=[{name="test_resnet"}]',
 )  # fmt: skip
 
 

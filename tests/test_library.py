@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -32,13 +33,14 @@ run   = lu.run("protocol.toml", out="runs/x"); run.evaluation.metrics
 
 
 @pytest.fixture
-def place(finished: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def place(finished: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The folder of the small run, with the files that the lines name."""
     monkeypatch.chdir(finished)
     films = sorted((finished / "films").iterdir())
     for name, film in zip(("a.png", "film.png"), films, strict=False):
         Path(name).write_bytes(film.read_bytes())
-    return finished
+    yield finished
+    Path("protocol.toml").unlink(missing_ok=True)
 
 
 @pytest.fixture

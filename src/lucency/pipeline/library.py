@@ -139,7 +139,8 @@ class Model:
             return _prepared(files, findings=self.findings, preparation=self.preparation)
         if film.preparation == self.preparation:
             return replace(film, manifest=_labelled(film.manifest, self.findings))
-        paths = film.manifest.facts.get("path", pd.Series(dtype=str)).tolist()
+        facts = film.manifest.facts
+        paths = facts["path"].tolist() if "path" in facts else []
         if not paths or not all(Path(path).is_file() for path in paths):
             raise ValueError(
                 f"films: found {film.preparation!r}, expected {self.preparation!r}, as the network "

@@ -10,7 +10,7 @@ import pandas as pd
 
 from lucency.config.sections import DRAWS
 from lucency.core.manifest import Manifest
-from lucency.core.predictions import Predictions
+from lucency.core.predictions import Predictions, load_predictions
 from lucency.data.labels import read_labelled
 from lucency.evaluation.compare import OVER_FINDINGS
 from lucency.evaluation.evaluate import MACRO
@@ -22,6 +22,7 @@ from lucency.evaluation.external import (
     standard_thresholds,
 )
 from lucency.evaluation.summary import Evaluation, evaluate_networks
+from lucency.evaluation.thresholds import threshold_table
 from lucency.report.predictions_page import write_external_page
 
 
@@ -31,11 +32,35 @@ def evaluate_table(
     """Return what a table of predictions is worth, by finding; tables and page go to `out`."""
     films = read_labelled(labels)
     predictions, thresholds = read_tables(test, films=films, val=val, scale=scale)
+    return _answer_of(predictions, thresholds=thresholds, films=films, out=out)
+
+
+def evaluate_file(file: Path, *, labels: Path | None, out: Path | None) -> dict[str, object]:
+    """Return the evaluation of the test films of a predictions.npz, as `evaluate_table` does.
+
+    Thresholds are fitted on its validation films, or .5 where it has none. The page needs `labels`.
+    """
+    films = None if labels is None else read_labelled(labels)
+    whole = load_predictions(file)
+    val, test = whole.of("val"), whole.of("test")
+    if films is not None:
+        _check_labels(test, films)
+    fitted = threshold_table(val, method="f1") if len(val) else standard_thresholds(test)
+    return _answer_of(test, thresholds=fitted, films=films, out=out)
+
+
+def _answer_of(
+    predictions: Predictions,
+    *,
+    thresholds: pd.DataFrame,
+    films: Manifest | None,
+    out: Path | None,
+) -> dict[str, object]:
+    """Return one network's metrics by finding; tables go to `out`, with `films` the page too."""
     found = _evaluated([predictions], thresholds=thresholds, films=films)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         found.metrics.to_csv(out / "metrics.csv", index=False)
-        write_external_page([predictions], evaluation=found, films=films, out=out)
     answer: dict[str, object] = {"network": predictions.network}
     for finding in dict.fromkeys(found.metrics["finding"]):
         rows = found.metrics.loc[found.metrics["finding"] == finding]
@@ -43,7 +68,12 @@ def evaluate_table(
         bounds = rows.set_index("metric")[["value", "low", "high"]].astype(object)
         scores = bounds.where(bounds.notna(), None).to_dict(orient="index")
         answer[str(finding)] = {**counts, **scores}
-    return answer if out is None else {**answer, "report": str(out / "report.html")}
+    if out is None:
+        return answer
+    if films is None:
+        return {**answer, "tables": str(out)}
+    write_external_page([predictions], evaluation=found, films=films, out=out)
+    return {**answer, "report": str(out / "report.html")}
 
 
 def compare_tables(
@@ -71,6 +101,7 @@ def compare_tables(
     if out is None:
         return answer
     out.mkdir(parents=True, exist_ok=True)
+    found.metrics.to_csv(out / "metrics.csv", index=False)
     found.comparison.to_csv(out / "comparison.csv", index=False)
     found.ranking.to_csv(out / "ranking.csv", index=False)
     answer["tables"] = str(out)
@@ -151,4 +182,12 @@ def evaluate_tables(
         return evaluate_table(several[0], labels=labels, val=val, scale=scale, out=out)
     if val is not None:
         raise ValueError("--val fits the thresholds of one table: expected one TABLE.csv beside it")
+    alone = _files_in(several[0]) if len(several) == 1 else []
+    if len(alone) == 1:
+        return evaluate_file(alone[0], labels=labels, out=out)
     return compare_tables(several, labels=labels, scale=scale, out=out)
+
+
+def _files_in(place: Path) -> list[Path]:
+    """Return the predictions.npz files of a run's folder, or the file itself."""
+    return sorted(place.glob("predictions/*/predictions.npz")) if place.is_dir() else [place]

@@ -1,0 +1,53 @@
+"""`lucency evaluate`: one network is evaluated, several are compared too; tables, files, runs."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from lucency.cli.app import app
+
+LABELS = ("--labels", "chestxray14/Data_Entry_2017_v2020.csv")
+
+
+def evaluated(*words: str) -> dict[str, object]:
+    done = CliRunner().invoke(app, ["evaluate", *words, "--json"], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return json.loads(done.stdout)
+
+
+@pytest.fixture
+def at_work(finished: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(finished)
+    return finished
+
+
+def test_one_network_of_a_file_is_evaluated_as_in_its_run(at_work: Path, tmp_path: Path):
+    file = "runs/demo/predictions/test_resnet/predictions.npz"
+    answer = evaluated(file, "--out", str(tmp_path / "out"))
+    table = pd.read_csv(tmp_path / "out" / "metrics.csv")
+    run = pd.read_csv("runs/demo/evaluation/metrics.csv")
+    mine, own = (
+        one.loc[(one["network"] == "test_resnet") & (one["metric"] == "auc")].set_index("finding")
+        for one in (table, run)
+    )
+    pd.testing.assert_series_equal(mine["value"], own["value"])
+    assert answer["tables"] == str(tmp_path / "out")
+    page = evaluated(file, *LABELS, "--out", str(tmp_path / "page"))
+    assert Path(str(page["report"])).is_file()
+    assert page["macro"] == answer["macro"]
+
+
+def test_networks_of_a_run_are_compared_too(at_work: Path, tmp_path: Path):
+    answer = evaluated("runs/demo", "--out", str(tmp_path / "out"))
+    assert set(answer["ranking"]) == {"test_resnet", "test_convnext"}
+    names = {file.name for file in (tmp_path / "out").iterdir()}
+    assert {"metrics.csv", "comparison.csv", "ranking.csv"} <= names
+
+
+def test_one_table_is_evaluated_and_two_are_compared(at_work: Path):
+    assert evaluated("mine.csv", *LABELS)["network"] == "mine"
+    both = evaluated("mine.csv", "theirs.csv", *LABELS)
+    assert set(both["ranking"]) == {"mine", "theirs"}
