@@ -299,7 +299,7 @@ def test_the_figure_has_a_number_for_every_cell_and_the_same_bytes(at_home: Path
     found = load_study(Path("out/evaluation"))
     drawing = draw_study(found)
     assert drawing == draw_study(found)
-    for title in ("CLAHE before resizing, less off", "CLAHE before resizing, less 3x10", "SSIM"):
+    for title in ("CLAHE before resizing, minus off", "CLAHE before resizing, minus 3x10", "SSIM"):
         assert title in drawing
     own = found.cells.set_index("cell").loc[OWN]
     assert f"{own['off_difference']:.3f}".lstrip("-") in drawing
@@ -310,13 +310,13 @@ def test_a_finished_ablation_stands_in_the_page(at_home: Path, tmp_path: Path):
     shutil.copytree("out", out)
     study("--out", str(out), "--ablation", str(ablation))
     page = (out / "page" / "report.html").read_text()
-    assert "Nothing was fine-tuned here" not in page
+    assert "Fine-tuned networks: none." not in page
     assert "net: nothing was told apart." in page
     assert 'href="../../ablation/report/report.html"' in page
     assert ">no CLAHE<" in page
     assert "0.612" in page
     study("--out", str(out))
-    assert "Nothing was fine-tuned here" in (out / "page" / "report.html").read_text()
+    assert "Fine-tuned networks: none." in (out / "page" / "report.html").read_text()
 
 
 def an_ablation(folder: Path, change: Callable[[str], str] = lambda text: text) -> Path:

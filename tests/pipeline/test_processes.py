@@ -157,7 +157,7 @@ def test_launchers_that_start_programs_state_the_rank_in_the_environment(
 
 def test_who_has_joined_has_the_rank_that_accelerate_says(monkeypatch: pytest.MonkeyPatch):
     """On a TPU no RANK is set; under accelerate's debug_launcher RANK is 0 in every process."""
-    monkeypatch.setattr(device, "PartialState", found_by_accelerate(6, of=8))
+    monkeypatch.setattr("accelerate.PartialState", found_by_accelerate(6, of=8))
     device.join()
     assert (rank(), local_rank(), world_size()) == (6, 2, 8)
     monkeypatch.setenv("RANK", "0")
@@ -166,14 +166,14 @@ def test_who_has_joined_has_the_rank_that_accelerate_says(monkeypatch: pytest.Mo
 
 def test_processes_that_accelerate_does_not_find_are_missed(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("WORLD_SIZE", "4")
-    monkeypatch.setattr(device, "PartialState", found_by_accelerate(0, of=1))
+    monkeypatch.setattr("accelerate.PartialState", found_by_accelerate(0, of=1))
     with pytest.raises(ValueError, match="finds 1 processes, but 4 were started"):
         device.join()
 
 
 def test_processes_that_nobody_started_are_refused(monkeypatch: pytest.MonkeyPatch):
     """A plain program on a TPU host: accelerate counts all cores, and would wait for them."""
-    monkeypatch.setattr(device, "Accelerator", lambda **_: Namespace(num_processes=8))
+    monkeypatch.setattr("accelerate.Accelerator", lambda **_: Namespace(num_processes=8))
     with pytest.raises(ValueError, match=r"finds 8 processes, but 1 were.*lucency\.main"):
         device.accelerator_for(Training())
 
@@ -312,7 +312,7 @@ def test_the_launcher_for_tpu_finds_and_calls_the_program(
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setattr(sys, "argv", ["accelerate", "launch"])
     monkeypatch.setattr(
-        device, "PartialState", lambda **_: found_by_accelerate(ordinal.index, of=8)()
+        "accelerate.PartialState", lambda **_: found_by_accelerate(ordinal.index, of=8)()
     )
     monkeypatch.setattr("lucency.cli.run_commands.do", do)
     (place / "on_tpu.py").write_text("from lucency import main\n")

@@ -127,7 +127,7 @@ def test_the_study_reaches_its_page_on_real_films(shared: Path, tmp_path: Path) 
     page = stages.report(run).read_text()
     assert Failures(run.out / "failed").reasons() == {}
     assert len(prepared(run).manifest) == 103
-    assert "Beside the published study" in page
+    assert "Reference study and held-out patients" in page
     label_quality = pd.read_csv(run.out / "audit" / "label_quality.csv").set_index("finding")
     assert label_quality.loc["No Finding", ["labelled", "both"]].tolist() == [348, 206]
 
@@ -144,7 +144,7 @@ def test_the_study_stands_beside_what_is_claimed_and_reached(
     study = pd.read_csv(run.out / "study" / "study.csv").set_index("metric")
     assert study.loc["auc", "published"] == 0.8421
     assert study[["own_test", "held_out"]].notna().all(axis=None)
-    assert "Beside the published study" in page
+    assert "Reference study and held-out patients" in page
     apart, met = films_apart(run), patients_seen(run)
     assert len(apart)
     assert not np.isin(prepared(run).manifest.patient[apart], met).any()
@@ -193,7 +193,7 @@ def test_a_late_failure_does_not_cost_the_report(
     assert done.exit_code == INCOMPLETE, done.output
     assert "KeyError" in done.output
     page = (out / "report" / "report.html").read_text()
-    assert "This chapter could not be made: KeyError" in page
+    assert "Not available: this chapter failed with KeyError" in page
     assert 'id="comparison"' in page
     assert "Traceback" in (out / "failed" / f"{chapter}.txt").read_text()
     again = CliRunner().invoke(app, ["run", str(file), "--out", str(out)])

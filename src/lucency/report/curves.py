@@ -208,7 +208,7 @@ def _line(
 TRAINED = {  # columns of a history; the last is of validation films, one before it of training
     "Loss": ("train_loss", "val_loss"),
     "Macro AUC of validation films": ("val_auc",),
-    "Ensemble AUC": ("train_pooled_auc", "val_pooled_auc"),
+    "Pooled AUC": ("train_pooled_auc", "val_pooled_auc"),
     "Accuracy at .5": ("train_accuracy", "val_accuracy"),
 }
 RING: dict[str, Any] = {"markersize": 8, "markerfacecolor": "none", "markeredgewidth": 1.6}

@@ -17,7 +17,7 @@ from lucency.report.html import render
 from lucency.report.style import COLOURS, MUTED, SETTINGS, WIDTH, name_rows, svg
 
 NAMES = {
-    ("auc", MACRO): "Macro AUC", ("auc", MICRO): "Ensemble AUC",
+    ("auc", MACRO): "Macro AUC", ("auc", MICRO): "Pooled AUC",
     ("average_precision", MACRO): "Average precision", ("f1", MACRO): "Macro F1",
     ("accuracy", MICRO): "Accuracy, all cells", ("brier", MACRO): "Brier score",
 }  # fmt: skip
