@@ -42,7 +42,7 @@ def test_one_network_of_a_file_is_evaluated_as_in_its_run(at_work: Path, tmp_pat
 
 def test_networks_of_a_run_are_compared_too(at_work: Path, tmp_path: Path):
     answer = evaluated("runs/demo", "--out", str(tmp_path / "out"))
-    assert set(answer["ranking"]) == {"test_resnet", "test_convnext"}
+    assert set(answer["ranking"]) == {"demo/test_resnet", "demo/test_convnext"}
     names = {file.name for file in (tmp_path / "out").iterdir()}
     assert {"metrics.csv", "comparison.csv", "ranking.csv"} <= names
 
