@@ -114,6 +114,7 @@ def install_stand_in(monkeypatch: pytest.MonkeyPatch, spawn: Callable[..., None]
     vars(distributed)["xla_multiprocessing"] = multiprocessing
     vars(multiprocessing)["spawn"] = spawn
     for name, module in zip(names, (package, distributed, multiprocessing), strict=True):
+        module.__spec__ = ModuleSpec(name, None)
         monkeypatch.setitem(sys.modules, name, module)
 
 
