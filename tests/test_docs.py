@@ -155,7 +155,7 @@ def at_work(workplace: Path, block: Block, monkeypatch: pytest.MonkeyPatch) -> N
         lucency(*DEMO)
         lucency("audit", "review", "runs/demo", "--out", "review", "--films", "6")
         form = pd.read_csv("review/form.csv", dtype=str)
-        form.assign(reviewer="A. B.", verdict="yes").to_csv("filled.csv", index=False)
+        form.assign(reviewer="A. B.", answer="yes").to_csv("filled.csv", index=False)
 
 
 def lucency(*words: str) -> str:
