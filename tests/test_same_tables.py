@@ -13,7 +13,8 @@ DEV = Path(__file__).resolve().parents[1] / "dev"
 @pytest.fixture(scope="module")
 def same_tables() -> ModuleType:
     spec = importlib.util.spec_from_file_location("same_tables", DEV / "same_tables.py")
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
