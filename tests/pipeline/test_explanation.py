@@ -64,7 +64,7 @@ def run(tmp_path_factory):
 
 def test_the_report_says_where_it_looked(run):
     page = (run / "report" / "report.html").read_text()
-    assert "Does a map point into the box?" in page
+    assert "<h3>Pointing game and baselines</h3>" in page
     assert "<h3>Faithfulness</h3>" in page
 
 
