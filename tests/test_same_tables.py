@@ -38,4 +38,5 @@ def test_the_commands_answer_as_the_first_house_did(
 ):
     known = json.loads((DEV / "first-house.json").read_text())
     wanted = {name: found for name, found in known.items() if not name.startswith("demo/")}
-    assert same_tables.answers(shared, tmp_path) == wanted
+    found = same_tables.answers(shared, tmp_path)
+    assert {name: found.get(name) for name in wanted} == wanted
