@@ -1,5 +1,6 @@
 """Small films with a finding one can see: a bright disc on the left or on the right."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import cv2
@@ -57,3 +58,19 @@ def toy_protocol(network: str = "test_convnext", **training: object) -> Protocol
         },
         name="toy",
     )
+
+
+class KilledError(Exception):
+    """A process that ends here."""
+
+
+def silent(done: int, total: int, note: str = "") -> None:
+    assert 0 < done <= total
+
+
+def dies_beyond(films: int) -> Callable[..., None]:
+    def progress(done: int, total: int, note: str = "") -> None:
+        if done > films:
+            raise KilledError
+
+    return progress

@@ -1,6 +1,5 @@
 """Features on disk in one pass, resumed, and more views of a film: equal to `predict`."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,25 +17,9 @@ from lucency.models.classifier import Classifier, load_classifier
 from lucency.models.features import DONE, extract
 from lucency.models.inference import predict, predict_views
 from lucency.models.training import train
-from toys import toy_films, toy_plan, toy_protocol
+from toys import KilledError, dies_beyond, silent, toy_films, toy_plan, toy_protocol
 
 FILMS = 72
-
-
-class KilledError(Exception):
-    """A process that ends here."""
-
-
-def silent(done: int, total: int, note: str = "") -> None:
-    assert 0 < done <= total
-
-
-def dies_beyond(films: int) -> Callable[..., None]:
-    def progress(done: int, total: int, note: str = "") -> None:
-        if done > films:
-            raise KilledError
-
-    return progress
 
 
 @pytest.fixture(scope="module")

@@ -15,26 +15,10 @@ from lucency.models import training as training
 from lucency.models.classifier import load_classifier
 from lucency.models.inference import predict, predict_snapshots
 from lucency.models.training import train
-from toys import toy_films, toy_plan, toy_protocol
+from toys import KilledError, dies_beyond, silent, toy_films, toy_plan, toy_protocol
 
 FILMS = 72
 SNAPSHOTS = {"schedule": "cyclic", "snapshots": 2, "epochs": 4, "keep": "last"}
-
-
-class KilledError(Exception):
-    """A process that ends here."""
-
-
-def silent(done: int, total: int, note: str = "") -> None:
-    assert 0 < done <= total
-
-
-def dies_beyond(films: int) -> Callable[..., None]:
-    def progress(done: int, total: int, note: str = "") -> None:
-        if done > films:
-            raise KilledError
-
-    return progress
 
 
 def learn(out: Path, progress: Callable[..., None] = lambda *_: None, **choices: object) -> Path:

@@ -114,7 +114,7 @@ def check(  # noqa: PLR0913 - the options of one command
     """
     from lucency.audit.checks.issue import count_serious
     from lucency.cli.check_command import find_issues, issues_in_json, issues_in_words
-    from lucency.cli.output import in_json
+    from lucency.core.tables import in_json
 
     given = {"train": train, "val": val, "test": test}
     lists = {part: file for part, file in given.items() if file}

@@ -37,7 +37,7 @@ def predict(
 
     lucency predict runs/demo films --csv probabilities.csv
     """
-    from lucency.cli.output import in_json
+    from lucency.core.tables import in_json
     from lucency.pipeline.film_inference import films_for_programs, predict_disk
 
     if csv:
@@ -102,8 +102,8 @@ def similar(
 
     lucency similar runs/demo 00000001_000.png --top 10
     """
-    from lucency.cli.output import in_json
     from lucency.core.progress import say
+    from lucency.core.tables import in_json
     from lucency.pipeline.similar_films import (
         answer,
         check_kind,

@@ -71,11 +71,13 @@ def check_folder(folder: Path | None) -> None:
 
 def print_answer(answer: dict[str, object], json: bool) -> None:
     """Write an answer to standard output, in words or as JSON; steps of balancing as a table."""
-    from lucency.cli.output import in_json, in_table, in_words
+    from lucency.core.tables import in_json, in_words
 
     if json:
         text = in_json(answer)
     elif "steps" in answer:
+        from lucency.cli.output import in_table
+
         text = in_table(answer)
     else:
         text = in_words(answer)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -260,33 +259,10 @@ MEASURES = {"mean_ir": "MeanIR", "cvir": "CVIR", "scumble": "SCUMBLE"}
 
 def do_stage(run: Run, stage: str) -> Answer:
     """Do `stage` and all before it, and return its answer."""
+    of_run, of_variants = ANSWERS[stage]
     if run.protocol.variant:
-        return VARIED[stage](run, ablation_study.make(run, stage))
-    return ANSWERS[stage](run, stages.make(run, stage))
-
-
-def in_words(answer: Answer) -> str:
-    """Return an answer for people, one line an item."""
-    return "".join(f"{key}: {_words(value)}\n" for key, value in answer.items())
-
-
-def in_json(answer: Answer) -> str:
-    """Return an answer for programs."""
-    return json.dumps(answer, indent=1) + "\n"
-
-
-def _words(value: object) -> str:
-    if isinstance(value, dict):
-        apart = "\n  " if any(isinstance(item, dict) for item in value.values()) else ", "
-        lines = [f"{key} {_words(item)}" for key, item in value.items()]
-        return (apart if apart != ", " else "") + apart.join(lines)
-    if isinstance(value, list):
-        return "".join(f"\n  {_words(item)}" for item in value)
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if value is None or isinstance(value, float):
-        return "not computable" if value is None else f"{value:.6g}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
+        return of_variants(run, ablation_study.make(run, stage))
+    return of_run(run, stages.make(run, stage))
 
 
 def _of_prepare(run: Run, made: Any) -> Answer:
@@ -393,23 +369,13 @@ def _of_ablation(run: Run, made: Any) -> Answer:
     return {**_of_comparison(run, made), "report": str(made)}
 
 
-ANSWERS: dict[str, Callable[[Run, Any], Answer]] = {
-    "prepare": _of_prepare,
-    "split": _of_split,
-    "balance": _of_balance,
-    "train": _of_train,
-    "predict": _of_predict,
-    "evaluate": _of_evaluate,
-    "check": _of_check,
-    "report": _of_report,
-}
-VARIED: dict[str, Callable[[Run, Any], Answer]] = {
-    "prepare": _of_prepare,
-    "split": _of_split,
-    "balance": _of_plans,
-    "train": _of_trainings,
-    "predict": _of_variants,
-    "evaluate": _of_comparison,
-    "check": _of_check,
-    "report": _of_ablation,
+ANSWERS: dict[str, tuple[Callable[[Run, Any], Answer], Callable[[Run, Any], Answer]]] = {
+    "prepare": (_of_prepare, _of_prepare),  # of a run, and of one with variants
+    "split": (_of_split, _of_split),
+    "balance": (_of_balance, _of_plans),
+    "train": (_of_train, _of_trainings),
+    "predict": (_of_predict, _of_variants),
+    "evaluate": (_of_evaluate, _of_comparison),
+    "check": (_of_check, _of_check),
+    "report": (_of_report, _of_ablation),
 }

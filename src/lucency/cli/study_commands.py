@@ -127,9 +127,10 @@ def heatmaps(
     """
     check_folder(out)
     from lucency.cli.output import localised
-    from lucency.pipeline.explanation import localize
+    from lucency.pipeline.explanation import score_run_heatmaps
 
-    print_answer(localised(*localize(folder, changes=tuple(changes or ()), out=out)), json)
+    found = score_run_heatmaps(folder, changes=tuple(changes or ()), out=out)
+    print_answer(localised(found, out), json)
 
 
 @study_group.command()

@@ -33,6 +33,30 @@ class Audit:
     conclusion: str
 
 
+def in_words(answer: Answer) -> str:
+    """Return an answer for people, one line an item."""
+    return "".join(f"{key}: {_words(value)}\n" for key, value in answer.items())
+
+
+def in_json(answer: Answer) -> str:
+    """Return an answer for programs."""
+    return json.dumps(answer, indent=1) + "\n"
+
+
+def _words(value: object) -> str:
+    if isinstance(value, dict):
+        apart = "\n  " if any(isinstance(item, dict) for item in value.values()) else ", "
+        lines = [f"{key} {_words(item)}" for key, item in value.items()]
+        return (apart if apart != ", " else "") + apart.join(lines)
+    if isinstance(value, list):
+        return "".join(f"\n  {_words(item)}" for item in value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if value is None or isinstance(value, float):
+        return "not computable" if value is None else f"{value:.6g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
 def audit_in_words(audit: Audit) -> str:
     """Return the shown tables, short, the remarks and the conclusion, for people."""
     parts = [f"{name}\n{short_table(audit.tables[name])}" for name in audit.shown]

@@ -65,11 +65,7 @@ def evaluate_networks(
     that cannot be compared.
     """
     draws = {"resamples": resamples, "seed": seed}
-    fitted = thresholds.set_index(["network", "finding"])["threshold"]
-    pairs = [
-        (one, fitted.loc[[(one.network, name) for name in one.findings]].to_numpy(np.float64))
-        for one in several
-    ]
+    pairs = _with_thresholds(several, thresholds)
     if prevalence.size:
         base = trivial(several[0], prevalence=prevalence)
         pairs.append((base, np.full(len(prevalence), TRIVIAL_THRESHOLD)))
@@ -88,6 +84,15 @@ def evaluate_networks(
         subgroups=subgroups(best, facts=facts, **draws),
         conclusion=conclude_comparison(ranking),
     )
+
+
+def network_metrics(
+    several: Sequence[Predictions], *, thresholds: pd.DataFrame, resamples: int, seed: int
+) -> pd.DataFrame:
+    """Return the metrics alone, as `evaluate_networks` gives them without a trivial predictor."""
+    pairs = _with_thresholds(several, thresholds)
+    draws = {"resamples": resamples, "seed": seed}
+    return _stack(evaluate(one, threshold=limit, **draws) for one, limit in pairs)
 
 
 def fit_thresholds(several: Sequence[Predictions], *, choices: EvaluationChoices) -> pd.DataFrame:
@@ -109,6 +114,17 @@ def load_evaluation(folder: Path) -> Evaluation:
     return Evaluation(
         conclusion=(folder / "conclusion.txt").read_text(encoding="utf-8").strip(), **tables
     )
+
+
+def _with_thresholds(
+    several: Sequence[Predictions], thresholds: pd.DataFrame
+) -> list[tuple[Predictions, Float64[np.ndarray, " k"]]]:
+    """Return every network's predictions with its thresholds, in the order of its findings."""
+    fitted = thresholds.set_index(["network", "finding"])["threshold"]
+    return [
+        (one, fitted.loc[[(one.network, name) for name in one.findings]].to_numpy(np.float64))
+        for one in several
+    ]
 
 
 def _stack(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:

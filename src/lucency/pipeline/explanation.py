@@ -1,7 +1,4 @@
-"""Films explained by a run's network: which findings, how sure, and where it looked.
-
-Letters in shapes: h and w pixels.
-"""
+"""Films explained by a run's network, and the heat maps of its test films scored by boxes."""
 
 from __future__ import annotations
 
@@ -10,16 +7,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lucency.config.protocol import Protocol, read_protocol
-from lucency.config.sections import ExplanationChoices
-from lucency.core.manifest import Preparation, Prepared, load_prepared
 from lucency.core.progress import progress, say
 from lucency.core.stage import fingerprint_file, fingerprint_of, produce
 from lucency.core.tables import Answer
 from lucency.explain.heatmap_results import HeatmapResults
-from lucency.pipeline.film_inference import films_of, network_folder, requested_films
+from lucency.pipeline.film_inference import network_folder, requested_films
 from lucency.pipeline.heatmap_stage import explain_network
-from lucency.pipeline.run import Run, open_run_folder, require_finished
-from lucency.pipeline.stages import heatmaps, trained
+from lucency.pipeline.run import open_run_folder, require_finished
+from lucency.pipeline.stages import trained
 
 
 class Request(NamedTuple):
@@ -30,22 +25,21 @@ class Request(NamedTuple):
     findings: tuple[str, ...]
 
 
-def localize(
-    folder: Path, *, changes: tuple[str, ...], out: Path | None
-) -> tuple[HeatmapResults, Path]:
-    """Return how well a run's network finds the boxes on its test films.
+def score_run_heatmaps(folder: Path, *, changes: tuple[str, ...], out: Path) -> HeatmapResults:
+    """Return how well a run's network finds the boxes on its test films, kept in `out`.
 
-    Other choices of `explanation` than the run's need a folder of their own.
+    `changes` are of `explanation` alone; ValueError for others, and for an unfinished run.
     """
-    run, choices = _run_with(folder, changes)
-    if changes and out is None:
-        raise ValueError("--set asks for other maps than the run's: say where with --out DIR")
-    place = out or run.out / "explanation"
-    return explain_network(trained(run), choices, out=place), place
+    run = open_run_folder(folder)
+    changed = read_protocol(folder / "protocol.toml", changes=changes)
+    if _without_heatmaps(run.protocol) != _without_heatmaps(changed):
+        raise ValueError("--set may change explanation.* alone here: the run is what it is")
+    require_finished(run)
+    return explain_network(trained(run), changed.explanation, out=out)
 
 
 def explain_films(folder: Path, films: Sequence[Path], *, request: Request, out: Path) -> Answer:
-    """Explain films on disk, films of the run by name, or those that the run shows, to `out`.
+    """Explain films on disk, or films of the run by name, to `out`.
 
     There: explained.html, one PNG a film and finding, maps-METHOD.npz, probabilities.csv. Raises
     ValueError for an unknown film, finding, method or network.
@@ -56,7 +50,8 @@ def explain_films(folder: Path, films: Sequence[Path], *, request: Request, out:
     place = network_folder(folder, request.network)
     classifier = load_classifier(place)
     check_request(classifier, methods=request.methods, findings=request.findings)
-    shown = _films(folder, films, classifier.findings, classifier.preparation)
+    about = {"findings": classifier.findings, "preparation": classifier.preparation}
+    shown = requested_films(folder, films, **about)
     findings = request.findings or classifier.findings
     say(f"Network: {classifier.name}; films: {len(shown.manifest):,}")
     inputs = {
@@ -92,27 +87,5 @@ def explain_films(folder: Path, films: Sequence[Path], *, request: Request, out:
     return {"films": len(shown.manifest), "folder": str(made), "page": str(made / "explained.html")}
 
 
-def _run_with(folder: Path, changes: tuple[str, ...]) -> tuple[Run, ExplanationChoices]:
-    run = open_run_folder(folder)
-    was, now = run.protocol, read_protocol(folder / "protocol.toml", changes=changes)
-    if _without_maps(was) != _without_maps(now):
-        raise ValueError("--set may change explanation.* alone here: the run is what it is")
-    require_finished(run)
-    return run, now.explanation
-
-
-def _without_maps(protocol: Protocol) -> dict[str, object]:
+def _without_heatmaps(protocol: Protocol) -> dict[str, object]:
     return protocol.model_dump(exclude={"explanation"})
-
-
-def _films(
-    folder: Path, films: Sequence[Path], findings: tuple[str, ...], preparation: Preparation
-) -> Prepared:
-    """Return the films as a network sees them: named ones, or those that the report shows."""
-    if films:
-        return requested_films(folder, films, findings=findings, preparation=preparation)
-    run, _ = _run_with(folder, ())
-    shown = heatmaps(run).cases["image"].drop_duplicates().tolist()
-    if not shown:
-        raise ValueError(f"{folder}: its report shows no film; name films to explain")
-    return films_of(load_prepared(run.cache / "prepared"), shown)

@@ -12,7 +12,7 @@ from lucency.config.sections import DRAWS
 from lucency.core.manifest import Manifest
 from lucency.core.predictions import Predictions, load_predictions
 from lucency.data.labels import read_labelled
-from lucency.evaluation.compare import OVER_FINDINGS
+from lucency.evaluation.compare import OVER_FINDINGS, compare, conclude_comparison, rank
 from lucency.evaluation.evaluate import MACRO
 from lucency.evaluation.external import (
     assume_one_split,
@@ -21,9 +21,31 @@ from lucency.evaluation.external import (
     read_test_table,
     standard_thresholds,
 )
-from lucency.evaluation.summary import Evaluation, evaluate_networks
+from lucency.evaluation.summary import Evaluation, evaluate_networks, network_metrics
 from lucency.evaluation.thresholds import threshold_table
 from lucency.report.predictions_page import write_external_page
+
+
+def evaluate_tables(
+    several: Sequence[Path], *, labels: Path | None, val: Path | None, scale: str, out: Path | None
+) -> dict[str, object]:
+    """Return the evaluation of one network's predictions, or of several with their comparison.
+
+    Each of `several` is as in `compare_tables`; `val` is a table of validation films of one table.
+    Raises ValueError where a table comes without `labels`, and for `val` beside several tables.
+    """
+    if len(several) == 1 and several[0].is_file() and several[0].suffix != ".npz":
+        if labels is None:
+            raise ValueError(
+                f"{several[0]} holds no labels: expected --labels FILE, the films' label file"
+            )
+        return evaluate_table(several[0], labels=labels, val=val, scale=scale, out=out)
+    if val is not None:
+        raise ValueError("--val fits the thresholds of one table: expected one TABLE.csv beside it")
+    alone = _files_in(several[0]) if len(several) == 1 else []
+    if len(alone) == 1:
+        return evaluate_file(alone[0], labels=labels, out=out)
+    return compare_tables(several, labels=labels, scale=scale, out=out)
 
 
 def evaluate_table(
@@ -57,23 +79,29 @@ def _answer_of(
     out: Path | None,
 ) -> dict[str, object]:
     """Return one network's metrics by finding; tables go to `out`, with `films` the page too."""
-    found = _evaluated([predictions], thresholds=thresholds, films=films)
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        found.metrics.to_csv(out / "metrics.csv", index=False)
-    answer: dict[str, object] = {"network": predictions.network}
-    for finding in dict.fromkeys(found.metrics["finding"]):
-        rows = found.metrics.loc[found.metrics["finding"] == finding]
-        counts = {name: int(rows[name].iloc[0]) for name in ("films", "positives", "patients")}
-        bounds = rows.set_index("metric")[["value", "low", "high"]].astype(object)
-        scores = bounds.where(bounds.notna(), None).to_dict(orient="index")
-        answer[str(finding)] = {**counts, **scores}
     if out is None:
-        return answer
+        metrics = network_metrics([predictions], thresholds=thresholds, **DRAWS)
+        return _by_finding(predictions.network, metrics)
+    found = _evaluated([predictions], thresholds=thresholds, films=films)
+    out.mkdir(parents=True, exist_ok=True)
+    found.metrics.to_csv(out / "metrics.csv", index=False)
+    answer = _by_finding(predictions.network, found.metrics)
     if films is None:
         return {**answer, "tables": str(out)}
     write_external_page([predictions], evaluation=found, films=films, out=out)
     return {**answer, "report": str(out / "report.html")}
+
+
+def _by_finding(network: str, metrics: pd.DataFrame) -> dict[str, object]:
+    """Return counts of films, and each metric with its interval, by finding."""
+    answer: dict[str, object] = {"network": network}
+    for finding in dict.fromkeys(metrics["finding"]):
+        rows = metrics.loc[metrics["finding"] == finding]
+        counts = {name: int(rows[name].iloc[0]) for name in ("films", "positives", "patients")}
+        bounds = rows.set_index("metric")[["value", "low", "high"]].astype(object)
+        scores = bounds.where(bounds.notna(), None).to_dict(orient="index")
+        answer[str(finding)] = {**counts, **scores}
+    return answer
 
 
 def compare_tables(
@@ -92,23 +120,27 @@ def compare_tables(
     if films is not None:
         _check_labels(tests[0], films)
     thresholds = pd.concat([standard_thresholds(one) for one in tests], ignore_index=True)
-    found = _evaluated(tests, thresholds=thresholds, films=films)
-    answer: dict[str, object] = {
-        "ranking": _ranked(found.ranking),
-        "pairs": _pairs(found.comparison),
-        "conclusion": found.conclusion,
-    }
     if out is None:
-        return answer
+        comparison = compare(tests, **DRAWS)
+        ranking = rank(network_metrics(tests, thresholds=thresholds, **DRAWS), comparison)
+        return _compared(ranking, comparison)
+    found = _evaluated(tests, thresholds=thresholds, films=films)
     out.mkdir(parents=True, exist_ok=True)
-    found.metrics.to_csv(out / "metrics.csv", index=False)
-    found.comparison.to_csv(out / "comparison.csv", index=False)
-    found.ranking.to_csv(out / "ranking.csv", index=False)
-    answer["tables"] = str(out)
+    for name in ("metrics", "comparison", "ranking"):
+        getattr(found, name).to_csv(out / f"{name}.csv", index=False)
+    answer = {**_compared(found.ranking, found.comparison), "tables": str(out)}
     if films is None:
         return answer
     write_external_page(tests, evaluation=found, films=films, out=out)
     return {**answer, "report": str(out / "report.html")}
+
+
+def _compared(ranking: pd.DataFrame, comparison: pd.DataFrame) -> dict[str, object]:
+    return {
+        "ranking": _ranked(ranking),
+        "pairs": _pairs(comparison),
+        "conclusion": conclude_comparison(ranking),
+    }
 
 
 def _evaluated(
@@ -157,37 +189,13 @@ def _plain(value: float | int) -> float | int | None:
     return None if np.isnan(value) else value
 
 
+def _files_in(place: Path) -> list[Path]:
+    """Return the predictions.npz files of a run's folder, or the file itself."""
+    return sorted(place.glob("predictions/*/predictions.npz")) if place.is_dir() else [place]
+
+
 PAIRED = ("difference", "low", "high", "p_holm")
-
-
 RANKED = {
     "rank": "rank", "value": "macro_auc", "low": "low", "high": "high",
     "tied_with_best": "tied_with_best",
 }  # fmt: skip
-
-
-def evaluate_tables(
-    several: Sequence[Path], *, labels: Path | None, val: Path | None, scale: str, out: Path | None
-) -> dict[str, object]:
-    """Return the evaluation of one network's predictions, or of several with their comparison.
-
-    Each of `several` is as in `compare_tables`; `val` is a table of validation films of one table.
-    Raises ValueError where a table comes without `labels`, and for `val` beside several tables.
-    """
-    if len(several) == 1 and several[0].is_file() and several[0].suffix != ".npz":
-        if labels is None:
-            raise ValueError(
-                f"{several[0]} holds no labels: expected --labels FILE, the films' label file"
-            )
-        return evaluate_table(several[0], labels=labels, val=val, scale=scale, out=out)
-    if val is not None:
-        raise ValueError("--val fits the thresholds of one table: expected one TABLE.csv beside it")
-    alone = _files_in(several[0]) if len(several) == 1 else []
-    if len(alone) == 1:
-        return evaluate_file(alone[0], labels=labels, out=out)
-    return compare_tables(several, labels=labels, scale=scale, out=out)
-
-
-def _files_in(place: Path) -> list[Path]:
-    """Return the predictions.npz files of a run's folder, or the file itself."""
-    return sorted(place.glob("predictions/*/predictions.npz")) if place.is_dir() else [place]
