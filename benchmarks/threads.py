@@ -20,7 +20,7 @@ from pathlib import Path
 from lucency.core.parallel import SPINS, keep_freed_memory
 
 RESULTS = Path(__file__).parent / "results"
-SPIN_COUNTS = {"default": "", "0": "0", "1000": "1000", "chosen": str(SPINS), "20000": "20000"}
+SPIN_COUNTS = {"default": "", "0": "0", "chosen": str(SPINS), "5000": "5000", "20000": "20000"}
 BATCH, SIDE, FINDINGS = 32, 80, 14
 
 

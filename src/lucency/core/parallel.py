@@ -49,7 +49,7 @@ def share_cores() -> None:
         os.environ["GOMP_SPINCOUNT"] = str(SPINS)
 
 
-SPINS = 5_000  # turns of an empty loop
+SPINS = 1_000  # turns of an empty loop
 RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
 SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 LOCAL = ("LOCAL_RANK", "MPI_LOCALRANKID", "OMPI_COMM_WORLD_LOCAL_RANK", "MV2_COMM_WORLD_LOCAL_RANK")
