@@ -16,6 +16,7 @@ import argparse
 import csv
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -128,7 +129,8 @@ def _labels(shared: Path, name: str, place: Path) -> Path:
 
 def _call(words: list[object]) -> str:
     command = [sys.executable, "-m", "lucency", *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    alone = os.environ | {"OPENBLAS_NUM_THREADS": "1"}  # sums in one order, on any machine
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=alone)
     if done.returncode not in (0, 1):  # 1: `check` found something serious
         raise ValueError(f"{' '.join(command)}: {done.stderr.strip()}")
     return done.stdout

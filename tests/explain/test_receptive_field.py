@@ -87,9 +87,8 @@ def test_real_networks_look_where_it_is_said(name, evenly):
     cell = rows // 2
     centre = centres.across[cell] * side - 0.5
     found = centre_of_dependence(body, side, cell, films=2)
-    evenly = even.across[cell] * side - 0.5
     step = side / columns
-    assert abs(found - centre) < step / 4, (found, centre, evenly)
+    assert abs(found - centre) < step / 4, (found, centre)
     assert (np.abs(centres.across - even.across).max() * side < step / 8) == evenly
 
 

@@ -290,9 +290,9 @@ def test_a_finished_report_is_written_anew_when_a_study_comes_into_the_run(
         assert done.exit_code == 0, done.output
         return (tmp_path / "run" / "report" / "report.html").read_text()
 
-    assert "Other preparations of the same films" not in page()
+    assert "Preprocessing study" not in page()
     study("--out", str(tmp_path / "run" / STUDY), protocol=str(tmp_path / "run" / "protocol.toml"))
-    assert "Other preparations of the same films" in page()
+    assert "Preprocessing study" in page()
 
 
 def test_the_figure_has_a_number_for_every_cell_and_the_same_bytes(at_home: Path):

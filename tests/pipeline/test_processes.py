@@ -352,6 +352,7 @@ def test_a_failed_process_breaks_the_pool_it_stands_in(
     monkeypatch.setattr(sys, "argv", ["lucency", "train", "absent.toml", "--out", "out"])
     begun = time.monotonic()
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        list(pool.map(time.sleep, (0.1, 0.1)))  # both are there, and the pool watches them
         failing, waiting = pool.submit(lucency.main, 0), pool.submit(time.sleep, 90)
         for future in (failing, waiting):
             with pytest.raises(BrokenProcessPool):
