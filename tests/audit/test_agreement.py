@@ -249,7 +249,7 @@ def test_labellings_meet_by_name():
     assert mine.image.tolist() == theirs.image.tolist() == ["0000.png", "0002.png"]
     np.testing.assert_array_equal(mine.label[:, 0], [0, 1])
     np.testing.assert_array_equal(theirs.label[:, 0], [1, 1])
-    found = align(other, image=one.image, findings=("a", "c"))
+    found = align(other, replace(one, findings=("a", "c")))
     np.testing.assert_array_equal(found, [[np.nan, 1], [np.nan, np.nan], [np.nan, 0]])
     with pytest.raises(ValueError, match="have none in common"):
         in_common(one, replace(other, findings=("x", "y")))

@@ -9,19 +9,22 @@ import pytest
 from sklearn.metrics import roc_auc_score
 from typer.testing import CliRunner
 
-from lucency.audit.agreement import agreement, between_readers, with_no_finding
-from lucency.audit.label_errors import chance_wrong, detection, joint_counts
-from lucency.audit.label_quality import (
+from lucency.audit.agreement import (
     COUNTS,
     DOUBTFUL,
     RELIABLE,
     UNRELIABLE,
+    agreement,
+    between_readers,
     conclude_label_quality,
     counts_of,
     published_counts,
     rate_label_quality,
+    with_no_finding,
 )
+from lucency.audit.label_errors import chance_wrong, detection, joint_counts
 from lucency.cli.app import app
+from lucency.core.predictions import Predictions
 from lucency.core.tables import short_table
 from lucency.data.labels import read_labelled
 from lucency.data.radiologists import read_experts, read_readings
@@ -62,16 +65,16 @@ def test_what_may_be_believed():
         "good": RELIABLE, "half": DOUBTFUL, "wrong": UNRELIABLE, "few": DOUBTFUL,
         "unsure": DOUBTFUL, "unread": DOUBTFUL, "alone": RELIABLE,
     }  # fmt: skip
-    assert "kappa 0.39" in found["reason"]["unsure"]
-    assert found["reason"]["unread"] == "no film labelled so was read by experts"
+    assert "kappa among experts 0.39" in found["reason"]["unsure"]
+    assert found["reason"]["unread"] == "PPV not known: experts read no film with the label"
     shortcut = rate_label_quality(counts, caveats={"good": "the drain gives it away"}).set_index(
         "finding"
     )
     assert shortcut.loc["good", ["rating", "reason"]].tolist() == [
-        DOUBTFUL, "the drain gives it away",
+        DOUBTFUL, "PPV 80 of 100 films with the label; the drain gives it away",
     ]  # fmt: skip
     assert conclude_label_quality(rate_label_quality(counts.iloc[:1], caveats={})) == (
-        "labels of good are reliable"
+        "Reliable labels: good."
     )
 
 
@@ -96,7 +99,7 @@ def test_a_finding_that_radiologists_did_not_read_is_no_error():
     assert found.loc[1, ["labelled", "seen", "both"]].tolist() == [4, 5, 2]
     assert found.loc[0, ["labelled", "seen", "both"]].tolist() == [0, 0, 0]
     rated = rate_label_quality(found, caveats={})
-    assert rated["reason"][0] == "no film labelled so was read by experts"
+    assert rated["reason"][0] == "PPV not known: experts read no film with the label"
     assert rated["rating"][0] == DOUBTFUL
     none = published_counts(("No Finding",)).loc[0]  # facts: label-quality.md, 142 of 348 show some
     assert none[["labelled", "both"]].tolist() == [348, 348 - 142]
@@ -108,8 +111,8 @@ def test_a_finding_that_radiologists_did_not_read_is_no_error():
 def test_labels_are_compared_with_radiologists(nih: Path, tmp_path: Path):
     words = ("labels", "--labels", nih / "Data_Entry_2017_v2020.csv", "--expert", nih / "expert")
     text = audit(*words, "--out", tmp_path / "out")
-    assert "experts call abnormal 169 of 348 films" in text
-    assert "labels of Effusion, Pneumothorax, No Finding are reliable" in text
+    assert "as experts see them: abnormal 169 of 348, any finding 142 of 348." in text
+    assert "Reliable labels: Effusion, Pneumothorax, No Finding. Doubtful labels: " in text
     groups = pd.read_csv(tmp_path / "out" / "groups.csv").set_index(["finding", "measure"])
     # Facts: label-quality.md, the merged group.
     assert groups["value"]["Opacity", "ppv"] == pytest.approx(0.622, abs=5e-4)
@@ -130,15 +133,15 @@ def test_versions_are_compared(nih: Path, tmp_path: Path):
     below = tmp_path / "evaluation" / "tables"
     assert "holds a run" in refused("versions", *files, "--out", below)
     text = audit("versions", *files)
-    assert "Compared are the 112,120 films of both; 0 are in the first alone, 0 in" in text
-    assert "181 films differ: 188 labels added, 0 removed; 51 films are no longer" in text
+    assert "Films in both: 112,120; in the first alone: 0; in the second alone: 0." in text
+    assert "Films that differ: 181. Labels added: 188; removed: 0. 'No Finding' lost: 51" in text
 
 
 def test_label_errors_are_ranked_and_compared_with_radiologists(nih: Path, tmp_path: Path):
     words = ("errors", nih / "zech" / "preds.csv", "--top", 3, "--out", tmp_path)
     labels = ("--labels", nih / "Data_Entry_2017_v2020.csv")
     text = audit(*words, *labels, "--expert", nih / "expert")
-    assert "missing: surely (0.87" in text
+    assert "AUC for labels that radiologists contradict: missing 0.87" in text
     assert "whether it trained on them is unknown" in text
     first = pd.read_csv(tmp_path / "first.csv")
     assert first["chance"].is_monotonic_decreasing
@@ -177,7 +180,7 @@ def test_a_file_of_one_finding_is_audited_without_groups(nih: Path, tmp_path: Pa
     )  # fmt: skip
     table.to_csv(tmp_path / "mine.csv", index=False)
     text = audit("labels", "--labels", tmp_path / "mine.csv", "--expert", nih / "expert")
-    assert "labels of Effusion are reliable" in text
+    assert "Reliable labels: Effusion." in text
     assert "groups" not in text
     assert "No Finding" not in text
 
@@ -212,13 +215,19 @@ def test_evidence_that_finds_all_and_none():
     label = (generator.random((400, 2)) < 0.5).astype(np.float32)
     wrong = generator.random((400, 2)) < 0.2
     truth = np.abs(label - wrong)
-    about = {"findings": ("a", "b"), "patient": np.arange(400) // 2, "resamples": 50, "seed": 0}
-    perfect = detection(wrong * 1.0, label, truth, **about)
+    predictions = Predictions(
+        network="toy", split="", findings=("a", "b"), image=np.arange(400).astype(str),
+        patient=np.arange(400) // 2, part=np.full(400, "test"), label=label, logit=label,
+        feature=np.empty((400, 0), np.float32),
+    )  # fmt: skip
+    draws = {"resamples": 50, "seed": 0}
+    perfect = detection(wrong * 1.0, predictions, truth, **draws)
     assert (perfect["auc"] == 1).all()
-    base_rate = detection(label * 1.0, label, truth, **about)  # labels of 1 first: no knowledge
+    by_label = label.astype(np.float64)  # labels of 1 first: no knowledge
+    base_rate = detection(by_label, predictions, truth, **draws)
     assert (base_rate["auc"] == 0.5).all()
     one = np.where(np.arange(400)[:, None] == 3, 1 - label, label)
-    lone = detection(wrong * 1.0, label, one, **about)
+    lone = detection(wrong * 1.0, predictions, one, **draws)
     assert lone.loc[lone["finding"] != MACRO, "low"].isna().all()
 
 

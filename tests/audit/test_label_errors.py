@@ -275,13 +275,7 @@ def _auc_of_errors(predictions: Predictions, truth: np.ndarray) -> np.ndarray:
     Rows: both, missing, spurious; columns: value, low, high over patients.
     """
     against = contradiction(predictions.label, predictions.probability)
-    about = {
-        "findings": predictions.findings,
-        "patient": predictions.patient,
-        "resamples": 300,
-        "seed": 0,
-    }
-    table = detection(against, predictions.label, truth, **about)
+    table = detection(against, predictions, truth, resamples=300, seed=0)
     return table.loc[table["finding"] == MACRO, ["auc", "low", "high"]].to_numpy()
 
 
@@ -293,7 +287,7 @@ def test_labels_that_radiologists_contradict_rank_first(shared: Path):
     merged = merge_predictions(zech, FOUR_GROUPS)
     for release, predictions in {"all": zech, "four": merged}.items():
         experts = read_experts(shared / "nih" / "expert", release=release)
-        truth = align(experts, image=predictions.image, findings=predictions.findings)
+        truth = align(experts, predictions)
         found = _auc_of_errors(predictions, truth)
         assert (found[:, 1] > 0.7).all()  # all 14: .906, .876, .805; four: .823, .832, .817
         shuffled = np.random.default_rng(0).permutation(predictions.logit)

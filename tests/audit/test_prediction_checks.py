@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,8 @@ from hypothesis import strategies as st
 from scipy.special import expit, logit
 from sklearn.metrics import roc_auc_score
 
+from lucency.audit.checks.issue import Fitted, Issue, UnverifiedPredictions, unverified
 from lucency.audit.checks.prediction_checks import CAP, CHECKS, check_predictions
-from lucency.audit.checks.unverified import Fitted, UnverifiedPredictions, unverified
 from lucency.core.manifest import FINDINGS
 from lucency.core.predictions import Predictions
 from lucency.data.nih import read_nih
@@ -46,6 +47,10 @@ def _honest(
 
 
 HONEST = _honest()
+
+
+def issues(check: str, checked: UnverifiedPredictions) -> list[Issue]:
+    return list(CHECKS[check](checked))
 
 
 def _changed(change: Callable[[np.ndarray], np.ndarray]) -> UnverifiedPredictions:
@@ -188,7 +193,7 @@ def test_every_check_has_a_planted_mistake():
 @pytest.mark.parametrize("check", list(PLANTED))
 def test_a_planted_mistake_is_found_with_its_count_and_by_no_other(check: str):
     for checked, counts in PLANTED[check]:
-        found = CHECKS[check](checked)
+        found = issues(check, checked)
         assert [issue.count for issue in found] == counts
         assert {issue.check for issue in found} == {check}
         for issue in found:
@@ -205,7 +210,7 @@ def test_an_honest_network_has_no_complaint(seed: int):
 
 
 def test_macro_at_chance_is_serious_and_a_finding_is_a_note():
-    macro, single = CHECKS["chance"](_changed(_noise))
+    macro, single = issues("chance", _changed(_noise))
     assert (macro.severity, single.severity) == ("serious", "note")
     assert macro.examples == ("macro",)
     area = roc_auc_score(HONEST.label, _noise(HONEST.probability), average="macro")
@@ -228,16 +233,16 @@ def test_labels_that_are_not_stated_are_left_out():
     label = HONEST.label.copy()
     label[:200, 0] = np.nan
     assert check_predictions(replace(HONEST, label=label)) == []
-    lost = CHECKS["few_positives"](replace(HONEST, label=np.where(HONEST.label == 1, np.nan, 0)))
+    lost = issues("few_positives", replace(HONEST, label=np.where(HONEST.label == 1, np.nan, 0)))
     assert lost[0].examples == ("Mass (0)", "Edema (0)", "Nodule (0)")
 
 
 def test_few_means_fewer_than_thirty():
     label = HONEST.label.copy()
     label[:, 3] = np.arange(600) < 30
-    assert not CHECKS["few_positives"](replace(HONEST, label=label))
+    assert not issues("few_positives", replace(HONEST, label=label))
     label[0, 3] = 0
-    assert "Hernia (29)" in CHECKS["few_positives"](replace(HONEST, label=label))[0].message
+    assert "Hernia (29)" in issues("few_positives", replace(HONEST, label=label))[0].message
 
 
 def test_no_films_have_no_issue_and_one_film_few():
@@ -292,12 +297,12 @@ def test_a_real_network_s_columns_in_another_order_are_put_right(zech: Unverifie
     """Alphabetical, as labels come out of a sort: the likely order names them as they are."""
     half = replace(_take(zech, np.arange(0, len(zech.image), 2)), network="half")
     alphabetical = np.argsort(FINDINGS)
-    (found,) = CHECKS["column_order"](_permuted(half, alphabetical))
+    (found,) = issues("column_order", _permuted(half, alphabetical))
     assert found.remedy.endswith(", ".join(np.array(FINDINGS)[alphabetical].tolist()))
     assert 9 <= found.count <= (alphabetical != np.arange(14)).sum() == 12
     swap = np.arange(14)
     swap[[4, 5]] = 5, 4
-    (found,) = CHECKS["column_order"](_permuted(half, swap))
+    (found,) = issues("column_order", _permuted(half, swap))
     assert found.count == 2
     assert found.examples[0].startswith("Nodule ranks Mass (0.8")
     assert found.remedy.endswith(", ".join(np.array(FINDINGS)[swap].tolist()))
@@ -314,10 +319,10 @@ def _permuted(checked: UnverifiedPredictions, order: np.ndarray) -> UnverifiedPr
 
 def test_a_real_network_s_other_mistakes_are_found(zech: UnverifiedPredictions):
     twice = replace(zech, probability=expit(zech.probability))
-    assert CHECKS["double_sigmoid"](twice)[0].count == 14
+    assert issues("double_sigmoid", twice)[0].count == 14
     weighted = replace(zech, probability=expit(logit(zech.probability) + 2.5))
-    assert CHECKS["overstated_risk"](weighted)[0].count == 14
-    assert CHECKS["overstated_risk"](weighted)[0].severity == "note"
+    assert issues("overstated_risk", weighted)[0].count == 14
+    assert issues("overstated_risk", weighted)[0].severity == "note"
 
 
 def _predictions(shift: Callable[[np.ndarray], np.ndarray] = np.asarray) -> Predictions:
@@ -349,11 +354,11 @@ def test_our_own_predictions_and_tables_have_no_complaint():
     gone = evaluate(replace(predictions, label=label), threshold=half, resamples=50, seed=0)
     assert gone["value"].isna().any()  # and the note says why
     tables = ("unexplained_gaps", "no_interval", "mean_of_another_table")
-    assert not any(CHECKS[name](replace(checked, scores=gone)) for name in tables)
+    assert not any(issues(name, replace(checked, scores=gone)) for name in tables)
 
 
 def test_probabilities_handed_over_as_logits_are_a_double_sigmoid():
-    assert CHECKS["double_sigmoid"](unverified(_predictions(expit)))[0].count == 4
+    assert issues("double_sigmoid", unverified(_predictions(expit)))[0].count == 4
 
 
 @settings(max_examples=100, deadline=None)
@@ -367,7 +372,7 @@ def test_a_mean_rounded_as_its_table_is_no_other_table_s(
 ):
     mean = round(float(np.mean(values)), digits)
     printed = [round(value, digits) for value in values]
-    check = CHECKS["mean_of_another_table"]
+    check = partial(issues, "mean_of_another_table")
     assert not check(_scores(*_aucs(*printed, macro=mean)))
     wrong = mean + units * 10.0**-digits
     values = [*printed, wrong]
@@ -377,16 +382,16 @@ def test_a_mean_rounded_as_its_table_is_no_other_table_s(
 
 def test_the_pooled_value_in_the_mean_s_place_is_named():
     table = _scores(*_aucs(0.81, 0.92, 0.7, macro=0.91, micro=0.91))
-    (found,) = CHECKS["mean_of_another_table"](table)
+    (found,) = issues("mean_of_another_table", table)
     assert "net auc: 0.91, which is the pooled one, the mean is 0.81" in found.message
-    assert not CHECKS["mean_of_another_table"](_scores(*_aucs(0.8, micro=0.91)))
+    assert not issues("mean_of_another_table", _scores(*_aucs(0.8, micro=0.91)))
 
 
 def test_published_aucs_of_a_real_table_have_their_mean(shared: Path):
     """zech/aucs.csv and the published macro, .8382671332; model cards print another one."""
     table = pd.read_csv(shared / "nih" / "zech" / "aucs.csv")
     rows = [("zech", name, "auc", value) for name, value in table.itertuples(index=False)]
-    check = CHECKS["mean_of_another_table"]
+    check = partial(issues, "mean_of_another_table")
     assert not check(_scores(*rows, ("zech", "macro", "auc", 0.8382671332)))
     assert check(_scores(*rows, ("zech", "macro", "auc", 0.8412)))[0].count == 1
 
@@ -394,14 +399,14 @@ def test_published_aucs_of_a_real_table_have_their_mean(shared: Path):
 def test_what_has_no_note_is_a_gap_and_what_has_is_none():
     gap = PLANTED["unexplained_gaps"][0][0]
     reason = gap.scores.assign(note="not computable: 0 positives")
-    assert CHECKS["unexplained_gaps"](gap)[0].examples == ("net Mass auc", "net Edema auc")
-    assert not CHECKS["unexplained_gaps"](replace(gap, scores=reason))
-    assert CHECKS["unexplained_gaps"](replace(gap, scores=gap.scores.assign(note=np.nan)))
+    assert issues("unexplained_gaps", gap)[0].examples == ("net Mass auc", "net Edema auc")
+    assert not issues("unexplained_gaps", replace(gap, scores=reason))
+    assert issues("unexplained_gaps", replace(gap, scores=gap.scores.assign(note=np.nan)))
 
 
 def test_accuracy_beside_the_trivial_predictor_s_is_no_complaint():
     rows = [(name, "Mass", "accuracy", 0.95) for name in ("net", "trivial")]
-    assert not CHECKS["no_baseline"](_scores(*rows))
+    assert not issues("no_baseline", _scores(*rows))
 
 
 def test_predictions_that_do_not_fit_are_refused():

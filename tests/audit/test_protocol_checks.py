@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lucency.audit.checks.protocol_checks import BEFORE, BESIDE, remark
+from lucency.audit.checks.run_checks import BEFORE, BESIDE, remark
 from lucency.config.protocol import Protocol
 from lucency.config.sections import Network, Source
 from lucency.core.predictions import Predictions
@@ -40,13 +40,13 @@ STATED = _test([[1, 0], [0, 1], [0, 0]])
 
 
 def test_a_clean_experiment_has_no_remark():
-    assert remark(CLEAN, test=STATED, rejected=NOTHING, missing=[]) == []
+    assert list(remark(CLEAN, test=STATED, rejected=NOTHING, missing=[])) == []
 
 
 def test_lost_films_and_unstated_labels_are_noted_with_their_number():
     rejected = pd.DataFrame({"image": ["x.png"], "reason": ["truncated"]})
     unstated = _test([[1, np.nan], [np.nan, np.nan], [0, 0]])
-    found = remark(CLEAN, test=unstated, rejected=rejected, missing=["a", "b", "c", "d"])
+    found = list(remark(CLEAN, test=unstated, rejected=rejected, missing=["a", "b", "c", "d"]))
     assert [one.severity for one in found] == ["note"] * 3
     counts = {one.check: one.count for one in found}
     assert counts == {"rejected_films": 1, "missing_films": 4, "unstated_labels": 3}

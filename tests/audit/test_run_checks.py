@@ -8,9 +8,8 @@ import pandas as pd
 import pytest
 
 from lucency.audit.checks import split_checks
-from lucency.audit.checks.issue import count_serious
+from lucency.audit.checks.issue import count_serious, no_scores
 from lucency.audit.checks.run_checks import check_lists, check_protocol, check_run, split_table_of
-from lucency.audit.checks.unverified import no_scores
 from lucency.config.protocol import read_protocol
 from lucency.config.sections import Source
 from lucency.core.plan import clones, joined, originals

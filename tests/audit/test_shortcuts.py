@@ -5,8 +5,14 @@ import pandas as pd
 import pytest
 from scipy.stats import mannwhitneyu
 
-from lucency.audit.hidden_strata import strata
-from lucency.audit.shortcuts import SHORTCUTS, find_shortcuts, known_facts, probe, shortcut_reasons
+from lucency.audit.shortcuts import (
+    SHORTCUTS,
+    find_shortcuts,
+    known_facts,
+    probe,
+    shortcut_reasons,
+    strata,
+)
 from lucency.core.predictions import Predictions
 
 DRAWS = {"resamples": 200, "seed": 0}
@@ -49,11 +55,11 @@ def test_a_planted_shortcut_is_found_and_priced():
     found = table.loc[table["shortcut"]]
     assert found[["finding", "fact"]].to_numpy().tolist() == [["a", "view"]]
     row = found.iloc[0]
-    assert row["alike"] == pytest.approx(0.76, abs=0.03)  # the two normals, 1 apart
-    assert row["worth_low"] < row["auc"] - 0.76 < row["worth_high"] + 0.03
-    assert shortcut_reasons(table)["a"].startswith("the score leans on view = AP (0.8")
+    assert row["adjusted_auc"] == pytest.approx(0.76, abs=0.03)  # the two normals, 1 apart
+    assert row["confounding_low"] < row["auc"] - 0.76 < row["confounding_high"] + 0.03
+    assert shortcut_reasons(table)["a"].startswith("view = AP (association 0.8")
     assert row["levels"] == "AP"
-    assert row["leans"] == pytest.approx(0.856, abs=0.03)  # of two normals, 1.5 apart
+    assert row["association"] == pytest.approx(0.856, abs=0.03)  # of two normals, 1.5 apart
     assert row["with_it"] > row["auc"] > row["without_it"]
     assert tuple(table.columns) == SHORTCUTS
 
@@ -67,7 +73,7 @@ def test_auc_among_films_alike_by_hand():
         mine = levels["view"] == name
         yes, no = (said.logit[mine & (said.label[:, 0] == one), 0] for one in (1, 0))
         total += mannwhitneyu(yes, no).statistic / len(no)
-    assert row["alike"] == pytest.approx(total / (said.label[:, 0] == 1).sum())
+    assert row["adjusted_auc"] == pytest.approx(total / (said.label[:, 0] == 1).sum())
 
 
 @pytest.mark.slow
@@ -90,7 +96,7 @@ def test_levels_without_negatives_are_left_out_and_counted():
     against = said.logit[said.label[:, 0] == 0, 0]
     told = [mannwhitneyu(one, against).statistic / len(one) / len(against) for one in (yes, no)]
     np.testing.assert_allclose([row["with_it"], row["without_it"]], told)
-    assert row["alike"] == pytest.approx(0.76, abs=0.04)
+    assert row["adjusted_auc"] == pytest.approx(0.76, abs=0.04)
 
 
 def test_facts_of_films_are_levels():
@@ -154,7 +160,7 @@ def test_a_perfect_confounder_is_a_shortcut_and_many_levels_are_no_fact():
     probes = pd.DataFrame({"fact": ["drain"], "low": [0.9]})
     table = find_shortcuts(said, {"drain": fact.astype(object)}, probes, **DRAWS)
     assert table.set_index("finding").loc["a", "shortcut"]
-    assert "no positive lacks it" in shortcut_reasons(table)["a"]
+    assert "no positive without it" in shortcut_reasons(table)["a"]
     paths = pd.DataFrame({"path": [f"{film}/x.png" for film in range(30)]})
     assert known_facts(paths) == {}
 

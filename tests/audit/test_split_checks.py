@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lucency.audit.checks import nih_checks, prediction_checks, score_checks, split_checks
+from lucency.audit.checks import nih_checks, prediction_checks, split_checks
 from lucency.audit.checks.issue import Issue, SplitTable, issue_table
 from lucency.audit.checks.split_checks import CHECKS, check_split
 from lucency.config.sections import Split
@@ -110,8 +111,12 @@ def _take(table: SplitTable, rows: np.ndarray) -> SplitTable:
     )
 
 
-def _only(issues: list[Issue]) -> Issue:
-    (one,) = issues
+def issues(check: str, table: SplitTable) -> list[Issue]:
+    return list(CHECKS[check](table))
+
+
+def _only(found: list[Issue]) -> Issue:
+    (one,) = found
     return one
 
 
@@ -141,7 +146,7 @@ def test_every_check_has_a_planted_mistake():
 @pytest.mark.parametrize("check", list(PLANTED))
 def test_a_planted_mistake_is_found_with_its_count(check: str):
     for table, counts in PLANTED[check]:
-        found = CHECKS[check](table)
+        found = issues(check, table)
         assert [issue.count for issue in found] == counts
         for issue in found:
             assert issue.check == check
@@ -222,10 +227,10 @@ def test_patients_are_counted_as_the_overlap_of_the_report(seed: int, films: int
         )
         for one, other in (("train", "val"), ("train", "test"), ("val", "test"))
     }
-    issues = CHECKS["patients_on_two_sides"](SplitTable(image=image, patient=patient, part=part))
-    assert [one.count for one in issues] == [count for count in found.values() if count]
+    leaks = issues("patients_on_two_sides", SplitTable(image=image, patient=patient, part=part))
+    assert [one.count for one in leaks] == [count for count in found.values() if count]
     shares = [count / (part == other).sum() for (_, other), count in found.items() if count]
-    for issue, share in zip(issues, shares, strict=True):
+    for issue, share in zip(leaks, shares, strict=True):
         assert f"({share:.1%})" in issue.message
 
 
@@ -268,13 +273,13 @@ def test_the_community_s_lists_are_known_whole(community: SplitTable, known):
     assert len(official & set(train.tolist())) == 17_920
     assert "17,920 of NIH's 25,596 test films, 606 of the 880 with boxes" in one.message
     labelled = replace(community, method="official", **lists)
-    assert [one.severity for one in CHECKS["community_lists"](labelled)] == ["serious"]
-    assert [one.count for one in CHECKS["official_split"](labelled)] == [17_920, 2_463, 17_220]
+    assert [one.severity for one in issues("community_lists", labelled)] == ["serious"]
+    assert [one.count for one in issues("official_split", labelled)] == [17_920, 2_463, 17_220]
 
 
 def test_boxes_of_films_in_the_community_s_training_part_are_refused(community: SplitTable, films):
     boxed = films.boxes["image"].to_numpy(dtype=str)
-    one = _only(CHECKS["box_images_in_training"](replace(community, boxed=boxed)))
+    one = _only(issues("box_images_in_training", replace(community, boxed=boxed)))
     assert len(boxed) == 984
     assert one.count == 606
     assert one.message.startswith("606 of 880 films")
@@ -284,7 +289,7 @@ def test_the_community_s_lists_are_known_under_nih_s_names(community: SplitTable
     test = community.image[community.part == "test"]
     rest = community.image[community.part != "test"]
     lists = {"official_test": test, "official_train_val": rest}
-    one = _only(CHECKS["community_lists"](_table(*CLEAN, **lists)))
+    one = _only(issues("community_lists", _table(*CLEAN, **lists)))
     assert one.severity == "serious"
     assert "test_list.txt, 22,433 films, is the community's test list" in one.message
     assert "train_val_list.txt, 89,687 films, is the community's train and val list" in one.message
@@ -295,9 +300,9 @@ def test_the_community_s_lists_are_known_by_content_not_by_order_or_form(communi
     order = generator.permutation(len(community.image))
     bare = np.array([f"images/{name[:12]}" for name in community.image[order].tolist()])
     turned = replace(_take(community, order), image=bare)
-    assert len(_only(CHECKS["community_lists"](turned)).examples) == 3
+    assert len(_only(issues("community_lists", turned)).examples) == 3
     joint = replace(community, part=np.where(community.part == "val", "train", community.part))
-    assert "the 89,687 train films are" in _only(CHECKS["community_lists"](joint)).message
+    assert "the 89,687 train films are" in _only(issues("community_lists", joint)).message
 
 
 @pytest.mark.parametrize("films", [3_000, 30_000])
@@ -306,17 +311,17 @@ def test_the_community_s_split_is_known_when_films_are_left_out(community: Split
     some = _take(community, np.sort(rows))
     assert "patients stand as in the community's lists" in _only(check_split(some)).message
     joint = replace(some, part=np.where(some.part == "val", "train", some.part))
-    assert len(CHECKS["community_lists"](joint)) == 1
+    assert len(issues("community_lists", joint)) == 1
     moved = replace(some, part=np.where(some.patient == 10007, "train", some.part))
-    assert films < 30_000 or CHECKS["community_lists"](moved) == []
+    assert films < 30_000 or issues("community_lists", moved) == []
 
 
 def test_nih_s_own_lists_and_other_patients_are_not_the_community_s(films, known):
     part = split_by_image(len(films), share=(0.7, 0.1, 0.2), seed=1)
     table = SplitTable(image=films.image, patient=films.patient, part=part)
-    assert CHECKS["community_lists"](table) == []
+    assert issues("community_lists", table) == []
     lists = {name: known[name] for name in ("official_train_val", "official_test")}
-    assert CHECKS["community_lists"](_table(*CLEAN, **lists)) == []
+    assert issues("community_lists", _table(*CLEAN, **lists)) == []
 
 
 def test_zech_s_test_films_are_the_community_s_and_not_nih_s(shared: Path, known):
@@ -350,7 +355,7 @@ def test_label_files_are_distinguished_by_their_origin(films, shared: Path):
     changed = (first.label != films.label[pd.Index(films.image).get_indexer(first.image)]).any(1)
     assert changed.sum() == 181
     base = _table(*CLEAN)
-    check = CHECKS["label_versions"]
+    check = partial(issues, "label_versions")
     assert check(replace(base, origins=(films.origin, films.origin))) == []
     mixed = _only(check(replace(base, origins=(first.origin, films.origin))))
     assert (mixed.severity, mixed.count) == ("serious", 2)
@@ -361,7 +366,7 @@ def test_label_files_are_distinguished_by_their_origin(films, shared: Path):
 
 def test_few_test_films_on_the_official_list_do_not_make_a_split_official():
     """Of fewer than ten patients all may be there by chance; and the lists must be at hand."""
-    check = CHECKS["official_split"]
+    check = partial(issues, "official_split")
     few = _table(*CLEAN[:6], *MANY[:9], **OFFICIAL)
     assert check(few) == []
     assert check(_table(*CLEAN[:6], *MANY, method="official")) == []
@@ -423,7 +428,7 @@ def test_no_check_is_left_out_of_the_tables():
     """Every public function that takes a SplitTable or UnverifiedPredictions is a check."""
     for rooms, subject, checks in (
         ((split_checks, nih_checks), "SplitTable", CHECKS),
-        ((prediction_checks, score_checks), "UnverifiedPredictions", prediction_checks.CHECKS),
+        ((prediction_checks,), "UnverifiedPredictions", prediction_checks.CHECKS),
     ):
         public = {
             member.__name__

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from lucency.audit.agreement import FOUR_GROUPS, merge_predictions
-from lucency.audit.versions import ALL, against_experts, changed_labels, changes, effect
+from lucency.audit.agreement import FOUR_GROUPS, align, merge_predictions
+from lucency.audit.label_audit import ALL, changed_labels, changes, effect
 from lucency.core.manifest import NO_FINDING, Manifest, empty_boxes
 from lucency.core.predictions import Predictions
 from lucency.data.labels import read_labelled
@@ -18,6 +18,16 @@ from lucency.evaluation.evaluate import MACRO
 from lucency.evaluation.external import read_predictions_table
 
 DRAWS = {"resamples": 100, "seed": 0}
+
+
+def by_versions(predictions: Predictions, old: Manifest, new: Manifest) -> pd.DataFrame:
+    pair = {"old": align(old, predictions), "new": align(new, predictions)}
+    return effect(predictions, pair, **DRAWS)
+
+
+def by_experts(predictions: Predictions, experts: Manifest) -> pd.DataFrame:
+    pair = {"labels": predictions.label, "experts": align(experts, predictions)}
+    return effect(predictions, pair, **DRAWS).set_index("finding")
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +75,7 @@ def test_the_versions_move_one_real_network_s_aucs_by_less_than_a_hundredth(
     nih: Manifest, zech: Predictions, shared: Path
 ):
     old = read_labelled(shared / "nih" / "Data_Entry_2017.csv")
-    table = effect(zech, old, nih, **DRAWS).set_index("finding")
+    table = by_versions(zech, old, nih).set_index("finding")
     # Facts: evaluation.md, the published AUC by the new file; 37 labels of its films differ.
     assert table.loc[MACRO, "new"] == pytest.approx(0.8382671332, abs=1e-9)
     assert table.loc[MACRO, "differing"] == 37
@@ -76,7 +86,7 @@ def test_the_versions_move_one_real_network_s_aucs_by_less_than_a_hundredth(
 
 def test_a_real_network_by_labels_and_by_radiologists(zech: Predictions, shared: Path):
     root = shared / "nih" / "expert"
-    table = against_experts(zech, read_experts(root, release="all"), **DRAWS).set_index("finding")
+    table = by_experts(zech, read_experts(root, release="all"))
     assert set(table["films"]) == {188}
     assert np.isnan(table.loc["Pneumonia", "difference"])
     assert "one class only by experts" in table.loc["Pneumonia", "note"]
@@ -87,7 +97,7 @@ def test_a_real_network_by_labels_and_by_radiologists(zech: Predictions, shared:
     assert table.loc[MACRO, "difference_low"] > 0
     four = read_experts(root, release="four")
     merged = merge_predictions(zech, FOUR_GROUPS)
-    table = against_experts(merged, four, **DRAWS).set_index("finding")
+    table = by_experts(merged, four)
     assert set(table["films"]) == {935}
     seen = dict(zip(four.image, four.label, strict=True))
     film = [image in seen for image in merged.image]
@@ -103,11 +113,11 @@ def test_a_real_network_by_labels_and_by_radiologists(zech: Predictions, shared:
 def test_the_difference_is_paired():
     label = np.random.default_rng(1).integers(0, 2, (400, 2))
     predictions, old = toys(label)
-    same = effect(predictions, old, old, **DRAWS)
+    same = by_versions(predictions, old, old)
     bounds = ["difference", "difference_low", "difference_high"]
     assert (same[bounds] == 0).all(axis=None)
     new = replace(old, label=np.where(np.arange(400)[:, None] < 2, 1 - old.label, old.label))
-    table = effect(predictions, old, new, **DRAWS)
+    table = by_versions(predictions, old, new)
     paired = table["difference_high"] - table["difference_low"]
     single = table["old_high"] - table["old_low"]
     assert (paired < single / 2).all()
@@ -119,7 +129,7 @@ def test_films_without_a_label_by_both_are_left_out():
     predictions, old = toys(label)
     fewer = label.copy()
     fewer[:30, 0] = np.nan
-    table = effect(predictions, replace(old, label=fewer.astype(np.float32)), old, **DRAWS)
+    table = by_versions(predictions, replace(old, label=fewer.astype(np.float32)), old)
     assert table["films"].tolist() == [70, 100, 100]
     assert table["patients"].tolist() == [35, 50, 50]
     expected = roc_auc_score(label[30:, 0], predictions.logit[30:, 0])
@@ -128,4 +138,4 @@ def test_films_without_a_label_by_both_are_left_out():
     assert gone.loc["a", "films"] == 30
     assert gone.loc["a", "removed"] == label[:30, 0].sum()
     with pytest.raises(ValueError, match="toy: no film and finding is labelled by both"):
-        effect(predictions, replace(old, image=np.char.add(old.image, "x")), old, **DRAWS)
+        by_versions(predictions, replace(old, image=np.char.add(old.image, "x")), old)

@@ -14,8 +14,8 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
+from lucency.audit.checks.issue import unverified
 from lucency.audit.checks.prediction_checks import check_predictions
-from lucency.audit.checks.unverified import unverified
 from lucency.core.manifest import FINDINGS
 from lucency.core.predictions import Predictions
 from lucency.evaluation.bootstrap import once, resample_patients

@@ -12,16 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from lucency.audit.agreement import COUNTS, conclude_label_quality, rate_label_quality
 from lucency.audit.checks.issue import Issue, issue_table
-from lucency.audit.hidden_strata import STRATA
 from lucency.audit.image_quality import LISTED, quality_counts
-from lucency.audit.label_quality import (
-    COUNTS,
-    AuditResults,
-    conclude_label_quality,
-    rate_label_quality,
-)
-from lucency.audit.shortcuts import PROBES, SHORTCUTS
+from lucency.audit.shortcuts import PROBES, SHORTCUTS, STRATA, AuditResults
 from lucency.balance.imbalance import Change, describe_change
 from lucency.balance.steps import Step, followed
 from lucency.config.protocol import parse_protocol
@@ -445,13 +439,13 @@ def test_label_quality_has_a_conclusion_and_a_reason_for_each_finding(
 ) -> None:
     first = experiment.audit.label_quality["finding"].iloc[0]
     quality = conclude_label_quality(experiment.audit.label_quality)
-    assert f"{quality[0].upper()}{quality[1:]}. Shortcuts of" in text
+    assert f"{quality} Shortcuts of" in text
     tables = Page(text).tables
     label_quality = next(t for t in tables if t[0][:2] == ["Finding", "Rating"])
     assert label_quality[1][:2] == [first, "doubtful"]
-    assert label_quality[1][-1] == "shortcut: view"
-    worth = next(t for t in tables if t[0][:2] == ["Finding", "Fact"])
-    assert worth[1][-1] == "yes"
+    assert label_quality[1][-1].endswith("; shortcut: view")
+    shortcuts = next(t for t in tables if t[0][:2] == ["Finding", "Fact"])
+    assert shortcuts[1][-1] == "yes"
     assert "Ground truth: the findings drawn on the phantoms" in text
     image = next(t for t in tables if t[0][0] == "Problem")
     assert image[-1] == ["any", "0", "0", "0.0 %"]

@@ -1,4 +1,4 @@
-"""Agreement of a label file with radiologists, and of radiologists with each other.
+"""Agreement of a label file with radiologists, of these with each other, and label quality.
 
 NIH's labels were mined from reports, with which they agree at F1 .94 (Wang et al., CVPR 2017); here
 they are compared with what radiologists saw. The films that were read were chosen to hold many
@@ -6,16 +6,16 @@ findings, so that a predictive value is not that of a random film. All intervals
 
 Findings may be merged into groups first: consolidation, pneumonia and infiltration describe one
 appearance, and no reader distinguishes them by the picture alone (Oakden-Rayner, Academic Radiology
-27 (2020), 106-112).
+27 (2020), 106-112). The rule by which labels are rated is ours; it rates them, not the networks.
 
 Letters in shapes: n films, k findings, r resamples.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from functools import partial
+from importlib.resources import files
 
 import numpy as np
 import pandas as pd
@@ -25,7 +25,13 @@ from lucency.balance.imbalance import no_finding
 from lucency.core.manifest import FINDINGS, NO_FINDING, Manifest, nearest
 from lucency.core.predictions import Predictions
 from lucency.data.radiologists import Readings
-from lucency.evaluation.bootstrap import Weights, interval, once, resample_patients
+from lucency.evaluation.bootstrap import (
+    Weights,
+    all_and_resampled,
+    interval,
+    once,
+    resample_patients,
+)
 from lucency.evaluation.metrics import Cells, count_cells, ratio
 from lucency.evaluation.significance import wilson
 
@@ -37,12 +43,24 @@ FLOW = (
     "labelled", "seen", "films", "of", "share", "low", "high", "wilson_low", "wilson_high", "note",
 )  # fmt: skip
 READ = ("finding", "kappa", "low", "high", "films", "readings", "patients", "note")
+COUNTS = ("finding", "labelled", "seen", "both", "kappa")
+LABEL_QUALITY = ("finding", "rating", "ppv", "low", "high", "sensitivity", *COUNTS[1:], "reason")
+RELIABLE, DOUBTFUL, UNRELIABLE = "reliable", "doubtful", "unreliable"
+HALF, MODERATE = 0.5, 0.4  # of PPV; of kappa: Landis and Koch, Biometrics 33 (1977), 159-174
+PUBLISHED = "published_agreement.csv"
 ANY, ABNORMAL, NORMAL = "any finding", "abnormal", "normal"
 KAPPA = "kappa"
 NO_PAIRS = "not computable: no film has two answers"
+UNREAD = "PPV not known: experts read no film with the label"
 ONE_ANSWER = "not computable: all answers are the same"
 ALL_ALIKE = "every resample gives the same: take Wilson's interval"
 ROUNDING = 1e-12  # of a share; below it two are equal
+SHARES = {  # cells of Cells that are right and wrong, and what is absent where there are none
+    "ppv": ("tp", "fp", "labelled positive"),
+    "sensitivity": ("tp", "fn", "that experts call positive"),
+    "specificity": ("tn", "fp", "that experts call negative"),
+    "npv": ("tn", "fn", "labelled negative"),
+}
 GROUPS: dict[str, tuple[str, ...]] = {
     "Opacity": ("Infiltration", "Consolidation", "Pneumonia", "Atelectasis", "Edema"),
     "Nodule or mass": ("Nodule", "Mass"),
@@ -53,32 +71,31 @@ FOUR_GROUPS: dict[str, tuple[str, ...]] = {  # as the four-finding release of ex
     "Nodule or mass": ("Nodule", "Mass"),
 }
 Groups = Mapping[str, tuple[str, ...]]
+Label = Float[np.ndarray, " n"]  # 1, 0 or NaN
+Labels = Float[np.ndarray, "n k"]
+Count = Int64[np.ndarray, " n"]
 Values = Float64[np.ndarray, " r"]
 
 
 def agreement(labels: Manifest, experts: Manifest, *, resamples: int, seed: int) -> pd.DataFrame:
-    """Return MEASURES of every finding of both, `labels` as the test, `experts` as ground truth.
+    """Return SHARES and KAPPA of every finding, `labels` as the test, `experts` as ground truth.
 
     A film that either leaves open (NaN) is left out. `labelled`, `seen` and `both` count the
-    positives of labels, of experts and of both. Beside the interval from resampling
-    patients stands Wilson's, of a share, which takes films as independent, but holds for few films
-    too. For groups of findings merge both with `merge_labels` first. Raises ValueError when they
-    have no film or no finding in common.
+    positives of labels, of experts and of both. Beside the interval from resampling patients stands
+    Wilson's, of a share, which takes films as independent, but holds for few films too. Raises
+    ValueError when they have no film or no finding in common.
     """
     ours, theirs = in_common(labels, experts)
-    plain = once(len(ours))
-    resampled = resample_patients(ours.patient, resamples=resamples, seed=seed)
+    weights = all_and_resampled(ours.patient, resamples=resamples, seed=seed)
     rows = []
     for finding, mine, seen in zip(ours.findings, ours.label.T, theirs.label.T, strict=True):
         stated = ~np.isnan(mine) & ~np.isnan(seen)
         truth, called = np.where(stated, seen, np.nan), mine == 1
-        counts = [count_cells(truth, called, weights=one) for one in (plain, resampled)]
-        tp, fp, fn, _ = (int(cell[0]) for cell in counts[0])
+        cells = count_cells(truth, called, weights=weights)
+        tp, fp, fn, _ = (int(cell[0]) for cell in cells)
         patients = len(np.unique(ours.patient[stated]))
         about = (tp + fp, tp + fn, tp, int(stated.sum()), patients)
-        for measure in MEASURES:
-            *numbers, note = _measure(measure, *counts)
-            rows.append((finding, measure, *numbers, *about, note))
+        rows += [(finding, *numbers, *about, note) for *numbers, note in _measures(cells)]
     return pd.DataFrame(rows, columns=list(AGREED))
 
 
@@ -123,17 +140,70 @@ def between_readers(readings: Readings, *, resamples: int, seed: int) -> pd.Data
         yes, no = (np.bincount(film[label[kept] == one], minlength=len(first)) for one in (1, 0))
         several = yes + no > 1
         value = fleiss(yes, no, weights=once(len(first)))[0]
-        low, high = interval(fleiss(yes, no, weights=resampled))
-        note = ONE_ANSWER if several.any() else NO_PAIRS
-        counts = (int(several.sum()), int((yes + no)[several].sum()))
-        people = len(np.unique(patient[several]))
-        rows.append((finding, value, low, high, *counts, people, note if np.isnan(value) else ""))
+        bounds = interval(fleiss(yes, no, weights=resampled))
+        lacking = ONE_ANSWER if several.any() else NO_PAIRS
+        counts = (several.sum(), (yes + no)[several].sum(), len(np.unique(patient[several])))
+        note = lacking if np.isnan(value) else ""
+        rows.append((finding, value, *bounds, *map(int, counts), note))
     return pd.DataFrame(rows, columns=list(READ))
 
 
-def fleiss(
-    yes: Int64[np.ndarray, " n"], no: Int64[np.ndarray, " n"], *, weights: Weights
-) -> Values:
+def rate_label_quality(counts: pd.DataFrame, *, caveats: Mapping[str, str]) -> pd.DataFrame:
+    """Return for each finding whether its labels are reliable, and why not.
+
+    `counts` has the columns COUNTS: how many films of a sample are labelled, how many experts call
+    positive, how many are both, and Fleiss' kappa among the experts (NaN if unknown). `unreliable`:
+    most labels are wrong, for Wilson's interval of the PPV (of films, taken as independent) ends
+    below a half. `doubtful`: it does not lie above a half; or experts do not agree at least
+    moderately; or the finding is a key of `caveats`, whose text is the reason. Else `reliable`.
+    """
+    both, labelled, seen = (counts[name].to_numpy(float) for name in ("both", "labelled", "seen"))
+    ppv, (low, high) = ratio(both, labelled), wilson(both, labelled)
+    rating, reasons = [], []
+    for row, least, most in zip(counts.to_dict("records"), low, high, strict=True):
+        known = f"PPV {row['both']} of {row['labelled']} films with the label"
+        unsure = "" if least > HALF or most < HALF else ", interval holds .5"
+        reason = [f"{known}{unsure}" if row["labelled"] else UNREAD]
+        if row["kappa"] < MODERATE:
+            reason.append(f"kappa among experts {row['kappa']:.2f}")
+        if row["finding"] in caveats:
+            reason.append(caveats[row["finding"]])
+        sure = RELIABLE if least > HALF and len(reason) == 1 else DOUBTFUL
+        rating.append(UNRELIABLE if most < HALF else sure)
+        reasons.append("; ".join(reason))
+    found = {"ppv": ppv, "low": low, "high": high, "sensitivity": ratio(both, seen)}
+    table = counts.assign(rating=rating, **found, reason=reasons)
+    return table.loc[:, list(LABEL_QUALITY)]
+
+
+def counts_of(agreement: pd.DataFrame, readers: pd.DataFrame) -> pd.DataFrame:
+    """Return the columns COUNTS of `agreement` and `between_readers`; kappa NaN without readers."""
+    first = agreement.drop_duplicates("finding").set_index("finding")
+    kappa = readers.set_index("finding")["kappa"].reindex(first.index)
+    return first.assign(kappa=kappa).reset_index().loc[:, list(COUNTS)]
+
+
+def published_counts(findings: tuple[str, ...] = (*FINDINGS, NO_FINDING)) -> pd.DataFrame:
+    """Return the counts of ChestX-ray14's 14 findings and "No Finding", on 810 films.
+
+    NIH's labels (v2020) against the majority of three radiologists, and the kappa of all five, of
+    Nabulsi et al., Scientific Reports 11 (2021), 15523; "No Finding" is none of the 14. Of a
+    finding that they did not read the counts are 0.
+    """
+    with (files("lucency.audit") / PUBLISHED).open() as table:
+        read = pd.read_csv(table).set_index("finding").reindex(list(findings))
+    counted = dict.fromkeys(COUNTS[1:4], 0)
+    return read.fillna(counted).astype(dict.fromkeys(counted, int)).reset_index()
+
+
+def conclude_label_quality(label_quality: pd.DataFrame) -> str:
+    """Return the findings by their rating, a sentence each."""
+    findings = label_quality.groupby("rating")["finding"].agg(", ".join)
+    rated = [name for name in (RELIABLE, DOUBTFUL, UNRELIABLE) if name in findings]
+    return " ".join(f"{name.capitalize()} labels: {findings[name]}." for name in rated)
+
+
+def fleiss(yes: Count, no: Count, *, weights: Weights) -> Values:
     """Return Fleiss' kappa from how many readers of each film answered yes and no.
 
     NaN where all answers are the same. Films with fewer than two answers are left out.
@@ -165,10 +235,9 @@ def merge_labels(labels: Manifest, groups: Groups) -> Manifest:
 
     Boxes are left out. Raises ValueError for a group with an unknown member.
     """
-    label = [merged(labels.label[:, row]) for row in _members(labels.findings, groups)]
-    return replace(
-        labels, findings=tuple(groups), label=np.stack(label, axis=1), boxes=labels.boxes.iloc[:0]
-    )
+    members = _members(labels.findings, groups)
+    label = np.stack([merged(labels.label[:, row]) for row in members], axis=1)
+    return replace(labels, findings=tuple(groups), label=label, boxes=labels.boxes.iloc[:0])
 
 
 def merge_predictions(predictions: Predictions, groups: Groups) -> Predictions:
@@ -194,15 +263,12 @@ def with_no_finding(labels: Manifest) -> Manifest:
     """
     if NO_FINDING in labels.findings:
         return labels
-    column = no_finding(labels.label, names=labels.findings)[:, None]
-    return replace(
-        labels,
-        findings=(*labels.findings, NO_FINDING),
-        label=np.concatenate([labels.label, column], axis=1),
-    )
+    column = no_finding(labels.label, names=labels.findings)
+    findings = (*labels.findings, NO_FINDING)
+    return replace(labels, findings=findings, label=np.column_stack([labels.label, column]))
 
 
-def merged(label: Float[np.ndarray, "n k"]) -> Float32[np.ndarray, " n"]:
+def merged(label: Labels) -> Float32[np.ndarray, " n"]:
     """Return 1 where any label is, 0 where all are 0, NaN where neither is known."""
     there = (label == 1).any(axis=1)
     absent = (label == 0).all(axis=1)
@@ -220,67 +286,56 @@ def in_common(one: Manifest, other: Manifest) -> tuple[Manifest, Manifest]:
             f"findings {', '.join(one.findings)} and {', '.join(other.findings)} have none in "
             "common; expected some: merge them with lucency.audit.agreement.merge_labels"
         )
-    known = np.flatnonzero(np.isin(one.image, other.image)).astype(np.int64)
+    row = rows_of(other, one.image)
+    known = np.flatnonzero(row >= 0)
     if not len(known):
         raise ValueError(
             f"{one.origin}, and {other.origin}: no film is in both; expected image names alike"
         )
-    mine = one.take(known)
-    return _only(mine, findings), _only(other.take(rows_of(other, mine.image)), findings)
+    return _only(one.take(known), findings), _only(other.take(row[known]), findings)
 
 
 def rows_of(labels: Manifest, image: Shaped[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
     """Return the row of each image in `labels`; -1 where it is not there."""
-    order = np.argsort(labels.image)
-    place = np.searchsorted(labels.image, image, sorter=order)
-    row = order[np.minimum(place, len(order) - 1)]
-    return np.where(labels.image[row] == image, row, -1)
+    return pd.Index(labels.image).get_indexer(pd.Index(image)).astype(np.int64)
 
 
-def align(
-    labels: Manifest, *, image: Shaped[np.ndarray, " n"], findings: tuple[str, ...]
-) -> Float32[np.ndarray, "n k"]:
-    """Return the `labels` of these films and findings; NaN where there is none."""
-    label = np.full((len(image), len(findings)), np.nan, dtype=np.float32)
-    row = rows_of(labels, image)
-    for place, name in enumerate(findings):
-        if name in labels.findings:
-            column = labels.label[:, labels.findings.index(name)]
-            label[:, place] = np.where(row >= 0, column[row], np.nan)
-    return label
+def align(labels: Manifest, like: Manifest | Predictions) -> Float32[np.ndarray, "n k"]:
+    """Return the `labels` of the films and findings of `like`; NaN where there is none."""
+    known = pd.DataFrame(labels.label, index=labels.image, columns=list(labels.findings))
+    found = known.reindex(index=like.image, columns=list(like.findings))
+    return found.to_numpy(dtype=np.float32)
 
 
-def in_one_patient(
-    label: Float[np.ndarray, "n k"], patient: Int64[np.ndarray, " n"]
-) -> Bool[np.ndarray, " k"]:
+def in_one_patient(label: Labels, patient: Int64[np.ndarray, " n"]) -> Bool[np.ndarray, " k"]:
     """Return for which columns a class is of one patient, whom every resample holds as a whole."""
     owners = [[len(np.unique(patient[films])) for films in (label == one).T] for one in (0, 1)]
     return (np.array(owners) == 1).any(axis=0)
 
 
-def _measure(name: str, plain: Cells, sampled: Cells) -> tuple[float | str, ...]:
-    """Return value, ends of the interval, ends of Wilson's, and the note."""
-    value = float(MEASURES[name](plain)[0])
-    low, high = interval(MEASURES[name](sampled))
-    if np.isnan(value):
-        return (*[np.nan] * 5, f"not computable: {_LACKING[name]}")
-    if name == KAPPA:
-        return value, low, high, np.nan, np.nan, "no share of films: no Wilson interval"
-    part, whole = (cell[:1] for cell in _PARTS[name](plain))
-    least, most = wilson(part, whole)[:, 0]
-    return value, low, high, least, most, ALL_ALIKE if low == high else ""
+def _measures(cells: Cells) -> Iterator[tuple[str | float, ...]]:
+    """Yield of each measure its name, value, interval, Wilson's interval, and the note."""
+    for name, (right, wrong, absent) in SHARES.items():
+        part = getattr(cells, right)
+        whole = part + getattr(cells, wrong)
+        share = ratio(part, whole)
+        low, high = interval(share[1:])
+        known = ALL_ALIKE if low == high else ""
+        note = known if whole[0] else f"not computable: 0 films {absent}"
+        yield name, share[0], low, high, *wilson(part[:1], whole[:1])[:, 0], note
+    kappa = cohen(cells)
+    low, high = interval(kappa[1:])
+    alike = "not computable: labels and experts are the same on all films"
+    note = alike if np.isnan(kappa[0]) else "no share of films: no Wilson interval"
+    yield KAPPA, kappa[0], low, high, np.nan, np.nan, note
 
 
-def _columns(labels: Manifest) -> dict[str, Float[np.ndarray, " n"]]:
-    label = labels.label
-    return {**dict(zip(labels.findings, label.T, strict=True)), ANY: merged(label)}
+def _columns(labels: Manifest) -> dict[str, Label]:
+    return {**dict(zip(labels.findings, labels.label.T, strict=True)), ANY: merged(labels.label)}
 
 
 def _flow_from(
-    name: str,
-    given: Bool[np.ndarray, " n"],
-    seen: dict[str, Float[np.ndarray, " n"]],
-    resampled: Weights,
+    name: str, given: Bool[np.ndarray, " n"], seen: dict[str, Label], resampled: Weights
 ) -> pd.DataFrame:
     """Return the rows of one label."""
     both = np.stack([given & (label == 1) for label in seen.values()]).astype(np.float64)
@@ -296,9 +351,7 @@ def _flow_from(
 
 def _above_chance(observed: Values, expected: Values) -> Values:
     room = 1 - expected
-    return np.divide(
-        observed - expected, room, out=np.full_like(room, np.nan), where=room > ROUNDING
-    )
+    return ratio(observed - expected, np.where(room > ROUNDING, room, 0))
 
 
 def _any_of(logit: Float64[np.ndarray, "n k"]) -> Float64[np.ndarray, " n"]:
@@ -320,26 +373,3 @@ def _members(findings: tuple[str, ...], groups: Groups) -> list[list[int]]:
                 known = f"expected some of {', '.join(findings)}{nearest(name, findings)}"
                 raise ValueError(f"group {group!r}: finding {name!r} is unknown; {known}")
     return [[findings.index(name) for name in members] for members in groups.values()]
-
-
-def _share(name: str, cells: Cells) -> Values:
-    return ratio(*_PARTS[name](cells))
-
-
-_PARTS: dict[str, Callable[[Cells], tuple[Values, Values]]] = {  # of shares: part and whole
-    "ppv": lambda cells: (cells.tp, cells.tp + cells.fp),
-    "sensitivity": lambda cells: (cells.tp, cells.tp + cells.fn),
-    "specificity": lambda cells: (cells.tn, cells.tn + cells.fp),
-    "npv": lambda cells: (cells.tn, cells.tn + cells.fn),
-}
-_LACKING = {
-    "ppv": "0 films labelled positive",
-    "sensitivity": "0 films that experts call positive",
-    "specificity": "0 films that experts call negative",
-    "npv": "0 films labelled negative",
-    KAPPA: "labels and experts are the same on all films",
-}
-MEASURES: dict[str, Callable[[Cells], Values]] = {
-    **{name: partial(_share, name) for name in _PARTS},
-    KAPPA: cohen,
-}

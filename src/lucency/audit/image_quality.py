@@ -58,27 +58,26 @@ class Problem(NamedTuple):
 def inspect(prepared: Prepared, *, progress: Callable[[int, int], None]) -> pd.DataFrame:
     """Return what was measured on every film, a row each, in the films' order: MEASURED.
 
-    `structure`, `border` (share of the frame), `border_grey` and `writing` are of the pixels alone
-    (`lucency.audit.image_quality`); `pose`, `margin`, `mirrored` (a probability), `unlike` and
-    `strange` compare a film with those of other patients (`lucency.audit.orientation`), whatever
-    their view. The twin is another film with the same picture (`lucency.data.duplicates`): of
-    another patient, where there is one, else the first of the same patient, named at the later
-    films only; `twin_pixels`: its pixels are equal. NaN and a note where a measure is not
-    computable. `progress(done, films)` is called as films get read.
+    `structure`, `border` (share of the frame), `border_grey` and `writing` are of the pixels alone;
+    `pose`, `margin`, `mirrored` (a probability), `unlike` and `strange` compare a film with those
+    of other patients (`lucency.audit.orientation`), whatever their view. The twin is another film
+    with the same picture (`lucency.data.duplicates`): of another patient, where there is one, else
+    the first of the same patient, named at the later films only; `twin_pixels`: its pixels are
+    equal. NaN and a note where a measure is not computable. `progress(done, films)` is called as
+    films get read.
     """
     films = len(prepared.manifest)
     edge = np.zeros((films, EDGES), dtype=np.float32)
-    pieces = []
+    surface = np.empty((films, 4))
     for start in range(0, films, AT_ONCE):
-        block = np.asarray(prepared.pixels[start : start + AT_ONCE])
-        share, grey = border(block)
-        edge[start : start + AT_ONCE] = outline(block)
-        surface = (structure(block), share, grey, writing(block))
-        pieces.append(pd.DataFrame(dict(zip(MEASURED[2:6], surface, strict=True))))
+        rows = slice(start, start + AT_ONCE)
+        block = np.asarray(prepared.pixels[rows])
+        edge[rows] = outline(block)
+        surface[rows] = np.stack([structure(block), *border(block), writing(block)], axis=1)
         progress(min(start + AT_ONCE, films), films)
-    measured = pd.concat(pieces, ignore_index=True)
-    measured.insert(0, "image", prepared.manifest.image)
-    measured.insert(1, "patient", prepared.manifest.patient)
+    measured = pd.DataFrame(surface, columns=list(MEASURED[2:6]))
+    named = {"image": prepared.manifest.image, "patient": prepared.manifest.patient}
+    measured = measured.assign(**named)
     parts = [measured, _orientation(edge, measured), _twins(prepared)]
     return pd.DataFrame(pd.concat(parts, axis=1), columns=list(MEASURED))
 
@@ -108,10 +107,10 @@ def quality_counts(table: pd.DataFrame, *, films: int) -> pd.DataFrame:
     rows = []
     for name in (*PROBLEMS, ANY):
         mine = table if name == ANY else table.loc[table["problem"] == name]
-        rows.append((name, mine["image"].nunique(), mine["patient"].nunique()))
-    problem, count, patients = zip(*rows, strict=True)
-    share = ratio(np.array(count), np.full(len(rows), films))
-    return pd.DataFrame(dict(zip(COUNTED, (problem, count, patients, share), strict=True)))
+        count = mine["image"].nunique()
+        share = count / films if films else np.nan
+        rows.append((name, count, mine["patient"].nunique(), share))
+    return pd.DataFrame(rows, columns=list(COUNTED))
 
 
 def structure(films: Films) -> Float64[np.ndarray, " n"]:
@@ -168,47 +167,32 @@ def _orientation(edge: Float32[np.ndarray, "n d"], measured: pd.DataFrame) -> pd
     patient = measured["patient"].to_numpy()[seen]
     found = estimate_orientation(edge[seen], patient=patient)
     names = np.array([*POSES, UNKNOWN])
+    few = f"{len(seen)} films of {len(np.unique(patient))} patients"
+    note = f"pose not estimated: {few}, expected {FEWEST} of {FOLDS} at least"
     table = pd.DataFrame({**found._asdict(), "pose": names[found.pose]}, index=seen)
-    table["note"] = np.where(
-        found.pose >= 0,
-        "",
-        f"pose not estimated: {len(seen)} films of {len(np.unique(patient))} patients, expected "
-        f"{FEWEST} of {FOLDS} at least",
-    )
-    table = table.reindex(range(len(measured)))
-    table["note"] = table["note"].fillna("pose not estimated: blank")
-    return table.assign(pose=table["pose"].fillna(UNKNOWN))
+    table = table.assign(note=np.where(found.pose >= 0, "", note)).reindex(range(len(measured)))
+    return table.fillna({"pose": UNKNOWN, "note": "pose not estimated: blank"})
 
 
 def _twins(prepared: Prepared) -> pd.DataFrame:
     """Return twin, twin_of, twin_correlation and twin_pixels, a row a film."""
-    alone = np.arange(len(prepared.manifest))
-    pairs = near_identical(prepared, side=alone, distance=BITS_APART, least=ALIKE)
-    image, patient = pd.Index(prepared.manifest.image), prepared.manifest.patient
-    one, other = (image.get_indexer(pd.Index(pairs[name])) for name in ("image", "other"))
-    alike = patient[one] == patient[other]
-    correlation = pairs["correlation"].to_numpy()
-    film = np.concatenate([other, one[~alike]])
-    twin = np.concatenate([one, other[~alike]])
-    about = np.concatenate([correlation, correlation[~alike]])
-    own = patient[film] == patient[twin]
-    order = np.lexsort([twin, own, film])
-    film, first = np.unique(film[order], return_index=True)
-    chosen = order[first]
-    twin = twin[chosen]
+    image, patient = prepared.manifest.image, prepared.manifest.patient
+    pairs = near_identical(prepared, side=np.arange(len(image)), distance=BITS_APART, least=ALIKE)
+    one, other = (pd.Index(image).get_indexer(pd.Index(pairs[name])) for name in ("image", "other"))
+    pair = pd.DataFrame({"film": other, "twin": one, "twin_correlation": pairs["correlation"]})
+    pair["own"] = patient[one] == patient[other]
+    turned = pair.loc[~pair["own"]].rename(columns={"film": "twin", "twin": "film"})
+    both = pd.concat([pair, turned]).sort_values(["film", "own", "twin"])
+    first = both.drop_duplicates("film").set_index("film")
+    twin = first["twin"].to_numpy()
     same = [
         bool(np.array_equal(prepared.pixels[a], prepared.pixels[b]))
-        for a, b in zip(film.tolist(), twin.tolist(), strict=True)
+        for a, b in zip(first.index, twin, strict=True)
     ]
-    columns = {
-        "twin": prepared.manifest.image[twin],
-        "twin_of": np.where(own[chosen], SAME, OTHER),
-        "twin_correlation": about[chosen],
-        "twin_pixels": np.array(same, dtype=bool),
-    }
-    table = pd.DataFrame(columns, index=film).reindex(range(len(image)))
+    named = {"twin": image[twin], "twin_of": np.where(first["own"], SAME, OTHER)}
+    table = first.assign(**named, twin_pixels=np.array(same, dtype=bool))
     filled = {"twin": "", "twin_of": "", "twin_pixels": False}
-    return table.fillna(filled).astype({"twin_pixels": bool})
+    return table.reindex(range(len(image))).fillna(filled).astype({"twin_pixels": bool})
 
 
 def _even(one: UInt8[np.ndarray, "n h w"], other: UInt8[np.ndarray, "n h w"]) -> np.ndarray:

@@ -1,4 +1,7 @@
-"""The label audits of `lucency audit`: against experts, between versions, and label by label."""
+"""Label audits of `lucency audit`: against experts, between versions, and label by label.
+
+Letters in shapes: n films, k findings, k1 the findings and macro, r resamples.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Bool, Float32, Float64
 
+from lucency.audit import label_errors
 from lucency.audit.agreement import (
     ABNORMAL,
     ANY,
@@ -16,39 +21,33 @@ from lucency.audit.agreement import (
     agreement,
     align,
     between_readers,
+    conclude_label_quality,
+    counts_of,
     flow,
+    in_common,
+    in_one_patient,
     merge_labels,
     merge_predictions,
+    rate_label_quality,
     with_no_finding,
 )
-from lucency.audit.label_errors import (
-    Evidence,
-    Neighbours,
-    chance_wrong,
-    detection,
-    expected_noise,
-    films_with_label_errors,
-    find_label_errors,
-    first_label_errors,
-    gather_evidence,
-    joint_counts,
-    mean_rank,
-    nearest_others,
-    review_table,
-)
-from lucency.audit.label_quality import conclude_label_quality, counts_of, rate_label_quality
-from lucency.audit.versions import ALL, against_experts, changed_labels, changes, effect
 from lucency.config.sections import DRAWS
 from lucency.core.manifest import FINDINGS, NO_FINDING, Manifest
 from lucency.core.predictions import Predictions, load_predictions, load_repeats
 from lucency.core.tables import Audit
 from lucency.data.labels import read_labelled
 from lucency.data.radiologists import RELEASES, read_expert_table, read_readings, release_of
+from lucency.evaluation.bootstrap import all_and_resampled, interval, mean_over_findings
 from lucency.evaluation.evaluate import MACRO
 from lucency.evaluation.external import read_predictions_table
+from lucency.evaluation.metrics import finding_aucs
 
-CHANCE = 0.5  # of pairs
+ALL = "all"
+CHANGES = ("finding", "before", "after", "added", "removed", "films")
+DIFFERENCE = "difference"
+CHANCE = 0.5  # of AUC
 CHOSEN = "The films were chosen to hold many findings: shares are not those of random films."
+Label = Float32[np.ndarray, " n *k"]
 
 
 def audit_labels(labels: Path, *, expert: Path, table: Path | None, scale: str) -> Audit:
@@ -65,12 +64,10 @@ def audit_labels(labels: Path, *, expert: Path, table: Path | None, scale: str) 
     if {*FINDINGS} <= {*mine.findings} & {*experts.findings}:
         both = [with_no_finding(one) for one in both]
     found = {"agreement": agreement(*both, **DRAWS)}
-    if release == "all":
-        known = {*films.findings} & {*experts.findings}
-        groups = {name: several for name, several in GROUPS.items() if known >= {*several}}
-        if groups:
-            merged = [merge_labels(one, groups) for one in (films, experts)]
-            found["groups"] = agreement(*merged, **DRAWS)
+    known = {*films.findings} & {*experts.findings}
+    if groups := {name: several for name, several in GROUPS.items() if known >= {*several}}:
+        merged = [merge_labels(one, groups) for one in (films, experts)]
+        found["groups"] = agreement(*merged, **DRAWS)
     found["flow"] = flow(mine, experts, **DRAWS)
     kappa = pd.DataFrame({"finding": [], "kappa": []})
     if (file.parent / RELEASES[release].readings).is_file():
@@ -80,7 +77,9 @@ def audit_labels(labels: Path, *, expert: Path, table: Path | None, scale: str) 
         found["readers"] = kappa
     if table is not None:
         external = read_predictions_table(table, films=films, scale=scale, part="test")
-        found["auc"] = against_experts(_merged_for(external, experts), experts, **DRAWS)
+        merged = _merged_for(external, experts)
+        pair = {"labels": merged.label, "experts": align(experts, merged)}
+        found["auc"] = effect(merged, pair, **DRAWS)
     found["label_quality"] = rate_label_quality(counts_of(found["agreement"], kappa), caveats={})
     return Audit(
         tables=found,
@@ -102,7 +101,8 @@ def audit_versions(old: Path, new: Path, *, table: Path | None, scale: str) -> A
     found = {"changes": changes(one, other), "labels": changed_labels(one, other)}
     if table is not None:
         external = read_predictions_table(table, films=other, scale=scale, part="test")
-        found["auc"] = effect(external, one, other, **DRAWS)
+        pair = {"old": align(one, external), "new": align(other, external)}
+        found["auc"] = effect(external, pair, **DRAWS)
     count = found["changes"].set_index("finding").to_dict(orient="index")
     every, nothing = count[ALL], count[NO_FINDING]
     return Audit(
@@ -110,9 +110,9 @@ def audit_versions(old: Path, new: Path, *, table: Path | None, scale: str) -> A
         shown=tuple(name for name in found if name != "labels"),
         remarks=(f"{one.origin}; {other.origin}. {_in_both(one, other)}",),
         conclusion=(
-            f"{every['films']:,} films differ: {every['added']:,} labels added, "
-            f"{every['removed']:,} removed; {nothing['removed']:,} films are no longer "
-            f"{NO_FINDING!r}, {nothing['added']:,} have become so"
+            f"Films that differ: {every['films']:,}. Labels added: {every['added']:,}; removed: "
+            f"{every['removed']:,}. {NO_FINDING!r} lost: {nothing['removed']:,} films; gained: "
+            f"{nothing['added']:,}."
         ),
     )
 
@@ -129,28 +129,23 @@ def audit_label_errors(
     """
     predictions = _untrained(what, labels=labels, scale=scale)
     folds = load_repeats(what, predictions)
-    near = nearest_others(predictions.feature, patient=predictions.patient)
-    evidence = gather_evidence(predictions, folds=folds, near=near)
-    joint = joint_counts(predictions.label, predictions.probability)
-    chance = chance_wrong(predictions.label, predictions.probability, joint)
-    noise = expected_noise(predictions, joint)
-    own = what.suffix == ".npz"
-    trained = " that it has not trained on" if own else "; whether it trained on them is unknown"
+    near = label_errors.nearest_others(predictions.feature, patient=predictions.patient)
+    evidence = label_errors.gather_evidence(predictions, folds=folds, near=near)
+    joint = label_errors.joint_counts(predictions.label, predictions.probability)
+    chance = label_errors.chance_wrong(predictions.label, predictions.probability, joint)
     found = {
-        "noise": noise,
-        "first": first_label_errors(predictions, chance, top=top),
-        "films": films_with_label_errors(predictions, chance, top=top),
-        "errors": find_label_errors(predictions, evidence, top=top),
+        "noise": label_errors.expected_noise(predictions, joint),
+        "first": label_errors.first_label_errors(predictions, chance, top=top),
+        "films": label_errors.films_with_label_errors(predictions, chance, top=top),
+        "errors": label_errors.find_label_errors(predictions, evidence, top=top),
     }
-    conclusion = (
-        f"if the network ranks well, {_likely(noise, 'spurious')} labels of 1 are spurious, and "
-        f"{_likely(noise, 'missing')} labels of 0 miss a finding; where it is unsure, these are "
-        "too many"
-    )
+    conclusion = _conclude_noise(found["noise"])
     if expert is not None:
         experts = read_expert_table(_expert_file(expert))
         found |= _detected(predictions, experts, evidence=evidence, near=near)
-        conclusion += _paired(found["detection"])
+        conclusion += _conclude_detection(found["detection"])
+    own = what.suffix == ".npz"
+    trained = " that it has not trained on" if own else "; whether it trained on them is unknown"
     return Audit(
         tables=found,
         shown=tuple(name for name in found if name in ("noise", "first", "detection")),
@@ -159,30 +154,118 @@ def audit_label_errors(
     )
 
 
+def changes(old: Manifest, new: Manifest) -> pd.DataFrame:
+    """Return how many labels of each finding were added and removed, on how many films.
+
+    `before` and `after` count positives; NO_FINDING (all findings are 0) and ALL findings have rows
+    of their own. A label that is no longer 1, even if not stated, is removed. Only films and
+    findings of both files count. Raises ValueError when there are none.
+    """
+    one, other = in_common(old, new)
+    nothing = [(labels.label == 0).all(axis=1).astype(np.float32) for labels in (one, other)]
+    columns = [
+        *zip(one.findings, one.label.T, other.label.T, strict=True),
+        (NO_FINDING, *nothing),
+        (ALL, one.label, other.label),
+    ]
+    rows = []
+    for name, before, after in columns:
+        was, now = before == 1, after == 1
+        films = _differs(before, after).reshape(len(one), -1).any(axis=1)
+        counts = (was.sum(), now.sum(), (now & ~was).sum(), (was & ~now).sum(), films.sum())
+        rows.append((name, *map(int, counts)))
+    return pd.DataFrame(rows, columns=list(CHANGES))
+
+
+def changed_labels(old: Manifest, new: Manifest) -> pd.DataFrame:
+    """Return every label that differs, one row each, film by film: `before` and `after`.
+
+    Raises ValueError when the files have no film or no finding in common.
+    """
+    one, other = in_common(old, new)
+    film, finding = np.nonzero(_differs(one.label, other.label))
+    columns = {
+        "image": one.image[film],
+        "patient": one.patient[film],
+        "finding": np.array(one.findings)[finding],
+        "before": one.label[film, finding],
+        "after": other.label[film, finding],
+    }
+    return pd.DataFrame(columns)
+
+
+def effect(
+    predictions: Predictions, labels: Mapping[str, Label], *, resamples: int, seed: int
+) -> pd.DataFrame:
+    """Return the AUC of every finding and macro by either of two `labels`, and second - first.
+
+    `labels` are by name, films x findings as in the predictions (see `align`); films and findings
+    count that both state. The 95 % intervals come from resampling patients, the same for both, so
+    that of the difference is paired; where a class is one patient's there is none, with a note.
+    `differing` counts the films labelled otherwise, in the row of macro the cells of film x
+    finding. Raises ValueError when no film is in all three.
+    """
+    names, pair = tuple(labels), tuple(labels.values())
+    stated = ~np.isnan(pair[0]) & ~np.isnan(pair[1])
+    films = np.flatnonzero(stated.any(axis=1))
+    if not len(films):
+        raise ValueError(
+            f"{predictions.network}: no film and finding is labelled by both; expected some: "
+            "compare image names and findings"
+        )
+    stated, score = stated[films], predictions.calibrated[films]
+    patient = predictions.patient[films]
+    pair = [np.where(stated, label[films], np.nan) for label in pair]
+    weights = all_and_resampled(patient, resamples=resamples, seed=seed)
+    areas = [finding_aucs(label, score, weights=weights) for label in pair]
+    known = ~np.isnan(areas).any(axis=0)
+    old, new = (
+        np.vstack([area, mean_over_findings(np.where(known, area, np.nan))]) for area in areas
+    )
+    both = np.stack([old, new, new - old])
+    value, sampled = both[..., 0], both[..., 1:]
+    single = np.append(np.any([in_one_patient(one, patient) for one in pair], axis=0), False)
+    low, high = np.where(np.isnan(value) | single, np.nan, interval(sampled))
+    people = [len(np.unique(patient[known])) for known in stated.T]
+    columns: dict[str, object] = {
+        "network": predictions.network,
+        "finding": [*predictions.findings, MACRO],
+        "films": [*stated.sum(axis=0), len(films)],
+        "patients": [*people, len(np.unique(patient))],
+    }
+    counts = {f"positives_{name}": one == 1 for name, one in zip(names, pair, strict=True)}
+    for name, cells in {**counts, "differing": _differs(*pair)}.items():
+        columns[name] = np.append(cells.sum(axis=0), cells.sum())
+    for place, name in enumerate((*names, DIFFERENCE)):
+        columns |= {name: value[place], f"{name}_low": low[place], f"{name}_high": high[place]}
+    return pd.DataFrame({**columns, "note": _notes(value, sampled, single, names)})
+
+
 def _in_both(one: Manifest, other: Manifest) -> str:
     both = int(np.isin(one.image, other.image).sum())
-    apart = f"{len(one) - both:,} are in the first alone, {len(other) - both:,} in the second"
-    return f"Compared are the {both:,} films of both; {apart}."
+    apart = f"in the first alone: {len(one) - both:,}; in the second alone: {len(other) - both:,}"
+    return f"Films in both: {both:,}; {apart}."
 
 
-def _likely(noise: pd.DataFrame, direction: str) -> str:
-    rows = noise.loc[noise["direction"] == direction]
-    return f"{rows['expected'].sum():,.0f} of {rows['films'].sum():,}"
+def _conclude_noise(noise: pd.DataFrame) -> str:
+    expected = []
+    for direction, given in label_errors.DIRECTIONS.items():
+        rows = noise.loc[noise["direction"] == direction]
+        count = f"{rows['expected'].sum():,.0f} of {rows['films'].sum():,} labels of {given}"
+        expected.append(f"Expected {direction} labels: {count}.")
+    return f"{' '.join(expected)} They are too many where the network is unsure."
 
 
-def _paired(found: pd.DataFrame) -> str:
-    """Return in words how well the evidence separates wrong labels from right ones."""
+def _conclude_detection(found: pd.DataFrame) -> str:
+    """Return how well the evidence separates wrong labels from right ones, in a sentence."""
     rows = found.loc[(found["evidence"] == ALL) & (found["finding"] == MACRO)]
-    words = []
+    areas = []
     for row in rows.to_dict("records"):
-        bounds = f"{row['auc']:.3f} of pairs, {row['low']:.3f} to {row['high']:.3f}"
-        surely = "surely" if row["low"] > CHANCE else "not surely"
+        area = f"{row['auc']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
+        above = "" if row["low"] > CHANCE else ", not surely above .5"
         known = row["low"] == row["low"]
-        words.append(f"{row['direction']}: {f'{surely} ({bounds})' if known else 'not computable'}")
-    return (
-        "; labels that radiologists contradict rank above those that they confirm: "
-        f"{', '.join(words)}"
-    )
+        areas.append(f"{row['direction']} {area + above if known else 'not computable'}")
+    return f" AUC for labels that radiologists contradict: {'; '.join(areas)}."
 
 
 def _expert_file(expert: Path) -> Path:
@@ -198,12 +281,9 @@ def _merged_for(predictions: Predictions, experts: Manifest) -> Predictions:
 def _nothing_found(table: pd.DataFrame) -> str:
     """Return what experts saw where the label file names no finding."""
     rows = table.loc[table["labelled"] == NO_FINDING].set_index("seen").to_dict(orient="index")
-    seen = [
-        f"experts {verb} {rows[name]['films']:,} of {rows[name]['of']:,} films"
-        for name, verb in ((ABNORMAL, "call abnormal"), (ANY, "see a finding of these on"))
-        if name in rows
-    ]
-    return f"Of {NO_FINDING!r}, {'; '.join(seen)}."
+    known = [name for name in (ABNORMAL, ANY) if name in rows]
+    seen = [f"{name} {rows[name]['films']:,} of {rows[name]['of']:,}" for name in known]
+    return f"Films of {NO_FINDING!r} as experts see them: {', '.join(seen)}."
 
 
 def _untrained(what: Path, *, labels: Path | None, scale: str) -> Predictions:
@@ -226,8 +306,8 @@ def _detected(
     predictions: Predictions,
     experts: Manifest,
     *,
-    evidence: Mapping[str, Evidence],
-    near: Neighbours,
+    evidence: Mapping[str, label_errors.Evidence],
+    near: label_errors.Neighbours,
 ) -> dict[str, pd.DataFrame]:
     """Return how well the evidence, among films that experts read, finds what they contradict.
 
@@ -236,18 +316,45 @@ def _detected(
     merged = _merged_for(predictions, experts)
     if merged is not predictions:
         no_folds = np.empty((0, *merged.label.shape))
-        evidence = gather_evidence(merged, folds=no_folds, near=near)
-    truth = align(experts, image=merged.image, findings=merged.findings)
+        evidence = label_errors.gather_evidence(merged, folds=no_folds, near=near)
+    truth = align(experts, merged)
     read = np.flatnonzero(~np.isnan(truth).all(axis=1))
     if not len(read):
         raise ValueError(f"{predictions.network}: none of its films is among {experts.origin}")
-    every = mean_rank(merged.label, tuple(evidence.values()))
+    every = label_errors.mean_rank(merged.label, tuple(evidence.values()))
     each = {**evidence, ALL: every} if len(evidence) > 1 else {ALL: every}
     merged, truth = merged.take(read), truth[read]
-    about = {"findings": merged.findings, "patient": merged.patient, **DRAWS}
     tables = [
-        detection(one[read], merged.label, truth, **about).assign(evidence=name)
+        label_errors.detection(one[read], merged, truth, **DRAWS).assign(evidence=name)
         for name, one in each.items()
     ]
-    review = review_table(every[read], merged.label, truth, findings=merged.findings)
+    review = label_errors.review_table(every[read], merged, truth)
     return {"detection": pd.concat(tables, ignore_index=True), "review": review}
+
+
+def _notes(
+    value: Float64[np.ndarray, "3 k1"],
+    sampled: Float64[np.ndarray, "3 k1 r"],
+    single: Bool[np.ndarray, " k1"],
+    names: tuple[str, ...],
+) -> list[str]:
+    """Return why a finding has no difference or no interval, or in how many resamples neither."""
+    lost = np.isnan(sampled[2]).sum(axis=1)
+    notes = []
+    for place in range(len(lost) - 1):
+        lacking = [name for name, one in zip(names, value[:2, place], strict=True) if np.isnan(one)]
+        if lacking:
+            notes.append(f"not computable: one class only by {' and by '.join(lacking)}")
+        elif single[place]:
+            notes.append("no interval: a class is of one patient")
+        else:
+            missing = f"no difference in {lost[place]} of {sampled.shape[2]} resamples, left out"
+            notes.append(missing if lost[place] else "")
+    known = ~np.isnan(value[2, :-1])
+    fewer = int(np.isnan(sampled[2, :-1][known]).any(axis=0).sum())
+    mean = f"mean over {known.sum()} of {len(known)} findings"
+    return [*notes, f"{mean}; over fewer in {fewer} resamples" if fewer else mean]
+
+
+def _differs(before: Label, after: Label) -> Bool[np.ndarray, " n *k"]:
+    return (before != after) & ~(np.isnan(before) & np.isnan(after))

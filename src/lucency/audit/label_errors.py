@@ -10,7 +10,7 @@ c neighbours, r resamples.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -21,16 +21,10 @@ from scipy.stats import rankdata
 from lucency.audit.agreement import in_one_patient
 from lucency.core.neighbours import CELLS, nearest_films
 from lucency.core.predictions import Predictions
-from lucency.evaluation.bootstrap import (
-    Weights,
-    interval,
-    mean_over_findings,
-    once,
-    ratio,
-    resample_patients,
-)
+from lucency.evaluation.bootstrap import all_and_resampled, interval, ratio
+from lucency.evaluation.compare import macro_areas
 from lucency.evaluation.evaluate import MACRO
-from lucency.evaluation.metrics import auc, counts_above
+from lucency.evaluation.metrics import counts_above
 
 NEIGHBOURS = 10
 ROUNDING = 1e-6  # of a probability: two that differ by less are equal
@@ -40,13 +34,13 @@ SHARES = (0.05, 0.1, 0.2, 0.5)  # of the films to review
 DIRECTIONS = {"missing": 0, "spurious": 1}  # what is wrong with a label, and the label
 LABEL_ERRORS = ("finding", "direction", "place", "image", "patient", "mean_rank", "reason")
 NOISE = ("finding", "direction", "films", "expected", "share", "note")
-FIRST = ("place", "finding", "direction", "image", "patient", "chance")
-FILMS = ("place", "image", "patient", "chance", "labels")
-REVIEW = ("budget", "found", "precision", "recall", "chance", "note")
 DETECTED = ("finding", "direction", "auc", "low", "high", "films", "wrong")
+REVIEW = ("budget", "found", "precision", "recall", "chance", "note")
 Label = Float[np.ndarray, "n k"]  # 1, 0 or NaN
 Probability = Float[np.ndarray, "n k"]
-Evidence = Float[np.ndarray, "n k"]
+Evidence = Float64[np.ndarray, "n k"]
+Cells = Float64[np.ndarray, "n k"]
+Rows = Int64[np.ndarray, " m"]
 Joint = Float64[np.ndarray, "k 2 2"]
 
 
@@ -63,18 +57,17 @@ def find_label_errors(
     """Return the `top` most likely label errors of every finding and direction, with the reasons.
 
     All of the `evidence` (of `gather_evidence`) counts alike, in `mean_rank`, which compares films
-    labelled alike, not findings or directions; how deep a list is worth reading `expected_noise`
-    tells.
+    labelled alike; how deep a list is worth reading, `expected_noise` tells.
     """
     rank = mean_rank(predictions.label, tuple(evidence.values()))
     rows = []
-    for k, finding in enumerate(predictions.findings):
-        for direction, given in DIRECTIONS.items():
-            films = np.flatnonzero(predictions.label[:, k] == given)
-            first = films[np.argsort(-rank[films, k], kind="stable")][:top]
-            for place, film in enumerate(first.tolist(), start=1):
-                about = (predictions.image[film], predictions.patient[film], rank[film, k])
-                rows.append((finding, direction, place, *about, _reason(evidence, film, k)))
+    for k, finding, direction, films in _lists(predictions):
+        first = films[np.argsort(-rank[films, k], kind="stable")][:top]
+        for place, film in enumerate(first.tolist(), start=1):
+            about = (predictions.image[film], predictions.patient[film], rank[film, k])
+            against = {name: one[film, k] for name, one in evidence.items()}
+            reason = [f"{name} {x:.0%} against" for name, x in against.items() if not np.isnan(x)]
+            rows.append((finding, direction, place, *about, ", ".join(reason)))
     return pd.DataFrame(rows, columns=list(LABEL_ERRORS))
 
 
@@ -115,7 +108,7 @@ def contradiction(label: Label, probability: Probability) -> Evidence:
     return np.abs(label.astype(np.float64) - probability)
 
 
-def confident_classes(label: Label, probability: Probability) -> Float64[np.ndarray, "n k"]:
+def confident_classes(label: Label, probability: Probability) -> Cells:
     """Return the class of which each film is confidently predicted to be: 1, 0, or NaN (neither).
 
     A class is confident where its probability reaches its mean over films labelled so; of both the
@@ -148,12 +141,12 @@ def expected_noise(predictions: Predictions, joint: Joint) -> pd.DataFrame:
     It supposes that the network ranks well; where it is unsure the numbers are too high.
     """
     rows = []
-    for k, finding in enumerate(predictions.findings):
-        for direction, given in DIRECTIONS.items():
-            films = int((predictions.label[:, k] == given).sum())
-            wrong = float(joint[k, given, 1 - given])
-            note = f"not computable: no confident film of label {given}" if wrong != wrong else ""
-            rows.append((finding, direction, films, wrong, wrong / max(1, films), note))
+    for k, finding, direction, films in _lists(predictions):
+        given = DIRECTIONS[direction]
+        wrong = float(joint[k, given, 1 - given])
+        note = f"not computable: no confident film of label {given}" if wrong != wrong else ""
+        share = wrong / max(1, len(films))
+        rows.append((finding, direction, len(films), wrong, share, note))
     return pd.DataFrame(rows, columns=list(NOISE))
 
 
@@ -180,7 +173,7 @@ def nearest_others(
     return Neighbours(near, _distances(feature, near))
 
 
-def vote_near(label: Label, near: Neighbours) -> Float64[np.ndarray, "n k"]:
+def vote_near(label: Label, near: Neighbours) -> Cells:
     """Return the share of neighbours labelled 1, weighted by 1 / distance; NaN where none is known.
 
     Where a neighbour is at distance 0, only such count, as with scikit-learn's weights="distance".
@@ -220,16 +213,15 @@ def mean_rank(label: Label, evidence: Sequence[Evidence]) -> Evidence:
     total, count = np.zeros(label.shape), np.zeros(label.shape)
     for against in evidence:
         for given in DIRECTIONS.values():
-            for k in range(label.shape[1]):
-                films = np.flatnonzero((label[:, k] == given) & ~np.isnan(against[:, k]))
-                total[films, k] += (rankdata(against[films, k]) - 0.5) / max(1, len(films))
-                count[films, k] += 1
+            alike = np.where(label == given, against, np.nan)
+            rank = rankdata(alike, axis=0, nan_policy="omit")
+            known = ~np.isnan(rank)
+            total += np.where(known, (rank - 0.5) / np.maximum(1, known.sum(axis=0)), 0)
+            count += known
     return ratio(total, count)
 
 
-def chance_wrong(
-    label: Label, probability: Probability, joint: Joint
-) -> Float64[np.ndarray, "n k"]:
+def chance_wrong(label: Label, probability: Probability, joint: Joint) -> Cells:
     """Return the probability that each label is wrong, by Bayes' rule; NaN where none is stated.
 
     `probability` is that of the label 1, recalibrated, and `joint` of `joint_counts`. A true 1 is
@@ -249,37 +241,35 @@ def chance_wrong(
     return np.where(np.isnan(label), np.nan, np.where(label == 1, positive, negative))
 
 
-def first_label_errors(
-    predictions: Predictions, chance: Float64[np.ndarray, "n k"], *, top: int
-) -> pd.DataFrame:
+def first_label_errors(predictions: Predictions, chance: Cells, *, top: int) -> pd.DataFrame:
     """Return the `top` labels of the highest chance to be wrong, whatever finding and direction."""
     order = np.argsort(-np.nan_to_num(chance, nan=-1).ravel(), kind="stable")[:top]
     film, k = np.unravel_index(order, chance.shape)
     directions = {given: name for name, given in DIRECTIONS.items()}
-    columns = (
-        np.arange(1, len(order) + 1),
-        np.array(predictions.findings)[k],
-        [directions[int(one)] for one in np.nan_to_num(predictions.label[film, k])],
-        predictions.image[film],
-        predictions.patient[film],
-        chance[film, k],
-    )
-    return pd.DataFrame(dict(zip(FIRST, columns, strict=True))).dropna(subset=["chance"])
+    columns = {
+        "place": np.arange(1, len(order) + 1),
+        "finding": np.array(predictions.findings)[k],
+        "direction": [directions[int(one)] for one in np.nan_to_num(predictions.label[film, k])],
+        "image": predictions.image[film],
+        "patient": predictions.patient[film],
+        "chance": chance[film, k],
+    }
+    return pd.DataFrame(columns).dropna(subset=["chance"])
 
 
-def films_with_label_errors(
-    predictions: Predictions, chance: Float64[np.ndarray, "n k"], *, top: int
-) -> pd.DataFrame:
+def films_with_label_errors(predictions: Predictions, chance: Cells, *, top: int) -> pd.DataFrame:
     """Return the `top` films most likely to have any wrong label, labels taken as independent."""
     either = 1 - np.prod(1 - np.nan_to_num(chance), axis=1)
     order = np.argsort(-either, kind="stable")[:top]
-    named = [
-        ", ".join(name for name, one in zip(predictions.findings, row, strict=True) if one == 1)
-        for row in predictions.label[order]
-    ]
-    image, patient = predictions.image[order], predictions.patient[order]
-    columns = (np.arange(1, len(order) + 1), image, patient, either[order], named)
-    return pd.DataFrame(dict(zip(FILMS, columns, strict=True)))
+    findings = np.array(predictions.findings)
+    columns = {
+        "place": np.arange(1, len(order) + 1),
+        "image": predictions.image[order],
+        "patient": predictions.patient[order],
+        "chance": either[order],
+        "labels": [", ".join(findings[row == 1]) for row in predictions.label[order]],
+    }
+    return pd.DataFrame(columns)
 
 
 def review_curve(
@@ -307,30 +297,20 @@ def review_curve(
     return pd.DataFrame(rows, columns=list(REVIEW))
 
 
-def review_table(
-    evidence: Evidence, label: Label, truth: Label, *, findings: Sequence[str]
-) -> pd.DataFrame:
+def review_table(evidence: Evidence, predictions: Predictions, truth: Label) -> pd.DataFrame:
     """Return `review_curve` of every finding and direction, at SHARES of the films labelled so."""
     tables = []
-    for k, finding in enumerate(findings):
-        for direction, given in DIRECTIONS.items():
-            films = (label[:, k] == given) & ~np.isnan(truth[:, k])
-            wrong = (truth[films, k] != given).astype(np.float64)
-            budgets = sorted({int(np.ceil(share * films.sum())) for share in SHARES})
-            curve = review_curve(evidence[films, k], wrong, budgets=budgets)
-            tables.append(curve.assign(finding=finding, direction=direction))
+    for k, finding, direction, labelled in _lists(predictions):
+        films = labelled[~np.isnan(truth[labelled, k])]
+        wrong = (truth[films, k] != predictions.label[films, k]).astype(np.float64)
+        budgets = sorted({int(np.ceil(share * len(films))) for share in SHARES})
+        curve = review_curve(evidence[films, k], wrong, budgets=budgets)
+        tables.append(curve.assign(finding=finding, direction=direction))
     return pd.concat(tables, ignore_index=True).loc[:, ["finding", "direction", *REVIEW]]
 
 
 def detection(
-    evidence: Evidence,
-    label: Label,
-    truth: Label,
-    *,
-    findings: Sequence[str],
-    patient: Int64[np.ndarray, " n"],
-    resamples: int,
-    seed: int,
+    evidence: Evidence, predictions: Predictions, truth: Label, *, resamples: int, seed: int
 ) -> pd.DataFrame:
     """Return the AUC of evidence for "the label is wrong", by finding and macro, and direction.
 
@@ -339,25 +319,29 @@ def detection(
     separates the two. NaN where no label, or every one, is wrong. 95 % intervals over patients;
     none where the wrong, or the right, are of one patient, whom every resample holds as a whole.
     """
-    films = np.flatnonzero(~np.isnan(truth + label).all(axis=1))
-    label, truth, evidence, patient = (one[films] for one in (label, truth, evidence, patient))
-    weights = resample_patients(patient, resamples=resamples, seed=seed)
+    films = np.flatnonzero(~np.isnan(truth + predictions.label).all(axis=1))
+    label, truth, evidence = (one[films] for one in (predictions.label, truth, evidence))
+    patient = predictions.patient[films]
+    weights = all_and_resampled(patient, resamples=resamples, seed=seed)
     tables = []
     for direction, given in DIRECTIONS.items():
         known = (label == given) & ~np.isnan(truth)
-        wrong = np.where(known, truth != label, np.nan)
-        value, sampled = (_areas(wrong, evidence, one) for one in (once(len(films)), weights))
-        single = np.append(in_one_patient(wrong, patient), False)
-        low, high = np.where(single | np.isnan(value[:, 0]), np.nan, interval(sampled))
+        wrong = np.where(known, truth != label, np.nan).astype(np.float32)
+        area = macro_areas(wrong, evidence, weights)
+        value = area[:, 0]
+        unknown = np.append(in_one_patient(wrong, patient), False) | np.isnan(value)
+        low, high = np.where(unknown, np.nan, interval(area[:, 1:]))
         count = [np.append(each, each.sum()) for each in (known.sum(0), (wrong == 1).sum(0))]
-        columns = ([*findings, MACRO], direction, value[:, 0], low, high, *count)
+        columns = ([*predictions.findings, MACRO], direction, value, low, high, *count)
         tables.append(pd.DataFrame(dict(zip(DETECTED, columns, strict=True))))
     return pd.concat(tables, ignore_index=True)
 
 
-def _reason(evidence: Mapping[str, Evidence], film: int, finding: int) -> str:
-    against = {name: float(one[film, finding]) for name, one in evidence.items()}
-    return ", ".join(f"{name} {x:.0%} against" for name, x in against.items() if not np.isnan(x))
+def _lists(predictions: Predictions) -> Iterator[tuple[int, str, str, Rows]]:
+    """Yield the place of each finding, its name, each direction, and the films labelled so."""
+    for k, finding in enumerate(predictions.findings):
+        for direction, given in DIRECTIONS.items():
+            yield k, finding, direction, np.flatnonzero(predictions.label[:, k] == given)
 
 
 def _mean_of(films: Bool[np.ndarray, "n k"], value: Probability) -> Float64[np.ndarray, " k"]:
@@ -375,10 +359,3 @@ def _distances(
         apart = feature[near[rows]] - feature[rows][:, None]
         distance[rows] = np.sqrt(np.square(apart).sum(axis=2, dtype=np.float64))
     return np.where(near >= 0, distance, np.nan)
-
-
-def _areas(
-    wrong: Float64[np.ndarray, "n k"], evidence: Evidence, weights: Weights
-) -> Float64[np.ndarray, "k1 r"]:
-    each = np.stack([auc(*one, weights=weights) for one in zip(wrong.T, evidence.T, strict=True)])
-    return np.vstack([each, mean_over_findings(each)])

@@ -32,26 +32,27 @@ TURNS = 4
 MIRROR = TURNS  # the pose of a mirror image that is not turned
 
 Outline = Float32[np.ndarray, "n d"]
+Values = Float64[np.ndarray, " n"]
 
 
 class Orientation(NamedTuple):
     """The pose of each film; all but `pose` are NaN, and `pose` -1, where it is not estimated."""
 
     pose: Int64[np.ndarray, " n"]  # quarter turns anticlockwise to upright, + TURNS if inverted
-    margin: Float64[np.ndarray, " n"]  # its best pose over upright, 0 where that is the best
-    mirrored: Float64[np.ndarray, " n"]  # probability that left and right are exchanged
-    unlike: Float64[np.ndarray, " n"]  # modified z of how badly its best pose fits
-    strange: Float64[np.ndarray, " n"]  # modified z of what the collection does not explain
+    margin: Values  # its best pose over upright, 0 where that is the best
+    mirrored: Values  # probability that left and right are exchanged
+    unlike: Values  # modified z of how badly its best pose fits
+    strange: Values  # modified z of what the collection does not explain
 
 
 class _Fit(NamedTuple):
     """How well each film fits its poses, and how far it is from what components explain."""
 
     pose: Int64[np.ndarray, " n"]
-    upright: Float64[np.ndarray, " n"]
-    best: Float64[np.ndarray, " n"]
-    side: Float64[np.ndarray, " n"]
-    beyond: Float64[np.ndarray, " n"]
+    upright: Values
+    best: Values
+    side: Values
+    beyond: Values
 
 
 class _Typical(NamedTuple):
@@ -113,13 +114,9 @@ def estimate_orientation(edge: Outline, *, patient: Int64[np.ndarray, " n"]) -> 
                 whole[rows] = part
     side, deviation = _middle(found.side)
     against = 2 * side * ratio(found.side, np.full(len(edge), deviation**2))
-    return Orientation(
-        pose=found.pose,
-        margin=found.best - found.upright,
-        mirrored=expit(np.log(PRIOR / (1 - PRIOR)) - against),
-        unlike=_modified_z(-found.best),
-        strange=_modified_z(found.beyond),
-    )
+    mirrored = expit(np.log(PRIOR / (1 - PRIOR)) - against)
+    unlike, strange = _modified_z(-found.best), _modified_z(found.beyond)
+    return Orientation(found.pose, found.best - found.upright, mirrored, unlike, strange)
 
 
 def _fit(edge: Outline) -> _Typical:
@@ -163,17 +160,16 @@ def _compare(edge: Outline, typical: _Typical) -> _Fit:
     exact = pose + TURNS * (sides + pose // TURNS)
     away = np.take_along_axis(wide, _POSES[exact], axis=1) - typical.centre
     away -= away @ typical.basis @ typical.basis.T
-    upright, best = either[:, 0], either[films, pose]
     beyond = np.linalg.norm(away, axis=1)
-    return _Fit(pose, upright, best, wide @ typical.sides, beyond)
+    return _Fit(pose, either[:, 0], either[films, pose], wide @ typical.sides, beyond)
 
 
-def _modified_z(value: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
+def _modified_z(value: Values) -> Values:
     middle, deviation = _middle(value)
     return ratio(value - middle, np.full(len(value), deviation))
 
 
-def _middle(value: Float64[np.ndarray, " n"]) -> tuple[float, float]:
+def _middle(value: Values) -> tuple[float, float]:
     """Return the median, and the standard deviation by the median absolute deviation."""
     middle = float(np.median(value))
     return middle, MAD * float(np.median(np.abs(value - middle)))
@@ -190,9 +186,8 @@ def _all_poses() -> Int64[np.ndarray, "g d"]:
     turned = [np.roll(np.rot90(plain, turn), -turn * quarter, axis=2) for turn in range(TURNS)]
     supplement = (half - 1 - np.arange(DIRECTIONS)) % DIRECTIONS
     sides = [*turned, *(one[:, ::-1, supplement] for one in turned)]
-    return np.stack(
-        [one.ravel() for one in [*sides, *(np.roll(one, half, axis=2) for one in sides)]]
-    )
+    reversed_grey = [np.roll(one, half, axis=2) for one in sides]
+    return np.stack([one.ravel() for one in [*sides, *reversed_grey]])
 
 
 _POSES = _all_poses()

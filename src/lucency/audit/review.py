@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float64, Int64
 from lucency.audit.agreement import NO_PAIRS, ONE_ANSWER, cohen, fleiss, rows_of
 from lucency.audit.label_errors import DIRECTIONS
 from lucency.core.manifest import NO_FINDING, Manifest, nearest, read_table
-from lucency.evaluation.bootstrap import Weights, interval, once, ratio, resample_patients
+from lucency.evaluation.bootstrap import Weights, interval, once, resample_patients
 from lucency.evaluation.metrics import count_cells
 from lucency.evaluation.significance import wilson
 
@@ -40,6 +40,7 @@ AGREED = ("sheet", "measure", "kappa", "low", "high", "films", "reviewers", "not
 ALONE = "not computable: fewer than two reviewers"
 Rows = Int64[np.ndarray, " m"]
 Weight = Float64[np.ndarray, " m"]
+Films = Bool[np.ndarray, " m"]
 Answers = Float64[np.ndarray, "n v"]  # 1 yes, 0 no, NaN unsure or not reviewed
 
 
@@ -141,31 +142,6 @@ def read_sample(file: Path) -> pd.DataFrame:
     return table.loc[:, list(SAMPLE)].astype({"weight": float})
 
 
-def _surely(count: Int64[np.ndarray, " p"], films: int) -> Bool[np.ndarray, " p"]:
-    """Return the patients with so many films that every draw along a line of all meets them."""
-    sure = np.zeros(len(count), dtype=bool)
-    more = count > 0
-    while more.any():
-        more = ~sure & (count * (films - sure.sum()) >= count[~sure].sum())
-        sure |= more
-    return sure
-
-
-def _sheet(
-    sheet: str, finding: str, image: list[str], *, label: int, weight: Weight
-) -> pd.DataFrame:
-    about = {"sheet": sheet, "finding": finding, "place": np.arange(1, len(image) + 1)}
-    names = {"id": [film_id(name) for name in image], "image": pd.Series(image, dtype=str)}
-    return pd.DataFrame({**about, **names, "label": label, "weight": weight}).loc[:, list(SAMPLE)]
-
-
-def _require_known(found: Sequence[str], known: Sequence[str] | dict[str, int], what: str) -> None:
-    for name in dict.fromkeys(found):
-        if name not in known:
-            near = nearest(name, known)
-            raise ValueError(f"{what} {name!r} is unknown; expected {', '.join(known)}{near}")
-
-
 def read_answers(files: Sequence[Path], *, sample: pd.DataFrame) -> pd.DataFrame:
     """Read filled forms, or what review.html saved: columns ANSWERS, a row a film and reviewer.
 
@@ -215,11 +191,11 @@ def label_ppv(sample: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
         yes, no = most[:, 0], most[:, 1]
         left = votes.sum(axis=1) == 0
         label, weight = int(mine["label"].iloc[0]), mine["weight"].to_numpy(dtype=np.float64)
-        value, low, high = _share(weight, right=yes if label else no, decided=yes | no)
+        share = _share(weight, right=yes if label else no, decided=yes | no)
         count = [int(each.sum()) for each in (yes, no, ~(yes | no | left), left)]
         about = (round(weight.sum()), len(mine), *count, given["reviewer"].nunique())
         note = _note(weight, unsure=count[2], left=count[3])
-        rows.append((sheet, label, value, low, high, *about, note))
+        rows.append((sheet, label, *share, *about, note))
     return pd.DataFrame(rows, columns=list(RIGHT))
 
 
@@ -237,17 +213,42 @@ def reviewers_agree(
         mine = mine.assign(value=mine["answer"].map({YES: 1.0, NO: 0.0}))
         table = mine.pivot(index="image", columns="reviewer", values="value")
         given = table.to_numpy(dtype=np.float64)
-        several = (~np.isnan(given)).sum(axis=1) > 1
-        films, people = int(several.sum()), table.shape[1]
-        measure = "cohen" if people == 2 else "fleiss"
+        given = given[(~np.isnan(given)).sum(axis=1) > 1]
+        films, people = len(given), table.shape[1]
         value, low, high, note = np.nan, np.nan, np.nan, ALONE if people < 2 else NO_PAIRS
         if films:
             resampled = resample_patients(np.arange(films), resamples=resamples, seed=seed)
-            value = float(MEASURES[measure](given[several], once(films))[0])
-            low, high = interval(MEASURES[measure](given[several], resampled))
+            value = float(_kappa(given, once(films))[0])
+            low, high = interval(_kappa(given, resampled))
             note = ONE_ANSWER if np.isnan(value) else ""
+        measure = "cohen" if people == 2 else "fleiss"
         rows.append((sheet, measure, value, low, high, films, people, note))
     return pd.DataFrame(rows, columns=list(AGREED))
+
+
+def _surely(count: Int64[np.ndarray, " p"], films: int) -> Bool[np.ndarray, " p"]:
+    """Return the patients with so many films that every draw along a line of all meets them."""
+    sure = np.zeros(len(count), dtype=bool)
+    more = count > 0
+    while more.any():
+        more = ~sure & (count * (films - sure.sum()) >= count[~sure].sum())
+        sure |= more
+    return sure
+
+
+def _sheet(
+    sheet: str, finding: str, image: list[str], *, label: int, weight: Weight
+) -> pd.DataFrame:
+    about = {"sheet": sheet, "finding": finding, "place": np.arange(1, len(image) + 1)}
+    names = {"id": [film_id(name) for name in image], "image": pd.Series(image, dtype=str)}
+    return pd.DataFrame({**about, **names, "label": label, "weight": weight}).loc[:, list(SAMPLE)]
+
+
+def _require_known(found: Sequence[str], known: Sequence[str] | dict[str, int], what: str) -> None:
+    for name in dict.fromkeys(found):
+        if name not in known:
+            near = nearest(name, known)
+            raise ValueError(f"{what} {name!r} is unknown; expected {', '.join(known)}{near}")
 
 
 def _read(file: Path) -> pd.DataFrame:
@@ -274,31 +275,26 @@ def _read(file: Path) -> pd.DataFrame:
 
 def _votes(answers: pd.DataFrame, *, image: list[str]) -> Int64[np.ndarray, "n 3"]:
     """Return how many reviewers gave each of WORDS for each film of a sheet."""
-    film = pd.Index(image).get_indexer(pd.Index(answers["image"]))
-    if (film < 0).any():
-        name = answers["image"].tolist()[int(np.argmin(film))]
-        raise ValueError(f"film {name!r} was not drawn; expected answers read with this sample")
-    votes = np.zeros((len(image), len(WORDS)), dtype=np.int64)
-    np.add.at(votes, (film, pd.Index(WORDS).get_indexer(pd.Index(answers["answer"]))), 1)
-    return votes
+    unknown = answers.loc[~answers["image"].isin(image), "image"].tolist()
+    if unknown:
+        raise ValueError(
+            f"film {unknown[0]!r} was not drawn; expected answers read with this sample"
+        )
+    votes = pd.crosstab(answers["image"], answers["answer"])
+    return votes.reindex(index=image, columns=list(WORDS), fill_value=0).to_numpy(dtype=np.int64)
 
 
-def _share(
-    weight: Float64[np.ndarray, " n"],
-    *,
-    right: Bool[np.ndarray, " n"],
-    decided: Bool[np.ndarray, " n"],
-) -> tuple[float, float, float]:
+def _share(weight: Weight, *, right: Films, decided: Films) -> tuple[float, float, float]:
     """Return the weighted share and the ends of its interval; NaN where no film is decided."""
-    of, square = weight[decided].sum(), (weight[decided] ** 2).sum()
-    share, worth = ratio(np.array([weight[right].sum(), of**2]), np.array([of, square]))
     if not decided.any():
         return np.nan, np.nan, np.nan
-    low, high = wilson(np.array(share * worth), np.array(worth))
+    of, square = weight[decided].sum(), (weight[decided] ** 2).sum()
+    share, equal = weight[right].sum() / of, of**2 / square  # films of equal weight
+    low, high = wilson(np.array(share * equal), np.array(equal))
     return float(share), float(low), float(high)
 
 
-def _note(weight: Float64[np.ndarray, " n"], *, unsure: int, left: int) -> str:
+def _note(weight: Weight, *, unsure: int, left: int) -> str:
     drawn = len(weight)
     if unsure + left == drawn:
         return f"not computable: of {drawn} films {unsure} are unsure, {left} have no answer"
@@ -308,12 +304,8 @@ def _note(weight: Float64[np.ndarray, " n"], *, unsure: int, left: int) -> str:
     return "; ".join(remarks)
 
 
-def _cohen(answers: Answers, weights: Weights) -> Float64[np.ndarray, " r"]:
-    return cohen(count_cells(answers[:, 0], answers[:, 1] == 1, weights=weights))
-
-
-def _fleiss(answers: Answers, weights: Weights) -> Float64[np.ndarray, " r"]:
+def _kappa(answers: Answers, weights: Weights) -> Float64[np.ndarray, " r"]:
+    """Return Cohen's kappa of two reviewers, Fleiss' of more."""
+    if answers.shape[1] == 2:
+        return cohen(count_cells(answers[:, 0], answers[:, 1] == 1, weights=weights))
     return fleiss((answers == 1).sum(axis=1), (answers == 0).sum(axis=1), weights=weights)
-
-
-MEASURES = {"cohen": _cohen, "fleiss": _fleiss}

@@ -1,55 +1,116 @@
-"""Shortcuts: facts beside the finding, such as view, sex or a drain, on which a score leans.
+"""What speaks against one network's scores: shortcuts, hidden strata, and all tables of its audit.
 
-Linear probes show which facts a network's features hold. A fact is a shortcut of a finding when the
-features hold it, it goes with the label, and the score leans on it among films that are labelled
-alike. It may be a true companion of the illness; no number decides that.
+A shortcut is a fact beside the finding, such as view, sex or a drain, on which a score depends: the
+features hold it (linear probes show which), it goes with the label, and the score goes with it
+among films that are labelled alike. It may be a true companion of the illness; no number decides
+that. Hidden strata are clusters of a finding's positives in feature space, each with its own AUC.
+Oakden-Rayner et al., Hidden stratification (CHIL 2020, arXiv 1909.12475): pneumothoraces with a
+drain are found easily, those without, which matter, are not.
 
-Letters in shapes: n films, d feature dimensions, r resamples (the first: all films).
+Letters in shapes: n films, m positives, d feature dimensions, c components, r resamples (the first:
+all films).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float, Float32, Float64, Int64, Shaped
+from jaxtyping import Bool, Float, Float32, Float64, Int, Int64, Shaped
 from scipy.special import ndtr
 from scipy.stats import chi2
+from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import silhouette_score
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from lucency.core.manifest import read_table
 from lucency.core.predictions import Predictions
-from lucency.evaluation.bootstrap import Weights, all_and_resampled, interval, ratio
+from lucency.evaluation.bootstrap import Weights, all_and_resampled, interval, once, ratio
 from lucency.evaluation.metrics import auc
 from lucency.evaluation.significance import holm
 
-FOLDS, COMPONENTS = 5, 32
+FOLDS, COMPONENTS = 5, 32  # of a probe
 FEWEST_OF_LEVEL = 20  # films of a level, and patients, for it to be probed
 FEWEST_PATIENTS = 20  # with a finding, and without, for it to be tested; of 12, p is too small
 UNKNOWN = ""
 MOST_LEVELS = 12  # a folder a patient is no fact
 OLDEST = 120  # years; ages above are mistakes of entry
 LEVEL, TINY = 0.05, 1e-12
+FEWEST, SMALLEST = 40, 10  # positives of a finding, and of a cluster
+MOST, REDUCED = 4, 16  # clusters, and components in which they are sought
+EXAMPLES, SAMPLE = 12, 2_000
+DRAWS = 19  # of films of one kind: clusters must be further apart than in all, p of .05 at most
 PROBES = ("fact", "level", "auc", "low", "high", "films", "others", "note")
 SHORTCUTS = (
-    "finding", "fact", "levels", "auc", "with_it", "without_it", "alike", "worth", "worth_low",
-    "worth_high", "leans", "leans_low", "leans_high", "p_holm", "films", "positives", "left_out",
-    "shortcut",
+    "finding", "fact", "levels", "auc", "with_it", "without_it", "adjusted_auc", "confounding",
+    "confounding_low", "confounding_high", "association", "association_low", "association_high",
+    "p_holm", "films", "positives", "left_out", "shortcut",
 )  # fmt: skip
-Levels = Mapping[str, Shaped[np.ndarray, " n"]]  # fact -> the level of each film, or UNKNOWN
+STRATA = (
+    "finding", "stratum", "auc", "low", "high", "films", "patients", "silhouette", "examples",
+)  # fmt: skip
+TABLES = ("label_quality", "probes", "shortcuts", "strata", "pictures", "odd")
+TEXT = (
+    "finding", "rating", "reason", "fact", "level", "levels", "note", "examples", "problem",
+    "image",
+)  # fmt: skip
+Label = Float[np.ndarray, " n"]  # 1, 0 or NaN
+Score = Float[np.ndarray, " n"]
+Level = Shaped[np.ndarray, " n"]  # of a fact, or UNKNOWN
+Patient = Int64[np.ndarray, " n"]
+Reduced = Float[np.ndarray, "m c"]
+Values = Float64[np.ndarray, " r"]
+Levels = Mapping[str, Level]  # by fact
 
 
-def known_facts(facts: pd.DataFrame) -> dict[str, Shaped[np.ndarray, " n"]]:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AuditResults:
+    """The audit of one network's scores: `label_quality` is of audit.agreement.
+
+    `pictures` counts what `odd` lists, of audit.image_quality.
+    """
+
+    network: str
+    label_quality: pd.DataFrame
+    probes: pd.DataFrame
+    shortcuts: pd.DataFrame
+    strata: pd.DataFrame
+    pictures: pd.DataFrame
+    odd: pd.DataFrame
+
+
+def save_audit_results(results: AuditResults, folder: Path) -> None:
+    """Write one CSV a table, and audit.json."""
+    for name in TABLES:
+        getattr(results, name).to_csv(folder / f"{name}.csv", index=False)
+    (folder / "audit.json").write_text(json.dumps({"network": results.network}))
+
+
+def load_audit_results(folder: Path) -> AuditResults:
+    """Read what `save_audit_results` wrote."""
+    about = json.loads((folder / "audit.json").read_text(encoding="utf-8"))
+    tables = {name: read_table(folder / f"{name}.csv", text=TEXT) for name in TABLES}
+    tables["shortcuts"] = tables["shortcuts"].astype({"shortcut": bool})
+    return AuditResults(network=about["network"], **tables)
+
+
+def known_facts(facts: pd.DataFrame) -> dict[str, Level]:
     """Return the level of each film by each fact of FACTS that has 2 to MOST_LEVELS levels."""
-    found = {name: level(facts) for name, (column, level) in FACTS.items() if column in facts}
+    found = {
+        name: np.asarray(level(pd.Series(facts[column])), dtype=object)
+        for name, (column, level) in FACTS.items()
+        if column in facts
+    }
     number = {name: len({*level} - {UNKNOWN}) for name, level in found.items()}
-    several = {name: level for name, level in found.items() if 1 < number[name] <= MOST_LEVELS}
-    return {name: np.asarray(level, dtype=object) for name, level in several.items()}
+    return {name: level for name, level in found.items() if 1 < number[name] <= MOST_LEVELS}
 
 
 def probe(predictions: Predictions, levels: Levels, *, resamples: int, seed: int) -> pd.DataFrame:
@@ -67,95 +128,127 @@ def probe(predictions: Predictions, levels: Levels, *, resamples: int, seed: int
         for name in sorted(names)[: 1 if len(names) == 2 else len(names)]:
             label = np.where(level == UNKNOWN, np.nan, level == name).astype(np.float32)
             films = [int((label == one).sum()) for one in (1, 0)]
-            note = _too_few(label, predictions)
-            bounds = (np.nan,) * 3
+            note, area = _too_few(label, predictions), (np.nan,) * 3
             if not note:
-                score = _read_off(predictions.feature, label, predictions.patient, seed=seed)
-                value = auc(label, score, weights=weights)
-                bounds = (float(value[0]), *interval(value[1:]).tolist())
-            rows.append((fact, name, *bounds, *films, note))
+                score = _read_off(predictions, label, seed=seed)
+                area = _with_interval(auc(label, score, weights=weights))
+            rows.append((fact, name, *area, *films, note))
     return pd.DataFrame(rows, columns=list(PROBES))
 
 
 def find_shortcuts(
     predictions: Predictions, levels: Levels, probes: pd.DataFrame, *, resamples: int, seed: int
 ) -> pd.DataFrame:
-    """Return for each finding and fact whether the score leans on it, and what that is worth.
+    """Return for each finding and fact whether the score depends on it, and by how much of AUC.
 
     `levels` are those in which the finding is commoner than in all; `with_it` and `without_it` the
-    AUCs of positives in these and in the others, against all negatives. `leans` is how well the
-    score separates these levels among films labelled alike: the mean of the AUCs within positives
-    and within negatives, weighted as van Elteren (1960) does; .5 where it does not. `worth`
-    is the AUC less `alike`, the covariate-adjusted AUC of Janes and Pepe (Biometrika 96, 2009,
+    AUCs of positives in these and in the others, against all negatives. `association` is the AUC of
+    the score for these levels among films labelled alike: the mean of the AUCs within positives and
+    within negatives, weighted as van Elteren (1960) does; .5 where there is none. `confounding` is
+    the AUC less `adjusted_auc`, the covariate-adjusted AUC of Janes and Pepe (Biometrika 96, 2009,
     371-382): the mean of the AUCs within levels, by their positives; those of levels without
-    negatives are `left_out`. 95 % intervals over patients; p is the larger of two, that leans is .5
-    (normal, by the resamples' standard error) and that the finding is equally common in all levels,
-    for pairs with a level that can be read off the features (the probe's interval is above .5),
-    corrected by Holm over these. `shortcut`: leans above .5 with p_holm below .05, and positives
-    with it are ranked above those without. A finding with fewer than FEWEST_PATIENTS patients
-    with it or without is left out, and so is a fact that is the same on all its films.
+    negatives are `left_out`. 95 % intervals over patients; p is the larger of two, that the
+    association is .5 (normal, by the resamples' standard error) and that the finding is equally
+    common in all levels, for pairs with a level that can be read off the features (the probe's
+    interval is above .5), corrected by Holm over these. `shortcut`: an association above .5 with
+    p_holm below .05, and positives with it are ranked above those without. A finding with fewer
+    than FEWEST_PATIENTS patients with it or without is left out, and so is a fact that is the same
+    on all its films.
     """
     weights = all_and_resampled(predictions.patient, resamples=resamples, seed=seed)
-    readable = set(probes.loc[probes["low"] > 0.5, "fact"])
     rows = []
     for k, finding in enumerate(predictions.findings):
         for fact, level in levels.items():
             label = np.where(level == UNKNOWN, np.nan, predictions.label[:, k])
-            if (
-                min(len(np.unique(predictions.patient[label == one])) for one in (0, 1))
-                < FEWEST_PATIENTS
-            ):
+            people = [len(np.unique(predictions.patient[label == one])) for one in (0, 1)]
+            if min(people) < FEWEST_PATIENTS:
                 continue
             common = _commoner(label, level)
             inside = np.isin(level, common)
-            if not inside.any() or inside[~np.isnan(label)].all():
-                continue
-            score = predictions.logit[:, k]
-            alike, lost = _adjusted(label, score, level, weights)
-            whole = auc(label, score, weights=weights)
-            sides = [
-                np.where((label == 1) & (inside != one), np.nan, label) for one in (True, False)
-            ]
-            apart = [float(auc(side, score, weights=weights)[0]) for side in sides]
-            worth, leans = whole - alike, _leans(label, score, inside, weights)
-            numbers = [one for each in (worth, leans) for one in (each[0], *interval(each[1:]))]
-            spread = np.nanstd(leans[1:]) if np.isfinite(leans[1:]).sum() > 1 else np.nan
-            alone = 2 * ndtr(-abs(leans[0] - 0.5) / max(spread, TINY))
-            may = fact in readable
-            p = np.maximum(alone, _goes_with(label, level, weights.owner)) if may else np.nan
-            counts = (int((~np.isnan(label)).sum()), int((label == 1).sum()), lost)
-            about = (finding, fact, ", ".join(common), whole[0], *apart, alike[0])
-            rows.append((*about, *numbers, p, *counts, may))
-    table = pd.DataFrame(rows, columns=list(SHORTCUTS))
-    table["p_holm"] = holm(table["p_holm"].to_numpy(dtype=np.float64))
-    helps = (table["leans"] > 0.5) & ~(table["with_it"] <= table["without_it"])
-    found = table["shortcut"] & (table["p_holm"] < LEVEL) & helps
-    return table.assign(shortcut=found.to_numpy(dtype=bool))
+            if inside.any() and not inside[~np.isnan(label)].all():
+                pair = _measure_pair(label, predictions.logit[:, k], level, inside, weights)
+                rows.append((finding, fact, ", ".join(common), *pair))
+    table = pd.DataFrame(rows, columns=list(SHORTCUTS[:-1]))
+    readable = table["fact"].isin(probes.loc[probes["low"] > 0.5, "fact"])
+    p = holm(table["p_holm"].astype(float).where(readable).to_numpy())
+    helps = (table["association"] > 0.5) & ~(table["with_it"] <= table["without_it"])
+    found = readable & (p < LEVEL) & helps
+    return table.assign(p_holm=p, shortcut=found.to_numpy(dtype=bool))
 
 
 def shortcut_reasons(table: pd.DataFrame) -> dict[str, str]:
-    """Return for each finding that has shortcuts what they are, in words."""
+    """Return for each finding that has shortcuts the facts, their association and AUCs."""
     reasons: dict[str, list[str]] = {}
     for row in table.loc[table["shortcut"]].to_dict("records"):
         bare = row["without_it"]
-        lacking = f"{bare:.3f} without" if bare == bare else "no positive lacks it"
-        areas = f"AUC {row['with_it']:.3f} with it, {lacking}"
-        reason = (
-            f"the score leans on {row['fact']} = {row['levels']} ({row['leans']:.2f} of pairs of "
-            f"films labelled alike; {areas})"
+        lacking = f"without it {bare:.3f}" if bare == bare else "no positive without it"
+        reasons.setdefault(row["finding"], []).append(
+            f"{row['fact']} = {row['levels']} (association {row['association']:.2f}; AUC with it "
+            f"{row['with_it']:.3f}, {lacking})"
         )
-        reasons.setdefault(row["finding"], []).append(reason)
     return {finding: "; ".join(several) for finding, several in reasons.items()}
 
 
-def _read_off(
-    feature: Float32[np.ndarray, "n d"],
-    label: Float32[np.ndarray, " n"],
-    patient: Int64[np.ndarray, " n"],
-    *,
-    seed: int,
-) -> Float64[np.ndarray, " n"]:
+def strata(predictions: Predictions, *, resamples: int, seed: int) -> pd.DataFrame:
+    """Return the clusters of each finding's positives, the one with the lowest AUC first.
+
+    K-means on at most 16 principal components of standardised features, 2 to 4 clusters of at least
+    SMALLEST films by the best silhouette (Rousseeuw 1987), which measures how far apart they are.
+    K-means cuts whatever it is given, so only what is further apart than DRAWS draws of a Gaussian
+    of the same spread, cut the same way, is listed (after Tibshirani, Walther and Hastie 2001). The
+    AUC is of a cluster's films against all negatives, with 95 % interval over patients. Features
+    make the scores, so clusters differ somewhat: view `examples`, the films nearest to the centre,
+    joined by |. Findings with fewer than FEWEST positives are left out, those whose clusters are
+    too small or not apart, and all without features.
+    """
+    rows = []
+    weights = all_and_resampled(predictions.patient, resamples=resamples, seed=seed)
+    for k, finding in enumerate(predictions.findings):
+        label, score = predictions.label[:, k], predictions.logit[:, k]
+        films = np.flatnonzero(label == 1)
+        feature = predictions.feature[films]
+        few = len(films) < FEWEST or not feature.shape[1] or not (label == 0).any()
+        if few or not np.ptp(feature, axis=0).any():
+            continue
+        cluster, distance, apart = _cluster(feature, seed=seed)
+        if np.isnan(apart):
+            continue
+        mine = []
+        for one in range(cluster.max() + 1):
+            inside = films[cluster == one]
+            only = np.where(label == 1, np.nan, label)
+            only[inside] = 1
+            area = _with_interval(auc(only, score, weights=weights))
+            near = inside[np.argsort(distance[cluster == one], kind="stable")][:EXAMPLES]
+            people = len(np.unique(predictions.patient[inside]))
+            examples = "|".join(predictions.image[near].tolist())
+            mine.append((*area, len(inside), people, apart, examples))
+        rows += [(finding, place, *row) for place, row in enumerate(sorted(mine), start=1)]
+    return pd.DataFrame(rows, columns=list(STRATA))
+
+
+def _words(column: pd.Series) -> np.ndarray:
+    return column.fillna(UNKNOWN).astype(str).to_numpy()
+
+
+def _age(column: pd.Series) -> np.ndarray:
+    years = column.to_numpy(dtype=np.float64)
+    names = ["under 40", "40 to 59", "60 and on"]
+    return np.select([years < 40, years < 60, years <= OLDEST], names, UNKNOWN)
+
+
+def _visit(column: pd.Series) -> np.ndarray:
+    number = column.to_numpy(dtype=np.float64)
+    return np.where(np.isnan(number), UNKNOWN, np.where(number > 0, "later", "first"))
+
+
+def _folder(column: pd.Series) -> np.ndarray:
+    return np.array([Path(str(path)).parent.name for path in column])
+
+
+def _read_off(predictions: Predictions, label: Label, *, seed: int) -> Score:
     """Return the out-of-fold logits of a fact, NaN where it is unknown."""
+    feature, patient = predictions.feature, predictions.patient
     known = np.flatnonzero(~np.isnan(label))
     score = np.full(len(label), np.nan)
     folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
@@ -169,7 +262,7 @@ def _read_off(
     return score
 
 
-def _too_few(label: Float32[np.ndarray, " n"], predictions: Predictions) -> str:
+def _too_few(label: Label, predictions: Predictions) -> str:
     if not predictions.feature.shape[1]:
         return "not computable: predictions without features"
     for one, whose in ((1, "of this level"), (0, "of others")):
@@ -180,74 +273,73 @@ def _too_few(label: Float32[np.ndarray, " n"], predictions: Predictions) -> str:
     return ""
 
 
-def _words(column: str) -> Callable[[pd.DataFrame], np.ndarray]:
-    return lambda facts: facts[column].fillna(UNKNOWN).astype(str).to_numpy()
-
-
-def _age(facts: pd.DataFrame) -> np.ndarray:
-    years = facts["age"].to_numpy(dtype=np.float64)
-    names = ["under 40", "40 to 59", "60 and on"]
-    return np.select([years < 40, years < 60, years <= OLDEST], names, UNKNOWN)
-
-
-def _visit(facts: pd.DataFrame) -> np.ndarray:
-    number = facts["follow_up"].to_numpy(dtype=np.float64)
-    return np.where(np.isnan(number), UNKNOWN, np.where(number > 0, "later", "first"))
-
-
-def _folder(facts: pd.DataFrame) -> np.ndarray:
-    return np.array([Path(str(path)).parent.name for path in facts["path"]])
-
-
-def _adjusted(
-    label: Float[np.ndarray, " n"],
-    score: Float[np.ndarray, " n"],
-    level: Shaped[np.ndarray, " n"],
-    weights: Weights,
-) -> tuple[Float64[np.ndarray, " r"], int]:
-    """Return the mean of the AUCs within levels by their positives, and the positives left out."""
-    (total, count), lost = np.zeros((2, weights.times.shape[1])), 0
-    for name in pd.unique(level):
-        mine = np.where(level == name, label, np.nan)
-        area = auc(mine, score, weights=weights)
-        positives = weights.total((mine == 1).astype(np.float64)[None])[0]
-        lost += int((mine == 1).sum()) if np.isnan(area[0]) else 0
-        known = ~np.isnan(area)
-        total = total + np.where(known, area * positives, 0)
-        count = count + np.where(known, positives, 0)
-    return ratio(total, count), lost
-
-
-def _commoner(label: Float[np.ndarray, " n"], level: Shaped[np.ndarray, " n"]) -> list[str]:
+def _commoner(label: Label, level: Level) -> list[str]:
     """Return the levels in which positives are a larger share than in all films."""
     share = np.nanmean(label)
     names = sorted(set(level[~np.isnan(label)].tolist()))
     return [name for name in names if np.nanmean(label[level == name]) > share]
 
 
-def _leans(
-    label: Float[np.ndarray, " n"],
-    score: Float[np.ndarray, " n"],
-    inside: Bool[np.ndarray, " n"],
-    weights: Weights,
-) -> Float64[np.ndarray, " r"]:
-    """Return how well a score separates some films from others among those labelled alike."""
-    total, count = np.zeros((2, weights.times.shape[1]))
+def _measure_pair(
+    label: Label, score: Score, level: Level, inside: Bool[np.ndarray, " n"], weights: Weights
+) -> tuple[float | int, ...]:
+    """Return the columns of SHORTCUTS from auc to left_out; p is not corrected yet."""
+    area, plain = auc(label, score, weights=weights), once(len(label))
+    sides = (np.where((label == 1) & (inside != one), np.nan, label) for one in (True, False))
+    apart = (auc(side, score, weights=plain)[0] for side in sides)
+    adjusted, left_out = _adjusted_auc(label, score, level, weights)
+    association = _association(label, score, inside, weights)
+    confounding = _with_interval(area - adjusted)
+    sampled = association[1:]
+    spread = np.nanstd(sampled) if np.isfinite(sampled).sum() > 1 else np.nan
+    alone = 2 * ndtr(-abs(association[0] - 0.5) / max(spread, TINY))
+    p = np.maximum(alone, _p_of_equal_shares(label, level, weights.owner))
+    counts = (int((~np.isnan(label)).sum()), int((label == 1).sum()), left_out)
+    areas = (area[0], *apart, adjusted[0])
+    return (*areas, *confounding, *_with_interval(association), p, *counts)
+
+
+def _with_interval(value: Values) -> tuple[float, float, float]:
+    """Return the value of all films, and the ends of its interval."""
+    low, high = interval(value[1:])
+    return value[0], low, high
+
+
+def _adjusted_auc(label: Label, score: Score, level: Level, weights: Weights) -> tuple[Values, int]:
+    """Return the mean of the AUCs within levels by their positives, and the positives left out."""
+    areas, lost = [], 0
+    for name in pd.unique(level):
+        mine = np.where(level == name, label, np.nan)
+        area = auc(mine, score, weights=weights)
+        lost += int((mine == 1).sum()) if np.isnan(area[0]) else 0
+        areas.append((area, weights.total((mine == 1).astype(np.float64)[None])[0]))
+    return _weighted_mean(areas), lost
+
+
+def _association(
+    label: Label, score: Score, inside: Bool[np.ndarray, " n"], weights: Weights
+) -> Values:
+    """Return the AUC of a score for the films inside among those labelled alike."""
+    areas = []
     for one in (0, 1):
         member = np.where(label == one, inside.astype(np.float64), np.nan)
-        area = auc(member, score, weights=weights)
-        some, others = (
-            weights.total((member == side).astype(np.float64)[None])[0] for side in (1, 0)
-        )
-        heavy = np.divide(some * others, some + others, out=np.zeros_like(some), where=some > 0)
-        total = total + np.where(np.isnan(area), 0, area * heavy)
-        count = count + np.where(np.isnan(area), 0, heavy)
+        sides = np.stack([member == 1, member == 0]).astype(np.float64)
+        some, others = weights.total(sides)
+        areas.append((auc(member, score, weights=weights), ratio(some * others, some + others)))
+    return _weighted_mean(areas)
+
+
+def _weighted_mean(areas: Iterable[tuple[Values, Values]]) -> Values:
+    """Return the mean of AUCs by their weights; those that are not computable do not count."""
+    total, count = np.zeros((2, 1))
+    for area, weight in areas:
+        known = ~np.isnan(area)
+        total = total + np.where(known, area * weight, 0)
+        count = count + np.where(known, weight, 0)
     return ratio(total, count)
 
 
-def _goes_with(
-    label: Float[np.ndarray, " n"], level: Shaped[np.ndarray, " n"], owner: Int64[np.ndarray, " n"]
-) -> float:
+def _p_of_equal_shares(label: Label, level: Level, owner: Patient) -> float:
     """Return the p that a finding is equally common in all levels: Pearson's chi-squared test.
 
     Divided by the mean design effect of films of one patient, if above 1, as Rao and Scott do
@@ -268,12 +360,50 @@ def _goes_with(
     return float(chi2.sf((even.sum(axis=0) ** 2 / expected).sum() / max(1, effect), freedom))
 
 
-FACTS: dict[str, tuple[str, Callable[[pd.DataFrame], np.ndarray]]] = {
-    "view": ("view", _words("view")),
-    "sex": ("sex", _words("sex")),
+def _cluster(
+    feature: Float32[np.ndarray, "m d"], *, seed: int
+) -> tuple[Int64[np.ndarray, " m"], Float[np.ndarray, " m"], float]:
+    """Return each film's cluster, its distance from the cluster's centre, and the silhouette.
+
+    The silhouette is NaN where every number of clusters leaves a small one, and where one kind of
+    film would be cut into clusters as far apart.
+    """
+    count = min(REDUCED, *feature.shape)
+    reduced = PCA(count, svd_solver="randomized", random_state=seed).fit_transform(
+        StandardScaler().fit_transform(feature)
+    )
+    best, apart = _parted(reduced, seed=seed)
+    generator, shape = np.random.default_rng(seed), (min(SAMPLE, len(reduced)), count)
+    spread = reduced.std(axis=0)
+    alike = [_parted(spread * generator.normal(size=shape), seed=seed)[1] for _ in range(DRAWS)]
+    cluster = np.asarray(best.labels_, dtype=np.int64)
+    surely = apart > np.nanmax([-1.0, *alike])
+    return cluster, best.transform(reduced).min(axis=1), apart if surely else np.nan
+
+
+def _parted(reduced: Reduced, *, seed: int) -> tuple[KMeans, float]:
+    """Return the clusters of the best silhouette, and that."""
+    found = [KMeans(k, n_init="auto", random_state=seed).fit(reduced) for k in range(2, MOST + 1)]
+    rows = np.random.default_rng(seed).permutation(len(reduced))[:SAMPLE]
+    score = [_apart(reduced[rows], np.asarray(one.labels_)[rows]) for one in found]
+    place = int(np.argmax(np.nan_to_num(score, nan=-1)))
+    return found[place], float(score[place])
+
+
+def _apart(reduced: Reduced, label: Int[np.ndarray, " m"]) -> float:
+    """Return the silhouette; NaN where a cluster is small, or there is but one."""
+    count = np.unique(label, return_counts=True)[1]
+    if len(count) < 2 or count.min() < SMALLEST:
+        return np.nan
+    return float(silhouette_score(reduced, label))
+
+
+FACTS: dict[str, tuple[str, Callable[[pd.Series], np.ndarray]]] = {  # column, levels
+    "view": ("view", _words),
+    "sex": ("sex", _words),
     "age": ("age", _age),
     "visit": ("follow_up", _visit),
     "folder": ("path", _folder),
-    "drain": ("drain", _words("drain")),
-    "marker": ("marker", _words("marker")),
+    "drain": ("drain", _words),
+    "marker": ("marker", _words),
 }

@@ -8,10 +8,14 @@ from pathlib import Path
 import pandas as pd
 
 from lucency.audit.checks import prediction_checks, split_checks
-from lucency.audit.checks.issue import count_serious, issue_table
-from lucency.audit.checks.protocol_checks import BEFORE
-from lucency.audit.checks.run_checks import CHECKS, check_external, check_lists, check_protocol
-from lucency.audit.checks.unverified import unverified_table
+from lucency.audit.checks.issue import count_serious, issue_table, unverified_table
+from lucency.audit.checks.run_checks import (
+    BEFORE,
+    CHECKS,
+    check_external,
+    check_lists,
+    check_protocol,
+)
 from lucency.config.protocol import read_protocol
 from lucency.pipeline.run import open_run_folder
 from lucency.pipeline.stages import issues

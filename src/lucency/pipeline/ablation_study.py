@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lucency.audit.checks.issue import no_scores
 from lucency.audit.checks.run_checks import check_run, load_issues, save_issues
-from lucency.audit.checks.unverified import no_scores
 from lucency.config.protocol import BASE
 from lucency.config.sections import THUMBNAIL
 from lucency.core.manifest import read_table

@@ -7,17 +7,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lucency.audit.hidden_strata import strata
+from lucency.audit.agreement import COUNTS, published_counts, rate_label_quality
 from lucency.audit.image_quality import inspect, quality_counts, quality_table
-from lucency.audit.label_quality import (
-    COUNTS,
+from lucency.audit.shortcuts import (
     AuditResults,
+    find_shortcuts,
+    known_facts,
     load_audit_results,
-    published_counts,
-    rate_label_quality,
+    probe,
     save_audit_results,
+    shortcut_reasons,
+    strata,
 )
-from lucency.audit.shortcuts import find_shortcuts, known_facts, probe, shortcut_reasons
 from lucency.core.manifest import Manifest, read_table
 from lucency.core.plan import COPY_MARK
 from lucency.core.predictions import Predictions
@@ -109,7 +110,7 @@ def _counts(trained: Trained, films: Manifest, truth: pd.DataFrame) -> pd.DataFr
 
 def _other(predicted: Predictions, shortcuts: pd.DataFrame) -> dict[str, str]:
     """Return what else makes each finding's score doubtful."""
-    reasons = shortcut_reasons(shortcuts)
+    reasons = {name: f"shortcut {fact}" for name, fact in shortcut_reasons(shortcuts).items()}
     positives = (predicted.label == 1).sum(axis=0).tolist()
     for finding, count in zip(predicted.findings, positives, strict=True):
         if count < FEW:

@@ -261,9 +261,8 @@ def check(predictions: Predictions | Place) -> pd.DataFrame:
 
     Checks that need labels find nothing where labels are not stated.
     """
-    from lucency.audit.checks.issue import issue_table
+    from lucency.audit.checks.issue import issue_table, unverified
     from lucency.audit.checks.prediction_checks import check_predictions
-    from lucency.audit.checks.unverified import unverified
 
     return issue_table(check_predictions(unverified(_tests(predictions))))
 

@@ -23,7 +23,7 @@ import pandas as pd
 from jaxtyping import Bool, Int64
 
 from lucency.audit.checks.issue import issue_table
-from lucency.audit.checks.protocol_checks import invented, pretrained
+from lucency.audit.checks.run_checks import invented, pretrained
 from lucency.config.protocol import Protocol, read_protocol
 from lucency.config.sections import Network
 from lucency.core.manifest import Manifest, Preparation, Prepared, load_prepared, read_table

@@ -17,7 +17,7 @@ import pandas as pd
 from jaxtyping import Int64
 
 from lucency.audit.checks.run_checks import check_run, load_issues, save_issues
-from lucency.audit.label_quality import AuditResults
+from lucency.audit.shortcuts import AuditResults
 from lucency.balance.imbalance import POPULATIONS, Change, describe_change
 from lucency.balance.label_plan import planned, splitter
 from lucency.balance.methods import needs_features, plan_parts

@@ -13,15 +13,14 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from lucency.audit.label_quality import (
+from lucency.audit.agreement import (
     DOUBTFUL,
     MODERATE,
     RELIABLE,
     UNRELIABLE,
-    AuditResults,
     conclude_label_quality,
 )
-from lucency.audit.shortcuts import shortcut_reasons
+from lucency.audit.shortcuts import AuditResults, shortcut_reasons
 from lucency.core.manifest import Prepared
 from lucency.ensemble.ensemble_results import EnsembleResults
 from lucency.ensemble.retrieval_metrics import OVERALL, conclude_recognition
@@ -72,15 +71,14 @@ def heatmap_values(results: HeatmapResults, *, prepared: Prepared) -> Values:
 def audit_values(results: AuditResults, *, source: str) -> Values:
     """Return the values of audit.html.jinja; `source` is that of the protocol's data."""
     strongest = results.shortcuts.sort_values(
-        ["shortcut", "leans"], ascending=False, kind="stable"
+        ["shortcut", "association"], ascending=False, kind="stable"
     ).head(PAIRS)
     reasons = shortcut_reasons(results.shortcuts)
     found = "; ".join(f"{finding}: {reason}" for finding, reason in reasons.items())
-    quality = conclude_label_quality(results.label_quality)
     return {
         "network": results.network,
-        "conclusion": f"{quality[0].upper()}{quality[1:]}. Shortcuts of {results.network}: "
-        f"{found or 'none found among the known facts'}.",
+        "conclusion": f"{conclude_label_quality(results.label_quality)} Shortcuts of "
+        f"{results.network}: {found or 'none found among the known facts'}.",
         "objections": objections(results),
         "origin": ORIGINS.get(source, "No expert has read these films."),
         "label_quality": results.label_quality.to_dict("records"),

@@ -15,10 +15,9 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from lucency.audit.checks.issue import SplitTable, issue_table, ranked
+from lucency.audit.checks.issue import SplitTable, issue_table, ranked, unverified
 from lucency.audit.checks.nih_checks import community_lists
 from lucency.audit.checks.prediction_checks import CHECKS, check_predictions
-from lucency.audit.checks.unverified import unverified
 from lucency.core.manifest import Manifest
 from lucency.core.predictions import Predictions
 from lucency.evaluation.compare import LEVEL, OVER_FINDINGS

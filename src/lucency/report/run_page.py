@@ -18,7 +18,7 @@ from jaxtyping import Int64
 from markupsafe import Markup
 
 from lucency.audit.checks.issue import issue_table
-from lucency.audit.label_quality import AuditResults
+from lucency.audit.shortcuts import AuditResults
 from lucency.balance.imbalance import Change
 from lucency.config.protocol import Protocol, protocol_text
 from lucency.core.manifest import PARTS, Manifest, Prepared

@@ -7,12 +7,14 @@ heirs) look like them and are not. Letters in shapes: n names.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 
 import numpy as np
 from jaxtyping import Shaped
 
 from lucency.audit.checks.issue import Issue, SplitTable, issues_of
 from lucency.core.tables import NIH_NAME, film_names, within
+from lucency.data.nih import UNPUBLISHED
 
 LUCK = 1e-6  # by chance alone, patients stand as in the community lists no oftener than this
 SEVERAL = 10  # patients in test; of fewer, all may be official test patients by chance
@@ -40,8 +42,7 @@ HEAVY_REST = frozenset((
     22815, 25252, 27213,
 ))  # fmt: skip
 FIRST_LABELS = "NIH's label file of November 2017"
-LABEL_FILES = (FIRST_LABELS, "NIH's later label file, as on Kaggle", "NIH v2020 label file")
-UNPUBLISHED = "not a published version"
+LATER_LABELS = ("NIH's later label file, as on Kaggle", "NIH v2020 label file")
 
 
 def name_fingerprint(image: Shaped[np.ndarray, " n"]) -> str:
@@ -50,7 +51,7 @@ def name_fingerprint(image: Shaped[np.ndarray, " n"]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def community_lists(table: SplitTable) -> list[Issue]:
+def community_lists(table: SplitTable) -> Iterator[Issue]:
     """Return the community's lists, where parts hold them or they lie under the names of NIH's.
 
     A part that holds a list whole is known by its fingerprint; a split that lost films by where
@@ -78,7 +79,7 @@ def community_lists(table: SplitTable) -> list[Issue]:
     )
 
 
-def official_split(table: SplitTable) -> list[Issue]:
+def official_split(table: SplitTable) -> Iterator[Issue]:
     """Return the films on the wrong side of NIH's lists, where the split is meant to be theirs.
 
     It is meant so when the protocol says it, or when all of many test films are on NIH's test
@@ -88,25 +89,24 @@ def official_split(table: SplitTable) -> list[Issue]:
     mine = table.part == "test"
     all_official = tests[mine].all() and len(np.unique(table.patient[mine])) >= SEVERAL
     if not len(table.official_test) or not (table.method == "official" or all_official):
-        return []
-    found: list[Issue] = []
+        return
     for part, uses in (("train", "train the network"), ("val", "choose epoch and thresholds")):
         names = np.unique(table.film[tests & (table.part == part)].astype(str)).tolist()
         message = (
             f"{len(names):,} of the {len(table.official_test):,} films on NIH's test list {uses}: "
             "a score on that list is then no official one"
         )
-        found += issues_of("official_split", names, message, remedy=BY_LISTS)
+        yield from issues_of("official_split", names, message, remedy=BY_LISTS)
     trained = within(table.film, film_names(table.official_train_val))
     names = np.unique(table.film[mine & trained].astype(str)).tolist()
     message = (
         f"{len(names):,} of {mine.sum():,} test films are on NIH's train_val list, whose films are "
         "healthier: the score is no official one"
     )
-    return found + issues_of("official_split", names, message, remedy=BY_LISTS)
+    yield from issues_of("official_split", names, message, remedy=BY_LISTS)
 
 
-def box_images_in_training(table: SplitTable) -> list[Issue]:
+def box_images_in_training(table: SplitTable) -> Iterator[Issue]:
     """Return the training films that have boxes; a note, unless the split is meant to be NIH's."""
     boxed = np.unique(film_names(table.boxed).astype(str))
     names = boxed[within(boxed, table.film[table.part == "train"])].tolist()
@@ -119,30 +119,31 @@ def box_images_in_training(table: SplitTable) -> list[Issue]:
     return issues_of("box_images_in_training", names, message, severity=severity, remedy=remedy)
 
 
-def label_versions(table: SplitTable) -> list[Issue]:
+def label_versions(table: SplitTable) -> Iterator[Issue]:
     """Return what is wrong with the label files in play: mixed, superseded, or not published."""
-    named = {origin: _version(origin) for origin in table.origins}
-    first = [origin for origin, name in named.items() if name == FIRST_LABELS]
-    later = [origin for origin, name in named.items() if name in LABEL_FILES[1:]]
-    odd = [origin for origin, name in named.items() if name == UNPUBLISHED]
+    origins = dict.fromkeys(table.origins)
+    first = [origin for origin in origins if FIRST_LABELS in origin]
+    later = [origin for origin in origins if any(name in origin for name in LATER_LABELS)]
+    odd = [origin for origin in origins if UNPUBLISHED in origin]
     remedy = "take Data_Entry_2017_v2020.csv for everything"
     if first and later:
         message = (
             "labels come from two editions of the label file, which differ on 181 films of NIH's "
             "test list: a film may be right in one table and wrong in the other"
         )
-        return issues_of("label_versions", [*first, *later], message, remedy=remedy)
+        yield from issues_of("label_versions", [*first, *later], message, remedy=remedy)
+        return
     message = (
         f"the labels are {FIRST_LABELS}: 181 films, all on NIH's test list and with boxes, lack "
         "188 findings that NIH added later, so scores are not quite those of others"
     )
-    found = issues_of("label_versions", first, message, remedy=remedy, severity="note")
+    yield from issues_of("label_versions", first, message, remedy=remedy, severity="note")
     message = (
         f"{len(odd):,} label files hold other counts than any that NIH published: scores on them "
         "compare with no others"
     )
     remedy = "say which rows or labels were changed, or take Data_Entry_2017_v2020.csv whole"
-    return found + issues_of("label_versions", odd, message, remedy=remedy, severity="note")
+    yield from issues_of("label_versions", odd, message, remedy=remedy, severity="note")
 
 
 def _community_name(film: Shaped[np.ndarray, " n"]) -> str:
@@ -193,8 +194,3 @@ def _unofficial_tests(table: SplitTable) -> str:
         f"{training}{trained:,} test films are on NIH's train_val list, {tested:,} on its test "
         "list; "
     )
-
-
-def _version(origin: str) -> str:
-    """Return the label file that a manifest's origin names, or nothing."""
-    return next((name for name in (*LABEL_FILES, UNPUBLISHED) if name in origin), "")

@@ -1,23 +1,23 @@
-"""The leak doctor on predictions: what is wrong with their numbers, and with scores made from them.
+"""The leak doctor on predictions: their numbers, rows and parts, thresholds, and tables of scores.
 
-Every check is a mistake seen in published work, named in CHECKS; those of numbers are here, those
-of rows, parts, thresholds and tables in `score_checks`. Letters in shapes: n films, k findings,
-r resamples.
+Every check is a mistake seen in published work, named in CHECKS. Letters in shapes: n films, k
+findings, r resamples.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Bool, Float64, Int64
 from scipy.optimize import linear_sum_assignment
 from scipy.special import expit
 
-from lucency.audit.checks import score_checks
-from lucency.audit.checks.issue import Issue, issues_of, ranked
-from lucency.audit.checks.unverified import UnverifiedPredictions
+from lucency.audit.checks.issue import Issue, UnverifiedPredictions, issues_of, ranked
+from lucency.core.tables import film_names, within
 from lucency.evaluation.bootstrap import interval, once
+from lucency.evaluation.evaluate import MACRO, MICRO, TRIVIAL
 from lucency.evaluation.metrics import auc
 
 CLEAR = 4.0  # standard errors: by chance once in 30,000
@@ -27,14 +27,16 @@ LOGITS = 0.01  # share below 0 from which numbers are logits, not probabilities 
 OVERSTATED = 2.0  # mean probability over the share of positives
 NEARLY_STILL = 0.02  # so that films hardly differ
 STILL = 1e-6  # relative range below which an output is one number
+FEW = 30  # positives below which a finding's numbers say little
+DIGITS = range(1, 7)  # of a printed score; more are not compared
 
 
 def check_predictions(predictions: UnverifiedPredictions) -> list[Issue]:
     """Return what is wrong with predictions, the serious issues first."""
-    return ranked([issue for check in CHECKS.values() for issue in check(predictions)])
+    return ranked(issue for check in CHECKS.values() for issue in check(predictions))
 
 
-def outside_0_to_1(predictions: UnverifiedPredictions) -> list[Issue]:
+def outside_0_to_1(predictions: UnverifiedPredictions) -> Iterator[Issue]:
     """Return the films with a number that is no probability, unless all are logits."""
     probability = predictions.probability
     outside = ~((probability >= 0) & (probability <= 1))
@@ -47,7 +49,7 @@ def outside_0_to_1(predictions: UnverifiedPredictions) -> list[Issue]:
     return issues_of("outside_0_to_1", films, message, remedy=remedy)
 
 
-def logits_as_probabilities(predictions: UnverifiedPredictions) -> list[Issue]:
+def logits_as_probabilities(predictions: UnverifiedPredictions) -> Iterator[Issue]:
     """Return the findings whose probabilities are logits, being below 0 too often for a slip."""
     below = predictions.probability < 0
     names = _named(predictions, np.asarray(below.any(axis=0))) if _logits(below) else []
@@ -59,20 +61,18 @@ def logits_as_probabilities(predictions: UnverifiedPredictions) -> list[Issue]:
     return issues_of("logits_as_probabilities", names, message, remedy=remedy)
 
 
-def double_sigmoid(predictions: UnverifiedPredictions) -> list[Issue]:
+def double_sigmoid(predictions: UnverifiedPredictions) -> Iterator[Issue]:
     """Return the findings whose probabilities went through a sigmoid twice.
 
     All lie in .5 to sigmoid(1) = .7311 then; or none passes that and several findings reach it.
     """
     probability = predictions.probability
     if not probability.size or not (probability <= CAP + STILL).all():
-        return []
-    squeezed, capped = (
-        probability.min() >= 0.5,
-        np.asarray(probability.max(axis=0) >= CAP - NEAR_CAP),
-    )
+        return
+    squeezed = probability.min() >= 0.5
+    capped = np.asarray(probability.max(axis=0) >= CAP - NEAR_CAP)
     if not squeezed and capped.sum() < 2:
-        return []
+        return
     message = (
         f"{predictions.network}: the probabilities run from {probability.min():.4f} to "
         f"{probability.max():.4f}, and sigmoid(1) is {CAP:.4f}: "
@@ -80,14 +80,14 @@ def double_sigmoid(predictions: UnverifiedPredictions) -> list[Issue]:
     )
     names = _named(predictions, np.full(len(capped), True) if squeezed else capped)
     remedy = "apply the sigmoid to logits alone, once, and fit the thresholds anew"
-    return issues_of("double_sigmoid", names, message, remedy=remedy)
+    yield from issues_of("double_sigmoid", names, message, remedy=remedy)
 
 
-def constant_output(predictions: UnverifiedPredictions) -> list[Issue]:
+def constant_output(predictions: UnverifiedPredictions) -> Iterator[Issue]:
     """Return the findings with one probability for all films; a note, where it is nearly one."""
     probability = predictions.probability
     if len(probability) < 2:
-        return []
+        return
     spread = np.ptp(probability, axis=0) / np.maximum(np.abs(probability).max(axis=0), STILL)
     names = _named(predictions, np.asarray(spread <= STILL))
     message = (
@@ -95,16 +95,16 @@ def constant_output(predictions: UnverifiedPredictions) -> list[Issue]:
         f"{', '.join(names)}: it does not depend on the films"
     )
     remedy = "check that weights were loaded and that the films differ"
-    found = issues_of("constant_output", names, message, remedy=remedy)
+    yield from issues_of("constant_output", names, message, remedy=remedy)
     names = _named(predictions, np.asarray((spread > STILL) & (spread <= NEARLY_STILL)))
     message = (
         f"{predictions.network}: all films have nearly the same probability of {', '.join(names)}, "
         "so that last digits decide what is called positive"
     )
-    return found + issues_of("constant_output", names, message, remedy=remedy, severity="note")
+    yield from issues_of("constant_output", names, message, remedy=remedy, severity="note")
 
 
-def chance(predictions: UnverifiedPredictions) -> list[Issue]:
+def chance(predictions: UnverifiedPredictions) -> Iterator[Issue]:
     """Return where the interval of AUC holds .5: macro is serious, single findings are a note."""
     low, high = interval(predictions.area[:, 1:])
     holds = (low <= 0.5) & (high >= 0.5)
@@ -115,16 +115,16 @@ def chance(predictions: UnverifiedPredictions) -> list[Issue]:
     )
     whole = ["macro"] if holds[-1] else []
     remedy = "check that weights were loaded, all of them, and that labels are joined by name"
-    found = issues_of("chance", whole, message, remedy=remedy)
+    yield from issues_of("chance", whole, message, remedy=remedy)
     message = (
         f"{predictions.network}: the interval of AUC holds .5, chance, for {', '.join(names)}: "
         "these films do not show that it knows them"
     )
     remedy = "print the intervals beside the numbers, or test on more films"
-    return found + issues_of("chance", names, message, remedy=remedy, severity="note")
+    yield from issues_of("chance", names, message, remedy=remedy, severity="note")
 
 
-def inverted_labels(predictions: UnverifiedPredictions) -> list[Issue]:
+def inverted_labels(predictions: UnverifiedPredictions) -> Iterator[Issue]:
     """Return the findings whose AUC is clearly below .5, by CLEAR standard errors."""
     area = predictions.area[:-1]
     error = [_error(predictions, place, row[1:]) for place, row in enumerate(area)]
@@ -138,7 +138,7 @@ def inverted_labels(predictions: UnverifiedPredictions) -> list[Issue]:
     return issues_of("inverted_labels", names, message, remedy=remedy)
 
 
-def column_order(predictions: UnverifiedPredictions) -> list[Issue]:
+def column_order(predictions: UnverifiedPredictions) -> Iterator[Issue]:
     """Return the findings that another column ranks clearly better, where columns were permuted.
 
     The order of columns of highest mean AUC is sought (Kuhn's assignment). It counts when of the
@@ -149,7 +149,7 @@ def column_order(predictions: UnverifiedPredictions) -> list[Issue]:
     gain = {place: _gain(predictions, place, int(best[place])) for place in moved}
     clear = [place for place in moved if gain[place]]
     if len(clear) < max(2, len(moved) / 2):
-        return []
+        return
     pairs = [
         f"{predictions.findings[best[place]]} ranks {predictions.findings[place]} ({gain[place]})"
         for place in clear
@@ -160,10 +160,10 @@ def column_order(predictions: UnverifiedPredictions) -> list[Issue]:
         f"{'; '.join(pairs)}: scores are those of other findings"
     )
     remedy = f"name the columns where they are made; the likely order is {order}"
-    return issues_of("column_order", pairs, message, remedy=remedy)
+    yield from issues_of("column_order", pairs, message, remedy=remedy)
 
 
-def overstated_risk(predictions: UnverifiedPredictions) -> list[Issue]:
+def overstated_risk(predictions: UnverifiedPredictions) -> Iterator[Issue]:
     """Return the findings whose mean probability is clearly twice the share of positives or more.
 
     The mark of training with weights or on copies; clearly is CLEAR standard errors of the count.
@@ -182,6 +182,164 @@ def overstated_risk(predictions: UnverifiedPredictions) -> list[Issue]:
     )
     remedy = 'recalibrate on validation films: evaluation.recalibration = "platt"'
     return issues_of("overstated_risk", names, message, remedy=remedy, severity="note")
+
+
+def few_positives(predictions: UnverifiedPredictions) -> Iterator[Issue]:
+    """Return the findings with fewer than FEW positive films."""
+    counts = (predictions.label == 1).sum(axis=0).tolist()
+    pairs = zip(predictions.findings, counts, strict=True)
+    few = [f"{name} ({count})" for name, count in pairs if count < FEW]
+    message = (
+        f"fewer than {FEW} positive test films of {', '.join(few)}: another few films would give "
+        "another number"
+    )
+    remedy = "print positives and intervals beside the scores, or test on more films"
+    return issues_of("few_positives", few, message, remedy=remedy, severity="note")
+
+
+def scored_as_test(predictions: UnverifiedPredictions) -> Iterator[Issue]:
+    """Return the films scored as test that are of another part, by themselves or by the split."""
+    part = predictions.part.astype(object)
+    listed = dict(zip(film_names(predictions.listed), predictions.listed_part, strict=True))
+    there = np.array([listed.get(name, "test") for name in film_names(predictions.image)], object)
+    part = np.where((part == "test") | (there == "train"), there, part)
+    for other, use in (("train", "trained the network"), ("val", "chose epoch and thresholds")):
+        names = predictions.image[part == other].tolist()
+        message = (
+            f"{predictions.network}: {len(names):,} of {len(part):,} films scored as test are "
+            f"{other} films, which {use}: such a score is too high"
+        )
+        remedy = 'score the test part alone: predictions.of("test")'
+        yield from issues_of("scored_as_test", names, message, remedy=remedy)
+
+
+def missing_predictions(predictions: UnverifiedPredictions) -> Iterator[Issue]:
+    """Return the split's test films without prediction, and predicted films that it does not list.
+
+    Nothing where no split is at hand.
+    """
+    listed, film = film_names(predictions.listed), film_names(predictions.image)
+    tests = listed[predictions.listed_part == "test"]
+    lost = tests[~within(tests, film)].tolist()
+    message = (
+        f"{predictions.network}: {len(lost):,} of {len(tests):,} test films have no prediction: a "
+        "score on the rest is not one on the test part"
+    )
+    yield from issues_of(
+        "missing_predictions", lost, message, remedy="predict them, or say why not"
+    )
+    strange = film[~within(film, listed)].tolist() if len(listed) else []
+    message = (
+        f"{predictions.network}: {len(strange):,} of {len(film):,} predicted films are in no part "
+        "of the split: whether they were trained on is unknown"
+    )
+    remedy = "take the split that the network was trained under, and join by image name"
+    yield from issues_of("missing_predictions", strange, message, remedy=remedy)
+
+
+def duplicate_predictions(predictions: UnverifiedPredictions) -> Iterator[Issue]:
+    """Return the films that are scored more than once, copies included."""
+    again = pd.Series(film_names(predictions.image)).duplicated().to_numpy()
+    names = predictions.image[again].tolist()
+    message = (
+        f"{predictions.network}: {len(names):,} of {len(again):,} rows score a film once more: it "
+        "counts several times"
+    )
+    remedy = "keep one row a film; of several predictions, their mean, if that is what is studied"
+    return issues_of("duplicate_predictions", names, message, remedy=remedy)
+
+
+def fitted_elsewhere(predictions: UnverifiedPredictions) -> Iterator[Issue]:
+    """Return what was fitted on another part than validation, or under another split."""
+    for fitted in predictions.fitted:
+        place = f"{predictions.network}: {fitted.what}"
+        wrong = [fitted.part] if fitted.part != "val" else []
+        seen = "they know what they are scored on"
+        if fitted.part != "test":
+            seen = "the network saw them, so that its probabilities are too sure there"
+        message = f"{place} were fitted on {fitted.part} films, not on validation: {seen}"
+        remedy = "fit them on validation films: lucency.evaluation.thresholds.threshold_table"
+        yield from issues_of("fitted_elsewhere", wrong, message, remedy=remedy)
+        known = bool(fitted.split and predictions.split)
+        strange = [fitted.split] if known and fitted.split != predictions.split else []
+        message = (
+            f"{place} were fitted under split {fitted.split}, the predictions are of split "
+            f"{predictions.split}: test films may have been among those they were fitted on"
+        )
+        remedy = "fit them on the validation films of the split that is scored"
+        yield from issues_of("fitted_elsewhere", strange, message, remedy=remedy)
+
+
+def mean_of_another_table(predictions: UnverifiedPredictions) -> Iterator[Issue]:
+    """Return the macro scores that are not the mean of the findings beside them.
+
+    As exactly as the table is printed: a unit of its last digit is allowed.
+    """
+    scores, wrong = predictions.scores, []
+    for network, metric in dict.fromkeys(zip(scores["network"], scores["metric"], strict=True)):
+        rows = scores.loc[(scores["network"] == network) & (scores["metric"] == metric)]
+        value = dict(zip(rows["finding"], rows["value"].astype(float).tolist(), strict=True))
+        macro, micro = value.pop(MACRO, np.nan), value.pop(MICRO, np.nan)
+        single = np.array([one for one in value.values() if not np.isnan(one)])
+        unit = _unit(np.array([*single, macro]))
+        if len(single) and abs(macro - single.mean()) > unit:
+            pooled = ", which is the pooled one" if abs(macro - micro) <= unit else ""
+            values = f"{macro:.6g}{pooled}, the mean is {single.mean():.6g}"
+            wrong.append(f"{network} {metric}: {values}")
+    message = (
+        f"{len(wrong):,} macro scores are not the mean of their table ({'; '.join(wrong)}): one of "
+        "the two is of another run"
+    )
+    remedy = "print both from one file, as lucency.evaluation.evaluate makes it"
+    return issues_of("mean_of_another_table", wrong, message, remedy=remedy)
+
+
+def unexplained_gaps(predictions: UnverifiedPredictions) -> Iterator[Issue]:
+    """Return the scores that are absent without a reason."""
+    scores = predictions.scores
+    bare = scores["note"].isna() | (scores["note"] == "")
+    gaps = scores.loc[scores["value"].isna() & bare]
+    message = (
+        f"{len(gaps):,} of {len(scores):,} scores are absent without a reason: an error was "
+        "swallowed, and a mean over the rest hides it"
+    )
+    remedy = "let the error be seen, or say why the score cannot be computed"
+    return issues_of("unexplained_gaps", _cells(gaps), message, remedy=remedy)
+
+
+def no_interval(predictions: UnverifiedPredictions) -> Iterator[Issue]:
+    """Return the AUCs without an interval."""
+    scores = predictions.scores
+    explained = scores["note"].fillna("").astype(str).str.contains("no interval", regex=False)
+    bare = (scores["low"].isna() | scores["high"].isna()) & ~explained
+    rows = scores.loc[(scores["metric"] == "auc") & scores["value"].notna() & bare]
+    message = (
+        f"{len(rows):,} AUCs have no interval: a difference between networks may be one between "
+        "samples of patients"
+    )
+    remedy = "resample patients: lucency.evaluation.evaluate.evaluate"
+    return issues_of("no_interval", _cells(rows), message, remedy=remedy, severity="note")
+
+
+def no_baseline(predictions: UnverifiedPredictions) -> Iterator[Issue]:
+    """Return the tables with accuracy but no trivial predictor, or with pooled AUC but no macro."""
+    scores = predictions.scores
+    networks = scores.loc[scores["metric"] == "accuracy", "network"].drop_duplicates()
+    alone = networks.tolist() if TRIVIAL not in set(scores["network"]) else []
+    message = (
+        f"accuracy is given for {', '.join(alone)} without the trivial predictor's beside it: "
+        "calling everything negative scores about .92 to .95 on these labels"
+    )
+    remedy = "add its rows: lucency.evaluation.evaluate.trivial"
+    yield from issues_of("no_baseline", alone, message, remedy=remedy, severity="note")
+    area = scores.loc[scores["metric"] == "auc"].groupby("network", sort=False)["finding"]
+    pooled = [str(name) for name, of in area if MICRO in set(of) and MACRO not in set(of)]
+    message = (
+        f"AUC is pooled over findings for {', '.join(pooled)}: knowing which findings are common "
+        "raises it, so it does not compare with published means"
+    )
+    remedy = "give the mean over findings first, and name the pooled one"
+    yield from issues_of("no_baseline", pooled, message, remedy=remedy, severity="note")
 
 
 def _named(predictions: UnverifiedPredictions, which: Bool[np.ndarray, " k"]) -> list[str]:
@@ -229,7 +387,18 @@ def _gain(predictions: UnverifiedPredictions, place: int, other: int) -> str:
     return f"{theirs[0]:.3f} for {own[0]:.3f}" if clear else ""
 
 
-CHECKS: dict[str, Callable[[UnverifiedPredictions], list[Issue]]] = {
+def _unit(value: Float64[np.ndarray, " k"]) -> float:
+    """Return one unit of the last digit that any score has."""
+    exact = (d for d in DIGITS if np.allclose(value, value.round(d), rtol=0, atol=1e-9))
+    return 1.001 * 10.0 ** -next(exact, DIGITS[-1])
+
+
+def _cells(rows: pd.DataFrame) -> list[str]:
+    named = rows[["network", "finding", "metric"]].astype(str)
+    return named.agg(" ".join, axis=1).tolist() if len(rows) else []
+
+
+CHECKS: dict[str, Callable[[UnverifiedPredictions], Iterator[Issue]]] = {
     "outside_0_to_1": outside_0_to_1,
     "logits_as_probabilities": logits_as_probabilities,
     "double_sigmoid": double_sigmoid,
@@ -238,13 +407,13 @@ CHECKS: dict[str, Callable[[UnverifiedPredictions], list[Issue]]] = {
     "inverted_labels": inverted_labels,
     "column_order": column_order,
     "overstated_risk": overstated_risk,
-    "few_positives": score_checks.few_positives,
-    "scored_as_test": score_checks.scored_as_test,
-    "missing_predictions": score_checks.missing_predictions,
-    "duplicate_predictions": score_checks.duplicate_predictions,
-    "fitted_elsewhere": score_checks.fitted_elsewhere,
-    "mean_of_another_table": score_checks.mean_of_another_table,
-    "unexplained_gaps": score_checks.unexplained_gaps,
-    "no_interval": score_checks.no_interval,
-    "no_baseline": score_checks.no_baseline,
+    "few_positives": few_positives,
+    "scored_as_test": scored_as_test,
+    "missing_predictions": missing_predictions,
+    "duplicate_predictions": duplicate_predictions,
+    "fitted_elsewhere": fitted_elsewhere,
+    "mean_of_another_table": mean_of_another_table,
+    "unexplained_gaps": unexplained_gaps,
+    "no_interval": no_interval,
+    "no_baseline": no_baseline,
 }

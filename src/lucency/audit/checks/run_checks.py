@@ -1,11 +1,13 @@
 """The leak doctor's calls: check a protocol, a run, external lists, or a table of predictions.
 
-Letters in shapes: n films, t listed films.
+Checks of a protocol and its films are here: phantoms, pretrained weights, lost films, labels that
+are not stated. Letters in shapes: n films, t listed films.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +15,18 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int64, Shaped
 
-from lucency.audit.checks import nih_checks, prediction_checks, protocol_checks, split_checks
-from lucency.audit.checks.issue import Issue, SplitTable, issue_table, no_names, ranked
-from lucency.audit.checks.unverified import Fitted, UnverifiedPredictions, unverified
+from lucency.audit.checks import nih_checks, prediction_checks, split_checks
+from lucency.audit.checks.issue import (
+    Fitted,
+    Issue,
+    SplitTable,
+    UnverifiedPredictions,
+    issue_table,
+    issues_of,
+    no_names,
+    ranked,
+    unverified,
+)
 from lucency.balance.label_plan import planned, splitter
 from lucency.balance.methods import needs_features
 from lucency.config.protocol import Protocol
@@ -32,12 +43,11 @@ from lucency.data.split import set_apart
 from lucency.evaluation.evaluate import TRIVIAL
 
 TEXT = ("severity", "check", "message", "examples", "remedy")
-RANGES = (
-    prediction_checks.double_sigmoid,
-    prediction_checks.constant_output,
-)  # of the network's own probabilities
-REMARKS = (*protocol_checks.BEFORE, *protocol_checks.BESIDE)
-CHECKS = len(split_checks.CHECKS) + len(prediction_checks.CHECKS) + len(REMARKS)
+BEFORE = ("invented_films", "pretrained_on_these", "random_weights")  # of a protocol
+BESIDE = ("rejected_films", "missing_films", "unstated_labels")  # of a run
+RANGES = ("double_sigmoid", "constant_output")  # of the network's own probabilities
+CHECKS = len({*split_checks.CHECKS, *prediction_checks.CHECKS, *BEFORE, *BESIDE})
+CHEST = re.compile(r"chest|nih\b|cxr|mimic|chexpert|padchest|x-?ray", re.IGNORECASE)
 
 
 def check_protocol(protocol: Protocol) -> list[Issue]:
@@ -49,13 +59,7 @@ def check_protocol(protocol: Protocol) -> list[Issue]:
     plan = _planned(films, part, protocol)
     listed = films.image[part != APART]
     table = split_table_of(plan, films=films, listed=listed, protocol=protocol)
-    return ranked(
-        [
-            *split_checks.check_split(table),
-            *protocol_checks.invented(protocol),
-            *protocol_checks.pretrained(protocol),
-        ]
-    )
+    return ranked([*split_checks.check_split(table), *invented(protocol), *pretrained(protocol)])
 
 
 def check_run(
@@ -77,26 +81,27 @@ def check_run(
     listed = films.image[~set_apart(films, choices=protocol.split)]  # others are meant to be out
     listed = np.concatenate([listed, prepared.rejected["image"].to_numpy(dtype=str), missing])
     table = split_table_of(plan, films=films, listed=listed, protocol=protocol)
-    pairs = near_identical(prepared, side=_own_parts(plan, films=len(films)))
+    side = np.full(len(films), "", dtype=object)  # where a film stands as itself, if anywhere
+    side[plan.row[plan.copy == 0]] = plan.part[plan.copy == 0]
+    pairs = near_identical(prepared, side=side.astype(str))
     alike = pairs[["image", "other"]].to_numpy(dtype=object).reshape(-1, 2)
     found = split_checks.check_split(replace(table, alike=alike))
-    found += protocol_checks.remark(
-        protocol, test=predictions[0].of("test"), rejected=prepared.rejected, missing=missing
-    )
-    for one in predictions:
+    test = [one.of("test") for one in predictions]
+    found += remark(protocol, test=test[0], rejected=prepared.rejected, missing=missing)
+    for one in test:
         rows = scores["network"].isin((one.network, TRIVIAL))
         splits = thresholds.loc[thresholds["network"] == one.network, "split"].unique().tolist()
         fitted = tuple(Fitted("thresholds", "val", str(split)) for split in splits)
         given = replace(
-            unverified(one.of("test")),
+            unverified(one),
             listed=table.image,
             listed_part=table.part,
             fitted=fitted,
             scores=scores.loc[rows],
         )
+        raw = replace(given, probability=one.uncalibrated().probability)
         found += prediction_checks.check_predictions(given)
-        raw = replace(given, probability=one.of("test").uncalibrated().probability)
-        found += [c for check in RANGES for c in check(raw)]
+        found += [issue for name in RANGES for issue in prediction_checks.CHECKS[name](raw)]
     return ranked(list(dict.fromkeys(found)))
 
 
@@ -132,6 +137,77 @@ def check_external(
     return ranked(
         [*split_checks.check_split(table), *prediction_checks.check_predictions(predictions)]
     )
+
+
+def remark(
+    protocol: Protocol, *, test: Predictions, rejected: pd.DataFrame, missing: Sequence[str]
+) -> Iterator[Issue]:
+    """Return what must be read beside the scores of a run.
+
+    `test` are the predictions of any network on test films; `rejected` the films that could not be
+    decoded and `missing` the names of those without a file.
+    """
+    yield from (*invented(protocol), *pretrained(protocol))
+    names = rejected["image"].tolist()
+    message = f"{len(names):,} films could not be decoded and were left out"
+    remedy = "see rejected.csv for the reasons, and fetch these films again"
+    yield from issues_of("rejected_films", names, message, remedy=remedy, severity="note")
+    message = f"{len(missing):,} films are listed but have no file, and were left out"
+    remedy = "add the files below data.root, or say in every table that they are missing"
+    yield from issues_of("missing_films", missing, message, remedy=remedy, severity="note")
+    unstated = np.isnan(test.label)
+    names, count = test.image[unstated.any(axis=1)].tolist(), int(unstated.sum())
+    message = (
+        f"{count:,} labels of {len(names):,} test films are not stated: they count neither as "
+        "right nor as wrong"
+    )
+    remedy = "state them, or say beside the scores on how many films each stands"
+    yield from issues_of(
+        "unstated_labels", names, message, count=count, remedy=remedy, severity="note"
+    )
+
+
+def invented(protocol: Protocol) -> Iterator[Issue]:
+    """Return that the films are phantoms, where they are."""
+    films = ["phantoms"] if protocol.data.source == "phantom" else []
+    message = (
+        "the films are phantoms: scores on them show that the program works, and are no evidence "
+        "for real films"
+    )
+    remedy = "run a protocol on real films"
+    return issues_of("invented_films", films, message, remedy=remedy, severity="note")
+
+
+def pretrained(protocol: Protocol) -> Iterator[Issue]:
+    """Return the networks whose weights have seen these films, or come from random numbers."""
+    networks = protocol.network
+    shown = {what: [n.name for n in networks if n.seen == what] for what in ("labels", "images")}
+    remedy = "take weights that never saw these films, or compare with networks that saw as much"
+    message = (
+        f"the weights of {', '.join(shown['labels'])} have been shown labels of these films, "
+        "test films maybe among them: scores may be memory"
+    )
+    yield from issues_of("pretrained_on_these", shown["labels"], message, remedy=remedy)
+    message = (
+        f"the weights of {', '.join(shown['images'])} have been shown these films without labels: "
+        "an advantage that other networks do not have"
+    )
+    yield from issues_of(
+        "pretrained_on_these", shown["images"], message, remedy=remedy, severity="note"
+    )
+    unsure = [n.name for n in networks if n.seen == "" and CHEST.search(n.provenance)]
+    message = (
+        f"the weights of {', '.join(unsure)} come from chest films, it says, and the protocol "
+        "does not say whether from these"
+    )
+    remedy = 'say network.seen: "labels", "images" or "none" of these films'
+    yield from issues_of("pretrained_on_these", unsure, message, remedy=remedy, severity="note")
+    fresh = [n.name for n in networks if n.weights == "random"]
+    message = (
+        f"trained from random initialisation, not from pre-trained weights: {', '.join(fresh)}"
+    )
+    remedy = 'weights = "timm" starts from ImageNet, which helps most where films are few'
+    yield from issues_of("random_weights", fresh, message, remedy=remedy, severity="note")
 
 
 def split_table_of(
@@ -179,14 +255,6 @@ def _planned(films: Manifest, part: np.ndarray, protocol: Protocol) -> Plan:
         seen = np.flatnonzero(part != APART)
         return replace(originals(films.label).take(seen), part=part[seen].astype(str))
     return planned(films, part, protocol).plan
-
-
-def _own_parts(plan: Plan, *, films: int) -> Shaped[np.ndarray, " n"]:
-    """Return the part in which each film stands as itself, empty where in none."""
-    own = np.full(films, "", dtype=object)
-    itself = plan.copy == 0
-    own[plan.row[itself]] = plan.part[itself]
-    return own.astype(str)
 
 
 def _with_lists(table: SplitTable, folder: Path) -> SplitTable:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import combinations
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -21,25 +20,16 @@ from lucency.core.tables import film_names, within
 
 BY_PATIENT = 'split by patient: split.method = "patient", "shuffled" or "official"'
 AFTERWARDS = "split first, then balance the training part alone: balance.before_split = false"
-
-
-class PartPair(NamedTuple):
-    """Two parts and their rows."""
-
-    one: str
-    other: str
-    mine: Bool[np.ndarray, " n"]
-    theirs: Bool[np.ndarray, " n"]
+Rows = Bool[np.ndarray, " n"]
 
 
 def check_split(table: SplitTable) -> list[Issue]:
     """Return what is wrong with a split, the serious issues first."""
-    return ranked([issue for check in CHECKS.values() for issue in check(table)])
+    return ranked(issue for check in CHECKS.values() for issue in check(table))
 
 
-def patients_on_two_sides(table: SplitTable) -> list[Issue]:
+def patients_on_two_sides(table: SplitTable) -> Iterator[Issue]:
     """Return for each two parts how many rows of the later one have their patient in the other."""
-    found: list[Issue] = []
     for one, other, mine, theirs in _part_pairs(table):
         leak = theirs & np.isin(table.patient, table.patient[mine])
         people, films = np.unique(table.patient[leak]), int(leak.sum())
@@ -49,13 +39,13 @@ def patients_on_two_sides(table: SplitTable) -> list[Issue]:
             "other, so that recognising the patient is rewarded"
         )
         names = [f"patient {number}" for number in people.tolist()]
-        found += issues_of("patients_on_two_sides", names, message, count=films, remedy=BY_PATIENT)
-    return found
+        yield from issues_of(
+            "patients_on_two_sides", names, message, count=films, remedy=BY_PATIENT
+        )
 
 
-def pictures_on_two_sides(table: SplitTable) -> list[Issue]:
+def pictures_on_two_sides(table: SplitTable) -> Iterator[Issue]:
     """Return for each two parts the films that stand in both themselves."""
-    found: list[Issue] = []
     for one, other, mine, theirs in _part_pairs(table):
         same, _ = _shared(table, mine, theirs)
         message = (
@@ -63,26 +53,22 @@ def pictures_on_two_sides(table: SplitTable) -> list[Issue]:
             "from the other part"
         )
         remedy = f"list every film once: take these out of {one} or out of {other}"
-        found += issues_of("pictures_on_two_sides", same, message, remedy=remedy)
-    return found
+        yield from issues_of("pictures_on_two_sides", same, message, remedy=remedy)
 
 
-def copies_on_two_sides(table: SplitTable) -> list[Issue]:
+def copies_on_two_sides(table: SplitTable) -> Iterator[Issue]:
     """Return for each two parts the films that stand in both, in one at least by copies only."""
-    found: list[Issue] = []
     for one, other, mine, theirs in _part_pairs(table):
         _, copied = _shared(table, mine, theirs)
         message = (
             f"{len(copied):,} films stand in {one} and in {other} by their copies: films were "
             "copied before the split, and a copy gives away its source's labels"
         )
-        found += issues_of("copies_on_two_sides", copied, message, remedy=AFTERWARDS)
-    return found
+        yield from issues_of("copies_on_two_sides", copied, message, remedy=AFTERWARDS)
 
 
-def resampled_test(table: SplitTable) -> list[Issue]:
+def resampled_test(table: SplitTable) -> Iterator[Issue]:
     """Return the copies among validation films and among test films."""
-    found: list[Issue] = []
     for part in PARTS[1:]:
         rows = table.part == part
         copies = table.image[rows & (table.copy != "")].tolist()
@@ -90,29 +76,26 @@ def resampled_test(table: SplitTable) -> list[Issue]:
             f"{len(copies):,} of {rows.sum():,} {part} rows are copies: the part was resampled, so "
             "that its scores hold for no mix of films that exists"
         )
-        found += issues_of("resampled_test", copies, message, remedy=AFTERWARDS)
-    return found
+        yield from issues_of("resampled_test", copies, message, remedy=AFTERWARDS)
 
 
-def duplicate_rows(table: SplitTable) -> list[Issue]:
+def duplicate_rows(table: SplitTable) -> Iterator[Issue]:
     """Return the rows that repeat another of their part; in training that is a note."""
     rows = pd.DataFrame({"film": table.film, "copy": table.copy, "part": table.part})
     again = rows.duplicated().to_numpy()
-    found: list[Issue] = []
     for part in PARTS:
         names = table.image[again & (table.part == part)].tolist()
         message = f"{len(names):,} rows of {part} repeat another: these films count several times"
-        found += issues_of(
+        yield from issues_of(
             "duplicate_rows",
             names,
             message,
             severity="note" if part == "train" else "serious",
             remedy="remove the repeated rows; name a wanted copy film#1, film#2, …",
         )
-    return found
 
 
-def unlabelled_rows(table: SplitTable) -> list[Issue]:
+def unlabelled_rows(table: SplitTable) -> Iterator[Issue]:
     """Return the films of the split that are not in the label table, where one is at hand."""
     listed = film_names(table.listed)
     unknown = table.film[~within(table.film, listed)] if len(listed) else listed
@@ -127,7 +110,7 @@ def unlabelled_rows(table: SplitTable) -> list[Issue]:
     return issues_of("unlabelled_rows", lost, message, remedy=remedy)
 
 
-def films_left_out(table: SplitTable) -> list[Issue]:
+def films_left_out(table: SplitTable) -> Iterator[Issue]:
     """Return the films of the label table that stand in no part."""
     listed = film_names(table.listed)
     lost = list(dict.fromkeys(listed[~within(listed, table.film)].tolist()))
@@ -139,11 +122,10 @@ def films_left_out(table: SplitTable) -> list[Issue]:
     return issues_of("films_left_out", lost, message, remedy=remedy, severity="note")
 
 
-def near_identical_pictures(table: SplitTable) -> list[Issue]:
+def near_identical_pictures(table: SplitTable) -> Iterator[Issue]:
     """Return for each two parts the films of the later one whose picture is in the other."""
     pairs = film_names(table.alike.ravel()).reshape(-1, 2).tolist()
     pairs = [pair for pair in [*pairs, *(pair[::-1] for pair in pairs)] if pair[0] != pair[1]]
-    found: list[Issue] = []
     for one, other, mine, theirs in _part_pairs(table) if pairs else ():
         here, there = set(table.film[mine].tolist()), set(table.film[theirs].tolist())
         seen = {b: a for a, b in pairs if a in here and b in there}
@@ -153,18 +135,16 @@ def near_identical_pictures(table: SplitTable) -> list[Issue]:
         )
         names = [f"{b} = {a}" for b, a in seen.items()]
         remedy = "look at these pairs, and keep one film of each or both in one part"
-        found += issues_of("near_identical_pictures", names, message, remedy=remedy)
-    return found
+        yield from issues_of("near_identical_pictures", names, message, remedy=remedy)
 
 
-def _part_pairs(table: SplitTable) -> Iterator[PartPair]:
+def _part_pairs(table: SplitTable) -> Iterator[tuple[str, str, Rows, Rows]]:
+    """Yield each two parts and their rows."""
     for one, other in combinations(PARTS, 2):
-        yield PartPair(one, other, table.part == one, table.part == other)
+        yield one, other, table.part == one, table.part == other
 
 
-def _shared(
-    table: SplitTable, mine: Bool[np.ndarray, " n"], theirs: Bool[np.ndarray, " n"]
-) -> tuple[list[str], list[str]]:
+def _shared(table: SplitTable, mine: Rows, theirs: Rows) -> tuple[list[str], list[str]]:
     """Return the films that stand in both themselves, and the others that stand in both."""
     itself = table.copy == ""
     same = set(table.film[mine & itself].tolist()) & set(table.film[theirs & itself].tolist())
@@ -172,7 +152,7 @@ def _shared(
     return sorted(same), sorted(both - same)
 
 
-CHECKS: dict[str, Callable[[SplitTable], list[Issue]]] = {
+CHECKS: dict[str, Callable[[SplitTable], Iterator[Issue]]] = {
     "patients_on_two_sides": patients_on_two_sides,
     "pictures_on_two_sides": pictures_on_two_sides,
     "copies_on_two_sides": copies_on_two_sides,
