@@ -28,8 +28,7 @@ from lucency.audit.agreement import (
 )
 from lucency.core.manifest import NO_FINDING, Manifest, empty_boxes
 from lucency.core.predictions import Predictions
-from lucency.data.labels import read_labelled
-from lucency.data.radiologists import Readings, read_experts, read_readings
+from lucency.data.radiologists import Readings, read_readings
 from lucency.evaluation.bootstrap import once
 
 DRAWS = {"resamples": 100, "seed": 0}
@@ -56,16 +55,6 @@ FOUR = {  # TP, FP, FN, TN of NIH's labels on the 1,962 test films
     "Nodule or mass": (134, 103, 161, 1_564),
     "Airspace opacity": (508, 121, 627, 706),
 }
-
-
-@pytest.fixture(scope="module")
-def nih(shared: Path) -> Manifest:
-    return read_labelled(shared / "nih" / "Data_Entry_2017_v2020.csv")
-
-
-@pytest.fixture(scope="module")
-def experts(shared: Path) -> Manifest:
-    return read_experts(shared / "nih" / "expert", release="all")
 
 
 def manifest(label: np.ndarray, patient: np.ndarray | None = None, **facts: object) -> Manifest:
@@ -119,9 +108,8 @@ def test_merged_groups(nih: Manifest, experts: Manifest):
     assert round(value["Opacity", "sensitivity"], 3) == 0.366
 
 
-def test_the_four_findings_counts(nih: Manifest, shared: Path):
-    seen = read_experts(shared / "nih" / "expert", release="four")
-    seen = seen.take(np.flatnonzero(seen.facts["part"] == "test"))
+def test_the_four_findings_counts(nih: Manifest, four: Manifest):
+    seen = four.take(np.flatnonzero(four.facts["part"] == "test"))
     table = agreement(merge_labels(nih, FOUR_GROUPS), seen, **DRAWS)
     assert set(table["finding"]) == set(FOUR)  # NIH knows no fracture
     for finding, (tp, fp, fn, tn) in FOUR.items():

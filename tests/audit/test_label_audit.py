@@ -22,12 +22,13 @@ from lucency.audit.agreement import (
     rate_label_quality,
     with_no_finding,
 )
+from lucency.audit.label_audit import changed_labels
 from lucency.audit.label_errors import chance_wrong, detection, joint_counts
 from lucency.cli.app import app
+from lucency.core.manifest import FINDINGS, Manifest
 from lucency.core.predictions import Predictions
 from lucency.core.tables import short_table
-from lucency.data.labels import read_labelled
-from lucency.data.radiologists import read_experts, read_readings
+from lucency.data.radiologists import read_readings
 from lucency.evaluation.evaluate import MACRO
 
 
@@ -43,9 +44,26 @@ def refused(*words: object) -> str:
     return str(done.exception)
 
 
-@pytest.fixture(scope="session")
-def nih(shared: Path) -> Path:
-    return shared / "nih"
+@pytest.fixture(scope="module")
+def folder(
+    shared: Path, nih: Manifest, first_nih: Manifest, experts: Manifest, four: Manifest,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:  # fmt: skip
+    """NIH's label files and Zech's predictions, of all films that experts read or NIH relabelled.
+
+    And some others, among them all of the rarest finding.
+    """
+    kept = {*nih.image[:1_000], *nih.image[nih.label[:, FINDINGS.index("Hernia")] == 1]}
+    kept |= {*experts.image, *four.image, *changed_labels(first_nih, nih)["image"]}
+    folder = tmp_path_factory.mktemp("nih")
+    (folder / "expert").symlink_to(shared / "nih" / "expert")
+    for name in ("Data_Entry_2017.csv", "Data_Entry_2017_v2020.csv", "zech/preds.csv"):
+        head, *lines = (shared / "nih" / name).read_text().splitlines(keepends=True)
+        place = head.split(",").index("Image Index")
+        rows = [line for line in lines if line.split(",")[place] in kept]
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("".join([head, *rows]))
+    return folder
 
 
 def table(*rows: tuple[str, int, int, float]) -> pd.DataFrame:
@@ -78,15 +96,13 @@ def test_what_may_be_believed():
     )
 
 
-def test_the_counts_in_the_package_are_those_of_the_published_files(nih: Path):
-    root = nih / "expert"
-    labels = read_labelled(nih / "Data_Entry_2017_v2020.csv")
+def test_the_counts_in_the_package_are_those_of_the_published_files(
+    nih: Manifest, experts: Manifest, shared: Path
+):
     draws = {"resamples": 2, "seed": 0}
     found = counts_of(
-        agreement(
-            with_no_finding(labels), with_no_finding(read_experts(root, release="all")), **draws
-        ),
-        between_readers(read_readings(root, release="all"), **draws),
+        agreement(with_no_finding(nih), with_no_finding(experts), **draws),
+        between_readers(read_readings(shared / "nih" / "expert", release="all"), **draws),
     )
     carried = published_counts()
     pd.testing.assert_frame_equal(carried.drop(columns="kappa"), found.drop(columns="kappa"))
@@ -108,8 +124,14 @@ def test_a_finding_that_radiologists_did_not_read_is_no_error():
     )
 
 
-def test_labels_are_compared_with_radiologists(nih: Path, tmp_path: Path):
-    words = ("labels", "--labels", nih / "Data_Entry_2017_v2020.csv", "--expert", nih / "expert")
+def test_labels_are_compared_with_radiologists(folder: Path, tmp_path: Path):
+    words = (
+        "labels",
+        "--labels",
+        folder / "Data_Entry_2017_v2020.csv",
+        "--expert",
+        folder / "expert",
+    )
     text = audit(*words, "--out", tmp_path / "out")
     assert "as experts see them: abnormal 169 of 348, any finding 142 of 348." in text
     assert "Reliable labels: Effusion, Pneumothorax, No Finding. Doubtful labels: " in text
@@ -117,15 +139,15 @@ def test_labels_are_compared_with_radiologists(nih: Path, tmp_path: Path):
     # Facts: label-quality.md, the merged group.
     assert groups["value"]["Opacity", "ppv"] == pytest.approx(0.622, abs=5e-4)
     assert groups["value"]["Opacity", "sensitivity"] == pytest.approx(0.366, abs=5e-4)
-    four = nih / "expert" / "four_findings_expert_labels_test_labels.csv"
+    four = folder / "expert" / "four_findings_expert_labels_test_labels.csv"
     found = json.loads(audit(*words[:-1], four, "--json"))
     first = next(row for row in found["agreement"] if row["finding"] == "Pneumothorax")
     assert (first["both"], first["labelled"], first["seen"]) == (97, 97 + 103, 97 + 98)
     assert {"readers", "flow", "label_quality", "conclusion"} <= set(found)
 
 
-def test_versions_are_compared(nih: Path, tmp_path: Path):
-    files = (nih / "Data_Entry_2017.csv", nih / "Data_Entry_2017_v2020.csv")
+def test_versions_are_compared(folder: Path, tmp_path: Path):
+    files = (folder / "Data_Entry_2017.csv", folder / "Data_Entry_2017_v2020.csv")
     (tmp_path / "quality.csv").write_text("mine")
     assert "holds quality.csv of something else" in refused("versions", *files, "--out", tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["quality.csv"]
@@ -133,14 +155,15 @@ def test_versions_are_compared(nih: Path, tmp_path: Path):
     below = tmp_path / "evaluation" / "tables"
     assert "holds a run" in refused("versions", *files, "--out", below)
     text = audit("versions", *files)
-    assert "Films in both: 112,120; in the first alone: 0; in the second alone: 0." in text
+    films = len(pd.read_csv(files[0]))
+    assert f"Films in both: {films:,}; in the first alone: 0; in the second alone: 0." in text
     assert "Films that differ: 181. Labels added: 188; removed: 0. 'No Finding' lost: 51" in text
 
 
-def test_label_errors_are_ranked_and_compared_with_radiologists(nih: Path, tmp_path: Path):
-    words = ("errors", nih / "zech" / "preds.csv", "--top", 3, "--out", tmp_path)
-    labels = ("--labels", nih / "Data_Entry_2017_v2020.csv")
-    text = audit(*words, *labels, "--expert", nih / "expert")
+def test_label_errors_are_ranked_and_compared_with_radiologists(folder: Path, tmp_path: Path):
+    words = ("errors", folder / "zech" / "preds.csv", "--top", 3, "--out", tmp_path)
+    labels = ("--labels", folder / "Data_Entry_2017_v2020.csv")
+    text = audit(*words, *labels, "--expert", folder / "expert")
     assert "AUC for labels that radiologists contradict: missing 0.87" in text
     assert "whether it trained on them is unknown" in text
     first = pd.read_csv(tmp_path / "first.csv")
@@ -170,8 +193,8 @@ def test_answers_of_reviewers_are_counted(tmp_path: Path):
     assert "2 of 3 films drawn are judged" in text
 
 
-def test_a_file_of_one_finding_is_audited_without_groups(nih: Path, tmp_path: Path):
-    one = pd.read_csv(nih / "expert" / "all_findings_expert_labels_test_labels.csv")
+def test_a_file_of_one_finding_is_audited_without_groups(folder: Path, tmp_path: Path):
+    one = pd.read_csv(folder / "expert" / "all_findings_expert_labels_test_labels.csv")
     table = pd.DataFrame(
         {
             "image": one["Image ID"], "patient": one["Patient ID"],
@@ -179,22 +202,22 @@ def test_a_file_of_one_finding_is_audited_without_groups(nih: Path, tmp_path: Pa
         }
     )  # fmt: skip
     table.to_csv(tmp_path / "mine.csv", index=False)
-    text = audit("labels", "--labels", tmp_path / "mine.csv", "--expert", nih / "expert")
+    text = audit("labels", "--labels", tmp_path / "mine.csv", "--expert", folder / "expert")
     assert "Reliable labels: Effusion." in text
     assert "groups" not in text
     assert "No Finding" not in text
 
 
-def test_bad_input_is_one_line(nih: Path, tmp_path: Path):
-    new = nih / "Data_Entry_2017_v2020.csv"
-    predicted = nih / "zech" / "preds.csv"
+def test_bad_input_is_one_line(folder: Path, tmp_path: Path):
+    new = folder / "Data_Entry_2017_v2020.csv"
+    predicted = folder / "zech" / "preds.csv"
     (tmp_path / "file").write_text("x")
     (tmp_path / "other.csv").write_text("image,patient,Effusion\nunknown.png,1,1\n")
     assert "expected a table of Google's" in refused(
         "labels", "--labels", new, "--expert", tmp_path / "none.csv"
     )
     assert "no film is in both" in refused(
-        "labels", "--labels", tmp_path / "other.csv", "--expert", nih / "expert"
+        "labels", "--labels", tmp_path / "other.csv", "--expert", folder / "expert"
     )
     assert "--labels FILE" in refused("errors", predicted)
     assert "is a folder" in refused("errors", tmp_path)

@@ -17,7 +17,6 @@ from lucency.audit.checks.issue import Fitted, Issue, UnverifiedPredictions, unv
 from lucency.audit.checks.prediction_checks import CAP, CHECKS, check_predictions
 from lucency.core.manifest import FINDINGS
 from lucency.core.predictions import Predictions
-from lucency.data.nih import read_nih
 from lucency.evaluation.evaluate import COLUMNS, evaluate, trivial
 
 FOUR = ("Mass", "Edema", "Nodule", "Hernia")
@@ -272,30 +271,18 @@ def test_a_network_that_knows_nothing_has_no_order_and_is_not_inverted():
 
 
 @pytest.fixture(scope="module")
-def zech(shared: Path) -> UnverifiedPredictions:
-    """John Zech's predictions (reproduce-chexnet) with the labels of v2020."""
-    table = pd.read_csv(shared / "nih" / "zech" / "preds.csv")
-    films = read_nih(shared / "nih")
-    rows = pd.Index(films.image).get_indexer(pd.Index(table["Image Index"]))
-    return UnverifiedPredictions(
-        network="zech",
-        findings=films.findings,
-        image=films.image[rows],
-        patient=films.patient[rows],
-        part=np.full(len(rows), "test"),
-        label=films.label[rows],
-        probability=table[[f"prob_{name}" for name in films.findings]].to_numpy(),
-    )
+def real(zech: Predictions) -> UnverifiedPredictions:
+    return unverified(zech)
 
 
-def test_a_real_network_has_no_complaint(zech: UnverifiedPredictions):
-    assert zech.area[-1, 0] == pytest.approx(0.8382671332, abs=1e-10)
-    assert check_predictions(zech) == []
+def test_a_real_network_has_no_complaint(real: UnverifiedPredictions):
+    assert real.area[-1, 0] == pytest.approx(0.8382671332, abs=1e-10)
+    assert check_predictions(real) == []
 
 
-def test_a_real_network_s_columns_in_another_order_are_put_right(zech: UnverifiedPredictions):
+def test_a_real_network_s_columns_in_another_order_are_put_right(real: UnverifiedPredictions):
     """Alphabetical, as labels come out of a sort: the likely order names them as they are."""
-    half = replace(_take(zech, np.arange(0, len(zech.image), 2)), network="half")
+    half = replace(_take(real, np.arange(0, len(real.image), 2)), network="half")
     alphabetical = np.argsort(FINDINGS)
     (found,) = issues("column_order", _permuted(half, alphabetical))
     assert found.remedy.endswith(", ".join(np.array(FINDINGS)[alphabetical].tolist()))
@@ -317,10 +304,10 @@ def _permuted(checked: UnverifiedPredictions, order: np.ndarray) -> UnverifiedPr
     return replace(checked, probability=checked.probability[:, order])
 
 
-def test_a_real_network_s_other_mistakes_are_found(zech: UnverifiedPredictions):
-    twice = replace(zech, probability=expit(zech.probability))
+def test_a_real_network_s_other_mistakes_are_found(real: UnverifiedPredictions):
+    twice = replace(real, probability=expit(real.probability))
     assert issues("double_sigmoid", twice)[0].count == 14
-    weighted = replace(zech, probability=expit(logit(zech.probability) + 2.5))
+    weighted = replace(real, probability=expit(logit(real.probability) + 2.5))
     assert issues("overstated_risk", weighted)[0].count == 14
     assert issues("overstated_risk", weighted)[0].severity == "note"
 

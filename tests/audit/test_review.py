@@ -22,7 +22,6 @@ from lucency.audit.review import (
     reviewers_agree,
 )
 from lucency.core.manifest import FINDINGS, NO_FINDING, Manifest, empty_boxes
-from lucency.data.labels import read_labelled
 from lucency.evaluation.bootstrap import once
 from lucency.evaluation.significance import wilson
 
@@ -119,8 +118,8 @@ def test_a_patient_of_many_films_is_taken_once_and_stands_for_all_of_them():
         draw_films(patient, films=0, seed=0)
 
 
-def test_a_sample_of_the_whole_data_set_stands_for_its_published_counts(shared: Path):
-    films = read_labelled(shared / "nih" / "Data_Entry_2017_v2020.csv")
+def test_a_sample_of_the_whole_data_set_stands_for_its_published_counts(nih: Manifest):
+    films = nih
     sample = draw_sample(films, seed=1)
     assert list(sample) == list(SAMPLE)
     sheets = sample.groupby("sheet", sort=False)

@@ -1,19 +1,22 @@
 """`lucency check`: mistakes are found on protocols, lists and tables; honest ones stand."""
 
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from lucency.audit.checks import split_checks
+from lucency.audit.checks import run_checks, split_checks
 from lucency.audit.checks.issue import count_serious, no_scores
 from lucency.audit.checks.run_checks import check_lists, check_protocol, check_run, split_table_of
 from lucency.config.protocol import read_protocol
 from lucency.config.sections import Source
 from lucency.core.plan import clones, joined, originals
 from lucency.core.predictions import Predictions
+from lucency.data import sources
 from lucency.data.nih import read_nih
 from lucency.data.sources import list_films, read_films
 from lucency.phantom.dataset import list_phantom, write_phantom
@@ -41,6 +44,14 @@ HONEST = (
     *REAL, "demo", "quick", "seeing", "noise", "shortcut", "ablation-balance", "leak",
     "preparation-phantom",
 )  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _label_files_are_read_once() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_checks, "read_labelled", cache(run_checks.read_labelled))
+        patch.setattr(sources, "read_nih_tables", cache(sources.read_nih_tables))
+        yield
 
 
 def _check(name, shared, *changes):
@@ -73,6 +84,7 @@ def test_a_split_by_image_leaks_as_published(shared):
     assert found[1].count / 16_818 == pytest.approx(0.817, abs=0.005)
 
 
+@pytest.mark.slow  # reads all 112,120 rows
 def test_the_official_lists_are_clean(shared):
     nih = shared / "nih"
     lists = {"train": nih / "train_val_list.txt", "test": nih / "test_list.txt"}

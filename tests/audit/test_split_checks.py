@@ -19,7 +19,7 @@ from lucency.core.manifest import PARTS, Manifest
 from lucency.core.plan import clones, joined, originals
 from lucency.core.tables import film_names
 from lucency.data.duplicates import near_identical
-from lucency.data.nih import LABEL_FILES, read_nih, read_official_lists
+from lucency.data.nih import LABEL_FILES, read_official_lists
 from lucency.data.split import split, split_by_image, split_by_patient
 from toys import toy_films
 
@@ -121,15 +121,17 @@ def _only(found: list[Issue]) -> Issue:
 
 
 @pytest.fixture(scope="module")
-def films(shared: Path) -> Manifest:
-    return read_nih(shared / "nih")
-
-
-@pytest.fixture(scope="module")
-def known(shared: Path, films: Manifest) -> dict[str, object]:
+def lists(shared: Path) -> dict[str, np.ndarray]:
+    """NIH's two lists."""
     train_val, test = read_official_lists(shared / "nih")
-    lists = {"official_train_val": train_val, "official_test": test}
-    return {"listed": films.image, "origins": (films.origin,), **lists}
+    return {"official_train_val": train_val, "official_test": test}
+
+
+def _dealt(nih: Manifest, lists: dict[str, np.ndarray], method: str, *, root: Path) -> SplitTable:
+    """Return all films in the parts of a method, with all that is known of them."""
+    part = split(nih, choices=Split(method=method), root=root)
+    about = {"method": method, "listed": nih.image, "origins": (nih.origin,), **lists}
+    return SplitTable(image=nih.image, patient=nih.patient, part=part, **about)
 
 
 @pytest.fixture(scope="module")
@@ -246,30 +248,26 @@ def test_any_split_by_patient_is_left_alone(seed: int, patients: int):
 
 
 @pytest.mark.parametrize("method", ["patient", "official"])
-def test_an_honest_split_of_chestxray14_has_no_complaint(films, known, shared, method):
-    part = split(films, choices=Split(method=method), root=shared / "nih")
-    table = SplitTable(image=films.image, patient=films.patient, part=part, method=method, **known)
-    assert check_split(table) == []
+def test_an_honest_split_of_chestxray14_has_no_complaint(nih, lists, shared, method):
+    assert check_split(_dealt(nih, lists, method, root=shared / "nih")) == []
 
 
-def test_a_split_by_image_of_chestxray14_leaks_as_published(films, known, shared):
-    part = split(films, choices=Split(method="image"), root=shared)
-    table = SplitTable(image=films.image, patient=films.patient, part=part, method="image", **known)
+def test_a_split_by_image_of_chestxray14_leaks_as_published(nih, lists, shared):
+    table = _dealt(nih, lists, "image", root=shared)
     found = check_split(table)
     assert [one.check for one in found] == ["patients_on_two_sides"] * 3
-    tests = int((part == "test").sum())
+    tests = int((table.part == "test").sum())
     assert found[1].count / tests == pytest.approx(0.817, abs=0.005)
     assert f"{found[1].count:,} of {tests:,} test films (81." in found[1].message
 
 
-def test_the_community_s_lists_are_known_whole(community: SplitTable, known):
+def test_the_community_s_lists_are_known_whole(community: SplitTable, lists):
     """Facts, chestxray14.md: 17,920 official test films and 606 of 880 box films in training."""
-    lists = {name: known[name] for name in ("official_train_val", "official_test")}
     one = _only(check_split(replace(community, **lists)))
     assert (one.check, one.severity, one.count) == ("community_lists", "note", 112_120)
     assert len(one.examples) == 3
     train = community.film[community.part == "train"]
-    official = set(film_names(known["official_test"]).tolist())
+    official = set(film_names(lists["official_test"]).tolist())
     assert len(official & set(train.tolist())) == 17_920
     assert "17,920 of NIH's 25,596 test films, 606 of the 880 with boxes" in one.message
     labelled = replace(community, method="official", **lists)
@@ -277,8 +275,10 @@ def test_the_community_s_lists_are_known_whole(community: SplitTable, known):
     assert [one.count for one in issues("official_split", labelled)] == [17_920, 2_463, 17_220]
 
 
-def test_boxes_of_films_in_the_community_s_training_part_are_refused(community: SplitTable, films):
-    boxed = films.boxes["image"].to_numpy(dtype=str)
+def test_boxes_of_films_in_the_community_s_training_part_are_refused(
+    community: SplitTable, nih: Manifest
+):
+    boxed = nih.boxes["image"].to_numpy(dtype=str)
     one = _only(issues("box_images_in_training", replace(community, boxed=boxed)))
     assert len(boxed) == 984
     assert one.count == 606
@@ -316,17 +316,15 @@ def test_the_community_s_split_is_known_when_films_are_left_out(community: Split
     assert films < 30_000 or issues("community_lists", moved) == []
 
 
-def test_nih_s_own_lists_and_other_patients_are_not_the_community_s(films, known):
-    part = split_by_image(len(films), share=(0.7, 0.1, 0.2), seed=1)
-    table = SplitTable(image=films.image, patient=films.patient, part=part)
+def test_nih_s_own_lists_and_other_patients_are_not_the_community_s(nih, lists):
+    part = split_by_image(len(nih), share=(0.7, 0.1, 0.2), seed=1)
+    table = SplitTable(image=nih.image, patient=nih.patient, part=part)
     assert issues("community_lists", table) == []
-    lists = {name: known[name] for name in ("official_train_val", "official_test")}
     assert issues("community_lists", _table(*CLEAN, **lists)) == []
 
 
-def test_zech_s_test_films_are_the_community_s_and_not_nih_s(shared: Path, known):
+def test_zech_s_test_films_are_the_community_s_and_not_nih_s(shared: Path, lists):
     image = pd.read_csv(shared / "nih" / "zech" / "preds.csv")["Image Index"].to_numpy(dtype=str)
-    lists = {name: known[name] for name in ("official_train_val", "official_test")}
     patient = np.array([int(name[:8]) for name in image.tolist()])
     table = SplitTable(image=image, patient=patient, part=np.full(len(image), "test"), **lists)
     one = _only(check_split(table))
@@ -334,30 +332,30 @@ def test_zech_s_test_films_are_the_community_s_and_not_nih_s(shared: Path, known
     assert "17,220 test films are on NIH's train_val list, 5,213 on its test list" in one.message
 
 
-def test_a_network_of_the_community_s_lists_is_not_scored_on_nih_s(community: SplitTable, known):
+def test_a_network_of_the_community_s_lists_is_not_scored_on_nih_s(community: SplitTable, lists):
     """Trained on one split, scored on the other: 17,920 films were seen."""
     rows = np.flatnonzero(community.part == "train")
-    test = known["official_test"]
+    test = lists["official_test"]
     table = SplitTable(
         image=np.append(community.image[rows], test),
         patient=np.append(community.patient[rows], [int(name[:8]) for name in test.tolist()]),
         part=np.append(community.part[rows], np.full(len(test), "test")),
         official_test=test,
-        official_train_val=known["official_train_val"],
+        official_train_val=lists["official_train_val"],
     )
     found = {one.check: one.count for one in check_split(table)}
     assert found["pictures_on_two_sides"] == 17_920
     assert found["official_split"] == 17_920
 
 
-def test_label_files_are_distinguished_by_their_origin(films, shared: Path):
-    first = read_nih(shared / "nih", labels="Data_Entry_2017.csv")
-    changed = (first.label != films.label[pd.Index(films.image).get_indexer(first.image)]).any(1)
+def test_label_files_are_distinguished_by_their_origin(nih: Manifest, first_nih: Manifest):
+    first = first_nih
+    changed = (first.label != nih.label[pd.Index(nih.image).get_indexer(first.image)]).any(1)
     assert changed.sum() == 181
     base = _table(*CLEAN)
     check = partial(issues, "label_versions")
-    assert check(replace(base, origins=(films.origin, films.origin))) == []
-    mixed = _only(check(replace(base, origins=(first.origin, films.origin))))
+    assert check(replace(base, origins=(nih.origin, nih.origin))) == []
+    mixed = _only(check(replace(base, origins=(first.origin, nih.origin))))
     assert (mixed.severity, mixed.count) == ("serious", 2)
     assert f"{changed.sum()} films" in mixed.message
     alone = _only(check(replace(base, origins=(first.origin,))))

@@ -275,13 +275,13 @@ def _read(file: Path) -> pd.DataFrame:
 
 def _votes(answers: pd.DataFrame, *, image: list[str]) -> Int64[np.ndarray, "n 3"]:
     """Return how many reviewers gave each of WORDS for each film of a sheet."""
-    unknown = answers.loc[~answers["image"].isin(image), "image"].tolist()
-    if unknown:
-        raise ValueError(
-            f"film {unknown[0]!r} was not drawn; expected answers read with this sample"
-        )
-    votes = pd.crosstab(answers["image"], answers["answer"])
-    return votes.reindex(index=image, columns=list(WORDS), fill_value=0).to_numpy(dtype=np.int64)
+    film = pd.Index(image).get_indexer(pd.Index(answers["image"]))
+    if (film < 0).any():
+        name = answers["image"].tolist()[int(np.argmin(film))]
+        raise ValueError(f"film {name!r} was not drawn; expected answers read with this sample")
+    votes = np.zeros((len(image), len(WORDS)), dtype=np.int64)
+    np.add.at(votes, (film, pd.Index(WORDS).get_indexer(pd.Index(answers["answer"]))), 1)
+    return votes
 
 
 def _share(weight: Weight, *, right: Films, decided: Films) -> tuple[float, float, float]:

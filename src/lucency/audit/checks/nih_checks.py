@@ -19,7 +19,7 @@ from lucency.data.nih import UNPUBLISHED
 LUCK = 1e-6  # by chance alone, patients stand as in the community lists no oftener than this
 SEVERAL = 10  # patients in test; of fewer, all may be official test patients by chance
 BY_LISTS = 'take NIH\'s own lists, split.method = "official", and train anew'
-COMMUNITY = {  # by the number of films: fingerprint, name
+COMMUNITY = {  # by the number of films: the start of their names' SHA-256, sorted; the list's name
     78_468: ("fbd965d7aeb3a9b4", "train"),
     11_219: ("a1b892445ac87971", "val"),
     22_433: ("8b08042d1be20114", "test"),
@@ -43,12 +43,6 @@ HEAVY_REST = frozenset((
 ))  # fmt: skip
 FIRST_LABELS = "NIH's label file of November 2017"
 LATER_LABELS = ("NIH's later label file, as on Kaggle", "NIH v2020 label file")
-
-
-def name_fingerprint(image: Shaped[np.ndarray, " n"]) -> str:
-    """Return 16 hexadecimal digits of a list of films, whatever its order, folders and suffixes."""
-    text = "\n".join(sorted(set(film_names(image).tolist())))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def community_lists(table: SplitTable) -> Iterator[Issue]:
@@ -148,8 +142,10 @@ def label_versions(table: SplitTable) -> Iterator[Issue]:
 
 def _community_name(film: Shaped[np.ndarray, " n"]) -> str:
     """Return which list of the community these films are, or nothing."""
-    known, name = COMMUNITY.get(len(set(film.tolist())), ("", ""))
-    return name if known and name_fingerprint(film) == known else ""
+    names = sorted(set(film.tolist()))
+    known, name = COMMUNITY.get(len(names), ("", ""))
+    found = hashlib.sha256("\n".join(names).encode()).hexdigest()[:16] if known else ""
+    return name if found == known else ""
 
 
 def _whole_lists(table: SplitTable) -> list[str]:
