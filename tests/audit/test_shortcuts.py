@@ -15,7 +15,7 @@ from lucency.audit.shortcuts import (
 )
 from lucency.core.predictions import Predictions
 
-DRAWS = {"resamples": 200, "seed": 0}
+DRAWS = {"resamples": 100, "seed": 0}
 FILMS = 1_200
 
 
