@@ -39,7 +39,8 @@ REVIEW = ("budget", "found", "precision", "recall", "chance", "note")
 Label = Float[np.ndarray, "n k"]  # 1, 0 or NaN
 Probability = Float[np.ndarray, "n k"]
 Evidence = Float64[np.ndarray, "n k"]
-Cells = Float64[np.ndarray, "n k"]
+Column = Float[np.ndarray, " n"]
+Feature = Float32[np.ndarray, "n d"]
 Rows = Int64[np.ndarray, " m"]
 Joint = Float64[np.ndarray, "k 2 2"]
 
@@ -108,7 +109,7 @@ def contradiction(label: Label, probability: Probability) -> Evidence:
     return np.abs(label.astype(np.float64) - probability)
 
 
-def confident_classes(label: Label, probability: Probability) -> Cells:
+def confident_classes(label: Label, probability: Probability) -> Label:
     """Return the class of which each film is confidently predicted to be: 1, 0, or NaN (neither).
 
     A class is confident where its probability reaches its mean over films labelled so; of both the
@@ -150,9 +151,7 @@ def expected_noise(predictions: Predictions, joint: Joint) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(NOISE))
 
 
-def nearest_others(
-    feature: Float32[np.ndarray, "n d"], *, patient: Int64[np.ndarray, " n"]
-) -> Neighbours:
+def nearest_others(feature: Feature, *, patient: Int64[np.ndarray, " n"]) -> Neighbours:
     """Return the NEIGHBOURS nearest films of other patients, by Euclidean distance.
 
     Exact. No neighbours (c is 0) where there are no features (d is 0). Raises ValueError for
@@ -173,7 +172,7 @@ def nearest_others(
     return Neighbours(near, _distances(feature, near))
 
 
-def vote_near(label: Label, near: Neighbours) -> Cells:
+def vote_near(label: Label, near: Neighbours) -> Probability:
     """Return the share of neighbours labelled 1, weighted by 1 / distance; NaN where none is known.
 
     Where a neighbour is at distance 0, only such count, as with scikit-learn's weights="distance".
@@ -221,7 +220,7 @@ def mean_rank(label: Label, evidence: Sequence[Evidence]) -> Evidence:
     return ratio(total, count)
 
 
-def chance_wrong(label: Label, probability: Probability, joint: Joint) -> Cells:
+def chance_wrong(label: Label, probability: Probability, joint: Joint) -> Evidence:
     """Return the probability that each label is wrong, by Bayes' rule; NaN where none is stated.
 
     `probability` is that of the label 1, recalibrated, and `joint` of `joint_counts`. A true 1 is
@@ -241,7 +240,7 @@ def chance_wrong(label: Label, probability: Probability, joint: Joint) -> Cells:
     return np.where(np.isnan(label), np.nan, np.where(label == 1, positive, negative))
 
 
-def first_label_errors(predictions: Predictions, chance: Cells, *, top: int) -> pd.DataFrame:
+def first_label_errors(predictions: Predictions, chance: Evidence, *, top: int) -> pd.DataFrame:
     """Return the `top` labels of the highest chance to be wrong, whatever finding and direction."""
     order = np.argsort(-np.nan_to_num(chance, nan=-1).ravel(), kind="stable")[:top]
     film, k = np.unravel_index(order, chance.shape)
@@ -257,7 +256,9 @@ def first_label_errors(predictions: Predictions, chance: Cells, *, top: int) -> 
     return pd.DataFrame(columns).dropna(subset=["chance"])
 
 
-def films_with_label_errors(predictions: Predictions, chance: Cells, *, top: int) -> pd.DataFrame:
+def films_with_label_errors(
+    predictions: Predictions, chance: Evidence, *, top: int
+) -> pd.DataFrame:
     """Return the `top` films most likely to have any wrong label, labels taken as independent."""
     either = 1 - np.prod(1 - np.nan_to_num(chance), axis=1)
     order = np.argsort(-either, kind="stable")[:top]
@@ -272,9 +273,7 @@ def films_with_label_errors(predictions: Predictions, chance: Cells, *, top: int
     return pd.DataFrame(columns)
 
 
-def review_curve(
-    evidence: Float[np.ndarray, " n"], truth: Float[np.ndarray, " n"], *, budgets: Sequence[int]
-) -> pd.DataFrame:
+def review_curve(evidence: Column, truth: Column, *, budgets: Sequence[int]) -> pd.DataFrame:
     """Return how many wrong labels a review in order of the evidence finds, by its budget.
 
     `truth` is 1 where a label is wrong, 0 where it is right; films where either is NaN are left
@@ -349,9 +348,7 @@ def _mean_of(films: Bool[np.ndarray, "n k"], value: Probability) -> Float64[np.n
     return ratio(total, films.sum(axis=0, dtype=np.float64))
 
 
-def _distances(
-    feature: Float32[np.ndarray, "n d"], near: Int64[np.ndarray, "n c"]
-) -> Float64[np.ndarray, "n c"]:
+def _distances(feature: Feature, near: Int64[np.ndarray, "n c"]) -> Float64[np.ndarray, "n c"]:
     distance = np.empty(near.shape)
     step = max(1, CELLS // max(1, near.shape[1] * feature.shape[1]))
     for start in range(0, len(near), step):

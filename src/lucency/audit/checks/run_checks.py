@@ -127,16 +127,15 @@ def check_external(
     predictions: UnverifiedPredictions, lists: Mapping[str, Path], *, labels: Path
 ) -> list[Issue]:
     """Return what is wrong with external predictions, and with their split where it is given."""
-    if not lists:
+    if lists:
+        table = split_table_of_lists(lists, labels=labels)
+        predictions = replace(predictions, listed=table.image, listed_part=table.part)
+        known = split_checks.check_split(table)
+    else:
         part = np.full(len(predictions.image), "test")
         tests = SplitTable(image=predictions.image, patient=predictions.patient, part=part)
-        known = nih_checks.community_lists(_with_lists(tests, labels.parent))
-        return ranked([*known, *prediction_checks.check_predictions(predictions)])
-    table = split_table_of_lists(lists, labels=labels)
-    predictions = replace(predictions, listed=table.image, listed_part=table.part)
-    return ranked(
-        [*split_checks.check_split(table), *prediction_checks.check_predictions(predictions)]
-    )
+        known = list(nih_checks.community_lists(_with_lists(tests, labels.parent)))
+    return ranked([*known, *prediction_checks.check_predictions(predictions)])
 
 
 def remark(
