@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.special import logit
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
-from lucency.core.predictions import Predictions
+from lucency.core.predictions import Features
 from lucency.ensemble import retrieval as retrieve
 from lucency.ensemble.retrieval import (
     FEATURE,
@@ -29,7 +29,8 @@ def _films(films, *, dimensions=8, patients=0, seed=0):
 
 
 def _index(feature, patient):
-    return build_index(feature, image=np.arange(len(feature)).astype(str), patient=patient)
+    nothing = np.zeros((len(feature), 1), np.float32)
+    return build_index(_queries(feature, patient, nothing))
 
 
 def _brute(index, query, patient, *, top):
@@ -45,12 +46,12 @@ def _brute(index, query, patient, *, top):
     return row
 
 
-def _queries(feature, patient, label, network="net"):
+def _queries(feature, patient, label):
     films = len(feature)
-    return Predictions(
-        network=network, split="0123", findings=tuple("abc"[: label.shape[1]]),
+    return Features(
+        source="net", split="0123", findings=tuple("abc"[: label.shape[1]]),
         image=np.arange(films).astype(str), patient=patient, part=np.full(films, "test"),
-        label=label, logit=np.zeros(label.shape), feature=feature,
+        label=label, feature=feature,
     )  # fmt: skip
 
 

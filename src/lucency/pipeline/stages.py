@@ -45,7 +45,7 @@ from lucency.core.stage import (
 from lucency.data.preprocess import prepare
 from lucency.data.sources import draw_source, read_films
 from lucency.data.split import set_apart, split
-from lucency.ensemble.ensemble_results import EnsembleResults
+from lucency.ensemble.ensembles import EnsembleResults
 from lucency.evaluation.leakage_inflation import conclude_inflation, inflate_all
 from lucency.evaluation.preparation_grid import STUDY
 from lucency.evaluation.reference_study import (
