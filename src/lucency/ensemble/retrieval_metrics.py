@@ -10,8 +10,6 @@ g groups of queries of one label set and one patient of the index, c columns: ov
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float32, Float64, Int8, Int64
@@ -39,20 +37,8 @@ WITHOUT = "queries without labelled or relevant films of other patients"
 TOP = 10  # results a query
 UNSTATED = -1  # how a label that is not stated is written among label sets
 PerQuery = Float64[np.ndarray, " q"]
+PerColumn = Float64[np.ndarray, "q c"]
 Row = tuple[str, str, float, float, float, float, int, str]
-
-
-class Chances(NamedTuple):
-    """What the index allows a query, without the films of its own patient.
-
-    `ideal` is the best discounted gain, `gain` that of results at random; `relevant` of `stated`
-    films are relevant overall, then finding by finding, carry it among those where it is stated.
-    """
-
-    ideal: PerQuery
-    gain: PerQuery
-    relevant: Float64[np.ndarray, "q c"]
-    stated: Float64[np.ndarray, "q c"]
 
 
 def similar_table(
@@ -100,22 +86,22 @@ def retrieval_table(
     weights = (once(len(queries)), drawn)
     top = found.row.shape[1]
     discount = 1 / np.log2(np.arange(2, top + 2))
-    chances = _chances(queries, index, label, discount)
+    ideal, random_gain, relevant_films, stated_films = _chances(queries, index, label, discount)
     there, result = (found.row >= 0)[..., None], label[found.row]
     gain = jaccard(queries.label[:, None], result)[..., None]
     relevant = np.where(there, np.concatenate([gain, result], axis=2), np.nan)
-    ndcg = ratio(np.nan_to_num(relevant[..., 0]) @ discount, chances.ideal)
+    ndcg = ratio(np.nan_to_num(relevant[..., 0]) @ discount, ideal)
     carries = np.column_stack([np.ones(len(queries), bool), queries.label == 1])
     rows = []
     for column, finding in enumerate((OVERALL, *queries.findings)):
         hit, stated = relevant[..., column] > 0, ~np.isnan(relevant[..., column])
-        total, carry = chances.stated[:, column], chances.relevant[:, column]
+        total, carry = stated_films[:, column], relevant_films[:, column]
         scores = {
             f"precision@{top}": (ratio(hit.sum(axis=1), stated.sum(axis=1)), ratio(carry, total)),
             f"map@{top}": (_average(hit, stated), _chance_of_average(carry, total, top)),
         }
         if column == 0:
-            scores[f"ndcg@{top}"] = (ndcg, ratio(chances.gain, chances.ideal))
+            scores[f"ndcg@{top}"] = (ndcg, ratio(random_gain, ideal))
         for metric, (score, chance) in scores.items():
             name = (finding, metric)
             rows.append(_score_row(name, score, carries[:, column], chance, weights))
@@ -250,7 +236,12 @@ def _chances(
     index: Index,
     label: Float32[np.ndarray, "n k"],
     discount: Float64[np.ndarray, " t"],
-) -> Chances:
+) -> tuple[PerQuery, PerQuery, PerColumn, PerColumn]:
+    """Return what the index allows a query, without the films of its own patient.
+
+    The best discounted gain and that of results at random; then how many films are relevant
+    overall or carry each finding, and among how many this is stated.
+    """
     sets, known = np.unique(_coded(label), axis=0, return_inverse=True)
     mine, place = np.unique(_coded(queries.label), axis=0, return_inverse=True)
     patients, owner = np.unique(index.patient, return_inverse=True)
@@ -274,10 +265,10 @@ def _chances(
         films = count.sum()
         total = gain @ count * discount[: int(films)].sum()
         found.append((ideal, total, films, relevant, stated))
-    best, total, films, *several = (
+    ideal, total, films, relevant, stated = (
         np.array(part)[group.ravel()] for part in zip(*found, strict=True)
     )
-    return Chances(best, ratio(total, films), *several)
+    return ideal, ratio(total, films), relevant, stated
 
 
 def _coded(label: Float32[np.ndarray, "n k"]) -> Int8[np.ndarray, "n k"]:

@@ -13,12 +13,11 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float32, Float64, Int64
 
-from lucency.evaluation.bootstrap import all_and_resampled
 from lucency.evaluation.evaluate import MACRO
-from lucency.explain.heatmaps import Boxes, Heatmaps, cover, even_centres, pair_up, place_boxes
+from lucency.explain.heatmaps import Boxes, Heatmaps, cover, even_centres, place_boxes
 from lucency.explain.localization import (
     ONE_PATIENT,
-    describe,
+    boxed_films,
     mean_by_finding,
     pointing_game,
     with_interval,
@@ -37,15 +36,14 @@ def baseline_table(
 
     All are maps of the same films, so that differences are paired; 95 % intervals over patients.
     """
-    pairs = pair_up(place_boxes(maps, boxes))
-    weights = all_and_resampled(maps.patient, resamples=resamples, seed=seed)
-    own = mean_by_finding(maps, pairs, pointing_game(maps, pairs=pairs), weights=weights)
-    counts, _ = describe(maps, pairs)
+    boxed = boxed_films(maps, boxes, resamples=resamples, seed=seed)
+    own, *theirs = (
+        mean_by_finding(boxed, pointing_game(one, pairs=boxed.pairs)) for one in (maps, *baselines)
+    )
     rows = []
-    for other in baselines:
-        theirs = mean_by_finding(maps, pairs, pointing_game(other, pairs=pairs), weights=weights)
-        apart = with_interval(own - theirs, counts).T.tolist()
-        for finding, count, ends in zip((*maps.findings, MACRO), counts, apart, strict=True):
+    for other, hits in zip(baselines, theirs, strict=True):
+        apart = with_interval(own - hits, boxed.counts).T.tolist()
+        for finding, count, ends in zip((*maps.findings, MACRO), boxed.counts, apart, strict=True):
             note = ONE_PATIENT if count[1] == 1 else ""
             rows.append((maps.method, other.method, finding, *ends, *count[:2], note))
     return pd.DataFrame(rows, columns=list(COLUMNS))

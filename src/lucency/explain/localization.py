@@ -12,7 +12,9 @@ c terms, l levels, p points, r resamples (the first: all films once).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import product
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -63,6 +65,18 @@ Overlaps = Float64[np.ndarray, "d b"]
 Value = Float64[np.ndarray, " m"]
 
 
+class BoxedFilms(NamedTuple):
+    """The films with a box of each finding, and how often each counts in every resample.
+
+    `counts` are films, patients and boxes of each finding, then of all; `notes` say what to note.
+    """
+
+    pairs: Pairs
+    weights: Weights
+    counts: list[tuple[int, int, int]]
+    notes: list[str]
+
+
 def localize(maps: Heatmaps, *, boxes: pd.DataFrame, resamples: int, seed: int) -> pd.DataFrame:
     """Return accuracy and false boxes of each finding and of their mean, at every threshold.
 
@@ -72,17 +86,14 @@ def localize(maps: Heatmaps, *, boxes: pd.DataFrame, resamples: int, seed: int) 
     other boxes it means something else. 95 % intervals resample patients. `boxes` is a manifest's;
     each must have a map (ValueError). A finding without boxes is NaN, and its note says so.
     """
-    pairs = pair_up(place_boxes(maps, boxes))
-    weights = all_and_resampled(maps.patient, resamples=resamples, seed=seed)
-    number = np.array([len(corners) for corners in pairs.corners], dtype=np.float64)
-    terms = np.concatenate([*count_hits(maps, pairs), number[None]])
-    sums = sum_by_finding(maps, pairs, terms, weights=weights)
+    boxed = boxed_films(maps, boxes, resamples=resamples, seed=seed)
+    number = np.array([len(corners) for corners in boxed.pairs.corners], dtype=np.float64)
+    sums = sum_by_finding(boxed, np.concatenate([*count_hits(maps, boxed.pairs), number[None]]))
     hits, wrong, own = np.split(sums, [len(LIMITS), 2 * len(LIMITS)], axis=1)
     whole = np.where(own[..., :1] > 0, own.sum(axis=0), 0)
     shares = np.stack([ratio(hits, own + 0 * hits), ratio(wrong, whole + 0 * wrong)], axis=1)
-    counts, notes = describe(maps, pairs)
-    found = with_interval(with_mean(shares), counts).transpose(1, 3, 2, 0)
-    named = zip((*maps.findings, MACRO), counts, notes, found, strict=True)
+    found = with_interval(with_mean(shares), boxed.counts).transpose(1, 3, 2, 0)
+    named = zip((*maps.findings, MACRO), boxed.counts, boxed.notes, found, strict=True)
     rows = [
         (maps.method, finding, *limit, *count, *cells.ravel().tolist(), note)
         for finding, count, note, several in named
@@ -125,8 +136,8 @@ def pointing(maps: Heatmaps, *, boxes: pd.DataFrame, resamples: int, seed: int) 
     map's strong part with the boxes, the level fitted on other patients. 95 % intervals resample
     patients; the fitted levels stay. Films that have no value are left out, and a note counts them.
     """
-    pairs = pair_up(place_boxes(maps, boxes))
-    weights = all_and_resampled(maps.patient, resamples=resamples, seed=seed)
+    boxed = boxed_films(maps, boxes, resamples=resamples, seed=seed)
+    pairs = boxed.pairs
     fitted, level = fitted_iou(maps, pairs=pairs, seed=seed)
     levels = [f"levels {' and '.join(f'{one:.2f}' for one in two)}" for two in level]
     plain = [""] * (len(maps.findings) + 1)
@@ -135,16 +146,15 @@ def pointing(maps: Heatmaps, *, boxes: pd.DataFrame, resamples: int, seed: int) 
         ("energy inside", energy_inside(maps, pairs=pairs), plain),
         ("fitted IoU", fitted, [*levels, ""]),
     )
-    counts, notes = describe(maps, pairs)
     rows = []
     for measure, value, remarks in measures:
-        every = mean_by_finding(maps, pairs, value, weights=weights)
-        ends, missing = with_interval(every, counts).T.tolist(), np.isnan(value)
+        found = with_interval(mean_by_finding(boxed, value), boxed.counts).T.tolist()
         for place, finding in enumerate((*maps.findings, MACRO)):
-            left = int((missing & ((pairs.column == place) | (finding == MACRO))).sum())
+            mine = (pairs.column == place) | (finding == MACRO)
+            left, count = int((mine & np.isnan(value)).sum()), boxed.counts[place][:2]
             out = f"{left} films not computable, left out" if left else ""
-            note = "; ".join(filter(None, (notes[place], out, remarks[place])))
-            rows.append((maps.method, finding, measure, *counts[place][:2], *ends[place], note))
+            note = "; ".join(filter(None, (boxed.notes[place], out, remarks[place])))
+            rows.append((maps.method, finding, measure, *count, *found[place], note))
     return pd.DataFrame(rows, columns=list(POINTING_COLUMNS))
 
 
@@ -277,32 +287,34 @@ def count_hits(maps: Heatmaps, pairs: Pairs) -> Float64[np.ndarray, "2 t m"]:
     return counted
 
 
-def sum_by_finding(
-    maps: Heatmaps, pairs: Pairs, term: Float64[np.ndarray, "c m"], *, weights: Weights
-) -> Float64[np.ndarray, "k c r"]:
-    """Return each finding's resampled sums of terms over its pairs."""
-    totals = []
-    for _, mine in by_finding(maps, pairs):
-        owner = weights.owner[pairs.row[mine]]
-        totals.append(Weights(owner=owner, times=weights.times).total(term[:, mine]))
-    return np.stack(totals)
-
-
-def describe(maps: Heatmaps, pairs: Pairs) -> tuple[list[tuple[int, int, int]], list[str]]:
-    """Return films, patients and boxes of each finding and of all, and a note for each."""
+def boxed_films(maps: Heatmaps, boxes: pd.DataFrame, *, resamples: int, seed: int) -> BoxedFilms:
+    """Return the films with boxes; ValueError as `place_boxes` raises it."""
+    pairs = pair_up(place_boxes(maps, boxes))
+    weights = all_and_resampled(maps.patient, resamples=resamples, seed=seed)
     counts, notes = [], []
     for _, mine in [*by_finding(maps, pairs), (-1, np.arange(len(pairs.row)))]:
         films = np.unique(pairs.row[mine])
-        boxes = sum(len(pairs.corners[pair]) for pair in mine)
-        counts.append((len(films), len(np.unique(maps.patient[films])), boxes))
-        people = counts[-1][1]
-        notes.append(ONE_PATIENT if people == 1 else "" if boxes else NO_BOX)
+        people = len(np.unique(maps.patient[films]))
+        counts.append((len(films), people, sum(len(pairs.corners[pair]) for pair in mine)))
+        notes.append(ONE_PATIENT if people == 1 else "" if people else NO_BOX)
     without = [name for name, note in zip(maps.findings, notes, strict=False) if note == NO_BOX]
     number = len(maps.findings) - len(without)
     mean = f"mean over {number} of {len(maps.findings)} findings"
     mean += f", without {', '.join(without)}" if without else ""
     notes[-1] = f"{ONE_PATIENT}; {mean}" if counts[-1][1] == 1 else mean
-    return counts, notes
+    return BoxedFilms(pairs, weights, counts, notes)
+
+
+def sum_by_finding(
+    boxed: BoxedFilms, term: Float64[np.ndarray, "c m"]
+) -> Float64[np.ndarray, "k c r"]:
+    """Return each finding's resampled sums of terms over its pairs."""
+    totals = []
+    for column in range(len(boxed.counts) - 1):
+        mine = boxed.pairs.column == column
+        owner = boxed.weights.owner[boxed.pairs.row[mine]]
+        totals.append(replace(boxed.weights, owner=owner).total(term[:, mine]))
+    return np.stack(totals)
 
 
 def with_interval(
@@ -310,24 +322,22 @@ def with_interval(
 ) -> Float64[np.ndarray, "3 k1 *t"]:
     """Return each value over all films, and both ends of its 95 % interval.
 
-    `counts` are of `describe`: the films of one patient, whom every resample holds as a whole, give
-    no interval (NaN).
+    Films of one patient, whom every resample holds as a whole, give no interval (NaN); `counts` are
+    of `BoxedFilms`.
     """
     found = np.stack([value[..., 0], *interval(value[..., 1:])])
     found[1:, [patients == 1 for _, patients, _ in counts]] = np.nan
     return found
 
 
-def mean_by_finding(
-    maps: Heatmaps, pairs: Pairs, value: Value, *, weights: Weights
-) -> Float64[np.ndarray, "k1 r"]:
+def mean_by_finding(boxed: BoxedFilms, value: Value) -> Float64[np.ndarray, "k1 r"]:
     """Return each finding's resampled mean of a value over its pairs, and the mean of findings.
 
     Pairs without a value (NaN) are left out.
     """
     stated = ~np.isnan(value)
     terms = np.stack([np.where(stated, value, 0), stated.astype(np.float64)])
-    sums = sum_by_finding(maps, pairs, terms, weights=weights)
+    sums = sum_by_finding(boxed, terms)
     return with_mean(ratio(sums[:, 0], sums[:, 1]))
 
 
