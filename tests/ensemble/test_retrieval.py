@@ -12,6 +12,7 @@ from lucency.ensemble import retrieval as retrieve
 from lucency.ensemble.retrieval import (
     FEATURE,
     NOBODY,
+    Found,
     build_index,
     load_index,
     neighbour_predictions,
@@ -204,7 +205,8 @@ def test_a_vote_leaves_out_what_is_not_stated_and_falls_back_on_the_prior():
         prior,
         [(0.8 + prior[0]) / 2.2, (0.4 + prior[1]) / 1.4],
     ]
-    np.testing.assert_allclose(vote(known, found, similarity, prior=prior), expected, rtol=1e-6)
+    voted = vote(known, Found(found, similarity), prior=prior)
+    np.testing.assert_allclose(voted, expected, rtol=1e-6)
     nothing = np.full((2, 2), np.nan, np.float32)
     np.testing.assert_array_equal(prevalence(nothing), 0.5)
 

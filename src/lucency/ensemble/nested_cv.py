@@ -94,6 +94,7 @@ class NestedFit:
 class _Fits:
     """One classifier, fitted again and again; each of all `fits` is reported when it is done."""
 
+    label: Float32[np.ndarray, "n k"]
     classifier: FeatureClassifier
     fitting: Fitting
     seed: int
@@ -101,10 +102,10 @@ class _Fits:
     done: int = 0
 
     def scores(
-        self, truth: Float32[np.ndarray, " n"], space: Space, choice: Choice
+        self, finding: int, space: Space, choice: Choice
     ) -> tuple[Float64[np.ndarray, " m"], float]:
         """Return the scores of the films that are left out, and the seconds that these took."""
-        known = truth[space.fitted]
+        known = self.label[space.fitted, finding]
         stated = ~np.isnan(known)
         label = known[stated].astype(np.int64)
         axes = REDUCTIONS[self.fitting.reduction][1](space.known[stated], label)
@@ -120,22 +121,19 @@ class _Fits:
         return score, seconds
 
     def out_of_fold(
-        self,
-        label: Float32[np.ndarray, "n k"],
-        inner: Sequence[Space],
-        able: Int64[np.ndarray, " a"],
-        choice: Choice,
+        self, inner: Sequence[Space], able: Int64[np.ndarray, " a"], choice: Choice
     ) -> tuple[Float64[np.ndarray, "n k"], Float64[np.ndarray, " k"]]:
         """Return a choice's scores of the films of every inner fold, and each finding's mean AUC.
 
         NaN for the findings that are not in `able`.
         """
-        beyond, area = np.full(label.shape, np.nan), np.full((len(inner), label.shape[1]), np.nan)
+        findings, beyond = self.label.shape[1], np.full(self.label.shape, np.nan)
+        area = np.full((len(inner), findings), np.nan)
         for fold, space in enumerate(inner):
             for k in able.tolist():
-                score, _ = self.scores(label[:, k], space, choice)
-                beyond[space.left, k] = score
-                area[fold, k] = auc(label[space.left, k], score, weights=once(len(score)))[0]
+                score, _ = self.scores(k, space, choice)
+                truth, beyond[space.left, k] = self.label[space.left, k], score
+                area[fold, k] = auc(truth, score, weights=once(len(score)))[0]
         return beyond, mean_over_findings(area)
 
 
@@ -163,17 +161,16 @@ def fit_nested(
     _check(films, train)
     known, label = np.flatnonzero(train), films.label
     fold = folds_by_patient(films.patient[known], folds=INNER, seed=seed)
-    place = REDUCTIONS[fitting.reduction][0]
-    inner = [
-        place(films.feature, fitted=known[fold != one], left=known[fold == one], seed=seed)
-        for one in range(INNER)
-    ]
-    whole = place(films.feature, fitted=known, left=np.flatnonzero(~train), seed=seed)
+    sides = [(known[fold != one], known[fold == one]) for one in range(INNER)]
+    *inner, whole = (
+        REDUCTIONS[fitting.reduction][0](standardised(films.feature, *side), seed)
+        for side in (*sides, (known, np.flatnonzero(~train)))
+    )
     lacking = [_lacking(truth, inner) for truth in label.T]
     able = np.flatnonzero([not why for why in lacking])
     number = (len(classifier.grid) * INNER + 1) * len(able)
-    fits = _Fits(classifier=classifier, fitting=fitting, seed=seed, fits=number)
-    tried = [(one, *fits.out_of_fold(label, inner, able, one)) for one in classifier.grid]
+    fits = _Fits(label=label, classifier=classifier, fitting=fitting, seed=seed, fits=number)
+    tried = [(one, *fits.out_of_fold(inner, able, one)) for one in classifier.grid]
     choice, beyond, area = max(tried, key=lambda one: mean_over_findings(one[2][:, None])[0])
     line, score = [], np.zeros((len(whole.left), label.shape[1]))
     common, seconds = prevalence_logit(label[known]).tolist(), 0.0
@@ -183,7 +180,7 @@ def fit_nested(
             continue
         stated = ~np.isnan(truth) & ~np.isnan(beyond[:, k])
         line.append(platt(truth[stated].astype(np.float64), beyond[stated, k]))
-        score[:, k], taken = fits.scores(truth, whole, choice)
+        score[:, k], taken = fits.scores(k, whole, choice)
         seconds += taken
     slope, offset = (np.array([getattr(one, of) for one in line]) for of in ("slope", "offset"))
     logit = slope * score + offset
@@ -219,10 +216,8 @@ def prevalence_logit(label: Float32[np.ndarray, "n k"]) -> Float64[np.ndarray, "
 
 def standardised(
     feature: Float[np.ndarray, "n d"],
-    *,
     fitted: Int64[np.ndarray, " t"],
     left: Int64[np.ndarray, " m"],
-    seed: int,
 ) -> Space:
     """Return features of mean 0 and variance 1 among the fitted films.
 
@@ -262,18 +257,11 @@ def _lacking(truth: Float32[np.ndarray, " n"], inner: Sequence[Space]) -> str:
     return ""
 
 
-def components(
-    feature: Float[np.ndarray, "n d"],
-    *,
-    fitted: Int64[np.ndarray, " t"],
-    left: Int64[np.ndarray, " m"],
-    seed: int,
-) -> Space:
+def components(space: Space, seed: int) -> Space:
     """Return the principal components of standardised features, on the axes of the fitted films.
 
     At most COMPONENTS of them, scaled together to a mean variance of 1 among the fitted films.
     """
-    space = standardised(feature, fitted=fitted, left=left, seed=seed)
     axes = PCA(min(COMPONENTS, *space.known.shape), random_state=seed)
     known, new = axes.fit_transform(space.known), axes.transform(space.new)
     return space._replace(known=known / known.std(), new=new / known.std())
@@ -292,7 +280,7 @@ def selected(
     return np.sort(spread[order[:SELECTED]])
 
 
-REDUCTIONS = {  # how axes are made, and which of them a finding takes
+REDUCTIONS = {  # how axes are made of standardised features, and which of them a finding takes
     "components": (components, lambda known, truth: slice(None)),
-    "selection": (standardised, selected),
+    "selection": (lambda space, seed: space, selected),
 }

@@ -36,8 +36,11 @@ ANGLES = (0, np.pi / 4, np.pi / 2, 3 * np.pi / 4)  # whose values are averaged
 POINTS, RADII = 8, (1, 2)  # of local binary patterns: uniform ones by how many points are bright
 SCALES = 3  # of Haar waves, not thinned out
 REACH = 2**SCALES  # pixels beyond the lungs that a wave or a pattern reads, at most
+Film = UInt8[np.ndarray, "h w"]  # or its levels
+Mask = Bool[np.ndarray, "h w"]
 Grey = Float64[np.ndarray, " p"]
 Matrix = Float64[np.ndarray, "g g"]
+Runs = tuple[Int64[np.ndarray, " r"], Int64[np.ndarray, " r"]]  # level and length of each
 
 
 def texture_table(
@@ -73,7 +76,7 @@ def texture_table(
     return np.load(folder / FEATURE, mmap_mode="r"), failures
 
 
-def texture_row(film: UInt8[np.ndarray, "h w"]) -> tuple[list[float], str]:
+def texture_row(film: Film) -> tuple[list[float], str]:
     """Return a film's features, and why it has none: then all are NaN."""
     lungs = lung_mask(film)
     if lungs.reason:
@@ -108,13 +111,12 @@ def feature_names() -> tuple[str, ...]:
     return tuple(texture_features(film, np.ones(film.shape, dtype=bool)))
 
 
-def texture_features(
-    film: UInt8[np.ndarray, "h w"], mask: Bool[np.ndarray, "h w"]
-) -> dict[str, float]:
+def texture_features(film: Film, mask: Mask) -> dict[str, float]:
     """Return the features by name; raises ValueError for a mask without pixels."""
     if not mask.any():
         raise ValueError("the mask holds no pixel; expected the lungs of a film")
-    film, mask = _around(film, mask)
+    place = _around(mask)
+    film, mask = film[place], mask[place]
     level = discretised(film, mask)
     return {
         **first_order(film[mask].astype(np.float64)),
@@ -125,9 +127,7 @@ def texture_features(
     }
 
 
-def discretised(
-    film: UInt8[np.ndarray, "h w"], mask: Bool[np.ndarray, "h w"]
-) -> UInt8[np.ndarray, "h w"]:
+def discretised(film: Film, mask: Mask) -> Film:
     """Return levels 1 to LEVELS of equal width in the mask, 0 outside (IBSI: fixed bin number)."""
     inside = film[mask].astype(np.float64)
     low, width = inside.min(), max(np.ptp(inside), 1)
@@ -159,7 +159,7 @@ def first_order(grey: Grey) -> dict[str, float]:
     }
 
 
-def co_occurrence(level: UInt8[np.ndarray, "h w"]) -> dict[str, float]:
+def co_occurrence(level: Film) -> dict[str, float]:
     """Return the features of the grey level co-occurrence matrix, at each of DISTANCES.
 
     Haralick, Shanmugam and Dinstein, IEEE Transactions on Systems, Man, and Cybernetics 3 (1973),
@@ -176,7 +176,7 @@ def co_occurrence(level: UInt8[np.ndarray, "h w"]) -> dict[str, float]:
     return found
 
 
-def runs(level: UInt8[np.ndarray, "h w"]) -> dict[str, float]:
+def runs(level: Film) -> dict[str, float]:
     """Return the features of runs of equal levels, the mean over four directions.
 
     Galloway, Computer Graphics and Image Processing 4 (1975), 172-179; Chu, Sehgal and Greenleaf,
@@ -186,9 +186,7 @@ def runs(level: UInt8[np.ndarray, "h w"]) -> dict[str, float]:
     return {name: float(np.mean([one[name] for one in each])) for name in each[0]}
 
 
-def runs_by_direction(
-    level: UInt8[np.ndarray, "h w"],
-) -> list[tuple[Int64[np.ndarray, " r"], Int64[np.ndarray, " r"]]]:
+def runs_by_direction(level: Film) -> list[Runs]:
     """Return level and length of every run inside the mask, in each of four directions."""
     found = []
     for order, line in _lines(level.shape):
@@ -218,7 +216,7 @@ def run_features(
     }
 
 
-def patterns(film: UInt8[np.ndarray, "h w"], mask: Bool[np.ndarray, "h w"]) -> dict[str, float]:
+def patterns(film: Film, mask: Mask) -> dict[str, float]:
     """Return the shares of uniform local binary patterns among the lungs' pixels.
 
     Ojala, Pietikäinen and Mäenpää, IEEE Transactions on Pattern Analysis and Machine Intelligence
@@ -232,7 +230,7 @@ def patterns(film: UInt8[np.ndarray, "h w"], mask: Bool[np.ndarray, "h w"]) -> d
     return found
 
 
-def waves(film: UInt8[np.ndarray, "h w"], mask: Bool[np.ndarray, "h w"]) -> dict[str, float]:
+def waves(film: Film, mask: Mask) -> dict[str, float]:
     """Return the mean squares of Haar waves in the lungs: across, down and diagonal, by scale.
 
     Not thinned out: at scale s the two points of a wave lie 2**(s - 1) pixels apart.
@@ -253,14 +251,11 @@ def waves(film: UInt8[np.ndarray, "h w"], mask: Bool[np.ndarray, "h w"]) -> dict
     return {**found, f"rest energy, scale {SCALES}": float((rest[mask] ** 2).mean())}
 
 
-def _around(
-    film: UInt8[np.ndarray, "h w"], mask: Bool[np.ndarray, "h w"]
-) -> tuple[UInt8[np.ndarray, "h2 w2"], Bool[np.ndarray, "h2 w2"]]:
-    """Return the part of the film that the lungs' features depend on."""
-    place = tuple(
+def _around(mask: Mask) -> tuple[slice, ...]:
+    """Return the part of a film that the lungs' features depend on."""
+    return tuple(
         slice(max(0, int(at.min()) - REACH), int(at.max()) + REACH + 1) for at in mask.nonzero()
     )
-    return film[place], mask[place]
 
 
 def _entropy(share: Float64[np.ndarray, "*s"]) -> float:

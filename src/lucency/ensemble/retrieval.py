@@ -137,7 +137,7 @@ def neighbour_predictions(
     share = np.empty(queries.label.shape)
     prior = prevalence(label)
     for some in pieces(len(queries), QUERIES):
-        share[some] = vote(label, found.row[some], found.similarity[some], prior=prior)
+        share[some] = vote(label, Found(*(part[some] for part in found)), prior=prior)
     return queries.predictions(network=f"neighbours on {queries.source}", logit=logit(share))
 
 
@@ -149,11 +149,7 @@ def require_labels(label: Float32[np.ndarray, "n k"], *, films: int, findings: i
 
 
 def vote(
-    known: Float32[np.ndarray, "n k"],
-    found: Int64[np.ndarray, "q t"],
-    similarity: Float32[np.ndarray, "q t"],
-    *,
-    prior: Float64[np.ndarray, " k"],
+    known: Float32[np.ndarray, "n k"], found: Found, *, prior: Float64[np.ndarray, " k"]
 ) -> Float64[np.ndarray, "q k"]:
     """Return the neighbours' vote: the share of positive labels, weighted by similarity.
 
@@ -161,9 +157,9 @@ def vote(
     prior share is added, so that no share is 0 or 1. Dudani, IEEE Transactions on Systems, Man,
     and Cybernetics SMC-6 (1976), 325-327, for weights by nearness.
     """
-    label = known[found]
-    there = (found >= 0)[..., None] & ~np.isnan(label)
-    weight = np.where(there, np.clip(similarity.astype(np.float64), 0, None)[..., None], 0)
+    label, similarity = known[found.row], found.similarity.astype(np.float64)
+    there = (found.row >= 0)[..., None] & ~np.isnan(label)
+    weight = np.where(there, np.clip(similarity, 0, None)[..., None], 0)
     positive = (weight * (label == 1)).sum(axis=1)
     return (positive + prior) / (weight.sum(axis=1) + 1)
 

@@ -214,12 +214,8 @@ def _comparable(train: Features, evaluated: Features, *, source: str) -> tuple[F
     from lucency.ensemble.nested_cv import standardised
 
     rows = np.arange(len(train) + len(evaluated))
-    space = standardised(
-        np.concatenate([train.feature, evaluated.feature]),
-        fitted=rows[: len(train)],
-        left=rows[len(train) :],
-        seed=0,
-    )
+    both = np.concatenate([train.feature, evaluated.feature])
+    space = standardised(both, rows[: len(train)], rows[len(train) :])
     return _on_axes(train, space.known), _on_axes(evaluated, space.new)
 
 

@@ -86,7 +86,7 @@ def find_similar(
     left_out = _owners(names, known.manifest) if patients == "others" else _nobody(queries)
     found = _without(names, search(index, feature, patient=left_out, top=top + 1), index, top=top)
     label = known.manifest.label[row]
-    share = vote(label, found.row, found.similarity, prior=prevalence(label))
+    share = vote(label, found, prior=prevalence(label))
     where = np.where(found.row >= 0, row[found.row], -1)
     return Resemblance(
         place.name, patients, queries, known, where, found.similarity, share, left_out
