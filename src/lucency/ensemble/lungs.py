@@ -38,9 +38,9 @@ def lung_mask(film: UInt8[np.ndarray, "h w"]) -> Lungs:
     """Return the lungs as far as they are darker than what lies around them.
 
     The blurred film is divided at thresholds around Otsu's (IEEE Transactions on Systems, Man, and
-    Cybernetics 9, 1979, 62-66) of its middle; of every repeat, the dark region of likely size and
-    place on each side is a candidate, and the pair that is largest for how alike its sides are is
-    taken, its gaps closed and holes filled. What is dense (effusion, consolidation, the heart) is
+    Cybernetics 9, 1979, 62-66) of its middle; at each, the dark region of likely size and place on
+    each side is a candidate, and the pair that is largest for how alike its sides are is taken, its
+    gaps closed and holes filled. What is dense (effusion, consolidation, the heart) is
     left out, as is lung behind it. It fails, with a reason, where a side has no candidate or the
     two are unlike.
     """
@@ -76,7 +76,7 @@ def _failed(film: UInt8[np.ndarray, "h w"], reason: str) -> Lungs:
 
 
 def _pair(dark: Bool[np.ndarray, "h w"], edge: Bool[np.ndarray, "h w"]) -> _Pair:
-    """Return the likely lungs of one repeat: worth their area times how alike they are."""
+    """Return the likely lungs at one threshold: worth their area times how alike they are."""
     opened = isotropic_opening(dark, OPEN * min(dark.shape))
     label = np.asarray(connected(opened, connectivity=1))
     found = int(label.max())

@@ -1,7 +1,7 @@
 """HeatmapResults: the heat maps of one network, and tables of their localisation and faithfulness.
 
 Faithfulness is the sanity check, deletion and insertion, and stability. Letters in shapes: n films,
-k findings, gh and gw cells of the grid, c of all cells, r resamples.
+k findings, gh and gw cells of the grid.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from scipy.stats import rankdata
 
 from lucency.core.manifest import nearest, read_table
 from lucency.core.predictions import Predictions
-from lucency.evaluation.bootstrap import Weights, interval, once, ratio, resample_patients
+from lucency.evaluation.bootstrap import interval, once, ratio, resample_patients
+from lucency.evaluation.metrics import mean_over_films
 from lucency.explain.baselines import baseline_maps, baseline_table
 from lucency.explain.heatmaps import FRAME, Heatmaps, even_centres, load_heatmaps, save_heatmaps
 from lucency.explain.localization import localize, pointing, published_localisation, reach
@@ -238,20 +239,14 @@ def _faith(
         return 0, 0, np.nan, np.nan, np.nan, np.nan, np.nan, NO_FILMS
     patient = mine["patient"].to_numpy(dtype=np.int64)[stated]
     weights = resample_patients(patient, resamples=resamples, seed=seed)
-    low, high = interval(_mean(counted[stated], weights))
+    low, high = interval(mean_over_films(counted[stated], weights=weights)).tolist()
+    films, people, notes = int(stated.sum()), len(np.unique(patient)), []
     mean, baseline, better = (
-        float(_mean(one[stated], once(int(stated.sum())))[0]) for one in (value, random, gain)
+        float(mean_over_films(one[stated], weights=once(films))[0]) for one in (value, random, gain)
     )
-    left, people, notes = int((~stated).sum()), len(np.unique(patient)), []
-    if left:
+    if left := len(mine) - films:
         notes.append(f"{left} of {len(mine)} maps are the same everywhere, left out")
     if people < 2:
         notes.append("no interval: films of one patient")
-        low, high = np.nan, np.nan
-    counts = int(stated.sum()), people
-    return *counts, mean, baseline, better, float(low), float(high), "; ".join(notes)
-
-
-def _mean(value: Float64[np.ndarray, " n"], weights: Weights) -> Float64[np.ndarray, " r"]:
-    total = weights.total(np.stack([value, np.ones(len(value))]))
-    return ratio(total[0], total[1])
+        low = high = np.nan
+    return films, people, mean, baseline, better, low, high, "; ".join(notes)
