@@ -292,8 +292,13 @@ if __name__ == "__main__":
 
 @pytest.fixture(scope="module")
 def large_films(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
-    """Films enough to keep two workers busy for a second."""
-    return write_films(tmp_path_factory.mktemp("films"), 600, side=512)
+    """Films enough to keep two workers busy for a second: 150, each under four names."""
+    folder = tmp_path_factory.mktemp("films")
+    write_films(folder, 150, side=512)
+    paths = [folder / f"{number:05d}.png" for number in range(600)]
+    for number in range(150, 600):
+        paths[number].hardlink_to(paths[number % 150])
+    return manifest_of(paths)
 
 
 def start(tmp_path: Path, films: Manifest, out: Path) -> subprocess.Popen[bytes]:
