@@ -135,8 +135,8 @@ def test_no_folder_is_searched_for_films(place: Path, monkeypatch: pytest.Monkey
     assert searched == [place / "films"]  # what it would be if the folder were searched
 
 
-@pytest.mark.parametrize("changes", [FLAWED, ("--set", "split.method=official")])
-def test_the_plan_is_that_of_a_run_whose_films_are_there(place: Path, changes: tuple[str, ...]):
+def run_as_planned(place: Path, changes: tuple[str, ...]) -> tuple[str, ...]:
+    """Compare the plan with that of a run whose films are there; return the run's command."""
     alone = answered("tiny.toml", *changes)
     shutil.rmtree("films")
     knobs = {**LISTED, "size": 64, "shortcut": 0.0, "workers": 1}
@@ -147,10 +147,18 @@ def test_the_plan_is_that_of_a_run_whose_films_are_there(place: Path, changes: t
     origin = alone.pop("origin")
     assert str(origin).startswith("Data_Entry_2017_v2020.csv")
     assert kept == alone
-    file = place / "out" / "plan" / "steps.csv"
-    table = file.read_text()
-    totals = pd.read_csv(file)["total"].tolist()
+    totals = pd.read_csv(place / "out" / "plan" / "steps.csv")["total"].tolist()
     assert totals == [row["total"] for row in kept["steps"]]
+    return until
+
+
+def test_the_plan_is_that_of_a_run_whose_films_are_there(place: Path):
+    run_as_planned(place, ("--set", "split.method=official"))
+
+
+def test_so_is_one_made_before_the_split_and_without_its_steps_it_is_made_again(place: Path):
+    until, file = run_as_planned(place, FLAWED), place / "out" / "plan" / "steps.csv"
+    table = file.read_text()
     file.unlink()
     with pytest.raises(ValueError, match="made by an earlier version; remove that folder"):
         printed(*until)
