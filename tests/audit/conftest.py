@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from expert_labels import read_experts
 from lucency.core.manifest import Manifest
 from lucency.core.predictions import Predictions
 from lucency.data.labels import read_labelled
-from lucency.data.radiologists import read_experts
 from lucency.evaluation.external import read_predictions_table
 
 

@@ -197,8 +197,7 @@ def test_readers_without_pairs_are_noted():
     label = np.array([[1.0, 1], [np.nan, 1]], np.float32)
     readings = Readings(
         findings=("a", "b"), image=np.array(["x", "x"]), patient=np.array([1, 1]),
-        reader=np.array([1, 2]), label=label, hedged=np.isnan(label),
-        abnormal=np.ones(2, np.float32), origin="toys",
+        reader=np.array([1, 2]), label=label,
     )  # fmt: skip
     table = between_readers(readings, **DRAWS)
     assert table["kappa"].isna().all()

@@ -16,15 +16,14 @@ from lucency.audit.agreement import COUNTS, conclude_label_quality, rate_label_q
 from lucency.audit.checks.issue import Issue, issue_table
 from lucency.audit.image_quality import LISTED, quality_counts
 from lucency.audit.shortcuts import PROBES, SHORTCUTS, STRATA, AuditResults
-from lucency.balance.imbalance import Change, describe_change
-from lucency.balance.steps import Step, followed
+from lucency.balance.imbalance import Change, Step, describe_change, followed
 from lucency.config.protocol import parse_protocol
 from lucency.core.manifest import FINDINGS, NO_FINDING, Manifest, Preparation, Prepared, empty_boxes
 from lucency.core.plan import Plan
 from lucency.core.predictions import Predictions
 from lucency.core.stage import Failures
 from lucency.data.image_measures import MEASURES
-from lucency.ensemble.ensemble_results import EnsembleResults, no_ensemble_results
+from lucency.ensemble.ensembles import EnsembleResults
 from lucency.ensemble.retrieval_metrics import COLUMNS as RETRIEVAL
 from lucency.ensemble.retrieval_metrics import FIRST, OVERALL, PAIRS, conclude_recognition
 from lucency.evaluation.calibration import brier_parts, reliability_table
@@ -42,8 +41,14 @@ from lucency.evaluation.reference_study import no_comparison
 from lucency.evaluation.subgroups import worst_group
 from lucency.evaluation.summary import Evaluation
 from lucency.explain.baselines import conclude_heatmaps
-from lucency.explain.faithfulness import faithfulness_table, sanity_table
-from lucency.explain.heatmap_results import HeatmapResults, choose_cases, no_scores, score_maps
+from lucency.explain.heatmap_results import (
+    HeatmapResults,
+    choose_cases,
+    faithfulness_table,
+    no_scores,
+    sanity_table,
+    score_maps,
+)
 from lucency.explain.heatmaps import Centres, Heatmaps, even_centres
 from lucency.report.chapters import objections
 from lucency.report.film_figures import show_preparation
@@ -533,7 +538,7 @@ def test_all_predictors_are_in_one_leaderboard(experiment: Experiment, text: str
 
 
 def test_without_ensembles_there_is_no_chapter(experiment: Experiment, tmp_path: Path) -> None:
-    alone = written(replace(experiment, ensembles=no_ensemble_results()), tmp_path)
+    alone = written(replace(experiment, ensembles=EnsembleResults()), tmp_path)
     assert 'id="ensembles"' not in alone
     assert "#ensembles" not in alone
 

@@ -22,7 +22,7 @@ from lucency.audit.agreement import (
 )
 from lucency.audit.shortcuts import AuditResults, shortcut_reasons
 from lucency.core.manifest import Prepared
-from lucency.ensemble.ensemble_results import EnsembleResults
+from lucency.ensemble.ensembles import EnsembleResults
 from lucency.ensemble.retrieval_metrics import OVERALL, conclude_recognition
 from lucency.evaluation.evaluate import MACRO
 from lucency.evaluation.leaderboard import conclude_leaderboard
@@ -34,8 +34,7 @@ from lucency.evaluation.reference_study import (
     StudyComparison,
 )
 from lucency.explain.baselines import conclude_heatmaps, mean_maps
-from lucency.explain.faithfulness import TRIED
-from lucency.explain.heatmap_results import RANDOMISED, STRETCHED, HeatmapResults
+from lucency.explain.heatmap_results import RANDOMISED, STRETCHED, TRIED, HeatmapResults
 from lucency.report.curves import draw_leaderboard
 from lucency.report.heatmap_figures import (
     draw_pointing,

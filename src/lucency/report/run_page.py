@@ -25,7 +25,7 @@ from lucency.core.manifest import PARTS, Manifest, Prepared
 from lucency.core.plan import Plan
 from lucency.core.predictions import Predictions
 from lucency.core.stage import Failures
-from lucency.ensemble.ensemble_results import EnsembleResults
+from lucency.ensemble.ensembles import EnsembleResults
 from lucency.evaluation.preparation_grid import PreparationStudy, no_study
 from lucency.evaluation.reference_study import StudyComparison
 from lucency.evaluation.summary import Evaluation

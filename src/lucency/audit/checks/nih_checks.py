@@ -14,7 +14,7 @@ from jaxtyping import Shaped
 
 from lucency.audit.checks.issue import Issue, SplitTable, issues_of
 from lucency.core.tables import NIH_NAME, film_names, within
-from lucency.data.nih import UNPUBLISHED
+from lucency.data.labels import UNPUBLISHED
 
 LUCK = 1e-6  # by chance alone, patients stand as in the community lists no oftener than this
 SEVERAL = 10  # patients in test; of fewer, all may be official test patients by chance
