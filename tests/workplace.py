@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from typer.testing import CliRunner
 
-from lucency.cli.output import do_stage
-from lucency.config.protocol import parse_protocol, protocol_text, read_protocol
+from lucency.cli.app import app
+from lucency.config.protocol import parse_protocol, protocol_text
 from lucency.core.manifest import FINDINGS
 from lucency.phantom.dataset import write_phantom
-from lucency.pipeline.run import open_run
 
 FILMS, SIZE, SIDE = 60, 64, 64
 NETWORKS = ("test_convnext", "test_resnet")
@@ -50,12 +50,12 @@ def build_workplace(place: Path) -> None:
     write_protocol(place / "protocols" / "preparation-sample.toml", drawn, **frozen)
 
 
-def train_run(place: Path) -> Path:
-    """Return `place`/runs/demo, the finished run of the small demo."""
-    protocol = read_protocol(place / "protocols" / "demo.toml")
-    out = place / "runs" / "demo"
-    do_stage(open_run(protocol, out=out, workers=1), "report")
-    return out
+def train_run() -> None:
+    """Make runs/demo, the run of the small demo, by the command line."""
+    words = ["run", "protocols/demo.toml", "--out", "runs/demo", "--workers", "1"]
+    done = CliRunner().invoke(app, words, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert "report: runs/demo/report/report.html" in done.stdout
 
 
 def write_protocol(file: Path, films: dict[str, Any], **parts: object) -> None:

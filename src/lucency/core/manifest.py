@@ -107,13 +107,17 @@ class Manifest:
         )
 
     def _repr_html_(self) -> str:
+        counts = self.label_counts().rename(columns={"not_stated": "not stated"})
+        return f"<p>{html.escape(repr(self)[1:-1])}</p>{counts.to_html()}"
+
+    def label_counts(self) -> pd.DataFrame:
+        """Return a row a finding: its labels that are positive, negative and not_stated."""
         counts = {
             "positive": (self.label == 1).sum(axis=0),
             "negative": (self.label == 0).sum(axis=0),
-            "not stated": np.isnan(self.label).sum(axis=0),
+            "not_stated": np.isnan(self.label).sum(axis=0),
         }
-        table = pd.DataFrame(counts, index=list(self.findings))
-        return f"<p>{html.escape(repr(self)[1:-1])}</p>{table.to_html()}"
+        return pd.DataFrame(counts, index=list(self.findings))
 
     def take(self, rows: Int64[np.ndarray, " m"]) -> Manifest:
         """Return the films at `rows`, in that order, with their boxes."""
