@@ -336,8 +336,7 @@ class ExplanationChoices(Choices):
     seed: int = Field(default=0, ge=0)
 
     def _check(self) -> None:
-        if len(set(self.methods)) < len(self.methods):
-            raise ValueError(f"methods {', '.join(self.methods)}: expected each once")
+        _refuse_twice("methods", self.methods)
 
 
 class Variant(Choices):

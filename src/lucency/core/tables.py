@@ -38,6 +38,9 @@ def plain(value: Any) -> Any:
     """Return a value as JSON knows it: None where a number is NaN or NA, and paths as text.
 
     A table becomes a list of rows, each a dict.
+
+    >>> plain({"auc": np.nan, "films": np.int64(3), "folder": Path("runs")})
+    {'auc': None, 'films': 3, 'folder': 'runs'}
     """
     if isinstance(value, pd.DataFrame):
         value = value.to_dict("records")
