@@ -25,7 +25,6 @@ from lucency.core.manifest import (
     save_prepared_tables,
 )
 from lucency.core.plan import Plan, load_plan, save_plan
-from lucency.data.nih import read_nih
 
 AWKWARD = ("", "NA", "nan", "None", "null", "007", "1e3", " x ", 'a,"b"', "ä/胸.png", "two\nlines")
 LETTERS = st.characters(exclude_categories=("Cs", "Cc"))
@@ -107,8 +106,8 @@ def test_a_manifest_is_loaded_as_it_was_saved(fields: dict[str, Any]):
         assert_same(load_manifest(Path(folder)), manifest)
 
 
-def test_chestxray14_is_loaded_as_it_was_saved(shared: Path, tmp_path: Path):
-    films = read_nih(shared / "nih").take(np.arange(0, 112_120, 41))
+def test_chestxray14_is_loaded_as_it_was_saved(nih_films: Manifest, tmp_path: Path):
+    films = nih_films.take(np.arange(0, 112_120, 41))
     save_manifest(films, tmp_path)
     assert_same(load_manifest(tmp_path), films)
 

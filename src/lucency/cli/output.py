@@ -15,9 +15,8 @@ from lucency.audit.checks.issue import count_serious, issue_table
 from lucency.audit.checks.protocol_checks import BEFORE
 from lucency.audit.checks.run_checks import CHECKS, check_external, check_lists, check_protocol
 from lucency.audit.checks.unverified import unverified_table
-from lucency.balance.imbalance import Change, cooccurrence, measure, no_finding
-from lucency.balance.label_plan import plan_of_labels
-from lucency.balance.steps import steps_text
+from lucency.balance.imbalance import Change, cooccurrence, measure, no_finding, steps_text
+from lucency.balance.methods import plan_of_labels
 from lucency.config.protocol import Protocol, read_protocol
 from lucency.core.manifest import NO_FINDING, PARTS
 from lucency.core.plan import Plan
