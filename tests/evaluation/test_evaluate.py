@@ -47,7 +47,7 @@ def _take(predictions, rows):
     return replace(predictions, **{name: getattr(predictions, name)[rows] for name in names})
 
 
-def _evaluate(predictions, *, threshold=HALF, resamples=200, seed=0):
+def _evaluate(predictions, *, threshold=HALF, resamples=80, seed=0):
     return evaluate(predictions, threshold=threshold, resamples=resamples, seed=seed)
 
 

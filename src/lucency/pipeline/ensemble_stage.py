@@ -23,15 +23,11 @@ from lucency.core.plan import Plan, originals
 from lucency.core.predictions import Predictions, concatenate, load_predictions, save_predictions
 from lucency.core.progress import progress, say
 from lucency.core.stage import discard_outdated, fingerprint_of, produce
-from lucency.ensemble.ensemble_results import (
-    EnsembleResults,
-    load_ensemble_results,
-    no_ensemble_results,
-    save_ensemble_results,
-)
+from lucency.core.tables import save_tables
+from lucency.ensemble.ensemble_results import EnsembleResults, load_ensemble_results
 from lucency.ensemble.ensembles import EQUAL, diversity, make_ensemble
 from lucency.evaluation.calibration import recalibrated
-from lucency.evaluation.leaderboard import Entry, leaderboard
+from lucency.evaluation.compare import Entry, leaderboard
 from lucency.evaluation.thresholds import threshold_table
 from lucency.pipeline.feature_stage import feature_sets, sources, textures
 from lucency.pipeline.run import Trained, best_network, kept
@@ -255,7 +251,7 @@ def compare_ensembles(trained: Trained) -> EnsembleResults:
     jobs = _jobs(trained)
     if not jobs:
         discard_outdated(leaderboard_folder(trained.run.out), inputs={})
-        return no_ensemble_results()
+        return EnsembleResults()
     made = {name: _made(trained, name, job) for name, job in jobs.items()}
     places = {name: fingerprint_of(_place(trained, name)) for name in jobs}
     inputs = {
@@ -266,7 +262,7 @@ def compare_ensembles(trained: Trained) -> EnsembleResults:
     discard_outdated(leaderboard_folder(trained.run.out), inputs=inputs)
 
     def write(folder: Path) -> None:
-        save_ensemble_results(_results(trained, made), folder)
+        save_tables(_results(trained, made), folder)
 
     return load_ensemble_results(
         produce(leaderboard_folder(trained.run.out), inputs=inputs, write=write)
