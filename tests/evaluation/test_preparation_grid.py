@@ -156,7 +156,9 @@ def test_planted_parameters_are_found():
     assert cells["auc"].idxmax() == "2x10"
     assert cells.loc["2x8", "own_high"] < 0 < cells.loc["2x10", "own_low"]
     assert "CLAHE's parameters: a significant effect." in conclusion
-    assert "before resizing: 2 of 3 (1 higher, 1 lower) (p below .05 after Holm's" in conclusion
+    assert (
+        "before resizing: 2 of 3 (1 higher, 1 lower). Level: p below .05 after Holm's" in conclusion
+    )
     assert "Best of 5 cells: 2x10, in " in conclusion
     assert "Its macro AUC is biased upward by about 0.0" in conclusion
 

@@ -294,12 +294,8 @@ def _least(
         share = expit(design @ at + given)
         return (design.T * (share * (1 - share))) @ design / len(design)
 
-    start = np.zeros(design.shape[1])
-    found = minimize(
-        loss, start, method="trust-exact", jac=gradient, hess=curvature,
-        options={"gtol": PRECISION},
-    )  # fmt: skip
-    return found.x
+    newton = {"method": "trust-exact", "options": {"gtol": PRECISION}}
+    return minimize(loss, np.zeros(design.shape[1]), jac=gradient, hess=curvature, **newton).x
 
 
 def _place(probability: Films) -> Int64[np.ndarray, " n"]:
@@ -321,10 +317,9 @@ def _bins(
     )
     sampled = ratio(found, all_films)
     low, high = interval(sampled)
-    for b in range(BINS):
-        lost, count = int((all_films[b] == 0).sum()), sampled.shape[1]
-        missing = f"empty in {lost} of {count} resamples, left out of the interval" if lost else ""
-        note = missing if films[b] else UNSEEN
+    for b, lost in enumerate((all_films == 0).sum(axis=1)):
+        missing = f"empty in {lost} of {sampled.shape[1]} resamples, left out of the interval"
+        note = UNSEEN if not films[b] else missing if lost else ""
         counts = (int(films[b]), int(positives[b]))
         yield b, edge[b], edge[b + 1], *counts, mean[b], share[b], low[b], high[b], note
 

@@ -103,11 +103,8 @@ def rank(metrics: pd.DataFrame, comparison: pd.DataFrame) -> pd.DataFrame:
     compared = macro_auc_rows(comparison)
     pairs = compared[["network", "other", "p_holm"]].itertuples(index=False)
     p = {frozenset(pair): value for *pair, value in pairs}
-    place = [
-        1 + sum(_differ(p, better, name) for better in names[:above])
-        for above, name in enumerate(names)
-    ]
-    ranking.insert(0, "rank", np.array(place, dtype=np.int64))
+    above = [[one for one in names[:k] if _differ(p, one, name)] for k, name in enumerate(names)]
+    ranking.insert(0, "rank", np.array([1 + len(better) for better in above], dtype=np.int64))
     tied = [name == names[0] or not _differ(p, names[0], name) for name in names]
     notes = compared["note"].fillna("").astype(str).tolist()
     rough = next((note for note in notes if note.startswith(ROUGH)), "")

@@ -53,11 +53,10 @@ def evaluate(
 
     Macro is the mean over the findings for which the metric is computable, micro pools all cells
     of film x finding. The metrics of whole films (PER_FILM) follow in rows of their own, under
-    PER_FILM_ROW. A finding is called positive when its probability reaches its threshold.
-    Where a class is one patient's there is no interval, and the note says so.
-    `positives` counts films; in rows of all findings, cells of film x finding. Raises ValueError
-    when the predictions hold several parts, no films, or another number of findings than of
-    thresholds.
+    PER_FILM_ROW. A finding is called positive when its probability reaches its threshold. Where a
+    class is one patient's there is no interval, and the note says so. `positives` counts films; in
+    rows of all findings, cells of film x finding. Raises ValueError when the predictions hold
+    several parts, no films, or another number of findings than of thresholds.
     """
     _check(predictions, threshold)
     label, patient, findings = predictions.label, predictions.patient, predictions.findings

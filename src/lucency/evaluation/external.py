@@ -84,10 +84,7 @@ def read_predictions_table(file: Path, *, films: Manifest, scale: str, part: str
 
 
 def read_validation(file: Path, test: Predictions, *, films: Manifest, scale: str) -> Predictions:
-    """Return the table of validation films of the network whose test films are given.
-
-    Raises ValueError unless it has the same findings, and films of other patients.
-    """
+    """Return a network's validation table; ValueError for other findings or for test patients."""
     known = read_predictions_table(file, films=films, scale=scale, part="val")
     if both := set(known.patient.tolist()) & set(test.patient.tolist()):
         raise ValueError(

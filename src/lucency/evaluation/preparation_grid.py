@@ -41,6 +41,7 @@ TIMES = "\N{MULTIPLICATION SIGN}"
 REFERENCE = f"clip limit 3 with 10 {TIMES} 10 tiles before resizing"
 OFF_ORDER = "no-clahe"
 FROM = {"off": OFF, "own": OWN}  # what every cell is paired with
+Repeats = Mapping[str, Sequence[Predictions]]  # of every cell, one for each cross-validation
 TEXT = ("cell", "order", "note", "measure", "name", "variant", "network", "keys")
 
 
@@ -101,11 +102,7 @@ def describe_cell(cell: Preparation) -> str:
 
 
 def compare_cells(
-    predictions: Mapping[str, Sequence[Predictions]],
-    *,
-    grid: Mapping[str, Preparation],
-    resamples: int,
-    seed: int,
+    predictions: Repeats, *, grid: Mapping[str, Preparation], resamples: int, seed: int
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return a row a cell: its macro AUC, its paired differences from OFF and from OWN; a summary.
 
@@ -196,21 +193,16 @@ def conclude_preparations(
     ranked = cells.sort_values("auc", ascending=False, kind="stable")
     best, last = ranked.iloc[0], ranked.iloc[-1]
     rough = cells["note"].astype(str).str.startswith(ROUGH).any()
-    return " ".join(
-        [
-            f"CLAHE: {clahe[0]}. CLAHE's parameters: {parameters[0]}. Films: {films:,} of "
-            f"{patients:,} patients.",
-            f"Preparations with CLAHE that differ from films without it: {clahe[1]}. Others that "
-            f"differ from {REFERENCE}: {parameters[1]} (p below .05 after Holm's correction over "
-            "the grid).",
-            f"Macro AUC: {last['auc']:.3f} ({last['cell']}) to {best['auc']:.3f} ({best['cell']}), "
-            f"a spread of {number['spread']:.3f}. Mean width of a cell's 95 % interval: "
-            f"{number['width']:.3f}.",
-            f"Best of {len(cells)} cells: {best['cell']}, in {100 * best['share_best']:.0f} % of "
-            "resamples. Its macro AUC is biased upward by about "
-            f"{max(0, number['optimism']):.3f}, since it was chosen on these films.",
-            *(["p values are rough: some findings have few patients."] if rough else []),
-        ]
+    return (
+        f"CLAHE: {clahe[0]}. CLAHE's parameters: {parameters[0]}. Films: {films:,} of "
+        f"{patients:,} patients. Preparations with CLAHE that differ from films without it: "
+        f"{clahe[1]}. Others that differ from {REFERENCE}: {parameters[1]}. Level: p below .05 "
+        f"after Holm's correction over the grid. Macro AUC: {last['auc']:.3f} ({last['cell']}) to "
+        f"{best['auc']:.3f} ({best['cell']}), a spread of {number['spread']:.3f}. Mean width of a "
+        f"cell's 95 % interval: {number['width']:.3f}. Best of {len(cells)} cells: {best['cell']}, "
+        f"in {100 * best['share_best']:.0f} % of resamples. Its macro AUC is biased upward by "
+        f"about {max(0, number['optimism']):.3f}, since it was chosen on these films."
+        + (" p values are rough: some findings have few patients." if rough else "")
     )
 
 
@@ -229,9 +221,7 @@ def _cell(base: Preparation, order: str, clip: float, tiles: int) -> Preparation
         raise ValueError(f"preparation.{what}: {first['msg'].lower()}") from error
 
 
-def _check(
-    predictions: Mapping[str, Sequence[Predictions]], grid: Mapping[str, Preparation]
-) -> Predictions:
+def _check(predictions: Repeats, grid: Mapping[str, Preparation]) -> Predictions:
     """Return the films that all cells are evaluated on."""
     if lacking := [name for name in (OFF, OWN) if name not in predictions]:
         raise ValueError(

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float32, Float64, Int64
+from jaxtyping import Bool, Float64, Int64
 
 from lucency.core.predictions import Predictions
 from lucency.evaluation.bootstrap import (
@@ -23,7 +23,7 @@ from lucency.evaluation.bootstrap import (
     ratio,
 )
 from lucency.evaluation.evaluate import require_one_part
-from lucency.evaluation.metrics import by_finding, not_computable
+from lucency.evaluation.metrics import Label, Values, by_finding, not_computable
 
 FEW_FILMS, FEW_PATIENTS = 30, 20  # of either class, and of both, below which numbers say little
 OLDEST = 120  # years; ages above are mistakes of entry
@@ -188,12 +188,7 @@ def _calibration(predictions: Predictions, rows: Rows, weights: Weights) -> Samp
     return ratio(missed, part.total(stated.astype(np.float64)))
 
 
-def _note(
-    label: Float32[np.ndarray, " n"],
-    inside: Rows,
-    area: Float64[np.ndarray, " r"],
-    gap: Float64[np.ndarray, " r"],
-) -> str:
+def _note(label: Label, inside: Rows, area: Values, gap: Values) -> str:
     """Return why a finding has no AUC, or no gap, and how many resamples lack one."""
     here, there = (
         not_computable("auc", label=one, decision=one == 1)

@@ -10,10 +10,10 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float32, Float64
+from jaxtyping import Float64
 
 from lucency.core.predictions import Predictions
-from lucency.evaluation.metrics import counts_above
+from lucency.evaluation.metrics import Label, Score, counts_above
 
 Rule = Literal["f1", "youden", "recall", "half"]
 FALLBACK = 0.5
@@ -78,11 +78,7 @@ def thresholds_of(thresholds: pd.DataFrame, predictions: Predictions) -> Float64
 
 
 def _fit(
-    label: Float32[np.ndarray, " n"],
-    probability: Float64[np.ndarray, " n"],
-    *,
-    method: Rule,
-    recall: float,
+    label: Label, probability: Score, *, method: Rule, recall: float
 ) -> tuple[float, int, str]:
     positives, negatives = int((label == 1).sum()), int((label == 0).sum())
     if method == HALF:
