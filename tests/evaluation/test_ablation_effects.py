@@ -53,7 +53,7 @@ def several(*seeds: int, skill: float = 1.5, network: str = "net") -> list[Predi
     return [predictions(seed=seed, skill=skill, network=network) for seed in seeds]
 
 
-def evaluated(resamples: int = 60, seed: int = 0, **networks: list[Predictions]) -> pd.DataFrame:
+def evaluated(resamples: int = 40, seed: int = 0, **networks: list[Predictions]) -> pd.DataFrame:
     """Return the table of the variants named, each with one network."""
     trained = {name: {"net": runs} for name, runs in networks.items()}
     return ablate(trained, threshold="f1", resamples=resamples, seed=seed)
