@@ -317,7 +317,7 @@ def _bins(
     )
     sampled = ratio(found, all_films)
     low, high = interval(sampled)
-    for b, lost in enumerate((all_films == 0).sum(axis=1)):
+    for b, lost in enumerate(np.equal(all_films, 0).sum(axis=1)):
         missing = f"empty in {lost} of {sampled.shape[1]} resamples, left out of the interval"
         note = UNSEEN if not films[b] else missing if lost else ""
         counts = (int(films[b]), int(positives[b]))
