@@ -1,4 +1,4 @@
-"""The evaluation of several networks: metrics, comparison, calibration, subgroups, one sentence.
+"""The evaluation of several networks: metrics, comparison, calibration, subgroups, conclusion.
 
 Letters in shapes: k findings.
 """
@@ -29,7 +29,7 @@ UNKNOWN_PREVALENCE = np.empty(0)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Evaluation:
-    """What predictions of test films are worth, as tables and one sentence.
+    """What predictions of test films are worth, as tables and a conclusion.
 
     A row a network and finding: `thresholds`, `confusion`, `reliability`, `brier`; `metrics` are
     of evaluation.evaluate, `comparison` and `ranking` of evaluation.compare, `subgroups` those of
