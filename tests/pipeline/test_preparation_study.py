@@ -25,11 +25,10 @@ from lucency.ensemble.feature_classifiers import LEARNERS, cross_validated
 from lucency.ensemble.lungs import lung_mask
 from lucency.ensemble.nested_cv import folds_by_patient
 from lucency.evaluation.metrics import macro_auc
-from lucency.evaluation.preparation_grid import OFF, OWN, STUDY, make_grid
+from lucency.evaluation.preparation_grid import OFF, OWN, STUDY, load_study, make_grid
 from lucency.models.features import embed
 from lucency.models.networks import build
 from lucency.pipeline import preparation_study
-from lucency.pipeline.experiment import load_study
 from lucency.report.preparation_page import draw_study, preparation_values
 from lucency.report.run_page import Experiment
 from toys import FINDINGS, toy_films
@@ -142,7 +141,7 @@ def test_every_cell_has_what_it_says_and_keeps_no_prepared_films(at_home: Path):
     page = Path("out/page/report.html").read_text()
     assert "http" not in page.replace("http://www.w3.org", ""), "the page needs no other file"
     conclusion = Path("out/evaluation/conclusion.txt").read_text().strip()
-    assert "On these 48 films of 24 patients" in conclusion
+    assert "Films: 48 of 24 patients." in conclusion
     assert conclusion.split(".")[0] in page.replace("&#39;", "'")
     assert Path("out/page/figure.svg").read_text().startswith('<svg style="background:white')
 
@@ -269,7 +268,7 @@ def test_a_run_s_report_shows_the_study_that_stands_in_it(at_home: Path, tmp_pat
     assert (run / "manifest" / "receipt.json").is_file(), "it takes the run's films"
     assert not (run / STUDY / "manifest").exists()
     shown = preparation_values(load_study(run / STUDY / "evaluation"))
-    assert shown["conclusion"].startswith("On these 48 films")
+    assert "Films: 48 of 24 patients." in shown["conclusion"]
     assert shown["figure"].startswith("<svg")
     assert (
         preparation_values(Experiment.__dataclass_fields__["preparations"].default_factory()) == {}
@@ -283,7 +282,7 @@ def test_a_finished_report_is_written_anew_when_a_study_comes_into_the_run(
     text = PROTOCOL.partition("[[variant]]")[0].replace('[[network]]\nname = "test_resnet"', "")
     text += "\n[training]\nepochs = 1\n[explanation]\nmethods = []\n"
     (tmp_path / "toys.toml").write_text(text)
-    words = ["run", str(tmp_path / "toys.toml"), "--out", str(tmp_path / "run")]
+    words = ["run", str(tmp_path / "toys.toml"), "--out", str(tmp_path / "run"), "--workers", "1"]
 
     def page() -> str:
         done = CliRunner().invoke(app, words, catch_exceptions=False)

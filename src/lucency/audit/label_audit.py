@@ -40,7 +40,7 @@ from lucency.data.radiologists import RELEASES, read_expert_table, read_readings
 from lucency.evaluation.bootstrap import all_and_resampled, interval, mean_over_findings
 from lucency.evaluation.evaluate import MACRO
 from lucency.evaluation.external import read_predictions_table
-from lucency.evaluation.metrics import finding_aucs
+from lucency.evaluation.metrics import by_finding
 
 ALL = "all"
 CHANGES = ("finding", "before", "after", "added", "removed", "films")
@@ -217,7 +217,7 @@ def effect(
     patient = predictions.patient[films]
     pair = [np.where(stated, label[films], np.nan) for label in pair]
     weights = all_and_resampled(patient, resamples=resamples, seed=seed)
-    areas = [finding_aucs(label, score, weights=weights) for label in pair]
+    areas = [by_finding("auc", label, score, weights=weights) for label in pair]
     known = ~np.isnan(areas).any(axis=0)
     old, new = (
         np.vstack([area, mean_over_findings(np.where(known, area, np.nan))]) for area in areas

@@ -21,10 +21,9 @@ from scipy.stats import rankdata
 from lucency.audit.agreement import in_one_patient
 from lucency.core.neighbours import CELLS, nearest_films
 from lucency.core.predictions import Predictions
-from lucency.evaluation.bootstrap import all_and_resampled, interval, ratio
-from lucency.evaluation.compare import macro_areas
+from lucency.evaluation.bootstrap import all_and_resampled, interval, ratio, with_macro
 from lucency.evaluation.evaluate import MACRO
-from lucency.evaluation.metrics import counts_above
+from lucency.evaluation.metrics import by_finding, counts_above
 
 NEIGHBOURS = 10
 ROUNDING = 1e-6  # of a probability: two that differ by less are equal
@@ -326,7 +325,7 @@ def detection(
     for direction, given in DIRECTIONS.items():
         known = (label == given) & ~np.isnan(truth)
         wrong = np.where(known, truth != label, np.nan).astype(np.float32)
-        area = macro_areas(wrong, evidence, weights)
+        area = with_macro(by_finding("auc", wrong, evidence, weights=weights))
         value = area[:, 0]
         unknown = np.append(in_one_patient(wrong, patient), False) | np.isnan(value)
         low, high = np.where(unknown, np.nan, interval(area[:, 1:]))

@@ -24,9 +24,9 @@ from lucency.audit.shortcuts import AuditResults, shortcut_reasons
 from lucency.core.manifest import Prepared
 from lucency.ensemble.ensembles import EnsembleResults
 from lucency.ensemble.retrieval_metrics import OVERALL, conclude_recognition
+from lucency.evaluation.compare import conclude_leaderboard
 from lucency.evaluation.evaluate import MACRO
-from lucency.evaluation.leaderboard import conclude_leaderboard
-from lucency.evaluation.reference_study import (
+from lucency.evaluation.leakage_inflation import (
     HALF_METRICS,
     NOTHING,
     SOURCE,
