@@ -84,8 +84,8 @@ def _heatmap_results(trained: Trained, choices: ExplanationChoices, folder: Path
         boxes=view.boxes,
         cases=view.cases,
         scores=_score(view, found.maps, found.randomised_maps, **draws),
-        sanity=sanity_table(found.similarities),
-        faithfulness=faithfulness_table(found.tried, **draws),
+        sanity=sanity_table(found.tests.similarities),
+        faithfulness=faithfulness_table(found.tests.tried, **draws),
     )
 
 

@@ -197,7 +197,7 @@ def pictures(run: Run) -> Prepared:
     choices, films = run.protocol.balance, prepared(run)
     if choices.copies_at == "prepared":
         return films
-    from lucency.models.native_copies import load_copies, make_copies
+    from lucency.models.augmentation import load_copies, make_copies
 
     seen = plan(run)
     upstream = {"plan": fingerprint_of(run.out / "plan")}
