@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lucency.explain.heatmaps import even_centres
+from lucency.explain.methods import attribution
 from lucency.explain.methods.attribution import integrated_gradients
 from lucency.explain.methods.cam import cam
 from lucency.explain.methods.faithfulness_tests import CURVES, randomised, stability
@@ -175,6 +176,14 @@ def test_equal_to_the_package_grad_cam(method: str, name: str, size: int) -> Non
     assert found.std() > 0
 
 
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer passes a map, where its values do not matter."""
+    monkeypatch.setattr(attribution, "PATH_POINTS", 4)
+    monkeypatch.setattr(attribution, "NOISY_COPIES", 4)
+
+
+@pytest.mark.usefixtures("few")
 @pytest.mark.parametrize("method", HEATMAPS)
 def test_contract(method: str) -> None:
     network, films = network_for(method)
@@ -191,6 +200,7 @@ def test_contract(method: str) -> None:
         HEATMAPS[method](network, films, findings=[])
 
 
+@pytest.mark.usefixtures("few")
 @pytest.mark.parametrize("method", HEATMAPS)
 def test_the_network_is_as_it_was(method: str) -> None:
     network, films = network_for(method)
@@ -217,6 +227,7 @@ def test_maps_find_planted_discs(method: str) -> None:
     assert (apart[:, 1] <= 6).all() or method == ROLLOUT
 
 
+@pytest.mark.usefixtures("few")
 @pytest.mark.parametrize("method", HEATMAPS)
 def test_maps_change_with_the_head(method: str) -> None:
     network, films = network_for(method)
@@ -407,6 +418,7 @@ def test_all_that_a_transformer_knows_is_drawn_anew(name: str) -> None:
     assert changed[0] == {key for key in some if key.startswith("head")}
 
 
+@pytest.mark.usefixtures("few")
 def test_maps_of_pixels_are_reduced_to_means() -> None:
     films = toy_films(4, size=112)
     model, plan = classifier(films.preparation), toy_plan(films).take(np.arange(2))
