@@ -94,18 +94,11 @@ def network_heatmaps(
     if len(boxed):
         blind = randomised_network(classifier, seed=choices.seed)
         randomised_maps = _explained(blind, plan=boxed, mark=f", {RANDOMISED}", **about)
-    positive, tests = np.flatnonzero((tried.label == 1).any(axis=1)), NOTHING
-    if methods and len(positive):
-        with progress("Testing explanations", unit="steps") as advance:
-            tests = measure_faithfulness(
-                classifier,
-                prepared=prepared,
-                plan=tried.take(positive),
-                methods=methods,
-                films=choices.films,
-                seed=choices.seed,
-                progress=advance,
-            )
+    drawn = {"films": choices.films, "seed": choices.seed}
+    with progress("Testing explanations", unit="steps") as advance:
+        tests = measure_faithfulness(
+            classifier, prepared=prepared, plan=tried, methods=methods, progress=advance, **drawn
+        )
     return NetworkHeatmaps(maps, randomised_maps, refused, tests)
 
 
@@ -113,11 +106,10 @@ def refusals(
     classifier: Classifier, *, prepared: Prepared, plan: Plan, methods: Sequence[str]
 ) -> dict[str, str]:
     """Return why a network does not allow some methods; the plan's first film is tried."""
-    cases = _cases(classifier, prepared, plan.take(np.arange(1)), np.zeros(1, dtype=np.int64))
-    refused = {}
+    pixels, refused = _pictures(classifier, prepared, plan.row[:1]), {}
     for method in methods:
         try:
-            HEATMAPS[method](classifier.network.body, cases.pixels, findings=[0])
+            HEATMAPS[method](classifier.network.body, pixels, findings=[0])
         except ValueError as error:
             refused[method] = str(error)
     return refused
@@ -139,15 +131,15 @@ def measure_faithfulness(
     down, pixels are taken away and given back by the map's order and by a random one, and films
     are moved by a 32nd of their side.
     """
-    entry, column = _drawn(plan.label, films=films, seed=seed)
-    cases = _cases(classifier, prepared, plan.take(entry), column)
-    body = classifier.network.body
+    generator, label = np.random.default_rng(seed), plan.label == 1
+    entry = generator.permutation(np.flatnonzero(label.any(axis=1)))[:films]
+    column = np.array([generator.choice(np.flatnonzero(row)) for row in label[entry]], np.int64)
+    if not methods or not len(entry):
+        return NOTHING
+    rows, body = plan.row[entry], classifier.network.body
+    cases = _Cases(_pictures(classifier, prepared, rows), column)
     mapping = {name: partial(heatmaps, method=name) for name in methods}
     own = {name: _of_each(cases, partial(mapping[name], body)) for name in methods}
-    laid = {
-        name: centres_of(name, body, cases.pixels[:1], cells=maps.shape[1:])
-        for name, maps in own.items()
-    }
     similarities, tried, steps = [], [], BLOCKS + len(methods)
     blocks = randomised(body, seed=seed, copies=BLOCKS)
     for done, (block, other) in enumerate(blocks, start=1):
@@ -157,22 +149,20 @@ def measure_faithfulness(
             same = map_similarity(grids[0], other=grids[1])[:, 0]
             similarities.append(pd.DataFrame({"method": name, "block": block, "similarity": same}))
         progress(done, steps, "randomised networks")
-    rows, shift = plan.row[entry], max(1, cases.pixels.shape[-1] // SHIFT)
     about = {"image": prepared.manifest.image[rows], "patient": prepared.manifest.patient[rows]}
-    keys = {name: tuple(map(tuple, centres)) for name, centres in laid.items()}
-    baseline = {  # methods of equal centres have one
-        key: _areas(body, _noise(own[name], seed=seed), laid[name], cases, suffix="_random")
-        for key, name in {key: name for name, key in keys.items()}.items()
-    }
+    baseline, shift = {}, max(1, cases.pixels.shape[-1] // SHIFT)
     for done, name in enumerate(methods, start=1):
-        areas = _areas(body, own[name], laid[name], cases, suffix="") | baseline[keys[name]]
+        centres = centres_of(name, body, cases.pixels[:1], cells=own[name].shape[1:])
+        key = tuple(map(tuple, centres))
+        if key not in baseline:  # methods of equal centres have one
+            noise = _noise(own[name], seed=seed)
+            baseline[key] = _areas(body, noise, centres, cases, suffix="_random")
+        areas = _areas(body, own[name], centres, cases, suffix="") | baseline[key]
         steady = _of_each(cases, partial(stability, body, method=mapping[name], shift=shift))
         areas["stability"] = steady.cpu().double().numpy()
         tried.append(pd.DataFrame({"method": name, **about, **areas}))
         progress(BLOCKS + done, steps, name)
-    return Faithfulness(
-        pd.concat(similarities, ignore_index=True), pd.concat(tried, ignore_index=True)
-    )
+    return Faithfulness(*(pd.concat(rows, ignore_index=True) for rows in (similarities, tried)))
 
 
 def randomised_network(classifier: Classifier, *, seed: int) -> Classifier:
@@ -278,21 +268,11 @@ def _explained(
     return tuple(maps)
 
 
-def _cases(
-    classifier: Classifier, prepared: Prepared, plan: Plan, column: Int64[np.ndarray, " b"]
-) -> _Cases:
-    films = torch.from_numpy(prepared.pixels[plan.row]).to(place(classifier.network))
-    return _Cases(classifier.network.pictures(films), column)
-
-
-def _drawn(
-    label: np.ndarray, *, films: int, seed: int
-) -> tuple[Int64[np.ndarray, " b"], Int64[np.ndarray, " b"]]:
-    """Return entries that have a finding, at random, and one of the findings of each."""
-    generator = np.random.default_rng(seed)
-    positive = generator.permutation(np.flatnonzero((label == 1).any(axis=1)))[:films]
-    column = [generator.choice(np.flatnonzero(label[entry] == 1)) for entry in positive]
-    return positive.astype(np.int64), np.array(column, dtype=np.int64)
+def _pictures(
+    classifier: Classifier, prepared: Prepared, rows: Int64[np.ndarray, " b"]
+) -> Float[Tensor, "b c h w"]:
+    films = torch.from_numpy(prepared.pixels[rows]).to(place(classifier.network))
+    return classifier.network.pictures(films)
 
 
 def _of_each(cases: _Cases, make: Callable[..., Tensor]) -> Float[Tensor, "b ..."]:
