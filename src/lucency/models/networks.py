@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, cast, get_args
+from typing import Any, ClassVar, cast, get_args
 
 import cv2
 import numpy as np
@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional
+from torchvision import models
 
 from lucency.config.sections import Colour, Head
 from lucency.core.manifest import nearest
@@ -197,22 +198,17 @@ def colour_table(name: str) -> UInt8[np.ndarray, "256 3"]:
     return np.ascontiguousarray(blue_first[:, ::-1])
 
 
-class AlexNet(nn.Module):
+class AlexNet(models.AlexNet):
     """torchvision's AlexNet ("One weird trick", Krizhevsky 2014) with a head for our findings.
 
     Its parameters keep torchvision's names, so published weights load strictly.
     """
 
     num_features = 4096
+    pretrained_cfg = IMAGENET
 
     def __init__(self, *, num_classes: int, drop_rate: float) -> None:
-        super().__init__()
-        from torchvision.models import AlexNet as Published
-
-        whole = Published(num_classes=num_classes, dropout=drop_rate)
-        self.features, self.avgpool = whole.features, whole.avgpool
-        self.classifier = whole.classifier
-        self.pretrained_cfg = IMAGENET
+        super().__init__(num_classes=num_classes, dropout=drop_rate)
 
     def forward_features(self, pictures: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 256 y x"]:
         """Return the last convolution's maps."""
@@ -238,6 +234,7 @@ class AlexNetReference(nn.Module):
     """
 
     num_features = 1000
+    pretrained_cfg: ClassVar = {**IMAGENET, "classifier": "classifier"}
 
     def __init__(self, *, num_classes: int, drop_rate: float) -> None:
         super().__init__()
@@ -258,7 +255,6 @@ class AlexNetReference(nn.Module):
             *_dense(4096, 1000, drop_rate),
         )
         self.classifier = nn.Linear(1000, num_classes)
-        self.pretrained_cfg = {**IMAGENET, "classifier": "classifier"}
 
     def forward_features(self, pictures: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 256 y x"]:
         """Return the last pooled maps."""

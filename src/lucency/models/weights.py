@@ -14,6 +14,7 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torchvision.models import AlexNet_Weights
 
 from lucency.config.sections import Network
 from lucency.core.stage import fingerprint_file
@@ -57,8 +58,6 @@ def _published(body: nn.Module, choice: Network) -> tuple[str, State]:
     about: Any = body.pretrained_cfg
     try:
         if isinstance(body, AlexNet):
-            from torchvision.models import AlexNet_Weights
-
             published = AlexNet_Weights.IMAGENET1K_V1
             state = published.get_state_dict(progress=False, check_hash=True)
             return f"torchvision {published}", dict(state)
