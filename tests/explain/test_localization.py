@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from scipy.stats import spearmanr
 
-from lucency.data.nih import read_nih
+from lucency.data.labels import read_nih
 from lucency.explain.baselines import (
     baseline_maps,
     box_density_maps,

@@ -22,8 +22,7 @@ from lucency.audit.label_quality import (
     rate_label_quality,
 )
 from lucency.audit.shortcuts import PROBES, SHORTCUTS
-from lucency.balance.imbalance import Change, describe_change
-from lucency.balance.steps import Step, followed
+from lucency.balance.imbalance import Change, Step, describe_change, followed
 from lucency.config.protocol import parse_protocol
 from lucency.core.manifest import FINDINGS, NO_FINDING, Manifest, Preparation, Prepared, empty_boxes
 from lucency.core.plan import Plan

@@ -15,17 +15,16 @@ from typing import TypeVar
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float, Float32
 from safetensors.torch import load_file
 from scipy.special import expit
 from torch import Tensor
 
-from lucency.core.manifest import Preparation, Prepared
+from lucency.core.manifest import Prepared
 from lucency.core.plan import Plan
 from lucency.core.predictions import Predictions
 from lucency.core.progress import Advance, silent
-from lucency.data.images import read_grey
-from lucency.data.preprocess import prepare_film
+from lucency.data.preprocess import prepare_file
 from lucency.models.classifier import Classifier, load_classifier
 from lucency.models.device import place
 from lucency.models.film_loader import Batch, Films, batches_in_order, feed
@@ -119,8 +118,10 @@ def predict_files(
     waiting, rows, rejected = [Path(file) for file in files], [], []
     device = place(network)
     for start in range(0, len(waiting), BATCH):
-        batch = waiting[start : start + BATCH]
-        if films := list(_readable(batch, classifier.preparation, rejected)):
+        names = [str(file) for file in waiting[start : start + BATCH]]
+        read = [(name, prepare_file(name, preparation=classifier.preparation)) for name in names]
+        rejected += [(name, reason) for name, reason in read if isinstance(reason, str)]
+        if films := [(name, film) for name, film in read if not isinstance(film, str)]:
             names, pictures = zip(*films, strict=True)
             with torch.inference_mode():
                 logit = network(torch.from_numpy(np.stack(pictures)).to(device)).cpu()
@@ -220,14 +221,3 @@ def _logits_alone(predictions: Predictions, logit: Float[np.ndarray, "n k"]) -> 
     """Return the predictions with these logits, without calibration and features."""
     nothing = np.empty((len(logit), 0), dtype=np.float32)
     return replace(predictions.uncalibrated(), logit=logit, feature=nothing)
-
-
-def _readable(
-    files: list[Path], preparation: Preparation, rejected: list[tuple[str, str]]
-) -> Iterator[tuple[str, UInt8[np.ndarray, "h w"]]]:
-    """Yield the names of films that can be read, and their pictures; `rejected` gets the others."""
-    for file in files:
-        try:
-            yield str(file), prepare_film(read_grey(file), preparation=preparation)
-        except (ValueError, OSError) as error:
-            rejected.append((str(file), str(error)))

@@ -18,10 +18,15 @@ from jaxtyping import Int64
 
 from lucency.audit.checks.run_checks import check_run, load_issues, save_issues
 from lucency.audit.label_quality import AuditResults
-from lucency.balance.imbalance import POPULATIONS, Change, describe_change
-from lucency.balance.label_plan import planned, splitter
-from lucency.balance.methods import needs_features, plan_parts
-from lucency.balance.steps import Balanced, load_steps, save_steps
+from lucency.balance.imbalance import (
+    POPULATIONS,
+    Balanced,
+    Change,
+    describe_change,
+    load_steps,
+    save_steps,
+)
+from lucency.balance.methods import needs_features, plan_parts, planned, splitter
 from lucency.config.sections import Source
 from lucency.core.manifest import (
     Manifest,
