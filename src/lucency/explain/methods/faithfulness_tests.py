@@ -41,7 +41,7 @@ FLAT = 1e-6
 STEPS = 16  # shares of the film that are taken away or given back
 SHIFT = 32  # films move by a 32nd of their side
 BLOCKS = 5  # of the cascade, the head and the whole network among them
-BLUR_PIXELS, BLUR_SIGMA = 11, 5.0
+BLUR = ([11, 11], [5.0, 5.0])  # pixels of the kernel, sigma
 
 
 class Faithfulness(NamedTuple):
@@ -155,7 +155,8 @@ def measure_faithfulness(
         centres = centres_of(name, body, cases.pixels[:1], cells=own[name].shape[1:])
         key = tuple(map(tuple, centres))
         if key not in baseline:  # methods of equal centres have one
-            noise = _noise(own[name], seed=seed)
+            drawn = np.random.default_rng(seed).random(own[name].shape, dtype=np.float32)
+            noise = torch.from_numpy(drawn).to(own[name])
             baseline[key] = _areas(body, noise, centres, cases, suffix="_random")
         areas = _areas(body, own[name], centres, cases, suffix="") | baseline[key]
         steady = _of_each(cases, partial(stability, body, method=mapping[name], shift=shift))
@@ -307,15 +308,6 @@ def _ranks(heatmap: Tensor, pixels: Tensor) -> Tensor:
     return rank.view(-1, 1, *size)
 
 
-def _blurred(pixels: Tensor) -> Tensor:
-    return gaussian_blur(pixels, [BLUR_PIXELS, BLUR_PIXELS], [BLUR_SIGMA, BLUR_SIGMA])
-
-
-def _noise(maps: Float[Tensor, "b gh gw"], *, seed: int) -> Float[Tensor, "b gh gw"]:
-    drawn = np.random.default_rng(seed).random(tuple(maps.shape), dtype=np.float32)
-    return torch.from_numpy(drawn).to(maps)
-
-
 def _areas(
     body: nn.Module, maps: Float[Tensor, "b gh gw"], centres: Centres, cases: _Cases, *, suffix: str
 ) -> dict[str, np.ndarray]:
@@ -374,7 +366,9 @@ def _correlation(one: Tensor, other: Tensor) -> Tensor:
 
 CURVES: dict[str, Callable[..., Tensor]] = {
     "deletion": partial(probability_curve, ends=lambda pixels: (pixels, blank(pixels))),
-    "insertion": partial(probability_curve, ends=lambda pixels: (_blurred(pixels), pixels)),
+    "insertion": partial(
+        probability_curve, ends=lambda pixels: (gaussian_blur(pixels, *BLUR), pixels)
+    ),
 }
 TRIALS = ("deletion", "deletion_random", "insertion", "insertion_random", "stability")
 NOTHING = Faithfulness(
