@@ -27,6 +27,8 @@ from lucency.models.training import train
 from toys import KilledError, toy_films, toy_plan, toy_protocol
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "toy_steps.csv"
+ABOVE = (str(Path(__file__).parent), str(Path(__file__).parents[1]))
+PLACES = os.pathsep.join(filter(None, (*ABOVE, os.environ.get("PYTHONPATH"))))
 
 
 def learn(out: Path, protocol: Protocol, progress=silent) -> Classifier:
@@ -161,8 +163,7 @@ def test_killed_for_good_and_resumed(tmp_path: Path) -> None:
         "test_train.learn(Path(sys.argv[1]), test_train.toy_protocol(epochs=3), tell)\n"
     )
     command = [sys.executable, "-c", script, str(tmp_path / "net")]
-    places = os.pathsep.join((str(Path(__file__).parent), str(Path(__file__).parents[1])))
-    environment = {**os.environ, "PYTHONPATH": places}
+    environment = {**os.environ, "PYTHONPATH": PLACES}
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as killed:
@@ -187,8 +188,7 @@ def test_two_processes_freeze_as_one_does(tmp_path: Path) -> None:
         "import sys, test_train\nfrom pathlib import Path\n"
         f"test_train.learn(Path(sys.argv[1]), test_train.toy_protocol(**{choices}))\n"
     )
-    places = os.pathsep.join((str(Path(__file__).parent), str(Path(__file__).parents[1])))
-    environment = {**os.environ, "PYTHONPATH": places, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": PLACES, "OMP_NUM_THREADS": "1"}
     learn(tmp_path / "one", toy_protocol(**choices))
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
     launcher += ["--standalone", str(script), str(tmp_path / "two")]
