@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -181,7 +182,10 @@ def test_killed_for_good_and_resumed(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_two_processes_freeze_as_one_does(tmp_path: Path) -> None:
-    """On a network without batch statistics, at the same global batch."""
+    """On a network without batch statistics, at the same global batch.
+
+    Processes start with what torchrun sets; torchrun itself is seen in test_processes.py.
+    """
     choices = {"frozen": 0.5, "frozen_epochs": 1, "clip_norm": 1.0}
     script = tmp_path / "job.py"
     script.write_text(
@@ -190,9 +194,16 @@ def test_two_processes_freeze_as_one_does(tmp_path: Path) -> None:
     )
     environment = {**os.environ, "PYTHONPATH": PLACES, "OMP_NUM_THREADS": "1"}
     learn(tmp_path / "one", toy_protocol(**choices))
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
-    launcher += ["--standalone", str(script), str(tmp_path / "two")]
-    subprocess.run(launcher, env=environment, check=True, capture_output=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    environment |= {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    command = [sys.executable, str(script), str(tmp_path / "two")]
+    ranks = [
+        subprocess.Popen(command, env={**environment, "RANK": rank, "LOCAL_RANK": rank})
+        for rank in ("0", "1")
+    ]
+    assert [rank.wait(timeout=600) for rank in ranks] == [0, 0]
     one, two = (pd.read_csv(tmp_path / run / "steps.csv")["loss"] for run in ("one", "two"))
     assert len(one) == len(two) > 8
     np.testing.assert_allclose(two, one, rtol=1e-4)
