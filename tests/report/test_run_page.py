@@ -29,13 +29,13 @@ from lucency.core.plan import Plan
 from lucency.core.predictions import Predictions
 from lucency.core.stage import Failures
 from lucency.data.image_measures import MEASURES
-from lucency.ensemble.ensemble_results import EnsembleResults, no_ensemble_results
+from lucency.ensemble.ensembles import EnsembleResults
 from lucency.ensemble.retrieval_metrics import COLUMNS as RETRIEVAL
 from lucency.ensemble.retrieval_metrics import FIRST, OVERALL, PAIRS, conclude_recognition
 from lucency.evaluation.calibration import brier_parts, reliability_table
+from lucency.evaluation.compare import LEADERBOARD, SCORES, conclude_leaderboard
 from lucency.evaluation.evaluate import confusion_table, evaluate, trivial
-from lucency.evaluation.leaderboard import COLUMNS as LEADERBOARD
-from lucency.evaluation.leaderboard import SCORES, conclude_leaderboard
+from lucency.evaluation.leakage_inflation import StudyComparison
 from lucency.evaluation.metrics import METRICS, PER_FILM
 from lucency.evaluation.preparation_grid import (
     PreparationStudy,
@@ -43,12 +43,17 @@ from lucency.evaluation.preparation_grid import (
     compare_cells,
     make_grid,
 )
-from lucency.evaluation.reference_study import no_comparison
 from lucency.evaluation.subgroups import worst_group
 from lucency.evaluation.summary import Evaluation
 from lucency.explain.baselines import conclude_heatmaps
-from lucency.explain.faithfulness import faithfulness_table, sanity_table
-from lucency.explain.heatmap_results import HeatmapResults, choose_cases, no_scores, score_maps
+from lucency.explain.heatmap_results import (
+    HeatmapResults,
+    choose_cases,
+    faithfulness_table,
+    no_scores,
+    sanity_table,
+    score_maps,
+)
 from lucency.explain.heatmaps import Centres, Heatmaps, even_centres
 from lucency.report.chapters import objections
 from lucency.report.film_figures import show_preparation
@@ -198,14 +203,14 @@ def an_experiment(
             ),
             comparison=a_comparison(networks, findings),
             ranking=ranking,
-            conclusion="These films cannot tell which is best.",
+            conclusion="Macro AUC: a 0.800.",
             reliability=pd.concat([reliability_table(one, resamples=25, seed=0) for one in test]),
             brier=pd.concat([brier_parts(one) for one in test]),
             subgroups=some_groups(ranking["network"].iloc[0]),
         ),
         issues=issue_table([ISSUE]),
         checks=17,
-        study=no_comparison(),
+        study=StudyComparison(),
         heatmaps=some_heatmaps(test[0]),
         audit=an_audit(test[0]),
         ensembles=some_ensembles(networks, findings),
@@ -538,7 +543,7 @@ def test_all_predictors_are_in_one_leaderboard(experiment: Experiment, text: str
 
 
 def test_without_ensembles_there_is_no_chapter(experiment: Experiment, tmp_path: Path) -> None:
-    alone = written(replace(experiment, ensembles=no_ensemble_results()), tmp_path)
+    alone = written(replace(experiment, ensembles=EnsembleResults()), tmp_path)
     assert 'id="ensembles"' not in alone
     assert "#ensembles" not in alone
 
@@ -730,7 +735,7 @@ def test_hostile_names_are_shown_not_run(tmp_path: Path) -> None:
             manifest=manifest,
             prepared=prepared,
             predictions=predictions,
-            study=no_comparison(),
+            study=StudyComparison(),
             heatmaps=some_heatmaps(predictions[0].of("test")),
         ),
         tmp_path,
@@ -788,7 +793,7 @@ def test_a_preprocessing_study_is_shown_with_the_films(
     measures = average_measures(
         dict.fromkeys(grid, films), patient=np.arange(9), resamples=25, seed=0
     )
-    conclusion = "Neither CLAHE nor its parameters matter."
+    conclusion = "CLAHE: no significant effect."
     study = PreparationStudy(
         cells=cells, summary=summary, measures=measures, about={}, conclusion=conclusion
     )

@@ -1,4 +1,4 @@
-"""Result tables: an audit's tables as text, JSON and CSV; names of films compared across files.
+"""Result tables: as text, JSON and CSV, saved and loaded; names of films compared across files.
 
 Letters in shapes: n films, t known films.
 """
@@ -10,13 +10,16 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Shaped
 
+from lucency.core.manifest import read_table
 from lucency.core.stage import write_atomically
 
+Value = TypeVar("Value")
 Answer = dict[str, object]  # of a command, for JSON
 LINES = 30  # of a table on a terminal
 LEFT_OUT = ("note", "wilson_low", "wilson_high")  # of the terminal
@@ -83,6 +86,37 @@ def write_audit(audit: Audit, folder: Path) -> None:
         write_atomically(folder / f"{name}.csv", table.to_csv(index=False))
     lines = "\n".join([*audit.remarks, audit.conclusion])
     write_atomically(folder / "conclusion.txt", f"{lines}\n")
+
+
+def save_tables(value: object, folder: Path) -> None:
+    """Write each field of a dataclass: a table as NAME.csv, a text as NAME.txt, else NAME.json.
+
+    A table without columns, which CSV cannot state, has no file.
+    """
+    for name, held in vars(value).items():
+        if isinstance(held, str):
+            (folder / f"{name}.txt").write_text(held + "\n", encoding="utf-8")
+        elif not isinstance(held, pd.DataFrame):
+            (folder / f"{name}.json").write_text(json.dumps(held, indent=1), encoding="utf-8")
+        elif len(held.columns):
+            held.to_csv(folder / f"{name}.csv", index=False)
+
+
+def load_tables(kind: type[Value], folder: Path, *, text: tuple[str, ...]) -> Value:
+    """Return the dataclass that `save_tables` wrote; a field without a file keeps its default.
+
+    `text` are the columns of text, as of `read_table`.
+    """
+    held: dict[str, object] = {}
+    for name in kind.__annotations__:
+        place = folder / name
+        if (file := place.with_suffix(".csv")).is_file():
+            held[name] = read_table(file, text=text)
+        elif (file := place.with_suffix(".txt")).is_file():
+            held[name] = file.read_text(encoding="utf-8").strip()
+        elif (file := place.with_suffix(".json")).is_file():
+            held[name] = json.loads(file.read_text(encoding="utf-8"))
+    return kind(**held)
 
 
 def short_table(table: pd.DataFrame) -> str:

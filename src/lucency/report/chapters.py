@@ -23,11 +23,11 @@ from lucency.audit.label_quality import (
 )
 from lucency.audit.shortcuts import shortcut_reasons
 from lucency.core.manifest import Prepared
-from lucency.ensemble.ensemble_results import EnsembleResults
+from lucency.ensemble.ensembles import EnsembleResults
 from lucency.ensemble.retrieval_metrics import OVERALL, conclude_recognition
+from lucency.evaluation.compare import conclude_leaderboard
 from lucency.evaluation.evaluate import MACRO
-from lucency.evaluation.leaderboard import conclude_leaderboard
-from lucency.evaluation.reference_study import (
+from lucency.evaluation.leakage_inflation import (
     HALF_METRICS,
     NOTHING,
     SOURCE,
@@ -35,8 +35,7 @@ from lucency.evaluation.reference_study import (
     StudyComparison,
 )
 from lucency.explain.baselines import conclude_heatmaps, mean_maps
-from lucency.explain.faithfulness import TRIED
-from lucency.explain.heatmap_results import RANDOMISED, STRETCHED, HeatmapResults
+from lucency.explain.heatmap_results import RANDOMISED, STRETCHED, TRIED, HeatmapResults
 from lucency.report.curves import draw_leaderboard
 from lucency.report.heatmap_figures import (
     draw_pointing,

@@ -25,9 +25,9 @@ from lucency.core.manifest import PARTS, Manifest, Prepared
 from lucency.core.plan import Plan
 from lucency.core.predictions import Predictions
 from lucency.core.stage import Failures
-from lucency.ensemble.ensemble_results import EnsembleResults
-from lucency.evaluation.preparation_grid import PreparationStudy, no_study
-from lucency.evaluation.reference_study import StudyComparison
+from lucency.ensemble.ensembles import EnsembleResults
+from lucency.evaluation.leakage_inflation import StudyComparison
+from lucency.evaluation.preparation_grid import PreparationStudy
 from lucency.evaluation.summary import Evaluation
 from lucency.evaluation.thresholds import HALF
 from lucency.explain.heatmap_results import HeatmapResults
@@ -78,7 +78,8 @@ class Experiment:
     audit: AuditResults | None  # of the labels, and of the same network
     ensembles: EnsembleResults | None
     apart: Int64[np.ndarray, " a"] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
-    preparations: PreparationStudy = field(default_factory=no_study)  # in the run's folder, if any
+    # In the run's folder, if any.
+    preparations: PreparationStudy = field(default_factory=PreparationStudy)
 
     def __post_init__(self) -> None:
         networks = [predictions.network for predictions in self.predictions]

@@ -28,8 +28,7 @@ from lucency.config.sections import ExplanationChoices
 from lucency.core.manifest import Prepared
 from lucency.core.plan import Plan
 from lucency.core.progress import Advance, progress, silent
-from lucency.explain.faithfulness import map_similarity
-from lucency.explain.heatmap_results import RANDOMISED
+from lucency.explain.heatmap_results import RANDOMISED, map_similarity
 from lucency.explain.heatmaps import Centres, Heatmaps, blend
 from lucency.explain.methods.network_split import blank, chosen, logits, undisturbed
 from lucency.explain.methods.registry import BATCH, HEATMAPS, centres_of, explain, heatmaps
@@ -45,7 +44,7 @@ BLUR = ([11, 11], [5.0, 5.0])  # pixels of the kernel, sigma
 
 
 class Faithfulness(NamedTuple):
-    """What the tests gave: similarities and trials, as `explain.faithfulness` takes them."""
+    """What the tests gave: similarities and trials, as `explain.heatmap_results` takes them."""
 
     similarities: pd.DataFrame
     tried: pd.DataFrame
