@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -20,7 +20,7 @@ from lucency.core.manifest import read_table
 from lucency.core.stage import write_atomically
 
 Value = TypeVar("Value")
-Answer = dict[str, object]  # of a command, for JSON
+Answer = dict[str, Any]  # of a command, for people or for JSON
 LINES = 30  # of a table on a terminal
 LEFT_OUT = ("note", "wilson_low", "wilson_high")  # of the terminal
 NIH_NAME = re.compile(r"(?:.*[/\\])?([0-9]{8}_[0-9]{3})(?:\.\w+)?")
@@ -36,14 +36,35 @@ class Audit:
     conclusion: str
 
 
+def plain(value: Any) -> Any:
+    """Return a value as JSON knows it: None where a number is NaN or NA, and paths as text.
+
+    A table becomes a list of rows, each a dict.
+
+    >>> plain({"auc": np.nan, "films": np.int64(3), "folder": Path("runs")})
+    {'auc': None, 'films': 3, 'folder': 'runs'}
+    """
+    if isinstance(value, pd.DataFrame):
+        value = value.to_dict("records")
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if pd.isna(value):
+        return None
+    return value.item() if isinstance(value, np.generic) else value
+
+
 def in_words(answer: Answer) -> str:
     """Return an answer for people, one line an item."""
-    return "".join(f"{key}: {_words(value)}\n" for key, value in answer.items())
+    return "".join(f"{key}: {_words(value)}\n" for key, value in plain(answer).items())
 
 
 def in_json(answer: Answer) -> str:
     """Return an answer for programs."""
-    return json.dumps(answer, indent=1) + "\n"
+    return json.dumps(plain(answer), indent=1) + "\n"
 
 
 def _words(value: object) -> str:
@@ -166,5 +187,4 @@ def within(
     film: Shaped[np.ndarray, " n"], known: Shaped[np.ndarray, " t"]
 ) -> Bool[np.ndarray, " n"]:
     """Return which films are among the known ones, both as `film_names` gives them."""
-    names = set(known.tolist())
-    return np.array([name in names for name in film.tolist()], dtype=bool)
+    return pd.Index(film).isin(known)
