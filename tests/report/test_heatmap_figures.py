@@ -12,14 +12,8 @@ from matplotlib.patches import Rectangle
 from lucency.core.predictions import Predictions
 from lucency.explain.heatmap_results import KINDS, choose_cases
 from lucency.explain.heatmaps import Heatmaps, even_centres
-from lucency.report.heatmap_figures import (
-    Drawn,
-    explanation_png,
-    explanation_svg,
-    gallery_figure,
-    mean_figure,
-    overlay_figure,
-)
+from lucency.report.heatmap_figures import Drawn, gallery_figure, mean_figure, overlay_figure
+from lucency.report.rendering import png, svg
 
 CORNERS = np.array([[0.25, 0.5, 0.75, 0.875]])
 
@@ -122,7 +116,7 @@ def test_figures_are_the_same_bytes_twice_and_leave_matplotlib_as_it_was():
 
     def drawn():
         figure = overlay_figure(_film(), maps={"cam": _drawn(_cells())}, corners=CORNERS)
-        return explanation_svg(figure, name="mass", title="Heatmaps"), explanation_png(figure)
+        return svg(figure, name="mass", title="Heatmaps"), png(figure)
 
     drawing, picture = drawn()
     assert (drawing, picture) == drawn()
@@ -163,13 +157,13 @@ def test_a_gallery_has_a_row_a_kind_and_one_scale():
     assert {axes.images[1].get_clim() for axes in shown} == {(-2, 4)}
     assert _outlines(shown[0]) == {(0.25, 0.5, 0.5, 0.375)}
     assert not _outlines(shown[1])
-    words = _words(explanation_svg(figure, name="gallery", title="Mass"))
+    words = _words(svg(figure, name="gallery", title="Mass"))
     assert "false positive: none" in words
 
 
 def test_a_gallery_of_nothing_says_so():
     nothing = pd.DataFrame({"kind": [], "image": [], "probability": []})
-    words = _words(explanation_svg(_gallery(nothing), name="gallery", title="Mass"))
+    words = _words(svg(_gallery(nothing), name="gallery", title="Mass"))
     assert {f"{kind}: none" for kind in KINDS} <= set(words)
 
 
@@ -188,4 +182,4 @@ def test_mean_maps_keep_their_units_and_name_what_is_missing():
     corners = line.get_paths()[0].vertices
     np.testing.assert_allclose(corners.min(axis=0), 0.25, atol=0.01)
     np.testing.assert_allclose(corners.max(axis=0), 0.75, atol=0.01)
-    assert explanation_svg(figure, name="mean", title="Means")
+    assert svg(figure, name="mean", title="Means")

@@ -90,7 +90,7 @@ def issues(run: Run) -> pd.DataFrame:
 
 def report(run: Run) -> Path:
     """Return the page that shows it all."""
-    from lucency.report.ablation_page import write_ablation_page
+    from lucency.report.study_pages import write_ablation_page
 
     table, found, evaluation = comparison(run), issues(run), run.out / "evaluation"
     inputs = {name: fingerprint_of(run.out / name) for name in ("evaluation", "check")}

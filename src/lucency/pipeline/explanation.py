@@ -65,7 +65,7 @@ def explain_films(folder: Path, films: Sequence[Path], *, request: Request, out:
         from lucency.core.plan import originals
         from lucency.explain.methods.registry import explain
         from lucency.models.inference import predict
-        from lucency.report.explanation_page import write_explanation
+        from lucency.report.heatmap_figures import write_explanation
 
         plan = originals(shown.manifest.label)
         maps = []

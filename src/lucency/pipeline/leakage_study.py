@@ -122,7 +122,7 @@ def inflation(run: Run) -> pd.DataFrame:
 
 def report(run: Run) -> Path:
     """Return the page that shows the schemes side by side."""
-    from lucency.report.leakage_page import write_leakage_page
+    from lucency.report.study_pages import write_leakage_page
 
     table = inflation(run)
     inputs = {"inflation": fingerprint_of(run.out / "inflation")}

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from markupsafe import Markup
 
 from lucency.audit.checks.issue import SplitTable, issue_table, ranked
 from lucency.audit.checks.nih_checks import community_lists
@@ -26,10 +25,14 @@ from lucency.evaluation.evaluate import MACRO, MICRO, PER_FILM_ROW, TRIVIAL
 from lucency.evaluation.metrics import METRICS, PER_FILM
 from lucency.evaluation.subgroups import worst_group
 from lucency.evaluation.summary import Evaluation
-from lucency.report.calibration_figures import draw_each_finding, draw_pooled
-from lucency.report.curves import draw_auc, draw_macro_curves, draw_precision_recall, draw_roc
-from lucency.report.html import render
-from lucency.report.style import PLAIN, style_networks
+from lucency.report.metric_figures import (
+    draw_auc,
+    draw_curves,
+    draw_each_finding,
+    draw_macro_curves,
+    draw_pooled,
+)
+from lucency.report.rendering import PLAIN, style_networks, write_page
 
 CHOSEN = (
     "auc", "average_precision", "f1", "precision", "recall", "specificity", "accuracy", "bce",
@@ -100,7 +103,7 @@ def write_external_page(
 
 def write_predictions_page(page: PredictionsPage, *, file: Path) -> None:
     """Write the page as one HTML file; the same tables give the same bytes."""
-    file.write_text(render("predictions.html.jinja", **page_values(page)), encoding="utf-8")
+    write_page(file, "predictions.html.jinja", **page_values(page))
 
 
 def page_values(page: PredictionsPage) -> dict[str, Any]:
@@ -152,13 +155,8 @@ def _metrics(page: PredictionsPage) -> dict[str, Any]:
         "per_film": [name for name in names if name in PER_FILM],
         "per_film_row": PER_FILM_ROW,
         "meanings": METRICS | PER_FILM,
-        "headings": {
-            name: HEADINGS.get(name, name.replace("_", " ").capitalize()) for name in names
-        },
-        "averages": {
-            MACRO: "mean over findings",
-            MICRO: "pooled over all pairs of film and finding",
-        },
+        "headings": {name: name.replace("_", " ").capitalize() for name in names} | HEADINGS,
+        "averages": AVERAGES,
         "macro": MACRO,
         "micro": MICRO,
     }
@@ -199,20 +197,19 @@ def _by_key(table: pd.DataFrame, *columns: str) -> dict[tuple[str, ...], dict[st
 
 def _figures(page: PredictionsPage) -> dict[str, Any]:
     several, best, found = page.predictions, page.order[0], page.evaluation
-    style = style_networks([one.network for one in several])
-    findings = several[0].findings
-    figures = {
+    findings, style = several[0].findings, style_networks([one.network for one in several])
+    return {
+        "best": best,
+        "style": {**style, TRIVIAL: PLAIN},
         "auc_figure": draw_auc(found.metrics, findings=findings, style=style),
         "macro_figure": draw_macro_curves(several, style=style),
-        "roc_figure": draw_roc(several, style=style, best=best),
-        "precision_figure": draw_precision_recall(several, style=style, best=best),
+        "roc_figure": draw_curves(several, name="roc", style=style, best=best),
+        "precision_figure": draw_curves(several, name="precision-recall", style=style, best=best),
         "pooled_figure": draw_pooled(found.reliability, style=style),
         "reliability_figure": draw_each_finding(
             found.reliability, network=best, findings=findings, style=style[best]
         ),
     }
-    drawings = {name: Markup(drawing) for name, drawing in figures.items()}
-    return {"best": best, "style": {**style, TRIVIAL: PLAIN}, **drawings}
 
 
 def _calibration(page: PredictionsPage) -> dict[str, Any]:
@@ -221,20 +218,17 @@ def _calibration(page: PredictionsPage) -> dict[str, Any]:
     return {
         "brier_parts": BRIER_PARTS,
         "brier_means": [row[network, MACRO] for network in page.order],
-        "brier_each": {
-            network: [row[network, finding] for finding in findings] for network in page.order
-        },
+        "brier_each": {name: [row[name, finding] for finding in findings] for name in page.order},
     }
 
 
 def _subgroups(subgroups: pd.DataFrame) -> dict[str, Any]:
     macro = subgroups.loc[subgroups["finding"] == MACRO]
+    facts = macro.groupby("fact", sort=False)
     return {
         "worst_group": worst_group(subgroups),
         "grouped": ", ".join(macro["network"].unique()),
-        "groups": {
-            fact: rows.to_dict("records") for fact, rows in macro.groupby("fact", sort=False)
-        },
+        "groups": {fact: rows.to_dict("records") for fact, rows in facts},
     }
 
 
@@ -243,11 +237,9 @@ HEADINGS = {
     "bce": "BCE", "ece": "ECE", "recall_at_specificity": f"Recall{HARD}at specificity{HARD}.9",
     "specificity_at_recall": f"Specificity{HARD}at recall{HARD}.9",
 }  # fmt: skip
+AVERAGES = {MACRO: "mean over findings", MICRO: "pooled over all pairs of film and finding"}
 CELLS = {
     "tp": "True positives", "fp": "False positives", "fn": "False negatives",
     "tn": "True negatives",
 }  # fmt: skip
-BRIER_PARTS = {
-    "Brier": "brier", "Reliability": "reliability", "Resolution": "resolution",
-    "Uncertainty": "uncertainty", "Within": "within",
-}  # fmt: skip
+BRIER_PARTS = ("brier", "reliability", "resolution", "uncertainty", "within")
