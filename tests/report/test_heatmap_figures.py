@@ -60,9 +60,9 @@ def _predictions(probability, label):
     )
 
 
-def _gallery(cases):
+def _gallery(cases, *, side=4):
     films = {f"{film}.png": _film(seed=film) for film in range(6)}
-    grid = np.stack([_cells(high=film + 1.0) for film in range(6)])[:, None]
+    grid = np.stack([_cells(high=film + 1.0) for film in range(6)])[:, None, :side, :side]
     maps = Heatmaps(
         method="grad-cam",
         findings=("Mass",),
@@ -152,7 +152,7 @@ def test_a_gallery_has_a_row_a_kind_and_one_scale():
     figure = _gallery(cases)
     titles = _titles(figure)
     assert titles == ["true positive, 0.91\n1.png", "true positive, 0.62\n3.png",
-                      "miss, 0.20\n0.png"]  # fmt: skip
+                      "false negative, 0.20\n0.png"]  # fmt: skip
     shown = [axes for axes in figure.axes if len(axes.images) == 2]
     assert {axes.images[1].get_clim() for axes in shown} == {(-2, 4)}
     assert _outlines(shown[0]) == {(0.25, 0.5, 0.5, 0.375)}
@@ -161,10 +161,19 @@ def test_a_gallery_has_a_row_a_kind_and_one_scale():
     assert "false positive: none" in words
 
 
+def test_a_map_of_one_cell_is_not_drawn_over_the_films_of_a_gallery():
+    cases = pd.DataFrame({"kind": [KINDS[0]], "image": ["1.png"], "probability": [0.91]})
+    figure = _gallery(cases, side=1)
+    assert [len(axes.images) for axes in figure.axes] == [1, 0, 0], "a film, and no colour bar"
+    assert "grad-cam: one cell, not drawn" in figure.get_suptitle()
+    assert "not drawn" not in _gallery(cases).get_suptitle()
+
+
 def test_a_gallery_of_nothing_says_so():
     nothing = pd.DataFrame({"kind": [], "image": [], "probability": []})
     words = _words(svg(_gallery(nothing), name="gallery", title="Mass"))
-    assert {f"{kind}: none" for kind in KINDS} <= set(words)
+    expected = ("true positive", "false positive", "false negative")
+    assert {f"{kind}: none" for kind in expected} <= set(words)
 
 
 def test_mean_maps_keep_their_units_and_name_what_is_missing():

@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import replace
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -11,7 +10,8 @@ from invented import NETWORKS, Page, an_experiment
 from lucency.audit.checks.issue import Issue, issue_table
 from lucency.core.manifest import FINDINGS
 from lucency.evaluation.evaluate import TRIVIAL
-from lucency.report.predictions_page import PredictionsPage, write_predictions_page
+from lucency.report.predictions_page import PredictionsPage, page_values
+from lucency.report.rendering import render
 from lucency.report.run_page import Experiment
 
 DASH = "\N{EN DASH}"
@@ -46,8 +46,8 @@ def with_tables(page: PredictionsPage, **tables: pd.DataFrame) -> PredictionsPag
 
 
 @pytest.fixture(scope="module")
-def shown(experiment: Experiment, tmp_path_factory: pytest.TempPathFactory) -> str:
-    return page_of(a_page(experiment), tmp_path_factory.mktemp("page"))
+def shown(experiment: Experiment) -> str:
+    return page_of(a_page(experiment))
 
 
 @pytest.fixture(scope="module")
@@ -56,13 +56,12 @@ def single() -> PredictionsPage:
 
 
 @pytest.fixture(scope="module")
-def lonely(single: PredictionsPage, tmp_path_factory: pytest.TempPathFactory) -> str:
-    return page_of(single, tmp_path_factory.mktemp("alone"))
+def lonely(single: PredictionsPage) -> str:
+    return page_of(single)
 
 
-def page_of(page: PredictionsPage, folder: Path) -> str:
-    write_predictions_page(page, file=folder / "report.html")
-    return (folder / "report.html").read_text(encoding="utf-8")
+def page_of(page: PredictionsPage) -> str:
+    return render("predictions.html.jinja", **page_values(page))
 
 
 def section(text: str, name: str) -> str:
@@ -120,16 +119,12 @@ def test_networks_keep_their_order_where_none_is_ranked(shown: str, experiment: 
     assert [row[0] for row in rows[5:7]] == [page.order[3], TRIVIAL]
 
 
-def test_what_is_not_computable_or_not_known_says_why(
-    single: PredictionsPage, tmp_path: Path
-) -> None:
+def test_what_is_not_computable_or_not_known_says_why(single: PredictionsPage) -> None:
     found = single.evaluation
     brier = found.brier.assign(brier=float("nan"), note="not computable: 0 films with a label")
     thresholds = found.thresholds.assign(note="0 positives in validation")
     none = found.subgroups.iloc[:0]
-    page = page_of(
-        with_tables(single, brier=brier, thresholds=thresholds, subgroups=none), tmp_path
-    )
+    page = page_of(with_tables(single, brier=brier, thresholds=thresholds, subgroups=none))
     reason = f'<td class="number" title="not computable: 0 films with a label">{DASH}</td>'
     assert section(page, "calibration").count(reason) == 2
     assert '<td class="number" title="0 positives in validation">0.300</td>' in page
@@ -137,7 +132,7 @@ def test_what_is_not_computable_or_not_known_says_why(
     assert "<table" not in section(page, "subgroups")
 
 
-def test_hostile_words_are_shown_not_run(single: PredictionsPage, tmp_path: Path) -> None:
+def test_hostile_words_are_shown_not_run(single: PredictionsPage) -> None:
     hostile = "<script>alert(1)</script>"
     issue = Issue(
         severity="note", check="x", message=hostile, count=1, examples=(hostile,), remedy=hostile
@@ -145,17 +140,13 @@ def test_hostile_words_are_shown_not_run(single: PredictionsPage, tmp_path: Path
     groups = single.evaluation.subgroups.assign(group=hostile)
     evaluation = replace(single.evaluation, conclusion=hostile, subgroups=groups)
     words = dict.fromkeys(("title", "data_set", "threshold_origin"), hostile)
-    page = page_of(
-        replace(single, **words, evaluation=evaluation, issues=issue_table([issue])), tmp_path
-    )
+    page = page_of(replace(single, **words, evaluation=evaluation, issues=issue_table([issue])))
     assert not any(tag == "script" for tag, _ in Page(page).tags)
     assert page.count("&lt;script&gt;") > 8
 
 
-def test_the_same_predictions_give_the_same_bytes(
-    single: PredictionsPage, lonely: str, tmp_path: Path
-) -> None:
-    assert page_of(single, tmp_path) == lonely
+def test_the_same_predictions_give_the_same_bytes(single: PredictionsPage, lonely: str) -> None:
+    assert page_of(single) == lonely
 
 
 def test_tables_of_other_networks_are_refused(experiment: Experiment) -> None:

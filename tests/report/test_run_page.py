@@ -21,7 +21,7 @@ from invented import (
     written,
 )
 
-from lucency.audit.label_quality import conclude_label_quality
+from lucency.audit.label_quality import RELIABLE, UNRELIABLE, conclude_label_quality
 from lucency.core.manifest import FINDINGS, NO_FINDING, Preparation, empty_boxes
 from lucency.data.image_measures import MEASURES
 from lucency.ensemble.ensemble_results import no_ensemble_results
@@ -122,8 +122,9 @@ def test_heat_maps_are_compared_with_baselines(experiment: Experiment, text: str
 
 
 def test_a_method_with_a_grid_of_one_cell_is_named_and_the_others_are_shown(
-    experiment: Experiment,
+    experiment: Experiment, text: str
 ) -> None:
+    pictures = re.findall(r'class="wide-picture" src="([^"]*)"', text)
     results = experiment.heatmaps
     point = replace(
         results.maps[0],
@@ -135,6 +136,8 @@ def test_a_method_with_a_grid_of_one_cell_is_named_and_the_others_are_shown(
     text = chapter("heatmaps", replace(experiment, heatmaps=both))
     assert "Grids: cam 1 x 1, grad-cam 3 x 3." in text
     assert "Mean heat maps of grad-cam" in text
+    assert re.findall(r'class="wide-picture" src="([^"]*)"', text) == pictures
+    assert len(pictures) == 1
 
 
 def test_label_quality_has_a_conclusion_and_a_reason_for_each_finding(
@@ -147,6 +150,8 @@ def test_label_quality_has_a_conclusion_and_a_reason_for_each_finding(
     label_quality = next(t for t in tables if t[0][:2] == ["Finding", "Rating"])
     assert label_quality[1][:2] == [first, "doubtful"]
     assert label_quality[1][-1] == "shortcut: view"
+    assert f"{UNRELIABLE}, where the interval ends" in text
+    assert f"else {RELIABLE}." in text
     worth = next(t for t in tables if t[0][:2] == ["Finding", "Fact"])
     assert worth[1][-1] == "yes"
     assert "Ground truth: the findings drawn on the phantoms" in text
@@ -486,7 +491,8 @@ def test_a_repeated_score_is_refused(tmp_path: Path, experiment: Experiment) -> 
 
 
 def test_numbers_are_printed_alike() -> None:
-    assert [decimal(x) for x in (0.12345, -0.5, float("nan"))] == ["0.123", MINUS + "0.500", DASH]
+    numbers = (0.12345, -0.5, -0.0004, float("nan"))
+    assert [decimal(x) for x in numbers] == ["0.123", MINUS + "0.500", "0.000", DASH]
     p = (0.0009, 0.001, 0.25, float("nan"))
     assert [p_value(x) for x in p] == ["< 0.001", "0.001", "0.250", DASH]
     assert [whole(x) for x in (112120, 0, float("nan"))] == ["112,120", "0", DASH]

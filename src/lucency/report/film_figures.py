@@ -58,17 +58,15 @@ class Outcome(NamedTuple):
 class Sample(NamedTuple):
     """A test film and the predictions shown beside it."""
 
-    image: str
     picture: Thumbnail
     outcomes: list[Outcome]
 
 
 class SampleGroup(NamedTuple):
-    """Test films of one kind: how many of all test films, and those sampled."""
+    """Test films of one kind: how many there are, and those sampled."""
 
     title: str
     films: int
-    total: int
     samples: list[Sample]
 
 
@@ -146,7 +144,7 @@ def grey_shares(picture: UInt8[np.ndarray, "h w"]) -> Float64[np.ndarray, " _"]:
 
 
 def show_samples(
-    predictions: Predictions,
+    test: Predictions,
     *,
     prepared: Prepared,
     threshold: Float64[np.ndarray, " k"],
@@ -159,15 +157,18 @@ def show_samples(
     true positives, all true negatives. Decisions are probability >= threshold; findings whose label
     is not stated count neither way.
     """
-    test = predictions.of("test")
     place = pd.Index(prepared.manifest.image)
     random = np.random.default_rng(seed)
     groups = []
     for title, mask in _group(test, test.probability >= threshold).items():
         rows = np.flatnonzero(mask)
-        drawn = random.permutation(rows)[:films]
-        samples = [_sample(test, int(row), prepared, place, threshold) for row in drawn]
-        groups.append(SampleGroup(title, len(rows), len(test), samples))
+        samples = []
+        for row in random.permutation(rows)[:films].tolist():
+            name = str(test.image[row])
+            film = name if name in place else name.rpartition("#")[0]  # a copy shows its source
+            pixels = np.asarray(prepared.pixels[place.get_loc(film)])
+            samples.append(_sample(name, pixels, outcomes_of(test, row, threshold)))
+        groups.append(SampleGroup(title, len(rows), samples))
     return groups
 
 
@@ -198,21 +199,13 @@ def _group(
     return dict(zip(names, (missed, alarm, right, nothing), strict=True))
 
 
-def _sample(
-    test: Predictions,
-    row: int,
-    prepared: Prepared,
-    place: pd.Index,
-    threshold: Float64[np.ndarray, " k"],
-) -> Sample:
-    name = str(test.image[row])
-    film = name if name in place else name.rpartition("#")[0]  # a copy shows its source
-    outcomes = outcomes_of(test, row, threshold)
+def _sample(name: str, pixels: UInt8[np.ndarray, "g g"], outcomes: list[Outcome]) -> Sample:
+    """Return the film beside all findings that are labelled or predicted, and five at least."""
     positive = sum(one.label == 1 or one.decided for one in outcomes)
-    shown = outcomes[: max(LISTED, positive)]
     truth = ", ".join(one.finding for one in outcomes if one.label == 1) or "none"
-    uri = jpeg_uri(np.asarray(prepared.pixels[place.get_loc(film)]), side=SIDE)
-    return Sample(name, Thumbnail(name, f"Test film {name}; ground truth: {truth}", uri), shown)
+    alt = f"Test film {name}; ground truth: {truth}"
+    picture = Thumbnail(name, alt, jpeg_uri(pixels, side=SIDE))
+    return Sample(picture, outcomes[: max(LISTED, positive)])
 
 
 def _relevance(one: Outcome) -> tuple[bool, bool, float]:

@@ -52,6 +52,7 @@ SIDE = 224  # pixels of a shown film
 COLOURS = "magma"  # its lightness rises evenly, so that colour-blind readers see the same order
 OPAQUE = 0.7  # of the strongest place; evidence against the finding is transparent
 COLUMNS = 4
+CASES = dict(zip(KINDS, ("true positive", "false positive", "false negative"), strict=True))
 FINE = 64  # cells a side, for the density of boxes
 Film = UInt8[np.ndarray, "h w"]
 Cells = Float32[np.ndarray, "gh gw"]
@@ -136,26 +137,32 @@ def gallery_figure(
 ) -> Figure:
     """Return a row of films a kind of case, with their heat maps on one scale for all.
 
-    `cases` as `choose_cases` gives them; `boxes` is a manifest's.
+    `cases` as `choose_cases` gives them; `boxes` is a manifest's. A map of one cell tells no place
+    from another and is not drawn.
     """
     column = maps.findings.index(finding)
     cells = {name: maps.grid[row, column] for row, name in enumerate(maps.image.tolist())}
     shown = [cells[name] for name in cases["image"]]
-    across = max(1, *(cases["kind"].tolist().count(kind) for kind in KINDS))
-    figure = Figure(figsize=(WIDTH, 2.15 * len(KINDS)))
-    panels = figure.subplots(len(KINDS), across, squeeze=False)
     scale = _range(np.stack(shown)) if shown else Normalize(0, 1)
+    single = maps.grid.shape[2:] == (1, 1)
+    counts = [cases["kind"].tolist().count(kind) for kind in KINDS]
+    heights = [2.15 if count else 0.3 for count in counts]
+    figure = Figure(figsize=(WIDTH, 0.4 + sum(heights)))
+    panels = figure.subplots(len(KINDS), max(1, *counts), squeeze=False, height_ratios=heights)
     for kind, row in zip(KINDS, panels, strict=True):
         mine = cases[cases["kind"] == kind]
-        row[0].set_title(f"{kind}: none" if mine.empty else "", loc="left")
+        row[0].set_title(f"{CASES[kind]}: none" if mine.empty else "", loc="left")
         for axes in row[len(mine) :]:
             axes.set_axis_off()
         for axes, name, sure in zip(row, mine["image"], mine["probability"], strict=False):
             _film(axes, _square(films[name]), corners_of(boxes, name, finding))
-            _glow(axes, Drawn(cells[name], maps.centres), scale)
-            axes.set_title(f"{kind}, {sure:.2f}\n{name}", fontsize=7)
-    _bar(figure, list(panels.ravel()), scale)
-    figure.suptitle(f"{finding}, {maps.method}: surest first; white: true boxes")
+            if not single:
+                _glow(axes, Drawn(cells[name], maps.centres), scale)
+            axes.set_title(f"{CASES[kind]}, {sure:.2f}\n{name}", fontsize=7)
+    if not single:
+        _bar(figure, list(panels.ravel()), scale)
+    about = f"heat map {maps.method}" + (": one cell, not drawn" if single else "")
+    figure.suptitle(f"{finding}, {about}; most confident first; white: ground-truth boxes")
     return figure
 
 
@@ -267,8 +274,8 @@ def _range(cells: Float32[np.ndarray, "*n gh gw"]) -> Normalize:
 
 
 def _bar(figure: Figure, panels: list[Axes], scale: Normalize) -> None:
-    colours, look = ScalarMappable(scale, COLOURS), {"shrink": 0.75, "pad": 0.02}
-    bar = figure.colorbar(colours, ax=panels, ticks=MaxNLocator(nbins=5), **look)
+    look: Any = {"shrink": 0.75, "pad": 0.02, "ticks": MaxNLocator(nbins=5)}
+    bar = figure.colorbar(ScalarMappable(scale, COLOURS), ax=panels, **look)
     bar.ax.tick_params(labelsize=6.5)
 
 

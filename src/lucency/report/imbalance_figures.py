@@ -126,7 +126,7 @@ def draw_origins(origins: pd.DataFrame) -> str:
         end += origins[column].to_numpy(dtype=np.float64)
     for row, one in enumerate(origins.to_dict("records")):
         if one["sources"]:
-            text = f"from {one['sources']:,} films, at most {one['most']:,} of one"
+            text = f"from {one['sources']:,} films, at most {one['most']:,} from each"
             _annotate(axes, float(end[row]), row, text)
     name_rows(axes, list(origins["finding"]))
     axes.margins(x=0.2)

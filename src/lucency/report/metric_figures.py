@@ -114,7 +114,7 @@ def draw_curves(
             for pair in _scored(one, (finding,)):
                 _line(panel, kind.trace(*pair), network=one.network, style=style, **broad)
         if len(panel.get_legend_handles_labels()[1]) == 0:
-            panel.text(0.5, 0.5, "not computable", ha="center", va="center", color=MUTED)
+            _say(panel, "not computable")
         panel.set(xlabel=kind.x, ylabel=kind.y)
         panel.label_outer()
     for panel in panels[len(findings) :]:
@@ -159,10 +159,17 @@ def draw_training(
     panels = figure.subplots(2, 2).ravel()
     for axes, (title, columns) in zip(panels, TRAINED.items(), strict=True):
         for network, history in histories.items():
-            look = style[network]
-            _trace(axes, history, columns, look=look, name=network)
+            colour, _, line = style[network]
+            *training, validation = columns
+            for column in training:
+                rows = history.dropna(subset=[column])
+                axes.plot(rows["epoch"], rows[column], ":.", color=colour, alpha=0.4, linewidth=1)
+            rows = history.dropna(subset=[validation])
+            axes.plot(
+                rows["epoch"], rows[validation], line, marker=".", color=colour, label=network
+            )
             kept = history.loc[history["epoch"] == kept_epoch[network]]
-            axes.plot(kept["epoch"], kept[columns[-1]], "o", color=look.colour, **RING)
+            axes.plot(kept["epoch"], kept[validation], "o", color=colour, **RING)
         axes.set_title(title)
         axes.set_xlabel("Epoch")
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
@@ -197,6 +204,12 @@ def _unit_square(axes: Axes, *, margin: float) -> None:
 
 def _diagonal(axes: Axes) -> None:
     axes.plot([0, 1], [0, 1], color=MUTED, linestyle=":", linewidth=1)
+
+
+def _say(axes: Axes, text: str) -> None:
+    """Write in the middle, over the diagonal."""
+    look: Any = {"ha": "center", "va": "center", "color": MUTED, "backgroundcolor": "white"}
+    axes.text(0.5, 0.5, text, **look)
 
 
 def _frame(axes: Axes, curve: str) -> None:
@@ -239,7 +252,7 @@ def _draw_reliability(
 ) -> str:
     """Draw a diagram for each title, of the rows of its table in its colour."""
     lines = -(-len(panels) // columns)
-    most = max(int(rows["films"].max()) if len(rows) else 0 for rows, _ in panels.values())
+    most = max(int(rows["films"].to_numpy().max(initial=0)) for rows, _ in panels.values())
     figure = Figure(figsize=(WIDTH, 0.5 + 1.35 * WIDTH / columns * lines))
     grid = figure.add_gridspec(2 * lines, columns, height_ratios=[3.4, 1] * lines)
     for number, (heading, (rows, colour)) in enumerate(panels.items()):
@@ -247,10 +260,10 @@ def _draw_reliability(
         above = figure.add_subplot(grid[2 * line, column], title=heading)
         below = figure.add_subplot(grid[2 * line + 1, column], sharex=above)
         _reliability_frame(above, below, most=most)
-        if rows["films"].any():
+        if rows["films"].to_numpy().any():
             _bins(above, below, rows, colour=colour)
         else:
-            above.text(0.5, 0.5, "no film", ha="center", va="center", color=MUTED)
+            _say(above, "no film")
     return svg(figure, name=name, title=title)
 
 
@@ -278,18 +291,6 @@ def _bins(above: Axes, below: Axes, rows: pd.DataFrame, *, colour: str) -> None:
     above.scatter(mean, seen["share"], s=area, color=colour, clip_on=False, zorder=3)
     edges = [*rows["low_edge"], rows["high_edge"].iloc[-1]]
     below.stairs(rows["films"], edges, fill=True, color=colour, alpha=0.55)
-
-
-def _trace(
-    axes: Axes, history: pd.DataFrame, columns: Sequence[str], *, look: Style, name: str
-) -> None:
-    """Draw columns of a history: those of training films faint and without a name."""
-    for column in columns:
-        rows = history.dropna(subset=[column])
-        held_out = column == columns[-1]
-        seen: dict[str, Any] = {"label": name} if held_out else {"alpha": 0.4, "linewidth": 1}
-        line = look.line if held_out else ":"
-        axes.plot(rows["epoch"], rows[column], line, marker=".", color=look.colour, **seen)
 
 
 TRAINED = {  # columns of a history; the last is of validation films, one before it of training

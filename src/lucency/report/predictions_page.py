@@ -98,12 +98,7 @@ def write_external_page(
         issues=issue_table(ranked(list(dict.fromkeys(issues)))),
         checks=len(CHECKS) + 1,
     )
-    write_predictions_page(page, file=out / "report.html")
-
-
-def write_predictions_page(page: PredictionsPage, *, file: Path) -> None:
-    """Write the page as one HTML file; the same tables give the same bytes."""
-    write_page(file, "predictions.html.jinja", **page_values(page))
+    write_page(out / "report.html", "predictions.html.jinja", **page_values(page))
 
 
 def page_values(page: PredictionsPage) -> dict[str, Any]:
@@ -114,18 +109,17 @@ def page_values(page: PredictionsPage) -> dict[str, Any]:
         "data_set": page.data_set.rstrip("."),
         "findings": page.predictions[0].findings,
         "conclusion": found.conclusion,
-        "leaking": False,
         "issues": page.issues.to_dict("records"),
         "checks": page.checks,
         "threshold": _by_key(found.thresholds, "network", "finding"),
         "threshold_origin": page.threshold_origin.rstrip("."),
         "confusion": _by_key(found.confusion, "network", "finding"),
-        "cells": CELLS,
+        "brier": _by_key(found.brier, "network", "finding"),
         **_metrics(page),
         **_comparison(found),
         **_figures(page),
-        **_calibration(page),
         **_subgroups(found.subgroups),
+        **CONSTANTS,
     }
 
 
@@ -146,19 +140,13 @@ def _metrics(page: PredictionsPage) -> dict[str, Any]:
     return {
         "order": page.order,
         "predictors": [*page.order, *trivial],
-        "trivial": TRIVIAL,
         "below_trivial": _below_trivial(score, page.order) if trivial else [],
         "calls_nothing": score.get((TRIVIAL, MICRO, "recall"), NO_ROW)["value"] == 0,
         "score": lambda *key: score.get(key, NO_ROW),
         "chosen": [name for name in names if name in CHOSEN],
         "others": [name for name in names if name not in CHOSEN and name not in PER_FILM],
         "per_film": [name for name in names if name in PER_FILM],
-        "per_film_row": PER_FILM_ROW,
-        "meanings": METRICS | PER_FILM,
         "headings": {name: name.replace("_", " ").capitalize() for name in names} | HEADINGS,
-        "averages": AVERAGES,
-        "macro": MACRO,
-        "micro": MICRO,
     }
 
 
@@ -179,8 +167,6 @@ def _comparison(evaluation: Evaluation) -> dict[str, Any]:
         "tied": sum(row["tied_with_best"] for row in ranking.values()),
         "difference": lambda *key: difference.get(key, NO_ROW),
         "pairs": list(dict.fromkeys(key[:2] for key in difference)),
-        "over_findings": OVER_FINDINGS,
-        "level": LEVEL,
     }
 
 
@@ -212,16 +198,6 @@ def _figures(page: PredictionsPage) -> dict[str, Any]:
     }
 
 
-def _calibration(page: PredictionsPage) -> dict[str, Any]:
-    row = _by_key(page.evaluation.brier, "network", "finding")
-    findings = page.predictions[0].findings
-    return {
-        "brier_parts": BRIER_PARTS,
-        "brier_means": [row[network, MACRO] for network in page.order],
-        "brier_each": {name: [row[name, finding] for finding in findings] for name in page.order},
-    }
-
-
 def _subgroups(subgroups: pd.DataFrame) -> dict[str, Any]:
     macro = subgroups.loc[subgroups["finding"] == MACRO]
     facts = macro.groupby("fact", sort=False)
@@ -237,9 +213,14 @@ HEADINGS = {
     "bce": "BCE", "ece": "ECE", "recall_at_specificity": f"Recall{HARD}at specificity{HARD}.9",
     "specificity_at_recall": f"Specificity{HARD}at recall{HARD}.9",
 }  # fmt: skip
-AVERAGES = {MACRO: "mean over findings", MICRO: "pooled over all pairs of film and finding"}
-CELLS = {
-    "tp": "True positives", "fp": "False positives", "fn": "False negatives",
-    "tn": "True negatives",
+CONSTANTS: dict[str, Any] = {
+    "leaking": False, "level": LEVEL, "macro": MACRO, "meanings": METRICS | PER_FILM,
+    "micro": MICRO, "over_findings": OVER_FINDINGS, "per_film_row": PER_FILM_ROW,
+    "trivial": TRIVIAL,
+    "averages": {MACRO: "mean over findings", MICRO: "pooled over all pairs of film and finding"},
+    "brier_parts": ("brier", "reliability", "resolution", "uncertainty", "within"),
+    "cells": {
+        "tp": "True positives", "fp": "False positives", "fn": "False negatives",
+        "tn": "True negatives",
+    },
 }  # fmt: skip
-BRIER_PARTS = ("brier", "reliability", "resolution", "uncertainty", "within")

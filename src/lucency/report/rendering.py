@@ -71,7 +71,7 @@ def render_chapter(template: str, values: dict[str, Any], chapter: object) -> Ma
 
 def decimal(number: int | float, places: int = 3) -> str:
     """Return `places` decimals with a true minus sign, or a dash for what is not computable."""
-    return DASH if np.isnan(number) else f"{number:.{places}f}".replace("-", MINUS)
+    return DASH if np.isnan(number) else f"{number:z.{places}f}".replace("-", MINUS)
 
 
 def whole(number: int | float) -> str:

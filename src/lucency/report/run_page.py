@@ -128,8 +128,8 @@ def write_report(experiment: Experiment, *, file: Path, failures: Failures) -> N
 
 
 def _head(experiment: Experiment) -> Values:
-    protocol, manifest = experiment.protocol, experiment.manifest
-    rejected, held_out = experiment.prepared.rejected, _held_out(experiment)
+    protocol, manifest, prepared = experiment.protocol, experiment.manifest, experiment.prepared
+    held_out = prepared.manifest.patient[experiment.apart]
     return {
         "protocol": protocol,
         "protocol_text": protocol_text(protocol),
@@ -138,22 +138,14 @@ def _head(experiment: Experiment) -> Values:
         "patients": len(np.unique(manifest.patient)),
         "networks": experiment.networks.set_index("network", drop=False).to_dict("index"),
         "seed": protocol.evaluation.seed,
-        "held_out": held_out,
+        "held_out": {"films": len(held_out), "patients": len(np.unique(held_out))},
         "parts": [_part(experiment, part) for part in PARTS],
-        "rejected": rejected.head(REJECTED),
-        "rejected_total": len(rejected),
-        "unused": len(experiment.prepared.manifest)
-        - len(np.unique(experiment.plan.row))
-        - held_out.get("films", 0),
+        "rejected": prepared.rejected.head(REJECTED),
+        "rejected_total": len(prepared.rejected),
+        "unused": len(prepared.manifest) - len(np.unique(experiment.plan.row)) - len(held_out),
         "ensembles": "",
         "study": "",
     }
-
-
-def _held_out(experiment: Experiment) -> dict[str, int]:
-    """Return the numbers of held-out films and patients; empty where there are none."""
-    patient = experiment.prepared.manifest.patient[experiment.apart]
-    return {"films": len(patient), "patients": len(np.unique(patient))} if len(patient) else {}
 
 
 def _part(experiment: Experiment, part: str) -> Values:
@@ -285,17 +277,17 @@ def _augmentation(experiment: Experiment, shown: Values) -> Values:
 
 
 def _samples(experiment: Experiment, shown: Values) -> Values:
-    best, findings = shown["best"], experiment.prepared.manifest.findings
-    thresholds = experiment.evaluation.thresholds
-    fitted = thresholds[thresholds["network"] == best].set_index("finding")
+    findings, thresholds = experiment.prepared.manifest.findings, experiment.evaluation.thresholds
+    fitted = thresholds[thresholds["network"] == shown["best"]].set_index("finding")
+    test = next(one for one in experiment.predictions if one.network == shown["best"]).of("test")
     groups = show_samples(
-        next(one for one in experiment.predictions if one.network == best),
+        test,
         prepared=experiment.prepared,
         threshold=fitted.loc[list(findings), "threshold"].to_numpy(dtype=np.float64),
         films=SAMPLES,
         seed=shown["seed"],
     )
-    return {"sampled": groups}
+    return {"sampled": groups, "tested": len(test)}
 
 
 def _made(value: Made | None) -> Made:
@@ -397,15 +389,14 @@ def _reach(reach: pd.DataFrame) -> list[Values]:
 def _galleries(results: HeatmapResults, prepared: Prepared) -> list[dict[str, str]]:
     """Return a picture a finding: examples of right and wrong predictions with heat maps."""
     row = {name: place for place, name in enumerate(prepared.manifest.image.tolist())}
-    shown = []
-    for finding in results.maps[0].findings:
+    several = [maps for maps in results.maps if maps.grid.shape[2:] != (1, 1)]
+    maps, shown = [*several, *results.maps][0], []
+    for finding in maps.findings:
         cases = results.cases.loc[results.cases["finding"] == finding]
         if not len(cases):
             continue
         films = {name: np.asarray(prepared.pixels[row[name]]) for name in cases["image"]}
-        figure = gallery_figure(
-            cases, finding=finding, films=films, maps=results.maps[0], boxes=results.boxes
-        )
+        figure = gallery_figure(cases, finding=finding, films=films, maps=maps, boxes=results.boxes)
         shown.append({"finding": finding, "uri": png_uri(png(figure))})
     return shown
 
@@ -424,12 +415,13 @@ def objections(results: AuditResults) -> dict[str, str]:
 
 
 def _accuracy(label_quality: pd.DataFrame) -> str:
-    ppv = label_quality.set_index("finding")["ppv"].dropna()
-    if ppv.empty:
+    ppv = _known(label_quality, "ppv")
+    if not ppv:
         return "Unknown: no expert has read these films."
-    span, count = f"{ppv.min():.3f}", label_quality["rating"].tolist().count
-    if ppv.min() < ppv.max():
-        span = f"{span} ({ppv.idxmin()}) to {ppv.max():.3f} ({ppv.idxmax()})"
+    low, high = min(ppv, key=ppv.__getitem__), max(ppv, key=ppv.__getitem__)
+    span, count = f"{ppv[low]:.3f}", label_quality["rating"].tolist().count
+    if ppv[low] < ppv[high]:
+        span = f"{span} ({low}) to {ppv[high]:.3f} ({high})"
     return (
         f"Findings by label quality: {RELIABLE} {count(RELIABLE)}, {DOUBTFUL} {count(DOUBTFUL)}, "
         f"{UNRELIABLE} {count(UNRELIABLE)}, of {len(label_quality)}. PPV of the labels: {span}."
@@ -437,10 +429,10 @@ def _accuracy(label_quality: pd.DataFrame) -> str:
 
 
 def _meaning(results: AuditResults) -> str:
-    kappa = results.label_quality.set_index("finding")["kappa"].dropna()
-    low = kappa.index[kappa < MODERATE].tolist()
+    kappa = _known(results.label_quality, "kappa")
+    low = [finding for finding, value in kappa.items() if value < MODERATE]
     agreed = "Agreement of experts: unknown."
-    if len(kappa):
+    if kappa:
         agreed = (
             f"Agreement of experts: kappa below {MODERATE:g} for {len(low)} of {len(kappa)} "
             f"findings{': ' if low else ''}{', '.join(low)}."
@@ -450,11 +442,20 @@ def _meaning(results: AuditResults) -> str:
     return f"{agreed} Shortcuts of {results.network}: {named or 'none among the known facts'}."
 
 
+def _known(label_quality: pd.DataFrame, column: str) -> dict[str, float]:
+    """Return a measure of the findings for which it is known."""
+    known = label_quality.dropna(subset=[column])
+    return dict(zip(known["finding"], known[column], strict=True))
+
+
 def _usefulness(results: AuditResults) -> str:
-    strata = results.strata
-    if strata.empty:
+    strata = results.strata.to_dict("records")
+    if not strata:
         return "Hidden strata: none found; with few positives they cannot be detected."
-    worst, several = strata.iloc[strata["auc"].argmin()], strata["finding"].nunique()
+    worst, several = (
+        min(strata, key=lambda row: row["auc"]),
+        len({row["finding"] for row in strata}),
+    )
     return (
         f"Hidden strata: found in the positives of {several} finding{'s' if several > 1 else ''}. "
         f"Lowest AUC of a stratum: {worst['auc']:.3f} ({worst['finding']}, {worst['films']:.0f} "
