@@ -348,4 +348,4 @@ def small_experiment(**choices: Any) -> Experiment:
 
 def chapter(name: str, experiment: Experiment) -> str:
     """Return a chapter of the page that is made of a template of its own."""
-    return CHAPTERS[name](experiment, {"leaking": False})[name]
+    return CHAPTERS[name](experiment, {"leaking": False, "macro": "macro"})[name]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -59,7 +59,7 @@ def similar_figure(
     left, right = (figure.add_subfigure(grid[place]) for place in range(2))
     _query(left, query, findings)
     panels = right.subplots(rows, ACROSS, squeeze=False).ravel()
-    for axes in panels:
+    for axes in panels[len(answers) :]:
         axes.set_axis_off()
     ranked = zip(panels, answers, similarity, strict=False)
     for place, (axes, answer, alike) in enumerate(ranked, start=1):
@@ -81,7 +81,6 @@ def _height(query: SimilarFilm, answers: Sequence[SimilarFilm], rows: int) -> fl
 def _query(panel: SubFigure, query: SimilarFilm, findings: tuple[str, ...]) -> None:
     panel.suptitle("query", fontsize=9, color=INK)
     axes = panel.subplots()
-    axes.set_axis_off()
     _film(axes, query.film, side=LARGE)
     axes.set_title(_short(query.image), fontsize=8)
     marked = _marked(query.label, query.label, findings)
@@ -92,22 +91,16 @@ def _query(panel: SubFigure, query: SimilarFilm, findings: tuple[str, ...]) -> N
 def _film(axes: Axes, film: Film, *, side: int) -> None:
     axes.imshow(shrink(film, side=side), cmap="gray", vmin=0, vmax=255)
     axes.set_anchor("N")
+    axes.set_axis_off()
 
 
 def _labels(axes: Axes, lines: Sequence[tuple[str, str]], *, size: float) -> None:
     """Write the labels below a film: those shared in bold and in colour, each after its mark."""
     for number, (mark, words) in enumerate(lines):
-        axes.annotate(
-            f"{mark} {words}".strip(),
-            (0, 0),
-            xycoords="axes fraction",
-            xytext=(0, -size * (0.5 + LINE * number)),
-            textcoords="offset points",
-            verticalalignment="top",
-            fontsize=size,
-            fontweight="bold" if mark == SHARED else "normal",
-            color=AFTER if mark == SHARED else MUTED,
-        )
+        look: Any = {"weight": "bold", "color": AFTER} if mark == SHARED else {"color": MUTED}
+        look |= {"size": size, "va": "top", "xycoords": "axes fraction"}
+        look |= {"xytext": (0, -size * (0.5 + LINE * number)), "textcoords": "offset points"}
+        axes.annotate(f"{mark} {words}".strip(), (0, 0), **look)
 
 
 def _marked(

@@ -34,6 +34,9 @@ NAMES = {
     "entropy": "Entropy", "eme": "EME", "cii": "CII of the lungs", "ambe": "AMBE",
     "noise": "Noise amplification", "ssim": "SSIM",
 }  # fmt: skip
+CONSTANTS: dict[str, Any] = {
+    "level": LEVEL, "meanings": MEASURES, "names": NAMES, "off": OFF, "own": OWN, "when": WHEN,
+}  # fmt: skip
 STRONG = 0.6  # of the largest difference: from here on numbers are white
 LINES = ("-", "--")
 
@@ -70,23 +73,17 @@ def write_preparation_page(
         issues=issues.to_dict("records"),
         cells=study.cells.sort_values("auc", ascending=False, kind="stable").to_dict("records"),
         number=dict(zip(study.summary["name"], study.summary["value"], strict=True)),
-        off=OFF,
-        own=OWN,
-        level=LEVEL,
-        when=WHEN,
-        names=NAMES,
-        meanings=MEASURES,
         measure={(row["cell"], row["measure"]): row for row in study.measures.to_dict("records")},
         figure=draw_study(study),
         ablated=ablated,
+        **CONSTANTS,
     )
 
 
 def preparation_values(study: PreparationStudy) -> dict[str, Any]:
     """Return what a run's report shows of a study, by its template's names; nothing of none."""
-    if not len(study.cells):
-        return {}
-    return {"conclusion": study.conclusion, "figure": draw_study(study)}
+    found = len(study.cells) > 0
+    return {"conclusion": study.conclusion, "figure": draw_study(study)} if found else {}
 
 
 @mpl.rc_context(SETTINGS)
@@ -113,23 +110,21 @@ def _draw_map(panel: Axes, cells: pd.DataFrame, *, order: str, against: str) -> 
     table = mine.pivot(index="tiles", columns="clip", values=f"{against}_difference")
     difference = table.reindex(index=tiles, columns=clips).to_numpy(dtype=np.float64)
     limit = max(np.abs(cells[f"{against}_difference"].to_numpy()).max(), 1e-6)
-    panel.pcolormesh(
-        difference, cmap="RdBu_r", vmin=-limit, vmax=limit, edgecolors="white", linewidth=1
-    )
+    look: Any = {"cmap": "RdBu_r", "edgecolors": "white", "linewidth": 1}
+    panel.pcolormesh(difference, vmin=-limit, vmax=limit, **look)
     for row in mine.to_dict("records"):
         x, y = clips.index(row["clip"]) + 0.5, tiles.index(row["tiles"]) + 0.5
         value = float(row[f"{against}_difference"])
         colour = "white" if abs(value) > STRONG * limit else INK
         weight = "bold" if row["cell"] == OWN else "normal"
-        text = decimal(round(value, 3) + 0.0) + _stars(row, against)
+        text = decimal(value) + _stars(row, against)
         panel.text(x, y, text, ha="center", va="center", color=colour, fontsize=8, weight=weight)
     panel.set_xticks(np.arange(len(clips)) + 0.5, labels=[f"{clip:g}" for clip in clips])
     panel.set_yticks(np.arange(len(tiles)) + 0.5, labels=[f"{one} {TIMES} {one}" for one in tiles])
     panel.tick_params(length=0)
     panel.grid(visible=False)
-    panel.set_title(f"CLAHE {WHEN[order]}, minus {AGAINST[against]}")
-    panel.set_xlabel("clip limit")
-    panel.set_ylabel("tiles")
+    title = f"CLAHE {WHEN[order]}, minus {AGAINST[against]}"
+    panel.set(title=title, xlabel="clip limit", ylabel="tiles")
 
 
 def _stars(row: dict[Any, Any], against: str) -> str:

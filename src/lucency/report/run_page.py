@@ -336,11 +336,13 @@ def _faithfulness(results: HeatmapResults) -> list[Values]:
 
 
 def _localisation(results: HeatmapResults) -> Values:
-    scores = results.scores
-    pointing, found = scores.pointing, scores.localisation
+    """Return pointing, the accuracy of one method and of Wang et al. by IoBB, and of all by IoU."""
+    pointing, found = results.scores.pointing, results.scores.localisation
     macro = pointing.loc[pointing["finding"] == MACRO]
-    scored = set(found["method"])
+    scored = list(dict.fromkeys(found["method"]))
     first = next(maps for maps in results.maps if maps.method in scored)
+    mine = found.loc[found["method"] == first.method]
+    cell = found.set_index(["method", "finding", "measure", "threshold"]).to_dict("index")
     mean = mean_figure(
         mean_maps(first, boxes=results.boxes),
         findings=first.findings,
@@ -355,23 +357,13 @@ def _localisation(results: HeatmapResults) -> Values:
         "stretched": STRETCHED,
         "pointing_figure": draw_pointing(pointing),
         "method": first.method,
-        **_detection(found, method=first.method),
-        "reach": _reach(scores.reach),
-        "mean_figure": svg(mean, name="mean", title="Mean heat maps"),
-    }
-
-
-def _detection(found: pd.DataFrame, *, method: str) -> Values:
-    """Return accuracy and false boxes by IoBB of one method and of Wang et al., all by IoU."""
-    cell = found.set_index(["method", "finding", "measure", "threshold"]).to_dict("index")
-    mine = found.loc[found["method"] == method]
-    return {
         "wang": WANG,
         "rows": [MACRO, *(name for name in dict.fromkeys(mine["finding"]) if name != MACRO)],
         "limits": {name: sorted(of["threshold"].unique()) for name, of in mine.groupby("measure")},
         "cell": lambda *key: cell.get(key, NO_MEASURES),
-        "localised": [name for name in dict.fromkeys(found["method"]) if name != WANG],
-        "macro": MACRO,
+        "localised": [name for name in scored if name != WANG],
+        "reach": _reach(results.scores.reach),
+        "mean_figure": svg(mean, name="mean", title="Mean heat maps"),
     }
 
 
@@ -487,13 +479,7 @@ SUMMARY = {
     "scumble_cv": "SCUMBLE.CV", "tcs": "TCS",
 }  # fmt: skip
 CHAPTERS: dict[str, Callable[[Experiment, Values], Values]] = {
-    "study": _study,
-    "ensembles": _ensembles,
-    "heatmaps": _heatmaps,
-    "audit": _audit,
-    "training": _training,
-    "balance": _balance,
-    "preparation": _preparation,
-    "augmentation": _augmentation,
-    "samples": _samples,
-}
+    "study": _study, "ensembles": _ensembles, "heatmaps": _heatmaps, "audit": _audit,
+    "training": _training, "balance": _balance, "preparation": _preparation,
+    "augmentation": _augmentation, "samples": _samples,
+}  # fmt: skip

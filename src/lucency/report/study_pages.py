@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -151,8 +152,8 @@ def draw_inflation(table: pd.DataFrame) -> str:
 
 
 def _keys(changes: Any, prefix: str = "") -> list[str]:
-    """Return a line `key = value` for every changed key."""
+    """Return a line `key = value` for every changed key; JSON writes simple values as TOML does."""
     if not isinstance(changes, dict):
-        return [f"{prefix} = {changes!r}"]
+        return [f"{prefix} = {json.dumps(changes, ensure_ascii=False)}"]
     dot = f"{prefix}." if prefix else ""
     return [line for key, value in changes.items() for line in _keys(value, f"{dot}{key}")]
