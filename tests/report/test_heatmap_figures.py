@@ -12,8 +12,9 @@ from matplotlib.patches import Rectangle
 from lucency.core.predictions import Predictions
 from lucency.explain.heatmap_results import KINDS, choose_cases
 from lucency.explain.heatmaps import Heatmaps, even_centres
+from lucency.report.film_figures import Outcome
 from lucency.report.heatmap_figures import Drawn, gallery_figure, mean_figure, overlay_figure
-from lucency.report.rendering import png, svg
+from lucency.report.rendering import png, render, svg
 
 CORNERS = np.array([[0.25, 0.5, 0.75, 0.875]])
 
@@ -192,3 +193,19 @@ def test_mean_maps_keep_their_units_and_name_what_is_missing():
     np.testing.assert_allclose(corners.min(axis=0), 0.25, atol=0.01)
     np.testing.assert_allclose(corners.max(axis=0), 0.75, atol=0.01)
     assert svg(figure, name="mean", title="Means")
+
+
+def test_labels_that_are_not_stated_are_named_once_a_film():
+    mass = Outcome("Mass", float("nan"), 0.7, 0.5, decided=True)
+    edema = Outcome("Edema", float("nan"), 0.1, 0.5, decided=False)
+
+    def page(*outcomes):
+        film = {"image": "a.png", "outcomes": outcomes, "figures": []}
+        return render("explanation.html.jinja", network="net", methods=["cam"], films=[film])
+
+    bare, partly = page(mass, edema), page(mass, edema._replace(label=0.0))
+    assert bare.count("Labels: not stated.") == 1
+    assert bare.count("<em>positive</em>") == 1
+    assert "label not stated" not in bare
+    assert "Labels: not stated." not in partly
+    assert "<em>positive, label not stated</em>" in partly
