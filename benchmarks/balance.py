@@ -19,12 +19,13 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from lucency.balance.imbalance import imbalance_ratio, measure
-from lucency.balance.methods import needs_features, resample
+from lucency.balance.imbalance import followed, imbalance_ratio, measure
+from lucency.balance.methods import needs_features, resample_steps
 from lucency.config.sections import BALANCE_KEYS, Balance
 from lucency.data.labels import Labels, read_labels
 
@@ -80,10 +81,14 @@ def _resamplers(read: Labels, order: np.ndarray, films: int) -> list[dict[str, o
             label = read.label[order[:size]]
             feature = generator.normal(size=(size, wide)).astype(np.float32)
             about = {"findings": read.findings, "choices": choices, "feature": feature}
-            work = partial(resample, label, **about)
+            work = partial(_resample, label, **about)
             seconds.append(_seconds(work, rounds=1 if wide else ROUNDS))
         rows.append(_row(method, sizes[0], *seconds))
     return rows
+
+
+def _resample(label: np.ndarray, *, findings: tuple[str, ...], **about: Any) -> None:
+    followed(label, resample_steps(label, findings=findings, **about), findings=findings)
 
 
 def _row(name: str, films: int, whole: float, tenth: float) -> dict[str, object]:

@@ -26,7 +26,7 @@ from lucency.data.preprocess import prepare
 from lucency.data.sources import read_films
 from lucency.ensemble.feature_classifiers import LEARNERS, OVERSAMPLING, cross_validated
 from lucency.ensemble.nested_cv import Fitting
-from lucency.ensemble.radiomics.extract import texture_table
+from lucency.ensemble.radiomics import texture_table
 from lucency.evaluation.evaluate import MACRO, evaluate
 
 ROOT = Path(__file__).resolve().parents[1]

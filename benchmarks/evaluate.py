@@ -22,7 +22,7 @@ import pandas as pd
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from lucency.core.predictions import Predictions
-from lucency.data.nih import read_nih, read_official_lists
+from lucency.data.labels import read_nih, read_official_lists
 from lucency.evaluation.bootstrap import Weights, resample_patients
 from lucency.evaluation.evaluate import evaluate
 from lucency.evaluation.metrics import METRICS

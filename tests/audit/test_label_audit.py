@@ -9,6 +9,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 from typer.testing import CliRunner
 
+from expert_labels import read_experts
 from lucency.audit.agreement import agreement, between_readers, with_no_finding
 from lucency.audit.label_errors import chance_wrong, detection, joint_counts
 from lucency.audit.label_quality import (
@@ -24,7 +25,7 @@ from lucency.audit.label_quality import (
 from lucency.cli.app import app
 from lucency.core.tables import short_table
 from lucency.data.labels import read_labelled
-from lucency.data.radiologists import read_experts, read_readings
+from lucency.data.radiologists import read_readings
 from lucency.evaluation.evaluate import MACRO
 
 

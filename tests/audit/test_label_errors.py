@@ -13,6 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import KNeighborsClassifier
 
+from expert_labels import read_experts
 from lucency.audit.agreement import FOUR_GROUPS, align, merge_predictions
 from lucency.audit.label_errors import (
     DIRECTIONS,
@@ -33,7 +34,6 @@ from lucency.audit.label_errors import (
 )
 from lucency.core.predictions import Predictions
 from lucency.data.labels import read_labelled
-from lucency.data.radiologists import read_experts
 from lucency.evaluation.evaluate import MACRO
 from lucency.evaluation.external import read_predictions_table
 

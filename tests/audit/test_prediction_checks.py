@@ -16,7 +16,7 @@ from lucency.audit.checks.prediction_checks import CAP, CHECKS, check_prediction
 from lucency.audit.checks.unverified import Fitted, UnverifiedPredictions, unverified
 from lucency.core.manifest import FINDINGS
 from lucency.core.predictions import Predictions
-from lucency.data.nih import read_nih
+from lucency.data.labels import read_nih
 from lucency.evaluation.evaluate import COLUMNS, evaluate, trivial
 
 FOUR = ("Mass", "Edema", "Nodule", "Hernia")

@@ -15,7 +15,7 @@ from lucency.config.protocol import read_protocol
 from lucency.config.sections import Source
 from lucency.core.plan import clones, joined, originals
 from lucency.core.predictions import Predictions
-from lucency.data.nih import read_nih
+from lucency.data.labels import read_nih
 from lucency.data.sources import list_films, read_films
 from lucency.phantom.dataset import list_phantom, write_phantom
 from toys import toy_films

@@ -18,7 +18,7 @@ from lucency.core.manifest import PARTS, Manifest
 from lucency.core.plan import clones, joined, originals
 from lucency.core.tables import film_names
 from lucency.data.duplicates import near_identical
-from lucency.data.nih import LABEL_FILES, read_nih, read_official_lists
+from lucency.data.labels import LABEL_FILES, read_nih, read_official_lists
 from lucency.data.split import split, split_by_image, split_by_patient
 from toys import toy_films
 

@@ -8,12 +8,12 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from expert_labels import read_experts
 from lucency.audit.agreement import FOUR_GROUPS, merge_predictions
 from lucency.audit.versions import ALL, against_experts, changed_labels, changes, effect
 from lucency.core.manifest import NO_FINDING, Manifest, empty_boxes
 from lucency.core.predictions import Predictions
 from lucency.data.labels import read_labelled
-from lucency.data.radiologists import read_experts
 from lucency.evaluation.evaluate import MACRO
 from lucency.evaluation.external import read_predictions_table
 

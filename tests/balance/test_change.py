@@ -8,10 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lucency.balance.imbalance import Change
+from lucency.balance.imbalance import Change, Step, followed
 from lucency.balance.imbalance import describe_change as describe
-from lucency.balance.steps import Step, followed
-from lucency.balance.weighting import partial, positive_weights
+from lucency.balance.resampling import partial, positive_weights
 from lucency.core.manifest import NO_FINDING
 from lucency.core.plan import Plan, clones, joined, originals
 from lucency.report.imbalance_figures import finding_rows

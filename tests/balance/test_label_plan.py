@@ -3,17 +3,21 @@
 import gzip
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
 from lucency.balance.imbalance import describe_change
-from lucency.balance.label_plan import plan_of_labels
+from lucency.balance.methods import plan_of_labels
 from lucency.cli.app import app
+from lucency.cli.output import in_table
 from lucency.config.protocol import parse_protocol, read_protocol
+from lucency.core.manifest import Manifest
+from lucency.core.tables import Answer
 from lucency.data.sources import list_films, read_films
 from lucency.phantom.dataset import list_phantom, write_phantom
 
@@ -48,7 +52,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def answered(*words: str | Path) -> dict[str, object]:
+def answered(*words: str | Path) -> Answer:
     return json.loads(said(*words, "--json"))
 
 
@@ -73,14 +77,20 @@ def files(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*")}
 
 
-def test_the_study_s_totals_come_from_the_published_label_file(
-    shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+@pytest.fixture(scope="module")
+def study(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Answer:
+    """What the command answers to the reference study's protocol and the published labels."""
+    place = tmp_path_factory.mktemp("study")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        found = answered(REFERENCE, "--labels", shared / "nih" / "Data_Entry_2017_v2020.csv")
+    assert files(place) == set()
+    return found
+
+
+def test_the_study_s_totals_come_from_the_published_label_file(study: Any):
     """The first two are forced by the counts, and so is the No Finding before."""
-    monkeypatch.chdir(tmp_path)
-    labels = shared / "nih" / "Data_Entry_2017_v2020.csv"
-    found = answered(REFERENCE, "--labels", labels)
-    assert files(tmp_path) == set()
+    found = study
     totals = [row["total"] for row in found["steps"]]
     assert totals[:3] == [112_120, 56_759, 41_865]
     assert totals[-1] == found["entries"] == sum(found["parts"].values())
@@ -97,8 +107,8 @@ def test_the_study_s_totals_come_from_the_published_label_file(
     assert found["per_label"]["Hernia"]["before"] == 227
 
 
-def test_people_read_it_as_a_table(shared: Path):
-    told = said(REFERENCE, "--labels", shared / "nih" / "Data_Entry_2017_v2020.csv")
+def test_people_read_it_as_a_table(study: Answer):
+    told = in_table(study)
     lines = [line.split() for line in told.splitlines()]
     assert ["cap", "No", "Finding", "60,361", "5,000", "\N{MINUS SIGN}55,361", "56,759"] in lines
     assert ["No", "Finding", "60,361", "5,000", "1.000", "1.211"] in lines
@@ -110,11 +120,11 @@ def test_people_read_it_as_a_table(shared: Path):
 def test_no_folder_is_searched_for_films(place: Path, monkeypatch: pytest.MonkeyPatch):
     searched: list[Path] = []
 
-    def find(root: Path, *, image: np.ndarray) -> np.ndarray:
+    def locate(films: Manifest, root: Path) -> Manifest:
         searched.append(root)
-        return np.full(len(image), "found")
+        return replace(films, facts=films.facts.assign(path="found"))
 
-    monkeypatch.setattr("lucency.data.images.find_films", find)
+    monkeypatch.setattr("lucency.data.sources.locate_films", locate)
     before = files(place)
     answered("tiny.toml")
     source = read_protocol(place / "tiny.toml").data
@@ -125,8 +135,8 @@ def test_no_folder_is_searched_for_films(place: Path, monkeypatch: pytest.Monkey
     assert searched == [place / "films"]  # what it would be if the folder were searched
 
 
-@pytest.mark.parametrize("changes", [FLAWED, ("--set", "split.method=official")])
-def test_the_plan_is_that_of_a_run_whose_films_are_there(place: Path, changes: tuple[str, ...]):
+def run_as_planned(place: Path, changes: tuple[str, ...]) -> tuple[str, ...]:
+    """Compare the plan with that of a run whose films are there; return the run's command."""
     alone = answered("tiny.toml", *changes)
     shutil.rmtree("films")
     knobs = {**LISTED, "size": 64, "shortcut": 0.0, "workers": 1}
@@ -137,10 +147,18 @@ def test_the_plan_is_that_of_a_run_whose_films_are_there(place: Path, changes: t
     origin = alone.pop("origin")
     assert str(origin).startswith("Data_Entry_2017_v2020.csv")
     assert kept == alone
-    file = place / "out" / "plan" / "steps.csv"
-    table = file.read_text()
-    totals = pd.read_csv(file)["total"].tolist()
+    totals = pd.read_csv(place / "out" / "plan" / "steps.csv")["total"].tolist()
     assert totals == [row["total"] for row in kept["steps"]]
+    return until
+
+
+def test_the_plan_is_that_of_a_run_whose_films_are_there(place: Path):
+    run_as_planned(place, ("--set", "split.method=official"))
+
+
+def test_so_is_one_made_before_the_split_and_without_its_steps_it_is_made_again(place: Path):
+    until, file = run_as_planned(place, FLAWED), place / "out" / "plan" / "steps.csv"
+    table = file.read_text()
     file.unlink()
     with pytest.raises(ValueError, match="made by an earlier version; remove that folder"):
         printed(*until)

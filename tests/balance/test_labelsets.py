@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from scipy.stats import chisquare
 
-from lucency.balance.labelset import lp_ros, lp_rus
+from lucency.balance.resampling import lp_ros, lp_rus
 from lucency.core.plan import RECIPES, Plan
-from lucency.data.nih import read_nih
 
 SETS = ("birds", "emotions", "enron", "genbase", "scene", "yeast", "chestxray14")
 LABELS = arrays(
@@ -26,9 +25,7 @@ LABELS = arrays(
 
 
 @pytest.fixture(scope="module")
-def label_of(shared: Path) -> Callable[[str], np.ndarray]:
-    chestxray14 = read_nih(shared / "nih").label
-
+def label_of(shared: Path, chestxray14: np.ndarray) -> Callable[[str], np.ndarray]:
     def read(name: str) -> np.ndarray:
         if name == "chestxray14":
             return chestxray14

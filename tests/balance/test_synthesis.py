@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn.neighbors import NearestNeighbors
 
-from lucency.balance.cleaning import (
+from lucency.balance.neighbourhood import (
     BORDERLINE,
     MAJORITY,
     OUTLIER,
@@ -16,10 +16,10 @@ from lucency.balance.cleaning import (
     difficulty,
     kinds,
     local_imbalance,
+    mlsmote,
+    mlsol,
 )
-from lucency.balance.mixing import mlsmote, mlsol
 from lucency.core.plan import FIELDS, Plan
-from lucency.data.nih import read_nih
 
 MINORITIES = {"emotions": 4, "birds": 7, "scene": 2, "yeast": 2, "genbase": 8, "enron": 12}  # facts
 CUTS = {SAFE: 0.5, BORDERLINE: 0.75, RARE: 2.0, OUTLIER: -1.0}
@@ -83,11 +83,6 @@ def nearest(feature: np.ndarray, count: int) -> np.ndarray:
 
 def published(name: str, shared: Path) -> np.ndarray:
     return np.load(shared / "multilabel" / f"{name}.npz")["label"].astype(np.float32)
-
-
-@pytest.fixture(scope="module")
-def chestxray14(shared: Path) -> np.ndarray:
-    return read_nih(shared / "nih").label
 
 
 # A rare finding's films at 0, 1 and 5; those of a common one lie nearer, but are not asked.

@@ -1,7 +1,6 @@
 """Weights: what each finding's positives and negatives weigh in sum, and how often films come."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,20 +10,14 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from scipy.stats import chisquare
 from sklearn.utils.class_weight import compute_class_weight
 
-from lucency.balance.weighting import partial, positive_weights, weighted_sampler
+from lucency.balance.resampling import partial, positive_weights, weighted_sampler
 from lucency.core.plan import RECIPES, Plan
-from lucency.data.nih import read_nih
 
 LABELS = arrays(
     np.float32,
     array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=40),
     elements=st.sampled_from([0, 0, 0, 1, np.nan]),
 )
-
-
-@pytest.fixture(scope="module")
-def chestxray14(shared: Path) -> np.ndarray:
-    return read_nih(shared / "nih").label
 
 
 def columns(*findings: tuple[int, int]) -> np.ndarray:

@@ -26,7 +26,7 @@ from lucency.core.manifest import (
     save_prepared_tables,
 )
 from lucency.core.plan import Plan, load_plan, save_plan
-from lucency.data.nih import read_nih
+from lucency.data.labels import read_nih
 
 AWKWARD = ("", "NA", "nan", "None", "null", "007", "1e3", " x ", 'a,"b"', "ä/胸.png", "two\nlines")
 LETTERS = st.characters(exclude_categories=("Cs", "Cc"))

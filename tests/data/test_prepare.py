@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import zlib
+from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
 
@@ -236,20 +237,24 @@ def test_small_films_are_enlarged_linearly_and_the_film_is_left_alone():
 
 
 def test_real_films_are_the_bytes_of_the_plain_chain(shared: Path, tmp_path: Path):
-    films = manifest_of(sorted((shared / "nih" / "images").glob("*.png")))
-    prepared = prepare(films, preparation=Preparation(), out=tmp_path / "cache", workers=2)
-    assert len(prepared.manifest) == 103
+    files = sorted((shared / "nih" / "images").glob("*.png"))
+    kind = np.array([file.read_bytes()[25] for file in files])
+    assert (np.sum(kind == 0), np.sum(kind == 6)) == (95, 8)  # PNG's numbers for grey and RGBA
+    chosen = [*np.flatnonzero(kind == 6), *np.flatnonzero(kind == 0)[::4]]
+    films = manifest_of([files[row] for row in chosen])
+    prepared = prepare(films, preparation=Preparation(), out=tmp_path / "cache", workers=1)
+    assert len(prepared.manifest) == 8 + 24
     clahe = cv2.createCLAHE(3, (10, 10))
     for path, pixels in zip(films.facts["path"], prepared.pixels, strict=True):
         plain = clahe.apply(cv2.imread(path, cv2.IMREAD_GRAYSCALE))
         plain = cv2.resize(plain, (224, 224), interpolation=cv2.INTER_AREA)
         np.testing.assert_array_equal(pixels, plain, err_msg=path)
-    kind = [Path(path).read_bytes()[25] for path in films.facts["path"]]
-    assert (kind.count(0), kind.count(6)) == (95, 8)  # PNG's numbers for grey and RGBA
 
 
 def test_workers_change_nothing_and_a_finished_folder_is_found_again(tmp_path: Path):
     films = write_films(tmp_path / "films", 100)
+    (tmp_path / "films" / "00003.png").write_bytes(b"")
+    (tmp_path / "films" / "00017.png").unlink()
     told: list[tuple[int, int]] = []
     for workers in (1, 2):
         prepare(
@@ -285,6 +290,17 @@ if __name__ == "__main__":
 """
 
 
+@pytest.fixture(scope="module")
+def large_films(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    """Films enough to keep two workers busy for a second: 150, each under four names."""
+    folder = tmp_path_factory.mktemp("films")
+    write_films(folder, 150, side=512)
+    paths = [folder / f"{number:05d}.png" for number in range(600)]
+    for number in range(150, 600):
+        paths[number].hardlink_to(paths[number % 150])
+    return manifest_of(paths)
+
+
 def start(tmp_path: Path, films: Manifest, out: Path) -> subprocess.Popen[bytes]:
     (tmp_path / "manifest").mkdir(exist_ok=True)
     save_manifest(films, tmp_path / "manifest")
@@ -316,11 +332,29 @@ def wait_until(process: subprocess.Popen[bytes], done: Path, *, films: int) -> N
         time.sleep(0.005)
 
 
+def one_broken(films: Manifest, folder: Path) -> Manifest:
+    """Return the films, one of them replaced by a broken file in `folder`."""
+    (folder / "broken.png").write_bytes(b"broken")
+    path = films.facts["path"].tolist()
+    path[300] = str(folder / "broken.png")
+    return replace(films, facts=films.facts.assign(path=path))
+
+
+@pytest.fixture(scope="module")
+def whole(large_films: Manifest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What a call that nobody killed makes of the films, one of them broken."""
+    place = tmp_path_factory.mktemp("whole")
+    films = one_broken(large_films, place)
+    prepare(films, preparation=SMALL, out=place / "cache", workers=1)
+    return read_folder(place / "cache")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", [1, 137, 390])
-def test_killed_and_resumed_gives_the_same_bytes(tmp_path: Path, moment: int):
-    films = write_films(tmp_path / "films", 600, side=512)
-    (tmp_path / "films" / "00300.png").write_bytes(b"broken")
+def test_killed_and_resumed_gives_the_same_bytes(
+    tmp_path: Path, large_films: Manifest, whole: dict[str, bytes], moment: int
+):
+    films = one_broken(large_films, tmp_path)
     process = start(tmp_path, films, tmp_path / "killed")
     work = tmp_path / "killed.partial" / "done.npy"
     wait_until(process, work, films=moment)
@@ -338,16 +372,14 @@ def test_killed_and_resumed_gives_the_same_bytes(tmp_path: Path, moment: int):
         progress=lambda done, total: first.append(done),
     )
     assert moment <= first[0] < 600
-    prepare(films, preparation=SMALL, out=tmp_path / "whole", workers=1)
-    pixels = [(tmp_path / name / "pixels.npy").read_bytes() for name in ("killed", "whole")]
-    assert pixels[0] == pixels[1]
-    assert read_folder(tmp_path / "killed").keys() == read_folder(tmp_path / "whole").keys()
+    killed = read_folder(tmp_path / "killed")
+    assert killed["pixels.npy"] == whole["pixels.npy"]
+    assert killed.keys() == whole.keys()
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_the_workers_at_once_and_keeps_the_work(tmp_path: Path):
-    films = write_films(tmp_path / "films", 600, side=512)
-    process = start(tmp_path, films, tmp_path / "out")
+def test_ctrl_c_ends_the_workers_at_once_and_keeps_the_work(tmp_path: Path, large_films: Manifest):
+    process = start(tmp_path, large_films, tmp_path / "out")
     wait_until(process, tmp_path / "out.partial" / "done.npy", films=20)
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(timeout=5) != 0
@@ -357,9 +389,8 @@ def test_ctrl_c_ends_the_workers_at_once_and_keeps_the_work(tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_workers_end_with_their_parent(tmp_path: Path):
-    films = write_films(tmp_path / "films", 600, side=512)
-    process = start(tmp_path, films, tmp_path / "out")
+def test_workers_end_with_their_parent(tmp_path: Path, large_films: Manifest):
+    process = start(tmp_path, large_films, tmp_path / "out")
     wait_until(process, tmp_path / "out.partial" / "done.npy", films=20)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
@@ -367,9 +398,8 @@ def test_workers_end_with_their_parent(tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_a_worker_that_dies_is_an_error_and_not_a_hang(tmp_path: Path):
-    films = write_films(tmp_path / "films", 600, side=512)
-    process = start(tmp_path, films, tmp_path / "out")
+def test_a_worker_that_dies_is_an_error_and_not_a_hang(tmp_path: Path, large_films: Manifest):
+    process = start(tmp_path, large_films, tmp_path / "out")
     wait_until(process, tmp_path / "out.partial" / "done.npy", films=20)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     for child in children:
@@ -384,20 +414,17 @@ def test_broken_films_leave_the_cache_with_their_reason(tmp_path: Path):
     films = write_films(tmp_path / "films", 30)
     (tmp_path / "films" / "00003.png").write_bytes(b"")
     (tmp_path / "films" / "00017.png").unlink()
-    for workers in (1, 2):
-        out = tmp_path / f"by-{workers}"
-        prepared = prepare(films, preparation=SMALL, out=out, workers=workers)
-        assert prepared.rejected.to_numpy().tolist() == [
-            ["00003.png", "zero bytes"],
-            ["00017.png", "cannot be read: No such file or directory"],
-        ]
-        assert len(prepared.manifest) == 28
-        assert "00003.png" not in prepared.manifest.image
-        for name, pixels in zip(prepared.manifest.image, prepared.pixels, strict=True):
-            film = cv2.imread(str(tmp_path / "films" / name), cv2.IMREAD_GRAYSCALE)
-            np.testing.assert_array_equal(pixels, prepare_film(film, preparation=SMALL))
-    assert read_folder(tmp_path / "by-1") == read_folder(tmp_path / "by-2")
-    assert sorted(read_folder(tmp_path / "by-1")) == [
+    prepared = prepare(films, preparation=SMALL, out=tmp_path / "out", workers=1)
+    assert prepared.rejected.to_numpy().tolist() == [
+        ["00003.png", "zero bytes"],
+        ["00017.png", "cannot be read: No such file or directory"],
+    ]
+    assert len(prepared.manifest) == 28
+    assert "00003.png" not in prepared.manifest.image
+    for name, pixels in zip(prepared.manifest.image, prepared.pixels, strict=True):
+        film = cv2.imread(str(tmp_path / "films" / name), cv2.IMREAD_GRAYSCALE)
+        np.testing.assert_array_equal(pixels, prepare_film(film, preparation=SMALL))
+    assert sorted(read_folder(tmp_path / "out")) == [
         "boxes.csv", "manifest.csv", "manifest.json", "pixels.npy", "preparation.json",
         "receipt.json", "rejected.csv",
     ]  # fmt: skip

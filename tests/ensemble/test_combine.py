@@ -11,6 +11,7 @@ from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_s
 
 from lucency.config.sections import DRAWS, Ensemble, EvaluationChoices, LearnerName
 from lucency.core.predictions import Predictions, concatenate, load_predictions, save_predictions
+from lucency.ensemble import ensembles
 from lucency.ensemble.ensembles import EQUAL, METHODS, make_ensemble
 from lucency.ensemble.external_ensembles import ensemble_networks
 from lucency.ensemble.feature_classifiers import LEARNERS
@@ -63,8 +64,9 @@ def test_parts_put_together_are_the_whole():
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_poisoned_test_labels_change_no_say(method: str):
+def test_poisoned_test_labels_change_no_say(method: str, monkeypatch: pytest.MonkeyPatch):
     """From the fit of an ensemble to its recalibration, test labels are never seen."""
+    monkeypatch.setattr(ensembles, "GENERATIONS", 3)
     networks = three()
     tests = networks[0].part == "test"
     poisoned = np.where(tests[:, None], 1 - networks[0].label, networks[0].label)

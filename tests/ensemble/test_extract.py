@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 from lucency.core.manifest import Prepared
-from lucency.ensemble.radiomics.extract import CHUNK, lungs_table, texture_table
-from lucency.ensemble.radiomics.lungs import lung_mask
-from lucency.ensemble.radiomics.texture import feature_names, texture_features
+from lucency.ensemble import radiomics
+from lucency.ensemble.lungs import lung_mask
+from lucency.ensemble.radiomics import feature_names, lungs_table, texture_features, texture_table
 from toys import toy_films
+
+CHUNK = 4
 
 
 def lungs(count: int, *, blank: tuple[int, ...] = (0,)) -> Prepared:
@@ -39,8 +41,11 @@ def test_a_table_of_films_says_which_have_no_lungs(tmp_path: Path):
     assert not (tmp_path / "reasons.txt").exists()
 
 
-def test_two_workers_and_a_killed_pass_make_the_same_bytes(tmp_path: Path):
-    films = lungs(3 * CHUNK + 5, blank=(0, CHUNK, CHUNK + 3))
+def test_two_workers_and_a_killed_pass_make_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(radiomics, "CHUNK", CHUNK)
+    films = lungs(3 * CHUNK + 1, blank=(0, CHUNK, CHUNK + 2))
     places = [tmp_path / name for name in ("whole", "two", "killed")]
     for place in places:
         place.mkdir()

@@ -8,7 +8,7 @@ import pytest
 from lucency.core.manifest import Preparation
 from lucency.data.images import read_grey
 from lucency.data.preprocess import prepare_film
-from lucency.ensemble.radiomics.lungs import lung_mask
+from lucency.ensemble.lungs import lung_mask
 from lucency.phantom import render as radiograph
 from lucency.phantom.anatomy import (
     SIDES,
@@ -53,7 +53,7 @@ def dice(one: np.ndarray, other: np.ndarray) -> float:
 
 def test_lungs_of_phantoms_are_found_where_they_are(monkeypatch: pytest.MonkeyPatch):
     """Half of the films have a finding, some of which whiten a lung."""
-    films = phantoms(40, monkeypatch)
+    films = phantoms(28, monkeypatch)
     found = [lung_mask(film) for film, _ in films]
     assert sum(bool(one.reason) for one in found) <= 2
     alike = [
@@ -67,8 +67,8 @@ def test_lungs_of_phantoms_are_found_where_they_are(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.slow
 def test_most_real_films_show_lungs_of_likely_size(shared: Path):
-    """Measured: 9 of 118 fail with CLAHE, 31 without."""
-    files = sorted((shared / "nih" / "images-320").iterdir())[::11]
+    """Measured on every 11th: 9 of 118 fail with CLAHE, 31 without."""
+    files = sorted((shared / "nih" / "images-320").iterdir())[::16]
     preparation = Preparation(size=SIZE)
     found = [lung_mask(prepare_film(read_grey(file), preparation=preparation)) for file in files]
     assert np.mean([bool(one.reason) for one in found]) < 0.12

@@ -7,11 +7,12 @@ from hypothesis import strategies as st
 from scipy.special import logit
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
-from lucency.core.predictions import Predictions
+from lucency.core.predictions import Features
 from lucency.ensemble import retrieval as retrieve
 from lucency.ensemble.retrieval import (
     FEATURE,
     NOBODY,
+    Found,
     build_index,
     load_index,
     neighbour_predictions,
@@ -29,7 +30,8 @@ def _films(films, *, dimensions=8, patients=0, seed=0):
 
 
 def _index(feature, patient):
-    return build_index(feature, image=np.arange(len(feature)).astype(str), patient=patient)
+    nothing = np.zeros((len(feature), 1), np.float32)
+    return build_index(_queries(feature, patient, nothing))
 
 
 def _brute(index, query, patient, *, top):
@@ -45,12 +47,12 @@ def _brute(index, query, patient, *, top):
     return row
 
 
-def _queries(feature, patient, label, network="net"):
+def _queries(feature, patient, label):
     films = len(feature)
-    return Predictions(
-        network=network, split="0123", findings=tuple("abc"[: label.shape[1]]),
+    return Features(
+        source="net", split="0123", findings=tuple("abc"[: label.shape[1]]),
         image=np.arange(films).astype(str), patient=patient, part=np.full(films, "test"),
-        label=label, logit=np.zeros(label.shape), feature=feature,
+        label=label, feature=feature,
     )  # fmt: skip
 
 
@@ -203,7 +205,8 @@ def test_a_vote_leaves_out_what_is_not_stated_and_falls_back_on_the_prior():
         prior,
         [(0.8 + prior[0]) / 2.2, (0.4 + prior[1]) / 1.4],
     ]
-    np.testing.assert_allclose(vote(known, found, similarity, prior=prior), expected, rtol=1e-6)
+    voted = vote(known, Found(found, similarity), prior=prior)
+    np.testing.assert_allclose(voted, expected, rtol=1e-6)
     nothing = np.full((2, 2), np.nan, np.float32)
     np.testing.assert_array_equal(prevalence(nothing), 0.5)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, jaccard_score, ndcg_score, roc_auc_score
 
-from lucency.core.predictions import Predictions
+from lucency.core.predictions import Features
 from lucency.ensemble.retrieval import Found, build_index
 from lucency.ensemble.retrieval_metrics import (
     FIRST,
@@ -26,20 +26,17 @@ def _labels(films, seed):
 
 def _queries(label, *, patient=None, feature=None):
     films = len(label)
-    return Predictions(
-        network="net", split="0123", findings=("a", "b", "c"),
-        image=np.arange(films).astype(str), patient=-1 - np.arange(films) if patient is None
-        else patient, part=np.full(films, "test"), label=label, logit=np.zeros(label.shape),
+    return Features(
+        source="net", split="0123", findings=("a", "b", "c"), image=np.arange(films).astype(str),
+        patient=-1 - np.arange(films) if patient is None else patient,
+        part=np.full(films, "test"), label=label,
         feature=np.ones((films, 2), np.float32) if feature is None else feature,
     )  # fmt: skip
 
 
 def _index(films, *, patient=None, feature=None):
-    return build_index(
-        np.ones((films, 2), np.float32) if feature is None else feature,
-        image=np.arange(films).astype(str),
-        patient=np.arange(films) if patient is None else patient,
-    )
+    patient = np.arange(films) if patient is None else patient
+    return build_index(_queries(np.zeros((films, 3), np.float32), patient=patient, feature=feature))
 
 
 def _table(queries, found, known, *, patient=None):
@@ -159,9 +156,9 @@ def test_what_cannot_be_scored_says_why():
     table = _table(queries, np.full((6, 3), -1), known, patient=np.ones(6, int))
     assert table["value"].isna().all()
     assert table["random"].isna().all()
-    want = "not computable: 6 queries, for want of films of others that are labelled, or relevant"
+    want = "not computable: 6 queries without labelled or relevant films of other patients"
     assert table.loc[("overall", "ndcg@3"), "note"] == want
-    assert table.loc[("c", "map@3"), "note"] == "not computable: no query carries it"
+    assert table.loc[("c", "map@3"), "note"] == "not computable: no query with this finding"
     mixed = _queries(known, patient=np.array([1, 1, 2, 3, 4, 5]))
     found = np.array([[-1], [-1], [0], [0], [0], [0]])
     some = _table(mixed, found, known, patient=np.ones(6, int))
@@ -198,14 +195,14 @@ def test_patients_are_recognised_as_brute_force_does_and_strangers_are_not():
     same = queries.patient[upper[0]] == queries.patient[upper[1]]
     area = roc_auc_score(same, cosine[upper])
     assert table.loc[PAIRS, "low"] < area < table.loc[PAIRS, "high"]
-    assert conclude_recognition(table.reset_index()).startswith(
-        "These features recognise people: for "
-    )
+    conclusion = conclude_recognition(table.reset_index())
+    assert conclusion.startswith("Patient re-identification is significantly above chance. Most ")
+    assert f"AUC: {table.loc[PAIRS, 'value']:.3f} (chance 0.500)." in conclusion
     none = recognition_table(_people(same=0.0), resamples=200, seed=0)
     assert (none["low"] < none["random"]).all()
     assert (none["random"] < none["high"]).all()
     assert conclude_recognition(none).startswith(
-        "These features do not surely recognise people: for "
+        "Patient re-identification is not significantly above chance. Most similar other film"
     )
 
 
@@ -219,8 +216,8 @@ def test_recognising_needs_a_patient_of_several_films_and_somebody_else(patient)
     assert table["value"].isna().all()
     assert (table["queries"] == 0).all()
     assert conclude_recognition(table) == (
-        "Whether these features recognise people is not computable: expected a patient of several "
-        "films, and films of others."
+        "Patient re-identification is not computable: expected a patient of several films, and "
+        "films of others."
     )
 
 

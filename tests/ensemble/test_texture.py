@@ -5,8 +5,8 @@ import pytest
 from scipy import ndimage, stats
 from skimage.feature import graycomatrix, graycoprops
 
-from lucency.ensemble.radiomics import texture
-from lucency.ensemble.radiomics.texture import (
+from lucency.ensemble import radiomics
+from lucency.ensemble.radiomics import (
     CO_OCCURRENCE,
     co_occurrence,
     discretised,
@@ -50,11 +50,11 @@ def test_co_occurrence_is_scikit_image_s_where_nothing_is_masked():
         "correlation": "correlation",
     }
     counts = graycomatrix(
-        level, texture.DISTANCES, texture.ANGLES, levels=33, symmetric=True, normed=True
+        level, radiomics.DISTANCES, radiomics.ANGLES, levels=33, symmetric=True, normed=True
     )
     for theirs, ours in names.items():
         expected = graycoprops(counts, theirs).mean(axis=1)
-        ours_by_distance = [found[f"{ours}, {distance} px"] for distance in texture.DISTANCES]
+        ours_by_distance = [found[f"{ours}, {distance} px"] for distance in radiomics.DISTANCES]
         np.testing.assert_allclose(ours_by_distance, expected)
 
 
@@ -138,7 +138,7 @@ def test_what_lies_outside_the_lungs_counts_in_nothing():
     mask = np.zeros((64, 64), dtype=bool)
     mask[20:44, 20:44] = True
     other = np.where(
-        ndimage.binary_dilation(mask, np.ones((3, 3)), iterations=texture.REACH), film, 255
+        ndimage.binary_dilation(mask, np.ones((3, 3)), iterations=radiomics.REACH), film, 255
     )
     found, same = texture_features(film, mask), texture_features(other.astype(np.uint8), mask)
     assert found == same

@@ -1,16 +1,18 @@
 """Heat map results: baselines paired film by film, faithfulness, and the words that follow."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from lucency.evaluation.evaluate import MACRO
 from lucency.explain.baselines import baseline_table, conclude_heatmaps
-from lucency.explain.faithfulness import faithfulness_table
 from lucency.explain.heatmap_results import (
     RANDOMISED,
     STRETCHED,
     HeatmapResults,
+    faithfulness_table,
     load_heatmap_results,
     no_scores,
     save_heatmap_results,
@@ -19,7 +21,7 @@ from lucency.explain.heatmap_results import (
 from lucency.explain.heatmaps import Centres, Heatmaps, even_centres
 from lucency.explain.localization import localize, pointing
 
-FILMS = 40
+FILMS = 20
 DRAWS = {"resamples": 50, "seed": 0}
 
 
@@ -47,6 +49,14 @@ def _right():
     return _maps("true", np.where(np.arange(FILMS) % 2, 3, 0))
 
 
+@pytest.fixture(scope="module")
+def scores():
+    """Right maps, off the even grid, scored beside those of a network with a random head."""
+    blind = _maps(f"true, {RANDOMISED}", np.full(FILMS, 1))
+    maps = replace(_right(), centres=Centres(np.array([0.2, 0.7]), np.array([0.2, 0.7])))
+    return score_maps([maps], randomised_maps=[blind], boxes=_boxes(), **DRAWS)
+
+
 def test_baselines_are_paired_film_by_film():
     cells = np.where(np.arange(FILMS) % 2, 3, 0)
     cells[: FILMS // 4] = 1
@@ -65,7 +75,7 @@ def test_one_patient_has_no_interval():
     row = baseline_table(maps, baselines=[other], boxes=boxes, **DRAWS).iloc[0]
     assert row["difference"] == 1
     assert np.isnan(row["low"])
-    assert "no more often for sure than wrong (+1.000, no interval" in conclude_heatmaps(
+    assert "not significantly different from wrong +1.000 (no interval" in conclude_heatmaps(
         baseline_table(maps, baselines=[other], boxes=boxes, **DRAWS), boxes=boxes
     )
     for table, bounds in (
@@ -76,32 +86,29 @@ def test_one_patient_has_no_interval():
         assert table["note"].str.startswith("no interval").all()
 
 
-def test_every_map_is_scored_beside_the_baselines():
-    blind = _maps(f"true, {RANDOMISED}", np.full(FILMS, 1))
-    moved = Centres(np.array([0.2, 0.7]), np.array([0.2, 0.7]))
-    maps = Heatmaps(**{**_right().__dict__, "centres": moved})
-    found = score_maps([maps], randomised_maps=[blind], boxes=_boxes(), **DRAWS)
-    names = ["true", f"true, {STRETCHED}", blind.method, "random", "centre", "mean box"]
+def test_every_map_is_scored_beside_the_baselines(scores):
+    found, blind = scores, f"true, {RANDOMISED}"
+    names = ["true", f"true, {STRETCHED}", blind, "random", "centre", "mean box"]
     assert list(dict.fromkeys(found.pointing["method"])) == [*names, "box density"]
     baselines = found.baselines.loc[found.baselines["finding"] == MACRO].set_index("baseline")
-    assert baselines.loc[blind.method, "difference"] == 1
+    assert baselines.loc[blind, "difference"] == 1
     assert "Wang 2017" in set(found.localisation["method"])
-    text = conclude_heatmaps(found.baselines, boxes=_boxes())
-    assert text.startswith(f"true points into boxes more often than {blind.method} (+1.000")
-    assert "Findings with fewer" not in text  # 40 boxes
-    assert "are inconclusive: Mass 10." in conclude_heatmaps(
-        found.baselines, boxes=_boxes().iloc[:10]
-    )
-    assert conclude_heatmaps(pd.DataFrame(), boxes=_boxes()).startswith("No box could be scored")
+    text = conclude_heatmaps(found.baselines, boxes=pd.concat([_boxes()] * 2))
+    beaten = f"above {blind} +1.000 (1.000 to 1.000), "
+    assert text.startswith(f"Pointing game of true, difference with 95 % interval: {beaten}")
+    assert "Inconclusive" not in text  # 40 boxes
+    few = conclude_heatmaps(found.baselines, boxes=_boxes().iloc[:10])
+    assert few.endswith("Inconclusive, fewer than 30 boxes: Mass 10.")
+    none = conclude_heatmaps(pd.DataFrame(), boxes=_boxes())
+    assert none == "Localisation is not computable: no box could be scored."
 
 
 def test_what_beats_the_maps_is_named():
     table = baseline_table(
         _maps("wrong", np.full(FILMS, 1)), baselines=[_right()], boxes=_boxes(), **DRAWS
     )
-    assert "less often than true (-1.000, -1.000 to -1.000)" in conclude_heatmaps(
-        table, boxes=_boxes()
-    )
+    text = conclude_heatmaps(table, boxes=_boxes())
+    assert "95 % interval: below true -1.000 (-1.000 to -1.000). " in text
 
 
 def test_truth_to_the_network_by_hand():
@@ -130,11 +137,9 @@ def test_truth_to_the_network_by_hand():
 
 
 @pytest.mark.parametrize("scored", [True, False])
-def test_what_was_seen_is_kept(tmp_path, scored):
+def test_what_was_seen_is_kept(tmp_path, scored, scores):
     maps = _right()
-    scores = no_scores()
-    if scored:
-        scores = score_maps([maps], randomised_maps=[maps], boxes=_boxes(), **DRAWS)
+    scores = scores if scored else no_scores()
     cases = pd.DataFrame(
         {"kind": ["miss"], "image": ["1.png"], "probability": [0.1], "finding": ["Mass"]}
     )

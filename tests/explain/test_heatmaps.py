@@ -108,12 +108,12 @@ def test_hits_count_true_boxes_and_wrong_counts_detected_ones():
     first = ("0.png", "F0", 0, 0, 100 * unit, 100 * unit)
     second = ("0.png", "F0", 500 * unit, 0, 80 * unit, 100 * unit)  # IoBB and IoU .4
     third = ("0.png", "F0", 900 * unit, 900 * unit, 50 * unit, 50 * unit)  # hit by nothing
-    counted = count_hits(maps, pair_up(place_boxes(maps, _boxes(first, second, third))))
+    hits, wrong = count_hits(maps, pair_up(place_boxes(maps, _boxes(first, second, third))))
     limits = np.concatenate(list(THRESHOLDS.values()))
     strict = limits >= 0.4
-    np.testing.assert_array_equal(counted.hits[:, 0], np.where(strict, 1, 2))
+    np.testing.assert_array_equal(hits[:, 0], np.where(strict, 1, 2))
     # Each of the three regions is found twice, once a level.
-    np.testing.assert_array_equal(counted.wrong[:, 0], np.where(strict, 4, 2))
+    np.testing.assert_array_equal(wrong[:, 0], np.where(strict, 4, 2))
 
 
 def test_a_box_covers_its_area_of_cells_and_of_pixels():

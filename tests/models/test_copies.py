@@ -11,7 +11,7 @@ from PIL import Image
 
 from lucency.core.manifest import Preparation, Prepared
 from lucency.core.plan import Plan, clones, followed_by, joined, originals
-from lucency.data.nih import read_nih
+from lucency.data.labels import read_nih
 from lucency.data.preprocess import prepare
 from lucency.models.augmentation import seed_of
 from lucency.models.film_loader import Films

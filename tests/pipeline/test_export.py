@@ -13,7 +13,7 @@ import pytest
 from lucency.config.protocol import parse_protocol
 from lucency.core.manifest import NO_FINDING
 from lucency.core.plan import clones, joined, originals
-from lucency.data.nih import read_nih, read_official_lists
+from lucency.data.labels import read_nih, read_official_lists
 from lucency.data.sources import read_films
 from lucency.pipeline import stages
 from lucency.pipeline.export import file_names, write_balanced

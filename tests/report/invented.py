@@ -14,14 +14,13 @@ from lucency.audit.hidden_strata import STRATA
 from lucency.audit.image_quality import LISTED, quality_counts
 from lucency.audit.label_quality import COUNTS, AuditResults, rate_label_quality
 from lucency.audit.shortcuts import PROBES, SHORTCUTS
-from lucency.balance.imbalance import Change, describe_change
-from lucency.balance.steps import Step, followed
+from lucency.balance.imbalance import Change, Step, describe_change, followed
 from lucency.config.protocol import parse_protocol
 from lucency.core.manifest import FINDINGS, Manifest, Preparation, Prepared, empty_boxes
 from lucency.core.plan import Plan
 from lucency.core.predictions import Predictions
 from lucency.core.stage import Failures
-from lucency.ensemble.ensemble_results import EnsembleResults
+from lucency.ensemble.ensembles import EnsembleResults
 from lucency.ensemble.retrieval_metrics import COLUMNS as RETRIEVAL
 from lucency.ensemble.retrieval_metrics import FIRST, OVERALL, PAIRS
 from lucency.evaluation.calibration import brier_parts, reliability_table
@@ -30,8 +29,13 @@ from lucency.evaluation.leaderboard import COLUMNS as LEADERBOARD
 from lucency.evaluation.leaderboard import SCORES
 from lucency.evaluation.reference_study import no_comparison
 from lucency.evaluation.summary import Evaluation
-from lucency.explain.faithfulness import faithfulness_table, sanity_table
-from lucency.explain.heatmap_results import HeatmapResults, choose_cases, score_maps
+from lucency.explain.heatmap_results import (
+    HeatmapResults,
+    choose_cases,
+    faithfulness_table,
+    sanity_table,
+    score_maps,
+)
 from lucency.explain.heatmaps import Centres, Heatmaps
 from lucency.report.run_page import CHAPTERS, Experiment, Gallery, write_report
 

@@ -10,8 +10,7 @@ import pytest
 from matplotlib import rcParams
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from lucency.balance.imbalance import Change
-from lucency.balance.steps import STEPS
+from lucency.balance.imbalance import STEPS, Change
 from lucency.core.manifest import PARTS
 from lucency.core.predictions import Predictions
 from lucency.report.film_figures import draw_histogram, grey_shares

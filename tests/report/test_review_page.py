@@ -21,7 +21,7 @@ from lucency.audit.review import (
     read_answers,
 )
 from lucency.core.manifest import NO_FINDING, Manifest, empty_boxes
-from lucency.data.images import find_films, read_grey
+from lucency.data.images import locate_films, read_grey
 from lucency.data.labels import read_labelled
 from lucency.report.rendering import FOLDER
 from lucency.report.review_page import CAPTION, CELL, HEAD, contact_sheet, review_page, write_review
@@ -148,7 +148,8 @@ def test_a_film_without_a_picture_is_named(tmp_path: Path):
 
 def test_real_films_are_sampled_shown_reviewed_and_counted(tmp_path: Path, shared: Path):
     every = read_labelled(shared / "nih" / "Data_Entry_2017_v2020.csv")
-    path = find_films(shared / "nih" / "images", image=every.image)
+    located = locate_films(every, shared / "nih" / "images")
+    path = located.facts["path"].to_numpy(dtype=str)
     there = np.flatnonzero(path != "")
     manifest, path = every.take(there), dict(zip(every.image[there], path[there], strict=True))
     sample = draw_sample(manifest, seed=0, films=1)

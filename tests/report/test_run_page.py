@@ -24,7 +24,7 @@ from invented import (
 from lucency.audit.label_quality import RELIABLE, UNRELIABLE, conclude_label_quality
 from lucency.core.manifest import FINDINGS, NO_FINDING, Preparation, empty_boxes
 from lucency.data.image_measures import MEASURES
-from lucency.ensemble.ensemble_results import no_ensemble_results
+from lucency.ensemble.ensembles import EnsembleResults
 from lucency.ensemble.retrieval_metrics import OVERALL, conclude_recognition
 from lucency.evaluation.leaderboard import conclude_leaderboard
 from lucency.evaluation.metrics import METRICS, PER_FILM
@@ -69,7 +69,7 @@ def sparse(tmp_path_factory: pytest.TempPathFactory) -> str:
         small,
         evaluation=replace(small.evaluation, metrics=metrics),
         predictions=several,
-        ensembles=no_ensemble_results(),
+        ensembles=EnsembleResults(),
         preparations=a_preparation_study(small),
     )
     return written(less, tmp_path_factory.mktemp("sparse"))

@@ -1,22 +1,43 @@
-"""Class imbalance: measures of a set of labels, and what balancing changed in them.
+"""Class imbalance: measures of a set of labels, and what balancing changed in them, step by step.
 
-Letters in shapes: n films, k findings, m values. A label of NaN (not stated) counts as absent.
+Letters in shapes: n films, k findings, m entries of a plan. A label of NaN (not stated) counts as
+absent.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float32, Float64
 
-from lucency.core.manifest import NO_FINDING, require
-from lucency.core.plan import Plan
+from lucency.core.manifest import NO_FINDING, read_table, require
+from lucency.core.plan import Plan, originals
 
 Population = Literal["all films", "the training part"]
 POPULATIONS: dict[bool, Population] = {True: "all films", False: "the training part"}
+STEPS = ("step", "action", "finding", "before", "after", "added", "dropped", "total")
+STEPS_FILE = "steps.csv"
+Label = Float32[np.ndarray, "n k"]
+
+
+class Step(NamedTuple):
+    """What was done, to the entries of which finding ("" for all), and the plan after it."""
+
+    action: str
+    finding: str
+    plan: Plan
+
+
+class Balanced(NamedTuple):
+    """A plan, and the table of the steps that led to it, as `followed` gives it."""
+
+    plan: Plan
+    steps: pd.DataFrame
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -39,7 +60,7 @@ class Change:
     `counts` has a row a finding: finding, before, after (positives, after by their weight),
     irlbl_before, irlbl_after, imr_before, imr_after. `totals` has a row "before" and a row "after":
     when, entries, no_finding (those with none of the findings), share (no_finding over entries),
-    unstated (those of which that is not known); unweighted. `steps` is the table of balance.steps.
+    unstated (those of which that is not known); unweighted. `steps` is the table of `followed`.
     `summary` has a row a measure: measure, before, after. `cooccurrence` holds for "before" and
     "after" the share of a row's films that carry a column's finding. `origins` has a row a finding:
     finding, originals, copies, mixed, sources (films behind the added entries), most (entries made
@@ -55,9 +76,7 @@ class Change:
     origins: pd.DataFrame
 
 
-def measure(
-    label: Float32[np.ndarray, "n k"], *, names: tuple[str, ...], inputs: int = 1
-) -> Imbalance:
+def measure(label: Label, *, names: tuple[str, ...], inputs: int = 1) -> Imbalance:
     """Return the imbalance measures of Charte et al. (Neurocomputing 163, 2015), as R's mldr.
 
     IRLbl is the largest count over a finding's own, MeanIR its mean, CVIR its sample standard
@@ -91,14 +110,14 @@ def measure(
         "count": count,
         "irlbl": ratio,
         "imr": class_ratio(label),
-        "scumble": _mean_where(scumble, active),
+        "scumble": _over(scumble @ active, count),
         "minority": minority,
     }
     return Imbalance(summary=pd.Series(summary, dtype=float), per_finding=pd.DataFrame(per_finding))
 
 
 def describe_change(
-    label: Float32[np.ndarray, "n k"],
+    label: Label,
     *,
     plan: Plan,
     findings: tuple[str, ...],
@@ -111,35 +130,85 @@ def describe_change(
     """
     ends = steps["total"].iloc[[0, -1]].tolist()
     require(ends == [len(label), len(plan)], "totals of the first and last step", ends)
-    before, after = measure(label, names=findings), measure(plan.label, names=findings)
+    shown = {"before": label, "after": plan.label}
+    before, after = (measure(one, names=findings) for one in shown.values())
     weighted = ((plan.label == 1) * plan.weight).sum(axis=0, dtype=np.float64)
     counts = {
         "finding": findings,
         "before": before.per_finding["count"],
         "after": weighted,
         "irlbl_before": before.per_finding["irlbl"],
-        "irlbl_after": _largest_over(weighted),
+        "irlbl_after": _over(weighted.max(initial=0), weighted),
         "imr_before": before.per_finding["imr"],
         "imr_after": class_ratio(plan.label, weight=plan.weight),
     }
     summary = pd.DataFrame({"before": before.summary, "after": after.summary})
-    totals = [
-        _total(when, one, findings) for when, one in (("before", label), ("after", plan.label))
-    ]
     return Change(
         population=population,
         counts=pd.DataFrame(counts),
-        totals=pd.DataFrame(totals),
+        totals=pd.DataFrame([_total(when, one, findings) for when, one in shown.items()]),
         steps=steps,
         summary=summary.rename_axis("measure").reset_index(),
-        cooccurrence={"before": cooccurrence(label), "after": cooccurrence(plan.label)},
+        cooccurrence={when: cooccurrence(one) for when, one in shown.items()},
         origins=pd.DataFrame([_origin(plan, place, name) for place, name in enumerate(findings)]),
     )
 
 
-def no_finding(
-    label: Float32[np.ndarray, "n k"], *, names: tuple[str, ...]
-) -> Float32[np.ndarray, " n"]:
+def followed(label: Label, steps: Iterable[Step], *, findings: tuple[str, ...]) -> Balanced:
+    """Return the plan after the last step, and a row a step with the columns STEPS.
+
+    The first row holds the films before all steps. `before` and `after` count the entries that
+    carry the step's finding (NaN where it is about all films), `added` and `dropped` the entries
+    that are new and gone, `total` all entries after the step.
+    """
+    plan = originals(label)
+    rows: list[tuple[object, ...]] = [(0, "before", "", np.nan, np.nan, 0, 0, len(plan))]
+    for number, (action, finding, made) in enumerate(steps, start=1):
+        old, new = (one.row * 2**32 + one.copy for one in (plan, made))  # no two entries alike
+        added = int((~np.isin(new, old)).sum())
+        dropped = len(plan) + added - len(made)
+        counts = [
+            int(carries(one, findings=findings, finding=finding).sum()) if finding else np.nan
+            for one in (plan, made)
+        ]
+        rows.append((number, action, finding, *counts, added, dropped, len(made)))
+        plan = made
+    return Balanced(plan, pd.DataFrame(rows, columns=list(STEPS)))
+
+
+def carries(plan: Plan, *, findings: tuple[str, ...], finding: str) -> Bool[np.ndarray, " m"]:
+    """Return which entries carry a finding, or none of them for "No Finding" without an output.
+
+    Raises ValueError for a finding that is no output.
+    """
+    if finding in findings:
+        return plan.label[:, findings.index(finding)] == 1
+    if finding == NO_FINDING:
+        return ~(plan.label == 1).any(axis=1)
+    raise ValueError(f"balance names {finding!r}; expected one of {', '.join(findings)}")
+
+
+def steps_text(steps: pd.DataFrame) -> str:
+    """Return the table as CSV, counts as whole numbers."""
+    return steps.astype({"before": "Int64", "after": "Int64"}).to_csv(index=False)
+
+
+def save_steps(steps: pd.DataFrame, folder: Path) -> None:
+    """Write steps.csv."""
+    (folder / STEPS_FILE).write_text(steps_text(steps), encoding="utf-8")
+
+
+def load_steps(folder: Path) -> pd.DataFrame:
+    """Read what `save_steps` wrote; raises ValueError where a plan was made without it."""
+    if not (folder / STEPS_FILE).is_file():
+        raise ValueError(
+            f"{folder} holds no {STEPS_FILE}: the plan was made by an earlier version; remove that "
+            "folder, and the same plan is made again"
+        )
+    return read_table(folder / STEPS_FILE, text=("action", "finding"))
+
+
+def no_finding(label: Label, *, names: tuple[str, ...]) -> Float32[np.ndarray, " n"]:
     """Return 1 for films with none of the findings, 0 for those with one, NaN where not stated.
 
     Where "No Finding" is one of `names`, it is that label. Else a film without a finding of
@@ -151,14 +220,13 @@ def no_finding(
     return np.where(there, 0, np.where(unknown, np.nan, 1)).astype(np.float32)
 
 
-def imbalance_ratio(label: Float32[np.ndarray, "n k"]) -> Float64[np.ndarray, " k"]:
+def imbalance_ratio(label: Label) -> Float64[np.ndarray, " k"]:
     """Return IRLbl: the commonest finding's count over each one's own; NaN when it has none."""
-    return _largest_over((label == 1).sum(axis=0).astype(np.float64))
+    count = (label == 1).sum(axis=0)
+    return _over(count.max(initial=0), count)
 
 
-def minority_findings(
-    label: Float32[np.ndarray, "n k"],
-) -> tuple[Bool[np.ndarray, " k"], float]:
+def minority_findings(label: Label) -> tuple[Bool[np.ndarray, " k"], float]:
     """Return which findings have an IRLbl above MeanIR, and MeanIR (NaN when there is none).
 
     A finding that no film has is no minority one.
@@ -169,27 +237,22 @@ def minority_findings(
     return ratio > mean_ir, mean_ir
 
 
-def class_ratio(
-    label: Float32[np.ndarray, "n k"], *, weight: float | Float32[np.ndarray, "n k"] = 1.0
-) -> Float64[np.ndarray, " k"]:
+def class_ratio(label: Label, *, weight: float | Label = 1.0) -> Float64[np.ndarray, " k"]:
     """Return ImR: the commoner of positives and negatives over the rarer; NaN where one is absent.
 
     Labels that are not stated count as neither; each cell counts by its weight.
     """
     ones, zeros = (((label == value) * weight).sum(axis=0, dtype=float) for value in (1, 0))
-    few = np.minimum(ones, zeros)
-    return np.divide(np.maximum(ones, zeros), few, out=np.full_like(few, np.nan), where=few > 0)
+    return _over(np.maximum(ones, zeros), np.minimum(ones, zeros))
 
 
-def cooccurrence(label: Float32[np.ndarray, "n k"]) -> Float64[np.ndarray, "k k"]:
+def cooccurrence(label: Label) -> Float64[np.ndarray, "k k"]:
     """Return, of the films with the row's finding, the share that carries the column's; or NaN."""
     active = (label == 1).astype(np.float64)
-    count = active.sum(axis=0)[:, None]
-    together = active.T @ active
-    return np.divide(together, count, out=np.full_like(together, np.nan), where=count > 0)
+    return _over(active.T @ active, active.sum(axis=0)[:, np.newaxis])
 
 
-def scumble_of_films(label: Float32[np.ndarray, "n k"]) -> Float64[np.ndarray, " n"]:
+def scumble_of_films(label: Label) -> Float64[np.ndarray, " n"]:
     """Return 1 - geometric / arithmetic mean of IRLbl over each film's findings; 0 when none."""
     active = (label == 1).astype(np.float64)
     ratio = np.nan_to_num(imbalance_ratio(label), nan=1.0)
@@ -199,27 +262,19 @@ def scumble_of_films(label: Float32[np.ndarray, "n k"]) -> Float64[np.ndarray, "
     return np.where(active.any(axis=1), 1 - geometric / np.where(arithmetic, arithmetic, 1), 0)
 
 
-def _largest_over(count: Float64[np.ndarray, " k"]) -> Float64[np.ndarray, " k"]:
-    return np.divide(count.max(initial=0), count, out=np.full_like(count, np.nan), where=count > 0)
+def _over(above: np.ndarray | np.number, below: np.ndarray) -> np.ndarray:
+    """Return the quotient, NaN where `below` is 0."""
+    nothing = np.full(np.broadcast_shapes(np.shape(above), below.shape), np.nan)
+    return np.divide(above, below, out=nothing, where=below > 0)
 
 
-def _variation(value: Float64[np.ndarray, " m"]) -> float:
+def _variation(value: Float64[np.ndarray, " values"]) -> float:
     """Return sample standard deviation over mean; NaN for fewer than two values or a mean of 0."""
     computable = len(value) > 1 and value.mean() > 0
     return float(value.std(ddof=1) / value.mean()) if computable else float("nan")
 
 
-def _mean_where(
-    value: Float64[np.ndarray, " n"], active: Bool[np.ndarray, "n k"]
-) -> Float64[np.ndarray, " k"]:
-    count = active.sum(axis=0)
-    total = value @ active
-    return np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
-
-
-def _total(
-    when: str, label: Float32[np.ndarray, "n k"], findings: tuple[str, ...]
-) -> dict[str, object]:
+def _total(when: str, label: Label, findings: tuple[str, ...]) -> dict[str, object]:
     normal = no_finding(label, names=findings)
     films, unstated = int((normal == 1).sum()), int(np.isnan(normal).sum())
     share = films / len(label) if len(label) else np.nan

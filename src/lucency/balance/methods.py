@@ -11,20 +11,48 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Shaped
 
-from lucency.balance.cap_and_copy import cap_and_copy
-from lucency.balance.cleaning import mlenn, mltl, mlul
-from lucency.balance.labelset import lp_ros, lp_rus
-from lucency.balance.minority import ml_ros, ml_rus, remedial
-from lucency.balance.mixing import mlsmote, mlsol
-from lucency.balance.steps import Balanced, Step, followed
-from lucency.balance.weighting import partial, positive_weights, weighted_sampler
+from lucency.balance.imbalance import (
+    POPULATIONS,
+    Balanced,
+    Change,
+    Step,
+    describe_change,
+    followed,
+)
+from lucency.balance.neighbourhood import mlenn, mlsmote, mlsol, mltl, mlul
+from lucency.balance.resampling import (
+    cap_and_copy,
+    lp_ros,
+    lp_rus,
+    ml_ros,
+    ml_rus,
+    partial,
+    positive_weights,
+    remedial,
+    weighted_sampler,
+)
+from lucency.config.protocol import Protocol
 from lucency.config.sections import BALANCE_KEYS, Balance
-from lucency.core.manifest import APART
+from lucency.core.manifest import APART, Manifest
 from lucency.core.plan import Plan, followed_by, joined, originals
+from lucency.data.sources import list_films, place_of_labels
+from lucency.data.split import set_apart, split, split_by_image
+
+Splitter = Callable[[Manifest, Path], np.ndarray]
+
+
+class LabelPlan(NamedTuple):
+    """Films that a label table lists, what each part sees of them, and what balancing changed."""
+
+    films: Manifest
+    plan: Plan
+    change: Change
 
 
 def plan_parts(
@@ -54,20 +82,6 @@ def plan_parts(
     return Balanced(plan, table)
 
 
-def resample(
-    label: Float32[np.ndarray, "t k"],
-    *,
-    findings: tuple[str, ...],
-    choices: Balance,
-    feature: Float32[np.ndarray, "t d"],
-) -> Plan:
-    """Return the plan of training films: `choices.method`, then `choices.then` on what it made."""
-    plan = originals(label)
-    for step in resample_steps(label, findings=findings, choices=choices, feature=feature):
-        plan = step.plan
-    return plan
-
-
 def resample_steps(
     label: Float32[np.ndarray, "t k"],
     *,
@@ -75,15 +89,17 @@ def resample_steps(
     choices: Balance,
     feature: Float32[np.ndarray, "t d"],
 ) -> Iterator[Step]:
-    """Yield the plan of `resample` after each of its steps: one a method, or several."""
-    about, first = {"findings": findings, "choices": choices}, originals(label)
-    for step in _steps(choices.method, label, feature=feature, **about):
+    """Yield the plan of training films after each step: of `choices.method`, then `choices.then`.
+
+    A method is one step, or several. The second is applied to what the first one made.
+    """
+    at_hand, first = {**dict(choices), "findings": findings}, originals(label)
+    for step in _steps(choices.method, label, {**at_hand, "feature": feature}):
         first = step.plan
         yield step
-    if choices.then == "none":
-        return
-    for step in _steps(choices.then, first.label, feature=feature[first.row], **about):
-        yield step._replace(plan=followed_by(first, step.plan))
+    if choices.then != "none":
+        for step in _steps(choices.then, first.label, {**at_hand, "feature": feature[first.row]}):
+            yield step._replace(plan=followed_by(first, step.plan))
 
 
 def needs_features(choices: Balance) -> bool:
@@ -91,15 +107,64 @@ def needs_features(choices: Balance) -> bool:
     return any("features" in BALANCE_KEYS[name] for name in (choices.method, choices.then))
 
 
+def plan_of_labels(protocol: Protocol, *, labels: Path | None) -> LabelPlan:
+    """Return the plan of the protocol's label table, or of the label file `labels`.
+
+    No picture is read, and none need be there. The protocol's split is made too, NIH's official one
+    by the lists beside the label file. It is the plan of a run whose films are all there and can be
+    read. Raises ValueError for a method that compares films by features, which labels do not hold.
+    """
+    choices = protocol.balance
+    if needs_features(choices):
+        named = f"{choices.method}, then {choices.then}"
+        raise ValueError(
+            f"balance.method {named.removesuffix(', then none')} compares films by features, which "
+            "labels do not hold: make the plan in a run, with lucency run --until balance"
+        )
+    place = protocol.data if labels is None else place_of_labels(protocol.data, labels)
+    films, part = list_films(place, findings=protocol.findings, split=splitter(protocol))
+    made, early = planned(films, part, protocol), choices.before_split
+    change = describe_change(
+        films.label[part == "train"],
+        plan=made.plan if early else made.plan.take(made.plan.part == "train"),
+        findings=films.findings,
+        steps=made.steps,
+        population=POPULATIONS[early],
+    )
+    return LabelPlan(films, made.plan, change)
+
+
+def splitter(protocol: Protocol) -> Splitter:
+    """Return what parts films, given them and the folder of the official lists.
+
+    Where a protocol balances before its split, all films that are not set apart are one part, which
+    `planned` parts.
+    """
+    if protocol.balance.before_split:
+        return lambda films, _: np.where(set_apart(films, choices=protocol.split), APART, "train")
+    return lambda films, root: split(films, choices=protocol.split, root=root)
+
+
+def planned(films: Manifest, part: Shaped[np.ndarray, " n"], protocol: Protocol) -> Balanced:
+    """Return the plan of a protocol that needs no features, the parts being those of `splitter`."""
+    made = plan_parts(
+        films.label,
+        part=part,
+        findings=films.findings,
+        choices=protocol.balance,
+        feature=np.empty((int((part == "train").sum()), 0), dtype=np.float32),
+    )
+    if not protocol.balance.before_split:
+        return made
+    choices, entries = protocol.split, len(made.plan)
+    share = (choices.train, choices.val, choices.test)
+    parts = split_by_image(entries, share=share, seed=choices.seed)
+    return made._replace(plan=replace(made.plan, part=parts))
+
+
 def _steps(
-    method: str,
-    label: Float32[np.ndarray, "t k"],
-    *,
-    findings: tuple[str, ...],
-    choices: Balance,
-    feature: Float32[np.ndarray, "t d"],
+    method: str, label: Float32[np.ndarray, "t k"], at_hand: dict[str, object]
 ) -> Iterator[Step]:
-    at_hand = {**dict(choices), "findings": findings, "feature": feature}
     keys = [name for name in inspect.signature(RESAMPLERS[method]).parameters if name != "label"]
     made = RESAMPLERS[method](label, **{name: at_hand[name] for name in keys})
     if isinstance(made, Plan):

@@ -10,9 +10,8 @@ import numpy as np
 import pandas as pd
 
 from lucency.audit.checks.issue import count_serious
-from lucency.balance.imbalance import Change, cooccurrence, measure, no_finding
-from lucency.balance.label_plan import plan_of_labels
-from lucency.balance.steps import steps_text
+from lucency.balance.imbalance import Change, cooccurrence, measure, no_finding, steps_text
+from lucency.balance.methods import plan_of_labels
 from lucency.config.protocol import Protocol
 from lucency.core.manifest import NO_FINDING, PARTS
 from lucency.core.plan import Plan

@@ -1,4 +1,4 @@
-"""Predictions: the output of inference, and all that evaluation needs; recalibration, file format.
+"""Predictions, all that evaluation needs: recalibration, file format; features without predictions.
 
 Letters in shapes: n films, k findings, d feature dimensions, m knots of recalibration curves.
 """
@@ -21,6 +21,7 @@ REPEATS_FILE = (
     "repeats.npy"  # the probabilities of each repeat of a cross-validation, beside predictions
 )
 _BY_FILM = ("image", "patient", "part", "label", "logit", "feature")
+_FEATURES_BY_FILM = ("image", "patient", "part", "label", "feature")
 
 
 def no_knots() -> Float64[np.ndarray, "m 3"]:
@@ -51,13 +52,9 @@ class Predictions:
     knot: Float64[np.ndarray, "m 3"] = field(default_factory=no_knots)
 
     def __post_init__(self) -> None:
-        films = len(self.image)
-        require(self.label.shape == (films, len(self.findings)), "label", self.label.shape)
+        _check_films(self)
         require(self.logit.shape == self.label.shape, "logit", self.logit.shape)
-        lengths = [len(rows) for rows in (self.patient, self.part, self.feature)]
-        require(lengths == [films] * 3, "patient, part, feature", lengths)
         require(bool(np.isfinite(self.logit).all()), "logits must be finite", "NaN or infinity")
-        require(bool(np.isin(self.part, PARTS).all()), "part", np.unique(self.part))
         for line in (self.slope, self.offset):
             require(line.shape in ((), (len(self.findings),)), "slope, offset", line.shape)
             require(bool(np.isfinite(line).all()), "slope, offset", "NaN or infinity")
@@ -102,12 +99,78 @@ class Predictions:
         """Return these rows, in this order."""
         return replace(self, **{name: getattr(self, name)[rows] for name in _BY_FILM})
 
+    @property
+    def features(self) -> Features:
+        """The features alone."""
+        held = {name: getattr(self, name) for name in ("split", "findings", *_FEATURES_BY_FILM)}
+        return Features(source=self.network, **held)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Features:
+    """Numbers that a source makes of films, such as embeddings; NaN for a film without any.
+
+    `source` is a network, textures, or several joined by +; `split` is as in `Predictions`.
+    """
+
+    source: str
+    split: str
+    findings: tuple[str, ...]
+    image: Shaped[np.ndarray, " n"]
+    patient: Int64[np.ndarray, " n"]
+    part: Shaped[np.ndarray, " n"]
+    label: Float32[np.ndarray, "n k"]
+    feature: Float32[np.ndarray, "n d"]
+
+    def __post_init__(self) -> None:
+        _check_films(self)
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def __repr__(self) -> str:
+        return (
+            f"<Features {self.source}: {len(self):,} films, {self.feature.shape[1]:,} dimensions>"
+        )
+
+    def of(self, part: str) -> Features:
+        """Return the rows of one part."""
+        return self.take(np.flatnonzero(self.part == part))
+
+    def take(self, rows: Int64[np.ndarray, " m"]) -> Features:
+        """Return these rows, in this order."""
+        return replace(self, **{name: getattr(self, name)[rows] for name in _FEATURES_BY_FILM})
+
+    def predictions(self, *, network: str, logit: Float[np.ndarray, "n k"]) -> Predictions:
+        """Return predictions of the same films, made from these features and without them."""
+        films = {name: getattr(self, name) for name in ("image", "patient", "part", "label")}
+        nothing = np.empty((len(self), 0), dtype=np.float32)
+        about = {"network": network, "split": self.split, "findings": self.findings}
+        return Predictions(**about, **films, logit=logit, feature=nothing)
+
+
+def _check_films(films: Predictions | Features) -> None:
+    count = len(films.image)
+    require(films.label.shape == (count, len(films.findings)), "label", films.label.shape)
+    lengths = [len(rows) for rows in (films.patient, films.part, films.feature)]
+    require(lengths == [count] * 3, "patient, part, feature", lengths)
+    require(bool(np.isin(films.part, PARTS).all()), "part", np.unique(films.part))
+
 
 def concatenate(several: Sequence[Predictions]) -> Predictions:
     """Return the films of several parts of one network's predictions as one, in this order."""
     about = {(one.network, one.split, one.findings) for one in several}
     require(len(about) == 1, "network, split and findings of parts", about)
     whole = {name: np.concatenate([getattr(one, name) for one in several]) for name in _BY_FILM}
+    return replace(several[0], **whole)
+
+
+def concatenate_features(several: Sequence[Features]) -> Features:
+    """Return one source's features of several lists of films as those of one, in this order."""
+    about = {(one.source, one.split, one.findings) for one in several}
+    require(len(about) == 1, "source, split and findings of features", about)
+    names = _FEATURES_BY_FILM
+    whole = {name: np.concatenate([getattr(one, name) for one in several]) for name in names}
     return replace(several[0], **whole)
 
 

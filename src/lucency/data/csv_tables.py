@@ -1,4 +1,4 @@
-"""CSV tables: labels of films, scores of an external network, lists of image names.
+"""CSV tables: their columns as text, parsed cell by cell; external scores; lists of image names.
 
 Letters in shapes: n films or names, k findings.
 """
@@ -6,8 +6,6 @@ Letters in shapes: n films or names, k findings.
 from __future__ import annotations
 
 import gzip
-import hashlib
-import re
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,10 +16,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float64, Shaped
 
-from lucency.core.manifest import Manifest, empty_boxes, nearest
+from lucency.core.manifest import nearest
 
 LONGEST = 40  # digits of a whole number, leading zeros counted
-PLAIN_NUMBER = re.compile(r"0|[1-9][0-9]{0,17}")
 NAMELESS = "Unnamed: "  # and its place: a column without a heading
 IMAGE_COLUMNS = ("image", "Image Index", "film", "Image", "filename", "path")
 PREFIXES = ("", "prob_", "logit_")
@@ -36,37 +33,6 @@ class Scores:
     image: Shaped[np.ndarray, " n"]
     score: Float64[np.ndarray, "n k"]
     left_out: tuple[str, ...]
-
-
-def read_labels_of_table(
-    columns: Columns,
-    file: Path,
-    *,
-    findings: tuple[str, ...],
-    image_column: str = "image",
-    patient_column: str = "patient",
-) -> Manifest:
-    """Return the films of a table of labels, read from `file`: one a row, none left out.
-
-    An empty label is NaN, not stated. Facts: the columns age (years), sex and view where the table
-    has them; path, which is empty: pictures are not looked for. Raises ValueError for an absent
-    column, and for a label that is not 0, 1 or empty.
-    """
-    require_columns(columns, (image_column, patient_column, *findings), file)
-    image = columns[image_column]
-    label = [parse_column(columns, name, parse_stated, file) for name in findings]
-    facts = {name: columns[name] for name in ("sex", "view") if name in columns}
-    if "age" in columns:
-        facts["age"] = parse_column(columns, "age", parse_number, file)
-    return Manifest(
-        findings=findings,
-        image=image,
-        patient=parse_column(columns, patient_column, _number_patient, file),
-        label=np.array(label, dtype=np.float32).reshape(len(findings), len(image)).T,
-        facts=pd.DataFrame({**facts, "path": np.full(len(image), "")}),
-        boxes=empty_boxes(),
-        origin=f"{file.name}: {len(image):,} films",
-    )
 
 
 def read_columns(file: Path) -> Columns:
@@ -149,7 +115,7 @@ def read_scores(file: Path, *, findings: tuple[str, ...]) -> Scores:
     if not file.is_file():
         raise ValueError(f"{file}: no such file; expected a table of predictions (.csv or .csv.gz)")
     columns = read_columns(file)
-    key = next((name for name in IMAGE_COLUMNS if name in columns), "")
+    key = _image_column(columns)
     if not key:
         raise ValueError(f"{file}: found {', '.join(columns)}; expected a column 'image' of names")
     where = _finding_columns(columns, findings)
@@ -188,20 +154,11 @@ def read_names(file: Path) -> Shaped[np.ndarray, " n"]:
     return np.array(names)
 
 
-def _number_patient(name: str) -> int:
-    """Keep a plain number; turn any other name into 63 bits of its SHA-256, wherever it stands."""
-    if not name:
-        raise ValueError("found nothing, expected a patient: films of one patient belong together")
-    if PLAIN_NUMBER.fullmatch(name):
-        return int(name)
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) >> 1
-
-
 def _finding_columns(columns: Columns, findings: tuple[str, ...]) -> dict[str, str]:
     """Return finding -> column, in the order of `findings`."""
     found = {}
     for finding in findings:
-        named = [name for name in (prefix + finding for prefix in PREFIXES) if name in columns]
+        named = [prefix + finding for prefix in PREFIXES if prefix + finding in columns]
         if len(named) > 1:
             raise ValueError(
                 f"columns {' and '.join(named)} are one finding's: expected one of them"
@@ -222,11 +179,14 @@ def _file_name(path: str) -> str:
     return path.replace("\\", "/").rpartition("/")[2]
 
 
+def _image_column(columns: Columns) -> str:
+    return next((name for name in IMAGE_COLUMNS if name in columns), "")
+
+
 def _column(file: Path) -> list[str]:
     columns = read_columns(file)
-    for name in IMAGE_COLUMNS:
-        if name in columns:
-            return columns[name].tolist()
+    if key := _image_column(columns):
+        return columns[key].tolist()
     if len(columns) == 1:  # a list without a heading
         (heading,) = columns
         return [heading, *columns[heading].tolist()]

@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float32, Float64, Int64, Shaped, UInt64
+from jaxtyping import Bool, Float32, Float64, Int64, Shaped, UInt64
 from scipy.fft import dctn
 
 from lucency.core.manifest import Prepared
@@ -22,6 +22,8 @@ SAME = 0.99  # saved again: .996 and more; films of two patients: up to .959 in 
 FLAT = 2e-3  # standard deviation of grey in 0..1: half a step of 255, so no picture at all
 AT_ONCE = 4096  # films or pairs
 ALIKE_COLUMNS = ("image", "other", "distance", "correlation")
+Hash = UInt64[np.ndarray, " n"]
+Pairs = Int64[np.ndarray, "p 2"]
 
 
 def near_identical(
@@ -51,7 +53,7 @@ def near_identical(
     return pd.DataFrame(dict(zip(ALIKE_COLUMNS, table, strict=True)))
 
 
-def perceptual_hash(thumbnail: Float32[np.ndarray, "n 1024"]) -> UInt64[np.ndarray, " n"]:
+def perceptual_hash(thumbnail: Float32[np.ndarray, "n 1024"]) -> Hash:
     """Return 64 bits that say which of a film's 64 coarsest waves are above their median.
 
     The waves are the coefficients 1 to 8 down and across of the discrete cosine transform of the
@@ -67,9 +69,7 @@ def perceptual_hash(thumbnail: Float32[np.ndarray, "n 1024"]) -> UInt64[np.ndarr
     return np.packbits(bits, axis=1).view(">u8").ravel().astype(np.uint64)
 
 
-def near_pairs(
-    code: UInt64[np.ndarray, " n"], *, side: Shaped[np.ndarray, " n"], distance: int
-) -> Int64[np.ndarray, "p 2"]:
+def near_pairs(code: Hash, *, side: Shaped[np.ndarray, " n"], distance: int) -> Pairs:
     """Return the pairs of different `side` whose hashes differ in at most `distance` bits.
 
     Cut into distance + 1 blocks, such hashes agree wholly in one block at least, so only films
@@ -91,7 +91,7 @@ def near_pairs(
     return np.unique(np.concatenate(found), axis=0)
 
 
-def _hash_all(prepared: Prepared) -> tuple[UInt64[np.ndarray, " n"], Shaped[np.ndarray, " n"]]:
+def _hash_all(prepared: Prepared) -> tuple[Hash, Bool[np.ndarray, " n"]]:
     """Return the hash of every film, and whether it is flat; the pixels are read once."""
     films = len(prepared.manifest)
     code, flat = np.zeros(films, dtype=np.uint64), np.zeros(films, dtype=bool)
@@ -103,9 +103,7 @@ def _hash_all(prepared: Prepared) -> tuple[UInt64[np.ndarray, " n"], Shaped[np.n
     return code, flat
 
 
-def _sharing(
-    value: UInt64[np.ndarray, " n"],
-) -> Iterator[tuple[Int64[np.ndarray, " p"], Int64[np.ndarray, " p"]]]:
+def _sharing(value: Hash) -> Iterator[tuple[Int64[np.ndarray, " p"], Int64[np.ndarray, " p"]]]:
     """Yield all pairs of films with equal `value`: neighbours in order first, then those two off.
 
     One step holds at most n pairs, however many share a value.
@@ -119,7 +117,7 @@ def _sharing(
         step += 1
 
 
-def _correlation(prepared: Prepared, pair: Int64[np.ndarray, "p 2"]) -> Float64[np.ndarray, " p"]:
+def _correlation(prepared: Prepared, pair: Pairs) -> Float64[np.ndarray, " p"]:
     """Return the correlation of the thumbnails of each pair."""
     rows, place = np.unique(pair, return_inverse=True)
     small = thumbnails(prepared, rows=rows).astype(np.float64)

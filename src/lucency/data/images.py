@@ -1,6 +1,6 @@
 """Film files: found on disk by name, and decoded to eight bits of grey.
 
-Letters in shapes: n films, h and w pixels of the film.
+Letters in shapes: n films, m found ones, h and w pixels of the film.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from jaxtyping import Shaped, UInt8, UInt16
+from jaxtyping import Int64, UInt8, UInt16
 
 from lucency.core.manifest import Manifest
 
@@ -27,31 +27,31 @@ JPEG_SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # start-of-frame
 JPEG_SCAN, JPEG_FILL = 0xDA, 0xFF
 
 
-def find_films(root: Path, *, image: Shaped[np.ndarray, " n"]) -> Shaped[np.ndarray, " n"]:
-    """Return the path of each film below `root`, as text, "" where there is none.
+def locate_films(films: Manifest, root: Path) -> Manifest:
+    """Return the films with their files' paths below `root` as the fact `path`, "" without a file.
 
     A film is named by its path relative to `root` or by its bare file name, wherever that lies,
     each with or without its suffix (.png, .jpg, .jpeg). One walk, links followed once. Raises
     ValueError when two files fit one name.
     """
-    wanted, found = set(image.tolist()), dict[str, str]()
+    names, found = films.image.tolist(), dict[str, str]()
+    wanted = set(names)
     for path in _pictures(root):
         file = Path(path)
         inside = file.relative_to(root)
-        names = {inside.as_posix(), inside.with_suffix("").as_posix(), file.name, file.stem}
-        for name in names & wanted:
+        fitting = {inside.as_posix(), inside.with_suffix("").as_posix(), file.name, file.stem}
+        for name in fitting & wanted:
             if name in found:
                 raise ValueError(
                     f"film {name!r} is there twice, as {found[name]} and {path}: remove one"
                 )
             found[name] = path
-    return np.array([found.get(name, "") for name in image.tolist()], dtype=str)
+    return replace(films, facts=films.facts.assign(path=[found.get(name, "") for name in names]))
 
 
-def locate_films(films: Manifest, root: Path) -> Manifest:
-    """Return the films with the paths that `find_films` finds below `root` as the fact `path`."""
-    path = find_films(root, image=films.image)
-    return replace(films, facts=films.facts.assign(path=path))
+def found_films(films: Manifest) -> Int64[np.ndarray, " m"]:
+    """Return the rows whose film was found on disk."""
+    return np.flatnonzero(films.facts["path"].to_numpy(dtype=str) != "").astype(np.int64)
 
 
 def read_grey(file: str | Path) -> UInt8[np.ndarray, "h w"]:

@@ -60,6 +60,14 @@ def prepare_film(
     return _resize(change(_enhance(grey, preparation)), preparation)
 
 
+def prepare_file(file: str | Path, *, preparation: Preparation) -> UInt8[np.ndarray, "s s"] | str:
+    """Return the film of a file as `prepare_film` does, or the reason why it cannot be decoded."""
+    try:
+        return prepare_film(read_grey(file), preparation=preparation)
+    except ValueError as error:
+        return str(error)
+
+
 def prepare(
     manifest: Manifest,
     *,
@@ -194,12 +202,11 @@ def _prepare_chunk(
     rejects, threads = Rejects(), cv2.getNumThreads()
     cv2.setNumThreads(0)
     for row, path, size in films:
-        try:
-            grey = read_grey(Path(path))
-        except ValueError as error:
-            rejects[row] = str(error)
+        film = prepare_file(path, preparation=preparation)
+        if isinstance(film, str):
+            rejects[row] = film
             continue
-        rows[row] = prepare_film(grey, preparation=preparation)
+        rows[row] = film
         done[row] = size  # after the pixels, so that a kill between the two loses nothing
     cv2.setNumThreads(threads)
     return len(films), rejects
@@ -217,14 +224,20 @@ def _refuse_too_many(rejects: Rejects, manifest: Manifest) -> None:
 
 def _finish(folder: Path, manifest: Manifest, preparation: Preparation, rejects: Rejects) -> None:
     """Write the tables, and pixels.npy without the rejects' rows; the work files go last."""
-    rows, lost = np.load(folder / ROWS, mmap_mode="r"), sorted(rejects)
+    pixels, lost = np.load(folder / ROWS, mmap_mode="r"), sorted(rejects)
     kept = np.delete(np.arange(len(manifest)), lost)
-    reasons = [rejects[row] for row in lost]
+    if lost:
+        rows, shape = pixels, (len(kept), *pixels.shape[1:])
+        pixels = np.lib.format.open_memmap(folder / PIXELS, "w+", np.uint8, shape)
+        for start in range(0, len(kept), CHUNK):
+            pixels[start : start + CHUNK] = rows[kept[start : start + CHUNK]]
     prepared = Prepared(
         manifest=manifest.take(kept),
         preparation=preparation,
-        pixels=_copy_rows(rows, kept, folder / PIXELS) if lost else rows,
-        rejected=pd.DataFrame({"image": manifest.image[lost], "reason": reasons}),
+        pixels=pixels,
+        rejected=pd.DataFrame(
+            {"image": manifest.image[lost], "reason": [rejects[row] for row in lost]}
+        ),
     )
     save_prepared_tables(prepared, folder)
     if lost:
@@ -232,15 +245,6 @@ def _finish(folder: Path, manifest: Manifest, preparation: Preparation, rejects:
     else:
         (folder / ROWS).replace(folder / PIXELS)
     (folder / DONE).unlink()
-
-
-def _copy_rows(
-    rows: UInt8[np.ndarray, "n s s"], kept: Int64[np.ndarray, " m"], file: Path
-) -> UInt8[np.ndarray, "m s s"]:
-    pixels = np.lib.format.open_memmap(file, "w+", np.uint8, (len(kept), *rows.shape[1:]))
-    for start in range(0, len(kept), CHUNK):
-        pixels[start : start + CHUNK] = rows[kept[start : start + CHUNK]]
-    return pixels
 
 
 DENOISERS = {

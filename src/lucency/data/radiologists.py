@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float32, Int64, Shaped
+from jaxtyping import Float32, Int64, Shaped
 
 from lucency.core.manifest import FINDINGS, Manifest, empty_boxes, nearest, require
 from lucency.data.csv_tables import (
@@ -27,13 +27,12 @@ from lucency.data.csv_tables import (
 )
 
 FOUR_FINDINGS = ("Fracture", "Pneumothorax", "Airspace opacity", "Nodule or mass")
-HEDGE = "HEDGE"
 Release = Literal["all", "four"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Readings:
-    """Single readers' labels, one row a reading: 1, 0 or NaN (hedged); `abnormal` NaN where absent.
+    """Single readers' labels, one row a reading: 1, 0 or NaN (hedged).
 
     A reader may have read a film twice.
     """
@@ -43,41 +42,23 @@ class Readings:
     patient: Int64[np.ndarray, " m"]
     reader: Int64[np.ndarray, " m"]
     label: Float32[np.ndarray, "m k"]
-    hedged: Bool[np.ndarray, "m k"]
-    abnormal: Float32[np.ndarray, " m"]
-    origin: str
 
     def __post_init__(self) -> None:
         rows = len(self.image)
-        lengths = [len(one) for one in (self.patient, self.reader, self.abnormal)]
-        require(lengths == [rows] * 3, "patient, reader, abnormal", lengths)
+        lengths = [len(self.patient), len(self.reader)]
+        require(lengths == [rows] * 2, "patient, reader", lengths)
         require(self.label.shape == (rows, len(self.findings)), "label", self.label.shape)
-        require(self.hedged.shape == self.label.shape, "hedged", self.hedged.shape)
 
     def __len__(self) -> int:
         return len(self.image)
 
 
-def read_experts(root: Path, *, release: Release) -> Manifest:
-    """Read the published labels of a release: "all" (14 findings) or "four", test then validation.
-
-    Facts: `abnormal` and `other` (1 or 0) of "all"; `part` (test or val) of "four". Raises
-    ValueError when a file is absent, or for a cell that is not YES, NO or HEDGE (NaN).
-    """
-    tables = [read_expert_table(root / name) for name in _release(release).labels]
-    return Manifest(
-        findings=tables[0].findings,
-        image=np.concatenate([one.image for one in tables]),
-        patient=np.concatenate([one.patient for one in tables]),
-        label=np.concatenate([one.label for one in tables]),
-        facts=pd.concat([one.facts for one in tables], ignore_index=True),
-        boxes=empty_boxes(),
-        origin=f"radiologists, release {release!r}: {sum(map(len, tables)):,} films",
-    )
-
-
 def read_expert_table(file: Path) -> Manifest:
-    """Read one table of published labels, of either release; facts and errors as `read_experts`."""
+    """Read one table of published labels, of either release: 14 findings, or four.
+
+    Facts: `abnormal` and `other` (1 or 0) of the former; `part` (test or val) of the latter. Raises
+    ValueError when the file is absent, or for a cell that is not YES, NO or HEDGE (NaN).
+    """
     columns = _read(file)
     findings = RELEASES[release_of(columns)].findings
     facts = {
@@ -103,26 +84,19 @@ def release_of(names: Iterable[str]) -> Release:
 
 
 def read_readings(root: Path, *, release: Release) -> Readings:
-    """Read every reader's labels of every film of a release; HEDGE is NaN and `hedged`.
+    """Read every reader's labels of every film of a release; HEDGE is NaN.
 
     Raises ValueError when the file is absent, or for a cell that is not YES, NO or HEDGE.
     """
     about = _release(release)
     file = root / about.readings
     columns = _read(file)
-    cells = [columns[_spelt(columns, finding)] for finding in about.findings]
-    rows = len(columns["Patient ID"])
-    stated = _ABNORMAL in columns
-    abnormal = parse_column(columns, _ABNORMAL, float, file) if stated else np.full(rows, np.nan)
     return Readings(
         findings=about.findings,
         image=columns[_spelt(columns, _IMAGE)],
         patient=parse_column(columns, "Patient ID", parse_whole, file),
         reader=parse_column(columns, "Reader ID", parse_whole, file),
         label=_labels(columns, about.findings, file),
-        hedged=np.stack(cells, axis=1) == HEDGE,
-        abnormal=abnormal.astype(np.float32),
-        origin=f"radiologists, release {release!r}: {rows:,} readings",
     )
 
 
@@ -167,15 +141,15 @@ def _parse_answer(text: str) -> float:
     return _ANSWERS[text]
 
 
-_IMAGE, _ABNORMAL = "Image ID", "Abnormal"
+_IMAGE = "Image ID"
 _SPELLINGS = {
     _IMAGE: ("Image Index",),
     "Pleural_Thickening": ("Pleural Thickening",),
     "Nodule or mass": ("Nodule/mass",),
 }
-_FACTS = {_ABNORMAL: ("abnormal", _parse_answer), "Other": ("other", _parse_answer),
+_FACTS = {"Abnormal": ("abnormal", _parse_answer), "Other": ("other", _parse_answer),
           "Set Id": ("part", str)}  # fmt: skip
-_ANSWERS = {"YES": 1.0, "NO": 0.0, HEDGE: np.nan}
+_ANSWERS = {"YES": 1.0, "NO": 0.0, "HEDGE": np.nan}
 RELEASES = {
     "all": _Release(
         FINDINGS,

@@ -20,14 +20,13 @@ from lucency.core.manifest import Manifest, load_manifest, save_manifest
 from lucency.core.plan import COPY_MARK
 from lucency.core.progress import progress, say
 from lucency.core.stage import fingerprint_file, produce
-from lucency.data.csv_tables import read_columns, read_labels_of_table, read_names
-from lucency.data.images import locate_films
-from lucency.data.labels import read_label_columns
-from lucency.data.nih import (
+from lucency.data.csv_tables import read_columns, read_names
+from lucency.data.images import found_films, locate_films
+from lucency.data.labels import (
     LABEL_COLUMN,
-    found_films,
     label_column,
-    missing_films,
+    read_label_columns,
+    read_labels_of_table,
     read_nih_tables,
 )
 from lucency.phantom.dataset import list_phantom, write_phantom
@@ -117,10 +116,17 @@ def _find(place: Source, findings: tuple[str, ...], folder: Path) -> None:
     """Look for the films of the label table below the root; write those found, list the others."""
     root = Path(place.root)
     everything = locate_films(_listed(place, findings), root)
-    absent = everything.image[missing_films(everything)]
-    _refuse_missing(absent.tolist(), films=len(everything), place=place)
+    rows, films = found_films(everything), len(everything)
+    absent = np.delete(everything.image, rows)
+    if len(absent) == films:
+        raise ValueError(f"none of the {films:,} films lies below {place.root}: check data.root")
+    if len(absent) and not place.allow_missing:
+        raise ValueError(
+            f"{len(absent):,} of {films:,} films are not below {place.root} ({absent[0]}, …): "
+            "expected all; add them, or set data.allow_missing = true to go on without them"
+        )
     pd.DataFrame({"image": absent}).to_csv(folder / "missing.csv", index=False)
-    found = everything.take(found_films(everything))
+    found = everything.take(rows)
     below = [_below(root, file) for file in found.facts["path"].tolist()]
     save_manifest(replace(found, facts=found.facts.assign(path=below)), folder)
     say(f"Films: {everything.origin}; {len(absent):,} of them not on disk")
@@ -162,16 +168,6 @@ def _below(root: Path, file: str) -> str:
     """Return a film's place below `root`, so that a folder moved as a whole is found again."""
     path = Path(file)
     return str(path.relative_to(root)) if path.is_relative_to(root) else file
-
-
-def _refuse_missing(absent: list[str], *, films: int, place: Source) -> None:
-    if len(absent) == films:
-        raise ValueError(f"none of the {films:,} films lies below {place.root}: check data.root")
-    if absent and not place.allow_missing:
-        raise ValueError(
-            f"{len(absent):,} of {films:,} films are not below {place.root} ({absent[0]}, …): "
-            "expected all; add them, or set data.allow_missing = true to go on without them"
-        )
 
 
 def _read_nih(source: Source, *, findings: tuple[str, ...]) -> Manifest:

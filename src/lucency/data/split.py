@@ -14,12 +14,15 @@ from sklearn.model_selection import train_test_split
 
 from lucency.config.sections import Split
 from lucency.core.manifest import APART, PARTS, Manifest
-from lucency.data.nih import read_official_lists
+from lucency.data.labels import read_official_lists
 
 Share = tuple[float, float, float]
+Label = Float32[np.ndarray, "n k"]
+Patient = Int64[np.ndarray, " n"]
+Part = Shaped[np.ndarray, " n"]
 
 
-def split(manifest: Manifest, *, choices: Split, root: Path) -> Shaped[np.ndarray, " n"]:
+def split(manifest: Manifest, *, choices: Split, root: Path) -> Part:
     """Return train, val or test for every film by the method that `choices` names, or apart.
 
     `root` is where the official method finds its lists.
@@ -44,13 +47,7 @@ def set_apart(manifest: Manifest, *, choices: Split) -> Bool[np.ndarray, " n"]:
     return _deal_films(manifest.label, manifest.patient, share=share, generator=generator) == 1
 
 
-def split_by_patient(
-    label: Float32[np.ndarray, "n k"],
-    *,
-    patient: Int64[np.ndarray, " n"],
-    share: Share,
-    seed: int,
-) -> Shaped[np.ndarray, " n"]:
+def split_by_patient(label: Label, *, patient: Patient, share: Share, seed: int) -> Part:
     """Split by patient, every finding's films, all films and the patients themselves at `share`.
 
     Iterative stratification (Sechidis et al., ECML-PKDD 2011) of whole patients: see `_deal`. A
@@ -60,7 +57,7 @@ def split_by_patient(
     return np.array(PARTS)[_deal_films(label, patient, share=np.array(share), generator=generator)]
 
 
-def split_by_image(films: int, *, share: Share, seed: int) -> Shaped[np.ndarray, " n"]:
+def split_by_image(films: int, *, share: Share, seed: int) -> Part:
     """Split rows at random, as the reference study does: patients fall on several sides (a leak).
 
     Raises ValueError when a part stays empty.
@@ -72,32 +69,22 @@ def split_by_image(films: int, *, share: Share, seed: int) -> Shaped[np.ndarray,
     return np.random.default_rng(seed).permutation(part)
 
 
-def _by_patient(manifest: Manifest, choices: Split, root: Path) -> Shaped[np.ndarray, " n"]:
-    if choices.folds:
-        return _by_fold(manifest, choices)
-    share = (choices.train, choices.val, choices.test)
-    return split_by_patient(
-        manifest.label, patient=manifest.patient, share=share, seed=choices.seed
-    )
-
-
-def _by_fold(manifest: Manifest, choices: Split) -> Shaped[np.ndarray, " n"]:
-    """Split whole patients into equal folds, as `split_by_patient` does: one of them tests.
+def _by_patient(manifest: Manifest, choices: Split, root: Path) -> Part:
+    """Split whole patients at the shares; with folds into equal ones, of which one tests.
 
     The other patients train and validate. With one seed every film tests in one fold. Raises
-    ValueError for fewer patients than folds.
+    ValueError for fewer patients than parts or folds.
     """
-    people, owner = np.unique(manifest.patient, return_inverse=True)
-    count = _count(manifest.label, owner, patients=len(people))
-    generator, folds = np.random.default_rng(choices.seed), choices.folds
-    fold = _deal(count, share=np.full(folds, 1 / folds), generator=generator)
-    rest = fold != choices.fold
-    part = np.full(len(people), PARTS.index("test"))
-    part[rest] = _deal(count[rest], share=_train_and_val(choices), generator=generator)
-    return np.array(PARTS)[part[owner]]
+    label, patient, folds = manifest.label, manifest.patient, choices.folds
+    if not folds:
+        share = (choices.train, choices.val, choices.test)
+        return split_by_patient(label, patient=patient, share=share, seed=choices.seed)
+    generator = np.random.default_rng(choices.seed)
+    fold = _deal_films(label, patient, share=np.full(folds, 1 / folds), generator=generator)
+    return _beside(fold == choices.fold, manifest, choices, generator)
 
 
-def _officially(manifest: Manifest, choices: Split, root: Path) -> Shaped[np.ndarray, " n"]:
+def _officially(manifest: Manifest, choices: Split, root: Path) -> Part:
     """Split by NIH's two lists; validation films are carved out of train_val by patient.
 
     Raises ValueError when a film is on neither list or a patient on both, and when a list has none
@@ -118,10 +105,10 @@ def _officially(manifest: Manifest, choices: Split, root: Path) -> Shaped[np.nda
             f"the official lists put {tests.sum()} of {len(image)} films in test, and {len(both)} "
             'patients on both sides; expected films on both and no such patient: use "patient"'
         )
-    return _beside(tests, manifest, choices)
+    return _beside(tests, manifest, choices, np.random.default_rng(choices.seed))
 
 
-def _shuffled(manifest: Manifest, choices: Split, root: Path) -> Shaped[np.ndarray, " n"]:
+def _shuffled(manifest: Manifest, choices: Split, root: Path) -> Part:
     """Split patients that scikit-learn shuffles, whatever their labels.
 
     As published studies do with `train_test_split(patients, random_state=seed)`: seed 85 and a
@@ -132,53 +119,47 @@ def _shuffled(manifest: Manifest, choices: Split, root: Path) -> Shaped[np.ndarr
     if len(people) < len(PARTS):
         raise ValueError(f"{len(people)} patients cannot fill {len(PARTS)} parts: add patients")
     _, drawn = train_test_split(people, test_size=choices.test, random_state=choices.seed)
-    return _beside(np.isin(manifest.patient, drawn), manifest, choices)
+    tests = np.isin(manifest.patient, drawn)
+    return _beside(tests, manifest, choices, np.random.default_rng(choices.seed))
 
 
-def _by_image(manifest: Manifest, choices: Split, root: Path) -> Shaped[np.ndarray, " n"]:
+def _by_image(manifest: Manifest, choices: Split, root: Path) -> Part:
     share = (choices.train, choices.val, choices.test)
     return split_by_image(len(manifest), share=share, seed=choices.seed)
 
 
 def _beside(
-    tests: Bool[np.ndarray, " n"], manifest: Manifest, choices: Split
-) -> Shaped[np.ndarray, " n"]:
-    """Return the parts where the test films are given and the others train and validate."""
+    tests: Bool[np.ndarray, " n"],
+    manifest: Manifest,
+    choices: Split,
+    generator: np.random.Generator,
+) -> Part:
+    """Return the parts where the test films are given, and the other patients train and validate.
+
+    These two have the proportion of their shares.
+    """
+    val = choices.val / (choices.train + choices.val)
+    label, patient = manifest.label[~tests], manifest.patient[~tests]
     part = np.full(len(tests), PARTS.index("test"))
-    part[~tests] = _deal_films(
-        manifest.label[~tests],
-        manifest.patient[~tests],
-        share=_train_and_val(choices),
-        generator=np.random.default_rng(choices.seed),
-    )
+    part[~tests] = _deal_films(label, patient, share=np.array([1 - val, val]), generator=generator)
     return np.array(PARTS)[part]
 
 
-def _train_and_val(choices: Split) -> Float64[np.ndarray, " 2"]:
-    """Return the shares of training and validation in what does not test."""
-    val = choices.val / (choices.train + choices.val)
-    return np.array([1 - val, val])
-
-
 def _deal_films(
-    label: Float32[np.ndarray, "n k"],
-    patient: Int64[np.ndarray, " n"],
+    label: Label,
+    patient: Patient,
     *,
     share: Float64[np.ndarray, " p"],
     generator: np.random.Generator,
 ) -> Int64[np.ndarray, " n"]:
-    """Return the part of each film, whole patients dealt as `_deal` does."""
+    """Return the part of each film, whole patients dealt as `_deal` does.
+
+    So that positive films of each finding, films and patients all come to their shares.
+    """
     people, owner = np.unique(patient, return_inverse=True)
-    count = _count(label, owner, patients=len(people))
+    columns = [np.bincount(owner, weights=one, minlength=len(people)) for one in (label == 1).T]
+    count = np.stack([*columns, np.bincount(owner), np.ones(len(people))], axis=1)
     return _deal(count, share=share, generator=generator)[owner]
-
-
-def _count(
-    label: Float32[np.ndarray, "n k"], owner: Int64[np.ndarray, " n"], *, patients: int
-) -> Float64[np.ndarray, "g c"]:
-    """Return positive films of each finding, films, and 1, for each patient."""
-    columns = [np.bincount(owner, weights=one, minlength=patients) for one in (label == 1).T]
-    return np.stack([*columns, np.bincount(owner, minlength=patients), np.ones(patients)], axis=1)
 
 
 def _deal(

@@ -2,16 +2,18 @@
 
 An ensemble is a blend (a weighted mean of probabilities, logits or ranks) or stacked (a logistic
 regression on the networks' logits). Whatever is fitted is fitted on validation films and nowhere
-else; `diversity` measures how far networks differ.
+else; `diversity` measures how far networks differ. `EnsembleResults` holds the tables of all
+predictors that a run sets beside its networks.
 
-Letters in shapes: m networks, n films (n2, others), k findings, v validation films, c cells.
+Letters in shapes: m networks, n films (n2, others), k findings, c cells.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from itertools import combinations
+from dataclasses import dataclass, field, fields
+from itertools import combinations, product
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +24,7 @@ from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 
+from lucency.core.manifest import read_table
 from lucency.core.predictions import Predictions, concatenate
 from lucency.evaluation.compare import check_comparable
 from lucency.evaluation.evaluate import with_logits
@@ -35,6 +38,9 @@ FOLDS = 5
 STRENGTH = 1.0  # inverse of the ridge penalty on standardised logits
 STACKED = "stacked"
 EQUAL = "mean-probability"  # what other ensembles must beat
+TEXT = (
+    "network", "other", "kind", "note", "method", "finding", "choice", "source", "metric", "films",
+)  # fmt: skip
 Label = Float32[np.ndarray, "n k"]
 Member = Float64[np.ndarray, "m n k"]
 Weight = Float64[np.ndarray, "m k"]
@@ -80,11 +86,8 @@ def make_ensemble(several: Sequence[Predictions], *, method: str, seed: int) -> 
         return Ensemble(concatenate(stack(val, test)), pd.DataFrame(columns=columns))
     blend = fit_blend(val, method=method, seed=seed)
     both = [blended(side, blend, validation=val) for side in (val, test)]
-    rows = [
-        (method, member, finding, weight)
-        for member, row in zip(blend.members, blend.weight.tolist(), strict=True)
-        for finding, weight in zip(several[0].findings, row, strict=True)
-    ]
+    cells = zip(product(blend.members, several[0].findings), blend.weight.ravel(), strict=True)
+    rows = [(method, *cell, weight) for cell, weight in cells]
     return Ensemble(concatenate(both), pd.DataFrame(rows, columns=columns))
 
 
@@ -98,13 +101,9 @@ def fit_blend(several: Sequence[Predictions], *, method: str, seed: int) -> Blen
         raise ValueError(f"ensemble {method!r} is unknown; expected one of {', '.join(ENSEMBLES)}")
     check_members(several, part="val")
     space, fit = ENSEMBLES[method]
-    value = _values(several, several, space=space)
-    return Blend(
-        method=method,
-        space=space,
-        members=tuple(one.network for one in several),
-        weight=fit(several[0].label, value, seed),
-    )
+    weight = fit(several[0].label, _values(several, several, space=space), seed)
+    members = tuple(one.network for one in several)
+    return Blend(method=method, space=space, members=members, weight=weight)
 
 
 def blended(
@@ -187,9 +186,41 @@ def diversity(
     return pd.DataFrame(rows, columns=["network", "other", "disagreement", "error"])
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EnsembleResults:
+    """All tables on a run's ensembles; all are empty where a protocol makes none.
+
+    `leaderboard` is of evaluation.leaderboard; `weights` has method, network, finding and weight
+    of ensembles; `diversity` is that of test films; `choices` of ensemble.feature_classifiers, with
+    its network; `similar` of ensemble.retrieval_metrics, with the source of the features; `lungs`
+    of ensemble.radiomics.
+    """
+
+    leaderboard: pd.DataFrame = field(default_factory=pd.DataFrame)
+    weights: pd.DataFrame = field(default_factory=pd.DataFrame)
+    diversity: pd.DataFrame = field(default_factory=pd.DataFrame)
+    choices: pd.DataFrame = field(default_factory=pd.DataFrame)
+    similar: pd.DataFrame = field(default_factory=pd.DataFrame)
+    lungs: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+
+def save_ensemble_results(results: EnsembleResults, folder: Path) -> None:
+    """Write one CSV a table; none for a table that is empty."""
+    for name, table in vars(results).items():
+        if len(table):
+            table.to_csv(folder / f"{name}.csv", index=False)
+
+
+def load_ensemble_results(folder: Path) -> EnsembleResults:
+    """Read what `save_ensemble_results` wrote; empty tables where it wrote none."""
+    files = [folder / f"{one.name}.csv" for one in fields(EnsembleResults)]
+    return EnsembleResults(
+        **{file.stem: read_table(file, text=TEXT) for file in files if file.is_file()}
+    )
+
+
 def _equal(label: Label, value: Member, seed: int) -> Weight:
     """Return equal weights, fitted to nothing."""
-    del label, seed
     return np.full((len(value), value.shape[2]), 1 / len(value))
 
 
@@ -203,14 +234,9 @@ def _evolved(label: Label, value: Member, seed: int) -> Weight:
     def lost(weight: Float64[np.ndarray, " m"]) -> float:
         return -macro_auc(label, np.einsum("mnk,m->nk", value, weight))
 
-    bounds = [(0.0, 1.0)] * len(value)
+    bounds, generator = [(0.0, 1.0)] * len(value), np.random.default_rng(seed)
     found = differential_evolution(
-        lost,
-        bounds,
-        maxiter=GENERATIONS,
-        tol=ALIKE,
-        rng=np.random.default_rng(seed),
-        polish=False,
+        lost, bounds, maxiter=GENERATIONS, tol=ALIKE, rng=generator, polish=False
     )
     return _every(found.x / found.x.sum(), value)
 
@@ -220,7 +246,6 @@ def _convex(label: Label, value: Member, seed: int) -> Weight:
 
     The log-loss of a mixture is convex in its weights, so this is the minimum over the simplex.
     """
-    del seed
     return _every(_least_loss(label.ravel(), value.reshape(len(value), -1)), value)
 
 
@@ -229,7 +254,6 @@ def _convex_by_finding(label: Label, value: Member, seed: int) -> Weight:
 
     A finding without both classes in validation gets equal weights.
     """
-    del seed
     columns = [_least_loss(label[:, k], value[:, :, k]) for k in range(value.shape[2])]
     return np.stack(columns, axis=1)
 
@@ -240,7 +264,6 @@ def _greedy(label: Label, value: Member, seed: int) -> Weight:
     With replacement, starting from the best single network and stopping before macro AUC falls, so
     never below it. Caruana, Niculescu-Mizil, Crew and Ksikes, ICML (2004).
     """
-    del seed
     chosen = np.zeros(len(value))
     total, best = np.zeros(value.shape[1:]), -np.inf
     for step in range(GREEDY_STEPS):
@@ -262,19 +285,14 @@ def _values(
         return wide
     if space == "probability":
         return expit(wide)
-    known = np.stack([one.calibrated for one in validation])
+    known = np.sort([one.calibrated for one in validation], axis=1)
     share = np.empty(wide.shape)
     for m, k in np.ndindex(wide.shape[0], wide.shape[2]):
-        share[m, :, k] = _rank(wide[m, :, k], np.sort(known[m, :, k]))
+        below, upto = (
+            np.searchsorted(known[m, :, k], wide[m, :, k], side=side) for side in ("left", "right")
+        )
+        share[m, :, k] = (below + upto) / (2 * known.shape[1])  # ties are counted half
     return share
-
-
-def _rank(
-    score: Float64[np.ndarray, " n"], known: Float64[np.ndarray, " v"]
-) -> Float64[np.ndarray, " n"]:
-    """Return the share of the known scores below each score, ties counted half."""
-    low, high = (np.searchsorted(known, score, side=side) for side in ("left", "right"))
-    return (low + high) / (2 * len(known))
 
 
 def _every(weight: Float64[np.ndarray, " m"], value: Member) -> Weight:
@@ -298,14 +316,9 @@ def _least_loss(
         return float(-np.log(likelihood).mean()), -(right / likelihood).mean(axis=1)
 
     found = minimize(
-        loss,
-        start,
-        jac=True,
-        method="SLSQP",
-        bounds=[(0, 1)] * len(start),
-        constraints=LinearConstraint(np.ones((1, len(start))), 1, 1),
-        options={"ftol": 1e-12},
-    )
+        loss, start, jac=True, method="SLSQP", bounds=[(0, 1)] * len(start),
+        constraints=LinearConstraint(np.ones((1, len(start))), 1, 1), options={"ftol": 1e-12},
+    )  # fmt: skip
     weight = np.clip(found.x, 0, None)
     return weight / weight.sum()
 

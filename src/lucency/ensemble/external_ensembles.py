@@ -27,7 +27,9 @@ from lucency.evaluation.leaderboard import Entry, conclude_leaderboard, leaderbo
 
 UNKNOWN_COST = float("nan")
 SHOWN = ("kind", "auc", "auc_low", "auc_high", "difference", "p_holm")
-PAIRED = f"macro AUC less that of {EQUAL}, paired; p_holm corrected for all rows (Holm 1979)"
+PAIRED = (
+    f"Paired difference of macro AUC from {EQUAL}; p_holm: p corrected for all rows (Holm 1979)"
+)
 
 
 def ensemble_networks(
@@ -46,7 +48,8 @@ def ensemble_networks(
     where a network lacks validation films, and where networks are not of the same films.
     """
     chosen = _known(methods)
-    _require_there([*several, *val])
+    if lost := [file for file in (*several, *val) if not file.exists()]:
+        raise ValueError(f"{lost[0]}: no such file; expected a table, a predictions.npz or a run")
     films = None if labels is None else read_labelled(labels)
     validation = _validation_of(several, val)
     table = partial(_read_table, validation=validation, films=films, scale=scale)
@@ -64,51 +67,34 @@ def ensemble_networks(
     for method in dict.fromkeys((EQUAL, *chosen)):
         say(f"Ensemble of {len(networks)} networks: {method}")
         made.append(make_ensemble(networks, method=method, seed=0))
-    ensembles = [
-        recalibrated(one.predictions, method=EvaluationChoices().recalibration) for one in made
-    ]
-    groups = {"network": networks, "ensemble": ensembles}
-    entries = {
-        one.network: Entry(kind, UNKNOWN_COST) for kind, group in groups.items() for one in group
-    }
+    choices = EvaluationChoices()
+    ensembles = [recalibrated(one.predictions, method=choices.recalibration) for one in made]
+    entries = {one.network: Entry("network", UNKNOWN_COST) for one in networks}
+    entries |= {one.network: Entry("ensemble", UNKNOWN_COST) for one in ensembles}
     with progress("Evaluating", unit="predictors") as advance:
         found = leaderboard(
-            [*networks, *ensembles],
-            entries=entries,
-            reference=EQUAL,
-            choices=EvaluationChoices(),
+            [*networks, *ensembles], entries=entries, reference=EQUAL, choices=choices,
             progress=advance,
-        )
+        )  # fmt: skip
+    answer: dict[str, object] = {
+        "conclusion": conclude_leaderboard(found, reference=EQUAL),
+        "difference": PAIRED,
+    }
+    for row in found.to_dict(orient="records"):
+        answer[str(row["network"])] = {name: row[name] for name in SHOWN if not pd.isna(row[name])}
     if out is None:
-        return _answer(found)
+        return answer
     weights = pd.concat([one.weights for one in made], ignore_index=True)
     produce(out, inputs=inputs, write=partial(_write, found=found, weights=weights, made=ensembles))
-    return {**_answer(found), "tables": str(out)}
-
-
-def _answer(found: pd.DataFrame) -> dict[str, object]:
-    """Return the leaderboard as a dict: its conclusion, then a row a predictor."""
-    conclusion = conclude_leaderboard(found, reference=EQUAL)
-    answer: dict[str, object] = {"conclusion": conclusion, "difference": PAIRED}
-    for row in found.to_dict(orient="records"):
-        answer[str(row["network"])] = {n: row[n] for n in SHOWN if not pd.isna(row[n])}
-    return answer
+    return answer | {"tables": str(out)}
 
 
 def _known(methods: Sequence[str]) -> Sequence[str]:
     for method in methods:
         if method not in METHODS:
-            hint = nearest(method, METHODS)
-            raise ValueError(
-                f"--method {method!r} is unknown; expected of {', '.join(METHODS)}{hint}"
-            )
+            expected = f"expected one of {', '.join(METHODS)}{nearest(method, METHODS)}"
+            raise ValueError(f"--method {method!r} is unknown; {expected}")
     return methods or METHODS
-
-
-def _require_there(files: Sequence[Path]) -> None:
-    for file in files:
-        if not file.exists():
-            raise ValueError(f"{file}: no such file; expected a table, a predictions.npz or a run")
 
 
 def _digest(one: Predictions) -> str:
@@ -136,8 +122,7 @@ def _read_table(
     test = read_test_table(file, films, scale=scale)
     assert films is not None
     known = read_validation(validation[file], test, films=films, scale=scale)
-    both = concatenate([known, test])
-    return recalibrated(both, method=EvaluationChoices().recalibration)
+    return recalibrated(concatenate([known, test]), method=EvaluationChoices().recalibration)
 
 
 def _write(
@@ -148,7 +133,6 @@ def _write(
     weights.to_csv(out / "weights.csv", index=False)
     for one in made:
         save_predictions(one, out / f"{one.network}.npz")
-        table = pd.DataFrame(one.probability, columns=list(one.findings))
-        table.insert(0, "part", one.part)
-        table.insert(0, "image", one.image)
+        table = one.to_frame()
+        table.insert(1, "part", one.part)
         table.to_csv(out / f"{one.network}.csv", index=False)

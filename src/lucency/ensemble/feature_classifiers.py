@@ -11,12 +11,13 @@ Letters in shapes: n films (t train, m do not), k findings, d feature dimensions
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float, Float32, Float64, Int64
+from jaxtyping import Bool, Float32, Float64, Int64
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.kernel_approximation import Nystroem
 from sklearn.linear_model import LogisticRegression
@@ -27,7 +28,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.svm import LinearSVC
 
 from lucency.core.manifest import Manifest, nearest
-from lucency.core.predictions import Predictions
+from lucency.core.predictions import Features, Predictions, concatenate_features
 from lucency.ensemble.nested_cv import (
     REDUCTIONS,
     Choice,
@@ -41,7 +42,6 @@ from lucency.ensemble.nested_cv import (
     folds_by_patient,
     prevalence_logit,
 )
-from lucency.evaluation.evaluate import with_logits
 
 LANDMARKS = 200  # films that stand for all in the kernel of the RBF machine
 TREES, TREE_FILMS = 100, 10_000  # how many trees, and the most films that one sees
@@ -53,7 +53,7 @@ PLAIN = Fitting()
 
 
 def cross_validated(
-    feature: Float[np.ndarray, "n d"],
+    feature: Float32[np.ndarray, "n d"],
     *,
     manifest: Manifest,
     source: str,
@@ -72,63 +72,49 @@ def cross_validated(
     """
     fold = folds_by_patient(manifest.patient, folds=folds, seed=seed)
     network, label = f"{learner} on {source}", manifest.label
+    films = Features(
+        source=source, split=f"{folds} folds by patient, seed {seed}", feature=feature,
+        findings=manifest.findings, image=manifest.image, patient=manifest.patient, label=label,
+        part=np.full(len(fold), "test"),
+    )  # fmt: skip
     logit, tables, common = np.empty(label.shape), [], prevalence_logit(label)
     for one in range(folds):
-        fitted = fit_on_features(
-            feature, label=label, patient=manifest.patient, train=fold != one,
-            learner=learner, seed=seed, fitting=fitting,
-        )  # fmt: skip
-        logit[fold == one] = fitted.logit + common - prevalence_logit(label[fold != one])
-        tables.append(_table(network, fitted, manifest.findings, label[fold != one], fold=one))
-    predictions = Predictions(
-        network=network, split=f"{folds} folds by patient, seed {seed}", logit=logit,
-        findings=manifest.findings, image=manifest.image, patient=manifest.patient, label=label,
-        part=np.full(len(fold), "test"), feature=np.empty((len(fold), 0), dtype=np.float32),
-    )  # fmt: skip
-    return predictions, pd.concat(tables, ignore_index=True)
+        train = fold != one
+        fitted = fit_on_features(films, train=train, learner=learner, seed=seed, fitting=fitting)
+        logit[~train] = fitted.logit + common - prevalence_logit(label[train])
+        tables.append(_table(network, fitted, films.findings, label[train], fold=one))
+    return films.predictions(network=network, logit=logit), pd.concat(tables, ignore_index=True)
 
 
 def classical_predictions(
-    train: Predictions,
-    others: Sequence[Predictions],
-    *,
-    learner: str,
-    seed: int,
-    fitting: Fitting = PLAIN,
-) -> tuple[list[Predictions], pd.DataFrame]:
+    train: Features, others: Features, *, learner: str, seed: int, fitting: Fitting = PLAIN
+) -> tuple[Predictions, pd.DataFrame]:
     """Return the predictions of other films, such as val and test, by a fitted classifier.
 
-    All are predictions of one network, of which the features are taken. Where it was trained on
-    the same training films the classifier is overconfident: recalibrate its logits on validation
-    films. The table is that of `cross_validated`, with -1 as the fold.
-    Raises ValueError for several networks or splits, no features, and as `fit_on_features` does.
+    All are features of one source, and labels of the other films are not used. Where the source is
+    a network that was trained on the same training films the classifier is overconfident:
+    recalibrate its logits on validation films. The table is that of `cross_validated`, with -1 as
+    the fold. Raises ValueError for several sources or splits, no features, and as `fit_on_features`
+    does.
     """
-    sides = (train, *others)
-    about = {(one.network, one.split, one.findings, one.feature.shape[1]) for one in sides}
+    sides = (train, others)
+    about = {(one.source, one.split, one.findings, one.feature.shape[1]) for one in sides}
     if len(about) > 1 or not train.feature.shape[1]:
         found = "; ".join(sorted(f"{one[0]}, split {one[1]}, {one[3]} dimensions" for one in about))
-        expected = "expected one network, split and list of findings, with features"
-        raise ValueError(f"predictions of {found}; {expected}")
-    films = [len(one) for one in sides]
-    fitted = fit_on_features(
-        np.concatenate([one.feature for one in sides]),
-        label=np.concatenate([train.label, *(np.full_like(one.label, np.nan) for one in others)]),
-        patient=np.concatenate([one.patient for one in sides]),
-        train=np.arange(sum(films)) < len(train),
-        learner=learner, seed=seed, fitting=fitting,
-    )  # fmt: skip
-    network = f"{learner} on {train.network}"
-    logits = np.split(fitted.logit, np.cumsum(films[1:-1]))
-    pairs = zip(others, logits, strict=True)
-    found = [with_logits(one, network=network, logit=logit) for one, logit in pairs]
-    return found, _table(network, fitted, train.findings, train.label, fold=-1)
+        expected = "expected one source, split and list of findings, with features"
+        raise ValueError(f"features of {found}; {expected}")
+    unlabelled = replace(others, label=np.full_like(others.label, np.nan))
+    films = concatenate_features([train, unlabelled])
+    first = np.arange(len(films)) < len(train)
+    fitted = fit_on_features(films, train=first, learner=learner, seed=seed, fitting=fitting)
+    network = f"{learner} on {train.source}"
+    table = _table(network, fitted, train.findings, train.label, fold=-1)
+    return others.predictions(network=network, logit=fitted.logit), table
 
 
 def fit_on_features(
-    feature: Float[np.ndarray, "n d"],
+    films: Features,
     *,
-    label: Float32[np.ndarray, "n k"],
-    patient: Int64[np.ndarray, " n"],
     train: Bool[np.ndarray, " n"],
     learner: str,
     seed: int,
@@ -142,10 +128,8 @@ def fit_on_features(
             expected = f"expected one of {', '.join(known)}{nearest(word, known)}"
             raise ValueError(f"{word!r} is unknown; {expected}")
     chosen = LEARNERS[learner]
-    return fit_nested(
-        feature, label=label, patient=patient, train=train, fitting=fitting,
-        classifier=chosen._replace(balance=OVERSAMPLING[fitting.oversampling](chosen)), seed=seed,
-    )  # fmt: skip
+    classifier = chosen._replace(balance=OVERSAMPLING[fitting.oversampling](chosen))
+    return fit_nested(films, train=train, classifier=classifier, fitting=fitting, seed=seed)
 
 
 def _table(

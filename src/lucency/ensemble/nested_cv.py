@@ -1,9 +1,7 @@
 """Nested cross-validation of a classical classifier: fitted, chosen and calibrated on patients.
 
-Features are first brought onto axes (principal components, or standardised with a selection a
-finding), which are fitted to the films that the classifier is fitted to and applied to others. What
-the classifier may choose is chosen, and its scores are calibrated, on inner folds of training
-patients.
+Features are first brought onto axes: principal components, or standardised with a selection a
+finding. All that is chosen or calibrated is so on inner folds of training patients.
 
 Letters in shapes: n films, k findings, d feature dimensions, c axes, t films that are fitted to, m
 films that are left out of it, r rows to fit to (a film may have several), s selected axes, a
@@ -14,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from time import perf_counter
 from typing import Any, Literal, NamedTuple
 
@@ -24,8 +21,10 @@ from sklearn.decomposition import PCA
 from sklearn.feature_selection import f_classif
 from sklearn.impute import SimpleImputer
 from sklearn.model_selection import GroupKFold
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from lucency.core.predictions import Features
 from lucency.evaluation.bootstrap import mean_over_findings, once
 from lucency.evaluation.calibration import Fit, platt
 from lucency.evaluation.metrics import auc
@@ -91,27 +90,56 @@ class NestedFit:
     seconds: float
 
 
-class _Tried(NamedTuple):
-    """One choice's scores of training films out of fold, and its mean AUC finding by finding."""
+@dataclass(kw_only=True)
+class _Fits:
+    """One classifier, fitted again and again; each of all `fits` is reported when it is done."""
 
-    choice: Choice
-    beyond: Float64[np.ndarray, "n k"]
-    auc: Float64[np.ndarray, " k"]
+    label: Float32[np.ndarray, "n k"]
+    classifier: FeatureClassifier
+    fitting: Fitting
+    seed: int
+    fits: int
+    done: int = 0
 
+    def scores(
+        self, finding: int, space: Space, choice: Choice
+    ) -> tuple[Float64[np.ndarray, " m"], float]:
+        """Return the scores of the films that are left out, and the seconds that these took."""
+        known = self.label[space.fitted, finding]
+        stated = ~np.isnan(known)
+        label = known[stated].astype(np.int64)
+        axes = REDUCTIONS[self.fitting.reduction][1](space.known[stated], label)
+        component = space.known[stated][:, axes]
+        rows, weight = self.classifier.balance(label, np.random.default_rng(self.seed))
+        model = self.classifier.make(component[rows], self.seed, **choice)
+        model.fit(component[rows], label[rows], **weight)
+        started = perf_counter()
+        score = self.classifier.score(model, space.new[:, axes])
+        seconds = perf_counter() - started
+        self.done += 1
+        self.fitting.progress(self.done, self.fits)
+        return score, seconds
 
-class _Scored(NamedTuple):
-    score: Float64[np.ndarray, " m"]
-    seconds: float
+    def out_of_fold(
+        self, inner: Sequence[Space], able: Int64[np.ndarray, " a"], choice: Choice
+    ) -> tuple[Float64[np.ndarray, "n k"], Float64[np.ndarray, " k"]]:
+        """Return a choice's scores of the films of every inner fold, and each finding's mean AUC.
 
-
-Scorer = Callable[[Float32[np.ndarray, " n"], Space, Choice], _Scored]
+        NaN for the findings that are not in `able`.
+        """
+        findings, beyond = self.label.shape[1], np.full(self.label.shape, np.nan)
+        area = np.full((len(inner), findings), np.nan)
+        for fold, space in enumerate(inner):
+            for k in able.tolist():
+                score, _ = self.scores(k, space, choice)
+                truth, beyond[space.left, k] = self.label[space.left, k], score
+                area[fold, k] = auc(truth, score, weights=once(len(score)))[0]
+        return beyond, mean_over_findings(area)
 
 
 def fit_nested(
-    feature: Float[np.ndarray, "n d"],
+    films: Features,
     *,
-    label: Float32[np.ndarray, "n k"],
-    patient: Int64[np.ndarray, " n"],
     train: Bool[np.ndarray, " n"],
     classifier: FeatureClassifier,
     fitting: Fitting,
@@ -130,38 +158,33 @@ def fit_nested(
     for fewer training patients than INNER, no film outside `train`, a patient on both sides, and
     features that are infinite or all the same; NaN is filled with the fitted films' median.
     """
-    _check(feature, patient, train)
-    known = np.flatnonzero(train)
-    fold = folds_by_patient(patient[known], folds=INNER, seed=seed)
-    place = REDUCTIONS[fitting.reduction][0]
-    inner = [
-        place(feature, fitted=known[fold != one], left=known[fold == one], seed=seed)
-        for one in range(INNER)
-    ]
-    whole = place(feature, fitted=known, left=np.flatnonzero(~train), seed=seed)
+    _check(films, train)
+    known, label = np.flatnonzero(train), films.label
+    fold = folds_by_patient(films.patient[known], folds=INNER, seed=seed)
+    sides = [(known[fold != one], known[fold == one]) for one in range(INNER)]
+    *inner, whole = (
+        REDUCTIONS[fitting.reduction][0](standardised(films.feature, *side), seed)
+        for side in (*sides, (known, np.flatnonzero(~train)))
+    )
     lacking = [_lacking(truth, inner) for truth in label.T]
     able = np.flatnonzero([not why for why in lacking])
-    scores = _counted(
-        partial(_scores, classifier=classifier, reduction=fitting.reduction, seed=seed),
-        fits=(len(classifier.grid) * INNER + 1) * len(able),
-        progress=fitting.progress,
-    )
-    tried = [_try(label, inner, able, choice, scores) for choice in classifier.grid]
-    best = max(tried, key=lambda one: mean_over_findings(one.auc[:, None])[0])
+    number = (len(classifier.grid) * INNER + 1) * len(able)
+    fits = _Fits(label=label, classifier=classifier, fitting=fitting, seed=seed, fits=number)
+    tried = [(one, *fits.out_of_fold(inner, able, one)) for one in classifier.grid]
+    choice, beyond, area = max(tried, key=lambda one: mean_over_findings(one[2][:, None])[0])
     line, score = [], np.zeros((len(whole.left), label.shape[1]))
     common, seconds = prevalence_logit(label[known]).tolist(), 0.0
     for k, (truth, why) in enumerate(zip(label.T, lacking, strict=True)):
         if why:
             line.append(Fit(slope=0.0, offset=common[k], note=why))
-        else:
-            line.append(_calibration(truth, best.beyond[:, k]))
-            score[:, k], taken = scores(truth, whole, best.choice)
-            seconds += taken
+            continue
+        stated = ~np.isnan(truth) & ~np.isnan(beyond[:, k])
+        line.append(platt(truth[stated].astype(np.float64), beyond[stated, k]))
+        score[:, k], taken = fits.scores(k, whole, choice)
+        seconds += taken
     slope, offset = (np.array([getattr(one, of) for one in line]) for of in ("slope", "offset"))
     logit = slope * score + offset
-    return NestedFit(
-        logit=logit, choice=best.choice, auc=best.auc, line=tuple(line), seconds=seconds
-    )
+    return NestedFit(logit=logit, choice=choice, auc=area, line=tuple(line), seconds=seconds)
 
 
 def folds_by_patient(
@@ -193,42 +216,22 @@ def prevalence_logit(label: Float32[np.ndarray, "n k"]) -> Float64[np.ndarray, "
 
 def standardised(
     feature: Float[np.ndarray, "n d"],
-    *,
     fitted: Int64[np.ndarray, " t"],
     left: Int64[np.ndarray, " m"],
-    seed: int,
 ) -> Space:
     """Return features of mean 0 and variance 1 among the fitted films.
 
     What is NaN takes the fitted films' median, and 0 where they have none.
     """
-    del seed
     filled = SimpleImputer(strategy="median", keep_empty_features=True)
-    scaler = StandardScaler()
-    known = scaler.fit_transform(filled.fit_transform(feature[fitted].astype(np.float64)))
-    new = np.asarray(scaler.transform(filled.transform(feature[left].astype(np.float64))))
+    scaled = make_pipeline(filled, StandardScaler())
+    known = scaled.fit_transform(feature[fitted].astype(np.float64))
+    new = np.asarray(scaled.transform(feature[left].astype(np.float64)))
     return Space(fitted=fitted, left=left, known=known, new=new)
 
 
-def _counted(scores: Scorer, *, fits: int, progress: Callable[[int, int], None]) -> Scorer:
-    """Return the same scorer, which reports every fit to `progress`."""
-    done = 0
-
-    def counted(truth: Float32[np.ndarray, " n"], space: Space, choice: Choice) -> _Scored:
-        nonlocal done
-        found = scores(truth, space, choice)
-        done += 1
-        progress(done, fits)
-        return found
-
-    return counted
-
-
-def _check(
-    feature: Float[np.ndarray, "n d"],
-    patient: Int64[np.ndarray, " n"],
-    train: Bool[np.ndarray, " n"],
-) -> None:
+def _check(films: Features, train: Bool[np.ndarray, " n"]) -> None:
+    feature, patient = films.feature, films.patient
     known = feature[train]
     if np.isinf(feature).any() or not (known != known[:1])[~np.isnan(known)].any():
         raise ValueError(
@@ -250,77 +253,18 @@ def _lacking(truth: Float32[np.ndarray, " n"], inner: Sequence[Space]) -> str:
         folds = sum(bool((truth[space.left] == value).any()) for space in inner)
         if folds < 2:
             where = "one inner fold alone" if folds else "no training film"
-            return f"not learnt, as common as in training: {name} in {where}"
+            return f"not fitted, predicted at training prevalence: {name} in {where}"
     return ""
 
 
-def _try(
-    label: Float32[np.ndarray, "n k"],
-    inner: Sequence[Space],
-    able: Int64[np.ndarray, " a"],
-    choice: Choice,
-    scores: Scorer,
-) -> _Tried:
-    """Return a choice's scores of the films of every inner fold, for the findings in `able`."""
-    beyond, area = np.full(label.shape, np.nan), np.full((len(inner), label.shape[1]), np.nan)
-    for fold, space in enumerate(inner):
-        for k in able.tolist():
-            score = beyond[space.left, k] = scores(label[:, k], space, choice).score
-            area[fold, k] = auc(label[space.left, k], score, weights=once(len(score)))[0]
-    return _Tried(choice=choice, beyond=beyond, auc=mean_over_findings(area))
-
-
-def _calibration(truth: Float32[np.ndarray, " n"], beyond: Float64[np.ndarray, " n"]) -> Fit:
-    """Return the line from scores to logits, fitted to the stated labels of training films."""
-    stated = ~np.isnan(truth) & ~np.isnan(beyond)
-    return platt(truth[stated].astype(np.float64), beyond[stated])
-
-
-def _scores(
-    truth: Float32[np.ndarray, " n"],
-    space: Space,
-    choice: Choice,
-    *,
-    classifier: FeatureClassifier,
-    reduction: Reduction,
-    seed: int,
-) -> _Scored:
-    """Return the scores of the films that are left out, by a model of those that are fitted to."""
-    known = truth[space.fitted]
-    stated = ~np.isnan(known)
-    label = known[stated].astype(np.int64)
-    axes = REDUCTIONS[reduction][1](space.known[stated], label)
-    component = space.known[stated][:, axes]
-    rows, weight = classifier.balance(label, np.random.default_rng(seed))
-    model = classifier.make(component[rows], seed, **choice)
-    model.fit(component[rows], label[rows], **weight)
-    started = perf_counter()
-    return _Scored(classifier.score(model, space.new[:, axes]), perf_counter() - started)
-
-
-def components(
-    feature: Float[np.ndarray, "n d"],
-    *,
-    fitted: Int64[np.ndarray, " t"],
-    left: Int64[np.ndarray, " m"],
-    seed: int,
-) -> Space:
+def components(space: Space, seed: int) -> Space:
     """Return the principal components of standardised features, on the axes of the fitted films.
 
     At most COMPONENTS of them, scaled together to a mean variance of 1 among the fitted films.
     """
-    space = standardised(feature, fitted=fitted, left=left, seed=seed)
     axes = PCA(min(COMPONENTS, *space.known.shape), random_state=seed)
-    known = axes.fit_transform(space.known)
-    new = axes.transform(space.new)
-    size = known.std()
-    return space._replace(known=known / size, new=new / size)
-
-
-def _every_axis(known: Float64[np.ndarray, "t c"], truth: Int64[np.ndarray, " t"]) -> slice:
-    """Return all axes, whatever the finding."""
-    del known, truth
-    return slice(None)
+    known, new = axes.fit_transform(space.known), axes.transform(space.new)
+    return space._replace(known=known / known.std(), new=new / known.std())
 
 
 def selected(
@@ -336,4 +280,7 @@ def selected(
     return np.sort(spread[order[:SELECTED]])
 
 
-REDUCTIONS = {"components": (components, _every_axis), "selection": (standardised, selected)}
+REDUCTIONS = {  # how axes are made of standardised features, and which of them a finding takes
+    "components": (components, lambda known, truth: slice(None)),
+    "selection": (lambda space, seed: space, selected),
+}

@@ -19,9 +19,8 @@ import numpy as np
 from jaxtyping import Float, Float32, Float64, Int64, Shaped
 from scipy.special import logit
 
-from lucency.core.predictions import Predictions
+from lucency.core.predictions import Features, Predictions
 from lucency.evaluation.bootstrap import ratio
-from lucency.evaluation.evaluate import with_logits
 
 BLOCK = 128  # films whose best similarity stands for all of them until the best blocks are known
 CELLS = 2**25  # similarities at once: 134 MB
@@ -66,17 +65,12 @@ class Found(NamedTuple):
     similarity: Float32[np.ndarray, "q t"]
 
 
-def build_index(
-    feature: Float[np.ndarray, "n d"],
-    *,
-    image: Shaped[np.ndarray, " n"],
-    patient: Int64[np.ndarray, " n"],
-) -> Index:
+def build_index(films: Features) -> Index:
     """Return the index of films; raises ValueError for a feature that is not finite or all 0."""
-    direction = directions(feature)
+    direction = directions(films.feature)
     for rows in pieces(len(direction), ROWS):
         direction[rows] = direction[rows].astype(np.float16)
-    return Index(image=image.astype(str), patient=patient, direction=direction)
+    return Index(image=films.image.astype(str), patient=films.patient, direction=direction)
 
 
 def directions(feature: Float[np.ndarray, "n d"]) -> Float32[np.ndarray, "n d"]:
@@ -97,11 +91,7 @@ def directions(feature: Float[np.ndarray, "n d"]) -> Float32[np.ndarray, "n d"]:
 
 
 def search(
-    index: Index,
-    feature: Float[np.ndarray, "q d"],
-    *,
-    patient: Int64[np.ndarray, " q"],
-    top: int,
+    index: Index, feature: Float[np.ndarray, "q d"], *, patient: Int64[np.ndarray, " q"], top: int
 ) -> Found:
     """Return the films of highest cosine similarity to every query, none of the query's patient.
 
@@ -118,12 +108,11 @@ def search(
             f"queries have {feature.shape[1]} dimensions; expected {index.direction.shape[1]}, "
             "features of the network that the index was made with"
         )
-    query = directions(feature)
+    query, own = directions(feature), _own_films(index.patient, patient)
     row = np.full((len(query), top), -1, dtype=np.int64)
     similarity = np.full(row.shape, np.nan, dtype=np.float32)
     batch = max(1, min(QUERIES, CELLS // len(index)))
     product = np.empty((min(batch, len(query)), len(index)), dtype=np.float32)
-    own = _own_films(index.patient, patient)
     for some in pieces(len(query), batch):
         roughly = product[: len(query[some])]
         np.matmul(query[some], index.direction.T, out=roughly)
@@ -135,31 +124,32 @@ def search(
 
 
 def neighbour_predictions(
-    queries: Predictions, *, index: Index, label: Float32[np.ndarray, "n k"], neighbours: int
+    queries: Features, *, index: Index, label: Float32[np.ndarray, "n k"], neighbours: int
 ) -> Predictions:
     """Return the vote of the nearest training films, as predictions of a network of its own.
 
-    `queries` holds the features, `label` the labels of the index, which training films
-    make up; films of a query's own patient do not vote. Nothing is calibrated here. Raises
-    ValueError for labels of other films or findings, and as `search` does.
+    `label` are the labels of the index, which training films make up; films of a query's own
+    patient do not vote. Nothing is calibrated here. Raises ValueError for labels of other films or
+    findings, and as `search` does.
     """
-    expected = (len(index), len(queries.findings))
-    if label.shape != expected:
-        raise ValueError(f"labels are {label.shape}; expected films and findings {expected}")
+    require_labels(label, films=len(index), findings=len(queries.findings))
     found = search(index, queries.feature, patient=queries.patient, top=neighbours)
     share = np.empty(queries.label.shape)
     prior = prevalence(label)
     for some in pieces(len(queries), QUERIES):
-        share[some] = vote(label, found.row[some], found.similarity[some], prior=prior)
-    return with_logits(queries, network=f"neighbours on {queries.network}", logit=logit(share))
+        share[some] = vote(label, Found(*(part[some] for part in found)), prior=prior)
+    return queries.predictions(network=f"neighbours on {queries.source}", logit=logit(share))
+
+
+def require_labels(label: Float32[np.ndarray, "n k"], *, films: int, findings: int) -> None:
+    """Raise ValueError unless these are labels of so many films and findings."""
+    if label.shape != (films, findings):
+        expected = f"expected films and findings {(films, findings)}"
+        raise ValueError(f"labels are {label.shape}; {expected}")
 
 
 def vote(
-    known: Float32[np.ndarray, "n k"],
-    found: Int64[np.ndarray, "q t"],
-    similarity: Float32[np.ndarray, "q t"],
-    *,
-    prior: Float64[np.ndarray, " k"],
+    known: Float32[np.ndarray, "n k"], found: Found, *, prior: Float64[np.ndarray, " k"]
 ) -> Float64[np.ndarray, "q k"]:
     """Return the neighbours' vote: the share of positive labels, weighted by similarity.
 
@@ -167,9 +157,9 @@ def vote(
     prior share is added, so that no share is 0 or 1. Dudani, IEEE Transactions on Systems, Man,
     and Cybernetics SMC-6 (1976), 325-327, for weights by nearness.
     """
-    label = known[found]
-    there = (found >= 0)[..., None] & ~np.isnan(label)
-    weight = np.where(there, np.clip(similarity.astype(np.float64), 0, None)[..., None], 0)
+    label, similarity = known[found.row], found.similarity.astype(np.float64)
+    there = (found.row >= 0)[..., None] & ~np.isnan(label)
+    weight = np.where(there, np.clip(similarity, 0, None)[..., None], 0)
     positive = (weight * (label == 1)).sum(axis=1)
     return (positive + prior) / (weight.sum(axis=1) + 1)
 
@@ -233,11 +223,7 @@ def _own_films(
 
 
 def _best(
-    index: Index,
-    query: Float32[np.ndarray, " d"],
-    roughly: Float32[np.ndarray, " n"],
-    *,
-    top: int,
+    index: Index, query: Float32[np.ndarray, " d"], roughly: Float32[np.ndarray, " n"], *, top: int
 ) -> tuple[Int64[np.ndarray, " t"], Float64[np.ndarray, " t"]]:
     """Return the rows of the highest similarities, best first, and the similarities.
 

@@ -1,8 +1,8 @@
 """Retrieval metrics: precision, MAP and nDCG of a search for similar films, and re-identification.
 
-Each metric stands beside the baseline of results drawn at random. A retriever finds the patient
-before the disease: Packhäuser et al., Scientific Reports 12 (2022), 14851, re-identified patients
-of ChestX-ray14 with an AUC of .994; `recognition_table` measures how surely these features do.
+Each metric stands beside the baseline of results drawn at random. Packhäuser et al., Scientific
+Reports 12 (2022), 14851, re-identified patients of ChestX-ray14 with an AUC of .994;
+`recognition_table` measures how surely given features do.
 
 Letters in shapes: n films of the index, q queries, k findings, t results a query, s label sets,
 g groups of queries of one label set and one patient of the index, c columns: overall, findings.
@@ -10,44 +10,39 @@ g groups of queries of one label set and one patient of the index, c columns: ov
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float32, Float64, Int8, Int64
 from scipy import sparse
 from scipy.stats import hypergeom
 
-from lucency.core.predictions import Predictions
-from lucency.ensemble.retrieval import NOBODY, ROWS, Found, Index, build_index, pieces, search
+from lucency.core.predictions import Features
+from lucency.ensemble.retrieval import (
+    NOBODY,
+    ROWS,
+    Found,
+    Index,
+    build_index,
+    pieces,
+    require_labels,
+    search,
+)
 from lucency.evaluation.bootstrap import Weights, interval, once, ratio, resample_patients
 from lucency.evaluation.metrics import auc, mean_over_films
 
 OVERALL = "overall"
 COLUMNS = ("finding", "metric", "value", "low", "high", "random", "queries", "note")
 FIRST, PAIRS = "same patient first", "same patient AUC"
-WANT = "want of films of others that are labelled, or relevant"
+WITHOUT = "queries without labelled or relevant films of other patients"
 TOP = 10  # results a query
 UNSTATED = -1  # how a label that is not stated is written among label sets
 PerQuery = Float64[np.ndarray, " q"]
+PerColumn = Float64[np.ndarray, "q c"]
 Row = tuple[str, str, float, float, float, float, int, str]
 
 
-class Chances(NamedTuple):
-    """What the index allows a query, without the films of its own patient.
-
-    `ideal` is the best discounted gain, `gain` that of results at random; `relevant` of `stated`
-    films are relevant overall, then finding by finding, carry it among those where it is stated.
-    """
-
-    ideal: PerQuery
-    gain: PerQuery
-    relevant: Float64[np.ndarray, "q c"]
-    stated: Float64[np.ndarray, "q c"]
-
-
 def similar_table(
-    queries: Predictions,
+    queries: Features,
     *,
     index: Index,
     label: Float32[np.ndarray, "n k"],
@@ -57,8 +52,8 @@ def similar_table(
 ) -> pd.DataFrame:
     """Return how good the search is: the rows of `retrieval_table`, and of `recognition_table`.
 
-    `queries` holds the features, `label` the labels of the index. Whether features
-    recognise patients is measured among the queries, since the index may hold none of theirs.
+    `label` are the labels of the index. Whether features recognise patients is measured among the
+    queries, since the index may hold none of theirs.
     """
     found = search(index, queries.feature, patient=queries.patient, top=top)
     draws = {"resamples": resamples, "seed": seed}
@@ -67,7 +62,7 @@ def similar_table(
 
 
 def retrieval_table(
-    queries: Predictions,
+    queries: Features,
     *,
     index: Index,
     label: Float32[np.ndarray, "n k"],
@@ -86,35 +81,34 @@ def retrieval_table(
     `random` is what results drawn at random from the films of others in the index score on average.
     The queries' patients are resampled. Raises ValueError for labels of other films or findings.
     """
-    expected = (len(index), len(queries.findings))
-    if label.shape != expected:
-        raise ValueError(f"labels are {label.shape}; expected films and findings {expected}")
+    require_labels(label, films=len(index), findings=len(queries.findings))
     drawn = resample_patients(queries.patient, resamples=resamples, seed=seed)
     weights = (once(len(queries)), drawn)
     top = found.row.shape[1]
     discount = 1 / np.log2(np.arange(2, top + 2))
-    chances = _chances(queries, index, label, discount)
-    there, result = found.row >= 0, label[found.row]
-    gain = np.where(there, jaccard(queries.label[:, None], result), np.nan)
-    ndcg = ratio(np.nan_to_num(gain) @ discount, chances.ideal)
+    ideal, random_gain, relevant_films, stated_films = _chances(queries, index, label, discount)
+    there, result = (found.row >= 0)[..., None], label[found.row]
+    gain = jaccard(queries.label[:, None], result)[..., None]
+    relevant = np.where(there, np.concatenate([gain, result], axis=2), np.nan)
+    ndcg = ratio(np.nan_to_num(relevant[..., 0]) @ discount, ideal)
+    carries = np.column_stack([np.ones(len(queries), bool), queries.label == 1])
     rows = []
     for column, finding in enumerate((OVERALL, *queries.findings)):
-        relevant = gain if column == 0 else np.where(there, result[..., column - 1], np.nan)
-        mine = np.ones(len(queries), bool) if column == 0 else queries.label[:, column - 1] == 1
-        hit, stated = relevant > 0, ~np.isnan(relevant)
-        total, carry = chances.stated[:, column], chances.relevant[:, column]
+        hit, stated = relevant[..., column] > 0, ~np.isnan(relevant[..., column])
+        total, carry = stated_films[:, column], relevant_films[:, column]
         scores = {
             f"precision@{top}": (ratio(hit.sum(axis=1), stated.sum(axis=1)), ratio(carry, total)),
             f"map@{top}": (_average(hit, stated), _chance_of_average(carry, total, top)),
         }
         if column == 0:
-            scores[f"ndcg@{top}"] = (ndcg, ratio(chances.gain, chances.ideal))
+            scores[f"ndcg@{top}"] = (ndcg, ratio(random_gain, ideal))
         for metric, (score, chance) in scores.items():
-            rows.append(_score_row((finding, metric), score, mine, chance, weights))
+            name = (finding, metric)
+            rows.append(_score_row(name, score, carries[:, column], chance, weights))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def recognition_table(queries: Predictions, *, resamples: int, seed: int) -> pd.DataFrame:
+def recognition_table(queries: Features, *, resamples: int, seed: int) -> pd.DataFrame:
     """Return how surely the features re-identify a patient among the queries.
 
     `same patient first`: the share of films whose nearest other film is of the same patient.
@@ -122,22 +116,28 @@ def recognition_table(queries: Predictions, *, resamples: int, seed: int) -> pd.
     film and one of another patient, one pair of each kind drawn for every film. Both are of the
     films whose patient has several, whose patients are resampled.
     """
-    index = build_index(queries.feature, image=queries.image, patient=queries.patient)
+    index = build_index(queries)
     _, owner, count = np.unique(index.patient, return_inverse=True, return_counts=True)
     rows = np.flatnonzero((count[owner] > 1) & (count[owner] < len(index)))
     if not len(rows):
-        lost = (np.nan,) * 3
         note = "not computable: expected a patient of several films, and films of others"
-        none = [(OVERALL, FIRST, *lost, np.nan, 0, note), (OVERALL, PAIRS, *lost, 0.5, 0, note)]
+        chances = {FIRST: np.nan, PAIRS: 0.5}
+        none = [(OVERALL, name, *[np.nan] * 3, by, 0, note) for name, by in chances.items()]
         return pd.DataFrame(none, columns=list(COLUMNS))
     patient = index.patient[rows]
     weights = (once(len(rows)), resample_patients(patient, resamples=resamples, seed=seed))
     every = np.ones(len(rows), dtype=bool)
-    same = (index.patient[_nearest_other(index, rows)] == patient).astype(np.float64)
+    nearest = search(index, index.direction[rows], patient=np.full(len(rows), NOBODY), top=2).row
+    other = np.where(nearest[:, 0] == rows, nearest[:, 1], nearest[:, 0])
+    same = (index.patient[other] == patient).astype(np.float64)
     chance = (count[owner[rows]] - 1) / (len(index) - 1)
     score = _score_row((OVERALL, FIRST), same, every, chance, weights)
-    mate, stranger = draw_pairs(index.patient, rows, seed=seed)
-    similarity = np.concatenate([_cosine(index, rows, mate), _cosine(index, rows, stranger)])
+    one, other = np.tile(rows, 2), np.concatenate(draw_pairs(index.patient, rows, seed=seed))
+    cosines = [
+        np.einsum("qd,qd->q", index.direction[one[some]], index.direction[other[some]])
+        for some in pieces(len(one), ROWS)
+    ]
+    similarity = np.concatenate(cosines).astype(np.float64)
     kind = np.repeat([1.0, 0.0], len(rows))
     both = np.concatenate([patient, patient])
     plain = auc(kind, similarity, weights=once(len(both)))
@@ -148,21 +148,20 @@ def recognition_table(queries: Predictions, *, resamples: int, seed: int) -> pd.
 
 
 def conclude_recognition(table: pd.DataFrame) -> str:
-    """Return a sentence on what the rows of `recognition_table` mean for the patients."""
+    """Return sentences on re-identification by the features, from rows of `recognition_table`."""
     first, pairs = (table[table["metric"] == metric].iloc[0].to_dict() for metric in (FIRST, PAIRS))
     if not first["queries"]:
-        return f"Whether these features recognise people is {first['note']}."
+        return f"Patient re-identification is {first['note']}."
     figures = (
-        f"for {first['value']:.1%} of films the most similar other film is of the same patient "
-        f"({first['random']:.1%} by chance), and a patient's own film is more similar than a "
-        f"stranger's in {pairs['value']:.1%} of pairs (50 % by chance)"
+        f"Most similar other film of the same patient: {first['value']:.1%} of films "
+        f"(chance {first['random']:.1%}). Same-patient AUC: {pairs['value']:.3f} (chance 0.500)."
     )
     if first["low"] <= first["random"] and pairs["low"] <= pairs["random"]:
-        return f"These features do not surely recognise people: {figures}."
+        return f"Patient re-identification is not significantly above chance. {figures}"
     return (
-        f"These features recognise people: {figures}. Whoever has a film of a patient can find "
-        "the patient's other films in an index: guard it as the films themselves, and leave the "
-        "patient out when similar films are to speak of disease."
+        f"Patient re-identification is significantly above chance. {figures} An index of these "
+        "features identifies patients: protect it like the films, and exclude the query's own "
+        "patient where similar films are evidence of disease."
     )
 
 
@@ -204,9 +203,9 @@ def draw_pairs(
 
 def _score_row(
     name: tuple[str, str],
-    score: Float64[np.ndarray, " q"],
+    score: PerQuery,
     mine: Bool[np.ndarray, " q"],
-    chance: Float64[np.ndarray, " q"],
+    chance: PerQuery,
     weights: tuple[Weights, Weights],
 ) -> Row:
     """Return a row of COLUMNS: the mean score of the queries that are `mine`, with its interval.
@@ -219,26 +218,10 @@ def _score_row(
     value, chance = (np.where(counted, part, np.nan) for part in (score, chance))
     low, high = interval(mean_over_films(value, weights=weights[1]))
     plain, random = (mean_over_films(part, weights=weights[0])[0] for part in (value, chance))
-    note = "not computable: no query carries it" if not queries else ""
+    note = "not computable: no query with this finding" if not queries else ""
     if used < queries:
-        note = f"{'left out' if used else 'not computable'}: {queries - used:,} queries, for {WANT}"
+        note = f"{'left out' if used else 'not computable'}: {queries - used:,} {WITHOUT}"
     return (*name, float(plain), float(low), float(high), float(random), used, note)
-
-
-def _nearest_other(index: Index, rows: Int64[np.ndarray, " q"]) -> Int64[np.ndarray, " q"]:
-    nobody = np.full(len(rows), NOBODY)
-    row = search(index, index.direction[rows], patient=nobody, top=2).row
-    return np.where(row[:, 0] == rows, row[:, 1], row[:, 0])
-
-
-def _cosine(
-    index: Index, one: Int64[np.ndarray, " q"], other: Int64[np.ndarray, " q"]
-) -> Float64[np.ndarray, " q"]:
-    several = [
-        np.einsum("qd,qd->q", index.direction[one[some]], index.direction[other[some]])
-        for some in pieces(len(one), ROWS)
-    ]
-    return np.concatenate(several).astype(np.float64)
 
 
 def _average(hit: Bool[np.ndarray, "q t"], stated: Bool[np.ndarray, "q t"]) -> PerQuery:
@@ -249,18 +232,24 @@ def _average(hit: Bool[np.ndarray, "q t"], stated: Bool[np.ndarray, "q t"]) -> P
 
 
 def _chances(
-    queries: Predictions,
+    queries: Features,
     index: Index,
     label: Float32[np.ndarray, "n k"],
     discount: Float64[np.ndarray, " t"],
-) -> Chances:
+) -> tuple[PerQuery, PerQuery, PerColumn, PerColumn]:
+    """Return what the index allows a query, without the films of its own patient.
+
+    The best discounted gain and that of results at random; then how many films are relevant
+    overall or carry each finding, and among how many this is stated.
+    """
     sets, known = np.unique(_coded(label), axis=0, return_inverse=True)
     mine, place = np.unique(_coded(queries.label), axis=0, return_inverse=True)
     patients, owner = np.unique(index.patient, return_inverse=True)
     shape = (len(patients), len(sets))
     owned = sparse.csr_array((np.ones(len(index)), (owner, known.ravel())), shape=shape)
     everyone = np.bincount(known.ravel(), minlength=len(sets)).astype(np.float64)
-    relevance = jaccard(_decoded(mine)[:, None], _decoded(sets)[None])
+    whose, what = (np.where(s == UNSTATED, np.nan, s).astype(np.float32) for s in (mine, sets))
+    relevance = jaccard(whose[:, None], what[None])
     own = np.minimum(np.searchsorted(patients, queries.patient), len(patients) - 1)
     own = np.where(patients[own] == queries.patient, own, -1)
     groups, group = np.unique(np.stack([place.ravel(), own]), axis=1, return_inverse=True)
@@ -276,18 +265,14 @@ def _chances(
         films = count.sum()
         total = gain @ count * discount[: int(films)].sum()
         found.append((ideal, total, films, relevant, stated))
-    best, total, films, *several = (
+    ideal, total, films, relevant, stated = (
         np.array(part)[group.ravel()] for part in zip(*found, strict=True)
     )
-    return Chances(best, ratio(total, films), *several)
+    return ideal, ratio(total, films), relevant, stated
 
 
 def _coded(label: Float32[np.ndarray, "n k"]) -> Int8[np.ndarray, "n k"]:
     return np.where(np.isnan(label), UNSTATED, label).astype(np.int8)
-
-
-def _decoded(sets: Int8[np.ndarray, "s k"]) -> Float32[np.ndarray, "s k"]:
-    return np.where(sets == UNSTATED, np.nan, sets).astype(np.float32)
 
 
 def _chance_of_average(relevant: PerQuery, total: PerQuery, top: int) -> PerQuery:

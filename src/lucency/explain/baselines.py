@@ -1,30 +1,27 @@
 """Baselines: maps made without any network, and whether heat maps beat them at pointing into boxes.
 
-Letters in shapes: n films, k findings, k1 one more for their mean, b boxes, c numbers of a box or
-its cells, gh and gw cells of the grid, r resamples (the first: all films once).
+Letters in shapes: m films, k findings, b boxes, c numbers of a box or its cells, gh and gw cells of
+the grid.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float32, Float64, Int64
 
-from lucency.evaluation.bootstrap import Weights, all_and_resampled, interval, ratio
 from lucency.evaluation.evaluate import MACRO
-from lucency.explain.heatmaps import (
-    Boxes,
-    Heatmaps,
-    Pairs,
-    cover,
-    even_centres,
-    pair_up,
-    place_boxes,
+from lucency.explain.heatmaps import Boxes, Heatmaps, cover, even_centres, place_boxes
+from lucency.explain.localization import (
+    ONE_PATIENT,
+    boxed_films,
+    mean_by_finding,
+    pointing_game,
+    with_interval,
 )
-from lucency.explain.localization import ONE_PATIENT, pointing_game, sum_by_finding, with_mean
 
 COLUMNS = (
     "method", "baseline", "finding", "difference", "low", "high", "films", "patients", "note",
@@ -39,39 +36,29 @@ def baseline_table(
 
     All are maps of the same films, so that differences are paired; 95 % intervals over patients.
     """
-    pairs = pair_up(place_boxes(maps, boxes))
-    weights = all_and_resampled(maps.patient, resamples=resamples, seed=seed)
-    own = _hits(maps, pairs, weights)
-    findings = (*maps.findings, MACRO)
-    patient = maps.patient[pairs.row]
-    of = [pairs.column == column for column in range(len(findings) - 1)]
-    of.append(np.ones(len(pairs.row), dtype=bool))
+    boxed = boxed_films(maps, boxes, resamples=resamples, seed=seed)
+    own, *theirs = (
+        mean_by_finding(boxed, pointing_game(one, pairs=boxed.pairs)) for one in (maps, *baselines)
+    )
     rows = []
-    for baseline in baselines:
-        apart = own - _hits(baseline, pairs, weights)
-        low, high = interval(apart[:, 1:])
-        for place, finding in enumerate(findings):
-            people = len(np.unique(patient[of[place]]))
-            bounds = (low[place], high[place]) if people > 1 else (np.nan, np.nan)
-            counts = (len(np.unique(pairs.row[of[place]])), people)
-            note = ONE_PATIENT if people == 1 else ""
-            names = (maps.method, baseline.method, finding)
-            rows.append((*names, apart[place, 0], *bounds, *counts, note))
+    for other, hits in zip(baselines, theirs, strict=True):
+        apart = with_interval(own - hits, boxed.counts).T.tolist()
+        for finding, count, ends in zip((*maps.findings, MACRO), boxed.counts, apart, strict=True):
+            note = ONE_PATIENT if count[1] == 1 else ""
+            rows.append((maps.method, other.method, finding, *ends, *count[:2], note))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
 def conclude_heatmaps(baselines: pd.DataFrame, *, boxes: pd.DataFrame) -> str:
-    """Return whether maps beat the baselines: differences and their 95 % intervals."""
+    """Return sentences on the pointing game of each method minus that of each baseline."""
     if not len(baselines):
-        return "No box could be scored, so the localisation of this network is unknown."
+        return "Localisation is not computable: no box could be scored."
     mean = baselines.loc[baselines["finding"] == MACRO]
-    words = [
-        _compared(name, mean.loc[mean["method"] == name]) for name in dict.fromkeys(mean["method"])
-    ]
+    words = [_compared(str(name), mine) for name, mine in mean.groupby("method", sort=False)]
     count = boxes["finding"].value_counts()
     few = [f"{name} {number}" for name, number in count.items() if number < FEW]
     if few:
-        words.append(f"Findings with fewer than {FEW} boxes are inconclusive: {', '.join(few)}.")
+        words.append(f"Inconclusive, fewer than {FEW} boxes: {', '.join(few)}.")
     return " ".join(words)
 
 
@@ -105,11 +92,9 @@ def mean_box_maps(maps: Heatmaps, *, boxes: pd.DataFrame) -> Heatmaps:
     The mean box has the mean left, top, right and bottom of other patients' boxes. All cells are 0
     where no other patient has one.
     """
-    placed = place_boxes(maps, boxes)
-    grid = np.zeros_like(maps.grid)
-    for column in range(len(maps.findings)):
-        corners, others = _mean_of_others(maps, placed, column, placed.corners)
-        grid[others, column] = cover(corners, cells=maps.grid.shape[2:])
+    placed, grid = place_boxes(maps, boxes), np.zeros_like(maps.grid)
+    for column, films, corners in _means_of_others(maps, placed, placed.corners):
+        grid[films, column] = cover(corners, cells=maps.grid.shape[2:])
     return replace(maps, method="mean box", grid=grid)
 
 
@@ -118,13 +103,10 @@ def box_density_maps(maps: Heatmaps, *, boxes: pd.DataFrame) -> Heatmaps:
 
     Unlike the mean box it can lie in both lungs. All cells are 0 where no other patient has a box.
     """
-    placed = place_boxes(maps, boxes)
-    grid = np.zeros_like(maps.grid)
+    placed, grid = place_boxes(maps, boxes), np.zeros_like(maps.grid)
     covered = cover(placed.corners, cells=maps.grid.shape[2:])
-    for column in range(len(maps.findings)):
-        flat = covered.reshape(len(covered), -1)
-        mean, others = _mean_of_others(maps, placed, column, flat)
-        grid[others, column] = mean.reshape(-1, *maps.grid.shape[2:])
+    for column, films, share in _means_of_others(maps, placed, covered):
+        grid[films, column] = share
     return replace(maps, method="box density", grid=grid)
 
 
@@ -138,39 +120,29 @@ def mean_maps(maps: Heatmaps, *, boxes: pd.DataFrame) -> Float32[np.ndarray, "k 
     return found
 
 
-def _mean_of_others(
-    maps: Heatmaps, placed: Boxes, column: int, value: Float64[np.ndarray, "b c"]
-) -> tuple[Float64[np.ndarray, "n c"], Int64[np.ndarray, " n"]]:
-    """Return the mean over other patients' boxes, and the films for which there are any."""
+def _means_of_others(
+    maps: Heatmaps, placed: Boxes, value: Float64[np.ndarray, "b ..."]
+) -> Iterator[tuple[int, Int64[np.ndarray, " m"], Float64[np.ndarray, "m ..."]]]:
+    """Yield each finding's column, the films of which other patients have boxes, and their mean."""
     patients, owner = np.unique(maps.patient, return_inverse=True)
-    mine = placed.column == column
-    whose = owner[placed.row[mine]]
-    own = np.zeros((len(patients), value.shape[1]))
-    np.add.at(own, whose, value[mine])
-    number = np.bincount(whose, minlength=len(patients))
-    left = number.sum() - number
-    films = np.flatnonzero(left[owner])
-    total = own.sum(axis=0) - own[owner[films]]
-    return total / left[owner[films], None], films
+    for column in range(len(maps.findings)):
+        mine = placed.column == column
+        whose = owner[placed.row[mine]]
+        own = np.zeros((len(patients), *value.shape[1:]))
+        np.add.at(own, whose, value[mine])
+        number = np.bincount(whose, minlength=len(patients))
+        left = number.sum() - number
+        films = np.flatnonzero(left[owner])
+        total = own.sum(axis=0) - own[owner[films]]
+        yield column, films, (total.T / left[owner[films]]).T
 
 
 def _compared(method: str, mine: pd.DataFrame) -> str:
-    """Return which baselines a method beats, which beat it, and which tie with it."""
-    kinds = {"more often than": [], "less often than": [], "no more often for sure than": []}
+    kinds: dict[str, list[str]] = {"above": [], "below": [], "not significantly different from": []}
     for row in mine.to_dict("records"):
-        kind = list(kinds)[0 if row["low"] > 0 else 1 if row["high"] < 0 else 2]
-        known = (
-            f"{row['low']:.3f} to {row['high']:.3f}" if row["low"] == row["low"] else row["note"]
-        )
-        gap = f"{row['difference']:+.3f}, {known}"
-        kinds[kind].append(f"{row['baseline']} ({gap})")
+        low, high = row["low"], row["high"]
+        known = row["note"] if np.isnan(low) else f"{low:.3f} to {high:.3f}"
+        kind = list(kinds)[0 if low > 0 else 1 if high < 0 else 2]
+        kinds[kind].append(f"{row['baseline']} {row['difference']:+.3f} ({known})")
     parts = [f"{kind} {', '.join(several)}" for kind, several in kinds.items() if several]
-    return f"{method} points into boxes {'; '.join(parts)}."
-
-
-def _hits(maps: Heatmaps, pairs: Pairs, weights: Weights) -> Float64[np.ndarray, "k1 r"]:
-    """Return the share of films whose map points into a box, by finding and their mean."""
-    terms = np.stack([pointing_game(maps, pairs=pairs), np.ones(len(pairs.row))])
-    sums = sum_by_finding(maps, pairs, terms, weights=weights)
-    share = ratio(sums[:, 0], sums[:, 1])
-    return with_mean(share)
+    return f"Pointing game of {method}, difference with 95 % interval: {'; '.join(parts)}."

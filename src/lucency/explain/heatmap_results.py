@@ -1,4 +1,8 @@
-"""HeatmapResults: the heat maps of one network, films that they show, and tables of their worth."""
+"""HeatmapResults: the heat maps of one network, and tables of their localisation and faithfulness.
+
+Faithfulness is the sanity check, deletion and insertion, and stability. Letters in shapes: n films,
+k findings, gh and gw cells of the grid.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +14,13 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float32, Float64
+from scipy.stats import rankdata
 
 from lucency.core.manifest import nearest, read_table
 from lucency.core.predictions import Predictions
+from lucency.evaluation.bootstrap import interval, once, ratio, resample_patients
+from lucency.evaluation.metrics import mean_over_films
 from lucency.explain.baselines import baseline_maps, baseline_table
 from lucency.explain.heatmaps import FRAME, Heatmaps, even_centres, load_heatmaps, save_heatmaps
 from lucency.explain.localization import localize, pointing, published_localisation, reach
@@ -20,6 +28,17 @@ from lucency.explain.localization import localize, pointing, published_localisat
 RANDOMISED, STRETCHED = "head randomised", "stretched"
 KINDS = ("true positive", "false positive", "miss")
 TABLES = ("boxes", "cases", "sanity", "faithfulness")
+BOUND = 0.5  # mean strength of rank correlation below which a map has changed; ours
+REQUIRED = ("method", "block", "similarity")
+SANITY = (
+    "method", "maps", "head_randomised", "network_randomised", "bound", "outcome", "note",
+)  # fmt: skip
+TRIED = ("deletion", "insertion", "stability")
+BASELINES = ("deletion", "insertion")  # of these a random map is the baseline
+FAITHFULNESS = (
+    "method", "measure", "films", "patients", "value", "random", "better", "low", "high", "note",
+)  # fmt: skip
+NO_FILMS = "not computable: every map is the same everywhere"
 TEXT = ("method", "baseline", "finding", "measure", "note", "grid", "outcome", "kind", "image")
 
 
@@ -37,8 +56,8 @@ class HeatmapResults:
     """The maps of one network by method on one list of films, and what they are worth.
 
     `boxes` are those that were scored; `remarks` say what could not be scored or explained, and
-    why; then tables may be empty. `cases` are the films of `choose_cases` of every finding;
-    `sanity` and `faithfulness` are of explain.faithfulness.
+    why; then tables may be empty. `cases` are those of `choose_cases` of every finding, `sanity`
+    and `faithfulness` the tables of these names.
     """
 
     network: str
@@ -112,6 +131,63 @@ def choose_cases(
     return pd.concat(parts, ignore_index=True)
 
 
+def map_similarity(
+    one: Float32[np.ndarray, "n k gh gw"], *, other: Float32[np.ndarray, "n k gh gw"]
+) -> Float64[np.ndarray, "n k"]:
+    """Return Spearman's rank correlation of each map with its counterpart.
+
+    NaN where either map is the same everywhere, as there is no order to compare.
+    """
+    ranks = (rankdata(maps.reshape(*maps.shape[:2], -1), axis=2) for maps in (one, other))
+    first, second = (rank - rank.mean(axis=2, keepdims=True) for rank in ranks)
+    shared = (first * second).sum(axis=2)
+    spread = np.sqrt((first**2).sum(axis=2) * (second**2).sum(axis=2))
+    return ratio(shared, spread)
+
+
+def sanity_table(similarities: pd.DataFrame) -> pd.DataFrame:
+    """Return the sanity check of Adebayo et al. (NeurIPS 2018), a row a method: passes, or fails.
+
+    `similarities` has a row for each map and each block, from the head down to the block after
+    which the whole network is randomised, with columns method, block and similarity, Spearman's
+    correlation of the maps before and after. A method passes when the mean of |similarity| is
+    below 0.5 with the whole network randomised; the sign is left aside, since a map turned upside
+    down shows the same edges. Adebayo et al. name no bound; this one is ours. Maps whose similarity
+    is NaN are left out and counted. Raises ValueError for a table without those columns.
+    """
+    if missing := [name for name in REQUIRED if name not in similarities]:
+        raise ValueError(
+            f"similarities lack {', '.join(missing)}; expected the columns {', '.join(REQUIRED)}"
+        )
+    rows = []
+    for method, mine in similarities.groupby("method", sort=False):
+        blocks = mine["block"].unique()
+        head, whole = (mine.loc[mine["block"] == block, "similarity"] for block in blocks[[0, -1]])
+        mean = whole.abs().mean()
+        outcome = "not computable" if np.isnan(mean) else "passes" if mean < BOUND else "fails"
+        flat = int(whole.isna().sum())
+        note = f"{flat} of {len(whole)} maps are the same everywhere, left out" if flat else ""
+        rows.append((method, len(whole), head.abs().mean(), mean, BOUND, outcome, note))
+    return pd.DataFrame(rows, columns=list(SANITY))
+
+
+def faithfulness_table(tried: pd.DataFrame, *, resamples: int, seed: int) -> pd.DataFrame:
+    """Return how true each method's maps are to their network, with 95 % intervals over patients.
+
+    `tried` has a row a method and film: method, image, patient, and deletion, insertion (areas
+    under the curves of Petsiuk et al., BMVC 2018) of its map and of a random one, and stability.
+    `better` is by how much the method beats the random map, above 0 in either test; the interval is
+    of that, and of `value` for stability, which has no baseline. Films whose value is NaN are left
+    out and counted.
+    """
+    rows = [
+        (method, measure, *_faith(mine, measure, resamples=resamples, seed=seed))
+        for method, mine in tried.groupby("method", sort=False)
+        for measure in TRIED
+    ]
+    return pd.DataFrame(rows, columns=list(FAITHFULNESS))
+
+
 def save_heatmap_results(results: HeatmapResults, folder: Path) -> None:
     """Write one CSV a table, one .npz a method's maps, and heatmaps.json."""
     tables = results.scores._asdict() | {name: getattr(results, name) for name in TABLES}
@@ -148,3 +224,29 @@ def _read(file: Path) -> pd.DataFrame:
     if not file.read_text(encoding="utf-8").strip():
         return pd.DataFrame()  # which has no columns to read
     return read_table(file, text=TEXT)
+
+
+def _faith(
+    mine: pd.DataFrame, measure: str, *, resamples: int, seed: int
+) -> tuple[int, int, float, float, float, float, float, str]:
+    value, random = mine[measure].to_numpy(dtype=np.float64), np.full(len(mine), np.nan)
+    if measure in BASELINES:
+        random = mine[f"{measure}_random"].to_numpy(dtype=np.float64)
+    gain = (random - value) * (1 if measure == "deletion" else -1)
+    counted = gain if measure in BASELINES else value
+    stated = ~np.isnan(counted)
+    if not stated.any():
+        return 0, 0, np.nan, np.nan, np.nan, np.nan, np.nan, NO_FILMS
+    patient = mine["patient"].to_numpy(dtype=np.int64)[stated]
+    weights = resample_patients(patient, resamples=resamples, seed=seed)
+    low, high = interval(mean_over_films(counted[stated], weights=weights)).tolist()
+    films, people, notes = int(stated.sum()), len(np.unique(patient)), []
+    mean, baseline, better = (
+        float(mean_over_films(one[stated], weights=once(films))[0]) for one in (value, random, gain)
+    )
+    if left := len(mine) - films:
+        notes.append(f"{left} of {len(mine)} maps are the same everywhere, left out")
+    if people < 2:
+        notes.append("no interval: films of one patient")
+        low = high = np.nan
+    return films, people, mean, baseline, better, low, high, "; ".join(notes)

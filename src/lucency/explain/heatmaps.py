@@ -52,10 +52,8 @@ class Heatmaps:
 
     def __repr__(self) -> str:
         films, findings, down, across = self.grid.shape
-        return (
-            f"<Heatmaps {self.method}: {films:,} films, {findings} findings, "
-            f"{down} x {across} cells>"
-        )
+        size = f"{films:,} films, {findings} findings, {down} x {across} cells"
+        return f"<Heatmaps {self.method}: {size}>"
 
     def take(self, rows: Int64[np.ndarray, " m"]) -> Heatmaps:
         """Return the maps of these films, in this order."""

@@ -12,6 +12,7 @@ c terms, l levels, p points, r resamples (the first: all films once).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import product
 from typing import NamedTuple
 
@@ -64,11 +65,16 @@ Overlaps = Float64[np.ndarray, "d b"]
 Value = Float64[np.ndarray, " m"]
 
 
-class HitCounts(NamedTuple):
-    """Of each pair at each threshold: true boxes that are hit, and detected boxes that are not."""
+class BoxedFilms(NamedTuple):
+    """The films with a box of each finding, and how often each counts in every resample.
 
-    hits: Float64[np.ndarray, "t m"]
-    wrong: Float64[np.ndarray, "t m"]
+    `counts` are films, patients and boxes of each finding, then of all; `notes` say what to note.
+    """
+
+    pairs: Pairs
+    weights: Weights
+    counts: list[tuple[int, int, int]]
+    notes: list[str]
 
 
 def localize(maps: Heatmaps, *, boxes: pd.DataFrame, resamples: int, seed: int) -> pd.DataFrame:
@@ -80,24 +86,18 @@ def localize(maps: Heatmaps, *, boxes: pd.DataFrame, resamples: int, seed: int) 
     other boxes it means something else. 95 % intervals resample patients. `boxes` is a manifest's;
     each must have a map (ValueError). A finding without boxes is NaN, and its note says so.
     """
-    pairs = pair_up(place_boxes(maps, boxes))
-    weights = all_and_resampled(maps.patient, resamples=resamples, seed=seed)
-    counted = count_hits(maps, pairs)
-    number = np.array([len(corners) for corners in pairs.corners], dtype=np.float64)
-    terms = np.concatenate([counted.hits, counted.wrong, number[None]])
-    sums = sum_by_finding(maps, pairs, terms, weights=weights)
+    boxed = boxed_films(maps, boxes, resamples=resamples, seed=seed)
+    number = np.array([len(corners) for corners in boxed.pairs.corners], dtype=np.float64)
+    sums = sum_by_finding(boxed, np.concatenate([*count_hits(maps, boxed.pairs), number[None]]))
     hits, wrong, own = np.split(sums, [len(LIMITS), 2 * len(LIMITS)], axis=1)
     whole = np.where(own[..., :1] > 0, own.sum(axis=0), 0)
-    values = [with_mean(ratio(hits, own + 0 * hits)), with_mean(ratio(wrong, whole + 0 * wrong))]
-    found = np.stack([[value[..., 0], *interval(value[..., 1:])] for value in values])
-    counts, notes = describe(maps, pairs)
-    found[:, 1:, lone(counts)] = np.nan
+    shares = np.stack([ratio(hits, own + 0 * hits), ratio(wrong, whole + 0 * wrong)], axis=1)
+    found = with_interval(with_mean(shares), boxed.counts).transpose(1, 3, 2, 0)
+    named = zip((*maps.findings, MACRO), boxed.counts, boxed.notes, found, strict=True)
     rows = [
-        (maps.method, finding, *limit, *count, *found[:, :, place, which].ravel().tolist(), note)
-        for place, (finding, count, note) in enumerate(
-            zip((*maps.findings, MACRO), counts, notes, strict=True)
-        )
-        for which, limit in enumerate(LIMITS)
+        (maps.method, finding, *limit, *count, *cells.ravel().tolist(), note)
+        for finding, count, note, several in named
+        for limit, cells in zip(LIMITS, several, strict=True)
     ]
     return pd.DataFrame(rows, columns=list(LOCALIZATION_COLUMNS))
 
@@ -111,18 +111,19 @@ def reach(maps: Heatmaps, *, boxes: pd.DataFrame) -> pd.DataFrame:
     """
     placed = place_boxes(maps, boxes)
     down, across = maps.grid.shape[2:]
-    best = {name: function(placed.corners, (down, across)) for name, function in _BEST.items()}
+    best = {
+        "IoBB": cover(placed.corners, cells=(down, across)).max(axis=(1, 2)),
+        "IoU": _best_iou(placed.corners, (down, across)),
+    }
     rows = []
     for name, least in LIMITS:
         mine = [best[name][placed.column == column] for column in range(len(maps.findings))]
         shares = [float((one > least).mean()) if len(one) else np.nan for one in mine]
-        mean = mean_over_findings(np.array(shares)[:, None])[0]
+        shares.append(float(mean_over_findings(np.array(shares)[:, None])[0]))
         counts = [*map(len, mine), len(placed.column)]
-        for finding, count, share in zip(
-            (*maps.findings, MACRO), counts, [*shares, mean], strict=True
-        ):
+        for finding, count, share in zip((*maps.findings, MACRO), counts, shares, strict=True):
             note = "" if count else NO_BOX
-            rows.append((f"{down} x {across}", finding, name, least, count, float(share), note))
+            rows.append((f"{down} x {across}", finding, name, least, count, share, note))
     columns = ["grid", "finding", "measure", "threshold", "boxes", "reachable", "note"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -135,24 +136,33 @@ def pointing(maps: Heatmaps, *, boxes: pd.DataFrame, resamples: int, seed: int) 
     map's strong part with the boxes, the level fitted on other patients. 95 % intervals resample
     patients; the fitted levels stay. Films that have no value are left out, and a note counts them.
     """
-    pairs = pair_up(place_boxes(maps, boxes))
-    weights = all_and_resampled(maps.patient, resamples=resamples, seed=seed)
+    boxed = boxed_films(maps, boxes, resamples=resamples, seed=seed)
+    pairs = boxed.pairs
     fitted, level = fitted_iou(maps, pairs=pairs, seed=seed)
     levels = [f"levels {' and '.join(f'{one:.2f}' for one in two)}" for two in level]
     plain = [""] * (len(maps.findings) + 1)
-    return pd.concat([
-        _rows(maps, pairs, weights, (GAME, pointing_game(maps, pairs=pairs)), plain),
-        _rows(maps, pairs, weights, ("energy inside", energy_inside(maps, pairs=pairs)), plain),
-        _rows(maps, pairs, weights, ("fitted IoU", fitted), [*levels, ""]),
-    ], ignore_index=True)  # fmt: skip
+    measures = (
+        (GAME, pointing_game(maps, pairs=pairs), plain),
+        ("energy inside", energy_inside(maps, pairs=pairs), plain),
+        ("fitted IoU", fitted, [*levels, ""]),
+    )
+    rows = []
+    for measure, value, remarks in measures:
+        found = with_interval(mean_by_finding(boxed, value), boxed.counts).T.tolist()
+        for place, finding in enumerate((*maps.findings, MACRO)):
+            mine = (pairs.column == place) | (finding == MACRO)
+            left, count = int((mine & np.isnan(value)).sum()), boxed.counts[place][:2]
+            out = f"{left} films not computable, left out" if left else ""
+            note = "; ".join(filter(None, (boxed.notes[place], out, remarks[place])))
+            rows.append((maps.method, finding, measure, *count, *found[place], note))
+    return pd.DataFrame(rows, columns=list(POINTING_COLUMNS))
 
 
-def pointing_game(maps: Heatmaps, *, pairs: Pairs, tolerance: float = TOLERANCE) -> Value:
+def pointing_game(maps: Heatmaps, *, pairs: Pairs) -> Value:
     """Return 1 where the map's strongest cell has its centre in a box or near it, 0 elsewhere.
 
-    Zhang et al., Top-down Neural Attention by Excitation Backprop, ECCV 2016. `tolerance` is in
-    pixels of a film of 1024. Equal maxima share the point; a map that is the same everywhere
-    points nowhere.
+    Zhang et al., Top-down Neural Attention by Excitation Backprop, ECCV 2016. Equal maxima share
+    the point; a map that is the same everywhere points nowhere.
     """
     found = np.zeros(len(pairs.row))
     for pair, (row, column, corners) in enumerate(zip(*pairs, strict=True)):
@@ -161,7 +171,7 @@ def pointing_game(maps: Heatmaps, *, pairs: Pairs, tolerance: float = TOLERANCE)
         if cells.min() < cells.max():
             point = np.stack([maps.centres.across[across], maps.centres.down[down]], axis=1)
             away = _distance(point, corners)
-            found[pair] = (away * FRAME <= tolerance).mean()
+            found[pair] = (away * FRAME <= TOLERANCE).mean()
     return found
 
 
@@ -210,25 +220,18 @@ def published_localisation() -> pd.DataFrame:
 
     IoBB alone; no interval was published. The macro rows are the means of the eight findings.
     """
-    rows = []
-    names = (*WANG_BOXES, MACRO)
-    counts = (*WANG_BOXES.values(), sum(WANG_BOXES.values()))
-    for least, accuracy, afp in zip(
-        THRESHOLDS["IoBB"], WANG_ACCURACY, WANG_FALSE_BOXES, strict=True
-    ):
-        values = zip(
-            names, counts, (*accuracy, np.mean(accuracy)), (*afp, np.mean(afp)), strict=True
-        )
-        rows += [
-            {
-                "method": "Wang 2017", "finding": name, "measure": "IoBB", "threshold": least,
-                "boxes": count, "accuracy": float(share), "accuracy_low": np.nan,
-                "accuracy_high": np.nan, "afp": float(wrong), "afp_low": np.nan,
-                "afp_high": np.nan, "note": WANG,
-            }
-            for name, count, share, wrong in values
-        ]  # fmt: skip
-    return pd.DataFrame(rows)
+    limits, nothing = THRESHOLDS["IoBB"], np.nan
+    accuracy, afp = (
+        np.column_stack([several, np.mean(several, axis=1)]).ravel()
+        for several in (WANG_ACCURACY, WANG_FALSE_BOXES)
+    )
+    return pd.DataFrame({
+        "method": "Wang 2017", "finding": [*WANG_BOXES, MACRO] * len(limits), "measure": "IoBB",
+        "threshold": np.repeat(limits, len(WANG_BOXES) + 1),
+        "boxes": [*WANG_BOXES.values(), sum(WANG_BOXES.values())] * len(limits),
+        "accuracy": accuracy, "accuracy_low": nothing, "accuracy_high": nothing,
+        "afp": afp, "afp_low": nothing, "afp_high": nothing, "note": WANG,
+    })  # fmt: skip
 
 
 def detect(cells: Float32[np.ndarray, "gh gw"], centres: Centres, *, frame: int = FRAME) -> Corners:
@@ -266,14 +269,13 @@ def iou(detected: Corners, true: Corners) -> Overlaps:
     return shared / (_area(detected)[:, None] + _area(true) - shared)
 
 
-def count_hits(maps: Heatmaps, pairs: Pairs) -> HitCounts:
+def count_hits(maps: Heatmaps, pairs: Pairs) -> Float64[np.ndarray, "2 t m"]:
     """Return hits and wrong boxes of all pairs, at every threshold of every measure.
 
     A true box is hit when a detected box overlaps it by more than the threshold; a detected box is
     wrong when it overlaps no true box of the finding on its film by more than that.
     """
-    size = sum(map(len, THRESHOLDS.values())), len(pairs.row)
-    hits, wrong = np.zeros(size), np.zeros(size)
+    hits, wrong = counted = np.zeros((2, len(LIMITS), len(pairs.row)))
     for pair, (row, column, true) in enumerate(zip(*pairs, strict=True)):
         detected = detect(maps.grid[row, column], maps.centres)
         above = np.concatenate([
@@ -282,50 +284,67 @@ def count_hits(maps: Heatmaps, pairs: Pairs) -> HitCounts:
         ])  # fmt: skip
         hits[:, pair] = above.any(axis=1).sum(axis=1)
         wrong[:, pair] = (~above.any(axis=2)).sum(axis=1)
-    return HitCounts(hits, wrong)
+    return counted
 
 
-def sum_by_finding(
-    maps: Heatmaps, pairs: Pairs, term: Float64[np.ndarray, "c m"], *, weights: Weights
-) -> Float64[np.ndarray, "k c r"]:
-    """Return each finding's resampled sums of terms over its pairs."""
-    totals = []
-    for _, mine in by_finding(maps, pairs):
-        owner = weights.owner[pairs.row[mine]]
-        totals.append(Weights(owner=owner, times=weights.times).total(term[:, mine]))
-    return np.stack(totals)
-
-
-def describe(maps: Heatmaps, pairs: Pairs) -> tuple[list[tuple[int, int, int]], list[str]]:
-    """Return films, patients and boxes of each finding and of all, and a note for each."""
+def boxed_films(maps: Heatmaps, boxes: pd.DataFrame, *, resamples: int, seed: int) -> BoxedFilms:
+    """Return the films with boxes; ValueError as `place_boxes` raises it."""
+    pairs = pair_up(place_boxes(maps, boxes))
+    weights = all_and_resampled(maps.patient, resamples=resamples, seed=seed)
     counts, notes = [], []
     for _, mine in [*by_finding(maps, pairs), (-1, np.arange(len(pairs.row)))]:
         films = np.unique(pairs.row[mine])
-        boxes = sum(len(pairs.corners[pair]) for pair in mine)
-        counts.append((len(films), len(np.unique(maps.patient[films])), boxes))
-        people = counts[-1][1]
-        notes.append(ONE_PATIENT if people == 1 else "" if boxes else NO_BOX)
+        people = len(np.unique(maps.patient[films]))
+        counts.append((len(films), people, sum(len(pairs.corners[pair]) for pair in mine)))
+        notes.append(ONE_PATIENT if people == 1 else "" if people else NO_BOX)
     without = [name for name, note in zip(maps.findings, notes, strict=False) if note == NO_BOX]
     number = len(maps.findings) - len(without)
     mean = f"mean over {number} of {len(maps.findings)} findings"
     mean += f", without {', '.join(without)}" if without else ""
     notes[-1] = f"{ONE_PATIENT}; {mean}" if counts[-1][1] == 1 else mean
-    return counts, notes
+    return BoxedFilms(pairs, weights, counts, notes)
 
 
-def lone(counts: Sequence[tuple[int, int, int]]) -> Bool[np.ndarray, " k1"]:
-    """Return which rows of `describe` are of one patient, whom every resample holds as a whole."""
-    return np.array([patients == 1 for _, patients, _ in counts])
+def sum_by_finding(
+    boxed: BoxedFilms, term: Float64[np.ndarray, "c m"]
+) -> Float64[np.ndarray, "k c r"]:
+    """Return each finding's resampled sums of terms over its pairs."""
+    totals = []
+    for column in range(len(boxed.counts) - 1):
+        mine = boxed.pairs.column == column
+        owner = boxed.weights.owner[boxed.pairs.row[mine]]
+        totals.append(replace(boxed.weights, owner=owner).total(term[:, mine]))
+    return np.stack(totals)
+
+
+def with_interval(
+    value: Float64[np.ndarray, "k1 *t r"], counts: Sequence[tuple[int, int, int]]
+) -> Float64[np.ndarray, "3 k1 *t"]:
+    """Return each value over all films, and both ends of its 95 % interval.
+
+    Films of one patient, whom every resample holds as a whole, give no interval (NaN); `counts` are
+    of `BoxedFilms`.
+    """
+    found = np.stack([value[..., 0], *interval(value[..., 1:])])
+    found[1:, [patients == 1 for _, patients, _ in counts]] = np.nan
+    return found
+
+
+def mean_by_finding(boxed: BoxedFilms, value: Value) -> Float64[np.ndarray, "k1 r"]:
+    """Return each finding's resampled mean of a value over its pairs, and the mean of findings.
+
+    Pairs without a value (NaN) are left out.
+    """
+    stated = ~np.isnan(value)
+    terms = np.stack([np.where(stated, value, 0), stated.astype(np.float64)])
+    sums = sum_by_finding(boxed, terms)
+    return with_mean(ratio(sums[:, 0], sums[:, 1]))
 
 
 def with_mean(value: Float64[np.ndarray, "k *t r"]) -> Float64[np.ndarray, "k1 *t r"]:
     """Return the values of findings, and as one more their mean."""
     mean = mean_over_findings(value.reshape(len(value), -1))
     return np.concatenate([value, mean.reshape(1, *value.shape[1:])])
-
-
-def _best_iobb(corners: Corners, cells: tuple[int, int]) -> Float64[np.ndarray, " b"]:
-    return cover(corners, cells=cells).max(axis=(1, 2))
 
 
 def _best_iou(corners: Corners, cells: tuple[int, int]) -> Float64[np.ndarray, " b"]:
@@ -384,30 +403,7 @@ def _deal(
     return generator.permutation(np.arange(len(patients)) % 2)[owner]
 
 
-def _rows(
-    maps: Heatmaps, pairs: Pairs, weights: Weights, named: tuple[str, Value], remarks: list[str]
-) -> pd.DataFrame:
-    measure, value = named
-    stated = ~np.isnan(value)
-    terms = np.stack([np.where(stated, value, 0), stated.astype(np.float64)])
-    sums = sum_by_finding(maps, pairs, terms, weights=weights)
-    every = with_mean(ratio(sums[:, 0], sums[:, 1]))
-    low, high = interval(every[:, 1:])
-    counts, notes = describe(maps, pairs)
-    low, high = (np.where(lone(counts), np.nan, end) for end in (low, high))
-    rows = []
-    for place, finding in enumerate((*maps.findings, MACRO)):
-        mine = pairs.column == place if finding != MACRO else np.ones(len(stated), dtype=bool)
-        left = int((mine & ~stated).sum())
-        out = f"{left} films not computable, left out" if left else ""
-        note = "; ".join(filter(None, (notes[place], out, remarks[place])))
-        rows.append((maps.method, finding, measure, *counts[place][:2], every[place, 0],
-                     low[place], high[place], note))  # fmt: skip
-    return pd.DataFrame(rows, columns=list(POINTING_COLUMNS))
-
-
 OVERLAPS: dict[str, Callable[[Corners, Corners], Overlaps]] = {"IoBB": iobb, "IoU": iou}
-_BEST = {"IoBB": _best_iobb, "IoU": _best_iou}
 WANG = "Wang et al., ChestX-ray8, CVPR 2017 (arXiv 1705.02315), ResNet-50, IoBB"
 WANG_BOXES = {  # by finding: boxes of NIH's BBox_List_2017.csv, one a film
     "Atelectasis": 180, "Cardiomegaly": 146, "Effusion": 153, "Infiltration": 123, "Mass": 85,

@@ -19,8 +19,7 @@ from scipy.special import expit
 from lucency.core.manifest import Prepared
 from lucency.core.plan import Plan
 from lucency.core.predictions import Predictions
-from lucency.data.images import read_grey
-from lucency.data.preprocess import prepare_film
+from lucency.data.preprocess import prepare_file
 from lucency.models.classifier import Classifier, load_classifier
 from lucency.models.device import device_here, laid_out
 from lucency.models.film_loader import Films, batches_in_order, feed
@@ -211,10 +210,9 @@ def _prepared(
     """Return the films that can be read and their names; the others are added to `rejected`."""
     pictures, names = [], []
     for file in files:
-        try:
-            picture = prepare_film(read_grey(file), preparation=classifier.preparation)
-        except (ValueError, OSError) as error:
-            rejected.append((str(file), str(error)))
+        picture = prepare_file(file, preparation=classifier.preparation)
+        if isinstance(picture, str):
+            rejected.append((str(file), picture))
             continue
         pictures.append(picture)
         names.append(str(file))

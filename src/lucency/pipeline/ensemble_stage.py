@@ -20,16 +20,23 @@ from scipy.special import logit
 
 from lucency.config.sections import AND, FROZEN, TEXTURE, EnsembleChoices
 from lucency.core.plan import Plan, originals
-from lucency.core.predictions import Predictions, concatenate, load_predictions, save_predictions
+from lucency.core.predictions import (
+    Features,
+    Predictions,
+    concatenate_features,
+    load_predictions,
+    save_predictions,
+)
 from lucency.core.progress import progress, say
 from lucency.core.stage import discard_outdated, fingerprint_of, produce
-from lucency.ensemble.ensemble_results import (
+from lucency.ensemble.ensembles import (
+    EQUAL,
     EnsembleResults,
+    diversity,
     load_ensemble_results,
-    no_ensemble_results,
+    make_ensemble,
     save_ensemble_results,
 )
-from lucency.ensemble.ensembles import EQUAL, diversity, make_ensemble
 from lucency.evaluation.calibration import recalibrated
 from lucency.evaluation.leaderboard import Entry, leaderboard
 from lucency.evaluation.thresholds import threshold_table
@@ -92,7 +99,7 @@ def _works(trained: Trained) -> dict[str, Work]:
             films, rows=rows, choice=it, root=root
         )
     if TEXTURE in choices.single_sources:
-        from lucency.ensemble.radiomics.extract import texture_row
+        from lucency.ensemble.radiomics import texture_row
 
         works[TEXTURE] = lambda rows: [texture_row(films.pixels[row]) for row in rows]
     return works
@@ -162,18 +169,18 @@ def learnt(trained: Trained, source: str, learner: str) -> Predictor:
     train, evaluated, _ = feature_sets(trained, source)
     choices = trained.run.protocol.ensemble
     reduction = "selection" if source == TEXTURE else "components"
-    several = [evaluated.of("val"), evaluated.of("test")]
+    others = concatenate_features([evaluated.of("val"), evaluated.of("test")])
     with progress(f"Fitting {learner} to features of {source}", unit="fits") as advance:
         predicted, table = classical_predictions(
             train,
-            several,
+            others,
             learner=learner,
             seed=choices.seed,
             fitting=Fitting(choices.oversampling, reduction, advance),
         )
     cost = _cost_of(trained, source) + float(table["milliseconds"].iloc[0])
     table = table.drop(columns=["fold", "milliseconds"])
-    return Predictor(concatenate(predicted), Entry("learner", cost), {"choices": table})
+    return Predictor(predicted, Entry("learner", cost), {"choices": table})
 
 
 def voted(trained: Trained, source: str) -> Predictor:
@@ -185,7 +192,7 @@ def voted(trained: Trained, source: str) -> Predictor:
     train, evaluated = _comparable(*feature_sets(trained, source)[:2], source=source)
     train, there = train.take(_shown(train)), _shown(evaluated)
     choices, evaluation = trained.run.protocol.ensemble, trained.run.protocol.evaluation
-    index = build_index(train.feature, image=train.image, patient=train.patient)
+    index = build_index(train)
     started = time.perf_counter()
     found = neighbour_predictions(
         evaluated.take(there), index=index, label=train.label, neighbours=choices.neighbours
@@ -196,41 +203,32 @@ def voted(trained: Trained, source: str) -> Predictor:
     table.insert(0, "source", source)
     predicted = np.tile(logit(prevalence(train.label)), (len(evaluated), 1))
     predicted[there] = found.logit
-    nothing = np.empty((len(evaluated), 0), dtype=np.float32)
-    whole = replace(
-        evaluated.uncalibrated(), network=found.network, logit=predicted, feature=nothing
-    )
+    whole = evaluated.predictions(network=found.network, logit=predicted)
     return Predictor(whole, Entry("neighbours", cost), {"similar": table})
 
 
-def _comparable(
-    train: Predictions, evaluated: Predictions, *, source: str
-) -> tuple[Predictions, Predictions]:
+def _comparable(train: Features, evaluated: Features, *, source: str) -> tuple[Features, Features]:
     """Return features whose cosine means something: textures have units, and may be missing."""
     if TEXTURE not in source.split(AND):
         return train, evaluated
     from lucency.ensemble.nested_cv import standardised
 
     rows = np.arange(len(train) + len(evaluated))
-    space = standardised(
-        np.concatenate([train.feature, evaluated.feature]),
-        fitted=rows[: len(train)],
-        left=rows[len(train) :],
-        seed=0,
-    )
+    both = np.concatenate([train.feature, evaluated.feature])
+    space = standardised(both, rows[: len(train)], rows[len(train) :])
     return _on_axes(train, space.known), _on_axes(evaluated, space.new)
 
 
-def _on_axes(predicted: Predictions, axes: Float64[np.ndarray, "n d"]) -> Predictions:
+def _on_axes(films: Features, axes: Float64[np.ndarray, "n d"]) -> Features:
     """Return films on other axes; those without features stay without."""
-    nothing = np.full(axes.shape, np.nan)
-    nothing[_shown(predicted)] = axes[_shown(predicted)]
-    return replace(predicted, feature=nothing.astype(np.float32))
+    feature = np.full(axes.shape, np.nan)
+    feature[_shown(films)] = axes[_shown(films)]
+    return replace(films, feature=feature.astype(np.float32))
 
 
-def _shown(predicted: Predictions) -> Int64[np.ndarray, " m"]:
+def _shown(films: Features) -> Int64[np.ndarray, " m"]:
     """Return the rows of films that have features: those without lungs have no textures."""
-    return np.flatnonzero(~np.isnan(predicted.feature).all(axis=1))
+    return np.flatnonzero(~np.isnan(films.feature).all(axis=1))
 
 
 def _evaluated_plan(trained: Trained) -> Plan:
@@ -255,7 +253,7 @@ def compare_ensembles(trained: Trained) -> EnsembleResults:
     jobs = _jobs(trained)
     if not jobs:
         discard_outdated(leaderboard_folder(trained.run.out), inputs={})
-        return no_ensemble_results()
+        return EnsembleResults()
     made = {name: _made(trained, name, job) for name, job in jobs.items()}
     places = {name: fingerprint_of(_place(trained, name)) for name in jobs}
     inputs = {
@@ -380,7 +378,7 @@ def _together(tables: Sequence[dict[str, pd.DataFrame]], name: str) -> pd.DataFr
 
 
 def _lungs(trained: Trained) -> pd.DataFrame:
-    from lucency.ensemble.radiomics.extract import lungs_table
+    from lucency.ensemble.radiomics import lungs_table
 
     return lungs_table(trained.prepared.manifest, textures(trained))
 

@@ -17,7 +17,7 @@ from lucency.core.plan import Plan
 from lucency.core.progress import progress
 from lucency.core.stage import fingerprint_of, produce
 from lucency.data.images import SUFFIXES
-from lucency.data.nih import LABEL_FILES, OFFICIAL_LISTS
+from lucency.data.labels import LABEL_FILES, OFFICIAL_LISTS
 from lucency.pipeline.run import Run
 from lucency.pipeline.stages import pictures, plan, prepared
 

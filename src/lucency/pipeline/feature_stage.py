@@ -17,7 +17,7 @@ from jaxtyping import Float32, Int64
 from lucency.config.sections import AND, FROZEN, TEXTURE, THUMBNAIL, Network
 from lucency.core.manifest import Prepared
 from lucency.core.plan import originals
-from lucency.core.predictions import Predictions
+from lucency.core.predictions import Features
 from lucency.core.progress import progress
 from lucency.core.stage import fingerprint, fingerprint_file, fingerprint_of, produce
 from lucency.data.preprocess import thumbnails
@@ -27,11 +27,11 @@ from lucency.pipeline.run import Trained, best_network, kept
 class FeatureSets(NamedTuple):
     """Training films, and validation and test films, as features of one source.
 
-    Features only: all logits are 0. `made_of` names what the features are.
+    `made_of` names what the features are.
     """
 
-    train: Predictions
-    evaluated: Predictions
+    train: Features
+    evaluated: Features
     made_of: dict[str, str]
 
 
@@ -48,16 +48,16 @@ def feature_sets(trained: Trained, source: str) -> FeatureSets:
 
 
 @kept
-def training_predictions(trained: Trained, network: str) -> Predictions:
-    """Return what a trained network says of its training films, before balancing.
+def training_features(trained: Trained, network: str) -> Features:
+    """Return a trained network's features of its training films, before balancing.
 
     The stage: logits and features from one pass, mapped read-only.
     """
     from lucency.models.classifier import load_classifier
     from lucency.models.features import extract
 
-    place, rows = trained.classifiers[network], trained.training_films
-    shown = originals(trained.prepared.manifest.label).take(rows)
+    place = trained.classifiers[network]
+    shown = originals(trained.prepared.manifest.label).take(trained.training_films)
     inputs = {
         "network": fingerprint_of(place),
         "weights": fingerprint_file(place / "weights.safetensors"),
@@ -75,59 +75,50 @@ def training_predictions(trained: Trained, network: str) -> Predictions:
             )
 
     folder = produce(_place(trained, network), inputs=inputs, write=write)
-    logit, feature = (
-        np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("logit", "feature")
-    )
-    films = trained.prepared.manifest.take(rows)
-    return replace(
-        trained.predictions[0].take(np.arange(0)).uncalibrated(),
-        network=network,
+    feature = np.load(folder / "feature.npy", mmap_mode="r")
+    return _of_training(trained, network, feature)
+
+
+def _of_training(trained: Trained, source: str, feature: Float32[np.ndarray, "n d"]) -> Features:
+    """Return the features of the training films, `feature`, beside what is known of the films."""
+    films = trained.prepared.manifest.take(trained.training_films)
+    return Features(
+        source=source,
+        split=trained.predictions[0].split,
+        findings=films.findings,
         image=films.image,
         patient=films.patient,
-        part=np.full(len(rows), "train"),
+        part=np.full(len(films), "train"),
         label=films.label,
-        logit=logit,
         feature=feature,
     )
 
 
 def _single(trained: Trained, source: str) -> FeatureSets:
     if source in trained.classifiers:
-        train = training_predictions(trained, source)
+        train = training_features(trained, source)
         evaluated = next(one for one in trained.predictions if one.network == source)
         made_of = {source: fingerprint_of(_place(trained, source))}
         made_of[f"{source}, predicted"] = fingerprint_of(trained.run.out / "predictions" / source)
-        return FeatureSets(_features_only(train), _features_only(evaluated), made_of)
+        return FeatureSets(train, evaluated.features, made_of)
     if source == TEXTURE:
         feature = textures(trained)
         made_of = {TEXTURE: fingerprint_of(trained.run.cache / "features" / TEXTURE)}
     else:
         feature, made_of = _frozen(trained, source)
-    films, seen = trained.prepared.manifest, trained.plan
-    rows, evaluated_rows = trained.training_films, seen.take(seen.part != "train").row
-    evaluated = _features_only(trained.predictions[0])
-    train = replace(
-        evaluated.take(np.arange(0)),
-        image=films.image[rows],
-        patient=films.patient[rows],
-        part=np.full(len(rows), "train"),
-        label=films.label[rows],
-        logit=np.zeros((len(rows), len(films.findings))),
-        feature=feature[rows],
-    )
-    return FeatureSets(train, replace(evaluated, feature=feature[evaluated_rows]), made_of)
-
-
-def _features_only(predicted: Predictions) -> Predictions:
-    return replace(predicted.uncalibrated(), logit=np.zeros(predicted.logit.shape))
+    seen = trained.plan
+    train = _of_training(trained, source, feature[trained.training_films])
+    evaluated_feature = feature[seen.take(seen.part != "train").row]
+    films = trained.predictions[0].features
+    return FeatureSets(train, replace(films, source=source, feature=evaluated_feature), made_of)
 
 
 def _joined(source: str, each: Sequence[FeatureSets]) -> FeatureSets:
-    def whole(several: Sequence[Predictions]) -> Predictions:
-        feature = several[0].feature
-        if len(several) > 1:
-            feature = np.concatenate([one.feature for one in several], axis=1)
-        return replace(several[0], network=source, feature=feature)
+    def whole(several: Sequence[Features]) -> Features:
+        if len(several) == 1:
+            return several[0]
+        feature = np.concatenate([one.feature for one in several], axis=1)
+        return replace(several[0], source=source, feature=feature)
 
     made_of = {name: what for one in each for name, what in one.made_of.items()}
     return FeatureSets(whole([s.train for s in each]), whole([s.evaluated for s in each]), made_of)
@@ -154,7 +145,7 @@ def _frozen(trained: Trained, source: str) -> tuple[Float32[np.ndarray, "n d"], 
 
 def textures(trained: Trained) -> Float32[np.ndarray, "n d"]:
     """Return all prepared films' textures of the lungs; NaN without lungs: the stage."""
-    from lucency.ensemble.radiomics.extract import texture_table
+    from lucency.ensemble.radiomics import texture_table
 
     def write(folder: Path) -> None:
         with progress("Textures of the lungs", unit="films") as advance:

@@ -19,8 +19,8 @@ from jaxtyping import UInt8
 from lucency.core.manifest import Manifest, Preparation, Prepared, empty_boxes, load_prepared
 from lucency.core.progress import progress, say
 from lucency.core.stage import fingerprint_file
-from lucency.data.images import SUFFIXES, read_grey
-from lucency.data.preprocess import prepare_film
+from lucency.data.images import SUFFIXES
+from lucency.data.preprocess import prepare_file
 from lucency.pipeline.run import best_network, open_run_folder
 
 
@@ -166,10 +166,11 @@ def read_files(
     """Return the pixels of the files that can be read, and the others with their reasons."""
     pixels, lost = {}, []
     for file in places:
-        try:
-            pixels[file] = prepare_film(read_grey(file), preparation=preparation)
-        except (ValueError, OSError) as error:
-            lost.append((str(file), str(error)))
+        film = prepare_file(file, preparation=preparation)
+        if isinstance(film, str):
+            lost.append((str(file), film))
+        else:
+            pixels[file] = film
     if not pixels:
         image, reason = lost[0]
         raise ValueError(f"none of {len(lost)} files can be read ({image}: {reason}); name a film")

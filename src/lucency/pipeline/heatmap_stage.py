@@ -14,14 +14,15 @@ from jaxtyping import Float64, Shaped
 from lucency.config.sections import ExplanationChoices
 from lucency.core.plan import Plan
 from lucency.core.stage import fingerprint_file, fingerprint_of, produce
-from lucency.explain.faithfulness import faithfulness_table, sanity_table
 from lucency.explain.heatmap_results import (
     RANDOMISED,
     HeatmapResults,
     HeatmapScores,
     choose_cases,
+    faithfulness_table,
     load_heatmap_results,
     no_scores,
+    sanity_table,
     save_heatmap_results,
     score_maps,
 )

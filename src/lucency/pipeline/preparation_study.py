@@ -42,7 +42,7 @@ from lucency.core.stage import (
 from lucency.data.image_measures import MEASURES, measure_film
 from lucency.data.preprocess import prepare
 from lucency.data.split import set_apart
-from lucency.ensemble.radiomics.lungs import lung_mask
+from lucency.ensemble.lungs import lung_mask
 from lucency.evaluation.evaluate import MACRO
 from lucency.evaluation.preparation_grid import (
     OFF,

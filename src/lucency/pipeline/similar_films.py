@@ -15,6 +15,7 @@ from jaxtyping import Float32, Float64, Int64
 
 from lucency.core.manifest import NO_FINDING, Manifest, Prepared
 from lucency.core.plan import originals
+from lucency.core.predictions import concatenate_features
 from lucency.core.progress import progress, say
 from lucency.core.stage import fingerprint_of, produce, write_atomically
 from lucency.ensemble.retrieval import (
@@ -28,7 +29,7 @@ from lucency.ensemble.retrieval import (
     search,
     vote,
 )
-from lucency.pipeline.feature_stage import training_predictions
+from lucency.pipeline.feature_stage import training_features
 from lucency.pipeline.film_inference import network_folder, requested_films
 from lucency.pipeline.run import Run, open_run_folder, require_finished
 from lucency.pipeline.stages import predictions, prepared, trained
@@ -85,7 +86,7 @@ def find_similar(
     left_out = _owners(names, known.manifest) if patients == "others" else _nobody(queries)
     found = _without(names, search(index, feature, patient=left_out, top=top + 1), index, top=top)
     label = known.manifest.label[row]
-    share = vote(label, found.row, found.similarity, prior=prevalence(label))
+    share = vote(label, found, prior=prevalence(label))
     where = np.where(found.row >= 0, row[found.row], -1)
     return Resemblance(
         place.name, patients, queries, known, where, found.similarity, share, left_out
@@ -191,14 +192,9 @@ def _index(run: Run, network: str) -> Index:
     inputs = {"predictions": fingerprint_of(run.out / "predictions" / network)}
 
     def write(folder: Path) -> None:
-        train = training_predictions(trained(run), network)
-        say(f"Indexing {len(train) + len(predicted):,} films")
-        index = build_index(
-            np.concatenate([train.feature, predicted.feature]),
-            image=np.concatenate([train.image, predicted.image]),
-            patient=np.concatenate([train.patient, predicted.patient]),
-        )
-        save_index(index, folder)
+        films = concatenate_features([training_features(trained(run), network), predicted.features])
+        say(f"Indexing {len(films):,} films")
+        save_index(build_index(films), folder)
 
     return load_index(produce(run.out / "index" / network, inputs=inputs, write=write))
 

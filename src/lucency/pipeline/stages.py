@@ -18,10 +18,15 @@ from jaxtyping import Int64
 
 from lucency.audit.checks.run_checks import check_run, load_issues, save_issues
 from lucency.audit.label_quality import AuditResults
-from lucency.balance.imbalance import POPULATIONS, Change, describe_change
-from lucency.balance.label_plan import planned, splitter
-from lucency.balance.methods import needs_features, plan_parts
-from lucency.balance.steps import Balanced, load_steps, save_steps
+from lucency.balance.imbalance import (
+    POPULATIONS,
+    Balanced,
+    Change,
+    describe_change,
+    load_steps,
+    save_steps,
+)
+from lucency.balance.methods import needs_features, plan_parts, planned, splitter
 from lucency.config.sections import Source
 from lucency.core.manifest import (
     Manifest,
@@ -45,7 +50,7 @@ from lucency.core.stage import (
 from lucency.data.preprocess import prepare
 from lucency.data.sources import draw_source, read_films
 from lucency.data.split import set_apart, split
-from lucency.ensemble.ensemble_results import EnsembleResults
+from lucency.ensemble.ensembles import EnsembleResults
 from lucency.evaluation.leakage_inflation import conclude_inflation, inflate_all
 from lucency.evaluation.preparation_grid import STUDY
 from lucency.evaluation.reference_study import (

@@ -32,7 +32,7 @@ from lucency.core.manifest import PARTS, Manifest, Prepared
 from lucency.core.plan import Plan
 from lucency.core.predictions import Predictions
 from lucency.core.stage import Failures
-from lucency.ensemble.ensemble_results import EnsembleResults
+from lucency.ensemble.ensembles import EnsembleResults
 from lucency.ensemble.retrieval_metrics import OVERALL, conclude_recognition
 from lucency.evaluation import reference_study
 from lucency.evaluation.evaluate import MACRO
@@ -41,8 +41,7 @@ from lucency.evaluation.preparation_grid import PreparationStudy, no_study
 from lucency.evaluation.summary import Evaluation
 from lucency.evaluation.thresholds import HALF
 from lucency.explain.baselines import conclude_heatmaps, mean_maps
-from lucency.explain.faithfulness import TRIED
-from lucency.explain.heatmap_results import RANDOMISED, STRETCHED, HeatmapResults
+from lucency.explain.heatmap_results import RANDOMISED, STRETCHED, TRIED, HeatmapResults
 from lucency.report import imbalance_figures as figures
 from lucency.report.film_figures import show_augmented, show_preparation, show_samples
 from lucency.report.heatmap_figures import draw_pointing, gallery_figure, mean_figure

@@ -16,8 +16,7 @@ from jaxtyping import Int64, Shaped
 from lucency.audit.checks import nih_checks, prediction_checks, protocol_checks, split_checks
 from lucency.audit.checks.issue import Issue, SplitTable, issue_table, no_names, ranked
 from lucency.audit.checks.unverified import Fitted, UnverifiedPredictions, unverified
-from lucency.balance.label_plan import planned, splitter
-from lucency.balance.methods import needs_features
+from lucency.balance.methods import needs_features, planned, splitter
 from lucency.config.protocol import Protocol
 from lucency.core.manifest import APART, PARTS, Manifest, Prepared, read_table
 from lucency.core.plan import Plan, originals
@@ -25,8 +24,7 @@ from lucency.core.predictions import Predictions
 from lucency.core.tables import NIH_NAME, film_names
 from lucency.data.csv_tables import read_names
 from lucency.data.duplicates import near_identical
-from lucency.data.labels import read_labelled
-from lucency.data.nih import OFFICIAL_LISTS
+from lucency.data.labels import OFFICIAL_LISTS, read_labelled
 from lucency.data.sources import list_films
 from lucency.data.split import set_apart
 from lucency.evaluation.evaluate import TRIVIAL

@@ -27,8 +27,7 @@ from lucency.config.sections import ExplanationChoices
 from lucency.core.manifest import Prepared
 from lucency.core.plan import Plan
 from lucency.core.progress import progress
-from lucency.explain.faithfulness import map_similarity
-from lucency.explain.heatmap_results import RANDOMISED
+from lucency.explain.heatmap_results import RANDOMISED, map_similarity
 from lucency.explain.heatmaps import Centres, Heatmaps, blend
 from lucency.explain.methods.occlusion import deletion_curve, insertion_curve
 from lucency.explain.methods.registry import BATCH, HEATMAPS, centres_of, explain, heatmaps
@@ -58,7 +57,7 @@ class NetworkHeatmaps(NamedTuple):
 
 
 class Faithfulness(NamedTuple):
-    """What the tests gave: similarities and trials, as `explain.faithfulness` takes them."""
+    """What the tests gave: similarities and trials, as `explain.heatmap_results` takes them."""
 
     similarities: pd.DataFrame
     tried: pd.DataFrame

@@ -1,32 +1,107 @@
-"""Textures of the lungs as numbers: first order, co-occurrence, run lengths, patterns, wavelets.
+"""Radiomics: textures of the lungs as numbers, of one film or of many, by worker processes.
 
-After Dunn (2023). Names are those of the Image Biomarker Standardisation Initiative (IBSI) where it
-has one (Zwanenburg et al., Radiology 295, 2020, 328-338). Grey levels are of the prepared film, 0
-to 255; matrices are of LEVELS levels of equal width between the lowest and the highest of the
-lungs, numbered from 1, and what is outside counts in none.
+First order, co-occurrence, run lengths, patterns, wavelets, after Dunn (2023). Names are those of
+the Image Biomarker Standardisation Initiative (IBSI) where it has one (Zwanenburg et al., Radiology
+295, 2020, 328-338). Grey levels are of the prepared film, 0 to 255; matrices are of LEVELS levels
+of equal width between the lowest and the highest of the lungs, numbered from 1, and what is outside
+counts in none.
 
-Letters in shapes: h and w pixels, p pixels of the lungs, g levels, r runs, s shares, t taps.
+Letters in shapes: n films, b of a chunk, h and w pixels, d features, p pixels of the lungs,
+g levels, r runs, s shares, t taps.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache, lru_cache
+from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64, UInt8
+import pandas as pd
+from jaxtyping import Bool, Float32, Float64, Int64, UInt8
 from scipy import ndimage
 from scipy.stats import kurtosis, skew
 from skimage.feature import graycomatrix, local_binary_pattern
 
+from lucency.core.manifest import Manifest, Prepared
+from lucency.core.parallel import in_workers
+from lucency.ensemble.lungs import lung_mask
+
+CHUNK = 16  # films a task: about a second of work
+FEATURE, REASONS = "feature.npy", "reasons.txt"
+EVERY, NEITHER = "all", "none of the findings"
 LEVELS = 32
 DISTANCES = (1, 2, 4)  # pixels
 ANGLES = (0, np.pi / 4, np.pi / 2, 3 * np.pi / 4)  # whose values are averaged
 POINTS, RADII = 8, (1, 2)  # of local binary patterns: uniform ones by how many points are bright
 SCALES = 3  # of Haar waves, not thinned out
 REACH = 2**SCALES  # pixels beyond the lungs that a wave or a pattern reads, at most
+Film = UInt8[np.ndarray, "h w"]  # or its levels
+Mask = Bool[np.ndarray, "h w"]
 Grey = Float64[np.ndarray, " p"]
 Matrix = Float64[np.ndarray, "g g"]
+Runs = tuple[Int64[np.ndarray, " r"], Int64[np.ndarray, " r"]]  # level and length of each
+
+
+def texture_table(
+    prepared: Prepared,
+    *,
+    folder: Path,
+    workers: int,
+    progress: Callable[[int, int, str], None] = lambda *_: None,
+) -> tuple[Float32[np.ndarray, "n d"], pd.DataFrame]:
+    """Return every film's features, NaN where no lungs were found; image and reason of those.
+
+    The features lie in `folder`, mapped read-only; what an earlier, killed call of the same films
+    has left there is kept. Raises ValueError when a worker process dies.
+    """
+    films, note = len(prepared.manifest), folder / REASONS
+    reasons = note.read_text(encoding="utf-8").split("\n")[:-1] if note.is_file() else []
+    note.write_text("".join(f"{reason}\n" for reason in reasons), encoding="utf-8")
+    mode, shape = "r+" if reasons else "w+", (films, len(feature_names()))
+    feature = np.lib.format.open_memmap(folder / FEATURE, mode, dtype=np.float32, shape=shape)
+    starts, lost = range(len(reasons), films, CHUNK), sum(map(bool, reasons))
+    chunks = (np.array(prepared.pixels[first : first + CHUNK]) for first in starts)
+    for found, why in in_workers(_textures, chunks, workers=min(workers, len(starts))):
+        feature[len(reasons) : len(reasons) + len(why)] = found
+        feature.flush()
+        with note.open("a", encoding="utf-8") as file:
+            file.write("".join(f"{reason}\n" for reason in why))
+        reasons, lost = reasons + why, lost + sum(map(bool, why))
+        progress(len(reasons), films, f"{lost:,} without lungs")
+    image = prepared.manifest.image.tolist()
+    failed = [pair for pair in zip(image, reasons, strict=True) if pair[1]]
+    note.unlink()
+    failures = pd.DataFrame(failed, columns=["image", "reason"])
+    return np.load(folder / FEATURE, mmap_mode="r"), failures
+
+
+def texture_row(film: Film) -> tuple[list[float], str]:
+    """Return a film's features, and why it has none: then all are NaN."""
+    lungs = lung_mask(film)
+    if lungs.reason:
+        return [np.nan] * len(feature_names()), lungs.reason
+    return list(texture_features(film, lungs.mask).values()), ""
+
+
+def lungs_table(manifest: Manifest, feature: Float32[np.ndarray, "n d"]) -> pd.DataFrame:
+    """Return on how many films no lungs were found: of all, and of those with each finding.
+
+    Columns: films, count, failed, share. Where the share is larger for a finding, textures leave
+    out what the finding does to lungs.
+    """
+    failed = np.isnan(feature).all(axis=1)
+    groups = {EVERY: np.ones(len(manifest), dtype=bool)}
+    groups |= {name: manifest.label[:, k] == 1 for k, name in enumerate(manifest.findings)}
+    groups[NEITHER] = (manifest.label == 0).all(axis=1)
+    rows = [(name, int(mine.sum()), int((failed & mine).sum())) for name, mine in groups.items()]
+    table = pd.DataFrame(rows, columns=["films", "count", "failed"])
+    return table.assign(share=table["failed"] / table["count"].where(table["count"] > 0))
+
+
+def _textures(films: UInt8[np.ndarray, "b h w"]) -> tuple[Float32[np.ndarray, "b d"], list[str]]:
+    rows, reasons = zip(*map(texture_row, films), strict=True)
+    return np.array(rows, dtype=np.float32), list(reasons)
 
 
 @cache
@@ -36,13 +111,12 @@ def feature_names() -> tuple[str, ...]:
     return tuple(texture_features(film, np.ones(film.shape, dtype=bool)))
 
 
-def texture_features(
-    film: UInt8[np.ndarray, "h w"], mask: Bool[np.ndarray, "h w"]
-) -> dict[str, float]:
+def texture_features(film: Film, mask: Mask) -> dict[str, float]:
     """Return the features by name; raises ValueError for a mask without pixels."""
     if not mask.any():
         raise ValueError("the mask holds no pixel; expected the lungs of a film")
-    film, mask = _around(film, mask)
+    place = _around(mask)
+    film, mask = film[place], mask[place]
     level = discretised(film, mask)
     return {
         **first_order(film[mask].astype(np.float64)),
@@ -53,9 +127,7 @@ def texture_features(
     }
 
 
-def discretised(
-    film: UInt8[np.ndarray, "h w"], mask: Bool[np.ndarray, "h w"]
-) -> UInt8[np.ndarray, "h w"]:
+def discretised(film: Film, mask: Mask) -> Film:
     """Return levels 1 to LEVELS of equal width in the mask, 0 outside (IBSI: fixed bin number)."""
     inside = film[mask].astype(np.float64)
     low, width = inside.min(), max(np.ptp(inside), 1)
@@ -87,7 +159,7 @@ def first_order(grey: Grey) -> dict[str, float]:
     }
 
 
-def co_occurrence(level: UInt8[np.ndarray, "h w"]) -> dict[str, float]:
+def co_occurrence(level: Film) -> dict[str, float]:
     """Return the features of the grey level co-occurrence matrix, at each of DISTANCES.
 
     Haralick, Shanmugam and Dinstein, IEEE Transactions on Systems, Man, and Cybernetics 3 (1973),
@@ -104,7 +176,7 @@ def co_occurrence(level: UInt8[np.ndarray, "h w"]) -> dict[str, float]:
     return found
 
 
-def runs(level: UInt8[np.ndarray, "h w"]) -> dict[str, float]:
+def runs(level: Film) -> dict[str, float]:
     """Return the features of runs of equal levels, the mean over four directions.
 
     Galloway, Computer Graphics and Image Processing 4 (1975), 172-179; Chu, Sehgal and Greenleaf,
@@ -114,9 +186,7 @@ def runs(level: UInt8[np.ndarray, "h w"]) -> dict[str, float]:
     return {name: float(np.mean([one[name] for one in each])) for name in each[0]}
 
 
-def runs_by_direction(
-    level: UInt8[np.ndarray, "h w"],
-) -> list[tuple[Int64[np.ndarray, " r"], Int64[np.ndarray, " r"]]]:
+def runs_by_direction(level: Film) -> list[Runs]:
     """Return level and length of every run inside the mask, in each of four directions."""
     found = []
     for order, line in _lines(level.shape):
@@ -132,20 +202,21 @@ def run_features(
     level: Int64[np.ndarray, " r"], length: Int64[np.ndarray, " r"]
 ) -> dict[str, float]:
     """Return the features of runs of one direction, by name; there must be one at least."""
-    number, pixels = len(level), length.sum()
-    by_level, by_length = np.bincount(level), np.bincount(length)
+    number = len(level)
+    lengths, levels = (value.astype(np.float64) ** 2 for value in (length, level))
+    by_length, by_level = (np.bincount(v).astype(float) ** 2 for v in (length, level))
     return {
-        "short runs emphasis": (1 / length.astype(np.float64) ** 2).mean(),
-        "long runs emphasis": (length.astype(np.float64) ** 2).mean(),
-        "low grey level run emphasis": (1 / level.astype(np.float64) ** 2).mean(),
-        "high grey level run emphasis": (level.astype(np.float64) ** 2).mean(),
-        "normalised grey level non-uniformity": (by_level.astype(float) ** 2).sum() / number**2,
-        "normalised run length non-uniformity": (by_length.astype(float) ** 2).sum() / number**2,
-        "run percentage": number / pixels,
+        "short runs emphasis": (1 / lengths).mean(),
+        "long runs emphasis": lengths.mean(),
+        "low grey level run emphasis": (1 / levels).mean(),
+        "high grey level run emphasis": levels.mean(),
+        "normalised grey level non-uniformity": by_level.sum() / number**2,
+        "normalised run length non-uniformity": by_length.sum() / number**2,
+        "run percentage": number / length.sum(),
     }
 
 
-def patterns(film: UInt8[np.ndarray, "h w"], mask: Bool[np.ndarray, "h w"]) -> dict[str, float]:
+def patterns(film: Film, mask: Mask) -> dict[str, float]:
     """Return the shares of uniform local binary patterns among the lungs' pixels.
 
     Ojala, Pietikäinen and Mäenpää, IEEE Transactions on Pattern Analysis and Machine Intelligence
@@ -159,7 +230,7 @@ def patterns(film: UInt8[np.ndarray, "h w"], mask: Bool[np.ndarray, "h w"]) -> d
     return found
 
 
-def waves(film: UInt8[np.ndarray, "h w"], mask: Bool[np.ndarray, "h w"]) -> dict[str, float]:
+def waves(film: Film, mask: Mask) -> dict[str, float]:
     """Return the mean squares of Haar waves in the lungs: across, down and diagonal, by scale.
 
     Not thinned out: at scale s the two points of a wave lie 2**(s - 1) pixels apart.
@@ -180,14 +251,11 @@ def waves(film: UInt8[np.ndarray, "h w"], mask: Bool[np.ndarray, "h w"]) -> dict
     return {**found, f"rest energy, scale {SCALES}": float((rest[mask] ** 2).mean())}
 
 
-def _around(
-    film: UInt8[np.ndarray, "h w"], mask: Bool[np.ndarray, "h w"]
-) -> tuple[UInt8[np.ndarray, "h2 w2"], Bool[np.ndarray, "h2 w2"]]:
-    """Return the part of the film that the lungs' features depend on."""
-    place = tuple(
+def _around(mask: Mask) -> tuple[slice, ...]:
+    """Return the part of a film that the lungs' features depend on."""
+    return tuple(
         slice(max(0, int(at.min()) - REACH), int(at.max()) + REACH + 1) for at in mask.nonzero()
     )
-    return film[place], mask[place]
 
 
 def _entropy(share: Float64[np.ndarray, "*s"]) -> float:
@@ -219,12 +287,16 @@ def _haar(apart: int, sign: int) -> Float64[np.ndarray, " t"]:
 @lru_cache(maxsize=8)
 def _lines(shape: tuple[int, int]) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return, for each direction, the order of pixels along its lines, and the line of each."""
-    down, across = np.indices(shape)
-    lines = (down, across, across - down, across + down)
+    down, across = (place.ravel() for place in np.indices(shape))
     found = []
-    for line in lines:
-        order = np.lexsort((down.ravel() if line is not down else across.ravel(), line.ravel()))
-        found.append((order, line.ravel()[order]))
+    for line, along in (
+        (down, across),
+        (across, down),
+        (across - down, down),
+        (across + down, down),
+    ):
+        order = np.lexsort((along, line))
+        found.append((order, line[order]))
     return found
 
 

@@ -38,16 +38,18 @@ def lung_mask(film: UInt8[np.ndarray, "h w"]) -> Lungs:
     """Return the lungs as far as they are darker than what lies around them.
 
     The blurred film is divided at thresholds around Otsu's (IEEE Transactions on Systems, Man, and
-    Cybernetics 9, 1979, 62-66) of its middle; of every repeat, the dark region of likely size and
-    place on each side is a candidate, and the pair that is largest for how alike its sides are is
-    taken, its gaps closed and holes filled. What is dense (effusion, consolidation, the heart) is
+    Cybernetics 9, 1979, 62-66) of its middle; at each, the dark region of likely size and place on
+    each side is a candidate, and the pair that is largest for how alike its sides are is taken, its
+    gaps closed and holes filled. What is dense (effusion, consolidation, the heart) is
     left out, as is lung behind it. It fails, with a reason, where a side has no candidate or the
     two are unlike.
     """
     side = min(film.shape)
     step = max(1, side // COARSE)
     grey = ndimage.gaussian_filter(film.astype(np.float32), SMOOTH * side)[::step, ::step]
-    inner = _inner(grey.shape)
+    down, across = (max(1, round(MARGIN * n)) for n in grey.shape)
+    inner = np.zeros(grey.shape, dtype=bool)
+    inner[down:-down, across:-across] = True
     middle = grey[tuple(slice(*(int(end * n) for end in MIDDLE)) for n in grey.shape)]
     if np.ptp(middle) < 1:
         return _failed(film, "the film shows nothing: all its middle is alike")
@@ -57,8 +59,10 @@ def lung_mask(film: UInt8[np.ndarray, "h w"]) -> Lungs:
     best = max(pairs, key=lambda pair: pair.worth)
     if best.worth <= 0:
         return _failed(film, best.reason)
-    mask = np.any([_closed(lung) for lung in best.lungs], axis=0)
-    return Lungs(_enlarged(mask, step=step, shape=film.shape), "")
+    closed = [isotropic_closing(lung, CLOSE * min(lung.shape)) for lung in best.lungs]
+    mask = np.any([np.asarray(ndimage.binary_fill_holes(lung)) for lung in closed], axis=0)
+    large = mask.repeat(step, axis=0).repeat(step, axis=1)
+    return Lungs(large[: film.shape[0], : film.shape[1]], "")
 
 
 class _Pair(NamedTuple):
@@ -67,19 +71,12 @@ class _Pair(NamedTuple):
     reason: str
 
 
-def _inner(shape: tuple[int, ...]) -> Bool[np.ndarray, "h w"]:
-    inner = np.zeros(shape, dtype=bool)
-    edge = [max(1, round(MARGIN * n)) for n in shape]
-    inner[edge[0] : -edge[0], edge[1] : -edge[1]] = True
-    return inner
-
-
 def _failed(film: UInt8[np.ndarray, "h w"], reason: str) -> Lungs:
     return Lungs(np.zeros(film.shape, dtype=bool), reason)
 
 
 def _pair(dark: Bool[np.ndarray, "h w"], edge: Bool[np.ndarray, "h w"]) -> _Pair:
-    """Return the likely lungs of one repeat: worth their area times how alike they are."""
+    """Return the likely lungs at one threshold: worth their area times how alike they are."""
     opened = isotropic_opening(dark, OPEN * min(dark.shape))
     label = np.asarray(connected(opened, connectivity=1))
     found = int(label.max())
@@ -114,14 +111,3 @@ def _side(
         if fits and there and area > largest:
             best, largest = region, area
     return best
-
-
-def _closed(mask: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
-    closed = isotropic_closing(mask, CLOSE * min(mask.shape))
-    return np.asarray(ndimage.binary_fill_holes(closed))
-
-
-def _enlarged(
-    mask: Bool[np.ndarray, "h2 w2"], *, step: int, shape: tuple[int, ...]
-) -> Bool[np.ndarray, "h w"]:
-    return mask.repeat(step, axis=0).repeat(step, axis=1)[: shape[0], : shape[1]]

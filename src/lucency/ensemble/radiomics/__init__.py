@@ -1,1 +1,0 @@
-"""Textures of the lungs as numbers."""
