@@ -63,5 +63,5 @@ def finished(workplace: Path) -> Path:
     """The same folder, with the finished run runs/demo of two small networks, trained once."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(workplace)
-        train_run(Path())
+        train_run()
     return workplace

@@ -32,7 +32,7 @@ FIELD = {  # the field's term -> the module of its thing
     "cross-validation": "pipeline/cross_validation.py",
     "preprocessing": "data/preprocess.py",
     "calibration": "evaluation/calibration.py",
-    "leaderboard": "evaluation/leaderboard.py",
+    "leaderboard": "evaluation/compare.py",
 }
 MACHINE_PATH = re.compile(r"(?<![\w./~-])/(?:work|home|root|tmp|Users)(?![\w.-])")
 

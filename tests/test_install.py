@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lucency.config.catalogue import find_protocol, list_protocols
-from lucency.config.protocol import read_protocol
+from lucency.config.protocol import find_protocol, list_protocols, read_protocol
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = (

@@ -144,7 +144,7 @@ def test_other_errors_name_the_argument_too(place: Path):
 def test_values_show_themselves_in_a_line(place: Path):
     films, model = lu.read_nih("chestxray14"), lu.load("runs/demo")
     predictions = lu.load_predictions(str(predicted(place)[0]))
-    explained = model.explain("a.png", findings=["Mass"])
+    explained = model.explain("a.png", findings=["Effusion"])
     prepared = lu.prepare(["a.png", "film.png"], size=64)
     shown = [films, model, model.classifier, predictions, explained, explained.maps, prepared]
     for value in shown:

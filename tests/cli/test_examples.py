@@ -14,8 +14,13 @@ from lucency.cli.app import app
 
 PAGES = {"lucency": app.info.help or "", **{n: c.help or "" for n, c in named_commands().items()}}
 EXAMPLE = re.compile(r"^ *Example:\n\n *(.+)$", re.MULTILINE)
-SLOW = ("study leakage", "study preparation", "report", "run")  # of more than a few seconds
-TRIAL = {"study preparation": ("--clips", "3", "--tiles", "4", "--films", "8", "--repeats", "1")}
+SLOW = ("study leakage", "study preparation", "run")  # of more than a few seconds
+TRIAL = {
+    "data phantom": ("--films", "12", "--size", "64"),
+    "study preparation": ("--clips", "3", "--tiles", "4", "--films", "8", "--repeats", "1"),
+    "study cross-validation": ("--set", 'network=[{name="test_resnet"}]'),
+}
+IN_DOCUMENTS = {"report": "report.md"}  # whose commands are run by tests/test_docs.py
 
 
 def example(page: str) -> list[str]:
@@ -26,8 +31,11 @@ def example(page: str) -> list[str]:
 
 
 def params() -> list[object]:
-    slow = [[pytest.mark.slow] * (page in SLOW) for page in PAGES]
-    return [pytest.param(page, marks=m) for page, m in zip(PAGES, slow, strict=True)]
+    """Return the pages whose examples are run here: of several with one example the last."""
+    pages = {" ".join(example(page)): page for page in PAGES if page not in IN_DOCUMENTS}
+    return [
+        pytest.param(page, marks=[pytest.mark.slow] * (page in SLOW)) for page in pages.values()
+    ]
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -40,13 +48,17 @@ def test_every_page_has_one_example_of_its_own_command(page: str):
     command = page.removeprefix("lucency").split()
     assert words[: len(command)] == command
     assert sum(len(word) + 1 for word in words) < 92, "an example is one line"
+    if page in IN_DOCUMENTS:
+        document = Path(__file__).parents[2] / "docs" / IN_DOCUMENTS[page]
+        assert f"$ {program} {' '.join(words)}\n" in document.read_text()
 
 
 @pytest.mark.parametrize("page", params())
 def test_the_example_works(page: str, finished: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(finished)
-    folder = "lucency.config.catalogue.protocol_folder"
+    folder = "lucency.config.protocol.protocol_folder"
     monkeypatch.setattr(folder, lambda: finished / "protocols")
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
     words = example(page)
     words = words[words.index("lucency") + 1 :]
     for option in ("--out", "--csv"):

@@ -64,7 +64,7 @@ def test_a_protocol_and_its_text_are_one(tmp_path: Path):
 
 
 @given(st.tuples(TEXT, TEXT), st.floats(1e-300, 10), st.floats(0, 1e300))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_any_text_and_number_survives(texts: tuple[str, str], rate: float, decay: float):
     choices = {
         "name": "any",

@@ -62,7 +62,7 @@ def predictions(**changes: Any) -> Predictions:
 
 
 @given(prediction_fields())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_predictions_are_loaded_as_they_were_saved(fields: dict[str, Any]):
     saved = Predictions(**fields)
     with tempfile.TemporaryDirectory() as folder:

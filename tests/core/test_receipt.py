@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -202,6 +203,8 @@ def test_finished_work_is_never_written_over(tmp_path: Path):
 
 def test_other_ranks_wait_for_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("RANK", "1")
+    often = SimpleNamespace(sleep=lambda _: time.sleep(0.01), monotonic=time.monotonic)
+    monkeypatch.setattr("lucency.core.stage.time", often)
     out = tmp_path / "out"
     found = []
     waiting = threading.Thread(

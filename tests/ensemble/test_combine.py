@@ -16,8 +16,7 @@ from lucency.ensemble.ensembles import EQUAL, METHODS, make_ensemble
 from lucency.ensemble.external_ensembles import ensemble_networks
 from lucency.ensemble.feature_classifiers import LEARNERS
 from lucency.evaluation.calibration import recalibrated
-from lucency.evaluation.compare import compare
-from lucency.evaluation.leaderboard import Entry, leaderboard
+from lucency.evaluation.compare import Entry, compare, leaderboard
 
 FINDINGS = ("Mass", "Edema")
 FILMS = 400

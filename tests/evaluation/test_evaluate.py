@@ -47,7 +47,7 @@ def _take(predictions, rows):
     return replace(predictions, **{name: getattr(predictions, name)[rows] for name in names})
 
 
-def _evaluate(predictions, *, threshold=HALF, resamples=200, seed=0):
+def _evaluate(predictions, *, threshold=HALF, resamples=80, seed=0):
     return evaluate(predictions, threshold=threshold, resamples=resamples, seed=seed)
 
 
@@ -265,7 +265,9 @@ def test_trivial_predictor_is_accurate_and_knows_nothing():
 
 def test_calling_nothing_positive_is_as_accurate_as_published(shared):
     """Facts, evaluation.md: .924 on the official test films, .94829 on all of ChestX-ray14."""
-    table = pd.read_csv(shared / "nih" / "Data_Entry_2017_v2020.csv").set_index("Image Index")
+    columns = ["Image Index", "Finding Labels", "Patient ID"]
+    table = pd.read_csv(shared / "nih" / "Data_Entry_2017_v2020.csv", usecols=columns)
+    table = table.set_index("Image Index")
     code, distinct = pd.factorize(table["Finding Labels"])
     tokens = pd.Series(distinct).str.get_dummies("|")[list(FINDINGS)]
     label = tokens.to_numpy(dtype=np.float32)[code]

@@ -9,7 +9,7 @@ import torch
 from sklearn.metrics import log_loss, precision_score, recall_score, roc_auc_score
 
 from lucency.core.predictions import Predictions
-from lucency.evaluation.reference_study import (
+from lucency.evaluation.leakage_inflation import (
     HALF_METRICS,
     PUBLISHED,
     UNPUBLISHED,
@@ -71,7 +71,7 @@ def test_labels_that_are_not_stated_do_not_count() -> None:
 
 
 def test_decisions_at_half_are_keras_s() -> None:
-    found = at_half(predictions(), **DRAWS).set_index("metric")
+    found = at_half(predictions(), **DRAWS)
     for name in ("accuracy", "precision", "recall", "f1", "bce"):
         assert found.loc[name, "value"] == pytest.approx(KERAS[name], abs=1e-6)
     label, logit = (one.ravel() for one in drawn())

@@ -127,7 +127,7 @@ def test_the_calibration_error_is_the_mean_gap_of_the_table():
         assert total / films[finding] == pytest.approx(error[finding], abs=1e-12)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     seed=st.integers(0, 10**6),
     films=st.integers(3, 400),
@@ -200,15 +200,15 @@ def _films(logit):
     }
 
 
-def test_the_official_test_films_take_seconds():
-    """25,596 films of 2,797 patients and 14 findings, 1,000 resamples: half a second alone."""
+def test_where_the_truth_is_the_probability_most_intervals_hold_it():
+    """6,000 films of 700 patients and 14 findings: as many cells as make every bin full."""
     generator = np.random.default_rng(0)
-    logit = (generator.normal(size=(25_596, 14)) - 2).astype(np.float32)
+    logit = (generator.normal(size=(6_000, 14)) - 2).astype(np.float32)
     label = (generator.random(logit.shape) < expit(logit)).astype(np.float32)
-    fields = _films(logit) | {"label": label, "patient": generator.integers(0, 2797, 25_596)}
+    fields = _films(logit) | {"label": label, "patient": generator.integers(0, 700, 6_000)}
     names = tuple(f"finding {place}" for place in range(14))
     predictions = replace(_predictions(films=3), **{**fields, "findings": names})
-    table = _table(predictions, resamples=1000)
+    table = _table(predictions, resamples=300)
     pooled = table[table["finding"] == "micro"]
     sound = (pooled["share_low"] < pooled["mean_probability"]) & (
         pooled["mean_probability"] < pooled["share_high"]

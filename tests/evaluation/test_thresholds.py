@@ -10,7 +10,7 @@ from lucency.config.sections import EvaluationChoices
 from lucency.core.manifest import read_table
 from lucency.core.predictions import Predictions
 from lucency.evaluation.summary import TEXT
-from lucency.evaluation.thresholds import THRESHOLDS, check_fitted, threshold_table
+from lucency.evaluation.thresholds import THRESHOLDS, threshold_table, thresholds_of
 
 
 def _predictions(seed=0, films=150, part="val"):
@@ -161,10 +161,10 @@ def test_thresholds_fit_the_predictions_of_their_own_split_and_findings(tmp_path
     kept = read_table(tmp_path / "thresholds.csv", text=TEXT)
     assert kept["split"].tolist() == ["0123", "0123"]
     tests = replace(predictions, part=np.full(len(predictions), "test"))
-    check_fitted(kept, tests)
+    np.testing.assert_allclose(thresholds_of(kept, tests), table["threshold"], rtol=1e-15)
     as_number = read_table(tmp_path / "thresholds.csv", text=("network", "finding", "note"))
     with pytest.raises(ValueError, match="fitted under split 123; expected 0123"):
-        check_fitted(as_number, tests)
+        thresholds_of(as_number, tests)
 
 
 @pytest.mark.parametrize(
@@ -179,15 +179,15 @@ def test_thresholds_fit_the_predictions_of_their_own_split_and_findings(tmp_path
 def test_thresholds_of_others_are_refused(change, message):
     table = threshold_table(_predictions(), method="youden")
     with pytest.raises(ValueError, match=message):
-        check_fitted(table, replace(_predictions(), **change))
+        thresholds_of(table, replace(_predictions(), **change))
 
 
 def test_thresholds_of_one_finding_less_and_of_none_are_refused():
     table = threshold_table(_predictions(), method="f1")
     with pytest.raises(ValueError, match="for Mass; expected Mass, Hernia"):
-        check_fitted(table[:1], _predictions())
+        thresholds_of(table[:1], _predictions())
     with pytest.raises(ValueError, match="fitted for no network; expected net"):
-        check_fitted(table[:0], _predictions())
+        thresholds_of(table[:0], _predictions())
 
 
 def _fitted(predictions, **choices):

@@ -1,5 +1,6 @@
 """Phantoms: NIH's layout, real frequencies, known truth, the same bytes from the same seed."""
 
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -54,6 +55,12 @@ def a_patient(number: int = 1, sex: str = "M") -> Patient:
     return Patient(seed=5, number=number, sex=sex, age=50)
 
 
+@cache
+def well(patient: Patient, view: str) -> np.ndarray:
+    """Return the patient's film without a finding."""
+    return phantom_film(patient, a_film(view=view), size=64).pixels
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
@@ -61,7 +68,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("phantom") / "new" / "nih"
-    write_phantom(folder, films=70, size=64, seed=3)
+    write_phantom(folder, films=48, size=64, seed=3)
     return folder
 
 
@@ -76,14 +83,14 @@ def test_same_seed_same_bytes_for_any_number_of_workers(tmp_path):
         write_phantom(
             tmp_path / str(workers),
             films=20,
-            size=64,
+            size=32,
             seed=4,
             label_noise=0.1,
             shortcut=0.5,
             workers=workers,
             progress=lambda done, total: reports.append((done, total)),
         )
-    write_phantom(tmp_path / "other", films=20, size=64, seed=5)
+    write_phantom(tmp_path / "other", films=20, size=32, seed=5)
     assert contents(tmp_path / "1") == contents(tmp_path / "2")
     assert contents(tmp_path / "1") != contents(tmp_path / "other")
     assert reports == [(16, 20), (20, 20)] * 2
@@ -102,7 +109,7 @@ def test_layout_is_nihs(written):
     names = sorted(p.name for p in (written / "images").iterdir())
     assert names == [line.split(",")[0] for line in lines[1:-1]]
     assert names[0] == "00000001_000.png"
-    assert len(names) == 70
+    assert len(names) == 48
     film = cv2.imread(str(written / "images" / names[0]), cv2.IMREAD_UNCHANGED)
     assert film is not None
     assert film.shape == (64, 64)
@@ -117,7 +124,7 @@ def test_lists_share_no_patient_and_miss_no_film(written):
 
 
 def test_split_gives_training_the_official_share():
-    films_of = [len(films) for _, films in draw_population(films=10_000, seed=1)]
+    films_of = [len(films) for _, films in draw_population(films=4000, seed=1)]
     train = split_patients(films_of, seed=1)
     share = sum(n for n, on in zip(films_of, train, strict=True) if on) / sum(films_of)
     assert share == pytest.approx(0.772, abs=0.01)
@@ -151,7 +158,7 @@ def test_frequencies_are_chestxray14s(many):
 
 
 def test_films_of_a_patient_are_alike():
-    people = draw_population(films=3000, seed=2)
+    people = draw_population(films=1500, seed=2)
     pairs = [(a, b) for _, films in people for a, b in pairwise(films)]
     assert np.mean([a.findings == b.findings for a, b in pairs]) > 0.5
     assert all(0 <= b.age - a.age <= 1 for a, b in pairs)
@@ -169,11 +176,11 @@ def test_label_noise_flips_at_the_rate_asked(many):
     assert (true & ~stated).sum() / true.sum() == pytest.approx(0.2, abs=0.02)
     assert stated.sum() == pytest.approx(true.sum(), rel=0.03)
     assert [film.findings for film in noisy] == [film.findings for film in many]
-    assert misstate(many, label_noise=0.0, seed=0) == many
+    assert misstate(many[:2000], label_noise=0.0, seed=0) == many[:2000]
 
 
 def test_truth_is_the_same_under_label_noise(written, tmp_path):
-    write_phantom(tmp_path, films=70, size=32, seed=3, label_noise=0.3)
+    write_phantom(tmp_path, films=48, size=32, seed=3, label_noise=0.3)
     noisy, clean = (
         pd.read_csv(d / "Data_Entry_2017_v2020.csv", index_col=False)["Finding Labels"]
         for d in (tmp_path, written)
@@ -192,7 +199,7 @@ def test_shortcut_equips_the_share_asked(many):
     assert 0 < np.mean(stray) < 0.015
     assert np.mean([f.marker for f in films if f.view == "AP"]) == pytest.approx(0.8, abs=0.02)
     assert not any(film.marker for film in films if film.view == "PA")
-    bare = equip(many, shortcut=0.0, seed=0)
+    bare = equip(many[:2000], shortcut=0.0, seed=0)
     assert not any(film.drain or film.marker for film in bare)
 
 
@@ -218,8 +225,7 @@ def test_a_sign_changes_its_box_more_than_the_rest(finding, view):
     for number in range(1, 5):
         patient = a_patient(number, sex="MF"[number % 2])
         ill = phantom_film(patient, a_film(finding, view=view), size=64)
-        well = phantom_film(patient, a_film(view=view), size=64)
-        change = np.abs(ill.pixels.astype(float) - well.pixels)
+        change = np.abs(ill.pixels.astype(float) - well(patient, view))
         mask = np.zeros((64, 64), bool)
         assert ill.boxes
         for box in ill.boxes:

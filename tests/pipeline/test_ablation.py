@@ -208,7 +208,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_films(folder / "films")
     answer = do_stage(opened(folder), "report")
     assert answer["report"] == str(folder / "out" / "report" / "report.html")
-    assert str(answer["conclusion"]).startswith(f"{NETWORK}: macro AUC is ")
+    assert str(answer["conclusion"]).startswith(f"Macro AUC of {NETWORK}: ")
     return folder
 
 

@@ -97,7 +97,7 @@ def test_a_table_and_a_run_are_compared_film_by_film(tmp_path: Path, capsys):
     assert pair["low"] < pair["difference"] < pair["high"]
     assert pair["p_holm"] < 0.05
     assert pair["p_holm_signed_rank"] is None
-    assert answer["conclusion"].startswith("run/net is best")
+    assert answer["conclusion"].startswith("Highest macro AUC: run/net ")
     assert "Unknown split of theirs" in capsys.readouterr().err
 
 
@@ -124,7 +124,7 @@ def test_with_labels_there_is_a_page(tmp_path: Path):
     )
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert answer["report"] == str(tmp_path / "out" / "report.html")
-    assert "run/other is best" in page
+    assert "Highest macro AUC: run/other " in page
 
 
 def test_names_are_as_short_as_tells_them_apart(tmp_path: Path, monkeypatch):
@@ -155,7 +155,7 @@ def test_what_cannot_be_computed_is_null(tmp_path: Path):
     answer = json.loads(text)
     assert answer["ranking"]["a"]["macro_auc"] is None
     assert answer["pairs"]["a - b"]["p_holm"] is None
-    assert answer["conclusion"].startswith("No network can be ranked")
+    assert answer["conclusion"].startswith("Macro AUC: not computable")
 
 
 def _one(folder: Path) -> list[Path]:

@@ -142,7 +142,7 @@ def test_every_cell_has_what_it_says_and_keeps_no_prepared_films(at_home: Path):
     page = Path("out/page/report.html").read_text()
     assert "http" not in page.replace("http://www.w3.org", ""), "the page needs no other file"
     conclusion = Path("out/evaluation/conclusion.txt").read_text().strip()
-    assert "On these 48 films of 24 patients" in conclusion
+    assert "Films: 48 of 24 patients." in conclusion
     assert conclusion.split(".")[0] in page.replace("&#39;", "'")
     assert Path("out/page/figure.svg").read_text().startswith('<svg style="background:white')
 
@@ -269,7 +269,7 @@ def test_a_run_s_report_shows_the_study_that_stands_in_it(at_home: Path, tmp_pat
     assert (run / "manifest" / "receipt.json").is_file(), "it takes the run's films"
     assert not (run / STUDY / "manifest").exists()
     shown = preparation_values(load_study(run / STUDY / "evaluation"))
-    assert shown["conclusion"].startswith("On these 48 films")
+    assert "Films: 48 of 24 patients." in shown["conclusion"]
     assert shown["figure"].startswith("<svg")
     assert (
         preparation_values(Experiment.__dataclass_fields__["preparations"].default_factory()) == {}

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lucency.cli.options import Json, LabelFile, RunFolder, Scale, Tables, check_folder, print_audit
+from lucency.cli.options import Json, LabelFile, RunFolder, Scale, Tables, print_audit, to_folder
 
 audit_group = typer.Typer(
     help="Audit labels: against radiologists, between versions, one by one, by review.\n\n"
@@ -42,7 +42,6 @@ def labels(
 
     lucency audit labels --labels chestxray14/Data_Entry_2017_v2020.csv --expert expert
     """
-    check_folder(out)
     from lucency.audit.label_audit import audit_labels
 
     found = audit_labels(labels, expert=expert, table=predictions, scale=scale)
@@ -66,7 +65,6 @@ def versions(
 
     lucency audit versions chestxray14/Data_Entry_2017.csv chestxray14/Data_Entry_2017_v2020.csv
     """
-    check_folder(out)
     from lucency.audit.label_audit import audit_versions
 
     print_audit(audit_versions(old, new, table=predictions, scale=scale), out, json)
@@ -93,7 +91,6 @@ def errors(
 
     lucency audit errors scores.csv --labels chestxray14/Data_Entry_2017_v2020.csv --out errors
     """
-    check_folder(out)
     from lucency.audit.label_audit import audit_label_errors
 
     found = audit_label_errors(predictions, labels=labels, expert=expert, scale=scale, top=top)
@@ -103,7 +100,7 @@ def errors(
 @audit_group.command()
 def review(
     folder: RunFolder,
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder to write.")],
+    out: Annotated[Path, to_folder("The folder to write.")],
     errors: Annotated[
         Path | None,
         typer.Option(
@@ -122,7 +119,6 @@ def review(
 
     lucency audit review runs/demo --out review --films 6
     """
-    check_folder(out)
     from lucency.pipeline.run_audit import draw_review
 
     found = draw_review(folder, suspects=errors, films=films, seed=seed, out=out)
@@ -146,7 +142,6 @@ def score_review(
 
     lucency audit score-review review/sample.csv filled.csv
     """
-    check_folder(out)
     from lucency.pipeline.run_audit import audit_verdicts
 
     print_audit(audit_verdicts(sample, forms), out, json)

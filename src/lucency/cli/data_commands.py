@@ -17,10 +17,10 @@ from lucency.cli.options import (
     RunFolder,
     Tables,
     Workers,
-    check_folder,
-    check_place,
     print_answer,
     print_audit,
+    to_file,
+    to_folder,
 )
 
 data_group = typer.Typer(
@@ -104,9 +104,7 @@ def balance(
     ] = None,
     changes: Changes = None,
     figure: Figure = None,
-    table: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the steps to this CSV file.")
-    ] = None,
+    table: Annotated[Path | None, to_file("Write the steps to this CSV file.")] = None,
     json: Json = False,
 ) -> None:
     """Plan a protocol's balancing from labels alone, step by step.
@@ -117,13 +115,10 @@ def balance(
 
     lucency data balance demo --figure balance.svg --table steps.csv
     """
-    from lucency.cli.output import balance_from_labels, check_figure
+    from lucency.cli.output import balance_from_labels
     from lucency.config.protocol import read_protocol
 
-    check_figure(figure)
-    for file in filter(None, (figure, table)):
-        check_place(file)
-    chosen = read_protocol(protocol, changes=tuple(changes or ()))
+    chosen = read_protocol(protocol, changes=changes)
     print_answer(balance_from_labels(chosen, labels=labels, figure=figure, table=table), json)
 
 
@@ -138,7 +133,6 @@ def quality(folder: RunFolder, out: Tables = None, json: Json = False) -> None:
 
     lucency data quality runs/demo --out pictures
     """
-    check_folder(out)
     from lucency.pipeline.run_audit import audit_quality
 
     print_audit(audit_quality(folder), out, json)
@@ -146,9 +140,7 @@ def quality(folder: RunFolder, out: Tables = None, json: Json = False) -> None:
 
 @data_group.command()
 def export(
-    folder: RunFolder,
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The data set's folder.")],
-    json: Json = False,
+    folder: RunFolder, out: Annotated[Path, to_folder("The data set's folder.")], json: Json = False
 ) -> None:
     """Write a run's balanced data set as films, in the layout of ChestX-ray14.
 
@@ -158,7 +150,6 @@ def export(
 
     lucency data export runs/demo --out balanced
     """
-    check_folder(out)
     from lucency.core.stage import RECEIPT
     from lucency.pipeline.export import write_balanced
     from lucency.pipeline.run import open_run_folder

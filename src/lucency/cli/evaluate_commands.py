@@ -8,15 +8,7 @@ from typing import Annotated
 
 import typer
 
-from lucency.cli.options import (
-    Changes,
-    Json,
-    LabelFile,
-    NameList,
-    Scale,
-    check_folder,
-    print_answer,
-)
+from lucency.cli.options import Changes, Json, LabelFile, NameList, Scale, print_answer, to_folder
 
 PredictionTables = Annotated[
     list[Path],
@@ -34,9 +26,7 @@ def evaluate(
         typer.Option(metavar="TABLE.csv", help="Validation films of one table: fits thresholds."),
     ] = None,
     scale: Scale = "probability",
-    out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write tables and report.html here.")
-    ] = None,
+    out: Annotated[Path | None, to_folder("Write tables and report.html here.")] = None,
     json: Json = False,
 ) -> None:
     """Evaluate predictions: metrics of each finding, with 95 % confidence intervals over patients.
@@ -48,7 +38,6 @@ def evaluate(
 
     lucency evaluate scores.csv --labels chestxray14/Data_Entry_2017_v2020.csv
     """
-    check_folder(out)
     from lucency.pipeline.table_evaluation import evaluate_tables
 
     print_answer(evaluate_tables(tables, labels=labels, val=val, scale=scale, out=out), json)
@@ -68,9 +57,7 @@ def ensemble(
         list[str] | None,
         typer.Option(help="An ensemble, or several, such as greedy or stacked. Default: all."),
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write leaderboard and predictions here.")
-    ] = None,
+    out: Annotated[Path | None, to_folder("Write leaderboard and predictions here.")] = None,
     json: Json = False,
 ) -> None:
     """Combine networks into ensembles and rank them on test films.
@@ -82,8 +69,6 @@ def ensemble(
 
     lucency ensemble runs/demo --method greedy --out ensembles
     """
-    check_folder(out)
-
     from lucency.ensemble.external_ensembles import ensemble_networks
 
     choices = {"val": val or [], "labels": labels, "scale": scale, "methods": method or []}
@@ -112,18 +97,11 @@ def check(  # noqa: PLR0913 - the options of one command
 
     lucency check scores.csv --labels chestxray14/Data_Entry_2017_v2020.csv
     """
-    from lucency.audit.checks.issue import count_serious
-    from lucency.cli.check_command import find_issues, issues_in_json, issues_in_words
+    from lucency.cli.output import find_issues, issues_in_json, issues_in_words
     from lucency.core.tables import in_json
 
-    given = {"train": train, "val": val, "test": test}
-    lists = {part: file for part, file in given.items() if file}
-    table, checks = find_issues(
-        what, lists=lists, labels=labels, scale=scale, changes=tuple(changes or ())
-    )
-    if json:
-        text = in_json(issues_in_json(table, checks=checks))
-    else:
-        text = issues_in_words(table, checks=checks)
-    typer.echo(text, nl=False)
-    sys.exit(int(count_serious(table) > 0))
+    lists = {p: file for p, file in (("train", train), ("val", val), ("test", test)) if file}
+    table, checks = find_issues(what, lists=lists, labels=labels, scale=scale, changes=changes)
+    about = issues_in_json(table, checks=checks)
+    typer.echo(in_json(about) if json else issues_in_words(table, checks=checks), nl=False)
+    sys.exit(int(about["serious"] > 0))

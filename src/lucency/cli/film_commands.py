@@ -13,9 +13,9 @@ from lucency.cli.options import (
     KnownFilms,
     Model,
     NetworkName,
-    check_folder,
-    check_place,
     print_answer,
+    to_file,
+    to_folder,
 )
 
 
@@ -23,9 +23,7 @@ def predict(
     model: Model,
     films: Films,
     network: NetworkName = "",
-    csv: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the table to this file.")
-    ] = None,
+    csv: Annotated[Path | None, to_file("Write the table to this file.")] = None,
     json: Json = False,
 ) -> None:
     """Predict the findings of films on disk.
@@ -40,8 +38,6 @@ def predict(
     from lucency.core.tables import in_json
     from lucency.pipeline.film_inference import films_for_programs, predict_disk
 
-    if csv:
-        check_place(csv)
     name, table = predict_disk(model, films, network=network)
     if csv:
         table.to_csv(csv, index=False)
@@ -52,11 +48,10 @@ def predict(
 def explain(
     model: Model,
     films: KnownFilms,
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder to write.")],
+    out: Annotated[Path, to_folder("The folder to write.")],
     network: NetworkName = "",
     method: Annotated[
-        list[str] | None,
-        typer.Option(help="A method, or several. Default: those of a protocol."),
+        list[str] | None, typer.Option(help="A method, or several. Default: those of a protocol.")
     ] = None,
     finding: Annotated[
         list[str] | None,
@@ -70,7 +65,6 @@ def explain(
 
     lucency explain runs/demo films/00000001_000.png --out explained
     """
-    check_folder(out)
     from lucency.config.sections import ExplanationChoices
     from lucency.pipeline.explanation import Request, explain_films
 
@@ -88,8 +82,7 @@ def similar(
         str, typer.Option(help="others; or all, to include films of the same patient.")
     ] = "others",
     figure: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Draw the first film and its answers, .svg or .png."),
+        Path | None, to_file("Draw the first film and its answers, .svg or .png.")
     ] = None,
     json: Json = False,
 ) -> None:
@@ -113,7 +106,6 @@ def similar(
     )
 
     if figure:
-        check_place(figure)
         check_kind(figure)
     found = find_similar(model, films, network=network, top=top, patients=patients)
     if figure:

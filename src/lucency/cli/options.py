@@ -3,16 +3,53 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
     from lucency.core.tables import Audit
 
+
+def check_place(file: Path | None) -> Path | None:
+    """Return a file to write; ValueError unless it may be written: before the work, not after."""
+    if file is not None and (file.is_dir() or not file.absolute().parent.is_dir()):
+        found = "is a folder" if file.is_dir() else "has no folder to lie in"
+        raise ValueError(f"{file} {found}: expected the name of a file to write")
+    return file
+
+
+def check_figure(file: Path | None) -> Path | None:
+    """Return an SVG file to write; ValueError as in `check_place`, and for another kind."""
+    if file is not None and file.suffix != ".svg":
+        raise ValueError(f"--figure {file}: expected a file name that ends in .svg")
+    return check_place(file)
+
+
+def check_folder(folder: Path | None) -> Path | None:
+    """Return a folder for tables; ValueError where a file or a run is: before the work."""
+    if folder is None:
+        return None
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file: expected a folder to write tables to")
+    for place in (folder, *folder.resolve().parents):
+        if (place / "protocol.toml").is_file():
+            raise ValueError(f"{place} holds a run: choose another --out for these tables")
+    return folder
+
+
+def to_file(about: str) -> Any:
+    """Return an option of a file to write, which is checked."""
+    return typer.Option(metavar="FILE", help=about, callback=check_place)
+
+
+def to_folder(about: str) -> Any:
+    """Return the option --out of a folder to write, which is checked."""
+    return typer.Option("--out", metavar="DIR", help=about, callback=check_folder)
+
+
 ProtocolFile = Annotated[
-    Path,
-    typer.Argument(metavar="PROTOCOL", help="A name of `lucency protocols`, or a .toml file."),
+    Path, typer.Argument(metavar="PROTOCOL", help="A name of `lucency protocols`, or a .toml file.")
 ]
 RunOut = Annotated[Path, typer.Option("--out", metavar="DIR", help="The run's folder.")]
 StudyOut = Annotated[Path, typer.Option("--out", metavar="DIR", help="The study's folder.")]
@@ -29,8 +66,7 @@ Model = Annotated[
     Path, typer.Argument(metavar="MODEL", help="A run's folder, or one trained network's.")
 ]
 Films = Annotated[
-    list[Path],
-    typer.Argument(metavar="FILM…", help="PNG or JPEG films, or folders of them."),
+    list[Path], typer.Argument(metavar="FILM…", help="PNG or JPEG films, or folders of them.")
 ]
 KnownFilms = Annotated[
     list[Path],
@@ -45,40 +81,23 @@ NameList = Annotated[
     Path | None, typer.Option(metavar="FILE", help="The image names of this part, one a line.")
 ]
 Scale = Annotated[str, typer.Option(help="What a table holds: probability or logit.")]
-Tables = Annotated[
-    Path | None, typer.Option("--out", metavar="DIR", help="Write all tables here, as CSV.")
+Tables = Annotated[Path | None, to_folder("Write all tables here, as CSV.")]
+Figure = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Draw the figure, an SVG file.", callback=check_figure),
 ]
-Figure = Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the figure, an SVG file.")]
-
-
-def check_place(file: Path) -> None:
-    """Raise ValueError unless a file may be written there: before the work, not after."""
-    if file.is_dir() or not file.absolute().parent.is_dir():
-        found = "is a folder" if file.is_dir() else "has no folder to lie in"
-        raise ValueError(f"{file} {found}: expected the name of a file to write")
-
-
-def check_folder(folder: Path | None) -> None:
-    """Raise ValueError unless tables may be written there: no file, and no run's folder."""
-    if folder is None:
-        return
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file: expected a folder to write tables to")
-    for place in (folder, *folder.resolve().parents):
-        if (place / "protocol.toml").is_file():
-            raise ValueError(f"{place} holds a run: choose another --out for these tables")
 
 
 def print_answer(answer: dict[str, object], json: bool) -> None:
     """Write an answer to standard output, in words or as JSON; steps of balancing as a table."""
-    from lucency.core.tables import in_json, in_words
+    from lucency.core.tables import in_json, in_words, plain
 
     if json:
         text = in_json(answer)
     elif "steps" in answer:
         from lucency.cli.output import in_table
 
-        text = in_table(answer)
+        text = in_table(plain(answer))
     else:
         text = in_words(answer)
     typer.echo(text, nl=False)

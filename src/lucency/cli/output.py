@@ -1,30 +1,35 @@
-"""Answers of the commands in words, tables and JSON: stages of a run, label files, balancing."""
+"""Answers of the commands in words, tables and JSON: runs, label files, balancing, leak checks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float32
 
-from lucency.audit.checks.issue import count_serious
+from lucency.audit.checks import prediction_checks, split_checks
+from lucency.audit.checks.issue import count_serious, issue_table
+from lucency.audit.checks.protocol_checks import BEFORE
+from lucency.audit.checks.run_checks import CHECKS, check_external, check_lists, check_protocol
+from lucency.audit.checks.unverified import unverified_table
 from lucency.balance.imbalance import Change, cooccurrence, measure, no_finding, steps_text
 from lucency.balance.methods import plan_of_labels
-from lucency.config.protocol import Protocol
+from lucency.config.protocol import Protocol, read_protocol
 from lucency.core.manifest import NO_FINDING, PARTS
 from lucency.core.plan import Plan
 from lucency.core.progress import say
 from lucency.core.stage import Failures, write_atomically
-from lucency.core.tables import Answer
+from lucency.core.tables import Answer, plain
 from lucency.data.labels import read_labelled, read_labels
 from lucency.evaluation.evaluate import MACRO
 from lucency.explain.baselines import conclude_heatmaps
 from lucency.explain.heatmap_results import HeatmapResults
 from lucency.explain.localization import GAME
 from lucency.pipeline import ablation_study, stages
-from lucency.pipeline.run import Run, members
+from lucency.pipeline.run import Run, members, open_run_folder
 
 WHOLE = {"instances", "labels", "labelsets"}
 NOT_MADE = "not made"
@@ -32,7 +37,6 @@ NOT_MADE = "not made"
 
 def describe_imbalance(file: Path, *, figure: Path | None) -> Answer:
     """Return the imbalance measures of a label file; `figure` is an SVG file to draw to."""
-    check_figure(figure)
     read = read_labels(file)
     if read.left_out:
         say(f"{file}: left out are {', '.join(read.left_out)}; read are {', '.join(read.findings)}")
@@ -45,15 +49,11 @@ def describe_imbalance(file: Path, *, figure: Path | None) -> Answer:
         share = cooccurrence(read.label[:, order])
         drawing = draw_cooccurrence({file.name: share}, [read.findings[k] for k in order])
         write_atomically(figure, standalone_svg(drawing))
-    summary: dict[str, float] = found.summary.to_dict()
-    about: Answer = {k: int(v) if k in WHOLE else _number(v) for k, v in summary.items()}
-    given = no_finding(read.label, names=read.findings)
-    about["no_finding"] = _none(int((given == 1).sum()), len(given), int(np.isnan(given).sum()))
-    each = found.per_finding.set_index("finding").to_dict(orient="index")
-    about["per_label"] = {
-        str(name): {str(k): _number(v) for k, v in row.items()} for name, row in each.items()
+    return {
+        **{str(name): _measured(name, value) for name, value in found.summary.items()},
+        "no_finding": _no_finding(read.label, read.findings),
+        "per_label": found.per_finding.set_index("finding").to_dict("index"),
     }
-    return about
 
 
 def describe_labels(file: Path) -> Answer:
@@ -65,30 +65,22 @@ def describe_labels(file: Path) -> Answer:
         "films": len(films),
         "patients": len(a_patient),
         "films_per_patient": {
-            "median": float(np.median(a_patient)) if len(a_patient) else None,
-            "most": int(a_patient.max(initial=0)),
+            "median": np.median(a_patient) if len(a_patient) else None,
+            "most": a_patient.max(initial=0),
         },
     }
     for fact in ("view", "sex"):
         if fact in films.facts:
-            counts = films.facts[fact].value_counts(dropna=False)
-            about[fact] = {str(level): int(count) for level, count in counts.items()}
+            about[fact] = films.facts[fact].value_counts(dropna=False).to_dict()
     age = films.facts["age"].dropna().to_numpy() if "age" in films.facts else np.empty(0)
     if len(age):
         quantiles = np.quantile(age.astype(np.float64), (0.0, 0.5, 1.0)).tolist()
         about["age"] = dict(zip(("lowest", "median", "highest"), quantiles, strict=True))
-    about["boxes"] = len(films.boxes)
-    given = no_finding(films.label, names=films.findings)
-    about["no_finding"] = _none(int((given == 1).sum()), len(given), int(np.isnan(given).sum()))
-    about["per_label"] = {
-        name: {
-            "positive": int((films.label[:, k] == 1).sum()),
-            "negative": int((films.label[:, k] == 0).sum()),
-            "not_stated": int(np.isnan(films.label[:, k]).sum()),
-        }
-        for k, name in enumerate(films.findings)
+    return about | {
+        "boxes": len(films.boxes),
+        "no_finding": _no_finding(films.label, films.findings),
+        "per_label": films.label_counts().to_dict("index"),
     }
-    return about
 
 
 def balance_from_labels(
@@ -96,72 +88,15 @@ def balance_from_labels(
 ) -> Answer:
     """Return what a protocol's balancing does to a label table; no film is looked for.
 
-    `figure` (SVG) and `table` (CSV) are files to write. Raises ValueError for a protocol with
-    variants, each of which has a plan of its own.
+    `figure` (SVG) and `table` (CSV) are files to write the counts and steps to. Raises ValueError
+    for a protocol with variants, each of which has a plan of its own.
     """
-    _refuse_variants(
-        protocol, remedy="add --set 'variant=[]' --set 'seeds=[]' for the plan of its base"
-    )
+    if protocol.variant:
+        raise ValueError(
+            "a protocol with variants has a plan for each: add --set 'variant=[]' --set 'seeds=[]' "
+            "for the plan of its base"
+        )
     films, plan, change = plan_of_labels(protocol, labels=labels)
-    _keep(change, figure=figure, table=table)
-    return {"origin": films.origin, **answer_of(change, plan=plan, protocol=protocol)}
-
-
-def answer_of(change: Change, *, plan: Plan, protocol: Protocol) -> Answer:
-    """Return what a plan did to the films it was made of: totals, steps, measures, findings."""
-    choices, totals = protocol.balance, change.totals.set_index("when").to_dict("index")
-    shown = plan if choices.before_split else plan.take(plan.part == "train")
-    method = choices.method + (f", then {choices.then}" if choices.then != "none" else "")
-    measures = change.summary.set_index("measure").to_dict("index")
-    return {
-        "method": method,
-        "before_split": choices.before_split,
-        "population": change.population,
-        "films": int(totals["before"]["entries"]),
-        "entries": len(shown),
-        "copies": int((shown.copy > 0).sum()),
-        "weighted": bool((shown.weight != 1).any()),
-        "parts": {part: int((plan.part == part).sum()) for part in PARTS},
-        "steps": _records(change.steps, whole=("before", "after")),
-        "no_finding": {
-            when: _none(row["no_finding"], row["entries"], row["unstated"])
-            for when, row in totals.items()
-        },
-        "measures": {str(name): _ends(row, whole=name in WHOLE) for name, row in measures.items()},
-        "per_label": {row.pop("finding"): row for row in _records(change.counts)},
-    }
-
-
-def in_table(answer: Answer) -> str:
-    """Return what `answer_of` gives for people: steps and findings as tables, then measures."""
-    found: Any = answer
-    early = ", before the split" if found["before_split"] else ""
-    lines = [f"origin: {found['origin']}"] if "origin" in found else []
-    lines += [
-        f"balancing: {found['method']}{early}",
-        f"counts are of {found['population']}: {found['films']:,} films, "
-        f"{found['entries']:,} entries after balancing, {found['copies']:,} of them copies",
-        "entries by part: " + ", ".join(f"{k} {v:,}" for k, v in found["parts"].items()),
-        "",
-        *_aligned(STEP_HEADS, [_step(row) for row in found["steps"]]),
-        "",
-        *_aligned(FINDING_HEADS, _findings(found)),
-        "",
-    ]
-    for name, title in MEASURES.items():
-        ends = found["measures"][name]
-        lines.append(f"{title}: {_decimal(ends['before'])} before, {_decimal(ends['after'])} after")
-    unstated = found["no_finding"]["before"]["not_stated"]
-    if unstated:
-        lines.append(f"not known to have No Finding, for a label is not stated: {unstated:,} films")
-    if found["weighted"]:
-        lines.append("after balancing a finding's entries count by their weight in the loss")
-    lines += [f"folder: {found['folder']}"] if "folder" in found else []
-    return "\n".join(lines) + "\n"
-
-
-def _keep(change: Change, *, figure: Path | None, table: Path | None) -> None:
-    """Draw the counts and steps to an SVG file, and write the steps to a CSV file, where named."""
     if table is not None:
         write_atomically(table, steps_text(change.steps))
     if figure is not None:
@@ -169,50 +104,86 @@ def _keep(change: Change, *, figure: Path | None, table: Path | None) -> None:
         from lucency.report.rendering import standalone_svg
 
         write_atomically(figure, standalone_svg(draw_balancing(change)))
+    return {"origin": films.origin, **answer_of(change, plan=plan, protocol=protocol)}
 
 
-def check_figure(figure: Path | None) -> None:
-    """Raise ValueError for a figure that would not be SVG: before the work, not after."""
-    if figure is not None and figure.suffix != ".svg":
-        raise ValueError(f"--figure {figure}: expected a file name that ends in .svg")
+def answer_of(change: Change, *, plan: Plan, protocol: Protocol) -> Answer:
+    """Return what a plan did to the films it was made of: totals, steps, measures, findings."""
+    choices, totals = protocol.balance, change.totals.set_index("when").to_dict("index")
+    shown = plan if choices.before_split else plan.take(plan.part == "train")
+    measures = change.summary.set_index("measure").to_dict("index")
+    return {
+        "method": choices.method + (f", then {choices.then}" if choices.then != "none" else ""),
+        "before_split": choices.before_split,
+        "population": change.population,
+        "films": totals["before"]["entries"],
+        "entries": len(shown),
+        "copies": (shown.copy > 0).sum(),
+        "weighted": (shown.weight != 1).any(),
+        "parts": {part: (plan.part == part).sum() for part in PARTS},
+        "steps": change.steps.astype({"before": "Int64", "after": "Int64"}),
+        "no_finding": {
+            when: _share(row["no_finding"], row["entries"], row["unstated"])
+            for when, row in totals.items()
+        },
+        "measures": {
+            str(name): {when: _measured(str(name), value) for when, value in row.items()}
+            for name, row in measures.items()
+        },
+        "per_label": change.counts.set_index("finding").to_dict("index"),
+    }
 
 
-def _refuse_variants(protocol: Protocol, *, remedy: str) -> None:
-    """Raise ValueError for a protocol with variants."""
-    if protocol.variant:
-        raise ValueError(f"a protocol with variants has a plan for each: {remedy}")
+def _measured(name: Any, value: float) -> float | int:
+    """Return an imbalance measure, those that count something as whole numbers."""
+    return int(value) if name in WHOLE else value
 
 
-def _none(films: int, entries: int, unstated: int) -> Answer:
+def _no_finding(label: Float32[np.ndarray, "n k"], names: tuple[str, ...]) -> Answer:
+    """Return how many of n films, labelled with k findings, have none of them."""
+    given = no_finding(label, names=names)
+    return _share(int((given == 1).sum()), len(given), int(np.isnan(given).sum()))
+
+
+def _share(films: int, entries: int, unstated: int) -> Answer:
     share = films / entries if entries else None
     return {"films": films, "share": share, "not_stated": unstated}
 
 
-def _ends(row: dict[Any, Any], *, whole: bool) -> Answer:
-    return {str(k): int(v) if whole else _number(v) for k, v in row.items()}
+def in_table(answer: Answer) -> str:
+    """Return what `answer_of` gives for people: steps and findings as tables, then measures."""
+    early = ", before the split" if answer["before_split"] else ""
+    lines = [f"origin: {answer['origin']}"] if "origin" in answer else []
+    lines += [
+        f"balancing: {answer['method']}{early}",
+        f"counts are of {answer['population']}: {answer['films']:,} films, "
+        f"{answer['entries']:,} entries after balancing, {answer['copies']:,} of them copies",
+        "entries by part: " + ", ".join(f"{k} {v:,}" for k, v in answer["parts"].items()),
+        "",
+        *_aligned(STEP_HEADS, [_step(row) for row in answer["steps"]]),
+        "",
+        *_aligned(FINDING_HEADS, _findings(answer)),
+        "",
+    ]
+    for name, title in MEASURES.items():
+        ends = answer["measures"][name]
+        lines.append(f"{title}: {_decimal(ends['before'])} before, {_decimal(ends['after'])} after")
+    unstated = answer["no_finding"]["before"]["not_stated"]
+    if unstated:
+        lines.append(f"not known to have No Finding, for a label is not stated: {unstated:,} films")
+    if answer["weighted"]:
+        lines.append("after balancing a finding's entries count by their weight in the loss")
+    lines += [f"folder: {answer['folder']}"] if "folder" in answer else []
+    return "\n".join(lines) + "\n"
 
 
-def _records(table: pd.DataFrame, *, whole: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """Return the rows for JSON: None where there is no number, counts of `whole` without a dot."""
-    rows = [{str(k): _number(v) for k, v in row.items()} for row in table.to_dict("records")]
-    for row in rows:
-        row |= {k: int(row[k]) for k in whole if isinstance(row[k], float)}
-    return rows
-
-
-def _number(value: Any) -> Any:
-    """Return a number that JSON knows: None where there is none."""
-    plain = value.item() if isinstance(value, np.generic) else value
-    return None if isinstance(plain, float) and np.isnan(plain) else plain
-
-
-def _step(row: dict[str, Any]) -> list[str]:
-    about = [_whole(row["before"]), _whole(row["after"])]
+def _step(row: Answer) -> list[str]:
+    about = ["" if row[k] is None else f"{row[k]:,}" for k in ("before", "after")]
     change = [f"{sign}{row[k]:,}" if row[k] else "" for k, sign in SIGNS.items()]
     return [f"{row['action']} {row['finding']}".strip(), *about, *change, f"{row['total']:,}"]
 
 
-def _findings(found: dict[str, Any]) -> list[list[str]]:
+def _findings(found: Answer) -> list[list[str]]:
     """Return a row a finding, and one of No Finding with its share of the entries."""
     rows = []
     for name, row in found["per_label"].items():
@@ -238,10 +209,6 @@ def _aligned(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-def _whole(value: int | None) -> str:
-    return "" if value is None else f"{value:,}"
-
-
 def _decimal(value: float | None) -> str:
     return "not computable" if value is None else f"{value:.3f}"
 
@@ -258,76 +225,75 @@ MEASURES = {"mean_ir": "MeanIR", "cvir": "CVIR", "scumble": "SCUMBLE"}
 
 def do_stage(run: Run, stage: str) -> Answer:
     """Do `stage` and all before it, and return its answer."""
-    of_run, of_variants = ANSWERS[stage]
     if run.protocol.variant:
-        return of_variants(run, ablation_study.make(run, stage))
-    return of_run(run, stages.make(run, stage))
+        return plain(ANSWERS_OF_VARIANTS[stage](run, ablation_study.make(run, stage)))
+    return plain(ANSWERS[stage](run, stages.make(run, stage)))
 
 
 def _of_prepare(run: Run, made: Any) -> Answer:
     counts = {"films": len(made.manifest), "rejected": len(made.rejected)}
-    return {**counts, "folder": str(run.out / "prepared")}
+    return {**counts, "folder": run.out / "prepared"}
 
 
 def _of_split(run: Run, made: Any) -> Answer:
-    from lucency.pipeline.stages import split_name
-
-    parts = {part: int((made == part).sum()) for part in PARTS}
-    return {"films": parts, "fingerprint": split_name(run)}
+    parts = {part: (made == part).sum() for part in PARTS}
+    return {"films": parts, "fingerprint": stages.split_name(run)}
 
 
 def _of_balance(run: Run, made: Any) -> Answer:
-    from lucency.pipeline.stages import change
-
-    found = answer_of(change(run), plan=made, protocol=run.protocol)
-    return {**found, "folder": str(run.out / "plan")}
-
-
-def _of_train(run: Run, made: Any) -> Answer:
-    del run
-    return {name: str(folder) for name, folder in made.items()}
-
-
-def _of_predict(run: Run, made: Any) -> Answer:
-    return {p.network: str(run.out / "predictions" / p.network) for p in made}
+    found = answer_of(stages.change(run), plan=made, protocol=run.protocol)
+    return {**found, "folder": run.out / "plan"}
 
 
 def _of_evaluate(run: Run, made: Any) -> Answer:
     ranking = made.ranking.set_index("network")["value"].round(4).to_dict()
-    return {
-        "macro AUC": ranking,
-        "conclusion": made.conclusion,
-        "tables": str(run.out / "evaluation"),
-    }
+    return {"macro AUC": ranking, "conclusion": made.conclusion, "tables": run.out / "evaluation"}
 
 
 def _of_report(run: Run, made: Any) -> Answer:
-    from lucency.pipeline.stages import evaluation, issues
-
-    checks = "could not run"
-    if "checks" not in Failures(run.out / "failed").reasons():
-        found = issues(run)
-        serious = count_serious(found)
-        checks = f"{serious} serious, {len(found) - serious} to note"
-    answer: Answer = {
-        "conclusion": evaluation(run).conclusion,
-        "leak doctor": checks,
-        "report": str(made),
-    }
-    missing = Failures(run.out / "failed").reasons()
-    return {**answer, NOT_MADE: missing} if missing else answer
+    checks, missing = "could not run", Failures(run.out / "failed").reasons()
+    if "checks" not in missing:
+        counts = _severities(stages.issues(run))
+        checks = f"{counts['serious']} serious, {counts['notes']} to note"
+    conclusion = stages.evaluation(run).conclusion
+    answer: Answer = {"conclusion": conclusion, "leak doctor": checks, "report": made}
+    return answer | ({NOT_MADE: missing} if missing else {})
 
 
-def _of_check(run: Run, made: Any) -> Answer:
-    serious = count_serious(made)
-    return {"serious": serious, "notes": len(made) - serious, "folder": str(run.out / "check")}
+def _of_plans(_: Run, made: Any) -> Answer:
+    return {name: f"{(plan.part == 'train').sum():,} entries" for name, plan in made.items()}
+
+
+def concluded(folder: Path) -> Answer:
+    """Return the conclusion that lies in a folder of tables, and the folder."""
+    conclusion = (folder / "conclusion.txt").read_text(encoding="utf-8").strip()
+    return {"conclusion": conclusion, "tables": folder}
+
+
+ANSWERS: dict[str, Callable[[Run, Any], Answer]] = {  # to the stages of a run, by what they made
+    "prepare": _of_prepare,
+    "split": _of_split,
+    "balance": _of_balance,
+    "train": lambda _, made: made,
+    "predict": lambda run, made: {p.network: run.out / "predictions" / p.network for p in made},
+    "evaluate": _of_evaluate,
+    "check": lambda run, made: {**_severities(made), "folder": run.out / "check"},
+    "report": _of_report,
+}
+ANSWERS_OF_VARIANTS = ANSWERS | {
+    "balance": _of_plans,
+    "train": lambda _, made: {f"{k}/{name}": v[name] for k, v in made.items() for name in v},
+    "predict": lambda run, _: {name: run.out / "variants" / name for name, _ in members(run)},
+    "evaluate": lambda run, _: concluded(run.out / "evaluation"),
+    "report": lambda run, made: {**concluded(run.out / "evaluation"), "report": made},
+}
 
 
 def localised(sight: HeatmapResults, folder: Path) -> Answer:
     """Return the scores of a network's heat maps; ValueError where nothing was scored."""
-    if not len(sight.scores.pointing):
-        raise ValueError(f"nothing could be localised: {'; '.join(sight.remarks)}")
     pointing = sight.scores.pointing
+    if not len(pointing):
+        raise ValueError(f"nothing could be localised: {'; '.join(sight.remarks)}")
     macro = pointing.loc[(pointing["finding"] == MACRO) & (pointing["measure"] == GAME)]
     hits = {
         row["method"]: f"{row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
@@ -337,44 +303,82 @@ def localised(sight: HeatmapResults, folder: Path) -> Answer:
         "network": sight.network,
         "pointing game": hits,
         "conclusion": conclude_heatmaps(sight.scores.baselines, boxes=sight.boxes),
-        "remarks": list(sight.remarks),
-        "tables": str(folder),
+        "remarks": sight.remarks,
+        "tables": folder,
     }
 
 
-def _of_plans(run: Run, made: Any) -> Answer:
-    del run
-    return {name: f"{int((plan.part == 'train').sum()):,} entries" for name, plan in made.items()}
+def find_issues(
+    what: Path | None,
+    *,
+    lists: Mapping[str, Path],
+    labels: Path | None,
+    scale: str,
+    changes: Sequence[str] | None,
+) -> tuple[pd.DataFrame, int]:
+    """Return the issues as audit.checks.issue.issue_table does, and how many checks ran.
+
+    `what` is a protocol (.toml), a run's folder, a table of predictions, or None for `lists` alone,
+    which map parts to files of image names; `labels` is the label file of a table or of lists.
+    Raises ValueError when these do not fit together.
+    """
+    if what is not None and (what.is_dir() or what.suffix == ".toml"):
+        if lists or labels:
+            raise ValueError(
+                f"{what} brings its own films: expected it alone, without --labels and lists"
+            )
+        return _own(what, changes)
+    if labels is None:
+        raise ValueError("expected --labels FILE: it says whose film each is")
+    if what is None:
+        if changes or scale != "probability":
+            raise ValueError("lists are names alone: expected neither --set nor --scale")
+        if not {"train", "test"} <= set(lists):
+            given = ", ".join(lists) or "nothing"
+            raise ValueError(f"found lists for {given}; expected --train and --test, maybe --val")
+        return issue_table(check_lists(lists, labels=labels)), len(split_checks.CHECKS)
+    if changes:
+        raise ValueError("--set changes a protocol: found a table, expected no --set")
+    claimed = unverified_table(what, labels=labels, scale=scale)
+    of_split = len(split_checks.CHECKS) if lists else 1  # without lists, whose films these are
+    found = check_external(claimed, lists, labels=labels)
+    return issue_table(found), len(prediction_checks.CHECKS) + of_split
 
 
-def _of_trainings(run: Run, made: Any) -> Answer:
-    del run
-    every = [(title, *one) for title, networks in made.items() for one in networks.items()]
-    return {f"{title}/{name}": str(folder) for title, name, folder in every}
+def issues_in_words(table: pd.DataFrame, *, checks: int) -> str:
+    """Return the issues for people: a line each, what to do below it, and a last line."""
+    lines = []
+    for row in table.to_dict("records"):
+        examples = f" (such as {row['examples'].replace('|', ', ')})" if row["examples"] else ""
+        lines.append(f"{row['severity']}: {row['message']}{examples}")
+        lines.append(f"  {row['check']}, {row['count']:,}: {row['remedy']}")
+    counts = _severities(table)
+    found = f"{counts['serious']} serious, {counts['notes']} to note" if lines else "nothing found"
+    return "\n".join([*lines, f"{found}, by {checks} checks"]) + "\n"
 
 
-def _of_variants(run: Run, made: Any) -> Answer:
-    del made
-    return {name: str(run.out / "variants" / name) for name, _ in members(run)}
+def issues_in_json(table: pd.DataFrame, *, checks: int) -> Answer:
+    """Return the issues for programs, examples as lists."""
+    examples = [[one for one in text.split("|") if one] for text in table["examples"]]
+    return {"checks": checks, **_severities(table), "issues": table.assign(examples=examples)}
 
 
-def _of_comparison(run: Run, made: Any) -> Answer:
-    del made
-    conclusion = (run.out / "evaluation" / "conclusion.txt").read_text(encoding="utf-8").strip()
-    return {"conclusion": conclusion, "tables": str(run.out / "evaluation")}
+def _severities(table: pd.DataFrame) -> dict[str, int]:
+    serious = count_serious(table)
+    return {"serious": serious, "notes": len(table) - serious}
 
 
-def _of_ablation(run: Run, made: Any) -> Answer:
-    return {**_of_comparison(run, made), "report": str(made)}
-
-
-ANSWERS: dict[str, tuple[Callable[[Run, Any], Answer], Callable[[Run, Any], Answer]]] = {
-    "prepare": (_of_prepare, _of_prepare),  # of a run, and of one with variants
-    "split": (_of_split, _of_split),
-    "balance": (_of_balance, _of_plans),
-    "train": (_of_train, _of_trainings),
-    "predict": (_of_predict, _of_variants),
-    "evaluate": (_of_evaluate, _of_comparison),
-    "check": (_of_check, _of_check),
-    "report": (_of_report, _of_ablation),
-}
+def _own(what: Path, changes: Sequence[str] | None) -> tuple[pd.DataFrame, int]:
+    if what.suffix == ".toml":
+        found = check_protocol(read_protocol(what, changes=changes))
+        return issue_table(found), len(split_checks.CHECKS) + len(BEFORE)
+    if changes:
+        raise ValueError(f"--set changes a protocol, and {what} is done: check a .toml file")
+    run, file = open_run_folder(what), what / "protocol.toml"
+    predicted = [what / "predictions" / network.name for network in run.protocol.network]
+    if not all((place / "receipt.json").is_file() for place in (*predicted, what / "evaluation")):
+        raise ValueError(
+            f"{what} is not evaluated yet: expected a finished run; check its protocol.toml alone, "
+            f"or finish it with lucency run {file} --out {what}"
+        )
+    return stages.issues(run), CHECKS

@@ -6,7 +6,7 @@ import shutil
 from enum import StrEnum
 from pathlib import Path
 from textwrap import fill
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -113,17 +113,17 @@ def protocols(json: Json = False) -> None:
 
     lucency protocols
     """
-    from lucency.config.catalogue import list_protocols
+    from lucency.config.protocol import list_protocols
 
-    found = {one.name: one._asdict() for one in list_protocols()}
+    found = list_protocols()
     if json:
-        print_answer({**found}, json)
+        print_answer({one.name: one._asdict() for one in found}, json)
         return
-    for name, about in found.items():
-        typer.echo(f"{name}: {about['about']}")
-        for key in ("cost", "result"):
-            text = f"  {key}: {about[key] or 'not measured'}"
-            typer.echo(fill(text, width=100, subsequent_indent="    "))
+    for one in found:
+        typer.echo(f"{one.name}: {one.about}")
+        for key, text in (("cost", one.cost), ("result", one.result)):
+            line = f"  {key}: {text or 'not measured'}"
+            typer.echo(fill(line, width=100, subsequent_indent="    "))
 
 
 def do(
@@ -138,20 +138,25 @@ def do(
 ) -> None:
     """Do one stage of a protocol's run and all before it, and print what came of it.
 
-    `variants` says which protocols are expected: with variants, without, or either. Raises
-    ValueError for another, and ends with status 3 for a report that lacks a chapter.
+    `variants` says which protocols are expected: with variants, without, or either; ValueError for
+    another.
     """
-    from lucency.cli.output import NOT_MADE, do_stage
+    from lucency.cli.output import do_stage
     from lucency.config.protocol import read_protocol
     from lucency.pipeline.run import open_run
 
-    chosen = read_protocol(protocol, changes=tuple(changes or ()))
+    chosen = read_protocol(protocol, changes=changes)
     if variants is not None and bool(chosen.variant) != variants:
         found = "variants" if chosen.variant else "no variants"
         command = "study ablation" if chosen.variant else "run"
         raise ValueError(f"{protocol} has {found}: use lucency {command}")
-    opened = open_run(chosen, out=out, workers=workers)
-    answer = do_stage(opened, stage)
+    print_made(do_stage(open_run(chosen, out=out, workers=workers), stage), json)
+
+
+def print_made(answer: dict[str, Any], json: bool) -> None:
+    """Print what a run has made; end with status 3 where its report lacks a chapter."""
+    from lucency.cli.output import NOT_MADE
+
     if rank() == 0:
         print_answer(answer, json)
     if NOT_MADE in answer:

@@ -15,11 +15,11 @@ from lucency.cli.options import (
     RunFolder,
     StudyOut,
     Workers,
-    check_folder,
     print_answer,
     print_audit,
+    to_folder,
 )
-from lucency.cli.run_commands import INCOMPLETE, StageName, Until, do
+from lucency.cli.run_commands import StageName, Until, do, print_made
 
 Item = TypeVar("Item")
 
@@ -68,19 +68,15 @@ def leakage(
 
     lucency study leakage leak --out runs/leak
     """
-    from lucency.cli.output import NOT_MADE
+    from lucency.cli.output import NOT_MADE, concluded
     from lucency.config.protocol import read_protocol
     from lucency.pipeline.leakage_study import report, without
     from lucency.pipeline.run import open_run
 
-    job = open_run(read_protocol(protocol, changes=tuple(changes or ())), out=out, workers=workers)
-    page = report(job)
-    conclusion = (out / "inflation" / "conclusion.txt").read_text(encoding="utf-8").strip()
-    answer: dict[str, object] = {"conclusion": conclusion, "tables": str(out / "inflation")}
-    missing = without(job)
-    print_answer(answer | {"report": str(page)} | ({NOT_MADE: missing} if missing else {}), json)
-    if missing:
-        raise typer.Exit(INCOMPLETE)
+    job = open_run(read_protocol(protocol, changes=changes), out=out, workers=workers)
+    page, missing = report(job), without(job)
+    answer = {**concluded(out / "inflation"), "report": page}
+    print_made(answer | ({NOT_MADE: missing} if missing else {}), json)
 
 
 @study_group.command()
@@ -105,14 +101,14 @@ def cross_validation(
     from lucency.pipeline.run import open_run
     from lucency.pipeline.run_audit import audit_folds
 
-    job = open_run(read_protocol(protocol, changes=tuple(changes or ())), out=out, workers=workers)
+    job = open_run(read_protocol(protocol, changes=changes), out=out, workers=workers)
     print_audit(audit_folds(job, folds=folds, repeats=repeats), None, json)
 
 
 @study_group.command()
 def heatmaps(
     folder: RunFolder,
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The study's folder.")],
+    out: Annotated[Path, to_folder("The study's folder.")],
     changes: Changes = None,
     json: Json = False,
 ) -> None:
@@ -125,7 +121,6 @@ def heatmaps(
 
     lucency study heatmaps runs/demo --set explanation.methods='["occlusion"]' --out heatmaps
     """
-    check_folder(out)
     from lucency.cli.output import localised
     from lucency.pipeline.explanation import score_run_heatmaps
 
@@ -172,7 +167,7 @@ def preparation(  # noqa: PLR0913 - the options of one command
     from lucency.evaluation.preparation_grid import make_grid
     from lucency.pipeline.preparation_study import answer, open_study
 
-    read = read_protocol(protocol, changes=tuple(changes or ()))
+    read = read_protocol(protocol, changes=changes)
     grid = make_grid(
         read.preparation,
         clips=_listed(clips, float, "--clips"),

@@ -1,17 +1,18 @@
-"""The protocol: every choice of an experiment, frozen and validated; TOML in, TOML out."""
+"""The protocol: every choice of an experiment, validated; TOML in, TOML out; the package's own."""
 
 from __future__ import annotations
 
 import json
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError
 
-from lucency.config.catalogue import find_protocol
 from lucency.config.sections import (
     Balance,
     Choices,
@@ -29,6 +30,8 @@ from lucency.core.manifest import FINDINGS, NO_FINDING, Preparation, nearest
 BASE = "base"  # the name of the protocol without a variant
 VARIABLE = ("preparation", "balance", "training", "network")
 _COMPARABLE = f"variants of one experiment differ in {', '.join(VARIABLE)}"
+_COST = re.compile(r"^(?:Cost: |(?=Needs ))(.+?)(?=\nResult|\nNot run|\n\n|\Z)", re.M | re.S)
+_RESULT = re.compile(r"^(?:Result:? ?|(?=Not run))(.+?)(?=\n\n|\Z)", re.M | re.S)
 
 
 class Protocol(Choices):
@@ -49,45 +52,9 @@ class Protocol(Choices):
     seeds: tuple[int, ...] = ()
     variant: tuple[Variant, ...] = ()
 
-    @model_validator(mode="after")
-    def _fits_together(self) -> Protocol:
-        names = [network.name for network in self.network]
-        if len(set(names)) < len(names):
-            raise ValueError("network: a name is listed twice; expected each once")
-        if self.balance.before_split and self.split.method != "image":
-            raise ValueError('balance.before_split leaks: it needs split.method = "image"')
-        for place, name in enumerate(names):
-            try:
-                precision = self.training_of(name).precision
-                if precision != self.training.precision:
-                    what = f"network.{place}.training.precision is {precision!r}"
-                    raise ValueError(f"{what}: expected training.precision for all networks")
-            except ValidationError as error:
-                raise ValueError(f"network.{place}.training.{_explain(error)}") from error
-        return self
-
-    @model_validator(mode="after")
-    def _names_its_networks(self) -> Protocol:
-        names, explained = [network.name for network in self.network], self.explanation.network
-        if explained and explained not in names:
-            found, known = f"explanation.network: {explained!r}", ", ".join(names)
-            raise ValueError(f"{found} is not trained; expected of {known}")
-        self.ensemble.check(tuple(names), split=self.split.method, size=self.preparation.size)
-        if self.variant and self.ensemble != EnsembleChoices():
-            raise ValueError("ensemble and variant: expected one of them; state one variant alone")
-        return self
-
-    @model_validator(mode="after")
-    def _balances_its_findings(self) -> Protocol:
-        known = (*self.findings, NO_FINDING)
-        for rule in (*self.balance.cap, *self.balance.copy_plan, *self.balance.cap_after):
-            if rule.finding not in known:
-                hint = nearest(rule.finding, known)
-                raise ValueError(f"balance: {rule.finding!r} is not among the findings{hint}")
-        return self
-
-    @model_validator(mode="after")
-    def _variants_are_protocols(self) -> Protocol:
+    def _check(self) -> None:
+        self._check_networks()
+        self._check_findings()
         names = [BASE, *(variant.name for variant in self.variant)]
         if len(set(names)) < len(names):
             raise ValueError(f"variant: expected each name once, none called {BASE!r}")
@@ -96,12 +63,42 @@ class Protocol(Choices):
         if self.seeds and not self.variant:
             raise ValueError("seeds are those of variants: list some, or set training.seed")
         if self.variant:
-            self._leaves_seeds_to_the_ablation()
+            self._leave_seeds_to_the_ablation()
             for name in names:
                 self.varied(name, seed=0)
-        return self
 
-    def _leaves_seeds_to_the_ablation(self) -> None:
+    def _check_networks(self) -> None:
+        names, explained = [network.name for network in self.network], self.explanation.network
+        if len(set(names)) < len(names):
+            raise ValueError("network: a name is listed twice; expected each once")
+        if self.balance.before_split and self.split.method != "image":
+            raise ValueError('balance.before_split leaks: it needs split.method = "image"')
+        self._check_trainings(names)
+        if explained and explained not in names:
+            found, known = f"explanation.network: {explained!r}", ", ".join(names)
+            raise ValueError(f"{found} is not trained; expected of {known}")
+        self.ensemble.check(tuple(names), split=self.split.method, size=self.preparation.size)
+        if self.variant and self.ensemble != EnsembleChoices():
+            raise ValueError("ensemble and variant: expected one of them; state one variant alone")
+
+    def _check_trainings(self, names: list[str]) -> None:
+        for place, name in enumerate(names):
+            try:
+                precision = self.training_of(name).precision
+            except ValidationError as error:
+                raise ValueError(f"network.{place}.training.{_explain(error)}") from error
+            if precision != self.training.precision:
+                what = f"network.{place}.training.precision is {precision!r}"
+                raise ValueError(f"{what}: expected training.precision for all networks")
+
+    def _check_findings(self) -> None:
+        known = (*self.findings, NO_FINDING)
+        for rule in (*self.balance.cap, *self.balance.copy_plan, *self.balance.cap_after):
+            if rule.finding not in known:
+                hint = nearest(rule.finding, known)
+                raise ValueError(f"balance: {rule.finding!r} is not among the findings{hint}")
+
+    def _leave_seeds_to_the_ablation(self) -> None:
         own = [f"network {n.name}: training.seed" for n in self.network if "seed" in n.training]
         own += ["training.seed"] if self.seeds and self.training.seed else []
         own += ["balance.seed"] if self.balance.seed not in (0, self.training.seed) else []
@@ -132,7 +129,7 @@ class Protocol(Choices):
         return Training.model_validate({**self.training.model_dump(), **changes})
 
 
-def read_protocol(file: str | Path, *, changes: tuple[str, ...] = ()) -> Protocol:
+def read_protocol(file: str | Path, *, changes: Sequence[str] | None = None) -> Protocol:
     """Read a TOML protocol and apply `key=value` changes (value in TOML, or a bare word).
 
     `file` is a path, or the name of one of the package's protocols, such as "quick". Raises
@@ -147,7 +144,7 @@ def read_protocol(file: str | Path, *, changes: tuple[str, ...] = ()) -> Protoco
         choices = tomllib.loads(file.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{file}: not valid TOML: {error}") from error
-    for change in changes:
+    for change in changes or ():
         _apply(choices, change)
     return parse_protocol(choices, name=str(file))
 
@@ -163,6 +160,59 @@ def parse_protocol(choices: Mapping[str, object], *, name: str) -> Protocol:
 def protocol_text(protocol: Protocol) -> str:
     """Return the complete protocol as TOML, every default written out."""
     return _tables(protocol.model_dump(mode="json"), "").replace("\x7f", "\\u007f")
+
+
+class ListedProtocol(NamedTuple):
+    """What the comment at the head of a protocol states; empty where it states nothing."""
+
+    name: str
+    about: str
+    cost: str
+    result: str
+
+
+def list_protocols() -> list[ListedProtocol]:
+    """Return the package's protocols by name, with what their comments state."""
+    return [_listed(file) for file in _package_files()]
+
+
+def _listed(file: Path) -> ListedProtocol:
+    lines = file.read_text(encoding="utf-8").splitlines()
+    head = takewhile(lambda line: line.startswith("#"), lines)
+    text = "\n".join(line.removeprefix("#").strip() for line in head)
+    about = " ".join(text.partition("\n\n")[0].split())
+    found = [pattern.search(text) for pattern in (_COST, _RESULT)]
+    cost, result = (" ".join(match[1].split()) if match else "" for match in found)
+    first_sentence = re.split(r"(?<=[.?!]) (?=[A-Z])", about)[0]
+    return ListedProtocol(file.stem, first_sentence, cost, result.lstrip(",: "))
+
+
+def find_protocol(protocol: str | Path) -> Path:
+    """Return the file of a protocol: its path, or one of the package by name, such as "quick".
+
+    Raises ValueError for a name that is none of theirs.
+    """
+    file = Path(protocol)
+    if file.exists() or file.suffix or len(file.parts) != 1:
+        return file
+    known = {one.stem: one for one in _package_files()}
+    if file.name not in known:
+        raise ValueError(
+            f"{file}: no such protocol; expected a .toml file or a name that lucency protocols "
+            f"lists{nearest(file.name, known)}"
+        )
+    return known[file.name]
+
+
+def protocol_folder() -> Path:
+    """Return the folder of the protocols: in the installed package, or in the repository."""
+    package = Path(str(files("lucency")))
+    installed = package / "protocols"
+    return installed if installed.is_dir() else package.parents[1] / "protocols"
+
+
+def _package_files() -> list[Path]:
+    return sorted(protocol_folder().glob("*.toml"))
 
 
 def _refuse_foreign(variant: str, changes: Mapping[str, Any]) -> None:

@@ -73,6 +73,14 @@ class Choices(BaseModel):
                 raise ValueError(f"{key} is {str(value).lower()}, expected a number")
         return choices
 
+    @model_validator(mode="after")
+    def _fits_together(self) -> Choices:
+        self._check()
+        return self
+
+    def _check(self) -> None:
+        """Raise ValueError where the choices do not fit each other."""
+
 
 class Source(Choices):
     """Where films and labels come from."""
@@ -109,15 +117,13 @@ class Split(Choices):
     fold: int = Field(default=0, ge=0)
     seed: int = Field(default=0, ge=0)
 
-    @model_validator(mode="after")
-    def _parts_can_be_filled(self) -> Split:
+    def _check(self) -> None:
         if self.folds in (1, 2) or (self.folds and self.method != "patient"):
             raise ValueError('`folds` are 0 or at least 3, with `method = "patient"`')
         if self.fold >= max(1, self.folds):
             raise ValueError(f"`fold` is counted from 0: found {self.fold} of {self.folds}")
         if abs(self.train + self.val + self.test - 1) > 1e-6:
             raise ValueError(f"train + val + test is {self.train + self.val + self.test:g}, not 1")
-        return self
 
 
 class Cap(Choices):
@@ -148,8 +154,7 @@ class Head(Choices):
     dense: tuple[Annotated[int, Field(ge=1, le=65536)], ...] = ()
     dropout: float = Field(default=0.0, ge=0, lt=1)
 
-    @model_validator(mode="after")
-    def _every_key_means_something(self) -> Head:
+    def _check(self) -> None:
         if self.pooling == "own" and (self.transition or self.dense or self.dropout):
             raise ValueError(
                 "transition, dense and dropout follow maps that are pooled here: set pooling to "
@@ -157,7 +162,6 @@ class Head(Choices):
             )
         if self.dropout and not self.dense:
             raise ValueError("dropout follows layers of `dense`: without them set training.dropout")
-        return self
 
     @property
     def is_deep(self) -> bool:
@@ -190,17 +194,11 @@ class Network(Choices):
         """The name of the architecture that is built."""
         return self.architecture or self.name
 
-    @model_validator(mode="after")
-    def _is_a_folder(self) -> Network:
+    def _check(self) -> None:
         if not re.fullmatch(r"\w[\w.+-]*", self.name):
             raise ValueError(f"name {self.name!r} names a folder: expected letters, digits, . _ -")
-        return self
-
-    @model_validator(mode="after")
-    def _weights_have_a_history(self) -> Network:
         if self.weights not in ("random", "timm") and not self.provenance:
             raise ValueError("weights from a file need `provenance`: what have they been shown?")
-        return self
 
 
 class Balance(Choices):
@@ -231,8 +229,7 @@ class Balance(Choices):
     features: Network = Network(name=THUMBNAIL)
     seed: int = Field(default=0, ge=0)
 
-    @model_validator(mode="after")
-    def _every_key_means_something(self) -> Balance:
+    def _check(self) -> None:
         read = {"method", "then", *BALANCE_KEYS[self.method], *BALANCE_KEYS[self.then], "seed"}
         for key in type(self).model_fields:
             if key not in read and getattr(self, key) != type(self).model_fields[key].default:
@@ -248,7 +245,6 @@ class Balance(Choices):
             raise ValueError(f"copies_at is native: {self.then!r} mixes films of the prepared size")
         if self.method == "none" and self.then != "none":
             raise ValueError(f'then = "{self.then}" follows nothing: make it the method')
-        return self
 
     def _features_can_be_had(self) -> None:
         if self.before_split and "features" in BALANCE_KEYS[self.then]:
@@ -299,14 +295,12 @@ class Training(Choices):
             raise ValueError("expected a share from 0 to 1, or the name of a layer")
         return frozen
 
-    @model_validator(mode="after")
-    def _snapshots_end_cycles(self) -> Training:
+    def _check(self) -> None:
         cyclic, kept = self.schedule == "cyclic", 2 <= self.snapshots <= self.epochs
         if (self.snapshots or cyclic) and not (cyclic and kept and not self.patience):
             raise ValueError("`snapshots` are 0; or 2 to `epochs`, `cyclic`, with no `patience`")
         if cyclic and self.warmup_epochs >= self.epochs // self.snapshots:
             raise ValueError("`warmup_epochs` last a cycle of `epochs / snapshots`: shorten them")
-        return self
 
 
 class EvaluationChoices(Choices):
@@ -323,13 +317,11 @@ class EvaluationChoices(Choices):
     published: Literal["", "reference-study"] = ""
     seed: int = Field(default=0, ge=0)
 
-    @model_validator(mode="after")
-    def _recall_means_something(self) -> EvaluationChoices:
+    def _check(self) -> None:
         if self.threshold != "recall" and self.recall != type(self).model_fields["recall"].default:
             raise ValueError(
                 f"recall means nothing to threshold {self.threshold!r}; it belongs to 'recall'"
             )
-        return self
 
 
 class ExplanationChoices(Choices):
@@ -343,11 +335,8 @@ class ExplanationChoices(Choices):
     films: int = Field(default=12, ge=1, le=64)
     seed: int = Field(default=0, ge=0)
 
-    @model_validator(mode="after")
-    def _each_method_once(self) -> ExplanationChoices:
-        if len(set(self.methods)) < len(self.methods):
-            raise ValueError(f"methods {', '.join(self.methods)}: expected each once")
-        return self
+    def _check(self) -> None:
+        _refuse_twice("methods", self.methods)
 
 
 class Variant(Choices):
@@ -380,8 +369,7 @@ class EnsembleChoices(Choices):
     views: int = Field(default=0, ge=0, le=64)
     seed: int = Field(default=0, ge=0)
 
-    @model_validator(mode="after")
-    def _each_once(self) -> EnsembleChoices:
+    def _check(self) -> None:
         frozen = tuple(network.name for network in self.frozen)
         for key in ("ensembles", "learners", "sources"):
             _refuse_twice(key, getattr(self, key))
@@ -397,16 +385,14 @@ class EnsembleChoices(Choices):
                 raise ValueError(
                     f"frozen: {network.name!r} has a head with layers that nothing has trained"
                 )
-        return self
+        self._sources_are_used()
 
-    @model_validator(mode="after")
-    def _sources_are_used(self) -> EnsembleChoices:
+    def _sources_are_used(self) -> None:
         if self.sources and not (self.learners or self.neighbours):
             raise ValueError("sources mean nothing without `learners` or `neighbours`")
         unused = {FROZEN + network.name for network in self.frozen} - set(self.single_sources)
         if unused:
             raise ValueError(f"frozen: {min(unused)!r} is not among `sources`")
-        return self
 
     @property
     def single_sources(self) -> tuple[str, ...]:

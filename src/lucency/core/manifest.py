@@ -107,13 +107,17 @@ class Manifest:
         )
 
     def _repr_html_(self) -> str:
+        counts = self.label_counts().rename(columns={"not_stated": "not stated"})
+        return f"<p>{html.escape(repr(self)[1:-1])}</p>{counts.to_html()}"
+
+    def label_counts(self) -> pd.DataFrame:
+        """Return a row a finding: its labels that are positive, negative and not_stated."""
         counts = {
             "positive": (self.label == 1).sum(axis=0),
             "negative": (self.label == 0).sum(axis=0),
-            "not stated": np.isnan(self.label).sum(axis=0),
+            "not_stated": np.isnan(self.label).sum(axis=0),
         }
-        table = pd.DataFrame(counts, index=list(self.findings))
-        return f"<p>{html.escape(repr(self)[1:-1])}</p>{table.to_html()}"
+        return pd.DataFrame(counts, index=list(self.findings))
 
     def take(self, rows: Int64[np.ndarray, " m"]) -> Manifest:
         """Return the films at `rows`, in that order, with their boxes."""
@@ -130,23 +134,19 @@ class Manifest:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Copies:
-    """Stored copies of films: `pixels` of copy number `copy` of the film at `row`, one a place."""
+    """Stored copies, none if unset: `pixels` of copy number `copy` of the film at `row`."""
 
-    row: Int64[np.ndarray, " c"]
-    copy: Int64[np.ndarray, " c"]
-    pixels: UInt8[np.ndarray, "c h w"]
+    row: Int64[np.ndarray, " c"] = field(default_factory=lambda: np.empty(0, np.int64))
+    copy: Int64[np.ndarray, " c"] = field(default_factory=lambda: np.empty(0, np.int64))
+    pixels: UInt8[np.ndarray, "c h w"] = field(
+        default_factory=lambda: np.empty((0, 1, 1), np.uint8)
+    )
 
     @cached_property
     def place(self) -> dict[tuple[int, int], int]:
         """The place of each film's copy."""
         pairs = zip(self.row.tolist(), self.copy.tolist(), strict=True)
         return {pair: place for place, pair in enumerate(pairs)}
-
-
-def no_copies() -> Copies:
-    """Return no stored copy."""
-    none = np.empty(0, dtype=np.int64)
-    return Copies(row=none, copy=none, pixels=np.empty((0, 1, 1), dtype=np.uint8))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -160,7 +160,7 @@ class Prepared:
     preparation: Preparation
     pixels: UInt8[np.ndarray, "n h w"]
     rejected: pd.DataFrame
-    copies: Copies = field(default_factory=no_copies)
+    copies: Copies = field(default_factory=Copies)
 
     def __repr__(self) -> str:
         size = self.preparation.size

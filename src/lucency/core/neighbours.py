@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Float32, Int64
 
 from lucency.core.progress import progress
 
@@ -134,13 +134,8 @@ def _rank(
     distance = np.empty(len(place))
     for start in range(0, len(place), step):
         pairs = slice(start, start + step)
-        distance[pairs] = _squared(feature[films[place[pairs]]], feature[found[pairs]])
+        apart = feature[films[place[pairs]]].astype(np.float64) - feature[found[pairs]]
+        distance[pairs] = np.square(apart).sum(axis=1)
     order = np.lexsort((distance, place))
     first = np.searchsorted(place, np.arange(len(films)))
     return found[order][first[:, np.newaxis] + np.arange(count)]
-
-
-def _squared(
-    one: Float32[np.ndarray, "p d"], other: Float32[np.ndarray, "p d"]
-) -> Float64[np.ndarray, " p"]:
-    return np.square(one.astype(np.float64) - other).sum(axis=1)

@@ -55,30 +55,22 @@ SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE"
 LOCAL = ("LOCAL_RANK", "MPI_LOCALRANKID", "OMPI_COMM_WORLD_LOCAL_RANK", "MV2_COMM_WORLD_LOCAL_RANK")
 
 
-class _Joined(threading.local):
-    """The ranks that accelerate gave, by thread: on TPU v2 and v3 two ranks share a process."""
-
-    rank: int | None = None
-    local_rank: int | None = None
-    world_size: int | None = None
-
-
-_joined = _Joined()
+_joined = threading.local()  # the ranks from accelerate: on TPU v2 and v3 two share a process
 
 
 def rank() -> int:
     """Return this process's number among all, 0 for the first and for one that is alone."""
-    return _first_number(_joined.rank, RANKS, otherwise=0)
+    return _first_number("rank", RANKS, otherwise=0)
 
 
 def local_rank() -> int:
     """Return this process's number among those of its machine, counted from 0."""
-    return _first_number(_joined.local_rank, LOCAL, otherwise=0)
+    return _first_number("local_rank", LOCAL, otherwise=0)
 
 
 def world_size() -> int:
     """Return the number of processes that work together, over all machines."""
-    return _first_number(_joined.world_size, SIZES, otherwise=1)
+    return _first_number("world_size", SIZES, otherwise=1)
 
 
 def left_alone() -> bool:
@@ -95,8 +87,8 @@ def set_ranks(*, rank: int | None, local_rank: int | None, world_size: int | Non
     _joined.rank, _joined.local_rank, _joined.world_size = rank, local_rank, world_size
 
 
-def _first_number(known: int | None, names: tuple[str, ...], *, otherwise: int) -> int:
-    if known is not None:
+def _first_number(kind: str, names: tuple[str, ...], *, otherwise: int) -> int:
+    if (known := getattr(_joined, kind, None)) is not None:
         return known
     return next((int(os.environ[name]) for name in names if os.environ.get(name)), otherwise)
 

@@ -14,7 +14,7 @@ from jaxtyping import Float32, Int64, Shaped
 
 from lucency.core.manifest import PARTS, read_table, require
 
-COPY_MARK = "#"  # between a film's name and the number of its copy
+COPY_MARK = "#"  # between the name of a film or of a recipe and the number of the copy
 RECIPES = {"exact": "none@1", "gentle": "gentle@1"}  # how a copy differs from its film
 
 
@@ -61,12 +61,8 @@ class Plan:
 
     def names(self, image: Shaped[np.ndarray, " n"]) -> Shaped[np.ndarray, " m"]:
         """Return a name for every entry: the film's own, or film#copy for a copy."""
-        number = self.copy.astype(str)
-        return np.where(
-            self.copy == 0,
-            image[self.row],
-            np.char.add(np.char.add(image[self.row].astype(str), COPY_MARK), number),
-        )
+        film = image[self.row]
+        return np.where(self.copy == 0, film, _link(film, self.copy).astype(str))
 
 
 FIELDS = tuple(Plan.__dataclass_fields__)
@@ -121,7 +117,8 @@ def followed_by(first: Plan, second: Plan) -> Plan:
     np.maximum.at(highest, first.row, first.copy)
     copy, transform = under.copy.copy(), under.transform.astype(object)
     copy[made] = highest[under.row[made]] + _count_up(under.row[made])
-    recipe = np.array([link.rpartition("#")[0] for link in second.transform[made]], dtype=object)
+    links = second.transform[made].tolist()
+    recipe = np.array([link.rpartition(COPY_MARK)[0] for link in links], dtype=object)
     link, chain = _link(recipe, copy[made]), transform[made]
     transform[made] = np.where(chain == "", link, chain + ">" + link)
     return replace(
@@ -173,7 +170,7 @@ def _count_up(film: Int64[np.ndarray, " m"]) -> Int64[np.ndarray, " m"]:
 
 
 def _link(
-    recipe: Shaped[np.ndarray, " m"], number: Int64[np.ndarray, " m"]
+    name: Shaped[np.ndarray, " m"], number: Int64[np.ndarray, " m"]
 ) -> Shaped[np.ndarray, " m"]:
-    pairs = zip(recipe.tolist(), number.tolist(), strict=True)
-    return np.array([f"{name}#{copy}" for name, copy in pairs], dtype=object)
+    pairs = zip(name.tolist(), number.tolist(), strict=True)
+    return np.array([f"{name}{COPY_MARK}{copy}" for name, copy in pairs], dtype=object)

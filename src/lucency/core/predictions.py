@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from zipfile import ZipFile, is_zipfile
+from zipfile import is_zipfile
 
 import numpy as np
 import pandas as pd
@@ -17,9 +17,7 @@ from scipy.special import expit
 
 from lucency.core.manifest import PARTS, require
 
-REPEATS_FILE = (
-    "repeats.npy"  # the probabilities of each repeat of a cross-validation, beside predictions
-)
+REPEATS_FILE = "repeats.npy"  # beside predictions: the probabilities of each repeat of their folds
 _BY_FILM = ("image", "patient", "part", "label", "logit", "feature")
 _FEATURES_BY_FILM = ("image", "patient", "part", "label", "feature")
 
@@ -217,28 +215,22 @@ def load_predictions(file: str | Path) -> Predictions:
 
     Files of before recalibration had curves hold no knots: theirs are lines.
     """
-    _require_predictions(Path(file))
-    with np.load(file, allow_pickle=False) as arrays:
-        held = {"knot": no_knots(), **arrays}
-    fields = {name: held[name] for name in _PREDICTED}
-    names = tuple(str(name) for name in fields.pop("findings"))
-    network, split = str(fields.pop("network")), str(fields.pop("split"))
-    return Predictions(network=network, split=split, findings=names, **fields)
-
-
-def _require_predictions(file: Path) -> None:
-    """Raise ValueError unless a file is an archive that holds every array of predictions."""
     if not is_zipfile(file):
         raise ValueError(
             f"{file}: found no .npz archive, expected predictions as a run saves them; a run makes "
             "them anew when their folder is deleted"
         )
-    with ZipFile(file) as archive:
-        there = {name.removesuffix(".npy") for name in archive.namelist()}
-    if lacking := sorted({*_PREDICTED} - there - {"knot"}):
-        raise ValueError(
-            f"{file}: no array {lacking[0]!r}; expected predictions as a run saves them, or a table"
-        )
+    with np.load(file, allow_pickle=False) as arrays:
+        if lacking := sorted({*_PREDICTED} - {*arrays.files, "knot"}):
+            raise ValueError(
+                f"{file}: no array {lacking[0]!r}; expected predictions as a run saves them, or a "
+                "table"
+            )
+        held = {"knot": no_knots(), **arrays}
+    fields = {name: held[name] for name in _PREDICTED}
+    names = tuple(str(name) for name in fields.pop("findings"))
+    network, split = str(fields.pop("network")), str(fields.pop("split"))
+    return Predictions(network=network, split=split, findings=names, **fields)
 
 
 def load_repeats(file: Path, predictions: Predictions) -> Float64[np.ndarray, "f n k"]:

@@ -11,6 +11,7 @@ from lucency.core.parallel import rank
 
 PLAIN_SECONDS = 15.0
 Advance = Callable[..., None]
+Show = Callable[[int, int, str, float], None]  # done, total, note, units a second
 
 
 def say(line: str) -> None:
@@ -22,13 +23,23 @@ def say(line: str) -> None:
 
 @contextmanager
 def progress(title: str, *, unit: str) -> Iterator[Advance]:
-    """Lend a function `advance(done, total, note="")` that shows how far `title` is."""
+    """Lend a function `advance(done, total, note="")` that shows how far `title` is.
+
+    The rate is that since the first call: work found done does not count.
+    """
     if rank() > 0:
         yield silent
-    elif sys.stderr.isatty():
-        yield from _bar(title, unit)
-    else:
-        yield _Lines(title, unit)
+        return
+    started, first = time.monotonic(), -1
+    with (_bar if sys.stderr.isatty() else _lines)(title, unit) as show:
+
+        def advance(done: int, total: int, note: str = "") -> None:
+            nonlocal first
+            first = done if first < 0 else first
+            elapsed = time.monotonic() - started
+            show(done, total, note, max(done - first, 1) / max(elapsed, 1e-3))
+
+        yield advance
 
 
 def duration(seconds: float) -> str:
@@ -48,7 +59,8 @@ def silent(done: int, total: int, note: str = "") -> None:
     del done, total, note
 
 
-def _bar(title: str, unit: str) -> Iterator[Advance]:
+@contextmanager
+def _bar(title: str, unit: str) -> Iterator[Show]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -62,37 +74,26 @@ def _bar(title: str, unit: str) -> Iterator[Advance]:
     )
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(title, total=None, visible=False, rate="", note="")
-        pace = _Pace()
 
-        def advance(done: int, total: int, note: str = "") -> None:
+        def show(done: int, total: int, note: str, rate: float) -> None:
             bar.update(task, visible=True)
-            rate = f"{pace.rate(done):,.1f} {unit}/s"
-            bar.update(task, completed=done, total=total, rate=rate, note=note)
+            pace = f"{rate:,.1f} {unit}/s"
+            bar.update(task, completed=done, total=total, rate=pace, note=note)
 
-        yield advance
-
-
-class _Pace:
-    def __init__(self) -> None:
-        self.started, self.first = time.monotonic(), -1
-
-    def rate(self, done: int) -> float:
-        """Return units a second since the first call; work found done does not count."""
-        if self.first < 0:
-            self.first = done
-        elapsed = time.monotonic() - self.started
-        return max(done - self.first, 1) / max(elapsed, 1e-3)
+        yield show
 
 
-class _Lines:
-    def __init__(self, title: str, unit: str) -> None:
-        self.title, self.unit, self.pace, self.written = title, unit, _Pace(), time.monotonic()
+@contextmanager
+def _lines(title: str, unit: str) -> Iterator[Show]:
+    written = time.monotonic()
 
-    def __call__(self, done: int, total: int, note: str = "") -> None:
-        rate, now = self.pace.rate(done), time.monotonic()
-        if done < total and now - self.written < PLAIN_SECONDS:
+    def show(done: int, total: int, note: str, rate: float) -> None:
+        nonlocal written
+        if done < total and time.monotonic() - written < PLAIN_SECONDS:
             return
-        self.written = now
+        written = time.monotonic()
         left = f", {duration((total - done) / rate)} left" if done < total else ""
         tail = f", {note}" if note else ""
-        say(f"{self.title}: {done:,} of {total:,} {self.unit}, {rate:,.1f} a second{left}{tail}")
+        say(f"{title}: {done:,} of {total:,} {unit}, {rate:,.1f} a second{left}{tail}")
+
+    yield show

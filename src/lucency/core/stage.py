@@ -29,11 +29,7 @@ SILENT_SECONDS = 60.0  # how long a process waits for the first before it says s
 
 
 def produce(
-    out: Path,
-    *,
-    inputs: Inputs,
-    write: Callable[[Path], None],
-    may_change: tuple[str, ...] = (),
+    out: Path, *, inputs: Inputs, write: Callable[[Path], None], may_change: tuple[str, ...] = ()
 ) -> Path:
     """Return `out`, complete: as it is when its receipt fits, else made by `write(partial)`.
 

@@ -1,4 +1,4 @@
-"""Result tables: an audit's tables as text, JSON and CSV; names of films compared across files.
+"""Result tables: as text, JSON and CSV, saved and loaded; names of films compared across files.
 
 Letters in shapes: n films, t known films.
 """
@@ -10,14 +10,17 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Shaped
 
+from lucency.core.manifest import read_table
 from lucency.core.stage import write_atomically
 
-Answer = dict[str, object]  # of a command, for JSON
+Value = TypeVar("Value")
+Answer = dict[str, Any]  # of a command, for people or for JSON
 LINES = 30  # of a table on a terminal
 LEFT_OUT = ("note", "wilson_low", "wilson_high")  # of the terminal
 NIH_NAME = re.compile(r"(?:.*[/\\])?([0-9]{8}_[0-9]{3})(?:\.\w+)?")
@@ -33,14 +36,35 @@ class Audit:
     conclusion: str
 
 
+def plain(value: Any) -> Any:
+    """Return a value as JSON knows it: None where a number is NaN or NA, and paths as text.
+
+    A table becomes a list of rows, each a dict.
+
+    >>> plain({"auc": np.nan, "films": np.int64(3), "folder": Path("runs")})
+    {'auc': None, 'films': 3, 'folder': 'runs'}
+    """
+    if isinstance(value, pd.DataFrame):
+        value = value.to_dict("records")
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if pd.isna(value):
+        return None
+    return value.item() if isinstance(value, np.generic) else value
+
+
 def in_words(answer: Answer) -> str:
     """Return an answer for people, one line an item."""
-    return "".join(f"{key}: {_words(value)}\n" for key, value in answer.items())
+    return "".join(f"{key}: {_words(value)}\n" for key, value in plain(answer).items())
 
 
 def in_json(answer: Answer) -> str:
     """Return an answer for programs."""
-    return json.dumps(answer, indent=1) + "\n"
+    return json.dumps(plain(answer), indent=1) + "\n"
 
 
 def _words(value: object) -> str:
@@ -83,6 +107,37 @@ def write_audit(audit: Audit, folder: Path) -> None:
         write_atomically(folder / f"{name}.csv", table.to_csv(index=False))
     lines = "\n".join([*audit.remarks, audit.conclusion])
     write_atomically(folder / "conclusion.txt", f"{lines}\n")
+
+
+def save_tables(value: object, folder: Path) -> None:
+    """Write each field of a dataclass: a table as NAME.csv, a text as NAME.txt, else NAME.json.
+
+    A table without columns, which CSV cannot state, has no file.
+    """
+    for name, held in vars(value).items():
+        if isinstance(held, str):
+            (folder / f"{name}.txt").write_text(held + "\n", encoding="utf-8")
+        elif not isinstance(held, pd.DataFrame):
+            (folder / f"{name}.json").write_text(json.dumps(held, indent=1), encoding="utf-8")
+        elif len(held.columns):
+            held.to_csv(folder / f"{name}.csv", index=False)
+
+
+def load_tables(kind: type[Value], folder: Path, *, text: tuple[str, ...]) -> Value:
+    """Return the dataclass that `save_tables` wrote; a field without a file keeps its default.
+
+    `text` are the columns of text, as of `read_table`.
+    """
+    held: dict[str, object] = {}
+    for name in kind.__annotations__:
+        place = folder / name
+        if (file := place.with_suffix(".csv")).is_file():
+            held[name] = read_table(file, text=text)
+        elif (file := place.with_suffix(".txt")).is_file():
+            held[name] = file.read_text(encoding="utf-8").strip()
+        elif (file := place.with_suffix(".json")).is_file():
+            held[name] = json.loads(file.read_text(encoding="utf-8"))
+    return kind(**held)
 
 
 def short_table(table: pd.DataFrame) -> str:
@@ -132,5 +187,4 @@ def within(
     film: Shaped[np.ndarray, " n"], known: Shaped[np.ndarray, " t"]
 ) -> Bool[np.ndarray, " n"]:
     """Return which films are among the known ones, both as `film_names` gives them."""
-    names = set(known.tolist())
-    return np.array([name in names for name in film.tolist()], dtype=bool)
+    return pd.Index(film).isin(known)

@@ -11,7 +11,7 @@ Letters in shapes: m networks, n films (n2, others), k findings, c cells.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from itertools import combinations, product
 from pathlib import Path
 from typing import NamedTuple
@@ -24,8 +24,8 @@ from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 
-from lucency.core.manifest import read_table
 from lucency.core.predictions import Predictions, concatenate
+from lucency.core.tables import load_tables
 from lucency.evaluation.compare import check_comparable
 from lucency.evaluation.evaluate import with_logits
 from lucency.evaluation.metrics import macro_auc
@@ -190,7 +190,7 @@ def diversity(
 class EnsembleResults:
     """All tables on a run's ensembles; all are empty where a protocol makes none.
 
-    `leaderboard` is of evaluation.leaderboard; `weights` has method, network, finding and weight
+    `leaderboard` is of evaluation.compare; `weights` has method, network, finding and weight
     of ensembles; `diversity` is that of test films; `choices` of ensemble.feature_classifiers, with
     its network; `similar` of ensemble.retrieval_metrics, with the source of the features; `lungs`
     of ensemble.radiomics.
@@ -204,19 +204,9 @@ class EnsembleResults:
     lungs: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
-def save_ensemble_results(results: EnsembleResults, folder: Path) -> None:
-    """Write one CSV a table; none for a table that is empty."""
-    for name, table in vars(results).items():
-        if len(table):
-            table.to_csv(folder / f"{name}.csv", index=False)
-
-
 def load_ensemble_results(folder: Path) -> EnsembleResults:
-    """Read what `save_ensemble_results` wrote; empty tables where it wrote none."""
-    files = [folder / f"{one.name}.csv" for one in fields(EnsembleResults)]
-    return EnsembleResults(
-        **{file.stem: read_table(file, text=TEXT) for file in files if file.is_file()}
-    )
+    """Read what `save_tables` wrote; empty tables where it wrote none."""
+    return load_tables(EnsembleResults, folder, text=TEXT)
 
 
 def _equal(label: Label, value: Member, seed: int) -> Weight:

@@ -17,13 +17,13 @@ from lucency.core.stage import is_complete, produce
 from lucency.data.labels import read_labelled
 from lucency.ensemble.ensembles import EQUAL, METHODS, check_members, make_ensemble
 from lucency.evaluation.calibration import recalibrated
+from lucency.evaluation.compare import Entry, conclude_leaderboard, leaderboard
 from lucency.evaluation.external import (
     assume_one_split,
     read_networks,
     read_test_table,
     read_validation,
 )
-from lucency.evaluation.leaderboard import Entry, conclude_leaderboard, leaderboard
 
 UNKNOWN_COST = float("nan")
 SHOWN = ("kind", "auc", "auc_low", "auc_high", "difference", "p_holm")

@@ -5,7 +5,7 @@ Letters in shapes: n films, k findings, s seeds, r resamples, c columns (the fin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -18,21 +18,22 @@ from lucency.evaluation.bootstrap import (
     MACRO,
     Weights,
     interval,
-    mean_over_findings,
     once,
     resample_patients,
     resample_repeats,
+    with_macro,
 )
 from lucency.evaluation.compare import check_comparable, macro_auc_rows
-from lucency.evaluation.metrics import METRICS
-from lucency.evaluation.thresholds import RECALL, Rule, threshold_table
+from lucency.evaluation.evaluate import metric_inputs
+from lucency.evaluation.metrics import METRICS, by_finding
+from lucency.evaluation.thresholds import RECALL, Rule, threshold_table, thresholds_of
 
 RAW = "_before_recalibration"
+SHOWN = ("auc", "average_precision", "f1", "brier", "ece", f"brier{RAW}", f"ece{RAW}")
 COLUMNS = (
     "network", "variant", "finding", "metric", "value", "low", "high", "difference",
     "difference_low", "difference_high", "seeds",
 )  # fmt: skip
-FitThresholds = Callable[[Predictions], pd.DataFrame]  # from validation films
 Sampled = tuple[Float64[np.ndarray, " c"], Float64[np.ndarray, "c r"]]  # on all, in resamples
 Trained = Mapping[str, Mapping[str, Sequence[Predictions]]]  # variant, network: one a seed
 
@@ -57,38 +58,31 @@ def ablate(
     rows = []
     for network, base in trained[BASE].items():
         chosen = resample_repeats(len(base), resamples=resamples, seed=seed)
-        of_base = _scores(base, fit=fit, draws=draws, chosen=chosen)
+        scores = {}
         for variant, networks in trained.items():
-            mine = of_base
-            if variant != BASE:
-                mine = _scores(networks[network], fit=fit, draws=draws, chosen=chosen)
-            rows += _rows(network, variant, films.findings, mine, of_base, seeds=len(base))
+            scores[variant] = _scores(networks[network], fit, draws=draws, chosen=chosen)
+        for variant, mine in scores.items():
+            each = _rows(films.findings, mine, scores[BASE])
+            rows += [(network, variant, *row, len(base)) for row in each]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
 def conclude_ablation(table: pd.DataFrame) -> str:
-    """Return one sentence a network: which variants change macro AUC, as far as films can tell."""
+    """Return one sentence a network: which variants change macro AUC significantly."""
     macro = macro_auc_rows(table)
     sentences = []
     for network, rows in macro.loc[macro["variant"] != BASE].groupby("network", sort=False):
-        better, worse = rows["difference_low"] > 0, rows["difference_high"] < 0
+        higher, lower = rows["difference_low"] > 0, rows["difference_high"] < 0
+        named = rows["variant"] + rows["difference"].map(" ({:+.3f})".format)
         effects = [
-            f"{word} by {_listed(rows.loc[which])}"
-            for word, which in (("raised", better), ("lowered", worse))
+            f"significantly {word} with {', '.join(named[which])}"
+            for word, which in (("higher", higher), ("lower", lower))
             if which.any()
         ]
-        unsure = int((~(better | worse)).sum())
-        if unsure:
-            effects.append(
-                f"not different from the base beyond chance with {unsure} of {len(rows)} variants"
-            )
-        sentences.append(f"{network}: macro AUC is {', '.join(effects)}.")
+        if unsure := int((~(higher | lower)).sum()):
+            effects.append(f"not significantly different with {unsure} of {len(rows)} variants")
+        sentences.append(f"Macro AUC of {network}: {'; '.join(effects)}.")
     return " ".join(sentences)
-
-
-def _listed(rows: pd.DataFrame) -> str:
-    pairs = zip(rows["variant"], rows["difference"], strict=True)
-    return ", ".join(f"{name} ({difference:+.3f})" for name, difference in pairs)
 
 
 def _check(trained: Trained) -> Predictions:
@@ -114,57 +108,47 @@ def _check(trained: Trained) -> Predictions:
 
 def _scores(
     several: Sequence[Predictions],
+    fit: Callable[[Predictions], pd.DataFrame],
     *,
-    fit: FitThresholds,
     draws: Weights,
     chosen: Float64[np.ndarray, "s r"],
 ) -> dict[str, Sampled]:
     """Return metric -> the mean over seeds of every column, plainly and in every resample."""
-    plain = [_metrics(one, fit=fit, weights=once(len(draws.owner))) for one in several]
-    drawn = [_metrics(one, fit=fit, weights=draws) for one in several]
+    limits = [thresholds_of(fit(one.of("val")), one) for one in several]
+    plain, drawn = (
+        [_metrics(*pair, weights) for pair in zip(several, limits, strict=True)]
+        for weights in (once(len(draws.owner)), draws)
+    )
     return {
         name: (
             np.mean([one[name][:, 0] for one in plain], axis=0),
             np.einsum("scr,sr->cr", np.stack([one[name] for one in drawn]), chosen),
         )
-        for name in plain[0]
+        for name in SHOWN
     }
 
 
 def _metrics(
-    predictions: Predictions, *, fit: FitThresholds, weights: Weights
+    predictions: Predictions, threshold: Float64[np.ndarray, " k"], weights: Weights
 ) -> dict[str, Float64[np.ndarray, "c r"]]:
-    fitted = fit(predictions.of("val"))["threshold"]
     test = predictions.of("test")
-    raw = test.uncalibrated().probability
-    called = test.probability >= fitted.to_numpy(dtype=np.float64)
-    inputs = {
-        "auc": test.calibrated, "average_precision": test.calibrated, "f1": called,
-        "brier": test.probability, "ece": test.probability, "brier" + RAW: raw, "ece" + RAW: raw,
-    }  # fmt: skip
+    called = test.probability >= threshold
+    inputs, raw = (metric_inputs(one, called) for one in (test, test.uncalibrated()))
     found = {}
-    for name, given in inputs.items():
-        function = METRICS[name.removesuffix(RAW)].function
-        pairs = zip(test.label.T, given.T, strict=True)
-        value = np.stack([function(label, one, weights=weights) for label, one in pairs])
-        found[name] = np.concatenate([value, mean_over_findings(value)[None]])
+    for shown in SHOWN:
+        name = shown.removesuffix(RAW)
+        given = (inputs if name == shown else raw)[METRICS[name].takes]
+        found[shown] = with_macro(by_finding(name, test.label, given, weights=weights))
     return found
 
 
 def _rows(
-    network: str,
-    variant: str,
-    findings: tuple[str, ...],
-    mine: dict[str, Sampled],
-    base: dict[str, Sampled],
-    *,
-    seeds: int,
-) -> list[tuple[object, ...]]:
-    rows = []
+    findings: tuple[str, ...], mine: dict[str, Sampled], base: dict[str, Sampled]
+) -> Iterator[tuple[object, ...]]:
+    """Yield finding, metric, value and difference from the base, each with its interval."""
     for metric, (value, drawn) in mine.items():
         bounds, apart = interval(drawn), interval(drawn - base[metric][1])
         difference = value - base[metric][0]
         for place, finding in enumerate((*findings, MACRO)):
-            scored = (value[place], *bounds[:, place], difference[place], *apart[:, place])
-            rows.append((network, variant, finding, metric, *scored, seeds))
-    return rows
+            ends = (value[place], *bounds[:, place], difference[place], *apart[:, place])
+            yield finding, metric, *ends

@@ -4,7 +4,7 @@ All films of a patient move together, because they resemble each other: an inter
 would be too narrow. A resample is therefore a weight per patient, how often it was drawn.
 
 Letters in shapes: n films, p owners of weights (patients), r resamples, b bins, c terms, s repeats
-of a training or a cross-validation, k findings.
+of a training or a cross-validation, k findings, k1 the findings and macro.
 """
 
 from __future__ import annotations
@@ -83,10 +83,7 @@ def resample_repeats(count: int, *, resamples: int, seed: int) -> Float64[np.nda
 
 
 def interval(value: Float64[np.ndarray, "... r"]) -> Float64[np.ndarray, "2 ..."]:
-    """Return the 2.5 and 97.5 percentiles over resamples; those not computable (NaN) are left out.
-
-    NaN where no resample is computable.
-    """
+    """Return the 2.5 and 97.5 percentiles of the computable resamples; NaN where none is."""
     rows = value.reshape(-1, value.shape[-1])
     stated = [row[~np.isnan(row)] for row in rows]
     bounds = [np.quantile(row, (LOW, HIGH)) if len(row) else (np.nan, np.nan) for row in stated]
@@ -106,3 +103,8 @@ def mean_over_findings(value: Float64[np.ndarray, "k r"]) -> Float64[np.ndarray,
     count = computable.sum(axis=0)
     total = np.where(computable, value, 0).sum(axis=0)
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def with_macro(value: Float64[np.ndarray, "k r"]) -> Float64[np.ndarray, "k1 r"]:
+    """Return the values of the findings, and their mean in a last row."""
+    return np.concatenate([value, mean_over_findings(value)[None]])

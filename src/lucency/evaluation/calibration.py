@@ -46,6 +46,7 @@ COLUMNS = (
     "share", "share_low", "share_high", "note",
 )  # fmt: skip
 PARTS = ("brier", "reliability", "resolution", "uncertainty", "within")
+Films = Float64[np.ndarray, " n"]  # a number a film: its label, logit, target or probability
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -92,12 +93,12 @@ def recalibrate(
     """Return what a method of RECALIBRATIONS fits to validation films, finding by finding.
 
     Films whose label is NaN (not stated) are left out. For a finding without positives or
-    negatives see the method; it is noted. Raises ValueError for an unknown
-    method, for arrays of different shapes, labels other than 1, 0 and NaN, and logits that are not
-    finite.
+    negatives see the method; it is noted. Raises ValueError for an unknown method, arrays of
+    different shapes, labels other than 1, 0 and NaN, and logits that are not finite.
     """
     _check(label, logit, method)
-    fits = [RECALIBRATIONS[method](*_stated(*pair)) for pair in zip(label.T, logit.T, strict=True)]
+    pairs = zip(label.T.astype(np.float64), logit.T.astype(np.float64), strict=True)
+    fits = [RECALIBRATIONS[method](y[~np.isnan(y)], z[~np.isnan(y)]) for y, z in pairs]
     knots = [np.insert(fit.knot, 0, place, axis=1) for place, fit in enumerate(fits)]
     return Recalibration(
         method=method,
@@ -121,12 +122,7 @@ def no_recalibration(findings: int) -> Recalibration:
     return recalibrate(empty, empty, method="none")
 
 
-def unchanged(label: Float64[np.ndarray, " n"], logit: Float64[np.ndarray, " n"]) -> Fit:
-    """Return the line that changes nothing."""
-    return Fit()
-
-
-def temperature(label: Float64[np.ndarray, " n"], logit: Float64[np.ndarray, " n"]) -> Fit:
+def temperature(label: Films, logit: Films) -> Fit:
     """Return the slope 1 / T of least log-loss, without offset: it cannot undo a shift.
 
     When every logit has its label's sign, ever steeper is ever better: such a finding is not
@@ -143,7 +139,7 @@ def temperature(label: Float64[np.ndarray, " n"], logit: Float64[np.ndarray, " n
     return Fit(slope=max(slope / scale, SMALLEST_SLOPE))
 
 
-def platt(label: Float64[np.ndarray, " n"], logit: Float64[np.ndarray, " n"]) -> Fit:
+def platt(label: Films, logit: Films) -> Fit:
     """Return slope and offset of least log-loss against Platt's smoothed targets.
 
     With P positives and N negatives the target of a positive film is (P + 1) / (P + 2), of a
@@ -170,15 +166,26 @@ def platt(label: Float64[np.ndarray, " n"], logit: Float64[np.ndarray, " n"]) ->
     return Fit(slope=max(slope, SMALLEST_SLOPE), offset=float(offset - slope * middle))
 
 
-def isotonic(label: Float64[np.ndarray, " n"], logit: Float64[np.ndarray, " n"]) -> Fit:
-    """Return the curve of `_rising_curve`; without positives or negatives, the line of `platt`.
+def isotonic(label: Films, logit: Films) -> Fit:
+    """Return a rising curve from logits to calibrated logits; lacking a class, the line of `platt`.
 
-    Films outside the curve's ends become equal, all films where logits carry no order: AUC may
-    fall.
+    Films of one logit are pooled; isotonic regression joins neighbours into blocks whose shares
+    rise. A block's knot stands at the mean logit of its films. A share s becomes the log odds of
+    1 / (N + 2) x (1 - s) + (P + 1) / (P + 2) x s, with P positives and N negatives in all: the
+    same regression of Platt's smoothed targets, so that no level is 0 or 1. Films outside the
+    curve's ends become equal, all films where logits carry no order: AUC may fall. Zadrozny and
+    Elkan, Transforming Classifier Scores into Accurate Multiclass Probability Estimates, KDD
+    (2002).
     """
     if _lacking(label):
         return platt(label, logit)
-    knot = _rising_curve(label, logit)
+    level, place, films = np.unique(logit, return_inverse=True, return_counts=True)
+    positives = np.bincount(place, weights=label)
+    fitted = isotonic_regression(positives / films, weights=films)
+    share, block = np.unique(fitted.x, return_inverse=True)
+    centre = np.bincount(block, weights=level * films) / np.bincount(block, weights=films)
+    low, high = 1 / ((1 - label).sum() + 2), (label.sum() + 1) / (label.sum() + 2)
+    knot = np.column_stack([centre, log_odds(low + (high - low) * share)])
     return Fit(knot=knot, note="" if len(knot) > 1 else LEVEL)
 
 
@@ -212,10 +219,12 @@ def reliability_table(predictions: Predictions, *, resamples: int, seed: int) ->
     (1977), 41-47.
     """
     drawn = resample_patients(predictions.patient, resamples=resamples, seed=seed)
-    pooled, rows = drawn.of_cells(len(predictions.findings)), []
-    for finding, label, probability in _columns(predictions):
-        bins = _bins(label, probability, weights=pooled if finding == MICRO else drawn)
-        rows += [(predictions.network, finding, *row) for row in bins]
+    label, probability = predictions.label, predictions.probability
+    pairs = zip(predictions.findings, label.T, probability.T, strict=True)
+    bins = {finding: _bins(*pair, weights=drawn) for finding, *pair in pairs}
+    pooled = drawn.of_cells(len(predictions.findings))
+    bins[MICRO] = _bins(label.ravel(), probability.ravel(), weights=pooled)
+    rows = [(predictions.network, name, *row) for name, several in bins.items() for row in several]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -255,55 +264,19 @@ def _check(
         raise ValueError(f"a label is {odd[0]}; expected 1, 0 or NaN (not stated)")
 
 
-def _stated(
-    label: Float32[np.ndarray, " n"], logit: Float32[np.ndarray, " n"]
-) -> tuple[Float64[np.ndarray, " m"], Float64[np.ndarray, " m"]]:
-    """Return the films whose label is stated, in double precision."""
-    stated = ~np.isnan(label)
-    return label[stated].astype(np.float64), logit[stated].astype(np.float64)
-
-
-def _lacking(label: Float64[np.ndarray, " n"]) -> str:
+def _lacking(label: Films) -> str:
     counts = {"positives": (label == 1).sum(), "negatives": (label == 0).sum()}
     lacking = [name for name, count in counts.items() if not count]
     return f"not fitted: 0 {' and 0 '.join(lacking)} in validation" if lacking else ""
 
 
-def _rising_curve(
-    label: Float64[np.ndarray, " n"], logit: Float64[np.ndarray, " n"]
-) -> Float64[np.ndarray, "m 2"]:
-    """Return the knots of the curve from logits to calibrated logits; labels are 1 and 0, of both.
-
-    Films of one logit are pooled; isotonic regression joins neighbours into blocks whose shares
-    rise. A block's knot stands at the mean logit of its films. A share s becomes the log odds of
-    1 / (N + 2) x (1 - s) + (P + 1) / (P + 2) x s, with P positives and N negatives in all: the
-    same regression of Platt's smoothed targets, so that no level is 0 or 1. Zadrozny and Elkan,
-    Transforming Classifier Scores into Accurate Multiclass Probability Estimates, KDD (2002).
-    """
-    level, place, films = np.unique(logit, return_inverse=True, return_counts=True)
-    positives = np.bincount(place, weights=label)
-    fitted = isotonic_regression(positives / films, weights=films)
-    share, block = np.unique(fitted.x, return_inverse=True)
-    centre = np.bincount(block, weights=level * films) / np.bincount(block, weights=films)
-    low, high = 1 / ((1 - label).sum() + 2), (label.sum() + 1) / (label.sum() + 2)
-    return np.column_stack([centre, log_odds(low + (high - low) * share)])
-
-
-def _rise(
-    logit: Float64[np.ndarray, " n"],
-    *,
-    target: Float64[np.ndarray, " n"],
-    calibrated: Float64[np.ndarray, " n"],
-) -> float:
+def _rise(logit: Films, *, target: Films, calibrated: Films) -> float:
     """Return the derivative of the mean log-loss by the slope, at these calibrated logits."""
     return float(np.mean((expit(calibrated) - target) * logit))
 
 
 def _least(
-    design: Float64[np.ndarray, "n p"],
-    *,
-    target: Float64[np.ndarray, " n"],
-    given: Float64[np.ndarray, " n"],
+    design: Float64[np.ndarray, "n p"], *, target: Films, given: Films
 ) -> Float64[np.ndarray, " p"]:
     """Return the coefficients of least mean log-loss of the logits design x coefficients + given.
 
@@ -321,29 +294,16 @@ def _least(
         share = expit(design @ at + given)
         return (design.T * (share * (1 - share))) @ design / len(design)
 
-    start = np.zeros(design.shape[1])
-    found = minimize(
-        loss, start, method="trust-exact", jac=gradient, hess=curvature,
-        options={"gtol": PRECISION},
-    )  # fmt: skip
-    return found.x
+    newton = {"method": "trust-exact", "options": {"gtol": PRECISION}}
+    return minimize(loss, np.zeros(design.shape[1]), jac=gradient, hess=curvature, **newton).x
 
 
-def _place(probability: Float64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
+def _place(probability: Films) -> Int64[np.ndarray, " n"]:
     return np.searchsorted(np.arange(1, BINS) / BINS, probability)
 
 
-def _columns(
-    predictions: Predictions,
-) -> Iterator[tuple[str, Float[np.ndarray, " n"], Float64[np.ndarray, " n"]]]:
-    """Yield label and probability of each finding, then of all cells, a film's side by side."""
-    label, probability = predictions.label, predictions.probability
-    yield from zip(predictions.findings, label.T, probability.T, strict=True)
-    yield MICRO, label.ravel(), probability.ravel()
-
-
 def _bins(
-    label: Float[np.ndarray, " n"], probability: Float64[np.ndarray, " n"], *, weights: Weights
+    label: Float[np.ndarray, " n"], probability: Films, *, weights: Weights
 ) -> Iterator[tuple[object, ...]]:
     """Yield the row of each bin, from its number on."""
     stated, positive = np.flatnonzero(~np.isnan(label)), np.flatnonzero(label == 1)
@@ -357,17 +317,14 @@ def _bins(
     )
     sampled = ratio(found, all_films)
     low, high = interval(sampled)
-    for b in range(BINS):
-        lost, count = int((all_films[b] == 0).sum()), sampled.shape[1]
-        missing = f"empty in {lost} of {count} resamples, left out of the interval" if lost else ""
-        note = missing if films[b] else UNSEEN
+    for b, lost in enumerate(np.equal(all_films, 0).sum(axis=1)):
+        missing = f"empty in {lost} of {sampled.shape[1]} resamples, left out of the interval"
+        note = UNSEEN if not films[b] else missing if lost else ""
         counts = (int(films[b]), int(positives[b]))
         yield b, edge[b], edge[b + 1], *counts, mean[b], share[b], low[b], high[b], note
 
 
-def _parts(
-    label: Float[np.ndarray, " n"], probability: Float64[np.ndarray, " n"]
-) -> tuple[float, ...]:
+def _parts(label: Float[np.ndarray, " n"], probability: Films) -> tuple[float, ...]:
     """Return the numbers of PARTS for one finding."""
     stated = ~np.isnan(label)
     if not stated.any():
@@ -387,7 +344,7 @@ def _parts(
 
 
 RECALIBRATIONS: dict[str, Callable[..., Fit]] = {
-    "none": unchanged,
+    "none": lambda label, logit: Fit(),
     "temperature": temperature,
     "platt": platt,
     "isotonic": isotonic,

@@ -1,45 +1,39 @@
-"""Which networks differ, and which is best: paired differences, their tests, and a ranking.
+"""Comparison of networks: paired differences, their tests, the ranking, and the leaderboard.
 
 Letters in shapes: n films, k findings, k1 the findings and macro, r resamples.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Bool, Float32, Float64, Int64
 from scipy.special import ndtr
 
+from lucency.config.sections import EvaluationChoices
 from lucency.core.predictions import Predictions
-from lucency.evaluation.bootstrap import (
-    MACRO,
-    Weights,
-    interval,
-    mean_over_findings,
-    once,
-    resample_patients,
-)
-from lucency.evaluation.evaluate import TRIVIAL, require_one_part
-from lucency.evaluation.metrics import finding_aucs
-from lucency.evaluation.significance import (
-    LEVEL,
-    delong_difference,
-    holm,
-    not_testable,
-    signed_rank,
-)
+from lucency.evaluation.bootstrap import MACRO, interval, once, resample_patients, with_macro
+from lucency.evaluation.evaluate import TRIVIAL, evaluate, require_one_part
+from lucency.evaluation.metrics import by_finding
+from lucency.evaluation.significance import LEVEL, delong_difference, holm, signed_rank
 from lucency.evaluation.significance import not_computable as no_error
+from lucency.evaluation.thresholds import threshold_table, thresholds_of
 
 OVER_FINDINGS = "over findings"
 COLUMNS = (
     "network", "other", "finding", "metric", "difference", "low", "high", "p", "p_holm", "test",
     "note",
 )  # fmt: skip
-Label = Float32[np.ndarray, "n k"]
+SCORES = ("auc", "average_precision", "f1", "brier")
+LEADERBOARD = (
+    "place", "network", "kind",
+    *(f"{name}{end}" for name in SCORES for end in ("", "_low", "_high")),
+    "difference", "difference_low", "difference_high", "p", "p_holm", "milliseconds", "note",
+)  # fmt: skip
 Score = Float64[np.ndarray, "n k"]
 ROUGH = "rough"  # how notes begin where too few patients make p too small
 FEW = 10  # patients; with fewer, p below .05 comes twice as often as it should, or more
@@ -66,29 +60,31 @@ def compare(several: Sequence[Predictions], *, resamples: int, seed: int) -> pd.
     signed-rank test for the row over findings, whose difference is their median. `p_holm` is p
     corrected (Holm 1979) for all pairs, of findings for all pairs and findings; intervals are not
     corrected. A p that is not computable is NaN and its note says why; a note also says where p is
-    rough, for want of patients (FEW, found by simulation). Raises ValueError when the
-    predictions were not made of the same films, labels, findings and split, or a network is there
-    twice.
+    rough, for want of patients (FEW, found by simulation). Raises ValueError for predictions of
+    other films, labels, findings or splits, and for a network that is there twice.
     """
-    _check(several)
-    first = several[0]
-    plainly = once(len(first))
-    drawn = resample_patients(first.patient, resamples=resamples, seed=seed)
+    names = [predictions.network for predictions in several]
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"networks [{', '.join(names)}]: expected one or more, each named once")
+    first, *others = several
+    require_one_part(first)
+    for predictions in others:
+        check_comparable(first, predictions, name=predictions.network)
+    both = (once(len(first)), resample_patients(first.patient, resamples=resamples, seed=seed))
     scores = {one.network: one.calibrated for one in several}
     areas = {
-        name: [macro_areas(first.label, score, weights) for weights in (plainly, drawn)]
+        name: [with_macro(by_finding("auc", first.label, score, weights=w)) for w in both]
         for name, score in scores.items()
     }
     few = [few_patients(label, first.patient) for label in first.label.T]
-    names, rows = (*first.findings, MACRO, OVER_FINDINGS), []
+    columns, rows = (*first.findings, MACRO, OVER_FINDINGS), []
     for one, other in combinations(scores, 2):
         plain, sampled = (mine - its for mine, its in zip(areas[one], areas[other], strict=True))
-        each = _by_finding(first, (scores[one], scores[other]), sampled, few)
+        each = _delong(first, (scores[one], scores[other]), sampled, few)
         tests = [*each, macro_test(plain[-1, 0], sampled[-1], few), _over_findings(plain[:-1, 0])]
-        for finding, tested in zip(names, tests, strict=True):
-            p = (tested.p, np.nan)
-            rows.append((one, other, finding, "auc", *tested[:3], *p, *tested[4:]))
-    return _corrected(pd.DataFrame(rows, columns=list(COLUMNS)))
+        pair = zip(columns, tests, strict=True)
+        rows += [(one, other, finding, "auc", *tested) for finding, tested in pair]
+    return _corrected(pd.DataFrame(rows, columns=[name for name in COLUMNS if name != "p_holm"]))
 
 
 def rank(metrics: pd.DataFrame, comparison: pd.DataFrame) -> pd.DataFrame:
@@ -104,52 +100,95 @@ def rank(metrics: pd.DataFrame, comparison: pd.DataFrame) -> pd.DataFrame:
     networks = macro.loc[macro["network"] != TRIVIAL, ["network", "value", "low", "high"]]
     ranking = networks.sort_values(by="value", ascending=False, ignore_index=True)
     names = ranking["network"].tolist()
-    p = _p_by_pair(comparison)
-    place = [
-        1 + sum(_differ(p, better, name) for better in names[:above])
-        for above, name in enumerate(names)
-    ]
-    ranking.insert(0, "rank", np.array(place, dtype=np.int64))
+    compared = macro_auc_rows(comparison)
+    pairs = compared[["network", "other", "p_holm"]].itertuples(index=False)
+    p = {frozenset(pair): value for *pair, value in pairs}
+    above = [[one for one in names[:k] if _differ(p, one, name)] for k, name in enumerate(names)]
+    ranking.insert(0, "rank", np.array([1 + len(better) for better in above], dtype=np.int64))
     tied = [name == names[0] or not _differ(p, names[0], name) for name in names]
-    notes = macro_auc_rows(comparison)["note"].fillna("").astype(str).tolist()
+    notes = compared["note"].fillna("").astype(str).tolist()
     rough = next((note for note in notes if note.startswith(ROUGH)), "")
     return ranking.assign(tied_with_best=tied, note=rough)
 
 
 def conclude_comparison(ranking: pd.DataFrame) -> str:
-    """Return one sentence: which network is best, or which ones the films cannot tell apart."""
-    best = ranking.iloc[0]
+    """Return which network has the highest macro AUC, and which are not significantly lower."""
+    best, others = ranking.iloc[0], len(ranking) - 1
     if np.isnan(best["value"]):
-        return "No network can be ranked: macro AUC is not computable on these films."
-    tied = ranking[ranking["tied_with_best"]]
-    values = [f"{n} ({_number(v)})" for n, v in zip(tied["network"], tied["value"], strict=True)]
-    reach = f"95 % interval {_number(best['low'])} to {_number(best['high'])}"
-    chance = ", which does not exclude .5, chance" if best["low"] <= 0.5 else ""
-    if len(ranking) == 1:
-        return (
-            f"{best['network']} reaches a macro AUC of {_number(best['value'])} ({reach}{chance})."
-        )
-    pairs = len(ranking) * (len(ranking) - 1) // 2
-    rough = f" ({best['note']})" if best["note"] else ""
-    corrected = f", Holm-corrected over {pairs} pairs" if pairs > 1 else ""
-    if len(tied) > 1:
-        names = f"{', '.join(values[:-1])} and {values[-1]}"
-        return (
-            f"These films cannot tell which of {names} has the best macro AUC: the paired "
-            f"differences from the highest may be chance{corrected} ({best['network']}: "
-            f"{reach}{chance})."
-        )
+        return "Macro AUC: not computable on these films; no network is ranked."
+    chance = ", which includes .5, chance" if best["low"] <= 0.5 else ""
+    reach = f"95 % interval {best['low']:.3f} to {best['high']:.3f}{chance}"
+    subject = "Highest macro AUC" if others else "Macro AUC"
+    first = f"{subject}: {best['network']} {best['value']:.3f} ({reach})."
+    if not others:
+        return first
+    pairs = others * (others + 1) // 2
+    tests = f"paired tests{f', Holm-corrected over {pairs} pairs' if pairs > 1 else ''}"
+    tied = ranking[ranking["tied_with_best"]].iloc[1:]
+    if len(tied):
+        values = zip(tied["network"], tied["value"], strict=True)
+        named = ", ".join(f"{name} {value:.3f}" for name, value in values)
+        return f"{first} Not significantly lower: {named} ({tests})."
+    rough = f" p values are {best['note']}." if best["note"] else ""
+    return f"{first} Significantly higher than every other network ({tests}).{rough}"
+
+
+class Entry(NamedTuple):
+    """What a predictor is, and what a film costs it and its members, in milliseconds."""
+
+    kind: str
+    milliseconds: float
+
+
+def leaderboard(
+    several: Sequence[Predictions],
+    *,
+    entries: Mapping[str, Entry],
+    reference: str,
+    choices: EvaluationChoices,
+    progress: Callable[[int, int, str], None],
+) -> pd.DataFrame:
+    """Return a row a predictor, by falling macro AUC on test films, beside one reference.
+
+    Every one of SCORES is the mean over findings, with its 95 % interval over patients, at
+    thresholds fitted on validation films. `difference` is the macro AUC less that of `reference`,
+    paired: the same resampled patients for both; `p_holm` corrects its p for all rows (Holm 1979).
+    Raises ValueError when the predictions are not of the same films, labels, findings and split.
+    """
+    tests = {one.network: one.of("test") for one in several}
+    draws = {"resamples": choices.resamples, "seed": choices.seed}
+    rows = []
+    for done, one in enumerate(several):
+        progress(done, len(several), one.network)
+        fitted = threshold_table(one.of("val"), method=choices.threshold, recall=choices.recall)
+        scores = evaluate(tests[one.network], threshold=thresholds_of(fitted, one), **draws)
+        paired = _against(tests[reference], tests[one.network], draws)
+        entry = entries[one.network]._asdict()
+        rows.append({"network": one.network, **_macro(scores), **paired, **entry})
+    progress(len(several), len(several), "")
+    table = pd.DataFrame(rows, columns=list(LEADERBOARD))
+    table["p_holm"] = holm(table["p"].to_numpy(dtype=np.float64))
+    table = table.sort_values("auc", ascending=False, kind="stable", ignore_index=True)
+    return table.assign(place=np.arange(1, len(table) + 1))
+
+
+def conclude_leaderboard(table: pd.DataFrame, *, reference: str) -> str:
+    """Return which macro AUCs are significantly higher than the reference's, and how many lower."""
+    sure, others = table["p_holm"] < LEVEL, len(table) - 1
+    above, below = (table[sure & (table["difference"] * sign > 0)] for sign in (1, -1))
+    pairs = zip(above["network"], above["difference"], strict=True)
+    named = ", ".join(f"{name} (+{difference:.3f})" for name, difference in pairs) or "none"
+    rough = sorted({note for note in table["note"] if str(note).startswith(ROUGH)})
     return (
-        f"{best['network']} is best: macro AUC {_number(best['value'])} ({reach}{chance}), and its "
-        f"paired difference from every other network is more than chance{corrected}{rough}."
+        f"Macro AUC significantly higher than that of {reference}: {named}. Significantly lower: "
+        f"{len(below)} of {others}. Not significantly different: "
+        f"{others - len(above) - len(below)} of {others}."
+        + (f" p values are {rough[0]}." if rough else "")
     )
 
 
 def check_comparable(first: Predictions, other: Predictions, *, name: str) -> None:
-    """Raise ValueError unless both were made of the same films, labels, findings and split.
-
-    `name` is what the error calls the other.
-    """
+    """Raise ValueError, naming the other so, unless films, labels, findings and split are equal."""
     for field, explain in DIFFERENCES.items():
         if not _same(getattr(first, field), getattr(other, field)):
             raise ValueError(
@@ -157,12 +196,6 @@ def check_comparable(first: Predictions, other: Predictions, *, name: str) -> No
                 "different films or labels cannot be compared: expected the same films and "
                 "labels, from predictions of one split read with one label file"
             )
-
-
-def macro_areas(label: Label, score: Score, weights: Weights) -> Float64[np.ndarray, "k1 r"]:
-    """Return the AUC of every finding, and macro in the last row, for each column of weights."""
-    area = finding_aucs(label, score, weights=weights)
-    return np.concatenate([area, mean_over_findings(area)[None]])
 
 
 def macro_auc_rows(table: pd.DataFrame) -> pd.DataFrame:
@@ -183,34 +216,21 @@ def macro_test(difference: float, sampled: Float64[np.ndarray, " r"], few: Seque
 
     `few` says of every finding why its tests are rough, as `few_patients` does, or nothing.
     """
-    low, high = interval(sampled)
-    known = sampled[~np.isnan(sampled)]
+    (low, high), known = interval(sampled).tolist(), sampled[~np.isnan(sampled)]
     # Less the first, so that resamples that are all alike spread by 0 exactly.
     spread = float(np.std(known - known[0], ddof=1)) if len(known) > 1 else np.nan
     if difference == 0 and spread == 0:
-        return Tested(0.0, float(low), float(high), 1.0, "bootstrap", "")
+        return Tested(0.0, low, high, 1.0, "bootstrap", "")
     p = float(2 * ndtr(-abs(difference) / spread)) if spread > 0 else np.nan
-    why = (
-        "the difference is the same in every resample"
-        if len(known)
-        else "no finding has both classes"
-    )
     rough = sum(map(bool, few))
     note = f"{ROUGH}: fewer than {FEW} patients in {rough} of {len(few)} findings" if rough else ""
-    note = f"not computable: {why}" if np.isnan(p) else note
-    return Tested(float(difference), float(low), float(high), p, "bootstrap", note)
+    if np.isnan(p):
+        same = "the difference is the same in every resample"
+        note = f"not computable: {same if len(known) else 'no finding has both classes'}"
+    return Tested(float(difference), low, high, p, "bootstrap", note)
 
 
-def _check(several: Sequence[Predictions]) -> None:
-    names = [predictions.network for predictions in several]
-    if not names or len(set(names)) < len(names):
-        raise ValueError(f"networks [{', '.join(names)}]: expected one or more, each named once")
-    require_one_part(several[0])
-    for predictions in several[1:]:
-        check_comparable(several[0], predictions, name=predictions.network)
-
-
-def _by_finding(
+def _delong(
     films: Predictions,
     scores: tuple[Score, Score],
     sampled: Float64[np.ndarray, "k1 r"],
@@ -221,9 +241,8 @@ def _by_finding(
     for k, label in enumerate(films.label.T):
         difference, _, p = delong_difference(label, mine[:, k], theirs[:, k], owner=owner)
         why = no_error(label, owner=owner) or "the same difference for every patient"
-        low, high = interval(sampled[k])
-        note = why if np.isnan(p) else few[k]
-        tests.append(Tested(difference, float(low), float(high), p, "delong", note))
+        note, (low, high) = why if np.isnan(p) else few[k], interval(sampled[k]).tolist()
+        tests.append(Tested(difference, low, high, p, "delong", note))
     return tests
 
 
@@ -231,8 +250,8 @@ def _over_findings(difference: Float64[np.ndarray, " k"]) -> Tested:
     """Return the signed-rank test over findings, of which the median is shown."""
     known = difference[~np.isnan(difference)]
     median = float(np.median(known)) if len(known) else np.nan
-    note = not_testable(difference) or AS_IF_INDEPENDENT
-    return Tested(median, np.nan, np.nan, signed_rank(difference), "wilcoxon", note)
+    p, why = signed_rank(difference)
+    return Tested(median, np.nan, np.nan, p, "wilcoxon", why or AS_IF_INDEPENDENT)
 
 
 def _corrected(table: pd.DataFrame) -> pd.DataFrame:
@@ -241,13 +260,30 @@ def _corrected(table: pd.DataFrame) -> pd.DataFrame:
     corrected = np.full(len(table), np.nan)
     for name in np.unique(test):
         corrected[test == name] = holm(p[test == name])
-    return table.assign(p_holm=corrected)
+    return table.assign(p_holm=corrected).reindex(columns=list(COLUMNS))
+
+
+def _macro(scores: pd.DataFrame) -> dict[str, float]:
+    rows = scores[scores["finding"] == MACRO].set_index("metric").loc[list(SCORES)]
+    return {
+        name + end: float(value)
+        for end, column in (("", "value"), ("_low", "low"), ("_high", "high"))
+        for name, value in rows[column].items()
+    }
+
+
+def _against(reference: Predictions, one: Predictions, draws: dict[str, int]) -> dict[str, object]:
+    """Return the paired difference in macro AUC from the reference, which has none from itself."""
+    if one.network == reference.network:
+        return {"note": "the reference"}
+    row = macro_auc_rows(compare([one, reference], **draws)).iloc[0]
+    ends = {f"difference_{name}": float(row[name]) for name in ("low", "high")}
+    return {**{name: row[name] for name in ("difference", "p", "note")}, **ends}
 
 
 def _same(one: object, other: object) -> bool:
-    if isinstance(one, np.ndarray) and one.dtype.kind == "f":
-        return np.array_equal(one, np.asarray(other), equal_nan=True)
-    return np.array_equal(np.asarray(one), np.asarray(other))
+    mine, its = np.asarray(one), np.asarray(other)
+    return np.array_equal(mine, its, equal_nan=mine.dtype.kind == "f")
 
 
 def _splits(one: Predictions, other: Predictions) -> str:
@@ -278,27 +314,23 @@ def _images(one: Predictions, other: Predictions) -> str:
 
 
 def _rows(one: Predictions, other: Predictions) -> str:
-    films = np.flatnonzero((one.patient != other.patient) | (one.part != other.part))
-    return f"{len(films):,} of {len(one):,} films, such as {str(one.image[films[0]])!r}"
+    return _such(one, (one.patient != other.patient) | (one.part != other.part))
 
 
 def _labels(one: Predictions, other: Predictions) -> str:
     mine, theirs = np.nan_to_num(one.label, nan=-1), np.nan_to_num(other.label, nan=-1)
-    films = np.flatnonzero((mine != theirs).any(axis=1))
     return (
-        f"{len(films):,} of {len(one):,} films, such as {str(one.image[films[0]])!r}, are labelled "
-        "otherwise, as by another version of the label file (NIH's of 2017 and 2020 differ on 181)"
+        f"{_such(one, (mine != theirs).any(axis=1))}, are labelled otherwise, as by another "
+        "version of the label file (NIH's of 2017 and 2020 differ on 181)"
     )
 
 
-def _p_by_pair(comparison: pd.DataFrame) -> dict[frozenset[str], float]:
-    macro = macro_auc_rows(comparison)
-    pairs = zip(macro["network"], macro["other"], strict=True)
-    values = macro["p_holm"].to_numpy(dtype=np.float64)
-    return {frozenset(pair): float(p) for pair, p in zip(pairs, values, strict=True)}
+def _such(one: Predictions, differs: Bool[np.ndarray, " n"]) -> str:
+    films = one.image[differs]
+    return f"{len(films):,} of {len(one):,} films, such as {str(films[0])!r}"
 
 
-def _differ(p: dict[frozenset[str], float], one: str, other: str) -> bool:
+def _differ(p: Mapping[frozenset[str], float], one: str, other: str) -> bool:
     """Return whether two networks' macro AUCs differ by more than chance allows."""
     pair = frozenset((one, other))
     if pair not in p:
@@ -309,15 +341,7 @@ def _differ(p: dict[frozenset[str], float], one: str, other: str) -> bool:
     return p[pair] < LEVEL
 
 
-def _number(value: float) -> str:
-    return f"{value:.3f}"
-
-
 DIFFERENCES = {
-    "split": _splits,
-    "findings": _findings,
-    "image": _images,
-    "patient": _rows,
-    "part": _rows,
+    "split": _splits, "findings": _findings, "image": _images, "patient": _rows, "part": _rows,
     "label": _labels,
-}
+}  # fmt: skip

@@ -5,7 +5,6 @@ Letters in shapes: n films, k findings, c columns (the findings, then macro and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -18,9 +17,9 @@ from lucency.evaluation.bootstrap import (
     MICRO,
     Weights,
     interval,
-    mean_over_findings,
     once,
     resample_patients,
+    with_macro,
 )
 from lucency.evaluation.calibration import UNLABELLED
 from lucency.evaluation.metrics import (
@@ -28,6 +27,8 @@ from lucency.evaluation.metrics import (
     PER_FILM,
     Cells,
     Input,
+    Label,
+    Labels,
     count_cells,
     measure,
     not_computable,
@@ -40,6 +41,9 @@ COLUMNS = (
     "network", "finding", "metric", "value", "low", "high", "films", "positives", "patients",
     "note",
 )  # fmt: skip
+Inputs = dict[Input, np.ndarray]  # what metrics take of films, or of cells of film x finding
+Columns = list[tuple[np.ndarray, Inputs]]  # label and inputs of each finding, then of all cells
+Patient = Int64[np.ndarray, " n"]
 
 
 def evaluate(
@@ -49,33 +53,38 @@ def evaluate(
 
     Macro is the mean over the findings for which the metric is computable, micro pools all cells
     of film x finding. The metrics of whole films (PER_FILM) follow in rows of their own, under
-    PER_FILM_ROW. A finding is called positive when its probability reaches its threshold.
-    Where a class is one patient's there is no interval, and the note says so.
-    `positives` counts films; in rows of all findings, cells of film x finding. Raises ValueError
-    when the predictions hold several parts, no films, or another number of findings than of
-    thresholds.
+    PER_FILM_ROW. A finding is called positive when its probability reaches its threshold. Where a
+    class is one patient's there is no interval, and the note says so. `positives` counts films; in
+    rows of all findings, cells of film x finding. Raises ValueError when the predictions hold
+    several parts, no films, or another number of findings than of thresholds.
     """
     _check(predictions, threshold)
-    decision = predictions.probability >= threshold
-    plainly = once(len(predictions))
-    drawn = resample_patients(predictions.patient, resamples=resamples, seed=seed)
-    plain, sampled = (_values(predictions, decision, weights) for weights in (plainly, drawn))
-    columns = (*predictions.findings, MACRO, MICRO)
-    counts = [_counts(predictions, column) for column in columns]
-    singles = [*(_one_patient(label, predictions.patient) for label in predictions.label.T), "", ""]
+    label, patient, findings = predictions.label, predictions.patient, predictions.findings
+    inputs = metric_inputs(predictions, predictions.probability >= threshold)
+    both = (once(len(label)), resample_patients(patient, resamples=resamples, seed=seed))
+    columns = _columns(label, inputs)
+    plain, sampled = (_values(columns, weights) for weights in both)
+    whole_films = _counts(label, patient)
+    counts = [*(_counts(one[:, None], patient) for one in label.T), whole_films, whole_films]
+    singles = [*(_one_patient(one, patient) for one in label.T), "", ""]
     rows = []
-    for name in METRICS:
+    for name, metric in METRICS.items():
         bounds, whole = interval(sampled[name]), plain[name][:, 0]
-        for place, column in enumerate(columns):
-            value = float(whole[place])
-            single = singles[place] if METRICS[name].needs and not np.isnan(value) else ""
-            low, high = (np.nan, np.nan) if np.isnan(value) or single else bounds[:, place]
-            why = single or _note(name, predictions, decision, column, whole)
-            lost = "" if np.isnan(value) or single else _lost(sampled[name], whole, place)
-            note = "; ".join(filter(None, (why, lost)))
-            row = (predictions.network, column, name, value, low, high)
-            rows.append((*row, *counts[place], note))
-    rows += _film_rows(predictions, decision, plainly=plainly, drawn=drawn)
+        notes = _notes(name, columns, findings, whole)
+        for place, column in enumerate((*findings, MACRO, MICRO)):
+            value, note, (low, high) = float(whole[place]), notes[place], bounds[:, place]
+            if np.isnan(value):
+                low = high = np.nan
+            elif metric.needs and singles[place]:
+                low, high, note = np.nan, np.nan, singles[place]
+            else:
+                note = "; ".join(filter(None, (note, _lost(sampled[name], whole, place))))
+            rows.append((predictions.network, column, name, value, low, high, *counts[place], note))
+    for name, metric in PER_FILM.items():
+        whole, drawn = (metric.function(label, inputs[metric.takes], weights=w) for w in both)
+        note = _lost(drawn[None], whole, 0) if whole_films[0] else UNLABELLED
+        row = (PER_FILM_ROW, name, float(whole[0]), *interval(drawn), *whole_films, note)
+        rows.append((predictions.network, *row))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -129,9 +138,7 @@ def require_one_part(predictions: Predictions) -> None:
         )
 
 
-def metric_inputs(
-    predictions: Predictions, decision: Bool[np.ndarray, "n k"]
-) -> dict[Input, np.ndarray]:
+def metric_inputs(predictions: Predictions, decision: Bool[np.ndarray, "n k"]) -> Inputs:
     """Return what metrics take, each n x k: logits, probabilities (recalibrated) and decisions."""
     return {
         "logit": predictions.calibrated,
@@ -149,86 +156,48 @@ def _check(predictions: Predictions, threshold: Float64[np.ndarray, " k"]) -> No
         )
 
 
-def _values(
-    predictions: Predictions, decision: Bool[np.ndarray, "n k"], weights: Weights
-) -> dict[str, Float64[np.ndarray, "c r"]]:
-    """Return metric -> its value in every column and resample."""
-    columns = [
-        measure(label, inputs, weights=drawn)
-        for label, inputs, drawn in _columns(
-            predictions.label, metric_inputs(predictions, decision), weights
-        )
+def _columns(label: Labels, inputs: Inputs) -> Columns:
+    """Return each finding's films, then all cells pooled, a film's cells side by side."""
+    each: Columns = [
+        (label[:, finding], {key: one[:, finding] for key, one in inputs.items()})
+        for finding in range(label.shape[1])
     ]
-    table = {}
-    for name in METRICS:
-        value = np.stack([column[name] for column in columns])
-        table[name] = np.stack([*value[:-1], mean_over_findings(value[:-1]), value[-1]])
-    return table
+    return [*each, (label.ravel(), {key: one.ravel() for key, one in inputs.items()})]
 
 
-def _columns(
-    label: Float[np.ndarray, "n k"], inputs: Mapping[Input, np.ndarray], weights: Weights
-) -> Iterator[tuple[np.ndarray, dict[Input, np.ndarray], Weights]]:
-    """Yield each finding's films, then all cells pooled, a film's cells side by side."""
-    for finding in range(label.shape[1]):
-        yield label[:, finding], {key: one[:, finding] for key, one in inputs.items()}, weights
-    pooled = weights.of_cells(label.shape[1])
-    yield label.ravel(), {key: one.ravel() for key, one in inputs.items()}, pooled
+def _values(columns: Columns, weights: Weights) -> dict[str, Float64[np.ndarray, "c r"]]:
+    """Return metric -> its value in every column, macro among them, and resample."""
+    *each, pooled = columns
+    found = [measure(*one, weights=weights) for one in each]
+    cells = measure(*pooled, weights=weights.of_cells(len(each)))
+    return {
+        name: np.stack([*with_macro(np.stack([one[name] for one in found])), cells[name]])
+        for name in METRICS
+    }
 
 
-def _film_rows(
-    predictions: Predictions,
-    decision: Bool[np.ndarray, "n k"],
-    *,
-    plainly: Weights,
-    drawn: Weights,
-) -> Iterator[tuple[object, ...]]:
-    """Yield the rows of the metrics of whole films."""
-    inputs, label = metric_inputs(predictions, decision), predictions.label
-    counts = _counts(predictions, PER_FILM_ROW)
-    for name, metric in PER_FILM.items():
-        value = metric.function(label, inputs[metric.takes], weights=plainly)
-        sampled = metric.function(label, inputs[metric.takes], weights=drawn)
-        note = _lost(sampled[None], value, 0) if counts[0] else UNLABELLED
-        row = (predictions.network, PER_FILM_ROW, name, float(value[0]), *interval(sampled))
-        yield (*row, *counts, note)
+def _counts(label: Labels, patient: Patient) -> tuple[int, int, int]:
+    """Return films and positives, and patients, counting stated labels only."""
+    stated = ~np.isnan(label).all(axis=1)
+    return int(stated.sum()), int((label == 1).sum()), len(np.unique(patient[stated]))
 
 
-def _one_patient(label: Float[np.ndarray, " n"], patient: Int64[np.ndarray, " n"]) -> str:
+def _one_patient(label: Label, patient: Patient) -> str:
     """Return that all films of a class are of one patient, so that no interval has a meaning."""
     owners = {"positives": patient[label == 1], "negatives": patient[label == 0]}
     single = [name for name, mine in owners.items() if len(np.unique(mine)) == 1]
     return f"no interval: all {' and all '.join(single)} are of one patient" if single else ""
 
 
-def _counts(predictions: Predictions, column: str) -> tuple[int, int, int]:
-    """Return films and positives of a column, and patients, counting stated labels only."""
-    label = predictions.label
-    if column in predictions.findings:
-        label = label[:, [predictions.findings.index(column)]]
-    stated = ~np.isnan(label).all(axis=1)
-    patients = len(np.unique(predictions.patient[stated]))
-    return int(stated.sum()), int((label == 1).sum()), patients
-
-
-def _note(
-    name: str,
-    predictions: Predictions,
-    decision: Bool[np.ndarray, "n k"],
-    column: str,
-    value: Float64[np.ndarray, " c"],
-) -> str:
-    """Return why a value is absent, or for a macro value which findings it leaves out."""
-    if column == MACRO:
-        findings = np.array(predictions.findings)
-        left_out = findings[np.isnan(value[: len(findings)])]
-        kept = len(findings) - len(left_out)
-        without = f", without {', '.join(left_out)}" if len(left_out) and kept else ""
-        return f"mean over {kept} of {len(findings)} findings{without}"
-    if column == MICRO:
-        return not_computable(name, label=predictions.label.ravel(), decision=decision.ravel())
-    place = predictions.findings.index(column)
-    return not_computable(name, label=predictions.label[:, place], decision=decision[:, place])
+def _notes(
+    name: str, columns: Columns, findings: tuple[str, ...], value: Float64[np.ndarray, " c"]
+) -> list[str]:
+    """Return why a value is absent, or for the macro value which findings it leaves out."""
+    why = [not_computable(name, label=one, decision=given["decision"]) for one, given in columns]
+    left_out = np.array(findings)[np.isnan(value[: len(findings)])]
+    kept = len(findings) - len(left_out)
+    without = f", without {', '.join(left_out)}" if len(left_out) and kept else ""
+    return [*why[:-1], f"mean over {kept} of {len(findings)} findings{without}", why[-1]]
 
 
 def _lost(sampled: Float64[np.ndarray, "c r"], plain: Float64[np.ndarray, " c"], place: int) -> str:

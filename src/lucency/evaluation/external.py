@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -28,18 +27,11 @@ from lucency.evaluation.compare import check_comparable
 from lucency.evaluation.evaluate import TRIVIAL
 from lucency.evaluation.thresholds import FALLBACK, threshold_table
 
-Rows = Int64[np.ndarray, " n"]
 UNKNOWN_SPLIT = "unknown: predictions of a table"
 ALIKE = 0.8  # how similar to a finding's a column's name must be to be meant as it
+# The folders and the network that predictions come from, and how many of these are their name.
+Source = tuple[tuple[str, ...], int, Predictions]
 LEAST, MOST = np.finfo(float).tiny, 1 - np.finfo(float).eps / 2  # their logits are finite
-
-
-class _Named(NamedTuple):
-    """Predictions, the folders and network they come from, and how many of these are their name."""
-
-    place: tuple[str, ...]
-    depth: int
-    predictions: Predictions
 
 
 def read_tables(
@@ -47,9 +39,9 @@ def read_tables(
 ) -> tuple[Predictions, pd.DataFrame]:
     """Return the predictions of the table `test` and their thresholds, as `threshold_table` does.
 
-    `scale`, a key of SCALES, is what the tables hold. Thresholds are fitted to the table
-    `val`, which holds other patients' films; without it they are .5. Raises ValueError when films
-    are not labelled, or are in both tables.
+    `scale`, a key of SCALES, is what the tables hold. Thresholds are fitted to the table `val` of
+    other patients' films; without it they are .5. Raises ValueError when films are not labelled, or
+    patients are in both tables.
     """
     tested = read_predictions_table(test, films=films, scale=scale, part="test")
     if val is None:
@@ -61,16 +53,10 @@ def read_tables(
 
 def standard_thresholds(predictions: Predictions) -> pd.DataFrame:
     """Return thresholds of .5, as `threshold_table` returns those that were fitted."""
-    return pd.DataFrame(
-        {
-            "network": predictions.network,
-            "split": predictions.split,
-            "finding": predictions.findings,
-            "threshold": FALLBACK,
-            "positives": 0,
-            "note": f"not fitted: {FALLBACK} for every finding",
-        }
-    )
+    names = {"network": predictions.network, "split": predictions.split}
+    note = f"not fitted: {FALLBACK} for every finding"
+    fitted = {"threshold": FALLBACK, "positives": 0, "note": note}
+    return pd.DataFrame({**names, "finding": predictions.findings, **fitted})
 
 
 def read_test_table(file: Path, films: Manifest | None, *, scale: str) -> Predictions:
@@ -98,13 +84,9 @@ def read_predictions_table(file: Path, *, films: Manifest, scale: str, part: str
 
 
 def read_validation(file: Path, test: Predictions, *, films: Manifest, scale: str) -> Predictions:
-    """Return the table of validation films of the network whose test films are given.
-
-    Raises ValueError unless it has the same findings, and films of other patients.
-    """
+    """Return a network's validation table; ValueError for other findings or for test patients."""
     known = read_predictions_table(file, films=films, scale=scale, part="val")
-    both = set(known.patient.tolist()) & set(test.patient.tolist())
-    if both:
+    if both := set(known.patient.tolist()) & set(test.patient.tolist()):
         raise ValueError(
             f"{file}: {len(both):,} patients are in the test table too; expected other patients: "
             "thresholds fitted on test films flatter the test"
@@ -122,7 +104,9 @@ def name_of_table(file: Path) -> str:
     return f"{name} (table)" if name == TRIVIAL else name
 
 
-def join_labels(file: Path, films: Manifest) -> tuple[Scores, Rows, Float32[np.ndarray, "n k"]]:
+def join_labels(
+    file: Path, films: Manifest
+) -> tuple[Scores, Int64[np.ndarray, " n"], Float32[np.ndarray, "n k"]]:
     """Return the scores of a table, the row of `films` of each, and its labels."""
     scores = read_scores(file, findings=films.findings)
     row = pd.Index(films.image).get_indexer(pd.Index(scores.image))
@@ -134,8 +118,7 @@ def join_labels(file: Path, films: Manifest) -> tuple[Scores, Rows, Float32[np.n
         )
     absent = [name for name in films.findings if name not in scores.findings]
     for name in scores.left_out:
-        meant = get_close_matches(name.rpartition("_")[2], absent, n=1, cutoff=ALIKE)
-        if meant:
+        if meant := get_close_matches(name.rpartition("_")[2], absent, n=1, cutoff=ALIKE):
             raise ValueError(f"{file}: column {name!r} is no finding; {meant[0]!r} is: rename it")
     if absent:
         say(f"{file}: no column for {', '.join(absent)}")
@@ -200,47 +183,42 @@ def _from_logit(scores: Scores, file: Path) -> Float64[np.ndarray, "n k"]:
     return scores.score
 
 
-def _read(file: Path, table: Callable[[Path], Predictions]) -> Iterator[_Named]:
+def _read(file: Path, table: Callable[[Path], Predictions]) -> Iterator[Source]:
     """Yield the predictions that a table, a file or a run's folder holds."""
-    place = file.resolve().parts
+    *folders, last = file.resolve().parts
     if file.is_dir():
         found = sorted(file.glob("predictions/*/predictions.npz"))
         if not found:
             raise ValueError(f"{file} holds no predictions: expected the folder of a finished run")
         for one in map(load_predictions, found):
-            yield _Named((*place, one.network), 2, one)
+            yield (*folders, last, one.network), 2, one
     elif not file.is_file():
         raise ValueError(f"{file}: no such file; expected a table, a predictions.npz or a run")
-    elif file.suffix == ".npz":
+    elif file.suffix != ".npz":
+        one = table(file)
+        yield (*folders, one.network), 1, one
+    else:
         one = load_predictions(file)
         own = () if file.stem == "predictions" else (file.stem,)
-        yield _Named((*place[:-1], *own, one.network), 1, one)
-    else:
-        one = table(file)
-        yield _Named((*place[:-1], one.network), 1, one)
+        yield (*folders, *own, one.network), 1, one
 
 
-def _named(entries: Sequence[_Named]) -> list[Predictions]:
+def _named(entries: Sequence[Source]) -> list[Predictions]:
     """Return the predictions, by film, under the shortest names that are distinct."""
-    depth = [one.depth for one in entries]
+    places, depth, several = (list(column) for column in zip(*entries, strict=True))
     while True:
-        names = ["/".join(one.place[-d:]) for one, d in zip(entries, depth, strict=True)]
+        names = ["/".join(place[-d:]) for place, d in zip(places, depth, strict=True)]
         shared = {name for name, times in Counter(names).items() if times > 1}
         if not shared:
             return [
-                _by_film(one.predictions, name) for one, name in zip(entries, names, strict=True)
+                replace(one.take(np.argsort(one.image, kind="stable")), network=name)
+                for one, name in zip(several, names, strict=True)
             ]
-        if twice := [one for one, times in Counter(e.place for e in entries).items() if times > 1]:
+        if twice := [place for place, times in Counter(places).items() if times > 1]:
             raise ValueError(
                 f"{'/'.join(twice[0])} is there twice; expected each file and run once"
             )
         depth = [d + (name in shared) for d, name in zip(depth, names, strict=True)]
-
-
-def _by_film(predictions: Predictions, network: str) -> Predictions:
-    """Return the predictions in the order of the films' names, as another network's."""
-    order = np.argsort(predictions.image, kind="stable")
-    return replace(predictions.take(order), network=network)
 
 
 SCALES = {"probability": _from_probability, "logit": _from_logit}

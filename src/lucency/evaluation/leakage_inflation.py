@@ -1,4 +1,11 @@
-"""Inflation by leakage: a network's score on its own test films, less that on untouched films.
+"""Inflation by leakage: scores on a network's own test films, less those on untouched films.
+
+Beside them stand the numbers of the reference study, "Research on Chest X-Rays" (2025), notebooks
+at github.com/rahulogoel/Research-on-Chest-X-rays. It dropped and copied films before a random split
+by film: test films are balanced, and copies of a film and films of a patient stand on both sides.
+It counts as Keras does: `binary_accuracy`, `Precision`, `Recall` and `F1Score(average="micro",
+threshold=0.5)` call positive a sigmoid above .5 and pool every film x finding; `AUC` pools too,
+over 200 thresholds, where the area here is over all.
 
 Letters in shapes: n films, p patients, k findings, c findings or 1, r resamples.
 """
@@ -6,6 +13,9 @@ Letters in shapes: n films, p patients, k findings, c findings or 1, r resamples
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,10 +23,12 @@ import pandas as pd
 from jaxtyping import Float64, Int64
 
 from lucency.core.predictions import Predictions
+from lucency.core.tables import load_tables
 from lucency.evaluation.bootstrap import (
     MACRO,
     MICRO,
     Weights,
+    all_and_resampled,
     interval,
     mean_over_findings,
     once,
@@ -24,8 +36,8 @@ from lucency.evaluation.bootstrap import (
 )
 from lucency.evaluation.compare import macro_auc_rows
 from lucency.evaluation.evaluate import metric_inputs
-from lucency.evaluation.metrics import METRICS
-from lucency.evaluation.thresholds import check_fitted
+from lucency.evaluation.metrics import DECIDED, METRICS, by_finding, count_cells
+from lucency.evaluation.thresholds import thresholds_of
 
 SHOWN = (
     ("auc", MACRO), ("auc", MICRO), ("average_precision", MACRO), ("f1", MACRO),
@@ -36,6 +48,43 @@ COLUMNS = (
     "held_out_low", "held_out_high", "inflation", "low", "high", "own_test_films", "held_out_films",
     "findings",
 )  # fmt: skip
+SOURCE = "Research on Chest X-Rays (2025), its notebooks"
+TEST_FILMS = 7_708  # of 51,382 entries after balancing, copies among them
+NOTHING = 0.90095  # accuracy there of the baseline that calls no finding positive
+NONE = np.nan  # its F1 is of the finding with the highest probability, which is no F1 of ours
+HALF_METRICS = ("auc", "accuracy", "precision", "recall", "f1", "bce")
+PUBLISHED = (  # network as protocols name it, what it was, and HALF_METRICS
+    ("densenet121", "lr 1e-4, batch 64, 20 epochs", .8421, .9109, .5519, .5147, NONE, .3046),
+    ("densenet121-fast", "lr 1e-3, batch 64, 50 epochs", .7786, .8913, .4520, .4825, NONE, .5768),
+    ("densenet121-long", "lr 1e-4, batch 64, 50 epochs", .8207, .9108, .5510, .5154, NONE, .4023),
+    ("mobilenetv2", "all layers, lr 1e-4, batch 64, 20 epochs", .7691, .8920, .4341, .3522, NONE,
+     .3779),
+    ("mobilenetv2-frozen", "frozen, lr 1e-3, batch 64, 50 epochs", .7940, .9066, .6224, .2011,
+     NONE, .2701),
+    ("alexnet-reference", "lr 1e-4, batch 128, 20 epochs, split 60:20:20", NONE, .8865, .2968,
+     .0813, NONE, .3582),
+)  # fmt: skip
+BESIDE = (
+    "network", "metric", "published", "own_test", "own_test_low", "own_test_high", "held_out",
+    "held_out_low", "held_out_high", "as_published",
+)  # fmt: skip
+UNPUBLISHED = "no notebook of it was published"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StudyComparison:
+    """Two tables, each empty where nothing was set apart or no published study is named.
+
+    `inflation` is of `inflate_all`, on patients set apart; `study` of `compare_with_study`.
+    `conclusion` is of the first.
+    """
+
+    inflation: pd.DataFrame = field(default_factory=partial(pd.DataFrame, columns=list(COLUMNS)))
+    study: pd.DataFrame = field(default_factory=partial(pd.DataFrame, columns=list(BESIDE)))
+    conclusion: str = ""
+
+    def __bool__(self) -> bool:
+        return bool(len(self.inflation) or len(self.study))
 
 
 def inflate(
@@ -56,23 +105,20 @@ def inflate(
     when one of them is among the untouched, or when the two sides have other findings.
     """
     _check(own, untouched, seen)
-    once_each = [_scores(side, threshold, once(len(side))) for side in (own, untouched)]
-    drawn = [
-        _scores(
-            side, threshold, resample_patients(side.patient, resamples=resamples, seed=seed + place)
-        )
-        for place, side in enumerate((own, untouched))
-    ]
+    plain, drawn = [], []
+    for place, side in enumerate((own, untouched)):
+        weights = resample_patients(side.patient, resamples=resamples, seed=seed + place)
+        plain.append(_scores(side, threshold, once(len(side))))
+        drawn.append(_scores(side, threshold, weights))
     rows = []
     for key in SHOWN:
-        plain, findings = _means(*(side[key] for side in once_each))
+        means, findings = _means(*(side[key] for side in plain))
         sampled, _ = _means(*(side[key] for side in drawn))
-        value = [float(mean[0]) for mean in plain]
-        bounds = [interval(mean) for mean in sampled]
+        value = [float(mean[0]) for mean in means]
+        bounds = [interval(mean) for mean in (*sampled, sampled[0] - sampled[1])]
         both = (value[0], *bounds[0], value[1], *bounds[1])
-        apart = (value[0] - value[1], *interval(sampled[0] - sampled[1]))
-        counts = (len(own), len(untouched), findings)
-        rows.append((own.network, *key, *both, *apart, *counts))
+        apart = (value[0] - value[1], *bounds[2])
+        rows.append((own.network, *key, *both, *apart, len(own), len(untouched), findings))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -90,38 +136,86 @@ def inflate_all(
     `thresholds` is of evaluation.thresholds; `untouched` holds the same networks as `own`.
     """
     apart, tables = {one.network: one for one in untouched}, []
-    draws = {"resamples": resamples, "seed": seed}
     for one in own:
-        other = apart[one.network]
-        check_fitted(thresholds, other)
-        mine = thresholds.loc[thresholds["network"] == one.network, "threshold"]
-        fitted = mine.to_numpy(dtype=np.float64)
+        other, draws = apart[one.network], {"resamples": resamples, "seed": seed}
+        fitted = thresholds_of(thresholds, other)
         tables.append(inflate(one, other, seen=seen, threshold=fitted, **draws))
     return pd.concat(tables, ignore_index=True)
 
 
 def conclude_inflation(tables: Mapping[str, pd.DataFrame], *, patients: int) -> str:
-    """Return a sentence a scheme: macro AUC on own and untouched films, and whether they differ.
+    """Return a sentence a scheme: macro AUC on own and untouched films, and their difference.
 
     `tables` maps schemes to all networks' rows of `inflate`; `patients` are those untouched.
     """
-    sentences = []
+    sentences = [f"Macro AUC on own test films, and on {patients:,} patients set apart."]
     for scheme, table in tables.items():
         each = [_sentence(row) for row in macro_auc_rows(table).to_dict("records")]
         sentences.append(f"{scheme}{': ' if scheme else ''}{'; '.join(each)}.")
-    head = f"Macro AUC on own test films, and on {patients:,} patients set apart."
-    return f"{head} {' '.join(sentences)}"
+    return " ".join(sentences)
+
+
+def compare_with_study(
+    own: Sequence[Predictions], untouched: Sequence[Predictions], *, resamples: int, seed: int
+) -> pd.DataFrame:
+    """Return a row a network and metric: published, on own test films, and on untouched films.
+
+    Everything is pooled over findings and decided at .5, as `at_half` does and Keras did.
+    `untouched` are the same networks on patients set apart, none where there are none. What was
+    not published, or not tried, is NaN.
+    """
+    apart = {one.network: one for one in untouched}
+    rows = []
+    for one in own:
+        known = (row[1:] for row in PUBLISHED if row[0] == one.network)
+        about, *scores = next(known, (UNPUBLISHED, *[NONE] * len(HALF_METRICS)))
+        mine = at_half(one, resamples=resamples, seed=seed)
+        other = mine * NONE
+        if apart:
+            other = at_half(apart[one.network], resamples=resamples, seed=seed)
+        for metric, score in zip(HALF_METRICS, scores, strict=True):
+            shown = (score, *mine.loc[metric], *other.loc[metric])
+            rows.append((one.network, metric, *shown, about))
+    return pd.DataFrame(rows, columns=list(BESIDE))
+
+
+def at_half(predictions: Predictions, *, resamples: int, seed: int) -> pd.DataFrame:
+    """Return value, low and high of HALF_METRICS pooled over findings, before recalibration.
+
+    `bce` is Keras's loss. 95 % intervals resample patients. A value that cannot be computed is NaN.
+    Raises ValueError for no films.
+    """
+    if not len(predictions):
+        raise ValueError(f"{predictions.network}: no films; expected those of one part")
+    plain = predictions.uncalibrated()
+    drawn = all_and_resampled(plain.patient, resamples=resamples, seed=seed)
+    pooled = drawn.of_cells(len(plain.findings))
+    label, logit = plain.label.ravel(), plain.logit.ravel()
+    cells, rows = count_cells(label, logit > 0, weights=pooled), {}
+    for name in HALF_METRICS:
+        if name in DECIDED:
+            value = DECIDED[name](cells)
+        else:
+            value = METRICS[name].function(label, logit, weights=pooled)
+        rows[name] = (value[0], *interval(value[1:]))
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high"])
+
+
+def load_comparison(folder: Path) -> StudyComparison:
+    """Read what `save_tables` wrote."""
+    text = ("network", "metric", "finding", "as_published")
+    return load_tables(StudyComparison, folder, text=text)
 
 
 def _sentence(row: dict[Hashable, Any]) -> str:
     if np.isnan(row["inflation"]):
-        return f"{row['network']}, not computable"
-    effect = "may be chance"
+        return f"{row['network']} not computable"
+    gap = f"{row['inflation']:+.3f} (95 % interval {row['low']:+.3f} to {row['high']:+.3f})"
+    effect = "no significant inflation"
     if row["low"] > 0:
-        effect = "too high"
+        effect = "significant inflation"
     elif row["high"] < 0:
-        effect = "too low"
-    gap = f"{row['inflation']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f})"
+        effect = "significant deflation"
     return f"{row['network']} {row['own_test']:.3f} and {row['held_out']:.3f}, {gap}, {effect}"
 
 
@@ -154,16 +248,12 @@ def _scores(
     """Return the scores in SHOWN: a row a finding for macro, one row for micro."""
     label = predictions.label
     inputs = metric_inputs(predictions, predictions.probability >= threshold)
-    pooled = weights.of_cells(label.shape[1])
-    found = {}
+    pooled, found = weights.of_cells(label.shape[1]), {}
     for name, column in SHOWN:
-        metric = METRICS[name]
-        given = inputs[metric.takes]
+        given = inputs[METRICS[name].takes]
         if column == MICRO:
-            value = metric.function(label.ravel(), given.ravel(), weights=pooled)
+            value = METRICS[name].function(label.ravel(), given.ravel(), weights=pooled)
             found[name, column] = value[None]
         else:
-            pairs = zip(label.T, given.T, strict=True)
-            each = [metric.function(truth, one, weights=weights) for truth, one in pairs]
-            found[name, column] = np.stack(each)
+            found[name, column] = by_finding(name, label, given, weights=weights)
     return found

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Float64, Int64
+from jaxtyping import Bool, Float, Float64, Int64, Shaped
 
 from lucency.evaluation.bootstrap import Weights, mean_over_findings, once, ratio
 from lucency.evaluation.calibration import expected_calibration_error
@@ -98,24 +98,21 @@ def rank_films(
 
 
 def auc(label: Label, score: Score, *, weights: Weights) -> Values:
-    """Return the chance that a positive film scores above a negative one, ties counted half.
-
-    The area under the ROC curve.
-    """
+    """Return the area under the ROC curve: how often a positive film scores above a negative."""
     return rank_films(label, score, weights=weights, names=["auc"])["auc"]
 
 
-def finding_aucs(
-    label: Labels, score: Float[np.ndarray, "n k"], *, weights: Weights
+def by_finding(
+    name: str, label: Labels, given: Shaped[np.ndarray, "n k"], *, weights: Weights
 ) -> Float64[np.ndarray, "k r"]:
-    """Return the AUC of every finding."""
-    pairs = zip(label.T, score.T, strict=True)
-    return np.stack([auc(truth, one, weights=weights) for truth, one in pairs])
+    """Return a metric of METRICS of every finding; `given` is what it takes."""
+    pairs = zip(label.T, given.T, strict=True)
+    return np.stack([METRICS[name].function(*pair, weights=weights) for pair in pairs])
 
 
 def macro_auc(label: Labels, score: Float[np.ndarray, "n k"]) -> float:
     """Return the mean AUC over the findings that have both classes; NaN when none has."""
-    return float(mean_over_findings(finding_aucs(label, score, weights=once(len(label))))[0])
+    return float(mean_over_findings(by_finding("auc", label, score, weights=once(len(label))))[0])
 
 
 def count_cells(label: Label, decision: Decision, *, weights: Weights) -> Cells:
@@ -160,8 +157,8 @@ def label_ranking_loss(
     for finding in range(label.shape[1]):
         reached = (absent & (score >= score[:, [finding]])).sum(axis=1)
         wrong += present[:, finding] * reached
-    loss = wrong / np.maximum(pairs, 1)
-    return mean_over_films(np.where(_stated(label), loss, np.nan), weights=weights)
+    loss = np.where(np.isnan(label).all(axis=1), np.nan, wrong / np.maximum(pairs, 1))
+    return mean_over_films(loss, weights=weights)
 
 
 def exact_match(label: Labels, decision: Bool[np.ndarray, "n k"], *, weights: Weights) -> Values:
@@ -171,7 +168,8 @@ def exact_match(label: Labels, decision: Bool[np.ndarray, "n k"], *, weights: We
     SIGIR (2005), 274-281.
     """
     right = (np.isnan(label) | (decision == label)).all(axis=1)
-    return mean_over_films(np.where(_stated(label), right, np.nan), weights=weights)
+    stated = np.where(np.isnan(label).all(axis=1), np.nan, right)
+    return mean_over_films(stated, weights=weights)
 
 
 def not_computable(name: str, *, label: Label, decision: Decision) -> str:
@@ -225,22 +223,22 @@ def counts_above(label: Label, score: Score) -> tuple[Points, Points, Points]:
     return -level, np.cumsum(counts[0], dtype=float), np.cumsum(counts[1], dtype=float)
 
 
-def _ranked(name: str) -> Callable[..., Values]:
-    """Return one metric of RANKED as a function of label, score and weights."""
+def _ranked(name: str, unit: str, definition: str) -> Metric:
+    """Return the entry of METRICS of one metric of RANKED."""
 
     def metric(label: Label, score: Score, *, weights: Weights) -> Values:
         return rank_films(label, score, weights=weights, names=[name])[name]
 
-    return metric
+    return Metric(metric, "logit", _BOTH, "higher", unit, definition)
 
 
-def _counted(name: str) -> Callable[..., Values]:
-    """Return one metric of DECIDED as a function of label, decision and weights."""
+def _decided(name: str, needs: tuple[Need, ...], unit: str, definition: str) -> Metric:
+    """Return the entry of METRICS of one metric of DECIDED."""
 
     def metric(label: Label, decision: Decision, *, weights: Weights) -> Values:
         return DECIDED[name](count_cells(label, decision, weights=weights))
 
-    return metric
+    return Metric(metric, "decision", needs, "higher", unit, definition)
 
 
 def _mcc(cells: Cells) -> Values:
@@ -257,11 +255,6 @@ def _mcc(cells: Cells) -> Values:
 def _given(weight: Values, value: Values) -> Values:
     """Return the value where there are films of the class that it is of, else NaN."""
     return np.where(weight > 0, value, np.nan)
-
-
-def _stated(label: Labels) -> Bool[np.ndarray, " n"]:
-    """Return which films have a stated finding."""
-    return np.asarray(~np.isnan(label).all(axis=1))
 
 
 def _descents(label: Label, score: Score, weights: Weights) -> Iterator[Descent]:
@@ -348,10 +341,7 @@ def _recall_within(descent: Descent) -> Values:
 
 
 def _specificity_within(descent: Descent) -> Values:
-    """Return the largest specificity of any threshold whose recall is RECALL or more.
-
-    Only thresholds that some films have count, without interpolation between them.
-    """
+    """Return the largest specificity of any threshold, as above, whose recall is RECALL or more."""
     rows = _count_up_to(descent.true, (RECALL - ROUNDING) * descent.true[-1])
     false = descent.false[np.minimum(rows, len(descent.false) - 1), np.arange(len(rows))]
     return ratio(descent.negatives - false, descent.negatives)
@@ -396,38 +386,30 @@ _BOTH: tuple[Need, ...] = ("positives", "negatives")
 METRICS: dict[str, Metric] = {
     "auc": Metric(auc, "logit", _BOTH, "higher", "0 to 1, chance .5",
                   "chance that a positive film scores above a negative one"),
-    "average_precision": Metric(_ranked("average_precision"), "logit", _BOTH, "higher",
-                                "0 to 1, chance is the prevalence",
-                                "mean precision over the positive films, by falling score"),
-    "partial_auc": Metric(_ranked("partial_auc"), "logit", _BOTH, "higher", "0 to 1, chance .5",
-                          "area under the ROC curve up to a false positive rate of .1, "
-                          "standardised"),
-    "recall_at_specificity": Metric(_ranked("recall_at_specificity"), "logit", _BOTH, "higher",
-                                    "0 to 1, chance .1",
-                                    "largest recall of a threshold whose specificity is .9 or "
-                                    "more"),
-    "specificity_at_recall": Metric(_ranked("specificity_at_recall"), "logit", _BOTH, "higher",
-                                    "0 to 1, chance .1",
-                                    "largest specificity of a threshold whose recall is .9 or "
-                                    "more"),
-    "f1": Metric(_counted("f1"), "decision", ("positives",), "higher", "0 to 1",
-                 "harmonic mean of precision and recall"),
-    "precision": Metric(_counted("precision"), "decision",
-                        ("positives", "films called positive"), "higher", "0 to 1",
-                        "share of films called positive that are positive"),
-    "recall": Metric(_counted("recall"), "decision", ("positives",), "higher", "0 to 1",
-                     "share of positive films that are called positive"),
-    "specificity": Metric(_counted("specificity"), "decision", ("negatives",), "higher",
-                          "0 to 1", "share of negative films that are called negative"),
-    "npv": Metric(_counted("npv"), "decision", ("negatives", "films called negative"),
-                  "higher", "0 to 1", "share of films called negative that are negative"),
-    "mcc": Metric(_counted("mcc"), "decision",
-                  (*_BOTH, "films called positive", "films called negative"), "higher",
-                  "-1 to 1, chance 0", "correlation of label and decision (Matthews)"),
-    "accuracy": Metric(_counted("accuracy"), "decision", (), "higher", "0 to 1",
-                       "share of films called right; calling all negative scores high"),
-    "balanced_accuracy": Metric(_counted("balanced_accuracy"), "decision", _BOTH, "higher",
-                                "0 to 1, chance .5", "mean of recall and specificity"),
+    "average_precision": _ranked("average_precision", "0 to 1, chance is the prevalence",
+                                 "mean precision over the positive films, by falling score"),
+    "partial_auc": _ranked("partial_auc", "0 to 1, chance .5",
+                           "area under the ROC curve up to a false positive rate of .1, "
+                           "standardised"),
+    "recall_at_specificity": _ranked("recall_at_specificity", "0 to 1, chance .1", "largest recall "
+                                     "of a threshold whose specificity is .9 or more"),
+    "specificity_at_recall": _ranked("specificity_at_recall", "0 to 1, chance .1", "largest "
+                                     "specificity of a threshold whose recall is .9 or more"),
+    "f1": _decided("f1", ("positives",), "0 to 1", "harmonic mean of precision and recall"),
+    "precision": _decided("precision", ("positives", "films called positive"), "0 to 1",
+                          "share of films called positive that are positive"),
+    "recall": _decided("recall", ("positives",), "0 to 1",
+                       "share of positive films that are called positive"),
+    "specificity": _decided("specificity", ("negatives",), "0 to 1",
+                            "share of negative films that are called negative"),
+    "npv": _decided("npv", ("negatives", "films called negative"), "0 to 1",
+                    "share of films called negative that are negative"),
+    "mcc": _decided("mcc", (*_BOTH, "films called positive", "films called negative"),
+                    "-1 to 1, chance 0", "correlation of label and decision (Matthews)"),
+    "accuracy": _decided("accuracy", (), "0 to 1",
+                         "share of films called right; calling all negative scores high"),
+    "balanced_accuracy": _decided("balanced_accuracy", _BOTH, "0 to 1, chance .5",
+                                  "mean of recall and specificity"),
     "bce": Metric(bce, "logit", (), "lower", "nats, from 0",
                   "mean binary cross-entropy of the probabilities"),
     "brier": Metric(brier, "probability", (), "lower", "0 to 1",
@@ -436,11 +418,9 @@ METRICS: dict[str, Metric] = {
                   "mean gap of probability and share of positives, over 15 bins of probability"),
 }  # fmt: skip
 PER_FILM: dict[str, Metric] = {
-    "label_ranking_loss": Metric(
-        label_ranking_loss, "logit", (), "lower", "0 to 1",
-        "share of a film's pairs of present and absent finding that are ordered wrongly, mean "
-        "over films"),
-    "exact_match": Metric(
-        exact_match, "decision", (), "higher", "0 to 1",
-        "share of films of which every finding is called right"),
+    "label_ranking_loss": Metric(label_ranking_loss, "logit", (), "lower", "0 to 1",
+                                 "share of a film's pairs of present and absent finding that are "
+                                 "ordered wrongly, mean over films"),
+    "exact_match": Metric(exact_match, "decision", (), "higher", "0 to 1",
+                          "share of films of which every finding is called right"),
 }  # fmt: skip

@@ -10,9 +10,9 @@ counts every film once).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -20,31 +20,28 @@ import pandas as pd
 from jaxtyping import Float64, Int64
 from pydantic import ValidationError
 
-from lucency.core.manifest import Preparation, read_table
+from lucency.core.manifest import Preparation
 from lucency.core.predictions import Predictions
+from lucency.core.tables import load_tables
 from lucency.evaluation.bootstrap import (
     Weights,
     all_and_resampled,
     interval,
+    mean_over_findings,
     resample_repeats,
 )
-from lucency.evaluation.compare import (
-    ROUGH,
-    check_comparable,
-    few_patients,
-    macro_areas,
-    macro_test,
-)
-from lucency.evaluation.metrics import mean_over_films
+from lucency.evaluation.compare import ROUGH, check_comparable, few_patients, macro_test
+from lucency.evaluation.metrics import by_finding, mean_over_films
 from lucency.evaluation.significance import LEVEL, holm
 
 STUDY = "preparation-study"  # the folder of a run whose report shows the study
 OFF, OWN = "off", "3x10"  # without CLAHE; the reference study's
-CLIPS, TILES, ORDERS = (1.0, 2.0, 3.0, 4.0, 8.0), (4, 8, 10, 16), ("clahe-first", "resize-first")
+ORDERS = ("clahe-first", "resize-first")
 TIMES = "\N{MULTIPLICATION SIGN}"
 REFERENCE = f"clip limit 3 with 10 {TIMES} 10 tiles before resizing"
 OFF_ORDER = "no-clahe"
-FROM = ("off", "own")  # what every cell is paired with: OFF and OWN
+FROM = {"off": OFF, "own": OWN}  # what every cell is paired with
+Repeats = Mapping[str, Sequence[Predictions]]  # of every cell, one for each cross-validation
 TEXT = ("cell", "order", "note", "measure", "name", "variant", "network", "keys")
 
 
@@ -53,14 +50,14 @@ class PreparationStudy:
     """All tables of a study of preparations; empty where there is none.
 
     `cells` and `summary` are of `compare_cells`, `measures` of `average_measures`; `about` has
-    films, patients, network and how it was done; `conclusion` is a paragraph.
+    films, patients, network and how it was done.
     """
 
-    cells: pd.DataFrame
-    measures: pd.DataFrame
-    summary: pd.DataFrame
-    about: Mapping[str, object]
-    conclusion: str
+    cells: pd.DataFrame = field(default_factory=pd.DataFrame)
+    measures: pd.DataFrame = field(default_factory=pd.DataFrame)
+    summary: pd.DataFrame = field(default_factory=pd.DataFrame)
+    about: Mapping[str, object] = field(default_factory=dict)
+    conclusion: str = ""
 
 
 def make_grid(
@@ -74,15 +71,8 @@ def make_grid(
     if strange := [order for order in orders if order not in ORDERS]:
         known = " or ".join(map(repr, ORDERS))
         raise ValueError(f"preparation.order is {strange[0]!r}: expected {known}")
-    own = {"order": "clahe-first", "clahe_clip": 3.0, "clahe_tiles": 10}
-    changes = [{"order": OFF_ORDER, "clahe_clip": 3.0, "clahe_tiles": 10}]
-    changes += [
-        {"order": order, "clahe_clip": clip, "clahe_tiles": tile}
-        for order in orders
-        for clip in clips
-        for tile in tiles
-    ]
-    cells = [_cell(base, one) for one in (*changes, own)]
+    chosen = [(OFF_ORDER, 3.0, 10), *product(orders, clips, tiles), ("clahe-first", 3.0, 10)]
+    cells = [_cell(base, *one) for one in chosen]
     return {name_cell(cell): cell for cell in cells}
 
 
@@ -112,11 +102,7 @@ def describe_cell(cell: Preparation) -> str:
 
 
 def compare_cells(
-    predictions: Mapping[str, Sequence[Predictions]],
-    *,
-    grid: Mapping[str, Preparation],
-    resamples: int,
-    seed: int,
+    predictions: Repeats, *, grid: Mapping[str, Preparation], resamples: int, seed: int
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return a row a cell: its macro AUC, its paired differences from OFF and from OWN; a summary.
 
@@ -133,36 +119,38 @@ def compare_cells(
     Raises ValueError when the cells' predictions are not of the same films, labels and folds, or
     OFF or OWN is missing.
     """
-    first = _check(predictions, grid)
+    first, repeats = _check(predictions, grid), len(predictions[OFF])
     drawn = all_and_resampled(first.patient, resamples=resamples, seed=seed)
-    repeats = len(predictions[OFF])
     equal = np.full((repeats, 1), 1 / repeats)
-    resampled = resample_repeats(repeats, resamples=resamples, seed=seed)
-    share = np.column_stack([equal, resampled])
+    share = np.column_stack([equal, resample_repeats(repeats, resamples=resamples, seed=seed)])
     area = np.stack([_area(several, drawn, share) for several in predictions.values()])
     low, high = interval(area[:, 1:])
-    table = pd.DataFrame(
-        {
-            "cell": list(predictions),
-            "order": [grid[name].order for name in predictions],
-            "clip": [grid[name].clahe_clip for name in predictions],
-            "tiles": [grid[name].clahe_tiles for name in predictions],
-            "auc": area[:, 0],
-            "low": low,
-            "high": high,
-        }
-    )
-    few = [few_patients(label, first.patient) for label in first.label.T]
-    notes = []
-    for name, reference in zip(FROM, (OFF, OWN), strict=True):
-        paired = _paired(area, table["cell"].tolist().index(reference), few)
-        table = table.join(paired.drop(columns="note").add_prefix(f"{name}_"))
-        notes.append(paired["note"].tolist())
-    table["note"] = [
-        "; ".join(dict.fromkeys(filter(None, pair))) for pair in zip(*notes, strict=True)
+    cells = [
+        (name, (one := grid[name]).order, one.clahe_clip, one.clahe_tiles) for name in predictions
     ]
-    table["share_best"] = _share_best(area)
-    return table, _summary(table, optimism=_optimism(area))
+    table = pd.DataFrame(cells, columns=["cell", "order", "clip", "tiles"])
+    table = table.assign(auc=area[:, 0], low=low, high=high)
+    few = [few_patients(label, first.patient) for label in first.label.T]
+    paired = {
+        name: _paired(area, list(predictions).index(cell), few) for name, cell in FROM.items()
+    }
+    for name, tests in paired.items():
+        table = table.join(tests.drop(columns="note").add_prefix(f"{name}_"))
+    notes = zip(*(tests["note"] for tests in paired.values()), strict=True)
+    computable = _computable(area)
+    best = computable == computable.max(axis=0)
+    table["note"] = ["; ".join(dict.fromkeys(filter(None, pair))) for pair in notes]
+    table["share_best"] = (best / best.sum(axis=0)).mean(axis=1)
+    other = table.loc[table["cell"] != OWN]
+    summary = {
+        "cells": len(table),
+        "spread": table["auc"].max() - table["auc"].min(),
+        "width": (table["high"] - table["low"]).mean(),
+        "paired_width": (other["own_high"] - other["own_low"]).mean(),
+        "optimism": _optimism(area[:, 0], computable),
+    }
+    value = [float(one) for one in summary.values()]
+    return table, pd.DataFrame({"name": list(summary), "value": value})
 
 
 def average_measures(
@@ -194,59 +182,37 @@ def average_measures(
 def conclude_preparations(
     cells: pd.DataFrame, summary: pd.DataFrame, *, films: int, patients: int
 ) -> str:
-    """Return a paragraph: whether the choice matters at all, and how sure the best cell is.
+    """Return which effects are significant, how far cells are apart, and how sure the best is.
 
     A cell differs where p of its paired difference is below LEVEL after Holm's correction.
     """
     number = dict(zip(summary["name"], summary["value"], strict=True))
     with_clahe = cells.loc[cells["cell"] != OFF]
     others = with_clahe.loc[with_clahe["cell"] != OWN]
-    from_off, from_own = _differing(with_clahe, "off"), _differing(others, "own")
-    beside = f"; of the other {len(others)}, {_counted(from_own)} from {REFERENCE}"
+    clahe, parameters = _differing(with_clahe, "off"), _differing(others, "own")
     ranked = cells.sort_values("auc", ascending=False, kind="stable")
     best, last = ranked.iloc[0], ranked.iloc[-1]
     rough = cells["note"].astype(str).str.startswith(ROUGH).any()
-    return " ".join(
-        [
-            f"On these {films:,} films of {patients:,} patients {_matters(from_off, from_own)}.",
-            f"Of {len(with_clahe)} preparations with CLAHE, {_counted(from_off)} from films "
-            f"without it{beside if len(others) else ''} (p below .05 after Holm's correction over "
-            "the grid).",
-            f"Macro AUC lies between {last['auc']:.3f} ({last['cell']}) and {best['auc']:.3f} "
-            f"({best['cell']}): a spread of {number['spread']:.3f}, where the 95 % interval of one "
-            f"cell is {number['width']:.3f} wide.",
-            f"{best['cell']} is the best of {len(cells)} on the very films that it was chosen by, "
-            f"so its score is biased upward, by about {max(0, number['optimism']):.3f} as "
-            f"resampling shows; it is the best in {100 * best['share_best']:.0f} % of resamples.",
-            *(["Some findings have few patients, so that p is too small."] if rough else []),
-        ]
+    return (
+        f"CLAHE: {clahe[0]}. CLAHE's parameters: {parameters[0]}. Films: {films:,} of "
+        f"{patients:,} patients. Preparations with CLAHE that differ from films without it: "
+        f"{clahe[1]}. Others that differ from {REFERENCE}: {parameters[1]}. Level: p below .05 "
+        f"after Holm's correction over the grid. Macro AUC: {last['auc']:.3f} ({last['cell']}) to "
+        f"{best['auc']:.3f} ({best['cell']}), a spread of {number['spread']:.3f}. Mean width of a "
+        f"cell's 95 % interval: {number['width']:.3f}. Best of {len(cells)} cells: {best['cell']}, "
+        f"in {100 * best['share_best']:.0f} % of resamples. Its macro AUC is biased upward by "
+        f"about {max(0, number['optimism']):.3f}, since it was chosen on these films."
+        + (" p values are rough: some findings have few patients." if rough else "")
     )
 
 
-def save_study(study: PreparationStudy, folder: Path) -> None:
-    """Write cells.csv, measures.csv, summary.csv, about.json and conclusion.txt."""
-    for name in TABLES:
-        getattr(study, name).to_csv(folder / f"{name}.csv", index=False)
-    (folder / "about.json").write_text(json.dumps(study.about, indent=1), encoding="utf-8")
-    (folder / "conclusion.txt").write_text(study.conclusion + "\n", encoding="utf-8")
-
-
 def load_study(folder: Path) -> PreparationStudy:
-    """Read what `save_study` wrote; empty tables where it wrote none."""
-    if not (folder / "conclusion.txt").is_file():
-        return no_study()
-    tables = {name: read_table(folder / f"{name}.csv", text=TEXT) for name in TABLES}
-    about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
-    conclusion = (folder / "conclusion.txt").read_text(encoding="utf-8").strip()
-    return PreparationStudy(**tables, about=about, conclusion=conclusion)
+    """Read what `save_tables` wrote; the empty study where it wrote none."""
+    return load_tables(PreparationStudy, folder, text=TEXT)
 
 
-def no_study() -> PreparationStudy:
-    """Return the empty study, of a run whose preparations were not studied."""
-    return PreparationStudy(**{name: pd.DataFrame() for name in TABLES}, about={}, conclusion="")
-
-
-def _cell(base: Preparation, changes: Mapping[str, object]) -> Preparation:
+def _cell(base: Preparation, order: str, clip: float, tiles: int) -> Preparation:
+    changes = {"order": order, "clahe_clip": clip, "clahe_tiles": tiles}
     try:
         return Preparation.model_validate({**base.model_dump(), **changes})
     except ValidationError as error:
@@ -255,9 +221,7 @@ def _cell(base: Preparation, changes: Mapping[str, object]) -> Preparation:
         raise ValueError(f"preparation.{what}: {first['msg'].lower()}") from error
 
 
-def _check(
-    predictions: Mapping[str, Sequence[Predictions]], grid: Mapping[str, Preparation]
-) -> Predictions:
+def _check(predictions: Repeats, grid: Mapping[str, Preparation]) -> Predictions:
     """Return the films that all cells are evaluated on."""
     if lacking := [name for name in (OFF, OWN) if name not in predictions]:
         raise ValueError(
@@ -281,49 +245,31 @@ def _area(
     several: Sequence[Predictions], drawn: Weights, share: Float64[np.ndarray, "s r"]
 ) -> Float64[np.ndarray, " r"]:
     """Return the mean macro AUC over repeats, of all films and in every resample."""
-    area = [macro_areas(one.label, one.calibrated, drawn)[-1] for one in several]
-    return np.einsum("sr,sr->r", np.stack(area), share)
+    areas = [by_finding("auc", one.label, one.calibrated, weights=drawn) for one in several]
+    macro = np.stack([mean_over_findings(one) for one in areas])
+    return np.einsum("sr,sr->r", macro, share)
 
 
 def _paired(area: Float64[np.ndarray, "c r"], reference: int, few: Sequence[str]) -> pd.DataFrame:
     """Return the difference of every cell from one of them, which has no test against itself."""
     apart = area - area[reference]
     tests = [macro_test(row[0], row[1:], few) for row in apart]
-    columns = ["difference", "low", "high", "p", "test", "note"]
-    table = pd.DataFrame(tests, columns=columns).drop(columns="test")
+    table = pd.DataFrame(tests).drop(columns="test")
     p = table["p"].to_numpy(dtype=np.float64).copy()
     p[reference] = np.nan
     return table.assign(p=p, p_holm=holm(p))
 
 
-def _summary(cells: pd.DataFrame, *, optimism: float) -> pd.DataFrame:
-    other = cells.loc[cells["cell"] != OWN]
-    found = {
-        "cells": len(cells),
-        "spread": cells["auc"].max() - cells["auc"].min(),
-        "width": (cells["high"] - cells["low"]).mean(),
-        "paired_width": (other["own_high"] - other["own_low"]).mean(),
-        "optimism": optimism,
-    }
-    return pd.DataFrame({"name": list(found), "value": [float(one) for one in found.values()]})
-
-
-def _share_best(area: Float64[np.ndarray, "c r"]) -> Float64[np.ndarray, " c"]:
-    drawn = _computable(area)
-    first = drawn == drawn.max(axis=0)
-    return (first / first.sum(axis=0)).mean(axis=1)
-
-
-def _optimism(area: Float64[np.ndarray, "c r"]) -> float:
+def _optimism(area: Float64[np.ndarray, " c"], drawn: Float64[np.ndarray, "c r"]) -> float:
     """Return the mean over resamples of how much the cell that is best there is better than true.
 
-    True is its score on all films; both are less the mean over cells, which no choice favours, so
-    that what all cells have in common cancels out. Efron and Tibshirani, An Introduction to the
-    Bootstrap (1993), chapter 17: what a choice gains on its own films, it does not gain on others.
+    True is `area`, its score on all films; both are less the mean over cells, which no choice
+    favours, so that what all cells have in common cancels out. Efron and Tibshirani, An
+    Introduction to the Bootstrap (1993), chapter 17: what a choice gains on its own films, it does
+    not gain on others.
     """
-    drawn = _computable(area)
     best, each = drawn.argmax(axis=0), np.arange(drawn.shape[1])
-    apart, true = drawn - drawn.mean(axis=0), area[:, 0] - area[:, 0].mean()
+    apart, true = drawn - drawn.mean(axis=0), area - area.mean()
     return float((apart[best, each] - true[best]).mean())
 
 
@@ -335,31 +281,11 @@ def _computable(area: Float64[np.ndarray, "c r"]) -> Float64[np.ndarray, "c r2"]
     return kept
 
 
-def _differing(rows: pd.DataFrame, reference: str) -> dict[str, int]:
-    """Return how many cells are significantly higher, and how many lower."""
+def _differing(rows: pd.DataFrame, reference: str) -> tuple[str, str]:
+    """Return whether any cell differs from the reference, and how many do."""
     sure = rows[f"{reference}_p_holm"].to_numpy(dtype=np.float64) < LEVEL
     above = rows[f"{reference}_difference"].to_numpy(dtype=np.float64) > 0
-    return {"higher": int((sure & above).sum()), "lower": int((sure & ~above).sum())}
-
-
-def _counted(found: Mapping[str, int]) -> str:
-    total = sum(found.values())
-    if not total:
-        return "none differs"
-    verb = "differs" if total == 1 else "differ"
-    return f"{total} {verb} ({found['higher']} higher, {found['lower']} lower)"
-
-
-def _matters(from_off: Mapping[str, int], from_own: Mapping[str, int]) -> str:
-    parameters, clahe = sum(from_own.values()), sum(from_off.values())
-    if parameters:
-        return "the choice of CLAHE's parameters matters"
-    if clahe:
-        return (
-            "CLAHE itself matters, but the choice of its parameters does not, as far as they can "
-            "tell"
-        )
-    return "neither CLAHE nor its parameters matter, as far as they can tell"
-
-
-TABLES = ("cells", "measures", "summary")
+    higher, lower = int((sure & above).sum()), int((sure & ~above).sum())
+    effect = "a significant effect" if higher + lower else "no significant effect"
+    effect = effect if len(rows) else "not compared"
+    return effect, f"{higher + lower} of {len(rows)} ({higher} higher, {lower} lower)"

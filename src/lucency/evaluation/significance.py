@@ -7,16 +7,13 @@ films: Obuchowski, Nonparametric Analysis of Clustered ROC Curve Data, Biometric
 Processing Letters 21 (2014), 1389-1393. A film whose label is NaN (not stated) is left out.
 
 A standard error is NaN when all positive films, or all negative ones, belong to one owner;
-`not_computable` says so. It is 0 when the films of all owners do equally well, as under perfect
-separation or with one score for all. That is no certainty, only that the formula has nothing to go
-by.
+`not_computable` says so. It is 0, which is no certainty, when the films of all owners do equally
+well, as under perfect separation or with one score for all.
 
 Letters in shapes: n films, p owners (patients), m tests, k findings.
 """
 
 from __future__ import annotations
-
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Float64, Int64, Real
@@ -33,25 +30,13 @@ Owner = Int64[np.ndarray, " n"]
 PerOwner = Float64[np.ndarray, " p"]
 
 
-class _PairCounts(NamedTuple):
-    """For each owner: films of both classes, pairs won by positive films and lost by negative ones.
-
-    A pair is a positive and a negative film, of any owners; a tie is half a win.
-    """
-
-    positives: PerOwner
-    negatives: PerOwner
-    won: PerOwner
-    lost: PerOwner
-
-
 def delong(label: Label, score: Score, *, owner: Owner) -> tuple[float, float]:
     """Return the AUC and its standard error; `owner` says whose film it is, such as the patient.
 
     For films that are independent of each other, `owner=np.arange(n)`. Raises ValueError when the
     score of a film with a label is NaN.
     """
-    return _area_and_error(_pair_counts(label, score, owner))
+    return _area_and_error(*_pair_counts(label, score, owner))
 
 
 def delong_difference(
@@ -62,9 +47,9 @@ def delong_difference(
     Paired: both scores are of the same films. p is that of the normal distribution. Where the
     standard error is 0, p is 1 for a difference of 0, and NaN for any other. Errors as `delong`.
     """
-    mine, theirs = _pair_counts(label, score, owner), _pair_counts(label, other, owner)
-    apart = mine._replace(won=mine.won - theirs.won, lost=mine.lost - theirs.lost)
-    difference, error = _area_and_error(apart)
+    positive, negative, won, lost = _pair_counts(label, score, owner)
+    _, _, other_won, other_lost = _pair_counts(label, other, owner)
+    difference, error = _area_and_error(positive, negative, won - other_won, lost - other_lost)
     if error > 0:
         return difference, error, float(2 * ndtr(-abs(difference) / error))
     return difference, error, 1.0 if difference == 0 == error else np.nan
@@ -79,32 +64,25 @@ def not_computable(label: Label, *, owner: Owner) -> str:
     return f"no standard error: all {' and all '.join(single)} are of one owner" if single else ""
 
 
-def signed_rank(difference: Float[np.ndarray, " k"]) -> float:
+def signed_rank(difference: Float[np.ndarray, " k"]) -> tuple[float, str]:
     """Return the two-sided p of Wilcoxon's signed-rank test, one paired difference a finding.
 
     Exact, tied differences included: every way to give the ranks signs is counted. Differences of 0
-    and NaN (not computable) are left out; NaN when fewer than 6 remain, of which `not_testable`
-    says why. Findings share films and patients, which the test ignores: p is a rough guide,
+    and NaN (not computable) are left out; when fewer than 6 remain p is NaN, with the reason beside
+    it. Findings share films and patients, which the test ignores: p is a rough guide,
     no substitute for the interval over patients. Wilcoxon, Biometrics Bulletin 1 (1945), 80-83;
     with data sets as rows, Demsar, Journal of Machine Learning Research 7 (2006), 1-30.
     """
-    kept = _kept(difference)
+    kept = difference[~np.isnan(difference) & (difference != 0)].astype(np.float64)
     if len(kept) < FEWEST:
-        return np.nan
+        counts = f"{len(kept)} of {len(difference)} differences are not 0"
+        return np.nan, f"not computable: {counts}; needs {FEWEST}"
     rank = (2 * rankdata(np.abs(kept))).astype(np.int64)  # doubled, since ties have halves
     chance = np.ones(1)
     for step in rank:
         chance = (np.pad(chance, (0, step)) + np.pad(chance, (step, 0))) / 2
     positive = rank[kept > 0].sum()
-    return float(min(1, 2 * chance[: positive + 1].sum(), 2 * chance[positive:].sum()))
-
-
-def not_testable(difference: Float[np.ndarray, " k"]) -> str:
-    """Return why `signed_rank` gives no p here, or nothing when it does."""
-    kept = len(_kept(difference))
-    if kept >= FEWEST:
-        return ""
-    return f"not computable: {kept} of {len(difference)} differences are not 0; needs {FEWEST}"
+    return float(min(1, 2 * chance[: positive + 1].sum(), 2 * chance[positive:].sum())), ""
 
 
 def holm(p: Float[np.ndarray, " m"]) -> Float64[np.ndarray, " m"]:
@@ -148,7 +126,11 @@ def wilson(
     return np.stack([low, high])
 
 
-def _pair_counts(label: Label, score: Score, owner: Owner) -> _PairCounts:
+def _pair_counts(label: Label, score: Score, owner: Owner) -> tuple[PerOwner, ...]:
+    """Return for each owner: positive and negative films, and the pairs that these win and lose.
+
+    A pair is a positive and a negative film, of any owners; a tie is half a win.
+    """
     stated = (label == 1) | (label == 0)
     truth, known = label[stated] == 1, score[stated]
     if absent := int(np.isnan(known).sum()):
@@ -160,32 +142,29 @@ def _pair_counts(label: Label, score: Score, owner: Owner) -> _PairCounts:
     rank = rankdata(known)
     won = rank[truth] - rankdata(known[truth])
     lost = truth.sum() - (rank[~truth] - rankdata(known[~truth]))
-    sums = [
+    terms = ((truth, None), (~truth, None), (truth, won), (~truth, lost))
+    return tuple(
         np.bincount(place[rows], weights=weight, minlength=len(owners)).astype(np.float64)
-        for rows, weight in ((truth, None), (~truth, None), (truth, won), (~truth, lost))
-    ]
-    return _PairCounts(*sums)
+        for rows, weight in terms
+    )
 
 
-def _area_and_error(counts: _PairCounts) -> tuple[float, float]:
+def _area_and_error(
+    positive: PerOwner, negative: PerOwner, won: PerOwner, lost: PerOwner
+) -> tuple[float, float]:
     """Return Obuchowski's estimate; also of a difference, since all of it is linear in the counts.
 
     Pairs are counted in halves, so the sums are exact, and a variance of 0 is exactly 0.
     """
-    positives, negatives = counts.positives.sum(), counts.negatives.sum()
+    positives, negatives, wins = positive.sum(), negative.sum(), won.sum()
     pairs = positives * negatives
     if not pairs:
         return np.nan, np.nan
-    won, lost = counts.won.sum(), counts.lost.sum()
-    owners = [(counts.positives > 0).sum(), (counts.negatives > 0).sum(), len(counts.won)]
+    owners = [(positive > 0).sum(), (negative > 0).sum(), len(won)]
     if min(owners) < 2:
-        return float(won / pairs), np.nan
-    above = (positives * counts.won - counts.positives * won) / pairs / positives
-    below = (negatives * counts.lost - counts.negatives * lost) / pairs / negatives
+        return float(wins / pairs), np.nan
+    above = (positives * won - positive * wins) / pairs / positives
+    below = (negatives * lost - negative * lost.sum()) / pairs / negatives
     terms = [(above**2).sum(), (below**2).sum(), 2 * (above * below).sum()]
     variance = sum(term * n / (n - 1) for term, n in zip(terms, owners, strict=True))
-    return float(won / pairs), float(np.sqrt(max(0, variance)))
-
-
-def _kept(difference: Float[np.ndarray, " k"]) -> Float64[np.ndarray, " k2"]:
-    return difference[~np.isnan(difference) & (difference != 0)].astype(np.float64)
+    return float(wins / pairs), float(np.sqrt(max(0, variance)))

@@ -23,7 +23,7 @@ from lucency.evaluation.bootstrap import (
     ratio,
 )
 from lucency.evaluation.evaluate import require_one_part
-from lucency.evaluation.metrics import finding_aucs, not_computable
+from lucency.evaluation.metrics import Label, Values, by_finding, not_computable
 
 FEW_FILMS, FEW_PATIENTS = 30, 20  # of either class, and of both, below which numbers say little
 OLDEST = 120  # years; ages above are mistakes of entry
@@ -34,8 +34,9 @@ COLUMNS = (
     "calibration_high", "small", "note",
 )  # fmt: skip
 Row = tuple[object, ...]
+Counts = Int64[np.ndarray, " c"]
 Rows = Bool[np.ndarray, " n"]
-Sampled = Float64[np.ndarray, " r"]
+Sampled = Float64[np.ndarray, "k r"]
 
 
 class Fact(NamedTuple):
@@ -66,7 +67,9 @@ def subgroups(
     rows: list[Row] = []
     for name, fact in FACTS.items():
         if fact.column not in known:
-            rows.append(_skipped(predictions, name, fact.column))
+            note = f"skipped: the facts have no column {fact.column!r}"
+            none = [0, 0, 0, *[np.nan] * 9, True]
+            rows.append((predictions.network, name, "", MACRO, *none, note))
             continue
         for group, inside in _groups(pd.Series(known[fact.column]), fact):
             rows += _rows(predictions, inside, weights=weights, place=(name, group))
@@ -74,27 +77,26 @@ def subgroups(
 
 
 def worst_group(table: pd.DataFrame) -> str:
-    """Return one sentence: which group has the lowest macro AUC gap, or that none stands out.
+    """Return which group's macro AUC is furthest below that of all other films, or that none is.
 
     A group that is small is not named, nor one whose interval of the gap reaches 0.
     """
-    macro = table.loc[(table["finding"] == MACRO) & ~table["small"].astype(bool)]
-    macro = macro.loc[macro["gap"].notna()]
+    large = (table["finding"] == MACRO) & ~table["small"].astype(bool) & table["gap"].notna()
+    macro = table.loc[large]
     if not len(macro):
-        return "No group can be named: none has enough films beside enough others."
+        return "Groups with enough films, beside enough other films: 0. No macro AUC is compared."
     below = macro.loc[macro["gap_high"] < 0]
-    counted = f"{len(macro)} group{'s' * (len(macro) != 1)}"
     if not len(below):
         return (
-            f"No group stands out: of {counted} with enough films, none has a macro AUC below that "
-            "of all other films by more than its 95 % interval allows."
+            "Groups with a macro AUC significantly below that of all other films: 0 of "
+            f"{len(macro)} with enough films."
         )
     worst = below.loc[below["gap"].idxmin()]
     return (
-        f"{worst['network']} does worst in the group {worst['fact']} = {worst['group']}: macro "
-        f"AUC is {worst['auc']:.3f} there, {-worst['gap']:.3f} lower than on all other films (95 % "
-        f"interval {-worst['gap_high']:.3f} to {-worst['gap_low']:.3f} lower); {counted} with "
-        "enough films were looked at, and the intervals are not corrected for that."
+        f"Lowest macro AUC of {worst['network']}: {worst['auc']:.3f} in the group {worst['fact']} "
+        f"= {worst['group']}, {-worst['gap']:.3f} below that of all other films (95 % interval "
+        f"{-worst['gap_high']:.3f} to {-worst['gap_low']:.3f}). Groups with enough films: "
+        f"{len(macro)}; intervals are not corrected for their number."
     )
 
 
@@ -116,11 +118,6 @@ def _joined(facts: pd.DataFrame, predictions: Predictions) -> pd.DataFrame:
     return table.iloc[place].reset_index(drop=True).assign(**{_COUNT: films[owner]})
 
 
-def _skipped(predictions: Predictions, fact: str, column: str) -> Row:
-    note = f"skipped: the facts have no column {column!r}"
-    return (predictions.network, fact, "", MACRO, 0, 0, 0, *[np.nan] * 9, True, note)
-
-
 def _groups(column: pd.Series, fact: Fact) -> Iterator[tuple[str, Rows]]:
     """Yield each group that has films, in the order of its bands, those of no band last."""
     if fact.edges:
@@ -135,26 +132,19 @@ def _groups(column: pd.Series, fact: Fact) -> Iterator[tuple[str, Rows]]:
             yield group, inside
 
 
-class _Counts(NamedTuple):
-    """Films with a label in a group, of each column: films, positives, patients, and too few?"""
-
-    films: Int64[np.ndarray, " c"]
-    positives: Int64[np.ndarray, " c"]
-    patients: Int64[np.ndarray, " c"]
-    small: Bool[np.ndarray, " k"]
-
-
 def _rows(
-    predictions: Predictions,
-    inside: Rows,
-    *,
-    weights: Weights,
-    place: tuple[str, str],
+    predictions: Predictions, inside: Rows, *, weights: Weights, place: tuple[str, str]
 ) -> list[Row]:
-    mine, others = (_counts(predictions, rows) for rows in (inside, ~inside))
-    area, elsewhere = (_areas(predictions, rows, weights) for rows in (inside, ~inside))
+    """Return the rows of a group, of every finding and of macro."""
+    (films, positives, patients, few), others = (
+        _counts(predictions, rows) for rows in (inside, ~inside)
+    )
+    area, elsewhere = (
+        by_finding("auc", predictions.label[rows], predictions.logit[rows], weights=part)
+        for rows, part in ((inside, weights.take(inside)), (~inside, weights.take(~inside)))
+    )
     gap = area - elsewhere
-    small = mine.small | (others.small & ~np.isnan(gap[:, 0]))
+    small = few | (others[-1] & ~np.isnan(gap[:, 0]))
     enough = bool(small.mean() <= 0.5)
     over = ~small if enough else ~np.isnan(area[:, 0])
     triples = zip(predictions.label.T, area, gap, strict=True)
@@ -164,17 +154,21 @@ def _rows(
     values = [np.concatenate([v, mean_over_findings(v[over])[None]]) for v in values]
     bounds = [interval(np.where(np.isnan(v[:, :1]), np.nan, v[:, 1:])) for v in values]
     found = np.stack([[v[:, 0], *ends] for v, ends in zip(values, bounds, strict=True)])
-    flags = [*small.tolist(), not enough]
+    names = (*predictions.findings, MACRO)
+    counts = np.stack([films, positives, patients]).T.tolist()
+    each = zip(
+        names, counts, found.reshape(9, -1).T.tolist(), [*small, not enough], notes, strict=True
+    )
     return [
-        (
-            predictions.network, *place, finding, *(int(count[column]) for count in mine[:3]),
-            *found[..., column].ravel().tolist(), flags[column], notes[column],
-        )
-        for column, finding in enumerate((*predictions.findings, MACRO))
-    ]  # fmt: skip
+        (predictions.network, *place, name, *count, *numbers, bool(flag), note)
+        for name, count, numbers, flag, note in each
+    ]
 
 
-def _counts(predictions: Predictions, rows: Rows) -> _Counts:
+def _counts(
+    predictions: Predictions, rows: Rows
+) -> tuple[Counts, Counts, Counts, Bool[np.ndarray, " k"]]:
+    """Return films with a label, positives and patients of each column, and what is too few."""
     label, patient = predictions.label[rows], predictions.patient[rows]
     stated = ~np.isnan(label)
     whose = [*stated.T, stated.any(axis=1)]
@@ -183,28 +177,23 @@ def _counts(predictions: Predictions, rows: Rows) -> _Counts:
     positives = (label == 1).sum(axis=0)
     fewest = np.minimum(positives, (label == 0).sum(axis=0))
     small = (fewest < FEW_FILMS) | (patients[:-1] < FEW_PATIENTS)
-    return _Counts(films, np.append(positives, positives.sum()), patients, small)
+    return films, np.append(positives, positives.sum()), patients, small
 
 
-def _areas(predictions: Predictions, rows: Rows, weights: Weights) -> Float64[np.ndarray, "k r"]:
-    label, logit = predictions.label[rows], predictions.logit[rows]
-    return finding_aucs(label, logit, weights=weights.take(rows))
-
-
-def _calibration(
-    predictions: Predictions, rows: Rows, weights: Weights
-) -> Float64[np.ndarray, "k r"]:
-    part = weights.take(rows)
-    label = predictions.label[rows].T
+def _calibration(predictions: Predictions, rows: Rows, weights: Weights) -> Sampled:
+    """Return by how much mean probability is above the share of positives."""
+    part, label = weights.take(rows), predictions.label[rows].T
     stated = ~np.isnan(label)
     missed = part.total(np.where(stated, predictions.probability[rows].T - label, 0))
-    films = part.total(stated.astype(np.float64))
-    return ratio(missed, films)
+    return ratio(missed, part.total(stated.astype(np.float64)))
 
 
-def _note(label: np.ndarray, inside: Rows, area: Sampled, gap: Sampled) -> str:
+def _note(label: Label, inside: Rows, area: Values, gap: Values) -> str:
     """Return why a finding has no AUC, or no gap, and how many resamples lack one."""
-    here, there = (_why_not(label[rows]) for rows in (inside, ~inside))
+    here, there = (
+        not_computable("auc", label=one, decision=one == 1)
+        for one in (label[inside], label[~inside])
+    )
     if here:
         return here
     lost = int(np.isnan(area if there else gap)[1:].sum())
@@ -213,13 +202,7 @@ def _note(label: np.ndarray, inside: Rows, area: Sampled, gap: Sampled) -> str:
     return "; ".join(filter(None, (reason, out if lost else "")))
 
 
-def _why_not(label: np.ndarray) -> str:
-    return not_computable("auc", label=label, decision=label == 1)
-
-
-def _macro_note(
-    findings: tuple[str, ...], gap: Float64[np.ndarray, "k r"], over: Bool[np.ndarray, " k"]
-) -> str:
+def _macro_note(findings: tuple[str, ...], gap: Sampled, over: Bool[np.ndarray, " k"]) -> str:
     """Return which findings a mean is over, for the gap too, and how many resamples lack one."""
     without = [name for name, counts in zip(findings, over, strict=True) if not counts]
     note = f"mean over {over.sum()} of {len(over)} findings"

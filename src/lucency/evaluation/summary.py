@@ -1,4 +1,4 @@
-"""The evaluation of several networks: metrics, comparison, calibration, subgroups, one sentence.
+"""The evaluation of several networks: metrics, comparison, calibration, subgroups, conclusion.
 
 Letters in shapes: k findings.
 """
@@ -14,13 +14,13 @@ import pandas as pd
 from jaxtyping import Float64
 
 from lucency.config.sections import EvaluationChoices
-from lucency.core.manifest import read_table
 from lucency.core.predictions import Predictions
+from lucency.core.tables import load_tables
 from lucency.evaluation.calibration import brier_parts, reliability_table
 from lucency.evaluation.compare import compare, conclude_comparison, rank
 from lucency.evaluation.evaluate import confusion_table, evaluate, trivial
 from lucency.evaluation.subgroups import subgroups
-from lucency.evaluation.thresholds import threshold_table
+from lucency.evaluation.thresholds import threshold_table, thresholds_of
 
 TRIVIAL_THRESHOLD = 0.5
 TEXT = ("network", "other", "finding", "metric", "test", "note", "split", "fact", "group")
@@ -29,7 +29,7 @@ UNKNOWN_PREVALENCE = np.empty(0)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Evaluation:
-    """What predictions of test films are worth, as tables and one sentence.
+    """What predictions of test films are worth, as tables and a conclusion.
 
     A row a network and finding: `thresholds`, `confusion`, `reliability`, `brier`; `metrics` are
     of evaluation.evaluate, `comparison` and `ranking` of evaluation.compare, `subgroups` those of
@@ -65,7 +65,7 @@ def evaluate_networks(
     that cannot be compared.
     """
     draws = {"resamples": resamples, "seed": seed}
-    pairs = _with_thresholds(several, thresholds)
+    pairs = [(one, thresholds_of(thresholds, one)) for one in several]
     if prevalence.size:
         base = trivial(several[0], prevalence=prevalence)
         pairs.append((base, np.full(len(prevalence), TRIVIAL_THRESHOLD)))
@@ -90,9 +90,10 @@ def network_metrics(
     several: Sequence[Predictions], *, thresholds: pd.DataFrame, resamples: int, seed: int
 ) -> pd.DataFrame:
     """Return the metrics alone, as `evaluate_networks` gives them without a trivial predictor."""
-    pairs = _with_thresholds(several, thresholds)
     draws = {"resamples": resamples, "seed": seed}
-    return _stack(evaluate(one, threshold=limit, **draws) for one, limit in pairs)
+    return _stack(
+        evaluate(one, threshold=thresholds_of(thresholds, one), **draws) for one in several
+    )
 
 
 def fit_thresholds(several: Sequence[Predictions], *, choices: EvaluationChoices) -> pd.DataFrame:
@@ -101,37 +102,10 @@ def fit_thresholds(several: Sequence[Predictions], *, choices: EvaluationChoices
     return _stack(threshold_table(one, **rule) for one in several)
 
 
-def save_evaluation(evaluation: Evaluation, folder: Path) -> None:
-    """Write one CSV a table and conclusion.txt."""
-    for name in TABLES:
-        getattr(evaluation, name).to_csv(folder / f"{name}.csv", index=False)
-    (folder / "conclusion.txt").write_text(evaluation.conclusion + "\n", encoding="utf-8")
-
-
 def load_evaluation(folder: Path) -> Evaluation:
-    """Read what `save_evaluation` wrote."""
-    tables = {name: read_table(folder / f"{name}.csv", text=TEXT) for name in TABLES}
-    return Evaluation(
-        conclusion=(folder / "conclusion.txt").read_text(encoding="utf-8").strip(), **tables
-    )
-
-
-def _with_thresholds(
-    several: Sequence[Predictions], thresholds: pd.DataFrame
-) -> list[tuple[Predictions, Float64[np.ndarray, " k"]]]:
-    """Return every network's predictions with its thresholds, in the order of its findings."""
-    fitted = thresholds.set_index(["network", "finding"])["threshold"]
-    return [
-        (one, fitted.loc[[(one.network, name) for name in one.findings]].to_numpy(np.float64))
-        for one in several
-    ]
+    """Read what `save_tables` wrote."""
+    return load_tables(Evaluation, folder, text=TEXT)
 
 
 def _stack(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(list(tables), ignore_index=True)
-
-
-TABLES = (
-    "thresholds", "metrics", "confusion", "comparison", "ranking", "reliability", "brier",
-    "subgroups",
-)  # fmt: skip

@@ -10,10 +10,10 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float32, Float64
+from jaxtyping import Float64
 
 from lucency.core.predictions import Predictions
-from lucency.evaluation.metrics import counts_above
+from lucency.evaluation.metrics import Label, Score, counts_above
 
 Rule = Literal["f1", "youden", "recall", "half"]
 FALLBACK = 0.5
@@ -43,23 +43,16 @@ def threshold_table(
             'only: take predictions.of("val")'
         )
     pairs = zip(predictions.label.T, predictions.probability.T, strict=True)
-    return pd.DataFrame(
-        {
-            "network": predictions.network,
-            "split": predictions.split,
-            "finding": predictions.findings,
-            **pd.DataFrame(
-                [_fit(*pair, method=method, recall=recall) for pair in pairs],
-                columns=list(_FITTED),
-            ),
-        }
-    )
+    fits = [_fit(*pair, method=method, recall=recall) for pair in pairs]
+    names = {"network": predictions.network, "split": predictions.split}
+    fitted = pd.DataFrame(fits, columns=["threshold", "positives", "note"])
+    return pd.DataFrame({**names, "finding": predictions.findings, **fitted})
 
 
-def check_fitted(thresholds: pd.DataFrame, predictions: Predictions) -> None:
-    """Raise ValueError unless the thresholds are this network's, of its findings and its split.
+def thresholds_of(thresholds: pd.DataFrame, predictions: Predictions) -> Float64[np.ndarray, " k"]:
+    """Return a network's thresholds from a table of one or more networks.
 
-    Rows of other networks are passed over.
+    Raises ValueError unless they were fitted for its findings, in this order, under its split.
     """
     mine = thresholds.loc[thresholds["network"] == predictions.network]
     if not len(mine):
@@ -81,14 +74,11 @@ def check_fitted(thresholds: pd.DataFrame, predictions: Predictions) -> None:
             f"expected {predictions.split}, that of the predictions: test films may have been "
             "among those they were fitted on; fit them to the validation films of this split"
         )
+    return mine["threshold"].to_numpy(dtype=np.float64)
 
 
 def _fit(
-    label: Float32[np.ndarray, " n"],
-    probability: Float64[np.ndarray, " n"],
-    *,
-    method: Rule,
-    recall: float,
+    label: Label, probability: Score, *, method: Rule, recall: float
 ) -> tuple[float, int, str]:
     positives, negatives = int((label == 1).sum()), int((label == 0).sum())
     if method == HALF:
@@ -102,14 +92,11 @@ def _fit(
     return float((level[best] + below) / 2), positives, ""
 
 
-_FITTED = ("threshold", "positives", "note")
 # What is highest at the best threshold, of positives and negatives called positive at each.
 THRESHOLDS: dict[Rule, Callable[..., Float64[np.ndarray, " t"]]] = {
     "f1": lambda true, false, recall: 2 * true / (true + false + true[-1]),
     # Recall + specificity - 1. Youden, Cancer 3 (1950), 32-35.
     "youden": lambda true, false, recall: true / true[-1] - false / false[-1],
-    # 1 at the thresholds that find the share `recall` of the positives or more.
-    "recall": lambda true, false, recall: (true >= (recall - ROUNDING) * true[-1]).astype(
-        np.float64
-    ),
+    # True at the thresholds that find the share `recall` of the positives or more.
+    "recall": lambda true, false, recall: true >= (recall - ROUNDING) * true[-1],
 }

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float
 
 from lucency.phantom.imaging import (
     FRACTION,
     Frame,
+    Map,
+    Outline,
     bend,
     disc,
     enlarge,
@@ -63,10 +65,10 @@ class Chest:
 class Layers:
     """What the rays cross, in cm: the body if the lungs held no air, air, vessels, bone."""
 
-    body: Float32[np.ndarray, "h w"]
-    air: Float32[np.ndarray, "h w"]
-    vessel: Float32[np.ndarray, "h w"]
-    bone: Float32[np.ndarray, "h w"]
+    body: Map
+    air: Map
+    vessel: Map
+    bone: Map
 
 
 def draw_chest(chest: Chest, frame: Frame) -> Layers:
@@ -115,7 +117,7 @@ def hilum(chest: Chest, side: int) -> Float[np.ndarray, 2]:
     return np.array([x, (0.43 if side == RIGHT else 0.39) * dome(chest, side)])
 
 
-def lung_outline(chest: Chest, side: int) -> Float[np.ndarray, "p 2"]:
+def lung_outline(chest: Chest, side: int) -> Outline:
     """The lung as far as it can be seen above the diaphragm, with what lies behind the heart."""
     bottom, arch = dome(chest, side), chest.arch
     stretch = np.array([chest.half / HALF, bottom / HEIGHT])
@@ -129,7 +131,7 @@ def lung_outline(chest: Chest, side: int) -> Float[np.ndarray, "p 2"]:
     return smooth(np.concatenate([outer, np.array(base), inner])) * [side, 1]
 
 
-def heart_outline(chest: Chest) -> Float[np.ndarray, "p 2"]:
+def heart_outline(chest: Chest) -> Outline:
     """The heart's silhouette; its width is the cardiothoracic ratio times that of the ribcage."""
     width = chest.heart * 2 * chest.half
     right, left = -0.35 * width, 0.65 * width
@@ -143,7 +145,7 @@ def heart_outline(chest: Chest) -> Float[np.ndarray, "p 2"]:
     return smooth(np.array([(x + chest.shift, top + v * tall) for x, v in shape]))
 
 
-def mediastinum_outline(chest: Chest) -> Float[np.ndarray, "p 2"]:
+def mediastinum_outline(chest: Chest) -> Outline:
     """The mediastinum from neck to diaphragm with aortic knob and pulmonary trunk."""
     low, knob = chest.left_dome + 0.8 * chest.arch, chest.knob
     shape = [(-2.6, low), (-2.7, 14), (-3.1, 10), (-2.9, 6), (-2.7, 2), (-2.6, -4), (2.3, -4)]

@@ -54,16 +54,19 @@ def draw_population(*, films: int, seed: int) -> list[tuple[Patient, list[Film]]
     films_of = _films_per_patient(rng, films=films)
     patient = np.repeat(np.arange(len(films_of)), films_of)
     counts = _counts()
-    stratum = _strata(rng, counts, patients=len(films_of))
+    names, place = np.unique(counts["stratum"].to_numpy(dtype=str), return_inverse=True)
+    total = np.bincount(place, weights=counts["films"].to_numpy(dtype=float))
+    stratum = rng.choice(names, size=len(films_of), p=total / total.sum())
     cell = _kept(rng, _cells(rng, counts, stratum[patient]), patient)
-    age = _ages(rng, stratum)
-    chosen = _films(counts, cell)
+    decade = np.array([int(name.split()[1]) for name in stratum])
+    age = np.minimum(decade + rng.integers(0, 10, size=len(decade)), OLDEST)
+    findings = [() if s == NO_FINDING else tuple(s.split("|")) for s in counts["findings"]]
+    about = list(zip(counts["view"], findings, strict=True))
     people = []
     for k, start in enumerate(np.cumsum(films_of) - films_of):
-        sex = stratum[k].split()[0]
-        who = Patient(seed=seed, number=k + 1, sex=sex, age=int(age[k]))
-        rows = chosen[start : start + films_of[k]]
-        people.append((who, [_aged(row, who, number) for number, row in enumerate(rows)]))
+        who = Patient(seed=seed, number=k + 1, sex=stratum[k].split()[0], age=int(age[k]))
+        rows = cell[start : start + films_of[k]].tolist()
+        people.append((who, _films(who, [about[row] for row in rows])))
     return people
 
 
@@ -127,12 +130,6 @@ def _counts() -> pd.DataFrame:
     return long.dropna(subset="films").reset_index(drop=True)
 
 
-def _strata(rng: np.random.Generator, counts: pd.DataFrame, *, patients: int) -> np.ndarray:
-    name, place = np.unique(counts["stratum"].to_numpy(dtype=str), return_inverse=True)
-    total = np.bincount(place, weights=counts["films"].to_numpy(dtype=float))
-    return rng.choice(name, size=patients, p=total / total.sum())
-
-
 def _cells(rng: np.random.Generator, counts: pd.DataFrame, stratum: np.ndarray) -> np.ndarray:
     """For each film a row of `counts`, drawn among the rows of its stratum."""
     cell = np.zeros(len(stratum), dtype=np.int64)
@@ -149,23 +146,10 @@ def _kept(rng: np.random.Generator, cell: np.ndarray, patient: np.ndarray) -> np
     return cell[np.maximum.accumulate(np.where(fresh, np.arange(len(cell)), 0))]
 
 
-def _ages(rng: np.random.Generator, stratum: np.ndarray) -> np.ndarray:
-    decade = np.array([int(s.split()[1]) for s in stratum])
-    return np.minimum(decade + rng.integers(0, 10, size=len(decade)), OLDEST)
-
-
-def _films(counts: pd.DataFrame, cell: np.ndarray) -> list[Film]:
-    """The films that the rows `cell` of the counts stand for, not yet numbered or aged."""
-    findings = [() if s == NO_FINDING else tuple(s.split("|")) for s in counts["findings"]]
-    view = counts["view"].tolist()
+def _films(patient: Patient, about: list[tuple[str, tuple[str, ...]]]) -> list[Film]:
+    """The patient's films in order: a year older every fourth film, within the decade."""
+    latest = min(patient.age - patient.age % 10 + 9, OLDEST)
     return [
-        Film(number=0, age=0, view=view[k], findings=findings[k], stated=findings[k])
-        for k in cell.tolist()
+        Film(number=k, age=min(patient.age + k // 4, latest), view=view, findings=true, stated=true)
+        for k, (view, true) in enumerate(about)
     ]
-
-
-def _aged(film: Film, patient: Patient, number: int) -> Film:
-    """The film as the patient's `number`-th: a year older every fourth film, within the decade."""
-    latest = patient.age - patient.age % 10 + 9
-    age = min(patient.age + number // 4, latest, OLDEST)
-    return replace(film, number=number, age=age)

@@ -15,14 +15,7 @@ import pandas as pd
 from lucency.core.manifest import NO_FINDING
 from lucency.core.parallel import in_workers
 from lucency.core.progress import silent
-from lucency.phantom.cohort import (
-    Film,
-    Patient,
-    draw_population,
-    equip,
-    misstate,
-    split_patients,
-)
+from lucency.phantom.cohort import Film, Patient, draw_population, equip, misstate, split_patients
 from lucency.phantom.render import PhantomFilm, phantom_film
 
 PNG = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP]
@@ -111,10 +104,10 @@ def _order(
     flat = misstate(flat, label_noise=label_noise, seed=seed)
     flat = equip(flat, shortcut=shortcut, seed=seed)
     owner = [patient for patient, theirs in people for _ in theirs]
-    names = [f"{p.number:08d}_{f.number:03d}.png" for p, f in zip(owner, flat, strict=True)]
+    images = folder / "images"
     orders = [
-        Order(patient=p, film=f, size=size, path=folder / "images" / name)
-        for p, f, name in zip(owner, flat, names, strict=True)
+        Order(patient=p, film=f, size=size, path=images / f"{p.number:08d}_{f.number:03d}.png")
+        for p, f in zip(owner, flat, strict=True)
     ]
     return orders, split_patients([len(f) for _, f in people], seed=seed)
 

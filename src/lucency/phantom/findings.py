@@ -6,11 +6,10 @@ one or two small functions of a `Lesion`; `SIGNS` names them all.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float, Float32
 
 from lucency.phantom.anatomy import (
     LEFT,
@@ -25,9 +24,7 @@ from lucency.phantom.anatomy import (
     wall,
     wall_at,
 )
-from lucency.phantom.imaging import Frame, clouds, disc, fill, smooth, stroke
-
-Outline = Float[np.ndarray, "_ 2"]
+from lucency.phantom.imaging import Frame, Map, Outline, clouds, disc, fill, smooth, stroke
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,10 +55,10 @@ class Trace:
     `outlines` are its true borders in cm, of which the boxes are made.
     """
 
-    filled: Float32[np.ndarray, "h w"]
-    added: Float32[np.ndarray, "h w"]
-    bare: Float32[np.ndarray, "h w"]
-    outlines: tuple[Outline, ...]
+    outlines: Sequence[Outline]
+    filled: Map | float = 0.0
+    added: Map | float = 0.0
+    bare: Map | float = 0.0
 
 
 # Lobes as top, bottom and slope (see `zone`), and where below the bottom the shadow has faded.
@@ -69,19 +66,6 @@ LOBES = ((-0.05, 0.42, 0.0, 0.3), (0.42, 0.9, 0.6, -0.1), (0.5, 1.15, 4.0, 0.3))
 
 Posture = Callable[[Chest, Lesion], Chest]
 Sign = Callable[[Chest, Frame, Lesion], Trace]
-
-
-def trace_of(
-    frame: Frame,
-    *outlines: Outline,
-    filled: np.ndarray | float = 0.0,
-    added: np.ndarray | float = 0.0,
-    bare: np.ndarray | float = 0.0,
-) -> Trace:
-    """A trace whose missing maps are zero."""
-    shape = (frame.size, frame.size)
-    maps = [np.broadcast_to(np.float32(m), shape) for m in (filled, added, bare)]
-    return Trace(filled=maps[0], added=maps[1], bare=maps[2], outlines=outlines)
 
 
 def inside(chest: Chest, side: int, across: float, down: float) -> tuple[float, float]:
@@ -137,7 +121,7 @@ def collapse_plates(chest: Chest, frame: Frame, lesion: Lesion) -> Trace:
         dense += stroke(frame, ends, width=rng.uniform(0.6, 1.1), soft=0.16)
     base = fill(frame, zone(chest, side, 0.84, 1.12), soft=1.0)
     filled = np.minimum(lesion.between(0.12, 0.8) * dense + lesion.between(0.0, 0.3) * base, 0.9)
-    return trace_of(frame, np.concatenate(paths), filled=filled)
+    return Trace(outlines=[np.concatenate(paths)], filled=filled)
 
 
 def enlarge_heart(chest: Chest, lesion: Lesion) -> Chest:
@@ -147,7 +131,7 @@ def enlarge_heart(chest: Chest, lesion: Lesion) -> Chest:
 
 def heart_sign(chest: Chest, frame: Frame, lesion: Lesion) -> Trace:
     """Cardiomegaly: all is in the silhouette."""
-    return trace_of(frame, heart_outline(chest))
+    return Trace(outlines=[heart_outline(chest)])
 
 
 def pour_effusion(chest: Chest, frame: Frame, lesion: Lesion) -> Trace:
@@ -163,7 +147,7 @@ def pour_effusion(chest: Chest, frame: Frame, lesion: Lesion) -> Trace:
         surface = np.stack([across * chest.half + 0.3, top], axis=-1)
         rest = [(0.1 * chest.half, bottom + 1), (chest.half + 0.3, bottom + 1)]
         pools.append(np.vstack([surface, rest]) * [side, 1])
-    return trace_of(frame, *pools, filled=0.93 * fill(frame, *pools, soft=0.35))
+    return Trace(outlines=pools, filled=0.93 * fill(frame, *pools, soft=0.35))
 
 
 def infiltrate(chest: Chest, frame: Frame, lesion: Lesion) -> Trace:
@@ -178,7 +162,7 @@ def infiltrate(chest: Chest, frame: Frame, lesion: Lesion) -> Trace:
     haze = fill(frame, *patches, soft=0.9)
     uneven = np.maximum(1 + 0.3 * clouds(frame, rng, grain=1.3), 0)
     filled = np.minimum(lesion.between(0.1, 0.5) * haze * uneven, 0.8)
-    return trace_of(frame, *_by_side(patches), filled=filled)
+    return Trace(outlines=_by_side(patches), filled=filled)
 
 
 def place_mass(chest: Chest, frame: Frame, lesion: Lesion) -> Trace:
@@ -203,7 +187,7 @@ def _ball(chest: Chest, frame: Frame, lesion: Lesion, *, radius: float, density:
     bump = 1 + 0.05 * np.sin(np.outer((2, 3, 5), turn) + rng.uniform(0, 6, (3, 1))).sum(axis=0)
     edge = (edge - [x, y]) * bump[:, None] + [x, y]
     core = fill(frame, (edge - [x, y]) * 0.75 + [x, y], soft=0.3 * radius)
-    return trace_of(frame, edge, added=density * radius * (fill(frame, edge, soft=0.08) + core))
+    return Trace(outlines=[edge], added=density * radius * (fill(frame, edge, soft=0.08) + core))
 
 
 def pneumonic_patch(chest: Chest, frame: Frame, lesion: Lesion) -> Trace:
@@ -218,7 +202,7 @@ def pneumonic_patch(chest: Chest, frame: Frame, lesion: Lesion) -> Trace:
         for path, width in zip(vessel_tree(chest, side)[:4], (0.4, 0.36, 0.3, 0.2), strict=True)
     )
     filled = lesion.between(0.15, 0.85) * area * mottle * np.maximum(1 - 0.5 * bronchi, 0.2)
-    return trace_of(frame, patch, filled=np.minimum(filled, 0.92))
+    return Trace(outlines=[patch], filled=np.minimum(filled, 0.92))
 
 
 def consolidate(chest: Chest, frame: Frame, lesion: Lesion) -> Trace:
@@ -230,7 +214,7 @@ def consolidate(chest: Chest, frame: Frame, lesion: Lesion) -> Trace:
     around = zone(chest, side, top - 0.3, bottom + fade)
     shadow = fill(frame, lobe, soft=0.15) * fill(frame, around, soft=1.3)
     filled = lesion.between(0.15, 0.97) * shadow
-    return trace_of(frame, lobe, filled=filled)
+    return Trace(outlines=[lobe], filled=filled)
 
 
 def _by_side(outlines: list[Outline]) -> list[Outline]:
@@ -260,7 +244,7 @@ def flood(chest: Chest, frame: Frame, lesion: Lesion) -> Trace:
     uneven = np.maximum(1 + 0.15 * clouds(frame, rng, grain=1.5), 0)
     kerley = stroke(frame, np.array(lines), width=0.13)
     filled = np.minimum(lesion.between(0.12, 0.8) * haze * uneven, 0.9)
-    return trace_of(frame, *wings, filled=filled, added=lesion.between(0.2, 0.9) * kerley)
+    return Trace(outlines=wings, filled=filled, added=lesion.between(0.2, 0.9) * kerley)
 
 
 def inflate(chest: Chest, lesion: Lesion) -> Chest:
@@ -289,7 +273,7 @@ def show_bullae(chest: Chest, frame: Frame, lesion: Lesion) -> Trace:
     rim = stroke(frame, np.stack(bullae), width=0.12, closed=True)
     added = lesion.between(0.1, 0.6) * rim - lesion.between(0.1, 1.6) * space
     lungs = [lung_outline(chest, side) for side in SIDES]
-    return trace_of(frame, *lungs, added=added, bare=lesion.between(0.2, 0.9) * space)
+    return Trace(outlines=lungs, added=added, bare=lesion.between(0.2, 0.9) * space)
 
 
 def shrink(chest: Chest, lesion: Lesion) -> Chest:
@@ -311,7 +295,7 @@ def scar(chest: Chest, frame: Frame, lesion: Lesion) -> Trace:
     net = stroke(frame, np.stack([middle - arm, middle, middle + arm], axis=1), width=0.16)
     where = fill(frame, *bases, soft=1.3)
     added = lesion.between(0.4, 2.6) * net * where
-    return trace_of(frame, *bases, added=added, filled=lesion.between(0.02, 0.2) * where)
+    return Trace(outlines=bases, added=added, filled=lesion.between(0.02, 0.2) * where)
 
 
 def collapse_lung(chest: Chest, frame: Frame, lesion: Lesion) -> Trace:
@@ -330,7 +314,7 @@ def collapse_lung(chest: Chest, frame: Frame, lesion: Lesion) -> Trace:
     edge = stroke(frame, shrunk, width=0.16, closed=True) * fill(frame, whole, soft=0.3)
     dense = lesion.between(0.02, 0.25) * lung
     added = 0.9 * edge - lesion.between(1.0, 4.0) * space
-    return trace_of(frame, _crescent(whole, shrunk, gap), filled=dense, added=added, bare=space)
+    return Trace(outlines=[_crescent(whole, shrunk, gap)], filled=dense, added=added, bare=space)
 
 
 def _crescent(whole: Outline, shrunk: Outline, gap: float) -> Outline:
@@ -353,7 +337,7 @@ def thicken_pleura(chest: Chest, frame: Frame, lesion: Lesion) -> Trace:
     rind = fill(frame, band, soft=0.1)
     if rng.random() < 0.5:
         rind = np.maximum(rind, fill(frame, apex, soft=0.3))
-    return trace_of(frame, band, filled=lesion.between(0.35, 0.9) * rind)
+    return Trace(outlines=[band], filled=lesion.between(0.35, 0.9) * rind)
 
 
 def herniate(chest: Chest, frame: Frame, lesion: Lesion) -> Trace:
@@ -367,7 +351,7 @@ def herniate(chest: Chest, frame: Frame, lesion: Lesion) -> Trace:
     whole = fill(frame, sac, soft=0.15)
     pocket = fill(frame, gas, soft=0.12) * (0.4 + 0.6 * fill(frame, gas, soft=0.25 * radius))
     added = lesion.between(0.8, 3.0) * whole - lesion.between(2.0, 8.0) * pocket
-    return trace_of(frame, sac, added=added, filled=lesion.between(0.3, 0.9) * (whole - pocket))
+    return Trace(outlines=[sac], added=added, filled=lesion.between(0.3, 0.9) * (whole - pocket))
 
 
 SIGNS: dict[str, tuple[Posture, Sign]] = {

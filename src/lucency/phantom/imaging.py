@@ -14,6 +14,10 @@ CENTRE = 13.5  # y of the centre of the film, cm
 FRACTION = 4  # binary places of OpenCV's drawing coordinates
 WATER = 0.2  # attenuation of water at about 110 kVp, 1/cm
 
+Map = Float32[np.ndarray, "h w"]  # a number a pixel: a share, or a thickness in cm of water
+Points = Real[np.ndarray, "... 2"]  # x and y, in cm
+Outline = Float[np.ndarray, "_ 2"]  # of a shape, or a line
+
 
 @dataclass(frozen=True, kw_only=True)
 class Frame:
@@ -39,7 +43,7 @@ class Frame:
         """The same view of the body on a film of another size."""
         return replace(self, size=size)
 
-    def project(self, point: Real[np.ndarray, "*p 2"]) -> Float[np.ndarray, "*p 2"]:
+    def project(self, point: Points) -> Float[np.ndarray, "... 2"]:
         """Pixel coordinates (column, row) of points of the body in cm."""
         x, y = point[..., 0], point[..., 1] - CENTRE
         cos, sin = np.cos(self.angle), np.sin(self.angle)
@@ -48,7 +52,7 @@ class Frame:
         pixel = [(across / self.width + 0.5) * self.size, (down / self.height + 0.5) * self.size]
         return np.stack(pixel, axis=-1)
 
-    def ink(self, point: Real[np.ndarray, "*p 2"]) -> np.ndarray:
+    def ink(self, point: Points) -> np.ndarray:
         """Points as OpenCV's fixed-point integers."""
         return np.rint((self.project(point) - 0.5) * 2**FRACTION).astype(np.int32)
 
@@ -64,9 +68,7 @@ class Exposure:
     blur: float = 0.07  # cm
 
 
-def smooth(
-    point: Real[np.ndarray, "n 2"], *, steps: int = 6, closed: bool = True
-) -> Float[np.ndarray, "p 2"]:
+def smooth(point: Real[np.ndarray, "n 2"], *, steps: int = 6, closed: bool = True) -> Outline:
     """A Catmull-Rom curve through the points, `steps` points a span; doubled points are corners."""
     around = np.vstack([point[-1:], point, point[:2]] if closed else [point[:1], point, point[-1:]])
     a, b, c, d = (around[k : len(around) - 3 + k, None] for k in range(4))
@@ -88,17 +90,13 @@ def bend(
     return (1 - t) ** 2 * a + 2 * t * (1 - t) * b + t**2 * c
 
 
-def disc(
-    centre: Real[np.ndarray, "2"], across: float, down: float = 0.0
-) -> Float[np.ndarray, "p 2"]:
+def disc(centre: Real[np.ndarray, "2"], across: float, down: float = 0.0) -> Outline:
     """An ellipse about `centre` with half-axes in cm; a circle where `down` is 0."""
     angle = np.linspace(0, 2 * np.pi, 32, endpoint=False)
     return centre + np.stack([across * np.cos(angle), (down or across) * np.sin(angle)], axis=-1)
 
 
-def fill(
-    frame: Frame, *outlines: Real[np.ndarray, "_ 2"], soft: float = 0.0
-) -> Float32[np.ndarray, "h w"]:
+def fill(frame: Frame, *outlines: Points, soft: float = 0.0) -> Map:
     """The share 0..1 of each pixel that the outlines cover, its edge softened by `soft` cm."""
     small = _reduced(frame, soft)
     mask = np.zeros((small.size, small.size), np.uint8)
@@ -108,13 +106,8 @@ def fill(
 
 
 def stroke(
-    frame: Frame,
-    path: Real[np.ndarray, "*n p 2"],
-    *,
-    width: float,
-    soft: float = 0.0,
-    closed: bool = False,
-) -> Float32[np.ndarray, "h w"]:
+    frame: Frame, path: Points, *, width: float, soft: float = 0.0, closed: bool = False
+) -> Map:
     """Lines of `width` cm; one thinner than a pixel is as faint as it is thin."""
     mask = np.zeros((frame.size, frame.size), np.uint8)
     trace(mask, frame, path, width=width, closed=closed)
@@ -124,7 +117,7 @@ def stroke(
 def trace(
     mask: UInt8[np.ndarray, "h w"],
     frame: Frame,
-    path: Real[np.ndarray, "*n p 2"],
+    path: Points,
     *,
     width: float,
     value: float = 1.0,
@@ -138,9 +131,7 @@ def trace(
     cv2.polylines(mask, lines, closed, colour, pixels, cv2.LINE_AA, FRACTION)
 
 
-def soften(
-    frame: Frame, thickness: Float32[np.ndarray, "h w"], *, soft: float
-) -> Float32[np.ndarray, "h w"]:
+def soften(frame: Frame, thickness: Map, *, soft: float) -> Map:
     """A map blurred by a Gaussian of `soft` cm; wide ones are computed on a smaller grid."""
     sigma = soft * frame.density
     if sigma < 0.3:
@@ -153,14 +144,14 @@ def soften(
     return enlarge(soften(small, shrunk, soft=soft), frame.size)
 
 
-def enlarge(thickness: Float32[np.ndarray, "_ _"], size: int) -> Float32[np.ndarray, "h w"]:
+def enlarge(thickness: Float32[np.ndarray, "_ _"], size: int) -> Map:
     """A map resized to `size` × `size` pixels, linearly."""
     if thickness.shape[0] == size:
         return thickness
     return cv2.resize(thickness, (size, size), interpolation=cv2.INTER_LINEAR)
 
 
-def clouds(frame: Frame, rng: np.random.Generator, *, grain: float) -> Float32[np.ndarray, "h w"]:
+def clouds(frame: Frame, rng: np.random.Generator, *, grain: float) -> Map:
     """A random texture of mean 0 and deviation about 1 whose blobs measure `grain` cm."""
     count = max(4, round(frame.width / grain))
     coarse = rng.standard_normal((count, count), dtype=np.float32)
@@ -168,11 +159,7 @@ def clouds(frame: Frame, rng: np.random.Generator, *, grain: float) -> Float32[n
 
 
 def expose(
-    frame: Frame,
-    water: Float32[np.ndarray, "h w"],
-    exposure: Exposure,
-    *,
-    rng: np.random.Generator,
+    frame: Frame, water: Map, exposure: Exposure, *, rng: np.random.Generator
 ) -> UInt8[np.ndarray, "h w"]:
     """The displayed film behind `water` cm of water: scatter, blur, quantum noise, display curve.
 

@@ -1,20 +1,21 @@
-"""One phantom film: the patient's chest, posed, exposed and with its findings drawn in.
+"""One phantom film: the patient's chest, posed, with its findings and devices drawn in, exposed.
 
 Letters: `h w` pixels of the film. Anatomy and the place of lesions derive from (seed, patient);
-pose, exposure, severity and noise from (seed, patient, film).
+pose, exposure, severity and noise from (seed, patient, film). A drain and a marker on AP films are
+the phantom's shortcuts: signs of the treatment and of the room, not of the disease.
 """
 
 from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 from jaxtyping import UInt8
 
 from lucency.core.manifest import FINDINGS
-from lucency.phantom.anatomy import LEFT, RIGHT, Chest, draw_chest
+from lucency.phantom.anatomy import LEFT, RIGHT, Chest, dome, draw_chest, wall_at
 from lucency.phantom.cohort import Film, Patient
-from lucency.phantom.devices import draw_devices
 from lucency.phantom.findings import SIGNS, Lesion
-from lucency.phantom.imaging import Exposure, Frame, expose
+from lucency.phantom.imaging import Exposure, Frame, Map, disc, expose, fill, smooth, stroke
 
 BOX_FRAME = 1024  # NIH's boxes are in pixels of this frame, whatever the file's size
 FORMATS = {  # originals: columns, rows, mm a pixel, share of the view's films
@@ -49,7 +50,8 @@ def phantom_film(patient: Patient, film: Film, *, size: int) -> PhantomFilm:
     own = [patient.seed, patient.number, film.number]
     chest = _chest_on_film(_patients_chest(patient), film, np.random.default_rng([*own, 1]))
     original, frame = _pose(film, size, np.random.default_rng([*own, 2]))
-    lesions = _lesions(patient, film)
+    severity = {finding: _severity(patient, film, finding) for finding in film.findings}
+    lesions = {finding: _lesion(patient, finding, severity[finding]) for finding in film.findings}
     for finding, lesion in lesions.items():
         chest = SIGNS[finding][0](chest, lesion)
     layers = draw_chest(chest, frame)
@@ -62,13 +64,13 @@ def phantom_film(patient: Patient, film: Film, *, size: int) -> PhantomFilm:
         vessel = vessel * (1 - trace.bare)
         boxes += [_box(frame, finding, outline) for outline in trace.outlines]
     water = np.maximum(water + vessel - air, 0.0)
-    side = _side(patient, "Pneumothorax")
-    water += draw_devices(film, chest, frame, np.random.default_rng([*own, 3]), side=side)
+    side = _lesion(patient, "Pneumothorax", 1.0).side
+    water += _devices(film, chest, frame, np.random.default_rng([*own, 3]), side=side)
     pixels = expose(frame, water, _exposure(film, [*own, 4]), rng=np.random.default_rng([*own, 5]))
     return PhantomFilm(
         pixels=pixels,
         boxes=tuple(box for box in boxes if box.width > 4 and box.height > 4),
-        difficulty={finding: 1 - _severity(patient, film, finding) for finding in lesions},
+        difficulty={finding: 1 - share for finding, share in severity.items()},
         original=original,
     )
 
@@ -134,20 +136,11 @@ def _exposure(film: Film, key: list[int]) -> Exposure:
     )
 
 
-def _lesions(patient: Patient, film: Film) -> dict[str, Lesion]:
-    lesions = {}
-    for finding in film.findings:
-        place = (patient.seed, patient.number, 1000 + FINDINGS.index(finding))
-        severity = _severity(patient, film, finding)
-        strength = float(np.interp(severity, [0, 0.25, 1], [0.08, 0.45, 1]))
-        side = _side(patient, finding)
-        lesions[finding] = Lesion(strength=strength, side=side, place=(*place, 1))
-    return lesions
-
-
-def _side(patient: Patient, finding: str) -> int:
-    key = [patient.seed, patient.number, 1000 + FINDINGS.index(finding)]
-    return LEFT if np.random.default_rng(key).random() < 0.5 else RIGHT
+def _lesion(patient: Patient, finding: str, severity: float) -> Lesion:
+    place = (patient.seed, patient.number, 1000 + FINDINGS.index(finding))
+    strength = float(np.interp(severity, [0, 0.25, 1], [0.08, 0.45, 1]))
+    side = LEFT if np.random.default_rng(place).random() < 0.5 else RIGHT
+    return Lesion(strength=strength, side=side, place=(*place, 1))
 
 
 def _severity(patient: Patient, film: Film, finding: str) -> float:
@@ -159,3 +152,48 @@ def _box(frame: Frame, finding: str, outline: np.ndarray) -> Box:
     pixel = np.clip(frame.at(BOX_FRAME).project(outline), 0, BOX_FRAME)
     (x, y), (right, bottom) = pixel.min(axis=0), pixel.max(axis=0)
     return Box(finding=finding, x=x, y=y, width=right - x, height=bottom - y)
+
+
+def _devices(film: Film, chest: Chest, frame: Frame, rng: np.random.Generator, *, side: int) -> Map:
+    """Devices as cm of water: always a side marker; leads on some AP films; drain and AP marker."""
+    added = _letters(frame, "L", 0.93, float(rng.uniform(0.05, 0.12)))
+    leads = rng.random() < 0.5
+    wires = rng.normal(0, 1.2, (3, 4, 2))
+    if film.view == "AP" and leads:
+        added += _leads(chest, frame, wires)
+    if film.drain:
+        added += _drain(chest, frame, side)
+    if film.marker:
+        added += _letters(frame, "AP", 0.08, 0.10)
+    return added
+
+
+def _letters(frame: Frame, text: str, across: float, down: float) -> np.ndarray:
+    """Lead letters at shares of the film's width and height."""
+    mask = np.zeros((frame.size, frame.size), np.uint8)
+    origin = (int(across * frame.size), int(down * frame.size))
+    scale, pen = frame.size / 512, max(1, frame.size // 170)
+    cv2.putText(mask, text, origin, cv2.FONT_HERSHEY_SIMPLEX, scale, 255, pen, cv2.LINE_AA)
+    return mask.astype(np.float32) * (14.0 / 255)
+
+
+def _leads(chest: Chest, frame: Frame, wires: np.ndarray) -> np.ndarray:
+    """Three electrodes on the chest and their wires."""
+    added = np.zeros((frame.size, frame.size), np.float32)
+    for (x, y), wander in zip(((-0.75, 3.0), (0.8, 3.5), (0.85, 21.0)), wires, strict=True):
+        spot = np.array([x * chest.half, y]) + wander[0]
+        bends = [spot, spot + [2, 4] + wander[1], [12, 26] + wander[2], [18, 36]]
+        path = smooth(np.vstack(bends), closed=False)
+        added += 1.2 * fill(frame, disc(spot, 0.55)) + 1.2 * stroke(frame, path, width=0.14)
+    return added
+
+
+def _drain(chest: Chest, frame: Frame, side: int) -> np.ndarray:
+    """A chest drain: a tube from the lateral wall up to the apex, its rim and stripe opaque."""
+    low = 0.72 * dome(chest, side)
+    wall = wall_at(chest, low)
+    points = [(wall + 6.0, low + 4.5), (wall, low)]
+    points += [(0.72 * chest.half, 0.5 * low), (0.55 * chest.half, 0.14 * low)]
+    path = smooth(np.array(points) * [side, 1], steps=12, closed=False)
+    tube = stroke(frame, path, width=0.8) - 0.75 * stroke(frame, path, width=0.45)
+    return 2.6 * tube + 2.6 * stroke(frame, path, width=0.16)

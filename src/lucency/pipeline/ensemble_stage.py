@@ -29,16 +29,16 @@ from lucency.core.predictions import (
 )
 from lucency.core.progress import progress, say
 from lucency.core.stage import discard_outdated, fingerprint_of, produce
+from lucency.core.tables import save_tables
 from lucency.ensemble.ensembles import (
     EQUAL,
     EnsembleResults,
     diversity,
     load_ensemble_results,
     make_ensemble,
-    save_ensemble_results,
 )
 from lucency.evaluation.calibration import recalibrated
-from lucency.evaluation.leaderboard import Entry, leaderboard
+from lucency.evaluation.compare import Entry, leaderboard
 from lucency.evaluation.thresholds import threshold_table
 from lucency.pipeline.feature_stage import feature_sets, sources, textures
 from lucency.pipeline.run import Trained, best_network, kept
@@ -264,7 +264,7 @@ def compare_ensembles(trained: Trained) -> EnsembleResults:
     discard_outdated(leaderboard_folder(trained.run.out), inputs=inputs)
 
     def write(folder: Path) -> None:
-        save_ensemble_results(_results(trained, made), folder)
+        save_tables(_results(trained, made), folder)
 
     return load_ensemble_results(
         produce(leaderboard_folder(trained.run.out), inputs=inputs, write=write)

@@ -17,7 +17,7 @@ from lucency.core.plan import Plan
 from lucency.core.predictions import Predictions
 from lucency.core.stage import Failures
 from lucency.data.split import set_apart
-from lucency.evaluation.preparation_grid import STUDY, load_study, no_study
+from lucency.evaluation.preparation_grid import STUDY, PreparationStudy, load_study
 from lucency.evaluation.summary import Evaluation
 from lucency.models.metadata import read_metadata
 from lucency.pipeline.run import Run
@@ -65,7 +65,7 @@ def gather(
         preparations=failures.attempt(
             "preparation", lambda: load_study(folder / STUDY / "evaluation")
         )
-        or no_study(),
+        or PreparationStudy(),
     )
 
 

@@ -39,6 +39,7 @@ from lucency.core.stage import (
     produce,
     write_atomically,
 )
+from lucency.core.tables import save_tables
 from lucency.data.image_measures import MEASURES, measure_film
 from lucency.data.preprocess import prepare
 from lucency.data.split import set_apart
@@ -54,7 +55,6 @@ from lucency.evaluation.preparation_grid import (
     conclude_preparations,
     describe_cell,
     load_study,
-    save_study,
 )
 from lucency.pipeline import stages
 from lucency.pipeline.run import Run, kept, open_run
@@ -270,7 +270,7 @@ def evaluation(study: Study) -> PreparationStudy:
             cells, summary, films=len(first), patients=len(np.unique(first.patient))
         )
         found = {"cells": cells, "summary": summary, "measures": measures}
-        save_study(PreparationStudy(**found, about=about, conclusion=conclusion), folder)
+        save_tables(PreparationStudy(**found, about=about, conclusion=conclusion), folder)
 
     return load_study(produce(run.out / "evaluation", inputs=inputs, write=write))
 

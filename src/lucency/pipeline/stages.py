@@ -47,25 +47,24 @@ from lucency.core.stage import (
     fingerprint_of,
     produce,
 )
+from lucency.core.tables import save_tables
 from lucency.data.preprocess import prepare
 from lucency.data.sources import draw_source, read_films
 from lucency.data.split import set_apart, split
 from lucency.ensemble.ensembles import EnsembleResults
-from lucency.evaluation.leakage_inflation import conclude_inflation, inflate_all
-from lucency.evaluation.preparation_grid import STUDY
-from lucency.evaluation.reference_study import (
+from lucency.evaluation.leakage_inflation import (
     StudyComparison,
     compare_with_study,
+    conclude_inflation,
+    inflate_all,
     load_comparison,
-    no_comparison,
-    save_comparison,
 )
+from lucency.evaluation.preparation_grid import STUDY
 from lucency.evaluation.summary import (
     Evaluation,
     evaluate_networks,
     fit_thresholds,
     load_evaluation,
-    save_evaluation,
 )
 from lucency.explain.heatmap_results import HeatmapResults
 from lucency.pipeline.audit_stage import audit_network
@@ -356,7 +355,7 @@ def evaluation(run: Run) -> Evaluation:
             resamples=choices.resamples,
             seed=choices.seed,
         )
-        save_evaluation(found, folder)
+        save_tables(found, folder)
 
     return load_evaluation(produce(run.out / "evaluation", inputs=inputs, write=write))
 
@@ -367,7 +366,7 @@ def study_comparison(run: Run) -> StudyComparison:
     choices, own = run.protocol.evaluation, [one.of("test") for one in predictions(run)]
     rows, draws = films_apart(run), choices.model_dump(include={"resamples", "seed"})
     if not len(rows) and not choices.published:
-        return no_comparison()
+        return StudyComparison()
     reached = predictions_apart(run) if len(rows) else []
     inputs = {
         "evaluation": fingerprint_of(run.out / "evaluation"),
@@ -376,7 +375,7 @@ def study_comparison(run: Run) -> StudyComparison:
     }
 
     def write(folder: Path) -> None:
-        found, people = no_comparison(), prepared(run).manifest.patient[rows]
+        found, people = StudyComparison(), prepared(run).manifest.patient[rows]
         if reached:
             say(f"Evaluating on {len(rows):,} films of patients set apart")
             fitted, seen = evaluation(run).thresholds, patients_seen(run)
@@ -385,7 +384,7 @@ def study_comparison(run: Run) -> StudyComparison:
             found = replace(found, inflation=table, conclusion=sentence)
         if choices.published:
             found = replace(found, study=compare_with_study(own, reached, **draws))
-        save_comparison(found, folder)
+        save_tables(found, folder)
 
     return load_comparison(produce(run.out / "study", inputs=inputs, write=write))
 

@@ -11,6 +11,7 @@ import pandas as pd
 from lucency.config.sections import DRAWS
 from lucency.core.manifest import Manifest
 from lucency.core.predictions import Predictions, load_predictions
+from lucency.core.tables import plain
 from lucency.data.labels import read_labelled
 from lucency.evaluation.compare import OVER_FINDINGS, compare, conclude_comparison, rank
 from lucency.evaluation.evaluate import MACRO
@@ -98,9 +99,8 @@ def _by_finding(network: str, metrics: pd.DataFrame) -> dict[str, object]:
     for finding in dict.fromkeys(metrics["finding"]):
         rows = metrics.loc[metrics["finding"] == finding]
         counts = {name: int(rows[name].iloc[0]) for name in ("films", "positives", "patients")}
-        bounds = rows.set_index("metric")[["value", "low", "high"]].astype(object)
-        scores = bounds.where(bounds.notna(), None).to_dict(orient="index")
-        answer[str(finding)] = {**counts, **scores}
+        bounds = rows.set_index("metric")[["value", "low", "high"]]
+        answer[str(finding)] = {**counts, **plain(bounds.to_dict(orient="index"))}
     return answer
 
 
@@ -168,7 +168,7 @@ def _check_labels(predictions: Predictions, films: Manifest) -> None:
 def _ranked(ranking: pd.DataFrame) -> dict[str, object]:
     """Return each network's rank, macro AUC and interval, and whether it is tied with the best."""
     columns = zip(*(ranking[name].tolist() for name in RANKED), strict=True)
-    rows = [dict(zip(RANKED.values(), map(_plain, row), strict=True)) for row in columns]
+    rows = [dict(zip(RANKED.values(), plain(row), strict=True)) for row in columns]
     return dict(zip(ranking["network"].tolist(), rows, strict=True))
 
 
@@ -178,15 +178,9 @@ def _pairs(comparison: pd.DataFrame) -> dict[str, object]:
     pairs: dict[str, object] = {}
     for pair, rows in named.groupby("pair", sort=False):
         found = {row["finding"]: row for row in rows.to_dict(orient="records")}
-        numbers = {name: _plain(found[MACRO][name]) for name in PAIRED}
-        numbers["p_holm_signed_rank"] = _plain(found[OVER_FINDINGS]["p_holm"])
-        pairs[str(pair)] = numbers
+        numbers = {name: found[MACRO][name] for name in PAIRED}
+        pairs[str(pair)] = plain({**numbers, "p_holm_signed_rank": found[OVER_FINDINGS]["p_holm"]})
     return pairs
-
-
-def _plain(value: float | int) -> float | int | None:
-    """Return a number that JSON knows: None where there is none."""
-    return None if np.isnan(value) else value
 
 
 def _files_in(place: Path) -> list[Path]:

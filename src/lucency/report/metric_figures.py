@@ -180,7 +180,7 @@ def draw_training(
 def draw_leaderboard(table: pd.DataFrame, *, reference: str) -> str:
     """Return dots with intervals: a row an entry of the leaderboard, coloured by kind.
 
-    `table` is of `evaluation.leaderboard`; the upright line is at the macro AUC of `reference`.
+    `table` is of `evaluation.compare`; the upright line is at the macro AUC of `reference`.
     """
     figure = Figure(figsize=(WIDTH, 1.1 + ROW * len(table)))
     axes = figure.subplots()

@@ -34,10 +34,10 @@ from lucency.core.predictions import Predictions
 from lucency.core.stage import Failures
 from lucency.ensemble.ensembles import EnsembleResults
 from lucency.ensemble.retrieval_metrics import OVERALL, conclude_recognition
-from lucency.evaluation import reference_study
+from lucency.evaluation import leakage_inflation
+from lucency.evaluation.compare import conclude_leaderboard
 from lucency.evaluation.evaluate import MACRO
-from lucency.evaluation.leaderboard import conclude_leaderboard
-from lucency.evaluation.preparation_grid import PreparationStudy, no_study
+from lucency.evaluation.preparation_grid import PreparationStudy
 from lucency.evaluation.summary import Evaluation
 from lucency.evaluation.thresholds import HALF
 from lucency.explain.baselines import conclude_heatmaps, mean_maps
@@ -83,12 +83,13 @@ class Experiment:
     evaluation: Evaluation  # of the test part, with the trivial predictor
     issues: pd.DataFrame | None  # of audit.checks.issue
     checks: int  # number of checks of the leak doctor
-    study: reference_study.StudyComparison | None  # published, and on held-out patients
+    study: leakage_inflation.StudyComparison | None  # published, and on held-out patients
     heatmaps: HeatmapResults | None  # of one of the networks
     audit: AuditResults | None  # of the labels, and of the same network
     ensembles: EnsembleResults | None
     apart: Int64[np.ndarray, " a"] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
-    preparations: PreparationStudy = field(default_factory=no_study)  # in the run's folder, if any
+    # In the run's folder, if any.
+    preparations: PreparationStudy = field(default_factory=PreparationStudy)
 
     def __post_init__(self) -> None:
         networks = [predictions.network for predictions in self.predictions]
@@ -170,10 +171,10 @@ def _study(experiment: Experiment, shown: Values) -> Values:
         "inflation": comparison.inflation.to_dict("records"),
         "published": {(row["network"], row["metric"]): row for row in rows},
         "networks": {row["network"]: row["as_published"] for row in rows},
-        "metrics": {name: HEADINGS[name] for name in reference_study.HALF_METRICS},
-        "source": reference_study.SOURCE,
-        "test_films": reference_study.TEST_FILMS,
-        "all_negative": reference_study.NOTHING,
+        "metrics": {name: HEADINGS[name] for name in leakage_inflation.HALF_METRICS},
+        "source": leakage_inflation.SOURCE,
+        "test_films": leakage_inflation.TEST_FILMS,
+        "all_negative": leakage_inflation.NOTHING,
     }
     return _chapter("study", values if comparison else {}, shown)
 
