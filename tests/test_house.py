@@ -29,7 +29,7 @@ FIELD = {  # the field's term -> the module of its thing
     "inference": "models/inference.py",
     "heat map": "explain/heatmaps.py",
     "embedding": "models/features.py",
-    "cross-validation": "pipeline/cross_validation.py",
+    "cross-validation": "pipeline/run_audit.py",
     "preprocessing": "data/preprocess.py",
     "calibration": "evaluation/calibration.py",
     "leaderboard": "evaluation/compare.py",
@@ -128,7 +128,7 @@ def test_help_is_light():
 
 
 def test_torch_waits_for_the_stage_that_needs_it():
-    program = "import lucency.cli.output, lucency.pipeline.experiment, lucency.evaluation.summary"
+    program = "import lucency.cli.output, lucency.pipeline.stages, lucency.evaluation.summary"
     assert imported(program).isdisjoint({"torch", "timm", "accelerate"})
 
 

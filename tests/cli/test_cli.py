@@ -218,8 +218,7 @@ def test_ctrl_c_is_one_line_and_the_same_command_goes_on(tmp_path: Path):
 def test_every_stage_has_a_name_and_an_answer():
     from lucency.pipeline.stages import STAGES
 
-    stages = [stage.name for stage in STAGES]
-    assert stages == [*ANSWERS] == [*map(str, StageName)]
+    assert [*STAGES] == [*ANSWERS] == [*map(str, StageName)]
 
 
 def test_the_commands_are_these():

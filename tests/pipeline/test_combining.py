@@ -16,11 +16,12 @@ from lucency.core.manifest import load_prepared
 from lucency.core.predictions import load_predictions
 from lucency.evaluation.metrics import macro_auc
 
+pytestmark = pytest.mark.usefixtures("figures_once")
 PROTOCOL = """
 name = "ensemble"
 findings = ["Infiltration", "Effusion"]
 [data]
-films = 240
+films = 100
 size = 64
 [preparation]
 size = 64
@@ -35,7 +36,9 @@ name = "test_resnet"
 [[network]]
 name = "test_convnext"
 [evaluation]
-resamples = 40
+resamples = 20
+[explanation]
+methods = []
 [ensemble]
 ensembles = ["mean-probability", "greedy", "stacked"]
 learners = ["logistic", "bayes"]

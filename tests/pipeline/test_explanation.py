@@ -14,9 +14,10 @@ from lucency.explain.heatmaps import load_heatmaps
 pytestmark = pytest.mark.slow
 PROTOCOL = """
 name = "look"
+findings = ["Atelectasis", "Cardiomegaly", "Effusion"]
 
 [data]
-films = 120
+films = 80
 size = 96
 seed = 3
 
@@ -32,10 +33,10 @@ learning_rate = 1e-3
 name = "test_resnet"
 
 [evaluation]
-resamples = 50
+resamples = 20
 
 [explanation]
-films = 3
+films = 2
 """
 
 

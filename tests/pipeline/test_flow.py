@@ -11,15 +11,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from lucency.cli import app as cli
 from lucency.core.predictions import load_predictions
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("figures_once")]
 PROTOCOL = """
 name = "flow"
 
 [data]
-films = 160
-size = 96
+films = 60
+size = 64
 seed = 3
 
 [preparation]
@@ -38,13 +39,19 @@ name = "test_resnet"
 name = "test_convnext"
 
 [evaluation]
-resamples = 50
+resamples = 20
+
+[explanation]
+films = 2
+methods = ["grad-cam"]
 """
 
 
-def lucency(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "lucency", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+def lucency(*words: str | Path) -> int:
+    """Run a command here, as `python -m lucency` does, and return its exit status."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["lucency", *map(str, words)])
+        return cli.call()
 
 
 @pytest.fixture(scope="module")
@@ -57,9 +64,7 @@ def protocol(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def whole(protocol: Path) -> Path:
     out = protocol.parent / "whole"
-    done = lucency("run", protocol, "--out", out)
-    assert done.returncode == 0, done.stderr
-    assert f"report: {out / 'report' / 'report.html'}" in done.stdout
+    assert lucency("run", protocol, "--out", out) == 0
     return out
 
 
@@ -68,10 +73,12 @@ def files(folder: Path) -> dict[str, int]:
     return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in found}
 
 
-def test_a_finished_run_does_nothing_again(protocol: Path, whole: Path) -> None:
+def test_a_finished_run_does_nothing_again(
+    protocol: Path, whole: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = files(whole)
-    again = lucency("run", protocol, "--out", whole)
-    assert again.returncode == 0, again.stderr
+    assert lucency("run", protocol, "--out", whole) == 0
+    assert f"report: {whole / 'report' / 'report.html'}" in capsys.readouterr().out
     assert files(whole) == before
 
 
@@ -92,47 +99,61 @@ def test_films_from_disk_get_the_run_s_own_probabilities(whole: Path) -> None:
     found = load_predictions(whole / "predictions" / "test_convnext" / "predictions.npz")
     films = [whole / "phantom" / "images" / name for name in found.image[:5]]
     table = whole.parent / "table.csv"
-    done = lucency("predict", whole, *films, "--network", "test_convnext", "--csv", table)
-    assert done.returncode == 0, done.stderr
+    assert lucency("predict", whole, *films, "--network", "test_convnext", "--csv", table) == 0
     said = pd.read_csv(table)[list(found.findings)].to_numpy()
     np.testing.assert_allclose(said, found.probability[:5], atol=1e-5)
 
 
-def test_a_changed_protocol_is_refused_and_nothing_lost(protocol: Path, whole: Path) -> None:
+def test_a_changed_protocol_is_refused_and_nothing_lost(
+    protocol: Path, whole: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = files(whole)
-    refused = lucency("run", protocol, "--out", whole, "--set", "training.epochs=4")
-    assert refused.returncode == 2
-    assert len(refused.stderr.strip().splitlines()) == 1
-    assert "training.epochs: was 3, now 4" in refused.stderr
+    assert lucency("run", protocol, "--out", whole, "--set", "training.epochs=4") == 2
+    message = capsys.readouterr().err
+    assert len(message.strip().splitlines()) == 1
+    assert "training.epochs: was 3, now 4" in message
     assert files(whole) == before
 
 
-def test_a_changed_label_file_is_refused_and_named(protocol: Path, whole: Path) -> None:
+def test_a_changed_label_file_is_refused_and_named(
+    protocol: Path, whole: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     labels = whole / "phantom" / "Data_Entry_2017_v2020.csv"
     text = labels.read_text()
     try:
         labels.write_text(text + "\n")
-        refused = lucency("run", protocol, "--out", whole)
+        assert lucency("run", protocol, "--out", whole) == 2
     finally:
         labels.write_text(text)
-    assert refused.returncode == 2
-    assert "tables.Data_Entry_2017_v2020.csv" in refused.stderr
+    assert "tables.Data_Entry_2017_v2020.csv" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("seconds", [4.0, 9.0])
+@pytest.mark.parametrize(
+    "places",
+    [
+        ("prepared.partial/rows.npy", "prepared"),
+        ("networks/test_convnext.partial/checkpoint.pt", "networks/test_convnext"),
+    ],
+)
 def test_killed_anywhere_and_resumed_is_the_whole_run(
-    protocol: Path, whole: Path, seconds: float
+    protocol: Path, whole: Path, tmp_path: Path, places: tuple[str, str]
 ) -> None:
-    out = protocol.parent / f"killed-{seconds}"
+    """Killed among its films, and between the epochs of its second network, or soon after."""
+    out = tmp_path / "killed"
     command = [sys.executable, "-m", "lucency", "run", str(protocol), "--out", str(out)]
     running = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
-    time.sleep(seconds)
-    os.killpg(running.pid, signal.SIGKILL)
-    running.wait()
-    done = lucency("run", protocol, "--out", out)
-    assert done.returncode == 0, done.stderr
+    ends = time.monotonic() + 300
+    try:
+        while not any((out / place).exists() for place in places):
+            assert time.monotonic() < ends
+            time.sleep(0.005)
+    finally:
+        os.killpg(running.pid, signal.SIGKILL)
+        running.wait()
+    assert not (out / "report").exists(), "the run was faster than its end"
+    assert lucency("run", protocol, "--out", out) == 0
     for name in ("prepared/pixels.npy", "evaluation/metrics.csv", "evaluation/thresholds.csv"):
         assert (out / name).read_bytes() == (whole / name).read_bytes(), name
     for network in ("test_resnet", "test_convnext"):

@@ -16,7 +16,7 @@ PROTOCOL = """
 name = "folds"
 findings = ["Infiltration", "Effusion"]
 [data]
-films = 120
+films = 80
 size = 64
 [preparation]
 size = 64

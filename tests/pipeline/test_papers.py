@@ -43,7 +43,7 @@ def smaller(choices: Any) -> Any:
 
 def miniature(name: str, **changes: Any) -> Protocol:
     choices = smaller(tomllib.loads((PROTOCOLS / f"{name}.toml").read_text()))
-    choices["data"] = {"source": "phantom", "films": 60, "size": 64}
+    choices["data"] = {"source": "phantom", "films": 40, "size": 64}
     choices["preparation"] |= {"size": 64, "clahe_tiles": 4}
     choices["training"] |= {"epochs": 1, "batch": 16, "warmup_epochs": 0}
     choices["evaluation"] = {"resamples": 20}

@@ -25,11 +25,10 @@ from lucency.ensemble.feature_classifiers import LEARNERS, cross_validated
 from lucency.ensemble.lungs import lung_mask
 from lucency.ensemble.nested_cv import folds_by_patient
 from lucency.evaluation.metrics import macro_auc
-from lucency.evaluation.preparation_grid import OFF, OWN, STUDY, make_grid
+from lucency.evaluation.preparation_grid import OFF, OWN, STUDY, load_study, make_grid
 from lucency.models.features import embed
 from lucency.models.networks import build
 from lucency.pipeline import preparation_study
-from lucency.pipeline.experiment import load_study
 from lucency.report.preparation_page import draw_study, preparation_values
 from lucency.report.run_page import Experiment
 from toys import FINDINGS, toy_films
@@ -283,7 +282,7 @@ def test_a_finished_report_is_written_anew_when_a_study_comes_into_the_run(
     text = PROTOCOL.partition("[[variant]]")[0].replace('[[network]]\nname = "test_resnet"', "")
     text += "\n[training]\nepochs = 1\n[explanation]\nmethods = []\n"
     (tmp_path / "toys.toml").write_text(text)
-    words = ["run", str(tmp_path / "toys.toml"), "--out", str(tmp_path / "run")]
+    words = ["run", str(tmp_path / "toys.toml"), "--out", str(tmp_path / "run"), "--workers", "1"]
 
     def page() -> str:
         done = CliRunner().invoke(app, words, catch_exceptions=False)

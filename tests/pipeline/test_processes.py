@@ -219,6 +219,8 @@ def test_a_long_wait_for_another_machine_is_told(
 ):
     """The first process of a machine says once what it waits for, the others do not."""
     monkeypatch.setattr(receipt, "SILENT_SECONDS", -1.0)
+    sleep = time.sleep
+    monkeypatch.setattr(time, "sleep", lambda seconds: sleep(seconds / 20))
 
     def wait() -> None:
         set_ranks(rank=8 + number_here, local_rank=number_here, world_size=16)
@@ -373,15 +375,23 @@ def test_a_process_that_dies_ends_the_one_that_waits_for_it(place: Path):
     assert not (place / "out").exists()
 
 
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What one process has trained of tiny.toml."""
+    place = tmp_path_factory.mktemp("one")
+    (place / "tiny.toml").write_text(TINY)
+    with pytest.MonkeyPatch.context() as patch:
+        words = ["lucency", "train", str(place / "tiny.toml"), "--out", str(place / "run")]
+        patch.setattr(sys, "argv", words)
+        assert cli.call() == 0
+    return place / "run"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["torchrun", "a function"])
-def test_two_processes_train_as_one_does(
-    place: Path, monkeypatch: pytest.MonkeyPatch, launcher: str
-):
+def test_two_processes_train_as_one_does(place: Path, one: Path, launcher: str):
     """The same losses and validation AUC, by gloo; test_convnext has no batch statistics."""
     words = ("train", "tiny.toml", "--out")
-    monkeypatch.setattr(sys, "argv", ["lucency", *words, "one"])
-    assert cli.call() == 0
     (place / "watched.py").write_text(WATCHED)
     (place / "called.py").write_text(CALLED)
     if launcher == "torchrun":
@@ -390,16 +400,16 @@ def test_two_processes_train_as_one_does(
         assert "two/prepared.partial" in written[0]
         assert written[1] == ""
     else:
-        shutil.copytree("one", "two", ignore=shutil.ignore_patterns("networks"))
+        shutil.copytree(one, "two", ignore=shutil.ignore_patterns("networks"))
         done = run_python("called.py", *words, "two")
     assert done.returncode == 0, done.stderr
-    one, two = (Path(run) / "networks" / "test_convnext" for run in ("one", "two"))
-    losses = [pd.read_csv(net / "steps.csv")["loss"] for net in (one, two)]
+    several = [run / "networks" / "test_convnext" for run in (one, place / "two")]
+    losses = [pd.read_csv(net / "steps.csv")["loss"] for net in several]
     assert len(losses[0]) == len(losses[1]) >= 6
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
-    epochs = [pd.read_csv(net / "history.csv") for net in (one, two)]
+    epochs = [pd.read_csv(net / "history.csv") for net in several]
     np.testing.assert_allclose(epochs[1]["val_auc"], epochs[0]["val_auc"], atol=1e-6)
     np.testing.assert_allclose(epochs[1]["val_loss"], epochs[0]["val_loss"], rtol=1e-5)
-    weights = [load_file(net / "weights.safetensors") for net in (one, two)]
+    weights = [load_file(net / "weights.safetensors") for net in several]
     for key, value in weights[0].items():
         np.testing.assert_allclose(weights[1][key], value, atol=2e-4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -46,20 +47,14 @@ def phantom(
 
     lucency data phantom --out phantoms --films 60 --size 128
     """
-    from lucency.core.progress import progress
     from lucency.core.stage import produce
-    from lucency.phantom.dataset import write_phantom
+    from lucency.data.sources import draw_phantom
 
     knobs = {
         "films": films, "size": size, "seed": seed, "label_noise": label_noise,
         "shortcut": shortcut,
     }  # fmt: skip
-
-    def write(folder: Path) -> None:
-        with progress("Drawing phantoms", unit="films") as advance:
-            count = workers or os.cpu_count() or 1
-            write_phantom(folder, **knobs, workers=count, progress=advance)
-
+    write = partial(draw_phantom, knobs, workers or os.cpu_count() or 1)
     typer.echo(str(produce(out, inputs=knobs, write=write)))
 
 

@@ -66,7 +66,7 @@ def explain(
     lucency explain runs/demo films/00000001_000.png --out explained
     """
     from lucency.config.sections import ExplanationChoices
-    from lucency.pipeline.explanation import Request, explain_films
+    from lucency.pipeline.film_inference import Request, explain_films
 
     methods = tuple(method) if method else ExplanationChoices().methods
     request = Request(network, methods, tuple(finding or ()))

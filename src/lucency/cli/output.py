@@ -227,7 +227,7 @@ def do_stage(run: Run, stage: str) -> Answer:
     """Do `stage` and all before it, and return its answer."""
     if run.protocol.variant:
         return plain(ANSWERS_OF_VARIANTS[stage](run, ablation_study.make(run, stage)))
-    return plain(ANSWERS[stage](run, stages.make(run, stage)))
+    return plain(ANSWERS[stage](run, stages.STAGES[stage](run)))
 
 
 def _of_prepare(run: Run, made: Any) -> Answer:

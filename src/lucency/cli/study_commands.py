@@ -122,7 +122,7 @@ def heatmaps(
     lucency study heatmaps runs/demo --set explanation.methods='["occlusion"]' --out heatmaps
     """
     from lucency.cli.output import localised
-    from lucency.pipeline.explanation import score_run_heatmaps
+    from lucency.pipeline.run_audit import score_run_heatmaps
 
     found = score_run_heatmaps(folder, changes=tuple(changes or ()), out=out)
     print_answer(localised(found, out), json)

@@ -83,6 +83,11 @@ def originals(label: Float32[np.ndarray, "n k"]) -> Plan:
     )
 
 
+def only_tests(label: Float32[np.ndarray, "n k"]) -> Plan:
+    """Return the plan that shows every film once, as a test film."""
+    return replace(originals(label), part=np.full(len(label), "test"))
+
+
 def clones(
     label: Float32[np.ndarray, "n k"], source: Int64[np.ndarray, " m"], *, copies: str = "exact"
 ) -> Plan:

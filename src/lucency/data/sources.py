@@ -45,7 +45,7 @@ def draw_source(choices: Source, *, findings: tuple[str, ...], out: Path, worker
     for name in findings:
         label_column(name)
     knobs = choices.model_dump(include={"films", "size", "seed", "label_noise", "shortcut"})
-    drawn = produce(out, inputs=knobs, write=partial(_draw_phantom, knobs, workers))
+    drawn = produce(out, inputs=knobs, write=partial(draw_phantom, knobs, workers))
     return choices.model_copy(update={"root": str(drawn)})
 
 
@@ -107,7 +107,8 @@ def _root(place: Source) -> Path:
     return root
 
 
-def _draw_phantom(knobs: dict[str, Any], workers: int, folder: Path) -> None:
+def draw_phantom(knobs: dict[str, Any], workers: int, folder: Path) -> None:
+    """Draw the phantoms that `knobs` describe into `folder`."""
     with progress("Drawing phantoms", unit="films") as advance:
         write_phantom(folder, **knobs, workers=workers, progress=advance)
 

@@ -6,23 +6,23 @@ Every member is a run of its own below `variants/`, so a killed ablation goes on
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from lucency.audit.checks.run_checks import check_run, load_issues, save_issues
+from lucency.audit.checks.run_checks import load_issues
 from lucency.audit.checks.unverified import no_scores
 from lucency.config.protocol import BASE
-from lucency.config.sections import THUMBNAIL
 from lucency.core.manifest import read_table
 from lucency.core.predictions import Predictions
 from lucency.core.progress import say
 from lucency.core.stage import fingerprint_of, produce
 from lucency.evaluation.ablation_effects import ablate, conclude_ablation
 from lucency.pipeline import stages
-from lucency.pipeline.run import Member, Run, kept, members
+from lucency.pipeline.run import Member, Run, kept, members, read_history
 
 TEXT = ("network", "variant", "finding", "metric")
 
@@ -40,7 +40,7 @@ def predictions(run: Run) -> dict[str, dict[str, list[Predictions]]]:
 @kept
 def comparison(run: Run) -> pd.DataFrame:
     """Return the table of all variants against the base."""
-    several, evaluation = predictions(run), run.protocol.evaluation
+    several = predictions(run)
     made = {
         _title(key): {
             network.name: fingerprint_of(member.out / "predictions" / network.name)
@@ -48,18 +48,21 @@ def comparison(run: Run) -> pd.DataFrame:
         }
         for key, member in members(run).items()
     }
-    inputs = {"evaluation": evaluation.model_dump(), "predictions": made}
-
-    def write(folder: Path) -> None:
-        say(f"Comparing {len(several) - 1} variants with the base")
-        draws = {"resamples": evaluation.resamples, "seed": evaluation.seed}
-        table = ablate(several, threshold=evaluation.threshold, recall=evaluation.recall, **draws)
-        table.to_csv(folder / "ablation.csv", index=False)
-        _costs(run).to_csv(folder / "costs.csv", index=False)
-        (folder / "conclusion.txt").write_text(conclude_ablation(table) + "\n", encoding="utf-8")
-
+    inputs = {"evaluation": run.protocol.evaluation.model_dump(), "predictions": made}
+    write = partial(_write_comparison, run, several)
     folder = produce(run.out / "evaluation", inputs=inputs, write=write)
     return read_table(folder / "ablation.csv", text=TEXT)
+
+
+def _write_comparison(
+    run: Run, several: dict[str, dict[str, list[Predictions]]], folder: Path
+) -> None:
+    say(f"Comparing {len(several) - 1} variants with the base")
+    rule = run.protocol.evaluation
+    table = ablate(several, threshold=rule.threshold, recall=rule.recall, **run.draws)
+    table.to_csv(folder / "ablation.csv", index=False)
+    _costs(run).to_csv(folder / "costs.csv", index=False)
+    (folder / "conclusion.txt").write_text(conclude_ablation(table) + "\n", encoding="utf-8")
 
 
 @kept
@@ -67,59 +70,43 @@ def issues(run: Run) -> pd.DataFrame:
     """Return what the leak doctor finds in the base at its first seed, as a table."""
     member, predicted = next(iter(members(run).values())), predictions(run)[BASE]
     inputs = {
-        "plan": fingerprint_of(member.out / "plan"),
+        **member.fingerprints("plan"),
         "predictions": [fingerprint_of(member.out / "predictions" / name) for name in predicted],
     }
-
-    def write(folder: Path) -> None:
-        say("Looking for leaks")
-        table = read_table(run.source / "manifest" / "missing.csv", text=("image",))
-        found = check_run(
-            run.protocol,
-            prepared=stages.prepared(member),
-            plan=stages.plan(member),
-            missing=table["image"].tolist(),
-            predictions=[several[0] for several in predicted.values()],
-            thresholds=pd.DataFrame({"network": [], "split": []}),
-            scores=no_scores(),
-        )
-        save_issues(found, folder)
-
+    first = [several[0] for several in predicted.values()]
+    unscored = {"thresholds": pd.DataFrame({"network": [], "split": []}), "scores": no_scores()}
+    write = partial(stages.write_issues, member, run.protocol, first, unscored)
     return load_issues(produce(run.out / "check", inputs=inputs, write=write))
 
 
 def report(run: Run) -> Path:
     """Return the page that shows it all."""
+    table, found = comparison(run), issues(run)
+    inputs = run.fingerprints("evaluation", "check")
+    write = partial(_write_report, run, table, found)
+    return produce(run.out / "report", inputs=inputs, write=write) / "report.html"
+
+
+def _write_report(run: Run, table: pd.DataFrame, found: pd.DataFrame, folder: Path) -> None:
     from lucency.report.study_pages import write_ablation_page
 
-    table, found, evaluation = comparison(run), issues(run), run.out / "evaluation"
-    inputs = {name: fingerprint_of(run.out / name) for name in ("evaluation", "check")}
-
-    def write(folder: Path) -> None:
-        say("Writing the report")
-        write_ablation_page(
-            run.protocol,
-            seen=_seen(run),
-            issues=found,
-            table=table,
-            costs=read_table(evaluation / "costs.csv", text=TEXT),
-            conclusion=(evaluation / "conclusion.txt").read_text(encoding="utf-8").strip(),
-            file=folder / "report.html",
-        )
-
-    return produce(run.out / "report", inputs=inputs, write=write) / "report.html"
+    say("Writing the report")
+    evaluation = run.out / "evaluation"
+    write_ablation_page(
+        run.protocol,
+        seen=_seen(run),
+        issues=found,
+        table=table,
+        costs=read_table(evaluation / "costs.csv", text=TEXT),
+        conclusion=(evaluation / "conclusion.txt").read_text(encoding="utf-8").strip(),
+        file=folder / "report.html",
+    )
 
 
 def _check_networks(run: Run) -> None:
     """Refuse a network that cannot be built before the first is trained."""
-    from lucency.models.training import check_choice
-
-    root = Path(run.protocol.data.root)
-    for protocol in (member.protocol for member in members(run).values()):
-        for choice in protocol.network:
-            check_choice(choice, root=root, frozen=protocol.training_of(choice.name).frozen)
-        if protocol.balance.features.name != THUMBNAIL:
-            check_choice(protocol.balance.features, root=root)
+    for member in members(run).values():
+        stages.check_networks(member)
 
 
 def _seen(run: Run) -> str:
@@ -148,7 +135,7 @@ def _costs(run: Run) -> pd.DataFrame:
         seen = stages.plan(member)
         entries = int((seen.part == "train").sum())
         for network, folder in stages.classifiers(member).items():
-            history = pd.read_csv(folder / "history.csv")
+            history = read_history(folder)
             minutes = float(history["seconds"].iloc[-1]) / 60
             rows.append((name, seed, network, entries, len(history), minutes))
     columns = ["variant", "seed", "network", "entries", "epochs", "minutes"]
@@ -165,9 +152,9 @@ OWN = {"evaluate": comparison, "check": issues, "report": report}
 def make(run: Run, name: str) -> Any:
     """Do the stage `name` for all variants and seeds; return what it makes, by member."""
     if name in ("prepare", "split"):
-        return stages.make(run, name)
+        return stages.STAGES[name](run)
     if name in OWN:
         return OWN[name](run)
     if name != "balance":
         _check_networks(run)
-    return {_title(key): stages.make(member, name) for key, member in _in_turn(run)}
+    return {_title(key): stages.STAGES[name](member) for key, member in _in_turn(run)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,43 +34,37 @@ DEVICES = {"Drain": "drain", "Marker": "marker"}
 def audit_network(trained: Trained) -> AuditResults:
     """Return what speaks against the scores of the run's best network on validation films."""
     run, network = trained.run, best_network(trained.classifiers.values()).name
-    evaluation = run.protocol.evaluation
     inputs = {
         "network": network,
-        "evaluation": evaluation.model_dump(include={"resamples", "seed"}),
+        "evaluation": run.draws,
         "predictions": fingerprint_of(run.out / "predictions" / network),
-        "prepared": fingerprint_of(run.cache / "prepared"),
+        **run.fingerprints("prepared"),
     }
-
-    def write(folder: Path) -> None:
-        predicted = next(one for one in trained.predictions if one.network == network).of("test")
-        save_audit_results(_audit(trained, predicted), folder)
-
+    write = partial(_write_audit, trained, network)
     return load_audit_results(produce(run.out / "audit", inputs=inputs, write=write))
 
 
-def _audit(trained: Trained, predicted: Predictions) -> AuditResults:
-    films, draws = trained.prepared, trained.run.protocol.evaluation
-    drawn = {"resamples": draws.resamples, "seed": draws.seed}
+def _write_audit(trained: Trained, network: str, folder: Path) -> None:
+    films, predicted = trained.prepared, trained.predictions_of(network).of("test")
+    draws = trained.run.draws
     with progress("Looking for odd films", unit="films") as advance:
         odd = quality_table(inspect(films, progress=advance))
     say("Looking for shortcuts and hidden strata")
     truth = _truth(trained)
-    facts = _facts_of(predicted, films.manifest, truth)
-    levels = known_facts(facts)
-    probes = probe(predicted, levels, **drawn)
-    shortcuts = find_shortcuts(predicted, levels, probes, **drawn)
-    return AuditResults(
-        network=predicted.network,
-        label_quality=rate_label_quality(
-            _counts(trained, films.manifest, truth), caveats=_other(predicted, shortcuts)
-        ),
+    levels = known_facts(_facts_of(predicted, films.manifest, truth))
+    probes = probe(predicted, levels, **draws)
+    shortcuts = find_shortcuts(predicted, levels, probes, **draws)
+    counts = _counts(trained, films.manifest, truth)
+    results = AuditResults(
+        network=network,
+        label_quality=rate_label_quality(counts, caveats=_other(predicted, shortcuts)),
         probes=probes,
         shortcuts=shortcuts,
-        strata=strata(predicted, **drawn),
+        strata=strata(predicted, **draws),
         pictures=quality_counts(odd, films=len(films.manifest)),
         odd=odd,
     )
+    save_audit_results(results, folder)
 
 
 def _truth(trained: Trained) -> pd.DataFrame:

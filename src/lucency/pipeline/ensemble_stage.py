@@ -54,24 +54,24 @@ def costs(trained: Trained) -> dict[str, float]:
     The time for MANY films less that for FEW, so that setting up is left out, after a round that is
     not measured; reading the cache is in it, preparation is not.
     """
-    choices = trained.run.protocol.ensemble
     inputs: dict[str, object] = {n: fingerprint_of(p) for n, p in trained.classifiers.items()}
-    inputs["sources"] = choices.model_dump(include={"sources", "frozen"})
-
-    def write(folder: Path) -> None:
-        say("Measuring what a film costs")
-        films = len(trained.prepared.manifest)
-        few, many = (np.arange(min(count, films)) for count in (FEW, MANY))
-        taken = {}
-        for name, work in _works(trained).items():
-            work(few)  # unmeasured: the first films take as long as setting up
-            short, long = _seconds(work, few), _seconds(work, many)
-            taken[name] = 1000 * max(0.0, long - short) / max(1, len(many) - len(few))
-        (folder / "milliseconds.json").write_text(json.dumps(taken))
-
-    discard_outdated(trained.run.out / "ensemble" / "costs", inputs=inputs)
-    folder = produce(trained.run.out / "ensemble" / "costs", inputs=inputs, write=write)
+    inputs["sources"] = trained.run.protocol.ensemble.model_dump(include={"sources", "frozen"})
+    place = trained.run.out / "ensemble" / "costs"
+    discard_outdated(place, inputs=inputs)
+    folder = produce(place, inputs=inputs, write=partial(_write_costs, trained))
     return json.loads((folder / "milliseconds.json").read_text(encoding="utf-8"))
+
+
+def _write_costs(trained: Trained, folder: Path) -> None:
+    say("Measuring what a film costs")
+    films = len(trained.prepared.manifest)
+    few, many = (np.arange(min(count, films)) for count in (FEW, MANY))
+    taken = {}
+    for name, work in _works(trained).items():
+        work(few)  # unmeasured: the first films take as long as setting up
+        short, long = _seconds(work, few), _seconds(work, many)
+        taken[name] = 1000 * max(0.0, long - short) / max(1, len(many) - len(few))
+    (folder / "milliseconds.json").write_text(json.dumps(taken))
 
 
 def _seconds(work: Work, rows: Int64[np.ndarray, " m"]) -> float:
@@ -191,17 +191,17 @@ def voted(trained: Trained, source: str) -> Predictor:
     say(f"Looking for similar films by features of {source}")
     train, evaluated = _comparable(*feature_sets(trained, source)[:2], source=source)
     train, there = train.take(_shown(train)), _shown(evaluated)
-    choices, evaluation = trained.run.protocol.ensemble, trained.run.protocol.evaluation
+    choices, label = trained.run.protocol.ensemble, train.label
     index = build_index(train)
     started = time.perf_counter()
     found = neighbour_predictions(
-        evaluated.take(there), index=index, label=train.label, neighbours=choices.neighbours
+        evaluated.take(there), index=index, label=label, neighbours=choices.neighbours
     )
     cost = _cost_of(trained, source) + 1000 * (time.perf_counter() - started) / len(there)
-    draws = {"resamples": evaluation.resamples, "seed": evaluation.seed}
-    table = similar_table(evaluated.take(there).of("test"), index=index, label=train.label, **draws)
+    tests = evaluated.take(there).of("test")
+    table = similar_table(tests, index=index, label=label, **trained.run.draws)
     table.insert(0, "source", source)
-    predicted = np.tile(logit(prevalence(train.label)), (len(evaluated), 1))
+    predicted = np.tile(logit(prevalence(label)), (len(evaluated), 1))
     predicted[there] = found.logit
     whole = evaluated.predictions(network=found.network, logit=predicted)
     return Predictor(whole, Entry("neighbours", cost), {"similar": table})
@@ -250,25 +250,19 @@ class _Job(NamedTuple):
 @kept
 def compare_ensembles(trained: Trained) -> EnsembleResults:
     """Return the leaderboard of networks and all that the protocol makes of them."""
-    jobs = _jobs(trained)
+    jobs, place = _jobs(trained), leaderboard_folder(trained.run.out)
     if not jobs:
-        discard_outdated(leaderboard_folder(trained.run.out), inputs={})
+        discard_outdated(place, inputs={})
         return EnsembleResults()
     made = {name: _made(trained, name, job) for name, job in jobs.items()}
-    places = {name: fingerprint_of(_place(trained, name)) for name in jobs}
     inputs = {
         "evaluation": trained.run.protocol.evaluation.model_dump(),
         "networks": _members(trained),
-        "predictors": places,
+        "predictors": {name: fingerprint_of(_place(trained, name)) for name in jobs},
     }
-    discard_outdated(leaderboard_folder(trained.run.out), inputs=inputs)
-
-    def write(folder: Path) -> None:
-        save_tables(_results(trained, made), folder)
-
-    return load_ensemble_results(
-        produce(leaderboard_folder(trained.run.out), inputs=inputs, write=write)
-    )
+    discard_outdated(place, inputs=inputs)
+    write = partial(_write_leaderboard, trained, made)
+    return load_ensemble_results(produce(place, inputs=inputs, write=write))
 
 
 def leaderboard_folder(out: Path) -> Path:
@@ -312,8 +306,7 @@ def _jobs_on_features(trained: Trained, source: str, choices: EnsembleChoices) -
         inputs = {**made_of, "learner": learner, "oversampling": choices.oversampling}
         jobs[f"{learner} on {source}"] = _Job(inputs, partial(learnt, trained, source, learner))
     if choices.neighbours:
-        draws = trained.run.protocol.evaluation.model_dump(include={"resamples", "seed"})
-        inputs = {**made_of, "neighbours": choices.neighbours, "draws": draws}
+        inputs = {**made_of, "neighbours": choices.neighbours, "draws": trained.run.draws}
         jobs[f"{choices.neighbours} neighbours on {source}"] = _Job(
             inputs, partial(voted, trained, source)
         )
@@ -323,32 +316,32 @@ def _jobs_on_features(trained: Trained, source: str, choices: EnsembleChoices) -
 def _made(trained: Trained, name: str, job: _Job) -> Predictor:
     """Return what a predictor says, recalibrated on validation films: a stage of its own."""
     method = trained.run.protocol.evaluation.recalibration
-
-    def write(folder: Path) -> None:
-        try:
-            made = job.make()
-        except ValueError as error:
-            message = f"ensemble: {name}: {error}; take it out of [ensemble] to go on without it"
-            raise ValueError(message) from error
-        predicted = recalibrated(made.predictions, method=method)
-        save_predictions(replace(predicted, network=name), folder / "predictions.npz")
-        (folder / "entry.json").write_text(json.dumps(made.entry._asdict()))
-        for table, rows in made.tables.items():
-            rows.to_csv(folder / f"{table}.csv", index=False)
-
-    inputs = {"recalibration": method, **job.inputs}
-    discard_outdated(_place(trained, name), inputs=inputs)
-    folder = produce(_place(trained, name), inputs=inputs, write=write)
+    inputs, place = {"recalibration": method, **job.inputs}, _place(trained, name)
+    discard_outdated(place, inputs=inputs)
+    folder = produce(place, inputs=inputs, write=partial(_write_predictor, name, job, method))
     about = json.loads((folder / "entry.json").read_text(encoding="utf-8"))
     tables = {file.stem: pd.read_csv(file) for file in sorted(folder.glob("*.csv"))}
     return Predictor(load_predictions(folder / "predictions.npz"), Entry(**about), tables)
+
+
+def _write_predictor(name: str, job: _Job, method: str, folder: Path) -> None:
+    try:
+        made = job.make()
+    except ValueError as error:
+        message = f"ensemble: {name}: {error}; take it out of [ensemble] to go on without it"
+        raise ValueError(message) from error
+    predicted = recalibrated(made.predictions, method=method)
+    save_predictions(replace(predicted, network=name), folder / "predictions.npz")
+    (folder / "entry.json").write_text(json.dumps(made.entry._asdict()))
+    for table, rows in made.tables.items():
+        rows.to_csv(folder / f"{table}.csv", index=False)
 
 
 def _place(trained: Trained, name: str) -> Path:
     return trained.run.out / "ensemble" / name.replace(" ", "-")
 
 
-def _results(trained: Trained, made: dict[str, Predictor]) -> EnsembleResults:
+def _write_leaderboard(trained: Trained, made: dict[str, Predictor], folder: Path) -> None:
     networks, choices, cost = trained.predictions, trained.run.protocol.ensemble, costs(trained)
     entries = {one.network: Entry("network", cost[one.network]) for one in networks}
     entries |= {name: one.entry for name, one in made.items()}
@@ -362,7 +355,7 @@ def _results(trained: Trained, made: dict[str, Predictor]) -> EnsembleResults:
             progress=advance,
         )
     tables = [one.tables for one in made.values()]
-    return EnsembleResults(
+    results = EnsembleResults(
         leaderboard=table,
         weights=_together(tables, "weights"),
         diversity=_diversity(trained, networks) if len(networks) > 1 else pd.DataFrame(),
@@ -370,6 +363,7 @@ def _results(trained: Trained, made: dict[str, Predictor]) -> EnsembleResults:
         similar=_together(tables, "similar"),
         lungs=_lungs(trained) if TEXTURE in choices.single_sources else pd.DataFrame(),
     )
+    save_tables(results, folder)
 
 
 def _together(tables: Sequence[dict[str, pd.DataFrame]], name: str) -> pd.DataFrame:

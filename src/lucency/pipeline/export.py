@@ -5,6 +5,7 @@ Letters in shapes: n films, m entries of a plan.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -15,7 +16,7 @@ from jaxtyping import Shaped
 from lucency.core.manifest import NO_FINDING, Prepared
 from lucency.core.plan import Plan
 from lucency.core.progress import progress
-from lucency.core.stage import fingerprint_of, produce
+from lucency.core.stage import produce
 from lucency.data.images import SUFFIXES
 from lucency.data.labels import LABEL_FILES, OFFICIAL_LISTS
 from lucency.pipeline.run import Run
@@ -54,24 +55,20 @@ def write_balanced(run: Run, *, out: Path) -> Path:
             f"{told_nothing} entries carry neither a finding nor {NO_FINDING}, which NIH's layout "
             f"cannot say: leave {NO_FINDING} out of `findings`, or choose another balance.method"
         )
-    inputs = {
-        "plan": fingerprint_of(run.out / "plan"),
-        "prepared": fingerprint_of(run.cache / "prepared"),
-    }
+    inputs = run.fingerprints("plan", "prepared")
+    return produce(out, inputs=inputs, write=partial(_write_balanced, run, seen, films))
 
-    def write(folder: Path) -> None:
-        tested = seen.part == "test"
-        name = file_names(seen, films.manifest.image)
-        _write_pictures(run, seen, name, folder / "images")
-        _entries(films, seen, name).to_csv(folder / LABEL_FILES[0], index=False)
-        table = pd.DataFrame({"image": name, "part": seen.part})
-        table.to_csv(folder / "part.csv", index=False)
-        weight = pd.DataFrame(seen.weight, columns=list(films.manifest.findings))
-        pd.concat([table["image"], weight], axis=1).to_csv(folder / "weights.csv", index=False)
-        for file, mine in zip(OFFICIAL_LISTS, (~tested, tested), strict=True):
-            (folder / file).write_text("\n".join(name[mine]) + "\n", encoding="utf-8")
 
-    return produce(out, inputs=inputs, write=write)
+def _write_balanced(run: Run, seen: Plan, films: Prepared, folder: Path) -> None:
+    tested, name = seen.part == "test", file_names(seen, films.manifest.image)
+    _write_pictures(run, seen, name, folder / "images")
+    _entries(films, seen, name).to_csv(folder / LABEL_FILES[0], index=False)
+    table = pd.DataFrame({"image": name, "part": seen.part})
+    table.to_csv(folder / "part.csv", index=False)
+    weight = pd.DataFrame(seen.weight, columns=list(films.manifest.findings))
+    pd.concat([table["image"], weight], axis=1).to_csv(folder / "weights.csv", index=False)
+    for file, mine in zip(OFFICIAL_LISTS, (~tested, tested), strict=True):
+        (folder / file).write_text("\n".join(name[mine]) + "\n", encoding="utf-8")
 
 
 def file_names(seen: Plan, image: Shaped[np.ndarray, " n"]) -> Shaped[np.ndarray, " m"]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,9 +20,9 @@ from lucency.core.manifest import Prepared
 from lucency.core.plan import originals
 from lucency.core.predictions import Features
 from lucency.core.progress import progress
-from lucency.core.stage import fingerprint, fingerprint_file, fingerprint_of, produce
+from lucency.core.stage import fingerprint, fingerprint_of, produce
 from lucency.data.preprocess import thumbnails
-from lucency.pipeline.run import Trained, best_network, kept
+from lucency.pipeline.run import Trained, best_network, kept, network_inputs
 
 
 class FeatureSets(NamedTuple):
@@ -53,27 +54,8 @@ def training_features(trained: Trained, network: str) -> Features:
 
     The stage: logits and features from one pass, mapped read-only.
     """
-    from lucency.models.classifier import load_classifier
-    from lucency.models.features import extract
-
-    place = trained.classifiers[network]
-    shown = originals(trained.prepared.manifest.label).take(trained.training_films)
-    inputs = {
-        "network": fingerprint_of(place),
-        "weights": fingerprint_file(place / "weights.safetensors"),
-        "plan": fingerprint_of(trained.run.out / "plan"),
-    }
-
-    def write(folder: Path) -> None:
-        with progress(f"Features of {network}", unit="films") as advance:
-            extract(
-                load_classifier(place),
-                prepared=trained.prepared,
-                plan=shown,
-                folder=folder,
-                progress=advance,
-            )
-
+    inputs = {**network_inputs(trained.classifiers[network]), **trained.run.fingerprints("plan")}
+    write = partial(_write_features, trained, network)
     folder = produce(_place(trained, network), inputs=inputs, write=write)
     feature = np.load(folder / "feature.npy", mmap_mode="r")
     return _of_training(trained, network, feature)
@@ -94,10 +76,25 @@ def _of_training(trained: Trained, source: str, feature: Float32[np.ndarray, "n 
     )
 
 
+def _write_features(trained: Trained, network: str, folder: Path) -> None:
+    from lucency.models.classifier import load_classifier
+    from lucency.models.features import extract
+
+    shown = originals(trained.prepared.manifest.label).take(trained.training_films)
+    with progress(f"Features of {network}", unit="films") as advance:
+        extract(
+            load_classifier(trained.classifiers[network]),
+            prepared=trained.prepared,
+            plan=shown,
+            folder=folder,
+            progress=advance,
+        )
+
+
 def _single(trained: Trained, source: str) -> FeatureSets:
     if source in trained.classifiers:
         train = training_features(trained, source)
-        evaluated = next(one for one in trained.predictions if one.network == source)
+        evaluated = trained.predictions_of(source)
         made_of = {source: fingerprint_of(_place(trained, source))}
         made_of[f"{source}, predicted"] = fingerprint_of(trained.run.out / "predictions" / source)
         return FeatureSets(train, evaluated.features, made_of)
@@ -128,16 +125,14 @@ def _frozen(trained: Trained, source: str) -> tuple[Float32[np.ndarray, "n d"], 
     """Return all prepared films' features by a network that is not trained here."""
     name = source.removeprefix(FROZEN)
     choice = next(one for one in trained.run.protocol.ensemble.frozen if one.name == name)
-    upstream = {"prepared": fingerprint_of(trained.run.cache / "prepared")}
-    home = (
-        trained.run.cache / "frozen"
-    )  # apart from those that balancing takes of training films alone
+    # Apart from those that balancing takes of training films alone:
+    home = trained.run.cache / "frozen"
     feature = similarity_features(
         trained.prepared,
         rows=np.arange(len(trained.prepared.manifest)),
         choice=choice,
         root=Path(trained.run.protocol.data.root),
-        upstream=upstream,
+        upstream=trained.run.fingerprints("prepared"),
         home=home,
     )
     return feature, {source: fingerprint_of(features_folder(home, choice))}
@@ -145,18 +140,19 @@ def _frozen(trained: Trained, source: str) -> tuple[Float32[np.ndarray, "n d"], 
 
 def textures(trained: Trained) -> Float32[np.ndarray, "n d"]:
     """Return all prepared films' textures of the lungs; NaN without lungs: the stage."""
+    inputs = trained.run.fingerprints("prepared")
+    place, write = trained.run.cache / "features" / TEXTURE, partial(_write_textures, trained)
+    return np.load(produce(place, inputs=inputs, write=write) / "feature.npy", mmap_mode="r")
+
+
+def _write_textures(trained: Trained, folder: Path) -> None:
     from lucency.ensemble.radiomics import texture_table
 
-    def write(folder: Path) -> None:
-        with progress("Textures of the lungs", unit="films") as advance:
-            _, lost = texture_table(
-                trained.prepared, folder=folder, workers=trained.run.workers, progress=advance
-            )
-        lost.to_csv(folder / "lost.csv", index=False)
-
-    inputs = {"prepared": fingerprint_of(trained.run.cache / "prepared")}
-    folder = produce(trained.run.cache / "features" / TEXTURE, inputs=inputs, write=write)
-    return np.load(folder / "feature.npy", mmap_mode="r")
+    with progress("Textures of the lungs", unit="films") as advance:
+        _, lost = texture_table(
+            trained.prepared, folder=folder, workers=trained.run.workers, progress=advance
+        )
+    lost.to_csv(folder / "lost.csv", index=False)
 
 
 def _place(trained: Trained, network: str) -> Path:
@@ -177,20 +173,23 @@ def similarity_features(
     The stage: `features_folder(home, choice)` holds feature.npy, mapped read-only. Raises
     ValueError when the network's weights do not fit it.
     """
-
-    def write(folder: Path) -> None:
-        if choice.name == THUMBNAIL:
-            feature = thumbnails(prepared, rows=rows)
-        else:
-            from lucency.models.features import embed
-
-            with progress("Looking for similar films", unit="films") as advance:
-                feature = embed(prepared, rows=rows, choice=choice, root=root, progress=advance)
-        np.save(folder / "feature.npy", feature)
-
     inputs = {"features": choice.model_dump(), "weights": _weights(choice, root), **upstream}
     out = features_folder(home, choice)
+    write = partial(_write_similarity, prepared, rows, choice, root)
     return np.load(produce(out, inputs=inputs, write=write) / "feature.npy", mmap_mode="r")
+
+
+def _write_similarity(
+    prepared: Prepared, rows: Int64[np.ndarray, " m"], choice: Network, root: Path, folder: Path
+) -> None:
+    if choice.name == THUMBNAIL:
+        feature = thumbnails(prepared, rows=rows)
+    else:
+        from lucency.models.features import embed
+
+        with progress("Looking for similar films", unit="films") as advance:
+            feature = embed(prepared, rows=rows, choice=choice, root=root, progress=advance)
+    np.save(folder / "feature.npy", feature)
 
 
 def features_folder(home: Path, choice: Network) -> Path:

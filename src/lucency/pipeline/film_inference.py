@@ -1,6 +1,4 @@
-"""Films on disk predicted by a run's network, in a table or in JSON.
-
-Films that somebody names: those of a run, or files on disk, as a network sees them.
+"""Films that somebody names, of a run or on disk, predicted and explained by a run's network.
 
 Letters in shapes: h and w pixels.
 """
@@ -9,19 +7,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
 from jaxtyping import UInt8
 
 from lucency.core.manifest import Manifest, Preparation, Prepared, empty_boxes, load_prepared
+from lucency.core.plan import originals
 from lucency.core.progress import progress, say
-from lucency.core.stage import fingerprint_file
+from lucency.core.stage import fingerprint_file, produce
+from lucency.core.tables import Answer
 from lucency.data.images import SUFFIXES
 from lucency.data.preprocess import prepare_file
-from lucency.pipeline.run import best_network, open_run_folder
+from lucency.pipeline.run import best_network, network_inputs, open_run_folder
+
+if TYPE_CHECKING:
+    from lucency.models.classifier import Classifier
 
 
 def predict_disk(folder: Path, films: list[Path], *, network: str) -> tuple[str, pd.DataFrame]:
@@ -57,6 +61,57 @@ def films_for_programs(network: str, table: pd.DataFrame) -> dict[str, object]:
     films = table.loc[read].drop(columns="reason").to_dict(orient="records")
     rejected = table.loc[~read, ["film", "reason"]].to_dict(orient="records")
     return {"network": network, "films": films, "rejected": rejected}
+
+
+class Request(NamedTuple):
+    """What is to be explained, and how; no finding means those that the network names."""
+
+    network: str
+    methods: tuple[str, ...]
+    findings: tuple[str, ...]
+
+
+def explain_films(folder: Path, films: Sequence[Path], *, request: Request, out: Path) -> Answer:
+    """Explain films on disk, or films of the run by name, to `out`.
+
+    There: explained.html, one PNG a film and finding, maps-METHOD.npz, probabilities.csv. Raises
+    ValueError for an unknown film, finding, method or network.
+    """
+    from lucency.explain.methods.registry import check_request
+    from lucency.models.classifier import load_classifier
+
+    place = network_folder(folder, request.network)
+    classifier = load_classifier(place)
+    check_request(classifier, methods=request.methods, findings=request.findings)
+    about = {"findings": classifier.findings, "preparation": classifier.preparation}
+    shown = requested_films(folder, films, **about)
+    say(f"Network: {classifier.name}; films: {len(shown.manifest):,}")
+    inputs = {"films": shown.manifest.origin, "request": request._asdict(), **network_inputs(place)}
+    write = partial(_write_explanation, classifier, shown, request)
+    made = produce(out, inputs=inputs, write=write)
+    return {"films": len(shown.manifest), "folder": str(made), "page": str(made / "explained.html")}
+
+
+def _write_explanation(
+    classifier: Classifier, films: Prepared, request: Request, folder: Path
+) -> None:
+    from lucency.explain.methods.registry import explain
+    from lucency.models.inference import predict
+    from lucency.report.heatmap_figures import write_explanation
+
+    plan, maps = originals(films.manifest.label), []
+    what = {"prepared": films, "plan": plan, "findings": request.findings or classifier.findings}
+    for name in request.methods:
+        with progress(f"Explaining with {name}", unit="films") as advance:
+            maps.append(explain(classifier, method=name, progress=advance, **what))
+    write_explanation(
+        predict(classifier, prepared=films, plan=plan),
+        maps=maps,
+        prepared=films,
+        threshold=classifier.threshold,
+        findings=request.findings,
+        folder=folder,
+    )
 
 
 def films_below(places: list[Path]) -> Iterator[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ from jaxtyping import Float64, Shaped
 
 from lucency.config.sections import ExplanationChoices
 from lucency.core.plan import Plan
-from lucency.core.stage import fingerprint_file, fingerprint_of, produce
+from lucency.core.stage import produce
 from lucency.explain.heatmap_results import (
     RANDOMISED,
     HeatmapResults,
@@ -27,7 +28,7 @@ from lucency.explain.heatmap_results import (
     score_maps,
 )
 from lucency.explain.heatmaps import Heatmaps, boxed_in_train
-from lucency.pipeline.run import Trained, best_network
+from lucency.pipeline.run import Trained, best_network, network_inputs
 
 CASES = 4  # films of a finding that are shown of each kind
 
@@ -50,44 +51,40 @@ class View(NamedTuple):
 def explain_network(trained: Trained, choices: ExplanationChoices, *, out: Path) -> HeatmapResults:
     """Return where a network of the run looked, by these choices, which are kept with it."""
     run, networks = trained.run, trained.classifiers
-    folder = networks[choices.network] if choices.network else best_network(networks.values())
-    evaluation = run.protocol.evaluation
+    network = networks[choices.network] if choices.network else best_network(networks.values())
     inputs = {
         "explanation": choices.model_dump(mode="json"),
-        "evaluation": evaluation.model_dump(include={"resamples", "seed"}),
-        "network": fingerprint_of(folder),
-        "weights": fingerprint_file(folder / "weights.safetensors"),
-        "prepared": fingerprint_of(run.cache / "prepared"),
-        "plan": fingerprint_of(run.out / "plan"),
+        "evaluation": run.draws,
+        **network_inputs(network),
+        **run.fingerprints("prepared", "plan"),
     }
-
-    def write(partial: Path) -> None:
-        save_heatmap_results(_heatmap_results(trained, choices, folder), partial)
-
+    write = partial(_write_heatmaps, trained, choices, network)
     return load_heatmap_results(produce(out, inputs=inputs, write=write))
 
 
-def _heatmap_results(trained: Trained, choices: ExplanationChoices, folder: Path) -> HeatmapResults:
+def _write_heatmaps(
+    trained: Trained, choices: ExplanationChoices, network: Path, folder: Path
+) -> None:
     from lucency.explain.methods.faithfulness_tests import network_heatmaps
     from lucency.models.classifier import load_classifier
 
-    classifier = load_classifier(folder)
+    classifier = load_classifier(network)
     view = _view(trained, classifier.name, classifier.findings, classifier.threshold)
     where = {"plan": view.plan, "boxed": view.boxed, "tried": view.test}
     what = {"findings": view.findings, "choices": choices}
     found = network_heatmaps(classifier, prepared=trained.prepared, **where, **what)
     refused = [f"{name}: {reason}" for name, reason in found.refused.items()]
-    draws = trained.run.protocol.evaluation.model_dump(include={"resamples", "seed"})
-    return HeatmapResults(
+    results = HeatmapResults(
         network=classifier.name,
         remarks=(*view.remarks, *refused, *_coarse(found.maps)),
         maps=found.maps,
         boxes=view.boxes,
         cases=view.cases,
-        scores=_score(view, found.maps, found.randomised_maps, **draws),
+        scores=_score(view, found.maps, found.randomised_maps, **trained.run.draws),
         sanity=sanity_table(found.similarities),
-        faithfulness=faithfulness_table(found.tried, **draws),
+        faithfulness=faithfulness_table(found.tried, **trained.run.draws),
     )
+    save_heatmap_results(results, folder)
 
 
 def _view(
@@ -101,7 +98,7 @@ def _view(
     if message := boxed_in_train(boxes["image"].to_numpy(dtype=str), trained=learnt_from):
         boxes, remarks = boxes.iloc[:0], [*remarks, message]
     wanted = tuple(name for name in findings if name in set(boxes["finding"])) or findings
-    predicted = next(one for one in trained.predictions if one.network == network).of("test")
+    predicted = trained.predictions_of(network).of("test")
     predicted = predicted.take(
         np.flatnonzero(pd.Series(predicted.image).isin(films.image[test.row]).to_numpy())
     )
@@ -128,10 +125,9 @@ def _boxes_of(
     if left := len(boxes) - len(mine):
         remarks.append(f"{left:,} of {len(boxes):,} boxes are on films that are not in test")
     if not len(mine):
-        message = (
+        remarks.append(
             "no film of the test part has a box of these findings, so nothing can be localised"
         )
-        remarks.append(message)
     return mine, remarks
 
 

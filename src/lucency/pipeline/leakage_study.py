@@ -8,6 +8,7 @@ networks are evaluated on the patients held out. The difference is the inflation
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,14 @@ import pandas as pd
 from lucency.config.protocol import Protocol, parse_protocol
 from lucency.config.sections import Split
 from lucency.core.manifest import read_table
-from lucency.core.plan import originals
-from lucency.core.predictions import Predictions, load_predictions, save_predictions
-from lucency.core.progress import progress, say
-from lucency.core.stage import Failures, fingerprint_file, fingerprint_of, produce
+from lucency.core.plan import only_tests
+from lucency.core.predictions import Predictions
+from lucency.core.progress import say
+from lucency.core.stage import Failures, fingerprint_of, produce
 from lucency.data.split import split
 from lucency.evaluation.leakage_inflation import conclude_inflation, inflate_all
 from lucency.pipeline import stages
 from lucency.pipeline.run import Run, kept, open_run
-from lucency.pipeline.stages import evaluation
-from lucency.pipeline.stages import report as report_of
 
 SEEN, HELD_OUT = "seen.txt", "held-out.txt"
 TEXT = ("scheme", "network", "metric", "finding")
@@ -40,19 +39,20 @@ def lists(run: Run) -> Path:
             "data.exclude is set: the schemes leave out films of their own; remove those films "
             "from the label table instead"
         )
-    films = stages.manifest(run)
+    stages.manifest(run)
     shares = run.protocol.split.model_dump(include={"train", "val", "test", "seed"})
     apart = Split(method="patient", **shares)
-    inputs = {"split": apart.model_dump(), "manifest": fingerprint_of(run.source / "manifest")}
+    inputs = {"split": apart.model_dump(), **run.fingerprints("manifest")}
+    return produce(run.out / "lists", inputs=inputs, write=partial(_write_lists, run, apart))
 
-    def write(folder: Path) -> None:
-        tests = split(films, choices=apart, root=Path()) == "test"
-        for name, rows in ((SEEN, ~tests), (HELD_OUT, tests)):
-            (folder / name).write_text("\n".join(films.image[rows]) + "\n", encoding="utf-8")
-        patients = len(np.unique(films.patient[tests]))
-        say(f"Set apart: {tests.sum():,} films of {patients:,} patients")
 
-    return produce(run.out / "lists", inputs=inputs, write=write)
+def _write_lists(run: Run, apart: Split, folder: Path) -> None:
+    films = stages.manifest(run)
+    tests = split(films, choices=apart, root=Path()) == "test"
+    for name, rows in ((SEEN, ~tests), (HELD_OUT, tests)):
+        (folder / name).write_text("\n".join(films.image[rows]) + "\n", encoding="utf-8")
+    patients = len(np.unique(films.patient[tests]))
+    say(f"Set apart: {tests.sum():,} films of {patients:,} patients")
 
 
 @kept
@@ -67,31 +67,17 @@ def schemes(run: Run) -> dict[str, Run]:
     return found
 
 
-def held_out_predictions(run: Run, scheme: str) -> dict[str, Predictions]:
+def held_out_predictions(run: Run, scheme: str) -> list[Predictions]:
     """Return the predictions of a scheme's networks on the patients held out."""
-    apart = _apart(run)
-    films, predicted = stages.prepared(apart), {}
-    upstream = fingerprint_of(apart.cache / "prepared")
-    for name, trained in stages.classifiers(schemes(run)[scheme]).items():
-
-        def write(folder: Path, name: str = name, trained: Path = trained) -> None:
-            from lucency.models.classifier import load_classifier
-            from lucency.models.inference import predict
-
-            shown = originals(films.manifest.label)
-            tests = replace(shown, part=np.full(len(shown), "test"))
-            with progress(f"Predicting with {name}", unit="films") as advance:
-                made = predict(
-                    load_classifier(trained), prepared=films, plan=tests, progress=advance
-                )
-            save_predictions(made, folder / "predictions.npz")
-
-        weights = fingerprint_file(trained / "weights.safetensors")
-        inputs = {"network": fingerprint_of(trained), "weights": weights, "prepared": upstream}
-        place = run.out / "held-out" / "predictions" / scheme / name
-        folder = produce(place, inputs=inputs, write=write)
-        predicted[name] = load_predictions(folder / "predictions.npz")
-    return predicted
+    apart, trained = _apart(run), stages.classifiers(schemes(run)[scheme])
+    films = stages.prepared(apart)
+    return stages.predict_each(
+        trained,
+        films,
+        only_tests(films.manifest.label),
+        out=run.out / "held-out" / "predictions" / scheme,
+        upstream=apart.fingerprints("prepared"),
+    )
 
 
 @kept
@@ -100,52 +86,58 @@ def inflation(run: Run) -> pd.DataFrame:
     predicted, made = {}, {}
     for name, member in schemes(run).items():
         say(f"Scheme {name}: {DESCRIPTIONS[name]}")
-        report_of(member)
+        stages.report(member)
         predicted[name] = held_out_predictions(run, name)
         made[name] = fingerprint_of(member.out / "evaluation")
-        for network in predicted[name]:
-            place = run.out / "held-out" / "predictions" / name / network
-            made[f"{name}/{network}"] = fingerprint_of(place)
-
-    def write(folder: Path) -> None:
-        tables = {name: _inflate(schemes(run)[name], one) for name, one in predicted.items()}
-        patients = len(np.unique(stages.prepared(_apart(run)).manifest.patient))
-        whole = pd.concat([table.assign(scheme=name) for name, table in tables.items()])
-        whole.to_csv(folder / "inflation.csv", index=False)
-        sentence = conclude_inflation(tables, patients=patients)
-        (folder / "conclusion.txt").write_text(sentence + "\n", encoding="utf-8")
-
+        for one in predicted[name]:
+            place = run.out / "held-out" / "predictions" / name / one.network
+            made[f"{name}/{one.network}"] = fingerprint_of(place)
     inputs = {"evaluation": run.protocol.evaluation.model_dump(), "schemes": made}
+    write = partial(_write_inflation, run, predicted)
     folder = produce(run.out / "inflation", inputs=inputs, write=write)
     return read_table(folder / "inflation.csv", text=TEXT)
 
 
+def _write_inflation(run: Run, predicted: dict[str, list[Predictions]], folder: Path) -> None:
+    tables = {}
+    for name, reached in predicted.items():
+        member = schemes(run)[name]
+        own = [one.of("test") for one in stages.predictions(member)]
+        seen, fitted = stages.patients_seen(member), stages.evaluation(member).thresholds
+        tables[name] = inflate_all(own, reached, seen=seen, thresholds=fitted, **member.draws)
+    patients = len(np.unique(stages.prepared(_apart(run)).manifest.patient))
+    whole = pd.concat([table.assign(scheme=name) for name, table in tables.items()])
+    whole.to_csv(folder / "inflation.csv", index=False)
+    sentence = conclude_inflation(tables, patients=patients)
+    (folder / "conclusion.txt").write_text(sentence + "\n", encoding="utf-8")
+
+
 def report(run: Run) -> Path:
     """Return the page that shows the schemes side by side."""
+    table = inflation(run)
+    inputs = run.fingerprints("inflation")
+    folder = produce(run.out / "page", inputs=inputs, write=partial(_write_page, run, table))
+    return folder / "report.html"
+
+
+def _write_page(run: Run, table: pd.DataFrame, folder: Path) -> None:
     from lucency.report.study_pages import write_leakage_page
 
-    table = inflation(run)
-    inputs = {"inflation": fingerprint_of(run.out / "inflation")}
-
-    def write(folder: Path) -> None:
-        films, apart = (stages.prepared(one).manifest for one in (_first(run), _apart(run)))
-        counts = [
-            f"{len(one):,} films of {len(np.unique(one.patient)):,} patients"
-            for one in (films, apart)
-        ]
-        write_leakage_page(
-            run.protocol,
-            seen=f"{films.origin}. Every scheme works on {counts[0]}; {counts[1]} are set apart",
-            descriptions=DESCRIPTIONS,
-            pages={name: f"../schemes/{name}/report/report.html" for name in SCHEMES},
-            table=table,
-            conclusion=(run.out / "inflation" / "conclusion.txt")
-            .read_text(encoding="utf-8")
-            .strip(),
-            file=folder / "report.html",
-        )
-
-    return produce(run.out / "page", inputs=inputs, write=write) / "report.html"
+    first = next(iter(schemes(run).values()))
+    films, apart = (stages.prepared(one).manifest for one in (first, _apart(run)))
+    counts = [
+        f"{len(one):,} films of {len(np.unique(one.patient)):,} patients" for one in (films, apart)
+    ]
+    conclusion = (run.out / "inflation" / "conclusion.txt").read_text(encoding="utf-8").strip()
+    write_leakage_page(
+        run.protocol,
+        seen=f"{films.origin}. Every scheme works on {counts[0]}; {counts[1]} are set apart",
+        descriptions=DESCRIPTIONS,
+        pages={name: f"../schemes/{name}/report/report.html" for name in SCHEMES},
+        table=table,
+        conclusion=conclusion,
+        file=folder / "report.html",
+    )
 
 
 def without(run: Run) -> dict[str, str]:
@@ -156,23 +148,6 @@ def without(run: Run) -> dict[str, str]:
         for name, failures in folders.items()
         for chapter, reason in failures.reasons().items()
     }
-
-
-def _inflate(member: Run, predicted: dict[str, Predictions]) -> pd.DataFrame:
-    """Return what every network of a scheme reports, and what it reaches on patients held out."""
-    choices = member.protocol.evaluation
-    return inflate_all(
-        [one.of("test") for one in stages.predictions(member)],
-        list(predicted.values()),
-        seen=stages.patients_seen(member),
-        thresholds=evaluation(member).thresholds,
-        resamples=choices.resamples,
-        seed=choices.seed,
-    )
-
-
-def _first(run: Run) -> Run:
-    return next(iter(schemes(run).values()))
 
 
 @kept

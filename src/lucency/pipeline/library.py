@@ -17,8 +17,8 @@ from jaxtyping import Float64, Shaped, UInt8
 from lucency.config.protocol import Protocol, read_protocol
 from lucency.config.sections import DRAWS
 from lucency.core.manifest import Manifest, Preparation, Prepared, empty_boxes
-from lucency.core.plan import Plan, originals
-from lucency.core.predictions import Predictions
+from lucency.core.plan import only_tests
+from lucency.core.predictions import Predictions, load_predictions
 from lucency.core.progress import say
 from lucency.evaluation.evaluate import evaluate as evaluate_predictions
 from lucency.evaluation.external import LEAST, MOST
@@ -86,7 +86,8 @@ class Model:
         from lucency.models.inference import predict
 
         prepared = self._films(films)
-        return predict(self.classifier, prepared=prepared, plan=_shown(prepared))
+        plan = only_tests(prepared.manifest.label)
+        return predict(self.classifier, prepared=prepared, plan=plan)
 
     def explain(
         self,
@@ -99,13 +100,12 @@ class Model:
         from lucency.explain.methods.registry import explain
 
         prepared = self._films(films)
-        chosen = self.findings if findings is None else tuple(findings)
         maps = explain(
             self.classifier,
             prepared=prepared,
-            plan=_shown(prepared),
+            plan=only_tests(prepared.manifest.label),
             method=method,
-            findings=chosen,
+            findings=self.findings if findings is None else tuple(findings),
         )
         return Explanation(maps=maps, prepared=prepared)
 
@@ -134,9 +134,9 @@ class Model:
     def _film(self, film: Film, number: int) -> Prepared:
         if isinstance(film, np.ndarray):
             return self._array(film, number)
+        about = {"findings": self.findings, "preparation": self.preparation}
         if not isinstance(film, Prepared):
-            files = list(films_below([Path(film)]))
-            return _prepared(files, findings=self.findings, preparation=self.preparation)
+            return _prepared(list(films_below([Path(film)])), **about)
         if film.preparation == self.preparation:
             return replace(film, manifest=_labelled(film.manifest, self.findings))
         facts = film.manifest.facts
@@ -147,8 +147,7 @@ class Model:
                 "was trained: prepare them so, or name their files"
             )
         say(f"Prepared again as the training films of {self.name}: {', '.join(paths[:3])}")
-        files = [Path(path) for path in paths]
-        return _prepared(files, findings=self.findings, preparation=self.preparation)
+        return _prepared([Path(path) for path in paths], **about)
 
     def _array(self, film: Shaped[np.ndarray, ...], number: int) -> Prepared:
         from lucency.data.preprocess import prepare_film
@@ -159,9 +158,9 @@ class Model:
                 "film of uint8 with height and width"
             )
         pixels = {f"array {number}": prepare_film(film, preparation=self.preparation)}
-        return _gathered(
-            pixels, findings=self.findings, preparation=self.preparation, rejected=_none_rejected()
-        )
+        none = pd.DataFrame({"image": [], "reason": []})
+        about = {"findings": self.findings, "preparation": self.preparation}
+        return _gathered(pixels, rejected=none, **about)
 
 
 def load(folder: Place, *, network: str = "") -> Model:
@@ -369,14 +368,8 @@ def run(
     if chosen.variant:
         raise ValueError(f"protocol: {chosen.name} has variants: use lucency study ablation")
     opened = open_run(chosen, out=Path(out), workers=workers)
-    stages.make(opened, "report")
+    stages.report(opened)
     return RunResult(run=opened)
-
-
-def _shown(prepared: Prepared) -> Plan:
-    """Return the plan that shows every film once, as a test film."""
-    plan = originals(prepared.manifest.label)
-    return replace(plan, part=np.full(len(plan), "test"))
 
 
 def _prepared(
@@ -426,14 +419,8 @@ def _labelled(manifest: Manifest, findings: tuple[str, ...]) -> Manifest:
     return replace(manifest, findings=findings, label=label, boxes=empty_boxes())
 
 
-def _none_rejected() -> pd.DataFrame:
-    return pd.DataFrame({"image": [], "reason": []})
-
-
 def _tests(predictions: Predictions | Place) -> Predictions:
     """Return predictions, of several parts the test films."""
-    from lucency.core.predictions import load_predictions
-
     if isinstance(predictions, str | Path):
         predictions = load_predictions(predictions)
     return predictions.of("test") if len(set(predictions.part.tolist())) > 1 else predictions
@@ -449,12 +436,13 @@ def _external(
     """Return arrays as predictions; ValueError names the argument that does not fit."""
     from scipy.special import logit
 
-    if findings is None:
-        frame = next((one for one in (prob, y) if isinstance(one, pd.DataFrame)), None)
-        findings = None if frame is None else [str(name) for name in frame.columns]
     label, score = _matrix(y, "y"), _matrix(prob, "prob")
     films, count = label.shape
-    names = tuple(findings) if findings is not None else _numbered(count)
+    if findings is None:
+        frame = next((one for one in (prob, y) if isinstance(one, pd.DataFrame)), None)
+        numbered = (f"finding {place}" for place in range(1, count + 1))
+        findings = [*numbered] if frame is None else [str(name) for name in frame.columns]
+    names = tuple(findings)
     owner = np.arange(films) if patient is None else pd.factorize(np.asarray(patient))[0]
     if score.shape != label.shape:
         raise ValueError(f"prob: found shape {score.shape}, expected that of y, {label.shape}")
@@ -490,7 +478,3 @@ def _matrix(values: Any, argument: str) -> Float64[np.ndarray, "n k"]:
             f"{argument}: found shape {matrix.shape}, expected one row a film, one column a finding"
         )
     return matrix[:, None] if matrix.ndim == 1 else matrix
-
-
-def _numbered(count: int) -> tuple[str, ...]:
-    return tuple(f"finding {place}" for place in range(1, count + 1))

@@ -13,14 +13,15 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool
 
 from lucency.audit.checks.issue import issue_table
 from lucency.audit.checks.protocol_checks import invented, pretrained
@@ -67,6 +68,10 @@ PREPARED, CLEAR, LUNGS, REASONS = "prepared", "clear", "lungs.npy", "lungs.csv"
 FEATURE, ROWS, MEASURED = "feature.npy", "rows.npy", "measures.csv"
 
 
+# A cell's folder of predictions, what they are made from, and how they are written.
+Task = tuple[Path, dict[str, object], Callable[[Path], None]]
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Study:
     """A grid of preparations on the films of a protocol, and the frozen network that sees them.
@@ -87,18 +92,6 @@ class Study:
     def results(self) -> dict[tuple[object, ...], Any]:
         """What the study's stages have returned."""
         return self.run.results
-
-
-class _Task(NamedTuple):
-    """What a worker needs to learn on one cell's features; `films` are those of the features."""
-
-    out: Path
-    inputs: dict[str, object]
-    feature: Path
-    films: Manifest
-    source: str
-    seed: int
-    repeats: int
 
 
 def open_study(
@@ -122,8 +115,9 @@ def open_study(
     if ablation:
         _check_ablation(protocol, ablation)
     run = replace(open_run(protocol, out=out, workers=workers), source=source)
-    options = {"measured": measured, "repeats": repeats, "ablation": ablation}
-    return Study(run=run, network=network, grid=grid, **options)
+    return Study(
+        run=run, network=network, grid=grid, measured=measured, repeats=repeats, ablation=ablation
+    )
 
 
 def frozen_network(protocol: Protocol) -> Network:
@@ -157,61 +151,61 @@ def originals(study: Study) -> Prepared:
     seed = run.protocol.evaluation.seed
     rows = np.sort(np.random.default_rng(seed).permutation(len(films))[: study.measured])
     inputs = {
-        "manifest": fingerprint_of(run.source / "manifest"),
         "film_bytes": _film_bytes(study),
         "preparation": study.grid[OFF].model_dump(),
         "films": len(rows),
         "seed": seed,
+        **run.fingerprints("manifest"),
     }
-
-    def write(folder: Path) -> None:
-        plain, clear = (
-            prepare(
-                films.take(rows), preparation=study.grid[cell], out=folder / place,
-                workers=run.workers,
-            )
-            for cell, place in ((OFF, PREPARED), (OWN, CLEAR))
-        )  # fmt: skip
-        found = [lung_mask(film) for film in clear.pixels]
-        shutil.rmtree(folder / CLEAR)
-        np.save(folder / LUNGS, np.stack([one.mask for one in found]))
-        reasons = {"image": plain.manifest.image, "reason": [one.reason for one in found]}
-        pd.DataFrame(reasons).to_csv(folder / REASONS, index=False)
-
+    write = partial(_write_originals, study, films.take(rows))
     return load_prepared(produce(run.out / "originals", inputs=inputs, write=write) / PREPARED)
+
+
+def _write_originals(study: Study, films: Manifest, folder: Path) -> None:
+    plain, clear = (
+        prepare(films, preparation=study.grid[cell], out=folder / place, workers=study.run.workers)
+        for cell, place in ((OFF, PREPARED), (OWN, CLEAR))
+    )
+    found = [lung_mask(film) for film in clear.pixels]
+    shutil.rmtree(folder / CLEAR)
+    np.save(folder / LUNGS, np.stack([one.mask for one in found]))
+    reasons = {"image": plain.manifest.image, "reason": [one.reason for one in found]}
+    pd.DataFrame(reasons).to_csv(folder / REASONS, index=False)
 
 
 def cell(study: Study, name: str) -> Path:
     """Return the folder of one preparation: features, measures, and which films they are of."""
-    from lucency.models.features import embed
     from lucency.models.weights import fingerprint_weights
 
-    run, films, plain = study.run, _films(study.run), originals(study)
-    root, upstream = Path(run.protocol.data.root), fingerprint_of(run.source / "manifest")
+    run, root = study.run, Path(study.run.protocol.data.root)
+    originals(study)
     inputs = {
         "preparation": study.grid[name].model_dump(),
-        "manifest": upstream,
-        "originals": fingerprint_of(run.out / "originals"),
         "network": study.network.model_dump(exclude={"training"}),
         "weights": fingerprint_weights(study.network, root=root),
+        **run.fingerprints("manifest", "originals"),
     }
+    return produce(run.out / "cells" / name, inputs=inputs, write=partial(_write_cell, study, name))
 
-    def write(folder: Path) -> None:
-        with progress(f"{name}: preparing", unit="films") as advance:
-            shown = prepare(
-                films, preparation=study.grid[name], out=folder / PREPARED, workers=run.workers,
-                progress=advance, inputs={"manifest": upstream},
-            )  # fmt: skip
-        lungs = np.load(run.out / "originals" / LUNGS)
-        _measures(shown, plain, lungs).to_csv(folder / MEASURED, index=False)
-        rows = np.arange(len(shown.manifest))
-        with progress(f"{name}: features", unit="films") as advance:
-            feature = embed(shown, rows=rows, choice=study.network, root=root, progress=advance)
-        np.save(folder / FEATURE, feature)
-        np.save(folder / ROWS, _rows(films, shown))
-        shutil.rmtree(folder / PREPARED)
 
-    return produce(run.out / "cells" / name, inputs=inputs, write=write)
+def _write_cell(study: Study, name: str, folder: Path) -> None:
+    from lucency.models.features import embed
+
+    run, films = study.run, _films(study.run)
+    with progress(f"{name}: preparing", unit="films") as advance:
+        shown = prepare(
+            films, preparation=study.grid[name], out=folder / PREPARED, workers=run.workers,
+            progress=advance, inputs=run.fingerprints("manifest"),
+        )  # fmt: skip
+    lungs = np.load(run.out / "originals" / LUNGS)
+    _measures(shown, originals(study), lungs).to_csv(folder / MEASURED, index=False)
+    rows, root = np.arange(len(shown.manifest)), Path(run.protocol.data.root)
+    with progress(f"{name}: features", unit="films") as advance:
+        feature = embed(shown, rows=rows, choice=study.network, root=root, progress=advance)
+    np.save(folder / FEATURE, feature)
+    place = pd.Index(films.image).get_indexer(pd.Index(shown.manifest.image))
+    np.save(folder / ROWS, place.astype(np.int64))
+    shutil.rmtree(folder / PREPARED)
 
 
 def predictions(study: Study) -> dict[str, list[Predictions]]:
@@ -223,7 +217,7 @@ def predictions(study: Study) -> dict[str, list[Predictions]]:
     """
     run, films = study.run, _films(study.run)
     draws = {"seed": run.protocol.evaluation.seed, "repeats": study.repeats}
-    tasks = []
+    tasks: dict[str, Task] = {}
     for number, name in enumerate(study.grid, start=1):
         if not (run.out / "cells" / name / RECEIPT).is_file():
             say(f"{name}: {number} of {len(study.grid)} preparations")
@@ -231,15 +225,22 @@ def predictions(study: Study) -> dict[str, list[Predictions]]:
         inputs = {"cell": fingerprint_of(place), "learner": LEARNER, "folds": FOLDS, **draws}
         discard_outdated(out, inputs=inputs)
         known = films.take(np.load(place / ROWS))
-        tasks.append(_Task(out, inputs, place / FEATURE, known, study.network.name, **draws))
-    todo = [task for task in tasks if not is_complete(task.out, inputs=task.inputs)]
+        write = partial(
+            _write_predictions,
+            feature=place / FEATURE,
+            films=known,
+            source=study.network.name,
+            **draws,
+        )
+        tasks[name] = (out, inputs, write)
+    todo = [task for task in tasks.values() if not is_complete(task[0], inputs=task[1])]
     with progress("Learning", unit="preparations") as advance:
         learnt = in_workers(_learn, iter(todo), workers=min(run.workers, len(todo)))
         for done, _ in enumerate(learnt, start=1):
             advance(done, len(todo))
     return {
-        task.out.name: [load_predictions(task.out / f"{k}.npz") for k in range(study.repeats)]
-        for task in tasks
+        name: [load_predictions(out / f"{k}.npz") for k in range(study.repeats)]
+        for name, (out, _, _) in tasks.items()
     }
 
 
@@ -247,56 +248,63 @@ def predictions(study: Study) -> dict[str, list[Predictions]]:
 def evaluation(study: Study) -> PreparationStudy:
     """Return the tables of all cells and the verdict; those of another grid are made anew."""
     run, predicted = study.run, predictions(study)
-    evaluation = run.protocol.evaluation.model_dump(include={"resamples", "seed"})
     made = {name: fingerprint_of(run.out / "predictions" / name) for name in predicted}
-    inputs = {"evaluation": evaluation, "predictions": made}
+    inputs = {"evaluation": run.draws, "predictions": made}
     discard_outdated(run.out / "evaluation", inputs=inputs)
-
-    def write(folder: Path) -> None:
-        say(f"Comparing {len(predicted)} preparations")
-        cells, summary = compare_cells(predicted, grid=study.grid, **evaluation)
-        several = {
-            name: read_table(run.out / "cells" / name / MEASURED, text=("image",))
-            for name in predicted
-        }
-        measures = average_measures(
-            {name: table.loc[:, list(MEASURES)] for name, table in several.items()},
-            patient=several[OFF]["patient"].to_numpy(dtype=np.int64),
-            **evaluation,
-        )
-        first = predicted[OFF][0]
-        about = _about(study, first, measured=len(several[OFF]))
-        conclusion = conclude_preparations(
-            cells, summary, films=len(first), patients=len(np.unique(first.patient))
-        )
-        found = {"cells": cells, "summary": summary, "measures": measures}
-        save_tables(PreparationStudy(**found, about=about, conclusion=conclusion), folder)
-
+    write = partial(_write_evaluation, study, predicted)
     return load_study(produce(run.out / "evaluation", inputs=inputs, write=write))
+
+
+def _write_evaluation(study: Study, predicted: dict[str, list[Predictions]], folder: Path) -> None:
+    say(f"Comparing {len(predicted)} preparations")
+    draws, cells = study.run.draws, study.run.out / "cells"
+    cell_table, summary = compare_cells(predicted, grid=study.grid, **draws)
+    several = {name: read_table(cells / name / MEASURED, text=("image",)) for name in predicted}
+    measures = average_measures(
+        {name: table.loc[:, list(MEASURES)] for name, table in several.items()},
+        patient=several[OFF]["patient"].to_numpy(dtype=np.int64),
+        **draws,
+    )
+    first = predicted[OFF][0]
+    conclusion = conclude_preparations(
+        cell_table, summary, films=len(first), patients=len(np.unique(first.patient))
+    )
+    found = PreparationStudy(
+        cells=cell_table,
+        summary=summary,
+        measures=measures,
+        about=_about(study, first, measured=len(several[OFF])),
+        conclusion=conclusion,
+    )
+    save_tables(found, folder)
 
 
 def report(study: Study) -> Path:
     """Return the page of the study; figure.svg lies beside it."""
-    found, run = evaluation(study), study.run
-    inputs: dict[str, object] = {"evaluation": fingerprint_of(run.out / "evaluation")}
+    evaluation(study)
+    run = study.run
+    inputs: dict[str, object] = {**run.fingerprints("evaluation")}
     if study.ablation:
         inputs["ablation"] = fingerprint_of(study.ablation / "evaluation")
         inputs["place"] = _link(study.ablation, run.out)
     discard_outdated(run.out / "page", inputs=inputs)
+    return (
+        produce(run.out / "page", inputs=inputs, write=partial(_write_page, study)) / "report.html"
+    )
 
-    def write(folder: Path) -> None:
-        say("Writing the page")
-        frozen = run.protocol.model_copy(update={"network": (study.network,)})
-        write_preparation_page(
-            run.protocol,
-            study=found,
-            issues=issue_table([*invented(frozen), *pretrained(frozen)]),
-            ablated=_ablated(study.ablation, run.out) if study.ablation else None,
-            file=folder / "report.html",
-        )
-        write_atomically(folder / "figure.svg", standalone_svg(draw_study(found)))
 
-    return produce(run.out / "page", inputs=inputs, write=write) / "report.html"
+def _write_page(study: Study, folder: Path) -> None:
+    say("Writing the page")
+    run, found = study.run, evaluation(study)
+    frozen = run.protocol.model_copy(update={"network": (study.network,)})
+    write_preparation_page(
+        run.protocol,
+        study=found,
+        issues=issue_table([*invented(frozen), *pretrained(frozen)]),
+        ablated=_ablated(study.ablation, run.out) if study.ablation else None,
+        file=folder / "report.html",
+    )
+    write_atomically(folder / "figure.svg", standalone_svg(draw_study(found)))
 
 
 def answer(study: Study) -> dict[str, object]:
@@ -313,23 +321,24 @@ def answer(study: Study) -> dict[str, object]:
     }
 
 
-def _learn(task: _Task) -> Path:
+def _learn(task: Task) -> Path:
     """Do one cell's regressions, in one thread: for so small products more only wait."""
     from threadpoolctl import threadpool_limits
 
+    out, inputs, write = task
+    with threadpool_limits(1):
+        return produce(out, inputs=inputs, write=write)
+
+
+def _write_predictions(
+    folder: Path, *, feature: Path, films: Manifest, source: str, seed: int, repeats: int
+) -> None:
     from lucency.ensemble.feature_classifiers import cross_validated
 
-    def write(folder: Path) -> None:
-        feature = np.load(task.feature)
-        for k in range(task.repeats):
-            found, _ = cross_validated(
-                feature, manifest=task.films, source=task.source, learner=LEARNER, folds=FOLDS,
-                seed=task.seed + k,
-            )  # fmt: skip
-            save_predictions(found, folder / f"{k}.npz")
-
-    with threadpool_limits(1):
-        return produce(task.out, inputs=task.inputs, write=write)
+    known, how = np.load(feature), {"learner": LEARNER, "folds": FOLDS}
+    for k in range(repeats):
+        found, _ = cross_validated(known, manifest=films, source=source, seed=seed + k, **how)
+        save_predictions(found, folder / f"{k}.npz")
 
 
 def _films(run: Run) -> Manifest:
@@ -360,10 +369,6 @@ def _film_bytes(study: Study) -> str:
     path = _films(study.run).facts["path"].tolist()
     size = np.array([Path(file).stat().st_size for file in path], dtype=np.int64)
     return hashlib.sha256(size.tobytes()).hexdigest()[:16]
-
-
-def _rows(films: Manifest, shown: Prepared) -> Int64[np.ndarray, " n"]:
-    return pd.Index(films.image).get_indexer(pd.Index(shown.manifest.image)).astype(np.int64)
 
 
 def _measures(shown: Prepared, plain: Prepared, lungs: Bool[np.ndarray, "m h w"]) -> pd.DataFrame:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import tomllib
-import typing
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import wraps
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import pandas as pd
@@ -20,7 +19,15 @@ from lucency.core.manifest import Prepared
 from lucency.core.parallel import rank
 from lucency.core.plan import Plan
 from lucency.core.predictions import Predictions
-from lucency.core.stage import LOCK, NOTE, differences, write_atomically
+from lucency.core.stage import (
+    LOCK,
+    NOTE,
+    RECEIPT,
+    differences,
+    fingerprint_file,
+    fingerprint_of,
+    write_atomically,
+)
 from lucency.models.metadata import read_metadata
 
 LATE = ("ensemble.",)  # sections that may change in a finished run
@@ -43,38 +50,34 @@ class Run:
     shared: Path
     results: dict[tuple[object, ...], Any] = field(init=False, repr=False, default_factory=dict)
 
+    @property
+    def draws(self) -> dict[str, int]:
+        """How often patients are drawn for confidence intervals, and with which seed."""
+        return self.protocol.evaluation.model_dump(include={"resamples", "seed"})
+
+    def fingerprints(self, *stages: str) -> dict[str, str]:
+        """Return the fingerprints of finished stages by the names of their folders."""
+        homes = {"manifest": self.source, "prepared": self.cache}
+        return {name: fingerprint_of(homes.get(name, self.out) / name) for name in stages}
+
     def __repr__(self) -> str:
         return f"<Run {self.protocol.name} in {self.out}>"
 
 
-@typing.runtime_checkable
-class Keeps(typing.Protocol):
-    """A value that keeps the results of its stages."""
-
-    @property
-    def results(self) -> dict[tuple[object, ...], Any]:
-        """Results by function and arguments."""
-        ...
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-Args = ParamSpec("Args")
-Result = TypeVar("Result")
-Of = TypeVar("Of", bound=Keeps)
-
-
-def kept(
-    stage: Callable[Concatenate[Of, Args], Result],
-) -> Callable[Concatenate[Of, Args], Result]:
+def kept(stage: Function) -> Function:
     """Let a stage be done once for a run (or study): its result stays in `results` of the value."""
 
     @wraps(stage)
-    def once(run: Of, *args: Args.args, **named: Args.kwargs) -> Result:
+    def once(run: Any, *args: Any, **named: Any) -> Any:
         key = (stage.__module__, stage.__qualname__, args, tuple(sorted(named.items())))
         if key not in run.results:
             run.results[key] = stage(run, *args, **named)
         return run.results[key]
 
-    return once
+    return cast("Function", once)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -98,6 +101,10 @@ class Trained:
     def results(self) -> dict[tuple[object, ...], Any]:
         """What the run's stages have returned."""
         return self.run.results
+
+    def predictions_of(self, network: str) -> Predictions:
+        """Return a network's predictions of validation and test films."""
+        return next(one for one in self.predictions if one.network == network)
 
 
 def open_run(protocol: Protocol, *, out: str | Path, workers: int = 0) -> Run:
@@ -133,14 +140,10 @@ def open_run(protocol: Protocol, *, out: str | Path, workers: int = 0) -> Run:
     return run
 
 
-def open_member(run: Run, protocol: Protocol, *, name: str, seed: int) -> Run:
-    """Return the run of a variant of `run` at one seed, which shares films and parts with it."""
-    home = run.out / "variants" / name
-    same = protocol.preparation == run.protocol.preparation
-    member = open_run(protocol, out=home / f"seed-{seed}", workers=run.workers)
-    if not same:
-        return replace(member, source=run.source, cache=home, shared=home)
-    return replace(member, source=run.source, cache=run.cache, shared=run.shared)
+def network_inputs(network: Path) -> dict[str, str]:
+    """Return what names a trained network and its weights among the inputs of a stage."""
+    weights = fingerprint_file(network / "weights.safetensors")
+    return {"network": fingerprint_of(network), "weights": weights}
 
 
 def best_network(trained: Iterable[Path]) -> Path:
@@ -151,8 +154,30 @@ def best_network(trained: Iterable[Path]) -> Path:
 def _validation_auc(network: Path) -> float:
     """Return the validation macro AUC of the epoch whose weights were kept."""
     epoch = read_metadata(network).epoch
-    history = pd.read_csv(network / "history.csv").set_index("epoch")
+    history = read_history(network).set_index("epoch")
     return float(history["val_auc"].fillna(0).to_dict()[epoch])
+
+
+def read_history(network: Path) -> pd.DataFrame:
+    """Return what a network's training has written of every epoch: losses, AUC, seconds, speed."""
+    return pd.read_csv(network / "history.csv")
+
+
+def describe_network(network: Path) -> dict[str, object]:
+    """Return one row of the report's table of networks."""
+    history, metadata = read_history(network), read_metadata(network)
+    choice = next(n for n in metadata.protocol["network"] if n["name"] == network.name)
+    return {
+        "network": network.name,
+        "parameters": metadata.parameters,
+        "weights": choice["weights"],
+        "provenance": metadata.provenance,
+        "epochs": len(history),
+        "kept_epoch": metadata.epoch,
+        "minutes": history["seconds"].iloc[-1] / 60,
+        "films_per_second": history["films_per_second"].median(),
+        "device": metadata.device,
+    }
 
 
 Member = tuple[str, int]  # variant and seed
@@ -164,11 +189,16 @@ def members(run: Run) -> dict[Member, Run]:
     protocol = run.protocol
     names = [BASE, *(variant.name for variant in protocol.variant)]
     seeds = protocol.seeds or (protocol.training.seed,)
-    return {
-        (name, seed): open_member(run, protocol.varied(name, seed=seed), name=name, seed=seed)
-        for name in names
-        for seed in seeds
-    }
+    return {(name, seed): _member(run, name, seed) for name in names for seed in seeds}
+
+
+def _member(run: Run, name: str, seed: int) -> Run:
+    """Return the run of a variant at one seed, which shares films and parts with `run`."""
+    protocol, home = run.protocol.varied(name, seed=seed), run.out / "variants" / name
+    member = open_run(protocol, out=home / f"seed-{seed}", workers=run.workers)
+    if protocol.preparation != run.protocol.preparation:
+        return replace(member, source=run.source, cache=home, shared=home)
+    return replace(member, source=run.source, cache=run.cache, shared=run.shared)
 
 
 def open_run_folder(folder: Path) -> Run:
@@ -191,7 +221,7 @@ def open_run_folder(folder: Path) -> Run:
 def require_finished(run: Run) -> None:
     """Raise ValueError unless the run's films are prepared and all its networks trained."""
     done = [run.out / "networks" / network.name for network in run.protocol.network]
-    if not all((place / "receipt.json").is_file() for place in (run.cache / "prepared", *done)):
+    if not all((place / RECEIPT).is_file() for place in (run.cache / "prepared", *done)):
         raise ValueError(
             f"{run.out} is not finished: expected its films prepared and all its networks trained; "
             "go on with lucency run"

@@ -1,7 +1,14 @@
-"""Audits of a run: its films, its labels by cross-validation, films for reviewers."""
+"""Audits of a run: its labels by cross-validation, its heat maps, its films, films for reviewers.
+
+Cross-validation: every film is predicted by a network that has not seen its patient. The k folds
+are by patient, and take k trainings. A repeat deals patients to folds; several repeats, with seeds
+of their own, train independently.
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,17 +24,26 @@ from lucency.audit.review import (
     read_sample,
     reviewers_agree,
 )
+from lucency.config.protocol import parse_protocol, read_protocol
 from lucency.config.sections import DRAWS
 from lucency.core.manifest import NO_FINDING, load_prepared, read_table
-from lucency.core.predictions import load_predictions
-from lucency.core.progress import progress
+from lucency.core.predictions import (
+    REPEATS_FILE,
+    Predictions,
+    concatenate,
+    load_predictions,
+    save_predictions,
+)
+from lucency.core.progress import progress, say
+from lucency.core.stage import RECEIPT, fingerprint_of, produce
 from lucency.core.tables import Audit
 from lucency.data.images import read_grey
 from lucency.evaluation.evaluate import evaluate
 from lucency.evaluation.thresholds import FALLBACK
-from lucency.pipeline.cross_validation import out_of_fold
-from lucency.pipeline.run import Run, open_run_folder
-from lucency.pipeline.stages import prepared
+from lucency.explain.heatmap_results import HeatmapResults
+from lucency.pipeline import stages
+from lucency.pipeline.heatmap_stage import explain_network
+from lucency.pipeline.run import Run, kept, open_run, open_run_folder, require_finished
 from lucency.report.review_page import write_review
 
 
@@ -47,6 +63,89 @@ def audit_folds(run: Run, *, folds: int, repeats: int) -> Audit:
     )
 
 
+@kept
+def out_of_fold(run: Run, *, folds: int, repeats: int) -> dict[str, Path]:
+    """Return for each network the folder of what it says of films it has not trained on.
+
+    There: predictions.npz, all films in the order of the manifest, part test, the mean recalibrated
+    logit of the repeats, without features (each fold's network has its own); and REPEATS_FILE, the
+    probabilities by repeat. Films are prepared once, for all.
+    """
+    films = stages.prepared(run).manifest
+    members = [
+        [_fold_run(run, folds=folds, fold=fold, repeat=repeat) for fold in range(folds)]
+        for repeat in range(repeats)
+    ]
+    predicted: dict[str, list[Predictions]] = {}
+    made = {}
+    for repeat, several in enumerate(members):
+        tests: dict[str, list[Predictions]] = {}
+        for fold, member in enumerate(several):
+            say(f"Repeat {repeat + 1} of {repeats}, fold {fold + 1} of {folds}")
+            for one in stages.predictions(member):
+                tests.setdefault(one.network, []).append(one.of("test"))
+                place = member.out / "predictions" / one.network
+                made[f"{repeat}/{fold}/{one.network}"] = fingerprint_of(place)
+        for network, parts in tests.items():
+            predicted.setdefault(network, []).append(_joined(parts, films.image))
+    inputs, found = {"folds": folds, "repeats": repeats, "predictions": made}, {}
+    for network, each in predicted.items():
+        place = run.out / "out-of-fold" / f"{folds}x{repeats}" / network
+        found[network] = produce(place, inputs=inputs, write=partial(_write_repeats, each))
+    return found
+
+
+def _write_repeats(each: list[Predictions], folder: Path) -> None:
+    logit = np.mean([one.calibrated for one in each], axis=0)
+    save_predictions(replace(each[0], logit=logit), folder / "predictions.npz")
+    np.save(folder / REPEATS_FILE, np.stack([one.probability for one in each]))
+
+
+def _fold_run(run: Run, *, folds: int, fold: int, repeat: int) -> Run:
+    """Return the run that tests one fold, on all films that `run` has prepared."""
+    choices = run.protocol.model_dump()
+    choices["split"] |= {"method": "patient", "folds": folds, "fold": fold, "apart": 0.0}
+    choices["split"]["seed"] += repeat
+    choices["training"]["seed"] += repeat
+    protocol = parse_protocol(choices, name=f"fold {fold} of repeat {repeat}")
+    place = run.out / "members" / f"repeat-{repeat}-fold-{fold}"
+    member = open_run(protocol, out=place, workers=run.workers)
+    return replace(member, source=run.source, cache=run.cache)
+
+
+def _joined(parts: list[Predictions], image: np.ndarray) -> Predictions:
+    """Return the predictions of all folds as one, films in the order of `image`."""
+    split = f"{len(parts)} folds by patient: {' '.join(one.split for one in parts)}"
+    logits = [
+        replace(
+            one.uncalibrated(),
+            split=split,
+            logit=one.calibrated,
+            feature=np.empty((len(one), 0), dtype=np.float32),
+        )
+        for one in parts
+    ]
+    whole = concatenate(logits)
+    order = np.argsort(whole.image)
+    row = order[np.searchsorted(whole.image[order], image)]
+    assert (whole.image[row] == image).all(), "every film tests in one fold"
+    return whole.take(row)
+
+
+def score_run_heatmaps(folder: Path, *, changes: tuple[str, ...], out: Path) -> HeatmapResults:
+    """Return how well a run's network finds the boxes on its test films, kept in `out`.
+
+    `changes` are of `explanation` alone; ValueError for others, and for an unfinished run.
+    """
+    run = open_run_folder(folder)
+    changed = read_protocol(folder / "protocol.toml", changes=changes)
+    fixed, wanted = (one.model_dump(exclude={"explanation"}) for one in (run.protocol, changed))
+    if fixed != wanted:
+        raise ValueError("--set may change explanation.* alone here: the run is what it is")
+    require_finished(run)
+    return explain_network(stages.trained(run), changed.explanation, out=out)
+
+
 def draw_review(folder: Path, *, suspects: Path | None, films: int, seed: int, out: Path) -> Audit:
     """Draw films of a run for people to judge, and write sheets, page and form to `out`.
 
@@ -57,7 +156,7 @@ def draw_review(folder: Path, *, suspects: Path | None, films: int, seed: int, o
         raise ValueError(f"{out} holds a review, perhaps a filled one: choose another --out")
     run = open_run_folder(folder)
     _require_prepared(run.cache)
-    shown = prepared(run).manifest
+    shown = stages.prepared(run).manifest
     if suspects is None:
         sample = draw_sample(shown, films=films, seed=seed)
     else:
@@ -135,7 +234,7 @@ def audit_quality(folder: Path) -> Audit:
 
 
 def _require_prepared(folder: Path) -> None:
-    if not (folder / "prepared" / "receipt.json").is_file():
+    if not (folder / "prepared" / RECEIPT).is_file():
         raise ValueError(
             f"{folder} holds no prepared films: expected the --out folder of `lucency run`"
         )

@@ -6,6 +6,7 @@ Letters in shapes: q queries, t results a query, d feature dimensions.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ from jaxtyping import Float32, Float64, Int64
 
 from lucency.core.manifest import NO_FINDING, Manifest, Prepared
 from lucency.core.plan import originals
-from lucency.core.predictions import concatenate_features
+from lucency.core.predictions import Predictions, concatenate_features
 from lucency.core.progress import progress, say
 from lucency.core.stage import fingerprint_of, produce, write_atomically
 from lucency.ensemble.retrieval import (
@@ -190,13 +191,15 @@ def _index(run: Run, network: str) -> Index:
     if predicted is None:
         raise ValueError(f"{run.out} has no predictions of {network}: go on with lucency run")
     inputs = {"predictions": fingerprint_of(run.out / "predictions" / network)}
-
-    def write(folder: Path) -> None:
-        films = concatenate_features([training_features(trained(run), network), predicted.features])
-        say(f"Indexing {len(films):,} films")
-        save_index(build_index(films), folder)
-
+    write = partial(_write_index, run, predicted)
     return load_index(produce(run.out / "index" / network, inputs=inputs, write=write))
+
+
+def _write_index(run: Run, predicted: Predictions, folder: Path) -> None:
+    train = training_features(trained(run), predicted.network)
+    films = concatenate_features([train, predicted.features])
+    say(f"Indexing {len(films):,} films")
+    save_index(build_index(films), folder)
 
 
 def _embedded(

@@ -6,17 +6,18 @@ STAGES, at the end, is the list: `lucency run P --out D --until STAGE` cuts it s
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Int64
 
-from lucency.audit.checks.run_checks import check_run, load_issues, save_issues
+from lucency.audit.checks.run_checks import CHECKS, check_run, load_issues, save_issues
 from lucency.audit.label_quality import AuditResults
 from lucency.balance.imbalance import (
     POPULATIONS,
@@ -27,7 +28,8 @@ from lucency.balance.imbalance import (
     save_steps,
 )
 from lucency.balance.methods import needs_features, plan_parts, planned, splitter
-from lucency.config.sections import Source
+from lucency.config.protocol import Protocol
+from lucency.config.sections import THUMBNAIL, Source
 from lucency.core.manifest import (
     Manifest,
     Prepared,
@@ -36,17 +38,10 @@ from lucency.core.manifest import (
     read_table,
     save_part,
 )
-from lucency.core.plan import Plan, load_plan, originals, save_plan
+from lucency.core.plan import Plan, load_plan, only_tests, save_plan
 from lucency.core.predictions import Predictions, load_predictions, save_predictions
 from lucency.core.progress import progress, say
-from lucency.core.stage import (
-    RECEIPT,
-    Failures,
-    discard_outdated,
-    fingerprint_file,
-    fingerprint_of,
-    produce,
-)
+from lucency.core.stage import RECEIPT, Failures, discard_outdated, fingerprint_of, produce
 from lucency.core.tables import save_tables
 from lucency.data.preprocess import prepare
 from lucency.data.sources import draw_source, read_films
@@ -59,7 +54,7 @@ from lucency.evaluation.leakage_inflation import (
     inflate_all,
     load_comparison,
 )
-from lucency.evaluation.preparation_grid import STUDY
+from lucency.evaluation.preparation_grid import STUDY, PreparationStudy, load_study
 from lucency.evaluation.summary import (
     Evaluation,
     evaluate_networks,
@@ -71,7 +66,12 @@ from lucency.pipeline.audit_stage import audit_network
 from lucency.pipeline.ensemble_stage import compare_ensembles, leaderboard_folder
 from lucency.pipeline.feature_stage import features_folder, similarity_features
 from lucency.pipeline.heatmap_stage import explain_network
-from lucency.pipeline.run import Run, Trained, kept
+from lucency.pipeline.run import Run, Trained, describe_network, kept, network_inputs, read_history
+
+if TYPE_CHECKING:
+    from lucency.report.run_page import Gallery
+
+GALLERY_FILMS, GALLERY_VERSIONS, GALLERY_SEED = 4, 3, 0
 
 
 def source(run: Run) -> Source:
@@ -106,30 +106,35 @@ def prepared(run: Run) -> Prepared:
 @kept
 def parts(run: Run) -> np.ndarray:
     """Return the part of every film; or of every plan entry, where a protocol balances first."""
-    films, choices = prepared(run).manifest, run.protocol.split
     early = run.protocol.balance.before_split
     inputs = {
-        "split": choices.model_dump(),
+        "split": run.protocol.split.model_dump(),
         "balance": run.protocol.balance.model_dump() if early else "after the split",
-        "prepared": fingerprint_of(run.cache / "prepared"),
+        **run.fingerprints("prepared"),
     }
-    names = _balanced_first(run).plan.names(films.image) if early else films.image
+    folder = produce(run.shared / "split", inputs=inputs, write=partial(_write_parts, run))
+    return load_part(folder / "part.csv", _parted_names(run))
 
-    def write(folder: Path) -> None:
-        if early:
-            part = _balanced_first(run).plan.part
-        else:
-            part = split(films, choices=choices, root=Path(source(run).root))
-        save_part(names, part, folder / "part.csv")
 
-    return load_part(produce(run.shared / "split", inputs=inputs, write=write) / "part.csv", names)
+def _write_parts(run: Run, folder: Path) -> None:
+    if run.protocol.balance.before_split:
+        part = _balanced_first(run).plan.part
+    else:
+        films, root = prepared(run).manifest, Path(source(run).root)
+        part = split(films, choices=run.protocol.split, root=root)
+    save_part(_parted_names(run), part, folder / "part.csv")
+
+
+def _parted_names(run: Run) -> np.ndarray:
+    """Return the names of what has parts: films, or the entries of a plan before the split."""
+    image = prepared(run).manifest.image
+    early = run.protocol.balance.before_split
+    return _balanced_first(run).plan.names(image) if early else image
 
 
 def split_name(run: Run) -> str:
     """Return the fingerprint of the parts."""
-    early = run.protocol.balance.before_split
-    image = prepared(run).manifest.image
-    return part_fingerprint(_balanced_first(run).plan.names(image) if early else image, parts(run))
+    return part_fingerprint(_parted_names(run), parts(run))
 
 
 @kept
@@ -139,8 +144,9 @@ def _balanced_first(run: Run) -> Balanced:
     return planned(films, splitter(run.protocol)(films, Path()), run.protocol)
 
 
+@kept
 def _features(run: Run) -> np.ndarray:
-    """Return what says which training films are alike; nothing where no method asks for it."""
+    """Return what says which training films are alike; nothing where no method needs it."""
     rows = training_films(run)
     if not needs_features(run.protocol.balance):
         return np.empty((len(rows), 0), dtype=np.float32)
@@ -149,7 +155,7 @@ def _features(run: Run) -> np.ndarray:
         rows=rows,
         choice=run.protocol.balance.features,
         root=Path(run.protocol.data.root),
-        upstream={"prepared": fingerprint_of(run.cache / "prepared"), "split": split_name(run)},
+        upstream={**run.fingerprints("prepared"), "split": split_name(run)},
         home=run.shared,
     )
 
@@ -157,29 +163,30 @@ def _features(run: Run) -> np.ndarray:
 @kept
 def plan(run: Run) -> Plan:
     """Return what each part sees."""
-    films, part = prepared(run).manifest, parts(run)
     choices = run.protocol.balance
-    made_of = {"prepared": fingerprint_of(run.cache / "prepared"), "split": split_name(run)}
-    inputs = {"balance": choices.model_dump(), **made_of}
-    feature = _features(run)
+    inputs = {"balance": choices.model_dump(), "split": split_name(run)}
+    inputs |= run.fingerprints("prepared")
     if needs_features(choices):
+        _features(run)
         inputs["features"] = fingerprint_of(features_folder(run.shared, choices.features))
+    folder = produce(run.out / "plan", inputs=inputs, write=partial(_write_plan, run))
+    return load_plan(folder, prepared(run).manifest.image)
 
-    def write(folder: Path) -> None:
-        if choices.before_split:
-            made = _balanced_first(run)
-        else:
-            made = plan_parts(
-                films.label,
-                part=part,
-                findings=films.findings,
-                choices=choices,
-                feature=feature,
-            )
-        save_plan(made.plan, films.image, folder)
-        save_steps(made.steps, folder)
 
-    return load_plan(produce(run.out / "plan", inputs=inputs, write=write), films.image)
+def _write_plan(run: Run, folder: Path) -> None:
+    films = prepared(run).manifest
+    if run.protocol.balance.before_split:
+        made = _balanced_first(run)
+    else:
+        made = plan_parts(
+            films.label,
+            part=parts(run),
+            findings=films.findings,
+            choices=run.protocol.balance,
+            feature=_features(run),
+        )
+    save_plan(made.plan, films.image, folder)
+    save_steps(made.steps, folder)
 
 
 def change(run: Run) -> Change:
@@ -198,28 +205,23 @@ def change(run: Run) -> Change:
 @kept
 def pictures(run: Run) -> Prepared:
     """Return the prepared films, with the plan's copies where these are made at the native size."""
-    choices, films = run.protocol.balance, prepared(run)
-    if choices.copies_at == "prepared":
+    films = prepared(run)
+    if run.protocol.balance.copies_at == "prepared":
         return films
-    from lucency.models.native_copies import load_copies, make_copies
+    from lucency.models.native_copies import load_copies
 
     seen = plan(run)
-    upstream = {"plan": fingerprint_of(run.out / "plan")}
-    upstream |= {"prepared": fingerprint_of(run.cache / "prepared")}
-
-    def write(folder: Path) -> None:
-        with progress("Making copies", unit="films") as advance:
-            make_copies(
-                films,
-                plan=seen,
-                seed=choices.seed,
-                folder=folder,
-                workers=run.workers,
-                progress=advance,
-            )
-
-    folder = produce(run.out / "copies", inputs=upstream, write=write)
+    inputs = run.fingerprints("plan", "prepared")
+    folder = produce(run.out / "copies", inputs=inputs, write=partial(_write_copies, run))
     return replace(films, copies=load_copies(folder, copies=seen.take(seen.copy > 0)))
+
+
+def _write_copies(run: Run, folder: Path) -> None:
+    from lucency.models.native_copies import make_copies
+
+    how = {"seed": run.protocol.balance.seed, "workers": run.workers}
+    with progress("Making copies", unit="films") as advance:
+        make_copies(prepared(run), plan=plan(run), folder=folder, progress=advance, **how)
 
 
 @kept
@@ -231,8 +233,7 @@ def classifiers(run: Run) -> dict[str, Path]:
     films = prepared(run).manifest
     check_labels(films.label[training_films(run)], findings=films.findings)
     seen = plan(run)
-    upstream = {"prepared": fingerprint_of(run.cache / "prepared")}
-    upstream |= {"plan": fingerprint_of(run.out / "plan")}
+    upstream = {**run.fingerprints("prepared", "plan"), "split": split_name(run)}
     trained = {}
     for choice in run.protocol.network:
         with progress(f"Training {choice.name}", unit="films") as advance:
@@ -241,7 +242,7 @@ def classifiers(run: Run) -> dict[str, Path]:
                 plan=seen,
                 protocol=run.protocol,
                 choice=choice,
-                upstream={**upstream, "split": split_name(run)},
+                upstream=upstream,
                 out=run.out / "networks" / choice.name,
                 progress=advance,
             )
@@ -255,41 +256,46 @@ def check_networks(run: Run) -> None:
     """
     from lucency.models.training import check_choice
 
-    root = Path(run.protocol.data.root)
-    for choice in run.protocol.network:
-        check_choice(choice, root=root, frozen=run.protocol.training_of(choice.name).frozen)
-    for choice in run.protocol.ensemble.frozen:
-        check_choice(choice, root=root)
+    protocol, root = run.protocol, Path(run.protocol.data.root)
+    for choice in protocol.network:
+        check_choice(choice, root=root, frozen=protocol.training_of(choice.name).frozen)
+    for choice in (*protocol.ensemble.frozen, protocol.balance.features):
+        if choice.name != THUMBNAIL:
+            check_choice(choice, root=root)
 
 
 @kept
 def predictions(run: Run) -> list[Predictions]:
     """Return every network's predictions on validation and test films."""
-    return _predicted(run, plan(run).take(plan(run).part != "train"), place="predictions")
+    seen = plan(run).take(plan(run).part != "train")
+    return predict_each(classifiers(run), pictures(run), seen, out=run.out / "predictions")
 
 
-def _predicted(run: Run, seen: Plan, *, place: str) -> list[Predictions]:
-    """Return every network's predictions of a plan's entries, each in a folder of its own."""
+def predict_each(
+    trained: Mapping[str, Path],
+    films: Prepared,
+    seen: Plan,
+    *,
+    out: Path,
+    upstream: Mapping[str, str] = MappingProxyType({}),
+) -> list[Predictions]:
+    """Return every network's predictions of a plan's entries, each kept in a folder of its own."""
     made = []
-    for name, trained in classifiers(run).items():
-
-        def write(folder: Path, name: str = name, trained: Path = trained) -> None:
-            save_predictions(_predict(run, name, trained, seen), folder / "predictions.npz")
-
-        weights = fingerprint_file(trained / "weights.safetensors")
-        inputs = {"network": fingerprint_of(trained), "weights": weights}
-        folder = produce(run.out / place / name, inputs=inputs, write=write)
+    for name, network in trained.items():
+        inputs = {**network_inputs(network), **upstream}
+        write = partial(_write_predictions, network, films, seen)
+        folder = produce(out / name, inputs=inputs, write=write)
         made.append(load_predictions(folder / "predictions.npz"))
     return made
 
 
-def _predict(run: Run, name: str, trained: Path, seen: Plan) -> Predictions:
+def _write_predictions(network: Path, films: Prepared, seen: Plan, folder: Path) -> None:
     from lucency.models.classifier import load_classifier
     from lucency.models.inference import predict
 
-    with progress(f"Predicting with {name}", unit="films") as advance:
-        films = pictures(run)
-        return predict(load_classifier(trained), prepared=films, plan=seen, progress=advance)
+    with progress(f"Predicting with {network.name}", unit="films") as advance:
+        found = predict(load_classifier(network), prepared=films, plan=seen, progress=advance)
+    save_predictions(found, folder / "predictions.npz")
 
 
 def training_films(run: Run) -> np.ndarray:
@@ -314,9 +320,8 @@ def films_apart(run: Run) -> Int64[np.ndarray, " m"]:
 @kept
 def predictions_apart(run: Run) -> list[Predictions]:
     """Return every network's predictions on the films of patients set apart, as a test part."""
-    rows = films_apart(run)
-    shown = originals(prepared(run).manifest.label).take(rows)
-    return _predicted(run, replace(shown, part=np.full(len(rows), "test")), place="apart")
+    seen = only_tests(prepared(run).manifest.label).take(films_apart(run))
+    return predict_each(classifiers(run), pictures(run), seen, out=run.out / "apart")
 
 
 @kept
@@ -337,83 +342,93 @@ def trained(run: Run) -> Trained:
 @kept
 def evaluation(run: Run) -> Evaluation:
     """Return thresholds, metrics, comparison, ranking, calibration, subgroups and conclusion."""
-    several, films, choices = predictions(run), prepared(run).manifest, run.protocol.evaluation
-    early = run.protocol.balance.before_split
-    shown = plan(run).label[plan(run).part == "train"]
-    label = shown if early else films.label[training_films(run)]
-    made = {p.network: fingerprint_of(run.out / "predictions" / p.network) for p in several}
-    inputs = {"evaluation": choices.model_dump(), "predictions": made}
-
-    def write(folder: Path) -> None:
-        tests = [one.of("test") for one in several]
-        say(f"Evaluating {len(several)} networks on {len(tests[0]):,} test films")
-        found = evaluate_networks(
-            tests,
-            thresholds=fit_thresholds([one.of("val") for one in several], choices=choices),
-            facts=films.facts.set_axis(films.image),
-            prevalence=np.nanmean(label.astype(np.float64), axis=0),
-            resamples=choices.resamples,
-            seed=choices.seed,
-        )
-        save_tables(found, folder)
-
+    place = run.out / "predictions"
+    made = {one.network: fingerprint_of(place / one.network) for one in predictions(run)}
+    inputs = {"evaluation": run.protocol.evaluation.model_dump(), "predictions": made}
+    write = partial(_write_evaluation, run)
     return load_evaluation(produce(run.out / "evaluation", inputs=inputs, write=write))
+
+
+def _write_evaluation(run: Run, folder: Path) -> None:
+    several, films, seen = predictions(run), prepared(run).manifest, plan(run)
+    tests = [one.of("test") for one in several]
+    validation = [one.of("val") for one in several]
+    say(f"Evaluating {len(several)} networks on {len(tests[0]):,} test films")
+    early = run.protocol.balance.before_split
+    label = seen.label[seen.part == "train"] if early else films.label[training_films(run)]
+    found = evaluate_networks(
+        tests,
+        thresholds=fit_thresholds(validation, choices=run.protocol.evaluation),
+        facts=films.facts.set_axis(films.image),
+        prevalence=np.nanmean(label.astype(np.float64), axis=0),
+        **run.draws,
+    )
+    save_tables(found, folder)
 
 
 @kept
 def study_comparison(run: Run) -> StudyComparison:
     """Return what networks reach on patients set apart and what was published; both may be none."""
-    choices, own = run.protocol.evaluation, [one.of("test") for one in predictions(run)]
-    rows, draws = films_apart(run), choices.model_dump(include={"resamples", "seed"})
-    if not len(rows) and not choices.published:
+    published, rows = run.protocol.evaluation.published, films_apart(run)
+    if not len(rows) and not published:
         return StudyComparison()
     reached = predictions_apart(run) if len(rows) else []
     inputs = {
-        "evaluation": fingerprint_of(run.out / "evaluation"),
         "apart": {p.network: fingerprint_of(run.out / "apart" / p.network) for p in reached},
-        "published": choices.published,
+        "published": published,
+        **run.fingerprints("evaluation"),
     }
-
-    def write(folder: Path) -> None:
-        found, people = StudyComparison(), prepared(run).manifest.patient[rows]
-        if reached:
-            say(f"Evaluating on {len(rows):,} films of patients set apart")
-            fitted, seen = evaluation(run).thresholds, patients_seen(run)
-            table = inflate_all(own, reached, seen=seen, thresholds=fitted, **draws)
-            sentence = conclude_inflation({"": table}, patients=len(np.unique(people)))
-            found = replace(found, inflation=table, conclusion=sentence)
-        if choices.published:
-            found = replace(found, study=compare_with_study(own, reached, **draws))
-        save_tables(found, folder)
-
+    write = partial(_write_comparison, run, reached)
     return load_comparison(produce(run.out / "study", inputs=inputs, write=write))
+
+
+def _write_comparison(run: Run, reached: list[Predictions], folder: Path) -> None:
+    own = [one.of("test") for one in predictions(run)]
+    found, rows = StudyComparison(), films_apart(run)
+    if reached:
+        say(f"Evaluating on {len(rows):,} films of patients set apart")
+        patients = len(np.unique(prepared(run).manifest.patient[rows]))
+        fitted, seen = evaluation(run).thresholds, patients_seen(run)
+        table = inflate_all(own, reached, seen=seen, thresholds=fitted, **run.draws)
+        sentence = conclude_inflation({"": table}, patients=patients)
+        found = replace(found, inflation=table, conclusion=sentence)
+    if run.protocol.evaluation.published:
+        found = replace(found, study=compare_with_study(own, reached, **run.draws))
+    save_tables(found, folder)
 
 
 @kept
 def issues(run: Run) -> pd.DataFrame:
     """Return what the leak doctor found, as `audit.checks.issue.issue_table` gives it."""
     found = evaluation(run)
-    inputs = {
-        "evaluation": fingerprint_of(run.out / "evaluation"),
-        "plan": fingerprint_of(run.out / "plan"),
-        "manifest": fingerprint_of(run.source / "manifest"),
-    }
-
-    def write(folder: Path) -> None:
-        say("Looking for leaks")
-        table = read_table(run.source / "manifest" / "missing.csv", text=("image",))
-        issues_found = check_run(
-            run.protocol,
-            prepared=prepared(run),
-            plan=plan(run),
-            missing=table["image"].tolist(),
-            predictions=predictions(run),
-            thresholds=found.thresholds,
-            scores=found.metrics,
-        )
-        save_issues(issues_found, folder)
-
+    inputs = run.fingerprints("evaluation", "plan", "manifest")
+    scored = {"thresholds": found.thresholds, "scores": found.metrics}
+    write = partial(write_issues, run, run.protocol, predictions(run), scored)
     return load_issues(produce(run.out / "check", inputs=inputs, write=write))
+
+
+def write_issues(
+    run: Run,
+    protocol: Protocol,
+    predicted: list[Predictions],
+    scored: Mapping[str, pd.DataFrame],
+    folder: Path,
+) -> None:
+    """Write what the leak doctor finds; `run` is that of `protocol`, or of its base.
+
+    `scored` are the `thresholds` and `scores` of `check_run`.
+    """
+    say("Looking for leaks")
+    missing = read_table(run.source / "manifest" / "missing.csv", text=("image",))
+    found = check_run(
+        protocol,
+        prepared=prepared(run),
+        plan=plan(run),
+        missing=missing["image"].tolist(),
+        predictions=predicted,
+        **scored,
+    )
+    save_issues(found, folder)
 
 
 @kept
@@ -440,40 +455,98 @@ def report(run: Run) -> Path:
 
     `Failures` of the folder `failed` in the run say which; the next call tries them again.
     """
-    from lucency.pipeline.experiment import gather
-    from lucency.report.run_page import write_report
-
-    found, failures = evaluation(run), Failures(run.out / "failed")
+    evaluation(run)
+    failures = Failures(run.out / "failed")
     if failures.reasons():  # what was left out is tried anew
         discard_outdated(run.out / "report", inputs={})
     failures.clear()
     made = {name: failures.attempt(name, partial(make, run)) for name, make in CHAPTERS.items()}
     there = ["evaluation", *(place for name, place in PLACES.items() if made[name] is not None)]
-    folders: dict[str, object] = {place: fingerprint_of(run.out / place) for place in there}
     if made["study"]:
-        folders["study"] = fingerprint_of(run.out / "study")
+        there.append("study")
+    inputs: dict[str, object] = {**run.fingerprints(*there)}
     if made["ensembles"] is not None and len(made["ensembles"].leaderboard):
-        folders["ensemble"] = fingerprint_of(leaderboard_folder(run.out))
+        inputs["ensemble"] = fingerprint_of(leaderboard_folder(run.out))
     if (run.out / STUDY / "evaluation" / RECEIPT).is_file():
-        folders[STUDY] = fingerprint_of(run.out / STUDY / "evaluation")
+        inputs[STUDY] = fingerprint_of(run.out / STUDY / "evaluation")
     if failures.reasons():
-        folders["failed"] = failures.reasons()
-    discard_outdated(run.out / "report", inputs=folders)
+        inputs["failed"] = failures.reasons()
+    discard_outdated(run.out / "report", inputs=inputs)
+    folder = produce(run.out / "report", inputs=inputs, write=partial(_write_report, run, made))
+    return folder / "report.html"
 
-    def write(folder: Path) -> None:
-        say("Writing the report")
-        experiment = gather(
-            run,
-            manifest=manifest(run),
-            prepared=pictures(run),
-            plan=plan(run),
-            predictions=predictions(run),
-            evaluation=found,
-            made=made | {"balance": failures.attempt("balance", partial(change, run))},
-        )
-        write_report(experiment, file=folder / "report.html", failures=failures)
 
-    return produce(run.out / "report", inputs=folders, write=write) / "report.html"
+def _write_report(run: Run, made: Mapping[str, Any], folder: Path) -> None:
+    """Write the page; `made` maps chapters to what they show, None where that could not be made."""
+    from lucency.report.run_page import Experiment, write_report
+
+    say("Writing the report")
+    failures = Failures(run.out / "failed")
+    studied = partial(load_study, run.out / STUDY / "evaluation")
+    experiment = Experiment(
+        protocol=run.protocol,
+        manifest=manifest(run),
+        prepared=pictures(run),
+        plan=plan(run),
+        change=failures.attempt("balance", partial(change, run)),
+        gallery=failures.attempt("augmentation", partial(_gallery, run)),
+        predictions=predictions(run),
+        histories={name: read_history(place) for name, place in classifiers(run).items()},
+        networks=pd.DataFrame([describe_network(place) for place in classifiers(run).values()]),
+        evaluation=evaluation(run),
+        issues=made["checks"],
+        apart=films_apart(run),
+        checks=CHECKS,
+        study=made["study"],
+        heatmaps=made["heatmaps"],
+        audit=made["audit"],
+        ensembles=made["ensembles"],
+        preparations=failures.attempt("preparation", studied) or PreparationStudy(),
+    )
+    write_report(experiment, file=folder / "report.html", failures=failures)
+
+
+def _gallery(run: Run) -> Gallery:
+    """Return pictures of augmentation: of some films together, and of the first step by step."""
+    from lucency.report.run_page import Gallery
+
+    together = _augmented(run)
+    return Gallery(together, _steps_alone(run, together[0]) if together else [])
+
+
+def _augmented(run: Run) -> list[tuple[str, np.ndarray]]:
+    """Return films beside their copies or, without copies, beside what epochs make of them."""
+    from lucency.models.film_loader import Films
+
+    films, train = pictures(run), plan(run).take(plan(run).part == "train")
+    copied = np.flatnonzero(train.copy > 0)
+    recipe, seed = run.protocol.training.augment, run.protocol.training.seed
+    if not len(copied) and recipe == "none":
+        return []
+    chosen = np.unique(train.row[copied]) if len(copied) else train.row
+    shown: list[tuple[str, np.ndarray]] = []
+    for row in np.random.default_rng(GALLERY_SEED).permutation(chosen)[:GALLERY_FILMS]:
+        shown.append((str(films.manifest.image[row]), films.pixels[row]))
+        seen = Films(prepared=films, plan=train, copies=run.protocol.balance.seed)
+        for entry in np.flatnonzero((train.row == row) & (train.copy > 0))[:GALLERY_VERSIONS]:
+            caption = f"copy {train.copy[entry]}: {train.transform[entry]}"
+            shown.append((caption, seen.picture(int(entry))))
+        for epoch in range(GALLERY_VERSIONS if not len(copied) else 0):
+            seen = replace(seen, recipe=recipe, seed=seed, epoch=epoch)
+            entry = int(np.flatnonzero(train.row == row)[0])
+            shown.append((f"epoch {epoch + 1}: {recipe}", seen.picture(entry)))
+    return shown
+
+
+def _steps_alone(run: Run, film: tuple[str, np.ndarray]) -> list[tuple[str, np.ndarray]]:
+    """Return a film, and each step alone of the recipes that copies and epochs are changed by."""
+    from lucency.models.augmentation import steps_alone
+
+    links = {link for chain in np.unique(plan(run).transform).tolist() for link in chain.split(">")}
+    copied = {link.rpartition("#")[0] for link in links if link}
+    recipes = sorted(copied | ({run.protocol.training.augment} - {"none"}))
+    shown = steps_alone(np.asarray(film[1]), recipes=recipes)
+    return [film, *shown] if shown else []
 
 
 CHAPTERS: dict[str, Callable[[Run], Any]] = {
@@ -486,26 +559,13 @@ CHAPTERS: dict[str, Callable[[Run], Any]] = {
 PLACES = {"checks": "check", "heatmaps": "explanation", "audit": "audit"}
 
 
-class Stage(NamedTuple):
-    """A stage: its name, what it makes of a run, and that in words."""
-
-    name: str
-    make: Callable[[Run], Any]
-    makes: str
-
-
-STAGES = (
-    Stage("prepare", prepared, "films as a network sees them, from label files and pictures"),
-    Stage("split", parts, "the part of every film: train, val or test"),
-    Stage("balance", plan, "which films each part sees, how often and how changed"),
-    Stage("train", classifiers, "the trained networks"),
-    Stage("predict", predictions, "every network's predictions on validation and test films"),
-    Stage("evaluate", evaluation, "metrics with confidence intervals, and comparisons"),
-    Stage("check", issues, "what the leak doctor finds"),
-    Stage("report", report, "heat maps, audit, ensembles, and the page that shows it all"),
-)
-
-
-def make(run: Run, name: str) -> Any:
-    """Do the stage `name`, and all before it that is not done; return what it makes."""
-    return next(stage for stage in STAGES if stage.name == name).make(run)
+STAGES: dict[str, Callable[[Run], Any]] = {
+    "prepare": prepared,  # films as a network sees them, from label files and pictures
+    "split": parts,  # the part of every film: train, val or test
+    "balance": plan,  # which films each part sees, how often and how changed
+    "train": classifiers,  # the trained networks
+    "predict": predictions,  # every network's predictions on validation and test films
+    "evaluate": evaluation,  # metrics with confidence intervals, and comparisons
+    "check": issues,  # what the leak doctor finds
+    "report": report,  # heat maps, audit, ensembles, and the page that shows it all
+}

@@ -22,7 +22,7 @@ from lucency.evaluation.external import (
     read_test_table,
     standard_thresholds,
 )
-from lucency.evaluation.summary import Evaluation, evaluate_networks, network_metrics
+from lucency.evaluation.summary import evaluate_networks, network_metrics
 from lucency.evaluation.thresholds import threshold_table
 from lucency.report.predictions_page import write_external_page
 
@@ -33,75 +33,31 @@ def evaluate_tables(
     """Return the evaluation of one network's predictions, or of several with their comparison.
 
     Each of `several` is as in `compare_tables`; `val` is a table of validation films of one table.
-    Raises ValueError where a table comes without `labels`, and for `val` beside several tables.
+    Thresholds of one network are fitted on its validation films, or .5 where it has none. Tables
+    go to `out`, and with `labels` the page too. Raises ValueError where a table comes without
+    `labels`, and for `val` beside several tables.
     """
     if len(several) == 1 and several[0].is_file() and several[0].suffix != ".npz":
         if labels is None:
             raise ValueError(
                 f"{several[0]} holds no labels: expected --labels FILE, the films' label file"
             )
-        return evaluate_table(several[0], labels=labels, val=val, scale=scale, out=out)
+        films = read_labelled(labels)
+        test, thresholds = read_tables(several[0], films=films, val=val, scale=scale)
+        return _answer_of([test], thresholds=thresholds, films=films, out=out)
     if val is not None:
         raise ValueError("--val fits the thresholds of one table: expected one TABLE.csv beside it")
     alone = _files_in(several[0]) if len(several) == 1 else []
-    if len(alone) == 1:
-        return evaluate_file(alone[0], labels=labels, out=out)
-    return compare_tables(several, labels=labels, scale=scale, out=out)
-
-
-def evaluate_table(
-    test: Path, *, labels: Path, val: Path | None, scale: str, out: Path | None
-) -> dict[str, object]:
-    """Return what a table of predictions is worth, by finding; tables and page go to `out`."""
-    films = read_labelled(labels)
-    predictions, thresholds = read_tables(test, films=films, val=val, scale=scale)
-    return _answer_of(predictions, thresholds=thresholds, films=films, out=out)
-
-
-def evaluate_file(file: Path, *, labels: Path | None, out: Path | None) -> dict[str, object]:
-    """Return the evaluation of the test films of a predictions.npz, as `evaluate_table` does.
-
-    Thresholds are fitted on its validation films, or .5 where it has none. The page needs `labels`.
-    """
+    if len(alone) != 1:
+        return compare_tables(several, labels=labels, scale=scale, out=out)
     films = None if labels is None else read_labelled(labels)
-    whole = load_predictions(file)
-    val, test = whole.of("val"), whole.of("test")
+    whole = load_predictions(alone[0])
+    val_films, test = whole.of("val"), whole.of("test")
     if films is not None:
         _check_labels(test, films)
-    fitted = threshold_table(val, method="f1") if len(val) else standard_thresholds(test)
-    return _answer_of(test, thresholds=fitted, films=films, out=out)
-
-
-def _answer_of(
-    predictions: Predictions,
-    *,
-    thresholds: pd.DataFrame,
-    films: Manifest | None,
-    out: Path | None,
-) -> dict[str, object]:
-    """Return one network's metrics by finding; tables go to `out`, with `films` the page too."""
-    if out is None:
-        metrics = network_metrics([predictions], thresholds=thresholds, **DRAWS)
-        return _by_finding(predictions.network, metrics)
-    found = _evaluated([predictions], thresholds=thresholds, films=films)
-    out.mkdir(parents=True, exist_ok=True)
-    found.metrics.to_csv(out / "metrics.csv", index=False)
-    answer = _by_finding(predictions.network, found.metrics)
-    if films is None:
-        return {**answer, "tables": str(out)}
-    write_external_page([predictions], evaluation=found, films=films, out=out)
-    return {**answer, "report": str(out / "report.html")}
-
-
-def _by_finding(network: str, metrics: pd.DataFrame) -> dict[str, object]:
-    """Return counts of films, and each metric with its interval, by finding."""
-    answer: dict[str, object] = {"network": network}
-    for finding in dict.fromkeys(metrics["finding"]):
-        rows = metrics.loc[metrics["finding"] == finding]
-        counts = {name: int(rows[name].iloc[0]) for name in ("films", "positives", "patients")}
-        bounds = rows.set_index("metric")[["value", "low", "high"]]
-        answer[str(finding)] = {**counts, **plain(bounds.to_dict(orient="index"))}
-    return answer
+    fitted = len(val_films) > 0
+    thresholds = threshold_table(val_films, method="f1") if fitted else standard_thresholds(test)
+    return _answer_of([test], thresholds=thresholds, films=films, out=out)
 
 
 def compare_tables(
@@ -120,37 +76,69 @@ def compare_tables(
     if films is not None:
         _check_labels(tests[0], films)
     thresholds = pd.concat([standard_thresholds(one) for one in tests], ignore_index=True)
+    return _answer_of(tests, thresholds=thresholds, films=films, out=out)
+
+
+def _answer_of(
+    tests: Sequence[Predictions],
+    *,
+    thresholds: pd.DataFrame,
+    films: Manifest | None,
+    out: Path | None,
+) -> dict[str, object]:
+    """Return one network's metrics by finding, or several networks compared.
+
+    Tables go to `out`, with `films` the page too; without them there are no facts, and so no
+    subgroups.
+    """
     if out is None:
+        metrics = network_metrics(tests, thresholds=thresholds, **DRAWS)
+        if len(tests) == 1:
+            return _by_finding(metrics)
         comparison = compare(tests, **DRAWS)
-        ranking = rank(network_metrics(tests, thresholds=thresholds, **DRAWS), comparison)
-        return _compared(ranking, comparison)
-    found = _evaluated(tests, thresholds=thresholds, films=films)
+        return _compared(rank(metrics, comparison), comparison)
+    facts = pd.DataFrame(index=tests[0].image)
+    if films is not None:
+        facts = films.facts.set_axis(films.image)
+    found = evaluate_networks(tests, thresholds=thresholds, facts=facts, **DRAWS)
     out.mkdir(parents=True, exist_ok=True)
-    for name in ("metrics", "comparison", "ranking"):
-        getattr(found, name).to_csv(out / f"{name}.csv", index=False)
-    answer = {**_compared(found.ranking, found.comparison), "tables": str(out)}
+    tables = {"metrics": found.metrics}
+    if len(tests) == 1:
+        answer = _by_finding(found.metrics)
+    else:
+        tables |= {"comparison": found.comparison, "ranking": found.ranking}
+        answer = {**_compared(found.ranking, found.comparison), "tables": str(out)}
+    for name, table in tables.items():
+        table.to_csv(out / f"{name}.csv", index=False)
     if films is None:
-        return answer
+        return {**answer, "tables": str(out)}
     write_external_page(tests, evaluation=found, films=films, out=out)
     return {**answer, "report": str(out / "report.html")}
 
 
+def _by_finding(metrics: pd.DataFrame) -> dict[str, object]:
+    """Return a network's counts of films, and each metric with its interval, by finding."""
+    answer: dict[str, object] = {"network": metrics["network"].iloc[0]}
+    for finding, rows in metrics.groupby("finding", sort=False):
+        counts = {name: int(rows[name].iloc[0]) for name in ("films", "positives", "patients")}
+        scores = rows.set_index("metric").loc[:, ["value", "low", "high"]]
+        answer[str(finding)] = {**counts, **plain(scores.to_dict(orient="index"))}
+    return answer
+
+
 def _compared(ranking: pd.DataFrame, comparison: pd.DataFrame) -> dict[str, object]:
+    """Return each network's rank, macro AUC and interval, each pair's difference, a sentence."""
+    ranked = ranking.set_index("network").loc[:, list(RANKED)].rename(columns=RANKED)
+    named = comparison.assign(pair=comparison["network"] + " - " + comparison["other"])
+    pairs: dict[str, object] = {}
+    for pair, rows in named.groupby("pair", sort=False):
+        found = plain(rows.set_index("finding").loc[:, list(PAIRED)].to_dict(orient="index"))
+        pairs[str(pair)] = {**found[MACRO], "p_holm_signed_rank": found[OVER_FINDINGS]["p_holm"]}
     return {
-        "ranking": _ranked(ranking),
-        "pairs": _pairs(comparison),
+        "ranking": plain(ranked.to_dict(orient="index")),
+        "pairs": pairs,
         "conclusion": conclude_comparison(ranking),
     }
-
-
-def _evaluated(
-    tests: Sequence[Predictions], *, thresholds: pd.DataFrame, films: Manifest | None
-) -> Evaluation:
-    """Return the evaluation; without a label file there are no facts, and so no subgroups."""
-    facts = pd.DataFrame(index=tests[0].image)
-    if films is not None:
-        facts = films.facts.set_axis(films.image)
-    return evaluate_networks(tests, thresholds=thresholds, facts=facts, **DRAWS)
 
 
 def _check_labels(predictions: Predictions, films: Manifest) -> None:
@@ -163,24 +151,6 @@ def _check_labels(predictions: Predictions, films: Manifest) -> None:
             f"--labels: {films.origin} does not hold the labels of {predictions.network}; "
             "expected the same label file, with these films and findings"
         )
-
-
-def _ranked(ranking: pd.DataFrame) -> dict[str, object]:
-    """Return each network's rank, macro AUC and interval, and whether it is tied with the best."""
-    columns = zip(*(ranking[name].tolist() for name in RANKED), strict=True)
-    rows = [dict(zip(RANKED.values(), plain(row), strict=True)) for row in columns]
-    return dict(zip(ranking["network"].tolist(), rows, strict=True))
-
-
-def _pairs(comparison: pd.DataFrame) -> dict[str, object]:
-    """Return each pair's macro difference, its interval and its two corrected p values."""
-    named = comparison.assign(pair=comparison["network"] + " - " + comparison["other"])
-    pairs: dict[str, object] = {}
-    for pair, rows in named.groupby("pair", sort=False):
-        found = {row["finding"]: row for row in rows.to_dict(orient="records")}
-        numbers = {name: found[MACRO][name] for name in PAIRED}
-        pairs[str(pair)] = plain({**numbers, "p_holm_signed_rank": found[OVER_FINDINGS]["p_holm"]})
-    return pairs
 
 
 def _files_in(place: Path) -> list[Path]:
