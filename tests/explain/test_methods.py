@@ -1,6 +1,7 @@
 """Heatmaps of evidence: equal to the field's package, true to hand-set networks, harmless."""
 
 from collections.abc import Callable
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
@@ -15,11 +16,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lucency.explain.heatmaps import even_centres
-from lucency.explain.methods.cam import cam, hires_cam
-from lucency.explain.methods.faithfulness_tests import randomised, stability
-from lucency.explain.methods.gradients import integrated_gradients
+from lucency.explain.methods import attribution
+from lucency.explain.methods.attribution import integrated_gradients
+from lucency.explain.methods.cam import cam
+from lucency.explain.methods.faithfulness_tests import CURVES, randomised, stability
 from lucency.explain.methods.network_split import blank, gradients, logits, split
-from lucency.explain.methods.occlusion import deletion_curve, insertion_curve
 from lucency.explain.methods.registry import FINEST, HEATMAPS, check_request, explain, heatmaps
 from lucency.models.networks import NETWORKS
 from toys import FINDINGS, toy_films, toy_plan
@@ -32,8 +33,16 @@ ORACLES = {
     "x-grad-cam": pytorch_grad_cam.XGradCAM,
 }
 FINDING_COUNT, SIDE, CELL = 3, 32, 4
+deletion_curve, insertion_curve = CURVES["deletion"], CURVES["insertion"]
 PER_PIXEL = ("integrated-gradients", "smooth-grad")
 ROLLOUT = "attention-rollout"
+LIKE_RESNET50_WANG = ("resnet50-wang-average", "resnet50-wang-max")  # their heads: test_heads.py
+
+
+@cache
+def shared_network(name: str) -> nn.Module:
+    """A network that tests look at and leave as it is."""
+    return timm_network(name)
 
 
 def timm_network(name: str, **choices: object) -> nn.Module:
@@ -154,7 +163,7 @@ def test_no_method_is_forgotten() -> None:
     ("name", "size"), [("test_resnet", 160), ("densenet121", 64), ("test_vit", 160)]
 )
 def test_equal_to_the_package_grad_cam(method: str, name: str, size: int) -> None:
-    network, films = timm_network(name), noise(2, size)
+    network, films = shared_network(name), noise(2, size)
     layer, reshape = target_of(network)
     found = HEATMAPS[method](network, films)
     for finding in range(FINDING_COUNT):
@@ -167,6 +176,14 @@ def test_equal_to_the_package_grad_cam(method: str, name: str, size: int) -> Non
     assert found.std() > 0
 
 
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer passes a map, where its values do not matter."""
+    monkeypatch.setattr(attribution, "PATH_POINTS", 4)
+    monkeypatch.setattr(attribution, "NOISY_COPIES", 4)
+
+
+@pytest.mark.usefixtures("few")
 @pytest.mark.parametrize("method", HEATMAPS)
 def test_contract(method: str) -> None:
     network, films = network_for(method)
@@ -183,6 +200,7 @@ def test_contract(method: str) -> None:
         HEATMAPS[method](network, films, findings=[])
 
 
+@pytest.mark.usefixtures("few")
 @pytest.mark.parametrize("method", HEATMAPS)
 def test_the_network_is_as_it_was(method: str) -> None:
     network, films = network_for(method)
@@ -209,6 +227,7 @@ def test_maps_find_planted_discs(method: str) -> None:
     assert (apart[:, 1] <= 6).all() or method == ROLLOUT
 
 
+@pytest.mark.usefixtures("few")
 @pytest.mark.parametrize("method", HEATMAPS)
 def test_maps_change_with_the_head(method: str) -> None:
     network, films = network_for(method)
@@ -218,8 +237,14 @@ def test_maps_change_with_the_head(method: str) -> None:
     assert torch.equal(before, after) == (method == ROLLOUT)  # which does not depend on the finding
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_every_network_of_the_zoo(name: str) -> None:
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in LIKE_RESNET50_WANG else ())
+        for name in NETWORKS
+    ],
+)
+def test_every_network_of_the_zoo(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     size = 224 if name == "alexnet-reference" else 80
     network = NETWORKS[name](num_classes=FINDING_COUNT, drop_rate=0.5).eval()
     films = noise(1, size)
@@ -227,6 +252,7 @@ def test_every_network_of_the_zoo(name: str) -> None:
     feature = parts.feature.shape
     assert parts.grid(parts.feature).shape == feature
     assert torch.equal(parts.head(parts.feature), logits(network, films))
+    monkeypatch.setattr("lucency.explain.methods.cam.split", lambda *_: parts)
     for method in {*ORACLES, "cam"} if "alexnet" not in name else ORACLES:
         assert HEATMAPS[method](network, films).shape == (1, FINDING_COUNT, *feature[2:])
     if "alexnet" in name:
@@ -235,7 +261,7 @@ def test_every_network_of_the_zoo(name: str) -> None:
 
 
 def test_densenet_is_explained_after_its_last_relu() -> None:
-    network = timm_network("densenet121")
+    network = shared_network("densenet121")
     assert split(network, noise(1, 64)).feature.min() >= 0
 
 
@@ -273,7 +299,7 @@ def test_cam_and_hires_cam_add_up_to_the_logit() -> None:
     evidence = logits(network, films) - network.get_classifier().bias
     torch.testing.assert_close(cam(network, films).mean((2, 3)), evidence, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(
-        hires_cam(network, films).sum((2, 3)), evidence, rtol=1e-4, atol=1e-6
+        HEATMAPS["hires-cam"](network, films).sum((2, 3)), evidence, rtol=1e-4, atol=1e-6
     )
 
 
@@ -392,6 +418,7 @@ def test_all_that_a_transformer_knows_is_drawn_anew(name: str) -> None:
     assert changed[0] == {key for key in some if key.startswith("head")}
 
 
+@pytest.mark.usefixtures("few")
 def test_maps_of_pixels_are_reduced_to_means() -> None:
     films = toy_films(4, size=112)
     model, plan = classifier(films.preparation), toy_plan(films).take(np.arange(2))

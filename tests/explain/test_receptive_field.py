@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lucency.explain.heatmaps import even_centres
-from lucency.explain.methods.network_split import body_of
-from lucency.explain.methods.receptive_field import feature_centres
+from lucency.explain.methods.network_split import body_of, feature_centres
 from lucency.models.networks import build
 
 

@@ -13,9 +13,8 @@ from lucency.core.manifest import Preparation, Prepared
 from lucency.core.plan import Plan, clones, followed_by, joined, originals
 from lucency.data.labels import read_nih
 from lucency.data.preprocess import prepare
-from lucency.models.augmentation import seed_of
+from lucency.models.augmentation import DONE, load_copies, make_copies, seed_of
 from lucency.models.film_loader import Films
-from lucency.models.native_copies import DONE, load_copies, make_copies
 from lucency.phantom.dataset import write_phantom
 
 FILMS, SIZE, SIDE, SEED = 6, 128, 48, 4
@@ -84,7 +83,7 @@ def test_a_killed_call_is_continued(
     prepared: Prepared, plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = make(prepared, plan, tmp_path / "whole")
-    monkeypatch.setattr("lucency.models.native_copies.CHUNK", 2)
+    monkeypatch.setattr("lucency.models.augmentation.CHUNK", 2)
 
     def dies(done: int, total: int) -> None:
         if 2 < done < total:

@@ -19,7 +19,7 @@ from lucency.models.inference import predict, predict_views
 from lucency.models.training import train
 from toys import KilledError, dies_beyond, silent, toy_films, toy_plan, toy_protocol
 
-FILMS = 72
+FILMS = 72  # blocks of 32 and a rest
 
 
 @pytest.fixture(scope="module")

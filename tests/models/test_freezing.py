@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file
-from test_train import KilledError, assert_same_weights, learn, weights
+from test_train import assert_same_weights, dies_at_call, learn, weights
 from torch import nn
 
 from lucency.config.sections import Head, Training
 from lucency.models import training as train_module
-from lucency.models.freezing import check_frozen, freeze
-from lucency.models.networks import OWN, build
-from toys import toy_protocol
+from lucency.models.networks import OWN, build, check_frozen, freeze
+from toys import KilledError, toy_protocol
 
 WANG = Head(pooling="lse", transition=16, dense=(8,))
 
@@ -103,15 +102,8 @@ def test_training_leaves_frozen_layers_alone_and_resumes(
     assert parts(same) == {"conv1", "bn1", "layer1", "layer2"}
     assert parts(one.keys() - same) == {"layer3", "layer4", "fc"}
     assert all(p.requires_grad for p in first.network.parameters())  # a classifier is not frozen
-    calls = []
-
-    def die(done: int, total: int, note: str = "") -> None:
-        calls.append(done)
-        if len(calls) == 5:
-            raise KilledError
-
     with pytest.raises(KilledError):
-        learn(tmp_path / "broken", protocol, die)
+        learn(tmp_path / "broken", protocol, dies_at_call(5))
     learn(tmp_path / "broken", protocol)
     assert_same_weights(tmp_path / "whole", tmp_path / "broken")
 

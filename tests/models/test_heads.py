@@ -12,24 +12,17 @@ from scipy.special import logsumexp
 from torch import nn
 
 from lucency.config.sections import Balance, EnsembleChoices, Head, Network, Pooling
-from lucency.explain.methods.cam import cam, grad_cam
-from lucency.explain.methods.network_split import split
+from lucency.explain.methods.cam import CAMS, cam
+from lucency.explain.methods.network_split import logits, split
 from lucency.models.features import embed
-from lucency.models.heads import (
-    HEADS,
-    POOLINGS,
-    HeadedNetwork,
-    average_pool,
-    headed,
-    lse_pool,
-    max_pool,
-)
+from lucency.models.heads import HEADS, POOLINGS, HeadedNetwork, headed, lse_pool
 from lucency.models.networks import NETWORKS, build, build_body, check_name
 from lucency.models.weights import initialise
 from toys import toy_films
 
 CHANNELS = 1024
 DENSE = Head(pooling="average", dense=(32, 7), dropout=0.5)
+average_pool, max_pool = POOLINGS["average"], POOLINGS["max"]
 
 
 def maps(scale: float = 1.0, dtype: torch.dtype = torch.float64) -> torch.Tensor:
@@ -87,7 +80,7 @@ def test_wang_s_maps_are_the_transition_s(pooling: str) -> None:
     model = wang(pooling)
     films = torch.randn(2, 3, 96, 96)
     feature = model.forward_features(films)
-    assert (model(films).shape, feature.shape) == ((2, 4), (2, CHANNELS, 3, 3))
+    assert (logits(model, films).shape, feature.shape) == ((2, 4), (2, CHANNELS, 3, 3))
     assert feature.min() >= 0
 
 
@@ -100,7 +93,7 @@ def test_cam_is_the_linear_layer_on_the_transition_s_maps(pooling: str) -> None:
     torch.testing.assert_close(found, expected.detach(), atol=1e-5, rtol=1e-4)
     if pooling == "average":
         torch.testing.assert_close(
-            found.mean((2, 3)) + model.classifier.bias, model(films), atol=1e-5, rtol=1e-4
+            found.mean((2, 3)) + model.classifier.bias, logits(model, films), atol=1e-5, rtol=1e-4
         )
 
 
@@ -116,7 +109,7 @@ def test_a_dense_head_by_hand() -> None:
     hidden = torch.relu(pooled @ first.weight.T + first.bias)
     hidden = torch.relu(hidden @ second.weight.T + second.bias)
     expected = hidden @ model.classifier.weight.T + model.classifier.bias
-    torch.testing.assert_close(model(films), expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(logits(model, films), expected, atol=1e-5, rtol=1e-4)
     feature = model.forward_head(model.forward_features(films), pre_logits=True)
     torch.testing.assert_close(feature, hidden, atol=1e-5, rtol=1e-4)
     assert [layer.p for layer in model.dense if isinstance(layer, nn.Dropout)] == [0.5, 0.5]
@@ -125,10 +118,10 @@ def test_a_dense_head_by_hand() -> None:
 
 def test_dropout_acts_in_training_alone() -> None:
     model, films = network(DENSE), torch.randn(2, 3, 96, 96)
-    assert torch.equal(model(films), model(films))
+    assert torch.equal(logits(model, films), logits(model, films))
     torch.manual_seed(1)
     model.dense.train()
-    assert not torch.equal(model(films), model(films))
+    assert not torch.equal(logits(model, films), logits(model, films))
 
 
 def test_a_dense_head_refuses_cam_and_is_explained_by_gradients() -> None:
@@ -139,7 +132,7 @@ def test_a_dense_head_refuses_cam_and_is_explained_by_gradients() -> None:
         assert feature.shape == (2, 96, 7, 7)
         parts = split(model, films)
         assert torch.equal(parts.grid(parts.feature), feature)
-        assert grad_cam(model, films).shape == (2, 4, 7, 7)
+        assert CAMS["grad-cam"](model, films).shape == (2, 4, 7, 7)
         with pytest.raises(ValueError, match="not pooling and one linear layer: cam is not"):
             cam(model, films)
 
@@ -147,13 +140,16 @@ def test_a_dense_head_refuses_cam_and_is_explained_by_gradients() -> None:
 @pytest.mark.parametrize(
     "name", ["vgg11", "test_convnext", "mobilenetv3_small_100", "test_mambaout"]
 )
-def test_what_only_the_network_s_own_head_uses_is_left_out(name: str) -> None:
+def test_what_only_the_network_s_own_head_uses_is_left_out(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Dense layers (VGG), a norm (ConvNeXt) or a convolution (MobileNetV3) after the pooling."""
+    monkeypatch.setitem(timm.models.vgg.cfgs, "vgg11", [8, "M", 8, "M", 8, "M", 8, "M"])  # narrow
     plain = Head(pooling="average")
     model, films = network(plain, name), torch.randn(2, 3, 160, 160)
     feature = model.forward_features(films)
     assert feature.shape[1] == model.num_features == model.map_channels
-    model(films).sum().backward()
+    logits(model, films).sum().backward()
     assert [key for key, p in model.named_parameters() if p.grad is None] == []
     assert cam(model, films).shape == (2, 4, *feature.shape[2:])
     own = timm.create_model(name, num_classes=4).eval()

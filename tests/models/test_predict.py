@@ -43,12 +43,11 @@ def classifier(preparation: Preparation) -> Classifier:
 def test_neither_batch_nor_order_matters(monkeypatch: pytest.MonkeyPatch) -> None:
     films = toy_films(20)
     plan, network = toy_plan(films), classifier(films.preparation).network
-    cpu = torch.device("cpu")
-    whole, feature = forward(network, films=Films(prepared=films, plan=plan, copies=0), device=cpu)
+    whole, feature = forward(network, films=Films(prepared=films, plan=plan, copies=0))
     order = np.random.default_rng(0).permutation(20)
     monkeypatch.setattr(predict_module, "BATCH", 3)
     shuffled = Films(prepared=films, plan=plan.take(order), copies=0)
-    other, features = forward(network, films=shuffled, device=cpu)
+    other, features = forward(network, films=shuffled)
     np.testing.assert_allclose(other, whole[order], atol=1e-5)
     np.testing.assert_allclose(features, feature[order], atol=1e-5)
     assert whole.std() > 0

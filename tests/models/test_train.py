@@ -4,9 +4,11 @@ import itertools
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,21 +19,17 @@ from safetensors.numpy import load_file
 
 from lucency.config.protocol import Protocol
 from lucency.config.sections import Training
+from lucency.core.progress import silent
 from lucency.models import training as train_module
+from lucency.models.checkpoint import CHECKPOINT
 from lucency.models.classifier import Classifier, load_classifier
-from lucency.models.schedules import cycle_ends, learning_rate
+from lucency.models.optimisation import cycle_ends, learning_rate
 from lucency.models.training import train
-from toys import toy_films, toy_plan, toy_protocol
+from toys import KilledError, toy_films, toy_plan, toy_protocol
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "toy_steps.csv"
-
-
-class KilledError(Exception):
-    """A process that ends here."""
-
-
-def silent(done: int, total: int, note: str = "") -> None:
-    del done, total, note
+ABOVE = (str(Path(__file__).parent), str(Path(__file__).parents[1]))
+PLACES = os.pathsep.join(filter(None, (*ABOVE, os.environ.get("PYTHONPATH"))))
 
 
 def learn(out: Path, protocol: Protocol, progress=silent) -> Classifier:
@@ -65,27 +63,42 @@ def test_learns_what_can_be_seen(tmp_path: Path) -> None:
     assert history["train_loss"].iloc[-1] < 0.5 * history["train_loss"].iloc[0]
 
 
+def dies_at_call(number: int) -> Callable[..., None]:
+    """A progress that ends the process at its call of this number."""
+    calls = itertools.count(1)
+
+    def progress(done: int, total: int, note: str = "") -> None:
+        if next(calls) == number:
+            raise KilledError
+
+    return progress
+
+
+VARIED = toy_protocol(dropout=0.3, augment="gentle", clip_norm=1.0, warmup_epochs=0.5)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An unbroken training with dropout, augmentation, clipping and warm-up."""
+    folder = tmp_path_factory.mktemp("unbroken") / "whole"
+    learn(folder, VARIED)
+    return folder
+
+
 @pytest.mark.parametrize("dies_at", [1, 5, 7, 9])
-def test_resumed_is_unbroken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dies_at: int) -> None:
+def test_resumed_is_unbroken(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dies_at: int
+) -> None:
     """Dropout, augmentation, momentum and the kept best weights all go on where they were."""
     monkeypatch.setattr(train_module, "CHECKPOINT_SECONDS", -1.0)
     monkeypatch.setattr(train_module, "SETTLE_STEPS", 1)
-    protocol = toy_protocol(dropout=0.3, augment="gentle", clip_norm=1.0, warmup_epochs=0.5)
-    learn(tmp_path / "whole", protocol)
-    calls = []
-
-    def die(done: int, total: int, note: str = "") -> None:
-        calls.append(done)
-        if len(calls) == dies_at:
-            raise KilledError
-
     with pytest.raises(KilledError):
-        learn(tmp_path / "broken", protocol, die)
+        learn(tmp_path / "broken", VARIED, dies_at_call(dies_at))
     assert not (tmp_path / "broken").exists()
-    learn(tmp_path / "broken", protocol)
-    assert_same_weights(tmp_path / "whole", tmp_path / "broken")
+    learn(tmp_path / "broken", VARIED)
+    assert_same_weights(whole, tmp_path / "broken")
     for table in ("steps.csv", "history.csv"):
-        first, second = (pd.read_csv(tmp_path / run / table) for run in ("whole", "broken"))
+        first, second = (pd.read_csv(run / table) for run in (whole, tmp_path / "broken"))
         timed = ["films_per_second", "seconds"]
         pd.testing.assert_frame_equal(
             first.drop(columns=timed, errors="ignore"), second.drop(columns=timed, errors="ignore")
@@ -93,7 +106,7 @@ def test_resumed_is_unbroken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, di
 
 
 def test_a_short_training_writes_no_checkpoint_and_resumes_from_its_start(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A checkpoint weighs four times the network, so none is written sooner than it is worth."""
     written = []
@@ -103,18 +116,16 @@ def test_a_short_training_writes_no_checkpoint_and_resumes_from_its_start(
         "save_checkpoint",
         lambda *given, **named: written.append(save(*given, **named)),
     )
-    protocol = toy_protocol(epochs=3, dropout=0.3, augment="gentle")
-    learn(tmp_path / "whole", protocol)
 
     def die(done: int, total: int, note: str = "") -> None:
         if done > 0.9 * total:
             raise KilledError
 
     with pytest.raises(KilledError):
-        learn(tmp_path / "broken", protocol, die)
+        learn(tmp_path / "broken", VARIED, die)
     assert (tmp_path / "broken.partial" / "history.csv").exists()
-    learn(tmp_path / "broken", protocol)
-    assert_same_weights(tmp_path / "whole", tmp_path / "broken")
+    learn(tmp_path / "broken", VARIED)
+    assert_same_weights(whole, tmp_path / "broken")
     assert not written
 
 
@@ -128,21 +139,23 @@ def test_checkpoints_are_as_far_apart_as_stated(
         train_module, "save_checkpoint", lambda *_, **__: written.append(next(clock))
     )
     monkeypatch.setattr(train_module, "SETTLE_STEPS", 1)
-    learn(tmp_path / "net", toy_protocol(epochs=8))
+    monkeypatch.setattr(train_module, "CHECKPOINT_SECONDS", 150.0)
+    learn(tmp_path / "net", toy_protocol(epochs=4))
     assert len(written) > 2
     assert min(np.diff(written)) > train_module.CHECKPOINT_SECONDS
 
 
-def test_another_seed_gives_other_weights(tmp_path: Path) -> None:
-    """The guard of the test above: it can fail."""
-    learn(tmp_path / "one", toy_protocol())
-    learn(tmp_path / "two", toy_protocol(seed=1))
+def test_another_seed_gives_other_weights(whole: Path, tmp_path: Path) -> None:
+    """The guard of the tests above: it can fail."""
+    training = VARIED.training.model_copy(update={"seed": 1})
+    learn(tmp_path / "other", VARIED.model_copy(update={"training": training}))
     with pytest.raises(AssertionError):
-        assert_same_weights(tmp_path / "one", tmp_path / "two")
+        assert_same_weights(whole, tmp_path / "other")
 
 
 @pytest.mark.slow
 def test_killed_for_good_and_resumed(tmp_path: Path) -> None:
+    """Another process is killed; this one resumes, and trains unbroken for comparison."""
     script = (
         "import sys, test_train\nfrom pathlib import Path\n"
         "test_train.train_module.CHECKPOINT_SECONDS = -1.0\n"
@@ -151,8 +164,7 @@ def test_killed_for_good_and_resumed(tmp_path: Path) -> None:
         "test_train.learn(Path(sys.argv[1]), test_train.toy_protocol(epochs=3), tell)\n"
     )
     command = [sys.executable, "-c", script, str(tmp_path / "net")]
-    places = os.pathsep.join((str(Path(__file__).parent), str(Path(__file__).parents[1])))
-    environment = {**os.environ, "PYTHONPATH": places}
+    environment = {**os.environ, "PYTHONPATH": PLACES}
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as killed:
@@ -162,28 +174,36 @@ def test_killed_for_good_and_resumed(tmp_path: Path) -> None:
         time.sleep(0.01)
         killed.send_signal(signal.SIGKILL)
     assert not (tmp_path / "net").exists()
-    subprocess.run(command, env=environment, check=True, capture_output=True)
-    script_whole = [*command[:-1], str(tmp_path / "whole")]
-    subprocess.run(script_whole, env=environment, check=True, capture_output=True)
+    assert (tmp_path / "net.partial" / CHECKPOINT).exists()
+    for place in ("net", "whole"):
+        learn(tmp_path / place, toy_protocol(epochs=3))
     assert_same_weights(tmp_path / "net", tmp_path / "whole")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("frozen", ["frozen=0.5, frozen_epochs=1, "])
-def test_two_processes_freeze_as_one_does(tmp_path: Path, frozen: str) -> None:
-    """On a network without batch statistics, at the same global batch."""
+def test_two_processes_freeze_as_one_does(tmp_path: Path) -> None:
+    """On a network without batch statistics, at the same global batch.
+
+    Processes start with what torchrun sets; torchrun itself is seen in test_processes.py.
+    """
+    choices = {"frozen": 0.5, "frozen_epochs": 1, "clip_norm": 1.0}
     script = tmp_path / "job.py"
     script.write_text(
         "import sys, test_train\nfrom pathlib import Path\n"
-        f"test_train.learn(Path(sys.argv[1]), test_train.toy_protocol({frozen}clip_norm=1.0))\n"
+        f"test_train.learn(Path(sys.argv[1]), test_train.toy_protocol(**{choices}))\n"
     )
-    places = os.pathsep.join((str(Path(__file__).parent), str(Path(__file__).parents[1])))
-    environment = {**os.environ, "PYTHONPATH": places, "OMP_NUM_THREADS": "1"}
-    single = [sys.executable, str(script), str(tmp_path / "one")]
-    subprocess.run(single, env=environment, check=True, capture_output=True)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
-    launcher += ["--standalone", str(script), str(tmp_path / "two")]
-    subprocess.run(launcher, env=environment, check=True, capture_output=True)
+    environment = {**os.environ, "PYTHONPATH": PLACES, "OMP_NUM_THREADS": "1"}
+    learn(tmp_path / "one", toy_protocol(**choices))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    environment |= {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    command = [sys.executable, str(script), str(tmp_path / "two")]
+    ranks = [
+        subprocess.Popen(command, env={**environment, "RANK": rank, "LOCAL_RANK": rank})
+        for rank in ("0", "1")
+    ]
+    assert [rank.wait(timeout=600) for rank in ranks] == [0, 0]
     one, two = (pd.read_csv(tmp_path / run / "steps.csv")["loss"] for run in ("one", "two"))
     assert len(one) == len(two) > 8
     np.testing.assert_allclose(two, one, rtol=1e-4)
@@ -228,7 +248,13 @@ def test_a_loss_that_is_not_finite_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_finished_training_is_found_and_another_one_refused(tmp_path: Path) -> None:
+    """Its classifier says where it comes from, and no checkpoint is left."""
     learn(tmp_path / "net", toy_protocol(epochs=1))
+    about = json.loads((tmp_path / "net" / "classifier.json").read_text())
+    assert about["provenance"].startswith("none")
+    assert about["findings"] == ["Left", "Right"]
+    assert about["preparation"]["size"] == 32
+    assert not (tmp_path / "net" / CHECKPOINT).exists()
 
     def fail(done: int, total: int, note: str = "") -> None:
         raise AssertionError("trained again")
@@ -236,15 +262,6 @@ def test_a_finished_training_is_found_and_another_one_refused(tmp_path: Path) ->
     learn(tmp_path / "net", toy_protocol(epochs=1), fail)
     with pytest.raises(ValueError, match=r"training\.epochs: was 1, now 2"):
         learn(tmp_path / "net", toy_protocol(epochs=2))
-
-
-def test_the_classifier_says_where_it_comes_from(tmp_path: Path) -> None:
-    learn(tmp_path / "net", toy_protocol(epochs=1))
-    about = json.loads((tmp_path / "net" / "classifier.json").read_text())
-    assert about["provenance"].startswith("none")
-    assert about["findings"] == ["Left", "Right"]
-    assert about["preparation"]["size"] == 32
-    assert not (tmp_path / "net" / "checkpoint.pt").exists()
 
 
 def test_events_for_tensorboard_are_optional(tmp_path: Path) -> None:

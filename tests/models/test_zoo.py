@@ -27,6 +27,10 @@ CONTRACTS = [
     *((name, STATED[0]) for name in TIMM_NAMES),
     *product(("test_resnet", "test_efficientnet", "test_convnext"), STATED),
 ]
+SLOW = {  # the same body or the same head is seen on others
+    *(("resnet50-wang-average", OWN), ("resnet50-wang-max", OWN)),
+    ("inceptionresnetv2", STATED[0]),
+}
 
 
 def films(count: int = 2, size: int = SIZE) -> torch.Tensor:
@@ -44,7 +48,10 @@ def test_the_contract_is_asked_of_every_network_and_pooling() -> None:
     assert {head.pooling for _, head in CONTRACTS} == {"own", *POOLINGS}
 
 
-@pytest.mark.parametrize(("name", "head"), CONTRACTS)
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [pytest.param(*one, marks=[pytest.mark.slow] * (one in SLOW)) for one in CONTRACTS],
+)
 def test_contract(name: str, head: Head, tmp_path) -> None:
     torch.manual_seed(0)
     size = 160 if name in TIMM else 224 if name == "alexnet-reference" else SIZE

@@ -342,7 +342,7 @@ def test_the_page_names_every_variant_and_what_it_changes(whole: Path):
     page = (whole / "out" / "report" / "report.html").read_text()
     for name in (BASE, *VARIANTS):
         assert f'<th scope="row">{name}</th>' in page
-    for line in ("balance.method = &#39;weighted-sampler&#39;", "preparation.brightness = 40"):
+    for line in ("balance.method = &#34;weighted-sampler&#34;", "preparation.brightness = 40"):
         assert f"<code>{line}</code>" in page
     assert (whole / "out" / "evaluation" / "conclusion.txt").read_text().strip() in page
 

@@ -13,12 +13,19 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from lucency.balance.imbalance import STEPS, Change
 from lucency.core.manifest import PARTS
 from lucency.core.predictions import Predictions
-from lucency.report import curves as figures
-from lucency.report.calibration_figures import draw_each_finding, draw_pooled
-from lucency.report.curves import GRID, draw_auc, draw_macro_curves, draw_roc, draw_training
 from lucency.report.film_figures import draw_histogram, grey_shares
 from lucency.report.imbalance_figures import draw_balancing, draw_counts, draw_steps, has_steps
-from lucency.report.style import COLOURS, style_networks
+from lucency.report.metric_figures import (
+    CURVES,
+    GRID,
+    draw_auc,
+    draw_curves,
+    draw_each_finding,
+    draw_macro_curves,
+    draw_pooled,
+    draw_training,
+)
+from lucency.report.rendering import COLOURS, style_networks
 
 
 def _predictions(label: np.ndarray, score: np.ndarray) -> Predictions:
@@ -44,11 +51,9 @@ def _scores() -> tuple[np.ndarray, np.ndarray]:
 
 def test_areas_below_the_drawn_curves_are_scikit_learns() -> None:
     label, score = _scores()
-    roc = figures.CURVES
-    by_name = {name: trace for trace, (_, _, name) in roc.items()}
-    area = np.trapezoid(by_name["roc"](label, score), GRID)
+    area = np.trapezoid(CURVES["roc"].trace(label, score), GRID)
     assert area == pytest.approx(roc_auc_score(label, score), abs=0.005)
-    mean = by_name["precision-recall"](label, score)[2:].mean()
+    mean = CURVES["precision-recall"].trace(label, score)[2:].mean()
     assert mean == pytest.approx(average_precision_score(label, score), abs=0.005)
 
 
@@ -90,7 +95,8 @@ def test_a_finding_without_positives_says_so() -> None:
     label, score = _scores()
     both = _predictions(np.stack([label, 0 * label], axis=1), np.stack([score, score], axis=1))
     style = style_networks(["alexnet"])
-    assert draw_roc([both], style=style, best="alexnet").count("not computable") == 1
+    drawing = draw_curves([both], name="roc", style=style, best="alexnet")
+    assert drawing.count("not computable") == 1
     one = _predictions(label[:, None], score[:, None])
     assert _line(draw_macro_curves([both], style=style)) == _line(
         draw_macro_curves([one], style=style)

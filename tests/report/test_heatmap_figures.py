@@ -12,14 +12,9 @@ from matplotlib.patches import Rectangle
 from lucency.core.predictions import Predictions
 from lucency.explain.heatmap_results import KINDS, choose_cases
 from lucency.explain.heatmaps import Heatmaps, even_centres
-from lucency.report.heatmap_figures import (
-    Drawn,
-    explanation_png,
-    explanation_svg,
-    gallery_figure,
-    mean_figure,
-    overlay_figure,
-)
+from lucency.report.film_figures import Outcome
+from lucency.report.heatmap_figures import Drawn, gallery_figure, mean_figure, overlay_figure
+from lucency.report.rendering import png, render, svg
 
 CORNERS = np.array([[0.25, 0.5, 0.75, 0.875]])
 
@@ -66,9 +61,9 @@ def _predictions(probability, label):
     )
 
 
-def _gallery(cases):
+def _gallery(cases, *, side=4):
     films = {f"{film}.png": _film(seed=film) for film in range(6)}
-    grid = np.stack([_cells(high=film + 1.0) for film in range(6)])[:, None]
+    grid = np.stack([_cells(high=film + 1.0) for film in range(6)])[:, None, :side, :side]
     maps = Heatmaps(
         method="grad-cam",
         findings=("Mass",),
@@ -122,7 +117,7 @@ def test_figures_are_the_same_bytes_twice_and_leave_matplotlib_as_it_was():
 
     def drawn():
         figure = overlay_figure(_film(), maps={"cam": _drawn(_cells())}, corners=CORNERS)
-        return explanation_svg(figure, name="mass", title="Heatmaps"), explanation_png(figure)
+        return svg(figure, name="mass", title="Heatmaps"), png(figure)
 
     drawing, picture = drawn()
     assert (drawing, picture) == drawn()
@@ -158,19 +153,28 @@ def test_a_gallery_has_a_row_a_kind_and_one_scale():
     figure = _gallery(cases)
     titles = _titles(figure)
     assert titles == ["true positive, 0.91\n1.png", "true positive, 0.62\n3.png",
-                      "miss, 0.20\n0.png"]  # fmt: skip
+                      "false negative, 0.20\n0.png"]  # fmt: skip
     shown = [axes for axes in figure.axes if len(axes.images) == 2]
     assert {axes.images[1].get_clim() for axes in shown} == {(-2, 4)}
     assert _outlines(shown[0]) == {(0.25, 0.5, 0.5, 0.375)}
     assert not _outlines(shown[1])
-    words = _words(explanation_svg(figure, name="gallery", title="Mass"))
+    words = _words(svg(figure, name="gallery", title="Mass"))
     assert "false positive: none" in words
+
+
+def test_a_map_of_one_cell_is_not_drawn_over_the_films_of_a_gallery():
+    cases = pd.DataFrame({"kind": [KINDS[0]], "image": ["1.png"], "probability": [0.91]})
+    figure = _gallery(cases, side=1)
+    assert [len(axes.images) for axes in figure.axes] == [1, 0, 0], "a film, and no colour bar"
+    assert "grad-cam: one cell, not drawn" in figure.get_suptitle()
+    assert "not drawn" not in _gallery(cases).get_suptitle()
 
 
 def test_a_gallery_of_nothing_says_so():
     nothing = pd.DataFrame({"kind": [], "image": [], "probability": []})
-    words = _words(explanation_svg(_gallery(nothing), name="gallery", title="Mass"))
-    assert {f"{kind}: none" for kind in KINDS} <= set(words)
+    words = _words(svg(_gallery(nothing), name="gallery", title="Mass"))
+    expected = ("true positive", "false positive", "false negative")
+    assert {f"{kind}: none" for kind in expected} <= set(words)
 
 
 def test_mean_maps_keep_their_units_and_name_what_is_missing():
@@ -188,4 +192,20 @@ def test_mean_maps_keep_their_units_and_name_what_is_missing():
     corners = line.get_paths()[0].vertices
     np.testing.assert_allclose(corners.min(axis=0), 0.25, atol=0.01)
     np.testing.assert_allclose(corners.max(axis=0), 0.75, atol=0.01)
-    assert explanation_svg(figure, name="mean", title="Means")
+    assert svg(figure, name="mean", title="Means")
+
+
+def test_labels_that_are_not_stated_are_named_once_a_film():
+    mass = Outcome("Mass", float("nan"), 0.7, 0.5, decided=True)
+    edema = Outcome("Edema", float("nan"), 0.1, 0.5, decided=False)
+
+    def page(*outcomes):
+        film = {"image": "a.png", "outcomes": outcomes, "figures": []}
+        return render("explanation.html.jinja", network="net", methods=["cam"], films=[film])
+
+    bare, partly = page(mass, edema), page(mass, edema._replace(label=0.0))
+    assert bare.count("Labels: not stated.") == 1
+    assert bare.count("<em>positive</em>") == 1
+    assert "label not stated" not in bare
+    assert "Labels: not stated." not in partly
+    assert "<em>positive, label not stated</em>" in partly

@@ -5,8 +5,8 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from lucency.report.heatmap_figures import explanation_png, explanation_svg
 from lucency.report.neighbour_figures import SimilarFilm, similar_figure
+from lucency.report.rendering import png, svg
 
 FINDINGS = ("Mass", "Pleural_Thickening", "Edema")
 NONE = float("nan")
@@ -34,7 +34,7 @@ def _below(axes):
 
 
 def _words(figure):
-    drawing = explanation_svg(figure, name="similar", title="Similar films")
+    drawing = svg(figure, name="similar", title="Similar films")
     root = ElementTree.fromstring(drawing)
     return [element.text for element in root.iter() if element.tag.endswith("text")]
 
@@ -90,7 +90,7 @@ def test_large_films_are_shrunk_in_shape_and_the_same_values_are_the_same_bytes(
     def drawn():
         query = _film("q.png", [1, 0, 0], shape=(1024, 512))
         figure = _figure(query, [query._replace(image=30 * "x" + ".png")] * 3, requested=3)
-        return figure, explanation_png(figure), explanation_svg(figure, name="s", title="t")
+        return figure, png(figure), svg(figure, name="s", title="t")
 
     (figure, *one), (_, *other) = drawn(), drawn()
     shapes = [axes.images[0].get_array().shape for axes in figure.axes if len(axes.images)]

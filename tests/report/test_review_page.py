@@ -23,7 +23,7 @@ from lucency.audit.review import (
 from lucency.core.manifest import NO_FINDING, Manifest, empty_boxes
 from lucency.data.images import locate_films, read_grey
 from lucency.data.labels import read_labelled
-from lucency.report.html import FOLDER
+from lucency.report.rendering import FOLDER
 from lucency.report.review_page import CAPTION, CELL, HEAD, contact_sheet, review_page, write_review
 
 FINDINGS = ("Mass", "Pleural_Thickening")

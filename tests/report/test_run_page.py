@@ -2,34 +2,31 @@
 
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
-from itertools import combinations, pairwise
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from invented import (
+    ISSUE,
+    NETWORKS,
+    SIZE,
+    Page,
+    an_experiment,
+    chapter,
+    small_experiment,
+    some_heatmaps,
+    written,
+)
 
-from lucency.audit.agreement import COUNTS, conclude_label_quality, rate_label_quality
-from lucency.audit.checks.issue import Issue, issue_table
-from lucency.audit.image_quality import LISTED, quality_counts
-from lucency.audit.shortcuts import PROBES, SHORTCUTS, STRATA, AuditResults
-from lucency.balance.imbalance import Change, Step, describe_change, followed
-from lucency.config.protocol import parse_protocol
-from lucency.core.manifest import FINDINGS, NO_FINDING, Manifest, Preparation, Prepared, empty_boxes
-from lucency.core.plan import Plan
-from lucency.core.predictions import Predictions
-from lucency.core.stage import Failures
+from lucency.audit.agreement import RELIABLE, UNRELIABLE, conclude_label_quality
+from lucency.core.manifest import FINDINGS, NO_FINDING, Preparation, empty_boxes
 from lucency.data.image_measures import MEASURES
 from lucency.ensemble.ensembles import EnsembleResults
-from lucency.ensemble.retrieval_metrics import COLUMNS as RETRIEVAL
-from lucency.ensemble.retrieval_metrics import FIRST, OVERALL, PAIRS, conclude_recognition
-from lucency.evaluation.calibration import brier_parts, reliability_table
-from lucency.evaluation.compare import LEADERBOARD, SCORES, conclude_leaderboard
-from lucency.evaluation.evaluate import confusion_table, evaluate, trivial
-from lucency.evaluation.leakage_inflation import StudyComparison
+from lucency.ensemble.retrieval_metrics import OVERALL, conclude_recognition
+from lucency.evaluation.compare import conclude_leaderboard
 from lucency.evaluation.metrics import METRICS, PER_FILM
 from lucency.evaluation.preparation_grid import (
     PreparationStudy,
@@ -38,354 +35,57 @@ from lucency.evaluation.preparation_grid import (
     make_grid,
 )
 from lucency.evaluation.subgroups import worst_group
-from lucency.evaluation.summary import Evaluation
 from lucency.explain.baselines import conclude_heatmaps
-from lucency.explain.heatmap_results import (
-    HeatmapResults,
-    choose_cases,
-    faithfulness_table,
-    no_scores,
-    sanity_table,
-    score_maps,
-)
-from lucency.explain.heatmaps import Centres, Heatmaps, even_centres
-from lucency.report.chapters import objections
+from lucency.explain.heatmap_results import no_scores
+from lucency.explain.heatmaps import even_centres
 from lucency.report.film_figures import show_preparation
-from lucency.report.html import decimal, p_value, whole
 from lucency.report.predictions_page import CHOSEN
-from lucency.report.run_page import Experiment, Gallery, write_report
+from lucency.report.rendering import decimal, p_value, whole
+from lucency.report.run_page import Experiment, Gallery, objections
 
-ENDS = ("", "_low", "_high")
-
-NETWORKS = ("alexnet", "densenet121", "inception_resnet_v2", "mobilenetv2_100")
 SECTIONS = (
     "checks", "comparison", "findings", "curves", "calibration", "subgroups", "ensembles",
     "heatmaps", "audit", "training", "balance", "preparation", "augmentation", "samples", "parts",
     "protocol", "glossary", "versions",
 )  # fmt: skip
 DASH, MINUS, TIMES = "\N{EN DASH}", "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}"
-FILMS, SIZE = 240, 32
-FLAT = np.full((8, 8), 90, dtype=np.uint8)
-GROUPS = (
-    "network", "fact", "group", "finding", "films", "patients", "auc", "auc_low", "auc_high",
-    "gap", "gap_low", "gap_high", "calibration_gap", "calibration_low", "calibration_high",
-    "small", "note",
-)  # fmt: skip
-ISSUE = Issue(
-    severity="serious", check="apart", message="2 patients stand in train and test", count=2,
-    examples=("patient 13", "patient 118"), remedy="split by patient",
-)  # fmt: skip
+HOSTILE = "<script>alert('$x_{')</script>"
+STUDIED = "CLAHE: no significant effect."
 
 
-TRIALS = ("deletion", "deletion_random", "insertion", "insertion_random", "stability")
-
-
-class Page(HTMLParser):
-    """A page as tests read it: its tables, tags with attributes, and words."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tables: list[list[list[str]]] = []
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.words: list[str] = []
-        self.inside = False
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag == "table":
-            self.tables.append([])
-        elif tag == "tr":
-            self.tables[-1].append([])
-        elif tag in ("td", "th"):
-            self.tables[-1][-1].append("")
-            self.inside = True
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag in ("td", "th"):
-            self.inside = False
-
-    def handle_data(self, data: str) -> None:
-        self.words.append(data)
-        if self.inside:
-            self.tables[-1][-1][-1] += data.strip()
-
-
-def an_experiment(
-    *,
-    findings: tuple[str, ...] = FINDINGS,
-    networks: tuple[str, ...] = NETWORKS,
-    folder: Path | None = None,
-    **choices: Any,
-) -> Experiment:
-    """Invent films, labels and scores; the tables are made by `evaluation`, as in a real run."""
-    random = np.random.default_rng(3)
-    share = np.linspace(0.35, 0.06, len(findings))
-    label = (random.random((FILMS, len(findings))) < share).astype(np.float32)
-    manifest = Manifest(
-        findings=findings,
-        image=np.array([f"{n:08d}_000.png" for n in range(FILMS)]),
-        patient=np.arange(FILMS, dtype=np.int64) // 2,
-        label=label,
-        facts=pd.DataFrame(
-            {"path": [str((folder or Path("gone")) / f"{n}.png") for n in range(FILMS)]}
-        ),
-        boxes=empty_boxes(),
-        origin="Data_Entry.csv: not a published version: 240 films of 120 patients",
-    )
-    part = np.repeat(["train", "val", "test"], [140, 50, 50])
+@pytest.fixture(scope="module")
+def sparse(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A page with other preprocessing and its study, an AUC that is NaN, and no ensembles."""
+    chosen = {"brightness": 5, "interpolation": "bicubic", "denoise": "median", "size": SIZE}
+    small = small_experiment(preparation=chosen)
+    metrics = small.evaluation.metrics.copy()
+    lost = (metrics["finding"] == FINDINGS[1]) & (metrics["metric"] == "auc")
+    metrics.loc[lost, ["value", "low", "high"]] = np.nan
+    metrics.loc[lost, "note"] = "not computable: 0 positives"
     several = [
-        _predicted(n, manifest, part, skill)
-        for n, skill in zip(networks, (0.4, 1.6, 1.5, 0.9, *[1] * 20), strict=False)
+        replace(one, label=one.label * np.array([1, 0], np.float32)) for one in small.predictions
     ]
-    test = [one.of("test") for one in several]
-    threshold = np.full(len(findings), 0.3)
-    plain = trivial(test[0], prevalence=label[:140].mean(axis=0).astype(np.float64))
-    tables = [evaluate(one, threshold=threshold, resamples=25, seed=0) for one in test]
-    tables.append(evaluate(plain, threshold=np.full(len(findings), 0.5), resamples=25, seed=0))
-    ranking = a_ranking(networks)
-    plan = Plan(
-        row=np.r_[np.arange(FILMS), np.arange(30)],
-        copy=np.r_[np.zeros(FILMS, np.int64), np.ones(30, np.int64)],
-        transform=np.array([""] * FILMS + ["reference@1.0#1"] * 30),
-        part=np.r_[part, ["train"] * 30],
-        label=np.vstack([label, label[:30]]),
-        weight=np.ones((FILMS + 30, len(findings)), np.float32),
-        mate=np.r_[np.arange(FILMS), np.arange(30)],
-        mix=np.zeros(FILMS + 30, np.float32),
-    )
-    return Experiment(
-        protocol=parse_protocol(
-            {
-                "name": "invented", "note": "Invented numbers, to test the page.",
-                "preparation": {"size": SIZE}, "network": [{"name": n} for n in networks],
-                **choices,
-            },
-            name="test",
-        ),
-        manifest=manifest,
-        prepared=Prepared(
-            manifest=manifest,
-            preparation=Preparation(size=SIZE),
-            pixels=random.integers(0, 256, (FILMS, SIZE, SIZE), dtype=np.uint8),
-            rejected=pd.DataFrame({"image": ["a.png"], "reason": ["zero bytes"]}),
-        ),
-        plan=plan,
-        change=a_change(label[:140], plan.take(plan.part == "train"), findings),
-        gallery=Gallery(
-            [(f"film {n}", random.integers(0, 256, (64, 64), np.uint8)) for n in range(6)],
-            [("film", FLAT), ("Flip, probability 0.5 (reference)", FLAT)],
-        ),
+    less = replace(
+        small,
+        evaluation=replace(small.evaluation, metrics=metrics),
         predictions=several,
-        histories={one: _history(random) for one in networks},
-        networks=pd.DataFrame({
-            "network": networks, "parameters": 7_000_000, "weights": "random", "provenance": "none",
-            "epochs": 6, "kept_epoch": 4, "minutes": 1.25, "films_per_second": 88.0,
-            "device": "cpu",
-        }),
-        evaluation=Evaluation(
-            thresholds=pd.DataFrame(
-                [(n, f, 0.3) for n in networks for f in findings],
-                columns=["network", "finding", "threshold"],
-            ),
-            metrics=pd.concat(tables, ignore_index=True),
-            confusion=pd.concat(
-                [
-                    *(confusion_table(one, threshold=threshold) for one in test),
-                    confusion_table(plain, threshold=np.full(len(findings), 0.5)),
-                ]
-            ),
-            comparison=a_comparison(networks, findings),
-            ranking=ranking,
-            conclusion="Macro AUC: a 0.800.",
-            reliability=pd.concat([reliability_table(one, resamples=25, seed=0) for one in test]),
-            brier=pd.concat([brier_parts(one) for one in test]),
-            subgroups=some_groups(ranking["network"].iloc[0]),
-        ),
-        issues=issue_table([ISSUE]),
-        checks=17,
-        study=StudyComparison(),
-        heatmaps=some_heatmaps(test[0]),
-        audit=an_audit(test[0]),
-        ensembles=some_ensembles(networks, findings),
-    )  # fmt: skip
-
-
-def a_change(label: np.ndarray, plan: Plan, findings: tuple[str, ...]) -> Change:
-    """Describe a plan of training films, made by copying those of the first finding."""
-    steps = followed(label, [Step("copy", findings[0], plan)], findings=findings).steps
-    about = {"findings": findings, "steps": steps, "population": "the training part"}
-    return describe_change(label, plan=plan, **about)
-
-
-def an_audit(test: Predictions) -> AuditResults:
-    """Invent an audit in which the first finding has a shortcut, its view."""
-    first = test.findings[0]
-    counts = pd.DataFrame([(one, 40, 50, 35, 0.6) for one in test.findings], columns=list(COUNTS))
-    found = pd.DataFrame({name: [0.25] for name in SHORTCUTS})
-    found = found.assign(finding=first, fact="view", films=60, positives=20, left_out=0)
-    odd = pd.DataFrame({name: [] for name in LISTED}).astype({"value": float})
-    strata = pd.DataFrame({name: [0.5] for name in STRATA})
-    return AuditResults(
-        network=test.network,
-        label_quality=rate_label_quality(counts, caveats={first: "shortcut: view"}),
-        probes=pd.DataFrame([("view", "AP", 0.9, 0.8, 0.95, 30, 30, "")], columns=list(PROBES)),
-        shortcuts=found.assign(shortcut=True),
-        strata=strata.assign(
-            finding=first, stratum=1, films=20, patients=9, examples="a.png|b.png"
-        ),
-        pictures=quality_counts(odd, films=60),
-        odd=odd,
+        ensembles=EnsembleResults(),
+        preparations=a_preparation_study(small),
     )
+    return written(less, tmp_path_factory.mktemp("sparse"))
 
 
-def some_heatmaps(test: Predictions) -> HeatmapResults:
-    """Invent heat maps of all test films, and a box of the first finding on those that have it."""
-    random = np.random.default_rng(5)
-    finding, films = test.findings[0], len(test)
-    grid = random.random((films, 1, 3, 3), dtype=np.float32)
-    maps = Heatmaps(
-        method="grad-cam", findings=(finding,), image=test.image, patient=test.patient, grid=grid,
-        centres=Centres(np.arange(3) / 3, np.arange(3) / 3),
-    )  # fmt: skip
-    boxed = test.image[test.label[:, 0] == 1]
-    boxes = pd.DataFrame(
-        {"image": boxed, "finding": finding, "x": 0.1, "y": 0.1, "w": 0.4, "h": 0.4}
+def a_preparation_study(experiment: Experiment) -> PreparationStudy:
+    """Compare one preparation with those that every study has."""
+    grid = make_grid(Preparation(), clips=(3.0,), tiles=(8,), orders=("clahe-first",))
+    draws = {"resamples": 5, "seed": 0}
+    scored = {name: [experiment.predictions[0].of("test")] for name in grid}
+    cells, summary = compare_cells(scored, grid=grid, **draws)
+    films = pd.DataFrame({name: np.arange(9.0) for name in MEASURES})
+    measures = average_measures(dict.fromkeys(grid, films), patient=np.arange(9), **draws)
+    return PreparationStudy(
+        cells=cells, summary=summary, measures=measures, about={}, conclusion=STUDIED
     )
-    rows = np.flatnonzero(test.label[:, 0] == 1)
-    shown = maps.take(rows)
-    blind = replace(shown, method="grad-cam, head randomised", grid=grid[rows][:, :, ::-1])
-    draws = {"resamples": 25, "seed": 0}
-    cases = choose_cases(test, finding=finding, threshold=0.3, films=2).assign(finding=finding)
-    similar = pd.DataFrame({"method": "grad-cam", "block": ["head", "all"], "similarity": 0.125})
-    tried = pd.DataFrame({"method": "grad-cam", "image": boxed, "patient": test.patient[rows]})
-    for name, value in zip(TRIALS, (0.25, 0.5, 0.75, 0.5, 0.875), strict=True):
-        tried[name] = value
-    return HeatmapResults(
-        network=test.network,
-        remarks=("cam: not defined for it",),
-        maps=(maps,),
-        boxes=boxes,
-        cases=cases,
-        scores=score_maps([shown], randomised_maps=[blind], boxes=boxes, **draws),
-        sanity=sanity_table(similar),
-        faithfulness=faithfulness_table(tried, **draws),
-    )
-
-
-def some_ensembles(networks: tuple[str, ...], findings: tuple[str, ...]) -> EnsembleResults:
-    """A leaderboard in which the greedy ensemble is above equal weights, which stands second."""
-    names = ("greedy", "mean-probability", *networks)
-    kinds = ("ensemble", "ensemble", *["network"] * len(networks))
-    rows = []
-    for place, (name, kind) in enumerate(zip(names, kinds, strict=True), start=1):
-        scores = {f"{score}{end}": 0.9 - place / 50 for score in SCORES for end in ENDS}
-        row = {"place": place, "network": name, "kind": kind, **scores, "milliseconds": 12.5}
-        reference = name == "mean-probability"
-        paired = {"difference": (2 - place) / 50, "p": 0.001, "p_holm": 0.002}
-        row |= dict.fromkeys(paired, np.nan) if reference else paired
-        row |= {"note": "the reference"} if reference else {}
-        rows.append(row)
-    pairs = [("greedy", one, finding, 0.25) for one in networks for finding in findings]
-    similar = [
-        ("densenet121", OVERALL, "precision@10", 0.4, 0.3, 0.5, 0.2, 90, ""),
-        ("densenet121", OVERALL, FIRST, 0.6, 0.5, 0.7, 0.01, 80, ""),
-        ("densenet121", OVERALL, PAIRS, 0.9, 0.8, 0.95, 0.5, 80, ""),
-    ]
-    other = [(*pair, 0.2, 0.5) for pair in combinations(networks, 2)]
-    return EnsembleResults(
-        leaderboard=pd.DataFrame(rows).reindex(columns=list(LEADERBOARD)),
-        weights=pd.DataFrame(pairs, columns=["method", "network", "finding", "weight"]),
-        diversity=pd.DataFrame(other, columns=["network", "other", "disagreement", "error"]),
-        choices=pd.DataFrame(),
-        similar=pd.DataFrame(similar, columns=["source", *RETRIEVAL]),
-        lungs=pd.DataFrame(
-            [("all", 1200, 60, 0.05), ("Hernia", 0, 0, np.nan)],
-            columns=["films", "count", "failed", "share"],
-        ),
-    )
-
-
-def a_comparison(networks: tuple[str, ...], findings: tuple[str, ...]) -> pd.DataFrame:
-    """Invent the paired tests: the first pair is told apart, the others are not."""
-    rows = [
-        (*pair, finding, "auc", 0.0625, -0.03125, 0.15625, p := 0.0001 + number, 3 * p, "", "")
-        for number, pair in enumerate(combinations(networks, 2))
-        for finding in (*findings, "macro", "over findings")
-    ]
-    names = ["network", "other", "finding", "metric", "difference", "low", "high", "p", "p_holm"]
-    table = pd.DataFrame(rows, columns=[*names, "test", "note"])
-    table[["p", "p_holm"]] = table[["p", "p_holm"]].clip(upper=0.625)
-    return table
-
-
-def a_ranking(networks: tuple[str, ...]) -> pd.DataFrame:
-    """Invent an order: the last is highest, the one before it shares its rank."""
-    order = networks[::-1]
-    rank = [1, 1, *range(3, len(order) + 1)][: len(order)]
-    table = pd.DataFrame({"rank": rank, "network": order, "value": 0.75, "low": 0.7, "high": 0.8})
-    return table.assign(tied_with_best=table["rank"] == 1)
-
-
-def some_groups(network: str) -> pd.DataFrame:
-    """Invent three groups of view, of which one is small, and a fact that is not known."""
-    numbers = (0.75, 0.7, 0.8, -0.05, -0.09, -0.01, 0.0025, -0.01, 0.02)
-    rows = [
-        (network, "view", "AP", "macro", 1200, 300, *numbers, False, "mean over 2 of 2 findings"),
-        (network, "view", "AP", "Mass", 1200, 300, *numbers, False, "not shown"),
-        (network, "view", "PA", "macro", 2000, 400, *numbers, False, ""),
-        (network, "view", "LL", "macro", 7, 6, *numbers, True, "mean over 1 of 2 findings"),
-        (network, "sex", "", "macro", 0, 0, *[np.nan] * 9, True, "skipped: no column 'sex'"),
-    ]
-    return pd.DataFrame(rows, columns=list(GROUPS))
-
-
-def _predicted(network: str, manifest: Manifest, part: np.ndarray, skill: float) -> Predictions:
-    random = np.random.default_rng(sum(map(ord, network)))
-    noise = random.normal(size=manifest.label.shape)
-    kept = part != "train"
-    return Predictions(
-        network=network,
-        split="0123456789abcdef",
-        findings=manifest.findings,
-        image=manifest.image[kept],
-        patient=manifest.patient[kept],
-        part=part[kept],
-        label=manifest.label[kept],
-        logit=(skill * manifest.label + noise - 1.5).astype(np.float32)[kept],
-        feature=np.empty((int(kept.sum()), 0), np.float32),
-    )
-
-
-def _history(random: np.random.Generator) -> pd.DataFrame:
-    epoch = np.arange(1, 7)
-    fall = np.exp(-epoch / 3) + random.normal(0, 0.01, 6)
-    return pd.DataFrame({
-        "epoch": epoch, "step": epoch * 9, "train_loss": 0.2 + fall, "val_loss": 0.25 + fall,
-        "val_auc": 0.8 - fall / 3, "train_accuracy": 0.9 - fall / 9,
-        "val_accuracy": 0.88 - fall / 9, "train_pooled_auc": 0.9 - fall / 3,
-        "val_pooled_auc": 0.86 - fall / 3, "learning_rate": 1e-4, "films_per_second": 90.0,
-        "seconds": 8.0,
-    })  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def experiment() -> Experiment:
-    return an_experiment(findings=FINDINGS[:3])
-
-
-@pytest.fixture(scope="module")
-def text(experiment: Experiment, tmp_path_factory: pytest.TempPathFactory) -> str:
-    return written(experiment, tmp_path_factory.mktemp("page"))
-
-
-def written(experiment: Experiment, folder: Path) -> str:
-    write_report(experiment, file=folder / "report.html", failures=Failures(folder / "failed"))
-    return (folder / "report.html").read_text(encoding="utf-8")
-
-
-def small_experiment(**choices: Any) -> Experiment:
-    return an_experiment(findings=FINDINGS[:2], networks=NETWORKS[:2], **choices)
 
 
 def test_every_section_is_there_and_reachable(text: str) -> None:
@@ -422,8 +122,9 @@ def test_heat_maps_are_compared_with_baselines(experiment: Experiment, text: str
 
 
 def test_a_method_with_a_grid_of_one_cell_is_named_and_the_others_are_shown(
-    experiment: Experiment, tmp_path: Path
+    experiment: Experiment, text: str
 ) -> None:
+    pictures = re.findall(r'class="wide-picture" src="([^"]*)"', text)
     results = experiment.heatmaps
     point = replace(
         results.maps[0],
@@ -431,11 +132,12 @@ def test_a_method_with_a_grid_of_one_cell_is_named_and_the_others_are_shown(
         grid=results.maps[0].grid[:, :, :1, :1],
         centres=even_centres((1, 1)),
     )
-    text = written(
-        replace(experiment, heatmaps=replace(results, maps=(point, *results.maps))), tmp_path
-    )
+    both = replace(results, maps=(point, *results.maps))
+    text = chapter("heatmaps", replace(experiment, heatmaps=both))
     assert "Grids: cam 1 x 1, grad-cam 3 x 3." in text
     assert "Mean heat maps of grad-cam" in text
+    assert re.findall(r'class="wide-picture" src="([^"]*)"', text) == pictures
+    assert len(pictures) == 1
 
 
 def test_label_quality_has_a_conclusion_and_a_reason_for_each_finding(
@@ -448,6 +150,8 @@ def test_label_quality_has_a_conclusion_and_a_reason_for_each_finding(
     label_quality = next(t for t in tables if t[0][:2] == ["Finding", "Rating"])
     assert label_quality[1][:2] == [first, "doubtful"]
     assert label_quality[1][-1].endswith("; shortcut: view")
+    assert f"{UNRELIABLE}, where the interval ends" in text
+    assert f"else {RELIABLE}." in text
     shortcuts = next(t for t in tables if t[0][:2] == ["Finding", "Fact"])
     assert shortcuts[1][-1] == "yes"
     assert "Ground truth: the findings drawn on the phantoms" in text
@@ -500,14 +204,11 @@ def test_balance_says_of_whom_its_counts_are_and_what_no_finding_is(
     assert "170 (+30)" in page.words
 
 
-def test_the_head_names_brightness_interpolation_and_filters(tmp_path: Path) -> None:
-    chosen = {"brightness": 5, "interpolation": "bicubic", "denoise": "median", "size": SIZE}
-    words = Page(written(small_experiment(preparation=chosen), tmp_path)).words
-    head = " ".join("".join(words).split())
+def test_the_head_names_brightness_interpolation_and_filters(text: str, sparse: str) -> None:
+    chosen, plain = (" ".join("".join(Page(page).words).split()) for page in (sparse, text))
     side = f"{SIZE} {TIMES} {SIZE} px"
-    assert f"then resizing to {side} (bicubic interpolation). Brightness: +5 of 255" in head
-    assert "of 255 grey levels. Denoising: median. Split by patient: training 140 films" in head
-    plain = " ".join("".join(Page(written(small_experiment(), tmp_path)).words).split())
+    assert f"then resizing to {side} (bicubic interpolation). Brightness: +5 of 255" in chosen
+    assert "of 255 grey levels. Denoising: median. Split by patient: training 140 films" in chosen
     assert f"then resizing to {side} (averaging areas). Split by patient" in plain
 
 
@@ -536,19 +237,18 @@ def test_all_predictors_are_in_one_leaderboard(experiment: Experiment, text: str
     assert lungs[1:] == [["all", "1,200", "60", "0.050"], ["Hernia", "0", "0", "\N{EN DASH}"]]
 
 
-def test_without_ensembles_there_is_no_chapter(experiment: Experiment, tmp_path: Path) -> None:
-    alone = written(replace(experiment, ensembles=EnsembleResults()), tmp_path)
-    assert 'id="ensembles"' not in alone
-    assert "#ensembles" not in alone
+def test_without_ensembles_there_is_no_chapter(sparse: str) -> None:
+    assert 'id="ensembles"' not in sparse
+    assert "#ensembles" not in sparse
 
 
-def test_without_boxes_the_reason_is_given(experiment: Experiment, tmp_path: Path) -> None:
+def test_without_boxes_the_reason_is_given(experiment: Experiment) -> None:
     empty = pd.DataFrame()
     blind = replace(
         experiment.heatmaps, remarks=("no film of the test part has a box",), maps=(),
         boxes=empty_boxes(), scores=no_scores(), sanity=empty, faithfulness=empty,
     )  # fmt: skip
-    text = written(replace(experiment, heatmaps=blind), tmp_path)
+    text = chapter("heatmaps", replace(experiment, heatmaps=blind))
     assert conclude_heatmaps(empty, boxes=empty_boxes()) in text
     assert "no film of the test part has a box." in text
 
@@ -699,56 +399,38 @@ def test_an_honest_split_is_not_marked(text: str) -> None:
     assert "leaking split" not in text
 
 
-def test_what_is_not_computable_is_a_dash_with_its_reason(tmp_path: Path) -> None:
-    small = small_experiment()
-    metrics = small.evaluation.metrics.copy()
-    lost = (metrics["finding"] == FINDINGS[1]) & (metrics["metric"] == "auc")
-    metrics.loc[lost, ["value", "low", "high"]] = np.nan
-    metrics.loc[lost, "note"] = "not computable: 0 positives"
-    several = [
-        replace(one, label=one.label * np.array([1, 0], np.float32)) for one in small.predictions
-    ]
-    evaluation = replace(small.evaluation, metrics=metrics)
-    text = written(replace(small, evaluation=evaluation, predictions=several), tmp_path)
-    assert text.count("not computable</text>") == 2, "one panel each of ROC and precision-recall"
-    assert text.count('title="not computable: 0 positives">' + DASH + "</td>") == 6
-    assert "nan" not in re.sub('"[^"]*"', "", text).lower().split()
+def test_what_is_not_computable_is_a_dash_with_its_reason(sparse: str) -> None:
+    assert sparse.count("not computable</text>") == 2, "one panel each of ROC, precision-recall"
+    assert sparse.count('title="not computable: 0 positives">' + DASH + "</td>") == 6
+    assert "nan" not in re.sub('"[^"]*"', "", sparse).lower().split()
 
 
-def test_hostile_names_are_shown_not_run(tmp_path: Path) -> None:
-    hostile = "<script>alert('$x_{')</script>"
-    small = an_experiment(findings=(hostile, '"><img src=x>&'), networks=NETWORKS[:1])
+def hostile_experiment() -> Experiment:
+    """One network, and findings and films whose names are HTML."""
+    small = an_experiment(findings=(HOSTILE, '"><img src=x>&'), networks=NETWORKS[:1])
     image = np.array([f"<b>{name}" for name in small.manifest.image])
     manifest = replace(small.manifest, image=image)
     one = small.predictions[0]
-    predictions = [replace(one, image=np.array([f"<b>{name}" for name in one.image]))]
-    prepared = replace(small.prepared, manifest=manifest)
-    text = written(
-        replace(
-            small,
-            manifest=manifest,
-            prepared=prepared,
-            predictions=predictions,
-            study=StudyComparison(),
-            heatmaps=some_heatmaps(predictions[0].of("test")),
-        ),
-        tmp_path,
+    named = replace(one, image=np.array([f"<b>{name}" for name in one.image]))
+    return replace(
+        small,
+        manifest=manifest,
+        prepared=replace(small.prepared, manifest=manifest),
+        predictions=[named],
+        heatmaps=some_heatmaps(named.of("test")),
     )
+
+
+def test_hostile_names_are_shown_not_run_and_the_same_experiment_gives_the_same_bytes(
+    tmp_path: Path,
+) -> None:
+    text = written(hostile_experiment(), tmp_path)
     tags = Page(text).tags
-    assert not any(
-        tag in ("script", "b") and not attributes for tag, attributes in tags if tag == "script"
-    )
+    assert not any(tag == "script" for tag, _ in tags)
     assert not any(attributes.get("src") == "x" for _, attributes in tags)
     assert "<b>0000" not in text
-    assert hostile in "".join(Page(text).words)
-
-
-def test_the_same_experiment_gives_the_same_bytes(tmp_path: Path) -> None:
-    once, again = (
-        an_experiment(findings=FINDINGS[:1], networks=NETWORKS[:1], folder=tmp_path)
-        for _ in range(2)
-    )
-    assert written(once, tmp_path) == written(again, tmp_path)
+    assert HOSTILE in "".join(Page(text).words)
+    assert written(hostile_experiment(), tmp_path) == text
 
 
 @pytest.mark.slow
@@ -763,37 +445,26 @@ def test_one_network_fifteen_findings_and_no_augmentation_make_a_page(tmp_path: 
     assert all(f">{finding}</th>" in text for finding in findings)
 
 
-def test_films_before_preparation_are_read_from_disk(tmp_path: Path) -> None:
+def test_films_before_preparation_are_read_from_disk(
+    experiment: Experiment, tmp_path: Path
+) -> None:
     for number in range(5):
         shade = np.tile(np.arange(0, 200, dtype=np.uint8), (100, 1)) + np.uint8(number)
         cv2.imwrite(str(tmp_path / f"{number}.png"), shade)
-    strips = show_preparation(small_experiment(folder=tmp_path).prepared, films=3, seed=0)
+    manifest = experiment.manifest
+    path = [str(tmp_path / f"{number}.png") for number in range(len(manifest))]
+    here = replace(manifest, facts=manifest.facts.assign(path=path))
+    strips = show_preparation(replace(experiment.prepared, manifest=here), films=3, seed=0)
     assert [len(strip.pictures) for strip in strips] == [3, 3, 3]
     assert all(strip.pictures[0].caption.endswith("200 x 100 px") for strip in strips)
     assert all(strip.histogram.startswith("<svg ") for strip in strips)
     assert re.fullmatch(r"mean 10[0-4] → \d+, standard deviation 58 → \d+", strips[0].caption)
-    assert show_preparation(small_experiment().prepared, films=3, seed=0) == []
+    assert show_preparation(experiment.prepared, films=3, seed=0) == []
 
 
-def test_a_preprocessing_study_is_shown_with_the_films(
-    tmp_path: Path, experiment: Experiment, text: str
-) -> None:
-    grid = make_grid(Preparation(), clips=(3.0,), tiles=(8,), orders=("clahe-first",))
-    cells, summary = compare_cells(
-        {name: [experiment.predictions[0].of("test")] for name in grid}, grid=grid, resamples=25,
-        seed=0,
-    )  # fmt: skip
-    films = pd.DataFrame({name: np.arange(9.0) for name in MEASURES})
-    measures = average_measures(
-        dict.fromkeys(grid, films), patient=np.arange(9), resamples=25, seed=0
-    )
-    conclusion = "CLAHE: no significant effect."
-    study = PreparationStudy(
-        cells=cells, summary=summary, measures=measures, about={}, conclusion=conclusion
-    )
-    shown = written(replace(experiment, preparations=study), tmp_path)
-    section = shown.partition('<section id="preparation">')[2].partition("</section>")[0]
-    assert conclusion in section
+def test_a_preprocessing_study_is_shown_with_the_films(text: str, sparse: str) -> None:
+    section = sparse.partition('<section id="preparation">')[2].partition("</section>")[0]
+    assert STUDIED in section
     assert "minus 3x10</text>" in section
     assert "Preprocessing study" not in text
 
@@ -820,7 +491,8 @@ def test_a_repeated_score_is_refused(tmp_path: Path, experiment: Experiment) -> 
 
 
 def test_numbers_are_printed_alike() -> None:
-    assert [decimal(x) for x in (0.12345, -0.5, float("nan"))] == ["0.123", MINUS + "0.500", DASH]
+    numbers = (0.12345, -0.5, -0.0004, float("nan"))
+    assert [decimal(x) for x in numbers] == ["0.123", MINUS + "0.500", "0.000", DASH]
     p = (0.0009, 0.001, 0.25, float("nan"))
     assert [p_value(x) for x in p] == ["< 0.001", "0.001", "0.250", DASH]
     assert [whole(x) for x in (112120, 0, float("nan"))] == ["112,120", "0", DASH]

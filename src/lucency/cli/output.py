@@ -47,7 +47,7 @@ def describe_imbalance(file: Path, *, figure: Path | None) -> Answer:
     found = measure(read.label, names=read.findings)
     if figure is not None:
         from lucency.report.imbalance_figures import draw_cooccurrence
-        from lucency.report.style import standalone_svg
+        from lucency.report.rendering import standalone_svg
 
         order = np.argsort(-found.per_finding["count"].to_numpy(), kind="stable")
         share = cooccurrence(read.label[:, order])
@@ -105,7 +105,7 @@ def balance_from_labels(
         write_atomically(table, steps_text(change.steps))
     if figure is not None:
         from lucency.report.imbalance_figures import draw_balancing
-        from lucency.report.style import standalone_svg
+        from lucency.report.rendering import standalone_svg
 
         write_atomically(figure, standalone_svg(draw_balancing(change)))
     return {"origin": films.origin, **answer_of(change, plan=plan, protocol=protocol)}

@@ -1,7 +1,9 @@
 """Augmentation: pictures changed at random, each a pure function of its source and a seed.
 
-Copies therefore need no disk. This is the only importer of albumentations, and imports it when a
-picture is first changed: inference needs none of it. Letters in shapes: h and w pixels.
+Copies therefore need no disk, unless they are made at the films' native size, as the reference
+study made them: contrast and brightness come first, then flips, turns and sharpening, and the size
+last. This is the only importer of albumentations, and imports it when a picture is first changed:
+inference needs none of it. Letters in shapes: h and w pixels.
 """
 
 from __future__ import annotations
@@ -9,14 +11,24 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Callable, Sequence
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
+from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from jaxtyping import UInt8
 
+from lucency.core.manifest import Copies, Preparation, Prepared
+from lucency.core.parallel import in_workers
+from lucency.core.plan import Plan
+from lucency.data.images import read_grey
+from lucency.data.preprocess import prepare_film
+
 Steps = list[Any]  # of albumentations' transforms
 DRAWS = 32  # of a step that is shown alone
+CHUNK = 16  # copies that a worker makes at once
+PIXELS, DONE = "pixels.npy", "done.npy"
 
 
 def augment_copy(
@@ -51,11 +63,51 @@ def steps_alone(
     for name in dict.fromkeys(recipe.partition("@")[0] for recipe in recipes):
         mine = [_steps(recipe) for recipe in recipes if recipe.partition("@")[0] == name]
         for several in zip(*mine, strict=True):
-            chances = sorted({float(step.p) for step in several})
-            if chances[-1] > 0 and not isinstance(several[0], _library().NoOp):
-                title = f"{type(several[0]).__name__}, probability {_span(chances)} ({name})"
+            chances = [float(step.p) for step in several]
+            if max(chances) > 0 and not isinstance(several[0], _library().NoOp):
+                span = " to ".join(f"{p:g}" for p in sorted({min(chances), max(chances)}))
+                title = f"{type(several[0]).__name__}, probability {span} ({name})"
                 shown.append((title, _alone(picture, several[0])))
     return shown
+
+
+def make_copies(
+    prepared: Prepared,
+    *,
+    plan: Plan,
+    seed: int,
+    folder: Path,
+    workers: int,
+    progress: Callable[[int, int], None],
+) -> None:
+    """Write every copy of `plan` into `folder` as pixels.npy, in the plan's order.
+
+    What an earlier, killed call left is used. `seed` is that of the plan's copies. Raises
+    ValueError for a film that can no longer be read, naming it.
+    """
+    copies, side = plan.take(plan.copy > 0), prepared.preparation.size
+    image, path = prepared.manifest.image, prepared.manifest.facts["path"].tolist()
+    if not (folder / DONE).exists():
+        np.lib.format.open_memmap(folder / PIXELS, "w+", np.uint8, (len(copies), side, side))
+        np.save(folder / f"new-{DONE}", np.zeros(len(copies), dtype=bool))
+        (folder / f"new-{DONE}").replace(folder / DONE)
+    todo = np.flatnonzero(~np.load(folder / DONE))
+    columns = (todo, copies.row[todo], copies.transform[todo])
+    tasks = [
+        (place, path[row], str(image[row]), transform)
+        for place, row, transform in zip(*(one.tolist() for one in columns), strict=True)
+    ]
+    chunks = [tasks[start : start + CHUNK] for start in range(0, len(tasks), CHUNK)]
+    work, made = partial(_make_chunk, folder, prepared.preparation, seed), len(copies) - len(todo)
+    for count in in_workers(work, iter(chunks), workers=min(workers, len(chunks))):
+        made += count
+        progress(made, len(copies))
+    (folder / DONE).unlink()
+
+
+def load_copies(folder: Path, *, copies: Plan) -> Copies:
+    """Return what `make_copies` wrote of these copies; the pixels stay on disk."""
+    return Copies(row=copies.row, copy=copies.copy, pixels=np.load(folder / PIXELS, mmap_mode="r"))
 
 
 def _alone(picture: UInt8[np.ndarray, "h w"], step: Any) -> UInt8[np.ndarray, "h w"]:
@@ -69,14 +121,29 @@ def _alone(picture: UInt8[np.ndarray, "h w"], step: Any) -> UInt8[np.ndarray, "h
     return changed
 
 
-def _span(chances: Sequence[float]) -> str:
-    """Return a probability, or from which to which."""
-    return " to ".join(f"{chance:g}" for chance in dict.fromkeys((chances[0], chances[-1])))
-
-
 def seed_of(*words: int | str) -> int:
     """Return a seed of 32 bits that depends on nothing but `words`."""
     return zlib.crc32("/".join(map(str, words)).encode())
+
+
+def _make_chunk(
+    folder: Path, preparation: Preparation, seed: int, tasks: list[tuple[int, str, str, str]]
+) -> int:
+    """Write copies, each a (place, path, image, transform), and return how many."""
+    pixels = np.load(folder / PIXELS, mmap_mode="r+")
+    done = np.load(folder / DONE, mmap_mode="r+")
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(0)
+    for place, path, image, transform in tasks:
+        change = partial(augment_copy, transform=transform, image=image, seed=seed)
+        try:
+            grey = read_grey(Path(path))
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}: its copies cannot be made; mend it") from error
+        pixels[place] = prepare_film(grey, preparation=preparation, change=change)
+        done[place] = True  # after the pixels, so that a kill between the two loses nothing
+    cv2.setNumThreads(threads)
+    return len(tasks)
 
 
 @lru_cache(maxsize=64)
@@ -98,11 +165,6 @@ def _library() -> Any:
     import albumentations
 
     return albumentations
-
-
-def _none(parameter: float) -> Steps:
-    del parameter
-    return [_library().NoOp(p=1.0)]
 
 
 def _reference(sharpen: float) -> Steps:
@@ -134,7 +196,7 @@ def _gentle(strength: float) -> Steps:
 
 
 AUGMENTATIONS: dict[str, Callable[[float], Steps]] = {
-    "none": _none,
+    "none": lambda _: [_library().NoOp(p=1.0)],
     "reference": _reference,
     "gentle": _gentle,
 }

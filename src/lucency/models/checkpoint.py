@@ -10,8 +10,6 @@ Letters in shapes: b films, k findings, t counts between thresholds.
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -42,15 +40,11 @@ class TrainingState:
     counts: list[float] = field(default_factory=lambda: [0.0] * SIZE)  # of `tally`, this epoch
     seconds: float = 0.0
 
-    def add_counts(self, counts: Sequence[float]) -> None:
-        """Add the counts of batches to those of the epoch."""
-        self.counts = [one + other for one, other in zip(self.counts, counts, strict=True)]
-
     def finish_epoch(self, figures: dict[str, int | float]) -> None:
         """Enter an epoch's figures; the best so far has the highest validation AUC."""
         self.epochs.append(figures)
-        if self.best_epoch < 0 or _score(figures) > _score(self.epochs[self.best_epoch]):
-            self.best_epoch = self.epoch
+        auc = np.array([one["val_auc"] for one in self.epochs])
+        self.best_epoch = int(np.where(np.isnan(auc), -np.inf, auc).argmax())
         self.epoch += 1
         self.counts = [0.0] * SIZE
 
@@ -66,11 +60,7 @@ def save_checkpoint(
 
     Tensors are written as a CPU's, so that every device can read them.
     """
-    tensors = {
-        "network": network.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "best": best,
-    }
+    tensors = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "best": best}
     content = {"state": json.dumps(asdict(state)), **send_to_device(tensors, "cpu")}
     partial = folder / (CHECKPOINT + ".new")
     torch.save(content, partial)
@@ -119,8 +109,3 @@ def pooled_auc(counts: Float64[np.ndarray, " t"]) -> float:
 def binary_accuracy(counts: Float64[np.ndarray, " t"]) -> float:
     """Return the share of right answers at .5; NaN where nothing was stated."""
     return float(counts[RIGHT] / counts[ALL]) if counts[ALL] else float("nan")
-
-
-def _score(figures: dict[str, int | float]) -> float:
-    auc = figures["val_auc"]
-    return -math.inf if math.isnan(auc) else auc

@@ -1,52 +1,28 @@
-"""A trained network with all that its weights are meaningless without, and its folder on disk.
-
-Letters in shapes: k findings.
-"""
+"""A trained network with all that its weights are meaningless without, and its folder on disk."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from jaxtyping import Float64
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from lucency.core.manifest import Preparation
-from lucency.evaluation.calibration import Recalibration
-from lucency.models.metadata import Metadata, read_metadata, write_metadata
-from lucency.models.networks import FilmNetwork, build, parameters_of
+from lucency.models.metadata import Metadata, TrainedNetwork, read_metadata, write_metadata
+from lucency.models.networks import FilmNetwork, build
 
 WEIGHTS = "weights.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Classifier:
-    """A trained network; `lucency.models.metadata.Metadata` says what the other fields are."""
+class Classifier(TrainedNetwork):
+    """A trained network and what is known of it."""
 
     network: FilmNetwork
-    name: str
-    architecture: str
-    findings: tuple[str, ...]
-    preparation: Preparation
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    protocol: dict[str, Any]
-    provenance: str
-    split: str
-    device: str
-    epoch: int
-    recalibration: Recalibration
-    threshold: Float64[np.ndarray, " k"]
 
     def __repr__(self) -> str:
         return f"<Classifier {self.name} ({self.architecture}): {len(self.findings)} findings>"
-
-
-SHARED = tuple(field.name for field in fields(Classifier) if field.name != "network")
 
 
 def save_classifier(classifier: Classifier, folder: Path) -> None:
@@ -54,11 +30,11 @@ def save_classifier(classifier: Classifier, folder: Path) -> None:
     network = classifier.network
     save_weights(network.body, folder / WEIGHTS)
     metadata = Metadata(
-        **{name: getattr(classifier, name) for name in SHARED},
+        **{field.name: getattr(classifier, field.name) for field in fields(TrainedNetwork)},
         size=network.size,
         colour=network.colour,
         head=network.head,
-        parameters=parameters_of(network),
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
     )
     write_metadata(metadata, folder)
 
@@ -88,5 +64,5 @@ def load_classifier(folder: str | Path) -> Classifier:
             f"{folder / WEIGHTS} does not hold the weights of {metadata.architecture} "
             f"({str(error).splitlines()[0]}): expected the file that training wrote; train anew"
         ) from error
-    shared = {name: getattr(metadata, name) for name in SHARED}
-    return Classifier(network=network.eval(), **shared)
+    known = {field.name: getattr(metadata, field.name) for field in fields(TrainedNetwork)}
+    return Classifier(network=network.eval(), **known)

@@ -93,6 +93,13 @@ def _check_number(found: int) -> None:
         )
 
 
+def place(network: nn.Module) -> torch.device:
+    """Move a network to this process's device, in the faster layout, and return the device."""
+    device = device_here()
+    laid_out(network.to(device))
+    return device
+
+
 def laid_out(network: nn.Module) -> nn.Module:
     """Return the network with channels last in memory, the faster layout for convolutions."""
     return network.to(memory_format=torch.channels_last)

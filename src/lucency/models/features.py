@@ -15,12 +15,12 @@ from jaxtyping import Float32, Int64
 from lucency.config.sections import Network
 from lucency.core.manifest import Prepared
 from lucency.core.plan import Plan, originals
+from lucency.core.progress import Advance, silent
 from lucency.core.stage import fingerprint, write_atomically
 from lucency.models.augmentation import seed_of
 from lucency.models.classifier import Classifier
-from lucency.models.device import device_here
 from lucency.models.film_loader import Films
-from lucency.models.inference import Progress, films_for, forward, forward_blocks
+from lucency.models.inference import films_for, forward, forward_blocks
 from lucency.models.networks import build
 from lucency.models.weights import initialise
 
@@ -34,7 +34,7 @@ def embed(
     rows: Int64[np.ndarray, " m"],
     choice: Network,
     root: Path,
-    progress: Progress | None = None,
+    progress: Advance = silent,
 ) -> Float32[np.ndarray, "m d"]:
     """Return the embeddings of the films at `rows` by the network `choice`, which is not trained.
 
@@ -47,11 +47,11 @@ def embed(
     initialise(network.body, choice=choice, root=root)
     plan = originals(prepared.manifest.label).take(rows)
     films = Films(prepared=prepared, plan=plan, copies=0)
-    return forward(network, films=films, device=device_here(), progress=progress)[1]
+    return forward(network, films=films, progress=progress)[1]
 
 
 def extract(
-    classifier: Classifier, *, prepared: Prepared, plan: Plan, folder: Path, progress: Progress
+    classifier: Classifier, *, prepared: Prepared, plan: Plan, folder: Path, progress: Advance
 ) -> tuple[Float32[np.ndarray, "n k"], Float32[np.ndarray, "n d"]]:
     """Return logits and embeddings of the plan's entries, mapped read-only from `folder`.
 
@@ -60,22 +60,17 @@ def extract(
     What any other pass has left is written over. Raises ValueError for films of other findings.
     """
     films = films_for(classifier, prepared=prepared, plan=plan)
-    work = _name_of(classifier, films)
-    done = _done(folder, work=work)
-    blocks = forward_blocks(
-        classifier.network,
-        films=films,
-        device=device_here(),
-        block=BLOCK,
-        start=done,
-        progress=progress,
-    )
-    for logit, feature in blocks:
+    work, note = _name_of(classifier, films), folder / DONE
+    earlier, _, filled = (note.read_text("utf-8") if note.is_file() else "").partition(" ")
+    done = int(filled) if earlier == work else 0
+    for logit, feature in forward_blocks(
+        classifier.network, films=films, block=BLOCK, start=done, progress=progress
+    ):
         _fill(folder / LOGIT, logit, start=done, films=len(films))
         _fill(folder / FEATURE, feature, start=done, films=len(films))
         done += len(logit)
-        write_atomically(folder / DONE, f"{work} {done}")
-    (folder / DONE).unlink()
+        write_atomically(note, f"{work} {done}")
+    note.unlink()
     logit, feature = (np.load(folder / name, mmap_mode="r") for name in (LOGIT, FEATURE))
     return logit, feature
 
@@ -96,15 +91,6 @@ def _name_of(classifier: Classifier, films: Films) -> str:
             "block": BLOCK,
         }
     )
-
-
-def _done(folder: Path, *, work: str) -> int:
-    """Return how many films an earlier pass of the same work has filled."""
-    note = folder / DONE
-    name, _, done = (
-        note.read_text(encoding="utf-8").partition(" ") if note.is_file() else ("", "", "")
-    )
-    return int(done) if name == work else 0
 
 
 def _fill(file: Path, block: Float32[np.ndarray, "b _"], *, start: int, films: int) -> None:

@@ -51,16 +51,6 @@ class Layout(NamedTuple):
     behind: tuple[str, ...]
 
 
-def average_pool(maps: Float[Tensor, "b c gh gw"]) -> Float[Tensor, "b c"]:
-    """Return the mean of each map."""
-    return maps.mean((2, 3))
-
-
-def max_pool(maps: Float[Tensor, "b c gh gw"]) -> Float[Tensor, "b c"]:
-    """Return the maximum of each map."""
-    return maps.amax((2, 3))
-
-
 def lse_pool(
     maps: Float[Tensor, "b c gh gw"], *, sharpness: float = SHARPNESS
 ) -> Float[Tensor, "b c"]:
@@ -88,21 +78,14 @@ class HeadedNetwork(nn.Module):
         super().__init__()
         about: Any = body
         self.pretrained_cfg: dict[str, Any] = {**about.pretrained_cfg, "classifier": "classifier"}
-        self.body, self.pool, self.channels_last = (
-            body,
-            POOLINGS[head.pooling],
-            layout.channels_last,
-        )
+        self.body, self.channels_last = body, layout.channels_last
+        self.pool = POOLINGS[head.pooling]
         self.map_channels = head.transition or layout.channels
         self.transition = nn.Sequential(*_transition(layout.channels, head.transition))
         self.dropout = nn.Dropout(drop_rate)
         self.dense = nn.Sequential(*_dense(self.map_channels, head))
         self.num_features = head.dense[-1] if head.dense else self.map_channels
         self.classifier = nn.Linear(self.num_features, num_classes)
-
-    def forward(self, pixels: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]:
-        """Return the logits of pictures."""
-        return self.forward_head(self.forward_features(pixels))
 
     def forward_features(self, pixels: Float[Tensor, "b c h w"]) -> Float[Tensor, "b _ gh gw"]:
         """Return the maps that are pooled."""
@@ -132,29 +115,33 @@ def headed(name: str, head: Head, *, num_classes: int, drop_rate: float) -> Head
     """
     layout = layout_of_maps(name, head)
     body: Any = timm.create_model(name, num_classes=0)
-    own = body.pretrained_cfg["classifier"]
-    heads = (own,) if isinstance(own, str) else tuple(own)
-    body.pretrained_cfg = {**body.pretrained_cfg, "classifier": (*heads, *layout.behind)}
+    left_out = (*head_names(body), *layout.behind)
+    body.pretrained_cfg = {**body.pretrained_cfg, "classifier": left_out}
     for part in layout.behind:
         setattr(body, part, nn.Identity())
-    about = {"num_classes": num_classes, "drop_rate": drop_rate}
-    return HeadedNetwork(body, head=head, layout=layout, **about)
+    return HeadedNetwork(
+        body, head=head, layout=layout, num_classes=num_classes, drop_rate=drop_rate
+    )
+
+
+def head_names(body: nn.Module) -> tuple[str, ...]:
+    """Return the names of the layers that a network's published weights hold for its own head."""
+    about: Any = body.pretrained_cfg
+    own = about["classifier"]
+    return (own,) if isinstance(own, str) else tuple(own)
 
 
 def layout_of_maps(name: str, head: Head) -> Layout:
     """Return the layout of the timm network `name`; ValueError where the head finds no maps."""
     layout = layout_of(partial(timm.create_model, name, num_classes=0))
     if len(layout.shape) != 4:
+        shape = f"the shape {layout.shape}" if layout.shape else "several kinds"
         raise ValueError(
-            f"{name}: its last features have {_shape_in_words(layout)}, which are no maps that "
+            f"{name}: its last features have {shape}, which are no maps that "
             f'head.pooling = "{head.pooling}" could pool: leave `head` out, or name a network of '
             "convolutions"
         )
     return layout
-
-
-def _shape_in_words(layout: Layout) -> str:
-    return f"the shape {layout.shape}" if layout.shape else "several kinds"
 
 
 def trunk_of(body: nn.Module) -> nn.Module:
@@ -194,8 +181,8 @@ def _dense(features: int, head: Head) -> Iterator[nn.Module]:
 
 
 POOLINGS: dict[str, Callable[[Tensor], Tensor]] = {
-    "average": average_pool,
-    "max": max_pool,
+    "average": partial(torch.mean, dim=(2, 3)),
+    "max": partial(torch.amax, dim=(2, 3)),
     "lse": lse_pool,
 }
 HEADS: dict[str, Head] = {

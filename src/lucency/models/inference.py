@@ -5,28 +5,33 @@ Letters in shapes: n films, b of a block, k findings, d feature dimensions, h an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float, Float32
 from safetensors.torch import load_file
 from scipy.special import expit
+from torch import Tensor
 
 from lucency.core.manifest import Prepared
 from lucency.core.plan import Plan
 from lucency.core.predictions import Predictions
+from lucency.core.progress import Advance, silent
 from lucency.data.preprocess import prepare_file
 from lucency.models.classifier import Classifier, load_classifier
-from lucency.models.device import device_here, laid_out
-from lucency.models.film_loader import Films, batches_in_order, feed
+from lucency.models.device import place
+from lucency.models.film_loader import Batch, Films, batches_in_order, feed
 from lucency.models.networks import FilmNetwork
 
 BATCH = 32
-Progress = Callable[[int, int, str], None]
+Made = TypeVar("Made")
 
 
 def predict(
@@ -34,13 +39,11 @@ def predict(
     *,
     prepared: Prepared,
     plan: Plan,
-    progress: Progress | None = None,
+    progress: Advance = silent,
 ) -> Predictions:
     """Return logits and pooled features of the plan's entries, in evaluation mode."""
     films = films_for(classifier, prepared=prepared, plan=plan)
-    logit, feature = forward(
-        classifier.network, films=films, device=device_here(), progress=progress
-    )
+    logit, feature = forward(classifier.network, films=films, progress=progress)
     return Predictions(
         network=classifier.name,
         split=classifier.split,
@@ -65,7 +68,7 @@ def predict_views(
     recipe: str,
     views: int,
     seed: int,
-    progress: Progress,
+    progress: Advance,
 ) -> Predictions:
     """Return the mean logits of the plan's entries as they are and of `views` views by `recipe`.
 
@@ -78,14 +81,12 @@ def predict_views(
     films = films_for(classifier, prepared=prepared, plan=plan)
     for view in range(views):
         viewed = replace(films, recipe=recipe, seed=seed, epoch=view)
-        logit += forward(
-            classifier.network, films=viewed, device=device_here(), progress=parts[1 + view]
-        )[0]
+        logit += forward(classifier.network, films=viewed, progress=parts[1 + view])[0]
     return _logits_alone(plain, logit / (1 + views))
 
 
 def predict_snapshots(
-    folder: Path, *, prepared: Prepared, plan: Plan, progress: Progress
+    folder: Path, *, prepared: Prepared, plan: Plan, progress: Advance
 ) -> list[Predictions]:
     """Return the predictions of every snapshot of a trained network for the plan's entries.
 
@@ -106,27 +107,29 @@ def predict_snapshots(
 
 
 def predict_files(
-    classifier: Classifier, *, files: Iterable[str | Path], progress: Progress | None = None
+    classifier: Classifier, *, files: Iterable[str | Path], progress: Advance = silent
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return (film, called, probability per finding) of films, (film, reason) of unreadable ones.
 
     Probabilities are recalibrated; `called` joins by | the findings that reach their thresholds.
     Films are prepared exactly as the classifier's training films were.
     """
-    device, findings = device_here(), np.array(classifier.findings)
+    findings, network = np.array(classifier.findings), classifier.network.eval()
     waiting, rows, rejected = [Path(file) for file in files], [], []
-    network = laid_out(classifier.network.to(device)).eval()
+    device = place(network)
     for start in range(0, len(waiting), BATCH):
-        pictures, names = _prepared(waiting[start : start + BATCH], classifier, rejected)
-        if pictures:
+        names = [str(file) for file in waiting[start : start + BATCH]]
+        read = [(name, prepare_file(name, preparation=classifier.preparation)) for name in names]
+        rejected += [(name, reason) for name, reason in read if isinstance(reason, str)]
+        if films := [(name, film) for name, film in read if not isinstance(film, str)]:
+            names, pictures = zip(*films, strict=True)
             with torch.inference_mode():
                 logit = network(torch.from_numpy(np.stack(pictures)).to(device)).cpu()
             probability = expit(classifier.recalibration.apply(logit.numpy()))
             reached = probability >= classifier.threshold
             for name, row, present in zip(names, probability.tolist(), reached, strict=True):
                 rows.append([name, "|".join(findings[present]), *row])
-        if progress:
-            progress(len(rows) + len(rejected), len(waiting), "")
+        progress(len(rows) + len(rejected), len(waiting), "")
     table = pd.DataFrame(rows, columns=["film", "called", *classifier.findings])
     return table, pd.DataFrame(rejected, columns=["film", "reason"])
 
@@ -146,15 +149,10 @@ def films_for(classifier: Classifier, *, prepared: Prepared, plan: Plan) -> Film
 
 
 def forward(
-    network: FilmNetwork,
-    *,
-    films: Films,
-    device: torch.device,
-    progress: Progress | None = None,
+    network: FilmNetwork, *, films: Films, progress: Advance = silent
 ) -> tuple[Float32[np.ndarray, "n k"], Float32[np.ndarray, "n d"]]:
-    """Return logits and features of all entries of `films`; the network's mode is restored."""
-    whole = forward_blocks(network, films=films, device=device, block=len(films), progress=progress)
-    ((logit, feature),) = whole
+    """Return logits and features of all entries of `films`."""
+    ((logit, feature),) = forward_blocks(network, films=films, block=len(films), progress=progress)
     return logit, feature
 
 
@@ -162,38 +160,59 @@ def forward_blocks(
     network: FilmNetwork,
     *,
     films: Films,
-    device: torch.device,
     block: int,
     start: int = 0,
-    progress: Progress | None = None,
+    progress: Advance = silent,
 ) -> Iterator[tuple[Float32[np.ndarray, "b k"], Float32[np.ndarray, "b d"]]]:
     """Yield logits and features of the entries from `start` on, `block` at a time, in one pass.
 
     What a block gives does not depend on where the pass began, if that was at a block's end.
     """
-    was_training = network.training
-    laid_out(network.to(device)).eval()
-    batches = [
-        at + batch
+    blocks = [
+        [at + batch for batch in batches_in_order(min(block, len(films) - at), batch=BATCH)]
         for at in range(start, len(films), block)
-        for batch in batches_in_order(min(block, len(films) - at), batch=BATCH)
     ]
-    outputs, done = [], start
+
+    def embedded(pictures: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        with torch.inference_mode():  # not around a yield, where it would reach the caller
+            feature, logit = network.embed(pictures)
+            return logit.float().cpu().numpy(), feature.float().cpu().numpy()
+
+    batches = [batch for batches in blocks for batch in batches]
+    made = over_batches(network, embedded, films=films, batches=batches, progress=progress)
+    with closing(made) as outputs:
+        for batches in blocks:
+            logits, features = zip(*islice(outputs, len(batches)), strict=True)
+            yield np.concatenate(logits), np.concatenate(features)
+
+
+def over_batches(
+    network: FilmNetwork,
+    make: Callable[[Tensor], Made],
+    *,
+    films: Films,
+    batches: Sequence[Batch],
+    progress: Advance = silent,
+    note: str = "",
+) -> Generator[Made]:
+    """Yield what `make` makes of each batch of pictures (uint8, b h w), in the order of entries.
+
+    The network is moved to this process's device and stays there; it is in evaluation mode
+    meanwhile, and its mode is restored.
+    """
+    was_training, device = network.training, place(network)
+    network.eval()
     try:
-        for pictures in feed(films, batches=batches, device=device):
-            outputs.append(_embedded(network, pictures))
-            done += len(pictures)
-            if progress:
-                progress(done, len(films), "")
-            if (done - start) % block == 0 or done == len(films):
-                logits, features = zip(*outputs, strict=True)
-                yield np.concatenate(logits), np.concatenate(features)
-                outputs = []
+        fed = feed(films, batches=batches, device=device)
+        for batch, pictures in zip(batches, fed, strict=True):
+            made = make(pictures)
+            progress(int(batch[-1]) + 1, len(films), note)
+            yield made
     finally:
         network.train(was_training)
 
 
-def _part_of(progress: Progress, turn: int, turns: int) -> Progress:
+def _part_of(progress: Advance, turn: int, turns: int) -> Advance:
     """Return the progress of one of several equal turns, from 0."""
     return lambda at, total, note: progress(turn * total + at, turns * total, note)
 
@@ -202,26 +221,3 @@ def _logits_alone(predictions: Predictions, logit: Float[np.ndarray, "n k"]) -> 
     """Return the predictions with these logits, without calibration and features."""
     nothing = np.empty((len(logit), 0), dtype=np.float32)
     return replace(predictions.uncalibrated(), logit=logit, feature=nothing)
-
-
-def _prepared(
-    files: list[Path], classifier: Classifier, rejected: list[tuple[str, str]]
-) -> tuple[list[UInt8[np.ndarray, "h w"]], list[str]]:
-    """Return the films that can be read and their names; the others are added to `rejected`."""
-    pictures, names = [], []
-    for file in files:
-        picture = prepare_file(file, preparation=classifier.preparation)
-        if isinstance(picture, str):
-            rejected.append((str(file), picture))
-            continue
-        pictures.append(picture)
-        names.append(str(file))
-    return pictures, names
-
-
-def _embedded(
-    network: FilmNetwork, pictures: torch.Tensor
-) -> tuple[Float32[np.ndarray, "b k"], Float32[np.ndarray, "b d"]]:
-    with torch.inference_mode():  # not around a yield, where it would reach the caller
-        feature, logit = network.embed(pictures)
-        return logit.float().cpu().numpy(), feature.float().cpu().numpy()

@@ -6,7 +6,7 @@ Letters in shapes: k findings.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,30 +22,25 @@ METADATA = "classifier.json"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Metadata:
-    """What is known of a trained network besides its weights.
+class TrainedNetwork:
+    """What is known of a trained network besides its weights and its shape.
 
     `name` is what a protocol calls the network, `architecture` the name by which it is built;
-    `size`, `colour` and `head` are those of `lucency.models.networks.FilmNetwork`, `mean` and
-    `std` its scaling, `parameters` the number of its weights. `protocol` is the whole experiment
-    as plain data; `provenance` says what pre-trained weights have seen; `split` is the fingerprint
-    of the parts it was trained under, `device` where; `epoch`, from 1, is the one whose weights
-    these are. A film has a finding where the recalibrated probability reaches its `threshold`;
-    both were fitted on validation films.
+    `mean` and `std` are its scaling. `protocol` is the whole experiment as plain data; `provenance`
+    says what pre-trained weights have seen; `split` is the fingerprint of the parts it was trained
+    under, `device` where; `epoch`, from 1, is the one whose weights these are. A film has a finding
+    where the recalibrated probability reaches its `threshold`; both were fitted on validation
+    films.
     """
 
     name: str
     architecture: str
     findings: tuple[str, ...]
     preparation: Preparation
-    size: int
-    colour: str
-    head: Head
     mean: tuple[float, ...]
     std: tuple[float, ...]
     provenance: str
     split: str
-    parameters: int
     device: str
     epoch: int
     recalibration: Recalibration
@@ -53,10 +48,22 @@ class Metadata:
     protocol: dict[str, Any]
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Metadata(TrainedNetwork):
+    """What classifier.json holds: all but the weights; `parameters` is their number.
+
+    `size`, `colour` and `head` are those of `lucency.models.networks.FilmNetwork`.
+    """
+
+    size: int
+    colour: str
+    head: Head
+    parameters: int
+
+
 def write_metadata(metadata: Metadata, folder: Path) -> None:
     """Write classifier.json into `folder`."""
-    plain = {field.name: getattr(metadata, field.name) for field in fields(metadata)}
-    (folder / METADATA).write_text(json.dumps(plain, indent=1, default=_plain))
+    (folder / METADATA).write_text(json.dumps(vars(metadata), indent=1, default=_plain))
 
 
 def read_metadata(folder: Path) -> Metadata:

@@ -1,8 +1,9 @@
-"""Networks by name, all with one contract: grey films in, logits out.
+"""Networks by name, all with one contract: grey films in, logits out; which layers are frozen.
 
 A network takes grey films (uint8, b h w) and gives logits (b k); `embed` gives pooled features
 too. NETWORKS holds the names of the house: AlexNet twice, with timm's contract, and networks of
-timm, some under a stated head. Every other name of timm will do as well.
+timm, some under a stated head. Every other name of timm will do as well. What comes before the
+head is a network's body; a stated head (transition, dense and last layers) is no part of it.
 Letters in shapes: b films, k findings, d feature dimensions, h and w pixels.
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, cast
+from typing import Any, ClassVar, cast, get_args
 
 import cv2
 import numpy as np
@@ -19,10 +20,19 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional
+from torchvision import models
 
-from lucency.config.sections import Head
+from lucency.config.sections import Colour, Head
 from lucency.core.manifest import nearest
-from lucency.models.heads import HEADS, Body, HeadedNetwork, headed, layout_of_maps, trunk_of
+from lucency.models.heads import (
+    HEADS,
+    Body,
+    HeadedNetwork,
+    headed,
+    layout_of,
+    layout_of_maps,
+    trunk_of,
+)
 
 OWN = Head()
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
@@ -120,10 +130,11 @@ def build(
 ) -> FilmNetwork:
     """Return a randomly initialised network with a head for `findings`.
 
-    `mean_std` of None takes the scaling that the body's published weights were trained with.
+    `mean_std` of None takes the scaling (of grey from 0 to 1) that the body's published weights
+    were trained with.
     """
-    body = build_body(name, findings=findings, dropout=dropout, head=head)
-    mean, std = mean_std or published_scaling(body)
+    body: Any = build_body(name, findings=findings, dropout=dropout, head=head)
+    mean, std = mean_std or (tuple(body.pretrained_cfg[key]) for key in ("mean", "std"))
     return FilmNetwork(body, mean=mean, std=std, size=size, colour=colour, head=head)
 
 
@@ -134,12 +145,6 @@ def build_body(
     return _builder(name, head)(num_classes=findings, drop_rate=dropout)
 
 
-def published_scaling(body: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return the mean and standard deviation (0..1 grey) that a body's weights expect."""
-    about: Any = body.pretrained_cfg
-    return tuple(about["mean"]), tuple(about["std"])
-
-
 def check_name(name: str, *, head: Head = OWN) -> None:
     """Raise ValueError, with the nearest name, unless the zoo can build `name` with this head."""
     _builder(name, head)
@@ -147,9 +152,29 @@ def check_name(name: str, *, head: Head = OWN) -> None:
         layout_of_maps(TIMM_NAMES.get(name, name), head)
 
 
-def parameters_of(network: FilmNetwork) -> int:
-    """Return the number of weights of a network, frozen ones among them."""
-    return sum(p.numel() for p in network.parameters())
+def freeze(network: FilmNetwork, *, name: str, frozen: float | str) -> None:
+    """Freeze layers of the network `name` for good: they get no gradient, their norms no batch.
+
+    A share counts layers that hold parameters, in the order in which the network lists them,
+    rounded to whole layers, to one at least; a name freezes that layer with all inside it and
+    before it. Batch norms among them stay in evaluation mode. Raises ValueError for an unknown
+    name.
+    """
+    if not frozen:
+        return
+    network.frozen = _frozen_layers(network.body, name=name, frozen=frozen)
+    for layer in network.frozen:
+        for parameter in layer.parameters(recurse=False):
+            parameter.requires_grad_(False)
+    network.train(network.training)
+
+
+def check_frozen(name: str, *, head: Head, frozen: float | str) -> None:
+    """Raise ValueError, with the nearest name, unless the network has the layer `frozen`."""
+    if frozen:
+        with torch.device("meta"):
+            body = build_body(name, head=head)
+        _frozen_layers(body, name=name, frozen=frozen)
 
 
 def colour_table(name: str) -> UInt8[np.ndarray, "256 3"]:
@@ -162,9 +187,8 @@ def colour_table(name: str) -> UInt8[np.ndarray, "256 3"]:
         return np.repeat(GREYS[:, None], 3, axis=1)
     if name == "green-fire-blue":
         at, colours = np.linspace(0, 255, len(GREEN_FIRE_BLUE)), np.array(GREEN_FIRE_BLUE).T
-        return np.stack([np.interp(GREYS, at, line).round() for line in colours], 1).astype(
-            np.uint8
-        )
+        lines = [np.interp(GREYS, at, line).round() for line in colours]
+        return np.stack(lines, axis=1).astype(np.uint8)
     if name not in OPENCV:
         known = ("none", "green-fire-blue", *OPENCV)
         raise ValueError(
@@ -174,22 +198,17 @@ def colour_table(name: str) -> UInt8[np.ndarray, "256 3"]:
     return np.ascontiguousarray(blue_first[:, ::-1])
 
 
-class AlexNet(nn.Module):
+class AlexNet(models.AlexNet):
     """torchvision's AlexNet ("One weird trick", Krizhevsky 2014) with a head for our findings.
 
     Its parameters keep torchvision's names, so published weights load strictly.
     """
 
     num_features = 4096
+    pretrained_cfg = IMAGENET
 
     def __init__(self, *, num_classes: int, drop_rate: float) -> None:
-        super().__init__()
-        from torchvision.models import AlexNet as Published
-
-        whole = Published(num_classes=num_classes, dropout=drop_rate)
-        self.features, self.avgpool = whole.features, whole.avgpool
-        self.classifier = whole.classifier
-        self.pretrained_cfg = IMAGENET
+        super().__init__(num_classes=num_classes, dropout=drop_rate)
 
     def forward_features(self, pictures: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 256 y x"]:
         """Return the last convolution's maps."""
@@ -215,6 +234,7 @@ class AlexNetReference(nn.Module):
     """
 
     num_features = 1000
+    pretrained_cfg: ClassVar = {**IMAGENET, "classifier": "classifier"}
 
     def __init__(self, *, num_classes: int, drop_rate: float) -> None:
         super().__init__()
@@ -235,7 +255,6 @@ class AlexNetReference(nn.Module):
             *_dense(4096, 1000, drop_rate),
         )
         self.classifier = nn.Linear(1000, num_classes)
-        self.pretrained_cfg = {**IMAGENET, "classifier": "classifier"}
 
     def forward_features(self, pictures: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 256 y x"]:
         """Return the last pooled maps."""
@@ -251,6 +270,30 @@ class AlexNetReference(nn.Module):
     def get_classifier(self) -> nn.Module:
         """Return the last linear layer."""
         return self.classifier
+
+
+def _frozen_layers(body: nn.Module, *, name: str, frozen: float | str) -> tuple[nn.Module, ...]:
+    """Return the frozen layers and what holds them, of a network with or without a stated head."""
+    behind = () if isinstance(body, HeadedNetwork) else layout_of(partial(build_body, name)).behind
+    listed = {
+        layer: module
+        for layer, module in trunk_of(body).named_modules()
+        if layer.partition(".")[0] not in behind
+    }
+    modules = tuple(listed.values())
+    if isinstance(frozen, str):
+        inside = [at for at, layer in enumerate(listed) if f"{layer}.".startswith(f"{frozen}.")]
+        if not inside:
+            parts = ", ".join(layer for layer in listed if layer and "." not in layer)
+            raise ValueError(
+                f"training.frozen: {name} has no layer {frozen!r} before its head: expected a "
+                f"share from 0 to 1, or one of {parts} or of the layers inside them"
+                f"{nearest(frozen, listed)}"
+            )
+        return modules[: inside[-1] + 1]
+    held = [at for at, one in enumerate(modules) if [*one.parameters(recurse=False)]]
+    count = max(1, round(frozen * len(held)))
+    return modules if count == len(held) else modules[: held[count - 1] + 1]
 
 
 def _convolution(
@@ -271,42 +314,16 @@ def _builder(name: str, head: Head) -> Callable[..., nn.Module]:
             f"network {name!r} is unknown: expected {', '.join(NETWORKS)} or a timm name{hint}"
         )
     if head == OWN:
-        return NETWORKS[name] if name in NETWORKS else _timm(name)
+        return NETWORKS[name] if name in NETWORKS else partial(timm.create_model, name)
     if name in NETWORKS and name not in TIMM_NAMES:
         raise ValueError(f"{name} keeps the head that it was published with: leave `head` out")
     return partial(headed, TIMM_NAMES.get(name, name), head)
 
 
-def _timm(name: str) -> Callable[..., nn.Module]:
-    def build_body(*, num_classes: int, drop_rate: float) -> nn.Module:
-        return timm.create_model(name, num_classes=num_classes, drop_rate=drop_rate)
-
-    return build_body
-
-
 OPENCV = {
-    "autumn": cv2.COLORMAP_AUTUMN,
-    "bone": cv2.COLORMAP_BONE,
-    "jet": cv2.COLORMAP_JET,
-    "winter": cv2.COLORMAP_WINTER,
-    "rainbow": cv2.COLORMAP_RAINBOW,
-    "ocean": cv2.COLORMAP_OCEAN,
-    "summer": cv2.COLORMAP_SUMMER,
-    "spring": cv2.COLORMAP_SPRING,
-    "cool": cv2.COLORMAP_COOL,
-    "hsv": cv2.COLORMAP_HSV,
-    "pink": cv2.COLORMAP_PINK,
-    "hot": cv2.COLORMAP_HOT,
-    "parula": cv2.COLORMAP_PARULA,
-    "magma": cv2.COLORMAP_MAGMA,
-    "inferno": cv2.COLORMAP_INFERNO,
-    "plasma": cv2.COLORMAP_PLASMA,
-    "viridis": cv2.COLORMAP_VIRIDIS,
-    "cividis": cv2.COLORMAP_CIVIDIS,
-    "twilight": cv2.COLORMAP_TWILIGHT,
-    "twilight-shifted": cv2.COLORMAP_TWILIGHT_SHIFTED,
-    "turbo": cv2.COLORMAP_TURBO,
-    "deepgreen": cv2.COLORMAP_DEEPGREEN,
+    name: getattr(cv2, f"COLORMAP_{name.replace('-', '_').upper()}")
+    for name in get_args(Colour)
+    if name not in ("none", "green-fire-blue")
 }
 TIMM_NAMES = {
     "densenet121": "densenet121",
@@ -316,8 +333,6 @@ TIMM_NAMES = {
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "alexnet": AlexNet,
     "alexnet-reference": AlexNetReference,
-    **{name: _timm(published) for name, published in TIMM_NAMES.items()},
-    "resnet50-wang": partial(headed, "resnet50", HEADS["wang"]),
-    "resnet50-wang-average": partial(headed, "resnet50", HEADS["wang-average"]),
-    "resnet50-wang-max": partial(headed, "resnet50", HEADS["wang-max"]),
+    **{name: partial(timm.create_model, published) for name, published in TIMM_NAMES.items()},
+    **{f"resnet50-{name}": partial(headed, "resnet50", head) for name, head in HEADS.items()},
 }

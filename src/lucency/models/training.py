@@ -11,7 +11,7 @@ import math
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,13 +23,14 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from jaxtyping import Float32
 from torch import nn
-from torch.optim import SGD, Adam, AdamW, Optimizer
+from torch.optim import Optimizer
 
 from lucency.config.protocol import Protocol
 from lucency.config.sections import EvaluationChoices, Network, Training
 from lucency.core.manifest import Prepared
 from lucency.core.parallel import rank, world_size
 from lucency.core.plan import Plan
+from lucency.core.progress import Advance
 from lucency.core.stage import is_complete, partial_folder
 from lucency.evaluation.calibration import no_recalibration, recalibrate
 from lucency.evaluation.metrics import macro_auc
@@ -49,11 +50,15 @@ from lucency.models.checkpoint import (
 from lucency.models.classifier import Classifier, save_classifier, save_weights
 from lucency.models.device import accelerator_for, laid_out, name_of
 from lucency.models.film_loader import Batch, Films, feed, share_of_process, shuffled_batches
-from lucency.models.freezing import check_frozen, freeze
-from lucency.models.inference import Progress, forward, predict
-from lucency.models.losses import LOSSES, binary_cross_entropy, mean_over_stated
-from lucency.models.networks import FilmNetwork, build, check_name
-from lucency.models.schedules import cycle_ends, learning_rate
+from lucency.models.inference import forward, predict
+from lucency.models.networks import FilmNetwork, build, check_frozen, check_name, freeze
+from lucency.models.optimisation import (
+    cycle_ends,
+    learning_rate,
+    loss_cells,
+    mean_over_stated,
+    optimizer_for,
+)
 from lucency.models.weights import fingerprint_weights, initialise
 
 UNIT = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
@@ -74,9 +79,8 @@ class Clock:
 class Job:
     """One network's training; `best` holds the best weights so far, `wrapped` may be parallel."""
 
-    prepared: Prepared
-    train: Plan
-    val: Plan
+    train: Films
+    val: Films
     protocol: Protocol
     training: Training
     choice: Network
@@ -98,7 +102,7 @@ def train(
     choice: Network,
     upstream: Mapping[str, str],
     out: Path,
-    progress: Progress,
+    progress: Advance,
 ) -> Path:
     """Train one network on the plan's training entries; `load_classifier(out)` reads it.
 
@@ -189,14 +193,15 @@ def _begin(
         )
         provenance = initialise(network.body, choice=choice, root=Path(protocol.data.root))
     freeze(network, name=choice.built, frozen=training.frozen)
-    optimizer = _optimizer(network, training, accelerator.device)
+    optimizer = optimizer_for(network, training, accelerator.device)
     wrapped, optimizer = accelerator.prepare(laid_out(network), optimizer)
     state, best = load_checkpoint(network=network, optimizer=optimizer, folder=folder)
+    val = Films(prepared=prepared, plan=plan.take(plan.part == "val"), copies=protocol.balance.seed)
+    change = {"recipe": training.augment, "seed": training.seed}
     now = time.monotonic()
     return Job(
-        prepared=prepared,
-        train=plan.take(plan.part == "train"),
-        val=plan.take(plan.part == "val"),
+        train=replace(val, plan=plan.take(plan.part == "train"), **change),
+        val=val,
         protocol=protocol,
         training=training,
         choice=choice,
@@ -211,19 +216,7 @@ def _begin(
     )
 
 
-def _optimizer(network: FilmNetwork, training: Training, device: torch.device) -> Optimizer:
-    """Return the optimiser; fused where PyTorch can (docs/decisions.md has what that is worth)."""
-    own = {"momentum": 0.9, "nesterov": True} if training.optimizer == "sgd" else {}
-    return OPTIMIZERS[training.optimizer](
-        [parameter for parameter in network.parameters() if parameter.requires_grad],
-        lr=training.learning_rate,
-        weight_decay=training.weight_decay,
-        fused=device.type in ("cpu", "cuda"),
-        **own,
-    )
-
-
-def _learn(job: Job, folder: Path, progress: Progress) -> None:
+def _learn(job: Job, folder: Path, progress: Advance) -> None:
     """Train from where the state is to the end, or until patience runs out."""
     if rank() == 0 and job.training.tensorboard:
         shutil.rmtree(folder / "events", ignore_errors=True)  # a killed training's may be too many
@@ -242,7 +235,7 @@ def _out_of_patience(job: Job) -> bool:
     return 0 < job.training.patience <= waited and job.state.best_epoch >= 0
 
 
-def _learn_epoch(job: Job, folder: Path, progress: Progress) -> None:
+def _learn_epoch(job: Job, folder: Path, progress: Advance) -> None:
     state, training = job.state, job.training
     batches = shuffled_batches(
         len(job.train), batch=training.batch, seed=training.seed, epoch=state.epoch
@@ -252,9 +245,15 @@ def _learn_epoch(job: Job, folder: Path, progress: Progress) -> None:
     losses: list[torch.Tensor] = []
     counts = torch.zeros(SIZE, device=job.accelerator.device)
     job.clock.settled = time.monotonic()
-    begun = state.step - state.epoch * len(batches)
-    for batch, pictures in zip(batches[begun:], _pictures(job, batches[begun:]), strict=True):
-        loss, counted = _step(job, pictures, batch, _rate(job, len(batches)))
+    todo = batches[state.step - state.epoch * len(batches) :]
+    shares = [share_of_process(batch) for batch in todo]
+    films = replace(job.train, epoch=state.epoch)
+    val_loss = [epoch["val_loss"] for epoch in state.epochs]
+    pictured = feed(films, batches=shares, device=job.accelerator.device)
+    for batch, pictures in zip(todo, pictured, strict=True):
+        place = {"step": state.step, "steps_an_epoch": len(batches)}
+        rate = learning_rate(training, val_loss=val_loss, **place)
+        loss, counted = _step(job, pictures, batch, rate)
         losses.append(loss)
         counts += counted
         state.step += 1
@@ -262,33 +261,11 @@ def _learn_epoch(job: Job, folder: Path, progress: Progress) -> None:
         if len(losses) < SETTLE_STEPS and not last:
             continue
         _settle(job, losses)
-        state.add_counts(counts.tolist())
+        state.counts = np.add(state.counts, counts.tolist()).tolist()
         counts.zero_()
         if not last:  # whose figures and checkpoint come with the epoch's
             progress(state.step * len(job.train) // len(batches), _films(job), _figures(state))
             _checkpoint_if_due(job, folder)
-
-
-def _pictures(job: Job, batches: list[Batch]) -> Iterator[torch.Tensor]:
-    films = Films(
-        prepared=job.prepared,
-        plan=job.train,
-        copies=job.protocol.balance.seed,
-        recipe=job.training.augment,
-        seed=job.training.seed,
-        epoch=job.state.epoch,
-    )
-    shares = [share_of_process(batch) for batch in batches]
-    return feed(films, batches=shares, device=job.accelerator.device)
-
-
-def _rate(job: Job, steps_an_epoch: int) -> float:
-    return learning_rate(
-        job.training,
-        step=job.state.step,
-        steps_an_epoch=steps_an_epoch,
-        val_loss=[epoch["val_loss"] for epoch in job.state.epochs],
-    )
 
 
 def _step(
@@ -298,28 +275,23 @@ def _step(
     torch.manual_seed(seed_of(job.training.seed, job.state.step, rank()))
     for group in job.optimizer.param_groups:
         group["lr"] = rate
-    share = share_of_process(batch)
-    device, label = pictures.device, job.train.label
-    logit = job.wrapped(pictures)
-    cells = LOSSES[job.training.loss](
-        logit,
-        label=torch.from_numpy(label[share]).to(device),
-        weight=torch.from_numpy(job.train.weight[share]).to(device),
-        among=torch.from_numpy(label[batch]).to(device),
+    plan, share = job.train.plan, share_of_process(batch)
+    label, weight, among = (
+        torch.from_numpy(one).to(pictures.device)
+        for one in (plan.label[share], plan.weight[share], plan.label[batch])
     )
-    loss = mean_over_stated(cells, stated=int((~np.isnan(label[batch])).sum()))
+    logit = job.wrapped(pictures)
+    cells = loss_cells(job.training.loss, logit, label=label, weight=weight, among=among)
+    loss = mean_over_stated(cells, stated=int((~np.isnan(plan.label[batch])).sum()))
     job.optimizer.zero_grad()
     job.accelerator.backward(loss * world_size())
     if job.training.clip_norm:
         job.accelerator.clip_grad_norm_(job.wrapped.parameters(), job.training.clip_norm)
     job.optimizer.step()
-    counted = tally(logit, torch.from_numpy(label[share]).to(device))
-    total, counts = (
-        job.accelerator.reduce(one, reduction="sum") for one in (loss.detach(), counted)
-    )
+    figures = torch.cat([loss.detach()[None], tally(logit, label)])
+    total = job.accelerator.reduce(figures, reduction="sum")
     assert isinstance(total, torch.Tensor)
-    assert isinstance(counts, torch.Tensor)
-    return total, counts
+    return total[0], total[1:]
 
 
 def _settle(job: Job, losses: list[torch.Tensor]) -> None:
@@ -391,18 +363,16 @@ def _validate(job: Job) -> dict[str, float]:
     """
     figures: list[dict[str, float]] = [{}]
     if rank() == 0:
-        copies = job.protocol.balance.seed
-        films = Films(prepared=job.prepared, plan=job.val, copies=copies)
-        score, _ = forward(job.network, films=films, device=job.accelerator.device)
-        logit, label = torch.from_numpy(score), torch.from_numpy(job.val.label)
+        score, _ = forward(job.network, films=job.val)
+        logit, label = torch.from_numpy(score), torch.from_numpy(job.val.plan.label)
         weight = torch.ones_like(label)
-        cells = binary_cross_entropy(logit, label=label, weight=weight, among=label)
+        cells = loss_cells("bce", logit, label=label, weight=weight, among=label)
         loss = mean_over_stated(cells, stated=int((~label.isnan()).sum()))
         counts = tally(logit, label).double().numpy()
         figures = [
             {
                 "val_loss": float(loss),
-                "val_auc": macro_auc(job.val.label, score),
+                "val_auc": macro_auc(job.val.plan.label, score),
                 "val_accuracy": binary_accuracy(counts),
                 "val_pooled_auc": pooled_auc(counts),
             }
@@ -438,14 +408,15 @@ def write_events(epochs: list[dict[str, int | float]], folder: Path) -> None:
 def _save(job: Job, folder: Path, *, split: str) -> None:
     """Write the classifier of the best weights, its decisions fitted, and every step's loss."""
     job.network.body.load_state_dict(job.best)
-    findings = job.prepared.manifest.findings
+    prepared = job.train.prepared
+    findings = prepared.manifest.findings
     mean, std = (tuple(v.flatten().tolist()) for v in (job.network.mean, job.network.std))
     undecided = Classifier(
         network=job.network,
         name=job.choice.name,
         architecture=job.choice.built,
         findings=findings,
-        preparation=job.prepared.preparation,
+        preparation=prepared.preparation,
         mean=mean,
         std=std,
         protocol=job.protocol.model_dump(mode="json"),
@@ -456,11 +427,7 @@ def _save(job: Job, folder: Path, *, split: str) -> None:
         recalibration=no_recalibration(len(findings)),
         threshold=np.full(len(findings), 0.5),
     )
-    choices = job.protocol.evaluation
-    classifier = fit_decisions(undecided, prepared=job.prepared, plan=job.val, choices=choices)
-    save_classifier(classifier, folder)
+    validation = {"prepared": prepared, "plan": job.val.plan}
+    save_classifier(fit_decisions(undecided, choices=job.protocol.evaluation, **validation), folder)
     steps = {"step": np.arange(job.state.step), "loss": job.state.step_loss}
     pd.DataFrame(steps).to_csv(folder / "steps.csv", index=False)
-
-
-OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {"adam": Adam, "adamw": AdamW, "sgd": SGD}

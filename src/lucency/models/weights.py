@@ -14,10 +14,11 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torchvision.models import AlexNet_Weights
 
 from lucency.config.sections import Network
 from lucency.core.stage import fingerprint_file
-from lucency.models.heads import HeadedNetwork
+from lucency.models.heads import HeadedNetwork, head_names
 from lucency.models.networks import AlexNet
 
 State = dict[str, Tensor]
@@ -36,38 +37,37 @@ def initialise(body: nn.Module, *, choice: Network, root: Path) -> str:
         return initialise(body.body, choice=choice, root=root)
     if choice.weights == "random":
         return RANDOM
+    own = _without_head(body, body.state_dict())
     if choice.weights == "timm":
-        return _published(body, choice)
-    file = weights_file(choice.weights, root=root)
-    state, own = _read(file), _without_head(body, body.state_dict())
-    found = _without_head(body, state)
-    matched = MATCHES[choice.match](found, own)
-    _check(matched, own, file.name)
-    body.load_state_dict({**body.state_dict(), **matched}, strict=True)
-    return f"{choice.provenance} ({file.name})"
+        name, state = _published(body, choice)
+        provenance = f"{name}: the name says what it was trained on"
+        found = _without_head(body, state)
+    else:
+        file = weights_file(choice.weights, root=root)
+        name, provenance = file.name, f"{choice.provenance} ({file.name})"
+        found = _without_head(body, _read(file))
+        if choice.match == "order":
+            found = _by_order(found, own)
+    _check(found, own, name)
+    body.load_state_dict({**body.state_dict(), **found}, strict=True)
+    return provenance
 
 
-def _published(body: nn.Module, choice: Network) -> str:
-    """Fill `body` with the weights that timm or torchvision publish for it, strictly."""
+def _published(body: nn.Module, choice: Network) -> tuple[str, State]:
+    """Return the name and the tensors of the weights that timm or torchvision publish."""
     about: Any = body.pretrained_cfg
     try:
         if isinstance(body, AlexNet):
-            from torchvision.models import AlexNet_Weights
-
-            name = "torchvision AlexNet_Weights.IMAGENET1K_V1"
-            whole = AlexNet_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True)
-        else:
-            name = f"timm {about['architecture']}.{about['tag']}"
-            whole = timm.create_model(name.split()[1], pretrained=True).state_dict()
+            published = AlexNet_Weights.IMAGENET1K_V1
+            state = published.get_state_dict(progress=False, check_hash=True)
+            return f"torchvision {published}", dict(state)
+        name = f"{about['architecture']}.{about['tag']}"
+        return f"timm {name}", timm.create_model(name, pretrained=True).state_dict()
     except (URLError, HfHubHTTPError, LocalEntryNotFoundError, OSError, RuntimeError) as error:
         raise ValueError(
             f"weights of {choice.name} could not be fetched ({type(error).__name__}): "
             'name a local file in `weights`, or choose weights = "random"'
         ) from error
-    found = _without_head(body, dict(whole))
-    _check(found, _without_head(body, body.state_dict()), name)
-    body.load_state_dict({**body.state_dict(), **found}, strict=True)
-    return f"{name}: the name says what it was trained on"
 
 
 def fingerprint_weights(choice: Network, *, root: Path) -> str:
@@ -108,12 +108,11 @@ def _read(file: Path) -> State:
 
 
 def _without_head(body: nn.Module, state: State) -> State:
-    about: Any = body.pretrained_cfg
-    head = about["classifier"]
-    heads = (head,) if isinstance(head, str) else tuple(head)
-    skipped = (*(f"{name}." for name in heads), "num_batches_tracked")
+    heads = tuple(f"{name}." for name in head_names(body))
     return {
-        k: v for k, v in state.items() if not k.startswith(skipped[:-1]) and skipped[-1] not in k
+        key: value
+        for key, value in state.items()
+        if not key.startswith(heads) and "num_batches_tracked" not in key
     }
 
 
@@ -129,15 +128,7 @@ def _check(matched: State, own: State, name: str) -> None:
         )
 
 
-def _by_name(found: State, own: State) -> State:
-    del own
-    return found
-
-
 def _by_order(found: State, own: State) -> State:
     """Pair tensors in file order; up to two after the last, the file's own head, are left out."""
     names = [*own, *list(found)[len(own) + HEAD :]]
     return dict(zip(names, found.values(), strict=False))
-
-
-MATCHES = {"name": _by_name, "order": _by_order}

@@ -88,7 +88,7 @@ def report(run: Run) -> Path:
 
 
 def _write_report(run: Run, table: pd.DataFrame, found: pd.DataFrame, folder: Path) -> None:
-    from lucency.report.ablation_page import write_ablation_page
+    from lucency.report.study_pages import write_ablation_page
 
     say("Writing the report")
     evaluation = run.out / "evaluation"

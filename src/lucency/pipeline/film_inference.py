@@ -97,7 +97,7 @@ def _write_explanation(
 ) -> None:
     from lucency.explain.methods.registry import explain
     from lucency.models.inference import predict
-    from lucency.report.explanation_page import write_explanation
+    from lucency.report.heatmap_figures import write_explanation
 
     plan, maps = originals(films.manifest.label), []
     what = {"prepared": films, "plan": plan, "findings": request.findings or classifier.findings}

@@ -81,8 +81,8 @@ def _write_heatmaps(
         boxes=view.boxes,
         cases=view.cases,
         scores=_score(view, found.maps, found.randomised_maps, **trained.run.draws),
-        sanity=sanity_table(found.similarities),
-        faithfulness=faithfulness_table(found.tried, **trained.run.draws),
+        sanity=sanity_table(found.tests.similarities),
+        faithfulness=faithfulness_table(found.tests.tried, **trained.run.draws),
     )
     save_heatmap_results(results, folder)
 

@@ -121,7 +121,7 @@ def report(run: Run) -> Path:
 
 
 def _write_page(run: Run, table: pd.DataFrame, folder: Path) -> None:
-    from lucency.report.leakage_page import write_leakage_page
+    from lucency.report.study_pages import write_leakage_page
 
     first = next(iter(schemes(run).values()))
     films, apart = (stages.prepared(one).manifest for one in (first, _apart(run)))

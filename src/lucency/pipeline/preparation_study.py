@@ -60,7 +60,7 @@ from lucency.evaluation.preparation_grid import (
 from lucency.pipeline import stages
 from lucency.pipeline.run import Run, kept, open_run
 from lucency.report.preparation_page import AblationResult, draw_study, write_preparation_page
-from lucency.report.style import standalone_svg
+from lucency.report.rendering import standalone_svg
 
 HIGHEST = 5  # cells that the command names
 LEARNER, FOLDS = "logistic", 5

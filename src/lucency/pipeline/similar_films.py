@@ -127,9 +127,8 @@ def in_words(resemblance: Resemblance) -> str:
 def draw_similar(resemblance: Resemblance, file: Path) -> None:
     """Draw the first film and its answers as SVG or PNG; ValueError for another kind of file."""
     check_kind(file)
-    from lucency.report.heatmap_figures import explanation_png, explanation_svg
     from lucency.report.neighbour_figures import SimilarFilm, similar_figure
-    from lucency.report.style import standalone_svg
+    from lucency.report.rendering import png, standalone_svg, svg
 
     found = [row for row in resemblance.row[0].tolist() if row >= 0]
     films = [(resemblance.queries, 0), *((resemblance.known, row) for row in found)]
@@ -146,9 +145,9 @@ def draw_similar(resemblance: Resemblance, file: Path) -> None:
         note=_whose(resemblance, 0),
     )
     if file.suffix == ".png":
-        file.write_bytes(explanation_png(figure))
+        file.write_bytes(png(figure))
     else:
-        drawing = explanation_svg(figure, name="similar", title="A film and those most like it")
+        drawing = svg(figure, name="similar", title="A film and those most like it")
         write_atomically(file, standalone_svg(drawing))
 
 

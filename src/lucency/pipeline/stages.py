@@ -208,7 +208,7 @@ def pictures(run: Run) -> Prepared:
     films = prepared(run)
     if run.protocol.balance.copies_at == "prepared":
         return films
-    from lucency.models.native_copies import load_copies
+    from lucency.models.augmentation import load_copies
 
     seen = plan(run)
     inputs = run.fingerprints("plan", "prepared")
@@ -217,7 +217,7 @@ def pictures(run: Run) -> Prepared:
 
 
 def _write_copies(run: Run, folder: Path) -> None:
-    from lucency.models.native_copies import make_copies
+    from lucency.models.augmentation import make_copies
 
     how = {"seed": run.protocol.balance.seed, "workers": run.workers}
     with progress("Making copies", unit="films") as advance:

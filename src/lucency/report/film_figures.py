@@ -6,27 +6,25 @@ Letters in shapes: n films, k findings, h and w pixels, g pixels of a network's 
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float64, UInt8
+from jaxtyping import Bool, Float32, Float64, UInt8
 from matplotlib.figure import Figure
 
-from lucency.core.manifest import Prepared
+from lucency.core.manifest import NO_FINDING, Prepared
 from lucency.core.predictions import Predictions
 from lucency.data.images import read_grey
 from lucency.data.preprocess import prepare_film
-from lucency.report.style import AFTER, BEFORE, SETTINGS, svg
+from lucency.report.rendering import AFTER, BEFORE, SETTINGS, jpeg_uri, svg
 
 SIDE = 320  # pixels of a shown film's longer side
-QUALITY = 85  # of JPEG
 LISTED = 5  # findings named beside a sample film
+UNSTATED = "not stated"
 LEVELS, BINS = 256, 64
 GREYS_SIDE = 2.9  # inches
 
@@ -60,33 +58,23 @@ class Outcome(NamedTuple):
 class Sample(NamedTuple):
     """A test film and the predictions shown beside it."""
 
-    image: str
     picture: Thumbnail
     outcomes: list[Outcome]
 
 
 class SampleGroup(NamedTuple):
-    """Test films of one kind: how many of all test films, and those sampled."""
+    """Test films of one kind: how many there are, and those sampled."""
 
     title: str
     films: int
-    total: int
     samples: list[Sample]
-
-
-def encode_picture(picture: UInt8[np.ndarray, "h w *c"]) -> str:
-    """Return the picture as a JPEG data URI, its longer side at most 320 pixels."""
-    shrink = SIDE / max(picture.shape[:2])
-    if shrink < 1:
-        picture = cv2.resize(picture, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
-    encoded = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1]
-    return "data:image/jpeg;base64," + base64.b64encode(encoded.tobytes()).decode()
 
 
 def show_augmented(augmented: Sequence[tuple[str, np.ndarray]]) -> list[Thumbnail]:
     """Return the gallery of (caption, uint8 picture)."""
     return [
-        Thumbnail(name, f"Film: {name}", encode_picture(picture)) for name, picture in augmented
+        Thumbnail(name, f"Film: {name}", jpeg_uri(picture, side=SIDE))
+        for name, picture in augmented
     ]
 
 
@@ -110,19 +98,22 @@ def _strip(prepared: Prepared, row: int, grey: UInt8[np.ndarray, "h w"], *, numb
     large = prepared.preparation.model_copy(update={"size": SIDE})
     height, width = grey.shape
     seen = np.asarray(prepared.pixels[row])
+    views = (
+        (f"{name}, {width} x {height} px", "before preprocessing", grey),
+        (f"preprocessed, at {SIDE} px", "after preprocessing",
+         prepare_film(grey, preparation=large)),
+        (f"network input, {size} x {size} px", "as network input", seen),
+    )  # fmt: skip
     pictures = [
-        Thumbnail(f"{name}, {width} x {height} px", f"{name} before preprocessing",
-                encode_picture(grey)),
-        Thumbnail(f"preprocessed, at {SIDE} px", f"{name} after preprocessing",
-                encode_picture(prepare_film(grey, preparation=large))),
-        Thumbnail(f"network input, {size} x {size} px", f"{name} as network input",
-                encode_picture(seen)),
-    ]  # fmt: skip
+        Thumbnail(caption, f"{name} {state}", jpeg_uri(picture, side=SIDE))
+        for caption, state, picture in views
+    ]
     mean, spread = ([f"{of(one):.0f}" for one in (grey, seen)] for of in (np.mean, np.std))
     caption = f"mean {mean[0]} → {mean[1]}, standard deviation {spread[0]} → {spread[1]}"
     return Strip(pictures, draw_histogram(grey, seen, name=name, number=number), caption)
 
 
+@mpl.rc_context(SETTINGS)
 def draw_histogram(
     found: UInt8[np.ndarray, "h w"], seen: UInt8[np.ndarray, "g g"], *, name: str, number: int
 ) -> str:
@@ -131,26 +122,19 @@ def draw_histogram(
     `name` is the film's, for the title; `number` keeps the ids of several figures apart.
     """
     edges = np.linspace(0, LEVELS, BINS + 1)
-    sides = (("original", found, BEFORE), ("network input", seen, AFTER))
-    with mpl.rc_context(SETTINGS):
-        figure = Figure(figsize=(GREYS_SIDE, GREYS_SIDE))
-        axes = figure.add_subplot()
-        sums = axes.twinx()
-        for label, picture, colour in sides:
-            share = 100 * grey_shares(picture)
-            filled = colour == BEFORE
-            axes.stairs(share, edges, fill=filled, color=colour, label=label)
-            sums.plot(edges, np.r_[0, share.cumsum()], color=colour, linestyle=":", linewidth=1.2)
-        axes.set_xlim(0, LEVELS)
-        axes.set_xticks((0, 128, 255))
-        axes.set_ylim(bottom=0)
-        sums.set_ylim(0, 102)
-        sums.grid(visible=False)
-        axes.set_xlabel("Grey level")
-        axes.set_ylabel("% of pixels")
-        sums.set_ylabel("Cumulative % (dotted)")
-        title = f"{name}: grey-level histograms of the original and of the network input"
-        return svg(figure, name=f"greys-{number}", title=title)
+    figure = Figure(figsize=(GREYS_SIDE, GREYS_SIDE))
+    axes = figure.add_subplot()
+    sums = axes.twinx()
+    for label, picture, colour in (("original", found, BEFORE), ("network input", seen, AFTER)):
+        share = 100 * grey_shares(picture)
+        axes.stairs(share, edges, fill=colour == BEFORE, color=colour, label=label)
+        sums.plot(edges, np.r_[0, share.cumsum()], color=colour, linestyle=":", linewidth=1.2)
+    axes.set(xlim=(0, LEVELS), xticks=(0, 128, 255), xlabel="Grey level", ylabel="% of pixels")
+    axes.set_ylim(bottom=0)
+    sums.set(ylim=(0, 102), ylabel="Cumulative % (dotted)")
+    sums.grid(visible=False)
+    title = f"{name}: grey-level histograms of the original and of the network input"
+    return svg(figure, name=f"greys-{number}", title=title)
 
 
 def grey_shares(picture: UInt8[np.ndarray, "h w"]) -> Float64[np.ndarray, " _"]:
@@ -160,7 +144,7 @@ def grey_shares(picture: UInt8[np.ndarray, "h w"]) -> Float64[np.ndarray, " _"]:
 
 
 def show_samples(
-    predictions: Predictions,
+    test: Predictions,
     *,
     prepared: Prepared,
     threshold: Float64[np.ndarray, " k"],
@@ -173,15 +157,18 @@ def show_samples(
     true positives, all true negatives. Decisions are probability >= threshold; findings whose label
     is not stated count neither way.
     """
-    test = predictions.of("test")
     place = pd.Index(prepared.manifest.image)
     random = np.random.default_rng(seed)
     groups = []
     for title, mask in _group(test, test.probability >= threshold).items():
         rows = np.flatnonzero(mask)
-        drawn = random.permutation(rows)[:films]
-        samples = [_sample(test, int(row), prepared, place, threshold) for row in drawn]
-        groups.append(SampleGroup(title, len(rows), len(test), samples))
+        samples = []
+        for row in random.permutation(rows)[:films].tolist():
+            name = str(test.image[row])
+            film = name if name in place else name.rpartition("#")[0]  # a copy shows its source
+            pixels = np.asarray(prepared.pixels[place.get_loc(film)])
+            samples.append(_sample(name, pixels, outcomes_of(test, row, threshold)))
+        groups.append(SampleGroup(title, len(rows), samples))
     return groups
 
 
@@ -192,6 +179,12 @@ def outcomes_of(
     probability, label = predictions.probability[row].tolist(), predictions.label[row].tolist()
     columns = zip(predictions.findings, label, probability, threshold.tolist(), strict=True)
     return sorted((Outcome(*one, decided=one[2] >= one[3]) for one in columns), key=_relevance)
+
+
+def findings_of(label: Float32[np.ndarray, " k"], findings: tuple[str, ...]) -> list[str]:
+    """Return the findings of a film; of one without, No Finding or that it is not stated."""
+    present = [findings[place] for place in np.flatnonzero(label == 1)]
+    return present or [NO_FINDING if (label == 0).all() else UNSTATED]
 
 
 def _group(
@@ -206,21 +199,13 @@ def _group(
     return dict(zip(names, (missed, alarm, right, nothing), strict=True))
 
 
-def _sample(
-    test: Predictions,
-    row: int,
-    prepared: Prepared,
-    place: pd.Index,
-    threshold: Float64[np.ndarray, " k"],
-) -> Sample:
-    name = str(test.image[row])
-    film = name if name in place else name.rpartition("#")[0]  # a copy shows its source
-    outcomes = outcomes_of(test, row, threshold)
+def _sample(name: str, pixels: UInt8[np.ndarray, "g g"], outcomes: list[Outcome]) -> Sample:
+    """Return the film beside all findings that are labelled or predicted, and five at least."""
     positive = sum(one.label == 1 or one.decided for one in outcomes)
-    shown = outcomes[: max(LISTED, positive)]
     truth = ", ".join(one.finding for one in outcomes if one.label == 1) or "none"
-    uri = encode_picture(np.asarray(prepared.pixels[place.get_loc(film)]))
-    return Sample(name, Thumbnail(name, f"Test film {name}; ground truth: {truth}", uri), shown)
+    alt = f"Test film {name}; ground truth: {truth}"
+    picture = Thumbnail(name, alt, jpeg_uri(pixels, side=SIDE))
+    return Sample(picture, outcomes[: max(LISTED, positive)])
 
 
 def _relevance(one: Outcome) -> tuple[bool, bool, float]:

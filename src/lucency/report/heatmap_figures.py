@@ -1,4 +1,4 @@
-"""Figures of heat maps: overlays on a film, examples of predictions, mean maps, pointing game.
+"""Figures of heat maps, and the page of films with their predictions and heat maps.
 
 Heat maps keep their own units, given by the colour bar; nothing here scales them. Ground-truth
 boxes are outlined. Films are square, as networks see them.
@@ -8,10 +8,9 @@ shown side.
 
 from __future__ import annotations
 
-import base64
-import io
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
@@ -26,17 +25,34 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from lucency.core.manifest import Prepared
+from lucency.core.predictions import Predictions
 from lucency.evaluation.evaluate import MACRO
 from lucency.explain.heatmap_results import KINDS, STRETCHED
-from lucency.explain.heatmaps import Centres, Heatmaps, cover, enlarge
+from lucency.explain.heatmaps import Centres, Heatmaps, cover, enlarge, save_heatmaps
 from lucency.explain.localization import GAME
-from lucency.report.style import MUTED, SETTINGS, WIDTH, name_rows, style_networks, svg
+from lucency.report.film_figures import Outcome, outcomes_of
+from lucency.report.metric_figures import draw_dots
+from lucency.report.rendering import (
+    MUTED,
+    NO_NAME,
+    SETTINGS,
+    WIDTH,
+    name_rows,
+    png,
+    png_uri,
+    style_networks,
+    svg,
+    write_page,
+)
 
+LONGEST = 40  # characters of a film's or a finding's name in the name of a file
+SHOWN = 3  # findings of a film at most, unless they are named
 SIDE = 224  # pixels of a shown film
 COLOURS = "magma"  # its lightness rises evenly, so that colour-blind readers see the same order
 OPAQUE = 0.7  # of the strongest place; evidence against the finding is transparent
-DOTS = 110  # an inch, of a PNG
 COLUMNS = 4
+CASES = dict(zip(KINDS, ("true positive", "false positive", "false negative"), strict=True))
 FINE = 64  # cells a side, for the density of boxes
 Film = UInt8[np.ndarray, "h w"]
 Cells = Float32[np.ndarray, "gh gw"]
@@ -50,31 +66,67 @@ class Drawn(NamedTuple):
     centres: Centres
 
 
+def write_explanation(
+    predictions: Predictions,
+    *,
+    maps: Sequence[Heatmaps],
+    prepared: Prepared,
+    threshold: Float64[np.ndarray, " k"],
+    findings: tuple[str, ...],
+    folder: Path,
+) -> None:
+    """Write explained.html, a PNG a film and finding, maps-METHOD.npz and probabilities.csv.
+
+    Without `findings` those that reach their thresholds are drawn, or the nearest to it. `maps` and
+    `prepared` hold the films of `predictions` in the same order.
+    """
+    for one in maps:
+        save_heatmaps(one, folder / f"maps-{one.method}.npz")
+    table = pd.DataFrame(predictions.probability, columns=list(predictions.findings))
+    table.insert(0, "image", predictions.image)
+    table.to_csv(folder / "probabilities.csv", index=False)
+    films = []
+    for row, image in enumerate(predictions.image.tolist()):
+        outcomes = outcomes_of(predictions, row, threshold)
+        figures = []
+        for finding in findings or _chosen(outcomes):
+            drawn = _explained(row, finding, maps, prepared)
+            column = predictions.findings.index(finding) + 1
+            stem = Path(image).stem[:LONGEST]
+            name = NO_NAME.sub("_", f"{row + 1:04d}-{stem}-{column:02d}-{finding[:LONGEST]}")
+            (folder / f"{name}.png").write_bytes(drawn)
+            figures.append({"finding": finding, "uri": png_uri(drawn)})
+        films.append({"image": image, "outcomes": outcomes, "figures": figures})
+    write_page(
+        folder / "explained.html",
+        "explanation.html.jinja",
+        network=predictions.network,
+        methods=[one.method for one in maps],
+        films=films,
+    )
+
+
+@mpl.rc_context(SETTINGS)
 def overlay_figure(film: Film, *, maps: Mapping[str, Drawn], corners: Corners) -> Figure:
     """Return the film with its true boxes, and a heat map a method, each on its own scale."""
-    shown = _shrink(film)
-    with mpl.rc_context(SETTINGS):
-        columns = len(maps) + 1
-        rows = math.ceil(columns / COLUMNS)
-        figure = Figure(figsize=(WIDTH, 2.3 * rows))
-        panels = figure.subplots(rows, min(columns, COLUMNS), squeeze=False).ravel()
-        _film(panels[0], shown, corners)
-        panels[0].set_title("film" + (", with its true boxes" if len(corners) else ""))
-        for axes, (method, drawn) in zip(panels[1:], maps.items(), strict=False):
-            cells = drawn.cells
-            _film(axes, shown, corners)
-            if cells.min() == cells.max():
-                axes.set_title(f"{method}: {cells.min():.3g} everywhere")
-                continue
-            scale = _range(cells)
-            _glow(axes, drawn, scale)
-            _bar(figure, [axes], scale)
-            axes.set_title(method)
-        for axes in panels[columns:]:
-            axes.set_axis_off()
-        return figure
+    shown = _square(film)
+    figure, panels = _panels(len(maps) + 1, high=2.3)
+    _film(panels[0], shown, corners)
+    panels[0].set_title("film" + (", with its true boxes" if len(corners) else ""))
+    for axes, (method, drawn) in zip(panels[1:], maps.items(), strict=True):
+        cells = drawn.cells
+        _film(axes, shown, corners)
+        if cells.min() == cells.max():
+            axes.set_title(f"{method}: {cells.min():.3g} everywhere")
+            continue
+        scale = _range(cells)
+        _glow(axes, drawn, scale)
+        _bar(figure, [axes], scale)
+        axes.set_title(method)
+    return figure
 
 
+@mpl.rc_context(SETTINGS)
 def gallery_figure(
     cases: pd.DataFrame,
     *,
@@ -85,30 +137,36 @@ def gallery_figure(
 ) -> Figure:
     """Return a row of films a kind of case, with their heat maps on one scale for all.
 
-    `cases` as `choose_cases` gives them; `boxes` is a manifest's.
+    `cases` as `choose_cases` gives them; `boxes` is a manifest's. A map of one cell tells no place
+    from another and is not drawn.
     """
     column = maps.findings.index(finding)
     cells = {name: maps.grid[row, column] for row, name in enumerate(maps.image.tolist())}
     shown = [cells[name] for name in cases["image"]]
-    across = max(1, *(cases["kind"].tolist().count(kind) for kind in KINDS))
-    with mpl.rc_context(SETTINGS):
-        figure = Figure(figsize=(WIDTH, 2.15 * len(KINDS)))
-        panels = figure.subplots(len(KINDS), across, squeeze=False)
-        scale = _range(np.stack(shown)) if shown else Normalize(0, 1)
-        for kind, row in zip(KINDS, panels, strict=True):
-            mine = cases[cases["kind"] == kind]
-            row[0].set_title(f"{kind}: none" if mine.empty else "", loc="left")
-            for axes in row[len(mine) :]:
-                axes.set_axis_off()
-            for axes, name, sure in zip(row, mine["image"], mine["probability"], strict=False):
-                _film(axes, _shrink(films[name]), corners_of(boxes, name, finding))
+    scale = _range(np.stack(shown)) if shown else Normalize(0, 1)
+    single = maps.grid.shape[2:] == (1, 1)
+    counts = [cases["kind"].tolist().count(kind) for kind in KINDS]
+    heights = [2.15 if count else 0.3 for count in counts]
+    figure = Figure(figsize=(WIDTH, 0.4 + sum(heights)))
+    panels = figure.subplots(len(KINDS), max(1, *counts), squeeze=False, height_ratios=heights)
+    for kind, row in zip(KINDS, panels, strict=True):
+        mine = cases[cases["kind"] == kind]
+        row[0].set_title(f"{CASES[kind]}: none" if mine.empty else "", loc="left")
+        for axes in row[len(mine) :]:
+            axes.set_axis_off()
+        for axes, name, sure in zip(row, mine["image"], mine["probability"], strict=False):
+            _film(axes, _square(films[name]), corners_of(boxes, name, finding))
+            if not single:
                 _glow(axes, Drawn(cells[name], maps.centres), scale)
-                axes.set_title(f"{kind}, {sure:.2f}\n{name}", fontsize=7)
+            axes.set_title(f"{CASES[kind]}, {sure:.2f}\n{name}", fontsize=7)
+    if not single:
         _bar(figure, list(panels.ravel()), scale)
-        figure.suptitle(f"{finding}, {maps.method}: surest first; white: true boxes")
-        return figure
+    about = f"heat map {maps.method}" + (": one cell, not drawn" if single else "")
+    figure.suptitle(f"{finding}, {about}; most confident first; white: ground-truth boxes")
+    return figure
 
 
+@mpl.rc_context(SETTINGS)
 def mean_figure(
     mean: Float32[np.ndarray, "k gh gw"],
     *,
@@ -120,29 +178,23 @@ def mean_figure(
 
     `mean` as `explain.baselines.mean_maps` gives it; a finding that is NaN says so.
     """
-    rows = math.ceil(len(findings) / COLUMNS)
-    with mpl.rc_context(SETTINGS):
-        figure = Figure(figsize=(WIDTH, 2.4 * rows))
-        panels = figure.subplots(rows, min(len(findings), COLUMNS), squeeze=False).ravel()
-        for axes, finding, cells in zip(panels, findings, mean, strict=False):
-            mine = corners_of(boxes, "", finding)
-            if np.isnan(cells).any() or not len(mine):
-                axes.set_axis_off()
-                axes.set_title(f"{finding}: no film with a box")
-                continue
-            scale = _range(cells)
-            axes.imshow(
-                enlarge(cells, centres, frame=SIDE), cmap=COLOURS, norm=scale, extent=(0, 1, 1, 0)
-            )
-            _dense(axes, mine)
-            _plain(axes)
-            _bar(figure, [axes], scale)
-            axes.set_title(f"{finding} ({len(mine)})")
-        for axes in panels[len(findings) :]:
+    figure, panels = _panels(len(findings), high=2.4)
+    for axes, finding, cells in zip(panels, findings, mean, strict=True):
+        mine = corners_of(boxes, "", finding)
+        if np.isnan(cells).any() or not len(mine):
             axes.set_axis_off()
-        return figure
+            axes.set_title(f"{finding}: no film with a box")
+            continue
+        scale, large = _range(cells), enlarge(cells, centres, frame=SIDE)
+        axes.imshow(large, cmap=COLOURS, norm=scale, extent=(0, 1, 1, 0))
+        _dense(axes, mine)
+        _plain(axes)
+        _bar(figure, [axes], scale)
+        axes.set_title(f"{finding} ({len(mine)})")
+    return figure
 
 
+@mpl.rc_context(SETTINGS)
 def draw_pointing(pointing: pd.DataFrame) -> str:
     """Return dots with intervals: a row for the mean and for each finding, a dot for each method.
 
@@ -152,22 +204,14 @@ def draw_pointing(pointing: pd.DataFrame) -> str:
     methods = [name for name in game["method"].unique() if STRETCHED not in name]
     rows = [MACRO, *(name for name in game["finding"].unique() if name != MACRO)]
     table = game.set_index(["method", "finding"])
-    style = style_networks(methods)
-    with mpl.rc_context(SETTINGS):
-        figure = Figure(figsize=(WIDTH, 1.4 + len(rows) * max(0.36, 0.075 * len(methods))))
-        axes = figure.add_subplot()
-        for number, name in enumerate(methods):
-            place = np.arange(len(rows)) + ((number + 0.5) / len(methods) - 0.5) * 0.72
-            row = table.loc[name].reindex(rows)
-            axes.hlines(place, row["low"], row["high"], color=style[name].colour, alpha=0.5)
-            axes.plot(row["value"], place, style[name].marker, color=style[name].colour, label=name)
-        axes.axhline(0.5, color=MUTED, linewidth=0.6)
-        films = table.loc[methods[0]]["films"]
-        name_rows(axes, ["Mean", *(f"{name}  ({films[name]:,.0f})" for name in rows[1:])])
-        axes.set_xlabel(
-            "Pointing game: share of films hit, with 95 % interval (in brackets: films)"
-        )
-        return svg(figure, name="pointing", title="Pointing game by finding and method")
+    figure = Figure(figsize=(WIDTH, 1.4 + len(rows) * max(0.36, 0.075 * len(methods))))
+    axes = figure.add_subplot()
+    draw_dots(axes, table, rows=rows, style=style_networks(methods))
+    axes.axhline(0.5, color=MUTED, linewidth=0.6)
+    films = table.loc[methods[0]]["films"]
+    name_rows(axes, ["Mean", *(f"{name}  ({films[name]:,.0f})" for name in rows[1:])])
+    axes.set_xlabel("Pointing game: share of films hit, with 95 % interval (in brackets: films)")
+    return svg(figure, name="pointing", title="Pointing game by finding and method")
 
 
 def corners_of(boxes: pd.DataFrame, image: str, finding: str) -> Corners:
@@ -178,32 +222,42 @@ def corners_of(boxes: pd.DataFrame, image: str, finding: str) -> Corners:
     return np.concatenate([side[:, :2], side[:, :2] + side[:, 2:]], axis=1)
 
 
-def explanation_svg(figure: Figure, *, name: str, title: str) -> str:
-    """Return a figure as SVG text for the page; the same figure gives the same bytes."""
-    with mpl.rc_context(SETTINGS):
-        return svg(figure, name=name, title=title)
+def _chosen(outcomes: Sequence[Outcome]) -> list[str]:
+    """Return the positive findings, the most certain first; without any, the nearest to it."""
+    sure = sorted(outcomes, key=lambda one: one.probability / one.threshold, reverse=True)
+    positive = [one.finding for one in sure if one.decided]
+    return positive[:SHOWN] or [sure[0].finding]
 
 
-def explanation_png(figure: Figure) -> bytes:
-    """Return a figure as a PNG file; the same figure gives the same bytes."""
-    file = io.BytesIO()
-    with mpl.rc_context(SETTINGS):
-        figure.savefig(file, format="png", dpi=DOTS, facecolor="white", metadata=NO_SOFTWARE)
-    return file.getvalue()
+def _explained(row: int, finding: str, maps: Sequence[Heatmaps], prepared: Prepared) -> bytes:
+    films = prepared.manifest
+    drawn = {
+        one.method: Drawn(one.grid[row, one.findings.index(finding)], one.centres) for one in maps
+    }
+    corners = corners_of(films.boxes, str(films.image[row]), finding)
+    return png(overlay_figure(np.asarray(prepared.pixels[row]), maps=drawn, corners=corners))
 
 
-def png_uri(png: bytes) -> str:
-    """Return a PNG file as a data URI."""
-    return "data:image/png;base64," + base64.b64encode(png).decode()
+def _panels(count: int, *, high: float) -> tuple[Figure, list[Axes]]:
+    """Return a figure and its panels, four in a row of `high` inches."""
+    rows = math.ceil(count / COLUMNS)
+    figure = Figure(figsize=(WIDTH, high * rows))
+    panels = figure.subplots(rows, min(count, COLUMNS), squeeze=False).ravel().tolist()
+    for axes in panels[count:]:
+        axes.set_axis_off()
+    return figure, panels[:count]
 
 
-def _shrink(film: Film) -> UInt8[np.ndarray, "s s"]:
+def _square(film: Film) -> UInt8[np.ndarray, "s s"]:
     return np.asarray(cv2.resize(film, (SIDE, SIDE), interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 
 def _film(axes: Axes, shown: UInt8[np.ndarray, "s s"], corners: Corners) -> None:
     axes.imshow(shown, cmap="gray", vmin=0, vmax=255, extent=(0, 1, 1, 0))
-    _outline(axes, corners)
+    for left, top, right, bottom in corners:
+        for colour, width in (("black", 2.4), ("white", 1.2)):
+            look: Any = {"fill": False, "edgecolor": colour, "linewidth": width, "zorder": 3}
+            axes.add_patch(Rectangle((left, top), right - left, bottom - top, **look))
     _plain(axes)
 
 
@@ -220,22 +274,9 @@ def _range(cells: Float32[np.ndarray, "*n gh gw"]) -> Normalize:
 
 
 def _bar(figure: Figure, panels: list[Axes], scale: Normalize) -> None:
-    ticks = MaxNLocator(nbins=5)
-    bar = figure.colorbar(
-        ScalarMappable(scale, COLOURS), ax=panels, shrink=0.75, pad=0.02, ticks=ticks
-    )
+    look: Any = {"shrink": 0.75, "pad": 0.02, "ticks": MaxNLocator(nbins=5)}
+    bar = figure.colorbar(ScalarMappable(scale, COLOURS), ax=panels, **look)
     bar.ax.tick_params(labelsize=6.5)
-
-
-def _outline(axes: Axes, corners: Corners) -> None:
-    for left, top, right, bottom in corners:
-        for colour, width in (("black", 2.4), ("white", 1.2)):
-            size = (right - left, bottom - top)
-            axes.add_patch(
-                Rectangle(
-                    (left, top), *size, fill=False, edgecolor=colour, linewidth=width, zorder=3
-                )
-            )
 
 
 def _dense(axes: Axes, corners: Corners) -> None:
@@ -250,6 +291,3 @@ def _plain(axes: Axes) -> None:
     axes.set(xticks=[], yticks=[], xlim=(0, 1), ylim=(1, 0))
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
-
-
-NO_SOFTWARE: Any = {"Software": None}

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from lucency.balance.imbalance import Change
 from lucency.core.manifest import NO_FINDING
-from lucency.report.style import AFTER, BEFORE, MUTED, SETTINGS, WIDTH, name_rows, svg
+from lucency.report.rendering import AFTER, BEFORE, MUTED, SETTINGS, WIDTH, name_rows, svg
 
 DROPPED = "#D55E00"
 ORIGINS = {"originals": BEFORE, "copies": AFTER, "mixed": "#D55E00"}
@@ -26,6 +26,7 @@ THOUSANDS, ROOM = "{x:,.0f}", 1.2
 DARK = 0.5  # a share from which text on a cell must be white
 
 
+@mpl.rc_context(SETTINGS)
 def draw_balancing(change: Change) -> str:
     """Return the figure of `draw_counts` above that of `draw_steps`.
 
@@ -35,14 +36,14 @@ def draw_balancing(change: Change) -> str:
     if not has_steps(steps):
         return draw_counts(change)
     heights = (_height(rows), _steps_height(steps))
-    with mpl.rc_context(SETTINGS):
-        figure = Figure(figsize=(WIDTH, sum(heights)))
-        above, below = figure.subplots(2, 1, height_ratios=heights)
-        _counts(above, rows, change)
-        _steps(below, steps)
-        return svg(figure, name="balancing", title="Counts before and after balancing, and by step")
+    figure = Figure(figsize=(WIDTH, sum(heights)))
+    above, below = figure.subplots(2, 1, height_ratios=heights)
+    _counts(above, rows, change)
+    _steps(below, steps)
+    return svg(figure, name="balancing", title="Counts before and after balancing, and by step")
 
 
+@mpl.rc_context(SETTINGS)
 def draw_counts(change: Change) -> str:
     """Return bars of each finding's films and its IRLbl, before and after balancing.
 
@@ -50,22 +51,21 @@ def draw_counts(change: Change) -> str:
     whether or not it is an output; the totals are above the bars.
     """
     rows = finding_rows(change)
-    with mpl.rc_context(SETTINGS):
-        figure = Figure(figsize=(WIDTH, _height(rows)))
-        _counts(figure.add_subplot(), rows, change)
-        title = f"Films by finding, of {change.population}, before and after balancing"
-        return svg(figure, name="counts", title=title)
+    figure = Figure(figsize=(WIDTH, _height(rows)))
+    _counts(figure.add_subplot(), rows, change)
+    title = f"Films by finding, of {change.population}, before and after balancing"
+    return svg(figure, name="counts", title=title)
 
 
+@mpl.rc_context(SETTINGS)
 def draw_steps(steps: pd.DataFrame) -> str:
     """Return bars of the entries after each step of balancing, with what it dropped and added.
 
     `steps` has the columns of balance.steps.
     """
-    with mpl.rc_context(SETTINGS):
-        figure = Figure(figsize=(WIDTH, _steps_height(steps)))
-        _steps(figure.add_subplot(), steps)
-        return svg(figure, name="steps", title="Entries after each step of balancing")
+    figure = Figure(figsize=(WIDTH, _steps_height(steps)))
+    _steps(figure.add_subplot(), steps)
+    return svg(figure, name="steps", title="Entries after each step of balancing")
 
 
 def has_steps(steps: pd.DataFrame) -> bool:
@@ -88,52 +88,50 @@ def finding_rows(change: Change) -> pd.DataFrame:
     return rows.assign(**shares)
 
 
+@mpl.rc_context(SETTINGS)
 def draw_cooccurrence(shares: Mapping[str, Float64[np.ndarray, "k k"]], names: list[str]) -> str:
     """Return a panel for each title: share of films with the row's finding that have the column's.
 
     Rows and columns are in the order of `names`.
     """
-    with mpl.rc_context(SETTINGS):
-        side = WIDTH / max(2, len(shares))
-        figure = Figure(figsize=(side * len(shares) + 1.2, side + 0.9))
-        panels = figure.subplots(1, len(shares), squeeze=False, sharey=True).ravel()
-        for panel, (title, share) in zip(panels, shares.items(), strict=True):
-            apart = np.where(np.eye(len(names), dtype=bool), np.nan, share)
-            panel.imshow(apart, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-            for (row, column), value in np.ndenumerate(apart):
-                if not np.isnan(value):
-                    colour = "white" if value >= DARK else MUTED
-                    text = f"{100 * value:.0f}"
-                    panel.text(column, row, text, ha="center", va="center", color=colour, size=6)
-            panel.set_xticks(range(len(names)), labels=names, rotation=90)
-            panel.set_title(title)
-            panel.grid(visible=False)
-        panels[0].set_yticks(range(len(names)), labels=names)
-        figure.supxlabel("% of the films with the row's finding that have the column's")
-        return svg(figure, name="cooccurrence", title="Co-occurrence of findings")
+    side = WIDTH / max(2, len(shares))
+    figure = Figure(figsize=(side * len(shares) + 1.2, side + 0.9))
+    panels = figure.subplots(1, len(shares), squeeze=False, sharey=True).ravel()
+    for panel, (title, share) in zip(panels, shares.items(), strict=True):
+        apart = np.where(np.eye(len(names), dtype=bool), np.nan, share)
+        panel.imshow(apart, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+        for (row, column), value in np.ndenumerate(apart):
+            if not np.isnan(value):
+                colour, text = "white" if value >= DARK else MUTED, f"{100 * value:.0f}"
+                panel.text(column, row, text, ha="center", va="center", color=colour, size=6)
+        panel.set_xticks(range(len(names)), labels=names, rotation=90)
+        panel.set_title(title)
+        panel.grid(visible=False)
+    panels[0].set_yticks(range(len(names)), labels=names)
+    figure.supxlabel("% of the films with the row's finding that have the column's")
+    return svg(figure, name="cooccurrence", title="Co-occurrence of findings")
 
 
+@mpl.rc_context(SETTINGS)
 def draw_origins(origins: pd.DataFrame) -> str:
     """Return stacked bars: originals, copies and mixed entries of each finding.
 
     `origins` has the columns finding, originals, copies, mixed, sources (films behind the added
     entries) and most (entries made of the film that gave most).
     """
-    with mpl.rc_context(SETTINGS):
-        figure = Figure(figsize=(WIDTH, 1.1 + 0.3 * len(origins)))
-        axes, left = figure.add_subplot(), np.zeros(len(origins))
-        place = np.arange(len(origins))
-        for column, colour in ORIGINS.items():
-            axes.barh(place, origins[column], left=left, color=colour, label=column)
-            left += origins[column].to_numpy(dtype=np.float64)
-        pairs = zip(origins["sources"], origins["most"], strict=True)
-        text = [f"from {n:,} films, at most {most:,} of one" if n else "" for n, most in pairs]
-        for row, (end, words) in enumerate(zip(left, text, strict=True)):
-            _annotate(axes, float(end), row, words)
-        name_rows(axes, list(origins["finding"]))
-        axes.margins(x=0.2)
-        axes.set_xlabel("Entries with the finding")
-        return svg(figure, name="origins", title="Origin of the entries by finding")
+    figure = Figure(figsize=(WIDTH, 1.1 + 0.3 * len(origins)))
+    axes, end, place = figure.add_subplot(), np.zeros(len(origins)), np.arange(len(origins))
+    for column, colour in ORIGINS.items():
+        axes.barh(place, origins[column], left=end, color=colour, label=column)
+        end += origins[column].to_numpy(dtype=np.float64)
+    for row, one in enumerate(origins.to_dict("records")):
+        if one["sources"]:
+            text = f"from {one['sources']:,} films, at most {one['most']:,} from each"
+            _annotate(axes, float(end[row]), row, text)
+    name_rows(axes, list(origins["finding"]))
+    axes.margins(x=0.2)
+    axes.set_xlabel("Entries with the finding")
+    return svg(figure, name="origins", title="Origin of the entries by finding")
 
 
 def _counts(axes: Axes, rows: pd.DataFrame, change: Change) -> None:
@@ -165,11 +163,10 @@ def _steps(axes: Axes, steps: pd.DataFrame) -> None:
     parts = (
         ("kept", 0 * total, kept, BEFORE),
         ("added", kept, steps["added"], AFTER),
-        ("dropped", kept, steps["dropped"], DROPPED),
+        ("dropped", total, steps["dropped"], DROPPED),
     )
     for name, left, count, colour in parts:
-        after = left + (steps["added"] if name == "dropped" else 0)
-        axes.barh(place, count, left=after, height=0.62, color=colour, label=name)
+        axes.barh(place, count, left=left, height=0.62, color=colour, label=name)
     for row, one in enumerate(steps.to_dict("records")):
         change = [f"{sign}{one[k]:,}" for k, sign in SIGNS.items() if one[k]]
         text = f"{one['total']:,}" + (f" ({', '.join(change)})" if change else "")

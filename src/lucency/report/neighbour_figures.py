@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import cv2
 import matplotlib as mpl
 import numpy as np
 from jaxtyping import Float32, UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
-from lucency.core.manifest import NO_FINDING
-from lucency.report.review_page import NOTICE
-from lucency.report.style import AFTER, INK, MUTED, SETTINGS, WIDTH
+from lucency.report.film_figures import UNSTATED, findings_of
+from lucency.report.rendering import AFTER, INK, MUTED, NOTICE, SETTINGS, WIDTH, shrink
 
 ACROSS = 5  # results of a row
 SIDE, LARGE = 224, 448  # pixels of the longer side of a result, and of the query
@@ -29,7 +27,6 @@ FOOT = 0.5  # inches
 LINE = 1.4  # height of a label's line, in that of its letters
 LETTERS = 24  # of a name's line
 SHARED, OTHER = "\N{BLACK CIRCLE}", "\N{WHITE CIRCLE}"
-UNSTATED = "not stated"
 Film = UInt8[np.ndarray, "h w"]
 
 
@@ -41,6 +38,7 @@ class SimilarFilm(NamedTuple):
     label: Float32[np.ndarray, " k"]
 
 
+@mpl.rc_context(SETTINGS)
 def similar_figure(
     query: SimilarFilm,
     answers: Sequence[SimilarFilm],
@@ -56,22 +54,21 @@ def similar_figure(
     goes below the figure: the films that were searched.
     """
     rows = max(1, math.ceil(len(answers) / ACROSS))
-    with mpl.rc_context(SETTINGS):
-        figure = Figure(figsize=(1.25 * WIDTH, _height(query, answers, rows)))
-        grid = figure.add_gridspec(1, 2, width_ratios=(1, 2.6))
-        left, right = (figure.add_subfigure(grid[place]) for place in range(2))
-        _query(left, query, findings)
-        panels = right.subplots(rows, ACROSS, squeeze=False).ravel()
-        for axes in panels:
-            axes.set_axis_off()
-        ranked = zip(panels, answers, similarity, strict=False)
-        for place, (axes, answer, alike) in enumerate(ranked, start=1):
-            _film(axes, answer.film, side=SIDE)
-            axes.set_title(f"{place}.  {alike:.3f}\n{_short(answer.image)}", fontsize=8)
-            _labels(axes, _marked(answer.label, query.label, findings), size=7.5)
-        right.suptitle(_title(len(answers), requested), fontsize=9, color=INK)
-        figure.supxlabel(f"{note[:1].upper()}{note[1:]}. {NOTICE}", fontsize=8, color=MUTED)
-        return figure
+    figure = Figure(figsize=(1.25 * WIDTH, _height(query, answers, rows)))
+    grid = figure.add_gridspec(1, 2, width_ratios=(1, 2.6))
+    left, right = (figure.add_subfigure(grid[place]) for place in range(2))
+    _query(left, query, findings)
+    panels = right.subplots(rows, ACROSS, squeeze=False).ravel()
+    for axes in panels[len(answers) :]:
+        axes.set_axis_off()
+    ranked = zip(panels, answers, similarity, strict=False)
+    for place, (axes, answer, alike) in enumerate(ranked, start=1):
+        _film(axes, answer.film, side=SIDE)
+        axes.set_title(f"{place}.  {alike:.3f}\n{_short(answer.image)}", fontsize=8)
+        _labels(axes, _marked(answer.label, query.label, findings), size=7.5)
+    right.suptitle(_title(len(answers), requested), fontsize=9, color=INK)
+    figure.supxlabel(f"{note[:1].upper()}{note[1:]}. {NOTICE}", fontsize=8, color=MUTED)
+    return figure
 
 
 def _height(query: SimilarFilm, answers: Sequence[SimilarFilm], rows: int) -> float:
@@ -84,7 +81,6 @@ def _height(query: SimilarFilm, answers: Sequence[SimilarFilm], rows: int) -> fl
 def _query(panel: SubFigure, query: SimilarFilm, findings: tuple[str, ...]) -> None:
     panel.suptitle("query", fontsize=9, color=INK)
     axes = panel.subplots()
-    axes.set_axis_off()
     _film(axes, query.film, side=LARGE)
     axes.set_title(_short(query.image), fontsize=8)
     marked = _marked(query.label, query.label, findings)
@@ -93,44 +89,29 @@ def _query(panel: SubFigure, query: SimilarFilm, findings: tuple[str, ...]) -> N
 
 
 def _film(axes: Axes, film: Film, *, side: int) -> None:
-    shrink = side / max(film.shape)
-    if shrink < 1:
-        film = cv2.resize(film, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
-    axes.imshow(film, cmap="gray", vmin=0, vmax=255)
+    axes.imshow(shrink(film, side=side), cmap="gray", vmin=0, vmax=255)
     axes.set_anchor("N")
+    axes.set_axis_off()
 
 
 def _labels(axes: Axes, lines: Sequence[tuple[str, str]], *, size: float) -> None:
     """Write the labels below a film: those shared in bold and in colour, each after its mark."""
     for number, (mark, words) in enumerate(lines):
-        axes.annotate(
-            f"{mark} {words}".strip(),
-            (0, 0),
-            xycoords="axes fraction",
-            xytext=(0, -size * (0.5 + LINE * number)),
-            textcoords="offset points",
-            verticalalignment="top",
-            fontsize=size,
-            fontweight="bold" if mark == SHARED else "normal",
-            color=AFTER if mark == SHARED else MUTED,
-        )
+        look: Any = {"weight": "bold", "color": AFTER} if mark == SHARED else {"color": MUTED}
+        look |= {"size": size, "va": "top", "xycoords": "axes fraction"}
+        look |= {"xytext": (0, -size * (0.5 + LINE * number)), "textcoords": "offset points"}
+        axes.annotate(f"{mark} {words}".strip(), (0, 0), **look)
 
 
 def _marked(
     label: Float32[np.ndarray, " k"], other: Float32[np.ndarray, " k"], findings: tuple[str, ...]
 ) -> list[tuple[str, str]]:
     """Return the marks and names of a film's labels; films without any finding share No Finding."""
-    theirs = _named(other, findings)
+    theirs = findings_of(other, findings)
     return [
-        ("" if name == UNSTATED else SHARED if name in theirs else OTHER, name)
-        for name in _named(label, findings)
+        ("" if name == UNSTATED else SHARED if name in theirs else OTHER, name.replace("_", " "))
+        for name in findings_of(label, findings)
     ]
-
-
-def _named(label: Float32[np.ndarray, " k"], findings: tuple[str, ...]) -> list[str]:
-    """Return the findings of a film; of one without, No Finding or that it is not stated."""
-    named = [findings[place].replace("_", " ") for place in np.flatnonzero(label == 1)]
-    return named or [NO_FINDING if (label == 0).all() else UNSTATED]
 
 
 def _short(name: str) -> str:

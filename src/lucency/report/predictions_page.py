@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from markupsafe import Markup
 
 from lucency.audit.checks.issue import SplitTable, issue_table, ranked, unverified
 from lucency.audit.checks.nih_checks import community_lists
@@ -25,10 +24,14 @@ from lucency.evaluation.evaluate import MACRO, MICRO, PER_FILM_ROW, TRIVIAL
 from lucency.evaluation.metrics import METRICS, PER_FILM
 from lucency.evaluation.subgroups import worst_group
 from lucency.evaluation.summary import Evaluation
-from lucency.report.calibration_figures import draw_each_finding, draw_pooled
-from lucency.report.curves import draw_auc, draw_macro_curves, draw_precision_recall, draw_roc
-from lucency.report.html import render
-from lucency.report.style import PLAIN, style_networks
+from lucency.report.metric_figures import (
+    draw_auc,
+    draw_curves,
+    draw_each_finding,
+    draw_macro_curves,
+    draw_pooled,
+)
+from lucency.report.rendering import PLAIN, style_networks, write_page
 
 CHOSEN = (
     "auc", "average_precision", "f1", "precision", "recall", "specificity", "accuracy", "bce",
@@ -94,12 +97,7 @@ def write_external_page(
         issues=issue_table(ranked(list(dict.fromkeys(issues)))),
         checks=len(CHECKS) + 1,
     )
-    write_predictions_page(page, file=out / "report.html")
-
-
-def write_predictions_page(page: PredictionsPage, *, file: Path) -> None:
-    """Write the page as one HTML file; the same tables give the same bytes."""
-    file.write_text(render("predictions.html.jinja", **page_values(page)), encoding="utf-8")
+    write_page(out / "report.html", "predictions.html.jinja", **page_values(page))
 
 
 def page_values(page: PredictionsPage) -> dict[str, Any]:
@@ -110,18 +108,17 @@ def page_values(page: PredictionsPage) -> dict[str, Any]:
         "data_set": page.data_set.rstrip("."),
         "findings": page.predictions[0].findings,
         "conclusion": found.conclusion,
-        "leaking": False,
         "issues": page.issues.to_dict("records"),
         "checks": page.checks,
         "threshold": _by_key(found.thresholds, "network", "finding"),
         "threshold_origin": page.threshold_origin.rstrip("."),
         "confusion": _by_key(found.confusion, "network", "finding"),
-        "cells": CELLS,
+        "brier": _by_key(found.brier, "network", "finding"),
         **_metrics(page),
         **_comparison(found),
         **_figures(page),
-        **_calibration(page),
         **_subgroups(found.subgroups),
+        **CONSTANTS,
     }
 
 
@@ -142,24 +139,13 @@ def _metrics(page: PredictionsPage) -> dict[str, Any]:
     return {
         "order": page.order,
         "predictors": [*page.order, *trivial],
-        "trivial": TRIVIAL,
         "below_trivial": _below_trivial(score, page.order) if trivial else [],
         "calls_nothing": score.get((TRIVIAL, MICRO, "recall"), NO_ROW)["value"] == 0,
         "score": lambda *key: score.get(key, NO_ROW),
         "chosen": [name for name in names if name in CHOSEN],
         "others": [name for name in names if name not in CHOSEN and name not in PER_FILM],
         "per_film": [name for name in names if name in PER_FILM],
-        "per_film_row": PER_FILM_ROW,
-        "meanings": METRICS | PER_FILM,
-        "headings": {
-            name: HEADINGS.get(name, name.replace("_", " ").capitalize()) for name in names
-        },
-        "averages": {
-            MACRO: "mean over findings",
-            MICRO: "pooled over all pairs of film and finding",
-        },
-        "macro": MACRO,
-        "micro": MICRO,
+        "headings": {name: name.replace("_", " ").capitalize() for name in names} | HEADINGS,
     }
 
 
@@ -180,8 +166,6 @@ def _comparison(evaluation: Evaluation) -> dict[str, Any]:
         "tied": sum(row["tied_with_best"] for row in ranking.values()),
         "difference": lambda *key: difference.get(key, NO_ROW),
         "pairs": list(dict.fromkeys(key[:2] for key in difference)),
-        "over_findings": OVER_FINDINGS,
-        "level": LEVEL,
     }
 
 
@@ -198,42 +182,28 @@ def _by_key(table: pd.DataFrame, *columns: str) -> dict[tuple[str, ...], dict[st
 
 def _figures(page: PredictionsPage) -> dict[str, Any]:
     several, best, found = page.predictions, page.order[0], page.evaluation
-    style = style_networks([one.network for one in several])
-    findings = several[0].findings
-    figures = {
+    findings, style = several[0].findings, style_networks([one.network for one in several])
+    return {
+        "best": best,
+        "style": {**style, TRIVIAL: PLAIN},
         "auc_figure": draw_auc(found.metrics, findings=findings, style=style),
         "macro_figure": draw_macro_curves(several, style=style),
-        "roc_figure": draw_roc(several, style=style, best=best),
-        "precision_figure": draw_precision_recall(several, style=style, best=best),
+        "roc_figure": draw_curves(several, name="roc", style=style, best=best),
+        "precision_figure": draw_curves(several, name="precision-recall", style=style, best=best),
         "pooled_figure": draw_pooled(found.reliability, style=style),
         "reliability_figure": draw_each_finding(
             found.reliability, network=best, findings=findings, style=style[best]
         ),
     }
-    drawings = {name: Markup(drawing) for name, drawing in figures.items()}
-    return {"best": best, "style": {**style, TRIVIAL: PLAIN}, **drawings}
-
-
-def _calibration(page: PredictionsPage) -> dict[str, Any]:
-    row = _by_key(page.evaluation.brier, "network", "finding")
-    findings = page.predictions[0].findings
-    return {
-        "brier_parts": BRIER_PARTS,
-        "brier_means": [row[network, MACRO] for network in page.order],
-        "brier_each": {
-            network: [row[network, finding] for finding in findings] for network in page.order
-        },
-    }
 
 
 def _subgroups(subgroups: pd.DataFrame) -> dict[str, Any]:
     macro = subgroups.loc[subgroups["finding"] == MACRO]
+    facts = macro.groupby("fact", sort=False)
     return {
         "worst_group": worst_group(subgroups),
         "grouped": ", ".join(macro["network"].unique()),
-        "groups": {
-            fact: rows.to_dict("records") for fact, rows in macro.groupby("fact", sort=False)
-        },
+        "groups": {fact: rows.to_dict("records") for fact, rows in facts},
     }
 
 
@@ -242,11 +212,14 @@ HEADINGS = {
     "bce": "BCE", "ece": "ECE", "recall_at_specificity": f"Recall{HARD}at specificity{HARD}.9",
     "specificity_at_recall": f"Specificity{HARD}at recall{HARD}.9",
 }  # fmt: skip
-CELLS = {
-    "tp": "True positives", "fp": "False positives", "fn": "False negatives",
-    "tn": "True negatives",
-}  # fmt: skip
-BRIER_PARTS = {
-    "Brier": "brier", "Reliability": "reliability", "Resolution": "resolution",
-    "Uncertainty": "uncertainty", "Within": "within",
+CONSTANTS: dict[str, Any] = {
+    "leaking": False, "level": LEVEL, "macro": MACRO, "meanings": METRICS | PER_FILM,
+    "micro": MICRO, "over_findings": OVER_FINDINGS, "per_film_row": PER_FILM_ROW,
+    "trivial": TRIVIAL,
+    "averages": {MACRO: "mean over findings", MICRO: "pooled over all pairs of film and finding"},
+    "brier_parts": ("brier", "reliability", "resolution", "uncertainty", "within"),
+    "cells": {
+        "tp": "True positives", "fp": "False positives", "fn": "False negatives",
+        "tn": "True negatives",
+    },
 }  # fmt: skip

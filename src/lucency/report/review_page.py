@@ -6,34 +6,28 @@ Letters in shapes: h and w pixels of a film, sh and sw of what is shown.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pandas as pd
 from jaxtyping import UInt8
-from markupsafe import Markup
 from PIL import Image, ImageDraw, ImageFont
 
 from lucency.audit.agreement import rows_of
 from lucency.audit.review import WORDS, empty_form
 from lucency.core.manifest import NO_FINDING, Manifest
-from lucency.report.explanation_page import NO_NAME
-from lucency.report.html import FOLDER, render
-from lucency.report.style import INK, MUTED
+from lucency.report.film_figures import findings_of
+from lucency.report.rendering import INK, MUTED, NO_NAME, NOTICE, jpeg_uri, render, shrink
 
 ACROSS = 6  # films of a sheet's row
 CELL, GAP, HEAD, CAPTION = 256, 12, 64, 64  # pixels of a contact sheet
 TEXT, TITLE, LETTERS = 13, 24, 38  # pixels of writing; letters of a caption's line
 LINES = 2  # of labels in a caption
 SIDE = 512  # pixels of a film's longer side on the page
-QUALITY = 85  # of JPEG
-NOTICE = "For research only, not a medical device."
 Film = UInt8[np.ndarray, "h w"]
 
 
@@ -74,13 +68,14 @@ def contact_sheet(
     title = f"{sheet}: {len(mine)} of {mine['weight'].sum():,.0f} films"
     pen.text((GAP, GAP), title, fill=INK, font=ImageFont.load_default(TITLE))
     pen.text((GAP, height - HEAD / 2), NOTICE, fill=MUTED, font=ImageFont.load_default(TEXT))
-    given = labels_in_words(manifest, mine["image"].tolist())
+    label = manifest.label[rows_of(manifest, mine["image"].to_numpy(dtype=str))]
     for number, row in enumerate(mine.to_dict("records")):
         down, along = divmod(number, ACROSS)
         left, top = GAP + along * (CELL + GAP), HEAD + down * (CELL + CAPTION)
         _paste(page, films[row["image"]], left, top)
         name = textwrap.shorten(f"{row['place']}  {row['image']}", LETTERS, placeholder=" …")
-        below = textwrap.wrap(given[number], LETTERS, max_lines=LINES, placeholder=" …")
+        given = ", ".join(findings_of(label[number], manifest.findings))
+        below = textwrap.wrap(given, LETTERS, max_lines=LINES, placeholder=" …")
         at = (left, top + CELL + 4)
         pen.multiline_text(at, name, fill=INK, font=ImageFont.load_default(TEXT))
         under, words = (left, at[1] + TEXT + 4), "\n".join(below)
@@ -98,8 +93,9 @@ def review_page(
     sheets = []
     for number, (sheet, mine) in enumerate(sample.groupby("sheet", sort=False)):
         finding = str(mine["finding"].iloc[0])
+        uri = {name: jpeg_uri(films[name], side=SIDE) for name in mine["image"]}
         shown = [
-            {**row, "key": f"f{number}-{row['place']}", "uri": _encode(films[row["image"]])}
+            {**row, "key": f"f{number}-{row['place']}", "uri": uri[row["image"]]}
             for row in mine.to_dict("records")
         ]
         about: dict[str, Any] = {"id": f"s{number}", "title": sheet, "films": shown}
@@ -112,19 +108,7 @@ def review_page(
         sheets=sheets,
         total=len(sample),
         fingerprint=hashlib.sha256(table.encode()).hexdigest()[:16],
-        script=Markup((FOLDER / "review.js").read_text(encoding="utf-8")),
     )
-
-
-def labels_in_words(manifest: Manifest, image: list[str]) -> list[str]:
-    """Return the findings that each film is labelled with, or none, or not stated."""
-    label = manifest.label[rows_of(manifest, np.array(image, dtype=str))]
-    named = [[manifest.findings[k] for k in np.flatnonzero(row == 1)] for row in label]
-    nothing = (label == 0).all(axis=1)
-    return [
-        ", ".join(names) or (NO_FINDING if none else "not stated")
-        for names, none in zip(named, nothing.tolist(), strict=True)
-    ]
 
 
 def _words(finding: str) -> dict[str, str]:
@@ -134,21 +118,8 @@ def _words(finding: str) -> dict[str, str]:
     return dict(zip(WORDS, (*seen, "uncertain"), strict=True))
 
 
-def _fit(film: Film, side: int) -> UInt8[np.ndarray, "sh sw"]:
-    """Return the film with its longer side at most `side` pixels."""
-    shrink = side / max(film.shape)
-    if shrink >= 1:
-        return film
-    return cv2.resize(film, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
-
-
 def _paste(page: Image.Image, film: Film, left: int, top: int) -> None:
     """Put the film in the middle of its black cell."""
     page.paste("black", (left, top, left + CELL, top + CELL))
-    small = Image.fromarray(_fit(film, CELL))
+    small = Image.fromarray(shrink(film, side=CELL))
     page.paste(small, (left + (CELL - small.width) // 2, top + (CELL - small.height) // 2))
-
-
-def _encode(film: Film) -> str:
-    encoded = cv2.imencode(".jpg", _fit(film, SIDE), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1]
-    return "data:image/jpeg;base64," + base64.b64encode(encoded.tobytes()).decode()

@@ -115,8 +115,11 @@ def _weighted(maps: Tensor, weight: Tensor) -> Tensor:
     return torch.einsum("bc,bcyx->byx", weight, maps).relu()
 
 
-grad_cam = partial(weigh_features, weigh=_by_mean_gradient)
-grad_cam_plus_plus = partial(weigh_features, weigh=_by_three_orders)
-hires_cam = partial(weigh_features, weigh=_by_each_gradient)
-layer_cam = partial(weigh_features, weigh=_by_positive_gradient)
-x_grad_cam = partial(weigh_features, weigh=_by_axiom)
+CAMS: dict[str, Callable[..., Tensor]] = {
+    "cam": cam,
+    "grad-cam": partial(weigh_features, weigh=_by_mean_gradient),
+    "grad-cam++": partial(weigh_features, weigh=_by_three_orders),
+    "hires-cam": partial(weigh_features, weigh=_by_each_gradient),
+    "layer-cam": partial(weigh_features, weigh=_by_positive_gradient),
+    "x-grad-cam": partial(weigh_features, weigh=_by_axiom),
+}

@@ -4,8 +4,8 @@ Three tests: randomised weights must change a map (Adebayo et al., NeurIPS 2018)
 the map's order must lower the probability, and giving them back raise it (Petsiuk et al., BMVC
 2018); a shifted film must shift its map.
 
-Letters in shapes: b films, m films of a batch, k findings, c channels, h and w pixels, gh and gw
-cells of the grid.
+Letters in shapes: b films, k findings, c channels, h and w pixels, gh and gw cells of the grid,
+s shares of the film.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -22,38 +22,25 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
+from torchvision.transforms.functional import gaussian_blur
 
 from lucency.config.sections import ExplanationChoices
 from lucency.core.manifest import Prepared
 from lucency.core.plan import Plan
-from lucency.core.progress import progress
+from lucency.core.progress import Advance, progress, silent
 from lucency.explain.heatmap_results import RANDOMISED, map_similarity
 from lucency.explain.heatmaps import Centres, Heatmaps, blend
-from lucency.explain.methods.occlusion import deletion_curve, insertion_curve
+from lucency.explain.methods.network_split import blank, chosen, logits, undisturbed
 from lucency.explain.methods.registry import BATCH, HEATMAPS, centres_of, explain, heatmaps
 from lucency.models.classifier import Classifier
-from lucency.models.device import device_here, laid_out
+from lucency.models.device import place
 from lucency.models.heads import Body
-from lucency.models.inference import Progress
 
 FLAT = 1e-6
 STEPS = 16  # shares of the film that are taken away or given back
 SHIFT = 32  # films move by a 32nd of their side
 BLOCKS = 5  # of the cascade, the head and the whole network among them
-
-
-class NetworkHeatmaps(NamedTuple):
-    """Heat maps by method, those of the same network with a new head, and what the tests gave.
-
-    `refused` says why a network does not allow a method; `similarities` and `tried` are as
-    `measure_faithfulness` gives them.
-    """
-
-    maps: tuple[Heatmaps, ...]
-    randomised_maps: tuple[Heatmaps, ...]
-    refused: dict[str, str]
-    similarities: pd.DataFrame
-    tried: pd.DataFrame
+BLUR = ([11, 11], [5.0, 5.0])  # pixels of the kernel, sigma
 
 
 class Faithfulness(NamedTuple):
@@ -61,6 +48,18 @@ class Faithfulness(NamedTuple):
 
     similarities: pd.DataFrame
     tried: pd.DataFrame
+
+
+class NetworkHeatmaps(NamedTuple):
+    """Heat maps by method, those of the same network with a new head, and what the tests gave.
+
+    `refused` says why a network does not allow a method.
+    """
+
+    maps: tuple[Heatmaps, ...]
+    randomised_maps: tuple[Heatmaps, ...]
+    refused: dict[str, str]
+    tests: Faithfulness
 
 
 class _Cases(NamedTuple):
@@ -86,41 +85,30 @@ def network_heatmaps(
     some films of `tried` that have a finding.
     """
     if not len(plan):
-        return NetworkHeatmaps((), (), {}, *NOTHING)
+        return NetworkHeatmaps((), (), {}, NOTHING)
     refused = refusals(classifier, prepared=prepared, plan=plan, methods=choices.methods)
     methods = [name for name in choices.methods if name not in refused]
-    about = {"prepared": prepared, "findings": findings}
-    maps = tuple(_explained(classifier, name, plan=plan, **about) for name in methods)
-    randomised_maps: tuple[Heatmaps, ...] = ()
+    about = {"methods": methods, "prepared": prepared, "findings": findings}
+    maps, randomised_maps = _explained(classifier, plan=plan, **about), ()
     if len(boxed):
-        about |= {"plan": boxed, "mark": f", {RANDOMISED}"}
         blind = randomised_network(classifier, seed=choices.seed)
-        randomised_maps = tuple(_explained(blind, name, **about) for name in methods)
-    positive = np.flatnonzero((tried.label == 1).any(axis=1))
-    if not methods or not len(positive):
-        return NetworkHeatmaps(maps, randomised_maps, refused, *NOTHING)
+        randomised_maps = _explained(blind, plan=boxed, mark=f", {RANDOMISED}", **about)
+    drawn = {"films": choices.films, "seed": choices.seed}
     with progress("Testing explanations", unit="steps") as advance:
         tests = measure_faithfulness(
-            classifier,
-            prepared=prepared,
-            plan=tried.take(positive),
-            methods=methods,
-            films=choices.films,
-            seed=choices.seed,
-            progress=advance,
+            classifier, prepared=prepared, plan=tried, methods=methods, progress=advance, **drawn
         )
-    return NetworkHeatmaps(maps, randomised_maps, refused, *tests)
+    return NetworkHeatmaps(maps, randomised_maps, refused, tests)
 
 
 def refusals(
     classifier: Classifier, *, prepared: Prepared, plan: Plan, methods: Sequence[str]
 ) -> dict[str, str]:
     """Return why a network does not allow some methods; the plan's first film is tried."""
-    cases = _cases(classifier, prepared, plan.take(np.arange(1)), np.zeros(1, dtype=np.int64))
-    refused = {}
+    pixels, refused = _pictures(classifier, prepared, plan.row[:1]), {}
     for method in methods:
         try:
-            HEATMAPS[method](classifier.network.body, cases.pixels, findings=[0])
+            HEATMAPS[method](classifier.network.body, pixels, findings=[0])
         except ValueError as error:
             refused[method] = str(error)
     return refused
@@ -134,7 +122,7 @@ def measure_faithfulness(
     methods: Sequence[str],
     films: int,
     seed: int,
-    progress: Progress | None = None,
+    progress: Advance = silent,
 ) -> Faithfulness:
     """Return what becomes of each method's maps on at most `films` positive films of the plan.
 
@@ -142,39 +130,39 @@ def measure_faithfulness(
     down, pixels are taken away and given back by the map's order and by a random one, and films
     are moved by a 32nd of their side.
     """
-    entry, column = _drawn(plan.label, films=films, seed=seed)
-    cases = _cases(classifier, prepared, plan.take(entry), column)
-    body = classifier.network.body
+    generator, label = np.random.default_rng(seed), plan.label == 1
+    entry = generator.permutation(np.flatnonzero(label.any(axis=1)))[:films]
+    column = np.array([generator.choice(np.flatnonzero(row)) for row in label[entry]], np.int64)
+    if not methods or not len(entry):
+        return NOTHING
+    rows, body = plan.row[entry], classifier.network.body
+    cases = _Cases(_pictures(classifier, prepared, rows), column)
     mapping = {name: partial(heatmaps, method=name) for name in methods}
-    own = {name: _maps(mapping[name], body, cases) for name in methods}
-    laid = {name: centres_of(name, body, cases.pixels[:1], own[name][:1, None]) for name in methods}
-    similarities, tried = [], []
-    steps = BLOCKS + len(methods)
+    own = {name: _of_each(cases, partial(mapping[name], body)) for name in methods}
+    similarities, tried, steps = [], [], BLOCKS + len(methods)
     blocks = randomised(body, seed=seed, copies=BLOCKS)
     for done, (block, other) in enumerate(blocks, start=1):
         for name in methods:
-            changed = _maps(mapping[name], other, cases)
+            changed = _of_each(cases, partial(mapping[name], other))
             grids = [one.unsqueeze(1).float().cpu().numpy() for one in (own[name], changed)]
             same = map_similarity(grids[0], other=grids[1])[:, 0]
             similarities.append(pd.DataFrame({"method": name, "block": block, "similarity": same}))
-        if progress:
-            progress(done, steps, "randomised networks")
-    rows = plan.row[entry]
+        progress(done, steps, "randomised networks")
     about = {"image": prepared.manifest.image[rows], "patient": prepared.manifest.patient[rows]}
-    keys = {name: tuple(tuple(axis.tolist()) for axis in laid[name]) for name in methods}
-    baseline = {  # methods of equal centres have one
-        key: _areas(body, _noise(own[name], seed=seed), laid[name], cases, suffix="_random")
-        for key, name in {key: name for name, key in keys.items()}.items()
-    }
+    baseline, shift = {}, max(1, cases.pixels.shape[-1] // SHIFT)
     for done, name in enumerate(methods, start=1):
-        areas = _areas(body, own[name], laid[name], cases, suffix="") | baseline[keys[name]]
-        steady = {"stability": _steadiness(mapping[name], body, cases)}
-        tried.append(pd.DataFrame({"method": name, **about, **areas, **steady}))
-        if progress:
-            progress(BLOCKS + done, steps, name)
-    return Faithfulness(
-        pd.concat(similarities, ignore_index=True), pd.concat(tried, ignore_index=True)
-    )
+        centres = centres_of(name, body, cases.pixels[:1], cells=own[name].shape[1:])
+        key = tuple(map(tuple, centres))
+        if key not in baseline:  # methods of equal centres have one
+            drawn = np.random.default_rng(seed).random(own[name].shape, dtype=np.float32)
+            noise = torch.from_numpy(drawn).to(own[name])
+            baseline[key] = _areas(body, noise, centres, cases, suffix="_random")
+        areas = _areas(body, own[name], centres, cases, suffix="") | baseline[key]
+        steady = _of_each(cases, partial(stability, body, method=mapping[name], shift=shift))
+        areas["stability"] = steady.cpu().double().numpy()
+        tried.append(pd.DataFrame({"method": name, **about, **areas}))
+        progress(BLOCKS + done, steps, name)
+    return Faithfulness(*(pd.concat(rows, ignore_index=True) for rows in (similarities, tried)))
 
 
 def randomised_network(classifier: Classifier, *, seed: int) -> Classifier:
@@ -199,9 +187,9 @@ def randomised(
     changed = copy.deepcopy(network)
     steps = _steps(changed)
     wanted = np.linspace(0, len(steps) - 1, copies or len(steps)).round()
-    for place, (name, parameters) in enumerate(steps.items()):
+    for at, (name, parameters) in enumerate(steps.items()):
         _randomise(parameters, generator)
-        if place in wanted:
+        if at in wanted:
             yield name, copy.deepcopy(changed)
 
 
@@ -237,52 +225,65 @@ def stability(
     return torch.stack(found).mean(0)
 
 
+def probability_curve(
+    network: nn.Module,
+    pixels: Float[Tensor, "b c h w"],
+    *,
+    ends: Callable[[Tensor], tuple[Tensor, Tensor]],
+    heatmap: Float[Tensor, "b gh gw"],
+    findings: Sequence[int],
+    steps: int,
+) -> Float[Tensor, "b s"]:
+    """Return the probability after 0, 1, … `steps` equal shares of pixels change, strongest first.
+
+    Of one finding a film; a map of fewer pixels than the film is laid evenly over it. s is
+    steps + 1. Petsiuk et al., BMVC 2018: `ends` makes of the films what pixels change from and to.
+    Deletion blanks them, and the lower that curve, the truer the map; insertion puts them into the
+    blurred film, and the higher that one, the truer the map.
+    """
+    if steps < 1:
+        raise ValueError(f"steps is {steps}: expected at least 1 share of the film")
+    points, rank = [], _ranks(heatmap, pixels)
+    before, after = ends(pixels)
+    with undisturbed(network), torch.no_grad():
+        for step in range(steps + 1):
+            logit = logits(network, torch.where(rank < step / steps, after, before))
+            column = chosen(findings, logit.shape[1])
+            points.append(logit[range(len(logit)), column].sigmoid())
+    return torch.stack(points, dim=1)
+
+
 def is_flat(maps: Float[Tensor, "*b gh gw"]) -> Bool[Tensor, "*b"]:
     """Return which maps are the same everywhere, but for rounding."""
     return maps.amax((-2, -1)) - maps.amin((-2, -1)) <= FLAT * maps.abs().amax((-2, -1))
 
 
 def _explained(
-    classifier: Classifier,
-    method: str,
-    *,
-    prepared: Prepared,
-    plan: Plan,
-    findings: Sequence[str],
-    mark: str = "",
-) -> Heatmaps:
-    with progress(f"Explaining with {method}{mark}", unit="films") as advance:
-        what = {"prepared": prepared, "plan": plan, "findings": findings}
-        return explain(classifier, method=method, progress=advance, **what)
+    classifier: Classifier, *, methods: Sequence[str], mark: str = "", **what: Any
+) -> tuple[Heatmaps, ...]:
+    maps = []
+    for method in methods:
+        with progress(f"Explaining with {method}{mark}", unit="films") as advance:
+            maps.append(explain(classifier, method=method, progress=advance, **what))
+    return tuple(maps)
 
 
-def _cases(
-    classifier: Classifier, prepared: Prepared, plan: Plan, column: Int64[np.ndarray, " b"]
-) -> _Cases:
-    device = device_here()
-    network = classifier.network.to(device)
-    laid_out(network)
-    films = torch.from_numpy(prepared.pixels[plan.row]).to(device)
-    return _Cases(network.pictures(films), column)
+def _pictures(
+    classifier: Classifier, prepared: Prepared, rows: Int64[np.ndarray, " b"]
+) -> Float[Tensor, "b c h w"]:
+    films = torch.from_numpy(prepared.pixels[rows]).to(place(classifier.network))
+    return classifier.network.pictures(films)
 
 
-def _drawn(
-    label: np.ndarray, *, films: int, seed: int
-) -> tuple[Int64[np.ndarray, " b"], Int64[np.ndarray, " b"]]:
-    """Return entries that have a finding, at random, and one of the findings of each."""
-    generator = np.random.default_rng(seed)
-    positive = generator.permutation(np.flatnonzero((label == 1).any(axis=1)))[:films]
-    column = [generator.choice(np.flatnonzero(label[entry] == 1)) for entry in positive]
-    return positive.astype(np.int64), np.array(column, dtype=np.int64)
-
-
-def _maps(
-    method: Callable[..., Tensor], body: nn.Module, cases: _Cases
-) -> Float[Tensor, "b gh gw"]:
+def _of_each(cases: _Cases, make: Callable[..., Tensor]) -> Float[Tensor, "b ..."]:
+    """Return what `make` makes of every film, a batch at a time of those with one finding."""
     found: dict[int, Tensor] = {}
-    for column, mine in _batches(cases.column):
-        maps = method(body, cases.pixels[mine], findings=[column])[:, 0].detach()
-        found |= dict(zip(mine.tolist(), maps, strict=True))
+    for finding in np.unique(cases.column).tolist():
+        films = np.flatnonzero(cases.column == finding)
+        for start in range(0, len(films), BATCH):
+            mine = films[start : start + BATCH]
+            made = make(cases.pixels[mine], findings=[finding])[:, 0].detach()
+            found |= dict(zip(mine.tolist(), made, strict=True))
     return torch.stack([found[film] for film in range(len(found))])
 
 
@@ -297,9 +298,13 @@ def _over(
     return down @ maps @ across.T
 
 
-def _noise(maps: Float[Tensor, "b gh gw"], *, seed: int) -> Float[Tensor, "b gh gw"]:
-    drawn = np.random.default_rng(seed).random(tuple(maps.shape), dtype=np.float32)
-    return torch.from_numpy(drawn).to(maps)
+def _ranks(heatmap: Tensor, pixels: Tensor) -> Tensor:
+    """Return the rank (b 1 h w) of each pixel in 0..1, 0 the strongest of its film."""
+    size = (pixels.shape[2], pixels.shape[3])
+    fine = functional.interpolate(heatmap.unsqueeze(1), size, mode="bilinear").flatten(1)
+    order = fine.argsort(dim=1, descending=True, stable=True)
+    rank = order.argsort(dim=1).to(pixels.dtype) / order.shape[1]
+    return rank.view(-1, 1, *size)
 
 
 def _areas(
@@ -316,23 +321,6 @@ def _areas(
             line = curve(body, pixels, heatmap=over, findings=findings, steps=STEPS)
             found[name + suffix][mine] = torch.trapezoid(line, dx=1 / STEPS, dim=1).cpu().numpy()
     return found
-
-
-def _steadiness(method: Callable[..., Tensor], body: nn.Module, cases: _Cases) -> np.ndarray:
-    """Return how each film's map moves with it."""
-    shift = max(1, cases.pixels.shape[-1] // SHIFT)
-    found = np.full(len(cases.column), np.nan)
-    for column, mine in _batches(cases.column):
-        same = stability(body, cases.pixels[mine], method=method, shift=shift, findings=[column])
-        found[mine] = same[:, 0].cpu().numpy()
-    return found
-
-
-def _batches(column: Int64[np.ndarray, " b"]) -> Iterator[tuple[int, Int64[np.ndarray, " m"]]]:
-    """Yield films that are explained for one finding, a batch at a time."""
-    for finding in np.unique(column).tolist():
-        mine = np.flatnonzero(column == finding)
-        yield from ((finding, mine[start : start + BATCH]) for start in range(0, len(mine), BATCH))
 
 
 def _steps(network: nn.Module) -> dict[str, list[nn.Parameter]]:
@@ -376,8 +364,10 @@ def _correlation(one: Tensor, other: Tensor) -> Tensor:
 
 
 CURVES: dict[str, Callable[..., Tensor]] = {
-    "deletion": deletion_curve,
-    "insertion": insertion_curve,
+    "deletion": partial(probability_curve, ends=lambda pixels: (pixels, blank(pixels))),
+    "insertion": partial(
+        probability_curve, ends=lambda pixels: (gaussian_blur(pixels, *BLUR), pixels)
+    ),
 }
 TRIALS = ("deletion", "deletion_random", "insertion", "insertion_random", "stability")
 NOTHING = Faithfulness(

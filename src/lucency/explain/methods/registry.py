@@ -1,8 +1,7 @@
 """The heat map methods by name, and the maps of many films by one of them.
 
 Every method is function(network, pixels, findings=columns) -> float32 b k gh gw; the network is
-a body of the zoo, pixels are its scaled pictures. A method leaves the network as it was; `explain`
-moves it to this process's device, channels last in memory, and leaves it there.
+a body of the zoo, pixels are its scaled pictures. A method leaves the network as it was.
 Letters in shapes: b films of a batch, n of all, k findings, gh and gw cells of the grid, h pixels.
 """
 
@@ -17,23 +16,19 @@ from torch import Tensor, nn
 
 from lucency.core.manifest import Prepared, nearest
 from lucency.core.plan import Plan
+from lucency.core.progress import Advance, silent
 from lucency.explain.heatmaps import Centres, Heatmaps, even_centres
-from lucency.explain.methods.attention import attention_rollout
-from lucency.explain.methods.cam import (
-    cam,
-    grad_cam,
-    grad_cam_plus_plus,
-    hires_cam,
-    layer_cam,
-    x_grad_cam,
+from lucency.explain.methods.attribution import (
+    attention_rollout,
+    integrated_gradients,
+    occlusion,
+    smooth_grad,
 )
-from lucency.explain.methods.gradients import integrated_gradients, smooth_grad
-from lucency.explain.methods.occlusion import occlusion
-from lucency.explain.methods.receptive_field import feature_centres
+from lucency.explain.methods.cam import CAMS
+from lucency.explain.methods.network_split import feature_centres
 from lucency.models.classifier import Classifier
-from lucency.models.device import device_here, laid_out
-from lucency.models.film_loader import Films, batches_in_order, feed
-from lucency.models.inference import Progress
+from lucency.models.film_loader import batches_in_order
+from lucency.models.inference import films_for, over_batches
 
 BATCH = 8
 FINEST = 56  # cells a side of a map: of 880 films and 8 findings, 88 MB
@@ -46,7 +41,7 @@ def explain(
     plan: Plan,
     method: str,
     findings: Sequence[str],
-    progress: Progress | None = None,
+    progress: Advance = silent,
 ) -> Heatmaps:
     """Return the raw maps of the plan's entries for the named findings, on the method's own grid.
 
@@ -55,31 +50,24 @@ def explain(
     """
     check_request(classifier, methods=[method], findings=findings)
     columns = [classifier.findings.index(finding) for finding in findings]
-    device = device_here()
-    network = classifier.network.to(device)
-    laid_out(network)
-    copies = classifier.protocol.get("balance", {}).get("seed", 0)
-    films = Films(prepared=prepared, plan=plan, copies=copies)
-    grid: Float32[np.ndarray, "n k gh gw"] = np.empty((0, len(columns), 0, 0), np.float32)
-    batches = batches_in_order(len(plan), batch=BATCH)
-    pictures = (network.pictures(shown) for shown in feed(films, batches=batches, device=device))
-    centres, done = even_centres((0, 0)), 0
-    for pixels in pictures:
+    network, films = classifier.network, films_for(classifier, prepared=prepared, plan=plan)
+
+    def mapped(pictures: Tensor) -> Float32[np.ndarray, "b k gh gw"]:
+        pixels = network.pictures(pictures)
         maps = heatmaps(network.body, pixels, method=method, findings=columns)
-        if not done:
-            centres = centres_of(method, network.body, pixels, maps)
-            grid = np.empty((len(plan), *maps.shape[1:]), dtype=np.float32)
-        grid[done : done + len(maps)] = maps.float().cpu().numpy()
-        done += len(maps)
-        if progress:
-            progress(done, len(plan), method)
+        return maps.float().cpu().numpy()
+
+    batches = batches_in_order(len(plan), batch=BATCH)
+    about = {"films": films, "batches": batches, "progress": progress, "note": method}
+    grid = np.concatenate([*over_batches(network, mapped, **about)])
+    first = torch.from_numpy(prepared.pixels[plan.row[:1]]).to(network.mean.device)
     return Heatmaps(
         method=method,
         findings=tuple(findings),
         image=plan.names(prepared.manifest.image),
         patient=prepared.manifest.patient[plan.row],
         grid=grid,
-        centres=centres,
+        centres=centres_of(method, network.body, network.pictures(first), cells=grid.shape[2:]),
     )
 
 
@@ -104,10 +92,10 @@ def check_request(
 
 
 def centres_of(
-    method: str, body: nn.Module, pixels: Float[Tensor, "b c h w"], maps: Float[Tensor, "b k gh gw"]
+    method: str, body: nn.Module, pixels: Float[Tensor, "b c h w"], *, cells: Sequence[int]
 ) -> Centres:
-    """Return the centres of the cells: receptive fields of features, evenly laid for others."""
-    evenly = even_centres((maps.shape[2], maps.shape[3]))
+    """Return the centres of rows and columns: receptive fields of features, or evenly laid."""
+    evenly = even_centres((cells[0], cells[1]))
     return feature_centres(body, pixels, evenly=evenly) if method in OF_FEATURES else evenly
 
 
@@ -134,18 +122,11 @@ def _means(side: int) -> Float32[Tensor, "gh h"]:
 
 
 HEATMAPS: dict[str, Callable[..., Tensor]] = {
-    "cam": cam,
-    "grad-cam": grad_cam,
-    "grad-cam++": grad_cam_plus_plus,
-    "hires-cam": hires_cam,
-    "layer-cam": layer_cam,
-    "x-grad-cam": x_grad_cam,
+    **CAMS,
     "occlusion": occlusion,
     "integrated-gradients": integrated_gradients,
     "smooth-grad": smooth_grad,
     "attention-rollout": attention_rollout,
 }
 OF_PIXELS = {"integrated-gradients", "smooth-grad"}
-OF_FEATURES = {
-    "cam", "grad-cam", "grad-cam++", "hires-cam", "layer-cam", "x-grad-cam", "attention-rollout",
-}  # fmt: skip
+OF_FEATURES = {*CAMS, "attention-rollout"}

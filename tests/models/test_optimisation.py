@@ -8,7 +8,7 @@ from sklearn.metrics import log_loss
 from timm.loss import AsymmetricLossMultiLabel
 from torchvision.ops import sigmoid_focal_loss
 
-from lucency.models.losses import LOSSES, asymmetric, binary_cross_entropy, focal, mean_over_stated
+from lucency.models.optimisation import LOSSES, loss_cells, mean_over_stated
 
 PROBABILITIES = (0.001, 0.04, 0.06, 0.3, 0.5, 0.9, 0.999)
 NAN = float("nan")
@@ -28,7 +28,8 @@ def stated(label: torch.Tensor) -> int:
 
 def cells(name: str, logit: torch.Tensor, label: torch.Tensor, weight: float = 1) -> torch.Tensor:
     """The cells of a batch that is the whole batch, all of one weight."""
-    return LOSSES[name](logit, label=label, weight=torch.full_like(label, weight), among=label)
+    weights = torch.full_like(label, weight)
+    return loss_cells(name, logit, label=label, weight=weights, among=label)
 
 
 def cell(name: str, probability: float, label: float) -> float:
@@ -36,7 +37,7 @@ def cell(name: str, probability: float, label: float) -> float:
     logit = torch.tensor([[math.log(probability / (1 - probability))]])
     target = torch.tensor([[float(label)]])
     among = torch.tensor([[0.0], [1.0]])
-    return float(LOSSES[name](logit, label=target, weight=torch.ones(1, 1), among=among))
+    return float(loss_cells(name, logit, label=target, weight=torch.ones(1, 1), among=among))
 
 
 def test_no_loss_is_forgotten() -> None:
@@ -44,8 +45,8 @@ def test_no_loss_is_forgotten() -> None:
 
 
 def test_equals_scikit_learn() -> None:
-    logit, label, weight = batch()
-    found = binary_cross_entropy(logit, label=label, weight=weight, among=label)
+    logit, label, _ = batch()
+    found = cells("bce", logit, label)
     there = ~label.isnan()
     probability = torch.sigmoid(logit.detach().double())[there].numpy()
     expected = log_loss(label[there].numpy(), probability)
@@ -78,18 +79,18 @@ def test_cells_by_hand() -> None:
 
 
 def test_focal_equals_torchvision() -> None:
-    logit, label, weight = batch(50)
+    logit, label, _ = batch(50)
     label = label.nan_to_num(0)
     expected = sigmoid_focal_loss(logit, label, alpha=0.25, gamma=2)
-    torch.testing.assert_close(focal(logit, label=label, weight=weight, among=label), expected)
+    torch.testing.assert_close(cells("focal", logit, label), expected)
 
 
 def test_asymmetric_equals_timm() -> None:
-    logit, label, weight = batch(50)
+    logit, label, _ = batch(50)
     logit, label = 3 * logit, label.nan_to_num(0)
     logit.requires_grad_()
     oracle = AsymmetricLossMultiLabel(gamma_neg=4, gamma_pos=0, clip=0.05, reduction="none")
-    theirs, ours = oracle(logit, label), asymmetric(logit, label=label, weight=weight, among=label)
+    theirs, ours = oracle(logit, label), cells("asymmetric", logit, label)
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
     pushes = [torch.autograd.grad(found.sum(), logit)[0] for found in (ours, theirs)]
     torch.testing.assert_close(*pushes, rtol=1e-4, atol=1e-6)
@@ -119,7 +120,7 @@ def test_w_cel_of_one_class_is_cross_entropy(only: float) -> None:
 def test_a_weight_counts_a_cell_that_many_times(name: str) -> None:
     logit, label, weight = batch()
     weight[1, 1] = 3.0
-    heavy = LOSSES[name](logit, label=label, weight=weight, among=label)
+    heavy = loss_cells(name, logit, label=label, weight=weight, among=label)
     plain = cells(name, logit, label)
     assert float(heavy.sum() - plain.sum()) == pytest.approx(2 * float(plain[1, 1]), abs=1e-5)
 
@@ -170,7 +171,7 @@ def test_doubling_the_batch_keeps_the_value(name: str) -> None:
 def test_shares_of_processes_add_up_to_the_batch(name: str) -> None:
     logit, label, weight = batch()
     shares = [
-        LOSSES[name](logit[rows], label=label[rows], weight=weight[rows], among=label)
+        loss_cells(name, logit[rows], label=label[rows], weight=weight[rows], among=label)
         for rows in (slice(0, 2), slice(2, 6))
     ]
     torch.testing.assert_close(torch.cat(shares), cells(name, logit, label))

@@ -1,0 +1,307 @@
+"""Figures of metrics: AUC by finding, curves, reliability diagrams, training, leaderboard.
+
+Letters in shapes: n films, g points of a curve.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Float64
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from lucency.core.predictions import Predictions
+from lucency.evaluation.evaluate import MACRO, MICRO
+from lucency.evaluation.metrics import precision_recall_points, roc_points
+from lucency.report.rendering import (
+    INK,
+    MUTED,
+    SETTINGS,
+    WIDTH,
+    Style,
+    name_rows,
+    style_networks,
+    svg,
+)
+
+Curve = Float64[np.ndarray, " g"]
+Scores = Float[np.ndarray, " n"]
+GRID = np.concatenate([[0.0], np.linspace(0, 1, 201)])  # 0 twice: a ROC curve may rise there
+COLUMNS, POOLED_COLUMNS = 5, 4
+ROW = 0.26  # inches of a leaderboard's row
+SMALLEST, LARGEST = 6.0, 60.0  # area of a dot of a reliability diagram, in points squared
+
+
+class CurveKind(NamedTuple):
+    """A kind of curve: its height at the points of GRID by labels and scores, and its axes."""
+
+    trace: Callable[[Scores, Scores], Curve]
+    x: str
+    y: str
+
+
+@mpl.rc_context(SETTINGS)
+def draw_auc(metrics: pd.DataFrame, *, findings: Sequence[str], style: Mapping[str, Style]) -> str:
+    """Return dots with intervals: a row for macro and for each finding, a dot for each network.
+
+    `metrics` is the table of `evaluation.evaluate`; what is not computable is left empty.
+    """
+    rows = [MACRO, *findings]
+    table = metrics[metrics["metric"] == "auc"].set_index(["network", "finding"])
+    figure = Figure(figsize=(WIDTH, 1.1 + len(rows) * max(0.36, 0.09 * len(style))))
+    axes = figure.add_subplot()
+    draw_dots(axes, table, rows=rows, style=style)
+    axes.axvline(0.5, color=MUTED, linestyle=":", linewidth=1)
+    axes.axhline(0.5, color=MUTED, linewidth=0.6)
+    positives = table.loc[next(iter(style))]["positives"]
+    name_rows(axes, ["Macro", *(f"{name}  ({positives[name]:,.0f})" for name in findings)])
+    axes.set_xlabel("AUC on test films with 95 % interval (in brackets: positives)")
+    return svg(figure, name="auc", title="AUC by network and finding")
+
+
+def draw_dots(
+    axes: Axes, table: pd.DataFrame, *, rows: Sequence[str], style: Mapping[str, Style]
+) -> None:
+    """Draw the dots of several series side by side in each row, with their intervals.
+
+    `table` has value, low and high by the name of the series, then by that of the row.
+    """
+    for number, (name, look) in enumerate(style.items()):
+        place = np.arange(len(rows)) + ((number + 0.5) / len(style) - 0.5) * 0.72
+        mine = table.loc[name].reindex(rows)
+        axes.hlines(place, mine["low"], mine["high"], color=look.colour, alpha=0.5)
+        axes.plot(mine["value"], place, look.marker, color=look.colour, label=name)
+
+
+@mpl.rc_context(SETTINGS)
+def draw_macro_curves(several: Sequence[Predictions], *, style: Mapping[str, Style]) -> str:
+    """Return the mean ROC and precision-recall curve over findings, one line a network.
+
+    Recall is averaged at equal false positive rate, precision at equal recall, so the areas are
+    macro AUC and macro average precision, up to the grid of 1/200.
+    """
+    figure = Figure(figsize=(WIDTH, 4.8))
+    for axes, (name, kind) in zip(figure.subplots(1, 2), CURVES.items(), strict=True):
+        _frame(axes, name)
+        for one in several:
+            curves = [kind.trace(*pair) for pair in _scored(one, one.findings)]
+            if curves:
+                _line(axes, np.mean(curves, axis=0), network=one.network, style=style)
+        axes.set(xlabel=kind.x, ylabel=kind.y)
+    return svg(figure, name="macro", title="Mean ROC and precision-recall curves")
+
+
+@mpl.rc_context(SETTINGS)
+def draw_curves(
+    several: Sequence[Predictions], *, name: str, style: Mapping[str, Style], best: str
+) -> str:
+    """Return a panel a finding with its curves, of a kind of CURVES; that of `best` is broadest."""
+    findings, kind = several[0].findings, CURVES[name]
+    rows = -(-len(findings) // COLUMNS)
+    figure = Figure(figsize=(WIDTH, 0.9 + 2.0 * rows))
+    panels = figure.subplots(rows, COLUMNS, squeeze=False, sharex=True, sharey=True).ravel()
+    for panel, finding in zip(panels, findings, strict=False):
+        _frame(panel, name)
+        panel.set_title(finding)
+        for one in several:
+            broad = {"linewidth": 2.2, "zorder": 3} if one.network == best else {"linewidth": 1}
+            for pair in _scored(one, (finding,)):
+                _line(panel, kind.trace(*pair), network=one.network, style=style, **broad)
+        if len(panel.get_legend_handles_labels()[1]) == 0:
+            _say(panel, "not computable")
+        panel.set(xlabel=kind.x, ylabel=kind.y)
+        panel.label_outer()
+    for panel in panels[len(findings) :]:
+        panel.remove()
+    return svg(figure, name=name, title=f"{name} by finding")
+
+
+def draw_pooled(reliability: pd.DataFrame, *, style: Mapping[str, Style]) -> str:
+    """Return a reliability diagram a network, pooled over all pairs of film and finding.
+
+    `reliability` is the table of `evaluation.calibration.reliability_table`. A dot is a bin of
+    probability, its area grows with the films in the bin; below stand these counts.
+    """
+    table = reliability.loc[reliability["finding"] == MICRO]
+    panels = {name: (table.loc[table["network"] == name], style[name].colour) for name in style}
+    title = "Reliability by network, all findings pooled"
+    return _draw_reliability(panels, columns=POOLED_COLUMNS, name="reliability", title=title)
+
+
+def draw_each_finding(
+    reliability: pd.DataFrame, *, network: str, findings: Sequence[str], style: Style
+) -> str:
+    """Return a small reliability diagram for each finding, of one network."""
+    table = reliability.loc[reliability["network"] == network]
+    panels = {one: (table.loc[table["finding"] == one], style.colour) for one in findings}
+    title = f"Reliability of {network} by finding"
+    return _draw_reliability(panels, columns=COLUMNS, name="reliabilities", title=title)
+
+
+@mpl.rc_context(SETTINGS)
+def draw_training(
+    histories: Mapping[str, pd.DataFrame],
+    *,
+    kept_epoch: Mapping[str, int | float],
+    style: Mapping[str, Style],
+) -> str:
+    """Return losses, accuracies and AUCs of training and validation films against the epoch.
+
+    Training films are dotted. A ring marks the epoch whose weights each network keeps.
+    """
+    figure = Figure(figsize=(WIDTH, 6.8))
+    panels = figure.subplots(2, 2).ravel()
+    for axes, (title, columns) in zip(panels, TRAINED.items(), strict=True):
+        for network, history in histories.items():
+            colour, _, line = style[network]
+            *training, validation = columns
+            for column in training:
+                rows = history.dropna(subset=[column])
+                axes.plot(rows["epoch"], rows[column], ":.", color=colour, alpha=0.4, linewidth=1)
+            rows = history.dropna(subset=[validation])
+            axes.plot(
+                rows["epoch"], rows[validation], line, marker=".", color=colour, label=network
+            )
+            kept = history.loc[history["epoch"] == kept_epoch[network]]
+            axes.plot(kept["epoch"], kept[validation], "o", color=colour, **RING)
+        axes.set_title(title)
+        axes.set_xlabel("Epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    return svg(figure, name="training", title="Losses, AUC and accuracy during training")
+
+
+@mpl.rc_context(SETTINGS)
+def draw_leaderboard(table: pd.DataFrame, *, reference: str) -> str:
+    """Return dots with intervals: a row an entry of the leaderboard, coloured by kind.
+
+    `table` is of `evaluation.compare`; the upright line is at the macro AUC of `reference`.
+    """
+    figure = Figure(figsize=(WIDTH, 1.1 + ROW * len(table)))
+    axes = figure.subplots()
+    at = table.loc[table["network"] == reference, "auc"].iloc[0]
+    axes.axvline(at, color=INK, linewidth=0.8)
+    for kind, look in style_networks(list(dict.fromkeys(table["kind"]))).items():
+        rows = np.flatnonzero((table["kind"] == kind).to_numpy())
+        mine = table.iloc[rows]
+        axes.hlines(rows, mine["auc_low"], mine["auc_high"], color=look.colour, linewidth=1.6)
+        axes.plot(mine["auc"], rows, "o", color=look.colour, label=kind)
+    name_rows(axes, table["network"].tolist())
+    axes.set_xlabel(f"Macro AUC on test films with 95 % interval (line: {reference})")
+    return svg(figure, name="leaderboard", title="Leaderboard: macro AUC on test films")
+
+
+def _unit_square(axes: Axes, *, margin: float) -> None:
+    axes.set(xlim=(-margin, 1 + margin), ylim=(-margin, 1 + margin))
+    axes.set_xticks((0, 0.5, 1), labels=("0", "0.5", "1"))
+    axes.set_yticks((0, 0.5, 1), labels=("0", "0.5", "1"))
+
+
+def _diagonal(axes: Axes) -> None:
+    axes.plot([0, 1], [0, 1], color=MUTED, linestyle=":", linewidth=1)
+
+
+def _say(axes: Axes, text: str) -> None:
+    """Write in the middle, over the diagonal."""
+    look: Any = {"ha": "center", "va": "center", "color": MUTED, "backgroundcolor": "white"}
+    axes.text(0.5, 0.5, text, **look)
+
+
+def _frame(axes: Axes, curve: str) -> None:
+    _unit_square(axes, margin=0.01)
+    axes.set_aspect("equal")
+    if curve == ROC:
+        _diagonal(axes)
+
+
+def _scored(one: Predictions, findings: Sequence[str]) -> Iterator[tuple[Scores, Scores]]:
+    """Yield label and score of the test films for those findings that have both classes."""
+    test = one.of("test")
+    for place in map(test.findings.index, findings):
+        label = test.label[:, place]
+        if {0.0, 1.0} <= set(label.tolist()):
+            yield label, test.logit[:, place]
+
+
+def _roc(label: Scores, score: Scores) -> Curve:
+    curve = np.interp(GRID, *roc_points(label, score))
+    curve[0] = 0
+    return curve
+
+
+def _precision_recall(label: Scores, score: Scores) -> Curve:
+    recall, precision = precision_recall_points(label, score)
+    return precision[np.searchsorted(recall, np.maximum(GRID, 1e-9))]  # recall 0 finds nothing
+
+
+def _line(
+    axes: Axes, curve: Curve, *, network: str, style: Mapping[str, Style], **look: Any
+) -> None:
+    colour, _, line = style[network]
+    axes.plot(GRID, curve, color=colour, linestyle=line, label=network, **look)
+
+
+@mpl.rc_context(SETTINGS)
+def _draw_reliability(
+    panels: Mapping[str, tuple[pd.DataFrame, str]], *, columns: int, name: str, title: str
+) -> str:
+    """Draw a diagram for each title, of the rows of its table in its colour."""
+    lines = -(-len(panels) // columns)
+    most = max(int(rows["films"].to_numpy().max(initial=0)) for rows, _ in panels.values())
+    figure = Figure(figsize=(WIDTH, 0.5 + 1.35 * WIDTH / columns * lines))
+    grid = figure.add_gridspec(2 * lines, columns, height_ratios=[3.4, 1] * lines)
+    for number, (heading, (rows, colour)) in enumerate(panels.items()):
+        line, column = divmod(number, columns)
+        above = figure.add_subplot(grid[2 * line, column], title=heading)
+        below = figure.add_subplot(grid[2 * line + 1, column], sharex=above)
+        _reliability_frame(above, below, most=most)
+        if rows["films"].to_numpy().any():
+            _bins(above, below, rows, colour=colour)
+        else:
+            _say(above, "no film")
+    return svg(figure, name=name, title=title)
+
+
+def _reliability_frame(above: Axes, below: Axes, *, most: int) -> None:
+    _unit_square(above, margin=0.02)
+    _diagonal(above)
+    below.set_yscale("log")
+    below.set_ylim(0.7, max(10, 2 * most))
+    ticks = [10**power for power in range(0, len(str(most)), 2)]
+    below.set_yticks(ticks, labels=[f"{count:,}" for count in ticks])
+    below.minorticks_off()
+    above.set_ylabel("Share of positives")
+    below.set(xlabel="Mean probability", ylabel="Films")
+    for axes in (above, below):
+        axes.label_outer()
+
+
+def _bins(above: Axes, below: Axes, rows: pd.DataFrame, *, colour: str) -> None:
+    """Draw the share of positives of each bin above, its films below."""
+    seen = rows.loc[rows["films"] > 0]
+    mean, films = seen["mean_probability"], seen["films"].to_numpy(dtype=np.float64)
+    area = SMALLEST + (LARGEST - SMALLEST) * films / films.max()
+    above.vlines(mean, seen["share_low"], seen["share_high"], color=colour, alpha=0.5)
+    above.plot(mean, seen["share"], color=colour, linewidth=0.8, alpha=0.4)
+    above.scatter(mean, seen["share"], s=area, color=colour, clip_on=False, zorder=3)
+    edges = [*rows["low_edge"], rows["high_edge"].iloc[-1]]
+    below.stairs(rows["films"], edges, fill=True, color=colour, alpha=0.55)
+
+
+TRAINED = {  # columns of a history; the last is of validation films, one before it of training
+    "Loss": ("train_loss", "val_loss"),
+    "Macro AUC of validation films": ("val_auc",),
+    "Pooled AUC": ("train_pooled_auc", "val_pooled_auc"),
+    "Accuracy at .5": ("train_accuracy", "val_accuracy"),
+}
+RING: dict[str, Any] = {"markersize": 8, "markerfacecolor": "none", "markeredgewidth": 1.6}
+ROC = "roc"
+CURVES = {
+    ROC: CurveKind(_roc, "False positive rate", "True positive rate (recall)"),
+    "precision-recall": CurveKind(_precision_recall, "Recall", "Precision"),
+}

@@ -1,0 +1,195 @@
+"""Rendering: templates to HTML, figures to SVG and PNG, films to JPEG, numbers to text.
+
+A page needs no other file: style sheet, figures and films stand in it. The same values give the
+same bytes. Text in SVG stays text, in the font of the page, and ids carry the name of the figure,
+so that several figures share one page.
+Letters in shapes: h and w pixels of a picture, sh and sw of what is shown, c colours.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import platform
+import re
+from collections.abc import Sequence
+from functools import cache
+from html import escape
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from jaxtyping import UInt8
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+FOLDER = Path(__file__).parent
+PACKAGES = (
+    "lucency", "torch", "torchvision", "timm", "accelerate", "albumentations",
+    "opencv-python-headless", "numpy", "pandas", "scipy", "scikit-learn", "matplotlib",
+)  # fmt: skip
+NOTICE = "For research only, not a medical device."
+SMALLEST = 0.001  # of the p values that are printed
+DASH, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
+NO_NAME = re.compile(r"[^\w.+-]+")  # not allowed in the name of a file
+QUALITY = 85  # of JPEG
+DOTS = 110  # an inch, of a PNG
+WIDTH = 9.6  # inches
+INK, MUTED, HAIRLINE = "#1d2730", "#5c6873", "#dde4e9"
+BEFORE, AFTER = "#a9bac6", "#0072B2"
+
+
+class Style(NamedTuple):
+    """How one network is drawn, in every figure and beside its name."""
+
+    colour: str
+    marker: str
+    line: str
+
+
+def write_page(file: Path, template: str, /, **values: Any) -> None:
+    """Write the HTML page of a template to a file; see `render`."""
+    file.write_text(render(template, **values), encoding="utf-8")
+
+
+def render(template: str, /, **values: Any) -> str:
+    """Return the HTML page of a template; `values` are escaped unless they are Markup."""
+    return _jinja().get_template(template).render(versions=_versions(), notice=NOTICE, **values)
+
+
+def render_chapter(template: str, values: dict[str, Any], chapter: object) -> Markup:
+    """Return the macro `chapter` of a template as HTML, called with a chapter's values."""
+    module: Any = _jinja().get_template(template).make_module(values)
+    return Markup(module.chapter(chapter))
+
+
+def decimal(number: int | float, places: int = 3) -> str:
+    """Return `places` decimals with a true minus sign, or a dash for what is not computable."""
+    return DASH if np.isnan(number) else f"{number:z.{places}f}".replace("-", MINUS)
+
+
+def whole(number: int | float) -> str:
+    """Return a count with its thousands set apart, or a dash for what is unknown."""
+    return DASH if np.isnan(number) else f"{number:,.0f}"
+
+
+def p_value(p: float) -> str:
+    """Return a p value with three decimals, below a thousandth as < 0.001, or a dash."""
+    return "< 0.001" if p < SMALLEST else decimal(p)
+
+
+def rows(table: pd.DataFrame) -> list[dict[Any, Any]]:
+    """Return the rows of a table by the names of its columns."""
+    return table.to_dict("records")
+
+
+def style_networks(networks: Sequence[str]) -> dict[str, Style]:
+    """Return a style for each network: seven colours, then the same with other marks and lines.
+
+    The colours are those that colour-blind readers tell apart, without the yellow, which is too
+    faint on white. Okabe and Ito, *Color Universal Design* (2008).
+    """
+    rounds = [divmod(number, len(COLOURS)) for number in range(len(networks))]
+    styles = [Style(COLOURS[hue], *SHAPES[turn % len(SHAPES)]) for turn, hue in rounds]
+    return dict(zip(networks, styles, strict=True))
+
+
+def name_rows(axes: Axes, names: Sequence[str]) -> None:
+    """Name the rows of a figure, from the top."""
+    axes.set_yticks(range(len(names)), labels=names)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.grid(visible=False, axis="y")
+    axes.tick_params(axis="y", length=0)
+
+
+def svg(figure: Figure, *, name: str, title: str) -> Markup:
+    """Return a figure as SVG with a title for the blind and ids that carry `name`."""
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    file = io.StringIO()
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    with mpl.rc_context(SETTINGS):
+        if handles:
+            figure.legend(handles, labels, loc="outside upper left", ncols=5)
+        figure.savefig(file, format="svg", metadata=nothing, transparent=True)
+    body = file.getvalue().partition("<svg ")[2]
+    body = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", body)
+    size, end, drawing = body.partition(">")
+    size = re.sub(r'(width|height)="[^"]*" ', "", size)
+    return Markup(f'<svg role="img" {size}{end}<title>{escape(title)}</title>{drawing}')
+
+
+def standalone_svg(drawing: str) -> str:
+    """Return a figure of `svg` as a file of its own, on a white background."""
+    style = '<svg style="background:white;font-family:sans-serif" '
+    return str(drawing).replace("<svg ", style, 1)
+
+
+def png(figure: Figure) -> bytes:
+    """Return a figure as a PNG file, on a white background."""
+    file = io.BytesIO()
+    software: Any = {"Software": None}
+    with mpl.rc_context(SETTINGS):
+        figure.savefig(file, format="png", dpi=DOTS, facecolor="white", metadata=software)
+    return file.getvalue()
+
+
+def png_uri(file: bytes) -> str:
+    """Return a PNG file as a data URI."""
+    return f"data:image/png;base64,{base64.b64encode(file).decode()}"
+
+
+def jpeg_uri(picture: UInt8[np.ndarray, "h w *c"], *, side: int) -> str:
+    """Return a picture as the data URI of a JPEG, its longer side at most `side` pixels."""
+    quality = [cv2.IMWRITE_JPEG_QUALITY, QUALITY]
+    encoded = cv2.imencode(".jpg", shrink(picture, side=side), quality)[1]
+    return f"data:image/jpeg;base64,{base64.b64encode(encoded.tobytes()).decode()}"
+
+
+def shrink(picture: UInt8[np.ndarray, "h w *c"], *, side: int) -> UInt8[np.ndarray, "sh sw *c"]:
+    """Return the picture with its longer side at most `side` pixels."""
+    scale = side / max(picture.shape[:2])
+    if scale >= 1:
+        return picture
+    return cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+
+
+@cache
+def _jinja() -> Environment:
+    jinja = Environment(
+        loader=FileSystemLoader(FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    jinja.filters |= {"decimal": decimal, "whole": whole, "p_value": p_value, "rows": rows}
+    return jinja
+
+
+@cache
+def _versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that results depend on."""
+    installed = {one.metadata["Name"].lower() for one in metadata.distributions()}
+    there = [name for name in PACKAGES if name in installed]
+    return {"Python": platform.python_version()} | {name: metadata.version(name) for name in there}
+
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+PLAIN = Style(MUTED, "o", ":")  # the trivial predictor
+SHAPES = (("o", "-"), ("s", "--"), ("^", "-."), ("D", ":"))
+SETTINGS: Any = {  # matplotlib's own names
+    "axes.axisbelow": True, "axes.edgecolor": MUTED, "axes.grid": True, "axes.labelcolor": MUTED,
+    "axes.labelsize": 9, "axes.linewidth": 0.6, "axes.spines.right": False,
+    "axes.spines.top": False, "axes.titlecolor": INK, "axes.titlesize": 9,
+    "figure.constrained_layout.use": True, "figure.labelsize": 9, "font.size": 9,
+    "grid.color": HAIRLINE, "grid.linewidth": 0.6, "legend.frameon": False,
+    "lines.linewidth": 1.6, "lines.markersize": 5, "svg.fonttype": "none",
+    "svg.hashsalt": "lucency", "text.color": INK, "text.parse_math": False, "xtick.color": MUTED,
+    "xtick.labelsize": 8.5, "ytick.color": INK, "ytick.labelsize": 8.5,
+}  # fmt: skip
