@@ -12,7 +12,7 @@ import base64
 import io
 import platform
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from html import escape
 from importlib import metadata
@@ -53,6 +53,9 @@ class Style(NamedTuple):
     line: str
 
 
+Styles = Mapping[str, Style]  # by what is drawn
+
+
 def write_page(file: Path, template: str, /, **values: Any) -> None:
     """Write the HTML page of a template to a file; see `render`."""
     file.write_text(render(template, **values), encoding="utf-8")
@@ -89,15 +92,15 @@ def rows(table: pd.DataFrame) -> list[dict[Any, Any]]:
     return table.to_dict("records")
 
 
-def style_networks(networks: Sequence[str]) -> dict[str, Style]:
-    """Return a style for each network: seven colours, then the same with other marks and lines.
+def styles_of(names: Sequence[str]) -> dict[str, Style]:
+    """Return a style for each name: seven colours, then the same with other marks and lines.
 
     The colours are those that colour-blind readers tell apart, without the yellow, which is too
     faint on white. Okabe and Ito, *Color Universal Design* (2008).
     """
-    rounds = [divmod(number, len(COLOURS)) for number in range(len(networks))]
+    rounds = [divmod(number, len(COLOURS)) for number in range(len(names))]
     styles = [Style(COLOURS[hue], *SHAPES[turn % len(SHAPES)]) for turn, hue in rounds]
-    return dict(zip(networks, styles, strict=True))
+    return dict(zip(names, styles, strict=True))
 
 
 def name_rows(axes: Axes, names: Sequence[str]) -> None:
@@ -193,3 +196,4 @@ SETTINGS: Any = {  # matplotlib's own names
     "svg.hashsalt": "lucency", "text.color": INK, "text.parse_math": False, "xtick.color": MUTED,
     "xtick.labelsize": 8.5, "ytick.color": INK, "ytick.labelsize": 8.5,
 }  # fmt: skip
+styled = mpl.rc_context(SETTINGS)  # what is decorated draws with these settings
