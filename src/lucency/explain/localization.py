@@ -22,13 +22,7 @@ import pandas as pd
 from jaxtyping import Bool, Float32, Float64, Int64
 
 from lucency.core.manifest import BOX_COLUMNS, require
-from lucency.evaluation.bootstrap import (
-    Weights,
-    all_and_resampled,
-    interval,
-    mean_over_findings,
-    ratio,
-)
+from lucency.evaluation.bootstrap import Weights, all_and_resampled, interval, ratio, with_macro
 from lucency.evaluation.evaluate import MACRO
 from lucency.explain.heatmaps import FRAME, Centres, Corners, Heatmaps, blend, cover, enlarge
 
@@ -96,7 +90,8 @@ def localize(maps: Heatmaps, *, boxes: pd.DataFrame, resamples: int, seed: int) 
     hits, wrong, own = np.split(sums, [len(LIMITS), 2 * len(LIMITS)], axis=1)
     whole = np.where(own[..., :1] > 0, own.sum(axis=0), 0)
     shares = np.stack([ratio(hits, own + 0 * hits), ratio(wrong, whole + 0 * wrong)], axis=1)
-    found = with_interval(with_mean(shares), boxed.counts).transpose(1, 3, 2, 0)
+    shares = with_macro(shares.reshape(len(shares), -1)).reshape(-1, *shares.shape[1:])
+    found = with_interval(shares, boxed.counts).transpose(1, 3, 2, 0)
     named = zip((*maps.findings, MACRO), boxed.counts, boxed.notes, found, strict=True)
     rows = [
         (maps.method, finding, *limit, *count, *cells.ravel().tolist(), note)
@@ -123,7 +118,7 @@ def reach(maps: Heatmaps, *, boxes: pd.DataFrame) -> pd.DataFrame:
     for name, least in LIMITS:
         mine = [best[name][placed.column == column] for column in range(len(maps.findings))]
         shares = [float((one > least).mean()) if len(one) else np.nan for one in mine]
-        shares.append(float(mean_over_findings(np.array(shares)[:, None])[0]))
+        shares = with_macro(np.array(shares)[:, None])[:, 0].tolist()
         counts = [*map(len, mine), len(placed.column)]
         for finding, count, share in zip((*maps.findings, MACRO), counts, shares, strict=True):
             note = "" if count else NO_BOX
@@ -380,13 +375,7 @@ def mean_by_finding(boxed: BoxedFilms, value: Value) -> Float64[np.ndarray, "k1 
     stated = ~np.isnan(value)
     terms = np.stack([np.where(stated, value, 0), stated.astype(np.float64)])
     sums = sum_by_finding(boxed, terms)
-    return with_mean(ratio(sums[:, 0], sums[:, 1]))
-
-
-def with_mean(value: Float64[np.ndarray, "k *t r"]) -> Float64[np.ndarray, "k1 *t r"]:
-    """Return the values of findings, and as one more their mean."""
-    mean = mean_over_findings(value.reshape(len(value), -1))
-    return np.concatenate([value, mean.reshape(1, *value.shape[1:])])
+    return with_macro(ratio(sums[:, 0], sums[:, 1]))
 
 
 def scale(cells: Float32[np.ndarray, "gh gw"], *, top: float) -> Float32[np.ndarray, "gh gw"]:

@@ -76,13 +76,12 @@ def _strip(
     name, size = str(prepared.manifest.image[row]), prepared.preparation.size
     large = prepared.preparation.model_copy(update={"size": SIDE})
     height, width = grey.shape
-    seen = np.asarray(prepared.pixels[row])
+    seen, larger = np.asarray(prepared.pixels[row]), prepare_film(grey, preparation=large)
     views = (
         (f"{name}, {width} x {height} px", "before preprocessing", grey),
-        (f"preprocessed, at {SIDE} px", "after preprocessing",
-         prepare_film(grey, preparation=large)),
+        (f"preprocessed, at {SIDE} px", "after preprocessing", larger),
         (f"network input, {size} x {size} px", "as network input", seen),
-    )  # fmt: skip
+    )
     pictures = [
         Thumbnail(caption, f"{name} {state}", jpeg_uri(picture, side=SIDE))
         for caption, state, picture in views

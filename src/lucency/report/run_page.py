@@ -16,13 +16,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int64
 
-from lucency.audit.agreement import (
-    DOUBTFUL,
-    MODERATE,
-    RELIABLE,
-    UNRELIABLE,
-    conclude_label_quality,
-)
+from lucency.audit.agreement import MODERATE, RATINGS, conclude_label_quality
 from lucency.audit.checks.issue import issue_table
 from lucency.audit.shortcuts import AuditResults, shortcut_reasons
 from lucency.balance.imbalance import Change
@@ -406,13 +400,11 @@ def _accuracy(label_quality: pd.DataFrame) -> str:
     if not ppv:
         return "Unknown: no expert has read these films."
     low, high = min(ppv, key=ppv.__getitem__), max(ppv, key=ppv.__getitem__)
-    span, count = f"{ppv[low]:.3f}", label_quality["rating"].tolist().count
+    span, rating = f"{ppv[low]:.3f}", label_quality["rating"].tolist()
     if ppv[low] < ppv[high]:
         span = f"{span} ({low}) to {ppv[high]:.3f} ({high})"
-    return (
-        f"Findings by label quality: {RELIABLE} {count(RELIABLE)}, {DOUBTFUL} {count(DOUBTFUL)}, "
-        f"{UNRELIABLE} {count(UNRELIABLE)}, of {len(label_quality)}. PPV of the labels: {span}."
-    )
+    counts = "".join(f"{name} {rating.count(name)}, " for name in RATINGS)
+    return f"Findings by label quality: {counts}of {len(rating)}. PPV of the labels: {span}."
 
 
 def _meaning(results: AuditResults) -> str:
