@@ -100,12 +100,12 @@ def draw_histogram(
 
     `name` is the film's, for the title; `number` keeps the ids of several figures apart.
     """
-    edges = np.linspace(0, LEVELS, BINS + 1)
     figure = Figure(figsize=(GREYS_SIDE, GREYS_SIDE))
     axes = figure.add_subplot()
     sums = axes.twinx()
     for label, picture, colour in (("original", found, BEFORE), ("network input", seen, AFTER)):
-        share = 100 * grey_shares(picture)
+        count, edges = np.histogram(picture, bins=BINS, range=(0, LEVELS))
+        share = 100 * (count / picture.size)
         axes.stairs(share, edges, fill=colour == BEFORE, color=colour, label=label)
         sums.plot(edges, np.r_[0, share.cumsum()], color=colour, linestyle=":", linewidth=1.2)
     axes.set(xlim=(0, LEVELS), xticks=(0, 128, 255), xlabel="Grey level", ylabel="% of pixels")
@@ -114,12 +114,6 @@ def draw_histogram(
     sums.grid(visible=False)
     title = f"{name}: grey-level histograms of the original and of the network input"
     return svg(figure, name=f"greys-{number}", title=title)
-
-
-def grey_shares(picture: UInt8[np.ndarray, "h w"]) -> Float64[np.ndarray, " _"]:
-    """Return the share of pixels in each of BINS equal steps of the 256 grey levels, from black."""
-    count = np.bincount(picture.ravel(), minlength=LEVELS)
-    return count.reshape(BINS, LEVELS // BINS).sum(axis=1) / picture.size
 
 
 def show_samples(

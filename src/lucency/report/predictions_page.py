@@ -96,11 +96,12 @@ def write_external_page(
 
 def page_values(page: PredictionsPage) -> dict[str, Any]:
     """Return the values of the shared sections, by the names of sections.html.jinja."""
-    found = page.evaluation
+    several, best, found = page.predictions, page.order[0], page.evaluation
+    style = styles_of([one.network for one in several])
     return {
         "title": page.title,
         "data_set": page.data_set.rstrip("."),
-        "findings": page.predictions[0].findings,
+        "findings": several[0].findings,
         "conclusion": found.conclusion,
         "issues": page.issues.to_dict("records"),
         "checks": page.checks,
@@ -110,7 +111,9 @@ def page_values(page: PredictionsPage) -> dict[str, Any]:
         "brier": _by_key(found.brier, "network", "finding"),
         **_metrics(page),
         **_comparison(found),
-        **_figures(page),
+        "best": best,
+        "style": {**style, TRIVIAL: PLAIN},
+        **draw_evaluation(several, evaluation=found, best=best, style=style),
         **_subgroups(found.subgroups),
         **CONSTANTS,
     }
@@ -167,13 +170,6 @@ def _by_key(table: pd.DataFrame, *columns: str) -> dict[tuple[str, ...], dict[st
             "once: make the table again"
         )
     return rows
-
-
-def _figures(page: PredictionsPage) -> dict[str, Any]:
-    several, best = page.predictions, page.order[0]
-    style = styles_of([one.network for one in several])
-    figures = draw_evaluation(several, evaluation=page.evaluation, best=best, style=style)
-    return {"best": best, "style": {**style, TRIVIAL: PLAIN}, **figures}
 
 
 def _subgroups(subgroups: pd.DataFrame) -> dict[str, Any]:

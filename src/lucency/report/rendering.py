@@ -35,7 +35,6 @@ PACKAGES = (
     "opencv-python-headless", "numpy", "pandas", "scipy", "scikit-learn", "matplotlib",
 )  # fmt: skip
 NOTICE = "For research only, not a medical device."
-SMALLEST = 0.001  # of the p values that are printed
 DASH, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
 NO_NAME = re.compile(r"[^\w.+-]+")  # not allowed in the name of a file
 QUALITY = 85  # of JPEG
@@ -84,7 +83,7 @@ def whole(number: int | float) -> str:
 
 def p_value(p: float) -> str:
     """Return a p value with three decimals, below a thousandth as < 0.001, or a dash."""
-    return "< 0.001" if p < SMALLEST else decimal(p)
+    return "< 0.001" if p < 0.001 else decimal(p)
 
 
 def rows(table: pd.DataFrame) -> list[dict[Any, Any]]:
