@@ -191,7 +191,7 @@ class Explanation:
         `findings` are by default all of the explanation. Raises ValueError for a film or a finding
         that is not there.
         """
-        from lucency.report.heatmap_figures import Drawn, overlay_figure
+        from lucency.report.heatmap_figures import overlay_figure
 
         names = self.maps.image.tolist()
         row = names.index(film) if film in names else film
@@ -205,7 +205,7 @@ class Explanation:
             raise ValueError(f"findings: found {lost[0]!r}, expected some of {known}")
         place = [self.maps.findings.index(name) for name in chosen]
         cells = {
-            name: Drawn(self.maps.grid[row, column], self.maps.centres)
+            name: (self.maps.grid[row, column], self.maps.centres)
             for name, column in zip(chosen, place, strict=True)
         }
         return overlay_figure(self.prepared.pixels[row], maps=cells, corners=np.empty((0, 4)))
