@@ -26,8 +26,6 @@ from lucency.core.plan import Plan, followed_by, joined, originals
 from lucency.data.sources import list_films, place_of_labels
 from lucency.data.split import set_apart, split, split_by_image
 
-Splitter = Callable[[Manifest, Path], np.ndarray]
-
 
 class LabelPlan(NamedTuple):
     """Films that a label table lists, what each part sees of them, and what balancing changed."""
@@ -116,7 +114,7 @@ def plan_of_labels(protocol: Protocol, *, labels: Path | None) -> LabelPlan:
     return LabelPlan(films, made.plan, change)
 
 
-def splitter(protocol: Protocol) -> Splitter:
+def splitter(protocol: Protocol) -> Callable[[Manifest, Path], np.ndarray]:
     """Return what parts films, given them and the folder of the official lists.
 
     Where a protocol balances before its split, all films that are not set apart are one part, which

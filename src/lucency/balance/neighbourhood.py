@@ -28,7 +28,6 @@ LIMITS = (0.3, 0.7, 1.0)  # local imbalance from which an entry is no more safe,
 # at which a synthetic film still has it: safe, borderline, rare, outlier; common has no use for it.
 REACH = np.array([0.5, 0.75, 1 + 1e-5, -1e-5, 0.0])
 MLENN_NEIGHBOURS, NEIGHBOURS = 3, 5  # of the papers, MLeNN's and the others'
-MLENN_DISTANCE = 0.5
 MIXED_UP = 0.3  # SCUMBLE above which MLTL is at its most lenient
 Label = Float32[np.ndarray, "n k"]
 Feature = Float32[np.ndarray, "n d"]
@@ -50,7 +49,7 @@ def mlenn(label: Label, *, feature: Feature, neighbours: int) -> Plan:
     common = np.flatnonzero(~(label[:, minority] == 1).any(axis=1))
     near = _nearest(label, feature, common, count=neighbours or MLENN_NEIGHBOURS)
     distance = adjusted_hamming(label[common, np.newaxis], label[near])
-    different = (distance > MLENN_DISTANCE).sum(axis=1)
+    different = (distance > 0.5).sum(axis=1)
     dropped = common[2 * different >= max(1, near.shape[1])]
     return originals(label).take(np.delete(np.arange(len(label)), dropped))
 
@@ -229,9 +228,7 @@ def _usefulness(imbalance: LocalImbalance, near: Near) -> Float64[np.ndarray, " 
     return usefulness - usefulness.min(initial=0)
 
 
-def _draw_one(
-    near: Int64[np.ndarray, "m c"], generator: np.random.Generator
-) -> Int64[np.ndarray, " m"]:
+def _draw_one(near: Near, generator: np.random.Generator) -> Int64[np.ndarray, " n"]:
     drawn = generator.integers(near.shape[1], size=len(near))
     return near[np.arange(len(near)), drawn]
 
