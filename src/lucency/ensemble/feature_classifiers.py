@@ -192,8 +192,7 @@ def fit_on_features(
     both sides, and features that are infinite or all the same; NaN is filled with the fitted films'
     median.
     """
-    _check_names(learner, fitting)
-    _check(films, train)
+    _check(films, train, learner=learner, fitting=fitting)
     classifier = LEARNERS[learner]
     classifier = classifier._replace(balance=OVERSAMPLING[fitting.oversampling](classifier))
     known, label = np.flatnonzero(train), films.label
@@ -314,15 +313,14 @@ class _Fits:
         return beyond, mean_over_findings(area)
 
 
-def _check_names(learner: str, fitting: Fitting) -> None:
+def _check(
+    films: Features, train: Bool[np.ndarray, " n"], *, learner: str, fitting: Fitting
+) -> None:
     words = (learner, fitting.oversampling, fitting.reduction)
     for word, known in zip(words, (LEARNERS, OVERSAMPLING, REDUCTIONS), strict=True):
         if word not in known:
             expected = f"expected one of {', '.join(known)}{nearest(word, known)}"
             raise ValueError(f"{word!r} is unknown; {expected}")
-
-
-def _check(films: Features, train: Bool[np.ndarray, " n"]) -> None:
     feature, patient = films.feature, films.patient
     known = feature[train]
     if np.isinf(feature).any() or not (known != known[:1])[~np.isnan(known)].any():

@@ -18,7 +18,7 @@ from scipy.stats import hypergeom
 
 from lucency.core.predictions import Features
 from lucency.ensemble import retrieval
-from lucency.ensemble.retrieval import Found, Index
+from lucency.ensemble.retrieval import NOBODY, Found, Index, search
 from lucency.evaluation.bootstrap import Weights, interval, once, ratio, resample_patients
 from lucency.evaluation.metrics import auc, mean_over_films
 
@@ -46,7 +46,7 @@ def similar_table(
     `label` are the labels of the index. Whether features recognise patients is measured among the
     queries, since the index may hold none of theirs.
     """
-    found = retrieval.search(index, queries.feature, patient=queries.patient, top=top)
+    found = search(index, queries.feature, patient=queries.patient, top=top)
     draws = {"resamples": resamples, "seed": seed}
     table = retrieval_table(queries, index=index, label=label, found=found, **draws)
     return pd.concat([table, recognition_table(queries, **draws)], ignore_index=True)
@@ -118,9 +118,7 @@ def recognition_table(queries: Features, *, resamples: int, seed: int) -> pd.Dat
     patient = index.patient[rows]
     weights = (once(len(rows)), resample_patients(patient, resamples=resamples, seed=seed))
     every = np.ones(len(rows), dtype=bool)
-    nearest = retrieval.search(
-        index, index.direction[rows], patient=np.full(len(rows), retrieval.NOBODY), top=2
-    ).row
+    nearest = search(index, index.direction[rows], patient=np.full(len(rows), NOBODY), top=2).row
     other = np.where(nearest[:, 0] == rows, nearest[:, 1], nearest[:, 0])
     same = (index.patient[other] == patient).astype(np.float64)
     chance = (count[owner[rows]] - 1) / (len(index) - 1)

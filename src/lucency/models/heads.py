@@ -27,12 +27,15 @@ class Body(Protocol):
 
     def forward_features(self, pixels: Tensor, /) -> Tensor:
         """Return the last maps or tokens."""
+        ...
 
     def forward_head(self, feature: Tensor, /, *, pre_logits: bool = False) -> Tensor:
         """Return logits, or what the last linear layer sees."""
+        ...
 
     def get_classifier(self) -> nn.Module:
         """Return the last layer."""
+        ...
 
 
 SHARPNESS = 10.0  # the best r of Wang et al.
