@@ -29,14 +29,8 @@ from lucency.core.predictions import (
 )
 from lucency.core.progress import progress, say
 from lucency.core.stage import discard_outdated, fingerprint_of, produce
-from lucency.core.tables import save_tables
-from lucency.ensemble.ensembles import (
-    EQUAL,
-    EnsembleResults,
-    diversity,
-    load_ensemble_results,
-    make_ensemble,
-)
+from lucency.core.tables import load_tables, save_tables
+from lucency.ensemble.ensembles import EQUAL, TEXT, EnsembleResults, diversity, make_ensemble
 from lucency.evaluation.calibration import recalibrated
 from lucency.evaluation.compare import Entry, leaderboard
 from lucency.evaluation.thresholds import threshold_table
@@ -163,8 +157,7 @@ def viewed(trained: Trained, network: str) -> Predictor:
 
 def learnt(trained: Trained, source: str, learner: str) -> Predictor:
     """Return what a classical learner makes of the features of a source."""
-    from lucency.ensemble.feature_classifiers import classical_predictions
-    from lucency.ensemble.nested_cv import Fitting
+    from lucency.ensemble.feature_classifiers import Fitting, classical_predictions
 
     train, evaluated, _ = feature_sets(trained, source)
     choices = trained.run.protocol.ensemble
@@ -211,7 +204,7 @@ def _comparable(train: Features, evaluated: Features, *, source: str) -> tuple[F
     """Return features whose cosine means something: textures have units, and may be missing."""
     if TEXTURE not in source.split(AND):
         return train, evaluated
-    from lucency.ensemble.nested_cv import standardised
+    from lucency.ensemble.feature_classifiers import standardised
 
     rows = np.arange(len(train) + len(evaluated))
     both = np.concatenate([train.feature, evaluated.feature])
@@ -262,7 +255,8 @@ def compare_ensembles(trained: Trained) -> EnsembleResults:
     }
     discard_outdated(place, inputs=inputs)
     write = partial(_write_leaderboard, trained, made)
-    return load_ensemble_results(produce(place, inputs=inputs, write=write))
+    folder = produce(place, inputs=inputs, write=write)
+    return load_tables(EnsembleResults, folder, text=TEXT)
 
 
 def leaderboard_folder(out: Path) -> Path:

@@ -20,7 +20,6 @@ from jaxtyping import Int64
 from lucency.audit.checks.run_checks import CHECKS, check_run, load_issues, save_issues
 from lucency.audit.shortcuts import AuditResults
 from lucency.balance.imbalance import (
-    POPULATIONS,
     Balanced,
     Change,
     describe_change,
@@ -198,7 +197,7 @@ def change(run: Run) -> Change:
         plan=seen if early else seen.take(seen.part == "train"),
         findings=films.findings,
         steps=load_steps(run.out / "plan"),
-        population=POPULATIONS[early],
+        population="all films" if early else "the training part",
     )
 
 
