@@ -121,20 +121,19 @@ def _check(**knobs: float | int) -> None:
 
 
 def _draw_batch(orders: list[Order]) -> list[PhantomFilm]:
-    threads = cv2.getNumThreads()
+    """Write the films; return them without their pixels."""
+    drawn, threads = [], cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
-        return [_draw(order) for order in orders]
+        for order in orders:
+            picture = phantom_film(order.patient, order.film, size=order.size)
+            done, png = cv2.imencode(".png", picture.pixels, PNG)
+            assert done
+            order.path.write_bytes(png.tobytes())
+            drawn.append(replace(picture, pixels=np.zeros((0, 0), np.uint8)))
     finally:
         cv2.setNumThreads(threads)
-
-
-def _draw(order: Order) -> PhantomFilm:
-    picture = phantom_film(order.patient, order.film, size=order.size)
-    done, png = cv2.imencode(".png", picture.pixels, PNG)
-    assert done
-    order.path.write_bytes(png.tobytes())
-    return replace(picture, pixels=np.zeros((0, 0), np.uint8))
+    return drawn
 
 
 def _write_tables(folder: Path, orders: list[Order], pictures: list[PhantomFilm]) -> None:
