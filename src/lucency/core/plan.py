@@ -142,9 +142,8 @@ def save_plan(plan: Plan, image: Shaped[np.ndarray, " n"], folder: Path) -> None
 
     Films go by name.
     """
-    table = {"image": image[plan.row], "copy": plan.copy}
-    table |= {"transform": plan.transform, "part": plan.part}
-    table |= {"mate": image[plan.mate], "mix": plan.mix}
+    table = {"image": image[plan.row], "copy": plan.copy, "transform": plan.transform}
+    table |= {"part": plan.part, "mate": image[plan.mate], "mix": plan.mix}
     pd.DataFrame(table).to_csv(folder / "plan.csv", index=False)
     np.save(folder / "label.npy", plan.label)
     np.save(folder / "weight.npy", plan.weight)

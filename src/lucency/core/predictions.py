@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 from zipfile import is_zipfile
 
 import numpy as np
@@ -20,6 +21,8 @@ from lucency.core.manifest import PARTS, require
 REPEATS_FILE = "repeats.npy"  # beside predictions: the probabilities of each repeat of their folds
 _BY_FILM = ("image", "patient", "part", "label", "logit", "feature")
 _FEATURES_BY_FILM = ("image", "patient", "part", "label", "feature")
+_OF_ALL_FILMS = ("network", "source", "split", "findings")
+Films = TypeVar("Films", "Predictions", "Features")
 
 
 def no_knots() -> Float64[np.ndarray, "m 3"]:
@@ -155,20 +158,16 @@ def _check_films(films: Predictions | Features) -> None:
     require(bool(np.isin(films.part, PARTS).all()), "part", np.unique(films.part))
 
 
-def concatenate(several: Sequence[Predictions]) -> Predictions:
-    """Return the films of several parts of one network's predictions as one, in this order."""
-    about = {(one.network, one.split, one.findings) for one in several}
-    require(len(about) == 1, "network, split and findings of parts", about)
-    whole = {name: np.concatenate([getattr(one, name) for one in several]) for name in _BY_FILM}
-    return replace(several[0], **whole)
+def concatenate(several: Sequence[Films]) -> Films:
+    """Return several parts of one network's predictions, or one source's features, as one.
 
-
-def concatenate_features(several: Sequence[Features]) -> Features:
-    """Return one source's features of several lists of films as those of one, in this order."""
-    about = {(one.source, one.split, one.findings) for one in several}
-    require(len(about) == 1, "source, split and findings of features", about)
-    names = _FEATURES_BY_FILM
-    whole = {name: np.concatenate([getattr(one, name) for one in several]) for name in names}
+    Raises ValueError where their network or source, split or findings differ.
+    """
+    held = [vars(one) for one in several]
+    about = {tuple(one[name] for name in one if name in _OF_ALL_FILMS) for one in held}
+    require(len(about) == 1, "network or source, split and findings of parts", about)
+    by_film = _BY_FILM if isinstance(several[0], Predictions) else _FEATURES_BY_FILM
+    whole = {name: np.concatenate([one[name] for one in held]) for name in by_film}
     return replace(several[0], **whole)
 
 

@@ -28,7 +28,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.svm import LinearSVC
 
 from lucency.core.manifest import Manifest, nearest
-from lucency.core.predictions import Features, Predictions, concatenate_features
+from lucency.core.predictions import Features, Predictions, concatenate
 from lucency.ensemble.nested_cv import (
     REDUCTIONS,
     Choice,
@@ -104,7 +104,7 @@ def classical_predictions(
         expected = "expected one source, split and list of findings, with features"
         raise ValueError(f"features of {found}; {expected}")
     unlabelled = replace(others, label=np.full_like(others.label, np.nan))
-    films = concatenate_features([train, unlabelled])
+    films = concatenate([train, unlabelled])
     first = np.arange(len(films)) < len(train)
     fitted = fit_on_features(films, train=first, learner=learner, seed=seed, fitting=fitting)
     network = f"{learner} on {train.source}"
