@@ -173,8 +173,6 @@ def _count_up(film: Int64[np.ndarray, " m"]) -> Int64[np.ndarray, " m"]:
     return pd.Series(film).groupby(film).cumcount().to_numpy(dtype=np.int64) + 1
 
 
-def _link(
-    name: Shaped[np.ndarray, " m"], number: Int64[np.ndarray, " m"]
-) -> Shaped[np.ndarray, " m"]:
+def _link(name: np.ndarray, number: np.ndarray) -> np.ndarray:
     pairs = zip(name.tolist(), number.tolist(), strict=True)
     return np.array([f"{name}{COPY_MARK}{copy}" for name, copy in pairs], dtype=object)

@@ -21,11 +21,13 @@ from lucency.core.manifest import PARTS, require
 REPEATS_FILE = "repeats.npy"  # beside predictions: the probabilities of each repeat of their folds
 _BY_FILM = ("image", "patient", "part", "label", "logit", "feature")
 _FEATURES_BY_FILM = ("image", "patient", "part", "label", "feature")
+Line = Float64[np.ndarray, "..."]  # slope or offset: one a finding, or a single number for all
+Knots = Float64[np.ndarray, "m 3"]
 _OF_ALL_FILMS = ("network", "source", "split", "findings")
 Films = TypeVar("Films", "Predictions", "Features")
 
 
-def no_knots() -> Float64[np.ndarray, "m 3"]:
+def no_knots() -> Knots:
     """Return the knots of recalibrations that are lines: none."""
     return np.empty((0, 3))
 
@@ -48,9 +50,9 @@ class Predictions:
     label: Float32[np.ndarray, "n k"]
     logit: Float[np.ndarray, "n k"]
     feature: Float32[np.ndarray, "n d"]
-    slope: Float64[np.ndarray, ...] = field(default_factory=lambda: np.ones(()))
-    offset: Float64[np.ndarray, ...] = field(default_factory=lambda: np.zeros(()))
-    knot: Float64[np.ndarray, "m 3"] = field(default_factory=no_knots)
+    slope: Line = field(default_factory=lambda: np.ones(()))
+    offset: Line = field(default_factory=lambda: np.zeros(()))
+    knot: Knots = field(default_factory=no_knots)
 
     def __post_init__(self) -> None:
         _check_films(self)
@@ -144,10 +146,9 @@ class Features:
 
     def predictions(self, *, network: str, logit: Float[np.ndarray, "n k"]) -> Predictions:
         """Return predictions of the same films, made from these features and without them."""
-        films = {name: getattr(self, name) for name in ("image", "patient", "part", "label")}
-        nothing = np.empty((len(self), 0), dtype=np.float32)
-        about = {"network": network, "split": self.split, "findings": self.findings}
-        return Predictions(**about, **films, logit=logit, feature=nothing)
+        held = {name: value for name, value in vars(self).items() if name != "source"}
+        held["feature"] = np.empty((len(self), 0), dtype=np.float32)
+        return Predictions(network=network, logit=logit, **held)
 
 
 def _check_films(films: Predictions | Features) -> None:
@@ -172,11 +173,7 @@ def concatenate(several: Sequence[Films]) -> Films:
 
 
 def rescale(
-    logit: Float[np.ndarray, "n k"],
-    *,
-    slope: Float64[np.ndarray, ...],
-    offset: Float64[np.ndarray, ...],
-    knot: Float64[np.ndarray, "m 3"],
+    logit: Float[np.ndarray, "n k"], *, slope: Line, offset: Line, knot: Knots
 ) -> Float64[np.ndarray, "n k"]:
     """Return slope x curve(logit) + offset, in double precision; no two films change their order.
 
@@ -193,7 +190,7 @@ def rescale(
     return bent * slope + offset
 
 
-def check_knots(knot: Float64[np.ndarray, "m 3"], *, findings: int) -> None:
+def check_knots(knot: Knots, *, findings: int) -> None:
     """Raise ValueError unless the knots are those of rising curves, finding by finding."""
     require(knot.ndim == 2 and knot.shape[1] == 3, "finding, logit and curve of knots", knot.shape)
     require(bool(np.isfinite(knot).all()), "knots must be finite", "NaN or infinity")

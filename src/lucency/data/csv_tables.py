@@ -64,11 +64,15 @@ class Scores:
     left_out: tuple[str, ...]
 
 
-def read_csv(file: Path) -> CsvTable:
-    """Return a CSV table's cells as text.
+def read_csv(file: Path, *, expected: str = "a CSV table") -> CsvTable:
+    """Return the cells of a CSV table as text.
 
-    Raises ValueError when two columns have one name, or when there are no rows.
+    Raises ValueError when there is no such file (`expected` is what it should be), when two columns
+    have one name, or when there are no rows.
     """
+    if not file.is_file():
+        found = "is a folder" if file.is_dir() else "no such file"
+        raise ValueError(f"{file}: {found}; expected {expected}")
     try:
         table = pd.read_csv(file, header=None, dtype=str, keep_default_na=False, index_col=False)
     except (EOFError, zlib.error, gzip.BadGzipFile, UnicodeDecodeError) as error:
@@ -116,9 +120,7 @@ def read_scores(file: Path, *, findings: tuple[str, ...]) -> Scores:
     table without an image column or a finding's, for a cell that is no number, and for a film that
     is listed twice.
     """
-    if not file.is_file():
-        raise ValueError(f"{file}: no such file; expected a table of predictions (.csv or .csv.gz)")
-    table = read_csv(file)
+    table = read_csv(file, expected="a table of predictions (.csv or .csv.gz)")
     columns = table.columns
     key = next((name for name in IMAGE_COLUMNS if name in columns), "")
     if not key:

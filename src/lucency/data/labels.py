@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float32, Int64, Shaped
+from jaxtyping import Float32, Shaped
 
 from lucency.core.manifest import (
     BOX_COLUMNS,
@@ -154,10 +154,7 @@ def films_of_table(
 
 def read_label_table(file: Path) -> CsvTable:
     """Return the cells of a label file as text; raises ValueError where there is no such file."""
-    if not file.is_file():
-        found = "is a folder" if file.is_dir() else "no such file"
-        raise ValueError(f"{file}: {found}; expected a label file (.csv or .csv.gz)")
-    return read_csv(file)
+    return read_csv(file, expected="a label file (.csv or .csv.gz)")
 
 
 def read_official_lists(root: Path) -> tuple[Shaped[np.ndarray, " t"], Shaped[np.ndarray, " u"]]:
@@ -226,9 +223,7 @@ def _parse_years(text: str) -> float:
     return int(parts[1]) / _UNITS[parts[2]] if parts else np.nan
 
 
-def _with_truth(
-    facts: dict[str, np.ndarray], root: Path, image: Shaped[np.ndarray, " n"]
-) -> pd.DataFrame:
+def _with_truth(facts: dict[str, np.ndarray], root: Path, image: np.ndarray) -> pd.DataFrame:
     """Add the columns of a phantom's truth.csv, joined by image name."""
     table = pd.DataFrame(facts)
     if not (root / TRUTH_FILE).is_file():
@@ -238,9 +233,7 @@ def _with_truth(
     return pd.concat([table, truth.reset_index(drop=True)], axis=1)
 
 
-def _read_boxes(
-    root: Path, image: Shaped[np.ndarray, " n"], findings: tuple[str, ...]
-) -> pd.DataFrame:
+def _read_boxes(root: Path, image: np.ndarray, findings: tuple[str, ...]) -> pd.DataFrame:
     """Return the boxes of these films and findings, in 0..1 of the film."""
     file = next((f for f in (root / BOX_FILE, root / f"{BOX_FILE}.gz") if f.is_file()), None)
     if file is None:
@@ -258,9 +251,7 @@ def _parse_box_finding(text: str) -> str:
     return FINDINGS[label_column("Infiltration" if text == "Infiltrate" else text)]
 
 
-def _version(
-    table: CsvTable, patient: Int64[np.ndarray, " n"], label: Float32[np.ndarray, "n 15"]
-) -> str:
+def _version(table: CsvTable, patient: np.ndarray, label: np.ndarray) -> str:
     """Name the published version whose every count agrees."""
     counts = dict(zip(LABELS, label.sum(axis=0).astype(int).tolist(), strict=True))
     pairs = zip(table.columns["Image Index"], table.columns["Follow-up #"], strict=True)

@@ -103,9 +103,7 @@ class _Release(NamedTuple):
 
 
 def _read(file: Path) -> CsvTable:
-    if not file.is_file():
-        raise ValueError(f"{file}: no such file; expected a table of Google's chest-xray-labels")
-    table = read_csv(file)
+    table = read_csv(file, expected="a table of Google's chest-xray-labels")
     table.require("Patient ID")
     return table
 

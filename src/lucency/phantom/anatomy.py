@@ -56,10 +56,6 @@ class Chest:
         """Distance from the midline to the inner chest wall at height `y`, cm."""
         return np.asarray(np.interp(y, OUTER[:, 1], OUTER[:, 0]) * (self.half / HALF))
 
-    def angle(self, side: int) -> Float[np.ndarray, 2]:
-        """The costophrenic angle, cm."""
-        return np.array([side * self.half * 0.965, self.dome(side) + self.arch])
-
     def hilum(self, side: int) -> Float[np.ndarray, 2]:
         """The hilum of the lung, cm; the left is higher."""
         x = side * 0.27 * self.half + self.shift
@@ -70,8 +66,8 @@ class Chest:
         bottom, arch = self.dome(side), self.arch
         stretch = np.array([self.half / HALF, bottom / HEIGHT])
         outer, inner = OUTER * stretch, INNER * stretch
-        corner = np.abs(self.angle(side))
-        base = [tuple(corner), tuple(corner)]  # doubled, so that the curve has a corner there
+        corner = (self.half * 0.965, bottom + arch)  # the costophrenic angle
+        base = [corner, corner]  # doubled, so that the curve has a corner there
         base += [
             (u * self.half, bottom + v * arch)
             for u, v in ((0.87, 0.5), (0.68, 0.08), (0.46, 0.0), (0.27, 0.2), (0.13, 0.45))

@@ -18,7 +18,9 @@ WATER = 0.2  # attenuation of water at about 110 kVp, 1/cm
 
 Map = Float32[np.ndarray, "h w"]  # a number a pixel: a share, or a thickness in cm of water
 Points = Real[np.ndarray, "... 2"]  # x and y, in cm
+Ends = Real[np.ndarray, "*n 2"]  # points of several curves
 Outline = Float[np.ndarray, "_ 2"]  # of a shape, or a line
+Grey = UInt8[np.ndarray, "h w"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,13 +75,7 @@ class Frame:
         return self.soften(mask.astype(np.float32) / 255, soft=soft)
 
     def trace(
-        self,
-        mask: UInt8[np.ndarray, "h w"],
-        path: Points,
-        *,
-        width: float,
-        value: float = 1.0,
-        closed: bool = False,
+        self, mask: Grey, path: Points, *, width: float, value: float = 1.0, closed: bool = False
     ) -> None:
         """Draw lines into `mask` over what it holds."""
         thick = width * self.density
@@ -132,13 +128,7 @@ def smooth(point: Real[np.ndarray, "n 2"], *, steps: int = 6, closed: bool = Tru
     return curve.reshape(-1, 2)
 
 
-def bend(
-    start: Real[np.ndarray, "*n 2"],
-    control: Real[np.ndarray, "*n 2"],
-    end: Real[np.ndarray, "*n 2"],
-    *,
-    steps: int = 14,
-) -> Float[np.ndarray, "*n p 2"]:
+def bend(start: Ends, control: Ends, end: Ends, *, steps: int = 14) -> Float[np.ndarray, "*n p 2"]:
     """Quadratic Bezier curves from `start` to `end`."""
     t = np.linspace(0, 1, steps)[:, None]
     a, b, c = start[..., None, :], control[..., None, :], end[..., None, :]
@@ -158,9 +148,7 @@ def enlarge(thickness: Float32[np.ndarray, "_ _"], size: int) -> Map:
     return cv2.resize(thickness, (size, size), interpolation=cv2.INTER_LINEAR)
 
 
-def expose(
-    frame: Frame, water: Map, exposure: Exposure, *, rng: np.random.Generator
-) -> UInt8[np.ndarray, "h w"]:
+def expose(frame: Frame, water: Map, exposure: Exposure, *, rng: np.random.Generator) -> Grey:
     """The displayed film behind `water` cm of water: scatter, blur, quantum noise, display curve.
 
     Primary exposure falls as exp(-0.2 water); scatter is its wide blur; the noise of the optical
