@@ -128,7 +128,8 @@ def _find(place: Source, findings: tuple[str, ...], folder: Path) -> None:
         )
     pd.DataFrame({"image": absent}).to_csv(folder / "missing.csv", index=False)
     found = everything.take(rows)
-    below = [_below(root, file) for file in found.facts["path"].tolist()]
+    # Below the root, so that a folder moved as a whole is found again.
+    below = [str(Path(file).relative_to(root)) for file in found.facts["path"].tolist()]
     save_manifest(replace(found, facts=found.facts.assign(path=below)), folder)
     say(f"Films: {everything.origin}; {len(absent):,} of them not on disk")
 
@@ -163,12 +164,6 @@ def _without_excluded(films: Manifest, place: Source) -> Manifest:
         )
     kept = films.take(np.flatnonzero(~named))
     return replace(kept, origin=f"{films.origin}, {named.sum():,} excluded by a list")
-
-
-def _below(root: Path, file: str) -> str:
-    """Return a film's place below `root`, so that a folder moved as a whole is found again."""
-    path = Path(file)
-    return str(path.relative_to(root)) if path.is_relative_to(root) else file
 
 
 def _read_nih(source: Source, *, findings: tuple[str, ...]) -> Manifest:

@@ -296,12 +296,9 @@ def collapse_lung(chest: Chest, frame: Frame, lesion: Lesion) -> Trace:
     edge = frame.stroke(shrunk, width=0.16, closed=True) * frame.fill(whole, soft=0.3)
     dense = lesion.between(0.02, 0.25) * lung
     added = 0.9 * edge - lesion.between(1.0, 4.0) * space
-    return Trace(outlines=[_crescent(whole, shrunk, gap)], filled=dense, added=added, bare=space)
-
-
-def _crescent(whole: Outline, shrunk: Outline, gap: float) -> Outline:
     apart = np.linalg.norm(whole - shrunk, axis=1) > 0.45 * gap
-    return np.concatenate([whole[apart], shrunk[apart]]) if apart.any() else whole
+    crescent = np.concatenate([whole[apart], shrunk[apart]]) if apart.any() else whole
+    return Trace(outlines=[crescent], filled=dense, added=added, bare=space)
 
 
 def thicken_pleura(chest: Chest, frame: Frame, lesion: Lesion) -> Trace:
