@@ -51,6 +51,7 @@ HeatmapMethod = Literal[
     "cam", "grad-cam", "grad-cam++", "hires-cam", "layer-cam", "x-grad-cam", "occlusion",
     "integrated-gradients", "smooth-grad", "attention-rollout",
 ]  # fmt: skip
+Pooling = Literal["own", "average", "max", "lse"]
 Colour = Literal[
     "none", "autumn", "bone", "jet", "winter", "rainbow", "ocean", "summer", "spring", "cool",
     "hsv", "pink", "hot", "parula", "magma", "inferno", "plasma", "viridis", "cividis", "twilight",
@@ -148,7 +149,7 @@ class Head(Choices):
     and hidden layers of `dense` features with ReLU, and `dropout` after each, lead to the last.
     """
 
-    pooling: Literal["own", "average", "max", "lse"] = "own"
+    pooling: Pooling = "own"
     transition: int = Field(default=0, ge=0, le=8192)
     dense: tuple[Annotated[int, Field(ge=1, le=65536)], ...] = ()
     dropout: float = Field(default=0.0, ge=0, lt=1)
