@@ -105,13 +105,6 @@ def parse_whole(text: str) -> int:
     return int(text)
 
 
-def parse_stated(text: str) -> float:
-    """Return 0, 1 or, for an empty cell, NaN."""
-    if text not in STATED:
-        raise ValueError(f"found {text!r}, expected 0, 1 or nothing")
-    return STATED[text]
-
-
 def read_scores(file: Path, *, findings: tuple[str, ...]) -> Scores:
     """Read a table (.csv or .csv.gz): a column of image names, and one a finding.
 
@@ -204,6 +197,3 @@ def _lines(file: Path) -> list[str]:
     except UnicodeDecodeError as error:
         raise ValueError(f"{file}: is no text; expected image names, one a line") from error
     return [line.split()[0] for line in text.splitlines() if line.strip()]
-
-
-STATED = {"0": 0.0, "0.0": 0.0, "1": 1.0, "1.0": 1.0, "": np.nan}

@@ -26,15 +26,7 @@ from lucency.core.manifest import (
     load_manifest,
     nearest,
 )
-from lucency.data.csv_tables import (
-    NAMELESS,
-    STATED,
-    CsvTable,
-    parse_number,
-    parse_stated,
-    parse_whole,
-    read_csv,
-)
+from lucency.data.csv_tables import NAMELESS, CsvTable, parse_number, parse_whole, read_csv
 from lucency.data.images import locate_films
 
 LABEL_FILES = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
@@ -72,7 +64,7 @@ def read_labels(file: Path) -> Labels:
         label = _parse_labels(table)[:, : len(FINDINGS)]
         return Labels(findings=FINDINGS, label=label, left_out=())
     findings = _findings(table)
-    label = [table.parse(name, parse_stated) for name in findings]
+    label = [table.parse(name, _parse_stated) for name in findings]
     return Labels(
         findings=findings,
         label=np.stack(label, axis=1).astype(np.float32),
@@ -137,7 +129,7 @@ def films_of_table(
     """
     table.require(image_column, patient_column, *findings)
     columns, films = table.columns, len(table.columns[image_column])
-    label = [table.parse(name, parse_stated) for name in findings]
+    label = [table.parse(name, _parse_stated) for name in findings]
     facts = {name: columns[name] for name in ("sex", "view") if name in columns}
     if "age" in columns:
         facts["age"] = table.parse("age", parse_number)
@@ -213,6 +205,13 @@ def _parse_tokens(text: str) -> list[int]:
         raise ValueError(f"found {text!r}, expected {NO_FINDING} alone or findings without it")
     places = {label_column(token) for token in tokens}
     return [int(place in places) for place in range(len(LABELS))]
+
+
+def _parse_stated(text: str) -> float:
+    """Return 0, 1 or, for an empty cell, NaN."""
+    if text not in _STATED:
+        raise ValueError(f"found {text!r}, expected 0, 1 or nothing")
+    return _STATED[text]
 
 
 def _parse_years(text: str) -> float:
@@ -298,8 +297,8 @@ def _findings(table: CsvTable) -> tuple[str, ...]:
 def _is_finding(name: str, cells: np.ndarray) -> bool:
     if name.startswith(NAMELESS) or name.casefold() in NEVER_FINDINGS:
         return False
-    share = float(np.isin(cells, [text for text in STATED if text]).mean())
-    return share >= MOSTLY or (share > 0 and set(cells.tolist()) <= STATED.keys())
+    share = float(np.isin(cells, [text for text in _STATED if text]).mean())
+    return share >= MOSTLY or (share > 0 and set(cells.tolist()) <= _STATED.keys())
 
 
 def _named(about: Path) -> tuple[str, ...]:
@@ -309,6 +308,7 @@ def _named(about: Path) -> tuple[str, ...]:
         raise ValueError(f"{about}: found no list of findings, expected a run's file") from error
 
 
+_STATED = {"0": 0.0, "0.0": 0.0, "1": 1.0, "1.0": 1.0, "": np.nan}
 _UNITS = {"": 1.0, "Y": 1.0, "M": 12.0, "D": 365.25}  # in a year
 _FACTS = {
     "Patient Age": ("age", _parse_years),

@@ -149,15 +149,13 @@ def infiltrate(chest: Chest, frame: Frame, lesion: Lesion) -> Trace:
 
 def place_mass(chest: Chest, frame: Frame, lesion: Lesion) -> Trace:
     """Mass: a lobulated ball of more than 3 cm."""
-    rng = lesion.rng
-    radius = rng.uniform(1.7, 2.2) + lesion.between(0.0, 1.5)
+    radius = lesion.rng.uniform(1.7, 2.2) + lesion.between(0.0, 1.5)
     return _ball(chest, frame, lesion, radius=radius, density=lesion.between(0.35, 1.4))
 
 
 def place_nodule(chest: Chest, frame: Frame, lesion: Lesion) -> Trace:
     """Nodule: a ball of less than 3 cm, the plain ones dense."""
-    rng = lesion.rng
-    radius = min(rng.uniform(0.5, 0.9) + lesion.between(0.0, 0.6), 1.45)
+    radius = min(lesion.rng.uniform(0.5, 0.9) + lesion.between(0.0, 0.6), 1.45)
     return _ball(chest, frame, lesion, radius=radius, density=lesion.between(0.6, 2.6))
 
 
@@ -195,8 +193,7 @@ def consolidate(chest: Chest, frame: Frame, lesion: Lesion) -> Trace:
     lobe = zone(chest, side, top, bottom, medial=medial, slope=slope)
     around = zone(chest, side, top - 0.3, bottom + fade)
     shadow = frame.fill(lobe, soft=0.15) * frame.fill(around, soft=1.3)
-    filled = lesion.between(0.15, 0.97) * shadow
-    return Trace(outlines=[lobe], filled=filled)
+    return Trace(outlines=[lobe], filled=lesion.between(0.15, 0.97) * shadow)
 
 
 def _by_side(outlines: list[Outline]) -> list[Outline]:
@@ -285,9 +282,8 @@ def collapse_lung(chest: Chest, frame: Frame, lesion: Lesion) -> Trace:
     side = lesion.side
     gap = lesion.between(0.7, 5.0)
     whole = chest.lung_outline(side)
-    root = chest.hilum(side)
     share = np.clip(1.15 - 0.75 * (whole[:, 1:] / chest.dome(side)), 0.12, 1.0)
-    away = whole - root
+    away = whole - chest.hilum(side)
     reach = np.maximum(np.linalg.norm(away, axis=1, keepdims=True), 1e-6)
     lateral = np.clip((side * away[:, :1] + 3.0) / 4.0, 0, 1)
     shrunk = whole - away / reach * np.minimum(gap * share * lateral * 1.2, 0.75 * reach)
