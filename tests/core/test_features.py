@@ -6,7 +6,7 @@ import jaxtyping
 import numpy as np
 import pytest
 
-from lucency.core.predictions import Features, concatenate_features
+from lucency.core.predictions import Features, concatenate
 
 BY_FILM = ("image", "patient", "part", "label", "feature")
 
@@ -26,11 +26,11 @@ def test_rows_are_taken_whole_and_put_together_again():
     rows = films.take(np.array([2, 0]))
     assert (rows.image.tolist(), rows.feature[:, 0].tolist()) == (["z", "x"], [8, 0])
     assert films.of("test").image.tolist() == ["z"]
-    whole = concatenate_features([films.of("train"), films.of("test")])
+    whole = concatenate([films.of("train"), films.of("test")])
     for name in BY_FILM:
         np.testing.assert_array_equal(getattr(whole, name), getattr(films, name))
-    with pytest.raises(ValueError, match="source, split and findings of features"):
-        concatenate_features([films, replace(films, source="other")])
+    with pytest.raises(ValueError, match="source, split and findings of parts"):
+        concatenate([films, replace(films, source="other")])
 
 
 def test_predictions_are_of_the_same_films_without_the_features():

@@ -58,7 +58,7 @@ def test_parts_put_together_are_the_whole():
     whole = concatenate([one.of("val"), one.of("test")])
     for name in ("image", "patient", "part", "label", "logit", "feature"):
         np.testing.assert_array_equal(getattr(whole, name), getattr(one, name))
-    with pytest.raises(ValueError, match="network, split and findings of parts"):
+    with pytest.raises(ValueError, match="network or source, split and findings of parts"):
         concatenate([one, replace(one, network="other")])
 
 

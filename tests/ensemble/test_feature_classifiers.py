@@ -19,7 +19,7 @@ from sklearn.preprocessing import StandardScaler
 
 from lucency.config.sections import Network, Source
 from lucency.core.manifest import FINDINGS, Manifest, Preparation, empty_boxes
-from lucency.core.predictions import Features, Predictions, concatenate_features
+from lucency.core.predictions import Features, Predictions, concatenate
 from lucency.data.preprocess import prepare
 from lucency.data.sources import read_films
 from lucency.ensemble import feature_classifiers
@@ -313,7 +313,7 @@ def _sides(feature: np.ndarray, films: Manifest) -> list[Features]:
 def test_classifiers_are_compared_with_the_network_whose_features_they_take():
     feature, films = _linear()
     train, *others = _sides(feature, films)
-    both = concatenate_features(others)
+    both = concatenate(others)
     predicted, table = classical_predictions(train, both, learner="logistic", seed=0)
     test = predicted.of("test")
     assert predicted.network == "logistic on densenet121"
@@ -321,7 +321,7 @@ def test_classifiers_are_compared_with_the_network_whose_features_they_take():
     np.testing.assert_array_equal(predicted.part, both.part)
     assert test.feature.shape == (len(test), 0)
     assert table["films"].eq(len(train)).all()
-    both = concatenate_features([train, others[1]])
+    both = concatenate([train, others[1]])
     first = np.arange(len(both)) < len(train)
     found = fit_on_features(both, train=first, learner="logistic", seed=0)
     np.testing.assert_allclose(test.logit, found.logit, rtol=1e-9)

@@ -10,16 +10,7 @@ from lucency.data.images import read_grey
 from lucency.data.preprocess import prepare_film
 from lucency.ensemble.lungs import lung_mask
 from lucency.phantom import render as radiograph
-from lucency.phantom.anatomy import (
-    SIDES,
-    Chest,
-    Layers,
-    draw_chest,
-    fill,
-    heart_outline,
-    lung_outline,
-    mediastinum_outline,
-)
+from lucency.phantom.anatomy import SIDES, Chest, Layers, draw_chest
 from lucency.phantom.cohort import draw_population
 from lucency.phantom.imaging import Frame
 
@@ -40,9 +31,9 @@ def phantoms(films: int, monkeypatch: pytest.MonkeyPatch) -> list[tuple[np.ndarr
         for film in several:
             picture = radiograph.phantom_film(patient, film, size=SIZE)
             chest, frame = drawn[-1]
-            lungs = fill(frame, *[lung_outline(chest, side) for side in SIDES]) > 0.5
-            hidden = (heart_outline(chest), mediastinum_outline(chest))
-            seen = lungs & ~(np.maximum(*[fill(frame, one) for one in hidden]) > 0.5)
+            lungs = frame.fill(*[chest.lung_outline(side) for side in SIDES]) > 0.5
+            hidden = (chest.heart_outline(), chest.mediastinum_outline())
+            seen = lungs & ~(np.maximum(*[frame.fill(one) for one in hidden]) > 0.5)
             found.append((prepare_film(picture.pixels, preparation=Preparation(size=SIZE)), seen))
     return found
 

@@ -13,18 +13,7 @@ from typing import Any, NamedTuple
 
 from pydantic import Field, ValidationError
 
-from lucency.config.sections import (
-    Balance,
-    Choices,
-    EnsembleChoices,
-    EvaluationChoices,
-    ExplanationChoices,
-    Network,
-    Source,
-    Split,
-    Training,
-    Variant,
-)
+from lucency.config import sections
 from lucency.core.manifest import FINDINGS, NO_FINDING, Preparation, nearest
 
 BASE = "base"  # the name of the protocol without a variant
@@ -34,23 +23,23 @@ _COST = re.compile(r"^(?:Cost: |(?=Needs ))(.+?)(?=\nResult|\nNot run|\n\n|\Z)",
 _RESULT = re.compile(r"^(?:Result:? ?|(?=Not run))(.+?)(?=\n\n|\Z)", re.M | re.S)
 
 
-class Protocol(Choices):
+class Protocol(sections.Choices):
     """The whole experiment."""
 
     name: str = Field(pattern=r"^[a-z0-9-]+$")
     note: str = ""
     findings: tuple[str, ...] = Field(default=FINDINGS, min_length=1)
-    data: Source = Source()
+    data: sections.Source = sections.Source()
     preparation: Preparation = Preparation()
-    split: Split = Split()
-    balance: Balance = Balance()
-    training: Training = Training()
-    network: tuple[Network, ...] = Field(min_length=1)
-    evaluation: EvaluationChoices = EvaluationChoices()
-    explanation: ExplanationChoices = ExplanationChoices()
-    ensemble: EnsembleChoices = EnsembleChoices()
+    split: sections.Split = sections.Split()
+    balance: sections.Balance = sections.Balance()
+    training: sections.Training = sections.Training()
+    network: tuple[sections.Network, ...] = Field(min_length=1)
+    evaluation: sections.EvaluationChoices = sections.EvaluationChoices()
+    explanation: sections.ExplanationChoices = sections.ExplanationChoices()
+    ensemble: sections.EnsembleChoices = sections.EnsembleChoices()
     seeds: tuple[int, ...] = ()
-    variant: tuple[Variant, ...] = ()
+    variant: tuple[sections.Variant, ...] = ()
 
     def _check(self) -> None:
         self._check_networks()
@@ -78,7 +67,7 @@ class Protocol(Choices):
             found, known = f"explanation.network: {explained!r}", ", ".join(names)
             raise ValueError(f"{found} is not trained; expected of {known}")
         self.ensemble.check(tuple(names), split=self.split.method, size=self.preparation.size)
-        if self.variant and self.ensemble != EnsembleChoices():
+        if self.variant and self.ensemble != sections.EnsembleChoices():
             raise ValueError("ensemble and variant: expected one of them; state one variant alone")
 
     def _check_trainings(self, names: list[str]) -> None:
@@ -123,10 +112,10 @@ class Protocol(Choices):
         _refuse_incomparable(variant, made, same)
         return made
 
-    def training_of(self, network: str) -> Training:
+    def training_of(self, network: str) -> sections.Training:
         """Return the training of one network: the common choices and what it changes."""
         changes = next(n.training for n in self.network if n.name == network)
-        return Training.model_validate({**self.training.model_dump(), **changes})
+        return sections.Training.model_validate({**self.training.model_dump(), **changes})
 
 
 def read_protocol(file: str | Path, *, changes: Sequence[str] | None = None) -> Protocol:
@@ -303,7 +292,11 @@ def _explain(error: ValidationError) -> str:
     place = ".".join(str(step) for step in first["loc"])
     found = json.dumps(first["input"], default=str)
     if first["type"] == "extra_forbidden":
-        known = [n for part in (Preparation, *Choices.__subclasses__()) for n in part.model_fields]
+        known = [
+            n
+            for part in (Preparation, *sections.Choices.__subclasses__())
+            for n in part.model_fields
+        ]
         return f"{place}: unknown key{nearest(place.rpartition('.')[2], known)}"
     if first["type"] == "missing":
         return f"{place} is missing: a protocol needs it"

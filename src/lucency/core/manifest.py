@@ -89,8 +89,8 @@ class Manifest:
         require(tuple(self.boxes.columns) == BOX_COLUMNS, "box columns", list(self.boxes.columns))
         stated = self.label[~np.isnan(self.label)]
         require(bool(np.isin(stated, (0, 1)).all()), "labels must be 0, 1 or NaN", "others")
-        if len(np.unique(self.image)) != films:
-            names, count = np.unique(self.image, return_counts=True)
+        names, count = np.unique(self.image, return_counts=True)
+        if (count > 1).any():
             raise ValueError(
                 f"image {str(names[count > 1][0])!r} is listed {count.max()} times; expected each "
                 "film once: remove the repeated rows"
@@ -192,13 +192,12 @@ def load_manifest(folder: Path) -> Manifest:
     about = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     findings = tuple(about["findings"])
     table = read_table(folder / "manifest.csv", text=("image", "sex", "view", "path"))
-    facts = table.drop(columns=["image", "patient", *findings])
     return Manifest(
         findings=findings,
         image=table["image"].to_numpy(dtype=str),
         patient=table["patient"].to_numpy(dtype=np.int64),
         label=table[list(findings)].to_numpy(dtype=np.float32),
-        facts=facts,
+        facts=table.drop(columns=["image", "patient", *findings]),
         boxes=read_table(folder / "boxes.csv", text=("image", "finding")),
         origin=about["origin"],
     )

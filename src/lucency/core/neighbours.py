@@ -18,14 +18,15 @@ BLOCK = 64  # distances of which only the smallest is compared first
 ROUNDING = 2.0**-24  # of one float32 operation, relative
 LARGEST = 1e15  # feature whose square, summed up, float32 still holds
 
+Feature = Float32[np.ndarray, "n d"]
+Query = Int64[np.ndarray, " q"]
+Pairs = Int64[np.ndarray, " p"]
+Neighbours = Int64[np.ndarray, "q c"]
+
 
 def nearest_films(
-    feature: Float32[np.ndarray, "n d"],
-    *,
-    query: Int64[np.ndarray, " q"],
-    among: Int64[np.ndarray, " a"],
-    count: int,
-) -> Int64[np.ndarray, "q c"]:
+    feature: Feature, *, query: Query, among: Int64[np.ndarray, " a"], count: int
+) -> Neighbours:
     """Return the rows of the `count` films in `among` nearest to each film in `query`, by distance.
 
     Distances are Euclidean; of equally near films the lower row comes first, and a film is never
@@ -54,7 +55,7 @@ def nearest_films(
     return near
 
 
-def require_features(feature: Float32[np.ndarray, "n d"], *, films: int) -> None:
+def require_features(feature: Feature, *, films: int) -> None:
     """Raise ValueError unless `feature` has columns, and a row for each of so many films."""
     if not feature.shape[1]:
         raise ValueError(
@@ -68,9 +69,7 @@ def require_features(feature: Float32[np.ndarray, "n d"], *, films: int) -> None
         )
 
 
-def _gather(
-    feature: Float32[np.ndarray, "n d"], rows: Int64[np.ndarray, " q"]
-) -> Float32[np.ndarray, "q d"]:
+def _gather(feature: Feature, rows: Query) -> Float32[np.ndarray, "q d"]:
     """Return a copy of those rows in memory, where `feature` may be mapped from a file."""
     position = np.asarray(feature)[rows]
     low, high = float(position.min()), float(position.max())
@@ -99,9 +98,9 @@ def _candidates(
     crowd: Float32[np.ndarray, "a d"],
     square: Float32[np.ndarray, " a"],
     *,
-    itself: Int64[np.ndarray, " q"],
+    itself: Query,
     count: int,
-) -> tuple[Int64[np.ndarray, " p"], Int64[np.ndarray, " p"]]:
+) -> tuple[Pairs, Pairs]:
     """Return the pairs of a place in `position` and one in `crowd` that may be neighbours.
 
     A squared distance as computed is off by at most `margin` times both squared lengths added up.
@@ -122,13 +121,7 @@ def _candidates(
     return np.divmod(np.flatnonzero(limit <= reach[:, np.newaxis]), limit.shape[1])
 
 
-def _rank(
-    feature: Float32[np.ndarray, "n d"],
-    films: Int64[np.ndarray, " q"],
-    place: Int64[np.ndarray, " p"],
-    found: Int64[np.ndarray, " p"],
-    count: int,
-) -> Int64[np.ndarray, "q c"]:
+def _rank(feature: Feature, films: Query, place: Pairs, found: Pairs, count: int) -> Neighbours:
     """Return the nearest of the films `found` for the film at each place; both ascend."""
     step = max(1, CELLS // (8 * feature.shape[1]))
     distance = np.empty(len(place))

@@ -24,6 +24,15 @@ from typing import TypeVar
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 _NEVER = 2**31 - 1
+SPINS = 1_000  # turns of an empty loop
+RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
+SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+LOCAL = ("LOCAL_RANK", "MPI_LOCALRANKID", "OMPI_COMM_WORLD_LOCAL_RANK", "MV2_COMM_WORLD_LOCAL_RANK")
+QUEUE = 4  # tasks per worker under way at once, so memory does not grow with their number
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+_joined = threading.local()  # the ranks from accelerate: on TPU v2 and v3 two share a process
 
 
 def keep_freed_memory() -> None:
@@ -47,15 +56,6 @@ def share_cores() -> None:
     """
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
         os.environ["GOMP_SPINCOUNT"] = str(SPINS)
-
-
-SPINS = 1_000  # turns of an empty loop
-RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
-SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
-LOCAL = ("LOCAL_RANK", "MPI_LOCALRANKID", "OMPI_COMM_WORLD_LOCAL_RANK", "MV2_COMM_WORLD_LOCAL_RANK")
-
-
-_joined = threading.local()  # the ranks from accelerate: on TPU v2 and v3 two share a process
 
 
 def rank() -> int:
@@ -91,11 +91,6 @@ def _first_number(kind: str, names: tuple[str, ...], *, otherwise: int) -> int:
     if (known := getattr(_joined, kind, None)) is not None:
         return known
     return next((int(os.environ[name]) for name in names if os.environ.get(name)), otherwise)
-
-
-QUEUE = 4  # tasks per worker under way at once, so memory does not grow with their number
-Task = TypeVar("Task")
-Result = TypeVar("Result")
 
 
 def in_workers(

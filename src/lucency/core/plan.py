@@ -142,9 +142,8 @@ def save_plan(plan: Plan, image: Shaped[np.ndarray, " n"], folder: Path) -> None
 
     Films go by name.
     """
-    table = {"image": image[plan.row], "copy": plan.copy}
-    table |= {"transform": plan.transform, "part": plan.part}
-    table |= {"mate": image[plan.mate], "mix": plan.mix}
+    table = {"image": image[plan.row], "copy": plan.copy, "transform": plan.transform}
+    table |= {"part": plan.part, "mate": image[plan.mate], "mix": plan.mix}
     pd.DataFrame(table).to_csv(folder / "plan.csv", index=False)
     np.save(folder / "label.npy", plan.label)
     np.save(folder / "weight.npy", plan.weight)
@@ -174,8 +173,6 @@ def _count_up(film: Int64[np.ndarray, " m"]) -> Int64[np.ndarray, " m"]:
     return pd.Series(film).groupby(film).cumcount().to_numpy(dtype=np.int64) + 1
 
 
-def _link(
-    name: Shaped[np.ndarray, " m"], number: Int64[np.ndarray, " m"]
-) -> Shaped[np.ndarray, " m"]:
+def _link(name: np.ndarray, number: np.ndarray) -> np.ndarray:
     pairs = zip(name.tolist(), number.tolist(), strict=True)
     return np.array([f"{name}{COPY_MARK}{copy}" for name, copy in pairs], dtype=object)

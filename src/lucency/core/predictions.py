@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 from zipfile import is_zipfile
 
 import numpy as np
@@ -20,9 +21,13 @@ from lucency.core.manifest import PARTS, require
 REPEATS_FILE = "repeats.npy"  # beside predictions: the probabilities of each repeat of their folds
 _BY_FILM = ("image", "patient", "part", "label", "logit", "feature")
 _FEATURES_BY_FILM = ("image", "patient", "part", "label", "feature")
+Line = Float64[np.ndarray, "..."]  # slope or offset: one a finding, or a single number for all
+Knots = Float64[np.ndarray, "m 3"]
+_OF_ALL_FILMS = ("network", "source", "split", "findings")
+Films = TypeVar("Films", "Predictions", "Features")
 
 
-def no_knots() -> Float64[np.ndarray, "m 3"]:
+def no_knots() -> Knots:
     """Return the knots of recalibrations that are lines: none."""
     return np.empty((0, 3))
 
@@ -45,9 +50,9 @@ class Predictions:
     label: Float32[np.ndarray, "n k"]
     logit: Float[np.ndarray, "n k"]
     feature: Float32[np.ndarray, "n d"]
-    slope: Float64[np.ndarray, ...] = field(default_factory=lambda: np.ones(()))
-    offset: Float64[np.ndarray, ...] = field(default_factory=lambda: np.zeros(()))
-    knot: Float64[np.ndarray, "m 3"] = field(default_factory=no_knots)
+    slope: Line = field(default_factory=lambda: np.ones(()))
+    offset: Line = field(default_factory=lambda: np.zeros(()))
+    knot: Knots = field(default_factory=no_knots)
 
     def __post_init__(self) -> None:
         _check_films(self)
@@ -141,10 +146,9 @@ class Features:
 
     def predictions(self, *, network: str, logit: Float[np.ndarray, "n k"]) -> Predictions:
         """Return predictions of the same films, made from these features and without them."""
-        films = {name: getattr(self, name) for name in ("image", "patient", "part", "label")}
-        nothing = np.empty((len(self), 0), dtype=np.float32)
-        about = {"network": network, "split": self.split, "findings": self.findings}
-        return Predictions(**about, **films, logit=logit, feature=nothing)
+        held = {name: value for name, value in vars(self).items() if name != "source"}
+        held["feature"] = np.empty((len(self), 0), dtype=np.float32)
+        return Predictions(network=network, logit=logit, **held)
 
 
 def _check_films(films: Predictions | Features) -> None:
@@ -155,29 +159,21 @@ def _check_films(films: Predictions | Features) -> None:
     require(bool(np.isin(films.part, PARTS).all()), "part", np.unique(films.part))
 
 
-def concatenate(several: Sequence[Predictions]) -> Predictions:
-    """Return the films of several parts of one network's predictions as one, in this order."""
-    about = {(one.network, one.split, one.findings) for one in several}
-    require(len(about) == 1, "network, split and findings of parts", about)
-    whole = {name: np.concatenate([getattr(one, name) for one in several]) for name in _BY_FILM}
-    return replace(several[0], **whole)
+def concatenate(several: Sequence[Films]) -> Films:
+    """Return several parts of one network's predictions, or one source's features, as one.
 
-
-def concatenate_features(several: Sequence[Features]) -> Features:
-    """Return one source's features of several lists of films as those of one, in this order."""
-    about = {(one.source, one.split, one.findings) for one in several}
-    require(len(about) == 1, "source, split and findings of features", about)
-    names = _FEATURES_BY_FILM
-    whole = {name: np.concatenate([getattr(one, name) for one in several]) for name in names}
+    Raises ValueError where their network or source, split or findings differ.
+    """
+    held = [vars(one) for one in several]
+    about = {tuple(one[name] for name in one if name in _OF_ALL_FILMS) for one in held}
+    require(len(about) == 1, "network or source, split and findings of parts", about)
+    by_film = _BY_FILM if isinstance(several[0], Predictions) else _FEATURES_BY_FILM
+    whole = {name: np.concatenate([one[name] for one in held]) for name in by_film}
     return replace(several[0], **whole)
 
 
 def rescale(
-    logit: Float[np.ndarray, "n k"],
-    *,
-    slope: Float64[np.ndarray, ...],
-    offset: Float64[np.ndarray, ...],
-    knot: Float64[np.ndarray, "m 3"],
+    logit: Float[np.ndarray, "n k"], *, slope: Line, offset: Line, knot: Knots
 ) -> Float64[np.ndarray, "n k"]:
     """Return slope x curve(logit) + offset, in double precision; no two films change their order.
 
@@ -194,7 +190,7 @@ def rescale(
     return bent * slope + offset
 
 
-def check_knots(knot: Float64[np.ndarray, "m 3"], *, findings: int) -> None:
+def check_knots(knot: Knots, *, findings: int) -> None:
     """Raise ValueError unless the knots are those of rising curves, finding by finding."""
     require(knot.ndim == 2 and knot.shape[1] == 3, "finding, logit and curve of knots", knot.shape)
     require(bool(np.isfinite(knot).all()), "knots must be finite", "NaN or infinity")

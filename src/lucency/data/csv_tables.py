@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,36 @@ LONGEST = 40  # digits of a whole number, leading zeros counted
 NAMELESS = "Unnamed: "  # and its place: a column without a heading
 IMAGE_COLUMNS = ("image", "Image Index", "film", "Image", "filename", "path")
 PREFIXES = ("", "prob_", "logit_")
-Columns = Mapping[str, Shaped[np.ndarray, " n"]]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CsvTable:
+    """The columns of a CSV table as text, empty where a cell is."""
+
+    file: Path
+    columns: Mapping[str, Shaped[np.ndarray, " n"]]
+
+    def require(self, *names: str) -> None:
+        """Raise ValueError unless the table has all these columns."""
+        for name in names:
+            if name not in self.columns:
+                found = f"found {', '.join(self.columns)}{nearest(name, self.columns)}"
+                raise ValueError(f"{self.file}: no column {name!r}: {found}")
+
+    def parse(self, name: str, parse: Callable[[str], Any]) -> Shaped[np.ndarray, " n *k"]:
+        """Return `parse(text)` for each row of a column; every distinct text is parsed once.
+
+        Raises the parser's ValueError with the file, the line of the first such row and the column.
+        """
+        row, texts = pd.factorize(self.columns[name].astype(object))
+        parsed = []
+        for number, text in enumerate(texts):
+            try:
+                parsed.append(parse(text))
+            except ValueError as error:
+                line = int(np.argmax(row == number)) + 2
+                raise ValueError(f"{self.file}, line {line}, {name}: {error}") from error
+        return np.array(parsed)[row]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -35,11 +64,15 @@ class Scores:
     left_out: tuple[str, ...]
 
 
-def read_columns(file: Path) -> Columns:
-    """Return the columns of a CSV table as text, empty where a cell is.
+def read_csv(file: Path, *, expected: str = "a CSV table") -> CsvTable:
+    """Return the cells of a CSV table as text.
 
-    Raises ValueError when two columns have one name, or when there are no rows.
+    Raises ValueError when there is no such file (`expected` is what it should be), when two columns
+    have one name, or when there are no rows.
     """
+    if not file.is_file():
+        found = "is a folder" if file.is_dir() else "no such file"
+        raise ValueError(f"{file}: {found}; expected {expected}")
     try:
         table = pd.read_csv(file, header=None, dtype=str, keep_default_na=False, index_col=False)
     except (EOFError, zlib.error, gzip.BadGzipFile, UnicodeDecodeError) as error:
@@ -53,33 +86,8 @@ def read_columns(file: Path) -> Columns:
     if len(table) == 1:
         raise ValueError(f"{file}: found no rows, expected one for each film")
     cells = table.iloc[1:]
-    return {name: cells[place].to_numpy(dtype=str) for place, name in enumerate(names)}
-
-
-def require_columns(columns: Columns, names: tuple[str, ...], file: Path) -> None:
-    """Raise ValueError unless the table that was read from `file` has all these columns."""
-    for name in names:
-        if name not in columns:
-            found = f"found {', '.join(columns)}{nearest(name, columns)}"
-            raise ValueError(f"{file}: no column {name!r}: {found}")
-
-
-def parse_column(
-    columns: Columns, name: str, parse: Callable[[str], Any], file: Path
-) -> Shaped[np.ndarray, " n *k"]:
-    """Return `parse(text)` for each row of a column; every distinct text is parsed once.
-
-    Raises the parser's ValueError with the file, the line of the first such row and the column.
-    """
-    row, texts = pd.factorize(columns[name].astype(object))
-    parsed = []
-    for number, text in enumerate(texts):
-        try:
-            parsed.append(parse(text))
-        except ValueError as error:
-            line = int(np.argmax(row == number)) + 2
-            raise ValueError(f"{file}, line {line}, {name}: {error}") from error
-    return np.array(parsed)[row]
+    columns = {name: cells[place].to_numpy(dtype=str) for place, name in enumerate(names)}
+    return CsvTable(file=file, columns=columns)
 
 
 def parse_number(text: str) -> float:
@@ -97,13 +105,6 @@ def parse_whole(text: str) -> int:
     return int(text)
 
 
-def parse_stated(text: str) -> float:
-    """Return 0, 1 or, for an empty cell, NaN."""
-    if text not in STATED:
-        raise ValueError(f"found {text!r}, expected 0, 1 or nothing")
-    return STATED[text]
-
-
 def read_scores(file: Path, *, findings: tuple[str, ...]) -> Scores:
     """Read a table (.csv or .csv.gz): a column of image names, and one a finding.
 
@@ -112,10 +113,9 @@ def read_scores(file: Path, *, findings: tuple[str, ...]) -> Scores:
     table without an image column or a finding's, for a cell that is no number, and for a film that
     is listed twice.
     """
-    if not file.is_file():
-        raise ValueError(f"{file}: no such file; expected a table of predictions (.csv or .csv.gz)")
-    columns = read_columns(file)
-    key = _image_column(columns)
+    table = read_csv(file, expected="a table of predictions (.csv or .csv.gz)")
+    columns = table.columns
+    key = next((name for name in IMAGE_COLUMNS if name in columns), "")
     if not key:
         raise ValueError(f"{file}: found {', '.join(columns)}; expected a column 'image' of names")
     where = _finding_columns(columns, findings)
@@ -129,7 +129,7 @@ def read_scores(file: Path, *, findings: tuple[str, ...]) -> Scores:
             f"{file}: film {str(listed[count > 1][0])!r} is listed {count.max()} times; expected "
             "each once: average or remove the repeated rows"
         )
-    score = [parse_column(columns, name, _parse_score, file) for name in where.values()]
+    score = [table.parse(name, _parse_score) for name in where.values()]
     return Scores(
         findings=tuple(where),
         image=image,
@@ -154,7 +154,7 @@ def read_names(file: Path) -> Shaped[np.ndarray, " n"]:
     return np.array(names)
 
 
-def _finding_columns(columns: Columns, findings: tuple[str, ...]) -> dict[str, str]:
+def _finding_columns(columns: Iterable[str], findings: tuple[str, ...]) -> dict[str, str]:
     """Return finding -> column, in the order of `findings`."""
     found = {}
     for finding in findings:
@@ -179,14 +179,11 @@ def _file_name(path: str) -> str:
     return path.replace("\\", "/").rpartition("/")[2]
 
 
-def _image_column(columns: Columns) -> str:
-    return next((name for name in IMAGE_COLUMNS if name in columns), "")
-
-
 def _column(file: Path) -> list[str]:
-    columns = read_columns(file)
-    if key := _image_column(columns):
-        return columns[key].tolist()
+    columns = read_csv(file).columns
+    for name in IMAGE_COLUMNS:
+        if name in columns:
+            return columns[name].tolist()
     if len(columns) == 1:  # a list without a heading
         (heading,) = columns
         return [heading, *columns[heading].tolist()]
@@ -200,6 +197,3 @@ def _lines(file: Path) -> list[str]:
     except UnicodeDecodeError as error:
         raise ValueError(f"{file}: is no text; expected image names, one a line") from error
     return [line.split()[0] for line in text.splitlines() if line.strip()]
-
-
-STATED = {"0": 0.0, "0.0": 0.0, "1": 1.0, "1.0": 1.0, "": np.nan}

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from jaxtyping import Int64, UInt8, UInt16
+from jaxtyping import Int64, UInt8
 
 from lucency.core.manifest import Manifest
 
@@ -77,7 +77,10 @@ def read_grey(file: str | Path) -> UInt8[np.ndarray, "h w"]:
     grey = cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH)
     if grey is None:
         raise ValueError("damaged: its header is whole, its pixels cannot be decoded")
-    return grey if grey.dtype == np.uint8 else _top_bits(grey)
+    if grey.dtype == np.uint8:
+        return grey
+    depth = next(depth for depth in BIT_DEPTHS if int(grey.max()) < 2**depth)
+    return np.right_shift(grey, depth - 8).astype(np.uint8)
 
 
 def _pictures(root: Path) -> Iterator[str]:
@@ -142,9 +145,3 @@ def _jpeg_size(content: bytes) -> tuple[int, int]:
             return size
         place += 2 + length
     raise ValueError("truncated: the JPEG has no end")
-
-
-def _top_bits(grey: UInt16[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
-    brightest = int(grey.max())
-    depth = next(depth for depth in BIT_DEPTHS if brightest < 2**depth)
-    return (grey >> (depth - 8)).astype(np.uint8)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float32, Int64, Shaped
+from jaxtyping import Float32, Shaped
 
 from lucency.core.manifest import (
     BOX_COLUMNS,
@@ -26,17 +26,7 @@ from lucency.core.manifest import (
     load_manifest,
     nearest,
 )
-from lucency.data.csv_tables import (
-    NAMELESS,
-    STATED,
-    Columns,
-    parse_column,
-    parse_number,
-    parse_stated,
-    parse_whole,
-    read_columns,
-    require_columns,
-)
+from lucency.data.csv_tables import NAMELESS, CsvTable, parse_number, parse_whole, read_csv
 from lucency.data.images import locate_films
 
 LABEL_FILES = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
@@ -69,16 +59,16 @@ def read_labels(file: Path) -> Labels:
 
     Plain or .gz. Raises ValueError when there is no such file, or no column of 0, 1 and empty.
     """
-    columns = read_label_columns(file)
-    if LABEL_COLUMN in columns:
-        label = _parse_labels(columns, file)[:, : len(FINDINGS)]
+    table = read_label_table(file)
+    if LABEL_COLUMN in table.columns:
+        label = _parse_labels(table)[:, : len(FINDINGS)]
         return Labels(findings=FINDINGS, label=label, left_out=())
-    findings = _findings(file, columns)
-    label = [parse_column(columns, name, parse_stated, file) for name in findings]
+    findings = _findings(table)
+    label = [table.parse(name, _parse_stated) for name in findings]
     return Labels(
         findings=findings,
         label=np.stack(label, axis=1).astype(np.float32),
-        left_out=tuple(name for name in columns if name not in findings),
+        left_out=tuple(name for name in table.columns if name not in findings),
     )
 
 
@@ -88,13 +78,13 @@ def read_labelled(file: Path) -> Manifest:
     NIH's file, a manifest, or a table with the columns image and patient. Pictures are not looked
     for; raises ValueError as `read_labels` does.
     """
-    columns = read_label_columns(file)
-    if LABEL_COLUMN in columns:
-        return _films_of_nih(columns, file, root=file.parent, findings=FINDINGS)
-    findings = _findings(file, columns)
+    table = read_label_table(file)
+    if LABEL_COLUMN in table.columns:
+        return _films_of_nih(table, root=file.parent, findings=FINDINGS)
+    findings = _findings(table)
     if _is_manifest(file):
         return load_manifest(file.parent)
-    return read_labels_of_table(columns, file, findings=findings)
+    return films_of_table(table, findings=findings)
 
 
 def read_nih(
@@ -120,47 +110,43 @@ def read_nih_tables(
     names = (labels,) if labels else LABEL_FILES
     for file in (root / (name + ending) for name in names for ending in ("", ".gz")):
         if file.is_file():
-            return _films_of_nih(read_columns(file), file, root=root, findings=findings)
+            return _films_of_nih(read_csv(file), root=root, findings=findings)
     raise ValueError(f"no label file in {root}: expected {' or '.join(names)}, plain or .gz")
 
 
-def read_labels_of_table(
-    columns: Columns,
-    file: Path,
+def films_of_table(
+    table: CsvTable,
     *,
     findings: tuple[str, ...],
     image_column: str = "image",
     patient_column: str = "patient",
 ) -> Manifest:
-    """Return the films of a table of labels, read from `file`: one a row, none left out.
+    """Return the films of a table of labels: one a row, none left out.
 
     An empty label is NaN, not stated. Facts: the columns age (years), sex and view where the table
     has them; path, which is empty. Raises ValueError for an absent column, and for a label that is
     not 0, 1 or empty.
     """
-    require_columns(columns, (image_column, patient_column, *findings), file)
-    films = len(columns[image_column])
-    label = [parse_column(columns, name, parse_stated, file) for name in findings]
+    table.require(image_column, patient_column, *findings)
+    columns, films = table.columns, len(table.columns[image_column])
+    label = [table.parse(name, _parse_stated) for name in findings]
     facts = {name: columns[name] for name in ("sex", "view") if name in columns}
     if "age" in columns:
-        facts["age"] = parse_column(columns, "age", parse_number, file)
+        facts["age"] = table.parse("age", parse_number)
     return Manifest(
         findings=findings,
         image=columns[image_column],
-        patient=parse_column(columns, patient_column, _number_patient, file),
+        patient=table.parse(patient_column, _number_patient),
         label=np.array(label, dtype=np.float32).T,
         facts=pd.DataFrame({**facts, "path": np.full(films, "")}),
         boxes=empty_boxes(),
-        origin=f"{file.name}: {films:,} films",
+        origin=f"{table.file.name}: {films:,} films",
     )
 
 
-def read_label_columns(file: Path) -> Columns:
-    """Return the columns of a label file as text; raises ValueError where there is no such file."""
-    if not file.is_file():
-        found = "is a folder" if file.is_dir() else "no such file"
-        raise ValueError(f"{file}: {found}; expected a label file (.csv or .csv.gz)")
-    return read_columns(file)
+def read_label_table(file: Path) -> CsvTable:
+    """Return the cells of a label file as text; raises ValueError where there is no such file."""
+    return read_csv(file, expected="a label file (.csv or .csv.gz)")
 
 
 def read_official_lists(root: Path) -> tuple[Shaped[np.ndarray, " t"], Shaped[np.ndarray, " u"]]:
@@ -183,19 +169,17 @@ def label_column(name: str) -> int:
     return LABELS.index(name)
 
 
-def _films_of_nih(
-    columns: Columns, file: Path, *, root: Path, findings: tuple[str, ...]
-) -> Manifest:
-    """Return the films of a label file's columns; boxes and a phantom's truth lie in `root`."""
+def _films_of_nih(table: CsvTable, *, root: Path, findings: tuple[str, ...]) -> Manifest:
+    """Return the films of NIH's label file; boxes and a phantom's truth lie in `root`."""
     places = [label_column(name) for name in findings]
-    require_columns(columns, REQUIRED, file)
-    image = columns["Image Index"]
-    patient = parse_column(columns, "Patient ID", parse_whole, file)
-    label = _parse_labels(columns, file)
+    table.require(*REQUIRED)
+    image = table.columns["Image Index"]
+    patient = table.parse("Patient ID", parse_whole)
+    label = _parse_labels(table)
     facts = {
-        name: parse_column(columns, column, parse, file)
+        name: table.parse(column, parse)
         for column, (name, parse) in _FACTS.items()
-        if column in columns
+        if column in table.columns
     }
     return Manifest(
         findings=findings,
@@ -204,14 +188,14 @@ def _films_of_nih(
         label=label[:, places],
         facts=_with_truth({**facts, "path": np.full(len(image), "")}, root, image),
         boxes=_read_boxes(root, image, findings),
-        origin=f"{file.name}: {_version(columns, patient, label)}, {len(image):,} films "
+        origin=f"{table.file.name}: {_version(table, patient, label)}, {len(image):,} films "
         f"of {len(np.unique(patient)):,} patients",
     )
 
 
-def _parse_labels(columns: Columns, file: Path) -> Float32[np.ndarray, "n 15"]:
+def _parse_labels(table: CsvTable) -> Float32[np.ndarray, "n 15"]:
     """Return 0 or 1 for each of LABELS in each row of NIH's file."""
-    return parse_column(columns, LABEL_COLUMN, _parse_tokens, file).astype(np.float32)
+    return table.parse(LABEL_COLUMN, _parse_tokens).astype(np.float32)
 
 
 def _parse_tokens(text: str) -> list[int]:
@@ -223,6 +207,13 @@ def _parse_tokens(text: str) -> list[int]:
     return [int(place in places) for place in range(len(LABELS))]
 
 
+def _parse_stated(text: str) -> float:
+    """Return 0, 1 or, for an empty cell, NaN."""
+    if text not in _STATED:
+        raise ValueError(f"found {text!r}, expected 0, 1 or nothing")
+    return _STATED[text]
+
+
 def _parse_years(text: str) -> float:
     """Return an age such as 58, 058Y, 011M or 005D in years, NaN for an empty cell."""
     parts = re.fullmatch(r"([0-9]+)([YMD]?)", text)
@@ -231,9 +222,7 @@ def _parse_years(text: str) -> float:
     return int(parts[1]) / _UNITS[parts[2]] if parts else np.nan
 
 
-def _with_truth(
-    facts: dict[str, np.ndarray], root: Path, image: Shaped[np.ndarray, " n"]
-) -> pd.DataFrame:
+def _with_truth(facts: dict[str, np.ndarray], root: Path, image: np.ndarray) -> pd.DataFrame:
     """Add the columns of a phantom's truth.csv, joined by image name."""
     table = pd.DataFrame(facts)
     if not (root / TRUTH_FILE).is_file():
@@ -243,19 +232,17 @@ def _with_truth(
     return pd.concat([table, truth.reset_index(drop=True)], axis=1)
 
 
-def _read_boxes(
-    root: Path, image: Shaped[np.ndarray, " n"], findings: tuple[str, ...]
-) -> pd.DataFrame:
+def _read_boxes(root: Path, image: np.ndarray, findings: tuple[str, ...]) -> pd.DataFrame:
     """Return the boxes of these films and findings, in 0..1 of the film."""
     file = next((f for f in (root / BOX_FILE, root / f"{BOX_FILE}.gz") if f.is_file()), None)
     if file is None:
         return empty_boxes()
-    columns = read_columns(file)
-    require_columns(columns, _BOX_NUMBERS, file)
-    number = [parse_column(columns, name, parse_number, file) for name in _BOX_NUMBERS]
-    where = parse_column(columns, "Finding Label", _parse_box_finding, file)
-    wanted = np.isin(columns["Image Index"], image) & np.isin(where, findings)
-    fields = (columns["Image Index"], where, *(one / BOX_FRAME for one in number))
+    table = read_csv(file)
+    table.require(*_BOX_NUMBERS)
+    number = [table.parse(name, parse_number) for name in _BOX_NUMBERS]
+    where, boxed = table.parse("Finding Label", _parse_box_finding), table.columns["Image Index"]
+    wanted = np.isin(boxed, image) & np.isin(where, findings)
+    fields = (boxed, where, *(one / BOX_FRAME for one in number))
     return pd.DataFrame({n: f[wanted] for n, f in zip(BOX_COLUMNS, fields, strict=True)})
 
 
@@ -263,12 +250,10 @@ def _parse_box_finding(text: str) -> str:
     return FINDINGS[label_column("Infiltration" if text == "Infiltrate" else text)]
 
 
-def _version(
-    columns: Columns, patient: Int64[np.ndarray, " n"], label: Float32[np.ndarray, "n 15"]
-) -> str:
+def _version(table: CsvTable, patient: np.ndarray, label: np.ndarray) -> str:
     """Name the published version whose every count agrees."""
     counts = dict(zip(LABELS, label.sum(axis=0).astype(int).tolist(), strict=True))
-    pairs = zip(columns["Image Index"].tolist(), columns["Follow-up #"].tolist(), strict=True)
+    pairs = zip(table.columns["Image Index"], table.columns["Follow-up #"], strict=True)
     renumbered = sum(name[9:12] != follow_up.zfill(3) for name, follow_up in pairs)
     found = (len(patient), len(np.unique(patient)), renumbered, counts)
     return next((name for name, known in _VERSIONS.items() if known == found), UNPUBLISHED)
@@ -287,11 +272,12 @@ def _is_manifest(file: Path) -> bool:
     return file.name == "manifest.csv" and file.with_name("manifest.json").is_file()
 
 
-def _findings(file: Path, columns: Columns) -> tuple[str, ...]:
+def _findings(table: CsvTable) -> tuple[str, ...]:
     """Return what the manifest beside the table names, or the columns of 0, 1 and empty cells.
 
     A column where most cells are 0 or 1 is meant as one, and its odd cells are refused later.
     """
+    file, columns = table.file, table.columns
     if _is_manifest(file):
         findings = _named(file.with_name("manifest.json"))
         if absent := [name for name in findings if name not in columns]:
@@ -311,8 +297,8 @@ def _findings(file: Path, columns: Columns) -> tuple[str, ...]:
 def _is_finding(name: str, cells: np.ndarray) -> bool:
     if name.startswith(NAMELESS) or name.casefold() in NEVER_FINDINGS:
         return False
-    share = float(np.isin(cells, [text for text in STATED if text]).mean())
-    return share >= MOSTLY or (share > 0 and set(cells.tolist()) <= STATED.keys())
+    share = float(np.isin(cells, [text for text in _STATED if text]).mean())
+    return share >= MOSTLY or (share > 0 and set(cells.tolist()) <= _STATED.keys())
 
 
 def _named(about: Path) -> tuple[str, ...]:
@@ -322,6 +308,7 @@ def _named(about: Path) -> tuple[str, ...]:
         raise ValueError(f"{about}: found no list of findings, expected a run's file") from error
 
 
+_STATED = {"0": 0.0, "0.0": 0.0, "1": 1.0, "1.0": 1.0, "": np.nan}
 _UNITS = {"": 1.0, "Y": 1.0, "M": 12.0, "D": 365.25}  # in a year
 _FACTS = {
     "Patient Age": ("age", _parse_years),

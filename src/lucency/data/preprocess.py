@@ -39,16 +39,15 @@ NOT_YET, ABSENT = -2, -1  # in place of the bytes of a film's file
 THUMBNAIL_SIDE = 32
 ROWS, DONE, PIXELS = "rows.npy", "done.npy", "pixels.npy"
 
+Grey = UInt8[np.ndarray, "h w"]
+Square = UInt8[np.ndarray, "s s"]
 Film = tuple[int, str, int]  # row, path, bytes of the file
 Rejects = dict[int, str]  # row, reason
 
 
 def prepare_film(
-    grey: UInt8[np.ndarray, "h w"],
-    *,
-    preparation: Preparation,
-    change: Callable[[np.ndarray], np.ndarray] = np.asarray,
-) -> UInt8[np.ndarray, "s s"]:
+    grey: Grey, *, preparation: Preparation, change: Callable[[Grey], Grey] = np.asarray
+) -> Square:
     """Return the film as a network sees it: contrast, brightness, denoising, size.
 
     Pure, and OpenCV's own CLAHE bit for bit. `clahe-first` works at the film's native size (as the
@@ -60,7 +59,7 @@ def prepare_film(
     return _resize(change(_enhance(grey, preparation)), preparation)
 
 
-def prepare_file(file: str | Path, *, preparation: Preparation) -> UInt8[np.ndarray, "s s"] | str:
+def prepare_file(file: str | Path, *, preparation: Preparation) -> Square | str:
     """Return the film of a file as `prepare_film` does, or the reason why it cannot be decoded."""
     try:
         return prepare_film(read_grey(file), preparation=preparation)
@@ -99,7 +98,22 @@ def prepare(
         "films": _digest(manifest),
         "film_bytes": hashlib.sha256(size.tobytes()).hexdigest()[:16],
     }
-    write = partial(_prepare_all, manifest, preparation, size, workers, progress)
+
+    def write(folder: Path) -> None:
+        done = _open_work(folder, films=len(manifest), side=preparation.size)
+        todo = np.flatnonzero(done != size)
+        films = zip(todo.tolist(), path[todo].tolist(), size[todo].tolist(), strict=True)
+        chunks = iter(lambda: list(islice(films, CHUNK)), [])
+        work = partial(_prepare_chunk, folder, preparation)
+        rejects, left = Rejects(), len(todo)
+        progress(len(manifest) - left, len(manifest))
+        for count, broken in in_workers(work, chunks, workers=min(workers, -(-left // CHUNK))):
+            rejects |= broken
+            left -= count
+            progress(len(manifest) - left, len(manifest))
+            _refuse_too_many(rejects, manifest)
+        _finish(folder, manifest, preparation, rejects)
+
     # Each row remembers the size of the file it was made from: replaced films are made anew.
     return load_prepared(produce(out, inputs=inputs, write=write, may_change=("film_bytes",)))
 
@@ -119,7 +133,7 @@ def thumbnails(
     return flat - flat.mean(axis=1, keepdims=True)
 
 
-def _enhance(film: UInt8[np.ndarray, "h w"], preparation: Preparation) -> UInt8[np.ndarray, "h w"]:
+def _enhance(film: Grey, preparation: Preparation) -> Grey:
     if preparation.order != "no-clahe":
         tiles = (preparation.clahe_tiles, preparation.clahe_tiles)
         film = cv2.createCLAHE(preparation.clahe_clip, tiles).apply(film)
@@ -130,7 +144,7 @@ def _enhance(film: UInt8[np.ndarray, "h w"], preparation: Preparation) -> UInt8[
     return film
 
 
-def _resize(film: UInt8[np.ndarray, "h w"], preparation: Preparation) -> UInt8[np.ndarray, "s s"]:
+def _resize(film: Grey, preparation: Preparation) -> Square:
     square = (preparation.size, preparation.size)
     if preparation.interpolation == "bicubic":
         return np.asarray(Image.fromarray(film).resize(square, Image.Resampling.BICUBIC))
@@ -153,29 +167,6 @@ def _digest(manifest: Manifest) -> str:
     for table in (manifest.facts.drop(columns="path"), manifest.boxes):
         digest.update(table.to_csv(index=False).encode())
     return digest.hexdigest()[:16]
-
-
-def _prepare_all(
-    manifest: Manifest,
-    preparation: Preparation,
-    size: Int64[np.ndarray, " n"],
-    workers: int,
-    progress: Callable[[int, int], None],
-    folder: Path,
-) -> None:
-    done = _open_work(folder, films=len(manifest), side=preparation.size)
-    todo, path = np.flatnonzero(done != size), manifest.facts["path"].to_numpy(dtype=str)
-    films = zip(todo.tolist(), path[todo].tolist(), size[todo].tolist(), strict=True)
-    chunks = iter(lambda: list(islice(films, CHUNK)), [])
-    work = partial(_prepare_chunk, folder, preparation)
-    rejects, left = Rejects(), len(todo)
-    progress(len(manifest) - left, len(manifest))
-    for count, broken in in_workers(work, chunks, workers=min(workers, -(-left // CHUNK))):
-        rejects |= broken
-        left -= count
-        progress(len(manifest) - left, len(manifest))
-        _refuse_too_many(rejects, manifest)
-    _finish(folder, manifest, preparation, rejects)
 
 
 def _open_work(folder: Path, *, films: int, side: int) -> Int64[np.ndarray, " n"]:

@@ -18,13 +18,7 @@ import pandas as pd
 from jaxtyping import Float32, Int64, Shaped
 
 from lucency.core.manifest import FINDINGS, Manifest, empty_boxes, nearest, require
-from lucency.data.csv_tables import (
-    Columns,
-    parse_column,
-    parse_whole,
-    read_columns,
-    require_columns,
-)
+from lucency.data.csv_tables import CsvTable, parse_whole, read_csv
 
 FOUR_FINDINGS = ("Fracture", "Pneumothorax", "Airspace opacity", "Nodule or mass")
 Release = Literal["all", "four"]
@@ -59,19 +53,19 @@ def read_expert_table(file: Path) -> Manifest:
     Facts: `abnormal` and `other` (1 or 0) of the former; `part` (test or val) of the latter. Raises
     ValueError when the file is absent, or for a cell that is not YES, NO or HEDGE (NaN).
     """
-    columns = _read(file)
-    findings = RELEASES[release_of(columns)].findings
+    table = _read(file)
+    findings = RELEASES[release_of(table.columns)].findings
     facts = {
-        fact: parse_column(columns, name, parse, file)
+        fact: table.parse(name, parse)
         for name, (fact, parse) in _FACTS.items()
-        if name in columns
+        if name in table.columns
     }
-    image = columns[_spelt(columns, _IMAGE)]
+    image = table.columns[_spelt(table, _IMAGE)]
     return Manifest(
         findings=findings,
         image=image,
-        patient=parse_column(columns, "Patient ID", parse_whole, file),
-        label=_labels(columns, findings, file),
+        patient=table.parse("Patient ID", parse_whole),
+        label=_labels(table, findings),
         facts=pd.DataFrame(facts, index=range(len(image))),
         boxes=empty_boxes(),
         origin=f"radiologists, {file.name}: {len(image):,} films",
@@ -88,15 +82,17 @@ def read_readings(root: Path, *, release: Release) -> Readings:
 
     Raises ValueError when the file is absent, or for a cell that is not YES, NO or HEDGE.
     """
-    about = _release(release)
-    file = root / about.readings
-    columns = _read(file)
+    if release not in RELEASES:
+        known = f"expected {' or '.join(RELEASES)}"
+        raise ValueError(f"release {release!r} is unknown; {known}{nearest(release, RELEASES)}")
+    about = RELEASES[release]
+    table = _read(root / about.readings)
     return Readings(
         findings=about.findings,
-        image=columns[_spelt(columns, _IMAGE)],
-        patient=parse_column(columns, "Patient ID", parse_whole, file),
-        reader=parse_column(columns, "Reader ID", parse_whole, file),
-        label=_labels(columns, about.findings, file),
+        image=table.columns[_spelt(table, _IMAGE)],
+        patient=table.parse("Patient ID", parse_whole),
+        reader=table.parse("Reader ID", parse_whole),
+        label=_labels(table, about.findings),
     )
 
 
@@ -106,33 +102,23 @@ class _Release(NamedTuple):
     readings: str
 
 
-def _release(name: str) -> _Release:
-    if name not in RELEASES:
-        known = f"expected {' or '.join(RELEASES)}"
-        raise ValueError(f"release {name!r} is unknown; {known}{nearest(name, RELEASES)}")
-    return RELEASES[name]
+def _read(file: Path) -> CsvTable:
+    table = read_csv(file, expected="a table of Google's chest-xray-labels")
+    table.require("Patient ID")
+    return table
 
 
-def _read(file: Path) -> Columns:
-    if not file.is_file():
-        raise ValueError(f"{file}: no such file; expected a table of Google's chest-xray-labels")
-    columns = read_columns(file)
-    require_columns(columns, ("Patient ID",), file)
-    return columns
-
-
-def _labels(columns: Columns, findings: tuple[str, ...], file: Path) -> Float32[np.ndarray, "m k"]:
-    names = [_spelt(columns, finding) for finding in findings]
-    label = [parse_column(columns, name, _parse_answer, file) for name in names]
+def _labels(table: CsvTable, findings: tuple[str, ...]) -> Float32[np.ndarray, "m k"]:
+    label = [table.parse(_spelt(table, finding), _parse_answer) for finding in findings]
     return np.stack(label, axis=1).astype(np.float32)
 
 
-def _spelt(columns: Columns, name: str) -> str:
+def _spelt(table: CsvTable, name: str) -> str:
     """Return the column of that name, in any spelling of the releases."""
     for spelling in (name, *_SPELLINGS.get(name, ())):
-        if spelling in columns:
+        if spelling in table.columns:
             return spelling
-    raise ValueError(f"found the columns {', '.join(columns)}; expected {name!r}")
+    raise ValueError(f"found the columns {', '.join(table.columns)}; expected {name!r}")
 
 
 def _parse_answer(text: str) -> float:

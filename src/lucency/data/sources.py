@@ -20,13 +20,13 @@ from lucency.core.manifest import Manifest, load_manifest, save_manifest
 from lucency.core.plan import COPY_MARK
 from lucency.core.progress import progress, say
 from lucency.core.stage import fingerprint_file, produce
-from lucency.data.csv_tables import read_columns, read_names
+from lucency.data.csv_tables import read_csv, read_names
 from lucency.data.images import found_films, locate_films
 from lucency.data.labels import (
     LABEL_COLUMN,
+    films_of_table,
     label_column,
-    read_label_columns,
-    read_labels_of_table,
+    read_label_table,
     read_nih_tables,
 )
 from lucency.phantom.dataset import list_phantom, write_phantom
@@ -92,7 +92,7 @@ def place_of_labels(place: Source, labels: Path) -> Source:
 
     The keys of such a table's columns, and the list of films to exclude, are those of `place`.
     """
-    nih = LABEL_COLUMN in read_label_columns(labels)
+    nih = LABEL_COLUMN in read_label_table(labels).columns
     found = {"source": "nih" if nih else "csv", "labels": labels.name}
     return place.model_copy(update={**found, "root": str(labels.parent)})
 
@@ -128,7 +128,8 @@ def _find(place: Source, findings: tuple[str, ...], folder: Path) -> None:
         )
     pd.DataFrame({"image": absent}).to_csv(folder / "missing.csv", index=False)
     found = everything.take(rows)
-    below = [_below(root, file) for file in found.facts["path"].tolist()]
+    # Below the root, so that a folder moved as a whole is found again.
+    below = [str(Path(file).relative_to(root)) for file in found.facts["path"].tolist()]
     save_manifest(replace(found, facts=found.facts.assign(path=below)), folder)
     say(f"Films: {everything.origin}; {len(absent):,} of them not on disk")
 
@@ -165,12 +166,6 @@ def _without_excluded(films: Manifest, place: Source) -> Manifest:
     return replace(kept, origin=f"{films.origin}, {named.sum():,} excluded by a list")
 
 
-def _below(root: Path, file: str) -> str:
-    """Return a film's place below `root`, so that a folder moved as a whole is found again."""
-    path = Path(file)
-    return str(path.relative_to(root)) if path.is_relative_to(root) else file
-
-
 def _read_nih(source: Source, *, findings: tuple[str, ...]) -> Manifest:
     return read_nih_tables(Path(source.root), labels=source.labels, findings=findings)
 
@@ -182,7 +177,7 @@ def _read_csv(source: Source, *, findings: tuple[str, ...]) -> Manifest:
             f"data.labels: found {source.labels!r}, expected the name of a table in {source.root}"
         )
     columns = {"image_column": source.image_column, "patient_column": source.patient_column}
-    return read_labels_of_table(read_columns(file), file, findings=findings, **columns)
+    return films_of_table(read_csv(file), findings=findings, **columns)
 
 
 def _read_phantom(source: Source, *, findings: tuple[str, ...]) -> Manifest:

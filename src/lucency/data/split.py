@@ -1,6 +1,6 @@
 """Which films train, validate and test: by patient, by NIH's lists, or (leaking) by image.
 
-Letters in shapes: n films, k findings, g patients, p parts, c columns.
+Letters in shapes: n films, k findings, p parts.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64, Shaped
+from numpy.random import Generator, default_rng
 from sklearn.model_selection import train_test_split
 
 from lucency.config.sections import Split
@@ -43,8 +44,8 @@ def set_apart(manifest: Manifest, *, choices: Split) -> Bool[np.ndarray, " n"]:
     if not choices.apart:
         return np.zeros(len(manifest), dtype=bool)
     share = np.array([1 - choices.apart, choices.apart])
-    generator = np.random.default_rng([choices.seed, 1])
-    return _deal_films(manifest.label, manifest.patient, share=share, generator=generator) == 1
+    generator = default_rng([choices.seed, 1])
+    return _deal(manifest.label, manifest.patient, share=share, generator=generator) == 1
 
 
 def split_by_patient(label: Label, *, patient: Patient, share: Share, seed: int) -> Part:
@@ -53,8 +54,8 @@ def split_by_patient(label: Label, *, patient: Patient, share: Share, seed: int)
     Iterative stratification (Sechidis et al., ECML-PKDD 2011) of whole patients: see `_deal`. A
     NaN label counts as not positive. Raises ValueError for fewer patients than parts.
     """
-    generator = np.random.default_rng(seed)
-    return np.array(PARTS)[_deal_films(label, patient, share=np.array(share), generator=generator)]
+    generator = default_rng(seed)
+    return np.array(PARTS)[_deal(label, patient, share=np.array(share), generator=generator)]
 
 
 def split_by_image(films: int, *, share: Share, seed: int) -> Part:
@@ -66,7 +67,7 @@ def split_by_image(films: int, *, share: Share, seed: int) -> Part:
     part = np.repeat(PARTS, np.diff([0, *edges, films]))
     if len(np.unique(part)) < len(PARTS):
         raise ValueError(f"{films} films cannot fill three parts at {share}: add films")
-    return np.random.default_rng(seed).permutation(part)
+    return default_rng(seed).permutation(part)
 
 
 def _by_patient(manifest: Manifest, choices: Split, root: Path) -> Part:
@@ -79,8 +80,8 @@ def _by_patient(manifest: Manifest, choices: Split, root: Path) -> Part:
     if not folds:
         share = (choices.train, choices.val, choices.test)
         return split_by_patient(label, patient=patient, share=share, seed=choices.seed)
-    generator = np.random.default_rng(choices.seed)
-    fold = _deal_films(label, patient, share=np.full(folds, 1 / folds), generator=generator)
+    generator = default_rng(choices.seed)
+    fold = _deal(label, patient, share=np.full(folds, 1 / folds), generator=generator)
     return _beside(fold == choices.fold, manifest, choices, generator)
 
 
@@ -105,7 +106,7 @@ def _officially(manifest: Manifest, choices: Split, root: Path) -> Part:
             f"the official lists put {tests.sum()} of {len(image)} films in test, and {len(both)} "
             'patients on both sides; expected films on both and no such patient: use "patient"'
         )
-    return _beside(tests, manifest, choices, np.random.default_rng(choices.seed))
+    return _beside(tests, manifest, choices, default_rng(choices.seed))
 
 
 def _shuffled(manifest: Manifest, choices: Split, root: Path) -> Part:
@@ -120,7 +121,7 @@ def _shuffled(manifest: Manifest, choices: Split, root: Path) -> Part:
         raise ValueError(f"{len(people)} patients cannot fill {len(PARTS)} parts: add patients")
     _, drawn = train_test_split(people, test_size=choices.test, random_state=choices.seed)
     tests = np.isin(manifest.patient, drawn)
-    return _beside(tests, manifest, choices, np.random.default_rng(choices.seed))
+    return _beside(tests, manifest, choices, default_rng(choices.seed))
 
 
 def _by_image(manifest: Manifest, choices: Split, root: Path) -> Part:
@@ -129,10 +130,7 @@ def _by_image(manifest: Manifest, choices: Split, root: Path) -> Part:
 
 
 def _beside(
-    tests: Bool[np.ndarray, " n"],
-    manifest: Manifest,
-    choices: Split,
-    generator: np.random.Generator,
+    tests: Bool[np.ndarray, " n"], manifest: Manifest, choices: Split, generator: Generator
 ) -> Part:
     """Return the parts where the test films are given, and the other patients train and validate.
 
@@ -141,42 +139,26 @@ def _beside(
     val = choices.val / (choices.train + choices.val)
     label, patient = manifest.label[~tests], manifest.patient[~tests]
     part = np.full(len(tests), PARTS.index("test"))
-    part[~tests] = _deal_films(label, patient, share=np.array([1 - val, val]), generator=generator)
+    part[~tests] = _deal(label, patient, share=np.array([1 - val, val]), generator=generator)
     return np.array(PARTS)[part]
 
 
-def _deal_films(
-    label: Label,
-    patient: Patient,
-    *,
-    share: Float64[np.ndarray, " p"],
-    generator: np.random.Generator,
-) -> Int64[np.ndarray, " n"]:
-    """Return the part of each film, whole patients dealt as `_deal` does.
-
-    So that positive films of each finding, films and patients all come to their shares.
-    """
-    people, owner = np.unique(patient, return_inverse=True)
-    columns = [np.bincount(owner, weights=one, minlength=len(people)) for one in (label == 1).T]
-    count = np.stack([*columns, np.bincount(owner), np.ones(len(people))], axis=1)
-    return _deal(count, share=share, generator=generator)[owner]
-
-
 def _deal(
-    count: Float64[np.ndarray, "g c"],
-    *,
-    share: Float64[np.ndarray, " p"],
-    generator: np.random.Generator,
-) -> Int64[np.ndarray, " g"]:
-    """Deal whole patients to parts so that each part holds its share of every column of `count`.
+    label: Label, patient: Patient, *, share: Float64[np.ndarray, " p"], generator: Generator
+) -> Int64[np.ndarray, " n"]:
+    """Return the part of each film: whole patients, so that each part holds its share.
 
-    Heavy patients first, in an order that chance disturbs: each goes where the sum over columns
+    It is that of the films, of the positive ones of each finding, and of the patients. Heavy
+    patients first, in an order that chance disturbs: each goes where the sum over these counts
     and parts of (held share - wanted share)² / wanted share then grows least. Dividing by the
     wanted share lets all parts fill at one pace, so none collects the heavy patients.
     """
-    patients, parts = len(count), len(share)
+    people, owner = np.unique(patient, return_inverse=True)
+    patients, parts = len(people), len(share)
     if patients < parts:
         raise ValueError(f"{patients} patients cannot fill {parts} parts: add patients")
+    columns = [np.bincount(owner, weights=one, minlength=patients) for one in (label == 1).T]
+    count = np.stack([*columns, np.bincount(owner), np.ones(patients)], axis=1)
     weight = count / np.maximum(count.sum(axis=0), 1)
     order = np.argsort(-weight.sum(axis=1) * generator.lognormal(size=patients), kind="stable")
     held, part = np.zeros((parts, count.shape[1])), np.full(patients, -1)
@@ -188,7 +170,7 @@ def _deal(
             cost[~empty] = np.inf
         part[person] = chosen = int(cost.argmin())
         held[chosen] += mine
-    return part
+    return part[owner]
 
 
 SPLITS: dict[str, Callable[[Manifest, Split, Path], np.ndarray]] = {

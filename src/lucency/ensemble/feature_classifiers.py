@@ -36,7 +36,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
 from lucency.core.manifest import Manifest, nearest
-from lucency.core.predictions import Features, Predictions, concatenate_features
+from lucency.core.predictions import Features, Predictions, concatenate
 from lucency.evaluation.bootstrap import mean_over_findings, once
 from lucency.evaluation.calibration import Fit, platt
 from lucency.evaluation.metrics import auc
@@ -162,7 +162,7 @@ def classical_predictions(
         expected = "expected one source, split and list of findings, with features"
         raise ValueError(f"features of {found}; {expected}")
     unlabelled = replace(others, label=np.full_like(others.label, np.nan))
-    films = concatenate_features([train, unlabelled])
+    films = concatenate([train, unlabelled])
     first = np.arange(len(films)) < len(train)
     fitted = fit_on_features(films, train=first, learner=learner, seed=seed, fitting=fitting)
     network = f"{learner} on {train.source}"

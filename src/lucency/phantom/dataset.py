@@ -42,12 +42,7 @@ class Order:
     patient: Patient
     film: Film
     size: int
-    path: Path
-
-    @property
-    def image(self) -> str:
-        """NIH's name of the film."""
-        return self.path.name
+    path: Path  # its name is NIH's of the film
 
 
 def write_phantom(  # noqa: PLR0913 - the knobs of one command
@@ -121,20 +116,19 @@ def _check(**knobs: float | int) -> None:
 
 
 def _draw_batch(orders: list[Order]) -> list[PhantomFilm]:
-    threads = cv2.getNumThreads()
+    """Write the films; return them without their pixels."""
+    drawn, threads = [], cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
-        return [_draw(order) for order in orders]
+        for order in orders:
+            picture = phantom_film(order.patient, order.film, size=order.size)
+            done, png = cv2.imencode(".png", picture.pixels, PNG)
+            assert done
+            order.path.write_bytes(png.tobytes())
+            drawn.append(replace(picture, pixels=np.zeros((0, 0), np.uint8)))
     finally:
         cv2.setNumThreads(threads)
-
-
-def _draw(order: Order) -> PhantomFilm:
-    picture = phantom_film(order.patient, order.film, size=order.size)
-    done, png = cv2.imencode(".png", picture.pixels, PNG)
-    assert done
-    order.path.write_bytes(png.tobytes())
-    return replace(picture, pixels=np.zeros((0, 0), np.uint8))
+    return drawn
 
 
 def _write_tables(folder: Path, orders: list[Order], pictures: list[PhantomFilm]) -> None:
@@ -143,13 +137,13 @@ def _write_tables(folder: Path, orders: list[Order], pictures: list[PhantomFilm]
         film = order.film
         entries.append(_entry(order, picture.original))
         boxes += [
-            f"{order.image},{BOX_NAMES.get(box.finding, box.finding)},"
+            f"{order.path.name},{BOX_NAMES.get(box.finding, box.finding)},"
             f"{box.x:.3f},{box.y:.3f},{box.width:.3f},{box.height:.3f}\n"
             for box in picture.boxes
         ]
         truth.append(
             {
-                "Image Index": order.image,
+                "Image Index": order.path.name,
                 "True Labels": _labels(film.findings),
                 "Difficulty": max(picture.difficulty.values(), default=np.nan),
                 "Drain": int(film.drain),
@@ -167,7 +161,7 @@ def _entry(order: Order, original: tuple[int, int, str]) -> str:
     patient, film = order.patient, order.film
     columns, rows, spacing = original
     return (
-        f"{order.image},{_labels(film.stated)},{film.number},{patient.number},{film.age},"
+        f"{order.path.name},{_labels(film.stated)},{film.number},{patient.number},{film.age},"
         f"{patient.sex},{film.view},{columns},{rows},{spacing},{spacing}\n"
     )
 
@@ -178,5 +172,5 @@ def _labels(findings: tuple[str, ...]) -> str:
 
 def _write_lists(folder: Path, orders: list[Order], train: list[bool]) -> None:
     for name, wanted in (("train_val_list.txt", True), ("test_list.txt", False)):
-        images = [o.image for o in orders if train[o.patient.number - 1] is wanted]
+        images = [o.path.name for o in orders if train[o.patient.number - 1] is wanted]
         (folder / name).write_text("\n".join(images))

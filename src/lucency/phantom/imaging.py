@@ -4,6 +4,8 @@ Letters: `h w` pixels of the film, `p` points. The body's frame has x in cm from
 the patient's left (the film's right), y in cm downwards from the apices of the lungs.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass, replace
 
 import cv2
@@ -16,7 +18,9 @@ WATER = 0.2  # attenuation of water at about 110 kVp, 1/cm
 
 Map = Float32[np.ndarray, "h w"]  # a number a pixel: a share, or a thickness in cm of water
 Points = Real[np.ndarray, "... 2"]  # x and y, in cm
+Ends = Real[np.ndarray, "*n 2"]  # points of several curves
 Outline = Float[np.ndarray, "_ 2"]  # of a shape, or a line
+Grey = UInt8[np.ndarray, "h w"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +43,7 @@ class Frame:
         """Pixels per centimetre of the body, the mean of both directions."""
         return self.size * self.magnification * (1 / self.width + 1 / self.height) / 2
 
-    def at(self, size: int) -> "Frame":
+    def at(self, size: int) -> Frame:
         """The same view of the body on a film of another size."""
         return replace(self, size=size)
 
@@ -55,6 +59,53 @@ class Frame:
     def ink(self, point: Points) -> np.ndarray:
         """Points as OpenCV's fixed-point integers."""
         return np.rint((self.project(point) - 0.5) * 2**FRACTION).astype(np.int32)
+
+    def fill(self, *outlines: Points, soft: float = 0.0) -> Map:
+        """The share 0..1 of each pixel that the outlines cover, its edge softened by `soft` cm."""
+        small = self._reduced(soft)
+        mask = np.zeros((small.size, small.size), np.uint8)
+        for outline in outlines:
+            cv2.fillPoly(mask, [small.ink(outline)], 255, cv2.LINE_AA, FRACTION)
+        return enlarge(small.soften(mask.astype(np.float32) / 255, soft=soft), self.size)
+
+    def stroke(self, path: Points, *, width: float, soft: float = 0.0, closed: bool = False) -> Map:
+        """Lines of `width` cm; one thinner than a pixel is as faint as it is thin."""
+        mask = np.zeros((self.size, self.size), np.uint8)
+        self.trace(mask, path, width=width, closed=closed)
+        return self.soften(mask.astype(np.float32) / 255, soft=soft)
+
+    def trace(
+        self, mask: Grey, path: Points, *, width: float, value: float = 1.0, closed: bool = False
+    ) -> None:
+        """Draw lines into `mask` over what it holds."""
+        thick = width * self.density
+        pixels = max(1, round(thick))
+        colour = int(255 * value * min(1.0, thick / pixels))
+        lines = list(self.ink(path.reshape(-1, *path.shape[-2:])))
+        cv2.polylines(mask, lines, closed, colour, pixels, cv2.LINE_AA, FRACTION)
+
+    def soften(self, thickness: Map, *, soft: float) -> Map:
+        """A map blurred by a Gaussian of `soft` cm; wide ones are computed on a smaller grid."""
+        sigma = soft * self.density
+        if sigma < 0.3:
+            return thickness
+        small = self._reduced(soft)
+        if small.size == self.size:
+            reach = 2 * round(3 * sigma) + 1
+            return cv2.GaussianBlur(thickness, (reach, reach), sigma)
+        shrunk = cv2.resize(thickness, (small.size, small.size), interpolation=cv2.INTER_AREA)
+        return enlarge(small.soften(shrunk, soft=soft), self.size)
+
+    def clouds(self, rng: np.random.Generator, *, grain: float) -> Map:
+        """A random texture of mean 0 and deviation about 1 whose blobs measure `grain` cm."""
+        count = max(4, round(self.width / grain))
+        coarse = rng.standard_normal((count, count), dtype=np.float32)
+        return cv2.resize(coarse, (self.size, self.size), interpolation=cv2.INTER_CUBIC) * 1.2
+
+    def _reduced(self, soft: float) -> Frame:
+        """A smaller frame on which a blur of `soft` cm is still more than a pixel wide."""
+        halvings = int(np.log2(max(soft * self.density / 1.5, 1.0)))
+        return self.at(max(self.size >> halvings, 16))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,71 +128,17 @@ def smooth(point: Real[np.ndarray, "n 2"], *, steps: int = 6, closed: bool = Tru
     return curve.reshape(-1, 2)
 
 
-def bend(
-    start: Real[np.ndarray, "*n 2"],
-    control: Real[np.ndarray, "*n 2"],
-    end: Real[np.ndarray, "*n 2"],
-    *,
-    steps: int = 14,
-) -> Float[np.ndarray, "*n p 2"]:
+def bend(start: Ends, control: Ends, end: Ends, *, steps: int = 14) -> Float[np.ndarray, "*n p 2"]:
     """Quadratic Bezier curves from `start` to `end`."""
     t = np.linspace(0, 1, steps)[:, None]
     a, b, c = start[..., None, :], control[..., None, :], end[..., None, :]
     return (1 - t) ** 2 * a + 2 * t * (1 - t) * b + t**2 * c
 
 
-def disc(centre: Real[np.ndarray, "2"], across: float, down: float = 0.0) -> Outline:
+def disc(centre: Real[np.ndarray, 2], across: float, down: float = 0.0) -> Outline:
     """An ellipse about `centre` with half-axes in cm; a circle where `down` is 0."""
     angle = np.linspace(0, 2 * np.pi, 32, endpoint=False)
     return centre + np.stack([across * np.cos(angle), (down or across) * np.sin(angle)], axis=-1)
-
-
-def fill(frame: Frame, *outlines: Points, soft: float = 0.0) -> Map:
-    """The share 0..1 of each pixel that the outlines cover, its edge softened by `soft` cm."""
-    small = _reduced(frame, soft)
-    mask = np.zeros((small.size, small.size), np.uint8)
-    for outline in outlines:
-        cv2.fillPoly(mask, [small.ink(outline)], 255, cv2.LINE_AA, FRACTION)
-    return enlarge(soften(small, mask.astype(np.float32) / 255, soft=soft), frame.size)
-
-
-def stroke(
-    frame: Frame, path: Points, *, width: float, soft: float = 0.0, closed: bool = False
-) -> Map:
-    """Lines of `width` cm; one thinner than a pixel is as faint as it is thin."""
-    mask = np.zeros((frame.size, frame.size), np.uint8)
-    trace(mask, frame, path, width=width, closed=closed)
-    return soften(frame, mask.astype(np.float32) / 255, soft=soft)
-
-
-def trace(
-    mask: UInt8[np.ndarray, "h w"],
-    frame: Frame,
-    path: Points,
-    *,
-    width: float,
-    value: float = 1.0,
-    closed: bool = False,
-) -> None:
-    """Draw lines into `mask` over what it holds."""
-    thick = width * frame.density
-    pixels = max(1, round(thick))
-    colour = int(255 * value * min(1.0, thick / pixels))
-    lines = list(frame.ink(path.reshape(-1, *path.shape[-2:])))
-    cv2.polylines(mask, lines, closed, colour, pixels, cv2.LINE_AA, FRACTION)
-
-
-def soften(frame: Frame, thickness: Map, *, soft: float) -> Map:
-    """A map blurred by a Gaussian of `soft` cm; wide ones are computed on a smaller grid."""
-    sigma = soft * frame.density
-    if sigma < 0.3:
-        return thickness
-    small = _reduced(frame, soft)
-    if small.size == frame.size:
-        reach = 2 * round(3 * sigma) + 1
-        return cv2.GaussianBlur(thickness, (reach, reach), sigma)
-    shrunk = cv2.resize(thickness, (small.size, small.size), interpolation=cv2.INTER_AREA)
-    return enlarge(soften(small, shrunk, soft=soft), frame.size)
 
 
 def enlarge(thickness: Float32[np.ndarray, "_ _"], size: int) -> Map:
@@ -151,23 +148,14 @@ def enlarge(thickness: Float32[np.ndarray, "_ _"], size: int) -> Map:
     return cv2.resize(thickness, (size, size), interpolation=cv2.INTER_LINEAR)
 
 
-def clouds(frame: Frame, rng: np.random.Generator, *, grain: float) -> Map:
-    """A random texture of mean 0 and deviation about 1 whose blobs measure `grain` cm."""
-    count = max(4, round(frame.width / grain))
-    coarse = rng.standard_normal((count, count), dtype=np.float32)
-    return cv2.resize(coarse, (frame.size, frame.size), interpolation=cv2.INTER_CUBIC) * 1.2
-
-
-def expose(
-    frame: Frame, water: Map, exposure: Exposure, *, rng: np.random.Generator
-) -> UInt8[np.ndarray, "h w"]:
+def expose(frame: Frame, water: Map, exposure: Exposure, *, rng: np.random.Generator) -> Grey:
     """The displayed film behind `water` cm of water: scatter, blur, quantum noise, display curve.
 
     Primary exposure falls as exp(-0.2 water); scatter is its wide blur; the noise of the optical
     path goes as one over the root of what arrives. Dense parts are bright, as films are displayed.
     """
-    primary = cv2.exp(soften(frame, water, soft=exposure.blur) * np.float32(-WATER))
-    scattered = soften(frame, np.minimum(primary, 0.4), soft=3.0)
+    primary = cv2.exp(frame.soften(water, soft=exposure.blur) * np.float32(-WATER))
+    scattered = frame.soften(np.minimum(primary, 0.4), soft=3.0)
     path = cv2.log(cv2.scaleAdd(scattered, exposure.scatter, primary))  # of the opposite sign
     mottle = 0.0035 * frame.density / 12 / np.sqrt(exposure.dose)
     grain = cv2.multiply(_grain(rng, frame.size), cv2.exp(path * np.float32(-0.5)), scale=mottle)
@@ -187,9 +175,3 @@ def _displayed(path: np.ndarray, exposure: Exposure) -> np.ndarray:
     level = (path - np.float32(exposure.centre)) * np.float32(exposure.contrast / 115)
     root = cv2.sqrt(cv2.multiply(level, level) + np.float32(1))
     return cv2.convertScaleAbs(cv2.divide(level, root), alpha=127.5, beta=127.5)
-
-
-def _reduced(frame: Frame, soft: float) -> Frame:
-    """A smaller frame on which a blur of `soft` cm is still more than a pixel wide."""
-    halvings = int(np.log2(max(soft * frame.density / 1.5, 1.0)))
-    return frame.at(max(frame.size >> halvings, 16))

@@ -12,10 +12,10 @@ import numpy as np
 from jaxtyping import UInt8
 
 from lucency.core.manifest import FINDINGS
-from lucency.phantom.anatomy import LEFT, RIGHT, Chest, dome, draw_chest, wall_at
+from lucency.phantom.anatomy import LEFT, RIGHT, Chest, draw_chest
 from lucency.phantom.cohort import Film, Patient
 from lucency.phantom.findings import SIGNS, Lesion
-from lucency.phantom.imaging import Exposure, Frame, Map, disc, expose, fill, smooth, stroke
+from lucency.phantom.imaging import Exposure, Frame, Map, disc, expose, smooth
 
 BOX_FRAME = 1024  # NIH's boxes are in pixels of this frame, whatever the file's size
 FORMATS = {  # originals: columns, rows, mm a pixel, share of the view's films
@@ -184,16 +184,16 @@ def _leads(chest: Chest, frame: Frame, wires: np.ndarray) -> np.ndarray:
         spot = np.array([x * chest.half, y]) + wander[0]
         bends = [spot, spot + [2, 4] + wander[1], [12, 26] + wander[2], [18, 36]]
         path = smooth(np.vstack(bends), closed=False)
-        added += 1.2 * fill(frame, disc(spot, 0.55)) + 1.2 * stroke(frame, path, width=0.14)
+        added += 1.2 * frame.fill(disc(spot, 0.55)) + 1.2 * frame.stroke(path, width=0.14)
     return added
 
 
 def _drain(chest: Chest, frame: Frame, side: int) -> np.ndarray:
     """A chest drain: a tube from the lateral wall up to the apex, its rim and stripe opaque."""
-    low = 0.72 * dome(chest, side)
-    wall = wall_at(chest, low)
+    low = 0.72 * chest.dome(side)
+    wall = chest.wall(low)
     points = [(wall + 6.0, low + 4.5), (wall, low)]
     points += [(0.72 * chest.half, 0.5 * low), (0.55 * chest.half, 0.14 * low)]
     path = smooth(np.array(points) * [side, 1], steps=12, closed=False)
-    tube = stroke(frame, path, width=0.8) - 0.75 * stroke(frame, path, width=0.45)
-    return 2.6 * tube + 2.6 * stroke(frame, path, width=0.16)
+    tube = frame.stroke(path, width=0.8) - 0.75 * frame.stroke(path, width=0.45)
+    return 2.6 * tube + 2.6 * frame.stroke(path, width=0.16)

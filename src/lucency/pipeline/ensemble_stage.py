@@ -23,7 +23,7 @@ from lucency.core.plan import Plan, originals
 from lucency.core.predictions import (
     Features,
     Predictions,
-    concatenate_features,
+    concatenate,
     load_predictions,
     save_predictions,
 )
@@ -162,7 +162,7 @@ def learnt(trained: Trained, source: str, learner: str) -> Predictor:
     train, evaluated, _ = feature_sets(trained, source)
     choices = trained.run.protocol.ensemble
     reduction = "selection" if source == TEXTURE else "components"
-    others = concatenate_features([evaluated.of("val"), evaluated.of("test")])
+    others = concatenate([evaluated.of("val"), evaluated.of("test")])
     with progress(f"Fitting {learner} to features of {source}", unit="fits") as advance:
         predicted, table = classical_predictions(
             train,

@@ -16,7 +16,7 @@ from jaxtyping import Float32, Float64, Int64
 
 from lucency.core.manifest import NO_FINDING, Manifest, Prepared
 from lucency.core.plan import originals
-from lucency.core.predictions import Predictions, concatenate_features
+from lucency.core.predictions import Predictions, concatenate
 from lucency.core.progress import progress, say
 from lucency.core.stage import fingerprint_of, produce, write_atomically
 from lucency.ensemble.retrieval import (
@@ -197,7 +197,7 @@ def _index(run: Run, network: str) -> Index:
 
 def _write_index(run: Run, predicted: Predictions, folder: Path) -> None:
     train = training_features(trained(run), predicted.network)
-    films = concatenate_features([train, predicted.features])
+    films = concatenate([train, predicted.features])
     say(f"Indexing {len(films):,} films")
     save_index(build_index(films), folder)
 
