@@ -25,13 +25,8 @@ from lucency.balance.imbalance import no_finding
 from lucency.core.manifest import FINDINGS, NO_FINDING, Manifest, nearest
 from lucency.core.predictions import Predictions
 from lucency.data.radiologists import Readings
-from lucency.evaluation.bootstrap import (
-    Weights,
-    all_and_resampled,
-    interval,
-    once,
-    resample_patients,
-)
+from lucency.evaluation import bootstrap
+from lucency.evaluation.bootstrap import Weights
 from lucency.evaluation.metrics import Cells, count_cells, ratio
 from lucency.evaluation.significance import wilson
 
@@ -86,7 +81,7 @@ def agreement(labels: Manifest, experts: Manifest, *, resamples: int, seed: int)
     ValueError when they have no film or no finding in common.
     """
     ours, theirs = in_common(labels, experts)
-    weights = all_and_resampled(ours.patient, resamples=resamples, seed=seed)
+    weights = bootstrap.all_and_resampled(ours.patient, resamples=resamples, seed=seed)
     rows = []
     for finding, mine, seen in zip(ours.findings, ours.label.T, theirs.label.T, strict=True):
         stated = ~np.isnan(mine) & ~np.isnan(seen)
@@ -108,7 +103,7 @@ def flow(labels: Manifest, experts: Manifest, *, resamples: int, seed: int) -> p
     ValueError when they have no film or no finding in common.
     """
     ours, theirs = in_common(labels, experts)
-    resampled = resample_patients(ours.patient, resamples=resamples, seed=seed)
+    resampled = bootstrap.resample_patients(ours.patient, resamples=resamples, seed=seed)
     given = {**_columns(ours), NO_FINDING: no_finding(ours.label, names=ours.findings)}
     seen = _columns(theirs)
     if ABNORMAL in theirs.facts:
@@ -134,13 +129,13 @@ def between_readers(readings: Readings, *, resamples: int, seed: int) -> pd.Data
     kept = np.flatnonzero(~again.to_numpy())
     _, first, film = np.unique(readings.image[kept], return_index=True, return_inverse=True)
     patient = readings.patient[kept][first]
-    resampled = resample_patients(patient, resamples=resamples, seed=seed)
+    resampled = bootstrap.resample_patients(patient, resamples=resamples, seed=seed)
     rows = []
     for finding, label in answer.items():
         yes, no = (np.bincount(film[label[kept] == one], minlength=len(first)) for one in (1, 0))
         several = yes + no > 1
-        value = fleiss(yes, no, weights=once(len(first)))[0]
-        bounds = interval(fleiss(yes, no, weights=resampled))
+        value = fleiss(yes, no, weights=bootstrap.once(len(first)))[0]
+        bounds = bootstrap.interval(fleiss(yes, no, weights=resampled))
         lacking = ONE_ANSWER if several.any() else NO_PAIRS
         counts = (several.sum(), (yes + no)[several].sum(), len(np.unique(patient[several])))
         note = lacking if np.isnan(value) else ""
@@ -319,12 +314,12 @@ def _measures(cells: Cells) -> Iterator[tuple[str | float, ...]]:
         part = getattr(cells, right)
         whole = part + getattr(cells, wrong)
         share = ratio(part, whole)
-        low, high = interval(share[1:])
+        low, high = bootstrap.interval(share[1:])
         known = ALL_ALIKE if low == high else ""
         note = known if whole[0] else f"not computable: 0 films {absent}"
         yield name, share[0], low, high, *wilson(part[:1], whole[:1])[:, 0], note
     kappa = cohen(cells)
-    low, high = interval(kappa[1:])
+    low, high = bootstrap.interval(kappa[1:])
     alike = "not computable: labels and experts are the same on all films"
     note = alike if np.isnan(kappa[0]) else "no share of films: no Wilson interval"
     yield KAPPA, kappa[0], low, high, np.nan, np.nan, note
@@ -343,7 +338,7 @@ def _flow_from(
     films, total = both.sum(axis=1), stated.sum(axis=1)
     shares = ratio(resampled.total(both), resampled.total(stated))
     columns = (name, list(seen), films.astype(np.int64), total.astype(np.int64))
-    values = (*columns, ratio(films, total), *interval(shares), *wilson(films, total))
+    values = (*columns, ratio(films, total), *bootstrap.interval(shares), *wilson(films, total))
     table = pd.DataFrame(dict(zip(FLOW[:-1], values, strict=True)))
     none = f"not computable: 0 films labelled {name} of which this is stated"
     return table.assign(note=np.where(total > 0, "", none))

@@ -242,10 +242,6 @@ def _visit(column: pd.Series) -> np.ndarray:
     return np.where(np.isnan(number), UNKNOWN, np.where(number > 0, "later", "first"))
 
 
-def _folder(column: pd.Series) -> np.ndarray:
-    return np.array([Path(str(path)).parent.name for path in column])
-
-
 def _read_off(predictions: Predictions, label: Label, *, seed: int) -> Score:
     """Return the out-of-fold logits of a fact, NaN where it is unknown."""
     feature, patient = predictions.feature, predictions.patient
@@ -331,12 +327,10 @@ def _association(
 
 def _weighted_mean(areas: Iterable[tuple[Values, Values]]) -> Values:
     """Return the mean of AUCs by their weights; those that are not computable do not count."""
-    total, count = np.zeros((2, 1))
-    for area, weight in areas:
-        known = ~np.isnan(area)
-        total = total + np.where(known, area * weight, 0)
-        count = count + np.where(known, weight, 0)
-    return ratio(total, count)
+    area, weight = (np.stack(one) for one in zip(*areas, strict=True))
+    known = ~np.isnan(area)
+    products, counted = (np.where(known, one, 0) for one in (area * weight, weight))
+    return ratio(products.sum(axis=0), counted.sum(axis=0))
 
 
 def _p_of_equal_shares(label: Label, level: Level, owner: Patient) -> float:
@@ -403,7 +397,7 @@ FACTS: dict[str, tuple[str, Callable[[pd.Series], np.ndarray]]] = {  # column, l
     "sex": ("sex", _words),
     "age": ("age", _age),
     "visit": ("follow_up", _visit),
-    "folder": ("path", _folder),
+    "folder": ("path", lambda column: np.array([Path(str(one)).parent.name for one in column])),
     "drain": ("drain", _words),
     "marker": ("marker", _words),
 }

@@ -14,15 +14,8 @@ from jaxtyping import Float64
 
 from lucency.config.protocol import BASE
 from lucency.core.predictions import Predictions
-from lucency.evaluation.bootstrap import (
-    MACRO,
-    Weights,
-    interval,
-    once,
-    resample_patients,
-    resample_repeats,
-    with_macro,
-)
+from lucency.evaluation import bootstrap
+from lucency.evaluation.bootstrap import MACRO, Weights, with_macro
 from lucency.evaluation.compare import check_comparable, macro_auc_rows
 from lucency.evaluation.evaluate import metric_inputs
 from lucency.evaluation.metrics import METRICS, by_finding
@@ -53,11 +46,11 @@ def ablate(
     a variant lacks a network or a seed.
     """
     films = _check(trained)
-    draws = resample_patients(films.patient, resamples=resamples, seed=seed)
+    draws = bootstrap.resample_patients(films.patient, resamples=resamples, seed=seed)
     fit = partial(threshold_table, method=threshold, recall=recall)
     rows = []
     for network, base in trained[BASE].items():
-        chosen = resample_repeats(len(base), resamples=resamples, seed=seed)
+        chosen = bootstrap.resample_repeats(len(base), resamples=resamples, seed=seed)
         scores = {}
         for variant, networks in trained.items():
             scores[variant] = _scores(networks[network], fit, draws=draws, chosen=chosen)
@@ -117,7 +110,7 @@ def _scores(
     limits = [thresholds_of(fit(one.of("val")), one) for one in several]
     plain, drawn = (
         [_metrics(*pair, weights) for pair in zip(several, limits, strict=True)]
-        for weights in (once(len(draws.owner)), draws)
+        for weights in (bootstrap.once(len(draws.owner)), draws)
     )
     return {
         name: (
@@ -147,7 +140,7 @@ def _rows(
 ) -> Iterator[tuple[object, ...]]:
     """Yield finding, metric, value and difference from the base, each with its interval."""
     for metric, (value, drawn) in mine.items():
-        bounds, apart = interval(drawn), interval(drawn - base[metric][1])
+        bounds, apart = bootstrap.interval(drawn), bootstrap.interval(drawn - base[metric][1])
         difference = value - base[metric][0]
         for place, finding in enumerate((*findings, MACRO)):
             ends = (value[place], *bounds[:, place], difference[place], *apart[:, place])

@@ -24,15 +24,8 @@ from scipy.special import logit as log_odds
 
 from lucency.core.manifest import require
 from lucency.core.predictions import Predictions, check_knots, no_knots, rescale
-from lucency.evaluation.bootstrap import (
-    MACRO,
-    MICRO,
-    Weights,
-    interval,
-    mean_over_findings,
-    ratio,
-    resample_patients,
-)
+from lucency.evaluation import bootstrap
+from lucency.evaluation.bootstrap import MACRO, MICRO, Weights, mean_over_findings, ratio
 
 SMALLEST_SLOPE = 1e-3
 PRECISION = 1e-10  # of the gradient of the mean log-loss, in nats for a standardised logit
@@ -218,7 +211,7 @@ def reliability_table(predictions: Predictions, *, resamples: int, seed: int) ->
     resample can differ and the interval has no width. Murphy and Winkler, Applied Statistics 26
     (1977), 41-47.
     """
-    drawn = resample_patients(predictions.patient, resamples=resamples, seed=seed)
+    drawn = bootstrap.resample_patients(predictions.patient, resamples=resamples, seed=seed)
     label, probability = predictions.label, predictions.probability
     pairs = zip(predictions.findings, label.T, probability.T, strict=True)
     bins = {finding: _bins(*pair, weights=drawn) for finding, *pair in pairs}
@@ -316,7 +309,7 @@ def _bins(
         for rows in (positive, stated)
     )
     sampled = ratio(found, all_films)
-    low, high = interval(sampled)
+    low, high = bootstrap.interval(sampled)
     for b, lost in enumerate(np.equal(all_films, 0).sum(axis=1)):
         missing = f"empty in {lost} of {sampled.shape[1]} resamples, left out of the interval"
         note = UNSEEN if not films[b] else missing if lost else ""

@@ -24,16 +24,8 @@ from jaxtyping import Float64, Int64
 
 from lucency.core.predictions import Predictions
 from lucency.core.tables import load_tables
-from lucency.evaluation.bootstrap import (
-    MACRO,
-    MICRO,
-    Weights,
-    all_and_resampled,
-    interval,
-    mean_over_findings,
-    once,
-    resample_patients,
-)
+from lucency.evaluation import bootstrap
+from lucency.evaluation.bootstrap import MACRO, MICRO, Weights, mean_over_findings
 from lucency.evaluation.compare import macro_auc_rows
 from lucency.evaluation.evaluate import metric_inputs
 from lucency.evaluation.metrics import DECIDED, METRICS, by_finding, count_cells
@@ -107,15 +99,15 @@ def inflate(
     _check(own, untouched, seen)
     plain, drawn = [], []
     for place, side in enumerate((own, untouched)):
-        weights = resample_patients(side.patient, resamples=resamples, seed=seed + place)
-        plain.append(_scores(side, threshold, once(len(side))))
+        weights = bootstrap.resample_patients(side.patient, resamples=resamples, seed=seed + place)
+        plain.append(_scores(side, threshold, bootstrap.once(len(side))))
         drawn.append(_scores(side, threshold, weights))
     rows = []
     for key in SHOWN:
         means, findings = _means(*(side[key] for side in plain))
         sampled, _ = _means(*(side[key] for side in drawn))
         value = [float(mean[0]) for mean in means]
-        bounds = [interval(mean) for mean in (*sampled, sampled[0] - sampled[1])]
+        bounds = [bootstrap.interval(mean) for mean in (*sampled, sampled[0] - sampled[1])]
         both = (value[0], *bounds[0], value[1], *bounds[1])
         apart = (value[0] - value[1], *bounds[2])
         rows.append((own.network, *key, *both, *apart, len(own), len(untouched), findings))
@@ -188,7 +180,7 @@ def at_half(predictions: Predictions, *, resamples: int, seed: int) -> pd.DataFr
     if not len(predictions):
         raise ValueError(f"{predictions.network}: no films; expected those of one part")
     plain = predictions.uncalibrated()
-    drawn = all_and_resampled(plain.patient, resamples=resamples, seed=seed)
+    drawn = bootstrap.all_and_resampled(plain.patient, resamples=resamples, seed=seed)
     pooled = drawn.of_cells(len(plain.findings))
     label, logit = plain.label.ravel(), plain.logit.ravel()
     cells, rows = count_cells(label, logit > 0, weights=pooled), {}
@@ -197,7 +189,7 @@ def at_half(predictions: Predictions, *, resamples: int, seed: int) -> pd.DataFr
             value = DECIDED[name](cells)
         else:
             value = METRICS[name].function(label, logit, weights=pooled)
-        rows[name] = (value[0], *interval(value[1:]))
+        rows[name] = (value[0], *bootstrap.interval(value[1:]))
     return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high"])
 
 

@@ -23,13 +23,8 @@ from pydantic import ValidationError
 from lucency.core.manifest import Preparation
 from lucency.core.predictions import Predictions
 from lucency.core.tables import load_tables
-from lucency.evaluation.bootstrap import (
-    Weights,
-    all_and_resampled,
-    interval,
-    mean_over_findings,
-    resample_repeats,
-)
+from lucency.evaluation import bootstrap
+from lucency.evaluation.bootstrap import Weights, mean_over_findings
 from lucency.evaluation.compare import ROUGH, check_comparable, few_patients, macro_test
 from lucency.evaluation.metrics import by_finding, mean_over_films
 from lucency.evaluation.significance import LEVEL, holm
@@ -120,11 +115,13 @@ def compare_cells(
     OFF or OWN is missing.
     """
     first, repeats = _check(predictions, grid), len(predictions[OFF])
-    drawn = all_and_resampled(first.patient, resamples=resamples, seed=seed)
+    drawn = bootstrap.all_and_resampled(first.patient, resamples=resamples, seed=seed)
     equal = np.full((repeats, 1), 1 / repeats)
-    share = np.column_stack([equal, resample_repeats(repeats, resamples=resamples, seed=seed)])
+    share = np.column_stack(
+        [equal, bootstrap.resample_repeats(repeats, resamples=resamples, seed=seed)]
+    )
     area = np.stack([_area(several, drawn, share) for several in predictions.values()])
-    low, high = interval(area[:, 1:])
+    low, high = bootstrap.interval(area[:, 1:])
     cells = [
         (name, (one := grid[name]).order, one.clahe_clip, one.clahe_tiles) for name in predictions
     ]
@@ -166,13 +163,13 @@ def average_measures(
     intervals resample patients; films on which a measure is not computable (NaN) are left out, and
     `films` counts the others.
     """
-    drawn = all_and_resampled(patient, resamples=resamples, seed=seed)
+    drawn = bootstrap.all_and_resampled(patient, resamples=resamples, seed=seed)
     rows = []
     for cell, table in value.items():
         for measure in table:
             mine, plain = (one[measure].to_numpy(np.float64) for one in (table, value[OFF]))
             mean, change = (mean_over_films(one, weights=drawn) for one in (mine, mine - plain))
-            ends = [float(end) for one in (mean, change) for end in interval(one[1:])]
+            ends = [float(end) for one in (mean, change) for end in bootstrap.interval(one[1:])]
             about = (cell, str(measure), int((~np.isnan(mine)).sum()))
             rows.append((*about, mean[0], *ends[:2], change[0], *ends[2:]))
     columns = ["cell", "measure", "films", "value", "low", "high"]

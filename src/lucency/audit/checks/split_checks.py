@@ -153,16 +153,11 @@ def _shared(table: SplitTable, mine: Rows, theirs: Rows) -> tuple[list[str], lis
 
 
 CHECKS: dict[str, Callable[[SplitTable], Iterator[Issue]]] = {
-    "patients_on_two_sides": patients_on_two_sides,
-    "pictures_on_two_sides": pictures_on_two_sides,
-    "copies_on_two_sides": copies_on_two_sides,
-    "resampled_test": resampled_test,
-    "duplicate_rows": duplicate_rows,
-    "unlabelled_rows": unlabelled_rows,
-    "films_left_out": films_left_out,
-    "community_lists": nih_checks.community_lists,
-    "official_split": nih_checks.official_split,
-    "box_images_in_training": nih_checks.box_images_in_training,
-    "label_versions": nih_checks.label_versions,
-    "near_identical_pictures": near_identical_pictures,
-}
+    check.__name__: check
+    for check in (
+        patients_on_two_sides, pictures_on_two_sides, copies_on_two_sides, resampled_test,
+        duplicate_rows, unlabelled_rows, films_left_out, nih_checks.community_lists,
+        nih_checks.official_split, nih_checks.box_images_in_training, nih_checks.label_versions,
+        near_identical_pictures,
+    )
+}  # fmt: skip
