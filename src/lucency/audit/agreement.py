@@ -48,7 +48,6 @@ KAPPA = "kappa"
 NO_PAIRS = "not computable: no film has two answers"
 UNREAD = "PPV not known: experts read no film with the label"
 ONE_ANSWER = "not computable: all answers are the same"
-ALL_ALIKE = "every resample gives the same: take Wilson's interval"
 ROUNDING = 1e-12  # of a share; below it two are equal
 SHARES = {  # cells of Cells that are right and wrong, and what is absent where there are none
     "ppv": ("tp", "fp", "labelled positive"),
@@ -109,7 +108,19 @@ def flow(labels: Manifest, experts: Manifest, *, resamples: int, seed: int) -> p
     if ABNORMAL in theirs.facts:
         abnormal = theirs.facts[ABNORMAL].to_numpy(dtype=np.float64)
         seen |= {ABNORMAL: abnormal, NORMAL: 1 - abnormal}
-    tables = [_flow_from(name, label == 1, seen, resampled) for name, label in given.items()]
+    shown = np.stack(list(seen.values()))
+    tables = []
+    for name, label in given.items():
+        both, stated = (
+            ((label == 1) & which).astype(np.float64) for which in (shown == 1, ~np.isnan(shown))
+        )
+        films, total = both.sum(axis=1), stated.sum(axis=1)
+        shares = bootstrap.interval(ratio(resampled.total(both), resampled.total(stated)))
+        counts = (films.astype(np.int64), total.astype(np.int64), ratio(films, total))
+        values = (name, list(seen), *counts, *shares, *wilson(films, total))
+        table = pd.DataFrame(dict(zip(FLOW[:-1], values, strict=True)))
+        none = f"not computable: 0 films labelled {name} of which this is stated"
+        tables.append(table.assign(note=np.where(total > 0, "", none)))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -315,7 +326,7 @@ def _measures(cells: Cells) -> Iterator[tuple[str | float, ...]]:
         whole = part + getattr(cells, wrong)
         share = ratio(part, whole)
         low, high = bootstrap.interval(share[1:])
-        known = ALL_ALIKE if low == high else ""
+        known = "every resample gives the same: take Wilson's interval" if low == high else ""
         note = known if whole[0] else f"not computable: 0 films {absent}"
         yield name, share[0], low, high, *wilson(part[:1], whole[:1])[:, 0], note
     kappa = cohen(cells)
@@ -327,21 +338,6 @@ def _measures(cells: Cells) -> Iterator[tuple[str | float, ...]]:
 
 def _columns(labels: Manifest) -> dict[str, Label]:
     return {**dict(zip(labels.findings, labels.label.T, strict=True)), ANY: merged(labels.label)}
-
-
-def _flow_from(
-    name: str, given: Bool[np.ndarray, " n"], seen: dict[str, Label], resampled: Weights
-) -> pd.DataFrame:
-    """Return the rows of one label."""
-    both = np.stack([given & (label == 1) for label in seen.values()]).astype(np.float64)
-    stated = np.stack([given & ~np.isnan(label) for label in seen.values()]).astype(np.float64)
-    films, total = both.sum(axis=1), stated.sum(axis=1)
-    shares = ratio(resampled.total(both), resampled.total(stated))
-    columns = (name, list(seen), films.astype(np.int64), total.astype(np.int64))
-    values = (*columns, ratio(films, total), *bootstrap.interval(shares), *wilson(films, total))
-    table = pd.DataFrame(dict(zip(FLOW[:-1], values, strict=True)))
-    none = f"not computable: 0 films labelled {name} of which this is stated"
-    return table.assign(note=np.where(total > 0, "", none))
 
 
 def _above_chance(observed: Values, expected: Values) -> Values:

@@ -26,8 +26,6 @@ from lucency.evaluation.metrics import by_finding
 
 ALL = "all"
 CHANGES = ("finding", "before", "after", "added", "removed", "films")
-DIFFERENCE = "difference"
-CHANCE = 0.5  # of AUC
 CHOSEN = "The films were chosen to hold many findings: shares are not those of random films."
 Label = Float32[np.ndarray, " n *k"]
 
@@ -87,12 +85,14 @@ def audit_versions(old: Path, new: Path, *, table: Path | None, scale: str) -> A
         external = read_predictions_table(table, films=other, scale=scale, part="test")
         pair = {"old": agreement.align(one, external), "new": agreement.align(other, external)}
         found["auc"] = effect(external, pair, **DRAWS)
+    both = int(np.isin(one.image, other.image).sum())
+    apart = f"in the first alone: {len(one) - both:,}; in the second alone: {len(other) - both:,}"
     count = found["changes"].set_index("finding").to_dict(orient="index")
     every, nothing = count[ALL], count[NO_FINDING]
     return Audit(
         tables=found,
         shown=tuple(name for name in found if name != "labels"),
-        remarks=(f"{one.origin}; {other.origin}. {_in_both(one, other)}",),
+        remarks=(f"{one.origin}; {other.origin}. Films in both: {both:,}; {apart}.",),
         conclusion=(
             f"Films that differ: {every['films']:,}. Labels added: {every['added']:,}; removed: "
             f"{every['removed']:,}. {NO_FINDING!r} lost: {nothing['removed']:,} films; gained: "
@@ -221,15 +221,9 @@ def effect(
     counts = {f"positives_{name}": one == 1 for name, one in zip(names, pair, strict=True)}
     for name, cells in {**counts, "differing": _differs(*pair)}.items():
         columns[name] = np.append(cells.sum(axis=0), cells.sum())
-    for place, name in enumerate((*names, DIFFERENCE)):
+    for place, name in enumerate((*names, "difference")):
         columns |= {name: value[place], f"{name}_low": low[place], f"{name}_high": high[place]}
     return pd.DataFrame({**columns, "note": _notes(value, sampled, single, names)})
-
-
-def _in_both(one: Manifest, other: Manifest) -> str:
-    both = int(np.isin(one.image, other.image).sum())
-    apart = f"in the first alone: {len(one) - both:,}; in the second alone: {len(other) - both:,}"
-    return f"Films in both: {both:,}; {apart}."
 
 
 def _conclude_noise(noise: pd.DataFrame) -> str:
@@ -247,7 +241,7 @@ def _conclude_detection(found: pd.DataFrame) -> str:
     areas = []
     for row in rows.to_dict("records"):
         area = f"{row['auc']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
-        above = "" if row["low"] > CHANCE else ", not surely above .5"
+        above = "" if row["low"] > 0.5 else ", not surely above .5"
         known = row["low"] == row["low"]
         areas.append(f"{row['direction']} {area + above if known else 'not computable'}")
     return f" AUC for labels that radiologists contradict: {'; '.join(areas)}."

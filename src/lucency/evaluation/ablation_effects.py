@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -51,12 +52,11 @@ def ablate(
     rows = []
     for network, base in trained[BASE].items():
         chosen = bootstrap.resample_repeats(len(base), resamples=resamples, seed=seed)
-        scores = {}
-        for variant, networks in trained.items():
-            scores[variant] = _scores(networks[network], fit, draws=draws, chosen=chosen)
-        for variant, mine in scores.items():
-            each = _rows(films.findings, mine, scores[BASE])
-            rows += [(network, variant, *row, len(base)) for row in each]
+        score = partial(_scores, fit=fit, draws=draws, chosen=chosen)
+        scores = {variant: score(networks[network]) for variant, networks in trained.items()}
+        for (variant, mine), metric in product(scores.items(), SHOWN):
+            each = _rows(films.findings, mine[metric], scores[BASE][metric])
+            rows += [(network, variant, name, metric, *row, len(base)) for name, *row in each]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -101,8 +101,8 @@ def _check(trained: Trained) -> Predictions:
 
 def _scores(
     several: Sequence[Predictions],
-    fit: Callable[[Predictions], pd.DataFrame],
     *,
+    fit: Callable[[Predictions], pd.DataFrame],
     draws: Weights,
     chosen: Float64[np.ndarray, "s r"],
 ) -> dict[str, Sampled]:
@@ -135,13 +135,8 @@ def _metrics(
     return found
 
 
-def _rows(
-    findings: tuple[str, ...], mine: dict[str, Sampled], base: dict[str, Sampled]
-) -> Iterator[tuple[object, ...]]:
-    """Yield finding, metric, value and difference from the base, each with its interval."""
-    for metric, (value, drawn) in mine.items():
-        bounds, apart = bootstrap.interval(drawn), bootstrap.interval(drawn - base[metric][1])
-        difference = value - base[metric][0]
-        for place, finding in enumerate((*findings, MACRO)):
-            ends = (value[place], *bounds[:, place], difference[place], *apart[:, place])
-            yield finding, metric, *ends
+def _rows(findings: tuple[str, ...], mine: Sampled, base: Sampled) -> Iterator[tuple[object, ...]]:
+    """Return finding, value and difference from the base, each with its interval."""
+    apart = tuple(one - other for one, other in zip(mine, base, strict=True))
+    numbers = [one for value, drawn in (mine, apart) for one in (value, *bootstrap.interval(drawn))]
+    return zip((*findings, MACRO), *numbers, strict=True)

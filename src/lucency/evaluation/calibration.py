@@ -89,7 +89,10 @@ def recalibrate(
     negatives see the method; it is noted. Raises ValueError for an unknown method, arrays of
     different shapes, labels other than 1, 0 and NaN, and logits that are not finite.
     """
-    _check(label, logit, method)
+    if method not in RECALIBRATIONS:
+        known = ", ".join(RECALIBRATIONS)
+        raise ValueError(f"recalibration {method!r} is unknown; expected one of {known}")
+    _check(label, logit)
     pairs = zip(label.T.astype(np.float64), logit.T.astype(np.float64), strict=True)
     fits = [RECALIBRATIONS[method](y[~np.isnan(y)], z[~np.isnan(y)]) for y, z in pairs]
     knots = [np.insert(fit.knot, 0, place, axis=1) for place, fit in enumerate(fits)]
@@ -241,13 +244,7 @@ def brier_parts(predictions: Predictions) -> pd.DataFrame:
     return table.assign(note=[*np.where(there, "", UNLABELLED), mean])
 
 
-def _check(
-    label: Float32[np.ndarray, "n k"], logit: Float32[np.ndarray, "n2 k2"], method: str
-) -> None:
-    if method not in RECALIBRATIONS:
-        raise ValueError(
-            f"recalibration {method!r} is unknown; expected one of {', '.join(RECALIBRATIONS)}"
-        )
+def _check(label: Float32[np.ndarray, "n k"], logit: Float32[np.ndarray, "n2 k2"]) -> None:
     if logit.shape != label.shape:
         raise ValueError(f"logits of shape {logit.shape}; expected {label.shape} as the labels")
     if not np.isfinite(logit).all():

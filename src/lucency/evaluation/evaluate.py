@@ -136,11 +136,8 @@ def require_one_part(predictions: Predictions) -> None:
 
 def metric_inputs(predictions: Predictions, decision: Bool[np.ndarray, "n k"]) -> Inputs:
     """Return what metrics take, each n x k: logits, probabilities (recalibrated) and decisions."""
-    return {
-        "logit": predictions.calibrated,
-        "probability": predictions.probability,
-        "decision": decision,
-    }
+    logit, probability = predictions.calibrated, predictions.probability
+    return {"logit": logit, "probability": probability, "decision": decision}
 
 
 def _check(predictions: Predictions, threshold: Float64[np.ndarray, " k"]) -> None:

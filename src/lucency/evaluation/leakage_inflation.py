@@ -28,7 +28,7 @@ from lucency.evaluation import bootstrap
 from lucency.evaluation.bootstrap import MACRO, MICRO, Weights, mean_over_findings
 from lucency.evaluation.compare import macro_auc_rows
 from lucency.evaluation.evaluate import metric_inputs
-from lucency.evaluation.metrics import DECIDED, METRICS, by_finding, count_cells
+from lucency.evaluation.metrics import METRICS, by_finding
 from lucency.evaluation.thresholds import thresholds_of
 
 SHOWN = (
@@ -127,11 +127,10 @@ def inflate_all(
 
     `thresholds` is of evaluation.thresholds; `untouched` holds the same networks as `own`.
     """
-    apart, tables = {one.network: one for one in untouched}, []
-    for one in own:
-        other, draws = apart[one.network], {"resamples": resamples, "seed": seed}
-        fitted = thresholds_of(thresholds, other)
-        tables.append(inflate(one, other, seen=seen, threshold=fitted, **draws))
+    apart = {one.network: one for one in untouched}
+    fitted = {name: thresholds_of(thresholds, one) for name, one in apart.items()}
+    score = partial(inflate, seen=seen, resamples=resamples, seed=seed)
+    tables = [score(one, apart[one.network], threshold=fitted[one.network]) for one in own]
     return pd.concat(tables, ignore_index=True)
 
 
@@ -183,12 +182,9 @@ def at_half(predictions: Predictions, *, resamples: int, seed: int) -> pd.DataFr
     drawn = bootstrap.all_and_resampled(plain.patient, resamples=resamples, seed=seed)
     pooled = drawn.of_cells(len(plain.findings))
     label, logit = plain.label.ravel(), plain.logit.ravel()
-    cells, rows = count_cells(label, logit > 0, weights=pooled), {}
+    inputs, rows = {"logit": logit, "decision": logit > 0}, {}
     for name in HALF_METRICS:
-        if name in DECIDED:
-            value = DECIDED[name](cells)
-        else:
-            value = METRICS[name].function(label, logit, weights=pooled)
+        value = METRICS[name].function(label, inputs[METRICS[name].takes], weights=pooled)
         rows[name] = (value[0], *bootstrap.interval(value[1:]))
     return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high"])
 
@@ -203,11 +199,8 @@ def _sentence(row: dict[Hashable, Any]) -> str:
     if np.isnan(row["inflation"]):
         return f"{row['network']} not computable"
     gap = f"{row['inflation']:+.3f} (95 % interval {row['low']:+.3f} to {row['high']:+.3f})"
-    effect = "no significant inflation"
-    if row["low"] > 0:
-        effect = "significant inflation"
-    elif row["high"] < 0:
-        effect = "significant deflation"
+    effect = "significant deflation" if row["high"] < 0 else "no significant inflation"
+    effect = "significant inflation" if row["low"] > 0 else effect
     return f"{row['network']} {row['own_test']:.3f} and {row['held_out']:.3f}, {gap}, {effect}"
 
 
@@ -226,8 +219,7 @@ def _check(own: Predictions, untouched: Predictions, seen: Int64[np.ndarray, " p
             f"{own.network} has the findings {', '.join(own.findings)}; expected those of "
             f"the untouched films, {', '.join(untouched.findings)}"
         )
-    both = np.intersect1d([*seen, *own.patient], untouched.patient)
-    if len(both):
+    if len(both := np.intersect1d([*seen, *own.patient], untouched.patient)):
         raise ValueError(
             f"{len(both):,} patients of the untouched films are among those that the network saw; "
             "expected none: keep them apart before anything else is done"

@@ -252,8 +252,7 @@ def _paired(area: Float64[np.ndarray, "c r"], reference: int, few: Sequence[str]
     apart = area - area[reference]
     tests = [macro_test(row[0], row[1:], few) for row in apart]
     table = pd.DataFrame(tests).drop(columns="test")
-    p = table["p"].to_numpy(dtype=np.float64).copy()
-    p[reference] = np.nan
+    p = table["p"].where(table.index != reference).to_numpy(dtype=np.float64)
     return table.assign(p=p, p_holm=holm(p))
 
 
@@ -261,9 +260,7 @@ def _optimism(area: Float64[np.ndarray, " c"], drawn: Float64[np.ndarray, "c r"]
     """Return the mean over resamples of how much the cell that is best there is better than true.
 
     True is `area`, its score on all films; both are less the mean over cells, which no choice
-    favours, so that what all cells have in common cancels out. Efron and Tibshirani, An
-    Introduction to the Bootstrap (1993), chapter 17: what a choice gains on its own films, it does
-    not gain on others.
+    favours. Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 17.
     """
     best, each = drawn.argmax(axis=0), np.arange(drawn.shape[1])
     apart, true = drawn - drawn.mean(axis=0), area - area.mean()
@@ -283,6 +280,7 @@ def _differing(rows: pd.DataFrame, reference: str) -> tuple[str, str]:
     sure = rows[f"{reference}_p_holm"].to_numpy(dtype=np.float64) < LEVEL
     above = rows[f"{reference}_difference"].to_numpy(dtype=np.float64) > 0
     higher, lower = int((sure & above).sum()), int((sure & ~above).sum())
-    effect = "a significant effect" if higher + lower else "no significant effect"
-    effect = effect if len(rows) else "not compared"
+    effect = (
+        f"{'a' if higher + lower else 'no'} significant effect" if len(rows) else "not compared"
+    )
     return effect, f"{higher + lower} of {len(rows)} ({higher} higher, {lower} lower)"

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Bool, Float64
 
 from lucency.core.predictions import Predictions
 from lucency.evaluation import bootstrap
@@ -27,7 +27,6 @@ COLUMNS = (
     "calibration_high", "small", "note",
 )  # fmt: skip
 Row = tuple[object, ...]
-Counts = Int64[np.ndarray, " c"]
 Rows = Bool[np.ndarray, " n"]
 Sampled = Float64[np.ndarray, "k r"]
 
@@ -66,8 +65,8 @@ def worst_group(table: pd.DataFrame) -> str:
 
     A group that is small is not named, nor one whose interval of the gap reaches 0.
     """
-    large = (table["finding"] == MACRO) & ~table["small"].astype(bool) & table["gap"].notna()
-    macro = table.loc[large]
+    large = ~table["small"].astype(bool) & table["gap"].notna()
+    macro = table.loc[large & (table["finding"] == MACRO)]
     if not len(macro):
         return "Groups with enough films, beside enough other films: 0. No macro AUC is compared."
     below = macro.loc[macro["gap_high"] < 0]
@@ -145,9 +144,7 @@ def _rows(
     return [(predictions.network, *place, *row) for row in rows]
 
 
-def _counts(
-    predictions: Predictions, rows: Rows
-) -> tuple[Counts, Counts, Counts, Bool[np.ndarray, " k"]]:
+def _counts(predictions: Predictions, rows: Rows) -> tuple[np.ndarray, ...]:
     """Return films with a label, positives and patients of each column, and what is too few."""
     label, patient = predictions.label[rows], predictions.patient[rows]
     stated = ~np.isnan(label)

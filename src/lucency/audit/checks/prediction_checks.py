@@ -225,9 +225,8 @@ def missing_predictions(predictions: UnverifiedPredictions) -> Iterator[Issue]:
         f"{predictions.network}: {len(lost):,} of {len(tests):,} test films have no prediction: a "
         "score on the rest is not one on the test part"
     )
-    yield from issues_of(
-        "missing_predictions", lost, message, remedy="predict them, or say why not"
-    )
+    remedy = "predict them, or say why not"
+    yield from issues_of("missing_predictions", lost, message, remedy=remedy)
     strange = film[~within(film, listed)].tolist() if len(listed) else []
     message = (
         f"{predictions.network}: {len(strange):,} of {len(film):,} predicted films are in no part "
