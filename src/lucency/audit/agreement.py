@@ -25,13 +25,8 @@ from lucency.balance.imbalance import no_finding
 from lucency.core.manifest import FINDINGS, NO_FINDING, Manifest, nearest
 from lucency.core.predictions import Predictions
 from lucency.data.radiologists import Readings
-from lucency.evaluation.bootstrap import (
-    Weights,
-    all_and_resampled,
-    interval,
-    once,
-    resample_patients,
-)
+from lucency.evaluation import bootstrap
+from lucency.evaluation.bootstrap import Weights
 from lucency.evaluation.metrics import Cells, count_cells, ratio
 from lucency.evaluation.significance import wilson
 
@@ -53,7 +48,6 @@ KAPPA = "kappa"
 NO_PAIRS = "not computable: no film has two answers"
 UNREAD = "PPV not known: experts read no film with the label"
 ONE_ANSWER = "not computable: all answers are the same"
-ALL_ALIKE = "every resample gives the same: take Wilson's interval"
 ROUNDING = 1e-12  # of a share; below it two are equal
 SHARES = {  # cells of Cells that are right and wrong, and what is absent where there are none
     "ppv": ("tp", "fp", "labelled positive"),
@@ -86,7 +80,7 @@ def agreement(labels: Manifest, experts: Manifest, *, resamples: int, seed: int)
     ValueError when they have no film or no finding in common.
     """
     ours, theirs = in_common(labels, experts)
-    weights = all_and_resampled(ours.patient, resamples=resamples, seed=seed)
+    weights = bootstrap.all_and_resampled(ours.patient, resamples=resamples, seed=seed)
     rows = []
     for finding, mine, seen in zip(ours.findings, ours.label.T, theirs.label.T, strict=True):
         stated = ~np.isnan(mine) & ~np.isnan(seen)
@@ -108,13 +102,25 @@ def flow(labels: Manifest, experts: Manifest, *, resamples: int, seed: int) -> p
     ValueError when they have no film or no finding in common.
     """
     ours, theirs = in_common(labels, experts)
-    resampled = resample_patients(ours.patient, resamples=resamples, seed=seed)
+    resampled = bootstrap.resample_patients(ours.patient, resamples=resamples, seed=seed)
     given = {**_columns(ours), NO_FINDING: no_finding(ours.label, names=ours.findings)}
     seen = _columns(theirs)
     if ABNORMAL in theirs.facts:
         abnormal = theirs.facts[ABNORMAL].to_numpy(dtype=np.float64)
         seen |= {ABNORMAL: abnormal, NORMAL: 1 - abnormal}
-    tables = [_flow_from(name, label == 1, seen, resampled) for name, label in given.items()]
+    shown = np.stack(list(seen.values()))
+    tables = []
+    for name, label in given.items():
+        both, stated = (
+            ((label == 1) & which).astype(np.float64) for which in (shown == 1, ~np.isnan(shown))
+        )
+        films, total = both.sum(axis=1), stated.sum(axis=1)
+        shares = bootstrap.interval(ratio(resampled.total(both), resampled.total(stated)))
+        counts = (films.astype(np.int64), total.astype(np.int64), ratio(films, total))
+        values = (name, list(seen), *counts, *shares, *wilson(films, total))
+        table = pd.DataFrame(dict(zip(FLOW[:-1], values, strict=True)))
+        none = f"not computable: 0 films labelled {name} of which this is stated"
+        tables.append(table.assign(note=np.where(total > 0, "", none)))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -134,13 +140,13 @@ def between_readers(readings: Readings, *, resamples: int, seed: int) -> pd.Data
     kept = np.flatnonzero(~again.to_numpy())
     _, first, film = np.unique(readings.image[kept], return_index=True, return_inverse=True)
     patient = readings.patient[kept][first]
-    resampled = resample_patients(patient, resamples=resamples, seed=seed)
+    resampled = bootstrap.resample_patients(patient, resamples=resamples, seed=seed)
     rows = []
     for finding, label in answer.items():
         yes, no = (np.bincount(film[label[kept] == one], minlength=len(first)) for one in (1, 0))
         several = yes + no > 1
-        value = fleiss(yes, no, weights=once(len(first)))[0]
-        bounds = interval(fleiss(yes, no, weights=resampled))
+        value = fleiss(yes, no, weights=bootstrap.once(len(first)))[0]
+        bounds = bootstrap.interval(fleiss(yes, no, weights=resampled))
         lacking = ONE_ANSWER if several.any() else NO_PAIRS
         counts = (several.sum(), (yes + no)[several].sum(), len(np.unique(patient[several])))
         note = lacking if np.isnan(value) else ""
@@ -319,12 +325,12 @@ def _measures(cells: Cells) -> Iterator[tuple[str | float, ...]]:
         part = getattr(cells, right)
         whole = part + getattr(cells, wrong)
         share = ratio(part, whole)
-        low, high = interval(share[1:])
-        known = ALL_ALIKE if low == high else ""
+        low, high = bootstrap.interval(share[1:])
+        known = "every resample gives the same: take Wilson's interval" if low == high else ""
         note = known if whole[0] else f"not computable: 0 films {absent}"
         yield name, share[0], low, high, *wilson(part[:1], whole[:1])[:, 0], note
     kappa = cohen(cells)
-    low, high = interval(kappa[1:])
+    low, high = bootstrap.interval(kappa[1:])
     alike = "not computable: labels and experts are the same on all films"
     note = alike if np.isnan(kappa[0]) else "no share of films: no Wilson interval"
     yield KAPPA, kappa[0], low, high, np.nan, np.nan, note
@@ -332,21 +338,6 @@ def _measures(cells: Cells) -> Iterator[tuple[str | float, ...]]:
 
 def _columns(labels: Manifest) -> dict[str, Label]:
     return {**dict(zip(labels.findings, labels.label.T, strict=True)), ANY: merged(labels.label)}
-
-
-def _flow_from(
-    name: str, given: Bool[np.ndarray, " n"], seen: dict[str, Label], resampled: Weights
-) -> pd.DataFrame:
-    """Return the rows of one label."""
-    both = np.stack([given & (label == 1) for label in seen.values()]).astype(np.float64)
-    stated = np.stack([given & ~np.isnan(label) for label in seen.values()]).astype(np.float64)
-    films, total = both.sum(axis=1), stated.sum(axis=1)
-    shares = ratio(resampled.total(both), resampled.total(stated))
-    columns = (name, list(seen), films.astype(np.int64), total.astype(np.int64))
-    values = (*columns, ratio(films, total), *interval(shares), *wilson(films, total))
-    table = pd.DataFrame(dict(zip(FLOW[:-1], values, strict=True)))
-    none = f"not computable: 0 films labelled {name} of which this is stated"
-    return table.assign(note=np.where(total > 0, "", none))
 
 
 def _above_chance(observed: Values, expected: Values) -> Values:

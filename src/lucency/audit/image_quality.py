@@ -8,12 +8,12 @@ Letters in shapes: n films, h and w pixels, s pixels of a side, d edges of an ou
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float32, Float64, UInt8
+from jaxtyping import Float32, Float64, UInt8
 
 from lucency.audit.orientation import EDGES, FEWEST, FOLDS, TURNS, estimate_orientation, outline
 from lucency.core.manifest import Prepared
@@ -47,14 +47,6 @@ COUNTED = ("problem", "films", "patients", "share")
 Films = UInt8[np.ndarray, "n s s"]
 
 
-class Problem(NamedTuple):
-    """Which of the measured films have a problem, the column of its size, and the reason."""
-
-    found: Callable[[pd.DataFrame], Any]  # a mask, which pandas types as more
-    value: str
-    reason: str  # filled from the columns
-
-
 def inspect(prepared: Prepared, *, progress: Callable[[int, int], None]) -> pd.DataFrame:
     """Return what was measured on every film, a row each, in the films' order: MEASURED.
 
@@ -75,9 +67,8 @@ def inspect(prepared: Prepared, *, progress: Callable[[int, int], None]) -> pd.D
         edge[rows] = outline(block)
         surface[rows] = np.stack([structure(block), *border(block), writing(block)], axis=1)
         progress(min(start + AT_ONCE, films), films)
-    measured = pd.DataFrame(surface, columns=list(MEASURED[2:6]))
     named = {"image": prepared.manifest.image, "patient": prepared.manifest.patient}
-    measured = measured.assign(**named)
+    measured = pd.DataFrame(surface, columns=list(MEASURED[2:6])).assign(**named)
     parts = [measured, _orientation(edge, measured), _twins(prepared)]
     return pd.DataFrame(pd.concat(parts, axis=1), columns=list(MEASURED))
 
@@ -94,10 +85,10 @@ def quality_table(measured: pd.DataFrame) -> pd.DataFrame:
         strangest=np.maximum(measured["unlike"], measured["strange"]),
     )
     pieces = []
-    for name, problem in PROBLEMS.items():
-        rows = films.loc[problem.found(films)]
-        reason = [problem.reason.format_map(row) for row in rows.to_dict("records")]
-        piece = rows.assign(problem=name, value=rows[problem.value].astype(float))
+    for name, (found, value, text) in PROBLEMS.items():
+        rows = films.loc[found(films)]
+        reason = [text.format_map(row) for row in rows.to_dict("records")]
+        piece = rows.assign(problem=name, value=rows[value].astype(float))
         pieces.append(piece.assign(reason=pd.Series(reason, index=rows.index, dtype="str")))
     return pd.DataFrame(pd.concat(pieces, ignore_index=True), columns=list(LISTED))
 
@@ -132,8 +123,9 @@ def border(films: Films) -> tuple[Float64[np.ndarray, " n"], Float64[np.ndarray,
     """
     across = _even(films[:, :, 1:], films[:, :, :-1]).mean(axis=2) >= EVEN_SHARE
     down = _even(films[:, 1:], films[:, :-1]).mean(axis=1) >= EVEN_SHARE
-    top, bottom, left, right = (
-        _leading(lines) for lines in (across, across[:, ::-1], down, down[:, ::-1])
+    top, bottom, left, right = (  # how many lines hold before the first that does not
+        np.where(lines.all(axis=1), lines.shape[1], lines.argmin(axis=1))
+        for lines in (across, across[:, ::-1], down, down[:, ::-1])
     )
     area, inside, within = films[0].size, np.zeros(len(films)), np.zeros(len(films))
     for row, film in enumerate(films):
@@ -199,41 +191,39 @@ def _even(one: UInt8[np.ndarray, "n h w"], other: UInt8[np.ndarray, "n h w"]) ->
     return np.maximum(one, other) - np.minimum(one, other) <= EVEN_STEP
 
 
-def _leading(lines: Bool[np.ndarray, "n s"]) -> np.ndarray:
-    """Return how many lines hold before the first that does not."""
-    return np.where(lines.all(axis=1), lines.shape[1], lines.argmin(axis=1))
-
-
 _TWIN = "the same {what} as {twin} of {twin_of}, correlation {twin_correlation:.4f}"
 _POSE = "{pose}: fits so by {margin:.2f} more"
-PROBLEMS = {
-    "duplicate": Problem(lambda films: films["twin_of"] == SAME, "twin_correlation", _TWIN),
-    "shared": Problem(lambda films: films["twin_of"] == OTHER, "twin_correlation", _TWIN),
-    "blank": Problem(
+# By name: which of the measured films have it, the column of its size, a reason of the columns.
+PROBLEMS: dict[str, tuple[Callable[[pd.DataFrame], Any], str, str]] = {
+    "duplicate": (lambda films: films["twin_of"] == SAME, "twin_correlation", _TWIN),
+    "shared": (lambda films: films["twin_of"] == OTHER, "twin_correlation", _TWIN),
+    "blank": (
         lambda films: films["structure"] < FLATTEST,
         "structure",
         "flat: a standard deviation of grey of {structure:.3f}",
     ),
-    "border": Problem(
+    "border": (
         lambda films: (films["border"] > WIDEST_BORDER) & (films["structure"] >= FLATTEST),
         "border",
         "{border:.0%} of the frame is empty border, of grey {border_grey:.2f} (0 is black)",
     ),
-    "inverted": Problem(lambda films: films["pose"].isin(POSES[TURNS:]), "margin", _POSE),
-    "turned": Problem(
-        lambda films: films["pose"].isin(POSES[1:TURNS] + POSES[TURNS + 1 :]), "margin", _POSE
+    "inverted": (lambda films: films["pose"].isin(POSES[TURNS:]), "margin", _POSE),
+    "turned": (
+        lambda films: films["pose"].isin(POSES[1:TURNS] + POSES[TURNS + 1 :]),
+        "margin",
+        _POSE,
     ),
-    "mirrored": Problem(  # flipped, or the heart is
+    "mirrored": (  # flipped, or the heart is
         lambda films: (films["mirrored"] > LIKELY) & (films["pose"] == UPRIGHT),
         "mirrored",
         "left and right exchanged: {mirrored:.0%} sure",
     ),
-    "strange": Problem(  # perhaps no chest: unlike the others in any pose
+    "strange": (  # perhaps no chest: unlike the others in any pose
         lambda films: (films["unlike"] > MOST_UNLIKE) | (films["strange"] > MOST_STRANGE),
         "strangest",
         "unlike a chest by {unlike:.1f}, not explained by {strange:.1f} (modified z)",
     ),
-    "writing": Problem(  # a line of bright writing, or a label burnt in
+    "writing": (  # a line of bright writing, or a label burnt in
         lambda films: films["writing"] > DENSEST,
         "writing",
         "a patch like writing: {writing:.0%} of it bright strokes",

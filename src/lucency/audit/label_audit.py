@@ -12,25 +12,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float32, Float64
 
-from lucency.audit import label_errors
-from lucency.audit.agreement import (
-    ABNORMAL,
-    ANY,
-    FOUR_GROUPS,
-    GROUPS,
-    agreement,
-    align,
-    between_readers,
-    conclude_label_quality,
-    counts_of,
-    flow,
-    in_common,
-    in_one_patient,
-    merge_labels,
-    merge_predictions,
-    rate_label_quality,
-    with_no_finding,
-)
+from lucency.audit import agreement, label_errors
 from lucency.config.sections import DRAWS
 from lucency.core.manifest import FINDINGS, NO_FINDING, Manifest
 from lucency.core.predictions import Predictions, load_predictions, load_repeats
@@ -44,8 +26,6 @@ from lucency.evaluation.metrics import by_finding
 
 ALL = "all"
 CHANGES = ("finding", "before", "after", "added", "removed", "films")
-DIFFERENCE = "difference"
-CHANCE = 0.5  # of AUC
 CHOSEN = "The films were chosen to hold many findings: shares are not those of random films."
 Label = Float32[np.ndarray, " n *k"]
 
@@ -59,28 +39,30 @@ def audit_labels(labels: Path, *, expert: Path, table: Path | None, scale: str) 
     films, file = read_labelled(labels), _expert_file(expert)
     experts = read_expert_table(file)
     release = release_of(experts.findings)
-    mine = merge_labels(films, FOUR_GROUPS) if release == "four" else films
+    mine = agreement.merge_labels(films, agreement.FOUR_GROUPS) if release == "four" else films
     both = [mine, experts]
     if {*FINDINGS} <= {*mine.findings} & {*experts.findings}:
-        both = [with_no_finding(one) for one in both]
-    found = {"agreement": agreement(*both, **DRAWS)}
+        both = [agreement.with_no_finding(one) for one in both]
+    found = {"agreement": agreement.agreement(*both, **DRAWS)}
     known = {*films.findings} & {*experts.findings}
-    if groups := {name: several for name, several in GROUPS.items() if known >= {*several}}:
-        merged = [merge_labels(one, groups) for one in (films, experts)]
-        found["groups"] = agreement(*merged, **DRAWS)
-    found["flow"] = flow(mine, experts, **DRAWS)
+    groups = {name: names for name, names in agreement.GROUPS.items() if known >= {*names}}
+    if groups:
+        merged = [agreement.merge_labels(one, groups) for one in (films, experts)]
+        found["groups"] = agreement.agreement(*merged, **DRAWS)
+    found["flow"] = agreement.flow(mine, experts, **DRAWS)
     kappa = pd.DataFrame({"finding": [], "kappa": []})
     if (file.parent / RELEASES[release].readings).is_file():
-        kappa = between_readers(read_readings(file.parent, release=release), **DRAWS)
+        kappa = agreement.between_readers(read_readings(file.parent, release=release), **DRAWS)
         if NO_FINDING not in both[0].findings:
             kappa = kappa.loc[kappa["finding"] != NO_FINDING].reset_index(drop=True)
         found["readers"] = kappa
     if table is not None:
         external = read_predictions_table(table, films=films, scale=scale, part="test")
         merged = _merged_for(external, experts)
-        pair = {"labels": merged.label, "experts": align(experts, merged)}
+        pair = {"labels": merged.label, "experts": agreement.align(experts, merged)}
         found["auc"] = effect(merged, pair, **DRAWS)
-    found["label_quality"] = rate_label_quality(counts_of(found["agreement"], kappa), caveats={})
+    counts = agreement.counts_of(found["agreement"], kappa)
+    found["label_quality"] = agreement.rate_label_quality(counts, caveats={})
     return Audit(
         tables=found,
         shown=tuple(name for name in found if name != "flow"),
@@ -88,7 +70,7 @@ def audit_labels(labels: Path, *, expert: Path, table: Path | None, scale: str) 
             f"{films.origin}; {experts.origin}. {CHOSEN}",
             *([_nothing_found(found["flow"])] if {*FINDINGS} <= {*films.findings} else []),
         ),
-        conclusion=conclude_label_quality(found["label_quality"]),
+        conclusion=agreement.conclude_label_quality(found["label_quality"]),
     )
 
 
@@ -101,14 +83,16 @@ def audit_versions(old: Path, new: Path, *, table: Path | None, scale: str) -> A
     found = {"changes": changes(one, other), "labels": changed_labels(one, other)}
     if table is not None:
         external = read_predictions_table(table, films=other, scale=scale, part="test")
-        pair = {"old": align(one, external), "new": align(other, external)}
+        pair = {"old": agreement.align(one, external), "new": agreement.align(other, external)}
         found["auc"] = effect(external, pair, **DRAWS)
+    both = int(np.isin(one.image, other.image).sum())
+    apart = f"in the first alone: {len(one) - both:,}; in the second alone: {len(other) - both:,}"
     count = found["changes"].set_index("finding").to_dict(orient="index")
     every, nothing = count[ALL], count[NO_FINDING]
     return Audit(
         tables=found,
         shown=tuple(name for name in found if name != "labels"),
-        remarks=(f"{one.origin}; {other.origin}. {_in_both(one, other)}",),
+        remarks=(f"{one.origin}; {other.origin}. Films in both: {both:,}; {apart}.",),
         conclusion=(
             f"Films that differ: {every['films']:,}. Labels added: {every['added']:,}; removed: "
             f"{every['removed']:,}. {NO_FINDING!r} lost: {nothing['removed']:,} films; gained: "
@@ -161,7 +145,7 @@ def changes(old: Manifest, new: Manifest) -> pd.DataFrame:
     of their own. A label that is no longer 1, even if not stated, is removed. Only films and
     findings of both files count. Raises ValueError when there are none.
     """
-    one, other = in_common(old, new)
+    one, other = agreement.in_common(old, new)
     nothing = [(labels.label == 0).all(axis=1).astype(np.float32) for labels in (one, other)]
     columns = [
         *zip(one.findings, one.label.T, other.label.T, strict=True),
@@ -182,7 +166,7 @@ def changed_labels(old: Manifest, new: Manifest) -> pd.DataFrame:
 
     Raises ValueError when the files have no film or no finding in common.
     """
-    one, other = in_common(old, new)
+    one, other = agreement.in_common(old, new)
     film, finding = np.nonzero(_differs(one.label, other.label))
     columns = {
         "image": one.image[film],
@@ -224,7 +208,8 @@ def effect(
     )
     both = np.stack([old, new, new - old])
     value, sampled = both[..., 0], both[..., 1:]
-    single = np.append(np.any([in_one_patient(one, patient) for one in pair], axis=0), False)
+    either = np.any([agreement.in_one_patient(one, patient) for one in pair], axis=0)
+    single = np.append(either, False)
     low, high = np.where(np.isnan(value) | single, np.nan, interval(sampled))
     people = [len(np.unique(patient[known])) for known in stated.T]
     columns: dict[str, object] = {
@@ -236,15 +221,9 @@ def effect(
     counts = {f"positives_{name}": one == 1 for name, one in zip(names, pair, strict=True)}
     for name, cells in {**counts, "differing": _differs(*pair)}.items():
         columns[name] = np.append(cells.sum(axis=0), cells.sum())
-    for place, name in enumerate((*names, DIFFERENCE)):
+    for place, name in enumerate((*names, "difference")):
         columns |= {name: value[place], f"{name}_low": low[place], f"{name}_high": high[place]}
     return pd.DataFrame({**columns, "note": _notes(value, sampled, single, names)})
-
-
-def _in_both(one: Manifest, other: Manifest) -> str:
-    both = int(np.isin(one.image, other.image).sum())
-    apart = f"in the first alone: {len(one) - both:,}; in the second alone: {len(other) - both:,}"
-    return f"Films in both: {both:,}; {apart}."
 
 
 def _conclude_noise(noise: pd.DataFrame) -> str:
@@ -262,7 +241,7 @@ def _conclude_detection(found: pd.DataFrame) -> str:
     areas = []
     for row in rows.to_dict("records"):
         area = f"{row['auc']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
-        above = "" if row["low"] > CHANCE else ", not surely above .5"
+        above = "" if row["low"] > 0.5 else ", not surely above .5"
         known = row["low"] == row["low"]
         areas.append(f"{row['direction']} {area + above if known else 'not computable'}")
     return f" AUC for labels that radiologists contradict: {'; '.join(areas)}."
@@ -275,13 +254,13 @@ def _expert_file(expert: Path) -> Path:
 def _merged_for(predictions: Predictions, experts: Manifest) -> Predictions:
     """Return predictions of the findings of these experts' release."""
     four = release_of(experts.findings) == "four"
-    return merge_predictions(predictions, FOUR_GROUPS) if four else predictions
+    return agreement.merge_predictions(predictions, agreement.FOUR_GROUPS) if four else predictions
 
 
 def _nothing_found(table: pd.DataFrame) -> str:
     """Return what experts saw where the label file names no finding."""
     rows = table.loc[table["labelled"] == NO_FINDING].set_index("seen").to_dict(orient="index")
-    known = [name for name in (ABNORMAL, ANY) if name in rows]
+    known = [name for name in (agreement.ABNORMAL, agreement.ANY) if name in rows]
     seen = [f"{name} {rows[name]['films']:,} of {rows[name]['of']:,}" for name in known]
     return f"Films of {NO_FINDING!r} as experts see them: {', '.join(seen)}."
 
@@ -317,7 +296,7 @@ def _detected(
     if merged is not predictions:
         no_folds = np.empty((0, *merged.label.shape))
         evidence = label_errors.gather_evidence(merged, folds=no_folds, near=near)
-    truth = align(experts, merged)
+    truth = agreement.align(experts, merged)
     read = np.flatnonzero(~np.isnan(truth).all(axis=1))
     if not len(read):
         raise ValueError(f"{predictions.network}: none of its films is among {experts.origin}")

@@ -45,25 +45,6 @@ class Orientation(NamedTuple):
     strange: Values  # modified z of what the collection does not explain
 
 
-class _Fit(NamedTuple):
-    """How well each film fits its poses, and how far it is from what components explain."""
-
-    pose: Int64[np.ndarray, " n"]
-    upright: Values
-    best: Values
-    side: Values
-    beyond: Values
-
-
-class _Typical(NamedTuple):
-    """The discriminants of poses and of left and right, mean and components of a collection."""
-
-    poses: Float64[np.ndarray, "d g"]
-    sides: Float64[np.ndarray, " d"]
-    centre: Float64[np.ndarray, " d"]
-    basis: Float64[np.ndarray, "d c"]
-
-
 def outline(films: UInt8[np.ndarray, "n h w"]) -> Outline:
     """Return the strength of edges by cell (8 down, 8 across) and direction (8), 0 to 1.
 
@@ -103,24 +84,23 @@ def estimate_orientation(edge: Outline, *, patient: Int64[np.ndarray, " n"]) -> 
     if len(edge) < FEWEST or owner.max() + 1 < FOLDS:
         unknown = np.full(len(edge), np.nan)
         return Orientation(np.full(len(edge), -1), unknown, unknown, unknown, unknown)
-    found = _Fit(np.empty(len(edge), np.int64), *np.empty((4, len(edge))))
+    pose, (upright, best, side, beyond) = np.empty(len(edge), np.int64), np.empty((4, len(edge)))
     for fold in range(FOLDS):
         mine, rest = np.flatnonzero(owner % FOLDS == fold), np.flatnonzero(owner % FOLDS != fold)
         spread = np.linspace(0, len(rest) - 1, min(SAMPLE, len(rest))).astype(np.int64)
         typical = _fit(edge[rest[spread]])
         for start in range(0, len(mine), SAMPLE):
             rows = mine[start : start + SAMPLE]
-            for whole, part in zip(found, _compare(edge[rows], typical), strict=True):
-                whole[rows] = part
-    side, deviation = _middle(found.side)
-    against = 2 * side * ratio(found.side, np.full(len(edge), deviation**2))
+            found = _compare(edge[rows], *typical)
+            pose[rows], upright[rows], best[rows], side[rows], beyond[rows] = found
+    middle, deviation = _middle(side)
+    against = 2 * middle * ratio(side, np.full(len(edge), deviation**2))
     mirrored = expit(np.log(PRIOR / (1 - PRIOR)) - against)
-    unlike, strange = _modified_z(-found.best), _modified_z(found.beyond)
-    return Orientation(found.pose, found.best - found.upright, mirrored, unlike, strange)
+    return Orientation(pose, best - upright, mirrored, _modified_z(-best), _modified_z(beyond))
 
 
-def _fit(edge: Outline) -> _Typical:
-    """Return the discriminants and components of films, most of which are right.
+def _fit(edge: Outline) -> tuple[Float64[np.ndarray, "d ..."], ...]:
+    """Return the discriminants of poses and of sides, the mean and the components of films.
 
     The discriminant of poses is Fisher's, with a ridge; its covariance is that of all films in all
     poses, which are reorderings of one matrix.
@@ -138,7 +118,7 @@ def _fit(edge: Outline) -> _Typical:
     odd = moment - moment[mirror] - moment[:, mirror] + moment[np.ix_(mirror, mirror)]
     sides = _discriminant(odd / 4, (mean - mean[mirror]) / 2)
     _, basis = np.linalg.eigh(moment - np.outer(mean, mean))
-    return _Typical(poses, (sides - sides[mirror]) / 2, mean, basis[:, -COMPONENTS:])
+    return poses, (sides - sides[mirror]) / 2, mean, basis[:, -COMPONENTS:]
 
 
 def _discriminant(
@@ -150,18 +130,25 @@ def _discriminant(
     return weight / np.sqrt(max(weight @ moment @ weight, np.finfo(np.float64).tiny))
 
 
-def _compare(edge: Outline, typical: _Typical) -> _Fit:
+def _compare(
+    edge: Outline,
+    poses: Float64[np.ndarray, "d g"],
+    sides: Float64[np.ndarray, " d"],
+    centre: Float64[np.ndarray, " d"],
+    basis: Float64[np.ndarray, "d c"],
+) -> tuple[np.ndarray, ...]:
+    """Return pose, fit upright and in it, side, and distance from what components explain."""
     wide = edge.astype(np.float64)
     films = np.arange(len(edge))
-    score = (wide @ typical.poses).reshape(len(edge), 2, 2, TURNS)  # polarity, sides, turns
+    score = (wide @ poses).reshape(len(edge), 2, 2, TURNS)  # polarity, sides, turns
     either = score.max(axis=2).reshape(len(edge), 2 * TURNS)
     pose = either.argmax(axis=1)
-    sides = score.argmax(axis=2).reshape(len(edge), 2 * TURNS)[films, pose]
-    exact = pose + TURNS * (sides + pose // TURNS)
-    away = np.take_along_axis(wide, _POSES[exact], axis=1) - typical.centre
-    away -= away @ typical.basis @ typical.basis.T
+    mirrored = score.argmax(axis=2).reshape(len(edge), 2 * TURNS)[films, pose]
+    exact = pose + TURNS * (mirrored + pose // TURNS)
+    away = np.take_along_axis(wide, _POSES[exact], axis=1) - centre
+    away -= away @ basis @ basis.T
     beyond = np.linalg.norm(away, axis=1)
-    return _Fit(pose, either[:, 0], either[films, pose], wide @ typical.sides, beyond)
+    return pose, either[:, 0], either[films, pose], wide @ sides, beyond
 
 
 def _modified_z(value: Values) -> Values:

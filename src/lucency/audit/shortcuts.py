@@ -65,7 +65,6 @@ TEXT = (
 Label = Float[np.ndarray, " n"]  # 1, 0 or NaN
 Score = Float[np.ndarray, " n"]
 Level = Shaped[np.ndarray, " n"]  # of a fact, or UNKNOWN
-Patient = Int64[np.ndarray, " n"]
 Reduced = Float[np.ndarray, "m c"]
 Values = Float64[np.ndarray, " r"]
 Levels = Mapping[str, Level]  # by fact
@@ -109,8 +108,8 @@ def known_facts(facts: pd.DataFrame) -> dict[str, Level]:
         for name, (column, level) in FACTS.items()
         if column in facts
     }
-    number = {name: len({*level} - {UNKNOWN}) for name, level in found.items()}
-    return {name: level for name, level in found.items() if 1 < number[name] <= MOST_LEVELS}
+    several = range(2, MOST_LEVELS + 1)
+    return {name: level for name, level in found.items() if len({*level} - {UNKNOWN}) in several}
 
 
 def probe(predictions: Predictions, levels: Levels, *, resamples: int, seed: int) -> pd.DataFrame:
@@ -242,10 +241,6 @@ def _visit(column: pd.Series) -> np.ndarray:
     return np.where(np.isnan(number), UNKNOWN, np.where(number > 0, "later", "first"))
 
 
-def _folder(column: pd.Series) -> np.ndarray:
-    return np.array([Path(str(path)).parent.name for path in column])
-
-
 def _read_off(predictions: Predictions, label: Label, *, seed: int) -> Score:
     """Return the out-of-fold logits of a fact, NaN where it is unknown."""
     feature, patient = predictions.feature, predictions.patient
@@ -331,15 +326,13 @@ def _association(
 
 def _weighted_mean(areas: Iterable[tuple[Values, Values]]) -> Values:
     """Return the mean of AUCs by their weights; those that are not computable do not count."""
-    total, count = np.zeros((2, 1))
-    for area, weight in areas:
-        known = ~np.isnan(area)
-        total = total + np.where(known, area * weight, 0)
-        count = count + np.where(known, weight, 0)
-    return ratio(total, count)
+    area, weight = (np.stack(one) for one in zip(*areas, strict=True))
+    known = ~np.isnan(area)
+    products, counted = (np.where(known, one, 0) for one in (area * weight, weight))
+    return ratio(products.sum(axis=0), counted.sum(axis=0))
 
 
-def _p_of_equal_shares(label: Label, level: Level, owner: Patient) -> float:
+def _p_of_equal_shares(label: Label, level: Level, owner: Int64[np.ndarray, " n"]) -> float:
     """Return the p that a finding is equally common in all levels: Pearson's chi-squared test.
 
     Divided by the mean design effect of films of one patient, if above 1, as Rao and Scott do
@@ -365,13 +358,10 @@ def _cluster(
 ) -> tuple[Int64[np.ndarray, " m"], Float[np.ndarray, " m"], float]:
     """Return each film's cluster, its distance from the cluster's centre, and the silhouette.
 
-    The silhouette is NaN where every number of clusters leaves a small one, and where one kind of
-    film would be cut into clusters as far apart.
+    NaN where a cluster is always small, or films of one kind would be cut as far apart.
     """
-    count = min(REDUCED, *feature.shape)
-    reduced = PCA(count, svd_solver="randomized", random_state=seed).fit_transform(
-        StandardScaler().fit_transform(feature)
-    )
+    count, standard = min(REDUCED, *feature.shape), StandardScaler().fit_transform(feature)
+    reduced = PCA(count, svd_solver="randomized", random_state=seed).fit_transform(standard)
     best, apart = _parted(reduced, seed=seed)
     generator, shape = np.random.default_rng(seed), (min(SAMPLE, len(reduced)), count)
     spread = reduced.std(axis=0)
@@ -403,7 +393,7 @@ FACTS: dict[str, tuple[str, Callable[[pd.Series], np.ndarray]]] = {  # column, l
     "sex": ("sex", _words),
     "age": ("age", _age),
     "visit": ("follow_up", _visit),
-    "folder": ("path", _folder),
+    "folder": ("path", lambda column: np.array([Path(str(one)).parent.name for one in column])),
     "drain": ("drain", _words),
     "marker": ("marker", _words),
 }

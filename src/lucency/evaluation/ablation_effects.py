@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -14,15 +15,8 @@ from jaxtyping import Float64
 
 from lucency.config.protocol import BASE
 from lucency.core.predictions import Predictions
-from lucency.evaluation.bootstrap import (
-    MACRO,
-    Weights,
-    interval,
-    once,
-    resample_patients,
-    resample_repeats,
-    with_macro,
-)
+from lucency.evaluation import bootstrap
+from lucency.evaluation.bootstrap import MACRO, Weights, with_macro
 from lucency.evaluation.compare import check_comparable, macro_auc_rows
 from lucency.evaluation.evaluate import metric_inputs
 from lucency.evaluation.metrics import METRICS, by_finding
@@ -53,17 +47,16 @@ def ablate(
     a variant lacks a network or a seed.
     """
     films = _check(trained)
-    draws = resample_patients(films.patient, resamples=resamples, seed=seed)
+    draws = bootstrap.resample_patients(films.patient, resamples=resamples, seed=seed)
     fit = partial(threshold_table, method=threshold, recall=recall)
     rows = []
     for network, base in trained[BASE].items():
-        chosen = resample_repeats(len(base), resamples=resamples, seed=seed)
-        scores = {}
-        for variant, networks in trained.items():
-            scores[variant] = _scores(networks[network], fit, draws=draws, chosen=chosen)
-        for variant, mine in scores.items():
-            each = _rows(films.findings, mine, scores[BASE])
-            rows += [(network, variant, *row, len(base)) for row in each]
+        chosen = bootstrap.resample_repeats(len(base), resamples=resamples, seed=seed)
+        score = partial(_scores, fit=fit, draws=draws, chosen=chosen)
+        scores = {variant: score(networks[network]) for variant, networks in trained.items()}
+        for (variant, mine), metric in product(scores.items(), SHOWN):
+            each = _rows(films.findings, mine[metric], scores[BASE][metric])
+            rows += [(network, variant, name, metric, *row, len(base)) for name, *row in each]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -108,8 +101,8 @@ def _check(trained: Trained) -> Predictions:
 
 def _scores(
     several: Sequence[Predictions],
-    fit: Callable[[Predictions], pd.DataFrame],
     *,
+    fit: Callable[[Predictions], pd.DataFrame],
     draws: Weights,
     chosen: Float64[np.ndarray, "s r"],
 ) -> dict[str, Sampled]:
@@ -117,7 +110,7 @@ def _scores(
     limits = [thresholds_of(fit(one.of("val")), one) for one in several]
     plain, drawn = (
         [_metrics(*pair, weights) for pair in zip(several, limits, strict=True)]
-        for weights in (once(len(draws.owner)), draws)
+        for weights in (bootstrap.once(len(draws.owner)), draws)
     )
     return {
         name: (
@@ -142,13 +135,8 @@ def _metrics(
     return found
 
 
-def _rows(
-    findings: tuple[str, ...], mine: dict[str, Sampled], base: dict[str, Sampled]
-) -> Iterator[tuple[object, ...]]:
-    """Yield finding, metric, value and difference from the base, each with its interval."""
-    for metric, (value, drawn) in mine.items():
-        bounds, apart = interval(drawn), interval(drawn - base[metric][1])
-        difference = value - base[metric][0]
-        for place, finding in enumerate((*findings, MACRO)):
-            ends = (value[place], *bounds[:, place], difference[place], *apart[:, place])
-            yield finding, metric, *ends
+def _rows(findings: tuple[str, ...], mine: Sampled, base: Sampled) -> Iterator[tuple[object, ...]]:
+    """Return finding, value and difference from the base, each with its interval."""
+    apart = tuple(one - other for one, other in zip(mine, base, strict=True))
+    numbers = [one for value, drawn in (mine, apart) for one in (value, *bootstrap.interval(drawn))]
+    return zip((*findings, MACRO), *numbers, strict=True)

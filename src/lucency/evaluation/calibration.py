@@ -24,15 +24,8 @@ from scipy.special import logit as log_odds
 
 from lucency.core.manifest import require
 from lucency.core.predictions import Predictions, check_knots, no_knots, rescale
-from lucency.evaluation.bootstrap import (
-    MACRO,
-    MICRO,
-    Weights,
-    interval,
-    mean_over_findings,
-    ratio,
-    resample_patients,
-)
+from lucency.evaluation import bootstrap
+from lucency.evaluation.bootstrap import MACRO, MICRO, Weights, mean_over_findings, ratio
 
 SMALLEST_SLOPE = 1e-3
 PRECISION = 1e-10  # of the gradient of the mean log-loss, in nats for a standardised logit
@@ -96,7 +89,10 @@ def recalibrate(
     negatives see the method; it is noted. Raises ValueError for an unknown method, arrays of
     different shapes, labels other than 1, 0 and NaN, and logits that are not finite.
     """
-    _check(label, logit, method)
+    if method not in RECALIBRATIONS:
+        known = ", ".join(RECALIBRATIONS)
+        raise ValueError(f"recalibration {method!r} is unknown; expected one of {known}")
+    _check(label, logit)
     pairs = zip(label.T.astype(np.float64), logit.T.astype(np.float64), strict=True)
     fits = [RECALIBRATIONS[method](y[~np.isnan(y)], z[~np.isnan(y)]) for y, z in pairs]
     knots = [np.insert(fit.knot, 0, place, axis=1) for place, fit in enumerate(fits)]
@@ -218,7 +214,7 @@ def reliability_table(predictions: Predictions, *, resamples: int, seed: int) ->
     resample can differ and the interval has no width. Murphy and Winkler, Applied Statistics 26
     (1977), 41-47.
     """
-    drawn = resample_patients(predictions.patient, resamples=resamples, seed=seed)
+    drawn = bootstrap.resample_patients(predictions.patient, resamples=resamples, seed=seed)
     label, probability = predictions.label, predictions.probability
     pairs = zip(predictions.findings, label.T, probability.T, strict=True)
     bins = {finding: _bins(*pair, weights=drawn) for finding, *pair in pairs}
@@ -248,13 +244,7 @@ def brier_parts(predictions: Predictions) -> pd.DataFrame:
     return table.assign(note=[*np.where(there, "", UNLABELLED), mean])
 
 
-def _check(
-    label: Float32[np.ndarray, "n k"], logit: Float32[np.ndarray, "n2 k2"], method: str
-) -> None:
-    if method not in RECALIBRATIONS:
-        raise ValueError(
-            f"recalibration {method!r} is unknown; expected one of {', '.join(RECALIBRATIONS)}"
-        )
+def _check(label: Float32[np.ndarray, "n k"], logit: Float32[np.ndarray, "n2 k2"]) -> None:
     if logit.shape != label.shape:
         raise ValueError(f"logits of shape {logit.shape}; expected {label.shape} as the labels")
     if not np.isfinite(logit).all():
@@ -316,7 +306,7 @@ def _bins(
         for rows in (positive, stated)
     )
     sampled = ratio(found, all_films)
-    low, high = interval(sampled)
+    low, high = bootstrap.interval(sampled)
     for b, lost in enumerate(np.equal(all_films, 0).sum(axis=1)):
         missing = f"empty in {lost} of {sampled.shape[1]} resamples, left out of the interval"
         note = UNSEEN if not films[b] else missing if lost else ""

@@ -84,7 +84,10 @@ def compare(several: Sequence[Predictions], *, resamples: int, seed: int) -> pd.
         tests = [*each, macro_test(plain[-1, 0], sampled[-1], few), _over_findings(plain[:-1, 0])]
         pair = zip(columns, tests, strict=True)
         rows += [(one, other, finding, "auc", *tested) for finding, tested in pair]
-    return _corrected(pd.DataFrame(rows, columns=[name for name in COLUMNS if name != "p_holm"]))
+    table = pd.DataFrame(rows, columns=[name for name in COLUMNS if name != "p_holm"])
+    p = table["p"].astype(float).groupby(table["test"])  # corrected among all rows of a test
+    table["p_holm"] = p.transform(lambda mine: holm(mine.to_numpy()))
+    return table.reindex(columns=list(COLUMNS))
 
 
 def rank(metrics: pd.DataFrame, comparison: pd.DataFrame) -> pd.DataFrame:
@@ -190,7 +193,8 @@ def conclude_leaderboard(table: pd.DataFrame, *, reference: str) -> str:
 def check_comparable(first: Predictions, other: Predictions, *, name: str) -> None:
     """Raise ValueError, naming the other so, unless films, labels, findings and split are equal."""
     for field, explain in DIFFERENCES.items():
-        if not _same(getattr(first, field), getattr(other, field)):
+        mine, its = (np.asarray(getattr(one, field)) for one in (first, other))
+        if not np.array_equal(mine, its, equal_nan=mine.dtype.kind == "f"):
             raise ValueError(
                 f"{first.network} and {name} differ in {field}: {explain(first, other)}; scores of "
                 "different films or labels cannot be compared: expected the same films and "
@@ -254,22 +258,10 @@ def _over_findings(difference: Float64[np.ndarray, " k"]) -> Tested:
     return Tested(median, np.nan, np.nan, p, "wilcoxon", why or AS_IF_INDEPENDENT)
 
 
-def _corrected(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the table with p values corrected among all rows of the same test."""
-    p, test = table["p"].to_numpy(dtype=np.float64), table["test"].to_numpy(dtype=str)
-    corrected = np.full(len(table), np.nan)
-    for name in np.unique(test):
-        corrected[test == name] = holm(p[test == name])
-    return table.assign(p_holm=corrected).reindex(columns=list(COLUMNS))
-
-
 def _macro(scores: pd.DataFrame) -> dict[str, float]:
-    rows = scores[scores["finding"] == MACRO].set_index("metric").loc[list(SCORES)]
-    return {
-        name + end: float(value)
-        for end, column in (("", "value"), ("_low", "low"), ("_high", "high"))
-        for name, value in rows[column].items()
-    }
+    rows = scores[scores["finding"] == MACRO].set_index("metric").to_dict("index")
+    ends = {"": "value", "_low": "low", "_high": "high"}
+    return {name + end: rows[name][of] for name in SCORES for end, of in ends.items()}
 
 
 def _against(reference: Predictions, one: Predictions, draws: dict[str, int]) -> dict[str, object]:
@@ -278,12 +270,7 @@ def _against(reference: Predictions, one: Predictions, draws: dict[str, int]) ->
         return {"note": "the reference"}
     row = macro_auc_rows(compare([one, reference], **draws)).iloc[0]
     ends = {f"difference_{name}": float(row[name]) for name in ("low", "high")}
-    return {**{name: row[name] for name in ("difference", "p", "note")}, **ends}
-
-
-def _same(one: object, other: object) -> bool:
-    mine, its = np.asarray(one), np.asarray(other)
-    return np.array_equal(mine, its, equal_nan=mine.dtype.kind == "f")
+    return {**row[["difference", "p", "note"]].to_dict(), **ends}
 
 
 def _splits(one: Predictions, other: Predictions) -> str:
@@ -296,17 +283,14 @@ def _splits(one: Predictions, other: Predictions) -> str:
 
 
 def _findings(one: Predictions, other: Predictions) -> str:
-    strange = sorted(set(one.findings) ^ set(other.findings))
-    if not strange:
-        return "the same findings stand in another order"
-    return f"only one has {', '.join(strange)}"
+    strange = ", ".join(sorted({*one.findings} ^ {*other.findings}))
+    return f"only one has {strange}" if strange else "the same findings stand in another order"
 
 
 def _images(one: Predictions, other: Predictions) -> str:
     mine, theirs = set(one.image.tolist()), set(other.image.tolist())
-    if mine == theirs:
+    if not (strange := sorted(mine ^ theirs)):
         return "the same films stand in another order"
-    strange = sorted(mine ^ theirs)
     return (
         f"{len(mine & theirs):,} films are in both, {len(strange):,} in one alone, such as "
         f"{strange[0]!r}, as where films were left out or other films lay on disk"

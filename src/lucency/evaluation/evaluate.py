@@ -12,15 +12,8 @@ import pandas as pd
 from jaxtyping import Bool, Float, Float64, Int64
 
 from lucency.core.predictions import Predictions
-from lucency.evaluation.bootstrap import (
-    MACRO,
-    MICRO,
-    Weights,
-    interval,
-    once,
-    resample_patients,
-    with_macro,
-)
+from lucency.evaluation import bootstrap
+from lucency.evaluation.bootstrap import MACRO, MICRO, Weights, with_macro
 from lucency.evaluation.calibration import UNLABELLED
 from lucency.evaluation.metrics import (
     METRICS,
@@ -61,7 +54,10 @@ def evaluate(
     _check(predictions, threshold)
     label, patient, findings = predictions.label, predictions.patient, predictions.findings
     inputs = metric_inputs(predictions, predictions.probability >= threshold)
-    both = (once(len(label)), resample_patients(patient, resamples=resamples, seed=seed))
+    both = (
+        bootstrap.once(len(label)),
+        bootstrap.resample_patients(patient, resamples=resamples, seed=seed),
+    )
     columns = _columns(label, inputs)
     plain, sampled = (_values(columns, weights) for weights in both)
     whole_films = _counts(label, patient)
@@ -69,7 +65,7 @@ def evaluate(
     singles = [*(_one_patient(one, patient) for one in label.T), "", ""]
     rows = []
     for name, metric in METRICS.items():
-        bounds, whole = interval(sampled[name]), plain[name][:, 0]
+        bounds, whole = bootstrap.interval(sampled[name]), plain[name][:, 0]
         notes = _notes(name, columns, findings, whole)
         for place, column in enumerate((*findings, MACRO, MICRO)):
             value, note, (low, high) = float(whole[place]), notes[place], bounds[:, place]
@@ -83,7 +79,7 @@ def evaluate(
     for name, metric in PER_FILM.items():
         whole, drawn = (metric.function(label, inputs[metric.takes], weights=w) for w in both)
         note = _lost(drawn[None], whole, 0) if whole_films[0] else UNLABELLED
-        row = (PER_FILM_ROW, name, float(whole[0]), *interval(drawn), *whole_films, note)
+        row = (PER_FILM_ROW, name, float(whole[0]), *bootstrap.interval(drawn), *whole_films, note)
         rows.append((predictions.network, *row))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
@@ -98,7 +94,7 @@ def confusion_table(
     stated is in none of the four. Raises ValueError as `evaluate` does.
     """
     _check(predictions, threshold)
-    decision, plainly = predictions.probability >= threshold, once(len(predictions))
+    decision, plainly = predictions.probability >= threshold, bootstrap.once(len(predictions))
     rows = []
     for place, finding in enumerate(predictions.findings):
         cells = count_cells(predictions.label[:, place], decision[:, place], weights=plainly)
@@ -140,11 +136,8 @@ def require_one_part(predictions: Predictions) -> None:
 
 def metric_inputs(predictions: Predictions, decision: Bool[np.ndarray, "n k"]) -> Inputs:
     """Return what metrics take, each n x k: logits, probabilities (recalibrated) and decisions."""
-    return {
-        "logit": predictions.calibrated,
-        "probability": predictions.probability,
-        "decision": decision,
-    }
+    logit, probability = predictions.calibrated, predictions.probability
+    return {"logit": logit, "probability": probability, "decision": decision}
 
 
 def _check(predictions: Predictions, threshold: Float64[np.ndarray, " k"]) -> None:

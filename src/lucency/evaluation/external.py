@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Float64
 from scipy.special import logit
 
 from lucency.core.manifest import Manifest
@@ -68,19 +69,9 @@ def read_test_table(file: Path, films: Manifest | None, *, scale: str) -> Predic
 
 def read_predictions_table(file: Path, *, films: Manifest, scale: str, part: str) -> Predictions:
     """Return the predictions of a table, joined by image name to the labels of `films`."""
-    check_scale(scale)
-    scores, row, label = join_labels(file, films)
-    return Predictions(
-        network=name_of_table(file),
-        split=UNKNOWN_SPLIT,
-        findings=scores.findings,
-        image=scores.image,
-        patient=films.patient[row],
-        part=np.full(len(row), part),
-        label=label,
-        logit=SCALES[scale](scores, file),
-        feature=np.empty((len(row), 0), dtype=np.float32),
-    )
+    scores, about = join_labels(file, films, scale=scale, part=part)
+    logit, nothing = SCALES[scale](scores, file), np.empty((len(scores.image), 0), np.float32)
+    return Predictions(**about, split=UNKNOWN_SPLIT, logit=logit, feature=nothing)
 
 
 def read_validation(file: Path, test: Predictions, *, films: Manifest, scale: str) -> Predictions:
@@ -98,16 +89,15 @@ def read_validation(file: Path, test: Predictions, *, films: Manifest, scale: st
     return replace(known, network=test.network)
 
 
-def name_of_table(file: Path) -> str:
-    """Return a network's name: its table's, and never that of the trivial baseline."""
-    name = file.name.removesuffix(".gz").removesuffix(".csv")
-    return f"{name} (table)" if name == TRIVIAL else name
-
-
 def join_labels(
-    file: Path, films: Manifest
-) -> tuple[Scores, Int64[np.ndarray, " n"], Float32[np.ndarray, "n k"]]:
-    """Return the scores of a table, the row of `films` of each, and its labels."""
+    file: Path, films: Manifest, *, scale: str, part: str
+) -> tuple[Scores, dict[str, Any]]:
+    """Return a table's scores, and its network, findings, image, patient, part and label.
+
+    Raises ValueError for a scale that is no key of SCALES.
+    """
+    if scale not in SCALES:
+        raise ValueError(f"scale {scale!r} is unknown; expected {' or '.join(SCALES)}")
     scores = read_scores(file, findings=films.findings)
     row = pd.Index(films.image).get_indexer(pd.Index(scores.image))
     if (row < 0).any():
@@ -123,13 +113,15 @@ def join_labels(
     if absent:
         say(f"{file}: no column for {', '.join(absent)}")
     column = [films.findings.index(name) for name in scores.findings]
-    return scores, row, films.label[row][:, column]
-
-
-def check_scale(scale: str) -> None:
-    """Raise ValueError for a scale that is no key of SCALES."""
-    if scale not in SCALES:
-        raise ValueError(f"scale {scale!r} is unknown; expected {' or '.join(SCALES)}")
+    name = file.name.removesuffix(".gz").removesuffix(".csv")
+    return scores, {
+        "network": f"{name} (table)" if name == TRIVIAL else name,  # never the baseline's
+        "findings": scores.findings,
+        "image": scores.image,
+        "patient": films.patient[row],
+        "part": np.full(len(row), part),
+        "label": films.label[row][:, column],
+    }
 
 
 def read_networks(

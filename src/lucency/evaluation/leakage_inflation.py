@@ -24,19 +24,11 @@ from jaxtyping import Float64, Int64
 
 from lucency.core.predictions import Predictions
 from lucency.core.tables import load_tables
-from lucency.evaluation.bootstrap import (
-    MACRO,
-    MICRO,
-    Weights,
-    all_and_resampled,
-    interval,
-    mean_over_findings,
-    once,
-    resample_patients,
-)
+from lucency.evaluation import bootstrap
+from lucency.evaluation.bootstrap import MACRO, MICRO, Weights, mean_over_findings
 from lucency.evaluation.compare import macro_auc_rows
 from lucency.evaluation.evaluate import metric_inputs
-from lucency.evaluation.metrics import DECIDED, METRICS, by_finding, count_cells
+from lucency.evaluation.metrics import METRICS, by_finding
 from lucency.evaluation.thresholds import thresholds_of
 
 SHOWN = (
@@ -107,15 +99,15 @@ def inflate(
     _check(own, untouched, seen)
     plain, drawn = [], []
     for place, side in enumerate((own, untouched)):
-        weights = resample_patients(side.patient, resamples=resamples, seed=seed + place)
-        plain.append(_scores(side, threshold, once(len(side))))
+        weights = bootstrap.resample_patients(side.patient, resamples=resamples, seed=seed + place)
+        plain.append(_scores(side, threshold, bootstrap.once(len(side))))
         drawn.append(_scores(side, threshold, weights))
     rows = []
     for key in SHOWN:
         means, findings = _means(*(side[key] for side in plain))
         sampled, _ = _means(*(side[key] for side in drawn))
         value = [float(mean[0]) for mean in means]
-        bounds = [interval(mean) for mean in (*sampled, sampled[0] - sampled[1])]
+        bounds = [bootstrap.interval(mean) for mean in (*sampled, sampled[0] - sampled[1])]
         both = (value[0], *bounds[0], value[1], *bounds[1])
         apart = (value[0] - value[1], *bounds[2])
         rows.append((own.network, *key, *both, *apart, len(own), len(untouched), findings))
@@ -135,11 +127,10 @@ def inflate_all(
 
     `thresholds` is of evaluation.thresholds; `untouched` holds the same networks as `own`.
     """
-    apart, tables = {one.network: one for one in untouched}, []
-    for one in own:
-        other, draws = apart[one.network], {"resamples": resamples, "seed": seed}
-        fitted = thresholds_of(thresholds, other)
-        tables.append(inflate(one, other, seen=seen, threshold=fitted, **draws))
+    apart = {one.network: one for one in untouched}
+    fitted = {name: thresholds_of(thresholds, one) for name, one in apart.items()}
+    score = partial(inflate, seen=seen, resamples=resamples, seed=seed)
+    tables = [score(one, apart[one.network], threshold=fitted[one.network]) for one in own]
     return pd.concat(tables, ignore_index=True)
 
 
@@ -188,16 +179,13 @@ def at_half(predictions: Predictions, *, resamples: int, seed: int) -> pd.DataFr
     if not len(predictions):
         raise ValueError(f"{predictions.network}: no films; expected those of one part")
     plain = predictions.uncalibrated()
-    drawn = all_and_resampled(plain.patient, resamples=resamples, seed=seed)
+    drawn = bootstrap.all_and_resampled(plain.patient, resamples=resamples, seed=seed)
     pooled = drawn.of_cells(len(plain.findings))
     label, logit = plain.label.ravel(), plain.logit.ravel()
-    cells, rows = count_cells(label, logit > 0, weights=pooled), {}
+    inputs, rows = {"logit": logit, "decision": logit > 0}, {}
     for name in HALF_METRICS:
-        if name in DECIDED:
-            value = DECIDED[name](cells)
-        else:
-            value = METRICS[name].function(label, logit, weights=pooled)
-        rows[name] = (value[0], *interval(value[1:]))
+        value = METRICS[name].function(label, inputs[METRICS[name].takes], weights=pooled)
+        rows[name] = (value[0], *bootstrap.interval(value[1:]))
     return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high"])
 
 
@@ -211,11 +199,8 @@ def _sentence(row: dict[Hashable, Any]) -> str:
     if np.isnan(row["inflation"]):
         return f"{row['network']} not computable"
     gap = f"{row['inflation']:+.3f} (95 % interval {row['low']:+.3f} to {row['high']:+.3f})"
-    effect = "no significant inflation"
-    if row["low"] > 0:
-        effect = "significant inflation"
-    elif row["high"] < 0:
-        effect = "significant deflation"
+    effect = "significant deflation" if row["high"] < 0 else "no significant inflation"
+    effect = "significant inflation" if row["low"] > 0 else effect
     return f"{row['network']} {row['own_test']:.3f} and {row['held_out']:.3f}, {gap}, {effect}"
 
 
@@ -234,8 +219,7 @@ def _check(own: Predictions, untouched: Predictions, seen: Int64[np.ndarray, " p
             f"{own.network} has the findings {', '.join(own.findings)}; expected those of "
             f"the untouched films, {', '.join(untouched.findings)}"
         )
-    both = np.intersect1d([*seen, *own.patient], untouched.patient)
-    if len(both):
+    if len(both := np.intersect1d([*seen, *own.patient], untouched.patient)):
         raise ValueError(
             f"{len(both):,} patients of the untouched films are among those that the network saw; "
             "expected none: keep them apart before anything else is done"

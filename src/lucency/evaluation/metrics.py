@@ -1,11 +1,10 @@
 """The metrics: of a finding's ranking, decisions and probabilities, and of whole films.
 
 Every function returns one value for each column of weights. A film whose label is NaN (not stated)
-is left out. A value that cannot be computed is NaN, never 0 (scikit-learn's `zero_division` would
-put a number there) and never a warning; `not_computable` says why. METRICS are of one finding,
-PER_FILM of films over all their findings. Ranking metrics depend on the order of scores alone: all
-of RANKED come from one walk down the distinct scores of the positive films. Decision metrics
-(DECIDED) are functions of the confusion matrix.
+is left out. A value that cannot be computed is NaN, never 0 and never a warning; `not_computable`
+says why. METRICS are of one finding, PER_FILM of films over all their findings. Ranking metrics
+(RANKED) depend on the order of scores alone and come from one walk down the distinct scores of the
+positive films. Decision metrics (DECIDED) are functions of the confusion matrix.
 
 Letters in shapes: n films, k findings, r columns of weights, g levels (the distinct scores of
 positive films) or points of a curve.
@@ -17,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Float64, Int64, Shaped
+from jaxtyping import Bool, Float, Float64, Shaped
 
 from lucency.evaluation.bootstrap import Weights, mean_over_findings, once, ratio
 from lucency.evaluation.calibration import expected_calibration_error
@@ -29,6 +28,7 @@ ROUNDING = 1e-9  # of all weight: two sums that differ by less are equal
 Label = Float[np.ndarray, " n"]  # 1, 0 or NaN
 Labels = Float[np.ndarray, "n k"]
 Score = Float[np.ndarray, " n"]  # a logit or a probability
+Scores = Float[np.ndarray, "n k"]
 Decision = Bool[np.ndarray, " n"]  # True where the film is called positive
 Values = Float64[np.ndarray, " r"]
 AtLevels = Float64[np.ndarray, "g r"]
@@ -110,7 +110,7 @@ def by_finding(
     return np.stack([METRICS[name].function(*pair, weights=weights) for pair in pairs])
 
 
-def macro_auc(label: Labels, score: Float[np.ndarray, "n k"]) -> float:
+def macro_auc(label: Labels, score: Scores) -> float:
     """Return the mean AUC over the findings that have both classes; NaN when none has."""
     return float(mean_over_findings(by_finding("auc", label, score, weights=once(len(label))))[0])
 
@@ -141,9 +141,7 @@ def mean_over_films(value: Float64[np.ndarray, " n"], *, weights: Weights) -> Va
     return ratio(total, count)
 
 
-def label_ranking_loss(
-    label: Labels, score: Float[np.ndarray, "n k"], *, weights: Weights
-) -> Values:
+def label_ranking_loss(label: Labels, score: Scores, *, weights: Weights) -> Values:
     """Return the share of a film's pairs of present and absent finding that are ordered wrongly.
 
     A tie is wrong, and a film whose findings are all present, or all absent, has no loss: as
@@ -305,7 +303,7 @@ def _partial_area(descent: Descent) -> Values:
     scikit-learn's `roc_auc_score` with `max_fpr`.
     """
     end = RATE * descent.negatives
-    rows = int(_count_up_to(descent.above, end).max())
+    rows = int((descent.above <= end).sum(axis=0).max())
     positive, above, false = descent.positive[:rows], descent.above[:rows], descent.false[:rows]
     passed = _dot(positive, np.minimum(above, end)) + _dot(positive, np.minimum(false, end))
     area = descent.true[rows - 1] * end - passed / 2 if rows else np.zeros_like(end)
@@ -319,7 +317,7 @@ def _cut_corner(descent: Descent, end: Values) -> Values:
 
     Half the rectangle up to the end was counted, as if the slope rose to its top by then.
     """
-    row = np.minimum(_count_up_to(descent.false, end), len(descent.false) - 1)
+    row = np.minimum((descent.false <= end).sum(axis=0), len(descent.false) - 1)
     column = np.arange(len(end))
     above, false = descent.above[row, column], descent.false[row, column]
     width, ran = false - above, np.clip(end - above, 0, None)
@@ -335,34 +333,20 @@ def _recall_within(descent: Descent) -> Values:
     the highest scores hold too many negative films.
     """
     negatives = descent.negatives
-    rows = _count_up_to(descent.false, (1 - SPECIFICITY + ROUNDING) * negatives)
+    rows = (descent.false <= (1 - SPECIFICITY + ROUNDING) * negatives).sum(axis=0)
     true = descent.true[np.maximum(rows, 1) - 1, np.arange(len(rows))]
     return ratio(np.where(rows > 0, true, 0), descent.true[-1])
 
 
 def _specificity_within(descent: Descent) -> Values:
     """Return the largest specificity of any threshold, as above, whose recall is RECALL or more."""
-    rows = _count_up_to(descent.true, (RECALL - ROUNDING) * descent.true[-1])
+    rows = (descent.true <= (RECALL - ROUNDING) * descent.true[-1]).sum(axis=0)
     false = descent.false[np.minimum(rows, len(descent.false) - 1), np.arange(len(rows))]
     return ratio(descent.negatives - false, descent.negatives)
 
 
 def _dot(one: AtLevels, other: AtLevels) -> Values:
     return np.einsum("gr,gr->r", one, other)
-
-
-def _count_up_to(rising: AtLevels, limit: Values) -> Int64[np.ndarray, " r"]:
-    """Return for each column how many levels are at the limit or below: by halving, not counting.
-
-    A column is read in as many places as the number of levels has binary digits.
-    """
-    levels, column = len(rising), np.arange(len(limit))
-    count = np.zeros(len(limit), dtype=np.int64)
-    for digit in reversed(range(levels.bit_length())):
-        more = count + 2**digit
-        within = rising[np.minimum(more, levels) - 1, column] <= limit
-        count = np.where((more <= levels) & within, more, count)
-    return count
 
 
 DECIDED: dict[str, Callable[[Cells], Values]] = {

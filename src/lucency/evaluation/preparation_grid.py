@@ -23,13 +23,8 @@ from pydantic import ValidationError
 from lucency.core.manifest import Preparation
 from lucency.core.predictions import Predictions
 from lucency.core.tables import load_tables
-from lucency.evaluation.bootstrap import (
-    Weights,
-    all_and_resampled,
-    interval,
-    mean_over_findings,
-    resample_repeats,
-)
+from lucency.evaluation import bootstrap
+from lucency.evaluation.bootstrap import Weights, mean_over_findings
 from lucency.evaluation.compare import ROUGH, check_comparable, few_patients, macro_test
 from lucency.evaluation.metrics import by_finding, mean_over_films
 from lucency.evaluation.significance import LEVEL, holm
@@ -120,11 +115,13 @@ def compare_cells(
     OFF or OWN is missing.
     """
     first, repeats = _check(predictions, grid), len(predictions[OFF])
-    drawn = all_and_resampled(first.patient, resamples=resamples, seed=seed)
+    drawn = bootstrap.all_and_resampled(first.patient, resamples=resamples, seed=seed)
     equal = np.full((repeats, 1), 1 / repeats)
-    share = np.column_stack([equal, resample_repeats(repeats, resamples=resamples, seed=seed)])
+    share = np.column_stack(
+        [equal, bootstrap.resample_repeats(repeats, resamples=resamples, seed=seed)]
+    )
     area = np.stack([_area(several, drawn, share) for several in predictions.values()])
-    low, high = interval(area[:, 1:])
+    low, high = bootstrap.interval(area[:, 1:])
     cells = [
         (name, (one := grid[name]).order, one.clahe_clip, one.clahe_tiles) for name in predictions
     ]
@@ -166,13 +163,13 @@ def average_measures(
     intervals resample patients; films on which a measure is not computable (NaN) are left out, and
     `films` counts the others.
     """
-    drawn = all_and_resampled(patient, resamples=resamples, seed=seed)
+    drawn = bootstrap.all_and_resampled(patient, resamples=resamples, seed=seed)
     rows = []
     for cell, table in value.items():
         for measure in table:
             mine, plain = (one[measure].to_numpy(np.float64) for one in (table, value[OFF]))
             mean, change = (mean_over_films(one, weights=drawn) for one in (mine, mine - plain))
-            ends = [float(end) for one in (mean, change) for end in interval(one[1:])]
+            ends = [float(end) for one in (mean, change) for end in bootstrap.interval(one[1:])]
             about = (cell, str(measure), int((~np.isnan(mine)).sum()))
             rows.append((*about, mean[0], *ends[:2], change[0], *ends[2:]))
     columns = ["cell", "measure", "films", "value", "low", "high"]
@@ -255,8 +252,7 @@ def _paired(area: Float64[np.ndarray, "c r"], reference: int, few: Sequence[str]
     apart = area - area[reference]
     tests = [macro_test(row[0], row[1:], few) for row in apart]
     table = pd.DataFrame(tests).drop(columns="test")
-    p = table["p"].to_numpy(dtype=np.float64).copy()
-    p[reference] = np.nan
+    p = table["p"].where(table.index != reference).to_numpy(dtype=np.float64)
     return table.assign(p=p, p_holm=holm(p))
 
 
@@ -264,9 +260,7 @@ def _optimism(area: Float64[np.ndarray, " c"], drawn: Float64[np.ndarray, "c r"]
     """Return the mean over resamples of how much the cell that is best there is better than true.
 
     True is `area`, its score on all films; both are less the mean over cells, which no choice
-    favours, so that what all cells have in common cancels out. Efron and Tibshirani, An
-    Introduction to the Bootstrap (1993), chapter 17: what a choice gains on its own films, it does
-    not gain on others.
+    favours. Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 17.
     """
     best, each = drawn.argmax(axis=0), np.arange(drawn.shape[1])
     apart, true = drawn - drawn.mean(axis=0), area - area.mean()
@@ -286,6 +280,7 @@ def _differing(rows: pd.DataFrame, reference: str) -> tuple[str, str]:
     sure = rows[f"{reference}_p_holm"].to_numpy(dtype=np.float64) < LEVEL
     above = rows[f"{reference}_difference"].to_numpy(dtype=np.float64) > 0
     higher, lower = int((sure & above).sum()), int((sure & ~above).sum())
-    effect = "a significant effect" if higher + lower else "no significant effect"
-    effect = effect if len(rows) else "not compared"
+    effect = (
+        f"{'a' if higher + lower else 'no'} significant effect" if len(rows) else "not compared"
+    )
     return effect, f"{higher + lower} of {len(rows)} ({higher} higher, {lower} lower)"

@@ -1,14 +1,11 @@
 """Significance: DeLong's test of AUCs, the signed-rank test, Holm's correction, Wilson's interval.
 
-DeLong's standard error of an AUC is by formula, without resamples, with patients as clusters of
-films: Obuchowski, Nonparametric Analysis of Clustered ROC Curve Data, Biometrics 53 (1997),
-567-578. Where every film is its own owner, it is DeLong, DeLong and Clarke-Pearson, Biometrics 44
-(1988), 837-845, exactly. Computed from midranks in O(n log n), as Sun and Xu, IEEE Signal
-Processing Letters 21 (2014), 1389-1393. A film whose label is NaN (not stated) is left out.
-
-A standard error is NaN when all positive films, or all negative ones, belong to one owner;
-`not_computable` says so. It is 0, which is no certainty, when the films of all owners do equally
-well, as under perfect separation or with one score for all.
+DeLong's standard error of an AUC is by formula, with patients as clusters of films: Obuchowski,
+Biometrics 53 (1997), 567-578. Where every film is its own owner, it is that of DeLong, DeLong and
+Clarke-Pearson, Biometrics 44 (1988), 837-845. Computed from midranks in O(n log n), as Sun and Xu,
+IEEE Signal Processing Letters 21 (2014), 1389-1393. A film whose label is NaN (not stated) is left
+out. An error is NaN when all positive films, or all negative ones, belong to one owner; it is 0,
+which is no certainty, when the films of all owners do equally well, as with one score for all.
 
 Letters in shapes: n films, p owners (patients), m tests, k findings.
 """

@@ -6,22 +6,15 @@ findings, then macro).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Bool, Float64
 
 from lucency.core.predictions import Predictions
-from lucency.evaluation.bootstrap import (
-    MACRO,
-    Weights,
-    all_and_resampled,
-    interval,
-    mean_over_findings,
-    ratio,
-)
+from lucency.evaluation import bootstrap
+from lucency.evaluation.bootstrap import MACRO, Weights, mean_over_findings, ratio
 from lucency.evaluation.evaluate import require_one_part
 from lucency.evaluation.metrics import Label, Values, by_finding, not_computable
 
@@ -34,17 +27,8 @@ COLUMNS = (
     "calibration_high", "small", "note",
 )  # fmt: skip
 Row = tuple[object, ...]
-Counts = Int64[np.ndarray, " c"]
 Rows = Bool[np.ndarray, " n"]
 Sampled = Float64[np.ndarray, "k r"]
-
-
-class Fact(NamedTuple):
-    """A fact that groups films: its column, and the bands of a number; text groups as it stands."""
-
-    column: str
-    edges: tuple[float, ...] = ()
-    bands: tuple[str, ...] = ()
 
 
 def subgroups(
@@ -63,15 +47,15 @@ def subgroups(
     """
     require_one_part(predictions)
     known = _joined(facts, predictions)
-    weights = all_and_resampled(predictions.patient, resamples=resamples, seed=seed)
+    weights = bootstrap.all_and_resampled(predictions.patient, resamples=resamples, seed=seed)
     rows: list[Row] = []
-    for name, fact in FACTS.items():
-        if fact.column not in known:
-            note = f"skipped: the facts have no column {fact.column!r}"
+    for name, (column, edges, bands) in FACTS.items():
+        if column not in known:
+            note = f"skipped: the facts have no column {column!r}"
             none = [0, 0, 0, *[np.nan] * 9, True]
             rows.append((predictions.network, name, "", MACRO, *none, note))
             continue
-        for group, inside in _groups(pd.Series(known[fact.column]), fact):
+        for group, inside in _groups(pd.Series(known[column]), edges, bands):
             rows += _rows(predictions, inside, weights=weights, place=(name, group))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
@@ -81,8 +65,8 @@ def worst_group(table: pd.DataFrame) -> str:
 
     A group that is small is not named, nor one whose interval of the gap reaches 0.
     """
-    large = (table["finding"] == MACRO) & ~table["small"].astype(bool) & table["gap"].notna()
-    macro = table.loc[large]
+    large = ~table["small"].astype(bool) & table["gap"].notna()
+    macro = table.loc[large & (table["finding"] == MACRO)]
     if not len(macro):
         return "Groups with enough films, beside enough other films: 0. No macro AUC is compared."
     below = macro.loc[macro["gap_high"] < 0]
@@ -118,12 +102,13 @@ def _joined(facts: pd.DataFrame, predictions: Predictions) -> pd.DataFrame:
     return table.iloc[place].reset_index(drop=True).assign(**{_COUNT: films[owner]})
 
 
-def _groups(column: pd.Series, fact: Fact) -> Iterator[tuple[str, Rows]]:
+def _groups(
+    column: pd.Series, edges: Sequence[float], bands: Sequence[str]
+) -> Iterator[tuple[str, Rows]]:
     """Yield each group that has films, in the order of its bands, those of no band last."""
-    if fact.edges:
+    if edges:
         number = column.astype("Float64").to_numpy(dtype=np.float64, na_value=np.nan)
-        bands = fact.bands
-        name = np.array([*bands, UNKNOWN, UNKNOWN])[np.digitize(number, fact.edges) - 1]
+        name = np.array([*bands, UNKNOWN, UNKNOWN])[np.digitize(number, edges) - 1]
     else:
         name = column.astype("string").fillna("").str.strip().replace("", UNKNOWN).to_numpy(str)
         bands = [str(one) for one in np.unique(name) if one != UNKNOWN]
@@ -152,22 +137,14 @@ def _rows(
     notes.append(_macro_note(predictions.findings, gap, over))
     values = [area, gap, _calibration(predictions, inside, weights)]
     values = [np.concatenate([v, mean_over_findings(v[over])[None]]) for v in values]
-    bounds = [interval(np.where(np.isnan(v[:, :1]), np.nan, v[:, 1:])) for v in values]
-    found = np.stack([[v[:, 0], *ends] for v, ends in zip(values, bounds, strict=True)])
-    names = (*predictions.findings, MACRO)
-    counts = np.stack([films, positives, patients]).T.tolist()
-    each = zip(
-        names, counts, found.reshape(9, -1).T.tolist(), [*small, not enough], notes, strict=True
-    )
-    return [
-        (predictions.network, *place, name, *count, *numbers, bool(flag), note)
-        for name, count, numbers, flag, note in each
-    ]
+    bounds = [bootstrap.interval(np.where(np.isnan(v[:, :1]), np.nan, v[:, 1:])) for v in values]
+    numbers = [one for v, ends in zip(values, bounds, strict=True) for one in (v[:, 0], *ends)]
+    names, small = (*predictions.findings, MACRO), np.append(small, not enough)
+    rows = zip(names, films, positives, patients, *numbers, small, notes, strict=True)
+    return [(predictions.network, *place, *row) for row in rows]
 
 
-def _counts(
-    predictions: Predictions, rows: Rows
-) -> tuple[Counts, Counts, Counts, Bool[np.ndarray, " k"]]:
+def _counts(predictions: Predictions, rows: Rows) -> tuple[np.ndarray, ...]:
     """Return films with a label, positives and patients of each column, and what is too few."""
     label, patient = predictions.label[rows], predictions.patient[rows]
     stated = ~np.isnan(label)
@@ -215,10 +192,11 @@ def _macro_note(findings: tuple[str, ...], gap: Sampled, over: Bool[np.ndarray, 
 
 AGES = ("under 18", "18 to 39", "40 to 64", "65 and over")
 _COUNT = "films_of_patient"
-FACTS: dict[str, Fact] = {
-    "view": Fact("view"),
-    "sex": Fact("sex"),
-    "age": Fact("age", (0, 18, 40, 65, np.nextafter(OLDEST, np.inf)), AGES),
-    "visit": Fact("follow_up", (0, 1, np.inf), ("first film", "follow-up")),
-    "films of the patient": Fact(_COUNT, (1, 2, 5, np.inf), ("1", "2 to 4", "5 and more")),
+# The column of a fact, and edges and names of the bands of a number; text groups as it stands.
+FACTS: dict[str, tuple[str, tuple[float, ...], tuple[str, ...]]] = {
+    "view": ("view", (), ()),
+    "sex": ("sex", (), ()),
+    "age": ("age", (0.0, 18.0, 40.0, 65.0, np.nextafter(OLDEST, np.inf)), AGES),
+    "visit": ("follow_up", (0.0, 1.0, np.inf), ("first film", "follow-up")),
+    "films of the patient": (_COUNT, (1.0, 2.0, 5.0, np.inf), ("1", "2 to 4", "5 and more")),
 }

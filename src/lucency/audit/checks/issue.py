@@ -23,7 +23,7 @@ from lucency.core.tables import film_names
 from lucency.data.labels import read_labelled
 from lucency.evaluation.bootstrap import Weights, all_and_resampled, mean_over_findings
 from lucency.evaluation.evaluate import COLUMNS
-from lucency.evaluation.external import check_scale, join_labels, name_of_table
+from lucency.evaluation.external import join_labels
 from lucency.evaluation.metrics import auc
 
 RESAMPLES, SEED = 200, 0  # of the patients of unverified predictions
@@ -167,18 +167,9 @@ def unverified(predictions: Predictions) -> UnverifiedPredictions:
 
 def unverified_table(file: Path, *, labels: Path, scale: str) -> UnverifiedPredictions:
     """Return the predictions in a table as they are, whatever their numbers."""
-    check_scale(scale)
-    films = read_labelled(labels)
-    scores, row, label = join_labels(file, films)
-    return UnverifiedPredictions(
-        network=name_of_table(file),
-        findings=scores.findings,
-        image=scores.image,
-        patient=films.patient[row],
-        part=np.full(len(row), "test"),
-        label=label,
-        probability=expit(scores.score) if scale == "logit" else scores.score,
-    )
+    scores, about = join_labels(file, read_labelled(labels), scale=scale, part="test")
+    probability = expit(scores.score) if scale == "logit" else scores.score
+    return UnverifiedPredictions(**about, probability=probability)
 
 
 def issues_of(

@@ -14,7 +14,7 @@ from jaxtyping import Shaped
 
 from lucency.audit.checks.issue import Issue, SplitTable, issues_of
 from lucency.core.tables import NIH_NAME, film_names, within
-from lucency.data.labels import UNPUBLISHED
+from lucency.data.labels import OFFICIAL_LISTS, UNPUBLISHED
 
 LUCK = 1e-6  # by chance alone, patients stand as in the community lists no oftener than this
 SEVERAL = 10  # patients in test; of fewer, all may be official test patients by chance
@@ -51,13 +51,10 @@ def community_lists(table: SplitTable) -> Iterator[Issue]:
     A part that holds a list whole is known by its fingerprint; a split that lost films by where
     the patients with most films stand. That is serious where the split is meant to be official.
     """
-    official = {
-        "train_val_list.txt": table.official_train_val,
-        "test_list.txt": table.official_test,
-    }
+    official = (table.official_train_val, table.official_test)
     posing = [
         f"{file}, {len(names):,} films, is the community's {name} list"
-        for file, names in official.items()
+        for file, names in zip(OFFICIAL_LISTS, official, strict=True)
         if (name := _community_name(film_names(names)))
     ]
     held = _whole_lists(table) or _known_patients(table)

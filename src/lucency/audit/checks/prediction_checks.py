@@ -225,9 +225,8 @@ def missing_predictions(predictions: UnverifiedPredictions) -> Iterator[Issue]:
         f"{predictions.network}: {len(lost):,} of {len(tests):,} test films have no prediction: a "
         "score on the rest is not one on the test part"
     )
-    yield from issues_of(
-        "missing_predictions", lost, message, remedy="predict them, or say why not"
-    )
+    remedy = "predict them, or say why not"
+    yield from issues_of("missing_predictions", lost, message, remedy=remedy)
     strange = film[~within(film, listed)].tolist() if len(listed) else []
     message = (
         f"{predictions.network}: {len(strange):,} of {len(film):,} predicted films are in no part "
@@ -399,21 +398,11 @@ def _cells(rows: pd.DataFrame) -> list[str]:
 
 
 CHECKS: dict[str, Callable[[UnverifiedPredictions], Iterator[Issue]]] = {
-    "outside_0_to_1": outside_0_to_1,
-    "logits_as_probabilities": logits_as_probabilities,
-    "double_sigmoid": double_sigmoid,
-    "constant_output": constant_output,
-    "chance": chance,
-    "inverted_labels": inverted_labels,
-    "column_order": column_order,
-    "overstated_risk": overstated_risk,
-    "few_positives": few_positives,
-    "scored_as_test": scored_as_test,
-    "missing_predictions": missing_predictions,
-    "duplicate_predictions": duplicate_predictions,
-    "fitted_elsewhere": fitted_elsewhere,
-    "mean_of_another_table": mean_of_another_table,
-    "unexplained_gaps": unexplained_gaps,
-    "no_interval": no_interval,
-    "no_baseline": no_baseline,
-}
+    check.__name__: check
+    for check in (
+        outside_0_to_1, logits_as_probabilities, double_sigmoid, constant_output, chance,
+        inverted_labels, column_order, overstated_risk, few_positives, scored_as_test,
+        missing_predictions, duplicate_predictions, fitted_elsewhere, mean_of_another_table,
+        unexplained_gaps, no_interval, no_baseline,
+    )
+}  # fmt: skip

@@ -18,7 +18,6 @@ from lucency.audit.checks.issue import Issue, SplitTable, issues_of, ranked
 from lucency.core.manifest import PARTS
 from lucency.core.tables import film_names, within
 
-BY_PATIENT = 'split by patient: split.method = "patient", "shuffled" or "official"'
 AFTERWARDS = "split first, then balance the training part alone: balance.before_split = false"
 Rows = Bool[np.ndarray, " n"]
 
@@ -39,9 +38,8 @@ def patients_on_two_sides(table: SplitTable) -> Iterator[Issue]:
             "other, so that recognising the patient is rewarded"
         )
         names = [f"patient {number}" for number in people.tolist()]
-        yield from issues_of(
-            "patients_on_two_sides", names, message, count=films, remedy=BY_PATIENT
-        )
+        remedy = 'split by patient: split.method = "patient", "shuffled" or "official"'
+        yield from issues_of("patients_on_two_sides", names, message, count=films, remedy=remedy)
 
 
 def pictures_on_two_sides(table: SplitTable) -> Iterator[Issue]:
@@ -86,13 +84,9 @@ def duplicate_rows(table: SplitTable) -> Iterator[Issue]:
     for part in PARTS:
         names = table.image[again & (table.part == part)].tolist()
         message = f"{len(names):,} rows of {part} repeat another: these films count several times"
-        yield from issues_of(
-            "duplicate_rows",
-            names,
-            message,
-            severity="note" if part == "train" else "serious",
-            remedy="remove the repeated rows; name a wanted copy film#1, film#2, …",
-        )
+        severity = "note" if part == "train" else "serious"
+        remedy = "remove the repeated rows; name a wanted copy film#1, film#2, …"
+        yield from issues_of("duplicate_rows", names, message, severity=severity, remedy=remedy)
 
 
 def unlabelled_rows(table: SplitTable) -> Iterator[Issue]:
@@ -153,16 +147,11 @@ def _shared(table: SplitTable, mine: Rows, theirs: Rows) -> tuple[list[str], lis
 
 
 CHECKS: dict[str, Callable[[SplitTable], Iterator[Issue]]] = {
-    "patients_on_two_sides": patients_on_two_sides,
-    "pictures_on_two_sides": pictures_on_two_sides,
-    "copies_on_two_sides": copies_on_two_sides,
-    "resampled_test": resampled_test,
-    "duplicate_rows": duplicate_rows,
-    "unlabelled_rows": unlabelled_rows,
-    "films_left_out": films_left_out,
-    "community_lists": nih_checks.community_lists,
-    "official_split": nih_checks.official_split,
-    "box_images_in_training": nih_checks.box_images_in_training,
-    "label_versions": nih_checks.label_versions,
-    "near_identical_pictures": near_identical_pictures,
-}
+    check.__name__: check
+    for check in (
+        patients_on_two_sides, pictures_on_two_sides, copies_on_two_sides, resampled_test,
+        duplicate_rows, unlabelled_rows, films_left_out, nih_checks.community_lists,
+        nih_checks.official_split, nih_checks.box_images_in_training, nih_checks.label_versions,
+        near_identical_pictures,
+    )
+}  # fmt: skip
