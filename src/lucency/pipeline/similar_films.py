@@ -19,17 +19,7 @@ from lucency.core.plan import originals
 from lucency.core.predictions import Predictions, concatenate_features
 from lucency.core.progress import progress, say
 from lucency.core.stage import fingerprint_of, produce, write_atomically
-from lucency.ensemble.retrieval import (
-    NOBODY,
-    Found,
-    Index,
-    build_index,
-    load_index,
-    prevalence,
-    save_index,
-    search,
-    vote,
-)
+from lucency.ensemble import retrieval
 from lucency.pipeline.feature_stage import training_features
 from lucency.pipeline.film_inference import network_folder, requested_films
 from lucency.pipeline.run import Run, open_run_folder, require_finished
@@ -83,11 +73,15 @@ def find_similar(
     index, known = _index(run, place.name), prepared(run)
     queries, feature = _embedded(folder, place, films)
     row = pd.Index(known.manifest.image).get_indexer(pd.Index(index.image))
-    names = _names(queries, known, row[search(index, feature, patient=_nobody(queries), top=1).row])
+    names = _names(
+        queries, known, row[retrieval.search(index, feature, patient=_nobody(queries), top=1).row]
+    )
     left_out = _owners(names, known.manifest) if patients == "others" else _nobody(queries)
-    found = _without(names, search(index, feature, patient=left_out, top=top + 1), index, top=top)
+    found = _without(
+        names, retrieval.search(index, feature, patient=left_out, top=top + 1), index, top=top
+    )
     label = known.manifest.label[row]
-    share = vote(label, found, prior=prevalence(label))
+    share = retrieval.vote(label, found, prior=retrieval.prevalence(label))
     where = np.where(found.row >= 0, row[found.row], -1)
     return Resemblance(
         place.name, patients, queries, known, where, found.similarity, share, left_out
@@ -102,7 +96,7 @@ def answer(resemblance: Resemblance) -> dict[str, object]:
         share = zip(findings, resemblance.share[query].tolist(), strict=True)
         patient = int(resemblance.left_out[query])
         answer[name] = {
-            "left_out": None if patient == NOBODY else patient,
+            "left_out": None if patient == retrieval.NOBODY else patient,
             "similar": [one._asdict() for one in similar_to(resemblance, query)],
             "vote": {finding: round(value, 4) for finding, value in share},
         }
@@ -156,7 +150,7 @@ def _whose(resemblance: Resemblance, query: int) -> str:
     patient = int(resemblance.left_out[query])
     if resemblance.patients != PATIENTS[0]:
         return "films of all patients, the query's own too"
-    if patient == NOBODY:
+    if patient == retrieval.NOBODY:
         return "films of all patients, since the query's own is not known"
     return f"films of other patients than {patient}"
 
@@ -185,21 +179,21 @@ def similar_to(resemblance: Resemblance, query: int) -> list[Similar]:
     ]
 
 
-def _index(run: Run, network: str) -> Index:
+def _index(run: Run, network: str) -> retrieval.Index:
     """Return the index of all films that trained, validated and tested a network: a stage."""
     predicted = next((one for one in predictions(run) if one.network == network), None)
     if predicted is None:
         raise ValueError(f"{run.out} has no predictions of {network}: go on with lucency run")
     inputs = {"predictions": fingerprint_of(run.out / "predictions" / network)}
     write = partial(_write_index, run, predicted)
-    return load_index(produce(run.out / "index" / network, inputs=inputs, write=write))
+    return retrieval.load_index(produce(run.out / "index" / network, inputs=inputs, write=write))
 
 
 def _write_index(run: Run, predicted: Predictions, folder: Path) -> None:
     train = training_features(trained(run), predicted.network)
     films = concatenate_features([train, predicted.features])
     say(f"Indexing {len(films):,} films")
-    save_index(build_index(films), folder)
+    retrieval.save_index(retrieval.build_index(films), folder)
 
 
 def _embedded(
@@ -220,7 +214,7 @@ def _embedded(
 
 
 def _nobody(queries: Prepared) -> Int64[np.ndarray, " q"]:
-    return np.full(len(queries.manifest), NOBODY)
+    return np.full(len(queries.manifest), retrieval.NOBODY)
 
 
 def _names(queries: Prepared, known: Prepared, nearest: Int64[np.ndarray, "q 1"]) -> list[str]:
@@ -238,15 +232,17 @@ def _names(queries: Prepared, known: Prepared, nearest: Int64[np.ndarray, "q 1"]
 def _owners(names: Sequence[str], known: Manifest) -> Int64[np.ndarray, " q"]:
     """Return the patients of films that are called as films of the run, NOBODY of others."""
     row = pd.Index(known.image).get_indexer(pd.Index(names))
-    return np.where(row >= 0, known.patient[row], NOBODY)
+    return np.where(row >= 0, known.patient[row], retrieval.NOBODY)
 
 
-def _without(names: Sequence[str], found: Found, index: Index, *, top: int) -> Found:
+def _without(
+    names: Sequence[str], found: retrieval.Found, index: retrieval.Index, *, top: int
+) -> retrieval.Found:
     """Return the answers without the query itself, one fewer than there are."""
     themselves = (index.image[found.row] == np.array(names)[:, None]) & (found.row >= 0)
     order = np.argsort(themselves, axis=1, kind="stable")[:, :top]
     row = np.where(themselves, -1, found.row)
     similarity = np.where(themselves, np.nan, found.similarity).astype(np.float32)
-    return Found(
+    return retrieval.Found(
         np.take_along_axis(row, order, axis=1), np.take_along_axis(similarity, order, axis=1)
     )
