@@ -57,11 +57,11 @@ def explain(
     lucency explain runs/demo films/00000001_000.png --out explained
     """
     from lucency.config.sections import ExplanationChoices
-    from lucency.pipeline.film_inference import Request, explain_films
+    from lucency.pipeline.film_inference import explain_films
 
     methods = tuple(method) if method else ExplanationChoices().methods
-    request = Request(network, methods, tuple(finding or ()))
-    options.print_answer(explain_films(model, films, request=request, out=out), json)
+    request = {"network": network, "methods": methods, "findings": tuple(finding or ())}
+    options.print_answer(explain_films(model, films, **request, out=out), json)
 
 
 def similar(

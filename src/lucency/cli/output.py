@@ -10,15 +10,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float32
 
-from lucency.audit.checks import prediction_checks, split_checks
+from lucency.audit.checks import prediction_checks, run_checks, split_checks
 from lucency.audit.checks.issue import count_serious, issue_table, unverified_table
-from lucency.audit.checks.run_checks import (
-    BEFORE,
-    CHECKS,
-    check_external,
-    check_lists,
-    check_protocol,
-)
 from lucency.balance.imbalance import Change, cooccurrence, measure, no_finding, steps_text
 from lucency.balance.methods import plan_of_labels
 from lucency.config.protocol import Protocol, read_protocol
@@ -340,12 +333,12 @@ def find_issues(
         if not {"train", "test"} <= set(lists):
             given = ", ".join(lists) or "nothing"
             raise ValueError(f"found lists for {given}; expected --train and --test, maybe --val")
-        return issue_table(check_lists(lists, labels=labels)), len(split_checks.CHECKS)
+        return issue_table(run_checks.check_lists(lists, labels=labels)), len(split_checks.CHECKS)
     if changes:
         raise ValueError("--set changes a protocol: found a table, expected no --set")
     claimed = unverified_table(what, labels=labels, scale=scale)
     of_split = len(split_checks.CHECKS) if lists else 1  # without lists, whose films these are
-    found = check_external(claimed, lists, labels=labels)
+    found = run_checks.check_external(claimed, lists, labels=labels)
     return issue_table(found), len(prediction_checks.CHECKS) + of_split
 
 
@@ -374,8 +367,8 @@ def _severities(table: pd.DataFrame) -> dict[str, int]:
 
 def _own(what: Path, changes: Sequence[str] | None) -> tuple[pd.DataFrame, int]:
     if what.suffix == ".toml":
-        found = check_protocol(read_protocol(what, changes=changes))
-        return issue_table(found), len(split_checks.CHECKS) + len(BEFORE)
+        found = run_checks.check_protocol(read_protocol(what, changes=changes))
+        return issue_table(found), len(split_checks.CHECKS) + len(run_checks.BEFORE)
     if changes:
         raise ValueError(f"--set changes a protocol, and {what} is done: check a .toml file")
     run, file = open_run_folder(what), what / "protocol.toml"
@@ -385,4 +378,4 @@ def _own(what: Path, changes: Sequence[str] | None) -> tuple[pd.DataFrame, int]:
             f"{what} is not evaluated yet: expected a finished run; check its protocol.toml alone, "
             f"or finish it with lucency run {file} --out {what}"
         )
-    return stages.issues(run), CHECKS
+    return stages.issues(run), run_checks.CHECKS

@@ -102,6 +102,11 @@ class Trained:
         """What the run's stages have returned."""
         return self.run.results
 
+    @property
+    def evaluated(self) -> Plan:
+        """The plan's validation and test films."""
+        return self.plan.take(self.plan.part != "train")
+
     def predictions_of(self, network: str) -> Predictions:
         """Return a network's predictions of validation and test films."""
         return next(one for one in self.predictions if one.network == network)

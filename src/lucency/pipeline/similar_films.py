@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -26,16 +26,7 @@ from lucency.pipeline.run import Run, open_run_folder, require_finished
 from lucency.pipeline.stages import predictions, prepared, trained
 
 PATIENTS = ("others", "all")
-FIGURES = (".svg", ".png")
-
-
-class Similar(NamedTuple):
-    """One answer: a film of the run, its cosine similarity, and what it is labelled."""
-
-    image: str
-    patient: int
-    similarity: float
-    findings: str
+LINE = "{:4d}  {similarity:.3f}  {image}  patient {patient}  {findings}"
 
 
 class Resemblance(NamedTuple):
@@ -73,13 +64,12 @@ def find_similar(
     index, known = _index(run, place.name), prepared(run)
     queries, feature = _embedded(folder, place, films)
     row = pd.Index(known.manifest.image).get_indexer(pd.Index(index.image))
-    names = _names(
-        queries, known, row[retrieval.search(index, feature, patient=_nobody(queries), top=1).row]
-    )
-    left_out = _owners(names, known.manifest) if patients == "others" else _nobody(queries)
-    found = _without(
-        names, retrieval.search(index, feature, patient=left_out, top=top + 1), index, top=top
-    )
+    nobody = np.full(len(queries.manifest), retrieval.NOBODY)
+    nearest = retrieval.search(index, feature, patient=nobody, top=1)
+    names = _names(queries, known, row[nearest.row])
+    left_out = _owners(names, known.manifest) if patients == "others" else nobody
+    found = retrieval.search(index, feature, patient=left_out, top=top + 1)
+    found = _without(names, found, index, top=top)
     label = known.manifest.label[row]
     share = retrieval.vote(label, found, prior=retrieval.prevalence(label))
     where = np.where(found.row >= 0, row[found.row], -1)
@@ -97,7 +87,7 @@ def answer(resemblance: Resemblance) -> dict[str, object]:
         patient = int(resemblance.left_out[query])
         answer[name] = {
             "left_out": None if patient == retrieval.NOBODY else patient,
-            "similar": [one._asdict() for one in similar_to(resemblance, query)],
+            "similar": similar_to(resemblance, query),
             "vote": {finding: round(value, 4) for finding, value in share},
         }
     lost = resemblance.queries.rejected
@@ -110,17 +100,14 @@ def in_words(resemblance: Resemblance) -> str:
     for query, name in enumerate(resemblance.queries.manifest.image.tolist()):
         lines.append(f"{name}: most alike to {resemblance.network}; {_whose(resemblance, query)}")
         found = similar_to(resemblance, query)
-        for place, one in enumerate(found, start=1):
-            about = f"{one.image}  patient {one.patient}  {one.findings}"
-            lines.append(f"{place:4d}  {one.similarity:.3f}  {about}")
+        lines += [LINE.format(place, **one) for place, one in enumerate(found, start=1)]
         if not found:
             lines.append("      no film")
     return "\n".join(lines) + "\n"
 
 
 def draw_similar(resemblance: Resemblance, file: Path) -> None:
-    """Draw the first film and its answers as SVG or PNG; ValueError for another kind of file."""
-    check_kind(file)
+    """Draw the first film and its answers as SVG or PNG, by the name of the file."""
     from lucency.report.neighbour_figures import SimilarFilm, similar_figure
     from lucency.report.rendering import png, standalone_svg, svg
 
@@ -156,26 +143,24 @@ def _whose(resemblance: Resemblance, query: int) -> str:
 
 
 def check_kind(file: Path) -> None:
-    """Raise ValueError unless the name of a figure ends as one of FIGURES."""
-    if file.suffix not in FIGURES:
+    """Raise ValueError unless `draw_similar` can draw to a file of this name."""
+    if file.suffix not in (".svg", ".png"):
         raise ValueError(f"--figure {file}: expected a file name that ends in .svg or .png")
 
 
-def similar_to(resemblance: Resemblance, query: int) -> list[Similar]:
-    """Return the answers to one of the films, best first."""
+def similar_to(resemblance: Resemblance, query: int) -> list[dict[str, Any]]:
+    """Return the answers to one of the films, best first: image, patient, similarity, findings."""
     films, names = resemblance.known.manifest, np.array(resemblance.known.manifest.findings)
-    found = zip(
-        resemblance.row[query].tolist(), resemblance.similarity[query].tolist(), strict=True
-    )
+    row, similarity = resemblance.row[query], resemblance.similarity[query]
     return [
-        Similar(
-            image=str(films.image[row]),
-            patient=int(films.patient[row]),
-            similarity=round(similarity, 4),
-            findings="|".join(names[films.label[row] == 1].tolist()) or NO_FINDING,
-        )
-        for row, similarity in found
-        if row >= 0
+        {
+            "image": str(films.image[film]),
+            "patient": int(films.patient[film]),
+            "similarity": round(cosine, 4),
+            "findings": "|".join(names[films.label[film] == 1].tolist()) or NO_FINDING,
+        }
+        for film, cosine in zip(row.tolist(), similarity.tolist(), strict=True)
+        if film >= 0
     ]
 
 
@@ -211,10 +196,6 @@ def _embedded(
         plan = originals(queries.manifest.label)
         predicted = predict(classifier, prepared=queries, plan=plan, progress=advance)
     return queries, predicted.feature
-
-
-def _nobody(queries: Prepared) -> Int64[np.ndarray, " q"]:
-    return np.full(len(queries.manifest), retrieval.NOBODY)
 
 
 def _names(queries: Prepared, known: Prepared, nearest: Int64[np.ndarray, "q 1"]) -> list[str]:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,14 +18,7 @@ from jaxtyping import Int64
 
 from lucency.audit.checks.run_checks import CHECKS, check_run, load_issues, save_issues
 from lucency.audit.shortcuts import AuditResults
-from lucency.balance.imbalance import (
-    POPULATIONS,
-    Balanced,
-    Change,
-    describe_change,
-    load_steps,
-    save_steps,
-)
+from lucency.balance import imbalance
 from lucency.balance.methods import needs_features, plan_parts, planned, splitter
 from lucency.config.protocol import Protocol
 from lucency.config.sections import THUMBNAIL, Source
@@ -47,13 +39,7 @@ from lucency.data.preprocess import prepare
 from lucency.data.sources import draw_source, read_films
 from lucency.data.split import set_apart, split
 from lucency.ensemble.ensembles import EnsembleResults
-from lucency.evaluation.leakage_inflation import (
-    StudyComparison,
-    compare_with_study,
-    conclude_inflation,
-    inflate_all,
-    load_comparison,
-)
+from lucency.evaluation import leakage_inflation
 from lucency.evaluation.preparation_grid import STUDY, PreparationStudy, load_study
 from lucency.evaluation.summary import (
     Evaluation,
@@ -138,7 +124,7 @@ def split_name(run: Run) -> str:
 
 
 @kept
-def _balanced_first(run: Run) -> Balanced:
+def _balanced_first(run: Run) -> imbalance.Balanced:
     """Return the plan of a protocol that balances before its split, parted."""
     films = prepared(run).manifest
     return planned(films, splitter(run.protocol)(films, Path()), run.protocol)
@@ -186,19 +172,19 @@ def _write_plan(run: Run, folder: Path) -> None:
             feature=_features(run),
         )
     save_plan(made.plan, films.image, folder)
-    save_steps(made.steps, folder)
+    imbalance.save_steps(made.steps, folder)
 
 
-def change(run: Run) -> Change:
+def change(run: Run) -> imbalance.Change:
     """Return what balancing made of its films: all, or the training part."""
     films, seen = prepared(run).manifest, plan(run)
     early = run.protocol.balance.before_split
-    return describe_change(
+    return imbalance.describe_change(
         films.label[training_films(run)],
         plan=seen if early else seen.take(seen.part == "train"),
         findings=films.findings,
-        steps=load_steps(run.out / "plan"),
-        population=POPULATIONS[early],
+        steps=imbalance.load_steps(run.out / "plan"),
+        population=imbalance.POPULATIONS[early],
     )
 
 
@@ -268,7 +254,9 @@ def check_networks(run: Run) -> None:
 def predictions(run: Run) -> list[Predictions]:
     """Return every network's predictions on validation and test films."""
     seen = plan(run).take(plan(run).part != "train")
-    return predict_each(classifiers(run), pictures(run), seen, out=run.out / "predictions")
+    return predict_each(
+        classifiers(run), pictures(run), seen, out=run.out / "predictions", upstream={}
+    )
 
 
 def predict_each(
@@ -277,7 +265,7 @@ def predict_each(
     seen: Plan,
     *,
     out: Path,
-    upstream: Mapping[str, str] = MappingProxyType({}),
+    upstream: Mapping[str, str],
 ) -> list[Predictions]:
     """Return every network's predictions of a plan's entries, each kept in a folder of its own."""
     made = []
@@ -321,7 +309,7 @@ def films_apart(run: Run) -> Int64[np.ndarray, " m"]:
 def predictions_apart(run: Run) -> list[Predictions]:
     """Return every network's predictions on the films of patients set apart, as a test part."""
     seen = only_tests(prepared(run).manifest.label).take(films_apart(run))
-    return predict_each(classifiers(run), pictures(run), seen, out=run.out / "apart")
+    return predict_each(classifiers(run), pictures(run), seen, out=run.out / "apart", upstream={})
 
 
 @kept
@@ -367,11 +355,11 @@ def _write_evaluation(run: Run, folder: Path) -> None:
 
 
 @kept
-def study_comparison(run: Run) -> StudyComparison:
+def study_comparison(run: Run) -> leakage_inflation.StudyComparison:
     """Return what networks reach on patients set apart and what was published; both may be none."""
     published, rows = run.protocol.evaluation.published, films_apart(run)
     if not len(rows) and not published:
-        return StudyComparison()
+        return leakage_inflation.StudyComparison()
     reached = predictions_apart(run) if len(rows) else []
     inputs = {
         "apart": {p.network: fingerprint_of(run.out / "apart" / p.network) for p in reached},
@@ -379,21 +367,25 @@ def study_comparison(run: Run) -> StudyComparison:
         **run.fingerprints("evaluation"),
     }
     write = partial(_write_comparison, run, reached)
-    return load_comparison(produce(run.out / "study", inputs=inputs, write=write))
+    return leakage_inflation.load_comparison(produce(run.out / "study", inputs=inputs, write=write))
 
 
 def _write_comparison(run: Run, reached: list[Predictions], folder: Path) -> None:
     own = [one.of("test") for one in predictions(run)]
-    found, rows = StudyComparison(), films_apart(run)
+    found, rows = leakage_inflation.StudyComparison(), films_apart(run)
     if reached:
         say(f"Evaluating on {len(rows):,} films of patients set apart")
         patients = len(np.unique(prepared(run).manifest.patient[rows]))
         fitted, seen = evaluation(run).thresholds, patients_seen(run)
-        table = inflate_all(own, reached, seen=seen, thresholds=fitted, **run.draws)
-        sentence = conclude_inflation({"": table}, patients=patients)
+        table = leakage_inflation.inflate_all(
+            own, reached, seen=seen, thresholds=fitted, **run.draws
+        )
+        sentence = leakage_inflation.conclude_inflation({"": table}, patients=patients)
         found = replace(found, inflation=table, conclusion=sentence)
     if run.protocol.evaluation.published:
-        found = replace(found, study=compare_with_study(own, reached, **run.draws))
+        found = replace(
+            found, study=leakage_inflation.compare_with_study(own, reached, **run.draws)
+        )
     save_tables(found, folder)
 
 
