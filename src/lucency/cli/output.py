@@ -286,21 +286,21 @@ ANSWERS_OF_VARIANTS = ANSWERS | {
 }
 
 
-def localised(sight: HeatmapResults, folder: Path) -> Answer:
+def localised(found: HeatmapResults, folder: Path) -> Answer:
     """Return the scores of a network's heat maps; ValueError where nothing was scored."""
-    pointing = sight.scores.pointing
+    pointing = found.scores.pointing
     if not len(pointing):
-        raise ValueError(f"nothing could be localised: {'; '.join(sight.remarks)}")
+        raise ValueError(f"nothing could be localised: {'; '.join(found.remarks)}")
     macro = pointing.loc[(pointing["finding"] == MACRO) & (pointing["measure"] == GAME)]
     hits = {
         row["method"]: f"{row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
         for row in macro.to_dict("records")
     }
     return {
-        "network": sight.network,
+        "network": found.network,
         "pointing game": hits,
-        "conclusion": conclude_heatmaps(sight.scores.baselines, boxes=sight.boxes),
-        "remarks": sight.remarks,
+        "conclusion": conclude_heatmaps(found.scores.baselines, boxes=found.boxes),
+        "remarks": found.remarks,
         "tables": folder,
     }
 

@@ -110,10 +110,8 @@ class Predictor(NamedTuple):
 def ensemble(trained: Trained, method: str) -> Predictor:
     """Return the networks combined by a method of ENSEMBLES, or stacked."""
     say(f"Combining {len(trained.predictions)} networks: {method}")
-    cost = costs(trained)
-    combined = ensembles.make_ensemble(
-        trained.predictions, method=method, seed=trained.run.protocol.ensemble.seed
-    )
+    cost, seed = costs(trained), trained.run.protocol.ensemble.seed
+    combined = ensembles.make_ensemble(trained.predictions, method=method, seed=seed)
     entry = Entry("ensemble", sum(cost[one.network] for one in trained.predictions))
     return Predictor(combined.predictions, entry, {"weights": combined.weights})
 
@@ -236,7 +234,7 @@ class _Job(NamedTuple):
 @kept
 def compare_ensembles(trained: Trained) -> ensembles.EnsembleResults:
     """Return the leaderboard of networks and all that the protocol makes of them."""
-    jobs, place = _jobs(trained), leaderboard_folder(trained.run.out)
+    jobs, place = _jobs(trained), trained.run.out / "ensemble" / "leaderboard"
     if not jobs:
         discard_outdated(place, inputs={})
         return ensembles.EnsembleResults()
@@ -249,11 +247,6 @@ def compare_ensembles(trained: Trained) -> ensembles.EnsembleResults:
     discard_outdated(place, inputs=inputs)
     write = partial(_write_leaderboard, trained, made)
     return ensembles.load_ensemble_results(produce(place, inputs=inputs, write=write))
-
-
-def leaderboard_folder(out: Path) -> Path:
-    """Return where the leaderboard lies, if there is one."""
-    return out / "ensemble" / "leaderboard"
 
 
 def _jobs(trained: Trained) -> dict[str, _Job]:
@@ -283,10 +276,7 @@ def _members(trained: Trained) -> dict[str, str]:
 
 
 def _jobs_on_features(trained: Trained, source: str, choices: EnsembleChoices) -> dict[str, _Job]:
-    made_of: dict[str, object] = {
-        "features": feature_sets(trained, source).made_of,
-        "seed": choices.seed,
-    }
+    made_of = {"features": feature_sets(trained, source).made_of, "seed": choices.seed}
     jobs = {}
     for learner in choices.learners:
         inputs = {**made_of, "learner": learner, "oversampling": choices.oversampling}

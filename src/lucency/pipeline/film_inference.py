@@ -87,8 +87,7 @@ def explain_films(
     place = network_folder(folder, network)
     classifier = load_classifier(place)
     check_request(classifier, methods=methods, findings=findings)
-    about = {"findings": classifier.findings, "preparation": classifier.preparation}
-    shown = requested_films(folder, films, **about)
+    shown = requested_films(folder, films, classifier)
     say(f"Network: {classifier.name}; films: {len(shown.manifest):,}")
     request = {"network": network, "methods": methods, "findings": findings}
     inputs = {"films": shown.manifest.origin, "request": request, **network_inputs(place)}
@@ -150,14 +149,10 @@ def network_folder(folder: Path, network: str) -> Path:
     names = [place.name for place in trained]
     if network and network not in names:
         raise ValueError(f"{folder} has no network {network!r}; expected one of {', '.join(names)}")
-    if network:
-        return folder / "networks" / network
-    return best_network(trained)
+    return folder / "networks" / network if network else best_network(trained)
 
 
-def requested_films(
-    folder: Path, films: Sequence[Path], *, findings: tuple[str, ...], preparation: Preparation
-) -> Prepared:
+def requested_films(folder: Path, films: Sequence[Path], classifier: Classifier) -> Prepared:
     """Return films as a network sees them: the run's own by name, others prepared anew.
 
     Files that cannot be read are left out, aloud, and stand in `rejected`. Raises ValueError for a
@@ -174,7 +169,7 @@ def requested_films(
         raise ValueError(f"{names[0]}: no such file; expected films, folders, or films of the run")
     files = list(films_below(list(films)))
     _refuse_many(files)
-    read = read_films(files, findings=findings, preparation=preparation)
+    read = read_films(files, findings=classifier.findings, preparation=classifier.preparation)
     named = [f"{file} {fingerprint_file(Path(file))}" for file in read.manifest.image.tolist()]
     return replace(read, manifest=replace(read.manifest, origin=f"on disk: {', '.join(named)}"))
 

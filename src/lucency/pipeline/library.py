@@ -201,11 +201,8 @@ class Explanation:
         if lost := [name for name in chosen if name not in self.maps.findings]:
             known = ", ".join(self.maps.findings)
             raise ValueError(f"findings: found {lost[0]!r}, expected some of {known}")
-        place = [self.maps.findings.index(name) for name in chosen]
-        cells = {
-            name: Drawn(self.maps.grid[row, column], self.maps.centres)
-            for name, column in zip(chosen, place, strict=True)
-        }
+        grids = dict(zip(self.maps.findings, self.maps.grid[row], strict=True))
+        cells = {name: Drawn(grids[name], self.maps.centres) for name in chosen}
         return overlay_figure(self.prepared.pixels[row], maps=cells, corners=np.empty((0, 4)))
 
 
@@ -379,12 +376,8 @@ def _prepared(
 
 def _labelled(manifest: Manifest, findings: tuple[str, ...]) -> Manifest:
     """Return the films with labels of these findings, not stated where they have none."""
-    if manifest.findings == findings:
-        return replace(manifest, boxes=empty_boxes())
-    label = np.full((len(manifest), len(findings)), np.nan, dtype=np.float32)
-    for column, name in enumerate(findings):
-        if name in manifest.findings:
-            label[:, column] = manifest.label[:, manifest.findings.index(name)]
+    table = pd.DataFrame(manifest.label, columns=list(manifest.findings))
+    label = table.reindex(columns=list(findings)).to_numpy(dtype=np.float32)
     return replace(manifest, findings=findings, label=label, boxes=empty_boxes())
 
 

@@ -17,7 +17,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -78,11 +77,6 @@ class Study:
     measured: int
     repeats: int
     ablation: Path | None
-
-    @property
-    def results(self) -> dict[tuple[object, ...], Any]:
-        """What the study's stages have returned."""
-        return self.run.results
 
 
 def open_study(
@@ -279,9 +273,8 @@ def report(study: Study) -> Path:
         inputs["ablation"] = fingerprint_of(study.ablation / "evaluation")
         inputs["place"] = _link(study.ablation, run.out)
     discard_outdated(run.out / "page", inputs=inputs)
-    return (
-        produce(run.out / "page", inputs=inputs, write=partial(_write_page, study)) / "report.html"
-    )
+    folder = produce(run.out / "page", inputs=inputs, write=partial(_write_page, study))
+    return folder / "report.html"
 
 
 def _write_page(study: Study, folder: Path) -> None:

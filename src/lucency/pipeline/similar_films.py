@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float32, Float64, Int64
 
-from lucency.core.manifest import NO_FINDING, Manifest, Prepared
+from lucency.core.manifest import NO_FINDING, Prepared
 from lucency.core.plan import originals
 from lucency.core.predictions import Predictions, concatenate_features
 from lucency.core.progress import progress, say
@@ -63,11 +63,13 @@ def find_similar(
         raise ValueError(f"{folder} balanced before its split: copies stand among its test films")
     index, known = _index(run, place.name), prepared(run)
     queries, feature = _embedded(folder, place, films)
-    row = pd.Index(known.manifest.image).get_indexer(pd.Index(index.image))
+    image, patient = pd.Index(known.manifest.image), known.manifest.patient
+    row = image.get_indexer(pd.Index(index.image))
     nobody = np.full(len(queries.manifest), retrieval.NOBODY)
     nearest = retrieval.search(index, feature, patient=nobody, top=1)
     names = _names(queries, known, row[nearest.row])
-    left_out = _owners(names, known.manifest) if patients == "others" else nobody
+    owned = image.get_indexer(pd.Index(names))
+    left_out = np.where(owned >= 0, patient[owned], nobody) if patients == "others" else nobody
     found = retrieval.search(index, feature, patient=left_out, top=top + 1)
     found = _without(names, found, index, top=top)
     label = known.manifest.label[row]
@@ -189,9 +191,7 @@ def _embedded(
     from lucency.models.inference import predict
 
     classifier = load_classifier(place)
-    queries = requested_films(
-        folder, films, findings=classifier.findings, preparation=classifier.preparation
-    )
+    queries = requested_films(folder, films, classifier)
     with progress("Looking at the films", unit="films") as advance:
         plan = originals(queries.manifest.label)
         predicted = predict(classifier, prepared=queries, plan=plan, progress=advance)
@@ -208,12 +208,6 @@ def _names(queries: Prepared, known: Prepared, nearest: Int64[np.ndarray, "q 1"]
             say(f"{names[query]} shows what {image[row]} of the run does: taken for it")
             names[query] = str(image[row])
     return names
-
-
-def _owners(names: Sequence[str], known: Manifest) -> Int64[np.ndarray, " q"]:
-    """Return the patients of films that are called as films of the run, NOBODY of others."""
-    row = pd.Index(known.image).get_indexer(pd.Index(names))
-    return np.where(row >= 0, known.patient[row], retrieval.NOBODY)
 
 
 def _without(

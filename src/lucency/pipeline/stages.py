@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,17 +40,12 @@ from lucency.data.preprocess import prepare
 from lucency.data.sources import draw_source, read_films
 from lucency.data.split import set_apart, split
 from lucency.ensemble.ensembles import EnsembleResults
-from lucency.evaluation import leakage_inflation
+from lucency.evaluation import leakage_inflation as inflation
+from lucency.evaluation import summary
 from lucency.evaluation.preparation_grid import STUDY, PreparationStudy, load_study
-from lucency.evaluation.summary import (
-    Evaluation,
-    evaluate_networks,
-    fit_thresholds,
-    load_evaluation,
-)
 from lucency.explain.heatmap_results import HeatmapResults
 from lucency.pipeline.audit_stage import audit_network
-from lucency.pipeline.ensemble_stage import compare_ensembles, leaderboard_folder
+from lucency.pipeline.ensemble_stage import compare_ensembles
 from lucency.pipeline.feature_stage import features_folder, similarity_features
 from lucency.pipeline.heatmap_stage import explain_network
 from lucency.pipeline.run import Run, Trained, describe_network, kept, network_inputs, read_history
@@ -254,9 +250,7 @@ def check_networks(run: Run) -> None:
 def predictions(run: Run) -> list[Predictions]:
     """Return every network's predictions on validation and test films."""
     seen = plan(run).take(plan(run).part != "train")
-    return predict_each(
-        classifiers(run), pictures(run), seen, out=run.out / "predictions", upstream={}
-    )
+    return predict_each(classifiers(run), pictures(run), seen, out=run.out / "predictions")
 
 
 def predict_each(
@@ -265,7 +259,7 @@ def predict_each(
     seen: Plan,
     *,
     out: Path,
-    upstream: Mapping[str, str],
+    upstream: Mapping[str, str] = MappingProxyType({}),
 ) -> list[Predictions]:
     """Return every network's predictions of a plan's entries, each kept in a folder of its own."""
     made = []
@@ -309,7 +303,7 @@ def films_apart(run: Run) -> Int64[np.ndarray, " m"]:
 def predictions_apart(run: Run) -> list[Predictions]:
     """Return every network's predictions on the films of patients set apart, as a test part."""
     seen = only_tests(prepared(run).manifest.label).take(films_apart(run))
-    return predict_each(classifiers(run), pictures(run), seen, out=run.out / "apart", upstream={})
+    return predict_each(classifiers(run), pictures(run), seen, out=run.out / "apart")
 
 
 @kept
@@ -328,13 +322,13 @@ def trained(run: Run) -> Trained:
 
 
 @kept
-def evaluation(run: Run) -> Evaluation:
+def evaluation(run: Run) -> summary.Evaluation:
     """Return thresholds, metrics, comparison, ranking, calibration, subgroups and conclusion."""
     place = run.out / "predictions"
     made = {one.network: fingerprint_of(place / one.network) for one in predictions(run)}
     inputs = {"evaluation": run.protocol.evaluation.model_dump(), "predictions": made}
     write = partial(_write_evaluation, run)
-    return load_evaluation(produce(run.out / "evaluation", inputs=inputs, write=write))
+    return summary.load_evaluation(produce(run.out / "evaluation", inputs=inputs, write=write))
 
 
 def _write_evaluation(run: Run, folder: Path) -> None:
@@ -344,9 +338,9 @@ def _write_evaluation(run: Run, folder: Path) -> None:
     say(f"Evaluating {len(several)} networks on {len(tests[0]):,} test films")
     early = run.protocol.balance.before_split
     label = seen.label[seen.part == "train"] if early else films.label[training_films(run)]
-    found = evaluate_networks(
+    found = summary.evaluate_networks(
         tests,
-        thresholds=fit_thresholds(validation, choices=run.protocol.evaluation),
+        thresholds=summary.fit_thresholds(validation, choices=run.protocol.evaluation),
         facts=films.facts.set_axis(films.image),
         prevalence=np.nanmean(label.astype(np.float64), axis=0),
         **run.draws,
@@ -355,11 +349,11 @@ def _write_evaluation(run: Run, folder: Path) -> None:
 
 
 @kept
-def study_comparison(run: Run) -> leakage_inflation.StudyComparison:
+def study_comparison(run: Run) -> inflation.StudyComparison:
     """Return what networks reach on patients set apart and what was published; both may be none."""
     published, rows = run.protocol.evaluation.published, films_apart(run)
     if not len(rows) and not published:
-        return leakage_inflation.StudyComparison()
+        return inflation.StudyComparison()
     reached = predictions_apart(run) if len(rows) else []
     inputs = {
         "apart": {p.network: fingerprint_of(run.out / "apart" / p.network) for p in reached},
@@ -367,25 +361,21 @@ def study_comparison(run: Run) -> leakage_inflation.StudyComparison:
         **run.fingerprints("evaluation"),
     }
     write = partial(_write_comparison, run, reached)
-    return leakage_inflation.load_comparison(produce(run.out / "study", inputs=inputs, write=write))
+    return inflation.load_comparison(produce(run.out / "study", inputs=inputs, write=write))
 
 
 def _write_comparison(run: Run, reached: list[Predictions], folder: Path) -> None:
     own = [one.of("test") for one in predictions(run)]
-    found, rows = leakage_inflation.StudyComparison(), films_apart(run)
+    found, rows = inflation.StudyComparison(), films_apart(run)
     if reached:
         say(f"Evaluating on {len(rows):,} films of patients set apart")
         patients = len(np.unique(prepared(run).manifest.patient[rows]))
         fitted, seen = evaluation(run).thresholds, patients_seen(run)
-        table = leakage_inflation.inflate_all(
-            own, reached, seen=seen, thresholds=fitted, **run.draws
-        )
-        sentence = leakage_inflation.conclude_inflation({"": table}, patients=patients)
+        table = inflation.inflate_all(own, reached, seen=seen, thresholds=fitted, **run.draws)
+        sentence = inflation.conclude_inflation({"": table}, patients=patients)
         found = replace(found, inflation=table, conclusion=sentence)
     if run.protocol.evaluation.published:
-        found = replace(
-            found, study=leakage_inflation.compare_with_study(own, reached, **run.draws)
-        )
+        found = replace(found, study=inflation.compare_with_study(own, reached, **run.draws))
     save_tables(found, folder)
 
 
@@ -458,7 +448,7 @@ def report(run: Run) -> Path:
         there.append("study")
     inputs: dict[str, object] = {**run.fingerprints(*there)}
     if made["ensembles"] is not None and len(made["ensembles"].leaderboard):
-        inputs["ensemble"] = fingerprint_of(leaderboard_folder(run.out))
+        inputs["ensemble"] = fingerprint_of(run.out / "ensemble" / "leaderboard")
     if (run.out / STUDY / "evaluation" / RECEIPT).is_file():
         inputs[STUDY] = fingerprint_of(run.out / STUDY / "evaluation")
     if failures.reasons():

@@ -128,14 +128,14 @@ def _by_finding(metrics: pd.DataFrame) -> dict[str, object]:
 
 def _compared(ranking: pd.DataFrame, comparison: pd.DataFrame) -> dict[str, object]:
     """Return each network's rank, macro AUC and interval, each pair's difference, a sentence."""
-    ranked = ranking.set_index("network").loc[:, list(RANKED)].rename(columns=RANKED)
+    ranked = ranking.set_index("network").rename(columns={"value": "macro_auc"})
     named = comparison.assign(pair=comparison["network"] + " - " + comparison["other"])
     pairs: dict[str, object] = {}
     for pair, rows in named.groupby("pair", sort=False):
         found = plain(rows.set_index("finding").loc[:, list(PAIRED)].to_dict(orient="index"))
         pairs[str(pair)] = {**found[MACRO], "p_holm_signed_rank": found[OVER_FINDINGS]["p_holm"]}
     return {
-        "ranking": plain(ranked.to_dict(orient="index")),
+        "ranking": plain(ranked.loc[:, list(RANKED)].to_dict(orient="index")),
         "pairs": pairs,
         "conclusion": conclude_comparison(ranking),
     }
@@ -154,7 +154,4 @@ def _check_labels(predictions: Predictions, films: Manifest) -> None:
 
 
 PAIRED = ("difference", "low", "high", "p_holm")
-RANKED = {
-    "rank": "rank", "value": "macro_auc", "low": "low", "high": "high",
-    "tied_with_best": "tied_with_best",
-}  # fmt: skip
+RANKED = ("rank", "macro_auc", "low", "high", "tied_with_best")
