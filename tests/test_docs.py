@@ -193,7 +193,7 @@ def test_toml_is_a_protocol_or_a_part_of_one(block: Block) -> None:
 @pytest.mark.parametrize("block", params("python"))
 @pytest.mark.usefixtures("at_work")
 def test_python_runs(block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
-    fetched = lambda body, choice: f"timm {choice.name}"  # noqa: E731 - no network here
+    fetched = lambda body, choice: (f"timm {choice.name}", body.state_dict())  # noqa: E731 - no network here
     monkeypatch.setattr("lucency.models.weights._published", fetched)
     names: dict[str, Any] = {"__name__": "document"}
     if " as lu\n" in block.text:

@@ -55,7 +55,7 @@ def arrays(finished: Path) -> dict[str, object]:
 def test_the_lines_run_as_they_stand(
     place: Path, arrays: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ):
-    fetched = lambda body, choice: f"timm {choice.name}"  # noqa: E731 - no network here
+    fetched = lambda body, choice: (f"timm {choice.name}", body.state_dict())  # noqa: E731 - no network here
     monkeypatch.setattr("lucency.models.weights._published", fetched)
     Path("protocol.toml").write_bytes(Path("protocols/demo.toml").read_bytes())
     pair = dict(zip("ab", predicted(place), strict=True))

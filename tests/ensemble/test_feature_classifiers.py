@@ -380,12 +380,11 @@ def test_features_of_two_networks_or_without_dimensions_are_refused():
 @pytest.mark.slow
 @pytest.mark.parametrize("order", ["clahe-first", "no-clahe"])
 def test_imagenet_features_of_real_films_say_something(shared: Path, tmp_path, order):
-    """Of all 1,400, macro AUC .722 with CLAHE and .702 without (benchmarks/classical.py)."""
+    """Macro AUC .722 with CLAHE and .702 without (benchmarks/classical.py)."""
     from lucency.models.features import embed
 
     place = Source(source="nih", root=str(shared / "nih"), allow_missing=True)
     films = read_films(place, findings=FINDINGS, out=tmp_path / "films")
-    films = films.take(np.arange(0, len(films), 2))
     preparation = Preparation(order=order)
     prepared = prepare(films, preparation=preparation, out=tmp_path / "prepared", workers=1)
     choice = Network(
@@ -393,4 +392,4 @@ def test_imagenet_features_of_real_films_say_something(shared: Path, tmp_path, o
     )
     feature = embed(prepared, rows=np.arange(len(films)), choice=choice, root=tmp_path)
     found, _ = _validated(feature, prepared.manifest, "logistic", folds=5)
-    assert _macro(found)["value"] > 0.65
+    assert _macro(found)["value"] > 0.68

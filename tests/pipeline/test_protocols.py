@@ -175,7 +175,7 @@ def test_the_trivial_predictor_knows_what_was_trained_on(phantoms: Path, tmp_pat
 
 
 @pytest.mark.parametrize(
-    "place", ["pipeline.audit_stage.rate_label_quality", "report.run_page.draw_counts"]
+    "place", ["pipeline.audit_stage.rate_label_quality", "report.imbalance_figures.draw_counts"]
 )
 def test_a_late_failure_does_not_cost_the_report(
     place: str, phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -188,7 +188,7 @@ def test_a_late_failure_does_not_cost_the_report(
     file.write_text(protocol_text(parse_protocol(choices, name="late")))
     chapter = {
         "pipeline.audit_stage.rate_label_quality": "audit",
-        "report.run_page.draw_counts": "balance",
+        "report.imbalance_figures.draw_counts": "balance",
     }[place]
 
     def fails(*words: object, **named: object) -> None:

@@ -50,9 +50,9 @@ def write_balanced(run: Run, *, out: Path) -> Path:
     if run.protocol.data.source != "phantom" and out.resolve().is_relative_to(root):
         raise ValueError(f"{out} lies below data.root, where films are looked for: choose another")
     findings = films.manifest.findings
-    if NO_FINDING in findings and (told_nothing := int((seen.label != 1).all(axis=1).sum())):
+    if NO_FINDING in findings and (unlabelled := int((seen.label != 1).all(axis=1).sum())):
         raise ValueError(
-            f"{told_nothing} entries carry neither a finding nor {NO_FINDING}, which NIH's layout "
+            f"{unlabelled} entries carry neither a finding nor {NO_FINDING}, which NIH's layout "
             f"cannot say: leave {NO_FINDING} out of `findings`, or choose another balance.method"
         )
     inputs = run.fingerprints("plan", "prepared")

@@ -88,14 +88,14 @@ def prepared(run: Run) -> Prepared:
 @kept
 def parts(run: Run) -> np.ndarray:
     """Return the part of every film; or of every plan entry, where a protocol balances first."""
-    early = run.protocol.balance.before_split
+    early, names = run.protocol.balance.before_split, _parted_names(run)
     inputs = {
         "split": run.protocol.split.model_dump(),
         "balance": run.protocol.balance.model_dump() if early else "after the split",
         **run.fingerprints("prepared"),
     }
     folder = produce(run.shared / "split", inputs=inputs, write=partial(_write_parts, run))
-    return load_part(folder / "part.csv", _parted_names(run))
+    return load_part(folder / "part.csv", names)
 
 
 def _write_parts(run: Run, folder: Path) -> None:
