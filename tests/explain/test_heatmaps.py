@@ -10,18 +10,19 @@ import torch
 from scipy import ndimage
 from torchvision.ops import box_iou
 
-from lucency.explain.heatmaps import (
-    Heatmaps,
-    boxed_in_train,
-    cover,
-    enlarge,
-    even_centres,
+from lucency.explain.heatmaps import Heatmaps, boxed_in_train, cover, enlarge, even_centres
+from lucency.explain.localization import (
+    THRESHOLDS,
+    count_hits,
+    detect,
+    iobb,
+    iou,
     paint,
     pair_up,
     place_boxes,
+    regions,
     scale,
 )
-from lucency.explain.localization import THRESHOLDS, count_hits, detect, iobb, iou, regions
 
 
 def _maps(grid, *, patient=None, findings=None):

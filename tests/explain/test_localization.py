@@ -21,7 +21,7 @@ from lucency.explain.baselines import (
     random_maps,
 )
 from lucency.explain.heatmap_results import BOUND, map_similarity, sanity_table
-from lucency.explain.heatmaps import Heatmaps, cover, even_centres, pair_up, place_boxes
+from lucency.explain.heatmaps import Heatmaps, cover, even_centres
 from lucency.explain.localization import (
     LOCALIZATION_COLUMNS,
     THRESHOLDS,
@@ -29,6 +29,8 @@ from lucency.explain.localization import (
     energy_inside,
     fitted_iou,
     localize,
+    pair_up,
+    place_boxes,
     pointing,
     pointing_game,
     published_localisation,

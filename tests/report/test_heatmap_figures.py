@@ -13,7 +13,7 @@ from lucency.core.predictions import Predictions
 from lucency.explain.heatmap_results import KINDS, choose_cases
 from lucency.explain.heatmaps import Heatmaps, even_centres
 from lucency.report.film_figures import Outcome
-from lucency.report.heatmap_figures import Drawn, gallery_figure, mean_figure, overlay_figure
+from lucency.report.heatmap_figures import gallery_figure, mean_figure, overlay_figure
 from lucency.report.rendering import png, render, svg
 
 CORNERS = np.array([[0.25, 0.5, 0.75, 0.875]])
@@ -28,7 +28,7 @@ def _cells(*, low=-2.0, high=6.0):
 
 
 def _drawn(cells):
-    return Drawn(cells, even_centres(cells.shape))
+    return cells, even_centres(cells.shape)
 
 
 def _outlines(axes):
@@ -178,13 +178,20 @@ def test_a_gallery_of_nothing_says_so():
 
 
 def test_mean_maps_keep_their_units_and_name_what_is_missing():
-    mean = np.stack([_cells(), np.full((4, 4), np.nan, np.float32), _cells(high=1)])
+    grid = np.stack([_cells(), np.zeros((4, 4), np.float32), _cells(high=1)])
     boxes = pd.DataFrame(
         [("0.png", "Mass", 0.25, 0.25, 0.5, 0.5), ("1.png", "Edema", 0, 0, 1, 1)],
         columns=["image", "finding", "x", "y", "w", "h"],
     )
-    names = ("Mass", "Hernia", "Edema")
-    figure = mean_figure(mean, findings=names, centres=even_centres((4, 4)), boxes=boxes)
+    maps = Heatmaps(
+        method="grad-cam",
+        findings=("Mass", "Hernia", "Edema"),
+        image=np.array(["0.png", "1.png"]),
+        patient=np.arange(2),
+        grid=np.stack([grid, grid]),
+        centres=even_centres((4, 4)),
+    )
+    figure = mean_figure(maps, boxes=boxes)
     assert _titles(figure) == ["Mass (1)", "Hernia: no film with a box", "Edema (1)"]
     limits = [axes.images[0].get_clim() for axes in figure.axes if len(axes.images)]
     assert limits == [(-2, 6), (-2, 1)]

@@ -455,10 +455,10 @@ def test_films_before_preparation_are_read_from_disk(
     path = [str(tmp_path / f"{number}.png") for number in range(len(manifest))]
     here = replace(manifest, facts=manifest.facts.assign(path=path))
     strips = show_preparation(replace(experiment.prepared, manifest=here), films=3, seed=0)
-    assert [len(strip.pictures) for strip in strips] == [3, 3, 3]
-    assert all(strip.pictures[0].caption.endswith("200 x 100 px") for strip in strips)
-    assert all(strip.histogram.startswith("<svg ") for strip in strips)
-    assert re.fullmatch(r"mean 10[0-4] → \d+, standard deviation 58 → \d+", strips[0].caption)
+    assert [len(strip["pictures"]) for strip in strips] == [3, 3, 3]
+    assert all(strip["pictures"][0].caption.endswith("200 x 100 px") for strip in strips)
+    assert all(strip["histogram"].startswith("<svg ") for strip in strips)
+    assert re.fullmatch(r"mean 10[0-4] → \d+, standard deviation 58 → \d+", strips[0]["caption"])
     assert show_preparation(experiment.prepared, films=3, seed=0) == []
 
 

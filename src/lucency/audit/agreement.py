@@ -45,7 +45,7 @@ FLOW = (
 READ = ("finding", "kappa", "low", "high", "films", "readings", "patients", "note")
 COUNTS = ("finding", "labelled", "seen", "both", "kappa")
 LABEL_QUALITY = ("finding", "rating", "ppv", "low", "high", "sensitivity", *COUNTS[1:], "reason")
-RELIABLE, DOUBTFUL, UNRELIABLE = "reliable", "doubtful", "unreliable"
+RATINGS = RELIABLE, DOUBTFUL, UNRELIABLE = "reliable", "doubtful", "unreliable"
 HALF, MODERATE = 0.5, 0.4  # of PPV; of kappa: Landis and Koch, Biometrics 33 (1977), 159-174
 PUBLISHED = "published_agreement.csv"
 ANY, ABNORMAL, NORMAL = "any finding", "abnormal", "normal"
@@ -199,7 +199,7 @@ def published_counts(findings: tuple[str, ...] = (*FINDINGS, NO_FINDING)) -> pd.
 def conclude_label_quality(label_quality: pd.DataFrame) -> str:
     """Return the findings by their rating, a sentence each."""
     findings = label_quality.groupby("rating")["finding"].agg(", ".join)
-    rated = [name for name in (RELIABLE, DOUBTFUL, UNRELIABLE) if name in findings]
+    rated = [name for name in RATINGS if name in findings]
     return " ".join(f"{name.capitalize()} labels: {findings[name]}." for name in rated)
 
 

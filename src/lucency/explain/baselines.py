@@ -14,11 +14,13 @@ import pandas as pd
 from jaxtyping import Float32, Float64, Int64
 
 from lucency.evaluation.evaluate import MACRO
-from lucency.explain.heatmaps import Boxes, Heatmaps, cover, even_centres, place_boxes
+from lucency.explain.heatmaps import Heatmaps, cover, even_centres
 from lucency.explain.localization import (
     ONE_PATIENT,
+    Boxes,
     boxed_films,
     mean_by_finding,
+    place_boxes,
     pointing_game,
     with_interval,
 )

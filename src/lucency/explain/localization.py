@@ -21,34 +21,16 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float32, Float64, Int64
 
-from lucency.evaluation.bootstrap import (
-    Weights,
-    all_and_resampled,
-    interval,
-    mean_over_findings,
-    ratio,
-)
+from lucency.core.manifest import BOX_COLUMNS, require
+from lucency.evaluation.bootstrap import Weights, all_and_resampled, interval, ratio, with_macro
 from lucency.evaluation.evaluate import MACRO
-from lucency.explain.heatmaps import (
-    FRAME,
-    Centres,
-    Corners,
-    Heatmaps,
-    Pairs,
-    blend,
-    by_finding,
-    cover,
-    enlarge,
-    paint,
-    pair_up,
-    place_boxes,
-    scale,
-)
+from lucency.explain.heatmaps import FRAME, Centres, Corners, Heatmaps, blend, cover, enlarge
 
 BRIGHTEST = 255.0
 LEVELS = (60.0, 180.0)
 THRESHOLDS = {"IoBB": (0.1, 0.25, 0.5, 0.75, 0.9), "IoU": (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)}
 LIMITS = [(name, least) for name, several in THRESHOLDS.items() for least in several]
+FARTHEST = 1.5  # a box beyond this share of a film is not in shares
 TOLERANCE = 15.0  # pixels of the published films, Zhang et al. 2016
 GAME = "pointing game"
 STEPS = 20  # the fitted level is one of 1/20 to 19/20 of a map's range
@@ -63,6 +45,22 @@ NO_BOX = "not computable: no box of this finding"
 ONE_PATIENT = "no interval: the films are of one patient"
 Overlaps = Float64[np.ndarray, "d b"]
 Value = Float64[np.ndarray, " m"]
+
+
+class Boxes(NamedTuple):
+    """Boxes beside their maps: the row of the film, the column of the finding, the corners."""
+
+    row: Int64[np.ndarray, " b"]
+    column: Int64[np.ndarray, " b"]
+    corners: Corners
+
+
+class Pairs(NamedTuple):
+    """The films with a box of a finding, once a finding; `corners` has the boxes of each."""
+
+    row: Int64[np.ndarray, " m"]
+    column: Int64[np.ndarray, " m"]
+    corners: list[Corners]
 
 
 class BoxedFilms(NamedTuple):
@@ -92,7 +90,8 @@ def localize(maps: Heatmaps, *, boxes: pd.DataFrame, resamples: int, seed: int) 
     hits, wrong, own = np.split(sums, [len(LIMITS), 2 * len(LIMITS)], axis=1)
     whole = np.where(own[..., :1] > 0, own.sum(axis=0), 0)
     shares = np.stack([ratio(hits, own + 0 * hits), ratio(wrong, whole + 0 * wrong)], axis=1)
-    found = with_interval(with_mean(shares), boxed.counts).transpose(1, 3, 2, 0)
+    shares = with_macro(shares.reshape(len(shares), -1)).reshape(-1, *shares.shape[1:])
+    found = with_interval(shares, boxed.counts).transpose(1, 3, 2, 0)
     named = zip((*maps.findings, MACRO), boxed.counts, boxed.notes, found, strict=True)
     rows = [
         (maps.method, finding, *limit, *count, *cells.ravel().tolist(), note)
@@ -119,7 +118,7 @@ def reach(maps: Heatmaps, *, boxes: pd.DataFrame) -> pd.DataFrame:
     for name, least in LIMITS:
         mine = [best[name][placed.column == column] for column in range(len(maps.findings))]
         shares = [float((one > least).mean()) if len(one) else np.nan for one in mine]
-        shares.append(float(mean_over_findings(np.array(shares)[:, None])[0]))
+        shares = with_macro(np.array(shares)[:, None])[:, 0].tolist()
         counts = [*map(len, mine), len(placed.column)]
         for finding, count, share in zip((*maps.findings, MACRO), counts, shares, strict=True):
             note = "" if count else NO_BOX
@@ -204,8 +203,10 @@ def fitted_iou(
     found = np.full(len(pairs.row), np.nan)
     level = np.full((len(maps.findings), 2), np.nan)
     generator = np.random.default_rng(seed)
-    for column, mine in by_finding(maps, pairs):
-        fold = _deal(maps.patient[pairs.row[mine]], generator)
+    for column in range(len(maps.findings)):
+        mine = np.flatnonzero(pairs.column == column)
+        patients, owner = np.unique(maps.patient[pairs.row[mine]], return_inverse=True)
+        fold = generator.permutation(np.arange(len(patients)) % 2)[owner]
         for number in (0, 1):
             here, there = mine[fold == number], mine[fold != number]
             if len(here) and len(there):
@@ -287,15 +288,51 @@ def count_hits(maps: Heatmaps, pairs: Pairs) -> Float64[np.ndarray, "2 t m"]:
     return counted
 
 
+def place_boxes(maps: Heatmaps, boxes: pd.DataFrame) -> Boxes:
+    """Return each box of a manifest beside its map.
+
+    Raises ValueError for a box without a map, in pixels, or without an area.
+    """
+    require(tuple(boxes.columns) == BOX_COLUMNS, "box columns", list(boxes.columns))
+    row = pd.Index(maps.image.astype(str)).get_indexer(pd.Index(boxes["image"].astype(str)))
+    column = pd.Index(maps.findings).get_indexer(pd.Index(boxes["finding"].astype(str)))
+    if (lost := (row < 0) | (column < 0)).any():
+        first = boxes.loc[lost].iloc[0]
+        raise ValueError(
+            f"{lost.sum():,} of {len(boxes):,} boxes have no map, such as {first['finding']} on "
+            f"{first['image']}: explain all films and findings with boxes, or leave out those boxes"
+        )
+    side = boxes[["x", "y", "w", "h"]].to_numpy(dtype=np.float64)
+    corners = np.concatenate([side[:, :2], side[:, :2] + side[:, 2:]], axis=1)
+    odd = ~((side[:, 2:] > 0).all(axis=1) & (np.abs(corners) < FARTHEST).all(axis=1))
+    if odd.any():
+        raise ValueError(
+            f"{odd.sum():,} of {len(boxes):,} boxes are no boxes in shares of the film, such as "
+            f"x, y, w, h = {side[odd][0].tolist()}; expected 0 to 1: divide pixels by the film's "
+            "width and height"
+        )
+    return Boxes(row.astype(np.int64), column.astype(np.int64), corners)
+
+
+def pair_up(boxes: Boxes) -> Pairs:
+    """Return the films of each finding with a box of it, in the order of films."""
+    keys = np.stack([boxes.row, boxes.column], axis=1)
+    pairs, owner = np.unique(keys.reshape(-1, 2), axis=0, return_inverse=True)
+    corners = [boxes.corners[owner.ravel() == pair] for pair in range(len(pairs))]
+    return Pairs(pairs[:, 0], pairs[:, 1], corners)
+
+
 def boxed_films(maps: Heatmaps, boxes: pd.DataFrame, *, resamples: int, seed: int) -> BoxedFilms:
     """Return the films with boxes; ValueError as `place_boxes` raises it."""
     pairs = pair_up(place_boxes(maps, boxes))
     weights = all_and_resampled(maps.patient, resamples=resamples, seed=seed)
     counts, notes = [], []
-    for _, mine in [*by_finding(maps, pairs), (-1, np.arange(len(pairs.row)))]:
+    each = [pairs.column == column for column in range(len(maps.findings))]
+    for mine in (*each, pairs.column >= 0):
         films = np.unique(pairs.row[mine])
         people = len(np.unique(maps.patient[films]))
-        counts.append((len(films), people, sum(len(pairs.corners[pair]) for pair in mine)))
+        number = sum(len(pairs.corners[pair]) for pair in np.flatnonzero(mine))
+        counts.append((len(films), people, number))
         notes.append(ONE_PATIENT if people == 1 else "" if people else NO_BOX)
     without = [name for name, note in zip(maps.findings, notes, strict=False) if note == NO_BOX]
     number = len(maps.findings) - len(without)
@@ -338,13 +375,25 @@ def mean_by_finding(boxed: BoxedFilms, value: Value) -> Float64[np.ndarray, "k1 
     stated = ~np.isnan(value)
     terms = np.stack([np.where(stated, value, 0), stated.astype(np.float64)])
     sums = sum_by_finding(boxed, terms)
-    return with_mean(ratio(sums[:, 0], sums[:, 1]))
+    return with_macro(ratio(sums[:, 0], sums[:, 1]))
 
 
-def with_mean(value: Float64[np.ndarray, "k *t r"]) -> Float64[np.ndarray, "k1 *t r"]:
-    """Return the values of findings, and as one more their mean."""
-    mean = mean_over_findings(value.reshape(len(value), -1))
-    return np.concatenate([value, mean.reshape(1, *value.shape[1:])])
+def scale(cells: Float32[np.ndarray, "gh gw"], *, top: float) -> Float32[np.ndarray, "gh gw"]:
+    """Return one map stretched from 0 to `top`, as Wang et al. (CVPR 2017) do before thresholds.
+
+    It hides how strong the map was. A map that is the same everywhere becomes 0.
+    """
+    low, high = float(cells.min()), float(cells.max())
+    spread = high - low
+    return (cells - np.float32(low)) * np.float32(top / spread if spread > 0 else 0)
+
+
+def paint(corners: Corners, *, frame: int = FRAME) -> Bool[np.ndarray, "h w"]:
+    """Return which pixels have their centre in any of the boxes."""
+    centre = (np.arange(frame) + 0.5) / frame
+    left, top, right, bottom = corners.T[:, :, None]
+    across, down = (left <= centre) & (centre < right), (top <= centre) & (centre < bottom)
+    return (down[:, :, None] & across[:, None, :]).any(axis=0)
 
 
 def _best_iou(corners: Corners, cells: tuple[int, int]) -> Float64[np.ndarray, " b"]:
@@ -393,14 +442,6 @@ def _at_least(step: np.ndarray) -> Float64[np.ndarray, " l"]:
     """Return how many pixels reach each level."""
     count = np.bincount(step, minlength=STEPS + 1)
     return count[::-1].cumsum()[::-1][1:STEPS].astype(np.float64)
-
-
-def _deal(
-    patient: Int64[np.ndarray, " m"], generator: np.random.Generator
-) -> Int64[np.ndarray, " m"]:
-    """Return a fold, 0 or 1, for each film; films of a patient stay together."""
-    patients, owner = np.unique(patient, return_inverse=True)
-    return generator.permutation(np.arange(len(patients)) % 2)[owner]
 
 
 OVERLAPS: dict[str, Callable[[Corners, Corners], Overlaps]] = {"IoBB": iobb, "IoU": iou}

@@ -189,7 +189,7 @@ class Explanation:
         `findings` are by default all of the explanation. Raises ValueError for a film or a finding
         that is not there.
         """
-        from lucency.report.heatmap_figures import Drawn, overlay_figure
+        from lucency.report.heatmap_figures import overlay_figure
 
         names = self.maps.image.tolist()
         row = names.index(film) if film in names else film
@@ -202,7 +202,7 @@ class Explanation:
             known = ", ".join(self.maps.findings)
             raise ValueError(f"findings: found {lost[0]!r}, expected some of {known}")
         grids = dict(zip(self.maps.findings, self.maps.grid[row], strict=True))
-        cells = {name: Drawn(grids[name], self.maps.centres) for name in chosen}
+        cells = {name: (grids[name], self.maps.centres) for name in chosen}
         return overlay_figure(self.prepared.pixels[row], maps=cells, corners=np.empty((0, 4)))
 
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float32, Float64, UInt8
@@ -20,7 +19,7 @@ from lucency.core.manifest import NO_FINDING, Prepared
 from lucency.core.predictions import Predictions
 from lucency.data.images import read_grey
 from lucency.data.preprocess import prepare_film
-from lucency.report.rendering import AFTER, BEFORE, SETTINGS, jpeg_uri, svg
+from lucency.report.rendering import AFTER, BEFORE, jpeg_uri, styled, svg
 
 SIDE = 320  # pixels of a shown film's longer side
 LISTED = 5  # findings named beside a sample film
@@ -37,14 +36,6 @@ class Thumbnail(NamedTuple):
     uri: str
 
 
-class Strip(NamedTuple):
-    """One film before and after preprocessing, and an SVG histogram of its grey levels."""
-
-    pictures: list[Thumbnail]
-    histogram: str
-    caption: str
-
-
 class Outcome(NamedTuple):
     """The prediction of one finding of one film, and its label (1, 0 or NaN)."""
 
@@ -55,21 +46,6 @@ class Outcome(NamedTuple):
     decided: bool
 
 
-class Sample(NamedTuple):
-    """A test film and the predictions shown beside it."""
-
-    picture: Thumbnail
-    outcomes: list[Outcome]
-
-
-class SampleGroup(NamedTuple):
-    """Test films of one kind: how many there are, and those sampled."""
-
-    title: str
-    films: int
-    samples: list[Sample]
-
-
 def show_augmented(augmented: Sequence[tuple[str, np.ndarray]]) -> list[Thumbnail]:
     """Return the gallery of (caption, uint8 picture)."""
     return [
@@ -78,10 +54,11 @@ def show_augmented(augmented: Sequence[tuple[str, np.ndarray]]) -> list[Thumbnai
     ]
 
 
-def show_preparation(prepared: Prepared, *, films: int, seed: int) -> list[Strip]:
-    """Return films sampled with `seed`: original, preprocessed, and as network input.
+def show_preparation(prepared: Prepared, *, films: int, seed: int) -> list[dict[str, Any]]:
+    """Return films sampled with `seed`: pictures, histogram of grey levels, and its caption.
 
-    Films whose file is no longer at its path are left out; the list may be short or empty.
+    The pictures are the original, preprocessed, and as network input. Films whose file is no longer
+    at its path are left out; the list may be short or empty.
     """
     facts = prepared.manifest.facts
     path = facts["path"].to_list() if "path" in facts else [""] * len(facts)
@@ -93,27 +70,29 @@ def show_preparation(prepared: Prepared, *, films: int, seed: int) -> list[Strip
     ]
 
 
-def _strip(prepared: Prepared, row: int, grey: UInt8[np.ndarray, "h w"], *, number: int) -> Strip:
+def _strip(
+    prepared: Prepared, row: int, grey: UInt8[np.ndarray, "h w"], *, number: int
+) -> dict[str, Any]:
     name, size = str(prepared.manifest.image[row]), prepared.preparation.size
     large = prepared.preparation.model_copy(update={"size": SIDE})
     height, width = grey.shape
-    seen = np.asarray(prepared.pixels[row])
+    seen, larger = np.asarray(prepared.pixels[row]), prepare_film(grey, preparation=large)
     views = (
         (f"{name}, {width} x {height} px", "before preprocessing", grey),
-        (f"preprocessed, at {SIDE} px", "after preprocessing",
-         prepare_film(grey, preparation=large)),
+        (f"preprocessed, at {SIDE} px", "after preprocessing", larger),
         (f"network input, {size} x {size} px", "as network input", seen),
-    )  # fmt: skip
+    )
     pictures = [
         Thumbnail(caption, f"{name} {state}", jpeg_uri(picture, side=SIDE))
         for caption, state, picture in views
     ]
     mean, spread = ([f"{of(one):.0f}" for one in (grey, seen)] for of in (np.mean, np.std))
     caption = f"mean {mean[0]} → {mean[1]}, standard deviation {spread[0]} → {spread[1]}"
-    return Strip(pictures, draw_histogram(grey, seen, name=name, number=number), caption)
+    histogram = draw_histogram(grey, seen, name=name, number=number)
+    return {"pictures": pictures, "histogram": histogram, "caption": caption}
 
 
-@mpl.rc_context(SETTINGS)
+@styled
 def draw_histogram(
     found: UInt8[np.ndarray, "h w"], seen: UInt8[np.ndarray, "g g"], *, name: str, number: int
 ) -> str:
@@ -121,12 +100,12 @@ def draw_histogram(
 
     `name` is the film's, for the title; `number` keeps the ids of several figures apart.
     """
-    edges = np.linspace(0, LEVELS, BINS + 1)
     figure = Figure(figsize=(GREYS_SIDE, GREYS_SIDE))
     axes = figure.add_subplot()
     sums = axes.twinx()
     for label, picture, colour in (("original", found, BEFORE), ("network input", seen, AFTER)):
-        share = 100 * grey_shares(picture)
+        count, edges = np.histogram(picture, bins=BINS, range=(0, LEVELS))
+        share = 100 * (count / picture.size)
         axes.stairs(share, edges, fill=colour == BEFORE, color=colour, label=label)
         sums.plot(edges, np.r_[0, share.cumsum()], color=colour, linestyle=":", linewidth=1.2)
     axes.set(xlim=(0, LEVELS), xticks=(0, 128, 255), xlabel="Grey level", ylabel="% of pixels")
@@ -137,12 +116,6 @@ def draw_histogram(
     return svg(figure, name=f"greys-{number}", title=title)
 
 
-def grey_shares(picture: UInt8[np.ndarray, "h w"]) -> Float64[np.ndarray, " _"]:
-    """Return the share of pixels in each of BINS equal steps of the 256 grey levels, from black."""
-    count = np.bincount(picture.ravel(), minlength=LEVELS)
-    return count.reshape(BINS, LEVELS // BINS).sum(axis=1) / picture.size
-
-
 def show_samples(
     test: Predictions,
     *,
@@ -150,12 +123,13 @@ def show_samples(
     threshold: Float64[np.ndarray, " k"],
     films: int,
     seed: int,
-) -> list[SampleGroup]:
+) -> list[dict[str, Any]]:
     """Return test films in four groups, at most `films` of each, sampled with `seed`.
 
-    A film is in the first group that applies: a false negative, a false positive, all findings
-    true positives, all true negatives. Decisions are probability >= threshold; findings whose label
-    is not stated count neither way.
+    A group has title, films (how many there are) and samples, each with picture and outcomes: all
+    findings that are labelled or predicted, and five at least. A film is in the first group that
+    applies: a false negative, a false positive, all findings true positives, all true negatives.
+    Decisions are probability >= threshold; findings whose label is not stated count neither way.
     """
     place = pd.Index(prepared.manifest.image)
     random = np.random.default_rng(seed)
@@ -167,8 +141,14 @@ def show_samples(
             name = str(test.image[row])
             film = name if name in place else name.rpartition("#")[0]  # a copy shows its source
             pixels = np.asarray(prepared.pixels[place.get_loc(film)])
-            samples.append(_sample(name, pixels, outcomes_of(test, row, threshold)))
-        groups.append(SampleGroup(title, len(rows), samples))
+            outcomes = outcomes_of(test, row, threshold)
+            positive = sum(one.label == 1 or one.decided for one in outcomes)
+            truth = ", ".join(one.finding for one in outcomes if one.label == 1) or "none"
+            alt = f"Test film {name}; ground truth: {truth}"
+            picture = Thumbnail(name, alt, jpeg_uri(pixels, side=SIDE))
+            shown = outcomes[: max(LISTED, positive)]
+            samples.append({"picture": picture, "outcomes": shown})
+        groups.append({"title": title, "films": len(rows), "samples": samples})
     return groups
 
 
@@ -178,7 +158,8 @@ def outcomes_of(
     """Return the predictions of one film: labelled findings, then other positive ones, then all."""
     probability, label = predictions.probability[row].tolist(), predictions.label[row].tolist()
     columns = zip(predictions.findings, label, probability, threshold.tolist(), strict=True)
-    return sorted((Outcome(*one, decided=one[2] >= one[3]) for one in columns), key=_relevance)
+    outcomes = (Outcome(*one, decided=one[2] >= one[3]) for one in columns)
+    return sorted(outcomes, key=lambda one: (one.label != 1, not one.decided, -one.probability))
 
 
 def findings_of(label: Float32[np.ndarray, " k"], findings: tuple[str, ...]) -> list[str]:
@@ -197,17 +178,3 @@ def _group(
     nothing = ~(missed | alarm | right)
     names = ("False negatives", "False positives", "True positives only", "True negatives only")
     return dict(zip(names, (missed, alarm, right, nothing), strict=True))
-
-
-def _sample(name: str, pixels: UInt8[np.ndarray, "g g"], outcomes: list[Outcome]) -> Sample:
-    """Return the film beside all findings that are labelled or predicted, and five at least."""
-    positive = sum(one.label == 1 or one.decided for one in outcomes)
-    truth = ", ".join(one.finding for one in outcomes if one.label == 1) or "none"
-    alt = f"Test film {name}; ground truth: {truth}"
-    picture = Thumbnail(name, alt, jpeg_uri(pixels, side=SIDE))
-    return Sample(picture, outcomes[: max(LISTED, positive)])
-
-
-def _relevance(one: Outcome) -> tuple[bool, bool, float]:
-    """Return a key that sorts labelled findings first, then positive ones, then by probability."""
-    return one.label != 1, not one.decided, -one.probability

@@ -11,10 +11,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from jaxtyping import Float32, Float64, UInt8
@@ -27,24 +26,11 @@ from matplotlib.ticker import MaxNLocator
 
 from lucency.core.manifest import Prepared
 from lucency.core.predictions import Predictions
-from lucency.evaluation.evaluate import MACRO
-from lucency.explain.heatmap_results import KINDS, STRETCHED
-from lucency.explain.heatmaps import Centres, Heatmaps, cover, enlarge, save_heatmaps
-from lucency.explain.localization import GAME
+from lucency.explain.baselines import mean_maps
+from lucency.explain.heatmap_results import KINDS
+from lucency.explain.heatmaps import Centres, Corners, Heatmaps, cover, enlarge, save_heatmaps
 from lucency.report.film_figures import Outcome, outcomes_of
-from lucency.report.metric_figures import draw_dots
-from lucency.report.rendering import (
-    MUTED,
-    NO_NAME,
-    SETTINGS,
-    WIDTH,
-    name_rows,
-    png,
-    png_uri,
-    style_networks,
-    svg,
-    write_page,
-)
+from lucency.report.rendering import NO_NAME, WIDTH, png, png_uri, styled, write_page
 
 LONGEST = 40  # characters of a film's or a finding's name in the name of a file
 SHOWN = 3  # findings of a film at most, unless they are named
@@ -55,15 +41,7 @@ COLUMNS = 4
 CASES = dict(zip(KINDS, ("true positive", "false positive", "false negative"), strict=True))
 FINE = 64  # cells a side, for the density of boxes
 Film = UInt8[np.ndarray, "h w"]
-Cells = Float32[np.ndarray, "gh gw"]
-Corners = Float64[np.ndarray, "_ 4"]  # left, top, right, bottom in shares of the film
-
-
-class Drawn(NamedTuple):
-    """One heat map as it is drawn: its cells, and the places of their centres."""
-
-    cells: Cells
-    centres: Centres
+Drawn = tuple[Float32[np.ndarray, "gh gw"], Centres]  # the cells of one map, and their places
 
 
 def write_explanation(
@@ -106,27 +84,26 @@ def write_explanation(
     )
 
 
-@mpl.rc_context(SETTINGS)
+@styled
 def overlay_figure(film: Film, *, maps: Mapping[str, Drawn], corners: Corners) -> Figure:
     """Return the film with its true boxes, and a heat map a method, each on its own scale."""
     shown = _square(film)
     figure, panels = _panels(len(maps) + 1, high=2.3)
     _film(panels[0], shown, corners)
     panels[0].set_title("film" + (", with its true boxes" if len(corners) else ""))
-    for axes, (method, drawn) in zip(panels[1:], maps.items(), strict=True):
-        cells = drawn.cells
+    for axes, (method, (cells, centres)) in zip(panels[1:], maps.items(), strict=True):
         _film(axes, shown, corners)
         if cells.min() == cells.max():
             axes.set_title(f"{method}: {cells.min():.3g} everywhere")
             continue
         scale = _range(cells)
-        _glow(axes, drawn, scale)
+        _glow(axes, enlarge(cells, centres, frame=SIDE), scale)
         _bar(figure, [axes], scale)
         axes.set_title(method)
     return figure
 
 
-@mpl.rc_context(SETTINGS)
+@styled
 def gallery_figure(
     cases: pd.DataFrame,
     *,
@@ -157,7 +134,7 @@ def gallery_figure(
         for axes, name, sure in zip(row, mine["image"], mine["probability"], strict=False):
             _film(axes, _square(films[name]), corners_of(boxes, name, finding))
             if not single:
-                _glow(axes, Drawn(cells[name], maps.centres), scale)
+                _glow(axes, enlarge(cells[name], maps.centres, frame=SIDE), scale)
             axes.set_title(f"{CASES[kind]}, {sure:.2f}\n{name}", fontsize=7)
     if not single:
         _bar(figure, list(panels.ravel()), scale)
@@ -166,52 +143,27 @@ def gallery_figure(
     return figure
 
 
-@mpl.rc_context(SETTINGS)
-def mean_figure(
-    mean: Float32[np.ndarray, "k gh gw"],
-    *,
-    findings: tuple[str, ...],
-    centres: Centres,
-    boxes: pd.DataFrame,
-) -> Figure:
+@styled
+def mean_figure(maps: Heatmaps, *, boxes: pd.DataFrame) -> Figure:
     """Return the mean heat map of each finding on its own scale, with the densest boxes dashed.
 
-    `mean` as `explain.baselines.mean_maps` gives it; a finding that is NaN says so.
+    The mean is that of `explain.baselines.mean_maps`; a finding that is NaN says so.
     """
-    figure, panels = _panels(len(findings), high=2.4)
-    for axes, finding, cells in zip(panels, findings, mean, strict=True):
+    figure, panels = _panels(len(maps.findings), high=2.4)
+    means = mean_maps(maps, boxes=boxes)
+    for axes, finding, cells in zip(panels, maps.findings, means, strict=True):
         mine = corners_of(boxes, "", finding)
         if np.isnan(cells).any() or not len(mine):
             axes.set_axis_off()
             axes.set_title(f"{finding}: no film with a box")
             continue
-        scale, large = _range(cells), enlarge(cells, centres, frame=SIDE)
+        scale, large = _range(cells), enlarge(cells, maps.centres, frame=SIDE)
         axes.imshow(large, cmap=COLOURS, norm=scale, extent=(0, 1, 1, 0))
         _dense(axes, mine)
         _plain(axes)
         _bar(figure, [axes], scale)
         axes.set_title(f"{finding} ({len(mine)})")
     return figure
-
-
-@mpl.rc_context(SETTINGS)
-def draw_pointing(pointing: pd.DataFrame) -> str:
-    """Return dots with intervals: a row for the mean and for each finding, a dot for each method.
-
-    `pointing` is of explain.localization.
-    """
-    game = pointing.loc[pointing["measure"] == GAME]
-    methods = [name for name in game["method"].unique() if STRETCHED not in name]
-    rows = [MACRO, *(name for name in game["finding"].unique() if name != MACRO)]
-    table = game.set_index(["method", "finding"])
-    figure = Figure(figsize=(WIDTH, 1.4 + len(rows) * max(0.36, 0.075 * len(methods))))
-    axes = figure.add_subplot()
-    draw_dots(axes, table, rows=rows, style=style_networks(methods))
-    axes.axhline(0.5, color=MUTED, linewidth=0.6)
-    films = table.loc[methods[0]]["films"]
-    name_rows(axes, ["Mean", *(f"{name}  ({films[name]:,.0f})" for name in rows[1:])])
-    axes.set_xlabel("Pointing game: share of films hit, with 95 % interval (in brackets: films)")
-    return svg(figure, name="pointing", title="Pointing game by finding and method")
 
 
 def corners_of(boxes: pd.DataFrame, image: str, finding: str) -> Corners:
@@ -231,9 +183,7 @@ def _chosen(outcomes: Sequence[Outcome]) -> list[str]:
 
 def _explained(row: int, finding: str, maps: Sequence[Heatmaps], prepared: Prepared) -> bytes:
     films = prepared.manifest
-    drawn = {
-        one.method: Drawn(one.grid[row, one.findings.index(finding)], one.centres) for one in maps
-    }
+    drawn = {one.method: (one.grid[row, one.findings.index(finding)], one.centres) for one in maps}
     corners = corners_of(films.boxes, str(films.image[row]), finding)
     return png(overlay_figure(np.asarray(prepared.pixels[row]), maps=drawn, corners=corners))
 
@@ -261,8 +211,7 @@ def _film(axes: Axes, shown: UInt8[np.ndarray, "s s"], corners: Corners) -> None
     _plain(axes)
 
 
-def _glow(axes: Axes, drawn: Drawn, scale: Normalize) -> None:
-    large = enlarge(drawn.cells, drawn.centres, frame=SIDE)
+def _glow(axes: Axes, large: Float32[np.ndarray, "s s"], scale: Normalize) -> None:
     peak = float(large.max())
     opacity = np.clip(large / peak, 0, 1) * OPAQUE if peak > 0 else np.zeros_like(large)
     axes.imshow(large, cmap=COLOURS, norm=scale, alpha=opacity, extent=(0, 1, 1, 0))

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from jaxtyping import Float64
@@ -17,7 +16,7 @@ from matplotlib.figure import Figure
 
 from lucency.balance.imbalance import Change
 from lucency.core.manifest import NO_FINDING
-from lucency.report.rendering import AFTER, BEFORE, MUTED, SETTINGS, WIDTH, name_rows, svg
+from lucency.report.rendering import AFTER, BEFORE, MUTED, WIDTH, name_rows, styled, svg
 
 DROPPED = "#D55E00"
 ORIGINS = {"originals": BEFORE, "copies": AFTER, "mixed": "#D55E00"}
@@ -26,7 +25,7 @@ THOUSANDS, ROOM = "{x:,.0f}", 1.2
 DARK = 0.5  # a share from which text on a cell must be white
 
 
-@mpl.rc_context(SETTINGS)
+@styled
 def draw_balancing(change: Change) -> str:
     """Return the figure of `draw_counts` above that of `draw_steps`.
 
@@ -43,7 +42,7 @@ def draw_balancing(change: Change) -> str:
     return svg(figure, name="balancing", title="Counts before and after balancing, and by step")
 
 
-@mpl.rc_context(SETTINGS)
+@styled
 def draw_counts(change: Change) -> str:
     """Return bars of each finding's films and its IRLbl, before and after balancing.
 
@@ -57,7 +56,7 @@ def draw_counts(change: Change) -> str:
     return svg(figure, name="counts", title=title)
 
 
-@mpl.rc_context(SETTINGS)
+@styled
 def draw_steps(steps: pd.DataFrame) -> str:
     """Return bars of the entries after each step of balancing, with what it dropped and added.
 
@@ -88,7 +87,7 @@ def finding_rows(change: Change) -> pd.DataFrame:
     return rows.assign(**shares)
 
 
-@mpl.rc_context(SETTINGS)
+@styled
 def draw_cooccurrence(shares: Mapping[str, Float64[np.ndarray, "k k"]], names: list[str]) -> str:
     """Return a panel for each title: share of films with the row's finding that have the column's.
 
@@ -112,7 +111,7 @@ def draw_cooccurrence(shares: Mapping[str, Float64[np.ndarray, "k k"]], names: l
     return svg(figure, name="cooccurrence", title="Co-occurrence of findings")
 
 
-@mpl.rc_context(SETTINGS)
+@styled
 def draw_origins(origins: pd.DataFrame) -> str:
     """Return stacked bars: originals, copies and mixed entries of each finding.
 

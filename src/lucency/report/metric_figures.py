@@ -1,14 +1,13 @@
-"""Figures of metrics: AUC by finding, curves, reliability diagrams, training, leaderboard.
+"""Figures of metrics: AUC and pointing by finding, curves, reliability, training, leaderboard.
 
 Letters in shapes: n films, g points of a curve.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Float64
@@ -19,16 +18,10 @@ from matplotlib.ticker import MaxNLocator
 from lucency.core.predictions import Predictions
 from lucency.evaluation.evaluate import MACRO, MICRO
 from lucency.evaluation.metrics import precision_recall_points, roc_points
-from lucency.report.rendering import (
-    INK,
-    MUTED,
-    SETTINGS,
-    WIDTH,
-    Style,
-    name_rows,
-    style_networks,
-    svg,
-)
+from lucency.evaluation.summary import Evaluation
+from lucency.explain.heatmap_results import STRETCHED
+from lucency.explain.localization import GAME
+from lucency.report.rendering import INK, MUTED, WIDTH, Styles, name_rows, styled, styles_of, svg
 
 Curve = Float64[np.ndarray, " g"]
 Scores = Float[np.ndarray, " n"]
@@ -38,71 +31,82 @@ ROW = 0.26  # inches of a leaderboard's row
 SMALLEST, LARGEST = 6.0, 60.0  # area of a dot of a reliability diagram, in points squared
 
 
-class CurveKind(NamedTuple):
-    """A kind of curve: its height at the points of GRID by labels and scores, and its axes."""
+def draw_evaluation(
+    several: Sequence[Predictions], *, evaluation: Evaluation, best: str, style: Styles
+) -> dict[str, str]:
+    """Return all figures of an evaluation, by the names of sections.html.jinja."""
+    findings, reliability = several[0].findings, evaluation.reliability
+    return {
+        "auc_figure": draw_auc(evaluation.metrics, findings=findings, style=style),
+        "macro_figure": draw_macro_curves(several, style=style),
+        "roc_figure": draw_curves(several, name=ROC, style=style, best=best),
+        "precision_figure": draw_curves(several, name="precision-recall", style=style, best=best),
+        "pooled_figure": draw_pooled(reliability, style=style),
+        "reliability_figure": draw_each_finding(
+            reliability, network=best, findings=findings, style=style
+        ),
+    }
 
-    trace: Callable[[Scores, Scores], Curve]
-    x: str
-    y: str
 
-
-@mpl.rc_context(SETTINGS)
-def draw_auc(metrics: pd.DataFrame, *, findings: Sequence[str], style: Mapping[str, Style]) -> str:
+@styled
+def draw_auc(metrics: pd.DataFrame, *, findings: Sequence[str], style: Styles) -> str:
     """Return dots with intervals: a row for macro and for each finding, a dot for each network.
 
     `metrics` is the table of `evaluation.evaluate`; what is not computable is left empty.
     """
-    rows = [MACRO, *findings]
     table = metrics[metrics["metric"] == "auc"].set_index(["network", "finding"])
+    positives = table.loc[next(iter(style))]["positives"]
+    rows = {MACRO: "Macro"} | {name: f"{name}  ({positives[name]:,.0f})" for name in findings}
     figure = Figure(figsize=(WIDTH, 1.1 + len(rows) * max(0.36, 0.09 * len(style))))
     axes = figure.add_subplot()
-    draw_dots(axes, table, rows=rows, style=style)
+    _dots(axes, table, rows=rows, style=style)
     axes.axvline(0.5, color=MUTED, linestyle=":", linewidth=1)
     axes.axhline(0.5, color=MUTED, linewidth=0.6)
-    positives = table.loc[next(iter(style))]["positives"]
-    name_rows(axes, ["Macro", *(f"{name}  ({positives[name]:,.0f})" for name in findings)])
     axes.set_xlabel("AUC on test films with 95 % interval (in brackets: positives)")
     return svg(figure, name="auc", title="AUC by network and finding")
 
 
-def draw_dots(
-    axes: Axes, table: pd.DataFrame, *, rows: Sequence[str], style: Mapping[str, Style]
-) -> None:
-    """Draw the dots of several series side by side in each row, with their intervals.
+@styled
+def draw_pointing(pointing: pd.DataFrame) -> str:
+    """Return dots with intervals: a row for the mean and for each finding, a dot for each method.
 
-    `table` has value, low and high by the name of the series, then by that of the row.
+    `pointing` is of explain.localization.
     """
-    for number, (name, look) in enumerate(style.items()):
-        place = np.arange(len(rows)) + ((number + 0.5) / len(style) - 0.5) * 0.72
-        mine = table.loc[name].reindex(rows)
-        axes.hlines(place, mine["low"], mine["high"], color=look.colour, alpha=0.5)
-        axes.plot(mine["value"], place, look.marker, color=look.colour, label=name)
+    game = pointing.loc[pointing["measure"] == GAME]
+    table = game.set_index(["method", "finding"])
+    style = styles_of([name for name in game["method"].unique() if STRETCHED not in name])
+    films = table.loc[next(iter(style))]["films"]
+    findings = [name for name in game["finding"].unique() if name != MACRO]
+    rows = {MACRO: "Mean"} | {name: f"{name}  ({films[name]:,.0f})" for name in findings}
+    figure = Figure(figsize=(WIDTH, 1.4 + len(rows) * max(0.36, 0.075 * len(style))))
+    axes = figure.add_subplot()
+    _dots(axes, table, rows=rows, style=style)
+    axes.axhline(0.5, color=MUTED, linewidth=0.6)
+    axes.set_xlabel("Pointing game: share of films hit, with 95 % interval (in brackets: films)")
+    return svg(figure, name="pointing", title="Pointing game by finding and method")
 
 
-@mpl.rc_context(SETTINGS)
-def draw_macro_curves(several: Sequence[Predictions], *, style: Mapping[str, Style]) -> str:
+@styled
+def draw_macro_curves(several: Sequence[Predictions], *, style: Styles) -> str:
     """Return the mean ROC and precision-recall curve over findings, one line a network.
 
     Recall is averaged at equal false positive rate, precision at equal recall, so the areas are
     macro AUC and macro average precision, up to the grid of 1/200.
     """
     figure = Figure(figsize=(WIDTH, 4.8))
-    for axes, (name, kind) in zip(figure.subplots(1, 2), CURVES.items(), strict=True):
+    for axes, (name, (trace, *_)) in zip(figure.subplots(1, 2), CURVES.items(), strict=True):
         _frame(axes, name)
         for one in several:
-            curves = [kind.trace(*pair) for pair in _scored(one, one.findings)]
+            curves = [trace(*pair) for pair in _scored(one, one.findings)]
             if curves:
                 _line(axes, np.mean(curves, axis=0), network=one.network, style=style)
-        axes.set(xlabel=kind.x, ylabel=kind.y)
     return svg(figure, name="macro", title="Mean ROC and precision-recall curves")
 
 
-@mpl.rc_context(SETTINGS)
-def draw_curves(
-    several: Sequence[Predictions], *, name: str, style: Mapping[str, Style], best: str
-) -> str:
+@styled
+def draw_curves(several: Sequence[Predictions], *, name: str, style: Styles, best: str) -> str:
     """Return a panel a finding with its curves, of a kind of CURVES; that of `best` is broadest."""
-    findings, kind = several[0].findings, CURVES[name]
+    findings, trace = several[0].findings, CURVES[name][0]
     rows = -(-len(findings) // COLUMNS)
     figure = Figure(figsize=(WIDTH, 0.9 + 2.0 * rows))
     panels = figure.subplots(rows, COLUMNS, squeeze=False, sharex=True, sharey=True).ravel()
@@ -112,17 +116,16 @@ def draw_curves(
         for one in several:
             broad = {"linewidth": 2.2, "zorder": 3} if one.network == best else {"linewidth": 1}
             for pair in _scored(one, (finding,)):
-                _line(panel, kind.trace(*pair), network=one.network, style=style, **broad)
+                _line(panel, trace(*pair), network=one.network, style=style, **broad)
         if len(panel.get_legend_handles_labels()[1]) == 0:
             _say(panel, "not computable")
-        panel.set(xlabel=kind.x, ylabel=kind.y)
         panel.label_outer()
     for panel in panels[len(findings) :]:
         panel.remove()
     return svg(figure, name=name, title=f"{name} by finding")
 
 
-def draw_pooled(reliability: pd.DataFrame, *, style: Mapping[str, Style]) -> str:
+def draw_pooled(reliability: pd.DataFrame, *, style: Styles) -> str:
     """Return a reliability diagram a network, pooled over all pairs of film and finding.
 
     `reliability` is the table of `evaluation.calibration.reliability_table`. A dot is a bin of
@@ -135,21 +138,18 @@ def draw_pooled(reliability: pd.DataFrame, *, style: Mapping[str, Style]) -> str
 
 
 def draw_each_finding(
-    reliability: pd.DataFrame, *, network: str, findings: Sequence[str], style: Style
+    reliability: pd.DataFrame, *, network: str, findings: Sequence[str], style: Styles
 ) -> str:
     """Return a small reliability diagram for each finding, of one network."""
     table = reliability.loc[reliability["network"] == network]
-    panels = {one: (table.loc[table["finding"] == one], style.colour) for one in findings}
+    panels = {one: (table.loc[table["finding"] == one], style[network].colour) for one in findings}
     title = f"Reliability of {network} by finding"
     return _draw_reliability(panels, columns=COLUMNS, name="reliabilities", title=title)
 
 
-@mpl.rc_context(SETTINGS)
+@styled
 def draw_training(
-    histories: Mapping[str, pd.DataFrame],
-    *,
-    kept_epoch: Mapping[str, int | float],
-    style: Mapping[str, Style],
+    histories: Mapping[str, pd.DataFrame], *, kept_epoch: Mapping[str, int | float], style: Styles
 ) -> str:
     """Return losses, accuracies and AUCs of training and validation films against the epoch.
 
@@ -176,7 +176,7 @@ def draw_training(
     return svg(figure, name="training", title="Losses, AUC and accuracy during training")
 
 
-@mpl.rc_context(SETTINGS)
+@styled
 def draw_leaderboard(table: pd.DataFrame, *, reference: str) -> str:
     """Return dots with intervals: a row an entry of the leaderboard, coloured by kind.
 
@@ -186,7 +186,7 @@ def draw_leaderboard(table: pd.DataFrame, *, reference: str) -> str:
     axes = figure.subplots()
     at = table.loc[table["network"] == reference, "auc"].iloc[0]
     axes.axvline(at, color=INK, linewidth=0.8)
-    for kind, look in style_networks(list(dict.fromkeys(table["kind"]))).items():
+    for kind, look in styles_of(list(dict.fromkeys(table["kind"]))).items():
         rows = np.flatnonzero((table["kind"] == kind).to_numpy())
         mine = table.iloc[rows]
         axes.hlines(rows, mine["auc_low"], mine["auc_high"], color=look.colour, linewidth=1.6)
@@ -194,6 +194,20 @@ def draw_leaderboard(table: pd.DataFrame, *, reference: str) -> str:
     name_rows(axes, table["network"].tolist())
     axes.set_xlabel(f"Macro AUC on test films with 95 % interval (line: {reference})")
     return svg(figure, name="leaderboard", title="Leaderboard: macro AUC on test films")
+
+
+def _dots(axes: Axes, table: pd.DataFrame, *, rows: Mapping[str, str], style: Styles) -> None:
+    """Draw the dots of several series side by side in each row, with their intervals.
+
+    `table` has value, low and high by the name of the series, then by that of the row; `rows` are
+    the names to show.
+    """
+    for number, (name, look) in enumerate(style.items()):
+        place = np.arange(len(rows)) + ((number + 0.5) / len(style) - 0.5) * 0.72
+        mine = table.loc[name].reindex(list(rows))
+        axes.hlines(place, mine["low"], mine["high"], color=look.colour, alpha=0.5)
+        axes.plot(mine["value"], place, look.marker, color=look.colour, label=name)
+    name_rows(axes, list(rows.values()))
 
 
 def _unit_square(axes: Axes, *, margin: float) -> None:
@@ -215,6 +229,8 @@ def _say(axes: Axes, text: str) -> None:
 def _frame(axes: Axes, curve: str) -> None:
     _unit_square(axes, margin=0.01)
     axes.set_aspect("equal")
+    _, across, up = CURVES[curve]
+    axes.set(xlabel=across, ylabel=up)
     if curve == ROC:
         _diagonal(axes)
 
@@ -239,14 +255,12 @@ def _precision_recall(label: Scores, score: Scores) -> Curve:
     return precision[np.searchsorted(recall, np.maximum(GRID, 1e-9))]  # recall 0 finds nothing
 
 
-def _line(
-    axes: Axes, curve: Curve, *, network: str, style: Mapping[str, Style], **look: Any
-) -> None:
+def _line(axes: Axes, curve: Curve, *, network: str, style: Styles, **look: Any) -> None:
     colour, _, line = style[network]
     axes.plot(GRID, curve, color=colour, linestyle=line, label=network, **look)
 
 
-@mpl.rc_context(SETTINGS)
+@styled
 def _draw_reliability(
     panels: Mapping[str, tuple[pd.DataFrame, str]], *, columns: int, name: str, title: str
 ) -> str:
@@ -301,7 +315,7 @@ TRAINED = {  # columns of a history; the last is of validation films, one before
 }
 RING: dict[str, Any] = {"markersize": 8, "markerfacecolor": "none", "markeredgewidth": 1.6}
 ROC = "roc"
-CURVES = {
-    ROC: CurveKind(_roc, "False positive rate", "True positive rate (recall)"),
-    "precision-recall": CurveKind(_precision_recall, "Recall", "Precision"),
+CURVES = {  # heights at the points of GRID by labels and scores, and the names of the axes
+    ROC: (_roc, "False positive rate", "True positive rate (recall)"),
+    "precision-recall": (_precision_recall, "Recall", "Precision"),
 }

@@ -10,14 +10,13 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import matplotlib as mpl
 import numpy as np
 from jaxtyping import Float32, UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
 from lucency.report.film_figures import UNSTATED, findings_of
-from lucency.report.rendering import AFTER, INK, MUTED, NOTICE, SETTINGS, WIDTH, shrink
+from lucency.report.rendering import AFTER, INK, MUTED, NOTICE, WIDTH, shrink, styled
 
 ACROSS = 5  # results of a row
 SIDE, LARGE = 224, 448  # pixels of the longer side of a result, and of the query
@@ -38,7 +37,7 @@ class SimilarFilm(NamedTuple):
     label: Float32[np.ndarray, " k"]
 
 
-@mpl.rc_context(SETTINGS)
+@styled
 def similar_figure(
     query: SimilarFilm,
     answers: Sequence[SimilarFilm],

@@ -6,7 +6,7 @@ Every number on a page is read from the tables of an `Evaluation`; nothing is co
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,14 +24,8 @@ from lucency.evaluation.evaluate import MACRO, MICRO, PER_FILM_ROW, TRIVIAL
 from lucency.evaluation.metrics import METRICS, PER_FILM
 from lucency.evaluation.subgroups import worst_group
 from lucency.evaluation.summary import Evaluation
-from lucency.report.metric_figures import (
-    draw_auc,
-    draw_curves,
-    draw_each_finding,
-    draw_macro_curves,
-    draw_pooled,
-)
-from lucency.report.rendering import PLAIN, style_networks, write_page
+from lucency.report.metric_figures import draw_evaluation
+from lucency.report.rendering import PLAIN, styles_of, write_page
 
 CHOSEN = (
     "auc", "average_precision", "f1", "precision", "recall", "specificity", "accuracy", "bce",
@@ -102,11 +96,12 @@ def write_external_page(
 
 def page_values(page: PredictionsPage) -> dict[str, Any]:
     """Return the values of the shared sections, by the names of sections.html.jinja."""
-    found = page.evaluation
+    several, best, found = page.predictions, page.order[0], page.evaluation
+    style = styles_of([one.network for one in several])
     return {
         "title": page.title,
         "data_set": page.data_set.rstrip("."),
-        "findings": page.predictions[0].findings,
+        "findings": several[0].findings,
         "conclusion": found.conclusion,
         "issues": page.issues.to_dict("records"),
         "checks": page.checks,
@@ -116,7 +111,9 @@ def page_values(page: PredictionsPage) -> dict[str, Any]:
         "brier": _by_key(found.brier, "network", "finding"),
         **_metrics(page),
         **_comparison(found),
-        **_figures(page),
+        "best": best,
+        "style": {**style, TRIVIAL: PLAIN},
+        **draw_evaluation(several, evaluation=found, best=best, style=style),
         **_subgroups(found.subgroups),
         **CONSTANTS,
     }
@@ -136,10 +133,13 @@ def _metrics(page: PredictionsPage) -> dict[str, Any]:
     score = _by_key(metrics, "network", "finding", "metric")
     names = list(dict.fromkeys(metrics["metric"]))
     trivial = [TRIVIAL] if TRIVIAL in set(metrics["network"]) else []
+    pooled = {
+        one: score.get((one, MICRO, "accuracy"), NO_ROW)["value"] for one in (TRIVIAL, *page.order)
+    }
     return {
         "order": page.order,
         "predictors": [*page.order, *trivial],
-        "below_trivial": _below_trivial(score, page.order) if trivial else [],
+        "below_trivial": [one for one in page.order if pooled[one] < pooled[TRIVIAL]],
         "calls_nothing": score.get((TRIVIAL, MICRO, "recall"), NO_ROW)["value"] == 0,
         "score": lambda *key: score.get(key, NO_ROW),
         "chosen": [name for name in names if name in CHOSEN],
@@ -147,14 +147,6 @@ def _metrics(page: PredictionsPage) -> dict[str, Any]:
         "per_film": [name for name in names if name in PER_FILM],
         "headings": {name: name.replace("_", " ").capitalize() for name in names} | HEADINGS,
     }
-
-
-def _below_trivial(score: Mapping[tuple[str, ...], Any], networks: Sequence[str]) -> list[str]:
-    """Return the networks whose pooled accuracy is below that of the trivial predictor."""
-    accuracy = {
-        one: score.get((one, MICRO, "accuracy"), NO_ROW)["value"] for one in (TRIVIAL, *networks)
-    }
-    return [one for one in networks if accuracy[one] < accuracy[TRIVIAL]]
 
 
 def _comparison(evaluation: Evaluation) -> dict[str, Any]:
@@ -178,23 +170,6 @@ def _by_key(table: pd.DataFrame, *columns: str) -> dict[tuple[str, ...], dict[st
             "once: make the table again"
         )
     return rows
-
-
-def _figures(page: PredictionsPage) -> dict[str, Any]:
-    several, best, found = page.predictions, page.order[0], page.evaluation
-    findings, style = several[0].findings, style_networks([one.network for one in several])
-    return {
-        "best": best,
-        "style": {**style, TRIVIAL: PLAIN},
-        "auc_figure": draw_auc(found.metrics, findings=findings, style=style),
-        "macro_figure": draw_macro_curves(several, style=style),
-        "roc_figure": draw_curves(several, name="roc", style=style, best=best),
-        "precision_figure": draw_curves(several, name="precision-recall", style=style, best=best),
-        "pooled_figure": draw_pooled(found.reliability, style=style),
-        "reliability_figure": draw_each_finding(
-            found.reliability, network=best, findings=findings, style=style[best]
-        ),
-    }
 
 
 def _subgroups(subgroups: pd.DataFrame) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -17,16 +16,7 @@ from matplotlib.lines import Line2D
 from lucency.config.protocol import Protocol, protocol_text
 from lucency.data.image_measures import MEASURES
 from lucency.evaluation.preparation_grid import LEVEL, OFF, OWN, TIMES, PreparationStudy
-from lucency.report.rendering import (
-    COLOURS,
-    INK,
-    MUTED,
-    SETTINGS,
-    WIDTH,
-    decimal,
-    svg,
-    write_page,
-)
+from lucency.report.rendering import COLOURS, INK, MUTED, WIDTH, decimal, styled, svg, write_page
 
 AGAINST = {"off": OFF, "own": OWN}
 WHEN = {"clahe-first": "before resizing", "resize-first": "after resizing"}
@@ -86,7 +76,7 @@ def preparation_values(study: PreparationStudy) -> dict[str, Any]:
     return {"conclusion": study.conclusion, "figure": draw_study(study)} if found else {}
 
 
-@mpl.rc_context(SETTINGS)
+@styled
 def draw_study(study: PreparationStudy) -> str:
     """Return the figure: differences in macro AUC over clip limits and tiles, and the measures."""
     cells = study.cells.loc[study.cells["cell"] != OFF]

@@ -12,7 +12,7 @@ import base64
 import io
 import platform
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from html import escape
 from importlib import metadata
@@ -35,7 +35,6 @@ PACKAGES = (
     "opencv-python-headless", "numpy", "pandas", "scipy", "scikit-learn", "matplotlib",
 )  # fmt: skip
 NOTICE = "For research only, not a medical device."
-SMALLEST = 0.001  # of the p values that are printed
 DASH, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
 NO_NAME = re.compile(r"[^\w.+-]+")  # not allowed in the name of a file
 QUALITY = 85  # of JPEG
@@ -51,6 +50,9 @@ class Style(NamedTuple):
     colour: str
     marker: str
     line: str
+
+
+Styles = Mapping[str, Style]  # by what is drawn
 
 
 def write_page(file: Path, template: str, /, **values: Any) -> None:
@@ -81,7 +83,7 @@ def whole(number: int | float) -> str:
 
 def p_value(p: float) -> str:
     """Return a p value with three decimals, below a thousandth as < 0.001, or a dash."""
-    return "< 0.001" if p < SMALLEST else decimal(p)
+    return "< 0.001" if p < 0.001 else decimal(p)
 
 
 def rows(table: pd.DataFrame) -> list[dict[Any, Any]]:
@@ -89,15 +91,15 @@ def rows(table: pd.DataFrame) -> list[dict[Any, Any]]:
     return table.to_dict("records")
 
 
-def style_networks(networks: Sequence[str]) -> dict[str, Style]:
-    """Return a style for each network: seven colours, then the same with other marks and lines.
+def styles_of(names: Sequence[str]) -> dict[str, Style]:
+    """Return a style for each name: seven colours, then the same with other marks and lines.
 
     The colours are those that colour-blind readers tell apart, without the yellow, which is too
     faint on white. Okabe and Ito, *Color Universal Design* (2008).
     """
-    rounds = [divmod(number, len(COLOURS)) for number in range(len(networks))]
+    rounds = [divmod(number, len(COLOURS)) for number in range(len(names))]
     styles = [Style(COLOURS[hue], *SHAPES[turn % len(SHAPES)]) for turn, hue in rounds]
-    return dict(zip(networks, styles, strict=True))
+    return dict(zip(names, styles, strict=True))
 
 
 def name_rows(axes: Axes, names: Sequence[str]) -> None:
@@ -193,3 +195,4 @@ SETTINGS: Any = {  # matplotlib's own names
     "svg.hashsalt": "lucency", "text.color": INK, "text.parse_math": False, "xtick.color": MUTED,
     "xtick.labelsize": 8.5, "ytick.color": INK, "ytick.labelsize": 8.5,
 }  # fmt: skip
+styled = mpl.rc_context(SETTINGS)  # what is decorated draws with these settings

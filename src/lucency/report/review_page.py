@@ -10,7 +10,6 @@ import hashlib
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -92,15 +91,16 @@ def review_page(
     """
     sheets = []
     for number, (sheet, mine) in enumerate(sample.groupby("sheet", sort=False)):
-        finding = str(mine["finding"].iloc[0])
-        uri = {name: jpeg_uri(films[name], side=SIDE) for name in mine["image"]}
-        shown = [
-            {**row, "key": f"f{number}-{row['place']}", "uri": uri[row["image"]]}
-            for row in mine.to_dict("records")
-        ]
-        about: dict[str, Any] = {"id": f"s{number}", "title": sheet, "films": shown}
+        finding, shown = mine["finding"].iloc[0], []
+        for row in mine.to_dict("records"):
+            uri = jpeg_uri(films[row["image"]], side=SIDE)
+            shown.append({**row, "key": f"f{number}-{row['place']}", "uri": uri})
         others = [name for name in findings if name != finding]
-        sheets.append({**about, "others": others, "words": _words(finding)})
+        nothing = finding == NO_FINDING
+        seen = ("nothing seen", "something seen") if nothing else ("seen", "not seen")
+        words = dict(zip(WORDS, (*seen, "uncertain"), strict=True))  # of the buttons
+        about = {"id": f"s{number}", "title": sheet, "films": shown}
+        sheets.append({**about, "others": others, "words": words})
     table = sample.to_csv(index=False)
     return render(
         "review.html.jinja",
@@ -109,13 +109,6 @@ def review_page(
         total=len(sample),
         fingerprint=hashlib.sha256(table.encode()).hexdigest()[:16],
     )
-
-
-def _words(finding: str) -> dict[str, str]:
-    """Return the texts of the buttons of a sheet, by the word that answers.csv has for each."""
-    nothing = finding == NO_FINDING
-    seen = ("nothing seen", "something seen") if nothing else ("seen", "not seen")
-    return dict(zip(WORDS, (*seen, "uncertain"), strict=True))
 
 
 def _paste(page: Image.Image, film: Film, left: int, top: int) -> None:

@@ -16,13 +16,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int64
 
-from lucency.audit.agreement import (
-    DOUBTFUL,
-    MODERATE,
-    RELIABLE,
-    UNRELIABLE,
-    conclude_label_quality,
-)
+from lucency.audit.agreement import MODERATE, RATINGS, conclude_label_quality
 from lucency.audit.checks.issue import issue_table
 from lucency.audit.shortcuts import AuditResults, shortcut_reasons
 from lucency.balance.imbalance import Change
@@ -39,12 +33,12 @@ from lucency.evaluation.evaluate import MACRO
 from lucency.evaluation.preparation_grid import PreparationStudy
 from lucency.evaluation.summary import Evaluation
 from lucency.evaluation.thresholds import HALF
-from lucency.explain.baselines import conclude_heatmaps, mean_maps
+from lucency.explain.baselines import conclude_heatmaps
 from lucency.explain.heatmap_results import RANDOMISED, STRETCHED, TRIED, HeatmapResults
 from lucency.report import imbalance_figures as figures
 from lucency.report.film_figures import show_augmented, show_preparation, show_samples
-from lucency.report.heatmap_figures import draw_pointing, gallery_figure, mean_figure
-from lucency.report.metric_figures import draw_leaderboard, draw_training
+from lucency.report.heatmap_figures import gallery_figure, mean_figure
+from lucency.report.metric_figures import draw_leaderboard, draw_pointing, draw_training
 from lucency.report.predictions_page import PredictionsPage, page_values, require_networks
 from lucency.report.preparation_page import preparation_values
 from lucency.report.rendering import png, png_uri, render_chapter, svg, write_page
@@ -216,9 +210,8 @@ def _heatmaps(experiment: Experiment, shown: Values) -> Values:
 
 def _audit(experiment: Experiment, shown: Values) -> Values:
     results = _made(experiment.audit)
-    pairs = results.shortcuts.sort_values(
-        ["shortcut", "association"], ascending=False, kind="stable"
-    )
+    order = ["shortcut", "association"]
+    pairs = results.shortcuts.sort_values(order, ascending=False, kind="stable")
     reasons = shortcut_reasons(results.shortcuts)
     found = "; ".join(f"{finding}: {reason}" for finding, reason in reasons.items())
     quality = conclude_label_quality(results.label_quality)
@@ -344,12 +337,7 @@ def _localisation(results: HeatmapResults) -> Values:
     first = next(maps for maps in results.maps if maps.method in scored)
     mine = found.loc[found["method"] == first.method]
     cell = found.set_index(["method", "finding", "measure", "threshold"]).to_dict("index")
-    mean = mean_figure(
-        mean_maps(first, boxes=results.boxes),
-        findings=first.findings,
-        centres=first.centres,
-        boxes=results.boxes,
-    )
+    mean = mean_figure(first, boxes=results.boxes)
     return {
         "pointing": list(dict.fromkeys(pointing["method"])),
         "measures": list(dict.fromkeys(macro["measure"])),
@@ -412,13 +400,11 @@ def _accuracy(label_quality: pd.DataFrame) -> str:
     if not ppv:
         return "Unknown: no expert has read these films."
     low, high = min(ppv, key=ppv.__getitem__), max(ppv, key=ppv.__getitem__)
-    span, count = f"{ppv[low]:.3f}", label_quality["rating"].tolist().count
+    span, rating = f"{ppv[low]:.3f}", label_quality["rating"].tolist()
     if ppv[low] < ppv[high]:
         span = f"{span} ({low}) to {ppv[high]:.3f} ({high})"
-    return (
-        f"Findings by label quality: {RELIABLE} {count(RELIABLE)}, {DOUBTFUL} {count(DOUBTFUL)}, "
-        f"{UNRELIABLE} {count(UNRELIABLE)}, of {len(label_quality)}. PPV of the labels: {span}."
-    )
+    counts = "".join(f"{name} {rating.count(name)}, " for name in RATINGS)
+    return f"Findings by label quality: {counts}of {len(rating)}. PPV of the labels: {span}."
 
 
 def _meaning(results: AuditResults) -> str:
@@ -445,12 +431,10 @@ def _usefulness(results: AuditResults) -> str:
     strata = results.strata.to_dict("records")
     if not strata:
         return "Hidden strata: none found; with few positives they cannot be detected."
-    worst, several = (
-        min(strata, key=lambda row: row["auc"]),
-        len({row["finding"] for row in strata}),
-    )
+    worst, several = min(strata, key=lambda row: row["auc"]), {row["finding"] for row in strata}
     return (
-        f"Hidden strata: found in the positives of {several} finding{'s' if several > 1 else ''}. "
+        f"Hidden strata: found in the positives of {len(several)} "
+        f"finding{'s' if len(several) > 1 else ''}. "
         f"Lowest AUC of a stratum: {worst['auc']:.3f} ({worst['finding']}, {worst['films']:.0f} "
         "films)."
     )

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -15,7 +14,7 @@ from matplotlib.figure import Figure
 from lucency.config.protocol import BASE, Protocol, protocol_text
 from lucency.evaluation.ablation_effects import RAW
 from lucency.evaluation.evaluate import MACRO, MICRO
-from lucency.report.rendering import COLOURS, MUTED, SETTINGS, WIDTH, name_rows, svg, write_page
+from lucency.report.rendering import COLOURS, MUTED, WIDTH, name_rows, styled, svg, write_page
 
 SHOWN = {  # by metric, of an ablation
     "auc": "Macro AUC", "average_precision": "Average precision", "f1": "F1",
@@ -76,7 +75,7 @@ def write_ablation_page(
     )
 
 
-@mpl.rc_context(SETTINGS)
+@styled
 def draw_ablation(macro: pd.DataFrame, *, network: str) -> str:
     """Return dots with intervals: each variant's paired difference from the base, a panel a metric.
 
@@ -132,7 +131,7 @@ def write_leakage_page(
     )
 
 
-@mpl.rc_context(SETTINGS)
+@styled
 def draw_inflation(table: pd.DataFrame) -> str:
     """Return macro AUC on held-out patients and on own test films, joined by a line."""
     macro = table.loc[(table["metric"] == "auc") & (table["finding"] == MACRO)]

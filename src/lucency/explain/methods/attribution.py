@@ -5,7 +5,7 @@ Letters in shapes: b films, k findings, c channels, h and w pixels, gh and gw ce
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import pairwise
 
@@ -162,3 +162,11 @@ def _rollout(layers: list[Tensor]) -> Tensor:
         shares = (layer.mean(1) + itself) / 2
         flow = shares / shares.sum(-1, keepdim=True) @ flow
     return flow
+
+
+ATTRIBUTIONS: dict[str, Callable[..., Tensor]] = {
+    "occlusion": occlusion,
+    "integrated-gradients": integrated_gradients,
+    "smooth-grad": smooth_grad,
+    "attention-rollout": attention_rollout,
+}

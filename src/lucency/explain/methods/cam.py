@@ -13,14 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lucency.explain.methods.network_split import (
-    SplitNetwork,
-    body_of,
-    chosen,
-    gradients,
-    split,
-    undisturbed,
-)
+from lucency.explain.methods.network_split import body_of, chosen, gradients, split, undisturbed
 from lucency.models.heads import HeadedNetwork
 
 PLUS_PLUS_EPSILON = 1e-6  # as in the package grad-cam, whose maps these are to equal
@@ -37,9 +30,7 @@ def cam(
     Raises ValueError unless the head pools each map by itself and a linear layer follows at once.
     """
     with undisturbed(network), torch.no_grad():
-        parts = split(network, pixels)
-        maps = parts.grid(parts.feature)
-        weight = _linear_after_pooling(network, parts, maps).weight
+        maps, weight = _linear_after_pooling(network, pixels)
         weight = weight[chosen(findings, len(weight))]
         return torch.einsum("kc,bcyx->bkyx", weight, maps)
 
@@ -58,10 +49,10 @@ def weigh_features(
         return torch.stack([weigh(maps, slope) for slope in gradients(parts, findings)], dim=1)
 
 
-def _linear_after_pooling(network: nn.Module, parts: SplitNetwork, maps: Tensor) -> nn.Linear:
-    body = body_of(network)
-    last = body.get_classifier()
-    refusal = f"the head of {type(network).__name__} is not pooling and one linear layer"
+def _linear_after_pooling(network: nn.Module, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the last maps, and the weights of the one layer that follows their pooling."""
+    parts, body = split(network, pixels), body_of(network)
+    maps, last = parts.grid(parts.feature), body.get_classifier()
     shallow = not (isinstance(network, HeadedNetwork) and len(network.dense))
     if (
         shallow
@@ -73,8 +64,11 @@ def _linear_after_pooling(network: nn.Module, parts: SplitNetwork, maps: Tensor)
         slack = POOLING_SLACK * maps.abs().amax((2, 3))
         above, below = maps.amin((2, 3)) - slack, maps.amax((2, 3)) + slack
         if pooled.shape == above.shape and ((above <= pooled) & (pooled <= below)).all():
-            return last
-    raise ValueError(f"{refusal}: cam is not defined for it; use grad-cam or hires-cam")
+            return maps, last.weight
+    raise ValueError(
+        f"the head of {type(network).__name__} is not pooling and one linear layer: cam is not "
+        "defined for it; use grad-cam or hires-cam"
+    )
 
 
 def _by_mean_gradient(maps: Tensor, slope: Tensor) -> Tensor:

@@ -18,12 +18,7 @@ from lucency.core.manifest import Prepared, nearest
 from lucency.core.plan import Plan
 from lucency.core.progress import Advance, silent
 from lucency.explain.heatmaps import Centres, Heatmaps, even_centres
-from lucency.explain.methods.attribution import (
-    attention_rollout,
-    integrated_gradients,
-    occlusion,
-    smooth_grad,
-)
+from lucency.explain.methods.attribution import ATTRIBUTIONS
 from lucency.explain.methods.cam import CAMS
 from lucency.explain.methods.network_split import feature_centres
 from lucency.models.classifier import Classifier
@@ -121,12 +116,6 @@ def _means(side: int) -> Float32[Tensor, "gh h"]:
     return torch.from_numpy((inside.clip(0) / edge[1]).astype(np.float32))
 
 
-HEATMAPS: dict[str, Callable[..., Tensor]] = {
-    **CAMS,
-    "occlusion": occlusion,
-    "integrated-gradients": integrated_gradients,
-    "smooth-grad": smooth_grad,
-    "attention-rollout": attention_rollout,
-}
+HEATMAPS: dict[str, Callable[..., Tensor]] = CAMS | ATTRIBUTIONS
 OF_PIXELS = {"integrated-gradients", "smooth-grad"}
 OF_FEATURES = {*CAMS, "attention-rollout"}
