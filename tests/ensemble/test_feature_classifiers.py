@@ -24,18 +24,16 @@ from lucency.data.preprocess import prepare
 from lucency.data.sources import read_films
 from lucency.ensemble import feature_classifiers
 from lucency.ensemble.feature_classifiers import (
+    INNER,
     LEARNERS,
     OVERSAMPLING,
-    classical_predictions,
-    cross_validated,
-    fit_on_features,
-)
-from lucency.ensemble.nested_cv import (
-    INNER,
     SELECTED,
     FeatureClassifier,
     Fitting,
+    classical_predictions,
     components,
+    cross_validated,
+    fit_on_features,
     folds_by_patient,
     prevalence_logit,
     selected,

@@ -20,6 +20,7 @@ from safetensors.numpy import load_file
 from lucency.config.protocol import Protocol
 from lucency.config.sections import Training
 from lucency.core.progress import silent
+from lucency.models import checkpoint
 from lucency.models import training as train_module
 from lucency.models.checkpoint import CHECKPOINT
 from lucency.models.classifier import Classifier, load_classifier
@@ -110,9 +111,9 @@ def test_a_short_training_writes_no_checkpoint_and_resumes_from_its_start(
 ) -> None:
     """A checkpoint weighs four times the network, so none is written sooner than it is worth."""
     written = []
-    save = train_module.save_checkpoint
+    save = checkpoint.save_checkpoint
     monkeypatch.setattr(
-        train_module,
+        checkpoint,
         "save_checkpoint",
         lambda *given, **named: written.append(save(*given, **named)),
     )
@@ -135,9 +136,7 @@ def test_checkpoints_are_as_far_apart_as_stated(
     """By a clock that moves 40 seconds at every reading, within epochs and at their ends."""
     clock, written = itertools.count(step=40), []
     monkeypatch.setattr(train_module.time, "monotonic", lambda: float(next(clock)))
-    monkeypatch.setattr(
-        train_module, "save_checkpoint", lambda *_, **__: written.append(next(clock))
-    )
+    monkeypatch.setattr(checkpoint, "save_checkpoint", lambda *_, **__: written.append(next(clock)))
     monkeypatch.setattr(train_module, "SETTLE_STEPS", 1)
     monkeypatch.setattr(train_module, "CHECKPOINT_SECONDS", 150.0)
     learn(tmp_path / "net", toy_protocol(epochs=4))

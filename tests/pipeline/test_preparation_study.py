@@ -21,9 +21,8 @@ from lucency.core.stage import produce
 from lucency.data.image_measures import MEASURES, measure_film
 from lucency.data.images import read_grey
 from lucency.data.preprocess import prepare_film
-from lucency.ensemble.feature_classifiers import LEARNERS, cross_validated
+from lucency.ensemble.feature_classifiers import LEARNERS, cross_validated, folds_by_patient
 from lucency.ensemble.lungs import lung_mask
-from lucency.ensemble.nested_cv import folds_by_patient
 from lucency.evaluation import preparation_grid
 from lucency.evaluation.metrics import macro_auc
 from lucency.evaluation.preparation_grid import OFF, OWN, STUDY, load_study, make_grid

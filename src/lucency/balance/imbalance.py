@@ -19,7 +19,6 @@ from lucency.core.manifest import NO_FINDING, read_table, require
 from lucency.core.plan import Plan, originals
 
 Population = Literal["all films", "the training part"]
-POPULATIONS: dict[bool, Population] = {True: "all films", False: "the training part"}
 STEPS = ("step", "action", "finding", "before", "after", "added", "dropped", "total")
 STEPS_FILE = "steps.csv"
 Label = Float32[np.ndarray, "n k"]
@@ -131,6 +130,16 @@ def describe_change(
     ends = steps["total"].iloc[[0, -1]].tolist()
     require(ends == [len(label), len(plan)], "totals of the first and last step", ends)
     shown = {"before": label, "after": plan.label}
+    normal = [no_finding(one, names=findings) for one in shown.values()]
+    without = np.array([(one == 1).sum() for one in normal])
+    entries = np.array([len(one) for one in normal])
+    totals = {
+        "when": list(shown),
+        "entries": entries,
+        "no_finding": without,
+        "share": _over(without, entries),
+        "unstated": [int(np.isnan(one).sum()) for one in normal],
+    }
     before, after = (measure(one, names=findings) for one in shown.values())
     weighted = ((plan.label == 1) * plan.weight).sum(axis=0, dtype=np.float64)
     counts = {
@@ -146,7 +155,7 @@ def describe_change(
     return Change(
         population=population,
         counts=pd.DataFrame(counts),
-        totals=pd.DataFrame([_total(when, one, findings) for when, one in shown.items()]),
+        totals=pd.DataFrame(totals),
         steps=steps,
         summary=summary.rename_axis("measure").reset_index(),
         cooccurrence={when: cooccurrence(one) for when, one in shown.items()},
@@ -272,14 +281,6 @@ def _variation(value: Float64[np.ndarray, " values"]) -> float:
     """Return sample standard deviation over mean; NaN for fewer than two values or a mean of 0."""
     computable = len(value) > 1 and value.mean() > 0
     return float(value.std(ddof=1) / value.mean()) if computable else float("nan")
-
-
-def _total(when: str, label: Label, findings: tuple[str, ...]) -> dict[str, object]:
-    normal = no_finding(label, names=findings)
-    films, unstated = int((normal == 1).sum()), int(np.isnan(normal).sum())
-    share = films / len(label) if len(label) else np.nan
-    about = {"when": when, "entries": len(label), "no_finding": films}
-    return {**about, "share": share, "unstated": unstated}
 
 
 def _origin(plan: Plan, place: int, finding: str) -> dict[str, object]:

@@ -17,34 +17,14 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float32, Shaped
 
-from lucency.balance.imbalance import (
-    POPULATIONS,
-    Balanced,
-    Change,
-    Step,
-    describe_change,
-    followed,
-)
-from lucency.balance.neighbourhood import mlenn, mlsmote, mlsol, mltl, mlul
-from lucency.balance.resampling import (
-    cap_and_copy,
-    lp_ros,
-    lp_rus,
-    ml_ros,
-    ml_rus,
-    partial,
-    positive_weights,
-    remedial,
-    weighted_sampler,
-)
+from lucency.balance import neighbourhood, resampling
+from lucency.balance.imbalance import Balanced, Change, Step, describe_change, followed
 from lucency.config.protocol import Protocol
 from lucency.config.sections import BALANCE_KEYS, Balance
 from lucency.core.manifest import APART, Manifest
 from lucency.core.plan import Plan, followed_by, joined, originals
 from lucency.data.sources import list_films, place_of_labels
 from lucency.data.split import set_apart, split, split_by_image
-
-Splitter = Callable[[Manifest, Path], np.ndarray]
 
 
 class LabelPlan(NamedTuple):
@@ -129,12 +109,12 @@ def plan_of_labels(protocol: Protocol, *, labels: Path | None) -> LabelPlan:
         plan=made.plan if early else made.plan.take(made.plan.part == "train"),
         findings=films.findings,
         steps=made.steps,
-        population=POPULATIONS[early],
+        population="all films" if early else "the training part",
     )
     return LabelPlan(films, made.plan, change)
 
 
-def splitter(protocol: Protocol) -> Splitter:
+def splitter(protocol: Protocol) -> Callable[[Manifest, Path], np.ndarray]:
     """Return what parts films, given them and the folder of the official lists.
 
     Where a protocol balances before its split, all films that are not set apart are one part, which
@@ -175,18 +155,18 @@ def _steps(
 
 RESAMPLERS: dict[str, Callable[..., Plan | Iterator[Step]]] = {
     "none": originals,
-    "cap-and-copy": cap_and_copy,
-    "partial": partial,
-    "positive-weights": positive_weights,
-    "weighted-sampler": weighted_sampler,
-    "lp-rus": lp_rus,
-    "lp-ros": lp_ros,
-    "ml-rus": ml_rus,
-    "ml-ros": ml_ros,
-    "remedial": remedial,
-    "mlsmote": mlsmote,
-    "mlsol": mlsol,
-    "mlul": mlul,
-    "mlenn": mlenn,
-    "mltl": mltl,
+    "cap-and-copy": resampling.cap_and_copy,
+    "partial": resampling.partial,
+    "positive-weights": resampling.positive_weights,
+    "weighted-sampler": resampling.weighted_sampler,
+    "lp-rus": resampling.lp_rus,
+    "lp-ros": resampling.lp_ros,
+    "ml-rus": resampling.ml_rus,
+    "ml-ros": resampling.ml_ros,
+    "remedial": resampling.remedial,
+    "mlsmote": neighbourhood.mlsmote,
+    "mlsol": neighbourhood.mlsol,
+    "mlul": neighbourhood.mlul,
+    "mlenn": neighbourhood.mlenn,
+    "mltl": neighbourhood.mltl,
 }

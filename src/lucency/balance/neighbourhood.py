@@ -6,7 +6,7 @@ trained. All films are compared before any goes. Local imbalance is from Liu, Bl
 "Multi-label sampling based on local label imbalance", Pattern Recognition 122, 2022. A finding's
 rarer value is present, unless more than half of all films have it; a label of NaN counts as absent.
 Letters in shapes: n films, k findings, d feature dimensions, m pairs or synthetic films, q query
-films, c neighbours, b films of a bag, e films that vote.
+films, c neighbours, b films of a bag.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ LIMITS = (0.3, 0.7, 1.0)  # local imbalance from which an entry is no more safe,
 # at which a synthetic film still has it: safe, borderline, rare, outlier; common has no use for it.
 REACH = np.array([0.5, 0.75, 1 + 1e-5, -1e-5, 0.0])
 MLENN_NEIGHBOURS, NEIGHBOURS = 3, 5  # of the papers, MLeNN's and the others'
-MLENN_DISTANCE = 0.5
 MIXED_UP = 0.3  # SCUMBLE above which MLTL is at its most lenient
 Label = Float32[np.ndarray, "n k"]
 Feature = Float32[np.ndarray, "n d"]
@@ -49,7 +48,8 @@ def mlenn(label: Label, *, feature: Feature, neighbours: int) -> Plan:
     minority, _ = minority_findings(label)
     common = np.flatnonzero(~(label[:, minority] == 1).any(axis=1))
     near = _nearest(label, feature, common, count=neighbours or MLENN_NEIGHBOURS)
-    different = _count_different(label, common, near, limit=MLENN_DISTANCE)
+    distance = adjusted_hamming(label[common, np.newaxis], label[near])
+    different = (distance > 0.5).sum(axis=1)
     dropped = common[2 * different >= max(1, near.shape[1])]
     return originals(label).take(np.delete(np.arange(len(label)), dropped))
 
@@ -70,8 +70,9 @@ def mltl(label: Label, *, feature: Feature) -> Plan:
     if not (len(scumble) and scumble.mean() > MIXED_UP):
         evenness = 1 / math.sqrt(mean_ir)
         limit = next((least for least in (0.5, 0.3) if evenness > least), 0.15)
-    different = _count_different(label, common, near, limit=limit)
-    return originals(label).take(np.delete(np.arange(len(label)), common[different > 0]))
+    distance = adjusted_hamming(label[common, np.newaxis], label[near])
+    dropped = common[(distance > limit).any(axis=1)]
+    return originals(label).take(np.delete(np.arange(len(label)), dropped))
 
 
 def mlul(label: Label, *, feature: Feature, percent: float, neighbours: int, seed: int) -> Plan:
@@ -119,20 +120,16 @@ def mlsmote(label: Label, *, feature: Feature, neighbours: int, labels: str, see
     if not bags:
         return originals(label)
     generator, count = np.random.default_rng(seed), neighbours or NEIGHBOURS
-    near = [nearest_films(feature, query=bag, among=bag, count=count) for bag in bags]
-    voted = [
-        _vote(label[np.column_stack((bag, alike))], rule=RULES[labels])
-        for bag, alike in zip(bags, near, strict=True)
-    ]
-    mate = [_draw_one(alike, generator) for alike in near]
-    source = np.concatenate(bags)
-    made = replace(
-        clones(label, source),
-        label=np.concatenate(voted),
-        mate=np.concatenate(mate),
-        mix=generator.random(len(source), dtype=np.float32),
-    )
-    return joined(originals(label), made)
+    voted, mate, source = [], [], np.concatenate(bags)
+    for bag in bags:
+        near = nearest_films(feature, query=bag, among=bag, count=count)
+        cell = label[np.column_stack((bag, near))]
+        vote = RULES[labels]((cell == 1).sum(axis=1), cell.shape[1])
+        voted.append(np.where(np.isnan(cell).all(axis=1), np.nan, vote).astype(np.float32))
+        mate.append(_draw_one(near, generator))
+    mix = generator.random(len(source), dtype=np.float32)
+    mixed = {"label": np.concatenate(voted), "mate": np.concatenate(mate), "mix": mix}
+    return joined(originals(label), replace(clones(label, source), **mixed))
 
 
 def mlsol(label: Label, *, feature: Feature, percent: float, neighbours: int, seed: int) -> Plan:
@@ -168,9 +165,7 @@ def local_imbalance(label: Label, *, near: Near) -> LocalImbalance:
     """Return the share of neighbours with the other value, 0 to 1; NaN where a value is common."""
     active = label == 1
     rare = active == (2 * active.sum(axis=0) <= len(active))
-    other = np.zeros(label.shape)
-    for neighbour in near.T:
-        other += active[neighbour] != active
+    other = (active[near] != active[:, np.newaxis]).sum(axis=1)
     return np.where(rare, other / max(1, near.shape[1]), np.nan)
 
 
@@ -201,16 +196,16 @@ def kinds(imbalance: LocalImbalance, *, near: Near) -> Int64[np.ndarray, "n k"]:
 
 
 def adjusted_hamming(
-    one: Float32[np.ndarray, "m k"], other: Float32[np.ndarray, "m k"]
-) -> Float64[np.ndarray, " m"]:
+    one: Float32[np.ndarray, "*a k"], other: Float32[np.ndarray, "*b k"]
+) -> Float64[np.ndarray, ...]:
     """Return findings that only one of two films has, over the findings of both added up.
 
     Charte et al., IDEAL 2014: 0 for the same findings, 1 for none in common; 0 when both are
     without any.
     """
     first, second = one == 1, other == 1
-    carried = first.sum(axis=1) + second.sum(axis=1)
-    return (first != second).sum(axis=1) / np.maximum(carried, 1)
+    carried = first.sum(axis=-1) + second.sum(axis=-1)
+    return (first != second).sum(axis=-1) / np.maximum(carried, 1)
 
 
 def _nearest(
@@ -219,16 +214,6 @@ def _nearest(
     """Return the films nearest to those of `query`, of all films."""
     require_features(feature, films=len(label))
     return nearest_films(feature, query=query, among=np.arange(len(label)), count=count)
-
-
-def _count_different(
-    label: Label, films: Int64[np.ndarray, " q"], near: Int64[np.ndarray, "q c"], *, limit: float
-) -> Int64[np.ndarray, " q"]:
-    """Return how many of each film's neighbours lie beyond `limit`."""
-    different = np.zeros(len(films), dtype=np.int64)
-    for neighbour in near.T:
-        different += adjusted_hamming(label[films], label[neighbour]) > limit
-    return different
 
 
 def _usefulness(imbalance: LocalImbalance, near: Near) -> Float64[np.ndarray, " n"]:
@@ -243,16 +228,9 @@ def _usefulness(imbalance: LocalImbalance, near: Near) -> Float64[np.ndarray, " 
     return usefulness - usefulness.min(initial=0)
 
 
-def _draw_one(
-    near: Int64[np.ndarray, "m c"], generator: np.random.Generator
-) -> Int64[np.ndarray, " m"]:
+def _draw_one(near: Near, generator: np.random.Generator) -> Int64[np.ndarray, " n"]:
     drawn = generator.integers(near.shape[1], size=len(near))
     return near[np.arange(len(near)), drawn]
-
-
-def _vote(cell: Float32[np.ndarray, "b e k"], *, rule: Rule) -> Float32[np.ndarray, "b k"]:
-    voted = rule((cell == 1).sum(axis=1), cell.shape[1])
-    return np.where(np.isnan(cell).all(axis=1), np.nan, voted).astype(np.float32)
 
 
 def _keeps_own(

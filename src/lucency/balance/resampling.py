@@ -67,7 +67,8 @@ def lp_rus(label: Label, *, percent: float, seed: int) -> Plan:
     share = _share(above_mean, films=int(len(label) * percent / 100))
     order = np.random.default_rng(seed).permutation(len(label))
     order = order[np.argsort(bag[order], kind="stable")]
-    place = np.arange(len(label)) - np.repeat(_start(size), size)
+    start = np.cumsum(size) - size
+    place = np.arange(len(label)) - np.repeat(start, size)
     return _without(originals(label), order[place < np.repeat(share, size)])
 
 
@@ -82,8 +83,8 @@ def lp_ros(label: Label, *, percent: float, copies: str, seed: int) -> Plan:
     below_mean = (len(label) - size * len(size)) // max(1, len(size))
     share = _share(below_mean, films=int(len(label) * percent / 100))
     drawn = np.random.default_rng(seed).integers(np.repeat(size, share))
-    members = np.argsort(bag, kind="stable")
-    source = np.sort(members[np.repeat(_start(size), share) + drawn])
+    members, start = np.argsort(bag, kind="stable"), np.cumsum(size) - size
+    source = np.sort(members[np.repeat(start, share) + drawn])
     return joined(originals(label), clones(label, source, copies=copies))
 
 
@@ -161,12 +162,16 @@ def partial(label: Label, *, ratio: float, positive_weight: float, seed: int) ->
     much as it takes. A finding at or below `ratio`, or without positives, weighs 1 throughout.
     A finding's draws depend on the seed and its own column alone.
     """
+    weight = np.ones(label.shape, dtype=np.float32)
     generators = np.random.default_rng(seed).spawn(label.shape[1])
-    columns = [
-        _weigh(value, ratio=ratio, positive_weight=positive_weight, generator=generator)
-        for value, generator in zip(label.T, generators, strict=True)
-    ]
-    return replace(originals(label), weight=np.stack(columns, axis=1))
+    for value, column, generator in zip(label.T, weight.T, generators, strict=True):
+        positives, negatives = np.flatnonzero(value == 1), np.flatnonzero(value == 0)
+        if len(positives) and len(negatives) > ratio * len(positives):
+            heavy = min(positive_weight, len(negatives) / (ratio * len(positives)))
+            left_out = len(negatives) - round(ratio * heavy * len(positives))
+            column[positives] = heavy
+            column[generator.choice(negatives, size=left_out, replace=False)] = 0
+    return replace(originals(label), weight=weight)
 
 
 def positive_weights(label: Label) -> Plan:
@@ -216,24 +221,6 @@ def _copy(
     return followed_by(plan, joined(originals(plan.label), copies))
 
 
-def _weigh(
-    value: Float32[np.ndarray, " n"],
-    *,
-    ratio: float,
-    positive_weight: float,
-    generator: np.random.Generator,
-) -> Float32[np.ndarray, " n"]:
-    positives, negatives = np.flatnonzero(value == 1), np.flatnonzero(value == 0)
-    weight = np.ones(len(value), dtype=np.float32)
-    if not len(positives) or len(negatives) <= ratio * len(positives):
-        return weight
-    heavy = min(positive_weight, len(negatives) / (ratio * len(positives)))
-    kept = round(ratio * heavy * len(positives))
-    weight[positives] = heavy
-    weight[generator.choice(negatives, size=len(negatives) - kept, replace=False)] = 0
-    return weight
-
-
 def _without(plan: Plan, dropped: Int64[np.ndarray, " d"]) -> Plan:
     return plan.take(np.delete(np.arange(len(plan)), dropped))
 
@@ -253,8 +240,3 @@ def _share(room: Int64[np.ndarray, " b"], *, films: int) -> Int64[np.ndarray, " 
         share[bag] = min(room[bag], films // (len(order) - place))
         films -= int(share[bag])
     return share
-
-
-def _start(size: Int64[np.ndarray, " b"]) -> Int64[np.ndarray, " b"]:
-    """Return where each bag begins when films are sorted by bag."""
-    return np.cumsum(size) - size

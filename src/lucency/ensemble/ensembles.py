@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, product
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -25,7 +24,6 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 
 from lucency.core.predictions import Predictions, concatenate
-from lucency.core.tables import load_tables
 from lucency.evaluation.compare import check_comparable
 from lucency.evaluation.evaluate import with_logits
 from lucency.evaluation.metrics import macro_auc
@@ -38,13 +36,12 @@ FOLDS = 5
 STRENGTH = 1.0  # inverse of the ridge penalty on standardised logits
 STACKED = "stacked"
 EQUAL = "mean-probability"  # what other ensembles must beat
-TEXT = (
+TEXT = (  # columns of the tables of EnsembleResults
     "network", "other", "kind", "note", "method", "finding", "choice", "source", "metric", "films",
 )  # fmt: skip
 Label = Float32[np.ndarray, "n k"]
 Member = Float64[np.ndarray, "m n k"]
 Weight = Float64[np.ndarray, "m k"]
-FitWeights = Callable[[Label, Member, int], Weight]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -204,11 +201,6 @@ class EnsembleResults:
     lungs: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
-def load_ensemble_results(folder: Path) -> EnsembleResults:
-    """Read what `save_tables` wrote; empty tables where it wrote none."""
-    return load_tables(EnsembleResults, folder, text=TEXT)
-
-
 def _equal(label: Label, value: Member, seed: int) -> Weight:
     """Return equal weights, fitted to nothing."""
     return np.full((len(value), value.shape[2]), 1 / len(value))
@@ -333,7 +325,7 @@ def _regress(
     return found
 
 
-ENSEMBLES: dict[str, tuple[str, FitWeights]] = {
+ENSEMBLES: dict[str, tuple[str, Callable[[Label, Member, int], Weight]]] = {
     "mean-probability": ("probability", _equal),
     "mean-logit": ("logit", _equal),
     "mean-rank": ("rank", _equal),

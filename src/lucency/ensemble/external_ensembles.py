@@ -16,14 +16,9 @@ from lucency.core.progress import progress, say
 from lucency.core.stage import is_complete, produce
 from lucency.data.labels import read_labelled
 from lucency.ensemble.ensembles import EQUAL, METHODS, check_members, make_ensemble
+from lucency.evaluation import external
 from lucency.evaluation.calibration import recalibrated
 from lucency.evaluation.compare import Entry, conclude_leaderboard, leaderboard
-from lucency.evaluation.external import (
-    assume_one_split,
-    read_networks,
-    read_test_table,
-    read_validation,
-)
 
 UNKNOWN_COST = float("nan")
 SHOWN = ("kind", "auc", "auc_low", "auc_high", "difference", "p_holm")
@@ -53,7 +48,7 @@ def ensemble_networks(
     films = None if labels is None else read_labelled(labels)
     validation = _validation_of(several, val)
     table = partial(_read_table, validation=validation, films=films, scale=scale)
-    networks = assume_one_split(read_networks(several, table=table))
+    networks = external.assume_one_split(external.read_networks(several, table=table))
     for part in ("val", "test"):
         check_members([one.of(part) for one in networks], part=part)
     if taken := {one.network for one in networks} & {EQUAL, *chosen}:
@@ -119,9 +114,9 @@ def _read_table(
     file: Path, *, validation: Mapping[Path, Path], films: Manifest | None, scale: str
 ) -> Predictions:
     """Return the validation and test films of a network whose predictions are tables."""
-    test = read_test_table(file, films, scale=scale)
+    test = external.read_test_table(file, films, scale=scale)
     assert films is not None
-    known = read_validation(validation[file], test, films=films, scale=scale)
+    known = external.read_validation(validation[file], test, films=films, scale=scale)
     return recalibrated(concatenate([known, test]), method=EvaluationChoices().recalibration)
 
 

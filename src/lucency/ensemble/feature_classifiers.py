@@ -1,54 +1,112 @@
 """Classical classifiers on a network's features, one finding against the rest, as predictions.
 
 After Shoaib et al. (2024), frozen features and classical classifiers beside the fine-tuned head.
-All that is fitted or chosen is fitted inside folds of patients (`lucency.ensemble.nested_cv`).
-LEARNERS holds the classifiers of scikit-learn and their grids, OVERSAMPLING how the rows that they
-are fitted to are drawn.
+Features are first brought onto axes: principal components, or standardised with a selection a
+finding. All that is fitted, chosen or calibrated is so on inner folds of training patients: nested
+cross-validation. LEARNERS holds the classifiers of scikit-learn and their grids, OVERSAMPLING how
+the rows that they are fitted to are drawn, REDUCTIONS the axes.
 
-Letters in shapes: n films (t train, m do not), k findings, d feature dimensions, c components.
+Letters in shapes: n films, k findings, d feature dimensions, c axes, t films that are fitted to, m
+films that are left out of it, r rows to fit to (a film may have several), s selected axes, a
+findings that can be fitted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from itertools import product
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from time import perf_counter
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float32, Float64, Int64
+from jaxtyping import Bool, Float, Float32, Float64, Int64
+from sklearn.decomposition import PCA
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.feature_selection import f_classif
+from sklearn.impute import SimpleImputer
 from sklearn.kernel_approximation import Nystroem
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GroupKFold, ParameterGrid
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
 from lucency.core.manifest import Manifest, nearest
 from lucency.core.predictions import Features, Predictions, concatenate_features
-from lucency.ensemble.nested_cv import (
-    REDUCTIONS,
-    Choice,
-    Draw,
-    Drawn,
-    FeatureClassifier,
-    Fitting,
-    Model,
-    NestedFit,
-    fit_nested,
-    folds_by_patient,
-    prevalence_logit,
-)
+from lucency.evaluation.bootstrap import mean_over_findings, once
+from lucency.evaluation.calibration import Fit, platt
+from lucency.evaluation.metrics import auc
 
+COMPONENTS = 128
+SELECTED = 32
+INNER = 3  # folds
 LANDMARKS = 200  # films that stand for all in the kernel of the RBF machine
 TREES, TREE_FILMS = 100, 10_000  # how many trees, and the most films that one sees
 HIDDEN, EPOCHS = 32, 30
 NEVER = 1e9  # no epoch lowers the loss by so much, so that EPOCHS of them are the end
 SMOOTHING = 0.01  # added to both shares before their log-odds: no vote is ever certain
+Choice = Mapping[str, int | float]
+Drawn = tuple[Int64[np.ndarray, " r"], Mapping[str, Float64[np.ndarray, " r"]]]
+Model = Any  # a classifier of scikit-learn, which states no types
 Components = Float64[np.ndarray, "t c"]
+Draw = Callable[[Int64[np.ndarray, " t"], np.random.Generator], Drawn]
+
+
+class Space(NamedTuple):
+    """Where the films that are fitted to, and those left out, stand on the same axes."""
+
+    fitted: Int64[np.ndarray, " t"]
+    left: Int64[np.ndarray, " m"]
+    known: Float64[np.ndarray, "t c"]
+    new: Float64[np.ndarray, "m c"]
+
+
+class Fitting(NamedTuple):
+    """How any classifier is fitted.
+
+    `oversampling`, one of OVERSAMPLING, brings classes to the same weight, in
+    the films that are fitted to and nowhere else; `reduction`, one of REDUCTIONS, makes the axes;
+    `progress` is called with the fits done and all fits.
+    """
+
+    oversampling: str = "none"
+    reduction: Literal["components", "selection"] = "components"
+    progress: Callable[[int, int], None] = lambda *_: None
+
+
+class FeatureClassifier(NamedTuple):
+    """How to make a model, of the components it will be fitted to, a seed and a choice of `grid`.
+
+    `score` returns a fitted model's scores of films, higher for positives; `balance` draws the rows
+    it is fitted to, and their weights, so that both classes weigh the same.
+    """
+
+    make: Callable[..., Model]
+    grid: tuple[Choice, ...]
+    score: Callable[..., Float64[np.ndarray, " m"]]
+    balance: Draw
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class NestedFit:
+    """Calibrated logits of the films that were left out, and how they came to be.
+
+    `choice` is one for all findings, `auc` of a finding the mean over the inner folds, `line` what
+    makes its scores logits; `seconds` were spent on scoring the films that were left out. Where
+    nothing was fitted, auc is NaN, the slope 0, and the line's note says why.
+    """
+
+    logit: Float64[np.ndarray, "m k"]
+    choice: Choice
+    auc: Float64[np.ndarray, " k"]
+    line: tuple[Fit, ...]
+    seconds: float
+
+
 PLAIN = Fitting()
 
 
@@ -120,16 +178,196 @@ def fit_on_features(
     seed: int,
     fitting: Fitting = PLAIN,
 ) -> NestedFit:
-    """Return the `fit_nested` of a classifier of LEARNERS; ValueError for an unknown name, too."""
-    names = (LEARNERS, OVERSAMPLING, REDUCTIONS)
+    """Return the calibrated logits that one of LEARNERS gives films outside `train`, in order.
+
+    All that is fitted is fitted to training films: standardisation and principal components once
+    for all findings, or a selection of features for each (`fitting.reduction`), then the
+    classifier for each finding against the rest. Its choice is that of the highest
+    macro AUC over INNER folds of patients, since a rare finding alone has too few positives to
+    choose by; its scores of these folds' films, at their natural prevalence, calibrate it (Platt
+    1999). OVERSAMPLING draws the rows of a fold that a finding is fitted to.
+    Films whose label is NaN are left out of a finding. A finding that has a class in fewer than
+    two inner folds is predicted to be as common as it is in training, and noted. Raises ValueError
+    for an unknown name, fewer training patients than INNER, no film outside `train`, a patient on
+    both sides, and features that are infinite or all the same; NaN is filled with the fitted films'
+    median.
+    """
+    _check(films, train, learner=learner, fitting=fitting)
+    classifier = LEARNERS[learner]
+    classifier = classifier._replace(balance=OVERSAMPLING[fitting.oversampling](classifier))
+    known, label = np.flatnonzero(train), films.label
+    fold = folds_by_patient(films.patient[known], folds=INNER, seed=seed)
+    sides = [(known[fold != one], known[fold == one]) for one in range(INNER)]
+    *inner, whole = (
+        REDUCTIONS[fitting.reduction][0](standardised(films.feature, *side), seed)
+        for side in (*sides, (known, np.flatnonzero(~train)))
+    )
+    lacking = [_lacking(truth, inner) for truth in label.T]
+    able = np.flatnonzero([not why for why in lacking])
+    number = (len(classifier.grid) * INNER + 1) * len(able)
+    fits = _Fits(label=label, classifier=classifier, fitting=fitting, seed=seed, fits=number)
+    tried = [(one, *fits.out_of_fold(inner, able, one)) for one in classifier.grid]
+    choice, beyond, area = max(tried, key=lambda one: mean_over_findings(one[2][:, None])[0])
+    line, score = [], np.zeros((len(whole.left), label.shape[1]))
+    common, seconds = prevalence_logit(label[known]).tolist(), 0.0
+    for k, (truth, why) in enumerate(zip(label.T, lacking, strict=True)):
+        if why:
+            line.append(Fit(slope=0.0, offset=common[k], note=why))
+            continue
+        stated = ~np.isnan(truth) & ~np.isnan(beyond[:, k])
+        line.append(platt(truth[stated].astype(np.float64), beyond[stated, k]))
+        score[:, k], taken = fits.scores(k, whole, choice)
+        seconds += taken
+    slope, offset = (np.array([getattr(one, of) for one in line]) for of in ("slope", "offset"))
+    logit = slope * score + offset
+    return NestedFit(logit=logit, choice=choice, auc=area, line=tuple(line), seconds=seconds)
+
+
+def folds_by_patient(
+    patient: Int64[np.ndarray, " n"], *, folds: int, seed: int
+) -> Int64[np.ndarray, " n"]:
+    """Return every film's fold, from 0 up: patients are dealt at random, each to one fold.
+
+    Raises ValueError when there are fewer patients than folds, or fewer folds than 2.
+    """
+    if not 2 <= folds <= (people := len(np.unique(patient))):
+        raise ValueError(
+            f"{folds} folds of {people} patients; expected 2 folds or more, and a patient for each"
+        )
+    fold = np.empty(len(patient), dtype=np.int64)
+    dealt = GroupKFold(folds, shuffle=True, random_state=seed)
+    for place, (_, left) in enumerate(dealt.split(patient, groups=patient)):
+        fold[left] = place
+    return fold
+
+
+def prevalence_logit(label: Float32[np.ndarray, "n k"]) -> Float64[np.ndarray, " k"]:
+    """Return the log-odds of Platt's smoothed share of positives: the prediction without features.
+
+    Exactly what calibration makes the mean probability of training films; 0 without any label.
+    """
+    stated = [truth[~np.isnan(truth)].astype(np.float64) for truth in label.T]
+    return np.array([platt(truth, np.zeros_like(truth)).offset for truth in stated])
+
+
+def standardised(
+    feature: Float[np.ndarray, "n d"],
+    fitted: Int64[np.ndarray, " t"],
+    left: Int64[np.ndarray, " m"],
+) -> Space:
+    """Return features of mean 0 and variance 1 among the fitted films.
+
+    What is NaN takes the fitted films' median, and 0 where they have none.
+    """
+    filled = SimpleImputer(strategy="median", keep_empty_features=True)
+    scaled = make_pipeline(filled, StandardScaler())
+    known = scaled.fit_transform(feature[fitted].astype(np.float64))
+    new = np.asarray(scaled.transform(feature[left].astype(np.float64)))
+    return Space(fitted=fitted, left=left, known=known, new=new)
+
+
+@dataclass(kw_only=True)
+class _Fits:
+    """One classifier, fitted again and again; each of all `fits` is reported when it is done."""
+
+    label: Float32[np.ndarray, "n k"]
+    classifier: FeatureClassifier
+    fitting: Fitting
+    seed: int
+    fits: int
+    done: int = 0
+
+    def scores(
+        self, finding: int, space: Space, choice: Choice
+    ) -> tuple[Float64[np.ndarray, " m"], float]:
+        """Return the scores of the films that are left out, and the seconds that these took."""
+        known = self.label[space.fitted, finding]
+        stated = ~np.isnan(known)
+        label = known[stated].astype(np.int64)
+        axes = REDUCTIONS[self.fitting.reduction][1](space.known[stated], label)
+        component = space.known[stated][:, axes]
+        rows, weight = self.classifier.balance(label, np.random.default_rng(self.seed))
+        model = self.classifier.make(component[rows], self.seed, **choice)
+        model.fit(component[rows], label[rows], **weight)
+        started = perf_counter()
+        score = self.classifier.score(model, space.new[:, axes])
+        seconds = perf_counter() - started
+        self.done += 1
+        self.fitting.progress(self.done, self.fits)
+        return score, seconds
+
+    def out_of_fold(
+        self, inner: Sequence[Space], able: Int64[np.ndarray, " a"], choice: Choice
+    ) -> tuple[Float64[np.ndarray, "n k"], Float64[np.ndarray, " k"]]:
+        """Return a choice's scores of the films of every inner fold, and each finding's mean AUC.
+
+        NaN for the findings that are not in `able`.
+        """
+        findings, beyond = self.label.shape[1], np.full(self.label.shape, np.nan)
+        area = np.full((len(inner), findings), np.nan)
+        for fold, space in enumerate(inner):
+            for k in able.tolist():
+                score, _ = self.scores(k, space, choice)
+                truth, beyond[space.left, k] = self.label[space.left, k], score
+                area[fold, k] = auc(truth, score, weights=once(len(score)))[0]
+        return beyond, mean_over_findings(area)
+
+
+def _check(
+    films: Features, train: Bool[np.ndarray, " n"], *, learner: str, fitting: Fitting
+) -> None:
     words = (learner, fitting.oversampling, fitting.reduction)
-    for word, known in zip(words, names, strict=True):
+    for word, known in zip(words, (LEARNERS, OVERSAMPLING, REDUCTIONS), strict=True):
         if word not in known:
             expected = f"expected one of {', '.join(known)}{nearest(word, known)}"
             raise ValueError(f"{word!r} is unknown; {expected}")
-    chosen = LEARNERS[learner]
-    classifier = chosen._replace(balance=OVERSAMPLING[fitting.oversampling](chosen))
-    return fit_nested(films, train=train, classifier=classifier, fitting=fitting, seed=seed)
+    feature, patient = films.feature, films.patient
+    known = feature[train]
+    if np.isinf(feature).any() or not (known != known[:1])[~np.isnan(known)].any():
+        raise ValueError(
+            f"features of shape {feature.shape} are infinite, or NaN or the same for all training "
+            "films; expected finite numbers that differ: extract them again"
+        )
+    if train.all():
+        raise ValueError(f"all {len(train)} films train; expected some to predict")
+    if len(both := np.intersect1d(patient[train], patient[~train])):
+        raise ValueError(
+            f"{len(both)} patients ({both[0]}, …) have films on both sides; expected every patient "
+            "to train or to be predicted: split by patient"
+        )
+
+
+def _lacking(truth: Float32[np.ndarray, " n"], inner: Sequence[Space]) -> str:
+    """Return which class is in fewer than two inner folds, or nothing."""
+    for name, value in (("positives", 1), ("negatives", 0)):
+        folds = sum(bool((truth[space.left] == value).any()) for space in inner)
+        if folds < 2:
+            where = "one inner fold alone" if folds else "no training film"
+            return f"not fitted, predicted at training prevalence: {name} in {where}"
+    return ""
+
+
+def components(space: Space, seed: int) -> Space:
+    """Return the principal components of standardised features, on the axes of the fitted films.
+
+    At most COMPONENTS of them, scaled together to a mean variance of 1 among the fitted films.
+    """
+    axes = PCA(min(COMPONENTS, *space.known.shape), random_state=seed)
+    known, new = axes.fit_transform(space.known), axes.transform(space.new)
+    return space._replace(known=known / known.std(), new=new / known.std())
+
+
+def selected(
+    known: Float64[np.ndarray, "t c"], truth: Int64[np.ndarray, " t"]
+) -> Int64[np.ndarray, " s"]:
+    """Return the SELECTED axes that separate a finding's classes best, by the F of an ANOVA.
+
+    An axis on which all films are alike comes last.
+    """
+    spread = np.flatnonzero(known.std(axis=0) > 0)
+    f, _ = f_classif(known[:, spread], truth)
+    order = np.argsort(-np.nan_to_num(f, posinf=np.finfo(float).max), kind="stable")
+    return np.sort(spread[order[:SELECTED]])
 
 
 def _table(
@@ -206,7 +444,7 @@ def _by_copies(truth: Int64[np.ndarray, " t"], generator: np.random.Generator) -
 
 
 def _grid(**several: Sequence[int | float]) -> tuple[Choice, ...]:
-    return tuple(dict(zip(several, one, strict=True)) for one in product(*several.values()))
+    return tuple(ParameterGrid(several))
 
 
 LEARNERS: dict[str, FeatureClassifier] = {
@@ -242,4 +480,8 @@ LEARNERS: dict[str, FeatureClassifier] = {
 OVERSAMPLING: dict[str, Callable[[FeatureClassifier], Draw]] = {
     "none": lambda classifier: _as_found,
     "balanced": lambda classifier: classifier.balance,
+}
+REDUCTIONS = {  # how axes are made of standardised features, and which of them a finding takes
+    "components": (components, lambda known, truth: slice(None)),
+    "selection": (lambda space, seed: space, selected),
 }

@@ -44,7 +44,7 @@ def lung_mask(film: UInt8[np.ndarray, "h w"]) -> Lungs:
     left out, as is lung behind it. It fails, with a reason, where a side has no candidate or the
     two are unlike.
     """
-    side = min(film.shape)
+    side, nothing = min(film.shape), np.zeros(film.shape, dtype=bool)
     step = max(1, side // COARSE)
     grey = ndimage.gaussian_filter(film.astype(np.float32), SMOOTH * side)[::step, ::step]
     down, across = (max(1, round(MARGIN * n)) for n in grey.shape)
@@ -52,13 +52,13 @@ def lung_mask(film: UInt8[np.ndarray, "h w"]) -> Lungs:
     inner[down:-down, across:-across] = True
     middle = grey[tuple(slice(*(int(end * n) for end in MIDDLE)) for n in grey.shape)]
     if np.ptp(middle) < 1:
-        return _failed(film, "the film shows nothing: all its middle is alike")
+        return Lungs(nothing, "the film shows nothing: all its middle is alike")
     spread, start = middle.std(), threshold_otsu(middle)
     edge = inner & (np.asarray(ndimage.binary_erosion(inner)) == 0)
     pairs = [_pair(inner & (grey < start + by * spread), edge) for by in STEPS]
     best = max(pairs, key=lambda pair: pair.worth)
     if best.worth <= 0:
-        return _failed(film, best.reason)
+        return Lungs(nothing, best.reason)
     closed = [isotropic_closing(lung, CLOSE * min(lung.shape)) for lung in best.lungs]
     mask = np.any([np.asarray(ndimage.binary_fill_holes(lung)) for lung in closed], axis=0)
     large = mask.repeat(step, axis=0).repeat(step, axis=1)
@@ -69,10 +69,6 @@ class _Pair(NamedTuple):
     lungs: tuple[Bool[np.ndarray, "h w"], ...]
     worth: float
     reason: str
-
-
-def _failed(film: UInt8[np.ndarray, "h w"], reason: str) -> Lungs:
-    return Lungs(np.zeros(film.shape, dtype=bool), reason)
 
 
 def _pair(dark: Bool[np.ndarray, "h w"], edge: Bool[np.ndarray, "h w"]) -> _Pair:

@@ -29,7 +29,6 @@ from lucency.ensemble.lungs import lung_mask
 
 CHUNK = 16  # films a task: about a second of work
 FEATURE, REASONS = "feature.npy", "reasons.txt"
-EVERY, NEITHER = "all", "none of the findings"
 LEVELS = 32
 DISTANCES = (1, 2, 4)  # pixels
 ANGLES = (0, np.pi / 4, np.pi / 2, 3 * np.pi / 4)  # whose values are averaged
@@ -91,9 +90,9 @@ def lungs_table(manifest: Manifest, feature: Float32[np.ndarray, "n d"]) -> pd.D
     out what the finding does to lungs.
     """
     failed = np.isnan(feature).all(axis=1)
-    groups = {EVERY: np.ones(len(manifest), dtype=bool)}
+    groups = {"all": np.ones(len(manifest), dtype=bool)}
     groups |= {name: manifest.label[:, k] == 1 for k, name in enumerate(manifest.findings)}
-    groups[NEITHER] = (manifest.label == 0).all(axis=1)
+    groups["none of the findings"] = (manifest.label == 0).all(axis=1)
     rows = [(name, int(mine.sum()), int((failed & mine).sum())) for name, mine in groups.items()]
     table = pd.DataFrame(rows, columns=["films", "count", "failed"])
     return table.assign(share=table["failed"] / table["count"].where(table["count"] > 0))
@@ -115,8 +114,9 @@ def texture_features(film: Film, mask: Mask) -> dict[str, float]:
     """Return the features by name; raises ValueError for a mask without pixels."""
     if not mask.any():
         raise ValueError("the mask holds no pixel; expected the lungs of a film")
-    place = _around(mask)
-    film, mask = film[place], mask[place]
+    ends = [(int(at.min()), int(at.max())) for at in mask.nonzero()]
+    read = tuple(slice(max(0, low - REACH), high + REACH + 1) for low, high in ends)
+    film, mask = film[read], mask[read]
     level = discretised(film, mask)
     return {
         **first_order(film[mask].astype(np.float64)),
@@ -237,25 +237,16 @@ def waves(film: Film, mask: Mask) -> dict[str, float]:
     """
     rest, found = film.astype(np.float64), {}
     for scale in range(1, SCALES + 1):
-        low, high = (_haar(2 ** (scale - 1), sign) for sign in (1, -1))
-        bands = {}
+        apart, bands = 2 ** (scale - 1), {}
         for name, (down, across) in BANDS.items():
-            kernels = [(low, high)[letter] for letter in (down, across)]
-            half = ndimage.convolve1d(rest, kernels[0], axis=0, mode="nearest")
-            bands[name] = ndimage.convolve1d(half, kernels[1], axis=1, mode="nearest")
+            half = ndimage.convolve1d(rest, _haar(apart, down), axis=0, mode="nearest")
+            bands[name] = ndimage.convolve1d(half, _haar(apart, across), axis=1, mode="nearest")
         rest = bands.pop("rest")
         found |= {
             f"{name} wave energy, scale {scale}": float((band[mask] ** 2).mean())
             for name, band in bands.items()
         }
     return {**found, f"rest energy, scale {SCALES}": float((rest[mask] ** 2).mean())}
-
-
-def _around(mask: Mask) -> tuple[slice, ...]:
-    """Return the part of a film that the lungs' features depend on."""
-    return tuple(
-        slice(max(0, int(at.min()) - REACH), int(at.max()) + REACH + 1) for at in mask.nonzero()
-    )
 
 
 def _entropy(share: Float64[np.ndarray, "*s"]) -> float:
@@ -309,4 +300,4 @@ CO_OCCURRENCE: dict[str, Callable[[Matrix], float]] = {
     "correlation": _correlation,
     "joint entropy": _entropy,
 }
-BANDS = {"across": (0, 1), "down": (1, 0), "diagonal": (1, 1), "rest": (0, 0)}
+BANDS = {"across": (1, -1), "down": (-1, 1), "diagonal": (-1, -1), "rest": (1, 1)}  # signs

@@ -185,8 +185,7 @@ def save_index(index: Index, folder: Path) -> None:
     half = np.lib.format.open_memmap(
         folder / FEATURE, mode="w+", dtype=np.float16, shape=index.direction.shape
     )
-    for rows in pieces(len(index), ROWS):
-        half[rows] = index.direction[rows]
+    half[:] = index.direction
     half.flush()
     np.save(folder / IMAGE, index.image, allow_pickle=False)
     np.save(folder / PATIENT, index.patient, allow_pickle=False)

@@ -17,16 +17,8 @@ from scipy import sparse
 from scipy.stats import hypergeom
 
 from lucency.core.predictions import Features
-from lucency.ensemble.retrieval import (
-    NOBODY,
-    ROWS,
-    Found,
-    Index,
-    build_index,
-    pieces,
-    require_labels,
-    search,
-)
+from lucency.ensemble import retrieval
+from lucency.ensemble.retrieval import NOBODY, Found, Index, search
 from lucency.evaluation.bootstrap import Weights, interval, once, ratio, resample_patients
 from lucency.evaluation.metrics import auc, mean_over_films
 
@@ -38,7 +30,6 @@ TOP = 10  # results a query
 UNSTATED = -1  # how a label that is not stated is written among label sets
 PerQuery = Float64[np.ndarray, " q"]
 PerColumn = Float64[np.ndarray, "q c"]
-Row = tuple[str, str, float, float, float, float, int, str]
 
 
 def similar_table(
@@ -81,7 +72,7 @@ def retrieval_table(
     `random` is what results drawn at random from the films of others in the index score on average.
     The queries' patients are resampled. Raises ValueError for labels of other films or findings.
     """
-    require_labels(label, films=len(index), findings=len(queries.findings))
+    retrieval.require_labels(label, films=len(index), findings=len(queries.findings))
     drawn = resample_patients(queries.patient, resamples=resamples, seed=seed)
     weights = (once(len(queries)), drawn)
     top = found.row.shape[1]
@@ -116,7 +107,7 @@ def recognition_table(queries: Features, *, resamples: int, seed: int) -> pd.Dat
     film and one of another patient, one pair of each kind drawn for every film. Both are of the
     films whose patient has several, whose patients are resampled.
     """
-    index = build_index(queries)
+    index = retrieval.build_index(queries)
     _, owner, count = np.unique(index.patient, return_inverse=True, return_counts=True)
     rows = np.flatnonzero((count[owner] > 1) & (count[owner] < len(index)))
     if not len(rows):
@@ -135,7 +126,7 @@ def recognition_table(queries: Features, *, resamples: int, seed: int) -> pd.Dat
     one, other = np.tile(rows, 2), np.concatenate(draw_pairs(index.patient, rows, seed=seed))
     cosines = [
         np.einsum("qd,qd->q", index.direction[one[some]], index.direction[other[some]])
-        for some in pieces(len(one), ROWS)
+        for some in retrieval.pieces(len(one), retrieval.ROWS)
     ]
     similarity = np.concatenate(cosines).astype(np.float64)
     kind = np.repeat([1.0, 0.0], len(rows))
@@ -207,7 +198,7 @@ def _score_row(
     mine: Bool[np.ndarray, " q"],
     chance: PerQuery,
     weights: tuple[Weights, Weights],
-) -> Row:
+) -> tuple[str, str, float, float, float, float, int, str]:
     """Return a row of COLUMNS: the mean score of the queries that are `mine`, with its interval.
 
     `name` is its finding and metric; `weights` are plain and resampled. Queries without a score

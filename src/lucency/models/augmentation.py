@@ -92,10 +92,9 @@ def make_copies(
         np.save(folder / f"new-{DONE}", np.zeros(len(copies), dtype=bool))
         (folder / f"new-{DONE}").replace(folder / DONE)
     todo = np.flatnonzero(~np.load(folder / DONE))
-    columns = (todo, copies.row[todo], copies.transform[todo])
     tasks = [
-        (place, path[row], str(image[row]), transform)
-        for place, row, transform in zip(*(one.tolist() for one in columns), strict=True)
+        (place, path[row := copies.row[place]], str(image[row]), str(copies.transform[place]))
+        for place in todo.tolist()
     ]
     chunks = [tasks[start : start + CHUNK] for start in range(0, len(tasks), CHUNK)]
     work, made = partial(_make_chunk, folder, prepared.preparation, seed), len(copies) - len(todo)

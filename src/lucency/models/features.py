@@ -66,8 +66,11 @@ def extract(
     for logit, feature in forward_blocks(
         classifier.network, films=films, block=BLOCK, start=done, progress=progress
     ):
-        _fill(folder / LOGIT, logit, start=done, films=len(films))
-        _fill(folder / FEATURE, feature, start=done, films=len(films))
+        for name, made in ((LOGIT, logit), (FEATURE, feature)):
+            mode, shape = "r+" if done else "w+", (len(films), made.shape[1])  # the first makes it
+            whole = np.lib.format.open_memmap(folder / name, mode, np.float32, shape)
+            whole[done : done + len(made)] = made
+            whole.flush()
         done += len(logit)
         write_atomically(note, f"{work} {done}")
     note.unlink()
@@ -91,12 +94,3 @@ def _name_of(classifier: Classifier, films: Films) -> str:
             "block": BLOCK,
         }
     )
-
-
-def _fill(file: Path, block: Float32[np.ndarray, "b _"], *, start: int, films: int) -> None:
-    """Put a block into its place in a file, which the first block makes."""
-    mode = "r+" if start else "w+"
-    shape = (films, block.shape[1])
-    whole = np.lib.format.open_memmap(file, mode=mode, dtype=np.float32, shape=shape)
-    whole[start : start + len(block)] = block
-    whole.flush()

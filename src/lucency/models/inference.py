@@ -35,11 +35,7 @@ Made = TypeVar("Made")
 
 
 def predict(
-    classifier: Classifier,
-    *,
-    prepared: Prepared,
-    plan: Plan,
-    progress: Advance = silent,
+    classifier: Classifier, *, prepared: Prepared, plan: Plan, progress: Advance = silent
 ) -> Predictions:
     """Return logits and pooled features of the plan's entries, in evaluation mode."""
     films = films_for(classifier, prepared=prepared, plan=plan)
@@ -157,12 +153,7 @@ def forward(
 
 
 def forward_blocks(
-    network: FilmNetwork,
-    *,
-    films: Films,
-    block: int,
-    start: int = 0,
-    progress: Advance = silent,
+    network: FilmNetwork, *, films: Films, block: int, start: int = 0, progress: Advance = silent
 ) -> Iterator[tuple[Float32[np.ndarray, "b k"], Float32[np.ndarray, "b d"]]]:
     """Yield logits and features of the entries from `start` on, `block` at a time, in one pass.
 

@@ -72,25 +72,22 @@ def read_metadata(folder: Path) -> Metadata:
         raise ValueError(f"{folder} holds no {METADATA}: expected a trained network's folder")
     plain = json.loads((folder / METADATA).read_text(encoding="utf-8"))
     sequences = {key: tuple(plain[key]) for key in ("findings", "mean", "std")}
+    line = plain["recalibration"]
     parsed = {
         "architecture": plain.get("architecture", plain["name"]),
         "colour": plain.get("colour", "none"),  # absent: of before colours and heads
         "head": Head.model_validate(plain.get("head", {})),
         "preparation": Preparation.model_validate(plain["preparation"]),
-        "recalibration": _recalibration(plain["recalibration"]),
+        "recalibration": Recalibration(
+            method=line["method"],
+            slope=np.array(line["slope"], dtype=np.float64),
+            offset=np.array(line["offset"], dtype=np.float64),
+            knot=np.array(line.get("knot") or no_knots(), dtype=np.float64),  # of before curves
+            note=tuple(line["note"]),
+        ),
         "threshold": np.array(plain["threshold"], dtype=np.float64),
     }
     return Metadata(**{**plain, **sequences, **parsed})
-
-
-def _recalibration(plain: dict[str, Any]) -> Recalibration:
-    return Recalibration(
-        method=plain["method"],
-        slope=np.array(plain["slope"], dtype=np.float64),
-        offset=np.array(plain["offset"], dtype=np.float64),
-        knot=np.array(plain.get("knot") or no_knots(), dtype=np.float64),  # none: of before curves
-        note=tuple(plain["note"]),
-    )
 
 
 def _plain(value: Preparation | Head | Recalibration | np.ndarray) -> Any:

@@ -24,15 +24,7 @@ from torchvision import models
 
 from lucency.config.sections import Colour, Head
 from lucency.core.manifest import nearest
-from lucency.models.heads import (
-    HEADS,
-    Body,
-    HeadedNetwork,
-    headed,
-    layout_of,
-    layout_of_maps,
-    trunk_of,
-)
+from lucency.models import heads
 
 OWN = Head()
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
@@ -107,15 +99,16 @@ class FilmNetwork(nn.Module):
 
     def _still(self) -> Iterator[nn.Module]:
         """Yield the batch norms that a training must leave as they are."""
-        body = trunk_of(self.body)
+        body = heads.trunk_of(self.body)
         still = (body if body is not self.body else self).modules() if self.frozen_body else ()
         yield from (one for one in (*still, *self.frozen) if isinstance(one, BATCH_NORMS))
 
     def _maps(self, films: UInt8[Tensor, "b h w"]) -> Tensor:
         picture = self.pictures(films)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen_body):
-            feature = cast(Body, trunk_of(self.body)).forward_features(picture)
-        return self.body.carry_on(feature) if isinstance(self.body, HeadedNetwork) else feature
+            feature = cast(heads.Body, heads.trunk_of(self.body)).forward_features(picture)
+        headed = isinstance(self.body, heads.HeadedNetwork)
+        return self.body.carry_on(feature) if headed else feature
 
 
 def build(
@@ -149,7 +142,7 @@ def check_name(name: str, *, head: Head = OWN) -> None:
     """Raise ValueError, with the nearest name, unless the zoo can build `name` with this head."""
     _builder(name, head)
     if head != OWN:
-        layout_of_maps(TIMM_NAMES.get(name, name), head)
+        heads.layout_of_maps(TIMM_NAMES.get(name, name), head)
 
 
 def freeze(network: FilmNetwork, *, name: str, frozen: float | str) -> None:
@@ -274,10 +267,11 @@ class AlexNetReference(nn.Module):
 
 def _frozen_layers(body: nn.Module, *, name: str, frozen: float | str) -> tuple[nn.Module, ...]:
     """Return the frozen layers and what holds them, of a network with or without a stated head."""
-    behind = () if isinstance(body, HeadedNetwork) else layout_of(partial(build_body, name)).behind
+    headed = isinstance(body, heads.HeadedNetwork)
+    behind = () if headed else heads.layout_of(partial(build_body, name)).behind
     listed = {
         layer: module
-        for layer, module in trunk_of(body).named_modules()
+        for layer, module in heads.trunk_of(body).named_modules()
         if layer.partition(".")[0] not in behind
     }
     modules = tuple(listed.values())
@@ -317,7 +311,7 @@ def _builder(name: str, head: Head) -> Callable[..., nn.Module]:
         return NETWORKS[name] if name in NETWORKS else partial(timm.create_model, name)
     if name in NETWORKS and name not in TIMM_NAMES:
         raise ValueError(f"{name} keeps the head that it was published with: leave `head` out")
-    return partial(headed, TIMM_NAMES.get(name, name), head)
+    return partial(heads.headed, TIMM_NAMES.get(name, name), head)
 
 
 OPENCV = {
@@ -334,5 +328,8 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "alexnet": AlexNet,
     "alexnet-reference": AlexNetReference,
     **{name: partial(timm.create_model, published) for name, published in TIMM_NAMES.items()},
-    **{f"resnet50-{name}": partial(headed, "resnet50", head) for name, head in HEADS.items()},
+    **{
+        f"resnet50-{name}": partial(heads.headed, "resnet50", head)
+        for name, head in heads.HEADS.items()
+    },
 }

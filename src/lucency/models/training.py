@@ -35,30 +35,13 @@ from lucency.core.stage import is_complete, partial_folder
 from lucency.evaluation.calibration import no_recalibration, recalibrate
 from lucency.evaluation.metrics import macro_auc
 from lucency.evaluation.thresholds import threshold_table
+from lucency.models import checkpoint, optimisation
 from lucency.models.augmentation import seed_of
-from lucency.models.checkpoint import (
-    CHECKPOINT,
-    SIZE,
-    State,
-    TrainingState,
-    binary_accuracy,
-    load_checkpoint,
-    pooled_auc,
-    save_checkpoint,
-    tally,
-)
 from lucency.models.classifier import Classifier, save_classifier, save_weights
 from lucency.models.device import accelerator_for, laid_out, name_of
 from lucency.models.film_loader import Batch, Films, feed, share_of_process, shuffled_batches
 from lucency.models.inference import forward, predict
 from lucency.models.networks import FilmNetwork, build, check_frozen, check_name, freeze
-from lucency.models.optimisation import (
-    cycle_ends,
-    learning_rate,
-    loss_cells,
-    mean_over_stated,
-    optimizer_for,
-)
 from lucency.models.weights import fingerprint_weights, initialise
 
 UNIT = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
@@ -67,17 +50,13 @@ SETTLE_STEPS = 10
 _building = threading.Lock()  # on TPU v2 and v3 two ranks are threads and share torch's generator
 
 
-@dataclass(kw_only=True)
-class Clock:
-    """When, in seconds of `time.monotonic`, losses were last settled and a checkpoint written."""
-
-    settled: float
-    saved: float
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False)
 class Job:
-    """One network's training; `best` holds the best weights so far, `wrapped` may be parallel."""
+    """One network's training; `best` holds the best weights so far, `wrapped` may be parallel.
+
+    `settled` and `saved` are when, in seconds of `time.monotonic`, losses were last settled and a
+    checkpoint written.
+    """
 
     train: Films
     val: Films
@@ -89,9 +68,10 @@ class Job:
     network: FilmNetwork
     wrapped: nn.Module
     optimizer: Optimizer
-    state: TrainingState
-    best: State
-    clock: Clock
+    state: checkpoint.TrainingState
+    best: checkpoint.State
+    settled: float
+    saved: float
 
 
 def train(
@@ -128,7 +108,8 @@ def train(
             if rank() == 0:
                 _save(job, folder, split=upstream["split"])
         if rank() == 0:
-            (out / CHECKPOINT).unlink(missing_ok=True)  # not before: a kill would lose it all
+            # Not before: a kill would lose it all.
+            (out / checkpoint.CHECKPOINT).unlink(missing_ok=True)
         job.accelerator.wait_for_everyone()
     return out
 
@@ -193,9 +174,9 @@ def _begin(
         )
         provenance = initialise(network.body, choice=choice, root=Path(protocol.data.root))
     freeze(network, name=choice.built, frozen=training.frozen)
-    optimizer = optimizer_for(network, training, accelerator.device)
+    optimizer = optimisation.optimizer_for(network, training, accelerator.device)
     wrapped, optimizer = accelerator.prepare(laid_out(network), optimizer)
-    state, best = load_checkpoint(network=network, optimizer=optimizer, folder=folder)
+    state, best = checkpoint.load_checkpoint(network=network, optimizer=optimizer, folder=folder)
     val = Films(prepared=prepared, plan=plan.take(plan.part == "val"), copies=protocol.balance.seed)
     change = {"recipe": training.augment, "seed": training.seed}
     now = time.monotonic()
@@ -212,7 +193,8 @@ def _begin(
         optimizer=optimizer,
         state=state,
         best=best,
-        clock=Clock(settled=now, saved=now),
+        settled=now,
+        saved=now,
     )
 
 
@@ -222,11 +204,12 @@ def _learn(job: Job, folder: Path, progress: Advance) -> None:
         shutil.rmtree(folder / "events", ignore_errors=True)  # a killed training's may be too many
         write_events(job.state.epochs, folder / "events")
     steps = len(shuffled_batches(len(job.train), batch=job.training.batch, seed=0, epoch=0))
-    progress(job.state.step * len(job.train) // steps, _films(job), "")
+    films = job.training.epochs * len(job.train)
+    progress(job.state.step * len(job.train) // steps, films, "")
     while job.state.epoch < job.training.epochs and not _out_of_patience(job):
         _learn_epoch(job, folder, progress)
         _finish_epoch(job, folder)
-        progress(job.state.epoch * len(job.train), _films(job), _figures(job.state))
+        progress(job.state.epoch * len(job.train), films, _figures(job.state))
         job.accelerator.wait_for_everyone()
 
 
@@ -243,16 +226,17 @@ def _learn_epoch(job: Job, folder: Path, progress: Advance) -> None:
     job.network.frozen_body = state.epoch < training.frozen_epochs
     job.wrapped.train()
     losses: list[torch.Tensor] = []
-    counts = torch.zeros(SIZE, device=job.accelerator.device)
-    job.clock.settled = time.monotonic()
+    counts = torch.zeros(checkpoint.SIZE, device=job.accelerator.device)
+    job.settled = time.monotonic()
     todo = batches[state.step - state.epoch * len(batches) :]
     shares = [share_of_process(batch) for batch in todo]
     films = replace(job.train, epoch=state.epoch)
     val_loss = [epoch["val_loss"] for epoch in state.epochs]
     pictured = feed(films, batches=shares, device=job.accelerator.device)
     for batch, pictures in zip(todo, pictured, strict=True):
-        place = {"step": state.step, "steps_an_epoch": len(batches)}
-        rate = learning_rate(training, val_loss=val_loss, **place)
+        rate = optimisation.learning_rate(
+            training, step=state.step, steps_an_epoch=len(batches), val_loss=val_loss
+        )
         loss, counted = _step(job, pictures, batch, rate)
         losses.append(loss)
         counts += counted
@@ -264,7 +248,8 @@ def _learn_epoch(job: Job, folder: Path, progress: Advance) -> None:
         state.counts = np.add(state.counts, counts.tolist()).tolist()
         counts.zero_()
         if not last:  # whose figures and checkpoint come with the epoch's
-            progress(state.step * len(job.train) // len(batches), _films(job), _figures(state))
+            total, done = training.epochs * len(job.train), state.step * len(job.train)
+            progress(done // len(batches), total, _figures(state))
             _checkpoint_if_due(job, folder)
 
 
@@ -281,14 +266,16 @@ def _step(
         for one in (plan.label[share], plan.weight[share], plan.label[batch])
     )
     logit = job.wrapped(pictures)
-    cells = loss_cells(job.training.loss, logit, label=label, weight=weight, among=among)
-    loss = mean_over_stated(cells, stated=int((~np.isnan(plan.label[batch])).sum()))
+    cells = optimisation.loss_cells(
+        job.training.loss, logit, label=label, weight=weight, among=among
+    )
+    loss = optimisation.mean_over_stated(cells, stated=int((~np.isnan(plan.label[batch])).sum()))
     job.optimizer.zero_grad()
     job.accelerator.backward(loss * world_size())
     if job.training.clip_norm:
         job.accelerator.clip_grad_norm_(job.wrapped.parameters(), job.training.clip_norm)
     job.optimizer.step()
-    figures = torch.cat([loss.detach()[None], tally(logit, label)])
+    figures = torch.cat([loss.detach()[None], checkpoint.tally(logit, label)])
     total = job.accelerator.reduce(figures, reduction="sum")
     assert isinstance(total, torch.Tensor)
     return total[0], total[1:]
@@ -305,15 +292,11 @@ def _settle(job: Job, losses: list[torch.Tensor]) -> None:
     losses.clear()
     job.state.step_loss += values
     now = time.monotonic()
-    job.state.seconds += now - job.clock.settled
-    job.clock.settled = now
+    job.state.seconds += now - job.settled
+    job.settled = now
 
 
-def _films(job: Job) -> int:
-    return job.training.epochs * len(job.train)
-
-
-def _figures(state: TrainingState) -> str:
+def _figures(state: checkpoint.TrainingState) -> str:
     recent = state.step_loss[-SETTLE_STEPS:] or [state.epochs[-1]["train_loss"]]
     loss = f"loss {np.mean(recent):.3f}"
     return f"{loss}, val AUC {state.epochs[-1]['val_auc']:.3f}" if state.epochs else loss
@@ -321,11 +304,11 @@ def _figures(state: TrainingState) -> str:
 
 def _checkpoint_if_due(job: Job, folder: Path) -> None:
     """Write a checkpoint, unless the last one, or the beginning, is too recent; rank 0 does."""
-    if rank() == 0 and time.monotonic() - job.clock.saved > CHECKPOINT_SECONDS:
-        save_checkpoint(
+    if rank() == 0 and time.monotonic() - job.saved > CHECKPOINT_SECONDS:
+        checkpoint.save_checkpoint(
             job.state, network=job.network, optimizer=job.optimizer, best=job.best, folder=folder
         )
-        job.clock.saved = job.clock.settled = time.monotonic()
+        job.saved = job.settled = time.monotonic()
 
 
 def _finish_epoch(job: Job, folder: Path) -> None:
@@ -337,8 +320,8 @@ def _finish_epoch(job: Job, folder: Path) -> None:
             "epoch": state.epoch + 1,
             "step": state.step,
             "train_loss": float(np.mean(state.step_loss[int(before["step"]) :])),
-            "train_accuracy": binary_accuracy(np.array(state.counts)),
-            "train_pooled_auc": pooled_auc(np.array(state.counts)),
+            "train_accuracy": checkpoint.binary_accuracy(np.array(state.counts)),
+            "train_pooled_auc": checkpoint.pooled_auc(np.array(state.counts)),
             **_validate(job),
             "learning_rate": job.optimizer.param_groups[0]["lr"],
             "films_per_second": len(job.train) / (state.seconds - before["seconds"]),
@@ -366,17 +349,15 @@ def _validate(job: Job) -> dict[str, float]:
         score, _ = forward(job.network, films=job.val)
         logit, label = torch.from_numpy(score), torch.from_numpy(job.val.plan.label)
         weight = torch.ones_like(label)
-        cells = loss_cells("bce", logit, label=label, weight=weight, among=label)
-        loss = mean_over_stated(cells, stated=int((~label.isnan()).sum()))
-        counts = tally(logit, label).double().numpy()
-        figures = [
-            {
-                "val_loss": float(loss),
-                "val_auc": macro_auc(job.val.plan.label, score),
-                "val_accuracy": binary_accuracy(counts),
-                "val_pooled_auc": pooled_auc(counts),
-            }
-        ]
+        cells = optimisation.loss_cells("bce", logit, label=label, weight=weight, among=label)
+        loss = optimisation.mean_over_stated(cells, stated=int((~label.isnan()).sum()))
+        counts = checkpoint.tally(logit, label).double().numpy()
+        figures[0] = {
+            "val_loss": float(loss),
+            "val_auc": macro_auc(job.val.plan.label, score),
+            "val_accuracy": checkpoint.binary_accuracy(counts),
+            "val_pooled_auc": checkpoint.pooled_auc(counts),
+        }
     return broadcast_object_list(figures)[0]
 
 
@@ -385,7 +366,7 @@ def _keep_snapshot(job: Job, folder: Path) -> None:
 
     Huang et al., "Snapshot ensembles: train 1, get M for free", ICLR 2017.
     """
-    ends = cycle_ends(job.training)
+    ends = optimisation.cycle_ends(job.training)
     if job.training.snapshots and job.state.epoch in ends:
         number = ends.index(job.state.epoch) + 1
         save_weights(job.network.body, folder / f"snapshot-{number}.safetensors")

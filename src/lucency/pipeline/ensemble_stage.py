@@ -29,7 +29,7 @@ from lucency.core.predictions import (
 )
 from lucency.core.progress import progress, say
 from lucency.core.stage import discard_outdated, fingerprint_of, produce
-from lucency.core.tables import save_tables
+from lucency.core.tables import load_tables, save_tables
 from lucency.ensemble import ensembles
 from lucency.evaluation.calibration import recalibrated
 from lucency.evaluation.compare import Entry, leaderboard
@@ -152,8 +152,7 @@ def viewed(trained: Trained, network: str) -> Predictor:
 
 def learnt(trained: Trained, source: str, learner: str) -> Predictor:
     """Return what a classical learner makes of the features of a source."""
-    from lucency.ensemble.feature_classifiers import classical_predictions
-    from lucency.ensemble.nested_cv import Fitting
+    from lucency.ensemble.feature_classifiers import Fitting, classical_predictions
 
     train, evaluated, _ = feature_sets(trained, source)
     choices = trained.run.protocol.ensemble
@@ -200,7 +199,7 @@ def _comparable(train: Features, evaluated: Features, *, source: str) -> tuple[F
     """Return features whose cosine means something: textures have units, and may be missing."""
     if TEXTURE not in source.split(AND):
         return train, evaluated
-    from lucency.ensemble.nested_cv import standardised
+    from lucency.ensemble.feature_classifiers import standardised
 
     rows = np.arange(len(train) + len(evaluated))
     both = np.concatenate([train.feature, evaluated.feature])
@@ -246,7 +245,8 @@ def compare_ensembles(trained: Trained) -> ensembles.EnsembleResults:
     }
     discard_outdated(place, inputs=inputs)
     write = partial(_write_leaderboard, trained, made)
-    return ensembles.load_ensemble_results(produce(place, inputs=inputs, write=write))
+    folder = produce(place, inputs=inputs, write=write)
+    return load_tables(ensembles.EnsembleResults, folder, text=ensembles.TEXT)
 
 
 def _jobs(trained: Trained) -> dict[str, _Job]:

@@ -180,7 +180,7 @@ def change(run: Run) -> imbalance.Change:
         plan=seen if early else seen.take(seen.part == "train"),
         findings=films.findings,
         steps=imbalance.load_steps(run.out / "plan"),
-        population=imbalance.POPULATIONS[early],
+        population="all films" if early else "the training part",
     )
 
 
