@@ -9,20 +9,7 @@ from typing import Annotated
 
 import typer
 
-from lucency.cli.options import (
-    Changes,
-    Figure,
-    Json,
-    LabelTable,
-    ProtocolFile,
-    RunFolder,
-    Tables,
-    Workers,
-    print_answer,
-    print_audit,
-    to_file,
-    to_folder,
-)
+from lucency.cli import options
 
 data_group = typer.Typer(
     help="Describe, balance, check and write data sets.\n\nExample:\n\n"
@@ -39,7 +26,7 @@ def phantom(
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")] = 0,
     label_noise: Annotated[float, typer.Option(help="Share of labels made wrong.")] = 0.0,
     shortcut: Annotated[float, typer.Option(help="Share of planted drains and markers.")] = 0.0,
-    workers: Workers = 0,
+    workers: options.Workers = 0,
 ) -> None:
     """Write a data set of phantoms, invented chest films, in the layout of ChestX-ray14.
 
@@ -59,7 +46,7 @@ def phantom(
 
 
 @data_group.command()
-def describe(file: LabelTable, json: Json = False) -> None:
+def describe(file: options.LabelTable, json: options.Json = False) -> None:
     """Describe a label file: films, patients, views, ages, films of each finding.
 
     No film is read. FILE is NIH's Data_Entry table, a manifest.csv, or a table with the columns
@@ -71,11 +58,13 @@ def describe(file: LabelTable, json: Json = False) -> None:
     """
     from lucency.cli.output import describe_labels
 
-    print_answer(describe_labels(file), json)
+    options.print_answer(describe_labels(file), json)
 
 
 @data_group.command()
-def imbalance(file: LabelTable, figure: Figure = None, json: Json = False) -> None:
+def imbalance(
+    file: options.LabelTable, figure: options.Figure = None, json: options.Json = False
+) -> None:
     """Measure how imbalanced the findings of a label file are.
 
     No film is read. FILE is NIH's Data_Entry table, a manifest.csv, or any table with a 0/1 column
@@ -87,20 +76,20 @@ def imbalance(file: LabelTable, figure: Figure = None, json: Json = False) -> No
     """
     from lucency.cli.output import describe_imbalance
 
-    print_answer(describe_imbalance(file, figure=figure), json)
+    options.print_answer(describe_imbalance(file, figure=figure), json)
 
 
 @data_group.command()
 def balance(
-    protocol: ProtocolFile,
+    protocol: options.ProtocolFile,
     labels: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="The label file. Default: that of the protocol."),
     ] = None,
-    changes: Changes = None,
-    figure: Figure = None,
-    table: Annotated[Path | None, to_file("Write the steps to this CSV file.")] = None,
-    json: Json = False,
+    changes: options.Changes = None,
+    figure: options.Figure = None,
+    table: Annotated[Path | None, options.to_file("Write the steps to this CSV file.")] = None,
+    json: options.Json = False,
 ) -> None:
     """Plan a protocol's balancing from labels alone, step by step.
 
@@ -114,11 +103,15 @@ def balance(
     from lucency.config.protocol import read_protocol
 
     chosen = read_protocol(protocol, changes=changes)
-    print_answer(balance_from_labels(chosen, labels=labels, figure=figure, table=table), json)
+    options.print_answer(
+        balance_from_labels(chosen, labels=labels, figure=figure, table=table), json
+    )
 
 
 @data_group.command()
-def quality(folder: RunFolder, out: Tables = None, json: Json = False) -> None:
+def quality(
+    folder: options.RunFolder, out: options.Tables = None, json: options.Json = False
+) -> None:
     """Find odd films of a run: repeated, turned, inverted, mirrored, blank, framed, no chest.
 
     The films must be prepared. quality.csv, or some of its rows, is a list for a protocol's
@@ -130,12 +123,14 @@ def quality(folder: RunFolder, out: Tables = None, json: Json = False) -> None:
     """
     from lucency.pipeline.run_audit import audit_quality
 
-    print_audit(audit_quality(folder), out, json)
+    options.print_audit(audit_quality(folder), out, json)
 
 
 @data_group.command()
 def export(
-    folder: RunFolder, out: Annotated[Path, to_folder("The data set's folder.")], json: Json = False
+    folder: options.RunFolder,
+    out: Annotated[Path, options.to_folder("The data set's folder.")],
+    json: options.Json = False,
 ) -> None:
     """Write a run's balanced data set as films, in the layout of ChestX-ray14.
 
@@ -154,4 +149,4 @@ def export(
         raise ValueError(f"{folder} has no plan: go on with lucency run --until balance")
     made = write_balanced(opened, out=out)
     films = sum(1 for _ in (made / "images").iterdir())
-    print_answer({"films": films, "folder": str(made)}, json)
+    options.print_answer({"films": films, "folder": str(made)}, json)

@@ -7,24 +7,15 @@ from typing import Annotated
 
 import typer
 
-from lucency.cli.options import (
-    Films,
-    Json,
-    KnownFilms,
-    Model,
-    NetworkName,
-    print_answer,
-    to_file,
-    to_folder,
-)
+from lucency.cli import options
 
 
 def predict(
-    model: Model,
-    films: Films,
-    network: NetworkName = "",
-    csv: Annotated[Path | None, to_file("Write the table to this file.")] = None,
-    json: Json = False,
+    model: options.Model,
+    films: options.Films,
+    network: options.NetworkName = "",
+    csv: Annotated[Path | None, options.to_file("Write the table to this file.")] = None,
+    json: options.Json = False,
 ) -> None:
     """Predict the findings of films on disk.
 
@@ -46,10 +37,10 @@ def predict(
 
 
 def explain(
-    model: Model,
-    films: KnownFilms,
-    out: Annotated[Path, to_folder("The folder to write.")],
-    network: NetworkName = "",
+    model: options.Model,
+    films: options.KnownFilms,
+    out: Annotated[Path, options.to_folder("The folder to write.")],
+    network: options.NetworkName = "",
     method: Annotated[
         list[str] | None, typer.Option(help="A method, or several. Default: those of a protocol.")
     ] = None,
@@ -57,7 +48,7 @@ def explain(
         list[str] | None,
         typer.Option(help="A finding, or several. Default: those that the network predicts."),
     ] = None,
-    json: Json = False,
+    json: options.Json = False,
 ) -> None:
     """Draw heat maps of films: a page, one PNG a film and finding, the maps as .npz.
 
@@ -66,25 +57,25 @@ def explain(
     lucency explain runs/demo films/00000001_000.png --out explained
     """
     from lucency.config.sections import ExplanationChoices
-    from lucency.pipeline.film_inference import Request, explain_films
+    from lucency.pipeline.film_inference import explain_films
 
     methods = tuple(method) if method else ExplanationChoices().methods
-    request = Request(network, methods, tuple(finding or ()))
-    print_answer(explain_films(model, films, request=request, out=out), json)
+    request = {"network": network, "methods": methods, "findings": tuple(finding or ())}
+    options.print_answer(explain_films(model, films, **request, out=out), json)
 
 
 def similar(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A run's folder.")],
-    films: KnownFilms,
+    films: options.KnownFilms,
     top: Annotated[int, typer.Option(min=1, max=1000, help="Films to find.")] = 10,
-    network: NetworkName = "",
+    network: options.NetworkName = "",
     patients: Annotated[
         str, typer.Option(help="others; or all, to include films of the same patient.")
     ] = "others",
     figure: Annotated[
-        Path | None, to_file("Draw the first film and its answers, .svg or .png.")
+        Path | None, options.to_file("Draw the first film and its answers, .svg or .png.")
     ] = None,
-    json: Json = False,
+    json: options.Json = False,
 ) -> None:
     """Find the films of a run that are most similar to a film, with their labels.
 
@@ -97,18 +88,14 @@ def similar(
     """
     from lucency.core.progress import say
     from lucency.core.tables import in_json
-    from lucency.pipeline.similar_films import (
-        answer,
-        check_kind,
-        draw_similar,
-        find_similar,
-        in_words,
-    )
+    from lucency.pipeline import similar_films
 
     if figure:
-        check_kind(figure)
-    found = find_similar(model, films, network=network, top=top, patients=patients)
+        similar_films.check_kind(figure)
+    found = similar_films.find_similar(model, films, network=network, top=top, patients=patients)
     if figure:
-        draw_similar(found, figure)
+        similar_films.draw_similar(found, figure)
         say(f"Figure: {figure}")
-    typer.echo(in_json(answer(found)) if json else in_words(found), nl=False)
+    typer.echo(
+        in_json(similar_films.answer(found)) if json else similar_films.in_words(found), nl=False
+    )

@@ -10,15 +10,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float32
 
-from lucency.audit.checks import prediction_checks, split_checks
+from lucency.audit.checks import prediction_checks, run_checks, split_checks
 from lucency.audit.checks.issue import count_serious, issue_table, unverified_table
-from lucency.audit.checks.run_checks import (
-    BEFORE,
-    CHECKS,
-    check_external,
-    check_lists,
-    check_protocol,
-)
 from lucency.balance.imbalance import Change, cooccurrence, measure, no_finding, steps_text
 from lucency.balance.methods import plan_of_labels
 from lucency.config.protocol import Protocol, read_protocol
@@ -293,21 +286,21 @@ ANSWERS_OF_VARIANTS = ANSWERS | {
 }
 
 
-def localised(sight: HeatmapResults, folder: Path) -> Answer:
+def localised(found: HeatmapResults, folder: Path) -> Answer:
     """Return the scores of a network's heat maps; ValueError where nothing was scored."""
-    pointing = sight.scores.pointing
+    pointing = found.scores.pointing
     if not len(pointing):
-        raise ValueError(f"nothing could be localised: {'; '.join(sight.remarks)}")
+        raise ValueError(f"nothing could be localised: {'; '.join(found.remarks)}")
     macro = pointing.loc[(pointing["finding"] == MACRO) & (pointing["measure"] == GAME)]
     hits = {
         row["method"]: f"{row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
         for row in macro.to_dict("records")
     }
     return {
-        "network": sight.network,
+        "network": found.network,
         "pointing game": hits,
-        "conclusion": conclude_heatmaps(sight.scores.baselines, boxes=sight.boxes),
-        "remarks": sight.remarks,
+        "conclusion": conclude_heatmaps(found.scores.baselines, boxes=found.boxes),
+        "remarks": found.remarks,
         "tables": folder,
     }
 
@@ -340,12 +333,12 @@ def find_issues(
         if not {"train", "test"} <= set(lists):
             given = ", ".join(lists) or "nothing"
             raise ValueError(f"found lists for {given}; expected --train and --test, maybe --val")
-        return issue_table(check_lists(lists, labels=labels)), len(split_checks.CHECKS)
+        return issue_table(run_checks.check_lists(lists, labels=labels)), len(split_checks.CHECKS)
     if changes:
         raise ValueError("--set changes a protocol: found a table, expected no --set")
     claimed = unverified_table(what, labels=labels, scale=scale)
     of_split = len(split_checks.CHECKS) if lists else 1  # without lists, whose films these are
-    found = check_external(claimed, lists, labels=labels)
+    found = run_checks.check_external(claimed, lists, labels=labels)
     return issue_table(found), len(prediction_checks.CHECKS) + of_split
 
 
@@ -374,8 +367,8 @@ def _severities(table: pd.DataFrame) -> dict[str, int]:
 
 def _own(what: Path, changes: Sequence[str] | None) -> tuple[pd.DataFrame, int]:
     if what.suffix == ".toml":
-        found = check_protocol(read_protocol(what, changes=changes))
-        return issue_table(found), len(split_checks.CHECKS) + len(BEFORE)
+        found = run_checks.check_protocol(read_protocol(what, changes=changes))
+        return issue_table(found), len(split_checks.CHECKS) + len(run_checks.BEFORE)
     if changes:
         raise ValueError(f"--set changes a protocol, and {what} is done: check a .toml file")
     run, file = open_run_folder(what), what / "protocol.toml"
@@ -385,4 +378,4 @@ def _own(what: Path, changes: Sequence[str] | None) -> tuple[pd.DataFrame, int]:
             f"{what} is not evaluated yet: expected a finished run; check its protocol.toml alone, "
             f"or finish it with lucency run {file} --out {what}"
         )
-    return stages.issues(run), CHECKS
+    return stages.issues(run), run_checks.CHECKS

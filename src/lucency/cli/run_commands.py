@@ -10,15 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lucency.cli.options import (
-    Changes,
-    Json,
-    ProtocolFile,
-    RunFolder,
-    RunOut,
-    Workers,
-    print_answer,
-)
+from lucency.cli import options
 from lucency.core.parallel import left_alone, rank, world_size
 
 INCOMPLETE = 3  # exit status of a report that lacks a chapter
@@ -44,12 +36,12 @@ Until = Annotated[
 
 
 def run(
-    protocol: ProtocolFile,
-    out: RunOut,
+    protocol: options.ProtocolFile,
+    out: options.RunOut,
     until: Until = StageName.REPORT,
-    changes: Changes = None,
-    workers: Workers = 0,
-    json: Json = False,
+    changes: options.Changes = None,
+    workers: options.Workers = 0,
+    json: options.Json = False,
 ) -> None:
     """Run an experiment: every stage of its protocol, up to the report.
 
@@ -62,7 +54,12 @@ def run(
     do(until, protocol, out, changes, workers, json, variants=False)
 
 
-def train(protocol: ProtocolFile, out: RunOut, changes: Changes = None, json: Json = False) -> None:
+def train(
+    protocol: options.ProtocolFile,
+    out: options.RunOut,
+    changes: options.Changes = None,
+    json: options.Json = False,
+) -> None:
     """Train every network of a protocol, in one process or in several.
 
     `run` trains in one process. Several processes or machines train together under a launcher.
@@ -83,7 +80,7 @@ def train(protocol: ProtocolFile, out: RunOut, changes: Changes = None, json: Js
     do(StageName.TRAIN, protocol, out, changes, 0, json)
 
 
-def report(folder: RunFolder, json: Json = False) -> None:
+def report(folder: options.RunFolder, json: options.Json = False) -> None:
     """Write the page of a finished run again.
 
     Chapters that failed are tried again. Networks and predictions stay as they are.
@@ -104,7 +101,7 @@ def report(folder: RunFolder, json: Json = False) -> None:
     do(StageName.REPORT, file, folder, None, 0, json)
 
 
-def protocols(json: Json = False) -> None:
+def protocols(json: options.Json = False) -> None:
     """List the protocols that come with the package, with their cost and result.
 
     A name may stand in place of a protocol's path. No result means that nobody has run it whole.
@@ -117,7 +114,7 @@ def protocols(json: Json = False) -> None:
 
     found = list_protocols()
     if json:
-        print_answer({one.name: one._asdict() for one in found}, json)
+        options.print_answer({one.name: one._asdict() for one in found}, json)
         return
     for one in found:
         typer.echo(f"{one.name}: {one.about}")
@@ -158,6 +155,6 @@ def print_made(answer: dict[str, Any], json: bool) -> None:
     from lucency.cli.output import NOT_MADE
 
     if rank() == 0:
-        print_answer(answer, json)
+        options.print_answer(answer, json)
     if NOT_MADE in answer:
         raise typer.Exit(INCOMPLETE)

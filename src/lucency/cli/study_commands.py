@@ -8,17 +8,7 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from lucency.cli.options import (
-    Changes,
-    Json,
-    ProtocolFile,
-    RunFolder,
-    StudyOut,
-    Workers,
-    print_answer,
-    print_audit,
-    to_folder,
-)
+from lucency.cli import options
 from lucency.cli.run_commands import StageName, Until, do, print_made
 
 Item = TypeVar("Item")
@@ -33,12 +23,12 @@ study_group = typer.Typer(
 
 @study_group.command()
 def ablation(
-    protocol: ProtocolFile,
-    out: StudyOut,
+    protocol: options.ProtocolFile,
+    out: options.StudyOut,
     until: Until = StageName.REPORT,
-    changes: Changes = None,
-    workers: Workers = 0,
-    json: Json = False,
+    changes: options.Changes = None,
+    workers: options.Workers = 0,
+    json: options.Json = False,
 ) -> None:
     """Train every variant of a protocol at every seed, and compare them with the base.
 
@@ -53,11 +43,11 @@ def ablation(
 
 @study_group.command()
 def leakage(
-    protocol: ProtocolFile,
-    out: StudyOut,
-    changes: Changes = None,
-    workers: Workers = 0,
-    json: Json = False,
+    protocol: options.ProtocolFile,
+    out: options.StudyOut,
+    changes: options.Changes = None,
+    workers: options.Workers = 0,
+    json: options.Json = False,
 ) -> None:
     """Measure the inflation of metrics by leakage: three schemes of split and balancing.
 
@@ -81,13 +71,13 @@ def leakage(
 
 @study_group.command()
 def cross_validation(
-    protocol: ProtocolFile,
-    out: StudyOut,
+    protocol: options.ProtocolFile,
+    out: options.StudyOut,
     folds: Annotated[int, typer.Option(min=3, max=20, help="Folds of a repeat.")] = 5,
     repeats: Annotated[int, typer.Option(min=1, help="Independent repeats.")] = 1,
-    changes: Changes = None,
-    workers: Workers = 0,
-    json: Json = False,
+    changes: options.Changes = None,
+    workers: options.Workers = 0,
+    json: options.Json = False,
 ) -> None:
     """Predict every film by cross-validation, with folds by patient.
 
@@ -102,15 +92,15 @@ def cross_validation(
     from lucency.pipeline.run_audit import audit_folds
 
     job = open_run(read_protocol(protocol, changes=changes), out=out, workers=workers)
-    print_audit(audit_folds(job, folds=folds, repeats=repeats), None, json)
+    options.print_audit(audit_folds(job, folds=folds, repeats=repeats), None, json)
 
 
 @study_group.command()
 def heatmaps(
-    folder: RunFolder,
-    out: Annotated[Path, to_folder("The study's folder.")],
-    changes: Changes = None,
-    json: Json = False,
+    folder: options.RunFolder,
+    out: Annotated[Path, options.to_folder("The study's folder.")],
+    changes: options.Changes = None,
+    json: options.Json = False,
 ) -> None:
     """Score heat maps on the boxes of a run's test films, beside trivial baselines.
 
@@ -125,13 +115,13 @@ def heatmaps(
     from lucency.pipeline.run_audit import score_run_heatmaps
 
     found = score_run_heatmaps(folder, changes=tuple(changes or ()), out=out)
-    print_answer(localised(found, out), json)
+    options.print_answer(localised(found, out), json)
 
 
 @study_group.command()
 def preparation(  # noqa: PLR0913 - the options of one command
-    protocol: ProtocolFile,
-    out: StudyOut,
+    protocol: options.ProtocolFile,
+    out: options.StudyOut,
     clips: Annotated[
         str, typer.Option(metavar="LIST", help="Clip limits of CLAHE, between commas.")
     ] = "1,2,3,4,8",
@@ -149,9 +139,9 @@ def preparation(  # noqa: PLR0913 - the options of one command
         Path | None,
         typer.Option(metavar="RUN", help="A finished ablation of preparations, shown too."),
     ] = None,
-    changes: Changes = None,
-    workers: Workers = 0,
-    json: Json = False,
+    changes: options.Changes = None,
+    workers: options.Workers = 0,
+    json: options.Json = False,
 ) -> None:
     """Measure the effect of CLAHE's parameters on a protocol's films.
 
@@ -176,7 +166,7 @@ def preparation(  # noqa: PLR0913 - the options of one command
     )
     choices = {"measured": films, "repeats": repeats, "ablation": ablation}
     opened = open_study(read, grid=grid, out=out, workers=workers, **choices)
-    print_answer(answer(opened), json)
+    options.print_answer(answer(opened), json)
 
 
 def _listed(text: str, kind: Callable[[str], Item], option: str) -> list[Item]:

@@ -8,18 +8,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from lucency.audit import shortcuts
 from lucency.audit.agreement import COUNTS, published_counts, rate_label_quality
 from lucency.audit.image_quality import inspect, quality_counts, quality_table
-from lucency.audit.shortcuts import (
-    AuditResults,
-    find_shortcuts,
-    known_facts,
-    load_audit_results,
-    probe,
-    save_audit_results,
-    shortcut_reasons,
-    strata,
-)
+from lucency.audit.shortcuts import AuditResults
 from lucency.core.manifest import Manifest, read_table
 from lucency.core.plan import COPY_MARK
 from lucency.core.predictions import Predictions
@@ -42,7 +34,7 @@ def audit_network(trained: Trained) -> AuditResults:
         **run.fingerprints("prepared"),
     }
     write = partial(_write_audit, trained, network)
-    return load_audit_results(produce(run.out / "audit", inputs=inputs, write=write))
+    return shortcuts.load_audit_results(produce(run.out / "audit", inputs=inputs, write=write))
 
 
 def _write_audit(trained: Trained, network: str, folder: Path) -> None:
@@ -52,20 +44,22 @@ def _write_audit(trained: Trained, network: str, folder: Path) -> None:
         odd = quality_table(inspect(films, progress=advance))
     say("Looking for shortcuts and hidden strata")
     truth = _truth(trained)
-    levels = known_facts(_facts_of(predicted, films.manifest, truth))
-    probes = probe(predicted, levels, **draws)
-    shortcuts = find_shortcuts(predicted, levels, probes, **draws)
+    levels = shortcuts.known_facts(_facts_of(predicted, films.manifest, truth))
+    probes = shortcuts.probe(predicted, levels, **draws)
+    found = shortcuts.find_shortcuts(predicted, levels, probes, **draws)
     counts = _counts(trained, films.manifest, truth)
     results = AuditResults(
         network=network,
-        label_quality=rate_label_quality(counts, caveats=_other(predicted, shortcuts)),
+        label_quality=rate_label_quality(
+            counts, caveats=_other(predicted, shortcuts.shortcut_reasons(found))
+        ),
         probes=probes,
-        shortcuts=shortcuts,
-        strata=strata(predicted, **draws),
+        shortcuts=found,
+        strata=shortcuts.strata(predicted, **draws),
         pictures=quality_counts(odd, films=len(films.manifest)),
         odd=odd,
     )
-    save_audit_results(results, folder)
+    shortcuts.save_audit_results(results, folder)
 
 
 def _truth(trained: Trained) -> pd.DataFrame:
@@ -103,9 +97,9 @@ def _counts(trained: Trained, films: Manifest, truth: pd.DataFrame) -> pd.DataFr
     return pd.DataFrame(rows, columns=list(COUNTS))
 
 
-def _other(predicted: Predictions, shortcuts: pd.DataFrame) -> dict[str, str]:
-    """Return what else makes each finding's score doubtful."""
-    reasons = {name: f"shortcut {fact}" for name, fact in shortcut_reasons(shortcuts).items()}
+def _other(predicted: Predictions, facts: dict[str, str]) -> dict[str, str]:
+    """Return what else makes each finding's score doubtful; `facts` are its shortcuts."""
+    reasons = {name: f"shortcut {fact}" for name, fact in facts.items()}
     positives = (predicted.label == 1).sum(axis=0).tolist()
     for finding, count in zip(predicted.findings, positives, strict=True):
         if count < FEW:

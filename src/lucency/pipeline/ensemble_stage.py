@@ -19,7 +19,7 @@ from jaxtyping import Float64, Int64
 from scipy.special import logit
 
 from lucency.config.sections import AND, FROZEN, TEXTURE, EnsembleChoices
-from lucency.core.plan import Plan, originals
+from lucency.core.plan import originals
 from lucency.core.predictions import (
     Features,
     Predictions,
@@ -30,10 +30,10 @@ from lucency.core.predictions import (
 from lucency.core.progress import progress, say
 from lucency.core.stage import discard_outdated, fingerprint_of, produce
 from lucency.core.tables import load_tables, save_tables
-from lucency.ensemble.ensembles import EQUAL, TEXT, EnsembleResults, diversity, make_ensemble
+from lucency.ensemble import ensembles
 from lucency.evaluation.calibration import recalibrated
 from lucency.evaluation.compare import Entry, leaderboard
-from lucency.evaluation.thresholds import threshold_table
+from lucency.evaluation.summary import fit_thresholds
 from lucency.pipeline.feature_stage import feature_sets, sources, textures
 from lucency.pipeline.run import Trained, best_network, kept
 
@@ -99,9 +99,6 @@ def _works(trained: Trained) -> dict[str, Work]:
     return works
 
 
-VIEWS = "gentle"  # how the views of a film differ
-
-
 class Predictor(NamedTuple):
     """A predictor's predictions of validation and test films, its cost, and tables beside them."""
 
@@ -113,10 +110,8 @@ class Predictor(NamedTuple):
 def ensemble(trained: Trained, method: str) -> Predictor:
     """Return the networks combined by a method of ENSEMBLES, or stacked."""
     say(f"Combining {len(trained.predictions)} networks: {method}")
-    cost = costs(trained)
-    combined = make_ensemble(
-        trained.predictions, method=method, seed=trained.run.protocol.ensemble.seed
-    )
+    cost, seed = costs(trained), trained.run.protocol.ensemble.seed
+    combined = ensembles.make_ensemble(trained.predictions, method=method, seed=seed)
     entry = Entry("ensemble", sum(cost[one.network] for one in trained.predictions))
     return Predictor(combined.predictions, entry, {"weights": combined.weights})
 
@@ -129,10 +124,10 @@ def snapshots(trained: Trained, network: str) -> Predictor:
         several = predict_snapshots(
             trained.classifiers[network],
             prepared=trained.pictures,
-            plan=_evaluated_plan(trained),
+            plan=trained.evaluated,
             progress=advance,
         )
-    predicted = make_ensemble(several, method=EQUAL, seed=0).predictions
+    predicted = ensembles.make_ensemble(several, method=ensembles.EQUAL, seed=0).predictions
     return Predictor(predicted, Entry("snapshots", costs(trained)[network] * len(several)), {})
 
 
@@ -146,8 +141,8 @@ def viewed(trained: Trained, network: str) -> Predictor:
         predicted = predict_views(
             load_classifier(trained.classifiers[network]),
             prepared=trained.pictures,
-            plan=_evaluated_plan(trained),
-            recipe=VIEWS,
+            plan=trained.evaluated,
+            recipe="gentle",
             views=choices.views,
             seed=choices.seed,
             progress=advance,
@@ -224,11 +219,6 @@ def _shown(films: Features) -> Int64[np.ndarray, " m"]:
     return np.flatnonzero(~np.isnan(films.feature).all(axis=1))
 
 
-def _evaluated_plan(trained: Trained) -> Plan:
-    seen = trained.plan
-    return seen.take(seen.part != "train")
-
-
 def _cost_of(trained: Trained, source: str) -> float:
     return sum(costs(trained)[one] for one in source.split(AND))
 
@@ -241,12 +231,12 @@ class _Job(NamedTuple):
 
 
 @kept
-def compare_ensembles(trained: Trained) -> EnsembleResults:
+def compare_ensembles(trained: Trained) -> ensembles.EnsembleResults:
     """Return the leaderboard of networks and all that the protocol makes of them."""
-    jobs, place = _jobs(trained), leaderboard_folder(trained.run.out)
+    jobs, place = _jobs(trained), trained.run.out / "ensemble" / "leaderboard"
     if not jobs:
         discard_outdated(place, inputs={})
-        return EnsembleResults()
+        return ensembles.EnsembleResults()
     made = {name: _made(trained, name, job) for name, job in jobs.items()}
     inputs = {
         "evaluation": trained.run.protocol.evaluation.model_dump(),
@@ -256,12 +246,7 @@ def compare_ensembles(trained: Trained) -> EnsembleResults:
     discard_outdated(place, inputs=inputs)
     write = partial(_write_leaderboard, trained, made)
     folder = produce(place, inputs=inputs, write=write)
-    return load_tables(EnsembleResults, folder, text=TEXT)
-
-
-def leaderboard_folder(out: Path) -> Path:
-    """Return where the leaderboard lies, if there is one."""
-    return out / "ensemble" / "leaderboard"
+    return load_tables(ensembles.EnsembleResults, folder, text=ensembles.TEXT)
 
 
 def _jobs(trained: Trained) -> dict[str, _Job]:
@@ -291,10 +276,7 @@ def _members(trained: Trained) -> dict[str, str]:
 
 
 def _jobs_on_features(trained: Trained, source: str, choices: EnsembleChoices) -> dict[str, _Job]:
-    made_of: dict[str, object] = {
-        "features": feature_sets(trained, source).made_of,
-        "seed": choices.seed,
-    }
+    made_of = {"features": feature_sets(trained, source).made_of, "seed": choices.seed}
     jobs = {}
     for learner in choices.learners:
         inputs = {**made_of, "learner": learner, "oversampling": choices.oversampling}
@@ -344,18 +326,22 @@ def _write_leaderboard(trained: Trained, made: dict[str, Predictor], folder: Pat
         table = leaderboard(
             [*networks, *(one.predictions for one in made.values())],
             entries=entries,
-            reference=EQUAL if EQUAL in choices.ensembles else best,
+            reference=ensembles.EQUAL if ensembles.EQUAL in choices.ensembles else best,
             choices=trained.run.protocol.evaluation,
             progress=advance,
         )
-    tables = [one.tables for one in made.values()]
-    results = EnsembleResults(
+    tables, lungs = [one.tables for one in made.values()], pd.DataFrame()
+    if TEXTURE in choices.single_sources:
+        from lucency.ensemble.radiomics import lungs_table
+
+        lungs = lungs_table(trained.prepared.manifest, textures(trained))
+    results = ensembles.EnsembleResults(
         leaderboard=table,
         weights=_together(tables, "weights"),
-        diversity=_diversity(trained, networks) if len(networks) > 1 else pd.DataFrame(),
+        diversity=_diversity(trained) if len(networks) > 1 else pd.DataFrame(),
         choices=_together(tables, "choices"),
         similar=_together(tables, "similar"),
-        lungs=_lungs(trained) if TEXTURE in choices.single_sources else pd.DataFrame(),
+        lungs=lungs,
     )
     save_tables(results, folder)
 
@@ -365,17 +351,8 @@ def _together(tables: Sequence[dict[str, pd.DataFrame]], name: str) -> pd.DataFr
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
 
 
-def _lungs(trained: Trained) -> pd.DataFrame:
-    from lucency.ensemble.radiomics import lungs_table
-
-    return lungs_table(trained.prepared.manifest, textures(trained))
-
-
-def _diversity(trained: Trained, networks: Sequence[Predictions]) -> pd.DataFrame:
-    rule = trained.run.protocol.evaluation
-    fitted = [
-        threshold_table(one.of("val"), method=rule.threshold, recall=rule.recall)["threshold"]
-        for one in networks
-    ]
-    threshold = np.stack([one.to_numpy(dtype=np.float64) for one in fitted])
-    return diversity([one.of("test") for one in networks], threshold=threshold)
+def _diversity(trained: Trained) -> pd.DataFrame:
+    networks, choices = trained.predictions, trained.run.protocol.evaluation
+    fitted = fit_thresholds([one.of("val") for one in networks], choices=choices)["threshold"]
+    threshold = fitted.to_numpy(dtype=np.float64).reshape(len(networks), -1)
+    return ensembles.diversity([one.of("test") for one in networks], threshold=threshold)

@@ -93,8 +93,7 @@ def _write_features(trained: Trained, network: str, folder: Path) -> None:
 
 def _single(trained: Trained, source: str) -> FeatureSets:
     if source in trained.classifiers:
-        train = training_features(trained, source)
-        evaluated = trained.predictions_of(source)
+        train, evaluated = training_features(trained, source), trained.predictions_of(source)
         made_of = {source: fingerprint_of(_place(trained, source))}
         made_of[f"{source}, predicted"] = fingerprint_of(trained.run.out / "predictions" / source)
         return FeatureSets(train, evaluated.features, made_of)
@@ -103,11 +102,10 @@ def _single(trained: Trained, source: str) -> FeatureSets:
         made_of = {TEXTURE: fingerprint_of(trained.run.cache / "features" / TEXTURE)}
     else:
         feature, made_of = _frozen(trained, source)
-    seen = trained.plan
     train = _of_training(trained, source, feature[trained.training_films])
-    evaluated_feature = feature[seen.take(seen.part != "train").row]
     films = trained.predictions[0].features
-    return FeatureSets(train, replace(films, source=source, feature=evaluated_feature), made_of)
+    evaluated = replace(films, source=source, feature=feature[trained.evaluated.row])
+    return FeatureSets(train, evaluated, made_of)
 
 
 def _joined(source: str, each: Sequence[FeatureSets]) -> FeatureSets:

@@ -5,11 +5,11 @@ Letters in shapes: h and w pixels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -26,6 +26,9 @@ from lucency.pipeline.run import best_network, network_inputs, open_run_folder
 
 if TYPE_CHECKING:
     from lucency.models.classifier import Classifier
+
+UNKNOWN_PATIENT = -1
+MOST_FILMS = 200  # at once
 
 
 def predict_disk(folder: Path, films: list[Path], *, network: str) -> tuple[str, pd.DataFrame]:
@@ -63,45 +66,50 @@ def films_for_programs(network: str, table: pd.DataFrame) -> dict[str, object]:
     return {"network": network, "films": films, "rejected": rejected}
 
 
-class Request(NamedTuple):
-    """What is to be explained, and how; no finding means those that the network names."""
-
-    network: str
-    methods: tuple[str, ...]
-    findings: tuple[str, ...]
-
-
-def explain_films(folder: Path, films: Sequence[Path], *, request: Request, out: Path) -> Answer:
+def explain_films(
+    folder: Path,
+    films: Sequence[Path],
+    *,
+    network: str,
+    methods: tuple[str, ...],
+    findings: tuple[str, ...],
+    out: Path,
+) -> Answer:
     """Explain films on disk, or films of the run by name, to `out`.
 
-    There: explained.html, one PNG a film and finding, maps-METHOD.npz, probabilities.csv. Raises
-    ValueError for an unknown film, finding, method or network.
+    There: explained.html, one PNG a film and finding, maps-METHOD.npz, probabilities.csv. No
+    finding means those that the network names. Raises ValueError for an unknown film, finding,
+    method or network.
     """
     from lucency.explain.methods.registry import check_request
     from lucency.models.classifier import load_classifier
 
-    place = network_folder(folder, request.network)
+    place = network_folder(folder, network)
     classifier = load_classifier(place)
-    check_request(classifier, methods=request.methods, findings=request.findings)
-    about = {"findings": classifier.findings, "preparation": classifier.preparation}
-    shown = requested_films(folder, films, **about)
+    check_request(classifier, methods=methods, findings=findings)
+    shown = requested_films(folder, films, classifier)
     say(f"Network: {classifier.name}; films: {len(shown.manifest):,}")
-    inputs = {"films": shown.manifest.origin, "request": request._asdict(), **network_inputs(place)}
-    write = partial(_write_explanation, classifier, shown, request)
+    request = {"network": network, "methods": methods, "findings": findings}
+    inputs = {"films": shown.manifest.origin, "request": request, **network_inputs(place)}
+    write = partial(_write_explanation, classifier, shown, methods, findings)
     made = produce(out, inputs=inputs, write=write)
     return {"films": len(shown.manifest), "folder": str(made), "page": str(made / "explained.html")}
 
 
 def _write_explanation(
-    classifier: Classifier, films: Prepared, request: Request, folder: Path
+    classifier: Classifier,
+    films: Prepared,
+    methods: tuple[str, ...],
+    findings: tuple[str, ...],
+    folder: Path,
 ) -> None:
     from lucency.explain.methods.registry import explain
     from lucency.models.inference import predict
     from lucency.report.heatmap_figures import write_explanation
 
     plan, maps = originals(films.manifest.label), []
-    what = {"prepared": films, "plan": plan, "findings": request.findings or classifier.findings}
-    for name in request.methods:
+    what = {"prepared": films, "plan": plan, "findings": findings or classifier.findings}
+    for name in methods:
         with progress(f"Explaining with {name}", unit="films") as advance:
             maps.append(explain(classifier, method=name, progress=advance, **what))
     write_explanation(
@@ -109,7 +117,7 @@ def _write_explanation(
         maps=maps,
         prepared=films,
         threshold=classifier.threshold,
-        findings=request.findings,
+        findings=findings,
         folder=folder,
     )
 
@@ -141,19 +149,10 @@ def network_folder(folder: Path, network: str) -> Path:
     names = [place.name for place in trained]
     if network and network not in names:
         raise ValueError(f"{folder} has no network {network!r}; expected one of {', '.join(names)}")
-    if network:
-        return folder / "networks" / network
-    return best_network(trained)
+    return folder / "networks" / network if network else best_network(trained)
 
 
-UNKNOWN_PATIENT = -1
-MOST_FILMS = 200  # at once
-Named = TypeVar("Named", str, Path)
-
-
-def requested_films(
-    folder: Path, films: Sequence[Path], *, findings: tuple[str, ...], preparation: Preparation
-) -> Prepared:
+def requested_films(folder: Path, films: Sequence[Path], classifier: Classifier) -> Prepared:
     """Return films as a network sees them: the run's own by name, others prepared anew.
 
     Files that cannot be read are left out, aloud, and stand in `rejected`. Raises ValueError for a
@@ -164,71 +163,77 @@ def requested_films(
         place = open_run_folder(folder).cache / "prepared"
         if not (place / "receipt.json").is_file():
             raise ValueError(f"{folder} has no prepared films: go on with lucency run")
-        return films_of(load_prepared(place), _few(names))
+        _refuse_many(names)
+        return _films_of(load_prepared(place), names)
     if names:
         raise ValueError(f"{names[0]}: no such file; expected films, folders, or films of the run")
-    return _of_disk(_few(list(films_below(list(films)))), findings, preparation)
+    files = list(films_below(list(films)))
+    _refuse_many(files)
+    read = read_films(files, findings=classifier.findings, preparation=classifier.preparation)
+    named = [f"{file} {fingerprint_file(Path(file))}" for file in read.manifest.image.tolist()]
+    return replace(read, manifest=replace(read.manifest, origin=f"on disk: {', '.join(named)}"))
 
 
-def films_of(prepared: Prepared, names: list[str]) -> Prepared:
-    """Return the prepared films of these names; ValueError for one that is not among them."""
-    row = pd.Index(prepared.manifest.image).get_indexer(pd.Index(names))
-    if (row < 0).any():
-        lost = names[int(np.flatnonzero(row < 0)[0])]
-        raise ValueError(f"{lost}: no such file, and no film of the run; expected either")
-    films = prepared.manifest.take(row.astype(np.int64))
-    return Prepared(
-        manifest=replace(films, origin=f"of the run: {', '.join(names)}"),
-        preparation=prepared.preparation,
-        pixels=np.asarray(prepared.pixels[row]),
-        rejected=prepared.rejected,
-    )
-
-
-def _few(films: list[Named]) -> list[Named]:
+def _refuse_many(films: Sequence[object]) -> None:
     if len(films) > MOST_FILMS:
         raise ValueError(
             f"found {len(films):,} films, expected {MOST_FILMS} at most for one page: name fewer"
         )
-    return films
 
 
-def _of_disk(places: list[Path], findings: tuple[str, ...], preparation: Preparation) -> Prepared:
-    pixels, rejected = read_files(places, preparation)
-    files = list(pixels)
-    label = np.full((len(files), len(findings)), np.nan, dtype=np.float32)
-    named = [f"{file} {fingerprint_file(file)}" for file in files]
-    manifest = Manifest(
-        findings=findings,
-        image=np.array([str(file) for file in files]),
-        patient=np.full(len(files), UNKNOWN_PATIENT),
-        label=label,
-        facts=pd.DataFrame(index=range(len(files))),
-        boxes=empty_boxes(),
-        origin=f"on disk: {', '.join(named)}",
-    )
-    return Prepared(
-        manifest=manifest,
-        preparation=preparation,
-        pixels=np.stack(list(pixels.values())),
-        rejected=rejected,
-    )
+def _films_of(prepared: Prepared, names: list[str]) -> Prepared:
+    """Return the prepared films of these names; ValueError for one that is not among them."""
+    row = pd.Index(prepared.manifest.image).get_indexer(pd.Index(names)).astype(np.int64)
+    if (row < 0).any():
+        lost = names[int(np.flatnonzero(row < 0)[0])]
+        raise ValueError(f"{lost}: no such file, and no film of the run; expected either")
+    films = replace(prepared.manifest.take(row), origin=f"of the run: {', '.join(names)}")
+    return replace(prepared, manifest=films, pixels=np.asarray(prepared.pixels[row]))
 
 
-def read_files(
-    places: list[Path], preparation: Preparation
-) -> tuple[dict[Path, UInt8[np.ndarray, "h w"]], pd.DataFrame]:
-    """Return the pixels of the files that can be read, and the others with their reasons."""
+def read_films(
+    files: Sequence[Path], *, findings: tuple[str, ...], preparation: Preparation
+) -> Prepared:
+    """Return the films that can be read, prepared, without labels; others are `rejected`, aloud.
+
+    Raises ValueError where none can be read.
+    """
     pixels, lost = {}, []
-    for file in places:
+    for file in files:
         film = prepare_file(file, preparation=preparation)
         if isinstance(film, str):
             lost.append((str(file), film))
         else:
-            pixels[file] = film
+            pixels[str(file)] = film
     if not pixels:
         image, reason = lost[0]
         raise ValueError(f"none of {len(lost)} files can be read ({image}: {reason}); name a film")
     for image, reason in lost:
         say(f"Left out is {image}: {reason}")
-    return pixels, pd.DataFrame(lost, columns=["image", "reason"])
+    return unlabelled(pixels, findings=findings, preparation=preparation, rejected=lost)
+
+
+def unlabelled(
+    pixels: Mapping[str, UInt8[np.ndarray, "h w"]],
+    *,
+    findings: tuple[str, ...],
+    preparation: Preparation,
+    rejected: Sequence[tuple[str, str]] = (),
+) -> Prepared:
+    """Return pictures by name as films without labels; `rejected` are names and reasons."""
+    names, count = list(pixels), len(pixels)
+    manifest = Manifest(
+        findings=findings,
+        image=np.array(names),
+        patient=np.full(count, UNKNOWN_PATIENT),
+        label=np.full((count, len(findings)), np.nan, dtype=np.float32),
+        facts=pd.DataFrame({"path": names}),
+        boxes=empty_boxes(),
+        origin=", ".join(names[:3]) + (f" and {count - 3} more" if count > 3 else ""),
+    )
+    return Prepared(
+        manifest=manifest,
+        preparation=preparation,
+        pixels=np.stack(list(pixels.values())),
+        rejected=pd.DataFrame(rejected, columns=["image", "reason"]),
+    )

@@ -6,46 +6,22 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float64, Shaped
 
 from lucency.config.sections import ExplanationChoices
-from lucency.core.plan import Plan
 from lucency.core.stage import produce
-from lucency.explain.heatmap_results import (
-    RANDOMISED,
-    HeatmapResults,
-    HeatmapScores,
-    choose_cases,
-    faithfulness_table,
-    load_heatmap_results,
-    no_scores,
-    sanity_table,
-    save_heatmap_results,
-    score_maps,
-)
+from lucency.explain import heatmap_results
+from lucency.explain.heatmap_results import RANDOMISED, HeatmapResults, HeatmapScores
 from lucency.explain.heatmaps import Heatmaps, boxed_in_train
 from lucency.pipeline.run import Trained, best_network, network_inputs
 
+if TYPE_CHECKING:
+    from lucency.models.classifier import Classifier
+
 CASES = 4  # films of a finding that are shown of each kind
-
-
-class View(NamedTuple):
-    """Test films to explain, boxes that may be scored and their films, findings to look for.
-
-    `plan` are the films with boxes and those of `cases`; `boxed` the former; `test` all.
-    """
-
-    plan: Plan
-    boxed: Plan
-    test: Plan
-    boxes: pd.DataFrame
-    cases: pd.DataFrame
-    findings: tuple[str, ...]
-    remarks: tuple[str, ...]
 
 
 def explain_network(trained: Trained, choices: ExplanationChoices, *, out: Path) -> HeatmapResults:
@@ -59,7 +35,7 @@ def explain_network(trained: Trained, choices: ExplanationChoices, *, out: Path)
         **run.fingerprints("prepared", "plan"),
     }
     write = partial(_write_heatmaps, trained, choices, network)
-    return load_heatmap_results(produce(out, inputs=inputs, write=write))
+    return heatmap_results.load_heatmap_results(produce(out, inputs=inputs, write=write))
 
 
 def _write_heatmaps(
@@ -68,92 +44,85 @@ def _write_heatmaps(
     from lucency.explain.methods.faithfulness_tests import network_heatmaps
     from lucency.models.classifier import load_classifier
 
-    classifier = load_classifier(network)
-    view = _view(trained, classifier.name, classifier.findings, classifier.threshold)
-    where = {"plan": view.plan, "boxed": view.boxed, "tried": view.test}
-    what = {"findings": view.findings, "choices": choices}
-    found = network_heatmaps(classifier, prepared=trained.prepared, **where, **what)
+    classifier, draws = load_classifier(network), trained.run.draws
+    test = trained.plan.take(trained.plan.part == "test")
+    test = test.take(test.copy == 0)  # copies made before the split would be tried twice
+    names = pd.Series(trained.prepared.manifest.image[test.row])
+    boxes, remarks = _boxes_of(trained, names)
+    named = set(boxes["finding"])
+    wanted = tuple(one for one in classifier.findings if one in named) or classifier.findings
+    cases = _cases(trained, classifier, names, wanted)
+    boxed, shown = (names.isin(table["image"]).to_numpy() for table in (boxes, cases))
+    found = network_heatmaps(
+        classifier,
+        prepared=trained.prepared,
+        plan=test.take(boxed | shown),
+        boxed=test.take(boxed),
+        tried=test,
+        findings=wanted,
+        choices=choices,
+    )
     refused = [f"{name}: {reason}" for name, reason in found.refused.items()]
     results = HeatmapResults(
         network=classifier.name,
-        remarks=(*view.remarks, *refused, *_coarse(found.maps)),
+        remarks=(*remarks, *refused, *_coarse(found.maps)),
         maps=found.maps,
-        boxes=view.boxes,
-        cases=view.cases,
-        scores=_score(view, found.maps, found.randomised_maps, **trained.run.draws),
-        sanity=sanity_table(found.tests.similarities),
-        faithfulness=faithfulness_table(found.tests.tried, **trained.run.draws),
+        boxes=boxes,
+        cases=cases,
+        scores=_score(boxes, found.maps, found.randomised_maps, draws),
+        sanity=heatmap_results.sanity_table(found.tests.similarities),
+        faithfulness=heatmap_results.faithfulness_table(found.tests.tried, **draws),
     )
-    save_heatmap_results(results, folder)
+    heatmap_results.save_heatmap_results(results, folder)
 
 
-def _view(
-    trained: Trained, network: str, findings: tuple[str, ...], threshold: Float64[np.ndarray, " k"]
-) -> View:
-    films, seen = trained.prepared.manifest, trained.plan
-    train, test = (seen.take(seen.part == part) for part in ("train", "test"))
-    test = test.take(test.copy == 0)  # copies made before the split would be tried twice
-    boxes, remarks = _boxes_of(films.boxes, films.image[test.row])
-    learnt_from = films.image[np.union1d(train.row, train.mate)]
-    if message := boxed_in_train(boxes["image"].to_numpy(dtype=str), trained=learnt_from):
-        boxes, remarks = boxes.iloc[:0], [*remarks, message]
-    wanted = tuple(name for name in findings if name in set(boxes["finding"])) or findings
-    predicted = trained.predictions_of(network).of("test")
-    predicted = predicted.take(
-        np.flatnonzero(pd.Series(predicted.image).isin(films.image[test.row]).to_numpy())
-    )
-    limit = dict(zip(findings, threshold.tolist(), strict=True))
-    cases = [
-        choose_cases(predicted, finding=name, threshold=limit[name], films=CASES).assign(
-            finding=name
-        )
-        for name in wanted
-    ]
-    names = pd.Series(films.image[test.row])
-    boxed = names.isin(boxes["image"]).to_numpy()
-    shown = names.isin(pd.concat([one["image"] for one in cases])).to_numpy()
-    plans = (test.take(boxed | shown), test.take(boxed), test)
-    return View(*plans, boxes, pd.concat(cases), wanted, tuple(remarks))
-
-
-def _boxes_of(
-    boxes: pd.DataFrame, test: Shaped[np.ndarray, " t"]
-) -> tuple[pd.DataFrame, list[str]]:
-    """Return the boxes on test films, and a remark on those that are not."""
-    mine = boxes.loc[boxes["image"].isin(pd.Series(test))].reset_index(drop=True)
-    remarks = []
-    if left := len(boxes) - len(mine):
-        remarks.append(f"{left:,} of {len(boxes):,} boxes are on films that are not in test")
-    if not len(mine):
+def _boxes_of(trained: Trained, names: pd.Series) -> tuple[pd.DataFrame, list[str]]:
+    """Return the boxes on test films that no network trained on, and remarks on the others."""
+    films, seen, remarks = trained.prepared.manifest, trained.plan, []
+    boxes = films.boxes.loc[films.boxes["image"].isin(names)].reset_index(drop=True)
+    if left := len(films.boxes) - len(boxes):
+        remarks.append(f"{left:,} of {len(films.boxes):,} boxes are on films that are not in test")
+    if not len(boxes):
         remarks.append(
             "no film of the test part has a box of these findings, so nothing can be localised"
         )
-    return mine, remarks
+    train = seen.take(seen.part == "train")
+    learnt_from = films.image[np.union1d(train.row, train.mate)]
+    if message := boxed_in_train(boxes["image"].to_numpy(dtype=str), trained=learnt_from):
+        return boxes.iloc[:0], [*remarks, message]
+    return boxes, remarks
+
+
+def _cases(
+    trained: Trained, classifier: Classifier, names: pd.Series, findings: Sequence[str]
+) -> pd.DataFrame:
+    """Return the test films to show of each finding, as `choose_cases` does."""
+    predicted = trained.predictions_of(classifier.name).of("test")
+    predicted = predicted.take(np.flatnonzero(pd.Series(predicted.image).isin(names).to_numpy()))
+    limit = dict(zip(classifier.findings, classifier.threshold.tolist(), strict=True))
+    choose = partial(heatmap_results.choose_cases, predicted, films=CASES)
+    return pd.concat([
+        choose(finding=name, threshold=limit[name]).assign(finding=name) for name in findings
+    ])  # fmt: skip
 
 
 def _score(
-    view: View,
+    boxes: pd.DataFrame,
     maps: Sequence[Heatmaps],
     randomised_maps: Sequence[Heatmaps],
-    *,
-    resamples: int,
-    seed: int,
+    draws: dict[str, int],
 ) -> HeatmapScores:
     """Return what the maps score; nothing where there is no box, or no place to tell."""
-    fine = [place for place, one in enumerate(maps) if _places(one) > 1]
-    if not fine or not len(view.boxes):
-        return no_scores()
-    boxed = np.flatnonzero(pd.Series(maps[0].image).isin(view.boxes["image"]).to_numpy())
-    blind = [
-        replace(randomised_maps[at], method=f"{randomised_maps[at].method}, {RANDOMISED}")
-        for at in fine
-    ]
-    return score_maps(
-        [maps[at].take(boxed) for at in fine],
-        randomised_maps=blind,
-        boxes=view.boxes,
-        resamples=resamples,
-        seed=seed,
+    if not len(boxes) or all(_places(one) == 1 for one in maps):
+        return heatmap_results.no_scores()
+    pairs = zip(maps, randomised_maps, strict=True)
+    fine, blind = zip(*[pair for pair in pairs if _places(pair[0]) > 1], strict=True)
+    boxed = np.flatnonzero(pd.Series(maps[0].image).isin(boxes["image"]).to_numpy())
+    return heatmap_results.score_maps(
+        [one.take(boxed) for one in fine],
+        randomised_maps=[replace(one, method=f"{one.method}, {RANDOMISED}") for one in blind],
+        boxes=boxes,
+        **draws,
     )
 
 

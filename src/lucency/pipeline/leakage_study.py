@@ -142,11 +142,10 @@ def _write_page(run: Run, table: pd.DataFrame, folder: Path) -> None:
 
 def without(run: Run) -> dict[str, str]:
     """Return the chapters that pages of schemes lack, by scheme, and why."""
-    folders = {name: Failures(member.out / "failed") for name, member in schemes(run).items()}
     return {
         f"{name}: {chapter}": reason
-        for name, failures in folders.items()
-        for chapter, reason in failures.reasons().items()
+        for name, member in schemes(run).items()
+        for chapter, reason in Failures(member.out / "failed").reasons().items()
     }
 
 

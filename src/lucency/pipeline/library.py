@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float64, Shaped, UInt8
+from jaxtyping import Float64, Shaped
 
 from lucency.config.protocol import Protocol, read_protocol
 from lucency.config.sections import DRAWS
@@ -25,7 +25,7 @@ from lucency.evaluation.external import LEAST, MOST
 from lucency.evaluation.summary import Evaluation
 from lucency.explain.heatmaps import Heatmaps
 from lucency.pipeline import stages
-from lucency.pipeline.film_inference import UNKNOWN_PATIENT, films_below, network_folder, read_files
+from lucency.pipeline.film_inference import films_below, network_folder, read_films, unlabelled
 from lucency.pipeline.run import Run, open_run
 
 if TYPE_CHECKING:
@@ -158,9 +158,7 @@ class Model:
                 "film of uint8 with height and width"
             )
         pixels = {f"array {number}": prepare_film(film, preparation=self.preparation)}
-        none = pd.DataFrame({"image": [], "reason": []})
-        about = {"findings": self.findings, "preparation": self.preparation}
-        return _gathered(pixels, rejected=none, **about)
+        return unlabelled(pixels, findings=self.findings, preparation=self.preparation)
 
 
 def load(folder: Place, *, network: str = "") -> Model:
@@ -203,11 +201,8 @@ class Explanation:
         if lost := [name for name in chosen if name not in self.maps.findings]:
             known = ", ".join(self.maps.findings)
             raise ValueError(f"findings: found {lost[0]!r}, expected some of {known}")
-        place = [self.maps.findings.index(name) for name in chosen]
-        cells = {
-            name: (self.maps.grid[row, column], self.maps.centres)
-            for name, column in zip(chosen, place, strict=True)
-        }
+        grids = dict(zip(self.maps.findings, self.maps.grid[row], strict=True))
+        cells = {name: (grids[name], self.maps.centres) for name in chosen}
         return overlay_figure(self.prepared.pixels[row], maps=cells, corners=np.empty((0, 4)))
 
 
@@ -376,45 +371,13 @@ def _prepared(
 ) -> Prepared:
     if lost := [file for file in files if not file.exists()]:
         raise ValueError(f"films: {lost[0]}: no such file; expected films or folders of them")
-    pixels, rejected = read_files(files, preparation)
-    named = {str(file): picture for file, picture in pixels.items()}
-    return _gathered(named, findings=findings, preparation=preparation, rejected=rejected)
-
-
-def _gathered(
-    pixels: Mapping[str, UInt8[np.ndarray, "h w"]],
-    *,
-    findings: tuple[str, ...],
-    preparation: Preparation,
-    rejected: pd.DataFrame,
-) -> Prepared:
-    """Return pictures by name as prepared films without labels."""
-    names, count = list(pixels), len(pixels)
-    manifest = Manifest(
-        findings=findings,
-        image=np.array(names),
-        patient=np.full(count, UNKNOWN_PATIENT),
-        label=np.full((count, len(findings)), np.nan, dtype=np.float32),
-        facts=pd.DataFrame({"path": names}),
-        boxes=empty_boxes(),
-        origin=", ".join(names[:3]) + (f" and {count - 3} more" if count > 3 else ""),
-    )
-    return Prepared(
-        manifest=manifest,
-        preparation=preparation,
-        pixels=np.stack(list(pixels.values())),
-        rejected=rejected,
-    )
+    return read_films(files, findings=findings, preparation=preparation)
 
 
 def _labelled(manifest: Manifest, findings: tuple[str, ...]) -> Manifest:
     """Return the films with labels of these findings, not stated where they have none."""
-    if manifest.findings == findings:
-        return replace(manifest, boxes=empty_boxes())
-    label = np.full((len(manifest), len(findings)), np.nan, dtype=np.float32)
-    for column, name in enumerate(findings):
-        if name in manifest.findings:
-            label[:, column] = manifest.label[:, manifest.findings.index(name)]
+    table = pd.DataFrame(manifest.label, columns=list(manifest.findings))
+    label = table.reindex(columns=list(findings)).to_numpy(dtype=np.float32)
     return replace(manifest, findings=findings, label=label, boxes=empty_boxes())
 
 

@@ -17,7 +17,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -45,18 +44,9 @@ from lucency.data.image_measures import MEASURES, measure_film
 from lucency.data.preprocess import prepare
 from lucency.data.split import set_apart
 from lucency.ensemble.lungs import lung_mask
+from lucency.evaluation import preparation_grid
 from lucency.evaluation.evaluate import MACRO
-from lucency.evaluation.preparation_grid import (
-    OFF,
-    OWN,
-    STUDY,
-    PreparationStudy,
-    average_measures,
-    compare_cells,
-    conclude_preparations,
-    describe_cell,
-    load_study,
-)
+from lucency.evaluation.preparation_grid import OFF, OWN, STUDY, PreparationStudy
 from lucency.pipeline import stages
 from lucency.pipeline.run import Run, kept, open_run
 from lucency.report.preparation_page import AblationResult, draw_study, write_preparation_page
@@ -87,11 +77,6 @@ class Study:
     measured: int
     repeats: int
     ablation: Path | None
-
-    @property
-    def results(self) -> dict[tuple[object, ...], Any]:
-        """What the study's stages have returned."""
-        return self.run.results
 
 
 def open_study(
@@ -252,21 +237,21 @@ def evaluation(study: Study) -> PreparationStudy:
     inputs = {"evaluation": run.draws, "predictions": made}
     discard_outdated(run.out / "evaluation", inputs=inputs)
     write = partial(_write_evaluation, study, predicted)
-    return load_study(produce(run.out / "evaluation", inputs=inputs, write=write))
+    return preparation_grid.load_study(produce(run.out / "evaluation", inputs=inputs, write=write))
 
 
 def _write_evaluation(study: Study, predicted: dict[str, list[Predictions]], folder: Path) -> None:
     say(f"Comparing {len(predicted)} preparations")
     draws, cells = study.run.draws, study.run.out / "cells"
-    cell_table, summary = compare_cells(predicted, grid=study.grid, **draws)
+    cell_table, summary = preparation_grid.compare_cells(predicted, grid=study.grid, **draws)
     several = {name: read_table(cells / name / MEASURED, text=("image",)) for name in predicted}
-    measures = average_measures(
+    measures = preparation_grid.average_measures(
         {name: table.loc[:, list(MEASURES)] for name, table in several.items()},
         patient=several[OFF]["patient"].to_numpy(dtype=np.int64),
         **draws,
     )
     first = predicted[OFF][0]
-    conclusion = conclude_preparations(
+    conclusion = preparation_grid.conclude_preparations(
         cell_table, summary, films=len(first), patients=len(np.unique(first.patient))
     )
     found = PreparationStudy(
@@ -288,9 +273,8 @@ def report(study: Study) -> Path:
         inputs["ablation"] = fingerprint_of(study.ablation / "evaluation")
         inputs["place"] = _link(study.ablation, run.out)
     discard_outdated(run.out / "page", inputs=inputs)
-    return (
-        produce(run.out / "page", inputs=inputs, write=partial(_write_page, study)) / "report.html"
-    )
+    folder = produce(run.out / "page", inputs=inputs, write=partial(_write_page, study))
+    return folder / "report.html"
 
 
 def _write_page(study: Study, folder: Path) -> None:
@@ -432,7 +416,10 @@ def _ablated(folder: Path, out: Path) -> AblationResult:
     table = read_table(folder / "evaluation" / "ablation.csv", text=("network", "variant"))
     macro = table.loc[(table["finding"] == MACRO) & (table["metric"] == "auc")]
     names = dict.fromkeys(macro["variant"].tolist())
-    words = {name: describe_cell(protocol.varied(name, seed=0).preparation) for name in names}
+    words = {
+        name: preparation_grid.describe_cell(protocol.varied(name, seed=0).preparation)
+        for name in names
+    }
     rows = macro.assign(preparation=macro["variant"].map(words)).to_dict("records")
     conclusion = (folder / "evaluation" / "conclusion.txt").read_text(encoding="utf-8").strip()
     size = protocol.preparation.size

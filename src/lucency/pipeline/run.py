@@ -68,14 +68,15 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def kept(stage: Function) -> Function:
-    """Let a stage be done once for a run (or study): its result stays in `results` of the value."""
+    """Let a stage be done once for a run, or a value that holds one: it stays in its `results`."""
 
     @wraps(stage)
     def once(run: Any, *args: Any, **named: Any) -> Any:
         key = (stage.__module__, stage.__qualname__, args, tuple(sorted(named.items())))
-        if key not in run.results:
-            run.results[key] = stage(run, *args, **named)
-        return run.results[key]
+        results = getattr(run, "run", run).results
+        if key not in results:
+            results[key] = stage(run, *args, **named)
+        return results[key]
 
     return cast("Function", once)
 
@@ -98,9 +99,9 @@ class Trained:
     predictions: list[Predictions]
 
     @property
-    def results(self) -> dict[tuple[object, ...], Any]:
-        """What the run's stages have returned."""
-        return self.run.results
+    def evaluated(self) -> Plan:
+        """The plan's validation and test films."""
+        return self.plan.take(self.plan.part != "train")
 
     def predictions_of(self, network: str) -> Predictions:
         """Return a network's predictions of validation and test films."""

@@ -14,16 +14,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from lucency.audit import review
 from lucency.audit.image_quality import inspect, quality_counts, quality_table
-from lucency.audit.review import (
-    WORDS,
-    draw_label_errors,
-    draw_sample,
-    label_ppv,
-    read_answers,
-    read_sample,
-    reviewers_agree,
-)
 from lucency.config.protocol import parse_protocol, read_protocol
 from lucency.config.sections import DRAWS
 from lucency.core.manifest import NO_FINDING, load_prepared, read_table
@@ -158,7 +150,7 @@ def draw_review(folder: Path, *, suspects: Path | None, films: int, seed: int, o
     _require_prepared(run.cache)
     shown = stages.prepared(run).manifest
     if suspects is None:
-        sample = draw_sample(shown, films=films, seed=seed)
+        sample = review.draw_sample(shown, films=films, seed=seed)
     else:
         try:
             table = read_table(suspects, text=("finding", "direction", "image", "reason"))
@@ -166,7 +158,7 @@ def draw_review(folder: Path, *, suspects: Path | None, films: int, seed: int, o
             raise ValueError(f"{suspects} is no table; expected a errors.csv") from error
         if lacking := {"finding", "direction", "image"} - set(table):
             raise ValueError(f"{suspects}: no column {min(lacking)!r}; expected a errors.csv")
-        sample = draw_label_errors(shown, table, films=films, seed=seed)
+        sample = review.draw_label_errors(shown, table, films=films, seed=seed)
     names = sample["image"].unique().tolist()
     path = dict(zip(shown.image.tolist(), shown.facts["path"].tolist(), strict=True))
     pictures = {}
@@ -190,16 +182,16 @@ def draw_review(folder: Path, *, suspects: Path | None, films: int, seed: int, o
 
 def audit_verdicts(sample: Path, files: list[Path]) -> Audit:
     """Turn reviewers' verdicts into how many labels are right, weighted to all films."""
-    drawn = read_sample(sample)
-    predicted = read_answers(files, sample=drawn)
+    drawn = review.read_sample(sample)
+    predicted = review.read_answers(files, sample=drawn)
     if not len(predicted):
         raise ValueError(
             f"{', '.join(map(str, files))}: no film has an answer; expected yes, no or unsure in "
             "the column answer"
         )
-    found = {"right": label_ppv(drawn, predicted)}
-    found["reviewers"] = reviewers_agree(drawn, predicted, **DRAWS)
-    judged = sum(sum(found["right"][word].tolist()) for word in WORDS)
+    found = {"right": review.label_ppv(drawn, predicted)}
+    found["reviewers"] = review.reviewers_agree(drawn, predicted, **DRAWS)
+    judged = sum(sum(found["right"][word].tolist()) for word in review.WORDS)
     return Audit(
         tables=found,
         shown=tuple(found),

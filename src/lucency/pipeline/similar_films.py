@@ -8,44 +8,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float32, Float64, Int64
 
-from lucency.core.manifest import NO_FINDING, Manifest, Prepared
+from lucency.core.manifest import NO_FINDING, Prepared
 from lucency.core.plan import originals
 from lucency.core.predictions import Predictions, concatenate
 from lucency.core.progress import progress, say
 from lucency.core.stage import fingerprint_of, produce, write_atomically
-from lucency.ensemble.retrieval import (
-    NOBODY,
-    Found,
-    Index,
-    build_index,
-    load_index,
-    prevalence,
-    save_index,
-    search,
-    vote,
-)
+from lucency.ensemble import retrieval
 from lucency.pipeline.feature_stage import training_features
 from lucency.pipeline.film_inference import network_folder, requested_films
 from lucency.pipeline.run import Run, open_run_folder, require_finished
 from lucency.pipeline.stages import predictions, prepared, trained
 
 PATIENTS = ("others", "all")
-FIGURES = (".svg", ".png")
-
-
-class Similar(NamedTuple):
-    """One answer: a film of the run, its cosine similarity, and what it is labelled."""
-
-    image: str
-    patient: int
-    similarity: float
-    findings: str
+LINE = "{:4d}  {similarity:.3f}  {image}  patient {patient}  {findings}"
 
 
 class Resemblance(NamedTuple):
@@ -82,12 +63,17 @@ def find_similar(
         raise ValueError(f"{folder} balanced before its split: copies stand among its test films")
     index, known = _index(run, place.name), prepared(run)
     queries, feature = _embedded(folder, place, films)
-    row = pd.Index(known.manifest.image).get_indexer(pd.Index(index.image))
-    names = _names(queries, known, row[search(index, feature, patient=_nobody(queries), top=1).row])
-    left_out = _owners(names, known.manifest) if patients == "others" else _nobody(queries)
-    found = _without(names, search(index, feature, patient=left_out, top=top + 1), index, top=top)
+    image, patient = pd.Index(known.manifest.image), known.manifest.patient
+    row = image.get_indexer(pd.Index(index.image))
+    nobody = np.full(len(queries.manifest), retrieval.NOBODY)
+    nearest = retrieval.search(index, feature, patient=nobody, top=1)
+    names = _names(queries, known, row[nearest.row])
+    owned = image.get_indexer(pd.Index(names))
+    left_out = np.where(owned >= 0, patient[owned], nobody) if patients == "others" else nobody
+    found = retrieval.search(index, feature, patient=left_out, top=top + 1)
+    found = _without(names, found, index, top=top)
     label = known.manifest.label[row]
-    share = vote(label, found, prior=prevalence(label))
+    share = retrieval.vote(label, found, prior=retrieval.prevalence(label))
     where = np.where(found.row >= 0, row[found.row], -1)
     return Resemblance(
         place.name, patients, queries, known, where, found.similarity, share, left_out
@@ -102,8 +88,8 @@ def answer(resemblance: Resemblance) -> dict[str, object]:
         share = zip(findings, resemblance.share[query].tolist(), strict=True)
         patient = int(resemblance.left_out[query])
         answer[name] = {
-            "left_out": None if patient == NOBODY else patient,
-            "similar": [one._asdict() for one in similar_to(resemblance, query)],
+            "left_out": None if patient == retrieval.NOBODY else patient,
+            "similar": similar_to(resemblance, query),
             "vote": {finding: round(value, 4) for finding, value in share},
         }
     lost = resemblance.queries.rejected
@@ -116,17 +102,14 @@ def in_words(resemblance: Resemblance) -> str:
     for query, name in enumerate(resemblance.queries.manifest.image.tolist()):
         lines.append(f"{name}: most alike to {resemblance.network}; {_whose(resemblance, query)}")
         found = similar_to(resemblance, query)
-        for place, one in enumerate(found, start=1):
-            about = f"{one.image}  patient {one.patient}  {one.findings}"
-            lines.append(f"{place:4d}  {one.similarity:.3f}  {about}")
+        lines += [LINE.format(place, **one) for place, one in enumerate(found, start=1)]
         if not found:
             lines.append("      no film")
     return "\n".join(lines) + "\n"
 
 
 def draw_similar(resemblance: Resemblance, file: Path) -> None:
-    """Draw the first film and its answers as SVG or PNG; ValueError for another kind of file."""
-    check_kind(file)
+    """Draw the first film and its answers as SVG or PNG, by the name of the file."""
     from lucency.report.neighbour_figures import SimilarFilm, similar_figure
     from lucency.report.rendering import png, standalone_svg, svg
 
@@ -156,50 +139,48 @@ def _whose(resemblance: Resemblance, query: int) -> str:
     patient = int(resemblance.left_out[query])
     if resemblance.patients != PATIENTS[0]:
         return "films of all patients, the query's own too"
-    if patient == NOBODY:
+    if patient == retrieval.NOBODY:
         return "films of all patients, since the query's own is not known"
     return f"films of other patients than {patient}"
 
 
 def check_kind(file: Path) -> None:
-    """Raise ValueError unless the name of a figure ends as one of FIGURES."""
-    if file.suffix not in FIGURES:
+    """Raise ValueError unless `draw_similar` can draw to a file of this name."""
+    if file.suffix not in (".svg", ".png"):
         raise ValueError(f"--figure {file}: expected a file name that ends in .svg or .png")
 
 
-def similar_to(resemblance: Resemblance, query: int) -> list[Similar]:
-    """Return the answers to one of the films, best first."""
+def similar_to(resemblance: Resemblance, query: int) -> list[dict[str, Any]]:
+    """Return the answers to one of the films, best first: image, patient, similarity, findings."""
     films, names = resemblance.known.manifest, np.array(resemblance.known.manifest.findings)
-    found = zip(
-        resemblance.row[query].tolist(), resemblance.similarity[query].tolist(), strict=True
-    )
+    row, similarity = resemblance.row[query], resemblance.similarity[query]
     return [
-        Similar(
-            image=str(films.image[row]),
-            patient=int(films.patient[row]),
-            similarity=round(similarity, 4),
-            findings="|".join(names[films.label[row] == 1].tolist()) or NO_FINDING,
-        )
-        for row, similarity in found
-        if row >= 0
+        {
+            "image": str(films.image[film]),
+            "patient": int(films.patient[film]),
+            "similarity": round(cosine, 4),
+            "findings": "|".join(names[films.label[film] == 1].tolist()) or NO_FINDING,
+        }
+        for film, cosine in zip(row.tolist(), similarity.tolist(), strict=True)
+        if film >= 0
     ]
 
 
-def _index(run: Run, network: str) -> Index:
+def _index(run: Run, network: str) -> retrieval.Index:
     """Return the index of all films that trained, validated and tested a network: a stage."""
     predicted = next((one for one in predictions(run) if one.network == network), None)
     if predicted is None:
         raise ValueError(f"{run.out} has no predictions of {network}: go on with lucency run")
     inputs = {"predictions": fingerprint_of(run.out / "predictions" / network)}
     write = partial(_write_index, run, predicted)
-    return load_index(produce(run.out / "index" / network, inputs=inputs, write=write))
+    return retrieval.load_index(produce(run.out / "index" / network, inputs=inputs, write=write))
 
 
 def _write_index(run: Run, predicted: Predictions, folder: Path) -> None:
     train = training_features(trained(run), predicted.network)
     films = concatenate([train, predicted.features])
     say(f"Indexing {len(films):,} films")
-    save_index(build_index(films), folder)
+    retrieval.save_index(retrieval.build_index(films), folder)
 
 
 def _embedded(
@@ -210,17 +191,11 @@ def _embedded(
     from lucency.models.inference import predict
 
     classifier = load_classifier(place)
-    queries = requested_films(
-        folder, films, findings=classifier.findings, preparation=classifier.preparation
-    )
+    queries = requested_films(folder, films, classifier)
     with progress("Looking at the films", unit="films") as advance:
         plan = originals(queries.manifest.label)
         predicted = predict(classifier, prepared=queries, plan=plan, progress=advance)
     return queries, predicted.feature
-
-
-def _nobody(queries: Prepared) -> Int64[np.ndarray, " q"]:
-    return np.full(len(queries.manifest), NOBODY)
 
 
 def _names(queries: Prepared, known: Prepared, nearest: Int64[np.ndarray, "q 1"]) -> list[str]:
@@ -235,18 +210,14 @@ def _names(queries: Prepared, known: Prepared, nearest: Int64[np.ndarray, "q 1"]
     return names
 
 
-def _owners(names: Sequence[str], known: Manifest) -> Int64[np.ndarray, " q"]:
-    """Return the patients of films that are called as films of the run, NOBODY of others."""
-    row = pd.Index(known.image).get_indexer(pd.Index(names))
-    return np.where(row >= 0, known.patient[row], NOBODY)
-
-
-def _without(names: Sequence[str], found: Found, index: Index, *, top: int) -> Found:
+def _without(
+    names: Sequence[str], found: retrieval.Found, index: retrieval.Index, *, top: int
+) -> retrieval.Found:
     """Return the answers without the query itself, one fewer than there are."""
     themselves = (index.image[found.row] == np.array(names)[:, None]) & (found.row >= 0)
     order = np.argsort(themselves, axis=1, kind="stable")[:, :top]
     row = np.where(themselves, -1, found.row)
     similarity = np.where(themselves, np.nan, found.similarity).astype(np.float32)
-    return Found(
+    return retrieval.Found(
         np.take_along_axis(row, order, axis=1), np.take_along_axis(similarity, order, axis=1)
     )

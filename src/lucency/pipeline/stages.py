@@ -19,13 +19,7 @@ from jaxtyping import Int64
 
 from lucency.audit.checks.run_checks import CHECKS, check_run, load_issues, save_issues
 from lucency.audit.shortcuts import AuditResults
-from lucency.balance.imbalance import (
-    Balanced,
-    Change,
-    describe_change,
-    load_steps,
-    save_steps,
-)
+from lucency.balance import imbalance
 from lucency.balance.methods import needs_features, plan_parts, planned, splitter
 from lucency.config.protocol import Protocol
 from lucency.config.sections import THUMBNAIL, Source
@@ -46,23 +40,12 @@ from lucency.data.preprocess import prepare
 from lucency.data.sources import draw_source, read_films
 from lucency.data.split import set_apart, split
 from lucency.ensemble.ensembles import EnsembleResults
-from lucency.evaluation.leakage_inflation import (
-    StudyComparison,
-    compare_with_study,
-    conclude_inflation,
-    inflate_all,
-    load_comparison,
-)
+from lucency.evaluation import leakage_inflation as inflation
+from lucency.evaluation import summary
 from lucency.evaluation.preparation_grid import STUDY, PreparationStudy, load_study
-from lucency.evaluation.summary import (
-    Evaluation,
-    evaluate_networks,
-    fit_thresholds,
-    load_evaluation,
-)
 from lucency.explain.heatmap_results import HeatmapResults
 from lucency.pipeline.audit_stage import audit_network
-from lucency.pipeline.ensemble_stage import compare_ensembles, leaderboard_folder
+from lucency.pipeline.ensemble_stage import compare_ensembles
 from lucency.pipeline.feature_stage import features_folder, similarity_features
 from lucency.pipeline.heatmap_stage import explain_network
 from lucency.pipeline.run import Run, Trained, describe_network, kept, network_inputs, read_history
@@ -137,7 +120,7 @@ def split_name(run: Run) -> str:
 
 
 @kept
-def _balanced_first(run: Run) -> Balanced:
+def _balanced_first(run: Run) -> imbalance.Balanced:
     """Return the plan of a protocol that balances before its split, parted."""
     films = prepared(run).manifest
     return planned(films, splitter(run.protocol)(films, Path()), run.protocol)
@@ -185,18 +168,18 @@ def _write_plan(run: Run, folder: Path) -> None:
             feature=_features(run),
         )
     save_plan(made.plan, films.image, folder)
-    save_steps(made.steps, folder)
+    imbalance.save_steps(made.steps, folder)
 
 
-def change(run: Run) -> Change:
+def change(run: Run) -> imbalance.Change:
     """Return what balancing made of its films: all, or the training part."""
     films, seen = prepared(run).manifest, plan(run)
     early = run.protocol.balance.before_split
-    return describe_change(
+    return imbalance.describe_change(
         films.label[training_films(run)],
         plan=seen if early else seen.take(seen.part == "train"),
         findings=films.findings,
-        steps=load_steps(run.out / "plan"),
+        steps=imbalance.load_steps(run.out / "plan"),
         population="all films" if early else "the training part",
     )
 
@@ -339,13 +322,13 @@ def trained(run: Run) -> Trained:
 
 
 @kept
-def evaluation(run: Run) -> Evaluation:
+def evaluation(run: Run) -> summary.Evaluation:
     """Return thresholds, metrics, comparison, ranking, calibration, subgroups and conclusion."""
     place = run.out / "predictions"
     made = {one.network: fingerprint_of(place / one.network) for one in predictions(run)}
     inputs = {"evaluation": run.protocol.evaluation.model_dump(), "predictions": made}
     write = partial(_write_evaluation, run)
-    return load_evaluation(produce(run.out / "evaluation", inputs=inputs, write=write))
+    return summary.load_evaluation(produce(run.out / "evaluation", inputs=inputs, write=write))
 
 
 def _write_evaluation(run: Run, folder: Path) -> None:
@@ -355,9 +338,9 @@ def _write_evaluation(run: Run, folder: Path) -> None:
     say(f"Evaluating {len(several)} networks on {len(tests[0]):,} test films")
     early = run.protocol.balance.before_split
     label = seen.label[seen.part == "train"] if early else films.label[training_films(run)]
-    found = evaluate_networks(
+    found = summary.evaluate_networks(
         tests,
-        thresholds=fit_thresholds(validation, choices=run.protocol.evaluation),
+        thresholds=summary.fit_thresholds(validation, choices=run.protocol.evaluation),
         facts=films.facts.set_axis(films.image),
         prevalence=np.nanmean(label.astype(np.float64), axis=0),
         **run.draws,
@@ -366,11 +349,11 @@ def _write_evaluation(run: Run, folder: Path) -> None:
 
 
 @kept
-def study_comparison(run: Run) -> StudyComparison:
+def study_comparison(run: Run) -> inflation.StudyComparison:
     """Return what networks reach on patients set apart and what was published; both may be none."""
     published, rows = run.protocol.evaluation.published, films_apart(run)
     if not len(rows) and not published:
-        return StudyComparison()
+        return inflation.StudyComparison()
     reached = predictions_apart(run) if len(rows) else []
     inputs = {
         "apart": {p.network: fingerprint_of(run.out / "apart" / p.network) for p in reached},
@@ -378,21 +361,21 @@ def study_comparison(run: Run) -> StudyComparison:
         **run.fingerprints("evaluation"),
     }
     write = partial(_write_comparison, run, reached)
-    return load_comparison(produce(run.out / "study", inputs=inputs, write=write))
+    return inflation.load_comparison(produce(run.out / "study", inputs=inputs, write=write))
 
 
 def _write_comparison(run: Run, reached: list[Predictions], folder: Path) -> None:
     own = [one.of("test") for one in predictions(run)]
-    found, rows = StudyComparison(), films_apart(run)
+    found, rows = inflation.StudyComparison(), films_apart(run)
     if reached:
         say(f"Evaluating on {len(rows):,} films of patients set apart")
         patients = len(np.unique(prepared(run).manifest.patient[rows]))
         fitted, seen = evaluation(run).thresholds, patients_seen(run)
-        table = inflate_all(own, reached, seen=seen, thresholds=fitted, **run.draws)
-        sentence = conclude_inflation({"": table}, patients=patients)
+        table = inflation.inflate_all(own, reached, seen=seen, thresholds=fitted, **run.draws)
+        sentence = inflation.conclude_inflation({"": table}, patients=patients)
         found = replace(found, inflation=table, conclusion=sentence)
     if run.protocol.evaluation.published:
-        found = replace(found, study=compare_with_study(own, reached, **run.draws))
+        found = replace(found, study=inflation.compare_with_study(own, reached, **run.draws))
     save_tables(found, folder)
 
 
@@ -465,7 +448,7 @@ def report(run: Run) -> Path:
         there.append("study")
     inputs: dict[str, object] = {**run.fingerprints(*there)}
     if made["ensembles"] is not None and len(made["ensembles"].leaderboard):
-        inputs["ensemble"] = fingerprint_of(leaderboard_folder(run.out))
+        inputs["ensemble"] = fingerprint_of(run.out / "ensemble" / "leaderboard")
     if (run.out / STUDY / "evaluation" / RECEIPT).is_file():
         inputs[STUDY] = fingerprint_of(run.out / STUDY / "evaluation")
     if failures.reasons():

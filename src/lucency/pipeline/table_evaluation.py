@@ -13,15 +13,9 @@ from lucency.core.manifest import Manifest
 from lucency.core.predictions import Predictions, load_predictions
 from lucency.core.tables import plain
 from lucency.data.labels import read_labelled
+from lucency.evaluation import external
 from lucency.evaluation.compare import OVER_FINDINGS, compare, conclude_comparison, rank
 from lucency.evaluation.evaluate import MACRO
-from lucency.evaluation.external import (
-    assume_one_split,
-    read_networks,
-    read_tables,
-    read_test_table,
-    standard_thresholds,
-)
 from lucency.evaluation.summary import evaluate_networks, network_metrics
 from lucency.evaluation.thresholds import threshold_table
 from lucency.report.predictions_page import write_external_page
@@ -43,11 +37,13 @@ def evaluate_tables(
                 f"{several[0]} holds no labels: expected --labels FILE, the films' label file"
             )
         films = read_labelled(labels)
-        test, thresholds = read_tables(several[0], films=films, val=val, scale=scale)
+        test, thresholds = external.read_tables(several[0], films=films, val=val, scale=scale)
         return _answer_of([test], thresholds=thresholds, films=films, out=out)
     if val is not None:
         raise ValueError("--val fits the thresholds of one table: expected one TABLE.csv beside it")
-    alone = _files_in(several[0]) if len(several) == 1 else []
+    alone = list(several)
+    if len(several) == 1 and several[0].is_dir():
+        alone = list(several[0].glob("predictions/*/predictions.npz"))
     if len(alone) != 1:
         return compare_tables(several, labels=labels, scale=scale, out=out)
     films = None if labels is None else read_labelled(labels)
@@ -56,7 +52,9 @@ def evaluate_tables(
     if films is not None:
         _check_labels(test, films)
     fitted = len(val_films) > 0
-    thresholds = threshold_table(val_films, method="f1") if fitted else standard_thresholds(test)
+    thresholds = (
+        threshold_table(val_films, method="f1") if fitted else external.standard_thresholds(test)
+    )
     return _answer_of([test], thresholds=thresholds, films=films, out=out)
 
 
@@ -71,11 +69,13 @@ def compare_tables(
     that were not evaluated on the same films, labels, findings and split.
     """
     films = None if labels is None else read_labelled(labels)
-    entries = read_networks(several, table=lambda file: read_test_table(file, films, scale=scale))
-    tests = assume_one_split([one.of("test") for one in entries])
+    entries = external.read_networks(
+        several, table=lambda file: external.read_test_table(file, films, scale=scale)
+    )
+    tests = external.assume_one_split([one.of("test") for one in entries])
     if films is not None:
         _check_labels(tests[0], films)
-    thresholds = pd.concat([standard_thresholds(one) for one in tests], ignore_index=True)
+    thresholds = pd.concat([external.standard_thresholds(one) for one in tests], ignore_index=True)
     return _answer_of(tests, thresholds=thresholds, films=films, out=out)
 
 
@@ -128,14 +128,14 @@ def _by_finding(metrics: pd.DataFrame) -> dict[str, object]:
 
 def _compared(ranking: pd.DataFrame, comparison: pd.DataFrame) -> dict[str, object]:
     """Return each network's rank, macro AUC and interval, each pair's difference, a sentence."""
-    ranked = ranking.set_index("network").loc[:, list(RANKED)].rename(columns=RANKED)
+    ranked = ranking.set_index("network").rename(columns={"value": "macro_auc"})
     named = comparison.assign(pair=comparison["network"] + " - " + comparison["other"])
     pairs: dict[str, object] = {}
     for pair, rows in named.groupby("pair", sort=False):
         found = plain(rows.set_index("finding").loc[:, list(PAIRED)].to_dict(orient="index"))
         pairs[str(pair)] = {**found[MACRO], "p_holm_signed_rank": found[OVER_FINDINGS]["p_holm"]}
     return {
-        "ranking": plain(ranked.to_dict(orient="index")),
+        "ranking": plain(ranked.loc[:, list(RANKED)].to_dict(orient="index")),
         "pairs": pairs,
         "conclusion": conclude_comparison(ranking),
     }
@@ -153,13 +153,5 @@ def _check_labels(predictions: Predictions, films: Manifest) -> None:
         )
 
 
-def _files_in(place: Path) -> list[Path]:
-    """Return the predictions.npz files of a run's folder, or the file itself."""
-    return sorted(place.glob("predictions/*/predictions.npz")) if place.is_dir() else [place]
-
-
 PAIRED = ("difference", "low", "high", "p_holm")
-RANKED = {
-    "rank": "rank", "value": "macro_auc", "low": "low", "high": "high",
-    "tied_with_best": "tied_with_best",
-}  # fmt: skip
+RANKED = ("rank", "macro_auc", "low", "high", "tied_with_best")
