@@ -50,34 +50,36 @@ def main() -> None:
     tables, curves = [], {}
     for folder in runs:
         for file in sorted(folder.glob("out-of-fold/*/*/predictions.npz")):
-            said = load_predictions(file)
-            wrong = np.asarray(truth_of(folder, said) != (said.label == 1))
-            tables.append(compare(said, wrong, file).assign(run=folder.name, network=said.network))
-            curves[folder.name] = budgets_of(said, wrong)
+            predicted = load_predictions(file)
+            wrong = np.asarray(truth_of(folder, predicted) != (predicted.label == 1))
+            tables.append(
+                compare(predicted, wrong, file).assign(run=folder.name, network=predicted.network)
+            )
+            curves[folder.name] = budgets_of(predicted, wrong)
     table = pd.concat(tables, ignore_index=True).round(3)
     print(table.to_string(index=False))
     table.to_csv(ROOT / "benchmarks" / "results" / "suspects.csv", index=False)
     draw(curves, ROOT / "docs" / "suspects.png")
 
 
-def truth_of(folder: Path, said: Predictions) -> np.ndarray:
+def truth_of(folder: Path, predicted: Predictions) -> np.ndarray:
     """Return what is truly on each film, n x k."""
     truth = pd.read_csv(folder / "phantom" / "truth.csv").set_index("Image Index")["True Labels"]
-    found = truth.str.split("|").loc[said.image.tolist()]
-    return np.array([[finding in names for finding in said.findings] for names in found])
+    found = truth.str.split("|").loc[predicted.image.tolist()]
+    return np.array([[finding in names for finding in predicted.findings] for names in found])
 
 
-def compare(said: Predictions, wrong: np.ndarray, file: Path) -> pd.DataFrame:
+def compare(predicted: Predictions, wrong: np.ndarray, file: Path) -> pd.DataFrame:
     """Return a row a ranking: of labels, of films, within lists of a finding and direction."""
-    lists, given = lists_of(said), said.probability
-    plain, adjusted = cleanlab_of(said)
+    lists, given = lists_of(predicted), predicted.probability
+    plain, adjusted = cleanlab_of(predicted)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         film = 1 - get_label_quality_scores(lists, given)
-    chance = chance_wrong(said.label, given, joint_counts(said.label, given))
-    near = nearest_others(said.feature, patient=said.patient)
-    evidence = gather_evidence(said, folds=load_repeats(file, said), near=near)
-    ranks = mean_rank(said.label, tuple(evidence.values()))
+    chance = chance_wrong(predicted.label, given, joint_counts(predicted.label, given))
+    near = nearest_others(predicted.feature, patient=predicted.patient)
+    evidence = gather_evidence(predicted, folds=load_repeats(file, predicted), near=near)
+    ranks = mean_rank(predicted.label, tuple(evidence.values()))
     any_wrong, either = np.asarray(wrong.any(axis=1)), 1 - np.prod(1 - chance, axis=1)
     rows = [
         ("labels", "cleanlab", *scores(plain.ravel(), wrong.ravel())),
@@ -85,37 +87,42 @@ def compare(said: Predictions, wrong: np.ndarray, file: Path) -> pd.DataFrame:
         ("labels", "lucency", *scores(chance.ravel(), wrong.ravel())),
         ("films", "cleanlab", *scores(film, any_wrong)),
         ("films", "lucency", *scores(either, any_wrong)),
-        ("lists", "cleanlab", *within_lists(plain, said.label, wrong)),
-        ("lists", "lucency", *within_lists(ranks, said.label, wrong)),
+        ("lists", "cleanlab", *within_lists(plain, predicted.label, wrong)),
+        ("lists", "lucency", *within_lists(ranks, predicted.label, wrong)),
     ]
     named = [f"{what}_{budget}" for budget in BUDGETS for what in ("precision", "recall")]
     columns = ["what", "ranking", "auc", "wrong", "chance", "precision_all", *named]
     return pd.DataFrame(rows, columns=columns)
 
 
-def lists_of(said: Predictions) -> list[list[int]]:
+def lists_of(predicted: Predictions) -> list[list[int]]:
     """Return the labels as cleanlab wants them: a list of findings a film."""
-    return [np.flatnonzero(row).tolist() for row in said.label]
+    return [np.flatnonzero(row).tolist() for row in predicted.label]
 
 
-def cleanlab_of(said: Predictions) -> tuple[np.ndarray, np.ndarray]:
+def cleanlab_of(predicted: Predictions) -> tuple[np.ndarray, np.ndarray]:
     """Return cleanlab's suspicion of each label, n x k, plain and adjusted."""
-    lists = lists_of(said)
+    lists = lists_of(predicted)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         plain, adjusted = (
-            1 - get_label_quality_scores_per_class(lists, said.probability, adjust_pred_probs=one)
+            1
+            - get_label_quality_scores_per_class(
+                lists, predicted.probability, adjust_pred_probs=one
+            )
             for one in (False, True)
         )
     return plain, adjusted
 
 
-def budgets_of(said: Predictions, wrong: np.ndarray) -> dict[str, np.ndarray]:
+def budgets_of(predicted: Predictions, wrong: np.ndarray) -> dict[str, np.ndarray]:
     """Return for each ranking of labels whether the 1st, 2nd, … suspect is wrong."""
-    plain, adjusted = cleanlab_of(said)
+    plain, adjusted = cleanlab_of(predicted)
     rankings = {
         "lucency": chance_wrong(
-            said.label, said.probability, joint_counts(said.label, said.probability)
+            predicted.label,
+            predicted.probability,
+            joint_counts(predicted.label, predicted.probability),
         ),
         "cleanlab, adjusted": adjusted,
         "cleanlab": plain,

@@ -64,7 +64,7 @@ def test_phantoms_are_noted():
     ("network", "expected"),
     [
         ({"weights": "random"}, [("random_weights", "note")]),
-        ({"weights": "w", "provenance": "ImageNet"}, []),
+        ({"weights": "w", "provenance": "ImageNet; no chest film"}, []),
         ({"weights": "w", "provenance": "CheXpert"}, [("pretrained_on_these", "note")]),
         ({"weights": "w", "provenance": "CheXpert", "seen": "none"}, []),
         (

@@ -1,1 +1,1 @@
-"""Labels in, Plan out: imbalance measures, resampling, weighting. numpy only."""
+"""Labels in, Plan out: imbalance measures, resampling, weighting."""

@@ -378,4 +378,4 @@ def _own(what: Path, changes: Sequence[str] | None) -> tuple[pd.DataFrame, int]:
             f"{what} is not evaluated yet: expected a finished run; check its protocol.toml alone, "
             f"or finish it with lucency run {file} --out {what}"
         )
-    return stages.issues(run), run_checks.CHECKS
+    return stages.issues(run), run_checks.NUMBER_OF_CHECKS

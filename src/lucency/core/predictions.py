@@ -1,4 +1,4 @@
-"""Predictions, all that evaluation needs: recalibration, file format; features without predictions.
+"""Predictions with their recalibration, and features of films; both as files.
 
 Letters in shapes: n films, k findings, d feature dimensions, m knots of recalibration curves.
 """

@@ -31,7 +31,7 @@ from lucency.evaluation.thresholds import FALLBACK, threshold_table
 UNKNOWN_SPLIT = "unknown: predictions of a table"
 ALIKE = 0.8  # how similar to a finding's a column's name must be to be meant as it
 # The folders and the network that predictions come from, and how many of these are their name.
-Source = tuple[tuple[str, ...], int, Predictions]
+Located = tuple[tuple[str, ...], int, Predictions]
 LEAST, MOST = np.finfo(float).tiny, 1 - np.finfo(float).eps / 2  # their logits are finite
 
 
@@ -175,7 +175,7 @@ def _from_logit(scores: Scores, file: Path) -> Float64[np.ndarray, "n k"]:
     return scores.score
 
 
-def _read(file: Path, table: Callable[[Path], Predictions]) -> Iterator[Source]:
+def _read(file: Path, table: Callable[[Path], Predictions]) -> Iterator[Located]:
     """Yield the predictions that a table, a file or a run's folder holds."""
     *folders, last = file.resolve().parts
     if file.is_dir():
@@ -195,7 +195,7 @@ def _read(file: Path, table: Callable[[Path], Predictions]) -> Iterator[Source]:
         yield (*folders, *own, one.network), 1, one
 
 
-def _named(entries: Sequence[Source]) -> list[Predictions]:
+def _named(entries: Sequence[Located]) -> list[Predictions]:
     """Return the predictions, by film, under the shortest names that are distinct."""
     places, depth, several = (list(column) for column in zip(*entries, strict=True))
     while True:

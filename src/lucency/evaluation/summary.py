@@ -86,16 +86,6 @@ def evaluate_networks(
     )
 
 
-def network_metrics(
-    several: Sequence[Predictions], *, thresholds: pd.DataFrame, resamples: int, seed: int
-) -> pd.DataFrame:
-    """Return the metrics alone, as `evaluate_networks` gives them without a trivial predictor."""
-    draws = {"resamples": resamples, "seed": seed}
-    return _stack(
-        evaluate(one, threshold=thresholds_of(thresholds, one), **draws) for one in several
-    )
-
-
 def fit_thresholds(several: Sequence[Predictions], *, choices: EvaluationChoices) -> pd.DataFrame:
     """Return every network's thresholds, fitted on its predictions of validation films."""
     rule = {"method": choices.threshold, "recall": choices.recall}

@@ -1,4 +1,4 @@
-"""A trained network with all that its weights are meaningless without, and its folder on disk."""
+"""A trained network with its findings, preparation, recalibration and thresholds; its folder."""
 
 from __future__ import annotations
 

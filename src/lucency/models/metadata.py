@@ -1,4 +1,4 @@
-"""classifier.json: all that a network's weights are meaningless without, readable without torch.
+"""classifier.json: what a trained network finds, how films are prepared for it; without torch.
 
 Letters in shapes: k findings.
 """

@@ -155,9 +155,9 @@ def draw_review(folder: Path, *, suspects: Path | None, films: int, seed: int, o
         try:
             table = read_table(suspects, text=("finding", "direction", "image", "reason"))
         except UnicodeDecodeError as error:
-            raise ValueError(f"{suspects} is no table; expected a errors.csv") from error
+            raise ValueError(f"{suspects} is no table; expected an errors.csv") from error
         if lacking := {"finding", "direction", "image"} - set(table):
-            raise ValueError(f"{suspects}: no column {min(lacking)!r}; expected a errors.csv")
+            raise ValueError(f"{suspects}: no column {min(lacking)!r}; expected an errors.csv")
         sample = review.draw_label_errors(shown, table, films=films, seed=seed)
     names = sample["image"].unique().tolist()
     path = dict(zip(shown.image.tolist(), shown.facts["path"].tolist(), strict=True))
@@ -176,21 +176,21 @@ def draw_review(folder: Path, *, suspects: Path | None, films: int, seed: int, o
             *([f"No sheet, for want of films: {', '.join(without)}."] if without else []),
         ),
         conclusion=f"open {out / 'review.html'}, or fill {out / 'form.csv'}; then: lucency audit "
-        f"score-review {out / 'sample.csv'} VERDICTS.csv",
+        f"score-review {out / 'sample.csv'} FORM.csv",
     )
 
 
 def audit_verdicts(sample: Path, files: list[Path]) -> Audit:
     """Turn reviewers' verdicts into how many labels are right, weighted to all films."""
     drawn = review.read_sample(sample)
-    predicted = review.read_answers(files, sample=drawn)
-    if not len(predicted):
+    answers = review.read_answers(files, sample=drawn)
+    if not len(answers):
         raise ValueError(
             f"{', '.join(map(str, files))}: no film has an answer; expected yes, no or unsure in "
             "the column answer"
         )
-    found = {"right": review.label_ppv(drawn, predicted)}
-    found["reviewers"] = review.reviewers_agree(drawn, predicted, **DRAWS)
+    found = {"right": review.label_ppv(drawn, answers)}
+    found["reviewers"] = review.reviewers_agree(drawn, answers, **DRAWS)
     judged = sum(sum(found["right"][word].tolist()) for word in review.WORDS)
     return Audit(
         tables=found,

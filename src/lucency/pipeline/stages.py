@@ -1,7 +1,9 @@
 """The program: all stages of a run in order. Each asks for those before it, and is done once.
 
-films -> prepared -> parts -> plan -> networks -> predictions -> evaluation -> checks -> report.
-STAGES, at the end, is the list: `lucency run P --out D --until STAGE` cuts it short.
+STAGES, at the end, is the list that `lucency run P --out D --until STAGE` cuts short. What each
+stage makes, and its folder: prepare, films (manifest, prepared); split, parts (split); balance, a
+plan (plan); train, networks (networks); predict, predictions (predictions); evaluate, tables
+(evaluation); check, issues (check); report, the page (report) and its chapters.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int64
 
-from lucency.audit.checks.run_checks import CHECKS, check_run, load_issues, save_issues
+from lucency.audit.checks.run_checks import NUMBER_OF_CHECKS, check_run, load_issues, save_issues
 from lucency.audit.shortcuts import AuditResults
 from lucency.balance import imbalance
 from lucency.balance.methods import needs_features, plan_parts, planned, splitter
@@ -478,7 +480,7 @@ def _write_report(run: Run, made: Mapping[str, Any], folder: Path) -> None:
         evaluation=evaluation(run),
         issues=made["checks"],
         apart=films_apart(run),
-        checks=CHECKS,
+        checks=NUMBER_OF_CHECKS,
         study=made["study"],
         heatmaps=made["heatmaps"],
         audit=made["audit"],

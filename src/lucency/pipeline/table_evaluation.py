@@ -15,8 +15,8 @@ from lucency.core.tables import plain
 from lucency.data.labels import read_labelled
 from lucency.evaluation import external
 from lucency.evaluation.compare import OVER_FINDINGS, compare, conclude_comparison, rank
-from lucency.evaluation.evaluate import MACRO
-from lucency.evaluation.summary import evaluate_networks, network_metrics
+from lucency.evaluation.evaluate import MACRO, network_metrics
+from lucency.evaluation.summary import evaluate_networks
 from lucency.evaluation.thresholds import threshold_table
 from lucency.report.predictions_page import write_external_page
 

@@ -118,7 +118,7 @@ def chance(predictions: UnverifiedPredictions) -> Iterator[Issue]:
     yield from issues_of("chance", whole, message, remedy=remedy)
     message = (
         f"{predictions.network}: the interval of AUC holds .5, chance, for {', '.join(names)}: "
-        "these films do not show that it knows them"
+        "no evidence of better than chance on these films"
     )
     remedy = "print the intervals beside the numbers, or test on more films"
     yield from issues_of("chance", names, message, remedy=remedy, severity="note")

@@ -44,8 +44,8 @@ TEXT = ("severity", "check", "message", "examples", "remedy")
 BEFORE = ("invented_films", "pretrained_on_these", "random_weights")  # of a protocol
 BESIDE = ("rejected_films", "missing_films", "unstated_labels")  # of a run
 RANGES = ("double_sigmoid", "constant_output")  # of the network's own probabilities
-CHECKS = len({*split_checks.CHECKS, *prediction_checks.CHECKS, *BEFORE, *BESIDE})
-CHEST = re.compile(r"chest|nih\b|cxr|mimic|chexpert|padchest|x-?ray", re.IGNORECASE)
+NUMBER_OF_CHECKS = len({*split_checks.CHECKS, *prediction_checks.CHECKS, *BEFORE, *BESIDE})
+CHEST = re.compile(r"(?<!no )chest|nih\b|cxr|mimic|chexpert|padchest|x-?ray", re.IGNORECASE)
 
 
 def check_protocol(protocol: Protocol) -> list[Issue]:
@@ -194,8 +194,8 @@ def pretrained(protocol: Protocol) -> Iterator[Issue]:
     )
     unsure = [n.name for n in networks if n.seen == "" and CHEST.search(n.provenance)]
     message = (
-        f"the weights of {', '.join(unsure)} come from chest films, it says, and the protocol "
-        "does not say whether from these"
+        f"the weights of {', '.join(unsure)} come from chest films, as their provenance "
+        "states, and the protocol does not say whether from these"
     )
     remedy = 'say network.seen: "labels", "images" or "none" of these films'
     yield from issues_of("pretrained_on_these", unsure, message, remedy=remedy, severity="note")
