@@ -2,10 +2,11 @@
 
 Every function returns one value for each column of weights: a column says how often each film
 counts, once on the films as they are or as a resample of the bootstrap has it. A film whose label
-is NaN (not stated) is left out. A value that cannot be computed is NaN, never 0 and never a warning; `not_computable`
-says why. METRICS are of one finding, PER_FILM of films over all their findings. Ranking metrics
-(RANKED) depend on the order of scores alone, and are all read off counts at the distinct scores of
-the positive films. Decision metrics (DECIDED) are functions of the confusion matrix.
+is NaN (not stated) is left out. A value that cannot be computed is NaN, never 0 and never a
+warning; `not_computable` says why. METRICS are of one finding, PER_FILM of films over all their
+findings. Ranking metrics (RANKED) depend on the order of scores alone, and are all read off counts
+at the distinct scores of the positive films. Decision metrics (DECIDED) are functions of the
+confusion matrix.
 
 Letters in shapes: n films, k findings, r columns of weights, g levels (the distinct scores of
 positive films) or points of a curve.
