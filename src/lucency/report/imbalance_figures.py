@@ -60,7 +60,7 @@ def draw_counts(change: Change) -> str:
 def draw_steps(steps: pd.DataFrame) -> str:
     """Return bars of the entries after each step of balancing, with what it dropped and added.
 
-    `steps` has the columns of balance.steps.
+    `steps` has the columns of balance.imbalance.
     """
     figure = Figure(figsize=(WIDTH, _steps_height(steps)))
     _steps(figure.add_subplot(), steps)
