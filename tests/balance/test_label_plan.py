@@ -122,7 +122,7 @@ def test_no_folder_is_searched_for_films(place: Path, monkeypatch: pytest.Monkey
 
     def locate(films: Manifest, root: Path) -> Manifest:
         searched.append(root)
-        return replace(films, facts=films.facts.assign(path="found"))
+        return replace(films, facts=films.facts.assign(path=str(root / "found")))
 
     monkeypatch.setattr("lucency.data.sources.locate_films", locate)
     before = files(place)
