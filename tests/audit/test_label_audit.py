@@ -24,10 +24,10 @@ from lucency.audit.agreement import (
 )
 from lucency.audit.label_audit import changed_labels
 from lucency.audit.label_errors import chance_wrong, detection, joint_counts
+from lucency.cli.answers import short_table
 from lucency.cli.app import app
 from lucency.core.manifest import FINDINGS, Manifest
 from lucency.core.predictions import Predictions
-from lucency.core.tables import short_table
 from lucency.data.radiologists import read_readings
 from lucency.evaluation.evaluate import MACRO
 

@@ -13,11 +13,11 @@ from sklearn import metrics as oracle
 
 from lucency.core.manifest import FINDINGS
 from lucency.evaluation.bootstrap import Weights, interval, once
-from lucency.evaluation.calibration import expected_calibration_error
 from lucency.evaluation.metrics import (
     BLOCK,
     METRICS,
     RANKED,
+    expected_calibration_error,
     macro_auc,
     measure,
     not_computable,

@@ -9,8 +9,9 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 from lucency.config.sections import EvaluationChoices
 from lucency.core.manifest import read_table
 from lucency.core.predictions import Predictions
+from lucency.evaluation.evaluate import thresholds_of
 from lucency.evaluation.summary import TEXT
-from lucency.evaluation.thresholds import THRESHOLDS, threshold_table, thresholds_of
+from lucency.evaluation.thresholds import THRESHOLDS, threshold_table
 
 
 def _predictions(seed=0, films=150, part="val"):

@@ -10,9 +10,9 @@ import pytest
 from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
+from lucency.cli.answers import in_json, in_words
 from lucency.config.sections import DRAWS
 from lucency.core.predictions import Predictions, save_predictions
-from lucency.core.tables import in_json, in_words
 from lucency.evaluation.compare import compare
 from lucency.pipeline.table_evaluation import compare_tables
 

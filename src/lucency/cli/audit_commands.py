@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from lucency.cli.options import Json, LabelFile, RunFolder, Scale, Tables, print_audit, to_folder
+from lucency.cli.answers import print_audit
+from lucency.cli.options import Json, LabelFile, RunFolder, Scale, Tables, to_folder
 
 audit_group = typer.Typer(
     help="Audit labels: against radiologists, between versions, one by one, by review.\n\n"

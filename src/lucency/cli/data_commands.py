@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from lucency.cli import options
+from lucency.cli import answers, options
 
 data_group = typer.Typer(
     help="Describe, balance, check and write data sets.\n\nExample:\n\n"
@@ -58,7 +58,7 @@ def describe(file: options.LabelTable, json: options.Json = False) -> None:
     """
     from lucency.cli.output import describe_labels
 
-    options.print_answer(describe_labels(file), json)
+    answers.print_answer(describe_labels(file), json)
 
 
 @data_group.command()
@@ -76,7 +76,7 @@ def imbalance(
     """
     from lucency.cli.output import describe_imbalance
 
-    options.print_answer(describe_imbalance(file, figure=figure), json)
+    answers.print_answer(describe_imbalance(file, figure=figure), json)
 
 
 @data_group.command()
@@ -103,7 +103,7 @@ def balance(
     from lucency.config.protocol import read_protocol
 
     chosen = read_protocol(protocol, changes=changes)
-    options.print_answer(
+    answers.print_answer(
         balance_from_labels(chosen, labels=labels, figure=figure, table=table), json
     )
 
@@ -123,7 +123,7 @@ def quality(
     """
     from lucency.pipeline.run_audit import audit_quality
 
-    options.print_audit(audit_quality(folder), out, json)
+    answers.print_audit(audit_quality(folder), out, json)
 
 
 @data_group.command()
@@ -149,4 +149,4 @@ def export(
         raise ValueError(f"{folder} has no plan: go on with lucency run --until balance")
     made = write_balanced(opened, out=out)
     films = sum(1 for _ in (made / "images").iterdir())
-    options.print_answer({"films": films, "folder": str(made)}, json)
+    answers.print_answer({"films": films, "folder": str(made)}, json)

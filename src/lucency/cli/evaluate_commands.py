@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from lucency.cli.options import Changes, Json, LabelFile, NameList, Scale, print_answer, to_folder
+from lucency.cli.answers import print_answer
+from lucency.cli.options import Changes, Json, LabelFile, NameList, Scale, to_folder
 
 PredictionTables = Annotated[
     list[Path],
@@ -97,8 +98,8 @@ def check(  # noqa: PLR0913 - the options of one command
 
     lucency check scores.csv --labels chestxray14/Data_Entry_2017_v2020.csv
     """
+    from lucency.cli.answers import in_json
     from lucency.cli.output import find_issues, issues_in_json, issues_in_words
-    from lucency.core.tables import in_json
 
     lists = {p: file for p, file in (("train", train), ("val", val), ("test", test)) if file}
     table, checks = find_issues(what, lists=lists, labels=labels, scale=scale, changes=changes)

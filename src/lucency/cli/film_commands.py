@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lucency.cli import options
+from lucency.cli import answers, options
 
 
 def predict(
@@ -26,7 +26,7 @@ def predict(
 
     lucency predict runs/demo films --csv probabilities.csv
     """
-    from lucency.core.tables import in_json
+    from lucency.cli.answers import in_json
     from lucency.pipeline.film_inference import films_for_programs, predict_disk
 
     name, table = predict_disk(model, films, network=network)
@@ -61,7 +61,7 @@ def explain(
 
     methods = tuple(method) if method else ExplanationChoices().methods
     request = {"network": network, "methods": methods, "findings": tuple(finding or ())}
-    options.print_answer(explain_films(model, films, **request, out=out), json)
+    answers.print_answer(explain_films(model, films, **request, out=out), json)
 
 
 def similar(
@@ -86,8 +86,8 @@ def similar(
 
     lucency similar runs/demo 00000001_000.png --top 10
     """
+    from lucency.cli.answers import in_json
     from lucency.core.progress import say
-    from lucency.core.tables import in_json
     from lucency.pipeline import similar_films
 
     if figure:

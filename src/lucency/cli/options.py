@@ -1,14 +1,11 @@
-"""What several commands share: arguments, options, checks of places, printed answers."""
+"""What several commands share: arguments, options and checks of places."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
-
-if TYPE_CHECKING:
-    from lucency.core.tables import Audit
 
 
 def check_place(file: Path | None) -> Path | None:
@@ -86,29 +83,3 @@ Figure = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Draw the figure, an SVG file.", callback=check_figure),
 ]
-
-
-def print_answer(answer: dict[str, object], json: bool) -> None:
-    """Write an answer to standard output, in words or as JSON; steps of balancing as a table."""
-    from lucency.core.tables import in_json, in_words, plain
-
-    if json:
-        text = in_json(answer)
-    elif "steps" in answer:
-        from lucency.cli.output import in_table
-
-        text = in_table(plain(answer))
-    else:
-        text = in_words(answer)
-    typer.echo(text, nl=False)
-
-
-def print_audit(found: Audit, out: Path | None, json: bool) -> None:
-    """Write an audit's tables to `out`, and its short tables or all as JSON to standard output."""
-    from lucency.core.tables import audit_in_json, audit_in_words, write_audit
-
-    if out is not None:
-        write_audit(found, out)
-    typer.echo(audit_in_json(found) if json else audit_in_words(found), nl=False)
-    if out is not None and not json:
-        typer.echo(f"tables: {out}")

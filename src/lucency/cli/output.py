@@ -19,7 +19,7 @@ from lucency.core.manifest import NO_FINDING, PARTS
 from lucency.core.plan import Plan
 from lucency.core.progress import say
 from lucency.core.stage import Failures, write_atomically
-from lucency.core.tables import Answer, plain
+from lucency.core.tables import Answer
 from lucency.data.labels import read_labelled, read_labels
 from lucency.evaluation.evaluate import MACRO
 from lucency.explain.baselines import conclude_heatmaps
@@ -223,8 +223,8 @@ MEASURES = {"mean_ir": "MeanIR", "cvir": "CVIR", "scumble": "SCUMBLE"}
 def do_stage(run: Run, stage: str) -> Answer:
     """Do `stage` and all before it, and return its answer."""
     if run.protocol.variant:
-        return plain(ANSWERS_OF_VARIANTS[stage](run, ablation_study.make(run, stage)))
-    return plain(ANSWERS[stage](run, stages.STAGES[stage](run)))
+        return ANSWERS_OF_VARIANTS[stage](run, ablation_study.make(run, stage))
+    return ANSWERS[stage](run, stages.STAGES[stage](run))
 
 
 def _of_prepare(run: Run, made: Any) -> Answer:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lucency.cli import options
+from lucency.cli import answers, options
 from lucency.core.parallel import left_alone, rank, world_size
 
 INCOMPLETE = 3  # exit status of a report that lacks a chapter
@@ -114,7 +114,7 @@ def protocols(json: options.Json = False) -> None:
 
     found = list_protocols()
     if json:
-        options.print_answer({one.name: one._asdict() for one in found}, json)
+        answers.print_answer({one.name: one._asdict() for one in found}, json)
         return
     for one in found:
         typer.echo(f"{one.name}: {one.about}")
@@ -155,6 +155,6 @@ def print_made(answer: dict[str, Any], json: bool) -> None:
     from lucency.cli.output import NOT_MADE
 
     if rank() == 0:
-        options.print_answer(answer, json)
+        answers.print_answer(answer, json)
     if NOT_MADE in answer:
         raise typer.Exit(INCOMPLETE)

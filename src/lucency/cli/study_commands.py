@@ -8,7 +8,7 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from lucency.cli import options
+from lucency.cli import answers, options
 from lucency.cli.run_commands import StageName, Until, do, print_made
 
 Item = TypeVar("Item")
@@ -92,7 +92,7 @@ def cross_validation(
     from lucency.pipeline.run_audit import audit_folds
 
     job = open_run(read_protocol(protocol, changes=changes), out=out, workers=workers)
-    options.print_audit(audit_folds(job, folds=folds, repeats=repeats), None, json)
+    answers.print_audit(audit_folds(job, folds=folds, repeats=repeats), None, json)
 
 
 @study_group.command()
@@ -115,7 +115,7 @@ def heatmaps(
     from lucency.pipeline.run_audit import score_run_heatmaps
 
     found = score_run_heatmaps(folder, changes=tuple(changes or ()), out=out)
-    options.print_answer(localised(found, out), json)
+    answers.print_answer(localised(found, out), json)
 
 
 @study_group.command()
@@ -166,7 +166,7 @@ def preparation(  # noqa: PLR0913 - the options of one command
     )
     choices = {"measured": films, "repeats": repeats, "ablation": ablation}
     opened = open_study(read, grid=grid, out=out, workers=workers, **choices)
-    options.print_answer(answer(opened), json)
+    answers.print_answer(answer(opened), json)
 
 
 def _listed(text: str, kind: Callable[[str], Item], option: str) -> list[Item]:

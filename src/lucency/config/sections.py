@@ -317,6 +317,11 @@ class EvaluationChoices(Choices):
     published: Literal["", "reference-study"] = ""
     seed: int = Field(default=0, ge=0)
 
+    @property
+    def draws(self) -> dict[str, Any]:
+        """How often patients are drawn for confidence intervals, and with which seed."""
+        return {"resamples": self.resamples, "seed": self.seed}
+
     def _check(self) -> None:
         if self.threshold != "recall" and self.recall != type(self).model_fields["recall"].default:
             raise ValueError(
@@ -428,4 +433,4 @@ def _refuse_twice(key: str, names: tuple[str, ...]) -> None:
         raise ValueError(f"{key} {', '.join(names)}: expected each once")
 
 
-DRAWS = EvaluationChoices().model_dump(include={"resamples", "seed"})  # where no protocol is
+DRAWS = EvaluationChoices().draws  # where no protocol is

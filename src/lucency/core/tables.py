@@ -1,4 +1,4 @@
-"""Result tables: as text, JSON and CSV, saved and loaded; names of films compared across files.
+"""Result tables, saved and loaded; names of films compared across files.
 
 Letters in shapes: n films, t known films.
 """
@@ -21,8 +21,6 @@ from lucency.core.stage import write_atomically
 
 Value = TypeVar("Value")
 Answer = dict[str, Any]  # of a command, for people or for JSON
-LINES = 30  # of a table on a terminal
-LEFT_OUT = ("note", "wilson_low", "wilson_high")  # of the terminal
 NIH_NAME = re.compile(r"(?:.*[/\\])?([0-9]{8}_[0-9]{3})(?:\.\w+)?")
 
 
@@ -34,67 +32,6 @@ class Audit:
     shown: tuple[str, ...]
     remarks: tuple[str, ...]
     conclusion: str
-
-
-def plain(value: Any) -> Any:
-    """Return a value as JSON knows it: None where a number is NaN or NA, and paths as text.
-
-    A table becomes a list of rows, each a dict.
-
-    >>> plain({"auc": np.nan, "films": np.int64(3), "folder": Path("runs")})
-    {'auc': None, 'films': 3, 'folder': 'runs'}
-    """
-    if isinstance(value, pd.DataFrame):
-        value = value.to_dict("records")
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if isinstance(value, Path):
-        return str(value)
-    if pd.isna(value):
-        return None
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def in_words(answer: Answer) -> str:
-    """Return an answer for people, one line an item."""
-    return "".join(f"{key}: {_words(value)}\n" for key, value in plain(answer).items())
-
-
-def in_json(answer: Answer) -> str:
-    """Return an answer for programs."""
-    return json.dumps(plain(answer), indent=1) + "\n"
-
-
-def _words(value: object) -> str:
-    if isinstance(value, dict):
-        apart = "\n  " if any(isinstance(item, dict) for item in value.values()) else ", "
-        lines = [f"{key} {_words(item)}" for key, item in value.items()]
-        return (apart if apart != ", " else "") + apart.join(lines)
-    if isinstance(value, list):
-        return "".join(f"\n  {_words(item)}" for item in value)
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if value is None or isinstance(value, float):
-        return "not computable" if value is None else f"{value:.6g}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def audit_in_words(audit: Audit) -> str:
-    """Return the shown tables, short, the remarks and the conclusion, for people."""
-    parts = [f"{name}\n{short_table(audit.tables[name])}" for name in audit.shown]
-    return "\n\n".join([*parts, *audit.remarks, audit.conclusion]) + "\n"
-
-
-def audit_in_json(audit: Audit) -> str:
-    """Return everything, for programs: a table is a list of rows, an absent number is null."""
-    rows = {
-        name: json.loads(str(table.to_json(orient="records", double_precision=15)))
-        for name, table in audit.tables.items()
-    }
-    answer = {**rows, "remarks": list(audit.remarks), "conclusion": audit.conclusion}
-    return json.dumps(answer, indent=1) + "\n"
 
 
 def write_audit(audit: Audit, folder: Path) -> None:
@@ -138,42 +75,6 @@ def load_tables(kind: type[Value], folder: Path, *, text: tuple[str, ...]) -> Va
         elif (file := place.with_suffix(".json")).is_file():
             held[name] = json.loads(file.read_text(encoding="utf-8"))
     return kind(**held)
-
-
-def short_table(table: pd.DataFrame) -> str:
-    """Return a table for a terminal: a number with its interval in one cell, measures as columns.
-
-    Columns NAME, NAME_low, NAME_high (or value, low, high) are one; notes are left to the files.
-    """
-    short = _with_intervals(table.drop(columns=list(LEFT_OUT), errors="ignore"))
-    if {"finding", "measure", "value"} <= set(short):
-        rest = [name for name in short if name not in ("measure", "value")]
-        short = short.pivot(index=rest, columns="measure", values="value")
-        short = short.loc[:, list(dict.fromkeys(table["measure"]))].reset_index()
-        order = {name: place for place, name in enumerate(dict.fromkeys(table["finding"]))}
-        short = short.sort_values("finding", key=lambda names: names.map(order))
-    text = short.head(LINES).to_string(index=False, na_rep="-", float_format=lambda x: f"{x:.3f}")
-    more = len(short) - LINES
-    return f"{text}\n… {more:,} more rows" if more > 0 else text
-
-
-def _with_intervals(table: pd.DataFrame) -> pd.DataFrame:
-    short = table.copy()
-    names = [str(name) for name in table]
-    for low in [name for name in names if name == "low" or name.endswith("_low")]:
-        high = low.removesuffix("low") + "high"
-        before = names[names.index(low) - 1]  # the number that a nameless interval is of
-        name = before if low == "low" else low.removesuffix("_low")
-        cells = zip(table[name], table[low], table[high], strict=True)
-        short[name] = [_cell(*each) for each in cells]
-        short = short.drop(columns=[low, high])
-    return short
-
-
-def _cell(value: float, low: float, high: float) -> str:
-    if value != value:
-        return "-"
-    return f"{value:.3f} ({low:.3f} to {high:.3f})" if low == low else f"{value:.3f}"
 
 
 def film_names(image: Shaped[np.ndarray, " n"]) -> Shaped[np.ndarray, " n"]:

@@ -18,9 +18,9 @@ from lucency.core.predictions import Predictions
 from lucency.evaluation import bootstrap
 from lucency.evaluation.bootstrap import MACRO, Weights, with_macro
 from lucency.evaluation.compare import check_comparable, macro_auc_rows
-from lucency.evaluation.evaluate import metric_inputs
+from lucency.evaluation.evaluate import metric_inputs, thresholds_of
 from lucency.evaluation.metrics import METRICS, by_finding
-from lucency.evaluation.thresholds import RECALL, Rule, threshold_table, thresholds_of
+from lucency.evaluation.thresholds import RECALL, Rule, threshold_table
 
 RAW = "_before_recalibration"
 SHOWN = ("auc", "average_precision", "f1", "brier", "ece", f"brier{RAW}", f"ece{RAW}")

@@ -3,7 +3,7 @@
 A recalibration is a line or a rising curve a finding, from logits to logits. It is fitted to
 validation films at their natural prevalence, since balancing and weighted losses shift what a
 network predicts. A line that rises never changes the order of films; a curve may tie them. It is
-measured by the expected calibration error, the reliability table and the parts of the Brier score.
+measured by the reliability table, the parts of the Brier score, and a metric (evaluation.metrics).
 
 Letters in shapes: n films (n2, if they must be as many), k findings (so k2), p coefficients, m
 knots of all curves, j knots of one, r columns of weights, b bins.
@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Float32, Float64, Int64
+from jaxtyping import Float, Float32, Float64
 from scipy.optimize import isotonic_regression, minimize
 from scipy.special import expit
 from scipy.special import logit as log_odds
@@ -26,13 +26,13 @@ from lucency.core.manifest import require
 from lucency.core.predictions import Predictions, check_knots, no_knots, rescale
 from lucency.evaluation import bootstrap
 from lucency.evaluation.bootstrap import MACRO, MICRO, Weights, mean_over_findings, ratio
+from lucency.evaluation.metrics import BINS, bin_of
 
 SMALLEST_SLOPE = 1e-3
 PRECISION = 1e-10  # of the gradient of the mean log-loss, in nats for a standardised logit
 HELD = f"slope held at {SMALLEST_SLOPE}: the best on validation films is not above it"
 LEVEL = "one level for all films: no higher logits have a higher share in validation"
 RIGHT = "not fitted: no logit has the wrong sign in validation, so no temperature is the best"
-BINS = 15  # Guo et al. 2017
 UNSEEN, UNLABELLED = "not computable: 0 films", "not computable: 0 films with a label"
 COLUMNS = (
     "network", "finding", "bin", "low_edge", "high_edge", "films", "positives", "mean_probability",
@@ -185,25 +185,6 @@ def isotonic(label: Films, logit: Films) -> Fit:
     return Fit(knot=knot, note="" if len(knot) > 1 else LEVEL)
 
 
-def expected_calibration_error(
-    label: Float[np.ndarray, " n"], probability: Float[np.ndarray, " n"], *, weights: Weights
-) -> Float64[np.ndarray, " r"]:
-    """Return by how much mean probability misses the share of positives, on average over bins.
-
-    Fifteen bins of equal width, (0, 1/15] to (14/15, 1], and 0 in the first; a bin counts by its
-    films. NaN where no film has a label. Naeini, Cooper and Hauskrecht, AAAI (2015); Guo, Pleiss,
-    Sun and Weinberger, ICML (2017), equation 3, here of the finding's probability.
-    """
-    stated = ~np.isnan(label)
-    wide = probability.astype(np.float64)
-    gap = np.where(stated, wide - label, 0)
-    place = _place(wide)
-    # One bin at a time: all at once would hold 15 numbers a film.
-    missed = [weights.total(np.where(place == b, gap, 0)[None]) for b in range(BINS)]
-    error = np.abs(np.concatenate(missed)).sum(axis=0)
-    return ratio(error, weights.total(stated[None].astype(np.float64))[0])
-
-
 def reliability_table(predictions: Predictions, *, resamples: int, seed: int) -> pd.DataFrame:
     """Return the share of positives in every bin of probability, with 95 % intervals over patients.
 
@@ -288,16 +269,12 @@ def _least(
     return minimize(loss, np.zeros(design.shape[1]), jac=gradient, hess=curvature, **newton).x
 
 
-def _place(probability: Films) -> Int64[np.ndarray, " n"]:
-    return np.searchsorted(np.arange(1, BINS) / BINS, probability)
-
-
 def _bins(
     label: Float[np.ndarray, " n"], probability: Films, *, weights: Weights
 ) -> Iterator[tuple[object, ...]]:
     """Yield the row of each bin, from its number on."""
     stated, positive = np.flatnonzero(~np.isnan(label)), np.flatnonzero(label == 1)
-    place, edge = _place(probability), np.arange(BINS + 1) / BINS
+    place, edge = bin_of(probability), np.arange(BINS + 1) / BINS
     films, positives = (np.bincount(place[rows], minlength=BINS) for rows in (stated, positive))
     total = np.bincount(place[stated], weights=probability[stated], minlength=BINS)
     mean, share = ratio(total, films), ratio(positives, films)
@@ -320,7 +297,7 @@ def _parts(label: Float[np.ndarray, " n"], probability: Films) -> tuple[float, .
     if not stated.any():
         return (np.nan,) * len(PARTS)
     truth, predicted = label[stated].astype(np.float64), probability[stated]
-    _, place, films = np.unique(_place(predicted), return_inverse=True, return_counts=True)
+    _, place, films = np.unique(bin_of(predicted), return_inverse=True, return_counts=True)
     share, mean = (np.bincount(place, weights=one) / films for one in (truth, predicted))
     prevalence, weight = truth.mean(), films / films.sum()
     apart = predicted - mean[place]

@@ -17,11 +17,11 @@ from scipy.special import ndtr
 from lucency.config.sections import EvaluationChoices
 from lucency.core.predictions import Predictions
 from lucency.evaluation.bootstrap import MACRO, interval, once, resample_patients, with_macro
-from lucency.evaluation.evaluate import TRIVIAL, evaluate, require_one_part
+from lucency.evaluation.evaluate import TRIVIAL, evaluate, require_one_part, thresholds_of
 from lucency.evaluation.metrics import by_finding
 from lucency.evaluation.significance import LEVEL, delong_difference, holm, signed_rank
 from lucency.evaluation.significance import not_computable as no_error
-from lucency.evaluation.thresholds import threshold_table, thresholds_of
+from lucency.evaluation.thresholds import threshold_table
 
 OVER_FINDINGS = "over findings"
 COLUMNS = (
@@ -159,7 +159,7 @@ def leaderboard(
     Raises ValueError when the predictions are not of the same films, labels, findings and split.
     """
     tests = {one.network: one.of("test") for one in several}
-    draws = {"resamples": choices.resamples, "seed": choices.seed}
+    draws = choices.draws
     rows = []
     for done, one in enumerate(several):
         progress(done, len(several), one.network)

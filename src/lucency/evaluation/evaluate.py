@@ -27,7 +27,6 @@ from lucency.evaluation.metrics import (
     measure,
     not_computable,
 )
-from lucency.evaluation.thresholds import thresholds_of
 
 TRIVIAL = "trivial"  # the baseline of `trivial`, where a network is named
 PER_FILM_ROW = "per film"  # in place of a finding, where the metric is one of PER_FILM
@@ -48,6 +47,34 @@ def network_metrics(
     draws = {"resamples": resamples, "seed": seed}
     tables = [evaluate(one, threshold=thresholds_of(thresholds, one), **draws) for one in several]
     return pd.concat(tables, ignore_index=True)
+
+
+def thresholds_of(thresholds: pd.DataFrame, predictions: Predictions) -> Float64[np.ndarray, " k"]:
+    """Return a network's thresholds from a table of one or more networks.
+
+    Raises ValueError unless they were fitted for its findings, in this order, under its split.
+    """
+    mine = thresholds.loc[thresholds["network"] == predictions.network]
+    if not len(mine):
+        networks = ", ".join(thresholds["network"].unique()) or "no network"
+        raise ValueError(
+            f"thresholds were fitted for {networks}; expected {predictions.network}: fit them to "
+            "its validation films"
+        )
+    findings = tuple(mine["finding"])
+    if findings != predictions.findings:
+        raise ValueError(
+            f"{predictions.network}: thresholds were fitted for {', '.join(findings)}; expected "
+            f"{', '.join(predictions.findings)}, in this order: fit them anew"
+        )
+    strange = mine["split"].loc[mine["split"] != predictions.split]
+    if len(strange):
+        raise ValueError(
+            f"{predictions.network}: thresholds were fitted under split {strange.iloc[0]}; "
+            f"expected {predictions.split}, that of the predictions: test films may have been "
+            "among those they were fitted on; fit them to the validation films of this split"
+        )
+    return mine["threshold"].to_numpy(dtype=np.float64)
 
 
 def evaluate(

@@ -27,9 +27,8 @@ from lucency.core.tables import load_tables
 from lucency.evaluation import bootstrap
 from lucency.evaluation.bootstrap import MACRO, MICRO, Weights, mean_over_findings
 from lucency.evaluation.compare import macro_auc_rows
-from lucency.evaluation.evaluate import metric_inputs
+from lucency.evaluation.evaluate import metric_inputs, thresholds_of
 from lucency.evaluation.metrics import METRICS, by_finding
-from lucency.evaluation.thresholds import thresholds_of
 
 SHOWN = (
     ("auc", MACRO), ("auc", MICRO), ("average_precision", MACRO), ("f1", MACRO),

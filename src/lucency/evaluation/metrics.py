@@ -18,14 +18,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Float64, Shaped
+from jaxtyping import Bool, Float, Float64, Int64, Shaped
 
 from lucency.evaluation.bootstrap import Weights, mean_over_findings, once, ratio
-from lucency.evaluation.calibration import expected_calibration_error
 
 BLOCK = 2**19  # numbers in one working array, 4 MiB; four times as many, and it is slower
 RATE = 0.1  # the false positive rate up to which partial AUC is taken
 SPECIFICITY = RECALL = 0.9  # the least that is required
+BINS = 15  # of probability; Guo et al. 2017
 ROUNDING = 1e-9  # of all weight: two sums that differ by less are equal
 Label = Float[np.ndarray, " n"]  # 1, 0 or NaN
 Labels = Float[np.ndarray, "n k"]
@@ -349,6 +349,28 @@ def _specificity_within(descent: Descent) -> Values:
 
 def _dot(one: AtLevels, other: AtLevels) -> Values:
     return np.einsum("gr,gr->r", one, other)
+
+
+def expected_calibration_error(label: Label, probability: Score, *, weights: Weights) -> Values:
+    """Return by how much mean probability misses the share of positives, on average over bins.
+
+    Fifteen bins of equal width, (0, 1/15] to (14/15, 1], and 0 in the first; a bin counts by its
+    films. NaN where no film has a label. Naeini, Cooper and Hauskrecht, AAAI (2015); Guo, Pleiss,
+    Sun and Weinberger, ICML (2017), equation 3, here of the finding's probability.
+    """
+    stated = ~np.isnan(label)
+    wide = probability.astype(np.float64)
+    gap = np.where(stated, wide - label, 0)
+    place = bin_of(wide)
+    # One bin at a time: all at once would hold 15 numbers a film.
+    missed = [weights.total(np.where(place == b, gap, 0)[None]) for b in range(BINS)]
+    error = np.abs(np.concatenate(missed)).sum(axis=0)
+    return ratio(error, weights.total(stated[None].astype(np.float64))[0])
+
+
+def bin_of(probability: Float64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
+    """Return the bin of each probability, as `expected_calibration_error` has them."""
+    return np.searchsorted(np.arange(1, BINS) / BINS, probability)
 
 
 DECIDED: dict[str, Callable[[Cells], Values]] = {

@@ -18,9 +18,9 @@ from lucency.core.predictions import Predictions
 from lucency.core.tables import load_tables
 from lucency.evaluation.calibration import brier_parts, reliability_table
 from lucency.evaluation.compare import compare, conclude_comparison, rank
-from lucency.evaluation.evaluate import confusion_table, evaluate, trivial
+from lucency.evaluation.evaluate import confusion_table, evaluate, thresholds_of, trivial
 from lucency.evaluation.subgroups import subgroups
-from lucency.evaluation.thresholds import threshold_table, thresholds_of
+from lucency.evaluation.thresholds import threshold_table
 
 TRIVIAL_THRESHOLD = 0.5
 TEXT = ("network", "other", "finding", "metric", "test", "note", "split", "fact", "group")

@@ -49,34 +49,6 @@ def threshold_table(
     return pd.DataFrame({**names, "finding": predictions.findings, **fitted})
 
 
-def thresholds_of(thresholds: pd.DataFrame, predictions: Predictions) -> Float64[np.ndarray, " k"]:
-    """Return a network's thresholds from a table of one or more networks.
-
-    Raises ValueError unless they were fitted for its findings, in this order, under its split.
-    """
-    mine = thresholds.loc[thresholds["network"] == predictions.network]
-    if not len(mine):
-        networks = ", ".join(thresholds["network"].unique()) or "no network"
-        raise ValueError(
-            f"thresholds were fitted for {networks}; expected {predictions.network}: fit them to "
-            "its validation films"
-        )
-    findings = tuple(mine["finding"])
-    if findings != predictions.findings:
-        raise ValueError(
-            f"{predictions.network}: thresholds were fitted for {', '.join(findings)}; expected "
-            f"{', '.join(predictions.findings)}, in this order: fit them anew"
-        )
-    strange = mine["split"].loc[mine["split"] != predictions.split]
-    if len(strange):
-        raise ValueError(
-            f"{predictions.network}: thresholds were fitted under split {strange.iloc[0]}; "
-            f"expected {predictions.split}, that of the predictions: test films may have been "
-            "among those they were fitted on; fit them to the validation films of this split"
-        )
-    return mine["threshold"].to_numpy(dtype=np.float64)
-
-
 def _fit(
     label: Label, probability: Score, *, method: Rule, recall: float
 ) -> tuple[float, int, str]:

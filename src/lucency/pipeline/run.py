@@ -53,7 +53,7 @@ class Run:
     @property
     def draws(self) -> dict[str, int]:
         """How often patients are drawn for confidence intervals, and with which seed."""
-        return self.protocol.evaluation.model_dump(include={"resamples", "seed"})
+        return self.protocol.evaluation.draws
 
     def fingerprints(self, *stages: str) -> dict[str, str]:
         """Return the fingerprints of finished stages by the names of their folders."""

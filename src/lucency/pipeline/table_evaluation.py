@@ -11,7 +11,6 @@ import pandas as pd
 from lucency.config.sections import DRAWS
 from lucency.core.manifest import Manifest
 from lucency.core.predictions import Predictions, load_predictions
-from lucency.core.tables import plain
 from lucency.data.labels import read_labelled
 from lucency.evaluation import external
 from lucency.evaluation.compare import OVER_FINDINGS, compare, conclude_comparison, rank
@@ -122,7 +121,7 @@ def _by_finding(metrics: pd.DataFrame) -> dict[str, object]:
     for finding, rows in metrics.groupby("finding", sort=False):
         counts = {name: int(rows[name].iloc[0]) for name in ("films", "positives", "patients")}
         scores = rows.set_index("metric").loc[:, ["value", "low", "high"]]
-        answer[str(finding)] = {**counts, **plain(scores.to_dict(orient="index"))}
+        answer[str(finding)] = {**counts, **scores.to_dict(orient="index")}
     return answer
 
 
@@ -132,10 +131,10 @@ def _compared(ranking: pd.DataFrame, comparison: pd.DataFrame) -> dict[str, obje
     named = comparison.assign(pair=comparison["network"] + " - " + comparison["other"])
     pairs: dict[str, object] = {}
     for pair, rows in named.groupby("pair", sort=False):
-        found = plain(rows.set_index("finding").loc[:, list(PAIRED)].to_dict(orient="index"))
+        found = rows.set_index("finding").loc[:, list(PAIRED)].to_dict(orient="index")
         pairs[str(pair)] = {**found[MACRO], "p_holm_signed_rank": found[OVER_FINDINGS]["p_holm"]}
     return {
-        "ranking": plain(ranked.loc[:, list(RANKED)].to_dict(orient="index")),
+        "ranking": ranked.loc[:, list(RANKED)].to_dict(orient="index"),
         "pairs": pairs,
         "conclusion": conclude_comparison(ranking),
     }
