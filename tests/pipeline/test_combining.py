@@ -16,7 +16,6 @@ from lucency.core.manifest import load_prepared
 from lucency.core.predictions import load_predictions
 from lucency.evaluation.metrics import macro_auc
 
-pytestmark = pytest.mark.usefixtures("figures_once")
 PROTOCOL = """
 name = "ensemble"
 findings = ["Infiltration", "Effusion"]

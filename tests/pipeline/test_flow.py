@@ -14,7 +14,7 @@ import pytest
 from lucency.cli import app as cli
 from lucency.core.predictions import load_predictions
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("figures_once")]
+pytestmark = pytest.mark.slow
 PROTOCOL = """
 name = "flow"
 

@@ -11,8 +11,6 @@ from lucency.pipeline import stages
 from lucency.pipeline.run import Run, open_run
 from lucency.pipeline.stages import heatmaps
 
-pytestmark = pytest.mark.usefixtures("figures_once")
-
 
 def _protocol(**data: object) -> Protocol:
     return parse_protocol(
