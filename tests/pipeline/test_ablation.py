@@ -207,7 +207,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ablation")
     write_films(folder / "films")
     answer = do_stage(opened(folder), "report")
-    assert answer["report"] == str(folder / "out" / "report" / "report.html")
+    assert answer["report"] == folder / "out" / "report" / "report.html"
     assert str(answer["conclusion"]).startswith(f"Macro AUC of {NETWORK}: ")
     return folder
 
