@@ -124,7 +124,8 @@ def _embed(pictures: str, folder: Path, file: Path) -> None:
     if pictures == TEXTURE:
         place = folder / TEXTURE
         place.mkdir(exist_ok=True)
-        feature, lost = texture_table(prepared, folder=place, workers=1)
+        lost = texture_table(prepared, folder=place, workers=1)
+        feature = np.load(place / "feature.npy")
         print(f"no lungs found on {len(lost)} of {len(films)} films")
         _keep(file, feature, said)
         return

@@ -110,11 +110,31 @@ def test_arrays_are_evaluated_as_a_tidy_frame(arrays: dict[str, object]):
     assert auc["finding 1"] == pytest.approx(0.75)
 
 
+def test_frames_are_joined_by_their_names(arrays: dict[str, object]):
+    y, prob, ids, names = arrays.values()
+    few = {"resamples": 20}
+    films = [f"{row}.png" for row in range(len(prob))]
+    score = pd.DataFrame(prob, index=films, columns=list(names))
+    label = pd.DataFrame(y, index=films, columns=list(names))
+    patient = pd.Series(np.asarray(ids), index=films)
+    plain = lu.evaluate(label, score, patient=patient, **few)
+    shuffled = label.sample(frac=1, random_state=0)[list(names)[::-1]]
+    other = lu.evaluate(shuffled, score, patient=patient.iloc[::-1], **few)
+    pd.testing.assert_frame_equal(other, plain)
+    with pytest.raises(ValueError, match=r"^y: its columns differs from that of prob"):
+        lu.evaluate(label.rename(columns={names[0]: "Other"}), score)
+    with pytest.raises(ValueError, match=r"^patient: its index differs"):
+        lu.evaluate(label, score, patient=pd.Series(ids))
+
+
 WRONG = {
     "y": ([0, 2], [0.1, 0.9], {}),
     "prob": ([0, 1], [0.1, 1.9], {}),
     "patient": ([0, 1], [0.1, 0.9], {"patient": [1]}),
     "findings": ([0, 1], [0.1, 0.9], {"findings": ["a", "b"]}),
+    "threshold": ([0, 1], [0.1, 0.9], {"threshold": [0.5, 0.4]}),
+    "resamples": ([0, 1], [0.1, 0.9], {"resamples": 0}),
+    "seed": ([0, 1], [0.1, 0.9], {"seed": -1}),
 }
 
 
@@ -126,6 +146,10 @@ def test_errors_name_the_argument(argument: str):
 
 
 def test_other_errors_name_the_argument_too(place: Path):
+    with pytest.raises(ValueError, match=r"^patient: 1 of 2 are missing"):
+        lu.evaluate([0, 1], [0.1, 0.9], patient=["a", None])
+    with pytest.raises(ValueError, match=r"^films: found none"):
+        lu.prepare([])
     with pytest.raises(ValueError, match="several: found 1 predictions"):
         lu.compare({"a": predicted(place)[0]})
     with pytest.raises(ValueError, match="findings: found 0"):

@@ -29,7 +29,7 @@ _HOMES = {
     "load_predictions": "lucency.core.predictions",
     "main": "lucency.cli.launch",
     "open_run": "lucency.pipeline.run",
-    "predict_files": "lucency.models.inference",
+    "predict_files": "lucency.pipeline.film_inference",
     "prepare": "lucency.pipeline.library",
     "prepare_film": "lucency.data.preprocess",
     "read_grey": "lucency.data.images",

@@ -14,7 +14,7 @@ from lucency.evaluation.summary import Evaluation as Evaluation
 from lucency.explain.heatmaps import Heatmaps as Heatmaps
 from lucency.models.classifier import Classifier as Classifier
 from lucency.models.classifier import load_classifier as load_classifier
-from lucency.models.inference import predict_files as predict_files
+from lucency.pipeline.film_inference import predict_files as predict_files
 from lucency.pipeline.library import Explanation as Explanation
 from lucency.pipeline.library import Model as Model
 from lucency.pipeline.library import RunResult as RunResult

@@ -151,6 +151,7 @@ def test_versions_are_compared(folder: Path, tmp_path: Path):
     (tmp_path / "quality.csv").write_text("mine")
     assert "holds quality.csv of something else" in refused("versions", *files, "--out", tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["quality.csv"]
+    (tmp_path / "manifest").mkdir()
     (tmp_path / "protocol.toml").write_text("")
     below = tmp_path / "evaluation" / "tables"
     assert "holds a run" in refused("versions", *files, "--out", below)
@@ -190,7 +191,7 @@ def test_answers_of_reviewers_are_counted(tmp_path: Path):
     answers = sample.loc[:1, ["sheet", "image"]].assign(reviewer="R", answer=["yes", "no"])
     answers.to_csv(tmp_path / "answers.csv", index=False)
     text = audit("score-review", tmp_path / "sample.csv", tmp_path / "answers.csv")
-    assert "2 of 3 films drawn are judged" in text
+    assert "2 of 3 films drawn are reviewed" in text
 
 
 def test_a_file_of_one_finding_is_audited_without_groups(folder: Path, tmp_path: Path):

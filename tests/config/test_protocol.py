@@ -126,7 +126,7 @@ def test_the_protocol_that_these_tests_spoil_is_good(tmp_path: Path):
 
 
 def test_a_file_that_is_absent_or_no_toml(tmp_path: Path):
-    with pytest.raises(ValueError, match="no such protocol; see the protocols/ folder"):
+    with pytest.raises(ValueError, match="no such protocol; `lucency protocols` lists"):
         read_protocol(tmp_path / "demo.toml")
     with pytest.raises(ValueError, match=r"protocol.toml: not valid TOML: .* \(at line 1"):
         read(tmp_path, "name = ?")

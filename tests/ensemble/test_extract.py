@@ -27,9 +27,10 @@ def lungs(count: int, *, blank: tuple[int, ...] = (0,)) -> Prepared:
 
 def test_a_table_of_films_says_which_have_no_lungs(tmp_path: Path):
     films, seen = lungs(4), []
-    feature, lost = texture_table(
+    lost = texture_table(
         films, folder=tmp_path, workers=1, progress=lambda done, total, note: seen.append(done)
     )
+    feature = np.load(tmp_path / "feature.npy")
     assert feature.shape == (4, len(feature_names()))
     assert lost["image"].tolist() == [str(films.manifest.image[0])]
     assert lost["reason"].str.len().gt(10).all()
@@ -49,7 +50,7 @@ def test_two_workers_and_a_killed_pass_make_the_same_bytes(
     places = [tmp_path / name for name in ("whole", "two", "killed")]
     for place in places:
         place.mkdir()
-    whole, lost = texture_table(films, folder=places[0], workers=1)
+    lost = texture_table(films, folder=places[0], workers=1)
     two = texture_table(films, folder=places[1], workers=2)
 
     def kill(done: int, total: int, note: str) -> None:
@@ -63,10 +64,9 @@ def test_two_workers_and_a_killed_pass_make_the_same_bytes(
         films, folder=places[2], workers=1, progress=lambda done, *_: seen.append(done)
     )
     assert seen == [3 * CHUNK, len(films.manifest)]
-    for feature, failed in (two, resumed):
-        np.testing.assert_array_equal(feature, whole)
-        assert failed.equals(lost)
-    assert (places[0] / "feature.npy").read_bytes() == (places[2] / "feature.npy").read_bytes()
+    assert two.equals(lost)
+    assert resumed.equals(lost)
+    assert len({(place / "feature.npy").read_bytes() for place in places}) == 1
 
 
 def test_failures_are_counted_for_every_finding():

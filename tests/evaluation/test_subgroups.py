@@ -295,7 +295,7 @@ def test_the_blind_group_is_named():
     assert row["gap_high"] < -0.1
     large = (~table.loc[table["finding"] == "macro", "small"]).sum()
     assert worst_group(table) == (
-        f"Lowest macro AUC of net: {row['auc']:.3f} in the group view = AP, {-row['gap']:.3f} "
+        f"Largest gap of net: macro AUC {row['auc']:.3f} in the group view = AP, {-row['gap']:.3f} "
         f"below that of all other films (95 % interval {-row['gap_high']:.3f} to "
         f"{-row['gap_low']:.3f}). Groups with enough films: {large}; intervals are not corrected "
         "for their number."
@@ -322,7 +322,9 @@ def test_the_lowest_of_those_below_is_named_and_small_ones_are_not():
     table = pd.DataFrame(rows, columns=["group", "gap", "gap_high", "small"])
     table = table.assign(network="net", fact="view", finding="macro", auc=0.6, gap_low=-0.6)
     found = worst_group(table)
-    assert found.startswith("Lowest macro AUC of net: 0.600 in the group view = B, 0.200 below")
+    assert found.startswith(
+        "Largest gap of net: macro AUC 0.600 in the group view = B, 0.200 below"
+    )
     assert worst_group(table.iloc[:1]).endswith(": 0 of 1 with enough films.")
 
 

@@ -27,10 +27,10 @@ from lucency.evaluation.calibration import (
     recalibrate,
 )
 from lucency.models.classifier import Classifier, load_classifier, save_classifier
-from lucency.models.inference import predict, predict_files
+from lucency.models.inference import predict
 from lucency.models.networks import build
 from lucency.models.training import UNIT, fit_decisions
-from lucency.pipeline.film_inference import predict_disk
+from lucency.pipeline.film_inference import predict_disk, predict_files
 from lucency.pipeline.run import Run, open_run
 from toys import FINDINGS, toy_films, toy_plan, toy_protocol
 

@@ -14,9 +14,10 @@ from lucency.evaluation.calibration import no_recalibration
 from lucency.models import inference as predict_module
 from lucency.models.classifier import Classifier
 from lucency.models.film_loader import Films
-from lucency.models.inference import forward, predict, predict_files
+from lucency.models.inference import forward, predict
 from lucency.models.networks import build
 from lucency.models.training import UNIT
+from lucency.pipeline.film_inference import predict_files
 from toys import FINDINGS, toy_films, toy_plan
 
 

@@ -1,4 +1,4 @@
-"""Every film judged by networks of other patients, in order; odd pictures of a run."""
+"""Every film predicted by networks of other patients, in order; odd pictures of a run."""
 
 import json
 from pathlib import Path
@@ -46,7 +46,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_every_film_is_judged_by_networks_of_other_patients(run: Path):
+def test_every_film_is_predicted_by_networks_of_other_patients(run: Path):
     films = load_manifest(run / "manifest")
     file = run / "out-of-fold" / "3x2" / "test_resnet" / "predictions.npz"
     said = load_predictions(file)
@@ -69,7 +69,7 @@ def test_every_film_is_judged_by_networks_of_other_patients(run: Path):
 
 
 @pytest.mark.slow
-def test_divisions_are_evidence_of_suspect_labels(run: Path, tmp_path: Path):
+def test_repeats_are_evidence_of_label_errors(run: Path, tmp_path: Path):
     file = run / "out-of-fold" / "3x2" / "test_resnet" / "predictions.npz"
     found = json.loads(lucency("audit", "errors", file, "--top", 2, "--json"))
     assert len(found["errors"]) == 2 * 2 * 2
@@ -83,4 +83,4 @@ def test_divisions_are_evidence_of_suspect_labels(run: Path, tmp_path: Path):
 
 def test_a_folder_without_films_is_refused(tmp_path: Path):
     done = CliRunner().invoke(app, ["data", "quality", str(tmp_path)])
-    assert "holds no prepared films" in str(done.exception)
+    assert "holds no run" in str(done.exception)

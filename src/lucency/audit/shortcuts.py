@@ -1,4 +1,4 @@
-"""What speaks against one network's scores: shortcuts, hidden strata, and all tables of its audit.
+"""Audit of one network: shortcuts, hidden strata, and all tables of `AuditResults`.
 
 A shortcut is a fact beside the finding, such as view, sex or a drain, on which a score depends: the
 features hold it (linear probes show which), it goes with the label, and the score goes with it
@@ -31,19 +31,18 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from lucency.core.manifest import read_table
+from lucency.core.manifest import OLDEST, read_table
 from lucency.core.predictions import Predictions
 from lucency.evaluation.bootstrap import Weights, all_and_resampled, interval, once, ratio
 from lucency.evaluation.metrics import auc
-from lucency.evaluation.significance import holm
+from lucency.evaluation.significance import LEVEL, holm
 
 FOLDS, COMPONENTS = 5, 32  # of a probe
 FEWEST_OF_LEVEL = 20  # films of a level, and patients, for it to be probed
 FEWEST_PATIENTS = 20  # with a finding, and without, for it to be tested; of 12, p is too small
 UNKNOWN = ""
 MOST_LEVELS = 12  # a folder a patient is no fact
-OLDEST = 120  # years; ages above are mistakes of entry
-LEVEL, TINY = 0.05, 1e-12
+TINY = 1e-12
 FEWEST, SMALLEST = 40, 10  # positives of a finding, and of a cluster
 MOST, REDUCED = 4, 16  # clusters, and components in which they are sought
 EXAMPLES, SAMPLE = 12, 2_000
@@ -90,7 +89,7 @@ def save_audit_results(results: AuditResults, folder: Path) -> None:
     """Write one CSV a table, and audit.json."""
     for name in TABLES:
         getattr(results, name).to_csv(folder / f"{name}.csv", index=False)
-    (folder / "audit.json").write_text(json.dumps({"network": results.network}))
+    (folder / "audit.json").write_text(json.dumps({"network": results.network}), encoding="utf-8")
 
 
 def load_audit_results(folder: Path) -> AuditResults:

@@ -21,6 +21,7 @@ from lucency.core.plan import Plan, originals
 Population = Literal["all films", "the training part"]
 STEPS = ("step", "action", "finding", "before", "after", "added", "dropped", "total")
 STEPS_FILE = "steps.csv"
+SIGNS = {"added": "+", "dropped": "\N{MINUS SIGN}"}  # before the numbers of these columns
 Label = Float32[np.ndarray, "n k"]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json as text_of
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,17 +18,11 @@ LINES = 30  # of a table on a terminal
 LEFT_OUT = ("note", "wilson_low", "wilson_high")  # of the terminal
 
 
-def print_answer(answer: dict[str, object], json: bool) -> None:
-    """Write an answer to standard output, in words or as JSON; steps of balancing as a table."""
-    if json:
-        text = in_json(answer)
-    elif "steps" in answer:
-        from lucency.cli.output import in_table
-
-        text = in_table(plain(answer))
-    else:
-        text = in_words(answer)
-    typer.echo(text, nl=False)
+def print_answer(
+    answer: Answer, json: bool, *, words: Callable[[Answer], str] | None = None
+) -> None:
+    """Write an answer to standard output, as JSON or in words, by default those of `in_words`."""
+    typer.echo(in_json(answer) if json else (words or in_words)(plain(answer)), nl=False)
 
 
 def print_audit(found: Audit, out: Path | None, json: bool) -> None:

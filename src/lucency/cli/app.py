@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from io import TextIOWrapper
 from typing import Annotated, cast
 
 import typer
@@ -44,6 +45,9 @@ def call(*, before: Callable[[], None] | None = None) -> int:
     What people can mend is one line on standard error and status 2.
     """
     share_cores()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a console that cannot write a sign shows "?"
     try:
         if before:
             before()

@@ -122,7 +122,7 @@ def review(
     """
     from lucency.pipeline.run_audit import draw_review
 
-    found = draw_review(folder, suspects=errors, films=films, seed=seed, out=out)
+    found = draw_review(folder, errors=errors, films=films, seed=seed, out=out)
     print_audit(found, None, json)
 
 
@@ -143,6 +143,6 @@ def score_review(
 
     lucency audit score-review review/sample.csv filled.csv
     """
-    from lucency.pipeline.run_audit import audit_verdicts
+    from lucency.pipeline.run_audit import score_reviews
 
-    print_audit(audit_verdicts(sample, forms), out, json)
+    print_audit(score_reviews(sample, forms), out, json)

@@ -99,13 +99,12 @@ def balance(
 
     lucency data balance demo --figure balance.svg --table steps.csv
     """
-    from lucency.cli.output import balance_from_labels
+    from lucency.cli.output import balance_from_labels, in_table
     from lucency.config.protocol import read_protocol
 
     chosen = read_protocol(protocol, changes=changes)
-    answers.print_answer(
-        balance_from_labels(chosen, labels=labels, figure=figure, table=table), json
-    )
+    answer = balance_from_labels(chosen, labels=labels, figure=figure, table=table)
+    answers.print_answer(answer, json, words=in_table)
 
 
 @data_group.command()

@@ -27,7 +27,9 @@ def evaluate(
         typer.Option(metavar="TABLE.csv", help="Validation films of one table: fits thresholds."),
     ] = None,
     scale: Scale = "probability",
-    out: Annotated[Path | None, to_folder("Write tables and report.html here.")] = None,
+    out: Annotated[
+        Path | None, to_folder("Write the tables here, with --labels report.html too.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Evaluate predictions: metrics of each finding, with 95 % confidence intervals over patients.

@@ -42,7 +42,8 @@ def explain(
     out: Annotated[Path, options.to_folder("The folder to write.")],
     network: options.NetworkName = "",
     method: Annotated[
-        list[str] | None, typer.Option(help="A method, or several. Default: those of a protocol.")
+        list[str] | None,
+        typer.Option(help="A method, or several. Default: grad-cam and hires-cam."),
     ] = None,
     finding: Annotated[
         list[str] | None,

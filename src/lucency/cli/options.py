@@ -30,8 +30,8 @@ def check_folder(folder: Path | None) -> Path | None:
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file: expected a folder to write tables to")
     for place in (folder, *folder.resolve().parents):
-        if (place / "protocol.toml").is_file():
-            raise ValueError(f"{place} holds a run: choose another --out for these tables")
+        if (place / "protocol.toml").is_file() and (place / "manifest").is_dir():
+            raise ValueError(f"{place} holds a run: choose another --out")
     return folder
 
 

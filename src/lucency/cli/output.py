@@ -12,13 +12,13 @@ from jaxtyping import Float32
 
 from lucency.audit.checks import prediction_checks, run_checks, split_checks
 from lucency.audit.checks.issue import count_serious, issue_table, unverified_table
-from lucency.balance.imbalance import Change, cooccurrence, measure, no_finding, steps_text
+from lucency.balance.imbalance import SIGNS, Change, cooccurrence, measure, no_finding, steps_text
 from lucency.balance.methods import plan_of_labels
-from lucency.config.protocol import Protocol, read_protocol
+from lucency.config.protocol import Protocol, find_protocol, read_protocol
 from lucency.core.manifest import NO_FINDING, PARTS
 from lucency.core.plan import Plan
 from lucency.core.progress import say
-from lucency.core.stage import Failures, write_atomically
+from lucency.core.stage import RECEIPT, Failures, write_atomically
 from lucency.core.tables import Answer
 from lucency.data.labels import read_labelled, read_labels
 from lucency.evaluation.evaluate import MACRO
@@ -214,7 +214,6 @@ def _percent(share: float | None) -> str:
     return "no entries" if share is None else f"{100 * share:.1f} %"
 
 
-SIGNS = {"added": "+", "dropped": "\N{MINUS SIGN}"}
 STEP_HEADS = ("step", "before", "after", "added", "dropped", "total")
 FINDING_HEADS = ("finding", "before", "after", "IRLbl before", "after")
 MEASURES = {"mean_ir": "MeanIR", "cvir": "CVIR", "scumble": "SCUMBLE"}
@@ -319,6 +318,7 @@ def find_issues(
     which map parts to files of image names; `labels` is the label file of a table or of lists.
     Raises ValueError when these do not fit together.
     """
+    what = None if what is None else find_protocol(what)
     if what is not None and (what.is_dir() or what.suffix == ".toml"):
         if lists or labels:
             raise ValueError(
@@ -336,9 +336,9 @@ def find_issues(
         return issue_table(run_checks.check_lists(lists, labels=labels)), len(split_checks.CHECKS)
     if changes:
         raise ValueError("--set changes a protocol: found a table, expected no --set")
-    claimed = unverified_table(what, labels=labels, scale=scale)
+    unverified = unverified_table(what, labels=labels, scale=scale)
     of_split = len(split_checks.CHECKS) if lists else 1  # without lists, whose films these are
-    found = run_checks.check_external(claimed, lists, labels=labels)
+    found = run_checks.check_external(unverified, lists, labels=labels)
     return issue_table(found), len(prediction_checks.CHECKS) + of_split
 
 
@@ -373,7 +373,7 @@ def _own(what: Path, changes: Sequence[str] | None) -> tuple[pd.DataFrame, int]:
         raise ValueError(f"--set changes a protocol, and {what} is done: check a .toml file")
     run, file = open_run_folder(what), what / "protocol.toml"
     predicted = [what / "predictions" / network.name for network in run.protocol.network]
-    if not all((place / "receipt.json").is_file() for place in (*predicted, what / "evaluation")):
+    if not all((place / RECEIPT).is_file() for place in (*predicted, what / "evaluation")):
         raise ValueError(
             f"{what} is not evaluated yet: expected a finished run; check its protocol.toml alone, "
             f"or finish it with lucency run {file} --out {what}"

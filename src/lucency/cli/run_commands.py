@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from textwrap import fill
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lucency.cli import answers, options
 from lucency.core.parallel import left_alone, rank, world_size
+
+if TYPE_CHECKING:
+    from lucency.config.protocol import Protocol
+    from lucency.core.tables import Answer
 
 INCOMPLETE = 3  # exit status of a report that lacks a chapter
 
@@ -138,23 +143,31 @@ def do(
     `variants` says which protocols are expected: with variants, without, or either; ValueError for
     another.
     """
-    from lucency.cli.output import do_stage
+    from lucency.cli.output import do_stage, in_table
     from lucency.config.protocol import read_protocol
     from lucency.pipeline.run import open_run
 
     chosen = read_protocol(protocol, changes=changes)
-    if variants is not None and bool(chosen.variant) != variants:
-        found = "variants" if chosen.variant else "no variants"
-        command = "study ablation" if chosen.variant else "run"
-        raise ValueError(f"{protocol} has {found}: use lucency {command}")
-    print_made(do_stage(open_run(chosen, out=out, workers=workers), stage), json)
+    if variants and not chosen.variant:
+        raise ValueError(f"{protocol} has no variants: use lucency run")
+    if variants is False:
+        refuse_variants(chosen)
+    answer = do_stage(open_run(chosen, out=out, workers=workers), stage)
+    steps = stage == StageName.BALANCE and not chosen.variant
+    print_made(answer, json, words=in_table if steps else None)
 
 
-def print_made(answer: dict[str, Any], json: bool) -> None:
+def refuse_variants(protocol: Protocol) -> None:
+    """Raise ValueError for a protocol with variants."""
+    if protocol.variant:
+        raise ValueError(f"{protocol.name} has variants: use lucency study ablation")
+
+
+def print_made(answer: Answer, json: bool, *, words: Callable[[Answer], str] | None = None) -> None:
     """Print what a run has made; end with status 3 where its report lacks a chapter."""
     from lucency.cli.output import NOT_MADE
 
     if rank() == 0:
-        answers.print_answer(answer, json)
+        answers.print_answer(answer, json, words=words)
     if NOT_MADE in answer:
         raise typer.Exit(INCOMPLETE)

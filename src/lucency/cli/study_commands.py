@@ -9,7 +9,7 @@ from typing import Annotated, TypeVar
 import typer
 
 from lucency.cli import answers, options
-from lucency.cli.run_commands import StageName, Until, do, print_made
+from lucency.cli.run_commands import StageName, Until, do, print_made, refuse_variants
 
 Item = TypeVar("Item")
 
@@ -63,7 +63,9 @@ def leakage(
     from lucency.pipeline.leakage_study import report, without
     from lucency.pipeline.run import open_run
 
-    job = open_run(read_protocol(protocol, changes=changes), out=out, workers=workers)
+    chosen = read_protocol(protocol, changes=changes)
+    refuse_variants(chosen)
+    job = open_run(chosen, out=out, workers=workers)
     page, missing = report(job), without(job)
     answer = {**concluded(out / "inflation"), "report": page}
     print_made(answer | ({NOT_MADE: missing} if missing else {}), json)
@@ -91,7 +93,9 @@ def cross_validation(
     from lucency.pipeline.run import open_run
     from lucency.pipeline.run_audit import audit_folds
 
-    job = open_run(read_protocol(protocol, changes=changes), out=out, workers=workers)
+    chosen = read_protocol(protocol, changes=changes)
+    refuse_variants(chosen)
+    job = open_run(chosen, out=out, workers=workers)
     answers.print_audit(audit_folds(job, folds=folds, repeats=repeats), None, json)
 
 

@@ -112,6 +112,10 @@ class Protocol(sections.Choices):
         _refuse_incomparable(variant, made, same)
         return made
 
+    def __repr__(self) -> str:
+        names = ", ".join(network.name for network in self.network)
+        return f"<Protocol {self.name}: {self.data.source}, {names}>"
+
     def training_of(self, network: str) -> sections.Training:
         """Return the training of one network: the common choices and what it changes."""
         changes = next(n.training for n in self.network if n.name == network)
@@ -128,7 +132,7 @@ def read_protocol(file: str | Path, *, changes: Sequence[str] | None = None) -> 
     if file.is_dir():
         raise ValueError(f"{file} is a folder; expected a protocol, a file ending in .toml")
     if not file.is_file():
-        raise ValueError(f"{file}: no such protocol; see the protocols/ folder for examples")
+        raise ValueError(f"{file}: no such protocol; `lucency protocols` lists those at hand")
     try:
         choices = tomllib.loads(file.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

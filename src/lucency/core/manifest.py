@@ -28,6 +28,7 @@ FINDINGS = (
     "Hernia",
 )  # fmt: skip
 NO_FINDING = "No Finding"
+OLDEST = 120  # years; ages above are mistakes of entry
 PARTS = ("train", "val", "test")
 APART = "apart"  # in place of a part: of patients whose films no network is shown
 Denoiser = Literal["median", "gaussian", "bilateral"]
@@ -184,7 +185,7 @@ def save_manifest(manifest: Manifest, folder: Path) -> None:
     pd.concat([table, label, manifest.facts], axis=1).to_csv(folder / "manifest.csv", index=False)
     manifest.boxes.to_csv(folder / "boxes.csv", index=False)
     about = {"findings": manifest.findings, "origin": manifest.origin}
-    (folder / "manifest.json").write_text(json.dumps(about, indent=1))
+    (folder / "manifest.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
 
 
 def load_manifest(folder: Path) -> Manifest:
@@ -207,7 +208,9 @@ def save_prepared_tables(prepared: Prepared, folder: Path) -> None:
     """Write everything of `prepared` but its pixels, which are made in place as pixels.npy."""
     save_manifest(prepared.manifest, folder)
     prepared.rejected.to_csv(folder / "rejected.csv", index=False)
-    (folder / "preparation.json").write_text(prepared.preparation.model_dump_json(indent=1))
+    (folder / "preparation.json").write_text(
+        prepared.preparation.model_dump_json(indent=1), encoding="utf-8"
+    )
 
 
 def load_prepared(folder: Path) -> Prepared:
@@ -224,7 +227,7 @@ def load_prepared(folder: Path) -> Prepared:
 
 def read_table(file: Path, *, text: tuple[str, ...]) -> pd.DataFrame:
     """Read a CSV exactly: text stays as it is, "NA" too; empty is "" in `text`, NaN elsewhere."""
-    with file.open(newline="") as lines:
+    with file.open(newline="", encoding="utf-8") as lines:
         columns = next(csv.reader(lines))
     return pd.read_csv(
         file,

@@ -211,6 +211,8 @@ def load_predictions(file: str | Path) -> Predictions:
 
     Files of before recalibration had curves hold no knots: theirs are lines.
     """
+    if not Path(file).exists():
+        raise ValueError(f"{file}: no such file; expected a table, a predictions.npz or a run")
     if not is_zipfile(file):
         raise ValueError(
             f"{file}: found no .npz archive, expected predictions as a run saves them; a run makes "

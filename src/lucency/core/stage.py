@@ -158,7 +158,7 @@ def _refuse_difference(folder: Path, was: Inputs, now: Inputs) -> None:
         raise ValueError(
             f"{folder} was made from other inputs ({'; '.join(found[:3])}"
             f"{f'; and {len(found) - 3} more' if len(found) > 3 else ''}): "
-            "choose another --out, or delete that folder to make it anew"
+            "choose another folder (--out), or delete that folder to make it anew"
         )
 
 

@@ -17,6 +17,7 @@ import pandas as pd
 from jaxtyping import Bool, Shaped
 
 from lucency.core.manifest import read_table
+from lucency.core.plan import COPY_MARK
 from lucency.core.stage import write_atomically
 
 Value = TypeVar("Value")
@@ -38,7 +39,9 @@ def write_audit(audit: Audit, folder: Path) -> None:
     """Write each table as NAME.csv, and conclusion.txt; ValueError where other tables are."""
     others = sorted({file.stem for file in folder.glob("*.csv")} - {*audit.tables})
     if others:
-        raise ValueError(f"{folder} holds {others[0]}.csv of something else: choose another --out")
+        raise ValueError(
+            f"{folder} holds {others[0]}.csv of something else: choose another folder (--out)"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     for name, table in audit.tables.items():
         write_atomically(folder / f"{name}.csv", table.to_csv(index=False))
@@ -79,7 +82,7 @@ def load_tables(kind: type[Value], folder: Path, *, text: tuple[str, ...]) -> Va
 
 def film_names(image: Shaped[np.ndarray, " n"]) -> Shaped[np.ndarray, " n"]:
     """Return the film behind each name; those of ChestX-ray14 without folder and suffix."""
-    plain = [str(name).partition("#")[0] for name in image]
+    plain = [str(name).partition(COPY_MARK)[0] for name in image]
     known = ((NIH_NAME.fullmatch(name), name) for name in plain)
     return np.array([match[1] if match else name for match, name in known], dtype=object)
 

@@ -1,4 +1,4 @@
-"""Pictures that are one picture: found among all films by 64-bit hashes, confirmed by correlation.
+"""Near-duplicates: one picture twice, found by 64-bit hashes and confirmed by correlation.
 
 Letters in shapes: n films, p pairs of films.
 """

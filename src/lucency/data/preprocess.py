@@ -217,8 +217,9 @@ def _finish(folder: Path, manifest: Manifest, preparation: Preparation, rejects:
     """Write the tables, and pixels.npy without the rejects' rows; the work files go last."""
     pixels, lost = np.load(folder / ROWS, mmap_mode="r"), sorted(rejects)
     kept = np.delete(np.arange(len(manifest)), lost)
+    rows = pixels
     if lost:
-        rows, shape = pixels, (len(kept), *pixels.shape[1:])
+        shape = (len(kept), *rows.shape[1:])
         pixels = np.lib.format.open_memmap(folder / PIXELS, "w+", np.uint8, shape)
         for start in range(0, len(kept), CHUNK):
             pixels[start : start + CHUNK] = rows[kept[start : start + CHUNK]]
@@ -231,6 +232,7 @@ def _finish(folder: Path, manifest: Manifest, preparation: Preparation, rejects:
         ),
     )
     save_prepared_tables(prepared, folder)
+    rows = pixels = prepared = None  # Windows renames and removes no file that is mapped
     if lost:
         (folder / ROWS).unlink()
     else:

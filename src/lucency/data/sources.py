@@ -102,7 +102,7 @@ def _root(place: Source) -> Path:
     if not place.root or not root.is_dir():
         raise ValueError(
             f"data.root is {place.root!r}, which is no folder: set it to where the label table and "
-            "the films lie (for labels alone, --labels FILE names a table)"
+            "the films lie (`lucency data balance` takes labels alone, by --labels FILE)"
         )
     return root
 

@@ -48,11 +48,11 @@ def texture_table(
     folder: Path,
     workers: int,
     progress: Callable[[int, int, str], None] = lambda *_: None,
-) -> tuple[Float32[np.ndarray, "n d"], pd.DataFrame]:
-    """Return every film's features, NaN where no lungs were found; image and reason of those.
+) -> pd.DataFrame:
+    """Write every film's features into `folder`; return image and reason of those without lungs.
 
-    The features lie in `folder`, mapped read-only; what an earlier, killed call of the same films
-    has left there is kept. Raises ValueError when a worker process dies.
+    Theirs are NaN. What an earlier, killed call of the same films has left there is kept. Raises
+    ValueError when a worker process dies.
     """
     films, note = len(prepared.manifest), folder / REASONS
     reasons = note.read_text(encoding="utf-8").split("\n")[:-1] if note.is_file() else []
@@ -71,8 +71,7 @@ def texture_table(
     image = prepared.manifest.image.tolist()
     failed = [pair for pair in zip(image, reasons, strict=True) if pair[1]]
     note.unlink()
-    failures = pd.DataFrame(failed, columns=["image", "reason"])
-    return np.load(folder / FEATURE, mmap_mode="r"), failures
+    return pd.DataFrame(failed, columns=["image", "reason"])
 
 
 def texture_row(film: Film) -> tuple[list[float], str]:

@@ -12,6 +12,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float64
 
+from lucency.core.manifest import OLDEST
+from lucency.core.plan import COPY_MARK
 from lucency.core.predictions import Predictions
 from lucency.evaluation import bootstrap
 from lucency.evaluation.bootstrap import MACRO, Weights, mean_over_findings, ratio
@@ -19,7 +21,6 @@ from lucency.evaluation.evaluate import require_one_part
 from lucency.evaluation.metrics import Label, Values, by_finding, not_computable
 
 FEW_FILMS, FEW_PATIENTS = 30, 20  # of either class, and of both, below which numbers say little
-OLDEST = 120  # years; ages above are mistakes of entry
 UNKNOWN = "unknown"
 COLUMNS = (
     "network", "fact", "group", "finding", "films", "positives", "patients", "auc", "auc_low",
@@ -77,8 +78,9 @@ def worst_group(table: pd.DataFrame) -> str:
         )
     worst = below.loc[below["gap"].idxmin()]
     return (
-        f"Lowest macro AUC of {worst['network']}: {worst['auc']:.3f} in the group {worst['fact']} "
-        f"= {worst['group']}, {-worst['gap']:.3f} below that of all other films (95 % interval "
+        f"Largest gap of {worst['network']}: macro AUC {worst['auc']:.3f} in the group "
+        f"{worst['fact']} = {worst['group']}, {-worst['gap']:.3f} below that of all other films "
+        f"(95 % interval "
         f"{-worst['gap_high']:.3f} to {-worst['gap_low']:.3f}). Groups with enough films: "
         f"{len(macro)}; intervals are not corrected for their number."
     )
@@ -91,7 +93,9 @@ def _joined(facts: pd.DataFrame, predictions: Predictions) -> pd.DataFrame:
     if names.has_duplicates:
         again = names[names.duplicated()][0]
         raise ValueError(f"facts name film {again!r} more than once; expected one row a film")
-    film = [str(name).partition("#")[0] for name in predictions.image]  # of a copy, its source
+    film = [
+        str(name).partition(COPY_MARK)[0] for name in predictions.image
+    ]  # of a copy, its source
     place = names.get_indexer(pd.Index(film))
     if len(lost := predictions.image[place < 0]):
         raise ValueError(

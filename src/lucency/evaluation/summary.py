@@ -46,6 +46,12 @@ class Evaluation:
     subgroups: pd.DataFrame
     conclusion: str
 
+    def __repr__(self) -> str:
+        return f"<Evaluation of {', '.join(self.ranking['network'])}: {self.conclusion}>"
+
+    def _repr_html_(self) -> str:
+        return self.ranking.to_html(index=False)
+
 
 def evaluate_networks(
     several: Sequence[Predictions],

@@ -196,7 +196,7 @@ def save_heatmap_results(results: HeatmapResults, folder: Path) -> None:
     for place, maps in enumerate(results.maps):
         save_heatmaps(maps, folder / f"maps-{place}.npz")
     about = {"network": results.network, "remarks": results.remarks, "maps": len(results.maps)}
-    (folder / "heatmaps.json").write_text(json.dumps(about, indent=1))
+    (folder / "heatmaps.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
 
 
 def load_heatmap_results(folder: Path) -> HeatmapResults:

@@ -21,7 +21,7 @@ from jaxtyping import UInt8
 
 from lucency.core.manifest import Copies, Preparation, Prepared
 from lucency.core.parallel import in_workers
-from lucency.core.plan import Plan
+from lucency.core.plan import COPY_MARK, Plan
 from lucency.data.images import read_grey
 from lucency.data.preprocess import prepare_film
 
@@ -36,7 +36,7 @@ def augment_copy(
 ) -> UInt8[np.ndarray, "h w"]:
     """Return the copy that a Plan describes; `transform` is its chain, "" for the original."""
     for link in filter(None, transform.split(">")):
-        recipe, _, copy = link.rpartition("#")
+        recipe, _, copy = link.rpartition(COPY_MARK)
         picture = augment(picture, recipe=recipe, seed=seed_of(seed, image, copy))
     return picture
 

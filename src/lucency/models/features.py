@@ -52,8 +52,8 @@ def embed(
 
 def extract(
     classifier: Classifier, *, prepared: Prepared, plan: Plan, folder: Path, progress: Advance
-) -> tuple[Float32[np.ndarray, "n k"], Float32[np.ndarray, "n d"]]:
-    """Return logits and embeddings of the plan's entries, mapped read-only from `folder`.
+) -> None:
+    """Write logits and embeddings of the plan's entries into `folder`.
 
     One pass of the network fills both, block by block; what an earlier, killed pass of the same
     weights over the same entries has filled is kept, and the end has the bytes of an unbroken pass.
@@ -74,8 +74,6 @@ def extract(
         done += len(logit)
         write_atomically(note, f"{work} {done}")
     note.unlink()
-    logit, feature = (np.load(folder / name, mmap_mode="r") for name in (LOGIT, FEATURE))
-    return logit, feature
 
 
 def _name_of(classifier: Classifier, films: Films) -> str:

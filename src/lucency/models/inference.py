@@ -5,7 +5,7 @@ Letters in shapes: n films, b of a block, k findings, d feature dimensions, h an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from itertools import islice
@@ -13,18 +13,15 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-import pandas as pd
 import torch
 from jaxtyping import Float, Float32
 from safetensors.torch import load_file
-from scipy.special import expit
 from torch import Tensor
 
 from lucency.core.manifest import Prepared
 from lucency.core.plan import Plan
 from lucency.core.predictions import Predictions
 from lucency.core.progress import Advance, silent
-from lucency.data.preprocess import prepare_file
 from lucency.models.classifier import Classifier, load_classifier
 from lucency.models.device import place
 from lucency.models.film_loader import Batch, Films, batches_in_order, feed
@@ -100,34 +97,6 @@ def predict_snapshots(
         name = f"{classifier.name} snapshot {number}"
         made.append(replace(_logits_alone(whole, whole.logit), network=name))
     return made
-
-
-def predict_files(
-    classifier: Classifier, *, files: Iterable[str | Path], progress: Advance = silent
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return (film, called, probability per finding) of films, (film, reason) of unreadable ones.
-
-    Probabilities are recalibrated; `called` joins by | the findings that reach their thresholds.
-    Films are prepared exactly as the classifier's training films were.
-    """
-    findings, network = np.array(classifier.findings), classifier.network.eval()
-    waiting, rows, rejected = [Path(file) for file in files], [], []
-    device = place(network)
-    for start in range(0, len(waiting), BATCH):
-        names = [str(file) for file in waiting[start : start + BATCH]]
-        read = [(name, prepare_file(name, preparation=classifier.preparation)) for name in names]
-        rejected += [(name, reason) for name, reason in read if isinstance(reason, str)]
-        if films := [(name, film) for name, film in read if not isinstance(film, str)]:
-            names, pictures = zip(*films, strict=True)
-            with torch.inference_mode():
-                logit = network(torch.from_numpy(np.stack(pictures)).to(device)).cpu()
-            probability = expit(classifier.recalibration.apply(logit.numpy()))
-            reached = probability >= classifier.threshold
-            for name, row, present in zip(names, probability.tolist(), reached, strict=True):
-                rows.append([name, "|".join(findings[present]), *row])
-        progress(len(rows) + len(rejected), len(waiting), "")
-    table = pd.DataFrame(rows, columns=["film", "called", *classifier.findings])
-    return table, pd.DataFrame(rejected, columns=["film", "reason"])
 
 
 def films_for(classifier: Classifier, *, prepared: Prepared, plan: Plan) -> Films:

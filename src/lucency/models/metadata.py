@@ -63,7 +63,9 @@ class Metadata(TrainedNetwork):
 
 def write_metadata(metadata: Metadata, folder: Path) -> None:
     """Write classifier.json into `folder`."""
-    (folder / METADATA).write_text(json.dumps(vars(metadata), indent=1, default=_plain))
+    (folder / METADATA).write_text(
+        json.dumps(vars(metadata), indent=1, default=_plain), encoding="utf-8"
+    )
 
 
 def read_metadata(folder: Path) -> Metadata:

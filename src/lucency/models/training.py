@@ -287,7 +287,7 @@ def _settle(job: Job, losses: list[torch.Tensor]) -> None:
     if not all(map(math.isfinite, values)):
         raise ValueError(
             f"{job.choice.name}: the loss is no longer finite before step {job.state.step}: lower "
-            "training.learning_rate or set training.clip_norm = 1, with another --out"
+            "training.learning_rate or set training.clip_norm = 1, into another folder (--out)"
         )
     losses.clear()
     job.state.step_loss += values

@@ -86,7 +86,7 @@ def list_phantom(folder: Path, *, films: int, seed: int, label_noise: float) -> 
     knobs = {"seed": seed, "label_noise": label_noise, "shortcut": 0.0}
     orders, train = _order(folder, films=films, size=SMALLEST, **knobs)
     entries = [_entry(order, (0, 0, "0")) for order in orders]
-    (folder / ENTRIES).write_text("".join([ENTRY_HEADER, *entries]))
+    (folder / ENTRIES).write_text("".join([ENTRY_HEADER, *entries]), encoding="utf-8")
     _write_lists(folder, orders, train)
 
 
@@ -150,8 +150,8 @@ def _write_tables(folder: Path, orders: list[Order], pictures: list[PhantomFilm]
                 "Marker": int(film.marker),
             }
         )
-    (folder / ENTRIES).write_text("".join(entries))
-    (folder / "BBox_List_2017.csv").write_text("".join(boxes))
+    (folder / ENTRIES).write_text("".join(entries), encoding="utf-8")
+    (folder / "BBox_List_2017.csv").write_text("".join(boxes), encoding="utf-8")
     table = pd.DataFrame(truth).round({"Difficulty": 3})
     table.to_csv(folder / "truth.csv", index=False, lineterminator="\n")
 
@@ -173,4 +173,4 @@ def _labels(findings: tuple[str, ...]) -> str:
 def _write_lists(folder: Path, orders: list[Order], train: list[bool]) -> None:
     for name, wanted in (("train_val_list.txt", True), ("test_list.txt", False)):
         images = [o.path.name for o in orders if train[o.patient.number - 1] is wanted]
-        (folder / name).write_text("\n".join(images))
+        (folder / name).write_text("\n".join(images), encoding="utf-8")

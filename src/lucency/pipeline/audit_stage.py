@@ -1,4 +1,4 @@
-"""What speaks against a run's numbers: its labels, shortcuts, hidden strata and odd pictures."""
+"""Audit of a run: the quality of its labels, shortcuts, hidden strata and odd pictures."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from lucency.core.plan import COPY_MARK
 from lucency.core.predictions import Predictions
 from lucency.core.progress import progress, say
 from lucency.core.stage import fingerprint_of, produce
+from lucency.data.labels import TRUTH_FILE
 from lucency.pipeline.run import Trained, best_network
 
 FEW = 30  # positive test films, below which a score says little
-TRUTH = "truth.csv"  # of phantoms
 DEVICES = {"Drain": "drain", "Marker": "marker"}
 
 
 def audit_network(trained: Trained) -> AuditResults:
-    """Return what speaks against the scores of the run's best network on validation films."""
+    """Return the audit of the network that is best on validation films, made on test films."""
     run, network = trained.run, best_network(trained.classifiers.values()).name
     inputs = {
         "network": network,
@@ -64,7 +64,7 @@ def _write_audit(trained: Trained, network: str, folder: Path) -> None:
 
 def _truth(trained: Trained) -> pd.DataFrame:
     """Return what is truly on phantoms, a row a film by name; nothing of other films."""
-    file = trained.root / TRUTH
+    file = trained.root / TRUTH_FILE
     if trained.run.protocol.data.source != "phantom" or not file.is_file():
         return pd.DataFrame()
     table = read_table(file, text=("Image Index", "True Labels"))

@@ -65,7 +65,7 @@ def _write_costs(trained: Trained, folder: Path) -> None:
         work(few)  # unmeasured: the first films take as long as setting up
         short, long = _seconds(work, few), _seconds(work, many)
         taken[name] = 1000 * max(0.0, long - short) / max(1, len(many) - len(few))
-    (folder / "milliseconds.json").write_text(json.dumps(taken))
+    (folder / "milliseconds.json").write_text(json.dumps(taken), encoding="utf-8")
 
 
 def _seconds(work: Work, rows: Int64[np.ndarray, " m"]) -> float:
@@ -308,7 +308,7 @@ def _write_predictor(name: str, job: _Job, method: str, folder: Path) -> None:
         raise ValueError(message) from error
     predicted = recalibrated(made.predictions, method=method)
     save_predictions(replace(predicted, network=name), folder / "predictions.npz")
-    (folder / "entry.json").write_text(json.dumps(made.entry._asdict()))
+    (folder / "entry.json").write_text(json.dumps(made.entry._asdict()), encoding="utf-8")
     for table, rows in made.tables.items():
         rows.to_csv(folder / f"{table}.csv", index=False)
 

@@ -147,7 +147,7 @@ def _write_textures(trained: Trained, folder: Path) -> None:
     from lucency.ensemble.radiomics import texture_table
 
     with progress("Textures of the lungs", unit="films") as advance:
-        _, lost = texture_table(
+        lost = texture_table(
             trained.prepared, folder=folder, workers=trained.run.workers, progress=advance
         )
     lost.to_csv(folder / "lost.csv", index=False)

@@ -1,11 +1,11 @@
-"""Films that somebody names, of a run or on disk, predicted and explained by a run's network.
+"""Inference: films of a run or on disk, predicted and explained by a run's network.
 
 Letters in shapes: h and w pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,9 +16,9 @@ import pandas as pd
 from jaxtyping import UInt8
 
 from lucency.core.manifest import Manifest, Preparation, Prepared, empty_boxes, load_prepared
-from lucency.core.plan import originals
-from lucency.core.progress import progress, say
-from lucency.core.stage import fingerprint_file, produce
+from lucency.core.plan import only_tests, originals
+from lucency.core.progress import Advance, progress, say, silent
+from lucency.core.stage import RECEIPT, fingerprint_file, produce
 from lucency.core.tables import Answer
 from lucency.data.images import SUFFIXES
 from lucency.data.preprocess import prepare_file
@@ -27,8 +27,10 @@ from lucency.pipeline.run import best_network, network_inputs, open_run_folder
 if TYPE_CHECKING:
     from lucency.models.classifier import Classifier
 
+Film = UInt8[np.ndarray, "h w"]
 UNKNOWN_PATIENT = -1
-MOST_FILMS = 200  # at once
+MOST_FILMS = 200  # on one page
+AT_ONCE = 32  # films in memory while a folder is predicted
 
 
 def predict_disk(folder: Path, films: list[Path], *, network: str) -> tuple[str, pd.DataFrame]:
@@ -41,7 +43,6 @@ def predict_disk(folder: Path, films: list[Path], *, network: str) -> tuple[str,
         raise ValueError(f"{files[0]}: no such file; expected films, or folders of them")
 
     from lucency.models.classifier import load_classifier
-    from lucency.models.inference import predict_files
 
     classifier = load_classifier(place)
     chosen = "" if network or place == folder else ", the best on validation films"
@@ -56,6 +57,33 @@ def predict_disk(folder: Path, films: list[Path], *, network: str) -> tuple[str,
         )
     whole = pd.concat([table, rejected], ignore_index=True)
     return classifier.name, whole.assign(reason=whole["reason"].fillna(""))
+
+
+def predict_files(
+    classifier: Classifier, *, files: Sequence[str | Path], progress: Advance = silent
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return (film, called, probability per finding) of films, (film, reason) of unreadable ones.
+
+    Probabilities are recalibrated; `called` joins by | the findings that reach their thresholds.
+    Films are prepared exactly as the classifier's training films were.
+    """
+    from lucency.models.inference import predict
+
+    findings, rows, lost = np.array(classifier.findings), [], []
+    about = {"findings": classifier.findings, "preparation": classifier.preparation}
+    for start in range(0, len(files), AT_ONCE):
+        names, pixels, failed = _read(files[start : start + AT_ONCE], classifier.preparation)
+        lost += failed
+        if names:
+            shown = unlabelled([str(row) for row in range(len(names))], pixels, **about)
+            plan = only_tests(shown.manifest.label)
+            probability = predict(classifier, prepared=shown, plan=plan).probability
+            called = probability >= classifier.threshold
+            for name, row, present in zip(names, probability.tolist(), called, strict=True):
+                rows.append([name, "|".join(findings[present]), *row])
+        progress(len(rows) + len(lost), len(files), "")
+    table = pd.DataFrame(rows, columns=["film", "called", *classifier.findings])
+    return table, pd.DataFrame(lost, columns=["film", "reason"])
 
 
 def films_for_programs(network: str, table: pd.DataFrame) -> dict[str, object]:
@@ -161,7 +189,7 @@ def requested_films(folder: Path, films: Sequence[Path], classifier: Classifier)
     names = [str(film) for film in films if not film.exists()]
     if len(names) == len(films) and (folder / "protocol.toml").is_file():
         place = open_run_folder(folder).cache / "prepared"
-        if not (place / "receipt.json").is_file():
+        if not (place / RECEIPT).is_file():
             raise ValueError(f"{folder} has no prepared films: go on with lucency run")
         _refuse_many(names)
         return _films_of(load_prepared(place), names)
@@ -198,30 +226,37 @@ def read_films(
 
     Raises ValueError where none can be read.
     """
-    pixels, lost = {}, []
-    for file in files:
-        film = prepare_file(file, preparation=preparation)
-        if isinstance(film, str):
-            lost.append((str(file), film))
-        else:
-            pixels[str(file)] = film
-    if not pixels:
+    if not files:
+        raise ValueError("films: found none, expected one or more")
+    names, pixels, lost = _read(list(dict.fromkeys(files)), preparation)
+    if not names:
         image, reason = lost[0]
         raise ValueError(f"none of {len(lost)} files can be read ({image}: {reason}); name a film")
     for image, reason in lost:
         say(f"Left out is {image}: {reason}")
-    return unlabelled(pixels, findings=findings, preparation=preparation, rejected=lost)
+    return unlabelled(names, pixels, findings=findings, preparation=preparation, rejected=lost)
+
+
+def _read(
+    files: Sequence[str | Path], preparation: Preparation
+) -> tuple[list[str], list[Film], list[tuple[str, str]]]:
+    """Return names and pixels of the films that can be read; name and reason of the others."""
+    films = [(str(file), prepare_file(file, preparation=preparation)) for file in files]
+    read = [(name, film) for name, film in films if not isinstance(film, str)]
+    lost = [(name, reason) for name, reason in films if isinstance(reason, str)]
+    return [name for name, _ in read], [film for _, film in read], lost
 
 
 def unlabelled(
-    pixels: Mapping[str, UInt8[np.ndarray, "h w"]],
+    names: Sequence[str],
+    pixels: Sequence[Film],
     *,
     findings: tuple[str, ...],
     preparation: Preparation,
     rejected: Sequence[tuple[str, str]] = (),
 ) -> Prepared:
-    """Return pictures by name as films without labels; `rejected` are names and reasons."""
-    names, count = list(pixels), len(pixels)
+    """Return named pictures as films without labels; `rejected` are names and reasons."""
+    count = len(names)
     manifest = Manifest(
         findings=findings,
         image=np.array(names),
@@ -234,6 +269,6 @@ def unlabelled(
     return Prepared(
         manifest=manifest,
         preparation=preparation,
-        pixels=np.stack(list(pixels.values())),
+        pixels=np.stack(pixels),
         rejected=pd.DataFrame(rejected, columns=["image", "reason"]),
     )

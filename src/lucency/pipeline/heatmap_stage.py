@@ -1,4 +1,4 @@
-"""Where a run's network looked: maps of its test films, scored on boxes and put to the test."""
+"""Heat maps of a run's network on its test films: localisation on boxes, and faithfulness."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CASES = 4  # films of a finding that are shown of each kind
 
 
 def explain_network(trained: Trained, choices: ExplanationChoices, *, out: Path) -> HeatmapResults:
-    """Return where a network of the run looked, by these choices, which are kept with it."""
+    """Return the heat maps of a network of the run, and their scores, by these choices."""
     run, networks = trained.run, trained.classifiers
     network = networks[choices.network] if choices.network else best_network(networks.values())
     inputs = {

@@ -80,8 +80,8 @@ class Model:
         """Return the predictions of films: files, folders, `prepare`d films, grey arrays (uint8).
 
         Files and arrays are prepared as the training films were, and so are films that were
-        prepared otherwise and whose file is known. Raises ValueError for a film that cannot be
-        read.
+        prepared otherwise and whose file is known. A file that cannot be read is left out, and a
+        line says so. Raises ValueError where none can be read.
         """
         from lucency.models.inference import predict
 
@@ -157,8 +157,9 @@ class Model:
                 f"films: found an array of {film.dtype} with shape {film.shape}; expected a grey "
                 "film of uint8 with height and width"
             )
-        pixels = {f"array {number}": prepare_film(film, preparation=self.preparation)}
-        return unlabelled(pixels, findings=self.findings, preparation=self.preparation)
+        shown, name = prepare_film(film, preparation=self.preparation), f"array {number}"
+        about = {"findings": self.findings, "preparation": self.preparation}
+        return unlabelled([name], [shown], **about)
 
 
 def load(folder: Place, *, network: str = "") -> Model:
@@ -224,11 +225,17 @@ def evaluate(
     findings come from a frame's columns where `findings` is None. Raises ValueError, which names
     the argument, for shapes and numbers that do not fit.
     """
+    _check_draws(resamples, seed)
     predictions = _external(y, prob, patient=patient, findings=findings)
-    limit = np.broadcast_to(np.asarray(threshold, dtype=np.float64), (len(predictions.findings),))
-    return evaluate_predictions(
-        predictions, threshold=limit.copy(), resamples=resamples, seed=seed
-    ).drop(columns="network")
+    limit, count = np.asarray(threshold, dtype=np.float64), len(predictions.findings)
+    if limit.shape not in ((), (count,)) or np.isnan(limit).any():
+        raise ValueError(
+            f"threshold: found {threshold}, expected one number, or {count}: one a finding"
+        )
+    table = evaluate_predictions(
+        predictions, threshold=np.full(count, limit), resamples=resamples, seed=seed
+    )
+    return table.drop(columns="network")
 
 
 def compare(
@@ -244,6 +251,7 @@ def compare(
     """
     from lucency.evaluation.compare import compare as compare_predictions
 
+    _check_draws(resamples, seed)
     if len(several) < 2:
         raise ValueError(f"several: found {len(several)} predictions, expected two or more")
     tests = [replace(_tests(one), network=name) for name, one in several.items()]
@@ -398,7 +406,11 @@ def _external(
     """Return arrays as predictions; ValueError names the argument that does not fit."""
     from scipy.special import logit
 
+    y = _in_order_of(prob, y, "y")
+    if isinstance(patient, pd.Series):
+        patient = _in_order_of(prob, patient, "patient")
     label, score = _matrix(y, "y"), _matrix(prob, "prob")
+    _check_numbers(label, score)
     films, count = label.shape
     if findings is None:
         frame = next((one for one in (prob, y) if isinstance(one, pd.DataFrame)), None)
@@ -406,16 +418,12 @@ def _external(
         findings = [*numbered] if frame is None else [str(name) for name in frame.columns]
     names = tuple(findings)
     owner = np.arange(films) if patient is None else pd.factorize(np.asarray(patient))[0]
-    if score.shape != label.shape:
-        raise ValueError(f"prob: found shape {score.shape}, expected that of y, {label.shape}")
     if len(names) != count:
         raise ValueError(f"findings: found {len(names)}, expected {count}, one a column of y")
     if len(owner) != films:
         raise ValueError(f"patient: found {len(owner)}, expected {films}, one a row of y")
-    if not np.isin(label[~np.isnan(label)], (0, 1)).all():
-        raise ValueError("y: found other numbers, expected 1, 0 or NaN (not stated)")
-    if not ((score >= 0) & (score <= 1)).all():
-        raise ValueError("prob: found numbers outside 0 to 1 or NaN, expected probabilities")
+    if missing := int((owner < 0).sum()):
+        raise ValueError(f"patient: {missing} of {films} are missing, expected one for every film")
     return Predictions(
         network="",
         split="unknown",
@@ -427,6 +435,45 @@ def _external(
         logit=logit(np.clip(score, LEAST, MOST)),
         feature=np.empty((films, 0), dtype=np.float32),
     )
+
+
+def _in_order_of(prob: Any, values: Any, argument: str) -> Any:
+    """Return a frame or series in the order of rows and columns of `prob`, if that is a frame.
+
+    Raises ValueError where the names differ.
+    """
+    if not (isinstance(prob, pd.DataFrame) and isinstance(values, pd.DataFrame | pd.Series)):
+        return values
+    axes = ["index"] if isinstance(values, pd.Series) else ["index", "columns"]
+    for axis in axes:
+        mine, theirs = getattr(values, axis), getattr(prob, axis)
+        if mine.equals(theirs):
+            continue
+        if mine.has_duplicates or len(mine) != len(theirs) or not mine.isin(theirs).all():
+            raise ValueError(
+                f"{argument}: its {axis} differs from that of prob; expected the same names, or "
+                "arrays (.to_numpy()) in the same order"
+            )
+        values = values.loc[theirs] if axis == "index" else values.loc[:, theirs]
+    return values
+
+
+def _check_numbers(label: Float64[np.ndarray, "n k"], score: Float64[np.ndarray, "m j"]) -> None:
+    """Raise ValueError unless labels are 1, 0 or NaN, and scores are probabilities beside them."""
+    if score.shape != label.shape:
+        raise ValueError(f"prob: found shape {score.shape}, expected that of y, {label.shape}")
+    if not np.isin(label[~np.isnan(label)], (0, 1)).all():
+        raise ValueError("y: found other numbers, expected 1, 0 or NaN (not stated)")
+    if not ((score >= 0) & (score <= 1)).all():
+        raise ValueError("prob: found numbers outside 0 to 1 or NaN, expected probabilities")
+
+
+def _check_draws(resamples: int, seed: int) -> None:
+    """Raise ValueError for a number of resamples or a seed that cannot be."""
+    if resamples < 1:
+        raise ValueError(f"resamples: found {resamples}, expected 1 or more")
+    if seed < 0:
+        raise ValueError(f"seed: found {seed}, expected 0 or more")
 
 
 def _matrix(values: Any, argument: str) -> Float64[np.ndarray, "n k"]:

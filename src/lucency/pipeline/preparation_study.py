@@ -1,9 +1,9 @@
-"""Does the choice of CLAHE's parameters matter? A grid of preparations, judged on the same films.
+"""Effect of CLAHE's parameters on AUC: a grid of preparations, evaluated on the same films.
 
-manifest -> originals -> a cell for each preparation -> its predictions -> verdict -> page. Films go
-through a frozen network, so that nothing is trained but a logistic regression in folds by patient.
-Every cell is a folder of its own, so a killed study goes on where it was; a cell's prepared films
-are deleted as soon as its features and measures are stored.
+manifest -> originals -> a cell for each preparation -> its predictions -> evaluation -> page. Films
+go through a frozen network, so that nothing is trained but a logistic regression in folds by
+patient. Every cell is a folder of its own, so a killed study goes on where it was; a cell's
+prepared films are deleted as soon as its features and measures are stored.
 
 Letters in shapes: n films, m of them that are measured, h and w pixels.
 """
@@ -152,6 +152,7 @@ def _write_originals(study: Study, films: Manifest, folder: Path) -> None:
         for cell, place in ((OFF, PREPARED), (OWN, CLEAR))
     )
     found = [lung_mask(film) for film in clear.pixels]
+    del clear  # Windows removes no file that is mapped
     shutil.rmtree(folder / CLEAR)
     np.save(folder / LUNGS, np.stack([one.mask for one in found]))
     reasons = {"image": plain.manifest.image, "reason": [one.reason for one in found]}
@@ -190,15 +191,16 @@ def _write_cell(study: Study, name: str, folder: Path) -> None:
     np.save(folder / FEATURE, feature)
     place = pd.Index(films.image).get_indexer(pd.Index(shown.manifest.image))
     np.save(folder / ROWS, place.astype(np.int64))
+    del shown  # Windows removes no file that is mapped
     shutil.rmtree(folder / PREPARED)
 
 
 def predictions(study: Study) -> dict[str, list[Predictions]]:
-    """Return what logistic regression says of every film, by cell, once for each repeat.
+    """Return the predictions of logistic regression for every film, by cell, one for each repeat.
 
-    A repeat deals patients to folds anew and judges each film by a regression of the other folds'
-    patients, as `ensemble.feature_classifiers.cross_validated` does. Cells are learnt in worker
-    processes.
+    A repeat deals patients to folds anew; each film is predicted by a regression of the other
+    folds' patients, as `ensemble.feature_classifiers.cross_validated` does. Cells are learnt in
+    worker processes.
     """
     run, films = study.run, _films(study.run)
     draws = {"seed": run.protocol.evaluation.seed, "repeats": study.repeats}
@@ -231,7 +233,7 @@ def predictions(study: Study) -> dict[str, list[Predictions]]:
 
 @kept
 def evaluation(study: Study) -> PreparationStudy:
-    """Return the tables of all cells and the verdict; those of another grid are made anew."""
+    """Return the tables of all cells and the conclusion; those of another grid are made anew."""
     run, predicted = study.run, predictions(study)
     made = {name: fingerprint_of(run.out / "predictions" / name) for name in predicted}
     inputs = {"evaluation": run.draws, "predictions": made}
@@ -342,7 +344,7 @@ def _films_beside(protocol: Protocol, out: Path) -> Path:
     if found := differences(other, own):
         raise ValueError(
             f"{out} lies in a run that differs ({'; '.join(found[:2])}) and that would show it: "
-            "expected that run's own protocol, or another --out"
+            "expected that run's own protocol, or another folder (--out)"
         )
     return out.parent
 
@@ -396,7 +398,9 @@ def _check_ablation(protocol: Protocol, folder: Path) -> None:
     """Raise ValueError unless a folder holds a finished ablation of preparations on these films."""
     file = folder / "protocol.toml"
     if not file.is_file():
-        raise ValueError(f"--ablation {folder} holds no run: expected the --out of `lucency run`")
+        raise ValueError(
+            f"--ablation {folder} holds no run: expected the --out of `lucency study ablation`"
+        )
     other = read_protocol(file)
     if not other.variant or any(set(one.changes) != {"preparation"} for one in other.variant):
         raise ValueError(
@@ -404,7 +408,7 @@ def _check_ablation(protocol: Protocol, folder: Path) -> None:
             "alone, such as protocols/clahe-sample.toml"
         )
     if not (folder / "evaluation" / RECEIPT).is_file():
-        raise ValueError(f"--ablation {folder} is not finished: go on with lucency run")
+        raise ValueError(f"--ablation {folder} is not finished: go on with lucency study ablation")
     parts = {"data", "findings"}
     if found := differences(protocol.model_dump(include=parts), other.model_dump(include=parts)):
         raise ValueError(f"--ablation {folder} is of other films: {'; '.join(found[:2])}")

@@ -132,9 +132,9 @@ def open_run(protocol: Protocol, *, out: str | Path, workers: int = 0) -> Run:
     early = [one for one in found if not one.startswith(LATE)]
     if was and early and work:
         message = f"{out} holds a run of another protocol ({'; '.join(early[:3])})"
-        raise ValueError(f"{message}: choose another --out; nothing was changed")
+        raise ValueError(f"{message}: choose another folder (--out); nothing was changed")
     if work and not was:
-        raise ValueError(f"{out} is not empty and holds no run: choose another --out")
+        raise ValueError(f"{out} is not empty and holds no run: choose another folder (--out)")
     if found:
         out.mkdir(parents=True, exist_ok=True)
         write_atomically(file, text)

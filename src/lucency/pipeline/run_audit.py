@@ -40,7 +40,7 @@ from lucency.report.review_page import write_review
 
 
 def audit_folds(run: Run, *, folds: int, repeats: int) -> Audit:
-    """Train on folds by patient, and say what the networks are worth on films not trained on."""
+    """Cross-validate a run's networks by patient: their AUC on films that they did not train on."""
     found = out_of_fold(run, folds=folds, repeats=repeats)
     predicted = [load_predictions(folder / "predictions.npz") for folder in found.values()]
     half = np.full(len(predicted[0].findings), FALLBACK)
@@ -50,14 +50,16 @@ def audit_folds(run: Run, *, folds: int, repeats: int) -> Audit:
     return Audit(
         tables={"auc": areas.rename(columns={"value": "auc"})},
         shown=("auc",),
-        remarks=(f"Each of {len(predicted[0]):,} films is judged by networks of other patients.",),
+        remarks=(
+            f"Each of {len(predicted[0]):,} films is predicted by networks of other patients.",
+        ),
         conclusion="\n".join(f"next: lucency audit errors {place}" for place in places),
     )
 
 
 @kept
 def out_of_fold(run: Run, *, folds: int, repeats: int) -> dict[str, Path]:
-    """Return for each network the folder of what it says of films it has not trained on.
+    """Return for each network the folder of its out-of-fold predictions.
 
     There: predictions.npz, all films in the order of the manifest, part test, the mean recalibrated
     logit of the repeats, without features (each fold's network has its own); and REPEATS_FILE, the
@@ -138,26 +140,29 @@ def score_run_heatmaps(folder: Path, *, changes: tuple[str, ...], out: Path) -> 
     return explain_network(stages.trained(run), changed.explanation, out=out)
 
 
-def draw_review(folder: Path, *, suspects: Path | None, films: int, seed: int, out: Path) -> Audit:
-    """Draw films of a run for people to judge, and write sheets, page and form to `out`.
+def draw_review(folder: Path, *, errors: Path | None, films: int, seed: int, out: Path) -> Audit:
+    """Draw films of a run for reviewers, and write sheets, page and form to `out`.
 
-    Random ones of every finding, or the first of each list of `suspects` (errors.csv of `lucency
-    audit errors`). Raises ValueError for a folder without films, and for films that are not its.
+    Random ones of every finding, or the first of each list of label errors (`errors`: errors.csv
+    of `lucency audit errors`). Raises ValueError for a folder without films, and for films that are
+    not its.
     """
     if (out / "form.csv").exists():
-        raise ValueError(f"{out} holds a review, perhaps a filled one: choose another --out")
+        raise ValueError(
+            f"{out} holds a review, perhaps a filled one: choose another folder (--out)"
+        )
     run = open_run_folder(folder)
     _require_prepared(run.cache)
     shown = stages.prepared(run).manifest
-    if suspects is None:
+    if errors is None:
         sample = review.draw_sample(shown, films=films, seed=seed)
     else:
         try:
-            table = read_table(suspects, text=("finding", "direction", "image", "reason"))
+            table = read_table(errors, text=("finding", "direction", "image", "reason"))
         except UnicodeDecodeError as error:
-            raise ValueError(f"{suspects} is no table; expected an errors.csv") from error
+            raise ValueError(f"{errors} is no table; expected an errors.csv") from error
         if lacking := {"finding", "direction", "image"} - set(table):
-            raise ValueError(f"{suspects}: no column {min(lacking)!r}; expected an errors.csv")
+            raise ValueError(f"{errors}: no column {min(lacking)!r}; expected an errors.csv")
         sample = review.draw_label_errors(shown, table, films=films, seed=seed)
     names = sample["image"].unique().tolist()
     path = dict(zip(shown.image.tolist(), shown.facts["path"].tolist(), strict=True))
@@ -180,8 +185,8 @@ def draw_review(folder: Path, *, suspects: Path | None, films: int, seed: int, o
     )
 
 
-def audit_verdicts(sample: Path, files: list[Path]) -> Audit:
-    """Turn reviewers' verdicts into how many labels are right, weighted to all films."""
+def score_reviews(sample: Path, files: list[Path]) -> Audit:
+    """Return from the reviewers' answers how many labels are right, weighted to all films."""
     drawn = review.read_sample(sample)
     answers = review.read_answers(files, sample=drawn)
     if not len(answers):
@@ -191,14 +196,12 @@ def audit_verdicts(sample: Path, files: list[Path]) -> Audit:
         )
     found = {"right": review.label_ppv(drawn, answers)}
     found["reviewers"] = review.reviewers_agree(drawn, answers, **DRAWS)
-    judged = sum(sum(found["right"][word].tolist()) for word in review.WORDS)
+    reviewed = sum(sum(found["right"][word].tolist()) for word in review.WORDS)
     return Audit(
         tables=found,
         shown=tuple(found),
-        remarks=(
-            "Verdicts of several reviewers count by majority; unsure ones are counted apart.",
-        ),
-        conclusion=f"{judged:,} of {len(drawn):,} films drawn are judged",
+        remarks=("Answers of several reviewers count by majority; unsure ones are counted apart.",),
+        conclusion=f"{reviewed:,} of {len(drawn):,} films drawn are reviewed",
     )
 
 
@@ -207,19 +210,20 @@ def audit_quality(folder: Path) -> Audit:
 
     Raises ValueError where there are none.
     """
-    _require_prepared(folder)
-    films = load_prepared(folder / "prepared")
-    with progress("Looking at films", unit="films") as advance:
+    run = open_run_folder(folder)
+    _require_prepared(run.cache)
+    films = load_prepared(run.cache / "prepared")
+    with progress("Inspecting films", unit="films") as advance:
         measured = inspect(films, progress=advance)
     table = quality_table(measured)
     counts = quality_counts(table, films=len(measured))
-    suspects = table["image"].nunique()
+    odd = table["image"].nunique()
     return Audit(
         tables={"quality": table, "counts": counts, "measured": measured},
         shown=("counts", "quality"),
         remarks=(f"{films.manifest.origin}, at {films.preparation.size} pixels.",),
         conclusion=(
-            f"{suspects:,} of {len(measured):,} films are suspect: look at them; a protocol with "
+            f"{odd:,} of {len(measured):,} films are odd: look at them; a protocol with "
             'data.exclude = "quality.csv" leaves them out'
         ),
     )

@@ -1,4 +1,4 @@
-"""Films like a film: an index of a run's films, searched with those that somebody names.
+"""Retrieval of similar films: an index of a run's films, queried with films of it or on disk.
 
 Letters in shapes: q queries, t results a query, d feature dimensions.
 """
@@ -192,7 +192,7 @@ def _embedded(
 
     classifier = load_classifier(place)
     queries = requested_films(folder, films, classifier)
-    with progress("Looking at the films", unit="films") as advance:
+    with progress("Embedding films", unit="films") as advance:
         plan = originals(queries.manifest.label)
         predicted = predict(classifier, prepared=queries, plan=plan, progress=advance)
     return queries, predicted.feature

@@ -33,7 +33,7 @@ from lucency.core.manifest import (
     read_table,
     save_part,
 )
-from lucency.core.plan import Plan, load_plan, only_tests, save_plan
+from lucency.core.plan import COPY_MARK, Plan, load_plan, only_tests, save_plan
 from lucency.core.predictions import Predictions, load_predictions, save_predictions
 from lucency.core.progress import progress, say
 from lucency.core.stage import RECEIPT, Failures, discard_outdated, fingerprint_of, produce
@@ -527,7 +527,7 @@ def _steps_alone(run: Run, film: tuple[str, np.ndarray]) -> list[tuple[str, np.n
     from lucency.models.augmentation import steps_alone
 
     links = {link for chain in np.unique(plan(run).transform).tolist() for link in chain.split(">")}
-    copied = {link.rpartition("#")[0] for link in links if link}
+    copied = {link.rpartition(COPY_MARK)[0] for link in links if link}
     recipes = sorted(copied | ({run.protocol.training.augment} - {"none"}))
     shown = steps_alone(np.asarray(film[1]), recipes=recipes)
     return [film, *shown] if shown else []

@@ -38,8 +38,10 @@ def evaluate_tables(
         films = read_labelled(labels)
         test, thresholds = external.read_tables(several[0], films=films, val=val, scale=scale)
         return _answer_of([test], thresholds=thresholds, films=films, out=out)
-    if val is not None:
+    if val is not None and several[0].exists():
         raise ValueError("--val fits the thresholds of one table: expected one TABLE.csv beside it")
+    if lost := [file for file in several if not file.exists()]:
+        raise ValueError(f"{lost[0]}: no such file; expected a table, a predictions.npz or a run")
     alone = list(several)
     if len(several) == 1 and several[0].is_dir():
         alone = list(several[0].glob("predictions/*/predictions.npz"))

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float32, Float64, UInt8
 from matplotlib.figure import Figure
 
 from lucency.core.manifest import NO_FINDING, Prepared
+from lucency.core.plan import COPY_MARK
 from lucency.core.predictions import Predictions
 from lucency.data.images import read_grey
 from lucency.data.preprocess import prepare_film
@@ -139,7 +140,7 @@ def show_samples(
         samples = []
         for row in random.permutation(rows)[:films].tolist():
             name = str(test.image[row])
-            film = name if name in place else name.rpartition("#")[0]  # a copy shows its source
+            film = name if name in place else name.rpartition(COPY_MARK)[0]  # its source
             pixels = np.asarray(prepared.pixels[place.get_loc(film)])
             outcomes = outcomes_of(test, row, threshold)
             positive = sum(one.label == 1 or one.decided for one in outcomes)

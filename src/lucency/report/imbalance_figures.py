@@ -14,13 +14,12 @@ from jaxtyping import Float64
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lucency.balance.imbalance import Change
+from lucency.balance.imbalance import SIGNS, Change
 from lucency.core.manifest import NO_FINDING
 from lucency.report.rendering import AFTER, BEFORE, MUTED, WIDTH, name_rows, styled, svg
 
 DROPPED = "#D55E00"
 ORIGINS = {"originals": BEFORE, "copies": AFTER, "mixed": "#D55E00"}
-SIGNS = {"added": "+", "dropped": "\N{MINUS SIGN}"}
 THOUSANDS, ROOM = "{x:,.0f}", 1.2
 DARK = 0.5  # a share from which text on a cell must be white
 

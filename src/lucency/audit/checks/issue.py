@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, Float64, Int64, Shaped
 from scipy.special import expit
 
 from lucency.core.manifest import PARTS, require
+from lucency.core.plan import COPY_MARK
 from lucency.core.predictions import Predictions
 from lucency.core.tables import film_names
 from lucency.data.labels import read_labelled
@@ -81,7 +82,7 @@ class SplitTable:
     @cached_property
     def copy(self) -> Shaped[np.ndarray, " n"]:
         """The copy's number as text, empty for a film itself."""
-        return np.array([str(name).partition("#")[2] for name in self.image], dtype=object)
+        return np.array([str(name).partition(COPY_MARK)[2] for name in self.image], dtype=object)
 
 
 class Fitted(NamedTuple):

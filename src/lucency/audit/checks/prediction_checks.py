@@ -185,10 +185,11 @@ def overstated_risk(predictions: UnverifiedPredictions) -> Iterator[Issue]:
 
 
 def few_positives(predictions: UnverifiedPredictions) -> Iterator[Issue]:
-    """Return the findings with fewer than FEW positive films."""
+    """Return the findings that are stated, with fewer than FEW positive films."""
     counts = (predictions.label == 1).sum(axis=0).tolist()
-    pairs = zip(predictions.findings, counts, strict=True)
-    few = [f"{name} ({count})" for name, count in pairs if count < FEW]
+    stated = np.any(~np.isnan(predictions.label), axis=0)
+    triples = zip(predictions.findings, counts, stated, strict=True)
+    few = [f"{name} ({count})" for name, count, known in triples if known and count < FEW]
     message = (
         f"fewer than {FEW} positive test films of {', '.join(few)}: another few films would give "
         "another number"
