@@ -114,7 +114,7 @@ def test_the_numbers_are_those_of_compare(tmp_path: Path):
     assert written["finding"].tolist() == [*FINDINGS, "macro", "over findings"]
     ranking = pd.read_csv(tmp_path / "out" / "ranking.csv")
     assert ranking["network"].tolist() == list(json.loads(in_json(answer))["ranking"])
-    assert answer["tables"] == str(tmp_path / "out")
+    assert answer["tables"] == tmp_path / "out"
     assert not (tmp_path / "out" / "report.html").exists()
 
 
@@ -123,7 +123,7 @@ def test_with_labels_there_is_a_page(tmp_path: Path):
         a_run(tmp_path / "run", net=1.0, other=2.0), labelled=labels(tmp_path), out=tmp_path / "out"
     )
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
-    assert answer["report"] == str(tmp_path / "out" / "report.html")
+    assert answer["report"] == tmp_path / "out" / "report.html"
     assert "Highest macro AUC: run/other " in page
 
 

@@ -5,7 +5,6 @@ Letters in shapes: n films, k findings, c columns (the findings, then macro and 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -38,15 +37,6 @@ COLUMNS = (
 Inputs = dict[Input, np.ndarray]  # what metrics take of films, or of cells of film x finding
 Columns = list[tuple[np.ndarray, Inputs]]  # label and inputs of each finding, then of all cells
 Patient = Int64[np.ndarray, " n"]
-
-
-def network_metrics(
-    several: Sequence[Predictions], *, thresholds: pd.DataFrame, resamples: int, seed: int
-) -> pd.DataFrame:
-    """Return `evaluate` of several networks, each with its thresholds from `threshold_table`."""
-    draws = {"resamples": resamples, "seed": seed}
-    tables = [evaluate(one, threshold=thresholds_of(thresholds, one), **draws) for one in several]
-    return pd.concat(tables, ignore_index=True)
 
 
 def thresholds_of(thresholds: pd.DataFrame, predictions: Predictions) -> Float64[np.ndarray, " k"]:

@@ -13,8 +13,8 @@ from lucency.core.manifest import Manifest
 from lucency.core.predictions import Predictions, load_predictions
 from lucency.data.labels import read_labelled
 from lucency.evaluation import external
-from lucency.evaluation.compare import OVER_FINDINGS, compare, conclude_comparison, rank
-from lucency.evaluation.evaluate import MACRO, network_metrics
+from lucency.evaluation.compare import OVER_FINDINGS, conclude_comparison
+from lucency.evaluation.evaluate import MACRO
 from lucency.evaluation.summary import evaluate_networks
 from lucency.evaluation.thresholds import threshold_table
 from lucency.report.predictions_page import write_external_page
@@ -92,29 +92,25 @@ def _answer_of(
     Tables go to `out`, with `films` the page too; without them there are no facts, and so no
     subgroups.
     """
-    if out is None:
-        metrics = network_metrics(tests, thresholds=thresholds, **DRAWS)
-        if len(tests) == 1:
-            return _by_finding(metrics)
-        comparison = compare(tests, **DRAWS)
-        return _compared(rank(metrics, comparison), comparison)
     facts = pd.DataFrame(index=tests[0].image)
-    if films is not None:
+    if films is not None and out is not None:
         facts = films.facts.set_axis(films.image)
     found = evaluate_networks(tests, thresholds=thresholds, facts=facts, **DRAWS)
-    out.mkdir(parents=True, exist_ok=True)
     tables = {"metrics": found.metrics}
     if len(tests) == 1:
         answer = _by_finding(found.metrics)
     else:
         tables |= {"comparison": found.comparison, "ranking": found.ranking}
-        answer = {**_compared(found.ranking, found.comparison), "tables": str(out)}
+        answer = _compared(found.ranking, found.comparison)
+    if out is None:
+        return answer
+    out.mkdir(parents=True, exist_ok=True)
     for name, table in tables.items():
         table.to_csv(out / f"{name}.csv", index=False)
     if films is None:
-        return {**answer, "tables": str(out)}
+        return {**answer, "tables": out}
     write_external_page(tests, evaluation=found, films=films, out=out)
-    return {**answer, "report": str(out / "report.html")}
+    return {**answer, "tables": out, "report": out / "report.html"}
 
 
 def _by_finding(metrics: pd.DataFrame) -> dict[str, object]:
