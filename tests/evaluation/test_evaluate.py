@@ -10,7 +10,9 @@ from sklearn.metrics import (
     confusion_matrix,
     f1_score,
     label_ranking_loss,
+    matthews_corrcoef,
     multilabel_confusion_matrix,
+    precision_score,
     roc_auc_score,
 )
 
@@ -20,9 +22,11 @@ from lucency.core.manifest import FINDINGS
 from lucency.core.predictions import Predictions
 from lucency.evaluation.bootstrap import once, resample_patients
 from lucency.evaluation.evaluate import COLUMNS, PER_FILM_ROW, confusion_table, evaluate, trivial
+from lucency.evaluation.intervals import INTERVALS
 from lucency.evaluation.metrics import METRICS, PER_FILM
 
 HALF = np.full(3, 0.5)
+SHARES = [name for name in INTERVALS if name != "auc"]
 
 
 def _predictions(films=300, patients=90, seed=0):
@@ -63,8 +67,11 @@ def test_one_row_per_finding_and_metric_and_macro_and_micro_and_of_whole_films()
     cells |= {(PER_FILM_ROW, metric) for metric in PER_FILM}
     assert set(zip(table["finding"], table["metric"], strict=True)) == cells
     assert len(table) == len(cells)
-    assert (table["low"] <= table["value"]).all()
-    assert (table["value"] <= table["high"]).all()
+    given = table[table["low"].notna()]
+    assert (given["low"] <= given["value"]).all()
+    assert (given["value"] <= given["high"]).all()
+    without = table[table["low"].isna()]
+    assert without["note"].str.contains("no interval").all()
 
 
 def test_macro_is_the_mean_and_micro_the_pool_of_scikit_learn():
@@ -163,15 +170,16 @@ def test_the_checks_of_tables_find_nothing_wrong_with_this_one():
 
 
 def test_interval_is_the_percentile_of_plainly_repeated_evaluations():
-    """Each resample written out as a longer list of films, and scikit-learn's AUC of it."""
-    predictions = _predictions(films=120, patients=30)
+    """Each resample written out as a longer list of films, and scikit-learn's MCC of it."""
+    predictions = _predictions(films=240, patients=80)
     drawn = resample_patients(predictions.patient, resamples=60, seed=7)
-    areas = []
+    label, called = predictions.label[:, 0], predictions.probability[:, 0] >= 0.5
+    values = []
     for times in drawn.times.T:
-        rows = np.repeat(np.arange(120), times[drawn.owner].astype(int))
-        areas.append(roc_auc_score(predictions.label[rows, 0], predictions.logit[rows, 0]))
-    row = _cell(_evaluate(predictions, resamples=60, seed=7), "Mass", "auc")
-    assert (row["low"], row["high"]) == pytest.approx(tuple(np.quantile(areas, (0.025, 0.975))))
+        rows = np.repeat(np.arange(240), times[drawn.owner].astype(int))
+        values.append(matthews_corrcoef(label[rows], called[rows]))
+    row = _cell(_evaluate(predictions, resamples=60, seed=7), "Mass", "mcc")
+    assert (row["low"], row["high"]) == pytest.approx(tuple(np.quantile(values, (0.025, 0.975))))
 
 
 def test_each_resample_draws_whole_patients_as_many_as_there_are():
@@ -198,11 +206,15 @@ def test_every_film_twice_leaves_all_intervals_as_they_were():
     """Each copy belongs to the same patient, so nothing new is known; films alone would narrow."""
     predictions = _predictions()
     twice = _take(predictions, np.repeat(np.arange(300), 2))
-    single, doubled = _evaluate(predictions), _evaluate(twice)
-    columns = ["value", "low", "high"]
-    pd.testing.assert_frame_equal(single[columns], doubled[columns], rtol=1e-12)
+    single, doubled = (
+        _evaluate(one).set_index(["finding", "metric"]) for one in (predictions, twice)
+    )
+    columns, kept = ["value", "low", "high"], ~single.index.isin(["average_precision"], level=1)
+    alike = ~single.index.isin(SHARES, level=1) & kept  # the others' intervals are not of shares
+    pd.testing.assert_frame_equal(single[columns][alike], doubled[columns][alike], rtol=1e-9)
+    np.testing.assert_allclose(single[columns][kept], doubled[columns][kept], atol=0.02)
     strangers = replace(twice, patient=np.arange(600))
-    width = [_width(table) for table in (single, _evaluate(strangers))]
+    width = [_width(_evaluate(one)) for one in (predictions, strangers)]
     assert width[1] < 0.85 * width[0]
 
 
@@ -234,18 +246,63 @@ def test_what_cannot_be_computed_is_said():
     assert macro["note"] == "mean over 2 of 3 findings, without Hernia"
 
 
-def test_resamples_without_the_rare_patients_are_counted():
+def test_too_few_patients_have_no_interval_and_the_note_says_how_few():
     predictions = _predictions()
     label = predictions.label.copy()
     label[:, 1] = np.isin(np.arange(300), (5, 200))
-    patient = np.arange(300)
-    table = _evaluate(replace(predictions, label=label, patient=patient), resamples=1000)
-    lost = _cell(table, "Hernia", "auc")["note"]
-    count = int(lost.removeprefix("not computable in ").split()[0])
-    assert count == pytest.approx(1000 * np.exp(-2), abs=50)  # two patients are never drawn
-    assert lost == f"not computable in {count} of 1000 resamples, left out of the interval"
-    macro = _cell(table, "macro", "auc")["note"]
-    assert macro == f"mean over 3 of 3 findings; over fewer findings in {count} of 1000 resamples"
+    table = _evaluate(replace(predictions, label=label, patient=np.arange(300)))
+    row = _cell(table, "Hernia", "auc")
+    assert np.isnan(row["low"])
+    assert row["note"] == "no interval: patients with positives 2, expected 3 or more"
+    note = _cell(table, "Hernia", "brier")["note"]
+    assert note == "no interval: patients with positives 2, expected 30 or more"
+    macro = _cell(table, "macro", "auc")
+    assert macro["note"] == "mean over 3 of 3 findings"
+    assert macro["low"] < macro["value"] < macro["high"]
+
+
+def test_a_finding_that_is_never_called_counts_0_in_a_mean():
+    """Else thresholds that call no hard finding would raise macro precision."""
+    predictions = _predictions()
+    never = np.array([0.5, 2.0, 0.5])
+    table = _evaluate(predictions, threshold=never)
+    called = predictions.probability >= never
+    for name, of in (("precision", precision_score), ("mcc", matthews_corrcoef)):
+        pairs = zip(predictions.label[:, [0, 2]].T, called[:, [0, 2]].T, strict=True)
+        each = [of(*pair) for pair in pairs]
+        assert np.isnan(_cell(table, "Hernia", name)["value"])
+        macro = _cell(table, "macro", name)
+        assert macro["value"] == pytest.approx(sum(each) / 3)
+        assert macro["note"] == "mean over 3 of 3 findings, 0 for Hernia, which is never called so"
+
+
+def test_the_average_precision_states_its_bias_and_its_interval_is_without_it():
+    """Means over data sets: the value is above the truth, what its interval is of is not."""
+    truth, values, middles, notes = (
+        0.1733,
+        [],
+        [],
+        [],
+    )  # by integration: binormal, d = 1, prevalence .05
+    for seed in range(40):
+        generator = np.random.default_rng(seed)
+        label = (generator.random((800, 1)) < 0.05).astype(np.float32)
+        predictions = replace(
+            _predictions(films=800), findings=("Mass",), label=label, patient=np.arange(800),
+            logit=generator.normal(size=label.shape) + label,
+        )  # fmt: skip
+        row = _cell(
+            evaluate(predictions, threshold=HALF[:1], resamples=40, seed=0),
+            "macro",
+            "average_precision",
+        )
+        values.append(row["value"])
+        middles.append((row["low"] + row["high"]) / 2)
+        notes.append("too high by about" in row["note"])
+    assert np.mean(notes) > 0.8
+    error = np.std(values) / np.sqrt(40)
+    assert np.mean(values) - np.mean(middles) > 0.01
+    assert np.mean(middles) == pytest.approx(truth, abs=2.5 * error)
 
 
 def test_trivial_predictor_is_accurate_and_knows_nothing():
@@ -331,7 +388,8 @@ def test_one_patient_s_positives_have_no_interval_and_say_so():
     rows = table.set_index(["finding", "metric"])
     lone, many = rows.loc[("Hernia", "auc")], rows.loc[("Mass", "auc")]
     assert np.isnan([lone["low"], lone["high"]]).all()
-    assert lone["note"] == "no interval: all positives are of one patient"
+    assert lone["note"] == "no interval: patients with positives 1, expected 3 or more"
     assert not np.isnan(lone["value"])
     assert many["low"] < many["value"] < many["high"]
-    assert not np.isnan(rows.loc[("Hernia", "brier"), "low"])
+    assert np.isnan(rows.loc[("Hernia", "brier"), "low"])
+    assert not np.isnan(rows.loc[("Hernia", "accuracy"), "low"])

@@ -17,10 +17,13 @@ from lucency.evaluation.metrics import (
     BLOCK,
     METRICS,
     RANKED,
+    bin_of,
+    calibration_floor,
     expected_calibration_error,
     macro_auc,
     measure,
     not_computable,
+    precision_of_others,
     precision_recall_points,
     rank_films,
     roc_points,
@@ -65,10 +68,11 @@ def _specificity_at_recall(label, logit, sample_weight):
 
 
 def _calibration_error(label, probability, sample_weight):
-    """Return the definition, film by film; torchmetrics' BinaryCalibrationError is this too."""
+    """Return the definition, film by film, in the bins of scikit-learn's `calibration_curve`."""
+    edges = np.percentile(probability, 100 * np.linspace(0, 1, 16)[1:-1])
     films, positives, predicted = np.zeros(15), np.zeros(15), np.zeros(15)
     for truth, share, weight in zip(label, probability, sample_weight, strict=True):
-        place = next(b for b in range(15) if share <= (b + 1) / 15)
+        place = (share > edges).sum()
         films[place] += weight
         positives[place] += weight * truth
         predicted[place] += weight * share
@@ -247,26 +251,52 @@ def test_bce_is_stable_where_probabilities_saturate():
 
 
 def test_calibration_error_by_hand():
-    """Three bins are filled: gaps .9 - 1/2 over two films, .5 - 1 and .02 - 0 over one each."""
+    """Every film has a bin of its own but two of one probability: gaps .9 - 1/2, .5 - 1, .02."""
     label = np.array([1, 0, 1, 0, np.nan], dtype=np.float32)
-    probability = np.array([0.88, 0.92, 0.5, 0.02, 0.7])
+    probability = np.array([0.9, 0.9, 0.5, 0.02, 0.7])
     weights = Weights(owner=np.array([0, 0, 1, 2, 2]), times=np.array([[1, 2], [1, 0], [1, 1.0]]))
     found = expected_calibration_error(label, probability, weights=weights)
     drawn = (4 * 0.4 + 0.02) / 5
     assert found == pytest.approx([(2 * 0.4 + 0.5 + 0.02) / 4, drawn], abs=1e-12)
 
 
-@pytest.mark.parametrize("step", range(16))
-def test_a_bin_of_the_calibration_error_holds_its_upper_edge(step):
-    """A positive film at an edge meets a negative one just below it, and none just above."""
-    edge = step / 15
-    for other, together in ((edge - 1e-9, step > 0), (edge + 1e-9, step == 0)):
-        if not 0 <= other <= 1:
-            continue
-        label, probability = np.array([1.0, 0.0]), np.array([edge, other])
-        value = expected_calibration_error(label, probability, weights=once(2))[0]
-        apart = ((1 - edge) + other) / 2
-        assert value == pytest.approx(abs(edge - 0.5) if together else apart, abs=1e-8)
+def test_the_bins_hold_as_many_films_each_also_where_a_finding_is_rare():
+    """With bins of equal width .91 of these films were in one."""
+    generator = np.random.default_rng(0)
+    probability = generator.beta(0.3, 11, size=3000)
+    films = np.bincount(bin_of(probability, stated=np.ones(3000, dtype=bool)))
+    assert films.tolist() == [200] * 15
+    rough = np.round(probability, 2)
+    tied = bin_of(rough, stated=np.ones(3000, dtype=bool))
+    pairs = set(zip(rough.tolist(), tied.tolist(), strict=True))
+    assert len(pairs) == len(set(rough.tolist()))  # equal probabilities share a bin
+
+
+def test_the_floor_is_the_error_of_labels_drawn_by_the_probabilities():
+    generator = np.random.default_rng(1)
+    for films in (50, 236, 2000):
+        probability = generator.beta(0.3, 11, size=films)
+        drawn = [
+            expected_calibration_error(
+                (generator.random(films) < probability).astype(np.float64), probability,
+                weights=once(films),
+            )[0]
+            for _ in range(300)
+        ]  # fmt: skip
+        floor = calibration_floor(np.zeros(films), probability)
+        assert floor == pytest.approx(np.mean(drawn), abs=3 * np.std(drawn) / np.sqrt(300))
+    assert np.isnan(calibration_floor(np.full(3, np.nan), np.full(3, 0.1)))
+
+
+def test_average_precision_without_its_bias_by_hand():
+    """Scores fall; patients a a b c c. The first film has no other above it: 1 by definition."""
+    label = np.array([1, 0, 1, 1, 0], dtype=np.float32)
+    score = np.array([5.0, 4, 3, 2, 1])
+    weights = Weights(owner=np.array([0, 0, 1, 2, 2]), times=np.array([[1, 2], [1, 0], [1, 1.0]]))
+    # Above b's film stand both of a: 1 of 2. Above c's, those and b's: 2 of 3; drawn 2 of 4.
+    expected = [(1 + 1 / 2 + 2 / 3) / 3, (2 * 1 + 2 / 4) / 3]
+    found = precision_of_others(label, score, weights=weights)
+    assert found == pytest.approx(expected, abs=1e-12)
 
 
 def test_calibration_error_is_0_where_shares_are_said_and_large_where_they_are_shifted():

@@ -137,7 +137,7 @@ def an_experiment(
             comparison=a_comparison(networks, findings),
             ranking=ranking,
             conclusion="Macro AUC: a 0.800.",
-            reliability=pd.concat([reliability_table(one, **draws) for one in test]),
+            reliability=pd.concat([reliability_table(one) for one in test]),
             brier=pd.concat([brier_parts(one) for one in test]),
             subgroups=some_groups(ranking["network"].iloc[0]),
         ),

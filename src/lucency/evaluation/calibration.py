@@ -17,22 +17,24 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Float32, Float64
-from scipy.optimize import isotonic_regression, minimize
+from jaxtyping import Float, Float32, Float64, Int64
+from scipy.optimize import isotonic_regression, minimize, root_scalar
 from scipy.special import expit
 from scipy.special import logit as log_odds
 
 from lucency.core.manifest import require
 from lucency.core.predictions import Predictions, check_knots, no_knots, rescale
-from lucency.evaluation import bootstrap
-from lucency.evaluation.bootstrap import MACRO, MICRO, Weights, mean_over_findings, ratio
-from lucency.evaluation.metrics import BINS, bin_of
+from lucency.evaluation.bootstrap import MACRO, MICRO, mean_over_findings
+from lucency.evaluation.intervals import share_interval
+from lucency.evaluation.metrics import bin_edges, bin_of
 
 SMALLEST_SLOPE = 1e-3
+FAR = 20.0  # further than any curve of `isotonic` is moved, in logits
 PRECISION = 1e-10  # of the gradient of the mean log-loss, in nats for a standardised logit
 HELD = f"slope held at {SMALLEST_SLOPE}: the best on validation films is not above it"
 LEVEL = "one level for all films: no higher logits have a higher share in validation"
 RIGHT = "not fitted: no logit has the wrong sign in validation, so no temperature is the best"
+FEW = "no interval: fewer than 3 patients"
 UNSEEN, UNLABELLED = "not computable: 0 films", "not computable: 0 films with a label"
 COLUMNS = (
     "network", "finding", "bin", "low_edge", "high_edge", "films", "positives", "mean_probability",
@@ -171,7 +173,9 @@ def isotonic(label: Films, logit: Films) -> Fit:
     same regression of Platt's smoothed targets, so that no level is 0 or 1. Films outside the
     curve's ends become equal, all films where logits carry no order: AUC may fall. Zadrozny and
     Elkan, Transforming Classifier Scores into Accurate Multiclass Probability Estimates, KDD
-    (2002).
+    (2002). A curve's mean probability on these films need not be their share of positives, since it
+    is straight between logits, not probabilities: it is moved by one number until it is that of
+    the smoothed targets.
     """
     if _lacking(label):
         return platt(label, logit)
@@ -181,27 +185,33 @@ def isotonic(label: Films, logit: Films) -> Fit:
     share, block = np.unique(fitted.x, return_inverse=True)
     centre = np.bincount(block, weights=level * films) / np.bincount(block, weights=films)
     low, high = 1 / ((1 - label).sum() + 2), (label.sum() + 1) / (label.sum() + 2)
-    knot = np.column_stack([centre, log_odds(low + (high - low) * share)])
+    to = log_odds(low + (high - low) * share)
+    bent, wanted = np.interp(logit, centre, to), low + (high - low) * label.mean()
+    moved = root_scalar(lambda by: expit(bent + by).mean() - wanted, bracket=(-FAR, FAR)).root
+    knot = np.column_stack([centre, to + moved])
     return Fit(knot=knot, note="" if len(knot) > 1 else LEVEL)
 
 
-def reliability_table(predictions: Predictions, *, resamples: int, seed: int) -> pd.DataFrame:
+def reliability_table(predictions: Predictions) -> pd.DataFrame:
     """Return the share of positives in every bin of probability, with 95 % intervals over patients.
 
     A row a finding and bin, then the rows of all cells pooled (micro), in the bins of
-    `expected_calibration_error`; `films` counts those with a label, for micro films x findings.
-    Mean probability and share are NaN in a bin without films, and `note` says so, as it says in
-    how many resamples a bin was empty. Where all films of a bin are positive, or none is, no
-    resample can differ and the interval has no width. Murphy and Winkler, Applied Statistics 26
-    (1977), 41-47.
+    `expected_calibration_error`, of about as many films each; `films` counts those with a label,
+    for micro films x findings. The intervals are of `share_interval`, none for fewer than three
+    patients, as `note` says. A finding without a label has one bin, whose numbers are NaN. Murphy
+    and Winkler, Applied Statistics 26 (1977), 41-47.
     """
-    drawn = bootstrap.resample_patients(predictions.patient, resamples=resamples, seed=seed)
-    label, probability = predictions.label, predictions.probability
-    pairs = zip(predictions.findings, label.T, probability.T, strict=True)
-    bins = {finding: _bins(*pair, weights=drawn) for finding, *pair in pairs}
-    pooled = drawn.of_cells(len(predictions.findings))
-    bins[MICRO] = _bins(label.ravel(), probability.ravel(), weights=pooled)
-    rows = [(predictions.network, name, *row) for name, several in bins.items() for row in several]
+    label, probability, patient = predictions.label, predictions.probability, predictions.patient
+    columns = [
+        *zip(predictions.findings, label.T, probability.T, strict=True),
+        (MICRO, label.ravel(), probability.ravel()),
+    ]
+    owners = {MICRO: np.repeat(patient, len(predictions.findings))}
+    rows = [
+        (predictions.network, name, *row)
+        for name, *pair in columns
+        for row in _bins(*pair, owner=owners.get(name, patient))
+    ]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -209,10 +219,12 @@ def brier_parts(predictions: Predictions) -> pd.DataFrame:
     """Return the Brier score of every finding in four parts, and their means over findings (macro).
 
     brier = reliability - resolution + uncertainty + within, exactly. The first three are those of
-    the bins' mean probabilities: Murphy, Journal of Applied Meteorology 12 (1973), 595-600.
-    `within` is what bins hide, the variance of probability within them less twice its covariance
-    with the label: Stephenson, Coelho and Jolliffe, Weather and Forecasting 23 (2008), 752-757. NaN
-    for a finding without a label, which macro leaves out; `note` says so.
+    the bins' mean probabilities (Murphy, Journal of Applied Meteorology 12, 1973, 595-600) without
+    the bias of small bins, so that a calibrated network's reliability is 0 on average, and may be
+    below 0: Ferro and Fricker, Quarterly Journal of the Royal Meteorological Society 138 (2012),
+    1954-1960. `within` is what bins hide, the variance of probability within them less twice its
+    covariance with the label: Stephenson, Coelho and Jolliffe, Weather and Forecasting 23 (2008),
+    752-757. NaN for a finding without a label, which macro leaves out; `note` says so.
     """
     names = predictions.findings
     pairs = zip(predictions.label.T, predictions.probability.T, strict=True)
@@ -270,25 +282,21 @@ def _least(
 
 
 def _bins(
-    label: Float[np.ndarray, " n"], probability: Films, *, weights: Weights
+    label: Float[np.ndarray, " n"], probability: Films, *, owner: Int64[np.ndarray, " n"]
 ) -> Iterator[tuple[object, ...]]:
     """Yield the row of each bin, from its number on."""
-    stated, positive = np.flatnonzero(~np.isnan(label)), np.flatnonzero(label == 1)
-    place, edge = bin_of(probability), np.arange(BINS + 1) / BINS
-    films, positives = (np.bincount(place[rows], minlength=BINS) for rows in (stated, positive))
-    total = np.bincount(place[stated], weights=probability[stated], minlength=BINS)
-    mean, share = ratio(total, films), ratio(positives, films)
-    found, all_films = (
-        weights.histogram(rows, place=place[rows], bins=BINS) @ weights.times
-        for rows in (positive, stated)
-    )
-    sampled = ratio(found, all_films)
-    low, high = bootstrap.interval(sampled)
-    for b, lost in enumerate(np.equal(all_films, 0).sum(axis=1)):
-        missing = f"empty in {lost} of {sampled.shape[1]} resamples, left out of the interval"
-        note = UNSEEN if not films[b] else missing if lost else ""
-        counts = (int(films[b]), int(positives[b]))
-        yield b, edge[b], edge[b + 1], *counts, mean[b], share[b], low[b], high[b], note
+    stated = ~np.isnan(label)
+    edges, place = bin_edges(probability[stated]), bin_of(probability, stated=stated)
+    low_edge, high_edge = np.append(0.0, edges), np.append(edges, 1.0)
+    for b in range(len(low_edge)):
+        inside = stated & (place == b)
+        films, positives = int(inside.sum()), int((label[inside] == 1).sum())
+        mean, share = (
+            (float(probability[inside].mean()), positives / films) if films else (np.nan, np.nan)
+        )
+        low, high = share_interval(label == 1, inside, owner=owner)
+        note = UNSEEN if not films else FEW if np.isnan(low) else ""
+        yield b, low_edge[b], high_edge[b], films, positives, mean, share, low, high, note
 
 
 def _parts(label: Float[np.ndarray, " n"], probability: Films) -> tuple[float, ...]:
@@ -297,15 +305,19 @@ def _parts(label: Float[np.ndarray, " n"], probability: Films) -> tuple[float, .
     if not stated.any():
         return (np.nan,) * len(PARTS)
     truth, predicted = label[stated].astype(np.float64), probability[stated]
-    _, place, films = np.unique(bin_of(predicted), return_inverse=True, return_counts=True)
+    bins = bin_of(predicted, stated=np.ones(len(predicted), dtype=bool))
+    _, place, films = np.unique(bins, return_inverse=True, return_counts=True)
     share, mean = (np.bincount(place, weights=one) / films for one in (truth, predicted))
     prevalence, weight = truth.mean(), films / films.sum()
     apart = predicted - mean[place]
+    spread = prevalence * (1 - prevalence)
+    small = float(weight @ (share * (1 - share) / np.maximum(films - 1, 1)))
+    few = spread / max(len(truth) - 1, 1)
     return (
         float(np.mean((predicted - truth) ** 2)),
-        float(weight @ (mean - share) ** 2),
-        float(weight @ (share - prevalence) ** 2),
-        float(prevalence * (1 - prevalence)),
+        float(weight @ (mean - share) ** 2) - small,
+        float(weight @ (share - prevalence) ** 2) - small + few,
+        float(spread + few),
         float(np.mean(apart**2 - 2 * apart * (truth - share[place]))),
     )
 

@@ -5,15 +5,17 @@ Letters in shapes: n films, k findings, c columns (the findings, then macro and 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Float64, Int64
 
 from lucency.core.predictions import Predictions
-from lucency.evaluation import bootstrap
-from lucency.evaluation.bootstrap import MACRO, MICRO, Weights, with_macro
+from lucency.evaluation import bootstrap, intervals
+from lucency.evaluation.bootstrap import MACRO, MICRO, Weights, mean_over_findings
 from lucency.evaluation.calibration import UNLABELLED
 from lucency.evaluation.metrics import (
     METRICS,
@@ -22,9 +24,12 @@ from lucency.evaluation.metrics import (
     Input,
     Label,
     Labels,
+    Need,
+    calibration_floor,
     count_cells,
     measure,
     not_computable,
+    precision_of_others,
 )
 
 TRIVIAL = "trivial"  # the baseline of `trivial`, where a network is named
@@ -34,9 +39,26 @@ COLUMNS = (
     "network", "finding", "metric", "value", "low", "high", "films", "positives", "patients",
     "note",
 )  # fmt: skip
+UNBIASED, WITHOUT_BIAS = "average_precision", "average_precision_of_others"
+SMALL = 0.005  # of a bias: not worth a note
+# What counts 0 in the mean over findings where no film is called so, but the other is computable.
+NEVER_CALLED = {"precision": "recall", "npv": "specificity", "mcc": "balanced_accuracy"}
 Inputs = dict[Input, np.ndarray]  # what metrics take of films, or of cells of film x finding
-Columns = list[tuple[np.ndarray, Inputs]]  # label and inputs of each finding, then of all cells
 Patient = Int64[np.ndarray, " n"]
+Values = dict[str, Float64[np.ndarray, "c r"]]  # metric -> of all films, then of each resample
+Described = tuple[float, float, float, str]  # value, ends of its interval, note
+TOO_FEW = f"no interval: fewer than {intervals.FEWEST} patients"
+FLOOR = "no interval; a calibrated network has {:.3f} here"
+_BOTH: tuple[Need, ...] = ("positives", "negatives")
+
+
+class Column(NamedTuple):
+    """What metrics take of a finding's films, or of all cells of film x finding."""
+
+    label: Label
+    inputs: Inputs
+    patient: Patient
+    patients: dict[Need, int]  # that have such films
 
 
 def thresholds_of(thresholds: pd.DataFrame, predictions: Predictions) -> Float64[np.ndarray, " k"]:
@@ -72,44 +94,38 @@ def evaluate(
 ) -> pd.DataFrame:
     """Return every metric of every finding, macro and micro, with 95 % intervals over patients.
 
-    Macro is the mean over the findings for which the metric is computable, micro pools all cells
-    of film x finding. The metrics of whole films (PER_FILM) follow in rows of their own, under
-    PER_FILM_ROW. A finding is called positive when its probability reaches its threshold. Where a
-    class is one patient's there is no interval, and the note says so. `positives` counts films; in
-    rows of all findings, cells of film x finding. Raises ValueError when the predictions hold
-    several parts, no films, or another number of findings than of thresholds.
+    Macro is the mean over the findings for which the metric is computable; precision, NPV and MCC
+    count 0 there where no film is called so. Micro pools all cells of film x finding. The metrics
+    of whole films (PER_FILM) follow in rows of their own, under PER_FILM_ROW. A finding is called
+    positive when its probability reaches its threshold. Intervals are those of
+    evaluation.intervals; where patients are too few for one, the note says so. That of an average
+    precision is without its bias, so that it may lie below the value, and the note states the bias.
+    The calibration error has none: the note states that of a calibrated network. `positives` counts
+    films; in rows of all findings, cells of film x finding. Raises ValueError when the predictions
+    hold several parts, no films, or another number of findings than of thresholds.
     """
     _check(predictions, threshold)
     label, patient, findings = predictions.label, predictions.patient, predictions.findings
     inputs = metric_inputs(predictions, predictions.probability >= threshold)
-    both = (
-        bootstrap.once(len(label)),
-        bootstrap.resample_patients(patient, resamples=resamples, seed=seed),
-    )
-    columns = _columns(label, inputs)
-    plain, sampled = (_values(columns, weights) for weights in both)
-    whole_films = _counts(label, patient)
-    counts = [*(_counts(one[:, None], patient) for one in label.T), whole_films, whole_films]
-    singles = [*(_one_patient(one, patient) for one in label.T), "", ""]
+    weights = bootstrap.all_and_resampled(patient, resamples=resamples, seed=seed)
+    columns = _columns(label, inputs, patient)
+    values = _values(columns, weights)
+    whole = _counts(label, patient)
+    counts = [*(_counts(one[:, None], patient) for one in label.T), whole, whole]
     rows = []
-    for name, metric in METRICS.items():
-        bounds, whole = bootstrap.interval(sampled[name]), plain[name][:, 0]
-        notes = _notes(name, columns, findings, whole)
-        for place, column in enumerate((*findings, MACRO, MICRO)):
-            value, note, (low, high) = float(whole[place]), notes[place], bounds[:, place]
-            if np.isnan(value):
-                low = high = np.nan
-            elif metric.needs and singles[place]:
-                low, high, note = np.nan, np.nan, singles[place]
-            else:
-                note = "; ".join(filter(None, (note, _lost(sampled[name], whole, place))))
-            rows.append((predictions.network, column, name, value, low, high, *counts[place], note))
+    for name in METRICS:
+        described = [_described(name, column, values, k) for k, column in enumerate(columns)]
+        described.insert(-1, _described_macro(name, columns[:-1], values, findings))
+        several = zip((*findings, MACRO, MICRO), described, counts, strict=True)
+        rows += [(one, name, *numbers, *count, note) for one, (*numbers, note), count in several]
     for name, metric in PER_FILM.items():
-        whole, drawn = (metric.function(label, inputs[metric.takes], weights=w) for w in both)
-        note = _lost(drawn[None], whole, 0) if whole_films[0] else UNLABELLED
-        row = (PER_FILM_ROW, name, float(whole[0]), *bootstrap.interval(drawn), *whole_films, note)
-        rows.append((predictions.network, *row))
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+        value, *sampled = metric.function(label, inputs[metric.takes], weights=weights)
+        drawn = np.array(sampled)
+        note = _lost(drawn) if whole[0] else UNLABELLED
+        rows.append((PER_FILM_ROW, name, value, *bootstrap.interval(drawn), *whole, note))
+    table = pd.DataFrame(rows, columns=list(COLUMNS[1:]))
+    table.insert(0, "network", predictions.network)
+    return table
 
 
 def confusion_table(
@@ -177,24 +193,136 @@ def _check(predictions: Predictions, threshold: Float64[np.ndarray, " k"]) -> No
         )
 
 
-def _columns(label: Labels, inputs: Inputs) -> Columns:
+def _columns(label: Labels, inputs: Inputs, patient: Patient) -> list[Column]:
     """Return each finding's films, then all cells pooled, a film's cells side by side."""
-    each: Columns = [
-        (label[:, finding], {key: one[:, finding] for key, one in inputs.items()})
-        for finding in range(label.shape[1])
+    findings = label.shape[1]
+    each: list[tuple[Label, Inputs, Patient]] = [
+        (label[:, k], {key: one[:, k] for key, one in inputs.items()}, patient)
+        for k in range(findings)
     ]
-    return [*each, (label.ravel(), {key: one.ravel() for key, one in inputs.items()})]
+    pooled: Inputs = {key: one.ravel() for key, one in inputs.items()}
+    each.append((label.ravel(), pooled, np.repeat(patient, findings)))
+    return [Column(*one, _patients_of(*one)) for one in each]
 
 
-def _values(columns: Columns, weights: Weights) -> dict[str, Float64[np.ndarray, "c r"]]:
-    """Return metric -> its value in every column, macro among them, and resample."""
-    *each, pooled = columns
-    found = [measure(*one, weights=weights) for one in each]
-    cells = measure(*pooled, weights=weights.of_cells(len(each)))
-    return {
-        name: np.stack([*with_macro(np.stack([one[name] for one in found])), cells[name]])
-        for name in METRICS
+def _patients_of(label: Label, inputs: Inputs, patient: Patient) -> dict[Need, int]:
+    """Return how many patients have films of each kind that metrics need."""
+    stated, called = ~np.isnan(label), inputs["decision"]
+    films: dict[Need, np.ndarray] = {
+        "positives": label == 1,
+        "negatives": label == 0,
+        "films called positive": stated & called,
+        "films called negative": stated & ~called,
     }
+    return {need: len(np.unique(patient[rows])) for need, rows in films.items()}
+
+
+def _values(columns: Sequence[Column], weights: Weights) -> Values:
+    """Return metric -> its value in every column and for each column of weights.
+
+    WITHOUT_BIAS is beside them, of which the interval of UNBIASED is; all cells have no bias.
+    """
+    found = []
+    for place, (label, inputs, *_) in enumerate(columns):
+        pooled = place == len(columns) - 1
+        each = weights.of_cells(len(columns) - 1) if pooled else weights
+        one = measure(label, inputs, weights=each)
+        one[WITHOUT_BIAS] = (
+            one[UNBIASED] if pooled else precision_of_others(label, inputs["logit"], weights=each)
+        )
+        found.append(one)
+    return {name: np.stack([one[name] for one in found]) for name in found[0]}
+
+
+def _described(name: str, column: Column, values: Values, place: int) -> Described:
+    """Return a metric of one column, the ends of its interval, and what must be known of it."""
+    found = values[name][place]
+    value, (low, high) = float(found[0]), intervals.NONE
+    if np.isnan(value):
+        note = not_computable(name, label=column.label, decision=column.inputs["decision"])
+    elif name == "ece":
+        note = FLOOR.format(calibration_floor(column.label, column.inputs["probability"]))
+    elif note := _few(name, [column]):
+        pass
+    elif name in intervals.INTERVALS:
+        low, high = intervals.INTERVALS[name](column.label, column.inputs, column.patient)
+        note = "" if low == low else TOO_FEW
+    elif name == UNBIASED:
+        centre = values[WITHOUT_BIAS][place]
+        low, high = intervals.logit_interval(centre, patients=column.patients["positives"])
+        note = _bias(value, centre[0])
+    else:
+        low, high = bootstrap.interval(found[1:]).tolist()
+        note = _lost(found[1:])
+    return value, low, high, note
+
+
+def _described_macro(
+    name: str, columns: Sequence[Column], values: Values, findings: tuple[str, ...]
+) -> Described:
+    """Return the same of the mean over findings; the note says over which."""
+    found = _counted(name, values)
+    known = np.flatnonzero(~np.isnan(found[:, 0])).tolist()
+    value, (low, high) = float(mean_over_findings(found)[0]), intervals.NONE
+    notes = [_over(name, findings, found[:, 0], values[name][:-1, 0])]
+    several = [columns[k] for k in known]
+    if name == "ece" and known:
+        floors = [calibration_floor(one.label, one.inputs["probability"]) for one in several]
+        notes.append(FLOOR.format(np.mean(floors)))
+    elif known and (few := _few(name, several) if name in intervals.LEAST else ""):
+        notes.append(few)
+    elif known:
+        centre = _counted(WITHOUT_BIAS if name == UNBIASED else name, values)
+        rarer = np.array([_rarer(name, one) for one in columns])
+        low, high = intervals.macro_interval(centre, patients=rarer)
+        notes.append(_bias(value, mean_over_findings(centre)[0]))
+    return value, low, high, "; ".join(filter(None, notes))
+
+
+def _counted(name: str, values: Values) -> Float64[np.ndarray, "k r"]:
+    """Return what a mean over findings counts; of those never called, as NEVER_CALLED says."""
+    value = values[name][:-1]
+    if name not in NEVER_CALLED:
+        return value
+    other = values[NEVER_CALLED[name]][:-1]
+    return np.where(np.isnan(value) & ~np.isnan(other), 0.0, value)
+
+
+def _few(name: str, columns: Sequence[Column]) -> str:
+    """Return that one of the columns has too few patients for an interval, or nothing."""
+    closed = name in intervals.INTERVALS
+    fewest = intervals.FEWEST if closed else intervals.LEAST.get(name, intervals.BOOTSTRAPPED)
+    for need in METRICS[name].needs if closed else _BOTH:
+        count = min(one.patients[need] for one in columns)
+        if count < fewest:
+            return f"no interval: patients with {need} {count}, expected {fewest} or more"
+    return ""
+
+
+def _rarer(name: str, column: Column) -> int:
+    """Return how many patients the rarer class has of those that a metric needs."""
+    needed = [column.patients[need] for need in METRICS[name].needs if need in _BOTH]
+    return min(needed, default=len(np.unique(column.patient)))
+
+
+def _bias(value: float, centre: float) -> str:
+    high = value - centre
+    return f"too high by about {high:.3f}, for positives are few" if high > SMALL else ""
+
+
+def _over(
+    name: str,
+    findings: tuple[str, ...],
+    counted: Float64[np.ndarray, " k"],
+    value: Float64[np.ndarray, " k"],
+) -> str:
+    """Return which findings a mean is over, and which count 0."""
+    out = [one for one, number in zip(findings, counted, strict=True) if np.isnan(number)]
+    zero = np.array(findings)[np.isnan(value) & ~np.isnan(counted)].tolist()
+    kept = len(findings) - len(out)
+    without = f", without {', '.join(out)}" if out and kept else ""
+    never = f", 0 for {', '.join(zero)}, which is never called so" if zero else ""
+    return f"mean over {kept} of {len(findings)} findings{without}{never}"
 
 
 def _counts(label: Labels, patient: Patient) -> tuple[int, int, int]:
@@ -203,29 +331,7 @@ def _counts(label: Labels, patient: Patient) -> tuple[int, int, int]:
     return int(stated.sum()), int((label == 1).sum()), len(np.unique(patient[stated]))
 
 
-def _one_patient(label: Label, patient: Patient) -> str:
-    """Return that all films of a class are of one patient, so that no interval has a meaning."""
-    owners = {"positives": patient[label == 1], "negatives": patient[label == 0]}
-    single = [name for name, mine in owners.items() if len(np.unique(mine)) == 1]
-    return f"no interval: all {' and all '.join(single)} are of one patient" if single else ""
-
-
-def _notes(
-    name: str, columns: Columns, findings: tuple[str, ...], value: Float64[np.ndarray, " c"]
-) -> list[str]:
-    """Return why a value is absent, or for the macro value which findings it leaves out."""
-    why = [not_computable(name, label=one, decision=given["decision"]) for one, given in columns]
-    left_out = np.array(findings)[np.isnan(value[: len(findings)])]
-    kept = len(findings) - len(left_out)
-    without = f", without {', '.join(left_out)}" if len(left_out) and kept else ""
-    return [*why[:-1], f"mean over {kept} of {len(findings)} findings{without}", why[-1]]
-
-
-def _lost(sampled: Float64[np.ndarray, "c r"], plain: Float64[np.ndarray, " c"], place: int) -> str:
-    """Return in how many resamples a value, or a part of a macro value, was not computable."""
-    resamples = f"of {sampled.shape[1]} resamples"
-    if place == len(plain) - 2:
-        missing = np.isnan(sampled[:place][~np.isnan(plain[:place])]).any(axis=0).sum()
-        return f"over fewer findings in {missing} {resamples}" if missing else ""
-    missing = np.isnan(sampled[place]).sum()
-    return f"not computable in {missing} {resamples}, left out of the interval" if missing else ""
+def _lost(sampled: Float64[np.ndarray, " r"]) -> str:
+    """Return in how many resamples a value was not computable."""
+    missing, of = np.isnan(sampled).sum(), f"of {len(sampled)} resamples"
+    return f"not computable in {missing} {of}, left out of the interval" if missing else ""

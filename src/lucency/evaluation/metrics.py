@@ -19,13 +19,14 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int64, Shaped
+from scipy.stats import binom
 
 from lucency.evaluation.bootstrap import Weights, mean_over_findings, once, ratio
 
 BLOCK = 2**19  # numbers in one working array, 4 MiB; four times as many, and it is slower
 RATE = 0.1  # the false positive rate up to which partial AUC is taken
 SPECIFICITY = RECALL = 0.9  # the least that is required
-BINS = 15  # of probability; Guo et al. 2017
+BINS = 15  # of probability, each of as many films
 ROUNDING = 1e-9  # of all weight: two sums that differ by less are equal
 Label = Float[np.ndarray, " n"]  # 1, 0 or NaN
 Labels = Float[np.ndarray, "n k"]
@@ -102,6 +103,49 @@ def rank_films(
 def auc(label: Label, score: Score, *, weights: Weights) -> Values:
     """Return the area under the ROC curve: how often a positive film scores above a negative."""
     return rank_films(label, score, weights=weights, names=["auc"])["auc"]
+
+
+def precision_of_others(label: Label, score: Score, *, weights: Weights) -> Values:
+    """Return the average precision without its bias: a film's patient is not counted beside it.
+
+    A positive film's precision is the share of positives among *other* patients' films that score
+    as high, 1 where there are none. Counted beside itself it raises its own precision, much where
+    positives are few, and a bootstrap, which repeats it, raises it again. If p and n of the others
+    reach the score, independent counts of Poisson, p / (p + n) is without bias: given p + n, p is
+    binomial. For intervals; `average_precision` is what others compute.
+    """
+    films, order = np.flatnonzero(label == 1), -score.astype(np.float64)
+    parts = []
+    place = np.unique(order[films], return_inverse=True)[1]
+    mine = weights.owner[films]
+    own_true, own_false = (
+        _reached(order, weights.owner, np.flatnonzero(label == value), films) for value in (1, 0)
+    )
+    start = 0
+    for descent in _descents(label, score, weights):
+        width = descent.true.shape[1]
+        times = weights.times[mine, start : start + width]
+        true = descent.true[place] - times * own_true[:, None]
+        called = true + descent.false[place] - times * own_false[:, None]
+        share = np.divide(true, called, out=np.ones_like(called), where=called > ROUNDING)
+        total = ratio(_dot(times, share), descent.true[-1])
+        parts.append(np.where(descent.negatives > 0, total, np.nan))
+        start += width
+    return np.concatenate(parts or [np.full(weights.times.shape[1], np.nan)])
+
+
+def _reached(
+    order: Float64[np.ndarray, " n"],
+    owner: Int64[np.ndarray, " n"],
+    among: Int64[np.ndarray, " m"],
+    film: Int64[np.ndarray, " g"],
+) -> Float64[np.ndarray, " g"]:
+    """Return how many of the films `among`, of the same owner, come no later in the order."""
+    _, rank = np.unique(order, return_inverse=True)
+    rank, step = rank + 1, len(order) + 1
+    theirs = np.sort(owner[among] * step + rank[among])
+    last = np.searchsorted(theirs, owner[film] * step + rank[film], side="right")
+    return (last - np.searchsorted(theirs, owner[film] * step)).astype(np.float64)
 
 
 def by_finding(
@@ -354,23 +398,55 @@ def _dot(one: AtLevels, other: AtLevels) -> Values:
 def expected_calibration_error(label: Label, probability: Score, *, weights: Weights) -> Values:
     """Return by how much mean probability misses the share of positives, on average over bins.
 
-    Fifteen bins of equal width, (0, 1/15] to (14/15, 1], and 0 in the first; a bin counts by its
-    films. NaN where no film has a label. Naeini, Cooper and Hauskrecht, AAAI (2015); Guo, Pleiss,
-    Sun and Weinberger, ICML (2017), equation 3, here of the finding's probability.
+    The bins are of `bin_of`; a bin counts by its films. NaN where no film has a label. Naeini,
+    Cooper and Hauskrecht, AAAI (2015), with bins of equal mass as Nixon et al., CVPR workshops
+    (2019). A calibrated network has an error too: `calibration_floor`.
     """
     stated = ~np.isnan(label)
     wide = probability.astype(np.float64)
     gap = np.where(stated, wide - label, 0)
-    place = bin_of(wide)
+    place = bin_of(wide, stated=stated)
     # One bin at a time: all at once would hold 15 numbers a film.
     missed = [weights.total(np.where(place == b, gap, 0)[None]) for b in range(BINS)]
     error = np.abs(np.concatenate(missed)).sum(axis=0)
     return ratio(error, weights.total(stated[None].astype(np.float64))[0])
 
 
-def bin_of(probability: Float64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
-    """Return the bin of each probability, as `expected_calibration_error` has them."""
-    return np.searchsorted(np.arange(1, BINS) / BINS, probability)
+def calibration_floor(label: Label, probability: Score) -> float:
+    """Return the expected calibration error of a calibrated network on as many films as these.
+
+    That is the error that chance makes, were each label drawn by its probability, the films of a
+    patient as if independent. In a bin the positives are as good as binomial, whose mean deviation
+    is De Moivre's (Diaconis and Zabell, Statistical Science 6, 1991, 284-302). NaN for no labels.
+    """
+    stated = ~np.isnan(label)
+    if not stated.any():
+        return np.nan
+    wide = probability[stated].astype(np.float64)
+    place = bin_of(wide, stated=np.ones(len(wide), dtype=bool))
+    _, place, films = np.unique(place, return_inverse=True, return_counts=True)
+    mean = np.bincount(place, weights=wide) / films
+    above = np.minimum(np.floor(films * mean) + 1, films)  # the fewest positives above the mean
+    apart = 2 * above * (1 - mean) * binom.pmf(above, films, mean)
+    return float(apart.sum() / len(wide))
+
+
+def bin_of(
+    probability: Float64[np.ndarray, " n"], *, stated: Bool[np.ndarray, " n"]
+) -> Int64[np.ndarray, " n"]:
+    """Return the bin of each probability, which holds those up to its edge, of `bin_edges`."""
+    return np.searchsorted(bin_edges(probability[stated]), probability)
+
+
+def bin_edges(probability: Float64[np.ndarray, " m"]) -> Float64[np.ndarray, " e"]:
+    """Return the inner edges of BINS bins of as many films each, or of fewer where films are tied.
+
+    Those of scikit-learn's `calibration_curve` with strategy "quantile". None for no films.
+    """
+    if not len(probability):
+        return np.empty(0)
+    edges = np.unique(np.percentile(probability, 100 * np.linspace(0, 1, BINS + 1)[1:-1]))
+    return edges[edges < probability.max()]
 
 
 DECIDED: dict[str, Callable[[Cells], Values]] = {
@@ -423,7 +499,7 @@ METRICS: dict[str, Metric] = {
     "brier": Metric(brier, "probability", (), "lower", "0 to 1",
                     "mean squared difference of probability and label"),
     "ece": Metric(expected_calibration_error, "probability", (), "lower", "0 to 1",
-                  "mean gap of probability and share of positives, over 15 bins of probability"),
+                  "mean gap of probability and share of positives, over 15 bins of as many films"),
 }  # fmt: skip
 PER_FILM: dict[str, Metric] = {
     "label_ranking_loss": Metric(label_ranking_loss, "logit", (), "lower", "0 to 1",

@@ -85,7 +85,7 @@ def evaluate_networks(
         confusion=_stack(confusion_table(one, threshold=limit) for one, limit in pairs),
         comparison=comparison,
         ranking=ranking,
-        reliability=_stack(reliability_table(one, **draws) for one in several),
+        reliability=_stack(reliability_table(one) for one in several),
         brier=_stack(brier_parts(one) for one in several),
         subgroups=subgroups(best, facts=facts, **draws),
         conclusion=conclude_comparison(ranking),

@@ -28,6 +28,7 @@ Scores = Float[np.ndarray, " n"]
 GRID = np.concatenate([[0.0], np.linspace(0, 1, 201)])  # 0 twice: a ROC curve may rise there
 COLUMNS, POOLED_COLUMNS = 5, 4
 ROW = 0.26  # inches of a leaderboard's row
+TINY = 1e-9
 SMALLEST, LARGEST = 6.0, 60.0  # area of a dot of a reliability diagram, in points squared
 
 
@@ -129,7 +130,7 @@ def draw_pooled(reliability: pd.DataFrame, *, style: Styles) -> str:
     """Return a reliability diagram a network, pooled over all pairs of film and finding.
 
     `reliability` is the table of `evaluation.calibration.reliability_table`. A dot is a bin of
-    probability, its area grows with the films in the bin; below stand these counts.
+    probability; below stands how many films there are in each hundredth of probability.
     """
     table = reliability.loc[reliability["finding"] == MICRO]
     panels = {name: (table.loc[table["network"] == name], style[name].colour) for name in style}
@@ -266,7 +267,7 @@ def _draw_reliability(
 ) -> str:
     """Draw a diagram for each title, of the rows of its table in its colour."""
     lines = -(-len(panels) // columns)
-    most = max(int(rows["films"].to_numpy().max(initial=0)) for rows, _ in panels.values())
+    most = max(_density(rows).max(initial=0) for rows, _ in panels.values())
     figure = Figure(figsize=(WIDTH, 0.5 + 1.35 * WIDTH / columns * lines))
     grid = figure.add_gridspec(2 * lines, columns, height_ratios=[3.4, 1] * lines)
     for number, (heading, (rows, colour)) in enumerate(panels.items()):
@@ -281,16 +282,22 @@ def _draw_reliability(
     return svg(figure, name=name, title=title)
 
 
-def _reliability_frame(above: Axes, below: Axes, *, most: int) -> None:
+def _density(rows: pd.DataFrame) -> Float64[np.ndarray, " b"]:
+    """Return the films of each bin by its width, in hundredths of probability."""
+    width = (rows["high_edge"] - rows["low_edge"]).to_numpy(dtype=np.float64)
+    return rows["films"].to_numpy(dtype=np.float64) / np.maximum(100 * width, TINY)
+
+
+def _reliability_frame(above: Axes, below: Axes, *, most: float) -> None:
     _unit_square(above, margin=0.02)
     _diagonal(above)
     below.set_yscale("log")
     below.set_ylim(0.7, max(10, 2 * most))
-    ticks = [10**power for power in range(0, len(str(most)), 2)]
+    ticks = [10**power for power in range(0, len(str(int(most))), 2)]
     below.set_yticks(ticks, labels=[f"{count:,}" for count in ticks])
     below.minorticks_off()
     above.set_ylabel("Share of positives")
-    below.set(xlabel="Mean probability", ylabel="Films")
+    below.set(xlabel="Mean probability", ylabel="Films\nper .01")
     for axes in (above, below):
         axes.label_outer()
 
@@ -304,7 +311,7 @@ def _bins(above: Axes, below: Axes, rows: pd.DataFrame, *, colour: str) -> None:
     above.plot(mean, seen["share"], color=colour, linewidth=0.8, alpha=0.4)
     above.scatter(mean, seen["share"], s=area, color=colour, clip_on=False, zorder=3)
     edges = [*rows["low_edge"], rows["high_edge"].iloc[-1]]
-    below.stairs(rows["films"], edges, fill=True, color=colour, alpha=0.55)
+    below.stairs(_density(rows), edges, fill=True, color=colour, alpha=0.55)
 
 
 TRAINED = {  # columns of a history; the last is of validation films, one before it of training

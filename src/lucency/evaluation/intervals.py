@@ -1,0 +1,213 @@
+"""95 % intervals that hold with few patients, and how few are too few.
+
+Percentiles of a bootstrap are too narrow where a class has few patients, and an AUC of 1 or a
+recall of 0 has none at all. So an AUC has a score interval, a share Wilson's, and what is made of
+shares follows from these; all with patients as clusters. What has no formula keeps the bootstrap,
+from BOOTSTRAPPED patients of either class on. The counts were found by simulation
+(`benchmarks/coverage.py`).
+
+Letters in shapes: n films, p patients, k findings, c columns (all films, then r resamples).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, Float, Float64, Int64
+from scipy.optimize import root_scalar
+from scipy.special import expit, logit, ndtri
+from scipy.stats import t as student
+
+from lucency.evaluation.bootstrap import HIGH, mean_over_findings
+from lucency.evaluation.significance import delong, wilson
+
+FEWEST = 3  # patients of either class: with fewer there is no interval
+BOOTSTRAPPED = 30  # the same, where the interval is one of the bootstrap
+LEAST = {"specificity_at_recall": 100}  # the same, where it rests on the lowest tenth of positives
+TRUSTED = 15  # patients with whom DeLong's error counts half, and the model's the other half
+UNKNOWN_VARIANCE = 1 / 12  # of a number between 0 and 1 of which nothing is known
+TINY = 1e-9
+NORMAL = float(ndtri(HIGH))
+Label = Float[np.ndarray, " n"]  # 1, 0 or NaN
+Score = Float[np.ndarray, " n"]
+Rows = Bool[np.ndarray, " n"]
+Owner = Int64[np.ndarray, " n"]
+Bounds = tuple[float, float]
+Inputs = Mapping[Literal["logit", "probability", "decision"], np.ndarray]
+NONE: Bounds = (np.nan, np.nan)
+
+
+def auc_interval(label: Label, score: Score, *, owner: Owner) -> Bounds:
+    """Return the ends of the interval of an AUC; `owner` are the films' patients.
+
+    The AUCs that differ from the one found by less than 1.96 of *their* standard errors, so that an
+    AUC of 1 has an interval too: Newcombe, Statistics in Medicine 25 (2006), 559-573, method 5. His
+    variance is multiplied by the ratio of DeLong's, patients as clusters, to it; of few patients
+    the ratio is known badly, and counts less. NaN with fewer than FEWEST patients of either class.
+    """
+    positive, negative = (owner[label == value] for value in (1, 0))
+    (some, mine), (others, theirs) = _effective(positive), _effective(negative)
+    fewest = min(mine, theirs)
+    if fewest < FEWEST:
+        return NONE
+    area, error = delong(label, score, owner=owner)
+    if not np.ptp(score[~np.isnan(label)]):
+        return area, area  # no order at all: .5 whatever the films
+    ratio = 1.0
+    if 0 < area < 1 and error > 0:
+        known = error**2 / _variance(area, some, others)
+        ratio = known ** (fewest / (fewest + TRUSTED))
+
+    def beyond(truth: float) -> float:
+        return abs(area - truth) - NORMAL * np.sqrt(ratio * _variance(truth, some, others))
+
+    low = 0.0 if area == 0 else root_scalar(beyond, bracket=(0, area - TINY)).root
+    high = 1.0 if area == 1 else root_scalar(beyond, bracket=(area + TINY, 1)).root
+    return low, high
+
+
+def share_interval(hit: Rows, among: Rows, *, owner: Owner) -> Bounds:
+    """Return the ends of Wilson's interval of the share of the films `among` that are `hit`.
+
+    The films count as so many as are independent: their number by the design effect of patients,
+    never more than films, and all of a patient's as one where the share is 0 or 1; where a patient
+    has several, Student's t takes the place of the normal distribution. Korn and Graubard, Survey
+    Methodology 24 (1998), 193-201. NaN with fewer than FEWEST patients.
+    """
+    _, place, count = np.unique(owner[among], return_inverse=True, return_counts=True)
+    patients, films = len(count), int(count.sum())
+    if patients < FEWEST:
+        return NONE
+    hits = np.bincount(place, weights=hit[among], minlength=patients)
+    share, effect = hits.sum() / films, (count**2).sum() / films
+    if 0 < share < 1 and patients < films:
+        spread = ((hits - share * count) ** 2).sum() * patients / (patients - 1)
+        effect = max(1.0, spread / (share * (1 - share) * films))
+    independent = films / effect
+    if patients < films:
+        independent *= (NORMAL / student.ppf(HIGH, patients - 1)) ** 2
+    low, high = wilson(np.array([share * independent]), np.array([independent]))[:, 0]
+    return float(low), float(high)
+
+
+def logit_interval(sampled: Float64[np.ndarray, " c"], *, patients: int) -> Bounds:
+    """Return the ends of the interval of a number between 0 and 1, symmetric on the logit scale.
+
+    By the standard deviation over resamples and Student's t of the `patients` of the rarer class
+    less one. NaN where it is 0 or 1, or computable in fewer than two resamples.
+    """
+    value, error = float(sampled[0]), np.sqrt(_variance_of(sampled[1:]))
+    if not 0 < value < 1 or error == 0:
+        return NONE
+    reach = student.ppf(HIGH, patients - 1) * error / (value * (1 - value))
+    middle = logit(value)
+    return float(expit(middle - reach)), float(expit(middle + reach))
+
+
+def macro_interval(
+    value: Float64[np.ndarray, "k c"], *, patients: Int64[np.ndarray, " k"]
+) -> Bounds:
+    """Return the ends of the interval of a mean over findings, 1.96 standard errors from it.
+
+    The error is that of the mean over resamples of patients, and what resamples do not show of a
+    finding with few patients: `patients` are those of its rarer class, or many. The bootstrap's
+    variance of a mean of p patients is too small by (p - 1) / p (Efron and Tibshirani, An
+    Introduction to the Bootstrap, 1993, section 5.3); with one patient nothing is known. Findings
+    that are not computable on all films do not count. NaN where resamples show no error.
+    """
+    known = ~np.isnan(value[:, 0])
+    if value.shape[1] < 3 or not known.any():
+        return NONE
+    several, count = value[known], np.maximum(patients[known], 1)
+    variance = np.array([_variance_of(row) for row in several[:, 1:]])
+    alone = np.maximum(0.0, UNKNOWN_VARIANCE - variance)
+    hidden = np.where(count > 1, variance / np.maximum(count - 1, 1), alone).sum()
+    shown = _variance_of(mean_over_findings(several[:, 1:]))
+    reach = NORMAL * float(np.sqrt(shown + hidden / len(several) ** 2))
+    centre = float(several[:, 0].mean())
+    return centre - reach, centre + reach
+
+
+def _variance_of(sampled: Float64[np.ndarray, " r"]) -> float:
+    """Return the variance over the resamples that are computable; 0 for fewer than two."""
+    known = sampled[~np.isnan(sampled)]
+    return float(np.var(known, ddof=1)) if len(known) > 1 else 0.0
+
+
+def _recall(label: Label, given: Inputs, owner: Owner) -> Bounds:
+    return share_interval(given["decision"], label == 1, owner=owner)
+
+
+def _specificity(label: Label, given: Inputs, owner: Owner) -> Bounds:
+    return share_interval(~given["decision"], label == 0, owner=owner)
+
+
+def _precision(label: Label, given: Inputs, owner: Owner) -> Bounds:
+    called = given["decision"] & ~np.isnan(label)
+    return share_interval(label == 1, called, owner=owner)
+
+
+def _npv(label: Label, given: Inputs, owner: Owner) -> Bounds:
+    called = ~given["decision"] & ~np.isnan(label)
+    return share_interval(label == 0, called, owner=owner)
+
+
+def _accuracy(label: Label, given: Inputs, owner: Owner) -> Bounds:
+    return share_interval(given["decision"] == label, ~np.isnan(label), owner=owner)
+
+
+def _f1(label: Label, given: Inputs, owner: Owner) -> Bounds:
+    """Return 2 j / (1 + j) of the ends of j: F1 rises with this share, Jaccard's.
+
+    It is that of true positives among films that are called positive or are.
+    """
+    positive = label == 1
+    either = (positive | given["decision"]) & ~np.isnan(label)
+    low, high = share_interval(positive & given["decision"], either, owner=owner)
+    return 2 * low / (1 + low), 2 * high / (1 + high)
+
+
+def _balanced_accuracy(label: Label, given: Inputs, owner: Owner) -> Bounds:
+    """Return the ends for the mean of two shares from theirs.
+
+    Zou and Donner, Statistics in Medicine 27 (2008), 1693-1702.
+    """
+    ends, middle = [], []
+    for side, hit in ((label == 1, given["decision"]), (label == 0, ~given["decision"])):
+        ends.append(share_interval(hit, side, owner=owner))
+        middle.append(hit[side].mean() if side.any() else np.nan)
+    (low, high), mean = zip(*ends, strict=True), sum(middle) / 2
+    below = np.hypot(*(m - one for m, one in zip(middle, low, strict=True))) / 2
+    above = np.hypot(*(one - m for m, one in zip(middle, high, strict=True))) / 2
+    return float(mean - below), float(mean + above)
+
+
+def _effective(owner: Int64[np.ndarray, " m"]) -> tuple[float, int]:
+    """Return as how many patients of one film each these count, and how many patients they are.
+
+    Kish, Survey Sampling (1965), where films of a patient are all alike.
+    """
+    count = np.unique(owner, return_counts=True)[1].astype(np.float64)
+    return float(count.sum() ** 2 / max(1.0, (count**2).sum())), len(count)
+
+
+def _variance(area: float, positives: float, negatives: float) -> float:
+    """Return Newcombe's variance of an AUC."""
+    pairs = (positives + negatives) / 2 - 1
+    odds = (1 - area) / (2 - area) + area / (1 + area)
+    return area * (1 - area) * (1 + pairs * odds) / (positives * negatives)
+
+
+# Metrics of evaluation.metrics whose interval has a formula.
+INTERVALS: dict[str, Callable[[Label, Inputs, Owner], Bounds]] = {
+    "auc": lambda label, given, owner: auc_interval(label, given["logit"], owner=owner),
+    "f1": _f1,
+    "precision": _precision,
+    "recall": _recall,
+    "specificity": _specificity,
+    "npv": _npv,
+    "accuracy": _accuracy,
+    "balanced_accuracy": _balanced_accuracy,
+}

@@ -1,0 +1,153 @@
+"""Intervals that hold with few patients: coverage of a known truth, and Wilson's by scipy."""
+
+import numpy as np
+import pytest
+from scipy.special import ndtr, ndtri
+from scipy.stats import binomtest
+
+from lucency.evaluation.bootstrap import all_and_resampled, interval
+from lucency.evaluation.intervals import (
+    FEWEST,
+    INTERVALS,
+    auc_interval,
+    logit_interval,
+    macro_interval,
+    share_interval,
+)
+from lucency.evaluation.metrics import auc
+
+SETS = 150
+LEAST = 0.95 - 3 * np.sqrt(0.95 * 0.05 / SETS)  # three standard errors below
+
+
+def _films(seed, *, positives, area, negatives=400):
+    """Return binormal scores of films of a patient each, whose AUC is known."""
+    generator = np.random.default_rng(seed)
+    label = np.repeat([1.0, 0.0], [positives, negatives])
+    score = generator.normal(size=len(label)) + np.sqrt(2) * ndtri(area) * label
+    return label, score, np.arange(len(label))
+
+
+def _alike(seed, *, area, patients=60, films=240):
+    """Return films of patients who have several, alike in label and score."""
+    generator = np.random.default_rng(seed)
+    owner = np.sort(generator.integers(patients, size=films))
+    ill = generator.random(patients) < 0.2
+    of_patient, of_film = generator.normal(size=patients), generator.normal(size=films)
+    label = ill[owner].astype(float)
+    noise = np.sqrt(0.7) * of_patient[owner] + np.sqrt(0.3) * of_film
+    return label, noise + np.sqrt(2) * ndtri(area) * label, owner
+
+
+@pytest.mark.parametrize("area", [0.6, 0.75, 0.9, 0.97])
+@pytest.mark.parametrize("positives", [3, 5, 10])
+def test_the_interval_of_an_auc_holds_the_truth_with_few_positives(positives, area):
+    """Percentiles of the bootstrap hold it in .53 to .93 of data sets such as these."""
+    held, bootstrapped = 0, 0
+    for seed in range(SETS):
+        label, score, owner = _films(seed, positives=positives, area=area)
+        low, high = auc_interval(label, score, owner=owner)
+        held += low <= area <= high
+        drawn = all_and_resampled(owner, resamples=60, seed=seed)
+        ends = interval(auc(label, score, weights=drawn)[1:])
+        bootstrapped += ends[0] <= area <= ends[1]
+    assert held / SETS >= LEAST
+    if positives < 10 and area >= 0.75:
+        assert bootstrapped / SETS < LEAST
+
+
+@pytest.mark.parametrize("area", [0.6, 0.9])
+def test_the_interval_of_an_auc_holds_the_truth_where_films_of_a_patient_are_alike(area):
+    held, as_films = 0, 0
+    for seed in range(SETS):
+        label, score, owner = _alike(seed, area=area)
+        low, high = auc_interval(label, score, owner=owner)
+        held += low <= area <= high
+        low, high = auc_interval(label, score, owner=np.arange(len(owner)))
+        as_films += low <= area <= high
+    assert held / SETS >= LEAST
+    assert as_films / SETS < LEAST
+
+
+def test_perfectly_ranked_films_have_an_interval_and_constant_scores_none():
+    label, score = np.repeat([1.0, 0.0], [6, 300]), np.repeat([1.0, 0.0], [6, 300])
+    low, high = auc_interval(label, score, owner=np.arange(306))
+    assert high == 1
+    assert 0.6 < low < 0.95
+    assert auc_interval(label, 0 * score, owner=np.arange(306)) == (0.5, 0.5)
+    reversed_low, reversed_high = auc_interval(label, -score, owner=np.arange(306))
+    assert (reversed_low, reversed_high) == pytest.approx((1 - high, 1 - low), abs=1e-6)
+
+
+def test_with_many_patients_it_is_delong_s():
+    """DeLong's on the logit scale, which is as good where there are many."""
+    label, score, owner = _films(1, positives=2000, area=0.8, negatives=4000)
+    found = auc_interval(label, score, owner=owner)
+    drawn = all_and_resampled(owner, resamples=400, seed=0)
+    ends = interval(auc(label, score, weights=drawn)[1:])
+    assert found == pytest.approx(tuple(ends), abs=0.003)
+
+
+@pytest.mark.parametrize(("hits", "films"), [(0, 10), (9, 10), (3, 7), (20, 20), (50, 400)])
+def test_a_share_of_films_of_a_patient_each_has_wilson_s_interval(hits, films):
+    hit = np.arange(films) < hits
+    found = share_interval(hit, np.ones(films, dtype=bool), owner=np.arange(films))
+    oracle = binomtest(hits, films).proportion_ci(method="wilson")
+    assert found == pytest.approx((oracle.low, oracle.high), abs=1e-9)
+
+
+def test_a_share_holds_the_truth_where_films_of_a_patient_are_alike():
+    """The recall of 20 patients' films; as if of independent films it is held too seldom."""
+    held, as_films = 0, 0
+    for seed in range(SETS):
+        generator = np.random.default_rng(seed)
+        owner = np.repeat(np.arange(20), generator.integers(1, 9, size=20))
+        level = np.sqrt(0.7) * generator.normal(size=20)[owner]
+        hit = level + np.sqrt(0.3) * generator.normal(size=len(owner)) < ndtri(0.8)
+        every = np.ones(len(owner), dtype=bool)
+        low, high = share_interval(hit, every, owner=owner)
+        held += low <= 0.8 <= high
+        low, high = share_interval(hit, every, owner=np.arange(len(owner)))
+        as_films += low <= 0.8 <= high
+    assert held / SETS >= LEAST
+    assert as_films / SETS < LEAST
+
+
+def test_fewer_patients_than_three_have_no_interval():
+    assert FEWEST == 3
+    label, score = np.array([1.0, 1, 1, 0, 0, 0]), np.arange(6.0)
+    owner = np.array([0, 0, 1, 2, 3, 4])
+    assert np.isnan(auc_interval(label, score, owner=owner)).all()
+    given = {"decision": score > 2, "logit": score, "probability": ndtr(score)}
+    assert np.isnan(INTERVALS["recall"](label, given, owner)).all()
+    assert not np.isnan(INTERVALS["specificity"](label, given, owner)).any()
+
+
+def test_the_interval_of_f1_ends_at_those_of_its_share():
+    label, called = np.array([1.0] * 12 + [0.0] * 40), np.arange(52) % 3 == 0
+    given = {"decision": called, "logit": np.zeros(52), "probability": np.zeros(52)}
+    true, either = int((called & (label == 1)).sum()), int((called | (label == 1)).sum())
+    ends = binomtest(true, either).proportion_ci(method="wilson")
+    expected = [2 * j / (1 + j) for j in (ends.low, ends.high)]
+    assert INTERVALS["f1"](label, given, np.arange(52)) == pytest.approx(expected, abs=1e-9)
+
+
+def test_a_mean_over_findings_of_one_patient_each_is_as_wide_as_unknown_numbers():
+    """Resamples show next to nothing of such findings."""
+    several = np.tile(np.array([[0.9], [0.8]]), (1, 200))
+    low, high = macro_interval(several, patients=np.array([1, 1]))
+    assert (high - low) / 2 == pytest.approx(1.96 * np.sqrt(2 / 12) / 2, rel=1e-3)
+    spread = several + np.random.default_rng(0).normal(size=several.shape) * 0.05
+    few, many = (macro_interval(spread, patients=np.array([n, n])) for n in (2, 1000))
+    assert few[1] - few[0] == pytest.approx(np.sqrt(2) * (many[1] - many[0]), rel=0.1)
+    assert macro_interval(spread * np.nan, patients=np.array([9, 9])) == pytest.approx(
+        (np.nan, np.nan), nan_ok=True
+    )
+
+
+def test_an_interval_on_the_logit_scale_stays_within_0_and_1():
+    sampled = np.append(0.95, 0.95 + 0.04 * np.random.default_rng(0).normal(size=300))
+    low, high = logit_interval(sampled, patients=30)
+    assert 0 < low < 0.95 < high < 1
+    assert 0.95 - low > high - 0.95
+    assert np.isnan(logit_interval(np.append(1.0, sampled), patients=30)).all()
