@@ -207,14 +207,6 @@ def test_what_the_best_owes_to_its_choice_is_told():
     assert min(optimism) > 0
 
 
-def test_few_patients_are_told():
-    predictions = a_grid(films=40)
-    cells, summary = compare_cells(predictions, grid=GRID, **DRAWS)
-    conclusion = conclude_preparations(cells, summary, films=40, patients=20)
-    assert conclusion.endswith("p values are rough: some findings have few patients.")
-    assert "few patients" not in concluded(a_grid())[1]
-
-
 def test_a_grid_of_the_two_references_has_no_others():
     grid = {name: GRID[name] for name in (OFF, OWN)}
     predictions = {name: several for name, several in a_grid().items() if name in grid}

@@ -11,13 +11,15 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float32, Float64, Int64
+from jaxtyping import Bool, Float64, Int64
 from scipy.special import ndtr
+from scipy.stats import t as student
 
 from lucency.config.sections import EvaluationChoices
 from lucency.core.predictions import Predictions
-from lucency.evaluation.bootstrap import MACRO, interval, once, resample_patients, with_macro
+from lucency.evaluation.bootstrap import HIGH, MACRO, all_and_resampled, mean_over_findings
 from lucency.evaluation.evaluate import TRIVIAL, evaluate, require_one_part, thresholds_of
+from lucency.evaluation.intervals import FEWEST, NORMAL, macro_error
 from lucency.evaluation.metrics import by_finding
 from lucency.evaluation.significance import LEVEL, delong_difference, holm, signed_rank
 from lucency.evaluation.significance import not_computable as no_error
@@ -35,8 +37,7 @@ LEADERBOARD = (
     "difference", "difference_low", "difference_high", "p", "p_holm", "milliseconds", "note",
 )  # fmt: skip
 Score = Float64[np.ndarray, "n k"]
-ROUGH = "rough"  # how notes begin where too few patients make p too small
-FEW = 10  # patients; with fewer, p below .05 comes twice as often as it should, or more
+FEW = f"not computable: {{}} patients of a class, expected {FEWEST} or more"
 AS_IF_INDEPENDENT = "takes findings as independent, which they are not: a rough guide"
 
 
@@ -54,14 +55,14 @@ class Tested(NamedTuple):
 def compare(several: Sequence[Predictions], *, resamples: int, seed: int) -> pd.DataFrame:
     """Return the paired differences in AUC of each pair of networks, per finding, macro and over.
 
-    The difference is `network` minus `other`; its 95 % interval comes from resampling patients,
-    the same patients for both, so what makes a film hard for both cancels out. p is of DeLong's
-    test of a finding, patients as clusters; of the spread over resamples for macro; and of the
-    signed-rank test for the row over findings, whose difference is their median. `p_holm` is p
+    The difference is `network` minus `other`, paired: what makes a film hard for both cancels out.
+    Of a finding, its 95 % interval and p are by DeLong's error, patients as clusters, and Student's
+    t of the patients of the rarer class less one; with fewer than three of them there is neither.
+    Of macro they are by `macro_error`, from the same resampled patients for both networks. The row
+    over findings has the p of the signed-rank test, and its difference is the median. `p_holm` is p
     corrected (Holm 1979) for all pairs, of findings for all pairs and findings; intervals are not
-    corrected. A p that is not computable is NaN and its note says why; a note also says where p is
-    rough, for want of patients (FEW, found by simulation). Raises ValueError for predictions of
-    other films, labels, findings or splits, and for a network that is there twice.
+    corrected. A p that is not computable is NaN and its note says why. Raises ValueError for
+    predictions of other films, labels, findings or splits, and for a network that is there twice.
     """
     names = [predictions.network for predictions in several]
     if not names or len(set(names)) < len(names):
@@ -70,18 +71,18 @@ def compare(several: Sequence[Predictions], *, resamples: int, seed: int) -> pd.
     require_one_part(first)
     for predictions in others:
         check_comparable(first, predictions, name=predictions.network)
-    both = (once(len(first)), resample_patients(first.patient, resamples=resamples, seed=seed))
+    weights = all_and_resampled(first.patient, resamples=resamples, seed=seed)
     scores = {one.network: one.calibrated for one in several}
     areas = {
-        name: [with_macro(by_finding("auc", first.label, score, weights=w)) for w in both]
+        name: by_finding("auc", first.label, score, weights=weights)
         for name, score in scores.items()
     }
-    few = [few_patients(label, first.patient) for label in first.label.T]
+    patients = patients_of_rarer(first)
     columns, rows = (*first.findings, MACRO, OVER_FINDINGS), []
     for one, other in combinations(scores, 2):
-        plain, sampled = (mine - its for mine, its in zip(areas[one], areas[other], strict=True))
-        each = _delong(first, (scores[one], scores[other]), sampled, few)
-        tests = [*each, macro_test(plain[-1, 0], sampled[-1], few), _over_findings(plain[:-1, 0])]
+        apart = areas[one] - areas[other]
+        each = _delong(first, (scores[one], scores[other]), patients)
+        tests = [*each, macro_test(apart, patients), _over_findings(apart[:, 0])]
         pair = zip(columns, tests, strict=True)
         rows += [(one, other, finding, "auc", *tested) for finding, tested in pair]
     table = pd.DataFrame(rows, columns=[name for name in COLUMNS if name != "p_holm"])
@@ -96,11 +97,12 @@ def rank(metrics: pd.DataFrame, comparison: pd.DataFrame) -> pd.DataFrame:
     The rank is one more than the number of networks whose macro AUC is higher by more than chance
     allows (`p_holm` of the paired difference below .05), so that networks which the films cannot
     distinguish may share one. A network is tied with the best when its difference from it may be
-    chance. The trivial baseline is not ranked. `note` says where the tests are rough. Raises
+    chance. The trivial baseline is not ranked. `note` says which findings the mean is over. Raises
     ValueError when two ranked networks were not compared.
     """
     macro = macro_auc_rows(metrics)
-    networks = macro.loc[macro["network"] != TRIVIAL, ["network", "value", "low", "high"]]
+    columns = ["network", "value", "low", "high", "note"]
+    networks = macro.loc[macro["network"] != TRIVIAL, columns]
     ranking = networks.sort_values(by="value", ascending=False, ignore_index=True)
     names = ranking["network"].tolist()
     compared = macro_auc_rows(comparison)
@@ -109,9 +111,8 @@ def rank(metrics: pd.DataFrame, comparison: pd.DataFrame) -> pd.DataFrame:
     above = [[one for one in names[:k] if _differ(p, one, name)] for k, name in enumerate(names)]
     ranking.insert(0, "rank", np.array([1 + len(better) for better in above], dtype=np.int64))
     tied = [name == names[0] or not _differ(p, names[0], name) for name in names]
-    notes = compared["note"].fillna("").astype(str).tolist()
-    rough = next((note for note in notes if note.startswith(ROUGH)), "")
-    return ranking.assign(tied_with_best=tied, note=rough)
+    note = ranking.pop("note")
+    return ranking.assign(tied_with_best=tied, note=note.fillna("").astype(str))
 
 
 def conclude_comparison(ranking: pd.DataFrame) -> str:
@@ -120,7 +121,9 @@ def conclude_comparison(ranking: pd.DataFrame) -> str:
     if np.isnan(best["value"]):
         return "Macro AUC: not computable on these films; no network is ranked."
     chance = ", which includes .5, chance" if best["low"] <= 0.5 else ""
+    given = best["low"] == best["low"]
     reach = f"95 % interval {best['low']:.3f} to {best['high']:.3f}{chance}"
+    reach = (reach if given else "no interval") + _without(best["note"])
     subject = "Highest macro AUC" if others else "Macro AUC"
     first = f"{subject}: {best['network']} {best['value']:.3f} ({reach})."
     if not others:
@@ -132,8 +135,13 @@ def conclude_comparison(ranking: pd.DataFrame) -> str:
         values = zip(tied["network"], tied["value"], strict=True)
         named = ", ".join(f"{name} {value:.3f}" for name, value in values)
         return f"{first} Not significantly lower: {named} ({tests})."
-    rough = f" p values are {best['note']}." if best["note"] else ""
-    return f"{first} Significantly higher than every other network ({tests}).{rough}"
+    return f"{first} Significantly higher than every other network ({tests})."
+
+
+def _without(note: str) -> str:
+    """Return which findings a mean lacks, by its note, or nothing."""
+    over, _, names = note.partition(", without ")
+    return f"; {over}, without {names}" if names else ""
 
 
 class Entry(NamedTuple):
@@ -181,12 +189,10 @@ def conclude_leaderboard(table: pd.DataFrame, *, reference: str) -> str:
     above, below = (table[sure & (table["difference"] * sign > 0)] for sign in (1, -1))
     pairs = zip(above["network"], above["difference"], strict=True)
     named = ", ".join(f"{name} (+{difference:.3f})" for name, difference in pairs) or "none"
-    rough = sorted({note for note in table["note"] if str(note).startswith(ROUGH)})
     return (
         f"Macro AUC significantly higher than that of {reference}: {named}. Significantly lower: "
         f"{len(below)} of {others}. Not significantly different: "
         f"{others - len(above) - len(below)} of {others}."
-        + (f" p values are {rough[0]}." if rough else "")
     )
 
 
@@ -207,45 +213,48 @@ def macro_auc_rows(table: pd.DataFrame) -> pd.DataFrame:
     return table.loc[(table["finding"] == MACRO) & (table["metric"] == "auc")]
 
 
-def few_patients(label: Float32[np.ndarray, " n"], owner: Int64[np.ndarray, " n"]) -> str:
-    """Return why the tests of a finding are rough, or nothing; `owner` are the films' patients."""
-    classes = {"positive": 1, "negative": 0}
-    counts = {name: len(np.unique(owner[label == value])) for name, value in classes.items()}
-    short = [f"{count} patients have {name} films" for name, count in counts.items() if count < FEW]
-    return f"{ROUGH}: {' and '.join(short)}; with fewer than {FEW}, p is too small" if short else ""
+def patients_of_rarer(films: Predictions) -> Int64[np.ndarray, " k"]:
+    """Return how many patients have films of each finding's rarer class."""
+    patient = films.patient
+    classes = [[patient[label == value] for value in (1, 0)] for label in films.label.T]
+    return np.array([min(len(np.unique(one)) for one in both) for both in classes])
 
 
-def macro_test(difference: float, sampled: Float64[np.ndarray, " r"], few: Sequence[str]) -> Tested:
-    """Return the test of a macro difference by the normal distribution of its resamples.
+def macro_test(difference: Float64[np.ndarray, "k c"], patients: Int64[np.ndarray, " k"]) -> Tested:
+    """Return the test of a mean difference over findings, by its `macro_error`.
 
-    `few` says of every finding why its tests are rough, as `few_patients` does, or nothing.
+    A row holds a finding's difference on all films, then in every resample of patients; `patients`
+    are those of its rarer class.
     """
-    (low, high), known = interval(sampled).tolist(), sampled[~np.isnan(sampled)]
-    # Less the first, so that resamples that are all alike spread by 0 exactly.
-    spread = float(np.std(known - known[0], ddof=1)) if len(known) > 1 else np.nan
-    if difference == 0 and spread == 0:
-        return Tested(0.0, low, high, 1.0, "bootstrap", "")
-    p = float(2 * ndtr(-abs(difference) / spread)) if spread > 0 else np.nan
-    rough = sum(map(bool, few))
-    note = f"{ROUGH}: fewer than {FEW} patients in {rough} of {len(few)} findings" if rough else ""
-    if np.isnan(p):
-        same = "the difference is the same in every resample"
-        note = f"not computable: {same if len(known) else 'no finding has both classes'}"
-    return Tested(float(difference), low, high, p, "bootstrap", note)
+    value = float(mean_over_findings(difference)[0])
+    error = macro_error(difference, patients=patients)
+    if error > 0:
+        reach, p = NORMAL * error, float(2 * ndtr(-abs(value) / error))
+        return Tested(value, value - reach, value + reach, p, "bootstrap", "")
+    if value == 0:
+        return Tested(0.0, 0.0, 0.0, 1.0, "bootstrap", "")
+    none = "no finding has both classes"
+    note = none if np.isnan(value) else "the difference is the same in every resample"
+    return Tested(value, np.nan, np.nan, np.nan, "bootstrap", f"not computable: {note}")
 
 
 def _delong(
-    films: Predictions,
-    scores: tuple[Score, Score],
-    sampled: Float64[np.ndarray, "k1 r"],
-    few: Sequence[str],
+    films: Predictions, scores: tuple[Score, Score], patients: Int64[np.ndarray, " k"]
 ) -> list[Tested]:
     """Return DeLong's paired test of every finding."""
     tests, owner, (mine, theirs) = [], films.patient, scores
     for k, label in enumerate(films.label.T):
-        difference, _, p = delong_difference(label, mine[:, k], theirs[:, k], owner=owner)
-        why = no_error(label, owner=owner) or "the same difference for every patient"
-        note, (low, high) = why if np.isnan(p) else few[k], interval(sampled[k]).tolist()
+        difference, error, p = delong_difference(label, mine[:, k], theirs[:, k], owner=owner)
+        note = no_error(label, owner=owner)
+        if not note and patients[k] < FEWEST:
+            note, error, p = FEW.format(patients[k]), np.nan, np.nan
+        elif not note and np.isnan(p):
+            note = "the same difference for every patient"
+        reach = error
+        if error > 0:
+            reach = float(student.ppf(HIGH, patients[k] - 1)) * error
+            p = float(2 * student.sf(abs(difference) / error, patients[k] - 1))
+        low, high = difference - reach, difference + reach
         tests.append(Tested(difference, low, high, p, "delong", note))
     return tests
 

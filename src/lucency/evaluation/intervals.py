@@ -109,25 +109,35 @@ def logit_interval(sampled: Float64[np.ndarray, " c"], *, patients: int) -> Boun
 def macro_interval(
     value: Float64[np.ndarray, "k c"], *, patients: Int64[np.ndarray, " k"]
 ) -> Bounds:
-    """Return the ends of the interval of a mean over findings, 1.96 standard errors from it.
+    """Return the ends of the interval of a mean over findings, 1.96 of `macro_error` from it."""
+    known = value[:, 0][~np.isnan(value[:, 0])]
+    if not len(known):
+        return NONE
+    reach, centre = NORMAL * macro_error(value, patients=patients), float(known.mean())
+    return centre - reach, centre + reach
 
-    The error is that of the mean over resamples of patients, and what resamples do not show of a
-    finding with few patients: `patients` are those of its rarer class, or many. The bootstrap's
-    variance of a mean of p patients is too small by (p - 1) / p (Efron and Tibshirani, An
-    Introduction to the Bootstrap, 1993, section 5.3); with one patient nothing is known. Findings
-    that are not computable on all films do not count. NaN where resamples show no error.
+
+def macro_error(value: Float64[np.ndarray, "k c"], *, patients: Int64[np.ndarray, " k"]) -> float:
+    """Return the standard error of a mean over findings, from resamples of patients.
+
+    It is that of the mean over resamples, and what these do not show of findings with few patients:
+    `patients` are those of the rarer class. The bootstrap's variance of a mean of p patients is too
+    small by (p - 1) / p (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, section
+    5.3). One patient shows nothing: his variance is taken to be a patient's of the other findings,
+    on average. Findings that are not computable on all films do not count. NaN where resamples
+    show no error.
     """
     known = ~np.isnan(value[:, 0])
-    if value.shape[1] < 3 or not known.any():
-        return NONE
-    several, count = value[known], np.maximum(patients[known], 1)
-    variance = np.array([_variance_of(row) for row in several[:, 1:]])
-    alone = np.maximum(0.0, UNKNOWN_VARIANCE - variance)
-    hidden = np.where(count > 1, variance / np.maximum(count - 1, 1), alone).sum()
-    shown = _variance_of(mean_over_findings(several[:, 1:]))
-    reach = NORMAL * float(np.sqrt(shown + hidden / len(several) ** 2))
-    centre = float(several[:, 0].mean())
-    return centre - reach, centre + reach
+    several, count = value[known, 1:], np.maximum(patients[known], 1)
+    variance = np.array([_variance_of(row) for row in several])
+    if not variance.any():
+        return np.nan
+    more = count > 1
+    true = np.where(more, variance * count / np.maximum(count - 1, 1), np.nan)
+    alone = np.mean(true[more] * count[more]) if more.any() else UNKNOWN_VARIANCE
+    true = np.where(more, true, np.maximum(variance, alone))
+    hidden = (true - variance).sum() / len(several) ** 2
+    return float(np.sqrt(_variance_of(mean_over_findings(several)) + hidden))
 
 
 def _variance_of(sampled: Float64[np.ndarray, " r"]) -> float:

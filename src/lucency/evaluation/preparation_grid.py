@@ -25,7 +25,8 @@ from lucency.core.predictions import Predictions
 from lucency.core.tables import load_tables
 from lucency.evaluation import bootstrap
 from lucency.evaluation.bootstrap import Weights, mean_over_findings
-from lucency.evaluation.compare import ROUGH, check_comparable, few_patients, macro_test
+from lucency.evaluation.compare import check_comparable, macro_test, patients_of_rarer
+from lucency.evaluation.intervals import macro_interval
 from lucency.evaluation.metrics import by_finding, mean_over_films
 from lucency.evaluation.significance import LEVEL, holm
 
@@ -120,16 +121,16 @@ def compare_cells(
     share = np.column_stack(
         [equal, bootstrap.resample_repeats(repeats, resamples=resamples, seed=seed)]
     )
-    area = np.stack([_area(several, drawn, share) for several in predictions.values()])
-    low, high = bootstrap.interval(area[:, 1:])
+    each = np.stack([_areas(several, drawn, share) for several in predictions.values()])
+    area, patients = np.stack([mean_over_findings(one) for one in each]), patients_of_rarer(first)
+    low, high = np.transpose([macro_interval(one, patients=patients) for one in each])
     cells = [
         (name, (one := grid[name]).order, one.clahe_clip, one.clahe_tiles) for name in predictions
     ]
     table = pd.DataFrame(cells, columns=["cell", "order", "clip", "tiles"])
     table = table.assign(auc=area[:, 0], low=low, high=high)
-    few = [few_patients(label, first.patient) for label in first.label.T]
     paired = {
-        name: _paired(area, list(predictions).index(cell), few) for name, cell in FROM.items()
+        name: _paired(each, list(predictions).index(cell), patients) for name, cell in FROM.items()
     }
     for name, tests in paired.items():
         table = table.join(tests.drop(columns="note").add_prefix(f"{name}_"))
@@ -189,7 +190,6 @@ def conclude_preparations(
     clahe, parameters = _differing(with_clahe, "off"), _differing(others, "own")
     ranked = cells.sort_values("auc", ascending=False, kind="stable")
     best, last = ranked.iloc[0], ranked.iloc[-1]
-    rough = cells["note"].astype(str).str.startswith(ROUGH).any()
     return (
         f"CLAHE: {clahe[0]}. CLAHE's parameters: {parameters[0]}. Films: {films:,} of "
         f"{patients:,} patients. Preparations with CLAHE that differ from films without it: "
@@ -199,7 +199,6 @@ def conclude_preparations(
         f"cell's 95 % interval: {number['width']:.3f}. Best of {len(cells)} cells: {best['cell']}, "
         f"in {100 * best['share_best']:.0f} % of resamples. Its macro AUC is biased upward by "
         f"about {max(0, number['optimism']):.3f}, since it was chosen on these films."
-        + (" p values are rough: some findings have few patients." if rough else "")
     )
 
 
@@ -238,19 +237,20 @@ def _check(predictions: Repeats, grid: Mapping[str, Preparation]) -> Predictions
     return predictions[OFF][0]
 
 
-def _area(
+def _areas(
     several: Sequence[Predictions], drawn: Weights, share: Float64[np.ndarray, "s r"]
-) -> Float64[np.ndarray, " r"]:
-    """Return the mean macro AUC over repeats, of all films and in every resample."""
+) -> Float64[np.ndarray, "k r"]:
+    """Return each finding's mean AUC over repeats, of all films and in every resample."""
     areas = [by_finding("auc", one.label, one.calibrated, weights=drawn) for one in several]
-    macro = np.stack([mean_over_findings(one) for one in areas])
-    return np.einsum("sr,sr->r", macro, share)
+    return np.einsum("skr,sr->kr", np.stack(areas), share)
 
 
-def _paired(area: Float64[np.ndarray, "c r"], reference: int, few: Sequence[str]) -> pd.DataFrame:
+def _paired(
+    area: Float64[np.ndarray, "c k r"], reference: int, patients: Int64[np.ndarray, " k"]
+) -> pd.DataFrame:
     """Return the difference of every cell from one of them, which has no test against itself."""
     apart = area - area[reference]
-    tests = [macro_test(row[0], row[1:], few) for row in apart]
+    tests = [macro_test(rows, patients) for rows in apart]
     table = pd.DataFrame(tests).drop(columns="test")
     p = table["p"].where(table.index != reference).to_numpy(dtype=np.float64)
     return table.assign(p=p, p_holm=holm(p))
