@@ -275,6 +275,7 @@ def _described_macro(
         centre = _counted(WITHOUT_BIAS if name == UNBIASED else name, values)
         rarer = np.array([_rarer(name, one) for one in columns])
         low, high = intervals.macro_interval(centre, patients=rarer)
+        notes.append("" if low == low else "no interval: the same in every resample")
         notes.append(_bias(value, mean_over_findings(centre)[0]))
     return value, low, high, "; ".join(filter(None, notes))
 

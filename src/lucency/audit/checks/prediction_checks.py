@@ -283,8 +283,8 @@ def mean_of_another_table(predictions: UnverifiedPredictions) -> Iterator[Issue]
         macro, micro = value.pop(MACRO, np.nan), value.pop(MICRO, np.nan)
         single = np.array([one for one in value.values() if not np.isnan(one)])
         unit = _unit(np.array([*single, macro]))
-        notes = rows["note"].fillna("").astype(str)
-        never = notes[rows["value"].isna()].str.contains("called", regex=False).sum()
+        absent = rows.loc[rows["value"].isna() & ~rows["finding"].isin([MACRO, MICRO])]
+        never = absent["note"].fillna("").astype(str).str.contains("called", regex=False).sum()
         counts = (len(single), len(single) + never) if len(single) else ()
         apart = [abs(macro - single.sum() / count) for count in counts]
         if apart and min(apart) > unit:
