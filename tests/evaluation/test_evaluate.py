@@ -298,7 +298,7 @@ def test_the_average_precision_states_its_bias_and_its_interval_is_without_it():
         )
         values.append(row["value"])
         middles.append((row["low"] + row["high"]) / 2)
-        notes.append("too high by about" in row["note"])
+        notes.append("bias +0.0" in row["note"])
     assert np.mean(notes) > 0.8
     error = np.std(values) / np.sqrt(40)
     assert np.mean(values) - np.mean(middles) > 0.01

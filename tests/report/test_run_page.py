@@ -302,11 +302,16 @@ def test_every_number_of_the_comparison_is_the_metrics_own(
 
 
 def _cell(row: pd.Series) -> str:
-    """Return a score as the page prints it, its interval behind it."""
+    """Return a score as the page prints it, its interval behind it, or why there is none."""
     value, low, high = np.array([row["value"], row["low"], row["high"]], dtype=np.float64)
     if np.isnan(value):
         return DASH
-    return f"{decimal(value)}{decimal(low)}{DASH if low >= 0 else ' to '}{decimal(high)}"
+    ends = "" if np.isnan(low) else f"{decimal(low)}{DASH if low >= 0 else ' to '}{decimal(high)}"
+    note = row["note"]
+    if row.name[2] == "ece":
+        return f"{decimal(value)}{note.split('has ')[1]}"
+    bias = re.findall(r"bias \+0\.\d{3}", note)
+    return "".join([decimal(value), ends, *(bias or ([] if ends else ["no interval"]))])
 
 
 def test_confusion_counts_are_the_table_s_own(text: str, experiment: Experiment) -> None:

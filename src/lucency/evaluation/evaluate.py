@@ -48,7 +48,7 @@ Patient = Int64[np.ndarray, " n"]
 Values = dict[str, Float64[np.ndarray, "c r"]]  # metric -> of all films, then of each resample
 Described = tuple[float, float, float, str]  # value, ends of its interval, note
 TOO_FEW = f"no interval: fewer than {intervals.FEWEST} patients"
-FLOOR = "no interval; a calibrated network has {:.3f} here"
+FLOOR = "no interval; a calibrated network has {:.3f} by chance"
 _BOTH: tuple[Need, ...] = ("positives", "negatives")
 
 
@@ -308,7 +308,7 @@ def _rarer(name: str, column: Column) -> int:
 
 def _bias(value: float, centre: float) -> str:
     high = value - centre
-    return f"too high by about {high:.3f}, for positives are few" if high > SMALL else ""
+    return f"bias {high:+.3f}, for positives are few" if high > SMALL else ""
 
 
 def _over(

@@ -35,6 +35,7 @@ PACKAGES = (
     "opencv-python-headless", "numpy", "pandas", "scipy", "scikit-learn", "matplotlib",
 )  # fmt: skip
 NOTICE = "For research only, not a medical device."
+BESIDE = (r"bias \+[.\d]+", r"[.\d]+ by chance", "no interval")  # the first that a note holds
 DASH, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
 NO_NAME = re.compile(r"[^\w.+-]+")  # not allowed in the name of a file
 QUALITY = 85  # of JPEG
@@ -74,6 +75,18 @@ def render_chapter(template: str, values: dict[str, Any], chapter: object) -> Ma
 def decimal(number: int | float, places: int = 3) -> str:
     """Return `places` decimals with a true minus sign, or a dash for what is not computable."""
     return DASH if np.isnan(number) else f"{number:z.{places}f}".replace("-", MINUS)
+
+
+def beside(note: str) -> str:
+    """Return what of a metric's note stands below its value: a bias, or why there is no interval.
+
+    >>> beside("mean over 14 of 14 findings; bias +0.022, for positives are few")
+    'bias +0.022'
+    >>> beside("no interval; a calibrated network has 0.016 by chance"), beside("")
+    ('0.016 by chance', '')
+    """
+    found = (re.search(pattern, note) for pattern in BESIDE)
+    return next((one.group() for one in found if one), "")
 
 
 def whole(number: int | float) -> str:
@@ -171,6 +184,7 @@ def _jinja() -> Environment:
         lstrip_blocks=True,
     )
     jinja.filters |= {"decimal": decimal, "whole": whole, "p_value": p_value, "rows": rows}
+    jinja.filters["beside"] = beside
     return jinja
 
 
