@@ -60,6 +60,14 @@ def test_relevance_leaves_out_what_is_not_stated_of_both():
     np.testing.assert_array_equal(jaccard(one, other), [0.5, NONE, 1])
 
 
+def _average_precision(hit, *, relevant):
+    """Return scikit-learn's, which divides by the hits, divided by the hits that could be."""
+    if not hit.any():
+        return 0
+    average = average_precision_score(hit, np.arange(len(hit), 0, -1))
+    return average * hit.sum() / min(len(hit), relevant)
+
+
 def test_scores_are_scikit_learn_s():
     queries, known = _labels(40, 0), _labels(400, 1)
     found = np.stack([np.random.default_rng(s).permutation(400)[:10] for s in range(40)])
@@ -72,7 +80,7 @@ def test_scores_are_scikit_learn_s():
         score[found[query]] = np.arange(10, 0, -1)
         ndcg.append(ndcg_score(relevance[[query]], score[None], k=10))
         hit = relevance[query, found[query]] > 0
-        average.append(average_precision_score(hit, np.arange(10, 0, -1)) if hit.any() else 0)
+        average.append(_average_precision(hit, relevant=(relevance[query] > 0).sum()))
         hits.append(hit.mean())
     assert table.loc[("overall", "ndcg@10"), "value"] == pytest.approx(np.mean(ndcg))
     assert table.loc[("overall", "map@10"), "value"] == pytest.approx(np.mean(average))
@@ -82,8 +90,7 @@ def test_scores_are_scikit_learn_s():
     precision, average = table.loc[("a", "precision@10")], table.loc[("a", "map@10")]
     assert precision["value"] == pytest.approx(np.mean(answers))
     assert precision["queries"] == len(carriers)
-    places = np.arange(10, 0, -1)
-    expected = [average_precision_score(hit, places) if hit.any() else 0 for hit in answers]
+    expected = [_average_precision(hit, relevant=known[:, 0].sum()) for hit in answers]
     assert average["value"] == pytest.approx(np.mean(expected))
     assert (table["low"] < table["value"]).all()
     assert (table["value"] < table["high"]).all()
@@ -104,7 +111,10 @@ def test_the_random_baseline_is_what_random_answers_score(films, top):
         tables.append(_table(queries, found, known, patient=patient)["value"])
     spread = np.std(tables, axis=0) / np.sqrt(30)
     expected = _table(queries, found, known, patient=patient)["random"]
-    assert (np.abs(np.mean(tables, axis=0) - expected) < 4.5 * spread + 1e-9).all()
+    found = np.mean(tables, axis=0)
+    assert np.isnan(found).tolist() == np.isnan(expected).tolist()
+    scored = ~np.isnan(found)
+    assert (np.abs(found - expected) < 4.5 * spread + 1e-9)[scored].all()
 
 
 def test_the_best_that_the_index_allows_is_without_the_patient_s_own_films():
@@ -125,6 +135,28 @@ def test_labels_that_are_not_stated_are_no_answers():
     assert table.loc[("a", "precision@4"), "random"] == pytest.approx(2 / 3)
     assert table.loc[("a", "map@4"), "value"] == pytest.approx((1 + 2 / 3) / 2)
     assert table.loc[("overall", "precision@4"), "value"] == pytest.approx(2 / 3)
+
+
+def test_a_relevant_film_more_raises_the_average_precision():
+    """Twenty films carry the finding: a hit at the first place alone is a tenth of the best."""
+    known = np.zeros((40, 3), np.float32)
+    known[:20, 0] = 1
+    queries = _queries(np.array([[1, 0, 0]], np.float32))
+    few = _table(queries, [[0, *range(20, 29)]], known).loc[("a", "map@10"), "value"]
+    more = _table(queries, [[0, *range(20, 28), 1]], known).loc[("a", "map@10"), "value"]
+    every = _table(queries, [[*range(10)]], known).loc[("a", "map@10"), "value"]
+    assert (few, more, every) == pytest.approx((0.1, 0.12, 1.0))
+
+
+def test_films_that_are_not_stated_leave_no_gap_in_discounted_gain():
+    known = np.array([[1, 0, 0], [NONE, NONE, NONE], [0, 1, 0], [1, NONE, 0]], np.float32)
+    queries = _queries(np.array([[1, 0, 0]], np.float32))
+    table = _table(queries, [[1, 0, 2, 3]], known)
+    second, third = 1 / np.log2(3), 1 / 2
+    expected = (1 + third) / (1 + second)
+    assert table.loc[("overall", "ndcg@4"), "value"] == pytest.approx(expected)
+    chance = 2 / 3 * (1 + second + third) / (1 + second)
+    assert table.loc[("overall", "ndcg@4"), "random"] == pytest.approx(chance)
 
 
 def test_planted_clusters_are_found_exactly():

@@ -126,7 +126,7 @@ def test_the_rule_recall_decides_at_the_recall_asked_for(recall: float):
     table = ablate(runs, threshold="recall", recall=recall, resamples=20, seed=0)
     label, probability, _ = stated(predictions(), 0, "val")
     positives = np.sort(probability[label == 1])[::-1]
-    least = positives[int(np.ceil(recall * len(positives) - 1e-6)) - 1]
+    least = positives[int(np.ceil(recall * (len(positives) + 1) - 1e-6)) - 1]
     label, probability, _ = stated(predictions(), 0, "test")
     # A test film may stand between the two validation films that the threshold parts.
     found = rows(table, finding=FINDINGS[0], metric="f1")["value"][0]

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.special import ndtr
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from lucency.config.sections import EvaluationChoices
@@ -71,25 +72,50 @@ def test_no_threshold_does_better_on_validation(method, seed):
 
 @pytest.mark.parametrize("recall", [0.01, 0.5, 0.9, 1.0])
 @pytest.mark.parametrize("seed", range(4))
-def test_recall_takes_the_highest_threshold_that_finds_enough(seed, recall):
+def test_recall_takes_the_highest_threshold_of_which_it_may_be_expected(seed, recall):
     predictions = _predictions(seed)
     threshold = _fitted(predictions, method="recall", recall=recall)
     for place in range(2):
         label, probability = predictions.label[:, place], predictions.probability[:, place]
-        found = {level: (probability >= level)[label == 1].mean() for level in probability}
-        expected = max(level for level, share in found.items() if share >= recall)
+        found = {level: (probability >= level)[label == 1].sum() for level in probability}
+        positives = label.sum()
+        least = min(positives, np.ceil(recall * (positives + 1) - 1e-6))
+        expected = max(level for level, count in found.items() if count >= least)
         assert np.array_equal(probability >= threshold[place], probability >= expected)
 
 
-def test_fourteen_of_twenty_five_films_are_a_recall_of_fifty_six_per_cent():
+def test_the_fourteenth_of_twenty_four_films_is_a_recall_of_fifty_six_per_cent():
     """.56 x 25 is 14.000000000000002 to a computer: a fifteenth film would be required."""
-    predictions = _predictions(films=50)
-    label = np.tile((np.arange(50) % 2)[:, None], 2).astype(np.float32)
-    logit = np.tile(np.linspace(4, -4, 50)[:, None], 2).astype(np.float32)
-    ordered = replace(predictions, label=label, logit=logit)
+    ordered = _ordered(positives=24)
+    label = ordered.label
     threshold = _fitted(ordered, method="recall", recall=0.56)
     assert 0.56 * 25 > 14
     assert (label * (ordered.probability >= threshold)).sum(axis=0).tolist() == [14, 14]
+
+
+def test_the_recall_asked_for_is_that_of_new_films():
+    """Beta(10, 1) has mean 10 / 11 and standard deviation .083, so 400 thresholds .004."""
+    generator, reached = np.random.default_rng(0), []
+    for _ in range(400):
+        label = np.repeat([1, 0], [10, 90])[:, None].astype(np.float32)
+        logit = (generator.normal(size=(100, 1)) + label).astype(np.float32)
+        fitted = _predictions(films=100)
+        one = replace(fitted, findings=("Mass",), label=label, logit=logit)
+        threshold = _fitted(one, method="recall", recall=0.9)[0]
+        reached.append(1 - ndtr(np.log(threshold / (1 - threshold)) - 1))
+    assert np.mean(reached) > 0.895
+
+
+def test_a_recall_that_few_positives_cannot_promise_calls_all_and_says_so():
+    ordered = _ordered(positives=8)
+    table = threshold_table(ordered, method="recall", recall=0.9)
+    called = ordered.probability >= table["threshold"].to_numpy(dtype=np.float64)
+    assert (ordered.label * called).sum(axis=0).tolist() == [8, 8]
+    assert table["note"][0] == (
+        "recall 0.9 cannot be expected with 8 positives in validation; all are called positive, "
+        "expected of new films: 0.89"
+    )
+    assert (threshold_table(_ordered(positives=9), method="recall")["note"] == "").all()
 
 
 @pytest.mark.parametrize("recall", [0.0, -0.1, 1.01, np.nan])
@@ -189,6 +215,14 @@ def test_thresholds_of_one_finding_less_and_of_none_are_refused():
         thresholds_of(table[:1], _predictions())
     with pytest.raises(ValueError, match="fitted for no network; expected net"):
         thresholds_of(table[:0], _predictions())
+
+
+def _ordered(*, positives):
+    """Return as many negative films as positive ones, by turns, probabilities falling."""
+    films = 2 * positives
+    label = np.tile((np.arange(films) % 2)[:, None], 2).astype(np.float32)
+    logit = np.tile(np.linspace(4, -4, films)[:, None], 2).astype(np.float32)
+    return replace(_predictions(films=films), label=label, logit=logit)
 
 
 def _fitted(predictions, **choices):

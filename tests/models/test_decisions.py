@@ -249,11 +249,12 @@ def test_no_recalibration_is_none_and_another_rule_is_another_threshold(fit: Fit
 
 
 @pytest.mark.parametrize("recall", [0.5, 0.95])
-def test_the_recall_asked_for_is_reached_on_validation_films(fit: Fit, recall: float):
+def test_the_recall_asked_for_may_be_expected_of_new_films(fit: Fit, recall: float):
     made, label, probability = fit(threshold="recall", recall=recall)
     called = probability >= made.threshold
     found, positives = (label * called).sum(axis=0), label.sum(axis=0)
-    assert found.tolist() == np.ceil(recall * positives - 1e-6).tolist()
+    least = np.minimum(positives, np.ceil(recall * (positives + 1) - 1e-6))
+    assert found.tolist() == least.tolist()
 
 
 @pytest.mark.parametrize("part", ["train", "test"])

@@ -306,8 +306,9 @@ class Training(Choices):
 class EvaluationChoices(Choices):
     """How networks are evaluated; recalibration and threshold are fitted on validation films.
 
-    The threshold "half" is .5 for every finding, and fitted to nothing; `recall` is the least that
-    the threshold "recall" must reach. `published` names the study whose scores stand beside.
+    The threshold "half" is .5 for every finding, and fitted to nothing; `recall` is the least to
+    be expected of the threshold "recall" on new films. `published` names the study whose scores
+    stand beside.
     """
 
     resamples: int = Field(default=1000, ge=20)

@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float32, Float64, Int8, Int64
 from scipy import sparse
-from scipy.stats import hypergeom
 
 from lucency.core.predictions import Features
 from lucency.ensemble import retrieval
@@ -64,11 +63,14 @@ def retrieval_table(
     """Return precision, mean average precision and nDCG of the results, with 95 % intervals.
 
     Per finding, over the queries that carry it: `precision` is the share of results that do,
-    `map` the mean over results that do of the precision down to them, 0 where none does. Overall
-    the same with a shared finding (or none at all, as the query), and `ndcg`: the gains by Jaccard
-    relevance, discounted by log2 of the place and divided by the best that the index allows
-    (Järvelin and Kekäläinen, ACM Transactions on Information Systems 20, 2002, 422-446). Results
-    whose label is not stated are left out, and queries without a result, as the note says.
+    `map` the sum over results that do of the precision down to them, divided by the most that
+    could: the results or, if fewer, the films of others that carry it (Manning et al., Introduction
+    to Information Retrieval, 2008, section 8.4, cut off at the results). Overall the same with a
+    shared finding (or none at all, as the query), and `ndcg`: the gains by Jaccard relevance,
+    discounted by log2 of the place and divided by the best that the index allows (Järvelin and
+    Kekäläinen, ACM Transactions on Information Systems 20, 2002, 422-446). Results whose label is
+    not stated are left out and the others close up (condensed lists: Sakai, SIGIR 2007, 71-78);
+    queries without a result or a relevant film are left out, as the note says.
     `random` is what results drawn at random from the films of others in the index score on average.
     The queries' patients are resampled. Raises ValueError for labels of other films or findings.
     """
@@ -77,11 +79,13 @@ def retrieval_table(
     weights = (once(len(queries)), drawn)
     top = found.row.shape[1]
     discount = 1 / np.log2(np.arange(2, top + 2))
-    ideal, random_gain, relevant_films, stated_films = _chances(queries, index, label, discount)
+    ideal, mean_gain, relevant_films, stated_films = _chances(queries, index, label, discount)
     there, result = (found.row >= 0)[..., None], label[found.row]
     gain = jaccard(queries.label[:, None], result)[..., None]
     relevant = np.where(there, np.concatenate([gain, result], axis=2), np.nan)
-    ndcg = ratio(np.nan_to_num(relevant[..., 0]) @ discount, ideal)
+    ndcg = _ndcg(relevant[..., 0], ideal=ideal, discount=discount)
+    evenly = np.where(np.arange(top) < stated_films[:, [0]], mean_gain[:, None], np.nan)
+    random_ndcg = _ndcg(evenly, ideal=ideal, discount=discount)
     carries = np.column_stack([np.ones(len(queries), bool), queries.label == 1])
     rows = []
     for column, finding in enumerate((OVERALL, *queries.findings)):
@@ -89,10 +93,10 @@ def retrieval_table(
         total, carry = stated_films[:, column], relevant_films[:, column]
         scores = {
             f"precision@{top}": (ratio(hit.sum(axis=1), stated.sum(axis=1)), ratio(carry, total)),
-            f"map@{top}": (_average(hit, stated), _chance_of_average(carry, total, top)),
+            f"map@{top}": (_average(hit, stated, carry), _chance_of_average(carry, total, top)),
         }
         if column == 0:
-            scores[f"ndcg@{top}"] = (ndcg, ratio(random_gain, ideal))
+            scores[f"ndcg@{top}"] = (ndcg, random_ndcg)
         for metric, (score, chance) in scores.items():
             name = (finding, metric)
             rows.append(_score_row(name, score, carries[:, column], chance, weights))
@@ -215,11 +219,32 @@ def _score_row(
     return (*name, float(plain), float(low), float(high), float(random), used, note)
 
 
-def _average(hit: Bool[np.ndarray, "q t"], stated: Bool[np.ndarray, "q t"]) -> PerQuery:
-    """Return the mean over hits of the precision down to them; 0 without, NaN if none is stated."""
+def _average(
+    hit: Bool[np.ndarray, "q t"], stated: Bool[np.ndarray, "q t"], relevant: PerQuery
+) -> PerQuery:
+    """Return the sum over hits of the precision down to them, over the hits that could be.
+
+    These are the stated results or the `relevant` films, whichever are fewer; NaN if there is none.
+    """
     down = ratio(np.cumsum(hit, axis=1), np.cumsum(stated, axis=1))
-    found = ratio(np.where(hit, down, 0).sum(axis=1), hit.sum(axis=1))
-    return np.where(stated.any(axis=1) & ~hit.any(axis=1), 0, found)
+    return ratio(np.where(hit, down, 0).sum(axis=1), np.minimum(stated.sum(axis=1), relevant))
+
+
+def _ndcg(
+    gain: Float64[np.ndarray, "q t"],
+    *,
+    ideal: Float64[np.ndarray, "q t"],
+    discount: Float64[np.ndarray, " t"],
+) -> PerQuery:
+    """Return discounted gains over the `ideal` of as many results; those of no gain (NaN) close up.
+
+    NaN for a query without results, or whose ideal is 0.
+    """
+    stated = ~np.isnan(gain)
+    place = np.maximum(np.cumsum(stated, axis=1) - 1, 0)
+    found = (np.nan_to_num(gain) * discount[place]).sum(axis=1)
+    best = np.take_along_axis(ideal, place[:, -1:], axis=1)[:, 0]
+    return ratio(found, np.where(stated.any(axis=1), best, 0))
 
 
 def _chances(
@@ -227,11 +252,11 @@ def _chances(
     index: Index,
     label: Float32[np.ndarray, "n k"],
     discount: Float64[np.ndarray, " t"],
-) -> tuple[PerQuery, PerQuery, PerColumn, PerColumn]:
+) -> tuple[Float64[np.ndarray, "q t"], PerQuery, PerColumn, PerColumn]:
     """Return what the index allows a query, without the films of its own patient.
 
-    The best discounted gain and that of results at random; then how many films are relevant
-    overall or carry each finding, and among how many this is stated.
+    The best discounted gain of so many results, and the mean gain of a film; then how many films
+    are relevant overall or carry each finding, and among how many this is stated.
     """
     sets, known = np.unique(_coded(label), axis=0, return_inverse=True)
     mine, place = np.unique(_coded(queries.label), axis=0, return_inverse=True)
@@ -250,16 +275,14 @@ def _chances(
         gain = np.nan_to_num(relevance[which])
         best = np.argsort(-gain, kind="stable")
         filled = np.repeat(gain[best], np.minimum(count[best], len(discount)).astype(np.int64))
-        ideal = filled[: len(discount)] @ discount[: len(filled)]
+        few = np.pad(filled[: len(discount)], (0, max(0, len(discount) - len(filled))))
         relevant = [count @ (gain > 0), *(count @ (sets == 1))]
         stated = [count @ ~np.isnan(relevance[which]), *(count @ (sets != UNSTATED))]
-        films = count.sum()
-        total = gain @ count * discount[: int(films)].sum()
-        found.append((ideal, total, films, relevant, stated))
-    ideal, total, films, relevant, stated = (
+        found.append((np.cumsum(few * discount), gain @ count, relevant, stated))
+    ideal, total, relevant, stated = (
         np.array(part)[group.ravel()] for part in zip(*found, strict=True)
     )
-    return ideal, ratio(total, films), relevant, stated
+    return ideal, ratio(total, stated[:, 0]), relevant, stated
 
 
 def _coded(label: Float32[np.ndarray, "n k"]) -> Int8[np.ndarray, "n k"]:
@@ -269,17 +292,10 @@ def _coded(label: Float32[np.ndarray, "n k"]) -> Int8[np.ndarray, "n k"]:
 def _chance_of_average(relevant: PerQuery, total: PerQuery, top: int) -> PerQuery:
     """Return the expected average precision of results drawn at random, none of them twice.
 
-    Given h hits among t places, a place is one of them with probability h / t, and then
-    1 + (i - 1)(h - 1) / (t - 1) hits stand down to the i-th on average. NaN of no films.
+    A place is a hit with probability `relevant` / `total`, and then each place above it with
+    (`relevant` - 1) / (`total` - 1). NaN without relevant films.
     """
-    pairs, place = np.unique(np.stack([relevant, total]), axis=1, return_inverse=True)
-    good, films = pairs
-    expected = np.full(len(films), np.nan)
-    drawn = np.minimum(films, top).astype(np.int64)
-    for places in np.unique(drawn[drawn > 0]):
-        mine, before = drawn == places, np.arange(places)
-        hits = np.arange(1, places + 1)[:, None]
-        down = (1 + before * (hits - 1) / max(1, places - 1)) / (before + 1)
-        chance = hypergeom.pmf(hits, films[mine], good[mine], places)
-        expected[mine] = down.mean(axis=1) @ chance
-    return expected[place.ravel()]
+    place = np.arange(1, top + 1)
+    above = np.nan_to_num(ratio(relevant - 1, total - 1))[:, None] * (place - 1)
+    down = np.where(place <= total[:, None], (1 + above) / place, 0).sum(axis=1)
+    return ratio(ratio(relevant, total) * down, np.minimum(relevant, top))

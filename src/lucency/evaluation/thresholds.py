@@ -27,12 +27,16 @@ def threshold_table(
 ) -> pd.DataFrame:
     """Return the fitted thresholds: network, split, finding, threshold, positives, note.
 
-    Of several that do equally well the highest is taken; `recall` is read by the method "recall"
-    alone, and "half" is .5 whatever the films. A fitted threshold lies halfway between the lowest
-    probability called positive and the next one below, so that a film predicted again is not
-    decided by its last digit. A finding without both classes in validation gets .5, and the note
-    says so. Raises ValueError for films of another part and for a recall that is not above 0 and at
-    most 1.
+    Of several that do equally well the highest is taken; "half" is .5 whatever the films. `recall`
+    is read by the method "recall" alone, and is the least expected of *new* films: of P positive
+    films the one with the ceil(recall (P + 1))-th highest probability is the last called positive,
+    since the k-th leaves a new positive film below it with probability 1 - k / (P + 1) (David and
+    Nagaraja, Order Statistics, 2003; Vovk et al., Algorithmic Learning in a Random World, 2005).
+    Where that exceeds P, all are called positive, and the note says what recall is to be expected.
+    A fitted threshold lies halfway between the lowest probability called positive and the next one
+    below, so that a film predicted again is not decided by its last digit. A finding without both
+    classes in validation gets .5, and the note says so. Raises ValueError for films of another part
+    and for a recall that is not above 0 and at most 1.
     """
     if not 0 < recall <= 1:
         raise ValueError(f"recall is {recall:g}; expected above 0 and at most 1")
@@ -61,7 +65,18 @@ def _fit(
     level, true, false = counts_above(label, probability)
     best = int(np.argmax(THRESHOLDS[method](true, false, recall=recall)))
     below = np.append(level, 0.0)[best + 1]
-    return float((level[best] + below) / 2), positives, ""
+    note = ""
+    if method == "recall" and _needed(positives, recall=recall) > positives:
+        note = (
+            f"recall {recall:g} cannot be expected with {positives} positives in validation; "
+            f"all are called positive, expected of new films: {positives / (positives + 1):.2f}"
+        )
+    return float((level[best] + below) / 2), positives, note
+
+
+def _needed(positives: int, *, recall: float) -> int:
+    """Return how many validation positives must be called, to expect `recall` of new films."""
+    return int(np.ceil((recall - ROUNDING) * (positives + 1)))
 
 
 # What is highest at the best threshold, of positives and negatives called positive at each.
@@ -69,6 +84,8 @@ THRESHOLDS: dict[Rule, Callable[..., Float64[np.ndarray, " t"]]] = {
     "f1": lambda true, false, recall: 2 * true / (true + false + true[-1]),
     # Recall + specificity - 1. Youden, Cancer 3 (1950), 32-35.
     "youden": lambda true, false, recall: true / true[-1] - false / false[-1],
-    # True at the thresholds that find the share `recall` of the positives or more.
-    "recall": lambda true, false, recall: true >= (recall - ROUNDING) * true[-1],
+    # True at the thresholds that call as many positives as `_needed`, or all.
+    "recall": lambda true, false, recall: (
+        true >= min(true[-1], _needed(int(true[-1]), recall=recall))
+    ),
 }
