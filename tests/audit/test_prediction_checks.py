@@ -342,6 +342,16 @@ def test_our_own_predictions_and_tables_have_no_complaint():
     assert not any(issues(name, replace(checked, scores=gone)) for name in tables)
 
 
+def test_a_network_that_has_learnt_nothing_of_common_findings_is_no_double_sigmoid():
+    """Probabilities of .50 to .53 where half of the films are positive are shares."""
+    generator = np.random.default_rng(0)
+    label = (generator.random(HONEST.label.shape) < 0.51).astype(np.float32)
+    weak = replace(HONEST, label=label, probability=0.5 + 0.03 * generator.random(label.shape))
+    assert "double_sigmoid" not in {one.check for one in check_predictions(weak)}
+    rare = replace(weak, label=(generator.random(label.shape) < 0.1).astype(np.float32))
+    assert "double_sigmoid" in {one.check for one in check_predictions(rare)}
+
+
 def test_probabilities_handed_over_as_logits_are_a_double_sigmoid():
     assert issues("double_sigmoid", unverified(_predictions(expit)))[0].count == 4
 

@@ -24,6 +24,7 @@ CLEAR = 4.0  # standard errors: by chance once in 30,000
 GAIN = 0.05  # of AUC, below which another column is not clearly the better one
 CAP, NEAR_CAP = float(expit(1.0)), 1e-3  # the sigmoid of a probability lies in .5 to CAP
 LOGITS = 0.01  # share below 0 from which numbers are logits, not probabilities gone astray
+SQUEEZED = 0.05  # above the share of positives, which a second sigmoid brings at least
 OVERSTATED = 2.0  # mean probability over the share of positives
 NEARLY_STILL = 0.02  # so that films hardly differ
 STILL = 1e-6  # relative range below which an output is one number
@@ -64,12 +65,15 @@ def logits_as_probabilities(predictions: UnverifiedPredictions) -> Iterator[Issu
 def double_sigmoid(predictions: UnverifiedPredictions) -> Iterator[Issue]:
     """Return the findings whose probabilities went through a sigmoid twice.
 
-    All lie in .5 to sigmoid(1) = .7311 then; or none passes that and several findings reach it.
+    All lie in .5 to sigmoid(1) = .7311 then, above the shares of positives where these are known;
+    or none passes that and several findings reach it.
     """
     probability = predictions.probability
     if not probability.size or not (probability <= CAP + STILL).all():
         return
-    squeezed = probability.min() >= 0.5
+    excess = probability - predictions.label
+    known = excess[~np.isnan(excess)]
+    squeezed = probability.min() >= 0.5 and not (known.size and known.mean() < SQUEEZED)
     capped = np.asarray(probability.max(axis=0) >= CAP - NEAR_CAP)
     if not squeezed and capped.sum() < 2:
         return
