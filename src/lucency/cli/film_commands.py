@@ -24,7 +24,7 @@ def predict(
 
     Example:
 
-    lucency predict runs/demo films --csv probabilities.csv
+    lucency predict runs/demo runs/demo/phantom/images --csv probabilities.csv
     """
     from lucency.cli.answers import in_json
     from lucency.pipeline.film_inference import films_for_programs, predict_disk
@@ -55,7 +55,7 @@ def explain(
 
     Example:
 
-    lucency explain runs/demo films/00000001_000.png --out explained
+    lucency explain runs/demo 00000001_000.png --method integrated-gradients --out explained
     """
     from lucency.config.sections import ExplanationChoices
     from lucency.pipeline.film_inference import explain_films

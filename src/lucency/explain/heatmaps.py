@@ -7,6 +7,7 @@ w pixels of a frame.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -52,6 +53,11 @@ class Heatmaps:
         size = f"{films:,} films, {findings} findings, {down} x {across} cells"
         return f"<Heatmaps {self.method}: {size}>"
 
+    @property
+    def cells(self) -> int:
+        """The number of cells of each map."""
+        return self.grid.shape[2] * self.grid.shape[3]
+
     def take(self, rows: Int64[np.ndarray, " m"]) -> Heatmaps:
         """Return the maps of these films, in this order."""
         films = {name: getattr(self, name)[rows] for name in ("image", "patient", "grid")}
@@ -76,6 +82,16 @@ def load_heatmaps(file: Path) -> Heatmaps:
 def even_centres(cells: tuple[int, int]) -> Centres:
     """Return the centres of rows and columns of cells that divide the whole film evenly."""
     return Centres(*((np.arange(count) + 0.5) / count for count in cells))
+
+
+def one_cell_remarks(several: Sequence[Heatmaps]) -> list[str]:
+    """Return a remark for each method whose maps have one cell, and so distinguish no places."""
+    return [
+        f"{maps.method}: its grid is 1 x 1, which tells no place from another: choose "
+        "integrated-gradients, which has up to 56 x 56, another network, or larger films"
+        for maps in several
+        if maps.cells == 1
+    ]
 
 
 def enlarge(

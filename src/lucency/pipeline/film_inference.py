@@ -22,6 +22,7 @@ from lucency.core.stage import RECEIPT, fingerprint_file, produce
 from lucency.core.tables import Answer
 from lucency.data.images import SUFFIXES
 from lucency.data.preprocess import prepare_file
+from lucency.explain.heatmaps import Heatmaps, one_cell_remarks
 from lucency.pipeline.run import best_network, network_inputs, open_run_folder
 
 if TYPE_CHECKING:
@@ -140,6 +141,7 @@ def _write_explanation(
     for name in methods:
         with progress(f"Explaining with {name}", unit="films") as advance:
             maps.append(explain(classifier, method=name, progress=advance, **what))
+    warn_of_one_cell(classifier, maps)
     write_explanation(
         predict(classifier, prepared=films, plan=plan),
         maps=maps,
@@ -148,6 +150,12 @@ def _write_explanation(
         findings=findings,
         folder=folder,
     )
+
+
+def warn_of_one_cell(classifier: Classifier, several: Sequence[Heatmaps]) -> None:
+    """Name the methods whose maps of this network have one cell, to standard error."""
+    for remark in one_cell_remarks(several):
+        say(f"{classifier.name}, {remark}")
 
 
 def films_below(places: list[Path]) -> Iterator[Path]:

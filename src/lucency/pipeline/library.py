@@ -25,7 +25,13 @@ from lucency.evaluation.external import LEAST, MOST
 from lucency.evaluation.summary import Evaluation
 from lucency.explain.heatmaps import Heatmaps
 from lucency.pipeline import stages
-from lucency.pipeline.film_inference import films_below, network_folder, read_films, unlabelled
+from lucency.pipeline.film_inference import (
+    films_below,
+    network_folder,
+    read_films,
+    unlabelled,
+    warn_of_one_cell,
+)
 from lucency.pipeline.run import Run, open_run
 
 if TYPE_CHECKING:
@@ -96,7 +102,10 @@ class Model:
         method: str = "grad-cam",
         findings: Sequence[str] | None = None,
     ) -> Explanation:
-        """Return heat maps of films, by default of every finding; films are as for `predict`."""
+        """Return heat maps of films, by default of every finding; films are as for `predict`.
+
+        A line says where the network's maps have one cell, which distinguishes no places.
+        """
         from lucency.explain.methods.registry import explain
 
         prepared = self._films(films)
@@ -107,6 +116,7 @@ class Model:
             method=method,
             findings=self.findings if findings is None else tuple(findings),
         )
+        warn_of_one_cell(self.classifier, [maps])
         return Explanation(maps=maps, prepared=prepared)
 
     def _films(self, films: Film | Sequence[Film]) -> Prepared:
