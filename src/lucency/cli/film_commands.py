@@ -31,9 +31,9 @@ def predict(
 
     name, table = predict_disk(model, films, network=network)
     if csv:
-        table.to_csv(csv, index=False)
+        table.to_csv(csv, index=False, float_format="%.6f")
     text = in_json(films_for_programs(name, table)) if json else f"{csv}\n" if csv else None
-    typer.echo(text or table.to_csv(index=False), nl=False)
+    typer.echo(text or table.to_csv(index=False, float_format="%.4f"), nl=False)
 
 
 def explain(

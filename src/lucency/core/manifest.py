@@ -243,6 +243,17 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"; nearest is {near[0]!r}" if near else ""
 
 
+def counted(number: int, noun: str, verb: str = "") -> str:
+    """Return a number with its noun, and its verb where one is given ("is/are"), as they agree.
+
+    >>> counted(1, "film"), counted(1200, "film"), counted(1, "label file", "holds/hold")
+    ('1 film', '1,200 films', '1 label file holds')
+    """
+    one, _, several = verb.partition("/")
+    words = f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+    return f"{words} {one if number == 1 else several}".rstrip()
+
+
 def require(holds: bool, what: str, found: object) -> None:
     """Raise ValueError unless a part of a value fits the rest of it."""
     if not holds:

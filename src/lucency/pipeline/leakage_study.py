@@ -34,16 +34,29 @@ TEXT = ("scheme", "network", "metric", "finding")
 @kept
 def lists(run: Run) -> Path:
     """Return the folder of two lists: films of patients set apart, and the films of all others."""
-    if run.protocol.data.exclude:
-        raise ValueError(
-            "data.exclude is set: the schemes leave out films of their own; remove those films "
-            "from the label table instead"
-        )
+    _check_schemes(run.protocol)
     stages.manifest(run)
     shares = run.protocol.split.model_dump(include={"train", "val", "test", "seed"})
     apart = Split(method="patient", **shares)
     inputs = {"split": apart.model_dump(), **run.fingerprints("manifest")}
     return produce(run.out / "lists", inputs=inputs, write=partial(_write_lists, run, apart))
+
+
+def _check_schemes(protocol: Protocol) -> None:
+    """Raise ValueError unless every scheme's protocol is valid: before any film is read."""
+    if protocol.data.exclude:
+        raise ValueError(
+            "data.exclude is set: the schemes leave out films of their own; remove those films "
+            "from the label table instead"
+        )
+    if protocol.ensemble.learners or protocol.ensemble.neighbours:
+        raise ValueError(
+            "ensemble.learners and ensemble.neighbours need a split by patient, and two schemes of "
+            "the study split by film: remove them from the protocol, or add --set "
+            "'ensemble.learners=[]' --set ensemble.neighbours=0"
+        )
+    for name, changes in SCHEMES.items():
+        _with_scheme(protocol, changes, name=f"scheme {name}")
 
 
 def _write_lists(run: Run, apart: Split, folder: Path) -> None:
@@ -158,12 +171,20 @@ def _apart(run: Run) -> Run:
 
 def _on(run: Run, *, leave_out: Path, changes: dict[str, Any]) -> Protocol:
     """Return the protocol on all films but those of a list; phantoms are drawn once for all."""
-    choices = run.protocol.model_dump()
-    choices["data"]["root"] = stages.source(run).root
-    choices["data"]["exclude"] = str(leave_out.resolve())
+    name = f"the protocol on all films but {leave_out}"
+    data = {"root": stages.source(run).root, "exclude": str(leave_out.resolve())}
+    return _with_scheme(run.protocol, changes, name=name, **data)
+
+
+def _with_scheme(
+    protocol: Protocol, changes: dict[str, Any], *, name: str, **data: str
+) -> Protocol:
+    """Return the protocol as a scheme splits and balances; ValueError where that is impossible."""
+    choices = protocol.model_dump()
+    choices["data"] |= data
     choices["split"]["method"] = changes.get("split", "patient")
     choices["balance"]["before_split"] = changes.get("before_split", False)
-    return parse_protocol(choices, name=f"the protocol on all films but {leave_out}")
+    return parse_protocol(choices, name=name)
 
 
 SCHEMES: dict[str, dict[str, Any]] = {

@@ -31,7 +31,7 @@ from lucency.balance.methods import needs_features, planned, splitter
 from lucency.config.protocol import Protocol
 from lucency.core.manifest import APART, PARTS, Manifest, Prepared, read_table
 from lucency.core.plan import Plan, originals
-from lucency.core.predictions import Predictions
+from lucency.core.predictions import Predictions, load_predictions
 from lucency.core.tables import NIH_NAME, film_names
 from lucency.data.csv_tables import read_names
 from lucency.data.duplicates import near_identical
@@ -119,6 +119,19 @@ def check_lists(lists: Mapping[str, Path], *, labels: Path) -> list[Issue]:
     NIH's lists and boxes are looked for beside the label file.
     """
     return split_checks.check_split(split_table_of_lists(lists, labels=labels))
+
+
+def check_predictions_file(file: Path) -> list[Issue]:
+    """Return what is wrong with a run's predictions.npz, which holds patients and labels itself.
+
+    Of several parts test films count.
+    """
+    whole = load_predictions(file)
+    test = whole.of("test") if "test" in whole.part else whole
+    raw = replace(unverified(test), probability=test.uncalibrated().probability)
+    found = prediction_checks.check_predictions(unverified(test))
+    found += [issue for name in RANGES for issue in prediction_checks.CHECKS[name](raw)]
+    return ranked(list(dict.fromkeys(found)))
 
 
 def check_external(
@@ -223,6 +236,7 @@ def split_table_of(
         part=np.concatenate([plan.part, plan.part[mixed]]),
         method=protocol.split.method,
         listed=listed,
+        dropped=films.image[np.setdiff1d(np.arange(len(films)), row)],
         boxed=films.boxes["image"].to_numpy(dtype=str) if officially else no_names(),
         origins=(films.origin,) if published else (),
     )

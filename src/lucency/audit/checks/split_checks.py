@@ -15,7 +15,7 @@ from jaxtyping import Bool
 
 from lucency.audit.checks import nih_checks
 from lucency.audit.checks.issue import Issue, SplitTable, issues_of, ranked
-from lucency.core.manifest import PARTS
+from lucency.core.manifest import PARTS, counted
 from lucency.core.tables import film_names, within
 
 AFTERWARDS = "split first, then balance the training part alone: balance.before_split = false"
@@ -105,15 +105,23 @@ def unlabelled_rows(table: SplitTable) -> Iterator[Issue]:
 
 
 def films_left_out(table: SplitTable) -> Iterator[Issue]:
-    """Return the films of the label table that stand in no part."""
+    """Return the films of the label table that stand in no part; those of balancing apart."""
     listed = film_names(table.listed)
-    lost = list(dict.fromkeys(listed[~within(listed, table.film)].tolist()))
+    out = listed[~within(listed, table.film)]
+    dropped = within(out, film_names(table.dropped))
+    lost, known = (list(dict.fromkeys(out[rows].tolist())) for rows in (~dropped, dropped))
+    message = (
+        f"{counted(len(known), 'film', 'is/are')} left out by balancing, in no part: scores on the "
+        "rest are not affected unless balancing came before the split"
+    )
+    remedy = "state the number beside the scores; [balance] of the protocol decides it"
+    yield from issues_of("films_left_out", known, message, remedy=remedy, severity="note")
     message = (
         f"{len(lost):,} of {len(listed):,} films of the label table are in no part: scores on the "
         "rest are not those of the data set"
     )
     remedy = "put them into a part, or say in every table which films were dropped and why"
-    return issues_of("films_left_out", lost, message, remedy=remedy, severity="note")
+    yield from issues_of("films_left_out", lost, message, remedy=remedy, severity="note")
 
 
 def near_identical_pictures(table: SplitTable) -> Iterator[Issue]:
