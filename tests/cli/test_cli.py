@@ -129,6 +129,7 @@ MISTAKES = {
     "no named protocol to check": (("check", "demoo"), "nearest is 'demo'"),
     "no labels": (("evaluate", "tiny.toml"), "expected --labels FILE"),
     "one table twice": (("evaluate", "tiny.toml", "./tiny.toml"), "tiny.toml is named twice"),
+    "one member twice": (("ensemble", "tiny.toml", "./tiny.toml"), "tiny.toml is named twice"),
     "validation of two": (("evaluate", "tiny.toml", "b.csv", "--val", "c.csv"), "one TABLE.csv"),
     "place taken": (("run", "tiny.toml", "--out", "."), "is not empty and holds no run"),
     "out is a file": (("run", "tiny.toml", "--out", "tiny.toml"), "tiny.toml"),

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float32, Float64, Int64, Shaped
 
-from lucency.core.manifest import require
+from lucency.core.manifest import counted, require
 from lucency.core.tables import film_names, within
 
 FRAME = 1024  # pixels of a side of the published films, in which boxes were drawn
@@ -50,7 +50,8 @@ class Heatmaps:
 
     def __repr__(self) -> str:
         films, findings, down, across = self.grid.shape
-        size = f"{films:,} films, {findings} findings, {down} x {across} cells"
+        count = f"{counted(films, 'film')}, {counted(findings, 'finding')}"
+        size = f"{count}, {down} x {across} cells"
         return f"<Heatmaps {self.method}: {size}>"
 
     @property
@@ -126,7 +127,8 @@ def boxed_in_train(boxed: Shaped[np.ndarray, " b"], *, trained: Shaped[np.ndarra
     if not len(found):
         return ""
     return (
-        f"{len(found):,} of {len(names):,} films with boxes are in train, such as {found[0]}: "
+        f"{counted(len(found), 'film', of=len(names))} with boxes "
+        f"{'is' if len(found) == 1 else 'are'} in train, such as {found[0]}: "
         "the network has learnt their labels, so that hits of these boxes prove no localisation; "
         "score the boxes of other films alone, or take NIH's own lists: all box films are in its "
         "test"

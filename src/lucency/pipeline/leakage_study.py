@@ -17,7 +17,7 @@ import pandas as pd
 
 from lucency.config.protocol import Protocol, parse_protocol
 from lucency.config.sections import Split
-from lucency.core.manifest import read_table
+from lucency.core.manifest import counted, read_table
 from lucency.core.plan import only_tests
 from lucency.core.predictions import Predictions
 from lucency.core.progress import say
@@ -65,7 +65,7 @@ def _write_lists(run: Run, apart: Split, folder: Path) -> None:
     for name, rows in ((SEEN, ~tests), (HELD_OUT, tests)):
         (folder / name).write_text("\n".join(films.image[rows]) + "\n", encoding="utf-8")
     patients = len(np.unique(films.patient[tests]))
-    say(f"Set apart: {tests.sum():,} films of {patients:,} patients")
+    say(f"Set apart: {counted(tests.sum(), 'film')} of {counted(patients, 'patient')}")
 
 
 @kept
@@ -139,7 +139,8 @@ def _write_page(run: Run, table: pd.DataFrame, folder: Path) -> None:
     first = next(iter(schemes(run).values()))
     films, apart = (stages.prepared(one).manifest for one in (first, _apart(run)))
     counts = [
-        f"{len(one):,} films of {len(np.unique(one.patient)):,} patients" for one in (films, apart)
+        f"{counted(len(one), 'film')} of {counted(len(np.unique(one.patient)), 'patient')}"
+        for one in (films, apart)
     ]
     conclusion = (run.out / "inflation" / "conclusion.txt").read_text(encoding="utf-8").strip()
     write_leakage_page(

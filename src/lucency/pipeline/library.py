@@ -16,7 +16,7 @@ from jaxtyping import Float64, Shaped
 
 from lucency.config.protocol import Protocol, read_protocol
 from lucency.config.sections import DRAWS
-from lucency.core.manifest import Manifest, Preparation, Prepared, empty_boxes
+from lucency.core.manifest import Manifest, Preparation, Prepared, counted, empty_boxes
 from lucency.core.plan import only_tests
 from lucency.core.predictions import Predictions, load_predictions
 from lucency.core.progress import say
@@ -79,8 +79,8 @@ class Model:
         return self.classifier.preparation
 
     def __repr__(self) -> str:
-        count, size = len(self.findings), self.preparation.size
-        return f"<Model {self.name}: {count} findings, films of {size} x {size} pixels>"
+        count, size = counted(len(self.findings), "finding"), self.preparation.size
+        return f"<Model {self.name}: {count}, films of {size} x {size} pixels>"
 
     def predict(self, films: Film | Sequence[Film]) -> Predictions:
         """Return the predictions of films: files, folders, `prepare`d films, grey arrays (uint8).
@@ -191,8 +191,8 @@ class Explanation:
     prepared: Prepared
 
     def __repr__(self) -> str:
-        films, findings = self.maps.grid.shape[:2]
-        return f"<Explanation {self.maps.method}: {films:,} films, {findings} findings>"
+        films, findings = map(counted, self.maps.grid.shape[:2], ("film", "finding"))
+        return f"<Explanation {self.maps.method}: {films}, {findings}>"
 
     def plot(self, film: int | str = 0, *, findings: Sequence[str] | None = None) -> Figure:
         """Return a matplotlib figure of one film, by number or name, beside its heat maps.

@@ -29,7 +29,7 @@ from lucency.audit.checks.issue import (
 )
 from lucency.balance.methods import needs_features, planned, splitter
 from lucency.config.protocol import Protocol
-from lucency.core.manifest import APART, PARTS, Manifest, Prepared, read_table
+from lucency.core.manifest import APART, PARTS, Manifest, Prepared, counted, read_table
 from lucency.core.plan import Plan, originals
 from lucency.core.predictions import Predictions, load_predictions
 from lucency.core.tables import NIH_NAME, film_names
@@ -159,17 +159,17 @@ def remark(
     """
     yield from (*invented(protocol), *pretrained(protocol))
     names = rejected["image"].tolist()
-    message = f"{len(names):,} films could not be decoded and were left out"
+    message = f"{counted(len(names), 'film')} left out because the file cannot be decoded"
     remedy = "see rejected.csv for the reasons, and fetch these films again"
     yield from issues_of("rejected_films", names, message, remedy=remedy, severity="note")
-    message = f"{len(missing):,} films are listed but have no file, and were left out"
+    message = f"{counted(len(missing), 'listed film')} left out for want of a file"
     remedy = "add the files below data.root, or say in every table that they are missing"
     yield from issues_of("missing_films", missing, message, remedy=remedy, severity="note")
     unstated = np.isnan(test.label)
     names, count = test.image[unstated.any(axis=1)].tolist(), int(unstated.sum())
     message = (
-        f"{count:,} labels of {len(names):,} test films are not stated: they count neither as "
-        "right nor as wrong"
+        f"{counted(count, 'label')} of {counted(len(names), 'test film')} "
+        f"{'is' if count == 1 else 'are'} not stated, and counted neither as right nor as wrong"
     )
     remedy = "state them, or say beside the scores on how many films each stands"
     yield from issues_of(
