@@ -272,6 +272,17 @@ def anchors(text: str) -> set[str]:
     return {name.replace(" ", "-") for name in words}
 
 
+def test_examples_on_the_demo_name_films_that_the_demo_has() -> None:
+    pages = [(name, command.help or "") for name, command in named_commands().items()]
+    for place, text in [*((b.place, b.text) for b in blocks()), *pages]:
+        if "runs/demo" in text:
+            assert not re.search(r"[\s\"]films(/|\s--)", text), f"{place}: {text}"
+
+
+def test_no_target_shows_an_error_that_is_ignored() -> None:
+    assert "\n\t-" not in (ROOT / "Makefile").read_text()
+
+
 def test_the_readme_names_every_package() -> None:
     tree = next(b.text for b in blocks() if b.place.startswith("README") and "src/" in b.text)
     named = re.findall(r"^  (\w+)/  ", tree, re.MULTILINE)

@@ -11,8 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from typer.testing import CliRunner
 
 import lucency as lu
+from lucency.cli.app import app
 from lucency.core.manifest import FINDINGS
 from workplace import guessed, stated_labels
 
@@ -95,6 +97,28 @@ def test_heat_maps_are_drawn(place: Path):
         maps.plot(1)
     with pytest.raises(ValueError, match=r"^findings: found 'Mass'"):
         maps.plot(findings=["Mass"])
+
+
+def test_maps_of_one_cell_are_named_on_standard_error(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    import torch
+
+    from lucency.explain.methods.registry import HEATMAPS
+
+    model = lu.load("runs/demo", network="test_resnet")
+    model.explain("a.png", findings=["Effusion"])
+    assert "grid" not in capsys.readouterr().err
+    monkeypatch.setitem(
+        HEATMAPS, "grad-cam", lambda *_, findings: torch.ones(1, len(findings), 1, 1)
+    )
+    model.explain("a.png", findings=["Effusion"])
+    warning = "test_resnet, grad-cam: its grid is 1 x 1, which tells no place from another"
+    assert warning in capsys.readouterr().err
+    words = ["explain", "runs/demo", "a.png", "--network", "test_resnet", "--method", "grad-cam"]
+    done = CliRunner().invoke(app, [*words, "--out", "one-cell"], catch_exceptions=False)
+    assert warning in done.stderr
+    assert "integrated-gradients" in done.stderr
 
 
 def test_arrays_are_evaluated_as_a_tidy_frame(arrays: dict[str, object]):

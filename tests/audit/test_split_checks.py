@@ -411,6 +411,14 @@ MISTAKES = {  # of facts/judging.md, by how a row begins
 }
 
 
+def test_films_that_balancing_dropped_are_told_from_films_that_are_lost():
+    table = _table(*CLEAN, listed=np.array([*ALL, "x", "y", "z"]), dropped=np.array(["x", "y"]))
+    known, lost = (one for one in check_split(table) if one.check == "films_left_out")
+    assert known.message.startswith("2 films are left out by balancing")
+    assert (known.severity, known.count, lost.count) == ("note", 2, 1)
+    assert "put them into a part" not in known.remedy
+
+
 def test_no_mistake_of_the_field_that_data_can_show_is_without_a_check(shared: Path):
     text = (shared / "facts" / "judging.md").read_text()
     table = text.partition("## Mistakes seen in the field")[2].partition("\n## ")[0]

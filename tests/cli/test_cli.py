@@ -65,8 +65,31 @@ TRAIN = ("train", "tiny.toml", "--out", "out")
 VARIANT = 'variant=[{name="more", training={epochs=3}}]'
 MISTAKES = {
     "misspelt key": ((*RUN, "--set", "training.epoch=3"), "unknown key; nearest is 'epochs'"),
-    "impossible value": ((*RUN, "--set", "training.batch=0"), "training.batch: Input should be"),
-    "wrong type": ((*RUN, "--set", "training.batch=[1]"), "training.batch: Input should be"),
+    "impossible value": (
+        (*RUN, "--set", "training.batch=0"),
+        "training.batch: found 0, expected 1 or more",
+    ),
+    "wrong type": (
+        (*RUN, "--set", "training.batch=[1]"),
+        "training.batch: found [1], expected a whole",
+    ),
+    "no whole number": (
+        (*RUN, "--set", "training.epochs=abc"),
+        'training.epochs: found "abc", expected a whole number',
+    ),
+    "single brackets": (
+        (*RUN, "--set", 'network={name="x"}'),
+        'network: found {"name": "x"}, expected a list: write [[network]]',
+    ),
+    "name of two words": (
+        (*RUN, "--set", "name=A b"),
+        'name: found "A b", expected small letters, digits and hyphens alone',
+    ),
+    "no such loss": ((*RUN, "--set", "training.loss=bcee"), "nearest is 'bce'"),
+    "too fast": (
+        (*RUN, "--set", "training.learning_rate=99"),
+        "training.learning_rate: found 99, expected 10 or less",
+    ),
     "network's key": ((*RUN, "--set", "network.0.training.epoch=3"), "nearest is 'epochs'"),
     "no such entry": ((*RUN, "--set", "network.1.name=x"), "found a list of 1, counted from 0"),
     "below a word": ((*RUN, "--set", "name.x=y"), "no such key, found tiny"),
@@ -84,7 +107,10 @@ MISTAKES = {
         (*RUN, "--set", "data.source=nih", "--set", "data.root=."),
         "expected Data_Entry_2017_v2020.csv",
     ),
-    "no stage": (("run", "tiny.toml", "--out", "out", "--until", "bake"), "is not one of"),
+    "no stage": (
+        ("run", "tiny.toml", "--out", "out", "--until", "bake"),
+        "--until': 'bake' is not",
+    ),
     "variants run": ((*RUN, "--set", VARIANT), "has variants: use lucency study ablation"),
     "variants of folds": (
         ("study", "cross-validation", *RUN[1:4], "--set", VARIANT),
@@ -102,6 +128,8 @@ MISTAKES = {
     "no table to compare": (("evaluate", "tiny.toml", "b.csv"), "b.csv: no such file"),
     "no named protocol to check": (("check", "demoo"), "nearest is 'demo'"),
     "no labels": (("evaluate", "tiny.toml"), "expected --labels FILE"),
+    "one table twice": (("evaluate", "tiny.toml", "./tiny.toml"), "tiny.toml is named twice"),
+    "one member twice": (("ensemble", "tiny.toml", "./tiny.toml"), "tiny.toml is named twice"),
     "validation of two": (("evaluate", "tiny.toml", "b.csv", "--val", "c.csv"), "one TABLE.csv"),
     "place taken": (("run", "tiny.toml", "--out", "."), "is not empty and holds no run"),
     "out is a file": (("run", "tiny.toml", "--out", "tiny.toml"), "tiny.toml"),

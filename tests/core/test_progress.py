@@ -49,6 +49,15 @@ def test_work_that_was_found_done_does_not_count_as_speed(
     assert capsys.readouterr().err == line
 
 
+def test_slow_work_states_the_time_of_one(clock: Clock, capsys: pytest.CaptureFixture[str]):
+    with progress("Explaining", unit="films") as advance:
+        advance(0, 141)
+        clock.now += 100
+        advance(8, 141)
+    line = "Explaining: 8 of 141 films, 12 s a film, 27 min 42 s left\n"
+    assert capsys.readouterr().err == line
+
+
 def test_other_ranks_are_silent(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
@@ -71,7 +80,7 @@ def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch):
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal.getvalue())
     assert "Preparing" in shown
     assert "20/20 films" in shown
-    assert "films/s" in shown
+    assert "a second" in shown
     assert "loss 0.5" in shown
 
 

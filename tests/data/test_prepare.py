@@ -474,7 +474,7 @@ def test_films_without_a_path_and_a_full_disk_are_refused(
 ):
     films = write_films(tmp_path / "films", 3)
     films.facts.loc[1, "path"] = ""
-    with pytest.raises(ValueError, match="1 of 3 films have no file: find them, or leave"):
+    with pytest.raises(ValueError, match="1 of 3 films has no file: find them, or leave"):
         prepare(films, preparation=SMALL, out=tmp_path / "out", workers=1)
     usage = shutil.disk_usage(tmp_path)._replace(free=10)
     monkeypatch.setattr("shutil.disk_usage", lambda folder: usage)

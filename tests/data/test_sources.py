@@ -38,7 +38,7 @@ def test_missing_films_are_left_out_counted_and_listed(
 
 
 def test_missing_films_stop_a_protocol_that_does_not_allow_them(tmp_path: Path):
-    with pytest.raises(ValueError, match=r"1 of 3 films are not below .*\(c, …\): expected all"):
+    with pytest.raises(ValueError, match=r"1 of 3 films is not below .*\(c, …\): expected all"):
         read(place(tmp_path / "films", allow_missing=False), tmp_path)
     assert not (tmp_path / "manifest").exists()
     assert len(read(place(tmp_path / "films"), tmp_path)) == 2

@@ -166,4 +166,4 @@ def test_films_that_were_trained_are_refused_whatever_their_folder():
     boxed = np.array(["00000001_000.png", "00000002_000.png", "00000001_000.png"])
     assert boxed_in_train(boxed, trained=np.array(["images/00000003_000.png"])) == ""
     issue = boxed_in_train(boxed, trained=np.array(["images/00000002_000.png", "00000009_000.png"]))
-    assert issue.startswith("1 of 2 films with boxes are in train, such as 00000002")
+    assert issue.startswith("1 of 2 films with boxes is in train, such as 00000002")

@@ -140,7 +140,7 @@ def test_names_and_seeds_that_clash_are_refused():
         protocol("seeds = [-1]")
     with pytest.raises(ValueError, match="seeds are those of variants"):
         protocol(without="variant")
-    with pytest.raises(ValueError, match="pattern"):
+    with pytest.raises(ValueError, match="expected small letters, digits and hyphens"):
         protocol('variant = [{ name = "../up", training = { epochs = 3 } }]')
 
 

@@ -42,6 +42,19 @@ def test_a_list_of_the_user_s_own_is_refused(tmp_path: Path):
     assert not (tmp_path / "out" / "schemes").exists()
 
 
+def test_what_a_scheme_cannot_do_is_refused_before_any_film_is_read(tmp_path: Path):
+    choices = _protocol().model_dump() | {"ensemble": {"learners": ["logistic"]}}
+    run = open_run(parse_protocol(choices, name="tiny"), out=tmp_path / "out", workers=1)
+    with pytest.raises(ValueError, match=r"split by film: remove them .* --set ensemble.neighbo"):
+        leak.report(run)
+    choices = _protocol().model_dump() | {"balance": {"method": "ml-ros"}}
+    run = open_run(parse_protocol(choices, name="tiny"), out=tmp_path / "other", workers=1)
+    with pytest.raises(ValueError, match=r"^scheme reference: balance: before_split means"):
+        leak.report(run)
+    for name in ("out", "other"):
+        assert [file.name for file in (tmp_path / name).iterdir()] == ["protocol.toml"]
+
+
 @pytest.mark.slow
 def test_every_scheme_sees_the_same_films_and_nobody_the_patients_apart(tmp_path: Path):
     run = _opened(tmp_path / "out")

@@ -55,7 +55,7 @@ STUDIED = "CLAHE: no significant effect."
 
 @pytest.fixture(scope="module")
 def sparse(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A page with other preprocessing and its study, an AUC that is NaN, and no ensembles."""
+    """A page with other preprocessing, its study, an AUC that is NaN, three films left out."""
     chosen = {"brightness": 5, "interpolation": "bicubic", "denoise": "median", "size": SIZE}
     small = small_experiment(preparation=chosen)
     metrics = small.evaluation.metrics.copy()
@@ -67,6 +67,7 @@ def sparse(tmp_path_factory: pytest.TempPathFactory) -> str:
     ]
     less = replace(
         small,
+        plan=small.plan.take(np.flatnonzero(~np.isin(small.plan.row, (100, 101, 102)))),
         evaluation=replace(small.evaluation, metrics=metrics),
         predictions=several,
         ensembles=EnsembleResults(),
@@ -208,7 +209,9 @@ def test_the_head_names_brightness_interpolation_and_filters(text: str, sparse: 
     chosen, plain = (" ".join("".join(Page(page).words).split()) for page in (sparse, text))
     side = f"{SIZE} {TIMES} {SIZE} px"
     assert f"then resizing to {side} (bicubic interpolation). Brightness: +5 of 255" in chosen
-    assert "of 255 grey levels. Denoising: median. Split by patient: training 140 films" in chosen
+    assert "of 255 grey levels. Denoising: median. Split by patient: training 137 films" in chosen
+    assert "test 50 films of 25 patients. Left out by balancing: 3 films." in chosen
+    assert "Left out by balancing" not in plain
     assert f"then resizing to {side} (averaging areas). Split by patient" in plain
 
 
@@ -355,7 +358,7 @@ def test_pairs_stand_with_their_tests_and_bold_where_holm_says_so(text: str) -> 
 
 def test_issues_are_listed_with_examples_and_remedies(text: str) -> None:
     found = "".join(Page(text).words)
-    for words in (ISSUE.message, "patient 13, patient 118", "Split by patient.", "serious"):
+    for words in (ISSUE.message, "patient 13, patient 118", "Remedy: split by patient.", "serious"):
         assert words in found
 
 

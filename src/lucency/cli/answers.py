@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from lucency.core.tables import Answer, Audit
 
 LINES = 30  # of a table on a terminal
+SHOWN_METRICS = {
+    "auc": "AUC", "average_precision": "average precision", "f1": "F1", "precision": "precision",
+    "recall": "recall", "accuracy": "accuracy",
+}  # fmt: skip
 LEFT_OUT = ("note", "wilson_low", "wilson_high")  # of the terminal
 
 
@@ -82,6 +86,44 @@ def _words(value: object) -> str:
     if value is None or isinstance(value, float):
         return "not computable" if value is None else f"{value:.6g}"
     return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def evaluation_in_words(answer: Answer) -> str:
+    """Return the evaluation of one network for people: a table of findings, macro and micro.
+
+    Of several networks their comparison, as `in_words`. `answer` is that of `evaluate_tables`.
+    """
+    import pandas as pd
+
+    from lucency.core.manifest import counted
+
+    if "macro" not in answer:
+        return in_words(answer)
+    findings = {name: held for name, held in answer.items() if "auc" in held}
+    scores = {
+        name: {"positives": held["positives"]}
+        | {title: _score(held.get(metric)) for metric, title in SHOWN_METRICS.items()}
+        for name, held in findings.items()
+    }
+    macro = findings["macro"]
+    films, patients = (counted(macro[f"{noun}s"], noun) for noun in ("film", "patient"))
+    table = pd.DataFrame.from_dict(scores, orient="index").to_string()
+    written = f"{answer['tables']}/metrics.csv" if "tables" in answer else "--out DIR or --json"
+    lines = [
+        f"{answer['network']}: macro AUC {_score(macro['auc'])}, 95 % confidence interval over "
+        f"patients; {films} of {patients}",
+        table,
+        f"all metrics: {written}",
+        *([f"report: {answer['report']}"] if "report" in answer else []),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _score(row: Answer | None) -> str:
+    """Return a value between 0 and 1 with its interval, short; "-" where it is not computable."""
+    known = [row[end] for end in ("value", "low", "high") if row[end] is not None] if row else []
+    short = [f"{number:.3f}".removeprefix("0") for number in known]
+    return f"{short[0]} ({short[1]}-{short[2]})" if len(short) == 3 else "".join(short) or "-"
 
 
 def audit_in_words(audit: Audit) -> str:

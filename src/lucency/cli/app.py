@@ -55,6 +55,7 @@ def call(*, before: Callable[[], None] | None = None) -> int:
         status = int(app(standalone_mode=False, prog_name="lucency") or 0)
     except USAGE as error:
         message = error.format_message().rstrip(".")  # nothing where help has been shown instead
+        message = message.replace("Value error, ", "")  # of pydantic, which nobody needs to know
         called = error.ctx.command_path if error.ctx else "lucency"
         return _failed(f"{message}; see {called} --help" if message else "")
     except (ValueError, OSError) as error:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from lucency.cli.answers import print_answer
+from lucency.cli.answers import evaluation_in_words, print_answer
 from lucency.cli.options import Changes, Json, LabelFile, NameList, Scale, to_folder
 
 PredictionTables = Annotated[
@@ -43,7 +43,8 @@ def evaluate(
     """
     from lucency.pipeline.table_evaluation import evaluate_tables
 
-    print_answer(evaluate_tables(tables, labels=labels, val=val, scale=scale, out=out), json)
+    found = evaluate_tables(tables, labels=labels, val=val, scale=scale, out=out)
+    print_answer(found, json, words=evaluation_in_words)
 
 
 def ensemble(
@@ -81,7 +82,9 @@ def ensemble(
 def check(  # noqa: PLR0913 - the options of one command
     what: Annotated[
         Path | None,
-        typer.Argument(metavar="[WHAT]", help="A protocol, a finished run, or a table (.csv)."),
+        typer.Argument(
+            metavar="[WHAT]", help="A protocol, a finished run, a table (.csv) or predictions.npz."
+        ),
     ] = None,
     train: NameList = None,
     val: NameList = None,

@@ -24,16 +24,16 @@ def predict(
 
     Example:
 
-    lucency predict runs/demo films --csv probabilities.csv
+    lucency predict runs/demo runs/demo/phantom/images --csv probabilities.csv
     """
     from lucency.cli.answers import in_json
     from lucency.pipeline.film_inference import films_for_programs, predict_disk
 
     name, table = predict_disk(model, films, network=network)
     if csv:
-        table.to_csv(csv, index=False)
+        table.to_csv(csv, index=False, float_format="%.6f")
     text = in_json(films_for_programs(name, table)) if json else f"{csv}\n" if csv else None
-    typer.echo(text or table.to_csv(index=False), nl=False)
+    typer.echo(text or table.to_csv(index=False, float_format="%.4f"), nl=False)
 
 
 def explain(
@@ -55,7 +55,7 @@ def explain(
 
     Example:
 
-    lucency explain runs/demo films/00000001_000.png --out explained
+    lucency explain runs/demo 00000001_000.png --method integrated-gradients --out explained
     """
     from lucency.config.sections import ExplanationChoices
     from lucency.pipeline.film_inference import explain_films

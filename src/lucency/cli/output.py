@@ -314,12 +314,12 @@ def find_issues(
 ) -> tuple[pd.DataFrame, int]:
     """Return the issues as audit.checks.issue.issue_table does, and how many checks ran.
 
-    `what` is a protocol (.toml), a run's folder, a table of predictions, or None for `lists` alone,
-    which map parts to files of image names; `labels` is the label file of a table or of lists.
-    Raises ValueError when these do not fit together.
+    `what` is a protocol (.toml), a run's folder, a predictions.npz, a table of predictions, or None
+    for `lists` alone, which map parts to files of image names; `labels` is the label file of a
+    table or of lists. Raises ValueError when these do not fit together.
     """
     what = None if what is None else find_protocol(what)
-    if what is not None and (what.is_dir() or what.suffix == ".toml"):
+    if what is not None and (what.is_dir() or what.suffix in (".toml", ".npz")):
         if lists or labels:
             raise ValueError(
                 f"{what} brings its own films: expected it alone, without --labels and lists"
@@ -343,12 +343,17 @@ def find_issues(
 
 
 def issues_in_words(table: pd.DataFrame, *, checks: int) -> str:
-    """Return the issues for people: a line each, what to do below it, and a last line."""
+    """Return the issues for people: a line each, what to do below it, and a last line.
+
+    Examples that the message names are not repeated.
+    """
     lines = []
     for row in table.to_dict("records"):
-        examples = f" (such as {row['examples'].replace('|', ', ')})" if row["examples"] else ""
+        unnamed = [one for one in row["examples"].split("|") if one and one not in row["message"]]
+        examples = f" (such as {', '.join(unnamed)})" if unnamed else ""
+        cases = f", {row['count']:,} cases" if row["count"] > 1 else ""
         lines.append(f"{row['severity']}: {row['message']}{examples}")
-        lines.append(f"  {row['check']}, {row['count']:,}: {row['remedy']}")
+        lines.append(f"  {row['check']}{cases}: {row['remedy']}")
     counts = _severities(table)
     found = f"{counts['serious']} serious, {counts['notes']} to note" if lines else "nothing found"
     return "\n".join([*lines, f"{found}, by {checks} checks"]) + "\n"
@@ -371,6 +376,8 @@ def _own(what: Path, changes: Sequence[str] | None) -> tuple[pd.DataFrame, int]:
         return issue_table(found), len(split_checks.CHECKS) + len(run_checks.BEFORE)
     if changes:
         raise ValueError(f"--set changes a protocol, and {what} is done: check a .toml file")
+    if what.suffix == ".npz":
+        return issue_table(run_checks.check_predictions_file(what)), len(prediction_checks.CHECKS)
     run, file = open_run_folder(what), what / "protocol.toml"
     predicted = [what / "predictions" / network.name for network in run.protocol.network]
     if not all((place / RECEIPT).is_file() for place in (*predicted, what / "evaluation")):

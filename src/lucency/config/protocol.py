@@ -306,8 +306,30 @@ def _explain(error: ValidationError) -> str:
         return f"{place} is missing: a protocol needs it"
     if first["type"] == "too_short":
         return f"{place}: found an empty list, expected one or more"
+    if first["type"] in EXPECTED:
+        expected = EXPECTED[first["type"]].format(**first.get("ctx", {}))
+        if first["type"] == "literal_error":
+            expected += nearest(str(first["input"]), re.findall(r"'([^']*)'", expected))
+        if first["type"] == "tuple_type" and isinstance(first["input"], dict):
+            expected += f": write [[{place}]]"
+        return f"{place}: found {found[:80]}, expected {expected}"
     message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "literal_error":
-        message += nearest(str(first["input"]), re.findall(r"'([^']*)'", message))
     whole = not place or (first["type"] == "value_error" and isinstance(first["input"], dict))
     return (f"{place}: " if place else "") + message + ("" if whole else f", found {found[:80]}")
+
+
+EXPECTED = {  # in place of pydantic's messages, by the kind of error
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing"), "a number"),
+    "finite_number": "a finite number",
+    "string_type": "text",
+    **dict.fromkeys(("bool_type", "bool_parsing"), "true or false"),
+    "tuple_type": "a list",
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "a table of keys"),
+    "greater_than": "a number above {gt:g}",
+    "greater_than_equal": "{ge:g} or more",
+    "less_than": "a number below {lt:g}",
+    "less_than_equal": "{le:g} or less",
+    "literal_error": "{expected}",
+    "string_pattern_mismatch": "small letters, digits and hyphens alone",
+}

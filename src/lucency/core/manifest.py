@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, SupportsInt
 
 import numpy as np
 import pandas as pd
@@ -103,8 +103,8 @@ class Manifest:
     def __repr__(self) -> str:
         patients = len(np.unique(self.patient))
         return (
-            f"<Manifest: {len(self):,} films of {patients:,} patients, "
-            f"{len(self.findings)} findings>"
+            f"<Manifest: {counted(len(self), 'film')} of {counted(patients, 'patient')}, "
+            f"{counted(len(self.findings), 'finding')}>"
         )
 
     def _repr_html_(self) -> str:
@@ -166,7 +166,7 @@ class Prepared:
     def __repr__(self) -> str:
         size = self.preparation.size
         lost = f", {len(self.rejected):,} rejected" if len(self.rejected) else ""
-        return f"<Prepared: {len(self.manifest):,} films of {size} x {size} pixels{lost}>"
+        return f"<Prepared: {counted(len(self.manifest), 'film')} of {size} x {size} pixels{lost}>"
 
     def __post_init__(self) -> None:
         size = self.preparation.size
@@ -243,6 +243,23 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"; nearest is {near[0]!r}" if near else ""
 
 
+def counted(number: SupportsInt, noun: str, verb: str = "", *, of: SupportsInt = -1) -> str:
+    """Return a number with its noun, and its verb where one is given ("is/are"), as they agree.
+
+    `of` is the number of all, where it is one: the noun is theirs.
+
+    >>> counted(1, "film"), counted(1200, "film"), counted(1, "label file", "holds/hold")
+    ('1 film', '1,200 films', '1 label file holds')
+    >>> counted(1, "film", "is/are", of=5), counted(1, "film", of=1)
+    ('1 of 5 films is', '1 of 1 film')
+    """
+    count, whole = int(number), int(of)
+    one, _, several = verb.partition("/")
+    members = f"{noun}s" if (count if whole < 0 else whole) != 1 else noun
+    words = f"{count:,} {members}" if whole < 0 else f"{count:,} of {whole:,} {members}"
+    return f"{words} {one if count == 1 else several}".rstrip()
+
+
 def require(holds: bool, what: str, found: object) -> None:
     """Raise ValueError unless a part of a value fits the rest of it."""
     if not holds:
@@ -274,6 +291,7 @@ def load_part(file: Path, image: Shaped[np.ndarray, " n"]) -> Shaped[np.ndarray,
     row = table.index.get_indexer(pd.Index(image))
     if (row < 0).any():
         raise ValueError(
-            f"{file}: {(row < 0).sum()} films are not in it ({image[row < 0][0]}, …): split anew"
+            f"{file}: {counted((row < 0).sum(), 'film', 'is/are')} not in it "
+            f"({image[row < 0][0]}, …): split anew"
         )
     return part[row]

@@ -114,11 +114,11 @@ def in_workers(
             result = waiting.popleft().result()
             waiting.extend(pool.submit(work, task) for task in islice(tasks, 1))
             yield result
-    except BrokenProcessPool as error:
+    except BrokenProcessPool:
         raise ValueError(
             "a worker process died (out of memory? a script without `if __name__ == '__main__'`?): "
             f"run again with fewer than {workers} workers; the films done so far are kept"
-        ) from error
+        ) from None
     finally:
         pool.shutdown(cancel_futures=True)
 

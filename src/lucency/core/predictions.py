@@ -16,7 +16,7 @@ import pandas as pd
 from jaxtyping import Float, Float32, Float64, Int64, Shaped
 from scipy.special import expit
 
-from lucency.core.manifest import PARTS, require
+from lucency.core.manifest import PARTS, counted, require
 
 REPEATS_FILE = "repeats.npy"  # beside predictions: the probabilities of each repeat of their folds
 _BY_FILM = ("image", "patient", "part", "label", "logit", "feature")
@@ -69,8 +69,8 @@ class Predictions:
 
     def __repr__(self) -> str:
         parts = ", ".join(part for part in PARTS if part in self.part)
-        count = len(self.findings)
-        return f"<Predictions {self.network}: {len(self):,} films ({parts}), {count} findings>"
+        films, findings = counted(len(self), "film"), counted(len(self.findings), "finding")
+        return f"<Predictions {self.network}: {films} ({parts}), {findings}>"
 
     def _repr_html_(self) -> str:
         return self.to_frame().to_html(max_rows=10, index=False, float_format=lambda x: f"{x:.3f}")

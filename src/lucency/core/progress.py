@@ -54,6 +54,19 @@ def duration(seconds: float) -> str:
     return f"{whole // 60} min {whole % 60:02d} s" if whole >= 60 else f"{whole} s"
 
 
+def pace(rate: float, unit: str) -> str:
+    """Return how fast work is, below one a second as the time that one takes.
+
+    >>> pace(25.04, "films"), pace(0.4, "films"), pace(0.085, "films")
+    ('25.0 a second', '2.5 s a film', '12 s a film')
+    """
+    if rate >= 1:
+        return f"{rate:,.1f} a second"
+    seconds = 1 / rate
+    taken = f"{seconds:.1f} s" if seconds < 10 else duration(seconds)
+    return f"{taken} a {unit.removesuffix('s')}"
+
+
 def silent(done: int, total: int, note: str = "") -> None:
     """Show no progress."""
     del done, total, note
@@ -77,8 +90,7 @@ def _bar(title: str, unit: str) -> Iterator[Show]:
 
         def show(done: int, total: int, note: str, rate: float) -> None:
             bar.update(task, visible=True)
-            pace = f"{rate:,.1f} {unit}/s"
-            bar.update(task, completed=done, total=total, rate=pace, note=note)
+            bar.update(task, completed=done, total=total, rate=pace(rate, unit), note=note)
 
         yield show
 
@@ -94,6 +106,6 @@ def _lines(title: str, unit: str) -> Iterator[Show]:
         written = time.monotonic()
         left = f", {duration((total - done) / rate)} left" if done < total else ""
         tail = f", {note}" if note else ""
-        say(f"{title}: {done:,} of {total:,} {unit}, {rate:,.1f} a second{left}{tail}")
+        say(f"{title}: {done:,} of {total:,} {unit}, {pace(rate, unit)}{left}{tail}")
 
     yield show

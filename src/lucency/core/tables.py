@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -78,6 +78,15 @@ def load_tables(kind: type[Value], folder: Path, *, text: tuple[str, ...]) -> Va
         elif (file := place.with_suffix(".json")).is_file():
             held[name] = json.loads(file.read_text(encoding="utf-8"))
     return kind(**held)
+
+
+def refuse_same_files(files: Sequence[Path]) -> None:
+    """Raise ValueError where a file or folder is named twice, in whatever spelling."""
+    seen: set[Path] = set()
+    for file in files:
+        if file.resolve() in seen:
+            raise ValueError(f"{file} is named twice: expected each file and run once")
+        seen.add(file.resolve())
 
 
 def film_names(image: Shaped[np.ndarray, " n"]) -> Shaped[np.ndarray, " n"]:

@@ -22,6 +22,7 @@ from lucency.core.manifest import (
     FINDINGS,
     NO_FINDING,
     Manifest,
+    counted,
     empty_boxes,
     load_manifest,
     nearest,
@@ -140,7 +141,7 @@ def films_of_table(
         label=np.array(label, dtype=np.float32).T,
         facts=pd.DataFrame({**facts, "path": np.full(films, "")}),
         boxes=empty_boxes(),
-        origin=f"{table.file.name}: {films:,} films",
+        origin=f"{table.file.name}: {counted(films, 'film')}",
     )
 
 
@@ -188,8 +189,8 @@ def _films_of_nih(table: CsvTable, *, root: Path, findings: tuple[str, ...]) -> 
         label=label[:, places],
         facts=_with_truth({**facts, "path": np.full(len(image), "")}, root, image),
         boxes=_read_boxes(root, image, findings),
-        origin=f"{table.file.name}: {_version(table, patient, label)}, {len(image):,} films "
-        f"of {len(np.unique(patient)):,} patients",
+        origin=f"{table.file.name}: {_version(table, patient, label)}, "
+        f"{counted(len(image), 'film')} of {counted(len(np.unique(patient)), 'patient')}",
     )
 
 

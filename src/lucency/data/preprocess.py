@@ -25,6 +25,7 @@ from lucency.core.manifest import (
     Manifest,
     Preparation,
     Prepared,
+    counted,
     load_prepared,
     save_prepared_tables,
 )
@@ -88,7 +89,7 @@ def prepare(
     path = manifest.facts["path"].to_numpy(dtype=str)
     if len(manifest) == 0 or (path == "").any():
         raise ValueError(
-            f"{(path == '').sum()} of {len(manifest)} films have no file: "
+            f"{counted((path == '').sum(), 'film', 'has/have', of=len(manifest))} no file: "
             "find them, or leave those rows out (found_films) before preparing"
         )
     size = np.array([_bytes_of(file) for file in path.tolist()], dtype=np.int64)
@@ -208,8 +209,9 @@ def _refuse_too_many(rejects: Rejects, manifest: Manifest) -> None:
     if len(rejects) > bearable or len(rejects) == len(manifest):
         first = [f"{manifest.image[row]} ({rejects[row]})" for row in sorted(rejects)[:3]]
         raise ValueError(
-            f"{len(rejects)} of {len(manifest)} films cannot be decoded, more than is bearable: "
-            f"{'; '.join(first)}; … mend or replace them and run again: what is done is kept"
+            f"{counted(len(rejects), 'film', of=len(manifest))} cannot be decoded, more than is "
+            f"bearable: {'; '.join(first)}; … mend or replace them and run again: what is done is "
+            "kept"
         )
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float32, Int64, Shaped
 
-from lucency.core.manifest import FINDINGS, Manifest, empty_boxes, nearest, require
+from lucency.core.manifest import FINDINGS, Manifest, counted, empty_boxes, nearest, require
 from lucency.data.csv_tables import CsvTable, parse_whole, read_csv
 
 FOUR_FINDINGS = ("Fracture", "Pneumothorax", "Airspace opacity", "Nodule or mass")
@@ -68,7 +68,7 @@ def read_expert_table(file: Path) -> Manifest:
         label=_labels(table, findings),
         facts=pd.DataFrame(facts, index=range(len(image))),
         boxes=empty_boxes(),
-        origin=f"radiologists, {file.name}: {len(image):,} films",
+        origin=f"radiologists, {file.name}: {counted(len(image), 'film')}",
     )
 
 

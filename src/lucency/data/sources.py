@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from lucency.config.sections import Source
-from lucency.core.manifest import Manifest, load_manifest, save_manifest
+from lucency.core.manifest import Manifest, counted, load_manifest, save_manifest
 from lucency.core.plan import COPY_MARK
 from lucency.core.progress import progress, say
 from lucency.core.stage import fingerprint_file, produce
@@ -123,8 +123,9 @@ def _find(place: Source, findings: tuple[str, ...], folder: Path) -> None:
         raise ValueError(f"none of the {films:,} films lies below {place.root}: check data.root")
     if len(absent) and not place.allow_missing:
         raise ValueError(
-            f"{len(absent):,} of {films:,} films are not below {place.root} ({absent[0]}, …): "
-            "expected all; add them, or set data.allow_missing = true to go on without them"
+            f"{counted(len(absent), 'film', 'is/are', of=films)} not below {place.root} "
+            f"({absent[0]}, …): expected all; add them, or set data.allow_missing = true to go on "
+            "without them"
         )
     pd.DataFrame({"image": absent}).to_csv(folder / "missing.csv", index=False)
     found = everything.take(rows)
@@ -156,7 +157,7 @@ def _without_excluded(films: Manifest, place: Source) -> Manifest:
             f"data.exclude: {len(strange):,} of {len(names):,} names in {place.exclude} are no "
             f"film of the label table, such as {str(strange[0])!r}: expected its image names"
         )
-    say(f"Excluded by {place.exclude}: {named.sum():,} of {len(films):,} films")
+    say(f"Excluded by {place.exclude}: {counted(named.sum(), 'film', of=len(films))}")
     if named.all() or not named.any():
         raise ValueError(
             f"data.exclude: {place.exclude} names {named.sum():,} of {len(films):,} films; "

@@ -14,6 +14,7 @@ from lucency.core.manifest import Manifest, nearest
 from lucency.core.predictions import Predictions, concatenate, save_predictions
 from lucency.core.progress import progress, say
 from lucency.core.stage import is_complete, produce
+from lucency.core.tables import refuse_same_files
 from lucency.data.labels import read_labelled
 from lucency.ensemble.ensembles import EQUAL, METHODS, check_members, make_ensemble
 from lucency.evaluation import external
@@ -43,6 +44,7 @@ def ensemble_networks(
     where a network lacks validation films, and where networks are not of the same films.
     """
     chosen = _known(methods)
+    refuse_same_files(several)
     if lost := [file for file in (*several, *val) if not file.exists()]:
         raise ValueError(f"{lost[0]}: no such file; expected a table, a predictions.npz or a run")
     films = None if labels is None else read_labelled(labels)

@@ -7,6 +7,7 @@ w pixels of a frame.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float32, Float64, Int64, Shaped
 
-from lucency.core.manifest import require
+from lucency.core.manifest import counted, require
 from lucency.core.tables import film_names, within
 
 FRAME = 1024  # pixels of a side of the published films, in which boxes were drawn
@@ -49,8 +50,14 @@ class Heatmaps:
 
     def __repr__(self) -> str:
         films, findings, down, across = self.grid.shape
-        size = f"{films:,} films, {findings} findings, {down} x {across} cells"
+        count = f"{counted(films, 'film')}, {counted(findings, 'finding')}"
+        size = f"{count}, {down} x {across} cells"
         return f"<Heatmaps {self.method}: {size}>"
+
+    @property
+    def cells(self) -> int:
+        """The number of cells of each map."""
+        return self.grid.shape[2] * self.grid.shape[3]
 
     def take(self, rows: Int64[np.ndarray, " m"]) -> Heatmaps:
         """Return the maps of these films, in this order."""
@@ -76,6 +83,16 @@ def load_heatmaps(file: Path) -> Heatmaps:
 def even_centres(cells: tuple[int, int]) -> Centres:
     """Return the centres of rows and columns of cells that divide the whole film evenly."""
     return Centres(*((np.arange(count) + 0.5) / count for count in cells))
+
+
+def one_cell_remarks(several: Sequence[Heatmaps]) -> list[str]:
+    """Return a remark for each method whose maps have one cell, and so distinguish no places."""
+    return [
+        f"{maps.method}: its grid is 1 x 1, which tells no place from another: choose "
+        "integrated-gradients, which has up to 56 x 56, another network, or larger films"
+        for maps in several
+        if maps.cells == 1
+    ]
 
 
 def enlarge(
@@ -110,7 +127,8 @@ def boxed_in_train(boxed: Shaped[np.ndarray, " b"], *, trained: Shaped[np.ndarra
     if not len(found):
         return ""
     return (
-        f"{len(found):,} of {len(names):,} films with boxes are in train, such as {found[0]}: "
+        f"{counted(len(found), 'film', of=len(names))} with boxes "
+        f"{'is' if len(found) == 1 else 'are'} in train, such as {found[0]}: "
         "the network has learnt their labels, so that hits of these boxes prove no localisation; "
         "score the boxes of other films alone, or take NIH's own lists: all box films are in its "
         "test"

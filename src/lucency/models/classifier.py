@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from lucency.core.manifest import counted
 from lucency.models.metadata import Metadata, TrainedNetwork, read_metadata, write_metadata
 from lucency.models.networks import FilmNetwork, build
 
@@ -22,7 +23,8 @@ class Classifier(TrainedNetwork):
     network: FilmNetwork
 
     def __repr__(self) -> str:
-        return f"<Classifier {self.name} ({self.architecture}): {len(self.findings)} findings>"
+        findings = counted(len(self.findings), "finding")
+        return f"<Classifier {self.name} ({self.architecture}): {findings}>"
 
 
 def save_classifier(classifier: Classifier, folder: Path) -> None:

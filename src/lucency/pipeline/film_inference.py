@@ -15,13 +15,21 @@ import numpy as np
 import pandas as pd
 from jaxtyping import UInt8
 
-from lucency.core.manifest import Manifest, Preparation, Prepared, empty_boxes, load_prepared
+from lucency.core.manifest import (
+    Manifest,
+    Preparation,
+    Prepared,
+    counted,
+    empty_boxes,
+    load_prepared,
+)
 from lucency.core.plan import only_tests, originals
 from lucency.core.progress import Advance, progress, say, silent
 from lucency.core.stage import RECEIPT, fingerprint_file, produce
 from lucency.core.tables import Answer
 from lucency.data.images import SUFFIXES
 from lucency.data.preprocess import prepare_file
+from lucency.explain.heatmaps import Heatmaps, one_cell_remarks
 from lucency.pipeline.run import best_network, network_inputs, open_run_folder
 
 if TYPE_CHECKING:
@@ -30,13 +38,14 @@ if TYPE_CHECKING:
 Film = UInt8[np.ndarray, "h w"]
 UNKNOWN_PATIENT = -1
 MOST_FILMS = 200  # on one page
+MOST_NAMED = 10  # unreadable films, on standard error
 AT_ONCE = 32  # films in memory while a folder is predicted
 
 
 def predict_disk(folder: Path, films: list[Path], *, network: str) -> tuple[str, pd.DataFrame]:
     """Return the network's name and a row a film: its probabilities, or why it was not read.
 
-    Raises ValueError when not one film can be read.
+    Films that cannot be read are named on standard error too. Raises ValueError when not one can.
     """
     files, place = list(films_below(films)), network_folder(folder, network)
     if not any(file.exists() for file in files):
@@ -53,8 +62,10 @@ def predict_disk(folder: Path, films: list[Path], *, network: str) -> tuple[str,
         first = rejected.iloc[0]
         message = f"{first['film']}: {first['reason']}"
         raise ValueError(
-            f"none of {len(rejected)} films can be read ({message}); expected one or more"
+            f"none of {counted(len(rejected), 'film')} can be read ({message}); expected one or "
+            "more"
         )
+    _say_left_out(list(zip(rejected["film"], rejected["reason"], strict=True)))
     whole = pd.concat([table, rejected], ignore_index=True)
     return classifier.name, whole.assign(reason=whole["reason"].fillna(""))
 
@@ -140,6 +151,7 @@ def _write_explanation(
     for name in methods:
         with progress(f"Explaining with {name}", unit="films") as advance:
             maps.append(explain(classifier, method=name, progress=advance, **what))
+    warn_of_one_cell(classifier, maps)
     write_explanation(
         predict(classifier, prepared=films, plan=plan),
         maps=maps,
@@ -148,6 +160,12 @@ def _write_explanation(
         findings=findings,
         folder=folder,
     )
+
+
+def warn_of_one_cell(classifier: Classifier, several: Sequence[Heatmaps]) -> None:
+    """Name the methods whose maps of this network have one cell, to standard error."""
+    for remark in one_cell_remarks(several):
+        say(f"{classifier.name}, {remark}")
 
 
 def films_below(places: list[Path]) -> Iterator[Path]:
@@ -231,10 +249,18 @@ def read_films(
     names, pixels, lost = _read(list(dict.fromkeys(files)), preparation)
     if not names:
         image, reason = lost[0]
-        raise ValueError(f"none of {len(lost)} files can be read ({image}: {reason}); name a film")
-    for image, reason in lost:
-        say(f"Left out is {image}: {reason}")
+        number = counted(len(lost), "file")
+        raise ValueError(f"none of {number} can be read ({image}: {reason}); name a film")
+    _say_left_out(lost)
     return unlabelled(names, pixels, findings=findings, preparation=preparation, rejected=lost)
+
+
+def _say_left_out(lost: Sequence[tuple[str, str]]) -> None:
+    """Name the films that cannot be read and why, at most MOST_NAMED of them."""
+    for image, reason in lost[:MOST_NAMED]:
+        say(f"Left out is {image}: {reason}")
+    if len(lost) > MOST_NAMED:
+        say(f"and {len(lost) - MOST_NAMED:,} more")
 
 
 def _read(

@@ -15,7 +15,7 @@ from lucency.config.sections import ExplanationChoices
 from lucency.core.stage import produce
 from lucency.explain import heatmap_results
 from lucency.explain.heatmap_results import RANDOMISED, HeatmapResults, HeatmapScores
-from lucency.explain.heatmaps import Heatmaps, boxed_in_train
+from lucency.explain.heatmaps import Heatmaps, boxed_in_train, one_cell_remarks
 from lucency.pipeline.run import Trained, best_network, network_inputs
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def _write_heatmaps(
     refused = [f"{name}: {reason}" for name, reason in found.refused.items()]
     results = HeatmapResults(
         network=classifier.name,
-        remarks=(*remarks, *refused, *_coarse(found.maps)),
+        remarks=(*remarks, *refused, *one_cell_remarks(found.maps)),
         maps=found.maps,
         boxes=boxes,
         cases=cases,
@@ -113,10 +113,10 @@ def _score(
     draws: dict[str, int],
 ) -> HeatmapScores:
     """Return what the maps score; nothing where there is no box, or no place to tell."""
-    if not len(boxes) or all(_places(one) == 1 for one in maps):
+    if not len(boxes) or all(one.cells == 1 for one in maps):
         return heatmap_results.no_scores()
     pairs = zip(maps, randomised_maps, strict=True)
-    fine, blind = zip(*[pair for pair in pairs if _places(pair[0]) > 1], strict=True)
+    fine, blind = zip(*[pair for pair in pairs if pair[0].cells > 1], strict=True)
     boxed = np.flatnonzero(pd.Series(maps[0].image).isin(boxes["image"]).to_numpy())
     return heatmap_results.score_maps(
         [one.take(boxed) for one in fine],
@@ -124,17 +124,3 @@ def _score(
         boxes=boxes,
         **draws,
     )
-
-
-def _places(maps: Heatmaps) -> int:
-    down, across = maps.grid.shape[2:]
-    return down * across
-
-
-def _coarse(several: Sequence[Heatmaps]) -> list[str]:
-    return [
-        f"{maps.method}: its grid is 1 x 1, which tells no place from another: prepare larger "
-        "films, or let the network see them larger"
-        for maps in several
-        if _places(maps) == 1
-    ]

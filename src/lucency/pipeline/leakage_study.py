@@ -17,7 +17,7 @@ import pandas as pd
 
 from lucency.config.protocol import Protocol, parse_protocol
 from lucency.config.sections import Split
-from lucency.core.manifest import read_table
+from lucency.core.manifest import counted, read_table
 from lucency.core.plan import only_tests
 from lucency.core.predictions import Predictions
 from lucency.core.progress import say
@@ -34,16 +34,29 @@ TEXT = ("scheme", "network", "metric", "finding")
 @kept
 def lists(run: Run) -> Path:
     """Return the folder of two lists: films of patients set apart, and the films of all others."""
-    if run.protocol.data.exclude:
-        raise ValueError(
-            "data.exclude is set: the schemes leave out films of their own; remove those films "
-            "from the label table instead"
-        )
+    _check_schemes(run.protocol)
     stages.manifest(run)
     shares = run.protocol.split.model_dump(include={"train", "val", "test", "seed"})
     apart = Split(method="patient", **shares)
     inputs = {"split": apart.model_dump(), **run.fingerprints("manifest")}
     return produce(run.out / "lists", inputs=inputs, write=partial(_write_lists, run, apart))
+
+
+def _check_schemes(protocol: Protocol) -> None:
+    """Raise ValueError unless every scheme's protocol is valid: before any film is read."""
+    if protocol.data.exclude:
+        raise ValueError(
+            "data.exclude is set: the schemes leave out films of their own; remove those films "
+            "from the label table instead"
+        )
+    if protocol.ensemble.learners or protocol.ensemble.neighbours:
+        raise ValueError(
+            "ensemble.learners and ensemble.neighbours need a split by patient, and two schemes of "
+            "the study split by film: remove them from the protocol, or add --set "
+            "'ensemble.learners=[]' --set ensemble.neighbours=0"
+        )
+    for name, changes in SCHEMES.items():
+        _with_scheme(protocol, changes, name=f"scheme {name}")
 
 
 def _write_lists(run: Run, apart: Split, folder: Path) -> None:
@@ -52,7 +65,7 @@ def _write_lists(run: Run, apart: Split, folder: Path) -> None:
     for name, rows in ((SEEN, ~tests), (HELD_OUT, tests)):
         (folder / name).write_text("\n".join(films.image[rows]) + "\n", encoding="utf-8")
     patients = len(np.unique(films.patient[tests]))
-    say(f"Set apart: {tests.sum():,} films of {patients:,} patients")
+    say(f"Set apart: {counted(tests.sum(), 'film')} of {counted(patients, 'patient')}")
 
 
 @kept
@@ -126,7 +139,8 @@ def _write_page(run: Run, table: pd.DataFrame, folder: Path) -> None:
     first = next(iter(schemes(run).values()))
     films, apart = (stages.prepared(one).manifest for one in (first, _apart(run)))
     counts = [
-        f"{len(one):,} films of {len(np.unique(one.patient)):,} patients" for one in (films, apart)
+        f"{counted(len(one), 'film')} of {counted(len(np.unique(one.patient)), 'patient')}"
+        for one in (films, apart)
     ]
     conclusion = (run.out / "inflation" / "conclusion.txt").read_text(encoding="utf-8").strip()
     write_leakage_page(
@@ -158,12 +172,20 @@ def _apart(run: Run) -> Run:
 
 def _on(run: Run, *, leave_out: Path, changes: dict[str, Any]) -> Protocol:
     """Return the protocol on all films but those of a list; phantoms are drawn once for all."""
-    choices = run.protocol.model_dump()
-    choices["data"]["root"] = stages.source(run).root
-    choices["data"]["exclude"] = str(leave_out.resolve())
+    name = f"the protocol on all films but {leave_out}"
+    data = {"root": stages.source(run).root, "exclude": str(leave_out.resolve())}
+    return _with_scheme(run.protocol, changes, name=name, **data)
+
+
+def _with_scheme(
+    protocol: Protocol, changes: dict[str, Any], *, name: str, **data: str
+) -> Protocol:
+    """Return the protocol as a scheme splits and balances; ValueError where that is impossible."""
+    choices = protocol.model_dump()
+    choices["data"] |= data
     choices["split"]["method"] = changes.get("split", "patient")
     choices["balance"]["before_split"] = changes.get("before_split", False)
-    return parse_protocol(choices, name=f"the protocol on all films but {leave_out}")
+    return parse_protocol(choices, name=name)
 
 
 SCHEMES: dict[str, dict[str, Any]] = {

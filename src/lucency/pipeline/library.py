@@ -16,7 +16,7 @@ from jaxtyping import Float64, Shaped
 
 from lucency.config.protocol import Protocol, read_protocol
 from lucency.config.sections import DRAWS
-from lucency.core.manifest import Manifest, Preparation, Prepared, empty_boxes
+from lucency.core.manifest import Manifest, Preparation, Prepared, counted, empty_boxes
 from lucency.core.plan import only_tests
 from lucency.core.predictions import Predictions, load_predictions
 from lucency.core.progress import say
@@ -25,7 +25,13 @@ from lucency.evaluation.external import LEAST, MOST
 from lucency.evaluation.summary import Evaluation
 from lucency.explain.heatmaps import Heatmaps
 from lucency.pipeline import stages
-from lucency.pipeline.film_inference import films_below, network_folder, read_films, unlabelled
+from lucency.pipeline.film_inference import (
+    films_below,
+    network_folder,
+    read_films,
+    unlabelled,
+    warn_of_one_cell,
+)
 from lucency.pipeline.run import Run, open_run
 
 if TYPE_CHECKING:
@@ -73,8 +79,8 @@ class Model:
         return self.classifier.preparation
 
     def __repr__(self) -> str:
-        count, size = len(self.findings), self.preparation.size
-        return f"<Model {self.name}: {count} findings, films of {size} x {size} pixels>"
+        count, size = counted(len(self.findings), "finding"), self.preparation.size
+        return f"<Model {self.name}: {count}, films of {size} x {size} pixels>"
 
     def predict(self, films: Film | Sequence[Film]) -> Predictions:
         """Return the predictions of films: files, folders, `prepare`d films, grey arrays (uint8).
@@ -96,7 +102,10 @@ class Model:
         method: str = "grad-cam",
         findings: Sequence[str] | None = None,
     ) -> Explanation:
-        """Return heat maps of films, by default of every finding; films are as for `predict`."""
+        """Return heat maps of films, by default of every finding; films are as for `predict`.
+
+        A line says where the network's maps have one cell, which distinguishes no places.
+        """
         from lucency.explain.methods.registry import explain
 
         prepared = self._films(films)
@@ -107,6 +116,7 @@ class Model:
             method=method,
             findings=self.findings if findings is None else tuple(findings),
         )
+        warn_of_one_cell(self.classifier, [maps])
         return Explanation(maps=maps, prepared=prepared)
 
     def _films(self, films: Film | Sequence[Film]) -> Prepared:
@@ -181,8 +191,8 @@ class Explanation:
     prepared: Prepared
 
     def __repr__(self) -> str:
-        films, findings = self.maps.grid.shape[:2]
-        return f"<Explanation {self.maps.method}: {films:,} films, {findings} findings>"
+        films, findings = map(counted, self.maps.grid.shape[:2], ("film", "finding"))
+        return f"<Explanation {self.maps.method}: {films}, {findings}>"
 
     def plot(self, film: int | str = 0, *, findings: Sequence[str] | None = None) -> Figure:
         """Return a matplotlib figure of one film, by number or name, beside its heat maps.

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float32, Float64, Int64
 
-from lucency.core.manifest import NO_FINDING, Prepared
+from lucency.core.manifest import NO_FINDING, Prepared, counted
 from lucency.core.plan import originals
 from lucency.core.predictions import Predictions, concatenate
 from lucency.core.progress import progress, say
@@ -179,7 +179,7 @@ def _index(run: Run, network: str) -> retrieval.Index:
 def _write_index(run: Run, predicted: Predictions, folder: Path) -> None:
     train = training_features(trained(run), predicted.network)
     films = concatenate([train, predicted.features])
-    say(f"Indexing {len(films):,} films")
+    say(f"Indexing {counted(len(films), 'film')}")
     retrieval.save_index(retrieval.build_index(films), folder)
 
 

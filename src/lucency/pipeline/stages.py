@@ -28,6 +28,7 @@ from lucency.config.sections import THUMBNAIL, Source
 from lucency.core.manifest import (
     Manifest,
     Prepared,
+    counted,
     load_part,
     part_fingerprint,
     read_table,
@@ -337,7 +338,7 @@ def _write_evaluation(run: Run, folder: Path) -> None:
     several, films, seen = predictions(run), prepared(run).manifest, plan(run)
     tests = [one.of("test") for one in several]
     validation = [one.of("val") for one in several]
-    say(f"Evaluating {len(several)} networks on {len(tests[0]):,} test films")
+    say(f"Evaluating {counted(len(several), 'network')} on {counted(len(tests[0]), 'test film')}")
     early = run.protocol.balance.before_split
     label = seen.label[seen.part == "train"] if early else films.label[training_films(run)]
     found = summary.evaluate_networks(
@@ -370,7 +371,7 @@ def _write_comparison(run: Run, reached: list[Predictions], folder: Path) -> Non
     own = [one.of("test") for one in predictions(run)]
     found, rows = inflation.StudyComparison(), films_apart(run)
     if reached:
-        say(f"Evaluating on {len(rows):,} films of patients set apart")
+        say(f"Evaluating on {counted(len(rows), 'film')} of patients set apart")
         patients = len(np.unique(prepared(run).manifest.patient[rows]))
         fitted, seen = evaluation(run).thresholds, patients_seen(run)
         table = inflation.inflate_all(own, reached, seen=seen, thresholds=fitted, **run.draws)

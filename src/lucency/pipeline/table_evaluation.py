@@ -11,6 +11,7 @@ import pandas as pd
 from lucency.config.sections import DRAWS
 from lucency.core.manifest import Manifest
 from lucency.core.predictions import Predictions, load_predictions
+from lucency.core.tables import refuse_same_files
 from lucency.data.labels import read_labelled
 from lucency.evaluation import external
 from lucency.evaluation.compare import OVER_FINDINGS, conclude_comparison
@@ -28,8 +29,9 @@ def evaluate_tables(
     Each of `several` is as in `compare_tables`; `val` is a table of validation films of one table.
     Thresholds of one network are fitted on its validation films, or .5 where it has none. Tables
     go to `out`, and with `labels` the page too. Raises ValueError where a table comes without
-    `labels`, and for `val` beside several tables.
+    `labels`, for `val` beside several tables, and for a table that is named twice.
     """
+    refuse_same_files(several)
     if len(several) == 1 and several[0].is_file() and several[0].suffix != ".npz":
         if labels is None:
             raise ValueError(

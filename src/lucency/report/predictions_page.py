@@ -17,7 +17,7 @@ import pandas as pd
 from lucency.audit.checks.issue import SplitTable, issue_table, ranked, unverified
 from lucency.audit.checks.nih_checks import community_lists
 from lucency.audit.checks.prediction_checks import CHECKS, check_predictions
-from lucency.core.manifest import Manifest
+from lucency.core.manifest import Manifest, counted
 from lucency.core.predictions import Predictions
 from lucency.evaluation.compare import LEVEL, OVER_FINDINGS
 from lucency.evaluation.evaluate import MACRO, MICRO, PER_FILM_ROW, TRIVIAL
@@ -84,7 +84,8 @@ def write_external_page(
     patients = len(np.unique(first.patient))
     page = PredictionsPage(
         title=", ".join(one.network for one in several),
-        data_set=f"{len(first):,} films of {patients:,} patients, labelled by {films.origin}",
+        data_set=f"{counted(len(first), 'film')} of {counted(patients, 'patient')}, labelled by "
+        f"{films.origin}",
         predictions=several,
         evaluation=evaluation,
         threshold_origin="fitted on validation films" if fitted else "not fitted, .5 for all",

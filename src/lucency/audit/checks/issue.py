@@ -1,7 +1,7 @@
 """What the leak doctor checks, a SplitTable or UnverifiedPredictions, and Issues, that it reports.
 
 Letters in shapes: n rows of a split or films that are scored, k findings, k1 findings and macro,
-t, u and v listed names, b films with boxes, p pairs of films, r resamples (the first: all films).
+t, d, u and v listed names, b films with boxes, p pairs of films, r resamples (the first of all).
 """
 
 from __future__ import annotations
@@ -54,8 +54,9 @@ class SplitTable:
     """The part of each film: a row a film, or an entry of a plan, whose copies are named film#copy.
 
     What is not at hand stays empty: `method` of the protocol's split; `listed`, the films of the
-    label table; NIH's two lists as they lie on disk; `boxed`, films whose boxes are to be scored;
-    `origins` of the manifests in play; `alike`, pairs that show one picture (data.duplicates).
+    label table; `dropped`, those that balancing left out; NIH's two lists as they lie on disk;
+    `boxed`, films whose boxes are to be scored; `origins` of the manifests in play; `alike`, pairs
+    that show one picture (data.duplicates).
     """
 
     image: Shaped[np.ndarray, " n"]
@@ -63,6 +64,7 @@ class SplitTable:
     part: Shaped[np.ndarray, " n"]
     method: str = ""
     listed: Shaped[np.ndarray, " t"] = field(default_factory=no_names)
+    dropped: Shaped[np.ndarray, " d"] = field(default_factory=no_names)
     official_train_val: Shaped[np.ndarray, " u"] = field(default_factory=no_names)
     official_test: Shaped[np.ndarray, " v"] = field(default_factory=no_names)
     boxed: Shaped[np.ndarray, " b"] = field(default_factory=no_names)

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from lucency.audit.checks.issue import Issue, SplitTable, issues_of
+from lucency.core.manifest import counted
 from lucency.core.tables import NIH_NAME, film_names, within
 from lucency.data.labels import OFFICIAL_LISTS, UNPUBLISHED
 
@@ -91,8 +92,8 @@ def official_split(table: SplitTable) -> Iterator[Issue]:
     trained = within(table.film, film_names(table.official_train_val))
     names = np.unique(table.film[mine & trained].astype(str)).tolist()
     message = (
-        f"{len(names):,} of {mine.sum():,} test films are on NIH's train_val list, whose films are "
-        "healthier: the score is no official one"
+        f"{counted(len(names), 'test film', 'is/are', of=mine.sum())} on NIH's train_val list, "
+        "whose films are healthier: the score is no official one"
     )
     yield from issues_of("official_split", names, message, remedy=BY_LISTS)
 
@@ -130,8 +131,8 @@ def label_versions(table: SplitTable) -> Iterator[Issue]:
     )
     yield from issues_of("label_versions", first, message, remedy=remedy, severity="note")
     message = (
-        f"{len(odd):,} label files hold other counts than any that NIH published: scores on them "
-        "compare with no others"
+        f"{counted(len(odd), 'label file', 'holds/hold')} other counts than any that NIH "
+        "published: scores on them compare with no others"
     )
     remedy = "say which rows or labels were changed, or take Data_Entry_2017_v2020.csv whole"
     yield from issues_of("label_versions", odd, message, remedy=remedy, severity="note")
@@ -182,8 +183,8 @@ def _unofficial_tests(table: SplitTable) -> str:
     known = [film_names(names) for names in lists]
     learnt = int(within(train, known[1]).sum())
     trained, tested = (int(within(test, names).sum()) for names in known)
-    training = f"{learnt:,} train films are on NIH's test list; " if learnt else ""
+    training = f"{counted(learnt, 'train film', 'is/are')} on NIH's test list; " if learnt else ""
     return (
-        f"{training}{trained:,} test films are on NIH's train_val list, {tested:,} on its test "
-        "list; "
+        f"{training}{counted(trained, 'test film', 'is/are')} on NIH's train_val list, {tested:,} "
+        "on its test list; "
     )

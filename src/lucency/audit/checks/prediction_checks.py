@@ -15,6 +15,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.special import expit
 
 from lucency.audit.checks.issue import Issue, UnverifiedPredictions, issues_of, ranked
+from lucency.core.manifest import counted
 from lucency.core.tables import film_names, within
 from lucency.evaluation.bootstrap import interval, once
 from lucency.evaluation.evaluate import MACRO, MICRO, TRIVIAL
@@ -79,8 +80,8 @@ def double_sigmoid(predictions: UnverifiedPredictions) -> Iterator[Issue]:
         return
     message = (
         f"{predictions.network}: the probabilities run from {probability.min():.4f} to "
-        f"{probability.max():.4f}, and sigmoid(1) is {CAP:.4f}: "
-        "a sigmoid was applied twice, so none is a share"
+        f"{probability.max():.4f}, and sigmoid(1) is {CAP:.4f}: a sigmoid was applied twice, so "
+        "none is a share"
     )
     names = _named(predictions, np.full(len(capped), True) if squeezed else capped)
     remedy = "apply the sigmoid to logits alone, once, and fit the thresholds anew"
@@ -227,8 +228,8 @@ def missing_predictions(predictions: UnverifiedPredictions) -> Iterator[Issue]:
     tests = listed[predictions.listed_part == "test"]
     lost = tests[~within(tests, film)].tolist()
     message = (
-        f"{predictions.network}: {len(lost):,} of {len(tests):,} test films have no prediction: a "
-        "score on the rest is not one on the test part"
+        f"{predictions.network}: {counted(len(lost), 'test film', 'has/have', of=len(tests))} no "
+        "prediction: a score on the rest is not one on the test part"
     )
     remedy = "predict them, or say why not"
     yield from issues_of("missing_predictions", lost, message, remedy=remedy)
@@ -246,8 +247,8 @@ def duplicate_predictions(predictions: UnverifiedPredictions) -> Iterator[Issue]
     again = pd.Series(film_names(predictions.image)).duplicated().to_numpy()
     names = predictions.image[again].tolist()
     message = (
-        f"{predictions.network}: {len(names):,} of {len(again):,} rows score a film once more: it "
-        "counts several times"
+        f"{predictions.network}: {counted(len(names), 'row', 'scores/score', of=len(again))} a "
+        "film once more: it counts several times"
     )
     remedy = "keep one row a film; of several predictions, their mean, if that is what is studied"
     return issues_of("duplicate_predictions", names, message, remedy=remedy)

@@ -29,9 +29,9 @@ from lucency.audit.checks.issue import (
 )
 from lucency.balance.methods import needs_features, planned, splitter
 from lucency.config.protocol import Protocol
-from lucency.core.manifest import APART, PARTS, Manifest, Prepared, read_table
+from lucency.core.manifest import APART, PARTS, Manifest, Prepared, counted, read_table
 from lucency.core.plan import Plan, originals
-from lucency.core.predictions import Predictions
+from lucency.core.predictions import Predictions, load_predictions
 from lucency.core.tables import NIH_NAME, film_names
 from lucency.data.csv_tables import read_names
 from lucency.data.duplicates import near_identical
@@ -121,6 +121,19 @@ def check_lists(lists: Mapping[str, Path], *, labels: Path) -> list[Issue]:
     return split_checks.check_split(split_table_of_lists(lists, labels=labels))
 
 
+def check_predictions_file(file: Path) -> list[Issue]:
+    """Return what is wrong with a run's predictions.npz, which holds patients and labels itself.
+
+    Of several parts test films count.
+    """
+    whole = load_predictions(file)
+    test = whole.of("test") if "test" in whole.part else whole
+    raw = replace(unverified(test), probability=test.uncalibrated().probability)
+    found = prediction_checks.check_predictions(unverified(test))
+    found += [issue for name in RANGES for issue in prediction_checks.CHECKS[name](raw)]
+    return ranked(list(dict.fromkeys(found)))
+
+
 def check_external(
     predictions: UnverifiedPredictions, lists: Mapping[str, Path], *, labels: Path
 ) -> list[Issue]:
@@ -146,17 +159,17 @@ def remark(
     """
     yield from (*invented(protocol), *pretrained(protocol))
     names = rejected["image"].tolist()
-    message = f"{len(names):,} films could not be decoded and were left out"
+    message = f"{counted(len(names), 'film')} left out because the file cannot be decoded"
     remedy = "see rejected.csv for the reasons, and fetch these films again"
     yield from issues_of("rejected_films", names, message, remedy=remedy, severity="note")
-    message = f"{len(missing):,} films are listed but have no file, and were left out"
+    message = f"{counted(len(missing), 'listed film')} left out for want of a file"
     remedy = "add the files below data.root, or say in every table that they are missing"
     yield from issues_of("missing_films", missing, message, remedy=remedy, severity="note")
     unstated = np.isnan(test.label)
     names, count = test.image[unstated.any(axis=1)].tolist(), int(unstated.sum())
     message = (
-        f"{count:,} labels of {len(names):,} test films are not stated: they count neither as "
-        "right nor as wrong"
+        f"{counted(count, 'label')} of {counted(len(names), 'test film')} "
+        f"{'is' if count == 1 else 'are'} not stated, and counted neither as right nor as wrong"
     )
     remedy = "state them, or say beside the scores on how many films each stands"
     yield from issues_of(
@@ -223,6 +236,7 @@ def split_table_of(
         part=np.concatenate([plan.part, plan.part[mixed]]),
         method=protocol.split.method,
         listed=listed,
+        dropped=films.image[np.setdiff1d(np.arange(len(films)), row)],
         boxed=films.boxes["image"].to_numpy(dtype=str) if officially else no_names(),
         origins=(films.origin,) if published else (),
     )

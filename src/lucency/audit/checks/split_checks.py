@@ -15,7 +15,7 @@ from jaxtyping import Bool
 
 from lucency.audit.checks import nih_checks
 from lucency.audit.checks.issue import Issue, SplitTable, issues_of, ranked
-from lucency.core.manifest import PARTS
+from lucency.core.manifest import PARTS, counted
 from lucency.core.tables import film_names, within
 
 AFTERWARDS = "split first, then balance the training part alone: balance.before_split = false"
@@ -34,8 +34,8 @@ def patients_on_two_sides(table: SplitTable) -> Iterator[Issue]:
         people, films = np.unique(table.patient[leak]), int(leak.sum())
         message = (
             f"{films:,} of {theirs.sum():,} {other} films ({films / max(1, theirs.sum()):.1%}) are "
-            f"of {len(people):,} patients with films in {one}: films of a patient resemble each "
-            "other, so that recognising the patient is rewarded"
+            f"of {counted(len(people), 'patient')} with films in {one}: films of a patient "
+            "resemble each other, so that recognising the patient is rewarded"
         )
         names = [f"patient {number}" for number in people.tolist()]
         remedy = 'split by patient: split.method = "patient", "shuffled" or "official"'
@@ -47,8 +47,8 @@ def pictures_on_two_sides(table: SplitTable) -> Iterator[Issue]:
     for one, other, mine, theirs in _part_pairs(table):
         same, _ = _shared(table, mine, theirs)
         message = (
-            f"{len(same):,} films stand in {one} and in {other}: the labels of these are known "
-            "from the other part"
+            f"{counted(len(same), 'film', 'stands/stand')} in {one} and in {other}: the labels of "
+            "these are known from the other part"
         )
         remedy = f"list every film once: take these out of {one} or out of {other}"
         yield from issues_of("pictures_on_two_sides", same, message, remedy=remedy)
@@ -59,8 +59,8 @@ def copies_on_two_sides(table: SplitTable) -> Iterator[Issue]:
     for one, other, mine, theirs in _part_pairs(table):
         _, copied = _shared(table, mine, theirs)
         message = (
-            f"{len(copied):,} films stand in {one} and in {other} by their copies: films were "
-            "copied before the split, and a copy gives away its source's labels"
+            f"{counted(len(copied), 'film', 'stands/stand')} in {one} and in {other} by copies: "
+            "films were copied before the split, and a copy gives away its source's labels"
         )
         yield from issues_of("copies_on_two_sides", copied, message, remedy=AFTERWARDS)
 
@@ -71,8 +71,8 @@ def resampled_test(table: SplitTable) -> Iterator[Issue]:
         rows = table.part == part
         copies = table.image[rows & (table.copy != "")].tolist()
         message = (
-            f"{len(copies):,} of {rows.sum():,} {part} rows are copies: the part was resampled, so "
-            "that its scores hold for no mix of films that exists"
+            f"{counted(len(copies), f'{part} row', 'is/are', of=rows.sum())} copies: the part was "
+            "resampled, so that its scores hold for no mix of films that exists"
         )
         yield from issues_of("resampled_test", copies, message, remedy=AFTERWARDS)
 
@@ -83,7 +83,8 @@ def duplicate_rows(table: SplitTable) -> Iterator[Issue]:
     again = rows.duplicated().to_numpy()
     for part in PARTS:
         names = table.image[again & (table.part == part)].tolist()
-        message = f"{len(names):,} rows of {part} repeat another: these films count several times"
+        repeated = counted(len(names), f"{part} row", "repeats/repeat")
+        message = f"{repeated} another: these films count several times"
         severity = "note" if part == "train" else "serious"
         remedy = "remove the repeated rows; name a wanted copy film#1, film#2, …"
         yield from issues_of("duplicate_rows", names, message, severity=severity, remedy=remedy)
@@ -95,8 +96,9 @@ def unlabelled_rows(table: SplitTable) -> Iterator[Issue]:
     unknown = table.film[~within(table.film, listed)] if len(listed) else listed
     lost = list(dict.fromkeys(unknown.tolist()))
     message = (
-        f"{len(lost):,} films of the split are not among the {len(listed):,} of the label table: "
-        "their labels are unknown, so the two do not belong together"
+        f"{counted(len(lost), 'film')} of the split {'is' if len(lost) == 1 else 'are'} not among "
+        f"the {len(listed):,} of the label table: their labels are unknown, so the two do not "
+        "belong together"
     )
     remedy = (
         "take the label table that the split was made from, or leave these films out and say so"
@@ -105,15 +107,23 @@ def unlabelled_rows(table: SplitTable) -> Iterator[Issue]:
 
 
 def films_left_out(table: SplitTable) -> Iterator[Issue]:
-    """Return the films of the label table that stand in no part."""
+    """Return the films of the label table that stand in no part; those of balancing apart."""
     listed = film_names(table.listed)
-    lost = list(dict.fromkeys(listed[~within(listed, table.film)].tolist()))
+    out = listed[~within(listed, table.film)]
+    dropped = within(out, film_names(table.dropped))
+    lost, known = (list(dict.fromkeys(out[rows].tolist())) for rows in (~dropped, dropped))
+    message = (
+        f"{counted(len(known), 'film', 'is/are')} left out by balancing, in no part: scores on the "
+        "rest are not affected unless balancing came before the split"
+    )
+    remedy = "state the number beside the scores; [balance] of the protocol decides it"
+    yield from issues_of("films_left_out", known, message, remedy=remedy, severity="note")
     message = (
         f"{len(lost):,} of {len(listed):,} films of the label table are in no part: scores on the "
         "rest are not those of the data set"
     )
     remedy = "put them into a part, or say in every table which films were dropped and why"
-    return issues_of("films_left_out", lost, message, remedy=remedy, severity="note")
+    yield from issues_of("films_left_out", lost, message, remedy=remedy, severity="note")
 
 
 def near_identical_pictures(table: SplitTable) -> Iterator[Issue]:
@@ -124,8 +134,8 @@ def near_identical_pictures(table: SplitTable) -> Iterator[Issue]:
         here, there = set(table.film[mine].tolist()), set(table.film[theirs].tolist())
         seen = {b: a for a, b in pairs if a in here and b in there}
         message = (
-            f"{len(seen):,} {other} films show the same picture as a {one} film of another name: "
-            "the labels of one part are known from the other"
+            f"{counted(len(seen), f'{other} film', 'shows/show')} the same picture as a {one} "
+            "film of another name: the labels of one part are known from the other"
         )
         names = [f"{b} = {a}" for b, a in seen.items()]
         remedy = "look at these pairs, and keep one film of each or both in one part"

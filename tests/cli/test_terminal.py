@@ -1,0 +1,100 @@
+"""What commands print for people on a terminal: short tables, few decimals, every lost film."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from lucency.audit.checks.issue import Issue, issue_table
+from lucency.cli.answers import SHOWN_METRICS, evaluation_in_words
+from lucency.cli.app import app
+from lucency.cli.output import issues_in_words
+from lucency.pipeline.film_inference import MOST_NAMED
+
+PREDICTIONS = "runs/demo/predictions/test_resnet/predictions.npz"
+
+
+@pytest.fixture
+def at_work(finished: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(finished)
+    return finished
+
+
+def typed(*words: str) -> tuple[int, str, str]:
+    """Run a command and return its status, standard output and standard error."""
+    done = CliRunner().invoke(app, list(words), catch_exceptions=False)
+    return done.exit_code, done.stdout, done.stderr
+
+
+def test_an_evaluation_is_a_table_of_the_main_metrics(at_work: Path, tmp_path: Path):
+    _, out, _ = typed("evaluate", PREDICTIONS, "--out", str(tmp_path / "out"))
+    first, heads, *rows, where = out.splitlines()
+    assert first.startswith("test_resnet: macro AUC .")
+    assert all(title in heads for title in SHOWN_METRICS.values())
+    assert [row.split()[0] for row in rows][-2:] == ["macro", "micro"]
+    assert len(rows) == 3 + 2
+    assert where == f"all metrics: {tmp_path / 'out'}/metrics.csv"
+    assert len(pd.read_csv(tmp_path / "out" / "metrics.csv")) > len(rows)
+
+
+def test_numbers_of_an_evaluation_are_short_and_what_is_not_computable_is_a_dash():
+    score = {"value": 0.8264, "low": 0.5, "high": 1.0}
+    counts = {"films": 1, "patients": 1, "positives": 1}
+    nothing = dict.fromkeys(("value", "low", "high"))
+    macro = {**counts, **dict.fromkeys(SHOWN_METRICS, score), "recall": {**score, "low": None}}
+    empty = {**counts, **dict.fromkeys(SHOWN_METRICS, nothing)}
+    text = evaluation_in_words({"network": "net", "Mass": empty, "macro": macro})
+    assert "net: macro AUC .826 (.500-1.000)" in text
+    assert "; 1 film of 1 patient\n" in text
+    assert next(line for line in text.splitlines() if "Mass" in line).split()[2:] == ["-"] * 6
+    compared = evaluation_in_words({"ranking": {"a": {"rank": 1}}, "conclusion": "tied"})
+    assert "conclusion: tied" in compared
+
+
+def test_probabilities_have_four_decimals_and_six_in_a_file(at_work: Path, tmp_path: Path):
+    _, out, _ = typed("predict", "runs/demo", "films/00000001_000.png")
+    assert {len(text) for text in out.splitlines()[1].split(",")[2:-1]} == {6}
+    file = tmp_path / "probabilities.csv"
+    typed("predict", "runs/demo", "films/00000001_000.png", "--csv", str(file))
+    assert {len(text) for text in file.read_text().splitlines()[1].split(",")[2:-1]} == {8}
+
+
+def test_films_that_cannot_be_read_are_named_on_standard_error(at_work: Path, tmp_path: Path):
+    film = (at_work / "films" / "00000001_000.png").read_bytes()
+    (tmp_path / "good.png").write_bytes(film)
+    for number in range(MOST_NAMED + 2):
+        (tmp_path / f"broken-{number:02d}.png").write_bytes(b"no picture")
+    status, out, err = typed("predict", "runs/demo", str(tmp_path))
+    assert status == 0
+    assert len(out.splitlines()) == 1 + 1 + MOST_NAMED + 2
+    named = [line for line in err.splitlines() if line.startswith("Left out is")]
+    assert len(named) == MOST_NAMED
+    assert "broken-00.png" in named[0]
+    assert "and 2 more" in err.splitlines()
+    (tmp_path / "good.png").unlink()
+    with pytest.raises(ValueError, match=r"^none of 12 films can be read"):
+        typed("predict", "runs/demo", str(tmp_path))
+
+
+def test_the_leak_doctor_takes_saved_predictions_alone(at_work: Path):
+    status, out, _ = typed("check", PREDICTIONS)
+    assert status in (0, 1)
+    assert "test_resnet: " in out
+    assert "few_positives" in out
+    with pytest.raises(ValueError, match="brings its own films"):
+        typed("check", PREDICTIONS, "--labels", "chestxray14/Data_Entry_2017_v2020.csv")
+    with pytest.raises(ValueError, match="--set changes a protocol"):
+        typed("check", PREDICTIONS, "--set", "split.seed=1")
+
+
+def test_issues_name_each_example_once_and_count_what_is_several():
+    about = {"severity": "note", "check": "random_weights", "remedy": "weights = ..."}
+    one = Issue(**about, message="from random numbers: a", count=1, examples=("a",))
+    two = Issue(**about, message="from random numbers: a", count=2, examples=("a", "xyz"))
+    lines = issues_in_words(issue_table([one, two]), checks=3).splitlines()
+    assert lines[:2] == ["note: from random numbers: a", "  random_weights: weights = ..."]
+    assert lines[2] == "note: from random numbers: a (such as xyz)"
+    assert lines[3] == "  random_weights, 2 cases: weights = ..."
+    none = Issue(**about, message="m", count=1, examples=())
+    assert issues_in_words(issue_table([none]), checks=1).splitlines()[0] == "note: m"
