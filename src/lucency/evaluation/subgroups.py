@@ -128,8 +128,9 @@ def _rows(
     (films, positives, patients, few), others = (
         _counts(predictions, rows) for rows in (inside, ~inside)
     )
+    score = predictions.calibrated
     area, elsewhere = (
-        by_finding("auc", predictions.label[rows], predictions.logit[rows], weights=part)
+        by_finding("auc", predictions.label[rows], score[rows], weights=part)
         for rows, part in ((inside, weights.take(inside)), (~inside, weights.take(~inside)))
     )
     gap = area - elsewhere
