@@ -1,6 +1,6 @@
 """Does the audit keep its promise? False alarms and findings of strata, label quality and errors.
 
-Usage: python benchmarks/coverage_audit.py [--sets N] (default 200 simulated data sets a row).
+Usage: python benchmarks/coverage_audit.py [--sets N] (default 100 simulated data sets a row).
 Strata of positives that are of one kind, Gaussian, skewed or heavy-tailed, and of two kinds; labels
 half of which are right, on films of patients that are alike; right labels beside readers who hardly
 agree; right labels with overlapping classes, and wrong labels among the first of the ranking.
@@ -64,7 +64,7 @@ def rows(sets: int) -> list[Row]:
 def main() -> None:
     """Simulate and print the table."""
     parser = argparse.ArgumentParser(description="Simulate the audit's false alarms.")
-    parser.add_argument("--sets", type=int, default=200)
+    parser.add_argument("--sets", type=int, default=100)
     table = pd.DataFrame(rows(parser.parse_args().sets), columns=["what", "share", "of"])
     print(table.round(3).to_string(index=False))
 

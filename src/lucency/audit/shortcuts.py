@@ -44,6 +44,7 @@ FEWEST_PATIENTS = 20  # with a finding, and without, for it to be tested; of 12,
 UNKNOWN = ""
 MOST_LEVELS = 12  # a folder a patient is no fact
 TINY = 1e-12
+FLAT = 1e-6  # of the widest component: a narrower one is rounding
 FEWEST, SMALLEST = 40, 10  # patients with a finding, and films of a cluster
 MOST, REDUCED = 4, 16  # clusters, and components in which they are sought
 EXAMPLES, SAMPLE = 12, 2_000
@@ -244,17 +245,22 @@ def p_of_one_kind(reduced: Reduced, *, draws: int, seed: int) -> float:
     the line through both centres, as the dip of Hartigan and Hartigan does (Annals of Statistics 13
     (1985), 70-84), so that a skewed kind is no two. A draw has as many films, each principal
     component from the unimodal distribution nearest to its own, which keeps its skew and its tails,
-    and the components independent (a unimodal reference: Helgeson, Vock and Bair, Biometrics 77
-    (2021), 1215-1226). Drawing ends when ENOUGH draws part as far, for no smaller p would come
-    (Besag and Clifford, Biometrika 78 (1991), 301-304). Films must be independent: one a patient.
+    and as uncorrelated and as wide as in the films (a unimodal reference: Helgeson, Vock and Bair,
+    Biometrics 77 (2021), 1215-1226). Drawing ends when ENOUGH draws part as far, for no smaller p
+    would come (Besag and Clifford, Biometrika 78 (1991), 301-304). Films must be independent: one a
+    patient.
     """
-    random, films = np.random.default_rng(seed), len(reduced)
-    observed = _parting(reduced, seed=seed)
-    kinds = [nearest_unimodal(column)[:2] for column in reduced.T]
+    random = np.random.default_rng(seed)
+    centred = reduced - reduced.mean(axis=0)
+    _, size, axes = np.linalg.svd(centred, full_matrices=False)
+    own = centred @ axes[size > FLAT * size[0]].T  # uncorrelated, as the draws are
+    observed = _parting(own, seed=seed)
+    kinds = [nearest_unimodal(column)[:2] for column in own.T]
     reached = 0
     for drawn in range(1, draws + 1):
-        alike = [np.interp(random.random(films), below, value) for value, below in kinds]
-        reached += _parting(np.stack(alike, axis=1), seed=seed) >= observed
+        alike = [np.interp(random.random(len(own)), below, value) for value, below in kinds]
+        same = _uncorrelated(np.stack(alike, axis=1), spread=own.std(axis=0))
+        reached += _parting(same, seed=seed) >= observed
         if reached == ENOUGH:
             return reached / drawn
     return (reached + 1) / (draws + 1)
@@ -425,6 +431,13 @@ def _clusters(
         best, apart = _parted(reduced, seed=seed)
         if not np.isnan(apart):
             yield k, films, reduced, best, apart
+
+
+def _uncorrelated(drawn: Reduced, *, spread: Float[np.ndarray, " c"]) -> Reduced:
+    """Return films with components of this spread, without the correlations of chance."""
+    scaled = (drawn - drawn.mean(axis=0)) / spread
+    value, axes = np.linalg.eigh(scaled.T @ scaled / len(scaled))
+    return scaled @ (axes / np.sqrt(value)) @ axes.T * spread
 
 
 def _parting(reduced: Reduced, *, seed: int) -> float:
