@@ -1,9 +1,10 @@
 """Are wrong labels found? Ours beside cleanlab's rankings, on the same out-of-fold predictions.
 
 Usage: python benchmarks/suspects.py [RUN …] (default runs/noise-10 runs/noise-20)
-Folders of `lucency study cross-validation protocols/noise.toml`: phantoms with planted errors;
-the truth is theirs. Labels of all findings are ranked as one list, then whole films; precision and
-recall at budgets, as a table and as a figure of labels in dev/suspects.png. Needs cleanlab.
+Folders of `lucency study cross-validation protocols/noise.toml`: phantoms with planted errors; the
+truth is theirs, and nothing of the ranking was chosen on them. Labels of all findings are ranked as
+one list, then whole films; precision and recall at budgets, as a table and as a figure of labels in
+dev/suspects.png. Needs cleanlab.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from matplotlib.figure import Figure
 from sklearn.metrics import roc_auc_score
 
 from lucency.audit.label_errors import (
-    chance_wrong,
+    error_score,
+    film_score,
     gather_evidence,
     joint_counts,
     mean_rank,
@@ -59,7 +61,7 @@ def main() -> None:
     table = pd.concat(tables, ignore_index=True).round(3)
     print(table.to_string(index=False))
     table.to_csv(ROOT / "benchmarks" / "results" / "suspects.csv", index=False)
-    draw(curves, ROOT / "docs" / "suspects.png")
+    draw(curves, ROOT / "dev" / "suspects.png")
 
 
 def truth_of(folder: Path, predicted: Predictions) -> np.ndarray:
@@ -76,17 +78,17 @@ def compare(predicted: Predictions, wrong: np.ndarray, file: Path) -> pd.DataFra
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         film = 1 - get_label_quality_scores(lists, given)
-    chance = chance_wrong(predicted.label, given, joint_counts(predicted.label, given))
+    score = error_score(predicted.label, given, joint_counts(predicted.label, given))
     near = nearest_others(predicted.feature, patient=predicted.patient)
     evidence = gather_evidence(predicted, folds=load_repeats(file, predicted), near=near)
     ranks = mean_rank(predicted.label, tuple(evidence.values()))
-    any_wrong, either = np.asarray(wrong.any(axis=1)), 1 - np.prod(1 - chance, axis=1)
+    any_wrong = np.asarray(wrong.any(axis=1))
     rows = [
         ("labels", "cleanlab", *scores(plain.ravel(), wrong.ravel())),
         ("labels", "cleanlab, adjusted", *scores(adjusted.ravel(), wrong.ravel())),
-        ("labels", "lucency", *scores(chance.ravel(), wrong.ravel())),
+        ("labels", "lucency", *scores(score.ravel(), wrong.ravel())),
         ("films", "cleanlab", *scores(film, any_wrong)),
-        ("films", "lucency", *scores(either, any_wrong)),
+        ("films", "lucency", *scores(film_score(score), any_wrong)),
         ("lists", "cleanlab", *within_lists(plain, predicted.label, wrong)),
         ("lists", "lucency", *within_lists(ranks, predicted.label, wrong)),
     ]
@@ -119,7 +121,7 @@ def budgets_of(predicted: Predictions, wrong: np.ndarray) -> dict[str, np.ndarra
     """Return for each ranking of labels whether the 1st, 2nd, … suspect is wrong."""
     plain, adjusted = cleanlab_of(predicted)
     rankings = {
-        "lucency": chance_wrong(
+        "lucency": error_score(
             predicted.label,
             predicted.probability,
             joint_counts(predicted.label, predicted.probability),

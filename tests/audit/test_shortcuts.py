@@ -4,11 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import mannwhitneyu
+from sklearn.metrics import roc_auc_score
 
 from lucency.audit.shortcuts import (
     SHORTCUTS,
     find_shortcuts,
     known_facts,
+    nearest_unimodal,
+    p_of_one_kind,
     probe,
     shortcut_reasons,
     strata,
@@ -17,6 +20,16 @@ from lucency.core.predictions import Predictions
 
 DRAWS = {"resamples": 100, "seed": 0}
 FILMS = 1_200
+LOADING = np.random.default_rng(7).normal(size=(3, 24))
+SHAPES = {  # of films of one kind
+    "Gaussian": lambda generator, size: generator.normal(size=size),
+    "exponential": lambda generator, size: generator.exponential(size=size),
+    "lognormal": lambda generator, size: generator.lognormal(sigma=0.7, size=size),
+    "heavy-tailed": lambda generator, size: generator.standard_t(3, size=size),
+    "correlated and skewed": lambda generator, size: (
+        generator.exponential(size=(size[0], 3)) @ LOADING + generator.normal(size=size)
+    ),
+}
 
 
 def world(seed: int, *, strength: float) -> tuple[Predictions, dict[str, np.ndarray]]:
@@ -142,14 +155,69 @@ def test_two_kinds_of_positives_are_told_apart():
     assert set(found["examples"].split("|")) <= set(said.image[easy].tolist())
 
 
-@pytest.mark.parametrize(("worlds", "most"), [(4, 2), pytest.param(12, 4, marks=pytest.mark.slow)])
-def test_one_kind_of_positives_is_seldom_cut_in_two(worlds: int, most: int):
-    """K-means finds clusters in every Gaussian; of 24 findings of one kind 1.2 may show some."""
-    shown = []
-    for seed in range(worlds):
-        said, _ = world(seed, strength=0.0)
-        shown += strata(said, resamples=2, seed=seed)["finding"].unique().tolist()
-    assert len(shown) <= most
+def kinds(seed: int, *, shape: str) -> Predictions:
+    """Return a world whose features are of one kind: Gaussian, or skewed in one way of SHAPES."""
+    said, _ = world(seed, strength=0.0)
+    generator = np.random.default_rng(seed)
+    feature = SHAPES[shape](generator, said.feature.shape).astype(np.float32)
+    return Predictions(**{**vars(said), "feature": feature})
+
+
+@pytest.mark.parametrize(("worlds", "most"), [(4, 1), pytest.param(20, 4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_one_kind_of_positives_is_seldom_cut_in_two(shape: str, worlds: int, most: int):
+    """K-means cuts all, and most where films are skewed: 5 to 10 of 12 worlds had strata once.
+
+    At .05 a world, 2 of 4 come in 1.4 % and 5 of 20 in .3 % of such tests.
+    """
+    told = [len(strata(kinds(seed, shape=shape), resamples=2, seed=seed)) for seed in range(worlds)]
+    assert sum(rows > 0 for rows in told) <= most
+
+
+def test_films_of_few_patients_are_not_cut_and_draws_end_early():
+    said, _ = world(1, strength=0.0)
+    feature = said.feature.copy()
+    feature[said.patient % 2 == 0, 2:8] += 4
+    few = np.minimum(said.patient, 30)
+    assert not len(
+        strata(Predictions(**{**vars(said), "feature": feature, "patient": few}), **DRAWS)
+    )
+    one = np.random.default_rng(0).normal(size=(60, 4))
+    assert p_of_one_kind(one, draws=10_000, seed=0) == p_of_one_kind(one, draws=1_000, seed=0)
+    two = one + 9 * (np.arange(60) < 30)[:, None]
+    assert p_of_one_kind(two, draws=40, seed=0) == 1 / 41
+
+
+def test_the_nearest_unimodal_distribution_by_hand():
+    value, below, far = nearest_unimodal(np.array([0.0, 1, 2, 3, 3]))  # rising
+    np.testing.assert_allclose(value, [0, 1, 2, 3])
+    np.testing.assert_allclose(below, [0, 0.25, 0.5, 1])
+    assert far == pytest.approx(0)
+    apart = np.array([0.0, 1, 2, 3, 13, 14, 15, 16])  # two modes
+    value, below, far = nearest_unimodal(apart)
+    density = np.diff(below) / np.diff(value)
+    place = density.argmax()
+    assert (np.diff(density[: place + 1]) >= -1e-12).all()
+    assert (np.diff(density[place:]) <= 1e-12).all()
+    assert far == pytest.approx(27 / 91)  # 3/7 + 10 x 4/91 beside 4/7
+    assert nearest_unimodal(np.ones(5))[2] == 0
+
+
+def test_strata_and_shortcuts_take_the_recalibrated_scores():
+    """A curve ties films, and every table is of the scores that the metrics are of."""
+    said, levels = world(1, strength=1.5)
+    at = np.quantile(said.logit[:, 0], [0.2, 0.5, 0.8])
+    knot = np.array([[0, at[0], -1.0], [0, at[1], 0.0], [0, at[2], 1.0]])
+    curved = Predictions(**{**vars(said), "knot": knot})
+    probes = pd.DataFrame({"fact": ["view"], "low": [0.9]})
+    row = find_shortcuts(curved, levels, probes, **DRAWS).iloc[0]
+    label = curved.label[:, 0] == 1
+    assert row["auc"] == pytest.approx(roc_auc_score(label, curved.calibrated[:, 0]))
+    assert abs(row["auc"] - roc_auc_score(label, curved.logit[:, 0])) > 1e-3
+    line = Predictions(**{**vars(said), "slope": np.array(0.5), "offset": np.array(-1.0)})
+    pd.testing.assert_frame_equal(
+        find_shortcuts(line, levels, probes, **DRAWS), find_shortcuts(said, levels, probes, **DRAWS)
+    )
 
 
 def test_a_perfect_confounder_is_a_shortcut_and_many_levels_are_no_fact():

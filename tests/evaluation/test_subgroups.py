@@ -109,6 +109,23 @@ def test_values_are_those_of_scikit_learn_on_the_rows():
     assert macro["note"] == "mean over 3 of 3 findings"
 
 
+def test_groups_are_of_the_scores_that_the_metrics_are_of():
+    """A line changes no AUC, a curve ties films; both are the recalibrated scores'."""
+    predictions, facts, plain = _default()
+    line = replace(predictions, slope=np.array(0.5), offset=np.array(-1.0))
+    same = _table(line, facts)
+    columns = [name for name in COLUMNS if not name.startswith("calibration")]
+    pd.testing.assert_frame_equal(same[columns], plain[columns])
+    at = np.quantile(predictions.logit[:, 0], [0.2, 0.5, 0.8])
+    knot = np.array([[0, at[0], -1.0], [0, at[1], 0.0], [0, at[2], 1.0]])
+    curved = replace(predictions, knot=knot)
+    rows = np.asarray(_fact(predictions, facts, "view") == "PA")
+    auc = _cell(_table(curved, facts), "view", "PA")["auc"]
+    label = predictions.label[rows, 0]
+    assert auc == pytest.approx(roc_auc_score(label, curved.calibrated[rows, 0]))
+    assert abs(auc - roc_auc_score(label, predictions.logit[rows, 0])) > 1e-3
+
+
 def test_intervals_are_percentiles_of_plainly_repeated_counts_of_the_same_patients():
     predictions, facts = _predictions(films=300, patients=100)
     view = _fact(predictions, facts, "view")

@@ -160,14 +160,16 @@ def a_change(label: np.ndarray, plan: Plan, findings: tuple[str, ...]) -> Change
 def an_audit(test: Predictions) -> AuditResults:
     """Invent an audit in which the first finding has a shortcut, its view."""
     first = test.findings[0]
-    counts = pd.DataFrame([(one, 40, 50, 35, 0.6) for one in test.findings], columns=list(COUNTS))
+    counts = [(one, 40, 50, 35, 0.6, 0.7, 0.95) for one in test.findings]
     found = pd.DataFrame({name: [0.25] for name in SHORTCUTS})
     found = found.assign(finding=first, fact="view", films=60, positives=20, left_out=0)
     odd = pd.DataFrame({name: [] for name in LISTED}).astype({"value": float})
     strata = pd.DataFrame({name: [0.5] for name in STRATA})
     return AuditResults(
         network=test.network,
-        label_quality=rate_label_quality(counts, caveats={first: "shortcut: view"}),
+        label_quality=rate_label_quality(
+            pd.DataFrame(counts, columns=list(COUNTS)), caveats={first: "shortcut: view"}
+        ),
         probes=pd.DataFrame([("view", "AP", 0.9, 0.8, 0.95, 30, 30, "")], columns=list(PROBES)),
         shortcuts=found.assign(shortcut=True),
         strata=strata.assign(

@@ -21,7 +21,7 @@ from invented import (
     written,
 )
 
-from lucency.audit.agreement import RELIABLE, UNRELIABLE, conclude_label_quality
+from lucency.audit.agreement import RELIABLE, UNCONFIRMED, UNRELIABLE, conclude_label_quality
 from lucency.core.manifest import FINDINGS, NO_FINDING, Preparation, empty_boxes
 from lucency.data.image_measures import MEASURES
 from lucency.ensemble.ensembles import EnsembleResults
@@ -152,6 +152,7 @@ def test_label_quality_has_a_conclusion_and_a_reason_for_each_finding(
     assert label_quality[1][:2] == [first, "doubtful"]
     assert label_quality[1][-1].endswith("; shortcut: view")
     assert f"{UNRELIABLE}, where the interval ends" in text
+    assert f"{UNCONFIRMED}, where it does, but the experts" in text
     assert f"else {RELIABLE}." in text
     shortcuts = next(t for t in tables if t[0][:2] == ["Finding", "Fact"])
     assert shortcuts[1][-1] == "yes"
@@ -165,7 +166,10 @@ def test_three_objections_are_answered_with_the_run_s_numbers(
 ) -> None:
     words = "".join(Page(text).words)
     first, second = FINDINGS[:2]
-    assert "Findings by label quality: reliable 2, doubtful 1, unreliable 0, of 3." in words
+    assert (
+        "Findings by label quality: reliable 2, doubtful 1, unconfirmed 0, unreliable 0, of 3."
+        in words
+    )
     assert "PPV of the labels: 0.875." in words
     assert "Agreement of experts: kappa below 0.4 for 0 of 3 findings." in words
     audit = experiment.audit

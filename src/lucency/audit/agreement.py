@@ -38,10 +38,20 @@ FLOW = (
     "labelled", "seen", "films", "of", "share", "low", "high", "wilson_low", "wilson_high", "note",
 )  # fmt: skip
 READ = ("finding", "kappa", "low", "high", "films", "readings", "patients", "note")
-COUNTS = ("finding", "labelled", "seen", "both", "kappa")
-LABEL_QUALITY = ("finding", "rating", "ppv", "low", "high", "sensitivity", *COUNTS[1:], "reason")
-RATINGS = RELIABLE, DOUBTFUL, UNRELIABLE = "reliable", "doubtful", "unreliable"
+COUNTS = ("finding", "labelled", "seen", "both", "kappa", "low", "high")
+LABEL_QUALITY = (
+    "finding", "rating", "ppv", "low", "high", "sensitivity", "labelled", "seen", "both", "kappa",
+    "reason",
+)  # fmt: skip
+RELIABLE, DOUBTFUL, UNCONFIRMED, UNRELIABLE = "reliable", "doubtful", "unconfirmed", "unreliable"
+RATINGS = {  # and how a sentence begins that lists their findings
+    RELIABLE: "Reliable labels",
+    DOUBTFUL: "Doubtful labels",
+    UNCONFIRMED: "Labels not confirmed by readers who agree little",
+    UNRELIABLE: "Unreliable labels",
+}
 HALF, MODERATE = 0.5, 0.4  # of PPV; of kappa: Landis and Koch, Biometrics 33 (1977), 159-174
+SLIGHT = 0.2  # of kappa, by the same
 PUBLISHED = "published_agreement.csv"
 ANY, ABNORMAL, NORMAL = "any finding", "abnormal", "normal"
 KAPPA = "kappa"
@@ -158,33 +168,39 @@ def rate_label_quality(counts: pd.DataFrame, *, caveats: Mapping[str, str]) -> p
     """Return for each finding whether its labels are reliable, and why not.
 
     `counts` has the columns COUNTS: how many films of a sample are labelled, how many experts call
-    positive, how many are both, and Fleiss' kappa among the experts (NaN if unknown). `unreliable`:
-    most labels are wrong, for Wilson's interval of the PPV (of films, taken as independent) ends
-    below a half. `doubtful`: it does not lie above a half; or experts do not agree at least
-    moderately; or the finding is a key of `caveats`, whose text is the reason. Else `reliable`.
+    positive, how many are both, Fleiss' kappa among the experts (NaN if unknown), and the PPV's
+    interval over patients (NaN if the films' patients are unknown). `low` and `high` of the result
+    reach as far as the wider of it and Wilson's, which alone takes films as independent but holds
+    for few. `unreliable`: they end below a half, so most labels are wrong. `unconfirmed`: they do,
+    but the experts agree less than moderately among themselves, so that they confirm few labels of
+    any kind. `doubtful`: they do not lie above a half; or experts agree less than moderately; or
+    the finding is a key of `caveats`, whose text is the reason. Else `reliable`.
     """
     both, labelled, seen = (counts[name].to_numpy(float) for name in ("both", "labelled", "seen"))
-    ppv, (low, high) = ratio(both, labelled), wilson(both, labelled)
+    clustered = counts[["low", "high"]].to_numpy(float).T
+    low, high = wilson(both, labelled)
+    low, high = np.fmin(clustered[0], low), np.fmax(clustered[1], high)
     rating, reasons = [], []
     for row, least, most in zip(counts.to_dict("records"), low, high, strict=True):
-        known = f"PPV {row['both']} of {row['labelled']} films with the label"
-        unsure = "" if least > HALF or most < HALF else ", interval holds .5"
-        reason = [f"{known}{unsure}" if row["labelled"] else UNREAD]
-        if row["kappa"] < MODERATE:
-            reason.append(f"kappa among experts {row['kappa']:.2f}")
+        reason = [_known_of(row, least=least, most=most)]
+        apart = row["kappa"] < MODERATE
+        if apart:
+            reason.append(_agreeing(row["kappa"], confirmed=not most < HALF))
         if row["finding"] in caveats:
             reason.append(caveats[row["finding"]])
         sure = RELIABLE if least > HALF and len(reason) == 1 else DOUBTFUL
-        rating.append(UNRELIABLE if most < HALF else sure)
+        wrong = UNCONFIRMED if apart else UNRELIABLE
+        rating.append(wrong if most < HALF else sure)
         reasons.append("; ".join(reason))
-    found = {"ppv": ppv, "low": low, "high": high, "sensitivity": ratio(both, seen)}
+    found = {"ppv": ratio(both, labelled), "low": low, "high": high}
+    found |= {"sensitivity": ratio(both, seen)}
     table = counts.assign(rating=rating, **found, reason=reasons)
     return table.loc[:, list(LABEL_QUALITY)]
 
 
 def counts_of(agreement: pd.DataFrame, readers: pd.DataFrame) -> pd.DataFrame:
     """Return the columns COUNTS of `agreement` and `between_readers`; kappa NaN without readers."""
-    first = agreement.drop_duplicates("finding").set_index("finding")
+    first = agreement.loc[agreement["measure"] == "ppv"].set_index("finding")
     kappa = readers.set_index("finding")["kappa"].reindex(first.index)
     return first.assign(kappa=kappa).reset_index().loc[:, list(COUNTS)]
 
@@ -193,8 +209,9 @@ def published_counts(findings: tuple[str, ...] = (*FINDINGS, NO_FINDING)) -> pd.
     """Return the counts of ChestX-ray14's 14 findings and "No Finding", on 810 films.
 
     NIH's labels (v2020) against the majority of three radiologists, and the kappa of all five, of
-    Nabulsi et al., Scientific Reports 11 (2021), 15523; "No Finding" is none of the 14. Of a
-    finding that they did not read the counts are 0.
+    Nabulsi et al., Scientific Reports 11 (2021), 15523; "No Finding" is none of the 14. The PPV's
+    interval is `agreement`'s, of 1,000 resamples of their 532 patients. Of a finding that they did
+    not read the counts are 0, kappa and interval NaN.
     """
     with (files("lucency.audit") / PUBLISHED).open() as table:
         read = pd.read_csv(table).set_index("finding").reindex(list(findings))
@@ -206,7 +223,7 @@ def conclude_label_quality(label_quality: pd.DataFrame) -> str:
     """Return the findings by their rating, a sentence each."""
     findings = label_quality.groupby("rating")["finding"].agg(", ".join)
     rated = [name for name in RATINGS if name in findings]
-    return " ".join(f"{name.capitalize()} labels: {findings[name]}." for name in rated)
+    return " ".join(f"{RATINGS[name]}: {findings[name]}." for name in rated)
 
 
 def fleiss(yes: Count, no: Count, *, weights: Weights) -> Values:
@@ -317,6 +334,22 @@ def in_one_patient(label: Labels, patient: Int64[np.ndarray, " n"]) -> Bool[np.n
     """Return for which columns a class is of one patient, whom every resample holds as a whole."""
     owners = [[len(np.unique(patient[films])) for films in (label == one).T] for one in (0, 1)]
     return (np.array(owners) == 1).any(axis=0)
+
+
+def _known_of(row: Mapping[str, object], *, least: float, most: float) -> str:
+    """Return what is known of a finding's labels: counts, and what its interval leaves open."""
+    if not row["labelled"]:
+        return UNREAD
+    films = "" if row["low"] == row["low"] else ", taken as independent"
+    unsure = "" if least > HALF or most < HALF else ", interval holds .5"
+    return f"PPV {row['both']} of {row['labelled']} films with the label{films}{unsure}"
+
+
+def _agreeing(kappa: float, *, confirmed: bool) -> str:
+    if confirmed:
+        return f"kappa among experts {kappa:.2f}"
+    little = "hardly agree" if kappa < SLIGHT else "agree little"
+    return f"not confirmed by readers who {little} (kappa {kappa:.2f})"
 
 
 def _measures(cells: Cells) -> Iterator[tuple[str | float, ...]]:

@@ -116,11 +116,11 @@ def audit_label_errors(
     near = label_errors.nearest_others(predictions.feature, patient=predictions.patient)
     evidence = label_errors.gather_evidence(predictions, folds=folds, near=near)
     joint = label_errors.joint_counts(predictions.label, predictions.probability)
-    chance = label_errors.chance_wrong(predictions.label, predictions.probability, joint)
+    score = label_errors.error_score(predictions.label, predictions.probability, joint)
     found = {
-        "noise": label_errors.expected_noise(predictions, joint),
-        "first": label_errors.first_label_errors(predictions, chance, top=top),
-        "films": label_errors.films_with_label_errors(predictions, chance, top=top),
+        "noise": label_errors.noise_counts(predictions, joint),
+        "first": label_errors.first_label_errors(predictions, score, top=top),
+        "films": label_errors.films_with_label_errors(predictions, score, top=top),
         "errors": label_errors.find_label_errors(predictions, evidence, top=top),
     }
     conclusion = _conclude_noise(found["noise"])
@@ -227,12 +227,16 @@ def effect(
 
 
 def _conclude_noise(noise: pd.DataFrame) -> str:
-    expected = []
+    counts = []
     for direction, given in label_errors.DIRECTIONS.items():
         rows = noise.loc[noise["direction"] == direction]
-        count = f"{rows['expected'].sum():,.0f} of {rows['films'].sum():,} labels of {given}"
-        expected.append(f"Expected {direction} labels: {count}.")
-    return f"{' '.join(expected)} They are too many where the network is unsure."
+        counted, films = rows["counted"].sum(), rows["films"].sum()
+        counts.append(f"{counted:,.0f} of {films:,} labels of {given} as {direction}")
+    return (
+        f"The confident joint counts {' and '.join(counts)}, if classes do not overlap: where they "
+        "do, it counts right labels too. A rate of wrong labels needs reviewed films, of "
+        "`lucency audit review`."
+    )
 
 
 def _conclude_detection(found: pd.DataFrame) -> str:

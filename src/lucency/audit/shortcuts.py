@@ -7,20 +7,21 @@ that. Hidden strata are clusters of a finding's positives in feature space, each
 Oakden-Rayner et al., Hidden stratification (CHIL 2020, arXiv 1909.12475): pneumothoraces with a
 drain are found easily, those without, which matter, are not.
 
-Letters in shapes: n films, m positives, d feature dimensions, c components, r resamples (the first:
-all films).
+Letters in shapes: n films, m positives, d feature dimensions, c components, v different values, r
+resamples (the first: all films).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float, Float32, Float64, Int, Int64, Shaped
+from jaxtyping import Bool, Float, Float64, Int, Int64, Shaped
+from scipy.optimize import isotonic_regression
 from scipy.special import ndtr
 from scipy.stats import chi2
 from sklearn.cluster import KMeans
@@ -43,10 +44,13 @@ FEWEST_PATIENTS = 20  # with a finding, and without, for it to be tested; of 12,
 UNKNOWN = ""
 MOST_LEVELS = 12  # a folder a patient is no fact
 TINY = 1e-12
-FEWEST, SMALLEST = 40, 10  # positives of a finding, and of a cluster
+FLAT = 1e-6  # of the widest component: a narrower one is rounding
+FEWEST, SMALLEST = 40, 10  # patients with a finding, and films of a cluster
 MOST, REDUCED = 4, 16  # clusters, and components in which they are sought
 EXAMPLES, SAMPLE = 12, 2_000
-DRAWS = 19  # of films of one kind: clusters must be further apart than in all, p of .05 at most
+DRAWS = 20  # a finding, of films of one kind: the smallest p, by Holm over findings, is below .05
+ENOUGH = 10  # draws in which films of one kind part as far: no more are needed
+MODES = 16  # places at which the mode of a unimodal distribution is sought
 PROBES = ("fact", "level", "auc", "low", "high", "films", "others", "note")
 SHORTCUTS = (
     "finding", "fact", "levels", "auc", "with_it", "without_it", "adjusted_auc", "confounding",
@@ -54,7 +58,8 @@ SHORTCUTS = (
     "p_holm", "films", "positives", "left_out", "shortcut",
 )  # fmt: skip
 STRATA = (
-    "finding", "stratum", "auc", "low", "high", "films", "patients", "silhouette", "examples",
+    "finding", "stratum", "auc", "low", "high", "films", "patients", "silhouette", "p_holm",
+    "examples",
 )  # fmt: skip
 TABLES = ("label_quality", "probes", "shortcuts", "strata", "pictures", "odd")
 TEXT = (
@@ -66,6 +71,8 @@ Score = Float[np.ndarray, " n"]
 Level = Shaped[np.ndarray, " n"]  # of a fact, or UNKNOWN
 Reduced = Float[np.ndarray, "m c"]
 Values = Float64[np.ndarray, " r"]
+Column = Float[np.ndarray, " m"]
+Points = Float64[np.ndarray, " v"]
 Levels = Mapping[str, Level]  # by fact
 
 
@@ -97,6 +104,7 @@ def load_audit_results(folder: Path) -> AuditResults:
     about = json.loads((folder / "audit.json").read_text(encoding="utf-8"))
     tables = {name: read_table(folder / f"{name}.csv", text=TEXT) for name in TABLES}
     tables["shortcuts"] = tables["shortcuts"].astype({"shortcut": bool})
+    tables["strata"] = tables["strata"].reindex(columns=list(STRATA))  # older files have no p
     return AuditResults(network=about["network"], **tables)
 
 
@@ -154,6 +162,7 @@ def find_shortcuts(
     on all its films.
     """
     weights = all_and_resampled(predictions.patient, resamples=resamples, seed=seed)
+    score = predictions.calibrated
     rows = []
     for k, finding in enumerate(predictions.findings):
         for fact, level in levels.items():
@@ -164,7 +173,7 @@ def find_shortcuts(
             common = _commoner(label, level)
             inside = np.isin(level, common)
             if inside.any() and not inside[~np.isnan(label)].all():
-                pair = _measure_pair(label, predictions.logit[:, k], level, inside, weights)
+                pair = _measure_pair(label, score[:, k], level, inside, weights)
                 rows.append((finding, fact, ", ".join(common), *pair))
     table = pd.DataFrame(rows, columns=list(SHORTCUTS[:-1]))
     readable = table["fact"].isin(probes.loc[probes["low"] > 0.5, "fact"])
@@ -192,37 +201,92 @@ def strata(predictions: Predictions, *, resamples: int, seed: int) -> pd.DataFra
 
     K-means on at most 16 principal components of standardised features, 2 to 4 clusters of at least
     SMALLEST films by the best silhouette (Rousseeuw 1987), which measures how far apart they are.
-    K-means cuts whatever it is given, so only what is further apart than DRAWS draws of a Gaussian
-    of the same spread, cut the same way, is listed (after Tibshirani, Walther and Hastie 2001). The
-    AUC is of a cluster's films against all negatives, with 95 % interval over patients. Features
-    make the scores, so clusters differ somewhat: view `examples`, the films nearest to the centre,
-    joined by |. Findings with fewer than FEWEST positives are left out, those whose clusters are
-    too small or not apart, and all without features.
+    K-means cuts whatever it is given, so only findings whose positives are of more than one kind by
+    `p_of_one_kind` are listed, p below .05 after Holm's correction over all findings with clusters.
+    The AUC is of a cluster's films against all negatives, with 95 % interval over patients.
+    Features make the scores, so clusters differ somewhat: view `examples`, the films nearest to the
+    centre, joined by |. Findings with positives of fewer than FEWEST patients are left out, those
+    whose clusters are too small, and all without features.
     """
-    rows = []
     weights = all_and_resampled(predictions.patient, resamples=resamples, seed=seed)
-    for k, finding in enumerate(predictions.findings):
-        label, score = predictions.label[:, k], predictions.logit[:, k]
-        films = np.flatnonzero(label == 1)
-        feature = predictions.feature[films]
-        few = len(films) < FEWEST or not feature.shape[1] or not (label == 0).any()
-        if few or not np.ptp(feature, axis=0).any():
+    score, random = predictions.calibrated, np.random.default_rng(seed)
+    found = list(_clusters(predictions, seed=seed))
+    p = []
+    for _, films, reduced, _, _ in found:
+        shuffled = random.permutation(len(films))
+        _, first = np.unique(predictions.patient[films[shuffled]], return_index=True)
+        one_each = shuffled[np.sort(first)[:SAMPLE]]  # a patient's films are alike
+        p.append(p_of_one_kind(reduced[one_each], draws=DRAWS * len(found), seed=seed))
+    rows = []
+    for (k, films, reduced, best, apart), corrected in zip(found, holm(np.array(p)), strict=True):
+        if corrected >= LEVEL:
             continue
-        cluster, distance, apart = _cluster(feature, seed=seed)
-        if np.isnan(apart):
-            continue
+        label, distance = predictions.label[:, k], best.transform(reduced).min(axis=1)
         mine = []
-        for one in range(cluster.max() + 1):
-            inside = films[cluster == one]
+        for one in range(best.n_clusters):
+            member = np.asarray(best.labels_) == one
+            inside = films[member]
             only = np.where(label == 1, np.nan, label)
             only[inside] = 1
-            area = _with_interval(auc(only, score, weights=weights))
-            near = inside[np.argsort(distance[cluster == one], kind="stable")][:EXAMPLES]
+            area = _with_interval(auc(only, score[:, k], weights=weights))
+            near = inside[np.argsort(distance[member], kind="stable")][:EXAMPLES]
             people = len(np.unique(predictions.patient[inside]))
             examples = "|".join(predictions.image[near].tolist())
-            mine.append((*area, len(inside), people, apart, examples))
-        rows += [(finding, place, *row) for place, row in enumerate(sorted(mine), start=1)]
+            mine.append((*area, len(inside), people, apart, corrected, examples))
+        about = predictions.findings[k]
+        rows += [(about, place, *row) for place, row in enumerate(sorted(mine), start=1)]
     return pd.DataFrame(rows, columns=list(STRATA))
+
+
+def p_of_one_kind(reduced: Reduced, *, draws: int, seed: int) -> float:
+    """Return the p that films are of one kind, by at most `draws` draws of films that are.
+
+    Films are cut in two by k-means; what is measured is how far they are from having one mode along
+    the line through both centres, as the dip of Hartigan and Hartigan does (Annals of Statistics 13
+    (1985), 70-84), so that a skewed kind is no two. A draw has as many films, each principal
+    component from the unimodal distribution nearest to its own, which keeps its skew and its tails,
+    and as uncorrelated and as wide as in the films (a unimodal reference: Helgeson, Vock and Bair,
+    Biometrics 77 (2021), 1215-1226). Drawing ends when ENOUGH draws part as far, for no smaller p
+    would come (Besag and Clifford, Biometrika 78 (1991), 301-304). Films must be independent: one a
+    patient.
+    """
+    random = np.random.default_rng(seed)
+    centred = reduced - reduced.mean(axis=0)
+    _, size, axes = np.linalg.svd(centred, full_matrices=False)
+    own = centred @ axes[size > FLAT * size[0]].T  # uncorrelated, as the draws are
+    observed = _parting(own, seed=seed)
+    kinds = [nearest_unimodal(column)[:2] for column in own.T]
+    reached = 0
+    for drawn in range(1, draws + 1):
+        alike = [np.interp(random.random(len(own)), below, value) for value, below in kinds]
+        same = _uncorrelated(np.stack(alike, axis=1), spread=own.std(axis=0))
+        reached += _parting(same, seed=seed) >= observed
+        if reached == ENOUGH:
+            return reached / drawn
+    return (reached + 1) / (draws + 1)
+
+
+def nearest_unimodal(column: Column) -> tuple[Points, Points, float]:
+    """Return a unimodal distribution near to that of a column, and how far it is.
+
+    The distribution is its values, rising, and the share below each, straight between them; the
+    distance is the largest between both shares. Of MODES places of the mode the nearest is taken,
+    with the density's best rising fit before and falling fit after it (Grenander's estimator,
+    Skandinavisk Aktuarietidskrift 39 (1956), 125-153).
+    """
+    value, count = np.unique(column.astype(np.float64), return_counts=True)
+    gap, share = np.diff(value), count[1:] / max(1, count[1:].sum())
+    density, below = share / gap, np.append(0.0, np.cumsum(share))
+    nearest, far = below, np.inf
+    for place in np.unique(np.linspace(0, len(gap), MODES).astype(np.int64)):
+        before = isotonic_regression(density[:place], weights=gap[:place]).x
+        after = isotonic_regression(density[place:], weights=gap[place:], increasing=False).x
+        fitted = np.append(before, after)
+        other = np.append(0.0, np.cumsum(fitted * gap))
+        distance = float(np.abs(other - below).max())
+        if distance < far:
+            nearest, far = other, distance
+    return value, nearest, far
 
 
 def _words(column: pd.Series) -> np.ndarray:
@@ -352,26 +416,38 @@ def _p_of_equal_shares(label: Label, level: Level, owner: Int64[np.ndarray, " n"
     return float(chi2.sf((even.sum(axis=0) ** 2 / expected).sum() / max(1, effect), freedom))
 
 
-def _cluster(
-    feature: Float32[np.ndarray, "m d"], *, seed: int
-) -> tuple[Int64[np.ndarray, " m"], Float[np.ndarray, " m"], float]:
-    """Return each film's cluster, its distance from the cluster's centre, and the silhouette.
+def _clusters(
+    predictions: Predictions, *, seed: int
+) -> Iterator[tuple[int, Int64[np.ndarray, " m"], Reduced, KMeans, float]]:
+    """Yield each finding's place, positives, their components, clusters and the silhouette."""
+    for k, label in enumerate(predictions.label.T):
+        films = np.flatnonzero(label == 1)
+        feature, people = predictions.feature[films], np.unique(predictions.patient[films])
+        few = len(people) < FEWEST or not feature.shape[1] or not (label == 0).any()
+        if few or not np.ptp(feature, axis=0).any():
+            continue
+        count, standard = min(REDUCED, *feature.shape), StandardScaler().fit_transform(feature)
+        reduced = PCA(count, svd_solver="randomized", random_state=seed).fit_transform(standard)
+        best, apart = _parted(reduced, seed=seed)
+        if not np.isnan(apart):
+            yield k, films, reduced, best, apart
 
-    NaN where a cluster is always small, or films of one kind would be cut as far apart.
-    """
-    count, standard = min(REDUCED, *feature.shape), StandardScaler().fit_transform(feature)
-    reduced = PCA(count, svd_solver="randomized", random_state=seed).fit_transform(standard)
-    best, apart = _parted(reduced, seed=seed)
-    generator, shape = np.random.default_rng(seed), (min(SAMPLE, len(reduced)), count)
-    spread = reduced.std(axis=0)
-    alike = [_parted(spread * generator.normal(size=shape), seed=seed)[1] for _ in range(DRAWS)]
-    cluster = np.asarray(best.labels_, dtype=np.int64)
-    surely = apart > np.nanmax([-1.0, *alike])
-    return cluster, best.transform(reduced).min(axis=1), apart if surely else np.nan
+
+def _uncorrelated(drawn: Reduced, *, spread: Float[np.ndarray, " c"]) -> Reduced:
+    """Return films with components of this spread, without the correlations of chance."""
+    scaled = (drawn - drawn.mean(axis=0)) / spread
+    value, axes = np.linalg.eigh(scaled.T @ scaled / len(scaled))
+    return scaled @ (axes / np.sqrt(value)) @ axes.T * spread
+
+
+def _parting(reduced: Reduced, *, seed: int) -> float:
+    """Return how far from unimodal films are along the line through the centres of two clusters."""
+    one, other = KMeans(2, n_init="auto", random_state=seed).fit(reduced).cluster_centers_
+    return nearest_unimodal(reduced @ (other - one))[2]
 
 
 def _parted(reduced: Reduced, *, seed: int) -> tuple[KMeans, float]:
-    """Return the clusters of the best silhouette, and that."""
+    """Return the clusters of the best silhouette, and that; NaN where a cluster is always small."""
     found = [KMeans(k, n_init="auto", random_state=seed).fit(reduced) for k in range(2, MOST + 1)]
     rows = np.random.default_rng(seed).permutation(len(reduced))[:SAMPLE]
     score = [_apart(reduced[rows], np.asarray(one.labels_)[rows]) for one in found]

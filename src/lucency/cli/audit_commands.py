@@ -85,8 +85,9 @@ def errors(
 ) -> None:
     """Rank likely label errors, missing and spurious labels, with reasons.
 
-    The predictions must be of films that the network was not trained on. With --expert the ranking
-    is compared with radiologists' labels.
+    The predictions must be of films that the network was not trained on. Scores rank; they are no
+    probabilities, and only reviewed films (`audit review`) give a rate of wrong labels. With
+    --expert the ranking is compared with radiologists' labels.
 
     Example:
 

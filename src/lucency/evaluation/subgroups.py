@@ -37,7 +37,8 @@ def subgroups(
 ) -> pd.DataFrame:
     """Return each group's AUC, its gap to all other films, and its calibration gap, a finding each.
 
-    `facts` has a row for every film, named by its index or its column `image`. `gap` is the AUC in
+    All are of the recalibrated scores, as the metrics are. `facts` has a row for every film, named
+    by its index or its column `image`. `gap` is the AUC in
     the group minus that of all other films; `calibration_gap` the mean probability minus the share
     of positives. The 95 % intervals resample patients, the same for a group and the others. `small`
     says that the group or the others have fewer than 30 positives, 30 negatives or 20 patients.
@@ -128,8 +129,9 @@ def _rows(
     (films, positives, patients, few), others = (
         _counts(predictions, rows) for rows in (inside, ~inside)
     )
+    score = predictions.calibrated
     area, elsewhere = (
-        by_finding("auc", predictions.label[rows], predictions.logit[rows], weights=part)
+        by_finding("auc", predictions.label[rows], score[rows], weights=part)
         for rows, part in ((inside, weights.take(inside)), (~inside, weights.take(~inside)))
     )
     gap = area - elsewhere

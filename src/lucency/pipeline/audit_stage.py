@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -9,7 +10,14 @@ import numpy as np
 import pandas as pd
 
 from lucency.audit import shortcuts
-from lucency.audit.agreement import COUNTS, published_counts, rate_label_quality
+from lucency.audit.agreement import (
+    COUNTS,
+    READ,
+    agreement,
+    counts_of,
+    published_counts,
+    rate_label_quality,
+)
 from lucency.audit.image_quality import inspect, quality_counts, quality_table
 from lucency.audit.shortcuts import AuditResults
 from lucency.core.manifest import Manifest, read_table
@@ -86,15 +94,12 @@ def _counts(trained: Trained, films: Manifest, truth: pd.DataFrame) -> pd.DataFr
     if trained.run.protocol.data.source == "nih":
         return published_counts(films.findings)
     if not len(truth):
-        unread = [(finding, 0, 0, 0, np.nan) for finding in films.findings]
+        unread = [(finding, 0, 0, 0, *[np.nan] * 3) for finding in films.findings]
         return pd.DataFrame(unread, columns=list(COUNTS))
     true = [set(names.split("|")) for names in truth["True Labels"].loc[films.image.tolist()]]
-    rows = []
-    for finding, label in zip(films.findings, films.label.T, strict=True):
-        labelled, seen = label == 1, np.array([finding in one for one in true])
-        counts = (int(one.sum()) for one in (labelled, seen, labelled & seen))
-        rows.append((finding, *counts, np.nan))
-    return pd.DataFrame(rows, columns=list(COUNTS))
+    there = np.array([[finding in names for finding in films.findings] for names in true])
+    drawn = replace(films, label=there.astype(np.float32))
+    return counts_of(agreement(films, drawn, **trained.run.draws), pd.DataFrame(columns=list(READ)))
 
 
 def _other(predicted: Predictions, facts: dict[str, str]) -> dict[str, str]:
