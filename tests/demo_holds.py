@@ -17,6 +17,8 @@ def main() -> None:
     densenet = ranking["densenet121"]
     assert densenet >= WELL_ABOVE_CHANCE, f"densenet121: {densenet:.3f}; trivial is .5"
     assert page.stat().st_size > 100_000, f"{page} is too small to hold the figures"
+    coarse = "tells no place from another"
+    assert coarse not in page.read_text(encoding="utf-8"), "heat maps of one cell are not drawn"
     sys.stdout.write(f"demo holds: best {ranking.max():.3f}, densenet121 {densenet:.3f}\n")
 
 

@@ -5,8 +5,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from lucency.config.protocol import read_protocol
 from lucency.explain.heatmaps import even_centres
 from lucency.explain.methods.network_split import body_of, feature_centres
+from lucency.explain.methods.registry import heatmaps
 from lucency.models.networks import build
 
 
@@ -98,3 +100,13 @@ def test_what_does_not_convolve_divides_the_picture():
     assert np.allclose(feature_centres(body, pixels, evenly=evenly).down, evenly.down)
     other = even_centres((3, 3))  # not the features' grid: which has no known centres
     assert feature_centres(body, pixels, evenly=other) is other
+
+
+def test_the_demo_explains_a_network_whose_maps_have_several_cells() -> None:
+    protocol = read_protocol("demo")
+    network = build(protocol.explanation.network, findings=1, dropout=0.0).eval()
+    side = protocol.preparation.size
+    pixels = network.pictures(torch.zeros((1, side, side), dtype=torch.uint8))
+    for method in protocol.explanation.methods:
+        maps = heatmaps(network.body, pixels, method=method, findings=[0])
+        assert maps.shape[2:] == (3, 3)
