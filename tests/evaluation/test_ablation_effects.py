@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.special import expit
+from scipy.stats import norm, t
 from sklearn.metrics import (
     average_precision_score,
     brier_score_loss,
@@ -16,8 +17,15 @@ from sklearn.metrics import (
 
 from lucency.config.protocol import BASE
 from lucency.core.predictions import Predictions
-from lucency.evaluation.ablation_effects import COLUMNS, RAW, ablate, conclude_ablation
+from lucency.evaluation.ablation_effects import (
+    COLUMNS,
+    RAW,
+    ablate,
+    conclude_ablation,
+    mean_over_seeds,
+)
 from lucency.evaluation.evaluate import MACRO
+from lucency.evaluation.significance import LEVEL, holm
 
 FINDINGS = ("Mass", "Edema")
 METRICS = {
@@ -176,8 +184,11 @@ def test_variants_that_are_the_base_differ_by_nothing_at_all():
         pd.testing.assert_frame_equal(
             rows(same, variant=name)[values], rows(same, variant=BASE)[values]
         )
+    assert (same.loc[same["variant"] != BASE, "p"] == 1).all()
+    assert same.loc[same["variant"] == BASE, ["p", "p_holm"]].isna().all(axis=None)
     assert conclude_ablation(same) == (
-        "Macro AUC of net: not significantly different with 2 of 2 variants."
+        "Macro AUC of net: not significantly different with 2 of 2 variants (level .05, "
+        "Holm-corrected over 2 variants; 2 seeds)."
     )
     turned = evaluated(base=several(0, 1), one=several(1, 0))
     assert apart(rows(turned, variant="one", metric="auc"))[:, 1:].all()  # seeds are paired
@@ -189,14 +200,14 @@ def better(one: Predictions) -> Predictions:
 
 
 def test_what_is_better_or_worse_by_construction_is_called_so():
-    base = several(0, 1)
+    base = several(0, 1, 2)
     worse = [replace(one, logit=-one.logit) for one in base]
     table = evaluated(base=base, good=[better(one) for one in base], bad=worse, same=base)
     difference = rows(table, finding=MACRO, metric="auc").set_index("variant")["difference"]
     assert conclude_ablation(table) == (
         f"Macro AUC of net: significantly higher with good ({difference['good']:+.3f}); "
         f"significantly lower with bad ({difference['bad']:+.3f}); not significantly different "
-        "with 1 of 3 variants."
+        "with 1 of 3 variants (level .05, Holm-corrected over 3 variants; 3 seeds)."
     )
     assert difference["good"] > 0 > difference["bad"]
     lower = rows(table, variant="good", metric="brier", finding=MACRO)
@@ -204,38 +215,81 @@ def test_what_is_better_or_worse_by_construction_is_called_so():
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "effect"),
+    ("difference", "p", "effect"),
     [
-        (0.001, 0.019, "significantly higher with v (+0.010)"),
-        (0.0, 0.02, "not significantly different"),
-        (-0.001, 0.021, "not significantly different"),
-        (-0.02, 0.0, "not significantly different"),
-        (-0.019, -0.001, "significantly lower with v (-0.010)"),
+        (0.01, 0.04, "significantly higher with v (+0.010)"),
+        (0.01, 0.05, "not significantly different with 1 of 1 variants"),
+        (-0.01, 0.06, "not significantly different with 1 of 1 variants"),
+        (-0.01, 0.04, "significantly lower with v (-0.010)"),
+        (np.nan, np.nan, "not computable with 1 of 1 variants"),
     ],
 )
-def test_only_an_interval_that_excludes_0_is_a_change(low: float, high: float, effect: str):
-    keys = {"network": "net", "finding": MACRO, "metric": "auc"}
-    gap = {"difference": (low + high) / 2, "difference_low": low, "difference_high": high}
-    none = dict.fromkeys(gap, 0.0)
-    table = pd.DataFrame([{**keys, "variant": BASE, **none}, {**keys, "variant": "v", **gap}])
-    assert f"Macro AUC of net: {effect}" in conclude_ablation(table)
+def test_only_a_corrected_p_below_the_level_is_a_change(difference: float, p: float, effect: str):
+    keys = {"network": "net", "finding": MACRO, "metric": "auc", "seeds": 2}
+    rows = [
+        {**keys, "variant": BASE, "difference": 0.0, "p": np.nan, "p_holm": np.nan},
+        {**keys, "variant": "v", "difference": difference, "p": p / 2, "p_holm": p},
+    ]
+    expected = f"Macro AUC of net: {effect} (level .05; 2 seeds)."
+    assert conclude_ablation(pd.DataFrame(rows)) == expected
+
+
+def test_p_is_corrected_over_variants_and_that_of_findings_over_findings_too(
+    of_three_variants: pd.DataFrame,
+):
+    for metric in METRICS:
+        mine = rows(of_three_variants, metric=metric)
+        for kept in (mine["finding"] == MACRO, mine["finding"] != MACRO):
+            some = mine.loc[kept]
+            np.testing.assert_array_equal(some["p_holm"], holm(some["p"].to_numpy()))
+    macro = rows(of_three_variants, metric="auc", finding=MACRO).dropna(subset="p")
+    assert len(macro) == 3
+    assert (macro["p_holm"] >= macro["p"]).all()
+    assert macro["p_holm"].max() > macro["p"].max()
+
+
+def test_an_interval_excludes_0_where_p_is_below_the_level(of_three_variants: pd.DataFrame):
+    table = of_three_variants.dropna(subset="p")
+    excluded = (table["difference_low"] > 0) | (table["difference_high"] < 0)
+    assert 0 < excluded.sum() < len(table)
+    pd.testing.assert_series_equal(excluded, table["p"] < LEVEL, check_names=False)
+
+
+@pytest.fixture(scope="module")
+def of_three_variants() -> pd.DataFrame:
+    base = several(0, 1, 2)
+    good = [better(one) for one in several(3, 4, 5)]
+    return evaluated(base=base, good=good, one=several(6, 7, 8), two=several(9, 10, 11))
+
+
+def test_one_seed_gives_no_interval_no_p_and_no_verdict():
+    table = evaluated(base=several(0), good=[better(one) for one in several(0)])
+    ends = ["low", "high", "difference_low", "difference_high", "p", "p_holm"]
+    assert table[ends].isna().all(axis=None)
+    assert table[["value", "difference"]].notna().all(axis=None)
+    assert conclude_ablation(table) == (
+        "Macro AUC of net: no interval and no p value for a difference from the base; one seed "
+        "does not show the noise of training, 2 or more are needed."
+    )
 
 
 def test_every_network_gets_its_sentence():
-    base = {net: several(0, network=net) for net in ("one", "two")}
+    base = {net: several(0, 1, 2, network=net) for net in ("one", "two")}
     good = {"one": [better(one) for one in base["one"]], "two": base["two"]}
     table = ablate({BASE: base, "v": good}, threshold="f1", resamples=50, seed=0)
     first, second = conclude_ablation(table).split(". ")
     assert first.startswith("Macro AUC of one: significantly higher with v (+")
-    assert second == "Macro AUC of two: not significantly different with 1 of 1 variants."
+    assert second == (
+        "Macro AUC of two: not significantly different with 1 of 1 variants (level .05; 3 seeds)."
+    )
 
 
 def test_a_difference_without_a_number_is_no_effect():
     """No test film has either finding, so that there is no AUC to compare."""
-    none = [replace(one, label=np.zeros_like(one.label)) for one in several(0)]
+    none = [replace(one, label=np.zeros_like(one.label)) for one in several(0, 1)]
     table = evaluated(base=none, other=[better(one) for one in none])
     assert rows(table, metric="auc")["value"].isna().all()
-    assert "not significantly different with 1 of 1 variants" in conclude_ablation(table)
+    assert "Macro AUC of net: not computable with 1 of 1 variants" in conclude_ablation(table)
 
 
 # --- intervals
@@ -247,25 +301,69 @@ def width(table: pd.DataFrame, *, metric: str = "auc") -> float:
 
 
 def test_the_same_seed_thrice_adds_no_noise_and_seeds_apart_do():
-    once, thrice = evaluated(base=several(0)), evaluated(base=several(0, 0, 0))
+    twice, thrice = evaluated(base=several(0, 0)), evaluated(base=several(0, 0, 0))
     numbers = ["value", "low", "high"]
-    np.testing.assert_allclose(thrice[numbers], once[numbers], atol=1e-12)
+    np.testing.assert_allclose(thrice[numbers], twice[numbers], atol=1e-9)
     far = evaluated(base=[*several(0, skill=0.2), *several(1, skill=3.0)])
-    alone = [evaluated(base=several(0, skill=0.2)), evaluated(base=several(1, skill=3.0))]
-    assert width(far) > 1.5 * max(map(width, alone))
-    ends = rows(far, finding=MACRO, metric="auc").iloc[0]
-    values = [rows(table, finding=MACRO, metric="auc")["value"].iloc[0] for table in alone]
-    assert ends["low"] < min(values) + 0.05
-    assert ends["high"] > max(values) - 0.05
+    assert width(far) > 1.5 * width(twice)
+    within = far[["low", "high"]].to_numpy()
+    assert within.min() == 0  # no metric is below
+    assert within.max() <= 1
+
+
+def seeds_of(*, shared: float, own: float, training: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return 3 seeds' scores on all films and in 200 resamples, of 300 data sets, the truth 0.
+
+    `shared` is the standard error of what films do to all seeds, `own` of what they do to each by
+    itself, `training` the standard deviation of seeds.
+    """
+    generator = np.random.default_rng(5)
+    score = generator.normal(size=300) * shared + generator.normal(size=(3, 300)) * own
+    score += generator.normal(size=(3, 300)) * training
+    alike = generator.normal(size=(300, 200)) * shared
+    return score, score[:, :, None] + alike + generator.normal(size=(3, 300, 200)) * own
+
+
+@pytest.mark.parametrize(
+    ("noise", "least", "most"),
+    [
+        ({"shared": 1.0, "own": 0.0, "training": 0.0}, 268, 298),
+        ({"shared": 0.0, "own": 0.0, "training": 1.0}, 268, 298),
+        ({"shared": 0.0, "own": 1.0, "training": 0.0}, 268, 299),
+        ({"shared": 0.5, "own": 0.5, "training": 0.5}, 268, 300),
+    ],
+)
+def test_intervals_hold_the_truth_whatever_the_noise(
+    noise: dict[str, float], least: int, most: int
+):
+    """Resampling seeds covered .73 where training alone has noise."""
+    found = mean_over_seeds(*seeds_of(**noise))
+    held = int(((found.low <= 0) & (found.high >= 0)).sum())
+    assert least <= held <= most  # 285 are nominal; the bounds are four standard errors away
+
+
+def test_with_one_kind_of_noise_p_is_that_of_the_textbook():
+    score = np.array([[0.3], [0.5], [0.1]])
+    training = mean_over_seeds(score, np.repeat(score[:, :, None], 9, axis=2))
+    wanted = 2 * t.sf(score.mean() / (score.std(ddof=1) / np.sqrt(3)), 2)
+    assert training.p[0] == pytest.approx(wanted, rel=1e-6)
+    assert training.high[0] - 0.3 == pytest.approx(
+        t.ppf(0.975, 2) * score.std(ddof=1) / np.sqrt(3), rel=1e-6
+    )
+    drawn = np.random.default_rng(0).normal(size=500) / 5
+    same = np.full((3, 1), 0.3)
+    patients = mean_over_seeds(same, same[:, :, None] + drawn)
+    wanted = 2 * norm.sf(0.3 / drawn.std(ddof=1))
+    assert patients.p[0] == pytest.approx(wanted, rel=1e-6)
 
 
 def test_differences_are_paired_over_patients_and_seeds():
     """What makes a film or a seed hard for both is not held against their difference."""
-    base = [*several(0, skill=0.8), *several(1, skill=2.2)]
+    base = [*several(0, 1, 2)]
     nudged = [replace(one, logit=one.logit + np.float32(0.1) * (one.label == 1)) for one in base]
     table = rows(evaluated(base=base, v=nudged), variant="v", finding=MACRO, metric="auc").iloc[0]
     paired = table["difference_high"] - table["difference_low"]
-    assert 0 < 5 * paired < table["high"] - table["low"]
+    assert 0 < 3 * paired < table["high"] - table["low"]
     assert table["difference_low"] > 0
     assert table["difference_low"] <= table["difference"] <= table["difference_high"]
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float64
+from scipy.special import ndtr, ndtri
 
 from lucency.core.manifest import OLDEST
 from lucency.core.plan import COPY_MARK
@@ -19,8 +20,10 @@ from lucency.evaluation import bootstrap
 from lucency.evaluation.bootstrap import MACRO, Weights, mean_over_findings, ratio
 from lucency.evaluation.evaluate import require_one_part
 from lucency.evaluation.metrics import Label, Values, by_finding, not_computable
+from lucency.evaluation.significance import LEVEL, holm
 
 FEW_FILMS, FEW_PATIENTS = 30, 20  # of either class, and of both, below which numbers say little
+SMALLEST_SHOWN = 0.001  # p value
 UNKNOWN = "unknown"
 COLUMNS = (
     "network", "fact", "group", "finding", "films", "positives", "patients", "auc", "auc_low",
@@ -65,25 +68,32 @@ def subgroups(
 def worst_group(table: pd.DataFrame) -> str:
     """Return which group's macro AUC is furthest below that of all other films, or that none is.
 
-    A group that is small is not named, nor one whose interval of the gap reaches 0.
+    A group that is small is not named, nor one whose gap may be chance: p, of the normal
+    distribution of the gap with the spread that its interval has, is corrected (Holm 1979) for all
+    groups that are not small, so that where none differs one is named in at most 5 %.
     """
     large = ~table["small"].astype(bool) & table["gap"].notna()
     macro = table.loc[large & (table["finding"] == MACRO)]
     if not len(macro):
         return "Groups with enough films, beside enough other films: 0. No macro AUC is compared."
-    below = macro.loc[macro["gap_high"] < 0]
+    spread = (macro["gap_high"] - macro["gap_low"]) / (2 * ndtri(bootstrap.HIGH))
+    p = 2 * ndtr(-macro["gap"].abs() / spread.where(spread > 0))
+    macro = macro.assign(p_holm=holm(p.to_numpy(dtype=np.float64)))
+    below = macro.loc[(macro["gap"] < 0) & (macro["p_holm"] < LEVEL)]
+    corrected = f", Holm-corrected over {len(macro)} groups" if len(macro) > 1 else ""
     if not len(below):
         return (
             "Groups with a macro AUC significantly below that of all other films: 0 of "
-            f"{len(macro)} with enough films."
+            f"{len(macro)} with enough films (level .05{corrected})."
         )
     worst = below.loc[below["gap"].idxmin()]
+    chance = f"{worst['p_holm']:.3f}" if worst["p_holm"] >= SMALLEST_SHOWN else "below 0.001"
     return (
         f"Largest gap of {worst['network']}: macro AUC {worst['auc']:.3f} in the group "
         f"{worst['fact']} = {worst['group']}, {-worst['gap']:.3f} below that of all other films "
         f"(95 % interval "
-        f"{-worst['gap_high']:.3f} to {-worst['gap_low']:.3f}). Groups with enough films: "
-        f"{len(macro)}; intervals are not corrected for their number."
+        f"{-worst['gap_high']:.3f} to {-worst['gap_low']:.3f}; p {chance}"
+        f"{corrected}). Groups with enough films: {len(macro)}."
     )
 
 

@@ -19,12 +19,13 @@ from lucency.config.protocol import BASE
 from lucency.core.manifest import read_table
 from lucency.core.predictions import Predictions
 from lucency.core.progress import say
-from lucency.core.stage import fingerprint_of, produce
+from lucency.core.stage import discard_outdated, fingerprint_of, produce
 from lucency.evaluation.ablation_effects import ablate, conclude_ablation
 from lucency.pipeline import stages
 from lucency.pipeline.run import Member, Run, kept, members, read_history
 
 TEXT = ("network", "variant", "finding", "metric")
+RULE = "Behrens-Fisher over patients and seeds"  # what was compared by another is compared anew
 
 
 def predictions(run: Run) -> dict[str, dict[str, list[Predictions]]]:
@@ -48,7 +49,10 @@ def comparison(run: Run) -> pd.DataFrame:
         }
         for key, member in members(run).items()
     }
-    inputs = {"evaluation": run.protocol.evaluation.model_dump(), "predictions": made}
+    inputs = {
+        "evaluation": run.protocol.evaluation.model_dump(), "predictions": made, "rule": RULE,
+    }  # fmt: skip
+    discard_outdated(run.out / "evaluation", inputs=inputs)
     write = partial(_write_comparison, run, several)
     folder = produce(run.out / "evaluation", inputs=inputs, write=write)
     return read_table(folder / "ablation.csv", text=TEXT)
@@ -83,6 +87,7 @@ def report(run: Run) -> Path:
     """Return the page that shows it all."""
     table, found = comparison(run), issues(run)
     inputs = run.fingerprints("evaluation", "check")
+    discard_outdated(run.out / "report", inputs=inputs)
     write = partial(_write_report, run, table, found)
     return produce(run.out / "report", inputs=inputs, write=write) / "report.html"
 

@@ -424,6 +424,11 @@ def _ablated(folder: Path, out: Path) -> AblationResult:
         name: preparation_grid.describe_cell(protocol.varied(name, seed=0).preparation)
         for name in names
     }
+    if "p_holm" not in macro:
+        raise ValueError(
+            f"--ablation {folder} was compared by an earlier rule, without p values: run lucency "
+            "study ablation on it again; nothing is trained anew"
+        )
     rows = macro.assign(preparation=macro["variant"].map(words)).to_dict("records")
     conclusion = (folder / "evaluation" / "conclusion.txt").read_text(encoding="utf-8").strip()
     size = protocol.preparation.size

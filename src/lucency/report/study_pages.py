@@ -12,8 +12,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lucency.config.protocol import BASE, Protocol, protocol_text
-from lucency.evaluation.ablation_effects import RAW
+from lucency.evaluation.ablation_effects import FEWEST_SEEDS, RAW
 from lucency.evaluation.evaluate import MACRO, MICRO
+from lucency.evaluation.significance import LEVEL
 from lucency.report.rendering import COLOURS, MUTED, WIDTH, name_rows, styled, svg, write_page
 
 SHOWN = {  # by metric, of an ablation
@@ -23,8 +24,7 @@ SHOWN = {  # by metric, of an ablation
 }  # fmt: skip
 DRAWN = ("auc", "average_precision", "brier" + RAW, "brier")
 NAMES = {  # by metric and finding, of a leakage study
-    ("auc", MACRO): "Macro AUC", ("auc", MICRO): "Pooled AUC",
-    ("average_precision", MACRO): "Average precision", ("f1", MACRO): "Macro F1",
+    ("auc", MACRO): "Macro AUC", ("auc", MICRO): "Pooled AUC", ("f1", MICRO): "F1, all cells",
     ("accuracy", MICRO): "Accuracy, all cells", ("brier", MACRO): "Brier score",
 }  # fmt: skip
 KINDS = (
@@ -66,6 +66,8 @@ def write_ablation_page(
         findings=[name for name in dict.fromkeys(table["finding"]) if name != MACRO],
         macro=MACRO,
         seeds=protocol.seeds or (protocol.training.seed,),
+        fewest_seeds=FEWEST_SEEDS,
+        level=LEVEL,
         changes={BASE: base} | {one.name: _keys(one.changes) for one in protocol.variant},
         metrics=SHOWN,
         by_finding=DRAWN,
@@ -79,7 +81,8 @@ def write_ablation_page(
 def draw_ablation(macro: pd.DataFrame, *, network: str) -> str:
     """Return dots with intervals: each variant's paired difference from the base, a panel a metric.
 
-    `macro` holds the macro rows of `evaluation.ablation_effects`; variants come in their order.
+    From one seed there are dots alone. `macro` holds the macro rows of
+    `evaluation.ablation_effects`; variants come in their order.
     """
     mine = macro.loc[(macro["network"] == network) & (macro["variant"] != BASE)]
     variants = list(dict.fromkeys(mine["variant"]))
@@ -95,7 +98,9 @@ def draw_ablation(macro: pd.DataFrame, *, network: str) -> str:
         panel.set_title(SHOWN[metric].replace(" before", "\nbefore"))
         panel.tick_params(axis="x", labelrotation=45)
     name_rows(panels[0], variants)
-    figure.supxlabel("difference from the base, with 95 % interval")
+    untested = bool((mine["seeds"] < FEWEST_SEEDS).any())
+    ends = "without interval: one seed" if untested else "with 95 % interval"
+    figure.supxlabel(f"difference from the base, {ends}")
     return svg(figure, name=f"ablation-{network}", title=f"Variants of {network}")
 
 
