@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.special import ndtr, ndtri
 from scipy.stats import binomtest
+from scipy.stats import t as student
 
 from lucency.evaluation.bootstrap import all_and_resampled, interval
 from lucency.evaluation.intervals import (
@@ -11,6 +12,7 @@ from lucency.evaluation.intervals import (
     INTERVALS,
     auc_interval,
     logit_interval,
+    macro_error,
     macro_interval,
     share_interval,
 )
@@ -132,17 +134,25 @@ def test_the_interval_of_f1_ends_at_those_of_its_share():
     assert INTERVALS["f1"](label, given, np.arange(52)) == pytest.approx(expected, abs=1e-9)
 
 
-def test_a_mean_over_findings_of_one_patient_each_is_as_wide_as_unknown_numbers():
-    """Resamples show next to nothing of such findings."""
-    several = np.tile(np.array([[0.9], [0.8]]), (1, 200))
-    low, high = macro_interval(several, patients=np.array([1, 1]))
-    assert (high - low) / 2 == pytest.approx(1.96 * np.sqrt(2 / 12) / 2, rel=1e-3)
-    spread = several + np.random.default_rng(0).normal(size=several.shape) * 0.05
-    few, many = (macro_interval(spread, patients=np.array([n, n])) for n in (2, 1000))
-    assert few[1] - few[0] == pytest.approx(np.sqrt(2) * (many[1] - many[0]), rel=0.1)
-    assert macro_interval(spread * np.nan, patients=np.array([9, 9])) == pytest.approx(
-        (np.nan, np.nan), nan_ok=True
-    )
+def test_what_resamples_do_not_show_of_few_patients_widens_a_mean_over_findings():
+    generator = np.random.default_rng(0)
+    several = 0.8 + 0.05 * generator.normal(size=(2, 401))
+    two, many = (macro_error(several, patients=np.array([n, n])) for n in (2, 1000))
+    assert two[0] == pytest.approx(np.sqrt(2) * many[0], rel=0.05)
+    assert (two[1], many[1]) == (pytest.approx(2, abs=0.1), pytest.approx(1998, rel=0.05))
+    beside = macro_error(several, patients=np.array([1, 20]))
+    alone = np.var(several[1, 1:], ddof=1) * 20 / 19 * 20  # of one patient of the other finding
+    expected = np.sqrt(np.var(several[1, 1:], ddof=1) * 20 / 19 + alone) / 2
+    assert beside[0] == pytest.approx(expected, rel=0.05)
+    low, high = macro_interval(several, patients=np.array([2, 2]))
+    reach = (high - low) / 2 / two[0]
+    assert reach == pytest.approx(student.isf(0.025, two[1]))
+
+
+def test_a_mean_over_findings_that_never_differs_has_no_interval():
+    same = np.tile(np.array([[0.9], [0.8]]), (1, 200))
+    assert np.isnan(macro_interval(same, patients=np.array([5, 5]))).all()
+    assert np.isnan(macro_interval(same * np.nan, patients=np.array([9, 9]))).all()
 
 
 def test_an_interval_on_the_logit_scale_stays_within_0_and_1():

@@ -109,41 +109,47 @@ def logit_interval(sampled: Float64[np.ndarray, " c"], *, patients: int) -> Boun
 def macro_interval(
     value: Float64[np.ndarray, "k c"], *, patients: Int64[np.ndarray, " k"]
 ) -> Bounds:
-    """Return the ends of the interval of a mean over findings, 1.96 of `macro_error` from it."""
+    """Return the ends of the interval of a mean over findings, by `macro_error` and Student's t."""
     known = value[:, 0][~np.isnan(value[:, 0])]
     if not len(known):
         return NONE
-    reach, centre = NORMAL * macro_error(value, patients=patients), float(known.mean())
+    error, freedom = macro_error(value, patients=patients)
+    reach, centre = float(student.ppf(HIGH, freedom)) * error, float(known.mean())
     return centre - reach, centre + reach
 
 
-def macro_error(value: Float64[np.ndarray, "k c"], *, patients: Int64[np.ndarray, " k"]) -> float:
-    """Return the standard error of a mean over findings, from resamples of patients.
+def macro_error(
+    value: Float64[np.ndarray, "k c"], *, patients: Int64[np.ndarray, " k"]
+) -> tuple[float, float]:
+    """Return the standard error of a mean over findings, from resamples, and its freedom.
 
     It is that of the mean over resamples, and what these do not show of findings with few patients:
     `patients` are those of the rarer class. The bootstrap's variance of a mean of p patients is too
     small by (p - 1) / p (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, section
     5.3). One patient shows nothing: his variance is taken to be a patient's of the other findings,
-    on average. Findings that are not computable on all films do not count. NaN where resamples
-    show no error.
+    on average. The degrees of freedom are Satterthwaite's (Biometrics Bulletin 2, 1946, 110-114) of
+    the findings' variances, few where one of few patients has most of it. Findings that are not
+    computable on all films do not count. NaN where resamples show no error.
     """
     known = ~np.isnan(value[:, 0])
     several, count = value[known, 1:], np.maximum(patients[known], 1)
     variance = np.array([_variance_of(row) for row in several])
     if not variance.any():
-        return np.nan
-    more = count > 1
-    true = np.where(more, variance * count / np.maximum(count - 1, 1), np.nan)
+        return np.nan, np.nan
+    more, others = count > 1, np.maximum(count - 1, 1)
+    true = np.where(more, variance * count / others, np.nan)
     alone = np.mean(true[more] * count[more]) if more.any() else UNKNOWN_VARIANCE
     true = np.where(more, true, np.maximum(variance, alone))
     hidden = (true - variance).sum() / len(several) ** 2
-    return float(np.sqrt(_variance_of(mean_over_findings(several)) + hidden))
+    freedom = true.sum() ** 2 / (true**2 / others).sum()
+    return float(np.sqrt(_variance_of(mean_over_findings(several)) + hidden)), float(freedom)
 
 
 def _variance_of(sampled: Float64[np.ndarray, " r"]) -> float:
     """Return the variance over the resamples that are computable; 0 for fewer than two."""
     known = sampled[~np.isnan(sampled)]
-    return float(np.var(known, ddof=1)) if len(known) > 1 else 0.0
+    # Less the first, so that resamples that are all alike have exactly 0.
+    return float(np.var(known - known[0], ddof=1)) if len(known) > 1 else 0.0
 
 
 def _recall(label: Label, given: Inputs, owner: Owner) -> Bounds:
