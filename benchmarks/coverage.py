@@ -5,7 +5,8 @@ of the largest; one process). Films have the 14 prevalences of ChestX-ray14 and 
 distributions, so that every truth is known: AUCs of .62 to .97, calibrated probabilities,
 thresholds at the best F1. Patients have several films that are alike, in labels and scores. Written
 are a table of every metric and size, for findings, macro and micro, with the share of data sets in
-which an interval was given, and a table of tests.
+which an interval was given, and a table of tests; both in Markdown too. What follows from rules of
+other modules is simulated by coverage_ablation.py, coverage_audit.py and coverage_split.py.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ FINDINGS = tuple(f"finding {k}" for k in range(14))
 POOLED = 200_000  # films from which the truth of all cells, and of whole films, is taken
 GRID = np.linspace(-9, 13, 220_001)
 STEP = GRID[1] - GRID[0]
+LEAST_GIVEN = 0.02  # of the data sets, below which a coverage is not shown
 PLANTED, REPEATS = 0.02, 20  # of macro AUC
 
 
@@ -66,10 +68,35 @@ def main() -> None:
     print(intervals.to_string(), tested.to_string(), sep="\n")
     print(f"a difference of {PLANTED} on {LARGEST:,} films is found in {found} of {REPEATS}")
     cores = f"{platform.machine()}-{os.cpu_count()}core-{datetime.date.today()}"
+    folder = ROOT / "benchmarks" / "results"
     for name, table in (("intervals", intervals), ("tests", tested)):
-        file = ROOT / "benchmarks" / "results" / f"coverage-{name}-{cores}.csv"
-        table.to_csv(file)
-        print(f"written to {file.relative_to(ROOT)}")
+        table.to_csv(folder / f"coverage-{name}-{cores}.csv")
+    text = markdown(intervals, tested)
+    (folder / f"coverage-{cores}.md").write_text(text, encoding="utf-8")
+    print(text, f"written to benchmarks/results/coverage-*-{cores}.*", sep="\n")
+
+
+def markdown(intervals: pd.DataFrame, tested: pd.DataFrame) -> str:
+    """Return both tables for docs/evaluation.md: coverage, and false alarms; a column a size."""
+    heads = " | ".join(f"{films:,}" for films in SIZES)
+    lines = [f"| metric | of | {heads} |", f"|---|---|{'---|' * len(SIZES)}"]
+    for metric, place in intervals.index:
+        row = intervals.loc[(metric, place)]
+        cells = [_cell(row[("held", films)], row[("given", films)]) for films in SIZES]
+        lines.append(f"| `{metric}` | {place} | {' | '.join(cells)} |")
+    lines += ["", f"| test of a difference | {heads} |", f"|---|{'---|' * len(SIZES)}"]
+    for place in tested.index:
+        cells = [_cell(tested.loc[place, ("significant", films)], 1.0) for films in SIZES]
+        lines.append(f"| {place} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(share: float, given: float) -> str:
+    """Return a share, and of how many data sets where not of all; too few are not shown."""
+    if given < LEAST_GIVEN or share != share:
+        return "not given"
+    part = "" if given > 0.995 else f" ({100 * given:.0f} %)"
+    return f"{share:.3f}".removeprefix("0") + part
 
 
 def true_values(prevalence: float, apart: float, threshold: float) -> dict[str, float]:

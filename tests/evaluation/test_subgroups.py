@@ -81,9 +81,12 @@ def test_every_group_has_a_row_per_finding_and_macro():
         "films of the patient": ["1", "2 to 4", "5 and more"],
     }
     assert (table.groupby(["fact", "group"]).size() == 4).all()
+    large = table[~table["small"]]
     for value, low, high in (GAPS[:3], GAPS[3:]):
-        assert (table[low] <= table[value]).all()
-        assert (table[value] <= table[high]).all()
+        assert (large[low] <= large[value]).all()
+        assert (large[value] <= large[high]).all()
+        assert table.loc[table["small"], [low, high]].isna().all(axis=None)  # too few films
+    assert 0 < len(large) < len(table)
     films = table[table["finding"] == "macro"].groupby("fact")["films"].sum()
     assert (films == 600).all()
 

@@ -41,10 +41,10 @@ def subgroups(
     """Return each group's AUC, its gap to all other films, and its calibration gap, a finding each.
 
     All are of the recalibrated scores, as the metrics are. `facts` has a row for every film, named
-    by its index or its column `image`. `gap` is the AUC in
-    the group minus that of all other films; `calibration_gap` the mean probability minus the share
-    of positives. The 95 % intervals resample patients, the same for a group and the others. `small`
-    says that the group or the others have fewer than 30 positives, 30 negatives or 20 patients.
+    by its index or its column `image`. `gap` is the AUC in the group minus that of all other films;
+    `calibration_gap` the mean probability minus the share of positives. The 95 % intervals resample
+    patients, the same for a group and the others. `small` says that the group or the others have
+    fewer than 30 positives, 30 negatives or 20 patients, too few for an interval.
     Macro is the mean over findings that are not small; where these are fewer than half, over all
     that are computable, and it is small itself. A fact that the table lacks is one row, whose note
     says so. A gap may come from other illnesses and other films in the group, not only from the
@@ -153,9 +153,13 @@ def _rows(
     notes.append(_macro_note(predictions.findings, gap, over))
     values = [area, gap, _calibration(predictions, inside, weights)]
     values = [np.concatenate([v, mean_over_findings(v[over])[None]]) for v in values]
-    bounds = [bootstrap.interval(np.where(np.isnan(v[:, :1]), np.nan, v[:, 1:])) for v in values]
-    numbers = [one for v, ends in zip(values, bounds, strict=True) for one in (v[:, 0], *ends)]
     names, small = (*predictions.findings, MACRO), np.append(small, not enough)
+    unsure = [np.isnan(v[:, :1]) | small[:, None] for v in values]
+    bounds = [
+        bootstrap.interval(np.where(none, np.nan, v[:, 1:]))
+        for v, none in zip(values, unsure, strict=True)
+    ]
+    numbers = [one for v, ends in zip(values, bounds, strict=True) for one in (v[:, 0], *ends)]
     rows = zip(names, films, positives, patients, *numbers, small, notes, strict=True)
     return [(predictions.network, *place, *row) for row in rows]
 
