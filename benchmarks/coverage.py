@@ -15,9 +15,11 @@ import argparse
 import datetime
 import os
 import platform
+from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,7 +29,7 @@ from scipy.special import expit, logit, ndtr, ndtri
 from lucency.core.predictions import Predictions
 from lucency.evaluation.bootstrap import once
 from lucency.evaluation.compare import compare, rank
-from lucency.evaluation.evaluate import evaluate
+from lucency.evaluation.evaluate import Inputs, evaluate, metric_inputs
 from lucency.evaluation.metrics import METRICS, PER_FILM, measure
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -187,8 +189,8 @@ def _pooled_truth() -> dict[str, float]:
     """Return the metrics of all cells and of whole films, from very many films."""
     (films,) = _draw(POOLED, POOLED, np.random.default_rng([0, 0]))
     decision = films.probability >= DECIDED
-    given = {"logit": films.logit, "probability": films.probability, "decision": decision}
-    cells = {name: one.ravel() for name, one in given.items()}
+    given = metric_inputs(films, decision)
+    cells: Inputs = {name: one.ravel() for name, one in given.items()}
     found = measure(films.label.ravel(), cells, weights=once(films.label.size))
     true = {name: float(value[0]) for name, value in found.items()} | {"ece": 0.0}
     for name, metric in PER_FILM.items():
@@ -207,13 +209,17 @@ def _one_set(films: int, seed: int) -> pd.DataFrame:
         each = table.loc[name].loc[list(FINDINGS)]
         known = each["value"].notna().to_numpy()
         truths = [*TRUE[name], TRUE[name].to_numpy()[known].mean(), _pooled()[name]]
-        lines = [*each.to_dict("records"), table.loc[(name, "macro")], table.loc[(name, "micro")]]
+        lines = [
+            *each.to_dict("records"),
+            *(table.loc[(name, place)].to_dict() for place in ("macro", "micro")),
+        ]
         places = [*["finding"] * 14, "macro", "micro"]
         rows += [
             (name, place, *_held(*one)) for place, *one in zip(places, lines, truths, strict=True)
         ]
     for name in PER_FILM:
-        rows.append((name, "per film", *_held(table.loc[(name, "per film")], _pooled()[name])))
+        row = table.loc[(name, "per film")].to_dict()
+        rows.append((name, "per film", *_held(row, _pooled()[name])))
     return pd.DataFrame(rows, columns=["metric", "place", "given", "held", "above"])
 
 
@@ -226,7 +232,7 @@ def _pooled() -> dict[str, float]:
     return _POOLED
 
 
-def _held(row: dict[str, float] | pd.Series, truth: float) -> tuple[bool, bool, bool]:
+def _held(row: Mapping[Any, Any], truth: float) -> tuple[bool, bool, bool]:
     """Return whether an interval is given, whether it holds the truth, and whether it is above."""
     low, high = float(row["low"]), float(row["high"])
     return low == low, low <= truth <= high, low > truth
@@ -234,11 +240,14 @@ def _held(row: dict[str, float] | pd.Series, truth: float) -> tuple[bool, bool, 
 
 def _summary(rows: pd.DataFrame) -> pd.DataFrame:
     """Return coverage among the intervals that are given, and their share, by metric and size."""
-    by = ["metric", "place", "size"]
-    given = rows.groupby(by, sort=False)["given"].mean()
-    among = rows[rows["given"]].groupby(by, sort=False)[["held", "above"]].mean()
-    table = pd.concat([given, among], axis=1).unstack("size")
-    return table.round(3)
+    return _by_size(rows, ["metric", "place"], ["held", "above"])
+
+
+def _by_size(rows: pd.DataFrame, keys: list[str], counted: list[str]) -> pd.DataFrame:
+    """Return shares of the data sets: given, and among these the counted; a column a size."""
+    among = rows.assign(**{name: rows[name].where(rows["given"]).astype(float) for name in counted})
+    shares = {"values": ["given", *counted], "aggfunc": "mean", "sort": False}
+    return among.pivot_table(index=keys, columns="size", **shares).round(3)
 
 
 def _one_pair(films: int, seed: int) -> pd.DataFrame:
@@ -252,10 +261,7 @@ def _one_pair(films: int, seed: int) -> pd.DataFrame:
 
 
 def _false_alarms(rows: pd.DataFrame) -> pd.DataFrame:
-    by = ["place", "size"]
-    given = rows.groupby(by, sort=False)["given"].mean()
-    among = rows[rows["given"]].groupby(by, sort=False)[["significant", "interval"]].mean()
-    return pd.concat([given, among], axis=1).unstack("size").round(3)
+    return _by_size(rows, ["place"], ["significant", "interval"])
 
 
 def _found(seed: int) -> bool:

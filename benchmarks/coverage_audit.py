@@ -111,8 +111,12 @@ def _label_quality(sets: int) -> list[Row]:
     argued = [_is_unreliable(*_hardly_agreed(np.random.default_rng([22, s])), seed=s)
               for s in range(sets)]  # fmt: skip
     return [
-        ("labels half right, alike films of a patient: rated unreliable", np.mean(half), sets),
-        ("right labels, readers of kappa about .1: rated unreliable", np.mean(argued), sets),
+        (
+            "labels half right, alike films of a patient: rated unreliable",
+            float(np.mean(half)),
+            sets,
+        ),
+        ("right labels, readers of kappa about .1: rated unreliable", float(np.mean(argued)), sets),
     ]
 
 
@@ -169,9 +173,13 @@ def _label_errors(sets: int) -> list[Row]:
         label = (truth ^ wrong).astype(np.float32)
         ours = error_score(label, score, joint_counts(label, score))
         found.append([_share(one, wrong) for one in (ours, contradiction(label, score))])
-    first = np.mean(found, axis=0)
+    first = np.mean(found, axis=0).tolist()
     return [
-        ("right labels of 0, AUC .8, that the joint counts as missing", np.mean(counted), sets),
+        (
+            "right labels of 0, AUC .8, that the joint counts as missing",
+            float(np.mean(counted)),
+            sets,
+        ),
         ("wrong labels among as many first, by the score", first[0], sets),
         ("wrong labels among as many first, by confidence alone", first[1], sets),
     ]

@@ -342,6 +342,22 @@ def test_our_own_predictions_and_tables_have_no_complaint():
     assert not any(issues(name, replace(checked, scores=gone)) for name in tables)
 
 
+def test_a_macro_score_counts_0_for_what_is_never_called_and_not_for_what_is_absent():
+    label, called = HONEST.label.copy(), np.full(HONEST.label.shape[1], 0.5)
+    label[:, 0], called[:2] = 0, 2.0  # no positives, and two findings are never called
+    predictions = Predictions(
+        network="net", split="0123", findings=HONEST.findings, image=HONEST.image,
+        patient=HONEST.patient, part=HONEST.part, label=label,
+        logit=np.log(HONEST.probability / (1 - HONEST.probability)),
+        feature=np.empty((len(label), 0), dtype=np.float32),
+    )  # fmt: skip
+    table = evaluate(predictions, threshold=called, resamples=20, seed=0)
+    mcc = table[table["metric"] == "mcc"].set_index("finding")
+    assert np.isnan(mcc.loc[list(HONEST.findings[:2]), "value"]).all()
+    published = replace(HONEST, label=label, scores=table)
+    assert "mean_of_another_table" not in {one.check for one in check_predictions(published)}
+
+
 def test_a_network_that_has_learnt_nothing_of_common_findings_is_no_double_sigmoid():
     """Probabilities of .50 to .53 where half of the films are positive are shares."""
     generator = np.random.default_rng(0)
