@@ -25,7 +25,7 @@ from scipy.special import logit as log_odds
 from lucency.core.manifest import require
 from lucency.core.predictions import Predictions, check_knots, no_knots, rescale
 from lucency.evaluation.bootstrap import MACRO, MICRO, mean_over_findings
-from lucency.evaluation.intervals import share_interval
+from lucency.evaluation.intervals import TOO_FEW, share_interval
 from lucency.evaluation.metrics import bin_edges, bin_of
 
 SMALLEST_SLOPE = 1e-3
@@ -34,7 +34,6 @@ PRECISION = 1e-10  # of the gradient of the mean log-loss, in nats for a standar
 HELD = f"slope held at {SMALLEST_SLOPE}: the best on validation films is not above it"
 LEVEL = "one level for all films: no higher logits have a higher share in validation"
 RIGHT = "not fitted: no logit has the wrong sign in validation, so no temperature is the best"
-FEW = "no interval: fewer than 3 patients"
 UNSEEN, UNLABELLED = "not computable: 0 films", "not computable: 0 films with a label"
 COLUMNS = (
     "network", "finding", "bin", "low_edge", "high_edge", "films", "positives", "mean_probability",
@@ -295,7 +294,7 @@ def _bins(
             (float(probability[inside].mean()), positives / films) if films else (np.nan, np.nan)
         )
         low, high = share_interval(label == 1, inside, owner=owner)
-        note = UNSEEN if not films else FEW if np.isnan(low) else ""
+        note = UNSEEN if not films else TOO_FEW if np.isnan(low) else ""
         yield b, low_edge[b], high_edge[b], films, positives, mean, share, low, high, note
 
 

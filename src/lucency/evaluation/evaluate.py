@@ -47,7 +47,6 @@ Inputs = dict[Input, np.ndarray]  # what metrics take of films, or of cells of f
 Patient = Int64[np.ndarray, " n"]
 Values = dict[str, Float64[np.ndarray, "c r"]]  # metric -> of all films, then of each resample
 Described = tuple[float, float, float, str]  # value, ends of its interval, note
-TOO_FEW = f"no interval: fewer than {intervals.FEWEST} patients"
 FLOOR = "no interval; a calibrated network has {:.3f} by chance"
 _BOTH: tuple[Need, ...] = ("positives", "negatives")
 
@@ -246,7 +245,7 @@ def _described(name: str, column: Column, values: Values, place: int) -> Describ
         pass
     elif name in intervals.INTERVALS:
         low, high = intervals.INTERVALS[name](column.label, column.inputs, column.patient)
-        note = "" if low == low else TOO_FEW
+        note = "" if low == low else intervals.TOO_FEW
     elif name == UNBIASED:
         centre = values[WITHOUT_BIAS][place]
         low, high = intervals.logit_interval(centre, patients=column.patients["positives"])

@@ -24,6 +24,7 @@ from lucency.evaluation.bootstrap import HIGH, mean_over_findings
 from lucency.evaluation.significance import delong, wilson
 
 FEWEST = 3  # patients of either class: with fewer there is no interval
+TOO_FEW = f"no interval: fewer than {FEWEST} patients"
 BOOTSTRAPPED = 30  # the same, where the interval is one of the bootstrap
 LEAST = {"specificity_at_recall": 100}  # the same, where it rests on the lowest tenth of positives
 TRUSTED = 15  # patients with whom DeLong's error counts half, and the model's the other half
