@@ -26,7 +26,8 @@ from lucency.core.tables import load_tables
 from lucency.evaluation import bootstrap
 from lucency.evaluation.ablation_effects import FEWEST_SEEDS, mean_over_seeds
 from lucency.evaluation.bootstrap import Weights, mean_over_findings
-from lucency.evaluation.compare import check_comparable, macro_test, patients_of_rarer
+from lucency.evaluation.compare import check_comparable, macro_test
+from lucency.evaluation.intervals import bootstrap_interval, patients_of_rarer
 from lucency.evaluation.metrics import by_finding, mean_over_films
 from lucency.evaluation.significance import LEVEL, holm
 
@@ -123,7 +124,7 @@ def compare_cells(
     )
     each = np.stack([_areas(several, drawn) for several in predictions.values()])
     area = np.stack([_mean_area(repeated, share) for repeated in each])
-    patients = patients_of_rarer(first)
+    patients = patients_of_rarer(first.label, owner=first.patient)
     cells = [
         (name, (one := grid[name]).order, one.clahe_clip, one.clahe_tiles) for name in predictions
     ]
@@ -168,10 +169,11 @@ def average_measures(
     for cell, table in value.items():
         for measure in table:
             mine, plain = (one[measure].to_numpy(np.float64) for one in (table, value[OFF]))
-            mean, change = (mean_over_films(one, weights=drawn) for one in (mine, mine - plain))
-            ends = [float(end) for one in (mean, change) for end in bootstrap.interval(one[1:])]
+            people = len(np.unique(patient[~np.isnan(mine)]))
+            means = [mean_over_films(one, weights=drawn) for one in (mine, mine - plain)]
+            ends = [end for one in means for end in bootstrap_interval(one, patients=people)]
             about = (cell, str(measure), int((~np.isnan(mine)).sum()))
-            rows.append((*about, mean[0], *ends[:2], change[0], *ends[2:]))
+            rows.append((*about, means[0][0], *ends[:2], means[1][0], *ends[2:]))
     columns = ["cell", "measure", "films", "value", "low", "high"]
     return pd.DataFrame(rows, columns=[*columns, "change", "change_low", "change_high"])
 
