@@ -207,20 +207,29 @@ def macro_interval(
 def macro_interval_of_ranks(
     value: Float64[np.ndarray, "k c"], *, patients: Int64[np.ndarray, " k"]
 ) -> Bounds:
-    """Return the same of a metric between 0 and 1 of how films are ranked, as AUC.
+    """Return the same of a metric between 0 and 1 of how films are ranked, by its own error."""
+    error, freedom = macro_error_of_ranks(value, patients=patients)
+    return _around(value, float(student.ppf(HIGH, freedom)) * error)
+
+
+def macro_error_of_ranks(
+    value: Float64[np.ndarray, "k c"], *, patients: Int64[np.ndarray, " k"]
+) -> tuple[float, float]:
+    """Return the standard error of the mean of a metric of how films are ranked, and its freedom.
 
     What a patient of the rarer class adds to the variance is alike in all findings, as a multiple
     of v (1 - v) of the value v, so that the variance of a finding with few of them is borrowed: a
     share TRUSTED / (TRUSTED + patients - 1) of it is that of the others (a generalised variance
     function: Wolter, Introduction to Variance Estimation, 2007, chapter 7), with v of two more
     patients of either kind (Agresti and Coull, The American Statistician 52, 1998, 119-126). The
-    degrees of freedom are Satterthwaite's, of TRUSTED + patients - 1 each.
+    degrees of freedom are Satterthwaite's (Biometrics Bulletin 2, 1946, 110-114), of
+    TRUSTED + patients - 1 each. NaN where resamples show no error.
     """
     known = ~np.isnan(value[:, 0])
     count = np.maximum(patients[known], 1)
     variance = np.array([_variance_of(row) for row in value[known, 1:]])
     if not variance.any():
-        return NONE
+        return np.nan, np.nan
     moved = (value[known, 0] * count + 2) / (count + 4)
     unit, others = moved * (1 - moved) / count, np.maximum(count - 1, 1)
     enough = count >= min(ENOUGH, np.sort(count)[-2:][0])
@@ -231,7 +240,7 @@ def macro_interval_of_ranks(
     whole = _variance_of(mean_over_findings(value[known, 1:]))
     whole += (true.sum() - variance.sum()) / len(variance) ** 2
     freedom = true.sum() ** 2 / (true**2 / (count - 1 + TRUSTED)).sum()
-    return _around(value, float(student.ppf(HIGH, freedom) * np.sqrt(max(whole, TINY))))
+    return float(np.sqrt(max(whole, TINY))), float(freedom)
 
 
 def _around(value: Float64[np.ndarray, "k c"], reach: float) -> Bounds:
