@@ -103,8 +103,8 @@ def inflate(
     micro pools all cells. The 95 % intervals are by the standard errors of evaluation.intervals,
     from resampled patients; both sides have other patients, so that their variances add up. The
     Brier score is better when lower: there inflation is negative. `seen` are the patients of all
-    the network's own films, of any part. Raises ValueError when one of them is among the untouched, or when the two sides have
-    other findings.
+    the network's own films, of any part. Raises ValueError when one of them is among
+    the untouched, or when the two sides have other findings.
     """
     _check(own, untouched, seen)
     sides = []
