@@ -14,10 +14,17 @@ from scipy.special import expit, logit
 from sklearn.metrics import roc_auc_score
 
 from lucency.audit.checks.issue import Fitted, Issue, UnverifiedPredictions, unverified
-from lucency.audit.checks.prediction_checks import CAP, CHECKS, check_predictions
+from lucency.audit.checks.prediction_checks import (
+    CAP,
+    CHECKS,
+    areas_by_column,
+    check_predictions,
+)
 from lucency.core.manifest import FINDINGS
 from lucency.core.predictions import Predictions
+from lucency.evaluation.bootstrap import once
 from lucency.evaluation.evaluate import COLUMNS, evaluate, trivial
+from lucency.evaluation.metrics import auc
 
 FOUR = ("Mass", "Edema", "Nodule", "Hernia")
 SPLIT = "0123456789abcdef"
@@ -425,3 +432,14 @@ def test_predictions_that_do_not_fit_are_refused():
         replace(HONEST, scores=HONEST.scores.drop(columns=["high", "films"]))
     with pytest.raises((ValueError, TypeError), match="probability"):
         replace(HONEST, probability=HONEST.probability[:, :2])
+
+
+def test_every_area_of_a_finding_by_a_column_is_the_auc():
+    random = np.random.default_rng(0)
+    label = (random.random((60, 5)) < 0.3).astype(np.float32)
+    label[:9, 2:4], label[:, 4] = np.nan, 0
+    score = random.integers(0, 7, (60, 5)) / 7
+    found, plainly = areas_by_column(label, score), once(60)
+    expected = [[auc(y, p, weights=plainly)[0] for p in score.T] for y in label.T]
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+    assert np.isnan(found[4]).all()

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from functools import partial
 
 import pandas as pd
 import pytest
@@ -10,6 +11,7 @@ from invented import NETWORKS, Page, an_experiment
 from lucency.audit.checks.issue import Issue, issue_table
 from lucency.core.manifest import FINDINGS
 from lucency.evaluation.evaluate import TRIVIAL
+from lucency.report.metric_figures import choose_findings
 from lucency.report.predictions_page import PredictionsPage, page_values
 from lucency.report.rendering import render
 from lucency.report.run_page import Experiment
@@ -143,6 +145,29 @@ def test_hostile_words_are_shown_not_run(single: PredictionsPage) -> None:
     page = page_of(replace(single, **words, evaluation=evaluation, issues=issue_table([issue])))
     assert not any(tag == "script" for tag, _ in Page(page).tags)
     assert page.count("&lt;script&gt;") > 8
+
+
+def test_a_wide_table_folds_what_is_not_drawn(lonely: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = alone(an_experiment(findings=FINDINGS[:6], networks=NETWORKS[:1]))
+    figures = ("auc", "macro", "roc", "precision", "pooled", "reliability")
+    asked: dict[str, list[str]] = {}
+    some = partial(choose_findings, most=4)
+    monkeypatch.setattr("lucency.report.predictions_page.choose_findings", some)
+
+    def draw(*_: object, findings: list[str], **__: object) -> dict[str, str]:
+        asked["drawn"] = findings
+        return {f"{name}_figure": "" for name in figures}
+
+    monkeypatch.setattr("lucency.report.predictions_page.draw_evaluation", draw)
+    text = section(page_of(page), "findings")
+    folded = [name for name in FINDINGS[:6] if name not in asked["drawn"]]
+    assert len(folded) == 2
+    assert "Findings: 6. Figures draw 4:" in text
+    assert text.count("<summary>Other findings: 2</summary>") == 4  # AUC, metrics twice, confusion
+    open_, _, rest = text[text.index("AUC by finding, table") :].partition("Other findings: 2")
+    assert not [name for name in folded if name in open_]
+    assert not [name for name in folded if name not in rest.partition("</details>")[0]]
+    assert "Other findings" not in lonely
 
 
 def test_the_same_predictions_give_the_same_bytes(single: PredictionsPage, lonely: str) -> None:

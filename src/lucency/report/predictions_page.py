@@ -24,7 +24,7 @@ from lucency.evaluation.evaluate import MACRO, MICRO, PER_FILM_ROW, TRIVIAL
 from lucency.evaluation.metrics import METRICS, PER_FILM
 from lucency.evaluation.subgroups import worst_group
 from lucency.evaluation.summary import Evaluation
-from lucency.report.metric_figures import draw_evaluation
+from lucency.report.metric_figures import choose_findings, draw_evaluation
 from lucency.report.rendering import PLAIN, styles_of, write_page
 
 CHOSEN = (
@@ -98,11 +98,14 @@ def write_external_page(
 def page_values(page: PredictionsPage) -> dict[str, Any]:
     """Return the values of the shared sections, by the names of sections.html.jinja."""
     several, best, found = page.predictions, page.order[0], page.evaluation
-    style = styles_of([one.network for one in several])
+    style, findings = styles_of([one.network for one in several]), several[0].findings
+    drawn = choose_findings(areas_of(found.metrics, network=best, findings=findings))
     return {
         "title": page.title,
         "data_set": page.data_set.rstrip("."),
-        "findings": several[0].findings,
+        "findings": findings,
+        "drawn": drawn,
+        "folded": [name for name in findings if name not in drawn],
         "conclusion": found.conclusion,
         "issues": page.issues.to_dict("records"),
         "checks": page.checks,
@@ -114,10 +117,16 @@ def page_values(page: PredictionsPage) -> dict[str, Any]:
         **_comparison(found),
         "best": best,
         "style": {**style, TRIVIAL: PLAIN},
-        **draw_evaluation(several, evaluation=found, best=best, style=style),
+        **draw_evaluation(several, evaluation=found, best=best, findings=drawn, style=style),
         **_subgroups(found.subgroups),
         **CONSTANTS,
     }
+
+
+def areas_of(metrics: pd.DataFrame, *, network: str, findings: Sequence[str]) -> pd.DataFrame:
+    """Return the rows of a network's AUC, one a finding, in this order."""
+    mine = metrics.loc[(metrics["network"] == network) & (metrics["metric"] == "auc")]
+    return mine.set_index("finding").reindex(list(findings)).reset_index()
 
 
 def require_networks(expected: Iterable[str], found: Iterable[str], table: str) -> None:

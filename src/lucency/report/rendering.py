@@ -39,6 +39,7 @@ BESIDE = (r"bias \+[.\d]+", r"[.\d]+ by chance", "no interval")  # the first tha
 DASH, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
 NO_NAME = re.compile(r"[^\w.+-]+")  # not allowed in the name of a file
 QUALITY = 85  # of JPEG
+FINE = 90  # of WebP, whose letters stay sharp
 DOTS = 110  # an inch, of a PNG
 WIDTH = 9.6  # inches
 INK, MUTED, HAIRLINE = "#1d2730", "#5c6873", "#dde4e9"
@@ -157,6 +158,16 @@ def png(figure: Figure) -> bytes:
 def png_uri(file: bytes) -> str:
     """Return a PNG file as a data URI."""
     return f"data:image/png;base64,{base64.b64encode(file).decode()}"
+
+
+def webp_uri(figure: Figure) -> str:
+    """Return a figure with films as the data URI of a WebP, an eighth of a PNG's length."""
+    file = io.BytesIO()
+    with mpl.rc_context(SETTINGS):
+        figure.savefig(
+            file, format="webp", dpi=DOTS, facecolor="white", pil_kwargs={"quality": FINE}
+        )
+    return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def jpeg_uri(picture: UInt8[np.ndarray, "h w *c"], *, side: int) -> str:

@@ -10,16 +10,16 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Bool, Float, Float64, Int64
 from scipy.optimize import linear_sum_assignment
 from scipy.special import expit
+from scipy.stats import rankdata
 
 from lucency.audit.checks.issue import Issue, UnverifiedPredictions, issues_of, ranked
 from lucency.core.manifest import counted
 from lucency.core.tables import film_names, within
-from lucency.evaluation.bootstrap import interval, once
+from lucency.evaluation.bootstrap import interval, ratio
 from lucency.evaluation.evaluate import MACRO, MICRO, TRIVIAL
-from lucency.evaluation.metrics import auc
 
 CLEAR = 4.0  # standard errors: by chance once in 30,000
 GAIN = 0.05  # of AUC, below which another column is not clearly the better one
@@ -380,11 +380,32 @@ def _error(
 def _assigned(predictions: UnverifiedPredictions) -> Int64[np.ndarray, " k"]:
     """Return for each finding the column that ranks it best, each column once, in sum."""
     whole = predictions.whole
-    label, probability = predictions.label[whole], predictions.probability[whole]
-    weights = once(len(label))
-    area = [[auc(y, p, weights=weights)[0] for p in probability.T] for y in label.T]
-    square = np.array(area).reshape(label.shape[1], -1)
+    square = areas_by_column(predictions.label[whole], predictions.probability[whole])
     return linear_sum_assignment(-np.nan_to_num(square, nan=0.5))[1].astype(np.int64)
+
+
+def areas_by_column(
+    label: Float[np.ndarray, "n k"], probability: Float[np.ndarray, "n k"]
+) -> Float64[np.ndarray, "k k"]:
+    """Return the AUC of every finding, a row, by every column of probabilities.
+
+    From the sum of the positives' ranks (Mann and Whitney 1947), among the films that are stated;
+    NaN without both classes.
+    """
+    stated, findings = ~np.isnan(label), label.shape[1]
+    alike = {mask.tobytes(): [] for mask in stated.T}
+    for place, mask in enumerate(stated.T):
+        alike[mask.tobytes()].append(place)
+    area = np.empty((findings, findings))
+    for places in alike.values():  # findings whose label is stated on the same films
+        films = stated[:, places[0]]
+        truth = label[films][:, places].T.astype(np.float64)
+        rank = rankdata(probability[films], axis=0)
+        positives = truth.sum(axis=1, keepdims=True)
+        pairs = positives * (films.sum() - positives)
+        above = truth @ rank - positives * (positives + 1) / 2
+        area[places] = ratio(above, np.broadcast_to(pairs, above.shape))
+    return area
 
 
 def _gain(predictions: UnverifiedPredictions, place: int, other: int) -> str:
