@@ -24,6 +24,7 @@ from lucency.core.manifest import FINDINGS
 from lucency.core.predictions import Predictions
 from lucency.evaluation.bootstrap import once
 from lucency.evaluation.evaluate import COLUMNS, evaluate, trivial
+from lucency.evaluation.external import UNKNOWN_SPLIT
 from lucency.evaluation.metrics import auc
 
 FOUR = ("Mass", "Edema", "Nodule", "Hernia")
@@ -375,8 +376,42 @@ def test_a_network_that_has_learnt_nothing_of_common_findings_is_no_double_sigmo
     assert "double_sigmoid" in {one.check for one in check_predictions(rare)}
 
 
-def test_probabilities_handed_over_as_logits_are_a_double_sigmoid():
-    assert issues("double_sigmoid", unverified(_predictions(expit)))[0].count == 4
+def test_two_findings_that_end_at_the_cap_by_chance_are_no_double_sigmoid():
+    """As after recalibration to levels: the mean is the share of positives."""
+    share = np.array([0.2, 0.9])[(np.arange(600)[:, None] % 4 == 0).astype(int)] * [[1, 1, 0.5, 0]]
+    score = np.where(share == 0.9, CAP - 1e-4, share + 0.01)
+    generator = np.random.default_rng(0)
+    label = (generator.random(score.shape) < score).astype(np.float32)
+    level = replace(HONEST, label=label, probability=score)
+    assert "double_sigmoid" not in {one.check for one in check_predictions(level)}
+    rare = replace(level, label=np.zeros_like(label))
+    assert [one.count for one in issues("double_sigmoid", rare)] == [2]
+    unknown = replace(level, label=np.full_like(label, np.nan))
+    assert not issues("double_sigmoid", unknown)
+
+
+def test_few_films_of_which_more_were_expected_are_no_double_sigmoid():
+    label = np.zeros((5, 1), np.float32)
+    label[0] = 1
+    names = ("image", "patient", "part")
+    few = replace(
+        HONEST, **{name: getattr(HONEST, name)[:5] for name in names}, findings=("Mass",),
+        label=label, probability=np.linspace(0.5, 0.6, 5)[:, None],
+    )  # fmt: skip
+    assert not issues("double_sigmoid", few)
+
+
+def test_probabilities_of_a_table_handed_over_as_logits_are_a_double_sigmoid():
+    table = replace(_predictions(expit), split=UNKNOWN_SPLIT)
+    assert issues("double_sigmoid", unverified(table))[0].count == 4
+
+
+def test_a_network_s_own_logits_are_no_double_sigmoid():
+    """After an epoch, all logits may lie in 0 to 1, of findings that are rare."""
+    weak = unverified(_predictions(lambda score: 0.1 + 0.8 * expit(score)))
+    assert weak.probability.min() > 0.5
+    assert weak.probability.max() < CAP
+    assert not issues("double_sigmoid", weak)
 
 
 @settings(max_examples=100, deadline=None)

@@ -76,10 +76,11 @@ def compare_tables(
         several, table=lambda file: external.read_test_table(file, films, scale=scale)
     )
     tests = external.assume_one_split([one.of("test") for one in entries])
+    tables = [one.network for one in entries if one.split == external.UNKNOWN_SPLIT]
     if films is not None:
         _check_labels(tests[0], films)
     thresholds = pd.concat([external.standard_thresholds(one) for one in tests], ignore_index=True)
-    return _answer_of(tests, thresholds=thresholds, films=films, out=out)
+    return _answer_of(tests, thresholds=thresholds, films=films, out=out, tables=tables)
 
 
 def _answer_of(
@@ -88,8 +89,11 @@ def _answer_of(
     thresholds: pd.DataFrame,
     films: Manifest | None,
     out: Path | None,
+    tables: Sequence[str] = (),
 ) -> dict[str, object]:
     """Return one network's metrics by finding, or several networks compared.
+
+    `tables` are the networks that came in tables and were given the split of the others.
 
     Tables go to `out`, with `films` the page too; without them there are no facts, and so no
     subgroups.
@@ -98,20 +102,20 @@ def _answer_of(
     if films is not None and out is not None:
         facts = films.facts.set_axis(films.image)
     found = evaluate_networks(tests, thresholds=thresholds, facts=facts, **DRAWS)
-    tables = {"metrics": found.metrics}
+    written = {"metrics": found.metrics}
     if len(tests) == 1:
         answer = _by_finding(found.metrics)
     else:
-        tables |= {"comparison": found.comparison, "ranking": found.ranking}
+        written |= {"comparison": found.comparison, "ranking": found.ranking}
         answer = _compared(found.ranking, found.comparison)
     if out is None:
         return answer
     out.mkdir(parents=True, exist_ok=True)
-    for name, table in tables.items():
+    for name, table in written.items():
         table.to_csv(out / f"{name}.csv", index=False)
     if films is None:
         return {**answer, "tables": out}
-    write_external_page(tests, evaluation=found, films=films, out=out)
+    write_external_page(tests, evaluation=found, films=films, out=out, tables=tables)
     return {**answer, "tables": out, "report": out / "report.html"}
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,15 +71,23 @@ class PredictionsPage:
 
 
 def write_external_page(
-    several: Sequence[Predictions], *, evaluation: Evaluation, films: Manifest, out: Path
+    several: Sequence[Predictions],
+    *,
+    evaluation: Evaluation,
+    films: Manifest,
+    out: Path,
+    tables: Sequence[str] = (),
 ) -> None:
     """Write report.html into `out`: the evaluation of predictions of the same test films.
 
-    `films` are those of the label file, with its facts.
+    `films` are those of the label file, with its facts; `tables` the networks that came in tables,
+    whatever their split says.
     """
     first = several[0]
     known = community_lists(SplitTable(image=first.image, patient=first.patient, part=first.part))
-    issues = [*known, *(issue for one in several for issue in check_predictions(unverified(one)))]
+    checked = map(unverified, several)
+    checked = [replace(one, own=one.own and one.network not in tables) for one in checked]
+    issues = [*known, *(issue for one in checked for issue in check_predictions(one))]
     fitted = bool(evaluation.thresholds["positives"].to_numpy().any())
     patients = len(np.unique(first.patient))
     page = PredictionsPage(

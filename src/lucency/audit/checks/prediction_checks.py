@@ -64,28 +64,27 @@ def logits_as_probabilities(predictions: UnverifiedPredictions) -> Iterator[Issu
 
 
 def double_sigmoid(predictions: UnverifiedPredictions) -> Iterator[Issue]:
-    """Return the findings whose probabilities went through a sigmoid twice.
+    """Return the findings of a table whose probabilities went through a sigmoid twice.
 
-    All lie in .5 to sigmoid(1) = .7311 then, above the shares of positives where these are known;
-    or none passes that and several findings reach it.
+    All lie in .5 to sigmoid(1) = .7311 then, or none passes that and several findings reach it; and
+    they are clearly above the shares of positives, by SQUEEZED and CLEAR standard errors of the
+    count. Nothing of a network's own logits, nor where no label is stated.
     """
     probability = predictions.probability
-    if not probability.size or not (probability <= CAP + STILL).all():
+    if predictions.own or not probability.size or not (probability <= CAP + STILL).all():
         return
-    excess = probability - predictions.label
-    known = excess[~np.isnan(excess)]
-    squeezed = probability.min() >= 0.5 and not (known.size and known.mean() < SQUEEZED)
+    squeezed = probability.min() >= 0.5
     capped = np.asarray(probability.max(axis=0) >= CAP - NEAR_CAP)
-    if not squeezed and capped.sum() < 2:
+    found = np.full(len(capped), True) if squeezed else capped
+    if found.sum() < 1 + (not squeezed) or not _above_shares(predictions, found):
         return
     message = (
         f"{predictions.network}: the probabilities run from {probability.min():.4f} to "
         f"{probability.max():.4f}, and sigmoid(1) is {CAP:.4f}: a sigmoid was applied twice, so "
         "none is a share"
     )
-    names = _named(predictions, np.full(len(capped), True) if squeezed else capped)
     remedy = "apply the sigmoid to logits alone, once, and fit the thresholds anew"
-    yield from issues_of("double_sigmoid", names, message, remedy=remedy)
+    yield from issues_of("double_sigmoid", _named(predictions, found), message, remedy=remedy)
 
 
 def constant_output(predictions: UnverifiedPredictions) -> Iterator[Issue]:
@@ -355,6 +354,16 @@ def no_baseline(predictions: UnverifiedPredictions) -> Iterator[Issue]:
 
 def _named(predictions: UnverifiedPredictions, which: Bool[np.ndarray, " k"]) -> list[str]:
     return [name for name, true in zip(predictions.findings, which, strict=True) if true]
+
+
+def _above_shares(predictions: UnverifiedPredictions, findings: Bool[np.ndarray, " k"]) -> bool:
+    """Return whether the mean probability of findings is clearly above their share of positives."""
+    probability, label = predictions.probability[:, findings], predictions.label[:, findings]
+    stated = ~np.isnan(label)
+    expected, films = probability[stated], max(1, stated.sum())
+    excess = (expected - label[stated]).sum() / films
+    error = np.sqrt((expected * (1 - expected)).sum()) / films
+    return bool(excess >= max(SQUEEZED, CLEAR * error))
 
 
 def _logits(below: Bool[np.ndarray, "n k"]) -> bool:
