@@ -478,3 +478,23 @@ def test_every_area_of_a_finding_by_a_column_is_the_auc():
     expected = [[auc(y, p, weights=plainly)[0] for p in score.T] for y in label.T]
     np.testing.assert_allclose(found, expected, atol=1e-12)
     assert np.isnan(found[4]).all()
+
+
+def test_macro_auc_says_over_which_findings_and_of_one_patient_nothing_is_chance():
+    label = HONEST.label.copy()
+    label[:, 1] = 0
+    noise = replace(HONEST, probability=_noise(HONEST.probability), label=label)
+    message = issues("chance", noise)[0].message
+    assert "; mean over 3 of 4 findings, without Edema)" in message
+    assert "mean over" not in issues("chance", replace(noise, label=HONEST.label))[0].message
+    alone = replace(noise, patient=np.zeros_like(noise.patient))
+    assert not issues("chance", alone)
+
+
+def test_long_lists_of_findings_are_cut():
+    many = tuple(f"finding {place}" for place in range(40))
+    shape = (len(HONEST.image), len(many))
+    few = replace(HONEST, findings=many, label=np.zeros(shape), probability=np.full(shape, 0.3))
+    message = issues("few_positives", few)[0].message
+    assert "finding 6 (0) and 33 more: another" in message
+    assert "finding 6 and 33 more: it" in issues("constant_output", few)[0].message

@@ -23,7 +23,7 @@ from lucency.evaluation.compare import LEVEL, OVER_FINDINGS
 from lucency.evaluation.evaluate import MACRO, MICRO, PER_FILM_ROW, TRIVIAL
 from lucency.evaluation.metrics import METRICS, PER_FILM
 from lucency.evaluation.subgroups import worst_group
-from lucency.evaluation.summary import Evaluation
+from lucency.evaluation.summary import Evaluation, macro_over
 from lucency.report.metric_figures import choose_findings, draw_evaluation
 from lucency.report.rendering import PLAIN, styles_of, write_page
 
@@ -113,6 +113,7 @@ def page_values(page: PredictionsPage) -> dict[str, Any]:
         "data_set": page.data_set.rstrip("."),
         "findings": findings,
         "drawn": drawn,
+        "macro_over": macro_over(several[0].of("test").label, findings),
         "folded": [name for name in findings if name not in drawn],
         "conclusion": found.conclusion,
         "issues": page.issues.to_dict("records"),

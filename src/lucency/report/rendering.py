@@ -90,6 +90,16 @@ def beside(note: str) -> str:
     return next((one.group() for one in found if one), "")
 
 
+def fewer(note: str) -> str:
+    """Return over how many findings a mean is, by its note, where these are not all.
+
+    >>> fewer("mean over 6 of 14 findings, without Hernia and 7 more"), fewer("mean over 14 of 14")
+    ('over 6 of 14', '')
+    """
+    found = re.match(r"mean over (\d+) of (\d+)", note)
+    return f"over {found[1]} of {found[2]}" if found and found[1] != found[2] else ""
+
+
 def whole(number: int | float) -> str:
     """Return a count with its thousands set apart, or a dash for what is unknown."""
     return DASH if np.isnan(number) else f"{number:,.0f}"
@@ -195,7 +205,7 @@ def _jinja() -> Environment:
         lstrip_blocks=True,
     )
     jinja.filters |= {"decimal": decimal, "whole": whole, "p_value": p_value, "rows": rows}
-    jinja.filters["beside"] = beside
+    jinja.filters |= {"beside": beside, "fewer": fewer}
     return jinja
 
 

@@ -16,7 +16,7 @@ from scipy.special import expit
 from scipy.stats import rankdata
 
 from lucency.audit.checks.issue import Issue, UnverifiedPredictions, issues_of, ranked
-from lucency.core.manifest import counted
+from lucency.core.manifest import counted, listed, mean_over
 from lucency.core.tables import film_names, within
 from lucency.evaluation.bootstrap import interval, ratio
 from lucency.evaluation.evaluate import MACRO, MICRO, TRIVIAL
@@ -96,13 +96,13 @@ def constant_output(predictions: UnverifiedPredictions) -> Iterator[Issue]:
     names = _named(predictions, np.asarray(spread <= STILL))
     message = (
         f"{predictions.network}: all {len(probability):,} films have the same probability of "
-        f"{', '.join(names)}: it does not depend on the films"
+        f"{listed(names)}: it does not depend on the films"
     )
     remedy = "check that weights were loaded and that the films differ"
     yield from issues_of("constant_output", names, message, remedy=remedy)
     names = _named(predictions, np.asarray((spread > STILL) & (spread <= NEARLY_STILL)))
     message = (
-        f"{predictions.network}: all films have nearly the same probability of {', '.join(names)}, "
+        f"{predictions.network}: all films have nearly the same probability of {listed(names)}, "
         "so that last digits decide what is called positive"
     )
     yield from issues_of("constant_output", names, message, remedy=remedy, severity="note")
@@ -111,17 +111,19 @@ def constant_output(predictions: UnverifiedPredictions) -> Iterator[Issue]:
 def chance(predictions: UnverifiedPredictions) -> Iterator[Issue]:
     """Return where the interval of AUC holds .5: macro is serious, single findings are a note."""
     low, high = interval(predictions.area[:, 1:])
-    holds = (low <= 0.5) & (high >= 0.5)
+    holds = (low <= 0.5) & (high >= 0.5) & (low < high)
     value, names = predictions.area[-1, 0], _named(predictions, holds[:-1])
+    known = ~np.isnan(predictions.area[:-1, 0])
+    over = "" if known.all() else f"; {mean_over(predictions.findings, known)}"
     message = (
-        f"{predictions.network}: macro AUC is {value:.3f} ({low[-1]:.3f} to {high[-1]:.3f}), whose "
-        "interval holds .5, chance: it may have learnt nothing"
+        f"{predictions.network}: macro AUC is {value:.3f} ({low[-1]:.3f} to {high[-1]:.3f}{over}), "
+        "whose interval holds .5, chance: it may have learnt nothing"
     )
     whole = ["macro"] if holds[-1] else []
     remedy = "check that weights were loaded, all of them, and that labels are joined by name"
     yield from issues_of("chance", whole, message, remedy=remedy)
     message = (
-        f"{predictions.network}: the interval of AUC holds .5, chance, for {', '.join(names)}: "
+        f"{predictions.network}: the interval of AUC holds .5, chance, for {listed(names)}: "
         "no evidence of better than chance on these films"
     )
     remedy = "print the intervals beside the numbers, or test on more films"
@@ -135,7 +137,7 @@ def inverted_labels(predictions: UnverifiedPredictions) -> Iterator[Issue]:
     places = np.flatnonzero(area[:, 0] + CLEAR * np.array(error) < 0.5).tolist()
     names = [f"{predictions.findings[place]} ({area[place, 0]:.3f})" for place in places]
     message = (
-        f"{predictions.network}: AUC is clearly below .5 for {', '.join(names)}: it knows the "
+        f"{predictions.network}: AUC is clearly below .5 for {listed(names)}: it knows the "
         "finding, and predicts the contrary"
     )
     remedy = "look for 1 - p, for labels where 0 means present, and for the order of columns"
@@ -161,7 +163,7 @@ def column_order(predictions: UnverifiedPredictions) -> Iterator[Issue]:
     order = ", ".join(predictions.findings[place] for place in np.argsort(best))
     message = (
         f"{predictions.network}: columns stand in another order than the findings: "
-        f"{'; '.join(pairs)}: scores are those of other findings"
+        f"{listed(pairs)}: scores are those of other findings"
     )
     remedy = f"name the columns where they are made; the likely order is {order}"
     yield from issues_of("column_order", pairs, message, remedy=remedy)
@@ -182,7 +184,7 @@ def overstated_risk(predictions: UnverifiedPredictions) -> Iterator[Issue]:
     names = [f"{name} ({mean:.1%} for {share:.1%})" for name, mean, share, bad in triples if bad]
     message = (
         f"{predictions.network}: the mean probability is twice the share of positives or more for "
-        f"{', '.join(names)}: these are no risks, as after training with weights or copies"
+        f"{listed(names)}: these are no risks, as after training with weights or copies"
     )
     remedy = 'recalibrate on validation films: evaluation.recalibration = "platt"'
     return issues_of("overstated_risk", names, message, remedy=remedy, severity="note")
@@ -195,7 +197,7 @@ def few_positives(predictions: UnverifiedPredictions) -> Iterator[Issue]:
     triples = zip(predictions.findings, counts, stated, strict=True)
     few = [f"{name} ({count})" for name, count, known in triples if known and count < FEW]
     message = (
-        f"fewer than {FEW} positive test films of {', '.join(few)}: another few films would give "
+        f"fewer than {FEW} positive test films of {listed(few)}: another few films would give "
         "another number"
     )
     remedy = "print positives and intervals beside the scores, or test on more films"
