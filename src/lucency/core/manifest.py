@@ -11,7 +11,7 @@ import difflib
 import hashlib
 import html
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any, Literal, SupportsInt
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float32, Int64, Shaped, UInt8
+from jaxtyping import Bool, Float32, Int64, Shaped, UInt8
 from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_validator
 
 FINDINGS = (
@@ -258,6 +258,30 @@ def counted(number: SupportsInt, noun: str, verb: str = "", *, of: SupportsInt =
     members = f"{noun}s" if (count if whole < 0 else whole) != 1 else noun
     words = f"{count:,} {members}" if whole < 0 else f"{count:,} of {whole:,} {members}"
     return f"{words} {one if count == 1 else several}".rstrip()
+
+
+def listed(names: Sequence[str], *, most: int = 14) -> str:
+    """Return names with commas between; of more than `most` the first half of so many.
+
+    >>> listed(["Mass", "Edema"]), listed(list("abcdefgh"), most=6)
+    ('Mass, Edema', 'a, b, c and 5 more')
+    """
+    if len(names) <= most:
+        return ", ".join(names)
+    shown = names[: most // 2]
+    return f"{', '.join(shown)} and {len(names) - len(shown):,} more"
+
+
+def mean_over(findings: Sequence[str], counts: Sequence[bool] | Bool[np.ndarray, " k"]) -> str:
+    """Return over which findings a mean is: those that count, and the others by name.
+
+    >>> mean_over(["Mass", "Edema", "Hernia"], [True, True, False])
+    'mean over 2 of 3 findings, without Hernia'
+    """
+    out = [name for name, counted in zip(findings, counts, strict=True) if not counted]
+    kept = len(findings) - len(out)
+    without = f", without {listed(out, most=6)}" if out and kept else ""
+    return f"mean over {kept} of {len(findings)} findings{without}"
 
 
 def require(holds: bool, what: str, found: object) -> None:

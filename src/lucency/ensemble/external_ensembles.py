@@ -20,6 +20,7 @@ from lucency.ensemble.ensembles import EQUAL, METHODS, check_members, make_ensem
 from lucency.evaluation import external
 from lucency.evaluation.calibration import recalibrated
 from lucency.evaluation.compare import Entry, conclude_leaderboard, leaderboard
+from lucency.evaluation.summary import macro_over
 
 UNKNOWN_COST = float("nan")
 SHOWN = ("kind", "auc", "auc_low", "auc_high", "difference", "p_holm")
@@ -73,9 +74,11 @@ def ensemble_networks(
             [*networks, *ensembles], entries=entries, reference=EQUAL, choices=choices,
             progress=advance,
         )  # fmt: skip
+    tests = networks[0].of("test")
     answer: dict[str, object] = {
         "conclusion": conclude_leaderboard(found, reference=EQUAL),
         "difference": PAIRED,
+        "macro AUC": macro_over(tests.label, tests.findings),
     }
     for row in found.to_dict(orient="records"):
         answer[str(row["network"])] = {name: row[name] for name in SHOWN if not pd.isna(row[name])}

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Float64, Int64
 
+from lucency.core.manifest import listed, mean_over
 from lucency.core.predictions import Predictions
 from lucency.evaluation import bootstrap, intervals
 from lucency.evaluation.bootstrap import MACRO, MICRO, Weights, mean_over_findings
@@ -323,12 +324,9 @@ def _over(
     value: Float64[np.ndarray, " k"],
 ) -> str:
     """Return which findings a mean is over, and which count 0."""
-    out = [one for one, number in zip(findings, counted, strict=True) if np.isnan(number)]
     zero = np.array(findings)[np.isnan(value) & ~np.isnan(counted)].tolist()
-    kept = len(findings) - len(out)
-    without = f", without {', '.join(out)}" if out and kept else ""
-    never = f", 0 for {', '.join(zero)}, which is never called so" if zero else ""
-    return f"mean over {kept} of {len(findings)} findings{without}{never}"
+    never = f", 0 for {listed(zero, most=6)}, which is never called so" if zero else ""
+    return mean_over(findings, ~np.isnan(counted)) + never
 
 
 def _counts(label: Labels, patient: Patient) -> tuple[int, int, int]:
