@@ -8,18 +8,33 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 from jaxtyping import Int64, UInt8
 
-from lucency.core.manifest import Manifest
+from lucency.core.manifest import Manifest, counted
+from lucency.core.progress import say
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 SHORTEST_SIDE, LONGEST_SIDE, WIDEST_RATIO = 32, 16_384, 4
+SYSTEM_NAMES = {  # of files and folders that systems leave beside films, in lower case
+    "__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found", "thumbs.db",
+    "ehthumbs.db", "desktop.ini", "icon\r",
+}  # fmt: skip
+OTHER_FORMATS = (
+    ".dcm", ".dicom", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".jp2", ".jpe", ".jfif", ".heic",
+)  # fmt: skip
+LEFT_OUT = (  # what `Walk` names after films
+    ("hidden or system file", ""),
+    ("hidden or system folder", ""),
+    ("picture", " in another format"),
+    ("folder", " that cannot be read"),
+)
 BIT_DEPTHS = (8, 10, 12, 14, 16)
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 JPEG_SIGNATURE, JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
@@ -27,18 +42,112 @@ JPEG_SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # start-of-frame
 JPEG_SCAN, JPEG_FILL = 0xDA, 0xFF
 
 
+class Walk(NamedTuple):
+    """The films below a folder, in order of their paths, and what was left out, by its kind."""
+
+    films: tuple[Path, ...]
+    hidden: tuple[Path, ...]  # or a system's: files
+    hidden_folders: tuple[Path, ...]
+    other_formats: tuple[Path, ...]
+    unreadable_folders: tuple[Path, ...]
+
+
+def walk_films(root: Path) -> Walk:
+    """Return what lies below `root` by name: PNG and JPEG files, and what is left out.
+
+    Left out is what is hidden (its name begins with a dot), what systems leave beside films, and
+    pictures of other formats. Links are followed. A folder that is reached on several ways is read
+    once, by its own path where it has one below `root`; a link to a folder above leads nowhere.
+    """
+    own, linked = [root], list[Path]()
+    seen = {_identity(place) for place in root.resolve().parents}
+    kinds = {name: list[Path]() for name in Walk._fields}
+    while own or linked:
+        folder = own.pop() if own else linked.pop(0)
+        try:
+            if (place := _identity(folder)) in seen:
+                continue
+            seen.add(place)
+            with os.scandir(folder) as entries:
+                inside = sorted(entries, key=lambda entry: entry.name)
+        except OSError:
+            kinds["unreadable_folders"].append(folder)
+            continue
+        for entry in inside:
+            kind, file = _kind(entry), Path(entry.path)
+            if kind == "folder":
+                (linked if entry.is_symlink() else own).append(file)
+            elif kind:
+                kinds[kind].append(file)
+    return Walk(**{name: tuple(sorted(files)) for name, files in kinds.items()})
+
+
+def film_files(root: Path) -> tuple[Path, ...]:
+    """Return the films below `root` as `walk_films` does; one line says what is left out."""
+    found = walk_films(root)
+    if remark := _left_out(found, root):
+        say(remark)
+    return found.films
+
+
+def films_below(places: Iterable[Path]) -> list[Path]:
+    """Return the films at these places, each once, folders searched to the bottom as above.
+
+    A file that is named is taken as it is. Raises ValueError for a folder without films.
+    """
+    files = dict[Path, None]()
+    for place in places:
+        found = film_files(place) if place.is_dir() else (place,)
+        if not found:
+            raise ValueError(f"{place} holds no film; expected {', '.join(SUFFIXES)}")
+        files |= dict.fromkeys(found)
+    return list(files)
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    found = folder.stat()
+    return found.st_dev, found.st_ino
+
+
+def _kind(entry: os.DirEntry[str]) -> str:
+    """Return "folder", the field of Walk that an entry belongs to, or "" for what is no picture.
+
+    A link that leads nowhere is a film by its name, or a folder where that has no suffix.
+    """
+    name, lost = entry.name.lower(), False
+    try:
+        holds = Path(entry.path).stat() and entry.is_dir() if entry.is_symlink() else entry.is_dir()
+    except OSError:
+        holds, lost = False, not Path(name).suffix
+    if name.startswith(".") or name in SYSTEM_NAMES:
+        return "hidden_folders" if holds else "hidden"
+    if holds or lost:
+        return "unreadable_folders" if lost else "folder"
+    return "films" if name.endswith(SUFFIXES) else "other_formats" * name.endswith(OTHER_FORMATS)
+
+
+def _left_out(found: Walk, root: Path) -> str:
+    """Return the line that says what a walk left out, "" for nothing."""
+    parts = [
+        f"{counted(len(files), noun)}{why} ({files[0].relative_to(root)}"
+        f"{', …' if len(files) > 1 else ''})"
+        for files, (noun, why) in zip(found[1:], LEFT_OUT, strict=True)
+        if files
+    ]
+    return f"Left out below {root}: {', '.join(parts)}" if parts else ""
+
+
 def locate_films(films: Manifest, root: Path) -> Manifest:
     """Return the films with their files' paths below `root` as the fact `path`, "" without a file.
 
     A film is named by its path relative to `root` or by its bare file name, wherever that lies,
-    each with or without its suffix (.png, .jpg, .jpeg). One walk, links followed once. Raises
+    each with or without its suffix (.png, .jpg, .jpeg), as `film_files` finds it. Raises
     ValueError when two files fit one name.
     """
     names, found = films.image.tolist(), dict[str, str]()
     wanted = set(names)
-    for path in _pictures(root):
-        file = Path(path)
-        inside = file.relative_to(root)
+    for file in film_files(root):
+        path, inside = str(file), file.relative_to(root)
         fitting = {inside.as_posix(), inside.with_suffix("").as_posix(), file.name, file.stem}
         for name in fitting & wanted:
             if name in found:
@@ -81,23 +190,6 @@ def read_grey(file: str | Path) -> UInt8[np.ndarray, "h w"]:
         return grey
     depth = next(depth for depth in BIT_DEPTHS if int(grey.max()) < 2**depth)
     return np.right_shift(grey, depth - 8).astype(np.uint8)
-
-
-def _pictures(root: Path) -> Iterator[str]:
-    """Yield the path of every picture file below `root`; folders reached twice are read once."""
-    folders, seen = [str(root)], set[tuple[int, int]]()
-    while folders:
-        folder = folders.pop()
-        place = Path(folder).stat()
-        if (place.st_dev, place.st_ino) in seen:
-            continue
-        seen.add((place.st_dev, place.st_ino))
-        with os.scandir(folder) as entries:
-            for entry in sorted(entries, key=lambda entry: entry.name):
-                if entry.is_dir():
-                    folders.append(entry.path)
-                elif entry.name.lower().endswith(SUFFIXES):
-                    yield entry.path
 
 
 def _checked_size(content: bytes) -> tuple[int, int]:
