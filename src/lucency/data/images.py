@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from jaxtyping import Int64, UInt8
+import simplejpeg
+from jaxtyping import Int64, UInt, UInt8
 
 from lucency.core.manifest import Manifest, counted
 from lucency.core.progress import say
@@ -40,6 +41,8 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 JPEG_SIGNATURE, JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 JPEG_SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # start-of-frame markers
 JPEG_SCAN, JPEG_FILL = 0xDA, 0xFF
+EXIF = b"Exif\0\0"  # may say that a JPEG is to be turned, which OpenCV does
+PNG_NEEDED = {b"tRNS", b"eXIf"}  # of the chunks that a picture can be shown without
 
 
 class Walk(NamedTuple):
@@ -169,42 +172,76 @@ def read_grey(file: str | Path) -> UInt8[np.ndarray, "h w"]:
     Colour becomes luma, transparency is ignored. Of more than eight bits the top eight are kept,
     counted from the smallest of 10, 12, 14 and 16 bits that holds the film's brightest pixel.
     Raises ValueError with the reason for a film that cannot be had whole: unreadable, empty, no
-    picture, truncated, damaged (PNG checksums), or of an absurd size, which is never allocated.
+    picture, truncated, damaged (PNG checksums; whatever libjpeg warns of, in its words), or of an
+    absurd size, which is never allocated.
     """
     try:
         content = Path(file).read_bytes()
     except OSError as error:
         raise ValueError(f"cannot be read: {error.strerror}") from error
-    width, height = _checked_size(content)
-    short, long = sorted((width, height))
-    if short < SHORTEST_SIDE or long > LONGEST_SIDE or long > WIDEST_RATIO * short:
-        raise ValueError(
-            f"absurd size: {width} x {height} pixels, expected sides of {SHORTEST_SIDE} to "
-            f"{LONGEST_SIDE} and at most {WIDEST_RATIO} : 1"
-        )
-    encoded = np.frombuffer(content, dtype=np.uint8)
-    grey = cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH)
-    if grey is None:
-        raise ValueError("damaged: its header is whole, its pixels cannot be decoded")
+    grey = decode(content)
     if grey.dtype == np.uint8:
         return grey
     depth = next(depth for depth in BIT_DEPTHS if int(grey.max()) < 2**depth)
     return np.right_shift(grey, depth - 8).astype(np.uint8)
 
 
-def _checked_size(content: bytes) -> tuple[int, int]:
+def decode(content: bytes) -> UInt[np.ndarray, "h w"]:
+    """Return the grey of a PNG or JPEG file's content as stored, in 8 or 16 bits.
+
+    Raises ValueError as `read_grey` does.
+    """
     if not content:
         raise ValueError("zero bytes")
     if content.startswith(PNG_SIGNATURE):
-        return _png_size(content)
+        size, shown = _checked_png(content)
+        _refuse_absurd(*size)
+        return _decoded_by_opencv(shown)
     if content.startswith(JPEG_SIGNATURE):
-        return _jpeg_size(content)
+        _refuse_absurd(*_jpeg_size(content))
+        return _decoded_jpeg(content)
     raise ValueError("not an image: neither PNG nor JPEG")
 
 
-def _png_size(content: bytes) -> tuple[int, int]:
-    """Return width and height; all chunks up to IEND must be there, the critical ones whole."""
+def _refuse_absurd(width: int, height: int) -> None:
+    short, long = sorted((width, height))
+    if short < SHORTEST_SIDE or long > LONGEST_SIDE or long > WIDEST_RATIO * short:
+        raise ValueError(
+            f"absurd size: {width} x {height} pixels, expected sides of {SHORTEST_SIDE} to "
+            f"{LONGEST_SIDE} and at most {WIDEST_RATIO} : 1"
+        )
+
+
+def _decoded_by_opencv(content: bytes) -> UInt[np.ndarray, "h w"]:
+    encoded = np.frombuffer(content, dtype=np.uint8)
+    grey = cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH)
+    if grey is None:
+        raise ValueError("damaged: its header is whole, its pixels cannot be decoded")
+    return grey
+
+
+def _decoded_jpeg(content: bytes) -> UInt8[np.ndarray, "h w"]:
+    """Return a JPEG's grey; ValueError with the words of libjpeg for what it warns of.
+
+    OpenCV writes such warnings to the terminal and goes on. simplejpeg raises them, and its luma is
+    OpenCV's bit for bit: both are of libjpeg-turbo.
+    """
+    try:
+        inks = simplejpeg.decode_jpeg_header(content)[2] in ("CMYK", "YCCK")
+        grey = simplejpeg.decode_jpeg(content, "CMYK" if inks else "GRAY")
+    except ValueError as error:
+        raise ValueError(f"damaged: {error}") from error
+    return _decoded_by_opencv(content) if inks or EXIF in content else grey[:, :, 0]
+
+
+def _checked_png(content: bytes) -> tuple[tuple[int, int], bytes]:
+    """Return width and height, and the file without chunks that its picture does not need.
+
+    All chunks up to IEND must be there, the critical ones whole. Of others (colour profiles, texts)
+    OpenCV would write to the terminal.
+    """
     place, kind, view = len(PNG_SIGNATURE), b"", memoryview(content)
+    shown = [view[:place]]
     while kind != b"IEND":
         if place + 12 > len(content):
             raise ValueError("truncated: the PNG has no end")
@@ -213,13 +250,16 @@ def _png_size(content: bytes) -> tuple[int, int]:
         if end + 4 > len(content):
             raise ValueError("truncated: the PNG has no end")
         checksum = struct.unpack_from(">I", content, end)[0]
-        if kind[:1].isupper() and zlib.crc32(view[place + 4 : end]) != checksum:
+        whole = zlib.crc32(view[place + 4 : end]) == checksum
+        if kind[:1].isupper() and not whole:
             raise ValueError(f"damaged: wrong checksum in the PNG's {kind.decode('latin-1')}")
+        if kind[:1].isupper() or (kind in PNG_NEEDED and whole):
+            shown.append(view[place : end + 4])
         place = end + 4
     if content[12:16] != b"IHDR":
         raise ValueError("damaged: the PNG does not begin with its header")
     width, height = struct.unpack_from(">II", content, len(PNG_SIGNATURE) + 8)
-    return width, height
+    return (width, height), b"".join(shown)
 
 
 def _jpeg_size(content: bytes) -> tuple[int, int]:
