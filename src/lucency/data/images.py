@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -37,6 +37,7 @@ LEFT_OUT = (  # what `Walk` names after films
     ("folder", " that cannot be read"),
 )
 BIT_DEPTHS = (8, 10, 12, 14, 16)
+DEEPEST, MOST_SATURATED = 2**16 - 1, 0.01
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 JPEG_SIGNATURE, JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 JPEG_SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # start-of-frame markers
@@ -166,11 +167,12 @@ def found_films(films: Manifest) -> Int64[np.ndarray, " m"]:
     return np.flatnonzero(films.facts["path"].to_numpy(dtype=str) != "").astype(np.int64)
 
 
-def read_grey(file: str | Path) -> UInt8[np.ndarray, "h w"]:
+def read_grey(file: str | Path, *, bits: int = 0) -> UInt8[np.ndarray, "h w"]:
     """Decode a PNG or JPEG of any kind to eight bits of grey, exactly as OpenCV does.
 
     Colour becomes luma, transparency is ignored. Of more than eight bits the top eight are kept,
-    counted from the smallest of 10, 12, 14 and 16 bits that holds the film's brightest pixel.
+    counted from `bits`, the depth of its data set (`lucency.data.bit_depth`; 0: what holds all but
+    a hundredth of its own pixels); brighter pixels are white.
     Raises ValueError with the reason for a film that cannot be had whole: unreadable, empty, no
     picture, truncated, damaged (PNG checksums; whatever libjpeg warns of, in its words), or of an
     absurd size, which is never allocated.
@@ -182,8 +184,21 @@ def read_grey(file: str | Path) -> UInt8[np.ndarray, "h w"]:
     grey = decode(content)
     if grey.dtype == np.uint8:
         return grey
-    depth = next(depth for depth in BIT_DEPTHS if int(grey.max()) < 2**depth)
-    return np.right_shift(grey, depth - 8).astype(np.uint8)
+    bits = bits or bits_that_hold([grey])
+    return np.right_shift(np.minimum(grey, 2**bits - 1), bits - 8).astype(np.uint8)
+
+
+def bits_that_hold(greys: Sequence[UInt[np.ndarray, ...]], *, least: int = 0) -> int:
+    """Return the smallest of `least` and more BIT_DEPTHS that holds the pixels of films, 8 of none.
+
+    It holds all but a share of MOST_SATURATED, films counting alike. Pixels at the end of 16 bits
+    do not count: they are markers, borders and defects; of a film of 16 bits they are few.
+    """
+    for bits in sorted({least or BIT_DEPTHS[0], *BIT_DEPTHS}):
+        above = [((grey >> bits != 0) & (grey != DEEPEST)).mean() for grey in greys if bits < 16]
+        if bits >= least and (not above or np.mean(above) <= MOST_SATURATED):
+            return bits
+    return BIT_DEPTHS[-1]
 
 
 def decode(content: bytes) -> UInt[np.ndarray, "h w"]:

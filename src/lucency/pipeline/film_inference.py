@@ -27,6 +27,7 @@ from lucency.core.plan import only_tests, originals
 from lucency.core.progress import Advance, progress, say, silent
 from lucency.core.stage import RECEIPT, fingerprint_file, produce
 from lucency.core.tables import Answer
+from lucency.data.bit_depth import bits_for_network, with_bits
 from lucency.data.images import films_below
 from lucency.data.preprocess import prepare_file
 from lucency.explain.heatmaps import Heatmaps, one_cell_remarks
@@ -82,8 +83,9 @@ def predict_files(
 
     findings, rows, lost = np.array(classifier.findings), [], []
     about = {"findings": classifier.findings, "preparation": classifier.preparation}
+    reading = bits_for_network(classifier.preparation, files)
     for start in range(0, len(files), AT_ONCE):
-        names, pixels, failed = _read(files[start : start + AT_ONCE], classifier.preparation)
+        names, pixels, failed = _read(files[start : start + AT_ONCE], reading)
         lost += failed
         if names:
             shown = unlabelled([str(row) for row in range(len(names))], pixels, **about)
@@ -230,11 +232,17 @@ def read_films(
 ) -> Prepared:
     """Return the films that can be read, prepared, without labels; others are `rejected`, aloud.
 
+    Where the preparation states no bit depth, that of the films is found.
     Raises ValueError where none can be read.
     """
     if not files:
         raise ValueError("films: found none, expected one or more")
-    names, pixels, lost = _read(list(dict.fromkeys(files)), preparation)
+    files = list(dict.fromkeys(files))
+    if preparation.bits:
+        reading = bits_for_network(preparation, files)
+    else:
+        reading = preparation = with_bits(preparation, files)
+    names, pixels, lost = _read(files, reading)
     if not names:
         image, reason = lost[0]
         number = counted(len(lost), "file")
