@@ -40,6 +40,8 @@ class Preparation(BaseModel):
 
     `denoise` is a chain of filters in their order. One name may stand alone, and "none" for an
     empty chain, and such chains are written so, as they were before there were longer ones.
+    `bits` is the depth of pictures that have more than eight bits, 0 where it is to be found from
+    the films; of prepared films it stands here as found, and is 8 where none had more.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,6 +53,14 @@ class Preparation(BaseModel):
     brightness: int = Field(default=0, ge=-255, le=255)
     denoise: tuple[Denoiser, ...] = ()
     interpolation: Literal["area", "bicubic"] = "area"
+    bits: int = Field(default=0, ge=0, le=16)
+
+    @field_validator("bits")
+    @classmethod
+    def _eight_bits_at_least(cls, bits: int) -> int:
+        if 0 < bits < 8:
+            raise ValueError("expected 0 (found from the films) or 8 to 16")
+        return bits
 
     @field_validator("denoise", mode="before")
     @classmethod
