@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 
 from lucency.core.manifest import Manifest
+from lucency.core.tables import join_films
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 SHORTEST_SIDE, LONGEST_SIDE, WIDEST_RATIO = 32, 16_384, 4
@@ -30,23 +31,14 @@ JPEG_SCAN, JPEG_FILL = 0xDA, 0xFF
 def locate_films(films: Manifest, root: Path) -> Manifest:
     """Return the films with their files' paths below `root` as the fact `path`, "" without a file.
 
-    A film is named by its path relative to `root` or by its bare file name, wherever that lies,
-    each with or without its suffix (.png, .jpg, .jpeg). One walk, links followed once. Raises
-    ValueError when two files fit one name.
+    A film is named by its path below `root` as `core.tables.match_films` has it. One walk, links
+    followed once. Raises ValueError when two files fit one name, and two names one file.
     """
-    names, found = films.image.tolist(), dict[str, str]()
-    wanted = set(names)
-    for path in _pictures(root):
-        file = Path(path)
-        inside = file.relative_to(root)
-        fitting = {inside.as_posix(), inside.with_suffix("").as_posix(), file.name, file.stem}
-        for name in fitting & wanted:
-            if name in found:
-                raise ValueError(
-                    f"film {name!r} is there twice, as {found[name]} and {path}: remove one"
-                )
-            found[name] = path
-    return replace(films, facts=films.facts.assign(path=[found.get(name, "") for name in names]))
+    files = np.array(list(_pictures(root)), dtype=object)
+    below = np.array([Path(file).relative_to(root).as_posix() for file in files], dtype=object)
+    row = join_films(films.image, below, source=str(root))
+    path = [str(files[place]) if place >= 0 else "" for place in row.tolist()]
+    return replace(films, facts=films.facts.assign(path=path))
 
 
 def found_films(films: Manifest) -> Int64[np.ndarray, " m"]:

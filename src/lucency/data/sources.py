@@ -20,6 +20,7 @@ from lucency.core.manifest import Manifest, counted, load_manifest, save_manifes
 from lucency.core.plan import COPY_MARK
 from lucency.core.progress import progress, say
 from lucency.core.stage import fingerprint_file, produce
+from lucency.core.tables import match_films
 from lucency.data.csv_tables import read_csv, read_names
 from lucency.data.images import found_films, locate_films
 from lucency.data.labels import (
@@ -151,7 +152,8 @@ def _without_excluded(films: Manifest, place: Source) -> Manifest:
     if not place.exclude:
         return films
     names = read_names(Path(place.exclude))
-    named, strange = np.isin(films.image, names), names[~np.isin(names, films.image)]
+    row = match_films(names, films.image, source=place.exclude)
+    named, strange = np.isin(np.arange(len(films)), row), names[row < 0]
     if len(strange):
         raise ValueError(
             f"data.exclude: {len(strange):,} of {len(names):,} names in {place.exclude} are no "
