@@ -66,8 +66,8 @@ def test_another_spelling_is_accepted_and_said(name: str, capsys: pytest.Capture
     film = SPELLED_OTHERWISE[name]
     assert rows([name], [film, film.replace("1", "2").replace("Z", "J")]) == [0]
     said = capsys.readouterr().err
-    assert said.startswith("scores.csv: 1 name differs by ")
-    assert f"such as {name!r} is {film!r}" in said
+    assert said.startswith("scores.csv: 1 name differs in ")
+    assert f"such as {name!r} for {film!r}" in said
 
 
 def test_a_film_of_an_unknown_patient_fits_none(capsys: pytest.CaptureFixture[str]):

@@ -260,10 +260,10 @@ def _say_spelling(
     ways: dict[str, list[str]] = {}
     for name, other in zip(image.tolist(), film.tolist(), strict=True):
         if name != other and (way := spelling(name, other)):
-            ways.setdefault(way, []).append(f"{name!r} is {other!r}")
+            ways.setdefault(way, []).append(f"{name!r} for {other!r}")
     for way, examples in ways.items():
         names = counted(len(examples), "name", "differs/differ")
-        say(f"{source}: {names} by {way} from the film it fits, such as {examples[0]}")
+        say(f"{source}: {names} in {way}, such as {examples[0]}: taken for the same films")
 
 
 SPELLINGS: dict[str, Callable[[str], str]] = {  # what does not count in a name, one after another

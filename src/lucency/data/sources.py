@@ -21,6 +21,7 @@ from lucency.core.plan import COPY_MARK
 from lucency.core.progress import progress, say
 from lucency.core.stage import fingerprint_file, produce
 from lucency.core.tables import match_films
+from lucency.data.absent_films import files_below, what_is_there, why_absent
 from lucency.data.csv_tables import read_csv, read_names
 from lucency.data.images import found_films, locate_films
 from lucency.data.labels import (
@@ -120,13 +121,18 @@ def _find(place: Source, findings: tuple[str, ...], folder: Path) -> None:
     everything = locate_films(_listed(place, findings), root)
     rows, films = found_films(everything), len(everything)
     absent = np.delete(everything.image, rows)
-    if len(absent) == films:
-        raise ValueError(f"none of the {films:,} films lies below {place.root}: check data.root")
+    why = ""
+    if len(absent):
+        there = files_below(root)
+        why = why_absent(absent, there, root)
+        if len(absent) == films:
+            why = why or f"{what_is_there(str(absent[0]), there, root)}; check data.root"
+            raise ValueError(f"none of the {films:,} films lies below {place.root}: {why}")
     if len(absent) and not place.allow_missing:
         raise ValueError(
             f"{counted(len(absent), 'film', 'is/are', of=films)} not below {place.root} "
-            f"({absent[0]}, …): expected all; add them, or set data.allow_missing = true to go on "
-            "without them"
+            f"({absent[0]}, …): {f'{why}; ' if why else ''}expected all; add them, or set "
+            "data.allow_missing = true to go on without them"
         )
     pd.DataFrame({"image": absent}).to_csv(folder / "missing.csv", index=False)
     found = everything.take(rows)
@@ -134,6 +140,8 @@ def _find(place: Source, findings: tuple[str, ...], folder: Path) -> None:
     below = [str(Path(file).relative_to(root)) for file in found.facts["path"].tolist()]
     save_manifest(replace(found, facts=found.facts.assign(path=below)), folder)
     say(f"Films: {everything.origin}; {len(absent):,} of them not on disk")
+    if why:
+        say(f"Films not on disk: {why}")
 
 
 def _listed(place: Source, findings: tuple[str, ...]) -> Manifest:
