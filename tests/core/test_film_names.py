@@ -19,7 +19,7 @@ SPELLED_OTHERWISE = {
     " f1.png ": "f1.png",
     "F1.PNG": "f1.png",
     unicodedata.normalize("NFC", "Zoë.png"): unicodedata.normalize("NFD", "Zoë.png"),
-    "/home/anna/films/f1.png": "/mnt/other/f1.png",
+    "C:/anna/films/f1.png": "/mnt/other/f1.png",
 }
 
 

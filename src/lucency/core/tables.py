@@ -138,7 +138,7 @@ def match_films(
     common: one path must be the end of the other. A suffix may be absent from either. Letters count
     as they are, then in any case. The kind of slash, the Unicode form and blanks around a name
     never count. Where nothing fits, all films may lie below another folder than the known ones. A
-    match in spite of the spelling is said; `source` is what names the films. Raises ValueError
+    match in spite of the spelling is reported; `source` is what names the films. Raises ValueError
     where a name fits several films and none better.
     """
     fits = fitting_films(image, known)

@@ -48,9 +48,9 @@ def files_below(root: Path) -> Files:
 def why_absent(image: Shaped[np.ndarray, " n"], files: Files, root: Path) -> str:
     """Return why most of these films are not among the `files` below `root`, with an example.
 
-    "" where no file is like one of them. Suffix, format, leading zeros and rounded numbers are told
-    apart; of many films LOOKED_AT count. Of the files, only the first bytes of those without a
-    suffix are read.
+    "" where no file is like one of them. Suffix, format, leading zeros and rounded numbers are
+    distinguished; of many films LOOKED_AT count. Of the files, only the first bytes of those
+    without a suffix are read.
     """
     image = image[:: -(-len(image) // LOOKED_AT)]
     causes = _of_numbers(image, files) | _of_another_kind(image, files, root)
