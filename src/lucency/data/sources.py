@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lucency.config.protocol import PLACES
 from lucency.config.sections import Source
 from lucency.core.manifest import Manifest, counted, load_manifest, save_manifest
 from lucency.core.plan import COPY_MARK
@@ -33,6 +34,8 @@ from lucency.data.labels import (
 )
 from lucency.phantom.dataset import list_phantom, write_phantom
 
+SAMPLED = 100  # films of many, by which it is seen whether they lie where they were
+NO_ROOT = "data.root is {!r}, which is no folder"
 NIH_TABLES = ("Data_Entry_2017*", "BBox_List_2017*", "train_val_list.txt", "test_list.txt")
 
 
@@ -58,18 +61,57 @@ def read_films(place: Source, *, findings: tuple[str, ...], out: Path) -> Manife
     """
     root = _root(place)
     place = place.model_copy(update={"root": str(root.resolve())})
+    inputs = film_inputs(place, findings=findings)
+    films = films_found(place, produce(out, inputs=inputs, write=partial(_find, place, findings)))
+    path = films.facts["path"].tolist()
+    if all(Path(file).is_file() for file in path[:: -(-len(path) // SAMPLED)]):
+        return films
+    found = locate_films(films, root).facts["path"].tolist()  # moved below the root
+    moved = [new or old for new, old in zip(found, path, strict=True)]
+    return replace(films, facts=films.facts.assign(path=moved))
+
+
+def film_inputs(place: Source, *, findings: tuple[str, ...]) -> dict[str, object]:
+    """Return what the films and labels of a source are made of, wherever they lie.
+
+    That is the content of its tables and lists. Raises ValueError where one is not there.
+    """
+    for text in absent_places(place).values():
+        raise ValueError(text)
+    root = Path(place.root)
     tables = sorted(file for pattern in NIH_TABLES for file in root.glob(pattern))
     labels = root / place.labels
-    inputs = {
-        "data": place.model_dump(exclude={"root"}),
+    return {
+        "data": place.model_dump(exclude={*PLACES}),
         "findings": list(findings),
         "tables": {file.name: fingerprint_file(file) for file in tables},
         "labels": fingerprint_file(labels) if labels.is_file() else "none named",
         "exclude": fingerprint_file(Path(place.exclude)) if place.exclude else "no list",
     }
-    films = load_manifest(produce(out, inputs=inputs, write=partial(_find, place, findings)))
-    path = [str(root / below) for below in films.facts["path"].tolist()]
+
+
+def films_found(place: Source, out: Path) -> Manifest:
+    """Return the films that `read_films` has found, their paths below the root as it is now."""
+    films = load_manifest(out)
+    path = [str(Path(place.root) / below) for below in films.facts["path"].tolist()]
     return replace(films, facts=films.facts.assign(path=path))
+
+
+def absent_places(place: Source) -> dict[str, str]:
+    """Return which of a source's PLACES are not there, each with the sentence that says so.
+
+    Whether the label table of NIH's layout is there is the reader's to say.
+    """
+    absent, root = {}, Path(place.root)
+    if place.source == "phantom" and not place.root:
+        return absent
+    if not place.root or not root.is_dir():
+        absent["root"] = NO_ROOT.format(place.root)
+    elif place.labels and not any((root / f"{place.labels}{end}").is_file() for end in ("", ".gz")):
+        absent["labels"] = f"data.labels: {root / place.labels}: no such file"
+    if place.exclude and not Path(place.exclude).is_file():
+        absent["exclude"] = f"data.exclude: {place.exclude}: no such file; expected a list of names"
+    return absent
 
 
 def list_films(
@@ -103,8 +145,8 @@ def _root(place: Source) -> Path:
     root = Path(place.root)
     if not place.root or not root.is_dir():
         raise ValueError(
-            f"data.root is {place.root!r}, which is no folder: set it to where the label table and "
-            "the films lie (`lucency data balance` takes labels alone, by --labels FILE)"
+            f"{NO_ROOT.format(place.root)}: set it to where the label table and the films lie "
+            "(`lucency data balance` takes labels alone, by --labels FILE)"
         )
     return root
 
