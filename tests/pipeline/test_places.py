@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from lucency.config.protocol import read_protocol
+from lucency.data.sources import list_films
 from lucency.pipeline import stages
 from lucency.pipeline.run import Run, open_run, open_run_folder
 from lucency.pipeline.run_audit import draw_review
@@ -91,6 +92,15 @@ def test_moved_films_leave_a_run_as_it_is_and_are_named_once(
     assert pixels() == before
 
 
+def test_labels_with_a_place_of_their_own_need_no_films(place: Path):
+    shutil.copy(place / "films" / "labels.csv", "elsewhere.csv")
+    (place / "films").rename("films-of-another-day")
+    table = str(Path("elsewhere.csv").absolute())
+    protocol = read_protocol(place / "p.toml", changes=[f"data.labels={table}"])
+    films, _ = list_films(protocol.data, findings=("Mass",), split=lambda films, _: films.image)
+    assert len(films) == 5
+
+
 def test_films_that_are_needed_and_gone_are_an_error_that_says_how(place: Path):
     (place / "films").rename("elsewhere")
     with pytest.raises(ValueError, match=r"films are not there .*--set data.root=NEW"):
@@ -125,6 +135,22 @@ def test_a_label_file_of_another_name_and_films_in_other_folders_are_the_same(pl
     made = stages.prepared(run_of(place, "data.labels=renamed.csv"))
     assert all(Path(file).is_file() for file in made.manifest.facts["path"])
     assert pixels() == before
+
+
+@pytest.mark.parametrize("source", ["csv", "nih"])
+def test_a_folder_that_is_not_mounted_is_no_other_folder(
+    place: Path, source: str, capsys: pytest.CaptureFixture[str]
+):
+    nih = "".join(f"f{film}.png,Mass,0,{film}\n" for film in range(6))
+    table = place / "films" / "Data_Entry_2017.csv"
+    table.write_text(f"Image Index,Finding Labels,Follow-up #,Patient ID\n{nih}")
+    changes = (f"data.source={source}", *(["data.labels="] if source == "nih" else []))
+    stages.prepared(run_of(place, *changes, out="runs/two"))
+    shutil.rmtree(place / "films")
+    (place / "films").mkdir()
+    capsys.readouterr()
+    assert len(stages.prepared(open_run_folder(Path("runs/two"))).manifest) == 5
+    assert f"no label file in {place / 'films'}: expected" in capsys.readouterr().err
 
 
 def test_deleted_films_stay_as_prepared(place: Path, capsys: pytest.CaptureFixture[str]):

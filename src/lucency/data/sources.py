@@ -27,6 +27,7 @@ from lucency.data.csv_tables import read_csv, read_names
 from lucency.data.images import found_films, locate_films
 from lucency.data.labels import (
     LABEL_COLUMN,
+    LABEL_FILES,
     films_of_table,
     label_column,
     read_label_table,
@@ -100,15 +101,19 @@ def films_found(place: Source, out: Path) -> Manifest:
 def absent_places(place: Source) -> dict[str, str]:
     """Return which of a source's PLACES are not there, each with the sentence that says so.
 
-    Whether the label table of NIH's layout is there is the reader's to say.
+    A folder without a label table counts as absent: it may be a disk that is not mounted.
     """
-    absent, root = {}, Path(place.root)
+    absent, root = dict[str, str](), Path(place.root)
     if place.source == "phantom" and not place.root:
         return absent
+    named = () if place.source == "csv" else LABEL_FILES
+    names = [place.labels] if place.labels else [*named]
+    endings = ("",) if place.source == "csv" else ("", ".gz")
     if not place.root or not root.is_dir():
         absent["root"] = NO_ROOT.format(place.root)
-    elif place.labels and not any((root / f"{place.labels}{end}").is_file() for end in ("", ".gz")):
-        absent["labels"] = f"data.labels: {root / place.labels}: no such file"
+    elif names and not any((root / (name + end)).is_file() for name in names for end in endings):
+        expected = f"expected {' or '.join(names)}{', plain or .gz' if endings[1:] else ''}"
+        absent["labels" if place.labels else "root"] = f"no label file in {root}: {expected}"
     if place.exclude and not Path(place.exclude).is_file():
         absent["exclude"] = f"data.exclude: {place.exclude}: no such file; expected a list of names"
     return absent
@@ -188,7 +193,8 @@ def _find(place: Source, findings: tuple[str, ...], folder: Path) -> None:
 
 def _listed(place: Source, findings: tuple[str, ...]) -> Manifest:
     """Return the films of the label table but those that the protocol excludes."""
-    _root(place)
+    if not Path(place.labels).is_absolute():
+        _root(place)
     films = SOURCES[place.source](place, findings=findings)
     if marked := [name for name in films.image.tolist() if COPY_MARK in name]:
         raise ValueError(
