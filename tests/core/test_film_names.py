@@ -99,4 +99,4 @@ def test_two_names_of_one_film_are_refused_and_one_name_twice_is_not():
 def test_spelling_names_the_last_thing_that_differs():
     assert spelling("images/f1", "f1.png") == ""
     assert spelling(r"images\F1.png", "images/f1.png") == "capitals"
-    assert spelling("a/f1.png", "b/f1.png") == "its folder"
+    assert spelling("a/f1.png", "b/f1.png") == "the folder"

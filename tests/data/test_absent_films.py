@@ -80,6 +80,6 @@ def test_films_that_are_spelled_otherwise_are_found_and_it_is_said(
     name, file = SPELLED[way]
     films = read(tmp_path, (name, "g.png"), (file, "g.png"))
     assert Path(films.facts["path"][0]) == tmp_path / "films" / file
-    assert f"films: 1 name differs in {'its Unicode' if way == 'Unicode' else way}" in (
+    assert f"films: 1 name differs in {'the Unicode' if way == 'Unicode' else way}" in (
         capsys.readouterr().err
     )

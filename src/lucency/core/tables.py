@@ -184,7 +184,7 @@ def spelling(name: str, film: str) -> str:
         name, film = change(name), change(film)
         if _is_end(name, film):
             return way
-    return "its folder"
+    return "the folder"
 
 
 def film_stem(name: str) -> str:
@@ -270,6 +270,6 @@ SPELLINGS: dict[str, Callable[[str], str]] = {  # what does not count in a name,
     "": str,
     "backslashes": lambda name: name.replace("\\", "/"),
     "blanks": str.strip,
-    "its Unicode form (NFC, NFD)": lambda name: unicodedata.normalize("NFC", name),
+    "the Unicode form (NFC, NFD)": lambda name: unicodedata.normalize("NFC", name),
     "capitals": str.casefold,
 }
