@@ -125,6 +125,7 @@ def test_no_folder_is_searched_for_films(place: Path, monkeypatch: pytest.Monkey
         return replace(films, facts=films.facts.assign(path=str(root / "found")))
 
     monkeypatch.setattr("lucency.data.sources.locate_films", locate)
+    (place / "films" / "found").touch()
     before = files(place)
     answered("tiny.toml")
     source = read_protocol(place / "tiny.toml").data

@@ -48,10 +48,30 @@ def reread(protocol: Protocol, folder: Path) -> Protocol:
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "protocols").glob("*.toml")), ids=lambda f: f.stem)
-def test_every_protocol_of_the_repository_reads(file: Path, tmp_path: Path):
+def test_every_protocol_of_the_repository_reads(file: Path):
     protocol = read_protocol(file)
     assert protocol.name == file.stem
-    assert reread(protocol, tmp_path) == protocol
+    assert parse_protocol(tomllib.loads(protocol_text(protocol)), name=file.stem) == protocol
+
+
+@pytest.mark.parametrize("key", ["root", "exclude"])
+def test_a_place_begins_in_the_protocol_s_folder_and_a_change_in_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
+):
+    monkeypatch.chdir(ROOT)
+    text = f'{SMALLEST}\n[data]\nsource = "csv"\n{key} = "../films"\nlabels = "table.csv"\n'
+    data = read(tmp_path, text).data
+    assert Path(getattr(data, key)) == tmp_path / "../films"
+    assert data.labels == "table.csv"  # begins in the root
+    assert getattr(read(tmp_path, text, f"data.{key}=films").data, key) == "films"
+    assert getattr(read(tmp_path, text, f"data.{key}=").data, key) == ""
+    absolute = text.replace("../films", str(tmp_path))
+    assert getattr(read(tmp_path, absolute).data, key) == str(tmp_path)
+
+
+def test_a_place_of_a_protocol_of_the_package_begins_in_the_working_folder():
+    assert read_protocol("chestxray14").data.root == "data/chestxray14"
+    assert read_protocol(ROOT / "protocols" / "chestxray14.toml").data.root == "data/chestxray14"
 
 
 def test_a_protocol_and_its_text_are_one(tmp_path: Path):

@@ -14,8 +14,8 @@ NAMES = ["00000001_000.png", "00000002_000.png"]
     ("name", "text"),
     [
         ("nih.txt", "00000001_000.png\n00000002_000.png"),
-        ("labels.txt", "images_001/00000001_000.png 0 1 0\n\nimages_002/00000002_000.png 0 0 0\n"),
-        ("windows.txt", "images\\00000001_000.png\r\nimages\\00000002_000.png\r\n"),
+        ("labels.txt", "00000001_000.png 0 1 0\n\n00000002_000.png 0 0 0\n"),
+        ("windows.txt", "00000001_000.png\r\n00000002_000.png\r\n"),
         ("table.csv", "Image Index,prob_Mass\n00000001_000.png,0.1\n00000002_000.png,0.2\n"),
         ("bare.csv", "00000001_000.png\n00000002_000.png\n"),
     ],

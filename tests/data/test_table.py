@@ -81,9 +81,9 @@ def test_an_absent_table_an_empty_one_and_a_film_found_twice(tmp_path: Path):
         read(tmp_path, TABLE, labels="lables.csv")
     with pytest.raises(ValueError, match="found no rows"):
         read(tmp_path, TABLE.splitlines()[0])
-    write_films(tmp_path, "2.png", "b/2.png")
+    write_films(tmp_path, "a/2.png", "b/2.png")
     films = read(tmp_path, TABLE)
-    with pytest.raises(ValueError, match=r"film '2' is there twice"):
+    with pytest.raises(ValueError, match=r"film '2' fits both b/2.png and a/2.png"):
         locate_films(films, tmp_path)
 
 

@@ -107,7 +107,8 @@ WRONG = {
     "no finding": ("image,Masss\n000.png,0.5\n", "no column is named by a finding.*'Mass'"),
     "a word": ("image,Mass\n000.png,high\n", "line 2, Mass: found 'high'"),
     "nothing": ("image,Mass\n000.png,\n", "expected a finite number"),
-    "a film twice": ("image,Mass\n000.png,0.5\na/000.png,0.4\n", "'000.png' is listed 2 times"),
+    "a film twice": ("image,Mass\n000.png,0.5\n000.png,0.4\n", "'000.png' is listed 2 times"),
+    "two names": ("image,Mass\n000.png,0.5\na/000.png,0.4\n", "both name the film '000.png'"),
     "a stranger": ("image,Mass\nxyz.png,0.5\n", "1 of 1 films are not labelled, such as 'xyz.png'"),
 }
 

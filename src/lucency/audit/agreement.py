@@ -24,6 +24,7 @@ from jaxtyping import Bool, Float, Float32, Float64, Int64, Shaped
 from lucency.balance.imbalance import no_finding
 from lucency.core.manifest import FINDINGS, NO_FINDING, Manifest, nearest
 from lucency.core.predictions import Predictions
+from lucency.core.tables import join_films
 from lucency.data.radiologists import Readings
 from lucency.evaluation import bootstrap
 from lucency.evaluation.bootstrap import Weights
@@ -329,13 +330,14 @@ def in_common(one: Manifest, other: Manifest) -> tuple[Manifest, Manifest]:
 
 def rows_of(labels: Manifest, image: Shaped[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
     """Return the row of each image in `labels`; -1 where it is not there."""
-    return pd.Index(labels.image).get_indexer(pd.Index(image)).astype(np.int64)
+    return join_films(image, labels.image, source=labels.origin)
 
 
 def align(labels: Manifest, like: Manifest | Predictions) -> Float32[np.ndarray, "n k"]:
     """Return the `labels` of the films and findings of `like`; NaN where there is none."""
-    known = pd.DataFrame(labels.label, index=labels.image, columns=list(labels.findings))
-    found = known.reindex(index=like.image, columns=list(like.findings))
+    row = rows_of(labels, like.image)
+    known = pd.DataFrame(labels.label, columns=list(labels.findings))
+    found = known.reindex(index=np.where(row >= 0, row, len(known)), columns=list(like.findings))
     return found.to_numpy(dtype=np.float32)
 
 

@@ -92,7 +92,7 @@ def audit_versions(old: Path, new: Path, *, table: Path | None, scale: str) -> A
         external = read_predictions_table(table, films=other, scale=scale, part="test")
         pair = {"old": agreement.align(one, external), "new": agreement.align(other, external)}
         found["auc"] = effect(external, pair, **DRAWS)
-    both = int(np.isin(one.image, other.image).sum())
+    both = int((agreement.rows_of(other, one.image) >= 0).sum())
     apart = f"in the first alone: {len(one) - both:,}; in the second alone: {len(other) - both:,}"
     count = found["changes"].set_index("finding").to_dict(orient="index")
     every, nothing = count[ALL], count[NO_FINDING]

@@ -17,6 +17,7 @@ from lucency.config import sections
 from lucency.core.manifest import FINDINGS, NO_FINDING, Preparation, nearest
 
 BASE = "base"  # the name of the protocol without a variant
+PLACES = ("root", "labels", "exclude")  # keys of `data` that say where films and tables lie
 VARIABLE = ("preparation", "balance", "training", "network")
 _COMPARABLE = f"variants of one experiment differ in {', '.join(VARIABLE)}"
 _COST = re.compile(r"^(?:Cost: |(?=Needs ))(.+?)(?=\nResult|\nNot run|\n\n|\Z)", re.M | re.S)
@@ -125,8 +126,10 @@ class Protocol(sections.Choices):
 def read_protocol(file: str | Path, *, changes: Sequence[str] | None = None) -> Protocol:
     """Read a TOML protocol and apply `key=value` changes (value in TOML, or a bare word).
 
-    `file` is a path, or the name of one of the package's protocols, such as "quick". Raises
-    ValueError in one line that names the key, what was found and what was expected.
+    `file` is a path, or the name of one of the package's protocols, such as "quick". A relative
+    `data.root` or `data.exclude` is relative to the protocol's folder; in `changes`, and in the
+    package's own protocols, to the working folder. Raises ValueError in one line that names the
+    key, what was found and what was expected.
     """
     file = find_protocol(file)
     if file.is_dir():
@@ -137,6 +140,8 @@ def read_protocol(file: str | Path, *, changes: Sequence[str] | None = None) -> 
         choices = tomllib.loads(file.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{file}: not valid TOML: {error}") from error
+    if file.resolve().parent != protocol_folder().resolve():
+        _place(choices, file.parent)
     for change in changes or ():
         _apply(choices, change)
     return parse_protocol(choices, name=str(file))
@@ -148,6 +153,11 @@ def parse_protocol(choices: Mapping[str, object], *, name: str) -> Protocol:
         return Protocol.model_validate(choices)
     except ValidationError as error:
         raise ValueError(f"{name}: {_explain(error)}") from error
+
+
+def without_places(protocol: Protocol) -> dict[str, Any]:
+    """Return all choices but PLACES: what makes an experiment the same wherever its films lie."""
+    return protocol.model_dump(mode="json", exclude={"data": {*PLACES}})
 
 
 def protocol_text(protocol: Protocol) -> str:
@@ -270,6 +280,16 @@ def _merged(choices: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, An
             value = _merged(below, value)
         merged[key] = value
     return merged
+
+
+def _place(choices: dict[str, Any], folder: Path) -> None:
+    """Let what is relative among the places of films begin in `folder`."""
+    source = choices.get("data")
+    if not isinstance(source, dict):
+        return
+    for key in ("root", "exclude"):
+        if isinstance(source.get(key), str) and source[key]:
+            source[key] = str(folder / source[key])
 
 
 def _apply(choices: dict[str, Any], change: str) -> None:

@@ -1,28 +1,35 @@
-"""Result tables, saved and loaded; names of films compared across files.
+"""Result tables, saved and loaded; names of films joined across files.
 
-Letters in shapes: n films, t known films.
+Letters in shapes: n films or names, t known films.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from posixpath import commonpath
 from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Shaped
+from jaxtyping import Bool, Int64, Shaped
 
-from lucency.core.manifest import read_table
+from lucency.core.manifest import counted, read_table
 from lucency.core.plan import COPY_MARK
+from lucency.core.progress import say
 from lucency.core.stage import write_atomically
 
 Value = TypeVar("Value")
 Answer = dict[str, Any]  # of a command, for people or for JSON
+Rows = dict[str, tuple[int, ...]]  # the first two rows of each key
 NIH_NAME = re.compile(r"(?:.*[/\\])?([0-9]{8}_[0-9]{3})(?:\.\w+)?")
+FILM_SUFFIX = re.compile(r"\.(?:png|jpe?g|jp2|bmp|gif|webp|tiff?|dcm|dicom|npy)$", re.IGNORECASE)
+NO_SUFFIX = "\0"  # ends a path that has lost its suffix
+NOWHERE = -1  # the row of a film that fits none
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -101,3 +108,168 @@ def within(
 ) -> Bool[np.ndarray, " n"]:
     """Return which films are among the known ones, both as `film_names` gives them."""
     return pd.Index(film).isin(known)
+
+
+def join_films(
+    image: Shaped[np.ndarray, " n"], known: Shaped[np.ndarray, " t"], *, source: str
+) -> Int64[np.ndarray, " n"]:
+    """Return the row among `known` of each film, as `match_films` does.
+
+    Raises ValueError where two different names are one film's, too.
+    """
+    row = match_films(image, known, source=source)
+    once = np.unique(image.astype(str), return_index=True)[1]
+    rows, count = np.unique(row[once][row[once] >= 0], return_counts=True)
+    for twice in rows[count > 1][:1].tolist():
+        one, other = np.unique(image[row == twice].astype(str)).tolist()[:2]
+        raise ValueError(
+            f"{source}: {one!r} and {other!r} both name the film {str(known[twice])!r}; expected "
+            "each film once: write more of the paths, or remove one"
+        )
+    return row
+
+
+def match_films(
+    image: Shaped[np.ndarray, " n"], known: Shaped[np.ndarray, " t"], *, source: str
+) -> Int64[np.ndarray, " n"]:
+    """Return the row among `known` of each film, -1 where there is none: the rule of all files.
+
+    A film is named by its path. The same path comes first, else the film with the longest end in
+    common: one path must be the end of the other. A suffix may be absent from either. Letters count
+    as they are, then in any case. The kind of slash, the Unicode form and blanks around a name
+    never count. Where nothing fits, all films may lie below another folder than the known ones. A
+    match in spite of the spelling is reported; `source` is what names the films. Raises ValueError
+    where a name fits several films and none better.
+    """
+    fits = fitting_films(image, known)
+    for name, rows in zip(image.tolist(), fits, strict=True):
+        if len(rows) > 1:
+            one, other = (str(known[row]) for row in rows)
+            raise ValueError(
+                f"{source}: film {str(name)!r} fits both {one} and {other}: expected one; write "
+                "more of its path, or remove one"
+            )
+    row = np.array([rows[0] if rows else NOWHERE for rows in fits], dtype=np.int64)
+    if (row < 0).all():
+        row = _below_another_folder(image, known)
+    _say_spelling(image[row >= 0], known[row[row >= 0]], source)
+    return row
+
+
+def fitting_films(
+    image: Shaped[np.ndarray, " n"], known: Shaped[np.ndarray, " t"]
+) -> list[tuple[int, ...]]:
+    """Return for each film the row among `known` that fits it; the first two of several, or none.
+
+    The rule is that of `match_films`, of which ends of paths and spelling belong to this.
+    """
+    exact = pd.Index(known).get_indexer(pd.Index(image)).tolist()
+    found: list[tuple[int, ...]] = [(row,) if row >= 0 else () for row in exact]
+    for fold in (str, str.casefold):
+        if all(found):
+            break
+        paths = [fold(_path_of(name)) for name in known.tolist()]
+        whole, ends = _rows([[path] for path in paths]), _rows(map(_shorter_ends, paths))
+        for place in [place for place, rows in enumerate(found) if not rows]:
+            found[place] = _best(fold(_path_of(image[place])), whole, ends)
+    return found
+
+
+def spelling(name: str, film: str) -> str:
+    """Return in what a name differs from the film that it names, "" where one ends like the other.
+
+    A suffix that one of them lacks is no difference.
+    """
+    for way, change in SPELLINGS.items():
+        name, film = change(name), change(film)
+        if _is_end(name, film):
+            return way
+    return "the folder"
+
+
+def film_stem(name: str) -> str:
+    """Return a film's name without the suffix of a picture, if it has one."""
+    return FILM_SUFFIX.sub("", name)
+
+
+def _path_of(name: object) -> str:
+    path = unicodedata.normalize("NFC", str(name)).strip().replace("\\", "/")
+    return path.removeprefix("./").lstrip("/")
+
+
+def _is_end(name: str, film: str) -> bool:
+    if film_stem(name) == name or film_stem(film) == film:
+        name, film = film_stem(name), film_stem(film)
+    short, long = sorted(
+        (f"/{path.removeprefix('./').lstrip('/')}" for path in (name, film)), key=len
+    )
+    return long.endswith(short)
+
+
+def _shorter_ends(path: str) -> Iterator[str]:
+    """Yield all ends of a path but itself, the longest first."""
+    while "/" in path:
+        path = path.partition("/")[2]
+        yield path
+
+
+def _rows(paths: Iterable[Iterable[str]]) -> Rows:
+    """Return by path which films have it, at most two; without a suffix it is marked."""
+    found: Rows = {}
+    for row, several in enumerate(paths):
+        for path in several:
+            stem = film_stem(path)
+            for key in {path, path if stem == path else stem + NO_SUFFIX}:
+                found[key] = (*found.get(key, ())[:1], row)
+    return found
+
+
+def _of(path: str, rows: Rows) -> tuple[int, ...]:
+    """Return which films have a path; then without its suffix, or with any where it has none."""
+    stem = film_stem(path)
+    return rows.get(path) or rows.get(path + NO_SUFFIX if stem == path else stem, ())
+
+
+def _best(path: str, whole: Rows, ends: Rows) -> tuple[int, ...]:
+    """Return which films have this path, else those that end with it, else that it ends with."""
+    own = (rows for end in _shorter_ends(path) if (rows := _of(end, whole)))
+    return _of(path, whole) or _of(path, ends) or next(own, ())
+
+
+def _below_another_folder(
+    image: Shaped[np.ndarray, " n"], known: Shaped[np.ndarray, " t"]
+) -> Int64[np.ndarray, " n"]:
+    """Return the rows where all films fit once another folder stands before them, else nowhere."""
+    nowhere = np.full(len(image), NOWHERE, dtype=np.int64)
+    if len(known) < 2 or not len(image):
+        return nowhere
+    paths = [[_path_of(name) for name in names] for names in (image, known)]
+    own, other = (commonpath([path.rpartition("/")[0] for path in each]) for each in paths)
+    whole = _rows([[path.removeprefix(f"{other}/")] for path in paths[1]])
+    for drop in range(1, len(own.split("/")) + 1) if own and other else ():
+        rows = [_of(path.split("/", drop)[-1], whole) for path in paths[0]]
+        if {len(one) for one in rows} == {1} and len(set(rows)) == len(set(image.tolist())):
+            return np.array(rows, dtype=np.int64)[:, 0]
+    return nowhere
+
+
+def _say_spelling(
+    image: Shaped[np.ndarray, " n"], film: Shaped[np.ndarray, " n"], source: str
+) -> None:
+    """Say how many films are spelled otherwise than the known ones, with an example of each way."""
+    ways: dict[str, list[str]] = {}
+    for name, other in zip(image.tolist(), film.tolist(), strict=True):
+        if name != other and (way := spelling(name, other)):
+            ways.setdefault(way, []).append(f"{name!r} for {other!r}")
+    for way, examples in ways.items():
+        names = counted(len(examples), "name", "differs/differ")
+        say(f"{source}: {names} in {way}, such as {examples[0]}: taken for the same films")
+
+
+SPELLINGS: dict[str, Callable[[str], str]] = {  # what does not count in a name, one after another
+    "": str,
+    "backslashes": lambda name: name.replace("\\", "/"),
+    "blanks": str.strip,
+    "the Unicode form (NFC, NFD)": lambda name: unicodedata.normalize("NFC", name),
+    "capitals": str.casefold,
+}

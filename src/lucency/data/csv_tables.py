@@ -109,9 +109,8 @@ def read_scores(file: Path, *, findings: tuple[str, ...]) -> Scores:
     """Read a table (.csv or .csv.gz): a column of image names, and one a finding.
 
     A finding's column is called by its name, alone or after prob_ or logit_; of `findings` those
-    that have one are read. Folders before an image's name are cut off. Raises ValueError for a
-    table without an image column or a finding's, for a cell that is no number, and for a film that
-    is listed twice.
+    that have one are read. Raises ValueError for a table without an image column or a finding's,
+    for a cell that is no number, and for a film that is listed twice.
     """
     table = read_csv(file, expected="a table of predictions (.csv or .csv.gz)")
     columns = table.columns
@@ -122,7 +121,7 @@ def read_scores(file: Path, *, findings: tuple[str, ...]) -> Scores:
     if not where:
         hint = next((nearest(name, findings) for name in columns if nearest(name, findings)), "")
         raise ValueError(f"{file}: no column is named by a finding{hint}: expected some of them")
-    image = np.array([_file_name(name) for name in columns[key].tolist()])
+    image = columns[key]
     listed, count = np.unique(image, return_counts=True)
     if (count > 1).any():
         raise ValueError(
@@ -139,7 +138,7 @@ def read_scores(file: Path, *, findings: tuple[str, ...]) -> Scores:
 
 
 def read_names(file: Path) -> Shaped[np.ndarray, " n"]:
-    """Return the image names of a list, in its order, repeated ones too; folders are cut off.
+    """Return the image names of a list, in its order, repeated ones too.
 
     Of a line only the first word counts, so that lists with labels behind the name are read. A
     table (.csv, .csv.gz) has a column of names, called as `lucency evaluate` knows it. Raises
@@ -148,10 +147,9 @@ def read_names(file: Path) -> Shaped[np.ndarray, " n"]:
     if not file.is_file():
         raise ValueError(f"{file}: no such file; expected a list of image names, one a line")
     lines = _column(file) if ".csv" in file.suffixes[-2:] else _lines(file)
-    names = [_file_name(line) for line in lines]
-    if not names:
+    if not lines:
         raise ValueError(f"{file}: found no name; expected one image name a line")
-    return np.array(names)
+    return np.array(lines)
 
 
 def _finding_columns(columns: Iterable[str], findings: tuple[str, ...]) -> dict[str, str]:
@@ -173,10 +171,6 @@ def _parse_score(text: str) -> float:
     if not np.isfinite(value):
         raise ValueError(f"found {text!r}, expected a finite number")
     return value
-
-
-def _file_name(path: str) -> str:
-    return path.replace("\\", "/").rpartition("/")[2]
 
 
 def _column(file: Path) -> list[str]:

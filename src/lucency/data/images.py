@@ -20,6 +20,7 @@ from jaxtyping import Int64, UInt, UInt8
 
 from lucency.core.manifest import Manifest, counted
 from lucency.core.progress import say
+from lucency.core.tables import join_films
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 SHORTEST_SIDE, LONGEST_SIDE, WIDEST_RATIO = 32, 16_384, 4
@@ -144,22 +145,14 @@ def _left_out(found: Walk, root: Path) -> str:
 def locate_films(films: Manifest, root: Path) -> Manifest:
     """Return the films with their files' paths below `root` as the fact `path`, "" without a file.
 
-    A film is named by its path relative to `root` or by its bare file name, wherever that lies,
-    each with or without its suffix (.png, .jpg, .jpeg), as `film_files` finds it. Raises
-    ValueError when two files fit one name.
+    A film is named by its path below `root` as `core.tables.match_films` has it; files are those of
+    `film_files`. Raises ValueError when two files fit one name, and two names one file.
     """
-    names, found = films.image.tolist(), dict[str, str]()
-    wanted = set(names)
-    for file in film_files(root):
-        path, inside = str(file), file.relative_to(root)
-        fitting = {inside.as_posix(), inside.with_suffix("").as_posix(), file.name, file.stem}
-        for name in fitting & wanted:
-            if name in found:
-                raise ValueError(
-                    f"film {name!r} is there twice, as {found[name]} and {path}: remove one"
-                )
-            found[name] = path
-    return replace(films, facts=films.facts.assign(path=[found.get(name, "") for name in names]))
+    files = np.array([str(file) for file in film_files(root)], dtype=object)
+    below = np.array([Path(file).relative_to(root).as_posix() for file in files], dtype=object)
+    row = join_films(films.image, below, source=str(root))
+    path = [str(files[place]) if place >= 0 else "" for place in row.tolist()]
+    return replace(films, facts=films.facts.assign(path=path))
 
 
 def found_films(films: Manifest) -> Int64[np.ndarray, " m"]:

@@ -15,15 +15,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lucency.config.protocol import PLACES
 from lucency.config.sections import Source
 from lucency.core.manifest import Manifest, counted, load_manifest, save_manifest
 from lucency.core.plan import COPY_MARK
 from lucency.core.progress import progress, say
 from lucency.core.stage import fingerprint_file, produce
+from lucency.core.tables import match_films
+from lucency.data.absent_films import files_below, what_is_there, why_absent
 from lucency.data.csv_tables import read_csv, read_names
 from lucency.data.images import found_films, locate_films
 from lucency.data.labels import (
     LABEL_COLUMN,
+    LABEL_FILES,
     films_of_table,
     label_column,
     read_label_table,
@@ -31,6 +35,8 @@ from lucency.data.labels import (
 )
 from lucency.phantom.dataset import list_phantom, write_phantom
 
+SAMPLED = 100  # films of many, by which it is seen whether they lie where they were
+NO_ROOT = "data.root is {!r}, which is no folder"
 NIH_TABLES = ("Data_Entry_2017*", "BBox_List_2017*", "train_val_list.txt", "test_list.txt")
 
 
@@ -56,18 +62,61 @@ def read_films(place: Source, *, findings: tuple[str, ...], out: Path) -> Manife
     """
     root = _root(place)
     place = place.model_copy(update={"root": str(root.resolve())})
+    inputs = film_inputs(place, findings=findings)
+    films = films_found(place, produce(out, inputs=inputs, write=partial(_find, place, findings)))
+    path = films.facts["path"].tolist()
+    if all(Path(file).is_file() for file in path[:: -(-len(path) // SAMPLED)]):
+        return films
+    found = locate_films(films, root).facts["path"].tolist()  # moved below the root
+    moved = [new or old for new, old in zip(found, path, strict=True)]
+    return replace(films, facts=films.facts.assign(path=moved))
+
+
+def film_inputs(place: Source, *, findings: tuple[str, ...]) -> dict[str, object]:
+    """Return what the films and labels of a source are made of, wherever they lie.
+
+    That is the content of its tables and lists. Raises ValueError where one is not there.
+    """
+    for text in absent_places(place).values():
+        raise ValueError(text)
+    root = Path(place.root)
     tables = sorted(file for pattern in NIH_TABLES for file in root.glob(pattern))
     labels = root / place.labels
-    inputs = {
-        "data": place.model_dump(exclude={"root"}),
+    return {
+        "data": place.model_dump(exclude={*PLACES}),
         "findings": list(findings),
         "tables": {file.name: fingerprint_file(file) for file in tables},
         "labels": fingerprint_file(labels) if labels.is_file() else "none named",
         "exclude": fingerprint_file(Path(place.exclude)) if place.exclude else "no list",
     }
-    films = load_manifest(produce(out, inputs=inputs, write=partial(_find, place, findings)))
-    path = [str(root / below) for below in films.facts["path"].tolist()]
+
+
+def films_found(place: Source, out: Path) -> Manifest:
+    """Return the films that `read_films` has found, their paths below the root as it is now."""
+    films = load_manifest(out)
+    path = [str(Path(place.root) / below) for below in films.facts["path"].tolist()]
     return replace(films, facts=films.facts.assign(path=path))
+
+
+def absent_places(place: Source) -> dict[str, str]:
+    """Return which of a source's PLACES are not there, each with the sentence that says so.
+
+    A folder without a label table counts as absent: it may be a disk that is not mounted.
+    """
+    absent, root = dict[str, str](), Path(place.root)
+    if place.source == "phantom" and not place.root:
+        return absent
+    named = () if place.source == "csv" else LABEL_FILES
+    names = [place.labels] if place.labels else [*named]
+    endings = ("",) if place.source == "csv" else ("", ".gz")
+    if not place.root or not root.is_dir():
+        absent["root"] = NO_ROOT.format(place.root)
+    elif names and not any((root / (name + end)).is_file() for name in names for end in endings):
+        expected = f"expected {' or '.join(names)}{', plain or .gz' if endings[1:] else ''}"
+        absent["labels" if place.labels else "root"] = f"no label file in {root}: {expected}"
+    if place.exclude and not Path(place.exclude).is_file():
+        absent["exclude"] = f"data.exclude: {place.exclude}: no such file; expected a list of names"
+    return absent
 
 
 def list_films(
@@ -101,8 +150,8 @@ def _root(place: Source) -> Path:
     root = Path(place.root)
     if not place.root or not root.is_dir():
         raise ValueError(
-            f"data.root is {place.root!r}, which is no folder: set it to where the label table and "
-            "the films lie (`lucency data balance` takes labels alone, by --labels FILE)"
+            f"{NO_ROOT.format(place.root)}: set it to where the label table and the films lie "
+            "(`lucency data balance` takes labels alone, by --labels FILE)"
         )
     return root
 
@@ -119,13 +168,18 @@ def _find(place: Source, findings: tuple[str, ...], folder: Path) -> None:
     everything = locate_films(_listed(place, findings), root)
     rows, films = found_films(everything), len(everything)
     absent = np.delete(everything.image, rows)
-    if len(absent) == films:
-        raise ValueError(f"none of the {films:,} films lies below {place.root}: check data.root")
+    why = ""
+    if len(absent):
+        there = files_below(root)
+        why = why_absent(absent, there, root)
+        if len(absent) == films:
+            why = why or f"{what_is_there(str(absent[0]), there, root)}; check data.root"
+            raise ValueError(f"none of the {films:,} films lies below {place.root}: {why}")
     if len(absent) and not place.allow_missing:
         raise ValueError(
             f"{counted(len(absent), 'film', 'is/are', of=films)} not below {place.root} "
-            f"({absent[0]}, …): expected all; add them, or set data.allow_missing = true to go on "
-            "without them"
+            f"({absent[0]}, …): {f'{why}; ' if why else ''}expected all; add them, or set "
+            "data.allow_missing = true to go on without them"
         )
     pd.DataFrame({"image": absent}).to_csv(folder / "missing.csv", index=False)
     found = everything.take(rows)
@@ -133,11 +187,14 @@ def _find(place: Source, findings: tuple[str, ...], folder: Path) -> None:
     below = [str(Path(file).relative_to(root)) for file in found.facts["path"].tolist()]
     save_manifest(replace(found, facts=found.facts.assign(path=below)), folder)
     say(f"Films: {everything.origin}; {len(absent):,} of them not on disk")
+    if why:
+        say(f"Films not on disk: {why}")
 
 
 def _listed(place: Source, findings: tuple[str, ...]) -> Manifest:
     """Return the films of the label table but those that the protocol excludes."""
-    _root(place)
+    if not Path(place.labels).is_absolute():
+        _root(place)
     films = SOURCES[place.source](place, findings=findings)
     if marked := [name for name in films.image.tolist() if COPY_MARK in name]:
         raise ValueError(
@@ -151,7 +208,8 @@ def _without_excluded(films: Manifest, place: Source) -> Manifest:
     if not place.exclude:
         return films
     names = read_names(Path(place.exclude))
-    named, strange = np.isin(films.image, names), names[~np.isin(names, films.image)]
+    row = match_films(names, films.image, source=place.exclude)
+    named, strange = np.isin(np.arange(len(films)), row), names[row < 0]
     if len(strange):
         raise ValueError(
             f"data.exclude: {len(strange):,} of {len(names):,} names in {place.exclude} are no "

@@ -15,6 +15,7 @@ from sklearn.model_selection import train_test_split
 
 from lucency.config.sections import Split
 from lucency.core.manifest import APART, PARTS, Manifest
+from lucency.core.tables import match_films
 from lucency.data.labels import read_official_lists
 
 Share = tuple[float, float, float]
@@ -97,8 +98,10 @@ def _officially(manifest: Manifest, choices: Split, root: Path) -> Part:
     """
     image, patient = manifest.image, manifest.patient
     train_val, test = read_official_lists(root)
-    tests = np.isin(image, test)
-    lost = image[~tests & ~np.isin(image, train_val)]
+    known = np.unique(np.concatenate([test, train_val]))
+    row = match_films(image, known, source="the official lists")
+    tests = (row >= 0) & np.isin(known[row], test)
+    lost = image[row < 0]
     if len(lost):
         raise ValueError(
             f"{len(lost)} films are on neither official list ({lost[0]}, …): "

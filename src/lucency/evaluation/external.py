@@ -23,6 +23,7 @@ from scipy.special import logit
 from lucency.core.manifest import Manifest
 from lucency.core.predictions import Predictions, load_predictions
 from lucency.core.progress import say
+from lucency.core.tables import join_films
 from lucency.data.csv_tables import Scores, read_scores
 from lucency.evaluation.compare import check_comparable
 from lucency.evaluation.evaluate import TRIVIAL
@@ -99,7 +100,7 @@ def join_labels(
     if scale not in SCALES:
         raise ValueError(f"scale {scale!r} is unknown; expected {' or '.join(SCALES)}")
     scores = read_scores(file, findings=films.findings)
-    row = pd.Index(films.image).get_indexer(pd.Index(scores.image))
+    row = join_films(scores.image, films.image, source=str(file))
     if (row < 0).any():
         raise ValueError(
             f"{file}: {(row < 0).sum():,} of {len(row):,} films are not labelled, such as "
@@ -117,7 +118,7 @@ def join_labels(
     return scores, {
         "network": f"{name} (table)" if name == TRIVIAL else name,  # never the baseline's
         "findings": scores.findings,
-        "image": scores.image,
+        "image": films.image[row],
         "patient": films.patient[row],
         "part": np.full(len(row), part),
         "label": films.label[row][:, column],

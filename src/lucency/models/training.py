@@ -25,7 +25,7 @@ from jaxtyping import Float32
 from torch import nn
 from torch.optim import Optimizer
 
-from lucency.config.protocol import Protocol
+from lucency.config.protocol import Protocol, without_places
 from lucency.config.sections import EvaluationChoices, Network, Training
 from lucency.core.manifest import Prepared
 from lucency.core.parallel import rank, world_size
@@ -400,7 +400,7 @@ def _save(job: Job, folder: Path, *, split: str) -> None:
         preparation=prepared.preparation,
         mean=mean,
         std=std,
-        protocol=job.protocol.model_dump(mode="json"),
+        protocol=without_places(job.protocol),
         provenance=job.provenance,
         split=split,
         device=name_of(job.accelerator.device),

@@ -26,7 +26,7 @@ from lucency.core.manifest import (
 from lucency.core.plan import only_tests, originals
 from lucency.core.progress import Advance, progress, say, silent
 from lucency.core.stage import RECEIPT, fingerprint_file, produce
-from lucency.core.tables import Answer
+from lucency.core.tables import Answer, match_films
 from lucency.data.bit_depth import bits_for_network, with_bits
 from lucency.data.images import films_below
 from lucency.data.preprocess import prepare_file
@@ -219,7 +219,7 @@ def _refuse_many(films: Sequence[object]) -> None:
 
 def _films_of(prepared: Prepared, names: list[str]) -> Prepared:
     """Return the prepared films of these names; ValueError for one that is not among them."""
-    row = pd.Index(prepared.manifest.image).get_indexer(pd.Index(names)).astype(np.int64)
+    row = match_films(np.array(names), prepared.manifest.image, source="the run")
     if (row < 0).any():
         lost = names[int(np.flatnonzero(row < 0)[0])]
         raise ValueError(f"{lost}: no such file, and no film of the run; expected either")

@@ -11,6 +11,7 @@ Letters in shapes: n films, m of them that are measured, h and w pixels.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -24,7 +25,7 @@ from jaxtyping import Bool
 
 from lucency.audit.checks.issue import issue_table
 from lucency.audit.checks.run_checks import invented, pretrained
-from lucency.config.protocol import Protocol, read_protocol
+from lucency.config.protocol import Protocol, read_protocol, without_places
 from lucency.config.sections import Network
 from lucency.core.manifest import Manifest, Preparation, Prepared, load_prepared, read_table
 from lucency.core.parallel import in_workers
@@ -42,13 +43,14 @@ from lucency.core.stage import (
 from lucency.core.tables import save_tables
 from lucency.data.image_measures import MEASURES, measure_film
 from lucency.data.preprocess import prepare
+from lucency.data.sources import film_inputs
 from lucency.data.split import set_apart
 from lucency.ensemble.lungs import lung_mask
 from lucency.evaluation import preparation_grid
 from lucency.evaluation.evaluate import MACRO
 from lucency.evaluation.preparation_grid import OFF, OWN, STUDY, PreparationStudy
 from lucency.pipeline import stages
-from lucency.pipeline.run import Run, kept, open_run
+from lucency.pipeline.run import Run, kept, open_run, require_pictures
 from lucency.report.preparation_page import AblationResult, draw_study, write_preparation_page
 from lucency.report.rendering import standalone_svg
 
@@ -340,7 +342,10 @@ def _films_beside(protocol: Protocol, out: Path) -> Path:
     if out.name != STUDY or not beside.is_file():
         return out
     parts = {"data", "findings", "preparation", "split"}
-    own, other = (one.model_dump(include=parts) for one in (protocol, read_protocol(beside)))
+    own, other = (
+        {part: without_places(one)[part] for part in parts}
+        for one in (protocol, read_protocol(beside))
+    )
     if found := differences(other, own):
         raise ValueError(
             f"{out} lies in a run that differs ({'; '.join(found[:2])}) and that would show it: "
@@ -353,6 +358,7 @@ def _films_beside(protocol: Protocol, out: Path) -> Path:
 def _film_bytes(study: Study) -> str:
     """Return what names the films' files, so that films that were replaced are not mixed up."""
     path = _films(study.run).facts["path"].tolist()
+    require_pictures(study.run, path)
     size = np.array([Path(file).stat().st_size for file in path], dtype=np.int64)
     return hashlib.sha256(size.tobytes()).hexdigest()[:16]
 
@@ -409,8 +415,14 @@ def _check_ablation(protocol: Protocol, folder: Path) -> None:
         )
     if not (folder / "evaluation" / RECEIPT).is_file():
         raise ValueError(f"--ablation {folder} is not finished: go on with lucency study ablation")
-    parts = {"data", "findings"}
-    if found := differences(protocol.model_dump(include=parts), other.model_dump(include=parts)):
+    own, others = (
+        {part: without_places(one)[part] for part in ("data", "findings")}
+        for one in (protocol, other)
+    )
+    if protocol.data.root and (folder / "manifest" / RECEIPT).is_file():
+        own |= film_inputs(protocol.data, findings=protocol.findings)
+        others |= json.loads((folder / "manifest" / RECEIPT).read_text(encoding="utf-8"))
+    if found := differences(own, others):
         raise ValueError(f"--ablation {folder} is of other films: {'; '.join(found[:2])}")
 
 

@@ -14,11 +14,20 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int64
 
-from lucency.config.protocol import BASE, Protocol, parse_protocol, protocol_text, read_protocol
-from lucency.core.manifest import Prepared
+from lucency.config.protocol import (
+    BASE,
+    PLACES,
+    Protocol,
+    parse_protocol,
+    protocol_text,
+    read_protocol,
+    without_places,
+)
+from lucency.core.manifest import Prepared, counted
 from lucency.core.parallel import rank
 from lucency.core.plan import Plan
 from lucency.core.predictions import Predictions
+from lucency.core.progress import say
 from lucency.core.stage import (
     LOCK,
     NOTE,
@@ -26,8 +35,10 @@ from lucency.core.stage import (
     differences,
     fingerprint_file,
     fingerprint_of,
+    is_complete,
     write_atomically,
 )
+from lucency.data.sources import absent_places, film_inputs
 from lucency.models.metadata import read_metadata
 
 LATE = ("ensemble.",)  # sections that may change in a finished run
@@ -111,34 +122,86 @@ class Trained:
 def open_run(protocol: Protocol, *, out: str | Path, workers: int = 0) -> Run:
     """Return the run of `protocol` in `out`; a folder with work of another protocol is refused.
 
-    Of LATE sections others may be found: no network and no prediction is made from them. Of several
-    processes the first checks and writes for all.
+    Of LATE sections others may be found: no network and no prediction is made from them. Where the
+    films lie is no part of a run: the folder keeps the last place, absolute, and that serves where
+    `protocol` names one that is not there. Of several processes the first checks and writes for
+    all.
     """
     out = Path(out)
-    count = workers or os.cpu_count() or 1
-    run = Run(protocol=protocol, out=out, workers=count, source=out, cache=out, shared=out)
-    if rank() > 0:
-        return run
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file: expected the run's folder, which may not exist yet")
-    file, text = out / "protocol.toml", protocol_text(protocol)
-    was = file.read_text(encoding="utf-8") if file.exists() else ""
-    known = (
-        parse_protocol(tomllib.loads(was), name=str(file)).model_dump(mode="json") if was else {}
-    )
-    found = differences(known, protocol.model_dump(mode="json"))
+    file = out / "protocol.toml"
+    known = _read_known(file)
+    protocol = _placed(protocol, known)
+    count = workers or os.cpu_count() or 1
+    run = Run(protocol=protocol, out=out, workers=count, source=out, cache=out, shared=out)
+    if rank() > 0 or protocol == known:
+        return run
     idle = (file.name, NOTE)
     work = [p for p in out.rglob("*") if p.is_file() and p.name not in idle and p.suffix != LOCK]
-    early = [one for one in found if not one.startswith(LATE)]
-    if was and early and work:
-        message = f"{out} holds a run of another protocol ({'; '.join(early[:3])})"
-        raise ValueError(f"{message}: choose another folder (--out); nothing was changed")
-    if work and not was:
+    if work and known is None:
         raise ValueError(f"{out} is not empty and holds no run: choose another folder (--out)")
-    if found:
-        out.mkdir(parents=True, exist_ok=True)
-        write_atomically(file, text)
+    if work and known is not None:
+        _refuse_another(run, known)
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomically(file, protocol_text(protocol))
     return run
+
+
+def _read_known(file: Path) -> Protocol | None:
+    """Return the protocol that a run's folder keeps, as it stands there."""
+    if not file.is_file():
+        return None
+    return parse_protocol(tomllib.loads(file.read_text(encoding="utf-8")), name=str(file))
+
+
+def _placed(protocol: Protocol, known: Protocol | None) -> Protocol:
+    """Return a protocol whose places are absolute: its own, or the known ones if these are there.
+
+    So a run finds its films from any working folder, and a place that was named once is kept.
+    """
+    own = {key: getattr(protocol.data, key) for key in ("root", "exclude")}
+    absolute = {key: str(Path(place).absolute()) for key, place in own.items() if place}
+    place = protocol.data.model_copy(update=absolute)
+    lost = absent_places(place)
+    if known is not None and place != known.data and lost and not absent_places(known.data):
+        for key in lost:
+            there = getattr(known.data, key)
+            say(f"data.{key}: {getattr(place, key)} is not there, taken is the last one, {there}")
+        place = place.model_copy(update={key: getattr(known.data, key) for key in PLACES})
+    return protocol.model_copy(update={"data": place})
+
+
+def _refuse_another(run: Run, known: Protocol) -> None:
+    """Raise ValueError where a folder's work is of another protocol, or of other films."""
+    found = differences(without_places(known), without_places(run.protocol))
+    early = [one for one in found if not one.startswith(LATE)]
+    if early:
+        message = f"{run.out} holds a run of another protocol ({'; '.join(early[:3])})"
+        raise ValueError(f"{message}: choose another folder (--out); nothing was changed")
+    moved = run.protocol.data != known.data
+    if moved and (run.out / "manifest" / RECEIPT).is_file():
+        inputs = film_inputs(run.protocol.data, findings=run.protocol.findings)
+        is_complete(run.out / "manifest", inputs=inputs)
+
+
+def how_to_move(run: Run, *keys: str) -> str:
+    """Return how to name the new place of what a run no longer finds: `keys` of PLACES."""
+    whole = read_protocol(run.source / "protocol.toml")
+    command = "study ablation" if whole.variant else "run"
+    named = " ".join(f"--set data.{key}=NEW" for key in keys or ("root",))
+    return (
+        f"where it has moved, name the new place once: lucency {command} "
+        f"{run.source / 'protocol.toml'} --out {run.source} --until prepare {named}"
+    )
+
+
+def require_pictures(run: Run, paths: Iterable[str]) -> None:
+    """Raise ValueError unless all these files of films are there."""
+    if lost := [file for file in paths if not Path(file).is_file()]:
+        raise ValueError(
+            f"{counted(len(lost), 'film', 'is/are')} not there ({lost[0]}, …): {how_to_move(run)}"
+        )
 
 
 def network_inputs(network: Path) -> dict[str, str]:

@@ -35,7 +35,14 @@ from lucency.evaluation.thresholds import FALLBACK
 from lucency.explain.heatmap_results import HeatmapResults
 from lucency.pipeline import stages
 from lucency.pipeline.heatmap_stage import explain_network
-from lucency.pipeline.run import Run, kept, open_run, open_run_folder, require_finished
+from lucency.pipeline.run import (
+    Run,
+    kept,
+    open_run,
+    open_run_folder,
+    require_finished,
+    require_pictures,
+)
 from lucency.report.review_page import write_review
 
 
@@ -167,6 +174,7 @@ def draw_review(folder: Path, *, errors: Path | None, films: int, seed: int, out
         sample = review.draw_label_errors(shown, table, films=films, seed=seed)
     names = sample["image"].unique().tolist()
     path = dict(zip(shown.image.tolist(), shown.facts["path"].tolist(), strict=True))
+    require_pictures(run, [path[name] for name in names])
     pictures = {}
     with progress("Reading films", unit="films") as advance:
         for done, name in enumerate(names, start=1):

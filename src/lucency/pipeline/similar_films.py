@@ -19,6 +19,7 @@ from lucency.core.plan import originals
 from lucency.core.predictions import Predictions, concatenate
 from lucency.core.progress import progress, say
 from lucency.core.stage import fingerprint_of, produce, write_atomically
+from lucency.core.tables import fitting_films
 from lucency.ensemble import retrieval
 from lucency.pipeline.feature_stage import training_features
 from lucency.pipeline.film_inference import network_folder, requested_films
@@ -200,12 +201,14 @@ def _embedded(
 
 def _names(queries: Prepared, known: Prepared, nearest: Int64[np.ndarray, "q 1"]) -> list[str]:
     """Return what films are called, or would be called in the run if it shows the same pixels."""
-    names = [Path(name).name for name in queries.manifest.image]
-    image, films = known.manifest.image, set(known.manifest.image.tolist())
+    image, names = known.manifest.image, [str(name) for name in queries.manifest.image]
+    fits = fitting_films(queries.manifest.image, image)
     for query, (row,) in enumerate(nearest.tolist()):
         same = row >= 0 and np.array_equal(queries.pixels[query], known.pixels[row])
-        if same and names[query] not in films:
-            say(f"{names[query]} shows what {image[row]} of the run does: taken for it")
+        if len(fits[query]) == 1:
+            names[query] = str(image[fits[query][0]])
+        elif same:
+            say(f"{Path(names[query]).name} shows what {image[row]} of the run does: taken for it")
             names[query] = str(image[row])
     return names
 

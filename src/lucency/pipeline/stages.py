@@ -30,6 +30,7 @@ from lucency.core.manifest import (
     Prepared,
     counted,
     load_part,
+    load_prepared,
     part_fingerprint,
     read_table,
     save_part,
@@ -40,7 +41,7 @@ from lucency.core.progress import progress, say
 from lucency.core.stage import RECEIPT, Failures, discard_outdated, fingerprint_of, produce
 from lucency.core.tables import save_tables
 from lucency.data.preprocess import prepare
-from lucency.data.sources import draw_source, read_films
+from lucency.data.sources import absent_places, draw_source, films_found, read_films
 from lucency.data.split import set_apart, split
 from lucency.ensemble.ensembles import EnsembleResults
 from lucency.evaluation import leakage_inflation as inflation
@@ -51,7 +52,16 @@ from lucency.pipeline.audit_stage import audit_network
 from lucency.pipeline.ensemble_stage import compare_ensembles
 from lucency.pipeline.feature_stage import features_folder, similarity_features
 from lucency.pipeline.heatmap_stage import explain_network
-from lucency.pipeline.run import Run, Trained, describe_network, kept, network_inputs, read_history
+from lucency.pipeline.run import (
+    Run,
+    Trained,
+    describe_network,
+    how_to_move,
+    kept,
+    network_inputs,
+    read_history,
+    require_pictures,
+)
 
 if TYPE_CHECKING:
     from lucency.report.run_page import Gallery
@@ -67,16 +77,41 @@ def source(run: Run) -> Source:
 
 @kept
 def manifest(run: Run) -> Manifest:
-    """Return the films that lie on disk, with labels."""
-    if not (run.source / "manifest").exists():
+    """Return the films that lie on disk, with labels; as they were read, where these are gone."""
+    out = run.source / "manifest"
+    if not out.exists():
         check_networks(run)  # before the first of hours of work, not after
-    return read_films(source(run), findings=run.protocol.findings, out=run.source / "manifest")
+    place = source(run)
+    lost = absent_places(place)
+    if lost and (out / RECEIPT).is_file():
+        for text in lost.values():
+            say(f"{text}: films and labels stay as they were read; {how_to_move(run, *lost)}")
+        return films_found(place, out)
+    return read_films(place, findings=run.protocol.findings, out=out)
 
 
 @kept
 def prepared(run: Run) -> Prepared:
-    """Return the films as a network sees them."""
-    films = manifest(run)
+    """Return the films as a network sees them; as they are prepared, where files are gone."""
+    films, out = manifest(run), run.cache / "prepared"
+    path = films.facts["path"].to_numpy(dtype=str)
+    gone = sum(not Path(file).is_file() for file in path.tolist())
+    lost = absent_places(source(run))
+    if gone and (out / RECEIPT).is_file():
+        if not lost:
+            absent = counted(gone, "film", "is/are", of=len(path))
+            say(f"{absent} no longer below {source(run).root}: they stay as prepared")
+        made = load_prepared(out)
+    elif lost:
+        raise ValueError(f"{min(lost.values())}; {how_to_move(run, *lost)}")
+    else:
+        made = _prepare(run, films)
+    row = pd.Index(films.image).get_indexer(pd.Index(made.manifest.image))
+    facts = made.manifest.facts.assign(path=path[row])
+    return replace(made, manifest=replace(made.manifest, facts=facts))
+
+
+def _prepare(run: Run, films: Manifest) -> Prepared:
     with progress("Preparing films", unit="films") as advance:
         return prepare(
             films,
@@ -204,6 +239,7 @@ def pictures(run: Run) -> Prepared:
 def _write_copies(run: Run, folder: Path) -> None:
     from lucency.models.augmentation import make_copies
 
+    require_pictures(run, prepared(run).manifest.facts["path"].tolist())
     how = {"seed": run.protocol.balance.seed, "workers": run.workers}
     with progress("Making copies", unit="films") as advance:
         make_copies(prepared(run), plan=plan(run), folder=folder, progress=advance, **how)
@@ -214,6 +250,9 @@ def classifiers(run: Run) -> dict[str, Path]:
     """Return the folders of the trained networks by name."""
     from lucency.models.training import check_labels, train
 
+    done = {one.name: run.out / "networks" / one.name for one in run.protocol.network}
+    if all((one / RECEIPT).is_file() for one in done.values()) and absent_places(source(run)):
+        return done  # weights below the root cannot be compared
     check_networks(run)
     films = prepared(run).manifest
     check_labels(films.label[training_films(run)], findings=films.findings)

@@ -11,7 +11,7 @@ import pandas as pd
 from lucency.config.sections import DRAWS
 from lucency.core.manifest import Manifest
 from lucency.core.predictions import Predictions, load_predictions
-from lucency.core.tables import refuse_same_files
+from lucency.core.tables import join_films, refuse_same_files
 from lucency.data.labels import read_labelled
 from lucency.evaluation import external
 from lucency.evaluation.compare import OVER_FINDINGS, conclude_comparison
@@ -158,7 +158,7 @@ def _with_width(table: pd.DataFrame) -> pd.DataFrame:
 
 def _check_labels(predictions: Predictions, films: Manifest) -> None:
     """Raise ValueError unless the predictions have the labels of `films`."""
-    row = pd.Index(films.image).get_indexer(pd.Index(predictions.image))
+    row = join_films(predictions.image, films.image, source=predictions.network)
     known = [films.findings.index(f) if f in films.findings else -1 for f in predictions.findings]
     same = (row >= 0).all() and min(known) >= 0
     if not (same and np.array_equal(films.label[row][:, known], predictions.label, equal_nan=True)):

@@ -30,9 +30,9 @@ from lucency.audit.checks.issue import (
 from lucency.balance.methods import needs_features, planned, splitter
 from lucency.config.protocol import Protocol
 from lucency.core.manifest import APART, PARTS, Manifest, Prepared, counted, read_table
-from lucency.core.plan import Plan, originals
+from lucency.core.plan import COPY_MARK, Plan, originals
 from lucency.core.predictions import Predictions, load_predictions
-from lucency.core.tables import NIH_NAME, film_names
+from lucency.core.tables import NIH_NAME, film_names, match_films
 from lucency.data.csv_tables import read_names
 from lucency.data.duplicates import near_identical
 from lucency.data.labels import OFFICIAL_LISTS, read_labelled
@@ -245,7 +245,7 @@ def split_table_of(
 def split_table_of_lists(lists: Mapping[str, Path], *, labels: Path) -> SplitTable:
     """Return the parts of external lists; patients come from the label file by name."""
     films = read_labelled(labels)
-    names = {part: read_names(file) for part, file in lists.items()}
+    names = {part: _as_labelled(file, films) for part, file in lists.items()}
     image = np.concatenate([names[part] for part in PARTS if part in names])
     part = np.concatenate([np.full(len(names[part]), part) for part in PARTS if part in names])
     table = SplitTable(
@@ -272,6 +272,17 @@ def _with_lists(table: SplitTable, folder: Path) -> SplitTable:
     files = [folder / name for name in OFFICIAL_LISTS]
     train_val, test = (read_names(file) if file.is_file() else no_names() for file in files)
     return replace(table, official_train_val=train_val, official_test=test)
+
+
+def _as_labelled(file: Path, films: Manifest) -> Shaped[np.ndarray, " t"]:
+    """Return the names of a list as the label table has them; others, and marks, as they are."""
+    listed = [name.partition(COPY_MARK) for name in read_names(file).tolist()]
+    row = match_films(np.array([name for name, *_ in listed]), films.image, source=str(file))
+    known = [films.image[place] for place in row]
+    pairs = zip(listed, known, row >= 0, strict=True)
+    return np.array(
+        [(name if there else own) + mark + copy for (own, mark, copy), name, there in pairs]
+    )
 
 
 def _patients(image: Shaped[np.ndarray, " n"], films: Manifest) -> Int64[np.ndarray, " n"]:

@@ -1,0 +1,135 @@
+"""Why films are not found below a folder: what lies there in their place.
+
+Letters in shapes: n films, m files.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Shaped
+
+from lucency.core.manifest import counted, nearest
+from lucency.core.tables import film_stem, fitting_films
+from lucency.data.images import SUFFIXES
+
+EXPECTED = "expected PNG or JPEG; convert the films"
+FORMATS = {
+    ".dcm": "DICOM", ".dicom": "DICOM", ".ima": "DICOM", ".tif": "TIFF", ".tiff": "TIFF",
+    ".bmp": "BMP", ".gif": "GIF", ".webp": "WebP", ".heic": "HEIC", ".jp2": "JPEG 2000",
+    ".npy": "NumPy", ".nii": "NIfTI", ".mha": "MetaImage",
+}  # fmt: skip
+ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
+DICOM_MARK, MARK_AT = b"DICM", 128  # of a DICOM file, whatever its name
+PADDING = re.compile(r"(?<![0-9])0+(?=[0-9])")  # the zeros before a number
+FRACTION = re.compile(r"\.0+$")  # behind a name that was taken for a number
+ROUNDED = re.compile(r"[0-9](\.[0-9]+)?E\+[0-9]+", re.IGNORECASE)
+MOST_COMPARED = 5_000  # files among which the nearest name is looked for
+LOOKED_AT = 1_000  # films whose absence is explained, of however many
+
+Files = Shaped[np.ndarray, " m"]
+
+
+def files_below(root: Path) -> Files:
+    """Return the paths below `root` of all its files, links to folders not followed."""
+    found = [
+        Path(folder, name).relative_to(root).as_posix()
+        for folder, _, names in os.walk(root)
+        for name in names
+    ]
+    return np.array(sorted(found), dtype=object)
+
+
+def why_absent(image: Shaped[np.ndarray, " n"], files: Files, root: Path) -> str:
+    """Return why most of these films are not among the `files` below `root`, with an example.
+
+    "" where no file is like one of them. Suffix, format, leading zeros and rounded numbers are
+    distinguished; of many films LOOKED_AT count. Of the files, only the first bytes of those
+    without a suffix are read.
+    """
+    image = image[:: -(-len(image) // LOOKED_AT)]
+    causes = _of_numbers(image, files) | _of_another_kind(image, files, root)
+    kinds = Counter(kind for kind, _ in causes.values())
+    for kind, count in kinds.most_common(1):
+        first = next(text for one, text in causes.values() if one == kind)
+        return f"{first}; the same with {count:,} of {counted(len(image), 'film')} looked at"
+    return ""
+
+
+def what_is_there(name: str, files: Files, root: Path) -> str:
+    """Return what lies there in place of films that are called like `name`."""
+    pictures = [file for file in files.tolist() if file.lower().endswith(SUFFIXES)]
+    if pictures:
+        near = nearest(name, pictures) if len(pictures) <= MOST_COMPARED else ""
+        there = counted(len(pictures), "film", "lies/lie")
+        return f"{there} there, such as {pictures[0]}, and the table names {name!r}{near}"
+    others = [(file, kind) for file in files.tolist() if (kind := _kind(file, root))]
+    for file, kind in others[:1]:
+        return f"no film lies there, but {file}, which is {kind}: {EXPECTED}"
+    packed = [file for file in files.tolist() if file.lower().endswith(ARCHIVES)]
+    for file in [file for file in packed if ".csv" not in file][:1]:
+        return f"no film lies there, but {file}: unpack it"
+    return "no PNG or JPEG lies there"
+
+
+def _of_another_kind(
+    image: Shaped[np.ndarray, " n"], files: Files, root: Path
+) -> dict[str, tuple[str, str]]:
+    """Return film -> kind and sentence, of the films that are there but for their suffix."""
+    kinds = [_kind(file, root) for file in files.tolist()]
+    rows = np.flatnonzero(np.array(kinds) != "")
+    stems = [_without_suffix(file) for file in files[rows].tolist()]
+    fits = fitting_films(_stems(image), np.array(stems, dtype=object)) if stems else []
+    causes = {}
+    for name, fit in zip(image.tolist(), fits, strict=False):
+        if fit:
+            file, kind = files[rows[fit[0]]], kinds[rows[fit[0]]]
+            remedy = "write names without suffix, or with that of the files"
+            about = f": {remedy}" if kind in SUFFIXES else f", which is {kind}: {EXPECTED}"
+            causes[name] = (kind, f"{file} lies there for {name!r}{about}")
+    return causes
+
+
+def _of_numbers(image: Shaped[np.ndarray, " n"], files: Files) -> dict[str, tuple[str, str]]:
+    """Return film -> kind and sentence, of films whose names were taken for numbers."""
+    remedy = "save that column as text"
+    plain, stems = (
+        np.array([PADDING.sub("", FRACTION.sub("", name)) for name in names], dtype=object)
+        for names in (_stems(image).tolist(), _stems(files).tolist())
+    )
+    causes = {}
+    for name, fit in zip(image.tolist(), fitting_films(plain, stems), strict=True):
+        if ROUNDED.fullmatch(film_stem(name)):
+            causes[name] = ("rounded", f"{name!r} is a number that was rounded: {remedy}")
+        elif fit:
+            file = files[fit[0]]
+            text = f"{file} lies there for {name!r}, which has lost leading zeros: {remedy}"
+            causes[name] = ("zeros", text)
+    return causes
+
+
+def _stems(names: Shaped[np.ndarray, " n"]) -> Shaped[np.ndarray, " n"]:
+    return np.array([film_stem(str(name)) for name in names.tolist()], dtype=object)
+
+
+def _without_suffix(file: str) -> str:
+    known = Path(file).suffix.lower() in {*SUFFIXES, *FORMATS}
+    return Path(file).with_suffix("").as_posix() if known else file
+
+
+def _kind(file: str, root: Path) -> str:
+    """Return a film's suffix, the format of another picture, or "" for what is neither."""
+    suffix = Path(file).suffix.lower()
+    if suffix in SUFFIXES:
+        return suffix
+    if suffix.strip(".0123456789"):
+        return FORMATS.get(suffix, "")
+    with suppress(OSError), (root / file).open("rb") as content:
+        content.seek(MARK_AT)
+        return "DICOM" if content.read(len(DICOM_MARK)) == DICOM_MARK else ""
+    return ""
