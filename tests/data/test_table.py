@@ -1,15 +1,15 @@
 """Any CSV table of films, with and without its pictures, and the contract of all sources."""
 
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import cv2
 import numpy as np
-import pandas as pd
 import pytest
 
 from lucency.config.sections import Source
 from lucency.core.manifest import Manifest
+from lucency.data import csv_tables
 from lucency.data.images import locate_films
 from lucency.data.labels import read_labelled
 from lucency.data.sources import SOURCES
@@ -90,13 +90,13 @@ def test_an_absent_table_an_empty_one_and_a_film_found_twice(tmp_path: Path):
 def test_labels_are_read_without_their_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Two pictures of one name below the label file's folder do not matter to its labels."""
     opened: list[Path] = []
-    read_csv = pd.read_csv
+    read_text = csv_tables.read_text
 
-    def count(file: Path, **choices: Any) -> pd.DataFrame:
+    def count(file: Path, *, expected: str) -> tuple[str, str]:
         opened.append(file)
-        return read_csv(file, **choices)
+        return read_text(file, expected=expected)
 
-    monkeypatch.setattr("pandas.read_csv", count)
+    monkeypatch.setattr(csv_tables, "read_text", count)
     write_films(tmp_path, "2.png", "b/2.png")
     assert read(tmp_path, TABLE).facts["path"].tolist() == [""] * 4
     assert read_labelled(tmp_path / "labels.csv").facts["path"].tolist() == [""] * 4

@@ -5,31 +5,68 @@ Letters in shapes: n films or names, k findings.
 
 from __future__ import annotations
 
+import csv
 import gzip
+import io
+import re
+import unicodedata
+import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float64, Shaped
+from jaxtyping import Float64, Int64, Shaped
 
-from lucency.core.manifest import nearest
+from lucency.core.manifest import counted, nearest
+from lucency.core.progress import say
 
 LONGEST = 40  # digits of a whole number, leading zeros counted
 NAMELESS = "Unnamed: "  # and its place: a column without a heading
+MISSING = {"", "na", "n/a", "#n/a", "<na>", "nan", "null", "none"}  # in small letters
 IMAGE_COLUMNS = ("image", "Image Index", "film", "Image", "filename", "path")
 PREFIXES = ("", "prob_", "logit_")
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+SAMPLE = 20  # rows that show how cells are separated
+AS_CSV = 'save it as "CSV UTF-8 (comma delimited)"'
+MARKS = {  # bytes at a file's head -> its encoding
+    b"\xef\xbb\xbf": "utf-8-sig",
+    b"\xff\xfe\x00\x00": "utf-32",
+    b"\x00\x00\xfe\xff": "utf-32",
+    b"\xff\xfe": "utf-16",
+    b"\xfe\xff": "utf-16",
+}
+DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+%?")
+THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")  # or a decimal comma
+EXCEL_SEPARATOR = re.compile(r"\ufeff?\"?sep=([,;\t|])\"?(?:\r\n|\r|\n)")
+PAGES = (b"<!doctype", b"<html", b"<table", b"<?xml")
+ENCODINGS = {  # that are reported
+    "utf-16": "the encoding is UTF-16",
+    "utf-16-le": "the encoding is UTF-16 without a mark",
+    "utf-16-be": "the encoding is UTF-16 without a mark",
+    "utf-32": "the encoding is UTF-32",
+    "cp1252": "the text is not UTF-8, read as Windows-1252",
+}
+BLANKS = re.compile(r"^[\s\u200b\u2060\ufeff]+|[\s\u200b\u2060\ufeff]+$")
+CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f]")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CsvTable:
-    """The columns of a CSV table as text, empty where a cell is."""
+    """The columns of a CSV table as text without blanks around it, empty where a cell is.
+
+    `line` is the line of the file where a row begins. With `decimal_comma` 0,5 is a half and 1,250
+    little more than one; without, the latter may be a thousand, and is refused.
+    """
 
     file: Path
     columns: Mapping[str, Shaped[np.ndarray, " n"]]
+    line: Int64[np.ndarray, " n"]
+    decimal_comma: bool
 
     def require(self, *names: str) -> None:
         """Raise ValueError unless the table has all these columns."""
@@ -49,9 +86,20 @@ class CsvTable:
             try:
                 parsed.append(parse(text))
             except ValueError as error:
-                line = int(np.argmax(row == number)) + 2
+                line = self.line[np.argmax(row == number)]
                 raise ValueError(f"{self.file}, line {line}, {name}: {error}") from error
         return np.array(parsed)[row]
+
+    def parse_numbers(self, name: str, parse: Callable[[str], Any]) -> Shaped[np.ndarray, " n *k"]:
+        """Return what `parse` does of cells with numbers, decimal commas made points."""
+        return self.parse(name, lambda text: parse(self._with_point(text)))
+
+    def _with_point(self, text: str) -> str:
+        if not DECIMAL_COMMA.fullmatch(text):
+            return text
+        if THOUSANDS.fullmatch(text) and not self.decimal_comma:
+            raise ValueError(f"found {text!r}, a decimal comma or thousands: write 1234 or 1.234")
+        return text.replace(",", ".")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -67,33 +115,80 @@ class Scores:
 def read_csv(file: Path, *, expected: str = "a CSV table") -> CsvTable:
     """Return the cells of a CSV table as text.
 
-    Raises ValueError when there is no such file (`expected` is what it should be), when two columns
-    have one name, or when there are no rows.
+    Encoding and separator (comma, semicolon, tab, vertical bar) are recognised, and reported where
+    they are not UTF-8 and commas. Rows without any content and empty columns without a heading are
+    left out. Raises ValueError when there is no such file (`expected` is what it should be), for
+    spreadsheets and other files that are no text, when a row has more or fewer cells than the
+    header, when two columns have one name, or when there are no rows.
+    """
+    text, encoding = read_text(file, expected=expected)
+    separator = _separator(text)
+    rows, lines = _rows(file, text, separator)
+    if not rows:
+        raise ValueError(f"{file}: found no CSV table (the file is empty), expected one")
+    notes = [encoding] if encoding else []
+    notes += [f"cells are separated by {SEPARATORS[separator]}"] if separator != "," else []
+    if notes:
+        say(f"{file}: {'; '.join(notes)}")
+    cells = np.array(_rectangle(file, rows, lines), dtype=object)
+    names = [clean_text(n) or f"{NAMELESS}{place}" for place, n in enumerate(cells[0].tolist())]
+    if again := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"{file}: column {again[0]!r} is there twice; expected each name once")
+    if len(cells) == 1:
+        raise ValueError(f"{file}: found no rows, expected one for each film")
+    columns = {name: cells[1:, place].astype(str) for place, name in enumerate(names)}
+    kept = {k: v for k, v in columns.items() if not k.startswith(NAMELESS) or (v != "").any()}
+    return CsvTable(
+        file=file,
+        columns=kept,
+        line=np.array(lines[1:]),
+        decimal_comma=separator != ",",
+    )
+
+
+def read_text(file: Path, *, expected: str) -> tuple[str, str]:
+    """Return a file's text, unpacked if it is a .gz, and its encoding where that is not UTF-8.
+
+    UTF-8, UTF-16 and UTF-32 are recognised; other text is read as Windows-1252. Raises ValueError
+    for no file, for a damaged one, and for one that is no text, such as a spreadsheet.
     """
     if not file.is_file():
         found = "is a folder" if file.is_dir() else "no such file"
         raise ValueError(f"{file}: {found}; expected {expected}")
+    content = file.read_bytes()
+    if content.startswith(b"\x1f\x8b"):
+        try:
+            content = gzip.decompress(content)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise ValueError(f"{file}: found a damaged file ({error}): fetch it again") from error
+    for what, remedy in _no_text(content):
+        raise ValueError(f"{file}: found {what}, expected {expected}: {remedy}")
+    encoding = next((name for mark, name in MARKS.items() if content.startswith(mark)), "")
+    encoding = encoding or _encoding_without_mark(content)
     try:
-        table = pd.read_csv(file, header=None, dtype=str, keep_default_na=False, index_col=False)
-    except (EOFError, zlib.error, gzip.BadGzipFile, UnicodeDecodeError) as error:
-        raise ValueError(f"{file}: found a damaged file ({error}): fetch it again") from error
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        why = " ".join(str(error).split())
-        raise ValueError(f"{file}: found no CSV table ({why}), expected one") from error
-    names = [name or f"{NAMELESS}{place}" for place, name in enumerate(table.iloc[0].tolist())]
-    if again := [name for name in names if names.count(name) > 1]:
-        raise ValueError(f"{file}: column {again[0]!r} is there twice; expected each name once")
-    if len(table) == 1:
-        raise ValueError(f"{file}: found no rows, expected one for each film")
-    cells = table.iloc[1:]
-    columns = {name: cells[place].to_numpy(dtype=str) for place, name in enumerate(names)}
-    return CsvTable(file=file, columns=columns)
+        text = content.decode(encoding or "utf-8")
+    except UnicodeDecodeError as error:
+        if encoding or error.reason == "unexpected end of data":
+            raise ValueError(f"{file}: found a damaged file ({error}): fetch it again") from error
+        text, encoding = content.decode("cp1252", errors="replace"), "cp1252"
+    if CONTROL.search(text.rstrip("\x1a")) or "\N{REPLACEMENT CHARACTER}" in text:
+        raise ValueError(f"{file}: is no text; expected {expected}, in UTF-8")
+    return text.rstrip("\x1a"), ENCODINGS.get(encoding, "")
+
+
+def clean_text(text: str) -> str:
+    """Return text in Unicode NFC, without blanks and invisible characters around it.
+
+    >>> clean_text(" p001\\u200b\\xa0")
+    'p001'
+    """
+    return BLANKS.sub("", unicodedata.normalize("NFC", text))
 
 
 def parse_number(text: str) -> float:
     """Return a number, NaN for an empty cell."""
     try:
-        return float(text or "nan")
+        return float("nan" if text.casefold() in MISSING else text)
     except ValueError:
         raise ValueError(f"found {text!r}, expected a number") from None
 
@@ -152,6 +247,88 @@ def read_names(file: Path) -> Shaped[np.ndarray, " n"]:
     if not names:
         raise ValueError(f"{file}: found no name; expected one image name a line")
     return np.array(names)
+
+
+def _no_text(content: bytes) -> Iterator[tuple[str, str]]:
+    """Yield what a file is that is no text, and what to do."""
+    if content.startswith(b"\xd0\xcf\x11\xe0"):
+        yield "an Excel workbook", AS_CSV
+    elif content.startswith(b"PK\x03\x04"):
+        names = zipfile.ZipFile(io.BytesIO(content)).namelist() if _is_zip(content) else []
+        if any(name.startswith("xl/") for name in names):
+            yield "an Excel workbook", AS_CSV
+        elif "content.xml" in names:
+            yield "an OpenDocument spreadsheet", AS_CSV
+        else:
+            yield "a zip archive", "unpack it"
+    elif content.startswith(b"version https://git-lfs"):
+        yield "a pointer of Git LFS, not the file itself", "fetch it with git lfs pull"
+    elif content[:200].lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(PAGES):
+        yield "a web page or XML", f"open it in a spreadsheet program and {AS_CSV}"
+
+
+def _is_zip(content: bytes) -> bool:
+    return zipfile.is_zipfile(io.BytesIO(content))
+
+
+def _encoding_without_mark(content: bytes) -> str:
+    """Return UTF-16 for text of which every second byte is 0, else nothing."""
+    head = np.frombuffer(content[:4096], dtype=np.uint8)
+    zero = [float((head[start::2] == 0).mean()) if len(head) > 1 else 0.0 for start in (0, 1)]
+    if max(zero) < 0.5 or min(zero) > 0.1:
+        return ""
+    return "utf-16-be" if zero[0] > zero[1] else "utf-16-le"
+
+
+def _separator(text: str) -> str:
+    """Return what separates the cells: as Excel's line sep= states, or as the first rows have it.
+
+    That is what gives the first rows equally many cells, and of several the one that gives most.
+    """
+    if stated := EXCEL_SEPARATOR.match(text):
+        return stated[1]
+
+    def cells(separator: str) -> tuple[bool, int]:
+        rows = islice(csv.reader(io.StringIO(text, newline=""), delimiter=separator), SAMPLE)
+        width = [len(row) for row in rows if any(map(str.strip, row))] or [1]
+        return width[0] > 1 and len(set(width)) == 1, width[0]
+
+    return max(SEPARATORS, key=cells)
+
+
+def _rows(file: Path, text: str, separator: str) -> tuple[list[list[str]], list[int]]:
+    """Return the rows that have content, and the lines where they begin."""
+    lines = EXCEL_SEPARATOR.sub("\n", text, count=1)
+    reader = csv.reader(io.StringIO(lines, newline=""), delimiter=separator, strict=True)
+    rows, begin, line = [], [], 1
+    try:
+        for row in reader:
+            cells = [cell.strip() for cell in row]
+            if any(cells):
+                rows.append(cells)
+                begin.append(line)
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise ValueError(f"{file}, line {line}: found no CSV table ({error})") from error
+    return rows, begin
+
+
+def _rectangle(file: Path, rows: Sequence[list[str]], lines: Sequence[int]) -> list[list[str]]:
+    """Return the rows, all as long as the first; beyond it, and its headings, cells are empty."""
+    wide = len(rows[0])
+    least = max(place for place, name in enumerate(rows[0], start=1) if name)
+    for row, line in zip(rows, lines, strict=True):
+        if len(row) < least or any(row[wide:]):
+            why = "a cell that holds a separator needs quotes"
+            if len(row) < wide:
+                why = "the file is cut short, or a quote or separator is missing"
+            elif wide == 1:
+                why = "the first line names the columns"
+            raise ValueError(
+                f"{file}, line {line}: found {counted(len(row), 'cell')}, expected {wide} as in "
+                f"line {lines[0]}: {why}"
+            )
+    return [[*row, *[""] * (wide - len(row))][:wide] for row in rows]
 
 
 def _finding_columns(columns: Iterable[str], findings: tuple[str, ...]) -> dict[str, str]:
