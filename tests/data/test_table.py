@@ -5,10 +5,11 @@ from typing import get_args
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 
 from lucency.config.sections import Source
-from lucency.core.manifest import Manifest
+from lucency.core.manifest import Manifest, load_manifest, name_patients, save_manifest
 from lucency.data import csv_tables
 from lucency.data.images import locate_films
 from lucency.data.labels import read_labelled
@@ -58,6 +59,42 @@ def test_patients_keep_their_number_whatever_the_rows(tmp_path: Path):
     assert (films.patient >= 0).all()
 
 
+@pytest.mark.parametrize("spelling", [" Zoë", "Zoë\u00a0", "\u200bZoë", "Zoe\u0308", "\ufeffZoë "])
+def test_patients_are_compared_in_nfc_without_blanks(tmp_path: Path, spelling: str):
+    text = TABLE.replace("1.png,Anna", "1.png,Zoë").replace("2,Anna", f"2,{spelling}")
+    films = read(tmp_path, text)
+    assert films.patient[0] == films.patient[2]
+    assert films.patient_id.tolist() == ["Zoë", "Bert", "Zoë", "17"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("p1", "P1"), ("p1", "p01"), ("7", "007"), ("7", "7.0"), ("a-7", "a\u20137"), ("a 7", "a7")],
+)
+def test_patients_that_differ_by_a_way_of_writing_are_refused(tmp_path: Path, one: str, other: str):
+    text = TABLE.replace("1.png,Anna", f"1.png,{one}").replace("2,Anna", f"2,{other}")
+    message = f"labels.csv, patient: found patients '{one}' and '{other}', which differ in"
+    with pytest.raises(ValueError, match=message):
+        read(tmp_path, text)
+    nih = "Image Index,Finding Labels,Follow-up #,Patient ID\na.png,Mass,0,{}\nb.png,Mass,0,{}\n"
+    (tmp_path / "nih.csv").write_text(nih.format(one, other))
+    with pytest.raises(ValueError, match=r"nih.csv, Patient ID: found patients"):
+        read_labelled(tmp_path / "nih.csv")
+
+
+def test_patients_are_shown_as_they_are_written(tmp_path: Path):
+    films = read(tmp_path, TABLE.replace("17", "007"))
+    assert films.patient_id.tolist() == ["Anna", "Bert", "Anna", "007"]
+    save_manifest(films, tmp_path)
+    loaded = load_manifest(tmp_path).take(np.array([3, 0]))
+    assert loaded.patient_id.tolist() == ["007", "Anna"]
+    assert loaded.patient.tolist() == [7, films.patient[0]]
+    table = pd.DataFrame({"image": ["a/1.png"], "patient": films.patient[:1]})
+    assert name_patients(table, films)["patient"].tolist() == ["Anna"]
+    numbers = TABLE.replace("Anna", "4").replace("Bert", "5")
+    assert read(tmp_path, numbers).patient_id.tolist() == [4, 5, 4, 17]
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
@@ -65,6 +102,8 @@ def test_patients_keep_their_number_whatever_the_rows(tmp_path: Path):
         ("Anna,1,0", "Anna,yes,0", "line 2, Mass: found 'yes'"),
         ("61.5", "old", "line 2, age: found 'old', expected a number"),
         ("Bert", "", "line 3, patient: found nothing, expected a patient"),
+        ("Bert", "NaN", "line 3, patient: found NaN, expected a patient"),
+        ("17", "1.70E+11", "line 5, patient: found '1.70E.11', a number that a spreadsheet"),
         ("gone.png", "2", "image .*'2'.* is listed 2 times"),
         ("Edema", "Oedema", "no column 'Edema': .*nearest is 'Oedema'"),
         ("image,", "film,", "no column 'image'"),

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float32, Float64
 
 from lucency.audit import agreement, label_errors
 from lucency.config.sections import DRAWS
-from lucency.core.manifest import FINDINGS, NO_FINDING, Manifest
+from lucency.core.manifest import FINDINGS, NO_FINDING, Manifest, load_manifest, name_patients
 from lucency.core.predictions import Predictions, load_predictions, load_repeats
 from lucency.core.tables import Audit
 from lucency.data.labels import read_labelled
@@ -25,6 +25,7 @@ from lucency.evaluation.external import read_predictions_table
 from lucency.evaluation.metrics import by_finding
 
 ALL = "all"
+NAMING = ("first", "films", "errors")  # the tables that name films and patients
 CHANGES = ("finding", "before", "after", "added", "removed", "films")
 CHOSEN = "The films were chosen to hold many findings: shares are not those of random films."
 Label = Float32[np.ndarray, " n *k"]
@@ -111,7 +112,7 @@ def audit_label_errors(
     `labels`. With `expert`, as of `audit_labels`, the ranking is compared with what radiologists
     saw. Raises ValueError for files that are not so, or have no film in common.
     """
-    predictions = _untrained(what, labels=labels, scale=scale)
+    predictions, films = _untrained(what, labels=labels, scale=scale)
     folds = load_repeats(what, predictions)
     near = label_errors.nearest_others(predictions.feature, patient=predictions.patient)
     evidence = label_errors.gather_evidence(predictions, folds=folds, near=near)
@@ -123,6 +124,8 @@ def audit_label_errors(
         "films": label_errors.films_with_label_errors(predictions, score, top=top),
         "errors": label_errors.find_label_errors(predictions, evidence, top=top),
     }
+    if films is not None:
+        found |= {name: name_patients(found[name], films) for name in NAMING}
     conclusion = _conclude_noise(found["noise"])
     if expert is not None:
         experts = read_expert_table(_expert_file(expert))
@@ -170,7 +173,7 @@ def changed_labels(old: Manifest, new: Manifest) -> pd.DataFrame:
     film, finding = np.nonzero(_differs(one.label, other.label))
     columns = {
         "image": one.image[film],
-        "patient": one.patient[film],
+        "patient": one.patient_id[film],
         "finding": np.array(one.findings)[finding],
         "before": one.label[film, finding],
         "after": other.label[film, finding],
@@ -269,8 +272,13 @@ def _nothing_found(table: pd.DataFrame) -> str:
     return f"Films of {NO_FINDING!r} as experts see them: {', '.join(seen)}."
 
 
-def _untrained(what: Path, *, labels: Path | None, scale: str) -> Predictions:
-    """Return the predictions of films that the network has not trained on."""
+def _untrained(
+    what: Path, *, labels: Path | None, scale: str
+) -> tuple[Predictions, Manifest | None]:
+    """Return the predictions of films that the network has not trained on, and their manifest.
+
+    That of a predictions.npz is found in its run, or is None.
+    """
     if what.is_dir():
         near = sorted(what.glob("predictions/*/predictions.npz"))
         like = f", such as {near[0]}" if near else ""
@@ -278,11 +286,15 @@ def _untrained(what: Path, *, labels: Path | None, scale: str) -> Predictions:
     if what.suffix != ".npz":
         if labels is None:
             raise ValueError(f"{what} holds no labels: expected --labels FILE of its films")
-        return read_predictions_table(what, films=read_labelled(labels), scale=scale, part="test")
+        films = read_labelled(labels)
+        return read_predictions_table(what, films=films, scale=scale, part="test"), films
     if labels is not None:
         raise ValueError(f"{what} brings its own labels: expected it alone, without --labels")
     predictions = load_predictions(what)
-    return predictions.take(np.flatnonzero(predictions.part != "train"))
+    rows = np.flatnonzero(predictions.part != "train")
+    beside = [place / "manifest" for place in what.resolve().parents[2:4]]
+    known = [load_manifest(place) for place in beside if (place / "manifest.json").is_file()]
+    return predictions.take(rows), known[0] if known else None
 
 
 def _detected(

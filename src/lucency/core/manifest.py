@@ -32,6 +32,7 @@ OLDEST = 120  # years; ages above are mistakes of entry
 PARTS = ("train", "val", "test")
 APART = "apart"  # in place of a part: of patients whose films no network is shown
 Denoiser = Literal["median", "gaussian", "bilateral"]
+PATIENT_ID = "patient_id"  # a fact: patients as their label file names them, where not by numbers
 BOX_COLUMNS = ("image", "finding", "x", "y", "w", "h")
 
 
@@ -110,6 +111,12 @@ class Manifest:
     def _repr_html_(self) -> str:
         counts = self.label_counts().rename(columns={"not_stated": "not stated"})
         return f"<p>{html.escape(repr(self)[1:-1])}</p>{counts.to_html()}"
+
+    @property
+    def patient_id(self) -> Shaped[np.ndarray, " n"]:
+        """The patients as the label file names them, in text or numbers, for people to read."""
+        held = self.facts[PATIENT_ID] if PATIENT_ID in self.facts else pd.Series(self.patient)
+        return held.to_numpy(dtype=object)
 
     def label_counts(self) -> pd.DataFrame:
         """Return a row a finding: its labels that are positive, negative and not_stated."""
@@ -192,7 +199,7 @@ def load_manifest(folder: Path) -> Manifest:
     """Read what `save_manifest` wrote."""
     about = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     findings = tuple(about["findings"])
-    table = read_table(folder / "manifest.csv", text=("image", "sex", "view", "path"))
+    table = read_table(folder / "manifest.csv", text=("image", PATIENT_ID, "sex", "view", "path"))
     return Manifest(
         findings=findings,
         image=table["image"].to_numpy(dtype=str),
@@ -202,6 +209,12 @@ def load_manifest(folder: Path) -> Manifest:
         boxes=read_table(folder / "boxes.csv", text=("image", "finding")),
         origin=about["origin"],
     )
+
+
+def name_patients(table: pd.DataFrame, films: Manifest) -> pd.DataFrame:
+    """Return a table for people, its column patient as the films' label file names patients."""
+    known = dict(zip(films.patient.tolist(), films.patient_id.tolist(), strict=True))
+    return table.assign(patient=[known.get(one, one) for one in table["patient"].tolist()])
 
 
 def save_prepared_tables(prepared: Prepared, folder: Path) -> None:

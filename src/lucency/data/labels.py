@@ -10,24 +10,35 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float32, Shaped
+from jaxtyping import Float32, Int64, Shaped
 
 from lucency.core.manifest import (
     BOX_COLUMNS,
     FINDINGS,
     NO_FINDING,
+    PATIENT_ID,
     Manifest,
     counted,
     empty_boxes,
     load_manifest,
     nearest,
 )
-from lucency.data.csv_tables import NAMELESS, CsvTable, parse_number, parse_whole, read_csv
+from lucency.data.csv_tables import (
+    MISSING,
+    NAMELESS,
+    CsvTable,
+    clean_text,
+    parse_number,
+    parse_whole,
+    read_csv,
+)
 from lucency.data.images import locate_films
 
 LABEL_FILES = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
@@ -39,6 +50,8 @@ LABEL_COLUMN = "Finding Labels"
 REQUIRED = ("Image Index", LABEL_COLUMN, "Follow-up #", "Patient ID")
 UNPUBLISHED = "not a published version"
 PLAIN_NUMBER = re.compile(r"0|[1-9][0-9]{0,17}")
+SHORTENED = re.compile(r"[0-9](?:[.,][0-9]+)?[Ee]\+[0-9]+")  # by a spreadsheet: 1.23E+11
+DASHES = str.maketrans(dict.fromkeys("\u2010\u2011\u2012\u2013\u2212", "-"))
 MOSTLY = 0.5  # share of cells of 0 or 1 from which a column is meant as a finding's
 NEVER_FINDINGS = (
     "image", "patient", "age", "sex", "view", "follow_up", "width", "height",  # of a manifest
@@ -131,13 +144,14 @@ def films_of_table(
     table.require(image_column, patient_column, *findings)
     columns, films = table.columns, len(table.columns[image_column])
     label = [table.parse(name, _parse_stated) for name in findings]
-    facts = {name: columns[name] for name in ("sex", "view") if name in columns}
+    patient, facts = _patients(table, patient_column)
+    facts |= {name: columns[name] for name in ("sex", "view") if name in columns}
     if "age" in columns:
         facts["age"] = table.parse("age", parse_number)
     return Manifest(
         findings=findings,
         image=columns[image_column],
-        patient=table.parse(patient_column, _number_patient),
+        patient=patient,
         label=np.array(label, dtype=np.float32).T,
         facts=pd.DataFrame({**facts, "path": np.full(films, "")}),
         boxes=empty_boxes(),
@@ -175,9 +189,9 @@ def _films_of_nih(table: CsvTable, *, root: Path, findings: tuple[str, ...]) -> 
     places = [label_column(name) for name in findings]
     table.require(*REQUIRED)
     image = table.columns["Image Index"]
-    patient = table.parse("Patient ID", parse_whole)
+    patient, named = _patients(table, "Patient ID")
     label = _parse_labels(table)
-    facts = {
+    facts = named | {
         name: table.parse(column, parse)
         for column, (name, parse) in _FACTS.items()
         if column in table.columns
@@ -260,12 +274,56 @@ def _version(table: CsvTable, patient: np.ndarray, label: np.ndarray) -> str:
     return next((name for name, known in _VERSIONS.items() if known == found), UNPUBLISHED)
 
 
+def _patients(
+    table: CsvTable, column: str
+) -> tuple[Int64[np.ndarray, " n"], dict[str, Shaped[np.ndarray, " n"]]]:
+    """Return each film's patient as a number; as a fact, their names where any is no number."""
+    name = table.parse(column, _parse_patient)
+    names = pd.unique(name).tolist()
+    refuse_alike(names, where=f"{table.file}, {column}")
+    number = table.parse(column, lambda text: _number_patient(_parse_patient(text)))
+    plain = all(map(PLAIN_NUMBER.fullmatch, names))
+    return number, {} if plain else {PATIENT_ID: name}
+
+
+def refuse_alike(patients: Iterable[str], *, where: str) -> None:
+    """Raise ValueError where two of these patients' names differ in a way of writing alone.
+
+    That is capital letters, leading zeros, .0 at the end, kinds of dash, and blanks: two patients
+    of one such name would train and test on one patient's films.
+    """
+    seen: dict[str, str] = {}
+    for name in patients:
+        key = unicodedata.normalize("NFKC", name).casefold().translate(DASHES)
+        key = re.sub(r"^([0-9]+)[.,]0+$", r"\1", re.sub(r"\s", "", key))
+        key = re.sub(r"(?<![0-9])0+(?=[0-9])", "", key)
+        if (other := seen.setdefault(key, name)) != name:
+            raise ValueError(
+                f"{where}: found patients {other!r} and {name!r}, which differ in capital letters, "
+                "leading zeros, .0, dashes or blanks alone; expected one way of writing for each "
+                "patient: films of one patient belong together"
+            )
+
+
+def _parse_patient(text: str) -> str:
+    name = clean_text(text)
+    if name.casefold() in MISSING:
+        raise ValueError(
+            f"found {name or 'nothing'}, expected a patient: films of one patient belong together"
+        )
+    if SHORTENED.fullmatch(name):
+        raise ValueError(
+            f"found {name!r}, a number that a spreadsheet has shortened; expected the whole one: "
+            "format the column as text and save the table again"
+        )
+    return name
+
+
 def _number_patient(name: str) -> int:
-    """Keep a plain number; turn any other name into 63 bits of its SHA-256, wherever it stands."""
-    if not name:
-        raise ValueError("found nothing, expected a patient: films of one patient belong together")
-    if PLAIN_NUMBER.fullmatch(name):
-        return int(name)
+    """Keep a number, also with leading zeros or .0; of any other name take 63 bits of SHA-256."""
+    number = re.sub(r"[.,]0+$", "", name).lstrip("0") or "0"
+    if name[0].isdigit() and PLAIN_NUMBER.fullmatch(number):
+        return int(number)
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) >> 1
 
 

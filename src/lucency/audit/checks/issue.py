@@ -6,7 +6,7 @@ t, d, u and v listed names, b films with boxes, p pairs of films, r resamples (t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -56,7 +56,7 @@ class SplitTable:
     What is not at hand stays empty: `method` of the protocol's split; `listed`, the films of the
     label table; `dropped`, those that balancing left out; NIH's two lists as they lie on disk;
     `boxed`, films whose boxes are to be scored; `origins` of the manifests in play; `alike`, pairs
-    that show one picture (data.duplicates).
+    that show one picture (data.duplicates); `named`, patients as their label file names them.
     """
 
     image: Shaped[np.ndarray, " n"]
@@ -70,6 +70,7 @@ class SplitTable:
     boxed: Shaped[np.ndarray, " b"] = field(default_factory=no_names)
     origins: tuple[str, ...] = ()
     alike: Shaped[np.ndarray, "p 2"] = field(default_factory=lambda: no_names().reshape(0, 2))
+    named: Mapping[int, str | int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         lengths = [len(self.patient), len(self.part)]

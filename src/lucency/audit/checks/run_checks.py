@@ -239,6 +239,7 @@ def split_table_of(
         dropped=films.image[np.setdiff1d(np.arange(len(films)), row)],
         boxed=films.boxes["image"].to_numpy(dtype=str) if officially else no_names(),
         origins=(films.origin,) if published else (),
+        named=_named(films),
     )
     return _with_lists(table, Path(protocol.data.root)) if published else table
 
@@ -256,6 +257,7 @@ def split_table_of_lists(lists: Mapping[str, Path], *, labels: Path) -> SplitTab
         listed=films.image,
         boxed=films.boxes["image"].to_numpy(dtype=str),
         origins=(films.origin,) if "Data_Entry" in films.origin else (),
+        named=_named(films),
     )
     return _with_lists(table, labels.parent)
 
@@ -273,6 +275,10 @@ def _with_lists(table: SplitTable, folder: Path) -> SplitTable:
     files = [folder / name for name in OFFICIAL_LISTS]
     train_val, test = (read_names(file) if file.is_file() else no_names() for file in files)
     return replace(table, official_train_val=train_val, official_test=test)
+
+
+def _named(films: Manifest) -> dict[int, str | int]:
+    return dict(zip(films.patient.tolist(), films.patient_id.tolist(), strict=True))
 
 
 def _patients(image: Shaped[np.ndarray, " n"], films: Manifest) -> Int64[np.ndarray, " n"]:
