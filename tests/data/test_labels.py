@@ -107,7 +107,7 @@ NONE = {
     "gzip cut in its header": ("t.csv.gz", GZ[:5], "found a damaged file"),
     "gzip cut in its middle": ("t.csv.gz", GZ[:-20], "found a damaged file"),
     "gzip cut in its checksum": ("t.csv.gz", GZ[:-4], "found a damaged file"),
-    "a film": ("film.png", PNG, "is no text"),
+    "a film": ("film.png", PNG, "found a picture"),
     "text cut in a letter": ("t.csv", TABLE + "é".encode()[:1], "found a damaged file"),
     "nothing": ("t.csv", b"", "found no CSV table"),
     "a quote without end": ("t.csv", b'image,Mass\na,"1\nb,0\n', "line 2: found no CSV table"),

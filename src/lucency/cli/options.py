@@ -77,7 +77,7 @@ LabelTable = Annotated[Path, typer.Argument(metavar="FILE", help="A label file, 
 NameList = Annotated[
     Path | None, typer.Option(metavar="FILE", help="The image names of this part, one a line.")
 ]
-Scale = Annotated[str, typer.Option(help="What a table holds: probability or logit.")]
+Scale = Annotated[str, typer.Option(help="What a table holds: probability, percent or logit.")]
 Tables = Annotated[Path | None, to_folder("Write all tables here, as CSV.")]
 Figure = Annotated[
     Path | None,

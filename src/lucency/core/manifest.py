@@ -251,9 +251,13 @@ def read_table(file: Path, *, text: tuple[str, ...]) -> pd.DataFrame:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Return the end of an error about an unknown word: the known one most like it, or nothing."""
-    near = difflib.get_close_matches(word, list(known), n=1)
-    return f"; nearest is {near[0]!r}" if near else ""
+    """Return the end of an error about an unknown word: the known one most like it, or nothing.
+
+    Capital letters count as small ones.
+    """
+    names = {name.casefold(): name for name in known}
+    near = difflib.get_close_matches(word.casefold(), list(names), n=1)
+    return f"; nearest is {names[near[0]]!r}" if near else ""
 
 
 def counted(number: SupportsInt, noun: str, verb: str = "", *, of: SupportsInt = -1) -> str:

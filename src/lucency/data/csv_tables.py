@@ -13,7 +13,7 @@ import unicodedata
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -28,9 +28,22 @@ from lucency.core.progress import say
 LONGEST = 40  # digits of a whole number, leading zeros counted
 NAMELESS = "Unnamed: "  # and its place: a column without a heading
 MISSING = {"", "na", "n/a", "#n/a", "<na>", "nan", "null", "none"}  # in small letters
-IMAGE_COLUMNS = ("image", "Image Index", "film", "Image", "filename", "path")
+USUAL = {  # what columns are called, in small letters without blanks, by what they hold
+    "image": (
+        "image", "imageindex", "imageid", "imagename", "film", "filename", "imagepath", "imagefile",
+        "filepath", "path", "file", "dicomid",
+    ),
+    "patient": ("patient", "patientid", "patientnumber", "subject", "subjectid", "pid", "mrn"),
+    "age": ("age", "patientage", "ageyears"),
+    "sex": ("sex", "patientsex", "gender", "patientgender"),
+    "view": ("view", "viewposition"),
+}  # fmt: skip
 PREFIXES = ("", "prob_", "logit_")
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+OURS = ("film", "Image Index")  # names of images in tables of ours and of NIH's
+REASON = "reason"  # the column that says why a film could not be read
+COMMENT = re.compile(r"^\s*#.*|\s#\s.*")
+LABELLED = re.compile(r"(.+\.[A-Za-z]\w{1,4})(?:[\s,;]+[-+]?[0-9.]+)+")  # numbers behind a suffix
 SAMPLE = 20  # rows that show how cells are separated
 AS_CSV = 'save it as "CSV UTF-8 (comma delimited)"'
 MARKS = {  # bytes at a file's head -> its encoding
@@ -146,6 +159,46 @@ def read_csv(file: Path, *, expected: str = "a CSV table") -> CsvTable:
     )
 
 
+def plain_name(name: str) -> str:
+    """Return a column's name in small letters, without blanks and punctuation.
+
+    >>> plain_name("Pleural_Thickening") == plain_name("pleural thickening ")
+    True
+    """
+    return re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", name).casefold())
+
+
+def find_columns(table: CsvTable, *names: str, optional: Sequence[str] = ()) -> dict[str, str]:
+    """Return the column of each name, and of the optional ones that are there.
+
+    That is the column called so; else the one whose name differs in capital letters, blanks or
+    punctuation alone; else, for the keys of USUAL, one with a usual name. Those that are not called
+    so are reported. Raises ValueError where there is none, or two differ so.
+    """
+    found = {name: _near_column(table, name) for name in (*names, *optional)}
+    table.require(*(name for name in names if not found[name]))
+    guessed = [f"{c!r} as {name}" for name, c in found.items() if c not in ("", name, *OURS)]
+    if guessed:
+        say(f"{table.file}: read are the columns {', '.join(guessed)}")
+    return {name: column for name, column in found.items() if column}
+
+
+def _near_column(table: CsvTable, name: str) -> str:
+    """Return the column that is meant by a name, or nothing."""
+    if name in table.columns:
+        return name
+    for meant in (plain_name(name), *USUAL.get(name, ())):
+        near = [column for column in table.columns if plain_name(column) == meant]
+        if len(near) > 1:
+            raise ValueError(
+                f"{table.file}: columns {near[0]!r} and {near[1]!r} may both be {name!r}; expected "
+                "one of that name: rename one"
+            )
+        if near:
+            return near[0]
+    return ""
+
+
 def read_text(file: Path, *, expected: str) -> tuple[str, str]:
     """Return a file's text, unpacked if it is a .gz, and its encoding where that is not UTF-8.
 
@@ -204,27 +257,32 @@ def read_scores(file: Path, *, findings: tuple[str, ...]) -> Scores:
     """Read a table (.csv or .csv.gz): a column of image names, and one a finding.
 
     A finding's column is called by its name, alone or after prob_ or logit_; of `findings` those
-    that have one are read. Folders before an image's name are cut off. Raises ValueError for a
+    that have one are read. Folders before an image's name are cut off. Scores in percent, such as
+    62.0%, are made shares. Rows without any score and with a `reason`, as `lucency predict` writes
+    them for films that it cannot read, are left out and counted aloud. Raises ValueError for a
     table without an image column or a finding's, for a cell that is no number, and for a film that
     is listed twice.
     """
     table = read_csv(file, expected="a table of predictions (.csv or .csv.gz)")
     columns = table.columns
-    key = next((name for name in IMAGE_COLUMNS if name in columns), "")
+    key = find_columns(table, optional=("image",)).get("image", "")
     if not key:
         raise ValueError(f"{file}: found {', '.join(columns)}; expected a column 'image' of names")
     where = _finding_columns(columns, findings)
     if not where:
         hint = next((nearest(name, findings) for name in columns if nearest(name, findings)), "")
         raise ValueError(f"{file}: no column is named by a finding{hint}: expected some of them")
-    image = np.array([_file_name(name) for name in columns[key].tolist()])
+    if renamed := [f"{c!r} as {f}" for f, c in where.items() if not c.endswith(f)]:
+        say(f"{file}: read are the columns {', '.join(renamed)}")
+    table = _without_unread(table, tuple(where.values()))
+    image = np.array([_file_name(name) for name in table.columns[key].tolist()])
     listed, count = np.unique(image, return_counts=True)
     if (count > 1).any():
         raise ValueError(
             f"{file}: film {str(listed[count > 1][0])!r} is listed {count.max()} times; expected "
             "each once: average or remove the repeated rows"
         )
-    score = [table.parse(name, _parse_score) for name in where.values()]
+    score = [table.parse_numbers(name, _parse_score) for name in where.values()]
     return Scores(
         findings=tuple(where),
         image=image,
@@ -236,13 +294,15 @@ def read_scores(file: Path, *, findings: tuple[str, ...]) -> Scores:
 def read_names(file: Path) -> Shaped[np.ndarray, " n"]:
     """Return the image names of a list, in its order, repeated ones too; folders are cut off.
 
-    Of a line only the first word counts, so that lists with labels behind the name are read. A
-    table (.csv, .csv.gz) has a column of names, called as `lucency evaluate` knows it. Raises
-    ValueError for a file that cannot be read or holds no name.
+    A line is a name, blanks within it too; numbers behind a film's suffix, its labels in some
+    lists, are cut off, and so are comments: lines that begin with #, and what follows a # between
+    blanks. A table (.csv, .tsv, .csv.gz) has a column of names, called as `lucency evaluate` knows
+    it. Encodings are as for tables. Raises ValueError for a file that cannot be read or holds no
+    name.
     """
-    if not file.is_file():
-        raise ValueError(f"{file}: no such file; expected a list of image names, one a line")
-    lines = _column(file) if ".csv" in file.suffixes[-2:] else _lines(file)
+    expected = "a list of image names, one a line"
+    table = {".csv", ".tsv"} & {suffix.lower() for suffix in file.suffixes[-2:]}
+    lines = _column(file, expected) if table else _lines(file, expected)
     names = [_file_name(line) for line in lines]
     if not names:
         raise ValueError(f"{file}: found no name; expected one image name a line")
@@ -261,6 +321,8 @@ def _no_text(content: bytes) -> Iterator[tuple[str, str]]:
             yield "an OpenDocument spreadsheet", AS_CSV
         else:
             yield "a zip archive", "unpack it"
+    elif content.startswith((b"\x89PNG", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"%PDF")):
+        yield "a picture or PDF", "name the table or list"
     elif content.startswith(b"version https://git-lfs"):
         yield "a pointer of Git LFS, not the file itself", "fetch it with git lfs pull"
     elif content[:200].lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(PAGES):
@@ -333,9 +395,12 @@ def _rectangle(file: Path, rows: Sequence[list[str]], lines: Sequence[int]) -> l
 
 def _finding_columns(columns: Iterable[str], findings: tuple[str, ...]) -> dict[str, str]:
     """Return finding -> column, in the order of `findings`."""
+    plain = {name: plain_name(name) for name in columns}
     found = {}
     for finding in findings:
-        named = [prefix + finding for prefix in PREFIXES if prefix + finding in columns]
+        named = [prefix + finding for prefix in PREFIXES if prefix + finding in plain]
+        near = [plain_name(prefix + finding) for prefix in PREFIXES]
+        named = named or [name for name, key in plain.items() if key in near]
         if len(named) > 1:
             raise ValueError(
                 f"columns {' and '.join(named)} are one finding's: expected one of them"
@@ -345,8 +410,22 @@ def _finding_columns(columns: Iterable[str], findings: tuple[str, ...]) -> dict[
     return found
 
 
+def _without_unread(table: CsvTable, scored: tuple[str, ...]) -> CsvTable:
+    """Return the table without the rows of films that could not be read."""
+    empty = np.all([table.columns[name] == "" for name in scored], axis=0)
+    unread = empty & (table.columns.get(REASON, np.full(len(empty), "")) != "")
+    if unread.all():
+        raise ValueError(f"{table.file}: no film could be read, by the column {REASON}")
+    if unread.any():
+        films = counted(unread.sum(), "film", "is/are", of=len(unread))
+        say(f"{table.file}: {films} left out, for they could not be read (column {REASON})")
+    kept = {name: cells[~unread] for name, cells in table.columns.items()}
+    return replace(table, columns=kept, line=table.line[~unread])
+
+
 def _parse_score(text: str) -> float:
-    value = parse_number(text)
+    share = text.endswith("%")
+    value = parse_number(text.removesuffix("%").rstrip()) / (100 if share else 1)
     if not np.isfinite(value):
         raise ValueError(f"found {text!r}, expected a finite number")
     return value
@@ -356,21 +435,21 @@ def _file_name(path: str) -> str:
     return path.replace("\\", "/").rpartition("/")[2]
 
 
-def _column(file: Path) -> list[str]:
-    columns = read_csv(file).columns
-    for name in IMAGE_COLUMNS:
-        if name in columns:
-            return columns[name].tolist()
-    if len(columns) == 1:  # a list without a heading
-        (heading,) = columns
-        return [heading, *columns[heading].tolist()]
-    found = ", ".join(columns)
+def _column(file: Path, expected: str) -> list[str]:
+    table = read_csv(file, expected=expected)
+    if name := find_columns(table, optional=("image",)).get("image"):
+        return table.columns[name].tolist()
+    if len(table.columns) == 1:  # a list without a heading
+        ((heading, cells),) = table.columns.items()
+        return [heading, *cells.tolist()]
+    found = ", ".join(table.columns)
     raise ValueError(f"{file}: found the columns {found}; expected a column 'image' of names")
 
 
-def _lines(file: Path) -> list[str]:
-    try:
-        text = file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file}: is no text; expected image names, one a line") from error
-    return [line.split()[0] for line in text.splitlines() if line.strip()]
+def _lines(file: Path, expected: str) -> list[str]:
+    text, encoding = read_text(file, expected=expected)
+    if encoding:
+        say(f"{file}: {encoding}")
+    lines = [COMMENT.sub("", line).strip().strip('"') for line in text.splitlines()]
+    names = [LABELLED.sub(r"\1", line) for line in lines if line]
+    return names[1:] if names and plain_name(names[0]) in USUAL["image"] else names

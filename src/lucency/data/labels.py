@@ -38,6 +38,7 @@ from lucency.data.csv_tables import (
     parse_number,
     parse_whole,
     read_csv,
+    read_names,
 )
 from lucency.data.images import locate_films
 
@@ -172,8 +173,8 @@ def read_official_lists(root: Path) -> tuple[Shaped[np.ndarray, " t"], Shaped[np
     for name in OFFICIAL_LISTS:
         if not (root / name).is_file():
             raise ValueError(f"{root / name} is absent: the official split needs both lists there")
-    train_val, test = ((root / name).read_text(encoding="utf-8").split() for name in OFFICIAL_LISTS)
-    return np.array(train_val, dtype=str), np.array(test, dtype=str)
+    train_val, test = (read_names(root / name) for name in OFFICIAL_LISTS)
+    return train_val, test
 
 
 def label_column(name: str) -> int:

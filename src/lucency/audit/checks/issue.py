@@ -173,6 +173,7 @@ def unverified_table(file: Path, *, labels: Path, scale: str) -> UnverifiedPredi
     """Return the predictions in a table as they are, whatever their numbers."""
     scores, about = join_labels(file, read_labelled(labels), scale=scale, part="test")
     probability = expit(scores.score) if scale == "logit" else scores.score
+    probability = probability / 100 if scale == "percent" else probability
     return UnverifiedPredictions(**about, probability=probability)
 
 
