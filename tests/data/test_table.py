@@ -59,6 +59,34 @@ def test_patients_keep_their_number_whatever_the_rows(tmp_path: Path):
     assert (films.patient >= 0).all()
 
 
+@pytest.mark.parametrize(
+    ("text", "years"),
+    [
+        ("058Y", 58), ("006M", 0.5), ("90+", 90), (">89", 90), (">=90", 90), ("58 years", 58),
+        ("61,5", 61.5), ("7 d", 7 / 365.25), ("NA", np.nan), ("90Y+", 90),
+    ],
+)  # fmt: skip
+def test_ages_are_read_as_programs_write_them(tmp_path: Path, text: str, years: float):
+    films = read(tmp_path, TABLE.replace("61.5", f'"{text}"'))
+    assert films.facts["age"][0] == pytest.approx(years, nan_ok=True)
+
+
+def test_columns_of_other_names_are_read_where_evident_and_reported(tmp_path: Path, capsys):
+    head = "Path,Patient ID,MASS,edema,Gender,AGE,View Position"
+    films = read(tmp_path, "\n".join([head, *TABLE.splitlines()[1:]]))
+    own = read(tmp_path, TABLE)
+    np.testing.assert_array_equal(films.label, own.label)
+    assert (films.patient == own.patient).all()
+    pd.testing.assert_frame_equal(films.facts, own.facts)
+    line = capsys.readouterr().err
+    assert "read are the columns 'Path' as image, 'Patient ID' as patient" in line
+    assert "'edema' as Edema" in line
+    with pytest.raises(ValueError, match="columns 'MASS' and 'mass' may both be 'Mass'"):
+        read(tmp_path, TABLE.replace("Mass", "MASS").replace("sex", "mass"))
+    with pytest.raises(ValueError, match="no column 'scan'"):
+        read(tmp_path, TABLE, image_column="scan")
+
+
 @pytest.mark.parametrize("spelling", [" Zoë", "Zoë\u00a0", "\u200bZoë", "Zoe\u0308", "\ufeffZoë "])
 def test_patients_are_compared_in_nfc_without_blanks(tmp_path: Path, spelling: str):
     text = TABLE.replace("1.png,Anna", "1.png,Zoë").replace("2,Anna", f"2,{spelling}")
@@ -100,13 +128,14 @@ def test_patients_are_shown_as_they_are_written(tmp_path: Path):
     [
         ("Anna,1,0", "Anna,1,-1", "line 2, Edema: found '-1', expected 0, 1 or nothing"),
         ("Anna,1,0", "Anna,yes,0", "line 2, Mass: found 'yes'"),
-        ("61.5", "old", "line 2, age: found 'old', expected a number"),
+        ("61.5", "old", "line 2, age: found 'old', expected an age such as 58"),
         ("Bert", "", "line 3, patient: found nothing, expected a patient"),
         ("Bert", "NaN", "line 3, patient: found NaN, expected a patient"),
         ("17", "1.70E+11", "line 5, patient: found '1.70E.11', a number that a spreadsheet"),
         ("gone.png", "2", "image .*'2'.* is listed 2 times"),
         ("Edema", "Oedema", "no column 'Edema': .*nearest is 'Oedema'"),
-        ("image,", "film,", "no column 'image'"),
+        ("image,", "picture,", "no column 'image'"),
+        ("sex,age", "Mass ,age", "column 'Mass' is there twice"),
         ("patient,", "pation,", "no column 'patient': .*nearest is 'pation'"),
     ],
 )
