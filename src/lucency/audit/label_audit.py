@@ -17,7 +17,7 @@ from lucency.config.sections import DRAWS
 from lucency.core.manifest import FINDINGS, NO_FINDING, Manifest, load_manifest, name_patients
 from lucency.core.predictions import Predictions, load_predictions, load_repeats
 from lucency.core.tables import Audit
-from lucency.data.labels import read_labelled
+from lucency.data.labels import USUAL_COLUMNS, Columns, read_labelled
 from lucency.data.radiologists import RELEASES, read_expert_table, read_readings, release_of
 from lucency.evaluation.bootstrap import all_and_resampled, interval, mean_over_findings
 from lucency.evaluation.evaluate import MACRO
@@ -31,13 +31,20 @@ CHOSEN = "The films were chosen to hold many findings: shares are not those of r
 Label = Float32[np.ndarray, " n *k"]
 
 
-def audit_labels(labels: Path, *, expert: Path, table: Path | None, scale: str) -> Audit:
+def audit_labels(
+    labels: Path,
+    *,
+    expert: Path,
+    table: Path | None,
+    scale: str,
+    columns: Columns = USUAL_COLUMNS,
+) -> Audit:
     """Compare a label file, and a table of external predictions, with radiologists' labels.
 
     `expert` is a table of labels of either of Google's releases, or the folder of all findings'.
     Raises ValueError when a file is not what it should be, or none of its films is labelled.
     """
-    films, file = read_labelled(labels), _expert_file(expert)
+    films, file = read_labelled(labels, **columns), _expert_file(expert)
     experts = read_expert_table(file)
     release = release_of(experts.findings)
     mine = agreement.merge_labels(films, agreement.FOUR_GROUPS) if release == "four" else films
@@ -75,12 +82,19 @@ def audit_labels(labels: Path, *, expert: Path, table: Path | None, scale: str) 
     )
 
 
-def audit_versions(old: Path, new: Path, *, table: Path | None, scale: str) -> Audit:
+def audit_versions(
+    old: Path,
+    new: Path,
+    *,
+    table: Path | None,
+    scale: str,
+    columns: Columns = USUAL_COLUMNS,
+) -> Audit:
     """Compare two label files, and the AUCs of a table of predictions by either.
 
     Raises ValueError when the files share no film or no finding.
     """
-    one, other = read_labelled(old), read_labelled(new)
+    one, other = (read_labelled(file, **columns) for file in (old, new))
     found = {"changes": changes(one, other), "labels": changed_labels(one, other)}
     if table is not None:
         external = read_predictions_table(table, films=other, scale=scale, part="test")
@@ -103,7 +117,13 @@ def audit_versions(old: Path, new: Path, *, table: Path | None, scale: str) -> A
 
 
 def audit_label_errors(
-    what: Path, *, labels: Path | None, expert: Path | None, scale: str, top: int
+    what: Path,
+    *,
+    labels: Path | None,
+    expert: Path | None,
+    scale: str,
+    top: int,
+    columns: Columns = USUAL_COLUMNS,
 ) -> Audit:
     """Rank the labels that are likely wrong by the predictions in `what`.
 
@@ -112,7 +132,7 @@ def audit_label_errors(
     `labels`. With `expert`, as of `audit_labels`, the ranking is compared with what radiologists
     saw. Raises ValueError for files that are not so, or have no film in common.
     """
-    predictions, films = _untrained(what, labels=labels, scale=scale)
+    predictions, films = _untrained(what, labels=labels, scale=scale, columns=columns)
     folds = load_repeats(what, predictions)
     near = label_errors.nearest_others(predictions.feature, patient=predictions.patient)
     evidence = label_errors.gather_evidence(predictions, folds=folds, near=near)
@@ -273,7 +293,7 @@ def _nothing_found(table: pd.DataFrame) -> str:
 
 
 def _untrained(
-    what: Path, *, labels: Path | None, scale: str
+    what: Path, *, labels: Path | None, scale: str, columns: Columns
 ) -> tuple[Predictions, Manifest | None]:
     """Return the predictions of films that the network has not trained on, and their manifest.
 
@@ -286,7 +306,7 @@ def _untrained(
     if what.suffix != ".npz":
         if labels is None:
             raise ValueError(f"{what} holds no labels: expected --labels FILE of its films")
-        films = read_labelled(labels)
+        films = read_labelled(labels, **columns)
         return read_predictions_table(what, films=films, scale=scale, part="test"), films
     if labels is not None:
         raise ValueError(f"{what} brings its own labels: expected it alone, without --labels")

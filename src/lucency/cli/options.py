@@ -73,6 +73,12 @@ NetworkName = Annotated[
     str, typer.Option(help="A network of the run. Default: the best on validation films.")
 ]
 LabelFile = Annotated[Path | None, typer.Option(metavar="FILE", help="The films' label file.")]
+ImageColumn = Annotated[
+    str, typer.Option(metavar="NAME", help="The label file's column of image names.")
+]
+PatientColumn = Annotated[
+    str, typer.Option(metavar="NAME", help="The label file's column of patients.")
+]
 LabelTable = Annotated[Path, typer.Argument(metavar="FILE", help="A label file, .csv or .csv.gz.")]
 NameList = Annotated[
     Path | None, typer.Option(metavar="FILE", help="The image names of this part, one a line.")

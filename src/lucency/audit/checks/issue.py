@@ -21,7 +21,7 @@ from lucency.core.manifest import PARTS, require
 from lucency.core.plan import COPY_MARK
 from lucency.core.predictions import Predictions
 from lucency.core.tables import film_names
-from lucency.data.labels import read_labelled
+from lucency.data.labels import USUAL_COLUMNS, Columns, read_labelled
 from lucency.evaluation.bootstrap import Weights, all_and_resampled, mean_over_findings
 from lucency.evaluation.evaluate import COLUMNS
 from lucency.evaluation.external import join_labels
@@ -169,9 +169,12 @@ def unverified(predictions: Predictions) -> UnverifiedPredictions:
     return UnverifiedPredictions(**{name: getattr(predictions, name) for name in names})
 
 
-def unverified_table(file: Path, *, labels: Path, scale: str) -> UnverifiedPredictions:
+def unverified_table(
+    file: Path, *, labels: Path, scale: str, columns: Columns = USUAL_COLUMNS
+) -> UnverifiedPredictions:
     """Return the predictions in a table as they are, whatever their numbers."""
-    scores, about = join_labels(file, read_labelled(labels), scale=scale, part="test")
+    films = read_labelled(labels, **columns)
+    scores, about = join_labels(file, films, scale=scale, part="test")
     probability = expit(scores.score) if scale == "logit" else scores.score
     probability = probability / 100 if scale == "percent" else probability
     return UnverifiedPredictions(**about, probability=probability)

@@ -35,7 +35,7 @@ from lucency.core.predictions import Predictions, load_predictions
 from lucency.core.tables import NIH_NAME, film_names
 from lucency.data.csv_tables import read_names
 from lucency.data.duplicates import near_identical
-from lucency.data.labels import OFFICIAL_LISTS, read_labelled
+from lucency.data.labels import OFFICIAL_LISTS, USUAL_COLUMNS, Columns, read_labelled
 from lucency.data.sources import list_films
 from lucency.data.split import set_apart
 from lucency.evaluation.evaluate import TRIVIAL
@@ -113,12 +113,14 @@ def load_issues(folder: Path) -> pd.DataFrame:
     return read_table(folder / "issues.csv", text=TEXT)
 
 
-def check_lists(lists: Mapping[str, Path], *, labels: Path) -> list[Issue]:
+def check_lists(
+    lists: Mapping[str, Path], *, labels: Path, columns: Columns = USUAL_COLUMNS
+) -> list[Issue]:
     """Return what is wrong with an external split: part -> file of image names.
 
     NIH's lists and boxes are looked for beside the label file.
     """
-    return split_checks.check_split(split_table_of_lists(lists, labels=labels))
+    return split_checks.check_split(split_table_of_lists(lists, labels=labels, columns=columns))
 
 
 def check_predictions_file(file: Path) -> list[Issue]:
@@ -135,11 +137,15 @@ def check_predictions_file(file: Path) -> list[Issue]:
 
 
 def check_external(
-    predictions: UnverifiedPredictions, lists: Mapping[str, Path], *, labels: Path
+    predictions: UnverifiedPredictions,
+    lists: Mapping[str, Path],
+    *,
+    labels: Path,
+    columns: Columns = USUAL_COLUMNS,
 ) -> list[Issue]:
     """Return what is wrong with external predictions, and with their split where it is given."""
     if lists:
-        table = split_table_of_lists(lists, labels=labels)
+        table = split_table_of_lists(lists, labels=labels, columns=columns)
         predictions = replace(predictions, listed=table.image, listed_part=table.part)
         known = split_checks.check_split(table)
     else:
@@ -244,9 +250,11 @@ def split_table_of(
     return _with_lists(table, Path(protocol.data.root)) if published else table
 
 
-def split_table_of_lists(lists: Mapping[str, Path], *, labels: Path) -> SplitTable:
+def split_table_of_lists(
+    lists: Mapping[str, Path], *, labels: Path, columns: Columns = USUAL_COLUMNS
+) -> SplitTable:
     """Return the parts of external lists; patients come from the label file by name."""
-    films = read_labelled(labels)
+    films = read_labelled(labels, **columns)
     names = {part: read_names(file) for part, file in lists.items()}
     image = np.concatenate([names[part] for part in PARTS if part in names])
     part = np.concatenate([np.full(len(names[part]), part) for part in PARTS if part in names])
