@@ -110,7 +110,7 @@ def save_issues(found: Sequence[Issue], folder: Path) -> None:
 
 def load_issues(folder: Path) -> pd.DataFrame:
     """Read what `save_issues` wrote, as `audit.checks.issue.issue_table` gives it."""
-    return read_table(folder / "issues.csv", text=TEXT)
+    return read_table(folder / "issues.csv", text=TEXT, columns=TEXT)
 
 
 def check_lists(
