@@ -232,15 +232,15 @@ def macro_error_of_ranks(
         return np.nan, np.nan
     moved = (value[known, 0] * count + 2) / (count + 4)
     unit, others = moved * (1 - moved) / count, np.maximum(count - 1, 1)
-    enough = count >= min(ENOUGH, np.sort(count)[-2:][0])
-    multiple = np.maximum(variance[enough] * count[enough] / others[enough] / unit[enough], TINY)
+    enough = variance > 0  # patients who all do equally well show nothing
+    enough &= count >= min(ENOUGH, np.sort(count[enough])[-2:][0])
+    multiple = variance[enough] * count[enough] / others[enough] / unit[enough]
     shared = np.exp(np.average(np.log(multiple), weights=count[enough])) * unit
     own = (count - 1) / (count - 1 + TRUSTED)
     true = own * variance * count / others + (1 - own) * shared
-    whole = _variance_of(mean_over_findings(value[known, 1:]))
-    whole += (true.sum() - variance.sum()) / len(variance) ** 2
+    whole = _variance_of(mean_over_findings(value[known, 1:])) * true.sum() / variance.sum()
     freedom = true.sum() ** 2 / (true**2 / (count - 1 + TRUSTED)).sum()
-    return float(np.sqrt(max(whole, TINY))), float(freedom)
+    return float(np.sqrt(whole)), float(freedom)
 
 
 def _around(value: Float64[np.ndarray, "k c"], reach: float) -> Bounds:
