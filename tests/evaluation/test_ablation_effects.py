@@ -214,6 +214,9 @@ def test_what_is_better_or_worse_by_construction_is_called_so():
     assert (lower["difference_high"] < 0).all()
 
 
+FEWER = {"Mass": 0.5, "Hernia": np.nan}
+
+
 @pytest.mark.parametrize(
     ("difference", "p", "effect"),
     [
@@ -225,13 +228,17 @@ def test_what_is_better_or_worse_by_construction_is_called_so():
     ],
 )
 def test_only_a_corrected_p_below_the_level_is_a_change(difference: float, p: float, effect: str):
-    keys = {"network": "net", "finding": MACRO, "metric": "auc", "seeds": 2}
+    keys = {"network": "net", "finding": MACRO, "metric": "auc", "seeds": 2, "value": 0.5}
     rows = [
         {**keys, "variant": BASE, "difference": 0.0, "p": np.nan, "p_holm": np.nan},
         {**keys, "variant": "v", "difference": difference, "p": p / 2, "p_holm": p},
     ]
     expected = f"Macro AUC of net: {effect} (level .05; 2 seeds)."
     assert conclude_ablation(pd.DataFrame(rows)) == expected
+    base = [{**rows[0], "finding": name, "value": value} for name, value in FEWER.items()]
+    assert conclude_ablation(pd.DataFrame([*base, *rows])) == expected.replace(
+        " of net", " of net (mean over 1 of 2 findings, without Hernia)"
+    )
 
 
 def test_p_is_corrected_over_variants_and_that_of_findings_over_findings_too(

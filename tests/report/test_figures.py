@@ -125,6 +125,15 @@ def test_curves_are_of_the_scores_that_tables_evaluate() -> None:
     assert drawn[1] == drawn[2] != drawn[0]
 
 
+def test_long_names_above_panels_are_broken_into_lines() -> None:
+    label, score = _scores()
+    name = "nodule of the left upper lobe, calcified"
+    one = replace(_predictions(label[:, None], score[:, None]), findings=(name,))
+    style = styles_of(["alexnet"])
+    words = _words(draw_curves([one], name="roc", findings=(name,), style=style, best="alexnet"))
+    assert {"nodule of the left upper", "lobe, calcified"} <= set(words)
+
+
 def test_of_many_findings_the_most_frequent_and_the_worst_are_drawn() -> None:
     positives = np.r_[2, 50, 60, 70, np.full(DRAWN, 5)]
     low = np.r_[np.nan, 0.7, 0.7, 0.7, np.linspace(0.6, 0.4, DRAWN)]

@@ -22,7 +22,7 @@ import pandas as pd
 from jaxtyping import Bool, Float, Float32, Float64, Int64, Shaped
 
 from lucency.balance.imbalance import no_finding
-from lucency.core.manifest import FINDINGS, NO_FINDING, Manifest, nearest
+from lucency.core.manifest import FINDINGS, NO_FINDING, Manifest, listed, nearest
 from lucency.core.predictions import Predictions
 from lucency.core.tables import join_films
 from lucency.data.radiologists import Readings
@@ -231,7 +231,7 @@ def published_counts(findings: tuple[str, ...] = (*FINDINGS, NO_FINDING)) -> pd.
 
 def conclude_label_quality(label_quality: pd.DataFrame) -> str:
     """Return the findings by their rating, a sentence each."""
-    findings = label_quality.groupby("rating")["finding"].agg(", ".join)
+    findings = label_quality.groupby("rating")["finding"].agg(lambda names: listed(names.tolist()))
     rated = [name for name in RATINGS if name in findings]
     return " ".join(f"{RATINGS[name]}: {findings[name]}." for name in rated)
 

@@ -31,6 +31,7 @@ from scipy.special import ndtr, ndtri
 from scipy.stats import chi
 
 from lucency.config.protocol import BASE
+from lucency.core.manifest import mean_over
 from lucency.core.predictions import Predictions
 from lucency.evaluation import bootstrap
 from lucency.evaluation.bootstrap import MACRO, Weights, with_macro
@@ -122,11 +123,24 @@ def conclude_ablation(table: pd.DataFrame) -> str:
     """Return one sentence a network: which variants change macro AUC significantly.
 
     Significant is `p_holm` below LEVEL. From one seed there is no such sentence, but one that says
-    so.
+    so. A mean over fewer than all findings is named as such.
     """
     macro = macro_auc_rows(table)
     variants = macro.loc[macro["variant"] != BASE].groupby("network", sort=False)
-    return " ".join(f"Macro AUC of {network}: {_effects(rows)}." for network, rows in variants)
+    over = _over(table)
+    return " ".join(
+        f"Macro AUC of {network}{over}: {_effects(rows)}." for network, rows in variants
+    )
+
+
+def _over(table: pd.DataFrame) -> str:
+    """Return over which findings macro AUC is the mean, where not over all."""
+    first = (table["network"] == table["network"].iloc[0]) & (table["variant"] == BASE)
+    mine = table.loc[first & (table["metric"] == "auc") & (table["finding"] != MACRO)]
+    known = mine["value"].notna().tolist()
+    return (
+        "" if all(known) or not any(known) else f" ({mean_over(mine['finding'].tolist(), known)})"
+    )
 
 
 def _effects(rows: pd.DataFrame) -> str:

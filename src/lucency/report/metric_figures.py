@@ -6,6 +6,7 @@ Letters in shapes: n films, g points of a curve.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ Scores = Float[np.ndarray, " n"]
 GRID = np.concatenate([[0.0], np.linspace(0, 1, 201)])  # 0 twice: a ROC curve may rise there
 DRAWN = 30  # findings in a figure, at most
 COLUMNS, POOLED_COLUMNS = 5, 4
+TITLE = 24  # characters of a line above a panel
 EDGE = 0.01  # around a curve
 ROW = 0.26  # inches of a leaderboard's row
 TINY = 1e-9
@@ -149,7 +151,7 @@ def draw_curves(
     _unit_square(panels[0], margin=EDGE)  # whose limits and ticks are those of all
     for panel, finding in zip(panels, findings, strict=False):
         _frame(panel, name)
-        panel.set_title(finding)
+        panel.set_title(_title(finding))
         for network, pairs in scored.items():
             broad = {"linewidth": 2.2, "zorder": 3} if network == best else {"linewidth": 1}
             if finding in pairs:
@@ -263,6 +265,11 @@ def _say(axes: Axes, text: str) -> None:
     axes.text(0.5, 0.5, text, **look)
 
 
+def _title(name: str) -> str:
+    """Return a name in lines that are no broader than a panel."""
+    return "\n".join(wrap(name, TITLE, max_lines=2, placeholder=" …"))
+
+
 def _frame(axes: Axes, curve: str) -> None:
     axes.set_aspect("equal")
     _, across, up = CURVES[curve]
@@ -306,7 +313,7 @@ def _draw_reliability(
     grid = figure.add_gridspec(2 * lines, columns, height_ratios=[3.4, 1] * lines)
     for number, (heading, (rows, colour)) in enumerate(panels.items()):
         line, column = divmod(number, columns)
-        above = figure.add_subplot(grid[2 * line, column], title=heading)
+        above = figure.add_subplot(grid[2 * line, column], title=_title(heading))
         below = figure.add_subplot(grid[2 * line + 1, column], sharex=above)
         _reliability_frame(above, below, most=most)
         if rows["films"].to_numpy().any():

@@ -21,7 +21,7 @@ from lucency.audit.checks.issue import issue_table
 from lucency.audit.shortcuts import AuditResults, shortcut_reasons
 from lucency.balance.imbalance import Change
 from lucency.config.protocol import Protocol, protocol_text
-from lucency.core.manifest import PARTS, Manifest, Prepared
+from lucency.core.manifest import PARTS, Manifest, Prepared, listed
 from lucency.core.plan import Plan
 from lucency.core.predictions import Predictions
 from lucency.core.stage import Failures
@@ -227,7 +227,7 @@ def _audit(experiment: Experiment, shown: Values) -> Values:
     order = ["shortcut", "association"]
     pairs = results.shortcuts.sort_values(order, ascending=False, kind="stable")
     reasons = shortcut_reasons(results.shortcuts)
-    found = "; ".join(f"{finding}: {reason}" for finding, reason in reasons.items())
+    found = listed([f"{finding}: {reason}" for finding, reason in reasons.items()], most=6)
     quality = conclude_label_quality(results.label_quality)
     source = experiment.protocol.data.source
     values = {
@@ -437,10 +437,10 @@ def _meaning(results: AuditResults) -> str:
     if kappa:
         agreed = (
             f"Agreement of experts: kappa below {MODERATE:g} for {len(low)} of {len(kappa)} "
-            f"findings{': ' if low else ''}{', '.join(low)}."
+            f"findings{': ' if low else ''}{listed(low)}."
         )
     pairs = [row for row in results.shortcuts.to_dict("records") if row["shortcut"]]
-    named = ", ".join(f"{row['finding']} ({row['fact']})" for row in pairs)
+    named = listed([f"{row['finding']} ({row['fact']})" for row in pairs])
     return f"{agreed} Shortcuts of {results.network}: {named or 'none among the known facts'}."
 
 
