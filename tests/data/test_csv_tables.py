@@ -67,6 +67,7 @@ REFUSED = {
     "a pointer": (b"version https://git-lfs.github.com/spec/v1\noid", "found a pointer of Git LFS"),
     "cut short": (TABLE.encode()[:-9], "line 3: found 1 cell, expected 3 as in line 1: .*short"),
     "a comma too many": (TABLE.replace("Zoë", "Z,A").encode(), "line 2: found 4 cells.*quotes"),
+    "an early quote": (b'image,"Mass\na,1\n' + b"x" * 200_000, "line 1: found no CSV table"),
     "a title": (b"All films\n" + TABLE.encode(), "line 2: .*the first line names the columns"),
 }
 

@@ -110,6 +110,11 @@ def test_patients_that_differ_by_a_way_of_writing_are_refused(tmp_path: Path, on
         read_labelled(tmp_path / "nih.csv")
 
 
+def test_hexadecimal_patients_of_one_length_are_other_patients(tmp_path: Path):
+    films = read(tmp_path, TABLE.replace("Anna", "a07b7c").replace("Bert", "a7b07c"))
+    assert len(set(films.patient.tolist())) == 3
+
+
 def test_patients_are_shown_as_they_are_written(tmp_path: Path):
     films = read(tmp_path, TABLE.replace("17", "007"))
     assert films.patient_id.tolist() == ["Anna", "Bert", "Anna", "007"]

@@ -176,6 +176,13 @@ def find_columns(table: CsvTable, *names: str, optional: Sequence[str] = ()) -> 
     so are reported. Raises ValueError where there is none, or two differ so.
     """
     found = {name: _near_column(table, name) for name in (*names, *optional)}
+    for name in names:
+        if not found[name] and name in ("image", "patient"):
+            raise ValueError(
+                f"{table.file}: no column {name!r}: found {', '.join(table.columns)}"
+                f"{nearest(name, table.columns)}; --{name}-column, or data.{name}_column of a "
+                "protocol, names another"
+            )
     table.require(*(name for name in names if not found[name]))
     guessed = [f"{c!r} as {name}" for name, c in found.items() if c not in ("", name, *OURS)]
     if guessed:
@@ -350,7 +357,10 @@ def _separator(text: str) -> str:
 
     def cells(separator: str) -> tuple[bool, int]:
         rows = islice(csv.reader(io.StringIO(text, newline=""), delimiter=separator), SAMPLE)
-        width = [len(row) for row in rows if any(map(str.strip, row))] or [1]
+        try:
+            width = [len(row) for row in rows if any(map(str.strip, row))] or [1]
+        except csv.Error:  # a quote without its end, which reading will name
+            return False, 1
         return width[0] > 1 and len(set(width)) == 1, width[0]
 
     return max(SEPARATORS, key=cells)

@@ -374,14 +374,17 @@ def refuse_alike(patients: Iterable[str], *, where: str) -> None:
     """Raise ValueError where two of these patients' names differ in a way of writing alone.
 
     That is capital letters, leading zeros, .0 at the end, kinds of dash, and blanks: two patients
-    of one such name would train and test on one patient's films.
+    of one such name would train and test on one patient's films. Names of one length, such as
+    hexadecimal digits, have lost no zeros.
     """
-    seen: dict[str, str] = {}
+    seen: dict[str, tuple[str, str]] = {}
     for name in patients:
-        key = unicodedata.normalize("NFKC", name).casefold().translate(DASHES)
-        key = re.sub(r"^([0-9]+)[.,]0+$", r"\1", re.sub(r"\s", "", key))
+        plain = unicodedata.normalize("NFKC", name).casefold().translate(DASHES)
+        plain = re.sub(r"\s", "", plain)
+        key = re.sub(r"^([0-9]+)[.,]0+$", r"\1", plain)
         key = re.sub(r"(?<![0-9])0+(?=[0-9])", "", key)
-        if (other := seen.setdefault(key, name)) != name:
+        like, other = seen.setdefault(key, (plain, name))
+        if other != name and (like == plain or len(like) != len(plain)):
             raise ValueError(
                 f"{where}: found patients {other!r} and {name!r}, which differ in capital letters, "
                 "leading zeros, .0, dashes or blanks alone; expected one way of writing for each "
