@@ -15,6 +15,7 @@ import pandas as pd
 from jaxtyping import Int64
 
 from lucency.config.protocol import BASE, Protocol, parse_protocol, protocol_text, read_protocol
+from lucency.core.files import write_whole
 from lucency.core.manifest import Prepared
 from lucency.core.parallel import rank
 from lucency.core.plan import Plan
@@ -26,7 +27,6 @@ from lucency.core.stage import (
     differences,
     fingerprint_file,
     fingerprint_of,
-    write_atomically,
 )
 from lucency.models.metadata import read_metadata
 
@@ -137,7 +137,7 @@ def open_run(protocol: Protocol, *, out: str | Path, workers: int = 0) -> Run:
         raise ValueError(f"{out} is not empty and holds no run: choose another folder (--out)")
     if found:
         out.mkdir(parents=True, exist_ok=True)
-        write_atomically(file, text)
+        write_whole(file, text)
     return run
 
 

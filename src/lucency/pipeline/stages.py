@@ -69,7 +69,7 @@ def source(run: Run) -> Source:
 def manifest(run: Run) -> Manifest:
     """Return the films that lie on disk, with labels."""
     if not (run.source / "manifest").exists():
-        check_networks(run)  # before the first of hours of work, not after
+        _fetch_weights(run)  # before the first of hours of work, not after
     return read_films(source(run), findings=run.protocol.findings, out=run.source / "manifest")
 
 
@@ -247,6 +247,16 @@ def check_networks(run: Run) -> None:
     for choice in (*protocol.ensemble.frozen, protocol.balance.features):
         if choice.name != THUMBNAIL:
             check_choice(choice, root=root)
+
+
+def _fetch_weights(run: Run) -> None:
+    """Check the networks and fetch the weights that are published."""
+    from lucency.models.weights import fetch_published
+
+    check_networks(run)
+    others = (*run.protocol.ensemble.frozen, run.protocol.balance.features)
+    for choice in (*run.protocol.network, *others):
+        fetch_published(choice)
 
 
 @kept
