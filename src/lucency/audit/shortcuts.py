@@ -32,6 +32,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from lucency.core.files import write_table, write_whole
 from lucency.core.manifest import OLDEST, read_table
 from lucency.core.predictions import Predictions
 from lucency.evaluation.bootstrap import Weights, all_and_resampled, once, ratio
@@ -96,8 +97,8 @@ class AuditResults:
 def save_audit_results(results: AuditResults, folder: Path) -> None:
     """Write one CSV a table, and audit.json."""
     for name in TABLES:
-        getattr(results, name).to_csv(folder / f"{name}.csv", index=False)
-    (folder / "audit.json").write_text(json.dumps({"network": results.network}), encoding="utf-8")
+        write_table(getattr(results, name), folder / f"{name}.csv")
+    write_whole(folder / "audit.json", json.dumps({"network": results.network}))
 
 
 def load_audit_results(folder: Path) -> AuditResults:

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float32, Float64
 
+from lucency.core.files import write_whole
 from lucency.core.manifest import NO_FINDING, read_table, require
 from lucency.core.plan import Plan, originals
 
@@ -205,7 +206,7 @@ def steps_text(steps: pd.DataFrame) -> str:
 
 def save_steps(steps: pd.DataFrame, folder: Path) -> None:
     """Write steps.csv."""
-    (folder / STEPS_FILE).write_text(steps_text(steps), encoding="utf-8")
+    write_whole(folder / STEPS_FILE, steps_text(steps))
 
 
 def load_steps(folder: Path) -> pd.DataFrame:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from lucency.cli import answers, options
+from lucency.core.files import write_table
 
 
 def predict(
@@ -31,7 +32,7 @@ def predict(
 
     name, table = predict_disk(model, films, network=network)
     if csv:
-        table.to_csv(csv, index=False, float_format="%.6f")
+        write_table(table, csv, float_format="%.6f")
     text = in_json(films_for_programs(name, table)) if json else f"{csv}\n" if csv else None
     typer.echo(text or table.to_csv(index=False, float_format="%.4f"), nl=False)
 

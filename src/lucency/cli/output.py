@@ -16,10 +16,11 @@ from lucency.balance.imbalance import SIGNS, Change, cooccurrence, measure, no_f
 from lucency.balance.methods import plan_of_labels
 from lucency.cli.answers import estimate
 from lucency.config.protocol import Protocol, find_protocol, read_protocol
+from lucency.core.files import write_whole
 from lucency.core.manifest import NO_FINDING, PARTS
 from lucency.core.plan import Plan
 from lucency.core.progress import say
-from lucency.core.stage import RECEIPT, Failures, write_atomically
+from lucency.core.stage import RECEIPT, Failures
 from lucency.core.tables import Answer
 from lucency.data.labels import USUAL_COLUMNS, Columns, read_labelled, read_labels
 from lucency.evaluation.evaluate import MACRO
@@ -46,7 +47,7 @@ def describe_imbalance(file: Path, *, figure: Path | None) -> Answer:
         order = np.argsort(-found.per_finding["count"].to_numpy(), kind="stable")
         share = cooccurrence(read.label[:, order])
         drawing = draw_cooccurrence({file.name: share}, [read.findings[k] for k in order])
-        write_atomically(figure, standalone_svg(drawing))
+        write_whole(figure, standalone_svg(drawing))
     return {
         **{str(name): _measured(name, value) for name, value in found.summary.items()},
         "no_finding": _no_finding(read.label, read.findings),
@@ -99,12 +100,12 @@ def balance_from_labels(
         )
     films, plan, change = plan_of_labels(protocol, labels=labels)
     if table is not None:
-        write_atomically(table, steps_text(change.steps))
+        write_whole(table, steps_text(change.steps))
     if figure is not None:
         from lucency.report.imbalance_figures import draw_balancing
         from lucency.report.rendering import standalone_svg
 
-        write_atomically(figure, standalone_svg(draw_balancing(change)))
+        write_whole(figure, standalone_svg(draw_balancing(change)))
     return {"origin": films.origin, **answer_of(change, plan=plan, protocol=protocol)}
 
 

@@ -145,6 +145,7 @@ def do(
     """
     from lucency.cli.output import do_stage, in_table
     from lucency.config.protocol import read_protocol
+    from lucency.core.files import no_leftovers
     from lucency.pipeline.run import open_run
 
     chosen = read_protocol(protocol, changes=changes)
@@ -152,7 +153,8 @@ def do(
         raise ValueError(f"{protocol} has no variants: use lucency run")
     if variants is False:
         refuse_variants(chosen)
-    answer = do_stage(open_run(chosen, out=out, workers=workers), stage)
+    with no_leftovers(out, notes=("protocol.toml",)):
+        answer = do_stage(open_run(chosen, out=out, workers=workers), stage)
     steps = stage == StageName.BALANCE and not chosen.variant
     print_made(answer, json, words=in_table if steps else None)
 

@@ -60,13 +60,15 @@ def leakage(
     """
     from lucency.cli.output import NOT_MADE, concluded
     from lucency.config.protocol import read_protocol
+    from lucency.core.files import no_leftovers
     from lucency.pipeline.leakage_study import report, without
     from lucency.pipeline.run import open_run
 
     chosen = read_protocol(protocol, changes=changes)
     refuse_variants(chosen)
-    job = open_run(chosen, out=out, workers=workers)
-    page, missing = report(job), without(job)
+    with no_leftovers(out, notes=("protocol.toml",)):
+        job = open_run(chosen, out=out, workers=workers)
+        page, missing = report(job), without(job)
     answer = {**concluded(out / "inflation"), "report": page}
     print_made(answer | ({NOT_MADE: missing} if missing else {}), json)
 
@@ -90,13 +92,16 @@ def cross_validation(
     lucency study cross-validation demo --out runs/folds --folds 3
     """
     from lucency.config.protocol import read_protocol
+    from lucency.core.files import no_leftovers
     from lucency.pipeline.run import open_run
     from lucency.pipeline.run_audit import audit_folds
 
     chosen = read_protocol(protocol, changes=changes)
     refuse_variants(chosen)
-    job = open_run(chosen, out=out, workers=workers)
-    answers.print_audit(audit_folds(job, folds=folds, repeats=repeats), None, json)
+    with no_leftovers(out, notes=("protocol.toml",)):
+        job = open_run(chosen, out=out, workers=workers)
+        found = audit_folds(job, folds=folds, repeats=repeats)
+    answers.print_audit(found, None, json)
 
 
 @study_group.command()

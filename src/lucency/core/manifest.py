@@ -23,6 +23,8 @@ import pandas as pd
 from jaxtyping import Bool, Float32, Int64, Shaped, UInt8
 from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_validator
 
+from lucency.core.files import write_table, write_whole
+
 FINDINGS = (
     "Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia",
     "Pneumothorax", "Consolidation", "Edema", "Emphysema", "Fibrosis", "Pleural_Thickening",
@@ -201,10 +203,10 @@ def save_manifest(manifest: Manifest, folder: Path) -> None:
     """Write manifest.csv, boxes.csv and manifest.json (findings and origin) into `folder`."""
     table = pd.DataFrame({"image": manifest.image, "patient": manifest.patient})
     label = pd.DataFrame(manifest.label, columns=list(manifest.findings)).astype("Int8")
-    pd.concat([table, label, manifest.facts], axis=1).to_csv(folder / "manifest.csv", index=False)
-    manifest.boxes.to_csv(folder / "boxes.csv", index=False)
+    write_table(pd.concat([table, label, manifest.facts], axis=1), folder / "manifest.csv")
+    write_table(manifest.boxes, folder / "boxes.csv")
     about = {"findings": manifest.findings, "origin": manifest.origin}
-    (folder / "manifest.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
+    write_whole(folder / "manifest.json", json.dumps(about, indent=1))
 
 
 def load_manifest(folder: Path) -> Manifest:
@@ -236,10 +238,8 @@ def name_patients(table: pd.DataFrame, films: Manifest) -> pd.DataFrame:
 def save_prepared_tables(prepared: Prepared, folder: Path) -> None:
     """Write everything of `prepared` but its pixels, which are made in place as pixels.npy."""
     save_manifest(prepared.manifest, folder)
-    prepared.rejected.to_csv(folder / "rejected.csv", index=False)
-    (folder / "preparation.json").write_text(
-        prepared.preparation.model_dump_json(indent=1), encoding="utf-8"
-    )
+    write_table(prepared.rejected, folder / "rejected.csv")
+    write_whole(folder / "preparation.json", prepared.preparation.model_dump_json(indent=1))
 
 
 def load_prepared(folder: Path) -> Prepared:
@@ -353,7 +353,7 @@ def part_fingerprint(image: Shaped[np.ndarray, " n"], part: Shaped[np.ndarray, "
 
 def save_part(image: Shaped[np.ndarray, " n"], part: Shaped[np.ndarray, " n"], file: Path) -> None:
     """Write a CSV file with the columns image and part."""
-    pd.DataFrame({"image": image, "part": part}).to_csv(file, index=False)
+    write_table(pd.DataFrame({"image": image, "part": part}), file)
 
 
 def load_part(file: Path, image: Shaped[np.ndarray, " n"]) -> Shaped[np.ndarray, " n"]:

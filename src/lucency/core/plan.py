@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float32, Int64, Shaped
 
+from lucency.core.files import write_array, write_table
 from lucency.core.manifest import PARTS, read_table, require, require_rows
 
 COPY_MARK = "#"  # between the name of a film or of a recipe and the number of the copy
@@ -144,9 +145,9 @@ def save_plan(plan: Plan, image: Shaped[np.ndarray, " n"], folder: Path) -> None
     """
     table = {"image": image[plan.row], "copy": plan.copy, "transform": plan.transform}
     table |= {"part": plan.part, "mate": image[plan.mate], "mix": plan.mix}
-    pd.DataFrame(table).to_csv(folder / "plan.csv", index=False)
-    np.save(folder / "label.npy", plan.label)
-    np.save(folder / "weight.npy", plan.weight)
+    write_table(pd.DataFrame(table), folder / "plan.csv")
+    write_array(plan.label, folder / "label.npy")
+    write_array(plan.weight, folder / "weight.npy")
 
 
 def load_plan(folder: Path, image: Shaped[np.ndarray, " n"]) -> Plan:

@@ -16,6 +16,7 @@ import pandas as pd
 from jaxtyping import Float, Float32, Float64, Int64, Shaped
 from scipy.special import expit
 
+from lucency.core.files import write_arrays
 from lucency.core.manifest import PARTS, counted, require
 
 REPEATS_FILE = "repeats.npy"  # beside predictions: the probabilities of each repeat of their folds
@@ -203,7 +204,7 @@ def check_knots(knot: Knots, *, findings: int) -> None:
 def save_predictions(predictions: Predictions, file: Path) -> None:
     """Write one compressed .npz that holds no Python objects."""
     arrays = {name: np.asarray(getattr(predictions, name)) for name in _PREDICTED}
-    np.savez_compressed(file, allow_pickle=False, **arrays)
+    write_arrays(arrays, file)
 
 
 def load_predictions(file: str | Path) -> Predictions:

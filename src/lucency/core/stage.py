@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from lucency.core.files import no_leftovers, refuse_full_disk, write_whole
 from lucency.core.parallel import local_rank, rank
 from lucency.core.progress import say
 
@@ -60,6 +61,13 @@ def partial_folder(
     those of `may_change` differ.
     """
     folder = out.with_name(out.name + ".partial")
+    with no_leftovers(folder, notes=(NOTE,)):
+        yield from _lend(folder, out, inputs=inputs, may_change=may_change)
+
+
+def _lend(
+    folder: Path, out: Path, *, inputs: Inputs, may_change: tuple[str, ...]
+) -> Iterator[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     note = folder / NOTE
     if any(file.name != NOTE for file in folder.iterdir()):
@@ -70,9 +78,13 @@ def partial_folder(
     with _locked(folder):
         if (out / RECEIPT).exists() or not folder.exists():
             raise BusyError(f"{out} has just been finished by another process: try again")
-        write_atomically(note, _text(inputs))
-        yield folder
-        write_atomically(folder / RECEIPT, _text(inputs))
+        write_whole(note, _text(inputs))
+        try:
+            yield folder
+        except OSError as error:
+            refuse_full_disk(error, folder)
+            raise
+        write_whole(folder / RECEIPT, _text(inputs))
         note.unlink()
         if out.exists():
             out.rmdir()  # is empty, or it would have been refused
@@ -137,13 +149,6 @@ def fingerprint_file(file: Path) -> str:
     """Return 16 hexadecimal digits of a file's content (SHA-256)."""
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()[:16]
-
-
-def write_atomically(file: Path, text: str) -> None:
-    """Write `file` so that it holds all of `text` or what it held before."""
-    partial = file.with_name(file.name + ".new")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(file)
 
 
 def differences(was: Inputs, now: Inputs) -> list[str]:
@@ -215,7 +220,7 @@ class Failures:
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             self.folder.mkdir(parents=True, exist_ok=True)
             file = self.folder / f"{chapter}.txt"
-            write_atomically(file, f"{reason}\n\n{traceback.format_exc()}")
+            write_whole(file, f"{reason}\n\n{traceback.format_exc()}")
             say(f"The chapter {chapter!r} could not be made ({reason}); see {file}")
             return None
 

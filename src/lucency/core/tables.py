@@ -18,10 +18,10 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Int64, Shaped
 
+from lucency.core.files import write_table, write_whole
 from lucency.core.manifest import counted, read_table
 from lucency.core.plan import COPY_MARK
 from lucency.core.progress import say
-from lucency.core.stage import write_atomically
 
 Value = TypeVar("Value")
 Answer = dict[str, Any]  # of a command, for people or for JSON
@@ -51,9 +51,9 @@ def write_audit(audit: Audit, folder: Path) -> None:
         )
     folder.mkdir(parents=True, exist_ok=True)
     for name, table in audit.tables.items():
-        write_atomically(folder / f"{name}.csv", table.to_csv(index=False))
+        write_table(table, folder / f"{name}.csv")
     lines = "\n".join([*audit.remarks, audit.conclusion])
-    write_atomically(folder / "conclusion.txt", f"{lines}\n")
+    write_whole(folder / "conclusion.txt", f"{lines}\n")
 
 
 def save_tables(value: object, folder: Path) -> None:
@@ -63,11 +63,11 @@ def save_tables(value: object, folder: Path) -> None:
     """
     for name, held in vars(value).items():
         if isinstance(held, str):
-            (folder / f"{name}.txt").write_text(held + "\n", encoding="utf-8")
+            write_whole(folder / f"{name}.txt", held + "\n")
         elif not isinstance(held, pd.DataFrame):
-            (folder / f"{name}.json").write_text(json.dumps(held, indent=1), encoding="utf-8")
+            write_whole(folder / f"{name}.json", json.dumps(held, indent=1))
         elif len(held.columns):
-            held.to_csv(folder / f"{name}.csv", index=False)
+            write_table(held, folder / f"{name}.csv")
 
 
 def load_tables(kind: type[Value], folder: Path, *, text: tuple[str, ...]) -> Value:

@@ -21,6 +21,7 @@ import pandas as pd
 from jaxtyping import Float32, Int64, UInt8
 from PIL import Image
 
+from lucency.core.files import write_array
 from lucency.core.manifest import (
     Manifest,
     Preparation,
@@ -187,8 +188,7 @@ def _open_work(folder: Path, *, films: int, side: int) -> Int64[np.ndarray, " n"
                 f"{needed / 1e9:.1f} GB: make room, or choose another place"
             )
         np.lib.format.open_memmap(folder / ROWS, "w+", np.uint8, (films, side, side))
-        np.save(folder / f"new-{DONE}", np.full(films, NOT_YET, dtype=np.int64))
-        (folder / f"new-{DONE}").replace(folder / DONE)
+        write_array(np.full(films, NOT_YET, dtype=np.int64), folder / DONE)
     return np.load(folder / DONE)
 
 

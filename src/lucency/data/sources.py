@@ -17,6 +17,7 @@ import pandas as pd
 
 from lucency.config.protocol import PLACES
 from lucency.config.sections import Source
+from lucency.core.files import write_table
 from lucency.core.manifest import Manifest, counted, load_manifest, save_manifest
 from lucency.core.plan import COPY_MARK
 from lucency.core.progress import progress, say
@@ -181,7 +182,7 @@ def _find(place: Source, findings: tuple[str, ...], folder: Path) -> None:
             f"({absent[0]}, …): {f'{why}; ' if why else ''}expected all; add them, or set "
             "data.allow_missing = true to go on without them"
         )
-    pd.DataFrame({"image": absent}).to_csv(folder / "missing.csv", index=False)
+    write_table(pd.DataFrame({"image": absent}), folder / "missing.csv")
     found = everything.take(rows)
     # Below the root, so that a folder moved as a whole is found again.
     below = [str(Path(file).relative_to(root)) for file in found.facts["path"].tolist()]

@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from lucency.config.sections import EvaluationChoices
+from lucency.core.files import write_table
 from lucency.core.manifest import Manifest, nearest
 from lucency.core.predictions import Predictions, concatenate, save_predictions
 from lucency.core.progress import progress, say
@@ -131,10 +132,10 @@ def _write(
     out: Path, *, found: pd.DataFrame, weights: pd.DataFrame, made: Sequence[Predictions]
 ) -> None:
     """Write leaderboard.csv, weights.csv, and each ensemble's METHOD.npz and METHOD.csv."""
-    found.to_csv(out / "leaderboard.csv", index=False)
-    weights.to_csv(out / "weights.csv", index=False)
+    write_table(found, out / "leaderboard.csv")
+    write_table(weights, out / "weights.csv")
     for one in made:
         save_predictions(one, out / f"{one.network}.npz")
         table = one.to_frame()
         table.insert(1, "part", one.part)
-        table.to_csv(out / f"{one.network}.csv", index=False)
+        write_table(table, out / f"{one.network}.csv")

@@ -23,6 +23,7 @@ from scipy import ndimage
 from scipy.stats import kurtosis, skew
 from skimage.feature import graycomatrix, local_binary_pattern
 
+from lucency.core.files import write_whole
 from lucency.core.manifest import Manifest, Prepared
 from lucency.core.parallel import in_workers
 from lucency.ensemble.lungs import lung_mask
@@ -56,7 +57,7 @@ def texture_table(
     """
     films, note = len(prepared.manifest), folder / REASONS
     reasons = note.read_text(encoding="utf-8").split("\n")[:-1] if note.is_file() else []
-    note.write_text("".join(f"{reason}\n" for reason in reasons), encoding="utf-8")
+    write_whole(note, "".join(f"{reason}\n" for reason in reasons))
     mode, shape = "r+" if reasons else "w+", (films, len(feature_names()))
     feature = np.lib.format.open_memmap(folder / FEATURE, mode, dtype=np.float32, shape=shape)
     starts, lost = range(len(reasons), films, CHUNK), sum(map(bool, reasons))

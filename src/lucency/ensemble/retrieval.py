@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Float64, Int64, Shaped
 from scipy.special import logit
 
+from lucency.core.files import write_array
 from lucency.core.predictions import Features, Predictions
 from lucency.evaluation.bootstrap import ratio
 
@@ -187,8 +188,8 @@ def save_index(index: Index, folder: Path) -> None:
     )
     half[:] = index.direction
     half.flush()
-    np.save(folder / IMAGE, index.image, allow_pickle=False)
-    np.save(folder / PATIENT, index.patient, allow_pickle=False)
+    write_array(index.image, folder / IMAGE)
+    write_array(index.patient, folder / PATIENT)
 
 
 def load_index(folder: Path) -> Index:

@@ -17,6 +17,7 @@ import pandas as pd
 from jaxtyping import Float32, Float64
 from scipy.stats import rankdata
 
+from lucency.core.files import write_table, write_whole
 from lucency.core.manifest import nearest, read_table
 from lucency.core.predictions import Predictions
 from lucency.evaluation.bootstrap import all_and_resampled, once, ratio
@@ -193,11 +194,11 @@ def save_heatmap_results(results: HeatmapResults, folder: Path) -> None:
     """Write one CSV a table, one .npz a method's maps, and heatmaps.json."""
     tables = results.scores._asdict() | {name: getattr(results, name) for name in TABLES}
     for name, table in tables.items():
-        table.to_csv(folder / f"{name}.csv", index=False)
+        write_table(table, folder / f"{name}.csv")
     for place, maps in enumerate(results.maps):
         save_heatmaps(maps, folder / f"maps-{place}.npz")
     about = {"network": results.network, "remarks": results.remarks, "maps": len(results.maps)}
-    (folder / "heatmaps.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
+    write_whole(folder / "heatmaps.json", json.dumps(about, indent=1))
 
 
 def load_heatmap_results(folder: Path) -> HeatmapResults:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float32, Float64, Int64, Shaped
 
+from lucency.core.files import write_arrays
 from lucency.core.manifest import counted, require
 from lucency.core.tables import film_names, within
 
@@ -68,7 +69,7 @@ class Heatmaps:
 def save_heatmaps(maps: Heatmaps, file: Path) -> None:
     """Write one compressed .npz that holds no Python objects."""
     arrays = {name: np.asarray(getattr(maps, name)) for name in _SAVED}
-    np.savez_compressed(file, allow_pickle=False, **arrays, **maps.centres._asdict())
+    write_arrays({**arrays, **maps.centres._asdict()}, file)
 
 
 def load_heatmaps(file: Path) -> Heatmaps:

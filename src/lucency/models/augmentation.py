@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
+from lucency.core.files import write_array
 from lucency.core.manifest import Copies, Preparation, Prepared
 from lucency.core.parallel import in_workers
 from lucency.core.plan import COPY_MARK, Plan
@@ -89,8 +90,7 @@ def make_copies(
     image, path = prepared.manifest.image, prepared.manifest.facts["path"].tolist()
     if not (folder / DONE).exists():
         np.lib.format.open_memmap(folder / PIXELS, "w+", np.uint8, (len(copies), side, side))
-        np.save(folder / f"new-{DONE}", np.zeros(len(copies), dtype=bool))
-        (folder / f"new-{DONE}").replace(folder / DONE)
+        write_array(np.zeros(len(copies), dtype=bool), folder / DONE)
     todo = np.flatnonzero(~np.load(folder / DONE))
     tasks = [
         (place, path[row := copies.row[place]], str(image[row]), str(copies.transform[place]))

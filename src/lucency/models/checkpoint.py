@@ -20,6 +20,8 @@ from jaxtyping import Float, Float32, Float64
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lucency.core.files import whole_file
+
 CHECKPOINT = "checkpoint.pt"
 STEPS = 199  # between Keras's 200 thresholds
 BINS = STEPS + 1
@@ -62,9 +64,8 @@ def save_checkpoint(
     """
     tensors = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "best": best}
     content = {"state": json.dumps(asdict(state)), **send_to_device(tensors, "cpu")}
-    partial = folder / (CHECKPOINT + ".new")
-    torch.save(content, partial)
-    partial.replace(folder / CHECKPOINT)
+    with whole_file(folder / CHECKPOINT) as stream:
+        torch.save(content, stream)
 
 
 def load_checkpoint(

@@ -6,9 +6,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
+from lucency.core.files import write_whole
 from lucency.core.manifest import counted
 from lucency.models.metadata import Metadata, TrainedNetwork, read_metadata, write_metadata
 from lucency.models.networks import FilmNetwork, build
@@ -44,7 +45,7 @@ def save_classifier(classifier: Classifier, folder: Path) -> None:
 def save_weights(body: nn.Module, file: Path) -> None:
     """Write the weights of `body` as a CPU's, so that every device can read them."""
     state = body.state_dict()
-    save_file({key: value.contiguous().cpu() for key, value in state.items()}, file)
+    write_whole(file, save({key: value.contiguous().cpu() for key, value in state.items()}))
 
 
 def load_classifier(folder: str | Path) -> Classifier:

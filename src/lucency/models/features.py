@@ -13,10 +13,11 @@ import torch
 from jaxtyping import Float32, Int64
 
 from lucency.config.sections import Network
+from lucency.core.files import write_whole
 from lucency.core.manifest import Prepared
 from lucency.core.plan import Plan, originals
 from lucency.core.progress import Advance, silent
-from lucency.core.stage import fingerprint, write_atomically
+from lucency.core.stage import fingerprint
 from lucency.models.augmentation import seed_of
 from lucency.models.classifier import Classifier
 from lucency.models.film_loader import Films
@@ -72,7 +73,7 @@ def extract(
             whole[done : done + len(made)] = made
             whole.flush()
         done += len(logit)
-        write_atomically(note, f"{work} {done}")
+        write_whole(note, f"{work} {done}")
     note.unlink()
 
 

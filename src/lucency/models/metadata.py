@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from lucency.config.sections import Head
+from lucency.core.files import write_whole
 from lucency.core.manifest import Preparation
 from lucency.core.predictions import no_knots
 from lucency.evaluation.calibration import Recalibration
@@ -63,9 +64,7 @@ class Metadata(TrainedNetwork):
 
 def write_metadata(metadata: Metadata, folder: Path) -> None:
     """Write classifier.json into `folder`."""
-    (folder / METADATA).write_text(
-        json.dumps(vars(metadata), indent=1, default=_plain), encoding="utf-8"
-    )
+    write_whole(folder / METADATA, json.dumps(vars(metadata), indent=1, default=_plain))
 
 
 def read_metadata(folder: Path) -> Metadata:

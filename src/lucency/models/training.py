@@ -27,6 +27,7 @@ from torch.optim import Optimizer
 
 from lucency.config.protocol import Protocol, without_places
 from lucency.config.sections import EvaluationChoices, Network, Training
+from lucency.core.files import write_table
 from lucency.core.manifest import Prepared
 from lucency.core.parallel import rank, world_size
 from lucency.core.plan import Plan
@@ -334,7 +335,7 @@ def _finish_epoch(job: Job, folder: Path) -> None:
     if rank() == 0:
         _keep_snapshot(job, folder)
         _checkpoint_if_due(job, folder)
-        pd.DataFrame(state.epochs).to_csv(folder / "history.csv", index=False)
+        write_table(pd.DataFrame(state.epochs), folder / "history.csv")
         if job.training.tensorboard:
             write_events(state.epochs[-1:], folder / "events")
 
@@ -411,4 +412,4 @@ def _save(job: Job, folder: Path, *, split: str) -> None:
     validation = {"prepared": prepared, "plan": job.val.plan}
     save_classifier(fit_decisions(undecided, choices=job.protocol.evaluation, **validation), folder)
     steps = {"step": np.arange(job.state.step), "loss": job.state.step_loss}
-    pd.DataFrame(steps).to_csv(folder / "steps.csv", index=False)
+    write_table(pd.DataFrame(steps), folder / "steps.csv")

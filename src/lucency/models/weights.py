@@ -19,7 +19,7 @@ from torchvision.models import AlexNet_Weights
 from lucency.config.sections import Network
 from lucency.core.stage import fingerprint_file
 from lucency.models.heads import HeadedNetwork, head_names
-from lucency.models.networks import AlexNet
+from lucency.models.networks import AlexNet, build_body
 
 State = dict[str, Tensor]
 HEAD = 2  # weight and bias
@@ -68,6 +68,15 @@ def _published(body: nn.Module, choice: Network) -> tuple[str, State]:
             f"weights of {choice.name} could not be fetched ({type(error).__name__}): "
             'name a local file in `weights`, or choose weights = "random"'
         ) from error
+
+
+def fetch_published(choice: Network) -> None:
+    """Fetch the weights that timm or torchvision publish to this machine's store.
+
+    Raises ValueError where they cannot be had: before the films are prepared, not after.
+    """
+    if choice.weights == "timm":
+        _published(build_body(choice.built), choice)
 
 
 def fingerprint_weights(choice: Network, *, root: Path) -> str:

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
+from lucency.core.files import write_table, write_whole
 from lucency.core.manifest import NO_FINDING
 from lucency.core.parallel import in_workers
 from lucency.core.progress import silent
@@ -86,7 +87,7 @@ def list_phantom(folder: Path, *, films: int, seed: int, label_noise: float) -> 
     knobs = {"seed": seed, "label_noise": label_noise, "shortcut": 0.0}
     orders, train = _order(folder, films=films, size=SMALLEST, **knobs)
     entries = [_entry(order, (0, 0, "0")) for order in orders]
-    (folder / ENTRIES).write_text("".join([ENTRY_HEADER, *entries]), encoding="utf-8")
+    write_whole(folder / ENTRIES, "".join([ENTRY_HEADER, *entries]))
     _write_lists(folder, orders, train)
 
 
@@ -150,10 +151,10 @@ def _write_tables(folder: Path, orders: list[Order], pictures: list[PhantomFilm]
                 "Marker": int(film.marker),
             }
         )
-    (folder / ENTRIES).write_text("".join(entries), encoding="utf-8")
-    (folder / "BBox_List_2017.csv").write_text("".join(boxes), encoding="utf-8")
+    write_whole(folder / ENTRIES, "".join(entries))
+    write_whole(folder / "BBox_List_2017.csv", "".join(boxes))
     table = pd.DataFrame(truth).round({"Difficulty": 3})
-    table.to_csv(folder / "truth.csv", index=False, lineterminator="\n")
+    write_table(table, folder / "truth.csv", lineterminator="\n")
 
 
 def _entry(order: Order, original: tuple[int, int, str]) -> str:
@@ -173,4 +174,4 @@ def _labels(findings: tuple[str, ...]) -> str:
 def _write_lists(folder: Path, orders: list[Order], train: list[bool]) -> None:
     for name, wanted in (("train_val_list.txt", True), ("test_list.txt", False)):
         images = [o.path.name for o in orders if train[o.patient.number - 1] is wanted]
-        (folder / name).write_text("\n".join(images), encoding="utf-8")
+        write_whole(folder / name, "\n".join(images))

@@ -16,6 +16,7 @@ import pandas as pd
 from lucency.audit.checks.issue import no_scores
 from lucency.audit.checks.run_checks import load_issues
 from lucency.config.protocol import BASE
+from lucency.core.files import write_table, write_whole
 from lucency.core.manifest import read_table
 from lucency.core.predictions import Predictions
 from lucency.core.progress import say
@@ -64,9 +65,9 @@ def _write_comparison(
     say(f"Comparing {len(several) - 1} variants with the base")
     rule = run.protocol.evaluation
     table = ablate(several, threshold=rule.threshold, recall=rule.recall, **run.draws)
-    table.to_csv(folder / "ablation.csv", index=False)
-    _costs(run).to_csv(folder / "costs.csv", index=False)
-    (folder / "conclusion.txt").write_text(conclude_ablation(table) + "\n", encoding="utf-8")
+    write_table(table, folder / "ablation.csv")
+    write_table(_costs(run), folder / "costs.csv")
+    write_whole(folder / "conclusion.txt", conclude_ablation(table) + "\n")
 
 
 @kept

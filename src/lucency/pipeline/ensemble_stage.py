@@ -19,6 +19,7 @@ from jaxtyping import Float64, Int64
 from scipy.special import logit
 
 from lucency.config.sections import AND, FROZEN, TEXTURE, EnsembleChoices
+from lucency.core.files import write_table, write_whole
 from lucency.core.plan import originals
 from lucency.core.predictions import (
     Features,
@@ -65,7 +66,7 @@ def _write_costs(trained: Trained, folder: Path) -> None:
         work(few)  # unmeasured: the first films take as long as setting up
         short, long = _seconds(work, few), _seconds(work, many)
         taken[name] = 1000 * max(0.0, long - short) / max(1, len(many) - len(few))
-    (folder / "milliseconds.json").write_text(json.dumps(taken), encoding="utf-8")
+    write_whole(folder / "milliseconds.json", json.dumps(taken))
 
 
 def _seconds(work: Work, rows: Int64[np.ndarray, " m"]) -> float:
@@ -308,9 +309,9 @@ def _write_predictor(name: str, job: _Job, method: str, folder: Path) -> None:
         raise ValueError(message) from error
     predicted = recalibrated(made.predictions, method=method)
     save_predictions(replace(predicted, network=name), folder / "predictions.npz")
-    (folder / "entry.json").write_text(json.dumps(made.entry._asdict()), encoding="utf-8")
+    write_whole(folder / "entry.json", json.dumps(made.entry._asdict()))
     for table, rows in made.tables.items():
-        rows.to_csv(folder / f"{table}.csv", index=False)
+        write_table(rows, folder / f"{table}.csv")
 
 
 def _place(trained: Trained, name: str) -> Path:

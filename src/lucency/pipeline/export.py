@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Shaped
 
+from lucency.core.files import write_table, write_whole
 from lucency.core.manifest import NO_FINDING, Prepared
 from lucency.core.plan import Plan
 from lucency.core.progress import progress
@@ -62,13 +63,13 @@ def write_balanced(run: Run, *, out: Path) -> Path:
 def _write_balanced(run: Run, seen: Plan, films: Prepared, folder: Path) -> None:
     tested, name = seen.part == "test", file_names(seen, films.manifest.image)
     _write_pictures(run, seen, name, folder / "images")
-    _entries(films, seen, name).to_csv(folder / LABEL_FILES[0], index=False)
+    write_table(_entries(films, seen, name), folder / LABEL_FILES[0])
     table = pd.DataFrame({"image": name, "part": seen.part})
-    table.to_csv(folder / "part.csv", index=False)
+    write_table(table, folder / "part.csv")
     weight = pd.DataFrame(seen.weight, columns=list(films.manifest.findings))
-    pd.concat([table["image"], weight], axis=1).to_csv(folder / "weights.csv", index=False)
+    write_table(pd.concat([table["image"], weight], axis=1), folder / "weights.csv")
     for file, mine in zip(OFFICIAL_LISTS, (~tested, tested), strict=True):
-        (folder / file).write_text("\n".join(name[mine]) + "\n", encoding="utf-8")
+        write_whole(folder / file, "\n".join(name[mine]) + "\n")
 
 
 def file_names(seen: Plan, image: Shaped[np.ndarray, " n"]) -> Shaped[np.ndarray, " m"]:

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from lucency.config.sections import AND, FROZEN, TEXTURE, THUMBNAIL, Network
+from lucency.core.files import write_array, write_table
 from lucency.core.manifest import Prepared
 from lucency.core.plan import originals
 from lucency.core.predictions import Features
@@ -150,7 +151,7 @@ def _write_textures(trained: Trained, folder: Path) -> None:
         lost = texture_table(
             trained.prepared, folder=folder, workers=trained.run.workers, progress=advance
         )
-    lost.to_csv(folder / "lost.csv", index=False)
+    write_table(lost, folder / "lost.csv")
 
 
 def _place(trained: Trained, network: str) -> Path:
@@ -187,7 +188,7 @@ def _write_similarity(
 
         with progress("Looking for similar films", unit="films") as advance:
             feature = embed(prepared, rows=rows, choice=choice, root=root, progress=advance)
-    np.save(folder / "feature.npy", feature)
+    write_array(feature, folder / "feature.npy")
 
 
 def features_folder(home: Path, choice: Network) -> Path:

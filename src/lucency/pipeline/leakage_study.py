@@ -17,6 +17,7 @@ import pandas as pd
 
 from lucency.config.protocol import Protocol, parse_protocol
 from lucency.config.sections import Split
+from lucency.core.files import write_table, write_whole
 from lucency.core.manifest import counted, read_table
 from lucency.core.plan import only_tests
 from lucency.core.predictions import Predictions
@@ -63,7 +64,7 @@ def _write_lists(run: Run, apart: Split, folder: Path) -> None:
     films = stages.manifest(run)
     tests = split(films, choices=apart, root=Path()) == "test"
     for name, rows in ((SEEN, ~tests), (HELD_OUT, tests)):
-        (folder / name).write_text("\n".join(films.image[rows]) + "\n", encoding="utf-8")
+        write_whole(folder / name, "\n".join(films.image[rows]) + "\n")
     patients = len(np.unique(films.patient[tests]))
     say(f"Set apart: {counted(tests.sum(), 'film')} of {counted(patients, 'patient')}")
 
@@ -120,9 +121,9 @@ def _write_inflation(run: Run, predicted: dict[str, list[Predictions]], folder: 
         tables[name] = inflate_all(own, reached, seen=seen, thresholds=fitted, **member.draws)
     patients = len(np.unique(stages.prepared(_apart(run)).manifest.patient))
     whole = pd.concat([table.assign(scheme=name) for name, table in tables.items()])
-    whole.to_csv(folder / "inflation.csv", index=False)
+    write_table(whole, folder / "inflation.csv")
     sentence = conclude_inflation(tables, patients=patients)
-    (folder / "conclusion.txt").write_text(sentence + "\n", encoding="utf-8")
+    write_whole(folder / "conclusion.txt", sentence + "\n")
 
 
 def report(run: Run) -> Path:

@@ -27,6 +27,7 @@ from lucency.audit.checks.issue import issue_table
 from lucency.audit.checks.run_checks import invented, pretrained
 from lucency.config.protocol import Protocol, read_protocol, without_places
 from lucency.config.sections import Network
+from lucency.core.files import write_array, write_table, write_whole
 from lucency.core.manifest import Manifest, Preparation, Prepared, load_prepared, read_table
 from lucency.core.parallel import in_workers
 from lucency.core.predictions import Predictions, load_predictions, save_predictions
@@ -38,7 +39,6 @@ from lucency.core.stage import (
     fingerprint_of,
     is_complete,
     produce,
-    write_atomically,
 )
 from lucency.core.tables import save_tables
 from lucency.data.image_measures import MEASURES, measure_film
@@ -156,9 +156,9 @@ def _write_originals(study: Study, films: Manifest, folder: Path) -> None:
     found = [lung_mask(film) for film in clear.pixels]
     del clear  # Windows removes no file that is mapped
     shutil.rmtree(folder / CLEAR)
-    np.save(folder / LUNGS, np.stack([one.mask for one in found]))
+    write_array(np.stack([one.mask for one in found]), folder / LUNGS)
     reasons = {"image": plain.manifest.image, "reason": [one.reason for one in found]}
-    pd.DataFrame(reasons).to_csv(folder / REASONS, index=False)
+    write_table(pd.DataFrame(reasons), folder / REASONS)
 
 
 def cell(study: Study, name: str) -> Path:
@@ -186,13 +186,13 @@ def _write_cell(study: Study, name: str, folder: Path) -> None:
             progress=advance, inputs=run.fingerprints("manifest"),
         )  # fmt: skip
     lungs = np.load(run.out / "originals" / LUNGS)
-    _measures(shown, originals(study), lungs).to_csv(folder / MEASURED, index=False)
+    write_table(_measures(shown, originals(study), lungs), folder / MEASURED)
     rows, root = np.arange(len(shown.manifest)), Path(run.protocol.data.root)
     with progress(f"{name}: features", unit="films") as advance:
         feature = embed(shown, rows=rows, choice=study.network, root=root, progress=advance)
-    np.save(folder / FEATURE, feature)
+    write_array(feature, folder / FEATURE)
     place = pd.Index(films.image).get_indexer(pd.Index(shown.manifest.image))
-    np.save(folder / ROWS, place.astype(np.int64))
+    write_array(place.astype(np.int64), folder / ROWS)
     del shown  # Windows removes no file that is mapped
     shutil.rmtree(folder / PREPARED)
 
@@ -292,7 +292,7 @@ def _write_page(study: Study, folder: Path) -> None:
         ablated=_ablated(study.ablation, run.out) if study.ablation else None,
         file=folder / "report.html",
     )
-    write_atomically(folder / "figure.svg", standalone_svg(draw_study(found)))
+    write_whole(folder / "figure.svg", standalone_svg(draw_study(found)))
 
 
 def answer(study: Study) -> dict[str, object]:

@@ -23,6 +23,7 @@ from lucency.config.protocol import (
     read_protocol,
     without_places,
 )
+from lucency.core.files import write_whole
 from lucency.core.manifest import Prepared, counted
 from lucency.core.parallel import rank
 from lucency.core.plan import Plan
@@ -36,7 +37,6 @@ from lucency.core.stage import (
     fingerprint_file,
     fingerprint_of,
     is_complete,
-    write_atomically,
 )
 from lucency.data.sources import absent_places, film_inputs
 from lucency.models.metadata import read_metadata
@@ -144,7 +144,7 @@ def open_run(protocol: Protocol, *, out: str | Path, workers: int = 0) -> Run:
     if work and known is not None:
         _refuse_another(run, known)
     out.mkdir(parents=True, exist_ok=True)
-    write_atomically(file, protocol_text(protocol))
+    write_whole(file, protocol_text(protocol))
     return run
 
 

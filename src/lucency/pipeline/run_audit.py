@@ -18,6 +18,7 @@ from lucency.audit import review
 from lucency.audit.image_quality import inspect, quality_counts, quality_table
 from lucency.config.protocol import parse_protocol, read_protocol
 from lucency.config.sections import DRAWS
+from lucency.core.files import write_array
 from lucency.core.manifest import NO_FINDING, load_prepared, name_patients, read_table
 from lucency.core.predictions import (
     REPEATS_FILE,
@@ -99,7 +100,7 @@ def out_of_fold(run: Run, *, folds: int, repeats: int) -> dict[str, Path]:
 def _write_repeats(each: list[Predictions], folder: Path) -> None:
     logit = np.mean([one.calibrated for one in each], axis=0)
     save_predictions(replace(each[0], logit=logit), folder / "predictions.npz")
-    np.save(folder / REPEATS_FILE, np.stack([one.probability for one in each]))
+    write_array(np.stack([one.probability for one in each]), folder / REPEATS_FILE)
 
 
 def _fold_run(run: Run, *, folds: int, fold: int, repeat: int) -> Run:

@@ -14,11 +14,12 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float32, Float64, Int64
 
+from lucency.core.files import write_whole
 from lucency.core.manifest import NO_FINDING, Prepared, counted
 from lucency.core.plan import originals
 from lucency.core.predictions import Predictions, concatenate
 from lucency.core.progress import progress, say
-from lucency.core.stage import fingerprint_of, produce, write_atomically
+from lucency.core.stage import fingerprint_of, produce
 from lucency.core.tables import fitting_films
 from lucency.ensemble import retrieval
 from lucency.pipeline.feature_stage import training_features
@@ -128,10 +129,10 @@ def draw_similar(resemblance: Resemblance, file: Path) -> None:
         note=_whose(resemblance, 0),
     )
     if file.suffix == ".png":
-        file.write_bytes(png(figure))
+        write_whole(file, png(figure))
     else:
         drawing = svg(figure, name="similar", title="A film and those most like it")
-        write_atomically(file, standalone_svg(drawing))
+        write_whole(file, standalone_svg(drawing))
 
 
 def _whose(resemblance: Resemblance, query: int) -> str:

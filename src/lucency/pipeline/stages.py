@@ -80,7 +80,7 @@ def manifest(run: Run) -> Manifest:
     """Return the films that lie on disk, with labels; as they were read, where these are gone."""
     out = run.source / "manifest"
     if not out.exists():
-        check_networks(run)  # before the first of hours of work, not after
+        _fetch_weights(run)  # before the first of hours of work, not after
     place = source(run)
     lost = absent_places(place)
     if lost and (out / RECEIPT).is_file():
@@ -289,6 +289,16 @@ def check_networks(run: Run) -> None:
     for choice in (*protocol.ensemble.frozen, protocol.balance.features):
         if choice.name != THUMBNAIL:
             check_choice(choice, root=root)
+
+
+def _fetch_weights(run: Run) -> None:
+    """Check the networks and fetch the weights that are published."""
+    from lucency.models.weights import fetch_published
+
+    check_networks(run)
+    others = (*run.protocol.ensemble.frozen, run.protocol.balance.features)
+    for choice in (*run.protocol.network, *others):
+        fetch_published(choice)
 
 
 @kept

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from lucency.config.sections import DRAWS
+from lucency.core.files import write_table
 from lucency.core.manifest import Manifest
 from lucency.core.predictions import Predictions, load_predictions
 from lucency.core.tables import join_films, refuse_same_files
@@ -124,7 +125,7 @@ def _answer_of(
         return answer
     out.mkdir(parents=True, exist_ok=True)
     for name, table in written.items():
-        table.to_csv(out / f"{name}.csv", index=False)
+        write_table(table, out / f"{name}.csv")
     if films is None:
         return {**answer, "tables": out}
     write_external_page(tests, evaluation=found, films=films, out=out, tables=tables)

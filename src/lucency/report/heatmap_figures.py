@@ -24,6 +24,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from lucency.core.files import write_table, write_whole
 from lucency.core.manifest import Prepared
 from lucency.core.predictions import Predictions
 from lucency.explain.baselines import mean_maps
@@ -62,7 +63,7 @@ def write_explanation(
         save_heatmaps(one, folder / f"maps-{one.method}.npz")
     table = pd.DataFrame(predictions.probability, columns=list(predictions.findings))
     table.insert(0, "image", predictions.image)
-    table.to_csv(folder / "probabilities.csv", index=False)
+    write_table(table, folder / "probabilities.csv")
     films = []
     for row, image in enumerate(predictions.image.tolist()):
         outcomes = outcomes_of(predictions, row, threshold)
@@ -72,7 +73,7 @@ def write_explanation(
             column = predictions.findings.index(finding) + 1
             stem = Path(image).stem[:LONGEST]
             name = NO_NAME.sub("_", f"{row + 1:04d}-{stem}-{column:02d}-{finding[:LONGEST]}")
-            (folder / f"{name}.png").write_bytes(drawn)
+            write_whole(folder / f"{name}.png", drawn)
             figures.append({"finding": finding, "uri": png_uri(drawn)})
         films.append({"image": image, "outcomes": outcomes, "figures": figures})
     write_page(

@@ -29,6 +29,8 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from lucency.core.files import write_whole
+
 FOLDER = Path(__file__).parent
 PACKAGES = (
     "lucency", "torch", "torchvision", "timm", "accelerate", "albumentations",
@@ -59,7 +61,7 @@ Styles = Mapping[str, Style]  # by what is drawn
 
 def write_page(file: Path, template: str, /, **values: Any) -> None:
     """Write the HTML page of a template to a file; see `render`."""
-    file.write_text(render(template, **values), encoding="utf-8")
+    write_whole(file, render(template, **values))
 
 
 def render(template: str, /, **values: Any) -> str:

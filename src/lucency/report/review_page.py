@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from lucency.audit.agreement import rows_of
 from lucency.audit.review import WORDS, empty_form
+from lucency.core.files import lent_stream, write_table, write_whole
 from lucency.core.manifest import NO_FINDING, Manifest
 from lucency.report.film_figures import findings_of
 from lucency.report.rendering import INK, MUTED, NO_NAME, NOTICE, jpeg_uri, render, shrink
@@ -44,14 +45,15 @@ def write_review(
             "one of each: draw from those at hand"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    sample.to_csv(folder / "sample.csv", index=False)
-    empty_form(sample).to_csv(folder / "form.csv", index=False)
+    write_table(sample, folder / "sample.csv")
+    write_table(empty_form(sample), folder / "form.csv")
     for number, sheet in enumerate(sample["sheet"].unique(), start=1):
         drawn = contact_sheet(sample, sheet=sheet, films=films, manifest=manifest)
         name = NO_NAME.sub("_", f"sheet-{number:02d}-{sheet}")
-        Image.fromarray(drawn).save(folder / f"{name}.png")
+        with lent_stream(folder / f"{name}.png") as stream:
+            Image.fromarray(drawn).save(stream, "PNG")
     page = review_page(sample, films=films, findings=manifest.findings)
-    (folder / "review.html").write_text(page, encoding="utf-8")
+    write_whole(folder / "review.html", page)
 
 
 def contact_sheet(

@@ -29,6 +29,7 @@ from lucency.audit.checks.issue import (
 )
 from lucency.balance.methods import needs_features, planned, splitter
 from lucency.config.protocol import Protocol
+from lucency.core.files import write_table
 from lucency.core.manifest import APART, PARTS, Manifest, Prepared, counted, read_table
 from lucency.core.plan import COPY_MARK, Plan, originals
 from lucency.core.predictions import Predictions, load_predictions
@@ -104,7 +105,7 @@ def check_run(
 
 def save_issues(found: Sequence[Issue], folder: Path) -> None:
     """Write issues.csv."""
-    issue_table(found).to_csv(folder / "issues.csv", index=False)
+    write_table(issue_table(found), folder / "issues.csv")
 
 
 def load_issues(folder: Path) -> pd.DataFrame:

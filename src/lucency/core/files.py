@@ -1,0 +1,123 @@
+"""Files written whole: beside, flushed, renamed; what was there before stays until then.
+
+Every command's files go through here. On a full disk the error names the file and the space needed.
+"""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Shaped
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def write_whole(file: Path, content: str | bytes | memoryview) -> None:
+    """Write `file` so that it holds all of `content` (text as UTF-8) or what it held before.
+
+    A link is followed; a pipe or device is written to as it is. Raises ValueError where the disk or
+    the quota is full, and OSError with the file's name otherwise.
+    """
+    encoded = content.encode() if isinstance(content, str) else content
+    with whole_file(file, needed=len(encoded)) as stream:
+        stream.write(encoded)
+
+
+@contextmanager
+def whole_file(file: Path, *, needed: int = 0) -> Iterator[BinaryIO]:
+    """Lend a stream to write `file` by, for what memory should not hold twice; see `write_whole`.
+
+    `needed` is the number of bytes, 0 where it is not known.
+    """
+    try:
+        if file.exists() and not file.is_file():
+            with file.open("wb") as stream:
+                yield stream
+            return
+        place = file.resolve()
+        partial = place.with_name(place.name + ".new")
+        try:
+            with partial.open("wb") as stream:
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
+            partial.replace(place)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        refuse_full_disk(error, file, needed=needed)
+        raise OSError(error.errno, error.strerror or str(error), str(file)) from error
+
+
+@contextmanager
+def lent_stream(file: Path) -> Iterator[BinaryIO]:
+    """Lend a stream in memory, whose content is written to `file` in the end, whole."""
+    stream = BytesIO()
+    yield stream
+    write_whole(file, stream.getbuffer())
+
+
+def write_table(table: pd.DataFrame, file: Path, **choices: Any) -> None:
+    """Write a table as CSV without its index, whole, packed where the name ends in .gz.
+
+    `choices` are those of `to_csv`.
+    """
+    text = table.to_csv(index=False, **choices)
+    write_whole(file, gzip.compress(text.encode(), mtime=0) if file.suffix == ".gz" else text)
+
+
+def write_array(array: Shaped[np.ndarray, ...], file: Path) -> None:
+    """Write an array as .npy, whole, without Python objects."""
+    with lent_stream(file) as stream:
+        np.save(stream, array, allow_pickle=False)
+
+
+def write_arrays(arrays: Mapping[str, Shaped[np.ndarray, ...]], file: Path) -> None:
+    """Write arrays by name as one compressed .npz, whole, without Python objects."""
+    with lent_stream(file) as stream:
+        np.savez_compressed(stream, allow_pickle=False, **arrays)
+
+
+@contextmanager
+def no_leftovers(folder: Path, *, notes: tuple[str, ...]) -> Iterator[None]:
+    """Remove `folder` and those above it again if they are made here for nothing: on an error.
+
+    Nothing is a folder that holds no file, or none but `notes`.
+    """
+    made = [place for place in (folder, *folder.absolute().parents) if not place.exists()]
+    try:
+        yield
+    except Exception:
+        for place in made:
+            if place.exists() and {one.name for one in place.iterdir()} - {*notes}:
+                break
+            shutil.rmtree(place, ignore_errors=True)
+        raise
+
+
+def refuse_full_disk(error: OSError, file: Path, *, needed: int = 0) -> None:
+    """Raise ValueError where an error says that the disk or the quota is full."""
+    if error.errno not in FULL:
+        return
+    place = next(one for one in (file, *file.absolute().parents) if one.exists())
+    wanted = f"needs {_size(needed)}" if needed else "needs more"
+    free = _size(shutil.disk_usage(place).free)
+    raise ValueError(
+        f"{file}: the disk or its quota is full: {wanted}, free: {free}; what was there before is "
+        "kept: make room, or write elsewhere"
+    ) from error
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB" if count >= 1e6 else f"{-(-count // 1000):,} kB"

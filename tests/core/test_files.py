@@ -1,0 +1,122 @@
+"""Files are whole or as before; a full disk is named with the space needed; one room writes."""
+
+import errno
+import gzip
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lucency.core.files import (
+    no_leftovers,
+    whole_file,
+    write_array,
+    write_arrays,
+    write_table,
+    write_whole,
+)
+from lucency.core.stage import produce
+
+SOURCE = Path(__file__).parents[2] / "src" / "lucency"
+WRITES = re.compile(
+    r"write_text\(|write_bytes\(|\.to_csv\((?!index=)|savez|imwrite|np\.save\(|save_file"
+)
+
+
+@pytest.fixture(params=[errno.ENOSPC, errno.EDQUOT])
+def full(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(number: int) -> None:
+        raise OSError(request.param, os.strerror(request.param))
+
+    monkeypatch.setattr(os, "fsync", fail)
+
+
+@pytest.mark.usefixtures("full")
+def test_a_full_disk_keeps_what_was_there_and_names_file_and_space(tmp_path: Path):
+    table, big = pd.DataFrame({"a": ["x" * 100_000]}), np.zeros(100_000, np.uint8)
+    writers = {
+        "a.csv": lambda file: write_table(table, file),
+        "a.txt": lambda file: write_whole(file, "é" * 50_000),
+        "a.npy": lambda file: write_array(big, file),
+    }
+    for name, write in writers.items():
+        (tmp_path / name).write_text("before")
+        with pytest.raises(
+            ValueError, match=rf"{name}: the disk or its quota is full: needs 10\d kB"
+        ):
+            write(tmp_path / name)
+        assert (tmp_path / name).read_text() == "before"
+    with pytest.raises(ValueError, match=r"new\.npz: the disk or its quota is full"):
+        write_arrays({"a": big}, tmp_path / "new.npz")
+    assert {file.name for file in tmp_path.iterdir()} == {*writers}
+
+
+def test_a_full_disk_in_a_stage_is_named_and_goes_on_later(tmp_path: Path):
+    def write(folder: Path) -> None:
+        (folder / "part").touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(
+        ValueError, match=r"out\.partial: the disk or its quota is full: needs more"
+    ):
+        produce(tmp_path / "out", inputs={}, write=write)
+    assert not (tmp_path / "out").exists()
+    assert (produce(tmp_path / "out", inputs={}, write=lambda folder: None) / "part").exists()
+
+
+def test_what_is_written_is_there_links_are_followed_and_failures_leave_nothing(tmp_path: Path):
+    (tmp_path / "store").mkdir()
+    (tmp_path / "link.csv").symlink_to(tmp_path / "store" / "table.csv")
+    write_table(pd.DataFrame({"a": [1.25]}), tmp_path / "link.csv", float_format="%.1f")
+    assert (tmp_path / "link.csv").is_symlink()
+    assert (tmp_path / "store" / "table.csv").read_text() == "a\n1.2\n"
+    write_table(pd.DataFrame({"a": [1]}), tmp_path / "a.csv.gz")
+    assert gzip.decompress((tmp_path / "a.csv.gz").read_bytes()) == b"a\n1\n"
+    write_whole(Path(os.devnull), "nothing")
+    write_arrays({"a": np.arange(3)}, tmp_path / "a.npz")
+    assert np.load(tmp_path / "a.npz")["a"].tolist() == [0, 1, 2]
+    with pytest.raises(RuntimeError), whole_file(tmp_path / "b.txt") as stream:  # noqa: PT012
+        stream.write(b"half")
+        raise RuntimeError
+    with pytest.raises(FileNotFoundError, match=r"none/a\.txt'"):
+        write_whole(tmp_path / "none" / "a.txt", "a")
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        "a.csv.gz", "a.npz", "link.csv", "store",
+    ]  # fmt: skip
+
+
+def test_what_was_made_for_nothing_is_removed_and_work_is_kept(tmp_path: Path):
+    out = tmp_path / "runs" / "one"
+
+    def refuse(folder: Path) -> None:
+        raise ValueError("no films")
+
+    notes = ("protocol.toml",)
+    with pytest.raises(ValueError, match="no films"), no_leftovers(out, notes=notes):  # noqa: PT012
+        out.mkdir(parents=True)
+        write_whole(out / "protocol.toml", "")
+        produce(out / "manifest", inputs={}, write=refuse)
+    assert not any(tmp_path.iterdir())
+
+    def killed(folder: Path) -> None:
+        (folder / "half").touch()
+        raise ValueError("killed")
+
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(ValueError, match="killed"), no_leftovers(out, notes=("protocol.toml",)):
+        produce(out / "manifest", inputs={}, write=killed)
+    assert (out / "manifest.partial" / "half").exists()
+
+
+def test_one_room_writes_files():
+    """But pictures by the thousand, inside a stage that is whole or absent itself."""
+    many = {"phantom/dataset.py", "pipeline/export.py"}
+    others = {
+        file.relative_to(SOURCE).as_posix()
+        for file in SOURCE.rglob("*.py")
+        if WRITES.search(file.read_text(encoding="utf-8"))
+    }
+    assert others == {"core/files.py", *many}
