@@ -50,7 +50,8 @@ def ensemble_networks(
     films = None if labels is None else read_labelled(labels)
     validation = _validation_of(several, val)
     table = partial(_read_table, validation=validation, films=films, scale=scale)
-    networks = external.assume_one_split(external.read_networks(several, table=table))
+    read = external.read_networks(several, table=table)
+    networks = external.assume_one_split([external.named_as(films, one) for one in read])
     for part in ("val", "test"):
         check_members([one.of(part) for one in networks], part=part)
     if taken := {one.network for one in networks} & {EQUAL, *chosen}:
