@@ -34,7 +34,7 @@ from lucency.evaluation.metrics import METRICS, PER_FILM, measure
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZES = {236: 60, 1_000: 250, 3_000: 750, 25_596: 2_797}  # films, patients
-LARGEST, FEWER = 25_596, 0.15  # of the data sets
+LARGEST, FEWER = 25_596, 0.5  # of the data sets
 RESAMPLES = 300
 ALIKE = 0.5  # share of the variance that a patient's films share
 PREVALENCE = np.array([0.11, 0.025, 0.12, 0.18, 0.05, 0.056, 0.013, 0.047, 0.042, 0.021, 0.022,

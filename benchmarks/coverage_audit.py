@@ -101,7 +101,7 @@ def _any_strata(draw: Draw, *, films: int, seed: int) -> bool:
         theirs = draw(random, FILMS // films)[patient]
         feature = np.sqrt(0.7) * theirs + np.sqrt(0.3) * feature
     predictions = _predictions(label, np.zeros(label.shape), patient=patient, feature=feature)
-    return len(strata(predictions, resamples=2, seed=seed)) > 0
+    return len(strata(predictions, seed=seed)) > 0
 
 
 def _label_quality(sets: int) -> list[Row]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -34,6 +35,19 @@ def toy_films(count: int = 48, *, size: int = 32, seed: int = 0) -> Prepared:
     nothing = pd.DataFrame({"image": [], "reason": []})
     preparation = Preparation(size=size)
     return Prepared(manifest=manifest, preparation=preparation, pixels=pixels, rejected=nothing)
+
+
+def manifest_of(paths: list[Path]) -> Manifest:
+    """Return films at these paths, a patient each, without their finding."""
+    return Manifest(
+        findings=("Mass",),
+        image=np.array([path.name for path in paths]),
+        patient=np.arange(len(paths)),
+        label=np.zeros((len(paths), 1), np.float32),
+        facts=pd.DataFrame({"path": [str(path) for path in paths]}),
+        boxes=empty_boxes(),
+        origin="films",
+    )
 
 
 def toy_plan(prepared: Prepared) -> Plan:

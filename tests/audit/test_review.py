@@ -269,8 +269,13 @@ def test_kappa_of_two_is_scikit_learn_s_and_of_more_fleiss_s():
     two = answered("a", A="yynnyu", B="ynnnyy")
     row = reviewers_agree(small(), two, **DRAWS).iloc[0]
     assert row["kappa"] == pytest.approx(cohen_kappa_score(list("yynny"), list("ynnny")))
-    assert row[["measure", "films", "reviewers", "note"]].tolist() == ["cohen", 5, 2, ""]
-    assert row["low"] <= row["kappa"] <= row["high"]
+    assert row[["measure", "films", "reviewers"]].tolist() == ["cohen", 5, 2]
+    assert row["note"] == "no interval: 3 patients, expected 30 or more"
+    assert np.isnan(row["low"])
+    sample = small(films=80)
+    many = reviewers_agree(sample, answered("a", A="yynny" * 16, B="ynnny" * 16), **DRAWS).iloc[0]
+    assert row["kappa"] == pytest.approx(many["kappa"])
+    assert many["low"] < many["kappa"] < many["high"]
     three = answered("a", A="yynnyu", B="ynnnyy", C="yyn-yu")
     row = reviewers_agree(small(), three, **DRAWS).iloc[0]
     yes, no = np.array([3, 2, 0, 0, 3]), np.array([0, 1, 3, 2, 0])

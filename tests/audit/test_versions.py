@@ -75,7 +75,8 @@ def test_a_real_network_by_labels_and_by_radiologists(
     assert set(table["films"]) == {188}
     assert np.isnan(table.loc["Pneumonia", "difference"])
     assert "one class only by experts" in table.loc["Pneumonia", "note"]
-    assert table.loc["Hernia", "note"] == "no interval: a class is of one patient"
+    few = "no interval of the difference: 1 patient of a class, expected 30 or more"
+    assert table.loc["Hernia", "note"] == few
     assert table.loc["Hernia", ["difference_low", "experts_high"]].isna().all()
     assert table.loc[MACRO, "note"].startswith("mean over 13 of 14 findings; over fewer in")
     # It agrees with radiologists better than with the labels it was trained on.

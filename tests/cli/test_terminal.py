@@ -29,8 +29,10 @@ def typed(*words: str) -> tuple[int, str, str]:
 
 def test_an_evaluation_is_a_table_of_the_main_metrics(at_work: Path, tmp_path: Path):
     _, out, _ = typed("evaluate", PREDICTIONS, "--out", str(tmp_path / "out"))
-    first, heads, *rows, where = out.splitlines()
+    first, heads, *rows, bare, where = out.splitlines()
     assert first.startswith("test_resnet: macro AUC .")
+    assert " of 3 findings" in first
+    assert "without interval: fewer than" in bare
     assert all(title in heads for title in SHOWN_METRICS.values())
     assert [row.split()[0] for row in rows][-2:] == ["macro", "micro"]
     assert len(rows) == 3 + 2
@@ -39,14 +41,15 @@ def test_an_evaluation_is_a_table_of_the_main_metrics(at_work: Path, tmp_path: P
 
 
 def test_numbers_of_an_evaluation_are_short_and_what_is_not_computable_is_a_dash():
-    score = {"value": 0.8264, "low": 0.5, "high": 1.0}
+    score = {"value": 0.8264, "low": 0.5, "high": 1.0, "note": "mean over 2 of 3 findings"}
     counts = {"films": 1, "patients": 1, "positives": 1}
-    nothing = dict.fromkeys(("value", "low", "high"))
+    nothing = {**dict.fromkeys(("value", "low", "high")), "note": "not computable"}
     macro = {**counts, **dict.fromkeys(SHOWN_METRICS, score), "recall": {**score, "low": None}}
     empty = {**counts, **dict.fromkeys(SHOWN_METRICS, nothing)}
     text = evaluation_in_words({"network": "net", "Mass": empty, "macro": macro})
-    assert "net: macro AUC .826 (.500-1.000)" in text
-    assert "; 1 film of 1 patient\n" in text
+    assert "net: macro AUC .826 (.500-1.000), 95 % confidence" in text
+    assert "; mean over 2 of 3 findings; 1 film of 1 patient\n" in text
+    assert "\n1 number without interval\n" in text
     assert next(line for line in text.splitlines() if "Mass" in line).split()[2:] == ["-"] * 6
     compared = evaluation_in_words({"ranking": {"a": {"rank": 1}}, "conclusion": "tied"})
     assert "conclusion: tied" in compared

@@ -1,5 +1,6 @@
 """Preparation: OpenCV's own bytes, whatever the workers, the interruptions and the broken films."""
 
+import io
 import os
 import shutil
 import signal
@@ -14,13 +15,13 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import pandas as pd
 import pytest
 from PIL import Image
 
-from lucency.core.manifest import Manifest, Preparation, empty_boxes, load_prepared, save_manifest
+from lucency.core.manifest import Manifest, Preparation, load_prepared, save_manifest
 from lucency.data.images import read_grey
 from lucency.data.preprocess import DENOISERS, prepare, prepare_film
+from toys import manifest_of
 
 SMALL = Preparation(size=64, clahe_tiles=4)
 OPENCV = {
@@ -38,18 +39,6 @@ def write_films(folder: Path, films: int, *, side: int = 96) -> Manifest:
         noise = np.random.default_rng(number).integers(0, 256, (side, side), dtype=np.uint8)
         cv2.imwrite(str(path), cv2.GaussianBlur(noise, (5, 5), 0))
     return manifest_of(paths)
-
-
-def manifest_of(paths: list[Path]) -> Manifest:
-    return Manifest(
-        findings=("Mass",),
-        image=np.array([path.name for path in paths]),
-        patient=np.arange(len(paths)),
-        label=np.zeros((len(paths), 1), np.float32),
-        facts=pd.DataFrame({"path": [str(path) for path in paths]}),
-        boxes=empty_boxes(),
-        origin="films",
-    )
 
 
 def read_folder(folder: Path) -> dict[str, bytes]:
@@ -143,6 +132,58 @@ def test_broken_films_are_refused_with_their_reason(tmp_path: Path, capfd: pytes
     }.items():
         (tmp_path / name).write_bytes(content)
         assert read_grey(tmp_path / name).shape == a_film().shape
+
+
+def damaged_jpegs() -> dict[str, bytes]:
+    """Return JPEGs with an end, whose data libjpeg warns of, by its words."""
+    photo = cv2.imencode(".jpg", a_film())[1].tobytes()
+    progressive = io.BytesIO()
+    Image.fromarray(a_film()).save(progressive, "JPEG", progressive=True)
+    scan = photo.index(b"\xff\xda") + 12
+    middle = (scan + len(photo)) // 2
+    lost = progressive.getvalue()
+    return {
+        "extraneous bytes before marker 0xd9": photo[:middle] + photo[scan:middle] + photo[middle:],
+        "premature end of data segment": photo[:middle] + b"\xff\xd9",
+        "premature end|extraneous|bad Huffman": lost[: len(lost) // 2] + lost[-40:],
+    }
+
+
+def test_whatever_libjpeg_warns_of_rejects_the_film_in_its_words(
+    tmp_path: Path, capfd: pytest.CaptureFixture
+):
+    for words, content in damaged_jpegs().items():
+        (tmp_path / "film.jpg").write_bytes(content)
+        with pytest.raises(ValueError, match=f"damaged: Corrupt JPEG data: .*({words})"):
+            read_grey(tmp_path / "film.jpg")
+    assert capfd.readouterr().err == ""
+
+
+def test_jpegs_of_every_kind_are_opencvs_own(tmp_path: Path):
+    grey, turned = Image.fromarray(a_film()), Image.Exif()
+    colour = Image.merge("RGB", (grey, grey.rotate(180), grey))
+    turned[0x0112] = 6  # a quarter
+    kinds = (
+        (grey, {}),
+        (grey, {"exif": turned}),
+        (grey, {"progressive": True}),
+        (colour, {"subsampling": "4:2:0"}),
+        (colour, {"keep_rgb": True, "restart_marker_rows": 1}),
+        (colour.convert("CMYK"), {}),
+    )
+    for picture, options in kinds:
+        picture.save(tmp_path / "film.jpg", **options)
+        plain = cv2.imread(str(tmp_path / "film.jpg"), cv2.IMREAD_GRAYSCALE)
+        np.testing.assert_array_equal(read_grey(tmp_path / "film.jpg"), plain, err_msg=str(options))
+
+
+def test_needless_parts_of_a_png_are_not_decoded(tmp_path: Path, capfd: pytest.CaptureFixture):
+    plain = cv2.imencode(".png", a_film())[1].tobytes()
+    profile = b"iCCPx\0\0rubbish"
+    chunk = struct.pack(">I", len(profile) - 4) + profile + struct.pack(">I", zlib.crc32(profile))
+    (tmp_path / "film.png").write_bytes(plain[:33] + chunk + chunk[:-1] + b"?" + plain[33:])
+    np.testing.assert_array_equal(read_grey(tmp_path / "film.png"), a_film())
+    assert capfd.readouterr().err == ""
 
 
 # --- one film
@@ -488,4 +529,4 @@ def test_the_cache_is_loaded_as_it_was_returned(tmp_path: Path):
     again = load_prepared(tmp_path / "out")
     np.testing.assert_array_equal(again.pixels, prepared.pixels)
     np.testing.assert_array_equal(again.manifest.image, films.image)
-    assert again.preparation == SMALL
+    assert again.preparation == prepared.preparation == SMALL.model_copy(update={"bits": 8})

@@ -154,7 +154,7 @@ def test_runs_and_tables_are_combined_and_written(tmp_path: Path):
         val=[val], out=tmp_path / "out", **given,
     )  # fmt: skip
     names = {"run/net0", "run/net1", "net2-test", "greedy", EQUAL}
-    assert set(answer) == {*names, "conclusion", "difference", "tables"}
+    assert set(answer) == {*names, "conclusion", "difference", "macro AUC", "tables"}
     assert EQUAL in str(answer["conclusion"])
     again = {"methods": ["convex"], "labels": None, "scale": "probability"}
     with pytest.raises(ValueError, match="was made from other inputs"):

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import t as student
 from sklearn.metrics import (
     accuracy_score,
     confusion_matrix,
@@ -134,7 +135,8 @@ def test_rows_of_whole_films_equal_scikit_learn_and_resample_patients():
             oracle(predictions.label, given, sample_weight=times[drawn.owner])
             for times in drawn.times.T
         ]
-        assert (row["low"], row["high"]) == pytest.approx(tuple(np.quantile(draws, (0.025, 0.975))))
+        patients = len(set(predictions.patient))
+        assert (row["low"], row["high"]) == pytest.approx(_spread(row["value"], draws, patients))
         counts = {"films": 120, "positives": (predictions.label == 1).sum(), "note": ""}
         assert {key: row[key] for key in counts} == counts
         assert row["patients"] == len(set(predictions.patient))
@@ -169,7 +171,14 @@ def test_the_checks_of_tables_find_nothing_wrong_with_this_one():
     assert "mean_of_another_table" in found
 
 
-def test_interval_is_the_percentile_of_plainly_repeated_evaluations():
+def _spread(value, draws, patients):
+    """Return the ends of an interval by the standard deviation of resamples."""
+    error = np.std(draws, ddof=1) * np.sqrt(patients / (patients - 1))
+    reach = student.ppf(0.975, patients - 1) * error
+    return max(min(draws), value - reach), min(max(draws), value + reach)
+
+
+def test_interval_is_by_the_spread_of_plainly_repeated_evaluations():
     """Each resample written out as a longer list of films, and scikit-learn's MCC of it."""
     predictions = _predictions(films=240, patients=80)
     drawn = resample_patients(predictions.patient, resamples=60, seed=7)
@@ -179,7 +188,8 @@ def test_interval_is_the_percentile_of_plainly_repeated_evaluations():
         rows = np.repeat(np.arange(240), times[drawn.owner].astype(int))
         values.append(matthews_corrcoef(label[rows], called[rows]))
     row = _cell(_evaluate(predictions, resamples=60, seed=7), "Mass", "mcc")
-    assert (row["low"], row["high"]) == pytest.approx(tuple(np.quantile(values, (0.025, 0.975))))
+    rarer = min(len(set(predictions.patient[label == one])) for one in (0, 1))
+    assert (row["low"], row["high"]) == pytest.approx(_spread(row["value"], values, rarer))
 
 
 def test_each_resample_draws_whole_patients_as_many_as_there_are():

@@ -3,20 +3,24 @@
 import numpy as np
 import pytest
 from scipy.special import ndtr, ndtri
-from scipy.stats import binomtest
-from scipy.stats import t as student
+from scipy.stats import binomtest, ttest_1samp
 
-from lucency.evaluation.bootstrap import all_and_resampled, interval
+from lucency.evaluation.bootstrap import all_and_resampled, interval, mean_over_findings
 from lucency.evaluation.intervals import (
     FEWEST,
     INTERVALS,
     auc_interval,
+    bootstrap_interval,
+    difference_interval,
     logit_interval,
     macro_error,
     macro_interval,
+    macro_interval_of_ranks,
+    mean_interval,
+    no_interval,
     share_interval,
 )
-from lucency.evaluation.metrics import auc
+from lucency.evaluation.metrics import auc, mean_over_films
 
 SETS = 150
 LEAST = 0.95 - 3 * np.sqrt(0.95 * 0.05 / SETS)  # three standard errors below
@@ -138,15 +142,79 @@ def test_what_resamples_do_not_show_of_few_patients_widens_a_mean_over_findings(
     generator = np.random.default_rng(0)
     several = 0.8 + 0.05 * generator.normal(size=(2, 401))
     two, many = (macro_error(several, patients=np.array([n, n])) for n in (2, 1000))
-    assert two[0] == pytest.approx(np.sqrt(2) * many[0], rel=0.05)
-    assert (two[1], many[1]) == (pytest.approx(2, abs=0.1), pytest.approx(1998, rel=0.05))
+    assert two == pytest.approx(np.sqrt(2) * many, rel=0.05)
     beside = macro_error(several, patients=np.array([1, 20]))
     alone = np.var(several[1, 1:], ddof=1) * 20 / 19 * 20  # of one patient of the other finding
     expected = np.sqrt(np.var(several[1, 1:], ddof=1) * 20 / 19 + alone) / 2
-    assert beside[0] == pytest.approx(expected, rel=0.05)
+    assert beside == pytest.approx(expected, rel=0.05)
     low, high = macro_interval(several, patients=np.array([2, 2]))
-    reach = (high - low) / 2 / two[0]
-    assert reach == pytest.approx(student.isf(0.025, two[1]))
+    assert (high - low) / 2 / two == pytest.approx(1.96, abs=1e-3)
+
+
+def test_the_mean_of_aucs_borrows_the_error_of_findings_with_few_patients():
+    """Macro AUC of 14 findings, of which six have 1 to 5 positives: the coverage is nominal."""
+    areas, positives = np.linspace(0.6, 0.95, 14), np.array([*[1, 2, 2, 3, 4, 5], *[25] * 8])
+    held, without = [], []
+    for seed in range(SETS):
+        generator = np.random.default_rng(seed)
+        label = np.stack([np.arange(300) < count for count in positives], axis=1).astype(float)
+        score = generator.normal(size=label.shape) + np.sqrt(2) * ndtri(areas) * label
+        weights = all_and_resampled(np.arange(300), resamples=100, seed=seed)
+        area = np.stack([auc(*one, weights=weights) for one in zip(label.T, score.T, strict=True)])
+        for rule, found in ((macro_interval_of_ranks, held), (_percentiles, without)):
+            low, high = rule(area, patients=positives)
+            found.append(low <= areas.mean() <= high)
+    assert LEAST <= np.mean(held) <= 0.99
+    assert np.mean(without) < LEAST, "percentiles of the bootstrap are too narrow"
+
+
+def _percentiles(area, *, patients):
+    assert len(patients) == len(area)
+    return interval(mean_over_findings(area)[1:]).tolist()
+
+
+@pytest.mark.parametrize("patients", [20, 60])
+@pytest.mark.parametrize("power", [0.3, 6])
+def test_a_mean_of_numbers_between_0_and_1_holds_the_truth(patients, power):
+    """Powers of uniform numbers, skewed either way, alike in a patient's films."""
+    held = []
+    for seed in range(2 * SETS):
+        generator = np.random.default_rng(seed)
+        owner = np.sort(generator.integers(patients, size=4 * patients))
+        alike = generator.normal(size=patients)[owner]
+        value = ndtr((alike + generator.normal(size=len(owner))) / np.sqrt(2)) ** power
+        weights = all_and_resampled(owner, resamples=200, seed=seed)
+        low, high = mean_interval(mean_over_films(value, weights=weights), patients=patients)
+        held.append(low <= 1 / (power + 1) <= high)
+    assert np.mean(held) > 0.9  # .92 with so few patients
+
+
+def test_a_share_of_resamples_is_wilson_s_and_a_difference_too():
+    hit = np.random.default_rng(0).random(200) < 0.3
+    weights = all_and_resampled(np.arange(200), resamples=4000, seed=0)
+    sampled = mean_over_films(hit.astype(float), weights=weights)
+    expected = binomtest(int(hit.sum()), 200).proportion_ci(method="wilson")
+    assert mean_interval(sampled, patients=200) == pytest.approx(tuple(expected), abs=0.005)
+    every = mean_interval(np.ones(100), patients=10, fewest=FEWEST)
+    assert every[0] == pytest.approx(0.66, abs=0.02)
+    assert difference_interval(np.ones(100), patients=10, fewest=3)[0] == 2 * every[0] - 1
+    assert difference_interval(np.zeros(100), patients=10, fewest=3) == (0, 0)
+    assert np.isnan(mean_interval(sampled, patients=19)).all()
+    assert no_interval((np.nan, np.nan), patients=19) == (
+        "no interval: 19 patients, expected 20 or more"
+    )
+
+
+def test_what_has_no_formula_is_wider_than_its_percentiles_with_few_patients():
+    value = np.random.default_rng(3).normal(size=20)
+    sampled = all_and_resampled(np.arange(20), resamples=4000, seed=0).total(value[None])[0] / 20
+    low, high = bootstrap_interval(sampled, patients=20)
+    expected = ttest_1samp(value, 0).confidence_interval(0.95)
+    assert (low, high) == pytest.approx(tuple(expected), abs=0.03)
+    plain = interval(sampled[1:])
+    assert high - low > 1.07 * (plain[1] - plain[0])
+    assert np.isnan(bootstrap_interval(sampled, patients=19)).all()
+    assert np.isnan(bootstrap_interval(np.ones(50), patients=99)).all()
 
 
 def test_a_mean_over_findings_that_never_differs_has_no_interval():

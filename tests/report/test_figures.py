@@ -14,10 +14,19 @@ from lucency.balance.imbalance import STEPS, Change
 from lucency.core.manifest import PARTS
 from lucency.core.predictions import Predictions
 from lucency.report.film_figures import draw_histogram
-from lucency.report.imbalance_figures import draw_balancing, draw_counts, draw_steps, has_steps
+from lucency.report.imbalance_figures import (
+    draw_balancing,
+    draw_cooccurrence,
+    draw_counts,
+    draw_steps,
+    has_steps,
+    narrowed,
+)
 from lucency.report.metric_figures import (
     CURVES,
+    DRAWN,
     GRID,
+    choose_findings,
     draw_auc,
     draw_curves,
     draw_each_finding,
@@ -95,12 +104,62 @@ def test_a_finding_without_positives_says_so() -> None:
     label, score = _scores()
     both = _predictions(np.stack([label, 0 * label], axis=1), np.stack([score, score], axis=1))
     style = styles_of(["alexnet"])
-    drawing = draw_curves([both], name="roc", style=style, best="alexnet")
+    drawing = draw_curves([both], name="roc", findings=both.findings, style=style, best="alexnet")
     assert drawing.count("not computable") == 1
     one = _predictions(label[:, None], score[:, None])
     assert _line(draw_macro_curves([both], style=style)) == _line(
         draw_macro_curves([one], style=style)
     )
+
+
+def test_curves_are_of_the_scores_that_tables_evaluate() -> None:
+    label, score = _scores()
+    raw = _predictions(label[:, None], score[:, None])
+    level = replace(raw, knot=np.array([[0, 0.0, -1.0], [0, 1.0, 1.0]]))  # level outside 0 to 1
+    exact = replace(raw, logit=np.clip(score, 0, 1)[:, None])
+    style = styles_of(["alexnet"])
+    drawn = [
+        _line(draw_curves([one], name="roc", findings=raw.findings, style=style, best="alexnet"))
+        for one in (raw, level, exact)
+    ]
+    assert drawn[1] == drawn[2] != drawn[0]
+
+
+def test_of_many_findings_the_most_frequent_and_the_worst_are_drawn() -> None:
+    positives = np.r_[2, 50, 60, 70, np.full(DRAWN, 5)]
+    low = np.r_[np.nan, 0.7, 0.7, 0.7, np.linspace(0.6, 0.4, DRAWN)]
+    table = pd.DataFrame({"positives": positives, "value": low + 0.1, "low": low})
+    table = table.assign(finding=[f"f{place}" for place in range(len(table))])
+    table.loc[0, "value"] = 0.0  # of two films: the worst, but without an interval
+    assert choose_findings(table, most=len(table)) == table["finding"].tolist()
+    assert choose_findings(table, most=6) == [
+        "f1", "f2", "f3", f"f{DRAWN + 1}", f"f{DRAWN + 2}", f"f{DRAWN + 3}"
+    ]  # fmt: skip
+    assert len(choose_findings(table)) == DRAWN
+    assert choose_findings(table.assign(value=np.nan, low=np.nan), most=2) == ["f0", "f3"]
+
+
+def test_shares_are_written_where_findings_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lucency.report.imbalance_figures.WRITTEN", 3)
+    words = {}
+    for findings in (3, 4):
+        names = [f"f{place}" for place in range(findings)]
+        drawing = draw_cooccurrence({"t": np.full((findings, findings), 0.37)}, names)
+        words[findings] = _words(drawing).count("37")
+        assert {"f0", names[-1]} <= set(_words(drawing))
+    assert words == {3: 6, 4: 0}
+
+
+def test_some_findings_of_a_change_keep_their_numbers() -> None:
+    change = _change(["Mass", "Hernia", "Edema"], before=[9, 3, 5], after=[9, 6, 5])
+    share = np.arange(9.0).reshape(3, 3)
+    origins = change.counts[["finding"]].assign(copies=[0, 3, 0])
+    change = replace(change, cooccurrence={"before": share}, origins=origins)
+    some = narrowed(change, ["Mass", "Edema"])
+    assert some.counts["before"].tolist() == [9, 5]
+    assert some.cooccurrence["before"].tolist() == [[0, 2], [6, 8]]
+    assert some.origins["copies"].tolist() == [0, 0]
+    assert some.totals is change.totals
 
 
 def test_dollar_signs_are_text_not_formulas() -> None:

@@ -191,7 +191,7 @@ def test_mean_maps_keep_their_units_and_name_what_is_missing():
         grid=np.stack([grid, grid]),
         centres=even_centres((4, 4)),
     )
-    figure = mean_figure(maps, boxes=boxes)
+    figure = mean_figure(maps, findings=maps.findings, boxes=boxes)
     assert _titles(figure) == ["Mass (1)", "Hernia: no film with a box", "Edema (1)"]
     limits = [axes.images[0].get_clim() for axes in figure.axes if len(axes.images)]
     assert limits == [(-2, 6), (-2, 1)]

@@ -2,16 +2,19 @@
 
 import re
 from dataclasses import replace
+from functools import partial
 
+import numpy as np
 import pandas as pd
 import pytest
 from invented import NETWORKS, Page, an_experiment
 
 from lucency.audit.checks.issue import Issue, issue_table
 from lucency.core.manifest import FINDINGS
-from lucency.evaluation.evaluate import TRIVIAL
+from lucency.evaluation.evaluate import MACRO, MICRO, PER_FILM_ROW, TRIVIAL
+from lucency.report.metric_figures import choose_findings
 from lucency.report.predictions_page import PredictionsPage, page_values
-from lucency.report.rendering import render
+from lucency.report.rendering import decimal, render
 from lucency.report.run_page import Experiment
 
 DASH = "\N{EN DASH}"
@@ -132,6 +135,37 @@ def test_what_is_not_computable_or_not_known_says_why(single: PredictionsPage) -
     assert "<table" not in section(page, "subgroups")
 
 
+def test_a_mean_over_fewer_findings_says_so_wherever_it_stands(single: PredictionsPage) -> None:
+    metrics = single.evaluation.metrics
+    macro = (metrics["finding"] == MACRO) & (metrics["metric"] == "auc")
+    note = "mean over 6 of 14 findings, without Hernia and 7 more"
+    page = page_of(
+        with_tables(single, metrics=metrics.assign(note=metrics["note"].mask(macro, note)))
+    )
+    cell = f'<td class="number" title="{note}">{decimal(metrics.loc[macro, "value"].iloc[0])}'
+    found = page[page.index(cell) :].partition("</td>")[0]
+    assert found.endswith("<small>over 6 of 14</small>")
+    assert page.count("over 6 of 14</small>") == 1
+    predictions = single.predictions[0]
+    gone = replace(predictions, label=np.zeros_like(predictions.label))
+    values = page_values(replace(single, predictions=[gone]))
+    assert values["macro_over"] == "mean over 0 of 1 findings"
+    captions = section(page, "findings"), section(page, "curves")
+    assert "Macro: mean over 1 of 1 findings." in captions[0]
+    assert "Mean over 1 of 1 findings. Left: ROC" in captions[1]
+
+
+def test_no_interval_is_printed_that_has_no_width(single: PredictionsPage) -> None:
+    metrics = single.evaluation.metrics.assign(note="")
+    flat = metrics.assign(low=metrics["value"], high=metrics["value"])
+    none = metrics.assign(low=float("nan"), high=float("nan"))
+    for table in (flat, none):
+        page = section(page_of(with_tables(single, metrics=table)), "comparison")
+        assert f"{DASH}0" not in page
+        known = table.loc[table["finding"].isin([MACRO, MICRO, PER_FILM_ROW]), "value"].notna()
+        assert page.count("<small>no interval</small>") == known.sum()
+
+
 def test_hostile_words_are_shown_not_run(single: PredictionsPage) -> None:
     hostile = "<script>alert(1)</script>"
     issue = Issue(
@@ -143,6 +177,29 @@ def test_hostile_words_are_shown_not_run(single: PredictionsPage) -> None:
     page = page_of(replace(single, **words, evaluation=evaluation, issues=issue_table([issue])))
     assert not any(tag == "script" for tag, _ in Page(page).tags)
     assert page.count("&lt;script&gt;") > 8
+
+
+def test_a_wide_table_folds_what_is_not_drawn(lonely: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = alone(an_experiment(findings=FINDINGS[:6], networks=NETWORKS[:1]))
+    figures = ("auc", "macro", "roc", "precision", "pooled", "reliability")
+    asked: dict[str, list[str]] = {}
+    some = partial(choose_findings, most=4)
+    monkeypatch.setattr("lucency.report.predictions_page.choose_findings", some)
+
+    def draw(*_: object, findings: list[str], **__: object) -> dict[str, str]:
+        asked["drawn"] = findings
+        return {f"{name}_figure": "" for name in figures}
+
+    monkeypatch.setattr("lucency.report.predictions_page.draw_evaluation", draw)
+    text = section(page_of(page), "findings")
+    folded = [name for name in FINDINGS[:6] if name not in asked["drawn"]]
+    assert len(folded) == 2
+    assert "Findings: 6. Figures draw 4:" in text
+    assert text.count("<summary>Other findings: 2</summary>") == 4  # AUC, metrics twice, confusion
+    open_, _, rest = text[text.index("AUC by finding, table") :].partition("Other findings: 2")
+    assert not [name for name in folded if name in open_]
+    assert not [name for name in folded if name not in rest.partition("</details>")[0]]
+    assert "Other findings" not in lonely
 
 
 def test_the_same_predictions_give_the_same_bytes(single: PredictionsPage, lonely: str) -> None:

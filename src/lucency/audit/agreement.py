@@ -28,6 +28,14 @@ from lucency.core.tables import join_films
 from lucency.data.radiologists import Readings
 from lucency.evaluation import bootstrap
 from lucency.evaluation.bootstrap import Weights
+from lucency.evaluation.intervals import (
+    BOOTSTRAPPED,
+    TOO_FEW,
+    Bounds,
+    bootstrap_interval,
+    no_interval,
+    share_interval,
+)
 from lucency.evaluation.metrics import Cells, count_cells, ratio
 from lucency.evaluation.significance import wilson
 
@@ -60,11 +68,11 @@ NO_PAIRS = "not computable: no film has two answers"
 UNREAD = "PPV not known: experts read no film with the label"
 ONE_ANSWER = "not computable: all answers are the same"
 ROUNDING = 1e-12  # of a share; below it two are equal
-SHARES = {  # cells of Cells that are right and wrong, and what is absent where there are none
-    "ppv": ("tp", "fp", "labelled positive"),
-    "sensitivity": ("tp", "fn", "that experts call positive"),
-    "specificity": ("tn", "fp", "that experts call negative"),
-    "npv": ("tn", "fn", "labelled negative"),
+SHARES = {  # and what is absent where one is not computable
+    "ppv": "labelled positive",
+    "sensitivity": "that experts call positive",
+    "specificity": "that experts call negative",
+    "npv": "labelled negative",
 }
 GROUPS: dict[str, tuple[str, ...]] = {
     "Opacity": ("Infiltration", "Consolidation", "Pneumonia", "Atelectasis", "Edema"),
@@ -78,6 +86,7 @@ FOUR_GROUPS: dict[str, tuple[str, ...]] = {  # as the four-finding release of ex
 Groups = Mapping[str, tuple[str, ...]]
 Label = Float[np.ndarray, " n"]  # 1, 0 or NaN
 Labels = Float[np.ndarray, "n k"]
+Films = Bool[np.ndarray, " n"]
 Count = Int64[np.ndarray, " n"]
 Values = Float64[np.ndarray, " r"]
 
@@ -86,25 +95,26 @@ def agreement(labels: Manifest, experts: Manifest, *, resamples: int, seed: int)
     """Return SHARES and KAPPA of every finding, `labels` as the test, `experts` as ground truth.
 
     A film that either leaves open (NaN) is left out. `labelled`, `seen` and `both` count the
-    positives of labels, of experts and of both. Beside the interval from resampling patients stands
-    Wilson's, of a share, which takes films as independent, but holds for few films too. Raises
+    positives of labels, of experts and of both. Beside the interval over patients stands
+    Wilson's, of a share, which takes films as independent. Raises
     ValueError when they have no film or no finding in common.
     """
     ours, theirs = in_common(labels, experts)
-    weights = bootstrap.all_and_resampled(ours.patient, resamples=resamples, seed=seed)
+    patient = ours.patient
+    weights = bootstrap.all_and_resampled(patient, resamples=resamples, seed=seed)
     rows = []
     for finding, mine, seen in zip(ours.findings, ours.label.T, theirs.label.T, strict=True):
         stated = ~np.isnan(mine) & ~np.isnan(seen)
         truth, called = np.where(stated, seen, np.nan), mine == 1
         cells = count_cells(truth, called, weights=weights)
         tp, fp, fn, _ = (int(cell[0]) for cell in cells)
-        patients = len(np.unique(ours.patient[stated]))
-        about = (tp + fp, tp + fn, tp, int(stated.sum()), patients)
-        rows += [(finding, *numbers, *about, note) for *numbers, note in _measures(cells)]
+        about = (tp + fp, tp + fn, tp, int(stated.sum()), len(np.unique(patient[stated])))
+        measures = _measures(truth, called, patient, cells)
+        rows += [(finding, *numbers, *about, note) for *numbers, note in measures]
     return pd.DataFrame(rows, columns=list(AGREED))
 
 
-def flow(labels: Manifest, experts: Manifest, *, resamples: int, seed: int) -> pd.DataFrame:
+def flow(labels: Manifest, experts: Manifest) -> pd.DataFrame:
     """Return what radiologists saw on the films of each label: `films` of `of`, their share.
 
     Labels are the findings, ANY of them, and NO_FINDING (all are 0); seen are the findings, ANY,
@@ -113,7 +123,6 @@ def flow(labels: Manifest, experts: Manifest, *, resamples: int, seed: int) -> p
     ValueError when they have no film or no finding in common.
     """
     ours, theirs = in_common(labels, experts)
-    resampled = bootstrap.resample_patients(ours.patient, resamples=resamples, seed=seed)
     given = {**_columns(ours), NO_FINDING: no_finding(ours.label, names=ours.findings)}
     seen = _columns(theirs)
     if ABNORMAL in theirs.facts:
@@ -122,16 +131,15 @@ def flow(labels: Manifest, experts: Manifest, *, resamples: int, seed: int) -> p
     shown = np.stack(list(seen.values()))
     tables = []
     for name, label in given.items():
-        both, stated = (
-            ((label == 1) & which).astype(np.float64) for which in (shown == 1, ~np.isnan(shown))
-        )
+        both, stated = ((label == 1) & which for which in (shown == 1, ~np.isnan(shown)))
         films, total = both.sum(axis=1), stated.sum(axis=1)
-        shares = bootstrap.interval(ratio(resampled.total(both), resampled.total(stated)))
-        counts = (films.astype(np.int64), total.astype(np.int64), ratio(films, total))
-        values = (name, list(seen), *counts, *shares, *wilson(films, total))
+        each = zip(both, stated, strict=True)
+        ends = np.array([share_interval(*one, owner=ours.patient) for one in each]).T
+        values = (name, list(seen), films, total, ratio(films, total), *ends, *wilson(films, total))
         table = pd.DataFrame(dict(zip(FLOW[:-1], values, strict=True)))
         none = f"not computable: 0 films labelled {name} of which this is stated"
-        tables.append(table.assign(note=np.where(total > 0, "", none)))
+        few = np.where(np.isnan(ends[0]), TOO_FEW, "")
+        tables.append(table.assign(note=np.where(total > 0, few, none)))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -151,17 +159,18 @@ def between_readers(readings: Readings, *, resamples: int, seed: int) -> pd.Data
     kept = np.flatnonzero(~again.to_numpy())
     _, first, film = np.unique(readings.image[kept], return_index=True, return_inverse=True)
     patient = readings.patient[kept][first]
-    resampled = bootstrap.resample_patients(patient, resamples=resamples, seed=seed)
+    weights = bootstrap.all_and_resampled(patient, resamples=resamples, seed=seed)
     rows = []
     for finding, label in answer.items():
         yes, no = (np.bincount(film[label[kept] == one], minlength=len(first)) for one in (1, 0))
         several = yes + no > 1
-        value = fleiss(yes, no, weights=bootstrap.once(len(first)))[0]
-        bounds = bootstrap.interval(fleiss(yes, no, weights=resampled))
+        sampled = fleiss(yes, no, weights=weights)
+        either = ((one > 0) & several for one in (yes, no))
+        bounds, few = _kappa_interval(sampled, *either, patient=patient)
         lacking = ONE_ANSWER if several.any() else NO_PAIRS
         counts = (several.sum(), (yes + no)[several].sum(), len(np.unique(patient[several])))
-        note = lacking if np.isnan(value) else ""
-        rows.append((finding, value, *bounds, *map(int, counts), note))
+        note = lacking if np.isnan(sampled[0]) else few
+        rows.append((finding, sampled[0], *bounds, *map(int, counts), note))
     return pd.DataFrame(rows, columns=list(READ))
 
 
@@ -332,12 +341,6 @@ def align(labels: Manifest, like: Manifest | Predictions) -> Float32[np.ndarray,
     return found.to_numpy(dtype=np.float32)
 
 
-def in_one_patient(label: Labels, patient: Int64[np.ndarray, " n"]) -> Bool[np.ndarray, " k"]:
-    """Return for which columns a class is of one patient, whom every resample holds as a whole."""
-    owners = [[len(np.unique(patient[films])) for films in (label == one).T] for one in (0, 1)]
-    return (np.array(owners) == 1).any(axis=0)
-
-
 def _known_of(row: Mapping[str, object], *, least: float, most: float) -> str:
     """Return what is known of a finding's labels: counts, and what its interval leaves open."""
     if not row["labelled"]:
@@ -354,21 +357,41 @@ def _agreeing(kappa: float, *, confirmed: bool) -> str:
     return f"not confirmed by readers who {little} (kappa {kappa:.2f})"
 
 
-def _measures(cells: Cells) -> Iterator[tuple[str | float, ...]]:
+def _measures(
+    truth: Label, called: Films, patient: Int64[np.ndarray, " n"], cells: Cells
+) -> Iterator[tuple[str | float, ...]]:
     """Yield of each measure its name, value, interval, Wilson's interval, and the note."""
-    for name, (right, wrong, absent) in SHARES.items():
-        part = getattr(cells, right)
-        whole = part + getattr(cells, wrong)
-        share = ratio(part, whole)
-        low, high = bootstrap.interval(share[1:])
-        known = "every resample gives the same: take Wilson's interval" if low == high else ""
-        note = known if whole[0] else f"not computable: 0 films {absent}"
-        yield name, share[0], low, high, *wilson(part[:1], whole[:1])[:, 0], note
+    positive, negative = truth == 1, truth == 0
+    stated = positive | negative
+    counted = {
+        "ppv": (positive, called & stated),
+        "sensitivity": (called, positive),
+        "specificity": (~called, negative),
+        "npv": (negative, ~called & stated),
+    }
+    for name, (hit, among) in counted.items():
+        part, whole = np.array([(hit & among).sum()]), np.array([among.sum()])
+        ends = share_interval(hit, among, owner=patient)
+        few = "" if ends[0] == ends[0] else TOO_FEW
+        note = few if whole[0] else f"not computable: 0 films {SHARES[name]}"
+        yield name, float(ratio(part, whole)[0]), *ends, *wilson(part, whole)[:, 0], note
     kappa = cohen(cells)
-    low, high = bootstrap.interval(kappa[1:])
+    either = (stated & ((truth == one) | (called == one)) for one in (1, 0))
+    ends, few = _kappa_interval(kappa, *either, patient=patient)
     alike = "not computable: labels and experts are the same on all films"
-    note = alike if np.isnan(kappa[0]) else "no share of films: no Wilson interval"
-    yield KAPPA, kappa[0], low, high, np.nan, np.nan, note
+    yield KAPPA, float(kappa[0]), *ends, np.nan, np.nan, alike if np.isnan(kappa[0]) else few
+
+
+def _kappa_interval(
+    kappa: Values, positive: Films, negative: Films, *, patient: Int64[np.ndarray, " n"]
+) -> tuple[Bounds, str]:
+    """Return the ends of a kappa's interval, from its resamples, and why there is none.
+
+    `positive` and `negative` are the films with such an answer.
+    """
+    people = min(len(np.unique(patient[films])) for films in (positive, negative))
+    ends = bootstrap_interval(kappa, patients=people, fewest=BOOTSTRAPPED)
+    return ends, no_interval(ends, patients=people, fewest=BOOTSTRAPPED)
 
 
 def _columns(labels: Manifest) -> dict[str, Label]:

@@ -10,18 +10,25 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float32, Float64
+from jaxtyping import Bool, Float32, Float64, Int64
 
 from lucency.audit import agreement, label_errors
 from lucency.config.sections import DRAWS
-from lucency.core.manifest import FINDINGS, NO_FINDING, Manifest
+from lucency.core.manifest import FINDINGS, NO_FINDING, Manifest, counted
 from lucency.core.predictions import Predictions, load_predictions, load_repeats
 from lucency.core.tables import Audit
 from lucency.data.labels import read_labelled
 from lucency.data.radiologists import RELEASES, read_expert_table, read_readings, release_of
-from lucency.evaluation.bootstrap import all_and_resampled, interval, mean_over_findings
+from lucency.evaluation.bootstrap import all_and_resampled, mean_over_findings
+from lucency.evaluation.compare import macro_test
 from lucency.evaluation.evaluate import MACRO
 from lucency.evaluation.external import read_predictions_table
+from lucency.evaluation.intervals import (
+    BOOTSTRAPPED,
+    auc_intervals,
+    difference_interval,
+    patients_of_rarer,
+)
 from lucency.evaluation.metrics import by_finding
 
 ALL = "all"
@@ -49,7 +56,7 @@ def audit_labels(labels: Path, *, expert: Path, table: Path | None, scale: str) 
     if groups:
         merged = [agreement.merge_labels(one, groups) for one in (films, experts)]
         found["groups"] = agreement.agreement(*merged, **DRAWS)
-    found["flow"] = agreement.flow(mine, experts, **DRAWS)
+    found["flow"] = agreement.flow(mine, experts)
     kappa = pd.DataFrame({"finding": [], "kappa": []})
     if (file.parent / RELEASES[release].readings).is_file():
         kappa = agreement.between_readers(read_readings(file.parent, release=release), **DRAWS)
@@ -185,7 +192,7 @@ def effect(
 
     `labels` are by name, films x findings as in the predictions (see `align`); films and findings
     count that both state. The 95 % intervals come from resampling patients, the same for both, so
-    that of the difference is paired; where a class is one patient's there is none, with a note.
+    that of the difference is paired; with few patients there is none (evaluation.intervals).
     `differing` counts the films labelled otherwise, in the row of macro the cells of film x
     finding. Raises ValueError when no film is in all three.
     """
@@ -208,9 +215,18 @@ def effect(
     )
     both = np.stack([old, new, new - old])
     value, sampled = both[..., 0], both[..., 1:]
-    either = np.any([agreement.in_one_patient(one, patient) for one in pair], axis=0)
-    single = np.append(either, False)
-    low, high = np.where(np.isnan(value) | single, np.nan, interval(sampled))
+    rarer = np.min([patients_of_rarer(one, owner=patient) for one in pair], axis=0)
+    ends = [
+        auc_intervals(label, score, area=np.where(known, area[:-1], np.nan), owner=patient)
+        for label, area in zip(pair, (old, new), strict=True)
+    ]
+    apart = [
+        difference_interval(one, patients=people, fewest=BOOTSTRAPPED)
+        for one, people in zip(both[2], rarer.tolist(), strict=False)
+    ]
+    mean = macro_test(both[2, :-1], rarer)
+    apart.append((mean.low, mean.high))
+    low, high = np.stack([*ends, np.array(apart).T], axis=1)
     people = [len(np.unique(patient[known])) for known in stated.T]
     columns: dict[str, object] = {
         "network": predictions.network,
@@ -223,7 +239,7 @@ def effect(
         columns[name] = np.append(cells.sum(axis=0), cells.sum())
     for place, name in enumerate((*names, "difference")):
         columns |= {name: value[place], f"{name}_low": low[place], f"{name}_high": high[place]}
-    return pd.DataFrame({**columns, "note": _notes(value, sampled, single, names)})
+    return pd.DataFrame({**columns, "note": _notes(value, sampled, rarer, names)})
 
 
 def _conclude_noise(noise: pd.DataFrame) -> str:
@@ -318,7 +334,7 @@ def _detected(
 def _notes(
     value: Float64[np.ndarray, "3 k1"],
     sampled: Float64[np.ndarray, "3 k1 r"],
-    single: Bool[np.ndarray, " k1"],
+    rarer: Int64[np.ndarray, " k"],
     names: tuple[str, ...],
 ) -> list[str]:
     """Return why a finding has no difference or no interval, or in how many resamples neither."""
@@ -328,8 +344,9 @@ def _notes(
         lacking = [name for name, one in zip(names, value[:2, place], strict=True) if np.isnan(one)]
         if lacking:
             notes.append(f"not computable: one class only by {' and by '.join(lacking)}")
-        elif single[place]:
-            notes.append("no interval: a class is of one patient")
+        elif rarer[place] < BOOTSTRAPPED:
+            few = f"{counted(rarer[place], 'patient')} of a class, expected {BOOTSTRAPPED} or more"
+            notes.append(f"no interval of the difference: {few}")
         else:
             missing = f"no difference in {lost[place]} of {sampled.shape[2]} resamples, left out"
             notes.append(missing if lost[place] else "")

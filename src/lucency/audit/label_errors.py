@@ -23,11 +23,11 @@ import pandas as pd
 from jaxtyping import Bool, Float, Float32, Float64, Int64
 from scipy.stats import rankdata
 
-from lucency.audit.agreement import in_one_patient
 from lucency.core.neighbours import CELLS, nearest_films
 from lucency.core.predictions import Predictions
-from lucency.evaluation.bootstrap import all_and_resampled, interval, ratio, with_macro
+from lucency.evaluation.bootstrap import all_and_resampled, ratio, with_macro
 from lucency.evaluation.evaluate import MACRO
+from lucency.evaluation.intervals import auc_intervals
 from lucency.evaluation.metrics import by_finding, counts_above
 
 NEIGHBOURS = 10
@@ -326,7 +326,7 @@ def detection(
     Labels are wrong where `truth` (1, 0, or NaN for not known) differs; only films labelled alike
     are compared, for labels of 1 are wrong more often than those of 0, so that any evidence
     separates the two. NaN where no label, or every one, is wrong. 95 % intervals over patients;
-    none where the wrong, or the right, are of one patient, whom every resample holds as a whole.
+    none where the wrong, or the right, are of fewer than FEWEST patients (evaluation.intervals).
     """
     films = np.flatnonzero(~np.isnan(truth + predictions.label).all(axis=1))
     label, truth, evidence = (one[films] for one in (predictions.label, truth, evidence))
@@ -338,8 +338,7 @@ def detection(
         wrong = np.where(known, truth != label, np.nan).astype(np.float32)
         area = with_macro(by_finding("auc", wrong, evidence, weights=weights))
         value = area[:, 0]
-        unknown = np.append(in_one_patient(wrong, patient), False) | np.isnan(value)
-        low, high = np.where(unknown, np.nan, interval(area[:, 1:]))
+        low, high = auc_intervals(wrong, evidence, area=area[:-1], owner=patient)
         count = [np.append(each, each.sum()) for each in (known.sum(0), (wrong == 1).sum(0))]
         columns = ([*predictions.findings, MACRO], direction, value, low, high, *count)
         tables.append(pd.DataFrame(dict(zip(DETECTED, columns, strict=True))))

@@ -21,7 +21,8 @@ from jaxtyping import Bool, Float64, Int64
 from lucency.audit.agreement import NO_PAIRS, ONE_ANSWER, cohen, fleiss, rows_of
 from lucency.audit.label_errors import DIRECTIONS
 from lucency.core.manifest import NO_FINDING, Manifest, nearest, read_table
-from lucency.evaluation.bootstrap import Weights, interval, once, resample_patients
+from lucency.evaluation.bootstrap import Weights, all_and_resampled
+from lucency.evaluation.intervals import BOOTSTRAPPED, bootstrap_interval, no_interval
 from lucency.evaluation.metrics import count_cells
 from lucency.evaluation.significance import wilson
 
@@ -217,10 +218,12 @@ def reviewers_agree(
         films, people = len(given), table.shape[1]
         value, low, high, note = np.nan, np.nan, np.nan, ALONE if people < 2 else NO_PAIRS
         if films:
-            resampled = resample_patients(np.arange(films), resamples=resamples, seed=seed)
-            value = float(_kappa(given, once(films))[0])
-            low, high = interval(_kappa(given, resampled))
-            note = ONE_ANSWER if np.isnan(value) else ""
+            weights = all_and_resampled(np.arange(films), resamples=resamples, seed=seed)
+            sampled = _kappa(given, weights)
+            rarer = int(min((given == one).any(axis=1).sum() for one in (0, 1)))
+            value, few = float(sampled[0]), {"patients": rarer, "fewest": BOOTSTRAPPED}
+            low, high = ends = bootstrap_interval(sampled, **few)
+            note = ONE_ANSWER if np.isnan(value) else no_interval(ends, **few)
         measure = "cohen" if people == 2 else "fleiss"
         rows.append((sheet, measure, value, low, high, films, people, note))
     return pd.DataFrame(rows, columns=list(AGREED))

@@ -34,7 +34,8 @@ from sklearn.preprocessing import StandardScaler
 
 from lucency.core.manifest import OLDEST, read_table
 from lucency.core.predictions import Predictions
-from lucency.evaluation.bootstrap import Weights, all_and_resampled, interval, once, ratio
+from lucency.evaluation.bootstrap import Weights, all_and_resampled, once, ratio
+from lucency.evaluation.intervals import auc_interval, bootstrap_interval
 from lucency.evaluation.metrics import auc
 from lucency.evaluation.significance import LEVEL, holm
 
@@ -119,7 +120,7 @@ def known_facts(facts: pd.DataFrame) -> dict[str, Level]:
     return {name: level for name, level in found.items() if len({*level} - {UNKNOWN}) in several}
 
 
-def probe(predictions: Predictions, levels: Levels, *, resamples: int, seed: int) -> pd.DataFrame:
+def probe(predictions: Predictions, levels: Levels, *, seed: int) -> pd.DataFrame:
     """Return how well each level of each fact can be read off the features: AUC, out of fold.
 
     A linear probe (Alain and Bengio, 2016): standardised, at most 32 principal components, logistic
@@ -127,7 +128,6 @@ def probe(predictions: Predictions, levels: Levels, *, resamples: int, seed: int
     95 % intervals over patients. A level with fewer than FEWEST_OF_LEVEL films or patients, or so
     few others, is NaN, and so is everything without features.
     """
-    weights = all_and_resampled(predictions.patient, resamples=resamples, seed=seed)
     rows = []
     for fact, level in levels.items():
         names = [name for name in pd.unique(level) if name != UNKNOWN]
@@ -137,7 +137,8 @@ def probe(predictions: Predictions, levels: Levels, *, resamples: int, seed: int
             note, area = _too_few(label, predictions), (np.nan,) * 3
             if not note:
                 score = _read_off(predictions, label, seed=seed)
-                area = _with_interval(auc(label, score, weights=weights))
+                ends = auc_interval(label, score, owner=predictions.patient)
+                area = (auc(label, score, weights=once(len(label)))[0], *ends)
             rows.append((fact, name, *area, *films, note))
     return pd.DataFrame(rows, columns=list(PROBES))
 
@@ -196,7 +197,7 @@ def shortcut_reasons(table: pd.DataFrame) -> dict[str, str]:
     return {finding: "; ".join(several) for finding, several in reasons.items()}
 
 
-def strata(predictions: Predictions, *, resamples: int, seed: int) -> pd.DataFrame:
+def strata(predictions: Predictions, *, seed: int) -> pd.DataFrame:
     """Return the clusters of each finding's positives, the one with the lowest AUC first.
 
     K-means on at most 16 principal components of standardised features, 2 to 4 clusters of at least
@@ -208,7 +209,6 @@ def strata(predictions: Predictions, *, resamples: int, seed: int) -> pd.DataFra
     centre, joined by |. Findings with positives of fewer than FEWEST patients are left out, those
     whose clusters are too small, and all without features.
     """
-    weights = all_and_resampled(predictions.patient, resamples=resamples, seed=seed)
     score, random = predictions.calibrated, np.random.default_rng(seed)
     found = list(_clusters(predictions, seed=seed))
     p = []
@@ -228,7 +228,8 @@ def strata(predictions: Predictions, *, resamples: int, seed: int) -> pd.DataFra
             inside = films[member]
             only = np.where(label == 1, np.nan, label)
             only[inside] = 1
-            area = _with_interval(auc(only, score[:, k], weights=weights))
+            ends = auc_interval(only, score[:, k], owner=predictions.patient)
+            area = (auc(only, score[:, k], weights=once(len(only)))[0], *ends)
             near = inside[np.argsort(distance[member], kind="stable")][:EXAMPLES]
             people = len(np.unique(predictions.patient[inside]))
             examples = "|".join(predictions.image[near].tolist())
@@ -347,20 +348,18 @@ def _measure_pair(
     apart = (auc(side, score, weights=plain)[0] for side in sides)
     adjusted, left_out = _adjusted_auc(label, score, level, weights)
     association = _association(label, score, inside, weights)
-    confounding = _with_interval(area - adjusted)
+    people = min(len(np.unique(weights.owner[label == one])) for one in (0, 1))
+    confounding, associated = (
+        (one[0], *bootstrap_interval(one, patients=people))
+        for one in (area - adjusted, association)
+    )
     sampled = association[1:]
     spread = np.nanstd(sampled) if np.isfinite(sampled).sum() > 1 else np.nan
     alone = 2 * ndtr(-abs(association[0] - 0.5) / max(spread, TINY))
     p = np.maximum(alone, _p_of_equal_shares(label, level, weights.owner))
     counts = (int((~np.isnan(label)).sum()), int((label == 1).sum()), left_out)
     areas = (area[0], *apart, adjusted[0])
-    return (*areas, *confounding, *_with_interval(association), p, *counts)
-
-
-def _with_interval(value: Values) -> tuple[float, float, float]:
-    """Return the value of all films, and the ends of its interval."""
-    low, high = interval(value[1:])
-    return value[0], low, high
+    return (*areas, *confounding, *associated, p, *counts)
 
 
 def _adjusted_auc(label: Label, score: Score, level: Level, weights: Weights) -> tuple[Values, int]:

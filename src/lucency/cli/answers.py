@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as text_of
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,8 @@ SHOWN_METRICS = {
     "auc": "AUC", "average_precision": "average precision", "f1": "F1", "precision": "precision",
     "recall": "recall", "accuracy": "accuracy",
 }  # fmt: skip
+NONE = "no interval: "  # before the reason, in a note
+FEW = re.compile(r"patients with (.*) \d+, expected (\d+) or more")
 LEFT_OUT = ("note", "wilson_low", "wilson_high")  # of the terminal
 
 
@@ -109,10 +112,12 @@ def evaluation_in_words(answer: Answer) -> str:
     films, patients = (counted(macro[f"{noun}s"], noun) for noun in ("film", "patient"))
     table = pd.DataFrame.from_dict(scores, orient="index").to_string()
     written = f"{answer['tables']}/metrics.csv" if "tables" in answer else "--out DIR or --json"
+    given = ", 95 % confidence interval over patients" if has_interval(**macro["auc"]) else ""
     lines = [
-        f"{answer['network']}: macro AUC {_score(macro['auc'])}, 95 % confidence interval over "
-        f"patients; {films} of {patients}",
+        f"{answer['network']}: macro AUC {_score(macro['auc'])}{given}; {macro['auc']['note']}; "
+        f"{films} of {patients}",
         table,
+        *_lacking(findings),
         f"all metrics: {written}",
         *([f"report: {answer['report']}"] if "report" in answer else []),
     ]
@@ -120,10 +125,44 @@ def evaluation_in_words(answer: Answer) -> str:
 
 
 def _score(row: Answer | None) -> str:
-    """Return a value between 0 and 1 with its interval, short; "-" where it is not computable."""
-    known = [row[end] for end in ("value", "low", "high") if row[end] is not None] if row else []
-    short = [f"{number:.3f}".removeprefix("0") for number in known]
-    return f"{short[0]} ({short[1]}-{short[2]})" if len(short) == 3 else "".join(short) or "-"
+    return estimate(*(row[end] for end in ("value", "low", "high"))) if row else "-"
+
+
+def _lacking(findings: Answer) -> list[str]:
+    """Return for how many of the shown numbers there is no interval, and why, in a line."""
+    from lucency.core.manifest import counted
+
+    rows = [
+        held[metric] for held in findings.values() for metric in SHOWN_METRICS if metric in held
+    ]
+    bare = [row for row in rows if row["value"] is not None and not has_interval(**row)]
+    parts = [part for row in bare for part in row["note"].split("; ") if part.startswith(NONE)]
+    reasons = dict.fromkeys(FEW.sub(r"fewer than \2 patients with \1", part) for part in parts)
+    why = "; ".join(reason.removeprefix(NONE) for reason in reasons)
+    return [f"{counted(len(bare), 'number')} without interval: {why}".rstrip(": ")] if bare else []
+
+
+def has_interval(*, low: float | None, high: float | None, **_: object) -> bool:
+    """Return whether there is an interval: one without width, as of one patient, is none."""
+    return low is not None and high is not None and low < high
+
+
+def estimate(value: float | None, low: float | None, high: float | None) -> str:
+    """Return a number with its interval, short; "-" where it is not computable.
+
+    >>> estimate(0.5, 0.25, 0.75), estimate(-0.5, -1.5, 0.0), estimate(1.0, 1.0, 1.0)
+    ('.500 (.250-.750)', '-.500 (-1.500 to .000)', '1.000')
+    """
+    if value is None or value != value:
+        return "-"
+    if not has_interval(low=low, high=high):
+        return _short(value)
+    between = "-" if low is not None and low >= 0 else " to "
+    return f"{_short(value)} ({between.join(_short(end) for end in (low, high))})"
+
+
+def _short(number: float | None) -> str:
+    return f"{number:.3f}".replace("0.", ".", 1) if abs(number or 0) < 1 else f"{number:.3f}"
 
 
 def audit_in_words(audit: Audit) -> str:
@@ -167,12 +206,6 @@ def _with_intervals(table: pd.DataFrame) -> pd.DataFrame:
         before = names[names.index(low) - 1]  # the number that a nameless interval is of
         name = before if low == "low" else low.removesuffix("_low")
         cells = zip(table[name], table[low], table[high], strict=True)
-        short[name] = [_cell(*each) for each in cells]
+        short[name] = [estimate(*each) for each in cells]
         short = short.drop(columns=[low, high])
     return short
-
-
-def _cell(value: float, low: float, high: float) -> str:
-    if value != value:
-        return "-"
-    return f"{value:.3f} ({low:.3f} to {high:.3f})" if low == low else f"{value:.3f}"

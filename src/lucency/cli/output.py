@@ -14,6 +14,7 @@ from lucency.audit.checks import prediction_checks, run_checks, split_checks
 from lucency.audit.checks.issue import count_serious, issue_table, unverified_table
 from lucency.balance.imbalance import SIGNS, Change, cooccurrence, measure, no_finding, steps_text
 from lucency.balance.methods import plan_of_labels
+from lucency.cli.answers import estimate
 from lucency.config.protocol import Protocol, find_protocol, read_protocol
 from lucency.core.manifest import NO_FINDING, PARTS
 from lucency.core.plan import Plan
@@ -292,7 +293,7 @@ def localised(found: HeatmapResults, folder: Path) -> Answer:
         raise ValueError(f"nothing could be localised: {'; '.join(found.remarks)}")
     macro = pointing.loc[(pointing["finding"] == MACRO) & (pointing["measure"] == GAME)]
     hits = {
-        row["method"]: f"{row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
+        row["method"]: estimate(row["value"], row["low"], row["high"])
         for row in macro.to_dict("records")
     }
     return {

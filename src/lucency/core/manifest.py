@@ -11,7 +11,7 @@ import difflib
 import hashlib
 import html
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any, Literal, SupportsInt
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float32, Int64, Shaped, UInt8
+from jaxtyping import Bool, Float32, Int64, Shaped, UInt8
 from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_validator
 
 FINDINGS = (
@@ -40,6 +40,8 @@ class Preparation(BaseModel):
 
     `denoise` is a chain of filters in their order. One name may stand alone, and "none" for an
     empty chain, and such chains are written so, as they were before there were longer ones.
+    `bits` is the depth of pictures that have more than eight bits, 0 where it is to be found from
+    the films; of prepared films it stands here as found, and is 8 where none had more.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,6 +53,14 @@ class Preparation(BaseModel):
     brightness: int = Field(default=0, ge=-255, le=255)
     denoise: tuple[Denoiser, ...] = ()
     interpolation: Literal["area", "bicubic"] = "area"
+    bits: int = Field(default=0, ge=0, le=16)
+
+    @field_validator("bits")
+    @classmethod
+    def _eight_bits_at_least(cls, bits: int) -> int:
+        if 0 < bits < 8:
+            raise ValueError("expected 0 (found from the films) or 8 to 16")
+        return bits
 
     @field_validator("denoise", mode="before")
     @classmethod
@@ -258,6 +268,30 @@ def counted(number: SupportsInt, noun: str, verb: str = "", *, of: SupportsInt =
     members = f"{noun}s" if (count if whole < 0 else whole) != 1 else noun
     words = f"{count:,} {members}" if whole < 0 else f"{count:,} of {whole:,} {members}"
     return f"{words} {one if count == 1 else several}".rstrip()
+
+
+def listed(names: Sequence[str], *, most: int = 14) -> str:
+    """Return names with commas between; of more than `most` the first half of so many.
+
+    >>> listed(["Mass", "Edema"]), listed(list("abcdefgh"), most=6)
+    ('Mass, Edema', 'a, b, c and 5 more')
+    """
+    if len(names) <= most:
+        return ", ".join(names)
+    shown = names[: most // 2]
+    return f"{', '.join(shown)} and {len(names) - len(shown):,} more"
+
+
+def mean_over(findings: Sequence[str], counts: Sequence[bool] | Bool[np.ndarray, " k"]) -> str:
+    """Return over which findings a mean is: those that count, and the others by name.
+
+    >>> mean_over(["Mass", "Edema", "Hernia"], [True, True, False])
+    'mean over 2 of 3 findings, without Hernia'
+    """
+    out = [name for name, counted in zip(findings, counts, strict=True) if not counted]
+    kept = len(findings) - len(out)
+    without = f", without {listed(out, most=6)}" if out and kept else ""
+    return f"mean over {kept} of {len(findings)} findings{without}"
 
 
 def require(holds: bool, what: str, found: object) -> None:

@@ -8,33 +8,147 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
-from jaxtyping import Int64, UInt8
+import simplejpeg
+from jaxtyping import Int64, UInt, UInt8
 
-from lucency.core.manifest import Manifest
+from lucency.core.manifest import Manifest, counted
+from lucency.core.progress import say
 from lucency.core.tables import join_films
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 SHORTEST_SIDE, LONGEST_SIDE, WIDEST_RATIO = 32, 16_384, 4
+SYSTEM_NAMES = {  # of files and folders that systems leave beside films, in lower case
+    "__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found", "thumbs.db",
+    "ehthumbs.db", "desktop.ini", "icon\r",
+}  # fmt: skip
+OTHER_FORMATS = (
+    ".dcm", ".dicom", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".jp2", ".jpe", ".jfif", ".heic",
+)  # fmt: skip
+LEFT_OUT = (  # what `Walk` names after films
+    ("hidden or system file", ""),
+    ("hidden or system folder", ""),
+    ("picture", " in another format"),
+    ("folder", " that cannot be read"),
+)
 BIT_DEPTHS = (8, 10, 12, 14, 16)
+DEEPEST, MOST_SATURATED = 2**16 - 1, 0.01
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 JPEG_SIGNATURE, JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 JPEG_SIZES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # start-of-frame markers
 JPEG_SCAN, JPEG_FILL = 0xDA, 0xFF
+EXIF = b"Exif\0\0"  # may say that a JPEG is to be turned, which OpenCV does
+PNG_NEEDED = {b"tRNS", b"eXIf"}  # of the chunks that a picture can be shown without
+
+
+class Walk(NamedTuple):
+    """The films below a folder, in order of their paths, and what was left out, by its kind."""
+
+    films: tuple[Path, ...]
+    hidden: tuple[Path, ...]  # or a system's: files
+    hidden_folders: tuple[Path, ...]
+    other_formats: tuple[Path, ...]
+    unreadable_folders: tuple[Path, ...]
+
+
+def walk_films(root: Path) -> Walk:
+    """Return what lies below `root` by name: PNG and JPEG files, and what is left out.
+
+    Left out is what is hidden (its name begins with a dot), what systems leave beside films, and
+    pictures of other formats. Links are followed. A folder that is reached on several ways is read
+    once, by its own path where it has one below `root`; a link to a folder above leads nowhere.
+    """
+    own, linked = [root], list[Path]()
+    seen = {_identity(place) for place in root.resolve().parents}
+    kinds = {name: list[Path]() for name in Walk._fields}
+    while own or linked:
+        folder = own.pop() if own else linked.pop(0)
+        try:
+            if (place := _identity(folder)) in seen:
+                continue
+            seen.add(place)
+            with os.scandir(folder) as entries:
+                inside = sorted(entries, key=lambda entry: entry.name)
+        except OSError:
+            kinds["unreadable_folders"].append(folder)
+            continue
+        for entry in inside:
+            kind, file = _kind(entry), Path(entry.path)
+            if kind == "folder":
+                (linked if entry.is_symlink() else own).append(file)
+            elif kind:
+                kinds[kind].append(file)
+    return Walk(**{name: tuple(sorted(files)) for name, files in kinds.items()})
+
+
+def film_files(root: Path) -> tuple[Path, ...]:
+    """Return the films below `root` as `walk_films` does; one line says what is left out."""
+    found = walk_films(root)
+    if remark := _left_out(found, root):
+        say(remark)
+    return found.films
+
+
+def films_below(places: Iterable[Path]) -> list[Path]:
+    """Return the films at these places, each once, folders searched to the bottom as above.
+
+    A file that is named is taken as it is. Raises ValueError for a folder without films.
+    """
+    files = dict[Path, None]()
+    for place in places:
+        found = film_files(place) if place.is_dir() else (place,)
+        if not found:
+            raise ValueError(f"{place} holds no film; expected {', '.join(SUFFIXES)}")
+        files |= dict.fromkeys(found)
+    return list(files)
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    found = folder.stat()
+    return found.st_dev, found.st_ino
+
+
+def _kind(entry: os.DirEntry[str]) -> str:
+    """Return "folder", the field of Walk that an entry belongs to, or "" for what is no picture.
+
+    A link that leads nowhere is a film by its name, or a folder where that has no suffix.
+    """
+    name, lost = entry.name.lower(), False
+    try:
+        holds = Path(entry.path).stat() and entry.is_dir() if entry.is_symlink() else entry.is_dir()
+    except OSError:
+        holds, lost = False, not Path(name).suffix
+    if name.startswith(".") or name in SYSTEM_NAMES:
+        return "hidden_folders" if holds else "hidden"
+    if holds or lost:
+        return "unreadable_folders" if lost else "folder"
+    return "films" if name.endswith(SUFFIXES) else "other_formats" * name.endswith(OTHER_FORMATS)
+
+
+def _left_out(found: Walk, root: Path) -> str:
+    """Return the line that says what a walk left out, "" for nothing."""
+    parts = [
+        f"{counted(len(files), noun)}{why} ({files[0].relative_to(root)}"
+        f"{', …' if len(files) > 1 else ''})"
+        for files, (noun, why) in zip(found[1:], LEFT_OUT, strict=True)
+        if files
+    ]
+    return f"Left out below {root}: {', '.join(parts)}" if parts else ""
 
 
 def locate_films(films: Manifest, root: Path) -> Manifest:
     """Return the films with their files' paths below `root` as the fact `path`, "" without a file.
 
-    A film is named by its path below `root` as `core.tables.match_films` has it. One walk, links
-    followed once. Raises ValueError when two files fit one name, and two names one file.
+    A film is named by its path below `root` as `core.tables.match_films` has it; files are those of
+    `film_files`. Raises ValueError when two files fit one name, and two names one file.
     """
-    files = np.array(list(_pictures(root)), dtype=object)
+    files = np.array([str(file) for file in film_files(root)], dtype=object)
     below = np.array([Path(file).relative_to(root).as_posix() for file in files], dtype=object)
     row = join_films(films.image, below, source=str(root))
     path = [str(files[place]) if place >= 0 else "" for place in row.tolist()]
@@ -46,65 +160,96 @@ def found_films(films: Manifest) -> Int64[np.ndarray, " m"]:
     return np.flatnonzero(films.facts["path"].to_numpy(dtype=str) != "").astype(np.int64)
 
 
-def read_grey(file: str | Path) -> UInt8[np.ndarray, "h w"]:
+def read_grey(file: str | Path, *, bits: int = 0) -> UInt8[np.ndarray, "h w"]:
     """Decode a PNG or JPEG of any kind to eight bits of grey, exactly as OpenCV does.
 
     Colour becomes luma, transparency is ignored. Of more than eight bits the top eight are kept,
-    counted from the smallest of 10, 12, 14 and 16 bits that holds the film's brightest pixel.
+    counted from `bits`, the depth of its data set (`lucency.data.bit_depth`; 0: what holds all but
+    a hundredth of its own pixels); brighter pixels are white.
     Raises ValueError with the reason for a film that cannot be had whole: unreadable, empty, no
-    picture, truncated, damaged (PNG checksums), or of an absurd size, which is never allocated.
+    picture, truncated, damaged (PNG checksums; whatever libjpeg warns of, in its words), or of an
+    absurd size, which is never allocated.
     """
     try:
         content = Path(file).read_bytes()
     except OSError as error:
         raise ValueError(f"cannot be read: {error.strerror}") from error
-    width, height = _checked_size(content)
+    grey = decode(content)
+    if grey.dtype == np.uint8:
+        return grey
+    bits = bits or bits_that_hold([grey])
+    return np.right_shift(np.minimum(grey, 2**bits - 1), bits - 8).astype(np.uint8)
+
+
+def bits_that_hold(greys: Sequence[UInt[np.ndarray, ...]], *, least: int = 0) -> int:
+    """Return the smallest of `least` and more BIT_DEPTHS that holds the pixels of films, 8 of none.
+
+    It holds all but a share of MOST_SATURATED, films counting alike. Pixels at the end of 16 bits
+    do not count: they are markers, borders and defects; of a film of 16 bits they are few.
+    """
+    for bits in sorted({least or BIT_DEPTHS[0], *BIT_DEPTHS}):
+        above = [((grey >> bits != 0) & (grey != DEEPEST)).mean() for grey in greys if bits < 16]
+        if bits >= least and (not above or np.mean(above) <= MOST_SATURATED):
+            return bits
+    return BIT_DEPTHS[-1]
+
+
+def decode(content: bytes) -> UInt[np.ndarray, "h w"]:
+    """Return the grey of a PNG or JPEG file's content as stored, in 8 or 16 bits.
+
+    Raises ValueError as `read_grey` does.
+    """
+    if not content:
+        raise ValueError("zero bytes")
+    if content.startswith(PNG_SIGNATURE):
+        size, shown = _checked_png(content)
+        _refuse_absurd(*size)
+        return _decoded_by_opencv(shown)
+    if content.startswith(JPEG_SIGNATURE):
+        _refuse_absurd(*_jpeg_size(content))
+        return _decoded_jpeg(content)
+    raise ValueError("not an image: neither PNG nor JPEG")
+
+
+def _refuse_absurd(width: int, height: int) -> None:
     short, long = sorted((width, height))
     if short < SHORTEST_SIDE or long > LONGEST_SIDE or long > WIDEST_RATIO * short:
         raise ValueError(
             f"absurd size: {width} x {height} pixels, expected sides of {SHORTEST_SIDE} to "
             f"{LONGEST_SIDE} and at most {WIDEST_RATIO} : 1"
         )
+
+
+def _decoded_by_opencv(content: bytes) -> UInt[np.ndarray, "h w"]:
     encoded = np.frombuffer(content, dtype=np.uint8)
     grey = cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH)
     if grey is None:
         raise ValueError("damaged: its header is whole, its pixels cannot be decoded")
-    if grey.dtype == np.uint8:
-        return grey
-    depth = next(depth for depth in BIT_DEPTHS if int(grey.max()) < 2**depth)
-    return np.right_shift(grey, depth - 8).astype(np.uint8)
+    return grey
 
 
-def _pictures(root: Path) -> Iterator[str]:
-    """Yield the path of every picture file below `root`; folders reached twice are read once."""
-    folders, seen = [str(root)], set[tuple[int, int]]()
-    while folders:
-        folder = folders.pop()
-        place = Path(folder).stat()
-        if (place.st_dev, place.st_ino) in seen:
-            continue
-        seen.add((place.st_dev, place.st_ino))
-        with os.scandir(folder) as entries:
-            for entry in sorted(entries, key=lambda entry: entry.name):
-                if entry.is_dir():
-                    folders.append(entry.path)
-                elif entry.name.lower().endswith(SUFFIXES):
-                    yield entry.path
+def _decoded_jpeg(content: bytes) -> UInt8[np.ndarray, "h w"]:
+    """Return a JPEG's grey; ValueError with the words of libjpeg for what it warns of.
+
+    OpenCV writes such warnings to the terminal and goes on. simplejpeg raises them, and its luma is
+    OpenCV's bit for bit: both are of libjpeg-turbo.
+    """
+    try:
+        inks = simplejpeg.decode_jpeg_header(content)[2] in ("CMYK", "YCCK")
+        grey = simplejpeg.decode_jpeg(content, "CMYK" if inks else "GRAY")
+    except ValueError as error:
+        raise ValueError(f"damaged: {error}") from error
+    return _decoded_by_opencv(content) if inks or EXIF in content else grey[:, :, 0]
 
 
-def _checked_size(content: bytes) -> tuple[int, int]:
-    if not content:
-        raise ValueError("zero bytes")
-    if content.startswith(PNG_SIGNATURE):
-        return _png_size(content)
-    if content.startswith(JPEG_SIGNATURE):
-        return _jpeg_size(content)
-    raise ValueError("not an image: neither PNG nor JPEG")
+def _checked_png(content: bytes) -> tuple[tuple[int, int], bytes]:
+    """Return width and height, and the file without chunks that its picture does not need.
 
-
-def _png_size(content: bytes) -> tuple[int, int]:
-    """Return width and height; all chunks up to IEND must be there, the critical ones whole."""
+    All chunks up to IEND must be there, the critical ones whole. Of others (colour profiles, texts)
+    OpenCV would write to the terminal.
+    """
     place, kind, view = len(PNG_SIGNATURE), b"", memoryview(content)
+    shown = [view[:place]]
     while kind != b"IEND":
         if place + 12 > len(content):
             raise ValueError("truncated: the PNG has no end")
@@ -113,13 +258,16 @@ def _png_size(content: bytes) -> tuple[int, int]:
         if end + 4 > len(content):
             raise ValueError("truncated: the PNG has no end")
         checksum = struct.unpack_from(">I", content, end)[0]
-        if kind[:1].isupper() and zlib.crc32(view[place + 4 : end]) != checksum:
+        whole = zlib.crc32(view[place + 4 : end]) == checksum
+        if kind[:1].isupper() and not whole:
             raise ValueError(f"damaged: wrong checksum in the PNG's {kind.decode('latin-1')}")
+        if kind[:1].isupper() or (kind in PNG_NEEDED and whole):
+            shown.append(view[place : end + 4])
         place = end + 4
     if content[12:16] != b"IHDR":
         raise ValueError("damaged: the PNG does not begin with its header")
     width, height = struct.unpack_from(">II", content, len(PNG_SIGNATURE) + 8)
-    return width, height
+    return (width, height), b"".join(shown)
 
 
 def _jpeg_size(content: bytes) -> tuple[int, int]:

@@ -32,6 +32,7 @@ from lucency.core.manifest import (
 from lucency.core.parallel import in_workers
 from lucency.core.progress import silent
 from lucency.core.stage import produce
+from lucency.data.bit_depth import with_bits
 from lucency.data.images import read_grey
 
 CHUNK = 16  # films a task: about a third of a second of work
@@ -63,7 +64,7 @@ def prepare_film(
 def prepare_file(file: str | Path, *, preparation: Preparation) -> Square | str:
     """Return the film of a file as `prepare_film` does, or the reason why it cannot be decoded."""
     try:
-        return prepare_film(read_grey(file), preparation=preparation)
+        return prepare_film(read_grey(file, bits=preparation.bits), preparation=preparation)
     except ValueError as error:
         return str(error)
 
@@ -80,11 +81,12 @@ def prepare(
     """Return the films of `manifest` as the network sees them, from `out` or prepared into it.
 
     A call that was killed is continued by the same call, also after broken films were mended. The
-    bytes do not depend on `workers` or on interruptions. `progress(done, films)` is called as
-    films get done. Films that cannot be decoded leave the manifest and are listed in rejected.csv.
-    Raises ValueError when a film has no path, when `out` was made from other inputs, when a worker
-    process dies, when the disk is too full, and when more than 5 % of the films (and more than 10)
-    cannot be decoded; what is done stays done.
+    bytes do not depend on `workers` or on interruptions. The films' bit depth is found first, where
+    the preparation states none, and stands in that of what is returned. `progress(done, films)` is
+    called as films get done. Films that cannot be decoded leave the manifest and are listed in
+    rejected.csv. Raises ValueError when a film has no path, when `out` was made from other inputs,
+    when a worker process dies, when the disk is too full, and when more than 5 % of the films (and
+    more than 10) cannot be decoded; what is done stays done.
     """
     path = manifest.facts["path"].to_numpy(dtype=str)
     if len(manifest) == 0 or (path == "").any():
@@ -93,6 +95,11 @@ def prepare(
             "find them, or leave those rows out (found_films) before preparing"
         )
     size = np.array([_bytes_of(file) for file in path.tolist()], dtype=np.int64)
+    known = out / "preparation.json"  # of films that are prepared: they need not be read again
+    if known.is_file() and not preparation.bits:
+        bits = Preparation.model_validate_json(known.read_text(encoding="utf-8")).bits
+        preparation = preparation.model_copy(update={"bits": bits})
+    preparation = with_bits(preparation, path.tolist())
     inputs = {
         **inputs,
         "preparation": preparation.model_dump(),

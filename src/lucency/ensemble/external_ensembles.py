@@ -20,6 +20,7 @@ from lucency.ensemble.ensembles import EQUAL, METHODS, check_members, make_ensem
 from lucency.evaluation import external
 from lucency.evaluation.calibration import recalibrated
 from lucency.evaluation.compare import Entry, conclude_leaderboard, leaderboard
+from lucency.evaluation.summary import macro_over
 
 UNKNOWN_COST = float("nan")
 SHOWN = ("kind", "auc", "auc_low", "auc_high", "difference", "p_holm")
@@ -50,8 +51,9 @@ def ensemble_networks(
     films = None if labels is None else read_labelled(labels)
     validation = _validation_of(several, val)
     table = partial(_read_table, validation=validation, films=films, scale=scale)
-    read = external.read_networks(several, table=table)
-    networks = external.assume_one_split([external.named_as(films, one) for one in read])
+    networks = external.assume_one_split(
+        [external.named_as(films, one) for one in external.read_networks(several, table=table)]
+    )
     for part in ("val", "test"):
         check_members([one.of(part) for one in networks], part=part)
     if taken := {one.network for one in networks} & {EQUAL, *chosen}:
@@ -74,9 +76,11 @@ def ensemble_networks(
             [*networks, *ensembles], entries=entries, reference=EQUAL, choices=choices,
             progress=advance,
         )  # fmt: skip
+    tests = networks[0].of("test")
     answer: dict[str, object] = {
         "conclusion": conclude_leaderboard(found, reference=EQUAL),
         "difference": PAIRED,
+        "macro AUC": macro_over(tests.label, tests.findings),
     }
     for row in found.to_dict(orient="records"):
         answer[str(row["network"])] = {name: row[name] for name in SHOWN if not pd.isna(row[name])}

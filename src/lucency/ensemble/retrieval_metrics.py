@@ -18,7 +18,8 @@ from scipy import sparse
 from lucency.core.predictions import Features
 from lucency.ensemble import retrieval
 from lucency.ensemble.retrieval import NOBODY, Found, Index, search
-from lucency.evaluation.bootstrap import Weights, interval, once, ratio, resample_patients
+from lucency.evaluation.bootstrap import Weights, all_and_resampled, once, ratio
+from lucency.evaluation.intervals import FEWEST, auc_interval, mean_interval, no_interval
 from lucency.evaluation.metrics import auc, mean_over_films
 
 OVERALL = "overall"
@@ -75,8 +76,7 @@ def retrieval_table(
     The queries' patients are resampled. Raises ValueError for labels of other films or findings.
     """
     retrieval.require_labels(label, films=len(index), findings=len(queries.findings))
-    drawn = resample_patients(queries.patient, resamples=resamples, seed=seed)
-    weights = (once(len(queries)), drawn)
+    weights = all_and_resampled(queries.patient, resamples=resamples, seed=seed)
     top = found.row.shape[1]
     discount = 1 / np.log2(np.arange(2, top + 2))
     ideal, mean_gain, relevant_films, stated_films = _chances(queries, index, label, discount)
@@ -120,7 +120,7 @@ def recognition_table(queries: Features, *, resamples: int, seed: int) -> pd.Dat
         none = [(OVERALL, name, *[np.nan] * 3, by, 0, note) for name, by in chances.items()]
         return pd.DataFrame(none, columns=list(COLUMNS))
     patient = index.patient[rows]
-    weights = (once(len(rows)), resample_patients(patient, resamples=resamples, seed=seed))
+    weights = all_and_resampled(patient, resamples=resamples, seed=seed)
     every = np.ones(len(rows), dtype=bool)
     nearest = search(index, index.direction[rows], patient=np.full(len(rows), NOBODY), top=2).row
     other = np.where(nearest[:, 0] == rows, nearest[:, 1], nearest[:, 0])
@@ -135,10 +135,10 @@ def recognition_table(queries: Features, *, resamples: int, seed: int) -> pd.Dat
     similarity = np.concatenate(cosines).astype(np.float64)
     kind = np.repeat([1.0, 0.0], len(rows))
     both = np.concatenate([patient, patient])
-    plain = auc(kind, similarity, weights=once(len(both)))
-    drawn = auc(kind, similarity, weights=resample_patients(both, resamples=resamples, seed=seed))
-    low, high = interval(drawn)
-    pairs = (OVERALL, PAIRS, float(plain[0]), float(low), float(high), 0.5, len(rows), "")
+    area = float(auc(kind, similarity, weights=once(len(both)))[0])
+    ends = auc_interval(kind, similarity, owner=both)
+    note = no_interval(ends, patients=len(np.unique(both)), fewest=FEWEST)
+    pairs = (OVERALL, PAIRS, area, *ends, 0.5, len(rows), note)
     return pd.DataFrame([score, pairs], columns=list(COLUMNS))
 
 
@@ -201,22 +201,26 @@ def _score_row(
     score: PerQuery,
     mine: Bool[np.ndarray, " q"],
     chance: PerQuery,
-    weights: tuple[Weights, Weights],
+    weights: Weights,
 ) -> tuple[str, str, float, float, float, float, int, str]:
     """Return a row of COLUMNS: the mean score of the queries that are `mine`, with its interval.
 
-    `name` is its finding and metric; `weights` are plain and resampled. Queries without a score
-    (NaN) are left out of the score and of chance, and counted in the note.
+    `name` is its finding and metric; the first column of `weights` counts all once. Queries without
+    a score (NaN) are left out of the score and of chance, and counted in the note.
     """
     counted = mine & ~np.isnan(score)
     queries, used = int(mine.sum()), int(counted.sum())
     value, chance = (np.where(counted, part, np.nan) for part in (score, chance))
-    low, high = interval(mean_over_films(value, weights=weights[1]))
-    plain, random = (mean_over_films(part, weights=weights[0])[0] for part in (value, chance))
-    note = "not computable: no query with this finding" if not queries else ""
+    sampled, random = (mean_over_films(part, weights=weights) for part in (value, chance))
+    people = len(np.unique(weights.owner[counted]))
+    ends = mean_interval(sampled, patients=people)
+    notes = [no_interval(ends, patients=people) if used else ""]
     if used < queries:
-        note = f"{'left out' if used else 'not computable'}: {queries - used:,} {WITHOUT}"
-    return (*name, float(plain), float(low), float(high), float(random), used, note)
+        notes += [f"{'left out' if used else 'not computable'}: {queries - used:,} {WITHOUT}"]
+    elif not queries:
+        notes += ["not computable: no query with this finding"]
+    note = "; ".join(filter(None, notes))
+    return (*name, float(sampled[0]), *ends, float(random[0]), used, note)
 
 
 def _average(

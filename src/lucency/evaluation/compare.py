@@ -12,13 +12,14 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float64, Int64
+from scipy.special import ndtr
 from scipy.stats import t as student
 
 from lucency.config.sections import EvaluationChoices
 from lucency.core.predictions import Predictions
 from lucency.evaluation.bootstrap import HIGH, MACRO, all_and_resampled, mean_over_findings
 from lucency.evaluation.evaluate import TRIVIAL, evaluate, require_one_part, thresholds_of
-from lucency.evaluation.intervals import FEWEST, macro_error
+from lucency.evaluation.intervals import FEWEST, NORMAL, macro_error, patients_of_rarer
 from lucency.evaluation.metrics import by_finding
 from lucency.evaluation.significance import LEVEL, delong_difference, holm, signed_rank
 from lucency.evaluation.significance import not_computable as no_error
@@ -57,7 +58,7 @@ def compare(several: Sequence[Predictions], *, resamples: int, seed: int) -> pd.
     The difference is `network` minus `other`, paired: what makes a film hard for both cancels out.
     Of a finding, its 95 % interval and p are by DeLong's error, patients as clusters, and Student's
     t of the patients of the rarer class less one; with fewer than three of them there is neither.
-    Of macro they are by `macro_error` and t, from the same resampled patients for both. The row
+    Of macro they are by `macro_error`, from the same resampled patients for both. The row
     over findings has the p of the signed-rank test, and its difference is the median. `p_holm` is p
     corrected (Holm 1979) for all pairs, of findings for all pairs and findings; intervals are not
     corrected. A p that is not computable is NaN and its note says why. Raises ValueError for
@@ -76,7 +77,7 @@ def compare(several: Sequence[Predictions], *, resamples: int, seed: int) -> pd.
         name: by_finding("auc", first.label, score, weights=weights)
         for name, score in scores.items()
     }
-    patients = patients_of_rarer(first)
+    patients = patients_of_rarer(first.label, owner=first.patient)
     columns, rows = (*first.findings, MACRO, OVER_FINDINGS), []
     for one, other in combinations(scores, 2):
         apart = areas[one] - areas[other]
@@ -212,13 +213,6 @@ def macro_auc_rows(table: pd.DataFrame) -> pd.DataFrame:
     return table.loc[(table["finding"] == MACRO) & (table["metric"] == "auc")]
 
 
-def patients_of_rarer(films: Predictions) -> Int64[np.ndarray, " k"]:
-    """Return how many patients have films of each finding's rarer class."""
-    patient = films.patient
-    classes = [[patient[label == value] for value in (1, 0)] for label in films.label.T]
-    return np.array([min(len(np.unique(one)) for one in both) for both in classes])
-
-
 def macro_test(difference: Float64[np.ndarray, "k c"], patients: Int64[np.ndarray, " k"]) -> Tested:
     """Return the test of a mean difference over findings, by its `macro_error`.
 
@@ -226,10 +220,9 @@ def macro_test(difference: Float64[np.ndarray, "k c"], patients: Int64[np.ndarra
     are those of its rarer class.
     """
     value = float(mean_over_findings(difference)[0])
-    error, freedom = macro_error(difference, patients=patients)
+    error = macro_error(difference, patients=patients)
     if error > 0:
-        reach = float(student.ppf(HIGH, freedom)) * error
-        p = float(2 * student.sf(abs(value) / error, freedom))
+        reach, p = NORMAL * error, float(2 * ndtr(-abs(value) / error))
         return Tested(value, value - reach, value + reach, p, "bootstrap", "")
     if value == 0:
         return Tested(0.0, 0.0, 0.0, 1.0, "bootstrap", "")

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Float64, Int64
 
+from lucency.core.manifest import listed, mean_over
 from lucency.core.predictions import Predictions
 from lucency.evaluation import bootstrap, intervals
 from lucency.evaluation.bootstrap import MACRO, MICRO, Weights, mean_over_findings
@@ -119,9 +120,10 @@ def evaluate(
         rows += [(one, name, *numbers, *count, note) for one, (*numbers, note), count in several]
     for name, metric in PER_FILM.items():
         value, *sampled = metric.function(label, inputs[metric.takes], weights=weights)
-        drawn = np.array(sampled)
-        note = _lost(drawn) if whole[0] else UNLABELLED
-        rows.append((PER_FILM_ROW, name, value, *bootstrap.interval(drawn), *whole, note))
+        note = _lost(np.array(sampled)) if whole[0] else UNLABELLED
+        ends = intervals.bootstrap_interval(np.array([value, *sampled]), patients=whole[-1])
+        note = note or intervals.no_interval(ends, patients=whole[-1])
+        rows.append((PER_FILM_ROW, name, value, *ends, *whole, note))
     table = pd.DataFrame(rows, columns=list(COLUMNS[1:]))
     table.insert(0, "network", predictions.network)
     return table
@@ -251,7 +253,7 @@ def _described(name: str, column: Column, values: Values, place: int) -> Describ
         low, high = intervals.logit_interval(centre, patients=column.patients["positives"])
         note = _bias(value, centre[0])
     else:
-        low, high = bootstrap.interval(found[1:]).tolist()
+        low, high = intervals.bootstrap_interval(found, patients=_rarer(name, column))
         note = _lost(found[1:])
     return value, low, high, note
 
@@ -273,8 +275,13 @@ def _described_macro(
     elif known:
         centre = _counted(WITHOUT_BIAS if name == UNBIASED else name, values)
         rarer = np.array([_rarer(name, one) for one in columns])
-        low, high = intervals.macro_interval(centre, patients=rarer)
-        notes.append("" if low == low else "no interval: the same in every resample")
+        of = (
+            intervals.macro_interval_of_ranks
+            if name in intervals.RANKS
+            else intervals.macro_interval
+        )
+        low, high = of(centre, patients=rarer)
+        notes.append("" if low == low else intervals.ALIKE)
         notes.append(_bias(value, mean_over_findings(centre)[0]))
     return value, low, high, "; ".join(filter(None, notes))
 
@@ -317,12 +324,9 @@ def _over(
     value: Float64[np.ndarray, " k"],
 ) -> str:
     """Return which findings a mean is over, and which count 0."""
-    out = [one for one, number in zip(findings, counted, strict=True) if np.isnan(number)]
     zero = np.array(findings)[np.isnan(value) & ~np.isnan(counted)].tolist()
-    kept = len(findings) - len(out)
-    without = f", without {', '.join(out)}" if out and kept else ""
-    never = f", 0 for {', '.join(zero)}, which is never called so" if zero else ""
-    return f"mean over {kept} of {len(findings)} findings{without}{never}"
+    never = f", 0 for {listed(zero, most=6)}, which is never called so" if zero else ""
+    return mean_over(findings, ~np.isnan(counted)) + never
 
 
 def _counts(label: Labels, patient: Patient) -> tuple[int, int, int]:

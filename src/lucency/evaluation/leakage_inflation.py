@@ -32,6 +32,13 @@ from lucency.evaluation import bootstrap
 from lucency.evaluation.bootstrap import MACRO, MICRO, Weights, mean_over_findings
 from lucency.evaluation.compare import macro_auc_rows
 from lucency.evaluation.evaluate import metric_inputs, thresholds_of
+from lucency.evaluation.intervals import (
+    NORMAL,
+    bootstrap_interval,
+    macro_error,
+    macro_error_of_ranks,
+    patients_of_rarer,
+)
 from lucency.evaluation.metrics import METRICS, by_finding
 
 SHOWN = (
@@ -92,28 +99,36 @@ def inflate(
 ) -> pd.DataFrame:
     """Return what a network scores on its own test films, on untouched ones, and the difference.
 
-    The metrics are those of SHOWN. Macro means over the findings that are computable on both sides,
-    in every resample anew; micro pools all cells. The 95 % intervals resample the patients of both
-    sets of films, each by itself, since they are other patients. The Brier score is better when
-    lower: there inflation is negative. `seen` are the patients of all the network's own films, of
-    any part. Raises ValueError when one of them is among the untouched, or when the two sides have
-    other findings.
+    The metrics are those of SHOWN. Macro means over the findings that are computable on both sides;
+    micro pools all cells. The 95 % intervals are by the standard errors of evaluation.intervals,
+    from resampled patients; both sides have other patients, so that their variances add up. The
+    Brier score is better when lower: there inflation is negative. `seen` are the patients of all
+    the network's own films, of any part. Raises ValueError when one of them is among
+    the untouched, or when the two sides have other findings.
     """
     _check(own, untouched, seen)
-    plain, drawn = [], []
+    sides = []
     for place, side in enumerate((own, untouched)):
-        weights = bootstrap.resample_patients(side.patient, resamples=resamples, seed=seed + place)
-        plain.append(_scores(side, threshold, bootstrap.once(len(side))))
-        drawn.append(_scores(side, threshold, weights))
+        draws = {"resamples": resamples, "seed": seed + place}
+        weights = bootstrap.all_and_resampled(side.patient, **draws)
+        sides.append(_scores(side, threshold, weights))
+    rarer = [patients_of_rarer(side.label, owner=side.patient) for side in (own, untouched)]
+    every = [np.array([len(np.unique(side.patient))]) for side in (own, untouched)]
     rows = []
     for key in SHOWN:
-        means, findings = _means(*(side[key] for side in plain))
-        sampled, _ = _means(*(side[key] for side in drawn))
-        value = [float(mean[0]) for mean in means]
-        bounds = [bootstrap.interval(mean) for mean in (*sampled, sampled[0] - sampled[1])]
-        both = (value[0], *bounds[0], value[1], *bounds[1])
-        apart = (value[0] - value[1], *bounds[2])
-        rows.append((own.network, *key, *both, *apart, len(own), len(untouched), findings))
+        each = [side[key] for side in sides]
+        both = ~np.isnan([value[:, 0] for value in each]).any(axis=0)
+        mine, theirs = (
+            _with_error(key, value[both], patients=patients[both])
+            for value, patients in zip(each, rarer if key[1] == MACRO else every, strict=True)
+        )
+        apart, error = mine[0] - theirs[0], float(np.hypot(mine[1], theirs[1]))
+        ends = [
+            end
+            for value, spread in (mine, theirs, (apart, error))
+            for end in (value, value - NORMAL * spread, value + NORMAL * spread)
+        ]
+        rows.append((own.network, *key, *ends, len(own), len(untouched), int(both.sum())))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -183,12 +198,13 @@ def at_half(predictions: Predictions, *, resamples: int, seed: int) -> pd.DataFr
         raise ValueError(f"{predictions.network}: no films; expected those of one part")
     plain = predictions.uncalibrated()
     drawn = bootstrap.all_and_resampled(plain.patient, resamples=resamples, seed=seed)
+    people = len(drawn.times)
     pooled = drawn.of_cells(len(plain.findings))
     label, logit = plain.label.ravel(), plain.logit.ravel()
     inputs, rows = {"logit": logit, "decision": logit > 0}, {}
     for name in HALF_METRICS:
         value = METRICS[name].function(label, inputs[METRICS[name].takes], weights=pooled)
-        rows[name] = (value[0], *bootstrap.interval(value[1:]))
+        rows[name] = (value[0], *bootstrap_interval(value, patients=people))
     return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high"])
 
 
@@ -207,13 +223,14 @@ def _sentence(row: dict[Hashable, Any]) -> str:
     return f"{row['network']} {row['own_test']:.3f} and {row['held_out']:.3f}, {gap}, {effect}"
 
 
-def _means(
-    mine: Float64[np.ndarray, "c r"], theirs: Float64[np.ndarray, "c r"]
-) -> tuple[list[Float64[np.ndarray, " r"]], int]:
-    """Return both sides' means over what is computable on both, and how many that is at first."""
-    both = ~(np.isnan(mine) | np.isnan(theirs))
-    means = [mean_over_findings(np.where(both, side, np.nan)) for side in (mine, theirs)]
-    return means, int(both[:, 0].sum())
+def _with_error(
+    key: tuple[str, str], value: Float64[np.ndarray, "c r"], *, patients: Int64[np.ndarray, " c"]
+) -> tuple[float, float]:
+    """Return the mean over findings and its standard error; NaN where there is none."""
+    mean = float(mean_over_findings(value)[0]) if len(value) else np.nan
+    if key == ("auc", MACRO):
+        return mean, macro_error_of_ranks(value, patients=patients)[0]
+    return mean, macro_error(value, patients=patients)
 
 
 def _check(own: Predictions, untouched: Predictions, seen: Int64[np.ndarray, " p"]) -> None:

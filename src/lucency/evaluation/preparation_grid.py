@@ -24,9 +24,10 @@ from lucency.core.manifest import Preparation
 from lucency.core.predictions import Predictions
 from lucency.core.tables import load_tables
 from lucency.evaluation import bootstrap
+from lucency.evaluation.ablation_effects import FEWEST_SEEDS, mean_over_seeds
 from lucency.evaluation.bootstrap import Weights, mean_over_findings
-from lucency.evaluation.compare import check_comparable, macro_test, patients_of_rarer
-from lucency.evaluation.intervals import macro_interval
+from lucency.evaluation.compare import check_comparable, macro_test
+from lucency.evaluation.intervals import bootstrap_interval, patients_of_rarer
 from lucency.evaluation.metrics import by_finding, mean_over_films
 from lucency.evaluation.significance import LEVEL, holm
 
@@ -104,11 +105,11 @@ def compare_cells(
 
     `predictions` holds a cell's predictions of all films, one for each repeat of the
     cross-validation, the same folds for all cells; a macro AUC is the mean over them. 95 %
-    intervals resample patients and repeats, the same for all cells; so they hold the noise of folds
-    and fits too, as far as so many repeats show it. `off_p` and `own_p` are of the difference's
-    spread over resamples, `off_p_holm` and `own_p_holm` corrected for all cells that are paired
-    with OFF, or with OWN (Holm 1979), each by itself. `share_best` is the share of resamples in
-    which the cell's macro AUC is the highest; cells that tie share it.
+    intervals and p hold the noise of patients and, from two repeats on, that of folds and fits
+    (`ablation_effects.mean_over_seeds`); from one repeat the noise of patients alone. `off_p_holm`
+    and `own_p_holm` are corrected for all cells that are paired with OFF, or with OWN (Holm 1979),
+    each by itself. `share_best` is the share of resamples of patients and repeats in which the
+    cell's macro AUC is the highest; cells that tie share it.
     The summary has name and value: `cells`, how many; `spread`, the highest less the lowest macro
     AUC; `width`, the mean width of a cell's interval, `paired_width` that of its difference from
     OWN; `optimism`, how much higher than true the highest macro AUC is for having been chosen.
@@ -121,17 +122,16 @@ def compare_cells(
     share = np.column_stack(
         [equal, bootstrap.resample_repeats(repeats, resamples=resamples, seed=seed)]
     )
-    each = np.stack([_areas(several, drawn, share) for several in predictions.values()])
-    area, patients = np.stack([mean_over_findings(one) for one in each]), patients_of_rarer(first)
-    low, high = np.transpose([macro_interval(one, patients=patients) for one in each])
+    each = np.stack([_areas(several, drawn) for several in predictions.values()])
+    area = np.stack([_mean_area(repeated, share) for repeated in each])
+    patients = patients_of_rarer(first.label, owner=first.patient)
     cells = [
         (name, (one := grid[name]).order, one.clahe_clip, one.clahe_tiles) for name in predictions
     ]
     table = pd.DataFrame(cells, columns=["cell", "order", "clip", "tiles"])
-    table = table.assign(auc=area[:, 0], low=low, high=high)
-    paired = {
-        name: _paired(each, list(predictions).index(cell), patients) for name, cell in FROM.items()
-    }
+    table = table.assign(auc=area[:, 0], **_tested(each, patients)[["low", "high"]])
+    place = {name: list(predictions).index(cell) for name, cell in FROM.items()}
+    paired = {name: _paired(each, reference, patients) for name, reference in place.items()}
     for name, tests in paired.items():
         table = table.join(tests.drop(columns="note").add_prefix(f"{name}_"))
     notes = zip(*(tests["note"] for tests in paired.values()), strict=True)
@@ -169,10 +169,11 @@ def average_measures(
     for cell, table in value.items():
         for measure in table:
             mine, plain = (one[measure].to_numpy(np.float64) for one in (table, value[OFF]))
-            mean, change = (mean_over_films(one, weights=drawn) for one in (mine, mine - plain))
-            ends = [float(end) for one in (mean, change) for end in bootstrap.interval(one[1:])]
+            people = len(np.unique(patient[~np.isnan(mine)]))
+            means = [mean_over_films(one, weights=drawn) for one in (mine, mine - plain)]
+            ends = [end for one in means for end in bootstrap_interval(one, patients=people)]
             about = (cell, str(measure), int((~np.isnan(mine)).sum()))
-            rows.append((*about, mean[0], *ends[:2], change[0], *ends[2:]))
+            rows.append((*about, means[0][0], *ends[:2], means[1][0], *ends[2:]))
     columns = ["cell", "measure", "films", "value", "low", "high"]
     return pd.DataFrame(rows, columns=[*columns, "change", "change_low", "change_high"])
 
@@ -237,23 +238,37 @@ def _check(predictions: Repeats, grid: Mapping[str, Preparation]) -> Predictions
     return predictions[OFF][0]
 
 
-def _areas(
-    several: Sequence[Predictions], drawn: Weights, share: Float64[np.ndarray, "s r"]
-) -> Float64[np.ndarray, "k r"]:
-    """Return each finding's mean AUC over repeats, of all films and in every resample."""
+def _areas(several: Sequence[Predictions], drawn: Weights) -> Float64[np.ndarray, "s k r"]:
+    """Return every repeat's AUC of each finding, of all films and in every resample."""
     areas = [by_finding("auc", one.label, one.calibrated, weights=drawn) for one in several]
-    return np.einsum("skr,sr->kr", np.stack(areas), share)
+    return np.stack(areas)
+
+
+def _mean_area(
+    area: Float64[np.ndarray, "s k r"], share: Float64[np.ndarray, "s r"]
+) -> Float64[np.ndarray, " r"]:
+    """Return the macro AUC, the mean over repeats by their share in each resample."""
+    return mean_over_findings(np.einsum("skr,sr->kr", area, share))
 
 
 def _paired(
-    area: Float64[np.ndarray, "c k r"], reference: int, patients: Int64[np.ndarray, " k"]
+    area: Float64[np.ndarray, "c s k r"], reference: int, patients: Int64[np.ndarray, " k"]
 ) -> pd.DataFrame:
     """Return the difference of every cell from one of them, which has no test against itself."""
-    apart = area - area[reference]
-    tests = [macro_test(rows, patients) for rows in apart]
-    table = pd.DataFrame(tests).drop(columns="test")
+    table = _tested(area - area[reference], patients)
     p = table["p"].where(table.index != reference).to_numpy(dtype=np.float64)
     return table.assign(p=p, p_holm=holm(p))
+
+
+def _tested(
+    value: Float64[np.ndarray, "c s k r"], patients: Int64[np.ndarray, " k"]
+) -> pd.DataFrame:
+    """Return every cell's mean over findings and repeats, its interval, and p of a mean of 0."""
+    if value.shape[1] < FEWEST_SEEDS:
+        return pd.DataFrame([macro_test(one, patients) for one in value[:, 0]]).drop(columns="test")
+    macro = np.array([[mean_over_findings(one) for one in cell] for cell in value]).swapaxes(0, 1)
+    found = mean_over_seeds(macro[..., 0], macro[..., 1:])._asdict()
+    return pd.DataFrame({"difference": found.pop("value"), **found, "note": ""})
 
 
 def _optimism(area: Float64[np.ndarray, " c"], drawn: Float64[np.ndarray, "c r"]) -> float:

@@ -13,7 +13,7 @@ import pandas as pd
 from jaxtyping import Bool, Float64
 from scipy.special import ndtr, ndtri
 
-from lucency.core.manifest import OLDEST
+from lucency.core.manifest import OLDEST, mean_over
 from lucency.core.plan import COPY_MARK
 from lucency.core.predictions import Predictions
 from lucency.evaluation import bootstrap
@@ -201,9 +201,7 @@ def _note(label: Label, inside: Rows, area: Values, gap: Values) -> str:
 
 def _macro_note(findings: tuple[str, ...], gap: Sampled, over: Bool[np.ndarray, " k"]) -> str:
     """Return which findings a mean is over, for the gap too, and how many resamples lack one."""
-    without = [name for name, counts in zip(findings, over, strict=True) if not counts]
-    note = f"mean over {over.sum()} of {len(over)} findings"
-    note += f", without {', '.join(without)}" if without and over.any() else ""
+    note = mean_over(findings, over)
     paired = over & ~np.isnan(gap[:, 0])
     note += f"; gap over {paired.sum()}" if paired.sum() < over.sum() else ""
     lost = int(np.isnan(gap[paired]).any(axis=0).sum())

@@ -1,6 +1,6 @@
 """The evaluation of several networks: metrics, comparison, calibration, subgroups, conclusion.
 
-Letters in shapes: k findings.
+Letters in shapes: n films, k findings.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float64
+from jaxtyping import Float, Float64
 
 from lucency.config.sections import EvaluationChoices
+from lucency.core.manifest import mean_over
 from lucency.core.predictions import Predictions
 from lucency.core.tables import load_tables
 from lucency.evaluation.calibration import brier_parts, reliability_table
@@ -96,6 +97,12 @@ def fit_thresholds(several: Sequence[Predictions], *, choices: EvaluationChoices
     """Return every network's thresholds, fitted on its predictions of validation films."""
     rule = {"method": choices.threshold, "recall": choices.recall}
     return _stack(threshold_table(one, **rule) for one in several)
+
+
+def macro_over(label: Float[np.ndarray, "n k"], findings: Sequence[str]) -> str:
+    """Return over which findings macro AUC is the mean: those that have positives and negatives."""
+    positive, negative = ((label == value).any(axis=0) for value in (1, 0))
+    return mean_over(findings, np.asarray(positive & negative))
 
 
 def load_evaluation(folder: Path) -> Evaluation:

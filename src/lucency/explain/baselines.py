@@ -14,9 +14,9 @@ import pandas as pd
 from jaxtyping import Float32, Float64, Int64
 
 from lucency.evaluation.evaluate import MACRO
+from lucency.evaluation.intervals import FEWEST, difference_interval
 from lucency.explain.heatmaps import Heatmaps, cover, even_centres
 from lucency.explain.localization import (
-    ONE_PATIENT,
     Boxes,
     boxed_films,
     mean_by_finding,
@@ -44,9 +44,11 @@ def baseline_table(
     )
     rows = []
     for other, hits in zip(baselines, theirs, strict=True):
-        apart = with_interval(own - hits, boxed.counts).T.tolist()
-        for finding, count, ends in zip((*maps.findings, MACRO), boxed.counts, apart, strict=True):
-            note = ONE_PATIENT if count[1] == 1 else ""
+        apart, why = with_interval(
+            own - hits, boxed.counts, ends=difference_interval, fewest=FEWEST
+        )
+        named = zip((*maps.findings, MACRO), boxed.counts, apart.tolist(), why, strict=True)
+        for finding, count, ends, note in named:
             rows.append((maps.method, other.method, finding, *ends, *count[:2], note))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
@@ -140,11 +142,12 @@ def _means_of_others(
 
 
 def _compared(method: str, mine: pd.DataFrame) -> str:
-    kinds: dict[str, list[str]] = {"above": [], "below": [], "not significantly different from": []}
+    names = ("above", "below", "not significantly different from", "not compared with")
+    kinds: dict[str, list[str]] = {name: [] for name in names}
     for row in mine.to_dict("records"):
         low, high = row["low"], row["high"]
         known = row["note"] if np.isnan(low) else f"{low:.3f} to {high:.3f}"
-        kind = list(kinds)[0 if low > 0 else 1 if high < 0 else 2]
+        kind = names[0 if low > 0 else 1 if high < 0 else 2 if low == low else 3]
         kinds[kind].append(f"{row['baseline']} {row['difference']:+.3f} ({known})")
     parts = [f"{kind} {', '.join(several)}" for kind, several in kinds.items() if several]
     return f"Pointing game of {method}, difference with 95 % interval: {'; '.join(parts)}."

@@ -19,7 +19,8 @@ from scipy.stats import rankdata
 
 from lucency.core.manifest import nearest, read_table
 from lucency.core.predictions import Predictions
-from lucency.evaluation.bootstrap import interval, once, ratio, resample_patients
+from lucency.evaluation.bootstrap import all_and_resampled, once, ratio
+from lucency.evaluation.intervals import bootstrap_interval, no_interval
 from lucency.evaluation.metrics import mean_over_films
 from lucency.explain.baselines import baseline_maps, baseline_table
 from lucency.explain.heatmaps import FRAME, Heatmaps, even_centres, load_heatmaps, save_heatmaps
@@ -238,15 +239,14 @@ def _faith(
     if not stated.any():
         return 0, 0, np.nan, np.nan, np.nan, np.nan, np.nan, NO_FILMS
     patient = mine["patient"].to_numpy(dtype=np.int64)[stated]
-    weights = resample_patients(patient, resamples=resamples, seed=seed)
-    low, high = interval(mean_over_films(counted[stated], weights=weights)).tolist()
+    weights = all_and_resampled(patient, resamples=resamples, seed=seed)
+    sampled = mean_over_films(counted[stated], weights=weights)
     films, people, notes = int(stated.sum()), len(np.unique(patient)), []
     mean, baseline, better = (
         float(mean_over_films(one[stated], weights=once(films))[0]) for one in (value, random, gain)
     )
     if left := len(mine) - films:
         notes.append(f"{left} of {len(mine)} maps are the same everywhere, left out")
-    if people < 2:
-        notes.append("no interval: films of one patient")
-        low = high = np.nan
-    return films, people, mean, baseline, better, low, high, "; ".join(notes)
+    low, high = bootstrap_interval(sampled, patients=people)
+    notes.append(no_interval((low, high), patients=people))
+    return films, people, mean, baseline, better, low, high, "; ".join(filter(None, notes))

@@ -22,8 +22,17 @@ import pandas as pd
 from jaxtyping import Bool, Float32, Float64, Int64
 
 from lucency.core.manifest import BOX_COLUMNS, require
-from lucency.evaluation.bootstrap import Weights, all_and_resampled, interval, ratio, with_macro
+from lucency.evaluation.bootstrap import Weights, all_and_resampled, ratio, with_macro
 from lucency.evaluation.evaluate import MACRO
+from lucency.evaluation.intervals import (
+    AVERAGED,
+    FEWEST,
+    Bounds,
+    bootstrap_interval,
+    macro_interval,
+    mean_interval,
+    no_interval,
+)
 from lucency.explain.heatmaps import FRAME, Centres, Corners, Heatmaps, blend, cover, enlarge
 
 BRIGHTEST = 255.0
@@ -42,9 +51,9 @@ LOCALIZATION_COLUMNS = (
     "accuracy_low", "accuracy_high", "afp", "afp_low", "afp_high", "note",
 )  # fmt: skip
 NO_BOX = "not computable: no box of this finding"
-ONE_PATIENT = "no interval: the films are of one patient"
 Overlaps = Float64[np.ndarray, "d b"]
 Value = Float64[np.ndarray, " m"]
+Ends = Callable[..., Bounds]  # of resamples and patients, as mean_interval
 
 
 class Boxes(NamedTuple):
@@ -91,12 +100,17 @@ def localize(maps: Heatmaps, *, boxes: pd.DataFrame, resamples: int, seed: int) 
     whole = np.where(own[..., :1] > 0, own.sum(axis=0), 0)
     shares = np.stack([ratio(hits, own + 0 * hits), ratio(wrong, whole + 0 * wrong)], axis=1)
     shares = with_macro(shares.reshape(len(shares), -1)).reshape(-1, *shares.shape[1:])
-    found = with_interval(shares, boxed.counts).transpose(1, 3, 2, 0)
-    named = zip((*maps.findings, MACRO), boxed.counts, boxed.notes, found, strict=True)
+    found, why = [], []
+    for accuracy, false in zip(*shares.transpose(1, 2, 0, 3), strict=True):
+        hit, reasons = with_interval(accuracy, boxed.counts, ends=mean_interval, fewest=FEWEST)
+        wrong, _ = with_interval(false, boxed.counts, ends=bootstrap_interval)
+        found.append(np.column_stack([hit, wrong]).tolist())
+        why.append(reasons)
+    named = zip((*maps.findings, MACRO), boxed.counts, boxed.notes, strict=True)
     rows = [
-        (maps.method, finding, *limit, *count, *cells.ravel().tolist(), note)
-        for finding, count, note, several in named
-        for limit, cells in zip(LIMITS, several, strict=True)
+        (maps.method, finding, *limit, *count, *found[t][k], _joined(note, why[t][k]))
+        for k, (finding, count, note) in enumerate(named)
+        for t, limit in enumerate(LIMITS)
     ]
     return pd.DataFrame(rows, columns=list(LOCALIZATION_COLUMNS))
 
@@ -141,19 +155,20 @@ def pointing(maps: Heatmaps, *, boxes: pd.DataFrame, resamples: int, seed: int) 
     levels = [f"levels {' and '.join(f'{one:.2f}' for one in two)}" for two in level]
     plain = [""] * (len(maps.findings) + 1)
     measures = (
-        (GAME, pointing_game(maps, pairs=pairs), plain),
-        ("energy inside", energy_inside(maps, pairs=pairs), plain),
-        ("fitted IoU", fitted, [*levels, ""]),
+        (GAME, pointing_game(maps, pairs=pairs), plain, FEWEST),
+        ("energy inside", energy_inside(maps, pairs=pairs), plain, AVERAGED),
+        ("fitted IoU", fitted, [*levels, ""], AVERAGED),
     )
     rows = []
-    for measure, value, remarks in measures:
-        found = with_interval(mean_by_finding(boxed, value), boxed.counts).T.tolist()
+    for measure, value, remarks, fewest in measures:
+        means = mean_by_finding(boxed, value)
+        found, why = with_interval(means, boxed.counts, ends=mean_interval, fewest=fewest)
         for place, finding in enumerate((*maps.findings, MACRO)):
             mine = (pairs.column == place) | (finding == MACRO)
             left, count = int((mine & np.isnan(value)).sum()), boxed.counts[place][:2]
             out = f"{left} films not computable, left out" if left else ""
-            note = "; ".join(filter(None, (boxed.notes[place], out, remarks[place])))
-            rows.append((maps.method, finding, measure, *count, *found[place], note))
+            note = _joined(boxed.notes[place], why[place], out, remarks[place])
+            rows.append((maps.method, finding, measure, *count, *found[place].tolist(), note))
     return pd.DataFrame(rows, columns=list(POINTING_COLUMNS))
 
 
@@ -333,12 +348,12 @@ def boxed_films(maps: Heatmaps, boxes: pd.DataFrame, *, resamples: int, seed: in
         people = len(np.unique(maps.patient[films]))
         number = sum(len(pairs.corners[pair]) for pair in np.flatnonzero(mine))
         counts.append((len(films), people, number))
-        notes.append(ONE_PATIENT if people == 1 else "" if people else NO_BOX)
+        notes.append("" if people else NO_BOX)
     without = [name for name, note in zip(maps.findings, notes, strict=False) if note == NO_BOX]
     number = len(maps.findings) - len(without)
     mean = f"mean over {number} of {len(maps.findings)} findings"
     mean += f", without {', '.join(without)}" if without else ""
-    notes[-1] = f"{ONE_PATIENT}; {mean}" if counts[-1][1] == 1 else mean
+    notes[-1] = mean
     return BoxedFilms(pairs, weights, counts, notes)
 
 
@@ -355,16 +370,30 @@ def sum_by_finding(
 
 
 def with_interval(
-    value: Float64[np.ndarray, "k1 *t r"], counts: Sequence[tuple[int, int, int]]
-) -> Float64[np.ndarray, "3 k1 *t"]:
-    """Return each value over all films, and both ends of its 95 % interval.
+    value: Float64[np.ndarray, "k1 r"],
+    counts: Sequence[tuple[int, int, int]],
+    *,
+    ends: Ends,
+    fewest: int = AVERAGED,
+) -> tuple[Float64[np.ndarray, "k1 3"], list[str]]:
+    """Return each value over all films with both ends of its 95 % interval, and why it has none.
 
-    Films of one patient, whom every resample holds as a whole, give no interval (NaN); `counts` are
-    of `BoxedFilms`.
+    `ends` is the rule of a finding, such as `mean_interval`; that of the mean over findings is
+    `macro_interval`, or the same where all resamples are alike. With fewer patients than `fewest`
+    there is none (NaN); `counts` are of `BoxedFilms`.
     """
-    found = np.stack([value[..., 0], *interval(value[..., 1:])])
-    found[1:, [patients == 1 for _, patients, _ in counts]] = np.nan
-    return found
+    people = [patients for _, patients, _ in counts]
+    each = zip(value, people[:-1], strict=False)
+    found = [ends(row, patients=patients, fewest=fewest) for row, patients in each]
+    mean = macro_interval(value[:-1], patients=np.array(people[:-1]))
+    pooled = ends(value[-1], patients=people[-1], fewest=fewest)
+    found.append(pooled if np.isnan(pooled + mean).any() else mean)
+    several = zip(found, people, strict=True)
+    why = [
+        no_interval(one, patients=patients, fewest=fewest) if patients else ""
+        for one, patients in several
+    ]
+    return np.column_stack([value[:, 0], np.array(found)]), why
 
 
 def mean_by_finding(boxed: BoxedFilms, value: Value) -> Float64[np.ndarray, "k1 r"]:
@@ -376,6 +405,10 @@ def mean_by_finding(boxed: BoxedFilms, value: Value) -> Float64[np.ndarray, "k1 
     terms = np.stack([np.where(stated, value, 0), stated.astype(np.float64)])
     sums = sum_by_finding(boxed, terms)
     return with_macro(ratio(sums[:, 0], sums[:, 1]))
+
+
+def _joined(*notes: str) -> str:
+    return "; ".join(filter(None, notes))
 
 
 def scale(cells: Float32[np.ndarray, "gh gw"], *, top: float) -> Float32[np.ndarray, "gh gw"]:

@@ -136,7 +136,7 @@ def _make_chunk(
     for place, path, image, transform in tasks:
         change = partial(augment_copy, transform=transform, image=image, seed=seed)
         try:
-            grey = read_grey(Path(path))
+            grey = read_grey(Path(path), bits=preparation.bits)
         except ValueError as error:
             raise ValueError(f"{path}: {error}: its copies cannot be made; mend it") from error
         pixels[place] = prepare_film(grey, preparation=preparation, change=change)

@@ -53,7 +53,7 @@ def _write_audit(trained: Trained, network: str, folder: Path) -> None:
     say("Looking for shortcuts and hidden strata")
     truth = _truth(trained)
     levels = shortcuts.known_facts(_facts_of(predicted, films.manifest, truth))
-    probes = shortcuts.probe(predicted, levels, **draws)
+    probes = shortcuts.probe(predicted, levels, seed=draws["seed"])
     found = shortcuts.find_shortcuts(predicted, levels, probes, **draws)
     counts = _counts(trained, films.manifest, truth)
     results = AuditResults(
@@ -63,7 +63,7 @@ def _write_audit(trained: Trained, network: str, folder: Path) -> None:
         ),
         probes=probes,
         shortcuts=found,
-        strata=shortcuts.strata(predicted, **draws),
+        strata=shortcuts.strata(predicted, seed=draws["seed"]),
         pictures=quality_counts(odd, films=len(films.manifest)),
         odd=odd,
     )

@@ -5,7 +5,7 @@ Letters in shapes: h and w pixels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,8 @@ from lucency.core.plan import only_tests, originals
 from lucency.core.progress import Advance, progress, say, silent
 from lucency.core.stage import RECEIPT, fingerprint_file, produce
 from lucency.core.tables import Answer, match_films
-from lucency.data.images import SUFFIXES
+from lucency.data.bit_depth import bits_for_network, with_bits
+from lucency.data.images import films_below
 from lucency.data.preprocess import prepare_file
 from lucency.explain.heatmaps import Heatmaps, one_cell_remarks
 from lucency.pipeline.run import best_network, network_inputs, open_run_folder
@@ -47,7 +48,7 @@ def predict_disk(folder: Path, films: list[Path], *, network: str) -> tuple[str,
 
     Films that cannot be read are named on standard error too. Raises ValueError when not one can.
     """
-    files, place = list(films_below(films)), network_folder(folder, network)
+    files, place = films_below(films), network_folder(folder, network)
     if not any(file.exists() for file in files):
         raise ValueError(f"{files[0]}: no such file; expected films, or folders of them")
 
@@ -82,8 +83,9 @@ def predict_files(
 
     findings, rows, lost = np.array(classifier.findings), [], []
     about = {"findings": classifier.findings, "preparation": classifier.preparation}
+    reading = bits_for_network(classifier.preparation, files)
     for start in range(0, len(files), AT_ONCE):
-        names, pixels, failed = _read(files[start : start + AT_ONCE], classifier.preparation)
+        names, pixels, failed = _read(files[start : start + AT_ONCE], reading)
         lost += failed
         if names:
             shown = unlabelled([str(row) for row in range(len(names))], pixels, **about)
@@ -168,18 +170,6 @@ def warn_of_one_cell(classifier: Classifier, several: Sequence[Heatmaps]) -> Non
         say(f"{classifier.name}, {remark}")
 
 
-def films_below(places: list[Path]) -> Iterator[Path]:
-    """Yield the films at these places, folders searched to the bottom; ValueError for none."""
-    for place in places:
-        if place.is_dir():
-            found = sorted(p for p in place.rglob("*") if p.suffix.lower() in SUFFIXES)
-            if not found:
-                raise ValueError(f"{place} holds no film; expected {', '.join(SUFFIXES)}")
-            yield from found
-        else:
-            yield place
-
-
 def network_folder(folder: Path, network: str) -> Path:
     """Return a network's own folder; of a run the named one, or the best on validation films."""
     if (folder / "classifier.json").is_file():
@@ -213,7 +203,7 @@ def requested_films(folder: Path, films: Sequence[Path], classifier: Classifier)
         return _films_of(load_prepared(place), names)
     if names:
         raise ValueError(f"{names[0]}: no such file; expected films, folders, or films of the run")
-    files = list(films_below(list(films)))
+    files = films_below(films)
     _refuse_many(files)
     read = read_films(files, findings=classifier.findings, preparation=classifier.preparation)
     named = [f"{file} {fingerprint_file(Path(file))}" for file in read.manifest.image.tolist()]
@@ -242,11 +232,17 @@ def read_films(
 ) -> Prepared:
     """Return the films that can be read, prepared, without labels; others are `rejected`, aloud.
 
+    Where the preparation states no bit depth, that of the films is found.
     Raises ValueError where none can be read.
     """
     if not files:
         raise ValueError("films: found none, expected one or more")
-    names, pixels, lost = _read(list(dict.fromkeys(files)), preparation)
+    files = list(dict.fromkeys(files))
+    if preparation.bits:
+        reading = bits_for_network(preparation, files)
+    else:
+        reading = preparation = with_bits(preparation, files)
+    names, pixels, lost = _read(files, reading)
     if not names:
         image, reason = lost[0]
         number = counted(len(lost), "file")

@@ -20,13 +20,13 @@ from lucency.core.manifest import Manifest, Preparation, Prepared, counted, empt
 from lucency.core.plan import only_tests
 from lucency.core.predictions import Predictions, load_predictions
 from lucency.core.progress import say
+from lucency.data.images import films_below
 from lucency.evaluation.evaluate import evaluate as evaluate_predictions
 from lucency.evaluation.external import LEAST, MOST
 from lucency.evaluation.summary import Evaluation
 from lucency.explain.heatmaps import Heatmaps
 from lucency.pipeline import stages
 from lucency.pipeline.film_inference import (
-    films_below,
     network_folder,
     read_films,
     unlabelled,
@@ -52,7 +52,7 @@ def prepare(films: Place | Sequence[Place], *, size: int = 224, **choices: Any) 
     ValueError where none can be read.
     """
     places = [films] if isinstance(films, str | Path) else list(films)
-    files = list(films_below([Path(place) for place in places]))
+    files = films_below([Path(place) for place in places])
     return _prepared(files, findings=(), preparation=Preparation(size=size, **choices))
 
 
@@ -146,7 +146,7 @@ class Model:
             return self._array(film, number)
         about = {"findings": self.findings, "preparation": self.preparation}
         if not isinstance(film, Prepared):
-            return _prepared(list(films_below([Path(film)])), **about)
+            return _prepared(films_below([Path(film)]), **about)
         if film.preparation == self.preparation:
             return replace(film, manifest=_labelled(film.manifest, self.findings))
         facts = film.manifest.facts

@@ -160,7 +160,8 @@ def draw_review(folder: Path, *, errors: Path | None, films: int, seed: int, out
         )
     run = open_run_folder(folder)
     _require_prepared(run.cache)
-    shown = stages.prepared(run).manifest
+    prepared = stages.prepared(run)
+    shown = prepared.manifest
     if errors is None:
         sample = review.draw_sample(shown, films=films, seed=seed)
     else:
@@ -177,7 +178,7 @@ def draw_review(folder: Path, *, errors: Path | None, films: int, seed: int, out
     pictures = {}
     with progress("Reading films", unit="films") as advance:
         for done, name in enumerate(names, start=1):
-            pictures[name] = read_grey(Path(path[name]))
+            pictures[name] = read_grey(Path(path[name]), bits=prepared.preparation.bits)
             advance(done, len(names))
     without = [name for name in (*shown.findings, NO_FINDING) if name not in {*sample["finding"]}]
     write_review(sample, films=pictures, manifest=shown, folder=out)

@@ -258,8 +258,11 @@ def classifiers(run: Run) -> dict[str, Path]:
     check_labels(films.label[training_films(run)], findings=films.findings)
     seen = plan(run)
     upstream = {**run.fingerprints("prepared", "plan"), "split": split_name(run)}
+    over = summary.macro_over(seen.label[seen.part == "val"], films.findings)
     trained = {}
     for choice in run.protocol.network:
+        if "without" in over and not (run.out / "networks" / choice.name).exists():
+            say(f"{choice.name}: val AUC is the {over}")
         with progress(f"Training {choice.name}", unit="films") as advance:
             trained[choice.name] = train(
                 pictures(run),

@@ -76,10 +76,11 @@ def compare_tables(
         several, table=lambda file: external.read_test_table(file, films, scale=scale)
     )
     tests = external.assume_one_split([external.named_as(films, one.of("test")) for one in entries])
+    tables = [one.network for one in entries if one.split == external.UNKNOWN_SPLIT]
     if films is not None:
         _check_labels(tests[0], films)
     thresholds = pd.concat([external.standard_thresholds(one) for one in tests], ignore_index=True)
-    return _answer_of(tests, thresholds=thresholds, films=films, out=out)
+    return _answer_of(tests, thresholds=thresholds, films=films, out=out, tables=tables)
 
 
 def _answer_of(
@@ -88,8 +89,11 @@ def _answer_of(
     thresholds: pd.DataFrame,
     films: Manifest | None,
     out: Path | None,
+    tables: Sequence[str] = (),
 ) -> dict[str, object]:
     """Return one network's metrics by finding, or several networks compared.
+
+    `tables` are the networks that came in tables and were given the split of the others.
 
     Tables go to `out`, with `films` the page too; without them there are no facts, and so no
     subgroups.
@@ -98,37 +102,43 @@ def _answer_of(
     if films is not None and out is not None:
         facts = films.facts.set_axis(films.image)
     found = evaluate_networks(tests, thresholds=thresholds, facts=facts, **DRAWS)
-    tables = {"metrics": found.metrics}
+    written = {"metrics": found.metrics}
     if len(tests) == 1:
-        answer = _by_finding(found.metrics)
+        answer = metrics_by_finding(found.metrics)
     else:
-        tables |= {"comparison": found.comparison, "ranking": found.ranking}
-        answer = _compared(found.ranking, found.comparison)
+        written |= {"comparison": found.comparison, "ranking": found.ranking}
+        answer = compared(found.ranking, found.comparison)
     if out is None:
         return answer
     out.mkdir(parents=True, exist_ok=True)
-    for name, table in tables.items():
+    for name, table in written.items():
         table.to_csv(out / f"{name}.csv", index=False)
     if films is None:
         return {**answer, "tables": out}
-    write_external_page(tests, evaluation=found, films=films, out=out)
+    write_external_page(tests, evaluation=found, films=films, out=out, tables=tables)
     return {**answer, "tables": out, "report": out / "report.html"}
 
 
-def _by_finding(metrics: pd.DataFrame) -> dict[str, object]:
-    """Return a network's counts of films, and each metric with its interval, by finding."""
+def metrics_by_finding(metrics: pd.DataFrame) -> dict[str, object]:
+    """Return a network's counts of films, and each metric with its interval and note, by finding.
+
+    An interval without width is none.
+    """
     answer: dict[str, object] = {"network": metrics["network"].iloc[0]}
-    for finding, rows in metrics.groupby("finding", sort=False):
+    for finding, rows in _with_width(metrics).groupby("finding", sort=False):
         counts = {name: int(rows[name].iloc[0]) for name in ("films", "positives", "patients")}
-        scores = rows.set_index("metric").loc[:, ["value", "low", "high"]]
+        scores = rows.set_index("metric").loc[:, ["value", "low", "high", "note"]]
         answer[str(finding)] = {**counts, **scores.to_dict(orient="index")}
     return answer
 
 
-def _compared(ranking: pd.DataFrame, comparison: pd.DataFrame) -> dict[str, object]:
-    """Return each network's rank, macro AUC and interval, each pair's difference, a sentence."""
-    ranked = ranking.set_index("network").rename(columns={"value": "macro_auc"})
-    named = comparison.assign(pair=comparison["network"] + " - " + comparison["other"])
+def compared(ranking: pd.DataFrame, comparison: pd.DataFrame) -> dict[str, object]:
+    """Return each network's rank, macro AUC and interval, each pair's difference, a sentence.
+
+    An interval without width is none.
+    """
+    ranked = _with_width(ranking).set_index("network").rename(columns={"value": "macro_auc"})
+    named = _with_width(comparison).assign(pair=comparison["network"] + " - " + comparison["other"])
     pairs: dict[str, object] = {}
     for pair, rows in named.groupby("pair", sort=False):
         found = rows.set_index("finding").loc[:, list(PAIRED)].to_dict(orient="index")
@@ -138,6 +148,12 @@ def _compared(ranking: pd.DataFrame, comparison: pd.DataFrame) -> dict[str, obje
         "pairs": pairs,
         "conclusion": conclude_comparison(ranking),
     }
+
+
+def _with_width(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table without the ends of intervals that have no width."""
+    flat = ~(table["low"] < table["high"])
+    return table.assign(**{end: table[end].mask(flat) for end in ("low", "high")})
 
 
 def _check_labels(predictions: Predictions, films: Manifest) -> None:
@@ -152,5 +168,5 @@ def _check_labels(predictions: Predictions, films: Manifest) -> None:
         )
 
 
-PAIRED = ("difference", "low", "high", "p_holm")
-RANKED = ("rank", "macro_auc", "low", "high", "tied_with_best")
+PAIRED = ("difference", "low", "high", "p_holm", "note")
+RANKED = ("rank", "macro_auc", "low", "high", "tied_with_best", "note")

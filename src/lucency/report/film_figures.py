@@ -66,7 +66,12 @@ def show_preparation(prepared: Prepared, *, films: int, seed: int) -> list[dict[
     drawn = np.random.default_rng(seed).permutation(len(facts))
     there = [row for row in drawn if Path(path[row]).is_file()][:films]
     return [
-        _strip(prepared, int(row), read_grey(Path(path[row])), number=number)
+        _strip(
+            prepared,
+            int(row),
+            read_grey(Path(path[row]), bits=prepared.preparation.bits),
+            number=number,
+        )
         for number, row in enumerate(sorted(there))
     ]
 

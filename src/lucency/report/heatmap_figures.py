@@ -144,14 +144,15 @@ def gallery_figure(
 
 
 @styled
-def mean_figure(maps: Heatmaps, *, boxes: pd.DataFrame) -> Figure:
-    """Return the mean heat map of each finding on its own scale, with the densest boxes dashed.
+def mean_figure(maps: Heatmaps, *, findings: Sequence[str], boxes: pd.DataFrame) -> Figure:
+    """Return the mean heat map of some findings on its own scale, with the densest boxes dashed.
 
     The mean is that of `explain.baselines.mean_maps`; a finding that is NaN says so.
     """
-    figure, panels = _panels(len(maps.findings), high=2.4)
-    means = mean_maps(maps, boxes=boxes)
-    for axes, finding, cells in zip(panels, maps.findings, means, strict=True):
+    figure, panels = _panels(len(findings), high=2.4)
+    means = dict(zip(maps.findings, mean_maps(maps, boxes=boxes), strict=True))
+    for axes, finding in zip(panels, findings, strict=True):
+        cells = means[finding]
         mine = corners_of(boxes, "", finding)
         if np.isnan(cells).any() or not len(mine):
             axes.set_axis_off()

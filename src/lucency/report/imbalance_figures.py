@@ -5,7 +5,8 @@ Letters in shapes: k findings.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ from lucency.report.rendering import AFTER, BEFORE, MUTED, WIDTH, name_rows, sty
 DROPPED = "#D55E00"
 ORIGINS = {"originals": BEFORE, "copies": AFTER, "mixed": "#D55E00"}
 THOUSANDS, ROOM = "{x:,.0f}", 1.2
+WRITTEN = 30  # findings between which shares are written, at most
+CELL = 0.15  # inches of a cell, at least
 DARK = 0.5  # a share from which text on a cell must be white
 
 
@@ -90,24 +93,34 @@ def finding_rows(change: Change) -> pd.DataFrame:
 def draw_cooccurrence(shares: Mapping[str, Float64[np.ndarray, "k k"]], names: list[str]) -> str:
     """Return a panel for each title: share of films with the row's finding that have the column's.
 
-    Rows and columns are in the order of `names`.
+    Rows and columns are in the order of `names`; the shares are written where these are few.
     """
-    side = WIDTH / max(2, len(shares))
+    side = max(WIDTH / max(2, len(shares)), CELL * len(names))
     figure = Figure(figsize=(side * len(shares) + 1.2, side + 0.9))
     panels = figure.subplots(1, len(shares), squeeze=False, sharey=True).ravel()
     for panel, (title, share) in zip(panels, shares.items(), strict=True):
         apart = np.where(np.eye(len(names), dtype=bool), np.nan, share)
         panel.imshow(apart, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-        for (row, column), value in np.ndenumerate(apart):
-            if not np.isnan(value):
-                colour, text = "white" if value >= DARK else MUTED, f"{100 * value:.0f}"
-                panel.text(column, row, text, ha="center", va="center", color=colour, size=6)
+        if len(names) <= WRITTEN:
+            _write_shares(panel, apart)
         panel.set_xticks(range(len(names)), labels=names, rotation=90)
         panel.set_title(title)
         panel.grid(visible=False)
     panels[0].set_yticks(range(len(names)), labels=names)
     figure.supxlabel("% of the films with the row's finding that have the column's")
     return svg(figure, name="cooccurrence", title="Co-occurrence of findings")
+
+
+def narrowed(change: Change, findings: Sequence[str]) -> Change:
+    """Return what balancing did to these findings; steps and totals are those of all films."""
+    place = [change.counts["finding"].tolist().index(name) for name in findings]
+    shares = {when: share[np.ix_(place, place)] for when, share in change.cooccurrence.items()}
+    return replace(
+        change,
+        counts=change.counts.loc[change.counts["finding"].isin(findings)],
+        origins=change.origins.loc[change.origins["finding"].isin(findings)],
+        cooccurrence=shares,
+    )
 
 
 @styled
@@ -176,6 +189,13 @@ def _steps(axes: Axes, steps: pd.DataFrame) -> None:
     axes.set_title("Entries after each step of balancing", loc="left")
     if axes.figure.axes[0] is not axes:  # else the figure has a legend
         axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, borderaxespad=0)
+
+
+def _write_shares(axes: Axes, share: Float64[np.ndarray, "k k"]) -> None:
+    for (row, column), value in np.ndenumerate(share):
+        if not np.isnan(value):
+            colour, text = "white" if value >= DARK else MUTED, f"{100 * value:.0f}"
+            axes.text(column, row, text, ha="center", va="center", color=colour, size=6)
 
 
 def _annotate(axes: Axes, end: float, row: int, text: str) -> None:

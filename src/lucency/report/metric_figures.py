@@ -5,7 +5,7 @@ Letters in shapes: n films, g points of a curve.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,26 +26,53 @@ from lucency.report.rendering import INK, MUTED, WIDTH, Styles, name_rows, style
 Curve = Float64[np.ndarray, " g"]
 Scores = Float[np.ndarray, " n"]
 GRID = np.concatenate([[0.0], np.linspace(0, 1, 201)])  # 0 twice: a ROC curve may rise there
+DRAWN = 30  # findings in a figure, at most
 COLUMNS, POOLED_COLUMNS = 5, 4
+EDGE = 0.01  # around a curve
 ROW = 0.26  # inches of a leaderboard's row
 TINY = 1e-9
 SMALLEST, LARGEST = 6.0, 60.0  # area of a dot of a reliability diagram, in points squared
 
 
+def choose_findings(
+    rows: pd.DataFrame, *, count: str = "positives", most: int = DRAWN
+) -> list[str]:
+    """Return the findings that figures draw: all, or `most`, where a table has more.
+
+    These are the most frequent, for a half, and those of the others that score worst. `rows` is a
+    row a finding, with the columns finding, value, low and `count`. Scores without an interval rest
+    on too few films to be called worst, and come last. The order is that of `rows`.
+    """
+    if len(rows) <= most:
+        return rows["finding"].tolist()
+    rows = rows.reset_index(drop=True)
+    frequent = rows.nlargest(most - most // 2, count)
+    others = rows.drop(frequent.index).assign(unsure=rows["low"].isna())
+    worst = others.sort_values(["unsure", "value"], kind="stable").head(most // 2)
+    return rows.loc[[*frequent.index, *worst.index]].sort_index()["finding"].tolist()
+
+
 def draw_evaluation(
-    several: Sequence[Predictions], *, evaluation: Evaluation, best: str, style: Styles
+    several: Sequence[Predictions],
+    *,
+    evaluation: Evaluation,
+    best: str,
+    findings: Sequence[str],
+    style: Styles,
 ) -> dict[str, str]:
-    """Return all figures of an evaluation, by the names of sections.html.jinja."""
-    findings, reliability = several[0].findings, evaluation.reliability
+    """Return all figures of an evaluation, by the names of sections.html.jinja.
+
+    Figures by finding draw `findings`; means are over all.
+    """
+    reliability, by_finding = evaluation.reliability, {"findings": findings, "style": style}
+    curves = {**by_finding, "best": best}
     return {
-        "auc_figure": draw_auc(evaluation.metrics, findings=findings, style=style),
+        "auc_figure": draw_auc(evaluation.metrics, **by_finding),
         "macro_figure": draw_macro_curves(several, style=style),
-        "roc_figure": draw_curves(several, name=ROC, style=style, best=best),
-        "precision_figure": draw_curves(several, name="precision-recall", style=style, best=best),
+        "roc_figure": draw_curves(several, name=ROC, **curves),
+        "precision_figure": draw_curves(several, name="precision-recall", **curves),
         "pooled_figure": draw_pooled(reliability, style=style),
-        "reliability_figure": draw_each_finding(
-            reliability, network=best, findings=findings, style=style
-        ),
+        "reliability_figure": draw_each_finding(reliability, network=best, **by_finding),
     }
 
 
@@ -96,28 +123,37 @@ def draw_macro_curves(several: Sequence[Predictions], *, style: Styles) -> str:
     """
     figure = Figure(figsize=(WIDTH, 4.8))
     for axes, (name, (trace, *_)) in zip(figure.subplots(1, 2), CURVES.items(), strict=True):
+        _unit_square(axes, margin=EDGE)
         _frame(axes, name)
         for one in several:
-            curves = [trace(*pair) for pair in _scored(one, one.findings)]
+            curves = [trace(*pair) for pair in _scored(one, one.findings).values()]
             if curves:
                 _line(axes, np.mean(curves, axis=0), network=one.network, style=style)
     return svg(figure, name="macro", title="Mean ROC and precision-recall curves")
 
 
 @styled
-def draw_curves(several: Sequence[Predictions], *, name: str, style: Styles, best: str) -> str:
+def draw_curves(
+    several: Sequence[Predictions],
+    *,
+    name: str,
+    findings: Sequence[str],
+    style: Styles,
+    best: str,
+) -> str:
     """Return a panel a finding with its curves, of a kind of CURVES; that of `best` is broadest."""
-    findings, trace = several[0].findings, CURVES[name][0]
+    trace, scored = CURVES[name][0], {one.network: _scored(one, findings) for one in several}
     rows = -(-len(findings) // COLUMNS)
     figure = Figure(figsize=(WIDTH, 0.9 + 2.0 * rows))
     panels = figure.subplots(rows, COLUMNS, squeeze=False, sharex=True, sharey=True).ravel()
+    _unit_square(panels[0], margin=EDGE)  # whose limits and ticks are those of all
     for panel, finding in zip(panels, findings, strict=False):
         _frame(panel, name)
         panel.set_title(finding)
-        for one in several:
-            broad = {"linewidth": 2.2, "zorder": 3} if one.network == best else {"linewidth": 1}
-            for pair in _scored(one, (finding,)):
-                _line(panel, trace(*pair), network=one.network, style=style, **broad)
+        for network, pairs in scored.items():
+            broad = {"linewidth": 2.2, "zorder": 3} if network == best else {"linewidth": 1}
+            if finding in pairs:
+                _line(panel, trace(*pairs[finding]), network=network, style=style, **broad)
         if len(panel.get_legend_handles_labels()[1]) == 0:
             _say(panel, "not computable")
         panel.label_outer()
@@ -228,7 +264,6 @@ def _say(axes: Axes, text: str) -> None:
 
 
 def _frame(axes: Axes, curve: str) -> None:
-    _unit_square(axes, margin=0.01)
     axes.set_aspect("equal")
     _, across, up = CURVES[curve]
     axes.set(xlabel=across, ylabel=up)
@@ -236,13 +271,12 @@ def _frame(axes: Axes, curve: str) -> None:
         _diagonal(axes)
 
 
-def _scored(one: Predictions, findings: Sequence[str]) -> Iterator[tuple[Scores, Scores]]:
-    """Yield label and score of the test films for those findings that have both classes."""
+def _scored(one: Predictions, findings: Sequence[str]) -> dict[str, tuple[Scores, Scores]]:
+    """Return label and score, recalibrated, of the test films, for findings with both classes."""
     test = one.of("test")
-    for place in map(test.findings.index, findings):
-        label = test.label[:, place]
-        if {0.0, 1.0} <= set(label.tolist()):
-            yield label, test.logit[:, place]
+    score, places = test.calibrated, [test.findings.index(name) for name in findings]
+    pairs = {test.findings[place]: (test.label[:, place], score[:, place]) for place in places}
+    return {name: pair for name, pair in pairs.items() if {0.0, 1.0} <= set(pair[0].tolist())}
 
 
 def _roc(label: Scores, score: Scores) -> Curve:

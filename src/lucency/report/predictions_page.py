@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,8 @@ from lucency.evaluation.compare import LEVEL, OVER_FINDINGS
 from lucency.evaluation.evaluate import MACRO, MICRO, PER_FILM_ROW, TRIVIAL
 from lucency.evaluation.metrics import METRICS, PER_FILM
 from lucency.evaluation.subgroups import worst_group
-from lucency.evaluation.summary import Evaluation
-from lucency.report.metric_figures import draw_evaluation
+from lucency.evaluation.summary import Evaluation, macro_over
+from lucency.report.metric_figures import choose_findings, draw_evaluation
 from lucency.report.rendering import PLAIN, styles_of, write_page
 
 CHOSEN = (
@@ -71,15 +71,23 @@ class PredictionsPage:
 
 
 def write_external_page(
-    several: Sequence[Predictions], *, evaluation: Evaluation, films: Manifest, out: Path
+    several: Sequence[Predictions],
+    *,
+    evaluation: Evaluation,
+    films: Manifest,
+    out: Path,
+    tables: Sequence[str] = (),
 ) -> None:
     """Write report.html into `out`: the evaluation of predictions of the same test films.
 
-    `films` are those of the label file, with its facts.
+    `films` are those of the label file, with its facts; `tables` the networks that came in tables,
+    whatever their split says.
     """
     first = several[0]
     known = community_lists(SplitTable(image=first.image, patient=first.patient, part=first.part))
-    issues = [*known, *(issue for one in several for issue in check_predictions(unverified(one)))]
+    checked = map(unverified, several)
+    checked = [replace(one, own=one.own and one.network not in tables) for one in checked]
+    issues = [*known, *(issue for one in checked for issue in check_predictions(one))]
     fitted = bool(evaluation.thresholds["positives"].to_numpy().any())
     patients = len(np.unique(first.patient))
     page = PredictionsPage(
@@ -98,11 +106,15 @@ def write_external_page(
 def page_values(page: PredictionsPage) -> dict[str, Any]:
     """Return the values of the shared sections, by the names of sections.html.jinja."""
     several, best, found = page.predictions, page.order[0], page.evaluation
-    style = styles_of([one.network for one in several])
+    style, findings = styles_of([one.network for one in several]), several[0].findings
+    drawn = choose_findings(areas_of(found.metrics, network=best, findings=findings))
     return {
         "title": page.title,
         "data_set": page.data_set.rstrip("."),
-        "findings": several[0].findings,
+        "findings": findings,
+        "drawn": drawn,
+        "macro_over": macro_over(several[0].of("test").label, findings),
+        "folded": [name for name in findings if name not in drawn],
         "conclusion": found.conclusion,
         "issues": page.issues.to_dict("records"),
         "checks": page.checks,
@@ -114,10 +126,16 @@ def page_values(page: PredictionsPage) -> dict[str, Any]:
         **_comparison(found),
         "best": best,
         "style": {**style, TRIVIAL: PLAIN},
-        **draw_evaluation(several, evaluation=found, best=best, style=style),
+        **draw_evaluation(several, evaluation=found, best=best, findings=drawn, style=style),
         **_subgroups(found.subgroups),
         **CONSTANTS,
     }
+
+
+def areas_of(metrics: pd.DataFrame, *, network: str, findings: Sequence[str]) -> pd.DataFrame:
+    """Return the rows of a network's AUC, one a finding, in this order."""
+    mine = metrics.loc[(metrics["network"] == network) & (metrics["metric"] == "auc")]
+    return mine.set_index("finding").reindex(list(findings)).reset_index()
 
 
 def require_networks(expected: Iterable[str], found: Iterable[str], table: str) -> None:

@@ -39,6 +39,7 @@ BESIDE = (r"bias \+[.\d]+", r"[.\d]+ by chance", "no interval")  # the first tha
 DASH, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
 NO_NAME = re.compile(r"[^\w.+-]+")  # not allowed in the name of a file
 QUALITY = 85  # of JPEG
+FINE = 90  # of WebP, whose letters stay sharp
 DOTS = 110  # an inch, of a PNG
 WIDTH = 9.6  # inches
 INK, MUTED, HAIRLINE = "#1d2730", "#5c6873", "#dde4e9"
@@ -87,6 +88,16 @@ def beside(note: str) -> str:
     """
     found = (re.search(pattern, note) for pattern in BESIDE)
     return next((one.group() for one in found if one), "")
+
+
+def fewer(note: str) -> str:
+    """Return over how many findings a mean is, by its note, where these are not all.
+
+    >>> fewer("mean over 6 of 14 findings, without Hernia and 7 more"), fewer("mean over 14 of 14")
+    ('over 6 of 14', '')
+    """
+    found = re.match(r"mean over (\d+) of (\d+)", note)
+    return f"over {found[1]} of {found[2]}" if found and found[1] != found[2] else ""
 
 
 def whole(number: int | float) -> str:
@@ -159,6 +170,16 @@ def png_uri(file: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(file).decode()}"
 
 
+def webp_uri(figure: Figure) -> str:
+    """Return a figure with films as the data URI of a WebP, an eighth of a PNG's length."""
+    file = io.BytesIO()
+    with mpl.rc_context(SETTINGS):
+        figure.savefig(
+            file, format="webp", dpi=DOTS, facecolor="white", pil_kwargs={"quality": FINE}
+        )
+    return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
 def jpeg_uri(picture: UInt8[np.ndarray, "h w *c"], *, side: int) -> str:
     """Return a picture as the data URI of a JPEG, its longer side at most `side` pixels."""
     quality = [cv2.IMWRITE_JPEG_QUALITY, QUALITY]
@@ -184,7 +205,7 @@ def _jinja() -> Environment:
         lstrip_blocks=True,
     )
     jinja.filters |= {"decimal": decimal, "whole": whole, "p_value": p_value, "rows": rows}
-    jinja.filters["beside"] = beside
+    jinja.filters |= {"beside": beside, "fewer": fewer}
     return jinja
 
 

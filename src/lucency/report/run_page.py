@@ -35,17 +35,30 @@ from lucency.evaluation.summary import Evaluation
 from lucency.evaluation.thresholds import HALF
 from lucency.explain.baselines import conclude_heatmaps
 from lucency.explain.heatmap_results import RANDOMISED, STRETCHED, TRIED, HeatmapResults
+from lucency.explain.localization import GAME
 from lucency.report import imbalance_figures as figures
 from lucency.report.film_figures import show_augmented, show_preparation, show_samples
 from lucency.report.heatmap_figures import gallery_figure, mean_figure
-from lucency.report.metric_figures import draw_leaderboard, draw_pointing, draw_training
-from lucency.report.predictions_page import PredictionsPage, page_values, require_networks
+from lucency.report.metric_figures import (
+    DRAWN,
+    choose_findings,
+    draw_leaderboard,
+    draw_pointing,
+    draw_training,
+)
+from lucency.report.predictions_page import (
+    PredictionsPage,
+    areas_of,
+    page_values,
+    require_networks,
+)
 from lucency.report.preparation_page import preparation_values
-from lucency.report.rendering import png, png_uri, render_chapter, svg, write_page
+from lucency.report.rendering import render_chapter, svg, webp_uri, write_page
 
 WANG = "Wang 2017"
 REACHED = {("IoBB", 0.5), ("IoBB", 0.9), ("IoU", 0.3), ("IoU", 0.5), ("IoU", 0.7)}
 PAIRS, EXAMPLES, STRIPS, SAMPLES, GALLERY, REJECTED = 12, 3, 3, 3, 24, 20  # at most, on the page
+EXPLAINED = 14  # findings with examples of heat maps, at most
 Values = dict[str, Any]
 Made = TypeVar("Made")
 
@@ -203,7 +216,8 @@ def _heatmaps(experiment: Experiment, shown: Values) -> Values:
         "grids": {maps.method: " x ".join(map(str, maps.grid.shape[2:])) for maps in results.maps},
         "faithfulness": _faithfulness(results),
         **(_localisation(results) if len(scores.pointing) else {"pointing": []}),
-        "galleries": _galleries(results, experiment.prepared) if results.maps else [],
+        "galleries": _galleries(results, experiment) if results.maps else [],
+        "explained": results.cases["finding"].nunique(),
     }
     return _chapter("heatmaps", values, shown)
 
@@ -238,15 +252,15 @@ def _training(experiment: Experiment, shown: Values) -> Values:
 
 
 def _balance(experiment: Experiment, shown: Values) -> Values:
-    del shown
-    change, findings = _made(experiment.change), experiment.prepared.manifest.findings
+    change, drawn = _made(experiment.change), shown["drawn"]
+    some = figures.narrowed(change, drawn)
     return {
         "population": change.population,
         "totals": change.totals.set_index("when").to_dict("index"),
-        "counts_figure": figures.draw_counts(change),
+        "counts_figure": figures.draw_counts(some),
         "steps_figure": figures.draw_steps(change.steps) if figures.has_steps(change.steps) else "",
-        "cooccurrence_figure": figures.draw_cooccurrence(change.cooccurrence, list(findings)),
-        "origins_figure": figures.draw_origins(change.origins),
+        "cooccurrence_figure": figures.draw_cooccurrence(some.cooccurrence, drawn),
+        "origins_figure": figures.draw_origins(some.origins),
         "imbalance": figures.finding_rows(change),
         "summary": change.summary,
         "measures": SUMMARY,
@@ -337,14 +351,16 @@ def _localisation(results: HeatmapResults) -> Values:
     first = next(maps for maps in results.maps if maps.method in scored)
     mine = found.loc[found["method"] == first.method]
     cell = found.set_index(["method", "finding", "measure", "threshold"]).to_dict("index")
-    mean = mean_figure(first, boxes=results.boxes)
+    drawn = _boxed(pointing)
+    shown = drawn if len(first.findings) > DRAWN else first.findings
+    mean = mean_figure(first, findings=shown, boxes=results.boxes)
     return {
         "pointing": list(dict.fromkeys(pointing["method"])),
         "measures": list(dict.fromkeys(macro["measure"])),
         "score": macro.set_index(["method", "measure"]).to_dict("index"),
         "randomised": RANDOMISED,
         "stretched": STRETCHED,
-        "pointing_figure": draw_pointing(pointing),
+        "pointing_figure": draw_pointing(pointing.loc[pointing["finding"].isin([MACRO, *drawn])]),
         "method": first.method,
         "wang": WANG,
         "rows": [MACRO, *(name for name in dict.fromkeys(mine["finding"]) if name != MACRO)],
@@ -354,6 +370,12 @@ def _localisation(results: HeatmapResults) -> Values:
         "reach": _reach(results.scores.reach),
         "mean_figure": svg(mean, name="mean", title="Mean heat maps"),
     }
+
+
+def _boxed(pointing: pd.DataFrame) -> list[str]:
+    """Return the findings with boxes that figures draw."""
+    game = pointing.loc[(pointing["measure"] == GAME) & (pointing["finding"] != MACRO)]
+    return choose_findings(game.loc[game["method"] == game["method"].iloc[0]], count="films")
 
 
 def _reach(reach: pd.DataFrame) -> list[Values]:
@@ -367,18 +389,19 @@ def _reach(reach: pd.DataFrame) -> list[Values]:
     ]
 
 
-def _galleries(results: HeatmapResults, prepared: Prepared) -> list[dict[str, str]]:
+def _galleries(results: HeatmapResults, experiment: Experiment) -> list[dict[str, str]]:
     """Return a picture a finding: examples of right and wrong predictions with heat maps."""
+    prepared, metrics = experiment.prepared, experiment.evaluation.metrics
     row = {name: place for place, name in enumerate(prepared.manifest.image.tolist())}
     several = [maps for maps in results.maps if maps.grid.shape[2:] != (1, 1)]
     maps, shown = [*several, *results.maps][0], []
-    for finding in maps.findings:
+    there = [name for name in maps.findings if name in set(results.cases["finding"])]
+    rows = areas_of(metrics, network=results.network, findings=there)
+    for finding in choose_findings(rows, most=EXPLAINED):
         cases = results.cases.loc[results.cases["finding"] == finding]
-        if not len(cases):
-            continue
         films = {name: np.asarray(prepared.pixels[row[name]]) for name in cases["image"]}
         figure = gallery_figure(cases, finding=finding, films=films, maps=maps, boxes=results.boxes)
-        shown.append({"finding": finding, "uri": png_uri(png(figure))})
+        shown.append({"finding": finding, "uri": webp_uri(figure)})
     return shown
 
 

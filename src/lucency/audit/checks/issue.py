@@ -24,7 +24,7 @@ from lucency.core.tables import film_names
 from lucency.data.labels import read_labelled
 from lucency.evaluation.bootstrap import Weights, all_and_resampled, mean_over_findings
 from lucency.evaluation.evaluate import COLUMNS
-from lucency.evaluation.external import join_labels
+from lucency.evaluation.external import UNKNOWN_SPLIT, join_labels
 from lucency.evaluation.metrics import auc
 
 RESAMPLES, SEED = 200, 0  # of the patients of unverified predictions
@@ -104,9 +104,10 @@ def no_scores() -> pd.DataFrame:
 class UnverifiedPredictions:
     """The predictions of a network for the films that are scored as test, not yet checked.
 
-    Numbers may be anything. What is not at hand stays empty: `split`, the fingerprint that the
-    predictions carry; `fitted`, what was fitted before scoring; `listed` and `listed_part`, the
-    films of the split and their parts; `scores`, a table such as evaluation.evaluate gives.
+    Numbers may be anything, unless they are `own`: of a network that ran here, which gives logits.
+    What is not at hand stays empty: `split`, the fingerprint that the predictions carry; `fitted`,
+    what was fitted before scoring; `listed` and `listed_part`, the films of the split and their
+    parts; `scores`, a table such as evaluation.evaluate gives.
     """
 
     network: str
@@ -116,6 +117,7 @@ class UnverifiedPredictions:
     part: Shaped[np.ndarray, " n"]
     label: Float[np.ndarray, "n k"]
     probability: Float[np.ndarray, "n k"]
+    own: bool = False
     split: str = ""
     fitted: tuple[Fitted, ...] = ()
     listed: Shaped[np.ndarray, " t"] = field(default_factory=no_names)
@@ -162,10 +164,12 @@ class UnverifiedPredictions:
 def unverified(predictions: Predictions) -> UnverifiedPredictions:
     """Return predictions as unverified; `dataclasses.replace` adds what else is known.
 
-    Take `predictions.uncalibrated()` for the range of the network's own probabilities.
+    They are `own` unless they came in a table, whose split is unknown. Take
+    `predictions.uncalibrated()` for the range of the network's own probabilities.
     """
     names = ("network", "findings", "image", "patient", "part", "label", "probability", "split")
-    return UnverifiedPredictions(**{name: getattr(predictions, name) for name in names})
+    own = predictions.split != UNKNOWN_SPLIT
+    return UnverifiedPredictions(own=own, **{name: getattr(predictions, name) for name in names})
 
 
 def unverified_table(file: Path, *, labels: Path, scale: str) -> UnverifiedPredictions:

@@ -10,16 +10,16 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Bool, Float, Float64, Int64
 from scipy.optimize import linear_sum_assignment
 from scipy.special import expit
+from scipy.stats import rankdata
 
 from lucency.audit.checks.issue import Issue, UnverifiedPredictions, issues_of, ranked
-from lucency.core.manifest import counted
+from lucency.core.manifest import counted, listed, mean_over
 from lucency.core.tables import film_names, within
-from lucency.evaluation.bootstrap import interval, once
+from lucency.evaluation.bootstrap import interval, ratio
 from lucency.evaluation.evaluate import MACRO, MICRO, TRIVIAL
-from lucency.evaluation.metrics import auc
 
 CLEAR = 4.0  # standard errors: by chance once in 30,000
 GAIN = 0.05  # of AUC, below which another column is not clearly the better one
@@ -64,28 +64,27 @@ def logits_as_probabilities(predictions: UnverifiedPredictions) -> Iterator[Issu
 
 
 def double_sigmoid(predictions: UnverifiedPredictions) -> Iterator[Issue]:
-    """Return the findings whose probabilities went through a sigmoid twice.
+    """Return the findings of a table whose probabilities went through a sigmoid twice.
 
-    All lie in .5 to sigmoid(1) = .7311 then, above the shares of positives where these are known;
-    or none passes that and several findings reach it.
+    All lie in .5 to sigmoid(1) = .7311 then, or none passes that and several findings reach it; and
+    they are clearly above the shares of positives, by SQUEEZED and CLEAR standard errors of the
+    count. Nothing of a network's own logits, nor where no label is stated.
     """
     probability = predictions.probability
-    if not probability.size or not (probability <= CAP + STILL).all():
+    if predictions.own or not probability.size or not (probability <= CAP + STILL).all():
         return
-    excess = probability - predictions.label
-    known = excess[~np.isnan(excess)]
-    squeezed = probability.min() >= 0.5 and not (known.size and known.mean() < SQUEEZED)
+    squeezed = probability.min() >= 0.5
     capped = np.asarray(probability.max(axis=0) >= CAP - NEAR_CAP)
-    if not squeezed and capped.sum() < 2:
+    found = np.full(len(capped), True) if squeezed else capped
+    if found.sum() < 1 + (not squeezed) or not _above_shares(predictions, found):
         return
     message = (
         f"{predictions.network}: the probabilities run from {probability.min():.4f} to "
         f"{probability.max():.4f}, and sigmoid(1) is {CAP:.4f}: a sigmoid was applied twice, so "
         "none is a share"
     )
-    names = _named(predictions, np.full(len(capped), True) if squeezed else capped)
     remedy = "apply the sigmoid to logits alone, once, and fit the thresholds anew"
-    yield from issues_of("double_sigmoid", names, message, remedy=remedy)
+    yield from issues_of("double_sigmoid", _named(predictions, found), message, remedy=remedy)
 
 
 def constant_output(predictions: UnverifiedPredictions) -> Iterator[Issue]:
@@ -97,13 +96,13 @@ def constant_output(predictions: UnverifiedPredictions) -> Iterator[Issue]:
     names = _named(predictions, np.asarray(spread <= STILL))
     message = (
         f"{predictions.network}: all {len(probability):,} films have the same probability of "
-        f"{', '.join(names)}: it does not depend on the films"
+        f"{listed(names)}: it does not depend on the films"
     )
     remedy = "check that weights were loaded and that the films differ"
     yield from issues_of("constant_output", names, message, remedy=remedy)
     names = _named(predictions, np.asarray((spread > STILL) & (spread <= NEARLY_STILL)))
     message = (
-        f"{predictions.network}: all films have nearly the same probability of {', '.join(names)}, "
+        f"{predictions.network}: all films have nearly the same probability of {listed(names)}, "
         "so that last digits decide what is called positive"
     )
     yield from issues_of("constant_output", names, message, remedy=remedy, severity="note")
@@ -112,17 +111,19 @@ def constant_output(predictions: UnverifiedPredictions) -> Iterator[Issue]:
 def chance(predictions: UnverifiedPredictions) -> Iterator[Issue]:
     """Return where the interval of AUC holds .5: macro is serious, single findings are a note."""
     low, high = interval(predictions.area[:, 1:])
-    holds = (low <= 0.5) & (high >= 0.5)
+    holds = (low <= 0.5) & (high >= 0.5) & (low < high)
     value, names = predictions.area[-1, 0], _named(predictions, holds[:-1])
+    known = ~np.isnan(predictions.area[:-1, 0])
+    over = "" if known.all() else f"; {mean_over(predictions.findings, known)}"
     message = (
-        f"{predictions.network}: macro AUC is {value:.3f} ({low[-1]:.3f} to {high[-1]:.3f}), whose "
-        "interval holds .5, chance: it may have learnt nothing"
+        f"{predictions.network}: macro AUC is {value:.3f} ({low[-1]:.3f} to {high[-1]:.3f}{over}), "
+        "whose interval holds .5, chance: it may have learnt nothing"
     )
     whole = ["macro"] if holds[-1] else []
     remedy = "check that weights were loaded, all of them, and that labels are joined by name"
     yield from issues_of("chance", whole, message, remedy=remedy)
     message = (
-        f"{predictions.network}: the interval of AUC holds .5, chance, for {', '.join(names)}: "
+        f"{predictions.network}: the interval of AUC holds .5, chance, for {listed(names)}: "
         "no evidence of better than chance on these films"
     )
     remedy = "print the intervals beside the numbers, or test on more films"
@@ -136,7 +137,7 @@ def inverted_labels(predictions: UnverifiedPredictions) -> Iterator[Issue]:
     places = np.flatnonzero(area[:, 0] + CLEAR * np.array(error) < 0.5).tolist()
     names = [f"{predictions.findings[place]} ({area[place, 0]:.3f})" for place in places]
     message = (
-        f"{predictions.network}: AUC is clearly below .5 for {', '.join(names)}: it knows the "
+        f"{predictions.network}: AUC is clearly below .5 for {listed(names)}: it knows the "
         "finding, and predicts the contrary"
     )
     remedy = "look for 1 - p, for labels where 0 means present, and for the order of columns"
@@ -162,7 +163,7 @@ def column_order(predictions: UnverifiedPredictions) -> Iterator[Issue]:
     order = ", ".join(predictions.findings[place] for place in np.argsort(best))
     message = (
         f"{predictions.network}: columns stand in another order than the findings: "
-        f"{'; '.join(pairs)}: scores are those of other findings"
+        f"{listed(pairs)}: scores are those of other findings"
     )
     remedy = f"name the columns where they are made; the likely order is {order}"
     yield from issues_of("column_order", pairs, message, remedy=remedy)
@@ -183,7 +184,7 @@ def overstated_risk(predictions: UnverifiedPredictions) -> Iterator[Issue]:
     names = [f"{name} ({mean:.1%} for {share:.1%})" for name, mean, share, bad in triples if bad]
     message = (
         f"{predictions.network}: the mean probability is twice the share of positives or more for "
-        f"{', '.join(names)}: these are no risks, as after training with weights or copies"
+        f"{listed(names)}: these are no risks, as after training with weights or copies"
     )
     remedy = 'recalibrate on validation films: evaluation.recalibration = "platt"'
     return issues_of("overstated_risk", names, message, remedy=remedy, severity="note")
@@ -196,7 +197,7 @@ def few_positives(predictions: UnverifiedPredictions) -> Iterator[Issue]:
     triples = zip(predictions.findings, counts, stated, strict=True)
     few = [f"{name} ({count})" for name, count, known in triples if known and count < FEW]
     message = (
-        f"fewer than {FEW} positive test films of {', '.join(few)}: another few films would give "
+        f"fewer than {FEW} positive test films of {listed(few)}: another few films would give "
         "another number"
     )
     remedy = "print positives and intervals beside the scores, or test on more films"
@@ -357,6 +358,16 @@ def _named(predictions: UnverifiedPredictions, which: Bool[np.ndarray, " k"]) ->
     return [name for name, true in zip(predictions.findings, which, strict=True) if true]
 
 
+def _above_shares(predictions: UnverifiedPredictions, findings: Bool[np.ndarray, " k"]) -> bool:
+    """Return whether the mean probability of findings is clearly above their share of positives."""
+    probability, label = predictions.probability[:, findings], predictions.label[:, findings]
+    stated = ~np.isnan(label)
+    expected, films = probability[stated], max(1, stated.sum())
+    excess = (expected - label[stated]).sum() / films
+    error = np.sqrt((expected * (1 - expected)).sum()) / films
+    return bool(excess >= max(SQUEEZED, CLEAR * error))
+
+
 def _logits(below: Bool[np.ndarray, "n k"]) -> bool:
     return bool(below.size and np.mean(below) >= LOGITS)
 
@@ -380,11 +391,32 @@ def _error(
 def _assigned(predictions: UnverifiedPredictions) -> Int64[np.ndarray, " k"]:
     """Return for each finding the column that ranks it best, each column once, in sum."""
     whole = predictions.whole
-    label, probability = predictions.label[whole], predictions.probability[whole]
-    weights = once(len(label))
-    area = [[auc(y, p, weights=weights)[0] for p in probability.T] for y in label.T]
-    square = np.array(area).reshape(label.shape[1], -1)
+    square = areas_by_column(predictions.label[whole], predictions.probability[whole])
     return linear_sum_assignment(-np.nan_to_num(square, nan=0.5))[1].astype(np.int64)
+
+
+def areas_by_column(
+    label: Float[np.ndarray, "n k"], probability: Float[np.ndarray, "n k"]
+) -> Float64[np.ndarray, "k k"]:
+    """Return the AUC of every finding, a row, by every column of probabilities.
+
+    From the sum of the positives' ranks (Mann and Whitney 1947), among the films that are stated;
+    NaN without both classes.
+    """
+    stated, findings = ~np.isnan(label), label.shape[1]
+    alike = {mask.tobytes(): [] for mask in stated.T}
+    for place, mask in enumerate(stated.T):
+        alike[mask.tobytes()].append(place)
+    area = np.empty((findings, findings))
+    for places in alike.values():  # findings whose label is stated on the same films
+        films = stated[:, places[0]]
+        truth = label[films][:, places].T.astype(np.float64)
+        rank = rankdata(probability[films], axis=0)
+        positives = truth.sum(axis=1, keepdims=True)
+        pairs = positives * (films.sum() - positives)
+        above = truth @ rank - positives * (positives + 1) / 2
+        area[places] = ratio(above, np.broadcast_to(pairs, above.shape))
+    return area
 
 
 def _gain(predictions: UnverifiedPredictions, place: int, other: int) -> str:

@@ -43,7 +43,6 @@ from lucency.evaluation.evaluate import TRIVIAL
 TEXT = ("severity", "check", "message", "examples", "remedy")
 BEFORE = ("invented_films", "pretrained_on_these", "random_weights")  # of a protocol
 BESIDE = ("rejected_films", "missing_films", "unstated_labels")  # of a run
-RANGES = ("double_sigmoid", "constant_output")  # of the network's own probabilities
 NUMBER_OF_CHECKS = len({*split_checks.CHECKS, *prediction_checks.CHECKS, *BEFORE, *BESIDE})
 CHEST = re.compile(r"(?<!no )chest|nih\b|cxr|mimic|chexpert|padchest|x-?ray", re.IGNORECASE)
 
@@ -99,7 +98,7 @@ def check_run(
         )
         raw = replace(given, probability=one.uncalibrated().probability)
         found += prediction_checks.check_predictions(given)
-        found += [issue for name in RANGES for issue in prediction_checks.CHECKS[name](raw)]
+        found += prediction_checks.constant_output(raw)
     return ranked(list(dict.fromkeys(found)))
 
 
@@ -130,7 +129,7 @@ def check_predictions_file(file: Path) -> list[Issue]:
     test = whole.of("test") if "test" in whole.part else whole
     raw = replace(unverified(test), probability=test.uncalibrated().probability)
     found = prediction_checks.check_predictions(unverified(test))
-    found += [issue for name in RANGES for issue in prediction_checks.CHECKS[name](raw)]
+    found += prediction_checks.constant_output(raw)
     return ranked(list(dict.fromkeys(found)))
 
 

@@ -1,0 +1,95 @@
+"""The walk that finds films for every command: links, cycles, hidden files, what is left out."""
+
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+from lucency.core.manifest import Manifest, Preparation, empty_boxes
+from lucency.data.images import film_files, films_below, locate_films, walk_films
+from lucency.pipeline.film_inference import read_films
+
+
+def touch(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"\0")
+
+
+def found(root: Path) -> list[str]:
+    return [file.relative_to(root).as_posix() for file in walk_films(root).films]
+
+
+def test_links_are_followed_once_and_cycles_end(tmp_path: Path):
+    root = tmp_path / "films"
+    touch(root, "b/1.png", "b/deep/2.JPG")
+    touch(tmp_path / "store", "3.jpeg")
+    (root / "a").symlink_to("b", target_is_directory=True)  # sorts before what it leads to
+    (root / "more").symlink_to("../store", target_is_directory=True)
+    (root / "most").symlink_to("../store", target_is_directory=True)
+    (root / "b" / "up").symlink_to("..", target_is_directory=True)
+    (root / "above").symlink_to("../..", target_is_directory=True)
+    (root / "self").symlink_to("self")
+    (root / "4.png").symlink_to("b/1.png")
+    assert found(root) == ["4.png", "b/1.png", "b/deep/2.JPG", "more/3.jpeg"]
+    assert [place.name for place in walk_films(root).unreadable_folders] == ["self"]
+
+
+def test_what_is_left_out_is_said_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    touch(tmp_path, "1.png", "._1.png", ".DS_Store", "Thumbs.db", "labels.csv", "2.tif", "3.DCM")
+    touch(tmp_path, "__MACOSX/._1.png", ".trash/1.png", "@eaDir/1.png", "locked/4.png")
+    (tmp_path / "unmounted").symlink_to(tmp_path / "nowhere", target_is_directory=True)
+    scan = os.scandir
+
+    def refuse(folder: Path) -> object:
+        if Path(folder).name == "locked":
+            raise PermissionError(13, "Permission denied")
+        return scan(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert [file.name for file in film_files(tmp_path)] == ["1.png"]
+    assert capsys.readouterr().err == (
+        f"Left out below {tmp_path}: 3 hidden or system files (.DS_Store, …), 3 hidden or system "
+        "folders (.trash, …), 2 pictures in another format (2.tif, …), 2 folders that cannot be "
+        "read (locked, …)\n"
+    )
+    assert film_files(tmp_path / "__MACOSX" / "..")[0].name == "1.png"
+
+
+def test_a_folder_and_a_film_of_it_are_one_film_each(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    touch(tmp_path, "1.png", "2.png", "none/labels.csv")
+    named = [tmp_path / "2.png", tmp_path, tmp_path / "._x.png"]
+    assert [file.name for file in films_below(named)] == ["2.png", "1.png", "._x.png"]
+    with pytest.raises(ValueError, match=r"none holds no film; expected \.png"):
+        films_below([tmp_path / "none"])
+    assert capsys.readouterr().err == ""
+
+
+def test_preparing_and_predicting_find_the_same_films(tmp_path: Path):
+    names = np.array(["1.png", "2.png", "3.png"])
+    root, store = tmp_path / "films", tmp_path / "store"
+    touch(store, "._2.png")
+    touch(root, "labels.csv")
+    for file in (root / names[0], store / names[1], store / names[2]):
+        cv2.imwrite(str(file), np.full((40, 40), 9, np.uint8))
+    (root / "more").symlink_to(store, target_is_directory=True)
+    films = Manifest(
+        findings=("Mass",),
+        image=names,
+        patient=np.arange(3),
+        label=np.zeros((3, 1), np.float32),
+        facts=pd.DataFrame(index=range(3)),
+        boxes=empty_boxes(),
+        origin="",
+    )
+    located = locate_films(films, root).facts["path"].tolist()
+    read = read_films(films_below([root]), findings=(), preparation=Preparation(size=32))
+    assert read.manifest.image.tolist() == located
+    assert not len(read.rejected)
