@@ -24,7 +24,7 @@ HERE = Path(__file__).parent
 PACKAGE = HERE.parent / "src" / "lucency"
 EXAMPLE = re.compile(r"^>>> (?:.+\n)+", re.MULTILINE)  # up to the next empty line
 PAGES = {
-    "First steps": ["first-experiment", "own-films", "chestxray14"],
+    "First steps": ["first-experiment", "own-films", "your-table", "chestxray14"],
     "Guides": [
         "sources", "preparation", "split", "balancing", "training", "evaluation", "ensemble",
         "explanation", "audit", "problems",

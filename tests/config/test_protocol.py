@@ -145,6 +145,11 @@ def test_the_protocol_that_these_tests_spoil_is_good(tmp_path: Path):
     assert read(tmp_path, SMALLEST).findings == FINDINGS
 
 
+def test_a_protocol_with_the_mark_of_an_editor_is_read(tmp_path: Path):
+    (tmp_path / "marked.toml").write_text(SMALLEST, encoding="utf-8-sig")
+    assert read_protocol(tmp_path / "marked.toml") == read(tmp_path, SMALLEST)
+
+
 def test_a_file_that_is_absent_or_no_toml(tmp_path: Path):
     with pytest.raises(ValueError, match="no such protocol; `lucency protocols` lists"):
         read_protocol(tmp_path / "demo.toml")

@@ -3,10 +3,16 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from lucency.audit.checks.issue import issues_of
+from lucency.audit.checks.run_checks import load_issues, save_issues
+from lucency.core.manifest import load_part, load_prepared, save_part, save_prepared_tables
+from lucency.core.plan import load_plan, save_plan
 from lucency.core.tables import load_tables, save_tables
+from toys import toy_films, toy_plan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,3 +40,41 @@ def test_an_empty_table_keeps_its_columns_and_an_absent_one_is_missed(tmp_path: 
     assert list(load_tables(Several, tmp_path, text=("name",)).scores) == ["name", "value"]
     with pytest.raises(TypeError, match="scores"):
         load_tables(Several, tmp_path / "nowhere", text=())
+
+
+LOADED = {
+    "manifest.csv": load_prepared,
+    "rejected.csv": load_prepared,
+    "part.csv": lambda folder: load_part(folder / "part.csv", toy_films(8).manifest.image),
+    "plan.csv": lambda folder: load_plan(folder, toy_films(8).manifest.image),
+    "issues.csv": load_issues,
+}
+DAMAGED = {
+    "empty": lambda whole: b"",
+    "cut within a line": lambda whole: whole[:-3],
+    "cut between lines": lambda whole: b"".join(whole.splitlines(keepends=True)[:3]),
+    "without its first line": lambda whole: whole.partition(b"\n")[2],
+    "of something else": lambda whole: b"a,b\n1,2\n",
+    "bytes": lambda whole: b"\x89\xff\x00",
+}
+
+
+@pytest.mark.parametrize("name", LOADED)
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_a_damaged_table_of_a_run_is_one_line_that_names_it(tmp_path: Path, name: str, damage: str):
+    films = toy_films(8)
+    plan, image = toy_plan(films), films.manifest.image
+    save_prepared_tables(films, tmp_path)
+    np.save(tmp_path / "pixels.npy", films.pixels)
+    save_plan(plan, image, tmp_path)
+    save_part(image, plan.part, tmp_path / "part.csv")
+    save_issues([*issues_of("a_check", ["a"], "found", remedy="mend")], tmp_path)
+    whole = (tmp_path / name).read_bytes()
+    LOADED[name](tmp_path)
+    damaged = DAMAGED[damage](whole)
+    if damaged == whole or (damage, name) == ("without its first line", "rejected.csv"):
+        damaged = b""
+    (tmp_path / name).write_bytes(damaged)
+    with pytest.raises(ValueError, match=name) as refusal:
+        LOADED[name](tmp_path)
+    assert "\n" not in str(refusal.value)

@@ -37,7 +37,6 @@ SPELLED = {
     "backslashes": (r"images\f0.png", "images/f0.png"),
     "capitals": ("f0.png", "f0.PNG"),
     "Unicode": ("f\u00e9.png", "fe\u0301.png"),
-    "blanks": ("f0.png ", "f0.png"),
 }
 
 

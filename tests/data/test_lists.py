@@ -16,6 +16,11 @@ NAMES = ["00000001_000.png", "00000002_000.png"]
         ("nih.txt", "00000001_000.png\n00000002_000.png"),
         ("labels.txt", "00000001_000.png 0 1 0\n\n00000002_000.png 0 0 0\n"),
         ("windows.txt", "00000001_000.png\r\n00000002_000.png\r\n"),
+        ("notepad.txt", "\ufeff00000001_000.png\r\n00000002_000.png\r\n"),
+        ("notes.txt", '# bad films\n\n00000001_000.png # blurred\n#x\n"00000002_000.png"\n'),
+        ("headed.txt", "Image Index\n00000001_000.png\n00000002_000.png\n"),
+        ("table.tsv", "path\tMass\n00000001_000.png\t1\n00000002_000.png\t0\n"),
+        ("excel.csv", "IMAGE;Mass\n00000001_000.png;1\n00000002_000.png;0\n;\n"),
         ("table.csv", "Image Index,prob_Mass\n00000001_000.png,0.1\n00000002_000.png,0.2\n"),
         ("bare.csv", "00000001_000.png\n00000002_000.png\n"),
     ],
@@ -23,6 +28,13 @@ NAMES = ["00000001_000.png", "00000002_000.png"]
 def test_names_are_read_whatever_stands_beside_them(tmp_path, name, text):
     (tmp_path / name).write_text(text, newline="")
     np.testing.assert_array_equal(read_names(tmp_path / name), NAMES)
+
+
+def test_a_whole_line_is_a_name_blanks_too(tmp_path):
+    names = ["chest film 7.png", "second look", "a#1", "12 3.png"]
+    for encoding in ("utf-8-sig", "utf-16", "cp1252"):
+        (tmp_path / "list.txt").write_text("\r\n".join(names), encoding=encoding)
+        assert read_names(tmp_path / "list.txt").tolist() == names
 
 
 def test_a_packed_table_is_read(tmp_path):
@@ -43,7 +55,9 @@ def test_the_published_lists_have_their_published_lengths(shared):
     [
         ("absent.txt", None, "no such file"),
         ("empty.txt", b"\n \n", "found no name"),
-        ("binary.txt", b"\x89PNG\xff\xfe", "is no text"),
+        ("binary.txt", b"\x89PNG\xff\xfe", "found a picture"),
+        ("list.csv", b"PK\x03\x04", "found a zip archive, expected a list of image names"),
+        ("codes.txt", bytes(range(1, 32)), "is no text"),
         ("other.csv", b"film_id,Mass\n1,0\n", "found the columns film_id, Mass"),
     ],
 )

@@ -143,7 +143,7 @@ def test_only_the_findings_asked_for_in_their_order(tmp_path: Path):
         ("a_000.png,,0,1,50", "finding '' is unknown"),
         ("a_000.png,mass,0,1,50", "finding 'mass' is unknown"),
         ("a_000.png,Mass|No Finding,0,1,50", "No Finding alone"),
-        ("a_000.png,Mass,0,one,50", "line 3, Patient ID: found 'one', expected a whole number"),
+        ("a_000.png,Mass,0,,50", "line 3, Patient ID: found nothing, expected a patient"),
         ("a_000.png,Mass,0,1,58Z", "line 3, Patient Age: found '58Z'"),
         ("00000009_000.png,Mass,0,1,58", "listed 2 times"),
     ],

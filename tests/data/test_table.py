@@ -1,7 +1,7 @@
 """Any CSV table of films, with and without its pictures, and the contract of all sources."""
 
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import cv2
 import numpy as np
@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from lucency.config.sections import Source
-from lucency.core.manifest import Manifest
+from lucency.core.manifest import Manifest, load_manifest, name_patients, save_manifest
+from lucency.data import csv_tables
 from lucency.data.images import locate_films
 from lucency.data.labels import read_labelled
 from lucency.data.sources import SOURCES
@@ -59,15 +60,82 @@ def test_patients_keep_their_number_whatever_the_rows(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
+    ("text", "years"),
+    [
+        ("058Y", 58), ("006M", 0.5), ("90+", 90), (">89", 90), (">=90", 90), ("58 years", 58),
+        ("61,5", 61.5), ("7 d", 7 / 365.25), ("NA", np.nan), ("90Y+", 90),
+    ],
+)  # fmt: skip
+def test_ages_are_read_as_programs_write_them(tmp_path: Path, text: str, years: float):
+    films = read(tmp_path, TABLE.replace("61.5", f'"{text}"'))
+    assert films.facts["age"][0] == pytest.approx(years, nan_ok=True)
+
+
+def test_columns_of_other_names_are_read_where_evident_and_reported(tmp_path: Path, capsys):
+    head = "Path,Patient ID,MASS,edema,Gender,AGE,View Position"
+    films = read(tmp_path, "\n".join([head, *TABLE.splitlines()[1:]]))
+    own = read(tmp_path, TABLE)
+    np.testing.assert_array_equal(films.label, own.label)
+    assert (films.patient == own.patient).all()
+    pd.testing.assert_frame_equal(films.facts, own.facts)
+    line = capsys.readouterr().err
+    assert "read are the columns 'Path' as image, 'Patient ID' as patient" in line
+    assert "'edema' as Edema" in line
+    with pytest.raises(ValueError, match="columns 'MASS' and 'mass' may both be 'Mass'"):
+        read(tmp_path, TABLE.replace("Mass", "MASS").replace("sex", "mass"))
+    with pytest.raises(ValueError, match="no column 'scan'"):
+        read(tmp_path, TABLE, image_column="scan")
+
+
+@pytest.mark.parametrize("spelling", [" Zoë", "Zoë\u00a0", "\u200bZoë", "Zoe\u0308", "\ufeffZoë "])
+def test_patients_are_compared_in_nfc_without_blanks(tmp_path: Path, spelling: str):
+    text = TABLE.replace("1.png,Anna", "1.png,Zoë").replace("2,Anna", f"2,{spelling}")
+    films = read(tmp_path, text)
+    assert films.patient[0] == films.patient[2]
+    assert films.patient_id.tolist() == ["Zoë", "Bert", "Zoë", "17"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("p1", "P1"), ("p1", "p01"), ("7", "007"), ("7", "7.0"), ("a-7", "a\u20137"), ("a 7", "a7")],
+)
+def test_patients_that_differ_by_a_way_of_writing_are_refused(tmp_path: Path, one: str, other: str):
+    text = TABLE.replace("1.png,Anna", f"1.png,{one}").replace("2,Anna", f"2,{other}")
+    message = f"labels.csv, patient: found patients '{one}' and '{other}', which differ in"
+    with pytest.raises(ValueError, match=message):
+        read(tmp_path, text)
+    nih = "Image Index,Finding Labels,Follow-up #,Patient ID\na.png,Mass,0,{}\nb.png,Mass,0,{}\n"
+    (tmp_path / "nih.csv").write_text(nih.format(one, other))
+    with pytest.raises(ValueError, match=r"nih.csv, Patient ID: found patients"):
+        read_labelled(tmp_path / "nih.csv")
+
+
+def test_patients_are_shown_as_they_are_written(tmp_path: Path):
+    films = read(tmp_path, TABLE.replace("17", "007"))
+    assert films.patient_id.tolist() == ["Anna", "Bert", "Anna", "007"]
+    save_manifest(films, tmp_path)
+    loaded = load_manifest(tmp_path).take(np.array([3, 0]))
+    assert loaded.patient_id.tolist() == ["007", "Anna"]
+    assert loaded.patient.tolist() == [7, films.patient[0]]
+    table = pd.DataFrame({"image": ["a/1.png"], "patient": films.patient[:1]})
+    assert name_patients(table, films)["patient"].tolist() == ["Anna"]
+    numbers = TABLE.replace("Anna", "4").replace("Bert", "5")
+    assert read(tmp_path, numbers).patient_id.tolist() == [4, 5, 4, 17]
+
+
+@pytest.mark.parametrize(
     ("old", "new", "message"),
     [
         ("Anna,1,0", "Anna,1,-1", "line 2, Edema: found '-1', expected 0, 1 or nothing"),
         ("Anna,1,0", "Anna,yes,0", "line 2, Mass: found 'yes'"),
-        ("61.5", "old", "line 2, age: found 'old', expected a number"),
+        ("61.5", "old", "line 2, age: found 'old', expected an age such as 58"),
         ("Bert", "", "line 3, patient: found nothing, expected a patient"),
+        ("Bert", "NaN", "line 3, patient: found NaN, expected a patient"),
+        ("17", "1.70E+11", "line 5, patient: found '1.70E.11', a number that a spreadsheet"),
         ("gone.png", "2", "image .*'2'.* is listed 2 times"),
         ("Edema", "Oedema", "no column 'Edema': .*nearest is 'Oedema'"),
-        ("image,", "film,", "no column 'image'"),
+        ("image,", "picture,", "no column 'image'"),
+        ("sex,age", "Mass ,age", "column 'Mass' is there twice"),
         ("patient,", "pation,", "no column 'patient': .*nearest is 'pation'"),
     ],
 )
@@ -90,13 +158,13 @@ def test_an_absent_table_an_empty_one_and_a_film_found_twice(tmp_path: Path):
 def test_labels_are_read_without_their_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Two pictures of one name below the label file's folder do not matter to its labels."""
     opened: list[Path] = []
-    read_csv = pd.read_csv
+    read_text = csv_tables.read_text
 
-    def count(file: Path, **choices: Any) -> pd.DataFrame:
+    def count(file: Path, *, expected: str) -> tuple[str, str]:
         opened.append(file)
-        return read_csv(file, **choices)
+        return read_text(file, expected=expected)
 
-    monkeypatch.setattr("pandas.read_csv", count)
+    monkeypatch.setattr(csv_tables, "read_text", count)
     write_films(tmp_path, "2.png", "b/2.png")
     assert read(tmp_path, TABLE).facts["path"].tolist() == [""] * 4
     assert read_labelled(tmp_path / "labels.csv").facts["path"].tolist() == [""] * 4

@@ -83,7 +83,55 @@ def test_logits_and_probabilities_of_one_network_are_evaluated_alike(tmp_path: P
         _evaluated(tmp_path, "logits.csv")
     with pytest.raises(ValueError, match="give --scale probability"):
         _evaluated(tmp_path, scale="logit")
-    assert set(SCALES) == {"probability", "logit"}
+    assert set(SCALES) == {"probability", "percent", "logit"}
+
+
+def test_percent_is_read_where_it_is_written_and_never_called_logits(tmp_path: Path):
+    write(tmp_path)
+    own, table = _evaluated(tmp_path), pd.read_csv(tmp_path / "scores.csv").set_index("image")
+    signed = (100 * table).map("{:.9f} %".format).reset_index()
+    signed.to_csv(tmp_path / "signed.csv", index=False)
+    (100 * table).reset_index().to_csv(tmp_path / "plain.csv", index=False, sep=";", decimal=",")
+    for name, scale in {"signed.csv": "probability", "plain.csv": "percent"}.items():
+        other = _evaluated(tmp_path, name, scale=scale)
+        np.testing.assert_allclose(own["value"], other["value"], atol=1e-6, equal_nan=True)
+    with pytest.raises(ValueError, match="give --scale percent") as refusal:
+        _evaluated(tmp_path, "plain.csv")
+    assert "logit" not in str(refusal.value)
+    with pytest.raises(ValueError, match="give --scale probability"):
+        _evaluated(tmp_path, scale="percent")
+    (1000 * table).reset_index().to_csv(tmp_path / "many.csv", index=False)
+    with pytest.raises(ValueError, match=r"from 0.* expected probabilities from 0 to 1: rescale"):
+        _evaluated(tmp_path, "many.csv")
+
+
+def test_films_that_predict_could_not_read_are_left_out_and_counted(tmp_path: Path, capsys):
+    write(tmp_path)
+    own, table = _evaluated(tmp_path), pd.read_csv(tmp_path / "scores.csv")
+    table = table.rename(columns={"image": "film"}).assign(called="", quality="", reason="")
+    junk = pd.DataFrame({"film": ["films/._000.png", "old/001.png"], "reason": ["no image"] * 2})
+    whole = pd.concat([table, junk], ignore_index=True)
+    whole.to_csv(tmp_path / "predicted.csv", index=False)
+    other = _evaluated(tmp_path, "predicted.csv")
+    wanted = ["finding", "metric", "value", "low", "high"]
+    pd.testing.assert_frame_equal(own[wanted], other[wanted])
+    assert "2 of 62 films are left out, for they could not be read" in capsys.readouterr().err
+    whole.loc[0, "prob_Mass"], whole.loc[0, "reason"] = np.nan, "half a row"
+    whole.to_csv(tmp_path / "half.csv", index=False)
+    with pytest.raises(ValueError, match="line 2, prob_Mass: found '', expected a finite number"):
+        _evaluated(tmp_path, "half.csv")
+    junk.assign(prob_Mass="", prob_Edema="").to_csv(tmp_path / "none.csv", index=False)
+    with pytest.raises(ValueError, match="no film could be read"):
+        _evaluated(tmp_path, "none.csv")
+
+
+@pytest.mark.parametrize("name", ["PROB_MASS", "prob mass", "Mass "])
+def test_a_finding_in_another_spelling_is_read_and_reported(tmp_path: Path, capsys, name: str):
+    write(tmp_path)
+    table = pd.read_csv(tmp_path / "scores.csv").rename(columns={"prob_Mass": name})
+    table.to_csv(tmp_path / "spelt.csv", index=False)
+    assert len(_evaluated(tmp_path, "spelt.csv")) == len(_evaluated(tmp_path))
+    assert (f"{name!r} as Mass" in capsys.readouterr().err) == (name != "Mass ")
 
 
 def test_thresholds_come_from_other_patients(tmp_path: Path):

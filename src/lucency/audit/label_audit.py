@@ -14,10 +14,17 @@ from jaxtyping import Bool, Float32, Float64, Int64
 
 from lucency.audit import agreement, label_errors
 from lucency.config.sections import DRAWS
-from lucency.core.manifest import FINDINGS, NO_FINDING, Manifest, counted
+from lucency.core.manifest import (
+    FINDINGS,
+    NO_FINDING,
+    Manifest,
+    counted,
+    load_manifest,
+    name_patients,
+)
 from lucency.core.predictions import Predictions, load_predictions, load_repeats
 from lucency.core.tables import Audit
-from lucency.data.labels import read_labelled
+from lucency.data.labels import USUAL_COLUMNS, Columns, read_labelled
 from lucency.data.radiologists import RELEASES, read_expert_table, read_readings, release_of
 from lucency.evaluation.bootstrap import all_and_resampled, mean_over_findings
 from lucency.evaluation.compare import macro_test
@@ -32,18 +39,26 @@ from lucency.evaluation.intervals import (
 from lucency.evaluation.metrics import by_finding
 
 ALL = "all"
+NAMING = ("first", "films", "errors")  # the tables that name films and patients
 CHANGES = ("finding", "before", "after", "added", "removed", "films")
 CHOSEN = "The films were chosen to hold many findings: shares are not those of random films."
 Label = Float32[np.ndarray, " n *k"]
 
 
-def audit_labels(labels: Path, *, expert: Path, table: Path | None, scale: str) -> Audit:
+def audit_labels(
+    labels: Path,
+    *,
+    expert: Path,
+    table: Path | None,
+    scale: str,
+    columns: Columns = USUAL_COLUMNS,
+) -> Audit:
     """Compare a label file, and a table of external predictions, with radiologists' labels.
 
     `expert` is a table of labels of either of Google's releases, or the folder of all findings'.
     Raises ValueError when a file is not what it should be, or none of its films is labelled.
     """
-    films, file = read_labelled(labels), _expert_file(expert)
+    films, file = read_labelled(labels, **columns), _expert_file(expert)
     experts = read_expert_table(file)
     release = release_of(experts.findings)
     mine = agreement.merge_labels(films, agreement.FOUR_GROUPS) if release == "four" else films
@@ -81,12 +96,19 @@ def audit_labels(labels: Path, *, expert: Path, table: Path | None, scale: str) 
     )
 
 
-def audit_versions(old: Path, new: Path, *, table: Path | None, scale: str) -> Audit:
+def audit_versions(
+    old: Path,
+    new: Path,
+    *,
+    table: Path | None,
+    scale: str,
+    columns: Columns = USUAL_COLUMNS,
+) -> Audit:
     """Compare two label files, and the AUCs of a table of predictions by either.
 
     Raises ValueError when the files share no film or no finding.
     """
-    one, other = read_labelled(old), read_labelled(new)
+    one, other = (read_labelled(file, **columns) for file in (old, new))
     found = {"changes": changes(one, other), "labels": changed_labels(one, other)}
     if table is not None:
         external = read_predictions_table(table, films=other, scale=scale, part="test")
@@ -109,7 +131,13 @@ def audit_versions(old: Path, new: Path, *, table: Path | None, scale: str) -> A
 
 
 def audit_label_errors(
-    what: Path, *, labels: Path | None, expert: Path | None, scale: str, top: int
+    what: Path,
+    *,
+    labels: Path | None,
+    expert: Path | None,
+    scale: str,
+    top: int,
+    columns: Columns = USUAL_COLUMNS,
 ) -> Audit:
     """Rank the labels that are likely wrong by the predictions in `what`.
 
@@ -118,7 +146,7 @@ def audit_label_errors(
     `labels`. With `expert`, as of `audit_labels`, the ranking is compared with what radiologists
     saw. Raises ValueError for files that are not so, or have no film in common.
     """
-    predictions = _untrained(what, labels=labels, scale=scale)
+    predictions, films = _untrained(what, labels=labels, scale=scale, columns=columns)
     folds = load_repeats(what, predictions)
     near = label_errors.nearest_others(predictions.feature, patient=predictions.patient)
     evidence = label_errors.gather_evidence(predictions, folds=folds, near=near)
@@ -130,6 +158,8 @@ def audit_label_errors(
         "films": label_errors.films_with_label_errors(predictions, score, top=top),
         "errors": label_errors.find_label_errors(predictions, evidence, top=top),
     }
+    if films is not None:
+        found |= {name: name_patients(found[name], films) for name in NAMING}
     conclusion = _conclude_noise(found["noise"])
     if expert is not None:
         experts = read_expert_table(_expert_file(expert))
@@ -177,7 +207,7 @@ def changed_labels(old: Manifest, new: Manifest) -> pd.DataFrame:
     film, finding = np.nonzero(_differs(one.label, other.label))
     columns = {
         "image": one.image[film],
-        "patient": one.patient[film],
+        "patient": one.patient_id[film],
         "finding": np.array(one.findings)[finding],
         "before": one.label[film, finding],
         "after": other.label[film, finding],
@@ -285,8 +315,13 @@ def _nothing_found(table: pd.DataFrame) -> str:
     return f"Films of {NO_FINDING!r} as experts see them: {', '.join(seen)}."
 
 
-def _untrained(what: Path, *, labels: Path | None, scale: str) -> Predictions:
-    """Return the predictions of films that the network has not trained on."""
+def _untrained(
+    what: Path, *, labels: Path | None, scale: str, columns: Columns
+) -> tuple[Predictions, Manifest | None]:
+    """Return the predictions of films that the network has not trained on, and their manifest.
+
+    That of a predictions.npz is found in its run, or is None.
+    """
     if what.is_dir():
         near = sorted(what.glob("predictions/*/predictions.npz"))
         like = f", such as {near[0]}" if near else ""
@@ -294,11 +329,15 @@ def _untrained(what: Path, *, labels: Path | None, scale: str) -> Predictions:
     if what.suffix != ".npz":
         if labels is None:
             raise ValueError(f"{what} holds no labels: expected --labels FILE of its films")
-        return read_predictions_table(what, films=read_labelled(labels), scale=scale, part="test")
+        films = read_labelled(labels, **columns)
+        return read_predictions_table(what, films=films, scale=scale, part="test"), films
     if labels is not None:
         raise ValueError(f"{what} brings its own labels: expected it alone, without --labels")
     predictions = load_predictions(what)
-    return predictions.take(np.flatnonzero(predictions.part != "train"))
+    rows = np.flatnonzero(predictions.part != "train")
+    beside = [place / "manifest" for place in what.resolve().parents[2:4]]
+    known = [load_manifest(place) for place in beside if (place / "manifest.json").is_file()]
+    return predictions.take(rows), known[0] if known else None
 
 
 def _detected(

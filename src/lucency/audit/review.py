@@ -21,6 +21,7 @@ from jaxtyping import Bool, Float64, Int64
 from lucency.audit.agreement import NO_PAIRS, ONE_ANSWER, cohen, fleiss, rows_of
 from lucency.audit.label_errors import DIRECTIONS
 from lucency.core.manifest import NO_FINDING, Manifest, nearest, read_table
+from lucency.data.csv_tables import read_csv
 from lucency.evaluation.bootstrap import Weights, all_and_resampled
 from lucency.evaluation.intervals import BOOTSTRAPPED, bootstrap_interval, no_interval
 from lucency.evaluation.metrics import count_cells
@@ -255,24 +256,16 @@ def _require_known(found: Sequence[str], known: Sequence[str] | dict[str, int], 
 
 
 def _read(file: Path) -> pd.DataFrame:
-    """Return a file's rows that have an answer, with the place of each; spreadsheets add a mark."""
-    if not file.is_file():
-        raise ValueError(f"{file}: no such file; expected a filled form.csv, or an answers.csv")
-    try:
-        table = pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+    """Return a file's rows that have an answer, with the place of each."""
+    table = read_csv(file, expected="a filled form.csv, or an answers.csv")
+    if lacking := [name for name in ANSWERS[:-1] if name not in table.columns]:
         raise ValueError(
-            f"{file} is no table ({error}); expected a filled form.csv, or an answers.csv"
-        ) from error
-    if lacking := [name for name in ANSWERS[:-1] if name not in table]:
-        raise ValueError(
-            f"{file}: found the columns {', '.join(map(str, table))}, no {lacking[0]!r}; expected "
-            "a form.csv, or what review.html saves, with commas between its cells"
+            f"{file}: found the columns {', '.join(table.columns)}, no {lacking[0]!r}; expected "
+            "a form.csv, or what review.html saves"
         )
-    where = [f"{file.name}, line {line}" for line in range(2, len(table) + 2)]
-    cells = table.assign(also=table.get("also", ""), where=where)
-    cells["answer"] = cells["answer"].str.strip().str.lower()
-    cells["reviewer"] = cells["reviewer"].str.strip()
+    where = [f"{file.name}, line {line}" for line in table.line]
+    cells = pd.DataFrame({"also": "", **table.columns, "where": where})
+    cells["answer"] = cells["answer"].str.lower()
     return cells.loc[cells["answer"] != "", [*ANSWERS, "where"]]
 
 

@@ -8,7 +8,16 @@ from typing import Annotated
 import typer
 
 from lucency.cli.answers import print_audit
-from lucency.cli.options import Json, LabelFile, RunFolder, Scale, Tables, to_folder
+from lucency.cli.options import (
+    ImageColumn,
+    Json,
+    LabelFile,
+    PatientColumn,
+    RunFolder,
+    Scale,
+    Tables,
+    to_folder,
+)
 
 audit_group = typer.Typer(
     help="Audit labels: against radiologists, between versions, one by one, by review.\n\n"
@@ -27,10 +36,12 @@ EXPERT_HELP = "Radiologists' labels: a table of Google's chest-xray-labels, or i
 
 
 @audit_group.command()
-def labels(
+def labels(  # noqa: PLR0913 - the options of one command
     labels: Annotated[Path, typer.Option(metavar="FILE", help="The label file to audit.")],
     expert: Annotated[Path, typer.Option(metavar="PATH", help=EXPERT_HELP)],
     predictions: PredictionTable = None,
+    image_column: ImageColumn = "image",
+    patient_column: PatientColumn = "patient",
     scale: Scale = "probability",
     out: Tables = None,
     json: Json = False,
@@ -45,15 +56,19 @@ def labels(
     """
     from lucency.audit.label_audit import audit_labels
 
-    found = audit_labels(labels, expert=expert, table=predictions, scale=scale)
+    columns = {"image_column": image_column, "patient_column": patient_column}
+    choices = {"table": predictions, "scale": scale, "columns": columns}
+    found = audit_labels(labels, expert=expert, **choices)
     print_audit(found, out, json)
 
 
 @audit_group.command()
-def versions(
+def versions(  # noqa: PLR0913 - the options of one command
     old: Annotated[Path, typer.Argument(metavar="OLD", help="A label file.")],
     new: Annotated[Path, typer.Argument(metavar="NEW", help="A later one of the same films.")],
     predictions: PredictionTable = None,
+    image_column: ImageColumn = "image",
+    patient_column: PatientColumn = "patient",
     scale: Scale = "probability",
     out: Tables = None,
     json: Json = False,
@@ -68,17 +83,21 @@ def versions(
     """
     from lucency.audit.label_audit import audit_versions
 
-    print_audit(audit_versions(old, new, table=predictions, scale=scale), out, json)
+    columns = {"image_column": image_column, "patient_column": patient_column}
+    choices = {"table": predictions, "scale": scale, "columns": columns}
+    print_audit(audit_versions(old, new, **choices), out, json)
 
 
 @audit_group.command()
-def errors(
+def errors(  # noqa: PLR0913 - the options of one command
     predictions: Annotated[
         Path, typer.Argument(metavar="PREDICTIONS", help="A table, or a predictions.npz of a run.")
     ],
     labels: LabelFile = None,
     expert: Annotated[Path | None, typer.Option(metavar="PATH", help=EXPERT_HELP)] = None,
     top: Annotated[int, typer.Option(min=1, help="Labels of each finding and direction.")] = 20,
+    image_column: ImageColumn = "image",
+    patient_column: PatientColumn = "patient",
     scale: Scale = "probability",
     out: Tables = None,
     json: Json = False,
@@ -95,7 +114,9 @@ def errors(
     """
     from lucency.audit.label_audit import audit_label_errors
 
-    found = audit_label_errors(predictions, labels=labels, expert=expert, scale=scale, top=top)
+    columns = {"image_column": image_column, "patient_column": patient_column}
+    choices = {"labels": labels, "columns": columns, "expert": expert, "scale": scale}
+    found = audit_label_errors(predictions, **choices, top=top)
     print_audit(found, out, json)
 
 

@@ -46,7 +46,12 @@ def phantom(
 
 
 @data_group.command()
-def describe(file: options.LabelTable, json: options.Json = False) -> None:
+def describe(
+    file: options.LabelTable,
+    image_column: options.ImageColumn = "image",
+    patient_column: options.PatientColumn = "patient",
+    json: options.Json = False,
+) -> None:
     """Describe a label file: films, patients, views, ages, films of each finding.
 
     No film is read. FILE is NIH's Data_Entry table, a manifest.csv, or a table with the columns
@@ -58,7 +63,8 @@ def describe(file: options.LabelTable, json: options.Json = False) -> None:
     """
     from lucency.cli.output import describe_labels
 
-    answers.print_answer(describe_labels(file), json)
+    columns = {"image_column": image_column, "patient_column": patient_column}
+    answers.print_answer(describe_labels(file, columns=columns), json)
 
 
 @data_group.command()

@@ -9,7 +9,16 @@ from typing import Annotated
 import typer
 
 from lucency.cli.answers import evaluation_in_words, print_answer
-from lucency.cli.options import Changes, Json, LabelFile, NameList, Scale, to_folder
+from lucency.cli.options import (
+    Changes,
+    ImageColumn,
+    Json,
+    LabelFile,
+    NameList,
+    PatientColumn,
+    Scale,
+    to_folder,
+)
 
 PredictionTables = Annotated[
     list[Path],
@@ -19,13 +28,15 @@ PredictionTables = Annotated[
 ]
 
 
-def evaluate(
+def evaluate(  # noqa: PLR0913 - the options of one command
     tables: PredictionTables,
     labels: LabelFile = None,
     val: Annotated[
         Path | None,
         typer.Option(metavar="TABLE.csv", help="Validation films of one table: fits thresholds."),
     ] = None,
+    image_column: ImageColumn = "image",
+    patient_column: PatientColumn = "patient",
     scale: Scale = "probability",
     out: Annotated[
         Path | None, to_folder("Write the tables here, with --labels report.html too.")
@@ -43,11 +54,13 @@ def evaluate(
     """
     from lucency.pipeline.table_evaluation import evaluate_tables
 
-    found = evaluate_tables(tables, labels=labels, val=val, scale=scale, out=out)
+    columns = {"image_column": image_column, "patient_column": patient_column}
+    choices = {"labels": labels, "columns": columns, "val": val, "scale": scale}
+    found = evaluate_tables(tables, **choices, out=out)
     print_answer(found, json, words=evaluation_in_words)
 
 
-def ensemble(
+def ensemble(  # noqa: PLR0913 - the options of one command
     tables: PredictionTables,
     val: Annotated[
         list[Path] | None,
@@ -56,6 +69,8 @@ def ensemble(
         ),
     ] = None,
     labels: LabelFile = None,
+    image_column: ImageColumn = "image",
+    patient_column: PatientColumn = "patient",
     scale: Scale = "probability",
     method: Annotated[
         list[str] | None,
@@ -75,7 +90,9 @@ def ensemble(
     """
     from lucency.ensemble.external_ensembles import ensemble_networks
 
-    choices = {"val": val or [], "labels": labels, "scale": scale, "methods": method or []}
+    columns = {"image_column": image_column, "patient_column": patient_column}
+    choices = {"val": val or [], "labels": labels, "columns": columns, "scale": scale}
+    choices["methods"] = method or []
     print_answer(ensemble_networks(tables, **choices, out=out), json)
 
 
@@ -90,6 +107,8 @@ def check(  # noqa: PLR0913 - the options of one command
     val: NameList = None,
     test: NameList = None,
     labels: LabelFile = None,
+    image_column: ImageColumn = "image",
+    patient_column: PatientColumn = "patient",
     scale: Scale = "probability",
     changes: Changes = None,
     json: Json = False,
@@ -107,7 +126,10 @@ def check(  # noqa: PLR0913 - the options of one command
     from lucency.cli.output import find_issues, issues_in_json, issues_in_words
 
     lists = {p: file for p, file in (("train", train), ("val", val), ("test", test)) if file}
-    table, checks = find_issues(what, lists=lists, labels=labels, scale=scale, changes=changes)
+    columns = {"image_column": image_column, "patient_column": patient_column}
+    table, checks = find_issues(
+        what, lists=lists, labels=labels, columns=columns, scale=scale, changes=changes
+    )
     about = issues_in_json(table, checks=checks)
     typer.echo(in_json(about) if json else issues_in_words(table, checks=checks), nl=False)
     sys.exit(int(about["serious"] > 0))

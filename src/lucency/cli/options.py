@@ -73,11 +73,17 @@ NetworkName = Annotated[
     str, typer.Option(help="A network of the run. Default: the best on validation films.")
 ]
 LabelFile = Annotated[Path | None, typer.Option(metavar="FILE", help="The films' label file.")]
+ImageColumn = Annotated[
+    str, typer.Option(metavar="NAME", help="The label file's column of image names.")
+]
+PatientColumn = Annotated[
+    str, typer.Option(metavar="NAME", help="The label file's column of patients.")
+]
 LabelTable = Annotated[Path, typer.Argument(metavar="FILE", help="A label file, .csv or .csv.gz.")]
 NameList = Annotated[
     Path | None, typer.Option(metavar="FILE", help="The image names of this part, one a line.")
 ]
-Scale = Annotated[str, typer.Option(help="What a table holds: probability or logit.")]
+Scale = Annotated[str, typer.Option(help="What a table holds: probability, percent or logit.")]
 Tables = Annotated[Path | None, to_folder("Write all tables here, as CSV.")]
 Figure = Annotated[
     Path | None,

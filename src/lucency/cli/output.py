@@ -21,7 +21,7 @@ from lucency.core.plan import Plan
 from lucency.core.progress import say
 from lucency.core.stage import RECEIPT, Failures, write_atomically
 from lucency.core.tables import Answer
-from lucency.data.labels import read_labelled, read_labels
+from lucency.data.labels import USUAL_COLUMNS, Columns, read_labelled, read_labels
 from lucency.evaluation.evaluate import MACRO
 from lucency.explain.baselines import conclude_heatmaps
 from lucency.explain.heatmap_results import HeatmapResults
@@ -54,9 +54,12 @@ def describe_imbalance(file: Path, *, figure: Path | None) -> Answer:
     }
 
 
-def describe_labels(file: Path) -> Answer:
-    """Return the films, patients, facts and findings of a label file with images and patients."""
-    films = read_labelled(file)
+def describe_labels(file: Path, *, columns: Columns = USUAL_COLUMNS) -> Answer:
+    """Return the films, patients, facts and findings of a label file with images and patients.
+
+    `columns` are as of `read_labelled`.
+    """
+    films = read_labelled(file, **columns)
     a_patient = np.unique(films.patient, return_counts=True)[1]
     about: Answer = {
         "origin": films.origin,
@@ -312,12 +315,14 @@ def find_issues(
     labels: Path | None,
     scale: str,
     changes: Sequence[str] | None,
+    columns: Columns = USUAL_COLUMNS,
 ) -> tuple[pd.DataFrame, int]:
     """Return the issues as audit.checks.issue.issue_table does, and how many checks ran.
 
     `what` is a protocol (.toml), a run's folder, a predictions.npz, a table of predictions, or None
     for `lists` alone, which map parts to files of image names; `labels` is the label file of a
-    table or of lists. Raises ValueError when these do not fit together.
+    table or of lists, `columns` are as of `read_labelled`. Raises ValueError when these do not fit
+    together.
     """
     what = None if what is None else find_protocol(what)
     if what is not None and (what.is_dir() or what.suffix in (".toml", ".npz")):
@@ -334,12 +339,14 @@ def find_issues(
         if not {"train", "test"} <= set(lists):
             given = ", ".join(lists) or "nothing"
             raise ValueError(f"found lists for {given}; expected --train and --test, maybe --val")
-        return issue_table(run_checks.check_lists(lists, labels=labels)), len(split_checks.CHECKS)
+        return issue_table(run_checks.check_lists(lists, labels=labels, columns=columns)), len(
+            split_checks.CHECKS
+        )
     if changes:
         raise ValueError("--set changes a protocol: found a table, expected no --set")
-    unverified = unverified_table(what, labels=labels, scale=scale)
+    unverified = unverified_table(what, labels=labels, scale=scale, columns=columns)
     of_split = len(split_checks.CHECKS) if lists else 1  # without lists, whose films these are
-    found = run_checks.check_external(unverified, lists, labels=labels)
+    found = run_checks.check_external(unverified, lists, labels=labels, columns=columns)
     return issue_table(found), len(prediction_checks.CHECKS) + of_split
 
 

@@ -137,7 +137,7 @@ def read_protocol(file: str | Path, *, changes: Sequence[str] | None = None) -> 
     if not file.is_file():
         raise ValueError(f"{file}: no such protocol; `lucency protocols` lists those at hand")
     try:
-        choices = tomllib.loads(file.read_text(encoding="utf-8"))
+        choices = tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{file}: not valid TOML: {error}") from error
     if file.resolve().parent != protocol_folder().resolve():

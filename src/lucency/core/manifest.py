@@ -10,6 +10,7 @@ import csv
 import difflib
 import hashlib
 import html
+import io
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -32,6 +33,8 @@ OLDEST = 120  # years; ages above are mistakes of entry
 PARTS = ("train", "val", "test")
 APART = "apart"  # in place of a part: of patients whose films no network is shown
 Denoiser = Literal["median", "gaussian", "bilateral"]
+ANEW = "expected it whole: write it again, or delete its folder, and a run makes it anew"
+PATIENT_ID = "patient_id"  # a fact: patients as their label file names them, where not by numbers
 BOX_COLUMNS = ("image", "finding", "x", "y", "w", "h")
 
 
@@ -121,6 +124,12 @@ class Manifest:
         counts = self.label_counts().rename(columns={"not_stated": "not stated"})
         return f"<p>{html.escape(repr(self)[1:-1])}</p>{counts.to_html()}"
 
+    @property
+    def patient_id(self) -> Shaped[np.ndarray, " n"]:
+        """The patients as the label file names them, in text or numbers, for people to read."""
+        held = self.facts[PATIENT_ID] if PATIENT_ID in self.facts else pd.Series(self.patient)
+        return held.to_numpy(dtype=object)
+
     def label_counts(self) -> pd.DataFrame:
         """Return a row a finding: its labels that are positive, negative and not_stated."""
         counts = {
@@ -202,16 +211,26 @@ def load_manifest(folder: Path) -> Manifest:
     """Read what `save_manifest` wrote."""
     about = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     findings = tuple(about["findings"])
-    table = read_table(folder / "manifest.csv", text=("image", "sex", "view", "path"))
+    table = read_table(
+        folder / "manifest.csv",
+        text=("image", PATIENT_ID, "sex", "view", "path"),
+        columns=("image", "patient", *findings),
+    )
     return Manifest(
         findings=findings,
         image=table["image"].to_numpy(dtype=str),
         patient=table["patient"].to_numpy(dtype=np.int64),
         label=table[list(findings)].to_numpy(dtype=np.float32),
         facts=table.drop(columns=["image", "patient", *findings]),
-        boxes=read_table(folder / "boxes.csv", text=("image", "finding")),
+        boxes=read_table(folder / "boxes.csv", text=("image", "finding"), columns=BOX_COLUMNS),
         origin=about["origin"],
     )
+
+
+def name_patients(table: pd.DataFrame, films: Manifest) -> pd.DataFrame:
+    """Return a table for people, its column patient as the films' label file names patients."""
+    known = dict(zip(films.patient.tolist(), films.patient_id.tolist(), strict=True))
+    return table.assign(patient=[known.get(one, one) for one in table["patient"].tolist()])
 
 
 def save_prepared_tables(prepared: Prepared, folder: Path) -> None:
@@ -225,32 +244,57 @@ def save_prepared_tables(prepared: Prepared, folder: Path) -> None:
 
 def load_prepared(folder: Path) -> Prepared:
     """Read a prepared folder; the pixels stay on disk, mapped read-only."""
+    manifest, pixels = load_manifest(folder), np.load(folder / "pixels.npy", mmap_mode="r")
+    require_rows(folder / "manifest.csv", len(manifest), expected=len(pixels))
+    rejected = ("image", "reason")
     return Prepared(
-        manifest=load_manifest(folder),
+        manifest=manifest,
         preparation=Preparation.model_validate_json(
             (folder / "preparation.json").read_text(encoding="utf-8")
         ),
-        pixels=np.load(folder / "pixels.npy", mmap_mode="r"),
-        rejected=read_table(folder / "rejected.csv", text=("image", "reason")),
+        pixels=pixels,
+        rejected=read_table(folder / "rejected.csv", text=rejected, columns=rejected),
     )
 
 
-def read_table(file: Path, *, text: tuple[str, ...]) -> pd.DataFrame:
-    """Read a CSV exactly: text stays as it is, "NA" too; empty is "" in `text`, NaN elsewhere."""
-    with file.open(newline="", encoding="utf-8") as lines:
-        columns = next(csv.reader(lines))
-    return pd.read_csv(
-        file,
-        dtype=dict.fromkeys(text, str),
-        keep_default_na=False,
-        na_values={name: [""] for name in columns if name not in text},
-    )
+def read_table(file: Path, *, text: tuple[str, ...], columns: tuple[str, ...] = ()) -> pd.DataFrame:
+    """Read a CSV exactly: text stays as it is, "NA" too; empty is "" in `text`, NaN elsewhere.
+
+    Raises ValueError for a file that is empty, cut short, no table, or without one of `columns`.
+    """
+    try:
+        content = file.read_bytes().decode("utf-8-sig")
+        found = next(csv.reader(io.StringIO(content, newline="")), [])
+        table = pd.read_csv(
+            io.StringIO(content),
+            dtype=dict.fromkeys(text, str),
+            keep_default_na=False,
+            na_values={name: [""] for name in found if name not in text},
+        )
+    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        why = " ".join(str(error).split())
+        raise ValueError(f"{file}: found no table ({why}); {ANEW}") from error
+    if not content.endswith("\n"):
+        raise ValueError(f"{file}: found a table that is cut short, its last line unended; {ANEW}")
+    if lacking := [name for name in columns if name not in table]:
+        raise ValueError(f"{file}: found a table without the column {lacking[0]!r}; {ANEW}")
+    return table
+
+
+def require_rows(file: Path, found: int, *, expected: int) -> None:
+    """Raise ValueError unless a table has as many rows as the arrays beside it."""
+    if found != expected:
+        raise ValueError(f"{file}: found {counted(found, 'row')}, expected {expected:,}; {ANEW}")
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Return the end of an error about an unknown word: the known one most like it, or nothing."""
-    near = difflib.get_close_matches(word, list(known), n=1)
-    return f"; nearest is {near[0]!r}" if near else ""
+    """Return the end of an error about an unknown word: the known one most like it, or nothing.
+
+    Capital letters count as small ones.
+    """
+    names = {name.casefold(): name for name in known}
+    near = difflib.get_close_matches(word.casefold(), list(names), n=1)
+    return f"; nearest is {names[near[0]]!r}" if near else ""
 
 
 def counted(number: SupportsInt, noun: str, verb: str = "", *, of: SupportsInt = -1) -> str:
@@ -318,7 +362,8 @@ def load_part(file: Path, image: Shaped[np.ndarray, " n"]) -> Shaped[np.ndarray,
     Raises ValueError when a film is not in the file or twice, or stands neither in one of the three
     parts nor apart.
     """
-    table = read_table(file, text=("image", "part")).set_index("image")
+    text = ("image", "part")
+    table = read_table(file, text=text, columns=text).set_index("image")
     part = table["part"].to_numpy(dtype=str)
     if table.index.has_duplicates or not np.isin(part, (*PARTS, APART)).all():
         raise ValueError(f"{file}: expected each film once, its part {', '.join(PARTS)}")

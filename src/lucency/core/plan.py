@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float32, Int64, Shaped
 
-from lucency.core.manifest import PARTS, read_table, require
+from lucency.core.manifest import PARTS, read_table, require, require_rows
 
 COPY_MARK = "#"  # between the name of a film or of a recipe and the number of the copy
 RECIPES = {"exact": "none@1", "gentle": "gentle@1"}  # how a copy differs from its film
@@ -151,7 +151,9 @@ def save_plan(plan: Plan, image: Shaped[np.ndarray, " n"], folder: Path) -> None
 
 def load_plan(folder: Path, image: Shaped[np.ndarray, " n"]) -> Plan:
     """Read a plan and join it by name to the films `image`."""
-    table = read_table(folder / "plan.csv", text=("image", "transform", "part", "mate"))
+    text, label = ("image", "transform", "part", "mate"), np.load(folder / "label.npy")
+    table = read_table(folder / "plan.csv", text=text, columns=(*text, "copy", "mix"))
+    require_rows(folder / "plan.csv", len(table), expected=len(label))
     films = pd.Index(image)
     row, mate = (films.get_indexer(pd.Index(table[name])) for name in ("image", "mate"))
     known = bool((row >= 0).all() and (mate >= 0).all())
@@ -161,7 +163,7 @@ def load_plan(folder: Path, image: Shaped[np.ndarray, " n"]) -> Plan:
         copy=table["copy"].to_numpy(dtype=np.int64),
         transform=table["transform"].to_numpy(dtype=str),
         part=table["part"].to_numpy(dtype=str),
-        label=np.load(folder / "label.npy"),
+        label=label,
         weight=np.load(folder / "weight.npy"),
         mate=mate.astype(np.int64),
         mix=table["mix"].to_numpy(dtype=np.float32),

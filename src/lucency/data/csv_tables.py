@@ -5,31 +5,81 @@ Letters in shapes: n films or names, k findings.
 
 from __future__ import annotations
 
+import csv
 import gzip
+import io
+import re
+import unicodedata
+import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float64, Shaped
+from jaxtyping import Float64, Int64, Shaped
 
-from lucency.core.manifest import nearest
+from lucency.core.manifest import counted, nearest
+from lucency.core.progress import say
 
 LONGEST = 40  # digits of a whole number, leading zeros counted
 NAMELESS = "Unnamed: "  # and its place: a column without a heading
-IMAGE_COLUMNS = ("image", "Image Index", "film", "Image", "filename", "path")
+MISSING = {"", "na", "n/a", "#n/a", "<na>", "nan", "null", "none"}  # in small letters
+USUAL = {  # what columns are called, in small letters without blanks, by what they hold
+    "image": (
+        "image", "imageindex", "imageid", "imagename", "film", "filename", "imagepath", "imagefile",
+        "filepath", "path", "file", "dicomid",
+    ),
+    "patient": ("patient", "patientid", "patientnumber", "subject", "subjectid", "pid", "mrn"),
+    "age": ("age", "patientage", "ageyears"),
+    "sex": ("sex", "patientsex", "gender", "patientgender"),
+    "view": ("view", "viewposition"),
+}  # fmt: skip
 PREFIXES = ("", "prob_", "logit_")
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+OURS = ("film", "Image Index")  # names of images in tables of ours and of NIH's
+REASON = "reason"  # the column that says why a film could not be read
+COMMENT = re.compile(r"^\s*#.*|\s#\s.*")
+LABELLED = re.compile(r"(.+\.[A-Za-z]\w{1,4})(?:[\s,;]+[-+]?[0-9.]+)+")  # numbers behind a suffix
+SAMPLE = 20  # rows that show how cells are separated
+AS_CSV = 'save it as "CSV UTF-8 (comma delimited)"'
+MARKS = {  # bytes at a file's head -> its encoding
+    b"\xef\xbb\xbf": "utf-8-sig",
+    b"\xff\xfe\x00\x00": "utf-32",
+    b"\x00\x00\xfe\xff": "utf-32",
+    b"\xff\xfe": "utf-16",
+    b"\xfe\xff": "utf-16",
+}
+DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+%?")
+THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")  # or a decimal comma
+EXCEL_SEPARATOR = re.compile(r"\ufeff?\"?sep=([,;\t|])\"?(?:\r\n|\r|\n)")
+PAGES = (b"<!doctype", b"<html", b"<table", b"<?xml")
+ENCODINGS = {  # that are reported
+    "utf-16": "the encoding is UTF-16",
+    "utf-16-le": "the encoding is UTF-16 without a mark",
+    "utf-16-be": "the encoding is UTF-16 without a mark",
+    "utf-32": "the encoding is UTF-32",
+    "cp1252": "the text is not UTF-8, read as Windows-1252",
+}
+BLANKS = re.compile(r"^[\s\u200b\u2060\ufeff]+|[\s\u200b\u2060\ufeff]+$")
+CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f]")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CsvTable:
-    """The columns of a CSV table as text, empty where a cell is."""
+    """The columns of a CSV table as text without blanks around it, empty where a cell is.
+
+    `line` is the line of the file where a row begins. With `decimal_comma` 0,5 is a half and 1,250
+    little more than one; without, the latter may be a thousand, and is refused.
+    """
 
     file: Path
     columns: Mapping[str, Shaped[np.ndarray, " n"]]
+    line: Int64[np.ndarray, " n"]
+    decimal_comma: bool
 
     def require(self, *names: str) -> None:
         """Raise ValueError unless the table has all these columns."""
@@ -49,9 +99,20 @@ class CsvTable:
             try:
                 parsed.append(parse(text))
             except ValueError as error:
-                line = int(np.argmax(row == number)) + 2
+                line = self.line[np.argmax(row == number)]
                 raise ValueError(f"{self.file}, line {line}, {name}: {error}") from error
         return np.array(parsed)[row]
+
+    def parse_numbers(self, name: str, parse: Callable[[str], Any]) -> Shaped[np.ndarray, " n *k"]:
+        """Return what `parse` does of cells with numbers, decimal commas made points."""
+        return self.parse(name, lambda text: parse(self._with_point(text)))
+
+    def _with_point(self, text: str) -> str:
+        if not DECIMAL_COMMA.fullmatch(text):
+            return text
+        if THOUSANDS.fullmatch(text) and not self.decimal_comma:
+            raise ValueError(f"found {text!r}, a decimal comma or thousands: write 1234 or 1.234")
+        return text.replace(",", ".")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -67,33 +128,120 @@ class Scores:
 def read_csv(file: Path, *, expected: str = "a CSV table") -> CsvTable:
     """Return the cells of a CSV table as text.
 
-    Raises ValueError when there is no such file (`expected` is what it should be), when two columns
-    have one name, or when there are no rows.
+    Encoding and separator (comma, semicolon, tab, vertical bar) are recognised, and reported where
+    they are not UTF-8 and commas. Rows without any content and empty columns without a heading are
+    left out. Raises ValueError when there is no such file (`expected` is what it should be), for
+    spreadsheets and other files that are no text, when a row has more or fewer cells than the
+    header, when two columns have one name, or when there are no rows.
+    """
+    text, encoding = read_text(file, expected=expected)
+    separator = _separator(text)
+    rows, lines = _rows(file, text, separator)
+    if not rows:
+        raise ValueError(f"{file}: found no CSV table (the file is empty), expected one")
+    notes = [encoding] if encoding else []
+    notes += [f"cells are separated by {SEPARATORS[separator]}"] if separator != "," else []
+    if notes:
+        say(f"{file}: {'; '.join(notes)}")
+    cells = np.array(_rectangle(file, rows, lines), dtype=object)
+    names = [clean_text(n) or f"{NAMELESS}{place}" for place, n in enumerate(cells[0].tolist())]
+    if again := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"{file}: column {again[0]!r} is there twice; expected each name once")
+    if len(cells) == 1:
+        raise ValueError(f"{file}: found no rows, expected one for each film")
+    columns = {name: cells[1:, place].astype(str) for place, name in enumerate(names)}
+    kept = {k: v for k, v in columns.items() if not k.startswith(NAMELESS) or (v != "").any()}
+    return CsvTable(
+        file=file,
+        columns=kept,
+        line=np.array(lines[1:]),
+        decimal_comma=separator != ",",
+    )
+
+
+def plain_name(name: str) -> str:
+    """Return a column's name in small letters, without blanks and punctuation.
+
+    >>> plain_name("Pleural_Thickening") == plain_name("pleural thickening ")
+    True
+    """
+    return re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", name).casefold())
+
+
+def find_columns(table: CsvTable, *names: str, optional: Sequence[str] = ()) -> dict[str, str]:
+    """Return the column of each name, and of the optional ones that are there.
+
+    That is the column called so; else the one whose name differs in capital letters, blanks or
+    punctuation alone; else, for the keys of USUAL, one with a usual name. Those that are not called
+    so are reported. Raises ValueError where there is none, or two differ so.
+    """
+    found = {name: _near_column(table, name) for name in (*names, *optional)}
+    table.require(*(name for name in names if not found[name]))
+    guessed = [f"{c!r} as {name}" for name, c in found.items() if c not in ("", name, *OURS)]
+    if guessed:
+        say(f"{table.file}: read are the columns {', '.join(guessed)}")
+    return {name: column for name, column in found.items() if column}
+
+
+def _near_column(table: CsvTable, name: str) -> str:
+    """Return the column that is meant by a name, or nothing."""
+    if name in table.columns:
+        return name
+    for meant in (plain_name(name), *USUAL.get(name, ())):
+        near = [column for column in table.columns if plain_name(column) == meant]
+        if len(near) > 1:
+            raise ValueError(
+                f"{table.file}: columns {near[0]!r} and {near[1]!r} may both be {name!r}; expected "
+                "one of that name: rename one"
+            )
+        if near:
+            return near[0]
+    return ""
+
+
+def read_text(file: Path, *, expected: str) -> tuple[str, str]:
+    """Return a file's text, unpacked if it is a .gz, and its encoding where that is not UTF-8.
+
+    UTF-8, UTF-16 and UTF-32 are recognised; other text is read as Windows-1252. Raises ValueError
+    for no file, for a damaged one, and for one that is no text, such as a spreadsheet.
     """
     if not file.is_file():
         found = "is a folder" if file.is_dir() else "no such file"
         raise ValueError(f"{file}: {found}; expected {expected}")
+    content = file.read_bytes()
+    if content.startswith(b"\x1f\x8b"):
+        try:
+            content = gzip.decompress(content)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise ValueError(f"{file}: found a damaged file ({error}): fetch it again") from error
+    for what, remedy in _no_text(content):
+        raise ValueError(f"{file}: found {what}, expected {expected}: {remedy}")
+    encoding = next((name for mark, name in MARKS.items() if content.startswith(mark)), "")
+    encoding = encoding or _encoding_without_mark(content)
     try:
-        table = pd.read_csv(file, header=None, dtype=str, keep_default_na=False, index_col=False)
-    except (EOFError, zlib.error, gzip.BadGzipFile, UnicodeDecodeError) as error:
-        raise ValueError(f"{file}: found a damaged file ({error}): fetch it again") from error
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        why = " ".join(str(error).split())
-        raise ValueError(f"{file}: found no CSV table ({why}), expected one") from error
-    names = [name or f"{NAMELESS}{place}" for place, name in enumerate(table.iloc[0].tolist())]
-    if again := [name for name in names if names.count(name) > 1]:
-        raise ValueError(f"{file}: column {again[0]!r} is there twice; expected each name once")
-    if len(table) == 1:
-        raise ValueError(f"{file}: found no rows, expected one for each film")
-    cells = table.iloc[1:]
-    columns = {name: cells[place].to_numpy(dtype=str) for place, name in enumerate(names)}
-    return CsvTable(file=file, columns=columns)
+        text = content.decode(encoding or "utf-8")
+    except UnicodeDecodeError as error:
+        if encoding or error.reason == "unexpected end of data":
+            raise ValueError(f"{file}: found a damaged file ({error}): fetch it again") from error
+        text, encoding = content.decode("cp1252", errors="replace"), "cp1252"
+    if CONTROL.search(text.rstrip("\x1a")) or "\N{REPLACEMENT CHARACTER}" in text:
+        raise ValueError(f"{file}: is no text; expected {expected}, in UTF-8")
+    return text.rstrip("\x1a"), ENCODINGS.get(encoding, "")
+
+
+def clean_text(text: str) -> str:
+    """Return text in Unicode NFC, without blanks and invisible characters around it.
+
+    >>> clean_text(" p001\\u200b\\xa0")
+    'p001'
+    """
+    return BLANKS.sub("", unicodedata.normalize("NFC", text))
 
 
 def parse_number(text: str) -> float:
     """Return a number, NaN for an empty cell."""
     try:
-        return float(text or "nan")
+        return float("nan" if text.casefold() in MISSING else text)
     except ValueError:
         raise ValueError(f"found {text!r}, expected a number") from None
 
@@ -109,26 +257,31 @@ def read_scores(file: Path, *, findings: tuple[str, ...]) -> Scores:
     """Read a table (.csv or .csv.gz): a column of image names, and one a finding.
 
     A finding's column is called by its name, alone or after prob_ or logit_; of `findings` those
-    that have one are read. Raises ValueError for a table without an image column or a finding's,
-    for a cell that is no number, and for a film that is listed twice.
+    that have one are read. Scores in percent, such as 62.0%, are made shares. Rows without any
+    score and with a `reason`, as `lucency predict` writes them for films that it cannot read, are
+    left out and counted aloud. Raises ValueError for a table without an image column or a
+    finding's, for a cell that is no number, and for a film that is listed twice.
     """
     table = read_csv(file, expected="a table of predictions (.csv or .csv.gz)")
     columns = table.columns
-    key = next((name for name in IMAGE_COLUMNS if name in columns), "")
+    key = find_columns(table, optional=("image",)).get("image", "")
     if not key:
         raise ValueError(f"{file}: found {', '.join(columns)}; expected a column 'image' of names")
     where = _finding_columns(columns, findings)
     if not where:
         hint = next((nearest(name, findings) for name in columns if nearest(name, findings)), "")
         raise ValueError(f"{file}: no column is named by a finding{hint}: expected some of them")
-    image = columns[key]
+    if renamed := [f"{c!r} as {f}" for f, c in where.items() if not c.endswith(f)]:
+        say(f"{file}: read are the columns {', '.join(renamed)}")
+    table = _without_unread(table, tuple(where.values()))
+    image = table.columns[key]
     listed, count = np.unique(image, return_counts=True)
     if (count > 1).any():
         raise ValueError(
             f"{file}: film {str(listed[count > 1][0])!r} is listed {count.max()} times; expected "
             "each once: average or remove the repeated rows"
         )
-    score = [table.parse(name, _parse_score) for name in where.values()]
+    score = [table.parse_numbers(name, _parse_score) for name in where.values()]
     return Scores(
         findings=tuple(where),
         image=image,
@@ -140,23 +293,112 @@ def read_scores(file: Path, *, findings: tuple[str, ...]) -> Scores:
 def read_names(file: Path) -> Shaped[np.ndarray, " n"]:
     """Return the image names of a list, in its order, repeated ones too.
 
-    Of a line only the first word counts, so that lists with labels behind the name are read. A
-    table (.csv, .csv.gz) has a column of names, called as `lucency evaluate` knows it. Raises
-    ValueError for a file that cannot be read or holds no name.
+    A line is a name, blanks within it too; numbers behind a film's suffix, its labels in some
+    lists, are cut off, and so are comments: lines that begin with #, and what follows a # between
+    blanks. A table (.csv, .tsv, .csv.gz) has a column of names, called as `lucency evaluate` knows
+    it. Encodings are as for tables. Raises ValueError for a file that cannot be read or holds no
+    name.
     """
-    if not file.is_file():
-        raise ValueError(f"{file}: no such file; expected a list of image names, one a line")
-    lines = _column(file) if ".csv" in file.suffixes[-2:] else _lines(file)
+    expected = "a list of image names, one a line"
+    table = {".csv", ".tsv"} & {suffix.lower() for suffix in file.suffixes[-2:]}
+    lines = _column(file, expected) if table else _lines(file, expected)
     if not lines:
         raise ValueError(f"{file}: found no name; expected one image name a line")
     return np.array(lines)
 
 
+def _no_text(content: bytes) -> Iterator[tuple[str, str]]:
+    """Yield what a file is that is no text, and what to do."""
+    if content.startswith(b"\xd0\xcf\x11\xe0"):
+        yield "an Excel workbook", AS_CSV
+    elif content.startswith(b"PK\x03\x04"):
+        names = zipfile.ZipFile(io.BytesIO(content)).namelist() if _is_zip(content) else []
+        if any(name.startswith("xl/") for name in names):
+            yield "an Excel workbook", AS_CSV
+        elif "content.xml" in names:
+            yield "an OpenDocument spreadsheet", AS_CSV
+        else:
+            yield "a zip archive", "unpack it"
+    elif content.startswith((b"\x89PNG", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"%PDF")):
+        yield "a picture or PDF", "name the table or list"
+    elif content.startswith(b"version https://git-lfs"):
+        yield "a pointer of Git LFS, not the file itself", "fetch it with git lfs pull"
+    elif content[:200].lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(PAGES):
+        yield "a web page or XML", f"open it in a spreadsheet program and {AS_CSV}"
+
+
+def _is_zip(content: bytes) -> bool:
+    return zipfile.is_zipfile(io.BytesIO(content))
+
+
+def _encoding_without_mark(content: bytes) -> str:
+    """Return UTF-16 for text of which every second byte is 0, else nothing."""
+    head = np.frombuffer(content[:4096], dtype=np.uint8)
+    zero = [float((head[start::2] == 0).mean()) if len(head) > 1 else 0.0 for start in (0, 1)]
+    if max(zero) < 0.5 or min(zero) > 0.1:
+        return ""
+    return "utf-16-be" if zero[0] > zero[1] else "utf-16-le"
+
+
+def _separator(text: str) -> str:
+    """Return what separates the cells: as Excel's line sep= states, or as the first rows have it.
+
+    That is what gives the first rows equally many cells, and of several the one that gives most.
+    """
+    if stated := EXCEL_SEPARATOR.match(text):
+        return stated[1]
+
+    def cells(separator: str) -> tuple[bool, int]:
+        rows = islice(csv.reader(io.StringIO(text, newline=""), delimiter=separator), SAMPLE)
+        width = [len(row) for row in rows if any(map(str.strip, row))] or [1]
+        return width[0] > 1 and len(set(width)) == 1, width[0]
+
+    return max(SEPARATORS, key=cells)
+
+
+def _rows(file: Path, text: str, separator: str) -> tuple[list[list[str]], list[int]]:
+    """Return the rows that have content, and the lines where they begin."""
+    lines = EXCEL_SEPARATOR.sub("\n", text, count=1)
+    reader = csv.reader(io.StringIO(lines, newline=""), delimiter=separator, strict=True)
+    rows, begin, line = [], [], 1
+    try:
+        for row in reader:
+            cells = [cell.strip() for cell in row]
+            if any(cells):
+                rows.append(cells)
+                begin.append(line)
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise ValueError(f"{file}, line {line}: found no CSV table ({error})") from error
+    return rows, begin
+
+
+def _rectangle(file: Path, rows: Sequence[list[str]], lines: Sequence[int]) -> list[list[str]]:
+    """Return the rows, all as long as the first; beyond it, and its headings, cells are empty."""
+    wide = len(rows[0])
+    least = max(place for place, name in enumerate(rows[0], start=1) if name)
+    for row, line in zip(rows, lines, strict=True):
+        if len(row) < least or any(row[wide:]):
+            why = "a cell that holds a separator needs quotes"
+            if len(row) < wide:
+                why = "the file is cut short, or a quote or separator is missing"
+            elif wide == 1:
+                why = "the first line names the columns"
+            raise ValueError(
+                f"{file}, line {line}: found {counted(len(row), 'cell')}, expected {wide} as in "
+                f"line {lines[0]}: {why}"
+            )
+    return [[*row, *[""] * (wide - len(row))][:wide] for row in rows]
+
+
 def _finding_columns(columns: Iterable[str], findings: tuple[str, ...]) -> dict[str, str]:
     """Return finding -> column, in the order of `findings`."""
+    plain = {name: plain_name(name) for name in columns}
     found = {}
     for finding in findings:
-        named = [prefix + finding for prefix in PREFIXES if prefix + finding in columns]
+        named = [prefix + finding for prefix in PREFIXES if prefix + finding in plain]
+        near = [plain_name(prefix + finding) for prefix in PREFIXES]
+        named = named or [name for name, key in plain.items() if key in near]
         if len(named) > 1:
             raise ValueError(
                 f"columns {' and '.join(named)} are one finding's: expected one of them"
@@ -166,28 +408,42 @@ def _finding_columns(columns: Iterable[str], findings: tuple[str, ...]) -> dict[
     return found
 
 
+def _without_unread(table: CsvTable, scored: tuple[str, ...]) -> CsvTable:
+    """Return the table without the rows of films that could not be read."""
+    empty = np.all([table.columns[name] == "" for name in scored], axis=0)
+    unread = empty & (table.columns.get(REASON, np.full(len(empty), "")) != "")
+    if unread.all():
+        raise ValueError(f"{table.file}: no film could be read, by the column {REASON}")
+    if unread.any():
+        films = counted(unread.sum(), "film", "is/are", of=len(unread))
+        say(f"{table.file}: {films} left out, for they could not be read (column {REASON})")
+    kept = {name: cells[~unread] for name, cells in table.columns.items()}
+    return replace(table, columns=kept, line=table.line[~unread])
+
+
 def _parse_score(text: str) -> float:
-    value = parse_number(text)
+    share = text.endswith("%")
+    value = parse_number(text.removesuffix("%").rstrip()) / (100 if share else 1)
     if not np.isfinite(value):
         raise ValueError(f"found {text!r}, expected a finite number")
     return value
 
 
-def _column(file: Path) -> list[str]:
-    columns = read_csv(file).columns
-    for name in IMAGE_COLUMNS:
-        if name in columns:
-            return columns[name].tolist()
-    if len(columns) == 1:  # a list without a heading
-        (heading,) = columns
-        return [heading, *columns[heading].tolist()]
-    found = ", ".join(columns)
+def _column(file: Path, expected: str) -> list[str]:
+    table = read_csv(file, expected=expected)
+    if name := find_columns(table, optional=("image",)).get("image"):
+        return table.columns[name].tolist()
+    if len(table.columns) == 1:  # a list without a heading
+        ((heading, cells),) = table.columns.items()
+        return [heading, *cells.tolist()]
+    found = ", ".join(table.columns)
     raise ValueError(f"{file}: found the columns {found}; expected a column 'image' of names")
 
 
-def _lines(file: Path) -> list[str]:
-    try:
-        text = file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file}: is no text; expected image names, one a line") from error
-    return [line.split()[0] for line in text.splitlines() if line.strip()]
+def _lines(file: Path, expected: str) -> list[str]:
+    text, encoding = read_text(file, expected=expected)
+    if encoding:
+        say(f"{file}: {encoding}")
+    lines = [COMMENT.sub("", line).strip().strip('"') for line in text.splitlines()]
+    names = [LABELLED.sub(r"\1", line) for line in lines if line]
+    return names[1:] if names and plain_name(names[0]) in USUAL["image"] else names

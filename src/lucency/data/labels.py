@@ -10,24 +10,40 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import unicodedata
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float32, Shaped
+from jaxtyping import Float32, Int64, Shaped
 
 from lucency.core.manifest import (
     BOX_COLUMNS,
     FINDINGS,
     NO_FINDING,
+    PATIENT_ID,
     Manifest,
     counted,
     empty_boxes,
     load_manifest,
     nearest,
 )
-from lucency.data.csv_tables import NAMELESS, CsvTable, parse_number, parse_whole, read_csv
+from lucency.core.progress import say
+from lucency.data.csv_tables import (
+    MISSING,
+    NAMELESS,
+    USUAL,
+    CsvTable,
+    clean_text,
+    find_columns,
+    parse_number,
+    parse_whole,
+    plain_name,
+    read_csv,
+    read_names,
+)
 from lucency.data.images import locate_films
 
 LABEL_FILES = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
@@ -39,11 +55,23 @@ LABEL_COLUMN = "Finding Labels"
 REQUIRED = ("Image Index", LABEL_COLUMN, "Follow-up #", "Patient ID")
 UNPUBLISHED = "not a published version"
 PLAIN_NUMBER = re.compile(r"0|[1-9][0-9]{0,17}")
-MOSTLY = 0.5  # share of cells of 0 or 1 from which a column is meant as a finding's
-NEVER_FINDINGS = (
-    "image", "patient", "age", "sex", "view", "follow_up", "width", "height",  # of a manifest
-    NO_FINDING.casefold(),  # which follows from the findings
-)  # fmt: skip
+SHORTENED = re.compile(r"[0-9](?:[.,][0-9]+)?[Ee]\+[0-9]+")  # by a spreadsheet: 1.23E+11
+DASHES = str.maketrans(dict.fromkeys("\u2010\u2011\u2012\u2013\u2212", "-"))
+UNCERTAIN = -1  # of CheXpert's labels
+Columns = Mapping[str, str]  # image_column and patient_column, as `data` of a protocol has them
+USUAL_COLUMNS: Columns = {"image_column": "image", "patient_column": "patient"}
+ANSWERS = {"yes", "Yes", "YES", "positive", "Positive", "POSITIVE", "present", "Present"}
+MOSTLY = 0.5  # share of stated cells of 0 or 1 from which a column is meant as a finding's
+NOT_A_PATHOLOGY = "supportdevices"  # which CheXpert states beside No Finding
+AGE = re.compile(
+    r"(>=?|\u2265)?\s*([0-9]+(?:\.[0-9]+)?)\s*(y|m|w|d|years?|yrs?|months?|weeks?|days?|)(\+?)",
+    re.IGNORECASE,
+)
+NEVER_FINDINGS = {  # plain names
+    *(name for usual in USUAL.values() for name in usual),
+    "patientid", "followup", "width", "height", "reader", "readerid", "rater", "fold",
+    "nofinding",  # which follows from the findings
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -61,23 +89,25 @@ def read_labels(file: Path) -> Labels:
     Plain or .gz. Raises ValueError when there is no such file, or no column of 0, 1 and empty.
     """
     table = read_label_table(file)
+    _refuse_repeated(table)
     if LABEL_COLUMN in table.columns:
         label = _parse_labels(table)[:, : len(FINDINGS)]
         return Labels(findings=FINDINGS, label=label, left_out=())
     findings = _findings(table)
-    label = [table.parse(name, _parse_stated) for name in findings]
     return Labels(
         findings=findings,
-        label=np.stack(label, axis=1).astype(np.float32),
+        label=_stated(table, dict(zip(findings, findings, strict=True))),
         left_out=tuple(name for name in table.columns if name not in findings),
     )
 
 
-def read_labelled(file: Path) -> Manifest:
+def read_labelled(
+    file: Path, *, image_column: str = "image", patient_column: str = "patient"
+) -> Manifest:
     """Read a label file with its images' and patients' names, boxes and facts.
 
-    NIH's file, a manifest, or a table with the columns image and patient. Pictures are not looked
-    for; raises ValueError as `read_labels` does.
+    NIH's file, a manifest, or a table with the columns image and patient, or as they are called
+    there. Pictures are not looked for; raises ValueError as `read_labels` does.
     """
     table = read_label_table(file)
     if LABEL_COLUMN in table.columns:
@@ -85,7 +115,8 @@ def read_labelled(file: Path) -> Manifest:
     findings = _findings(table)
     if _is_manifest(file):
         return load_manifest(file.parent)
-    return films_of_table(table, findings=findings)
+    columns = {"image_column": image_column, "patient_column": patient_column}
+    return films_of_table(table, findings=findings, **columns)
 
 
 def read_nih(
@@ -124,21 +155,25 @@ def films_of_table(
 ) -> Manifest:
     """Return the films of a table of labels: one a row, none left out.
 
-    An empty label is NaN, not stated. Facts: the columns age (years), sex and view where the table
-    has them; path, which is empty. Raises ValueError for an absent column, and for a label that is
-    not 0, 1 or empty.
+    Columns are found as `find_columns` does. An empty label is NaN, not stated. Facts: the columns
+    age (years), sex and view where the table has them; path, which is empty. Raises ValueError for
+    an absent column, for a label that is not 0, 1 or empty or contradicts No Finding, and for an
+    image that is listed twice.
     """
-    table.require(image_column, patient_column, *findings)
-    columns, films = table.columns, len(table.columns[image_column])
-    label = [table.parse(name, _parse_stated) for name in findings]
-    facts = {name: columns[name] for name in ("sex", "view") if name in columns}
-    if "age" in columns:
-        facts["age"] = table.parse("age", parse_number)
+    names = (image_column, patient_column, *findings)
+    where = find_columns(table, *names, optional=("age", "sex", "view"))
+    image = table.columns[where[image_column]]
+    films = len(image)
+    _refuse_repeated(table, where[image_column])
+    patient, facts = _patients(table, where[patient_column])
+    facts |= {name: table.columns[where[name]] for name in ("sex", "view") if name in where}
+    if "age" in where:
+        facts["age"] = table.parse_numbers(where["age"], _parse_years)
     return Manifest(
         findings=findings,
-        image=columns[image_column],
-        patient=table.parse(patient_column, _number_patient),
-        label=np.array(label, dtype=np.float32).T,
+        image=image,
+        patient=patient,
+        label=_stated(table, {name: where[name] for name in findings}),
         facts=pd.DataFrame({**facts, "path": np.full(films, "")}),
         boxes=empty_boxes(),
         origin=f"{table.file.name}: {counted(films, 'film')}",
@@ -158,8 +193,8 @@ def read_official_lists(root: Path) -> tuple[Shaped[np.ndarray, " t"], Shaped[np
     for name in OFFICIAL_LISTS:
         if not (root / name).is_file():
             raise ValueError(f"{root / name} is absent: the official split needs both lists there")
-    train_val, test = ((root / name).read_text(encoding="utf-8").split() for name in OFFICIAL_LISTS)
-    return np.array(train_val, dtype=str), np.array(test, dtype=str)
+    train_val, test = (read_names(root / name) for name in OFFICIAL_LISTS)
+    return train_val, test
 
 
 def label_column(name: str) -> int:
@@ -175,9 +210,10 @@ def _films_of_nih(table: CsvTable, *, root: Path, findings: tuple[str, ...]) -> 
     places = [label_column(name) for name in findings]
     table.require(*REQUIRED)
     image = table.columns["Image Index"]
-    patient = table.parse("Patient ID", parse_whole)
+    _refuse_repeated(table, "Image Index")
+    patient, named = _patients(table, "Patient ID")
     label = _parse_labels(table)
-    facts = {
+    facts = named | {
         name: table.parse(column, parse)
         for column, (name, parse) in _FACTS.items()
         if column in table.columns
@@ -210,17 +246,79 @@ def _parse_tokens(text: str) -> list[int]:
 
 def _parse_stated(text: str) -> float:
     """Return 0, 1 or, for an empty cell, NaN."""
-    if text not in _STATED:
-        raise ValueError(f"found {text!r}, expected 0, 1 or nothing")
-    return _STATED[text]
+    code = _code(text)
+    if code not in (0, 1) and not np.isnan(code):
+        raise ValueError(
+            f"found {text!r}, expected 0, 1 or nothing: leave the cell empty where it is uncertain"
+        )
+    return code
+
+
+def _code(text: str) -> float:
+    """Return the number that a label is, NaN for an empty cell, infinity for other text."""
+    word = text.casefold()
+    if word in ("true", "false"):
+        return float(word == "true")
+    try:
+        return parse_number(text.replace(",", "."))
+    except ValueError:
+        return np.inf
 
 
 def _parse_years(text: str) -> float:
-    """Return an age such as 58, 058Y, 011M or 005D in years, NaN for an empty cell."""
-    parts = re.fullmatch(r"([0-9]+)([YMD]?)", text)
-    if text and not parts:
-        raise ValueError(f"found {text!r}, expected an age such as 58, 058Y or 011M")
-    return int(parts[1]) / _UNITS[parts[2]] if parts else np.nan
+    """Return an age such as 58, 058Y, 011M, 005D or 90+ in years, NaN for an empty cell."""
+    if text.casefold() in MISSING:
+        return np.nan
+    parts = AGE.fullmatch(text)
+    if not parts:
+        raise ValueError(f"found {text!r}, expected an age such as 58, 058Y, 011M or 90+")
+    years = float(parts[2]) / _UNITS[parts[3][:1].casefold()]
+    return years + (parts[1] == ">")  # of whole years: above 89 is 90
+
+
+def _refuse_repeated(table: CsvTable, column: str = "") -> None:
+    """Raise ValueError where an image is listed twice; without a column, that of images if any."""
+    column = column or find_columns(table, optional=("image",)).get("image", "")
+    if not column:
+        say(f"{table.file}: no column of image names is evident: repeated films are not seen")
+        return
+    row, names = pd.factorize(table.columns[column].astype(object))
+    count = np.bincount(row)
+    if (again := np.flatnonzero(count > 1)).size:
+        line = table.line[np.flatnonzero(row == again[0])[1]]
+        raise ValueError(
+            f"{table.file}, line {line}: image {names[again[0]]!r} is listed {count[again[0]]} "
+            "times; expected each film once: remove the repeated rows, or combine several readers' "
+            "labels first, by majority for instance"
+        )
+
+
+def _stated(table: CsvTable, where: Mapping[str, str]) -> Float32[np.ndarray, "n k"]:
+    """Return the labels in the columns of findings; findings that no film has are reported."""
+    columns = [table.parse_numbers(name, _parse_stated) for name in where.values()]
+    label = np.stack(columns, axis=1).astype(np.float32)
+    _refuse_contradiction(table, where, label)
+    if never := [
+        name for name, carried in zip(where, (label == 1).T, strict=True) if not carried.any()
+    ]:
+        what = "no label is 1" if len(never) == len(where) else f"no film has {', '.join(never)}"
+        say(f"{table.file}: {what}: such findings can neither be learned nor evaluated")
+    return label
+
+
+def _refuse_contradiction(table: CsvTable, where: Mapping[str, str], label: np.ndarray) -> None:
+    """Raise ValueError where a film has a finding, and No Finding by its own column."""
+    normal = next((name for name in table.columns if plain_name(name) == "nofinding"), "")
+    if not normal:
+        return
+    findings = [plain_name(name) not in ("nofinding", NOT_A_PATHOLOGY) for name in where]
+    both = (label == 1) & np.array(findings) & (table.parse(normal, _code) == 1)[:, None]
+    if both.any():
+        row, place = np.argwhere(both)[0]
+        raise ValueError(
+            f"{table.file}, line {table.line[row]}: {normal} is 1 beside {list(where)[place]}; "
+            f"expected one of them ({counted(both.any(axis=1).sum(), 'row')} so)"
+        )
 
 
 def _with_truth(facts: dict[str, np.ndarray], root: Path, image: np.ndarray) -> pd.DataFrame:
@@ -260,12 +358,56 @@ def _version(table: CsvTable, patient: np.ndarray, label: np.ndarray) -> str:
     return next((name for name, known in _VERSIONS.items() if known == found), UNPUBLISHED)
 
 
+def _patients(
+    table: CsvTable, column: str
+) -> tuple[Int64[np.ndarray, " n"], dict[str, Shaped[np.ndarray, " n"]]]:
+    """Return each film's patient as a number; as a fact, their names where any is no number."""
+    name = table.parse(column, _parse_patient)
+    names = pd.unique(name).tolist()
+    refuse_alike(names, where=f"{table.file}, {column}")
+    number = table.parse(column, lambda text: _number_patient(_parse_patient(text)))
+    plain = all(map(PLAIN_NUMBER.fullmatch, names))
+    return number, {} if plain else {PATIENT_ID: name}
+
+
+def refuse_alike(patients: Iterable[str], *, where: str) -> None:
+    """Raise ValueError where two of these patients' names differ in a way of writing alone.
+
+    That is capital letters, leading zeros, .0 at the end, kinds of dash, and blanks: two patients
+    of one such name would train and test on one patient's films.
+    """
+    seen: dict[str, str] = {}
+    for name in patients:
+        key = unicodedata.normalize("NFKC", name).casefold().translate(DASHES)
+        key = re.sub(r"^([0-9]+)[.,]0+$", r"\1", re.sub(r"\s", "", key))
+        key = re.sub(r"(?<![0-9])0+(?=[0-9])", "", key)
+        if (other := seen.setdefault(key, name)) != name:
+            raise ValueError(
+                f"{where}: found patients {other!r} and {name!r}, which differ in capital letters, "
+                "leading zeros, .0, dashes or blanks alone; expected one way of writing for each "
+                "patient: films of one patient belong together"
+            )
+
+
+def _parse_patient(text: str) -> str:
+    name = clean_text(text)
+    if name.casefold() in MISSING:
+        raise ValueError(
+            f"found {name or 'nothing'}, expected a patient: films of one patient belong together"
+        )
+    if SHORTENED.fullmatch(name):
+        raise ValueError(
+            f"found {name!r}, a number that a spreadsheet has shortened; expected the whole one: "
+            "format the column as text and save the table again"
+        )
+    return name
+
+
 def _number_patient(name: str) -> int:
-    """Keep a plain number; turn any other name into 63 bits of its SHA-256, wherever it stands."""
-    if not name:
-        raise ValueError("found nothing, expected a patient: films of one patient belong together")
-    if PLAIN_NUMBER.fullmatch(name):
-        return int(name)
+    """Keep a number, also with leading zeros or .0; of any other name take 63 bits of SHA-256."""
+    number = re.sub(r"[.,]0+$", "", name).lstrip("0") or "0"
+    if name[0].isdigit() and PLAIN_NUMBER.fullmatch(number):
+        return int(number)
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) >> 1
 
 
@@ -276,7 +418,8 @@ def _is_manifest(file: Path) -> bool:
 def _findings(table: CsvTable) -> tuple[str, ...]:
     """Return what the manifest beside the table names, or the columns of 0, 1 and empty cells.
 
-    A column where most cells are 0 or 1 is meant as one, and its odd cells are refused later.
+    A column where most stated cells are 0 or 1, or all are 0, 1 or -1, is meant as one, and its odd
+    cells are refused later.
     """
     file, columns = table.file, table.columns
     if _is_manifest(file):
@@ -286,7 +429,10 @@ def _findings(table: CsvTable) -> tuple[str, ...]:
                 f"{file}: no column {absent[0]!r}, which manifest.json names as finding"
             )
     else:
-        findings = tuple(name for name in columns if _is_finding(name, columns[name]))
+        findings = tuple(name for name in columns if _is_finding(table, name))
+        worded = [name for name in columns if {*columns[name].tolist()} & ANSWERS]
+        if lost := [name for name in worded if name not in findings]:
+            say(f"{file}: {', '.join(lost)} in words are no labels: write 1 and 0 for a finding")
     if not findings:
         raise ValueError(
             f"{file}: found the columns {', '.join(columns)}; expected {LABEL_COLUMN!r}, or a "
@@ -295,11 +441,13 @@ def _findings(table: CsvTable) -> tuple[str, ...]:
     return findings
 
 
-def _is_finding(name: str, cells: np.ndarray) -> bool:
-    if name.startswith(NAMELESS) or name.casefold() in NEVER_FINDINGS:
+def _is_finding(table: CsvTable, name: str) -> bool:
+    if name.startswith(NAMELESS) or plain_name(name) in NEVER_FINDINGS:
         return False
-    share = float(np.isin(cells, [text for text in _STATED if text]).mean())
-    return share >= MOSTLY or (share > 0 and set(cells.tolist()) <= _STATED.keys())
+    code = table.parse(name, _code)
+    code = code[~np.isnan(code)]
+    share = float(np.isin(code, (0, 1)).mean()) if len(code) else 0.0
+    return share >= MOSTLY or (share > 0 and bool(np.isin(code, (UNCERTAIN, 0, 1)).all()))
 
 
 def _named(about: Path) -> tuple[str, ...]:
@@ -309,8 +457,7 @@ def _named(about: Path) -> tuple[str, ...]:
         raise ValueError(f"{about}: found no list of findings, expected a run's file") from error
 
 
-_STATED = {"0": 0.0, "0.0": 0.0, "1": 1.0, "1.0": 1.0, "": np.nan}
-_UNITS = {"": 1.0, "Y": 1.0, "M": 12.0, "D": 365.25}  # in a year
+_UNITS = {"": 1.0, "y": 1.0, "m": 12.0, "w": 365.25 / 7, "d": 365.25}  # in a year
 _FACTS = {
     "Patient Age": ("age", _parse_years),
     "Patient Gender": ("sex", str),

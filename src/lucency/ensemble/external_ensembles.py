@@ -15,7 +15,7 @@ from lucency.core.predictions import Predictions, concatenate, save_predictions
 from lucency.core.progress import progress, say
 from lucency.core.stage import is_complete, produce
 from lucency.core.tables import refuse_same_files
-from lucency.data.labels import read_labelled
+from lucency.data.labels import USUAL_COLUMNS, Columns, read_labelled
 from lucency.ensemble.ensembles import EQUAL, METHODS, check_members, make_ensemble
 from lucency.evaluation import external
 from lucency.evaluation.calibration import recalibrated
@@ -37,18 +37,20 @@ def ensemble_networks(
     scale: str,
     methods: Sequence[str],
     out: Path | None,
+    columns: Columns = USUAL_COLUMNS,
 ) -> dict[str, object]:
     """Return the leaderboard of networks and their ensembles; predictions and tables go to `out`.
 
     Each of `several` is as in `external.read_networks`; of tables, `val` names in the same order
-    those of validation films, which ensembles are fitted to. No method means all. Raises ValueError
-    where a network lacks validation films, and where networks are not of the same films.
+    those of validation films, which ensembles are fitted to; `columns` are as of `read_labelled`.
+    No method means all. Raises ValueError where a network lacks validation films, and where
+    networks are not of the same films.
     """
     chosen = _known(methods)
     refuse_same_files(several)
     if lost := [file for file in (*several, *val) if not file.exists()]:
         raise ValueError(f"{lost[0]}: no such file; expected a table, a predictions.npz or a run")
-    films = None if labels is None else read_labelled(labels)
+    films = None if labels is None else read_labelled(labels, **columns)
     validation = _validation_of(several, val)
     table = partial(_read_table, validation=validation, films=films, scale=scale)
     networks = external.assume_one_split(

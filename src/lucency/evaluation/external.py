@@ -175,11 +175,25 @@ def assume_one_split(several: list[Predictions]) -> list[Predictions]:
 def _from_probability(scores: Scores, file: Path) -> Float64[np.ndarray, "n k"]:
     low, high = scores.score.min(initial=0), scores.score.max(initial=0)
     if low < 0 or high > 1:
+        remedy = "give --scale percent if these are percent" if high <= 100 else "rescale them"
+        if low < 0:
+            remedy = "give --scale logit if these are logits"
         raise ValueError(
             f"{file}: scores go from {low:g} to {high:g}, expected probabilities from 0 to 1: "
-            "give --scale logit if these are logits"
+            f"{remedy}"
         )
     return logit(np.clip(scores.score, LEAST, MOST))
+
+
+def _from_percent(scores: Scores, file: Path) -> Float64[np.ndarray, "n k"]:
+    low, high = scores.score.min(initial=0), scores.score.max(initial=0)
+    if low < 0 or high > 100:
+        raise ValueError(f"{file}: scores go from {low:g} to {high:g}, expected percent, 0 to 100")
+    if high <= 1:
+        raise ValueError(
+            f"{file}: all scores lie between 0 and 1, expected percent: give --scale probability"
+        )
+    return logit(np.clip(scores.score / 100, LEAST, MOST))
 
 
 def _from_logit(scores: Scores, file: Path) -> Float64[np.ndarray, "n k"]:
@@ -228,4 +242,4 @@ def _named(entries: Sequence[Located]) -> list[Predictions]:
         depth = [d + (name in shared) for d, name in zip(depth, names, strict=True)]
 
 
-SCALES = {"probability": _from_probability, "logit": _from_logit}
+SCALES = {"probability": _from_probability, "percent": _from_percent, "logit": _from_logit}

@@ -20,7 +20,7 @@ from lucency.audit.agreement import (
 )
 from lucency.audit.image_quality import inspect, quality_counts, quality_table
 from lucency.audit.shortcuts import AuditResults
-from lucency.core.manifest import Manifest, read_table
+from lucency.core.manifest import Manifest, name_patients, read_table
 from lucency.core.plan import COPY_MARK
 from lucency.core.predictions import Predictions
 from lucency.core.progress import progress, say
@@ -65,7 +65,7 @@ def _write_audit(trained: Trained, network: str, folder: Path) -> None:
         shortcuts=found,
         strata=shortcuts.strata(predicted, seed=draws["seed"]),
         pictures=quality_counts(odd, films=len(films.manifest)),
-        odd=odd,
+        odd=name_patients(odd, films.manifest),
     )
     shortcuts.save_audit_results(results, folder)
 

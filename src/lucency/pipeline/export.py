@@ -113,7 +113,7 @@ def _entries(films: Prepared, seen: Plan, name: Shaped[np.ndarray, " m"]) -> pd.
         "Image Index": name,
         "Finding Labels": ["|".join(np.array(outputs)[row]) or NO_FINDING for row in carried],
         "Follow-up #": facts.get("follow_up", pd.Series(0, index=facts.index)),
-        "Patient ID": manifest.patient[seen.row],
+        "Patient ID": manifest.patient_id[seen.row],
     }
     table |= {title: facts[fact] for fact, title in FACTS.items() if fact in facts}
     return pd.DataFrame({**table, "Lineage": _lineage(seen, manifest.image)})

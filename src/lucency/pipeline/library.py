@@ -20,7 +20,9 @@ from lucency.core.manifest import Manifest, Preparation, Prepared, counted, empt
 from lucency.core.plan import only_tests
 from lucency.core.predictions import Predictions, load_predictions
 from lucency.core.progress import say
+from lucency.data.csv_tables import clean_text
 from lucency.data.images import films_below
+from lucency.data.labels import refuse_alike
 from lucency.evaluation.evaluate import evaluate as evaluate_predictions
 from lucency.evaluation.external import LEAST, MOST
 from lucency.evaluation.summary import Evaluation
@@ -399,6 +401,13 @@ def _labelled(manifest: Manifest, findings: tuple[str, ...]) -> Manifest:
     return replace(manifest, findings=findings, label=label, boxes=empty_boxes())
 
 
+def _owners(patient: np.ndarray) -> np.ndarray:
+    """Return a number for each film's patient, -1 where it is missing."""
+    cleaned = pd.Series([clean_text(p) if isinstance(p, str) else p for p in patient.tolist()])
+    refuse_alike([str(one) for one in cleaned.dropna().unique()], where="patient")
+    return pd.factorize(cleaned)[0]
+
+
 def _tests(predictions: Predictions | Place) -> Predictions:
     """Return predictions, of several parts the test films."""
     if isinstance(predictions, str | Path):
@@ -427,7 +436,7 @@ def _external(
         numbered = (f"finding {place}" for place in range(1, count + 1))
         findings = [*numbered] if frame is None else [str(name) for name in frame.columns]
     names = tuple(findings)
-    owner = np.arange(films) if patient is None else pd.factorize(np.asarray(patient))[0]
+    owner = np.arange(films) if patient is None else _owners(np.asarray(patient))
     if len(names) != count:
         raise ValueError(f"findings: found {len(names)}, expected {count}, one a column of y")
     if len(owner) != films:

@@ -18,7 +18,7 @@ from lucency.audit import review
 from lucency.audit.image_quality import inspect, quality_counts, quality_table
 from lucency.config.protocol import parse_protocol, read_protocol
 from lucency.config.sections import DRAWS
-from lucency.core.manifest import NO_FINDING, load_prepared, read_table
+from lucency.core.manifest import NO_FINDING, load_prepared, name_patients, read_table
 from lucency.core.predictions import (
     REPEATS_FILE,
     Predictions,
@@ -228,7 +228,11 @@ def audit_quality(folder: Path) -> Audit:
     counts = quality_counts(table, films=len(measured))
     odd = table["image"].nunique()
     return Audit(
-        tables={"quality": table, "counts": counts, "measured": measured},
+        tables={
+            "quality": name_patients(table, films.manifest),
+            "counts": counts,
+            "measured": name_patients(measured, films.manifest),
+        },
         shown=("counts", "quality"),
         remarks=(f"{films.manifest.origin}, at {films.preparation.size} pixels.",),
         conclusion=(

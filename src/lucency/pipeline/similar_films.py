@@ -87,9 +87,8 @@ def answer(resemblance: Resemblance) -> dict[str, object]:
     answer: dict[str, object] = {"network": resemblance.network}
     for query, name in enumerate(resemblance.queries.manifest.image.tolist()):
         share = zip(findings, resemblance.share[query].tolist(), strict=True)
-        patient = int(resemblance.left_out[query])
         answer[name] = {
-            "left_out": None if patient == retrieval.NOBODY else patient,
+            "left_out": _left_out(resemblance, query),
             "similar": similar_to(resemblance, query),
             "vote": {finding: round(value, 4) for finding, value in share},
         }
@@ -137,12 +136,20 @@ def draw_similar(resemblance: Resemblance, file: Path) -> None:
 
 def _whose(resemblance: Resemblance, query: int) -> str:
     """Return whose films the answers to a query may be."""
-    patient = int(resemblance.left_out[query])
+    patient = _left_out(resemblance, query)
     if resemblance.patients != PATIENTS[0]:
         return "films of all patients, the query's own too"
-    if patient == retrieval.NOBODY:
+    if patient is None:
         return "films of all patients, since the query's own is not known"
     return f"films of other patients than {patient}"
+
+
+def _left_out(resemblance: Resemblance, query: int) -> str | int | None:
+    """Return the patient whose films were not to be found, as the label file names them."""
+    films, patient = resemblance.known.manifest, resemblance.left_out[query]
+    if patient == retrieval.NOBODY:
+        return None
+    return films.patient_id.tolist()[int(np.argmax(films.patient == patient))]
 
 
 def check_kind(file: Path) -> None:
@@ -158,7 +165,7 @@ def similar_to(resemblance: Resemblance, query: int) -> list[dict[str, Any]]:
     return [
         {
             "image": str(films.image[film]),
-            "patient": int(films.patient[film]),
+            "patient": films.patient_id[film],
             "similarity": round(cosine, 4),
             "findings": "|".join(names[films.label[film] == 1].tolist()) or NO_FINDING,
         }

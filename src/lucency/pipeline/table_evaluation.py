@@ -12,7 +12,7 @@ from lucency.config.sections import DRAWS
 from lucency.core.manifest import Manifest
 from lucency.core.predictions import Predictions, load_predictions
 from lucency.core.tables import refuse_same_files
-from lucency.data.labels import read_labelled
+from lucency.data.labels import USUAL_COLUMNS, Columns, read_labelled
 from lucency.evaluation import external
 from lucency.evaluation.compare import OVER_FINDINGS, conclude_comparison
 from lucency.evaluation.evaluate import MACRO
@@ -22,14 +22,21 @@ from lucency.report.predictions_page import write_external_page
 
 
 def evaluate_tables(
-    several: Sequence[Path], *, labels: Path | None, val: Path | None, scale: str, out: Path | None
+    several: Sequence[Path],
+    *,
+    labels: Path | None,
+    val: Path | None,
+    scale: str,
+    out: Path | None,
+    columns: Columns = USUAL_COLUMNS,
 ) -> dict[str, object]:
     """Return the evaluation of one network's predictions, or of several with their comparison.
 
-    Each of `several` is as in `compare_tables`; `val` is a table of validation films of one table.
-    Thresholds of one network are fitted on its validation films, or .5 where it has none. Tables
-    go to `out`, and with `labels` the page too. Raises ValueError where a table comes without
-    `labels`, for `val` beside several tables, and for a table that is named twice.
+    Each of `several` is as in `compare_tables`; `columns` are as of `read_labelled`; `val` is a
+    table of validation films of one table. Thresholds of one network are fitted on its validation
+    films, or .5 where it has none. Tables go to `out`, and with `labels` the page too. Raises
+    ValueError where a table comes without `labels`, for `val` beside several tables, and for a
+    table that is named twice.
     """
     refuse_same_files(several)
     if len(several) == 1 and several[0].is_file() and several[0].suffix != ".npz":
@@ -37,7 +44,7 @@ def evaluate_tables(
             raise ValueError(
                 f"{several[0]} holds no labels: expected --labels FILE, the films' label file"
             )
-        films = read_labelled(labels)
+        films = read_labelled(labels, **columns)
         test, thresholds = external.read_tables(several[0], films=films, val=val, scale=scale)
         return _answer_of([test], thresholds=thresholds, films=films, out=out)
     if val is not None and several[0].exists():
@@ -48,8 +55,8 @@ def evaluate_tables(
     if len(several) == 1 and several[0].is_dir():
         alone = list(several[0].glob("predictions/*/predictions.npz"))
     if len(alone) != 1:
-        return compare_tables(several, labels=labels, scale=scale, out=out)
-    films = None if labels is None else read_labelled(labels)
+        return compare_tables(several, labels=labels, scale=scale, out=out, columns=columns)
+    films = None if labels is None else read_labelled(labels, **columns)
     whole = external.named_as(films, load_predictions(alone[0]))
     val_films, test = whole.of("val"), whole.of("test")
     if films is not None:
@@ -62,7 +69,12 @@ def evaluate_tables(
 
 
 def compare_tables(
-    several: Sequence[Path], *, labels: Path | None, scale: str, out: Path | None
+    several: Sequence[Path],
+    *,
+    labels: Path | None,
+    scale: str,
+    out: Path | None,
+    columns: Columns = USUAL_COLUMNS,
 ) -> dict[str, object]:
     """Return the networks' ranking, every pair's difference, and the conclusion.
 
@@ -71,7 +83,7 @@ def compare_tables(
     with `labels` the page too. Raises ValueError for fewer than two networks, and for networks
     that were not evaluated on the same films, labels, findings and split.
     """
-    films = None if labels is None else read_labelled(labels)
+    films = None if labels is None else read_labelled(labels, **columns)
     entries = external.read_networks(
         several, table=lambda file: external.read_test_table(file, films, scale=scale)
     )

@@ -6,7 +6,7 @@ t, d, u and v listed names, b films with boxes, p pairs of films, r resamples (t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,7 @@ from lucency.core.manifest import PARTS, require
 from lucency.core.plan import COPY_MARK
 from lucency.core.predictions import Predictions
 from lucency.core.tables import film_names
-from lucency.data.labels import read_labelled
+from lucency.data.labels import USUAL_COLUMNS, Columns, read_labelled
 from lucency.evaluation.bootstrap import Weights, all_and_resampled, mean_over_findings
 from lucency.evaluation.evaluate import COLUMNS
 from lucency.evaluation.external import UNKNOWN_SPLIT, join_labels
@@ -56,7 +56,7 @@ class SplitTable:
     What is not at hand stays empty: `method` of the protocol's split; `listed`, the films of the
     label table; `dropped`, those that balancing left out; NIH's two lists as they lie on disk;
     `boxed`, films whose boxes are to be scored; `origins` of the manifests in play; `alike`, pairs
-    that show one picture (data.duplicates).
+    that show one picture (data.duplicates); `named`, patients as their label file names them.
     """
 
     image: Shaped[np.ndarray, " n"]
@@ -70,6 +70,7 @@ class SplitTable:
     boxed: Shaped[np.ndarray, " b"] = field(default_factory=no_names)
     origins: tuple[str, ...] = ()
     alike: Shaped[np.ndarray, "p 2"] = field(default_factory=lambda: no_names().reshape(0, 2))
+    named: Mapping[int, str | int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         lengths = [len(self.patient), len(self.part)]
@@ -172,10 +173,14 @@ def unverified(predictions: Predictions) -> UnverifiedPredictions:
     return UnverifiedPredictions(own=own, **{name: getattr(predictions, name) for name in names})
 
 
-def unverified_table(file: Path, *, labels: Path, scale: str) -> UnverifiedPredictions:
+def unverified_table(
+    file: Path, *, labels: Path, scale: str, columns: Columns = USUAL_COLUMNS
+) -> UnverifiedPredictions:
     """Return the predictions in a table as they are, whatever their numbers."""
-    scores, about = join_labels(file, read_labelled(labels), scale=scale, part="test")
+    films = read_labelled(labels, **columns)
+    scores, about = join_labels(file, films, scale=scale, part="test")
     probability = expit(scores.score) if scale == "logit" else scores.score
+    probability = probability / 100 if scale == "percent" else probability
     return UnverifiedPredictions(**about, probability=probability)
 
 

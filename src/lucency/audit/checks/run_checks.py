@@ -35,7 +35,7 @@ from lucency.core.predictions import Predictions, load_predictions
 from lucency.core.tables import NIH_NAME, film_names, match_films
 from lucency.data.csv_tables import read_names
 from lucency.data.duplicates import near_identical
-from lucency.data.labels import OFFICIAL_LISTS, read_labelled
+from lucency.data.labels import OFFICIAL_LISTS, USUAL_COLUMNS, Columns, read_labelled
 from lucency.data.sources import list_films
 from lucency.data.split import set_apart
 from lucency.evaluation.evaluate import TRIVIAL
@@ -109,15 +109,17 @@ def save_issues(found: Sequence[Issue], folder: Path) -> None:
 
 def load_issues(folder: Path) -> pd.DataFrame:
     """Read what `save_issues` wrote, as `audit.checks.issue.issue_table` gives it."""
-    return read_table(folder / "issues.csv", text=TEXT)
+    return read_table(folder / "issues.csv", text=TEXT, columns=TEXT)
 
 
-def check_lists(lists: Mapping[str, Path], *, labels: Path) -> list[Issue]:
+def check_lists(
+    lists: Mapping[str, Path], *, labels: Path, columns: Columns = USUAL_COLUMNS
+) -> list[Issue]:
     """Return what is wrong with an external split: part -> file of image names.
 
     NIH's lists and boxes are looked for beside the label file.
     """
-    return split_checks.check_split(split_table_of_lists(lists, labels=labels))
+    return split_checks.check_split(split_table_of_lists(lists, labels=labels, columns=columns))
 
 
 def check_predictions_file(file: Path) -> list[Issue]:
@@ -134,11 +136,15 @@ def check_predictions_file(file: Path) -> list[Issue]:
 
 
 def check_external(
-    predictions: UnverifiedPredictions, lists: Mapping[str, Path], *, labels: Path
+    predictions: UnverifiedPredictions,
+    lists: Mapping[str, Path],
+    *,
+    labels: Path,
+    columns: Columns = USUAL_COLUMNS,
 ) -> list[Issue]:
     """Return what is wrong with external predictions, and with their split where it is given."""
     if lists:
-        table = split_table_of_lists(lists, labels=labels)
+        table = split_table_of_lists(lists, labels=labels, columns=columns)
         predictions = replace(predictions, listed=table.image, listed_part=table.part)
         known = split_checks.check_split(table)
     else:
@@ -238,13 +244,16 @@ def split_table_of(
         dropped=films.image[np.setdiff1d(np.arange(len(films)), row)],
         boxed=films.boxes["image"].to_numpy(dtype=str) if officially else no_names(),
         origins=(films.origin,) if published else (),
+        named=_named(films),
     )
     return _with_lists(table, Path(protocol.data.root)) if published else table
 
 
-def split_table_of_lists(lists: Mapping[str, Path], *, labels: Path) -> SplitTable:
+def split_table_of_lists(
+    lists: Mapping[str, Path], *, labels: Path, columns: Columns = USUAL_COLUMNS
+) -> SplitTable:
     """Return the parts of external lists; patients come from the label file by name."""
-    films = read_labelled(labels)
+    films = read_labelled(labels, **columns)
     names = {part: _as_labelled(file, films) for part, file in lists.items()}
     image = np.concatenate([names[part] for part in PARTS if part in names])
     part = np.concatenate([np.full(len(names[part]), part) for part in PARTS if part in names])
@@ -255,6 +264,7 @@ def split_table_of_lists(lists: Mapping[str, Path], *, labels: Path) -> SplitTab
         listed=films.image,
         boxed=films.boxes["image"].to_numpy(dtype=str),
         origins=(films.origin,) if "Data_Entry" in films.origin else (),
+        named=_named(films),
     )
     return _with_lists(table, labels.parent)
 
@@ -283,6 +293,10 @@ def _as_labelled(file: Path, films: Manifest) -> Shaped[np.ndarray, " t"]:
     return np.array(
         [(name if there else own) + mark + copy for (own, mark, copy), name, there in pairs]
     )
+
+
+def _named(films: Manifest) -> dict[int, str | int]:
+    return dict(zip(films.patient.tolist(), films.patient_id.tolist(), strict=True))
 
 
 def _patients(image: Shaped[np.ndarray, " n"], films: Manifest) -> Int64[np.ndarray, " n"]:

@@ -37,7 +37,7 @@ def patients_on_two_sides(table: SplitTable) -> Iterator[Issue]:
             f"of {counted(len(people), 'patient')} with films in {one}: films of a patient "
             "resemble each other, so that recognising the patient is rewarded"
         )
-        names = [f"patient {number}" for number in people.tolist()]
+        names = [f"patient {table.named.get(number, number)}" for number in people.tolist()]
         remedy = 'split by patient: split.method = "patient", "shuffled" or "official"'
         yield from issues_of("patients_on_two_sides", names, message, count=films, remedy=remedy)
 

@@ -1,0 +1,65 @@
+"""Every command that reads a label file takes its columns by option, or those that are evident."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from lucency.cli.app import app
+
+FILMS = 40
+NAMED = ("--image-column", "scan", "--patient-column", "person")
+COMMANDS = {
+    "evaluate": ("evaluate", "scores.csv", "--labels"),
+    "compare": ("evaluate", "scores.csv", "others.csv", "--labels"),
+    "ensemble": ("ensemble", "test.csv", "test2.csv", "--val", "val.csv", "--val", "val2.csv",
+                 "--method", "mean-logit", "--labels"),
+    "check": ("check", "scores.csv", "--labels"),
+    "check lists": ("check", "--train", "train.txt", "--test", "test.txt", "--labels"),
+    "audit errors": ("audit", "errors", "scores.csv", "--labels"),
+    "audit versions": ("audit", "versions"),
+    "data describe": ("data", "describe"),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tables")
+    random = np.random.default_rng(0)
+    image = [f"{n:02d}.png" for n in range(FILMS)]
+    label = random.integers(0, 2, FILMS)
+    table = pd.DataFrame({"image": image, "patient": np.arange(FILMS) // 2, "Mass": label})
+    table.to_csv(folder / "labels.csv", index=False)
+    table.rename(columns={"image": "scan", "patient": "person"}).to_csv(folder / "own.csv")
+    table.rename(columns={"image": "Path", "patient": "PatientID"}).to_csv(folder / "evident.csv")
+    for name in ("scores", "others"):
+        score = np.round(0.4 * label + 0.6 * random.random(FILMS), 4)
+        scores = pd.DataFrame({"image": image, "Mass": score})
+        scores.to_csv(folder / f"{name}.csv", index=False)
+        end = "" if name == "scores" else "2"
+        scores[:20].to_csv(folder / f"val{end}.csv", index=False)
+        scores[20:].to_csv(folder / f"test{end}.csv", index=False)
+    (folder / "train.txt").write_text("\n".join(image[:20]))
+    (folder / "test.txt").write_text("\n".join(image[20:]))
+    return folder
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_columns_are_named_by_option_or_evident(
+    place: Path, monkeypatch: pytest.MonkeyPatch, command: str
+):
+    monkeypatch.chdir(place)
+    times = 2 if command == "audit versions" else 1
+
+    def answer(file: str, *options: str) -> str:
+        words = [*COMMANDS[command], *[file] * times, *options, "--json"]
+        return CliRunner().invoke(app, words).stdout.replace(file, "labels.csv")
+
+    usual = answer("labels.csv")
+    assert usual.startswith("{")
+    assert answer("evident.csv") == usual
+    assert answer("own.csv", *NAMED) == usual
+    with pytest.raises(ValueError, match="no column 'image'"):
+        CliRunner().invoke(app, [*COMMANDS[command], *["own.csv"] * times], catch_exceptions=False)

@@ -1,0 +1,97 @@
+"""Tables as spreadsheets and other programs write them: read right, or refused in one line."""
+
+import gzip
+import io
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from lucency.data.csv_tables import CsvTable, parse_number, read_csv
+
+TABLE = "image,patient,Mass\na.png,Zoë,0\nb.png,Bert,1\n"
+ROWS = {"image": ["a.png", "b.png"], "patient": ["Zoë", "Bert"], "Mass": ["0", "1"]}
+EXCEL = "\ufeff" + TABLE.replace("\n", ",,\r\n") + ",,,,\r\n" * 3
+
+
+def read(folder: Path, content: bytes) -> CsvTable:
+    (folder / "t.csv").write_bytes(content)
+    return read_csv(folder / "t.csv")
+
+
+def columns(table: CsvTable) -> dict[str, list[str]]:
+    return {name: cells.tolist() for name, cells in table.columns.items()}
+
+
+AS_WRITTEN = {
+    "utf-8": (TABLE.encode(), ""),
+    "a mark": (TABLE.encode("utf-8-sig"), ""),
+    "Excel, empty rows and columns at the end": (EXCEL.encode(), ""),
+    "headings without cells below": (TABLE.replace("Mass", "Mass,,").encode(), ""),
+    "Excel's Unicode text": (TABLE.replace(",", "\t").encode("utf-16"), "UTF-16; cells are sep"),
+    "UTF-16 without a mark": (TABLE.encode("utf-16-le"), "UTF-16 without a mark"),
+    "UTF-16, most significant first": (TABLE.encode("utf-16-be"), "UTF-16 without a mark"),
+    "Windows": (TABLE.encode("cp1252"), "not UTF-8, read as Windows-1252"),
+    "an old Mac": (TABLE.replace("\n", "\r").encode(), ""),
+    "semicolons": (TABLE.replace(",", ";").encode(), "semicolons"),
+    "tabs": (TABLE.replace(",", "\t").encode(), "tabs"),
+    "bars": (TABLE.replace(",", "|").encode(), "vertical bars"),
+    "a first line for Excel": (b"sep=;\r\n" + TABLE.replace(",", ";").encode(), "semicolons"),
+    "blanks": (TABLE.replace(",", " , ").encode(), ""),
+    "packed": (gzip.compress(TABLE.encode("utf-8-sig")), ""),
+    "the end of a DOS file": (TABLE.encode() + b"\x1a", ""),
+}
+
+
+@pytest.mark.parametrize("what", AS_WRITTEN)
+def test_a_table_is_read_whatever_program_wrote_it(tmp_path: Path, capsys, what: str):
+    content, reported = AS_WRITTEN[what]
+    assert columns(read(tmp_path, content)) == ROWS
+    line = capsys.readouterr().err
+    assert (reported in line) if reported else not line
+
+
+def packed(*names: str) -> bytes:
+    with zipfile.ZipFile(file := io.BytesIO(), "w") as archive:
+        for name in names:
+            archive.writestr(name, "")
+    return file.getvalue()
+
+
+REFUSED = {
+    "xlsx": (packed("xl/workbook.xml"), "found an Excel workbook.*save it as .CSV UTF-8"),
+    "xls": (b"\xd0\xcf\x11\xe0" + bytes(99), "found an Excel workbook"),
+    "ods": (packed("content.xml"), "found an OpenDocument spreadsheet.*CSV UTF-8"),
+    "zip": (packed("labels.csv"), "found a zip archive.*unpack"),
+    "a web page called .xls": (b"\n<table><tr>", "found a web page"),
+    "a pointer": (b"version https://git-lfs.github.com/spec/v1\noid", "found a pointer of Git LFS"),
+    "cut short": (TABLE.encode()[:-9], "line 3: found 1 cell, expected 3 as in line 1: .*short"),
+    "a comma too many": (TABLE.replace("Zoë", "Z,A").encode(), "line 2: found 4 cells.*quotes"),
+    "a title": (b"All films\n" + TABLE.encode(), "line 2: .*the first line names the columns"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_is_no_table_is_refused_in_one_line(tmp_path: Path, what: str):
+    content, message = REFUSED[what]
+    with pytest.raises(ValueError, match=message) as refusal:
+        read(tmp_path, content)
+    assert str(refusal.value).startswith(str(tmp_path / "t.csv"))
+    assert "\n" not in str(refusal.value)
+
+
+def test_lines_are_counted_in_the_file(tmp_path: Path):
+    table = read(tmp_path, b'image,note,age\n\na,"two\r\nlines",1\n,,\nb,"",old\n')
+    assert table.line.tolist() == [3, 6]
+    with pytest.raises(ValueError, match="line 6, age: found 'old'"):
+        table.parse("age", parse_number)
+
+
+def test_decimal_commas_are_read_where_they_cannot_be_thousands(tmp_path: Path):
+    table = read(tmp_path, b"image;score\na;0,25\nb;-1,234\nc;1.5\nd;NA\n")
+    assert table.parse_numbers("score", parse_number)[:3].tolist() == [0.25, -1.234, 1.5]
+    table = read(tmp_path, b'image,score\na,"0,25"\nb,"-1,2345"\n')
+    assert table.parse_numbers("score", parse_number).tolist() == [0.25, -1.2345]
+    table = read(tmp_path, b'image,score\na,"1,234"\n')
+    with pytest.raises(ValueError, match="line 2, score: found '1,234', a decimal comma or thous"):
+        table.parse_numbers("score", parse_number)
