@@ -27,13 +27,16 @@ CAUSES = {
     "DICOM without suffix": (("1.2.84", "1.2.85"), ("1.2.84", "1.2.85"), "which is DICOM"),
     "packed": (("f0.png", "f1.png"), ("images_001.tar.gz",), "images_001.tar.gz: unpack it"),
     "a typing error": (("film-01.png", "x.png"), ("flim-01.png",), "nearest is 'flim-01.png'"),
-    "nothing": (("f0.png", "f1.png"), ("readme.txt",), "no PNG or JPEG lies there"),
+    "nothing": (
+        ("f0.png", "f1.png"),
+        ("readme.txt", "__MACOSX/f0.tif", "._f0.png"),
+        "no PNG or JPEG lies there",
+    ),
 }
 SPELLED = {
     "backslashes": (r"images\f0.png", "images/f0.png"),
     "capitals": ("f0.png", "f0.PNG"),
     "Unicode": ("f\u00e9.png", "fe\u0301.png"),
-    "blanks": ("f0.png ", "f0.png"),
 }
 
 

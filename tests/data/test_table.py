@@ -156,7 +156,7 @@ def test_an_absent_table_an_empty_one_and_a_film_found_twice(tmp_path: Path):
         read(tmp_path, TABLE.splitlines()[0])
     write_films(tmp_path, "a/2.png", "b/2.png")
     films = read(tmp_path, TABLE)
-    with pytest.raises(ValueError, match=r"film '2' fits both b/2.png and a/2.png"):
+    with pytest.raises(ValueError, match=r"film '2' fits both a/2.png and b/2.png"):
         locate_films(films, tmp_path)
 
 

@@ -1,6 +1,7 @@
 """The study of preparations on toys: done once, found again, resumed, shown, and refused."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -281,6 +282,7 @@ def test_a_finished_report_is_written_anew_when_a_study_comes_into_the_run(
     at_home: Path, tmp_path: Path
 ):
     text = PROTOCOL.partition("[[variant]]")[0].replace('[[network]]\nname = "test_resnet"', "")
+    text = text.replace('root = "films"', f'root = "{(at_home / "films").as_posix()}"')
     text += "\n[training]\nepochs = 1\n[explanation]\nmethods = []\n"
     (tmp_path / "toys.toml").write_text(text)
     words = ["run", str(tmp_path / "toys.toml"), "--out", str(tmp_path / "run"), "--workers", "1"]
@@ -384,8 +386,8 @@ ABLATIONS = {
         "variants that change `preparation` alone",
     ),
     "of other films": (
-        lambda text: text.replace('labels = "toys.csv"', 'labels = "other.csv"'),
-        "is of other films: data.labels: was toys.csv, now other.csv",
+        lambda text: text.replace('patient_column = "patient"', 'patient_column = "person"'),
+        "is of other films: data.patient_column: was patient, now person",
     ),
 }  # fmt: skip
 
@@ -395,6 +397,14 @@ def test_an_ablation_of_something_else_is_refused(at_home: Path, tmp_path: Path,
     change, message = ABLATIONS[what]
     ablation = an_ablation(tmp_path, change)
     assert message in refused("--out", "out", "--ablation", str(ablation))
+
+
+def test_an_ablation_of_another_label_table_is_refused(at_home: Path, tmp_path: Path):
+    ablation = an_ablation(tmp_path)
+    (ablation / "manifest").mkdir()
+    (ablation / "manifest" / "receipt.json").write_text('{"labels": "another"}')
+    refusal = refused("--out", "out", "--ablation", str(ablation))
+    assert re.search("is of other films: .*labels: was [0-9a-f]{16}, now another", refusal)
 
 
 def test_an_ablation_that_is_not_finished_is_refused(at_home: Path, tmp_path: Path):

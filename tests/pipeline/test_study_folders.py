@@ -1,5 +1,6 @@
 """CheXpert's layout: every film has one file name, in the folders of its patient and study."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -10,7 +11,10 @@ import pytest
 from lucency.audit.checks.run_checks import check_lists
 from lucency.audit.label_audit import audit_versions
 from lucency.config.sections import Source
+from lucency.core.predictions import save_predictions
+from lucency.data.labels import read_labelled
 from lucency.data.sources import read_films
+from lucency.evaluation.external import read_predictions_table
 from lucency.pipeline.film_inference import _films_of
 from lucency.pipeline.table_evaluation import evaluate_tables
 from toys import toy_films
@@ -47,6 +51,26 @@ def test_tables_that_name_films_each_in_its_way_are_evaluated_and_compared(
     assert alone[0]["macro"]["auc"] == alone[1]["macro"]["auc"]
     found = evaluate_tables([one, other], **how)
     assert found["pairs"]["one - other"]["difference"] == 0
+
+
+def test_a_run_s_predictions_are_compared_with_a_table_of_other_spelling(
+    tmp_path: Path, labels: Path
+):
+    films = read_labelled(labels)
+    table = scores(tmp_path / "one.csv", NAMES)
+    own = read_predictions_table(table, films=films, scale="probability", part="test")
+    own = replace(
+        own, image=np.array(WINDOWS)[films_rows(own.image)], network="own", split="a split"
+    )
+    save_predictions(own, tmp_path / "predictions.npz")
+    how = {"labels": labels, "scale": "probability", "out": tmp_path / "out"}
+    found = evaluate_tables([table, tmp_path / "predictions.npz"], val=None, **how)
+    assert [pair["difference"] for pair in found["pairs"].values()] == [0]
+    assert evaluate_tables([tmp_path / "predictions.npz"], val=None, **how)["macro"]["films"] == 16
+
+
+def films_rows(image: np.ndarray) -> list[int]:
+    return [BELOW.index(name) for name in image.tolist()]
 
 
 def test_a_name_that_fits_many_films_is_refused_with_two_of_them(tmp_path: Path, labels: Path):

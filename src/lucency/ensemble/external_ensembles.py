@@ -54,7 +54,9 @@ def ensemble_networks(
     films = None if labels is None else read_labelled(labels, **columns)
     validation = _validation_of(several, val)
     table = partial(_read_table, validation=validation, films=films, scale=scale)
-    networks = external.assume_one_split(external.read_networks(several, table=table))
+    networks = external.assume_one_split(
+        [external.named_as(films, one) for one in external.read_networks(several, table=table)]
+    )
     for part in ("val", "test"):
         check_members([one.of(part) for one in networks], part=part)
     if taken := {one.network for one in networks} & {EQUAL, *chosen}:

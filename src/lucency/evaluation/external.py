@@ -125,6 +125,20 @@ def join_labels(
     }
 
 
+def named_as(films: Manifest | None, predictions: Predictions) -> Predictions:
+    """Return predictions under the names that the label file has for their films, by film.
+
+    As they are without a label file, and where one of their films is not in it.
+    """
+    if films is None:
+        return predictions
+    row = join_films(predictions.image, films.image, source=predictions.network)
+    if (row < 0).any():
+        return predictions
+    named = replace(predictions, image=films.image[row])
+    return named.take(np.argsort(named.image, kind="stable"))
+
+
 def read_networks(
     several: Sequence[Path], *, table: Callable[[Path], Predictions]
 ) -> list[Predictions]:

@@ -12,7 +12,7 @@ from lucency.config.sections import DRAWS
 from lucency.core.files import write_table
 from lucency.core.manifest import Manifest
 from lucency.core.predictions import Predictions, load_predictions
-from lucency.core.tables import join_films, refuse_same_files
+from lucency.core.tables import refuse_same_files
 from lucency.data.labels import USUAL_COLUMNS, Columns, read_labelled
 from lucency.evaluation import external
 from lucency.evaluation.compare import OVER_FINDINGS, conclude_comparison
@@ -58,7 +58,7 @@ def evaluate_tables(
     if len(alone) != 1:
         return compare_tables(several, labels=labels, scale=scale, out=out, columns=columns)
     films = None if labels is None else read_labelled(labels, **columns)
-    whole = load_predictions(alone[0])
+    whole = external.named_as(films, load_predictions(alone[0]))
     val_films, test = whole.of("val"), whole.of("test")
     if films is not None:
         _check_labels(test, films)
@@ -88,7 +88,7 @@ def compare_tables(
     entries = external.read_networks(
         several, table=lambda file: external.read_test_table(file, films, scale=scale)
     )
-    tests = external.assume_one_split([one.of("test") for one in entries])
+    tests = external.assume_one_split([external.named_as(films, one.of("test")) for one in entries])
     tables = [one.network for one in entries if one.split == external.UNKNOWN_SPLIT]
     if films is not None:
         _check_labels(tests[0], films)
@@ -171,7 +171,7 @@ def _with_width(table: pd.DataFrame) -> pd.DataFrame:
 
 def _check_labels(predictions: Predictions, films: Manifest) -> None:
     """Raise ValueError unless the predictions have the labels of `films`."""
-    row = join_films(predictions.image, films.image, source=predictions.network)
+    row = pd.Index(films.image).get_indexer(pd.Index(predictions.image))
     known = [films.findings.index(f) if f in films.findings else -1 for f in predictions.findings]
     same = (row >= 0).all() and min(known) >= 0
     if not (same and np.array_equal(films.label[row][:, known], predictions.label, equal_nan=True)):
