@@ -273,7 +273,7 @@ def test_bad_input_is_one_line(folder: Path, tmp_path: Path):
     head = "sheet,finding,place,id,image,label,weight\nMass,Mass,1,x,a.png,1,9\n"
     sample.write_text(head)
     (tmp_path / "form.csv").write_text("sheet,image,reviewer,answer\nMass,a.png,,\n")
-    assert "is no table" in refused("score-review", sample, tmp_path / "broken.csv")
+    assert "found a picture" in refused("score-review", sample, tmp_path / "broken.csv")
     assert "no film has an answer" in refused("score-review", sample, tmp_path / "form.csv")
     assert "expected the sample.csv" in refused("score-review", tmp_path, sample)
     assert "is a file" in refused("versions", new, new, "--out", tmp_path / "file")

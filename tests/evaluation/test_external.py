@@ -115,7 +115,7 @@ def test_films_that_predict_could_not_read_are_left_out_and_counted(tmp_path: Pa
     other = _evaluated(tmp_path, "predicted.csv")
     wanted = ["finding", "metric", "value", "low", "high"]
     pd.testing.assert_frame_equal(own[wanted], other[wanted])
-    assert "2 of 62 films are left out, for they could not be read" in capsys.readouterr().err
+    assert "2 of 62 films are left out as unreadable" in capsys.readouterr().err
     whole.loc[0, "prob_Mass"], whole.loc[0, "reason"] = np.nan, "half a row"
     whole.to_csv(tmp_path / "half.csv", index=False)
     with pytest.raises(ValueError, match="line 2, prob_Mass: found '', expected a finite number"):

@@ -426,7 +426,7 @@ def _without_unread(table: CsvTable, scored: tuple[str, ...]) -> CsvTable:
         raise ValueError(f"{table.file}: no film could be read, by the column {REASON}")
     if unread.any():
         films = counted(unread.sum(), "film", "is/are", of=len(unread))
-        say(f"{table.file}: {films} left out, for they could not be read (column {REASON})")
+        say(f"{table.file}: {films} left out as unreadable (column {REASON})")
     kept = {name: cells[~unread] for name, cells in table.columns.items()}
     return replace(table, columns=kept, line=table.line[~unread])
 
