@@ -13,7 +13,15 @@ import pandas as pd
 import pytest
 from skimage import data
 
-from lucency.audit.image_quality import LISTED, PROBLEMS, inspect, quality_table
+from lucency.audit.image_quality import (
+    LISTED,
+    PROBLEMS,
+    inspect,
+    look_at,
+    problems_of,
+    quality_table,
+    switched_off,
+)
 from lucency.core.manifest import Manifest, Preparation, Prepared, empty_boxes
 from lucency.data.images import read_grey
 from lucency.data.preprocess import prepare_film
@@ -208,3 +216,32 @@ def test_planted_problems_are_found_among_all_real_films(
         recall, false = np.mean([run[problem][:2] for run in runs], axis=0)
         assert recall >= RECALL[problem], problem
         assert false <= FALSE_ALARMS, problem
+
+
+def test_writing_is_not_looked_for_where_it_does_not_hold(some: Real):
+    small = np.stack([film[::5, ::5] for film in some.prepared.pixels[:20]])
+    edge, surface = look_at(small)
+    assert np.isnan(surface[:, 3]).all()
+    assert "holds from 160 on" in switched_off(64)
+    assert (switched_off(160), switched_off(224)) == ("", "")
+    assert not any("writing" in one for one in problems_of(edge, surface, known=None)[0])
+
+
+def test_a_few_films_are_compared_with_those_of_the_run(some: Real):
+    films = some.prepared.pixels[:6].copy()
+    films[0], films[1] = 255 - films[0], np.rot90(films[1])
+    films[2], films[3] = 90, with_writing(films[3], np.random.default_rng(0))
+    known = replace(
+        some.prepared,
+        manifest=some.prepared.manifest.take(np.arange(6, len(some.grey))),
+        pixels=some.prepared.pixels[6:],
+    )
+    problems, note = problems_of(*look_at(films), known=known)
+    assert problems[0].startswith("inverted")
+    assert problems[1].startswith("turned")
+    assert problems[2] == "blank|border"[: len(problems[2])]
+    assert problems[4:] == ["", ""]
+    assert note == ""
+    alone, note = problems_of(*look_at(films), known=None)
+    assert (alone[0], alone[4]) == ("", "")
+    assert "pose not estimated: 5 films of 5 patients, expected 100 of 5" in note

@@ -159,7 +159,7 @@ def test_an_unknown_network_is_refused_before_any_work(lucency: Typed, command: 
     assert said.status == 2
     assert len(said.err) == 1
     assert said.err[0].endswith("nearest is 'densenet121'")
-    assert [file.name for file in Path("out").iterdir()] == ["protocol.toml"]
+    assert not Path("out").exists()
 
 
 def test_a_mistake_before_any_work_may_be_put_right_in_the_same_folder(lucency: Typed):
@@ -167,7 +167,7 @@ def test_a_mistake_before_any_work_may_be_put_right_in_the_same_folder(lucency: 
     split = ("run", "tiny.toml", "--out", "out", "--until", "split")
     assert lucency(*split, "--set", "data.source=nih").status == 2
     assert lucency(*split, *csv).status == 2
-    assert Path("out/manifest.partial").exists()
+    assert not Path("out").exists()
     said = lucency(*RUN, "--workers", "1", "--json")
     assert said.status == 0, said.err
     assert json.loads(said.out) == {"films": 20, "rejected": 0, "folder": "out/prepared"}

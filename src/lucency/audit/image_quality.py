@@ -2,21 +2,22 @@
 
 What is listed may be in order: look at the films before leaving them out.
 
-Letters in shapes: n films, h and w pixels, s pixels of a side, d edges of an outline.
+Letters in shapes: n films, m and b chosen ones, h and w pixels, s pixels of a side, d edges of an
+outline.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import cv2
 import numpy as np
 import pandas as pd
-from jaxtyping import Float32, Float64, UInt8
+from jaxtyping import Float32, Float64, Int64, UInt8
 
 from lucency.audit.orientation import EDGES, FEWEST, FOLDS, TURNS, estimate_orientation, outline
-from lucency.core.manifest import Prepared
+from lucency.core.manifest import Prepared, counted
 from lucency.data.duplicates import near_identical
 from lucency.evaluation.bootstrap import ratio
 
@@ -33,6 +34,8 @@ DENSEST = 0.4  # of a patch of strokes
 LIKELY = 0.5  # to be mirrored
 BITS_APART, ALIKE = 8, 0.98  # exposed anew: 95 % within; films of two patients correlate below .96
 MOST_UNLIKE, MOST_STRANGE = 2.8, 4.0  # modified z
+WRITING_FROM = 160  # pixels a side: strokes of smaller films are ribs; see docs/audit.md
+REFERENCE = 500  # films, evenly spread, that others are compared with
 ANY = "any"
 SAME, OTHER = "the same patient", "another patient"
 UNKNOWN, UPRIGHT, INVERTED = "", "upright", "inverted"
@@ -45,6 +48,13 @@ MEASURED = (
 LISTED = ("image", "patient", "problem", "value", "reason")
 COUNTED = ("problem", "films", "patients", "share")
 Films = UInt8[np.ndarray, "n s s"]
+
+
+def switched_off(side: int) -> str:
+    """Return the line that says which detectors do not hold at this side, "" where all do."""
+    if side >= WRITING_FROM:
+        return ""
+    return f"writing: not looked for at {side} pixels, as it holds from {WRITING_FROM} on"
 
 
 def inspect(prepared: Prepared, *, progress: Callable[[int, int], None]) -> pd.DataFrame:
@@ -64,13 +74,51 @@ def inspect(prepared: Prepared, *, progress: Callable[[int, int], None]) -> pd.D
     for start in range(0, films, AT_ONCE):
         rows = slice(start, start + AT_ONCE)
         block = np.asarray(prepared.pixels[rows])
-        edge[rows] = outline(block)
-        surface[rows] = np.stack([structure(block), *border(block), writing(block)], axis=1)
+        edge[rows], surface[rows] = look_at(block)
         progress(min(start + AT_ONCE, films), films)
     named = {"image": prepared.manifest.image, "patient": prepared.manifest.patient}
     measured = pd.DataFrame(surface, columns=list(MEASURED[2:6])).assign(**named)
     parts = [measured, _orientation(edge, measured), _twins(prepared)]
     return pd.DataFrame(pd.concat(parts, axis=1), columns=list(MEASURED))
+
+
+def look_at(films: Films) -> tuple[Float32[np.ndarray, "n d"], Float64[np.ndarray, "n 4"]]:
+    """Return outlines, and what is measured on the pixels alone: the third to sixth of MEASURED.
+
+    Writing is NaN on films smaller than WRITING_FROM.
+    """
+    holds = films.shape[1] >= WRITING_FROM
+    strokes = writing(films) if holds else np.full(len(films), np.nan)
+    return outline(films), np.stack([structure(films), *border(films), strokes], axis=1)
+
+
+def problems_of(
+    edge: Float32[np.ndarray, "n d"],
+    surface: Float64[np.ndarray, "n 4"],
+    *,
+    known: Prepared | None,
+) -> tuple[list[str], str]:
+    """Return the problems of films that `look_at` saw, by PROBLEMS, joined by |, and a note.
+
+    Each film counts as a patient's of its own. They are compared with `known`, films prepared
+    alike, REFERENCE of them at most; without those, with each other. The note says why poses are
+    not estimated, where they are not. Repeats are not looked for.
+    """
+    films, patient = len(edge), -1 - np.arange(len(edge))
+    if known is not None and len(known.manifest):
+        spread = np.linspace(0, len(known.manifest) - 1, min(REFERENCE, len(known.manifest)))
+        rows = np.unique(spread.astype(np.int64))
+        seen = [look_at(np.asarray(known.pixels[block])) for block in _blocks(rows)]
+        edge = np.concatenate([edge, *(one for one, _ in seen)])
+        surface = np.concatenate([surface, *(one for _, one in seen)])
+        patient = np.concatenate([patient, known.manifest.patient[rows]])
+    measured = pd.DataFrame(surface, columns=list(MEASURED[2:6])).assign(patient=patient)
+    measured = pd.concat([measured, _orientation(edge, measured)], axis=1).iloc[:films]
+    measured = measured.assign(twin_of="", strangest=np.nan)
+    found = {name: np.asarray(of(measured), dtype=bool) for name, (of, *_) in PROBLEMS.items()}
+    problems = ["|".join(name for name in found if found[name][film]) for film in range(films)]
+    notes = measured.loc[measured["structure"] >= FLATTEST, "note"]
+    return problems, notes.iloc[0] if len(notes) else ""
 
 
 def quality_table(measured: pd.DataFrame) -> pd.DataFrame:
@@ -159,7 +207,8 @@ def _orientation(edge: Float32[np.ndarray, "n d"], measured: pd.DataFrame) -> pd
     patient = measured["patient"].to_numpy()[seen]
     found = estimate_orientation(edge[seen], patient=patient)
     names = np.array([*POSES, UNKNOWN])
-    few = f"{len(seen)} films of {len(np.unique(patient))} patients"
+    owners = counted(len(np.unique(patient)), "patient")
+    few = f"{counted(len(seen), 'film')} of {owners}"
     note = f"pose not estimated: {few}, expected {FEWEST} of {FOLDS} at least"
     table = pd.DataFrame({**found._asdict(), "pose": names[found.pose]}, index=seen)
     table = table.assign(note=np.where(found.pose >= 0, "", note)).reindex(range(len(measured)))
@@ -185,6 +234,11 @@ def _twins(prepared: Prepared) -> pd.DataFrame:
     table = first.assign(**named, twin_pixels=np.array(same, dtype=bool))
     filled = {"twin": "", "twin_of": "", "twin_pixels": False}
     return table.reindex(range(len(image))).fillna(filled).astype({"twin_pixels": bool})
+
+
+def _blocks(rows: Int64[np.ndarray, " m"]) -> Iterator[Int64[np.ndarray, " b"]]:
+    for start in range(0, len(rows), AT_ONCE):
+        yield rows[start : start + AT_ONCE]
 
 
 def _even(one: UInt8[np.ndarray, "n h w"], other: UInt8[np.ndarray, "n h w"]) -> np.ndarray:

@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from lucency.cli import answers, options
-from lucency.core.files import write_table
 
 
 def predict(
@@ -28,6 +27,7 @@ def predict(
     lucency predict runs/demo runs/demo/phantom/images --csv probabilities.csv
     """
     from lucency.cli.answers import in_json
+    from lucency.core.files import write_table
     from lucency.pipeline.film_inference import films_for_programs, predict_disk
 
     name, table = predict_disk(model, films, network=network)

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import UInt8
 
+from lucency.audit.image_quality import look_at, problems_of, switched_off
 from lucency.core.manifest import (
     Manifest,
     Preparation,
@@ -58,7 +59,9 @@ def predict_disk(folder: Path, films: list[Path], *, network: str) -> tuple[str,
     chosen = "" if network or place == folder else ", the best on validation films"
     say(f"Network: {classifier.name}{chosen}")
     with progress("Predicting", unit="films") as advance:
-        table, rejected = predict_files(classifier, files=files, progress=advance)
+        table, rejected = predict_files(
+            classifier, files=files, known=_known_films(folder, classifier), progress=advance
+        )
     if not len(table):
         first = rejected.iloc[0]
         message = f"{first['film']}: {first['reason']}"
@@ -68,14 +71,32 @@ def predict_disk(folder: Path, films: list[Path], *, network: str) -> tuple[str,
         )
     _say_left_out(list(zip(rejected["film"], rejected["reason"], strict=True)))
     whole = pd.concat([table, rejected], ignore_index=True)
-    return classifier.name, whole.assign(reason=whole["reason"].fillna(""))
+    return classifier.name, whole.fillna({"reason": "", "quality": ""})
+
+
+def _known_films(folder: Path, classifier: Classifier) -> Prepared | None:
+    """Return the prepared films of the run that a network is of, None where they are not there."""
+    inside = folder.absolute().parent
+    place = inside.parent if inside.name == "networks" else folder
+    if not (place / "protocol.toml").is_file():
+        return None
+    prepared = open_run_folder(place).cache / "prepared"
+    films = load_prepared(prepared) if (prepared / RECEIPT).is_file() else None
+    return films if films and films.preparation == classifier.preparation else None
 
 
 def predict_files(
-    classifier: Classifier, *, files: Sequence[str | Path], progress: Advance = silent
+    classifier: Classifier,
+    *,
+    files: Sequence[str | Path],
+    known: Prepared | None = None,
+    progress: Advance = silent,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return (film, called, probability per finding) of films, (film, reason) of unreadable ones.
+    """Return (film, called, probability per finding, quality) of films, (film, reason) of others.
 
+    Others are those that cannot be read. `quality` joins by | what is odd about a film's picture
+    (`lucency.audit.image_quality.PROBLEMS`), by comparison with the `known` films of the run; a
+    line says which detectors do not hold.
     Probabilities are recalibrated; `called` joins by | the findings that reach their thresholds.
     Films are prepared exactly as the classifier's training films were.
     """
@@ -84,18 +105,27 @@ def predict_files(
     findings, rows, lost = np.array(classifier.findings), [], []
     about = {"findings": classifier.findings, "preparation": classifier.preparation}
     reading = bits_for_network(classifier.preparation, files)
+    edges, surfaces = [], []
     for start in range(0, len(files), AT_ONCE):
         names, pixels, failed = _read(files[start : start + AT_ONCE], reading)
         lost += failed
         if names:
             shown = unlabelled([str(row) for row in range(len(names))], pixels, **about)
             plan = only_tests(shown.manifest.label)
+            for kept, part in zip((edges, surfaces), look_at(shown.pixels), strict=True):
+                kept.append(part)
             probability = predict(classifier, prepared=shown, plan=plan).probability
             called = probability >= classifier.threshold
             for name, row, present in zip(names, probability.tolist(), called, strict=True):
                 rows.append([name, "|".join(findings[present]), *row])
         progress(len(rows) + len(lost), len(files), "")
     table = pd.DataFrame(rows, columns=["film", "called", *classifier.findings])
+    problems, note = [], ""
+    if rows:
+        problems, note = problems_of(np.concatenate(edges), np.concatenate(surfaces), known=known)
+    for remark in filter(None, (note, switched_off(classifier.preparation.size) if rows else "")):
+        say(f"Quality: {remark}")
+    table["quality"] = pd.Series(problems, dtype="str")
     return table, pd.DataFrame(lost, columns=["film", "reason"])
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from lucency.audit import review
-from lucency.audit.image_quality import inspect, quality_counts, quality_table
+from lucency.audit.image_quality import inspect, quality_counts, quality_table, switched_off
 from lucency.config.protocol import parse_protocol, read_protocol
 from lucency.config.sections import DRAWS
 from lucency.core.files import write_array
@@ -227,7 +227,7 @@ def audit_quality(folder: Path) -> Audit:
         measured = inspect(films, progress=advance)
     table = quality_table(measured)
     counts = quality_counts(table, films=len(measured))
-    odd = table["image"].nunique()
+    odd, size = table["image"].nunique(), films.preparation.size
     return Audit(
         tables={
             "quality": name_patients(table, films.manifest),
@@ -235,7 +235,9 @@ def audit_quality(folder: Path) -> Audit:
             "measured": name_patients(measured, films.manifest),
         },
         shown=("counts", "quality"),
-        remarks=(f"{films.manifest.origin}, at {films.preparation.size} pixels.",),
+        remarks=tuple(
+            filter(None, (f"{films.manifest.origin}, at {size} pixels.", switched_off(size)))
+        ),
         conclusion=(
             f"{odd:,} of {len(measured):,} films are odd: look at them; a protocol with "
             'data.exclude = "quality.csv" leaves them out'
