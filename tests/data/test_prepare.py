@@ -1,5 +1,6 @@
 """Preparation: OpenCV's own bytes, whatever the workers, the interruptions and the broken films."""
 
+import hashlib
 import io
 import os
 import shutil
@@ -10,11 +11,13 @@ import sys
 import time
 import zlib
 from dataclasses import replace
+from functools import partial
 from itertools import permutations
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -351,7 +354,7 @@ def start(tmp_path: Path, films: Manifest, out: Path) -> subprocess.Popen[bytes]
 
 
 def marked(done: Path) -> int:
-    return int((np.load(done) >= 0).sum())
+    return int((np.load(done)["bytes"] >= 0).sum())
 
 
 def ends(group: int) -> bool:
@@ -451,6 +454,24 @@ def test_a_worker_that_dies_is_an_error_and_not_a_hang(tmp_path: Path, large_fil
     assert "ValueError: a worker process died (out of memory?" in message
 
 
+def test_a_film_of_other_content_and_the_same_size_is_noticed(tmp_path: Path):
+    films = write_films(tmp_path / "films", 12)
+    again = partial(prepare, films, preparation=SMALL, out=tmp_path / "out", workers=1)
+    again()
+    recorded = pd.read_csv(tmp_path / "out" / "sources.csv").set_index("image")
+    file = tmp_path / "films" / "00007.png"
+    content = file.read_bytes()
+    assert recorded.loc["00007.png", "bytes"] == len(content)
+    assert recorded.loc["00007.png", "sha256"] == hashlib.sha256(content).hexdigest()[:16]
+    os.utime(file, ns=(0, 0))
+    again()  # a copy of the same content is the same film
+    other = tmp_path / "films" / "00008.png"
+    was = other.read_bytes()
+    other.write_bytes(was[:-1] + bytes([was[-1] ^ 1]))
+    with pytest.raises(ValueError, match=r"1 of 12 films has changed since .*00008\.png: bring"):
+        again()
+
+
 def test_broken_films_leave_the_cache_with_their_reason(tmp_path: Path):
     films = write_films(tmp_path / "films", 30)
     (tmp_path / "films" / "00003.png").write_bytes(b"")
@@ -467,7 +488,7 @@ def test_broken_films_leave_the_cache_with_their_reason(tmp_path: Path):
         np.testing.assert_array_equal(pixels, prepare_film(film, preparation=SMALL))
     assert sorted(read_folder(tmp_path / "out")) == [
         "boxes.csv", "manifest.csv", "manifest.json", "pixels.npy", "preparation.json",
-        "receipt.json", "rejected.csv",
+        "receipt.json", "rejected.csv", "sources.csv",
     ]  # fmt: skip
 
 

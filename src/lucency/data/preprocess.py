@@ -18,33 +18,37 @@ from types import MappingProxyType
 import cv2
 import numpy as np
 import pandas as pd
-from jaxtyping import Float32, Int64, UInt8
+from jaxtyping import Bool, Float32, Int64, Shaped, UInt8
 from PIL import Image
 
-from lucency.core.files import write_array
+from lucency.core.files import write_array, write_table
 from lucency.core.manifest import (
     Manifest,
     Preparation,
     Prepared,
     counted,
     load_prepared,
+    read_table,
     save_prepared_tables,
 )
 from lucency.core.parallel import in_workers
 from lucency.core.progress import silent
-from lucency.core.stage import produce
+from lucency.core.stage import fingerprint_file, produce
 from lucency.data.bit_depth import with_bits
 from lucency.data.images import read_grey
 
 CHUNK = 16  # films a task: about a third of a second of work
 MOST_REJECTED, ALWAYS_BEARABLE = 0.05, 10  # a share of the films; a number that stops nothing
 NOT_YET, ABSENT = -2, -1  # in place of the bytes of a film's file
+SOURCE = np.dtype([("bytes", np.int64), ("modified", np.int64), ("sha256", "S16")])
 THUMBNAIL_SIDE = 32
 ROWS, DONE, PIXELS = "rows.npy", "done.npy", "pixels.npy"
+SOURCES = "sources.csv"  # the file that each film was made from: image and the fields of SOURCE
 
 Grey = UInt8[np.ndarray, "h w"]
 Square = UInt8[np.ndarray, "s s"]
-Film = tuple[int, str, int]  # row, path, bytes of the file
+Film = tuple[int, str]  # row, path
+Sources = Shaped[np.ndarray, " n"]  # of SOURCE
 Rejects = dict[int, str]  # row, reason
 
 
@@ -85,9 +89,10 @@ def prepare(
     bytes do not depend on `workers` or on interruptions. The films' bit depth is found first, where
     the preparation states none, and stands in that of what is returned. `progress(done, films)` is
     called as films get done. Films that cannot be decoded leave the manifest and are listed in
-    rejected.csv. Raises ValueError when a film has no path, when `out` was made from other inputs,
-    when a worker process dies, when the disk is too full, and when more than 5 % of the films (and
-    more than 10) cannot be decoded; what is done stays done.
+    rejected.csv; SOURCES has size, time and hash of the others' files. Raises ValueError when a
+    film has no path, when `out` was made from other inputs, when a file has changed since, when a
+    worker process dies, when the disk is too full, and when more than 5 % of the films (and more
+    than 10) cannot be decoded; what is done stays done.
     """
     path = manifest.facts["path"].to_numpy(dtype=str)
     if len(manifest) == 0 or (path == "").any():
@@ -95,7 +100,8 @@ def prepare(
             f"{counted((path == '').sum(), 'film', 'has/have', of=len(manifest))} no file: "
             "find them, or leave those rows out (found_films) before preparing"
         )
-    size = np.array([_bytes_of(file) for file in path.tolist()], dtype=np.int64)
+    source = np.array([_source_of(file) for file in path.tolist()], dtype=SOURCE)
+    _refuse_changed(out, manifest, source)
     known = out / "preparation.json"  # of films that are prepared: they need not be read again
     if known.is_file() and not preparation.bits:
         bits = Preparation.model_validate_json(known.read_text(encoding="utf-8")).bits
@@ -105,13 +111,13 @@ def prepare(
         **inputs,
         "preparation": preparation.model_dump(),
         "films": _digest(manifest),
-        "film_bytes": hashlib.sha256(size.tobytes()).hexdigest()[:16],
+        "film_bytes": hashlib.sha256(source["bytes"].tobytes()).hexdigest()[:16],
     }
 
     def write(folder: Path) -> None:
         done = _open_work(folder, films=len(manifest), side=preparation.size)
-        todo = np.flatnonzero(done != size)
-        films = zip(todo.tolist(), path[todo].tolist(), size[todo].tolist(), strict=True)
+        todo = np.flatnonzero(_changed(done, source, path))
+        films = zip(todo.tolist(), path[todo].tolist(), strict=True)
         chunks = iter(lambda: list(islice(films, CHUNK)), [])
         work = partial(_prepare_chunk, folder, preparation)
         rejects, left = Rejects(), len(todo)
@@ -123,7 +129,7 @@ def prepare(
             _refuse_too_many(rejects, manifest)
         _finish(folder, manifest, preparation, rejects)
 
-    # Each row remembers the size of the file it was made from: replaced films are made anew.
+    # Each row remembers the file it was made from: replaced films are made anew.
     return load_prepared(produce(out, inputs=inputs, write=write, may_change=("film_bytes",)))
 
 
@@ -161,11 +167,40 @@ def _resize(film: Grey, preparation: Preparation) -> Square:
     return cv2.resize(film, square, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
-def _bytes_of(file: str) -> int:
+def _source_of(file: str, sha256: str = "") -> tuple[int, int, str]:
+    """Return the fields of SOURCE: bytes, and when it was modified, in nanoseconds."""
     try:
-        return Path(file).stat().st_size
+        found = Path(file).stat()
     except OSError:
-        return ABSENT  # decoding will reject the film with the reason
+        return ABSENT, 0, ""  # decoding will reject the film with the reason
+    return found.st_size, found.st_mtime_ns, sha256
+
+
+def _refuse_changed(out: Path, manifest: Manifest, source: Sources) -> None:
+    """Raise ValueError when the file of a film that is prepared has other content now."""
+    if not (out / SOURCES).is_file():
+        return
+    then = read_table(out / SOURCES, text=("image", "sha256"))
+    row = pd.Index(manifest.image).get_indexer(pd.Index(then["image"]))
+    was = np.zeros(len(then), dtype=SOURCE)
+    for name in SOURCE.fields or ():
+        was[name] = then[name]
+    path = manifest.facts["path"].to_numpy(dtype=str)[row]
+    changed = path[_changed(was, source[row], path) & (row >= 0)]
+    if len(changed):
+        films = counted(len(changed), "film", "has/have", of=len(manifest))
+        raise ValueError(
+            f"{films} changed since they were prepared, such as {changed[0]}: bring the files "
+            "back, or choose another folder"
+        )
+
+
+def _changed(was: Sources, now: Sources, path: Shaped[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
+    """Return which files have other content; those as large and as old as then are not read."""
+    changed = was["bytes"] != now["bytes"]
+    for row in np.flatnonzero(~changed & (was["modified"] != now["modified"])).tolist():
+        changed[row] = fingerprint_file(Path(path[row])).encode() != was["sha256"][row]
+    return changed
 
 
 def _digest(manifest: Manifest) -> str:
@@ -178,8 +213,8 @@ def _digest(manifest: Manifest) -> str:
     return digest.hexdigest()[:16]
 
 
-def _open_work(folder: Path, *, films: int, side: int) -> Int64[np.ndarray, " n"]:
-    """Return, for each film, the size of the file its row was made from, or NOT_YET."""
+def _open_work(folder: Path, *, films: int, side: int) -> Sources:
+    """Return, for each film, the SOURCE that its row was made from; its bytes may be NOT_YET."""
     if not (folder / ROWS).exists() or not (folder / DONE).exists():
         free, needed = shutil.disk_usage(folder).free, films * side * side
         if free < needed:
@@ -188,7 +223,7 @@ def _open_work(folder: Path, *, films: int, side: int) -> Int64[np.ndarray, " n"
                 f"{needed / 1e9:.1f} GB: make room, or choose another place"
             )
         np.lib.format.open_memmap(folder / ROWS, "w+", np.uint8, (films, side, side))
-        write_array(np.full(films, NOT_YET, dtype=np.int64), folder / DONE)
+        write_array(np.full(films, np.array((NOT_YET, 0, ""), dtype=SOURCE)), folder / DONE)
     return np.load(folder / DONE)
 
 
@@ -200,13 +235,16 @@ def _prepare_chunk(
     done = np.load(folder / DONE, mmap_mode="r+")
     rejects, threads = Rejects(), cv2.getNumThreads()
     cv2.setNumThreads(0)
-    for row, path, size in films:
+    for row, path in films:
         film = prepare_file(path, preparation=preparation)
         if isinstance(film, str):
             rejects[row] = film
             continue
         rows[row] = film
-        done[row] = size  # after the pixels, so that a kill between the two loses nothing
+        sha256 = fingerprint_file(Path(path))
+        done[row] = np.array(
+            _source_of(path, sha256), dtype=SOURCE
+        )  # after the pixels, so that a kill between the two loses nothing
     cv2.setNumThreads(threads)
     return len(films), rejects
 
@@ -241,12 +279,19 @@ def _finish(folder: Path, manifest: Manifest, preparation: Preparation, rejects:
         ),
     )
     save_prepared_tables(prepared, folder)
+    write_table(_sources(prepared, np.load(folder / DONE)[kept]), folder / SOURCES)
     rows = pixels = prepared = None  # Windows renames and removes no file that is mapped
     if lost:
         (folder / ROWS).unlink()
     else:
         (folder / ROWS).replace(folder / PIXELS)
     (folder / DONE).unlink()
+
+
+def _sources(prepared: Prepared, done: Sources) -> pd.DataFrame:
+    fields = {name: done[name] for name in ("bytes", "modified")}
+    hashes = done["sha256"].astype(str)
+    return pd.DataFrame({"image": prepared.manifest.image, **fields, "sha256": hashes})
 
 
 DENOISERS = {
