@@ -55,7 +55,7 @@ def test_of_one_patient_there_is_no_interval_and_the_reason_is_given():
     assert "(" not in words.splitlines()[1:][0] + words.splitlines()[4]
     last = words.splitlines()[-2]
     assert "numbers without interval: fewer than 3 patients with positives" in last
-    assert "the same in every resample" in last
+    assert "1 patient, expected 3 or more" in last
     assert (
         "without interval" not in _words(_predictions(200, findings=FINDINGS[:1])).split("macro")[0]
     )

@@ -175,7 +175,7 @@ def an_audit(test: Predictions) -> AuditResults:
         strata=strata.assign(
             finding=first, stratum=1, films=20, patients=9, examples="a.png|b.png"
         ),
-        pictures=quality_counts(odd, films=60),
+        pictures=quality_counts(odd, films=60, side=224),
         odd=odd,
     )
 

@@ -141,10 +141,14 @@ def quality_table(measured: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(pd.concat(pieces, ignore_index=True), columns=list(LISTED))
 
 
-def quality_counts(table: pd.DataFrame, *, films: int) -> pd.DataFrame:
-    """Return how many films and patients have each problem, and ANY, and the share of `films`."""
+def quality_counts(table: pd.DataFrame, *, films: int, side: int) -> pd.DataFrame:
+    """Return how many films and patients have each problem, and ANY, and the share of `films`.
+
+    Problems that are not looked for at `side` pixels have no row.
+    """
     rows = []
-    for name in (*PROBLEMS, ANY):
+    off = switched_off(side).partition(":")[0]
+    for name in (*(one for one in PROBLEMS if one != off), ANY):
         mine = table if name == ANY else table.loc[table["problem"] == name]
         count = mine["image"].nunique()
         share = count / films if films else np.nan

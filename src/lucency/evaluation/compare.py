@@ -123,7 +123,9 @@ def conclude_comparison(ranking: pd.DataFrame) -> str:
     chance = ", which includes .5, chance" if best["low"] <= 0.5 else ""
     given = best["low"] == best["low"]
     reach = f"95 % interval {best['low']:.3f} to {best['high']:.3f}{chance}"
-    reach = (reach if given else "no interval") + _without(best["note"])
+    notes = best["note"].split("; ")
+    reason = next((note for note in notes if note.startswith("no interval")), "no interval")
+    reach = "; ".join([reach if given else reason, *(note for note in notes if "without" in note)])
     subject = "Highest macro AUC" if others else "Macro AUC"
     first = f"{subject}: {best['network']} {best['value']:.3f} ({reach})."
     if not others:
@@ -136,12 +138,6 @@ def conclude_comparison(ranking: pd.DataFrame) -> str:
         named = ", ".join(f"{name} {value:.3f}" for name, value in values)
         return f"{first} Not significantly lower: {named} ({tests})."
     return f"{first} Significantly higher than every other network ({tests})."
-
-
-def _without(note: str) -> str:
-    """Return which findings a mean lacks, by its note, or nothing."""
-    over, _, names = note.partition(", without ")
-    return f"; {over}, without {names}" if names else ""
 
 
 class Entry(NamedTuple):

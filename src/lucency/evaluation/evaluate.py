@@ -5,7 +5,7 @@ Letters in shapes: n films, k findings, c columns (the findings, then macro and 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -275,15 +275,18 @@ def _described_macro(
     elif known:
         centre = _counted(WITHOUT_BIAS if name == UNBIASED else name, values)
         rarer = np.array([_rarer(name, one) for one in columns])
-        of = (
-            intervals.macro_interval_of_ranks
-            if name in intervals.RANKS
-            else intervals.macro_interval
-        )
-        low, high = of(centre, patients=rarer)
-        notes.append("" if low == low else intervals.ALIKE)
+        people = len(np.unique(columns[0].patient))
+        if people >= intervals.FEWEST:
+            low, high = _macro_rule(name)(centre, patients=rarer)
+        ends = {"patients": people, "fewest": intervals.FEWEST}
+        notes.append(intervals.no_interval((low, high), **ends))
         notes.append(_bias(value, mean_over_findings(centre)[0]))
     return value, low, high, "; ".join(filter(None, notes))
+
+
+def _macro_rule(name: str) -> Callable[..., intervals.Bounds]:
+    ranks = name in intervals.RANKS
+    return intervals.macro_interval_of_ranks if ranks else intervals.macro_interval
 
 
 def _counted(name: str, values: Values) -> Float64[np.ndarray, "k r"]:

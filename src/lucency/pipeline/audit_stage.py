@@ -64,7 +64,7 @@ def _write_audit(trained: Trained, network: str, folder: Path) -> None:
         probes=probes,
         shortcuts=found,
         strata=shortcuts.strata(predicted, seed=draws["seed"]),
-        pictures=quality_counts(odd, films=len(films.manifest)),
+        pictures=quality_counts(odd, films=len(films.manifest), side=films.preparation.size),
         odd=name_patients(odd, films.manifest),
     )
     shortcuts.save_audit_results(results, folder)

@@ -226,7 +226,7 @@ def audit_quality(folder: Path) -> Audit:
     with progress("Inspecting films", unit="films") as advance:
         measured = inspect(films, progress=advance)
     table = quality_table(measured)
-    counts = quality_counts(table, films=len(measured))
+    counts = quality_counts(table, films=len(measured), side=films.preparation.size)
     odd, size = table["image"].nunique(), films.preparation.size
     return Audit(
         tables={
