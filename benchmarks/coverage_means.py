@@ -1,4 +1,4 @@
-"""Do the intervals of heat maps, similar films, labels and readers hold the truth? Simulated.
+"""Coverage of the intervals of heat maps, similar films, labels and readers, simulated.
 
 Usage: python benchmarks/coverage_means.py [--sets N] (default 500 data sets a row). Patients have
 four films each that are alike. Boxes hit or missed, scores of similar films, differences of two

@@ -120,7 +120,9 @@ def test_the_rating_follows_patients_and_what_readers_agree_on():
         "PPV 0 of 12 films with the label",
         "PPV 1 of 39 films with the label; not confirmed by readers who hardly agree (kappa 0.04)",
     ]
-    assert found["high"].round(3).tolist() == [0.5, 0.242, 0.132]  # Wilson's where it is wider
+    assert found["high"].tolist() == [0.5, 0.0, 0.09]
+    unknown = rate_label_quality(counts.assign(low=np.nan, high=np.nan), caveats={})
+    assert unknown["high"].round(3).tolist() == [0.478, 0.242, 0.132]  # Wilson's
     assert conclude_label_quality(found.iloc[2:]) == (
         "Labels not confirmed by readers who agree little: argued."
     )

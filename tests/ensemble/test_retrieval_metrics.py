@@ -271,3 +271,11 @@ def test_pairs_are_of_one_patient_and_of_two_and_every_film_may_be_drawn():
     assert mates == {0: {2, 5}, 1: {3}, 2: {0, 5}, 3: {1}, 5: {0, 2}}
     assert strangers[0] == {1, 3, 4, 6}
     assert strangers[1] == {0, 2, 4, 5, 6}
+
+
+def test_random_features_of_few_patients_are_not_called_identifying():
+    generator = np.random.default_rng(0)
+    feature = generator.normal(size=(36, 8)).astype(np.float32)
+    features = _queries(_labels(36, 0), patient=np.arange(36) // 3, feature=feature)
+    text = conclude_recognition(recognition_table(features, resamples=50, seed=0))
+    assert text.startswith("Patient re-identification is not significantly above chance.")

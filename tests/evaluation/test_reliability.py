@@ -201,7 +201,7 @@ def test_parts_of_a_toy_by_hand():
     assert table.loc[2, list(PARTS)].tolist() == pytest.approx(expected, abs=1e-12)
     assert table["finding"].tolist() == [*FINDINGS, "macro"]
     assert table["note"].tolist() == [
-        "", "not computable: 0 films with a label", "mean over 1 of 2 findings",
+        "", "not computable: 0 films with a label", "mean over 1 of 2 findings, without Hernia",
     ]  # fmt: skip
 
 

@@ -172,7 +172,8 @@ def test_a_finding_without_boxes_is_not_computable_and_outside_the_mean():
     assert np.isnan([none["accuracy"], none["accuracy_low"], none["afp"], none["afp_high"]]).all()
     assert none["note"] == "not computable: no box of this finding"
     assert macro["accuracy"] == _cell(table, "F0", "IoBB", 0.25)["accuracy"]
-    assert macro["note"] == "mean over 1 of 2 findings, without F1"
+    few = "no interval: 5 patients, expected 20 or more (AFP)"
+    assert macro["note"] == f"mean over 1 of 2 findings, without F1; {few}"
     points = pointing(maps, boxes=some, resamples=10, seed=0)
     assert points.loc[points["finding"] == "F1", "value"].isna().all()
     coarse = reach(maps, boxes=some)

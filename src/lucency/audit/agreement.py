@@ -179,17 +179,16 @@ def rate_label_quality(counts: pd.DataFrame, *, caveats: Mapping[str, str]) -> p
 
     `counts` has the columns COUNTS: how many films of a sample are labelled, how many experts call
     positive, how many are both, Fleiss' kappa among the experts (NaN if unknown), and the PPV's
-    interval over patients (NaN if the films' patients are unknown). `low` and `high` of the result
-    reach as far as the wider of it and Wilson's, which alone takes films as independent but holds
-    for few. `unreliable`: they end below a half, so most labels are wrong. `unconfirmed`: they do,
-    but the experts agree less than moderately among themselves, so that they confirm few labels of
-    any kind. `doubtful`: they do not lie above a half; or experts agree less than moderately; or
-    the finding is a key of `caveats`, whose text is the reason. Else `reliable`.
+    interval over patients (NaN if the films' patients are unknown, or too few: then it is Wilson's,
+    which takes films as independent). `unreliable`: it ends below a half, so most labels are wrong.
+    `unconfirmed`: it does, but the experts agree less than moderately among themselves, so that
+    they confirm few labels of any kind. `doubtful`: it does not lie above a half; or experts agree
+    less than moderately; or the finding is a key of `caveats`, whose text is the reason. Else
+    `reliable`.
     """
     both, labelled, seen = (counts[name].to_numpy(float) for name in ("both", "labelled", "seen"))
     clustered = counts[["low", "high"]].to_numpy(float).T
-    low, high = wilson(both, labelled)
-    low, high = np.fmin(clustered[0], low), np.fmax(clustered[1], high)
+    low, high = np.where(np.isnan(clustered), wilson(both, labelled), clustered)
     rating, reasons = [], []
     for row, least, most in zip(counts.to_dict("records"), low, high, strict=True):
         reason = [_known_of(row, least=least, most=most)]

@@ -221,8 +221,8 @@ def effect(
     """Return the AUC of every finding and macro by either of two `labels`, and second - first.
 
     `labels` are by name, films x findings as in the predictions (see `align`); films and findings
-    count that both state. The 95 % intervals come from resampling patients, the same for both, so
-    that of the difference is paired; with few patients there is none (evaluation.intervals).
+    count that both state. 95 % intervals are those of evaluation.intervals; that of the difference
+    is paired, over the same resampled patients.
     `differing` counts the films labelled otherwise, in the row of macro the cells of film x
     finding. Raises ValueError when no film is in all three.
     """
@@ -291,9 +291,10 @@ def _conclude_detection(found: pd.DataFrame) -> str:
     areas = []
     for row in rows.to_dict("records"):
         area = f"{row['auc']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
-        above = "" if row["low"] > 0.5 else ", not surely above .5"
-        known = row["low"] == row["low"]
-        areas.append(f"{row['direction']} {area + above if known else 'not computable'}")
+        area += "" if row["low"] > 0.5 else ", not surely above .5"
+        if np.isnan(row["low"]):
+            area = f"{row['auc']:.3f} (no interval)"
+        areas.append(f"{row['direction']} {'not computable' if np.isnan(row['auc']) else area}")
     return f" AUC for labels that radiologists contradict: {'; '.join(areas)}."
 
 
@@ -391,7 +392,7 @@ def _notes(
             notes.append(missing if lost[place] else "")
     known = ~np.isnan(value[2, :-1])
     fewer = int(np.isnan(sampled[2, :-1][known]).any(axis=0).sum())
-    mean = f"mean over {known.sum()} of {len(known)} findings"
+    mean = f"mean over {known.sum()} of {counted(len(known), 'finding')}"
     return [*notes, f"{mean}; over fewer in {fewer} resamples" if fewer else mean]
 
 

@@ -151,7 +151,9 @@ def conclude_recognition(table: pd.DataFrame) -> str:
         f"Most similar other film of the same patient: {first['value']:.1%} of films "
         f"(chance {first['random']:.1%}). Same-patient AUC: {pairs['value']:.3f} (chance 0.500)."
     )
-    if first["low"] <= first["random"] and pairs["low"] <= pairs["random"]:
+    if np.isnan([first["low"], pairs["low"]]).all():
+        return f"Patient re-identification is not tested ({pairs['note']}). {figures}"
+    if not (first["low"] > first["random"] or pairs["low"] > pairs["random"]):
         return f"Patient re-identification is not significantly above chance. {figures}"
     return (
         f"Patient re-identification is significantly above chance. {figures} An index of these "

@@ -22,7 +22,7 @@ from scipy.optimize import isotonic_regression, minimize, root_scalar
 from scipy.special import expit
 from scipy.special import logit as log_odds
 
-from lucency.core.manifest import require
+from lucency.core.manifest import mean_over, require
 from lucency.core.predictions import Predictions, check_knots, no_knots, rescale
 from lucency.evaluation.bootstrap import MACRO, MICRO, mean_over_findings
 from lucency.evaluation.intervals import TOO_FEW, share_interval
@@ -232,7 +232,7 @@ def brier_parts(predictions: Predictions) -> pd.DataFrame:
     table = pd.DataFrame([*parts, mean_over_findings(parts)], columns=list(PARTS))
     table.insert(0, "network", predictions.network)
     table.insert(1, "finding", [*names, MACRO])
-    mean = f"mean over {there.sum()} of {len(names)} findings"
+    mean = mean_over(names, there)
     return table.assign(note=[*np.where(there, "", UNLABELLED), mean])
 
 

@@ -251,10 +251,11 @@ def _described(name: str, column: Column, values: Values, place: int) -> Describ
     elif name == UNBIASED:
         centre = values[WITHOUT_BIAS][place]
         low, high = intervals.logit_interval(centre, patients=column.patients["positives"])
-        note = _bias(value, centre[0])
+        notes = ["" if low == low else intervals.ALIKE, _bias(value, centre[0])]
+        note = "; ".join(filter(None, notes))
     else:
         low, high = intervals.bootstrap_interval(found, patients=_rarer(name, column))
-        note = _lost(found[1:])
+        note = _lost(found[1:]) if low == low else intervals.ALIKE
     return value, low, high, note
 
 
@@ -277,9 +278,10 @@ def _described_macro(
         rarer = np.array([_rarer(name, one) for one in columns])
         people = len(np.unique(columns[0].patient))
         if people >= intervals.FEWEST:
-            low, high = _macro_rule(name)(centre, patients=rarer)
-        ends = {"patients": people, "fewest": intervals.FEWEST}
-        notes.append(intervals.no_interval((low, high), **ends))
+            ends = _macro_rule(name)(centre, patients=rarer)
+            low, high = intervals.within_range(name, ends)
+        counts = {"patients": people, "fewest": intervals.FEWEST}
+        notes.append(intervals.no_interval((low, high), **counts))
         notes.append(_bias(value, mean_over_findings(centre)[0]))
     return value, low, high, "; ".join(filter(None, notes))
 

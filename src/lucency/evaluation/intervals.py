@@ -46,6 +46,8 @@ Owner = Int64[np.ndarray, " n"]
 Bounds = tuple[float, float]
 Inputs = Mapping[Literal["logit", "probability", "decision"], np.ndarray]
 NONE: Bounds = (np.nan, np.nan)
+RANGE: dict[str, Bounds] = {"mcc": (-1.0, 1.0), "bce": (0.0, np.inf)}  # others are from 0 to 1
+ROUNDING = 1e-24  # of a variance
 
 
 def auc_interval(label: Label, score: Score, *, owner: Owner) -> Bounds:
@@ -141,7 +143,8 @@ def bootstrap_interval(
     """Return the ends of the interval of a number that has no formula, from its resamples.
 
     Its standard deviation over resamples, which is that of n - 1 of n patients, and Student's t of
-    `patients`, those of the rarer class, less one; no further than any resample. Efron and
+    `patients`, those of the rarer class, less one; no further than any resample. Means over films
+    hold from AVERAGED patients on, what rests on the films of a class from BOOTSTRAPPED. Efron and
     Tibshirani, An Introduction to the Bootstrap (1993), sections 5.3 and 12.2. NaN with fewer than
     `fewest` patients, or where resamples show no error.
     """
@@ -183,10 +186,17 @@ def difference_interval(
     It is `mean_interval` of the difference moved to 0 to 1, so that there is one too where all
     patients agree. Of what is equal everywhere, both ends are 0.
     """
-    if patients >= fewest and not sampled.any():
+    if patients >= fewest and not np.nan_to_num(sampled).any():
         return 0.0, 0.0
     low, high = mean_interval((sampled + 1) / 2, patients=patients, fewest=fewest)
     return 2 * low - 1, 2 * high - 1
+
+
+def within_range(metric: str, ends: Bounds) -> Bounds:
+    """Return the ends of an interval of a metric, no further than its values go."""
+    least, most = RANGE.get(metric, (0.0, 1.0))
+    low, high = np.clip(ends, least, most)
+    return float(low), float(high)
 
 
 def no_interval(ends: Bounds, *, patients: int, fewest: int = AVERAGED) -> str:
@@ -275,8 +285,8 @@ def macro_error(value: Float64[np.ndarray, "k c"], *, patients: Int64[np.ndarray
 def _variance_of(sampled: Float64[np.ndarray, " r"]) -> float:
     """Return the variance over the resamples that are computable; 0 for fewer than two."""
     known = sampled[~np.isnan(sampled)]
-    # Less the first, so that resamples that are all alike have exactly 0.
-    return float(np.var(known - known[0], ddof=1)) if len(known) > 1 else 0.0
+    variance = float(np.var(known - known[0], ddof=1)) if len(known) > 1 else 0.0
+    return variance if variance > ROUNDING else 0.0
 
 
 def _recall(label: Label, given: Inputs, owner: Owner) -> Bounds:

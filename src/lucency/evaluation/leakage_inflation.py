@@ -25,15 +25,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from jaxtyping import Float64, Int64
+from scipy.stats import t as student
 
 from lucency.core.predictions import Predictions
 from lucency.core.tables import load_tables
 from lucency.evaluation import bootstrap
-from lucency.evaluation.bootstrap import MACRO, MICRO, Weights, mean_over_findings
+from lucency.evaluation.bootstrap import HIGH, MACRO, MICRO, Weights, mean_over_findings
 from lucency.evaluation.compare import macro_auc_rows
 from lucency.evaluation.evaluate import metric_inputs, thresholds_of
 from lucency.evaluation.intervals import (
+    FEWEST,
+    INTERVALS,
     NORMAL,
+    Inputs,
     bootstrap_interval,
     macro_error,
     macro_error_of_ranks,
@@ -122,6 +126,8 @@ def inflate(
             _with_error(key, value[both], patients=patients[both])
             for value, patients in zip(each, rarer if key[1] == MACRO else every, strict=True)
         )
+        if min(*every) < FEWEST:
+            mine, theirs = ((mean, np.nan) for mean, _ in (mine, theirs))
         apart, error = mine[0] - theirs[0], float(np.hypot(mine[1], theirs[1]))
         ends = [
             end
@@ -198,13 +204,17 @@ def at_half(predictions: Predictions, *, resamples: int, seed: int) -> pd.DataFr
         raise ValueError(f"{predictions.network}: no films; expected those of one part")
     plain = predictions.uncalibrated()
     drawn = bootstrap.all_and_resampled(plain.patient, resamples=resamples, seed=seed)
-    people = len(drawn.times)
     pooled = drawn.of_cells(len(plain.findings))
     label, logit = plain.label.ravel(), plain.logit.ravel()
-    inputs, rows = {"logit": logit, "decision": logit > 0}, {}
+    inputs: Inputs = {"logit": logit, "decision": logit > 0}
+    rows = {}
     for name in HALF_METRICS:
         value = METRICS[name].function(label, inputs[METRICS[name].takes], weights=pooled)
-        rows[name] = (value[0], *bootstrap_interval(value, patients=people))
+        if name in INTERVALS:
+            ends = INTERVALS[name](label, inputs, np.repeat(plain.patient, len(plain.findings)))
+        else:
+            ends = bootstrap_interval(value, patients=len(drawn.times))
+        rows[name] = (value[0], *ends)
     return pd.DataFrame.from_dict(rows, orient="index", columns=["value", "low", "high"])
 
 
@@ -217,6 +227,9 @@ def load_comparison(folder: Path) -> StudyComparison:
 def _sentence(row: dict[Hashable, Any]) -> str:
     if np.isnan(row["inflation"]):
         return f"{row['network']} not computable"
+    if np.isnan(row["low"]):
+        pair = f"{row['own_test']:.3f} and {row['held_out']:.3f}"
+        return f"{row['network']} {pair}, {row['inflation']:+.3f} (no interval), not tested"
     gap = f"{row['inflation']:+.3f} (95 % interval {row['low']:+.3f} to {row['high']:+.3f})"
     effect = "significant deflation" if row["high"] < 0 else "no significant inflation"
     effect = "significant inflation" if row["low"] > 0 else effect
@@ -226,10 +239,11 @@ def _sentence(row: dict[Hashable, Any]) -> str:
 def _with_error(
     key: tuple[str, str], value: Float64[np.ndarray, "c r"], *, patients: Int64[np.ndarray, " c"]
 ) -> tuple[float, float]:
-    """Return the mean over findings and its standard error; NaN where there is none."""
+    """Return the mean over findings, and its interval's half width in NORMAL; NaN for none."""
     mean = float(mean_over_findings(value)[0]) if len(value) else np.nan
     if key == ("auc", MACRO):
-        return mean, macro_error_of_ranks(value, patients=patients)[0]
+        error, freedom = macro_error_of_ranks(value, patients=patients)
+        return mean, error * float(student.ppf(HIGH, freedom)) / NORMAL
     return mean, macro_error(value, patients=patients)
 
 

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float32, Float64, Int64
 
-from lucency.core.manifest import BOX_COLUMNS, require
+from lucency.core.manifest import BOX_COLUMNS, mean_over, require
 from lucency.evaluation.bootstrap import Weights, all_and_resampled, ratio, with_macro
 from lucency.evaluation.evaluate import MACRO
 from lucency.evaluation.intervals import (
@@ -103,9 +103,10 @@ def localize(maps: Heatmaps, *, boxes: pd.DataFrame, resamples: int, seed: int) 
     found, why = [], []
     for accuracy, false in zip(*shares.transpose(1, 2, 0, 3), strict=True):
         hit, reasons = with_interval(accuracy, boxed.counts, ends=mean_interval, fewest=FEWEST)
-        wrong, _ = with_interval(false, boxed.counts, ends=bootstrap_interval)
+        wrong, others = with_interval(false, boxed.counts, ends=bootstrap_interval)
         found.append(np.column_stack([hit, wrong]).tolist())
-        why.append(reasons)
+        pairs = zip(reasons, others, strict=True)
+        why.append([one or (other and f"{other} (AFP)") for one, other in pairs])
     named = zip((*maps.findings, MACRO), boxed.counts, boxed.notes, strict=True)
     rows = [
         (maps.method, finding, *limit, *count, *found[t][k], _joined(note, why[t][k]))
@@ -349,11 +350,7 @@ def boxed_films(maps: Heatmaps, boxes: pd.DataFrame, *, resamples: int, seed: in
         number = sum(len(pairs.corners[pair]) for pair in np.flatnonzero(mine))
         counts.append((len(films), people, number))
         notes.append("" if people else NO_BOX)
-    without = [name for name, note in zip(maps.findings, notes, strict=False) if note == NO_BOX]
-    number = len(maps.findings) - len(without)
-    mean = f"mean over {number} of {len(maps.findings)} findings"
-    mean += f", without {', '.join(without)}" if without else ""
-    notes[-1] = mean
+    notes[-1] = mean_over(maps.findings, [note != NO_BOX for note in notes[:-1]])
     return BoxedFilms(pairs, weights, counts, notes)
 
 

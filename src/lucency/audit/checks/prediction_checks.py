@@ -18,8 +18,9 @@ from scipy.stats import rankdata
 from lucency.audit.checks.issue import Issue, UnverifiedPredictions, issues_of, ranked
 from lucency.core.manifest import counted, listed, mean_over
 from lucency.core.tables import film_names, within
-from lucency.evaluation.bootstrap import interval, ratio
+from lucency.evaluation.bootstrap import ratio
 from lucency.evaluation.evaluate import MACRO, MICRO, TRIVIAL
+from lucency.evaluation.intervals import auc_intervals
 
 CLEAR = 4.0  # standard errors: by chance once in 30,000
 GAIN = 0.05  # of AUC, below which another column is not clearly the better one
@@ -110,7 +111,13 @@ def constant_output(predictions: UnverifiedPredictions) -> Iterator[Issue]:
 
 def chance(predictions: UnverifiedPredictions) -> Iterator[Issue]:
     """Return where the interval of AUC holds .5: macro is serious, single findings are a note."""
-    low, high = interval(predictions.area[:, 1:])
+    films = predictions.whole
+    low, high = auc_intervals(
+        predictions.label[films],
+        predictions.probability[films],
+        area=predictions.area[:-1],
+        owner=predictions.patient[films],
+    )
     holds = (low <= 0.5) & (high >= 0.5) & (low < high)
     value, names = predictions.area[-1, 0], _named(predictions, holds[:-1])
     known = ~np.isnan(predictions.area[:-1, 0])
