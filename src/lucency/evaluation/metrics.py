@@ -15,6 +15,7 @@ positive films) or points of a curve.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -26,6 +27,7 @@ from lucency.evaluation.bootstrap import Weights, mean_over_findings, once, rati
 BLOCK = 2**19  # numbers in one working array, 4 MiB; four times as many, and it is slower
 RATE = 0.1  # the false positive rate up to which partial AUC is taken
 SPECIFICITY = RECALL = 0.9  # the least that is required
+WITHOUT_INTERVAL = ("ece",)  # whose values in resamples mean nothing
 BINS = 15  # of probability, each of as many films
 ROUNDING = 1e-9  # of all weight: two sums that differ by less are equal
 Label = Float[np.ndarray, " n"]  # 1, 0 or NaN
@@ -75,14 +77,18 @@ def measure(
 ) -> dict[str, Values]:
     """Return every metric of METRICS; what several are made of is computed once for all of them.
 
-    `inputs` holds what the metrics take: logit, probability and decision, each of shape n.
+    `inputs` holds what the metrics take: logit, probability and decision, each of shape n. Of
+    WITHOUT_INTERVAL there is the value by the first column of weights, in all columns.
     """
     cells = count_cells(label, inputs["decision"], weights=weights)
     found = rank_films(label, inputs["logit"], weights=weights, names=RANKED)
     found |= {name: function(cells) for name, function in DECIDED.items()}
+    first = replace(weights, times=weights.times[:, :1])
     for name in METRICS.keys() - found.keys():
         function, takes, *_ = METRICS[name]
-        found[name] = function(label, inputs[takes], weights=weights)
+        mine = first if name in WITHOUT_INTERVAL else weights
+        value = function(label, inputs[takes], weights=mine)
+        found[name] = np.broadcast_to(value, weights.times.shape[1:])
     return {name: found[name] for name in METRICS}
 
 
