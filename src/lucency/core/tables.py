@@ -163,8 +163,8 @@ def fitting_films(
 
     The rule is that of `match_films`, of which ends of paths and spelling belong to this.
     """
-    exact = pd.Index(known).get_indexer(pd.Index(image)).tolist()
-    found: list[tuple[int, ...]] = [(row,) if row >= 0 else () for row in exact]
+    first = {name: row for row, name in reversed(list(enumerate(known.tolist())))}
+    found: list[tuple[int, ...]] = [(first[one],) if one in first else () for one in image.tolist()]
     for fold in (str, str.casefold):
         if all(found):
             break
