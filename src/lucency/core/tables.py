@@ -27,7 +27,8 @@ Value = TypeVar("Value")
 Answer = dict[str, Any]  # of a command, for people or for JSON
 Rows = dict[str, tuple[int, ...]]  # the first two rows of each key
 NIH_NAME = re.compile(r"(?:.*[/\\])?([0-9]{8}_[0-9]{3})(?:\.\w+)?")
-FILM_SUFFIX = re.compile(r"\.(?:png|jpe?g|jp2|bmp|gif|webp|tiff?|dcm|dicom|npy)$", re.IGNORECASE)
+PICTURE = r"\.(?:png|jpe?g|jp2|bmp|gif|webp|tiff?|dcm|dicom|npy)"
+FILM_SUFFIX = re.compile(f"{PICTURE}$", re.IGNORECASE)
 NO_SUFFIX = "\0"  # ends a path that has lost its suffix
 NOWHERE = -1  # the row of a film that fits none
 
