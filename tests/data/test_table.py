@@ -115,6 +115,18 @@ def test_hexadecimal_patients_of_one_length_are_other_patients(tmp_path: Path):
     assert len(set(films.patient.tolist())) == 3
 
 
+def test_a_column_that_is_named_in_vain_is_refused(tmp_path: Path):
+    nih = tmp_path / "nih.csv"
+    nih.write_text("Image Index,Finding Labels,Follow-up #,Patient ID\n2.png,Mass,0,1\n")
+    save_manifest(read(tmp_path, TABLE), tmp_path)
+    for file, own in ((nih, "Image Index"), (tmp_path / "manifest.csv", "image")):
+        with pytest.raises(ValueError, match=f"--image-column nonsense: .* own column '{own}'"):
+            read_labelled(file, image_column="nonsense")
+        with pytest.raises(ValueError, match="--patient-column who: "):
+            read_labelled(file, patient_column="who")
+    assert len(read_labelled(nih, image_column="image index", patient_column="Patient ID")) == 1
+
+
 def test_patients_are_shown_as_they_are_written(tmp_path: Path):
     films = read(tmp_path, TABLE.replace("17", "007"))
     assert films.patient_id.tolist() == ["Anna", "Bert", "Anna", "007"]

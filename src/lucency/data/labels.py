@@ -107,13 +107,16 @@ def read_labelled(
     """Read a label file with its images' and patients' names, boxes and facts.
 
     NIH's file, a manifest, or a table with the columns image and patient, or as they are called
-    there. Pictures are not looked for; raises ValueError as `read_labels` does.
+    there. Pictures are not looked for; raises ValueError as `read_labels` does, and where another
+    column is named than the one that NIH's file or a manifest has.
     """
-    table = read_label_table(file)
+    table, named = read_label_table(file), {"image": image_column, "patient": patient_column}
     if LABEL_COLUMN in table.columns:
+        _refuse_named(file, named, own={"image": "Image Index", "patient": "Patient ID"})
         return _films_of_nih(table, root=file.parent, findings=FINDINGS)
     findings = _findings(table)
     if _is_manifest(file):
+        _refuse_named(file, named, own={"image": "image", "patient": "patient"})
         return load_manifest(file.parent)
     columns = {"image_column": image_column, "patient_column": patient_column}
     return films_of_table(table, findings=findings, **columns)
@@ -274,6 +277,16 @@ def _parse_years(text: str) -> float:
         raise ValueError(f"found {text!r}, expected an age such as 58, 058Y, 011M or 90+")
     years = float(parts[2]) / _UNITS[parts[3][:1].casefold()]
     return years + (parts[1] == ">")  # of whole years: above 89 is 90
+
+
+def _refuse_named(file: Path, named: Columns, *, own: Columns) -> None:
+    """Raise ValueError where another column is named than the table's own."""
+    for what, column in own.items():
+        if plain_name(named[what]) not in (what, plain_name(column)):
+            raise ValueError(
+                f"{file}: --{what}-column {named[what]}: such a file has its own column "
+                f"{column!r}: leave the option out"
+            )
 
 
 def _refuse_repeated(table: CsvTable, column: str = "") -> None:
