@@ -390,19 +390,23 @@ def refuse_alike(patients: Iterable[str], *, where: str) -> None:
     of one such name would train and test on one patient's films. Names of one length, such as
     hexadecimal digits, have lost no zeros.
     """
-    seen: dict[str, tuple[str, str]] = {}
+    seen = dict[str, str]()  # plain form -> name
+    lengths = dict[str, dict[int, str]]()  # plain form without zeros -> length -> name
     for name in patients:
         plain = unicodedata.normalize("NFKC", name).casefold().translate(DASHES)
         plain = re.sub(r"\s", "", plain)
         key = re.sub(r"^([0-9]+)[.,]0+$", r"\1", plain)
         key = re.sub(r"(?<![0-9])0+(?=[0-9])", "", key)
-        like, other = seen.setdefault(key, (plain, name))
-        if other != name and (like == plain or len(like) != len(plain)):
-            raise ValueError(
-                f"{where}: found patients {other!r} and {name!r}, which differ in capital letters, "
-                "leading zeros, .0, dashes or blanks alone; expected one way of writing for each "
-                "patient: films of one patient belong together"
-            )
+        alike = lengths.setdefault(key, {})
+        longer = [other for length, other in alike.items() if length != len(plain)]
+        for other in [seen.get(plain, name), *longer]:
+            if other != name:
+                raise ValueError(
+                    f"{where}: found patients {other!r} and {name!r}, which differ in capital "
+                    "letters, leading zeros, .0, dashes or blanks alone; expected one way of "
+                    "writing for each patient: films of one patient belong together"
+                )
+        seen[plain] = alike[len(plain)] = name
 
 
 def _parse_patient(text: str) -> str:
