@@ -116,7 +116,7 @@ def test_hexadecimal_patients_of_one_length_are_other_patients(tmp_path: Path):
     assert len(set(films.patient.tolist())) == 3
 
 
-@pytest.mark.parametrize("order", permutations(["a01b2", "a1b02", "A1B02"]))
+@pytest.mark.parametrize("order", list(permutations(["a01b2", "a1b02", "A1B02"])))
 def test_the_order_of_patients_does_not_matter(order: tuple[str, ...]):
     with pytest.raises(ValueError, match="differ in capital letters"):
         refuse_alike(order, where="patient")
