@@ -158,7 +158,7 @@ def read_csv(file: Path, *, expected: str = "a CSV table") -> CsvTable:
         file=file,
         columns=kept,
         line=np.array(lines[1:]),
-        decimal_comma=separator != ",",
+        decimal_comma=separator == ";",
     )
 
 
