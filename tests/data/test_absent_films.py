@@ -20,6 +20,8 @@ CAUSES = {
     "in a folder": (("a/f0.png", "b/f0.png"), ("a/f0.jpeg", "b/f0.jpeg"), "a/f0.jpeg lies there"),
     "lost zeros": (("12", "7"), ("00012.png", "00007.png"), "00012.png .* lost leading zeros"),
     "a float": (("12.0", "7.0"), ("0012.png", "0007.png"), "lost leading zeros: save that column"),
+    "zeros, of two": (("001.png", "7.png"), ("1.png", "01.png"), "1.png .* lost leading zeros"),
+    "a stem thrice": (("9.png", "8.png"), ("9.jpg", "9.txt", "9.dcm"), "9.dcm lies there"),
     "zeros inside": (("p1_2.png", "p1_3.png"), ("p001_2.png", "p001_3.png"), "lost leading zeros"),
     "rounded": (("1.2E+14", "1.3E+14"), ("120000000000001.png",), "a number that was rounded"),
     "TIFF": (("f0.png", "f1.png"), ("f0.tif", "f1.tif"), "f0.tif .* which is TIFF: expected PNG"),

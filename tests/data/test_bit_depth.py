@@ -105,15 +105,35 @@ def test_other_depths_than_the_training_films_are_read_and_said(
     assert bits_for_network(eight, [plain]) == eight
     assert bits_for_network(twelve, [deep]) == twelve
     assert capsys.readouterr().err == ""
-    assert bits_for_network(eight, [plain, deep]).bits == 12
-    assert (
-        "1 of 2 films has more than eight bits, read as 12; the network's training films had 8"
-        in (capsys.readouterr().err)
+    assert bits_for_network(eight, [plain, deep]).bits == 0
+    assert "1 of 2 films has more than eight bits, each read by its own depth; the network's" in (
+        capsys.readouterr().err
     )
-    assert bits_for_network(twelve, [deeper]).bits == 16
-    assert bits_for_network(twelve, [plain]).bits == 12
+    assert bits_for_network(twelve, [deeper]) == twelve
+    assert "seem to have 16: read as 12, brighter pixels white" in capsys.readouterr().err
+    assert bits_for_network(twelve, [plain]) == twelve
     assert "1 film has eight; the network's training films had 12" in capsys.readouterr().err
     shown = read_films([plain, deep], findings=(), preparation=eight)
     assert shown.preparation == eight
     assert abs(float(shown.pixels[0].mean()) - float(shown.pixels[1].mean())) < 5
     assert with_bits(SMALL, [deep]).bits == 12
+
+
+@pytest.mark.parametrize(("bits", "block"), [(12, 20_000), (8, 255)])
+def test_a_film_is_the_same_alone_in_a_folder_and_in_the_cache(
+    tmp_path: Path, bits: int, block: int
+):
+    films = []
+    for number in range(6):
+        film = ramp(bits, number)
+        film[:9, :9] = block if number == 0 else film[:9, :9]  # 2 % of its pixels
+        films.append(write(tmp_path / f"{number}.png", film))
+    deep = write(tmp_path / "deep.png", ramp(16))
+    made = prepare(manifest_of(films), preparation=SMALL, out=tmp_path / "out", workers=1)
+    assert made.preparation.bits == bits
+    for others in ([], films[1:], [deep]):
+        read = read_films([films[0], *others], findings=(), preparation=made.preparation)
+        np.testing.assert_array_equal(read.pixels[0], made.pixels[0])
+    alone = read_films([deep], findings=(), preparation=made.preparation)
+    beside = read_films([*films, deep], findings=(), preparation=made.preparation)
+    np.testing.assert_array_equal(alone.pixels[0], beside.pixels[-1])

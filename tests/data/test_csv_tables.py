@@ -93,6 +93,13 @@ def test_decimal_commas_are_read_where_they_cannot_be_thousands(tmp_path: Path):
     assert table.parse_numbers("score", parse_number)[:3].tolist() == [0.25, -1.234, 1.5]
     table = read(tmp_path, b'image,score\na,"0,25"\nb,"-1,2345"\n')
     assert table.parse_numbers("score", parse_number).tolist() == [0.25, -1.2345]
-    table = read(tmp_path, b'image,score\na,"1,234"\n')
-    with pytest.raises(ValueError, match="line 2, score: found '1,234', a decimal comma or thous"):
-        table.parse_numbers("score", parse_number)
+    table = read(tmp_path, b"image\tscore\na\t0,25\n")
+    assert table.parse_numbers("score", parse_number).tolist() == [0.25]
+    for content in (
+        b'image,score\na,"1,234"\n',
+        b"image\tscore\na\t1,234\n",
+        b"image|score\na|1,234\n",
+    ):
+        table = read(tmp_path, content)
+        with pytest.raises(ValueError, match="line 2, score: found '1,234', a decimal comma or th"):
+            table.parse_numbers("score", parse_number)

@@ -15,6 +15,7 @@ NAMES = ["00000001_000.png", "00000002_000.png"]
     [
         ("nih.txt", "00000001_000.png\n00000002_000.png"),
         ("labels.txt", "00000001_000.png 0 1 0\n\n00000002_000.png 0 0 0\n"),
+        ("marked.txt", "00000001_000.png, 0.5, 1;\n00000002_000.png\t-1\t+1.0\n"),
         ("windows.txt", "00000001_000.png\r\n00000002_000.png\r\n"),
         ("notepad.txt", "\ufeff00000001_000.png\r\n00000002_000.png\r\n"),
         ("notes.txt", '# bad films\n\n00000001_000.png # blurred\n#x\n"00000002_000.png"\n'),
@@ -31,7 +32,7 @@ def test_names_are_read_whatever_stands_beside_them(tmp_path, name, text):
 
 
 def test_a_whole_line_is_a_name_blanks_too(tmp_path):
-    names = ["chest film 7.png", "second look", "a#1", "12 3.png"]
+    names = ["chest film 7.png", "second look", "a#1", "12 3.png", "dr.john 12.png", "dr.john 12"]
     for encoding in ("utf-8-sig", "utf-16", "cp1252"):
         (tmp_path / "list.txt").write_text("\r\n".join(names), encoding=encoding)
         assert read_names(tmp_path / "list.txt").tolist() == names

@@ -8,7 +8,7 @@ import pytest
 
 from lucency.config.sections import Source
 from lucency.core.manifest import Manifest
-from lucency.data.sources import draw_source, read_films
+from lucency.data.sources import draw_source, film_inputs, read_films
 
 FINDINGS = ("Mass",)
 TABLE = "image,patient,Mass\na,1,0\nb,1,1\nc,2,\n"
@@ -97,3 +97,11 @@ def test_a_finding_that_phantoms_lack_is_refused_before_any_is_drawn(tmp_path: P
     with pytest.raises(ValueError, match=r"finding 'Massa' is unknown: .*nearest is 'Mass'"):
         draw_source(Source(), findings=("Edema", "Massa"), out=tmp_path / "phantom", workers=1)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_phantoms_are_not_made_of_tables_in_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "Data_Entry_2017.csv").write_text(TABLE)
+    monkeypatch.chdir(tmp_path)
+    assert film_inputs(Source(source="phantom"), findings=FINDINGS)["tables"] == {}

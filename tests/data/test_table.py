@@ -1,5 +1,6 @@
 """Any CSV table of films, with and without its pictures, and the contract of all sources."""
 
+from itertools import permutations
 from pathlib import Path
 from typing import get_args
 
@@ -12,7 +13,7 @@ from lucency.config.sections import Source
 from lucency.core.manifest import Manifest, load_manifest, name_patients, save_manifest
 from lucency.data import csv_tables
 from lucency.data.images import locate_films
-from lucency.data.labels import read_labelled
+from lucency.data.labels import read_labelled, refuse_alike
 from lucency.data.sources import SOURCES
 from lucency.phantom.dataset import write_phantom
 
@@ -113,6 +114,25 @@ def test_patients_that_differ_by_a_way_of_writing_are_refused(tmp_path: Path, on
 def test_hexadecimal_patients_of_one_length_are_other_patients(tmp_path: Path):
     films = read(tmp_path, TABLE.replace("Anna", "a07b7c").replace("Bert", "a7b07c"))
     assert len(set(films.patient.tolist())) == 3
+
+
+@pytest.mark.parametrize("order", list(permutations(["a01b2", "a1b02", "A1B02"])))
+def test_the_order_of_patients_does_not_matter(order: tuple[str, ...]):
+    with pytest.raises(ValueError, match="differ in capital letters"):
+        refuse_alike(order, where="patient")
+    refuse_alike([*order[:1], *order[:1]], where="patient")
+
+
+def test_a_column_that_is_named_in_vain_is_refused(tmp_path: Path):
+    nih = tmp_path / "nih.csv"
+    nih.write_text("Image Index,Finding Labels,Follow-up #,Patient ID\n2.png,Mass,0,1\n")
+    save_manifest(read(tmp_path, TABLE), tmp_path)
+    for file, own in ((nih, "Image Index"), (tmp_path / "manifest.csv", "image")):
+        with pytest.raises(ValueError, match=f"--image-column nonsense: .* own column '{own}'"):
+            read_labelled(file, image_column="nonsense")
+        with pytest.raises(ValueError, match="--patient-column who: "):
+            read_labelled(file, patient_column="who")
+    assert len(read_labelled(nih, image_column="image index", patient_column="Patient ID")) == 1
 
 
 def test_patients_are_shown_as_they_are_written(tmp_path: Path):

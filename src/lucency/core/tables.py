@@ -27,7 +27,8 @@ Value = TypeVar("Value")
 Answer = dict[str, Any]  # of a command, for people or for JSON
 Rows = dict[str, tuple[int, ...]]  # the first two rows of each key
 NIH_NAME = re.compile(r"(?:.*[/\\])?([0-9]{8}_[0-9]{3})(?:\.\w+)?")
-FILM_SUFFIX = re.compile(r"\.(?:png|jpe?g|jp2|bmp|gif|webp|tiff?|dcm|dicom|npy)$", re.IGNORECASE)
+PICTURE = r"\.(?:png|jpe?g|jp2|bmp|gif|webp|tiff?|dcm|dicom|npy)"
+FILM_SUFFIX = re.compile(f"{PICTURE}$", re.IGNORECASE)
 NO_SUFFIX = "\0"  # ends a path that has lost its suffix
 NOWHERE = -1  # the row of a film that fits none
 
@@ -163,8 +164,8 @@ def fitting_films(
 
     The rule is that of `match_films`, of which ends of paths and spelling belong to this.
     """
-    exact = pd.Index(known).get_indexer(pd.Index(image)).tolist()
-    found: list[tuple[int, ...]] = [(row,) if row >= 0 else () for row in exact]
+    first = {name: row for row, name in reversed(list(enumerate(known.tolist())))}
+    found: list[tuple[int, ...]] = [(first[one],) if one in first else () for one in image.tolist()]
     for fold in (str, str.casefold):
         if all(found):
             break

@@ -73,14 +73,21 @@ def with_bits(preparation: Preparation, files: Sequence[str | Path]) -> Preparat
 def bits_for_network(preparation: Preparation, files: Sequence[str | Path]) -> Preparation:
     """Return how films are read for a network of this preparation, and say where theirs differ.
 
-    Films of more bits than those it was trained on are read by their own depth, films of fewer by
-    that of the training films; films of eight bits are taken as they are.
+    They are read by the depth of the films it was trained on, whatever lies beside them; films of
+    eight bits are taken as they are. Where training films had eight bits, each film of more is read
+    by its own depth.
     """
     found, known = find_bits(files), preparation.bits or EIGHT
     trained = f"the network's training films had {known}"
+    if found.deep and known == EIGHT:
+        if found.bits > EIGHT:
+            say(f"Bit depth: {_deep(found)}, each read by its own depth; {trained}")
+        return preparation.model_copy(update={"bits": UNSTATED})
     if found.deep and found.bits > known:
-        say(f"Bit depth: {_deep(found)}, read as {found.bits}; {trained}")
-        return preparation.model_copy(update={"bits": found.bits})
+        say(
+            f"Bit depth: {_deep(found)} and seem to have {found.bits}: read as {known}, brighter "
+            f"pixels white; {trained}"
+        )
     if known > EIGHT and found.deep < found.films:
         say(f"Bit depth: {counted(found.films - found.deep, 'film', 'has/have')} eight; {trained}")
     return preparation

@@ -24,6 +24,7 @@ from jaxtyping import Float64, Int64, Shaped
 
 from lucency.core.manifest import counted, nearest
 from lucency.core.progress import say
+from lucency.core.tables import PICTURE
 
 LONGEST = 40  # digits of a whole number, leading zeros counted
 NAMELESS = "Unnamed: "  # and its place: a column without a heading
@@ -43,7 +44,9 @@ SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bar
 OURS = ("film", "Image Index")  # names of images in tables of ours and of NIH's
 REASON = "reason"  # the column that says why a film could not be read
 COMMENT = re.compile(r"^\s*#.*|\s#\s.*")
-LABELLED = re.compile(r"(.+\.[A-Za-z]\w{1,4})(?:[\s,;]+[-+]?[0-9.]+)+")  # numbers behind a suffix
+LABELLED = re.compile(  # numbers behind a film's suffix
+    rf"(.+{PICTURE})(?:[\s,;]+[-+]?[0-9.]+)+[\s,;]*$", re.IGNORECASE
+)
 SAMPLE = 20  # rows that show how cells are separated
 AS_CSV = 'save it as "CSV UTF-8 (comma delimited)"'
 MARKS = {  # bytes at a file's head -> its encoding
@@ -155,7 +158,7 @@ def read_csv(file: Path, *, expected: str = "a CSV table") -> CsvTable:
         file=file,
         columns=kept,
         line=np.array(lines[1:]),
-        decimal_comma=separator != ",",
+        decimal_comma=separator == ";",
     )
 
 

@@ -107,13 +107,16 @@ def read_labelled(
     """Read a label file with its images' and patients' names, boxes and facts.
 
     NIH's file, a manifest, or a table with the columns image and patient, or as they are called
-    there. Pictures are not looked for; raises ValueError as `read_labels` does.
+    there. Pictures are not looked for; raises ValueError as `read_labels` does, and where another
+    column is named than the one that NIH's file or a manifest has.
     """
-    table = read_label_table(file)
+    table, named = read_label_table(file), {"image": image_column, "patient": patient_column}
     if LABEL_COLUMN in table.columns:
+        _refuse_named(file, named, own={"image": "Image Index", "patient": "Patient ID"})
         return _films_of_nih(table, root=file.parent, findings=FINDINGS)
     findings = _findings(table)
     if _is_manifest(file):
+        _refuse_named(file, named, own={"image": "image", "patient": "patient"})
         return load_manifest(file.parent)
     columns = {"image_column": image_column, "patient_column": patient_column}
     return films_of_table(table, findings=findings, **columns)
@@ -276,6 +279,16 @@ def _parse_years(text: str) -> float:
     return years + (parts[1] == ">")  # of whole years: above 89 is 90
 
 
+def _refuse_named(file: Path, named: Columns, *, own: Columns) -> None:
+    """Raise ValueError where another column is named than the table's own."""
+    for what, column in own.items():
+        if plain_name(named[what]) not in (what, plain_name(column)):
+            raise ValueError(
+                f"{file}: --{what}-column {named[what]}: such a file has its own column "
+                f"{column!r}: leave the option out"
+            )
+
+
 def _refuse_repeated(table: CsvTable, column: str = "") -> None:
     """Raise ValueError where an image is listed twice; without a column, that of images if any."""
     column = column or find_columns(table, optional=("image",)).get("image", "")
@@ -377,19 +390,23 @@ def refuse_alike(patients: Iterable[str], *, where: str) -> None:
     of one such name would train and test on one patient's films. Names of one length, such as
     hexadecimal digits, have lost no zeros.
     """
-    seen: dict[str, tuple[str, str]] = {}
+    seen = dict[str, str]()  # plain form -> name
+    lengths = dict[str, dict[int, str]]()  # plain form without zeros -> length -> name
     for name in patients:
         plain = unicodedata.normalize("NFKC", name).casefold().translate(DASHES)
         plain = re.sub(r"\s", "", plain)
         key = re.sub(r"^([0-9]+)[.,]0+$", r"\1", plain)
         key = re.sub(r"(?<![0-9])0+(?=[0-9])", "", key)
-        like, other = seen.setdefault(key, (plain, name))
-        if other != name and (like == plain or len(like) != len(plain)):
-            raise ValueError(
-                f"{where}: found patients {other!r} and {name!r}, which differ in capital letters, "
-                "leading zeros, .0, dashes or blanks alone; expected one way of writing for each "
-                "patient: films of one patient belong together"
-            )
+        alike = lengths.setdefault(key, {})
+        longer = [other for length, other in alike.items() if length != len(plain)]
+        for other in [seen.get(plain, name), *longer]:
+            if other != name:
+                raise ValueError(
+                    f"{where}: found patients {other!r} and {name!r}, which differ in capital "
+                    "letters, leading zeros, .0, dashes or blanks alone; expected one way of "
+                    "writing for each patient: films of one patient belong together"
+                )
+        seen[plain] = alike[len(plain)] = name
 
 
 def _parse_patient(text: str) -> str:

@@ -81,7 +81,8 @@ def film_inputs(place: Source, *, findings: tuple[str, ...]) -> dict[str, object
     for text in absent_places(place).values():
         raise ValueError(text)
     root = Path(place.root)
-    tables = sorted(file for pattern in NIH_TABLES for file in root.glob(pattern))
+    patterns = NIH_TABLES if place.root else ()  # phantoms may not be drawn yet
+    tables = sorted(file for pattern in patterns for file in root.glob(pattern))
     labels = root / place.labels
     return {
         "data": place.model_dump(exclude={*PLACES}),
