@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from lucency.core.files import (
+    BusyError,
     no_leftovers,
     whole_file,
     write_array,
@@ -120,3 +121,12 @@ def test_one_room_writes_files():
         if WRITES.search(file.read_text(encoding="utf-8"))
     }
     assert others == {"core/files.py", *many}
+
+
+def test_what_another_process_writes_stays(tmp_path: Path):
+    out = tmp_path / "runs" / "new"
+    with pytest.raises(BusyError), no_leftovers(out, notes=("protocol.toml",)):  # noqa: PT012
+        out.mkdir(parents=True)
+        (out / "protocol.toml").write_text("another's")
+        raise BusyError("another process writes here")
+    assert (out / "protocol.toml").is_file()

@@ -5,13 +5,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from lucency.core.files import BusyError
 from lucency.core.stage import (
     RECEIPT,
     differences,
@@ -129,6 +131,7 @@ def test_a_killed_stage_goes_on_from_what_it_left(killed: Path):
 
 def test_a_killed_stage_of_other_inputs_is_refused_and_kept(killed: Path):
     left = content(killed.parent)
+    del left["out.partial.lock"]  # which nobody holds any more
     with pytest.raises(ValueError, match="size: was 3, now 4"):
         produce(killed, inputs={"size": 4}, write=never)
     assert content(killed.parent) == left
@@ -232,3 +235,22 @@ def await_file(file: Path) -> None:
     while not file.exists():
         assert time.monotonic() < ends, f"{file} did not come"
         time.sleep(0.01)
+
+
+def test_the_note_of_the_process_that_holds_the_lock_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    note = tmp_path / "runs" / "out.partial" / "inputs.json"
+
+    @contextmanager
+    def held(folder: Path) -> Iterator[None]:
+        folder.mkdir(exist_ok=True)
+        note.write_text("{}")  # by the other process, meanwhile
+        if folder:
+            raise BusyError("is being written by another process")
+        yield
+
+    monkeypatch.setattr("lucency.core.stage._locked", held)
+    with pytest.raises(BusyError):
+        produce(tmp_path / "runs" / "out", inputs={}, write=lambda folder: None)
+    assert note.is_file()

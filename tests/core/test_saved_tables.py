@@ -9,9 +9,11 @@ import pytest
 
 from lucency.audit.checks.issue import issues_of
 from lucency.audit.checks.run_checks import load_issues, save_issues
+from lucency.core.files import write_table
 from lucency.core.manifest import load_part, load_prepared, save_part, save_prepared_tables
 from lucency.core.plan import load_plan, save_plan
 from lucency.core.tables import load_tables, save_tables
+from lucency.pipeline.run import read_history
 from toys import toy_films, toy_plan
 
 
@@ -48,6 +50,7 @@ LOADED = {
     "part.csv": lambda folder: load_part(folder / "part.csv", toy_films(8).manifest.image),
     "plan.csv": lambda folder: load_plan(folder, toy_films(8).manifest.image),
     "issues.csv": load_issues,
+    "history.csv": read_history,
 }
 DAMAGED = {
     "empty": lambda whole: b"",
@@ -68,6 +71,8 @@ def test_a_damaged_table_of_a_run_is_one_line_that_names_it(tmp_path: Path, name
     np.save(tmp_path / "pixels.npy", films.pixels)
     save_plan(plan, image, tmp_path)
     save_part(image, plan.part, tmp_path / "part.csv")
+    epochs = [{"epoch": n, "val_auc": 0.5, "films_per_second": 9.0, "seconds": n} for n in (1, 2)]
+    write_table(pd.DataFrame(epochs), tmp_path / "history.csv")
     save_issues([*issues_of("a_check", ["a"], "found", remedy="mend")], tmp_path)
     whole = (tmp_path / name).read_bytes()
     LOADED[name](tmp_path)

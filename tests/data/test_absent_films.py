@@ -8,6 +8,7 @@ import pytest
 
 from lucency.config.sections import Source
 from lucency.core.manifest import Manifest
+from lucency.data.absent_films import files_below
 from lucency.data.sources import read_films
 
 # names in the table, files below the root, what the error says
@@ -88,3 +89,17 @@ def test_films_that_are_spelled_otherwise_are_found_and_it_is_said(
     assert f"films: 1 name differs in {'the Unicode' if way == 'Unicode' else way}" in (
         capsys.readouterr().err
     )
+
+
+def test_files_below_are_found_through_links_and_hidden_ones_are_not(tmp_path: Path):
+    for name in (
+        "store/a.dcm",
+        "films/readme",
+        "films/b.png",
+        "films/.c.png",
+        "films/@eaDir/d.png",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"\0")
+    (tmp_path / "films" / "more").symlink_to("../store", target_is_directory=True)
+    assert files_below(tmp_path / "films").tolist() == ["b.png", "more/a.dcm", "readme"]

@@ -208,6 +208,9 @@ def test_compressed_tables_boxes_and_truth(tmp_path: Path):
     assert films.facts["true_labels"].tolist() == ["Mass", "No Finding", "Mass"]
     assert films.facts["drain"].tolist() == [0, 0, 1]
     np.testing.assert_array_equal(films.facts["age"], [57, np.nan, 57])
+    (tmp_path / "truth.csv").write_text("")
+    with pytest.raises(ValueError, match=r"truth.csv: found no table \(No columns to parse"):
+        read_nih(tmp_path)
 
 
 @pytest.mark.slow

@@ -197,13 +197,19 @@ def _fewer_findings(folder: Path) -> list[Path]:
     return [folder / "p.csv", a_run(folder / "run", net=1.0)]
 
 
+def _unlabelled(folder: Path) -> list[Path]:
+    other = replace(said(skill=1.0), image=np.where(IMAGE == "007.png", "x.png", IMAGE))
+    return [a_file(folder / "a", other), a_file(folder / "b", other)]
+
+
 REFUSED = {
     _one: "found 1 network; expected two or more",
     _twice: "p is there twice; expected each file and run once",
     _nothing: "empty holds no predictions: expected the folder of a finished run",
     _absent: r"no.csv: no such file; expected a table, a predictions.npz or a run",
     _other_split: "a and b differ in split: they were made under split 0123 and split 4567",
-    _other_labels: "p and net differ in label: 1 of 120 films, such as '007.png'",
+    _other_labels: "1 of 120 films has other labels there, such as '007.png', of net",
+    _unlabelled: "120 films.: 1 of 120 films is not there, such as 'x.png', of a.net",
     _other_films: "differ in image: 119 films are in both, 1 in one alone, such as '007.png'",
     _fewer_findings: "p and run/net differ in findings: only one has Edema",
 }

@@ -10,7 +10,7 @@ import gzip
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -89,20 +89,30 @@ def write_arrays(arrays: Mapping[str, Shaped[np.ndarray, ...]], file: Path) -> N
         np.savez_compressed(stream, allow_pickle=False, **arrays)
 
 
+class BusyError(ValueError):
+    """A folder that another process is writing: nothing is wrong with it."""
+
+
 @contextmanager
 def no_leftovers(folder: Path, *, notes: tuple[str, ...]) -> Iterator[None]:
     """Remove `folder` and those above it again if they are made here for nothing: on an error.
 
-    Nothing is a folder that holds no file, or none but `notes`.
+    Nothing is a folder that holds no file, or none but `notes`. On BusyError all stays: what is
+    there is another process's.
     """
     made = [place for place in (folder, *folder.absolute().parents) if not place.exists()]
     try:
         yield
+    except BusyError:
+        raise
     except Exception:
-        for place in made:
-            if place.exists() and {one.name for one in place.iterdir()} - {*notes}:
-                break
-            shutil.rmtree(place, ignore_errors=True)
+        with suppress(OSError):
+            for place in (place for place in made if place.exists()):
+                if {one.name for one in place.iterdir()} - {*notes}:
+                    break
+                for note in notes:
+                    (place / note).unlink(missing_ok=True)
+                place.rmdir()
         raise
 
 

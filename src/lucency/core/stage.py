@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from lucency.core.files import no_leftovers, refuse_full_disk, write_whole
+from lucency.core.files import BusyError, no_leftovers, refuse_full_disk, write_whole
 from lucency.core.parallel import local_rank, rank
 from lucency.core.progress import say
 
@@ -47,10 +47,6 @@ def produce(
     return out
 
 
-class BusyError(ValueError):
-    """A folder that another process is writing: nothing is wrong with it."""
-
-
 @contextmanager
 def partial_folder(
     out: Path, *, inputs: Inputs, may_change: tuple[str, ...] = ()
@@ -61,34 +57,36 @@ def partial_folder(
     those of `may_change` differ.
     """
     folder = out.with_name(out.name + ".partial")
-    with no_leftovers(folder, notes=(NOTE,)):
-        yield from _lend(folder, out, inputs=inputs, may_change=may_change)
+    with no_leftovers(folder.parent, notes=()):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(folder), no_leftovers(folder, notes=(NOTE,)):
+            yield from _lend(folder, out, inputs=inputs, may_change=may_change)
 
 
 def _lend(
     folder: Path, out: Path, *, inputs: Inputs, may_change: tuple[str, ...]
 ) -> Iterator[Path]:
-    folder.mkdir(parents=True, exist_ok=True)
+    """Lend the folder, whose lock is held."""
+    if (out / RECEIPT).exists():
+        raise BusyError(f"{out} has just been finished by another process: try again")
+    folder.mkdir(exist_ok=True)
     note = folder / NOTE
     if any(file.name != NOTE for file in folder.iterdir()):
         for file in (note, folder / RECEIPT):
             if file.exists() and file.stat().st_size:
                 was = json.loads(file.read_text(encoding="utf-8"))
                 _refuse_difference(folder, {**was, **{k: inputs[k] for k in may_change}}, inputs)
-    with _locked(folder):
-        if (out / RECEIPT).exists() or not folder.exists():
-            raise BusyError(f"{out} has just been finished by another process: try again")
-        write_whole(note, _text(inputs))
-        try:
-            yield folder
-        except OSError as error:
-            refuse_full_disk(error, folder)
-            raise
-        write_whole(folder / RECEIPT, _text(inputs))
-        note.unlink()
-        if out.exists():
-            out.rmdir()  # is empty, or it would have been refused
-        folder.rename(out)
+    write_whole(note, _text(inputs))
+    try:
+        yield folder
+    except OSError as error:
+        refuse_full_disk(error, folder)
+        raise
+    write_whole(folder / RECEIPT, _text(inputs))
+    note.unlink()
+    if out.exists():
+        out.rmdir()  # is empty, or it would have been refused
+    folder.rename(out)
 
 
 @contextmanager

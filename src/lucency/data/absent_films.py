@@ -5,7 +5,6 @@ Letters in shapes: n films, m files.
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
 from contextlib import suppress
@@ -16,7 +15,7 @@ from jaxtyping import Shaped
 
 from lucency.core.manifest import counted, nearest
 from lucency.core.tables import film_stem, fitting_films
-from lucency.data.images import SUFFIXES, SYSTEM_NAMES
+from lucency.data.images import SUFFIXES, walk_films
 
 EXPECTED = "expected PNG or JPEG; convert the films"
 FORMATS = {
@@ -36,13 +35,11 @@ Files = Shaped[np.ndarray, " m"]
 
 
 def files_below(root: Path) -> Files:
-    """Return the paths below `root` of its files, without hidden and system ones, links unread."""
-    found = []
-    for folder, below, names in os.walk(root):
-        below[:] = [name for name in below if _is_shown(name)]
-        shown = [Path(folder, name) for name in names if _is_shown(name)]
-        found += [file.relative_to(root).as_posix() for file in shown]
-    return np.array(sorted(found), dtype=object)
+    """Return the paths below `root` of its files but hidden ones, as `walk_films` finds them."""
+    found = walk_films(root)
+    shown = (*found.films, *found.other_formats, *found.others)
+    below = sorted(file.relative_to(root).as_posix() for file in shown)
+    return np.array(below, dtype=object)
 
 
 def why_absent(image: Shaped[np.ndarray, " n"], files: Files, root: Path) -> str:
@@ -111,10 +108,6 @@ def _of_numbers(image: Shaped[np.ndarray, " n"], files: Files) -> dict[str, tupl
             text = f"{file} lies there for {name!r}, which has lost leading zeros: {remedy}"
             causes[name] = ("zeros", text)
     return causes
-
-
-def _is_shown(name: str) -> bool:
-    return not name.startswith(".") and name.lower() not in SYSTEM_NAMES
 
 
 def _stems(names: Shaped[np.ndarray, " n"]) -> Shaped[np.ndarray, " n"]:

@@ -31,7 +31,7 @@ SYSTEM_NAMES = {  # of files and folders that systems leave beside films, in low
 OTHER_FORMATS = (
     ".dcm", ".dicom", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".jp2", ".jpe", ".jfif", ".heic",
 )  # fmt: skip
-LEFT_OUT = (  # what `Walk` names after films
+LEFT_OUT = (  # what `Walk` names between films and others
     ("hidden or system file", ""),
     ("hidden or system folder", ""),
     ("picture", " in another format"),
@@ -48,17 +48,18 @@ PNG_NEEDED = {b"tRNS", b"eXIf"}  # of the chunks that a picture can be shown wit
 
 
 class Walk(NamedTuple):
-    """The films below a folder, in order of their paths, and what was left out, by its kind."""
+    """The films below a folder, in order of their paths, and what else is there, by its kind."""
 
     films: tuple[Path, ...]
     hidden: tuple[Path, ...]  # or a system's: files
     hidden_folders: tuple[Path, ...]
     other_formats: tuple[Path, ...]
     unreadable_folders: tuple[Path, ...]
+    others: tuple[Path, ...]  # files that are no pictures by their names
 
 
 def walk_films(root: Path) -> Walk:
-    """Return what lies below `root` by name: PNG and JPEG files, and what is left out.
+    """Return what lies below `root` by name: PNG and JPEG files, what is left out, and others.
 
     Left out is what is hidden (its name begins with a dot), what systems leave beside films, and
     pictures of other formats. Links are followed. A folder that is reached on several ways is read
@@ -82,7 +83,7 @@ def walk_films(root: Path) -> Walk:
             kind, file = _kind(entry), Path(entry.path)
             if kind == "folder":
                 (linked if entry.is_symlink() else own).append(file)
-            elif kind:
+            else:
                 kinds[kind].append(file)
     return Walk(**{name: tuple(sorted(files)) for name, files in kinds.items()})
 
@@ -115,7 +116,7 @@ def _identity(folder: Path) -> tuple[int, int]:
 
 
 def _kind(entry: os.DirEntry[str]) -> str:
-    """Return "folder", the field of Walk that an entry belongs to, or "" for what is no picture.
+    """Return "folder", or the field of Walk that an entry belongs to.
 
     A link that leads nowhere is a film by its name, or a folder where that has no suffix.
     """
@@ -128,7 +129,9 @@ def _kind(entry: os.DirEntry[str]) -> str:
         return "hidden_folders" if holds else "hidden"
     if holds or lost:
         return "unreadable_folders" if lost else "folder"
-    return "films" if name.endswith(SUFFIXES) else "other_formats" * name.endswith(OTHER_FORMATS)
+    if name.endswith(SUFFIXES):
+        return "films"
+    return "other_formats" if name.endswith(OTHER_FORMATS) else "others"
 
 
 def _left_out(found: Walk, root: Path) -> str:
@@ -136,7 +139,7 @@ def _left_out(found: Walk, root: Path) -> str:
     parts = [
         f"{counted(len(files), noun)}{why} ({files[0].relative_to(root)}"
         f"{', …' if len(files) > 1 else ''})"
-        for files, (noun, why) in zip(found[1:], LEFT_OUT, strict=True)
+        for files, (noun, why) in zip(found[1:-1], LEFT_OUT, strict=True)
         if files
     ]
     return f"Left out below {root}: {', '.join(parts)}" if parts else ""

@@ -29,6 +29,7 @@ from lucency.core.manifest import (
     empty_boxes,
     load_manifest,
     nearest,
+    read_table,
 )
 from lucency.core.progress import say
 from lucency.data.csv_tables import (
@@ -337,9 +338,10 @@ def _refuse_contradiction(table: CsvTable, where: Mapping[str, str], label: np.n
 def _with_truth(facts: dict[str, np.ndarray], root: Path, image: np.ndarray) -> pd.DataFrame:
     """Add the columns of a phantom's truth.csv, joined by image name."""
     table = pd.DataFrame(facts)
-    if not (root / TRUTH_FILE).is_file():
+    file, key = root / TRUTH_FILE, "Image Index"
+    if not file.is_file():
         return table
-    truth = pd.read_csv(root / TRUTH_FILE).set_index("Image Index").reindex(image)
+    truth = read_table(file, text=(key,), columns=(key,)).set_index(key).reindex(image)
     truth.columns = [name.lower().replace(" ", "_") for name in truth.columns]
     return pd.concat([table, truth.reset_index(drop=True)], axis=1)
 

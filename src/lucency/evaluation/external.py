@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float64
+from jaxtyping import Bool, Float64
 from scipy.special import logit
 
-from lucency.core.manifest import Manifest
+from lucency.core.manifest import Manifest, counted
 from lucency.core.predictions import Predictions, load_predictions
 from lucency.core.progress import say
 from lucency.core.tables import join_films
@@ -128,15 +128,43 @@ def join_labels(
 def named_as(films: Manifest | None, predictions: Predictions) -> Predictions:
     """Return predictions under the names that the label file has for their films, by film.
 
-    As they are without a label file, and where one of their films is not in it.
+    As they are without a label file. Raises ValueError where it lacks a film or finding of them, or
+    has other labels.
     """
     if films is None:
         return predictions
+    if absent := [name for name in predictions.findings if name not in films.findings]:
+        raise _not_in_labels(films, f"finding {absent[0]!r} is not there", predictions)
     row = join_films(predictions.image, films.image, source=predictions.network)
-    if (row < 0).any():
-        return predictions
+    _refuse_films(films, predictions, row < 0, verb="is/are", what="not there")
+    known = [films.findings.index(name) for name in predictions.findings]
+    one, other = films.label[row][:, known], predictions.label
+    differs = ~((one == other) | (np.isnan(one) & np.isnan(other))).all(axis=1)
+    _refuse_films(films, predictions, differs, verb="has/have", what="other labels there")
     named = replace(predictions, image=films.image[row])
     return named.take(np.argsort(named.image, kind="stable"))
+
+
+def _refuse_films(
+    films: Manifest,
+    predictions: Predictions,
+    wrong: Bool[np.ndarray, " n"],
+    *,
+    verb: str,
+    what: str,
+) -> None:
+    """Raise ValueError with the number of wrong films, if any, and the first."""
+    if wrong.any():
+        number = counted(wrong.sum(), "film", verb, of=len(wrong))
+        first = str(predictions.image[wrong][0])
+        raise _not_in_labels(films, f"{number} {what}, such as {first!r}", predictions)
+
+
+def _not_in_labels(films: Manifest, found: str, predictions: Predictions) -> ValueError:
+    return ValueError(
+        f"--labels ({films.origin}): {found}, of {predictions.network}; expected the same label "
+        "file, with these films and findings"
+    )
 
 
 def read_networks(

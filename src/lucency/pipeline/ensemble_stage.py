@@ -20,6 +20,7 @@ from scipy.special import logit
 
 from lucency.config.sections import AND, FROZEN, TEXTURE, EnsembleChoices
 from lucency.core.files import write_table, write_whole
+from lucency.core.manifest import read_table
 from lucency.core.plan import originals
 from lucency.core.predictions import (
     Features,
@@ -297,7 +298,8 @@ def _made(trained: Trained, name: str, job: _Job) -> Predictor:
     discard_outdated(place, inputs=inputs)
     folder = produce(place, inputs=inputs, write=partial(_write_predictor, name, job, method))
     about = json.loads((folder / "entry.json").read_text(encoding="utf-8"))
-    tables = {file.stem: pd.read_csv(file) for file in sorted(folder.glob("*.csv"))}
+    files = sorted(folder.glob("*.csv"))
+    tables = {file.stem: read_table(file, text=ensembles.TEXT) for file in files}
     return Predictor(load_predictions(folder / "predictions.npz"), Entry(**about), tables)
 
 

@@ -24,7 +24,7 @@ from lucency.config.protocol import (
     without_places,
 )
 from lucency.core.files import write_whole
-from lucency.core.manifest import Prepared, counted
+from lucency.core.manifest import Prepared, counted, read_table
 from lucency.core.parallel import rank
 from lucency.core.plan import Plan
 from lucency.core.predictions import Predictions
@@ -41,6 +41,7 @@ from lucency.core.stage import (
 from lucency.data.sources import absent_places, film_inputs
 from lucency.models.metadata import read_metadata
 
+HISTORY = ("epoch", "val_auc", "films_per_second", "seconds")  # columns that are needed
 LATE = ("ensemble.",)  # sections that may change in a finished run
 
 
@@ -224,7 +225,7 @@ def _validation_auc(network: Path) -> float:
 
 def read_history(network: Path) -> pd.DataFrame:
     """Return what a network's training has written of every epoch: losses, AUC, seconds, speed."""
-    return pd.read_csv(network / "history.csv")
+    return read_table(network / "history.csv", text=(), columns=HISTORY)
 
 
 def describe_network(network: Path) -> dict[str, object]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from lucency.config.sections import DRAWS
@@ -58,10 +57,8 @@ def evaluate_tables(
     if len(alone) != 1:
         return compare_tables(several, labels=labels, scale=scale, out=out, columns=columns)
     films = None if labels is None else read_labelled(labels, **columns)
-    whole = external.named_as(films, load_predictions(alone[0]))
-    val_films, test = whole.of("val"), whole.of("test")
-    if films is not None:
-        _check_labels(test, films)
+    whole = load_predictions(alone[0])
+    val_films, test = whole.of("val"), external.named_as(films, whole.of("test"))
     fitted = len(val_films) > 0
     thresholds = (
         threshold_table(val_films, method="f1") if fitted else external.standard_thresholds(test)
@@ -90,8 +87,6 @@ def compare_tables(
     )
     tests = external.assume_one_split([external.named_as(films, one.of("test")) for one in entries])
     tables = [one.network for one in entries if one.split == external.UNKNOWN_SPLIT]
-    if films is not None:
-        _check_labels(tests[0], films)
     thresholds = pd.concat([external.standard_thresholds(one) for one in tests], ignore_index=True)
     return _answer_of(tests, thresholds=thresholds, films=films, out=out, tables=tables)
 
@@ -167,18 +162,6 @@ def _with_width(table: pd.DataFrame) -> pd.DataFrame:
     """Return a table without the ends of intervals that have no width."""
     flat = ~(table["low"] < table["high"])
     return table.assign(**{end: table[end].mask(flat) for end in ("low", "high")})
-
-
-def _check_labels(predictions: Predictions, films: Manifest) -> None:
-    """Raise ValueError unless the predictions have the labels of `films`."""
-    row = pd.Index(films.image).get_indexer(pd.Index(predictions.image))
-    known = [films.findings.index(f) if f in films.findings else -1 for f in predictions.findings]
-    same = (row >= 0).all() and min(known) >= 0
-    if not (same and np.array_equal(films.label[row][:, known], predictions.label, equal_nan=True)):
-        raise ValueError(
-            f"--labels: {films.origin} does not hold the labels of {predictions.network}; "
-            "expected the same label file, with these films and findings"
-        )
 
 
 PAIRED = ("difference", "low", "high", "p_holm", "note")
