@@ -471,3 +471,10 @@ def _zech(shared):
     tokens = pd.Series(distinct).str.get_dummies("|")[list(FINDINGS)]
     label = tokens.to_numpy(dtype=np.float32)[code]
     return label, published[[f"prob_{finding}" for finding in FINDINGS]].to_numpy(dtype=np.float64)
+
+
+@pytest.mark.parametrize("least", [0.0, np.finfo(np.float64).tiny, 1e-300])
+def test_the_calibration_floor_of_films_of_probability_0_is_a_number(least):
+    probability = np.r_[np.full(40, least), np.linspace(0.01, 0.9, 60)]
+    label = np.r_[np.zeros(40), np.tile([0.0, 1.0], 30)]
+    assert 0 < calibration_floor(label, probability) < 0.2

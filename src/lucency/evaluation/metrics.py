@@ -27,6 +27,7 @@ from lucency.evaluation.bootstrap import Weights, mean_over_findings, once, rati
 BLOCK = 2**19  # numbers in one working array, 4 MiB; four times as many, and it is slower
 RATE = 0.1  # the false positive rate up to which partial AUC is taken
 SPECIFICITY = RECALL = 0.9  # the least that is required
+NOTHING = 1e-100  # a probability
 WITHOUT_INTERVAL = ("ece",)  # whose values in resamples mean nothing
 BINS = 15  # of probability, each of as many films
 ROUNDING = 1e-9  # of all weight: two sums that differ by less are equal
@@ -432,6 +433,7 @@ def calibration_floor(label: Label, probability: Score) -> float:
     place = bin_of(wide, stated=np.ones(len(wide), dtype=bool))
     _, place, films = np.unique(place, return_inverse=True, return_counts=True)
     mean = np.bincount(place, weights=wide) / films
+    mean = np.where(mean < NOTHING, 0.0, mean)  # of which binomial probabilities overflow
     above = np.minimum(np.floor(films * mean) + 1, films)  # the fewest positives above the mean
     apart = 2 * above * (1 - mean) * binom.pmf(above, films, mean)
     return float(apart.sum() / len(wide))
