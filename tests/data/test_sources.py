@@ -8,7 +8,7 @@ import pytest
 
 from lucency.config.sections import Source
 from lucency.core.manifest import Manifest
-from lucency.data.sources import draw_source, film_inputs, read_films
+from lucency.data.sources import absent_places, draw_source, film_inputs, list_films, read_films
 
 FINDINGS = ("Mass",)
 TABLE = "image,patient,Mass\na,1,0\nb,1,1\nc,2,\n"
@@ -105,3 +105,14 @@ def test_phantoms_are_not_made_of_tables_in_the_working_folder(
     (tmp_path / "Data_Entry_2017.csv").write_text(TABLE)
     monkeypatch.chdir(tmp_path)
     assert film_inputs(Source(source="phantom"), findings=FINDINGS)["tables"] == {}
+
+
+@pytest.mark.parametrize("source", ["csv", "nih"])
+def test_an_absent_label_file_is_worded_once(tmp_path: Path, source: str):
+    chosen = place(tmp_path / "films", source=source, labels="lables.csv")
+    (absent,) = absent_places(chosen).values()
+    with pytest.raises(ValueError, match=r"no label file in .*: expected lables.csv") as refusal:
+        list_films(chosen, findings=FINDINGS, split=lambda films, root: films.patient)
+    assert str(refusal.value) == absent
+    (absent,) = absent_places(chosen.model_copy(update={"labels": ""})).values()
+    assert absent.startswith("no label file in ")

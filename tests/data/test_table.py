@@ -170,7 +170,7 @@ def test_what_does_not_fit_is_named(tmp_path: Path, old: str, new: str, message:
 
 
 def test_an_absent_table_an_empty_one_and_a_film_found_twice(tmp_path: Path):
-    with pytest.raises(ValueError, match=r"data.labels: found 'lables.csv'"):
+    with pytest.raises(ValueError, match=r"no label file in \S+: expected lables.csv$"):
         read(tmp_path, TABLE, labels="lables.csv")
     with pytest.raises(ValueError, match="found no rows"):
         read(tmp_path, TABLE.splitlines()[0])

@@ -16,6 +16,7 @@ from lucency.cli.options import (
     RunFolder,
     Scale,
     Tables,
+    label_columns,
     to_folder,
 )
 
@@ -56,7 +57,7 @@ def labels(  # noqa: PLR0913 - the options of one command
     """
     from lucency.audit.label_audit import audit_labels
 
-    columns = {"image_column": image_column, "patient_column": patient_column}
+    columns = label_columns(image_column, patient_column)
     choices = {"table": predictions, "scale": scale, "columns": columns}
     found = audit_labels(labels, expert=expert, **choices)
     print_audit(found, out, json)
@@ -83,7 +84,7 @@ def versions(  # noqa: PLR0913 - the options of one command
     """
     from lucency.audit.label_audit import audit_versions
 
-    columns = {"image_column": image_column, "patient_column": patient_column}
+    columns = label_columns(image_column, patient_column)
     choices = {"table": predictions, "scale": scale, "columns": columns}
     print_audit(audit_versions(old, new, **choices), out, json)
 
@@ -114,7 +115,7 @@ def errors(  # noqa: PLR0913 - the options of one command
     """
     from lucency.audit.label_audit import audit_label_errors
 
-    columns = {"image_column": image_column, "patient_column": patient_column}
+    columns = label_columns(image_column, patient_column)
     choices = {"labels": labels, "columns": columns, "expert": expert, "scale": scale}
     found = audit_label_errors(predictions, **choices, top=top)
     print_audit(found, out, json)

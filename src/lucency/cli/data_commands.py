@@ -63,7 +63,7 @@ def describe(
     """
     from lucency.cli.output import describe_labels
 
-    columns = {"image_column": image_column, "patient_column": patient_column}
+    columns = options.label_columns(image_column, patient_column)
     answers.print_answer(describe_labels(file, columns=columns), json)
 
 

@@ -17,6 +17,7 @@ from lucency.cli.options import (
     NameList,
     PatientColumn,
     Scale,
+    label_columns,
     to_folder,
 )
 
@@ -54,7 +55,7 @@ def evaluate(  # noqa: PLR0913 - the options of one command
     """
     from lucency.pipeline.table_evaluation import evaluate_tables
 
-    columns = {"image_column": image_column, "patient_column": patient_column}
+    columns = label_columns(image_column, patient_column)
     choices = {"labels": labels, "columns": columns, "val": val, "scale": scale}
     found = evaluate_tables(tables, **choices, out=out)
     print_answer(found, json, words=evaluation_in_words)
@@ -90,7 +91,7 @@ def ensemble(  # noqa: PLR0913 - the options of one command
     """
     from lucency.ensemble.external_ensembles import ensemble_networks
 
-    columns = {"image_column": image_column, "patient_column": patient_column}
+    columns = label_columns(image_column, patient_column)
     choices = {"val": val or [], "labels": labels, "columns": columns, "scale": scale}
     choices["methods"] = method or []
     print_answer(ensemble_networks(tables, **choices, out=out), json)
@@ -126,7 +127,7 @@ def check(  # noqa: PLR0913 - the options of one command
     from lucency.cli.output import find_issues, issues_in_json, issues_in_words
 
     lists = {p: file for p, file in (("train", train), ("val", val), ("test", test)) if file}
-    columns = {"image_column": image_column, "patient_column": patient_column}
+    columns = label_columns(image_column, patient_column)
     table, checks = find_issues(
         what, lists=lists, labels=labels, columns=columns, scale=scale, changes=changes
     )

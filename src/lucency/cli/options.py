@@ -35,6 +35,11 @@ def check_folder(folder: Path | None) -> Path | None:
     return folder
 
 
+def label_columns(image_column: str, patient_column: str) -> dict[str, str]:
+    """Return the columns of a label file, as the options name them, by the keys of a protocol."""
+    return {"image_column": image_column, "patient_column": patient_column}
+
+
 def to_file(about: str) -> Any:
     """Return an option of a file to write, which is checked."""
     return typer.Option(metavar="FILE", help=about, callback=check_place)

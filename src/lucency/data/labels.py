@@ -143,11 +143,23 @@ def read_nih_tables(
     root: Path, *, labels: str = "", findings: tuple[str, ...] = FINDINGS
 ) -> Manifest:
     """Read what `read_nih` reads but the pictures, which need not be there: every path is ""."""
-    names = (labels,) if labels else LABEL_FILES
-    for file in (root / (name + ending) for name in names for ending in ("", ".gz")):
+    file = label_file(root, labels, usual=LABEL_FILES)
+    return _films_of_nih(read_csv(file), root=root, findings=findings)
+
+
+def label_file(root: Path, labels: str, *, usual: tuple[str, ...] = ()) -> Path:
+    """Return the label file that is named, else the first usual one, which may end in .gz too.
+
+    Raises ValueError where there is none.
+    """
+    names, endings = (labels,) if labels else usual, ("", ".gz") if usual else ("",)
+    for file in (root / (name + ending) for name in names for ending in endings):
         if file.is_file():
-            return _films_of_nih(read_csv(file), root=root, findings=findings)
-    raise ValueError(f"no label file in {root}: expected {' or '.join(names)}, plain or .gz")
+            return file
+    expected = " or ".join(names) or "the name of a table there (data.labels)"
+    raise ValueError(
+        f"no label file in {root}: expected {expected}{', plain or .gz' if usual else ''}"
+    )
 
 
 def films_of_table(

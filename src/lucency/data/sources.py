@@ -31,6 +31,7 @@ from lucency.data.labels import (
     LABEL_FILES,
     films_of_table,
     label_column,
+    label_file,
     read_label_table,
     read_nih_tables,
 )
@@ -108,14 +109,14 @@ def absent_places(place: Source) -> dict[str, str]:
     absent, root = dict[str, str](), Path(place.root)
     if place.source == "phantom" and not place.root:
         return absent
-    named = () if place.source == "csv" else LABEL_FILES
-    names = [place.labels] if place.labels else [*named]
-    endings = ("",) if place.source == "csv" else ("", ".gz")
+    table = place.source == "csv"
     if not place.root or not root.is_dir():
         absent["root"] = NO_ROOT.format(place.root)
-    elif names and not any((root / (name + end)).is_file() for name in names for end in endings):
-        expected = f"expected {' or '.join(names)}{', plain or .gz' if endings[1:] else ''}"
-        absent["labels" if place.labels else "root"] = f"no label file in {root}: {expected}"
+    else:
+        try:
+            label_file(root, place.labels, usual=() if table else LABEL_FILES)
+        except ValueError as error:
+            absent["labels" if place.labels or table else "root"] = str(error)
     if place.exclude and not Path(place.exclude).is_file():
         absent["exclude"] = f"data.exclude: {place.exclude}: no such file; expected a list of names"
     return absent
@@ -232,11 +233,7 @@ def _read_nih(source: Source, *, findings: tuple[str, ...]) -> Manifest:
 
 
 def _read_csv(source: Source, *, findings: tuple[str, ...]) -> Manifest:
-    file = Path(source.root) / source.labels
-    if not source.labels or not file.is_file():
-        raise ValueError(
-            f"data.labels: found {source.labels!r}, expected the name of a table in {source.root}"
-        )
+    file = label_file(Path(source.root), source.labels)
     columns = {"image_column": source.image_column, "patient_column": source.patient_column}
     return films_of_table(read_csv(file), findings=findings, **columns)
 
