@@ -37,6 +37,10 @@ def rows(names: list[str], known: list[str]) -> list[int]:
         ([name.removesuffix(".jpg") for name in STUDIES], BELOW),
         (BELOW, [name.removesuffix(".jpg") for name in STUDIES]),
         ([f"mine/{name}" for name in STUDIES], [f"yours/{name}" for name in STUDIES]),
+        (
+            [f"D/films/{name}".upper() for name in STUDIES],
+            [f"C:\\Users\\Eva\\Films\\{name}".replace("/", "\\") for name in STUDIES],
+        ),
     ],
 )
 def test_files_of_one_name_in_folders_of_patients_are_joined(names: list[str], known: list[str]):

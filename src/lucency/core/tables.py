@@ -244,13 +244,14 @@ def _below_another_folder(
     nowhere = np.full(len(image), NOWHERE, dtype=np.int64)
     if len(known) < 2 or not len(image):
         return nowhere
-    paths = [[_path_of(name) for name in names] for names in (image, known)]
-    own, other = (commonpath([path.rpartition("/")[0] for path in each]) for each in paths)
-    whole = _rows([[path.removeprefix(f"{other}/")] for path in paths[1]])
-    for drop in range(1, len(own.split("/")) + 1) if own and other else ():
-        rows = [_of(path.split("/", drop)[-1], whole) for path in paths[0]]
-        if {len(one) for one in rows} == {1} and len(set(rows)) == len(set(image.tolist())):
-            return np.array(rows, dtype=np.int64)[:, 0]
+    for fold in (str, str.casefold):
+        paths = [[fold(_path_of(name)) for name in names] for names in (image, known)]
+        own, other = (commonpath([path.rpartition("/")[0] for path in each]) for each in paths)
+        whole = _rows([[path.removeprefix(f"{other}/")] for path in paths[1]])
+        for drop in range(1, len(own.split("/")) + 1) if own and other else ():
+            rows = [_of(path.split("/", drop)[-1], whole) for path in paths[0]]
+            if {len(one) for one in rows} == {1} and len(set(rows)) == len(set(image.tolist())):
+                return np.array(rows, dtype=np.int64)[:, 0]
     return nowhere
 
 
