@@ -56,7 +56,7 @@ MARKS = {  # bytes at a file's head -> its encoding
     b"\xff\xfe": "utf-16",
     b"\xfe\xff": "utf-16",
 }
-DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+%?")
+DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+(?:E[+-]?\d+)?\s*%?", re.IGNORECASE)
 THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")  # or a decimal comma
 EXCEL_SEPARATOR = re.compile(r"\ufeff?\"?sep=([,;\t|])\"?(?:\r\n|\r|\n)")
 PAGES = (b"<!doctype", b"<html", b"<table", b"<?xml")
@@ -108,7 +108,15 @@ class CsvTable:
 
     def parse_numbers(self, name: str, parse: Callable[[str], Any]) -> Shaped[np.ndarray, " n *k"]:
         """Return what `parse` does of cells with numbers, decimal commas made points."""
-        return self.parse(name, lambda text: parse(self._with_point(text)))
+
+        def parse_point(text: str) -> Any:
+            point = self._with_point(text)
+            try:
+                return parse(point)
+            except ValueError as error:
+                raise ValueError(str(error).replace(repr(point), repr(text))) from error
+
+        return self.parse(name, parse_point)
 
     def _with_point(self, text: str) -> str:
         if not DECIMAL_COMMA.fullmatch(text):
