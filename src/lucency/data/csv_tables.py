@@ -12,7 +12,7 @@ import re
 import unicodedata
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float64, Int64, Shaped
+from jaxtyping import Bool, Float64, Int64, Shaped
 
 from lucency.core.manifest import counted, nearest
 from lucency.core.progress import say
@@ -128,11 +128,15 @@ class CsvTable:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scores:
-    """External predictions: one score a film and finding; the names of the columns left out."""
+    """External predictions: one score a film and finding; the names of the columns left out.
+
+    `signed` are the scores that are written with a percent sign; they are shares.
+    """
 
     findings: tuple[str, ...]
     image: Shaped[np.ndarray, " n"]
     score: Float64[np.ndarray, "n k"]
+    signed: Bool[np.ndarray, "n k"]
     left_out: tuple[str, ...]
 
 
@@ -285,7 +289,7 @@ def read_scores(file: Path, *, findings: tuple[str, ...]) -> Scores:
     key = find_columns(table, optional=("image",)).get("image", "")
     if not key:
         raise ValueError(f"{file}: found {', '.join(columns)}; expected a column 'image' of names")
-    where = _finding_columns(columns, findings)
+    where = _finding_columns(table, findings)
     if not where:
         hint = next((nearest(name, findings) for name in columns if nearest(name, findings)), "")
         raise ValueError(f"{file}: no column is named by a finding{hint}: expected some of them")
@@ -293,17 +297,13 @@ def read_scores(file: Path, *, findings: tuple[str, ...]) -> Scores:
         say(f"{file}: read are the columns {', '.join(renamed)}")
     table = _without_unread(table, tuple(where.values()))
     image = table.columns[key]
-    listed, count = np.unique(image, return_counts=True)
-    if (count > 1).any():
-        raise ValueError(
-            f"{file}: film {str(listed[count > 1][0])!r} is listed {count.max()} times; expected "
-            "each once: average or remove the repeated rows"
-        )
+    _refuse_twice(table, key)
     score = [table.parse_numbers(name, _parse_score) for name in where.values()]
     return Scores(
         findings=tuple(where),
         image=image,
         score=np.stack(score, axis=1).astype(np.float64),
+        signed=np.stack([_signed(table.columns[name]) for name in where.values()], axis=1),
         left_out=tuple(name for name in columns if name not in {key, *where.values()}),
     )
 
@@ -412,9 +412,20 @@ def _rectangle(file: Path, rows: Sequence[list[str]], lines: Sequence[int]) -> l
     return [[*row, *[""] * (wide - len(row))][:wide] for row in rows]
 
 
-def _finding_columns(columns: Iterable[str], findings: tuple[str, ...]) -> dict[str, str]:
+def _refuse_twice(table: CsvTable, key: str) -> None:
+    """Raise ValueError where a film has several rows, with the line of its second."""
+    names = pd.Series(table.columns[key])
+    for row in np.flatnonzero(names.duplicated())[:1].tolist():
+        raise ValueError(
+            f"{table.file}, line {table.line[row]}: film {names[row]!r} is listed "
+            f"{(names == names[row]).sum()} times; expected each once: average or remove the "
+            "repeated rows"
+        )
+
+
+def _finding_columns(table: CsvTable, findings: tuple[str, ...]) -> dict[str, str]:
     """Return finding -> column, in the order of `findings`."""
-    plain = {name: plain_name(name) for name in columns}
+    plain = {name: plain_name(name) for name in table.columns}
     found = {}
     for finding in findings:
         named = [prefix + finding for prefix in PREFIXES if prefix + finding in plain]
@@ -422,7 +433,8 @@ def _finding_columns(columns: Iterable[str], findings: tuple[str, ...]) -> dict[
         named = named or [name for name, key in plain.items() if key in near]
         if len(named) > 1:
             raise ValueError(
-                f"columns {' and '.join(named)} are one finding's: expected one of them"
+                f"{table.file}: columns {' and '.join(named)} are one finding's: expected one of "
+                "them: rename or remove the others"
             )
         if named:
             found[finding] = named[0]
@@ -440,6 +452,10 @@ def _without_unread(table: CsvTable, scored: tuple[str, ...]) -> CsvTable:
         say(f"{table.file}: {films} left out as unreadable (column {REASON})")
     kept = {name: cells[~unread] for name, cells in table.columns.items()}
     return replace(table, columns=kept, line=table.line[~unread])
+
+
+def _signed(cells: Shaped[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
+    return np.char.endswith(cells.astype(str), "%")
 
 
 def _parse_score(text: str) -> float:

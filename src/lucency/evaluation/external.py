@@ -213,15 +213,21 @@ def _from_probability(scores: Scores, file: Path) -> Float64[np.ndarray, "n k"]:
     return logit(np.clip(scores.score, LEAST, MOST))
 
 
+def share_of_percent(scores: Scores) -> Float64[np.ndarray, "n k"]:
+    """Return scores in percent as shares; those with a percent sign have been made shares."""
+    return np.where(scores.signed, scores.score, scores.score / 100)
+
+
 def _from_percent(scores: Scores, file: Path) -> Float64[np.ndarray, "n k"]:
-    low, high = scores.score.min(initial=0), scores.score.max(initial=0)
+    share = share_of_percent(scores)
+    low, high = 100 * share.min(initial=0), 100 * share.max(initial=0)
     if low < 0 or high > 100:
         raise ValueError(f"{file}: scores go from {low:g} to {high:g}, expected percent, 0 to 100")
-    if high <= 1:
+    if high <= 1 and not scores.signed.any():
         raise ValueError(
             f"{file}: all scores lie between 0 and 1, expected percent: give --scale probability"
         )
-    return logit(np.clip(scores.score / 100, LEAST, MOST))
+    return logit(np.clip(share, LEAST, MOST))
 
 
 def _from_logit(scores: Scores, file: Path) -> Float64[np.ndarray, "n k"]:
