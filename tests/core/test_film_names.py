@@ -17,6 +17,8 @@ MIXED = ["f1.png", "old/f1.png", "deep/er/f2.jpg", "g"]
 SPELLED_OTHERWISE = {
     r"images\f1.png": "images/f1.png",
     " f1.png ": "f1.png",
+    "\u200bf1.png": "f1.png",
+    "images/f1.png": "\ufeff images/f1.png\u00ad",
     "F1.PNG": "f1.png",
     unicodedata.normalize("NFC", "Zoë.png"): unicodedata.normalize("NFD", "Zoë.png"),
     "C:/anna/films/f1.png": "/mnt/other/f1.png",

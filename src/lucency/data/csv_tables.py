@@ -24,7 +24,7 @@ from jaxtyping import Bool, Float64, Int64, Shaped
 
 from lucency.core.manifest import counted, nearest
 from lucency.core.progress import say
-from lucency.core.tables import PICTURE
+from lucency.core.tables import BLANKS, PICTURE
 
 LONGEST = 40  # digits of a whole number, leading zeros counted
 NAMELESS = "Unnamed: "  # and its place: a column without a heading
@@ -67,7 +67,6 @@ ENCODINGS = {  # that are reported
     "utf-32": "the encoding is UTF-32",
     "cp1252": "the text is not UTF-8, read as Windows-1252",
 }
-BLANKS = re.compile(r"^[\s\u200b\u2060\ufeff]+|[\s\u200b\u2060\ufeff]+$")
 CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f]")
 
 
