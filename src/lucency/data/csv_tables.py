@@ -67,6 +67,7 @@ ENCODINGS = {  # that are reported
     "utf-32": "the encoding is UTF-32",
     "cp1252": "the text is not UTF-8, read as Windows-1252",
 }
+APOSTROPHE = re.compile(r"^'(?=[0-9])")
 CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f]")
 
 
@@ -187,15 +188,15 @@ def find_columns(table: CsvTable, *names: str, optional: Sequence[str] = ()) -> 
 
     That is the column called so; else the one whose name differs in capital letters, blanks or
     punctuation alone; else, for the keys of USUAL, one with a usual name. Those that are not called
-    so are reported. Raises ValueError where there is none, or two differ so.
+    so are reported. Raises ValueError where there is none, or two that differ in what they hold.
     """
-    found = {name: _near_column(table, name) for name in (*names, *optional)}
+    option = {name: _option(name) for name in names if name in ("image", "patient")}
+    found = {name: _near_column(table, name, option.get(name, "")) for name in (*names, *optional)}
     for name in names:
-        if not found[name] and name in ("image", "patient"):
+        if not found[name] and name in option:
             raise ValueError(
                 f"{table.file}: no column {name!r}: found {', '.join(table.columns)}"
-                f"{nearest(name, table.columns)}; --{name}-column, or data.{name}_column of a "
-                "protocol, names another"
+                f"{nearest(name, table.columns)}; {option[name]} names another"
             )
     table.require(*(name for name in names if not found[name]))
     guessed = [f"{c!r} as {name}" for name, c in found.items() if c not in ("", name, *OURS)]
@@ -204,20 +205,34 @@ def find_columns(table: CsvTable, *names: str, optional: Sequence[str] = ()) -> 
     return {name: column for name, column in found.items() if column}
 
 
-def _near_column(table: CsvTable, name: str) -> str:
+def columns_meant(table: CsvTable, name: str) -> list[str]:
+    """Return the columns that may be meant by a name; one of several that hold the same."""
+    usual = USUAL.get(name, ())
+    for meant in ((plain_name(name),), usual):
+        near = [column for one in meant for column in table.columns if plain_name(column) == one]
+        own = [column for column in near if name == "image" and column in OURS]
+        if near := own or near:
+            held = {tuple(table.columns[column]): column for column in reversed(near)}
+            return [column for column in near if column in held.values()]
+    return []
+
+
+def _option(name: str) -> str:
+    return f"--{name}-column, or data.{name}_column of a protocol,"
+
+
+def _near_column(table: CsvTable, name: str, option: str) -> str:
     """Return the column that is meant by a name, or nothing."""
     if name in table.columns:
         return name
-    for meant in (plain_name(name), *USUAL.get(name, ())):
-        near = [column for column in table.columns if plain_name(column) == meant]
-        if len(near) > 1:
-            raise ValueError(
-                f"{table.file}: columns {near[0]!r} and {near[1]!r} may both be {name!r}; expected "
-                "one of that name: rename one"
-            )
-        if near:
-            return near[0]
-    return ""
+    near = columns_meant(table, name)
+    if len(near) > 1:
+        remedy = f"{option} names it" if option else "rename one"
+        raise ValueError(
+            f"{table.file}: columns {near[0]!r} and {near[1]!r} may both be {name!r}; expected "
+            f"one of that name: {remedy}"
+        )
+    return near[0] if near else ""
 
 
 def read_text(file: Path, *, expected: str) -> tuple[str, str]:
@@ -257,6 +272,15 @@ def clean_text(text: str) -> str:
     'p001'
     """
     return BLANKS.sub("", unicodedata.normalize("NFC", text))
+
+
+def clean_id(text: str) -> str:
+    """Return a patient's id as `clean_text` does, without the apostrophe that marks text in Excel.
+
+    >>> clean_id("'003"), clean_id("'t Hart")
+    ('003', "'t Hart")
+    """
+    return APOSTROPHE.sub("", clean_text(text))
 
 
 def parse_number(text: str) -> float:
