@@ -168,6 +168,13 @@ WRONG = {
         "line 3: film '000.png' is listed 2",
     ),
     "two names": ("image,Mass\n000.png,0.5\na/000.png,0.4\n", "both name the film '000.png'"),
+    "another suffix": ("image,Mass\n000.jpg,0.5\n", "000.png is labelled, not '000.jpg': write na"),
+    "in a folder": (
+        "image,Mass\nx/007.dcm,1\nx/008.dcm,1\n",
+        "007.png is labelled, not 'x/007.dcm'",
+    ),
+    "a number": ("image,Mass\n7,0.5\n", "007.png is labelled, not '7', which has lost leading z"),
+    "a float": ("image,Mass\n0.0,0.5\n", "000.png is labelled, not '0.0', which has lost leading"),
     "a stranger": ("image,Mass\nxyz.png,0.5\n", "1 of 1 films are not labelled, such as 'xyz.png'"),
 }
 

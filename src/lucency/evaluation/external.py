@@ -24,6 +24,7 @@ from lucency.core.manifest import Manifest, counted
 from lucency.core.predictions import Predictions, load_predictions
 from lucency.core.progress import say
 from lucency.core.tables import join_films
+from lucency.data.absent_films import why_unlabelled
 from lucency.data.csv_tables import Scores, read_scores
 from lucency.evaluation.compare import check_comparable
 from lucency.evaluation.evaluate import TRIVIAL
@@ -102,10 +103,11 @@ def join_labels(
     scores = read_scores(file, findings=films.findings)
     row = join_films(scores.image, films.image, source=str(file))
     if (row < 0).any():
+        strange = scores.image[row < 0]
+        why = why_unlabelled(strange, films.image) or "leave them out, or name their label file"
         raise ValueError(
-            f"{file}: {(row < 0).sum():,} of {len(row):,} films are not labelled, such as "
-            f"{str(scores.image[row < 0][0])!r}: expected all; leave them out, or name their "
-            "label file"
+            f"{file}: {len(strange):,} of {len(row):,} films are not labelled, such as "
+            f"{str(strange[0])!r}: expected all; {why}"
         )
     absent = [name for name in films.findings if name not in scores.findings]
     for name in scores.left_out:
