@@ -17,6 +17,8 @@ MIXED = ["f1.png", "old/f1.png", "deep/er/f2.jpg", "g"]
 SPELLED_OTHERWISE = {
     r"images\f1.png": "images/f1.png",
     " f1.png ": "f1.png",
+    "\u200bf1.png": "f1.png",
+    "images/f1.png": "\ufeff images/f1.png\u00ad",
     "F1.PNG": "f1.png",
     unicodedata.normalize("NFC", "Zoë.png"): unicodedata.normalize("NFD", "Zoë.png"),
     "C:/anna/films/f1.png": "/mnt/other/f1.png",
@@ -37,6 +39,10 @@ def rows(names: list[str], known: list[str]) -> list[int]:
         ([name.removesuffix(".jpg") for name in STUDIES], BELOW),
         (BELOW, [name.removesuffix(".jpg") for name in STUDIES]),
         ([f"mine/{name}" for name in STUDIES], [f"yours/{name}" for name in STUDIES]),
+        (
+            [f"D/films/{name}".upper() for name in STUDIES],
+            [f"C:\\Users\\Eva\\Films\\{name}".replace("/", "\\") for name in STUDIES],
+        ),
     ],
 )
 def test_files_of_one_name_in_folders_of_patients_are_joined(names: list[str], known: list[str]):

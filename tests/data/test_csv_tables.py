@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lucency.data.csv_tables import CsvTable, parse_number, read_csv
+from lucency.data.csv_tables import CsvTable, parse_number, parse_whole, read_csv, read_scores
 
 TABLE = "image,patient,Mass\na.png,Zoë,0\nb.png,Bert,1\n"
 ROWS = {"image": ["a.png", "b.png"], "patient": ["Zoë", "Bert"], "Mass": ["0", "1"]}
@@ -103,3 +103,12 @@ def test_decimal_commas_are_read_where_they_cannot_be_thousands(tmp_path: Path):
         table = read(tmp_path, content)
         with pytest.raises(ValueError, match="line 2, score: found '1,234', a decimal comma or th"):
             table.parse_numbers("score", parse_number)
+
+
+def test_decimal_commas_of_small_numbers_are_read_and_errors_quote_the_file(tmp_path: Path):
+    table = read(tmp_path, b"image;Mass\na;1,23E-05\nb;43,800 %\nc;5,0e-1\nd;2,5%\n")
+    scores = read_scores(table.file, findings=("Mass",)).score[:, 0]
+    assert scores.tolist() == pytest.approx([1.23e-5, 0.438, 0.5, 0.025])
+    table = read(tmp_path, b"image;Mass\na;1,5\n")
+    with pytest.raises(ValueError, match="line 2, Mass: found '1,5', expected a whole number"):
+        table.parse_numbers("Mass", parse_whole)

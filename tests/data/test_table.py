@@ -1,5 +1,6 @@
 """Any CSV table of films, with and without its pictures, and the contract of all sources."""
 
+import re
 from itertools import permutations
 from pathlib import Path
 from typing import get_args
@@ -13,7 +14,7 @@ from lucency.config.sections import Source
 from lucency.core.manifest import Manifest, load_manifest, name_patients, save_manifest
 from lucency.data import csv_tables
 from lucency.data.images import locate_films
-from lucency.data.labels import read_labelled, refuse_alike
+from lucency.data.labels import read_labelled, read_labels, refuse_alike
 from lucency.data.sources import SOURCES
 from lucency.phantom.dataset import write_phantom
 
@@ -88,6 +89,37 @@ def test_columns_of_other_names_are_read_where_evident_and_reported(tmp_path: Pa
         read(tmp_path, TABLE, image_column="scan")
 
 
+@pytest.mark.parametrize(
+    ("head", "column"),
+    [
+        ("image,PatientID,Mass,Edema,MRN,age,view", "patient"),
+        ("image,subject_id,Mass,Edema,pid,age,view", "patient"),
+        ("filename,patient,Mass,Edema,path,age,view", "image"),
+    ],
+)
+def test_two_columns_of_usual_names_are_refused_unless_one_is_named(
+    tmp_path: Path, head: str, column: str
+):
+    text = "\n".join([head, *TABLE.splitlines()[1:]])
+    first, second = (head.split(",")[place] for place in ((0, 4) if column == "image" else (1, 4)))
+    message = f"columns '{first}' and '{second}' may both be '{column}'.*--{column}-column, or data"
+    with pytest.raises(ValueError, match=message):
+        read(tmp_path, text)
+    own = read(tmp_path, TABLE)
+    named = read(tmp_path, text, **{f"{column}_column": first})
+    np.testing.assert_array_equal(named.patient, own.patient)
+    exact = read(tmp_path, text.replace(first, column, 1))
+    np.testing.assert_array_equal(exact.patient, own.patient)
+    assert read_labels(tmp_path / "labels.csv").findings == ("Mass", "Edema")
+
+
+def test_two_columns_of_usual_names_that_hold_the_same_are_one(tmp_path: Path):
+    lines = [f"{line},{line.split(',')[1]}" for line in TABLE.splitlines()[1:]]
+    head = "image,MRN,Mass,Edema,sex,age,view,PatientID"
+    twice = read(tmp_path, "\n".join([head, *lines]))
+    np.testing.assert_array_equal(twice.patient, read(tmp_path, TABLE).patient)
+
+
 @pytest.mark.parametrize("spelling", [" Zoë", "Zoë\u00a0", "\u200bZoë", "Zoe\u0308", "\ufeffZoë "])
 def test_patients_are_compared_in_nfc_without_blanks(tmp_path: Path, spelling: str):
     text = TABLE.replace("1.png,Anna", "1.png,Zoë").replace("2,Anna", f"2,{spelling}")
@@ -98,17 +130,33 @@ def test_patients_are_compared_in_nfc_without_blanks(tmp_path: Path, spelling: s
 
 @pytest.mark.parametrize(
     ("one", "other"),
-    [("p1", "P1"), ("p1", "p01"), ("7", "007"), ("7", "7.0"), ("a-7", "a\u20137"), ("a 7", "a7")],
+    [
+        ("p1", "P1"),
+        ("p1", "p01"),
+        ("7", "007"),
+        ("7", "7.0"),
+        ("a-7", "a\u20137"),
+        ("a 7", "a7"),
+        ("P_000", "P-000"),
+        ("'p1", "p1"),
+    ],
 )
 def test_patients_that_differ_by_a_way_of_writing_are_refused(tmp_path: Path, one: str, other: str):
     text = TABLE.replace("1.png,Anna", f"1.png,{one}").replace("2,Anna", f"2,{other}")
-    message = f"labels.csv, patient: found patients '{one}' and '{other}', which differ in"
+    message = re.escape(f"labels.csv, patient: found patients {one!r} and {other!r}, which differ")
     with pytest.raises(ValueError, match=message):
         read(tmp_path, text)
     nih = "Image Index,Finding Labels,Follow-up #,Patient ID\na.png,Mass,0,{}\nb.png,Mass,0,{}\n"
     (tmp_path / "nih.csv").write_text(nih.format(one, other))
     with pytest.raises(ValueError, match=r"nih.csv, Patient ID: found patients"):
         read_labelled(tmp_path / "nih.csv")
+
+
+def test_excels_apostrophe_is_no_part_of_a_patient(tmp_path: Path):
+    text = TABLE.replace("1.png,Anna", "1.png,'003").replace("2,Anna", "2,003")
+    films = read(tmp_path, text)
+    assert films.patient[0] == films.patient[2]
+    assert films.patient_id[0] == "003"
 
 
 def test_hexadecimal_patients_of_one_length_are_other_patients(tmp_path: Path):

@@ -92,7 +92,15 @@ def test_percent_is_read_where_it_is_written_and_never_called_logits(tmp_path: P
     signed = (100 * table).map("{:.9f} %".format).reset_index()
     signed.to_csv(tmp_path / "signed.csv", index=False)
     (100 * table).reset_index().to_csv(tmp_path / "plain.csv", index=False, sep=";", decimal=",")
-    for name, scale in {"signed.csv": "probability", "plain.csv": "percent"}.items():
+    signed.assign(prob_Mass=100 * table["prob_Mass"].to_numpy()).to_csv(
+        tmp_path / "partly.csv", index=False
+    )
+    for name, scale in [
+        ("signed.csv", "probability"),
+        ("signed.csv", "percent"),
+        ("partly.csv", "percent"),
+        ("plain.csv", "percent"),
+    ]:
         other = _evaluated(tmp_path, name, scale=scale)
         np.testing.assert_allclose(own["value"], other["value"], atol=1e-6, equal_nan=True)
     with pytest.raises(ValueError, match="give --scale percent") as refusal:
@@ -155,8 +163,18 @@ WRONG = {
     "no finding": ("image,Masss\n000.png,0.5\n", "no column is named by a finding.*'Mass'"),
     "a word": ("image,Mass\n000.png,high\n", "line 2, Mass: found 'high'"),
     "nothing": ("image,Mass\n000.png,\n", "expected a finite number"),
-    "a film twice": ("image,Mass\n000.png,0.5\n000.png,0.4\n", "'000.png' is listed 2 times"),
+    "a film twice": (
+        "image,Mass\n000.png,0.5\n000.png,0.4\n",
+        "line 3: film '000.png' is listed 2",
+    ),
     "two names": ("image,Mass\n000.png,0.5\na/000.png,0.4\n", "both name the film '000.png'"),
+    "another suffix": ("image,Mass\n000.jpg,0.5\n", "000.png is labelled, not '000.jpg': write na"),
+    "in a folder": (
+        "image,Mass\nx/007.dcm,1\nx/008.dcm,1\n",
+        "007.png is labelled, not 'x/007.dcm'",
+    ),
+    "a number": ("image,Mass\n7,0.5\n", "007.png is labelled, not '7', which has lost leading z"),
+    "a float": ("image,Mass\n0.0,0.5\n", "000.png is labelled, not '0.0', which has lost leading"),
     "a stranger": ("image,Mass\nxyz.png,0.5\n", "1 of 1 films are not labelled, such as 'xyz.png'"),
 }
 
@@ -197,5 +215,5 @@ def test_two_columns_of_one_finding_are_refused(tmp_path: Path):
     write(tmp_path)
     table = pd.read_csv(tmp_path / "scores.csv")
     table.assign(Mass=table["prob_Mass"]).to_csv(tmp_path / "twice.csv", index=False)
-    with pytest.raises(ValueError, match="columns Mass and prob_Mass are one finding's"):
+    with pytest.raises(ValueError, match=r"twice.csv: columns Mass and prob_Mass are one f"):
         _evaluated(tmp_path, "twice.csv")

@@ -29,6 +29,8 @@ Rows = dict[str, tuple[int, ...]]  # the first two rows of each key
 NIH_NAME = re.compile(r"(?:.*[/\\])?([0-9]{8}_[0-9]{3})(?:\.\w+)?")
 PICTURE = r"\.(?:png|jpe?g|jp2|bmp|gif|webp|tiff?|dcm|dicom|npy)"
 FILM_SUFFIX = re.compile(f"{PICTURE}$", re.IGNORECASE)
+INVISIBLE = r"[\s\u00ad\u200b-\u200f\u2060\ufeff]+"  # blanks, and what no one sees
+BLANKS = re.compile(f"^{INVISIBLE}|{INVISIBLE}$")  # around a text
 NO_SUFFIX = "\0"  # ends a path that has lost its suffix
 NOWHERE = -1  # the row of a film that fits none
 
@@ -137,10 +139,10 @@ def match_films(
 
     A film is named by its path. The same path comes first, else the film with the longest end in
     common: one path must be the end of the other. A suffix may be absent from either. Letters count
-    as they are, then in any case. The kind of slash, the Unicode form and blanks around a name
-    never count. Where nothing fits, all films may lie below another folder than the known ones. A
-    match in spite of the spelling is reported; `source` is what names the films. Raises ValueError
-    where a name fits several films and none better.
+    as they are, then in any case. The kind of slash, the Unicode form, and blanks and invisible
+    characters around a name never count. Where nothing fits, all films may lie below another folder
+    than the known ones. A match in spite of the spelling is reported; `source` is what names the
+    films. Raises ValueError where a name fits several films and none better.
     """
     fits = fitting_films(image, known)
     for name, rows in zip(image.tolist(), fits, strict=True):
@@ -194,7 +196,7 @@ def film_stem(name: str) -> str:
 
 
 def _path_of(name: object) -> str:
-    path = unicodedata.normalize("NFC", str(name)).strip().replace("\\", "/")
+    path = BLANKS.sub("", unicodedata.normalize("NFC", str(name))).replace("\\", "/")
     return path.removeprefix("./").lstrip("/")
 
 
@@ -244,13 +246,14 @@ def _below_another_folder(
     nowhere = np.full(len(image), NOWHERE, dtype=np.int64)
     if len(known) < 2 or not len(image):
         return nowhere
-    paths = [[_path_of(name) for name in names] for names in (image, known)]
-    own, other = (commonpath([path.rpartition("/")[0] for path in each]) for each in paths)
-    whole = _rows([[path.removeprefix(f"{other}/")] for path in paths[1]])
-    for drop in range(1, len(own.split("/")) + 1) if own and other else ():
-        rows = [_of(path.split("/", drop)[-1], whole) for path in paths[0]]
-        if {len(one) for one in rows} == {1} and len(set(rows)) == len(set(image.tolist())):
-            return np.array(rows, dtype=np.int64)[:, 0]
+    for fold in (str, str.casefold):
+        paths = [[fold(_path_of(name)) for name in names] for names in (image, known)]
+        own, other = (commonpath([path.rpartition("/")[0] for path in each]) for each in paths)
+        whole = _rows([[path.removeprefix(f"{other}/")] for path in paths[1]])
+        for drop in range(1, len(own.split("/")) + 1) if own and other else ():
+            rows = [_of(path.split("/", drop)[-1], whole) for path in paths[0]]
+            if {len(one) for one in rows} == {1} and len(set(rows)) == len(set(image.tolist())):
+                return np.array(rows, dtype=np.int64)[:, 0]
     return nowhere
 
 
@@ -270,7 +273,7 @@ def _say_spelling(
 SPELLINGS: dict[str, Callable[[str], str]] = {  # what does not count in a name, one after another
     "": str,
     "backslashes": lambda name: name.replace("\\", "/"),
-    "blanks": str.strip,
+    "blanks": lambda name: BLANKS.sub("", name),
     "the Unicode form (NFC, NFD)": lambda name: unicodedata.normalize("NFC", name),
     "capitals": str.casefold,
 }

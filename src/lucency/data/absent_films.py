@@ -1,4 +1,4 @@
-"""Why films are not found below a folder: what lies there in their place.
+"""Why films are not found, below a folder or among labels: what is there in their place.
 
 Letters in shapes: n films, m files.
 """
@@ -51,11 +51,24 @@ def why_absent(image: Shaped[np.ndarray, " n"], files: Files, root: Path) -> str
     """
     image = image[:: -(-len(image) // LOOKED_AT)]
     causes = _of_numbers(image, files) | _of_another_kind(image, files, root)
-    kinds = Counter(kind for kind, _ in causes.values())
-    for kind, count in kinds.most_common(1):
-        first = next(text for one, text in causes.values() if one == kind)
-        return f"{first}; the same with {count:,} of {counted(len(image), 'film')} looked at"
-    return ""
+    return _most(causes, image)
+
+
+def why_unlabelled(image: Shaped[np.ndarray, " n"], labelled: Shaped[np.ndarray, " m"]) -> str:
+    """Return how most of these names differ from those of labelled films, with an example.
+
+    "" where no labelled film is like one of them. Suffix, leading zeros and rounded numbers are
+    distinguished; of many names LOOKED_AT count.
+    """
+    image = image[:: -(-len(image) // LOOKED_AT)]
+    causes = _of_numbers(image, labelled, there="is labelled, not")
+    stems = np.array([_without_suffix(str(name)) for name in labelled.tolist()], dtype=object)
+    plain = np.array([_without_suffix(str(name)) for name in image.tolist()], dtype=object)
+    for name, fit in zip(image.tolist(), fitting_films(plain, stems), strict=True):
+        if fit:
+            remedy = "write names without suffix, or with that of the labels"
+            causes[name] = ("suffix", f"{labelled[fit[0]]} is labelled, not {name!r}: {remedy}")
+    return _most(causes, image)
 
 
 def what_is_there(name: str, files: Files, root: Path) -> str:
@@ -72,6 +85,15 @@ def what_is_there(name: str, files: Files, root: Path) -> str:
     for file in [file for file in packed if ".csv" not in file][:1]:
         return f"no film lies there, but {file}: unpack it"
     return "no PNG or JPEG lies there"
+
+
+def _most(causes: dict[str, tuple[str, str]], image: Shaped[np.ndarray, " n"]) -> str:
+    """Return the sentence of the commonest kind, and how many films are of it."""
+    kinds = Counter(kind for kind, _ in causes.values())
+    for kind, count in kinds.most_common(1):
+        first = next(text for one, text in causes.values() if one == kind)
+        return f"{first}; the same with {count:,} of {counted(len(image), 'film')} looked at"
+    return ""
 
 
 def _of_another_kind(
@@ -92,7 +114,9 @@ def _of_another_kind(
     return causes
 
 
-def _of_numbers(image: Shaped[np.ndarray, " n"], files: Files) -> dict[str, tuple[str, str]]:
+def _of_numbers(
+    image: Shaped[np.ndarray, " n"], files: Files, *, there: str = "lies there for"
+) -> dict[str, tuple[str, str]]:
     """Return film -> kind and sentence, of films whose names were taken for numbers."""
     remedy = "save that column as text"
     plain, stems = (
@@ -105,7 +129,7 @@ def _of_numbers(image: Shaped[np.ndarray, " n"], files: Files) -> dict[str, tupl
             causes[name] = ("rounded", f"{name!r} is a number that was rounded: {remedy}")
         elif fit:
             file = files[fit[0]]
-            text = f"{file} lies there for {name!r}, which has lost leading zeros: {remedy}"
+            text = f"{file} {there} {name!r}, which has lost leading zeros: {remedy}"
             causes[name] = ("zeros", text)
     return causes
 

@@ -12,7 +12,7 @@ import re
 import unicodedata
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -20,11 +20,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float64, Int64, Shaped
+from jaxtyping import Bool, Float64, Int64, Shaped
 
 from lucency.core.manifest import counted, nearest
 from lucency.core.progress import say
-from lucency.core.tables import PICTURE
+from lucency.core.tables import BLANKS, PICTURE
 
 LONGEST = 40  # digits of a whole number, leading zeros counted
 NAMELESS = "Unnamed: "  # and its place: a column without a heading
@@ -56,7 +56,7 @@ MARKS = {  # bytes at a file's head -> its encoding
     b"\xff\xfe": "utf-16",
     b"\xfe\xff": "utf-16",
 }
-DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+%?")
+DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+(?:E[+-]?\d+)?\s*%?", re.IGNORECASE)
 THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")  # or a decimal comma
 EXCEL_SEPARATOR = re.compile(r"\ufeff?\"?sep=([,;\t|])\"?(?:\r\n|\r|\n)")
 PAGES = (b"<!doctype", b"<html", b"<table", b"<?xml")
@@ -67,7 +67,7 @@ ENCODINGS = {  # that are reported
     "utf-32": "the encoding is UTF-32",
     "cp1252": "the text is not UTF-8, read as Windows-1252",
 }
-BLANKS = re.compile(r"^[\s\u200b\u2060\ufeff]+|[\s\u200b\u2060\ufeff]+$")
+APOSTROPHE = re.compile(r"^'(?=[0-9])")
 CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f]")
 
 
@@ -108,7 +108,15 @@ class CsvTable:
 
     def parse_numbers(self, name: str, parse: Callable[[str], Any]) -> Shaped[np.ndarray, " n *k"]:
         """Return what `parse` does of cells with numbers, decimal commas made points."""
-        return self.parse(name, lambda text: parse(self._with_point(text)))
+
+        def parse_point(text: str) -> Any:
+            point = self._with_point(text)
+            try:
+                return parse(point)
+            except ValueError as error:
+                raise ValueError(str(error).replace(repr(point), repr(text))) from error
+
+        return self.parse(name, parse_point)
 
     def _with_point(self, text: str) -> str:
         if not DECIMAL_COMMA.fullmatch(text):
@@ -120,11 +128,15 @@ class CsvTable:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scores:
-    """External predictions: one score a film and finding; the names of the columns left out."""
+    """External predictions: one score a film and finding; the names of the columns left out.
+
+    `signed` are the scores that are written with a percent sign; they are shares.
+    """
 
     findings: tuple[str, ...]
     image: Shaped[np.ndarray, " n"]
     score: Float64[np.ndarray, "n k"]
+    signed: Bool[np.ndarray, "n k"]
     left_out: tuple[str, ...]
 
 
@@ -176,15 +188,15 @@ def find_columns(table: CsvTable, *names: str, optional: Sequence[str] = ()) -> 
 
     That is the column called so; else the one whose name differs in capital letters, blanks or
     punctuation alone; else, for the keys of USUAL, one with a usual name. Those that are not called
-    so are reported. Raises ValueError where there is none, or two differ so.
+    so are reported. Raises ValueError where there is none, or two that differ in what they hold.
     """
-    found = {name: _near_column(table, name) for name in (*names, *optional)}
+    option = {name: _option(name) for name in names if name in ("image", "patient")}
+    found = {name: _near_column(table, name, option.get(name, "")) for name in (*names, *optional)}
     for name in names:
-        if not found[name] and name in ("image", "patient"):
+        if not found[name] and name in option:
             raise ValueError(
                 f"{table.file}: no column {name!r}: found {', '.join(table.columns)}"
-                f"{nearest(name, table.columns)}; --{name}-column, or data.{name}_column of a "
-                "protocol, names another"
+                f"{nearest(name, table.columns)}; {option[name]} names another"
             )
     table.require(*(name for name in names if not found[name]))
     guessed = [f"{c!r} as {name}" for name, c in found.items() if c not in ("", name, *OURS)]
@@ -193,20 +205,34 @@ def find_columns(table: CsvTable, *names: str, optional: Sequence[str] = ()) -> 
     return {name: column for name, column in found.items() if column}
 
 
-def _near_column(table: CsvTable, name: str) -> str:
+def columns_meant(table: CsvTable, name: str) -> list[str]:
+    """Return the columns that may be meant by a name; one of several that hold the same."""
+    usual = USUAL.get(name, ())
+    for meant in ((plain_name(name),), usual):
+        near = [column for one in meant for column in table.columns if plain_name(column) == one]
+        own = [column for column in near if name == "image" and column in OURS]
+        if near := own or near:
+            held = {tuple(table.columns[column]): column for column in reversed(near)}
+            return [column for column in near if column in held.values()]
+    return []
+
+
+def _option(name: str) -> str:
+    return f"--{name}-column, or data.{name}_column of a protocol,"
+
+
+def _near_column(table: CsvTable, name: str, option: str) -> str:
     """Return the column that is meant by a name, or nothing."""
     if name in table.columns:
         return name
-    for meant in (plain_name(name), *USUAL.get(name, ())):
-        near = [column for column in table.columns if plain_name(column) == meant]
-        if len(near) > 1:
-            raise ValueError(
-                f"{table.file}: columns {near[0]!r} and {near[1]!r} may both be {name!r}; expected "
-                "one of that name: rename one"
-            )
-        if near:
-            return near[0]
-    return ""
+    near = columns_meant(table, name)
+    if len(near) > 1:
+        remedy = f"{option} names it" if option else "rename one"
+        raise ValueError(
+            f"{table.file}: columns {near[0]!r} and {near[1]!r} may both be {name!r}; expected "
+            f"one of that name: {remedy}"
+        )
+    return near[0] if near else ""
 
 
 def read_text(file: Path, *, expected: str) -> tuple[str, str]:
@@ -248,6 +274,15 @@ def clean_text(text: str) -> str:
     return BLANKS.sub("", unicodedata.normalize("NFC", text))
 
 
+def clean_id(text: str) -> str:
+    """Return a patient's id as `clean_text` does, without the apostrophe that marks text in Excel.
+
+    >>> clean_id("'003"), clean_id("'t Hart")
+    ('003', "'t Hart")
+    """
+    return APOSTROPHE.sub("", clean_text(text))
+
+
 def parse_number(text: str) -> float:
     """Return a number, NaN for an empty cell."""
     try:
@@ -277,7 +312,7 @@ def read_scores(file: Path, *, findings: tuple[str, ...]) -> Scores:
     key = find_columns(table, optional=("image",)).get("image", "")
     if not key:
         raise ValueError(f"{file}: found {', '.join(columns)}; expected a column 'image' of names")
-    where = _finding_columns(columns, findings)
+    where = _finding_columns(table, findings)
     if not where:
         hint = next((nearest(name, findings) for name in columns if nearest(name, findings)), "")
         raise ValueError(f"{file}: no column is named by a finding{hint}: expected some of them")
@@ -285,17 +320,13 @@ def read_scores(file: Path, *, findings: tuple[str, ...]) -> Scores:
         say(f"{file}: read are the columns {', '.join(renamed)}")
     table = _without_unread(table, tuple(where.values()))
     image = table.columns[key]
-    listed, count = np.unique(image, return_counts=True)
-    if (count > 1).any():
-        raise ValueError(
-            f"{file}: film {str(listed[count > 1][0])!r} is listed {count.max()} times; expected "
-            "each once: average or remove the repeated rows"
-        )
+    _refuse_twice(table, key)
     score = [table.parse_numbers(name, _parse_score) for name in where.values()]
     return Scores(
         findings=tuple(where),
         image=image,
         score=np.stack(score, axis=1).astype(np.float64),
+        signed=np.stack([_signed(table.columns[name]) for name in where.values()], axis=1),
         left_out=tuple(name for name in columns if name not in {key, *where.values()}),
     )
 
@@ -404,9 +435,20 @@ def _rectangle(file: Path, rows: Sequence[list[str]], lines: Sequence[int]) -> l
     return [[*row, *[""] * (wide - len(row))][:wide] for row in rows]
 
 
-def _finding_columns(columns: Iterable[str], findings: tuple[str, ...]) -> dict[str, str]:
+def _refuse_twice(table: CsvTable, key: str) -> None:
+    """Raise ValueError where a film has several rows, with the line of its second."""
+    names = pd.Series(table.columns[key])
+    for row in np.flatnonzero(names.duplicated())[:1].tolist():
+        raise ValueError(
+            f"{table.file}, line {table.line[row]}: film {names[row]!r} is listed "
+            f"{(names == names[row]).sum()} times; expected each once: average or remove the "
+            "repeated rows"
+        )
+
+
+def _finding_columns(table: CsvTable, findings: tuple[str, ...]) -> dict[str, str]:
     """Return finding -> column, in the order of `findings`."""
-    plain = {name: plain_name(name) for name in columns}
+    plain = {name: plain_name(name) for name in table.columns}
     found = {}
     for finding in findings:
         named = [prefix + finding for prefix in PREFIXES if prefix + finding in plain]
@@ -414,7 +456,8 @@ def _finding_columns(columns: Iterable[str], findings: tuple[str, ...]) -> dict[
         named = named or [name for name, key in plain.items() if key in near]
         if len(named) > 1:
             raise ValueError(
-                f"columns {' and '.join(named)} are one finding's: expected one of them"
+                f"{table.file}: columns {' and '.join(named)} are one finding's: expected one of "
+                "them: rename or remove the others"
             )
         if named:
             found[finding] = named[0]
@@ -432,6 +475,10 @@ def _without_unread(table: CsvTable, scored: tuple[str, ...]) -> CsvTable:
         say(f"{table.file}: {films} left out as unreadable (column {REASON})")
     kept = {name: cells[~unread] for name, cells in table.columns.items()}
     return replace(table, columns=kept, line=table.line[~unread])
+
+
+def _signed(cells: Shaped[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
+    return np.char.endswith(cells.astype(str), "%")
 
 
 def _parse_score(text: str) -> float:

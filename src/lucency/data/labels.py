@@ -37,7 +37,8 @@ from lucency.data.csv_tables import (
     NAMELESS,
     USUAL,
     CsvTable,
-    clean_text,
+    clean_id,
+    columns_meant,
     find_columns,
     parse_number,
     parse_whole,
@@ -57,7 +58,7 @@ REQUIRED = ("Image Index", LABEL_COLUMN, "Follow-up #", "Patient ID")
 UNPUBLISHED = "not a published version"
 PLAIN_NUMBER = re.compile(r"0|[1-9][0-9]{0,17}")
 SHORTENED = re.compile(r"[0-9](?:[.,][0-9]+)?[Ee]\+[0-9]+")  # by a spreadsheet: 1.23E+11
-DASHES = str.maketrans(dict.fromkeys("\u2010\u2011\u2012\u2013\u2212", "-"))
+DASHES = str.maketrans(dict.fromkeys("\u2010\u2011\u2012\u2013\u2212_", "-"))
 UNCERTAIN = -1  # of CheXpert's labels
 Columns = Mapping[str, str]  # image_column and patient_column, as `data` of a protocol has them
 USUAL_COLUMNS: Columns = {"image_column": "image", "patient_column": "patient"}
@@ -304,7 +305,8 @@ def _refuse_named(file: Path, named: Columns, *, own: Columns) -> None:
 
 def _refuse_repeated(table: CsvTable, column: str = "") -> None:
     """Raise ValueError where an image is listed twice; without a column, that of images if any."""
-    column = column or find_columns(table, optional=("image",)).get("image", "")
+    if not column and ("image" in table.columns or len(columns_meant(table, "image")) == 1):
+        column = find_columns(table, optional=("image",))["image"]
     if not column:
         say(f"{table.file}: no column of image names is evident: repeated films are not seen")
         return
@@ -400,15 +402,16 @@ def _patients(
 def refuse_alike(patients: Iterable[str], *, where: str) -> None:
     """Raise ValueError where two of these patients' names differ in a way of writing alone.
 
-    That is capital letters, leading zeros, .0 at the end, kinds of dash, and blanks: two patients
-    of one such name would train and test on one patient's films. Names of one length, such as
+    That is capital letters, leading zeros, .0 at the end, kinds of dash (an underscore is one), an
+    apostrophe before it, and blanks: two patients of one such name would train and test on one
+    patient's films. Names of one length, such as
     hexadecimal digits, have lost no zeros.
     """
     seen = dict[str, str]()  # plain form -> name
     lengths = dict[str, dict[int, str]]()  # plain form without zeros -> length -> name
     for name in patients:
         plain = unicodedata.normalize("NFKC", name).casefold().translate(DASHES)
-        plain = re.sub(r"\s", "", plain)
+        plain = re.sub(r"\s|^'", "", plain)
         key = re.sub(r"^([0-9]+)[.,]0+$", r"\1", plain)
         key = re.sub(r"(?<![0-9])0+(?=[0-9])", "", key)
         alike = lengths.setdefault(key, {})
@@ -417,14 +420,15 @@ def refuse_alike(patients: Iterable[str], *, where: str) -> None:
             if other != name:
                 raise ValueError(
                     f"{where}: found patients {other!r} and {name!r}, which differ in capital "
-                    "letters, leading zeros, .0, dashes or blanks alone; expected one way of "
-                    "writing for each patient: films of one patient belong together"
+                    "letters, leading zeros, .0, apostrophe, dash, underscore or blanks alone; "
+                    "expected one way of writing for each patient: films of one patient belong "
+                    "together"
                 )
         seen[plain] = alike[len(plain)] = name
 
 
 def _parse_patient(text: str) -> str:
-    name = clean_text(text)
+    name = clean_id(text)
     if name.casefold() in MISSING:
         raise ValueError(
             f"found {name or 'nothing'}, expected a patient: films of one patient belong together"

@@ -24,6 +24,7 @@ from lucency.core.manifest import Manifest, counted
 from lucency.core.predictions import Predictions, load_predictions
 from lucency.core.progress import say
 from lucency.core.tables import join_films
+from lucency.data.absent_films import why_unlabelled
 from lucency.data.csv_tables import Scores, read_scores
 from lucency.evaluation.compare import check_comparable
 from lucency.evaluation.evaluate import TRIVIAL
@@ -102,10 +103,11 @@ def join_labels(
     scores = read_scores(file, findings=films.findings)
     row = join_films(scores.image, films.image, source=str(file))
     if (row < 0).any():
+        strange = scores.image[row < 0]
+        why = why_unlabelled(strange, films.image) or "leave them out, or name their label file"
         raise ValueError(
-            f"{file}: {(row < 0).sum():,} of {len(row):,} films are not labelled, such as "
-            f"{str(scores.image[row < 0][0])!r}: expected all; leave them out, or name their "
-            "label file"
+            f"{file}: {len(strange):,} of {len(row):,} films are not labelled, such as "
+            f"{str(strange[0])!r}: expected all; {why}"
         )
     absent = [name for name in films.findings if name not in scores.findings]
     for name in scores.left_out:
@@ -213,15 +215,21 @@ def _from_probability(scores: Scores, file: Path) -> Float64[np.ndarray, "n k"]:
     return logit(np.clip(scores.score, LEAST, MOST))
 
 
+def share_of_percent(scores: Scores) -> Float64[np.ndarray, "n k"]:
+    """Return scores in percent as shares; those with a percent sign have been made shares."""
+    return np.where(scores.signed, scores.score, scores.score / 100)
+
+
 def _from_percent(scores: Scores, file: Path) -> Float64[np.ndarray, "n k"]:
-    low, high = scores.score.min(initial=0), scores.score.max(initial=0)
+    share = share_of_percent(scores)
+    low, high = 100 * share.min(initial=0), 100 * share.max(initial=0)
     if low < 0 or high > 100:
         raise ValueError(f"{file}: scores go from {low:g} to {high:g}, expected percent, 0 to 100")
-    if high <= 1:
+    if high <= 1 and not scores.signed.any():
         raise ValueError(
             f"{file}: all scores lie between 0 and 1, expected percent: give --scale probability"
         )
-    return logit(np.clip(scores.score / 100, LEAST, MOST))
+    return logit(np.clip(share, LEAST, MOST))
 
 
 def _from_logit(scores: Scores, file: Path) -> Float64[np.ndarray, "n k"]:

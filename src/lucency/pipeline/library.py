@@ -20,7 +20,7 @@ from lucency.core.manifest import Manifest, Preparation, Prepared, counted, empt
 from lucency.core.plan import only_tests
 from lucency.core.predictions import Predictions, load_predictions
 from lucency.core.progress import say
-from lucency.data.csv_tables import clean_text
+from lucency.data.csv_tables import clean_id
 from lucency.data.images import films_below
 from lucency.data.labels import refuse_alike
 from lucency.evaluation.evaluate import evaluate as evaluate_predictions
@@ -403,7 +403,7 @@ def _labelled(manifest: Manifest, findings: tuple[str, ...]) -> Manifest:
 
 def _owners(patient: np.ndarray) -> np.ndarray:
     """Return a number for each film's patient, -1 where it is missing."""
-    cleaned = pd.Series([clean_text(p) if isinstance(p, str) else p for p in patient.tolist()])
+    cleaned = pd.Series([clean_id(p) if isinstance(p, str) else p for p in patient.tolist()])
     refuse_alike([str(one) for one in cleaned.dropna().unique()], where="patient")
     return pd.factorize(cleaned)[0]
 

@@ -24,7 +24,7 @@ from lucency.core.tables import film_names
 from lucency.data.labels import USUAL_COLUMNS, Columns, read_labelled
 from lucency.evaluation.bootstrap import Weights, all_and_resampled, mean_over_findings
 from lucency.evaluation.evaluate import COLUMNS
-from lucency.evaluation.external import UNKNOWN_SPLIT, join_labels
+from lucency.evaluation.external import UNKNOWN_SPLIT, join_labels, share_of_percent
 from lucency.evaluation.metrics import auc
 
 RESAMPLES, SEED = 200, 0  # of the patients of unverified predictions
@@ -180,7 +180,7 @@ def unverified_table(
     films = read_labelled(labels, **columns)
     scores, about = join_labels(file, films, scale=scale, part="test")
     probability = expit(scores.score) if scale == "logit" else scores.score
-    probability = probability / 100 if scale == "percent" else probability
+    probability = share_of_percent(scores) if scale == "percent" else probability
     return UnverifiedPredictions(**about, probability=probability)
 
 
