@@ -321,17 +321,28 @@ def _stated(table: CsvTable, where: Mapping[str, str]) -> Float32[np.ndarray, "n
 
 
 def _refuse_contradiction(table: CsvTable, where: Mapping[str, str], label: np.ndarray) -> None:
-    """Raise ValueError where a film has a finding, and No Finding by its own column."""
+    """Raise ValueError where a film has a finding, and No Finding by its own column.
+
+    Films of No Finding whose findings are empty are reported: they count as not stated.
+    """
     normal = next((name for name in table.columns if plain_name(name) == "nofinding"), "")
     if not normal:
         return
     findings = [plain_name(name) not in ("nofinding", NOT_A_PATHOLOGY) for name in where]
-    both = (label == 1) & np.array(findings) & (table.parse(normal, _code) == 1)[:, None]
+    without = table.parse(normal, _code) == 1
+    both = (label == 1) & np.array(findings) & without[:, None]
     if both.any():
         row, place = np.argwhere(both)[0]
         raise ValueError(
             f"{table.file}, line {table.line[row]}: {normal} is 1 beside {list(where)[place]}; "
             f"expected one of them ({counted(both.any(axis=1).sum(), 'row')} so)"
+        )
+    empty = np.isnan(label[:, findings]).any(axis=1) & without
+    if empty.any() and NO_FINDING not in where:
+        say(
+            f"{table.file}: {counted(empty.sum(), 'film', 'is/are')} marked {normal} with empty "
+            "findings: these, and No Finding of such films, count as not stated; write 0 where a "
+            "finding is absent"
         )
 
 
