@@ -72,6 +72,14 @@ def test_ages_are_read_as_programs_write_them(tmp_path: Path, text: str, years: 
     assert films.facts["age"][0] == pytest.approx(years, nan_ok=True)
 
 
+def test_sex_and_view_are_one_group_however_they_are_spelled(tmp_path: Path):
+    rows = ["M,PA", "male,pa", "m,Pa", "FEMALE,ap", "f,AP", "O,Lateral", ",", "weiblich,LL"]
+    table = "".join(f"{k}.png,{k},1,0,{row}\n" for k, row in enumerate(rows))
+    facts = read(tmp_path, f"image,patient,Mass,Edema,Gender,View\n{table}").facts
+    assert facts["sex"].tolist() == ["M", "M", "M", "F", "F", "O", "", "weiblich"]
+    assert facts["view"].tolist() == ["PA", "PA", "PA", "AP", "AP", "LATERAL", "", "LL"]
+
+
 def test_columns_of_other_names_are_read_where_evident_and_reported(tmp_path: Path, capsys):
     head = "Path,Patient ID,MASS,edema,Gender,AGE,View Position"
     films = read(tmp_path, "\n".join([head, *TABLE.splitlines()[1:]]))

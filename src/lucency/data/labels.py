@@ -160,9 +160,9 @@ def films_of_table(
     """Return the films of a table of labels: one a row, none left out.
 
     Columns are found as `find_columns` does. An empty label is NaN, not stated. Facts: the columns
-    age (years), sex and view where the table has them; path, which is empty. Raises ValueError for
-    an absent column, for a label that is not 0, 1 or empty or contradicts No Finding, and for an
-    image that is listed twice.
+    age (years), sex (M, F, or as it is written) and view (in capitals) where the table has them;
+    path, which is empty. Raises ValueError for an absent column, for a label that is not 0, 1 or
+    empty or contradicts No Finding, and for an image that is listed twice.
     """
     names = (image_column, patient_column, *findings)
     where = find_columns(table, *names, optional=("age", "sex", "view"))
@@ -170,7 +170,11 @@ def films_of_table(
     films = len(image)
     _refuse_repeated(table, where[image_column])
     patient, facts = _patients(table, where[patient_column])
-    facts |= {name: table.columns[where[name]] for name in ("sex", "view") if name in where}
+    facts |= {
+        name: table.parse(where[name], fold)
+        for name, fold in {"sex": _parse_sex, "view": str.upper}.items()
+        if name in where
+    }
     if "age" in where:
         facts["age"] = table.parse_numbers(where["age"], _parse_years)
     return Manifest(
@@ -278,6 +282,11 @@ def _parse_years(text: str) -> float:
         raise ValueError(f"found {text!r}, expected an age such as 58, 058Y, 011M or 90+")
     years = float(parts[2]) / _UNITS[parts[3][:1].casefold()]
     return years + (parts[1] == ">")  # of whole years: above 89 is 90
+
+
+def _parse_sex(text: str) -> str:
+    """Return M or F for m, male, f and female in any letters, other text as it is."""
+    return {"m": "M", "male": "M", "f": "F", "female": "F"}.get(text.casefold(), text)
 
 
 def _refuse_named(file: Path, named: Columns, *, own: Columns) -> None:
@@ -493,8 +502,8 @@ def _named(about: Path) -> tuple[str, ...]:
 _UNITS = {"": 1.0, "y": 1.0, "m": 12.0, "w": 365.25 / 7, "d": 365.25}  # in a year
 _FACTS = {
     "Patient Age": ("age", _parse_years),
-    "Patient Gender": ("sex", str),
-    "View Position": ("view", str),
+    "Patient Gender": ("sex", _parse_sex),
+    "View Position": ("view", str.upper),
     "Follow-up #": ("follow_up", parse_whole),
     "OriginalImage[Width": ("width", parse_whole),
     "Height]": ("height", parse_whole),
