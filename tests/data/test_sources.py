@@ -61,6 +61,17 @@ def test_a_name_that_looks_like_a_copy_s_is_refused(tmp_path: Path):
         read(source, tmp_path)
 
 
+@pytest.mark.parametrize("heading", ["image,patient,oddity\n", "Image Index;why\r\n\r\n"])
+def test_a_list_of_a_heading_alone_excludes_nothing(tmp_path: Path, capsys, heading: str):
+    (tmp_path / "quality.csv").write_text(heading)
+    source = place(tmp_path / "films", exclude=str(tmp_path / "quality.csv"))
+    assert len(read(source, tmp_path)) == 2
+    assert "quality.csv: no film, for the table has no rows" in capsys.readouterr().err
+    (tmp_path / "quality.csv").write_text("why\n")
+    with pytest.raises(ValueError, match=r"quality\.csv"):
+        read(source, tmp_path / "other")
+
+
 @pytest.mark.parametrize("root", ["", "absent"])
 def test_a_root_that_is_no_folder_is_refused(tmp_path: Path, root: str):
     with pytest.raises(ValueError, match=f"data.root is '{root}', which is no folder"):
