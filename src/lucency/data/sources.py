@@ -199,9 +199,13 @@ def _listed(place: Source, findings: tuple[str, ...]) -> Manifest:
     if not Path(place.labels).is_absolute():
         _root(place)
     films = SOURCES[place.source](place, findings=findings)
-    if marked := [name for name in films.image.tolist() if COPY_MARK in name]:
+    names = enumerate(films.image.tolist(), start=1)
+    if marked := [(row, name) for row, name in names if COPY_MARK in name]:
+        row, name = marked[0]
         raise ValueError(
-            f"film {marked[0]!r}: {COPY_MARK!r} marks the copies of a film: expected names without"
+            f"{Path(place.root) / place.labels}, row {row} below the heading: film {name!r}: "
+            f"{COPY_MARK!r} marks the copies of a film: expected names without; rename "
+            f"{counted(len(marked), 'film')}, in the table and on disk"
         )
     return _without_excluded(films, place)
 
