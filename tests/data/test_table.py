@@ -65,6 +65,7 @@ def test_patients_keep_their_number_whatever_the_rows(tmp_path: Path):
     [
         ("058Y", 58), ("006M", 0.5), ("90+", 90), (">89", 90), (">=90", 90), ("58 years", 58),
         ("61,5", 61.5), ("7 d", 7 / 365.25), ("NA", np.nan), ("90Y+", 90),
+        ("-5", -5), ("148", 148), ("unknown", np.nan), ("n/a", np.nan), ("\u2013", np.nan),
     ],
 )  # fmt: skip
 def test_ages_are_read_as_programs_write_them(tmp_path: Path, text: str, years: float):

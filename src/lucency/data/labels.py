@@ -63,9 +63,10 @@ Columns = Mapping[str, str]  # image_column and patient_column, as `data` of a p
 USUAL_COLUMNS: Columns = {"image_column": "image", "patient_column": "patient"}
 ANSWERS = {"yes", "Yes", "YES", "positive", "Positive", "POSITIVE", "present", "Present"}
 MOSTLY = 0.5  # share of stated cells of 0 or 1 from which a column is meant as a finding's
+UNKNOWN = {"-", "--", "?", "unknown", "unk", "n.a.", "not known", "missing"}  # ages
 NOT_A_PATHOLOGY = "supportdevices"  # which CheXpert states beside No Finding
 AGE = re.compile(
-    r"(>=?|\u2265)?\s*([0-9]+(?:\.[0-9]+)?)\s*(y|m|w|d|years?|yrs?|months?|weeks?|days?|)(\+?)",
+    r"(>=?|\u2265)?\s*(-?[0-9]+(?:\.[0-9]+)?)\s*(y|m|w|d|years?|yrs?|months?|weeks?|days?|)(\+?)",
     re.IGNORECASE,
 )
 NEVER_FINDINGS = {  # plain names
@@ -274,8 +275,9 @@ def _code(text: str) -> float:
 
 
 def _parse_years(text: str) -> float:
-    """Return an age such as 58, 058Y, 011M, 005D or 90+ in years, NaN for an empty cell."""
-    if text.casefold() in MISSING:
+    """Return an age such as 58, 058Y, 011M, 005D or 90+ in years, NaN where it is unknown."""
+    text = text.translate(DASHES)
+    if text.casefold() in MISSING | UNKNOWN:
         return np.nan
     parts = AGE.fullmatch(text)
     if not parts:
