@@ -1,9 +1,13 @@
 """Answers in words: what is not computable, over what a mean is, and why there is no interval."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
+import pytest
 
 from lucency.cli.answers import evaluation_in_words, plain, short_table
+from lucency.cli.output import find_issues
 from lucency.core.manifest import FINDINGS
 from lucency.core.predictions import Predictions
 from lucency.evaluation.evaluate import evaluate
@@ -116,3 +120,13 @@ def test_a_table_s_interval_without_width_is_none():
         "c",
         "-",
     ]
+
+
+def test_a_table_without_rows_is_none():
+    assert short_table(pd.DataFrame({"image": [], "oddity": []})) == "none"
+
+
+@pytest.mark.parametrize("what", ["runs/nope", "scores.csv", "runs/nope/predictions.npz"])
+def test_what_is_to_be_checked_and_is_not_there_is_named(tmp_path: Path, what: str):
+    with pytest.raises(ValueError, match="no such file or folder; expected a protocol"):
+        find_issues(tmp_path / what, lists={}, labels=None, scale="probability", changes=None)

@@ -125,6 +125,17 @@ def test_no_finding_beside_a_finding_is_refused(tmp_path: Path, column: str):
     assert len(read(tmp_path, right.encode()).label) == 4
 
 
+@pytest.mark.parametrize("column", ["No Finding", "no_finding"])
+def test_films_of_no_finding_with_empty_findings_are_told(tmp_path: Path, capsys, column: str):
+    table = f"image,Mass,{column},Support Devices\na,,1,1\nb,1,,0\nc,,1,\nd,0,1,\n"
+    assert np.isnan(read(tmp_path, table.encode()).label[[0, 2], 0]).all()
+    told = capsys.readouterr().err
+    assert f"2 films are marked {column} with empty findings" in told
+    assert "count as not stated; write 0" in told
+    read(tmp_path, table.replace(",,1,", ",0,1,").encode())
+    assert "marked" not in capsys.readouterr().err
+
+
 def test_findings_that_no_film_has_are_named(tmp_path: Path, capsys):
     read(tmp_path, b"image,Mass,Edema,Hernia\na,0,1,0\nb,0,0,\n")
     assert "no film has Mass, Hernia: such findings" in capsys.readouterr().err

@@ -57,8 +57,19 @@ def test_a_name_that_looks_like_a_copy_s_is_refused(tmp_path: Path):
     source = place(tmp_path / "films")
     labels = tmp_path / "films" / "labels.csv"
     labels.write_text(labels.read_text().replace("\na,", "\na#1,"))
-    with pytest.raises(ValueError, match="film 'a#1': '#' marks the copies of a film"):
+    with pytest.raises(ValueError, match=r"labels\.csv, row 1 .* film 'a#1': '#' marks the cop"):
         read(source, tmp_path)
+
+
+@pytest.mark.parametrize("heading", ["image,patient,oddity\n", "Image Index;why\r\n\r\n"])
+def test_a_list_of_a_heading_alone_excludes_nothing(tmp_path: Path, capsys, heading: str):
+    (tmp_path / "quality.csv").write_text(heading)
+    source = place(tmp_path / "films", exclude=str(tmp_path / "quality.csv"))
+    assert len(read(source, tmp_path)) == 2
+    assert "quality.csv: no film, for the table has no rows" in capsys.readouterr().err
+    (tmp_path / "quality.csv").write_text("why\n")
+    with pytest.raises(ValueError, match=r"quality\.csv"):
+        read(source, tmp_path / "other")
 
 
 @pytest.mark.parametrize("root", ["", "absent"])

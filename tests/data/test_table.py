@@ -66,11 +66,20 @@ def test_patients_keep_their_number_whatever_the_rows(tmp_path: Path):
     [
         ("058Y", 58), ("006M", 0.5), ("90+", 90), (">89", 90), (">=90", 90), ("58 years", 58),
         ("61,5", 61.5), ("7 d", 7 / 365.25), ("NA", np.nan), ("90Y+", 90),
+        ("-5", -5), ("148", 148), ("unknown", np.nan), ("n/a", np.nan), ("\u2013", np.nan),
     ],
 )  # fmt: skip
 def test_ages_are_read_as_programs_write_them(tmp_path: Path, text: str, years: float):
     films = read(tmp_path, TABLE.replace("61.5", f'"{text}"'))
     assert films.facts["age"][0] == pytest.approx(years, nan_ok=True)
+
+
+def test_sex_and_view_are_one_group_however_they_are_spelled(tmp_path: Path):
+    rows = ["M,PA", "male,pa", "m,Pa", "FEMALE,ap", "f,AP", "O,Lateral", ",", "weiblich,LL"]
+    table = "".join(f"{k}.png,{k},1,0,{row}\n" for k, row in enumerate(rows))
+    facts = read(tmp_path, f"image,patient,Mass,Edema,Gender,View\n{table}").facts
+    assert facts["sex"].tolist() == ["M", "M", "M", "F", "F", "O", "", "weiblich"]
+    assert facts["view"].tolist() == ["PA", "PA", "PA", "AP", "AP", "LATERAL", "", "LL"]
 
 
 def test_columns_of_other_names_are_read_where_evident_and_reported(tmp_path: Path, capsys):

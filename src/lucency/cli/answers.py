@@ -186,6 +186,8 @@ def short_table(table: pd.DataFrame) -> str:
 
     Columns NAME, NAME_low, NAME_high (or value, low, high) are one; notes are left to the files.
     """
+    if table.empty:
+        return "none"
     short = _with_intervals(table.drop(columns=list(LEFT_OUT), errors="ignore"))
     if {"finding", "measure", "value"} <= set(short):
         rest = [name for name in short if name not in ("measure", "value")]

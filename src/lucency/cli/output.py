@@ -325,7 +325,7 @@ def find_issues(
     table or of lists, `columns` are as of `read_labelled`. Raises ValueError when these do not fit
     together.
     """
-    what = None if what is None else find_protocol(what)
+    what = None if what is None else _find_checked(what)
     if what is not None and (what.is_dir() or what.suffix in (".toml", ".npz")):
         if lists or labels:
             raise ValueError(
@@ -349,6 +349,16 @@ def find_issues(
     of_split = len(split_checks.CHECKS) if lists else 1  # without lists, whose films these are
     found = run_checks.check_external(unverified, lists, labels=labels, columns=columns)
     return issue_table(found), len(prediction_checks.CHECKS) + of_split
+
+
+def _find_checked(what: Path) -> Path:
+    what = find_protocol(what)
+    if not what.exists() and what.suffix != ".toml":
+        raise ValueError(
+            f"{what}: no such file or folder; expected a protocol, a run's folder, a "
+            "predictions.npz or a table of predictions"
+        )
+    return what
 
 
 def issues_in_words(table: pd.DataFrame, *, checks: int) -> str:

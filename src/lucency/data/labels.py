@@ -64,9 +64,10 @@ Columns = Mapping[str, str]  # image_column and patient_column, as `data` of a p
 USUAL_COLUMNS: Columns = {"image_column": "image", "patient_column": "patient"}
 ANSWERS = {"yes", "Yes", "YES", "positive", "Positive", "POSITIVE", "present", "Present"}
 MOSTLY = 0.5  # share of stated cells of 0 or 1 from which a column is meant as a finding's
+UNKNOWN = {"-", "--", "?", "unknown", "unk", "n.a.", "not known", "missing"}  # ages
 NOT_A_PATHOLOGY = "supportdevices"  # which CheXpert states beside No Finding
 AGE = re.compile(
-    r"(>=?|\u2265)?\s*([0-9]+(?:\.[0-9]+)?)\s*(y|m|w|d|years?|yrs?|months?|weeks?|days?|)(\+?)",
+    r"(>=?|\u2265)?\s*(-?[0-9]+(?:\.[0-9]+)?)\s*(y|m|w|d|years?|yrs?|months?|weeks?|days?|)(\+?)",
     re.IGNORECASE,
 )
 NEVER_FINDINGS = {  # plain names
@@ -173,9 +174,9 @@ def films_of_table(
     """Return the films of a table of labels: one a row, none left out.
 
     Columns are found as `find_columns` does. An empty label is NaN, not stated. Facts: the columns
-    age (years), sex and view where the table has them; path, which is empty. Raises ValueError for
-    an absent column, for a label that is not 0, 1 or empty or contradicts No Finding, and for an
-    image that is listed twice.
+    age (years), sex (M, F, or as it is written) and view (in capitals) where the table has them;
+    path, which is empty. Raises ValueError for an absent column, for a label that is not 0, 1 or
+    empty or contradicts No Finding, and for an image that is listed twice.
     """
     names = (image_column, patient_column, *findings)
     where = find_columns(table, *names, optional=("age", "sex", "view"))
@@ -183,7 +184,11 @@ def films_of_table(
     films = len(image)
     _refuse_repeated(table, where[image_column])
     patient, facts = _patients(table, where[patient_column])
-    facts |= {name: table.columns[where[name]] for name in ("sex", "view") if name in where}
+    facts |= {
+        name: table.parse(where[name], fold)
+        for name, fold in {"sex": _parse_sex, "view": str.upper}.items()
+        if name in where
+    }
     if "age" in where:
         facts["age"] = table.parse_numbers(where["age"], _parse_years)
     return Manifest(
@@ -283,14 +288,20 @@ def _code(text: str) -> float:
 
 
 def _parse_years(text: str) -> float:
-    """Return an age such as 58, 058Y, 011M, 005D or 90+ in years, NaN for an empty cell."""
-    if text.casefold() in MISSING:
+    """Return an age such as 58, 058Y, 011M, 005D or 90+ in years, NaN where it is unknown."""
+    text = text.translate(DASHES)
+    if text.casefold() in MISSING | UNKNOWN:
         return np.nan
     parts = AGE.fullmatch(text)
     if not parts:
         raise ValueError(f"found {text!r}, expected an age such as 58, 058Y, 011M or 90+")
     years = float(parts[2]) / _UNITS[parts[3][:1].casefold()]
     return years + (parts[1] == ">")  # of whole years: above 89 is 90
+
+
+def _parse_sex(text: str) -> str:
+    """Return M or F for m, male, f and female in any letters, other text as it is."""
+    return {"m": "M", "male": "M", "f": "F", "female": "F"}.get(text.casefold(), text)
 
 
 def _refuse_named(file: Path, named: Columns, *, own: Columns) -> None:
@@ -335,17 +346,28 @@ def _stated(table: CsvTable, where: Mapping[str, str]) -> Float32[np.ndarray, "n
 
 
 def _refuse_contradiction(table: CsvTable, where: Mapping[str, str], label: np.ndarray) -> None:
-    """Raise ValueError where a film has a finding, and No Finding by its own column."""
+    """Raise ValueError where a film has a finding, and No Finding by its own column.
+
+    Films of No Finding whose findings are empty are reported: they count as not stated.
+    """
     normal = next((name for name in table.columns if plain_name(name) == "nofinding"), "")
     if not normal:
         return
     findings = [plain_name(name) not in ("nofinding", NOT_A_PATHOLOGY) for name in where]
-    both = (label == 1) & np.array(findings) & (table.parse(normal, _code) == 1)[:, None]
+    without = table.parse(normal, _code) == 1
+    both = (label == 1) & np.array(findings) & without[:, None]
     if both.any():
         row, place = np.argwhere(both)[0]
         raise ValueError(
             f"{table.file}, line {table.line[row]}: {normal} is 1 beside {list(where)[place]}; "
             f"expected one of them ({counted(both.any(axis=1).sum(), 'row')} so)"
+        )
+    empty = np.isnan(label[:, findings]).any(axis=1) & without
+    if empty.any() and NO_FINDING not in where:
+        say(
+            f"{table.file}: {counted(empty.sum(), 'film', 'is/are')} marked {normal} with empty "
+            "findings: these, and No Finding of such films, count as not stated; write 0 where a "
+            "finding is absent"
         )
 
 
@@ -498,8 +520,8 @@ def _named(about: Path) -> tuple[str, ...]:
 _UNITS = {"": 1.0, "y": 1.0, "m": 12.0, "w": 365.25 / 7, "d": 365.25}  # in a year
 _FACTS = {
     "Patient Age": ("age", _parse_years),
-    "Patient Gender": ("sex", str),
-    "View Position": ("view", str),
+    "Patient Gender": ("sex", _parse_sex),
+    "View Position": ("view", str.upper),
     "Follow-up #": ("follow_up", parse_whole),
     "OriginalImage[Width": ("width", parse_whole),
     "Height]": ("height", parse_whole),

@@ -5,6 +5,7 @@ The readers read labels, not pictures; `read_films` looks for the pictures too.
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,7 +25,7 @@ from lucency.core.progress import progress, say
 from lucency.core.stage import fingerprint_file, produce
 from lucency.core.tables import match_films
 from lucency.data.absent_films import files_below, what_is_there, why_absent
-from lucency.data.csv_tables import read_csv, read_names
+from lucency.data.csv_tables import USUAL, plain_name, read_csv, read_names, read_text
 from lucency.data.images import found_films, locate_films
 from lucency.data.labels import (
     LABEL_COLUMN,
@@ -199,9 +200,13 @@ def _listed(place: Source, findings: tuple[str, ...]) -> Manifest:
     if not Path(place.labels).is_absolute():
         _root(place)
     films = SOURCES[place.source](place, findings=findings)
-    if marked := [name for name in films.image.tolist() if COPY_MARK in name]:
+    names = enumerate(films.image.tolist(), start=1)
+    if marked := [(row, name) for row, name in names if COPY_MARK in name]:
+        row, name = marked[0]
         raise ValueError(
-            f"film {marked[0]!r}: {COPY_MARK!r} marks the copies of a film: expected names without"
+            f"{Path(place.root) / place.labels}, row {row} below the heading: film {name!r}: "
+            f"{COPY_MARK!r} marks the copies of a film: expected names without; rename "
+            f"{counted(len(marked), 'film')}, in the table and on disk"
         )
     return _without_excluded(films, place)
 
@@ -209,6 +214,9 @@ def _listed(place: Source, findings: tuple[str, ...]) -> Manifest:
 def _without_excluded(films: Manifest, place: Source) -> Manifest:
     """Return the films that the list `data.exclude` does not name; report how many it names."""
     if not place.exclude:
+        return films
+    if _has_no_rows(Path(place.exclude)):
+        say(f"Excluded by {place.exclude}: no film, for the table has no rows below its heading")
         return films
     names = read_names(Path(place.exclude))
     row = match_films(names, films.image, source=place.exclude)
@@ -226,6 +234,17 @@ def _without_excluded(films: Manifest, place: Source) -> Manifest:
         )
     kept = films.take(np.flatnonzero(~named))
     return replace(kept, origin=f"{films.origin}, {named.sum():,} excluded by a list")
+
+
+def _has_no_rows(file: Path) -> bool:
+    """Return whether a list is a table of a heading alone, as of an audit that found nothing."""
+    if not {".csv", ".tsv"} & {suffix.lower() for suffix in file.suffixes[-2:]}:
+        return False
+    lines = read_text(file, expected="a list of image names")[0].split("\n")
+    filled = [line for line in lines if line.strip()]
+    return len(filled) == 1 and any(
+        plain_name(cell) in USUAL["image"] for cell in re.split(r"[,;\t|]", filled[0])
+    )
 
 
 def _read_nih(source: Source, *, findings: tuple[str, ...]) -> Manifest:

@@ -19,7 +19,13 @@ from lucency.audit.image_quality import inspect, quality_counts, quality_table, 
 from lucency.config.protocol import parse_protocol, read_protocol
 from lucency.config.sections import DRAWS
 from lucency.core.files import write_array
-from lucency.core.manifest import NO_FINDING, load_prepared, name_patients, read_table
+from lucency.core.manifest import (
+    NO_FINDING,
+    counted,
+    load_prepared,
+    name_patients,
+    read_table,
+)
 from lucency.core.predictions import (
     REPEATS_FILE,
     Predictions,
@@ -227,7 +233,7 @@ def audit_quality(folder: Path) -> Audit:
         measured = inspect(films, progress=advance)
     table = quality_table(measured)
     counts = quality_counts(table, films=len(measured), side=films.preparation.size)
-    odd, size = table["image"].nunique(), films.preparation.size
+    odd, size = len(set(table["image"])), films.preparation.size
     return Audit(
         tables={
             "quality": name_patients(table, films.manifest),
@@ -239,8 +245,10 @@ def audit_quality(folder: Path) -> Audit:
             filter(None, (f"{films.manifest.origin}, at {size} pixels.", switched_off(size)))
         ),
         conclusion=(
-            f"{odd:,} of {len(measured):,} films are odd: look at them; a protocol with "
-            'data.exclude = "quality.csv" leaves them out'
+            f"{counted(odd, 'film', 'is/are', of=len(measured))} odd: look at them; a protocol "
+            'with data.exclude = "quality.csv" leaves them out'
+            if odd
+            else f"none of the {counted(len(measured), 'film')} is odd"
         ),
     )
 

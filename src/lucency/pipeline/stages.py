@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -66,6 +67,7 @@ from lucency.pipeline.run import (
 if TYPE_CHECKING:
     from lucency.report.run_page import Gallery
 
+REASONS = 3  # of rejected films that are said
 GALLERY_FILMS, GALLERY_VERSIONS, GALLERY_SEED = 4, 3, 0
 
 
@@ -113,7 +115,7 @@ def prepared(run: Run) -> Prepared:
 
 def _prepare(run: Run, films: Manifest) -> Prepared:
     with progress("Preparing films", unit="films") as advance:
-        return prepare(
+        made = prepare(
             films,
             preparation=run.protocol.preparation,
             out=run.cache / "prepared",
@@ -121,6 +123,18 @@ def _prepare(run: Run, films: Manifest) -> Prepared:
             progress=advance,
             inputs={"manifest": fingerprint_of(run.source / "manifest")},
         )
+    say_rejected(made.rejected, films=len(films), file=run.cache / "prepared" / "rejected.csv")
+    return made
+
+
+def say_rejected(rejected: pd.DataFrame, *, films: int, file: Path) -> None:
+    """Tell how many of `films` were rejected, and the first reasons; `file` lists all."""
+    if count := len(rejected):
+        pairs = zip(rejected["image"], rejected["reason"], strict=True)
+        shown = "; ".join(f"{image}: {reason}" for image, reason in islice(pairs, REASONS))
+        more = "; …" if count > REASONS else ""
+        left_out = f"{counted(count, 'film', 'is/are', of=films)} rejected and left out"
+        say(f"{left_out}: {shown}{more} (all in {file})")
 
 
 @kept
