@@ -155,9 +155,19 @@ def test_a_file_that_is_absent_or_no_toml(tmp_path: Path):
         read_protocol(tmp_path / "demo.toml")
     with pytest.raises(ValueError, match=r"protocol.toml: not valid TOML: .* \(at line 1"):
         read(tmp_path, "name = ?")
-    (tmp_path / "latin.toml").write_bytes(b'name = "\xe4"')
-    with pytest.raises(ValueError, match=r"latin.toml: not valid TOML: 'utf-8' codec"):
-        read_protocol(tmp_path / "latin.toml")
+    for content, found in ((b'name = "\xe4"', "no UTF-8"), ("a".encode("utf-16"), "UTF-16")):
+        (tmp_path / "latin.toml").write_bytes(content)
+        with pytest.raises(ValueError, match=f"latin.toml: found {found}.* save it as UTF-8"):
+            read_protocol(tmp_path / "latin.toml")
+
+
+@pytest.mark.parametrize("place", [r"C:\temp\new", r"D:\films", r"C:\Users\me", r"\\host\share"])
+def test_a_backslash_in_a_place_is_explained(tmp_path: Path, place: str):
+    text = f'{SMALLEST}\n[data]\nsource = "csv"\nlabels = "a.csv"\nroot = '
+    if not place.startswith("\\"):
+        with pytest.raises(ValueError, match="begins an escape in TOML: write /"):
+            read(tmp_path, f'{text}"{place}"')
+    assert read(tmp_path, f"{text}'{place}'").data.root.endswith(place)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from lucency.config.sections import Source
+from lucency.core.manifest import FINDINGS as MANIFEST_FINDINGS
 from lucency.core.manifest import Manifest
 from lucency.data.sources import absent_places, draw_source, film_inputs, list_films, read_films
 
@@ -59,6 +60,11 @@ def test_a_name_that_looks_like_a_copy_s_is_refused(tmp_path: Path):
     labels.write_text(labels.read_text().replace("\na,", "\na#1,"))
     with pytest.raises(ValueError, match=r"labels\.csv, row 1 .* film 'a#1': '#' marks the cop"):
         read(source, tmp_path)
+
+
+def test_a_table_without_the_default_findings_asks_for_the_key(tmp_path: Path):
+    with pytest.raises(ValueError, match=r"no column 'Atelectasis'.*: findings = \["):
+        read_films(place(tmp_path / "films"), findings=MANIFEST_FINDINGS, out=tmp_path / "out")
 
 
 @pytest.mark.parametrize("heading", ["image,patient,oddity\n", "Image Index;why\r\n\r\n"])

@@ -18,6 +18,7 @@ from lucency.core.manifest import FINDINGS, NO_FINDING, Preparation, nearest
 
 BASE = "base"  # the name of the protocol without a variant
 PLACES = ("root", "labels", "exclude")  # keys of `data` that say where films and tables lie
+BACKSLASH = "a backslash in \"…\" begins an escape in TOML: write / or quote the path with '…'"
 VARIABLE = ("preparation", "balance", "training", "network")
 _COMPARABLE = f"variants of one experiment differ in {', '.join(VARIABLE)}"
 _COST = re.compile(r"^(?:Cost: |(?=Needs ))(.+?)(?=\nResult|\nNot run|\n\n|\Z)", re.M | re.S)
@@ -136,15 +137,31 @@ def read_protocol(file: str | Path, *, changes: Sequence[str] | None = None) -> 
         raise ValueError(f"{file} is a folder; expected a protocol, a file ending in .toml")
     if not file.is_file():
         raise ValueError(f"{file}: no such protocol; `lucency protocols` lists those at hand")
-    try:
-        choices = tomllib.loads(file.read_text(encoding="utf-8-sig"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file}: not valid TOML: {error}") from error
+    choices = _read_toml(file)
     if file.resolve().parent != protocol_folder().resolve():
         _place(choices, file.parent)
     for change in changes or ():
         _apply(choices, change)
     return parse_protocol(choices, name=str(file))
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
+    content = file.read_bytes()
+    try:
+        choices = tomllib.loads(content.decode("utf-8-sig").replace("\r\n", "\n"))
+    except UnicodeDecodeError as error:
+        wide = content[:2] in (b"\xff\xfe", b"\xfe\xff")
+        found = "UTF-16" if wide else "no UTF-8 (Windows-1252 perhaps)"
+        raise ValueError(f"{file}: found {found}, expected UTF-8: save it as UTF-8") from error
+    except tomllib.TOMLDecodeError as error:
+        hint = f"; {BACKSLASH}" if re.search("Unescaped|hex value", str(error)) else ""
+        raise ValueError(f"{file}: not valid TOML: {error}{hint}") from error
+    places = choices.get("data")
+    places = places if isinstance(places, dict) else {}
+    for key in PLACES:
+        if re.search(r"[\x00-\x1f]", str(places.get(key, ""))):
+            raise ValueError(f"{file}: data.{key}: found {places[key]!r}; {BACKSLASH}")
+    return choices
 
 
 def parse_protocol(choices: Mapping[str, object], *, name: str) -> Protocol:

@@ -62,7 +62,7 @@ DASHES = str.maketrans(dict.fromkeys("\u2010\u2011\u2012\u2013\u2212_", "-"))
 UNCERTAIN = -1  # of CheXpert's labels
 Columns = Mapping[str, str]  # image_column and patient_column, as `data` of a protocol has them
 USUAL_COLUMNS: Columns = {"image_column": "image", "patient_column": "patient"}
-ANSWERS = {"yes", "Yes", "YES", "positive", "Positive", "POSITIVE", "present", "Present"}
+ANSWERS = {"yes", "positive", "present", "wahr", "ja", "vrai", "oui", "+"}  # in small letters
 MOSTLY = 0.5  # share of stated cells of 0 or 1 from which a column is meant as a finding's
 UNKNOWN = {"-", "--", "?", "unknown", "unk", "n.a.", "not known", "missing"}  # ages
 NOT_A_PATHOLOGY = "supportdevices"  # which CheXpert states beside No Finding
@@ -270,8 +270,10 @@ def _parse_stated(text: str) -> float:
     """Return 0, 1 or, for an empty cell, NaN."""
     code = _code(text)
     if code not in (0, 1) and not np.isnan(code):
+        advice = "" if np.isfinite(code) else "write 1 and 0 for words and signs, and "
         raise ValueError(
-            f"found {text!r}, expected 0, 1 or nothing: leave the cell empty where it is uncertain"
+            f"found {text!r}, expected 0, 1 or nothing: {advice}leave the cell empty where it is "
+            "uncertain"
         )
     return code
 
@@ -490,15 +492,29 @@ def _findings(table: CsvTable) -> tuple[str, ...]:
             )
     else:
         findings = tuple(name for name in columns if _is_finding(table, name))
-        worded = [name for name in columns if {*columns[name].tolist()} & ANSWERS]
-        if lost := [name for name in worded if name not in findings]:
-            say(f"{file}: {', '.join(lost)} in words are no labels: write 1 and 0 for a finding")
+        worded = {name: _first_answer(table, name) for name in columns if name not in findings}
+        for name, found in worded.items():
+            if found:
+                say(f"{found}, no label: write 1 and 0 where {name} is a finding")
     if not findings:
         raise ValueError(
             f"{file}: found the columns {', '.join(columns)}; expected {LABEL_COLUMN!r}, or a "
             "column of 0, 1 and empty cells for each finding"
         )
     return findings
+
+
+def _first_answer(table: CsvTable, name: str) -> str:
+    """Return where and what the first cell is that means a label in a word, or in percent."""
+    words = [text.casefold() for text in table.columns[name].tolist()]
+    stated = {word for word in words if word not in MISSING}
+    shares = bool(stated) and all(re.fullmatch(r"[0-9.,]+ ?%", word) for word in stated)
+    crosses = stated == {"x"}
+    for row, word in enumerate(words):
+        if word in stated and (word in ANSWERS or shares or crosses):
+            text = str(table.columns[name][row])
+            return f"{table.file}, line {table.line[row]}, {name}: found {text!r}"
+    return ""
 
 
 def _is_finding(table: CsvTable, name: str) -> bool:

@@ -19,7 +19,14 @@ import pandas as pd
 from lucency.config.protocol import PLACES
 from lucency.config.sections import Source
 from lucency.core.files import write_table
-from lucency.core.manifest import Manifest, counted, load_manifest, save_manifest
+from lucency.core.manifest import (
+    FINDINGS,
+    Manifest,
+    counted,
+    load_manifest,
+    nearest,
+    save_manifest,
+)
 from lucency.core.plan import COPY_MARK
 from lucency.core.progress import progress, say
 from lucency.core.stage import fingerprint_file, produce
@@ -254,7 +261,16 @@ def _read_nih(source: Source, *, findings: tuple[str, ...]) -> Manifest:
 def _read_csv(source: Source, *, findings: tuple[str, ...]) -> Manifest:
     file = label_file(Path(source.root), source.labels)
     columns = {"image_column": source.image_column, "patient_column": source.patient_column}
-    return films_of_table(read_csv(file), findings=findings, **columns)
+    table = read_csv(file)
+    near = {plain_name(name) for name in table.columns}
+    if findings == FINDINGS and (lost := [one for one in findings if plain_name(one) not in near]):
+        raise ValueError(
+            f"{file}: no column {lost[0]!r}, one of the {len(findings)} that a protocol without "
+            f"`findings` expects: found {', '.join(table.columns)}"
+            f"{nearest(lost[0], table.columns)}; "
+            'list the table\'s in the protocol: findings = ["…"]'
+        )
+    return films_of_table(table, findings=findings, **columns)
 
 
 def _read_phantom(source: Source, *, findings: tuple[str, ...]) -> Manifest:
