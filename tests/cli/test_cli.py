@@ -101,7 +101,7 @@ MISTAKES = {
     "no root": ((*RUN, "--set", "data.source=nih"), "data.root is '', which is no folder"),
     "no csv labels": (
         (*RUN, "--set", "data.source=csv", "--set", "data.root=."),
-        "data.labels: found '', expected the name of a table",
+        "expected the name of a table there (data.labels)",
     ),
     "no label file": (
         (*RUN, "--set", "data.source=nih", "--set", "data.root=."),
