@@ -67,7 +67,7 @@ from lucency.pipeline.run import (
 if TYPE_CHECKING:
     from lucency.report.run_page import Gallery
 
-REASONS = 3  # of rejected films that are said
+REASONS = 3  # of rejected films that are named
 GALLERY_FILMS, GALLERY_VERSIONS, GALLERY_SEED = 4, 3, 0
 
 
