@@ -168,13 +168,17 @@ def fitting_films(
     """
     first = {name: row for row, name in reversed(list(enumerate(known.tolist())))}
     found: list[tuple[int, ...]] = [(first[one],) if one in first else () for one in image.tolist()]
+    others = [place for place, rows in enumerate(found) if not rows]
+    tails = {_tail(name) for name in known.tolist()} if others else set()
+    others = [place for place in others if _tail(image[place]) in tails]  # the rest fit nothing
     for fold in (str, str.casefold):
-        if all(found):
+        if not others:
             break
         paths = [fold(_path_of(name)) for name in known.tolist()]
         whole, ends = _rows([[path] for path in paths]), _rows(map(_shorter_ends, paths))
-        for place in [place for place, rows in enumerate(found) if not rows]:
+        for place in others:
             found[place] = _best(fold(_path_of(image[place])), whole, ends)
+        others = [place for place in others if not found[place]]
     return found
 
 
@@ -198,6 +202,11 @@ def film_stem(name: str) -> str:
 def _path_of(name: object) -> str:
     path = BLANKS.sub("", unicodedata.normalize("NFC", str(name))).replace("\\", "/")
     return path.removeprefix("./").lstrip("/")
+
+
+def _tail(name: object) -> str:
+    """Return the last part of a film's path, in any case and without suffix."""
+    return film_stem(_path_of(name).rpartition("/")[2].casefold())
 
 
 def _is_end(name: str, film: str) -> bool:
