@@ -10,7 +10,8 @@ import gzip
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -45,16 +46,15 @@ def whole_file(file: Path, *, needed: int = 0) -> Iterator[BinaryIO]:
                 yield stream
             return
         place = file.resolve()
-        partial = place.with_name(place.name + ".new")
-        try:
-            with partial.open("wb") as stream:
+        beside = place.with_name(place.name + ".new")
+        with ExitStack() as undo:
+            undo.callback(beside.unlink, missing_ok=True)
+            with beside.open("wb") as stream:
                 yield stream
                 stream.flush()
                 os.fsync(stream.fileno())
-            partial.replace(place)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
+            beside.replace(place)
+            undo.pop_all()
     except OSError as error:
         refuse_full_disk(error, file, needed=needed)
         raise OSError(error.errno, error.strerror or str(error), str(file)) from error
@@ -101,19 +101,24 @@ def no_leftovers(folder: Path, *, notes: tuple[str, ...]) -> Iterator[None]:
     there is another process's.
     """
     made = [place for place in (folder, *folder.absolute().parents) if not place.exists()]
-    try:
+    with ExitStack() as stack:
+        stack.push(partial(_remove_if_refused, made, notes))
         yield
-    except BusyError:
-        raise
-    except Exception:
-        with suppress(OSError):
-            for place in (place for place in made if place.exists()):
-                if {one.name for one in place.iterdir()} - {*notes}:
-                    break
-                for note in notes:
-                    (place / note).unlink(missing_ok=True)
-                place.rmdir()
-        raise
+
+
+def _remove_if_refused(
+    made: list[Path], notes: tuple[str, ...], kind: type[BaseException] | None, *_: object
+) -> None:
+    """Remove the folders that were made for nothing, where the context ends by such an error."""
+    if kind is None or not issubclass(kind, Exception) or issubclass(kind, BusyError):
+        return
+    with suppress(OSError):
+        for place in (place for place in made if place.exists()):
+            if {one.name for one in place.iterdir()} - {*notes}:
+                break
+            for note in notes:
+                (place / note).unlink(missing_ok=True)
+            place.rmdir()
 
 
 def refuse_full_disk(error: OSError, file: Path, *, needed: int = 0) -> None:

@@ -219,7 +219,7 @@ def macro_interval_of_ranks(
 ) -> Bounds:
     """Return the same of a metric between 0 and 1 of how films are ranked, by its own error."""
     error, freedom = macro_error_of_ranks(value, patients=patients)
-    return _around(value, float(student.ppf(HIGH, freedom)) * error)
+    return within_range("auc", _around(value, float(student.ppf(HIGH, freedom)) * error))
 
 
 def macro_error_of_ranks(

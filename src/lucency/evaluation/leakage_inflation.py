@@ -42,6 +42,7 @@ from lucency.evaluation.intervals import (
     macro_error,
     macro_error_of_ranks,
     patients_of_rarer,
+    within_range,
 )
 from lucency.evaluation.metrics import METRICS, by_finding
 
@@ -129,11 +130,12 @@ def inflate(
         if min(*every) < FEWEST:
             mine, theirs = ((mean, np.nan) for mean, _ in (mine, theirs))
         apart, error = mine[0] - theirs[0], float(np.hypot(mine[1], theirs[1]))
-        ends = [
-            end
-            for value, spread in (mine, theirs, (apart, error))
-            for end in (value, value - NORMAL * spread, value + NORMAL * spread)
+        sides_ends = [
+            (value, *within_range(key[0], (value - NORMAL * spread, value + NORMAL * spread)))
+            for value, spread in (mine, theirs)
         ]
+        gap = (apart, apart - NORMAL * error, apart + NORMAL * error)
+        ends = [end for one in (*sides_ends, gap) for end in one]
         rows.append((own.network, *key, *ends, len(own), len(untouched), int(both.sum())))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
