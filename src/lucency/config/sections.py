@@ -263,7 +263,12 @@ class Training(Choices):
     """How a network is trained.
 
     `frozen` is the share of the body's layers, counted from the input, that are never trained, or
-    the name of the last such layer.
+    the name of the last such layer. `probe` begins with the head that logistic regression finds on
+    the features of the body, `retrain` ends with such a head; `unfreeze_epochs` is how long the
+    body thaws from its end. `ema` is the decay of the average of weights that is validated and
+    kept, `swa_epochs` are the last ones, whose weights are averaged, at `swa_rate` of the learning
+    rate. `mixup` is both parameters of the beta distribution of shares; `smoothing` draws labels
+    to .5.
     """
 
     epochs: int = Field(default=10, ge=1)
@@ -277,10 +282,20 @@ class Training(Choices):
     clip_norm: float = Field(default=0.0, ge=0)
     frozen_epochs: int = Field(default=0, ge=0)
     frozen: float | str = 0.0
+    unfreeze_epochs: int = Field(default=0, ge=0)
+    layer_decay: float = Field(default=1.0, gt=0, le=1)
+    probe: bool = False
+    retrain: Literal["none", "natural", "balanced"] = "none"
+    ema: float = Field(default=0.0, ge=0, lt=1)
+    swa_epochs: int = Field(default=0, ge=0)
+    swa_rate: float = Field(default=0.1, gt=0, le=1)
     patience: int = Field(default=0, ge=0)
     keep: Literal["best", "last"] = "best"
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    augment: Literal["none", "gentle"] = "none"
+    augment: Literal["none", "gentle", "strong"] = "none"
+    augment_strength: float = Field(default=1.0, gt=0, le=3)
+    mixup: float = Field(default=0.0, ge=0, le=10)
+    smoothing: float = Field(default=0.0, ge=0, lt=1)
     normalise: Literal["network", "unit"] = "network"
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     loss: Literal["bce", "w-cel", "focal", "asymmetric"] = "bce"
@@ -301,6 +316,27 @@ class Training(Choices):
             raise ValueError("`snapshots` are 0; or 2 to `epochs`, `cyclic`, with no `patience`")
         if cyclic and self.warmup_epochs >= self.epochs // self.snapshots:
             raise ValueError("`warmup_epochs` last a cycle of `epochs / snapshots`: shorten them")
+        self._check_averages()
+
+    def _check_averages(self) -> None:
+        if self.augment == "none" and self.augment_strength != 1:
+            raise ValueError('augment_strength means nothing to augment = "none"')
+        if self.ema and self.swa_epochs:
+            raise ValueError("ema and swa_epochs: expected one average of weights, not both")
+        if self.snapshots and (self.ema or self.swa_epochs):
+            raise ValueError("snapshots are weights as they are: leave ema and swa_epochs out")
+        if self.swa_epochs >= self.epochs:
+            found = f"swa_epochs is {self.swa_epochs} of {self.epochs} epochs"
+            raise ValueError(f"{found}: expected fewer, since averaging follows training")
+        if not self.swa_epochs and self.swa_rate != type(self).model_fields["swa_rate"].default:
+            raise ValueError("swa_rate means nothing without swa_epochs")
+        if self.unfreeze_epochs >= self.epochs:
+            found = f"unfreeze_epochs is {self.unfreeze_epochs} of {self.epochs} epochs"
+            raise ValueError(f"{found}: expected fewer, so that all layers are trained")
+        if self.unfreeze_epochs and (self.frozen or self.frozen_epochs):
+            raise ValueError("unfreeze_epochs: leave frozen and frozen_epochs out, layers thaw")
+        if self.frozen and self.swa_epochs:
+            raise ValueError("frozen and swa_epochs: batch statistics of frozen layers stay")
 
 
 class EvaluationChoices(Choices):

@@ -194,8 +194,32 @@ def _gentle(strength: float) -> Steps:
     ]
 
 
+def _strong(strength: float) -> Steps:
+    """Return what another machine, another technician and another breath might change too.
+
+    Wider pose and exposure than `gentle`, response of the detector (gamma), sharpness and noise,
+    by which films of one source can be distinguished from others'. No flip, as in `gentle`, and
+    nothing is hidden: a nodule under a black square is labelled still.
+    """
+    library, wide = _library(), 0.1 * strength
+    return [
+        library.Affine(
+            rotate=(-10 * strength, 10 * strength),
+            scale=(1 - wide, 1 + wide),
+            translate_percent=(-wide / 2, wide / 2),
+            shear=(-4 * strength, 4 * strength),
+            p=1.0,
+        ),
+        library.RandomBrightnessContrast(2 * wide, 2 * wide, p=0.8),
+        library.RandomGamma((100 / (1 + 2 * wide), 100 * (1 + 2 * wide)), p=0.5),
+        library.GaussianBlur(blur_limit=0, sigma_limit=(0.1, 0.1 + strength), p=0.2),
+        library.GaussNoise(std_range=(0.0, 0.03 * strength), p=0.2),
+    ]
+
+
 AUGMENTATIONS: dict[str, Callable[[float], Steps]] = {
     "none": lambda _: [_library().NoOp(p=1.0)],
     "reference": _reference,
     "gentle": _gentle,
+    "strong": _strong,
 }

@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Int64, UInt8
+from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -22,13 +23,23 @@ from lucency.core.plan import Plan
 from lucency.models.augmentation import augment, augment_copy, seed_of
 
 Batch = Int64[np.ndarray, "_"]
+DRAWS = 20  # tries to find a film of another patient
+
+
+class Targets(NamedTuple):
+    """What a network should give for entries, from 0 to 1 or not stated (NaN), and the weights."""
+
+    label: Float32[np.ndarray, "b k"]
+    weight: Float32[np.ndarray, "b k"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Films(Dataset[Tensor]):
     """The pictures of a plan's entries; `recipe` changes them anew in every `epoch`.
 
-    `copies` is the seed of the plan's augmented copies, `seed` that of the recipe.
+    `copies` is the seed of the plan's augmented copies, `seed` that of the recipe. With `mixup`
+    every picture is mixed anew with an entry of another patient, and so are labels: its share is
+    drawn from Beta(mixup, mixup) and at least a half (Zhang et al., "mixup", ICLR 2018).
     """
 
     prepared: Prepared
@@ -37,6 +48,7 @@ class Films(Dataset[Tensor]):
     recipe: str = "none"
     seed: int = 0
     epoch: int = 0
+    mixup: float = 0.0
 
     def __len__(self) -> int:
         return len(self.plan)
@@ -46,6 +58,40 @@ class Films(Dataset[Tensor]):
 
     def picture(self, entry: int) -> UInt8[np.ndarray, "h w"]:
         """Return the picture of one entry: film or mix of two, its copy's, the epoch's change."""
+        mate, share = self._mate(entry)
+        if mate == entry:
+            return self._alone(entry)
+        mixed = cv2.addWeighted(self._alone(entry), 1 - share, self._alone(mate), share, 0.0)
+        return mixed.astype(np.uint8)
+
+    def targets(self, entries: Batch, *, smoothing: float = 0.0) -> Targets:
+        """Return labels and weights of entries, mixed as their pictures are, drawn to .5.
+
+        A mixed label is stated where both are. Label smoothing: Szegedy et al., CVPR 2016,
+        section 7, for two classes.
+        """
+        mates, shares = zip(*map(self._mate, entries.tolist()), strict=True)
+        share = np.array(shares, dtype=np.float32)[:, None]
+        label, weight = (
+            (1 - share) * side[entries] + share * side[np.array(mates)]
+            for side in (self.plan.label, self.plan.weight)
+        )
+        return Targets(label * np.float32(1 - smoothing) + np.float32(smoothing / 2), weight)
+
+    def _mate(self, entry: int) -> tuple[int, float]:
+        """Return the entry that is mixed in this epoch, and its share; the entry itself for none."""
+        if not self.mixup:
+            return entry, 0.0
+        row, copy = self.plan.row[entry], int(self.plan.copy[entry])
+        image, patient = str(self.prepared.manifest.image[row]), self.prepared.manifest.patient
+        generator = np.random.default_rng(seed_of(self.seed, self.epoch, image, copy, "mixup"))
+        share = float(generator.beta(self.mixup, self.mixup))
+        for mate in generator.integers(len(self.plan), size=DRAWS).tolist():
+            if patient[self.plan.row[mate]] != patient[row]:
+                return mate, min(share, 1 - share)
+        return entry, 0.0
+
+    def _alone(self, entry: int) -> UInt8[np.ndarray, "h w"]:
         row = self.plan.row[entry]
         image, copy = str(self.prepared.manifest.image[row]), int(self.plan.copy[entry])
         stored = self.prepared.copies
