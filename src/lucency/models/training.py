@@ -42,6 +42,7 @@ from lucency.models.classifier import Classifier, save_classifier, save_weights
 from lucency.models.device import accelerator_for, laid_out, name_of
 from lucency.models.film_loader import Batch, Films, feed, share_of_process, shuffled_batches
 from lucency.models.inference import forward, predict
+from lucency.models.losses import loss_cells, mean_over_stated
 from lucency.models.networks import FilmNetwork, build, check_frozen, check_name, freeze
 from lucency.models.weights import fingerprint_weights, initialise
 
@@ -267,10 +268,8 @@ def _step(
         for one in (plan.label[share], plan.weight[share], plan.label[batch])
     )
     logit = job.wrapped(pictures)
-    cells = optimisation.loss_cells(
-        job.training.loss, logit, label=label, weight=weight, among=among
-    )
-    loss = optimisation.mean_over_stated(cells, stated=int((~np.isnan(plan.label[batch])).sum()))
+    cells = loss_cells(job.training.loss, logit, label=label, weight=weight, among=among)
+    loss = mean_over_stated(cells, stated=int((~np.isnan(plan.label[batch])).sum()))
     job.optimizer.zero_grad()
     job.accelerator.backward(loss * world_size())
     if job.training.clip_norm:
@@ -350,8 +349,8 @@ def _validate(job: Job) -> dict[str, float]:
         score, _ = forward(job.network, films=job.val)
         logit, label = torch.from_numpy(score), torch.from_numpy(job.val.plan.label)
         weight = torch.ones_like(label)
-        cells = optimisation.loss_cells("bce", logit, label=label, weight=weight, among=label)
-        loss = optimisation.mean_over_stated(cells, stated=int((~label.isnan()).sum()))
+        cells = loss_cells("bce", logit, label=label, weight=weight, among=label)
+        loss = mean_over_stated(cells, stated=int((~label.isnan()).sum()))
         counts = checkpoint.tally(logit, label).double().numpy()
         figures[0] = {
             "val_loss": float(loss),

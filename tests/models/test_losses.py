@@ -8,7 +8,7 @@ from sklearn.metrics import log_loss
 from timm.loss import AsymmetricLossMultiLabel
 from torchvision.ops import sigmoid_focal_loss
 
-from lucency.models.optimisation import LOSSES, loss_cells, mean_over_stated
+from lucency.models.losses import LOSSES, loss_cells, mean_over_stated
 
 PROBABILITIES = (0.001, 0.04, 0.06, 0.3, 0.5, 0.9, 0.999)
 NAN = float("nan")
