@@ -317,10 +317,9 @@ class Training(Choices):
         if cyclic and self.warmup_epochs >= self.epochs // self.snapshots:
             raise ValueError("`warmup_epochs` last a cycle of `epochs / snapshots`: shorten them")
         self._check_averages()
+        self._check_layers()
 
     def _check_averages(self) -> None:
-        if self.augment == "none" and self.augment_strength != 1:
-            raise ValueError('augment_strength means nothing to augment = "none"')
         if self.ema and self.swa_epochs:
             raise ValueError("ema and swa_epochs: expected one average of weights, not both")
         if self.snapshots and (self.ema or self.swa_epochs):
@@ -330,6 +329,10 @@ class Training(Choices):
             raise ValueError(f"{found}: expected fewer, since averaging follows training")
         if not self.swa_epochs and self.swa_rate != type(self).model_fields["swa_rate"].default:
             raise ValueError("swa_rate means nothing without swa_epochs")
+
+    def _check_layers(self) -> None:
+        if self.augment == "none" and self.augment_strength != 1:
+            raise ValueError('augment_strength means nothing to augment = "none"')
         if self.unfreeze_epochs >= self.epochs:
             found = f"unfreeze_epochs is {self.unfreeze_epochs} of {self.epochs} epochs"
             raise ValueError(f"{found}: expected fewer, so that all layers are trained")

@@ -56,28 +56,38 @@ class TrainingState:
 
 
 def save_checkpoint(
-    state: TrainingState, *, network: nn.Module, optimizer: Optimizer, best: State, folder: Path
+    state: TrainingState,
+    *,
+    network: nn.Module,
+    optimizer: Optimizer,
+    average: nn.Module | None,
+    best: State,
+    folder: Path,
 ) -> None:
     """Replace the checkpoint in one rename, so that a kill leaves the old one or the new one.
 
     Tensors are written as a CPU's, so that every device can read them.
     """
     tensors = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "best": best}
+    if average is not None:
+        tensors["average"] = average.state_dict()
     content = {"state": json.dumps(asdict(state)), **send_to_device(tensors, "cpu")}
     with whole_file(folder / CHECKPOINT) as stream:
         torch.save(content, stream)
 
 
 def load_checkpoint(
-    *, network: nn.Module, optimizer: Optimizer, folder: Path
+    *, network: nn.Module, optimizer: Optimizer, average: nn.Module | None, folder: Path
 ) -> tuple[TrainingState, State]:
-    """Return the state and the best weights so far, and set network and optimiser accordingly."""
+    """Return the state and the best weights so far, and set network, optimiser and average."""
     file = folder / CHECKPOINT
     if not file.exists():
         return TrainingState(), {}
     content = torch.load(file, map_location="cpu", weights_only=True)
     network.load_state_dict(content["network"])
     optimizer.load_state_dict(content["optimizer"])
+    if average is not None:
+        average.load_state_dict(content["average"])
     return TrainingState(**json.loads(content["state"])), content["best"]
 
 

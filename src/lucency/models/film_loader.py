@@ -79,7 +79,7 @@ class Films(Dataset[Tensor]):
         return Targets(label * np.float32(1 - smoothing) + np.float32(smoothing / 2), weight)
 
     def _mate(self, entry: int) -> tuple[int, float]:
-        """Return the entry that is mixed in this epoch, and its share; the entry itself for none."""
+        """Return the entry that is mixed in, and its share; the entry itself for none."""
         if not self.mixup:
             return entry, 0.0
         row, copy = self.plan.row[entry], int(self.plan.copy[entry])
@@ -126,8 +126,8 @@ def batches_in_order(entries: int, *, batch: int) -> list[Batch]:
     return np.array_split(np.arange(entries, dtype=np.int64), max(1, -(-entries // batch)))
 
 
-def share_of_process(batch: Batch) -> Batch:
-    """Return this process's entries of a global batch."""
+def share_of_process(batch: np.ndarray) -> np.ndarray:
+    """Return this process's entries, or their rows, of a global batch."""
     return batch[rank() :: world_size()]
 
 

@@ -6,19 +6,20 @@ import math
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from lucency.config.sections import Training
+from lucency.models.layers import groups_of
+from lucency.models.networks import FilmNetwork
 
 PLATEAU_PATIENCE, PLATEAU_FACTOR = 2, 0.3
 
 
-def optimizer_for(network: nn.Module, training: Training, device: torch.device) -> Optimizer:
+def optimizer_for(network: FilmNetwork, training: Training, device: torch.device) -> Optimizer:
     """Return the optimiser; fused where PyTorch can (docs/decisions.md has what that is worth)."""
     own = {"momentum": 0.9, "nesterov": True} if training.optimizer == "sgd" else {}
     return OPTIMIZERS[training.optimizer](
-        [parameter for parameter in network.parameters() if parameter.requires_grad],
+        groups_of(network, decay=training.layer_decay),
         lr=training.learning_rate,
         weight_decay=training.weight_decay,
         fused=device.type in ("cpu", "cuda"),
@@ -31,25 +32,29 @@ def learning_rate(
 ) -> float:
     """Return the rate of optimiser step `step` (from 0): linear warm-up, then the schedule.
 
-    "cyclic" falls along a cosine anew in every cycle (Huang et al., ICLR 2017).
+    "cyclic" falls along a cosine anew in every cycle (Huang et al., ICLR 2017). Before epochs whose
+    weights are averaged it falls to their constant rate.
     """
     warm_up = training.warmup_epochs * steps_an_epoch
     if step < warm_up:
         return training.learning_rate * (step + 1) / (warm_up + 1)
+    least = training.swa_rate if training.swa_epochs else 0.0
+    if step >= (training.epochs - training.swa_epochs) * steps_an_epoch:
+        return training.learning_rate * least
     ends = [end * steps_an_epoch for end in cycle_ends(training)]
     end = next(end for end in ends if step < end)
     start = max([warm_up, *(one for one in ends if one <= step)])
     done = (step - start) / max(1.0, end - start)
-    return training.learning_rate * SCHEDULES[training.schedule](done, val_loss)
+    return training.learning_rate * max(least, SCHEDULES[training.schedule](done, val_loss))
 
 
 def cycle_ends(training: Training) -> list[int]:
     """Return the epochs that end a cycle of the schedule, of whole epochs and as equal as may be.
 
-    Without snapshots training is one cycle.
+    Without snapshots training is one cycle, before weights are averaged.
     """
-    cycles = max(1, training.snapshots)
-    return [training.epochs * (cycle + 1) // cycles for cycle in range(cycles)]
+    cycles, epochs = max(1, training.snapshots), training.epochs - training.swa_epochs
+    return [epochs * (cycle + 1) // cycles for cycle in range(cycles)]
 
 
 def _cosine(done: float, *_: object) -> float:

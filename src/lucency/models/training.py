@@ -24,6 +24,7 @@ from accelerate.utils import broadcast_object_list
 from jaxtyping import Float32
 from torch import nn
 from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel
 
 from lucency.config.protocol import Protocol, without_places
 from lucency.config.sections import EvaluationChoices, Network, Training
@@ -38,10 +39,13 @@ from lucency.evaluation.metrics import macro_auc
 from lucency.evaluation.thresholds import threshold_table
 from lucency.models import checkpoint, optimisation
 from lucency.models.augmentation import seed_of
+from lucency.models.averages import average_for, measure_batches
 from lucency.models.classifier import Classifier, save_classifier, save_weights
 from lucency.models.device import accelerator_for, laid_out, name_of
 from lucency.models.film_loader import Batch, Films, feed, share_of_process, shuffled_batches
 from lucency.models.inference import forward, predict
+from lucency.models.layers import thaw
+from lucency.models.linear_probe import fit_head, require_linear
 from lucency.models.losses import loss_cells, mean_over_stated
 from lucency.models.networks import FilmNetwork, build, check_frozen, check_name, freeze
 from lucency.models.weights import fingerprint_weights, initialise
@@ -74,6 +78,15 @@ class Job:
     best: checkpoint.State
     settled: float
     saved: float
+    average: AveragedModel | None
+
+    @property
+    def shown(self) -> FilmNetwork:
+        """The network that is validated and kept: the average of weights, where there is one."""
+        if self.average is None or not self.average.n_averaged:
+            return self.network
+        assert isinstance(self.average.module, FilmNetwork)
+        return self.average.module
 
 
 def train(
@@ -176,14 +189,25 @@ def _begin(
         )
         provenance = initialise(network.body, choice=choice, root=Path(protocol.data.root))
     freeze(network, name=choice.built, frozen=training.frozen)
+    val = Films(prepared=prepared, plan=plan.take(plan.part == "val"), copies=protocol.balance.seed)
+    films = replace(val, plan=plan.take(plan.part == "train"))
+    if training.probe and not (folder / checkpoint.CHECKPOINT).exists():
+        fit_head(network, train=films, val=val, balanced=False)
+    elif training.probe or training.retrain != "none":
+        require_linear(network)
     optimizer = optimisation.optimizer_for(network, training, accelerator.device)
     wrapped, optimizer = accelerator.prepare(laid_out(network), optimizer)
-    state, best = checkpoint.load_checkpoint(network=network, optimizer=optimizer, folder=folder)
-    val = Films(prepared=prepared, plan=plan.take(plan.part == "val"), copies=protocol.balance.seed)
-    change = {"recipe": training.augment, "seed": training.seed}
+    average = average_for(network, training)
+    state, best = checkpoint.load_checkpoint(
+        network=network, optimizer=optimizer, average=average, folder=folder
+    )
+    recipe = training.augment
+    if recipe != "none":
+        recipe += f"@{training.augment_strength:g}"
+    change = {"recipe": recipe, "seed": training.seed, "mixup": training.mixup}
     now = time.monotonic()
     return Job(
-        train=replace(val, plan=plan.take(plan.part == "train"), **change),
+        train=replace(films, **change),
         val=val,
         protocol=protocol,
         training=training,
@@ -197,6 +221,7 @@ def _begin(
         best=best,
         settled=now,
         saved=now,
+        average=average,
     )
 
 
@@ -213,6 +238,28 @@ def _learn(job: Job, folder: Path, progress: Advance) -> None:
         _finish_epoch(job, folder)
         progress(job.state.epoch * len(job.train), films, _figures(job.state))
         job.accelerator.wait_for_everyone()
+    if job.training.retrain != "none":
+        _retrain(job, folder)
+
+
+def _retrain(job: Job, folder: Path) -> None:
+    """Find the head of the kept weights anew, as one more epoch; rank 0 alone needs it."""
+    if rank() > 0:
+        return
+    state, started = job.state, time.monotonic()
+    job.network.body.load_state_dict(job.best)
+    job.average = None
+    films, balanced = (
+        replace(job.train, recipe="none", mixup=0.0),
+        job.training.retrain == "balanced",
+    )
+    fit_head(job.network, train=films, val=job.val, balanced=balanced)
+    state.epochs.append(
+        {**state.epochs[-1], "epoch": state.epoch + 1, **_figures_of_validation(job)}
+        | {"learning_rate": 0.0, "seconds": state.seconds + time.monotonic() - started}
+    )
+    job.best.update(_copied(job.network))
+    write_table(pd.DataFrame(state.epochs), folder / "history.csv")
 
 
 def _out_of_patience(job: Job) -> bool:
@@ -226,6 +273,8 @@ def _learn_epoch(job: Job, folder: Path, progress: Advance) -> None:
         len(job.train), batch=training.batch, seed=training.seed, epoch=state.epoch
     )
     job.network.frozen_body = state.epoch < training.frozen_epochs
+    if training.unfreeze_epochs:
+        thaw(job.network, min(1.0, state.epoch / training.unfreeze_epochs))
     job.wrapped.train()
     losses: list[torch.Tensor] = []
     counts = torch.zeros(checkpoint.SIZE, device=job.accelerator.device)
@@ -239,7 +288,7 @@ def _learn_epoch(job: Job, folder: Path, progress: Advance) -> None:
         rate = optimisation.learning_rate(
             training, step=state.step, steps_an_epoch=len(batches), val_loss=val_loss
         )
-        loss, counted = _step(job, pictures, batch, rate)
+        loss, counted = _step(job, films, pictures, batch, rate)
         losses.append(loss)
         counts += counted
         state.step += 1
@@ -256,26 +305,29 @@ def _learn_epoch(job: Job, folder: Path, progress: Advance) -> None:
 
 
 def _step(
-    job: Job, pictures: torch.Tensor, batch: Batch, rate: float
+    job: Job, films: Films, pictures: torch.Tensor, batch: Batch, rate: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Take one optimiser step on this process's share; return the global batch's loss and tally."""
     torch.manual_seed(seed_of(job.training.seed, job.state.step, rank()))
     for group in job.optimizer.param_groups:
-        group["lr"] = rate
-    plan, share = job.train.plan, share_of_process(batch)
+        group["lr"] = rate * group["lr_scale"]
+    wanted = films.targets(batch, smoothing=job.training.smoothing)
     label, weight, among = (
         torch.from_numpy(one).to(pictures.device)
-        for one in (plan.label[share], plan.weight[share], plan.label[batch])
+        for one in (share_of_process(wanted.label), share_of_process(wanted.weight), wanted.label)
     )
     logit = job.wrapped(pictures)
     cells = loss_cells(job.training.loss, logit, label=label, weight=weight, among=among)
-    loss = mean_over_stated(cells, stated=int((~np.isnan(plan.label[batch])).sum()))
+    loss = mean_over_stated(cells, stated=int((~among.isnan()).sum()))
     job.optimizer.zero_grad()
     job.accelerator.backward(loss * world_size())
     if job.training.clip_norm:
         job.accelerator.clip_grad_norm_(job.wrapped.parameters(), job.training.clip_norm)
     job.optimizer.step()
-    figures = torch.cat([loss.detach()[None], checkpoint.tally(logit, label)])
+    if job.training.ema and job.average is not None:
+        job.average.update_parameters(job.network)
+    own = torch.from_numpy(films.plan.label[share_of_process(batch)]).to(pictures.device)
+    figures = torch.cat([loss.detach()[None], checkpoint.tally(logit, own)])
     total = job.accelerator.reduce(figures, reduction="sum")
     assert isinstance(total, torch.Tensor)
     return total[0], total[1:]
@@ -306,7 +358,12 @@ def _checkpoint_if_due(job: Job, folder: Path) -> None:
     """Write a checkpoint, unless the last one, or the beginning, is too recent; rank 0 does."""
     if rank() == 0 and time.monotonic() - job.saved > CHECKPOINT_SECONDS:
         checkpoint.save_checkpoint(
-            job.state, network=job.network, optimizer=job.optimizer, best=job.best, folder=folder
+            job.state,
+            network=job.network,
+            optimizer=job.optimizer,
+            average=job.average,
+            best=job.best,
+            folder=folder,
         )
         job.saved = job.settled = time.monotonic()
 
@@ -314,6 +371,7 @@ def _checkpoint_if_due(job: Job, folder: Path) -> None:
 def _finish_epoch(job: Job, folder: Path) -> None:
     """Validate the epoch; keep its weights when they are the best so far."""
     state = job.state
+    _average_epoch(job)
     before = state.epochs[-1] if state.epochs else {"step": 0, "seconds": 0.0}
     state.finish_epoch(
         {
@@ -323,14 +381,13 @@ def _finish_epoch(job: Job, folder: Path) -> None:
             "train_accuracy": checkpoint.binary_accuracy(np.array(state.counts)),
             "train_pooled_auc": checkpoint.pooled_auc(np.array(state.counts)),
             **_validate(job),
-            "learning_rate": job.optimizer.param_groups[0]["lr"],
+            "learning_rate": job.optimizer.param_groups[-1]["lr"],
             "films_per_second": len(job.train) / (state.seconds - before["seconds"]),
             "seconds": state.seconds,
         }
     )
     if state.kept_epoch(job.training.keep) == state.epoch - 1:
-        weights = job.network.body.state_dict()
-        job.best.update({key: value.detach().clone() for key, value in weights.items()})
+        job.best.update(_copied(job.shown))
     if rank() == 0:
         _keep_snapshot(job, folder)
         _checkpoint_if_due(job, folder)
@@ -339,26 +396,42 @@ def _finish_epoch(job: Job, folder: Path) -> None:
             write_events(state.epochs[-1:], folder / "events")
 
 
+def _copied(network: FilmNetwork) -> checkpoint.State:
+    return {key: value.detach().clone() for key, value in network.body.state_dict().items()}
+
+
+def _average_epoch(job: Job) -> None:
+    """Add the epoch's last weights to the average of `swa_epochs`, if it is one of them."""
+    training = job.training
+    if not training.swa_epochs or job.state.epoch < training.epochs - training.swa_epochs:
+        return
+    assert job.average is not None
+    job.average.update_parameters(job.network)
+    if rank() == 0:
+        measure_batches(job.average.module, job.train, batch=training.batch)
+
+
 def _validate(job: Job) -> dict[str, float]:
     """Return loss, macro AUC, and accuracy and pooled AUC as Keras has them, on validation films.
 
     Rank 0 computes them and sends them to every process.
     """
-    figures: list[dict[str, float]] = [{}]
-    if rank() == 0:
-        score, _ = forward(job.network, films=job.val)
-        logit, label = torch.from_numpy(score), torch.from_numpy(job.val.plan.label)
-        weight = torch.ones_like(label)
-        cells = loss_cells("bce", logit, label=label, weight=weight, among=label)
-        loss = mean_over_stated(cells, stated=int((~label.isnan()).sum()))
-        counts = checkpoint.tally(logit, label).double().numpy()
-        figures[0] = {
-            "val_loss": float(loss),
-            "val_auc": macro_auc(job.val.plan.label, score),
-            "val_accuracy": checkpoint.binary_accuracy(counts),
-            "val_pooled_auc": checkpoint.pooled_auc(counts),
-        }
+    figures = [_figures_of_validation(job) if rank() == 0 else {}]
     return broadcast_object_list(figures)[0]
+
+
+def _figures_of_validation(job: Job) -> dict[str, float]:
+    score, _ = forward(job.shown, films=job.val)
+    logit, label = torch.from_numpy(score), torch.from_numpy(job.val.plan.label)
+    weight = torch.ones_like(label)
+    cells = loss_cells("bce", logit, label=label, weight=weight, among=label)
+    counts = checkpoint.tally(logit, label).double().numpy()
+    return {
+        "val_loss": float(mean_over_stated(cells, stated=int((~label.isnan()).sum()))),
+        "val_auc": macro_auc(job.val.plan.label, score),
+        "val_accuracy": checkpoint.binary_accuracy(counts),
+        "val_pooled_auc": checkpoint.pooled_auc(counts),
+    }
 
 
 def _keep_snapshot(job: Job, folder: Path) -> None:
@@ -370,6 +443,13 @@ def _keep_snapshot(job: Job, folder: Path) -> None:
     if job.training.snapshots and job.state.epoch in ends:
         number = ends.index(job.state.epoch) + 1
         save_weights(job.network.body, folder / f"snapshot-{number}.safetensors")
+
+
+def _kept_epoch(job: Job) -> int:
+    """Return the epoch of history.csv, from 1, whose weights are kept."""
+    if job.training.retrain != "none":
+        return len(job.state.epochs)
+    return job.state.kept_epoch(job.training.keep) + 1
 
 
 def write_events(epochs: list[dict[str, int | float]], folder: Path) -> None:
@@ -404,7 +484,7 @@ def _save(job: Job, folder: Path, *, split: str) -> None:
         provenance=job.provenance,
         split=split,
         device=name_of(job.accelerator.device),
-        epoch=job.state.kept_epoch(job.training.keep) + 1,
+        epoch=_kept_epoch(job),
         recalibration=no_recalibration(len(findings)),
         threshold=np.full(len(findings), 0.5),
     )

@@ -1,0 +1,114 @@
+"""A head found by logistic regression on the features before it: a linear probe.
+
+A training may begin with it, so that the first steps do not spoil the features (LP-FT: Kumar,
+Raghunathan, Jones, Ma and Liang, "Fine-tuning can distort pretrained features", ICLR 2022), or end
+with it, each class weighing the same (cRT, decoupled classifier retraining: Kang et al.,
+"Decoupling representation and classifier", ICLR 2020; the authors draw batches by class, here the
+same expectation is minimised exactly).
+Letters in shapes: n films, d feature dimensions, k findings.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Float64
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+from torch import nn
+
+from lucency.core.progress import Advance, silent
+from lucency.evaluation.metrics import macro_auc
+from lucency.models.film_loader import Films
+from lucency.models.inference import forward
+from lucency.models.networks import FilmNetwork
+
+STRENGTHS = (1e-4, 1e-3, 1e-2)  # C of scikit-learn, on standardised features
+STEPS = 200
+ALIKE = 1e-2  # how far logits may be from the linear layer's, for rounding
+Head = tuple[Float64[np.ndarray, "k d"], Float64[np.ndarray, " k"]]
+
+
+def fit_head(
+    network: FilmNetwork,
+    *,
+    train: Films,
+    val: Films,
+    balanced: bool,
+    progress: Advance = silent,
+) -> None:
+    """Set the last layer to logistic regression on the features of the training entries.
+
+    A finding each against the rest, by the plan's weights, or with both classes of the same weight;
+    the ridge penalty, one for all, is that of the highest macro AUC on validation films. Films are
+    shown as they are. Raises ValueError for a network whose last layer is not a linear one.
+    """
+    last = require_linear(network)
+    _, feature = forward(network, films=train, progress=progress)
+    _, known = forward(network, films=val)
+    heads = [
+        logistic_head(feature, train.plan.label, train.plan.weight, strength=one, balanced=balanced)
+        for one in STRENGTHS
+    ]
+    scores = [macro_auc(val.plan.label, known @ weight.T + bias) for weight, bias in heads]
+    weight, bias = heads[int(np.nanargmax(scores))] if not np.isnan(scores).all() else heads[1]
+    with torch.no_grad():
+        last.weight.copy_(torch.from_numpy(weight))
+        last.bias.copy_(torch.from_numpy(bias))
+
+
+def require_linear(network: FilmNetwork) -> nn.Linear:
+    """Return the layer that makes logits of features; ValueError where another thing does."""
+    last: Any = network.body.get_classifier()
+    device = next(network.parameters()).device
+    side = network.size or 224
+    was_training = network.training
+    network.eval()
+    with torch.inference_mode():
+        films = torch.randint(0, 256, (2, side, side), dtype=torch.uint8, device=device)
+        feature, logit = network.embed(films)
+        fits = isinstance(last, nn.Linear) and last.in_features == feature.shape[1]
+        fits = fits and torch.allclose(last(feature), logit, atol=ALIKE, rtol=ALIKE)
+    network.train(was_training)
+    if not fits:
+        raise ValueError(
+            "training.probe and training.retrain need a network whose logits are one linear layer "
+            f"of its features; found {type(last).__name__}: leave them out, or state another head"
+        )
+    return last
+
+
+def logistic_head(
+    feature: Float32[np.ndarray, "n d"],
+    label: Float32[np.ndarray, "n k"],
+    weight: Float32[np.ndarray, "n k"],
+    *,
+    strength: float,
+    balanced: bool,
+) -> Head:
+    """Return the weights and offsets of logistic regressions on features as they come.
+
+    They are fitted to standardised features. A finding without both classes has weights 0 and an
+    offset by how common it is.
+    """
+    scaler: Any = StandardScaler().fit(feature.astype(np.float64))
+    scaled = scaler.transform(feature.astype(np.float64))
+    slope, offset = np.zeros((label.shape[1], feature.shape[1])), np.zeros(label.shape[1])
+    for k, truth in enumerate(label.T):
+        stated = ~np.isnan(truth)
+        positives, negatives = (int((truth == value).sum()) for value in (1, 0))
+        if not (positives and negatives):
+            offset[k] = np.log((positives + 0.5) / (negatives + 0.5))
+            continue
+        model: Any = LogisticRegression(
+            C=strength, class_weight="balanced" if balanced else None, max_iter=STEPS
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # as near as STEPS lead
+            model.fit(scaled[stated], truth[stated], sample_weight=weight[stated, k])
+        slope[k], offset[k] = model.coef_[0] / scaler.scale_, model.intercept_[0]
+    return slope, offset - slope @ scaler.mean_
