@@ -368,6 +368,8 @@ def default_of(key: str, field: FieldInfo) -> str:
         return "needed"
     if isinstance(default, BaseModel):
         return f"`[{key}]`"
+    if default is None:  # which TOML states by leaving the key out
+        return "\N{EN DASH}"
     return "the 14" if default == FINDINGS else f"`{json.dumps(default)}`"
 
 

@@ -1,7 +1,7 @@
 """Heads: pooling between mean and maximum, layers as stated, and maps that agree with logits."""
 
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -16,13 +16,22 @@ from lucency.explain.methods.cam import CAMS, cam
 from lucency.explain.methods.network_split import logits, split
 from lucency.models.features import embed
 from lucency.models.heads import HEADS, POOLINGS, HeadedNetwork, headed, lse_pool
-from lucency.models.networks import NETWORKS, build, build_body, check_name
+from lucency.models.networks import (
+    NETWORKS,
+    TIMM_NAMES,
+    build,
+    build_body,
+    check_frozen,
+    check_name,
+    freeze,
+)
 from lucency.models.weights import initialise
 from toys import toy_films
 
 CHANNELS = 1024
 DENSE = Head(pooling="average", dense=(32, 7), dropout=0.5)
 average_pool, max_pool = POOLINGS["average"], POOLINGS["max"]
+STAGED = ("mobilenetv2", "efficientnet_lite0", "test_resnet", "test_convnext", "test_vit")
 
 
 def maps(scale: float = 1.0, dtype: torch.dtype = torch.float64) -> torch.Tensor:
@@ -84,7 +93,7 @@ def test_wang_s_maps_are_the_transition_s(pooling: str) -> None:
     assert feature.min() >= 0
 
 
-@pytest.mark.parametrize("pooling", POOLINGS)
+@pytest.mark.parametrize("pooling", ["average", "max", "lse"])
 def test_cam_is_the_linear_layer_on_the_transition_s_maps(pooling: str) -> None:
     model, films = wang(pooling), torch.randn(2, 3, 96, 96)
     found = cam(model, films)
@@ -114,6 +123,93 @@ def test_a_dense_head_by_hand() -> None:
     torch.testing.assert_close(feature, hidden, atol=1e-5, rtol=1e-4)
     assert [layer.p for layer in model.dense if isinstance(layer, nn.Dropout)] == [0.5, 0.5]
     assert model.num_features == 7
+
+
+@pytest.mark.parametrize("side", [2, 3, 6, 7, 10])
+def test_a_grid_is_the_means_of_nine_cells(side: int) -> None:
+    """A cell goes from the floor to the ceiling of thirds of the side, as numpy slices it."""
+    drawn = np.random.default_rng(side).normal(size=(2, 4, side, side))
+    cuts = [(n * side // 3, -(-(n + 1) * side // 3)) for n in range(3)]
+    cells = [drawn[..., a:b, c:d].mean((2, 3)) for a, b in cuts for c, d in cuts]
+    found = POOLINGS["grid"](torch.from_numpy(drawn)).numpy()
+    np.testing.assert_allclose(found, np.stack(cells, axis=2).reshape(2, 36), rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", STAGED)
+@pytest.mark.parametrize("stage", [1, -1])
+def test_a_cut_network_gives_the_maps_of_timm_s_stage(name: str, stage: int) -> None:
+    """Against the whole network of timm, from which the cut one takes its weights."""
+    torch.manual_seed(0)
+    model = build_body(name, findings=3, head=Head(pooling="grid", stage=stage)).eval()
+    assert isinstance(model, HeadedNetwork)
+    whole: Any = timm.create_model(TIMM_NAMES.get(name, name)).eval()
+    model.take_from(whole)
+    films = torch.randn(1, 3, 160, 160) if name == "test_vit" else torch.randn(2, 3, 64, 64)
+    _, stages = whole.forward_intermediates(films)
+    feature = model.forward_features(films)
+    torch.testing.assert_close(feature, stages[stage])
+    embedding = model.forward_head(feature, pre_logits=True)
+    assert embedding.shape[1] == model.num_features == 9 * feature.shape[1]
+    model.forward_head(feature).sum().backward()
+    assert [key for key, one in model.named_parameters() if one.grad is None] == []
+    assert len(list(model.body.parameters())) < len(list(whole.parameters()))
+
+
+def test_a_cut_network_is_filled_from_whole_weights_alone(tmp_path: Path) -> None:
+    published: Any = timm.create_model("test_resnet", num_classes=10).eval()
+    state = published.state_dict()
+    save_file(state, tmp_path / "whole.safetensors")
+    model = build_body("test_resnet", findings=3, head=Head(pooling="average", stage=2)).eval()
+    choice = Network(name="test_resnet", weights="whole.safetensors", provenance="invented")
+    assert initialise(model, choice=choice, root=tmp_path) == "invented (whole.safetensors)"
+    films = torch.randn(1, 3, 64, 64)
+    stages = published.forward_intermediates(films, intermediates_only=True)
+    assert isinstance(model, HeadedNetwork)
+    torch.testing.assert_close(model.forward_features(films), stages[2])
+    del state["layer4.0.conv1.weight"]  # of a stage that the cut network has not
+    save_file(state, tmp_path / "whole.safetensors")
+    with pytest.raises(ValueError, match="1 tensors missing"):
+        initialise(model, choice=choice, root=tmp_path)
+
+
+def test_layers_of_a_cut_network_can_be_frozen() -> None:
+    head = Head(pooling="grid", stage=1)
+    network = build("test_resnet", findings=2, head=head)
+    freeze(network, name="test_resnet", frozen=1.0)
+    learning = [key for key, one in network.body.named_parameters() if one.requires_grad]
+    assert learning == ["classifier.weight", "classifier.bias"]
+    check_frozen("test_resnet", head=head, frozen="layer1")
+    with pytest.raises(ValueError, match="has no layer 'layr1'"):
+        check_frozen("test_resnet", head=head, frozen="layr1")
+
+
+def test_a_cut_network_is_explained_by_gradients() -> None:
+    films = torch.randn(2, 3, 96, 96)
+    model = network(Head(pooling="grid", stage=2))
+    assert CAMS["grad-cam"](model, films).shape == (2, 4, 12, 12)
+    with pytest.raises(ValueError, match="not pooling and one linear layer: cam is not"):
+        cam(model, films)
+    model = network(Head(pooling="average", stage=2))
+    found = cam(model, films).mean((2, 3)) + model.classifier.bias
+    torch.testing.assert_close(found, logits(model, films), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "stage", "reason"),
+    [
+        ("test_resnet", 5, "has 5 stages: head.stage is 5, expected 0 to 4, or -5 to -1"),
+        ("test_resnet", -6, "has 5 stages: head.stage is -6"),
+        ("coat_tiny", 1, "cannot be cut at stage 1: 4 of its layers' parameters, as parallel"),
+        ("test_vit", 6, "has 6 stages"),
+        ("test_nfnet", 0, r"test_nfnet has no stages .*, which head\.stage = 0"),
+    ],
+)
+def test_stages_that_are_not_there_are_refused(
+    name: str, stage: int, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(timm.models.nfnet.NormFreeNet, "forward_intermediates")
+    with pytest.raises(ValueError, match=reason):
+        check_name(name, head=Head(pooling="max", stage=stage))
 
 
 def test_dropout_acts_in_training_alone() -> None:
@@ -220,9 +316,11 @@ def test_networks_without_maps_to_pool_are_refused(name: str, reason: str) -> No
 
 
 def test_impossible_choices_are_refused() -> None:
-    for wrong in ({"dense": [8]}, {"transition": 8}, {"dropout": 0.5}):
+    for wrong in ({"dense": [8]}, {"transition": 8}, {"dropout": 0.5}, {"stage": 0}):
         with pytest.raises(ValueError, match="set pooling to"):
             Head.model_validate(wrong)
+    with pytest.raises(ValueError, match="stage is true, expected a number"):
+        Head.model_validate({"pooling": "max", "stage": True})
     with pytest.raises(ValueError, match="without them set training"):
         Head(pooling="max", dropout=0.5)
     with pytest.raises(ValueError, match="greater than or equal to 1"):

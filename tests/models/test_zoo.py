@@ -21,6 +21,8 @@ STATED = (
     Head(pooling="lse", transition=24, dense=(16, 8), dropout=0.5),
     Head(pooling="max"),
     Head(pooling="average", dense=(16,)),
+    Head(pooling="grid", stage=1, transition=8, dense=(16,)),
+    Head(pooling="grid", stage=-2),
 )
 CONTRACTS = [
     *((name, OWN) for name in (*NETWORKS, *TIMM)),

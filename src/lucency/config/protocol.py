@@ -178,8 +178,10 @@ def without_places(protocol: Protocol) -> dict[str, Any]:
 
 
 def protocol_text(protocol: Protocol) -> str:
-    """Return the complete protocol as TOML, every default written out."""
-    return _tables(protocol.model_dump(mode="json"), "").replace("\x7f", "\\u007f")
+    """Return the complete protocol as TOML, every default written out that TOML can hold."""
+    return _tables(protocol.model_dump(mode="json", exclude_none=True), "").replace(
+        "\x7f", "\\u007f"
+    )
 
 
 class ListedProtocol(NamedTuple):

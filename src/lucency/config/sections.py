@@ -51,7 +51,7 @@ HeatmapMethod = Literal[
     "cam", "grad-cam", "grad-cam++", "hires-cam", "layer-cam", "x-grad-cam", "occlusion",
     "integrated-gradients", "smooth-grad", "attention-rollout",
 ]  # fmt: skip
-Pooling = Literal["own", "average", "max", "lse"]
+Pooling = Literal["own", "average", "max", "lse", "grid"]
 Colour = Literal[
     "none", "autumn", "bone", "jet", "winter", "rainbow", "ocean", "summer", "spring", "cool",
     "hsv", "pink", "hot", "parula", "magma", "inferno", "plasma", "viridis", "cividis", "twilight",
@@ -69,7 +69,7 @@ class Choices(BaseModel):
     def _truth_is_no_number(cls, choices: Any) -> Any:
         for key, value in choices.items() if isinstance(choices, dict) else ():
             field = cls.model_fields.get(key)
-            if isinstance(value, bool) and field and field.annotation in (int, float):
+            if isinstance(value, bool) and field and field.annotation in (int, float, int | None):
                 raise ValueError(f"{key} is {str(value).lower()}, expected a number")
         return choices
 
@@ -147,18 +147,22 @@ class Head(Choices):
 
     Then a 1 x 1 convolution makes `transition` maps of them (0: none), each is pooled by itself,
     and hidden layers of `dense` features with ReLU, and `dropout` after each, lead to the last.
+    `stage` cuts the network short: its maps are those of that stage of timm's
+    `forward_intermediates`, counted from 0, or back from -1, the last; None is the whole network.
     """
 
     pooling: Pooling = "own"
+    stage: int | None = None
     transition: int = Field(default=0, ge=0, le=8192)
     dense: tuple[Annotated[int, Field(ge=1, le=65536)], ...] = ()
     dropout: float = Field(default=0.0, ge=0, lt=1)
 
     def _check(self) -> None:
-        if self.pooling == "own" and (self.transition or self.dense or self.dropout):
+        is_cut = self.stage is not None
+        if self.pooling == "own" and (self.transition or self.dense or self.dropout or is_cut):
             raise ValueError(
-                "transition, dense and dropout follow maps that are pooled here: set pooling to "
-                '"average", "max" or "lse"'
+                "stage, transition, dense and dropout belong to maps that are pooled here: set "
+                'pooling to "average", "max", "lse" or "grid"'
             )
         if self.dropout and not self.dense:
             raise ValueError("dropout follows layers of `dense`: without them set training.dropout")

@@ -1,8 +1,8 @@
 """Heads: what follows a network's last maps, as a protocol states it; Wang's is one of them.
 
-A body without its head, then a 1 x 1 transition, pooling from mean to maximum, hidden layers and
-a linear one; each but pooling and the last may be absent. The head of Wang et al. (CVPR 2017) is
-a transition, log-sum-exp pooling and the linear layer.
+A body without its head, whole or cut short at a stage, then a 1 x 1 transition, pooling, hidden
+layers and a linear one; each but pooling and the last may be absent. The head of Wang et al.
+(CVPR 2017) is a transition, log-sum-exp pooling and the linear layer.
 Letters in shapes: b films, k findings, c channels, h and w pixels, gh and gw cells of the grid.
 """
 
@@ -17,6 +17,7 @@ import timm
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 from lucency.config.sections import Head
 
@@ -39,16 +40,21 @@ class Body(Protocol):
 
 
 SHARPNESS = 10.0  # the best r of Wang et al.
+GRID = 3  # cells along each side of a chest
 SIDE = 224  # pixels of a picture, where a network states no size of its own
 
 
 class Layout(NamedTuple):
-    """What a network's last features are like, and which of its parts are only used after them."""
+    """What a network's last features are like, and which of its parts are only used after them.
+
+    `stage`, counted from 0, is the one that the network is cut short at; None where it is whole.
+    """
 
     shape: tuple[int, ...]
     channels: int
     channels_last: bool
     behind: tuple[str, ...]
+    stage: int | None = None
 
 
 def lse_pool(
@@ -65,31 +71,53 @@ def lse_pool(
     return peak.flatten(1) + mean.log() / sharpness
 
 
+def grid_pool(maps: Float[Tensor, "b c gh gw"]) -> Float[Tensor, "b d"]:
+    """Return the means of each map in 3 x 3 cells, map by map, row by row: d = 9 c features.
+
+    Cells are those of adaptive average pooling: they overlap where 3 does not divide the map.
+    """
+    return functional.adaptive_avg_pool2d(maps, GRID).flatten(1)
+
+
 class HeadedNetwork(nn.Module):
     """A body without its head, then the stated one, with timm's contract.
 
     The transition has batch norm and ReLU, so that its maps are evidence above zero. Features
-    before the last layer are those of the last hidden layer, or else the pooled maps.
+    before the last layer are those of the last hidden layer, or else the pooled maps. `uncut`
+    builds the whole network of a body that is cut short.
     """
 
     def __init__(
-        self, body: nn.Module, *, head: Head, layout: Layout, num_classes: int, drop_rate: float
+        self,
+        body: nn.Module,
+        *,
+        head: Head,
+        layout: Layout,
+        uncut: Callable[[], nn.Module],
+        num_classes: int,
+        drop_rate: float,
     ) -> None:
         super().__init__()
         about: Any = body
         self.pretrained_cfg: dict[str, Any] = {**about.pretrained_cfg, "classifier": "classifier"}
         self.body, self.channels_last = body, layout.channels_last
+        self.stage, self.uncut = layout.stage, uncut
         self.pool = POOLINGS[head.pooling]
         self.map_channels = head.transition or layout.channels
         self.transition = nn.Sequential(*_transition(layout.channels, head.transition))
         self.dropout = nn.Dropout(drop_rate)
-        self.dense = nn.Sequential(*_dense(self.map_channels, head))
-        self.num_features = head.dense[-1] if head.dense else self.map_channels
+        pooled = self.pool(torch.zeros(1, self.map_channels, GRID, GRID)).shape[1]
+        self.dense = nn.Sequential(*_dense(pooled, head))
+        self.num_features = head.dense[-1] if head.dense else pooled
         self.classifier = nn.Linear(self.num_features, num_classes)
 
     def forward_features(self, pixels: Float[Tensor, "b c h w"]) -> Float[Tensor, "b _ gh gw"]:
         """Return the maps that are pooled."""
-        return self.carry_on(cast(Body, self.body).forward_features(pixels))
+        return self.carry_on(self.trunk_features(pixels))
+
+    def trunk_features(self, pixels: Float[Tensor, "b c h w"]) -> Tensor:
+        """Return the body's last features, or those of the stage that it is cut short at."""
+        return _features(self.body, pixels, self.stage)
 
     def carry_on(self, feature: Tensor) -> Float[Tensor, "b _ gh gw"]:
         """Return the maps that are pooled, from the body's last features."""
@@ -106,21 +134,33 @@ class HeadedNetwork(nn.Module):
         """Return the last linear layer."""
         return self.classifier
 
+    def whole(self) -> nn.Module:
+        """Return the body that published weights fill: this one, or a new one that is not cut."""
+        return self.body if self.stage is None else self.uncut()
+
+    def take_from(self, whole: nn.Module) -> None:
+        """Take what this body has of a whole one, tensor by tensor."""
+        state = whole.state_dict()
+        self.body.load_state_dict({key: state[key] for key in self.body.state_dict()})
+
 
 def headed(name: str, head: Head, *, num_classes: int, drop_rate: float) -> HeadedNetwork:
     """Return the timm network `name` with a stated head, randomly initialised.
 
-    Parts of the network that only its own head uses are left out. Raises ValueError for a network
-    whose last features are not maps.
+    Parts of the network that only its own head uses, or that come after a stated stage, are left
+    out. Raises ValueError for a network whose last features are not maps.
     """
     layout = layout_of_maps(name, head)
-    body: Any = timm.create_model(name, num_classes=0)
+    uncut = partial(timm.create_model, name, num_classes=0)
+    body: Any = uncut()
+    if layout.stage is not None:
+        body.prune_intermediate_layers([layout.stage], prune_norm=True)
     left_out = (*head_names(body), *layout.behind)
     body.pretrained_cfg = {**body.pretrained_cfg, "classifier": left_out}
     for part in layout.behind:
         setattr(body, part, nn.Identity())
     return HeadedNetwork(
-        body, head=head, layout=layout, num_classes=num_classes, drop_rate=drop_rate
+        body, head=head, layout=layout, uncut=uncut, num_classes=num_classes, drop_rate=drop_rate
     )
 
 
@@ -133,6 +173,8 @@ def head_names(body: nn.Module) -> tuple[str, ...]:
 
 def layout_of_maps(name: str, head: Head) -> Layout:
     """Return the layout of the timm network `name`; ValueError where the head finds no maps."""
+    if head.stage is not None:
+        return _layout_of_stage(name, head.stage)
     layout = layout_of(partial(timm.create_model, name, num_classes=0))
     if len(layout.shape) != 4:
         shape = f"the shape {layout.shape}" if layout.shape else "several kinds"
@@ -149,6 +191,12 @@ def trunk_of(body: nn.Module) -> nn.Module:
     return body.body if isinstance(body, HeadedNetwork) else body
 
 
+def trunk_features(body: nn.Module, pixels: Float[Tensor, "b c h w"]) -> Tensor:
+    """Return the last features of a network before its head, stated or own."""
+    headed = isinstance(body, HeadedNetwork)
+    return body.trunk_features(pixels) if headed else cast(Body, body).forward_features(pixels)
+
+
 def layout_of(build: Callable[[], nn.Module]) -> Layout:
     """Return a network's layout from one pass without numbers, which takes no memory."""
     called: set[str] = set()
@@ -163,6 +211,47 @@ def layout_of(build: Callable[[], nn.Module]) -> Layout:
     behind = tuple(name for name, _ in body.named_children() if name not in used)
     last = len(shape) == 4 and shape[1] != body.num_features and shape[3] == body.num_features
     return Layout(shape, shape[3 if last else 1] if shape else 0, last, behind)
+
+
+def _layout_of_stage(name: str, stage: int) -> Layout:
+    """Return the layout of the timm network `name` that is cut short at a stage.
+
+    Raises ValueError where it has no such stage, or keeps parameters that the stage does not use.
+    """
+    with torch.device("meta"), torch.enable_grad():
+        body: Any = timm.create_model(name, num_classes=0).eval()
+        if not hasattr(body, "forward_intermediates"):
+            raise ValueError(
+                f"{name} has no stages (timm's forward_intermediates), which head.stage = {stage} "
+                "names: leave `stage` out"
+            )
+        film = torch.zeros(1, *body.pretrained_cfg.get("input_size", (3, SIDE, SIDE)))
+        count = len(body.forward_intermediates(film, intermediates_only=True))
+        if not -count <= stage < count:
+            raise ValueError(
+                f"{name} has {count} stages: head.stage is {stage}, expected 0 to {count - 1}, or "
+                f"-{count} to -1 counted from the last"
+            )
+        body.prune_intermediate_layers([stage % count], prune_norm=True)
+        maps, kept = _features(body, film, stage % count), dict(body.named_parameters())
+        slopes: tuple[Any, ...] = torch.autograd.grad(
+            maps.sum(), [*kept.values()], allow_unused=True
+        )
+    unused = [key for key, slope in zip(kept, slopes, strict=True) if slope is None]
+    if unused:
+        raise ValueError(
+            f"{name} cannot be cut at stage {stage}: {len(unused)} of its layers' parameters, as "
+            f"{unused[0]}, would be left without a use: name another stage, or leave `stage` out"
+        )
+    return Layout(tuple(maps.shape), maps.shape[1], False, (), stage % count)
+
+
+def _features(body: Any, pixels: Tensor, stage: int | None) -> Tensor:
+    """Return the last features, or the maps of a stage (b c gh gw)."""
+    if stage is None:
+        return body.forward_features(pixels)
+    options = {"stop_early": True, "intermediates_only": True, "output_fmt": "NCHW"}
+    return body.forward_intermediates(pixels, indices=[stage], **options)[0]
 
 
 def _transition(channels: int, maps: int) -> Iterator[nn.Module]:
@@ -184,6 +273,7 @@ POOLINGS: dict[str, Callable[[Tensor], Tensor]] = {
     "average": partial(torch.mean, dim=(2, 3)),
     "max": partial(torch.amax, dim=(2, 3)),
     "lse": lse_pool,
+    "grid": grid_pool,
 }
 HEADS: dict[str, Head] = {
     "wang": Head(pooling="lse", transition=1024),

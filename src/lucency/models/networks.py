@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, ClassVar, cast, get_args
+from typing import Any, ClassVar, get_args
 
 import cv2
 import numpy as np
@@ -106,7 +106,7 @@ class FilmNetwork(nn.Module):
     def _maps(self, films: UInt8[Tensor, "b h w"]) -> Tensor:
         picture = self.pictures(films)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen_body):
-            feature = cast(heads.Body, heads.trunk_of(self.body)).forward_features(picture)
+            feature = heads.trunk_features(self.body, picture)
         headed = isinstance(self.body, heads.HeadedNetwork)
         return self.body.carry_on(feature) if headed else feature
 

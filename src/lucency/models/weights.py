@@ -30,13 +30,17 @@ def initialise(body: nn.Module, *, choice: Network, root: Path) -> str:
     """Fill `body` (all but its head) as the protocol says and return the weights' provenance.
 
     A relative file is looked for below `root`; `package:NAME/FILE` names a file of an installed
-    package. A body under a stated head is filled without it. Raises ValueError when a tensor is
+    package. A body under a stated head is filled without it; one that is cut short takes what it
+    keeps of the whole network, which is filled first. Raises ValueError when a tensor is
     missing, left over or of another shape.
     """
-    if isinstance(body, HeadedNetwork):
-        return initialise(body.body, choice=choice, root=root)
     if choice.weights == "random":
         return RANDOM
+    if isinstance(body, HeadedNetwork):
+        whole = body.whole()
+        provenance = initialise(whole, choice=choice, root=root)
+        body.take_from(whole)
+        return provenance
     own = _without_head(body, body.state_dict())
     if choice.weights == "timm":
         name, state = _published(body, choice)
