@@ -18,6 +18,7 @@ Method = Literal[
 ]  # fmt: skip
 UNDERSAMPLERS = {"lp-rus", "ml-rus", "mlul"}
 MIXING = {"mlsmote", "mlsol"}
+WEIGHING = {"partial", "positive-weights"}
 BALANCE_KEYS: dict[str, tuple[str, ...]] = {
     "none": (),
     "cap-and-copy": ("before_split", "cap", "copy_plan", "cap_after", "copies_at"),
@@ -51,6 +52,11 @@ HeatmapMethod = Literal[
     "cam", "grad-cam", "grad-cam++", "hires-cam", "layer-cam", "x-grad-cam", "occlusion",
     "integrated-gradients", "smooth-grad", "attention-rollout",
 ]  # fmt: skip
+Loss = Literal[
+    "bce", "w-cel", "focal", "asymmetric", "poly", "distribution-balanced", "ldam", "zlpr",
+    "two-way", "auc-margin",
+]  # fmt: skip
+UNWEIGHTED = {"zlpr", "two-way", "auc-margin"}  # losses that compare cells: a cell has no weight
 Pooling = Literal["own", "average", "max", "lse"]
 Colour = Literal[
     "none", "autumn", "bone", "jet", "winter", "rainbow", "ocean", "summer", "spring", "cool",
@@ -263,7 +269,8 @@ class Training(Choices):
     """How a network is trained.
 
     `frozen` is the share of the body's layers, counted from the input, that are never trained, or
-    the name of the last such layer.
+    the name of the last such layer. `reweigh_after` is the share of the epochs after which the loss
+    "ldam" weighs classes.
     """
 
     epochs: int = Field(default=10, ge=1)
@@ -283,7 +290,8 @@ class Training(Choices):
     augment: Literal["none", "gentle"] = "none"
     normalise: Literal["network", "unit"] = "network"
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    loss: Literal["bce", "w-cel", "focal", "asymmetric"] = "bce"
+    loss: Loss = "bce"
+    reweigh_after: float = Field(default=0.8, ge=0, le=1)
     tensorboard: bool = False
     seed: int = Field(default=0, ge=0)
 
@@ -301,6 +309,11 @@ class Training(Choices):
             raise ValueError("`snapshots` are 0; or 2 to `epochs`, `cyclic`, with no `patience`")
         if cyclic and self.warmup_epochs >= self.epochs // self.snapshots:
             raise ValueError("`warmup_epochs` last a cycle of `epochs / snapshots`: shorten them")
+        default = type(self).model_fields["reweigh_after"].default
+        if self.loss != "ldam" and self.reweigh_after != default:
+            raise ValueError(
+                f"reweigh_after means nothing to loss {self.loss!r}; it belongs to 'ldam'"
+            )
 
 
 class EvaluationChoices(Choices):

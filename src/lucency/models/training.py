@@ -42,7 +42,7 @@ from lucency.models.classifier import Classifier, save_classifier, save_weights
 from lucency.models.device import accelerator_for, laid_out, name_of
 from lucency.models.film_loader import Batch, Films, feed, share_of_process, shuffled_batches
 from lucency.models.inference import forward, predict
-from lucency.models.losses import loss_cells, mean_over_stated
+from lucency.models.losses import Context, batch_loss, count_labels, mean_cross_entropy
 from lucency.models.networks import FilmNetwork, build, check_frozen, check_name, freeze
 from lucency.models.weights import fingerprint_weights, initialise
 
@@ -57,7 +57,7 @@ class Job:
     """One network's training; `best` holds the best weights so far, `wrapped` may be parallel.
 
     `settled` and `saved` are when, in seconds of `time.monotonic`, losses were last settled and a
-    checkpoint written.
+    checkpoint written; `counts` is what `count_labels` finds among the training entries.
     """
 
     train: Films
@@ -72,6 +72,7 @@ class Job:
     optimizer: Optimizer
     state: checkpoint.TrainingState
     best: checkpoint.State
+    counts: torch.Tensor
     settled: float
     saved: float
 
@@ -195,6 +196,7 @@ def _begin(
         optimizer=optimizer,
         state=state,
         best=best,
+        counts=count_labels(plan.label[plan.part == "train"]),
         settled=now,
         saved=now,
     )
@@ -268,8 +270,9 @@ def _step(
         for one in (plan.label[share], plan.weight[share], plan.label[batch])
     )
     logit = job.wrapped(pictures)
-    cells = loss_cells(job.training.loss, logit, label=label, weight=weight, among=among)
-    loss = mean_over_stated(cells, stated=int((~np.isnan(plan.label[batch])).sum()))
+    reweigh = job.state.epoch / job.training.epochs >= job.training.reweigh_after
+    context = Context(among=among, counts=job.counts, reweigh=reweigh)
+    loss = batch_loss(job.training.loss, logit, label=label, weight=weight, context=context)
     job.optimizer.zero_grad()
     job.accelerator.backward(loss * world_size())
     if job.training.clip_norm:
@@ -348,12 +351,9 @@ def _validate(job: Job) -> dict[str, float]:
     if rank() == 0:
         score, _ = forward(job.network, films=job.val)
         logit, label = torch.from_numpy(score), torch.from_numpy(job.val.plan.label)
-        weight = torch.ones_like(label)
-        cells = loss_cells("bce", logit, label=label, weight=weight, among=label)
-        loss = mean_over_stated(cells, stated=int((~label.isnan()).sum()))
         counts = checkpoint.tally(logit, label).double().numpy()
         figures[0] = {
-            "val_loss": float(loss),
+            "val_loss": float(mean_cross_entropy(logit, label=label)),
             "val_auc": macro_auc(job.val.plan.label, score),
             "val_accuracy": checkpoint.binary_accuracy(counts),
             "val_pooled_auc": checkpoint.pooled_auc(counts),
