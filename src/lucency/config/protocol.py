@@ -75,12 +75,21 @@ class Protocol(sections.Choices):
     def _check_trainings(self, names: list[str]) -> None:
         for place, name in enumerate(names):
             try:
-                precision = self.training_of(name).precision
+                training = self.training_of(name)
             except ValidationError as error:
                 raise ValueError(f"network.{place}.training.{_explain(error)}") from error
-            if precision != self.training.precision:
-                what = f"network.{place}.training.precision is {precision!r}"
+            if training.precision != self.training.precision:
+                what = f"network.{place}.training.precision is {training.precision!r}"
                 raise ValueError(f"{what}: expected training.precision for all networks")
+            self._check_weights(training.loss, network=name)
+
+    def _check_weights(self, loss: str, *, network: str) -> None:
+        weighing = {self.balance.method, self.balance.then} & sections.WEIGHING
+        if loss in sections.UNWEIGHTED and weighing:
+            raise ValueError(
+                f"training.loss {loss!r} of {network} compares films or findings and reads no "
+                f"weights, which balance {min(weighing)!r} makes: change one of them"
+            )
 
     def _check_findings(self) -> None:
         known = (*self.findings, NO_FINDING)

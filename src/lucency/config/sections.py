@@ -18,6 +18,7 @@ Method = Literal[
 ]  # fmt: skip
 UNDERSAMPLERS = {"lp-rus", "ml-rus", "mlul"}
 MIXING = {"mlsmote", "mlsol"}
+WEIGHING = {"partial", "positive-weights"}
 BALANCE_KEYS: dict[str, tuple[str, ...]] = {
     "none": (),
     "cap-and-copy": ("before_split", "cap", "copy_plan", "cap_after", "copies_at"),
@@ -51,6 +52,11 @@ HeatmapMethod = Literal[
     "cam", "grad-cam", "grad-cam++", "hires-cam", "layer-cam", "x-grad-cam", "occlusion",
     "integrated-gradients", "smooth-grad", "attention-rollout",
 ]  # fmt: skip
+Loss = Literal[
+    "bce", "w-cel", "focal", "asymmetric", "poly", "distribution-balanced", "ldam", "zlpr",
+    "two-way", "auc-margin",
+]  # fmt: skip
+UNWEIGHTED = {"zlpr", "two-way", "auc-margin"}  # losses that compare cells: a cell has no weight
 Pooling = Literal["own", "average", "max", "lse", "grid"]
 Colour = Literal[
     "none", "autumn", "bone", "jet", "winter", "rainbow", "ocean", "summer", "spring", "cool",
@@ -272,7 +278,7 @@ class Training(Choices):
     body thaws from its end. `ema` is the decay of the average of weights that is validated and
     kept, `swa_epochs` are the last ones, whose weights are averaged, at `swa_rate` of the learning
     rate. `mixup` is both parameters of the beta distribution of shares; `smoothing` draws labels
-    to .5.
+    to .5. `reweigh_after` is the share of the epochs after which the loss "ldam" weighs classes.
     """
 
     epochs: int = Field(default=10, ge=1)
@@ -302,7 +308,8 @@ class Training(Choices):
     smoothing: float = Field(default=0.0, ge=0, lt=1)
     normalise: Literal["network", "unit"] = "network"
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    loss: Literal["bce", "w-cel", "focal", "asymmetric"] = "bce"
+    loss: Loss = "bce"
+    reweigh_after: float = Field(default=0.8, ge=0, le=1)
     tensorboard: bool = False
     seed: int = Field(default=0, ge=0)
 
@@ -322,6 +329,11 @@ class Training(Choices):
             raise ValueError("`warmup_epochs` last a cycle of `epochs / snapshots`: shorten them")
         self._check_averages()
         self._check_layers()
+        default = type(self).model_fields["reweigh_after"].default
+        if self.loss != "ldam" and self.reweigh_after != default:
+            raise ValueError(
+                f"reweigh_after means nothing to loss {self.loss!r}; it belongs to 'ldam'"
+            )
 
     def _check_averages(self) -> None:
         if self.ema and self.swa_epochs:

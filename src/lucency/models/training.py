@@ -46,7 +46,7 @@ from lucency.models.film_loader import Batch, Films, feed, share_of_process, shu
 from lucency.models.inference import forward, predict
 from lucency.models.layers import thaw
 from lucency.models.linear_probe import fit_head, require_linear
-from lucency.models.losses import loss_cells, mean_over_stated
+from lucency.models.losses import Context, batch_loss, count_labels, mean_cross_entropy
 from lucency.models.networks import FilmNetwork, build, check_frozen, check_name, freeze
 from lucency.models.weights import fingerprint_weights, initialise
 
@@ -61,7 +61,7 @@ class Job:
     """One network's training; `best` holds the best weights so far, `wrapped` may be parallel.
 
     `settled` and `saved` are when, in seconds of `time.monotonic`, losses were last settled and a
-    checkpoint written.
+    checkpoint written; `counts` is what `count_labels` finds among the training entries.
     """
 
     train: Films
@@ -76,6 +76,7 @@ class Job:
     optimizer: Optimizer
     state: checkpoint.TrainingState
     best: checkpoint.State
+    counts: torch.Tensor
     settled: float
     saved: float
     average: AveragedModel | None
@@ -219,6 +220,7 @@ def _begin(
         optimizer=optimizer,
         state=state,
         best=best,
+        counts=count_labels(plan.label[plan.part == "train"]),
         settled=now,
         saved=now,
         average=average,
@@ -317,8 +319,9 @@ def _step(
         for one in (share_of_process(wanted.label), share_of_process(wanted.weight), wanted.label)
     )
     logit = job.wrapped(pictures)
-    cells = loss_cells(job.training.loss, logit, label=label, weight=weight, among=among)
-    loss = mean_over_stated(cells, stated=int((~among.isnan()).sum()))
+    reweigh = job.state.epoch / job.training.epochs >= job.training.reweigh_after
+    context = Context(among=among, counts=job.counts, reweigh=reweigh)
+    loss = batch_loss(job.training.loss, logit, label=label, weight=weight, context=context)
     job.optimizer.zero_grad()
     job.accelerator.backward(loss * world_size())
     if job.training.clip_norm:
@@ -423,11 +426,9 @@ def _validate(job: Job) -> dict[str, float]:
 def _figures_of_validation(job: Job) -> dict[str, float]:
     score, _ = forward(job.shown, films=job.val)
     logit, label = torch.from_numpy(score), torch.from_numpy(job.val.plan.label)
-    weight = torch.ones_like(label)
-    cells = loss_cells("bce", logit, label=label, weight=weight, among=label)
     counts = checkpoint.tally(logit, label).double().numpy()
     return {
-        "val_loss": float(mean_over_stated(cells, stated=int((~label.isnan()).sum()))),
+        "val_loss": float(mean_cross_entropy(logit, label=label)),
         "val_auc": macro_auc(job.val.plan.label, score),
         "val_accuracy": checkpoint.binary_accuracy(counts),
         "val_pooled_auc": checkpoint.pooled_auc(counts),
