@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from scipy.stats import chisquare
 from sklearn.utils.class_weight import compute_class_weight
 
-from lucency.balance.resampling import partial, positive_weights, weighted_sampler
+from lucency.balance.resampling import class_aware, partial, positive_weights, weighted_sampler
 from lucency.core.plan import RECIPES, Plan
 
 LABELS = arrays(
@@ -184,10 +184,49 @@ def test_films_come_as_often_as_their_rarity_says():
     assert chisquare(times, np.roll(expected, 1)).pvalue < 1e-6
 
 
-def test_the_first_draw_is_the_film_and_further_ones_are_copies():
+def test_class_aware_draws_classes_and_then_films_equally_often():
+    """Four findings and the films without any: 12 draws of 60 each, shared by a class's films."""
+    label = invented()
+    active = np.column_stack([label == 1, ~(label == 1).any(axis=1)])
+    share = (active / active.sum(axis=0)).sum(axis=1) * 12
+    times = np.zeros(len(label))
+    for seed in range(100):
+        plan = class_aware(label, copies="exact", seed=seed)
+        drawn = np.bincount(plan.row, minlength=len(label))
+        assert len(plan) == len(label)
+        assert (np.abs(drawn - share) < active.sum(axis=1)).all()
+        times += drawn
+    np.testing.assert_allclose(times / 100, share, atol=0.25)
+    alone = active[:, 0] & (active.sum(axis=1) == 1)
+    assert np.ptp(drawn[alone]) <= 1
+
+
+def test_class_aware_has_no_class_that_no_film_has():
+    """A film of the first finding, three without any, none of the second: two draws of each."""
+    label = np.array([[1, 0], [0, 0], [0, np.nan], [0, 0]], dtype=np.float32)
+    plan = class_aware(label, copies="exact", seed=0)
+    assert (plan.row == 0).sum() == 2
+    assert len(plan) == 4
+    everywhere = np.ones((3, 1), dtype=np.float32)
+    assert class_aware(everywhere, copies="exact", seed=0).row.tolist() == [0, 1, 2]
+
+
+def test_class_aware_of_chestxray14(chestxray14: np.ndarray):
+    """Fifteen classes of 112,120 / 15 draws; a finding has those of its class at least."""
+    plan = class_aware(chestxray14, copies="gentle", seed=0)
+    assert (plan.label.sum(axis=0) >= len(chestxray14) // 15).all()
+    without = (plan.label == 0).all(axis=1).sum()
+    assert without in (len(chestxray14) // 15, len(chestxray14) // 15 + 1)
+    hernia = chestxray14.sum(axis=0).argmin()
+    times = np.bincount(plan.row, minlength=len(chestxray14))[chestxray14[:, hernia] == 1]
+    assert times.min() >= len(chestxray14) // 15 // 227
+
+
+@pytest.mark.parametrize("sampler", [weighted_sampler, class_aware])
+def test_the_first_draw_is_the_film_and_further_ones_are_copies(sampler: Callable[..., Plan]):
     label = invented()
     for copies, recipe in RECIPES.items():
-        plan = weighted_sampler(label, copies=copies, seed=0)
+        plan = sampler(label, copies=copies, seed=0)
         kept = plan.row[plan.copy == 0]
         assert (plan.copy[: len(kept)] == 0).all()
         assert (np.diff(kept) > 0).all()
@@ -217,11 +256,12 @@ def test_findings_come_about_equally_often_on_chestxray14(chestxray14: np.ndarra
     assert found.max() / found.min() < 5 < count.max() / count.min()
 
 
-@pytest.mark.parametrize("draw", ["partial", "weighted-sampler"])
+@pytest.mark.parametrize("draw", ["partial", "weighted-sampler", "class-aware"])
 def test_the_seed_decides(draw: str):
     method: dict[str, Callable[[int], Plan]] = {
         "partial": lambda seed: partial(invented(), ratio=1.0, positive_weight=1.0, seed=seed),
         "weighted-sampler": lambda seed: weighted_sampler(invented(), copies="exact", seed=seed),
+        "class-aware": lambda seed: class_aware(invented(), copies="exact", seed=seed),
     }
     one, same, other = (method[draw](seed) for seed in (3, 3, 4))
     np.testing.assert_array_equal(one.weight, same.weight)

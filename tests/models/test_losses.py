@@ -1,9 +1,11 @@
 """Losses against scikit-learn, torchvision, timm, LibAUC and sums by hand; the contract of all."""
 
 import math
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy.special import expit, logsumexp
@@ -13,6 +15,7 @@ from torchvision.ops import sigmoid_focal_loss
 
 from lucency.config.protocol import parse_protocol
 from lucency.config.sections import UNWEIGHTED, Training
+from lucency.core.progress import silent
 from lucency.models.losses import (
     BATCH_LOSSES,
     CELL_LOSSES,
@@ -23,6 +26,8 @@ from lucency.models.losses import (
     count_labels,
     mean_cross_entropy,
 )
+from lucency.models.training import train
+from toys import toy_films, toy_plan, toy_protocol
 
 PROBABILITIES = (0.001, 0.04, 0.06, 0.3, 0.5, 0.9, 0.999)
 NAN = float("nan")
@@ -405,6 +410,22 @@ def test_a_loss_without_weights_and_a_balance_that_weighs_are_refused() -> None:
     with pytest.raises(ValueError, match="reweigh_after means nothing to loss 'bce'; it belongs"):
         Training(reweigh_after=0.5)
     assert Training(loss="ldam", reweigh_after=0.5).reweigh_after == 0.5
+
+
+def test_a_training_counts_its_labels_and_weighs_classes_late(tmp_path: Path) -> None:
+    """LDAM whose weights begin after half of two epochs departs from the one without them then."""
+    films, losses = toy_films(24), []
+    label = films.manifest.label
+    label[6:, 0] = 0  # a rare finding, whose classes weigh differently
+    for share in (1.0, 0.5):
+        protocol = toy_protocol(loss="ldam", reweigh_after=share)
+        choice, out = protocol.network[0], tmp_path / f"{share}"
+        given = {"plan": toy_plan(films), "upstream": {"split": "toys"}, "progress": silent}
+        train(films, protocol=protocol, choice=choice, out=out, **given)
+        losses.append(pd.read_csv(out / "steps.csv")["loss"].to_numpy())
+    late, half = losses[0], len(losses[0]) // 2
+    np.testing.assert_array_equal(losses[0][:half], losses[1][:half])
+    assert abs(losses[1][half] / late[half] - 1) > 0.02
 
 
 def tensor(values: object) -> torch.Tensor:

@@ -159,6 +159,7 @@ RESAMPLERS: dict[str, Callable[..., Plan | Iterator[Step]]] = {
     "partial": resampling.partial,
     "positive-weights": resampling.positive_weights,
     "weighted-sampler": resampling.weighted_sampler,
+    "class-aware": resampling.class_aware,
     "lp-rus": resampling.lp_rus,
     "lp-ros": resampling.lp_ros,
     "ml-rus": resampling.ml_rus,

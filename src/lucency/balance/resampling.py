@@ -201,7 +201,38 @@ def weighted_sampler(label: Label, *, copies: str, seed: int) -> Plan:
     weight = np.where(none, 1 / max(1, int(none.sum())), summed / np.maximum(carried, 1))
     share = weight / weight.sum()
     drawn = np.random.default_rng(seed).choice(len(label), size=len(label), p=share)
-    times = np.bincount(drawn, minlength=len(label))
+    return _drawn(label, np.bincount(drawn, minlength=len(label)), copies=copies)
+
+
+def class_aware(label: Label, *, copies: str, seed: int) -> Plan:
+    """Return as many entries as films, each of a class drawn first and then of a film of it.
+
+    Class-aware sampling, Shen, Lin and Huang, "Relay backpropagation for effective learning of
+    deep convolutional neural networks", ECCV 2016: classes are gone through in random order again
+    and again, and so are the films of each class, so every class is drawn equally often, give or
+    take one, and each of its films too. Classes are the findings that some film has and, as one
+    more, the films without any. The first draw of a film is the film itself, further ones are
+    copies (`copies` is a key of plan.RECIPES). A film that is not drawn is left out.
+    """
+    active, generator = label == 1, np.random.default_rng(seed)
+    classes = [np.flatnonzero(of) for of in (*active.T, ~active.any(axis=1)) if of.any()]
+    turns = _turns(len(classes), draws=len(label), generator=generator)
+    times = np.zeros(len(label), dtype=np.int64)
+    for members, draws in zip(classes, turns.tolist(), strict=True):
+        times[members] += _turns(len(members), draws=draws, generator=generator)
+    return _drawn(label, times, copies=copies)
+
+
+def _turns(members: int, *, draws: int, generator: np.random.Generator) -> Int64[np.ndarray, " p"]:
+    """Return how often each of some members is drawn, in rounds in which each comes once."""
+    rounds, rest = divmod(draws, max(1, members))
+    turns = np.full(members, rounds, dtype=np.int64)
+    turns[generator.permutation(members)[:rest]] += 1
+    return turns
+
+
+def _drawn(label: Label, times: Int64[np.ndarray, " n"], *, copies: str) -> Plan:
+    """Return every film as often as `times` has it: itself once, then copies."""
     source = np.repeat(np.arange(len(label)), np.maximum(times - 1, 0))
     return joined(originals(label).take(times > 0), clones(label, source, copies=copies))
 

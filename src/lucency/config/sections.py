@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from lucency.core.manifest import nearest
 
 Method = Literal[
-    "none", "cap-and-copy", "partial", "positive-weights", "weighted-sampler", "lp-rus", "lp-ros",
-    "ml-rus", "ml-ros", "remedial", "mlsmote", "mlsol", "mlul", "mlenn", "mltl",
+    "none", "cap-and-copy", "partial", "positive-weights", "weighted-sampler", "class-aware",
+    "lp-rus", "lp-ros", "ml-rus", "ml-ros", "remedial", "mlsmote", "mlsol", "mlul", "mlenn", "mltl",
 ]  # fmt: skip
 UNDERSAMPLERS = {"lp-rus", "ml-rus", "mlul"}
 MIXING = {"mlsmote", "mlsol"}
@@ -25,6 +25,7 @@ BALANCE_KEYS: dict[str, tuple[str, ...]] = {
     "partial": ("ratio", "positive_weight"),
     "positive-weights": (),
     "weighted-sampler": ("copies",),
+    "class-aware": ("copies",),
     "lp-rus": ("percent",),
     "lp-ros": ("percent", "copies"),
     "ml-rus": ("percent",),
