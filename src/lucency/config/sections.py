@@ -419,7 +419,9 @@ class EnsembleChoices(Choices):
 
     `sources` are whose features learners and neighbours take: a network of the protocol,
     "frozen NAME" for one of `frozen`, which is not trained here, "texture", or several joined
-    by +. Empty is the best network on validation films.
+    by +. Empty is the best network on validation films. The features of `frozen` are means over a
+    film and `feature_views` gently changed views of it. `members` are the predictors that
+    `ensembles` combine, as the leaderboard names them; empty is all networks.
     """
 
     ensembles: tuple[Ensemble, ...] = ()
@@ -427,13 +429,15 @@ class EnsembleChoices(Choices):
     oversampling: Literal["none", "balanced"] = "none"
     sources: tuple[str, ...] = ()
     frozen: tuple[Network, ...] = ()
+    feature_views: int = Field(default=0, ge=0, le=64)
+    members: tuple[str, ...] = ()
     neighbours: int = Field(default=0, ge=0, le=1000)
     views: int = Field(default=0, ge=0, le=64)
     seed: int = Field(default=0, ge=0)
 
     def _check(self) -> None:
         frozen = tuple(network.name for network in self.frozen)
-        for key in ("ensembles", "learners", "sources"):
+        for key in ("ensembles", "learners", "sources", "members"):
             _refuse_twice(key, getattr(self, key))
         _refuse_twice("frozen", frozen)
         for source in self.sources:
@@ -455,6 +459,10 @@ class EnsembleChoices(Choices):
         unused = {FROZEN + network.name for network in self.frozen} - set(self.single_sources)
         if unused:
             raise ValueError(f"frozen: {min(unused)!r} is not among `sources`")
+        if self.feature_views and not self.frozen:
+            raise ValueError("feature_views are those of `frozen` networks: name some")
+        if self.members and not self.ensembles:
+            raise ValueError("members mean nothing without `ensembles`")
 
     @property
     def single_sources(self) -> tuple[str, ...]:
@@ -463,10 +471,7 @@ class EnsembleChoices(Choices):
 
     def check(self, networks: tuple[str, ...], *, split: str, size: int) -> None:
         """Raise ValueError unless the protocol's networks, split and films allow this."""
-        if self.ensembles and len(networks) < 2:
-            raise ValueError(
-                f"ensemble.ensembles: expected two networks or more, found {len(networks)}"
-            )
+        self._check_members(networks)
         known = (*networks, *(FROZEN + network.name for network in self.frozen), TEXTURE)
         for source in self.single_sources:
             if source not in known:
@@ -483,6 +488,26 @@ class EnsembleChoices(Choices):
             raise ValueError(
                 'ensemble.learners and neighbours need a split by patient: split.method is "image"'
             )
+
+    def _check_members(self, networks: tuple[str, ...]) -> None:
+        combined = self.members or networks
+        if self.ensembles and len(combined) < 2:
+            found = f"found {len(combined)}"
+            raise ValueError(f"ensemble.ensembles: expected two networks or more, {found}")
+        known = (*networks, *self.made_of(networks))
+        for member in self.members:
+            if member not in known:
+                raise ValueError(
+                    f"ensemble.members: {member!r} is not made here; expected of "
+                    f"{', '.join(known)}{nearest(member, known)}"
+                )
+
+    def made_of(self, networks: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the names of what is made of networks and of named sources, ensembles apart."""
+        views = [f"{name} with views" for name in networks if self.views]
+        learnt = [f"{learner} on {source}" for source in self.sources for learner in self.learners]
+        voted = [f"{self.neighbours} neighbours on {one}" for one in self.sources]
+        return (*views, *learnt, *(voted if self.neighbours else ()))
 
 
 def _refuse_twice(key: str, names: tuple[str, ...]) -> None:

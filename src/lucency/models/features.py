@@ -6,6 +6,7 @@ Letters in shapes: n films, m of them, b of a block, k findings, d feature dimen
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +22,12 @@ from lucency.core.stage import fingerprint
 from lucency.models.augmentation import seed_of
 from lucency.models.classifier import Classifier
 from lucency.models.film_loader import Films
-from lucency.models.inference import films_for, forward, forward_blocks
+from lucency.models.inference import films_for, forward, forward_blocks, part_of
 from lucency.models.networks import build
 from lucency.models.weights import initialise
 
 BLOCK = 2_048  # films that a kill may lose
+VIEWS = 0  # the seed of a film's views
 LOGIT, FEATURE, DONE = "logit.npy", "feature.npy", "done.txt"
 
 
@@ -35,11 +37,14 @@ def embed(
     rows: Int64[np.ndarray, " m"],
     choice: Network,
     root: Path,
+    views: int = 0,
     progress: Advance = silent,
 ) -> Float32[np.ndarray, "m d"]:
     """Return the embeddings of the films at `rows` by the network `choice`, which is not trained.
 
-    Weights are found below `root` unless their path is absolute.
+    Each is the mean over the film and `views` gently changed views of it, which depend on the
+    film's name and the view's number alone. Weights are found below `root` unless their path is
+    absolute.
     """
     torch.manual_seed(seed_of("features", choice.name))
     network = build(
@@ -47,8 +52,12 @@ def embed(
     )
     initialise(network.body, choice=choice, root=root)
     plan = originals(prepared.manifest.label).take(rows)
-    films = Films(prepared=prepared, plan=plan, copies=0)
-    return forward(network, films=films, progress=progress)[1]
+    films, turns = Films(prepared=prepared, plan=plan, copies=0), 1 + views
+    feature = forward(network, films=films, progress=part_of(progress, 0, turns))[1]
+    for view in range(views):
+        shown = replace(films, recipe="gentle", seed=VIEWS, epoch=view)
+        feature += forward(network, films=shown, progress=part_of(progress, 1 + view, turns))[1]
+    return feature / turns
 
 
 def extract(

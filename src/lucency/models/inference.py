@@ -68,7 +68,7 @@ def predict_views(
     This is test-time augmentation. A view depends on seed, film and its number alone. Nothing is
     calibrated, and no features kept. Raises ValueError for films of other findings.
     """
-    parts = [_part_of(progress, turn, 1 + views) for turn in range(1 + views)]
+    parts = [part_of(progress, turn, 1 + views) for turn in range(1 + views)]
     plain = predict(classifier, prepared=prepared, plan=plan, progress=parts[0])
     logit = plain.logit.astype(np.float64)
     films = films_for(classifier, prepared=prepared, plan=plan)
@@ -92,7 +92,7 @@ def predict_snapshots(
     classifier, made = load_classifier(folder), []
     for turn, number in enumerate(sorted(files)):
         classifier.network.body.load_state_dict(load_file(files[number]), strict=True)
-        part = _part_of(progress, turn, len(files))
+        part = part_of(progress, turn, len(files))
         whole = predict(classifier, prepared=prepared, plan=plan, progress=part)
         name = f"{classifier.name} snapshot {number}"
         made.append(replace(_logits_alone(whole, whole.logit), network=name))
@@ -172,7 +172,7 @@ def over_batches(
         network.train(was_training)
 
 
-def _part_of(progress: Advance, turn: int, turns: int) -> Advance:
+def part_of(progress: Advance, turn: int, turns: int) -> Advance:
     """Return the progress of one of several equal turns, from 0."""
     return lambda at, total, note: progress(turn * total + at, turns * total, note)
 

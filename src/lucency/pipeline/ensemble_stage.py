@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -51,7 +51,8 @@ def costs(trained: Trained) -> dict[str, float]:
     not measured; reading the cache is in it, preparation is not.
     """
     inputs: dict[str, object] = {n: fingerprint_of(p) for n, p in trained.classifiers.items()}
-    inputs["sources"] = trained.run.protocol.ensemble.model_dump(include={"sources", "frozen"})
+    frozen = {"sources", "frozen", "feature_views"}
+    inputs["sources"] = trained.run.protocol.ensemble.model_dump(include=frozen)
     place = trained.run.out / "ensemble" / "costs"
     discard_outdated(place, inputs=inputs)
     folder = produce(place, inputs=inputs, write=partial(_write_costs, trained))
@@ -92,7 +93,7 @@ def _works(trained: Trained) -> dict[str, Work]:
     root = Path(trained.run.protocol.data.root)
     for choice in choices.frozen:
         works[FROZEN + choice.name] = lambda rows, it=choice: embed(
-            films, rows=rows, choice=it, root=root
+            films, rows=rows, choice=it, root=root, views=choices.feature_views
         )
     if TEXTURE in choices.single_sources:
         from lucency.ensemble.radiomics import texture_row
@@ -109,12 +110,13 @@ class Predictor(NamedTuple):
     tables: dict[str, pd.DataFrame]
 
 
-def ensemble(trained: Trained, method: str) -> Predictor:
-    """Return the networks combined by a method of ENSEMBLES, or stacked."""
-    say(f"Combining {len(trained.predictions)} networks: {method}")
-    cost, seed = costs(trained), trained.run.protocol.ensemble.seed
-    combined = ensembles.make_ensemble(trained.predictions, method=method, seed=seed)
-    entry = Entry("ensemble", sum(cost[one.network] for one in trained.predictions))
+def ensemble(trained: Trained, members: Mapping[str, Predictor], method: str) -> Predictor:
+    """Return members combined by a method of ENSEMBLES, or stacked."""
+    say(f"Combining {len(members)} predictors: {method}")
+    several = [one.predictions for one in members.values()]
+    seed = trained.run.protocol.ensemble.seed
+    combined = ensembles.make_ensemble(several, method=method, seed=seed)
+    entry = Entry("ensemble", sum(one.entry.milliseconds for one in members.values()))
     return Predictor(combined.predictions, entry, {"weights": combined.weights})
 
 
@@ -235,15 +237,17 @@ class _Job(NamedTuple):
 @kept
 def compare_ensembles(trained: Trained) -> ensembles.EnsembleResults:
     """Return the leaderboard of networks and all that the protocol makes of them."""
-    jobs, place = _jobs(trained), trained.run.out / "ensemble" / "leaderboard"
-    if not jobs:
+    place = trained.run.out / "ensemble" / "leaderboard"
+    made = {name: _made(trained, name, job) for name, job in _jobs(trained).items()}
+    combined = _ensemble_jobs(trained, made)
+    made |= {name: _made(trained, name, job) for name, job in combined.items()}
+    if not made:
         discard_outdated(place, inputs={})
         return ensembles.EnsembleResults()
-    made = {name: _made(trained, name, job) for name, job in jobs.items()}
     inputs = {
         "evaluation": trained.run.protocol.evaluation.model_dump(),
         "networks": _members(trained),
-        "predictors": {name: fingerprint_of(_place(trained, name)) for name in jobs},
+        "predictors": {name: fingerprint_of(_place(trained, name)) for name in made},
     }
     discard_outdated(place, inputs=inputs)
     write = partial(_write_leaderboard, trained, made)
@@ -252,7 +256,7 @@ def compare_ensembles(trained: Trained) -> ensembles.EnsembleResults:
 
 
 def _jobs(trained: Trained) -> dict[str, _Job]:
-    """Return name -> job of every predictor that the protocol asks for beside its networks."""
+    """Return name -> job of every predictor beside the networks, but ensembles."""
     choices = trained.run.protocol.ensemble
     jobs: dict[str, _Job] = {}
     for name in (choice.name for choice in trained.run.protocol.network):
@@ -262,13 +266,31 @@ def _jobs(trained: Trained) -> dict[str, _Job]:
             jobs[f"{name} with views"] = _Job(weights | how, partial(viewed, trained, name))
         if trained.run.protocol.training_of(name).snapshots:
             jobs[f"{name} snapshots"] = _Job(weights, partial(snapshots, trained, name))
-    for method in choices.ensembles:
-        inputs = {"members": _members(trained), "method": method, "seed": choices.seed}
-        jobs[method] = _Job(inputs, partial(ensemble, trained, method))
     if choices.learners or choices.neighbours:
         for source in sources(trained):
             jobs |= _jobs_on_features(trained, source, choices)
     return jobs
+
+
+def _ensemble_jobs(trained: Trained, made: Mapping[str, Predictor]) -> dict[str, _Job]:
+    """Return name -> job of every ensemble, of networks or of what was made beside them."""
+    choices, networks = trained.run.protocol.ensemble, _members(trained)
+    if not choices.ensembles:
+        return {}
+    cost = costs(trained)
+    known = {
+        one.network: Predictor(one, Entry("network", cost[one.network]), {})
+        for one in trained.predictions
+    } | dict(made)
+    members = {name: known[name] for name in choices.members or networks}
+    prints = {name: networks.get(name) or fingerprint_of(_place(trained, name)) for name in members}
+    return {
+        method: _Job(
+            {"members": prints, "method": method, "seed": choices.seed},
+            partial(ensemble, trained, members, method),
+        )
+        for method in choices.ensembles
+    }
 
 
 def _members(trained: Trained) -> dict[str, str]:

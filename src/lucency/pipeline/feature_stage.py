@@ -125,7 +125,7 @@ def _frozen(trained: Trained, source: str) -> tuple[Float32[np.ndarray, "n d"], 
     name = source.removeprefix(FROZEN)
     choice = next(one for one in trained.run.protocol.ensemble.frozen if one.name == name)
     # Apart from those that balancing takes of training films alone:
-    home = trained.run.cache / "frozen"
+    home, views = trained.run.cache / "frozen", trained.run.protocol.ensemble.feature_views
     feature = similarity_features(
         trained.prepared,
         rows=np.arange(len(trained.prepared.manifest)),
@@ -133,8 +133,9 @@ def _frozen(trained: Trained, source: str) -> tuple[Float32[np.ndarray, "n d"], 
         root=Path(trained.run.protocol.data.root),
         upstream=trained.run.fingerprints("prepared"),
         home=home,
+        views=views,
     )
-    return feature, {source: fingerprint_of(features_folder(home, choice))}
+    return feature, {source: fingerprint_of(features_folder(home, choice, views=views))}
 
 
 def textures(trained: Trained) -> Float32[np.ndarray, "n d"]:
@@ -166,34 +167,41 @@ def similarity_features(
     root: Path,
     upstream: Mapping[str, str],
     home: Path,
+    views: int = 0,
 ) -> Float32[np.ndarray, "m d"]:
     """Return the features of the films at `rows`: thumbnails, or pooled by the network `choice`.
 
-    The stage: `features_folder(home, choice)` holds feature.npy, mapped read-only. Raises
-    ValueError when the network's weights do not fit it.
+    Those of a network are means over a film and `views` of it. The stage: `features_folder` holds
+    feature.npy, mapped read-only. Raises ValueError when the network's weights do not fit it.
     """
     inputs = {"features": choice.model_dump(), "weights": _weights(choice, root), **upstream}
-    out = features_folder(home, choice)
-    write = partial(_write_similarity, prepared, rows, choice, root)
+    out = features_folder(home, choice, views=views)
+    write = partial(_write_similarity, prepared, rows, choice, root, views)
     return np.load(produce(out, inputs=inputs, write=write) / "feature.npy", mmap_mode="r")
 
 
 def _write_similarity(
-    prepared: Prepared, rows: Int64[np.ndarray, " m"], choice: Network, root: Path, folder: Path
+    prepared: Prepared,
+    rows: Int64[np.ndarray, " m"],
+    choice: Network,
+    root: Path,
+    views: int,
+    folder: Path,
 ) -> None:
     if choice.name == THUMBNAIL:
         feature = thumbnails(prepared, rows=rows)
     else:
         from lucency.models.features import embed
 
-        with progress("Looking for similar films", unit="films") as advance:
-            feature = embed(prepared, rows=rows, choice=choice, root=root, progress=advance)
+        with progress(f"Features of {choice.name}", unit="films") as advance:
+            how = {"choice": choice, "root": root, "views": views}
+            feature = embed(prepared, rows=rows, progress=advance, **how)
     write_array(feature, folder / "feature.npy")
 
 
-def features_folder(home: Path, choice: Network) -> Path:
+def features_folder(home: Path, choice: Network, *, views: int = 0) -> Path:
     """Return the folder of one choice's features, so that several may lie beside each other."""
-    return home / f"features-{fingerprint(choice.model_dump())[:8]}"
+    return home / f"features-{fingerprint({**choice.model_dump(), 'views': views})[:8]}"
 
 
 def _weights(choice: Network, root: Path) -> str:
