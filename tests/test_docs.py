@@ -376,7 +376,7 @@ def default_of(key: str, field: FieldInfo) -> str:
 def values_of(field: FieldInfo) -> str:
     """What a key accepts: its choices, its pattern or its bounds."""
     if get_origin(field.annotation) is Literal:
-        return ", ".join(f'`"{choice}"`' for choice in get_args(field.annotation))
+        return ", ".join(f"`{json.dumps(choice)}`" for choice in get_args(field.annotation))
     signs = [(s, getattr(m, n)) for m in field.metadata for n, s in BOUNDS.items() if hasattr(m, n)]
     patterns = [f"`{m.pattern}`" for m in field.metadata if hasattr(m, "pattern")]
     return ", ".join([*patterns, *(f"{sign} {limit:g}" for sign, limit in signs)]) or "\N{EN DASH}"

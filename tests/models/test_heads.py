@@ -11,11 +11,26 @@ from safetensors.torch import save_file
 from scipy.special import logsumexp
 from torch import nn
 
-from lucency.config.sections import Balance, EnsembleChoices, Head, Network, Pooling
+from lucency.config.sections import (
+    ATTENTION,
+    Balance,
+    EnsembleChoices,
+    Head,
+    Network,
+    Pooling,
+)
 from lucency.explain.methods.cam import CAMS, cam
 from lucency.explain.methods.network_split import logits, split
 from lucency.models.features import embed
-from lucency.models.heads import HEADS, POOLINGS, HeadedNetwork, headed, lse_pool
+from lucency.models.heads import (
+    ATTENTIONS,
+    HEADS,
+    POOLINGS,
+    HeadedNetwork,
+    has_linear_classifier,
+    headed,
+    lse_pool,
+)
 from lucency.models.networks import (
     NETWORKS,
     TIMM_NAMES,
@@ -49,7 +64,8 @@ def wang(pooling: str) -> HeadedNetwork:
 
 
 def test_the_protocol_offers_every_pooling() -> None:
-    assert {*POOLINGS, "own"} == set(get_args(Pooling))
+    assert {*POOLINGS, *ATTENTIONS, "own"} == set(get_args(Pooling))
+    assert set(ATTENTIONS) == set(ATTENTION)
 
 
 @pytest.mark.parametrize("sharpness", [0.3, 1.0, 10.0])
@@ -199,7 +215,6 @@ def test_a_cut_network_is_explained_by_gradients() -> None:
     [
         ("test_resnet", 5, "has 5 stages: head.stage is 5, expected 0 to 4, or -5 to -1"),
         ("test_resnet", -6, "has 5 stages: head.stage is -6"),
-        ("coat_tiny", 1, "cannot be cut at stage 1: 4 of its layers' parameters, as parallel"),
         ("test_vit", 6, "has 6 stages"),
         ("test_nfnet", 0, r"test_nfnet has no stages .*, which head\.stage = 0"),
     ],
@@ -210,6 +225,125 @@ def test_stages_that_are_not_there_are_refused(
     monkeypatch.delattr(timm.models.nfnet.NormFreeNet, "forward_intermediates")
     with pytest.raises(ValueError, match=reason):
         check_name(name, head=Head(pooling="max", stage=stage))
+
+
+def test_a_cut_that_leaves_layers_without_a_use_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As timm's cut does in CoaT and HRNet, whose branches are parallel."""
+    with monkeypatch.context() as patch:
+        patch.setattr(timm.models.resnet.ResNet, "prune_intermediate_layers", lambda *_, **__: None)
+        with pytest.raises(ValueError, match=r"cannot be cut at stage 1: 30 of .* as layer2"):
+            check_name("test_resnet", head=Head(pooling="max", stage=1))
+    check_name("test_resnet", head=Head(pooling="max", stage=1))
+
+
+def attention(head: Head, *, channels: int = 3, classes: int = 4) -> nn.Module:
+    torch.manual_seed(0)
+    return ATTENTIONS[head.pooling](channels, classes, head=head).double().eval()
+
+
+@pytest.mark.parametrize(
+    ("chosen", "temperatures"),
+    [
+        ({"temperature": 2.5}, [2.5]),
+        ({"temperature": 99}, [np.inf]),
+        ({"attention_heads": 2}, [1, np.inf]),
+        ({"attention_heads": 4}, [1, 2, 4, np.inf]),
+        ({"attention_heads": 6}, [1, 2, 3, 4, 5, np.inf]),
+        ({"attention_heads": 8}, [1, 2, 3, 4, 5, 6, 7, np.inf]),
+    ],
+)
+def test_residual_attention_is_the_paper_s_equations(
+    chosen: dict[str, Any], temperatures: list[float]
+) -> None:
+    """Zhu and Wu, equations 2 to 8, position by position; the maximum as T goes to infinity."""
+    head = Head.model_validate({"pooling": "csra", "attention_weight": 0.3, **chosen})
+    module = attention(head)
+    weight = module.get_parameter("weight").detach().numpy()
+    assert len(weight) == len(temperatures)
+    expected = np.zeros((2, 4))
+    for film, feature in enumerate(maps().flatten(2).numpy()):
+        for weights, temperature in zip(weight, temperatures, strict=True):
+            for finding, own in enumerate(weights):
+                score = feature.T @ own / np.sqrt(own @ own)
+                power = np.exp(temperature * score) if np.isfinite(temperature) else None
+                share = score == score.max() if power is None else power / power.sum()
+                attended = feature @ share
+                together = feature.mean(1) + 0.3 * attended
+                expected[film, finding] += together @ own / np.sqrt(own @ own)
+    np.testing.assert_allclose(module(maps()).detach().numpy(), expected, rtol=1e-10)
+
+
+def test_residual_attention_of_no_weight_is_average_pooling_and_a_linear_layer() -> None:
+    module = attention(Head(pooling="csra", attention_weight=0.0))
+    weight = module.get_parameter("weight")[0]
+    expected = average_pool(maps()) @ (weight / weight.norm(dim=1, keepdim=True)).T
+    torch.testing.assert_close(module(maps()), expected)
+
+
+def test_cam_of_residual_attention_is_its_own_class_map() -> None:
+    head = Head(pooling="csra", attention_weight=0.0, attention_heads=2)
+    model, films = network(head), torch.randn(2, 3, 96, 96)
+    found = cam(model, films)
+    assert found.shape == (2, 4, 3, 3)
+    torch.testing.assert_close(found.mean((2, 3)), logits(model, films), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("classes", [1, 5])
+def test_a_decoder_by_hand(classes: int) -> None:
+    """Ridnik et al., section 3: cross-attention of one query a class, then its own weights."""
+    module = attention(Head(pooling="ml-decoder"), classes=classes)
+    state = {key: one.detach().numpy() for key, one in module.state_dict().items()}
+    layer = {k.removeprefix("decoder."): v for k, v in state.items()}
+
+    def linear(one: np.ndarray, name: str) -> np.ndarray:
+        return one @ layer[f"{name}.weight"].T + layer[f"{name}.bias"]
+
+    def norm(one: np.ndarray, name: str) -> np.ndarray:
+        centred = one - one.mean(-1, keepdims=True)
+        spread = np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5)
+        return centred / spread * layer[f"{name}.weight"] + layer[f"{name}.bias"]
+
+    weights = np.split(layer["multihead_attn.in_proj_weight"], 3)
+    biases = np.split(layer["multihead_attn.in_proj_bias"], 3)
+    query = norm(2 * state["query_embed.weight"], "norm1")  # no self-attention: added to itself
+    for film, logit in zip(maps().flatten(2).numpy(), module(maps()), strict=True):
+        place = np.maximum(linear(film.T, "embed_standart"), 0)
+        q, k, v = (
+            (one @ w.T + b).reshape(-1, 8, 96).transpose(1, 0, 2)
+            for one, w, b in zip((query, place, place), weights, biases, strict=True)
+        )
+        power = np.exp(q @ k.transpose(0, 2, 1) / np.sqrt(96))
+        seen = (power / power.sum(-1, keepdims=True)) @ v
+        seen = linear(seen.transpose(1, 0, 2).reshape(-1, 768), "multihead_attn.out_proj")
+        one = norm(query + seen, "norm2")
+        one = norm(one + linear(np.maximum(linear(one, "linear1"), 0), "linear2"), "norm3")
+        expected = (one * state["duplicate_pooling"][:, :, 0]).sum(1)
+        expected += state["duplicate_pooling_bias"]
+        np.testing.assert_allclose(logit.detach().numpy(), expected, rtol=1e-8)
+
+
+@pytest.mark.parametrize("pooling", ATTENTIONS)
+def test_attention_is_explained_by_gradients_and_gives_the_maps_means(pooling: str) -> None:
+    model = network(Head.model_validate({"pooling": pooling, "transition": 8}))
+    films = torch.randn(2, 3, 96, 96)
+    feature = model.forward_features(films)
+    embedding = model.forward_head(feature, pre_logits=True)
+    torch.testing.assert_close(embedding, feature.mean((2, 3)))
+    assert not has_linear_classifier(model)
+    for method in ("grad-cam", "hires-cam"):
+        assert CAMS[method](model, films).shape == (2, 4, 3, 3)
+    if pooling == "ml-decoder":
+        with pytest.raises(ValueError, match="not pooling and one linear layer: cam is not"):
+            cam(model, films)
+
+
+def test_networks_whose_logits_are_not_linear_in_their_features_are_recognised() -> None:
+    for name in ("test_vit", "test_convnext", "mobilenetv3_small_100", "volo_d1_224"):
+        model: Any = timm.create_model(name, num_classes=2).eval()
+        feature = model.forward_features(torch.randn(1, *model.pretrained_cfg["input_size"]))
+        logit = model.get_classifier()(model.forward_head(feature, pre_logits=True))
+        equal = torch.allclose(logit, model.forward_head(feature), atol=1e-5)
+        assert has_linear_classifier(model) == equal == (name != "volo_d1_224")
 
 
 def test_dropout_acts_in_training_alone() -> None:
@@ -332,6 +466,15 @@ def test_impossible_choices_are_refused() -> None:
         )
     with pytest.raises(ValueError, match="layers that nothing has trained"):
         Balance.model_validate({"method": "mlsmote", "features": deep})
+    single = {"pooling": "csra", "attention_heads": 2, "temperature": 3}
+    with pytest.raises(ValueError, match="temperature is 3: 2 attention_heads have the temp"):
+        Head.model_validate(single)
+    with pytest.raises(ValueError, match='means nothing to pooling "max"; it belongs to "csra"'):
+        Head(pooling="max", attention_weight=0.3)
+    with pytest.raises(ValueError, match='"ml-decoder" leads to logits at once'):
+        Head(pooling="ml-decoder", dense=(8,))
+    with pytest.raises(ValueError, match="1, 2, 4, 6 or 8"):
+        Head.model_validate({"pooling": "csra", "attention_heads": 3})
     for sharpness in (0.0, -1.0, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="above 0"):
             lse_pool(maps(), sharpness=sharpness)

@@ -11,7 +11,7 @@ from lucency.config.sections import Head
 from lucency.core.manifest import FINDINGS, Preparation
 from lucency.evaluation.calibration import no_recalibration
 from lucency.models.classifier import Classifier, load_classifier, save_classifier
-from lucency.models.heads import POOLINGS
+from lucency.models.heads import ATTENTIONS, POOLINGS, has_linear_classifier
 from lucency.models.networks import NETWORKS, OWN, TIMM_NAMES, build, check_name
 
 FINDING_COUNT = 3
@@ -23,6 +23,9 @@ STATED = (
     Head(pooling="average", dense=(16,)),
     Head(pooling="grid", stage=1, transition=8, dense=(16,)),
     Head(pooling="grid", stage=-2),
+    Head(pooling="csra", transition=8, attention_heads=4),
+    Head(pooling="csra", stage=2, attention_weight=0.4, temperature=2.0),
+    Head(pooling="ml-decoder", stage=2),
 )
 CONTRACTS = [
     *((name, OWN) for name in (*NETWORKS, *TIMM)),
@@ -47,7 +50,7 @@ def test_the_four_networks_of_the_reference_study_are_there() -> None:
 def test_the_contract_is_asked_of_every_network_and_pooling() -> None:
     assert {name for name, head in CONTRACTS if head == OWN} == {*NETWORKS, *TIMM}
     assert {name for name, head in CONTRACTS if head != OWN} >= set(TIMM_NAMES)
-    assert {head.pooling for _, head in CONTRACTS} == {"own", *POOLINGS}
+    assert {head.pooling for _, head in CONTRACTS} == {"own", *POOLINGS, *ATTENTIONS}
 
 
 @pytest.mark.parametrize(
@@ -64,11 +67,16 @@ def test_contract(name: str, head: Head, tmp_path) -> None:
     assert logit.shape == (2, FINDING_COUNT)
     logit.square().sum().backward()
     without = [key for key, p in network.named_parameters() if p.grad is None]
-    assert not without
+    queries = ["body.classifier.query_embed.weight"]  # of ML-Decoder, fixed
+    assert without == queries * (head.pooling == "ml-decoder")
     network.eval()
     with torch.inference_mode():
         feature, again = network.embed(batch)
         before = network(batch)
+        linear = has_linear_classifier(network.body)
+        if linear:
+            torch.testing.assert_close(network.body.get_classifier()(feature), before)
+    assert linear == (head.pooling not in ATTENTIONS)
     assert feature.shape == (2, network.body.num_features)
     assert torch.equal(again, before)
     classifier = Classifier(

@@ -58,7 +58,8 @@ Loss = Literal[
     "two-way", "auc-margin",
 ]  # fmt: skip
 UNWEIGHTED = {"zlpr", "two-way", "auc-margin"}  # losses that compare cells: a cell has no weight
-Pooling = Literal["own", "average", "max", "lse", "grid"]
+Pooling = Literal["own", "average", "max", "lse", "grid", "csra", "ml-decoder"]
+ATTENTION = ("csra", "ml-decoder")  # of Pooling: every finding looks at the maps in its own way
 Colour = Literal[
     "none", "autumn", "bone", "jet", "winter", "rainbow", "ocean", "summer", "spring", "cool",
     "hsv", "pink", "hot", "parula", "magma", "inferno", "plasma", "viridis", "cividis", "twilight",
@@ -154,6 +155,9 @@ class Head(Choices):
 
     Then a 1 x 1 convolution makes `transition` maps of them (0: none), each is pooled by itself,
     and hidden layers of `dense` features with ReLU, and `dropout` after each, lead to the last.
+    "csra" and "ml-decoder" lead from maps to logits at once. Of CSRA, `attention_heads` are added
+    up; in each the attended score counts `attention_weight` times beside the mean score, and
+    `temperature` sharpens the attention of a single head.
     `stage` cuts the network short: its maps are those of that stage of timm's
     `forward_intermediates`, counted from 0, or back from -1, the last; None is the whole network.
     """
@@ -163,8 +167,12 @@ class Head(Choices):
     transition: int = Field(default=0, ge=0, le=8192)
     dense: tuple[Annotated[int, Field(ge=1, le=65536)], ...] = ()
     dropout: float = Field(default=0.0, ge=0, lt=1)
+    attention_weight: float = Field(default=0.1, ge=0, le=100)
+    attention_heads: Literal[1, 2, 4, 6, 8] = 1
+    temperature: float = Field(default=1.0, gt=0, le=99)
 
     def _check(self) -> None:
+        self._attention_fits()
         is_cut = self.stage is not None
         if self.pooling == "own" and (self.transition or self.dense or self.dropout or is_cut):
             raise ValueError(
@@ -173,6 +181,25 @@ class Head(Choices):
             )
         if self.dropout and not self.dense:
             raise ValueError("dropout follows layers of `dense`: without them set training.dropout")
+
+    def _attention_fits(self) -> None:
+        keys = ("attention_weight", "attention_heads", "temperature")
+        fields = type(self).model_fields
+        changed = [key for key in keys if getattr(self, key) != fields[key].default]
+        if changed and self.pooling != "csra":
+            raise ValueError(
+                f'{changed[0]} means nothing to pooling "{self.pooling}"; it belongs to "csra"'
+            )
+        if "temperature" in changed and self.attention_heads > 1:
+            raise ValueError(
+                f"temperature is {self.temperature:g}: {self.attention_heads} attention_heads have "
+                "the temperatures of the paper; leave it out"
+            )
+        if self.dense and self.pooling in ATTENTION:
+            raise ValueError(
+                f'dense layers follow pooled maps: pooling "{self.pooling}" leads to logits at '
+                "once; leave `dense` out"
+            )
 
     @property
     def is_deep(self) -> bool:

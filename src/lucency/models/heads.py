@@ -2,7 +2,8 @@
 
 A body without its head, whole or cut short at a stage, then a 1 x 1 transition, pooling, hidden
 layers and a linear one; each but pooling and the last may be absent. The head of Wang et al.
-(CVPR 2017) is a transition, log-sum-exp pooling and the linear layer.
+(CVPR 2017) is a transition, log-sum-exp pooling and the linear layer. Attention by class (CSRA,
+ML-Decoder) leads from the maps to the logits at once, in place of all after the transition.
 Letters in shapes: b films, k findings, c channels, h and w pixels, gh and gw cells of the grid.
 """
 
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 import timm
 import torch
 from jaxtyping import Float
+from timm.layers.ml_decoder import MLDecoder
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -40,6 +42,13 @@ class Body(Protocol):
 
 
 SHARPNESS = 10.0  # the best r of Wang et al.
+MAXIMUM = 99.0  # the temperature that stands for the maximum in Zhu and Wu's tables
+TEMPERATURES = {  # of their heads, by how many there are
+    2: (1.0, MAXIMUM),
+    4: (1.0, 2.0, 4.0, MAXIMUM),
+    6: (1.0, 2.0, 3.0, 4.0, 5.0, MAXIMUM),
+    8: (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, MAXIMUM),
+}
 GRID = 3  # cells along each side of a chest
 SIDE = 224  # pixels of a picture, where a network states no size of its own
 
@@ -79,13 +88,46 @@ def grid_pool(maps: Float[Tensor, "b c gh gw"]) -> Float[Tensor, "b d"]:
     return functional.adaptive_avg_pool2d(maps, GRID).flatten(1)
 
 
+class ResidualAttention(nn.Module):
+    """Class-specific residual attention: from maps to logits (Zhu and Wu, ICCV 2021, equation 8).
+
+    A class scores every position by its weights, of length one as in the authors' code, without
+    bias. Its logit is the mean score and `head.attention_weight` times the attended one: the mean
+    under a softmax over positions of temperature x score, or the maximum at temperature 99. Heads
+    of several temperatures (section 3.4) have weights of their own and are added up.
+    """
+
+    def __init__(self, channels: int, num_classes: int, *, head: Head) -> None:
+        super().__init__()
+        self.share = head.attention_weight
+        self.temperatures = TEMPERATURES.get(head.attention_heads, (head.temperature,))
+        drawn = torch.empty(len(self.temperatures), num_classes, channels)
+        self.weight = nn.Parameter(nn.init.uniform_(drawn, -1, 1))
+
+    def class_weights(self) -> Float[Tensor, "a k c"]:
+        """Return the weights of each head and class, of length one."""
+        return functional.normalize(self.weight, dim=2)
+
+    def forward(self, maps: Float[Tensor, "b c gh gw"]) -> Float[Tensor, "b k"]:
+        """Return the logits."""
+        score = torch.einsum("akc,bcn->bakn", self.class_weights(), maps.flatten(2))
+        attended = [
+            one.amax(2) if heat == MAXIMUM else (one * torch.softmax(one * heat, 2)).sum(2)
+            for one, heat in zip(score.unbind(1), self.temperatures, strict=True)
+        ]
+        return (score.mean(3) + self.share * torch.stack(attended, dim=1)).sum(1)
+
+
 class HeadedNetwork(nn.Module):
     """A body without its head, then the stated one, with timm's contract.
 
     The transition has batch norm and ReLU, so that its maps are evidence above zero. Features
-    before the last layer are those of the last hidden layer, or else the pooled maps. `uncut`
-    builds the whole network of a body that is cut short.
+    before the last layer are those of the last hidden layer, or else the pooled maps; under
+    attention by class the maps' means, which its logits do not see. `uncut` builds the whole
+    network of a body that is cut short.
     """
+
+    classifier: Any  # a linear layer, or the attention
 
     def __init__(
         self,
@@ -102,14 +144,16 @@ class HeadedNetwork(nn.Module):
         self.pretrained_cfg: dict[str, Any] = {**about.pretrained_cfg, "classifier": "classifier"}
         self.body, self.channels_last = body, layout.channels_last
         self.stage, self.uncut = layout.stage, uncut
-        self.pool = POOLINGS[head.pooling]
+        self.attends = head.pooling in ATTENTIONS
+        self.pool = POOLINGS["average" if self.attends else head.pooling]
         self.map_channels = head.transition or layout.channels
         self.transition = nn.Sequential(*_transition(layout.channels, head.transition))
         self.dropout = nn.Dropout(drop_rate)
         pooled = self.pool(torch.zeros(1, self.map_channels, GRID, GRID)).shape[1]
         self.dense = nn.Sequential(*_dense(pooled, head))
         self.num_features = head.dense[-1] if head.dense else pooled
-        self.classifier = nn.Linear(self.num_features, num_classes)
+        last = partial(ATTENTIONS[head.pooling], head=head) if self.attends else nn.Linear
+        self.classifier = last(self.num_features, num_classes)
 
     def forward_features(self, pixels: Float[Tensor, "b c h w"]) -> Float[Tensor, "b _ gh gw"]:
         """Return the maps that are pooled."""
@@ -127,11 +171,13 @@ class HeadedNetwork(nn.Module):
         self, maps: Float[Tensor, "b _ gh gw"], *, pre_logits: bool = False
     ) -> Float[Tensor, "b _"]:
         """Return logits, or what the last layer sees."""
+        if self.attends and not pre_logits:
+            return self.classifier(self.dropout(maps))
         feature = self.dense(self.dropout(self.pool(maps)))
         return feature if pre_logits else self.classifier(feature)
 
     def get_classifier(self) -> nn.Module:
-        """Return the last linear layer."""
+        """Return the last linear layer, or the attention."""
         return self.classifier
 
     def whole(self) -> nn.Module:
@@ -189,6 +235,15 @@ def layout_of_maps(name: str, head: Head) -> Layout:
 def trunk_of(body: nn.Module) -> nn.Module:
     """Return a network without a stated head: all of it, where it has its own."""
     return body.body if isinstance(body, HeadedNetwork) else body
+
+
+def has_linear_classifier(body: nn.Module) -> bool:
+    """Return whether logits are `get_classifier()`, a linear layer, applied to `pre_logits`.
+
+    They are not under attention by class, nor in VOLO, which adds those of a second head.
+    """
+    last, second = cast(Body, body).get_classifier(), getattr(body, "aux_head", None)
+    return isinstance(last, nn.Linear) and second is None
 
 
 def trunk_features(body: nn.Module, pixels: Float[Tensor, "b c h w"]) -> Tensor:
@@ -254,6 +309,17 @@ def _features(body: Any, pixels: Tensor, stage: int | None) -> Tensor:
     return body.forward_intermediates(pixels, indices=[stage], **options)[0]
 
 
+def _ml_decoder(channels: int, num_classes: int, *, head: Head) -> MLDecoder:
+    """Return timm's ML-Decoder (Ridnik et al., WACV 2023): a query for each class up to 100.
+
+    Its queries are random and stay so. Its one layer stands in place of torch's TransformerDecoder
+    around it, which today calls layers in a way that timm's does not know.
+    """
+    decoder: Any = MLDecoder(num_classes, initial_num_features=channels)
+    decoder.decoder = decoder.decoder.layers[0]
+    return decoder
+
+
 def _transition(channels: int, maps: int) -> Iterator[nn.Module]:
     if maps:
         yield nn.Conv2d(channels, maps, 1, bias=False)
@@ -274,6 +340,10 @@ POOLINGS: dict[str, Callable[[Tensor], Tensor]] = {
     "max": partial(torch.amax, dim=(2, 3)),
     "lse": lse_pool,
     "grid": grid_pool,
+}
+ATTENTIONS: dict[str, Callable[..., nn.Module]] = {
+    "csra": ResidualAttention,
+    "ml-decoder": _ml_decoder,
 }
 HEADS: dict[str, Head] = {
     "wang": Head(pooling="lse", transition=1024),

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lucency.explain.methods.network_split import body_of, chosen, gradients, split, undisturbed
-from lucency.models.heads import HeadedNetwork
+from lucency.models.heads import HeadedNetwork, ResidualAttention
 
 PLUS_PLUS_EPSILON = 1e-6  # as in the package grad-cam, whose maps these are to equal
 AXIOM_EPSILON = 1e-7
@@ -27,6 +27,8 @@ def cam(
     """Return the head's weights applied to the maps, signed; their pooled value is the logit.
 
     Zhou et al., CVPR 2016. The logit is so up to its bias where the head pools by the mean.
+    Of residual attention these are the scores of the class, its heads added up, whose mean is the
+    logit but for what is attended.
     Raises ValueError unless the head pools each map by itself and a linear layer follows at once.
     """
     with undisturbed(network), torch.no_grad():
@@ -53,6 +55,8 @@ def _linear_after_pooling(network: nn.Module, pixels: Tensor) -> tuple[Tensor, T
     """Return the last maps, and the weights of the one layer that follows their pooling."""
     parts, body = split(network, pixels), body_of(network)
     maps, last = parts.grid(parts.feature), body.get_classifier()
+    if isinstance(last, ResidualAttention):
+        return maps, last.class_weights().sum(0)
     shallow = not (isinstance(network, HeadedNetwork) and len(network.dense))
     if (
         shallow
