@@ -6,8 +6,9 @@ import pytest
 
 from lucency.audit.checks.run_checks import BEFORE, BESIDE, remark
 from lucency.config.protocol import Protocol
-from lucency.config.sections import Network, Source
+from lucency.config.sections import EnsembleChoices, Network, Source
 from lucency.core.predictions import Predictions
+from lucency.models.foundation import FOUNDATIONS
 
 NOTHING = pd.DataFrame({"image": [], "reason": []})
 
@@ -80,6 +81,34 @@ def test_phantoms_are_noted():
 def test_what_weights_have_seen_is_noted(network, expected):
     found = remark(_protocol(**network), test=STATED, rejected=NOTHING, missing=[])
     assert [(one.check, one.severity) for one in found] == expected
+
+
+@pytest.mark.parametrize("match", FOUNDATIONS)
+@pytest.mark.parametrize(
+    ("source", "stated", "expected"),
+    [
+        ("nih", "", "have been shown these films without labels"),
+        ("csv", "", "does not say whether from these"),
+        ("phantom", "", ""),
+        ("nih", "none", ""),
+        ("nih", "labels", "have been shown labels of these films"),
+    ],
+)
+def test_films_that_a_foundation_model_has_seen_are_named(match, source, stated, expected):
+    about = {"weights": "w", "match": match, "seen": stated}
+    frozen = {"sources": ("frozen big",), "learners": ("logistic",)}
+    big = Network(name="big", **about)
+    ensemble = EnsembleChoices(**frozen, frozen=(big,))
+    place = Source(source=source, root="" if source == "phantom" else ".", labels="t.csv")
+    update = {"data": place, "ensemble": ensemble}
+    for protocol in (
+        _protocol(**about).model_copy(update={"data": place}),
+        CLEAN.model_copy(update=update),
+    ):
+        found = remark(protocol, test=STATED, rejected=NOTHING, missing=[])
+        said = [one.message for one in found if one.check == "pretrained_on_these"]
+        assert len(said) == bool(expected)
+        assert all(expected in one for one in said)
 
 
 def test_every_remark_is_named_so_that_it_is_counted():

@@ -35,6 +35,7 @@ CONTRACTS = [
 SLOW = {  # the same body or the same head is seen on others
     *(("resnet50-wang-average", OWN), ("resnet50-wang-max", OWN)),
     ("inceptionresnetv2", STATED[0]),
+    *(("eva-x-small", OWN), ("eva-x-base", OWN)),
 }
 
 

@@ -49,6 +49,7 @@ LearnerName = Literal[
 TEXTURE, FROZEN, AND = "texture", "frozen ", "+"
 TEXTURED = 96  # pixels of a film's side, below which waves and patterns are as large as lungs
 THUMBNAIL = "thumbnail"
+PLACES_OF_NETWORKS = ("hf-hub:", "local-dir:")  # timm's: a model of the hub, a folder of its files
 HeatmapMethod = Literal[
     "cam", "grad-cam", "grad-cam++", "hires-cam", "layer-cam", "x-grad-cam", "occlusion",
     "integrated-gradients", "smooth-grad", "attention-rollout",
@@ -213,7 +214,8 @@ class Network(Choices):
     `architecture` is what is built where `name` is only what it is called here, so that one network
     can be trained in several ways. `size` is the side of its input, reduced from the prepared
     films; 0 is their own. `colour` is the table that makes three channels of grey; "none" repeats
-    it. `seen` is what of the evaluated films its pre-training has been shown; empty is unknown.
+    it. `seen` is what of the evaluated films its pre-training has been shown; empty is unknown, or
+    what `lucency.models.foundation` knows of the layout that `match` names.
     """
 
     name: str
@@ -221,7 +223,7 @@ class Network(Choices):
     weights: str = "random"
     provenance: str = ""
     seen: Literal["", "none", "images", "labels"] = ""
-    match: Literal["name", "order"] = "name"
+    match: Literal["name", "order", "eva-x", "rad-dino"] = "name"
     size: int = Field(default=0, ge=0, le=2048)
     colour: Colour = "none"
     head: Head = Head()
@@ -235,8 +237,17 @@ class Network(Choices):
     def _check(self) -> None:
         if not re.fullmatch(r"\w[\w.+-]*", self.name):
             raise ValueError(f"name {self.name!r} names a folder: expected letters, digits, . _ -")
-        if self.weights not in ("random", "timm") and not self.provenance:
-            raise ValueError("weights from a file need `provenance`: what have they been shown?")
+        if self.match in ("name", "order"):
+            foreign = self.weights == "timm" and self.built.startswith(PLACES_OF_NETWORKS)
+            if (self.weights not in ("random", "timm") or foreign) and not self.provenance:
+                raise ValueError(
+                    "weights from a file need `provenance`: what have they been shown?"
+                )
+        elif self.weights in ("random", "timm"):
+            raise ValueError(
+                f"match = {self.match!r} is how a published file is laid out: name that file in "
+                f"`weights`, which is {self.weights!r}"
+            )
 
 
 class Balance(Choices):

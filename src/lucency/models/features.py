@@ -23,7 +23,7 @@ from lucency.models.augmentation import seed_of
 from lucency.models.classifier import Classifier
 from lucency.models.film_loader import Films
 from lucency.models.inference import films_for, forward, forward_blocks, part_of
-from lucency.models.networks import build
+from lucency.models.networks import build_chosen
 from lucency.models.weights import initialise
 
 BLOCK = 2_048  # films that a kill may lose
@@ -47,9 +47,7 @@ def embed(
     absolute.
     """
     torch.manual_seed(seed_of("features", choice.name))
-    network = build(
-        choice.built, findings=1, size=choice.size, colour=choice.colour, head=choice.head
-    )
+    network = build_chosen(choice, findings=1)
     initialise(network.body, choice=choice, root=root)
     plan = originals(prepared.manifest.label).take(rows)
     films, turns = Films(prepared=prepared, plan=plan, copies=0), 1 + views

@@ -2,8 +2,9 @@
 
 A network takes grey films (uint8, b h w) and gives logits (b k); `embed` gives pooled features
 too. NETWORKS holds the names of the house: AlexNet twice, with timm's contract, and networks of
-timm, some under a stated head. Every other name of timm will do as well. What comes before the
-head is a network's body; a stated head (transition, dense and last layers) is no part of it.
+timm, some under a stated head. Every other name of timm will do as well, `hf-hub:OWNER/NAME` and
+`local-dir:FOLDER` among them. What comes before the head is a network's body; a stated head
+(transition, dense and last layers) is no part of it.
 Letters in shapes: b films, k findings, d feature dimensions, h and w pixels.
 """
 
@@ -17,14 +18,17 @@ import cv2
 import numpy as np
 import timm
 import torch
+from huggingface_hub.errors import HfHubHTTPError
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision import models
 
-from lucency.config.sections import Colour, Head
+from lucency.config.sections import PLACES_OF_NETWORKS, Colour, Head, Network
 from lucency.core.manifest import nearest
+from lucency.core.progress import say
 from lucency.models import heads
+from lucency.models.foundation import FOUNDATIONS
 
 OWN = Head()
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
@@ -92,8 +96,8 @@ class FilmNetwork(nn.Module):
             shown = films.unsqueeze(1).to(self.mean.dtype) / 255
         else:
             shown = self.table[films.long()].permute(0, 3, 1, 2).to(self.mean.dtype) / 255
-        if self.size:
-            shape = (self.size, self.size)
+        shape = (self.size, self.size)
+        if self.size and shown.shape[2:] != shape:
             shown = functional.interpolate(shown, shape, mode="bilinear", antialias=True)
         return (shown - self.mean) / self.std
 
@@ -124,11 +128,42 @@ def build(
     """Return a randomly initialised network with a head for `findings`.
 
     `mean_std` of None takes the scaling (of grey from 0 to 1) that the body's published weights
-    were trained with.
+    were trained with. A body of one input size, such as a vision transformer, gets films of that
+    size where `size` is 0, and position embeddings for any other. Raises ValueError for a `size`
+    that the body cannot take.
     """
     body: Any = build_body(name, findings=findings, dropout=dropout, head=head)
     mean, std = mean_std or (tuple(body.pretrained_cfg[key]) for key in ("mean", "std"))
-    return FilmNetwork(body, mean=mean, std=std, size=size, colour=colour, head=head)
+    side = _fit_side(heads.trunk_of(body), name=name, size=size)
+    return FilmNetwork(body, mean=mean, std=std, size=side, colour=colour, head=head)
+
+
+def build_chosen(
+    choice: Network,
+    *,
+    findings: int,
+    dropout: float = 0.0,
+    mean_std: tuple[tuple[float, ...], ...] | None = None,
+) -> FilmNetwork:
+    """Return a protocol's network, randomly initialised, with scaling and size for its weights.
+
+    Those of FOUNDATIONS, where `match` names one of its layouts, as far as nothing else is stated;
+    a line names a size that the protocol does not state.
+    """
+    if published := FOUNDATIONS.get(choice.match):
+        mean_std = mean_std or (published.mean, published.std)
+    network = build(
+        choice.built,
+        findings=findings,
+        dropout=dropout,
+        size=choice.size or (published.size if published else 0),
+        mean_std=mean_std,
+        colour=choice.colour,
+        head=choice.head,
+    )
+    if network.size != choice.size:
+        say(f"{choice.name} sees films at its own size: {network.size} x {network.size} pixels")
+    return network
 
 
 def build_body(
@@ -140,7 +175,10 @@ def build_body(
 
 def check_name(name: str, *, head: Head = OWN) -> None:
     """Raise ValueError, with the nearest name, unless the zoo can build `name` with this head."""
-    _builder(name, head)
+    build_plain = _builder(name, OWN if name.startswith(PLACES_OF_NETWORKS) else head)
+    if name.startswith(PLACES_OF_NETWORKS):
+        with torch.device("meta"):
+            build_plain(num_classes=1, drop_rate=0.0)
     if head != OWN:
         heads.layout_of_maps(TIMM_NAMES.get(name, name), head)
 
@@ -290,6 +328,29 @@ def _frozen_layers(body: nn.Module, *, name: str, frozen: float | str) -> tuple[
     return modules if count == len(held) else modules[: held[count - 1] + 1]
 
 
+def _fit_side(trunk: nn.Module, *, name: str, size: int) -> int:
+    """Return the side of the pictures that a body is given, having fitted it to them; 0 is any."""
+    body: Any = trunk
+    patches: Any = getattr(body, "patch_embed", None)
+    about = body.pretrained_cfg
+    if not hasattr(patches, "strict_img_size"):
+        return size or (about["input_size"][-1] if about.get("fixed_input_size", False) else 0)
+    own = patches.img_size[0] if patches.strict_img_size else 0
+    if size in (0, own):
+        return own
+    patch = patches.patch_size[0]
+    if size % patch and not patches.dynamic_img_pad:
+        raise ValueError(
+            f"size is {size}: {name} cuts pictures into patches of {patch} pixels: expected a "
+            f"multiple, such as {size // patch * patch or patch}"
+        )
+    if own and not hasattr(body, "set_input_size"):
+        raise ValueError(f"size is {size}: {name} takes pictures of {own} pixels: set size = 0")
+    if own:
+        body.set_input_size(img_size=(size, size))
+    return size
+
+
 def _convolution(
     inputs: int, outputs: int, *, size: int, stride: int, padding: int
 ) -> tuple[nn.Module, ...]:
@@ -301,7 +362,37 @@ def _dense(inputs: int, outputs: int, dropout: float) -> tuple[nn.Module, ...]:
     return nn.Linear(inputs, outputs), nn.BatchNorm1d(outputs), nn.ReLU(), nn.Dropout(dropout)
 
 
+def _eva_x(size: str, **options: Any) -> nn.Module:
+    """Return timm's EVA-02 with EVA-X's patches of 16 pixels and its scaling.
+
+    As `eva_x.py` of github.com/hustvl/EVA-X builds it.
+    """
+    body: Any = timm.create_model(
+        f"eva02_{size}_patch14_224", patch_size=16, ref_feat_shape=(14, 14), **options
+    )
+    published = FOUNDATIONS["eva-x"]
+    about = {"architecture": f"eva-x-{size}", "mean": published.mean, "std": published.std}
+    body.pretrained_cfg = {**body.pretrained_cfg, **about}
+    return body
+
+
+def _from_its_place(name: str, **options: Any) -> nn.Module:
+    """Return the network of a folder or of the hub; ValueError where its configuration fails."""
+    try:
+        return timm.create_model(name, **options)
+    except (HfHubHTTPError, OSError, KeyError, TypeError, RuntimeError, ValueError) as error:
+        local = name.startswith("local-dir:")
+        remedy = "name the folder that holds it" if local else "connect, or name a local-dir:FOLDER"
+        raise ValueError(
+            f"network {name!r} cannot be built ({type(error).__name__}): expected timm's "
+            f"config.json, which names the architecture; {remedy}"
+        ) from error
+
+
 def _builder(name: str, head: Head) -> Callable[..., nn.Module]:
+    if name.startswith(PLACES_OF_NETWORKS):
+        plain = partial(_from_its_place, name)
+        return plain if head == OWN else partial(heads.headed, name, head)
     if name not in NETWORKS and name not in timm.list_models():
         hint = nearest(name, [*NETWORKS, *timm.list_models()])
         raise ValueError(
@@ -328,6 +419,7 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "alexnet": AlexNet,
     "alexnet-reference": AlexNetReference,
     **{name: partial(timm.create_model, published) for name, published in TIMM_NAMES.items()},
+    **{f"eva-x-{size}": partial(_eva_x, size) for size in ("tiny", "small", "base")},
     **{
         f"resnet50-{name}": partial(heads.headed, "resnet50", head)
         for name, head in heads.HEADS.items()

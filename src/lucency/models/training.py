@@ -47,7 +47,7 @@ from lucency.models.inference import forward, predict
 from lucency.models.layers import thaw
 from lucency.models.linear_probe import fit_head, require_linear
 from lucency.models.losses import Context, batch_loss, count_labels, mean_cross_entropy
-from lucency.models.networks import FilmNetwork, build, check_frozen, check_name, freeze
+from lucency.models.networks import FilmNetwork, build_chosen, check_frozen, check_name, freeze
 from lucency.models.weights import fingerprint_weights, initialise
 
 UNIT = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
@@ -179,14 +179,11 @@ def _begin(
         )
     with _building:
         torch.manual_seed(seed_of(training.seed, choice.name))
-        network = build(
-            choice.built,
+        network = build_chosen(
+            choice,
             findings=len(prepared.manifest.findings),
             dropout=training.dropout,
-            size=choice.size,
             mean_std=UNIT if training.normalise == "unit" else None,
-            colour=choice.colour,
-            head=choice.head,
         )
         provenance = initialise(network.body, choice=choice, root=Path(protocol.data.root))
     freeze(network, name=choice.built, frozen=training.frozen)

@@ -40,6 +40,7 @@ from lucency.data.labels import OFFICIAL_LISTS, USUAL_COLUMNS, Columns, read_lab
 from lucency.data.sources import list_films
 from lucency.data.split import set_apart
 from lucency.evaluation.evaluate import TRIVIAL
+from lucency.models.foundation import FOUNDATIONS, seen_by
 
 TEXT = ("severity", "check", "message", "examples", "remedy")
 BEFORE = ("invented_films", "pretrained_on_these", "random_weights")  # of a protocol
@@ -196,8 +197,12 @@ def invented(protocol: Protocol) -> Iterator[Issue]:
 
 def pretrained(protocol: Protocol) -> Iterator[Issue]:
     """Return the networks whose weights have seen these films, or come from random numbers."""
-    networks = protocol.network
-    shown = {what: [n.name for n in networks if n.seen == what] for what in ("labels", "images")}
+    networks = (*protocol.network, *protocol.ensemble.frozen, protocol.balance.features)
+    seen = [(n.name, seen_by(n, source=protocol.data.source)) for n in networks]
+    shown = {
+        what: list(dict.fromkeys(name for name, one in seen if one == what))
+        for what in ("labels", "images")
+    }
     remedy = "take weights that never saw these films, or compare with networks that saw as much"
     message = (
         f"the weights of {', '.join(shown['labels'])} have been shown labels of these films, "
@@ -211,14 +216,18 @@ def pretrained(protocol: Protocol) -> Iterator[Issue]:
     yield from issues_of(
         "pretrained_on_these", shown["images"], message, remedy=remedy, severity="note"
     )
-    unsure = [n.name for n in networks if n.seen == "" and CHEST.search(n.provenance)]
+    unsure = [
+        n.name
+        for n, (_, one) in zip(networks, seen, strict=True)
+        if not one and (n.match in FOUNDATIONS or CHEST.search(n.provenance))
+    ]
     message = (
         f"the weights of {', '.join(unsure)} come from chest films, as their provenance "
         "states, and the protocol does not say whether from these"
     )
     remedy = 'say network.seen: "labels", "images" or "none" of these films'
     yield from issues_of("pretrained_on_these", unsure, message, remedy=remedy, severity="note")
-    fresh = [n.name for n in networks if n.weights == "random"]
+    fresh = [n.name for n in protocol.network if n.weights == "random"]
     message = (
         f"trained from random initialisation, not from pre-trained weights: {', '.join(fresh)}"
     )
