@@ -77,8 +77,8 @@ def test_the_networks_that_are_named_can_be_built(name: str) -> None:
     for variant in (BASE, *(variant.name for variant in protocol.variant)):
         varied = protocol.varied(variant, seed=0)
         for choice in varied.network:
-            frozen = varied.training_of(choice.name).frozen
-            check_choice(choice, root=Path(varied.data.root), frozen=frozen)
+            training = varied.training_of(choice.name)
+            check_choice(choice, root=Path(varied.data.root), training=training)
 
 
 @pytest.mark.parametrize(("name", "members"), [("thakur", 6), ("lungnet22", 10)])

@@ -393,6 +393,8 @@ class Training(Choices):
             raise ValueError(f"{found}: expected fewer, so that all layers are trained")
         if self.unfreeze_epochs and (self.frozen or self.frozen_epochs):
             raise ValueError("unfreeze_epochs: leave frozen and frozen_epochs out, layers thaw")
+        if self.loss == "two-way" and (self.mixup or self.smoothing):
+            raise ValueError('loss "two-way" knows no soft labels: leave mixup and smoothing out')
         if self.frozen and self.swa_epochs:
             raise ValueError("frozen and swa_epochs: batch statistics of frozen layers stay")
 

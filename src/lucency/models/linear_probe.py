@@ -24,12 +24,12 @@ from torch import nn
 from lucency.core.progress import Advance, silent
 from lucency.evaluation.metrics import macro_auc
 from lucency.models.film_loader import Films
+from lucency.models.heads import has_linear_classifier
 from lucency.models.inference import forward
 from lucency.models.networks import FilmNetwork
 
 STRENGTHS = (1e-4, 1e-3, 1e-2)  # C of scikit-learn, on standardised features
 STEPS = 200
-ALIKE = 1e-2  # how far logits may be from the linear layer's, for rounding
 Head = tuple[Float64[np.ndarray, "k d"], Float64[np.ndarray, " k"]]
 
 
@@ -47,7 +47,7 @@ def fit_head(
     the ridge penalty, one for all, is that of the highest macro AUC on validation films. Films are
     shown as they are. Raises ValueError for a network whose last layer is not a linear one.
     """
-    last = require_linear(network)
+    last = require_linear(network.body)
     _, feature = forward(network, films=train, progress=progress)
     _, known = forward(network, films=val)
     heads = [
@@ -61,25 +61,14 @@ def fit_head(
         last.bias.copy_(torch.from_numpy(bias))
 
 
-def require_linear(network: FilmNetwork) -> nn.Linear:
+def require_linear(body: nn.Module) -> nn.Linear:
     """Return the layer that makes logits of features; ValueError where another thing does."""
-    last: Any = network.body.get_classifier()
-    device = next(network.parameters()).device
-    side = network.size or 224
-    was_training = network.training
-    network.eval()
-    with torch.inference_mode():
-        films = torch.randint(0, 256, (2, side, side), dtype=torch.uint8, device=device)
-        feature, logit = network.embed(films)
-        fits = isinstance(last, nn.Linear) and last.in_features == feature.shape[1]
-        fits = fits and torch.allclose(last(feature), logit, atol=ALIKE, rtol=ALIKE)
-    network.train(was_training)
-    if not fits:
-        raise ValueError(
-            "training.probe and training.retrain need a network whose logits are one linear layer "
-            f"of its features; found {type(last).__name__}: leave them out, or state another head"
-        )
-    return last
+    if has_linear_classifier(body):
+        return body.get_classifier()  # pyright: ignore
+    raise ValueError(
+        "training.probe and training.retrain need a network whose logits are one linear layer of "
+        "its features, which this one's are not: leave them out, or state another head"
+    )
 
 
 def logistic_head(

@@ -47,7 +47,14 @@ from lucency.models.inference import forward, predict
 from lucency.models.layers import thaw
 from lucency.models.linear_probe import fit_head, require_linear
 from lucency.models.losses import Context, batch_loss, count_labels, mean_cross_entropy
-from lucency.models.networks import FilmNetwork, build_chosen, check_frozen, check_name, freeze
+from lucency.models.networks import (
+    FilmNetwork,
+    build_body,
+    build_chosen,
+    check_frozen,
+    check_name,
+    freeze,
+)
 from lucency.models.weights import fingerprint_weights, initialise
 
 UNIT = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
@@ -130,10 +137,14 @@ def train(
     return out
 
 
-def check_choice(choice: Network, *, root: Path, frozen: float | str = 0.0) -> None:
-    """Raise ValueError unless the network, its head, its frozen layers and its weights exist."""
+def check_choice(choice: Network, *, root: Path, training: Training | None = None) -> None:
+    """Raise ValueError unless network, head and weights exist, and the training fits them."""
     check_name(choice.built, head=choice.head)
-    check_frozen(choice.built, head=choice.head, frozen=frozen)
+    if training is not None:
+        check_frozen(choice.built, head=choice.head, frozen=training.frozen)
+        if training.probe or training.retrain != "none":
+            with torch.device("meta"):
+                require_linear(build_body(choice.built, head=choice.head))
     fingerprint_weights(choice, root=root)
 
 
@@ -191,8 +202,6 @@ def _begin(
     films = replace(val, plan=plan.take(plan.part == "train"))
     if training.probe and not (folder / checkpoint.CHECKPOINT).exists():
         fit_head(network, train=films, val=val, balanced=False)
-    elif training.probe or training.retrain != "none":
-        require_linear(network)
     optimizer = optimisation.optimizer_for(network, training, accelerator.device)
     wrapped, optimizer = accelerator.prepare(laid_out(network), optimizer)
     average = average_for(network, training)

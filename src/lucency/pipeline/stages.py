@@ -299,7 +299,7 @@ def check_networks(run: Run) -> None:
 
     protocol, root = run.protocol, Path(run.protocol.data.root)
     for choice in protocol.network:
-        check_choice(choice, root=root, frozen=protocol.training_of(choice.name).frozen)
+        check_choice(choice, root=root, training=protocol.training_of(choice.name))
     for choice in (*protocol.ensemble.frozen, protocol.balance.features):
         if choice.name != THUMBNAIL:
             check_choice(choice, root=root)
