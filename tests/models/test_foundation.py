@@ -322,6 +322,7 @@ def test_a_folder_of_timm_is_a_network(tmp_path: Path) -> None:
     assert torch.equal(network.body.state_dict()["norm.bias"], first["norm.bias"])
     films = toy_films(2, size=32)
     assert embed(films, rows=np.arange(2), choice=choice, root=tmp_path).shape == (2, 32)
+    (tmp_path / "tiny-dino" / ".git").mkdir()
     before = fingerprint_weights(choice, root=tmp_path)
     file = tmp_path / "tiny-dino" / "config.json"
     file.write_text(file.read_text() + " ", encoding="utf-8")

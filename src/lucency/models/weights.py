@@ -104,8 +104,11 @@ def fingerprint_weights(choice: Network, *, root: Path) -> str:
         own = fingerprint_file(weights_file(own, root=root))
     if not choice.built.startswith("local-dir:"):
         return own
-    files = sorted(Path(choice.built.removeprefix("local-dir:")).glob("*.*"))
-    return fingerprint({"weights": own, **{one.name: fingerprint_file(one) for one in files}})
+    files = [
+        one for one in Path(choice.built.removeprefix("local-dir:")).glob("*") if one.is_file()
+    ]
+    held = {one.name: fingerprint_file(one) for one in sorted(files)}
+    return fingerprint({"weights": own, **held})
 
 
 def weights_file(weights: str, *, root: Path) -> Path:
