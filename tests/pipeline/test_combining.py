@@ -154,6 +154,12 @@ def test_what_cannot_be_combined_is_refused_in_one_line():
     one = {"name": "x", "network": [{"name": "alexnet"}], "ensemble": {"ensembles": ["greedy"]}}
     with pytest.raises(ValueError, match="expected two networks or more"):
         parse_protocol(one, name="x.toml")
+    assert "nearest is 'bayes on alexnet'" in refusal(
+        **asked, sources=["alexnet"], ensembles=["greedy"], members=["alexnet", "bayes on alexne"]
+    )
+    assert "found 1" in refusal(ensembles=["greedy"], members=["alexnet"])
+    assert "without `ensembles`" in refusal(members=["alexnet", "densenet121"])
+    assert "feature_views are those of `frozen`" in refusal(feature_views=2)
     by_image = {"split": {"method": "image"}, "ensemble": asked}
     with pytest.raises(ValueError, match="need a split by patient"):
         parse_protocol({"name": "x", "network": [{"name": "alexnet"}], **by_image}, name="x.toml")
@@ -169,6 +175,24 @@ def test_sources_may_be_joined():
         }
     )
     assert made.single_sources == ("alexnet", "frozen resnet18", "texture")
+
+
+@pytest.mark.slow
+def test_learners_and_views_are_combined_where_members_name_them(run: Path, tmp_path: Path):
+    mine, members = tmp_path / "run", ["test_resnet with views", "logistic on test_resnet"]
+    shutil.copytree(run, mine)
+    named = f"members = {json.dumps(members)}\nensembles = "
+    (tmp_path / "other.toml").write_text(PROTOCOL.replace("ensembles = ", named))
+    lucency("run", tmp_path / "other.toml", "--out", mine)
+    whole, *each = (
+        load_predictions(mine / "ensemble" / name.replace(" ", "-") / "predictions.npz")
+        for name in ("mean-probability", *members)
+    )
+    mean = np.mean([one.probability for one in each], axis=0)
+    np.testing.assert_allclose(whole.uncalibrated().probability, mean, atol=1e-6)
+    table = pd.read_csv(mine / "ensemble" / "leaderboard" / "leaderboard.csv").set_index("network")
+    cost = table["milliseconds"]
+    assert cost["mean-probability"] == pytest.approx(cost[members].sum())
 
 
 @pytest.mark.slow
