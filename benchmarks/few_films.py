@@ -1,14 +1,17 @@
 """How good are recipes for few films, in five folds by patient and from 150 films up?
 
-Usage: python benchmarks/few_films.py {folds,curve} [--protocol FILE] [--folds 0,1] [--out DIR]
+Usage: python benchmarks/few_films.py {folds,curve,recipes} [--protocol FILE] [--recipes NAME ...]
+                                      [--out DIR]
 The 1,400 real films of ../shared/nih and the recipe of a protocol (protocols/sample.toml): its
-networks, the learners on frozen features, and the ensemble of its members. `folds`: each fold of
-patients tests once, the others train and validate (85:15). `curve`: 150, 350, 700 and 1,120 films
-of the other patients, by three seeds, which also draw the patients that test (a fifth). Scores of a
-fold are put on one scale by their ranks among the fold's films; films count together. Features and
-trained networks stay in DIR, and are not made again. Prints and saves tables of macro AUC with
-intervals over patients, on all films and on each folder alone, paired differences from the best,
-and minutes.
+networks, the learners on frozen features, and the ensemble of its members.
+folds: each fold of patients tests once, the others train and validate (85:15).
+curve: about 150, 350, 700 and 1,120 films of the other patients, by three seeds, which also draw
+the patients that test (a fifth).
+recipes: the first network at 128 px in the same folds, as stated and with each change of RECIPES.
+Scores of a fold are put on one scale by their ranks among its films; then films of all folds count
+together. Features and trained networks stay in DIR and are not made again. Prints and saves macro
+AUC with its interval over patients, on all films and on each folder alone, the paired difference
+from the best, and minutes of all that a predictor needs: features, training, views.
 """
 
 from __future__ import annotations
@@ -28,12 +31,13 @@ import pandas as pd
 from scipy.special import logit
 from scipy.stats import rankdata
 
-from lucency.config.protocol import Protocol, read_protocol
+from lucency.config.protocol import Protocol, parse_protocol, read_protocol
 from lucency.config.sections import FROZEN
-from lucency.core.files import write_table
-from lucency.core.manifest import FINDINGS, Prepared
+from lucency.core.files import write_table, write_whole
+from lucency.core.manifest import FINDINGS, PARTS, Prepared
 from lucency.core.plan import Plan, originals
 from lucency.core.predictions import Features, Predictions, concatenate
+from lucency.core.stage import fingerprint
 from lucency.data.preprocess import prepare
 from lucency.data.sources import read_films
 from lucency.ensemble.ensembles import make_ensemble
@@ -50,15 +54,36 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 FOLDS, SEEDS, FILMS = 5, 3, (150, 350, 700, 1120)
 VAL = 0.15
+SIDE = 128  # pixels at which recipes are compared
+RECIPES: dict[str, dict[str, object]] = {
+    "as-stated": {},
+    "as-before": {
+        "optimizer": "adam", "learning_rate": 3e-4, "layer_decay": 1.0, "weight_decay": 0.0,
+        "warmup_epochs": 1.0, "clip_norm": 0.0, "probe": False, "ema": 0.0, "keep": "best",
+        "augment": "gentle", "mixup": 0.0, "epochs": 6,
+    },
+    "no-probe": {"probe": False},
+    "no-layer-decay": {"layer_decay": 1.0},
+    "no-ema": {"ema": 0.0},
+    "no-mixup": {"mixup": 0.0},
+    "gentle": {"augment": "gentle"},
+    "swa": {"ema": 0.0, "swa_epochs": 3},
+    "thawing": {"unfreeze_epochs": 3},
+    "smoothing": {"smoothing": 0.1},
+    "retrained": {"retrain": "balanced"},
+    "asymmetric": {"loss": "asymmetric"},
+    "frozen": {"frozen": 1.0},
+}  # fmt: skip
 RESAMPLES = 1_000
 
 
-class Data(NamedTuple):
-    """Prepared films, the fold of each by its patient, and frozen features by source."""
+class Sample(NamedTuple):
+    """Prepared films, the fold of each by its patient, frozen features by source and their cost."""
 
     films: Prepared
     fold: np.ndarray
     frozen: dict[str, np.ndarray]
+    minutes: dict[str, float]
 
 
 class Scored(NamedTuple):
@@ -71,24 +96,26 @@ class Scored(NamedTuple):
 def main() -> None:
     """Measure, print and save."""
     parser = argparse.ArgumentParser(description="Recipes for few films.")
-    parser.add_argument("what", choices=["folds", "curve"])
+    parser.add_argument("what", choices=["folds", "curve", "recipes"])
     parser.add_argument("--protocol", type=Path, default=ROOT / "protocols" / "sample.toml")
-    parser.add_argument("--folds", default="0,1,2,3,4")
+    parser.add_argument("--recipes", nargs="+", choices=list(RECIPES), default=list(RECIPES))
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "few-films")
     given = parser.parse_args()
     protocol = read_protocol(given.protocol)
-    data = _data(protocol, given.out)
+    if given.what == "recipes":
+        protocol = _with_recipes(protocol, given.recipes)
+    sample = _sample(protocol, given.out)
     if given.what == "curve":
-        table = _curve(protocol, data, given.out)
+        table = _curve(protocol, sample, given.out)
     else:
-        table = _folds(protocol, data, given.out, folds=[*map(int, given.folds.split(","))])
+        table = _folds(protocol, sample, given.out)
     print(table.to_string(index=False))
     cores = f"{platform.machine()}-{os.cpu_count()}core"
     name = f"few-films-{protocol.name}-{given.what}-{cores}-{datetime.date.today()}.csv"
     write_table(table, RESULTS / name)
 
 
-def _data(protocol: Protocol, out: Path) -> Data:
+def _sample(protocol: Protocol, out: Path) -> Sample:
     from lucency.models.features import embed
 
     out.mkdir(parents=True, exist_ok=True)
@@ -99,38 +126,61 @@ def _data(protocol: Protocol, out: Path) -> Data:
         out=out / f"prepared-{protocol.preparation.size}",
         workers=os.cpu_count() or 1,
     )
-    frozen, choices = {}, protocol.ensemble
+    frozen, minutes, choices = {}, {}, protocol.ensemble
     for choice in choices.frozen:
-        file = out / f"{choice.name}-{choices.feature_views}.npy"
+        about = {
+            **choice.model_dump(),
+            "views": choices.feature_views,
+            **films.preparation.model_dump(),
+        }
+        file = out / f"{choice.name}-{fingerprint(about)[:8]}.npz"
         if not file.is_file():
-            started = time.monotonic()
-            rows = np.arange(len(films.manifest))
-            views = choices.feature_views
-            np.save(file, embed(films, rows=rows, choice=choice, root=ROOT, views=views))
-            print(f"features {choice.name}: {time.monotonic() - started:.0f} s", flush=True)
-        frozen[FROZEN + choice.name] = np.load(file)
+            started, rows = time.monotonic(), np.arange(len(films.manifest))
+            made = embed(films, rows=rows, choice=choice, root=ROOT, views=choices.feature_views)
+            np.savez(file, feature=made, minutes=(time.monotonic() - started) / 60)
+        with np.load(file) as kept:
+            frozen[FROZEN + choice.name] = kept["feature"]
+            minutes[FROZEN + choice.name] = float(kept["minutes"])
     fold = folds_by_patient(films.manifest.patient, folds=FOLDS, seed=0)
-    return Data(films, fold, frozen)
+    return Sample(films, fold, frozen, minutes)
 
 
-def _folds(protocol: Protocol, data: Data, out: Path, *, folds: list[int]) -> pd.DataFrame:
+def _with_recipes(protocol: Protocol, names: list[str]) -> Protocol:
+    """Return the protocol with its first network once for each recipe, and no learner."""
+    choices = protocol.model_dump()
+    first = choices["network"][0]
+    choices["network"] = [
+        {
+            **first,
+            "name": name,
+            "architecture": protocol.network[0].built,
+            "size": SIDE,
+            "training": {**first["training"], **RECIPES[name]},
+        }
+        for name in names
+    ]
+    choices["ensemble"] = {"views": protocol.ensemble.views}
+    return parse_protocol(choices, name=protocol.name)
+
+
+def _folds(protocol: Protocol, sample: Sample, out: Path) -> pd.DataFrame:
     scored = []
-    for fold in folds:
-        plan = _plan(data.films, test=data.fold == fold, wanted=0, seed=fold)
-        scored.append(_score(protocol, data, plan, out / f"fold-{fold}"))
+    for fold in range(FOLDS):
+        plan = _plan(sample.films, test=sample.fold == fold, wanted=0, seed=fold)
+        scored.append(_score(protocol, sample, plan, out / f"fold-{fold}"))
         _print(scored[-1], f"fold {fold}")
-    return _table(_together(scored), _folder(data, scored))
+    return _table(_together(scored), _folder(sample, scored))
 
 
-def _curve(protocol: Protocol, data: Data, out: Path) -> pd.DataFrame:
+def _curve(protocol: Protocol, sample: Sample, out: Path) -> pd.DataFrame:
     tables = []
     for films in FILMS:
         scored = []
         for seed in range(SEEDS):
-            plan = _plan(data.films, test=data.fold == seed, wanted=films, seed=seed)
-            scored.append(_score(protocol, data, plan, out / f"films-{films}-{seed}"))
+            plan = _plan(sample.films, test=sample.fold == seed, wanted=films, seed=seed)
+            scored.append(_score(protocol, sample, plan, out / f"films-{films}-{seed}"))
             _print(scored[-1], f"{films} films, seed {seed}")
-        table = _table(_together(scored), _folder(data, scored))
+        table = _table(_together(scored), _folder(sample, scored))
         table.insert(0, "films", films)
         tables.append(table)
     return pd.concat(tables, ignore_index=True)
@@ -152,15 +202,15 @@ def _plan(films: Prepared, *, test: np.ndarray, wanted: int, seed: int) -> Plan:
     return replace(plan, part=part[seen])
 
 
-def _score(protocol: Protocol, data: Data, plan: Plan, folder: Path) -> Scored:
+def _score(protocol: Protocol, sample: Sample, plan: Plan, folder: Path) -> Scored:
     """Return what the recipe's predictors say of the plan's test films."""
     predictions, minutes = {}, {}
-    for name, made, taken in _predictors(protocol, data, plan, folder):
+    for name, made, taken in _predictors(protocol, sample, plan, folder):
         predictions[name] = recalibrated(made, method=protocol.evaluation.recalibration)
         predictions[name] = replace(predictions[name], network=name)
         minutes[name] = taken
     choices = protocol.ensemble
-    members = choices.members or tuple(predictions)
+    members = choices.members or tuple(one.name for one in protocol.network)
     for method in choices.ensembles:
         several = [predictions[one] for one in members]
         combined = make_ensemble(several, method=method, seed=choices.seed)
@@ -170,11 +220,11 @@ def _score(protocol: Protocol, data: Data, plan: Plan, folder: Path) -> Scored:
 
 
 def _predictors(
-    protocol: Protocol, data: Data, plan: Plan, folder: Path
+    protocol: Protocol, sample: Sample, plan: Plan, folder: Path
 ) -> Iterator[tuple[str, Predictions, float]]:
     evaluated = plan.take(plan.part != "train")
     for choice in protocol.network:
-        made, minutes = _trained(protocol, data, plan, folder, choice.name)
+        made, minutes = _trained(protocol, sample, plan, folder, choice.name)
         yield choice.name, made.pop("plain"), minutes
         for name, views in made.items():
             yield f"{choice.name} with {name}", views, minutes
@@ -182,18 +232,19 @@ def _predictors(
         started = time.monotonic()
         if not source.startswith(FROZEN):
             continue
-        feature = np.concatenate([data.frozen[one] for one in source.split("+")], axis=1)
+        feature = np.concatenate([sample.frozen[one] for one in source.split("+")], axis=1)
         sides = [
-            _features(data.films, side, feature, source)
+            _features(sample.films, side, feature, source, split=_split_of(plan))
             for side in (plan.take(plan.part == "train"), evaluated)
         ]
         for learner in protocol.ensemble.learners:
             made, _ = classical_predictions(*sides, learner=learner, seed=0, fitting=Fitting())
-            yield f"{learner} on {source}", made, (time.monotonic() - started) / 60
+            passed = sum(sample.minutes[one] for one in source.split("+"))
+            yield f"{learner} on {source}", made, passed + (time.monotonic() - started) / 60
 
 
 def _trained(
-    protocol: Protocol, data: Data, plan: Plan, folder: Path, name: str
+    protocol: Protocol, sample: Sample, plan: Plan, folder: Path, name: str
 ) -> tuple[dict[str, Predictions], float]:
     """Return what a network, trained here or before, says of the films, plainly and by views."""
     from lucency.core.progress import silent
@@ -202,36 +253,45 @@ def _trained(
     from lucency.models.training import train
 
     choice = next(one for one in protocol.network if one.name == name)
-    out = train(
-        data.films,
+    started, out = time.monotonic(), folder / name
+    made = train(
+        sample.films,
         plan=plan,
         protocol=protocol,
         choice=choice,
-        upstream={"split": "few films"},
-        out=folder / name,
+        upstream={"split": _split_of(plan)},
+        out=out,
         progress=silent,
     )
-    seconds = pd.read_csv(out / "history.csv")["seconds"].iloc[-1]
-    classifier, evaluated = load_classifier(out), plan.take(plan.part != "train")
-    made = {"plain": predict(classifier, prepared=data.films, plan=evaluated)}
+    classifier, evaluated = load_classifier(made), plan.take(plan.part != "train")
+    said = {"plain": predict(classifier, prepared=sample.films, plan=evaluated)}
     if views := protocol.ensemble.views:
-        made["views"] = predict_views(
+        said["views"] = predict_views(
             classifier,
-            prepared=data.films,
+            prepared=sample.films,
             plan=evaluated,
             recipe="gentle",
             views=views,
             seed=0,
             progress=silent,
         )
-    return made, seconds / 60
+    file = folder / f"{name}.minutes"
+    if not file.is_file():
+        write_whole(file, str((time.monotonic() - started) / 60))
+    return said, float(file.read_text())
 
 
-def _features(films: Prepared, plan: Plan, feature: np.ndarray, source: str) -> Features:
+def _split_of(plan: Plan) -> str:
+    return fingerprint({part: plan.row[plan.part == part].tolist() for part in PARTS})
+
+
+def _features(
+    films: Prepared, plan: Plan, feature: np.ndarray, source: str, *, split: str
+) -> Features:
     manifest = films.manifest
     return Features(
         source=source,
-        split="few films",
+        split=split,
         findings=manifest.findings,
         image=manifest.image[plan.row],
         patient=manifest.patient[plan.row],
@@ -257,9 +317,11 @@ def _together(several: list[Scored]) -> Scored:
     return Scored({n: replace(one, network=n) for n, one in whole.items()}, minutes)
 
 
-def _folder(data: Data, scored: list[Scored]) -> np.ndarray:
+def _folder(sample: Sample, scored: list[Scored]) -> np.ndarray:
     """Return whether each test film, in order, is of the larger folder, images-320."""
-    path = pd.Series(data.films.manifest.facts["path"].to_numpy(), index=data.films.manifest.image)
+    path = pd.Series(
+        sample.films.manifest.facts["path"].to_numpy(), index=sample.films.manifest.image
+    )
     first = next(iter(scored[0].predictions))
     image = np.concatenate([one.predictions[first].image for one in scored])
     return path.loc[image].str.contains("images-320").to_numpy()

@@ -30,6 +30,7 @@ from lucency.models.linear_probe import fit_head, logistic_head
 from lucency.models.networks import BATCH_NORMS, build
 from lucency.models.optimisation import learning_rate
 from lucency.models.training import check_choice, train
+from lucency.pipeline.run import describe_network
 from toys import KilledError, dies_beyond, toy_films, toy_plan, toy_protocol
 
 
@@ -98,6 +99,26 @@ def test_a_label_that_is_not_stated_stays_so_when_it_is_mixed_or_smoothed():
     assert ((target[:, 0] >= 0.1 - 1e-6) & (target[:, 0] <= 0.9 + 1e-6)).all()
 
 
+def test_mixed_labels_count_by_their_weights():
+    """The gradient of a mixture is the mixture of the gradients, at any logit."""
+    films, _ = sides(mixup=1.0, seed=3)
+    weight = np.where(films.plan.label == 1, 9, 1).astype(np.float32)
+    heavy = replace(films, plan=replace(films.plan, weight=weight))
+    rows = np.arange(len(films))
+    found, plain, label = heavy.targets(rows), films.targets(rows), films.plan.label
+    both = np.isin(plain.label, (0, 1))
+    for entry, finding in np.argwhere(~both)[:10]:
+        other = plain.label[entry, finding]  # of a positive and a negative: the positive's share
+        positive, negative = 9 * other, 1 - other
+        assert found.weight[entry, finding] == pytest.approx(positive + negative, rel=1e-5)
+        one = found.label[entry, finding] * found.weight[entry, finding]
+        assert one == pytest.approx(positive, rel=1e-5)
+    assert (found.label[both] == label[both]).mean() > 0.9
+    none = replace(films, plan=replace(films.plan, weight=np.zeros_like(weight)))
+    assert np.isfinite(none.targets(rows).label).all()
+    assert (none.targets(rows).weight == 0).all()
+
+
 def test_smoothing_draws_labels_to_a_half():
     films, _ = sides()
     target = films.targets(np.arange(len(films)), smoothing=0.1).label
@@ -132,7 +153,7 @@ def test_every_parameter_has_a_layer_and_the_head_is_the_last(name: str, head: H
 def test_layers_thaw_from_the_head_and_the_others_keep_their_batch_statistics():
     network, learning = build("mobilenetv2_100", findings=2), []
     for share in (0.0, 0.5, 1.0):
-        thaw(network, share)
+        thaw(network, share, among=[*network.parameters()])
         network.train()
         learning.append({n for n, p in network.body.named_parameters() if p.requires_grad})
         for module in network.body.modules():
@@ -199,8 +220,16 @@ def test_the_average_of_the_last_epochs_has_statistics_of_its_own(
     torch.testing.assert_close(norm.running_mean, maps.mean((0, 2, 3)), atol=0.02, rtol=0.02)
 
 
+def test_the_average_leaves_a_table_of_colours_as_it_is():
+    network = build("test_resnet", findings=2, colour="jet")
+    average = averages.average_for(network, Training(ema=0.9))
+    for _ in range(5):
+        average.update_parameters(network)
+    assert torch.equal(average.module.table, network.table)
+
+
 def test_before_weights_are_averaged_the_rate_falls_to_theirs():
-    training = Training(epochs=4, swa_epochs=2, swa_rate=0.2, learning_rate=1.0)
+    training = Training(epochs=4, swa_epochs=2, swa_rate=0.2, learning_rate=1.0, keep="last")
     rates = [
         learning_rate(training, step=step, steps_an_epoch=10, val_loss=()) for step in range(40)
     ]
@@ -218,7 +247,7 @@ def test_a_probe_is_logistic_regression_on_standardised_features(
     torch.manual_seed(0)
     network = build("test_resnet", findings=2)
     train_films, val = sides()
-    fit_head(network, train=train_films, val=val, balanced=balanced)
+    fit_head(network, train=train_films, val=val, classes="balanced" if balanced else "natural")
     _, known = forward(network, films=train_films)
     logit, new = forward(network, films=val)
     for k in range(2):
@@ -239,22 +268,39 @@ def test_a_probe_takes_no_label_that_is_not_stated_and_predicts_prevalence_witho
     poisoned[:10, 0] = np.nan
     even = np.ones_like(label)
     later = np.where(np.arange(40) < 10, 0, 1)[:, None].astype(np.float32) * even
-    slope, offset = logistic_head(feature, poisoned, even, strength=1.0, balanced=False)
-    rest = logistic_head(feature, label, later, strength=1.0, balanced=False)[0]
+    slope, offset = logistic_head(feature, poisoned, even, strength=1.0)
+    rest = logistic_head(feature, label, later, strength=1.0)[0]
     assert np.isfinite(slope).all()
     assert np.corrcoef(slope[0], rest[0])[0, 1] > 0.99
     assert (slope[1] == 0).all()
     assert offset[1] == pytest.approx(np.log(0.5 / 40.5))
 
 
+def test_balanced_classes_weigh_half_of_all_each():
+    label = np.array([[1], [0], [0], [0], [np.nan]], np.float32)
+    weight = np.array([[2], [1], [1], [0], [5]], np.float32)
+    scaled = linear_probe.balanced_weights(label, weight)
+    assert scaled[:, 0].tolist() == [2, 1, 1, 0, 0]
+    alone = linear_probe.balanced_weights(label, np.array([[1], [0], [0], [0], [1]], np.float32))
+    assert np.isfinite(alone).all()
+    slope, offset = logistic_head(
+        np.arange(5, dtype=np.float32)[:, None], label, alone, strength=1.0
+    )
+    assert (slope.tolist(), offset[0]) == ([[0.0]], pytest.approx(np.log(1.5 / 0.5)))
+
+
 def test_training_begins_with_the_probe_and_ends_with_the_head_found_anew(tmp_path: Path):
     plain = learn(tmp_path / "plain", toy_protocol("test_resnet", probe=True, keep="last"))
     again = learn(
-        tmp_path / "again",
+        tmp_path / "again" / "test_resnet",
         toy_protocol("test_resnet", probe=True, keep="last", retrain="balanced"),
     )
-    first, second = (pd.read_csv(tmp_path / one / "history.csv") for one in ("plain", "again"))
+    first, second = (
+        pd.read_csv(tmp_path / one / "history.csv") for one in ("plain", "again/test_resnet")
+    )
     assert second["epoch"].tolist() == [1, 2, 3]
+    assert second["train_loss"].isna().tolist() == [False, False, True]
+    assert describe_network(tmp_path / "again" / "test_resnet")["epochs"] == 2
     assert (plain.epoch, again.epoch) == (2, 3)
     assert first["val_auc"].tolist() == second["val_auc"].tolist()[:2]
     one, other = (dict(made.network.body.named_parameters()) for made in (plain, again))
@@ -271,7 +317,9 @@ VARIED = toy_protocol(
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("varied", [VARIED, toy_protocol("test_resnet", epochs=3, swa_epochs=2)])
+@pytest.mark.parametrize(
+    "varied", [VARIED, toy_protocol("test_resnet", epochs=3, swa_epochs=2, keep="last")]
+)
 def test_resumed_is_unbroken(varied: Protocol, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Averages, thawed layers and mixed films go on where they were."""
     monkeypatch.setattr(train_module, "CHECKPOINT_SECONDS", -1.0)
@@ -322,10 +370,14 @@ def test_features_are_means_over_views():
     [
         ({"ema": 0.9, "swa_epochs": 2}, "one average"),
         ({"swa_epochs": 10}, "expected fewer"),
+        ({"swa_epochs": 2}, 'keep = "last"'),
+        ({"swa_epochs": 2, "keep": "last", "patience": 2}, "leave patience out"),
+        ({"swa_epochs": 8, "keep": "last", "warmup_epochs": 3}, "shorten one"),
+        ({"unfreeze_epochs": 2, "patience": 2}, "leave frozen"),
         ({"swa_rate": 0.5}, "means nothing without swa_epochs"),
         ({"unfreeze_epochs": 10}, "expected fewer"),
         ({"unfreeze_epochs": 2, "frozen": 0.5}, "leave frozen"),
-        ({"frozen": 0.5, "swa_epochs": 2}, "batch statistics"),
+        ({"frozen": 0.5, "swa_epochs": 2, "keep": "last"}, "batch statistics"),
         ({"augment_strength": 2}, "means nothing to augment"),
         ({"loss": "two-way", "mixup": 0.4}, "no soft labels"),
         ({"schedule": "cyclic", "snapshots": 2, "ema": 0.9}, "snapshots are weights as they are"),

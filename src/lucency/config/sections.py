@@ -178,7 +178,7 @@ class Head(Choices):
         if self.pooling == "own" and (self.transition or self.dense or self.dropout or is_cut):
             raise ValueError(
                 "stage, transition, dense and dropout belong to maps that are pooled here: set "
-                'pooling to "average", "max", "lse" or "grid"'
+                'pooling to another than "own", such as "average" or "grid"'
             )
         if self.dropout and not self.dense:
             raise ValueError("dropout follows layers of `dense`: without them set training.dropout")
@@ -352,6 +352,11 @@ class Training(Choices):
     tensorboard: bool = False
     seed: int = Field(default=0, ge=0)
 
+    @property
+    def recipe(self) -> str:
+        """What every epoch changes, as a recipe of `lucency.models.augmentation`."""
+        return "none" if self.augment == "none" else f"{self.augment}@{self.augment_strength:g}"
+
     @field_validator("frozen", mode="before")
     @classmethod
     def _frozen_is_a_share_or_a_name(cls, frozen: Any) -> Any:
@@ -382,6 +387,10 @@ class Training(Choices):
         if self.swa_epochs >= self.epochs:
             found = f"swa_epochs is {self.swa_epochs} of {self.epochs} epochs"
             raise ValueError(f"{found}: expected fewer, since averaging follows training")
+        if self.swa_epochs and (self.keep != "last" or self.patience):
+            raise ValueError('swa_epochs end in the average: set keep = "last", leave patience out')
+        if self.swa_epochs and self.warmup_epochs > self.epochs - self.swa_epochs:
+            raise ValueError("warmup_epochs last into swa_epochs: shorten one of them")
         if not self.swa_epochs and self.swa_rate != type(self).model_fields["swa_rate"].default:
             raise ValueError("swa_rate means nothing without swa_epochs")
 
@@ -391,8 +400,8 @@ class Training(Choices):
         if self.unfreeze_epochs >= self.epochs:
             found = f"unfreeze_epochs is {self.unfreeze_epochs} of {self.epochs} epochs"
             raise ValueError(f"{found}: expected fewer, so that all layers are trained")
-        if self.unfreeze_epochs and (self.frozen or self.frozen_epochs):
-            raise ValueError("unfreeze_epochs: leave frozen and frozen_epochs out, layers thaw")
+        if self.unfreeze_epochs and (self.frozen or self.frozen_epochs or self.patience):
+            raise ValueError("unfreeze_epochs: leave frozen, frozen_epochs and patience out")
         if self.loss == "two-way" and (self.mixup or self.smoothing):
             raise ValueError('loss "two-way" knows no soft labels: leave mixup and smoothing out')
         if self.frozen and self.swa_epochs:

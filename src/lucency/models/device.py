@@ -45,7 +45,8 @@ def accelerator_for(training: Training) -> Accelerator:
     from accelerate import Accelerator, DistributedDataParallelKwargs
 
     keep_freed_memory()
-    partly = DistributedDataParallelKwargs(find_unused_parameters=training.frozen_epochs > 0)
+    thaws = training.frozen_epochs > 0 or training.unfreeze_epochs > 0
+    partly = DistributedDataParallelKwargs(find_unused_parameters=thaws)
     precision = _PRECISIONS[training.precision]
     if training.precision == "auto" and torch.cuda.is_available():
         precision = "bf16" if torch.cuda.is_bf16_supported() else "fp16"

@@ -39,7 +39,8 @@ class Films(Dataset[Tensor]):
 
     `copies` is the seed of the plan's augmented copies, `seed` that of the recipe. With `mixup`
     every picture is mixed anew with an entry of another patient, and so are labels: its share is
-    drawn from Beta(mixup, mixup) and at least a half (Zhang et al., "mixup", ICLR 2018).
+    drawn from Beta(mixup, mixup) (Zhang et al., "mixup", ICLR 2018) and at least a half (Berthelot
+    et al., "MixMatch", NeurIPS 2019, equation 9).
     """
 
     prepared: Prepared
@@ -67,15 +68,18 @@ class Films(Dataset[Tensor]):
     def targets(self, entries: Batch, *, smoothing: float = 0.0) -> Targets:
         """Return labels and weights of entries, mixed as their pictures are, drawn to .5.
 
-        A mixed label is stated where both are. Label smoothing: Szegedy et al., CVPR 2016,
-        section 7, for two classes.
+        A mixed label is stated where both are; each counts by its share and its weight. Label
+        smoothing: Szegedy et al., CVPR 2016, section 7, for two classes.
         """
         mates, shares = zip(*map(self._mate, entries.tolist()), strict=True)
-        share = np.array(shares, dtype=np.float32)[:, None]
-        label, weight = (
-            (1 - share) * side[entries] + share * side[np.array(mates)]
-            for side in (self.plan.label, self.plan.weight)
+        share, mate = np.array(shares, dtype=np.float32)[:, None], np.array(mates)
+        own, other = (
+            (1 - share) * self.plan.weight[entries],
+            share * self.plan.weight[mate],
         )
+        weight = own + other
+        mixed = own * self.plan.label[entries] + other * self.plan.label[mate]
+        label = np.divide(mixed, weight, out=0.5 + 0 * mixed, where=weight > 0)
         return Targets(label * np.float32(1 - smoothing) + np.float32(smoothing / 2), weight)
 
     def _mate(self, entry: int) -> tuple[int, float]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 from timm.models import group_parameters
-from timm.optim._param_groups import auto_group_layers
 from torch import nn
 
-from lucency.models.heads import trunk_of
+from lucency.models.heads import head_names, trunk_of
 from lucency.models.networks import FilmNetwork
 
 TENSORS = 2  # of a layer, where timm knows no layers of a network: weight and bias
@@ -24,12 +24,20 @@ def layer_numbers(body: nn.Module) -> dict[str, int]:
         matcher = trunk.group_matcher(coarse=False)
         found = cast("dict[str, int]", group_parameters(trunk, matcher, reverse=True))
     else:
-        found = auto_group_layers(trunk, layers_per_group=TENSORS)
+        found = _pairs(trunk)
     if trunk is body:
         return found
     inside = {f"body.{name}": number for name, number in found.items()}
     head = 1 + max(found.values())
     return {name: inside.get(name, head) for name, _ in body.named_parameters()}
+
+
+def _pairs(trunk: nn.Module) -> dict[str, int]:
+    """Return layers of so many TENSORS each, the network's own head as the last."""
+    names, own = [name for name, _ in trunk.named_parameters()], head_names(trunk)
+    before = [name for name in names if not name.startswith(own)]
+    number = {name: place // TENSORS for place, name in enumerate(before)}
+    return {name: number.get(name, 1 + max(number.values())) for name in names}
 
 
 def groups_of(network: FilmNetwork, *, decay: float) -> list[dict[str, Any]]:
@@ -44,22 +52,26 @@ def groups_of(network: FilmNetwork, *, decay: float) -> list[dict[str, Any]]:
     number = layer_numbers(network.body)
     last = max(number.values())
     return [
-        {"params": [p for n, p in trained.items() if number[n] == layer], "lr_scale": scale}
+        {
+            "params": [p for n, p in trained.items() if number[n] == layer],
+            "lr_scale": decay ** (last - layer),
+        }
         for layer in sorted({number[name] for name in trained})
-        if (scale := decay ** (last - layer))
     ]
 
 
-def thaw(network: FilmNetwork, share: float) -> None:
+def thaw(network: FilmNetwork, share: float, *, among: Sequence[nn.Parameter]) -> None:
     """Let the head and the last `share` (0 to 1) of the layers before it be trained, none else.
 
-    Gradual unfreezing: Howard and Ruder, "ULMFiT", ACL 2018, section 3.3. Batch norms of frozen
-    layers stay in evaluation mode.
+    Parameters that are not `among` those that training may change stay as they are. Gradual
+    unfreezing: Howard and Ruder, "ULMFiT", ACL 2018, section 3.3. Batch norms of frozen layers
+    stay in evaluation mode.
     """
+    allowed = {id(parameter) for parameter in among}
     number = layer_numbers(network.body)
     first = max(number.values()) * (1 - share)
     for name, parameter in network.body.named_parameters():
-        parameter.requires_grad_(number[name] >= first)
+        parameter.requires_grad_(id(parameter) in allowed and number[name] >= first)
     network.frozen = tuple(
         module
         for module in network.body.modules()

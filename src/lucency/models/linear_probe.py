@@ -2,9 +2,9 @@
 
 A training may begin with it, so that the first steps do not spoil the features (LP-FT: Kumar,
 Raghunathan, Jones, Ma and Liang, "Fine-tuning can distort pretrained features", ICLR 2022), or end
-with it, each class weighing the same (cRT, decoupled classifier retraining: Kang et al.,
-"Decoupling representation and classifier", ICLR 2020; the authors draw batches by class, here the
-same expectation is minimised exactly).
+with it, each class weighing the same. That is the counterpart for findings of cRT, decoupled
+classifier retraining (Kang et al., "Decoupling representation and classifier", ICLR 2020), whose
+authors train one softmax on batches drawn by class, without a penalty.
 Letters in shapes: n films, d feature dimensions, k findings.
 """
 
@@ -21,7 +21,6 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from lucency.core.progress import Advance, silent
 from lucency.evaluation.metrics import macro_auc
 from lucency.models.film_loader import Films
 from lucency.models.heads import has_linear_classifier
@@ -30,7 +29,7 @@ from lucency.models.networks import FilmNetwork
 
 STRENGTHS = (1e-4, 1e-3, 1e-2)  # C of scikit-learn, on standardised features
 STEPS = 200
-Head = tuple[Float64[np.ndarray, "k d"], Float64[np.ndarray, " k"]]
+Linear = tuple[Float64[np.ndarray, "k d"], Float64[np.ndarray, " k"]]
 
 
 def fit_head(
@@ -38,22 +37,22 @@ def fit_head(
     *,
     train: Films,
     val: Films,
-    balanced: bool,
-    progress: Advance = silent,
+    classes: str,
 ) -> None:
     """Set the last layer to logistic regression on the features of the training entries.
 
-    A finding each against the rest, by the plan's weights, or with both classes of the same weight;
-    the ridge penalty, one for all, is that of the highest macro AUC on validation films. Films are
-    shown as they are. Raises ValueError for a network whose last layer is not a linear one.
+    A finding each against the rest: with `classes` "natural" by the plan's weights, with "balanced"
+    both classes weigh the same; the ridge penalty, one for all, is that of the highest macro AUC on
+    validation films. Films are shown as they are. Raises ValueError for a network whose last layer
+    is not a linear one.
     """
     last = require_linear(network.body)
-    _, feature = forward(network, films=train, progress=progress)
+    _, feature = forward(network, films=train)
     _, known = forward(network, films=val)
-    heads = [
-        logistic_head(feature, train.plan.label, train.plan.weight, strength=one, balanced=balanced)
-        for one in STRENGTHS
-    ]
+    label, weights = train.plan.label, train.plan.weight
+    if classes == "balanced":
+        weights = balanced_weights(label, weights)
+    heads = [logistic_head(feature, label, weights, strength=one) for one in STRENGTHS]
     scores = [macro_auc(val.plan.label, known @ weight.T + bias) for weight, bias in heads]
     weight, bias = heads[int(np.nanargmax(scores))] if not np.isnan(scores).all() else heads[1]
     with torch.no_grad():
@@ -71,33 +70,43 @@ def require_linear(body: nn.Module) -> nn.Linear:
     )
 
 
+def balanced_weights(
+    label: Float32[np.ndarray, "n k"], weight: Float32[np.ndarray, "n k"]
+) -> Float32[np.ndarray, "n k"]:
+    """Return the weights scaled so that both stated classes of a finding weigh half of all each."""
+    scaled = np.zeros_like(weight)
+    for value in (0, 1):
+        of_class = np.where(label == value, weight, 0)
+        total = np.where(np.isnan(label), 0, weight).sum(axis=0)
+        both = of_class.sum(axis=0)
+        scaled += of_class * np.divide(total, 2 * both, out=np.zeros_like(both), where=both > 0)
+    return scaled
+
+
 def logistic_head(
     feature: Float32[np.ndarray, "n d"],
     label: Float32[np.ndarray, "n k"],
     weight: Float32[np.ndarray, "n k"],
     *,
     strength: float,
-    balanced: bool,
-) -> Head:
+) -> Linear:
     """Return the weights and offsets of logistic regressions on features as they come.
 
-    They are fitted to standardised features. A finding without both classes has weights 0 and an
-    offset by how common it is.
+    They are fitted to standardised features. A finding of which one class has no weight has
+    weights 0 and an offset by how common it is.
     """
     scaler: Any = StandardScaler().fit(feature.astype(np.float64))
     scaled = scaler.transform(feature.astype(np.float64))
     slope, offset = np.zeros((label.shape[1], feature.shape[1])), np.zeros(label.shape[1])
     for k, truth in enumerate(label.T):
-        stated = ~np.isnan(truth)
-        positives, negatives = (int((truth == value).sum()) for value in (1, 0))
+        counted = ~np.isnan(truth) & (weight[:, k] > 0)
+        positives, negatives = (int((truth[counted] == value).sum()) for value in (1, 0))
         if not (positives and negatives):
             offset[k] = np.log((positives + 0.5) / (negatives + 0.5))
             continue
-        model: Any = LogisticRegression(
-            C=strength, class_weight="balanced" if balanced else None, max_iter=STEPS
-        )
+        model: Any = LogisticRegression(C=strength, max_iter=STEPS)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # as near as STEPS lead
-            model.fit(scaled[stated], truth[stated], sample_weight=weight[stated, k])
+            model.fit(scaled[counted], truth[counted], sample_weight=weight[counted, k])
         slope[k], offset[k] = model.coef_[0] / scaler.scale_, model.intercept_[0]
     return slope, offset - slope @ scaler.mean_

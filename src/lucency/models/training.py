@@ -29,10 +29,10 @@ from torch.optim.swa_utils import AveragedModel
 from lucency.config.protocol import Protocol, without_places
 from lucency.config.sections import EvaluationChoices, Network, Training
 from lucency.core.files import write_table
-from lucency.core.manifest import Prepared
+from lucency.core.manifest import Prepared, counted
 from lucency.core.parallel import rank, world_size
 from lucency.core.plan import Plan
-from lucency.core.progress import Advance
+from lucency.core.progress import Advance, say
 from lucency.core.stage import is_complete, partial_folder
 from lucency.evaluation.calibration import no_recalibration, recalibrate
 from lucency.evaluation.metrics import macro_auc
@@ -201,17 +201,15 @@ def _begin(
     val = Films(prepared=prepared, plan=plan.take(plan.part == "val"), copies=protocol.balance.seed)
     films = replace(val, plan=plan.take(plan.part == "train"))
     if training.probe and not (folder / checkpoint.CHECKPOINT).exists():
-        fit_head(network, train=films, val=val, balanced=False)
+        say(f"{choice.name}: linear probe on features of {counted(len(films), 'film')}")
+        fit_head(network, train=films, val=val, classes="natural")
     optimizer = optimisation.optimizer_for(network, training, accelerator.device)
     wrapped, optimizer = accelerator.prepare(laid_out(network), optimizer)
     average = average_for(network, training)
     state, best = checkpoint.load_checkpoint(
         network=network, optimizer=optimizer, average=average, folder=folder
     )
-    recipe = training.augment
-    if recipe != "none":
-        recipe += f"@{training.augment_strength:g}"
-    change = {"recipe": recipe, "seed": training.seed, "mixup": training.mixup}
+    change = {"recipe": training.recipe, "seed": training.seed, "mixup": training.mixup}
     now = time.monotonic()
     return Job(
         train=replace(films, **change),
@@ -251,23 +249,28 @@ def _learn(job: Job, folder: Path, progress: Advance) -> None:
 
 
 def _retrain(job: Job, folder: Path) -> None:
-    """Find the head of the kept weights anew, as one more epoch; rank 0 alone needs it."""
+    """Find the head of the kept weights anew, as a last row of history.csv; rank 0 needs it."""
     if rank() > 0:
         return
     state, started = job.state, time.monotonic()
     job.network.body.load_state_dict(job.best)
     job.average = None
-    films, balanced = (
-        replace(job.train, recipe="none", mixup=0.0),
-        job.training.retrain == "balanced",
-    )
-    fit_head(job.network, train=films, val=job.val, balanced=balanced)
-    state.epochs.append(
-        {**state.epochs[-1], "epoch": state.epoch + 1, **_figures_of_validation(job)}
-        | {"learning_rate": 0.0, "seconds": state.seconds + time.monotonic() - started}
-    )
+    films = replace(job.train, recipe="none", mixup=0.0)
+    say(f"{job.choice.name}: the head anew on features of {counted(len(films), 'film')}")
+    fit_head(job.network, train=films, val=job.val, classes=job.training.retrain)
+    figures = {
+        **dict.fromkeys(state.epochs[-1], math.nan),
+        "epoch": state.epoch + 1,
+        "step": state.step,
+        **_figures_of_validation(job),
+        "seconds": state.seconds + time.monotonic() - started,
+    }
+    state.epochs.append(figures)
     job.best.update(_copied(job.network))
     write_table(pd.DataFrame(state.epochs), folder / "history.csv")
+    if job.training.tensorboard:
+        known = {name: value for name, value in figures.items() if not math.isnan(value)}
+        write_events([known], folder / "events")
 
 
 def _out_of_patience(job: Job) -> bool:
@@ -282,7 +285,8 @@ def _learn_epoch(job: Job, folder: Path, progress: Advance) -> None:
     )
     job.network.frozen_body = state.epoch < training.frozen_epochs
     if training.unfreeze_epochs:
-        thaw(job.network, min(1.0, state.epoch / training.unfreeze_epochs))
+        trained = [one for group in job.optimizer.param_groups for one in group["params"]]
+        thaw(job.network, min(1.0, state.epoch / training.unfreeze_epochs), among=trained)
     job.wrapped.train()
     losses: list[torch.Tensor] = []
     counts = torch.zeros(checkpoint.SIZE, device=job.accelerator.device)
@@ -417,7 +421,8 @@ def _average_epoch(job: Job) -> None:
     assert job.average is not None
     job.average.update_parameters(job.network)
     if rank() == 0:
-        measure_batches(job.average.module, job.train, batch=training.batch)
+        films = replace(job.train, recipe="none", mixup=0.0)
+        measure_batches(job.average.module, films, batch=training.batch)
 
 
 def _validate(job: Job) -> dict[str, float]:

@@ -143,7 +143,9 @@ def _costs(run: Run) -> pd.DataFrame:
         for network, folder in stages.classifiers(member).items():
             history = read_history(folder)
             minutes = float(history["seconds"].iloc[-1]) / 60
-            rows.append((name, seed, network, entries, len(history), minutes))
+            rows.append(
+                (name, seed, network, entries, int(history["train_loss"].notna().sum()), minutes)
+            )
     columns = ["variant", "seed", "network", "entries", "epochs", "minutes"]
     return pd.DataFrame(rows, columns=columns)
 

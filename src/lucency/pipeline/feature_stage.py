@@ -174,7 +174,8 @@ def similarity_features(
     Those of a network are means over a film and `views` of it. The stage: `features_folder` holds
     feature.npy, mapped read-only. Raises ValueError when the network's weights do not fit it.
     """
-    inputs = {"features": choice.model_dump(), "weights": _weights(choice, root), **upstream}
+    about = {"features": choice.model_dump(), "views": views}
+    inputs = {**about, "weights": _weights(choice, root), **upstream}
     out = features_folder(home, choice, views=views)
     write = partial(_write_similarity, prepared, rows, choice, root, views)
     return np.load(produce(out, inputs=inputs, write=write) / "feature.npy", mmap_mode="r")

@@ -41,7 +41,13 @@ from lucency.core.stage import (
 from lucency.data.sources import absent_places, film_inputs
 from lucency.models.metadata import read_metadata
 
-HISTORY = ("epoch", "val_auc", "films_per_second", "seconds")  # columns that are needed
+HISTORY = (
+    "epoch",
+    "train_loss",
+    "val_auc",
+    "films_per_second",
+    "seconds",
+)  # columns that are needed
 LATE = ("ensemble.",)  # sections that may change in a finished run
 
 
@@ -237,7 +243,7 @@ def describe_network(network: Path) -> dict[str, object]:
         "parameters": metadata.parameters,
         "weights": choice["weights"],
         "provenance": metadata.provenance,
-        "epochs": len(history),
+        "epochs": int(history["train_loss"].notna().sum()),
         "kept_epoch": metadata.epoch,
         "minutes": history["seconds"].iloc[-1] / 60,
         "films_per_second": history["films_per_second"].median(),

@@ -571,7 +571,7 @@ def _augmented(run: Run) -> list[tuple[str, np.ndarray]]:
 
     films, train = pictures(run), plan(run).take(plan(run).part == "train")
     copied = np.flatnonzero(train.copy > 0)
-    recipe, seed = run.protocol.training.augment, run.protocol.training.seed
+    recipe, seed = run.protocol.training.recipe, run.protocol.training.seed
     if not len(copied) and recipe == "none":
         return []
     chosen = np.unique(train.row[copied]) if len(copied) else train.row
@@ -595,7 +595,7 @@ def _steps_alone(run: Run, film: tuple[str, np.ndarray]) -> list[tuple[str, np.n
 
     links = {link for chain in np.unique(plan(run).transform).tolist() for link in chain.split(">")}
     copied = {link.rpartition(COPY_MARK)[0] for link in links if link}
-    recipes = sorted(copied | ({run.protocol.training.augment} - {"none"}))
+    recipes = sorted(copied | ({run.protocol.training.recipe} - {"none"}))
     shown = steps_alone(np.asarray(film[1]), recipes=recipes)
     return [film, *shown] if shown else []
 
