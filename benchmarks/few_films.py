@@ -7,7 +7,7 @@ networks, the learners on frozen features, and the ensemble of its members.
 folds: each fold of patients tests once, the others train and validate (85:15).
 curve: about 150, 350, 700 and 1,120 films of the other patients, by three seeds, which also draw
 the patients that test (a fifth).
-recipes: the first network at 128 px in the same folds, as stated and with each change of RECIPES.
+recipes: the first network at 96 px in the same folds, as stated and with each change of RECIPES.
 Scores of a fold are put on one scale by their ranks among its films; then films of all folds count
 together. Features and trained networks stay in DIR and are not made again. Prints and saves macro
 AUC with its interval over patients, on all films and on each folder alone, the paired difference
@@ -54,7 +54,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 FOLDS, SEEDS, FILMS = 5, 3, (150, 350, 700, 1120)
 VAL = 0.15
-SIDE = 128  # pixels at which recipes are compared
+SIDE = 96  # pixels at which recipes are compared
 RECIPES: dict[str, dict[str, object]] = {
     "as-stated": {},
     "as-before": {
@@ -177,8 +177,10 @@ def _curve(protocol: Protocol, sample: Sample, out: Path) -> pd.DataFrame:
     for films in FILMS:
         scored = []
         for seed in range(SEEDS):
-            plan = _plan(sample.films, test=sample.fold == seed, wanted=films, seed=seed)
-            scored.append(_score(protocol, sample, plan, out / f"films-{films}-{seed}"))
+            test, every = sample.fold == seed, films == FILMS[-1]  # the folds' own
+            plan = _plan(sample.films, test=test, wanted=0 if every else films, seed=seed)
+            folder = out / (f"fold-{seed}" if every else f"films-{films}-{seed}")
+            scored.append(_score(protocol, sample, plan, folder))
             _print(scored[-1], f"{films} films, seed {seed}")
         table = _table(_together(scored), _folder(sample, scored))
         table.insert(0, "films", films)

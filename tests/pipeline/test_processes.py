@@ -47,6 +47,11 @@ batch = 16
 learning_rate = 3e-3
 precision = "float32"
 clip_norm = 1.0
+mixup = 0.4
+probe = true
+unfreeze_epochs = 1
+layer_decay = 0.9
+ema = 0.5
 [[network]]
 name = "test_convnext"  # layer norm: batch norm would see half of each batch in each process
 """

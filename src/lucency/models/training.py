@@ -58,7 +58,7 @@ from lucency.models.networks import (
 from lucency.models.weights import fingerprint_weights, initialise
 
 UNIT = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-CHECKPOINT_SECONDS = 300.0  # at least, between two: one weighs four times the network
+CHECKPOINT_SECONDS = 300.0  # at least, between two: one weighs four or five times the network
 SETTLE_STEPS = 10
 _building = threading.Lock()  # on TPU v2 and v3 two ranks are threads and share torch's generator
 

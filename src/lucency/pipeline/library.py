@@ -286,23 +286,26 @@ def create_network(
     *,
     findings: int | Sequence[str] = 14,
     weights: str = "random",
+    match: str = "name",
     provenance: str = "a file of weights",
     dropout: float = 0.0,
 ) -> FilmNetwork:
     """Return a network, a torch module that takes uint8 films `b h w` and gives logits `b k`.
 
-    `weights` is "random", "timm" (published ones, from the model hub) or a file. Raises ValueError
-    for an unknown name, the nearest named, and for weights that do not fit or cannot be fetched.
+    `weights` is "random", "timm" (published ones, from the model hub) or a file, whose tensors are
+    paired by `match` as in a protocol. Raises ValueError for an unknown name, the nearest named,
+    and for weights that do not fit or cannot be fetched.
     """
     from lucency.config.sections import Network
-    from lucency.models.networks import build
+    from lucency.models.networks import build_chosen
     from lucency.models.weights import initialise
 
     count = findings if isinstance(findings, int) else len(findings)
     if count < 1:
         raise ValueError(f"findings: found {count}, expected one or more")
-    network = build(name, findings=count, dropout=dropout)
-    choice = Network(name=name, weights=weights, provenance=provenance)
+    about = {"name": name, "weights": weights, "match": match, "provenance": provenance}
+    choice = Network.model_validate(about)
+    network = build_chosen(choice, findings=count, dropout=dropout)
     initialise(network.body, choice=choice, root=Path())
     return network
 
