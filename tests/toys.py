@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -11,6 +12,10 @@ import pandas as pd
 from lucency.config.protocol import Protocol, parse_protocol
 from lucency.core.manifest import Manifest, Preparation, Prepared, empty_boxes
 from lucency.core.plan import Plan, originals
+from lucency.core.progress import silent as quiet
+
+if TYPE_CHECKING:
+    from lucency.models.classifier import Classifier
 
 FINDINGS = ("Left", "Right")
 
@@ -72,6 +77,24 @@ def toy_protocol(network: str = "test_convnext", **training: object) -> Protocol
         },
         name="toy",
     )
+
+
+def learn(out: Path, protocol: Protocol, progress: Callable[..., None] = quiet) -> "Classifier":
+    """Return the classifier that a protocol's first network becomes on the toys, kept in `out`."""
+    from lucency.models.classifier import load_classifier
+    from lucency.models.training import train
+
+    films = toy_films()
+    folder = train(
+        films,
+        plan=toy_plan(films),
+        protocol=protocol,
+        choice=protocol.network[0],
+        upstream={"split": "toys"},
+        out=out,
+        progress=progress,
+    )
+    return load_classifier(folder)
 
 
 class KilledError(Exception):

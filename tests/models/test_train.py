@@ -17,34 +17,16 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from lucency.config.protocol import Protocol
 from lucency.config.sections import Training
-from lucency.core.progress import silent
 from lucency.models import checkpoint
 from lucency.models import training as train_module
 from lucency.models.checkpoint import CHECKPOINT
-from lucency.models.classifier import Classifier, load_classifier
 from lucency.models.optimisation import cycle_ends, learning_rate
-from lucency.models.training import train
-from toys import KilledError, toy_films, toy_plan, toy_protocol
+from toys import KilledError, learn, toy_protocol
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "toy_steps.csv"
 ABOVE = (str(Path(__file__).parent), str(Path(__file__).parents[1]))
 PLACES = os.pathsep.join(filter(None, (*ABOVE, os.environ.get("PYTHONPATH"))))
-
-
-def learn(out: Path, protocol: Protocol, progress=silent) -> Classifier:
-    films = toy_films()
-    folder = train(
-        films,
-        plan=toy_plan(films),
-        protocol=protocol,
-        choice=protocol.network[0],
-        upstream={"split": "toys"},
-        out=out,
-        progress=progress,
-    )
-    return load_classifier(folder)
 
 
 def weights(out: Path) -> dict[str, np.ndarray]:

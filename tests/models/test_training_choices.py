@@ -17,11 +17,9 @@ from torch import nn
 
 from lucency.config.protocol import Protocol
 from lucency.config.sections import Head, Network, Training
-from lucency.core.progress import silent
 from lucency.models import averages, linear_probe
 from lucency.models import training as train_module
 from lucency.models.augmentation import augment
-from lucency.models.classifier import Classifier, load_classifier
 from lucency.models.features import embed
 from lucency.models.film_loader import Films
 from lucency.models.inference import forward
@@ -29,23 +27,9 @@ from lucency.models.layers import groups_of, layer_numbers, thaw
 from lucency.models.linear_probe import fit_head, logistic_head
 from lucency.models.networks import BATCH_NORMS, build
 from lucency.models.optimisation import learning_rate
-from lucency.models.training import check_choice, train
+from lucency.models.training import check_choice
 from lucency.pipeline.run import describe_network
-from toys import KilledError, dies_beyond, toy_films, toy_plan, toy_protocol
-
-
-def learn(out: Path, protocol: Protocol, progress=silent) -> Classifier:
-    films = toy_films()
-    folder = train(
-        films,
-        plan=toy_plan(films),
-        protocol=protocol,
-        choice=protocol.network[0],
-        upstream={"split": "toys"},
-        out=out,
-        progress=progress,
-    )
-    return load_classifier(folder)
+from toys import KilledError, dies_beyond, learn, toy_films, toy_plan, toy_protocol
 
 
 def sides(**changes: object) -> tuple[Films, Films]:
