@@ -10,8 +10,9 @@ the patients that test (a fifth).
 recipes: the first network at 96 px in the same folds, as stated and with each change of RECIPES.
 Scores of a fold are put on one scale by their ranks among its films; then films of all folds count
 together. Features and trained networks stay in DIR and are not made again. Prints and saves macro
-AUC with its interval over patients, on all films and on each folder alone, the paired difference
-from the best, and minutes of all that a predictor needs: features, training, views.
+AUC with its interval over patients, on all films and on each folder alone, the same of recalibrated
+logits pooled as they are, the paired difference from the best, and minutes of all that a predictor
+needs: features, training, views.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ from lucency.ensemble.feature_classifiers import (
 from lucency.evaluation.calibration import recalibrated
 from lucency.evaluation.compare import compare
 from lucency.evaluation.evaluate import MACRO, evaluate
+from lucency.evaluation.metrics import macro_auc
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -304,14 +306,15 @@ def _features(
 
 
 def _together(several: list[Scored]) -> Scored:
-    """Return all folds' predictions as one, on one scale: ranks among each fold's films."""
+    """Return all folds' predictions as one, on one scale: ranks among each fold's films.
+
+    Features of them are their recalibrated logits, on the scale of validation films.
+    """
 
     def ranked(one: Predictions) -> Predictions:
         share = (rankdata(one.logit, axis=0) - 0.5) / len(one.logit)
-        plain = one.uncalibrated()
-        return replace(
-            plain, logit=logit(share), feature=np.empty((len(share), 0), np.float32), split="folds"
-        )
+        kept = one.calibrated.astype(np.float32)
+        return replace(one.uncalibrated(), logit=logit(share), feature=kept, split="folds")
 
     names = several[0].predictions
     whole = {n: concatenate([ranked(one.predictions[n]) for one in several]) for n in names}
@@ -334,9 +337,9 @@ def _table(scored: Scored, large: np.ndarray) -> pd.DataFrame:
     for name, one in scored.predictions.items():
         value, low, high = _macro(one)
         alone = [_macro(one.take(np.flatnonzero(side)))[0] for side in (large, ~large)]
-        minutes = scored.minutes[name]
-        rows.append((name, value, low, high, *alone, minutes))
-    columns = ["predictor", "macro_auc", "low", "high", "images_320", "images", "minutes"]
+        pooled = macro_auc(one.label, one.feature)
+        rows.append((name, value, low, high, pooled, *alone, scored.minutes[name]))
+    columns = ["predictor", "macro_auc", "low", "high", "pooled", "images_320", "images", "minutes"]
     table = pd.DataFrame(rows, columns=columns).sort_values("macro_auc", ascending=False)
     return table.merge(_differences(scored.predictions, table["predictor"].iloc[0]), how="left")
 
@@ -360,8 +363,6 @@ def _macro(one: Predictions) -> tuple[float, float, float]:
 
 
 def _print(scored: Scored, name: str) -> None:
-    from lucency.evaluation.metrics import macro_auc
-
     for predictor, one in scored.predictions.items():
         score = macro_auc(one.label, one.logit)
         print(f"{name}: {predictor} {score:.4f} {scored.minutes[predictor]:.1f} min", flush=True)
