@@ -216,12 +216,12 @@ def pretrained(protocol: Protocol) -> Iterator[Issue]:
     yield from issues_of(
         "pretrained_on_these", shown["images"], message, remedy=remedy, severity="note"
     )
-    asked = (
+    unknown = (
         n.name
         for n, (_, one) in zip(networks, seen, strict=True)
         if not one and (n.match in FOUNDATIONS or CHEST.search(n.provenance))
     )
-    unsure = list(dict.fromkeys(asked))
+    unsure = list(dict.fromkeys(unknown))
     message = (
         f"the weights of {', '.join(unsure)} come from chest films, as their provenance "
         "states, and the protocol does not say whether from these"
