@@ -7,7 +7,7 @@ networks, the learners on frozen features, and the ensemble of its members.
 folds: each fold of patients tests once, the others train and validate (85:15).
 curve: about 150, 350, 700 and 1,120 films of the other patients, by three seeds, which also draw
 the patients that test (a fifth).
-recipes: the first network at 96 px in the same folds, as stated and with each change of RECIPES.
+recipes: the first network in the same folds, as stated and with each change of RECIPES.
 Scores of a fold are put on one scale by their ranks among its films; then films of all folds count
 together. Features and trained networks stay in DIR and are not made again. Prints and saves macro
 AUC with its interval over patients, on all films and on each folder alone, the same of recalibrated
@@ -56,9 +56,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 FOLDS, SEEDS, FILMS = 5, 3, (150, 350, 700, 1120)
 VAL = 0.15
-SIDE = 96  # pixels at which recipes are compared
 RECIPES: dict[str, dict[str, object]] = {
-    "as-stated": {},
     "as-before": {
         "optimizer": "adam", "learning_rate": 3e-4, "layer_decay": 1.0, "weight_decay": 0.0,
         "warmup_epochs": 1.0, "clip_norm": 0.0, "probe": False, "ema": 0.0, "keep": "best",
@@ -151,12 +149,12 @@ def _with_recipes(protocol: Protocol, names: list[str]) -> Protocol:
     """Return the protocol with its first network once for each recipe, and no learner."""
     choices = protocol.model_dump()
     first = choices["network"][0]
-    choices["network"] = [
+    architecture = protocol.network[0].built
+    choices["network"] = [first] + [
         {
             **first,
             "name": name,
-            "architecture": protocol.network[0].built,
-            "size": SIDE,
+            "architecture": architecture,
             "training": {**first["training"], **RECIPES[name]},
         }
         for name in names
