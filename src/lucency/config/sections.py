@@ -548,7 +548,8 @@ class EnsembleChoices(Choices):
             if member not in known:
                 raise ValueError(
                     f"ensemble.members: {member!r} is not made here; expected of "
-                    f"{', '.join(known)}{nearest(member, known)}"
+                    f"{', '.join(known)} (learners and votes need named `sources`, views `views`)"
+                    f"{nearest(member, known)}"
                 )
 
     def made_of(self, networks: tuple[str, ...]) -> tuple[str, ...]:

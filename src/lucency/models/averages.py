@@ -24,7 +24,7 @@ def average_for(network: FilmNetwork, training: Training) -> AveragedModel | Non
     return AveragedModel(network) if training.swa_epochs else None
 
 
-def _by_decay(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor | int], None]:
+def _by_decay(decay: float) -> Callable[..., None]:
     """Return torch's exponential average; whole numbers, such as a table of colours, are copied."""
     mix = get_ema_multi_avg_fn(decay)
 

@@ -60,13 +60,13 @@ def fit_head(
         last.bias.copy_(torch.from_numpy(bias))
 
 
-def require_linear(body: nn.Module) -> nn.Linear:
+def require_linear(body: nn.Module, *, name: str = "the network") -> nn.Linear:
     """Return the layer that makes logits of features; ValueError where another thing does."""
     if has_linear_classifier(body):
         return body.get_classifier()  # pyright: ignore
     raise ValueError(
-        "training.probe and training.retrain need a network whose logits are one linear layer of "
-        "its features, which this one's are not: leave them out, or state another head"
+        f"training.probe and training.retrain need logits that are one linear layer of features, "
+        f"which those of {name} are not: leave them out, or state another head"
     )
 
 

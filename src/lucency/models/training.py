@@ -144,7 +144,8 @@ def check_choice(choice: Network, *, root: Path, training: Training | None = Non
         check_frozen(choice.built, head=choice.head, frozen=training.frozen)
         if training.probe or training.retrain != "none":
             with torch.device("meta"):
-                require_linear(build_body(choice.built, head=choice.head))
+                body = build_body(choice.built, head=choice.head)
+            require_linear(body, name=choice.name)
     fingerprint_weights(choice, root=root)
 
 

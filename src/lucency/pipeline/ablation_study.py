@@ -144,7 +144,14 @@ def _costs(run: Run) -> pd.DataFrame:
             history = read_history(folder)
             minutes = float(history["seconds"].iloc[-1]) / 60
             rows.append(
-                (name, seed, network, entries, int(history["train_loss"].notna().sum()), minutes)
+                (
+                    name,
+                    seed,
+                    network,
+                    entries,
+                    int(history["films_per_second"].notna().to_numpy().sum()),
+                    minutes,
+                )
             )
     columns = ["variant", "seed", "network", "entries", "epochs", "minutes"]
     return pd.DataFrame(rows, columns=columns)

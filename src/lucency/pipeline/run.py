@@ -41,13 +41,7 @@ from lucency.core.stage import (
 from lucency.data.sources import absent_places, film_inputs
 from lucency.models.metadata import read_metadata
 
-HISTORY = (
-    "epoch",
-    "train_loss",
-    "val_auc",
-    "films_per_second",
-    "seconds",
-)  # columns that are needed
+HISTORY = ("epoch", "val_auc", "films_per_second", "seconds")  # columns that are needed
 LATE = ("ensemble.",)  # sections that may change in a finished run
 
 
@@ -243,7 +237,7 @@ def describe_network(network: Path) -> dict[str, object]:
         "parameters": metadata.parameters,
         "weights": choice["weights"],
         "provenance": metadata.provenance,
-        "epochs": int(history["train_loss"].notna().sum()),
+        "epochs": int(history["films_per_second"].notna().to_numpy().sum()),
         "kept_epoch": metadata.epoch,
         "minutes": history["seconds"].iloc[-1] / 60,
         "films_per_second": history["films_per_second"].median(),
