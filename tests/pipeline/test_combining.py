@@ -185,7 +185,7 @@ def test_learners_and_views_are_combined_where_members_name_them(run: Path, tmp_
     (tmp_path / "other.toml").write_text(PROTOCOL.replace("ensembles = ", named))
     lucency("run", tmp_path / "other.toml", "--out", mine)
     whole, *each = (
-        load_predictions(mine / "ensemble" / name.replace(" ", "-") / "predictions.npz")
+        load_predictions(mine / "ensemble" / name.replace(" ", "-") / "predictions.npz").of("test")
         for name in ("mean-probability", *members)
     )
     mean = np.mean([one.probability for one in each], axis=0)
