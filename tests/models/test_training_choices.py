@@ -24,8 +24,8 @@ from lucency.models.features import embed
 from lucency.models.film_loader import Films
 from lucency.models.inference import forward
 from lucency.models.layers import groups_of, layer_numbers, thaw
-from lucency.models.linear_probe import fit_head, logistic_head
-from lucency.models.networks import BATCH_NORMS, build
+from lucency.models.linear_probe import fit_head, logistic_heads
+from lucency.models.networks import BATCH_NORMS, FilmNetwork, build
 from lucency.models.optimisation import learning_rate
 from lucency.models.training import check_choice
 from lucency.pipeline.run import describe_network
@@ -99,8 +99,10 @@ def test_mixed_labels_count_by_their_weights():
         assert one == pytest.approx(positive, rel=1e-5)
     assert (found.label[both] == label[both]).mean() > 0.9
     none = replace(films, plan=replace(films.plan, weight=np.zeros_like(weight)))
-    assert np.isfinite(none.targets(rows).label).all()
+    np.testing.assert_allclose(none.targets(rows).label, plain.label, atol=1e-6)
     assert (none.targets(rows).weight == 0).all()
+    alone = replace(none, mixup=0.0)
+    np.testing.assert_array_equal(alone.targets(rows).label, label)
 
 
 def test_smoothing_draws_labels_to_a_half():
@@ -148,11 +150,23 @@ def test_layers_thaw_from_the_head_and_the_others_keep_their_batch_statistics():
     assert learning[2] == {n for n, _ in network.body.named_parameters()}
 
 
-def test_thawing_trains_the_head_first_and_everything_in_the_end(tmp_path: Path):
-    begun = learn(tmp_path / "one", toy_protocol("test_resnet", epochs=2, unfreeze_epochs=1))
+def test_thawing_trains_the_head_first_and_everything_in_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Before the second epoch, whose first thaw is everything's, the body is as it began."""
     torch.manual_seed(train_module.seed_of(0, "test_resnet"))
-    start = dict(build("test_resnet", findings=2).body.named_parameters())
-    now = dict(begun.network.body.named_parameters())
+    start, moved = dict(build("test_resnet", findings=2).body.named_parameters()), []
+
+    def watched(network: FilmNetwork, share: float, **named: object) -> None:
+        now = dict(network.body.named_parameters())
+        moved.append({name for name in now if (now[name] != start[name]).any()})
+        thaw(network, share, **named)
+
+    monkeypatch.setattr(train_module, "thaw", watched)
+    made = learn(tmp_path / "net", toy_protocol("test_resnet", unfreeze_epochs=1, keep="last"))
+    now = dict(made.network.body.named_parameters())
+    head = {name for name, parameter in now.items() if parameter.shape[0] == 2}
+    assert moved == [set(), head]
     assert all((now[name] != start[name]).any() for name in now if "weight" in name)
 
 
@@ -252,8 +266,8 @@ def test_a_probe_takes_no_label_that_is_not_stated_and_predicts_prevalence_witho
     poisoned[:10, 0] = np.nan
     even = np.ones_like(label)
     later = np.where(np.arange(40) < 10, 0, 1)[:, None].astype(np.float32) * even
-    slope, offset = logistic_head(feature, poisoned, even, strength=1.0)
-    rest = logistic_head(feature, label, later, strength=1.0)[0]
+    ((slope, offset),) = logistic_heads(feature, poisoned, even, strengths=(1.0,))
+    ((rest, _),) = logistic_heads(feature, label, later, strengths=(1.0,))
     assert np.isfinite(slope).all()
     assert np.corrcoef(slope[0], rest[0])[0, 1] > 0.99
     assert (slope[1] == 0).all()
@@ -267,8 +281,8 @@ def test_balanced_classes_weigh_half_of_all_each():
     assert scaled[:, 0].tolist() == [2, 1, 1, 0, 0]
     alone = linear_probe.balanced_weights(label, np.array([[1], [0], [0], [0], [1]], np.float32))
     assert np.isfinite(alone).all()
-    slope, offset = logistic_head(
-        np.arange(5, dtype=np.float32)[:, None], label, alone, strength=1.0
+    ((slope, offset),) = logistic_heads(
+        np.arange(5, dtype=np.float32)[:, None], label, alone, strengths=(1.0,)
     )
     assert (slope.tolist(), offset[0]) == ([[0.0]], pytest.approx(np.log(1.5 / 0.5)))
 

@@ -73,13 +73,12 @@ class Films(Dataset[Tensor]):
         """
         mates, shares = zip(*map(self._mate, entries.tolist()), strict=True)
         share, mate = np.array(shares, dtype=np.float32)[:, None], np.array(mates)
-        own, other = (
-            (1 - share) * self.plan.weight[entries],
-            share * self.plan.weight[mate],
-        )
-        weight = own + other
-        mixed = own * self.plan.label[entries] + other * self.plan.label[mate]
-        label = np.divide(mixed, weight, out=0.5 + 0 * mixed, where=weight > 0)
+        truth, other_truth = self.plan.label[entries], self.plan.label[mate]
+        own = (1 - share) * self.plan.weight[entries]
+        other = share * self.plan.weight[mate]
+        weight, mixed = own + other, own * truth + other * other_truth
+        plain = (1 - share) * truth + share * other_truth  # where neither has a weight
+        label = np.divide(mixed, weight, out=plain, where=weight > 0)
         return Targets(label * np.float32(1 - smoothing) + np.float32(smoothing / 2), weight)
 
     def _mate(self, entry: int) -> tuple[int, float]:

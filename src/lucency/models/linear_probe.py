@@ -11,6 +11,7 @@ Letters in shapes: n films, d feature dimensions, k findings.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -52,7 +53,7 @@ def fit_head(
     label, weights = train.plan.label, train.plan.weight
     if classes == "balanced":
         weights = balanced_weights(label, weights)
-    heads = [logistic_head(feature, label, weights, strength=one) for one in STRENGTHS]
+    heads = logistic_heads(feature, label, weights, strengths=STRENGTHS)
     scores = [macro_auc(val.plan.label, known @ weight.T + bias) for weight, bias in heads]
     weight, bias = heads[int(np.nanargmax(scores))] if not np.isnan(scores).all() else heads[1]
     with torch.no_grad():
@@ -74,30 +75,41 @@ def balanced_weights(
     label: Float32[np.ndarray, "n k"], weight: Float32[np.ndarray, "n k"]
 ) -> Float32[np.ndarray, "n k"]:
     """Return the weights scaled so that both stated classes of a finding weigh half of all each."""
-    scaled = np.zeros_like(weight)
+    scaled, total = np.zeros_like(weight), np.where(np.isnan(label), 0, weight).sum(axis=0)
     for value in (0, 1):
         of_class = np.where(label == value, weight, 0)
-        total = np.where(np.isnan(label), 0, weight).sum(axis=0)
         both = of_class.sum(axis=0)
         scaled += of_class * np.divide(total, 2 * both, out=np.zeros_like(both), where=both > 0)
     return scaled
 
 
-def logistic_head(
+def logistic_heads(
     feature: Float32[np.ndarray, "n d"],
+    label: Float32[np.ndarray, "n k"],
+    weight: Float32[np.ndarray, "n k"],
+    *,
+    strengths: Sequence[float],
+) -> list[Linear]:
+    """Return, by strength, weights and offsets of logistic regressions on features as they come.
+
+    They are fitted to standardised features. A finding of which one class has no weight has
+    weights 0 and an offset by how common it is.
+    """
+    scaler: Any = StandardScaler()
+    scaled = scaler.fit_transform(feature.astype(np.float64))
+    heads = [_standard_head(scaled, label, weight, strength=one) for one in strengths]
+    slopes = [(slope / scaler.scale_, offset) for slope, offset in heads]
+    return [(slope, offset - slope @ scaler.mean_) for slope, offset in slopes]
+
+
+def _standard_head(
+    scaled: Float64[np.ndarray, "n d"],
     label: Float32[np.ndarray, "n k"],
     weight: Float32[np.ndarray, "n k"],
     *,
     strength: float,
 ) -> Linear:
-    """Return the weights and offsets of logistic regressions on features as they come.
-
-    They are fitted to standardised features. A finding of which one class has no weight has
-    weights 0 and an offset by how common it is.
-    """
-    scaler: Any = StandardScaler().fit(feature.astype(np.float64))
-    scaled = scaler.transform(feature.astype(np.float64))
-    slope, offset = np.zeros((label.shape[1], feature.shape[1])), np.zeros(label.shape[1])
+    slope, offset = np.zeros((label.shape[1], scaled.shape[1])), np.zeros(label.shape[1])
     for k, truth in enumerate(label.T):
         counted = ~np.isnan(truth) & (weight[:, k] > 0)
         positives, negatives = (int((truth[counted] == value).sum()) for value in (1, 0))
@@ -108,5 +120,5 @@ def logistic_head(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # as near as STEPS lead
             model.fit(scaled[counted], truth[counted], sample_weight=weight[counted, k])
-        slope[k], offset[k] = model.coef_[0] / scaler.scale_, model.intercept_[0]
-    return slope, offset - slope @ scaler.mean_
+        slope[k], offset[k] = model.coef_[0], model.intercept_[0]
+    return slope, offset

@@ -225,7 +225,7 @@ def _begin(
         optimizer=optimizer,
         state=state,
         best=best,
-        counts=count_labels(plan.label[plan.part == "train"]),
+        counts=count_labels(films.plan.label),
         settled=now,
         saved=now,
         average=average,

@@ -23,7 +23,7 @@ from lucency.core.progress import say
 from lucency.core.stage import discard_outdated, fingerprint_of, produce
 from lucency.evaluation.ablation_effects import ablate, conclude_ablation
 from lucency.pipeline import stages
-from lucency.pipeline.run import Member, Run, kept, members, read_history
+from lucency.pipeline.run import Member, Run, count_epochs, kept, members, read_history
 
 TEXT = ("network", "variant", "finding", "metric")
 RULE = "Behrens-Fisher over patients and seeds"  # what was compared by another is compared anew
@@ -143,16 +143,7 @@ def _costs(run: Run) -> pd.DataFrame:
         for network, folder in stages.classifiers(member).items():
             history = read_history(folder)
             minutes = float(history["seconds"].iloc[-1]) / 60
-            rows.append(
-                (
-                    name,
-                    seed,
-                    network,
-                    entries,
-                    int(history["films_per_second"].notna().to_numpy().sum()),
-                    minutes,
-                )
-            )
+            rows.append((name, seed, network, entries, count_epochs(history), minutes))
     columns = ["variant", "seed", "network", "entries", "epochs", "minutes"]
     return pd.DataFrame(rows, columns=columns)
 

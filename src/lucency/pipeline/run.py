@@ -228,6 +228,11 @@ def read_history(network: Path) -> pd.DataFrame:
     return read_table(network / "history.csv", text=(), columns=HISTORY)
 
 
+def count_epochs(history: pd.DataFrame) -> int:
+    """Return the epochs of a history, without the row of a head that was found anew."""
+    return int(history["films_per_second"].notna().to_numpy().sum())
+
+
 def describe_network(network: Path) -> dict[str, object]:
     """Return one row of the report's table of networks."""
     history, metadata = read_history(network), read_metadata(network)
@@ -237,7 +242,7 @@ def describe_network(network: Path) -> dict[str, object]:
         "parameters": metadata.parameters,
         "weights": choice["weights"],
         "provenance": metadata.provenance,
-        "epochs": int(history["films_per_second"].notna().to_numpy().sum()),
+        "epochs": count_epochs(history),
         "kept_epoch": metadata.epoch,
         "minutes": history["seconds"].iloc[-1] / 60,
         "films_per_second": history["films_per_second"].median(),
