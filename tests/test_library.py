@@ -92,7 +92,7 @@ def test_films_are_predicted_from_files_arrays_and_prepared_films_alike(place: P
 
 
 def test_heat_maps_are_drawn(place: Path):
-    maps = lu.load("runs/demo", network="test_resnet").explain("a.png", findings=["Effusion"])
+    maps = lu.load("runs/demo", model="test_resnet").explain("a.png", findings=["Effusion"])
     assert isinstance(maps.plot(), Figure)
     assert isinstance(maps.plot("a.png", findings=["Effusion"]), Figure)
     with pytest.raises(ValueError, match=r"^film: found 1"):
@@ -108,7 +108,7 @@ def test_maps_of_one_cell_are_named_on_standard_error(
 
     from lucency.explain.methods.registry import HEATMAPS
 
-    model = lu.load("runs/demo", network="test_resnet")
+    model = lu.load("runs/demo", model="test_resnet")
     model.explain("a.png", findings=["Effusion"])
     assert "grid" not in capsys.readouterr().err
     monkeypatch.setitem(
@@ -117,7 +117,7 @@ def test_maps_of_one_cell_are_named_on_standard_error(
     model.explain("a.png", findings=["Effusion"])
     warning = "test_resnet, grad-cam: its grid is 1 x 1, which tells no place from another"
     assert warning in capsys.readouterr().err
-    words = ["explain", "runs/demo", "a.png", "--network", "test_resnet", "--method", "grad-cam"]
+    words = ["explain", "runs/demo", "a.png", "--model", "test_resnet", "--method", "grad-cam"]
     done = CliRunner().invoke(app, [*words, "--out", "one-cell"], catch_exceptions=False)
     assert warning in done.stderr
     assert "integrated-gradients" in done.stderr

@@ -105,7 +105,7 @@ def test_similar_films_are_those_of_brute_force_and_never_the_patient_s_own(run:
     several = np.unique(films.patient, return_counts=True)
     patient = int(several[0][several[1] > 1][0])
     name = str(films.image[films.patient == patient][0])
-    words = ("--network", "test_resnet", "--top", 5, "--json")
+    words = ("--model", "test_resnet", "--top", 5, "--json")
     told = json.loads(lucency("similar", run, name, *words))
     found = told[name]["similar"]
     assert len(found) == 5
@@ -125,7 +125,7 @@ def test_similar_films_are_those_of_brute_force_and_never_the_patient_s_own(run:
     assert told[str(renamed)] == on_disk[str(copy)]
     assert told[str(renamed)]["left_out"] == patient
     assert list(told["rejected"]) == [str(broken)]
-    lines = lucency("similar", run, name, "--network", "test_resnet", "--top", 5).splitlines()
+    lines = lucency("similar", run, name, "--model", "test_resnet", "--top", 5).splitlines()
     assert len(lines) == 6
     assert found[0]["image"] in lines[1]
 

@@ -99,7 +99,7 @@ def test_films_from_disk_get_the_run_s_own_probabilities(whole: Path) -> None:
     found = load_predictions(whole / "predictions" / "test_convnext" / "predictions.npz")
     films = [whole / "phantom" / "images" / name for name in found.image[:5]]
     table = whole.parent / "table.csv"
-    assert lucency("predict", whole, *films, "--network", "test_convnext", "--csv", table) == 0
+    assert lucency("predict", whole, *films, "--model", "test_convnext", "--csv", table) == 0
     said = pd.read_csv(table)[list(found.findings)].to_numpy()
     np.testing.assert_allclose(said, found.probability[:5], atol=1e-5)
 

@@ -13,7 +13,7 @@ from lucency.cli import answers, options
 def predict(
     model: options.Model,
     films: options.Films,
-    network: options.NetworkName = "",
+    name: options.ModelName = "",
     csv: Annotated[Path | None, options.to_file("Write the table to this file.")] = None,
     json: options.Json = False,
 ) -> None:
@@ -30,10 +30,10 @@ def predict(
     from lucency.core.files import write_table
     from lucency.pipeline.film_inference import films_for_programs, predict_disk
 
-    name, table = predict_disk(model, films, network=network)
+    shown, table = predict_disk(model, films, network=name)
     if csv:
         write_table(table, csv, float_format="%.6f")
-    text = in_json(films_for_programs(name, table)) if json else f"{csv}\n" if csv else None
+    text = in_json(films_for_programs(shown, table)) if json else f"{csv}\n" if csv else None
     typer.echo(text or table.to_csv(index=False, float_format="%.4f"), nl=False)
 
 
@@ -41,7 +41,7 @@ def explain(
     model: options.Model,
     films: options.KnownFilms,
     out: Annotated[Path, options.to_folder("The folder to write.")],
-    network: options.NetworkName = "",
+    name: options.ModelName = "",
     method: Annotated[
         list[str] | None,
         typer.Option(help="A method, or several. Default: grad-cam and hires-cam."),
@@ -62,7 +62,7 @@ def explain(
     from lucency.pipeline.film_inference import explain_films
 
     methods = tuple(method) if method else ExplanationChoices().methods
-    request = {"network": network, "methods": methods, "findings": tuple(finding or ())}
+    request = {"network": name, "methods": methods, "findings": tuple(finding or ())}
     answers.print_answer(explain_films(model, films, **request, out=out), json)
 
 
@@ -70,7 +70,7 @@ def similar(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A run's folder.")],
     films: options.KnownFilms,
     top: Annotated[int, typer.Option(min=1, max=1000, help="Films to find.")] = 10,
-    network: options.NetworkName = "",
+    name: options.ModelName = "",
     patients: Annotated[
         str, typer.Option(help="others; or all, to include films of the same patient.")
     ] = "others",
@@ -94,7 +94,7 @@ def similar(
 
     if figure:
         similar_films.check_kind(figure)
-    found = similar_films.find_similar(model, films, network=network, top=top, patients=patients)
+    found = similar_films.find_similar(model, films, network=name, top=top, patients=patients)
     if figure:
         similar_films.draw_similar(found, figure)
         say(f"Figure: {figure}")

@@ -74,9 +74,13 @@ KnownFilms = Annotated[
     list[Path],
     typer.Argument(metavar="FILM…", help="Films, folders of films, or names of the run's films."),
 ]
-NetworkName = Annotated[
-    str, typer.Option(help="A network of the run. Default: the best on validation films.")
-]
+ModelName = Annotated[
+    str,
+    typer.Option(
+        "--model", metavar="NAME",
+        help="What of the run predicts. Default: the best on validation films.",
+    ),
+]  # fmt: skip
 LabelFile = Annotated[Path | None, typer.Option(metavar="FILE", help="The films' label file.")]
 ImageColumn = Annotated[
     str, typer.Option(metavar="NAME", help="The label file's column of image names.")

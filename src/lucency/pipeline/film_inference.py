@@ -204,7 +204,7 @@ def network_folder(folder: Path, network: str) -> Path:
     """Return a network's own folder; of a run the named one, or the best on validation films."""
     if (folder / "classifier.json").is_file():
         if network not in ("", folder.name):
-            raise ValueError(f"{folder} is one network; expected no --network beside it")
+            raise ValueError(f"{folder} is one network; expected no --model beside it")
         return folder
     trained = sorted(p.parent for p in (folder / "networks").glob("*/receipt.json"))
     if not trained and (folder / "variants").is_dir():

@@ -76,6 +76,11 @@ class Model:
         return self.classifier.findings
 
     @property
+    def threshold(self) -> Float64[np.ndarray, " k"]:
+        """The recalibrated probability from which a film has a finding, of every finding."""
+        return self.classifier.threshold
+
+    @property
     def preparation(self) -> Preparation:
         """How the network's training films were prepared, and every film that it sees."""
         return self.classifier.preparation
@@ -174,14 +179,14 @@ class Model:
         return unlabelled([name], [shown], **about)
 
 
-def load(folder: Place, *, network: str = "") -> Model:
+def load(folder: Place, *, model: str = "") -> Model:
     """Return a trained network of a run's folder, by default the best on validation films.
 
     `folder` may also be that of one network. Raises ValueError where there is none.
     """
     from lucency.models.classifier import load_classifier
 
-    place = network_folder(Path(folder), network)
+    place = network_folder(Path(folder), model)
     return Model(classifier=load_classifier(place), folder=place)
 
 
@@ -356,9 +361,9 @@ class RunResult:
         """The page."""
         return self.run.out / "report" / "report.html"
 
-    def load(self, network: str = "") -> Model:
+    def load(self, model: str = "") -> Model:
         """Return a trained network, by default the best on validation films."""
-        return load(self.run.out, network=network)
+        return load(self.run.out, model=model)
 
     def __repr__(self) -> str:
         names = ", ".join(one.name for one in self.protocol.network)

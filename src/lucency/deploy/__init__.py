@@ -1,0 +1,1 @@
+"""Out of the laboratory: exported models, a service, a viewer, results as DICOM."""
