@@ -29,7 +29,7 @@ MOST_INFLATED = 1 << 30  # bytes; the largest film that is read has half of it
 TAILS = (0.5, 99.5)  # percentiles between which a film without any window is shown
 RAW_SPAN = 0.5  # of the stored range: a film that uses less, and states no P-values, is raw
 CHEST = ("CHEST", "THORAX", "TORAX", "LUNG")
-DEFLATED = b"1.2.840.10008.1.2.1.99\0"
+DEFLATED = b"UI\x16\x001.2.840.10008.1.2.1.99"  # an element of file meta information
 DIRECTORY = "1.2.840.10008.1.3.10"
 STORAGE = "1.2.840.10008.5.1.4.1.1."
 FOR_PROCESSING, SECONDARY = f"{STORAGE}1.1.1", f"{STORAGE}7"
@@ -188,16 +188,16 @@ def _why_no_pixels(header: Dataset) -> str:
     """Return why the pixels of a file are not those of one grey film, "" where they are."""
     if "PixelData" not in header:
         return "no pixels: PixelData (7FE0,0010) is absent"
-    if _number(header, "NumberOfFrames", 1) > 1:
+    if _number(header, "NumberOfFrames", 1.0) > 1:
         return "several frames: NumberOfFrames (0028,0008) is more than one"
     grey = _text(header, "PhotometricInterpretation") in ("MONOCHROME1", "MONOCHROME2")
-    if not grey or _number(header, "SamplesPerPixel", 1) != 1:
+    if not grey or _number(header, "SamplesPerPixel", 1.0) != 1:
         return (
             "in colour: PhotometricInterpretation (0028,0004) is neither MONOCHROME1 nor "
             "MONOCHROME2, or SamplesPerPixel (0028,0002) is not 1"
         )
-    allocated = _number(header, "BitsAllocated", 0)
-    if allocated not in (8, DEEPEST) or not 1 <= _number(header, "BitsStored", 0) <= allocated:
+    allocated = _number(header, "BitsAllocated", 0.0)
+    if allocated not in (8, DEEPEST) or not 1 <= _number(header, "BitsStored", 0.0) <= allocated:
         return (
             "of another depth: expected BitsAllocated (0028,0100) of 8 or 16, and BitsStored "
             "(0028,0101) not above it"
@@ -279,11 +279,11 @@ def _show(header: Dataset, stored: Values, used: Int64[np.ndarray, " v"]) -> _Sh
     level, ends = _modality(header, stored)
     if tables := _items(header, "VOILUTSequence"):
         table, lowest, most = _lut(tables[0], signed=bool(level.min() < 0))
-        return _Shown(_look_up(level, table, lowest), 0, most, "lut")
+        return _Shown(_look_up(level, table, lowest), 0.0, most, "lut")
     if window := _window(header):
         centre, width, function = window
         if function == "SIGMOID":
-            return _Shown(_logistic(4 * (level - centre) / width), 0, 1, "window")
+            return _Shown(_logistic(4 * (level - centre) / width), 0.0, 1.0, "window")
         half = width / 2 if function == "LINEAR_EXACT" else (width - 1) / 2
         middle = centre if function == "LINEAR_EXACT" else centre - 0.5
         return _Shown(level, middle - half, middle + half, "window")
@@ -301,8 +301,8 @@ def _modality(header: Dataset, stored: Values) -> tuple[Values, tuple[float, flo
     if tables := _items(header, "ModalityLUTSequence"):
         table, lowest, most = _lut(tables[0], signed=bool(stored[0] < 0))
         return _look_up(stored, table, lowest), (0.0, most)
-    slope, intercept = _number(header, "RescaleSlope", 1), _number(header, "RescaleIntercept", 0)
-    level = stored * (slope or 1) + intercept
+    slope = _number(header, "RescaleSlope", 1.0) or 1.0
+    level = stored * slope + _number(header, "RescaleIntercept", 0.0)
     return level, (float(level.min()), float(level.max()))
 
 
@@ -316,7 +316,8 @@ def _lut(item: Dataset, *, signed: bool) -> tuple[Int64[np.ndarray, " e"], int, 
         entries, held = count or 1 << 16, item.LUTData
         if isinstance(held, bytes):
             packed = bits == 8 and len(held) <= entries + 1
-            table = np.frombuffer(held, dtype=np.uint8 if packed else "<u2")
+            word = "<u2" if item.original_encoding[1] is not False else ">u2"
+            table = np.frombuffer(held, dtype=np.uint8 if packed else word)
         else:
             table = np.atleast_1d(np.asarray(held, dtype=np.int64)) & 0xFFFF
         table = table[:entries].astype(np.int64)
