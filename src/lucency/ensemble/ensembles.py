@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import combinations, product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -350,7 +350,7 @@ def _regress(
             intercept[k] = np.log((positives + 0.5) / (negatives + 0.5))
             continue
         middle[:, k], scale[:, k] = score.mean(axis=0), np.maximum(score.std(axis=0), 1e-12)
-        model = LogisticRegression(C=STRENGTH, max_iter=1000)
+        model: Any = LogisticRegression(C=STRENGTH, max_iter=1000)
         model.fit((score - middle[:, k]) / scale[:, k], truth)
         coefficient[:, k], intercept[k] = model.coef_[0], model.intercept_[0]
     return Stack(

@@ -152,7 +152,7 @@ def _of_members(rule: Rule, films: Outputs) -> Float64[np.ndarray, "n k"]:
     from lucency.ensemble.ensembles import Blend, Stack
 
     value = np.stack([films.calibrated(name) for name in rule.members])
-    kind = Blend if rule.name == "blend" else Stack
+    kind: Any = Blend if rule.name == "blend" else Stack
     return kind(members=rule.members, **rule.about, **rule.arrays).logit(value)
 
 

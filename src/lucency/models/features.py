@@ -24,11 +24,11 @@ from lucency.models.augmentation import seed_of
 from lucency.models.classifier import Classifier, save_classifier
 from lucency.models.film_loader import Films
 from lucency.models.inference import films_for, forward, forward_blocks, part_of
+from lucency.models.metadata import FEATURE_VIEWS
 from lucency.models.networks import FilmNetwork, build_chosen
 from lucency.models.weights import initialise
 
 BLOCK = 2_048  # films that a kill may lose
-VIEWS, RECIPE = 0, "gentle"  # the seed of a film's views, and how they are made
 FEATURES_ONLY = "features only"  # in place of findings
 LOGIT, FEATURE, DONE = "logit.npy", "feature.npy", "done.txt"
 
@@ -84,7 +84,7 @@ def embed(
     films, turns = Films(prepared=prepared, plan=plan, copies=0), 1 + views
     feature = forward(network, films=films, progress=part_of(progress, 0, turns))[1]
     for view in range(views):
-        shown = replace(films, recipe=RECIPE, seed=VIEWS, epoch=view)
+        shown = replace(films, epoch=view, **FEATURE_VIEWS)
         feature += forward(network, films=shown, progress=part_of(progress, 1 + view, turns))[1]
     return feature / turns
 
