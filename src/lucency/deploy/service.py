@@ -142,6 +142,7 @@ async def _running(
     admission = Admission(settings.waiting)
     size = partial(measure, meters, "lucency_batch_films", bounds=SIZES)
     task = asyncio.create_task(run_batches(batches, observe=size))
+    task.add_done_callback(partial(_stop_without_batches, admission))
     service = Service(
         model=model,
         settings=settings,
@@ -159,6 +160,13 @@ async def _running(
         await task
     await stop_decoders(decoders)
     batches.thread.shutdown()
+
+
+def _stop_without_batches(admission: Admission, task: asyncio.Task[None]) -> None:
+    """Refuse films, and say why, where the task that predicts them has failed."""
+    admission.stopping = True
+    if not task.cancelled():
+        say(f"The service predicts no more: {task.exception()!r}")
 
 
 async def index(service: Service, request: Request) -> Response:
