@@ -195,7 +195,7 @@ def _schemas(findings: Sequence[str]) -> Document:
             **model,
             findings=_list(_enum(findings)),
             thresholds=_object(**_each(findings, NUMBER)),
-            preparation=Preparation.model_json_schema(),
+            preparation=_preparation(),
             card={"type": ["string", "null"]},
             **notice,
         ),
@@ -203,6 +203,14 @@ def _schemas(findings: Sequence[str]) -> Document:
         "Health": _object(status=_enum(("ok",)), **notice),
         "Problem": {**problem, "properties": {**problem["properties"], "film": TEXT}},
     }
+
+
+def _preparation() -> Document:
+    """Return the schema of a preparation as it is written: a chain of one filter is its name."""
+    schema = Preparation.model_json_schema()
+    chain = schema["properties"]["denoise"]
+    either = {"anyOf": [{"type": "string"}, {key: chain[key] for key in ("type", "items")}]}
+    return {**schema, "properties": {**schema["properties"], "denoise": either}}
 
 
 def _object(**properties: Document) -> Document:

@@ -137,7 +137,7 @@ async def _running(
         seconds=settings.decoder_seconds,
     )
     batches = Batches(
-        predict=partial(_predict, model), most=settings.batch, seconds=settings.batch_seconds
+        predict=partial(predict_named, model), most=settings.batch, seconds=settings.batch_seconds
     )
     admission = Admission(settings.waiting)
     size = partial(measure, meters, "lucency_batch_films", bounds=SIZES)
@@ -336,7 +336,8 @@ def _prepared(model: Model, films: Sequence[NamedFilm]) -> Prepared:
     return unlabelled(names, pixels, findings=model.findings, preparation=model.preparation)
 
 
-def _predict(model: Model, films: Sequence[NamedFilm]) -> Predictions:
+def predict_named(model: Model, films: Sequence[NamedFilm]) -> Predictions:
+    """Return the predictions of films that were decoded, in their order."""
     return model.predict(_prepared(model, films))
 
 
