@@ -49,7 +49,7 @@ from lucency.pipeline.run import Run, describe_network
 NOTICE = "For research only, not a medical device."
 NOT_REPORTED = Markup("*not reported*")
 FOLDER = Path(__file__).parent
-VERSIONS = (
+PACKAGES = (
     "lucency", "torch", "timm", "onnx", "onnxruntime", "numpy", "opencv-python-headless",
     "scikit-learn",
 )  # fmt: skip
@@ -88,7 +88,7 @@ def model_card(run: Run, name: str) -> str:
         "findings": run.protocol.findings,
         "conclusion": evaluation.conclusion,
         "lucency": metadata.version("lucency"),
-        "versions": _versions(),
+        "versions": [f"{name} {version}" for name, version in software().items()],
         **_model(run, name, tables, behind),
         **_methods(run, evaluation),
         **_films(run),
@@ -446,9 +446,10 @@ def _ensembles(run: Run) -> EnsembleResults:
     return load_tables(EnsembleResults, folder, text=TEXT)
 
 
-def _versions() -> list[str]:
-    there = [f"Python {platform.python_version()}"]
-    return [*there, *(f"{name} {metadata.version(name)}" for name in VERSIONS)]
+def software() -> dict[str, str]:
+    """Return the versions of Python and of the packages that a model is exported by."""
+    held = {"Python": platform.python_version()}
+    return held | {name: metadata.version(name) for name in PACKAGES}
 
 
 @cache
