@@ -304,14 +304,14 @@ def _part(films: Manifest, plan: Plan, part: str) -> Values:
 def _scores(run: Run, name: str, evaluation: Evaluation) -> Values:
     """Return the scores of the evaluation, or those of the leaderboard where it has no others."""
     board = _ensembles(run).leaderboard
-    mine = evaluation.metrics[evaluation.metrics["network"] == name]
-    place = board[board["network"] == name].to_dict("records") if len(board) else []
+    mine = evaluation.metrics.loc[evaluation.metrics["network"] == name]
+    place = board.loc[board["network"] == name].to_dict("records") if len(board) else []
     groups = evaluation.subgroups
-    shown = groups[
+    shown = groups.loc[
         (groups["network"] == name) & (groups["finding"] == MACRO) & (groups["films"] > 0)
     ]
     rows = _by_finding(mine, evaluation.thresholds, name) if len(mine) else []
-    macro = mine[mine["finding"] == MACRO].fillna({"note": ""})
+    macro = mine.loc[mine["finding"] == MACRO].fillna({"note": ""})
     return {
         "scores": rows,
         "macro": rows[-1] if rows else {key: _of(place[0], key) for key in ("auc", *BOARD[1:])},
@@ -329,7 +329,7 @@ def _scores(run: Run, name: str, evaluation: Evaluation) -> Values:
 
 def _by_finding(metrics: pd.DataFrame, thresholds: pd.DataFrame, name: str) -> list[Values]:
     """Return a row a finding, macro last: its scores, threshold and number of positives."""
-    fitted = thresholds[thresholds["network"] == name].fillna({"note": ""})
+    fitted = thresholds.loc[thresholds["network"] == name].fillna({"note": ""})
     limit = fitted.set_index("finding")[["threshold", "note"]].to_dict("index")
     table = metrics.fillna({"note": ""})
     cell = table.set_index(["finding", "metric"]).to_dict("index")
@@ -348,7 +348,7 @@ def _by_finding(metrics: pd.DataFrame, thresholds: pd.DataFrame, name: str) -> l
 
 def _notes(macro: pd.DataFrame) -> list[str]:
     """Return what the macro means are over, and which are biased or without interval."""
-    shown = macro[macro["metric"].isin(list(TITLES)) & (macro["note"] != "")]
+    shown = macro.loc[macro["metric"].isin(list(TITLES)) & (macro["note"] != "")]
     return [
         f"Macro {listed([TITLES[name] for name in rows['metric']])}: {note}."
         for note, rows in shown.groupby("note", sort=False)
@@ -367,7 +367,7 @@ def _held_out(run: Run, name: str) -> Values:
     if not (folder / RECEIPT).is_file():
         return {"held_out": []}
     found = load_comparison(folder)
-    rows = found.inflation[found.inflation["network"] == name].to_dict("records")
+    rows = found.inflation.loc[found.inflation["network"] == name].to_dict("records")
     held = [
         {
             **row,
@@ -394,7 +394,9 @@ def _audits(run: Run, name: str, behind: tuple[str, ...]) -> Values:
     )
     return {
         "issues": issues,
-        "label_quality": [] if labels is None else labels[labels["ppv"].notna()].to_dict("records"),
+        "label_quality": []
+        if labels is None
+        else labels.loc[labels["ppv"].notna()].to_dict("records"),
         "heatmaps": _heatmaps(run.out / "explanation", name),
     }
 
@@ -422,9 +424,9 @@ def _heatmaps(folder: Path, name: str) -> list[Values]:
     pointing, sanity = (read_table(file, text=text) for file in files)
     if not {"finding", "measure"} <= set(pointing):
         return []
-    macro = pointing[(pointing["finding"] == MACRO) & (pointing["measure"] == GAME)]
+    macro = pointing.loc[(pointing["finding"] == MACRO) & (pointing["measure"] == GAME)]
     outcome = dict(zip(sanity["method"], sanity["outcome"], strict=True))
-    rows = macro[macro["method"].isin(sanity["method"])].to_dict("records")
+    rows = macro.loc[macro["method"].isin(sanity["method"])].to_dict("records")
     return [{**row, "outcome": outcome[row["method"]]} for row in rows]
 
 
