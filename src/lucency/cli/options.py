@@ -81,6 +81,13 @@ ModelName = Annotated[
         help="What of the run predicts. Default: the best on validation films.",
     ),
 ]  # fmt: skip
+EngineName = Annotated[
+    str,
+    typer.Option(
+        "--engine", metavar="NAME",
+        help="onnx or torch. Default: onnx, and torch beside an accelerator.",
+    ),
+]  # fmt: skip
 LabelFile = Annotated[Path | None, typer.Option(metavar="FILE", help="The films' label file.")]
 ImageColumn = Annotated[
     str, typer.Option(metavar="NAME", help="The label file's column of image names.")
