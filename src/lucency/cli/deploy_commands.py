@@ -32,3 +32,36 @@ def export(
 
     made = export_model(folder, name=name, out=out, int8=int8)
     answers.print_answer(describe_export(made), json)
+
+
+def results(
+    model: options.Model,
+    films: Annotated[list[Path], typer.Argument(metavar="FILM…", help="DICOM films, by name.")],
+    out: Annotated[Path, options.to_folder("The folder to write; outside of runs.")],
+    name: options.ModelName = "",
+    method: Annotated[str, typer.Option(help="How heat maps are made; or none.")] = "grad-cam",
+    segmentation: Annotated[
+        str, typer.Option(help="BINARY: the upper half of a map's range; or FRACTIONAL.")
+    ] = "BINARY",
+    json: options.Json = False,
+) -> None:
+    """Write the results of DICOM films as DICOM: a report, heat maps, an overlay.
+
+    A structured report (TID 1500) holds every finding's probability, whether it reaches its
+    threshold, and a box; a segmentation and a secondary capture hold the heat maps. They copy
+    patient and study of the film. Each says that it is not for clinical use.
+
+    Example:
+
+    lucency results runs/demo film.dcm --out results
+    """
+    from lucency.deploy.dicom_results import algorithm_of, results_of, write_results
+    from lucency.pipeline.library import load
+
+    loaded = load(model, model=name)
+    found = results_of(films, loaded, method=method)
+    written = write_results(
+        found, algorithm=algorithm_of(loaded, model), out=out, segmentation=segmentation
+    )
+    answer = {"films": len(found), "objects": len(written), "folder": str(out)}
+    answers.print_answer(answer, json)
