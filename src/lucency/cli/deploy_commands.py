@@ -65,3 +65,42 @@ def results(
     )
     answer = {"films": len(found), "objects": len(written), "folder": str(out)}
     answers.print_answer(answer, json)
+
+
+def serve(
+    model: options.Model,
+    name: options.ModelName = "",
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="The port; 0 means one that is free.")
+    ] = 8765,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    expose: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="Let other machines in, which call this one by NAME; repeatable."
+        ),
+    ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Read the token here. Default: a random one."),
+    ] = None,
+    no_token: Annotated[
+        bool, typer.Option("--no-token", help="Let in all who reach the port.")
+    ] = False,
+) -> None:
+    """Answer requests with films by HTTP: predictions, heat maps, similar films.
+
+    It listens on this machine alone and wants a token, which it writes with its address when it is
+    ready. The routes are described at /openapi.json. It ends at Ctrl-C, after what runs.
+
+    Example:
+
+    lucency serve runs/demo --port 8765
+    """
+    options.require_service()
+    from lucency.deploy.start import serve_model, service_settings
+
+    settings = service_settings(
+        host=host, port=port, names=expose or (), token_file=token_file, no_token=no_token
+    )
+    serve_model(model, name=name, settings=settings)
