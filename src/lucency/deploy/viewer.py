@@ -1,0 +1,621 @@
+"""The viewer: a page of the service that shows a run's films, predictions and heat maps.
+
+The page is plain HTML and JavaScript below `viewer_page`. Films go to the browser raw, at their
+native size and depth, and are windowed there. What a run holds is read from its files; the model
+is needed only for films and heat maps that the run has not made. Letters in shapes: h and w pixels.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial, wraps
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import unquote
+
+import cv2
+import numpy as np
+import pandas as pd
+from jaxtyping import UInt, UInt8
+
+from lucency.core.manifest import NO_FINDING, Prepared, load_prepared
+from lucency.core.predictions import Predictions
+from lucency.core.stage import RECEIPT
+from lucency.data.images import bits_that_hold, decode, films_below
+from lucency.deploy import film_list, verdicts
+from lucency.deploy.film_list import FilmList
+from lucency.deploy.verdicts import Verdict
+from lucency.evaluation.calibration import reliability_table
+from lucency.explain.heatmaps import Heatmaps, load_heatmaps
+from lucency.pipeline import similar_films
+from lucency.pipeline.library import Model
+from lucency.pipeline.run import Run, open_run_folder
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+    from starlette.routing import Route
+
+PAGE = "/viewer/"
+FILES = {  # of the page, by name: nothing else is sent
+    "viewer.css": "text/css",
+    "viewer.js": "text/javascript",
+    "film.js": "text/javascript",
+    "overlay.js": "text/javascript",
+    "list.js": "text/javascript",
+    "icon.svg": "image/svg+xml",
+}
+MOST_ROWS = 500  # of the list in one answer
+MOST_ADDED = 50  # films that are kept in memory; the oldest go
+LARGEST_FILM = 256 * 2**20  # bytes of a file that is dropped
+THUMBNAIL = 96  # pixels of a side
+SIMILAR = 8
+METHODS = ("grad-cam", "cam")  # the first that the model has
+REVIEW = "review"  # the folder of a run that holds verdicts
+RUN_ONLY = (
+    "No run: this model was exported alone. Films that you name or drop can be predicted; lists, "
+    "labels, calibration, prior and similar films and verdicts need a run."
+)
+Grey = UInt[np.ndarray, "h w"]
+
+
+class AddedFilm(NamedTuple):
+    """A film that was named on the command line or dropped on the page, decoded."""
+
+    name: str
+    path: Path | None
+    grey: Grey
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Viewer:
+    """What the pages show: a model, and where there is one its run; `added` and below change.
+
+    `reviews` holds verdicts by film, finding and reviewer, `known` what the model has made;
+    `working` is held while it makes more.
+    """
+
+    model: Model
+    run: Run | None
+    films: FilmList | None
+    prepared: Prepared | None
+    added: OrderedDict[str, AddedFilm] = field(default_factory=OrderedDict)
+    reviews: dict[tuple[str, str, str], Verdict] = field(default_factory=dict)
+    known: dict[tuple[object, ...], Any] = field(default_factory=dict)
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    working: threading.RLock = field(default_factory=threading.RLock)
+
+
+def open_viewer(model: Model, *, folder: Path, films: Sequence[Path] = ()) -> Viewer:
+    """Return what to show of a model: the films of its run, if `folder` is one, and `films`.
+
+    Raises ValueError for a film that cannot be read.
+    """
+    viewer = _open(model, folder)
+    for file in films_below(films) if films else ():
+        _add(viewer, file.name, file, _decoded(file.read_bytes(), file.name))
+    return viewer
+
+
+def viewer_routes(viewer: Viewer) -> list[Route]:
+    """Return the routes of the page, for `lucency.deploy.service.create_app`."""
+    from starlette.routing import Route
+
+    answered: dict[str, Callable[..., Any]] = {
+        "model": _model,
+        "films": _films,
+        "film/{key}": _film,
+        "film/{key}/prediction": _prediction,
+        "film/{key}/heatmap": _heatmap,
+        "film/{key}/similar": _similar,
+        "calibration": _calibration,
+    }
+    sent: dict[str, Callable[..., Any]] = {
+        "film/{key}/pixels": _pixels,
+        "film/{key}/thumbnail": _thumbnail,
+    }
+    taken: dict[str, Callable[..., Any]] = {"films": _take_film, "verdicts": _take_verdict}
+    return [
+        Route(PAGE, _index),
+        Route(f"{PAGE}{{name}}", _file),
+        *(
+            Route(f"{PAGE}api/{at}", _refusing(partial(_answer, do, viewer)))
+            for at, do in answered.items()
+        ),
+        *(Route(f"{PAGE}api/{at}", _refusing(partial(do, viewer))) for at, do in sent.items()),
+        *(
+            Route(f"{PAGE}api/{at}", _taking(partial(do, viewer)), methods=["POST"])
+            for at, do in taken.items()
+        ),
+    ]
+
+
+def _open(model: Model, folder: Path) -> Viewer:
+    """Return what to show without added films."""
+    if not (folder / "protocol.toml").is_file():
+        return Viewer(model=model, run=None, films=None, prepared=None)
+    run = open_run_folder(folder)
+    place = run.cache / "prepared"
+    if not (place / RECEIPT).is_file():
+        raise ValueError(f"{folder} has no prepared films: go on with lucency run")
+    prepared = load_prepared(place)
+    films = film_list.list_films(
+        run, manifest=prepared.manifest, model=model.name, threshold=model.threshold
+    )
+    viewer = Viewer(model=model, run=run, films=films, prepared=prepared)
+    for one in verdicts.read_verdicts(run.out / REVIEW):
+        viewer.reviews[one.image, one.finding, one.reviewer] = one
+    return viewer
+
+
+# --- what pages ask -------------------------------------------------------------------------
+
+
+def _model(viewer: Viewer, request: Request) -> dict[str, Any]:
+    """Return what the page shows from its start."""
+    del request
+    model, films = viewer.model, viewer.films
+    return {
+        "name": model.name,
+        "findings": model.findings,
+        "threshold": model.threshold.tolist(),
+        "size": model.preparation.size,
+        "clahe": {
+            "clip": model.preparation.clahe_clip, "tiles": model.preparation.clahe_tiles,
+        },
+        "run": viewer.run.out.name if viewer.run else "",
+        "origin": films.manifest.origin if films else "",
+        "films": len(films) if films else 0,
+        "parts": film_list.parts_of(films) if films else [],
+        "views": film_list.views_of(films) if films else [],
+        "errors": film_list.ERRORS,
+        "orders": film_list.ORDERS,
+        "verdicts": verdicts.VERDICTS,
+        "added": [_short(viewer, key) for key in viewer.added],
+        "remark": "" if films else RUN_ONLY,
+    }  # fmt: skip
+
+
+def _films(viewer: Viewer, request: Request) -> dict[str, Any]:
+    """Return some rows of the filtered list, from `offset` on, and how many there are in all."""
+    films = _run_films(viewer)
+    words = request.query_params
+    chosen = film_list.read_filter(words, films)
+    offset, limit = (_whole(words.get(name, ""), name) for name in ("offset", "limit"))
+    rows = film_list.select_films(films, chosen)
+    value = film_list.highest(films, chosen.finding)
+    shown = rows[offset : offset + min(limit or 100, MOST_ROWS)].tolist()
+    return {
+        "total": len(rows),
+        "offset": offset,
+        "films": [_short(viewer, str(row)) | {"probability": value[row]} for row in shown],
+    }
+
+
+def _film(viewer: Viewer, request: Request) -> dict[str, Any]:
+    """Return all that is known of one film without the model."""
+    key = request.path_params["key"]
+    about = _short(viewer, key) | {"facts": {}, "boxes": [], "patient_films": [], "verdicts": []}
+    if key in viewer.added:
+        return about | {"label": None, "probability": None}
+    films, row = _row(viewer, key)
+    manifest = films.manifest
+    known = manifest.facts.iloc[row].drop(labels=["path"], errors="ignore")
+    boxes = manifest.boxes.loc[manifest.boxes["image"] == manifest.image[row]]
+    held = viewer.reviews.values()
+    reviews = [one._asdict() for one in held if one.image == manifest.image[row]]
+    probability = films.probability[row]
+    return about | {
+        "facts": {
+            str(name): value for name, value in known.items() if str(value) not in ("", "nan")
+        },
+        "boxes": boxes.drop(columns="image").to_dict("records"),
+        "patient_films": [
+            _short(viewer, str(one)) for one in film_list.films_of_patient(films, row)
+        ],
+        "verdicts": reviews,
+        "label": manifest.label[row].tolist(),
+        "probability": None if np.isnan(probability).any() else probability.tolist(),
+    }
+
+
+def _prediction(viewer: Viewer, request: Request) -> dict[str, Any]:
+    """Return the model's probabilities of one film, computed now."""
+    key = request.path_params["key"]
+
+    def predict() -> list[float]:
+        return viewer.model.predict(_for_model(viewer, key)).probability[0].tolist()
+
+    return {"probability": _once(viewer, ("prediction", key), predict)}
+
+
+def _heatmap(viewer: Viewer, request: Request) -> dict[str, Any]:
+    """Return the heat map of one film and finding on its grid, kept by the run or computed now."""
+    key, finding = request.path_params["key"], request.query_params.get("finding", "")
+    if finding not in viewer.model.findings:
+        known = ", ".join(viewer.model.findings)
+        raise ValueError(f"finding: found {finding!r}, expected one of {known}")
+    maps, row = _once(viewer, ("heat map", key, finding), partial(_map_of, viewer, key, finding))
+    grid = maps.grid[row, maps.findings.index(finding)]
+    return {
+        "finding": finding,
+        "method": maps.method,
+        "grid": grid.tolist(),
+        "down": maps.centres.down.tolist(),
+        "across": maps.centres.across.tolist(),
+    }
+
+
+def _similar(viewer: Viewer, request: Request) -> dict[str, Any]:
+    """Return the films of other patients in the run that look most alike to the model's network."""
+    films, key = _run_films(viewer), request.path_params["key"]
+    name = (
+        viewer.added[key].path if key in viewer.added else Path(_image(films, _row(viewer, key)[1]))
+    )
+    if name is None:
+        raise ValueError("similar films of a dropped film: ask the service, POST /v1/similar")
+
+    def find() -> list[dict[str, Any]]:
+        assert viewer.run is not None, "films are of a run"
+        choices = {"network": _network_of(viewer), "top": SIMILAR, "patients": "others"}
+        found = similar_films.find_similar(viewer.run.out, [name], **choices)
+        return similar_films.similar_to(found, 0)
+
+    row = pd.Index(films.manifest.image)
+    return {
+        "films": [
+            _short(viewer, str(row.get_loc(one["image"]))) | {"similarity": one["similarity"]}
+            for one in _once(viewer, ("similar", key), find)
+        ]
+    }
+
+
+def _calibration(viewer: Viewer, request: Request) -> dict[str, Any]:
+    """Return the reliability tables of a part: shares of positives by bin, with 95 % intervals."""
+    films, part = _run_films(viewer), request.query_params.get("part", "test")
+    if part not in ("test", "val"):
+        raise ValueError(f"part: found {part!r}, expected test or val")
+    return {"part": part, "bins": _once(viewer, ("bins", part), partial(_bins, films, part))}
+
+
+# --- what is sent as it is -------------------------------------------------------------------
+
+
+def _pixels(viewer: Viewer, request: Request) -> Response:
+    """Send a film's pixels, row by row, a byte or two (the low one first) each.
+
+    With `clahe=1`: eight bits, with the contrast enhancement of the model's preparation.
+    """
+    from starlette.responses import Response
+
+    grey = _grey(viewer, request.path_params["key"])
+    bits = 8 if grey.dtype == np.uint8 else bits_that_hold([grey], least=9)
+    if request.query_params.get("clahe") == "1":
+        grey, bits = _with_clahe(viewer, _eight_bits(grey, bits)), 8
+    head = {"X-Film-Height": str(grey.shape[0]), "X-Film-Width": str(grey.shape[1])}
+    raw = grey.astype(grey.dtype.newbyteorder("<"), copy=False).tobytes()
+    return Response(raw, media_type="application/octet-stream", headers={
+        **head, "X-Film-Bits": str(bits), "X-Film-Bytes": str(grey.itemsize), **NOT_KEPT,
+    })  # fmt: skip
+
+
+def _thumbnail(viewer: Viewer, request: Request) -> Response:
+    """Send a small PNG of a film."""
+    from starlette.responses import Response
+
+    key = request.path_params["key"]
+    if key in viewer.added:
+        grey = viewer.added[key].grey
+        grey = (
+            grey if grey.dtype == np.uint8 else _eight_bits(grey, bits_that_hold([grey], least=9))
+        )
+    else:
+        row = _row(viewer, key)[1]
+        assert viewer.prepared is not None, "a run's films are prepared"
+        grey = np.asarray(viewer.prepared.pixels[row])
+    share = THUMBNAIL / max(grey.shape)
+    side = (max(1, round(grey.shape[1] * share)), max(1, round(grey.shape[0] * share)))
+    small = cv2.resize(grey, side, interpolation=cv2.INTER_AREA)
+    return Response(
+        cv2.imencode(".png", small)[1].tobytes(), media_type="image/png", headers=NOT_KEPT
+    )
+
+
+# --- what pages give -------------------------------------------------------------------------
+
+
+def _take_film(viewer: Viewer, request: Request, body: bytes) -> dict[str, Any]:
+    """Take a film that was dropped: decoded, held in memory, written nowhere."""
+    name = unquote(request.headers.get("x-film-name", "")) or "film"
+    return _short(viewer, _add(viewer, name, None, _decoded(body, name)))
+
+
+def _take_verdict(viewer: Viewer, request: Request, body: bytes) -> dict[str, Any]:
+    """Take a reviewer's verdict on a label and write all verdicts to the run."""
+    del request
+    films = _run_films(viewer)
+    try:
+        given = json.loads(body)
+    except ValueError as error:
+        raise ValueError(f"body: found no JSON ({error}); expected a verdict") from error
+    texts = ("film", "finding", "verdict", "reviewer", "note")
+    if not isinstance(given, dict) or not all(isinstance(given.get(one), str) for one in texts):
+        raise ValueError(f"body: expected an object with the texts {', '.join(texts)}")
+    _, row = _row(viewer, given["film"])
+    if given["finding"] not in films.manifest.findings:
+        raise ValueError(f"finding: found {given['finding']!r}, expected one of the model's")
+    label = films.manifest.label[row, films.manifest.findings.index(given["finding"])]
+    if np.isnan(label):
+        raise ValueError("verdict: this label is not stated; expected a finding with a label")
+    about = (given["reviewer"], given["verdict"], given["note"])
+    verdict = verdicts.check_verdict(
+        Verdict(_image(films, row), given["finding"], int(label), *about)
+    )
+    with viewer.lock:
+        assert viewer.run is not None, "films are of a run"
+        viewer.reviews[verdict.image, verdict.finding, verdict.reviewer] = verdict
+        verdicts.save_verdicts(viewer.reviews.values(), viewer.run.out / REVIEW)
+    return verdict._asdict()
+
+
+# --- films -----------------------------------------------------------------------------------
+
+
+def _short(viewer: Viewer, key: str) -> dict[str, Any]:
+    """Return a film as a row of the list."""
+    if key in viewer.added:
+        return {"key": key, "image": viewer.added[key].name, "added": True}
+    films, row = _row(viewer, key)
+    manifest = films.manifest
+    present = np.flatnonzero(manifest.label[row] == 1)
+    turn = manifest.facts["follow_up"].iloc[row] if "follow_up" in manifest.facts else None
+    return {
+        "key": key,
+        "image": _image(films, row),
+        "added": False,
+        "patient": str(manifest.patient_id[row]),
+        "part": str(films.part[row]),
+        "view": str(films.view[row]),
+        "follow_up": turn,
+        "findings": [manifest.findings[k] for k in present] or [NO_FINDING],
+    }
+
+
+def _row(viewer: Viewer, key: str) -> tuple[FilmList, int]:
+    """Return the run's films and the row of one; ValueError for a key that is of none."""
+    films = viewer.films
+    if (
+        films is None
+        or not (key.isascii() and key.isdigit())
+        or len(key) > 9
+        or int(key) >= len(films)
+    ):
+        raise ValueError(f"film: found {key[:40]!r}, expected the key of a film of the list")
+    return films, int(key)
+
+
+def _whole(text: str, name: str) -> int:
+    if text and not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise ValueError(f"{name}: found {text[:40]!r}, expected a whole number")
+    return int(text or 0)
+
+
+def _image(films: FilmList, row: int) -> str:
+    return str(films.manifest.image[row])
+
+
+def _run_films(viewer: Viewer) -> FilmList:
+    if viewer.films is None:
+        raise ValueError(RUN_ONLY)
+    return viewer.films
+
+
+def _grey(viewer: Viewer, key: str) -> Grey:
+    """Return a film as its file has it, at native size and depth."""
+    if key in viewer.added:
+        return viewer.added[key].grey
+    films, row = _row(viewer, key)
+    file = Path(str(films.manifest.facts["path"].iloc[row]))
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{file.name}: cannot be read: {error.strerror}") from error
+    return _decoded(content, file.name)
+
+
+def _decoded(content: bytes, name: str) -> Grey:
+    try:
+        return decode(content)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+
+
+def _add(viewer: Viewer, name: str, path: Path | None, grey: Grey) -> str:
+    with viewer.lock:
+        number = 1 + max((int(key[1:]) for key in viewer.added), default=0)
+        viewer.added[f"a{number}"] = AddedFilm(name, path, grey)
+        while len(viewer.added) > MOST_ADDED:
+            viewer.added.popitem(last=False)
+    return f"a{number}"
+
+
+def _eight_bits(grey: Grey, bits: int) -> UInt8[np.ndarray, "h w"]:
+    if grey.dtype == np.uint8:
+        return grey
+    return np.right_shift(np.minimum(grey, 2**bits - 1), bits - 8).astype(np.uint8)
+
+
+def _with_clahe(viewer: Viewer, grey: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
+    preparation = viewer.model.preparation
+    tiles = (preparation.clahe_tiles, preparation.clahe_tiles)
+    return cv2.createCLAHE(preparation.clahe_clip, tiles).apply(grey)
+
+
+# --- model -----------------------------------------------------------------------------------
+
+
+def _for_model(viewer: Viewer, key: str) -> Path | Prepared | np.ndarray:
+    """Return a film as `Model.predict` takes it: prepared by the run, else its file or pixels."""
+    if key in viewer.added:
+        film = viewer.added[key]
+        if film.path is not None:
+            return film.path
+        bits = 8 if film.grey.dtype == np.uint8 else bits_that_hold([film.grey], least=9)
+        return _eight_bits(film.grey, bits)
+    row, prepared = _row(viewer, key)[1], viewer.prepared
+    assert prepared is not None, "a run's films are prepared"
+    pixels = np.asarray(prepared.pixels[row : row + 1])
+    return replace(prepared, manifest=prepared.manifest.take(np.array([row])), pixels=pixels)
+
+
+def _once(viewer: Viewer, what: tuple[object, ...], make: Callable[[], Any]) -> Any:
+    """Return what `make` makes, kept under a name; the model works for one page at a time."""
+    with viewer.working:
+        if what not in viewer.known:
+            while len(viewer.known) >= MOST_KEPT:
+                viewer.known.pop(next(iter(viewer.known)))
+            viewer.known[what] = make()
+        return viewer.known[what]
+
+
+def _map_of(viewer: Viewer, key: str, finding: str) -> tuple[Heatmaps, int]:
+    """Return heat maps and the row of a film in them."""
+    if viewer.run is not None and key not in viewer.added:
+        image = _image(*_row(viewer, key))
+        for maps in _kept_maps(viewer.run.out, viewer.model.name):
+            found = np.flatnonzero(maps.image == image)
+            if len(found) and finding in maps.findings:
+                return maps, int(found[0])
+    film, refused = _for_model(viewer, key), list[str]()
+    for method in METHODS:
+        try:
+            return viewer.model.explain(film, method=method, findings=[finding]).maps, 0
+        except ValueError as error:
+            refused.append(str(error))
+    raise ValueError(f"no heat map of {viewer.model.name}: {refused[0]}")
+
+
+@lru_cache(maxsize=2)
+def _kept_maps(folder: Path, model: str) -> tuple[Heatmaps, ...]:
+    """Return the heat maps that a run has made of its test films, where they are of the model."""
+    about = folder / "explanation" / "heatmaps.json"
+    if not about.is_file():
+        return ()
+    kept = json.loads(about.read_text(encoding="utf-8"))
+    if kept["network"] != model:
+        return ()
+    return tuple(load_heatmaps(about.parent / f"maps-{place}.npz") for place in range(kept["maps"]))
+
+
+def _network_of(viewer: Viewer) -> str:
+    """Return the network whose index is searched: the model itself, "" (the best) for others."""
+    assert viewer.run is not None, "an index is of a run"
+    names = [network.name for network in viewer.run.protocol.network]
+    return viewer.model.name if viewer.model.name in names else ""
+
+
+def _bins(films: FilmList, part: str) -> dict[str, list[dict[str, Any]]]:
+    """Return the bins of the reliability table by finding."""
+    predictions: Predictions | None = films.predictions
+    if predictions is None or not (predictions.part == part).any():
+        return {}
+    table = reliability_table(predictions.of(part)).drop(columns="network")
+    table = table.loc[table["films"].to_numpy() > 0]
+    return {
+        str(name): mine.to_dict("records") for name, mine in table.groupby("finding", sort=False)
+    }
+
+
+# --- answers ---------------------------------------------------------------------------------
+
+
+def _index(request: Request) -> Response:
+    return _file_of("index.html", "text/html")
+
+
+def _file(request: Request) -> Response:
+    from starlette.exceptions import HTTPException
+
+    name = request.path_params["name"]
+    if name not in FILES:
+        raise HTTPException(404)
+    return _file_of(name, FILES[name])
+
+
+def _file_of(name: str, kind: str) -> Response:
+    from starlette.responses import Response
+
+    content = resources.files("lucency.deploy").joinpath("viewer_page", name).read_bytes()
+    return Response(content, media_type=kind, headers={"Cache-Control": "no-cache"})
+
+
+def _answer(
+    do: Callable[[Viewer, Request], dict[str, Any]], viewer: Viewer, request: Request
+) -> Response:
+    return _json(do(viewer, request))
+
+
+def _json(value: Any, *, status: int = 200, kind: str = "application/json") -> Response:
+    from starlette.responses import Response
+
+    text = json.dumps(_plain(value), ensure_ascii=False, allow_nan=False)
+    return Response(text, status_code=status, media_type=kind, headers=NOT_KEPT)
+
+
+def _plain(value: Any) -> Any:
+    """Return a value for JSON: NaN becomes null, numbers of numpy plain ones."""
+    if isinstance(value, dict):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _refusing(do: Callable[[Request], Response]) -> Callable[[Request], Response]:
+    """Let an endpoint answer a ValueError with its message, status 422."""
+
+    @wraps(do)
+    def answered(request: Request) -> Response:
+        try:
+            return do(request)
+        except ValueError as error:
+            return _refused(str(error), status=422)
+
+    return answered
+
+
+def _taking(do: Callable[[Request, bytes], dict[str, Any]]) -> Callable[[Request], Any]:
+    """Let an endpoint take a body of at most LARGEST_FILM bytes, counted while it streams."""
+
+    async def answered(request: Request) -> Response:
+        from starlette.concurrency import run_in_threadpool
+
+        body = bytearray()
+        async for piece in request.stream():
+            body += piece
+            if len(body) > LARGEST_FILM:
+                return _refused(f"body: found more than {LARGEST_FILM:,} bytes", status=413)
+        try:
+            return _json(await run_in_threadpool(do, request, bytes(body)))
+        except ValueError as error:
+            return _refused(str(error), status=422)
+
+    return answered
+
+
+def _refused(why: str, *, status: int) -> Response:
+    kind = "application/problem+json"
+    about = {"type": "about:blank", "title": "Refused", "status": status, "detail": why}
+    return _json(about, status=status, kind=kind)
+
+
+MOST_KEPT = 256  # predictions, heat maps and lists of similar films
+NOT_KEPT = {"Cache-Control": "no-store"}
