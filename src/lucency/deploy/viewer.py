@@ -49,6 +49,7 @@ FILES = {  # of the page, by name: nothing else is sent
     "film.js": "text/javascript",
     "overlay.js": "text/javascript",
     "list.js": "text/javascript",
+    "findings.js": "text/javascript",
     "icon.svg": "image/svg+xml",
 }
 MOST_ROWS = 500  # of the list in one answer
@@ -122,7 +123,7 @@ def viewer_routes(viewer: Viewer) -> list[Route]:
     }
     taken: dict[str, Callable[..., Any]] = {"films": _take_film, "verdicts": _take_verdict}
     return [
-        Route(PAGE, _index),
+        Route("/", _index),
         Route(f"{PAGE}{{name}}", _file),
         *(
             Route(f"{PAGE}api/{at}", _refusing(partial(_answer, do, viewer)))
