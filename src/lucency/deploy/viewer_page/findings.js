@@ -1,7 +1,7 @@
 // Probabilities with thresholds and calibration, as rows and as a reliability diagram.
 
 const SVG = "http://www.w3.org/2000/svg";
-const SIDE = 150, EDGE = 26; // of the diagram, in its own units
+const SIDE = 160, EDGE = 32; // of the diagram, in its own units
 
 export const words = (name) => name.replaceAll("_", " ");
 export const decimal = (value) => (value === null || value === undefined ? "–" : value.toFixed(3));

@@ -5,7 +5,7 @@ import { calibrationPanel, decimal, findingRows, make, words } from "./findings.
 import { drawBoxes, drawContours, drawHeat, heatOf } from "./overlay.js";
 
 const API = "/viewer/api/";
-const NAMES = { order: { name: "by name", highest: "highest probability", lowest: "lowest probability" },
+const NAMES = { order: { name: "by name", highest: "highest first", lowest: "lowest first" },
   part: { train: "training", val: "validation", test: "test" }, error: { "label error": "label error suspected" } };
 const DRAWN = 24; // pixels of a pan by a key
 const at = (id) => document.getElementById(id);
@@ -17,7 +17,7 @@ for (const pane of Object.values(panes)) pane.context = pane.canvas.getContext("
 const state = {
   model: null, film: null, finding: "", bins: {}, part: "test", verdict: "",
   view: WHOLE, look: FULL, clahe: false, heat: false, contour: false, box: true, opacity: 0.5, drag: false,
-  shown: { main: null, beside: null }, maps: null, turn: 0,
+  shown: { main: null, beside: null }, turn: 0,
 };
 const dropped = new Map(); // key of a film that was dropped -> its file
 let list = null, pending = 0;
@@ -108,7 +108,7 @@ async function open(key) {
     at("empty").hidden = true;
     at("pane-main").hidden = false;
     caption("main", film);
-    chooseFinding(state.finding || striking(film));
+    chooseFinding(at("filters").elements.finding.value || state.finding || striking(film));
     patientFilms(film);
     clearSimilar();
     marks();
@@ -160,24 +160,26 @@ function chooseFinding(name) {
 }
 
 async function fetchHeat() {
+  const wanted = state.heat || state.contour, finding = state.finding;
   at("remark").textContent = "";
-  if (!state.heat && !state.contour) return;
-  const finding = state.finding;
+  if (!wanted) return;
   for (const name of ["main", "beside"]) {
     const shown = state.shown[name];
-    if (!shown) continue;
-    if (shown.heat?.finding !== finding) {
-      at("remark").textContent = "Computing the heat map…";
-      shown.heat = await heatFor(shown.about.key, finding);
-    }
-    if (name === "main" && finding === state.finding) {
-      const { method, drawn, why } = shown.heat;
-      at("remark").textContent = why ? `No heat map: ${why}`
-        : drawn ? `Heat map of ${words(finding)}: ${method}`
-          : `The heat map of ${words(finding)} (${method}) is the same everywhere: it shows no place.`;
-    }
+    if (!shown || shown.heat?.finding === finding) continue;
+    at("remark").textContent = "Computing the heat map…";
+    shown.heat = await heatFor(shown.about.key, finding);
     draw();
   }
+  if (finding === state.finding) remarkOnHeat();
+}
+
+function remarkOnHeat() {
+  const heat = state.shown.main?.heat;
+  if (!heat || !(state.heat || state.contour)) return;
+  const { finding, method, drawn, why } = heat;
+  at("remark").textContent = why ? `No heat map: ${why}`
+    : drawn ? `Heat map of ${words(finding)}: ${method}`
+      : `The heat map of ${words(finding)} (${method}) is the same everywhere: it shows no place.`;
 }
 
 async function heatFor(key, finding) {
