@@ -21,9 +21,10 @@ from jaxtyping import Int64, UInt, UInt8
 from lucency.core.manifest import Manifest, counted
 from lucency.core.progress import say
 from lucency.core.tables import join_films
+from lucency.data.dicom import decode_dicom, is_dicom
+from lucency.data.film_size import refuse_absurd
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
-SHORTEST_SIDE, LONGEST_SIDE, WIDEST_RATIO = 32, 16_384, 4
 SYSTEM_NAMES = {  # of files and folders that systems leave beside films, in lower case
     "__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found", "thumbs.db",
     "ehthumbs.db", "desktop.ini", "icon\r",
@@ -166,7 +167,8 @@ def found_films(films: Manifest) -> Int64[np.ndarray, " m"]:
 def read_grey(file: str | Path, *, bits: int = 0) -> UInt8[np.ndarray, "h w"]:
     """Decode a PNG or JPEG of any kind to eight bits of grey, exactly as OpenCV does.
 
-    Colour becomes luma, transparency is ignored. Of more than eight bits the top eight are kept,
+    Colour becomes luma, transparency is ignored. A DICOM film, whatever its suffix, is what a
+    display shows (`lucency.data.dicom`). Of more than eight bits the top eight are kept,
     counted from `bits`, the depth of its data set (`lucency.data.bit_depth`; 0: what holds all but
     a hundredth of its own pixels); brighter pixels are white.
     Raises ValueError with the reason for a film that cannot be had whole: unreadable, empty, no
@@ -198,7 +200,7 @@ def bits_that_hold(greys: Sequence[UInt[np.ndarray, ...]], *, least: int = 0) ->
 
 
 def decode(content: bytes) -> UInt[np.ndarray, "h w"]:
-    """Return the grey of a PNG or JPEG file's content as stored, in 8 or 16 bits.
+    """Return the grey of a PNG or JPEG file's content as stored, in 8 or 16 bits; of DICOM, shown.
 
     Raises ValueError as `read_grey` does.
     """
@@ -206,21 +208,14 @@ def decode(content: bytes) -> UInt[np.ndarray, "h w"]:
         raise ValueError("zero bytes")
     if content.startswith(PNG_SIGNATURE):
         size, shown = _checked_png(content)
-        _refuse_absurd(*size)
+        refuse_absurd(*size)
         return _decoded_by_opencv(shown)
     if content.startswith(JPEG_SIGNATURE):
-        _refuse_absurd(*_jpeg_size(content))
+        refuse_absurd(*_jpeg_size(content))
         return _decoded_jpeg(content)
-    raise ValueError("not an image: neither PNG nor JPEG")
-
-
-def _refuse_absurd(width: int, height: int) -> None:
-    short, long = sorted((width, height))
-    if short < SHORTEST_SIDE or long > LONGEST_SIDE or long > WIDEST_RATIO * short:
-        raise ValueError(
-            f"absurd size: {width} x {height} pixels, expected sides of {SHORTEST_SIDE} to "
-            f"{LONGEST_SIDE} and at most {WIDEST_RATIO} : 1"
-        )
+    if is_dicom(content):
+        return decode_dicom(content)
+    raise ValueError("not an image: neither PNG, JPEG nor DICOM")
 
 
 def _decoded_by_opencv(content: bytes) -> UInt[np.ndarray, "h w"]:
