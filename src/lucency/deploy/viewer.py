@@ -27,7 +27,8 @@ from jaxtyping import UInt, UInt8
 from lucency.core.manifest import NO_FINDING, Prepared, load_prepared
 from lucency.core.predictions import Predictions
 from lucency.core.stage import RECEIPT
-from lucency.data.images import bits_that_hold, decode, films_below
+from lucency.data.dicom import decode_dicom_deep, is_dicom
+from lucency.data.images import bits_that_hold, decode, films_below, read_grey
 from lucency.deploy import film_list, verdicts
 from lucency.deploy.film_list import FilmList
 from lucency.deploy.verdicts import Verdict
@@ -66,12 +67,21 @@ RUN_ONLY = (
 Grey = UInt[np.ndarray, "h w"]
 
 
+class NativeFilm(NamedTuple):
+    """A film as its file has it: its depth, and the values shown black and white at first."""
+
+    grey: Grey
+    bits: int
+    low: float
+    high: float
+
+
 class AddedFilm(NamedTuple):
-    """A film that was named on the command line or dropped on the page, decoded."""
+    """A film that was named on the command line (then with its path), or dropped on the page."""
 
     name: str
     path: Path | None
-    grey: Grey
+    native: NativeFilm
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -100,7 +110,7 @@ def open_viewer(model: Model, *, folder: Path, films: Sequence[Path] = ()) -> Vi
     """
     viewer = _open(model, folder)
     for file in films_below(films) if films else ():
-        _add(viewer, file.name, file, _decoded(file.read_bytes(), file.name))
+        _add(viewer, file.name, file, _read(file))
     return viewer
 
 
@@ -178,6 +188,7 @@ def _model(viewer: Viewer, request: Request) -> dict[str, Any]:
         "errors": film_list.ERRORS,
         "orders": film_list.ORDERS,
         "verdicts": verdicts.VERDICTS,
+        "methods": METHODS,
         "added": [_short(viewer, key) for key in viewer.added],
         "remark": "" if films else RUN_ONLY,
     }  # fmt: skip
@@ -295,15 +306,23 @@ def _pixels(viewer: Viewer, request: Request) -> Response:
     """
     from starlette.responses import Response
 
-    grey = _grey(viewer, request.path_params["key"])
-    bits = 8 if grey.dtype == np.uint8 else bits_that_hold([grey], least=9)
+    key = request.path_params["key"]
     if request.query_params.get("clahe") == "1":
-        grey, bits = _with_clahe(viewer, _eight_bits(grey, bits)), 8
-    head = {"X-Film-Height": str(grey.shape[0]), "X-Film-Width": str(grey.shape[1])}
+        film = NativeFilm(_with_clahe(viewer, _as_read(viewer, key)), 8, 0, 255)
+    else:
+        film = _native(viewer, key)
+    grey = film.grey
+    head = {
+        "Height": grey.shape[0],
+        "Width": grey.shape[1],
+        "Bytes": grey.itemsize,
+        "Bits": film.bits,
+        "Low": film.low,
+        "High": film.high,
+    }
+    named = {f"X-Film-{name}": f"{value:g}" for name, value in head.items()}
     raw = grey.astype(grey.dtype.newbyteorder("<"), copy=False).tobytes()
-    return Response(raw, media_type="application/octet-stream", headers={
-        **head, "X-Film-Bits": str(bits), "X-Film-Bytes": str(grey.itemsize), **NOT_KEPT,
-    })  # fmt: skip
+    return Response(raw, media_type="application/octet-stream", headers=named | NOT_KEPT)
 
 
 def _thumbnail(viewer: Viewer, request: Request) -> Response:
@@ -312,10 +331,7 @@ def _thumbnail(viewer: Viewer, request: Request) -> Response:
 
     key = request.path_params["key"]
     if key in viewer.added:
-        grey = viewer.added[key].grey
-        grey = (
-            grey if grey.dtype == np.uint8 else _eight_bits(grey, bits_that_hold([grey], least=9))
-        )
+        grey = _eight_bits(viewer.added[key].native)
     else:
         row = _row(viewer, key)[1]
         assert viewer.prepared is not None, "a run's films are prepared"
@@ -417,39 +433,63 @@ def _run_films(viewer: Viewer) -> FilmList:
     return viewer.films
 
 
-def _grey(viewer: Viewer, key: str) -> Grey:
-    """Return a film as its file has it, at native size and depth."""
+def _native(viewer: Viewer, key: str) -> NativeFilm:
+    """Return a film as its file has it."""
+    return viewer.added[key].native if key in viewer.added else _read(_path(viewer, key))
+
+
+def _as_read(viewer: Viewer, key: str) -> UInt8[np.ndarray, "h w"]:
+    """Return a film in eight bits as it is read for the model."""
+    path, bits = _path(viewer, key), viewer.model.preparation.bits
+    if path is None:
+        return _eight_bits(viewer.added[key].native)
+    return read_grey(path, bits=bits if bits > 8 else 0)
+
+
+def _path(viewer: Viewer, key: str) -> Path | None:
+    """Return the file of a film; None for one that was dropped."""
     if key in viewer.added:
-        return viewer.added[key].grey
+        return viewer.added[key].path
     films, row = _row(viewer, key)
-    file = Path(str(films.manifest.facts["path"].iloc[row]))
+    return Path(str(films.manifest.facts["path"].iloc[row]))
+
+
+def _read(file: Path | None) -> NativeFilm:
+    assert file is not None, "films of a run and named ones have files"
     try:
-        content = file.read_bytes()
+        return _decoded(file.read_bytes(), file.name)
     except OSError as error:
         raise ValueError(f"{file.name}: cannot be read: {error.strerror}") from error
-    return _decoded(content, file.name)
 
 
-def _decoded(content: bytes, name: str) -> Grey:
+def _decoded(content: bytes, name: str) -> NativeFilm:
+    """Return the film that a file's content holds; ValueError, with its name, for none."""
     try:
-        return decode(content)
+        if is_dicom(content):
+            deep = decode_dicom_deep(content)
+            return NativeFilm(deep.pixels, deep.bits, deep.low, deep.high)
+        grey = decode(content)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
+    bits = 8 if grey.dtype == np.uint8 else bits_that_hold([grey], least=9)
+    return NativeFilm(grey, bits, 0, 2**bits - 1)
 
 
-def _add(viewer: Viewer, name: str, path: Path | None, grey: Grey) -> str:
+def _add(viewer: Viewer, name: str, path: Path | None, native: NativeFilm) -> str:
     with viewer.lock:
         number = 1 + max((int(key[1:]) for key in viewer.added), default=0)
-        viewer.added[f"a{number}"] = AddedFilm(name, path, grey)
+        viewer.added[f"a{number}"] = AddedFilm(name, path, native)
         while len(viewer.added) > MOST_ADDED:
             viewer.added.popitem(last=False)
     return f"a{number}"
 
 
-def _eight_bits(grey: Grey, bits: int) -> UInt8[np.ndarray, "h w"]:
-    if grey.dtype == np.uint8:
-        return grey
-    return np.right_shift(np.minimum(grey, 2**bits - 1), bits - 8).astype(np.uint8)
+def _eight_bits(film: NativeFilm) -> UInt8[np.ndarray, "h w"]:
+    """Return a film in eight bits, as it is shown at first."""
+    if film.grey.dtype == np.uint8:
+        return film.grey
+    share = (film.grey.astype(np.float32) - film.low) / max(film.high - film.low, 1)
+    return np.rint(255 * np.clip(share, 0, 1)).astype(np.uint8)
 
 
 def _with_clahe(viewer: Viewer, grey: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
@@ -465,10 +505,7 @@ def _for_model(viewer: Viewer, key: str) -> Path | Prepared | np.ndarray:
     """Return a film as `Model.predict` takes it: prepared by the run, else its file or pixels."""
     if key in viewer.added:
         film = viewer.added[key]
-        if film.path is not None:
-            return film.path
-        bits = 8 if film.grey.dtype == np.uint8 else bits_that_hold([film.grey], least=9)
-        return _eight_bits(film.grey, bits)
+        return film.path if film.path is not None else _eight_bits(film.native)
     row, prepared = _row(viewer, key)[1], viewer.prepared
     assert prepared is not None, "a run's films are prepared"
     pixels = np.asarray(prepared.pixels[row : row + 1])

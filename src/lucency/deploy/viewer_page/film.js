@@ -14,7 +14,9 @@ export async function loadFilm(key, enhanced, signal) {
   const head = (name) => Number(answer.headers.get(`X-Film-${name}`));
   const raw = await answer.arrayBuffer();
   const pixels = head("Bytes") === 2 ? new Uint16Array(raw) : new Uint8Array(raw);
-  return filmOf(pixels, head("Width"), head("Height"), head("Bits"));
+  const film = filmOf(pixels, head("Width"), head("Height"), head("Bits"));
+  const top = 2 ** film.bits - 1, low = head("Low") / top, high = head("High") / top;
+  return { ...film, look: { centre: (low + high) / 2, width: Math.max(high - low, NARROWEST), inverted: false } };
 }
 
 export function filmOf(pixels, width, height, bits) {

@@ -104,7 +104,7 @@ async function open(key) {
     state.film = film;
     state.shown.main = { about: film, picture };
     state.view = WHOLE;
-    state.look = { ...FULL, inverted: state.look.inverted };
+    state.look = { ...picture.look, inverted: state.look.inverted };
     at("empty").hidden = true;
     at("pane-main").hidden = false;
     caption("main", film);
@@ -128,10 +128,24 @@ function striking(film) {
 
 async function predict(film, turn) {
   at("source").textContent = "Predicting…";
-  const { probability } = await ask(`film/${film.key}/prediction`);
+  const probability = await predicted(film.key);
   if (turn !== state.turn) return;
   film.probability = probability;
   chooseFinding(state.finding);
+}
+
+// Probabilities of a film: of a dropped one from the service, as for any client.
+async function predicted(key) {
+  if (!dropped.has(key)) return (await ask(`film/${key}/prediction`)).probability;
+  const { films } = await toService("predict", key);
+  return state.model.findings.map((name) => films[0].findings[name].probability);
+}
+
+async function toService(what, key, words = {}) {
+  const answer = await fetch(`/v1/${what}?${new URLSearchParams(words)}`, {
+    method: "POST", body: dropped.get(key), headers: { "Content-Type": "application/octet-stream" },
+  });
+  return answered(answer);
 }
 
 function source(film) {
@@ -184,11 +198,24 @@ function remarkOnHeat() {
 
 async function heatFor(key, finding) {
   try {
-    const map = await ask(`film/${key}/heatmap`, { finding });
+    const map = await (dropped.has(key) ? explained(key, finding) : ask(`film/${key}/heatmap`, { finding }));
     return { finding, method: map.method, drawn: heatOf(map) };
   } catch (error) {
     return { finding, method: "", drawn: null, why: error.message };
   }
+}
+
+async function explained(key, finding) {
+  let refused = null;
+  for (const method of state.model.methods) {
+    try {
+      const found = await toService("explain", key, { finding, method, as: "array" });
+      return { method: found.method, grid: found.map, down: found.rows, across: found.columns };
+    } catch (error) {
+      refused ??= error;
+    }
+  }
+  throw refused;
 }
 
 async function toggleClahe() {
@@ -275,8 +302,15 @@ async function similar() {
   }
 }
 
-function similarTo(key) {
-  return ask(`film/${key}/similar`);
+async function similarTo(key) {
+  if (!dropped.has(key)) return ask(`film/${key}/similar`);
+  const { similar } = await toService("similar", key, { top: 8 });
+  const films = await Promise.all(similar.map(async (one) => {
+    const found = await ask("films", { text: one.image, limit: 5 });
+    const film = found.films.find((each) => each.image === one.image);
+    return film && { ...film, similarity: one.similarity };
+  }));
+  return { films: films.filter(Boolean) };
 }
 
 // --- films from elsewhere --------------------------------------------------------------------
@@ -398,7 +432,7 @@ function invert() {
 
 function reset() {
   state.view = WHOLE;
-  state.look = FULL;
+  state.look = state.shown.main?.picture.look ?? FULL;
   marks();
   draw();
 }
