@@ -111,7 +111,7 @@ def _features(pictures: str, folder: Path) -> tuple[np.ndarray, Manifest]:
 
 
 def _embed(pictures: str, folder: Path, file: Path) -> None:
-    from lucency.models.features import embed
+    from lucency.models.features import embed, frozen_network
 
     folder.mkdir(parents=True, exist_ok=True)
     place = Source(source="nih", root=str(NIH), allow_missing=True)
@@ -136,7 +136,7 @@ def _embed(pictures: str, folder: Path, file: Path) -> None:
         provenance="ImageNet-1k images and labels; no chest film",
         seen="none",
     )
-    _keep(file, embed(prepared, rows=rows, choice=choice, root=ROOT), said)
+    _keep(file, embed(prepared, rows=rows, network=frozen_network(choice, root=ROOT)), said)
 
 
 def _keep(file: Path, feature: np.ndarray, said: Manifest) -> None:

@@ -116,7 +116,7 @@ def main() -> None:
 
 
 def _sample(protocol: Protocol, out: Path) -> Sample:
-    from lucency.models.features import embed
+    from lucency.models.features import embed, frozen_network
 
     out.mkdir(parents=True, exist_ok=True)
     manifest = read_films(protocol.data, findings=FINDINGS, out=out / "films")
@@ -136,7 +136,8 @@ def _sample(protocol: Protocol, out: Path) -> Sample:
         file = out / f"{choice.name}-{fingerprint(about)[:8]}.npz"
         if not file.is_file():
             started, rows = time.monotonic(), np.arange(len(films.manifest))
-            made = embed(films, rows=rows, choice=choice, root=ROOT, views=choices.feature_views)
+            network = frozen_network(choice, root=ROOT)
+            made = embed(films, rows=rows, network=network, views=choices.feature_views)
             np.savez(file, feature=made, minutes=(time.monotonic() - started) / 60)
         with np.load(file) as kept:
             frozen[FROZEN + choice.name] = kept["feature"]
@@ -240,7 +241,7 @@ def _predictors(
             for side in (plan.take(plan.part == "train"), evaluated)
         ]
         for learner in protocol.ensemble.learners:
-            made, _ = classical_predictions(*sides, learner=learner, seed=0, fitting=Fitting())
+            made, *_ = classical_predictions(*sides, learner=learner, seed=0, fitting=Fitting())
             passed = sum(sample.minutes[one] for one in source.split("+"))
             yield f"{learner} on {source}", made, passed + (time.monotonic() - started) / 60
 

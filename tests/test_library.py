@@ -85,7 +85,7 @@ def test_films_are_predicted_from_files_arrays_and_prepared_films_alike(place: P
     np.testing.assert_allclose(frame.iloc[0, 1:], frame.iloc[1, 1:].astype(float), atol=1e-6)
     other = model.predict(lu.prepare("film.png", size=40)).to_frame()  # prepared again
     np.testing.assert_allclose(other.iloc[0, 1:], frame.iloc[2, 1:].astype(float), atol=1e-6)
-    table, _ = lu.predict_files(lu.load_classifier(model.folder), files=["a.png"])
+    table, _ = lu.predict_files(model.classifier, files=["a.png"])
     np.testing.assert_allclose(
         frame.iloc[0, 1:], table[list(model.findings)].iloc[0].astype(float), atol=1e-6
     )

@@ -58,7 +58,7 @@ def _score(found: Predictions) -> float:
 
 
 def _blended(several: list[Predictions], blend: Blend) -> Predictions:
-    return blended(several, blend, validation=several)
+    return blended(several, blend)
 
 
 @pytest.mark.usefixtures("few_generations")
@@ -68,7 +68,7 @@ def test_every_method_gives_weights_and_helps_noisy_networks(method):
     blend = fit_blend(val, method=method, seed=0)
     assert blend.weight.shape == (3, 3)
     np.testing.assert_allclose(blend.weight.sum(axis=0), 1)
-    found = blended(test, blend, validation=val)
+    found = blended(test, blend)
     assert (found.network, found.part[0], found.feature.shape) == (method, "test", (FILMS, 0))
     assert _score(found) > max(_score(one) for one in test)
 
@@ -155,7 +155,7 @@ def test_a_finding_without_positives_gets_equal_weights():
 
 def test_stacking_learns_whom_to_trust_and_is_out_of_fold_on_validation():
     val, test = _several(0.8, 40.0), _several(0.8, 40.0, part="test", seed=1)
-    beyond, found = stack(val, test)
+    beyond, found, _ = stack(val, test)
     areas = [roc_auc_score(one.label, one.logit) for one in (found, test[0])]
     assert areas[0] == pytest.approx(areas[1], abs=0.01)
     shuffled = np.random.default_rng(0).permutation(val[0].label)
@@ -172,7 +172,7 @@ def test_strangers_and_loners_are_refused():
         fit_blend(val, method="mean", seed=0)
     blend = fit_blend(val, method="mean-logit", seed=0)
     with pytest.raises(ValueError, match="was fitted to net0, net1; found net1, net0"):
-        blended(val[::-1], blend, validation=val)
+        blended(val[::-1], blend)
 
 
 def test_diversity_is_none_between_twins_and_all_between_opposites():

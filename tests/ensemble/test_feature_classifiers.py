@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors.numpy import load_file, save_file
 from scipy.special import expit
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.decomposition import PCA
@@ -39,6 +40,7 @@ from lucency.ensemble.feature_classifiers import (
     selected,
     standardised,
 )
+from lucency.ensemble.learner_forms import FittedLearner
 from lucency.evaluation.compare import compare
 from lucency.evaluation.evaluate import evaluate
 from lucency.evaluation.metrics import macro_auc
@@ -314,7 +316,7 @@ def test_classifiers_are_compared_with_the_network_whose_features_they_take():
     feature, films = _linear()
     train, *others = _sides(feature, films)
     both = concatenate(others)
-    predicted, table = classical_predictions(train, both, learner="logistic", seed=0)
+    predicted, table, _ = classical_predictions(train, both, learner="logistic", seed=0)
     test = predicted.of("test")
     assert predicted.network == "logistic on densenet121"
     np.testing.assert_array_equal(predicted.image, both.image)
@@ -379,7 +381,7 @@ def test_features_of_two_networks_or_without_dimensions_are_refused():
 @pytest.mark.parametrize("order", ["clahe-first", "no-clahe"])
 def test_imagenet_features_of_real_films_say_something(shared: Path, tmp_path, order):
     """Macro AUC .722 with CLAHE and .702 without (benchmarks/classical.py)."""
-    from lucency.models.features import embed
+    from lucency.models.features import embed, frozen_network
 
     place = Source(source="nih", root=str(shared / "nih"), allow_missing=True)
     films = read_films(place, findings=FINDINGS, out=tmp_path / "films")
@@ -388,6 +390,30 @@ def test_imagenet_features_of_real_films_say_something(shared: Path, tmp_path, o
     choice = Network(
         name="efficientnet_lite0", weights=LITE0, match="order", provenance="ImageNet-1k"
     )
-    feature = embed(prepared, rows=np.arange(len(films)), choice=choice, root=tmp_path)
+    feature = embed(
+        prepared, rows=np.arange(len(films)), network=frozen_network(choice, root=tmp_path)
+    )
     found, _ = _validated(feature, prepared.manifest, "logistic", folds=5)
     assert _macro(found)["value"] > 0.68
+
+
+@pytest.mark.parametrize("reduction", ["components", "selection"])
+@pytest.mark.parametrize("learner", LEARNERS)
+def test_a_kept_classifier_predicts_as_the_fitted_one(learner, reduction, tmp_path, monkeypatch):
+    monkeypatch.setattr(feature_classifiers, "TREES", 10)
+    monkeypatch.setitem(LEARNERS, learner, _quick(learner))
+    feature, films = _linear(films=120)
+    feature[::17, 3] = np.nan
+    train, other = np.arange(120) < 90, np.arange(120) >= 90
+    films.label[:90, 1] = np.where(np.arange(90) < 2, 1, 0)  # in one inner fold: not fitted
+    given = _features(feature, films, part=np.where(train, "train", "test"))
+    fitting = Fitting(oversampling="balanced", reduction=reduction)
+    fitted = fit_on_features(given, train=train, learner=learner, seed=0, fitting=fitting)
+    save_file(
+        {name: np.ascontiguousarray(one) for name, one in fitted.kept.arrays.items()},
+        tmp_path / "kept.safetensors",
+    )
+    read = FittedLearner(fitted.kept.form, load_file(tmp_path / "kept.safetensors"))
+    assert fitted.kept.form[1] == ""
+    np.testing.assert_allclose(read.logit(feature[other]), fitted.logit, rtol=0, atol=1e-6)
+    assert np.ptp(fitted.logit[:, 0]) > 0.1

@@ -293,7 +293,7 @@ def test_a_run_s_film_from_disk_gets_the_run_s_recalibrated_probability(run: Run
     folder = run.out / "predictions" / "test_convnext"
     found = load_predictions(folder / "predictions.npz")
     files = [Path(run.protocol.data.root) / name for name in found.image]
-    name, table = predict_disk(run.out, files, network="")
+    name, table = predict_disk(run.out, files, name="")
     assert name == "test_convnext"
     predicted = table[list(FINDINGS)].to_numpy(dtype=np.float64)
     np.testing.assert_allclose(predicted, found.probability, atol=1e-5)

@@ -20,7 +20,7 @@ from lucency.config.sections import Head, Network, Training
 from lucency.models import averages, linear_probe
 from lucency.models import training as train_module
 from lucency.models.augmentation import augment
-from lucency.models.features import embed
+from lucency.models.features import embed, frozen_network
 from lucency.models.film_loader import Films
 from lucency.models.inference import forward
 from lucency.models.layers import groups_of, layer_numbers, thaw
@@ -348,8 +348,8 @@ def test_strong_augmentation_changes_everything_but_the_side_of_the_heart():
 
 def test_features_are_means_over_views():
     films, choice, rows = toy_films(8), Network(name="test_resnet"), np.array([4, 1])
-    plain = embed(films, rows=rows, choice=choice, root=Path())
-    three = embed(films, rows=rows, choice=choice, root=Path(), views=2)
+    plain = embed(films, rows=rows, network=frozen_network(choice, root=Path()))
+    three = embed(films, rows=rows, network=frozen_network(choice, root=Path()), views=2)
     moved = films.pixels.copy()
     seen = [plain]
     for view in range(2):
@@ -358,7 +358,11 @@ def test_features_are_means_over_views():
         )
         for place, row in enumerate(rows):
             moved[row] = shown.picture(place)
-        seen.append(embed(replace(films, pixels=moved), rows=rows, choice=choice, root=Path()))
+        seen.append(
+            embed(
+                replace(films, pixels=moved), rows=rows, network=frozen_network(choice, root=Path())
+            )
+        )
     np.testing.assert_allclose(three, np.mean(seen, axis=0), atol=1e-5)
     assert np.abs(three - plain).max() > 1e-3
 

@@ -8,7 +8,7 @@ import pytest
 
 from lucency.config.sections import Network
 from lucency.data.preprocess import thumbnails
-from lucency.models.features import embed
+from lucency.models.features import embed, frozen_network
 from lucency.pipeline.feature_stage import features_folder, similarity_features
 from toys import toy_films
 
@@ -25,7 +25,9 @@ def test_thumbnails_are_area_averages_without_their_mean():
 
 def test_a_network_s_features_do_not_depend_on_when_they_are_asked_for():
     films, choice = toy_films(8), Network(name="test_resnet")
-    one, again = (embed(films, rows=ROWS, choice=choice, root=Path()) for _ in range(2))
+    one, again = (
+        embed(films, rows=ROWS, network=frozen_network(choice, root=Path())) for _ in range(2)
+    )
     np.testing.assert_array_equal(one, again)
     assert one.shape[0] == len(ROWS)
     assert one.std() > 0

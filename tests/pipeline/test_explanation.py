@@ -118,7 +118,7 @@ def test_bad_requests_are_refused_in_a_line(run, tmp_path):
     assert "nearest is 'grad-cam'" in refused("explain", run, film, "--method", "gradcam", *out)
     assert "'Effusio'" in refused("explain", run, film, "--finding", "Effusio", *out)
     assert "no such file" in refused("explain", run, "nothing.png", *out)
-    assert "has no network" in refused("explain", run, film, "--model", "resnet18", *out)
+    assert "is no network of the run" in refused("explain", run, film, "--model", "resnet18", *out)
     text = tmp_path / "text.png"
     text.write_text("no picture")
     assert "text.png" in refused("explain", run, text, *out)

@@ -27,7 +27,7 @@ from lucency.ensemble.lungs import lung_mask
 from lucency.evaluation import preparation_grid
 from lucency.evaluation.metrics import macro_auc
 from lucency.evaluation.preparation_grid import OFF, OWN, STUDY, load_study, make_grid
-from lucency.models.features import embed
+from lucency.models.features import embed, frozen_network
 from lucency.models.networks import build
 from lucency.pipeline import preparation_study
 from lucency.report.preparation_page import draw_study, preparation_values
@@ -160,7 +160,9 @@ def test_auc_is_that_of_logistic_regression_on_the_frozen_network_s_features(at_
         shown = type(shown)(
             manifest=films, preparation=grid[cell], pixels=np.stack(pixels), rejected=shown.rejected
         )
-        feature = embed(shown, rows=np.arange(FILMS), choice=network, root=Path("films"))
+        feature = embed(
+            shown, rows=np.arange(FILMS), network=frozen_network(network, root=Path("films"))
+        )
         np.testing.assert_array_equal(feature, np.load(f"out/cells/{cell}/feature.npy"))
         auc = []
         for seed in (3, 4):

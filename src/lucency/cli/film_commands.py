@@ -14,11 +14,13 @@ def predict(
     model: options.Model,
     films: options.Films,
     name: options.ModelName = "",
+    engine: options.EngineName = "",
     csv: Annotated[Path | None, options.to_file("Write the table to this file.")] = None,
     json: options.Json = False,
 ) -> None:
     """Predict the findings of films on disk.
 
+    Whatever stands in the leaderboard of a run predicts: networks, ensembles, learners, neighbours.
     Films are prepared as the training films were. Probabilities are recalibrated. Films that cannot
     be read are listed with the reason.
 
@@ -30,7 +32,7 @@ def predict(
     from lucency.core.files import write_table
     from lucency.pipeline.film_inference import films_for_programs, predict_disk
 
-    shown, table = predict_disk(model, films, network=name)
+    shown, table = predict_disk(model, films, name=name, engine=engine)
     if csv:
         write_table(table, csv, float_format="%.6f")
     text = in_json(films_for_programs(shown, table)) if json else f"{csv}\n" if csv else None

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+SERVICE_NEEDS = ("starlette", "uvicorn", "python_multipart")
 
 
 def check_place(file: Path | None) -> Path | None:
@@ -50,6 +53,13 @@ def to_folder(about: str) -> Any:
     return typer.Option("--out", metavar="DIR", help=about, callback=check_folder)
 
 
+def require_service() -> None:
+    """Raise ValueError unless what the service needs is installed."""
+    lost = [name for name in SERVICE_NEEDS if find_spec(name) is None]
+    if lost:
+        raise ValueError(f"{lost[0]} is not installed: pip install 'lucency[serve]'")
+
+
 ProtocolFile = Annotated[
     Path, typer.Argument(metavar="PROTOCOL", help="A name of `lucency protocols`, or a .toml file.")
 ]
@@ -79,6 +89,13 @@ ModelName = Annotated[
     typer.Option(
         "--model", metavar="NAME",
         help="What of the run predicts. Default: the best on validation films.",
+    ),
+]  # fmt: skip
+EngineName = Annotated[
+    str,
+    typer.Option(
+        "--engine", metavar="NAME",
+        help="onnx or torch. Default: onnx, and torch beside an accelerator.",
     ),
 ]  # fmt: skip
 LabelFile = Annotated[Path | None, typer.Option(metavar="FILE", help="The films' label file.")]

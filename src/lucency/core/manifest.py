@@ -31,6 +31,7 @@ FINDINGS = (
     "Hernia",
 )  # fmt: skip
 NO_FINDING = "No Finding"
+UNKNOWN_PATIENT = -1  # whose film it is, where that is not known
 OLDEST = 120  # years; ages above are mistakes of entry
 PARTS = ("train", "val", "test")
 APART = "apart"  # in place of a part: of patients whose films no network is shown
@@ -192,6 +193,33 @@ class Prepared:
     def __post_init__(self) -> None:
         size = self.preparation.size
         require(self.pixels.shape == (len(self.manifest), size, size), "pixels", self.pixels.shape)
+
+
+def unlabelled(
+    names: Sequence[str],
+    pixels: Sequence[UInt8[np.ndarray, "h w"]],
+    *,
+    findings: tuple[str, ...],
+    preparation: Preparation,
+    rejected: Sequence[tuple[str, str]] = (),
+) -> Prepared:
+    """Return named pictures as films without labels; `rejected` are names and reasons."""
+    count = len(names)
+    manifest = Manifest(
+        findings=findings,
+        image=np.array(names),
+        patient=np.full(count, UNKNOWN_PATIENT),
+        label=np.full((count, len(findings)), np.nan, dtype=np.float32),
+        facts=pd.DataFrame({"path": names}),
+        boxes=empty_boxes(),
+        origin=", ".join(names[:3]) + (f" and {count - 3} more" if count > 3 else ""),
+    )
+    return Prepared(
+        manifest=manifest,
+        preparation=preparation,
+        pixels=np.stack(pixels),
+        rejected=pd.DataFrame(rejected, columns=["image", "reason"]),
+    )
 
 
 def empty_boxes() -> pd.DataFrame:

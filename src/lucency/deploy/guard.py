@@ -11,6 +11,7 @@ import hmac
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import parse_qs
 
@@ -22,6 +23,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from lucency.deploy.problems import Problem, problem_response
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
+DEFAULT_PORT = 80  # browsers leave it out
+EVERY_ADDRESS = ("0.0.0.0", "::")
 COOKIE = "lucency_token"
 OPEN_PATHS = ("/health",)  # without a token
 METHODS = ("GET", "HEAD", "POST")
@@ -68,16 +71,18 @@ class ServiceSettings:
     decoder_seconds: float = 10.0
     connections: int = 512
     stop_seconds: int = 30
+    run: Path | None = None  # the run's folder, whose films can be searched
 
     @property
     def authorities(self) -> frozenset[str]:
-        """The values of a Host header that name this service."""
-        own = {
-            name for name in (*LOOPBACK, self.host, *self.names) if name not in ("0.0.0.0", "::")
-        }
+        """The values of a Host header that name this service.
+
+        Further names stand without a port too, as a reverse proxy passes them.
+        """
+        own = {*LOOPBACK, self.host, *self.names} - set(EVERY_ADDRESS)
         shown = {f"[{name}]" if ":" in name else name for name in own}
-        behind = set(self.names) | (shown if self.port == 80 else set())
-        return frozenset({f"{name}:{self.port}".lower() for name in shown} | behind)
+        bare = shown if self.port == DEFAULT_PORT else shown & set(self.names)
+        return frozenset({f"{name}:{self.port}" for name in shown} | bare)
 
 
 class BodyTally(NamedTuple):

@@ -9,39 +9,56 @@ from __future__ import annotations
 
 import json
 import math
+import socket
 import threading
+import time
+import webbrowser
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial, wraps
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
-import cv2
 import numpy as np
 import pandas as pd
-from jaxtyping import UInt, UInt8
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
 
 from lucency.core.manifest import NO_FINDING, Prepared, load_prepared
 from lucency.core.predictions import Predictions
 from lucency.core.stage import RECEIPT
-from lucency.data.dicom import decode_dicom_deep, is_dicom
-from lucency.data.images import bits_that_hold, decode, films_below, read_grey
+from lucency.data.images import films_below
 from lucency.deploy import film_list, verdicts
 from lucency.deploy.film_list import FilmList
+from lucency.deploy.guard import ServiceSettings
+from lucency.deploy.native_film import (
+    NativeFilm,
+    decode_native,
+    enhanced,
+    in_eight_bits,
+    read_native,
+    thumbnail,
+)
+from lucency.deploy.start import Pages, run_of, service_address
 from lucency.deploy.verdicts import Verdict
 from lucency.evaluation.calibration import reliability_table
 from lucency.explain.heatmaps import Heatmaps, load_heatmaps
-from lucency.pipeline import similar_films
+from lucency.pipeline.film_inference import network_folder
 from lucency.pipeline.library import Model
 from lucency.pipeline.run import Run, open_run_folder
-
-if TYPE_CHECKING:
-    from starlette.requests import Request
-    from starlette.responses import Response
-    from starlette.routing import Route
+from lucency.pipeline.similar_films import (
+    find_similar,
+    open_collection,
+    search_collection,
+    similar_to,
+)
 
 PAGE = "/viewer/"
 FILES = {  # of the page, by name: nothing else is sent
@@ -56,24 +73,14 @@ FILES = {  # of the page, by name: nothing else is sent
 MOST_ROWS = 500  # of the list in one answer
 MOST_ADDED = 50  # films that are kept in memory; the oldest go
 LARGEST_FILM = 256 * 2**20  # bytes of a file that is dropped
-THUMBNAIL = 96  # pixels of a side
 SIMILAR = 8
+READY_SECONDS = 60.0  # until a browser is opened
 METHODS = ("grad-cam", "cam")  # the first that the model has
 REVIEW = "review"  # the folder of a run that holds verdicts
 RUN_ONLY = (
     "No run: this model was exported alone. Films that you name or drop can be predicted; lists, "
     "labels, calibration, prior and similar films and verdicts need a run."
 )
-Grey = UInt[np.ndarray, "h w"]
-
-
-class NativeFilm(NamedTuple):
-    """A film as its file has it: its depth, and the values shown black and white at first."""
-
-    grey: Grey
-    bits: int
-    low: float
-    high: float
 
 
 class AddedFilm(NamedTuple):
@@ -103,21 +110,42 @@ class Viewer:
     working: threading.RLock = field(default_factory=threading.RLock)
 
 
-def open_viewer(model: Model, *, folder: Path, films: Sequence[Path] = ()) -> Viewer:
-    """Return what to show of a model: the films of its run, if `folder` is one, and `films`.
+def open_viewer(model: Model, *, run: Path | None, films: Sequence[Path] = ()) -> Viewer:
+    """Return what to show of a model: the films of the run that it is of, if any, and `films`.
 
-    Raises ValueError for a film that cannot be read.
+    Raises ValueError for a film that cannot be read, and for a run whose films are not prepared.
     """
-    viewer = _open(model, folder)
+    viewer = Viewer(model=model, run=None, films=None, prepared=None)
+    if run is not None:
+        viewer = _open_run(model, run)
     for file in films_below(films) if films else ():
-        _add(viewer, file.name, file, _read(file))
+        _add(viewer, file.name, file, read_native(file))
     return viewer
+
+
+def viewer_pages(place: Path, *, films: Sequence[Path]) -> Pages:
+    """Return the viewer's routes, as `lucency.deploy.start.serve_model` takes pages."""
+
+    def pages(model: Model, settings: ServiceSettings) -> Sequence[BaseRoute]:
+        del settings
+        return viewer_routes(open_viewer(model, run=run_of(place), films=films))
+
+    return pages
+
+
+def opening_browser(pages: Pages) -> Pages:
+    """Return the same pages, which open in the browser as soon as the service answers."""
+
+    def opened(model: Model, settings: ServiceSettings) -> Sequence[BaseRoute]:
+        made = pages(model, settings)
+        threading.Thread(target=_open_browser, args=(settings,), daemon=True).start()
+        return made
+
+    return opened
 
 
 def viewer_routes(viewer: Viewer) -> list[Route]:
     """Return the routes of the page, for `lucency.deploy.service.create_app`."""
-    from starlette.routing import Route
-
     answered: dict[str, Callable[..., Any]] = {
         "model": _model,
         "films": _films,
@@ -147,10 +175,7 @@ def viewer_routes(viewer: Viewer) -> list[Route]:
     ]
 
 
-def _open(model: Model, folder: Path) -> Viewer:
-    """Return what to show without added films."""
-    if not (folder / "protocol.toml").is_file():
-        return Viewer(model=model, run=None, films=None, prepared=None)
+def _open_run(model: Model, folder: Path) -> Viewer:
     run = open_run_folder(folder)
     place = run.cache / "prepared"
     if not (place / RECEIPT).is_file():
@@ -159,10 +184,19 @@ def _open(model: Model, folder: Path) -> Viewer:
     films = film_list.list_films(
         run, manifest=prepared.manifest, model=model.name, threshold=model.threshold
     )
-    viewer = Viewer(model=model, run=run, films=films, prepared=prepared)
-    for one in verdicts.read_verdicts(run.out / REVIEW):
-        viewer.reviews[one.image, one.finding, one.reviewer] = one
-    return viewer
+    kept = verdicts.read_verdicts(run.out / REVIEW)
+    reviews = {(one.image, one.finding, one.reviewer): one for one in kept}
+    return Viewer(model=model, run=run, films=films, prepared=prepared, reviews=reviews)
+
+
+def _open_browser(settings: ServiceSettings) -> None:
+    """Open the page as soon as the port answers."""
+    until = time.monotonic() + READY_SECONDS
+    while time.monotonic() < until:
+        with suppress(OSError), socket.create_connection((settings.host, settings.port), 1):
+            webbrowser.open(service_address(settings))
+            return
+        time.sleep(0.1)
 
 
 # --- what pages ask -------------------------------------------------------------------------
@@ -242,7 +276,7 @@ def _prediction(viewer: Viewer, request: Request) -> dict[str, Any]:
     key = request.path_params["key"]
 
     def predict() -> list[float]:
-        return viewer.model.predict(_for_model(viewer, key)).probability[0].tolist()
+        return viewer.model.predict(_film_for_model(viewer, key)).probability[0].tolist()
 
     return {"probability": _once(viewer, ("prediction", key), predict)}
 
@@ -267,18 +301,7 @@ def _heatmap(viewer: Viewer, request: Request) -> dict[str, Any]:
 def _similar(viewer: Viewer, request: Request) -> dict[str, Any]:
     """Return the films of other patients in the run that look most alike to the model's network."""
     films, key = _run_films(viewer), request.path_params["key"]
-    name = (
-        viewer.added[key].path if key in viewer.added else Path(_image(films, _row(viewer, key)[1]))
-    )
-    if name is None:
-        raise ValueError("similar films of a dropped film: ask the service, POST /v1/similar")
-
-    def find() -> list[dict[str, Any]]:
-        assert viewer.run is not None, "films are of a run"
-        choices = {"network": _network_of(viewer), "top": SIMILAR, "patients": "others"}
-        found = similar_films.find_similar(viewer.run.out, [name], **choices)
-        return similar_films.similar_to(found, 0)
-
+    find = partial(_alike, viewer, key)
     row = pd.Index(films.manifest.image)
     return {
         "films": [
@@ -286,6 +309,28 @@ def _similar(viewer: Viewer, request: Request) -> dict[str, Any]:
             for one in _once(viewer, ("similar", key), find)
         ]
     }
+
+
+def _alike(viewer: Viewer, key: str) -> list[dict[str, Any]]:
+    """Return the answers about a film: of the run's films from their features in its index."""
+    assert viewer.run is not None, "an index is of a run"
+    folder, choices = viewer.run.out, {"top": SIMILAR, "patients": "others"}
+    if key in viewer.added:
+        path = viewer.added[key].path
+        if path is None:
+            raise ValueError("a film that was dropped: POST it to /v1/similar")
+        network = _network_of(viewer)
+        return similar_to(find_similar(folder, [path], network=network, **choices), 0)
+    collection = _once(
+        viewer, ("collection",), partial(open_collection, folder, network=_network_of(viewer))
+    )
+    film = _film_for_model(viewer, key)
+    assert isinstance(film, Prepared), "the run's films are prepared"
+    own = np.flatnonzero(collection.index.image == film.manifest.image[0])
+    if not len(own):
+        raise ValueError("this film is in no part of the run, so its index does not hold it")
+    feature = collection.index.direction[own[:1]]
+    return similar_to(search_collection(collection, film, feature, **choices), 0)
 
 
 def _calibration(viewer: Viewer, request: Request) -> dict[str, Any]:
@@ -304,13 +349,11 @@ def _pixels(viewer: Viewer, request: Request) -> Response:
 
     With `clahe=1`: eight bits, with the contrast enhancement of the model's preparation.
     """
-    from starlette.responses import Response
-
     key = request.path_params["key"]
+    film = _native(viewer, key)
     if request.query_params.get("clahe") == "1":
-        film = NativeFilm(_with_clahe(viewer, _as_read(viewer, key)), 8, 0, 255)
-    else:
-        film = _native(viewer, key)
+        preparation = viewer.model.preparation
+        film = enhanced(film, path=_path(viewer, key), preparation=preparation)
     grey = film.grey
     head = {
         "Height": grey.shape[0],
@@ -327,21 +370,14 @@ def _pixels(viewer: Viewer, request: Request) -> Response:
 
 def _thumbnail(viewer: Viewer, request: Request) -> Response:
     """Send a small PNG of a film."""
-    from starlette.responses import Response
-
     key = request.path_params["key"]
     if key in viewer.added:
-        grey = _eight_bits(viewer.added[key].native)
+        grey = in_eight_bits(viewer.added[key].native)
     else:
         row = _row(viewer, key)[1]
         assert viewer.prepared is not None, "a run's films are prepared"
         grey = np.asarray(viewer.prepared.pixels[row])
-    share = THUMBNAIL / max(grey.shape)
-    side = (max(1, round(grey.shape[1] * share)), max(1, round(grey.shape[0] * share)))
-    small = cv2.resize(grey, side, interpolation=cv2.INTER_AREA)
-    return Response(
-        cv2.imencode(".png", small)[1].tobytes(), media_type="image/png", headers=NOT_KEPT
-    )
+    return Response(thumbnail(grey), media_type="image/png", headers=NOT_KEPT)
 
 
 # --- what pages give -------------------------------------------------------------------------
@@ -350,7 +386,7 @@ def _thumbnail(viewer: Viewer, request: Request) -> Response:
 def _take_film(viewer: Viewer, request: Request, body: bytes) -> dict[str, Any]:
     """Take a film that was dropped: decoded, held in memory, written nowhere."""
     name = unquote(request.headers.get("x-film-name", "")) or "film"
-    return _short(viewer, _add(viewer, name, None, _decoded(body, name)))
+    return _short(viewer, _add(viewer, name, None, decode_native(body, name=name)))
 
 
 def _take_verdict(viewer: Viewer, request: Request, body: bytes) -> dict[str, Any]:
@@ -435,15 +471,10 @@ def _run_films(viewer: Viewer) -> FilmList:
 
 def _native(viewer: Viewer, key: str) -> NativeFilm:
     """Return a film as its file has it."""
-    return viewer.added[key].native if key in viewer.added else _read(_path(viewer, key))
-
-
-def _as_read(viewer: Viewer, key: str) -> UInt8[np.ndarray, "h w"]:
-    """Return a film in eight bits as it is read for the model."""
-    path, bits = _path(viewer, key), viewer.model.preparation.bits
-    if path is None:
-        return _eight_bits(viewer.added[key].native)
-    return read_grey(path, bits=bits if bits > 8 else 0)
+    if key in viewer.added:
+        return viewer.added[key].native
+    films, row = _row(viewer, key)
+    return read_native(Path(str(films.manifest.facts["path"].iloc[row])))
 
 
 def _path(viewer: Viewer, key: str) -> Path | None:
@@ -452,27 +483,6 @@ def _path(viewer: Viewer, key: str) -> Path | None:
         return viewer.added[key].path
     films, row = _row(viewer, key)
     return Path(str(films.manifest.facts["path"].iloc[row]))
-
-
-def _read(file: Path | None) -> NativeFilm:
-    assert file is not None, "films of a run and named ones have files"
-    try:
-        return _decoded(file.read_bytes(), file.name)
-    except OSError as error:
-        raise ValueError(f"{file.name}: cannot be read: {error.strerror}") from error
-
-
-def _decoded(content: bytes, name: str) -> NativeFilm:
-    """Return the film that a file's content holds; ValueError, with its name, for none."""
-    try:
-        if is_dicom(content):
-            deep = decode_dicom_deep(content)
-            return NativeFilm(deep.pixels, deep.bits, deep.low, deep.high)
-        grey = decode(content)
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error
-    bits = 8 if grey.dtype == np.uint8 else bits_that_hold([grey], least=9)
-    return NativeFilm(grey, bits, 0, 2**bits - 1)
 
 
 def _add(viewer: Viewer, name: str, path: Path | None, native: NativeFilm) -> str:
@@ -484,28 +494,14 @@ def _add(viewer: Viewer, name: str, path: Path | None, native: NativeFilm) -> st
     return f"a{number}"
 
 
-def _eight_bits(film: NativeFilm) -> UInt8[np.ndarray, "h w"]:
-    """Return a film in eight bits, as it is shown at first."""
-    if film.grey.dtype == np.uint8:
-        return film.grey
-    share = (film.grey.astype(np.float32) - film.low) / max(film.high - film.low, 1)
-    return np.rint(255 * np.clip(share, 0, 1)).astype(np.uint8)
-
-
-def _with_clahe(viewer: Viewer, grey: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
-    preparation = viewer.model.preparation
-    tiles = (preparation.clahe_tiles, preparation.clahe_tiles)
-    return cv2.createCLAHE(preparation.clahe_clip, tiles).apply(grey)
-
-
 # --- model -----------------------------------------------------------------------------------
 
 
-def _for_model(viewer: Viewer, key: str) -> Path | Prepared | np.ndarray:
+def _film_for_model(viewer: Viewer, key: str) -> Path | Prepared | np.ndarray:
     """Return a film as `Model.predict` takes it: prepared by the run, else its file or pixels."""
     if key in viewer.added:
         film = viewer.added[key]
-        return film.path if film.path is not None else _eight_bits(film.native)
+        return film.path if film.path is not None else in_eight_bits(film.native)
     row, prepared = _row(viewer, key)[1], viewer.prepared
     assert prepared is not None, "a run's films are prepared"
     pixels = np.asarray(prepared.pixels[row : row + 1])
@@ -526,11 +522,11 @@ def _map_of(viewer: Viewer, key: str, finding: str) -> tuple[Heatmaps, int]:
     """Return heat maps and the row of a film in them."""
     if viewer.run is not None and key not in viewer.added:
         image = _image(*_row(viewer, key))
-        for maps in _kept_maps(viewer.run.out, viewer.model.name):
+        for maps in _kept_maps(viewer.run.out, _network_of(viewer)):
             found = np.flatnonzero(maps.image == image)
             if len(found) and finding in maps.findings:
                 return maps, int(found[0])
-    film, refused = _for_model(viewer, key), list[str]()
+    film, refused = _film_for_model(viewer, key), list[str]()
     for method in METHODS:
         try:
             return viewer.model.explain(film, method=method, findings=[finding]).maps, 0
@@ -540,22 +536,23 @@ def _map_of(viewer: Viewer, key: str, finding: str) -> tuple[Heatmaps, int]:
 
 
 @lru_cache(maxsize=2)
-def _kept_maps(folder: Path, model: str) -> tuple[Heatmaps, ...]:
-    """Return the heat maps that a run has made of its test films, where they are of the model."""
+def _kept_maps(folder: Path, network: str) -> tuple[Heatmaps, ...]:
+    """Return the heat maps that a run has made of its test films, where they are of a network."""
     about = folder / "explanation" / "heatmaps.json"
     if not about.is_file():
         return ()
     kept = json.loads(about.read_text(encoding="utf-8"))
-    if kept["network"] != model:
+    if kept["network"] != network:
         return ()
     return tuple(load_heatmaps(about.parent / f"maps-{place}.npz") for place in range(kept["maps"]))
 
 
 def _network_of(viewer: Viewer) -> str:
-    """Return the network whose index is searched: the model itself, "" (the best) for others."""
-    assert viewer.run is not None, "an index is of a run"
+    """Return the network of heat maps and index: the model itself, the best for an ensemble."""
+    assert viewer.run is not None, "heat maps and index are of a run"
     names = [network.name for network in viewer.run.protocol.network]
-    return viewer.model.name if viewer.model.name in names else ""
+    name = viewer.model.name
+    return name if name in names else network_folder(viewer.run.out, "").name
 
 
 def _bins(films: FilmList, part: str) -> dict[str, list[dict[str, Any]]]:
@@ -578,8 +575,6 @@ def _index(request: Request) -> Response:
 
 
 def _file(request: Request) -> Response:
-    from starlette.exceptions import HTTPException
-
     name = request.path_params["name"]
     if name not in FILES:
         raise HTTPException(404)
@@ -587,8 +582,6 @@ def _file(request: Request) -> Response:
 
 
 def _file_of(name: str, kind: str) -> Response:
-    from starlette.responses import Response
-
     content = resources.files("lucency.deploy").joinpath("viewer_page", name).read_bytes()
     return Response(content, media_type=kind, headers={"Cache-Control": "no-cache"})
 
@@ -600,8 +593,6 @@ def _answer(
 
 
 def _json(value: Any, *, status: int = 200, kind: str = "application/json") -> Response:
-    from starlette.responses import Response
-
     text = json.dumps(_plain(value), ensure_ascii=False, allow_nan=False)
     return Response(text, status_code=status, media_type=kind, headers=NOT_KEPT)
 
@@ -634,8 +625,6 @@ def _taking(do: Callable[[Request, bytes], dict[str, Any]]) -> Callable[[Request
     """Let an endpoint take a body of at most LARGEST_FILM bytes, counted while it streams."""
 
     async def answered(request: Request) -> Response:
-        from starlette.concurrency import run_in_threadpool
-
         body = bytearray()
         async for piece in request.stream():
             body += piece

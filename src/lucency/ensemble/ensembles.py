@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import combinations, product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -41,6 +42,7 @@ TEXT = (  # columns of the tables of EnsembleResults
 )  # fmt: skip
 Label = Float32[np.ndarray, "n k"]
 Member = Float64[np.ndarray, "m n k"]
+Known = Float64[np.ndarray, "m2 n2 k2"]  # those of validation films, sorted, or nothing
 Weight = Float64[np.ndarray, "m k"]
 
 
@@ -49,27 +51,55 @@ class Blend:
     """The weights of an ensemble: a weighted mean of its members' values in a space.
 
     Values are probabilities in the space `probability`, logits in `logit`, and in `rank` the share
-    of validation films that score lower, which needs those films' scores.
+    of validation films that score lower, which needs those films' recalibrated logits, `known`,
+    sorted; it is empty in other spaces.
     """
 
     method: str
     space: str
     members: tuple[str, ...]
     weight: Weight
+    known: Known = field(default_factory=partial(np.empty, (0, 0, 0)))
 
     def __post_init__(self) -> None:
         if (self.weight < 0).any() or not np.allclose(self.weight.sum(axis=0), 1):
             raise ValueError(f"{self.method}: weights must not be negative and must add up to 1")
 
+    def logit(self, value: Member) -> Float64[np.ndarray, "n k"]:
+        """Return the logits of films by their members' recalibrated logits."""
+        scaled = _scaled(value, self.known, space=self.space)
+        mean = np.einsum("mnk,mk->nk", scaled, self.weight)
+        return mean if self.space == "logit" else logit(np.clip(mean, CERTAIN, 1 - CERTAIN))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Stack:
+    """A logistic regression a finding on the members' logits, standardised.
+
+    A finding that was not fitted has coefficients of 0.
+    """
+
+    members: tuple[str, ...]
+    middle: Weight
+    scale: Weight
+    coefficient: Weight
+    intercept: Float64[np.ndarray, " k"]
+
+    def logit(self, value: Member) -> Float64[np.ndarray, "n k"]:
+        """Return the logits of films by their members' recalibrated logits."""
+        standard = (value - self.middle[:, None]) / self.scale[:, None]
+        return np.einsum("mnk,mk->nk", standard, self.coefficient) + self.intercept
+
 
 class Ensemble(NamedTuple):
-    """An ensemble's predictions of validation and test films, and its weights.
+    """An ensemble's predictions of validation and test films, its weights, and what was fitted.
 
     `weights`: method, network, finding, weight; no row where it has none.
     """
 
     predictions: Predictions
     weights: pd.DataFrame
+    fitted: Blend | Stack
 
 
 def make_ensemble(several: Sequence[Predictions], *, method: str, seed: int) -> Ensemble:
@@ -80,12 +110,13 @@ def make_ensemble(several: Sequence[Predictions], *, method: str, seed: int) -> 
     val, test = ([one.of(part) for one in several] for part in ("val", "test"))
     columns = ["method", "network", "finding", "weight"]
     if method == STACKED:
-        return Ensemble(concatenate(stack(val, test)), pd.DataFrame(columns=columns))
+        *both, fitted = stack(val, test)
+        return Ensemble(concatenate(both), pd.DataFrame(columns=columns), fitted)
     blend = fit_blend(val, method=method, seed=seed)
-    both = [blended(side, blend, validation=val) for side in (val, test)]
+    both = [blended(side, blend) for side in (val, test)]
     cells = zip(product(blend.members, several[0].findings), blend.weight.ravel(), strict=True)
     rows = [(method, *cell, weight) for cell, weight in cells]
-    return Ensemble(concatenate(both), pd.DataFrame(rows, columns=columns))
+    return Ensemble(concatenate(both), pd.DataFrame(rows, columns=columns), blend)
 
 
 def fit_blend(several: Sequence[Predictions], *, method: str, seed: int) -> Blend:
@@ -98,15 +129,15 @@ def fit_blend(several: Sequence[Predictions], *, method: str, seed: int) -> Blen
         raise ValueError(f"ensemble {method!r} is unknown; expected one of {', '.join(ENSEMBLES)}")
     check_members(several, part="val")
     space, fit = ENSEMBLES[method]
-    weight = fit(several[0].label, _values(several, several, space=space), seed)
+    value = np.stack([one.calibrated for one in several])
+    known = np.sort(value, axis=1) if space == "rank" else np.empty((0, 0, 0))
+    weight = fit(several[0].label, _scaled(value, known, space=space), seed)
     members = tuple(one.network for one in several)
-    return Blend(method=method, space=space, members=members, weight=weight)
+    return Blend(method=method, space=space, members=members, weight=weight, known=known)
 
 
-def blended(
-    several: Sequence[Predictions], blend: Blend, *, validation: Sequence[Predictions]
-) -> Predictions:
-    """Return the ensemble's predictions of films; `validation` gives the scale of ranks.
+def blended(several: Sequence[Predictions], blend: Blend) -> Predictions:
+    """Return the ensemble's predictions of films.
 
     Raises ValueError when the members are others than those the blend was fitted to.
     """
@@ -117,16 +148,14 @@ def blended(
         )
     for one in several[1:]:
         check_comparable(several[0], one, name=one.network)
-    value = _values(several, validation, space=blend.space)
-    mean = np.einsum("mnk,mk->nk", value, blend.weight)
-    wide = mean if blend.space == "logit" else logit(np.clip(mean, CERTAIN, 1 - CERTAIN))
-    return with_logits(several[0], network=blend.method, logit=wide)
+    value = np.stack([one.calibrated for one in several])
+    return with_logits(several[0], network=blend.method, logit=blend.logit(value))
 
 
 def stack(
     validation: Sequence[Predictions], test: Sequence[Predictions]
-) -> tuple[Predictions, Predictions]:
-    """Return the stack's predictions of validation films, out of fold, and of test films.
+) -> tuple[Predictions, Predictions, Stack]:
+    """Return the stack's predictions of validation films, out of fold, and of test films; itself.
 
     A finding's logits of all networks, standardised on the films that are fitted to, go into one
     logistic regression (Wolpert, Neural Networks 5, 1992, 241-259). A validation film is predicted
@@ -141,11 +170,13 @@ def stack(
     folds = min(FOLDS, len(np.unique(patient)))
     beyond = np.empty(label.shape)
     for fitted, left_out in GroupKFold(folds).split(label, groups=patient):
-        beyond[left_out] = _regress(label[fitted], known[:, fitted], known[:, left_out])
-    whole = _regress(label, known, new)
+        part = _regress(label[fitted], known[:, fitted], members=())
+        beyond[left_out] = part.logit(known[:, left_out])
+    whole = _regress(label, known, members=tuple(one.network for one in validation))
     return (
         with_logits(validation[0], network=STACKED, logit=beyond),
-        with_logits(test[0], network=STACKED, logit=whole),
+        with_logits(test[0], network=STACKED, logit=whole.logit(new)),
+        whole,
     )
 
 
@@ -258,20 +289,16 @@ def _greedy(label: Label, value: Member, seed: int) -> Weight:
     return _every(chosen / chosen.sum(), value)
 
 
-def _values(
-    several: Sequence[Predictions], validation: Sequence[Predictions], *, space: str
-) -> Member:
-    """Return every network's values in a space: recalibrated logits, probabilities or ranks."""
-    wide = np.stack([one.calibrated for one in several])
+def _scaled(value: Member, known: Known, *, space: str) -> Member:
+    """Return members' recalibrated logits in a space; `known` gives the scale of ranks."""
     if space == "logit":
-        return wide
+        return value
     if space == "probability":
-        return expit(wide)
-    known = np.sort([one.calibrated for one in validation], axis=1)
-    share = np.empty(wide.shape)
-    for m, k in np.ndindex(wide.shape[0], wide.shape[2]):
+        return expit(value)
+    share = np.empty(value.shape)
+    for m, k in np.ndindex(value.shape[0], value.shape[2]):
         below, upto = (
-            np.searchsorted(known[m, :, k], wide[m, :, k], side=side) for side in ("left", "right")
+            np.searchsorted(known[m, :, k], value[m, :, k], side=side) for side in ("left", "right")
         )
         share[m, :, k] = (below + upto) / (2 * known.shape[1])  # ties are counted half
     return share
@@ -308,21 +335,27 @@ def _least_loss(
 def _regress(
     label: Float32[np.ndarray, "n k"],
     known: Float64[np.ndarray, "m n k"],
-    new: Float64[np.ndarray, "m n2 k"],
-) -> Float64[np.ndarray, "n2 k"]:
-    """Return the logits that regressions fitted to the known films give to new ones."""
-    found = np.empty(new.shape[1:])
-    for k in range(label.shape[1]):
+    *,
+    members: tuple[str, ...],
+) -> Stack:
+    """Return the regressions fitted to the known films."""
+    networks, _, findings = known.shape
+    middle, coefficient = np.zeros((2, networks, findings))
+    scale, intercept = np.ones((networks, findings)), np.empty(findings)
+    for k in range(findings):
         stated = ~np.isnan(label[:, k])
         truth, score = label[stated, k], known[:, stated, k].T
         positives, negatives = (truth == 1).sum(), (truth == 0).sum()
         if not (positives and negatives):
-            found[:, k] = np.log((positives + 0.5) / (negatives + 0.5))
+            intercept[k] = np.log((positives + 0.5) / (negatives + 0.5))
             continue
-        middle, scale = score.mean(axis=0), np.maximum(score.std(axis=0), 1e-12)
-        model = LogisticRegression(C=STRENGTH, max_iter=1000).fit((score - middle) / scale, truth)
-        found[:, k] = model.decision_function((new[:, :, k].T - middle) / scale)
-    return found
+        middle[:, k], scale[:, k] = score.mean(axis=0), np.maximum(score.std(axis=0), 1e-12)
+        model: Any = LogisticRegression(C=STRENGTH, max_iter=1000)
+        model.fit((score - middle[:, k]) / scale[:, k], truth)
+        coefficient[:, k], intercept[k] = model.coef_[0], model.intercept_[0]
+    return Stack(
+        members=members, middle=middle, scale=scale, coefficient=coefficient, intercept=intercept
+    )
 
 
 ENSEMBLES: dict[str, tuple[str, Callable[[Label, Member, int], Weight]]] = {

@@ -37,6 +37,19 @@ from sklearn.svm import LinearSVC
 
 from lucency.core.manifest import Manifest, nearest
 from lucency.core.predictions import Features, Predictions, concatenate
+from lucency.ensemble.learner_forms import (
+    SMOOTHING,
+    Axes,
+    FittedLearner,
+    Form,
+    bayes_form,
+    boosting_form,
+    forest_form,
+    kernel_form,
+    linear_form,
+    neighbours_form,
+    perceptron_form,
+)
 from lucency.evaluation.bootstrap import mean_over_findings, once
 from lucency.evaluation.calibration import Fit, platt
 from lucency.evaluation.metrics import auc
@@ -48,7 +61,6 @@ LANDMARKS = 200  # films that stand for all in the kernel of the RBF machine
 TREES, TREE_FILMS = 100, 10_000  # how many trees, and the most films that one sees
 HIDDEN, EPOCHS = 32, 30
 NEVER = 1e9  # no epoch lowers the loss by so much, so that EPOCHS of them are the end
-SMOOTHING = 0.01  # added to both shares before their log-odds: no vote is ever certain
 Choice = Mapping[str, int | float]
 Drawn = tuple[Int64[np.ndarray, " r"], Mapping[str, Float64[np.ndarray, " r"]]]
 Model = Any  # a classifier of scikit-learn, which states no types
@@ -57,12 +69,13 @@ Draw = Callable[[Int64[np.ndarray, " t"], np.random.Generator], Drawn]
 
 
 class Space(NamedTuple):
-    """Where the films that are fitted to, and those left out, stand on the same axes."""
+    """Where the films that are fitted to, and those left out, stand on the same `axes`."""
 
     fitted: Int64[np.ndarray, " t"]
     left: Int64[np.ndarray, " m"]
     known: Float64[np.ndarray, "t c"]
     new: Float64[np.ndarray, "m c"]
+    axes: Axes
 
 
 class Fitting(NamedTuple):
@@ -82,13 +95,15 @@ class FeatureClassifier(NamedTuple):
     """How to make a model, of the components it will be fitted to, a seed and a choice of `grid`.
 
     `score` returns a fitted model's scores of films, higher for positives; `balance` draws the rows
-    it is fitted to, and their weights, so that both classes weigh the same.
+    it is fitted to, and their weights, so that both classes weigh the same. `form` returns a fitted
+    model as arrays, whose scores are the same.
     """
 
     make: Callable[..., Model]
     grid: tuple[Choice, ...]
     score: Callable[..., Float64[np.ndarray, " m"]]
     balance: Draw
+    form: Callable[[Model], Form]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -97,7 +112,8 @@ class NestedFit:
 
     `choice` is one for all findings, `auc` of a finding the mean over the inner folds, `line` what
     makes its scores logits; `seconds` were spent on scoring the films that were left out. Where
-    nothing was fitted, auc is NaN, the slope 0, and the line's note says why.
+    nothing was fitted, auc is NaN, the slope 0, and the line's note says why. `kept` predicts any
+    film.
     """
 
     logit: Float64[np.ndarray, "m k"]
@@ -105,6 +121,7 @@ class NestedFit:
     auc: Float64[np.ndarray, " k"]
     line: tuple[Fit, ...]
     seconds: float
+    kept: FittedLearner
 
 
 PLAIN = Fitting()
@@ -146,8 +163,8 @@ def cross_validated(
 
 def classical_predictions(
     train: Features, others: Features, *, learner: str, seed: int, fitting: Fitting = PLAIN
-) -> tuple[Predictions, pd.DataFrame]:
-    """Return the predictions of other films, such as val and test, by a fitted classifier.
+) -> tuple[Predictions, pd.DataFrame, FittedLearner]:
+    """Return the predictions of other films, such as val and test, by a fitted classifier, kept.
 
     All are features of one source, and labels of the other films are not used. Where the source is
     a network that was trained on the same training films the classifier is overconfident:
@@ -167,7 +184,7 @@ def classical_predictions(
     fitted = fit_on_features(films, train=first, learner=learner, seed=seed, fitting=fitting)
     network = f"{learner} on {train.source}"
     table = _table(network, fitted, train.findings, train.label, fold=-1)
-    return others.predictions(network=network, logit=fitted.logit), table
+    return others.predictions(network=network, logit=fitted.logit), table, fitted.kept
 
 
 def fit_on_features(
@@ -209,18 +226,38 @@ def fit_on_features(
     tried = [(one, *fits.out_of_fold(inner, able, one)) for one in classifier.grid]
     choice, beyond, area = max(tried, key=lambda one: mean_over_findings(one[2][:, None])[0])
     line, score = [], np.zeros((len(whole.left), label.shape[1]))
-    common, seconds = prevalence_logit(label[known]).tolist(), 0.0
+    common, seconds, forms = prevalence_logit(label[known]).tolist(), 0.0, dict[int, Form]()
     for k, (truth, why) in enumerate(zip(label.T, lacking, strict=True)):
         if why:
             line.append(Fit(slope=0.0, offset=common[k], note=why))
             continue
         stated = ~np.isnan(truth) & ~np.isnan(beyond[:, k])
         line.append(platt(truth[stated].astype(np.float64), beyond[stated, k]))
-        score[:, k], taken = fits.scores(k, whole, choice)
+        score[:, k], taken, forms[k] = fits.scores(k, whole, choice)
         seconds += taken
     slope, offset = (np.array([getattr(one, of) for one in line]) for of in ("slope", "offset"))
-    logit = slope * score + offset
-    return NestedFit(logit=logit, choice=choice, auc=area, line=tuple(line), seconds=seconds)
+    return NestedFit(
+        logit=slope * score + offset,
+        choice=choice,
+        auc=area,
+        line=tuple(line),
+        seconds=seconds,
+        kept=_kept(forms, axes=whole.axes, slope=slope, offset=offset),
+    )
+
+
+def _kept(
+    forms: Mapping[int, Form],
+    *,
+    axes: Axes,
+    slope: Float64[np.ndarray, " k"],
+    offset: Float64[np.ndarray, " k"],
+) -> FittedLearner:
+    arrays = {**axes.arrays(), "line.slope": slope, "line.offset": offset}
+    for k, one in forms.items():
+        arrays |= {f"finding.{k}.{name}": np.asarray(value) for name, value in one.arrays.items()}
+    names = tuple(forms[k].name if k in forms else "" for k in range(len(slope)))
+    return FittedLearner(names, arrays)
 
 
 def folds_by_patient(
@@ -259,11 +296,13 @@ def standardised(
 
     What is NaN takes the fitted films' median, and 0 where they have none.
     """
-    filled = SimpleImputer(strategy="median", keep_empty_features=True)
-    scaled = make_pipeline(filled, StandardScaler())
-    known = scaled.fit_transform(feature[fitted].astype(np.float64))
-    new = np.asarray(scaled.transform(feature[left].astype(np.float64)))
-    return Space(fitted=fitted, left=left, known=known, new=new)
+    filled: Any = SimpleImputer(strategy="median", keep_empty_features=True)
+    scaled: Any = StandardScaler()
+    known = scaled.fit_transform(filled.fit_transform(feature[fitted].astype(np.float64)))
+    median, mean, scale = filled.statistics_, scaled.mean_, scaled.scale_
+    whole = np.empty((0, len(mean)))
+    axes = Axes(median, mean, scale, centre=0 * mean, component=whole, spread=np.ones(()))
+    return Space(fitted=fitted, left=left, known=known, new=axes.place(feature[left]), axes=axes)
 
 
 @dataclass(kw_only=True)
@@ -279,22 +318,23 @@ class _Fits:
 
     def scores(
         self, finding: int, space: Space, choice: Choice
-    ) -> tuple[Float64[np.ndarray, " m"], float]:
-        """Return the scores of the films that are left out, and the seconds that these took."""
+    ) -> tuple[Float64[np.ndarray, " m"], float, Form]:
+        """Return the scores of the films that are left out, their seconds, and the classifier."""
         known = self.label[space.fitted, finding]
         stated = ~np.isnan(known)
         label = known[stated].astype(np.int64)
-        axes = REDUCTIONS[self.fitting.reduction][1](space.known[stated], label)
-        component = space.known[stated][:, axes]
+        chosen = REDUCTIONS[self.fitting.reduction][1](space.known[stated], label)
+        component = space.known[stated][:, chosen]
         rows, weight = self.classifier.balance(label, np.random.default_rng(self.seed))
         model = self.classifier.make(component[rows], self.seed, **choice)
         model.fit(component[rows], label[rows], **weight)
         started = perf_counter()
-        score = self.classifier.score(model, space.new[:, axes])
+        score = self.classifier.score(model, space.new[:, chosen])
         seconds = perf_counter() - started
         self.done += 1
         self.fitting.progress(self.done, self.fits)
-        return score, seconds
+        form = self.classifier.form(model)
+        return score, seconds, form._replace(arrays={**form.arrays, "chosen": chosen})
 
     def out_of_fold(
         self, inner: Sequence[Space], able: Int64[np.ndarray, " a"], choice: Choice
@@ -307,7 +347,7 @@ class _Fits:
         area = np.full((len(inner), findings), np.nan)
         for fold, space in enumerate(inner):
             for k in able.tolist():
-                score, _ = self.scores(k, space, choice)
+                score, *_ = self.scores(k, space, choice)
                 truth, beyond[space.left, k] = self.label[space.left, k], score
                 area[fold, k] = auc(truth, score, weights=once(len(score)))[0]
         return beyond, mean_over_findings(area)
@@ -352,9 +392,11 @@ def components(space: Space, seed: int) -> Space:
 
     At most COMPONENTS of them, scaled together to a mean variance of 1 among the fitted films.
     """
-    axes = PCA(min(COMPONENTS, *space.known.shape), random_state=seed)
-    known, new = axes.fit_transform(space.known), axes.transform(space.new)
-    return space._replace(known=known / known.std(), new=new / known.std())
+    found: Any = PCA(min(COMPONENTS, *space.known.shape), random_state=seed)
+    known, new = found.fit_transform(space.known), found.transform(space.new)
+    turned = {"centre": found.mean_, "component": found.components_, "spread": known.std()}
+    axes = space.axes._replace(**{name: np.asarray(value) for name, value in turned.items()})
+    return space._replace(known=known / known.std(), new=new / known.std(), axes=axes)
 
 
 def selected(
@@ -451,30 +493,33 @@ LEARNERS: dict[str, FeatureClassifier] = {
     "logistic": FeatureClassifier(
         _seeded(LogisticRegression, solver="newton-cholesky", max_iter=1_000),
         _grid(C=(1e-4, 1e-3, 1e-2, 1e-1)), _margin, _by_weight,
+        linear_form,
     ),
     "linear-svm": FeatureClassifier(
-        _linear_svm, _grid(C=(1e-5, 1e-4, 1e-3, 1e-2)), _margin, _by_weight,
+        _linear_svm, _grid(C=(1e-5, 1e-4, 1e-3, 1e-2)), _margin, _by_weight, linear_form,
     ),
     "rbf-svm": FeatureClassifier(
-        _rbf_svm, _grid(C=(0.1, 1.0), gamma=(0.1, 0.3, 1.0)), _margin, _by_copies,
+        _rbf_svm, _grid(C=(0.1, 1.0), gamma=(0.1, 0.3, 1.0)), _margin, _by_copies, kernel_form,
     ),
-    "forest": FeatureClassifier(_forest, _grid(min_samples_leaf=(20, 5)), _votes, _by_weight),
+    "forest": FeatureClassifier(
+        _forest, _grid(min_samples_leaf=(20, 5)), _votes, _by_weight, forest_form,
+    ),
     "neighbours": FeatureClassifier(
-        _neighbours, _grid(n_neighbors=(200, 100, 50, 25)), _votes, _by_copies,
+        _neighbours, _grid(n_neighbors=(200, 100, 50, 25)), _votes, _by_copies, neighbours_form,
     ),
     "boosting": FeatureClassifier(
         _seeded(HistGradientBoostingClassifier, max_leaf_nodes=4, max_features=0.25,
                 learning_rate=0.05, early_stopping=False),
-        _grid(max_iter=(25, 50, 100)), _margin, _by_weight,
+        _grid(max_iter=(25, 50, 100)), _margin, _by_weight, boosting_form,
     ),
     "bayes": FeatureClassifier(
         lambda component, seed, **choice: GaussianNB(**choice),
-        _grid(var_smoothing=(10.0, 1.0, 0.1)), _evidence, _by_weight,
+        _grid(var_smoothing=(10.0, 1.0, 0.1)), _evidence, _by_weight, bayes_form,
     ),
     "perceptron": FeatureClassifier(
         _seeded(MLPClassifier, hidden_layer_sizes=(HIDDEN,), learning_rate_init=0.01,
                 n_iter_no_change=EPOCHS, tol=NEVER),
-        _grid(alpha=(100.0, 30.0, 3.0)), _votes, _by_copies,
+        _grid(alpha=(100.0, 30.0, 3.0)), _votes, _by_copies, perceptron_form,
     ),
 }  # fmt: skip
 OVERSAMPLING: dict[str, Callable[[FeatureClassifier], Draw]] = {
@@ -482,6 +527,6 @@ OVERSAMPLING: dict[str, Callable[[FeatureClassifier], Draw]] = {
     "balanced": lambda classifier: classifier.balance,
 }
 REDUCTIONS = {  # how axes are made of standardised features, and which of them a finding takes
-    "components": (components, lambda known, truth: slice(None)),
+    "components": (components, lambda known, truth: np.arange(known.shape[1])),
     "selection": (lambda space, seed: space, selected),
 }

@@ -15,45 +15,76 @@ from jaxtyping import Float32, Int64
 
 from lucency.config.sections import Network
 from lucency.core.files import write_whole
-from lucency.core.manifest import Prepared
+from lucency.core.manifest import Preparation, Prepared
 from lucency.core.plan import Plan, originals
 from lucency.core.progress import Advance, silent
 from lucency.core.stage import fingerprint
+from lucency.evaluation.calibration import no_recalibration
 from lucency.models.augmentation import seed_of
-from lucency.models.classifier import Classifier
+from lucency.models.classifier import Classifier, save_classifier
 from lucency.models.film_loader import Films
 from lucency.models.inference import films_for, forward, forward_blocks, part_of
-from lucency.models.networks import build_chosen
+from lucency.models.metadata import FEATURE_VIEWS
+from lucency.models.networks import FilmNetwork, build_chosen
 from lucency.models.weights import initialise
 
 BLOCK = 2_048  # films that a kill may lose
-VIEWS = 0  # the seed of a film's views
+FEATURES_ONLY = "features only"  # in place of findings
 LOGIT, FEATURE, DONE = "logit.npy", "feature.npy", "done.txt"
+
+
+def frozen_network(choice: Network, *, root: Path) -> FilmNetwork:
+    """Return the network `choice`, which is not trained, for its features.
+
+    Weights are found below `root` unless their path is absolute.
+    """
+    torch.manual_seed(seed_of("features", choice.name))
+    network = build_chosen(choice, findings=1)
+    initialise(network.body, choice=choice, root=root)
+    return network
+
+
+def save_frozen(
+    network: FilmNetwork, *, choice: Network, preparation: Preparation, folder: Path
+) -> None:
+    """Write a network that is not trained as a classifier's folder; its logit means nothing."""
+    classifier = Classifier(
+        name=choice.name,
+        architecture=choice.built,
+        findings=(FEATURES_ONLY,),
+        preparation=preparation,
+        mean=tuple(network.mean.flatten().tolist()),
+        std=tuple(network.std.flatten().tolist()),
+        provenance=choice.provenance,
+        split="",
+        device="",
+        epoch=0,
+        recalibration=no_recalibration(1),
+        threshold=np.full(1, 0.5),
+        protocol={},
+        network=network,
+    )
+    save_classifier(classifier, folder)
 
 
 def embed(
     prepared: Prepared,
     *,
     rows: Int64[np.ndarray, " m"],
-    choice: Network,
-    root: Path,
+    network: FilmNetwork,
     views: int = 0,
     progress: Advance = silent,
 ) -> Float32[np.ndarray, "m d"]:
-    """Return the embeddings of the films at `rows` by the network `choice`, which is not trained.
+    """Return the embeddings of the films at `rows` by a network that is not trained.
 
     Each is the mean over the film and `views` gently changed views of it, which depend on the
-    film's name and the view's number alone. Weights are found below `root` unless their path is
-    absolute.
+    film's name and the view's number alone.
     """
-    torch.manual_seed(seed_of("features", choice.name))
-    network = build_chosen(choice, findings=1)
-    initialise(network.body, choice=choice, root=root)
     plan = originals(prepared.manifest.label).take(rows)
     films, turns = Films(prepared=prepared, plan=plan, copies=0), 1 + views
     feature = forward(network, films=films, progress=part_of(progress, 0, turns))[1]
     for view in range(views):
-        shown = replace(films, recipe="gentle", seed=VIEWS, epoch=view)
+        shown = replace(films, epoch=view, **FEATURE_VIEWS)
         feature += forward(network, films=shown, progress=part_of(progress, 1 + view, turns))[1]
     return feature / turns
 

@@ -20,6 +20,7 @@ from lucency.core.predictions import no_knots
 from lucency.evaluation.calibration import Recalibration
 
 METADATA = "classifier.json"
+FEATURE_VIEWS: dict[str, Any] = {"recipe": "gentle", "seed": 0}  # of frozen networks' features
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

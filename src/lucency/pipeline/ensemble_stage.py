@@ -1,6 +1,7 @@
 """Ensembles, classical learners and similar films beside a run's networks, in one leaderboard.
 
-Every predictor is a stage of its own, and has its cost: milliseconds a film, measured here.
+Every predictor is a stage of its own: its predictions, its cost (milliseconds a film, measured
+here), and what was fitted, so that it predicts other films (`lucency.ensemble.fitted`).
 """
 
 from __future__ import annotations
@@ -33,8 +34,10 @@ from lucency.core.progress import progress, say
 from lucency.core.stage import discard_outdated, fingerprint_of, produce
 from lucency.core.tables import load_tables, save_tables
 from lucency.ensemble import ensembles
-from lucency.evaluation.calibration import recalibrated
+from lucency.ensemble.fitted import VERSION, FittedPredictor, Rule, save_predictor
+from lucency.evaluation.calibration import recalibrate
 from lucency.evaluation.compare import Entry, leaderboard
+from lucency.evaluation.metrics import macro_auc
 from lucency.evaluation.summary import fit_thresholds
 from lucency.pipeline.feature_stage import feature_sets, sources, textures
 from lucency.pipeline.run import Trained, best_network, kept
@@ -79,7 +82,7 @@ def _seconds(work: Work, rows: Int64[np.ndarray, " m"]) -> float:
 
 def _works(trained: Trained) -> dict[str, Work]:
     from lucency.models.classifier import load_classifier
-    from lucency.models.features import embed
+    from lucency.models.features import embed, frozen_network
     from lucency.models.inference import predict
 
     films, choices = trained.prepared, trained.run.protocol.ensemble
@@ -92,8 +95,9 @@ def _works(trained: Trained) -> dict[str, Work]:
         )
     root = Path(trained.run.protocol.data.root)
     for choice in choices.frozen:
-        works[FROZEN + choice.name] = lambda rows, it=choice: embed(
-            films, rows=rows, choice=it, root=root, views=choices.feature_views
+        network = frozen_network(choice, root=root)
+        works[FROZEN + choice.name] = lambda rows, it=network: embed(
+            films, rows=rows, network=it, views=choices.feature_views
         )
     if TEXTURE in choices.single_sources:
         from lucency.ensemble.radiomics import texture_row
@@ -103,11 +107,15 @@ def _works(trained: Trained) -> dict[str, Work]:
 
 
 class Predictor(NamedTuple):
-    """A predictor's predictions of validation and test films, its cost, and tables beside them."""
+    """A predictor's predictions of validation and test films, its cost, tables, and its rule.
+
+    `rule` is None for a network, which predicts by itself.
+    """
 
     predictions: Predictions
     entry: Entry
     tables: dict[str, pd.DataFrame]
+    rule: Rule | None
 
 
 def ensemble(trained: Trained, members: Mapping[str, Predictor], method: str) -> Predictor:
@@ -117,7 +125,17 @@ def ensemble(trained: Trained, members: Mapping[str, Predictor], method: str) ->
     seed = trained.run.protocol.ensemble.seed
     combined = ensembles.make_ensemble(several, method=method, seed=seed)
     entry = Entry("ensemble", sum(one.entry.milliseconds for one in members.values()))
-    return Predictor(combined.predictions, entry, {"weights": combined.weights})
+    rule = _rule_of(combined.fitted, tuple(members))
+    return Predictor(combined.predictions, entry, {"weights": combined.weights}, rule)
+
+
+def _rule_of(fitted: ensembles.Blend | ensembles.Stack, members: tuple[str, ...]) -> Rule:
+    """Return an ensemble's rule for members of these names."""
+    held = {name: value for name, value in vars(fitted).items() if name != "members"}
+    arrays = {name: value for name, value in held.items() if isinstance(value, np.ndarray)}
+    about = {name: value for name, value in held.items() if name not in arrays}
+    name = "blend" if isinstance(fitted, ensembles.Blend) else "stack"
+    return Rule(name=name, members=members, about=about, arrays=arrays)
 
 
 def snapshots(trained: Trained, network: str) -> Predictor:
@@ -131,8 +149,10 @@ def snapshots(trained: Trained, network: str) -> Predictor:
             plan=trained.evaluated,
             progress=advance,
         )
-    predicted = ensembles.make_ensemble(several, method=ensembles.EQUAL, seed=0).predictions
-    return Predictor(predicted, Entry("snapshots", costs(trained)[network] * len(several)), {})
+    mean = ensembles.make_ensemble(several, method=ensembles.EQUAL, seed=0)
+    rule = _rule_of(mean.fitted, tuple(one.network for one in several))
+    cost = costs(trained)[network] * len(several)
+    return Predictor(mean.predictions, Entry("snapshots", cost), {}, rule)
 
 
 def viewed(trained: Trained, network: str) -> Predictor:
@@ -141,17 +161,18 @@ def viewed(trained: Trained, network: str) -> Predictor:
     from lucency.models.inference import predict_views
 
     choices = trained.run.protocol.ensemble
+    how = {"recipe": "gentle", "views": choices.views, "seed": choices.seed}
     with progress(f"More views for {network}", unit="films") as advance:
         predicted = predict_views(
             load_classifier(trained.classifiers[network]),
             prepared=trained.pictures,
             plan=trained.evaluated,
-            recipe="gentle",
-            views=choices.views,
-            seed=choices.seed,
             progress=advance,
+            **how,
         )
-    return Predictor(predicted, Entry("views", costs(trained)[network] * (choices.views + 1)), {})
+    rule = Rule(name="views", members=(network,), about=how)
+    cost = costs(trained)[network] * (choices.views + 1)
+    return Predictor(predicted, Entry("views", cost), {}, rule)
 
 
 def learnt(trained: Trained, source: str, learner: str) -> Predictor:
@@ -163,7 +184,7 @@ def learnt(trained: Trained, source: str, learner: str) -> Predictor:
     reduction = "selection" if source == TEXTURE else "components"
     others = concatenate([evaluated.of("val"), evaluated.of("test")])
     with progress(f"Fitting {learner} to features of {source}", unit="fits") as advance:
-        predicted, table = classical_predictions(
+        predicted, table, fitted = classical_predictions(
             train,
             others,
             learner=learner,
@@ -172,7 +193,9 @@ def learnt(trained: Trained, source: str, learner: str) -> Predictor:
         )
     cost = _cost_of(trained, source) + float(table["milliseconds"].iloc[0])
     table = table.drop(columns=["fold", "milliseconds"])
-    return Predictor(predicted, Entry("learner", cost), {"choices": table})
+    about = {"form": list(fitted.form)}
+    rule = Rule(name="learner", sources=(source,), about=about, arrays=fitted.arrays)
+    return Predictor(predicted, Entry("learner", cost), {"choices": table}, rule)
 
 
 def voted(trained: Trained, source: str) -> Predictor:
@@ -181,7 +204,7 @@ def voted(trained: Trained, source: str) -> Predictor:
     from lucency.ensemble.retrieval_metrics import similar_table
 
     say(f"Looking for similar films by features of {source}")
-    train, evaluated = _comparable(*feature_sets(trained, source)[:2], source=source)
+    train, evaluated, axes = _comparable(*feature_sets(trained, source)[:2], source=source)
     train, there = train.take(_shown(train)), _shown(evaluated)
     choices, label = trained.run.protocol.ensemble, train.label
     index = build_index(train)
@@ -196,19 +219,29 @@ def voted(trained: Trained, source: str) -> Predictor:
     predicted = np.tile(logit(prevalence(label)), (len(evaluated), 1))
     predicted[there] = found.logit
     whole = evaluated.predictions(network=found.network, logit=predicted)
-    return Predictor(whole, Entry("neighbours", cost), {"similar": table})
+    half = {"direction": index.direction.astype(np.float16), "patient": index.patient}
+    rule = Rule(
+        name="neighbours",
+        sources=(source,),
+        about={"neighbours": choices.neighbours},
+        arrays={**axes, **half, "label": label},
+    )
+    return Predictor(whole, Entry("neighbours", cost), {"similar": table}, rule)
 
 
-def _comparable(train: Features, evaluated: Features, *, source: str) -> tuple[Features, Features]:
-    """Return features whose cosine means something: textures have units, and may be missing."""
+def _comparable(
+    train: Features, evaluated: Features, *, source: str
+) -> tuple[Features, Features, dict[str, np.ndarray]]:
+    """Return features whose cosine means something, and their axes: textures have units."""
     if TEXTURE not in source.split(AND):
-        return train, evaluated
+        return train, evaluated, {}
     from lucency.ensemble.feature_classifiers import standardised
 
     rows = np.arange(len(train) + len(evaluated))
     both = np.concatenate([train.feature, evaluated.feature])
     space = standardised(both, rows[: len(train)], rows[len(train) :])
-    return _on_axes(train, space.known), _on_axes(evaluated, space.new)
+    both = _on_axes(train, space.known), _on_axes(evaluated, space.new)
+    return *both, space.axes.arrays()
 
 
 def _on_axes(films: Features, axes: Float64[np.ndarray, "n d"]) -> Features:
@@ -279,7 +312,7 @@ def _ensemble_jobs(trained: Trained, made: Mapping[str, Predictor]) -> dict[str,
         return {}
     cost = costs(trained)
     known = {
-        one.network: Predictor(one, Entry("network", cost[one.network]), {})
+        one.network: Predictor(one, Entry("network", cost[one.network]), {}, None)
         for one in trained.predictions
     } | dict(made)
     members = {name: known[name] for name in choices.members or networks}
@@ -315,24 +348,46 @@ def _jobs_on_features(trained: Trained, source: str, choices: EnsembleChoices) -
 
 def _made(trained: Trained, name: str, job: _Job) -> Predictor:
     """Return what a predictor says, recalibrated on validation films: a stage of its own."""
-    method = trained.run.protocol.evaluation.recalibration
-    inputs, place = {"recalibration": method, **job.inputs}, _place(trained, name)
+    choices = trained.run.protocol.evaluation
+    fitting = choices.model_dump(include={"recalibration", "threshold", "recall"})
+    inputs, place = {"kept": VERSION, **fitting, **job.inputs}, _place(trained, name)
     discard_outdated(place, inputs=inputs)
-    folder = produce(place, inputs=inputs, write=partial(_write_predictor, name, job, method))
+    folder = produce(place, inputs=inputs, write=partial(_write_predictor, trained, name, job))
     about = json.loads((folder / "entry.json").read_text(encoding="utf-8"))
     files = sorted(folder.glob("*.csv"))
     tables = {file.stem: read_table(file, text=ensembles.TEXT) for file in files}
-    return Predictor(load_predictions(folder / "predictions.npz"), Entry(**about), tables)
+    return Predictor(load_predictions(folder / "predictions.npz"), Entry(**about), tables, None)
 
 
-def _write_predictor(name: str, job: _Job, method: str, folder: Path) -> None:
+def _write_predictor(trained: Trained, name: str, job: _Job, folder: Path) -> None:
     try:
         made = job.make()
     except ValueError as error:
         message = f"ensemble: {name}: {error}; take it out of [ensemble] to go on without it"
         raise ValueError(message) from error
-    predicted = recalibrated(made.predictions, method=method)
-    save_predictions(replace(predicted, network=name), folder / "predictions.npz")
+    choices = trained.run.protocol.evaluation
+    known = made.predictions.of("val")
+    line = recalibrate(known.label, known.logit.astype(np.float32), method=choices.recalibration)
+    about = {"slope": line.slope, "offset": line.offset, "knot": line.knot}
+    predicted = replace(made.predictions, network=name, **about)
+    validated = predicted.of("val")
+    fitted = fit_thresholds([validated], choices=choices)
+    assert made.rule is not None, "every job gives a rule"
+    save_predictor(
+        FittedPredictor(
+            name=name,
+            kind=made.entry.kind,
+            findings=predicted.findings,
+            preparation=trained.prepared.preparation,
+            split=predicted.split,
+            recalibration=line,
+            threshold=fitted["threshold"].to_numpy(dtype=np.float64),
+            validation_auc=macro_auc(validated.label, validated.calibrated),
+            rule=made.rule,
+        ),
+        folder,
+    )
+    save_predictions(predicted, folder / "predictions.npz")
     write_whole(folder / "entry.json", json.dumps(made.entry._asdict()))
     for table, rows in made.tables.items():
         write_table(rows, folder / f"{table}.csv")

@@ -172,9 +172,10 @@ def similarity_features(
     """Return the features of the films at `rows`: thumbnails, or pooled by the network `choice`.
 
     Those of a network are means over a film and `views` of it. The stage: `features_folder` holds
-    feature.npy, mapped read-only. Raises ValueError when the network's weights do not fit it.
+    feature.npy, mapped read-only, and the network. Raises ValueError when the network's weights
+    do not fit it.
     """
-    about = {"features": choice.model_dump(), "views": views}
+    about = {"features": choice.model_dump(), "views": views, "network": "kept"}
     inputs = {**about, "weights": _weights(choice, root), **upstream}
     out = features_folder(home, choice, views=views)
     write = partial(_write_similarity, prepared, rows, choice, root, views)
@@ -192,11 +193,12 @@ def _write_similarity(
     if choice.name == THUMBNAIL:
         feature = thumbnails(prepared, rows=rows)
     else:
-        from lucency.models.features import embed
+        from lucency.models.features import embed, frozen_network, save_frozen
 
+        network = frozen_network(choice, root=root)
+        save_frozen(network, choice=choice, preparation=prepared.preparation, folder=folder)
         with progress(f"Features of {choice.name}", unit="films") as advance:
-            how = {"choice": choice, "root": root, "views": views}
-            feature = embed(prepared, rows=rows, progress=advance, **how)
+            feature = embed(prepared, rows=rows, network=network, views=views, progress=advance)
     write_array(feature, folder / "feature.npy")
 
 

@@ -16,15 +16,15 @@ import pandas as pd
 from jaxtyping import UInt8
 
 from lucency.audit.image_quality import look_at, problems_of, switched_off
+from lucency.config.sections import FROZEN
 from lucency.core.manifest import (
-    Manifest,
     Preparation,
     Prepared,
     counted,
-    empty_boxes,
     load_prepared,
+    unlabelled,
 )
-from lucency.core.plan import only_tests, originals
+from lucency.core.plan import originals
 from lucency.core.progress import Advance, progress, say, silent
 from lucency.core.stage import RECEIPT, fingerprint_file, produce
 from lucency.core.tables import Answer, match_films
@@ -32,35 +32,38 @@ from lucency.data.bit_depth import bits_for_network, with_bits
 from lucency.data.images import films_below
 from lucency.data.preprocess import prepare_file
 from lucency.explain.heatmaps import Heatmaps, one_cell_remarks
+from lucency.pipeline.film_predictors import (
+    FilmPredictor,
+    find_home,
+    of_classifier,
+    open_predictor,
+)
 from lucency.pipeline.run import best_network, network_inputs, open_run_folder
 
 if TYPE_CHECKING:
     from lucency.models.classifier import Classifier
 
 Film = UInt8[np.ndarray, "h w"]
-UNKNOWN_PATIENT = -1
 MOST_FILMS = 200  # on one page
 MOST_NAMED = 10  # unreadable films, on standard error
 AT_ONCE = 32  # films in memory while a folder is predicted
 
 
-def predict_disk(folder: Path, films: list[Path], *, network: str) -> tuple[str, pd.DataFrame]:
-    """Return the network's name and a row a film: its probabilities, or why it was not read.
+def predict_disk(
+    folder: Path, films: list[Path], *, name: str, engine: str = ""
+) -> tuple[str, pd.DataFrame]:
+    """Return what predicted, and a row a film: its probabilities, or why it was not read.
 
     Films that cannot be read are named on standard error too. Raises ValueError when not one can.
     """
-    files, place = films_below(films), network_folder(folder, network)
+    files, predictor = films_below(films), open_predictor(folder, name=name, engine=engine)
     if not any(file.exists() for file in files):
         raise ValueError(f"{files[0]}: no such file; expected films, or folders of them")
-
-    from lucency.models.classifier import load_classifier
-
-    classifier = load_classifier(place)
-    chosen = "" if network or place == folder else ", the best on validation films"
-    say(f"Network: {classifier.name}{chosen}")
+    chosen = "" if name or predictor.home.folder != folder else ", the best on validation films"
+    say(f"Model: {predictor.name} ({predictor.kind}){chosen}")
     with progress("Predicting", unit="films") as advance:
         table, rejected = predict_files(
-            classifier, files=files, known=_known_films(folder, classifier), progress=advance
+            predictor, files=files, known=_known_films(predictor), progress=advance
         )
     if not len(table):
         first = rejected.iloc[0]
@@ -71,22 +74,18 @@ def predict_disk(folder: Path, films: list[Path], *, network: str) -> tuple[str,
         )
     _say_left_out(list(zip(rejected["film"], rejected["reason"], strict=True)))
     whole = pd.concat([table, rejected], ignore_index=True)
-    return classifier.name, whole.fillna({"reason": "", "quality": ""})
+    return predictor.name, whole.fillna({"reason": "", "quality": ""})
 
 
-def _known_films(folder: Path, classifier: Classifier) -> Prepared | None:
-    """Return the prepared films of the run that a network is of, None where they are not there."""
-    inside = folder.absolute().parent
-    place = inside.parent if inside.name == "networks" else folder
-    if not (place / "protocol.toml").is_file():
-        return None
-    prepared = open_run_folder(place).cache / "prepared"
-    films = load_prepared(prepared) if (prepared / RECEIPT).is_file() else None
-    return films if films and films.preparation == classifier.preparation else None
+def _known_films(predictor: FilmPredictor) -> Prepared | None:
+    """Return the prepared films of the run, None where they are not there."""
+    place = predictor.home.images
+    films = load_prepared(place) if place and (place / RECEIPT).is_file() else None
+    return films if films and films.preparation == predictor.preparation else None
 
 
 def predict_files(
-    classifier: Classifier,
+    model: FilmPredictor | Classifier,
     *,
     files: Sequence[str | Path],
     known: Prepared | None = None,
@@ -98,43 +97,43 @@ def predict_files(
     (`lucency.audit.image_quality.PROBLEMS`), by comparison with the `known` films of the run; a
     line says which detectors do not hold.
     Probabilities are recalibrated; `called` joins by | the findings that reach their thresholds.
-    Films are prepared exactly as the classifier's training films were.
+    Films are prepared exactly as the training films were. A film that is named twice has one row.
     """
-    from lucency.models.inference import predict
-
-    findings, rows, lost = np.array(classifier.findings), [], []
-    about = {"findings": classifier.findings, "preparation": classifier.preparation}
-    reading = bits_for_network(classifier.preparation, files)
+    predictor = model if isinstance(model, FilmPredictor) else of_classifier(model)
+    files = list(dict.fromkeys(files))
+    findings, rows, lost = np.array(predictor.findings), [], []
+    about = {"findings": predictor.findings, "preparation": predictor.preparation}
+    reading = bits_for_network(predictor.preparation, files)
     edges, surfaces = [], []
     for start in range(0, len(files), AT_ONCE):
         names, pixels, failed = _read(files[start : start + AT_ONCE], reading)
         lost += failed
         if names:
-            shown = unlabelled([str(row) for row in range(len(names))], pixels, **about)
-            plan = only_tests(shown.manifest.label)
+            shown = unlabelled(names, pixels, **about)
             for kept, part in zip((edges, surfaces), look_at(shown.pixels), strict=True):
                 kept.append(part)
-            probability = predict(classifier, prepared=shown, plan=plan).probability
-            called = probability >= classifier.threshold
+            probability = predictor.predict(shown).probability
+            called = probability >= predictor.threshold
             for name, row, present in zip(names, probability.tolist(), called, strict=True):
                 rows.append([name, "|".join(findings[present]), *row])
         progress(len(rows) + len(lost), len(files), "")
-    table = pd.DataFrame(rows, columns=["film", "called", *classifier.findings])
+    table = pd.DataFrame(rows, columns=["film", "called", *predictor.findings])
     problems, note = [], ""
     if rows:
         problems, note = problems_of(np.concatenate(edges), np.concatenate(surfaces), known=known)
-    for remark in filter(None, (note, switched_off(classifier.preparation.size) if rows else "")):
+    off = switched_off(predictor.preparation.size) if rows else ""
+    for remark in filter(None, (note, off)):
         say(f"Quality: {remark}")
     table["quality"] = pd.Series(problems, dtype="str")
     return table, pd.DataFrame(lost, columns=["film", "reason"])
 
 
-def films_for_programs(network: str, table: pd.DataFrame) -> dict[str, object]:
+def films_for_programs(model: str, table: pd.DataFrame) -> dict[str, object]:
     """Return `predict_disk`'s table for programs."""
     read = table["reason"] == ""
     films = table.loc[read].drop(columns="reason").to_dict(orient="records")
     rejected = table.loc[~read, ["film", "reason"]].to_dict(orient="records")
-    return {"network": network, "films": films, "rejected": rejected}
+    return {"model": model, "films": films, "rejected": rejected}
 
 
 def explain_films(
@@ -202,20 +201,16 @@ def warn_of_one_cell(classifier: Classifier, several: Sequence[Heatmaps]) -> Non
 
 def network_folder(folder: Path, network: str) -> Path:
     """Return a network's own folder; of a run the named one, or the best on validation films."""
-    if (folder / "classifier.json").is_file():
-        if network not in ("", folder.name):
+    home = find_home(folder)
+    names = [name for name in home.networks if not name.startswith(FROZEN)]
+    if folder in home.networks.values():
+        if network not in ("", *names):
             raise ValueError(f"{folder} is one network; expected no --model beside it")
         return folder
-    trained = sorted(p.parent for p in (folder / "networks").glob("*/receipt.json"))
-    if not trained and (folder / "variants").is_dir():
-        where = min((folder / "variants").glob("*/seed-*"), default="variants/NAME/seed-N")
-        raise ValueError(f"{folder} holds variants: name the folder of one, such as {where}")
-    if not trained:
-        raise ValueError(f"{folder} holds no trained network: expected the folder of a run")
-    names = [place.name for place in trained]
     if network and network not in names:
-        raise ValueError(f"{folder} has no network {network!r}; expected one of {', '.join(names)}")
-    return folder / "networks" / network if network else best_network(trained)
+        what = "no network, which this needs" if network in home.fitted else "no network of the run"
+        raise ValueError(f"{network!r} is {what}; expected one of {', '.join(names)}")
+    return home.networks[network] if network else best_network(home.networks[n] for n in names)
 
 
 def requested_films(folder: Path, films: Sequence[Path], classifier: Classifier) -> Prepared:
@@ -297,30 +292,3 @@ def _read(
     read = [(name, film) for name, film in films if not isinstance(film, str)]
     lost = [(name, reason) for name, reason in films if isinstance(reason, str)]
     return [name for name, _ in read], [film for _, film in read], lost
-
-
-def unlabelled(
-    names: Sequence[str],
-    pixels: Sequence[Film],
-    *,
-    findings: tuple[str, ...],
-    preparation: Preparation,
-    rejected: Sequence[tuple[str, str]] = (),
-) -> Prepared:
-    """Return named pictures as films without labels; `rejected` are names and reasons."""
-    count = len(names)
-    manifest = Manifest(
-        findings=findings,
-        image=np.array(names),
-        patient=np.full(count, UNKNOWN_PATIENT),
-        label=np.full((count, len(findings)), np.nan, dtype=np.float32),
-        facts=pd.DataFrame({"path": names}),
-        boxes=empty_boxes(),
-        origin=", ".join(names[:3]) + (f" and {count - 3} more" if count > 3 else ""),
-    )
-    return Prepared(
-        manifest=manifest,
-        preparation=preparation,
-        pixels=np.stack(pixels),
-        rejected=pd.DataFrame(rejected, columns=["image", "reason"]),
-    )

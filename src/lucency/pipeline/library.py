@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,14 @@ from jaxtyping import Float64, Shaped
 
 from lucency.config.protocol import Protocol, read_protocol
 from lucency.config.sections import DRAWS
-from lucency.core.manifest import Manifest, Preparation, Prepared, counted, empty_boxes
+from lucency.core.manifest import (
+    Manifest,
+    Preparation,
+    Prepared,
+    counted,
+    empty_boxes,
+    unlabelled,
+)
 from lucency.core.plan import only_tests
 from lucency.core.predictions import Predictions, load_predictions
 from lucency.core.progress import say
@@ -28,12 +36,8 @@ from lucency.evaluation.external import LEAST, MOST
 from lucency.evaluation.summary import Evaluation
 from lucency.explain.heatmaps import Heatmaps
 from lucency.pipeline import stages
-from lucency.pipeline.film_inference import (
-    network_folder,
-    read_films,
-    unlabelled,
-    warn_of_one_cell,
-)
+from lucency.pipeline.film_inference import network_folder, read_films, warn_of_one_cell
+from lucency.pipeline.film_predictors import FilmPredictor, open_predictor
 from lucency.pipeline.run import Run, open_run
 
 if TYPE_CHECKING:
@@ -60,34 +64,53 @@ def prepare(films: Place | Sequence[Place], *, size: int = 224, **choices: Any) 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Model:
-    """A trained network that predicts and explains films, as `load` returns it."""
+    """A network, or what was fitted beside networks, that predicts films; `load` returns it."""
 
-    classifier: Classifier
-    folder: Path
+    predictor: FilmPredictor
 
     @property
     def name(self) -> str:
-        """The network's name in its run."""
-        return self.classifier.name
+        """What it is called in its run."""
+        return self.predictor.name
+
+    @property
+    def kind(self) -> str:
+        """What it is: a network, views, snapshots, an ensemble, a learner or neighbours."""
+        return self.predictor.kind
 
     @property
     def findings(self) -> tuple[str, ...]:
-        """The findings that the network predicts, in the order of its outputs."""
-        return self.classifier.findings
+        """The findings that it predicts, in the order of its outputs."""
+        return self.predictor.findings
 
     @property
     def threshold(self) -> Float64[np.ndarray, " k"]:
         """The recalibrated probability from which a film has a finding, of every finding."""
-        return self.classifier.threshold
+        return self.predictor.threshold
 
     @property
     def preparation(self) -> Preparation:
-        """How the network's training films were prepared, and every film that it sees."""
-        return self.classifier.preparation
+        """How the training films were prepared, and every film that is predicted."""
+        return self.predictor.preparation
+
+    @cached_property
+    def classifier(self) -> Classifier:
+        """The network on torch; of an ensemble or learner the best one of its run, and a line.
+
+        Heat maps are its.
+        """
+        from lucency.models.classifier import load_classifier
+
+        home, name = self.predictor.home, self.predictor.name
+        if name in home.networks:
+            return load_classifier(home.networks[name])
+        place = network_folder(home.folder, "")
+        say(f"{name} is no network: heat maps are those of {place.name}, the best one of the run")
+        return load_classifier(place)
 
     def __repr__(self) -> str:
         count, size = counted(len(self.findings), "finding"), self.preparation.size
-        return f"<Model {self.name}: {count}, films of {size} x {size} pixels>"
+        return f"<Model {self.name} ({self.kind}): {count}, films of {size} x {size} pixels>"
 
     def predict(self, films: Film | Sequence[Film]) -> Predictions:
         """Return the predictions of films: files, folders, `prepare`d films, grey arrays (uint8).
@@ -96,11 +119,7 @@ class Model:
         prepared otherwise and whose file is known. A file that cannot be read is left out, and a
         line says so. Raises ValueError where none can be read.
         """
-        from lucency.models.inference import predict
-
-        prepared = self._films(films)
-        plan = only_tests(prepared.manifest.label)
-        return predict(self.classifier, prepared=prepared, plan=plan)
+        return self.predictor.predict(self._films(films))
 
     def explain(
         self,
@@ -111,7 +130,8 @@ class Model:
     ) -> Explanation:
         """Return heat maps of films, by default of every finding; films are as for `predict`.
 
-        A line says where the network's maps have one cell, which distinguishes no places.
+        Those of an ensemble or learner are of the best network of its run. A line says where the
+        network's maps have one cell, which distinguishes no places.
         """
         from lucency.explain.methods.registry import explain
 
@@ -179,15 +199,14 @@ class Model:
         return unlabelled([name], [shown], **about)
 
 
-def load(folder: Place, *, model: str = "") -> Model:
-    """Return a trained network of a run's folder, by default the best on validation films.
+def load(folder: Place, *, model: str = "", engine: str = "") -> Model:
+    """Return what predicts films: of a run's folder the best on validation films, or `model`.
 
-    `folder` may also be that of one network. Raises ValueError where there is none.
+    `folder` may also be that of one network. Networks run on ONNX Runtime, on torch beside an
+    accelerator, or on the `engine` that is named ("onnx", "torch"). Raises ValueError where there
+    is nothing that predicts, and for an unknown name.
     """
-    from lucency.models.classifier import load_classifier
-
-    place = network_folder(Path(folder), model)
-    return Model(classifier=load_classifier(place), folder=place)
+    return Model(predictor=open_predictor(Path(folder), name=model, engine=engine))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -362,7 +381,7 @@ class RunResult:
         return self.run.out / "report" / "report.html"
 
     def load(self, model: str = "") -> Model:
-        """Return a trained network, by default the best on validation films."""
+        """Return what predicts films, by default the best on validation films."""
         return load(self.run.out, model=model)
 
     def __repr__(self) -> str:

@@ -177,7 +177,7 @@ def cell(study: Study, name: str) -> Path:
 
 
 def _write_cell(study: Study, name: str, folder: Path) -> None:
-    from lucency.models.features import embed
+    from lucency.models.features import embed, frozen_network
 
     run, films = study.run, _films(study.run)
     with progress(f"{name}: preparing", unit="films") as advance:
@@ -189,7 +189,8 @@ def _write_cell(study: Study, name: str, folder: Path) -> None:
     write_table(_measures(shown, originals(study), lungs), folder / MEASURED)
     rows, root = np.arange(len(shown.manifest)), Path(run.protocol.data.root)
     with progress(f"{name}: features", unit="films") as advance:
-        feature = embed(shown, rows=rows, choice=study.network, root=root, progress=advance)
+        network = frozen_network(study.network, root=root)
+        feature = embed(shown, rows=rows, network=network, progress=advance)
     write_array(feature, folder / FEATURE)
     place = pd.Index(films.image).get_indexer(pd.Index(shown.manifest.image))
     write_array(place.astype(np.int64), folder / ROWS)

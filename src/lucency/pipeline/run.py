@@ -213,10 +213,10 @@ def network_inputs(network: Path) -> dict[str, str]:
 
 def best_network(trained: Iterable[Path]) -> Path:
     """Return the folder of the network with the best macro AUC on validation films."""
-    return max(trained, key=_validation_auc)
+    return max(trained, key=validation_auc)
 
 
-def _validation_auc(network: Path) -> float:
+def validation_auc(network: Path) -> float:
     """Return the validation macro AUC of the epoch whose weights were kept."""
     epoch = read_metadata(network).epoch
     history = read_history(network).set_index("epoch")

@@ -1,0 +1,193 @@
+"""What is fitted is kept: predictors beside networks, as plain data and arrays that predict films.
+
+A predictor is stored as predictor.json and predictor.safetensors, without pickle. Its rule, one of
+RULES, makes logits of what networks and other sources give for films.
+
+Letters in shapes: n films, k findings, d feature dimensions.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float, Float32, Float64, Int64, Shaped
+from scipy.special import logit
+
+from lucency.core.files import write_whole
+from lucency.core.manifest import Preparation
+from lucency.ensemble import retrieval
+from lucency.ensemble.learner_forms import Axes, FittedLearner
+from lucency.evaluation.calibration import Recalibration
+
+DATA, ARRAYS = "predictor.json", "predictor.safetensors"
+VERSION = 1  # of the two files
+
+
+@runtime_checkable
+class Outputs(Protocol):
+    """What networks and other sources give for some films."""
+
+    @property
+    def patient(self) -> Int64[np.ndarray, " n"]:
+        """Whose films they are; NOBODY where that is not known."""
+        ...
+
+    def calibrated(self, name: str) -> Float64[np.ndarray, "n k"]:
+        """Return the recalibrated logits of a network or predictor."""
+        ...
+
+    def viewed(
+        self, network: str, *, view: int, recipe: str, seed: int
+    ) -> Float[np.ndarray, "n k"]:
+        """Return a network's own logits of one augmented view of the films; -1 is none."""
+        ...
+
+    def feature(self, source: str) -> Float32[np.ndarray, "n d"]:
+        """Return the features by one source, or by several joined by +."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Rule:
+    """How a predictor's logits come about: one of RULES, with plain data and arrays by name.
+
+    `members` are the networks and predictors, `sources` the features that it is made of.
+    """
+
+    name: str
+    members: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+    about: dict[str, Any] = field(default_factory=dict)
+    arrays: dict[str, Shaped[np.ndarray, ...]] = field(default_factory=dict)
+
+    def logit(self, films: Outputs) -> Float64[np.ndarray, "n k"]:
+        """Return the logits of films, before recalibration."""
+        return RULES[self.name](self, films)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FittedPredictor:
+    """A predictor beside networks, and what is known of it.
+
+    `kind` is that of the leaderboard. Recalibration and `threshold` were fitted to validation
+    films, `validation_auc` is the macro AUC there.
+    """
+
+    name: str
+    kind: str
+    findings: tuple[str, ...]
+    preparation: Preparation
+    split: str
+    recalibration: Recalibration
+    threshold: Float64[np.ndarray, " k"]
+    validation_auc: float
+    rule: Rule
+
+
+def save_predictor(predictor: FittedPredictor, folder: Path) -> None:
+    """Write predictor.json and predictor.safetensors into `folder`."""
+    from safetensors.numpy import save
+
+    held = {name: np.array(one, order="C") for name, one in predictor.rule.arrays.items()}
+    write_whole(folder / ARRAYS, save(held))
+    text = json.dumps({"version": VERSION, **vars(predictor)}, indent=1, default=_plain)
+    write_whole(folder / DATA, text)
+
+
+def load_predictor(folder: Path) -> FittedPredictor:
+    """Read what `save_predictor` wrote; raises ValueError where it is not there or damaged."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        plain = json.loads((folder / DATA).read_text(encoding="utf-8"))
+        arrays = load((folder / ARRAYS).read_bytes())
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ValueError(
+            f"{folder}: {DATA} and {ARRAYS} cannot be read ({error}): expected what a run wrote; "
+            "delete the folder and go on with lucency run"
+        ) from error
+    if plain.pop("version", 0) != VERSION:
+        raise ValueError(f"{folder / DATA} is of another version: expected version {VERSION}")
+    line, rule = plain.pop("recalibration"), plain.pop("rule")
+    line |= {name: np.array(line[name], dtype=np.float64) for name in ("slope", "offset")}
+    line["knot"] = np.array(line["knot"], dtype=np.float64).reshape(-1, 3)
+    line["note"] = tuple(line["note"])
+    rule |= {name: tuple(rule[name]) for name in ("members", "sources")}
+    plain |= {
+        "findings": tuple(plain["findings"]),
+        "preparation": Preparation.model_validate(plain["preparation"]),
+        "threshold": np.array(plain["threshold"], dtype=np.float64),
+        "recalibration": Recalibration(**line),
+        "rule": Rule(arrays=arrays, **rule),
+    }
+    return FittedPredictor(**plain)
+
+
+def _plain(value: Preparation | Recalibration | Rule | np.ndarray) -> Any:
+    """Return what JSON holds of a value."""
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, Rule):
+        return {name: one for name, one in vars(value).items() if name != "arrays"}
+    return vars(value) if isinstance(value, Recalibration) else value.model_dump()
+
+
+def _of_views(rule: Rule, films: Outputs) -> Float64[np.ndarray, "n k"]:
+    """Return the mean logit of films as they are and of views of them."""
+    (network,), about = rule.members, rule.about
+    how = {"recipe": about["recipe"], "seed": about["seed"]}
+    total = films.viewed(network, view=-1, **how).astype(np.float64)
+    for view in range(about["views"]):
+        total += films.viewed(network, view=view, **how)
+    return total / (1 + about["views"])
+
+
+def _of_members(rule: Rule, films: Outputs) -> Float64[np.ndarray, "n k"]:
+    from lucency.ensemble.ensembles import Blend, Stack
+
+    value = np.stack([films.calibrated(name) for name in rule.members])
+    kind: Any = Blend if rule.name == "blend" else Stack
+    return kind(members=rule.members, **rule.about, **rule.arrays).logit(value)
+
+
+def _of_learner(rule: Rule, films: Outputs) -> Float64[np.ndarray, "n k"]:
+    (source,) = rule.sources
+    learner = FittedLearner(tuple(rule.about["form"]), rule.arrays)
+    return learner.logit(films.feature(source))
+
+
+def _of_neighbours(rule: Rule, films: Outputs) -> Float64[np.ndarray, "n k"]:
+    """Return the vote of similar training films; the prevalence for films without features."""
+    (source,), arrays = rule.sources, rule.arrays
+    feature, label = films.feature(source), arrays["label"]
+    shown = np.flatnonzero(~np.isnan(feature).all(axis=1))
+    place = feature[shown]
+    if axes := Axes.of(arrays):
+        place = axes.place(place).astype(np.float32)
+    index = retrieval.Index(
+        image=np.arange(len(label)).astype(str),
+        patient=arrays["patient"],
+        direction=arrays["direction"].astype(np.float32),
+    )
+    prior = retrieval.prevalence(label)
+    found = retrieval.search(
+        index, place, patient=films.patient[shown], top=rule.about["neighbours"]
+    )
+    whole = np.tile(logit(prior), (len(feature), 1))
+    whole[shown] = logit(retrieval.vote(label, found, prior=prior))
+    return whole
+
+
+RULES: dict[str, Callable[[Rule, Outputs], Float64[np.ndarray, "n k"]]] = {
+    "views": _of_views,
+    "blend": _of_members,
+    "stack": _of_members,
+    "learner": _of_learner,
+    "neighbours": _of_neighbours,
+}

@@ -1,0 +1,418 @@
+"""Everything of a run that predicts films: networks, and what was fitted beside them.
+
+On a CPU networks run on ONNX Runtime, by a file that is made of their weights when it is first
+needed; on an accelerator, and where it is requested, on torch. What several predictors need of the
+same films is computed once.
+
+Letters in shapes: n films, k findings, d feature dimensions.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Float32, Float64, Int64, Shaped, UInt8
+
+from lucency.config.sections import AND, FROZEN, TEXTURE
+from lucency.core.manifest import (
+    Manifest,
+    Preparation,
+    Prepared,
+    load_manifest,
+    nearest,
+    unlabelled,
+)
+from lucency.core.plan import only_tests
+from lucency.core.predictions import Predictions
+from lucency.core.progress import say
+from lucency.core.stage import RECEIPT, fingerprint_file
+from lucency.core.tables import fitting_films
+from lucency.ensemble.fitted import DATA, FittedPredictor, load_predictor
+from lucency.ensemble.retrieval import NOBODY
+from lucency.evaluation.calibration import Recalibration
+from lucency.models.metadata import FEATURE_VIEWS, METADATA, TrainedNetwork, read_metadata
+from lucency.pipeline.feature_stage import features_folder
+from lucency.pipeline.run import open_run_folder, validation_auc
+
+if TYPE_CHECKING:
+    from lucency.models.classifier import Classifier
+
+ENGINES = ("onnx", "torch")
+Pixels = UInt8[np.ndarray, "n h w"]
+SNAPSHOT = " snapshot "  # between a network's name and the number of its snapshot
+WEIGHTS, ONNX = "weights.safetensors", "classifier.onnx"
+NVIDIA = Path("/dev/nvidiactl")  # there where the driver of a GPU is
+
+
+class NetworkOutput(NamedTuple):
+    """What a network gives for films: logits before recalibration, and pooled features."""
+
+    logit: Float32[np.ndarray, "n k"]
+    feature: Float32[np.ndarray, "n d"]
+
+
+Network = Callable[[Pixels], NetworkOutput]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Home:
+    """Where all that predicts lies, by name: networks' folders, and predictors' beside them.
+
+    Frozen networks are among the networks; `views` are those of their features. `images` is the
+    folder of the run's prepared films, whose names and patients are known.
+    """
+
+    folder: Path
+    networks: Mapping[str, Path]
+    fitted: Mapping[str, Path] = field(default_factory=dict)
+    views: int = 0
+    engine: str = ""
+    images: Path | None = None
+    opened: dict[str, Network] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def known(self) -> Manifest | None:
+        """The run's own films, None where they are not there."""
+        there = self.images is not None and (self.images / RECEIPT).is_file()
+        return load_manifest(self.images) if self.images and there else None
+
+    def network(self, name: str) -> Network:
+        """Return a network, or a snapshot of one, as a function of prepared films."""
+        if name not in self.opened:
+            self.opened[name] = open_network(*self._place(name), engine=self.engine)
+        return self.opened[name]
+
+    def _place(self, name: str) -> tuple[Path, str, str]:
+        """Return a network's folder, and its files of weights and ONNX."""
+        if name in self.networks:
+            return self.networks[name], WEIGHTS, ONNX
+        network, _, number = name.rpartition(SNAPSHOT)
+        if network not in self.networks:
+            raise ValueError(
+                f"{self.folder} holds no {name!r}, which is needed: expected what a run wrote"
+            )
+        stem = f"snapshot-{number}"
+        return self.networks[network], f"{stem}.safetensors", f"{stem}.onnx"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FilmPredictor:
+    """A network, or what was fitted beside networks, as something that predicts films.
+
+    `kind` is that of the leaderboard, "network" for a network, which has no `fitted`.
+    """
+
+    name: str
+    kind: str
+    findings: tuple[str, ...]
+    preparation: Preparation
+    split: str
+    recalibration: Recalibration
+    threshold: Float64[np.ndarray, " k"]
+    home: Home
+    fitted: FittedPredictor | None = None
+
+    def predict(self, prepared: Prepared) -> Predictions:
+        """Return the predictions of films that are prepared as the training films were.
+
+        A network's hold its features. Raises ValueError for films of other findings.
+        """
+        if prepared.manifest.findings != self.findings:
+            raise ValueError(
+                f"{self.name} predicts {self.findings}, the films are labelled "
+                f"{prepared.manifest.findings}: expected the same findings in the same order"
+            )
+        films = FilmOutputs(home=self.home, prepared=prepared)
+        if self.fitted is None:
+            logit, feature = films.network(self.name)
+        else:
+            logit = self.fitted.rule.logit(films)
+            feature = np.empty((len(logit), 0), dtype=np.float32)
+        manifest = prepared.manifest
+        return Predictions(
+            network=self.name,
+            split=self.split,
+            findings=self.findings,
+            image=manifest.image,
+            patient=manifest.patient,
+            part=np.full(len(manifest), "test"),
+            label=manifest.label,
+            logit=logit,
+            feature=feature,
+            slope=self.recalibration.slope,
+            offset=self.recalibration.offset,
+            knot=self.recalibration.knot,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FilmOutputs:
+    """What networks and other sources give for some films; see `lucency.ensemble.fitted.Outputs`.
+
+    Everything is computed once.
+    """
+
+    home: Home
+    prepared: Prepared
+    made: dict[tuple[str, int], NetworkOutput] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def image(self) -> Shaped[np.ndarray, " n"]:
+        """What the films are called in the run, else their file names: views depend on it."""
+        names, row = self.prepared.manifest.image.tolist(), self._row
+        known = self.home.known
+        return np.array(
+            [
+                str(known.image[at]) if known is not None and at >= 0 else Path(str(name)).name
+                for name, at in zip(names, row.tolist(), strict=True)
+            ]
+        )
+
+    @property
+    def patient(self) -> Int64[np.ndarray, " n"]:
+        """Whose films they are in the run; NOBODY where that is not known."""
+        known = self.home.known
+        if known is None:
+            return np.full(len(self._row), NOBODY)
+        return np.where(self._row >= 0, known.patient[self._row], NOBODY)
+
+    @cached_property
+    def _row(self) -> Int64[np.ndarray, " n"]:
+        """The films' rows among the run's own, -1 for others."""
+        names, known = self.prepared.manifest.image, self.home.known
+        if known is None:
+            return np.full(len(names), -1)
+        fits = fitting_films(names, known.image)
+        return np.array([one[0] if len(one) == 1 else -1 for one in fits], dtype=np.int64)
+
+    def network(self, name: str) -> NetworkOutput:
+        """Return what a network gives for the films."""
+        return self._view(name, view=-1, recipe="", seed=0)
+
+    def calibrated(self, name: str) -> Float64[np.ndarray, "n k"]:
+        """Return the recalibrated logits of a network or predictor; a snapshot's are its own."""
+        if name in self.home.fitted:
+            fitted = load_predictor(self.home.fitted[name])
+            return fitted.recalibration.apply(fitted.rule.logit(self))
+        logit = self.network(name).logit
+        if name not in self.home.networks:
+            return logit.astype(np.float64)
+        return read_metadata(self.home.networks[name]).recalibration.apply(logit)
+
+    def viewed(
+        self, network: str, *, view: int, recipe: str, seed: int
+    ) -> Float[np.ndarray, "n k"]:
+        """Return a network's own logits of one augmented view of the films; -1 is none."""
+        return self._view(network, view=view, recipe=recipe, seed=seed).logit
+
+    def feature(self, source: str) -> Float32[np.ndarray, "n d"]:
+        """Return the features by one source, or by several joined by +."""
+        return np.concatenate([self._feature(one) for one in source.split(AND)], axis=1)
+
+    def _feature(self, source: str) -> Float32[np.ndarray, "n d"]:
+        if source == TEXTURE:
+            from lucency.ensemble.radiomics import texture_row
+
+            rows = [texture_row(np.array(film))[0] for film in self.prepared.pixels]
+            return np.array(rows, dtype=np.float32)
+        feature = self.network(source).feature
+        if not source.startswith(FROZEN) or not self.home.views:
+            return feature
+        for view in range(self.home.views):
+            feature = feature + self._view(source, view=view, **FEATURE_VIEWS).feature
+        return feature / (1 + self.home.views)
+
+    def _view(self, name: str, *, view: int, recipe: str, seed: int) -> NetworkOutput:
+        key = (name, view)
+        if key not in self.made:
+            pixels = np.asarray(self.prepared.pixels)
+            if view >= 0:
+                pixels = self._changed(view, recipe=recipe, seed=seed)
+            self.made[key] = self.home.network(name)(pixels)
+        return self.made[key]
+
+    def _changed(self, view: int, *, recipe: str, seed: int) -> Pixels:
+        """Return one view of every film, which depends on its name, the seed and `view` alone."""
+        from lucency.models.augmentation import augment, seed_of
+
+        seeds = [seed_of(seed, view, str(name), 0) for name in self.image]
+        pairs = zip(self.prepared.pixels, seeds, strict=True)
+        return np.stack([augment(film, recipe=recipe, seed=one) for film, one in pairs])
+
+
+def open_predictor(folder: Path, *, name: str = "", engine: str = "") -> FilmPredictor:
+    """Return what predicts films: of a run what is called `name`, or the best on validation films.
+
+    `folder` may also be that of one network. Raises ValueError where there is none, for an unknown
+    name, the nearest named, and an unknown engine.
+    """
+    if engine not in ("", *ENGINES):
+        raise ValueError(f"engine {engine!r} is unknown: expected {' or '.join(ENGINES)}")
+    home = replace(find_home(folder), engine=engine)
+    if (folder / METADATA).is_file():
+        own = read_metadata(folder).name
+        if name not in ("", own):
+            raise ValueError(f"{folder} is one network; expected no --model beside it")
+        return _network_of(home, own)
+    scores = validation_scores(home)
+    if name and name not in scores:
+        known = ", ".join(scores)
+        raise ValueError(
+            f"{folder} has no {name!r}; expected one of {known}{nearest(name, scores)}"
+        )
+    chosen = name or max(scores, key=lambda one: scores[one])
+    return _network_of(home, chosen) if chosen in home.networks else _fitted_of(home, chosen)
+
+
+def validation_scores(home: Home) -> dict[str, float]:
+    """Return the macro AUC on validation films of all that predicts, by name.
+
+    Weights of ensembles were fitted to these films, those of a stack were not.
+    """
+    named = {
+        name: validation_auc(place)
+        for name, place in home.networks.items()
+        if not name.startswith(FROZEN)
+    }
+    for name, place in home.fitted.items():
+        named[name] = json.loads((place / DATA).read_text(encoding="utf-8"))["validation_auc"]
+    return named
+
+
+def find_home(folder: Path) -> Home:
+    """Return where all lies that predicts, in a run's folder or in that of one network."""
+    if (folder / METADATA).is_file():
+        inside = folder.absolute().parent
+        run = inside.parent if inside.name == "networks" else folder
+        images = run / "prepared" if (run / "protocol.toml").is_file() else None
+        return Home(folder=folder, networks={read_metadata(folder).name: folder}, images=images)
+    trained = sorted(p.parent for p in (folder / "networks").glob("*/receipt.json"))
+    if not trained and (folder / "variants").is_dir():
+        where = min((folder / "variants").glob("*/seed-*"), default="variants/NAME/seed-N")
+        raise ValueError(f"{folder} holds variants: name the folder of one, such as {where}")
+    if not trained:
+        raise ValueError(f"{folder} holds no trained network: expected the folder of a run")
+    networks = {place.name: place for place in trained}
+    if not (folder / "protocol.toml").is_file():
+        return Home(folder=folder, networks=networks)
+    run = open_run_folder(folder)
+    choices = run.protocol.ensemble
+    frozen = {
+        FROZEN + one.name: features_folder(run.cache / "frozen", one, views=choices.feature_views)
+        for one in choices.frozen
+    }
+    fitted = (place.parent for place in sorted((folder / "ensemble").glob(f"*/{DATA}")))
+    return Home(
+        folder=folder,
+        networks=networks | frozen,
+        fitted={load_name(place): place for place in fitted},
+        views=choices.feature_views,
+        images=run.cache / "prepared",
+    )
+
+
+def load_name(place: Path) -> str:
+    """Return what the predictor in a folder is called."""
+    return str(json.loads((place / DATA).read_text(encoding="utf-8"))["name"])
+
+
+def open_network(folder: Path, weights: str, onnx: str, *, engine: str) -> Network:
+    """Return a network as a function of prepared films, on the engine that is best here.
+
+    Its ONNX file is made of its weights where it is not there, or is of other weights.
+    """
+    if engine == "torch" or (not engine and NVIDIA.exists()):
+        return on_torch(_load(folder, weights))
+    from lucency.models.onnx_runtime import open_onnx, run
+
+    file, fingerprint = folder / onnx, fingerprint_file(folder / weights)
+    opened = open_onnx(file) if file.is_file() else None
+    if opened is None or opened.metadata.get(WEIGHTS) != fingerprint:
+        say(f"Exporting {folder.name} for ONNX Runtime, once")
+        classifier = _load(folder, weights)
+        try:
+            _export(classifier, file, fingerprint=fingerprint)
+        except (ValueError, OSError) as error:
+            say(f"{folder.name} runs on torch: {error}")
+            return on_torch(classifier)
+        opened = open_onnx(file)
+    return lambda pixels: NetworkOutput(*run(opened, pixels))
+
+
+def on_torch(classifier: Classifier) -> Network:
+    """Return a network as a function of prepared films, on torch and this process's device."""
+    from lucency.models.film_loader import Films
+    from lucency.models.inference import forward
+
+    about = {"findings": classifier.findings, "preparation": classifier.preparation}
+
+    def network(pixels: Pixels) -> NetworkOutput:
+        names = [str(row) for row in range(len(pixels))]
+        prepared = unlabelled(names, list(pixels), **about)
+        films = Films(prepared=prepared, plan=only_tests(prepared.manifest.label), copies=0)
+        return NetworkOutput(*forward(classifier.network, films=films))
+
+    return network
+
+
+def of_classifier(classifier: Classifier) -> FilmPredictor:
+    """Return a network in memory as something that predicts films, on torch."""
+    opened = {classifier.name: on_torch(classifier)}
+    home = Home(folder=Path(), networks={classifier.name: Path()}, opened=opened)
+    return _of_metadata(home, classifier)
+
+
+def _load(folder: Path, weights: str) -> Classifier:
+    from safetensors.torch import load_file
+
+    from lucency.models.classifier import load_classifier
+
+    classifier = load_classifier(folder)
+    if weights != WEIGHTS:
+        classifier.network.body.load_state_dict(load_file(folder / weights), strict=True)
+    return classifier
+
+
+def _export(classifier: Classifier, file: Path, *, fingerprint: str) -> None:
+    from lucency.models.onnx_export import write_onnx
+
+    size, metadata = classifier.preparation.size, {WEIGHTS: fingerprint}
+    write_onnx(classifier.network, file, size=size, metadata=metadata)
+
+
+def _network_of(home: Home, name: str) -> FilmPredictor:
+    return _of_metadata(home, read_metadata(home.networks[name]))
+
+
+def _of_metadata(home: Home, known: TrainedNetwork) -> FilmPredictor:
+    return FilmPredictor(
+        name=known.name,
+        kind="network",
+        findings=known.findings,
+        preparation=known.preparation,
+        split=known.split,
+        recalibration=known.recalibration,
+        threshold=known.threshold,
+        home=home,
+    )
+
+
+def _fitted_of(home: Home, name: str) -> FilmPredictor:
+    fitted = load_predictor(home.fitted[name])
+    return FilmPredictor(
+        name=name,
+        kind=fitted.kind,
+        findings=fitted.findings,
+        preparation=fitted.preparation,
+        split=fitted.split,
+        recalibration=fitted.recalibration,
+        threshold=fitted.threshold,
+        home=home,
+        fitted=fitted,
+    )
