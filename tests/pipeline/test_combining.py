@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+import lucency as lu
 from lucency.cli.app import app
 from lucency.config.protocol import parse_protocol
 from lucency.config.sections import EnsembleChoices
@@ -90,6 +91,40 @@ def test_what_the_league_says_is_in_the_predictions(run: Path):
         test = said.of("test")
         assert macro_auc(test.label, test.calibrated) == pytest.approx(leaderboard.loc[name, "auc"])
         assert set(said.part) == {"val", "test"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("engine", "apart"), [("torch", 1e-5), ("onnx", 1e-4)])
+def test_every_entry_predicts_the_run_s_test_films_as_the_run_did(
+    run: Path, engine: str, apart: float
+):
+    names = pd.read_csv(run / "ensemble" / "leaderboard" / "leaderboard.csv")["network"]
+    known = load_prepared(run / "prepared")
+    for name in names:
+        inside = run / "ensemble" / name.replace(" ", "-")
+        place = inside if inside.is_dir() else run / "predictions" / name
+        made = load_predictions(place / "predictions.npz").of("test")
+        row = pd.Index(known.manifest.image).get_indexer(pd.Index(made.image))
+        model = lu.load(run, model=name, engine=engine)
+        files = [Path(known.manifest.facts["path"].iloc[at]) for at in row.tolist()]
+        found = model.predict(files)
+        assert (found.network, model.findings) == (name, made.findings)
+        np.testing.assert_allclose(found.calibrated, made.calibrated, rtol=0, atol=10 * apart)
+        np.testing.assert_allclose(found.probability, made.probability, rtol=0, atol=apart)
+
+
+@pytest.mark.slow
+def test_the_best_on_validation_films_predicts_by_default(run: Path):
+    best = lu.load(run)
+    scores = {}
+    for file in [*run.glob("predictions/*/*.npz"), *run.glob("ensemble/*/predictions.npz")]:
+        one = load_predictions(file)
+        scores[one.network] = macro_auc(one.of("val").label, one.of("val").calibrated)
+    assert scores[best.name] == pytest.approx(max(scores.values()), abs=1e-6)
+    with pytest.raises(ValueError, match=r"has no 'greedyy'.* nearest is 'greedy'"):
+        lu.load(run, model="greedyy")
+    with pytest.raises(ValueError, match="engine 'jax' is unknown"):
+        lu.load(run, engine="jax")
 
 
 @pytest.mark.slow

@@ -58,6 +58,20 @@ def share_cores() -> None:
         os.environ["GOMP_SPINCOUNT"] = str(SPINS)
 
 
+def usable_cores() -> int:
+    """Return how many cores this process may use: OMP_NUM_THREADS, where the environment states it.
+
+    Otherwise its share, among the processes that were launched together, of those that the system
+    lets it run on.
+    """
+    stated = os.environ.get("OMP_NUM_THREADS", "")
+    if stated.isdecimal() and int(stated):
+        return int(stated)
+    allowed = getattr(os, "sched_getaffinity", None)
+    cores = len(allowed(0)) if allowed else os.cpu_count() or 1
+    return max(1, cores // world_size())
+
+
 def rank() -> int:
     """Return this process's number among all, 0 for the first and for one that is alone."""
     return _first_number("rank", RANKS, otherwise=0)

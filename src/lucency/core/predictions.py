@@ -1,6 +1,6 @@
 """Predictions with their recalibration, and features of films; both as files.
 
-Letters in shapes: n films, k findings, d feature dimensions, m knots of recalibration curves.
+Letters in shapes: n films, k findings (so k2), d feature dimensions, m knots of all curves.
 """
 
 from __future__ import annotations
@@ -31,6 +31,35 @@ Films = TypeVar("Films", "Predictions", "Features")
 def no_knots() -> Knots:
     """Return the knots of recalibrations that are lines: none."""
     return np.empty((0, 3))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Recalibration:
+    """A line or a curve for each finding, as `rescale` applies them.
+
+    `note` says why a finding was not fitted, or what held its slope; it is empty when all is well.
+    """
+
+    method: str
+    slope: Float64[np.ndarray, " k"]
+    offset: Float64[np.ndarray, " k2"]
+    note: tuple[str, ...]
+    knot: Float64[np.ndarray, "m 3"] = field(default_factory=no_knots)
+
+    def __post_init__(self) -> None:
+        lengths = [len(self.slope), len(self.offset), len(self.note)]
+        require(len(set(lengths)) == 1, "slope, offset, note", lengths)
+        require(bool((self.slope > 0).all()), "slopes must be above 0", self.slope.min(initial=1))
+        check_knots(self.knot, findings=len(self.slope))
+
+    def apply(self, logit: Float[np.ndarray, "n k"]) -> Float64[np.ndarray, "n k"]:
+        """Return the calibrated logits; raises ValueError when their findings are not as many."""
+        if logit.shape[1] != len(self.slope):
+            raise ValueError(
+                f"logits of {logit.shape[1]} findings; expected {len(self.slope)}, as many as were "
+                "recalibrated"
+            )
+        return rescale(logit, slope=self.slope, offset=self.offset, knot=self.knot)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

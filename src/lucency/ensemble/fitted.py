@@ -20,9 +20,9 @@ from scipy.special import logit
 
 from lucency.core.files import write_whole
 from lucency.core.manifest import Preparation
+from lucency.core.predictions import Recalibration
 from lucency.ensemble import retrieval
 from lucency.ensemble.learner_forms import Axes, FittedLearner
-from lucency.evaluation.calibration import Recalibration
 
 DATA, ARRAYS = "predictor.json", "predictor.safetensors"
 VERSION = 1  # of the two files

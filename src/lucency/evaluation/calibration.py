@@ -12,7 +12,7 @@ knots of all curves, j knots of one, r columns of weights, b bins.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -22,8 +22,8 @@ from scipy.optimize import isotonic_regression, minimize, root_scalar
 from scipy.special import expit
 from scipy.special import logit as log_odds
 
-from lucency.core.manifest import mean_over, require
-from lucency.core.predictions import Predictions, check_knots, no_knots, rescale
+from lucency.core.manifest import mean_over
+from lucency.core.predictions import Predictions, Recalibration, no_knots
 from lucency.evaluation.bootstrap import MACRO, MICRO, mean_over_findings
 from lucency.evaluation.intervals import TOO_FEW, share_interval
 from lucency.evaluation.metrics import bin_edges, bin_of
@@ -41,35 +41,6 @@ COLUMNS = (
 )  # fmt: skip
 PARTS = ("brier", "reliability", "resolution", "uncertainty", "within")
 Films = Float64[np.ndarray, " n"]  # a number a film: its label, logit, target or probability
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Recalibration:
-    """A line or a curve for each finding, as `lucency.core.predictions.rescale` applies them.
-
-    `note` says why a finding was not fitted, or what held its slope; it is empty when all is well.
-    """
-
-    method: str
-    slope: Float64[np.ndarray, " k"]
-    offset: Float64[np.ndarray, " k2"]
-    note: tuple[str, ...]
-    knot: Float64[np.ndarray, "m 3"] = field(default_factory=no_knots)
-
-    def __post_init__(self) -> None:
-        lengths = [len(self.slope), len(self.offset), len(self.note)]
-        require(len(set(lengths)) == 1, "slope, offset, note", lengths)
-        require(bool((self.slope > 0).all()), "slopes must be above 0", self.slope.min(initial=1))
-        check_knots(self.knot, findings=len(self.slope))
-
-    def apply(self, logit: Float[np.ndarray, "n k"]) -> Float64[np.ndarray, "n k"]:
-        """Return the calibrated logits; raises ValueError when their findings are not as many."""
-        if logit.shape[1] != len(self.slope):
-            raise ValueError(
-                f"logits of {logit.shape[1]} findings; expected {len(self.slope)}, as many as were "
-                "recalibrated"
-            )
-        return rescale(logit, slope=self.slope, offset=self.offset, knot=self.knot)
 
 
 class Fit(NamedTuple):

@@ -252,6 +252,13 @@ def trunk_features(body: nn.Module, pixels: Float[Tensor, "b c h w"]) -> Tensor:
     return body.trunk_features(pixels) if headed else cast(Body, body).forward_features(pixels)
 
 
+def channels_first(body: nn.Module, feature: Tensor) -> Tensor:
+    """Return a network's last features, or anything of their shape, as b c gh gw."""
+    width = getattr(body, "map_channels", getattr(body, "num_features", None))
+    last = feature.shape[1] != width and feature.shape[3] == width
+    return feature.permute(0, 3, 1, 2) if last else feature
+
+
 def layout_of(build: Callable[[], nn.Module]) -> Layout:
     """Return a network's layout from one pass without numbers, which takes no memory."""
     called: set[str] = set()

@@ -16,8 +16,7 @@ from jaxtyping import Float64
 from lucency.config.sections import Head
 from lucency.core.files import write_whole
 from lucency.core.manifest import Preparation
-from lucency.core.predictions import no_knots
-from lucency.evaluation.calibration import Recalibration
+from lucency.core.predictions import Recalibration, no_knots
 
 METADATA = "classifier.json"
 FEATURE_VIEWS: dict[str, Any] = {"recipe": "gentle", "seed": 0}  # of frozen networks' features

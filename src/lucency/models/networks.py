@@ -74,13 +74,13 @@ class FilmNetwork(nn.Module):
 
     def forward(self, films: UInt8[Tensor, "b h w"]) -> Float[Tensor, "b k"]:
         """Return the logits of `films`."""
-        return self.body.forward_head(self._maps(films))
+        return self.body.forward_head(self.features(self.pictures(films)))
 
     def embed(
         self, films: UInt8[Tensor, "b h w"]
     ) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b k"]]:
         """Return pooled features and logits of `films` from one pass."""
-        maps = self._maps(films)
+        maps = self.features(self.pictures(films))
         return self.body.forward_head(maps, pre_logits=True), self.body.forward_head(maps)
 
     def train(self, mode: bool = True) -> FilmNetwork:
@@ -101,18 +101,18 @@ class FilmNetwork(nn.Module):
             shown = functional.interpolate(shown, shape, mode="bilinear", antialias=True)
         return (shown - self.mean) / self.std
 
+    def features(self, pictures: Float[Tensor, "b 3 side side"]) -> Tensor:
+        """Return the last features of pictures, maps or tokens, which the head pools."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen_body):
+            feature = heads.trunk_features(self.body, pictures)
+        headed = isinstance(self.body, heads.HeadedNetwork)
+        return self.body.carry_on(feature) if headed else feature
+
     def _still(self) -> Iterator[nn.Module]:
         """Yield the batch norms that a training must leave as they are."""
         body = heads.trunk_of(self.body)
         still = (body if body is not self.body else self).modules() if self.frozen_body else ()
         yield from (one for one in (*still, *self.frozen) if isinstance(one, BATCH_NORMS))
-
-    def _maps(self, films: UInt8[Tensor, "b h w"]) -> Tensor:
-        picture = self.pictures(films)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen_body):
-            feature = heads.trunk_features(self.body, picture)
-        headed = isinstance(self.body, heads.HeadedNetwork)
-        return self.body.carry_on(feature) if headed else feature
 
 
 def build(

@@ -29,13 +29,12 @@ from lucency.core.manifest import (
     unlabelled,
 )
 from lucency.core.plan import only_tests
-from lucency.core.predictions import Predictions
+from lucency.core.predictions import Predictions, Recalibration
 from lucency.core.progress import say
 from lucency.core.stage import RECEIPT, fingerprint_file
 from lucency.core.tables import fitting_films
 from lucency.ensemble.fitted import DATA, FittedPredictor, load_predictor
 from lucency.ensemble.retrieval import NOBODY
-from lucency.evaluation.calibration import Recalibration
 from lucency.models.metadata import FEATURE_VIEWS, METADATA, TrainedNetwork, read_metadata
 from lucency.pipeline.feature_stage import features_folder
 from lucency.pipeline.run import open_run_folder, validation_auc

@@ -10,11 +10,21 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from lucency.explain.methods.network_split import body_of, chosen, gradients, split, undisturbed
+from lucency.explain.class_activation import CamHead
+from lucency.explain.heatmaps import even_centres
+from lucency.explain.methods.network_split import (
+    body_of,
+    chosen,
+    feature_centres,
+    gradients,
+    split,
+    undisturbed,
+)
 from lucency.models.heads import HeadedNetwork, ResidualAttention
+from lucency.models.networks import FilmNetwork
 
 PLUS_PLUS_EPSILON = 1e-6  # as in the package grad-cam, whose maps these are to equal
 AXIOM_EPSILON = 1e-7
@@ -35,6 +45,21 @@ def cam(
         maps, weight = _linear_after_pooling(network, pixels)
         weight = weight[chosen(findings, len(weight))]
         return torch.einsum("kc,bcyx->bkyx", weight, maps)
+
+
+def cam_head(
+    network: FilmNetwork, films: UInt8[Tensor, "b h w"], *, findings: tuple[str, ...]
+) -> CamHead:
+    """Return what makes `cam` of a network's exported maps, without torch, by one of its films.
+
+    Raises ValueError where `cam` is not defined for the network.
+    """
+    with undisturbed(network), torch.no_grad():
+        pictures = network.pictures(films[:1].to(network.mean.device))
+        maps, weight = _linear_after_pooling(network.body, pictures)
+        evenly = even_centres((maps.shape[2], maps.shape[3]))
+        centres = feature_centres(network.body, pictures, evenly=evenly)
+        return CamHead(findings, weight.float().cpu().numpy(), centres)
 
 
 def weigh_features(

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -22,7 +23,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lucency.explain.heatmaps import Centres
-from lucency.models.heads import Body
+from lucency.models.heads import Body, channels_first
 
 AGREEMENT = 1e-4
 WINDOWS = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
@@ -58,12 +59,7 @@ def split(network: nn.Module, pixels: Float[Tensor, "b c h w"]) -> SplitNetwork:
         feature = body.forward_features(pixels)
     if feature.ndim != 4:
         raise _not_cut(network, f"its features have the shape {tuple(feature.shape)}")
-    width = getattr(network, "map_channels", getattr(network, "num_features", None))
-    channels_last = feature.shape[1] != width and feature.shape[3] == width
-
-    def grid(one: Tensor) -> Tensor:
-        return one.permute(0, 3, 1, 2) if channels_last else one
-
+    grid = partial(channels_first, network)
     return SplitNetwork(feature=feature, head=body.forward_head, grid=grid, is_last=True)
 
 

@@ -1,0 +1,136 @@
+"""A network as one ONNX file: films in, logits, pooled features and the last maps out.
+
+What comes before the body (colours, scaling, resizing) is inside, so that any runtime takes films
+as they are prepared. Letters in shapes: b and n films, k findings, d feature dimensions, c
+channels, h and w pixels, gh and gw cells of the grid.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from jaxtyping import Float32, UInt8
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.onnx import OnnxExporterError
+
+from lucency.core.files import write_whole
+from lucency.models.heads import channels_first
+from lucency.models.networks import FilmNetwork
+from lucency.models.onnx_runtime import BATCH, FEATURE, FILMS, LOGIT, MAP, OnnxNetwork, run
+
+OPSET = 18
+TOLERANCE = 1e-4  # of logits, between torch and ONNX
+
+
+class ExportedNetwork(nn.Module):
+    """What is exported of a network, for films of `size` x `size` pixels.
+
+    The resize of `FilmNetwork.pictures` is linear and works on rows and columns alike: it is a
+    constant matrix, on both sides of the picture, made by resizing the identity. So written it
+    needs no operator of its own.
+    """
+
+    resize: Tensor | None
+
+    def __init__(self, network: FilmNetwork, *, size: int) -> None:
+        super().__init__()
+        side, unsized = network.size or size, copy.copy(network)
+        unsized.size = 0
+        self.network = unsized
+        self.register_buffer("resize", None if side == size else resizing_matrix(size, side))
+
+    def forward(self, films: UInt8[Tensor, "b h w"]) -> tuple[Tensor, ...]:
+        """Return logits (b k), pooled features (b d) and, where they are maps, b c gh gw."""
+        pictures = self.network.pictures(films)
+        if self.resize is not None:
+            pictures = self.resize @ pictures @ self.resize.T
+        maps, body = self.network.features(pictures), self.network.body
+        logit, feature = body.forward_head(maps), body.forward_head(maps, pre_logits=True)
+        is_map = isinstance(maps, Tensor) and maps.ndim == 4
+        return (logit, feature, channels_first(body, maps)) if is_map else (logit, feature)
+
+
+def write_onnx(network: FilmNetwork, file: Path, *, size: int, metadata: Mapping[str, str]) -> None:
+    """Write the network, in evaluation mode and float32, as an ONNX file of its own, whole.
+
+    Its input `films` is uint8 [batch, size, size], any number of films; its outputs are `logit`
+    [batch, k], `feature` [batch, d] as `FilmNetwork.embed` gives them, and `map` [batch, c, gh, gw]
+    where the last features are maps. `metadata` stands in the file's metadata. The network stays as
+    it is. Raises ValueError for a network that cannot be exported.
+    """
+    exported = ExportedNetwork(copy.deepcopy(network).cpu().float(), size=size).eval()
+    films = torch.zeros(2, size, size, dtype=torch.uint8)  # not one, which would be a constant
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of libraries about each other
+        made = len(exported(films))
+        try:
+            program: Any = torch.onnx.export(
+                exported,
+                (films,),
+                dynamo=True,
+                verbose=False,
+                opset_version=OPSET,
+                input_names=[FILMS],
+                output_names=[LOGIT, FEATURE, MAP][:made],
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+            )
+        except OnnxExporterError as error:
+            raise ValueError(
+                f"{type(network.body).__name__} cannot be exported to ONNX "
+                f"({str(error).strip().splitlines()[0]}): expected a network of the house, or one "
+                "whose operators ONNX has; use it with torch"
+            ) from error
+    write_whole(file, _serialised(program.model, metadata))
+
+
+def largest_difference(
+    network: FilmNetwork, exported: OnnxNetwork, *, pixels: UInt8[np.ndarray, "n h w"]
+) -> float:
+    """Return the largest absolute difference of logits between a network and its ONNX file.
+
+    The films are predicted in evaluation mode, where the network is; it stays as it is. An export
+    is good up to TOLERANCE.
+    """
+    was_training, device = network.training, network.mean.device
+    network.eval()
+    try:
+        with torch.inference_mode():
+            parts = torch.from_numpy(np.ascontiguousarray(pixels)).split(BATCH)
+            logit = np.concatenate(
+                [network(part.to(device)).float().cpu().numpy() for part in parts]
+            )
+    finally:
+        network.train(was_training)
+    return float(np.abs(logit - run(exported, pixels)[0]).max(initial=0.0))
+
+
+def resizing_matrix(size: int, side: int) -> Float32[Tensor, "side size"]:
+    """Return the matrix that resizes a row of `size` pixels to `side`, bilinear, antialiased."""
+    identity = torch.eye(size)[None, None]
+    return functional.interpolate(identity, (side, size), mode="bilinear", antialias=True)[0, 0]
+
+
+def _serialised(model: ir.Model, metadata: Mapping[str, str]) -> bytes:
+    """Return the file's content: the network and `metadata`, without the exporter's own notes.
+
+    Those name the places of source files on the machine that exports.
+    """
+    model.metadata_props.clear()
+    model.metadata_props.update(metadata)
+    model.graph.metadata_props.clear()
+    for node in model.graph.all_nodes():
+        node.metadata_props.clear()
+        node.doc_string = None
+        for value in node.outputs:
+            value.metadata_props.clear()
+    for value in (*model.graph.inputs, *model.graph.initializers.values()):
+        value.metadata_props.clear()
+    return ir.to_proto(model).SerializeToString()

@@ -1,0 +1,149 @@
+"""Inference by ONNX Runtime: a network's file opened and run, without torch.
+
+Letters in shapes: n films, k findings, d feature dimensions, c channels, h and w pixels, gh and gw
+cells of the grid.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+from lucency.core.parallel import usable_cores
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession, SessionOptions
+
+FILMS, LOGIT, FEATURE, MAP = "films", "logit", "feature", "map"
+BATCH = 8  # films at once
+SPIN = 200  # microseconds that a thread waits awake for others: docs/performance.md
+ERRORS_ONLY = 3  # of what ONNX Runtime writes to the terminal
+EXPECTED = "expected the whole file that `lucency export` wrote: export anew"
+REFUSALS = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NotImplemented")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class OnnxNetwork:
+    """An opened ONNX file, as `lucency.models.onnx_export` writes it, and its metadata.
+
+    It takes films of `size` x `size` pixels. `channels` is the number of its last maps, 0 where its
+    last features are no maps.
+    """
+
+    session: InferenceSession
+    metadata: Mapping[str, str]
+    size: int
+    findings: int
+    channels: int
+
+    def __repr__(self) -> str:
+        return f"<OnnxNetwork: {self.findings} findings, films of {self.size} x {self.size} pixels>"
+
+
+def open_onnx(file: Path, *, threads: int = 0) -> OnnxNetwork:
+    """Open a network's ONNX file on the CPU, with so many threads; 0: a thread a core.
+
+    Raises ValueError for a file that is absent or damaged, that is no network of films, or that
+    keeps its weights in other files, which are never read.
+    """
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{file} cannot be read ({error.strerror}): {EXPECTED}") from error
+    session, metadata, shape = _session(content, file=file, threads=threads or usable_cores())
+    match (shape.get(FILMS), shape.get(LOGIT), shape.get(FEATURE), shape.get(MAP, (0, 0, 0))):
+        case (
+            ("tensor(uint8)", str(), int(size), int(side)),
+            (_, str(), int(findings)),
+            (_, str(), int()),
+            (_, _, int(channels), *_),
+        ) if size == side:
+            return OnnxNetwork(
+                session=session, metadata=metadata, size=size, findings=findings, channels=channels
+            )
+    found = ", ".join(f"{name} {shape[name]}" for name in shape)
+    raise ValueError(f"{file} is no network of films (it has {found}): {EXPECTED}")
+
+
+def run(
+    network: OnnxNetwork, pixels: UInt8[np.ndarray, "n h w"]
+) -> tuple[Float32[np.ndarray, "n k"], Float32[np.ndarray, "n d"]]:
+    """Return logits and pooled features of prepared films, BATCH at once.
+
+    Raises ValueError for films of another size.
+    """
+    logit, feature = _outputs(network, pixels, (LOGIT, FEATURE))
+    return logit, feature
+
+
+def maps(
+    network: OnnxNetwork, pixels: UInt8[np.ndarray, "n h w"]
+) -> Float32[np.ndarray, "n c gh gw"]:
+    """Return the last maps of prepared films, before they are pooled, BATCH films at once.
+
+    Raises ValueError where the last features are no maps, and for films of another size.
+    """
+    if not network.channels:
+        raise ValueError(
+            "the network's last features are no maps: expected a network of convolutions; "
+            "integrated-gradients and smooth-grad explain this one, with torch"
+        )
+    return _outputs(network, pixels, (MAP,))[0]
+
+
+def _session(
+    content: bytes, *, file: Path, threads: int
+) -> tuple[InferenceSession, Mapping[str, str], dict[str, tuple[Any, ...]]]:
+    """Return the session of a file's content, its metadata, and type and shape of its ends."""
+    import onnxruntime
+    from onnxruntime.capi import onnxruntime_pybind11_state as errors
+
+    refusals = (ValueError, *(getattr(errors, name) for name in REFUSALS))
+    try:
+        session = onnxruntime.InferenceSession(
+            content, _options(threads), providers=["CPUExecutionProvider"], enable_fallback=0
+        )
+        metadata, ends = session.get_modelmeta().custom_metadata_map, session.get_inputs()
+        shape = {end.name: (end.type, *end.shape) for end in (*ends, *session.get_outputs())}
+    except refusals as error:
+        reason = " ".join(str(error).rpartition(" : ")[2].split())
+        raise ValueError(f"{file} cannot be opened ({reason}): {EXPECTED}") from error
+    return session, metadata, shape
+
+
+def _options(threads: int) -> SessionOptions:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = ERRORS_ONLY
+    options.intra_op_num_threads = threads
+    nowhere = f"{os.devnull}/none"  # else weights may come from files of the current folder
+    for key, value in (
+        ("session.intra_op.spin_duration_us", str(SPIN)),
+        ("session.model_external_initializers_file_folder_path", nowhere),
+    ):
+        options.add_session_config_entry(key, value)
+    return options
+
+
+def _outputs(
+    network: OnnxNetwork, pixels: UInt8[np.ndarray, "n h w"], names: tuple[str, ...]
+) -> list[Any]:
+    """Return the named outputs for all films; those of no film too."""
+    if pixels.shape[1:] != (network.size, network.size):
+        raise ValueError(
+            f"films have {pixels.shape[1]} x {pixels.shape[2]} pixels, expected {network.size} x "
+            f"{network.size}: prepare them as the network's own were"
+        )
+    starts = range(0, max(1, len(pixels)), BATCH)
+    parts = [
+        network.session.run(names, {FILMS: np.ascontiguousarray(pixels[at : at + BATCH])})
+        for at in starts
+    ]
+    return [np.concatenate(made) for made in zip(*parts, strict=True)]
