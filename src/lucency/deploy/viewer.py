@@ -326,10 +326,10 @@ def _alike(viewer: Viewer, key: str) -> list[dict[str, Any]]:
     )
     film = _film_for_model(viewer, key)
     assert isinstance(film, Prepared), "the run's films are prepared"
-    own = np.flatnonzero(collection.index.image == film.manifest.image[0])
+    own = np.flatnonzero(collection.embeddings.image == film.manifest.image[0])
     if not len(own):
         raise ValueError("this film is in no part of the run, so its index does not hold it")
-    feature = collection.index.direction[own[:1]]
+    feature = collection.embeddings.direction[own[:1]]
     return similar_to(search_collection(collection, film, feature, **choices), 0)
 
 
