@@ -104,3 +104,37 @@ def serve(
         host=host, port=port, names=expose or (), token_file=token_file, no_token=no_token
     )
     serve_model(model, name=name, settings=settings)
+
+
+def view(
+    model: options.Model,
+    films: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[FILM…]", help="Films to predict and show, or folders of them."),
+    ] = None,
+    name: options.ModelName = "",
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="The port; 0 means one that is free.")
+    ] = 0,
+    no_open: Annotated[
+        bool, typer.Option("--no-open", help="Write the address, open no browser.")
+    ] = False,
+) -> None:
+    """Show the films of a run in the browser: predictions, heat maps, labels, similar films.
+
+    Films may be dropped on the page to have them predicted. Verdicts on labels are kept in the run,
+    in review, for `lucency audit score-review`. Without a run, of an exported model, only films
+    that are named or dropped are shown. The page is of this machine alone. It ends at Ctrl-C.
+
+    Example:
+
+    lucency view runs/demo
+    """
+    options.require_service()
+    from lucency.deploy.start import serve_model, service_settings
+    from lucency.deploy.viewer import opening_browser, viewer_pages
+
+    pages = viewer_pages(model, films=films or [])
+    if not no_open:
+        pages = opening_browser(pages)
+    serve_model(model, name=name, settings=service_settings(port=port), pages=pages)
