@@ -106,7 +106,7 @@ def test_model_json_is_read_as_the_network_s_own(exported: Path, folder: Path):
     ("change", "message"),
     [
         ({"version": 2}, "version 2, and this program reads up to 1: update"),
-        ({"kind": "ensemble"}, "of kind 'ensemble', expected a network"),
+        ({"kind": "ensemble"}, "of kind ensemble, no network"),
         ({"format": "another"}, "found 'another'"),
     ],
 )
