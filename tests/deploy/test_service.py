@@ -175,6 +175,8 @@ def test_a_heat_map_is_that_of_the_library(
     film.write_bytes(film_file(1))
     maps = model.explain(film, method="cam", findings=["Mass"]).maps
     where = "/v1/explain?finding=Mass&method=cam"
+    auto = client.post("/v1/explain?finding=Mass", content=film.read_bytes(), headers=PNG)
+    assert auto.status_code == 200
     given = client.post(f"{where}&as=array", content=film.read_bytes(), headers=PNG).json()
     fits(description, "Explanation", given)
     np.testing.assert_allclose(given["map"], maps.grid[0, 0], atol=1e-5)
