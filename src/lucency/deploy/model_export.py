@@ -11,14 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from lucency.core.files import write_whole
-from lucency.core.manifest import counted, load_prepared
-from lucency.core.plan import joined, load_plan
+from lucency.core.manifest import Prepared, counted, load_prepared
+from lucency.core.plan import Plan, joined, load_plan
+from lucency.core.predictions import load_predictions
 from lucency.core.progress import say
 from lucency.core.stage import NOTE, produce
 from lucency.core.tables import Answer
 from lucency.deploy.model_card import NOTICE, kind_of, model_card, software
+from lucency.explain.class_activation import save_cam_head
 from lucency.models.metadata import FORMAT, METADATA, MODEL, NETWORK, VERSION
 from lucency.pipeline.run import (
     Run,
@@ -34,7 +37,8 @@ if TYPE_CHECKING:
     from lucency.models.classifier import Classifier
     from lucency.models.onnx_runtime import OnnxNetwork
 
-ONNX, WEIGHTS, CARD = "model.onnx", "weights.safetensors", "MODEL_CARD.md"
+ONNX, INT8, WEIGHTS = "model.onnx", "model-int8.onnx", "weights.safetensors"
+CARD, CAM = "MODEL_CARD.md", "cam.safetensors"
 PARITY_FILMS = 200  # on which logits are compared with torch's
 STAMPED = ("manifest", "prepared", "plan", "evaluation")  # stages whose fingerprints are kept
 Plain = dict[str, Any]
@@ -53,11 +57,12 @@ class Parity(NamedTuple):
 def export_model(folder: Path, *, name: str = "", out: Path, int8: bool = False) -> Path:
     """Return `out`, which holds a model of the run in `folder`: complete, or it is not there.
 
-    In it: model.onnx, weights.safetensors, model.json, MODEL_CARD.md and receipt.json, by which a
-    second call finds the work done. `name` is by default the network that is best on validation
-    films. Raises ValueError for a run that is not finished or has no such model, for an `out` that
-    holds something else, and where a logit of model.onnx differs from torch's by more than
-    TOLERANCE on PARITY_FILMS films of the run, validation films first.
+    In it: model.onnx, weights.safetensors, cam.safetensors where `cam` is defined, model.json,
+    MODEL_CARD.md, and receipt.json, by which a second call finds the work done. `name` is by
+    default the network that is best on validation films; `int8` adds the network in 8 bits. Raises
+    ValueError for a run that is not finished or has no such model, for an `out` that holds
+    something else, where 8 bits are slower, and where a logit of model.onnx differs from torch's by
+    more than TOLERANCE on PARITY_FILMS films of the run, validation films first.
     """
     run = open_run_folder(folder)
     require_finished(run)
@@ -83,7 +88,7 @@ def describe_export(folder: Path) -> Answer:
     """Return what an exported folder holds, for people and programs."""
     plain = json.loads((folder / MODEL).read_text(encoding="utf-8"))
     parity = plain["parity"]
-    return {
+    answer = {
         "model": plain["name"],
         "kind": plain["kind"],
         "findings": len(plain["findings"]),
@@ -91,7 +96,9 @@ def describe_export(folder: Path) -> Answer:
         "largest difference of a logit": parity["largest"],
         "folder": folder,
         "model card": folder / CARD,
+        "notice": plain["notice"],
     }
+    return answer | ({"int8": plain["int8"]} if "int8" in plain else {})
 
 
 def _write_network(run: Run, name: str, int8: bool, folder: Path) -> None:
@@ -99,7 +106,6 @@ def _write_network(run: Run, name: str, int8: bool, folder: Path) -> None:
     from lucency.models.onnx_export import write_onnx
     from lucency.models.onnx_runtime import open_onnx
 
-    del int8
     place = run.out / "networks" / name
     classifier = load_classifier(place)
     about = _about(run, place)
@@ -108,11 +114,79 @@ def _write_network(run: Run, name: str, int8: bool, folder: Path) -> None:
         size = classifier.preparation.size
         write_onnx(classifier.network, folder / ONNX, size=size, metadata=as_text(about))
         exported = open_onnx(folder / ONNX)
-        parity = require_parity(run, classifier, exported)
-        whole = {**about, **_tensors(exported.session), "parity": parity._asdict()}
+        about |= _tensors(exported.session)
+        about["parity"] = require_parity(run, classifier, exported)._asdict()
+        if int8:
+            about["int8"] = _quantise(run, name, folder)
+        _write_cam_head(run, classifier, folder)
         shutil.copyfile(place / WEIGHTS, folder / WEIGHTS)
-        write_whole(folder / MODEL, json.dumps(whole, indent=1))
-        write_whole(folder / CARD, model_card(run, name))
+        write_whole(folder / MODEL, json.dumps(about, indent=1, allow_nan=False))
+        write_whole(folder / CARD, model_card(run, name, remarks=_remarks(about)))
+
+
+def _remarks(about: Plain) -> list[str]:
+    """Return what the model card states of the exported files."""
+    parity = about["parity"]
+    largest, films = f"{parity['largest']:.1g}", counted(parity["films"], "film")
+    remarks = [f"Logits of {ONNX} differ from those of torch by at most {largest} on {films}"]
+    if "int8" in about:
+        held = about["int8"]
+        cost, rate = held["macro_auc"], held["films_per_second"]
+        ends = "" if cost["low"] is None else f", {cost['low']:.4f} to {cost['high']:.4f}"
+        remarks.append(
+            f"{INT8}, in integers of 8 bits, calibrated on "
+            f"{counted(held['calibration_films'], 'validation film')}: macro AUC on test films "
+            f"{cost['difference']:+.4f}{ends} (paired); {rate['quantised']:.1f} films a second, "
+            f"{rate['plain']:.1f} as it was, on the machine of the export"
+        )
+    return remarks
+
+
+def _write_cam_head(run: Run, classifier: Classifier, folder: Path) -> None:
+    """Write what makes heat maps of the exported maps, where `cam` is defined for the network."""
+    import torch
+
+    from lucency.explain.methods.cam import cam_head
+
+    pixels = torch.from_numpy(load_prepared(run.cache / "prepared").pixels[:1].copy())
+    try:
+        head = cam_head(classifier.network, pixels, findings=classifier.findings)
+    except ValueError as error:
+        say(f"{classifier.name}: no {CAM} is written, so heat maps need torch: {error}")
+        return
+    save_cam_head(head, folder / CAM)
+
+
+def _quantise(run: Run, name: str, folder: Path) -> Plain:
+    """Write the network in 8 bits, and return what it gains and costs.
+
+    Calibrated on validation films; the cost is measured on test films. Raises ValueError where it
+    is slower.
+    """
+    from lucency.models.onnx_runtime import open_onnx
+    from lucency.models.quantisation import quantisation_cost, quantise
+
+    films, seen = _evaluated(run)
+    known = seen.row[seen.part == "val"][:PARITY_FILMS]
+    say(f"Quantising on {counted(len(known), 'validation film')}")
+    try:
+        rates = quantise(folder / ONNX, calibration=films.pixels[known], out=folder / INT8)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}; export it without --int8") from error
+    tests = load_predictions(run.out / "predictions" / name / "predictions.npz").of("test")
+    row = pd.Index(films.manifest.image).get_indexer(pd.Index(tests.image))
+    cost = quantisation_cost(
+        tests.take(np.flatnonzero(row >= 0)),
+        quantised=open_onnx(folder / INT8),
+        pixels=films.pixels[row[row >= 0]],
+        **run.draws,
+    )
+    return {
+        "file": INT8,
+        "calibration_films": len(known),
+        "films_per_second": rates._asdict(),
+        "macro_auc": {key: None if one != one else one for key, one in cost._asdict().items()},
+    }
 
 
 @contextmanager
@@ -147,10 +221,7 @@ def require_parity(run: Run, classifier: Classifier, exported: OnnxNetwork) -> P
     """
     from lucency.models.onnx_export import TOLERANCE, largest_difference
 
-    films = load_prepared(run.cache / "prepared")
-    plan = load_plan(run.out / "plan", films.manifest.image)
-    several = [plan.take((plan.part == part) & (plan.copy == 0)) for part in ("val", "test")]
-    whole = joined(*several)
+    films, whole = _evaluated(run)
     chosen = whole.take(np.arange(min(len(whole), PARITY_FILMS)))
     compared = counted(len(chosen), "film", of=len(whole))
     say(f"Comparing with torch on {compared} of validation and test")
@@ -163,6 +234,14 @@ def require_parity(run: Run, classifier: Classifier, exported: OnnxNetwork) -> P
         )
     tests = int((chosen.part == "test").sum())
     return Parity(len(chosen), len(chosen) - tests, tests, largest, TOLERANCE)
+
+
+def _evaluated(run: Run) -> tuple[Prepared, Plan]:
+    """Return the run's films, and its plan's originals of validation, then of test."""
+    films = load_prepared(run.cache / "prepared")
+    plan = load_plan(run.out / "plan", films.manifest.image)
+    own = [plan.take((plan.part == part) & (plan.copy == 0)) for part in ("val", "test")]
+    return films, joined(*own)
 
 
 def _tensors(session: InferenceSession) -> Plain:

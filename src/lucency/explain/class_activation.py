@@ -6,11 +6,14 @@ Letters in shapes: n films, k findings, c channels, gh and gw cells of the grid.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float32
+from safetensors.numpy import load, save
 
+from lucency.core.files import write_whole
 from lucency.core.manifest import Prepared, nearest
 from lucency.core.progress import Advance, silent
 from lucency.explain.heatmaps import Centres, Heatmaps
@@ -75,3 +78,16 @@ def _check_head(network: OnnxNetwork, head: CamHead) -> None:
             f"the head weighs {given[1]} maps for {given[0]} findings, but the network has "
             f"{expected[1]} and {expected[0]}: expected the head of the same export"
         )
+
+
+def save_cam_head(head: CamHead, file: Path) -> None:
+    """Write a head's weights and centres as safetensors; its findings stand elsewhere."""
+    held = {"weight": head.weight, "down": head.centres.down, "across": head.centres.across}
+    arrays = {name: np.ascontiguousarray(one) for name, one in held.items()}
+    write_whole(file, save(arrays))
+
+
+def load_cam_head(file: Path, *, findings: tuple[str, ...]) -> CamHead:
+    """Read what `save_cam_head` wrote of a network with these findings."""
+    held = load(file.read_bytes())
+    return CamHead(findings, held["weight"], Centres(held["down"], held["across"]))
