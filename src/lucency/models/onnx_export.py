@@ -103,7 +103,7 @@ def largest_difference(
     network.eval()
     try:
         with torch.inference_mode():
-            parts = torch.from_numpy(np.ascontiguousarray(pixels)).split(BATCH)
+            parts = torch.from_numpy(np.array(pixels)).split(BATCH)
             logit = np.concatenate(
                 [network(part.to(device)).float().cpu().numpy() for part in parts]
             )
