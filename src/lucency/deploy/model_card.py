@@ -10,7 +10,6 @@ After model cards (Mitchell et al., FAT* 2019, 220-229) and TRIPOD+AI (Collins e
 
 from __future__ import annotations
 
-import json
 import platform
 import re
 from collections.abc import Sequence
@@ -44,6 +43,7 @@ from lucency.ensemble.ensembles import TEXT, EnsembleResults
 from lucency.evaluation.evaluate import MACRO
 from lucency.evaluation.leakage_inflation import load_comparison
 from lucency.evaluation.summary import Evaluation, load_evaluation
+from lucency.explain.heatmap_results import load_heatmap_results
 from lucency.explain.localization import GAME
 from lucency.pipeline.run import Run, describe_network
 
@@ -415,17 +415,11 @@ def _sentence(text: str) -> str:
 
 def _heatmaps(folder: Path, name: str) -> list[Values]:
     """Return a row a method: pointing game over findings, and the sanity check."""
-    about, files = (
-        folder / "heatmaps.json",
-        [folder / f"{name}.csv" for name in ("pointing", "sanity")],
-    )
-    if not about.is_file() or not all(file.is_file() for file in files):
+    if not (folder / RECEIPT).is_file():
         return []
-    if json.loads(about.read_text(encoding="utf-8"))["network"] != name:
-        return []
-    text = ("method", "finding", "measure", "outcome", "note")
-    pointing, sanity = (read_table(file, text=text) for file in files)
-    if not {"finding", "measure"} <= set(pointing):
+    found = load_heatmap_results(folder)
+    pointing, sanity = found.scores.pointing, found.sanity
+    if found.network != name or not len(pointing):
         return []
     macro = pointing.loc[(pointing["finding"] == MACRO) & (pointing["measure"] == GAME)]
     outcome = dict(zip(sanity["method"], sanity["outcome"], strict=True))
