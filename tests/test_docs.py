@@ -48,6 +48,7 @@ MADE_FIRST = {  # what a block names, and the command that makes it
     "exported": ("export", "runs/demo", "--out", "exported"),
     "runs/own": ("run", "own.toml", "--out", "runs/own"),
 }  # fmt: skip
+MADE_OF = {"invented": "first.toml", "runs/demo": "exported/"}  # what is made of it, by a block
 WORDS = re.compile(
     r"\b(told|said|asked|anybody|drawn anew|redrawn|knows? nothing)\b", re.IGNORECASE
 )
@@ -147,7 +148,7 @@ def at_work(workplace: Path, block: Block, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(sys, "argv", ["document"])
     for name, command in MADE_FIRST.items():
         needed = re.search(rf"{name}\b", block.text) and f"--out {name}" not in block.text
-        if needed or (name == "invented" and "first.toml" in block.text):
+        if needed or (name in MADE_OF and MADE_OF[name] in block.text):
             lucency(*command)
     if "--out review" in block.text:
         shutil.rmtree("review", ignore_errors=True)

@@ -208,7 +208,9 @@ def _methods(run: Run, evaluation: Evaluation) -> Values:
     protocol, source = run.protocol, run.protocol.data.source
     choices, fingerprint = protocol.evaluation, evaluation.thresholds["split"].iloc[0]
     early = protocol.balance.before_split
-    leak = " Balancing came before the split, so that copies of a film are in several parts."
+    leak = (
+        "After balancing: copies of one film may be in several parts, so that scores are too high."
+    )
     rule = RULES[choices.threshold].format(recall=choices.recall)
     preparation = Preparation.model_validate_json(
         (run.cache / "prepared" / "preparation.json").read_text(encoding="utf-8")
@@ -217,7 +219,7 @@ def _methods(run: Run, evaluation: Evaluation) -> Values:
         "split": {
             "method": protocol.split.method,
             "fingerprint": fingerprint,
-            "text": SPLITS[protocol.split.method] + (leak if early else ""),
+            "text": leak if early else SPLITS[protocol.split.method],
         },
         "side": preparation.size,
         "preparation": _preparation(preparation),
@@ -252,10 +254,9 @@ def _balancing(protocol: Protocol) -> str:
     if choices.method == "none":
         return "None."
     then = f", then {choices.then}" if choices.then != "none" else ""
-    when = (
-        "before the split, which is a mistake" if choices.before_split else "training films alone"
-    )
-    return f"{choices.method}{then}, {when}; validation and test films are as they are."
+    if choices.before_split:
+        return f"{choices.method}{then}, before the split, which is a mistake: test films too."
+    return f"{choices.method}{then}, training films alone; validation and test films as they are."
 
 
 def _films(run: Run) -> Values:
