@@ -34,7 +34,8 @@ LOG = ROOT / "dev" / "log.md"
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SLOW = re.compile(
     r"runs/|lucency\.models|as lu\b|^\$ accelerate|review/sample"
-    r"|^\$ lucency (run|train|predict|report|explain|ensemble|similar) (?!-)|^\$ lucency study"
+    r"|^\$ lucency (run|train|predict|report|explain|ensemble|similar|results) (?!-)"
+    r"|^\$ lucency study"
 )
 DEMO = ("run", "protocols/demo.toml", "--out", "runs/demo")
 MADE_FIRST = {  # what a block names, and the command that makes it
