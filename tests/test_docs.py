@@ -33,8 +33,9 @@ DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 LOG = ROOT / "dev" / "log.md"
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SLOW = re.compile(
-    r"runs/|exported|lucency\.models|as lu\b|^\$ accelerate|review/sample"
-    r"|^\$ lucency (run|train|predict|report|explain|ensemble|similar) (?!-)|^\$ lucency study"
+    r"runs/|exported|lucency\.models|as lu|^\$ accelerate|review/sample"
+    r"|^\$ lucency (run|train|predict|report|explain|ensemble|similar|results) (?!-)"
+    r"|^\$ lucency study"
 )
 DEMO = ("run", "protocols/demo.toml", "--out", "runs/demo")
 MADE_FIRST = {  # what a block names, and the command that makes it

@@ -37,7 +37,8 @@ FOR_PROCESSING, SECONDARY = f"{STORAGE}1.1.1", f"{STORAGE}7"
 RADIOGRAPHS = (f"{STORAGE}1", f"{STORAGE}1.1", SECONDARY)
 PLAIN = ("CR", "DX", "RG", "OT", "")  # modalities of a secondary capture of a plain film
 JPEG_SIZES = (frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}) | {0xF7}  # 0xF7: JPEG-LS
-DECODERS = ("pylibjpeg", "pyjpegls", "pydicom", "pillow", "gdcm")
+DECODERS = ("pydicom", "pylibjpeg", "pyjpegls", "pillow", "gdcm")  # of pydicom, first preferred
+CODESTREAM = b"\xff\x4f\xff\x51"  # how JPEG 2000 begins
 READ = (
     "SOPClassUID", "Modality", "PresentationIntentType", "BodyPartExamined", "PatientOrientation",
     "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames", "Rows",
@@ -223,7 +224,7 @@ def _stored(header: Dataset, size: tuple[int, int]) -> Int64[np.ndarray, "h w"]:
             found = _stream_size(get_frame(header.PixelData, 0, number_of_frames=1))
             if found not in (None, size):
                 raise ValueError
-            header.pixel_array_options(decoding_plugin=_decoder(syntax))
+            header.pixel_array_options(decoding_plugin=_decoder(syntax, header.BitsAllocated))
         pixels = header.pixel_array
     except BROKEN:
         raise ValueError(
@@ -237,16 +238,22 @@ def _stored(header: Dataset, size: tuple[int, int]) -> Int64[np.ndarray, "h w"]:
     return values - ((values >> (bits - 1)) << bits) if signed else values
 
 
-def _decoder(syntax: UID) -> str:
-    """Return the decoder of a transfer syntax, gdcm last: it ends the process on broken frames."""
+def _decoder(syntax: UID, bits: int) -> str:
+    """Return the decoder of a transfer syntax; ValueError where none is installed.
+
+    Broken frames end the process in gdcm, which is the last choice, and panic in pylibjpeg's RLE.
+    Pillow reads eight bits.
+    """
     from pydicom.pixels.decoders.base import get_decoder
 
-    return min(get_decoder(syntax).available_plugins, key=DECODERS.index)
+    able = [one for one in get_decoder(syntax).available_plugins if one != "pillow" or bits == 8]
+    return min(able, key=DECODERS.index)
 
 
 def _stream_size(frame: bytes) -> tuple[int, int] | None:
     """Return width and height by the header of a JPEG or JPEG 2000 stream, None for another."""
-    codestream = frame.find(b"\xff\x4f\xff\x51")
+    boxed = frame[4:8] == b"jP  "  # a JP2 file around it
+    codestream = frame.find(CODESTREAM) if boxed else 0 if frame.startswith(CODESTREAM) else -1
     if codestream >= 0:
         right, bottom, left, top = struct.unpack_from(">IIII", frame, codestream + 8)
         return right - left, bottom - top
