@@ -33,7 +33,7 @@ DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 LOG = ROOT / "dev" / "log.md"
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SLOW = re.compile(
-    r"runs/|lucency\.models|as lu\b|^\$ accelerate|review/sample"
+    r"runs/|exported|lucency\.models|as lu\b|^\$ accelerate|review/sample"
     r"|^\$ lucency (run|train|predict|report|explain|ensemble|similar) (?!-)|^\$ lucency study"
 )
 DEMO = ("run", "protocols/demo.toml", "--out", "runs/demo")
@@ -45,6 +45,7 @@ MADE_FIRST = {  # what a block names, and the command that makes it
                    "network.0.size=32"),
     "runs/first": ("run", "first.toml", "--out", "runs/first"),
     "runs/longer": ("run", "first.toml", "--out", "runs/longer", "--set", "training.epochs=6"),
+    "exported": ("export", "runs/demo", "--out", "exported"),
     "runs/own": ("run", "own.toml", "--out", "runs/own"),
 }  # fmt: skip
 WORDS = re.compile(

@@ -1,4 +1,4 @@
-"""Commands that let a trained model out of the laboratory."""
+"""Commands that bring a finished run out of the laboratory."""
 
 from __future__ import annotations
 
@@ -7,7 +7,64 @@ from typing import Annotated
 
 import typer
 
-from lucency.cli import options
+from lucency.cli import answers, options
+
+
+def export(
+    folder: options.RunFolder,
+    out: Annotated[Path, options.to_folder("The model's folder.")],
+    name: options.ModelName = "",
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Quantise to 8 bits; report cost in AUC and gain.")
+    ] = False,
+    json: options.Json = False,
+) -> None:
+    """Write a run's model as a folder that predicts without this program.
+
+    The folder holds model.onnx, weights.safetensors, model.json and a model card. It is complete or
+    absent: logits must equal those of torch to 0.0001 on 200 films of the run.
+
+    Example:
+
+    lucency export runs/demo --out exported
+    """
+    from lucency.deploy.model_export import describe_export, export_model
+
+    made = export_model(folder, name=name, out=out, int8=int8)
+    answers.print_answer(describe_export(made), json)
+
+
+def results(
+    model: options.Model,
+    films: Annotated[list[Path], typer.Argument(metavar="FILM…", help="DICOM films, by name.")],
+    out: Annotated[Path, options.to_folder("The folder to write; outside of runs.")],
+    name: options.ModelName = "",
+    method: Annotated[str, typer.Option(help="How heat maps are made; or none.")] = "grad-cam",
+    segmentation: Annotated[
+        str, typer.Option(help="BINARY: the upper half of a map's range; or FRACTIONAL.")
+    ] = "BINARY",
+    json: options.Json = False,
+) -> None:
+    """Write the results of DICOM films as DICOM: a report, heat maps, an overlay.
+
+    A structured report (TID 1500) holds every finding's probability, whether it reaches its
+    threshold, and a box; a segmentation and a secondary capture hold the heat maps. They copy
+    patient and study of the film. Each says that it is not for clinical use.
+
+    Example:
+
+    lucency results runs/demo film.dcm --out results
+    """
+    from lucency.deploy.dicom_results import algorithm_of, results_of, write_results
+    from lucency.pipeline.library import load
+
+    loaded = load(model, model=name)
+    found = results_of(films, loaded, method=method)
+    written = write_results(
+        found, algorithm=algorithm_of(loaded, model), out=out, segmentation=segmentation
+    )
+    answer = {"films": len(found), "objects": len(written), "folder": str(out)}
+    answers.print_answer(answer, json)
 
 
 def serve(

@@ -20,6 +20,7 @@ from lucency.data.film_size import refuse_absurd
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
+    from pydicom.uid import UID
 
 Values = Float64[np.ndarray, " v"]
 
@@ -36,6 +37,7 @@ FOR_PROCESSING, SECONDARY = f"{STORAGE}1.1.1", f"{STORAGE}7"
 RADIOGRAPHS = (f"{STORAGE}1", f"{STORAGE}1.1", SECONDARY)
 PLAIN = ("CR", "DX", "RG", "OT", "")  # modalities of a secondary capture of a plain film
 JPEG_SIZES = (frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}) | {0xF7}  # 0xF7: JPEG-LS
+DECODERS = ("pylibjpeg", "pyjpegls", "pydicom", "pillow", "gdcm")
 READ = (
     "SOPClassUID", "Modality", "PresentationIntentType", "BodyPartExamined", "PatientOrientation",
     "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames", "Rows",
@@ -93,7 +95,11 @@ def decode_dicom(content: bytes) -> UInt8[np.ndarray, "h w"]:
     not a whole, single, grey, plain film of a chest for presentation, or of an absurd size, which
     is never allocated; and where pydicom or a decoder is absent.
     """
-    film = decode_dicom_deep(content)
+    return eight_bits(decode_dicom_deep(content))
+
+
+def eight_bits(film: DeepFilm) -> UInt8[np.ndarray, "h w"]:
+    """Return a deep film by its window: 0 at `low` and less and in padding, 255 from `high` on."""
     level = film.pixels.astype(np.float64)
     grey = np.rint(255 * _between(level, film.low, film.high)).astype(np.uint8)
     grey[film.padded] = 0
@@ -208,6 +214,8 @@ def _why_no_pixels(header: Dataset) -> str:
 def _stored(header: Dataset, size: tuple[int, int]) -> Int64[np.ndarray, "h w"]:
     """Return the stored values; bits above BitsStored, where old files keep overlays, are cut."""
     try:
+        header.setdefault("PixelRepresentation", 0)
+        header.setdefault("SamplesPerPixel", 1)
         syntax = header.file_meta.TransferSyntaxUID
         if syntax.is_encapsulated:
             from pydicom.encaps import get_frame
@@ -215,8 +223,7 @@ def _stored(header: Dataset, size: tuple[int, int]) -> Int64[np.ndarray, "h w"]:
             found = _stream_size(get_frame(header.PixelData, 0, number_of_frames=1))
             if found not in (None, size):
                 raise ValueError
-        header.setdefault("PixelRepresentation", 0)
-        header.setdefault("SamplesPerPixel", 1)
+            header.pixel_array_options(decoding_plugin=_decoder(syntax))
         pixels = header.pixel_array
     except BROKEN:
         raise ValueError(
@@ -228,6 +235,13 @@ def _stored(header: Dataset, size: tuple[int, int]) -> Int64[np.ndarray, "h w"]:
     bits, signed = int(header.BitsStored), bool(header.PixelRepresentation)
     values = pixels.astype(np.int64) & (2**bits - 1)
     return values - ((values >> (bits - 1)) << bits) if signed else values
+
+
+def _decoder(syntax: UID) -> str:
+    """Return the decoder of a transfer syntax, gdcm last: it ends the process on broken frames."""
+    from pydicom.pixels.decoders.base import get_decoder
+
+    return min(get_decoder(syntax).available_plugins, key=DECODERS.index)
 
 
 def _stream_size(frame: bytes) -> tuple[int, int] | None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -19,14 +20,21 @@ from lucency.core.predictions import Predictions
 from lucency.deploy.problems import Problem
 
 Square = UInt8[np.ndarray, "s s"]
-Predict = Callable[[Sequence[Square]], Predictions]
+Predict = Callable[[Sequence["NamedFilm"]], Predictions]
 Result = TypeVar("Result")
 
 
-class WaitingFilm(NamedTuple):
-    """A prepared film, and where its predictions are awaited."""
+class NamedFilm(NamedTuple):
+    """A prepared film and its name, on which augmented views of it depend."""
 
+    name: str
     pixels: Square
+
+
+class WaitingFilm(NamedTuple):
+    """A film, and where its predictions are awaited."""
+
+    film: NamedFilm
     answer: asyncio.Future[Predictions]
 
 
@@ -63,10 +71,10 @@ class Admission:
             self.waiting -= films
 
 
-async def predict_film(batches: Batches, pixels: Square) -> Predictions:
+async def predict_film(batches: Batches, film: NamedFilm) -> Predictions:
     """Return the predictions of one film, which goes through the network with its neighbours."""
     answer = asyncio.get_running_loop().create_future()
-    await batches.films.put(WaitingFilm(pixels, answer))
+    await batches.films.put(WaitingFilm(film, answer))
     return await answer
 
 
@@ -85,17 +93,17 @@ async def run_batches(batches: Batches, *, observe: Callable[[int], None]) -> No
         together = [await batches.films.get()]
         await _gather(batches, together)
         observe(len(together))
-        pixels = [film.pixels for film in together]
-        done = asyncio.ensure_future(run_alone(batches, lambda some=pixels: batches.predict(some)))
+        films = [one.film for one in together]
+        done = asyncio.ensure_future(run_alone(batches, partial(batches.predict, films)))
         await asyncio.wait([done])
         error = done.exception()
-        for row, film in enumerate(together):
-            if film.answer.done():
+        for row, (_, answer) in enumerate(together):
+            if answer.done():
                 continue
             if error:
-                film.answer.set_exception(error)
+                answer.set_exception(error)
             else:
-                film.answer.set_result(done.result().take(np.array([row])))
+                answer.set_result(done.result().take(np.array([row])))
 
 
 async def _gather(batches: Batches, together: list[WaitingFilm]) -> None:

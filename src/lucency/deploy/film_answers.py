@@ -6,7 +6,6 @@ Letters in shapes: gh and gw cells of a map's grid, h and w pixels, s pixels of 
 from __future__ import annotations
 
 import io
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cv2
@@ -24,8 +23,8 @@ if TYPE_CHECKING:
     from lucency.pipeline.library import Explanation, Model
 
 NOTICE = "For research only, not a medical device."
-MODEL_FILES = ("classifier.json", "model.json", "weights.safetensors", "model.onnx")
-CARD = "model-card.md"
+MODEL_FILES = (".json", ".safetensors", ".npz")
+CARD = "model_card.md"
 LEVEL = LEVELS[1] / BRIGHTEST  # of a map's range: Wang et al., ChestX-ray8 (CVPR 2017)
 SHOWN_SIDE = 512  # pixels of an overlay
 OPAQUE = 0.7  # of the strongest place; evidence against the finding is transparent
@@ -36,18 +35,23 @@ class ModelAbout(NamedTuple):
     """What every answer says about the model."""
 
     name: str
+    kind: str
     fingerprint: str
 
 
 def about_model(model: Model) -> ModelAbout:
-    """Return a model's name and the fingerprint of its files."""
-    there = [model.folder / name for name in MODEL_FILES if (model.folder / name).is_file()]
-    return ModelAbout(model.name, fingerprint({one.name: fingerprint_file(one) for one in there}))
+    """Return a model's name and kind, and the fingerprint of all files that it predicts with."""
+    home, name = model.predictor.home, model.name
+    places = [home.networks[name]] if name in home.networks else [home.fitted[name]]
+    places += [] if name in home.networks else home.networks.values()
+    files = [file for place in places for file in sorted(place.iterdir())]
+    there = {str(file): fingerprint_file(file) for file in files if file.suffix in MODEL_FILES}
+    return ModelAbout(name, model.kind, fingerprint({"files": sorted(there.values())}))
 
 
 def described_model(model: Model, about: ModelAbout) -> dict[str, Any]:
     """Return what `GET /v1/model` answers."""
-    card = Path(model.folder) / CARD
+    card = model.predictor.home.folder / CARD
     return {
         "model": about._asdict(),
         "findings": list(model.findings),

@@ -162,7 +162,7 @@ def _schemas(findings: Sequence[str]) -> Document:
     lost = _object(film=TEXT, code=_enum(OF_FILMS), reason=TEXT)
     box = _object(left=_share(), top=_share(), right=_share(), bottom=_share())
     found = _object(image=TEXT, patient=NAME, similarity={"type": "number"}, findings=TEXT)
-    notice, model = {"notice": TEXT}, {"model": _object(name=TEXT, fingerprint=TEXT)}
+    notice, model = {"notice": TEXT}, {"model": _object(name=TEXT, kind=TEXT, fingerprint=TEXT)}
     problem = _object(
         type=TEXT, title=TEXT, status={"type": "integer"}, detail=TEXT, code=_enum(PROBLEMS)
     )
@@ -184,6 +184,7 @@ def _schemas(findings: Sequence[str]) -> Document:
         "Similar": _object(
             **model,
             film=TEXT,
+            network=TEXT,
             patients=_enum(PATIENTS),
             left_out={"type": ["string", "integer", "null"]},
             similar=_list(found),

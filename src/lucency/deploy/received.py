@@ -44,7 +44,7 @@ async def received_films(request: Request, *, most: int, largest: int) -> list[R
     if request.headers.get("content-encoding", "identity") != "identity":
         raise Problem("media-type", "expected a body without Content-Encoding")
     if kind in RAW:
-        return [ReceivedFilm("film 1", await request.body())]
+        return [ReceivedFilm("film", await request.body())]
     if kind != MULTIPART:
         raise Problem("media-type", f"expected {', '.join((MULTIPART, *RAW))}")
     parser = FilmParser(

@@ -7,8 +7,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -16,13 +18,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Scope
 
-from lucency.core.manifest import Prepared, nearest
+from lucency.core.manifest import Prepared, nearest, unlabelled
 from lucency.core.predictions import Predictions
 from lucency.core.progress import say
 from lucency.deploy.batching import (
     Admission,
     Batches,
-    Square,
+    NamedFilm,
     predict_film,
     run_alone,
     run_batches,
@@ -55,10 +57,10 @@ from lucency.deploy.received import (
     received_films,
     whole_number,
 )
-from lucency.pipeline.film_inference import unlabelled
 from lucency.pipeline.similar_films import (
     PATIENTS,
     Collection,
+    Resemblance,
     answer,
     open_collection,
     search_collection,
@@ -220,7 +222,7 @@ async def explain(service: Service, request: Request) -> Response:
         decoded = await _decoded(service, film)
         if isinstance(decoded, FilmError):
             return _unreadable(decoded, film)
-        shown = _prepared(service.model, [decoded.pixels])
+        shown = _prepared(service.model, [NamedFilm(film.name, decoded.pixels)])
         work = partial(service.model.explain, shown, method=method, findings=[given["finding"]])
         try:
             explanation = await run_alone(service.batches, work)
@@ -239,27 +241,39 @@ async def similar(service: Service, request: Request) -> Response:
     patients = chosen("patients", given["patients"], PATIENTS)
     film = (await _films(service, request, most=1))[0]
     with service.admission.admitted(1):
-        collection = await run_alone(service.batches, partial(_collection, service))
-        found = await _predicted(service, film)
-        if isinstance(found, FilmError):
-            return _unreadable(found, film)
-        queries = _prepared(service.model, [found[0].pixels])
-        search = partial(search_collection, collection, queries, found[1].feature)
-        work = partial(search, top=top, patients=patients, remark=lambda _: None)
-        resemblance = await asyncio.to_thread(work)
-    entry = answer(resemblance)[str(queries.manifest.image[0])]
+        decoded = await _decoded(service, film)
+        if isinstance(decoded, FilmError):
+            return _unreadable(decoded, film)
+        queries = _prepared(service.model, [NamedFilm(film.name, decoded.pixels)])
+        work = partial(_resembling, service, queries, top=top, patients=patients)
+        found = answer(await run_alone(service.batches, work))
+    entry = found[str(queries.manifest.image[0])]
     assert isinstance(entry, dict)
-    return _answered(service, film=film.name, patients=patients, **entry)
+    return _answered(service, film=film.name, network=found["network"], patients=patients, **entry)
+
+
+def _resembling(service: Service, queries: Prepared, *, top: int, patients: str) -> Resemblance:
+    """Return the run's films that look most like the queries, to the network of the index."""
+    collection = _collection(service)
+    network = service.model.predictor.home.network(collection.network)
+    feature = network(np.asarray(queries.pixels)).feature
+    return search_collection(
+        collection, queries, feature, top=top, patients=patients, remark=lambda _: None
+    )
 
 
 def _collection(service: Service) -> Collection:
-    """Return the films of the model's run, opened once; Problem where it is of none."""
+    """Return the films of the model's run, opened once; Problem where it is of none.
+
+    Of what is no network, the run's best network says what is alike.
+    """
     if not service.collection:
-        place = service.settings.run
+        place, model = service.settings.run, service.model
         if place is None:
             raise Problem("no-index", "start the service with the folder of a run")
         try:
-            service.collection.append(open_collection(place, network=service.model.name))
+            name = model.name if model.kind == "network" else ""
+            service.collection.append(open_collection(place, network=name))
         except ValueError as error:
             raise Problem("no-index") from error
     return service.collection[0]
@@ -285,7 +299,8 @@ async def _predicted(
     decoded = await _decoded(service, film)
     if isinstance(decoded, FilmError):
         return decoded
-    return decoded, await predict_film(service.batches, decoded.pixels)
+    named = NamedFilm(film.name, decoded.pixels)
+    return decoded, await predict_film(service.batches, named)
 
 
 def _entry(
@@ -306,12 +321,14 @@ def _answered(service: Service, **more: Any) -> Response:
     return JSONResponse({"model": service.about._asdict(), **more, "notice": NOTICE})
 
 
-def _prepared(model: Model, films: Sequence[Square]) -> Prepared:
-    names = [f"film {place}" for place in range(1, len(films) + 1)]
-    return unlabelled(names, films, findings=model.findings, preparation=model.preparation)
+def _prepared(model: Model, films: Sequence[NamedFilm]) -> Prepared:
+    """Return films that were decoded; each is called by its file name, as one on disk is."""
+    names = [f"{row}/{PurePath(film.name).name or 'film'}" for row, film in enumerate(films)]
+    pixels = [film.pixels for film in films]
+    return unlabelled(names, pixels, findings=model.findings, preparation=model.preparation)
 
 
-def _predict(model: Model, films: Sequence[Square]) -> Predictions:
+def _predict(model: Model, films: Sequence[NamedFilm]) -> Predictions:
     return model.predict(_prepared(model, films))
 
 

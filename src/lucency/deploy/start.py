@@ -1,4 +1,7 @@
-"""The start of the service: who may use it, by what address, and the model that it loads."""
+"""The start of the service: who may use it, by what address, and the model that it loads.
+
+Letters in shapes: s pixels of a side.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from jaxtyping import UInt8
 from starlette.routing import BaseRoute
 
 from lucency.deploy.film_answers import NOTICE
@@ -74,6 +79,7 @@ def serve_model(
     with bind(settings.host, settings.port) as listening:
         settings = replace(settings, port=listening.getsockname()[1], run=run_of(place))
         model = load(place, model=name)
+        model.predict(_ramp(model.preparation.size))  # so that the first film finds all in memory
         app = create_app(model, settings=settings, routes=pages(model, settings))
         line = f"{service_address(settings)} serves {model.name}. {NOTICE}"
         run_server(app, settings=settings, listening=listening, line=line)
@@ -92,6 +98,11 @@ def run_of(place: Path) -> Path | None:
     inside = place.absolute().parent
     several = (place, inside.parent) if inside.name == "networks" else (place,)
     return next((one for one in several if (one / "protocol.toml").is_file()), None)
+
+
+def _ramp(side: int) -> UInt8[np.ndarray, "s s"]:
+    """Return a picture with every grey."""
+    return (np.add.outer(np.arange(side), np.arange(side)) % 256).astype(np.uint8)
 
 
 def _is_loopback(host: str) -> bool:

@@ -1,12 +1,13 @@
 """classifier.json: what a trained network finds, how films are prepared for it; without torch.
 
+model.json, of an exported network's folder, holds the same and more (docs/deploy.md).
 Letters in shapes: k findings.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from lucency.core.predictions import Recalibration, no_knots
 
 METADATA = "classifier.json"
 FEATURE_VIEWS: dict[str, Any] = {"recipe": "gentle", "seed": 0}  # of frozen networks' features
+MODEL, FORMAT, VERSION = "model.json", "lucency model", 1  # of an exported folder
+NETWORK = "network"  # the kind of an exported folder that holds one
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -71,7 +74,32 @@ def read_metadata(folder: Path) -> Metadata:
     """Read what `write_metadata` wrote; raises ValueError where there is none."""
     if not (folder / METADATA).is_file():
         raise ValueError(f"{folder} holds no {METADATA}: expected a trained network's folder")
-    plain = json.loads((folder / METADATA).read_text(encoding="utf-8"))
+    return _parse(json.loads((folder / METADATA).read_text(encoding="utf-8")))
+
+
+def read_model_json(folder: Path) -> Metadata:
+    """Read model.json of an exported network; what only programs elsewhere need is left out.
+
+    Raises ValueError where there is none, for another kind of model, and for a format that is newer
+    than this program.
+    """
+    file = folder / MODEL
+    if not file.is_file():
+        raise ValueError(f"{folder} holds no {MODEL}: expected the --out folder of lucency export")
+    plain = json.loads(file.read_text(encoding="utf-8"))
+    found = (plain.get("format"), plain.get("kind"))
+    if found != (FORMAT, NETWORK):
+        raise ValueError(f"{file}: found {found[0]!r} of kind {found[1]!r}, expected a {NETWORK}")
+    if plain["version"] > VERSION:
+        raise ValueError(
+            f"{file} has version {plain['version']}, and this program reads up to {VERSION}: "
+            "update lucency"
+        )
+    return _parse(plain)
+
+
+def _parse(plain: dict[str, Any]) -> Metadata:
+    """Return the fields of `Metadata` among what JSON holds."""
     sequences = {key: tuple(plain[key]) for key in ("findings", "mean", "std")}
     line = plain["recalibration"]
     parsed = {
@@ -88,7 +116,8 @@ def read_metadata(folder: Path) -> Metadata:
         ),
         "threshold": np.array(plain["threshold"], dtype=np.float64),
     }
-    return Metadata(**{**plain, **sequences, **parsed})
+    known = {field.name: plain.get(field.name) for field in fields(Metadata)}
+    return Metadata(**{**known, **sequences, **parsed})
 
 
 def _plain(value: Preparation | Head | Recalibration | np.ndarray) -> Any:

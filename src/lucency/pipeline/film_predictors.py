@@ -35,12 +35,14 @@ from lucency.core.stage import RECEIPT, fingerprint_file
 from lucency.core.tables import fitting_films
 from lucency.ensemble.fitted import DATA, FittedPredictor, load_predictor
 from lucency.ensemble.retrieval import NOBODY
+from lucency.explain.class_activation import head_metadata
 from lucency.models.metadata import FEATURE_VIEWS, METADATA, TrainedNetwork, read_metadata
 from lucency.pipeline.feature_stage import features_folder
 from lucency.pipeline.run import open_run_folder, validation_auc
 
 if TYPE_CHECKING:
     from lucency.models.classifier import Classifier
+    from lucency.models.onnx_runtime import OnnxNetwork
 
 ENGINES = ("onnx", "torch")
 Pixels = UInt8[np.ndarray, "n h w"]
@@ -56,7 +58,11 @@ class NetworkOutput(NamedTuple):
     feature: Float32[np.ndarray, "n d"]
 
 
-Network = Callable[[Pixels], NetworkOutput]
+class OpenNetwork(NamedTuple):
+    """A network that is ready: what it gives for films, and its ONNX file where that is used."""
+
+    outputs: Callable[[Pixels], NetworkOutput]
+    onnx: OnnxNetwork | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -73,7 +79,7 @@ class Home:
     views: int = 0
     engine: str = ""
     images: Path | None = None
-    opened: dict[str, Network] = field(default_factory=dict, repr=False)
+    opened: dict[str, OpenNetwork] = field(default_factory=dict, repr=False)
 
     @cached_property
     def known(self) -> Manifest | None:
@@ -81,8 +87,8 @@ class Home:
         there = self.images is not None and (self.images / RECEIPT).is_file()
         return load_manifest(self.images) if self.images and there else None
 
-    def network(self, name: str) -> Network:
-        """Return a network, or a snapshot of one, as a function of prepared films."""
+    def network(self, name: str) -> OpenNetwork:
+        """Return a network, or a snapshot of one, ready for prepared films."""
         if name not in self.opened:
             self.opened[name] = open_network(*self._place(name), engine=self.engine)
         return self.opened[name]
@@ -233,7 +239,7 @@ class FilmOutputs:
             pixels = np.asarray(self.prepared.pixels)
             if view >= 0:
                 pixels = self._changed(view, recipe=recipe, seed=seed)
-            self.made[key] = self.home.network(name)(pixels)
+            self.made[key] = self.home.network(name).outputs(pixels)
         return self.made[key]
 
     def _changed(self, view: int, *, recipe: str, seed: int) -> Pixels:
@@ -284,6 +290,12 @@ def validation_scores(home: Home) -> dict[str, float]:
     return named
 
 
+def best_of(home: Home) -> str:
+    """Return the name of the network that is best on validation films."""
+    scores = validation_scores(replace(home, fitted={}))
+    return max(scores, key=lambda one: scores[one])
+
+
 def find_home(folder: Path) -> Home:
     """Return where all lies that predicts, in a run's folder or in that of one network."""
     if (folder / METADATA).is_file():
@@ -321,8 +333,8 @@ def load_name(place: Path) -> str:
     return str(json.loads((place / DATA).read_text(encoding="utf-8"))["name"])
 
 
-def open_network(folder: Path, weights: str, onnx: str, *, engine: str) -> Network:
-    """Return a network as a function of prepared films, on the engine that is best here.
+def open_network(folder: Path, weights: str, onnx: str, *, engine: str) -> OpenNetwork:
+    """Return a network that is ready for prepared films, on the engine that is best here.
 
     Its ONNX file is made of its weights where it is not there, or is of other weights.
     """
@@ -341,11 +353,11 @@ def open_network(folder: Path, weights: str, onnx: str, *, engine: str) -> Netwo
             say(f"{folder.name} runs on torch: {error}")
             return on_torch(classifier)
         opened = open_onnx(file)
-    return lambda pixels: NetworkOutput(*run(opened, pixels))
+    return OpenNetwork(lambda pixels: NetworkOutput(*run(opened, pixels)), opened)
 
 
-def on_torch(classifier: Classifier) -> Network:
-    """Return a network as a function of prepared films, on torch and this process's device."""
+def on_torch(classifier: Classifier) -> OpenNetwork:
+    """Return a network that is ready for prepared films, on torch and this process's device."""
     from lucency.models.film_loader import Films
     from lucency.models.inference import forward
 
@@ -353,11 +365,11 @@ def on_torch(classifier: Classifier) -> Network:
 
     def network(pixels: Pixels) -> NetworkOutput:
         names = [str(row) for row in range(len(pixels))]
-        prepared = unlabelled(names, list(pixels), **about)
+        prepared = unlabelled(names, pixels, **about)
         films = Films(prepared=prepared, plan=only_tests(prepared.manifest.label), copies=0)
         return NetworkOutput(*forward(classifier.network, films=films))
 
-    return network
+    return OpenNetwork(network)
 
 
 def of_classifier(classifier: Classifier) -> FilmPredictor:
@@ -381,8 +393,22 @@ def _load(folder: Path, weights: str) -> Classifier:
 def _export(classifier: Classifier, file: Path, *, fingerprint: str) -> None:
     from lucency.models.onnx_export import write_onnx
 
-    size, metadata = classifier.preparation.size, {WEIGHTS: fingerprint}
-    write_onnx(classifier.network, file, size=size, metadata=metadata)
+    size, metadata = classifier.preparation.size, cam_metadata(classifier)
+    write_onnx(classifier.network, file, size=size, metadata={WEIGHTS: fingerprint, **metadata})
+
+
+def cam_metadata(classifier: Classifier) -> dict[str, str]:
+    """Return what an ONNX file holds for heat maps without torch; nothing where none is defined."""
+    import torch
+
+    from lucency.explain.methods.cam import cam_head
+
+    side = classifier.preparation.size
+    film = torch.zeros(1, side, side, dtype=torch.uint8)
+    try:
+        return head_metadata(cam_head(classifier.network, film, findings=classifier.findings))
+    except ValueError:  # this head has no such maps
+        return {}
 
 
 def _network_of(home: Home, name: str) -> FilmPredictor:
