@@ -154,6 +154,11 @@ def page(browser: Any, place: Place) -> Iterator[Any]:
         yield page
 
 
+def shows(page: Any, name: str, where: str = "name") -> None:
+    until(page, f"document.getElementById('{where}').textContent === '{name}'")
+    settle(page)
+
+
 def until(page: Any, words: str) -> None:
     wait(lambda: page.evaluate(f"Boolean({words})"))
 
@@ -338,7 +343,7 @@ def windowed(pixels: np.ndarray, level: float, window: float) -> np.ndarray:
 
 def test_window_and_level_work_on_the_whole_depth(page: Any):
     show(page, "deep.png")
-    assert "80 × 64, 14 bit" in page.text_content("#reading")
+    assert "80 \N{MULTIPLICATION SIGN} 64, 14 bit" in page.text_content("#reading")
     level, window, _ = reading(page)
     assert (level, window) == (8192, 16383)
     expected = windowed(DEEP, 8191.5, 16383)
@@ -486,13 +491,12 @@ def test_clahe_is_that_of_the_preparation(page: Any, place: Place, model: Model)
 # --- heat maps and boxes ---------------------------------------------------------------------
 
 
-def tested_film(page: Any, place: Place, *, boxed: bool = False) -> int:
-    """Show a test film, without boxes drawn, and return its row."""
+def show_tested(page: Any, place: Place) -> int:
+    """Show a test film that has boxes, without them, and return its row."""
     films = place.viewer.films
     assert films is not None
-    with_boxes = np.isin(films.manifest.image, films.manifest.boxes["image"].to_numpy(dtype=str))
-    rows = np.flatnonzero((films.part == "test") & (with_boxes if boxed else True))
-    row = int(rows[0])
+    boxed = np.isin(films.manifest.image, films.manifest.boxes["image"].to_numpy(dtype=str))
+    row = int(np.flatnonzero((films.part == "test") & boxed)[0])
     page.fill("[name=text]", str(films.manifest.image[row]))
     counted(page, 1)
     press(page, "Escape", "l", "Home")
@@ -503,7 +507,7 @@ def tested_film(page: Any, place: Place, *, boxed: bool = False) -> int:
 
 
 def test_heat_maps_have_their_place_opacity_and_contours(page: Any, place: Place):
-    tested_film(page, place)
+    show_tested(page, place)
     plain = seen(page).astype(int)
     press(page, "h")
     until(page, "document.getElementById('remark').textContent.includes('grad-cam')")
@@ -552,7 +556,7 @@ def test_contours_are_those_of_scikit_image(page: Any):
 def test_boxes_of_the_ground_truth_are_drawn_where_they_are(page: Any, place: Place):
     films = place.viewer.films
     assert films is not None
-    row = tested_film(page, place, boxed=True)
+    row = show_tested(page, place)
     plain = seen(page).astype(int)
     press(page, "b")
     changed = np.abs(seen(page).astype(int) - plain).sum(axis=2) > 20
@@ -577,7 +581,7 @@ def test_probabilities_stand_with_thresholds_and_calibration(
 ):
     films = place.viewer.films
     assert films is not None
-    row = tested_film(page, place)
+    row = show_tested(page, place)
     table = pd.read_csv(run / "evaluation" / "reliability.csv")
     for k, finding in enumerate(model.findings):
         line = page.locator(f".finding[data-finding={finding}]")
@@ -596,45 +600,59 @@ def test_probabilities_stand_with_thresholds_and_calibration(
         own = bins.loc[probability <= bins["high_edge"]]
         mine = (own if len(own) else bins.tail(1)).iloc[0]
         text = page.text_content("#calibration p")
-        assert f"share {mine['share']:.3f}, 95 % interval {mine['share_low']:.3f} to" in text
+        share, low = (f"{mine[name]:.3f}" for name in ("share", "share_low"))
+        low = "\N{EN DASH}" if low == "nan" else low
+        assert f"share {share}, 95 % interval {low} to" in text
         assert page.locator("#calibration svg circle").count() == len(bins)
 
 
-def test_prior_films_are_linked_in_view(page: Any, place: Place):
+def show_with_prior(page: Any, place: Place) -> tuple[np.ndarray, int]:
+    """Show the second film of the patient with most films, the first beside it.
+
+    Return the first one's pixels, and the number of the patient's films.
+    """
     films = place.viewer.films
     assert films is not None
     patient, count = np.unique(films.manifest.patient, return_counts=True)
     rows = np.flatnonzero(films.manifest.patient == patient[count.argmax()])
     turn = films.manifest.facts["follow_up"].to_numpy()[rows]
-    rows = rows[np.argsort(turn, kind="stable")]
-    page.fill("[name=text]", str(films.manifest.image[rows[1]]))
+    prior, film = rows[np.argsort(turn, kind="stable")][:2].tolist()
+    page.fill("[name=text]", str(films.manifest.image[film]))
     counted(page, 1)
     press(page, "Escape", "l", "Home")
-    until(
-        page, f"document.getElementById('name').textContent === '{films.manifest.image[rows[1]]}'"
-    )
-    assert page.locator("#patient li").count() == len(rows) - 1
+    shows(page, str(films.manifest.image[film]))
     press(page, "b", "v")
-    prior = films.manifest.image[rows[0]]
-    until(page, f"document.getElementById('name-beside').textContent === '{prior}'")
-    settle(page)
-    grey = cv2.imread(str(films.manifest.facts["path"][rows[0]]), cv2.IMREAD_GRAYSCALE)
-    shown = at_centres(seen(page, "canvas-beside"), grey.shape)[:, :, 0]
-    assert np.abs(shown - grey.astype(int)).mean() <= 1.5
-    before = seen(page, "canvas-beside").astype(int)
+    shows(page, str(films.manifest.image[prior]), "name-beside")
+    path = str(films.manifest.facts["path"][prior])
+    return cv2.imread(path, cv2.IMREAD_GRAYSCALE).astype(int), len(rows)
+
+
+def test_prior_films_are_linked_in_view(page: Any, place: Place):
+    grey, _ = show_with_prior(page, place)
+    before = seen(page, "canvas-beside")
+    shown = at_centres(before, grey.shape)[:, :, 0]
+    assert np.abs(shown - grey).mean() <= 1.5
     press(page, "i")
     inverted = at_centres(seen(page, "canvas-beside"), grey.shape)[:, :, 0]
     assert np.abs(inverted + shown - 255).max() <= 1
-    press(page, "i", "+", "+")
-    large = seen(page, "canvas-beside")
-    side = int(min(large.shape[:2]) / 1.5625)
-    y, x = ((size - side) // 2 for size in large.shape[:2])
-    enlarged = cv2.resize(
-        before[y : y + side, x : x + side].astype(np.float32), (min(large.shape[:2]),) * 2
-    )
-    y, x = ((size - min(large.shape[:2])) // 2 for size in large.shape[:2])
-    middle = large[y : y + enlarged.shape[0], x : x + enlarged.shape[1]]
-    assert np.abs(middle - enlarged).mean() < 4
+    press(page, "i", "+", "+")  # 1.5625 times as large
+    large = middle_square(seen(page, "canvas-beside"), 1)
+    part = middle_square(before, 1 / 1.5625)
+    assert np.abs(cv2.resize(part, large.shape[1::-1]) - large).mean() < 4
+    press(page, "-", "-")
+    assert np.abs(seen(page, "canvas-beside").astype(int) - before).max() <= 1
+
+
+def middle_square(shown: np.ndarray, share: float) -> np.ndarray:
+    height, width = shown.shape[:2]
+    side = int(min(height, width) * share)
+    y, x = (height - side) // 2, (width - side) // 2
+    return shown[y : y + side, x : x + side].astype(np.float32)
+
+
+def test_films_of_the_patient_are_listed_and_closed(page: Any, place: Place):
+    _, count = show_with_prior(page, place)
+    assert page.locator("#patient li").count() == count - 1
     press(page, "x")
     assert page.locator("#pane-beside").is_hidden()
     page.click("#patient li button >> nth=0")
@@ -644,7 +662,7 @@ def test_prior_films_are_linked_in_view(page: Any, place: Place):
 
 
 def test_similar_films_stand_beside_it(page: Any, place: Place):
-    tested_film(page, place)
+    show_tested(page, place)
     patient = page.text_content("#facts").split(" · ")[0]
     press(page, "s")
     until(page, "document.querySelectorAll('#similar li').length === 8")
@@ -722,7 +740,7 @@ def test_a_film_is_opened_by_the_file_button(page: Any, films: list[Path]):
 def test_verdicts_are_given_by_keys_and_saved(page: Any, place: Place, run: Path):
     films = place.viewer.films
     assert films is not None
-    row = tested_film(page, place)
+    row = show_tested(page, place)
     image, finding = str(films.manifest.image[row]), "Effusion"
     page.click(f".finding[data-finding={finding}]")
     press(page, "1")
@@ -749,7 +767,7 @@ def test_verdicts_are_given_by_keys_and_saved(page: Any, place: Place, run: Path
     page.reload()
     until(page, "document.getElementById('name').textContent")
     settle(page)
-    tested_film(page, place)
+    show_tested(page, place)
     page.click(f".finding[data-finding={finding}]")
     assert page.get_attribute("#verdict button[value=unsure]", "aria-pressed") == "true"
     assert page.input_value("#verdict textarea") == "line, not effusion"
@@ -775,7 +793,7 @@ def test_script_in_names_and_cells_is_shown_and_not_run(
         for place in ("#facts", ".row .muted", "[name=view]", "#patient-title"):
             assert SCRIPT in page.text_content(place)
         assert page.text_content("#what").startswith("<img src=x onerror")
-        press(page, "v", "h", "s", "1")
+        press(page, "v", "h", "1")
         drop(page, SCRIPT, (run / "phantom" / "images").iterdir().__next__().read_bytes())
         until(page, f"document.getElementById('name').textContent === {SCRIPT!r}")
         settle(page)
@@ -783,15 +801,18 @@ def test_script_in_names_and_cells_is_shown_and_not_run(
         assert page.evaluate("document.querySelectorAll('img[src=x], main script').length") == 0
 
 
-def test_all_is_reached_by_the_keyboard_with_a_visible_focus(page: Any):
+def test_all_is_reached_by_the_keyboard_with_a_visible_focus(page: Any, place: Place):
+    show_tested(page, place)
+    page.evaluate("document.activeElement.blur()")
     visited = list[str]()
     for _ in range(120):
         page.keyboard.press("Tab")
         found = page.evaluate(
             """() => {
               const one = document.activeElement, style = getComputedStyle(one);
-              return [one.id || one.name || one.value || one.textContent.slice(0, 30),
-                one === document.body || style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 2];
+              const ringed = style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 2;
+              const name = one.id || one.name || one.value || one.textContent.slice(0, 30);
+              return [one === document.body ? "" : name, one === document.body || ringed];
             }"""
         )
         assert found[1], f"no visible focus on {found[0]}"
@@ -808,7 +829,7 @@ def test_all_is_reached_by_the_keyboard_with_a_visible_focus(page: Any):
 
 def test_controls_have_names_and_keys_are_listed(page: Any):
     nameless = page.evaluate(
-        """[...document.querySelectorAll("button, input, select, textarea, [role]")].filter((one) => {
+        """[...document.querySelectorAll("button, input, select, textarea, [role]")].filter(one => {
           const label = one.labels?.[0]?.textContent ?? "";
           return one.getAttribute("role") !== "presentation" && one.id !== "message"
             && !(one.getAttribute("aria-label") || one.textContent.trim() || label.trim()
@@ -833,7 +854,9 @@ CONTRAST = """() => {
   const over = (top, below) => [0, 1, 2].map((k) => top[k] * top[3] + below[k] * (1 - top[3]));
   const ground = (one) => {
     const layers = [];
-    for (let at = one; at; at = at.parentElement) layers.push(parse(getComputedStyle(at).backgroundColor));
+    for (let at = one; at; at = at.parentElement) {
+      layers.push(parse(getComputedStyle(at).backgroundColor));
+    }
     return layers.reverse().reduce((below, top) => over(top, below), [0, 0, 0]);
   };
   const light = (colour) => colour.slice(0, 3).map((c) => c / 255)
@@ -846,14 +869,15 @@ CONTRAST = """() => {
     const below = ground(one), style = getComputedStyle(one);
     const ink = over(parse(one.namespaceURI.endsWith("svg") ? style.fill : style.color), below);
     const [a, b] = [light(ink), light(below)].sort((x, y) => y - x);
-    found.push([(a + 0.05) / (b + 0.05), one.tagName + "#" + one.id + "." + one.getAttribute("class") + " " + one.textContent.slice(0, 30)]);
+    const name = `${one.tagName}#${one.id} ${one.getAttribute("class")} ${one.textContent}`;
+    found.push([(a + 0.05) / (b + 0.05), name]);
   }
   return found;
 }"""
 
 
 def test_text_has_the_contrast_of_wcag_aa(page: Any, place: Place):
-    tested_film(page, place)
+    show_tested(page, place)
     press(page, "h", "o", "v", "s")
     until(page, "document.querySelectorAll('#similar li').length")
     page.evaluate("document.activeElement.blur()")
@@ -867,7 +891,7 @@ def test_text_has_the_contrast_of_wcag_aa(page: Any, place: Place):
 def test_the_contrast_test_can_fail(page: Any):
     page.evaluate("document.getElementById('count').style.color = '#333'")
     found = page.evaluate(CONTRAST)
-    assert [text for ratio, text in found if ratio < 4.5][0].startswith("P#count")
+    assert next(text for ratio, text in found if ratio < 4.5).startswith("P#count")
 
 
 @pytest.mark.parametrize("viewport", [WIDE, NARROW])
