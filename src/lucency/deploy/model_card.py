@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import platform
 import re
+from collections.abc import Sequence
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -67,10 +68,11 @@ SPECIAL = re.compile(r"[\\*\[\]~]|(?<![^\W_])_|_(?![^\W_])")
 Values = dict[str, Any]
 
 
-def model_card(run: Run, name: str) -> str:
+def model_card(run: Run, name: str, *, remarks: Sequence[str] = ()) -> str:
     """Return the model card of `name`, a network or another row of the run's leaderboard.
 
-    Raises ValueError where the run is not evaluated, or has no predictor of this name.
+    `remarks` are sentences on files that lie beside the card, without the full stop. Raises
+    ValueError where the run is not evaluated, or has no predictor of this name.
     """
     kind = kind_of(run, name)
     folder = run.out / "ensemble" / name.replace(" ", "-")
@@ -84,6 +86,7 @@ def model_card(run: Run, name: str) -> str:
         "what": KINDS[kind],
         "notice": NOTICE,
         "NOT_REPORTED": NOT_REPORTED,
+        "remarks": remarks,
         "run_name": run.protocol.name,
         "findings": run.protocol.findings,
         "conclusion": evaluation.conclusion,

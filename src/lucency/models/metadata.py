@@ -22,6 +22,7 @@ from lucency.core.predictions import Recalibration, no_knots
 METADATA = "classifier.json"
 FEATURE_VIEWS: dict[str, Any] = {"recipe": "gentle", "seed": 0}  # of frozen networks' features
 MODEL, FORMAT, VERSION = "model.json", "lucency model", 1  # of an exported folder
+MODEL_ONNX, MEMBERS = "model.onnx", "members"  # a network's file there, what others are made of
 NETWORK = "network"  # the kind of an exported folder that holds one
 
 
@@ -71,7 +72,9 @@ def write_metadata(metadata: Metadata, folder: Path) -> None:
 
 
 def read_metadata(folder: Path) -> Metadata:
-    """Read what `write_metadata` wrote; raises ValueError where there is none."""
+    """Read what `write_metadata` wrote, or an exported network's; ValueError without either."""
+    if (folder / MODEL).is_file():
+        return read_model_json(folder)
     if not (folder / METADATA).is_file():
         raise ValueError(f"{folder} holds no {METADATA}: expected a trained network's folder")
     return _parse(json.loads((folder / METADATA).read_text(encoding="utf-8")))
@@ -80,22 +83,31 @@ def read_metadata(folder: Path) -> Metadata:
 def read_model_json(folder: Path) -> Metadata:
     """Read model.json of an exported network; what only programs elsewhere need is left out.
 
-    Raises ValueError where there is none, for another kind of model, and for a format that is newer
-    than this program.
+    Raises ValueError as `read_model` does, and for another kind of model.
+    """
+    plain = read_model(folder)
+    if plain["kind"] != NETWORK:
+        raise ValueError(f"{folder} holds {plain['name']} of kind {plain['kind']}, no {NETWORK}")
+    return _parse(plain)
+
+
+def read_model(folder: Path) -> dict[str, Any]:
+    """Return model.json of an exported folder as plain data.
+
+    Raises ValueError where there is none, and for a format that is newer than this program.
     """
     file = folder / MODEL
     if not file.is_file():
         raise ValueError(f"{folder} holds no {MODEL}: expected the --out folder of lucency export")
     plain = json.loads(file.read_text(encoding="utf-8"))
-    found = (plain.get("format"), plain.get("kind"))
-    if found != (FORMAT, NETWORK):
-        raise ValueError(f"{file}: found {found[0]!r} of kind {found[1]!r}, expected a {NETWORK}")
+    if plain.get("format") != FORMAT:
+        raise ValueError(f"{file}: found format {plain.get('format')!r}, expected {FORMAT!r}")
     if plain["version"] > VERSION:
         raise ValueError(
             f"{file} has version {plain['version']}, and this program reads up to {VERSION}: "
             "update lucency"
         )
-    return _parse(plain)
+    return plain
 
 
 def _parse(plain: dict[str, Any]) -> Metadata:

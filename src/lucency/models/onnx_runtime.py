@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +19,10 @@ from jaxtyping import Float32, UInt8
 from lucency.core.parallel import usable_cores
 
 if TYPE_CHECKING:
-    from onnxruntime import InferenceSession, SessionOptions
+    from onnxruntime import InferenceSession
 
 FILMS, LOGIT, FEATURE, MAP = "films", "logit", "feature", "map"
+TOLERANCE = 1e-4  # of logits, between torch and ONNX
 BATCH = 8  # films at once
 SPIN = 200  # microseconds that a thread waits awake for others: docs/performance.md
 ERRORS_ONLY = 3  # of what ONNX Runtime writes to the terminal
@@ -102,8 +104,8 @@ def _session(
 ) -> tuple[InferenceSession, Mapping[str, str], dict[str, tuple[Any, ...]]]:
     """Return the session of a file's content, its metadata, and type and shape of its ends."""
     import onnxruntime
-    from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
+    errors = import_module("onnxruntime.capi.onnxruntime_pybind11_state")
     refusals = (ValueError, *(getattr(errors, name) for name in REFUSALS))
     try:
         session = onnxruntime.InferenceSession(
@@ -117,10 +119,9 @@ def _session(
     return session, metadata, shape
 
 
-def _options(threads: int) -> SessionOptions:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
+def _options(threads: int) -> Any:
+    """Return onnxruntime's SessionOptions."""
+    options = import_module("onnxruntime").SessionOptions()
     options.log_severity_level = ERRORS_ONLY
     options.intra_op_num_threads = threads
     nowhere = f"{os.devnull}/none"  # else weights may come from files of the current folder

@@ -36,7 +36,17 @@ from lucency.core.tables import fitting_films
 from lucency.ensemble.fitted import DATA, FittedPredictor, load_predictor
 from lucency.ensemble.retrieval import NOBODY
 from lucency.explain.class_activation import head_metadata
-from lucency.models.metadata import FEATURE_VIEWS, METADATA, TrainedNetwork, read_metadata
+from lucency.models.metadata import (
+    FEATURE_VIEWS,
+    MEMBERS,
+    METADATA,
+    MODEL,
+    MODEL_ONNX,
+    NETWORK,
+    TrainedNetwork,
+    read_metadata,
+    read_model,
+)
 from lucency.pipeline.feature_stage import features_folder
 from lucency.pipeline.run import open_run_folder, validation_auc
 
@@ -70,7 +80,8 @@ class Home:
     """Where all that predicts lies, by name: networks' folders, and predictors' beside them.
 
     Frozen networks are among the networks; `views` are those of their features. `images` is the
-    folder of the run's prepared films, whose names and patients are known.
+    folder of the run's prepared films, whose names and patients are known. `own` is the name of the
+    one thing that predicts, in the folder of a network and in an exported one.
     """
 
     folder: Path
@@ -79,6 +90,7 @@ class Home:
     views: int = 0
     engine: str = ""
     images: Path | None = None
+    own: str = ""
     opened: dict[str, OpenNetwork] = field(default_factory=dict, repr=False)
 
     @cached_property
@@ -90,13 +102,14 @@ class Home:
     def network(self, name: str) -> OpenNetwork:
         """Return a network, or a snapshot of one, ready for prepared films."""
         if name not in self.opened:
-            self.opened[name] = open_network(*self._place(name), engine=self.engine)
+            self.opened[name] = open_network(*self.place(name), engine=self.engine)
         return self.opened[name]
 
-    def _place(self, name: str) -> tuple[Path, str, str]:
+    def place(self, name: str) -> tuple[Path, str, str]:
         """Return a network's folder, and its files of weights and ONNX."""
         if name in self.networks:
-            return self.networks[name], WEIGHTS, ONNX
+            exported = (self.networks[name] / MODEL).is_file()
+            return self.networks[name], WEIGHTS, MODEL_ONNX if exported else ONNX
         network, _, number = name.rpartition(SNAPSHOT)
         if network not in self.networks:
             raise ValueError(
@@ -260,12 +273,9 @@ def open_predictor(folder: Path, *, name: str = "", engine: str = "") -> FilmPre
     if engine not in ("", *ENGINES):
         raise ValueError(f"engine {engine!r} is unknown: expected {' or '.join(ENGINES)}")
     home = replace(find_home(folder), engine=engine)
-    if (folder / METADATA).is_file():
-        own = read_metadata(folder).name
-        if name not in ("", own):
-            raise ValueError(f"{folder} is one network; expected no --model beside it")
-        return _network_of(home, own)
-    scores = validation_scores(home)
+    if home.own and name not in ("", home.own):
+        raise ValueError(f"{folder} is {home.own} alone; expected no --model beside it")
+    scores = {home.own: 0.0} if home.own else validation_scores(home)
     if name and name not in scores:
         known = ", ".join(scores)
         raise ValueError(
@@ -297,12 +307,14 @@ def best_of(home: Home) -> str:
 
 
 def find_home(folder: Path) -> Home:
-    """Return where all lies that predicts, in a run's folder or in that of one network."""
+    """Return where all lies that predicts: in a run, a network's folder or an exported one."""
+    if (folder / MODEL).is_file():
+        return _exported_home(folder)
     if (folder / METADATA).is_file():
-        inside = folder.absolute().parent
+        inside, name = folder.absolute().parent, read_metadata(folder).name
         run = inside.parent if inside.name == "networks" else folder
         images = run / "prepared" if (run / "protocol.toml").is_file() else None
-        return Home(folder=folder, networks={read_metadata(folder).name: folder}, images=images)
+        return Home(folder=folder, networks={name: folder}, images=images, own=name)
     trained = sorted(p.parent for p in (folder / "networks").glob("*/receipt.json"))
     if not trained and (folder / "variants").is_dir():
         where = min((folder / "variants").glob("*/seed-*"), default="variants/NAME/seed-N")
@@ -328,6 +340,20 @@ def find_home(folder: Path) -> Home:
     )
 
 
+def _exported_home(folder: Path) -> Home:
+    """Return where all lies that an exported folder holds, its members' folders among it."""
+    about = read_model(folder)
+    kind, name = str(about["kind"]), str(about["name"])
+    networks = {name: folder} if kind == NETWORK else {}
+    fitted = {} if kind == NETWORK else {name: folder}
+    for place in sorted((folder / MEMBERS).glob(f"*/{MODEL}")):
+        member = _exported_home(place.parent)
+        networks |= member.networks
+        fitted |= member.fitted
+    views = int(about.get("feature_views", 0))
+    return Home(folder=folder, networks=networks, fitted=fitted, views=views, own=name)
+
+
 def load_name(place: Path) -> str:
     """Return what the predictor in a folder is called."""
     return str(json.loads((place / DATA).read_text(encoding="utf-8"))["name"])
@@ -339,14 +365,15 @@ def open_network(folder: Path, weights: str, onnx: str, *, engine: str) -> OpenN
     Its ONNX file is made of its weights where it is not there, or is of other weights.
     """
     if engine == "torch" or (not engine and NVIDIA.exists()):
-        return on_torch(_load(folder, weights))
+        return on_torch(load_network(folder, weights))
     from lucency.models.onnx_runtime import open_onnx, run
 
     file, fingerprint = folder / onnx, fingerprint_file(folder / weights)
     opened = open_onnx(file) if file.is_file() else None
-    if opened is None or opened.metadata.get(WEIGHTS) != fingerprint:
+    known = onnx == MODEL_ONNX or (opened and opened.metadata.get(WEIGHTS) == fingerprint)
+    if opened is None or not known:
         say(f"Exporting {folder.name} for ONNX Runtime, once")
-        classifier = _load(folder, weights)
+        classifier = load_network(folder, weights)
         try:
             _export(classifier, file, fingerprint=fingerprint)
         except (ValueError, OSError) as error:
@@ -379,7 +406,8 @@ def of_classifier(classifier: Classifier) -> FilmPredictor:
     return _of_metadata(home, classifier)
 
 
-def _load(folder: Path, weights: str) -> Classifier:
+def load_network(folder: Path, weights: str) -> Classifier:
+    """Return the network of a folder on torch, with the weights of one of its files."""
     from safetensors.torch import load_file
 
     from lucency.models.classifier import load_classifier
@@ -398,7 +426,7 @@ def _export(classifier: Classifier, file: Path, *, fingerprint: str) -> None:
 
 
 def cam_metadata(classifier: Classifier) -> dict[str, str]:
-    """Return what an ONNX file holds for heat maps without torch; nothing where none is defined."""
+    """Return what an ONNX file holds for heat maps without torch; {} and a line where it cannot."""
     import torch
 
     from lucency.explain.methods.cam import cam_head
@@ -407,7 +435,8 @@ def cam_metadata(classifier: Classifier) -> dict[str, str]:
     film = torch.zeros(1, side, side, dtype=torch.uint8)
     try:
         return head_metadata(cam_head(classifier.network, film, findings=classifier.findings))
-    except ValueError:  # this head has no such maps
+    except ValueError as error:
+        say(f"{classifier.name}: heat maps need torch: {error}")
         return {}
 
 
