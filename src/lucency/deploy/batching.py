@@ -83,7 +83,7 @@ async def run_alone(batches: Batches, work: Callable[[], Result]) -> Result:
     return await asyncio.get_running_loop().run_in_executor(batches.thread, work)
 
 
-async def run_batches(batches: Batches, *, observe: Callable[[int], None]) -> None:
+async def run_batches(batches: Batches, *, observe: Callable[[float], None]) -> None:
     """Predict what waits, batch by batch, for ever; `observe` is called with each one's films.
 
     A batch is what has come `seconds` after its first film, `most` films at most. An error of the
@@ -92,9 +92,9 @@ async def run_batches(batches: Batches, *, observe: Callable[[int], None]) -> No
     while True:
         together = [await batches.films.get()]
         await _gather(batches, together)
-        observe(len(together))
+        observe(float(len(together)))
         films = [one.film for one in together]
-        done = asyncio.ensure_future(run_alone(batches, partial(batches.predict, films)))
+        done = asyncio.ensure_future(run_alone(batches, partial(_each, batches.predict, films)))
         await asyncio.wait([done])
         error = done.exception()
         for row, (_, answer) in enumerate(together):
@@ -103,7 +103,13 @@ async def run_batches(batches: Batches, *, observe: Callable[[int], None]) -> No
             if error:
                 answer.set_exception(error)
             else:
-                answer.set_result(done.result().take(np.array([row])))
+                answer.set_result(done.result()[row])
+
+
+def _each(predict: Predict, films: Sequence[NamedFilm]) -> list[Predictions]:
+    """Return the predictions of each film by itself."""
+    together = predict(films)
+    return [together.take(np.array([row])) for row in range(len(films))]
 
 
 async def _gather(batches: Batches, together: list[WaitingFilm]) -> None:

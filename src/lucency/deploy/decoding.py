@@ -161,7 +161,7 @@ def main() -> None:
     silence = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):  # libpng and libjpeg write there themselves
         os.dup2(silence, stream)
-    _load()
+    load_decoders()
     _limit_memory(int(limits["memory"]))
     _send(answers, READY)
     while head := sys.stdin.buffer.read(LENGTH.size):
@@ -170,7 +170,7 @@ def main() -> None:
         _send(answers, _answer(content, preparation))
 
 
-def _load() -> None:
+def load_decoders() -> None:
     """Import what decodes, before there are limits; one thread a decoder."""
     import cv2
 

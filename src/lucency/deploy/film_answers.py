@@ -6,6 +6,7 @@ Letters in shapes: gh and gw cells of a map's grid, h and w pixels, s pixels of 
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cv2
@@ -23,8 +24,9 @@ if TYPE_CHECKING:
     from lucency.pipeline.library import Explanation, Model
 
 NOTICE = "For research only, not a medical device."
+MODEL_ONNX = "model.onnx"
 MODEL_FILES = (".json", ".safetensors", ".npz")
-CARD = "model_card.md"
+CARD = "MODEL_CARD.md"
 LEVEL = LEVELS[1] / BRIGHTEST  # of a map's range: Wang et al., ChestX-ray8 (CVPR 2017)
 SHOWN_SIDE = 512  # pixels of an overlay
 OPAQUE = 0.7  # of the strongest place; evidence against the finding is transparent
@@ -45,8 +47,13 @@ def about_model(model: Model) -> ModelAbout:
     places = [home.networks[name]] if name in home.networks else [home.fitted[name]]
     places += [] if name in home.networks else home.networks.values()
     files = [file for place in places for file in sorted(place.iterdir())]
-    there = {str(file): fingerprint_file(file) for file in files if file.suffix in MODEL_FILES}
+    there = {str(file): fingerprint_file(file) for file in files if _matters(file)}
     return ModelAbout(name, model.kind, fingerprint({"files": sorted(there.values())}))
+
+
+def _matters(file: Path) -> bool:
+    """Say whether a file is one that is predicted with; ONNX files of a run are made of others."""
+    return file.suffix in MODEL_FILES or file.name == MODEL_ONNX
 
 
 def described_model(model: Model, about: ModelAbout) -> dict[str, Any]:

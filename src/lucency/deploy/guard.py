@@ -120,6 +120,7 @@ def guarded(app: ASGIApp, *, settings: ServiceSettings, observe: Observe) -> ASG
         limited = _limiting(receive, one, settings=settings, tally=tally)
         try:
             refused = _refused(scope, headers, settings)
+            one.whole = one.whole and refused is None  # so that the connection is closed
             await (refused or app)(scope, limited, answer)
         finally:
             tally.held[0] -= one.received

@@ -15,6 +15,7 @@ from lucency.pipeline.similar_films import PATIENTS
 Document = dict[str, Any]
 
 EXPLAIN_METHODS = ("cam", "grad-cam", "grad-cam++", "hires-cam", "layer-cam", "x-grad-cam")
+AUTO = "auto"  # cam where the network has such maps, else grad-cam
 MOST_SIMILAR = 100
 EVERYWHERE = (
     "bad-path", "host-absent", "malformed-request", "parameter-invalid", "upgrade-refused",
@@ -56,7 +57,11 @@ def _paths(settings: ServiceSettings, findings: Sequence[str]) -> Document:
     """Return every route of `lucency.deploy.service.ROUTES`."""
     token = _parameter("token", {"type": "string"}, "Sets the cookie and redirects to /.")
     finding = _parameter("finding", {"enum": list(findings)}, "A finding.", required=True)
-    method = _parameter("method", _enum(EXPLAIN_METHODS), "How the heat map is made.")
+    method = _parameter(
+        "method",
+        _enum((AUTO, *EXPLAIN_METHODS)),
+        "How the heat map is made; auto: cam if it can be.",
+    )
     form = _parameter("as", _enum(("png", "array")), "A picture, or JSON.")
     count = {"type": "integer", "minimum": 1, "maximum": MOST_SIMILAR, "default": 10}
     top = _parameter("top", count, "Films to find.")
@@ -195,7 +200,7 @@ def _schemas(findings: Sequence[str]) -> Document:
             **model,
             findings=_list(_enum(findings)),
             thresholds=_object(**_each(findings, NUMBER)),
-            preparation=Preparation.model_json_schema(),
+            preparation=_preparation(),
             card={"type": ["string", "null"]},
             **notice,
         ),
@@ -203,6 +208,14 @@ def _schemas(findings: Sequence[str]) -> Document:
         "Health": _object(status=_enum(("ok",)), **notice),
         "Problem": {**problem, "properties": {**problem["properties"], "film": TEXT}},
     }
+
+
+def _preparation() -> Document:
+    """Return the schema of a preparation as it is written: a chain of one filter is its name."""
+    schema = Preparation.model_json_schema()
+    chain = schema["properties"]["denoise"]
+    either = {"anyOf": [{"type": "string"}, {key: chain[key] for key in ("type", "items")}]}
+    return {**schema, "properties": {**schema["properties"], "denoise": either}}
 
 
 def _object(**properties: Document) -> Document:

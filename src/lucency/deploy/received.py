@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from starlette.datastructures import UploadFile
+from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
@@ -33,6 +33,15 @@ class FilmParser(MultiPartParser):
         """Take note of the closing boundary."""
         self.ended = True
 
+    async def parse(self) -> FormData:
+        """Return the parts; MultiPartException where the closing boundary is missing."""
+        form = await super().parse()
+        if self.ended:
+            return form
+        for file in self._files_to_close_on_error:
+            file.close()
+        raise MultiPartException("the closing boundary is missing")
+
 
 async def received_films(request: Request, *, most: int, largest: int) -> list[ReceivedFilm]:
     """Return the films of a body, at most `most`; its size was limited to `largest` bytes before.
@@ -58,8 +67,6 @@ async def received_films(request: Request, *, most: int, largest: int) -> list[R
         many = error.message.startswith("Too many")
         raise Problem("too-many-films" if many else "multipart-invalid", error.message) from error
     try:
-        if not parser.ended:
-            raise Problem("multipart-invalid", "the closing boundary is missing")
         files = [part for _, part in form.multi_items() if isinstance(part, UploadFile)]
         if not files:
             raise Problem("no-film", "expected a part with a filename for each film")

@@ -48,7 +48,7 @@ from lucency.deploy.film_answers import (
 )
 from lucency.deploy.guard import METHODS, ServiceSettings, guarded
 from lucency.deploy.meters import SECONDS, SIZES, TEXT_FORMAT, Meters, count, exposition, measure
-from lucency.deploy.openapi import EXPLAIN_METHODS, MOST_SIMILAR, openapi_document
+from lucency.deploy.openapi import AUTO, EXPLAIN_METHODS, MOST_SIMILAR, openapi_document
 from lucency.deploy.problems import Problem, problem_response
 from lucency.deploy.received import (
     ReceivedFilm,
@@ -137,11 +137,12 @@ async def _running(
         seconds=settings.decoder_seconds,
     )
     batches = Batches(
-        predict=partial(_predict, model), most=settings.batch, seconds=settings.batch_seconds
+        predict=partial(predict_named, model), most=settings.batch, seconds=settings.batch_seconds
     )
     admission = Admission(settings.waiting)
     size = partial(measure, meters, "lucency_batch_films", bounds=SIZES)
     task = asyncio.create_task(run_batches(batches, observe=size))
+    task.add_done_callback(partial(_stop_without_batches, admission))
     service = Service(
         model=model,
         settings=settings,
@@ -159,6 +160,13 @@ async def _running(
         await task
     await stop_decoders(decoders)
     batches.thread.shutdown()
+
+
+def _stop_without_batches(admission: Admission, task: asyncio.Task[None]) -> None:
+    """Refuse films, and say why, where the task that predicts them has failed."""
+    admission.stopping = True
+    if not task.cancelled():
+        say(f"The service predicts no more: {task.exception()!r}")
 
 
 async def index(service: Service, request: Request) -> Response:
@@ -210,12 +218,12 @@ async def predict(service: Service, request: Request) -> Response:
 
 async def explain(service: Service, request: Request) -> Response:
     """Return the heat map of one finding of the film that was sent."""
-    known = {"finding": "", "method": EXPLAIN_METHODS[0], "as": "png"}
+    known = {"finding": "", "method": AUTO, "as": "png"}
     given, findings = parameters(request, known), service.model.findings
     if given["finding"] not in findings:
         near = nearest(given["finding"], findings)
         raise Problem("parameter-invalid", f"finding: expected one of {', '.join(findings)}{near}")
-    method = chosen("method", given["method"], EXPLAIN_METHODS)
+    method = chosen("method", given["method"], (AUTO, *EXPLAIN_METHODS))
     form = chosen("as", given["as"], ("png", "array"))
     film = (await _films(service, request, most=1))[0]
     with service.admission.admitted(1):
@@ -223,7 +231,8 @@ async def explain(service: Service, request: Request) -> Response:
         if isinstance(decoded, FilmError):
             return _unreadable(decoded, film)
         shown = _prepared(service.model, [NamedFilm(film.name, decoded.pixels)])
-        work = partial(service.model.explain, shown, method=method, findings=[given["finding"]])
+        about = {"method": "" if method == AUTO else method, "findings": [given["finding"]]}
+        work = partial(service.model.explain, shown, **about)
         try:
             explanation = await run_alone(service.batches, work)
         except ValueError as error:
@@ -256,7 +265,7 @@ def _resembling(service: Service, queries: Prepared, *, top: int, patients: str)
     """Return the run's films that look most like the queries, to the network of the index."""
     collection = _collection(service)
     network = service.model.predictor.home.network(collection.network)
-    feature = network(np.asarray(queries.pixels)).feature
+    feature = network.outputs(np.asarray(queries.pixels)).feature
     return search_collection(
         collection, queries, feature, top=top, patients=patients, remark=lambda _: None
     )
@@ -324,11 +333,12 @@ def _answered(service: Service, **more: Any) -> Response:
 def _prepared(model: Model, films: Sequence[NamedFilm]) -> Prepared:
     """Return films that were decoded; each is called by its file name, as one on disk is."""
     names = [f"{row}/{PurePath(film.name).name or 'film'}" for row, film in enumerate(films)]
-    pixels = [film.pixels for film in films]
+    pixels = np.stack([film.pixels for film in films])
     return unlabelled(names, pixels, findings=model.findings, preparation=model.preparation)
 
 
-def _predict(model: Model, films: Sequence[NamedFilm]) -> Predictions:
+def predict_named(model: Model, films: Sequence[NamedFilm]) -> Predictions:
+    """Return the predictions of films that were decoded, in their order."""
     return model.predict(_prepared(model, films))
 
 
