@@ -12,6 +12,12 @@ def named_commands() -> dict[str, Any]:
     return _below(typer.main.get_command(app), ())
 
 
+def serve_nothing(app: object, *, line: str, **about: object) -> None:
+    """Stand in for the server, which would serve until it is stopped: print its line."""
+    del app, about
+    typer.echo(line)
+
+
 def _below(group: Any, words: tuple[str, ...]) -> dict[str, Any]:
     found = {}
     for name, command in getattr(group, "commands", {}).items():

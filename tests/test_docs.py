@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from typer.testing import CliRunner
 
-from commanded import named_commands
+from commanded import named_commands, serve_nothing
 from lucency.cli.app import app
 from lucency.config import sections as keys
 from lucency.config.protocol import Protocol, parse_protocol
@@ -33,7 +33,7 @@ DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 LOG = ROOT / "dev" / "log.md"
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SLOW = re.compile(
-    r"runs/|lucency\.models|as lu\b|^\$ accelerate|review/sample"
+    r"runs/|exported|lucency\.models|as lu|^\$ accelerate|review/sample"
     r"|^\$ lucency (run|train|predict|report|explain|ensemble|similar|results) (?!-)"
     r"|^\$ lucency study"
 )
@@ -46,8 +46,10 @@ MADE_FIRST = {  # what a block names, and the command that makes it
                    "network.0.size=32"),
     "runs/first": ("run", "first.toml", "--out", "runs/first"),
     "runs/longer": ("run", "first.toml", "--out", "runs/longer", "--set", "training.epochs=6"),
+    "exported": ("export", "runs/demo", "--out", "exported"),
     "runs/own": ("run", "own.toml", "--out", "runs/own"),
 }  # fmt: skip
+MADE_OF = {"invented": "first.toml", "runs/demo": "exported/"}  # what is made of it, by a block
 WORDS = re.compile(
     r"\b(told|said|asked|anybody|drawn anew|redrawn|knows? nothing)\b", re.IGNORECASE
 )
@@ -145,9 +147,10 @@ def at_work(workplace: Path, block: Block, monkeypatch: pytest.MonkeyPatch) -> N
     """Go to the workplace; what the block names is there, made once."""
     monkeypatch.chdir(workplace)
     monkeypatch.setattr(sys, "argv", ["document"])
+    monkeypatch.setattr("lucency.deploy.start.run_server", serve_nothing)
     for name, command in MADE_FIRST.items():
         needed = re.search(rf"{name}\b", block.text) and f"--out {name}" not in block.text
-        if needed or (name == "invented" and "first.toml" in block.text):
+        if needed or (name in MADE_OF and MADE_OF[name] in block.text):
             lucency(*command)
     if "--out review" in block.text:
         shutil.rmtree("review", ignore_errors=True)

@@ -109,12 +109,12 @@ def test_maps_of_one_cell_are_named_on_standard_error(
     from lucency.explain.methods.registry import HEATMAPS
 
     model = lu.load("runs/demo", model="test_resnet")
-    model.explain("a.png", findings=["Effusion"])
+    model.explain("a.png", method="grad-cam", findings=["Effusion"])
     assert "grid" not in capsys.readouterr().err
     monkeypatch.setitem(
         HEATMAPS, "grad-cam", lambda *_, findings: torch.ones(1, len(findings), 1, 1)
     )
-    model.explain("a.png", findings=["Effusion"])
+    model.explain("a.png", method="grad-cam", findings=["Effusion"])
     warning = "test_resnet, grad-cam: its grid is 1 x 1, which tells no place from another"
     assert warning in capsys.readouterr().err
     words = ["explain", "runs/demo", "a.png", "--model", "test_resnet", "--method", "grad-cam"]
@@ -194,7 +194,7 @@ def test_other_errors_name_the_argument_too(place: Path):
 def test_values_show_themselves_in_a_line(place: Path):
     films, model = lu.read_nih("chestxray14"), lu.load("runs/demo")
     predictions = lu.load_predictions(str(predicted(place)[0]))
-    explained = model.explain("a.png", findings=["Effusion"])
+    explained = model.explain("a.png", method="grad-cam", findings=["Effusion"])
     prepared = lu.prepare(["a.png", "film.png"], size=64)
     shown = [films, model, model.classifier, predictions, explained, explained.maps, prepared]
     for value in shown:

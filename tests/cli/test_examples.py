@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from commanded import named_commands
+from commanded import named_commands, serve_nothing
 from lucency.cli.app import app
 
 PAGES = {"lucency": app.info.help or "", **{n: c.help or "" for n, c in named_commands().items()}}
@@ -59,6 +59,7 @@ def test_the_example_works(page: str, finished: Path, monkeypatch: pytest.Monkey
     folder = "lucency.config.protocol.protocol_folder"
     monkeypatch.setattr(folder, lambda: finished / "protocols")
     monkeypatch.setattr("os.cpu_count", lambda: 1)
+    monkeypatch.setattr("lucency.deploy.start.run_server", serve_nothing)
     words = example(page)
     words = words[words.index("lucency") + 1 :]
     for option in ("--out", "--csv"):

@@ -13,7 +13,7 @@ import typer
 
 from lucency.cli.audit_commands import audit_group
 from lucency.cli.data_commands import data_group
-from lucency.cli.deploy_commands import results
+from lucency.cli.deploy_commands import export, results, serve, view
 from lucency.cli.evaluate_commands import check, ensemble, evaluate
 from lucency.cli.film_commands import explain, predict, similar
 from lucency.cli.run_commands import protocols, report, run, train
@@ -117,7 +117,8 @@ def about(
 
 
 COMMANDS: tuple[Callable[..., None], ...] = (
-    run, train, report, protocols, predict, explain, similar, results, evaluate, ensemble, check,
+    run, train, report, protocols, predict, explain, similar, evaluate, ensemble, check,
+    export, results, serve, view,
 )  # fmt: skip
 GROUPS = {"data": data_group, "audit": audit_group, "study": study_group}
 for command in COMMANDS:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+SERVICE_NEEDS = ("starlette", "uvicorn", "python_multipart")
 
 
 def check_place(file: Path | None) -> Path | None:
@@ -48,6 +51,13 @@ def to_file(about: str) -> Any:
 def to_folder(about: str) -> Any:
     """Return the option --out of a folder to write, which is checked."""
     return typer.Option("--out", metavar="DIR", help=about, callback=check_folder)
+
+
+def require_service() -> None:
+    """Raise ValueError unless what the service needs is installed."""
+    lost = [name for name in SERVICE_NEEDS if find_spec(name) is None]
+    if lost:
+        raise ValueError(f"{lost[0]} is not installed: pip install 'lucency[serve]'")
 
 
 ProtocolFile = Annotated[

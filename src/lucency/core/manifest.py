@@ -197,7 +197,7 @@ class Prepared:
 
 def unlabelled(
     names: Sequence[str],
-    pixels: Sequence[UInt8[np.ndarray, "h w"]],
+    pixels: UInt8[np.ndarray, "n h w"],
     *,
     findings: tuple[str, ...],
     preparation: Preparation,
@@ -217,7 +217,7 @@ def unlabelled(
     return Prepared(
         manifest=manifest,
         preparation=preparation,
-        pixels=np.stack(pixels),
+        pixels=pixels,
         rejected=pd.DataFrame(rejected, columns=["image", "reason"]),
     )
 

@@ -179,6 +179,11 @@ def read_grey(file: str | Path, *, bits: int = 0) -> UInt8[np.ndarray, "h w"]:
         content = Path(file).read_bytes()
     except OSError as error:
         raise ValueError(f"cannot be read: {error.strerror}") from error
+    return decode_grey(content, bits=bits)
+
+
+def decode_grey(content: bytes, *, bits: int = 0) -> UInt8[np.ndarray, "h w"]:
+    """Return the film that a file's content holds, in eight bits, as `read_grey` does."""
     grey = decode(content)
     if grey.dtype == np.uint8:
         return grey

@@ -5,7 +5,9 @@ Letters in shapes: n films, k findings, c channels, gh and gw cells of the grid.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from base64 import b64decode, b64encode
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -28,6 +30,29 @@ class CamHead(NamedTuple):
     findings: tuple[str, ...]
     weight: Float32[np.ndarray, "k c"]
     centres: Centres
+
+
+def head_metadata(head: CamHead) -> dict[str, str]:
+    """Return a head as an ONNX file's metadata holds it; weights are float32 in base64."""
+    weight = np.ascontiguousarray(head.weight, dtype="<f4")
+    about = {
+        "findings": head.findings,
+        "shape": weight.shape,
+        "weight": b64encode(weight.tobytes()).decode(),
+        "down": head.centres.down.tolist(),
+        "across": head.centres.across.tolist(),
+    }
+    return {METHOD: json.dumps(about)}
+
+
+def head_of(metadata: Mapping[str, str]) -> CamHead | None:
+    """Return the head that an ONNX file's metadata holds; None where `cam` is not defined."""
+    if METHOD not in metadata:
+        return None
+    about = json.loads(metadata[METHOD])
+    weight = np.frombuffer(b64decode(about["weight"]), dtype="<f4").reshape(about["shape"])
+    down, across = (np.array(about[name], dtype=np.float64) for name in ("down", "across"))
+    return CamHead(tuple(about["findings"]), weight, Centres(down=down, across=across))
 
 
 def class_activation_maps(

@@ -1,12 +1,13 @@
 """classifier.json: what a trained network finds, how films are prepared for it; without torch.
 
+model.json, of an exported network's folder, holds the same and more (docs/deploy.md).
 Letters in shapes: k findings.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ from lucency.core.predictions import Recalibration, no_knots
 
 METADATA = "classifier.json"
 FEATURE_VIEWS: dict[str, Any] = {"recipe": "gentle", "seed": 0}  # of frozen networks' features
+MODEL, FORMAT, VERSION = "model.json", "lucency model", 1  # of an exported folder
+MODEL_ONNX, MEMBERS = "model.onnx", "members"  # a network's file there, what others are made of
+NETWORK = "network"  # the kind of an exported folder that holds one
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -68,10 +72,46 @@ def write_metadata(metadata: Metadata, folder: Path) -> None:
 
 
 def read_metadata(folder: Path) -> Metadata:
-    """Read what `write_metadata` wrote; raises ValueError where there is none."""
+    """Read what `write_metadata` wrote, or an exported network's; ValueError without either."""
+    if (folder / MODEL).is_file():
+        return read_model_json(folder)
     if not (folder / METADATA).is_file():
         raise ValueError(f"{folder} holds no {METADATA}: expected a trained network's folder")
-    plain = json.loads((folder / METADATA).read_text(encoding="utf-8"))
+    return _parse(json.loads((folder / METADATA).read_text(encoding="utf-8")))
+
+
+def read_model_json(folder: Path) -> Metadata:
+    """Read model.json of an exported network; what only programs elsewhere need is left out.
+
+    Raises ValueError as `read_model` does, and for another kind of model.
+    """
+    plain = read_model(folder)
+    if plain["kind"] != NETWORK:
+        raise ValueError(f"{folder} holds {plain['name']} of kind {plain['kind']}, no {NETWORK}")
+    return _parse(plain)
+
+
+def read_model(folder: Path) -> dict[str, Any]:
+    """Return model.json of an exported folder as plain data.
+
+    Raises ValueError where there is none, and for a format that is newer than this program.
+    """
+    file = folder / MODEL
+    if not file.is_file():
+        raise ValueError(f"{folder} holds no {MODEL}: expected the --out folder of lucency export")
+    plain = json.loads(file.read_text(encoding="utf-8"))
+    if plain.get("format") != FORMAT:
+        raise ValueError(f"{file}: found format {plain.get('format')!r}, expected {FORMAT!r}")
+    if plain["version"] > VERSION:
+        raise ValueError(
+            f"{file} has version {plain['version']}, and this program reads up to {VERSION}: "
+            "update lucency"
+        )
+    return plain
+
+
+def _parse(plain: dict[str, Any]) -> Metadata:
+    """Return the fields of `Metadata` among what JSON holds."""
     sequences = {key: tuple(plain[key]) for key in ("findings", "mean", "std")}
     line = plain["recalibration"]
     parsed = {
@@ -88,7 +128,8 @@ def read_metadata(folder: Path) -> Metadata:
         ),
         "threshold": np.array(plain["threshold"], dtype=np.float64),
     }
-    return Metadata(**{**plain, **sequences, **parsed})
+    known = {field.name: plain.get(field.name) for field in fields(Metadata)}
+    return Metadata(**{**known, **sequences, **parsed})
 
 
 def _plain(value: Preparation | Head | Recalibration | np.ndarray) -> Any:

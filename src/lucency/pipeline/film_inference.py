@@ -29,6 +29,7 @@ from lucency.core.progress import Advance, progress, say, silent
 from lucency.core.stage import RECEIPT, fingerprint_file, produce
 from lucency.core.tables import Answer, match_films
 from lucency.data.bit_depth import bits_for_network, with_bits
+from lucency.data.film_stream import stream_films
 from lucency.data.images import films_below
 from lucency.data.preprocess import prepare_file
 from lucency.explain.heatmaps import Heatmaps, one_cell_remarks
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
 Film = UInt8[np.ndarray, "h w"]
 MOST_FILMS = 200  # on one page
 MOST_NAMED = 10  # unreadable films, on standard error
-AT_ONCE = 32  # films in memory while a folder is predicted
 
 
 def predict_disk(
@@ -105,8 +105,7 @@ def predict_files(
     about = {"findings": predictor.findings, "preparation": predictor.preparation}
     reading = bits_for_network(predictor.preparation, files)
     edges, surfaces = [], []
-    for start in range(0, len(files), AT_ONCE):
-        names, pixels, failed = _read(files[start : start + AT_ONCE], reading)
+    for names, pixels, failed in stream_films(files, preparation=reading):
         lost += failed
         if names:
             shown = unlabelled(names, pixels, **about)
@@ -273,7 +272,9 @@ def read_films(
         number = counted(len(lost), "file")
         raise ValueError(f"none of {number} can be read ({image}: {reason}); name a film")
     _say_left_out(lost)
-    return unlabelled(names, pixels, findings=findings, preparation=preparation, rejected=lost)
+    return unlabelled(
+        names, np.stack(pixels), findings=findings, preparation=preparation, rejected=lost
+    )
 
 
 def _say_left_out(lost: Sequence[tuple[str, str]]) -> None:

@@ -35,12 +35,24 @@ from lucency.core.stage import RECEIPT, fingerprint_file
 from lucency.core.tables import fitting_films
 from lucency.ensemble.fitted import DATA, FittedPredictor, load_predictor
 from lucency.ensemble.retrieval import NOBODY
-from lucency.models.metadata import FEATURE_VIEWS, METADATA, TrainedNetwork, read_metadata
+from lucency.explain.class_activation import head_metadata
+from lucency.models.metadata import (
+    FEATURE_VIEWS,
+    MEMBERS,
+    METADATA,
+    MODEL,
+    MODEL_ONNX,
+    NETWORK,
+    TrainedNetwork,
+    read_metadata,
+    read_model,
+)
 from lucency.pipeline.feature_stage import features_folder
 from lucency.pipeline.run import open_run_folder, validation_auc
 
 if TYPE_CHECKING:
     from lucency.models.classifier import Classifier
+    from lucency.models.onnx_runtime import OnnxNetwork
 
 ENGINES = ("onnx", "torch")
 Pixels = UInt8[np.ndarray, "n h w"]
@@ -56,7 +68,11 @@ class NetworkOutput(NamedTuple):
     feature: Float32[np.ndarray, "n d"]
 
 
-Network = Callable[[Pixels], NetworkOutput]
+class OpenNetwork(NamedTuple):
+    """A network that is ready: what it gives for films, and its ONNX file where that is used."""
+
+    outputs: Callable[[Pixels], NetworkOutput]
+    onnx: OnnxNetwork | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -64,7 +80,8 @@ class Home:
     """Where all that predicts lies, by name: networks' folders, and predictors' beside them.
 
     Frozen networks are among the networks; `views` are those of their features. `images` is the
-    folder of the run's prepared films, whose names and patients are known.
+    folder of the run's prepared films, whose names and patients are known. `own` is the name of the
+    one thing that predicts, in the folder of a network and in an exported one.
     """
 
     folder: Path
@@ -73,7 +90,8 @@ class Home:
     views: int = 0
     engine: str = ""
     images: Path | None = None
-    opened: dict[str, Network] = field(default_factory=dict, repr=False)
+    own: str = ""
+    opened: dict[str, OpenNetwork] = field(default_factory=dict, repr=False)
 
     @cached_property
     def known(self) -> Manifest | None:
@@ -81,16 +99,17 @@ class Home:
         there = self.images is not None and (self.images / RECEIPT).is_file()
         return load_manifest(self.images) if self.images and there else None
 
-    def network(self, name: str) -> Network:
-        """Return a network, or a snapshot of one, as a function of prepared films."""
+    def network(self, name: str) -> OpenNetwork:
+        """Return a network, or a snapshot of one, ready for prepared films."""
         if name not in self.opened:
-            self.opened[name] = open_network(*self._place(name), engine=self.engine)
+            self.opened[name] = open_network(*self.place(name), engine=self.engine)
         return self.opened[name]
 
-    def _place(self, name: str) -> tuple[Path, str, str]:
+    def place(self, name: str) -> tuple[Path, str, str]:
         """Return a network's folder, and its files of weights and ONNX."""
         if name in self.networks:
-            return self.networks[name], WEIGHTS, ONNX
+            exported = (self.networks[name] / MODEL).is_file()
+            return self.networks[name], WEIGHTS, MODEL_ONNX if exported else ONNX
         network, _, number = name.rpartition(SNAPSHOT)
         if network not in self.networks:
             raise ValueError(
@@ -233,7 +252,7 @@ class FilmOutputs:
             pixels = np.asarray(self.prepared.pixels)
             if view >= 0:
                 pixels = self._changed(view, recipe=recipe, seed=seed)
-            self.made[key] = self.home.network(name)(pixels)
+            self.made[key] = self.home.network(name).outputs(pixels)
         return self.made[key]
 
     def _changed(self, view: int, *, recipe: str, seed: int) -> Pixels:
@@ -254,12 +273,9 @@ def open_predictor(folder: Path, *, name: str = "", engine: str = "") -> FilmPre
     if engine not in ("", *ENGINES):
         raise ValueError(f"engine {engine!r} is unknown: expected {' or '.join(ENGINES)}")
     home = replace(find_home(folder), engine=engine)
-    if (folder / METADATA).is_file():
-        own = read_metadata(folder).name
-        if name not in ("", own):
-            raise ValueError(f"{folder} is one network; expected no --model beside it")
-        return _network_of(home, own)
-    scores = validation_scores(home)
+    if home.own and name not in ("", home.own):
+        raise ValueError(f"{folder} is {home.own} alone; expected no --model beside it")
+    scores = {home.own: 0.0} if home.own else validation_scores(home)
     if name and name not in scores:
         known = ", ".join(scores)
         raise ValueError(
@@ -284,13 +300,21 @@ def validation_scores(home: Home) -> dict[str, float]:
     return named
 
 
+def best_of(home: Home) -> str:
+    """Return the name of the network that is best on validation films."""
+    scores = validation_scores(replace(home, fitted={}))
+    return max(scores, key=lambda one: scores[one])
+
+
 def find_home(folder: Path) -> Home:
-    """Return where all lies that predicts, in a run's folder or in that of one network."""
+    """Return where all lies that predicts: in a run, a network's folder or an exported one."""
+    if (folder / MODEL).is_file():
+        return _exported_home(folder)
     if (folder / METADATA).is_file():
-        inside = folder.absolute().parent
+        inside, name = folder.absolute().parent, read_metadata(folder).name
         run = inside.parent if inside.name == "networks" else folder
         images = run / "prepared" if (run / "protocol.toml").is_file() else None
-        return Home(folder=folder, networks={read_metadata(folder).name: folder}, images=images)
+        return Home(folder=folder, networks={name: folder}, images=images, own=name)
     trained = sorted(p.parent for p in (folder / "networks").glob("*/receipt.json"))
     if not trained and (folder / "variants").is_dir():
         where = min((folder / "variants").glob("*/seed-*"), default="variants/NAME/seed-N")
@@ -316,36 +340,51 @@ def find_home(folder: Path) -> Home:
     )
 
 
+def _exported_home(folder: Path) -> Home:
+    """Return where all lies that an exported folder holds, its members' folders among it."""
+    about = read_model(folder)
+    kind, name = str(about["kind"]), str(about["name"])
+    networks = {name: folder} if kind == NETWORK else {}
+    fitted = {} if kind == NETWORK else {name: folder}
+    for place in sorted((folder / MEMBERS).glob(f"*/{MODEL}")):
+        member = _exported_home(place.parent)
+        networks |= member.networks
+        fitted |= member.fitted
+    views = int(about.get("feature_views", 0))
+    return Home(folder=folder, networks=networks, fitted=fitted, views=views, own=name)
+
+
 def load_name(place: Path) -> str:
     """Return what the predictor in a folder is called."""
     return str(json.loads((place / DATA).read_text(encoding="utf-8"))["name"])
 
 
-def open_network(folder: Path, weights: str, onnx: str, *, engine: str) -> Network:
-    """Return a network as a function of prepared films, on the engine that is best here.
+def open_network(folder: Path, weights: str, onnx: str, *, engine: str) -> OpenNetwork:
+    """Return a network that is ready for prepared films, on the engine that is best here.
 
     Its ONNX file is made of its weights where it is not there, or is of other weights.
     """
     if engine == "torch" or (not engine and NVIDIA.exists()):
-        return on_torch(_load(folder, weights))
+        return on_torch(load_network(folder, weights))
     from lucency.models.onnx_runtime import open_onnx, run
 
     file, fingerprint = folder / onnx, fingerprint_file(folder / weights)
     opened = open_onnx(file) if file.is_file() else None
-    if opened is None or opened.metadata.get(WEIGHTS) != fingerprint:
+    known = onnx == MODEL_ONNX or (opened and opened.metadata.get(WEIGHTS) == fingerprint)
+    if opened is None or not known:
         say(f"Exporting {folder.name} for ONNX Runtime, once")
-        classifier = _load(folder, weights)
+        classifier = load_network(folder, weights)
         try:
             _export(classifier, file, fingerprint=fingerprint)
         except (ValueError, OSError) as error:
             say(f"{folder.name} runs on torch: {error}")
             return on_torch(classifier)
         opened = open_onnx(file)
-    return lambda pixels: NetworkOutput(*run(opened, pixels))
+    return OpenNetwork(lambda pixels: NetworkOutput(*run(opened, pixels)), opened)
 
 
-def on_torch(classifier: Classifier) -> Network:
-    """Return a network as a function of prepared films, on torch and this process's device."""
+def on_torch(classifier: Classifier) -> OpenNetwork:
+    """Return a network that is ready for prepared films, on torch and this process's device."""
     from lucency.models.film_loader import Films
     from lucency.models.inference import forward
 
@@ -353,11 +392,11 @@ def on_torch(classifier: Classifier) -> Network:
 
     def network(pixels: Pixels) -> NetworkOutput:
         names = [str(row) for row in range(len(pixels))]
-        prepared = unlabelled(names, list(pixels), **about)
+        prepared = unlabelled(names, pixels, **about)
         films = Films(prepared=prepared, plan=only_tests(prepared.manifest.label), copies=0)
         return NetworkOutput(*forward(classifier.network, films=films))
 
-    return network
+    return OpenNetwork(network)
 
 
 def of_classifier(classifier: Classifier) -> FilmPredictor:
@@ -367,7 +406,8 @@ def of_classifier(classifier: Classifier) -> FilmPredictor:
     return _of_metadata(home, classifier)
 
 
-def _load(folder: Path, weights: str) -> Classifier:
+def load_network(folder: Path, weights: str) -> Classifier:
+    """Return the network of a folder on torch, with the weights of one of its files."""
     from safetensors.torch import load_file
 
     from lucency.models.classifier import load_classifier
@@ -381,8 +421,23 @@ def _load(folder: Path, weights: str) -> Classifier:
 def _export(classifier: Classifier, file: Path, *, fingerprint: str) -> None:
     from lucency.models.onnx_export import write_onnx
 
-    size, metadata = classifier.preparation.size, {WEIGHTS: fingerprint}
-    write_onnx(classifier.network, file, size=size, metadata=metadata)
+    size, metadata = classifier.preparation.size, cam_metadata(classifier)
+    write_onnx(classifier.network, file, size=size, metadata={WEIGHTS: fingerprint, **metadata})
+
+
+def cam_metadata(classifier: Classifier) -> dict[str, str]:
+    """Return what an ONNX file holds for heat maps without torch; {} and a line where it cannot."""
+    import torch
+
+    from lucency.explain.methods.cam import cam_head
+
+    side = classifier.preparation.size
+    film = torch.zeros(1, side, side, dtype=torch.uint8)
+    try:
+        return head_metadata(cam_head(classifier.network, film, findings=classifier.findings))
+    except ValueError as error:
+        say(f"{classifier.name}: heat maps need torch: {error}")
+        return {}
 
 
 def _network_of(home: Home, name: str) -> FilmPredictor:

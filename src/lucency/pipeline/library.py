@@ -34,10 +34,12 @@ from lucency.data.labels import refuse_alike
 from lucency.evaluation.evaluate import evaluate as evaluate_predictions
 from lucency.evaluation.external import LEAST, MOST
 from lucency.evaluation.summary import Evaluation
-from lucency.explain.heatmaps import Heatmaps
+from lucency.explain.class_activation import METHOD as CAM
+from lucency.explain.class_activation import class_activation_maps, head_of
+from lucency.explain.heatmaps import Heatmaps, one_cell_remarks
 from lucency.pipeline import stages
-from lucency.pipeline.film_inference import network_folder, read_films, warn_of_one_cell
-from lucency.pipeline.film_predictors import FilmPredictor, open_predictor
+from lucency.pipeline.film_inference import read_films
+from lucency.pipeline.film_predictors import FilmPredictor, best_of, open_predictor
 from lucency.pipeline.run import Run, open_run
 
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from lucency.models.classifier import Classifier
     from lucency.models.networks import FilmNetwork
 
+GRAD_CAM = "grad-cam"
 Place = str | Path
 Film = Place | Prepared | np.ndarray
 
@@ -95,18 +98,10 @@ class Model:
 
     @cached_property
     def classifier(self) -> Classifier:
-        """The network on torch; of an ensemble or learner the best one of its run, and a line.
-
-        Heat maps are its.
-        """
+        """The network that is explained, on torch."""
         from lucency.models.classifier import load_classifier
 
-        home, name = self.predictor.home, self.predictor.name
-        if name in home.networks:
-            return load_classifier(home.networks[name])
-        place = network_folder(home.folder, "")
-        say(f"{name} is no network: heat maps are those of {place.name}, the best one of the run")
-        return load_classifier(place)
+        return load_classifier(self.predictor.home.networks[self.explained])
 
     def __repr__(self) -> str:
         count, size = counted(len(self.findings), "finding"), self.preparation.size
@@ -125,26 +120,47 @@ class Model:
         self,
         films: Film | Sequence[Film],
         *,
-        method: str = "grad-cam",
+        method: str = "",
         findings: Sequence[str] | None = None,
     ) -> Explanation:
         """Return heat maps of films, by default of every finding; films are as for `predict`.
 
-        Those of an ensemble or learner are of the best network of its run. A line says where the
-        network's maps have one cell, which distinguishes no places.
+        `method` is by default "cam" where the network's ONNX file has such maps, which needs no
+        torch, else "grad-cam". Maps of an ensemble or learner are those of the best network of its
+        run. A line says where maps have one cell, which distinguishes no places.
         """
+        prepared = self._films(films)
+        names = self.findings if findings is None else tuple(findings)
+        maps = self._maps(prepared, method, names)
+        for remark in one_cell_remarks([maps]):
+            say(f"{self.explained}, {remark}")
+        return Explanation(maps=maps, prepared=prepared)
+
+    @cached_property
+    def explained(self) -> str:
+        """The network whose heat maps are shown: of what is no network, the best of its run."""
+        home, name = self.predictor.home, self.predictor.name
+        if name in home.networks:
+            return name
+        best = best_of(home)
+        say(f"{name} is no network: heat maps are those of {best}, the best one of the run")
+        return best
+
+    def _maps(self, prepared: Prepared, method: str, findings: tuple[str, ...]) -> Heatmaps:
+        if method in ("", CAM):
+            onnx = self.predictor.home.network(self.explained).onnx
+            head = head_of(onnx.metadata) if onnx else None
+            if onnx and head:
+                return class_activation_maps(onnx, head=head, prepared=prepared, findings=findings)
         from lucency.explain.methods.registry import explain
 
-        prepared = self._films(films)
-        maps = explain(
+        return explain(
             self.classifier,
             prepared=prepared,
             plan=only_tests(prepared.manifest.label),
-            method=method,
-            findings=self.findings if findings is None else tuple(findings),
+            method=method or GRAD_CAM,
+            findings=findings,
         )
-        warn_of_one_cell(self.classifier, [maps])
-        return Explanation(maps=maps, prepared=prepared)
 
     def _films(self, films: Film | Sequence[Film]) -> Prepared:
         alone = isinstance(films, str | Path | Prepared | np.ndarray)
@@ -196,7 +212,7 @@ class Model:
             )
         shown, name = prepare_film(film, preparation=self.preparation), f"array {number}"
         about = {"findings": self.findings, "preparation": self.preparation}
-        return unlabelled([name], [shown], **about)
+        return unlabelled([name], shown[None], **about)
 
 
 def load(folder: Place, *, model: str = "", engine: str = "") -> Model:

@@ -1,11 +1,11 @@
 """Retrieval of similar films: an index of a run's films, queried with films of it or on disk.
 
-Letters in shapes: q queries, t results a query, d feature dimensions.
+Letters in shapes: n films of the index, q queries, t results a query, d feature dimensions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,6 +48,15 @@ class Resemblance(NamedTuple):
     left_out: Int64[np.ndarray, " q"]
 
 
+class Collection(NamedTuple):
+    """A run's films to search among: their index by a network, and their rows of `known`."""
+
+    network: str
+    embeddings: retrieval.Index
+    known: Prepared
+    row: Int64[np.ndarray, " n"]
+
+
 def find_similar(
     folder: Path, films: Sequence[Path], *, network: str, top: int, patients: str
 ) -> Resemblance:
@@ -59,27 +68,51 @@ def find_similar(
     """
     if patients not in PATIENTS:
         raise ValueError(f"--patients {patients!r}: expected {' or '.join(PATIENTS)}")
+    collection = open_collection(folder, network=network)
+    queries, feature = _embedded(folder, network_folder(folder, network), films)
+    return search_collection(collection, queries, feature, top=top, patients=patients)
+
+
+def open_collection(folder: Path, *, network: str) -> Collection:
+    """Return the films of a run and their index by a network, which is made where it is not there.
+
+    Raises ValueError for a run that is not finished, and for a network that is not there.
+    """
     run, place = open_run_folder(folder), network_folder(folder, network)
     require_finished(run)
     if run.protocol.balance.before_split:
         raise ValueError(f"{folder} balanced before its split: copies stand among its test films")
     index, known = _index(run, place.name), prepared(run)
-    queries, feature = _embedded(folder, place, films)
-    image, patient = pd.Index(known.manifest.image), known.manifest.patient
-    row = image.get_indexer(pd.Index(index.image))
+    row = pd.Index(known.manifest.image).get_indexer(pd.Index(index.image))
+    return Collection(place.name, index, known, row)
+
+
+def search_collection(
+    collection: Collection,
+    queries: Prepared,
+    feature: Float32[np.ndarray, "q d"],
+    *,
+    top: int,
+    patients: str,
+    remark: Callable[[str], None] = say,
+) -> Resemblance:
+    """Return for every query, whose features these are, the films that look most alike.
+
+    `remark` is called with a line for a query that shows what a film of the run does.
+    """
+    network, index, known, row = collection
+    patient = known.manifest.patient
     nobody = np.full(len(queries.manifest), retrieval.NOBODY)
     nearest = retrieval.search(index, feature, patient=nobody, top=1)
-    names = _names(queries, known, row[nearest.row])
-    owned = image.get_indexer(pd.Index(names))
+    names = _names(queries, known, row[nearest.row], remark)
+    owned = pd.Index(known.manifest.image).get_indexer(pd.Index(names))
     left_out = np.where(owned >= 0, patient[owned], nobody) if patients == "others" else nobody
     found = retrieval.search(index, feature, patient=left_out, top=top + 1)
     found = _without(names, found, index, top=top)
     label = known.manifest.label[row]
     share = retrieval.vote(label, found, prior=retrieval.prevalence(label))
     where = np.where(found.row >= 0, row[found.row], -1)
-    return Resemblance(
-        place.name, patients, queries, known, where, found.similarity, share, left_out
-    )
+    return Resemblance(network, patients, queries, known, where, found.similarity, share, left_out)
 
 
 def answer(resemblance: Resemblance) -> dict[str, object]:
@@ -207,7 +240,12 @@ def _embedded(
     return queries, predicted.feature
 
 
-def _names(queries: Prepared, known: Prepared, nearest: Int64[np.ndarray, "q 1"]) -> list[str]:
+def _names(
+    queries: Prepared,
+    known: Prepared,
+    nearest: Int64[np.ndarray, "q 1"],
+    remark: Callable[[str], None],
+) -> list[str]:
     """Return what films are called, or would be called in the run if it shows the same pixels."""
     image, names = known.manifest.image, [str(name) for name in queries.manifest.image]
     fits = fitting_films(queries.manifest.image, image)
@@ -216,7 +254,9 @@ def _names(queries: Prepared, known: Prepared, nearest: Int64[np.ndarray, "q 1"]
         if len(fits[query]) == 1:
             names[query] = str(image[fits[query][0]])
         elif same:
-            say(f"{Path(names[query]).name} shows what {image[row]} of the run does: taken for it")
+            remark(
+                f"{Path(names[query]).name} shows what {image[row]} of the run does: taken for it"
+            )
             names[query] = str(image[row])
     return names
 

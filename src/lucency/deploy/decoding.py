@@ -1,0 +1,247 @@
+"""Decoder processes: films that strangers send are decoded and prepared apart from the service.
+
+Each process has limits on memory and time. One that dies or hangs is replaced, and only its film
+fails. What comes back are lengths, JSON and pixels, never pickle: a decoder that a film has taken
+over cannot run code in the service. A decoder imports no torch.
+
+Letters in shapes: s pixels of a side of a prepared film.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import os
+import signal
+import struct
+import sys
+from asyncio.subprocess import PIPE, Process
+from contextlib import suppress
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+from jaxtyping import UInt8
+
+from lucency.core.manifest import Preparation
+
+Square = UInt8[np.ndarray, "s s"]
+HEADER = struct.Struct(">cII")  # kind, bytes of JSON, bytes of pixels
+LENGTH = struct.Struct(">I")
+READY, DECODED, REFUSED = b"!", b"+", b"-"
+START_SECONDS = 60.0  # to import what decodes
+GRACE_SECONDS = 2.0  # of the clock beyond the processor's time
+DICOM_MARK, DICOM_PLACE = b"DICM", 128
+REASONS = {  # how the reasons of `lucency.data.images.decode` begin -> code
+    "zero bytes": "film-empty",
+    "not an image": "film-unknown-format",
+    "truncated": "film-truncated",
+    "damaged": "film-damaged",
+    "absurd size": "film-absurd-size",
+    "a DICOM film: reading it needs": "dicom-unsupported",
+}
+ENDED, SLOW = "film-decoder-ended", "film-decoder-slow"
+REFUSED_DICOM, OTHER = "dicom-refused", "film-unreadable"
+
+
+class FilmError(ValueError):
+    """A film that cannot be read, with a stable code."""
+
+    def __init__(self, code: str, reason: str):
+        super().__init__(reason)
+        self.code = code
+
+
+class DecodedFilm(NamedTuple):
+    """A film as the network sees it, and what is odd about its picture."""
+
+    pixels: Square
+    quality: list[str]
+
+
+class Decoders(NamedTuple):
+    """The processes that wait for a film, None for one that is to be started anew."""
+
+    command: tuple[str, ...]
+    seconds: float
+    side: int
+    idle: asyncio.Queue[Process | None]
+
+
+async def start_decoders(
+    preparation: Preparation, *, count: int, memory: int, seconds: float
+) -> Decoders:
+    """Start `count` decoders, each with `memory` bytes of addresses and `seconds` a film."""
+    limits = json.dumps({"memory": memory, "seconds": seconds})
+    command = (
+        sys.executable, "-m", "lucency.deploy.decoding", preparation.model_dump_json(), limits
+    )  # fmt: skip
+    decoders = Decoders(command, seconds, preparation.size, asyncio.Queue())
+    for process in await asyncio.gather(*(_started(decoders) for _ in range(count))):
+        decoders.idle.put_nowait(process)
+    return decoders
+
+
+async def stop_decoders(decoders: Decoders) -> None:
+    """End the decoders that wait for a film."""
+    while not decoders.idle.empty():
+        if process := decoders.idle.get_nowait():
+            await _ended(process)
+
+
+async def decode_film(decoders: Decoders, content: bytes) -> DecodedFilm:
+    """Return a film from its file's content; raises FilmError for one that cannot be read."""
+    process, whole = await decoders.idle.get(), False
+    try:
+        process = process or await _started(decoders)
+        async with asyncio.timeout(decoders.seconds + GRACE_SECONDS):
+            kind, about, pixels = await _exchange(process, content, side=decoders.side)
+        whole = True
+    except TimeoutError:
+        raise FilmError(SLOW, f"not decoded within {decoders.seconds:g} s") from None
+    except (ConnectionError, asyncio.IncompleteReadError, ValueError):
+        raise FilmError(ENDED, "its decoder used up its memory or its time") from None
+    finally:
+        if process and not whole:
+            await _ended(process)
+        decoders.idle.put_nowait(process if whole else None)
+    if kind == REFUSED:
+        raise FilmError(str(about["code"]), str(about["reason"]))
+    side = decoders.side
+    film = np.frombuffer(pixels, dtype=np.uint8).reshape(side, side)
+    return DecodedFilm(film, [str(one) for one in about["quality"]])
+
+
+async def _started(decoders: Decoders) -> Process:
+    alone = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    words = decoders.command
+    process = await asyncio.create_subprocess_exec(
+        *words, stdin=PIPE, stdout=PIPE, env={**os.environ, **alone}
+    )
+    assert process.stdout is not None, "it is a pipe"
+    try:
+        async with asyncio.timeout(START_SECONDS):
+            await process.stdout.readexactly(len(READY))
+    except (TimeoutError, asyncio.IncompleteReadError):
+        await _ended(process)
+        raise RuntimeError("a decoder process does not start") from None
+    return process
+
+
+async def _exchange(
+    process: Process, content: bytes, *, side: int
+) -> tuple[bytes, dict[str, Any], bytes]:
+    """Send a film and return kind, JSON and pixels; ValueError for an answer of another form."""
+    assert process.stdin is not None, "it is a pipe"
+    assert process.stdout is not None, "it is a pipe"
+    process.stdin.write(LENGTH.pack(len(content)))
+    process.stdin.write(content)
+    await process.stdin.drain()
+    kind, described, size = HEADER.unpack(await process.stdout.readexactly(HEADER.size))
+    expected = {DECODED: side * side, REFUSED: 0}.get(kind)
+    if size != expected or described > 2**16:
+        raise ValueError("a decoder's answer has another form")
+    about = json.loads(await process.stdout.readexactly(described))
+    return kind, about, await process.stdout.readexactly(size)
+
+
+async def _ended(process: Process) -> None:
+    with suppress(ProcessLookupError):
+        process.kill()
+    await process.wait()
+
+
+def main() -> None:
+    """Decode films from standard input to standard output until it ends: a decoder process."""
+    preparation = Preparation.model_validate_json(sys.argv[1])
+    limits = json.loads(sys.argv[2])
+    for one in (signal.SIGINT, signal.SIGTERM):  # the service ends its decoders by itself
+        signal.signal(one, signal.SIG_IGN)
+    answers = os.fdopen(os.dup(1), "wb")
+    silence = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):  # libpng and libjpeg write there themselves
+        os.dup2(silence, stream)
+    load_decoders()
+    _limit_memory(int(limits["memory"]))
+    _send(answers, READY)
+    while head := sys.stdin.buffer.read(LENGTH.size):
+        content = sys.stdin.buffer.read(LENGTH.unpack(head)[0])
+        _limit_seconds(float(limits["seconds"]))
+        _send(answers, _answer(content, preparation))
+
+
+def load_decoders() -> None:
+    """Import what decodes, before there are limits; one thread a decoder."""
+    import cv2
+
+    import lucency.audit.image_quality
+    import lucency.data.preprocess  # noqa: F401
+
+    cv2.setNumThreads(1)
+
+
+def _answer(content: bytes, preparation: Preparation) -> bytes:
+    try:
+        film = prepare_content(content, preparation=preparation)
+    except FilmError as error:
+        about = json.dumps({"code": error.code, "reason": str(error)}).encode()
+        return HEADER.pack(REFUSED, len(about), 0) + about
+    about = json.dumps({"quality": film.quality}).encode()
+    return HEADER.pack(DECODED, len(about), film.pixels.size) + about + film.pixels.tobytes()
+
+
+def prepare_content(content: bytes, *, preparation: Preparation) -> DecodedFilm:
+    """Return the film that a file's content holds, as a network of this preparation sees it.
+
+    It is read as `lucency.data.bit_depth.bits_for_network` has it. Raises FilmError.
+    """
+    from lucency.audit.image_quality import look_at, problems_of
+    from lucency.data.images import decode_grey
+    from lucency.data.preprocess import prepare_film
+
+    bits = preparation.bits if preparation.bits > 8 else 0
+    try:
+        grey = decode_grey(content, bits=bits)
+    except ValueError as error:
+        raise FilmError(_code(str(error), content), str(error)) from error
+    pixels = prepare_film(grey, preparation=preparation)
+    problems, _ = problems_of(*look_at(pixels[None]), known=None)
+    return DecodedFilm(pixels, problems[0].split("|") if problems[0] else [])
+
+
+def _code(reason: str, content: bytes) -> str:
+    """Return the code of the reason why a film cannot be read."""
+    dicom = content[DICOM_PLACE : DICOM_PLACE + len(DICOM_MARK)] == DICOM_MARK
+    rest = REFUSED_DICOM if dicom else OTHER
+    return next((REASONS[start] for start in REASONS if reason.startswith(start)), rest)
+
+
+def _send(stream: IO[bytes], answer: bytes) -> None:
+    stream.write(answer)
+    stream.flush()
+
+
+def _limit_memory(size: int) -> None:
+    """Limit this process's addresses, files and core, where the system can."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    resource.setrlimit(resource.RLIMIT_AS, (size, size))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _limit_seconds(seconds: float) -> None:
+    """Limit the processor time from now on, where the system can."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    used = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
+    limit = math.ceil(used + seconds)
+    resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))
+
+
+if __name__ == "__main__":
+    main()

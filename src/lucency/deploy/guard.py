@@ -1,0 +1,250 @@
+"""The guard before every route of the service: Host, Origin, token, body, security headers.
+
+It is ASGI middleware, so that pages and static files that are mounted beside the service are
+behind it as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import parse_qs
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import cookie_parser
+from starlette.responses import RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from lucency.deploy.problems import Problem, problem_response
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+DEFAULT_PORT = 80  # browsers leave it out
+EVERY_ADDRESS = ("0.0.0.0", "::")
+COOKIE = "lucency_token"
+OPEN_PATHS = ("/health",)  # without a token
+METHODS = ("GET", "HEAD", "POST")
+FORBIDDEN_IN_PATHS = ("\\", "%2e", "%2f", "%5c", "%00")  # after one decoding
+POLICY = (
+    "default-src 'self'; img-src 'self' data: blob:; object-src 'none'; base-uri 'none'; "
+    "form-action 'self'; frame-ancestors 'none'"
+)
+SECURITY_HEADERS = {
+    "content-security-policy": POLICY,
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-embedder-policy": "require-corp",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), geolocation=(), microphone=()",
+}
+Observe = Callable[[Scope, int, float], None]  # of a request its scope, status and seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceSettings:
+    """Where the service listens, who may use it, and its limits.
+
+    `token` "" lets everybody in who reaches it; `names` are further names of the host, with which
+    requests may address it. Sizes are bytes, times seconds.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8765
+    token: str = ""
+    names: tuple[str, ...] = ()
+    body_bytes: int = 64 * 2**20
+    bodies_bytes: int = 512 * 2**20  # of all requests together
+    body_seconds: float = 30.0
+    header_seconds: float = 10.0
+    answer_seconds: float = 30.0  # that a client may take to read what was sent
+    films: int = 64  # of one request
+    waiting: int = 256  # films of all requests that are not answered yet
+    batch: int = 32
+    batch_seconds: float = 0.004
+    decoders: int = 2
+    decoder_bytes: int = 2 * 2**30
+    decoder_seconds: float = 10.0
+    connections: int = 512
+    stop_seconds: int = 30
+    run: Path | None = None  # the run's folder, whose films can be searched
+
+    @property
+    def authorities(self) -> frozenset[str]:
+        """The values of a Host header that name this service.
+
+        Further names stand without a port too, as a reverse proxy passes them.
+        """
+        own = {*LOOPBACK, self.host, *self.names} - set(EVERY_ADDRESS)
+        shown = {f"[{name}]" if ":" in name else name for name in own}
+        bare = shown if self.port == DEFAULT_PORT else shown & set(self.names)
+        return frozenset({f"{name}:{self.port}" for name in shown} | bare)
+
+
+class BodyTally(NamedTuple):
+    """The bytes of bodies that are held now, in a list of one."""
+
+    held: list[int]
+
+
+@dataclass
+class Exchange:
+    """One request under way: what of its body has come, and what was answered."""
+
+    started: float = field(default_factory=time.perf_counter)
+    received: int = 0
+    whole: bool = False
+    status: int = 0
+
+
+def guarded(app: ASGIApp, *, settings: ServiceSettings, observe: Observe) -> ASGIApp:
+    """Return an application behind the guard; `observe` is called when a request was answered."""
+    tally = BodyTally([0])
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+        else:
+            await exchange(scope, receive, send)
+
+    async def exchange(scope: Scope, receive: Receive, send: Send) -> None:
+        headers = Headers(scope=scope)
+        one = Exchange(whole=not _has_body(headers))
+        answer = _answering(send, one)
+        limited = _limiting(receive, one, settings=settings, tally=tally)
+        try:
+            refused = _refused(scope, headers, settings)
+            one.whole = one.whole and refused is None  # so that the connection is closed
+            await (refused or app)(scope, limited, answer)
+        finally:
+            tally.held[0] -= one.received
+            observe(scope, one.status, time.perf_counter() - one.started)
+
+    return handle
+
+
+def _refused(scope: Scope, headers: Headers, settings: ServiceSettings) -> Response | None:
+    """Return the answer to a request that does not reach the application, None for others."""
+    try:
+        _check_place(scope, headers, settings)
+        _check_origin(headers)
+        return _admitted(scope, headers, settings)
+    except Problem as problem:
+        return problem_response(problem)
+
+
+def _check_place(scope: Scope, headers: Headers, settings: ServiceSettings) -> None:
+    """Raise Problem for a foreign Host, a method, path or upgrade that nothing here takes."""
+    hosts = headers.getlist("host")
+    if len(hosts) != 1 or not hosts[0]:
+        raise Problem("host-absent")
+    if hosts[0].lower() not in settings.authorities:
+        raise Problem("host-foreign")
+    if "upgrade" in headers.get("connection", "").lower() and "upgrade" in headers:
+        raise Problem("upgrade-refused")
+    if scope["method"] not in METHODS:
+        raise Problem("method-not-allowed", headers={"allow": ", ".join(METHODS)})
+    path = scope["path"]
+    escaped = any(piece in path.lower() for piece in FORBIDDEN_IN_PATHS)
+    if escaped or ".." in path.split("/") or not path.isprintable():
+        raise Problem("bad-path")
+
+
+def _check_origin(headers: Headers) -> None:
+    """Raise Problem unless Origin is absent or that of this service, by the name of its Host."""
+    origins, host = headers.getlist("origin"), headers["host"].lower()
+    if any(one.lower() not in (f"http://{host}", f"https://{host}") for one in origins):
+        raise Problem("origin-foreign")
+
+
+def _admitted(scope: Scope, headers: Headers, settings: ServiceSettings) -> Response | None:
+    """Return what sets the cookie, None for who has the token; Problem for others, and for size."""
+    token, path = settings.token, scope["path"]
+    query = parse_qs(scope["query_string"].decode("latin-1")) if path == "/" else {}
+    if token and path not in OPEN_PATHS:
+        named = [*query.get("token", ()), *_tokens(headers)]
+        if not named:
+            raise Problem("token-absent")
+        if not any(hmac.compare_digest(one.encode(), token.encode()) for one in named):
+            raise Problem("token-wrong")
+    if token and "token" in query:
+        there = RedirectResponse("/", status_code=303)
+        there.set_cookie(COOKIE, token, httponly=True, samesite="strict")
+        return there
+    length = headers.get("content-length", "0")
+    if not length.isdecimal() or int(length) > settings.body_bytes:
+        raise _too_large(settings)
+    return None
+
+
+def _tokens(headers: Headers) -> list[str]:
+    """Return the tokens that a request names, as Authorization or cookie."""
+    kind, _, value = headers.get("authorization", "").partition(" ")
+    cookie = cookie_parser(headers.get("cookie", "")).get(COOKIE)
+    return [*([value.strip()] if kind.lower() == "bearer" else []), *([cookie] if cookie else [])]
+
+
+def _has_body(headers: Headers) -> bool:
+    return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
+
+
+def _too_large(settings: ServiceSettings) -> Problem:
+    return Problem("body-too-large", f"expected {settings.body_bytes:,} bytes at most")
+
+
+def _limiting(
+    receive: Receive, one: Exchange, *, settings: ServiceSettings, tally: BodyTally
+) -> Receive:
+    """Return `receive` that raises Problem for a body that is too large, too slow or one too many.
+
+    The time runs from the first call, for the whole body.
+    """
+    deadline = 0.0
+
+    async def counted() -> Message:
+        nonlocal deadline
+        if one.whole:
+            return await receive()
+        deadline = deadline or asyncio.get_running_loop().time() + settings.body_seconds
+        try:
+            async with asyncio.timeout_at(deadline):
+                message = await receive()
+        except TimeoutError:
+            raise Problem(
+                "body-slow", f"expected the body within {settings.body_seconds:g} s"
+            ) from None
+        if message["type"] != "http.request":
+            return message
+        arrived = len(message.get("body", b""))
+        one.received += arrived
+        tally.held[0] += arrived
+        if one.received > settings.body_bytes:
+            raise _too_large(settings)
+        if tally.held[0] > settings.bodies_bytes:
+            raise Problem("busy")
+        one.whole = not message.get("more_body", False)
+        return message
+
+    return counted
+
+
+def _answering(send: Send, one: Exchange) -> Send:
+    """Return `send` that adds the security headers and closes where a body was not read."""
+
+    async def answer(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            one.status = message["status"]
+            headers = MutableHeaders(scope=message)
+            headers.update(SECURITY_HEADERS)
+            headers.setdefault("cache-control", "no-store")
+            if not one.whole:
+                headers["connection"] = "close"
+        await send(message)
+
+    return answer

@@ -1,0 +1,163 @@
+"""The server of the service: one socket, connections that are limited in number and time."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import socket
+from contextlib import suppress
+from types import FrameType
+
+import h11
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from lucency.core.progress import say
+from lucency.deploy.guard import SECURITY_HEADERS, ServiceSettings
+from lucency.deploy.problems import PROBLEM_TYPE, problem_document
+
+LONGEST_HEAD = 16 * 2**10  # bytes of a request's line and headers
+KEEP_ALIVE_SECONDS = 15
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Return a socket that listens; port 0 is a free one. Raises ValueError for one in use."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+    except (OSError, OverflowError) as error:
+        listening.close()
+        raise ValueError(f"--host {host} --port {port}: {error}; expected a free port") from error
+    return listening
+
+
+def run_server(
+    app: ASGIApp, *, settings: ServiceSettings, listening: socket.socket, line: str
+) -> None:
+    """Serve until SIGTERM or SIGINT: what runs is finished, what is new refused.
+
+    `line` is written when the service is ready.
+    """
+    for one in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises them again when it has stopped
+        signal.signal(one, _stopped)
+    server = StoppableServer(server_config(app, settings))
+    server.line = line
+    server.run(sockets=[listening])
+
+
+def server_config(app: ASGIApp, settings: ServiceSettings) -> uvicorn.Config:
+    """Return how uvicorn runs the service."""
+
+    class Limited(LimitedProtocol):
+        limits = settings
+
+    return uvicorn.Config(
+        app,
+        http=Limited,
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=settings.connections,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=settings.stop_seconds,
+        h11_max_incomplete_event_size=LONGEST_HEAD,
+    )
+
+
+class StoppableServer(uvicorn.Server):
+    """A server that writes a line when it is ready, and whose service learns when it is to stop."""
+
+    line = ""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start as uvicorn does, and write the line."""
+        await super().startup(sockets)
+        if self.line:
+            say(self.line)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Refuse new films, then stop as uvicorn does."""
+        if service := self.lifespan.state.get("service"):
+            service.admission.stopping = True
+        super().handle_exit(sig, frame)
+
+
+class LimitedProtocol(H11Protocol):
+    """HTTP/1.1 that drops who does not send a request's headers, or read an answer, in time."""
+
+    limits = ServiceSettings()
+    waiting: asyncio.TimerHandle | None = None
+    stalled: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        """Give the client some time for its first request."""
+        super().connection_made(transport)
+        transport.set_write_buffer_limits(high=0)  # so that all that is not read is known
+        self.waiting = self.loop.call_later(self.limits.header_seconds, transport.abort)
+
+    def data_received(self, data: bytes) -> None:
+        """Take what has come; the time for headers ends with them, and begins with the next."""
+        super().data_received(data)
+        under_way = bool(self.cycle) and not self.cycle.response_complete
+        if under_way and self.waiting:
+            self.waiting.cancel()
+            self.waiting = None
+        elif not under_way and not self.waiting:
+            seconds = self.limits.header_seconds
+            self.waiting = self.loop.call_later(seconds, self.transport.abort)
+
+    def on_response_complete(self) -> None:
+        """Go on with the next request; a new one has its own time."""
+        if self.waiting:
+            self.waiting.cancel()
+            self.waiting = None
+        super().on_response_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the times of a connection that has ended."""
+        for timer in filter(None, (self.waiting, self.stalled)):
+            timer.cancel()
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Give the client some time to read what was sent."""
+        super().pause_writing()
+        self.stalled = self.loop.call_later(self.limits.answer_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Go on with a client that has read."""
+        super().resume_writing()
+        if self.stalled:
+            self.stalled.cancel()
+            self.stalled = None
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is not HTTP with a problem document."""
+        body = json.dumps(problem_document("malformed-request", msg)).encode()
+        headers = {
+            **SECURITY_HEADERS,
+            "content-type": PROBLEM_TYPE,
+            "content-length": str(len(body)),
+            "connection": "close",
+        }
+        events = (
+            h11.Response(status_code=400, headers=list(headers.items()), reason=b"Bad Request"),
+            h11.Data(data=body),
+            h11.EndOfMessage(),
+        )
+        with suppress(h11.LocalProtocolError):  # where an answer has begun already
+            for event in events:
+                self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
+
+
+def _stopped(sig: int, frame: FrameType | None) -> None:
+    """Let the program end by itself, with status 0, once the server has stopped."""
+    del sig, frame

@@ -1,0 +1,346 @@
+"""An exported folder: complete or absent, equal to torch, and enough without this program."""
+
+import ast
+import json
+import runpy
+import shutil
+import sys
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import jsonschema
+import numpy as np
+import onnx
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+from typer.testing import CliRunner
+
+from lucency.cli.app import app
+from lucency.core.manifest import Preparation, load_prepared
+from lucency.core.plan import only_tests
+from lucency.core.predictions import load_predictions, rescale
+from lucency.data.preprocess import prepare_film
+from lucency.deploy import model_export
+from lucency.deploy.model_export import export_model
+from lucency.explain.class_activation import class_activation_maps, head_of
+from lucency.explain.methods.registry import explain
+from lucency.models import onnx_export, quantisation
+from lucency.models.classifier import load_classifier
+from lucency.models.metadata import read_metadata, read_model_json
+from lucency.models.onnx_runtime import open_onnx, run
+from lucency.models.quantisation import Rates
+from lucency.pipeline.film_inference import predict_disk
+from lucency.pipeline.film_predictors import cam_metadata
+from workplace import NETWORKS
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLE = ROOT / "examples" / "predict_exported.py"
+SCHEMA = ROOT / "src" / "lucency" / "deploy" / "model.schema.json"
+NAME = NETWORKS[1]
+FILES = {
+    "model.onnx", "weights.safetensors", "model.json", "MODEL_CARD.md",
+    "receipt.json",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(finished: Path) -> Path:
+    return finished / "runs" / "demo"
+
+
+@pytest.fixture(scope="module")
+def exported(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("exported") / NAME
+    return export_model(folder, name=NAME, out=out)
+
+
+@pytest.fixture(scope="module")
+def example() -> dict[str, Any]:
+    """The names of the example, which is run as a file."""
+    return runpy.run_path(str(EXAMPLE))
+
+
+@pytest.fixture
+def written(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The network's ONNX file is the one that was written before: writing it takes seconds."""
+    copied = lambda network, file, **_: shutil.copyfile(exported / "model.onnx", file)  # noqa: E731
+    monkeypatch.setattr(onnx_export, "write_onnx", copied)
+
+
+def test_the_folder_is_complete(exported: Path, folder: Path):
+    assert {file.name for file in exported.iterdir()} == FILES
+    assert not exported.with_name(f"{NAME}.partial").exists()
+    own = folder / "networks" / NAME / "weights.safetensors"
+    assert (exported / "weights.safetensors").read_bytes() == own.read_bytes()
+    assert f"# Model card: {NAME}" in (exported / "MODEL_CARD.md").read_text()
+
+
+def test_model_json_has_a_schema(exported: Path):
+    schema, plain = (json.loads(f.read_text()) for f in (SCHEMA, exported / "model.json"))
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.validate(plain, schema)
+    for key in schema["required"]:
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate({name: plain[name] for name in plain if name != key}, schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**plain, "version": 2}, schema)
+
+
+def test_model_json_describes_the_file(exported: Path):
+    plain = json.loads((exported / "model.json").read_text())
+    graph = onnx.load(exported / "model.onnx").graph
+    for end, several in (("inputs", graph.input), ("outputs", graph.output)):
+        assert [*plain[end]] == [one.name for one in several]
+        for one in several:
+            shape = [d.dim_param or d.dim_value for d in one.type.tensor_type.shape.dim]
+            assert plain[end][one.name]["shape"] == shape
+    assert plain["inputs"]["films"]["shape"][1:] == [plain["preparation"]["size"]] * 2
+    assert plain["outputs"]["logit"]["shape"][1] == len(plain["findings"])
+
+
+def test_the_onnx_file_alone_is_enough(exported: Path):
+    plain = json.loads((exported / "model.json").read_text())
+    held = {one.key: one.value for one in onnx.load(exported / "model.onnx").metadata_props}
+    for key in ("findings", "preparation", "recalibration", "threshold", "fingerprints"):
+        assert json.loads(held[key]) == plain[key]
+    for key in ("notice", "provenance", "split", "name", "kind", "format"):
+        assert held[key] == plain[key]
+
+
+def test_model_json_is_read_as_the_network_s_own(exported: Path, folder: Path):
+    found, own = read_model_json(exported), read_metadata(folder / "networks" / NAME)
+    for key, value in vars(own).items():
+        if key == "recalibration":
+            assert vars(found.recalibration).keys() == vars(value).keys()
+            np.testing.assert_array_equal(found.recalibration.slope, value.slope)
+        else:
+            np.testing.assert_array_equal(getattr(found, key), value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"version": 2}, "version 2, and this program reads up to 1: update"),
+        ({"kind": "ensemble"}, "of kind ensemble, no network"),
+        ({"format": "another"}, "found format 'another'"),
+    ],
+)
+def test_another_model_json_is_refused(
+    exported: Path, tmp_path: Path, change: dict[str, object], message: str
+):
+    with pytest.raises(ValueError, match=r"holds no model\.json: expected"):
+        read_model_json(tmp_path)
+    plain = json.loads((exported / "model.json").read_text())
+    (tmp_path / "model.json").write_text(json.dumps(plain | change))
+    with pytest.raises(ValueError, match=message):
+        read_model_json(tmp_path)
+
+
+def test_films_of_both_parts_are_compared(exported: Path, folder: Path):
+    seen = pd.read_csv(folder / "plan" / "plan.csv")["part"].value_counts()
+    parity = json.loads((exported / "model.json").read_text())["parity"]
+    assert (parity["validation"], parity["test"]) == (seen["val"], seen["test"])
+    assert parity["films"] == seen["val"] + seen["test"]
+    assert 0 <= parity["largest"] <= parity["bound"] == 1e-4
+
+
+@pytest.mark.usefixtures("written")
+def test_films_are_at_most_two_hundred_those_of_validation_first(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    seen = pd.read_csv(folder / "plan" / "plan.csv")["part"].value_counts()
+    monkeypatch.setattr(model_export, "PARITY_FILMS", int(seen["val"]) + 1)
+    made = export_model(folder, name=NAME, out=tmp_path / "out")
+    parity = json.loads((made / "model.json").read_text())["parity"]
+    assert (parity["validation"], parity["test"]) == (seen["val"], 1)
+    compared = f"on {seen['val'] + 1} of {seen['val'] + seen['test']} films"
+    assert compared in capsys.readouterr().err
+
+
+def test_a_second_call_finds_the_work_done(exported: Path, folder: Path):
+    before = (exported / "model.onnx").stat().st_mtime_ns
+    assert export_model(folder, name=NAME, out=exported) == exported
+    assert (exported / "model.onnx").stat().st_mtime_ns == before
+    with pytest.raises(ValueError, match="was made from other inputs"):
+        export_model(folder, name=NETWORKS[0], out=exported)
+
+
+def test_a_folder_of_something_else_is_refused(folder: Path, tmp_path: Path):
+    (tmp_path / "letter.txt").write_text("mine")
+    with pytest.raises(ValueError, match="was not made by this program"):
+        export_model(folder, name=NAME, out=tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["letter.txt"]
+
+
+def test_a_network_that_differs_is_refused(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    write = onnx_export.write_onnx
+
+    def doctored(network: Any, file: Path, **how: Any) -> None:
+        other = deepcopy(network)
+        other.body.get_classifier().bias.data += 0.01
+        write(other, file, **how)
+
+    monkeypatch.setattr(onnx_export, "write_onnx", doctored)
+    with pytest.raises(ValueError, match=r"by up to 0.01 on \d+ films; expected 0.0001 at most"):
+        export_model(folder, name=NAME, out=tmp_path / "out")
+    assert [*tmp_path.iterdir()] == []
+
+
+@pytest.mark.usefixtures("written")
+def test_a_stopped_export_leaves_nothing_and_can_be_made_again(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def stop(*_: object, **__: object) -> str:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(model_export, "model_card", stop)
+        with pytest.raises(KeyboardInterrupt):
+            export_model(folder, name=NAME, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert not {file.name for file in tmp_path.rglob("*")} & FILES
+    assert export_model(folder, name=NAME, out=tmp_path / "out").is_dir()
+    assert [file.name for file in tmp_path.iterdir()] == ["out"]
+
+
+def test_what_cannot_be_exported_is_refused(folder: Path, tmp_path: Path):
+    with pytest.raises(ValueError, match="no predictor 'nobody'; expected one of"):
+        export_model(folder, name="nobody", out=tmp_path / "out")
+    with pytest.raises(ValueError, match="holds no run"):
+        export_model(tmp_path, out=tmp_path / "out")
+    unfinished = shutil.copytree(folder, tmp_path / "run")
+    shutil.rmtree(unfinished / "networks" / NAME)
+    with pytest.raises(ValueError, match="is not finished"):
+        export_model(unfinished, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_heat_maps_need_no_torch(exported: Path, folder: Path):
+    classifier = load_classifier(folder / "networks" / NAME)
+    films = load_prepared(folder / "prepared")
+    rows = np.arange(4)
+    few = replace(films, manifest=films.manifest.take(rows), pixels=np.asarray(films.pixels[rows]))
+    plan = only_tests(few.manifest.label)
+    request = {"method": "cam", "findings": classifier.findings}
+    expected = explain(classifier, prepared=few, plan=plan, **request)
+    network = open_onnx(exported / "model.onnx")
+    head = head_of(network.metadata)
+    assert head is not None
+    found = class_activation_maps(network, head=head, prepared=few)
+    np.testing.assert_allclose(found.grid, expected.grid, atol=1e-4)
+    for mine, theirs in zip(found.centres, expected.centres, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_a_network_without_cam_is_exported_without_its_head(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def refuse(*_: object, **__: object) -> None:
+        raise ValueError("its head is not linear")
+
+    classifier = load_classifier(folder / "networks" / NAME)
+    assert head_of(cam_metadata(classifier)) is not None
+    monkeypatch.setattr("lucency.explain.methods.cam.cam_head", refuse)
+    assert cam_metadata(classifier) == {}
+    assert "heat maps need torch: its head is not linear" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("written")
+def test_eight_bits_state_their_cost_and_gain(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(quantisation, "_rates", lambda *_: Rates(10.0, 12.5))
+    words = ["export", str(folder), "--model", NAME, "--out", str(tmp_path / "out"), "--int8"]
+    done = CliRunner().invoke(app, [*words, "--json"], catch_exceptions=False)
+    held = json.loads(done.stdout)["int8"]
+    plain = json.loads((tmp_path / "out" / "model.json").read_text())
+    jsonschema.validate(plain, json.loads(SCHEMA.read_text()))
+    assert plain["int8"] == held
+    assert held["films_per_second"] == {"plain": 10.0, "quantised": 12.5}
+    tests = load_predictions(folder / "predictions" / NAME / "predictions.npz").of("test")
+    films = load_prepared(folder / "prepared")
+    row = {name: at for at, name in enumerate(films.manifest.image)}
+    pixels = np.stack([films.pixels[row[name]] for name in tests.image])
+    logit = run(open_onnx(tmp_path / "out" / "model-int8.onnx"), pixels)[0]
+    areas = [
+        np.mean([roc_auc_score(y, z) for y, z in zip(tests.label.T, one.T, strict=True)])
+        for one in (logit, tests.logit)
+    ]
+    assert held["macro_auc"]["difference"] == pytest.approx(areas[0] - areas[1], abs=1e-9)
+    assert "12.5 films a second" in (tmp_path / "out" / "MODEL_CARD.md").read_text()
+
+
+@pytest.mark.usefixtures("written")
+def test_eight_bits_that_gain_nothing_are_refused(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(quantisation, "_rates", lambda *_: Rates(10.0, 9.0))
+    with pytest.raises(ValueError, match=r"slower here: .*; export it without --int8"):
+        export_model(folder, name=NAME, out=tmp_path / "out", int8=True)
+    assert [*tmp_path.iterdir()] == []
+
+
+@pytest.mark.usefixtures("written")
+def test_the_command_exports(folder: Path, tmp_path: Path):
+    words = ["export", str(folder), "--model", NAME, "--out", str(tmp_path / "out"), "--json"]
+    done = CliRunner().invoke(app, words, catch_exceptions=False)
+    answer = json.loads(done.stdout)
+    assert (answer["model"], answer["kind"]) == (NAME, "network")
+    assert answer["largest difference of a logit"] <= 1e-4
+    assert Path(answer["model card"]).is_file()
+
+
+def test_the_example_predicts_as_this_program_does(
+    exported: Path, folder: Path, example: dict[str, Any]
+):
+    files = sorted((folder / "phantom" / "images").iterdir())[:5]
+    table = predict_disk(folder, files, name=NAME)[1]
+    findings, probability, called = example["predict"](exported, files)
+    np.testing.assert_allclose(probability, table[findings].to_numpy(), rtol=0, atol=1e-4)
+    names = ["|".join(np.array(findings)[row]) for row in called]
+    assert names == table["called"].tolist()
+
+
+def test_the_example_imports_no_lucency():
+    nodes = [*ast.walk(ast.parse(EXAMPLE.read_text()))]
+    plain = {name.name for one in nodes if isinstance(one, ast.Import) for name in one.names}
+    others = {str(one.module) for one in nodes if isinstance(one, ast.ImportFrom)}
+    found = {name.partition(".")[0] for name in plain | others} - sys.stdlib_module_names
+    assert found == {"cv2", "numpy", "onnxruntime"}
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        {},
+        {"order": "resize-first", "denoise": ("median", "bilateral", "gaussian")},
+        {"order": "no-clahe", "brightness": -20, "denoise": ("gaussian",)},
+        {"clahe_clip": 2.0, "clahe_tiles": 8, "brightness": 15, "size": 128},
+    ],
+)
+def test_the_example_prepares_films_bit_for_bit(
+    example: dict[str, Any], tmp_path: Path, choices: dict[str, Any]
+):
+    film = np.random.default_rng(1).integers(0, 256, (90, 110), dtype=np.uint8)
+    cv2.imwrite(str(tmp_path / "film.png"), film)
+    preparation = Preparation(**{"size": 64, **choices})
+    shown = example["prepare"](tmp_path / "film.png", json.loads(preparation.model_dump_json()))
+    np.testing.assert_array_equal(shown, prepare_film(film, preparation=preparation))
+
+
+def test_the_example_recalibrates_by_lines_and_curves(example: dict[str, Any]):
+    logit = np.random.default_rng(2).normal(0, 3, (40, 2)).astype(np.float32)
+    knot = np.array([[1, -2.0, -1.0], [1, 0.0, 0.5], [1, 1.0, 0.5], [1, 2.0, 3.0]])
+    slope, offset = np.array([0.5, 2.0]), np.array([-1.0, 0.25])
+    lines = {"slope": slope.tolist(), "offset": offset.tolist(), "knot": knot.tolist()}
+    expected = 1 / (1 + np.exp(-rescale(logit, slope=slope, offset=offset, knot=knot)))
+    np.testing.assert_allclose(example["probabilities"](logit, lines), expected, atol=1e-12)
