@@ -437,6 +437,24 @@ def test_a_file_cut_anywhere_is_refused():
             decode_dicom(content[:end])
 
 
+@pytest.mark.parametrize(
+    ("was", "now"),
+    [
+        (b"\x28\x00\x50\x10DS", b"\x28\x00\x50\x10Dq"),  # no such kind of value
+        (b"\x28\x00\x01\x01US\x02\x00", b"\x28\x00\x01\x01US\x03\x00"),  # an odd length
+        (b"\x28\x00\x06\x30", b"\x28\x00\x06\x31"),  # a table without its data
+    ],
+)
+def test_elements_that_cannot_be_are_damage(was: bytes, now: bytes):
+    table = Sequence([look_up_table(1500, 14)])
+    content = dicom_bytes(
+        stored_for(phantom_grey()), VOILUTSequence=table, WindowCenter=5, WindowWidth=9
+    )
+    assert was in content
+    with pytest.raises(ValueError, match="damaged"):
+        decode_dicom(content.replace(was, now))
+
+
 def test_a_stream_of_another_size_is_not_decoded():
     content = dicom_bytes(stored_for(phantom_grey()), syntax=JPEG2000Lossless)
     place = content.index(b"\xff\x4f\xff\x51") + 8

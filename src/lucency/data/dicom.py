@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 import warnings
 import zlib
+from collections import deque
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -101,8 +102,8 @@ def decode_dicom(content: bytes) -> UInt8[np.ndarray, "h w"]:
 
 def eight_bits(film: DeepFilm) -> UInt8[np.ndarray, "h w"]:
     """Return a deep film by its window: 0 at `low` and less and in padding, 255 from `high` on."""
-    level = film.pixels.astype(np.float64)
-    grey = np.rint(255 * _between(level, film.low, film.high)).astype(np.uint8)
+    every = np.arange(1 << DEEPEST, dtype=np.float64)
+    grey = np.rint(255 * _between(every, film.low, film.high)).astype(np.uint8)[film.pixels]
     grey[film.padded] = 0
     return grey
 
@@ -114,10 +115,9 @@ def decode_dicom_deep(content: bytes) -> DeepFilm:
     be chosen; the output of a VOI LUT or a SIGMOID is scaled to 16 bits.
     Raises ValueError as `decode_dicom` does.
     """
-    header, stored = _read(content)
+    header, place = _read(content)
     lowest, count = _domain(header)
     padding = _padding(header, lowest, count)
-    place = stored - lowest
     padded = padding[place]
     used = np.bincount(place.ravel(), minlength=count) * ~padding
     shown = _show(header, np.arange(lowest, lowest + count, dtype=np.float64), used)
@@ -130,11 +130,12 @@ def decode_dicom_deep(content: bytes) -> DeepFilm:
     return DeepFilm(pixels, bits, low, high, shown.voi, padded, mirrored)
 
 
-def _read(content: bytes) -> tuple[Dataset, Int64[np.ndarray, "h w"]]:
-    """Return the elements of READ and the stored values; others of the file are not read."""
+def _read(content: bytes) -> tuple[Dataset, UInt16[np.ndarray, "h w"]]:
+    """Return the elements of READ and the stored values' places; others are not read."""
     try:
         import pydicom
         from pydicom.config import disable_value_validation
+        from pydicom.errors import BytesLengthException, InvalidDicomError
     except ImportError as error:
         raise ValueError("a DICOM film: reading it needs pip install 'lucency[dicom]'") from error
 
@@ -145,9 +146,10 @@ def _read(content: bytes) -> tuple[Dataset, Int64[np.ndarray, "h w"]]:
         warnings.simplefilter("ignore")  # their words hold values of elements
         try:
             header = pydicom.dcmread(BytesIO(content), specific_tags=list(READ))
+            deque(header.iterall(), maxlen=0)  # each element is converted when it is first seen
             problem = _why_not(header)
             size = (0, 0) if problem else (int(header["Columns"].value), int(header["Rows"].value))
-        except BROKEN:
+        except (*BROKEN, BytesLengthException, InvalidDicomError):
             raise ValueError("damaged: its DICOM elements cannot be read") from None
         if problem:
             raise ValueError(problem)
@@ -212,8 +214,11 @@ def _why_no_pixels(header: Dataset) -> str:
     return ""
 
 
-def _stored(header: Dataset, size: tuple[int, int]) -> Int64[np.ndarray, "h w"]:
-    """Return the stored values; bits above BitsStored, where old files keep overlays, are cut."""
+def _stored(header: Dataset, size: tuple[int, int]) -> UInt16[np.ndarray, "h w"]:
+    """Return the stored values as places in the range of them, 0 for the lowest.
+
+    Bits above BitsStored, where old files keep overlays, are cut.
+    """
     try:
         header.setdefault("PixelRepresentation", 0)
         header.setdefault("SamplesPerPixel", 1)
@@ -233,9 +238,8 @@ def _stored(header: Dataset, size: tuple[int, int]) -> Int64[np.ndarray, "h w"]:
         ) from None
     if pixels.shape != size[::-1]:
         raise ValueError("damaged: its pixels are not as many as Rows and Columns say")
-    bits, signed = int(header.BitsStored), bool(header.PixelRepresentation)
-    values = pixels.astype(np.int64) & (2**bits - 1)
-    return values - ((values >> (bits - 1)) << bits) if signed else values
+    lowest, count = _domain(header)
+    return (pixels.astype(np.uint16) - np.uint16(lowest % count)) & np.uint16(count - 1)
 
 
 def _decoder(syntax: UID, bits: int) -> str:
