@@ -11,7 +11,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --d
 export NO_ALBUMENTATIONS_UPDATE = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env quick demo test check fix bench
+.PHONY: help env quick demo test browser check fix bench
 
 help:  ## List what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /	/'
@@ -37,7 +37,12 @@ demo: $(READY)  ## Run the demo experiment on phantoms and name the report to op
 test: $(READY)  ## Run the quick tests
 	$(PYTEST) -m "not slow"
 
-check: $(READY)  ## All that CI runs: lint, layers, types, all tests, the demo
+browser:  ## Install Chromium, by which the viewer is tested, where it is absent and apt-get can
+	@command -v chromium || command -v chromium-browser || command -v google-chrome || \
+		{ apt-get update -q && apt-get install -qy --no-install-recommends chromium; } || \
+		echo "no Chromium: tests of the viewer in a browser are skipped"
+
+check: $(READY) browser  ## All that CI runs: lint, layers, types, all tests, the demo
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports

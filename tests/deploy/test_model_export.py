@@ -6,6 +6,7 @@ import runpy
 import shutil
 import sys
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +16,35 @@ import numpy as np
 import onnx
 import pandas as pd
 import pytest
+from sklearn.metrics import roc_auc_score
 from typer.testing import CliRunner
 
 from lucency.cli.app import app
-from lucency.core.manifest import Preparation
-from lucency.core.predictions import rescale
+from lucency.core.manifest import Preparation, load_prepared
+from lucency.core.plan import only_tests
+from lucency.core.predictions import load_predictions, rescale
 from lucency.data.preprocess import prepare_film
 from lucency.deploy import model_export
 from lucency.deploy.model_export import export_model
-from lucency.models import onnx_export
+from lucency.explain.class_activation import class_activation_maps, head_of
+from lucency.explain.methods.registry import explain
+from lucency.models import onnx_export, quantisation
+from lucency.models.classifier import load_classifier
 from lucency.models.metadata import read_metadata, read_model_json
+from lucency.models.onnx_runtime import open_onnx, run
+from lucency.models.quantisation import Rates
 from lucency.pipeline.film_inference import predict_disk
+from lucency.pipeline.film_predictors import cam_metadata
 from workplace import NETWORKS
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples" / "predict_exported.py"
 SCHEMA = ROOT / "src" / "lucency" / "deploy" / "model.schema.json"
 NAME = NETWORKS[1]
-FILES = {"model.onnx", "weights.safetensors", "model.json", "MODEL_CARD.md", "receipt.json"}
+FILES = {
+    "model.onnx", "weights.safetensors", "model.json", "MODEL_CARD.md",
+    "receipt.json",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +62,13 @@ def exported(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def example() -> dict[str, Any]:
     """The names of the example, which is run as a file."""
     return runpy.run_path(str(EXAMPLE))
+
+
+@pytest.fixture
+def written(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The network's ONNX file is the one that was written before: writing it takes seconds."""
+    copied = lambda network, file, **_: shutil.copyfile(exported / "model.onnx", file)  # noqa: E731
+    monkeypatch.setattr(onnx_export, "write_onnx", copied)
 
 
 def test_the_folder_is_complete(exported: Path, folder: Path):
@@ -107,7 +126,7 @@ def test_model_json_is_read_as_the_network_s_own(exported: Path, folder: Path):
     [
         ({"version": 2}, "version 2, and this program reads up to 1: update"),
         ({"kind": "ensemble"}, "of kind ensemble, no network"),
-        ({"format": "another"}, "found 'another'"),
+        ({"format": "another"}, "found format 'another'"),
     ],
 )
 def test_another_model_json_is_refused(
@@ -129,6 +148,7 @@ def test_films_of_both_parts_are_compared(exported: Path, folder: Path):
     assert 0 <= parity["largest"] <= parity["bound"] == 1e-4
 
 
+@pytest.mark.usefixtures("written")
 def test_films_are_at_most_two_hundred_those_of_validation_first(
     folder: Path,
     tmp_path: Path,
@@ -175,10 +195,11 @@ def test_a_network_that_differs_is_refused(
     assert [*tmp_path.iterdir()] == []
 
 
+@pytest.mark.usefixtures("written")
 def test_a_stopped_export_leaves_nothing_and_can_be_made_again(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    def stop(*_: object) -> str:
+    def stop(*_: object, **__: object) -> str:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -203,6 +224,72 @@ def test_what_cannot_be_exported_is_refused(folder: Path, tmp_path: Path):
     assert not (tmp_path / "out").exists()
 
 
+def test_heat_maps_need_no_torch(exported: Path, folder: Path):
+    classifier = load_classifier(folder / "networks" / NAME)
+    films = load_prepared(folder / "prepared")
+    rows = np.arange(4)
+    few = replace(films, manifest=films.manifest.take(rows), pixels=np.asarray(films.pixels[rows]))
+    plan = only_tests(few.manifest.label)
+    request = {"method": "cam", "findings": classifier.findings}
+    expected = explain(classifier, prepared=few, plan=plan, **request)
+    network = open_onnx(exported / "model.onnx")
+    head = head_of(network.metadata)
+    assert head is not None
+    found = class_activation_maps(network, head=head, prepared=few)
+    np.testing.assert_allclose(found.grid, expected.grid, atol=1e-4)
+    for mine, theirs in zip(found.centres, expected.centres, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_a_network_without_cam_is_exported_without_its_head(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def refuse(*_: object, **__: object) -> None:
+        raise ValueError("its head is not linear")
+
+    classifier = load_classifier(folder / "networks" / NAME)
+    assert head_of(cam_metadata(classifier)) is not None
+    monkeypatch.setattr("lucency.explain.methods.cam.cam_head", refuse)
+    assert cam_metadata(classifier) == {}
+    assert "heat maps need torch: its head is not linear" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("written")
+def test_eight_bits_state_their_cost_and_gain(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(quantisation, "_rates", lambda *_: Rates(10.0, 12.5))
+    words = ["export", str(folder), "--model", NAME, "--out", str(tmp_path / "out"), "--int8"]
+    done = CliRunner().invoke(app, [*words, "--json"], catch_exceptions=False)
+    held = json.loads(done.stdout)["int8"]
+    plain = json.loads((tmp_path / "out" / "model.json").read_text())
+    jsonschema.validate(plain, json.loads(SCHEMA.read_text()))
+    assert plain["int8"] == held
+    assert held["films_per_second"] == {"plain": 10.0, "quantised": 12.5}
+    tests = load_predictions(folder / "predictions" / NAME / "predictions.npz").of("test")
+    films = load_prepared(folder / "prepared")
+    row = {name: at for at, name in enumerate(films.manifest.image)}
+    pixels = np.stack([films.pixels[row[name]] for name in tests.image])
+    logit = run(open_onnx(tmp_path / "out" / "model-int8.onnx"), pixels)[0]
+    areas = [
+        np.mean([roc_auc_score(y, z) for y, z in zip(tests.label.T, one.T, strict=True)])
+        for one in (logit, tests.logit)
+    ]
+    assert held["macro_auc"]["difference"] == pytest.approx(areas[0] - areas[1], abs=1e-9)
+    assert "12.5 films a second" in (tmp_path / "out" / "MODEL_CARD.md").read_text()
+
+
+@pytest.mark.usefixtures("written")
+def test_eight_bits_that_gain_nothing_are_refused(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(quantisation, "_rates", lambda *_: Rates(10.0, 9.0))
+    with pytest.raises(ValueError, match=r"slower here: .*; export it without --int8"):
+        export_model(folder, name=NAME, out=tmp_path / "out", int8=True)
+    assert [*tmp_path.iterdir()] == []
+
+
+@pytest.mark.usefixtures("written")
 def test_the_command_exports(folder: Path, tmp_path: Path):
     words = ["export", str(folder), "--model", NAME, "--out", str(tmp_path / "out"), "--json"]
     done = CliRunner().invoke(app, words, catch_exceptions=False)
@@ -216,7 +303,7 @@ def test_the_example_predicts_as_this_program_does(
     exported: Path, folder: Path, example: dict[str, Any]
 ):
     files = sorted((folder / "phantom" / "images").iterdir())[:5]
-    table = predict_disk(folder, files, network=NAME)[1]
+    table = predict_disk(folder, files, name=NAME)[1]
     findings, probability, called = example["predict"](exported, files)
     np.testing.assert_allclose(probability, table[findings].to_numpy(), rtol=0, atol=1e-4)
     names = ["|".join(np.array(findings)[row]) for row in called]

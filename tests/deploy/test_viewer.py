@@ -40,8 +40,8 @@ def run(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def model(run: Path) -> Model:
-    found = lu.load(run)
+def model(finished: Path, run: Path) -> Model:
+    found = lu.load(finished / "runs" / "demo")
     known_maps(run, found.name)
     return found
 

@@ -62,7 +62,7 @@ def test_maps_are_those_of_torch(resnet: Exported) -> None:
 @pytest.mark.parametrize(
     ("name", "head"),
     [
-        ("test_convnext", OWN),
+        ("test_nfnet", OWN),
         ("densenet121", OWN),
         ("test_resnet", ATTENTION),
         ("swin_s3_tiny_224", OWN),
@@ -100,7 +100,11 @@ def test_the_head_of_another_network_is_refused(resnet: Exported) -> None:
 
 @pytest.mark.parametrize(
     ("name", "head"),
-    [("alexnet", OWN), ("test_resnet", Head(pooling="average", dense=(8,)))],
+    [
+        ("alexnet", OWN),
+        ("test_convnext", OWN),
+        ("test_resnet", Head(pooling="average", dense=(8,))),
+    ],
 )
 def test_heads_that_are_not_pooling_and_a_linear_layer_have_none(name: str, head: Head) -> None:
     with pytest.raises(ValueError, match="cam is not defined for it; use grad-cam or hires-cam"):

@@ -2,8 +2,10 @@
 
 import json
 import shutil
+from importlib.resources import files
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pandas as pd
 import pytest
@@ -106,11 +108,29 @@ def test_every_entry_predicts_the_run_s_test_films_as_the_run_did(
         made = load_predictions(place / "predictions.npz").of("test")
         row = pd.Index(known.manifest.image).get_indexer(pd.Index(made.image))
         model = lu.load(run, model=name, engine=engine)
-        files = [Path(known.manifest.facts["path"].iloc[at]) for at in row.tolist()]
-        found = model.predict(files)
+        films = [Path(known.manifest.facts["path"].iloc[at]) for at in row.tolist()]
+        found = model.predict(films)
         assert (found.network, model.findings) == (name, made.findings)
         np.testing.assert_allclose(found.calibrated, made.calibrated, rtol=0, atol=10 * apart)
         np.testing.assert_allclose(found.probability, made.probability, rtol=0, atol=apart)
+
+
+@pytest.mark.slow
+def test_every_entry_is_exported_and_predicts_from_its_folder_alone(run: Path, tmp_path: Path):
+    schema = json.loads(files("lucency.deploy").joinpath("model.schema.json").read_text())
+    known = load_prepared(run / "prepared")
+    tests = load_predictions(run / "predictions" / "test_resnet" / "predictions.npz").of("test")
+    few = known.manifest.facts["path"][np.isin(known.manifest.image, tests.image[:4])].tolist()
+    for name in pd.read_csv(run / "ensemble" / "leaderboard" / "leaderboard.csv")["network"]:
+        out = tmp_path / name.replace(" ", "-")
+        lucency("export", run, "--model", name, "--out", out)
+        jsonschema.validate(json.loads((out / "model.json").read_text()), schema)
+        exported, own = lu.load(out), lu.load(run, model=name)
+        found, expected = exported.predict(few), own.predict(few)
+        assert (exported.name, exported.kind) == (name, own.kind)
+        np.testing.assert_allclose(found.probability, expected.probability, atol=1e-5)
+        np.testing.assert_array_equal(exported.threshold, own.threshold)
+        assert "not a medical device" in (out / "MODEL_CARD.md").read_text()
 
 
 @pytest.mark.slow

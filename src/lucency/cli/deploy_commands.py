@@ -110,7 +110,7 @@ def view(
     model: options.Model,
     films: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[FILM…]", help="Films to predict and show, or folders of them."),
+        typer.Argument(metavar="FILM…", help="Films to predict and show, or folders of them."),
     ] = None,
     name: options.ModelName = "",
     port: Annotated[

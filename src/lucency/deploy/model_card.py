@@ -10,9 +10,9 @@ After model cards (Mitchell et al., FAT* 2019, 220-229) and TRIPOD+AI (Collins e
 
 from __future__ import annotations
 
-import json
 import platform
 import re
+from collections.abc import Sequence
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -43,6 +43,7 @@ from lucency.ensemble.ensembles import TEXT, EnsembleResults
 from lucency.evaluation.evaluate import MACRO
 from lucency.evaluation.leakage_inflation import load_comparison
 from lucency.evaluation.summary import Evaluation, load_evaluation
+from lucency.explain.heatmap_results import load_heatmap_results
 from lucency.explain.localization import GAME
 from lucency.pipeline.run import Run, describe_network
 
@@ -67,10 +68,11 @@ SPECIAL = re.compile(r"[\\*\[\]~]|(?<![^\W_])_|_(?![^\W_])")
 Values = dict[str, Any]
 
 
-def model_card(run: Run, name: str) -> str:
+def model_card(run: Run, name: str, *, remarks: Sequence[str] = ()) -> str:
     """Return the model card of `name`, a network or another row of the run's leaderboard.
 
-    Raises ValueError where the run is not evaluated, or has no predictor of this name.
+    `remarks` are sentences on files that lie beside the card, without the full stop. Raises
+    ValueError where the run is not evaluated, or has no predictor of this name.
     """
     kind = kind_of(run, name)
     folder = run.out / "ensemble" / name.replace(" ", "-")
@@ -84,6 +86,7 @@ def model_card(run: Run, name: str) -> str:
         "what": KINDS[kind],
         "notice": NOTICE,
         "NOT_REPORTED": NOT_REPORTED,
+        "remarks": remarks,
         "run_name": run.protocol.name,
         "findings": run.protocol.findings,
         "conclusion": evaluation.conclusion,
@@ -205,7 +208,9 @@ def _methods(run: Run, evaluation: Evaluation) -> Values:
     protocol, source = run.protocol, run.protocol.data.source
     choices, fingerprint = protocol.evaluation, evaluation.thresholds["split"].iloc[0]
     early = protocol.balance.before_split
-    leak = " Balancing came before the split, so that copies of a film are in several parts."
+    leak = (
+        "After balancing: copies of one film may be in several parts, so that scores are too high."
+    )
     rule = RULES[choices.threshold].format(recall=choices.recall)
     preparation = Preparation.model_validate_json(
         (run.cache / "prepared" / "preparation.json").read_text(encoding="utf-8")
@@ -214,7 +219,7 @@ def _methods(run: Run, evaluation: Evaluation) -> Values:
         "split": {
             "method": protocol.split.method,
             "fingerprint": fingerprint,
-            "text": SPLITS[protocol.split.method] + (leak if early else ""),
+            "text": leak if early else SPLITS[protocol.split.method],
         },
         "side": preparation.size,
         "preparation": _preparation(preparation),
@@ -249,10 +254,9 @@ def _balancing(protocol: Protocol) -> str:
     if choices.method == "none":
         return "None."
     then = f", then {choices.then}" if choices.then != "none" else ""
-    when = (
-        "before the split, which is a mistake" if choices.before_split else "training films alone"
-    )
-    return f"{choices.method}{then}, {when}; validation and test films are as they are."
+    if choices.before_split:
+        return f"{choices.method}{then}, before the split, which is a mistake: test films too."
+    return f"{choices.method}{then}, training films alone; validation and test films as they are."
 
 
 def _films(run: Run) -> Values:
@@ -412,17 +416,11 @@ def _sentence(text: str) -> str:
 
 def _heatmaps(folder: Path, name: str) -> list[Values]:
     """Return a row a method: pointing game over findings, and the sanity check."""
-    about, files = (
-        folder / "heatmaps.json",
-        [folder / f"{name}.csv" for name in ("pointing", "sanity")],
-    )
-    if not about.is_file() or not all(file.is_file() for file in files):
+    if not (folder / RECEIPT).is_file():
         return []
-    if json.loads(about.read_text(encoding="utf-8"))["network"] != name:
-        return []
-    text = ("method", "finding", "measure", "outcome", "note")
-    pointing, sanity = (read_table(file, text=text) for file in files)
-    if not {"finding", "measure"} <= set(pointing):
+    found = load_heatmap_results(folder)
+    pointing, sanity = found.scores.pointing, found.sanity
+    if found.network != name or not len(pointing):
         return []
     macro = pointing.loc[(pointing["finding"] == MACRO) & (pointing["measure"] == GAME)]
     outcome = dict(zip(sanity["method"], sanity["outcome"], strict=True))

@@ -129,13 +129,23 @@ def load_predictor(folder: Path) -> FittedPredictor:
     return FittedPredictor(**plain)
 
 
+def recalibration_as_plain(line: Recalibration) -> dict[str, Any]:
+    """Return what JSON holds of a recalibration."""
+    return {
+        name: one.tolist() if isinstance(one, np.ndarray) else one
+        for name, one in vars(line).items()
+    }
+
+
 def _plain(value: Preparation | Recalibration | Rule | np.ndarray) -> Any:
     """Return what JSON holds of a value."""
     if isinstance(value, np.ndarray):
         return value.tolist()
     if isinstance(value, Rule):
         return {name: one for name, one in vars(value).items() if name != "arrays"}
-    return vars(value) if isinstance(value, Recalibration) else value.model_dump()
+    if isinstance(value, Recalibration):
+        return recalibration_as_plain(value)
+    return value.model_dump()
 
 
 def _of_views(rule: Rule, films: Outputs) -> Float64[np.ndarray, "n k"]:

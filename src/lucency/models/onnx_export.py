@@ -27,7 +27,6 @@ from lucency.models.networks import FilmNetwork
 from lucency.models.onnx_runtime import BATCH, FEATURE, FILMS, LOGIT, MAP, OnnxNetwork, run
 
 OPSET = 18
-TOLERANCE = 1e-4  # of logits, between torch and ONNX
 
 
 class ExportedNetwork(nn.Module):
@@ -83,10 +82,10 @@ def write_onnx(network: FilmNetwork, file: Path, *, size: int, metadata: Mapping
                 dynamic_shapes=({0: torch.export.Dim("batch")},),
             )
         except OnnxExporterError as error:
+            reason = str(error.__cause__ or error).strip().partition("\n")[0]
             raise ValueError(
-                f"{type(network.body).__name__} cannot be exported to ONNX "
-                f"({str(error).strip().splitlines()[0]}): expected a network of the house, or one "
-                "whose operators ONNX has; use it with torch"
+                f"{type(network.body).__name__} cannot be exported to ONNX ({reason}): expected a "
+                "network of the house, or one whose operators ONNX has; use it with torch"
             ) from error
     write_whole(file, _serialised(program.model, metadata))
 
@@ -97,13 +96,13 @@ def largest_difference(
     """Return the largest absolute difference of logits between a network and its ONNX file.
 
     The films are predicted in evaluation mode, where the network is; it stays as it is. An export
-    is good up to TOLERANCE.
+    is good up to `lucency.models.onnx_runtime.TOLERANCE`.
     """
     was_training, device = network.training, network.mean.device
     network.eval()
     try:
         with torch.inference_mode():
-            parts = torch.from_numpy(np.ascontiguousarray(pixels)).split(BATCH)
+            parts = torch.from_numpy(np.array(pixels)).split(BATCH)
             logit = np.concatenate(
                 [network(part.to(device)).float().cpu().numpy() for part in parts]
             )

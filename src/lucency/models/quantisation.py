@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
@@ -85,12 +85,13 @@ def _quantise(file: Path, calibration: Pixels, out: Path) -> None:
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
+    reader: Any = _Reader(films=iter(np.split(calibration, len(calibration))))
     fused = out.with_name("fused.onnx")
     quant_pre_process(str(file), str(fused), skip_symbolic_shape=True)
     quantize_static(
         str(fused),
         str(out),
-        _Reader(films=iter(np.split(calibration, len(calibration)))),
+        reader,
         quant_format=QuantFormat.QDQ,
         op_types_to_quantize=list(QUANTISED),
         per_channel=True,

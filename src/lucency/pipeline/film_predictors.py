@@ -102,10 +102,10 @@ class Home:
     def network(self, name: str) -> OpenNetwork:
         """Return a network, or a snapshot of one, ready for prepared films."""
         if name not in self.opened:
-            self.opened[name] = open_network(*self._place(name), engine=self.engine)
+            self.opened[name] = open_network(*self.place(name), engine=self.engine)
         return self.opened[name]
 
-    def _place(self, name: str) -> tuple[Path, str, str]:
+    def place(self, name: str) -> tuple[Path, str, str]:
         """Return a network's folder, and its files of weights and ONNX."""
         if name in self.networks:
             exported = (self.networks[name] / MODEL).is_file()
@@ -365,7 +365,7 @@ def open_network(folder: Path, weights: str, onnx: str, *, engine: str) -> OpenN
     Its ONNX file is made of its weights where it is not there, or is of other weights.
     """
     if engine == "torch" or (not engine and NVIDIA.exists()):
-        return on_torch(_load(folder, weights))
+        return on_torch(load_network(folder, weights))
     from lucency.models.onnx_runtime import open_onnx, run
 
     file, fingerprint = folder / onnx, fingerprint_file(folder / weights)
@@ -373,7 +373,7 @@ def open_network(folder: Path, weights: str, onnx: str, *, engine: str) -> OpenN
     known = onnx == MODEL_ONNX or (opened and opened.metadata.get(WEIGHTS) == fingerprint)
     if opened is None or not known:
         say(f"Exporting {folder.name} for ONNX Runtime, once")
-        classifier = _load(folder, weights)
+        classifier = load_network(folder, weights)
         try:
             _export(classifier, file, fingerprint=fingerprint)
         except (ValueError, OSError) as error:
@@ -406,7 +406,8 @@ def of_classifier(classifier: Classifier) -> FilmPredictor:
     return _of_metadata(home, classifier)
 
 
-def _load(folder: Path, weights: str) -> Classifier:
+def load_network(folder: Path, weights: str) -> Classifier:
+    """Return the network of a folder on torch, with the weights of one of its files."""
     from safetensors.torch import load_file
 
     from lucency.models.classifier import load_classifier
@@ -425,7 +426,7 @@ def _export(classifier: Classifier, file: Path, *, fingerprint: str) -> None:
 
 
 def cam_metadata(classifier: Classifier) -> dict[str, str]:
-    """Return what an ONNX file holds for heat maps without torch; nothing where none is defined."""
+    """Return what an ONNX file holds for heat maps without torch; {} and a line where it cannot."""
     import torch
 
     from lucency.explain.methods.cam import cam_head
@@ -434,7 +435,8 @@ def cam_metadata(classifier: Classifier) -> dict[str, str]:
     film = torch.zeros(1, side, side, dtype=torch.uint8)
     try:
         return head_metadata(cam_head(classifier.network, film, findings=classifier.findings))
-    except ValueError:  # this head has no such maps
+    except ValueError as error:
+        say(f"{classifier.name}: heat maps need torch: {error}")
         return {}
 
 
