@@ -39,10 +39,13 @@ from lucency.deploy.meters import Meters, count, exposition, measure
 from lucency.deploy.problems import PROBLEMS, Problem
 from lucency.deploy.service import ROUTES, create_app
 from lucency.deploy.start import service_address, service_settings
+from lucency.ensemble.fitted import FittedPredictor, Rule, save_predictor
 from lucency.explain.heatmaps import even_centres
+from lucency.pipeline.film_predictors import open_predictor
 from lucency.pipeline.library import Model, load
 from lucency.pipeline.similar_films import answer, find_similar
 from served import SERVED, SIDE, TOKEN, ask, film_file, film_pixels, request_bytes, served_model
+from viewer_run import copy_run
 
 HOME = "http://127.0.0.1:8765"
 HELD = {"authorization": f"Bearer {TOKEN}"}
@@ -529,3 +532,32 @@ def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch, folder:
     monkeypatch.setattr("lucency.cli.options.find_spec", lambda name: None)
     done = CliRunner().invoke(command, ["serve", str(folder)])
     assert "pip install 'lucency[serve]'" in str(done.exception)
+
+
+def test_what_is_no_network_answers_too(finished: Path, tmp_path: Path) -> None:
+    """Augmented views depend on a film's name: those of one that is sent are those on disk."""
+    run = copy_run(finished, tmp_path / "run")
+    network = open_predictor(run, name="test_resnet", engine="torch")
+    known = ("findings", "preparation", "split", "recalibration", "threshold")
+    recipe = {"recipe": "gentle", "seed": 0, "views": 2}
+    rule = Rule(name="views", members=("test_resnet",), about=recipe)
+    views = FittedPredictor(
+        name="three views", kind="views", validation_auc=1.0, rule=rule,
+        **{name: getattr(network, name) for name in known},
+    )  # fmt: skip
+    (run / "ensemble" / "views").mkdir(parents=True)
+    save_predictor(views, run / "ensemble" / "views")
+    one = load(run, model="three views", engine="torch")
+    film = sorted((finished / "films").glob("*.png"))[1]
+    app = create_app(one, settings=ServiceSettings(decoders=1, run=run))
+    with TestClient(app, base_url=HOME) as client:
+        files = [("film", (name, film.read_bytes())) for name in ("other.png", film.name)]
+        given = client.post("/v1/predict", files=files).json()
+        similar = client.post("/v1/similar?top=1", files=files[:1])
+    found = [
+        [film["findings"][name]["probability"] for name in one.findings] for film in given["films"]
+    ]
+    np.testing.assert_allclose(found[1], one.predict(film).probability[0], atol=1e-6)
+    assert not np.allclose(found[0], found[1], atol=1e-6)
+    assert given["model"]["kind"] == "views"
+    assert similar.json()["network"] in ("test_convnext", "test_resnet")

@@ -46,7 +46,7 @@ def about_model(model: Model) -> ModelAbout:
     home, name = model.predictor.home, model.name
     places = [home.networks[name]] if name in home.networks else [home.fitted[name]]
     places += [] if name in home.networks else home.networks.values()
-    files = [file for place in places for file in sorted(place.iterdir())]
+    files = [file for place in places for file in sorted(place.glob("*.*"))]
     there = {str(file): fingerprint_file(file) for file in files if _matters(file)}
     return ModelAbout(name, model.kind, fingerprint({"files": sorted(there.values())}))
 
