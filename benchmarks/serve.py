@@ -118,7 +118,8 @@ def folder_rate(place: Path, films: Sequence[Path], *, model: str) -> float:
         return time.perf_counter() - started
 
     taken(films[:FEW])  # which writes what is made once, and warms the disk's cache
-    return (len(films) - FEW) / (taken(films) - taken(films[:FEW]))
+    longer = taken(films) - taken(films[:FEW])
+    return (len(films) - FEW) / longer if longer > 0 else float("nan")  # on a busy machine
 
 
 @contextmanager
