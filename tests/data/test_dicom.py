@@ -99,6 +99,15 @@ def test_padding_is_black(combination: tuple):
     assert decode_dicom(dicom_bytes(stored, **elements))[40, 4] > 200
 
 
+def test_padding_is_black_where_the_window_begins_below_all_values():
+    about = {"WindowCenter": 1000, "WindowWidth": 4096, "PixelPaddingValue": 4095}
+    stored = np.full((64, 64), 1000)
+    stored[:, :9] = 4095
+    shown = decode_dicom(dicom_bytes(stored, **about))
+    assert set(shown[:, :9].ravel().tolist()) == {0}
+    assert set(shown[:, 9:].ravel().tolist()) == {128}
+
+
 def test_a_range_of_padding_counts_in_either_order():
     elements = {"PixelRepresentation": 1, "WindowCenter": 0, "WindowWidth": 1000}
     stored = stored_for(phantom_grey(), **elements)
@@ -455,7 +464,8 @@ def test_elements_that_cannot_be_are_damage(was: bytes, now: bytes):
         decode_dicom(content.replace(was, now))
 
 
-def test_a_stream_of_another_size_is_not_decoded():
+def test_a_stream_of_another_size_is_not_decoded(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("lucency.data.dicom._decoder", lambda *_: pytest.fail("decoded"))
     content = dicom_bytes(stored_for(phantom_grey()), syntax=JPEG2000Lossless)
     place = content.index(b"\xff\x4f\xff\x51") + 8
     bomb = content[:place] + struct.pack(">II", 60_000, 60_000) + content[place + 8 :]
