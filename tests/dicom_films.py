@@ -80,7 +80,8 @@ def written(made: Dataset, syntax: str = ExplicitVRLittleEndian) -> bytes:
     meta.MediaStorageSOPClassUID = made.SOPClassUID
     meta.MediaStorageSOPInstanceUID = made.SOPInstanceUID
     meta.TransferSyntaxUID = UID(ExplicitVRLittleEndian if encapsulated else syntax)
-    file = FileDataset("", made, file_meta=meta, preamble=b"\0" * 128)
+    little = UID(syntax).is_little_endian
+    file = FileDataset("", made, b"\0" * 128, meta, is_implicit_VR=False, is_little_endian=little)
     if encapsulated:
         file.compress(syntax, encoding_plugin="pydicom" if syntax == RLELossless else "")
     content = BytesIO()

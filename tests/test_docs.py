@@ -33,8 +33,9 @@ DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 LOG = ROOT / "dev" / "log.md"
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SLOW = re.compile(
-    r"runs/|exported|lucency\.models|as lu\b|^\$ accelerate|review/sample"
-    r"|^\$ lucency (run|train|predict|report|explain|ensemble|similar) (?!-)|^\$ lucency study"
+    r"runs/|exported|lucency\.models|as lu|^\$ accelerate|review/sample"
+    r"|^\$ lucency (run|train|predict|report|explain|ensemble|similar|results) (?!-)"
+    r"|^\$ lucency study"
 )
 DEMO = ("run", "protocols/demo.toml", "--out", "runs/demo")
 MADE_FIRST = {  # what a block names, and the command that makes it
@@ -48,6 +49,7 @@ MADE_FIRST = {  # what a block names, and the command that makes it
     "exported": ("export", "runs/demo", "--out", "exported"),
     "runs/own": ("run", "own.toml", "--out", "runs/own"),
 }  # fmt: skip
+MADE_OF = {"invented": "first.toml", "runs/demo": "exported/"}  # what is made of it, by a block
 WORDS = re.compile(
     r"\b(told|said|asked|anybody|drawn anew|redrawn|knows? nothing)\b", re.IGNORECASE
 )
@@ -148,7 +150,7 @@ def at_work(workplace: Path, block: Block, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("lucency.deploy.start.run_server", serve_nothing)
     for name, command in MADE_FIRST.items():
         needed = re.search(rf"{name}\b", block.text) and f"--out {name}" not in block.text
-        if needed or (name == "invented" and "first.toml" in block.text):
+        if needed or (name in MADE_OF and MADE_OF[name] in block.text):
             lucency(*command)
     if "--out review" in block.text:
         shutil.rmtree("review", ignore_errors=True)

@@ -17,7 +17,7 @@ PACKAGE = ROOT / "src" / "lucency"
 HEAVY = ("torch", "torchvision", "timm", "accelerate", "albumentations", "matplotlib", "sklearn")
 PACKAGES = {
     "core", "config", "phantom", "data", "balance", "evaluation", "models", "ensemble", "audit",
-    "explain", "report", "pipeline", "cli",
+    "explain", "report", "pipeline", "deploy", "cli",
 }  # fmt: skip
 RIDDLES = re.compile(
     r"\b(told|said|asked|anybody|drawn anew|redrawn|knows? nothing)\b", flags=re.IGNORECASE

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from typer.testing import CliRunner
 
+from dicom_films import dicom_bytes, phantom_grey, stored_for
 from lucency.cli.app import app
 from lucency.config.protocol import parse_protocol, protocol_text
 from lucency.core.manifest import FINDINGS
@@ -37,6 +38,9 @@ def build_workplace(place: Path) -> None:
     write_experts(labels, place / "expert")
     shutil.copy(root / "test_list.txt", place / "test.txt")
     shutil.copy(root / "train_val_list.txt", place / "train.txt")
+    elements = {"WindowCenter": 2048, "WindowWidth": 4096}
+    stored = stored_for(phantom_grey(SIZE), **elements)
+    (place / "film.dcm").write_bytes(dicom_bytes(stored, **elements))
     (place / "protocols").mkdir()
     drawn = {"films": FILMS, "size": SIZE}
     write_protocol(place / "protocols" / "demo.toml", drawn, findings=FEW)

@@ -261,7 +261,7 @@ def test_every_stage_has_a_name_and_an_answer():
 def test_the_commands_are_these():
     assert set(COMMANDS) == {
         "run", "train", "report", "protocols", "predict", "explain", "similar", "evaluate",
-        "ensemble", "check", "export",
+        "ensemble", "check", "export", "results", "serve", "view",
         "data", "data phantom", "data describe", "data imbalance", "data balance", "data quality",
         "data export",
         "audit", "audit labels", "audit versions", "audit errors", "audit review",

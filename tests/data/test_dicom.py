@@ -99,6 +99,15 @@ def test_padding_is_black(combination: tuple):
     assert decode_dicom(dicom_bytes(stored, **elements))[40, 4] > 200
 
 
+def test_padding_is_black_where_the_window_begins_below_all_values():
+    about = {"WindowCenter": 1000, "WindowWidth": 4096, "PixelPaddingValue": 4095}
+    stored = np.full((64, 64), 1000)
+    stored[:, :9] = 4095
+    shown = decode_dicom(dicom_bytes(stored, **about))
+    assert set(shown[:, :9].ravel().tolist()) == {0}
+    assert set(shown[:, 9:].ravel().tolist()) == {128}
+
+
 def test_a_range_of_padding_counts_in_either_order():
     elements = {"PixelRepresentation": 1, "WindowCenter": 0, "WindowWidth": 1000}
     stored = stored_for(phantom_grey(), **elements)
@@ -339,6 +348,31 @@ def test_a_real_chest_film_is_one_picture_in_four_encodings():
     assert apart.max() <= 3  # the stored values differ by up to 403 of the window's 30,000
     assert (apart <= 2).mean() > 0.999
     assert one.shape == (1955, 1841)
+    dataset = pydicom.dcmread(get_testdata_file("RG1_UNCR.dcm", download=False))
+    dataset.compress(RLELossless, encoding_plugin="pylibjpeg")
+    held = pydicom.filebase.DicomBytesIO()
+    dataset.save_as(held)
+    assert b"\xff\x4f\xff\x51" in held.getvalue()  # by chance, what JPEG 2000 begins with
+    np.testing.assert_array_equal(decode_dicom(held.getvalue()), one)
+
+
+def test_jpeg_of_twelve_bits_is_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("lucency.data.dicom._why_not", lambda _: "")
+    file = Path(get_testdata_file("JPEG-lossy.dcm", download=False))  # no decoder of ours reads it
+    with pytest.raises(ValueError, match="needs a decoder"):
+        decode_dicom(file.read_bytes())
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_broken_runs_are_an_error_not_a_panic():
+    content = bytearray(dicom_bytes(stored_for(phantom_grey()), syntax=RLELossless))
+    start = content.index(b"\xfe\xff\x00\xe0", content.index(b"\xe0\x7f\x10\x00") + 20) + 8
+    for place in range(start + 64, len(content), 97):
+        broken = bytes(content[:place]) + b"\x7f" + bytes(content[place + 1 :])
+        try:
+            decode_dicom(broken)
+        except ValueError as error:
+            assert "damaged" in str(error)  # noqa: PT017
 
 
 def test_bits_above_those_stored_are_cut():
@@ -412,7 +446,26 @@ def test_a_file_cut_anywhere_is_refused():
             decode_dicom(content[:end])
 
 
-def test_a_stream_of_another_size_is_not_decoded():
+@pytest.mark.parametrize(
+    ("was", "now"),
+    [
+        (b"\x28\x00\x50\x10DS", b"\x28\x00\x50\x10Dq"),  # no such kind of value
+        (b"\x28\x00\x01\x01US\x02\x00", b"\x28\x00\x01\x01US\x03\x00"),  # an odd length
+        (b"\x28\x00\x06\x30", b"\x28\x00\x06\x31"),  # a table without its data
+    ],
+)
+def test_elements_that_cannot_be_are_damage(was: bytes, now: bytes):
+    table = Sequence([look_up_table(1500, 14)])
+    content = dicom_bytes(
+        stored_for(phantom_grey()), VOILUTSequence=table, WindowCenter=5, WindowWidth=9
+    )
+    assert was in content
+    with pytest.raises(ValueError, match="damaged"):
+        decode_dicom(content.replace(was, now))
+
+
+def test_a_stream_of_another_size_is_not_decoded(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("lucency.data.dicom._decoder", lambda *_: pytest.fail("decoded"))
     content = dicom_bytes(stored_for(phantom_grey()), syntax=JPEG2000Lossless)
     place = content.index(b"\xff\x4f\xff\x51") + 8
     bomb = content[:place] + struct.pack(">II", 60_000, 60_000) + content[place + 8 :]

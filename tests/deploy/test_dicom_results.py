@@ -27,7 +27,7 @@ from typer.testing import CliRunner
 
 from dicom_films import dicom_bytes, phantom_grey, stored_for
 from lucency.cli.app import app
-from lucency.core.manifest import FINDINGS
+from lucency.core.manifest import FINDINGS, save_prepared_tables
 from lucency.core.predictions import Predictions
 from lucency.deploy.dicom_results import (
     CODES,
@@ -41,6 +41,7 @@ from lucency.deploy.dicom_results import (
     write_results,
 )
 from lucency.explain.heatmaps import Centres, Heatmaps, even_centres
+from lucency.pipeline.library import prepare
 
 ALGORITHM = Algorithm("Lucency densenet121", "0.1.0", "0123456789abcdef")
 MARK = "Zz7<script>alert(1)</script>\x1b[31m"
@@ -425,6 +426,20 @@ def test_texts_of_the_film_go_nowhere_but_to_the_objects(
         assert str(again.PatientName).startswith("Zz7<script>")
         assert "Zz7" not in str(again.get("SeriesDescription", "")) + file.name
         assert "Zz7" not in str(again.get("InstitutionName", ""))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_prepared_films_hold_no_text_of_the_file(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    film, part = tmp_path / "film.dcm", tmp_path / "part.dcm"
+    film.write_bytes(marked())
+    with disable_value_validation():
+        part.write_bytes(dicom_bytes(stored_for(phantom_grey()), BodyPartExamined=MARK))
+    prepared = prepare([film, part], size=32)
+    save_prepared_tables(prepared, tmp_path)
+    assert prepared.rejected["image"].tolist() == [str(part)]
+    written = "".join(file.read_text() for file in tmp_path.iterdir() if file.suffix != ".dcm")
+    assert str(film) in written
+    assert "Zz7" not in written + "".join(capfd.readouterr())
 
 
 def test_names_keep_their_characters(tmp_path: Path):

@@ -204,6 +204,28 @@ def test_issues_of_other_networks_are_left_out(altered: Path):
     assert other not in text
 
 
+def test_known_traps_of_the_source_and_the_split_are_named(altered: Path, finished: Path):
+    file, known = altered / "protocol.toml", (altered / "protocol.toml").read_text()
+    root = f'source = "nih"\nroot = "{finished / "chestxray14"}"'
+    text = re.sub(r'source = "phantom"\nroot = ".*"', root, known)
+    file.write_text(text.replace('method = "patient"', 'method = "official"'))
+    card = model_card(open_run_folder(altered), NAME)
+    assert "* **Labels.** Text-mined:" in card
+    assert "It does not mean normal." in card
+    assert "The split is the official one: test films are sicker" in card
+    file.write_text(known.replace('method = "patient"', 'method = "image"'))
+    assert "* **Split.** By film: films of one patient" in model_card(
+        open_run_folder(altered), NAME
+    )
+    leaking = known.replace('method = "patient"', 'method = "image"')
+    early = leaking.replace('method = "none"\nthen', 'method = "cap-and-copy"\nthen')
+    file.write_text(early.replace("before_split = false", "before_split = true"))
+    card = model_card(open_run_folder(altered), NAME)
+    assert "* **Split.** After balancing: copies of one film may be in several parts" in card
+    assert "before the split, which is a mistake" in card
+    assert "It does not mean normal." not in model_card(open_run_folder(altered), NAME)
+
+
 def test_names_are_shown_as_they_are(altered: Path):
     for file in altered.rglob("*"):
         if file.suffix in (".csv", ".json", ".toml"):

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -254,6 +255,18 @@ def test_every_route_and_every_code_is_described(description: dict[str, Any]) ->
 def codes_of(response: dict[str, Any]) -> list[str]:
     problem = response.get("content", {}).get("application/problem+json")
     return problem["schema"]["allOf"][1]["properties"]["code"]["enum"] if problem else []
+
+
+def test_the_documents_list_every_code_and_limit() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "deploy.md").read_text(encoding="utf-8")
+    section = text.split("\n## Service\n")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| `([a-z-]+)` \| (\d+) \| (.+) \|$", section, re.MULTILINE)
+    assert {code: (int(status), title) for code, status, title in rows} == PROBLEMS
+    limits = re.findall(r"^\| `(\w+)`.* \| ([\d.,]+) \|$", section, re.MULTILINE)
+    stated = {name: float(value.replace(",", "")) for name, value in limits}
+    known = {field.name: field.default for field in fields(ServiceSettings)}
+    numbers = {name: value for name, value in known.items() if isinstance(value, int | float)}
+    assert stated == {k: v for k, v in numbers.items() if k not in ("port", "decoders")}
 
 
 def test_the_description_is_sound(description: dict[str, Any]) -> None:

@@ -149,3 +149,14 @@ def test_cores_are_those_that_are_stated_or_a_share(monkeypatch: pytest.MonkeyPa
     assert usable_cores() == 12
     set_ranks(rank=0, local_rank=0, world_size=4)
     assert usable_cores() == 3
+
+
+@pytest.mark.slow
+def test_a_network_that_decides_by_pixels_is_refused(tmp_path: Path) -> None:
+    network = build(SMALL, findings=2)
+    known = network.body.forward_features
+    network.body.forward_features = lambda x: known(x if x.sum() > 0 else -x)
+    with pytest.raises(ValueError, match=r"ResNet cannot be .*data-dependent") as refused:
+        write_onnx(network, tmp_path / "model.onnx", size=SIZE, metadata={})
+    assert "\n" not in str(refused.value)
+    assert [*tmp_path.iterdir()] == []

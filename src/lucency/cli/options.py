@@ -78,7 +78,8 @@ Model = Annotated[
     Path, typer.Argument(metavar="MODEL", help="A run's folder, or one trained network's.")
 ]
 Films = Annotated[
-    list[Path], typer.Argument(metavar="FILM…", help="PNG or JPEG films, or folders of them.")
+    list[Path],
+    typer.Argument(metavar="FILM…", help="PNG, JPEG or DICOM films, or folders of PNG and JPEG."),
 ]
 KnownFilms = Annotated[
     list[Path],

@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 import warnings
 import zlib
+from collections import deque
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -37,7 +38,8 @@ FOR_PROCESSING, SECONDARY = f"{STORAGE}1.1.1", f"{STORAGE}7"
 RADIOGRAPHS = (f"{STORAGE}1", f"{STORAGE}1.1", SECONDARY)
 PLAIN = ("CR", "DX", "RG", "OT", "")  # modalities of a secondary capture of a plain film
 JPEG_SIZES = (frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}) | {0xF7}  # 0xF7: JPEG-LS
-DECODERS = ("pylibjpeg", "pyjpegls", "pydicom", "pillow", "gdcm")
+DECODERS = ("pydicom", "pylibjpeg", "pyjpegls", "pillow", "gdcm")  # of pydicom, first preferred
+CODESTREAM = b"\xff\x4f\xff\x51"  # how JPEG 2000 begins
 READ = (
     "SOPClassUID", "Modality", "PresentationIntentType", "BodyPartExamined", "PatientOrientation",
     "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames", "Rows",
@@ -100,8 +102,8 @@ def decode_dicom(content: bytes) -> UInt8[np.ndarray, "h w"]:
 
 def eight_bits(film: DeepFilm) -> UInt8[np.ndarray, "h w"]:
     """Return a deep film by its window: 0 at `low` and less and in padding, 255 from `high` on."""
-    level = film.pixels.astype(np.float64)
-    grey = np.rint(255 * _between(level, film.low, film.high)).astype(np.uint8)
+    every = np.arange(1 << DEEPEST, dtype=np.float64)
+    grey = np.rint(255 * _between(every, film.low, film.high)).astype(np.uint8)[film.pixels]
     grey[film.padded] = 0
     return grey
 
@@ -113,10 +115,9 @@ def decode_dicom_deep(content: bytes) -> DeepFilm:
     be chosen; the output of a VOI LUT or a SIGMOID is scaled to 16 bits.
     Raises ValueError as `decode_dicom` does.
     """
-    header, stored = _read(content)
+    header, place = _read(content)
     lowest, count = _domain(header)
     padding = _padding(header, lowest, count)
-    place = stored - lowest
     padded = padding[place]
     used = np.bincount(place.ravel(), minlength=count) * ~padding
     shown = _show(header, np.arange(lowest, lowest + count, dtype=np.float64), used)
@@ -129,11 +130,12 @@ def decode_dicom_deep(content: bytes) -> DeepFilm:
     return DeepFilm(pixels, bits, low, high, shown.voi, padded, mirrored)
 
 
-def _read(content: bytes) -> tuple[Dataset, Int64[np.ndarray, "h w"]]:
-    """Return the elements of READ and the stored values; others of the file are not read."""
+def _read(content: bytes) -> tuple[Dataset, UInt16[np.ndarray, "h w"]]:
+    """Return the elements of READ and the stored values' places; others are not read."""
     try:
         import pydicom
         from pydicom.config import disable_value_validation
+        from pydicom.errors import BytesLengthException, InvalidDicomError
     except ImportError as error:
         raise ValueError("a DICOM film: reading it needs pip install 'lucency[dicom]'") from error
 
@@ -144,9 +146,10 @@ def _read(content: bytes) -> tuple[Dataset, Int64[np.ndarray, "h w"]]:
         warnings.simplefilter("ignore")  # their words hold values of elements
         try:
             header = pydicom.dcmread(BytesIO(content), specific_tags=list(READ))
+            deque(header.iterall(), maxlen=0)  # each element is converted when it is first seen
             problem = _why_not(header)
             size = (0, 0) if problem else (int(header["Columns"].value), int(header["Rows"].value))
-        except BROKEN:
+        except (*BROKEN, BytesLengthException, InvalidDicomError):
             raise ValueError("damaged: its DICOM elements cannot be read") from None
         if problem:
             raise ValueError(problem)
@@ -211,8 +214,11 @@ def _why_no_pixels(header: Dataset) -> str:
     return ""
 
 
-def _stored(header: Dataset, size: tuple[int, int]) -> Int64[np.ndarray, "h w"]:
-    """Return the stored values; bits above BitsStored, where old files keep overlays, are cut."""
+def _stored(header: Dataset, size: tuple[int, int]) -> UInt16[np.ndarray, "h w"]:
+    """Return the stored values as places in the range of them, 0 for the lowest.
+
+    Bits above BitsStored, where old files keep overlays, are cut.
+    """
     try:
         header.setdefault("PixelRepresentation", 0)
         header.setdefault("SamplesPerPixel", 1)
@@ -223,7 +229,7 @@ def _stored(header: Dataset, size: tuple[int, int]) -> Int64[np.ndarray, "h w"]:
             found = _stream_size(get_frame(header.PixelData, 0, number_of_frames=1))
             if found not in (None, size):
                 raise ValueError
-            header.pixel_array_options(decoding_plugin=_decoder(syntax))
+            header.pixel_array_options(decoding_plugin=_decoder(syntax, header.BitsAllocated))
         pixels = header.pixel_array
     except BROKEN:
         raise ValueError(
@@ -232,21 +238,26 @@ def _stored(header: Dataset, size: tuple[int, int]) -> Int64[np.ndarray, "h w"]:
         ) from None
     if pixels.shape != size[::-1]:
         raise ValueError("damaged: its pixels are not as many as Rows and Columns say")
-    bits, signed = int(header.BitsStored), bool(header.PixelRepresentation)
-    values = pixels.astype(np.int64) & (2**bits - 1)
-    return values - ((values >> (bits - 1)) << bits) if signed else values
+    lowest, count = _domain(header)
+    return (pixels.astype(np.uint16) - np.uint16(lowest % count)) & np.uint16(count - 1)
 
 
-def _decoder(syntax: UID) -> str:
-    """Return the decoder of a transfer syntax, gdcm last: it ends the process on broken frames."""
+def _decoder(syntax: UID, bits: int) -> str:
+    """Return the decoder of a transfer syntax; ValueError where none is installed.
+
+    Broken frames end the process in gdcm, which is the last choice, and panic in pylibjpeg's RLE.
+    Pillow reads eight bits.
+    """
     from pydicom.pixels.decoders.base import get_decoder
 
-    return min(get_decoder(syntax).available_plugins, key=DECODERS.index)
+    able = [one for one in get_decoder(syntax).available_plugins if one != "pillow" or bits == 8]
+    return min(able, key=DECODERS.index)
 
 
 def _stream_size(frame: bytes) -> tuple[int, int] | None:
     """Return width and height by the header of a JPEG or JPEG 2000 stream, None for another."""
-    codestream = frame.find(b"\xff\x4f\xff\x51")
+    boxed = frame[4:8] == b"jP  "  # a JP2 file around it
+    codestream = frame.find(CODESTREAM) if boxed else 0 if frame.startswith(CODESTREAM) else -1
     if codestream >= 0:
         right, bottom, left, top = struct.unpack_from(">IIII", frame, codestream + 8)
         return right - left, bottom - top

@@ -471,7 +471,7 @@ def _capture(source: _Source, results: Results, algorithm: Algorithm) -> Dataset
         transfer_syntax_uid=ExplicitVRLittleEndian,
         **_about(algorithm, "Overlay", 2),
     )
-    made.update({"PatientOrientation": shown})  # empty where the film states none
+    made.add_new("PatientOrientation", "CS", shown)  # empty where the film states none
     made.ConversionType = "WSD"
     made.BurnedInAnnotation = "YES"
     made.DerivationDescription = f"Heat maps of {_plain(algorithm.name)}. {RESEARCH_TEXT}"

@@ -10,7 +10,6 @@ After model cards (Mitchell et al., FAT* 2019, 220-229) and TRIPOD+AI (Collins e
 
 from __future__ import annotations
 
-import json
 import platform
 import re
 from collections.abc import Sequence
@@ -44,6 +43,7 @@ from lucency.ensemble.ensembles import TEXT, EnsembleResults
 from lucency.evaluation.evaluate import MACRO
 from lucency.evaluation.leakage_inflation import load_comparison
 from lucency.evaluation.summary import Evaluation, load_evaluation
+from lucency.explain.heatmap_results import load_heatmap_results
 from lucency.explain.localization import GAME
 from lucency.pipeline.run import Run, describe_network
 
@@ -208,7 +208,9 @@ def _methods(run: Run, evaluation: Evaluation) -> Values:
     protocol, source = run.protocol, run.protocol.data.source
     choices, fingerprint = protocol.evaluation, evaluation.thresholds["split"].iloc[0]
     early = protocol.balance.before_split
-    leak = " Balancing came before the split, so that copies of a film are in several parts."
+    leak = (
+        "After balancing: copies of one film may be in several parts, so that scores are too high."
+    )
     rule = RULES[choices.threshold].format(recall=choices.recall)
     preparation = Preparation.model_validate_json(
         (run.cache / "prepared" / "preparation.json").read_text(encoding="utf-8")
@@ -217,7 +219,7 @@ def _methods(run: Run, evaluation: Evaluation) -> Values:
         "split": {
             "method": protocol.split.method,
             "fingerprint": fingerprint,
-            "text": SPLITS[protocol.split.method] + (leak if early else ""),
+            "text": leak if early else SPLITS[protocol.split.method],
         },
         "side": preparation.size,
         "preparation": _preparation(preparation),
@@ -252,10 +254,9 @@ def _balancing(protocol: Protocol) -> str:
     if choices.method == "none":
         return "None."
     then = f", then {choices.then}" if choices.then != "none" else ""
-    when = (
-        "before the split, which is a mistake" if choices.before_split else "training films alone"
-    )
-    return f"{choices.method}{then}, {when}; validation and test films are as they are."
+    if choices.before_split:
+        return f"{choices.method}{then}, before the split, which is a mistake: test films too."
+    return f"{choices.method}{then}, training films alone; validation and test films as they are."
 
 
 def _films(run: Run) -> Values:
@@ -415,17 +416,11 @@ def _sentence(text: str) -> str:
 
 def _heatmaps(folder: Path, name: str) -> list[Values]:
     """Return a row a method: pointing game over findings, and the sanity check."""
-    about, files = (
-        folder / "heatmaps.json",
-        [folder / f"{name}.csv" for name in ("pointing", "sanity")],
-    )
-    if not about.is_file() or not all(file.is_file() for file in files):
+    if not (folder / RECEIPT).is_file():
         return []
-    if json.loads(about.read_text(encoding="utf-8"))["network"] != name:
-        return []
-    text = ("method", "finding", "measure", "outcome", "note")
-    pointing, sanity = (read_table(file, text=text) for file in files)
-    if not {"finding", "measure"} <= set(pointing):
+    found = load_heatmap_results(folder)
+    pointing, sanity = found.scores.pointing, found.sanity
+    if found.network != name or not len(pointing):
         return []
     macro = pointing.loc[(pointing["finding"] == MACRO) & (pointing["measure"] == GAME)]
     outcome = dict(zip(sanity["method"], sanity["outcome"], strict=True))

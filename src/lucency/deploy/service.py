@@ -350,7 +350,7 @@ def _route(path: str, methods: Sequence[str], do: Handler) -> Route:
 
 
 def _name_of_route(routes: Sequence[Route | Mount], path: str) -> str:
-    """Return the route that a path belongs to, one of few names whatever is asked for."""
+    """Return the route that a path belongs to, one of few names for any path."""
     for route in routes:
         if route.path == path or (isinstance(route, Mount) and path.startswith(f"{route.path}/")):
             return route.path

@@ -82,10 +82,10 @@ def write_onnx(network: FilmNetwork, file: Path, *, size: int, metadata: Mapping
                 dynamic_shapes=({0: torch.export.Dim("batch")},),
             )
         except OnnxExporterError as error:
+            reason = str(error.__cause__ or error).strip().partition("\n")[0]
             raise ValueError(
-                f"{type(network.body).__name__} cannot be exported to ONNX "
-                f"({str(error).strip().splitlines()[0]}): expected a network of the house, or one "
-                "whose operators ONNX has; use it with torch"
+                f"{type(network.body).__name__} cannot be exported to ONNX ({reason}): expected a "
+                "network of the house, or one whose operators ONNX has; use it with torch"
             ) from error
     write_whole(file, _serialised(program.model, metadata))
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 FILMS, LOGIT, FEATURE, MAP = "films", "logit", "feature", "map"
 TOLERANCE = 1e-4  # of logits, between torch and ONNX
 BATCH = 8  # films at once
-SPIN = 200  # microseconds that a thread waits awake for others: docs/performance.md
+SPIN = 200  # microseconds: docs/performance.md
 ERRORS_ONLY = 3  # of what ONNX Runtime writes to the terminal
 EXPECTED = "expected the whole file that `lucency export` wrote: export anew"
 REFUSALS = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NotImplemented")
@@ -48,9 +48,10 @@ class OnnxNetwork:
         return f"<OnnxNetwork: {self.findings} findings, films of {self.size} x {self.size} pixels>"
 
 
-def open_onnx(file: Path, *, threads: int = 0) -> OnnxNetwork:
+def open_onnx(file: Path, *, threads: int = 0, spin: int = SPIN) -> OnnxNetwork:
     """Open a network's ONNX file on the CPU, with so many threads; 0: a thread a core.
 
+    A thread that waits for the others stays awake for `spin` microseconds before it sleeps.
     Raises ValueError for a file that is absent or damaged, that is no network of films, or that
     keeps its weights in other files, which are never read.
     """
@@ -58,7 +59,8 @@ def open_onnx(file: Path, *, threads: int = 0) -> OnnxNetwork:
         content = file.read_bytes()
     except OSError as error:
         raise ValueError(f"{file} cannot be read ({error.strerror}): {EXPECTED}") from error
-    session, metadata, shape = _session(content, file=file, threads=threads or usable_cores())
+    options = _options(threads or usable_cores(), spin)
+    session, metadata, shape = _session(content, file=file, options=options)
     match (shape.get(FILMS), shape.get(LOGIT), shape.get(FEATURE), shape.get(MAP, (0, 0, 0))):
         case (
             ("tensor(uint8)", str(), int(size), int(side)),
@@ -100,7 +102,7 @@ def maps(
 
 
 def _session(
-    content: bytes, *, file: Path, threads: int
+    content: bytes, *, file: Path, options: Any
 ) -> tuple[InferenceSession, Mapping[str, str], dict[str, tuple[Any, ...]]]:
     """Return the session of a file's content, its metadata, and type and shape of its ends."""
     import onnxruntime
@@ -109,7 +111,7 @@ def _session(
     refusals = (ValueError, *(getattr(errors, name) for name in REFUSALS))
     try:
         session = onnxruntime.InferenceSession(
-            content, _options(threads), providers=["CPUExecutionProvider"], enable_fallback=0
+            content, options, providers=["CPUExecutionProvider"], enable_fallback=0
         )
         metadata, ends = session.get_modelmeta().custom_metadata_map, session.get_inputs()
         shape = {end.name: (end.type, *end.shape) for end in (*ends, *session.get_outputs())}
@@ -119,14 +121,15 @@ def _session(
     return session, metadata, shape
 
 
-def _options(threads: int) -> Any:
+def _options(threads: int, spin: int) -> Any:
     """Return onnxruntime's SessionOptions."""
     options = import_module("onnxruntime").SessionOptions()
     options.log_severity_level = ERRORS_ONLY
     options.intra_op_num_threads = threads
     nowhere = f"{os.devnull}/none"  # else weights may come from files of the current folder
     for key, value in (
-        ("session.intra_op.spin_duration_us", str(SPIN)),
+        ("session.intra_op.allow_spinning", str(int(spin > 0))),
+        ("session.intra_op.spin_duration_us", str(spin)),
         ("session.model_external_initializers_file_folder_path", nowhere),
     ):
         options.add_session_config_entry(key, value)
