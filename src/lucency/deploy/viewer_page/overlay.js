@@ -121,14 +121,14 @@ export function drawBoxes(context, place, boxes, finding) {
   context.textBaseline = "bottom";
   for (const box of boxes) {
     const left = place.left + box.x * place.width, top = place.top + box.y * place.height;
-    context.shadowBlur = 0;
     context.globalAlpha = box.finding === finding ? 1 : 0.55;
     context.strokeStyle = context.fillStyle = BOX;
     context.lineWidth = (box.finding === finding ? 2 : 1) * devicePixelRatio;
     context.strokeRect(left, top, box.w * place.width, box.h * place.height);
-    context.shadowColor = "#000";
-    context.shadowBlur = 4 * devicePixelRatio;
-    context.fillText(box.finding.replaceAll("_", " "), left + 2, top - 2);
+    const name = box.finding.replaceAll("_", " ");
+    Object.assign(context, { strokeStyle: "#000000c0", lineWidth: 3 * devicePixelRatio, lineJoin: "round" });
+    context.strokeText(name, left + 2, top - 2);
+    context.fillText(name, left + 2, top - 2);
   }
   context.restore();
 }
