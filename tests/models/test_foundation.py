@@ -172,7 +172,7 @@ def test_eva_x_is_the_network_and_the_pairing_of_its_authors(tmp_path: Path) -> 
     theirs.load_state_dict(eva.checkpoint_filter_fn(state, theirs), strict=True)
     choice = Network(name="eva-x-tiny", weights="eva_x.pt", match="eva-x")
     network = build_chosen(choice, findings=2).eval()
-    provenance = initialise(network.body, network=frozen_network(choice, root=tmp_path))
+    provenance = initialise(network.body, choice=choice, root=tmp_path)
     with torch.inference_mode():
         ours = network.body.forward_features(pictures(224))
         torch.testing.assert_close(ours, theirs.forward_features(pictures(224)))
@@ -217,7 +217,7 @@ def test_features_are_those_of_transformers(tmp_path: Path) -> None:
         size=56,
     )
     network = build_chosen(choice, findings=2).eval()
-    initialise(network.body, network=frozen_network(choice, root=tmp_path))
+    initialise(network.body, choice=choice, root=tmp_path)
     with torch.inference_mode():
         ours = network.body.forward_features(pictures(56))
         expected = theirs(pixel_values=pictures(56)).last_hidden_state
@@ -241,7 +241,7 @@ def test_a_file_that_is_not_whole_is_refused(change: str, tmp_path: Path) -> Non
     body = timm.create_model("vit_base_patch14_dinov2", num_classes=2, **tiny())
     choice = Network(name="tiny", weights="odd.safetensors", match="rad-dino")
     with pytest.raises(ValueError, match="not this network's weights"):
-        initialise(body, network=frozen_network(choice, root=tmp_path))
+        initialise(body, choice=choice, root=tmp_path)
 
 
 def test_position_embeddings_of_another_size_are_interpolated_by_timm_and_this_is_said(
@@ -257,7 +257,7 @@ def test_position_embeddings_of_another_size_are_interpolated_by_timm_and_this_i
         size=84,
     )
     network = build_chosen(choice, findings=2)
-    provenance = initialise(network.body, network=frozen_network(choice, root=tmp_path))
+    provenance = initialise(network.body, choice=choice, root=tmp_path)
     assert provenance.endswith("position embeddings interpolated from 4 x 4 to 6 x 6")
     oracle = timm.create_model("vit_base_patch14_dinov2", num_classes=0, **tiny(grid=6))
     expected = vision_transformer.checkpoint_filter_fn(dict(original), oracle)["pos_embed"]
@@ -316,10 +316,7 @@ def test_a_folder_of_timm_is_a_network(tmp_path: Path) -> None:
     fetch_published(choice)
     network = build_chosen(choice, findings=2)
     torch.testing.assert_close(network.mean.flatten(), torch.tensor([0.4] * 3))
-    assert (
-        initialise(network.body, network=frozen_network(choice, root=tmp_path))
-        == f"timm {place}: invented"
-    )
+    assert initialise(network.body, choice=choice, root=tmp_path) == f"timm {place}: invented"
     torch.manual_seed(0)
     first = timm.create_model("vit_base_patch14_dinov2", num_classes=0, **tiny()).state_dict()
     assert torch.equal(network.body.state_dict()["norm.bias"], first["norm.bias"])

@@ -177,10 +177,7 @@ def test_a_cut_network_is_filled_from_whole_weights_alone(tmp_path: Path) -> Non
     save_file(state, tmp_path / "whole.safetensors")
     model = build_body("test_resnet", findings=3, head=Head(pooling="average", stage=2)).eval()
     choice = Network(name="test_resnet", weights="whole.safetensors", provenance="invented")
-    assert (
-        initialise(model, network=frozen_network(choice, root=tmp_path))
-        == "invented (whole.safetensors)"
-    )
+    assert initialise(model, choice=choice, root=tmp_path) == "invented (whole.safetensors)"
     films = torch.randn(1, 3, 64, 64)
     stages = published.forward_intermediates(films, intermediates_only=True)
     assert isinstance(model, HeadedNetwork)
@@ -188,7 +185,7 @@ def test_a_cut_network_is_filled_from_whole_weights_alone(tmp_path: Path) -> Non
     del state["layer4.0.conv1.weight"]  # of a stage that the cut network has not
     save_file(state, tmp_path / "whole.safetensors")
     with pytest.raises(ValueError, match="1 tensors missing"):
-        initialise(model, network=frozen_network(choice, root=tmp_path))
+        initialise(model, choice=choice, root=tmp_path)
 
 
 def test_layers_of_a_cut_network_can_be_frozen() -> None:
@@ -403,10 +400,7 @@ def test_published_weights_fill_the_body_under_a_stated_head(name: str, tmp_path
     assert isinstance(model, HeadedNetwork)
     last = model.classifier.weight.clone()
     choice = Network(name=name, weights="published.safetensors", provenance="invented")
-    assert (
-        initialise(model, network=frozen_network(choice, root=tmp_path))
-        == "invented (published.safetensors)"
-    )
+    assert initialise(model, choice=choice, root=tmp_path) == "invented (published.safetensors)"
     films = torch.randn(1, 3, 96, 96)
     torch.testing.assert_close(
         model.eval().body.forward_features(films), published.eval().forward_features(films)
@@ -416,7 +410,7 @@ def test_published_weights_fill_the_body_under_a_stated_head(name: str, tmp_path
     del (state := published.state_dict())[next(iter(published.state_dict()))]
     save_file(state, tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match="1 tensors missing"):
-        initialise(model, network=frozen_network(other, root=tmp_path))
+        initialise(model, choice=other, root=tmp_path)
 
 
 def test_features_of_films_are_those_of_the_stated_pooling() -> None:
