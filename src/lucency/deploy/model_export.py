@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from lucency.config.sections import AND, TEXTURE
 from lucency.core.files import write_whole
 from lucency.core.manifest import Prepared, counted, load_prepared
 from lucency.core.plan import Plan, joined, load_plan
@@ -143,9 +142,7 @@ def _write_fitted(run: Run, home: Home, name: str, folder: Path) -> Plain:
     place = home.fitted[name]
     for file in (DATA, ARRAYS):
         shutil.copyfile(place / file, folder / file)
-    rule, several = load_predictor(place).rule, []
-    single = (source for joined in rule.sources for source in joined.split(AND))
-    members = list(dict.fromkeys([*rule.members, *(one for one in single if one != TEXTURE)]))
+    members, several = list(load_predictor(place).rule.needed), []
     for number, one in enumerate(members, start=1):
         several.append(_write_entry(run, home, one, folder / MEMBERS / str(number)))
     plain = json.loads((place / DATA).read_text(encoding="utf-8"))

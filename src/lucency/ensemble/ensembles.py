@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import combinations, product
 from typing import Any, NamedTuple
 
@@ -20,16 +19,15 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float32, Float64
 from scipy.optimize import LinearConstraint, differential_evolution, minimize
-from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 
 from lucency.core.predictions import Predictions, concatenate
+from lucency.ensemble.blend import CERTAIN, Blend, Member, Stack, Weight, scaled
 from lucency.evaluation.compare import check_comparable
 from lucency.evaluation.evaluate import with_logits
 from lucency.evaluation.metrics import macro_auc
 
-CERTAIN = 1e-9  # how near to 0 and 1 a blended probability is kept, so that its logit is finite
 ALIKE = 1e-4  # evolution ends where candidates differ by this share of their macro AUC
 GENERATIONS = 100  # at most; SciPy takes 15 candidates a network
 GREEDY_STEPS = 50  # Caruana et al. stop where the validation score stops rising, soon after this
@@ -41,54 +39,6 @@ TEXT = (  # columns of the tables of EnsembleResults
     "network", "other", "kind", "note", "method", "finding", "choice", "source", "metric", "films",
 )  # fmt: skip
 Label = Float32[np.ndarray, "n k"]
-Member = Float64[np.ndarray, "m n k"]
-Known = Float64[np.ndarray, "m2 n2 k2"]  # those of validation films, sorted, or nothing
-Weight = Float64[np.ndarray, "m k"]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Blend:
-    """The weights of an ensemble: a weighted mean of its members' values in a space.
-
-    Values are probabilities in the space `probability`, logits in `logit`, and in `rank` the share
-    of validation films that score lower, which needs those films' recalibrated logits, `known`,
-    sorted; it is empty in other spaces.
-    """
-
-    method: str
-    space: str
-    members: tuple[str, ...]
-    weight: Weight
-    known: Known = field(default_factory=partial(np.empty, (0, 0, 0)))
-
-    def __post_init__(self) -> None:
-        if (self.weight < 0).any() or not np.allclose(self.weight.sum(axis=0), 1):
-            raise ValueError(f"{self.method}: weights must not be negative and must add up to 1")
-
-    def logit(self, value: Member) -> Float64[np.ndarray, "n k"]:
-        """Return the logits of films by their members' recalibrated logits."""
-        scaled = _scaled(value, self.known, space=self.space)
-        mean = np.einsum("mnk,mk->nk", scaled, self.weight)
-        return mean if self.space == "logit" else logit(np.clip(mean, CERTAIN, 1 - CERTAIN))
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Stack:
-    """A logistic regression a finding on the members' logits, standardised.
-
-    A finding that was not fitted has coefficients of 0.
-    """
-
-    members: tuple[str, ...]
-    middle: Weight
-    scale: Weight
-    coefficient: Weight
-    intercept: Float64[np.ndarray, " k"]
-
-    def logit(self, value: Member) -> Float64[np.ndarray, "n k"]:
-        """Return the logits of films by their members' recalibrated logits."""
-        standard = (value - self.middle[:, None]) / self.scale[:, None]
-        return np.einsum("mnk,mk->nk", standard, self.coefficient) + self.intercept
 
 
 class Ensemble(NamedTuple):
@@ -131,7 +81,7 @@ def fit_blend(several: Sequence[Predictions], *, method: str, seed: int) -> Blen
     space, fit = ENSEMBLES[method]
     value = np.stack([one.calibrated for one in several])
     known = np.sort(value, axis=1) if space == "rank" else np.empty((0, 0, 0))
-    weight = fit(several[0].label, _scaled(value, known, space=space), seed)
+    weight = fit(several[0].label, scaled(value, known, space=space), seed)
     members = tuple(one.network for one in several)
     return Blend(method=method, space=space, members=members, weight=weight, known=known)
 
@@ -287,21 +237,6 @@ def _greedy(label: Label, value: Member, seed: int) -> Weight:
         best, total = scores[place], total + value[place]
         chosen[place] += 1
     return _every(chosen / chosen.sum(), value)
-
-
-def _scaled(value: Member, known: Known, *, space: str) -> Member:
-    """Return members' recalibrated logits in a space; `known` gives the scale of ranks."""
-    if space == "logit":
-        return value
-    if space == "probability":
-        return expit(value)
-    share = np.empty(value.shape)
-    for m, k in np.ndindex(value.shape[0], value.shape[2]):
-        below, upto = (
-            np.searchsorted(known[m, :, k], value[m, :, k], side=side) for side in ("left", "right")
-        )
-        share[m, :, k] = (below + upto) / (2 * known.shape[1])  # ties are counted half
-    return share
 
 
 def _every(weight: Float64[np.ndarray, " m"], value: Member) -> Weight:

@@ -18,10 +18,12 @@ import numpy as np
 from jaxtyping import Float, Float32, Float64, Int64, Shaped
 from scipy.special import logit
 
+from lucency.config.sections import AND, TEXTURE
 from lucency.core.files import write_whole
 from lucency.core.manifest import Preparation
 from lucency.core.predictions import Recalibration
 from lucency.ensemble import retrieval
+from lucency.ensemble.blend import Blend, Stack
 from lucency.ensemble.learner_forms import Axes, FittedLearner
 
 DATA, ARRAYS = "predictor.json", "predictor.safetensors"
@@ -64,6 +66,12 @@ class Rule:
     sources: tuple[str, ...] = ()
     about: dict[str, Any] = field(default_factory=dict)
     arrays: dict[str, Shaped[np.ndarray, ...]] = field(default_factory=dict)
+
+    @property
+    def needed(self) -> dict[str, None]:
+        """The names of all members and single sources, each once, in order."""
+        single = (one for joined in self.sources for one in joined.split(AND) if one != TEXTURE)
+        return dict.fromkeys([*self.members, *single])
 
     def logit(self, films: Outputs) -> Float64[np.ndarray, "n k"]:
         """Return the logits of films, before recalibration."""
@@ -159,8 +167,6 @@ def _of_views(rule: Rule, films: Outputs) -> Float64[np.ndarray, "n k"]:
 
 
 def _of_members(rule: Rule, films: Outputs) -> Float64[np.ndarray, "n k"]:
-    from lucency.ensemble.ensembles import Blend, Stack
-
     value = np.stack([films.calibrated(name) for name in rule.members])
     kind: Any = Blend if rule.name == "blend" else Stack
     return kind(members=rule.members, **rule.about, **rule.arrays).logit(value)

@@ -34,6 +34,7 @@ from lucency.core.progress import progress, say
 from lucency.core.stage import discard_outdated, fingerprint_of, produce
 from lucency.core.tables import load_tables, save_tables
 from lucency.ensemble import ensembles
+from lucency.ensemble.blend import Blend, Stack
 from lucency.ensemble.fitted import VERSION, FittedPredictor, Rule, save_predictor
 from lucency.evaluation.calibration import recalibrate
 from lucency.evaluation.compare import Entry, leaderboard
@@ -129,12 +130,12 @@ def ensemble(trained: Trained, members: Mapping[str, Predictor], method: str) ->
     return Predictor(combined.predictions, entry, {"weights": combined.weights}, rule)
 
 
-def _rule_of(fitted: ensembles.Blend | ensembles.Stack, members: tuple[str, ...]) -> Rule:
+def _rule_of(fitted: Blend | Stack, members: tuple[str, ...]) -> Rule:
     """Return an ensemble's rule for members of these names."""
     held = {name: value for name, value in vars(fitted).items() if name != "members"}
     arrays = {name: value for name, value in held.items() if isinstance(value, np.ndarray)}
     about = {name: value for name, value in held.items() if name not in arrays}
-    name = "blend" if isinstance(fitted, ensembles.Blend) else "stack"
+    name = "blend" if isinstance(fitted, Blend) else "stack"
     return Rule(name=name, members=members, about=about, arrays=arrays)
 
 

@@ -10,10 +10,12 @@ Letters in shapes: n films, k findings, d feature dimensions.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -28,6 +30,7 @@ from lucency.core.manifest import (
     nearest,
     unlabelled,
 )
+from lucency.core.parallel import usable_cores
 from lucency.core.plan import only_tests
 from lucency.core.predictions import Predictions, Recalibration
 from lucency.core.progress import say
@@ -58,6 +61,7 @@ ENGINES = ("onnx", "torch")
 Pixels = UInt8[np.ndarray, "n h w"]
 SNAPSHOT = " snapshot "  # between a network's name and the number of its snapshot
 WEIGHTS, ONNX = "weights.safetensors", "classifier.onnx"
+EXPORTING = Lock()  # torch exports one network at once
 NVIDIA = Path("/dev/nvidiactl")  # there where the driver of a GPU is
 
 
@@ -98,6 +102,12 @@ class Home:
         """The run's own films, None where they are not there."""
         there = self.images is not None and (self.images / RECEIPT).is_file()
         return load_manifest(self.images) if self.images and there else None
+
+    def open(self, names: Iterable[str]) -> None:
+        """Make networks ready that are soon needed, side by side."""
+        with ThreadPoolExecutor(usable_cores()) as pool:
+            for _ in pool.map(self.network, names):
+                pass
 
     def network(self, name: str) -> OpenNetwork:
         """Return a network, or a snapshot of one, ready for prepared films."""
@@ -147,6 +157,8 @@ class FilmPredictor:
                 f"{prepared.manifest.findings}: expected the same findings in the same order"
             )
         films = FilmOutputs(home=self.home, prepared=prepared)
+        if self.fitted:
+            self.home.open(name for name in self.fitted.rule.needed if name in self.home.networks)
         if self.fitted is None:
             logit, feature = films.network(self.name)
         else:
@@ -375,7 +387,8 @@ def open_network(folder: Path, weights: str, onnx: str, *, engine: str) -> OpenN
         say(f"Exporting {folder.name} for ONNX Runtime, once")
         classifier = load_network(folder, weights)
         try:
-            _export(classifier, file, fingerprint=fingerprint)
+            with EXPORTING:
+                _export(classifier, file, fingerprint=fingerprint)
         except (ValueError, OSError) as error:
             say(f"{folder.name} runs on torch: {error}")
             return on_torch(classifier)
