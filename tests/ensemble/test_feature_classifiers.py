@@ -1,5 +1,6 @@
 """Classical classifiers: planted signals are found, noise stays noise, as scikit-learn by hand."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,18 +13,21 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.decomposition import PCA
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.feature_selection import SelectKBest, f_classif
+from sklearn.kernel_approximation import Nystroem
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GridSearchCV, cross_val_predict
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.svm import LinearSVC
 
 from lucency.config.sections import Network, Source
 from lucency.core.manifest import FINDINGS, Manifest, Preparation, empty_boxes
 from lucency.core.predictions import Features, Predictions, concatenate
 from lucency.data.preprocess import prepare
 from lucency.data.sources import read_films
-from lucency.ensemble import feature_classifiers
+from lucency.ensemble import feature_classifiers, learner_forms
 from lucency.ensemble.feature_classifiers import (
     INNER,
     LEARNERS,
@@ -40,7 +44,13 @@ from lucency.ensemble.feature_classifiers import (
     selected,
     standardised,
 )
-from lucency.ensemble.learner_forms import FittedLearner
+from lucency.ensemble.learner_forms import (
+    SMOOTHING,
+    FittedLearner,
+    kernel_form,
+    neighbours_form,
+    scores,
+)
 from lucency.evaluation.compare import compare
 from lucency.evaluation.evaluate import evaluate
 from lucency.evaluation.metrics import macro_auc
@@ -414,6 +424,49 @@ def test_a_kept_classifier_predicts_as_the_fitted_one(learner, reduction, tmp_pa
         tmp_path / "kept.safetensors",
     )
     read = FittedLearner(fitted.kept.form, load_file(tmp_path / "kept.safetensors"))
+    for name in [one for one in sys.modules if one.partition(".")[0] == "sklearn"]:
+        monkeypatch.setitem(sys.modules, name, None)  # an import of it fails
     assert fitted.kept.form[1] == ""
     np.testing.assert_allclose(read.logit(feature[other]), fitted.logit, rtol=0, atol=1e-6)
     assert np.ptp(fitted.logit[:, 0]) > 0.1
+
+
+def _far(films: int, axes: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Films on axes far from 0, their truth, and other films."""
+    generator = np.random.default_rng(seed)
+    known, other = (generator.normal(50, 3, (count, axes)) for count in (films, 70))
+    return known, generator.integers(0, 2, films), other
+
+
+@pytest.mark.parametrize(("films", "count"), [(400, 25), (400, 1), (30, 30)])
+def test_neighbours_vote_as_those_of_scikit_learn(films, count, monkeypatch):
+    known, truth, other = _far(films, 128, seed=count)
+    drawn = np.random.default_rng(1).integers(0, films, 2 * films)  # copies, as of balancing
+    for rows in (np.arange(films), drawn):
+        model = KNeighborsClassifier(count, algorithm="brute").fit(known[rows], truth[rows])
+        form = neighbours_form(model)
+        monkeypatch.setattr(learner_forms, "CELLS", 20 * len(rows))  # several blocks
+        share = model.predict_proba(other)[:, 1]
+        expected = np.log(share + SMOOTHING) - np.log(1 - share + SMOOTHING)
+        found = scores(form.name, form.arrays, other)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
+
+
+def test_of_neighbours_equally_far_the_first_vote():
+    place, query = np.array([[3.0], [1], [-1], [1], [-1]]), np.zeros((1, 1))
+    for truth, share in (([0, 1, 1, 0, 0], 1), ([1, 0, 1, 1, 1], 0.5), ([1, 0, 0, 1, 1], 0)):
+        model = KNeighborsClassifier(2, algorithm="brute").fit(place, truth)
+        form = neighbours_form(model)
+        odds = np.log(share + SMOOTHING) - np.log(1 - share + SMOOTHING)
+        np.testing.assert_allclose(scores(form.name, form.arrays, query), [odds])
+        np.testing.assert_allclose(model.predict_proba(query)[:, 1], [share])
+
+
+def test_a_kernel_is_scikit_learn_s_far_from_the_origin():
+    known, truth, other = _far(300, 128, seed=0)
+    kernel = Nystroem(gamma=1 / 1_280, n_components=200, random_state=0)
+    model = make_pipeline(kernel, LinearSVC(dual=False)).fit(known, truth)
+    form = kernel_form(model)
+    found = scores(form.name, form.arrays, other)
+    np.testing.assert_allclose(found, model.decision_function(other), rtol=0, atol=1e-6)
+    assert np.ptp(found) > 0.1

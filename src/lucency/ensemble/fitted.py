@@ -28,6 +28,7 @@ from lucency.ensemble.learner_forms import Axes, FittedLearner
 
 DATA, ARRAYS = "predictor.json", "predictor.safetensors"
 VERSION = 1  # of the two files
+KEEPING = ("neighbours", "kernel")  # forms of learners that are made of films
 
 
 @runtime_checkable
@@ -115,18 +116,30 @@ def load_predictor(folder: Path) -> FittedPredictor:
     try:
         plain = json.loads((folder / DATA).read_text(encoding="utf-8"))
         arrays = load((folder / ARRAYS).read_bytes())
-    except (OSError, ValueError, SafetensorError) as error:
+        if not isinstance(plain, dict):
+            raise TypeError(f"found a {type(plain).__name__}, expected a dict")
+        if plain.pop("version", 0) == VERSION:
+            return _parse(plain, arrays)
+    except (OSError, ValueError, TypeError, AttributeError, KeyError, SafetensorError) as error:
+        reason = f"{error} is absent" if isinstance(error, KeyError) else str(error)
         raise ValueError(
-            f"{folder}: {DATA} and {ARRAYS} cannot be read ({error}): expected what a run wrote; "
-            "delete the folder and go on with lucency run"
+            f"{folder}: {DATA} and {ARRAYS} cannot be read ({reason}): expected what a run or an "
+            "export wrote; delete the folder, and go on with lucency run or export anew"
         ) from error
-    if plain.pop("version", 0) != VERSION:
-        raise ValueError(f"{folder / DATA} is of another version: expected version {VERSION}")
+    raise ValueError(f"{folder / DATA} is of another version: expected version {VERSION}")
+
+
+def _parse(plain: dict[str, Any], arrays: dict[str, np.ndarray]) -> FittedPredictor:
+    """Return the predictor of what the two files hold; KeyError and the like where they lack it."""
     line, rule = plain.pop("recalibration"), plain.pop("rule")
     line |= {name: np.array(line[name], dtype=np.float64) for name in ("slope", "offset")}
     line["knot"] = np.array(line["knot"], dtype=np.float64).reshape(-1, 3)
     line["note"] = tuple(line["note"])
     rule |= {name: tuple(rule[name]) for name in ("members", "sources")}
+    if rule["name"] not in RULES:
+        raise ValueError(f"rule {rule['name']!r}, expected one of {', '.join(RULES)}")
+    if lost := [name for name in NEEDED[rule["name"]] if name not in {**rule["about"], **arrays}]:
+        raise KeyError(lost[0])
     plain |= {
         "findings": tuple(plain["findings"]),
         "preparation": Preparation.model_validate(plain["preparation"]),
@@ -135,6 +148,14 @@ def load_predictor(folder: Path) -> FittedPredictor:
         "rule": Rule(arrays=arrays, **rule),
     }
     return FittedPredictor(**plain)
+
+
+def keeps_films(rule: Rule) -> bool:
+    """Return whether a rule's arrays hold features of single training films.
+
+    Those of neighbours are all training films, with their labels; those of a kernel its landmarks.
+    """
+    return rule.name == "neighbours" or not {*rule.about.get("form", ())}.isdisjoint(KEEPING)
 
 
 def recalibration_as_plain(line: Recalibration) -> dict[str, Any]:
@@ -206,4 +227,11 @@ RULES: dict[str, Callable[[Rule, Outputs], Float64[np.ndarray, "n k"]]] = {
     "stack": _of_members,
     "learner": _of_learner,
     "neighbours": _of_neighbours,
+}
+NEEDED: dict[str, tuple[str, ...]] = {  # of a rule, what its plain data and arrays must hold
+    "views": ("recipe", "seed", "views"),
+    "blend": ("method", "space", "weight", "known"),
+    "stack": ("middle", "scale", "coefficient", "intercept"),
+    "learner": ("form", "axes.mean", "line.slope", "line.offset"),
+    "neighbours": ("neighbours", "label", "patient", "direction"),
 }

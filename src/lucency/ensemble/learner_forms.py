@@ -17,6 +17,7 @@ from scipy.special import expit
 
 SMOOTHING = 0.01  # added to both shares before their log-odds: no vote is ever certain
 LEAF = -1
+CELLS = 2**22  # distances at once: 34 MB
 Arrays = Mapping[str, Shaped[np.ndarray, "..."]]
 Axis = Float64[np.ndarray, "m c"]
 Score = Float64[np.ndarray, " m"]
@@ -176,8 +177,9 @@ def _linear(arrays: Arrays, axis: Axis) -> Score:
 
 def _kernel(arrays: Arrays, axis: Axis) -> Score:
     """Williams and Seeger, NIPS 2000: the kernel to each landmark, then to normalised axes."""
-    square = ((axis[:, None] - arrays["landmark"][None]) ** 2).sum(axis=2)
-    kernel = np.exp(-arrays["gamma"] * square)
+    landmark = arrays["landmark"]
+    square = _lengths(axis)[:, None] + _lengths(landmark) - 2 * axis @ landmark.T
+    kernel = np.exp(-arrays["gamma"] * np.maximum(square, 0))
     return _linear(arrays, kernel @ arrays["normalisation"].T)
 
 
@@ -195,10 +197,27 @@ def _perceptron(arrays: Arrays, axis: Axis) -> Score:
 
 
 def _neighbours(arrays: Arrays, axis: Axis) -> Score:
-    from sklearn.neighbors import KNeighborsClassifier
+    """Return the log-odds of the share of positives among the nearest films.
 
-    voters: Any = KNeighborsClassifier(arrays["neighbours"].item(), algorithm="brute")
-    return _odds(voters.fit(arrays["film"], arrays["truth"]).predict_proba(axis)[:, 1])
+    Of films equally far those that stand first vote. Squared distances lack the query's own squared
+    length, which changes no order.
+    """
+    film, truth = arrays["film"], arrays["truth"].astype(np.float64)
+    count, size = arrays["neighbours"].item(), max(1, CELLS // len(film))
+    length, share = _lengths(film), np.empty(len(axis))
+    for start in range(0, len(axis), size):
+        square = length - 2 * axis[start : start + size] @ film.T
+        last = np.partition(square, count - 1, axis=1)[:, count - 1 : count]
+        nearer, tied = square < last, square == last
+        free = count - nearer.sum(axis=1, keepdims=True)
+        votes = nearer | (tied & (tied.cumsum(axis=1) <= free))
+        share[start : start + size] = votes @ truth / count
+    return _odds(share)
+
+
+def _lengths(place: Float64[np.ndarray, "n c"]) -> Float64[np.ndarray, " n"]:
+    """Return squared lengths."""
+    return np.einsum("nc,nc->n", place, place)
 
 
 def _forest(arrays: Arrays, axis: Axis) -> Score:
