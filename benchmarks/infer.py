@@ -2,8 +2,10 @@
 
 The three take turns on the same batches of one process, so that what else the machine does falls
 on all; a rate is the median over rounds, a ratio the median of the rounds' ratios. Then, on ONNX
-Runtime: one film from the prompt (a process is started; with --run it is `lucency predict RUN`),
-and a folder of native films, decoded and prepared beside the network, against either stage alone.
+Runtime: one film from the prompt (a process of `lucency predict` on the network's folder), and a
+folder of native films, predicted as that command does (decoded, prepared, looked at for what is odd
+about them, beside the network), against preparation and the network alone. With --run one row more
+holds one film from the prompt by that run or exported folder.
 Where both stages can use all cores, they share them: `shared` is 1 / (1 / a + 1 / b) of their own
 rates, which no overlap can exceed on cores that are never idle.
 With --spins: ONNX Runtime by how long its threads wait awake, alone, beside a busy process, and
@@ -26,10 +28,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -37,6 +40,10 @@ from lucency.core.manifest import Preparation
 from lucency.core.parallel import keep_freed_memory, share_cores, usable_cores
 from lucency.data.film_stream import stream_films
 from lucency.models.onnx_runtime import BATCH, OnnxNetwork, open_onnx, run
+
+if TYPE_CHECKING:
+    from lucency.models.classifier import Classifier
+    from lucency.pipeline.film_predictors import FilmPredictor
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -57,9 +64,6 @@ Predict = Callable[[np.ndarray], object]
 def main() -> None:
     """Measure every network and write one table."""
     choices = stated()
-    if choices.one:
-        predict_one(Path(choices.one[0]), Path(choices.one[1]), size=int(choices.one[2]))
-        return
     share_cores()
     keep_freed_memory()
     films = sorted(choices.films.glob("*.png"))
@@ -74,6 +78,9 @@ def main() -> None:
                 rows += by_spin(name, films, choices, Path(scratch))
             else:
                 rows.append(measure(name, films, choices, Path(scratch)))
+        if choices.run and not choices.spins:
+            seconds = f"{one_film(choices.run, films[0]):.2f}"
+            rows.append({"network": choices.run.name, "one_film_seconds": seconds, "load": load()})
     label = f"{platform.machine()}-{os.cpu_count()}cores-{datetime.date.today()}"
     file = RESULTS / f"{kind}{'-quick' * choices.quick}-{choices.size}px-{label}.csv"
     with file.open("w", newline="") as target:
@@ -91,10 +98,9 @@ def stated() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--films", type=Path, default=ROOT.parent / "shared" / "nih" / "images")
     parser.add_argument("--count", type=int, default=1_000, help="films of the folder, repeated")
-    parser.add_argument("--run", type=Path, help="a run or export for the film from the prompt")
+    parser.add_argument("--run", type=Path, help="a run or export for one row more")
     parser.add_argument("--quick", action="store_true", help="a small network, few films")
     parser.add_argument("--spins", action="store_true", help="how long threads wait awake")
-    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     choices = parser.parse_args()
     if choices.quick:
         choices.networks, choices.size, choices.rounds, choices.count = ("test_resnet",), 64, 2, 40
@@ -108,13 +114,10 @@ def measure(
     import torch
 
     from lucency.models.device import laid_out
-    from lucency.models.networks import build
-    from lucency.models.onnx_export import write_onnx
 
-    network, file = build(name, findings=FINDINGS).eval(), scratch / f"{name}.onnx"
-    write_onnx(network, file, size=choices.size, metadata={})
+    classifier, opened = made(name, choices, scratch)
+    network, place = classifier.network, scratch / name
     laid_out(network)
-    opened = open_onnx(file)
 
     def with_torch(pixels: np.ndarray) -> None:
         with torch.inference_mode():
@@ -122,28 +125,73 @@ def measure(
 
     ways: dict[str, Predict] = {PYTORCH: with_torch, ONNX: lambda pixels: run(opened, pixels)}
     if importlib.util.find_spec("openvino"):
-        ways[OPENVINO] = with_openvino(file, size=choices.size)
+        ways[OPENVINO] = with_openvino(place / "model.onnx", size=choices.size)
     rate = rates(ways, size=choices.size, rounds=choices.rounds)
     row: dict[str, object] = {"network": name, "size": choices.size, "batch": BATCH}
     row |= {"rounds": choices.rounds, "target": TARGETS.get(name, "")}
     row |= {way: f"{np.median(rate[way]):.1f}" if way in rate else "" for way in (*ways, OPENVINO)}
     row["ratio"] = f"{np.median(rate[ONNX] / rate[PYTORCH]):.2f}"
-    row["one_film_seconds"] = f"{one_film(file, films[0], choices):.2f}"
-    row |= folder(opened, films, count=choices.count)
+    row["one_film_seconds"] = f"{one_film(place, films[0]):.2f}"
+    row |= folder(around(classifier, opened), opened, repeated(films, choices.count, place))
     row["load"] = load()
     print(", ".join(f"{key} {row[key]}" for key in HEADER if row[key] != ""), flush=True)
     return row
+
+
+def made(name: str, choices: argparse.Namespace, scratch: Path) -> tuple[Classifier, OnnxNetwork]:
+    """Return a network that nothing was trained of, in a folder of its name, and its ONNX file."""
+    from lucency.evaluation.calibration import no_recalibration
+    from lucency.models.classifier import Classifier, save_classifier
+    from lucency.models.networks import build
+    from lucency.models.onnx_export import write_onnx
+
+    network, place = build(name, findings=FINDINGS).eval(), scratch / name
+    classifier = Classifier(
+        name=name,
+        architecture=name,
+        findings=tuple(f"finding {number}" for number in range(FINDINGS)),
+        preparation=Preparation(size=choices.size),
+        mean=tuple(network.mean.flatten().tolist()),
+        std=tuple(network.std.flatten().tolist()),
+        provenance="random",
+        split="",
+        device="",
+        epoch=0,
+        recalibration=no_recalibration(FINDINGS),
+        threshold=np.full(FINDINGS, 0.5),
+        protocol={},
+        network=network,
+    )
+    place.mkdir()
+    save_classifier(classifier, place)
+    write_onnx(network, place / "model.onnx", size=choices.size, metadata={})
+    return classifier, open_onnx(place / "model.onnx")
+
+
+def around(classifier: Classifier, opened: OnnxNetwork) -> FilmPredictor:
+    """Return what `lucency predict` predicts films with, on an opened ONNX file."""
+    from lucency.pipeline.film_predictors import NetworkOutput, OpenNetwork, of_classifier
+
+    predictor = of_classifier(classifier)
+    ready = OpenNetwork(lambda pixels: NetworkOutput(*run(opened, pixels)), opened)
+    return replace(predictor, home=replace(predictor.home, opened={classifier.name: ready}))
+
+
+def repeated(films: list[Path], count: int, place: Path) -> list[Path]:
+    """Return so many files, which are films again and again under names of their own."""
+    links = []
+    for number, film in enumerate(islice(cycle(films), count)):
+        links.append(place / f"{number}-{film.name}")
+        links[-1].symlink_to(film.resolve())
+    return links
 
 
 def by_spin(
     name: str, films: list[Path], choices: argparse.Namespace, scratch: Path
 ) -> list[dict[str, object]]:
     """Return a row for each of SPINS: films a second alone, beside a busy process, of a folder."""
-    from lucency.models.networks import build
-    from lucency.models.onnx_export import write_onnx
-
-    file, common = scratch / f"{name}.onnx", {"size": choices.size, "rounds": choices.rounds}
-    write_onnx(build(name, findings=FINDINGS), file, size=choices.size, metadata={})
+    classifier, _ = made(name, choices, scratch)
+    file, common = scratch / name / "model.onnx", {"size": choices.size, "rounds": choices.rounds}
     opened = {spin: open_onnx(file, spin=spin) for spin in SPINS}
     ways: dict[str, Predict] = {
         str(spin): partial(run, network) for spin, network in opened.items()
@@ -152,10 +200,10 @@ def by_spin(
     with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
         beside = rates(ways, **common)
         busy.kill()
-    rows = []
+    several, rows = repeated(films, choices.count, scratch / name), []
     for spin, network in opened.items():
         found = [float(np.median(each[str(spin)])) for each in (alone, beside)]
-        found.append(together(network, films, count=choices.count))
+        found.append(together(around(classifier, network), several))
         row: dict[str, object] = {"network": name, "spin": spin, "load": load()}
         shown = zip(("alone", "beside", "folder"), found, strict=True)
         row |= {key: f"{value:.1f}" for key, value in shown}
@@ -191,11 +239,10 @@ def rates(ways: dict[str, Predict], *, size: int, rounds: int) -> dict[str, np.n
     return {way: np.array(each[1:]) for way, each in found.items()}
 
 
-def one_film(file: Path, film: Path, choices: argparse.Namespace) -> float:
-    """Return the median seconds of a process that predicts one film, of three after a first."""
-    command = [sys.executable, __file__, "--one", str(file), str(film), str(choices.size)]
-    if choices.run:
-        command = [sys.executable, "-m", "lucency", "predict", str(choices.run), str(film)]
+def one_film(model: Path, film: Path) -> float:
+    """Return the median seconds of `lucency predict MODEL FILM`, of three after a first."""
+    command = [sys.executable, "-m", "lucency", "predict", str(model), str(film)]
+    command += ["--engine", "onnx"]
     seconds = []
     for _ in range(1 + 3):
         started = time.perf_counter()
@@ -204,24 +251,18 @@ def one_film(file: Path, film: Path, choices: argparse.Namespace) -> float:
     return float(np.median(seconds[1:]))
 
 
-def predict_one(file: Path, film: Path, *, size: int) -> None:
-    """Predict one film with the network of an ONNX file, as a process of its own."""
-    for block in stream_films([film], preparation=Preparation(size=size)):
-        print(run(open_onnx(file), block.pixels)[0].tolist())
-
-
-def folder(opened: OnnxNetwork, films: list[Path], *, count: int) -> dict[str, object]:
-    """Return the rates of preparing native films, of predicting them, and of both together."""
-    several = [*islice(cycle(films), count)]
-    preparation = Preparation(size=opened.size)
+def folder(predictor: FilmPredictor, opened: OnnxNetwork, several: list[Path]) -> dict[str, object]:
+    """Return the rates of preparing native films, of predicting them, and of the whole command."""
+    count = len(several)
     started = time.perf_counter()
-    blocks = [block.pixels for block in stream_films(several, preparation=preparation)]
+    stream = stream_films(several, preparation=predictor.preparation)
+    blocks = [block.pixels for block in stream]
     prepare = count / (time.perf_counter() - started)
     started = time.perf_counter()
     for block in blocks:
         run(opened, block)
     predict = count / (time.perf_counter() - started)
-    both = together(opened, films, count=count)
+    both = together(predictor, several)
     shared = 1 / (1 / prepare + 1 / predict)
     found = {"prepare": prepare, "predict": predict, "shared": shared, "folder": both}
     shares = {"of_slower": both / min(prepare, predict), "of_shared": both / shared}
@@ -232,13 +273,16 @@ def folder(opened: OnnxNetwork, films: list[Path], *, count: int) -> dict[str, o
     }
 
 
-def together(opened: OnnxNetwork, films: list[Path], *, count: int) -> float:
-    """Return how many native films a second are prepared and predicted side by side."""
-    several, preparation = [*islice(cycle(films), count)], Preparation(size=opened.size)
+def together(predictor: FilmPredictor, several: list[Path]) -> float:
+    """Return how many native films a second are predicted as `lucency predict` does."""
+    from lucency.pipeline.film_inference import predict_files
+
     started = time.perf_counter()
-    for block in stream_films(several, preparation=preparation):
-        run(opened, block.pixels)
-    return count / (time.perf_counter() - started)
+    table, lost = predict_files(predictor, files=several)
+    spent = time.perf_counter() - started
+    if len(table) < len(several):
+        raise SystemExit(f"{len(lost)} films cannot be read, the first: {lost.iloc[0].to_dict()}")
+    return len(several) / spent
 
 
 def load() -> str:

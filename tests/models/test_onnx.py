@@ -1,5 +1,6 @@
 """Networks as ONNX files: every one gives there what it gives in torch; other files are refused."""
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch.nn import functional
 
 from lucency.core.parallel import set_ranks, usable_cores
 from lucency.models.networks import build
-from lucency.models.onnx_export import largest_difference, resizing_matrix, write_onnx
+from lucency.models.onnx_export import largest_differences, resizing_matrix, write_onnx
 from lucency.models.onnx_runtime import BATCH, TOLERANCE, maps, open_onnx, run
 
 SIZE = 80
@@ -49,7 +50,7 @@ def test_a_file_gives_what_the_network_gives(name: str, head, tmp_path: Path) ->
     write_onnx(network, tmp_path / "model.onnx", size=size, metadata={})
     assert network.training
     opened, pixels = open_onnx(tmp_path / "model.onnx"), films(size=size)
-    assert largest_difference(network, opened, pixels=pixels) < TOLERANCE
+    assert max(largest_differences(network, opened, pixels=pixels)) < TOLERANCE
     network.eval()
     logit, feature = run(opened, pixels)
     with torch.inference_mode():
@@ -79,7 +80,7 @@ def test_colour_and_size_are_inside_and_any_number_of_films_will_do(exported) ->
     network, file = exported
     opened, pixels = open_onnx(file), films(2 * BATCH + 1)
     pixels.flags.writeable = False  # as prepared films are
-    assert largest_difference(network, opened, pixels=pixels) < 1e-5
+    assert max(largest_differences(network, opened, pixels=pixels)) < 1e-5
     together = run(opened, pixels)
     assert [len(made) for made in together] == [2 * BATCH + 1] * 2
     alone = np.concatenate([run(opened, pixels[at : at + 1])[0] for at in range(len(pixels))])
@@ -92,7 +93,26 @@ def test_a_difference_is_seen(exported) -> None:
     network, file = exported
     other = build(SMALL, findings=FINDING_COUNT, size=96, colour="bone")
     other.load_state_dict(network.state_dict())
-    assert largest_difference(other, open_onnx(file), pixels=films()) > TOLERANCE
+    assert min(largest_differences(other, open_onnx(file), pixels=films())) > TOLERANCE
+
+
+def test_features_differ_in_shares_of_their_range_whatever_the_logits_do(exported) -> None:
+    network, file = exported
+    other, pixels = copy.deepcopy(network), films()
+    other.body.get_classifier().weight.data[:] = 0
+    apart = largest_differences(other, open_onnx(file), pixels=pixels)
+    assert apart.feature < TOLERANCE < apart.logit
+    feature = run(open_onnx(file), pixels)[1]
+    shifted = copy.deepcopy(network)
+    head, moved = shifted.body.forward_head, float(np.ptp(feature)) / 4
+
+    def forward_head(maps: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
+        return head(maps, pre_logits=pre_logits) + (moved if pre_logits else 0)
+
+    shifted.body.forward_head = forward_head
+    apart = largest_differences(shifted, open_onnx(file), pixels=pixels)
+    assert apart.logit < TOLERANCE
+    assert apart.feature == pytest.approx(0.25, rel=1e-3)
 
 
 def test_a_file_is_plain_onnx_and_names_no_place(exported) -> None:

@@ -53,16 +53,35 @@ def test_weights_are_integers_and_logits_near_those_of_the_network(files) -> Non
 
 def test_the_cost_is_the_difference_of_macro_auc(files) -> None:
     own, small = predictions(open_onnx(files[0])), open_onnx(files[1])
-    about = {"quantised": small, "pixels": FILMS.pixels, "resamples": 50, "seed": 0}
-    cost = quantisation_cost(own, **about)
+    about = {"pixels": FILMS.pixels, "row": np.arange(40), "draws": {"resamples": 50, "seed": 0}}
+    cost = quantisation_cost(own, quantised=small, **about)
     macro = [
         np.mean([roc_auc_score(own.label[:, k], logit[:, k]) for k in range(2)])
         for logit in (run(small, FILMS.pixels)[0], own.logit)
     ]
     assert cost.difference == pytest.approx(macro[0] - macro[1], abs=1e-9)
     assert cost.low <= cost.difference <= cost.high
-    none = quantisation_cost(own, **{**about, "quantised": open_onnx(files[0])})
+    none = quantisation_cost(own, quantised=open_onnx(files[0]), **about)
     assert (none.difference, none.low, none.high) == (0, 0, 0)
+
+
+def test_films_are_read_in_blocks_where_they_lie(files, monkeypatch) -> None:
+    own, small = predictions(open_onnx(files[0])), open_onnx(files[1])
+    row, sizes, seen = np.arange(39, 9, -1), [], []
+
+    def counting(network: OnnxNetwork, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        sizes.append(len(pixels))
+        return run(network, pixels)
+
+    how = {"quantised": small, "draws": {"resamples": 20, "seed": 0}}
+    whole = quantisation_cost(own.take(row), pixels=FILMS.pixels, row=row, **how)
+    monkeypatch.setattr(quantisation, "BLOCK", 8)
+    monkeypatch.setattr(quantisation, "run", counting)
+    how["progress"] = lambda done, films, *_: seen.append((done, films))
+    parts = quantisation_cost(own.take(row), pixels=FILMS.pixels, row=row, **how)
+    assert parts == whole
+    assert sizes == [8, 8, 8, 6]
+    assert seen == [(8, 30), (16, 30), (24, 30), (30, 30)]
 
 
 def test_a_network_that_gains_nothing_is_not_written(files, tmp_path: Path, monkeypatch) -> None:

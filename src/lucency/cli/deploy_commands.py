@@ -13,16 +13,29 @@ from lucency.cli import answers, options
 def export(
     folder: options.RunFolder,
     out: Annotated[Path, options.to_folder("The model's folder.")],
-    name: options.ModelName = "",
+    name: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            metavar="NAME",
+            help="What to export. Default: the best network on validation films.",
+        ),
+    ] = "",
     int8: Annotated[
-        bool, typer.Option("--int8", help="Quantise to 8 bits; report cost in AUC and gain.")
+        bool,
+        typer.Option("--int8", help="Quantise a network to 8 bits; report cost in AUC and gain."),
     ] = False,
     json: options.Json = False,
 ) -> None:
-    """Write a run's model as a folder that predicts without this program.
+    """Write a run's model as a folder that predicts by itself.
 
-    The folder holds model.onnx, weights.safetensors, model.json and a model card. It is complete or
-    absent: logits must equal those of torch to 0.0001 on 200 films of the run.
+    A network's folder holds model.onnx, weights.safetensors, model.json and a model card, and needs
+    no Lucency. That of an ensemble, a learner, neighbours, views or snapshots holds predictor.json,
+    predictor.safetensors and a folder for each member; `lucency predict` needs no run beside it.
+    The folder is complete or absent: logits of networks must equal those of torch to 0.0001 on 200
+    films of the run.
+
+    Without --model the best network is exported, where `lucency predict` takes the best of all.
 
     Example:
 

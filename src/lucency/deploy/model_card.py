@@ -25,6 +25,7 @@ from markupsafe import Markup
 
 from lucency.audit.checks.run_checks import load_issues
 from lucency.config.protocol import Protocol
+from lucency.config.sections import FROZEN
 from lucency.core.manifest import (
     PARTS,
     Manifest,
@@ -36,15 +37,18 @@ from lucency.core.manifest import (
     read_table,
 )
 from lucency.core.plan import Plan, load_plan
-from lucency.core.stage import RECEIPT, fingerprint_file
+from lucency.core.stage import RECEIPT, fingerprint_file, fingerprint_of
 from lucency.core.tables import load_tables
 from lucency.data.split import set_apart
 from lucency.ensemble.ensembles import TEXT, EnsembleResults
+from lucency.ensemble.fitted import load_predictor
 from lucency.evaluation.evaluate import MACRO
 from lucency.evaluation.leakage_inflation import load_comparison
 from lucency.evaluation.summary import Evaluation, load_evaluation
 from lucency.explain.heatmap_results import load_heatmap_results
 from lucency.explain.localization import GAME
+from lucency.models.metadata import read_metadata
+from lucency.pipeline.film_predictors import SNAPSHOT, Home, find_home
 from lucency.pipeline.run import Run, describe_network
 
 NOTICE = "For research only, not a medical device."
@@ -77,7 +81,9 @@ def model_card(run: Run, name: str, *, remarks: Sequence[str] = ()) -> str:
     kind = kind_of(run, name)
     folder = run.out / "ensemble" / name.replace(" ", "-")
     tables = {one.stem: read_table(one, text=TEXT) for one in folder.glob("*.csv")}
-    behind = _networks_behind(run, name, kind, tables)
+    home = find_home(run.out)
+    made_of = _made_of(home, name)
+    behind = _networks_behind(run, made_of)
     evaluation = load_evaluation(run.out / "evaluation")
     values = {
         "name": name,
@@ -92,12 +98,14 @@ def model_card(run: Run, name: str, *, remarks: Sequence[str] = ()) -> str:
         "conclusion": evaluation.conclusion,
         "lucency": metadata.version("lucency"),
         "versions": [f"{name} {version}" for name, version in software().items()],
-        **_model(run, name, tables, behind),
+        "several": len(made_of) > 1,
+        **_model(run, tables, behind),
+        "frozen": [_frozen_network(home, one) for one in made_of if one.startswith(FROZEN)],
         **_methods(run, evaluation),
         **_films(run),
         **_scores(run, name, evaluation),
         **_audits(run, name, behind),
-        "provenance": _provenance(run, name, kind),
+        "provenance": _provenance(run, home, made_of),
     }
     return _jinja().get_template("model_card.md.jinja").render(values)
 
@@ -150,7 +158,7 @@ def score(row: Values) -> str:
     return decimal(row["value"]) + (f" ({decimal(low)} to {decimal(high)})" if given else "")
 
 
-def _model(run: Run, name: str, tables: dict[str, pd.DataFrame], behind: tuple[str, ...]) -> Values:
+def _model(run: Run, tables: dict[str, pd.DataFrame], behind: tuple[str, ...]) -> Values:
     """Return what the predictor is made of: its networks, members' weights and choices."""
     return {
         "networks": [_network(run, one) for one in behind],
@@ -159,22 +167,31 @@ def _model(run: Run, name: str, tables: dict[str, pd.DataFrame], behind: tuple[s
     }
 
 
-def _networks_behind(
-    run: Run, name: str, kind: str, tables: dict[str, pd.DataFrame]
-) -> tuple[str, ...]:
-    """Return the run's networks that a predictor asks, in the protocol's order."""
-    trained = [network.name for network in run.protocol.network]
-    if kind == "network":
-        return (name,)
-    if kind in ("snapshots", "views"):
-        return tuple(one for one in trained if name in (f"{one} snapshots", f"{one} with views"))
-    if kind == "ensemble":
-        weights = tables.get("weights", pd.DataFrame({"network": list[str]()}))
-        members = [*weights["network"]] or [*run.protocol.ensemble.members] or trained
-    else:
-        members = [name.partition(" on ")[2]]
-    inside = {part for member in members for part in re.split(r"\+| on ", member)}
-    return tuple(one for one in trained if one in inside)
+def _made_of(home: Home, name: str) -> tuple[str, ...]:
+    """Return `name` and all that it is made of, members of members too, each once."""
+    found = {name: None}
+    if name in home.fitted:
+        for one in load_predictor(home.fitted[name]).rule.needed:
+            found |= dict.fromkeys(_made_of(home, one))
+    return tuple(found)
+
+
+def _networks_behind(run: Run, made_of: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the run's networks in what a predictor is made of, in the protocol's order."""
+    inside = {one.rpartition(SNAPSHOT)[0] or one for one in made_of}
+    return tuple(one.name for one in run.protocol.network if one.name in inside)
+
+
+def _frozen_network(home: Home, name: str) -> Values:
+    """Return a row of the table of networks that the run did not train."""
+    known = read_metadata(home.networks[name])
+    return {
+        "network": name,
+        "architecture": known.architecture,
+        "parameters": known.parameters,
+        "provenance": known.provenance,
+        "views": home.views,
+    }
 
 
 def _network(run: Run, name: str) -> Values:
@@ -428,14 +445,19 @@ def _heatmaps(folder: Path, name: str) -> list[Values]:
     return [{**row, "outcome": outcome[row["method"]]} for row in rows]
 
 
-def _provenance(run: Run, name: str, kind: str) -> Values:
+def _provenance(run: Run, home: Home, made_of: tuple[str, ...]) -> Values:
+    """Return the fingerprints of the run's stages, and of all that a predictor is made of."""
     held = {
         "Run": run.protocol.name,
         **{f"Fingerprint of {stage}": run.fingerprints(stage)[stage] for stage in STAMPED},
     }
-    if kind == "network":
-        weights = run.out / "networks" / name / "weights.safetensors"
-        held["Weights (SHA-256, first 16 digits)"] = fingerprint_file(weights)
+    for one in made_of:
+        if one in home.fitted:
+            held[f"Fingerprint of {one}"] = fingerprint_of(home.fitted[one])
+        else:
+            folder, weights, _ = home.place(one)
+            title = f"Weights of {one} (SHA-256, first 16 digits)"
+            held[title] = fingerprint_file(folder / weights)
     return held
 
 

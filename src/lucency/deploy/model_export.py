@@ -1,11 +1,16 @@
-"""Export of a run's model: a folder that predicts without this program, complete or absent."""
+"""Export of a run's model: a folder that predicts by itself, complete or absent.
+
+A network's predicts without this program, by its ONNX file; that of what was fitted beside networks
+predicts with it, without the run.
+"""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,15 +18,25 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from lucency.config.protocol import without_places
+from lucency.config.sections import FROZEN
 from lucency.core.files import write_whole
-from lucency.core.manifest import Prepared, counted, load_prepared
+from lucency.core.manifest import Prepared, counted, listed, load_prepared
 from lucency.core.plan import Plan, joined, load_plan
 from lucency.core.predictions import load_predictions
-from lucency.core.progress import say
+from lucency.core.progress import progress, say
 from lucency.core.stage import NOTE, fingerprint_of, produce
 from lucency.core.tables import Answer
 from lucency.deploy.model_card import NOTICE, kind_of, model_card, software
-from lucency.ensemble.fitted import ARRAYS, DATA, load_predictor, recalibration_as_plain
+from lucency.ensemble.fitted import (
+    ARRAYS,
+    DATA,
+    FittedPredictor,
+    keeps_films,
+    load_predictor,
+    recalibration_as_plain,
+    save_predictor,
+)
 from lucency.evaluation.calibration import no_recalibration
 from lucency.models.metadata import (
     FORMAT,
@@ -46,6 +61,7 @@ from lucency.pipeline.run import (
     network_inputs,
     open_run_folder,
     require_finished,
+    validation_auc,
 )
 
 if TYPE_CHECKING:
@@ -62,12 +78,16 @@ Plain = dict[str, Any]
 
 
 class Parity(NamedTuple):
-    """On how many films of which part logits were compared, and how far they are apart at most."""
+    """On how many films of which part a network was compared with torch, and the differences.
+
+    `largest` is that of logits, `largest_feature` that of features, in shares of their range.
+    """
 
     films: int
     validation: int
     test: int
     largest: float
+    largest_feature: float
     bound: float
 
 
@@ -80,8 +100,8 @@ def export_model(folder: Path, *, name: str = "", out: Path, int8: bool = False)
     the work done. `name` is by default the network that is best on validation films; `int8` adds
     the network in 8 bits. Raises ValueError for a run that is not finished or has no such model,
     for an `out` that holds something else, where 8 bits are slower, and where a logit of a
-    network's model.onnx differs from torch's by more than TOLERANCE on PARITY_FILMS films of the
-    run, validation films first.
+    network's model.onnx differs from torch's by more than TOLERANCE, or a feature by more than that
+    share of their range, on PARITY_FILMS films of the run, validation films first.
     """
     run = open_run_folder(folder)
     require_finished(run)
@@ -107,23 +127,27 @@ def describe_export(folder: Path) -> Answer:
     """Return what an exported folder holds, for people and programs."""
     plain = json.loads((folder / MODEL).read_text(encoding="utf-8"))
     parity = plain["parity"]
-    answer = {
+    compared = {
+        "films compared": parity["films"],
+        "largest difference of a logit": parity["largest"],
+        "largest difference of a feature": parity["largest_feature"],
+    }
+    return {
         "model": plain["name"],
         "kind": plain["kind"],
         "findings": len(plain["findings"]),
-        "films compared": parity["films"],
-        "largest difference of a logit": parity["largest"],
+        **(compared if parity["films"] else {}),
         "folder": folder,
         "model card": folder / CARD,
         "notice": plain["notice"],
+        **({"int8": plain["int8"]} if "int8" in plain else {}),
     }
-    return answer | ({"int8": plain["int8"]} if "int8" in plain else {})
 
 
 def _write_model(run: Run, home: Home, name: str, int8: bool, folder: Path) -> None:
     with _empty_on_error(folder):
         about = _write_entry(run, home, name, folder, int8=int8)
-        write_whole(folder / CARD, model_card(run, name, remarks=_remarks(about)))
+        write_whole(folder / CARD, model_card(run, name, remarks=_remarks(about, folder)))
 
 
 def _write_entry(run: Run, home: Home, name: str, folder: Path, *, int8: bool = False) -> Plain:
@@ -140,22 +164,43 @@ def _write_entry(run: Run, home: Home, name: str, folder: Path, *, int8: bool = 
 def _write_fitted(run: Run, home: Home, name: str, folder: Path) -> Plain:
     """Write what was fitted, and all that it is made of, each in a folder of its own."""
     place = home.fitted[name]
-    for file in (DATA, ARRAYS):
-        shutil.copyfile(place / file, folder / file)
-    members, several = list(load_predictor(place).rule.needed), []
+    fitted = load_predictor(place)
+    save_predictor(_without_patients(fitted), folder)
+    members, several = list(fitted.rule.needed), []
     for number, one in enumerate(members, start=1):
         several.append(_write_entry(run, home, one, folder / MEMBERS / str(number)))
     plain = json.loads((place / DATA).read_text(encoding="utf-8"))
-    parity = max((one["parity"] for one in several), key=lambda one: one["largest"], default=None)
     return {
-        **_stamp(run, plain["kind"]),
+        **_stamp(run, fitted.kind),
         **{key: plain[key] for key in SHARED},
         "members": members,
         "feature_views": home.views,
+        "protocol": without_places(run.protocol),
         "provenance": "; ".join(dict.fromkeys(one["provenance"] for one in several)),
         "fingerprints": {"predictor": fingerprint_of(place), **run.fingerprints(*STAMPED)},
-        "parity": parity or Parity(0, 0, 0, 0.0, TOLERANCE)._asdict(),
+        "parity": _widest([one["parity"] for one in several]),
     }
+
+
+def _without_patients(fitted: FittedPredictor) -> FittedPredictor:
+    """Return a predictor that does not know whose its films are; each is of a patient of its own.
+
+    Without a run a film's patient is not known, and all films vote.
+    """
+    held = fitted.rule.arrays
+    if "patient" not in held:
+        return fitted
+    arrays = held | {"patient": np.arange(len(held["patient"]))}
+    return replace(fitted, rule=replace(fitted.rule, arrays=arrays))
+
+
+def _widest(several: Sequence[Plain]) -> Plain:
+    """Return the parity of all members: their films, and the largest differences of any."""
+    compared = [one for one in several if one["films"]]
+    if not compared:
+        return Parity(0, 0, 0, 0.0, 0.0, TOLERANCE)._asdict()
+    keys = ("largest", "largest_feature")
+    return compared[0] | {key: max(one[key] for one in compared) for key in keys}
 
 
 def _write_network(run: Run, home: Home, name: str, folder: Path, *, int8: bool) -> Plain:
@@ -177,22 +222,37 @@ def _write_network(run: Run, home: Home, name: str, folder: Path, *, int8: bool)
     return about
 
 
-def _remarks(about: Plain) -> list[str]:
+def _remarks(about: Plain, folder: Path) -> list[str]:
     """Return what the model card states of the exported files."""
-    parity = about["parity"]
-    largest, films = f"{parity['largest']:.1g}", counted(parity["films"], "film")
-    remarks = [f"Logits of {MODEL_ONNX} differ from those of torch by at most {largest} on {films}"]
-    if "int8" in about:
-        held = about["int8"]
-        cost, rate = held["macro_auc"], held["films_per_second"]
-        ends = "" if cost["low"] is None else f", {cost['low']:.4f} to {cost['high']:.4f}"
+    remarks, parity = [], about["parity"]
+    whose = f"Logits of {MODEL_ONNX}"
+    if about["kind"] != NETWORK:
+        whose = f"Logits of each network's {MODEL_ONNX}, below {MEMBERS}/,"
+    if parity["films"]:
         remarks.append(
-            f"{INT8}, in integers of 8 bits, calibrated on "
-            f"{counted(held['calibration_films'], 'validation film')}: macro AUC on test films "
-            f"{cost['difference']:+.4f}{ends} (paired); {rate['quantised']:.1f} films a second, "
-            f"{rate['plain']:.1f} as it was, on the machine of the export"
+            f"{whose} differ from those of torch by at most {parity['largest']:.1g} on "
+            f"{counted(parity['films'], 'film')}, features by at most "
+            f"{parity['largest_feature']:.1g} of their range"
         )
-    return remarks
+    inside = (load_predictor(file.parent) for file in sorted(folder.rglob(DATA)))
+    if keeping := [one.name for one in inside if keeps_films(one.rule)]:
+        remarks.append(
+            f"{ARRAYS} of {listed(keeping)} holds features of single training films, their labels "
+            "too where these vote, without names of films and patients: it is as private as the "
+            "films are"
+        )
+    return remarks + ([_remark_on_8_bits(about["int8"])] if "int8" in about else [])
+
+
+def _remark_on_8_bits(held: Plain) -> str:
+    cost, rate = held["macro_auc"], held["films_per_second"]
+    ends = "" if cost["low"] is None else f", {cost['low']:.4f} to {cost['high']:.4f}"
+    return (
+        f"{INT8}, in integers of 8 bits, calibrated on "
+        f"{counted(held['calibration_films'], 'validation film')}: macro AUC on test films "
+        f"{cost['difference']:+.4f}{ends} (paired); {rate['quantised']:.1f} films a second, "
+        f"{rate['plain']:.1f} as it was, on the machine of the export"
+    )
 
 
 def _quantise(run: Run, name: str, folder: Path) -> Plain:
@@ -213,12 +273,15 @@ def _quantise(run: Run, name: str, folder: Path) -> Plain:
         raise ValueError(f"{name}: {error}; export it without --int8") from error
     tests = load_predictions(run.out / "predictions" / name / "predictions.npz").of("test")
     row = pd.Index(films.manifest.image).get_indexer(pd.Index(tests.image))
-    cost = quantisation_cost(
-        tests.take(np.flatnonzero(row >= 0)),
-        quantised=open_onnx(folder / INT8),
-        pixels=films.pixels[row[row >= 0]],
-        **run.draws,
-    )
+    with progress("Cost of 8 bits", unit="films") as advance:
+        cost = quantisation_cost(
+            tests.take(np.flatnonzero(row >= 0)),
+            quantised=open_onnx(folder / INT8),
+            pixels=films.pixels,
+            row=row[row >= 0],
+            draws=run.draws,
+            progress=advance,
+        )
     return {
         "file": INT8,
         "calibration_films": len(known),
@@ -253,13 +316,15 @@ def _stamp(run: Run, kind: str) -> Plain:
 def _about(run: Run, home: Home, name: str) -> Plain:
     """Return what model.onnx and model.json hold: classifier.json, and what lets it stand alone.
 
-    A snapshot is not recalibrated by itself.
+    A snapshot is not recalibrated by itself, and its AUC on validation films is not known.
     """
     place = home.place(name)[0]
     plain = json.loads((place / METADATA).read_text(encoding="utf-8"))
     if name not in home.networks:
         line = no_recalibration(len(plain["findings"]))
         plain["recalibration"] = recalibration_as_plain(line)
+    elif not name.startswith(FROZEN):
+        plain["validation_auc"] = validation_auc(place)
     return {
         **_stamp(run, NETWORK),
         **plain,
@@ -269,26 +334,31 @@ def _about(run: Run, home: Home, name: str) -> Plain:
 
 
 def require_parity(run: Run, classifier: Classifier, exported: OnnxNetwork) -> Parity:
-    """Return how far logits differ from torch's on films of the run; ValueError beyond TOLERANCE.
+    """Return how far a network's ONNX file is from torch on films of the run.
 
-    Films are originals, PARITY_FILMS or all that there are, those of validation first.
+    Films are originals, PARITY_FILMS or all that there are, those of validation first. Raises
+    ValueError where logits, or features in shares of their range, differ by more than TOLERANCE.
     """
-    from lucency.models.onnx_export import largest_difference
+    from lucency.models.onnx_export import largest_differences
 
     films, whole = _evaluated(run)
     chosen = whole.take(np.arange(min(len(whole), PARITY_FILMS)))
     compared = counted(len(chosen), "film", of=len(whole))
     say(f"Comparing with torch on {compared} of validation and test")
     pixels = np.asarray(films.pixels[chosen.row])
-    largest = largest_difference(classifier.network, exported, pixels=pixels)
-    if not largest <= TOLERANCE:
-        raise ValueError(
-            f"{classifier.name}: logits of {MODEL_ONNX} differ from torch's by up to "
-            f"{largest:.2g} on {counted(len(chosen), 'film')}; expected {TOLERANCE:g} at "
-            "most: nothing was written"
-        )
+    apart = largest_differences(classifier.network, exported, pixels=pixels)
+    for what, largest, unit in (
+        ("logits", apart.logit, ""),
+        ("features", apart.feature, " of their range"),
+    ):
+        if not largest <= TOLERANCE:
+            raise ValueError(
+                f"{classifier.name}: {what} of {MODEL_ONNX} differ from torch's by up to "
+                f"{largest:.2g}{unit} on {counted(len(chosen), 'film')}; expected {TOLERANCE:g} "
+                "at most: nothing was written"
+            )
     tests = int((chosen.part == "test").sum())
-    return Parity(len(chosen), len(chosen) - tests, tests, largest, TOLERANCE)
+    return Parity(len(chosen), len(chosen) - tests, tests, apart.logit, apart.feature, TOLERANCE)
 
 
 def _evaluated(run: Run) -> tuple[Prepared, Plan]:

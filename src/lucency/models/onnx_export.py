@@ -11,7 +11,7 @@ import copy
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx_ir as ir
@@ -90,25 +90,38 @@ def write_onnx(network: FilmNetwork, file: Path, *, size: int, metadata: Mapping
     write_whole(file, _serialised(program.model, metadata))
 
 
-def largest_difference(
+class Differences(NamedTuple):
+    """The largest absolute difference of logits, and that of features in shares of their range."""
+
+    logit: float
+    feature: float
+
+
+def largest_differences(
     network: FilmNetwork, exported: OnnxNetwork, *, pixels: UInt8[np.ndarray, "n h w"]
-) -> float:
-    """Return the largest absolute difference of logits between a network and its ONNX file.
+) -> Differences:
+    """Return how far logits and pooled features of a network and its ONNX file differ at most.
 
     The films are predicted in evaluation mode, where the network is; it stays as it is. An export
-    is good up to `lucency.models.onnx_runtime.TOLERANCE`.
+    is good where both are up to `lucency.models.onnx_runtime.TOLERANCE`. The range of features is
+    that of all films and dimensions together.
     """
     was_training, device = network.training, network.mean.device
     network.eval()
     try:
         with torch.inference_mode():
             parts = torch.from_numpy(np.array(pixels)).split(BATCH)
-            logit = np.concatenate(
-                [network(part.to(device)).float().cpu().numpy() for part in parts]
-            )
+            made = [network.embed(part.to(device)) for part in parts]
     finally:
         network.train(was_training)
-    return float(np.abs(logit - run(exported, pixels)[0]).max(initial=0.0))
+    feature, logit = (torch.cat(one).float().cpu().numpy() for one in zip(*made, strict=True))
+    found = run(exported, pixels)
+    apart = [
+        float(np.abs(own - other).max(initial=0.0))
+        for own, other in zip((logit, feature), found, strict=True)
+    ]
+    extent = float(np.ptp(feature)) if feature.size else 0.0
+    return Differences(apart[0], apart[1] / (extent or 1.0))
 
 
 def resizing_matrix(size: int, side: int) -> Float32[Tensor, "side size"]:

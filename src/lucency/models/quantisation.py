@@ -1,22 +1,23 @@
 """A network in integers of 8 bits: calibrated on films, measured against itself, without torch.
 
-Letters in shapes: n films, h and w pixels.
+Letters in shapes: n films, m of them, h and w pixels.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int64, UInt8
 
 from lucency.core.files import write_whole
 from lucency.core.predictions import Predictions
+from lucency.core.progress import Advance, silent
 from lucency.evaluation.compare import Tested, compare, macro_auc_rows
 from lucency.models.onnx_runtime import BATCH, FILMS, OnnxNetwork, open_onnx, run
 
@@ -25,6 +26,7 @@ QUANTISED = (
     "MaxPool", "Relu",
 )  # fmt: skip
 ROUNDS = 7  # of both networks in turn
+BLOCK = 64  # films that are read at once to measure the cost
 Pixels = UInt8[np.ndarray, "n h w"]
 
 
@@ -64,20 +66,25 @@ def quantisation_cost(
     *,
     quantised: OnnxNetwork,
     pixels: Pixels,
-    resamples: int,
-    seed: int,
+    row: Int64[np.ndarray, " m"],
+    draws: Mapping[str, int],
+    progress: Advance = silent,
 ) -> Tested:
     """Return the macro AUC of the quantised network less that of `predictions`, paired.
 
-    `predictions` are the network's own of the same labelled films, `pixels`; for an honest answer
-    it was not calibrated on them. Interval and p are those of `lucency.evaluation.compare.compare`.
+    `predictions` are the network's own of labelled films, which lie at the rows `row` of `pixels`
+    and are read BLOCK at once; for an honest answer it was not calibrated on them. Interval and p
+    are those of `lucency.evaluation.compare.compare`, whose `resamples` and `seed` are `draws`.
     """
-    logit, feature = run(quantised, pixels)
-    name = f"{predictions.network} int8"
+    logit = np.empty_like(predictions.logit)
+    for start in range(0, len(row), BLOCK):
+        some = slice(start, start + BLOCK)
+        logit[some] = run(quantised, pixels[row[some]])[0]
+        progress(min(start + BLOCK, len(row)), len(row))
+    name, feature = f"{predictions.network} int8", predictions.feature[:, :0]
     other = replace(predictions, network=name, logit=logit, feature=feature)
-    compared = compare([other, predictions], resamples=resamples, seed=seed)
-    row = macro_auc_rows(compared).iloc[0]
-    return Tested(*(row[name] for name in Tested._fields))
+    table = macro_auc_rows(compare([other, predictions], **draws)).iloc[0]
+    return Tested(*(table[name] for name in Tested._fields))
 
 
 def _quantise(file: Path, calibration: Pixels, out: Path) -> None:
