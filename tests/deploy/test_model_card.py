@@ -10,10 +10,9 @@ import pandas as pd
 import pytest
 from markdown_it import MarkdownIt
 
-from lucency.config.protocol import read_protocol
+from cards import plain, tables
 from lucency.deploy.model_card import escape, model_card
-from lucency.pipeline import stages
-from lucency.pipeline.run import open_run, open_run_folder
+from lucency.pipeline.run import open_run_folder
 from workplace import NETWORKS
 
 NAME = NETWORKS[1]
@@ -29,7 +28,6 @@ PARTS = {
     23: "ab", 27: "abc",
 }  # fmt: skip
 ITEMS = [f"{item}{part}" for item in range(1, 28) for part in PARTS.get(item, [""])]
-Table = list[dict[str, str]]
 
 
 @pytest.fixture(scope="module")
@@ -46,46 +44,6 @@ def card(folder: Path) -> str:
 def altered(folder: Path, tmp_path: Path) -> Path:
     """A copy of the run that a test may change."""
     return shutil.copytree(folder, tmp_path / "run")
-
-
-@pytest.fixture(scope="module")
-def combined(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the run with an ensemble, a learner and neighbours in its leaderboard."""
-    copy = shutil.copytree(folder, tmp_path_factory.mktemp("combined") / "run")
-    changes = ['ensemble.ensembles=["mean-probability"]', "ensemble.neighbours=3"]
-    changes.append('ensemble.learners=["logistic"]')
-    changes.append(f'ensemble.sources=["{NAME}"]')
-    protocol = read_protocol(copy / "protocol.toml", changes=changes)
-    stages.ensembles(open_run(protocol, out=copy, workers=1))
-    return copy
-
-
-def tables(text: str) -> dict[str, list[Table]]:
-    """Return the tables below each heading as a Markdown reader sees them."""
-    found: dict[str, list[Table]] = {}
-    heading, rows = "", list[list[str]]()
-    tokens = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(text)
-    for place, token in enumerate(tokens):
-        if token.type == "heading_open":
-            heading = plain(tokens[place + 1])
-        elif token.type == "table_open":
-            rows = []
-        elif token.type == "tr_open":
-            rows.append([])
-        elif token.type in ("th_open", "td_open"):
-            rows[-1].append(plain(tokens[place + 1]))
-        elif token.type == "table_close":
-            head, *body = rows
-            made = [dict(zip(head, row, strict=True)) for row in body]
-            found.setdefault(heading, []).append(made)
-    return found
-
-
-def plain(token) -> str:
-    """Return the text of a cell; a Markdown or HTML element in it would be lost."""
-    return "".join(
-        child.content for child in token.children if child.type in ("text", "text_special")
-    )
 
 
 def require_equal(shown: str, value: float, low: float, high: float) -> None:
@@ -254,12 +212,12 @@ def test_a_predictor_beside_the_networks_has_a_card(combined: Path):
     run = open_run_folder(combined)
     board = pd.read_csv(combined / "ensemble" / "leaderboard" / "leaderboard.csv")
     board = board[board["kind"] != "network"].set_index("network")
-    assert {*board["kind"]} == {"ensemble", "learner", "neighbours"}
+    assert {*board["kind"]} == {"ensemble", "learner", "neighbours", "views"}
     for name, row in board.iterrows():
         text = model_card(run, str(name))
         assert f"# Model card: {name}" in text
         assert "Scores per finding: *not reported*" in text
-        assert f"| {row['place']} of 5" in text
+        assert f"| {row['place']} of 7" in text
         (means,) = tables(text)["Scores on test films"][0]
         require_equal(means["AUC"], row["auc"], row["auc_low"], row["auc_high"])
         require_equal(means["F1"], row["f1"], row["f1_low"], row["f1_high"])
@@ -268,13 +226,27 @@ def test_a_predictor_beside_the_networks_has_a_card(combined: Path):
 def test_an_ensemble_names_its_members_and_their_weights(combined: Path):
     name = "mean-probability"
     shown = tables(model_card(open_run_folder(combined), name))["Model"]
-    assert [row["network"] for row in shown[0]] == [*NETWORKS]
+    assert [row["network"] for row in shown[0]] == [*NETWORKS]  # of members that are views
     table = pd.read_csv(combined / "ensemble" / name / "weights.csv")
     known = table.pivot_table(index="finding", columns="network", values="weight")
+    members = [f"{one} with views" for one in NETWORKS]
     for row in shown[1]:
-        assert [float(row[one]) for one in NETWORKS] == [
-            round(known.loc[row["finding"], one], 3) for one in NETWORKS
+        assert [float(row[one]) for one in members] == [
+            round(known.loc[row["finding"], one], 3) for one in members
         ]
+
+
+def test_issues_of_all_networks_behind_a_predictor_are_shown(combined: Path, tmp_path: Path):
+    copy = shutil.copytree(combined, tmp_path / "run")
+    file = copy / "check" / "issues.csv"
+    row = pd.read_csv(file).iloc[0].to_dict()
+    several = [f"{name}: this is of {name}" for name in NETWORKS]
+    pd.DataFrame([row | {"message": text} for text in several]).to_csv(file, index=False)
+    shown = {
+        name: [text for text in several if text in model_card(open_run_folder(copy), name)]
+        for name in ("mean-probability", f"{NAME} with views", f"logistic on {NAME}")
+    }
+    assert [*shown.values()] == [several, several[1:], several[1:]]
 
 
 @pytest.mark.parametrize(

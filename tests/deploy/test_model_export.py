@@ -19,6 +19,8 @@ import pytest
 from sklearn.metrics import roc_auc_score
 from typer.testing import CliRunner
 
+import lucency as lu
+from cards import networks_of, require_true_of
 from lucency.cli.app import app
 from lucency.core.manifest import Preparation, load_prepared
 from lucency.core.plan import only_tests
@@ -26,6 +28,7 @@ from lucency.core.predictions import load_predictions, rescale
 from lucency.data.preprocess import prepare_film
 from lucency.deploy import model_export
 from lucency.deploy.model_export import export_model
+from lucency.ensemble.fitted import load_predictor
 from lucency.explain.class_activation import class_activation_maps, head_of
 from lucency.explain.methods.registry import explain
 from lucency.models import onnx_export, quantisation
@@ -35,12 +38,17 @@ from lucency.models.onnx_runtime import open_onnx, run
 from lucency.models.quantisation import Rates
 from lucency.pipeline.film_inference import predict_disk
 from lucency.pipeline.film_predictors import cam_metadata
+from lucency.pipeline.run import open_run_folder
 from workplace import NETWORKS
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples" / "predict_exported.py"
 SCHEMA = ROOT / "src" / "lucency" / "deploy" / "model.schema.json"
 NAME = NETWORKS[1]
+FITTED = {
+    "predictor.json", "predictor.safetensors", "members", "model.json", "MODEL_CARD.md",
+    "receipt.json",
+}  # fmt: skip
 FILES = {
     "model.onnx", "weights.safetensors", "model.json", "MODEL_CARD.md",
     "receipt.json",
@@ -210,6 +218,73 @@ def test_a_stopped_export_leaves_nothing_and_can_be_made_again(
     assert not {file.name for file in tmp_path.rglob("*")} & FILES
     assert export_model(folder, name=NAME, out=tmp_path / "out").is_dir()
     assert [file.name for file in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.usefixtures("written")
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        (f"{NAME} with views", "views"),
+        (f"logistic on {NAME}", "learner"),
+        (f"3 neighbours on {NAME}", "neighbours"),
+    ],
+)
+def test_what_was_fitted_is_exported_with_a_card_of_its_own(
+    combined: Path, tmp_path: Path, name: str, kind: str
+):
+    out = export_model(combined, name=name, out=tmp_path / "out")
+    plain = json.loads((out / "model.json").read_text())
+    jsonschema.validate(plain, json.loads(SCHEMA.read_text()))
+    assert (plain["name"], plain["kind"], plain["members"]) == (name, kind, [NAME])
+    assert {file.name for file in out.iterdir()} == FITTED
+    text = (out / "MODEL_CARD.md").read_text()
+    require_true_of(out)
+    assert networks_of(text) == [NAME]
+    assert "Logits of each network's model.onnx, below members/, differ" in text
+    private = "it is as private as the films are" in text
+    assert private == (kind == "neighbours")
+    member = json.loads((out / "members" / "1" / "model.json").read_text())
+    assert plain["parity"] == member["parity"]
+    assert plain["protocol"] == member["protocol"] | {"ensemble": plain["protocol"]["ensemble"]}
+
+
+@pytest.mark.usefixtures("written")
+def test_exported_neighbours_are_nobody_s(combined: Path, tmp_path: Path):
+    name = f"3 neighbours on {NAME}"
+    own = load_predictor(combined / "ensemble" / name.replace(" ", "-")).rule.arrays
+    out = export_model(combined, name=name, out=tmp_path / "out")
+    shipped = load_predictor(out).rule.arrays
+    assert own.keys() == shipped.keys()
+    assert len(np.unique(own["patient"])) < len(own["patient"])
+    np.testing.assert_array_equal(shipped["patient"], np.arange(len(own["patient"])))
+    np.testing.assert_array_equal(shipped["direction"], own["direction"])
+    tests = load_predictions(combined / "predictions" / NAME / "predictions.npz").of("test")
+    known = load_prepared(combined / "prepared").manifest
+    paths = known.facts["path"][np.isin(known.image, tests.image[:3])].tolist()
+    found, expected = (lu.load(one[0], model=one[1]).predict(paths).probability
+                       for one in ((out, ""), (combined, name)))  # fmt: skip
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+
+
+def test_a_network_keeps_its_auc_on_validation_films(exported: Path, folder: Path):
+    history = pd.read_csv(folder / "networks" / NAME / "history.csv").set_index("epoch")
+    plain = json.loads((exported / "model.json").read_text())
+    assert plain["validation_auc"] == pytest.approx(history.loc[plain["epoch"], "val_auc"])
+
+
+def test_the_card_of_a_network_is_true_of_its_folder(exported: Path):
+    require_true_of(exported)
+    assert networks_of((exported / "MODEL_CARD.md").read_text()) == [NAME]
+
+
+def test_features_that_differ_are_refused(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    apart = onnx_export.Differences(logit=1e-6, feature=0.02)
+    monkeypatch.setattr(onnx_export, "largest_differences", lambda *_, **__: apart)
+    run, name = open_run_folder(folder), r"features of model\.onnx .* by up to 0\.02 of their range"
+    with pytest.raises(ValueError, match=name):
+        model_export.require_parity(run, load_classifier(folder / "networks" / NAME), None)
 
 
 def test_what_cannot_be_exported_is_refused(folder: Path, tmp_path: Path):

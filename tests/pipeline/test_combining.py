@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 import lucency as lu
+from cards import networks_of, require_true_of
 from lucency.cli.app import app
 from lucency.config.protocol import parse_protocol
 from lucency.config.sections import EnsembleChoices
@@ -130,7 +131,11 @@ def test_every_entry_is_exported_and_predicts_from_its_folder_alone(run: Path, t
         assert (exported.name, exported.kind) == (name, own.kind)
         np.testing.assert_allclose(found.probability, expected.probability, atol=1e-5)
         np.testing.assert_array_equal(exported.threshold, own.threshold)
-        assert "not a medical device" in (out / "MODEL_CARD.md").read_text()
+        text = (out / "MODEL_CARD.md").read_text()
+        assert "not a medical device" in text
+        require_true_of(out)
+        own = [one for one in ("test_resnet", "test_convnext") if one in name]
+        assert networks_of(text) == (own or ["test_resnet", "test_convnext"])
 
 
 @pytest.mark.slow
