@@ -120,11 +120,13 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def write_protocols() -> None:
     """Write what the documents' commands name, small."""
-    write_small("protocols/demo.toml", {"films": FILMS, "size": SIZE})
+    demo = [{"name": "mobilenetv2"}, {"name": "inceptionresnetv2", "architecture": "test_convnext"}]
+    board = {"ensembles": ["greedy"], "neighbours": 20, "sources": ["inceptionresnetv2"]}
+    drawn = {"films": FILMS, "size": SIZE}
+    write_small("protocols/demo.toml", drawn, network=demo, ensemble=board)
     write_small("protocols/chestxray14.toml", {"source": "nih", "root": "elsewhere"})
     variant = [{"name": "ml-ros", "balance": {"method": "ml-ros"}}]
     few = {"variant": variant, "seeds": [0, 1], "network": [{"name": "test_convnext"}]}
-    drawn = {"films": FILMS, "size": SIZE}
     write_small("protocols/ablation-balance.toml", drawn, **few)
     flawed = {"balance": {"method": "cap-and-copy", "before_split": True}}
     flawed["split"] = {"method": "image"}
