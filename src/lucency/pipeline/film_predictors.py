@@ -1,7 +1,7 @@
 """Everything of a run that predicts films: networks, and what was fitted beside them.
 
 On a CPU networks run on ONNX Runtime, by a file that is made of their weights when it is first
-needed; on an accelerator, and where it is requested, on torch. What several predictors need of the
+needed; beside an NVIDIA GPU, and where it is requested, on torch. What several predictors need of the
 same films is computed once.
 
 Letters in shapes: n films, k findings, d feature dimensions.
@@ -15,10 +15,9 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePath
 from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple
-from zlib import crc32
 
 import numpy as np
 from filelock import FileLock
@@ -224,14 +223,11 @@ class FilmOutputs:
 
     @cached_property
     def names(self) -> list[str]:
-        """What the films are called in the run, else the checksum of their pixels.
-
-        Augmented views depend on it.
-        """
-        known, pixels = self.home.known, self.prepared.pixels
+        """What the films are called in the run, else their files: augmented views depend on it."""
+        known, image = self.home.known, self.prepared.manifest.image.tolist()
         return [
-            str(known.image[row]) if known is not None and row >= 0 else f"{crc32(film):08x}"
-            for film, row in zip(pixels, self._row.tolist(), strict=True)
+            str(known.image[row]) if known is not None and row >= 0 else PurePath(name).name
+            for name, row in zip(image, self._row.tolist(), strict=True)
         ]
 
     @property
