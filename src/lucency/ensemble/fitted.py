@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -74,6 +75,15 @@ class Rule:
         single = (one for joined in self.sources for one in joined.split(AND) if one != TEXTURE)
         return dict.fromkeys([*self.members, *single])
 
+    @cached_property
+    def index(self) -> retrieval.Index:
+        """The training films that vote."""
+        return retrieval.Index(
+            image=np.arange(len(self.arrays["patient"])).astype(str),
+            patient=self.arrays["patient"],
+            direction=self.arrays["direction"].astype(np.float32),
+        )
+
     def logit(self, films: Outputs) -> Float64[np.ndarray, "n k"]:
         """Return the logits of films, before recalibration."""
         return RULES[self.name](self, films)
@@ -96,6 +106,11 @@ class FittedPredictor:
     threshold: Float64[np.ndarray, " k"]
     validation_auc: float
     rule: Rule
+
+
+def folder_name(name: str) -> str:
+    """Return what a predictor's folder in a run is called."""
+    return name.replace(" ", "-")
 
 
 def save_predictor(predictor: FittedPredictor, folder: Path) -> None:
@@ -207,15 +222,9 @@ def _of_neighbours(rule: Rule, films: Outputs) -> Float64[np.ndarray, "n k"]:
     place = feature[shown]
     if axes := Axes.of(arrays):
         place = axes.place(place).astype(np.float32)
-    index = retrieval.Index(
-        image=np.arange(len(label)).astype(str),
-        patient=arrays["patient"],
-        direction=arrays["direction"].astype(np.float32),
-    )
-    prior = retrieval.prevalence(label)
-    found = retrieval.search(
-        index, place, patient=films.patient[shown], top=rule.about["neighbours"]
-    )
+    index, prior = rule.index, retrieval.prevalence(label)
+    patient = retrieval.owners(index, place, patient=films.patient[shown])
+    found = retrieval.search(index, place, patient=patient, top=rule.about["neighbours"])
     whole = np.tile(logit(prior), (len(feature), 1))
     whole[shown] = logit(retrieval.vote(label, found, prior=prior))
     return whole

@@ -30,6 +30,7 @@ ROWS = 4_096  # features at once in double precision: 34 MB of 1,024 dimensions
 ROUNDING = 1.01 * 2.0**-24  # of a sum of products in single precision, for each of its terms
 NOBODY = -1  # the patient of a query that is of none in the index
 FEATURE, IMAGE, PATIENT = "feature.npy", "image.npy", "patient.npy"  # files of an index
+SAME = 1 - 1e-6  # cosine of a film with itself, at least: half precision costs 1e-8
 PRIOR = 0.5  # of a positive and of a negative label, added to those of the index
 
 
@@ -122,6 +123,21 @@ def search(
             best, exact = _best(index, query[place], mine, top=top)
             row[place, : len(best)], similarity[place, : len(best)] = best, exact
     return Found(row, similarity)
+
+
+def owners(
+    index: Index, feature: Float[np.ndarray, "q d"], *, patient: Int64[np.ndarray, " q"]
+) -> Int64[np.ndarray, " q"]:
+    """Return whose films the queries are: a film of the index that is the same by its features.
+
+    `patient` is what is known of others, NOBODY or a patient. Features are the same up to the
+    rounding of the index.
+    """
+    nobody = np.full(len(feature), NOBODY)
+    row = search(index, feature, patient=nobody, top=1).row[:, 0]
+    near, query = index.direction[row].astype(np.float64), directions(feature).astype(np.float64)
+    cosine = (near * query).sum(axis=1) / np.linalg.norm(near, axis=1)
+    return np.where(cosine > SAME, index.patient[row], patient)
 
 
 def neighbour_predictions(

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from lucency.core.parallel import usable_cores
+from lucency.core.parallel import keep_freed_memory, usable_cores
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession

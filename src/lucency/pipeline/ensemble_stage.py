@@ -35,7 +35,7 @@ from lucency.core.stage import discard_outdated, fingerprint_of, produce
 from lucency.core.tables import load_tables, save_tables
 from lucency.ensemble import ensembles
 from lucency.ensemble.blend import Blend, Stack
-from lucency.ensemble.fitted import VERSION, FittedPredictor, Rule, save_predictor
+from lucency.ensemble.fitted import VERSION, FittedPredictor, Rule, folder_name, save_predictor
 from lucency.evaluation.calibration import recalibrate
 from lucency.evaluation.compare import Entry, leaderboard
 from lucency.evaluation.metrics import macro_auc
@@ -395,7 +395,7 @@ def _write_predictor(trained: Trained, name: str, job: _Job, folder: Path) -> No
 
 
 def _place(trained: Trained, name: str) -> Path:
-    return trained.run.out / "ensemble" / name.replace(" ", "-")
+    return trained.run.out / "ensemble" / folder_name(name)
 
 
 def _write_leaderboard(trained: Trained, made: dict[str, Predictor], folder: Path) -> None:

@@ -17,7 +17,7 @@ from jaxtyping import Float32, Int64
 
 from lucency.config.sections import AND, FROZEN, TEXTURE, THUMBNAIL, Network
 from lucency.core.files import write_array, write_table
-from lucency.core.manifest import Prepared
+from lucency.core.manifest import Preparation, Prepared
 from lucency.core.plan import originals
 from lucency.core.predictions import Features
 from lucency.core.progress import progress
@@ -124,6 +124,7 @@ def _frozen(trained: Trained, source: str) -> tuple[Float32[np.ndarray, "n d"], 
     """Return all prepared films' features by a network that is not trained here."""
     name = source.removeprefix(FROZEN)
     choice = next(one for one in trained.run.protocol.ensemble.frozen if one.name == name)
+    _keep_network(trained, choice)
     # Apart from those that balancing takes of training films alone:
     home, views = trained.run.cache / "frozen", trained.run.protocol.ensemble.feature_views
     feature = similarity_features(
@@ -136,6 +137,28 @@ def _frozen(trained: Trained, source: str) -> tuple[Float32[np.ndarray, "n d"], 
         views=views,
     )
     return feature, {source: fingerprint_of(features_folder(home, choice, views=views))}
+
+
+def _keep_network(trained: Trained, choice: Network) -> None:
+    """Keep a network that is not trained here, so that it embeds other films: the stage."""
+    root = Path(trained.run.protocol.data.root)
+    inputs = {"network": choice.model_dump(), "weights": _weights(choice, root)}
+    preparation = trained.prepared.preparation
+    inputs["preparation"] = preparation.model_dump()
+    write = partial(_write_network, choice, root, preparation)
+    produce(frozen_folder(trained.run.cache, choice), inputs=inputs, write=write)
+
+
+def frozen_folder(cache: Path, choice: Network) -> Path:
+    """Return the folder of a network that is not trained here."""
+    return cache / "frozen" / f"network-{fingerprint(choice.model_dump())[:8]}"
+
+
+def _write_network(choice: Network, root: Path, preparation: Preparation, folder: Path) -> None:
+    from lucency.models.features import frozen_network, save_frozen
+
+    network = frozen_network(choice, root=root)
+    save_frozen(network, choice=choice, preparation=preparation, folder=folder)
 
 
 def textures(trained: Trained) -> Float32[np.ndarray, "n d"]:
@@ -172,10 +195,9 @@ def similarity_features(
     """Return the features of the films at `rows`: thumbnails, or pooled by the network `choice`.
 
     Those of a network are means over a film and `views` of it. The stage: `features_folder` holds
-    feature.npy, mapped read-only, and the network. Raises ValueError when the network's weights
-    do not fit it.
+    feature.npy, mapped read-only. Raises ValueError when the network's weights do not fit it.
     """
-    about = {"features": choice.model_dump(), "views": views, "network": "kept"}
+    about = {"features": choice.model_dump(), "views": views}
     inputs = {**about, "weights": _weights(choice, root), **upstream}
     out = features_folder(home, choice, views=views)
     write = partial(_write_similarity, prepared, rows, choice, root, views)
@@ -193,10 +215,9 @@ def _write_similarity(
     if choice.name == THUMBNAIL:
         feature = thumbnails(prepared, rows=rows)
     else:
-        from lucency.models.features import embed, frozen_network, save_frozen
+        from lucency.models.features import embed, frozen_network
 
         network = frozen_network(choice, root=root)
-        save_frozen(network, choice=choice, preparation=prepared.preparation, folder=folder)
         with progress(f"Features of {choice.name}", unit="films") as advance:
             feature = embed(prepared, rows=rows, network=network, views=views, progress=advance)
     write_array(feature, folder / "feature.npy")

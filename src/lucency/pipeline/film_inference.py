@@ -31,15 +31,15 @@ from lucency.core.tables import Answer, match_films
 from lucency.data.bit_depth import bits_for_network, with_bits
 from lucency.data.film_stream import stream_films
 from lucency.data.images import films_below
-from lucency.data.preprocess import prepare_file
 from lucency.explain.heatmaps import Heatmaps, one_cell_remarks
 from lucency.pipeline.film_predictors import (
     FilmPredictor,
+    best_of,
     find_home,
     of_classifier,
     open_predictor,
 )
-from lucency.pipeline.run import best_network, network_inputs, open_run_folder
+from lucency.pipeline.run import network_inputs, open_run_folder
 
 if TYPE_CHECKING:
     from lucency.models.classifier import Classifier
@@ -59,7 +59,7 @@ def predict_disk(
     files, predictor = films_below(films), open_predictor(folder, name=name, engine=engine)
     if not any(file.exists() for file in files):
         raise ValueError(f"{files[0]}: no such file; expected films, or folders of them")
-    chosen = "" if name or predictor.home.folder != folder else ", the best on validation films"
+    chosen = "" if name or predictor.home.own else ", the best on validation films"
     say(f"Model: {predictor.name} ({predictor.kind}){chosen}")
     with progress("Predicting", unit="films") as advance:
         table, rejected = predict_files(
@@ -209,7 +209,7 @@ def network_folder(folder: Path, network: str) -> Path:
     if network and network not in names:
         what = "no network, which this needs" if network in home.fitted else "no network of the run"
         raise ValueError(f"{network!r} is {what}; expected one of {', '.join(names)}")
-    return home.networks[network] if network else best_network(home.networks[n] for n in names)
+    return home.networks[network or best_of(home)]
 
 
 def requested_films(folder: Path, films: Sequence[Path], classifier: Classifier) -> Prepared:
@@ -266,15 +266,16 @@ def read_films(
         reading = bits_for_network(preparation, files)
     else:
         reading = preparation = with_bits(preparation, files)
-    names, pixels, lost = _read(files, reading)
+    blocks = list(stream_films(files, preparation=reading))
+    names = [name for block in blocks for name in block.names]
+    lost = [one for block in blocks for one in block.rejected]
     if not names:
         image, reason = lost[0]
         number = counted(len(lost), "file")
         raise ValueError(f"none of {number} can be read ({image}: {reason}); name a film")
     _say_left_out(lost)
-    return unlabelled(
-        names, np.stack(pixels), findings=findings, preparation=preparation, rejected=lost
-    )
+    pixels = np.concatenate([block.pixels for block in blocks])
+    return unlabelled(names, pixels, findings=findings, preparation=preparation, rejected=lost)
 
 
 def _say_left_out(lost: Sequence[tuple[str, str]]) -> None:
@@ -283,13 +284,3 @@ def _say_left_out(lost: Sequence[tuple[str, str]]) -> None:
         say(f"Left out is {image}: {reason}")
     if len(lost) > MOST_NAMED:
         say(f"and {len(lost) - MOST_NAMED:,} more")
-
-
-def _read(
-    files: Sequence[str | Path], preparation: Preparation
-) -> tuple[list[str], list[Film], list[tuple[str, str]]]:
-    """Return names and pixels of the films that can be read; name and reason of the others."""
-    films = [(str(file), prepare_file(file, preparation=preparation)) for file in files]
-    read = [(name, film) for name, film in films if not isinstance(film, str)]
-    lost = [(name, reason) for name, reason in films if isinstance(reason, str)]
-    return [name for name, _ in read], [film for _, film in read], lost

@@ -1,7 +1,7 @@
 """Everything of a run that predicts films: networks, and what was fitted beside them.
 
 On a CPU networks run on ONNX Runtime, by a file that is made of their weights when it is first
-needed; on an accelerator, and where it is requested, on torch. What several predictors need of the
+needed; beside an NVIDIA GPU, and where it is requested, on torch. What several predictors need of the
 same films is computed once.
 
 Letters in shapes: n films, k findings, d feature dimensions.
@@ -10,16 +10,18 @@ Letters in shapes: n films, k findings, d feature dimensions.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePath
 from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Float32, Float64, Int64, Shaped, UInt8
+from filelock import FileLock
+from jaxtyping import Float, Float32, Float64, Int64, UInt8
 
 from lucency.config.sections import AND, FROZEN, TEXTURE
 from lucency.core.manifest import (
@@ -28,15 +30,16 @@ from lucency.core.manifest import (
     Prepared,
     load_manifest,
     nearest,
+    read_table,
     unlabelled,
 )
 from lucency.core.parallel import usable_cores
 from lucency.core.plan import only_tests
 from lucency.core.predictions import Predictions, Recalibration
 from lucency.core.progress import say
-from lucency.core.stage import RECEIPT, fingerprint_file
-from lucency.core.tables import fitting_films
-from lucency.ensemble.fitted import DATA, FittedPredictor, load_predictor
+from lucency.core.stage import LOCK, RECEIPT, fingerprint, fingerprint_file
+from lucency.core.tables import film_tail, fitting_films
+from lucency.ensemble.fitted import DATA, FittedPredictor, folder_name, load_predictor
 from lucency.ensemble.retrieval import NOBODY
 from lucency.explain.class_activation import head_metadata
 from lucency.models.metadata import (
@@ -50,17 +53,18 @@ from lucency.models.metadata import (
     read_metadata,
     read_model,
 )
-from lucency.pipeline.feature_stage import features_folder
+from lucency.models.onnx_runtime import TOLERANCE, OnnxNetwork, open_onnx, run
+from lucency.pipeline.feature_stage import frozen_folder
 from lucency.pipeline.run import open_run_folder, validation_auc
 
 if TYPE_CHECKING:
     from lucency.models.classifier import Classifier
-    from lucency.models.onnx_runtime import OnnxNetwork
 
 ENGINES = ("onnx", "torch")
 Pixels = UInt8[np.ndarray, "n h w"]
 SNAPSHOT = " snapshot "  # between a network's name and the number of its snapshot
 WEIGHTS, ONNX = "weights.safetensors", "classifier.onnx"
+ORIGIN, EXPORTER = "origin", 1  # in an ONNX file's metadata; raised where files change
 EXPORTING = Lock()  # torch exports one network at once
 NVIDIA = Path("/dev/nvidiactl")  # there where the driver of a GPU is
 
@@ -84,8 +88,9 @@ class Home:
     """Where all that predicts lies, by name: networks' folders, and predictors' beside them.
 
     Frozen networks are among the networks; `views` are those of their features. `images` is the
-    folder of the run's prepared films, whose names and patients are known. `own` is the name of the
-    one thing that predicts, in the folder of a network and in an exported one.
+    folder of the run's prepared films, whose names and patients are known. `own` is the name of
+    the one thing that predicts, in the folder of a network and in an exported one. `lost` are
+    entries of the leaderboard that were made before predictors were kept.
     """
 
     folder: Path
@@ -95,13 +100,36 @@ class Home:
     engine: str = ""
     images: Path | None = None
     own: str = ""
+    lost: tuple[str, ...] = ()
     opened: dict[str, OpenNetwork] = field(default_factory=dict, repr=False)
+    loaded: dict[str, FittedPredictor] = field(default_factory=dict, repr=False)
 
     @cached_property
     def known(self) -> Manifest | None:
         """The run's own films, None where they are not there."""
         there = self.images is not None and (self.images / RECEIPT).is_file()
         return load_manifest(self.images) if self.images and there else None
+
+    @cached_property
+    def _rows_by_tail(self) -> dict[str, list[int]]:
+        rows: dict[str, list[int]] = {}
+        for row, name in enumerate(self.known.image.tolist() if self.known else ()):
+            rows.setdefault(film_tail(name), []).append(row)
+        return rows
+
+    def row_of(self, name: object) -> int:
+        """Return the row of the run's film that a film's name fits, -1 where there is not one."""
+        rows = self._rows_by_tail.get(film_tail(name), [])
+        if self.known is None or not rows:
+            return -1
+        fits = fitting_films(np.array([str(name)]), self.known.image[rows])[0]
+        return rows[fits[0]] if len(fits) == 1 else -1
+
+    def predictor(self, name: str) -> FittedPredictor:
+        """Return what was fitted under a name, read once."""
+        if name not in self.loaded:
+            self.loaded[name] = load_predictor(self.fitted[name])
+        return self.loaded[name]
 
     def open(self, names: Iterable[str]) -> None:
         """Make networks ready that are soon needed, side by side."""
@@ -185,24 +213,22 @@ class FilmPredictor:
 class FilmOutputs:
     """What networks and other sources give for some films; see `lucency.ensemble.fitted.Outputs`.
 
-    Everything is computed once.
+    What a network gives is computed once, and so are textures and what was fitted.
     """
 
     home: Home
     prepared: Prepared
-    made: dict[tuple[str, int], NetworkOutput] = field(default_factory=dict, repr=False)
+    made: dict[tuple[str, int, str, int], NetworkOutput] = field(default_factory=dict, repr=False)
+    logit: dict[str, Float64[np.ndarray, "n k"]] = field(default_factory=dict, repr=False)
 
     @cached_property
-    def image(self) -> Shaped[np.ndarray, " n"]:
-        """What the films are called in the run, else their file names: views depend on it."""
-        names, row = self.prepared.manifest.image.tolist(), self._row
-        known = self.home.known
-        return np.array(
-            [
-                str(known.image[at]) if known is not None and at >= 0 else Path(str(name)).name
-                for name, at in zip(names, row.tolist(), strict=True)
-            ]
-        )
+    def names(self) -> list[str]:
+        """What the films are called in the run, else their files: augmented views depend on it."""
+        known, image = self.home.known, self.prepared.manifest.image.tolist()
+        return [
+            str(known.image[row]) if known is not None and row >= 0 else PurePath(name).name
+            for name, row in zip(image, self._row.tolist(), strict=True)
+        ]
 
     @property
     def patient(self) -> Int64[np.ndarray, " n"]:
@@ -215,11 +241,8 @@ class FilmOutputs:
     @cached_property
     def _row(self) -> Int64[np.ndarray, " n"]:
         """The films' rows among the run's own, -1 for others."""
-        names, known = self.prepared.manifest.image, self.home.known
-        if known is None:
-            return np.full(len(names), -1)
-        fits = fitting_films(names, known.image)
-        return np.array([one[0] if len(one) == 1 else -1 for one in fits], dtype=np.int64)
+        names = self.prepared.manifest.image.tolist()
+        return np.array([self.home.row_of(name) for name in names], dtype=np.int64)
 
     def network(self, name: str) -> NetworkOutput:
         """Return what a network gives for the films."""
@@ -227,8 +250,13 @@ class FilmOutputs:
 
     def calibrated(self, name: str) -> Float64[np.ndarray, "n k"]:
         """Return the recalibrated logits of a network or predictor; a snapshot's are its own."""
+        if name not in self.logit:
+            self.logit[name] = self._calibrated(name)
+        return self.logit[name]
+
+    def _calibrated(self, name: str) -> Float64[np.ndarray, "n k"]:
         if name in self.home.fitted:
-            fitted = load_predictor(self.home.fitted[name])
+            fitted = self.home.predictor(name)
             return fitted.recalibration.apply(fitted.rule.logit(self))
         logit = self.network(name).logit
         if name not in self.home.networks:
@@ -247,10 +275,7 @@ class FilmOutputs:
 
     def _feature(self, source: str) -> Float32[np.ndarray, "n d"]:
         if source == TEXTURE:
-            from lucency.ensemble.radiomics import texture_row
-
-            rows = [texture_row(np.array(film))[0] for film in self.prepared.pixels]
-            return np.array(rows, dtype=np.float32)
+            return self._texture
         feature = self.network(source).feature
         if not source.startswith(FROZEN) or not self.home.views:
             return feature
@@ -258,8 +283,15 @@ class FilmOutputs:
             feature = feature + self._view(source, view=view, **FEATURE_VIEWS).feature
         return feature / (1 + self.home.views)
 
+    @cached_property
+    def _texture(self) -> Float32[np.ndarray, "n d"]:
+        from lucency.ensemble.radiomics import texture_row
+
+        rows = [texture_row(np.array(film))[0] for film in self.prepared.pixels]
+        return np.array(rows, dtype=np.float32)
+
     def _view(self, name: str, *, view: int, recipe: str, seed: int) -> NetworkOutput:
-        key = (name, view)
+        key = (name, view, recipe, seed) if view >= 0 else (name, -1, "", 0)
         if key not in self.made:
             pixels = np.asarray(self.prepared.pixels)
             if view >= 0:
@@ -271,7 +303,7 @@ class FilmOutputs:
         """Return one view of every film, which depends on its name, the seed and `view` alone."""
         from lucency.models.augmentation import augment, seed_of
 
-        seeds = [seed_of(seed, view, str(name), 0) for name in self.image]
+        seeds = [seed_of(seed, view, name, 0) for name in self.names]
         pairs = zip(self.prepared.pixels, seeds, strict=True)
         return np.stack([augment(film, recipe=recipe, seed=one) for film, one in pairs])
 
@@ -288,6 +320,12 @@ def open_predictor(folder: Path, *, name: str = "", engine: str = "") -> FilmPre
     if home.own and name not in ("", home.own):
         raise ValueError(f"{folder} is {home.own} alone; expected no --model beside it")
     scores = {home.own: 0.0} if home.own else validation_scores(home)
+    if name in home.lost or (home.lost and not name):
+        older = name or home.lost[0]
+        text = f"{older} was made before predictors were kept: go on with lucency run"
+        if name:
+            raise ValueError(f"{folder}: {text}")
+        say(text)
     if name and name not in scores:
         known = ", ".join(scores)
         raise ValueError(
@@ -303,7 +341,7 @@ def validation_scores(home: Home) -> dict[str, float]:
     Weights of ensembles were fitted to these films, those of a stack were not.
     """
     named = {
-        name: validation_auc(place)
+        name: _network_score(place)
         for name, place in home.networks.items()
         if not name.startswith(FROZEN)
     }
@@ -312,9 +350,21 @@ def validation_scores(home: Home) -> dict[str, float]:
     return named
 
 
+def _network_score(place: Path) -> float:
+    """Return a network's macro AUC on validation films; exported, what its folder states, or 0."""
+    if (place / MODEL).is_file():
+        return float(read_model(place).get("validation_auc") or 0.0)
+    return validation_auc(place)
+
+
 def best_of(home: Home) -> str:
-    """Return the name of the network that is best on validation films."""
+    """Return the name of the network that is best on validation films.
+
+    Raises ValueError where there is none.
+    """
     scores = validation_scores(replace(home, fitted={}))
+    if not scores:
+        raise ValueError(f"{home.folder} holds no network: expected one, whose maps are shown")
     return max(scores, key=lambda one: scores[one])
 
 
@@ -338,18 +388,27 @@ def find_home(folder: Path) -> Home:
         return Home(folder=folder, networks=networks)
     run = open_run_folder(folder)
     choices = run.protocol.ensemble
-    frozen = {
-        FROZEN + one.name: features_folder(run.cache / "frozen", one, views=choices.feature_views)
-        for one in choices.frozen
-    }
-    fitted = (place.parent for place in sorted((folder / "ensemble").glob(f"*/{DATA}")))
+    frozen = {FROZEN + one.name: frozen_folder(run.cache, one) for one in choices.frozen}
+    entries = {name: folder / "ensemble" / folder_name(name) for name in _beside_networks(folder)}
+    kept = {name: place for name, place in entries.items() if (place / DATA).is_file()}
     return Home(
         folder=folder,
         networks=networks | frozen,
-        fitted={load_name(place): place for place in fitted},
+        fitted=kept,
         views=choices.feature_views,
         images=run.cache / "prepared",
+        lost=tuple(name for name in entries if name not in kept),
     )
+
+
+def _beside_networks(folder: Path) -> list[str]:
+    """Return what stands in a run's finished leaderboard beside its networks."""
+    place = folder / "ensemble" / "leaderboard"
+    file = place / "leaderboard.csv"
+    if not ((place / RECEIPT).is_file() and file.is_file()):
+        return []
+    table = read_table(file, text=("network", "kind"), columns=("network", "kind"))
+    return table.loc[table["kind"] != "network", "network"].tolist()
 
 
 def _exported_home(folder: Path) -> Home:
@@ -366,34 +425,86 @@ def _exported_home(folder: Path) -> Home:
     return Home(folder=folder, networks=networks, fitted=fitted, views=views, own=name)
 
 
-def load_name(place: Path) -> str:
-    """Return what the predictor in a folder is called."""
-    return str(json.loads((place / DATA).read_text(encoding="utf-8"))["name"])
-
-
 def open_network(folder: Path, weights: str, onnx: str, *, engine: str) -> OpenNetwork:
     """Return a network that is ready for prepared films, on the engine that is best here.
 
-    Its ONNX file is made of its weights where it is not there, or is of other weights.
+    Its ONNX file is made of its weights where it is not there, damaged, or of other weights; where
+    it cannot be made, the network runs on torch, and a line says so. Raises ValueError for an
+    exported folder without a whole one.
     """
-    if engine == "torch" or (not engine and NVIDIA.exists()):
+    if engine == "torch" or (not engine and _has_gpu()):
         return on_torch(load_network(folder, weights))
-    from lucency.models.onnx_runtime import open_onnx, run
-
-    file, fingerprint = folder / onnx, fingerprint_file(folder / weights)
-    opened = open_onnx(file) if file.is_file() else None
-    known = onnx == MODEL_ONNX or (opened and opened.metadata.get(WEIGHTS) == fingerprint)
-    if opened is None or not known:
-        say(f"Exporting {folder.name} for ONNX Runtime, once")
-        classifier = load_network(folder, weights)
+    file = folder / onnx
+    if onnx == MODEL_ONNX:
+        return _on_onnx(open_onnx(file))
+    origin = _origin(folder, weights)
+    opened = _usable(file, origin)
+    if opened is None:
         try:
-            with EXPORTING:
-                _export(classifier, file, fingerprint=fingerprint)
+            with EXPORTING, FileLock(file.with_name(file.name + LOCK)):
+                opened = _usable(file, origin) or _exported(folder, weights, file, origin=origin)
         except (ValueError, OSError) as error:
             say(f"{folder.name} runs on torch: {error}")
-            return on_torch(classifier)
-        opened = open_onnx(file)
+            return on_torch(load_network(folder, weights))
+    return _on_onnx(opened)
+
+
+def _has_gpu() -> bool:
+    """Return whether torch has a GPU of NVIDIA; torch is loaded where the driver is there alone."""
+    if not NVIDIA.exists() or os.environ.get("CUDA_VISIBLE_DEVICES") == "":
+        return False
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _on_onnx(opened: OnnxNetwork) -> OpenNetwork:
     return OpenNetwork(lambda pixels: NetworkOutput(*run(opened, pixels)), opened)
+
+
+def _origin(folder: Path, weights: str) -> str:
+    """Return the fingerprint of all that an ONNX file is made from."""
+    known = read_metadata(folder)
+    about = {name: getattr(known, name) for name in ("architecture", "mean", "std", "size")}
+    about |= {"colour": known.colour, "head": known.head.model_dump(), "exporter": EXPORTER}
+    return fingerprint({**about, "weights": fingerprint_file(folder / weights)})
+
+
+def _usable(file: Path, origin: str) -> OnnxNetwork | None:
+    """Return an opened ONNX file; None where it is not there, damaged, or of another origin."""
+    if not file.is_file():
+        return None
+    try:
+        opened = open_onnx(file)
+    except ValueError:  # it is made anew
+        return None
+    return opened if opened.metadata.get(ORIGIN) == origin else None
+
+
+def _exported(folder: Path, weights: str, file: Path, *, origin: str) -> OnnxNetwork:
+    """Return the opened ONNX file of a network, made now and compared with torch.
+
+    Raises ValueError where it differs, or cannot be made; then there is none.
+    """
+    from lucency.models.onnx_export import largest_difference, write_onnx
+
+    say(f"Exporting {folder.name} for ONNX Runtime, once")
+    classifier, side = load_network(folder, weights), read_metadata(folder).preparation.size
+    write_onnx(
+        classifier.network,
+        file,
+        size=side,
+        metadata={ORIGIN: origin, **cam_metadata(classifier)},
+    )
+    opened = open_onnx(file)
+    ramp = (np.add.outer(np.arange(side), np.arange(side)) * 255 // (2 * side)).astype(np.uint8)
+    apart = largest_difference(
+        classifier.network, opened, pixels=np.stack([ramp, ramp[::-1], 255 - ramp])
+    )
+    if not apart <= TOLERANCE:
+        file.unlink()
+        raise ValueError(f"its ONNX file differs from torch by {apart:.2g} in a logit")
+    return opened
 
 
 def on_torch(classifier: Classifier) -> OpenNetwork:
@@ -431,13 +542,6 @@ def load_network(folder: Path, weights: str) -> Classifier:
     return classifier
 
 
-def _export(classifier: Classifier, file: Path, *, fingerprint: str) -> None:
-    from lucency.models.onnx_export import write_onnx
-
-    size, metadata = classifier.preparation.size, cam_metadata(classifier)
-    write_onnx(classifier.network, file, size=size, metadata={WEIGHTS: fingerprint, **metadata})
-
-
 def cam_metadata(classifier: Classifier) -> dict[str, str]:
     """Return what an ONNX file holds for heat maps without torch; {} and a line where it cannot."""
     import torch
@@ -471,7 +575,7 @@ def _of_metadata(home: Home, known: TrainedNetwork) -> FilmPredictor:
 
 
 def _fitted_of(home: Home, name: str) -> FilmPredictor:
-    fitted = load_predictor(home.fitted[name])
+    fitted = home.predictor(name)
     return FilmPredictor(
         name=name,
         kind=fitted.kind,

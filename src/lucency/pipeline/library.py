@@ -219,7 +219,7 @@ def load(folder: Place, *, model: str = "", engine: str = "") -> Model:
     """Return what predicts films: of a run's folder the best on validation films, or `model`.
 
     `folder` may also be that of one network. Networks run on ONNX Runtime, on torch beside an
-    accelerator, or on the `engine` that is named ("onnx", "torch"). Raises ValueError where there
+    NVIDIA GPU, or on the `engine` that is named ("onnx", "torch"). Raises ValueError where there
     is nothing that predicts, and for an unknown name.
     """
     return Model(predictor=open_predictor(Path(folder), name=model, engine=engine))

@@ -1,0 +1,179 @@
+"""What predicts films: the ONNX file beside weights, and films known by name or look."""
+
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from test_predict import classifier
+
+from lucency.core.manifest import unlabelled
+from lucency.ensemble.fitted import Rule
+from lucency.models import onnx_export
+from lucency.models.classifier import load_classifier, save_classifier
+from lucency.pipeline import film_predictors
+from lucency.pipeline.film_predictors import FilmOutputs, Home, open_predictor
+from toys import FINDINGS, toy_films
+
+FILMS = toy_films(4)
+NAME = "test_efficientnet"
+WRITTEN = "classifier.onnx"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a network that has predicted once."""
+    folder = tmp_path_factory.mktemp("made") / NAME
+    folder.mkdir()
+    save_classifier(classifier(FILMS.preparation), folder)
+    predicted(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made, tmp_path / NAME))
+
+
+@pytest.fixture
+def exports(made: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The files that are exported, from a copy: an export takes seconds."""
+    written: list[Path] = []
+    whole, metadata = (made / WRITTEN).read_bytes(), film_predictors.open_onnx(made / WRITTEN)
+
+    def copied(network: Any, file: Path, **about: Any) -> None:
+        assert about["metadata"].keys() == metadata.metadata.keys()
+        written.append(file)
+        file.write_bytes(whole)
+
+    monkeypatch.setattr(onnx_export, "write_onnx", copied)
+    return written
+
+
+def predicted(folder: Path, **how: str) -> np.ndarray:
+    return open_predictor(folder, **how).predict(FILMS).logit
+
+
+def test_the_file_is_made_once_and_predicts_as_torch(
+    folder: Path, exports: list[Path], capsys: pytest.CaptureFixture[str]
+):
+    np.testing.assert_allclose(predicted(folder), predicted(folder, engine="torch"), atol=1e-4)
+    assert exports == []
+    (folder / WRITTEN).unlink()
+    predicted(folder)
+    assert exports == [folder / WRITTEN]
+    assert f"Exporting {NAME} for ONNX Runtime, once" in capsys.readouterr().err
+
+
+def test_a_damaged_file_and_one_of_other_weights_are_made_anew(folder: Path, exports: list[Path]):
+    whole = (folder / WRITTEN).read_bytes()
+    (folder / WRITTEN).write_bytes(whole[: len(whole) // 2])
+    predicted(folder)
+    assert len(exports) == 1
+    assert (folder / WRITTEN).read_bytes() == whole
+    other = load_classifier(folder)
+    for parameter in other.network.parameters():
+        parameter.data.mul_(1.01)
+    save_classifier(other, folder)
+    found = predicted(folder)  # the copy is of the old weights, which the comparison finds
+    assert len(exports) == 2
+    np.testing.assert_array_equal(found, predicted(folder, engine="torch"))
+
+
+def test_a_file_that_differs_from_torch_is_not_used(
+    folder: Path, exports: list[Path], monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):  # fmt: skip
+    (folder / WRITTEN).unlink()
+    monkeypatch.setattr(onnx_export, "largest_difference", lambda *_, **__: 0.01)
+    np.testing.assert_array_equal(predicted(folder), predicted(folder, engine="torch"))
+    assert "runs on torch: its ONNX file differs from torch by 0.01" in capsys.readouterr().err
+    assert not (folder / WRITTEN).exists()
+
+
+def test_a_folder_that_cannot_be_written_to_predicts_on_torch(
+    folder: Path, exports: list[Path], monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):  # fmt: skip
+    (folder / WRITTEN).unlink()
+
+    def refused(file: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(file))
+
+    monkeypatch.setattr(film_predictors, "FileLock", refused)
+    np.testing.assert_array_equal(predicted(folder), predicted(folder, engine="torch"))
+    assert "runs on torch" in capsys.readouterr().err
+    assert exports == []
+
+
+def test_two_at_once_make_one_file(folder: Path, exports: list[Path]):
+    (folder / WRITTEN).unlink()
+    with ThreadPoolExecutor(2) as pool:
+        one, other = pool.map(predicted, [folder, folder])
+    np.testing.assert_array_equal(one, other)
+    assert len(exports) == 1
+
+
+def test_an_unknown_engine_and_name_are_refused(made: Path):
+    with pytest.raises(ValueError, match="engine 'jax' is unknown: expected onnx or torch"):
+        open_predictor(made, engine="jax")
+    with pytest.raises(ValueError, match=f"is {NAME} alone; expected no --model"):
+        open_predictor(made, name="another")
+
+
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [
+        ("a/x.png", 0), ("elsewhere/a/x.png", 0), ("b/x.png", 1), ("x.png", -1), ("Y", 2),
+        ("z.png", -1), ("0/y.png", 2),
+    ],
+)  # fmt: skip
+def test_a_film_is_known_by_the_rule_of_all_files(name: str, row: int):
+    films = unlabelled(
+        ["a/x.png", "b/x.png", "y.png"],
+        FILMS.pixels[:3],
+        findings=FINDINGS,
+        preparation=FILMS.preparation,
+    )
+    home = Home(folder=Path(), networks={})
+    vars(home)["known"] = films.manifest
+    assert home.row_of(name) == row
+
+
+def test_views_of_a_film_from_elsewhere_depend_on_its_file_s_name():
+    home = Home(folder=Path(), networks={})
+    about = {"findings": FINDINGS, "preparation": FILMS.preparation}
+    prepared = unlabelled(["here/a.png", "b.png"], FILMS.pixels[:2], **about)
+    assert FilmOutputs(home=home, prepared=prepared).names == ["a.png", "b.png"]
+
+
+class Given:
+    """Features of films whose patients are not known."""
+
+    def __init__(self, feature: np.ndarray, patient: np.ndarray) -> None:
+        self.given, self.patient = feature, patient
+
+    def calibrated(self, name: str) -> np.ndarray:
+        raise AssertionError(name)
+
+    def viewed(self, network: str, *, view: int, recipe: str, seed: int) -> np.ndarray:
+        raise AssertionError(network)
+
+    def feature(self, source: str) -> np.ndarray:
+        return self.given
+
+
+def test_a_training_film_under_another_name_is_not_voted_for_by_its_patient():
+    generator = np.random.default_rng(0)
+    known = generator.normal(size=(30, 16)).astype(np.float32)
+    direction = (known / np.linalg.norm(known, axis=1, keepdims=True)).astype(np.float16)
+    label = (generator.random((30, 2)) < 0.4).astype(np.float32)
+    arrays = {"direction": direction, "patient": np.arange(30) // 3, "label": label}
+    rule = Rule(name="neighbours", sources=("net",), about={"neighbours": 4}, arrays=arrays)
+    nobody, own = np.full(3, -1), np.zeros(3, dtype=np.int64)
+    unknown, named = (rule.logit(Given(known[:3], patient)) for patient in (nobody, own))
+    np.testing.assert_array_equal(unknown, named)
+    near = known[:3] + np.float32(0.05)
+    assert (rule.logit(Given(near, nobody)) != rule.logit(Given(near, own))).any()
