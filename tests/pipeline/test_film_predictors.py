@@ -87,9 +87,10 @@ def test_a_file_that_differs_from_torch_is_not_used(
     capsys: pytest.CaptureFixture[str],
 ):  # fmt: skip
     (folder / WRITTEN).unlink()
-    monkeypatch.setattr(onnx_export, "largest_difference", lambda *_, **__: 0.01)
+    apart = onnx_export.Differences(logit=0.0, feature=0.01)
+    monkeypatch.setattr(onnx_export, "largest_differences", lambda *_, **__: apart)
     np.testing.assert_array_equal(predicted(folder), predicted(folder, engine="torch"))
-    assert "runs on torch: its ONNX file differs from torch by 0.01" in capsys.readouterr().err
+    assert "or by 0.01 of their range in a feature" in capsys.readouterr().err
     assert not (folder / WRITTEN).exists()
 
 

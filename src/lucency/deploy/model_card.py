@@ -41,7 +41,7 @@ from lucency.core.stage import RECEIPT, fingerprint_file, fingerprint_of
 from lucency.core.tables import load_tables
 from lucency.data.split import set_apart
 from lucency.ensemble.ensembles import TEXT, EnsembleResults
-from lucency.ensemble.fitted import load_predictor
+from lucency.ensemble.fitted import folder_name
 from lucency.evaluation.evaluate import MACRO
 from lucency.evaluation.leakage_inflation import load_comparison
 from lucency.evaluation.summary import Evaluation, load_evaluation
@@ -79,7 +79,7 @@ def model_card(run: Run, name: str, *, remarks: Sequence[str] = ()) -> str:
     ValueError where the run is not evaluated, or has no predictor of this name.
     """
     kind = kind_of(run, name)
-    folder = run.out / "ensemble" / name.replace(" ", "-")
+    folder = run.out / "ensemble" / folder_name(name)
     tables = {one.stem: read_table(one, text=TEXT) for one in folder.glob("*.csv")}
     home = find_home(run.out)
     made_of = _made_of(home, name)
@@ -171,7 +171,7 @@ def _made_of(home: Home, name: str) -> tuple[str, ...]:
     """Return `name` and all that it is made of, members of members too, each once."""
     found = {name: None}
     if name in home.fitted:
-        for one in load_predictor(home.fitted[name]).rule.needed:
+        for one in home.predictor(name).rule.needed:
             found |= dict.fromkeys(_made_of(home, one))
     return tuple(found)
 

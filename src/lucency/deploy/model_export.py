@@ -163,9 +163,8 @@ def _write_entry(run: Run, home: Home, name: str, folder: Path, *, int8: bool = 
 
 def _write_fitted(run: Run, home: Home, name: str, folder: Path) -> Plain:
     """Write what was fitted, and all that it is made of, each in a folder of its own."""
-    place = home.fitted[name]
-    fitted = load_predictor(place)
-    save_predictor(_without_patients(fitted), folder)
+    place, fitted = home.fitted[name], home.predictor(name)
+    save_predictor(_renumbered(fitted), folder)
     members, several = list(fitted.rule.needed), []
     for number, one in enumerate(members, start=1):
         several.append(_write_entry(run, home, one, folder / MEMBERS / str(number)))
@@ -182,15 +181,15 @@ def _write_fitted(run: Run, home: Home, name: str, folder: Path) -> Plain:
     }
 
 
-def _without_patients(fitted: FittedPredictor) -> FittedPredictor:
-    """Return a predictor that does not know whose its films are; each is of a patient of its own.
+def _renumbered(fitted: FittedPredictor) -> FittedPredictor:
+    """Return a predictor whose patients are numbered from 0, in the order of their films.
 
-    Without a run a film's patient is not known, and all films vote.
+    Which films are of one patient must be known: they do not vote for each other.
     """
     held = fitted.rule.arrays
     if "patient" not in held:
         return fitted
-    arrays = held | {"patient": np.arange(len(held["patient"]))}
+    arrays = held | {"patient": pd.factorize(held["patient"])[0].astype(np.int64)}
     return replace(fitted, rule=replace(fitted.rule, arrays=arrays))
 
 
@@ -237,9 +236,9 @@ def _remarks(about: Plain, folder: Path) -> list[str]:
     inside = (load_predictor(file.parent) for file in sorted(folder.rglob(DATA)))
     if keeping := [one.name for one in inside if keeps_films(one.rule)]:
         remarks.append(
-            f"{ARRAYS} of {listed(keeping)} holds features of single training films, their labels "
-            "too where these vote, without names of films and patients: it is as private as the "
-            "films are"
+            f"{ARRAYS} of {listed(keeping)} holds features of single training films, with their "
+            "labels where these vote; names of films are left out and patients numbered anew, but "
+            "it is as private as the films are"
         )
     return remarks + ([_remark_on_8_bits(about["int8"])] if "int8" in about else [])
 
