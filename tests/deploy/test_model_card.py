@@ -12,6 +12,7 @@ from markdown_it import MarkdownIt
 
 from cards import plain, tables
 from lucency.deploy.model_card import escape, model_card
+from lucency.deploy.model_export import export_model
 from lucency.pipeline.run import open_run_folder
 from workplace import NETWORKS
 
@@ -234,6 +235,16 @@ def test_an_ensemble_names_its_members_and_their_weights(combined: Path):
         assert [float(row[one]) for one in members] == [
             round(known.loc[row["finding"], one], 3) for one in members
         ]
+
+
+def test_what_was_not_kept_has_neither_card_nor_export(combined: Path, tmp_path: Path):
+    copy = shutil.copytree(combined, tmp_path / "run")
+    (copy / "ensemble" / "mean-probability" / "predictor.json").unlink()
+    with pytest.raises(ValueError, match="mean-probability was made before predictors were kept"):
+        model_card(open_run_folder(copy), "mean-probability")
+    with pytest.raises(ValueError, match="mean-probability was made before predictors were kept"):
+        export_model(copy, name="mean-probability", out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_issues_of_all_networks_behind_a_predictor_are_shown(combined: Path, tmp_path: Path):

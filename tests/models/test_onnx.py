@@ -12,8 +12,15 @@ from test_zoo import CONTRACTS, FINDING_COUNT, OWN, STATED, TIMM
 from torch.nn import functional
 
 from lucency.core.parallel import set_ranks, usable_cores
+from lucency.models.metadata import FEATURES_ONLY
 from lucency.models.networks import build
-from lucency.models.onnx_export import largest_differences, resizing_matrix, write_onnx
+from lucency.models.onnx_export import (
+    Differences,
+    largest_differences,
+    resizing_matrix,
+    too_far,
+    write_onnx,
+)
 from lucency.models.onnx_runtime import BATCH, TOLERANCE, maps, open_onnx, run
 
 SIZE = 80
@@ -94,6 +101,18 @@ def test_a_difference_is_seen(exported) -> None:
     other = build(SMALL, findings=FINDING_COUNT, size=96, colour="bone")
     other.load_state_dict(network.state_dict())
     assert min(largest_differences(other, open_onnx(file), pixels=films())) > TOLERANCE
+
+
+def test_logits_of_a_network_for_features_alone_may_differ() -> None:
+    logits, features = Differences(0.01, 1e-6), Differences(1e-6, 0.02)
+    assert too_far(Differences(1e-4, 1e-4), findings=["Mass"]) == ""
+    assert "logits differ from torch's by up to 0.01" in too_far(logits, findings=["Mass"])
+    assert too_far(logits, findings=[FEATURES_ONLY]) == ""
+    for findings in (["Mass"], [FEATURES_ONLY]):
+        assert "features differ from torch's by up to 0.02 of" in too_far(
+            features, findings=findings
+        )
+        assert "by up to nan" in too_far(Differences(0.0, float("nan")), findings=findings)
 
 
 def test_features_differ_in_shares_of_their_range_whatever_the_logits_do(exported) -> None:

@@ -345,10 +345,33 @@ def test_features_of_frozen_networks_and_textures_and_a_stage_that_was_killed(
     assert_predicts_as_the_run_did(out, "torch", 1e-5)
     page = (out / "report" / "report.html").read_text()
     assert "No lungs" in page
+    require_features_are_exported(out, tmp_path)
     assert (leaderboard["milliseconds"] > 0).all()
     file.write_text(head.replace("[ensemble]", ""))
     lucency("run", file, "--out", out)
     assert "<h2>Ensembles and leaderboard</h2>" not in (out / "report" / "report.html").read_text()
+
+
+def require_features_are_exported(run: Path, home: Path) -> None:
+    """Export what is made of a frozen network, of textures, and of both kinds of features."""
+    known = load_prepared(run / "prepared").manifest.facts["path"].tolist()[:3]
+    behind = {
+        "5 neighbours on frozen efficientnet_lite0": ["frozen efficientnet_lite0"],
+        "logistic on texture": [],
+        "logistic on test_resnet+texture": ["test_resnet"],
+    }
+    for name, networks in behind.items():
+        out = home / name.replace(" ", "-")
+        lucency("export", run, "--model", name, "--out", out)
+        require_true_of(out)
+        text = (out / "MODEL_CARD.md").read_text()
+        assert networks_of(text) == networks
+        assert ("ImageNet-1k images and labels" in text) == ("frozen" in name)
+        assert ("No network that the run trained" in text) == ("test_resnet" not in name)
+        assert ("differs from torch by at most" in text) == bool(networks)
+        assert ("in logits and" in text) == ("test_resnet" in name)
+        found, own = lu.load(out).predict(known), lu.load(run, model=name).predict(known)
+        np.testing.assert_allclose(found.probability, own.probability, atol=1e-4)
 
 
 def test_what_frozen_networks_lack_is_said_before_the_work(tmp_path: Path):

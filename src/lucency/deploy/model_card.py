@@ -82,6 +82,7 @@ def model_card(run: Run, name: str, *, remarks: Sequence[str] = ()) -> str:
     folder = run.out / "ensemble" / folder_name(name)
     tables = {one.stem: read_table(one, text=TEXT) for one in folder.glob("*.csv")}
     home = find_home(run.out)
+    require_kept(home, name)
     made_of = _made_of(home, name)
     behind = _networks_behind(run, made_of)
     evaluation = load_evaluation(run.out / "evaluation")
@@ -127,6 +128,17 @@ def kind_of(run: Run, name: str) -> str:
         known = ", ".join(kinds)
         raise ValueError(f"{run.out} has no predictor {name!r}; expected one of {known}")
     return kinds[name]
+
+
+def require_kept(home: Home, name: str) -> None:
+    """Raise ValueError for an entry of the leaderboard that was made before predictors were kept.
+
+    What it is made of is not known.
+    """
+    if name in home.lost:
+        raise ValueError(
+            f"{home.folder}: {name} was made before predictors were kept: go on with lucency run"
+        )
 
 
 def escape(text: object) -> str:

@@ -27,7 +27,7 @@ from lucency.core.predictions import load_predictions
 from lucency.core.progress import progress, say
 from lucency.core.stage import NOTE, fingerprint_of, produce
 from lucency.core.tables import Answer
-from lucency.deploy.model_card import NOTICE, kind_of, model_card, software
+from lucency.deploy.model_card import NOTICE, kind_of, model_card, require_kept, software
 from lucency.ensemble.fitted import (
     ARRAYS,
     DATA,
@@ -39,6 +39,7 @@ from lucency.ensemble.fitted import (
 )
 from lucency.evaluation.calibration import no_recalibration
 from lucency.models.metadata import (
+    FEATURES_ONLY,
     FORMAT,
     MEMBERS,
     METADATA,
@@ -80,13 +81,14 @@ Plain = dict[str, Any]
 class Parity(NamedTuple):
     """On how many films of which part a network was compared with torch, and the differences.
 
-    `largest` is that of logits, `largest_feature` that of features, in shares of their range.
+    `largest` is that of logits, None where they mean nothing; `largest_feature` that of features,
+    in shares of their range.
     """
 
     films: int
     validation: int
     test: int
-    largest: float
+    largest: float | None
     largest_feature: float
     bound: float
 
@@ -108,6 +110,7 @@ def export_model(folder: Path, *, name: str = "", out: Path, int8: bool = False)
     home = find_home(run.out)
     name = name or best_of(home)
     kind = kind_of(run, name)
+    require_kept(home, name)
     if int8 and kind != NETWORK:
         raise ValueError(f"{name} is of kind {kind}: 8 bits are of a network: leave --int8 out")
     made_of = network_inputs(home.networks[name]) if kind == NETWORK else {}
@@ -132,11 +135,12 @@ def describe_export(folder: Path) -> Answer:
         "largest difference of a logit": parity["largest"],
         "largest difference of a feature": parity["largest_feature"],
     }
+    known = {key: value for key, value in compared.items() if value is not None}
     return {
         "model": plain["name"],
         "kind": plain["kind"],
         "findings": len(plain["findings"]),
-        **(compared if parity["films"] else {}),
+        **(known if parity["films"] else {}),
         "folder": folder,
         "model card": folder / CARD,
         "notice": plain["notice"],
@@ -197,9 +201,12 @@ def _widest(several: Sequence[Plain]) -> Plain:
     """Return the parity of all members: their films, and the largest differences of any."""
     compared = [one for one in several if one["films"]]
     if not compared:
-        return Parity(0, 0, 0, 0.0, 0.0, TOLERANCE)._asdict()
-    keys = ("largest", "largest_feature")
-    return compared[0] | {key: max(one[key] for one in compared) for key in keys}
+        return Parity(0, 0, 0, None, 0.0, TOLERANCE)._asdict()
+    logits = [one["largest"] for one in compared if one["largest"] is not None]
+    return compared[0] | {
+        "largest": max(logits, default=None),
+        "largest_feature": max(one["largest_feature"] for one in compared),
+    }
 
 
 def _write_network(run: Run, home: Home, name: str, folder: Path, *, int8: bool) -> Plain:
@@ -224,14 +231,14 @@ def _write_network(run: Run, home: Home, name: str, folder: Path, *, int8: bool)
 def _remarks(about: Plain, folder: Path) -> list[str]:
     """Return what the model card states of the exported files."""
     remarks, parity = [], about["parity"]
-    whose = f"Logits of {MODEL_ONNX}"
+    whose = MODEL_ONNX
     if about["kind"] != NETWORK:
-        whose = f"Logits of each network's {MODEL_ONNX}, below {MEMBERS}/,"
+        whose = f"each network's {MODEL_ONNX}, below {MEMBERS}/,"
     if parity["films"]:
+        logits = "" if parity["largest"] is None else f"{parity['largest']:.1g} in logits and "
         remarks.append(
-            f"{whose} differ from those of torch by at most {parity['largest']:.1g} on "
-            f"{counted(parity['films'], 'film')}, features by at most "
-            f"{parity['largest_feature']:.1g} of their range"
+            f"On {counted(parity['films'], 'film')} {whose} differs from torch by at most {logits}"
+            f"{parity['largest_feature']:.1g} of their range in features"
         )
     inside = (load_predictor(file.parent) for file in sorted(folder.rglob(DATA)))
     if keeping := [one.name for one in inside if keeps_films(one.rule)]:
@@ -338,7 +345,7 @@ def require_parity(run: Run, classifier: Classifier, exported: OnnxNetwork) -> P
     Films are originals, PARITY_FILMS or all that there are, those of validation first. Raises
     ValueError where logits, or features in shares of their range, differ by more than TOLERANCE.
     """
-    from lucency.models.onnx_export import largest_differences
+    from lucency.models.onnx_export import largest_differences, too_far
 
     films, whole = _evaluated(run)
     chosen = whole.take(np.arange(min(len(whole), PARITY_FILMS)))
@@ -346,18 +353,14 @@ def require_parity(run: Run, classifier: Classifier, exported: OnnxNetwork) -> P
     say(f"Comparing with torch on {compared} of validation and test")
     pixels = np.asarray(films.pixels[chosen.row])
     apart = largest_differences(classifier.network, exported, pixels=pixels)
-    for what, largest, unit in (
-        ("logits", apart.logit, ""),
-        ("features", apart.feature, " of their range"),
-    ):
-        if not largest <= TOLERANCE:
-            raise ValueError(
-                f"{classifier.name}: {what} of {MODEL_ONNX} differ from torch's by up to "
-                f"{largest:.2g}{unit} on {counted(len(chosen), 'film')}; expected {TOLERANCE:g} "
-                "at most: nothing was written"
-            )
+    if found := too_far(apart, findings=classifier.findings):
+        raise ValueError(
+            f"{classifier.name}: in {MODEL_ONNX} {found} on {counted(len(chosen), 'film')}; "
+            f"expected {TOLERANCE:g} at most: nothing was written"
+        )
     tests = int((chosen.part == "test").sum())
-    return Parity(len(chosen), len(chosen) - tests, tests, apart.logit, apart.feature, TOLERANCE)
+    logit = None if FEATURES_ONLY in classifier.findings else apart.logit
+    return Parity(len(chosen), len(chosen) - tests, tests, logit, apart.feature, TOLERANCE)
 
 
 def _evaluated(run: Run) -> tuple[Prepared, Plan]:

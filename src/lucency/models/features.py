@@ -24,12 +24,11 @@ from lucency.models.augmentation import seed_of
 from lucency.models.classifier import Classifier, save_classifier
 from lucency.models.film_loader import Films
 from lucency.models.inference import films_for, forward, forward_blocks, part_of
-from lucency.models.metadata import FEATURE_VIEWS
+from lucency.models.metadata import FEATURE_VIEWS, FEATURES_ONLY
 from lucency.models.networks import FilmNetwork, build_chosen
 from lucency.models.weights import initialise
 
 BLOCK = 2_048  # films that a kill may lose
-FEATURES_ONLY = "features only"  # in place of findings
 LOGIT, FEATURE, DONE = "logit.npy", "feature.npy", "done.txt"
 
 

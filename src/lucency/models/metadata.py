@@ -20,6 +20,7 @@ from lucency.core.manifest import Preparation
 from lucency.core.predictions import Recalibration, no_knots
 
 METADATA = "classifier.json"
+FEATURES_ONLY = "features only"  # in place of findings, of a network whose logits mean nothing
 FEATURE_VIEWS: dict[str, Any] = {"recipe": "gentle", "seed": 0}  # of frozen networks' features
 MODEL, FORMAT, VERSION = "model.json", "lucency model", 1  # of an exported folder
 MODEL_ONNX, MEMBERS = "model.onnx", "members"  # a network's file there, what others are made of

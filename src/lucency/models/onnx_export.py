@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,8 +23,18 @@ from torch.onnx import OnnxExporterError
 
 from lucency.core.files import write_whole
 from lucency.models.heads import channels_first
+from lucency.models.metadata import FEATURES_ONLY
 from lucency.models.networks import FilmNetwork
-from lucency.models.onnx_runtime import BATCH, FEATURE, FILMS, LOGIT, MAP, OnnxNetwork, run
+from lucency.models.onnx_runtime import (
+    BATCH,
+    FEATURE,
+    FILMS,
+    LOGIT,
+    MAP,
+    TOLERANCE,
+    OnnxNetwork,
+    run,
+)
 
 OPSET = 18
 
@@ -102,9 +112,8 @@ def largest_differences(
 ) -> Differences:
     """Return how far logits and pooled features of a network and its ONNX file differ at most.
 
-    The films are predicted in evaluation mode, where the network is; it stays as it is. An export
-    is good where both are up to `lucency.models.onnx_runtime.TOLERANCE`. The range of features is
-    that of all films and dimensions together.
+    The films are predicted in evaluation mode, where the network is; it stays as it is. The range
+    of features is that of all films and dimensions together.
     """
     was_training, device = network.training, network.mean.device
     network.eval()
@@ -122,6 +131,21 @@ def largest_differences(
     ]
     extent = float(np.ptp(feature)) if feature.size else 0.0
     return Differences(apart[0], apart[1] / (extent or 1.0))
+
+
+def too_far(apart: Differences, *, findings: Sequence[str]) -> str:
+    """Return in words what differs by more than TOLERANCE; "" where the export is good.
+
+    Logits of a network for features alone mean nothing, and may differ.
+    """
+    parts = [("features", apart.feature, " of their range")]
+    if FEATURES_ONLY not in findings:
+        parts.insert(0, ("logits", apart.logit, ""))
+    return ", ".join(
+        f"{what} differ from torch's by up to {largest:.2g}{unit}"
+        for what, largest, unit in parts
+        if not largest <= TOLERANCE
+    )
 
 
 def resizing_matrix(size: int, side: int) -> Float32[Tensor, "side size"]:

@@ -53,7 +53,7 @@ from lucency.models.metadata import (
     read_metadata,
     read_model,
 )
-from lucency.models.onnx_runtime import TOLERANCE, OnnxNetwork, open_onnx, run
+from lucency.models.onnx_runtime import OnnxNetwork, open_onnx, run
 from lucency.pipeline.feature_stage import frozen_folder
 from lucency.pipeline.run import open_run_folder, validation_auc
 
@@ -486,7 +486,7 @@ def _exported(folder: Path, weights: str, file: Path, *, origin: str) -> OnnxNet
 
     Raises ValueError where it differs, or cannot be made; then there is none.
     """
-    from lucency.models.onnx_export import largest_differences, write_onnx
+    from lucency.models.onnx_export import largest_differences, too_far, write_onnx
 
     say(f"Exporting {folder.name} for ONNX Runtime, once")
     classifier, side = load_network(folder, weights), read_metadata(folder).preparation.size
@@ -501,12 +501,9 @@ def _exported(folder: Path, weights: str, file: Path, *, origin: str) -> OnnxNet
     apart = largest_differences(
         classifier.network, opened, pixels=np.stack([ramp, ramp[::-1], 255 - ramp])
     )
-    if not all(one <= TOLERANCE for one in apart):
+    if found := too_far(apart, findings=classifier.findings):
         file.unlink()
-        raise ValueError(
-            f"its ONNX file differs from torch by {apart.logit:.2g} in a logit, or by "
-            f"{apart.feature:.2g} of their range in a feature"
-        )
+        raise ValueError(f"in its ONNX file {found}")
     return opened
 
 
