@@ -42,7 +42,7 @@ class Address(NamedTuple):
     token: str
 
 
-class Asked(NamedTuple):
+class Answer(NamedTuple):
     """One request: its status, 0 where there was no answer, and its seconds."""
 
     status: int
@@ -64,16 +64,16 @@ def main() -> None:
             address, contents, clients=chosen.clients, seconds=chosen.seconds,
             hostile=chosen.clients if chosen.hostile else 0,
         )  # fmt: skip
-        asked, seconds = asyncio.run(load)
-    seen = np.array([one.seconds for one in asked if one.status == 200])
+        answers, seconds = asyncio.run(load)
+    seen = np.array([one.seconds for one in answers if one.status == 200])
     p50, p95, p99 = np.percentile(seen, (50, 95, 99)).round(3) if len(seen) else (np.nan,) * 3
     row = {
         "model": chosen.model or chosen.place.name,
         "clients": chosen.clients,
         "hostile": chosen.clients if chosen.hostile else 0,
         "seconds": round(seconds, 1),
-        "requests": len(asked),
-        "errors": len(asked) - len(seen),
+        "requests": len(answers),
+        "errors": len(answers) - len(seen),
         "p50": p50,
         "p95": p95,
         "p99": p99,
@@ -148,37 +148,37 @@ def ready(process: subprocess.Popen[bytes], log: int) -> Address:
 
 async def loaded(
     address: Address, contents: Sequence[bytes], *, clients: int, seconds: float, hostile: int
-) -> tuple[list[Asked], float]:
+) -> tuple[list[Answer], float]:
     """Return the requests of all clients, and the seconds that they took together."""
     strangers = [asyncio.create_task(stranger(address, number)) for number in range(hostile)]
     await asyncio.gather(*(visit(address, contents, number, 0.0) for number in range(clients)))
     started = time.perf_counter()
     until = started + seconds
     visits = (visit(address, contents, number, until) for number in range(clients))
-    asked = [one for several in await asyncio.gather(*visits) for one in several]
+    answers = [one for several in await asyncio.gather(*visits) for one in several]
     took = time.perf_counter() - started
     for task in strangers:
         task.cancel()
     await asyncio.gather(*strangers, return_exceptions=True)
-    return asked, took
+    return answers, took
 
 
 async def visit(
     address: Address, contents: Sequence[bytes], number: int, until: float
-) -> list[Asked]:
+) -> list[Answer]:
     """Send a film after the other on one connection until then, one at least."""
-    asked, line = [], await asyncio.open_connection("127.0.0.1", address.port)
+    answers, line = [], await asyncio.open_connection("127.0.0.1", address.port)
     for content in cycle([*contents[number:], *contents[:number]]):
         started = time.perf_counter()
         try:
             status = await exchange(*line, predict_request(address, content))
         except (ConnectionError, asyncio.IncompleteReadError):
             status, line = 0, await asyncio.open_connection("127.0.0.1", address.port)
-        asked.append(Asked(status, time.perf_counter() - started))
+        answers.append(Answer(status, time.perf_counter() - started))
         if time.perf_counter() >= until:
             break
     line[1].close()
-    return asked
+    return answers
 
 
 async def exchange(

@@ -8,7 +8,9 @@ import pandas as pd
 
 from lucency.core.files import write_table, write_whole
 from lucency.core.predictions import load_predictions
+from lucency.ensemble.fitted import FittedPredictor, Rule, save_predictor
 from lucency.explain.heatmaps import Heatmaps, even_centres, save_heatmaps
+from lucency.pipeline.film_predictors import open_predictor
 
 CELLS = 8
 HOT = (2, 5)  # the row and the column of the hottest cell
@@ -33,6 +35,20 @@ def known_maps(run: Path, network: str) -> Heatmaps:
 def copy_run(finished: Path, out: Path) -> Path:
     """Return a copy of the small demo's run."""
     return Path(shutil.copytree(finished / "runs" / "demo", out))
+
+
+def fitted_views(run: Path, *, name: str, place: str) -> None:
+    """Write a predictor that means three views of test_resnet, among a run's ensembles."""
+    network = open_predictor(run, name="test_resnet", engine="torch")
+    known = ("findings", "preparation", "split", "recalibration", "threshold")
+    recipe = {"recipe": "gentle", "seed": 0, "views": 2}
+    rule = Rule(name="views", members=("test_resnet",), about=recipe)
+    views = FittedPredictor(
+        name=name, kind="views", validation_auc=1.0, rule=rule,
+        **{name: getattr(network, name) for name in known},
+    )  # fmt: skip
+    (run / "ensemble" / place).mkdir(parents=True)
+    save_predictor(views, run / "ensemble" / place)
 
 
 def plant_script(run: Path) -> None:

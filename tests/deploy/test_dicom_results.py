@@ -41,7 +41,8 @@ from lucency.deploy.dicom_results import (
     write_results,
 )
 from lucency.explain.heatmaps import Centres, Heatmaps, even_centres
-from lucency.pipeline.library import prepare
+from lucency.pipeline.library import load, prepare
+from served import served_model
 
 ALGORITHM = Algorithm("Lucency densenet121", "0.1.0", "0123456789abcdef")
 MARK = "Zz7<script>alert(1)</script>\x1b[31m"
@@ -367,9 +368,10 @@ def a_model(maps: Callable[..., Heatmaps] = maps_of) -> Any:
     def explain(film: Path, *, method: str, findings: tuple[str, ...]) -> Any:
         return SimpleNamespace(maps=maps({name: np.eye(4) for name in findings}))
 
+    home = SimpleNamespace(networks={"stub": Path("nowhere")})
     return SimpleNamespace(
-        name="stub", findings=FINDINGS, threshold=np.full(len(FINDINGS), 0.8),
-        predict=predict, explain=explain,
+        name="stub", kind="network", findings=FINDINGS, threshold=np.full(len(FINDINGS), 0.8),
+        predict=predict, explain=explain, predictor=SimpleNamespace(home=home),
     )  # fmt: skip
 
 
@@ -386,13 +388,27 @@ def test_heat_maps_are_of_the_findings_that_reach_their_thresholds(tmp_path: Pat
             results_of([wrong], a_model())
 
 
-def test_a_fingerprint_changes_with_what_was_fitted(tmp_path: Path):
-    (tmp_path / "networks").mkdir()
-    (tmp_path / "networks" / "receipt.json").write_text('{"a": 1}')
-    first = algorithm_of(a_model(), tmp_path)
-    assert first == algorithm_of(a_model(), tmp_path)
-    (tmp_path / "networks" / "receipt.json").write_text('{"a": 2}')
-    assert algorithm_of(a_model(), tmp_path).fingerprint != first.fingerprint
+def test_a_fingerprint_is_that_of_what_predicts(tmp_path: Path):
+    served_model(tmp_path / "networks" / "test_resnet")
+    model = load(tmp_path / "networks" / "test_resnet")
+    first = algorithm_of(model)
+    assert first.name == "Lucency test_resnet"
+    (tmp_path / "index").mkdir()  # of similar films, which is made when it is first needed
+    (tmp_path / "index" / "receipt.json").write_text('{"a": 1}')
+    assert algorithm_of(model) == first
+    about = tmp_path / "networks" / "test_resnet" / "classifier.json"
+    about.write_text(about.read_text().replace("0.4", "0.5"))
+    assert algorithm_of(model).fingerprint != first.fingerprint
+
+
+def test_a_place_inside_a_run_is_refused_before_films_are_predicted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "protocol.toml").touch()
+    monkeypatch.setattr("lucency.pipeline.library.load", lambda *_, **__: pytest.fail("loaded"))
+    words = ["results", str(tmp_path), "film.dcm", "--out", str(tmp_path / "results")]
+    done = CliRunner().invoke(app, words)
+    assert "holds a run" in str(done.exception)
 
 
 def marked() -> bytes:

@@ -13,6 +13,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import pytest
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from dicom_films import dicom_bytes, phantom_grey
 from lucency.deploy.decoding import START_SECONDS
@@ -26,6 +29,7 @@ LIMIT = 300_000
 PNG = {"Content-Type": "image/png"}
 RAW = {"Content-Type": "application/octet-stream"}
 GOOD, JPEG = film_file(), film_file(suffix=".jpg")
+LARGE = 32 * 2**20
 SCRIPT = "<script>alert(1)</script>.png"
 
 
@@ -46,7 +50,8 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
             answer_seconds=0.7, films=3, decoders=1, decoder_seconds=20.0,
         )  # fmt: skip
         model = served_model(tmp_path_factory.mktemp("model"))
-        app = create_app(model, settings=settings, log=log.append)
+        routes = (Route("/large", _large), Route("/fails", _fails))
+        app = create_app(model, settings=settings, routes=routes, log=log.append)
         server = StoppableServer(server_config(app, settings))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
@@ -57,6 +62,14 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         server.should_exit = True
         thread.join(timeout=60)
         assert not thread.is_alive(), "a client keeps the service from stopping"
+
+
+def _large(_: Request) -> Response:
+    return Response(bytes(LARGE))
+
+
+def _fails(_: Request) -> Response:
+    raise RuntimeError("no room for Doe^Jane.png")
 
 
 def png_of(width: int, height: int, pixels: bytes) -> bytes:
@@ -135,8 +148,13 @@ TABLE: dict[str, tuple[tuple[object, ...], int, str]] = {
     "token empty": (get(Authorization="Bearer "), 401, "token-wrong"),
     "token as a password": (get(Authorization=f"Basic {TOKEN}"), 401, "token-absent"),
     "token too long": (get(Authorization=f"Bearer {TOKEN}x"), 401, "token-wrong"),
-    "token in a cookie": (get(Authorization=None, Cookie=f"lucency_token={TOKEN}"), 200, ""),
-    "wrong cookie": (get(Authorization=None, Cookie="lucency_token=x"), 401, "token-wrong"),
+    "token in a cookie": (
+        get(Authorization=None, Cookie=f"lucency_token_{{port}}={TOKEN}"), 200, "",
+    ),
+    "cookie of another port": (
+        get(Authorization=None, Cookie=f"lucency_token_1={TOKEN}"), 401, "token-absent",
+    ),
+    "wrong cookie": (get(Authorization=None, Cookie="lucency_token_{port}=x"), 401, "token-wrong"),
     "token in a query": (
         ("GET", f"/v1/model?token={TOKEN}", {"Authorization": None}), 401, "token-absent",
     ),
@@ -350,6 +368,23 @@ def test_an_answer_that_is_not_read_drops_the_connection(running: Running):
     assert ask(running.port, wired(running.port, get())).status == 200
 
 
+def test_an_answer_that_is_read_slowly_comes_whole(running: Running):
+    with socket.socket() as line:
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**16)
+        line.connect(("127.0.0.1", running.port))
+        line.sendall(request_bytes(running.port, target="/large"))
+        line.settimeout(20)
+        read = 0
+        for _ in range(6):  # longer than the 0.7 s in which a client is to read on
+            until = read + 2**19
+            while read < until:
+                read += len(line.recv(2**18))
+            time.sleep(0.2)
+        while piece := line.recv(2**20):
+            read += len(piece)
+    assert read > LARGE
+
+
 def test_clients_that_stall_keep_nobody_waiting(running: Running):
     stalled = []
     for sent in (b"", b"GET", request_bytes(running.port, "POST", "/v1/predict", {
@@ -379,6 +414,17 @@ def test_no_film_s_name_or_header_is_logged(running: Running):
     assert "POST /v1/predict 200" in log
     for word in ("script", TOKEN, "Doe", "secret", "?"):
         assert word not in log
+
+
+def test_a_failure_is_logged_without_its_text(running: Running, caplog: pytest.LogCaptureFixture):
+    reply = ask(running.port, wired(running.port, ("GET", "/fails", {})))
+    assert (reply.status, reply.code) == (500, "internal")
+    until = time.monotonic() + 10
+    while not any("RuntimeError" in line for line in running.log) and time.monotonic() < until:
+        time.sleep(0.01)
+    (line,) = [line for line in running.log if "RuntimeError" in line]
+    assert line.startswith("RuntimeError in test_hostile.py, line ")
+    assert "Doe" not in "\n".join([*running.log, caplog.text])
 
 
 def test_script_in_a_name_comes_back_as_json(running: Running):

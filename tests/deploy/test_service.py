@@ -28,6 +28,7 @@ from typer.testing import CliRunner
 from dicom_films import dicom_bytes, phantom_grey
 from lucency.cli.app import app as command
 from lucency.core.manifest import Preparation
+from lucency.core.tables import fitting_films
 from lucency.data.dicom import decode_dicom
 from lucency.data.preprocess import prepare_film
 from lucency.deploy import decoding, service, start
@@ -39,18 +40,16 @@ from lucency.deploy.meters import Meters, count, exposition, measure
 from lucency.deploy.problems import PROBLEMS, Problem
 from lucency.deploy.service import ROUTES, create_app
 from lucency.deploy.start import service_address, service_settings
-from lucency.ensemble.fitted import FittedPredictor, Rule, save_predictor
 from lucency.explain.heatmaps import even_centres
-from lucency.pipeline.film_predictors import open_predictor
 from lucency.pipeline.library import Model, load
 from lucency.pipeline.similar_films import answer, find_similar
 from served import SERVED, SIDE, TOKEN, ask, film_file, film_pixels, request_bytes, served_model
-from viewer_run import copy_run
+from viewer_run import copy_run, fitted_views
 
 HOME = "http://127.0.0.1:8765"
 HELD = {"authorization": f"Bearer {TOKEN}"}
 PNG = {"content-type": "image/png"}
-PAGE = Route("/page", lambda _: PlainTextResponse("a page"))
+PAGE = Route("/page/{of}", lambda _: PlainTextResponse("a page"))
 
 
 @pytest.fixture(scope="module")
@@ -87,9 +86,9 @@ def fits(description: dict[str, Any], schema: str, answer: object) -> None:
 
 
 def test_further_routes_are_behind_the_guard(client: TestClient) -> None:
-    refused = client.get("/page", headers={"authorization": ""})
+    refused = client.get("/page/one", headers={"authorization": ""})
     assert (refused.status_code, refused.json()["code"]) == (401, "token-absent")
-    shown = client.get("/page")
+    shown = client.get("/page/one")
     assert (shown.status_code, shown.text) == (200, "a page")
     assert shown.headers["x-content-type-options"] == "nosniff"
 
@@ -104,11 +103,13 @@ def test_without_the_guard_strangers_come_in(model: Model, monkeypatch: pytest.M
 def test_the_token_of_the_address_becomes_a_cookie(model: Model) -> None:
     app = create_app(model, settings=ServiceSettings(token=TOKEN, decoders=0), routes=(PAGE,))
     with TestClient(app, base_url=HOME, follow_redirects=False) as browser:
-        assert browser.get("/page").status_code == 401
-        there = browser.get(f"/?token={TOKEN}")
-        assert (there.status_code, there.headers["location"]) == (303, "/")
-        assert {"HttpOnly", "SameSite=strict"} <= set(there.headers["set-cookie"].split("; "))
-        assert browser.get("/page").status_code == 200
+        assert browser.get("/page/one").status_code == 401
+        entrance = browser.get(f"/?token={TOKEN}")
+        assert (entrance.status_code, 'content="0;url=/"' in entrance.text) == (200, True)
+        cookie = entrance.headers["set-cookie"].split("; ")
+        assert {"HttpOnly", "SameSite=strict"} <= {*cookie}
+        assert cookie[0] == f"lucency_token_8765={TOKEN}"  # browsers have one jar for all ports
+        assert browser.get("/page/one").status_code == 200
 
 
 def test_a_film_is_predicted_as_on_disk(
@@ -428,6 +429,13 @@ def test_metrics_are_prometheus_text(client: TestClient) -> None:
     assert 'lucency_requests_total{route="/v1/model",method="GET",status="200"}' in reply.text
 
 
+def test_requests_are_counted_by_their_route(client: TestClient) -> None:
+    client.get("/page/patient-7")
+    text = client.get("/metrics").text
+    assert 'lucency_requests_total{route="/page/{of}",method="GET",status="200"}' in text
+    assert "patient-7" not in text
+
+
 def test_a_histogram_counts_from_below() -> None:
     meters = Meters()
     for value in (0.5, 1.0, 1.5, 9.0):
@@ -534,19 +542,22 @@ def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch, folder:
     assert "pip install 'lucency[serve]'" in str(done.exception)
 
 
+def test_names_of_films_are_matched_as_those_of_files(model: Model) -> None:
+    """A film's name is what it has in the request, not its place among those that came with it."""
+    sent = [NamedFilm(name, film_pixels(size=SIDE)) for name in ("a.png", "x/b.png", "a.png")]
+    names = service.prepared_films(model, sent).manifest.image
+    assert len({*names.tolist()}) == 3
+    known = np.array(["0/a.png", "images_001/b.png", "images_002/a.png", "1/b.png"])
+    assert fitting_films(names[:1], known[1:]) == [(1,)]
+    assert fitting_films(names, known[1:3]) == [(1,), (0,), (1,)]
+    assert fitting_films(names[:1], np.array(["0/a.png", "a.png"])) == [(1,)]
+    assert fitting_films(names[2:], np.array(["0/a.png", "a.png"])) == [(1,)]
+
+
 def test_what_is_no_network_answers_too(finished: Path, tmp_path: Path) -> None:
     """Augmented views depend on a film's name: those of one that is sent are those on disk."""
     run = copy_run(finished, tmp_path / "run")
-    network = open_predictor(run, name="test_resnet", engine="torch")
-    known = ("findings", "preparation", "split", "recalibration", "threshold")
-    recipe = {"recipe": "gentle", "seed": 0, "views": 2}
-    rule = Rule(name="views", members=("test_resnet",), about=recipe)
-    views = FittedPredictor(
-        name="three views", kind="views", validation_auc=1.0, rule=rule,
-        **{name: getattr(network, name) for name in known},
-    )  # fmt: skip
-    (run / "ensemble" / "views").mkdir(parents=True)
-    save_predictor(views, run / "ensemble" / "views")
+    fitted_views(run, name="three views", place="three-views")
     one = load(run, model="three views", engine="torch")
     film = sorted((finished / "films").glob("*.png"))[1]
     app = create_app(one, settings=ServiceSettings(decoders=1, run=run))

@@ -2,8 +2,12 @@
 
 import json
 import re
+import shutil
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -13,24 +17,28 @@ import numpy as np
 import pandas as pd
 import pydicom
 import pytest
-from starlette.applications import Starlette
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
 import lucency as lu
-from dicom_films import dicom_bytes
+from dicom_films import dicom_bytes, phantom_grey, stored_for
 from lucency.audit.label_audit import audit_label_errors
 from lucency.cli.app import app
 from lucency.core.manifest import FINDINGS, Manifest, empty_boxes
-from lucency.deploy import film_list
+from lucency.deploy import film_list, start, viewer_films
 from lucency.deploy.film_list import FilmFilter, FilmList, select_films
-from lucency.deploy.verdicts import Verdict, check_verdict, read_verdicts, save_verdicts
-from lucency.deploy.viewer import FILES, RUN_ONLY, Viewer, open_viewer, viewer_routes
+from lucency.deploy.guard import ServiceSettings
+from lucency.deploy.listening import bind
+from lucency.deploy.service import create_app
+from lucency.deploy.verdicts import Verdict, check_verdict, keep_verdict, read_verdicts
+from lucency.deploy.viewer import FILES, viewer_routes
+from lucency.deploy.viewer_films import RUN_ONLY, AddedFilm, Viewer, add_film, open_viewer
 from lucency.pipeline.library import Model
 from lucency.pipeline.similar_films import find_similar, similar_to
-from viewer_run import HOT, copy_run, known_maps
+from viewer_run import HOT, copy_run, fitted_views, known_maps
 
 WHOLE = 112_120
+HOME = "http://127.0.0.1:8765"
 DEEP = np.arange(64 * 80, dtype=np.uint16).reshape(64, 80) * 3  # 14 bits
 
 
@@ -60,8 +68,16 @@ def viewer(run: Path, model: Model, deep_file: Path) -> Viewer:
 
 @pytest.fixture(scope="module")
 def page(viewer: Viewer) -> Iterator[TestClient]:
-    with TestClient(Starlette(routes=viewer_routes(viewer))) as client:
+    with TestClient(served(viewer), base_url=HOME) as client:
         yield client
+
+
+def served(viewer: Viewer, **choices: Any) -> Any:
+    run = viewer.run.out if viewer.run else None
+    settings = ServiceSettings(decoders=1, run=run, **choices)
+    return create_app(
+        viewer.model, settings=settings, routes=viewer_routes(viewer), log=lambda _: None
+    )
 
 
 def got(page: TestClient, path: str, **words: object) -> Any:
@@ -87,7 +103,7 @@ def test_the_page_and_its_files_are_sent(page: TestClient):
         assert answer.headers["content-type"].startswith(kind)
         assert answer.content == (folder / name).read_bytes()
     for name in ("viewer.py", "%2e%2e/viewer.py", "..%2fviewer.py", "index.html/../x", "nothing"):
-        assert page.get(f"/viewer/{name}").status_code == 404
+        assert page.get(f"/viewer/{name}").status_code in (400, 404)
 
 
 def test_the_page_holds_no_script_style_or_place_of_its_own():
@@ -102,11 +118,11 @@ def test_the_page_holds_no_script_style_or_place_of_its_own():
 
 
 def test_the_model_is_described(page: TestClient, model: Model):
-    told = got(page, "model")
-    assert (told["name"], told["findings"]) == (model.name, list(model.findings))
-    assert told["threshold"] == model.threshold.tolist()
-    assert (told["run"], told["films"], told["remark"]) == ("demo", 60, "")
-    assert [film["image"] for film in told["added"]] == ["deep.png"]
+    about = got(page, "model")
+    assert (about["name"], about["findings"]) == (model.name, list(model.findings))
+    assert about["threshold"] == model.threshold.tolist()
+    assert (about["run"], about["films"], about["remark"]) == ("demo", 60, "")
+    assert about["added"][0]["image"] == "deep.png"
 
 
 @pytest.mark.parametrize("error", ["missed", "false alarm"])
@@ -183,7 +199,7 @@ def test_pages_of_the_list_are_pieces_of_it(page: TestClient):
 )
 def test_filters_that_mean_nothing_are_refused(page: TestClient, words: dict[str, str], named: str):
     answer = page.get("/viewer/api/films", params=words)
-    assert answer.status_code == 422
+    assert (answer.status_code, answer.json()["code"]) == (400, "parameter-invalid")
     assert answer.headers["content-type"] == "application/problem+json"
     assert named in answer.json()["detail"]
 
@@ -314,11 +330,12 @@ def test_heat_maps_of_the_run_are_read_and_others_made(
     made = got(page, f"film/{trained}/heatmap", finding="Effusion")
     assert viewer.films is not None
     path = viewer.films.manifest.facts["path"][int(trained)]
-    maps = model.explain(path, method="grad-cam", findings=["Effusion"]).maps
+    maps = model.explain(path, findings=["Effusion"]).maps
+    assert (made["network"], made["method"]) == (model.explained, maps.method)
     np.testing.assert_allclose(made["grid"], maps.grid[0, 0], atol=1e-5)
     assert made["down"] == maps.centres.down.tolist()
     answer = page.get(f"/viewer/api/film/{tested}/heatmap?finding=Fracture")
-    assert (answer.status_code, "Fracture" in answer.json()["detail"]) == (422, True)
+    assert (answer.status_code, "Fracture" in answer.json()["detail"]) == (400, True)
 
 
 def test_similar_films_are_those_of_the_command(page: TestClient, run: Path, model: Model):
@@ -330,6 +347,8 @@ def test_similar_films_are_those_of_the_command(page: TestClient, run: Path, mod
     assert [one["similarity"] for one in found] == pytest.approx(
         [one["similarity"] for one in expected], abs=2e-3
     )
+    answer = got(page, f"film/{film['key']}/similar")
+    assert (answer["network"], str(answer["left_out"])) == (model.name, film["patient"])
     assert film["patient"] not in {one["patient"] for one in found}
 
 
@@ -368,15 +387,13 @@ def test_verdicts_are_kept_in_the_run_and_scored(
     assert give(page, film=str(absent[0]), verdict="wrong").json()["label"] == 0
     assert give(page, film=str(present[3]), verdict="wrong").status_code == 200  # a second thought
     assert give(page, film=str(present[0]), reviewer="C. D.", verdict="right").status_code == 200
-    words = ["audit", "score-review", str(run / "review" / "sample.csv")]
-    done = CliRunner().invoke(app, [*words, str(run / "review" / "answers.csv"), "--json"])
+    words = ["audit", "score-review", str(run / "verdicts" / "sample.csv")]
+    done = CliRunner().invoke(app, [*words, str(run / "verdicts" / "answers.csv"), "--json"])
     assert done.exit_code == 0, done.output
     right = {row["sheet"]: row for row in json.loads(done.stdout)["right"]}
     seen, missed = right["Effusion, labelled present"], right["Effusion, labelled absent"]
     assert [seen[k] for k in ("right", "films", "yes", "no", "reviewers")] == [0.5, 4, 2, 2, 2]
     assert [missed[k] for k in ("right", "films", "yes", "no")] == [0, 1, 1, 0]
-    again = open_viewer(model, run=run)
-    assert again.reviews == viewer.reviews
     shown = got(page, f"film/{present[0]}")["verdicts"]
     assert {(one["reviewer"], one["note"]) for one in shown} == {
         ("A. B.", 'a, "b" =c'), ("C. D.", ""),
@@ -393,19 +410,21 @@ def test_verdicts_are_kept_in_the_run_and_scored(
         ({"finding": "Fracture"}, "one of the model's"),
         ({"note": "x" * 3_000}, "a short one"),
         ({"note": 5}, "the texts film, finding"),
+        ({"note": "\ud800"}, "halves of letters"),
+        ({"reviewer": "A\0B"}, "control characters"),
     ],
 )
 def test_verdicts_that_mean_nothing_are_refused(
     page: TestClient, given: dict[str, object], named: str
 ):
     answer = give(page, **given)
-    assert answer.status_code == 422
+    assert (answer.status_code, answer.json()["code"]) == (400, "parameter-invalid")
     assert named in answer.json()["detail"]
 
 
 def test_a_body_that_is_no_verdict_is_refused(page: TestClient):
     for content in (b"", b"[]", b"{", b"\xff"):
-        assert page.post("/viewer/api/verdicts", content=content).status_code == 422
+        assert page.post("/viewer/api/verdicts", content=content).status_code == 400
 
 
 def test_every_verdict_comes_back(tmp_path: Path):
@@ -415,9 +434,42 @@ def test_every_verdict_comes_back(tmp_path: Path):
         for word in ("right", "wrong", "unsure")
     ]
     for one in verdicts:
-        save_verdicts([one], tmp_path / "review")
-        assert read_verdicts(tmp_path / "review") == [one]
+        keep_verdict(one, tmp_path / "verdicts")
+        assert one in read_verdicts(tmp_path / "verdicts")
+        keep_verdict(one._replace(verdict=""), tmp_path / "verdicts")
+        assert read_verdicts(tmp_path / "verdicts") == []
     assert read_verdicts(tmp_path) == []
+
+
+def test_two_viewers_of_a_run_lose_no_verdict(tmp_path: Path):
+    def one(reviewer: str, image: str = "a.png") -> Verdict:
+        return Verdict(image, "Mass", 1, reviewer, "wrong", "")
+
+    several = [one(f"R{number}") for number in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(partial(keep_verdict, folder=tmp_path), several))
+    assert sorted(read_verdicts(tmp_path)) == several
+
+
+@pytest.mark.parametrize("where", ["form.csv", "sample.csv"])
+def test_another_review_is_left_as_it_is(tmp_path: Path, where: str):
+    table = "sheet,finding,place,id,image,label,weight\nMass,Mass,1,x,a.png,1,2.5\n"
+    (tmp_path / where).write_text(table)
+    with pytest.raises(ValueError, match="review"):
+        keep_verdict(Verdict("a.png", "Mass", 1, "R", "right", ""), tmp_path)
+    assert (tmp_path / where).read_text() == table
+    assert not (tmp_path / "answers.csv").exists()
+
+
+def test_a_verdict_that_cannot_be_kept_blocks_no_other(page: TestClient, viewer: Viewer):
+    assert viewer.films is not None
+    label = viewer.films.manifest.label[:, viewer.films.manifest.findings.index("Effusion")]
+    row = str(np.flatnonzero(~np.isnan(label))[0])
+    assert give(page, film=row, reviewer="E", note="\ud800").status_code == 400
+    assert give(page, film=row, reviewer="E", verdict="unsure").status_code == 200
+    assert "E" in {one["reviewer"] for one in got(page, f"film/{row}")["verdicts"]}
+    assert give(page, film=row, reviewer="E", verdict="").status_code == 200  # withdrawn
+    assert "E" not in {one["reviewer"] for one in got(page, f"film/{row}")["verdicts"]}
 
 
 def test_keys_that_are_of_no_film_are_refused(page: TestClient):
@@ -432,22 +484,126 @@ def test_keys_that_are_of_no_film_are_refused(page: TestClient):
         "1" * 40,
     ):
         answer = page.get(f"/viewer/api/film/{key}/pixels")
-        assert answer.status_code == 422
+        assert answer.status_code == 400
         assert "the key of a film" in answer.json()["detail"]
 
 
 def test_a_model_without_a_run_shows_named_films_alone(model: Model, deep_file: Path):
     alone = open_viewer(model, run=None, films=[deep_file])
-    with TestClient(Starlette(routes=viewer_routes(alone))) as page:
-        told = got(page, "model")
-        assert (told["run"], told["films"], told["remark"]) == ("", 0, RUN_ONLY)
+    with TestClient(served(alone), base_url=HOME) as page:
+        about = got(page, "model")
+        assert (about["run"], about["films"], about["remark"]) == ("", 0, RUN_ONLY)
         assert len(got(page, "film/a1/prediction")["probability"]) == len(model.findings)
         for path in ("films", "calibration", "film/a1/similar", "film/0"):
             answer = page.get(f"/viewer/api/{path}")
-            assert answer.status_code == 422
+            assert answer.status_code in (400, 404)
+            assert answer.json()["code"] in ("parameter-invalid", "not-found")
 
 
-def test_an_unreadable_film_is_named_before_the_page_opens(model: Model, tmp_path: Path):
-    (tmp_path / "cut.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-    with pytest.raises(ValueError, match=r"cut\.png: truncated"):
-        open_viewer(model, run=None, films=[tmp_path / "cut.png"])
+def test_named_films_are_read_when_they_are_shown(model: Model, tmp_path: Path):
+    """All are listed, whatever their number; one that cannot be read is named, and the rest go."""
+    for number in range(60):
+        cv2.imwrite(str(tmp_path / f"{number:02d}.png"), DEEP)
+    (tmp_path / "07.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    alone = open_viewer(model, run=None, films=[tmp_path])
+    with TestClient(served(alone), base_url=HOME) as page:
+        added = got(page, "model")["added"]
+        assert [film["image"] for film in added] == [f"{number:02d}.png" for number in range(60)]
+        lost = page.get(f"/viewer/api/film/{added[7]['key']}/pixels")
+        assert (lost.status_code, lost.json()["code"]) == (422, "film-truncated")
+        assert lost.json()["detail"].startswith("07.png: ")
+        assert page.get(f"/viewer/api/film/{added[8]['key']}/pixels").status_code == 200
+    with pytest.raises(ValueError, match="no such file"):
+        open_viewer(model, run=None, films=[tmp_path / "none.png"])
+
+
+def test_dropped_films_are_limited_in_number_and_bytes(
+    model: Model, deep_file: Path, monkeypatch: pytest.MonkeyPatch
+):
+    viewer = open_viewer(model, run=None, films=[deep_file])
+    monkeypatch.setattr(viewer_films, "MOST_DROPPED", 3)
+    for _ in range(5):
+        add_film(viewer, AddedFilm("small", None, b"12345"))
+    assert list(viewer.added) == ["a1", "a4", "a5", "a6"]  # named ones stay
+    monkeypatch.setattr(viewer_films, "MOST_BYTES", 12)
+    add_film(viewer, AddedFilm("large", None, b"12345678"))
+    assert list(viewer.added) == ["a1", "a7"]
+
+
+def test_a_dropped_film_is_decoded_apart_and_only_where_there_is_room(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+):
+    def here(*_: object, **__: object) -> None:
+        raise AssertionError("decoded in the service's own process")
+
+    monkeypatch.setattr("lucency.data.images.cv2.imdecode", here)
+    content = dicom_bytes((np.arange(64 * 72).reshape(64, 72) % 4096).astype(np.int64))
+    monkeypatch.setattr("lucency.deploy.native_film.decode_dicom_deep", here)
+    viewer = open_viewer(model, run=None)
+    with TestClient(served(viewer), base_url=HOME) as page:
+        key = page.post("/viewer/api/films", content=content).json()["key"]
+        assert page.get(f"/viewer/api/film/{key}/pixels").status_code == 200
+    with TestClient(served(viewer, waiting=0), base_url=HOME) as page:
+        refused = page.post("/viewer/api/films", content=content)
+        assert (refused.status_code, refused.json()["code"]) == (503, "busy")
+        assert page.get(f"/viewer/api/film/{key}/pixels").json()["code"] == "busy"
+
+
+def test_a_dropped_film_of_twelve_bits_is_predicted_as_on_disk(
+    page: TestClient, model: Model, tmp_path: Path
+):
+    """Padding is black and depth that of the training films, whatever the window that is shown."""
+    grey = phantom_grey().astype(np.uint16)
+    cv2.imwrite(str(tmp_path / "twelve.png"), grey * 16)
+    padded = stored_for(phantom_grey())
+    padded[:, :20] = 4095
+    film = dicom_bytes(padded, PixelPaddingValue=4095, WindowCenter=1000, WindowWidth=800)
+    (tmp_path / "padded.dcm").write_bytes(film)
+    for file in sorted(tmp_path.iterdir()):
+        head = {"X-Film-Name": file.name}
+        key = page.post("/viewer/api/films", content=file.read_bytes(), headers=head).json()["key"]
+        expected = model.predict(file).probability[0]
+        for _ in range(2):
+            found = got(page, f"film/{key}/prediction")["probability"]
+            np.testing.assert_allclose(found, expected, atol=1e-6)
+        expected = model.explain(file, findings=["Effusion"]).maps
+        made = got(page, f"film/{key}/heatmap", finding="Effusion")
+        np.testing.assert_allclose(made["grid"], expected.grid[0, 0], atol=1e-5)
+        assert len(got(page, f"film/{key}/similar")["films"]) == 8
+        assert got(page, f"film/{key}/similar")["left_out"] is None
+
+
+def test_an_entry_whose_name_holds_spaces_has_its_predictions(
+    finished: Path, tmp_path: Path, model: Model
+):
+    run = copy_run(finished, tmp_path / "run")
+    known_maps(run, model.name)
+    fitted_views(run, name="three views", place="three-views")
+    beside = run / "predictions" / model.name / "predictions.npz"
+    shutil.copy(beside, run / "ensemble" / "three-views")
+    views = lu.load(run, model="three views")
+    viewer = open_viewer(views, run=run)
+    assert viewer.films is not None
+    predictions = lu.load_predictions(beside)
+    row = pd.Index(viewer.films.manifest.image).get_indexer(pd.Index(predictions.image))
+    np.testing.assert_array_equal(viewer.films.probability[row], predictions.probability)
+    with TestClient(served(viewer), base_url=HOME) as page:
+        made = got(page, f"film/{row[0]}/heatmap", finding="Effusion")
+        assert made["network"] == views.explained != "three views"
+        kept = views.explained == model.name and predictions.part[0] == "test"
+        assert (np.argwhere(np.array(made["grid"]) == 1).tolist() == [list(HOT)]) == kept
+
+
+def test_the_browser_s_command_line_does_not_hold_the_token(monkeypatch: pytest.MonkeyPatch):
+    opened = list[str]()
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    settings = ServiceSettings(token="a-token-of-the-tests")
+    with bind("127.0.0.1", 0) as listening:
+        listening.listen()
+        port = listening.getsockname()[1]
+        start._open_browser(replace(settings, port=port))
+    page = Path(opened[0].removeprefix("file://"))
+    assert settings.token not in opened[0]
+    assert f"http://127.0.0.1:{port}/?token={settings.token}" in page.read_text()
+    assert page.stat().st_mode & 0o777 == 0o600
+    page.unlink()

@@ -24,8 +24,10 @@ from lucency.deploy.film_list import FilmList
 from lucency.deploy.guard import ServiceSettings
 from lucency.deploy.listening import StoppableServer, bind, server_config
 from lucency.deploy.service import create_app
+from lucency.deploy.start import leading_page
 from lucency.deploy.verdicts import read_verdicts
-from lucency.deploy.viewer import RUN_ONLY, Viewer, open_viewer, viewer_routes
+from lucency.deploy.viewer import viewer_routes
+from lucency.deploy.viewer_films import RUN_ONLY, Viewer, open_viewer
 from lucency.pipeline.library import Model
 from viewer_run import CELLS, HOSTILE_IMAGE, HOT, SCRIPT, copy_run, known_maps, plant_script
 
@@ -139,10 +141,11 @@ def opened(browser: Any, address: str, **choices: Any) -> Iterator[Any]:
         page.on("pageerror", lambda error: seen.complaints.append(str(error)))
         page.on("console", lambda line: seen.complaints.append(line.text))
         page.goto(address)
+        page.wait_for_url(address.split("?", maxsplit=1)[0])
         yield page
         host = address.split("?", maxsplit=1)[0]
         assert [url for url in seen.requests if not url.startswith(host)] == []
-        refused = [text for text in seen.complaints if "422" not in text]
+        refused = [text for text in seen.complaints if not re.search("status of 4(00|22)", text)]
         assert refused == []
 
 
@@ -754,7 +757,7 @@ def test_verdicts_are_given_by_keys_and_saved(page: Any, place: Place, run: Path
     press(page, "Escape")
 
     def mine() -> list[tuple[str, str, str]]:
-        kept = read_verdicts(run / "review")
+        kept = read_verdicts(run / "verdicts")
         return [
             (v.verdict, v.reviewer, v.note)
             for v in kept
@@ -771,6 +774,158 @@ def test_verdicts_are_given_by_keys_and_saved(page: Any, place: Place, run: Path
     page.click(f".finding[data-finding={finding}]")
     assert page.get_attribute("#verdict button[value=unsure]", "aria-pressed") == "true"
     assert page.input_value("#verdict textarea") == "line, not effusion"
+
+
+def test_a_verdict_is_withdrawn_and_a_note_that_is_written_stays(
+    page: Any, place: Place, run: Path
+):
+    films = place.viewer.films
+    assert films is not None
+    image = str(films.manifest.image[show_tested(page, place)])
+
+    def mine() -> list[str]:
+        kept = read_verdicts(run / "verdicts")
+        return [one.verdict for one in kept if (one.image, one.reviewer) == (image, "W")]
+
+    page.fill("#verdict input[name=reviewer]", "W")
+    press(page, "Escape", "3")
+    wait(lambda: mine() == ["unsure"])
+    until(page, "document.querySelector('[value=unsure]').getAttribute('aria-pressed') === 'true'")
+    press(page, "3")
+    wait(lambda: not mine())
+    until(page, "document.getElementById('saved').textContent.startsWith('Withdrawn')")
+    assert page.get_attribute("#verdict button[value=unsure]", "aria-pressed") == "false"
+    press(page, "m")
+    page.keyboard.type("a note that")
+    page.evaluate("document.querySelector('.finding[aria-checked=true]').click()")
+    assert page.input_value("#verdict textarea") == "a note that"
+
+
+def test_a_dicom_film_keeps_its_window_and_clahe_its_whole_depth(page: Any):
+    stored = (np.arange(64)[:, None] * 60 + np.arange(80)[None, :] * 4).astype(np.int64)
+    drop(page, "window.dcm", dicom_bytes(stored, WindowCenter=1000, WindowWidth=800))
+    shows(page, "window.dcm")
+    level, window, _ = reading(page)
+    assert (level, window) == pytest.approx((1000, 799), abs=1)
+    plain = at_centres(seen(page), stored.shape)
+    press(page, "c")
+    until(page, "document.getElementById('reading').textContent.includes('8 bit')")
+    settle(page)
+    assert reading(page)[:2] == (128, 255)  # the window is in the grey that CLAHE was given
+    assert at_centres(seen(page), stored.shape)[:, :, 0].std() > 40
+    press(page, "c")
+    until(page, "document.getElementById('reading').textContent.includes('12 bit')")
+    settle(page)
+    assert np.array_equal(at_centres(seen(page), stored.shape), plain)
+    page.click("#added button:text-is('deep.png')")
+
+
+def test_a_window_of_few_values_is_shown_as_it_is(page: Any):
+    stored = np.full((64, 80), 1000, dtype=np.int64) + np.arange(80)[None, :] % 4
+    drop(page, "narrow.dcm", dicom_bytes(stored, WindowCenter=1002, WindowWidth=4))
+    shows(page, "narrow.dcm")
+    assert reading(page)[1] == 3
+    assert len(np.unique(at_centres(seen(page), stored.shape)[:, :, 0])) >= 3
+
+
+def test_a_film_beside_has_a_window_of_its_own(browser: Any, model: Model, tmp_path: Path):
+    grey = np.tile(np.linspace(20, 230, 80), (64, 1)).astype(np.uint16)
+    cv2.imwrite(str(tmp_path / "deep.png"), grey * 16)
+    cv2.imwrite(str(tmp_path / "plain.png"), grey.astype(np.uint8))
+    wide = dicom_bytes(grey.astype(np.int64) * 2, WindowCenter=256, WindowWidth=512)
+    (tmp_path / "wide.dcm").write_bytes(wide)
+    viewer = short_viewer(model, [tmp_path / name for name in ("plain.png", "wide.dcm")])
+    with served(model, viewer) as address, opened(browser, address) as page:
+        shows(page, "0.png")
+        press(page, "v")
+        shows(page, "1.png", "name-beside")
+        assert "other film" in page.text_content("#patient")
+        for keys in ("", "[[[[,,"):
+            press(page, *keys)
+            both = [
+                at_centres(seen(page, name), grey.shape) for name in ("canvas", "canvas-beside")
+            ]
+            assert np.abs(both[0] - both[1]).max() <= 12
+            assert both[0].std() > 30
+
+
+def short_viewer(model: Model, paths: list[Path]) -> Viewer:
+    """Return a viewer of a patient's films whose order is not stated."""
+    findings, size, count = model.findings, model.preparation.size, len(paths)
+    facts = {"path": [str(path) for path in paths], "follow_up": np.full(count, np.nan)}
+    manifest = Manifest(
+        findings=findings, image=np.array([f"{row}.png" for row in range(count)]),
+        patient=np.zeros(count, dtype=np.int64), facts=pd.DataFrame(facts), boxes=empty_boxes(),
+        label=np.zeros((count, len(findings)), dtype=np.float32), origin="",
+    )  # fmt: skip
+    films = FilmList(
+        manifest=manifest, part=np.full(count, "test"), view=np.full(count, "PA"),
+        probability=np.zeros((count, len(findings))), threshold=model.threshold, predictions=None,
+    )  # fmt: skip
+    prepared = Prepared(
+        manifest=manifest, preparation=Preparation(size=size),
+        pixels=np.zeros((count, size, size), dtype=np.uint8),
+        rejected=pd.DataFrame({"image": [], "reason": []}),
+    )  # fmt: skip
+    return Viewer(model=model, run=None, films=films, prepared=prepared)
+
+
+BOXES = """async ([white, y]) => {
+  const { drawBoxes } = await import("/viewer/overlay.js");
+  const canvas = new OffscreenCanvas(300, 300), context = canvas.getContext("2d");
+  context.fillStyle = white;
+  context.fillRect(0, 0, 300, 300);
+  const box = { x: 0.2, y, w: 0.5, h: 0.5, finding: "Mass" };
+  drawBoxes(context, { left: 0, top: 0, width: 300, height: 300 }, [box], "Effusion");
+  return [...context.getImageData(60, 0, 60, 300).data];
+}"""
+
+
+@pytest.mark.parametrize("y", [0.3, 0.0])
+def test_names_of_boxes_can_be_read_on_white(page: Any, y: float):
+    shown = np.array(page.evaluate(BOXES, ["#ffffff", y])).reshape(300, 60, 4)[:, :, :3] / 255
+    linear = np.where(shown <= 0.04045, shown / 12.92, ((shown + 0.055) / 1.055) ** 2.4)
+    light = linear @ (0.2126, 0.7152, 0.0722)
+    ground = light.min()  # of the name, which lies over the box or at its top
+    rows = np.flatnonzero(light.min(axis=1) < 0.05)
+    assert len(rows) >= 15
+    ink = light[rows[0] + 1 : rows[-1], 4:50]
+    bright = ink[ink < 0.9].max()
+    assert (bright + 0.05) / (ground + 0.05) >= 4.5
+    assert rows[0] >= 0
+
+
+def test_the_page_that_a_browser_is_given_leads_to_the_viewer(browser: Any, place: Place):
+    port = int(place.address.rpartition(":")[2].partition("/")[0])
+    page_file = leading_page(ServiceSettings(port=port, token=TOKEN))
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(page_file.as_uri())
+    page.wait_for_url(f"http://127.0.0.1:{port}/")
+    until(page, "document.getElementById('name')?.textContent")
+    assert TOKEN not in page.url
+    context.close()
+    page_file.unlink()
+
+
+def test_keys_of_one_letter_can_be_switched_off(page: Any):
+    show(page, "square.png")
+    press(page, "?")
+    page.click("#letters")
+    page.keyboard.press("Escape")
+    before = seen(page)
+    press(page, "i", "+", "1")
+    assert np.array_equal(seen(page), before)
+    page.reload()
+    until(page, "document.getElementById('name').textContent")
+    show(page, "square.png")
+    press(page, "i")
+    assert page.get_attribute("#invert", "aria-pressed") == "false"
+    page.click("#open-help")
+    page.click("#letters")
+    page.keyboard.press("Escape")
+    press(page, "i")
+    assert page.get_attribute("#invert", "aria-pressed") == "true"
 
 
 # --- script, keys, contrast, widths ----------------------------------------------------------

@@ -68,13 +68,14 @@ def results(
 
     lucency results runs/demo film.dcm --out results
     """
-    from lucency.deploy.dicom_results import algorithm_of, results_of, write_results
+    from lucency.deploy.dicom_results import algorithm_of, refuse_run, results_of, write_results
     from lucency.pipeline.library import load
 
+    refuse_run(out)
     loaded = load(model, model=name)
     found = results_of(films, loaded, method=method)
     written = write_results(
-        found, algorithm=algorithm_of(loaded, model), out=out, segmentation=segmentation
+        found, algorithm=algorithm_of(loaded), out=out, segmentation=segmentation
     )
     answer = {"films": len(found), "objects": len(written), "folder": str(out)}
     answers.print_answer(answer, json)
@@ -136,7 +137,7 @@ def view(
     """Show the films of a run in the browser: predictions, heat maps, labels, similar films.
 
     Films may be dropped on the page to have them predicted. Verdicts on labels are kept in the run,
-    in review, for `lucency audit score-review`. Without a run, of an exported model, only films
+    in verdicts, for `lucency audit score-review`. Without a run, of an exported model, only films
     that are named or dropped are shown. The page is of this machine alone. It ends at Ctrl-C.
 
     Example:
@@ -144,8 +145,8 @@ def view(
     lucency view runs/demo
     """
     options.require_service()
-    from lucency.deploy.start import serve_model, service_settings
-    from lucency.deploy.viewer import opening_browser, viewer_pages
+    from lucency.deploy.start import opening_browser, serve_model, service_settings
+    from lucency.deploy.viewer import viewer_pages
 
     pages = viewer_pages(model, films=films or [])
     if not no_open:

@@ -31,7 +31,6 @@ MOST_INFLATED = 1 << 30  # bytes; the largest film that is read has half of it
 TAILS = (0.5, 99.5)  # percentiles between which a film without any window is shown
 RAW_SPAN = 0.5  # of the stored range: a film that uses less, and states no P-values, is raw
 CHEST = ("CHEST", "THORAX", "TORAX", "LUNG")
-DEFLATED = b"UI\x16\x001.2.840.10008.1.2.1.99"  # an element of file meta information
 DIRECTORY = "1.2.840.10008.1.3.10"
 STORAGE = "1.2.840.10008.5.1.4.1.1."
 FOR_PROCESSING, SECONDARY = f"{STORAGE}1.1.1", f"{STORAGE}7"
@@ -70,6 +69,22 @@ class DeepFilm(NamedTuple):
     voi: str
     padded: Bool[np.ndarray, "h w"]
     mirrored: bool
+
+
+class _Stream(BytesIO):
+    """A file's content, which is not read to its end where that would inflate beyond any film.
+
+    pydicom reads the rest of a file at once in one case: a deflated one, whatever its header says.
+    """
+
+    absurd = False
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Return the next bytes; none of a rest that inflates to more than MOST_INFLATED."""
+        rest = super().read(size)
+        if size is None or size < 0:
+            self.absurd = _inflates_beyond(rest, MOST_INFLATED)
+        return b"" if self.absurd else rest
 
 
 class _Shown(NamedTuple):
@@ -111,8 +126,9 @@ def eight_bits(film: DeepFilm) -> UInt8[np.ndarray, "h w"]:
 def decode_dicom_deep(content: bytes) -> DeepFilm:
     """Return a DICOM film at its native depth with the window it is shown in at first.
 
-    A linear window leaves the stored values (of a Modality LUT, its output), so that any other may
-    be chosen; the output of a VOI LUT or a SIGMOID is scaled to 16 bits.
+    A linear window leaves the stored values, rescaled (of a Modality LUT, its output), so that any
+    other may be chosen. Where those are no whole numbers, as by a fractional RescaleSlope, and of a
+    VOI LUT or a SIGMOID, what lies between the window's ends is scaled to 16 bits.
     Raises ValueError as `decode_dicom` does.
     """
     header, place = _read(content)
@@ -141,15 +157,20 @@ def _read(content: bytes) -> tuple[Dataset, UInt16[np.ndarray, "h w"]]:
 
     if not is_dicom(content):
         raise ValueError("not a DICOM file: no DICM behind its preamble")
-    _refuse_bomb(content)
+    if len(content) < PREAMBLE + len(MAGIC) + 12:
+        raise ValueError("truncated: the DICOM file ends in its header")
+    stream = _Stream(content)
     with warnings.catch_warnings(), disable_value_validation():
         warnings.simplefilter("ignore")  # their words hold values of elements
         try:
-            header = pydicom.dcmread(BytesIO(content), specific_tags=list(READ))
+            header = pydicom.dcmread(stream, specific_tags=list(READ))
             deque(header.iterall(), maxlen=0)  # each element is converted when it is first seen
             problem = _why_not(header)
             size = (0, 0) if problem else (int(header["Columns"].value), int(header["Rows"].value))
         except (*BROKEN, BytesLengthException, InvalidDicomError):
+            if stream.absurd:
+                problem = f"absurd size: it inflates to more than {MOST_INFLATED:,} bytes"
+                raise ValueError(problem) from None
             raise ValueError("damaged: its DICOM elements cannot be read") from None
         if problem:
             raise ValueError(problem)
@@ -157,23 +178,19 @@ def _read(content: bytes) -> tuple[Dataset, UInt16[np.ndarray, "h w"]]:
         return header, _stored(header, size)
 
 
-def _refuse_bomb(content: bytes) -> None:
-    """Raise ValueError for a deflated file that inflates to more than any film has."""
-    start = PREAMBLE + len(MAGIC)
-    if len(content) < start + 12:
-        raise ValueError("truncated: the DICOM file ends in its header")
-    end = start + 12 + struct.unpack_from("<I", content, start + 8)[0]
-    if DEFLATED not in content[start:end]:
-        return
-    inflater, rest, total = zlib.decompressobj(-zlib.MAX_WBITS), content[end:], 0
-    while rest and total <= MOST_INFLATED:
+def _inflates_beyond(content: bytes, most: int) -> bool:
+    """Return whether a deflated content inflates to more than `most` bytes; what is none does not.
+
+    Nothing of it is kept.
+    """
+    inflater, rest, total = zlib.decompressobj(-zlib.MAX_WBITS), content, 0
+    while rest and total <= most:
         try:
             total += len(inflater.decompress(rest, 1 << 20))
-        except zlib.error as error:
-            raise ValueError("damaged: its deflated elements cannot be inflated") from error
+        except zlib.error:
+            return False
         rest = inflater.unconsumed_tail
-    if total > MOST_INFLATED:
-        raise ValueError(f"absurd size: it inflates to more than {MOST_INFLATED:,} bytes")
+    return total > most
 
 
 def _why_not(header: Dataset) -> str:

@@ -4,7 +4,7 @@ Each process has limits on memory and time. One that dies or hangs is replaced, 
 fails. What comes back are lengths, JSON and pixels, never pickle: a decoder that a film has taken
 over cannot run code in the service. A decoder imports no torch.
 
-Letters in shapes: s pixels of a side of a prepared film.
+Letters in shapes: s pixels of a side of a prepared film, h and w pixels of a film's file.
 """
 
 from __future__ import annotations
@@ -24,11 +24,15 @@ import numpy as np
 from jaxtyping import UInt8
 
 from lucency.core.manifest import Preparation
+from lucency.data.film_size import LONGEST_SIDE
+from lucency.deploy.native_film import NativeFilm, decode_native, enhance_native
 
 Square = UInt8[np.ndarray, "s s"]
+REQUEST = struct.Struct(">cI")  # what is wanted, bytes of the film's file
+PREPARED, NATIVE, ENHANCED = b"p", b"n", b"e"
 HEADER = struct.Struct(">cII")  # kind, bytes of JSON, bytes of pixels
-LENGTH = struct.Struct(">I")
 READY, DECODED, REFUSED = b"!", b"+", b"-"
+PIPED = 2**20  # bytes that a pipe's reader holds
 START_SECONDS = 60.0  # to import what decodes
 GRACE_SECONDS = 2.0  # of the clock beyond the processor's time
 DICOM_MARK, DICOM_PLACE = b"DICM", 128
@@ -91,32 +95,60 @@ async def stop_decoders(decoders: Decoders) -> None:
 
 async def decode_film(decoders: Decoders, content: bytes) -> DecodedFilm:
     """Return a film from its file's content; raises FilmError for one that cannot be read."""
+    about, pixels = await _decoded(decoders, PREPARED, content)
+    side = decoders.side
+    film = np.frombuffer(pixels, dtype=np.uint8).reshape(side, side)
+    return DecodedFilm(film, [str(one) for one in about["quality"]])
+
+
+async def decode_native_film(decoders: Decoders, content: bytes) -> NativeFilm:
+    """Return a film as its file has it; FilmError as `decode_film`."""
+    return _native_film(*await _decoded(decoders, NATIVE, content))
+
+
+async def decode_enhanced_film(decoders: Decoders, content: bytes) -> NativeFilm:
+    """Return a film with the CLAHE of the preparation, at its own size; FilmError as before."""
+    return _native_film(*await _decoded(decoders, ENHANCED, content))
+
+
+def _native_film(about: dict[str, Any], pixels: bytes) -> NativeFilm:
+    grey = np.frombuffer(pixels, dtype=_dtype(about)).reshape(about["height"], about["width"])
+    return NativeFilm(grey, int(about["bits"]), float(about["low"]), float(about["high"]))
+
+
+def _dtype(about: dict[str, Any]) -> np.dtype[Any]:
+    return np.dtype(np.uint8 if about["bits"] == 8 else "<u2")
+
+
+async def _decoded(
+    decoders: Decoders, wanted: bytes, content: bytes
+) -> tuple[dict[str, Any], bytes]:
+    """Return what a decoder states of a film, and its pixels; FilmError for one that it refuses."""
     process, whole = await decoders.idle.get(), False
     try:
         process = process or await _started(decoders)
         async with asyncio.timeout(decoders.seconds + GRACE_SECONDS):
-            kind, about, pixels = await _exchange(process, content, side=decoders.side)
+            await _send_film(process, wanted, content)
+            kind, about, pixels = await _received(process, wanted, side=decoders.side)
         whole = True
     except TimeoutError:
         raise FilmError(SLOW, f"not decoded within {decoders.seconds:g} s") from None
-    except (ConnectionError, asyncio.IncompleteReadError, ValueError):
-        raise FilmError(ENDED, "its decoder used up its memory or its time") from None
+    except (ConnectionError, asyncio.IncompleteReadError, LookupError, TypeError, ValueError):
+        raise FilmError(ENDED, "its decoder failed, or used up its memory or its time") from None
     finally:
         if process and not whole:
             await _ended(process)
         decoders.idle.put_nowait(process if whole else None)
     if kind == REFUSED:
         raise FilmError(str(about["code"]), str(about["reason"]))
-    side = decoders.side
-    film = np.frombuffer(pixels, dtype=np.uint8).reshape(side, side)
-    return DecodedFilm(film, [str(one) for one in about["quality"]])
+    return about, pixels
 
 
 async def _started(decoders: Decoders) -> Process:
     alone = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     words = decoders.command
     process = await asyncio.create_subprocess_exec(
-        *words, stdin=PIPE, stdout=PIPE, env={**os.environ, **alone}
+        *words, stdin=PIPE, stdout=PIPE, limit=PIPED, env={**os.environ, **alone}
     )
     assert process.stdout is not None, "it is a pipe"
     try:
@@ -128,21 +160,34 @@ async def _started(decoders: Decoders) -> Process:
     return process
 
 
-async def _exchange(
-    process: Process, content: bytes, *, side: int
-) -> tuple[bytes, dict[str, Any], bytes]:
-    """Send a film and return kind, JSON and pixels; ValueError for an answer of another form."""
+async def _send_film(process: Process, wanted: bytes, content: bytes) -> None:
     assert process.stdin is not None, "it is a pipe"
-    assert process.stdout is not None, "it is a pipe"
-    process.stdin.write(LENGTH.pack(len(content)))
+    process.stdin.write(REQUEST.pack(wanted, len(content)))
     process.stdin.write(content)
     await process.stdin.drain()
+
+
+async def _received(
+    process: Process, wanted: bytes, *, side: int
+) -> tuple[bytes, dict[str, Any], bytes]:
+    """Return kind, JSON and pixels of an answer; ValueError for one of another form."""
+    assert process.stdout is not None, "it is a pipe"
     kind, described, size = HEADER.unpack(await process.stdout.readexactly(HEADER.size))
-    expected = {DECODED: side * side, REFUSED: 0}.get(kind)
-    if size != expected or described > 2**16:
+    if kind not in (DECODED, REFUSED) or described > 2**16:
         raise ValueError("a decoder's answer has another form")
     about = json.loads(await process.stdout.readexactly(described))
+    expected = 0 if kind == REFUSED else side * side if wanted == PREPARED else _bytes_of(about)
+    if size != expected:
+        raise ValueError("a decoder's answer has another form")
     return kind, about, await process.stdout.readexactly(size)
+
+
+def _bytes_of(about: dict[str, Any]) -> int:
+    """Return the bytes of a native film's pixels; ValueError for sides and depths that none has."""
+    height, width, bits = (int(about[name]) for name in ("height", "width", "bits"))
+    if not (0 < height <= LONGEST_SIDE and 0 < width <= LONGEST_SIDE and 8 <= bits <= 16):
+        raise ValueError("a decoder's answer has another form")
+    return height * width * _dtype(about).itemsize
 
 
 async def _ended(process: Process) -> None:
@@ -164,10 +209,11 @@ def main() -> None:
     load_decoders()
     _limit_memory(int(limits["memory"]))
     _send(answers, READY)
-    while head := sys.stdin.buffer.read(LENGTH.size):
-        content = sys.stdin.buffer.read(LENGTH.unpack(head)[0])
+    while head := sys.stdin.buffer.read(REQUEST.size):
+        wanted, length = REQUEST.unpack(head)
+        content = sys.stdin.buffer.read(length)
         _limit_seconds(float(limits["seconds"]))
-        _send(answers, _answer(content, preparation))
+        _send(answers, _answer(wanted, content, preparation))
 
 
 def load_decoders() -> None:
@@ -180,14 +226,36 @@ def load_decoders() -> None:
     cv2.setNumThreads(1)
 
 
-def _answer(content: bytes, preparation: Preparation) -> bytes:
+def _answer(wanted: bytes, content: bytes, preparation: Preparation) -> bytes:
     try:
-        film = prepare_content(content, preparation=preparation)
+        if wanted == PREPARED:
+            film = prepare_content(content, preparation=preparation)
+            return _packed(film.pixels.tobytes(), quality=film.quality)
+        return _packed_native(_native_content(wanted, content, preparation))
     except FilmError as error:
         about = json.dumps({"code": error.code, "reason": str(error)}).encode()
         return HEADER.pack(REFUSED, len(about), 0) + about
-    about = json.dumps({"quality": film.quality}).encode()
-    return HEADER.pack(DECODED, len(about), film.pixels.size) + about + film.pixels.tobytes()
+
+
+def _packed(pixels: bytes, **about: Any) -> bytes:
+    text = json.dumps(about).encode()
+    return HEADER.pack(DECODED, len(text), len(pixels)) + text + pixels
+
+
+def _packed_native(film: NativeFilm) -> bytes:
+    height, width = film.grey.shape
+    about = {"height": height, "width": width, **film._asdict()}
+    del about["grey"]
+    return _packed(film.grey.astype(_dtype(about)).tobytes(), **about)
+
+
+def _native_content(wanted: bytes, content: bytes, preparation: Preparation) -> NativeFilm:
+    try:
+        if wanted == ENHANCED:
+            return enhance_native(content, preparation=preparation)
+        return decode_native(content)
+    except ValueError as error:
+        raise FilmError(_code(str(error), content), str(error)) from error
 
 
 def prepare_content(content: bytes, *, preparation: Preparation) -> DecodedFilm:

@@ -24,8 +24,9 @@ from jaxtyping import Float32, Float64, UInt8
 
 from lucency.core.files import write_whole
 from lucency.core.manifest import require
-from lucency.core.stage import RECEIPT, fingerprint_file, produce
+from lucency.core.stage import produce
 from lucency.data.dicom import decode_dicom_deep, eight_bits, is_dicom
+from lucency.deploy.film_answers import about_model
 from lucency.explain.heatmaps import Heatmaps, blend, even_centres
 
 if TYPE_CHECKING:
@@ -130,12 +131,10 @@ def results_of(
     return found
 
 
-def algorithm_of(model: Model, place: Path) -> Algorithm:
-    """Return what names a model of a folder: its fingerprint is that of the folder's receipts."""
-    receipts = sorted({*place.rglob(RECEIPT), *place.rglob("model.json")})
-    marks = [f"{file.relative_to(place).as_posix()} {fingerprint_file(file)}" for file in receipts]
-    digest = hashlib.sha256(json.dumps([model.name, *marks]).encode()).hexdigest()[:16]
-    return Algorithm(f"{MAKER} {model.name}", version("lucency"), digest)
+def algorithm_of(model: Model) -> Algorithm:
+    """Return what names a model: its fingerprint is that of the files that it predicts with."""
+    about = about_model(model)
+    return Algorithm(f"{MAKER} {about.name}", version("lucency"), about.fingerprint)
 
 
 def write_results(
@@ -152,7 +151,7 @@ def write_results(
     SEGMENTATIONS. Raises ValueError for a film that is no DICOM film or states no UIDs, a folder
     inside a run, another segmentation, and where highdicom is absent.
     """
-    _refuse_run(out)
+    refuse_run(out)
     contents = [film.read_bytes() for film in results]
     inputs = {
         "films": [hashlib.sha256(content).hexdigest()[:16] for content in contents],
@@ -218,7 +217,8 @@ def _need_highdicom() -> None:
         ) from error
 
 
-def _refuse_run(out: Path) -> None:
+def refuse_run(out: Path) -> None:
+    """Raise ValueError for a place inside a run, which is to hold no patient's name."""
     for place in (out, *out.resolve().parents):
         if (place / "protocol.toml").is_file():
             raise ValueError(f"{place} holds a run: results hold patients' names, choose another")

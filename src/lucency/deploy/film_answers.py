@@ -62,7 +62,7 @@ def described_model(model: Model, about: ModelAbout) -> dict[str, Any]:
     return {
         "model": about._asdict(),
         "findings": list(model.findings),
-        "thresholds": dict(zip(model.findings, _thresholds(model), strict=True)),
+        "thresholds": dict(zip(model.findings, model.threshold.tolist(), strict=True)),
         "preparation": model.preparation.model_dump(mode="json"),
         "card": card.read_text(encoding="utf-8") if card.is_file() else None,
         "notice": NOTICE,
@@ -74,7 +74,7 @@ def predicted_findings(model: Model, predicted: Predictions) -> dict[str, dict[s
     columns = zip(
         model.findings,
         predicted.probability[0].tolist(),
-        _thresholds(model),
+        model.threshold.tolist(),
         predicted.calibrated[0].tolist(),
         strict=True,
     )
@@ -82,16 +82,11 @@ def predicted_findings(model: Model, predicted: Predictions) -> dict[str, dict[s
         finding: {
             "probability": probability,
             "threshold": threshold,
-            "present": threshold is not None and probability >= threshold,
+            "present": probability >= threshold,
             "logit": logit,
         }
         for finding, probability, threshold, logit in columns
     }
-
-
-def _thresholds(model: Model) -> list[float | None]:
-    """Return the thresholds, None for one that no probability reaches or that is not known."""
-    return [value if np.isfinite(value) else None for value in model.threshold.tolist()]
 
 
 def explained_finding(explanation: Explanation) -> dict[str, Any]:

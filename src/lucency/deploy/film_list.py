@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from pathlib import Path
+from threading import Lock
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +28,7 @@ ORDERS = ("name", "highest", "lowest")
 SUSPECTED = 20  # label errors of each finding and direction, as `lucency audit errors` lists them
 NOT_STATED = "not stated"
 NO_PART = "no part"
+RANKING = Lock()  # label errors are ranked once, however many pages wait for them
 Rows = Int64[np.ndarray, " m"]
 Chosen = Bool[np.ndarray, " n"]
 
@@ -49,7 +52,10 @@ class FilmList:
 
     @cached_property
     def label_errors(self) -> Bool[np.ndarray, "n k"]:
-        """Whether a label is among the SUSPECTED of its finding and direction."""
+        """Whether a label is among the SUSPECTED of its finding and direction.
+
+        Every film is compared with every other, once: minutes where a run has 10,000s of them.
+        """
         found = np.zeros(self.probability.shape, dtype=bool)
         if self.predictions is None or not len(self.predictions):
             return found
@@ -80,13 +86,15 @@ class FilmFilter(NamedTuple):
 
 
 def list_films(
-    run: Run, *, manifest: Manifest, model: str, threshold: Float64[np.ndarray, " k"]
+    run: Run, *, manifest: Manifest, predicted: Path, threshold: Float64[np.ndarray, " k"]
 ) -> FilmList:
     """Return the films of a finished run with what a model of its leaderboard predicted of them.
 
-    Reads the run's files alone, no network. Raises ValueError where they do not fit together.
+    That is in the folder `predicted`, if anything is. Reads the run's files alone, no network.
+    Raises ValueError where they do not fit together.
     """
-    found = _predictions_of(run, model)
+    file = predicted / "predictions.npz"
+    found = load_predictions(file) if file.is_file() else None
     probability = np.full(manifest.label.shape, np.nan)
     if found is not None and found.findings == manifest.findings:
         image, first = np.unique(found.image, return_index=True)
@@ -186,14 +194,6 @@ def films_of_patient(films: FilmList, row: int) -> list[int]:
     return rows[np.lexsort((manifest.image[rows], turn))].tolist()
 
 
-def _predictions_of(run: Run, model: str) -> Predictions | None:
-    for folder in ("predictions", "ensemble"):
-        file = run.out / folder / model / "predictions.npz"
-        if file.is_file():
-            return load_predictions(file)
-    return None
-
-
 def _all(manifest: Manifest, word: str) -> Shaped[np.ndarray, " n"]:
     return np.full(len(manifest), word)
 
@@ -212,7 +212,8 @@ def _columns(films: FilmList, finding: str) -> list[int]:
 
 def _with_error(films: FilmList, error: str) -> Bool[np.ndarray, "n k"]:
     if error == "label error":
-        return films.label_errors
+        with RANKING:
+            return films.label_errors
     label, called = films.manifest.label, films.probability >= films.threshold
     if error == "missed":
         return (label == 1) & ~called & ~np.isnan(films.probability)

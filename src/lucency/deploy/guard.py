@@ -17,7 +17,7 @@ from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import cookie_parser
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import HTMLResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lucency.deploy.problems import Problem, problem_response
@@ -25,8 +25,12 @@ from lucency.deploy.problems import Problem, problem_response
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 DEFAULT_PORT = 80  # browsers leave it out
 EVERY_ADDRESS = ("0.0.0.0", "::")
-COOKIE = "lucency_token"
 OPEN_PATHS = ("/health",)  # without a token
+ENTRANCE = """<!doctype html>
+<html lang="en"><meta http-equiv="refresh" content="0;url=/"><title>Lucency</title>
+<link rel="icon" href="data:,">
+<p><a href="/">Lucency</a></p></html>
+"""  # after a redirect from a page elsewhere a browser would keep the strict cookie back
 METHODS = ("GET", "HEAD", "POST")
 FORBIDDEN_IN_PATHS = ("\\", "%2e", "%2f", "%5c", "%00")  # after one decoding
 POLICY = (
@@ -61,7 +65,7 @@ class ServiceSettings:
     bodies_bytes: int = 512 * 2**20  # of all requests together
     body_seconds: float = 30.0
     header_seconds: float = 10.0
-    answer_seconds: float = 30.0  # that a client may take to read what was sent
+    answer_seconds: float = 30.0  # in which a client reads on; see `listening.LEAST_READ`
     films: int = 64  # of one request
     waiting: int = 256  # films of all requests that are not answered yet
     batch: int = 32
@@ -83,6 +87,11 @@ class ServiceSettings:
         shown = {f"[{name}]" if ":" in name else name for name in own}
         bare = shown if self.port == DEFAULT_PORT else shown & set(self.names)
         return frozenset({f"{name}:{self.port}" for name in shown} | bare)
+
+    @property
+    def cookie(self) -> str:
+        """The name of the cookie that holds the token: browsers give cookies to every port."""
+        return f"lucency_token_{self.port}"
 
 
 class BodyTally(NamedTuple):
@@ -168,25 +177,25 @@ def _admitted(scope: Scope, headers: Headers, settings: ServiceSettings) -> Resp
     token, path = settings.token, scope["path"]
     query = parse_qs(scope["query_string"].decode("latin-1")) if path == "/" else {}
     if token and path not in OPEN_PATHS:
-        named = [*query.get("token", ()), *_tokens(headers)]
+        named = [*query.get("token", ()), *_tokens(headers, settings.cookie)]
         if not named:
             raise Problem("token-absent")
         if not any(hmac.compare_digest(one.encode(), token.encode()) for one in named):
             raise Problem("token-wrong")
     if token and "token" in query:
-        there = RedirectResponse("/", status_code=303)
-        there.set_cookie(COOKIE, token, httponly=True, samesite="strict")
-        return there
+        entrance = HTMLResponse(ENTRANCE)
+        entrance.set_cookie(settings.cookie, token, httponly=True, samesite="strict")
+        return entrance
     length = headers.get("content-length", "0")
     if not length.isdecimal() or int(length) > settings.body_bytes:
         raise _too_large(settings)
     return None
 
 
-def _tokens(headers: Headers) -> list[str]:
-    """Return the tokens that a request names, as Authorization or cookie."""
+def _tokens(headers: Headers, name: str) -> list[str]:
+    """Return the tokens that a request names, as Authorization or in the cookie of a name."""
     kind, _, value = headers.get("authorization", "").partition(" ")
-    cookie = cookie_parser(headers.get("cookie", "")).get(COOKIE)
+    cookie = cookie_parser(headers.get("cookie", "")).get(name)
     return [*([value.strip()] if kind.lower() == "bearer" else []), *([cookie] if cookie else [])]
 
 

@@ -20,6 +20,7 @@ from lucency.deploy.problems import PROBLEM_TYPE, problem_document
 
 LONGEST_HEAD = 16 * 2**10  # bytes of a request's line and headers
 KEEP_ALIVE_SECONDS = 15
+LEAST_READ = 2**16  # bytes of an answer that a client reads in `answer_seconds`, or the rest
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -90,7 +91,7 @@ class StoppableServer(uvicorn.Server):
 
 
 class LimitedProtocol(H11Protocol):
-    """HTTP/1.1 that drops who does not send a request's headers, or read an answer, in time."""
+    """HTTP/1.1 that drops who does not send a request's headers in time, or stops to read."""
 
     limits = ServiceSettings()
     waiting: asyncio.TimerHandle | None = None
@@ -127,9 +128,9 @@ class LimitedProtocol(H11Protocol):
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
-        """Give the client some time to read what was sent."""
+        """Give the client some time to read what was sent, and more for as long as it reads."""
         super().pause_writing()
-        self.stalled = self.loop.call_later(self.limits.answer_seconds, self.transport.abort)
+        self._await_reading(self.transport.get_write_buffer_size())
 
     def resume_writing(self) -> None:
         """Go on with a client that has read."""
@@ -137,6 +138,18 @@ class LimitedProtocol(H11Protocol):
         if self.stalled:
             self.stalled.cancel()
             self.stalled = None
+
+    def _await_reading(self, unread: int) -> None:
+        seconds = self.limits.answer_seconds
+        self.stalled = self.loop.call_later(seconds, self._drop_unless_read, unread)
+
+    def _drop_unless_read(self, before: int) -> None:
+        """Drop a client that has read less than LEAST_READ of the bytes that were unread before."""
+        unread = self.transport.get_write_buffer_size()
+        if before - unread < LEAST_READ:
+            self.transport.abort()
+        else:
+            self._await_reading(unread)
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is not HTTP with a problem document."""

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from typing import Any
 
 from lucency.core.manifest import Preparation
-from lucency.deploy.guard import COOKIE, ServiceSettings
+from lucency.deploy.guard import ServiceSettings
 from lucency.deploy.problems import PROBLEM_TYPE, PROBLEMS
 from lucency.deploy.received import MULTIPART, RAW
 from lucency.pipeline.similar_films import PATIENTS
@@ -47,7 +47,7 @@ def openapi_document(settings: ServiceSettings, findings: Sequence[str]) -> Docu
             "schemas": schemas,
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},
-                "cookie": {"type": "apiKey", "in": "cookie", "name": COOKIE},
+                "cookie": {"type": "apiKey", "in": "cookie", "name": settings.cookie},
             },
         },
     }
@@ -55,7 +55,9 @@ def openapi_document(settings: ServiceSettings, findings: Sequence[str]) -> Docu
 
 def _paths(settings: ServiceSettings, findings: Sequence[str]) -> Document:
     """Return every route of `lucency.deploy.service.ROUTES`."""
-    token = _parameter("token", {"type": "string"}, "Sets the cookie and redirects to /.")
+    token = _parameter(
+        "token", {"type": "string"}, "Sets the cookie; the answer is a page that leads to /."
+    )
     finding = _parameter("finding", {"enum": list(findings)}, "A finding.", required=True)
     method = _parameter(
         "method",
@@ -68,10 +70,9 @@ def _paths(settings: ServiceSettings, findings: Sequence[str]) -> Document:
     patients = _parameter("patients", _enum(PATIENTS), "all: films of the same patient too.")
     heatmap = {"image/png": {}, **_json("Explanation")}
     many, one = (_body(settings, films) for films in (settings.films, 1))
-    redirect = {"303": {"description": "The token is set as a cookie."}}
     sent = (*BEHIND_TOKEN, *OF_BODIES, *OF_FILMS)
     return {
-        "/": {"get": _operation("index", _json("Index"), parameters=[token], more=redirect)},
+        "/": {"get": _operation("index", {"text/html": {}, **_json("Index")}, parameters=[token])},
         "/health": {"get": {**_operation("health", _json("Health"), codes=()), "security": []}},
         "/metrics": {"get": _operation("metrics", {"text/plain": {"schema": {"type": "string"}}})},
         "/openapi.json": {
@@ -155,7 +156,7 @@ def _schemas(findings: Sequence[str]) -> Document:
     """Return the schemas of all answers."""
     each = _object(
         probability=_share(),
-        threshold=NUMBER,
+        threshold=_share(),
         present={"type": "boolean"},
         logit={"type": "number"},
     )
@@ -177,6 +178,7 @@ def _schemas(findings: Sequence[str]) -> Document:
         "Explanation": _object(
             **model,
             film=TEXT,
+            network=TEXT,
             finding=_enum(findings),
             method=_enum(EXPLAIN_METHODS),
             map=_list(_list({"type": "number"})),
@@ -199,7 +201,7 @@ def _schemas(findings: Sequence[str]) -> Document:
         "Model": _object(
             **model,
             findings=_list(_enum(findings)),
-            thresholds=_object(**_each(findings, NUMBER)),
+            thresholds=_object(**_each(findings, _share())),
             preparation=_preparation(),
             card={"type": ["string", "null"]},
             **notice,
@@ -250,7 +252,6 @@ def _json(schema: str) -> Document:
 
 
 REFERRED: Document = {"$ref": "#/components/schemas/Finding"}
-NUMBER: Document = {"type": ["number", "null"]}
 TEXT: Document = {"type": "string"}
 NAME: Document = {"type": ["string", "integer"]}
 SUMMARIES = {

@@ -36,7 +36,7 @@ PROBLEMS: dict[str, tuple[int, str]] = {  # code -> HTTP status, title
     "film-damaged": (422, "The film's file is damaged"),
     "film-absurd-size": (422, "The film's sides are not those of a chest film"),
     "film-unreadable": (422, "The film cannot be read"),
-    "film-decoder-ended": (422, "The film's decoder ended: its memory or time was used up"),
+    "film-decoder-ended": (422, "The film's decoder ended: it failed, or took too much"),
     "film-decoder-slow": (422, "The film was not decoded in time"),
     "dicom-unsupported": (422, "The service was installed without what reads DICOM films"),
     "dicom-refused": (422, "The DICOM file is not one plain grey chest film for presentation"),

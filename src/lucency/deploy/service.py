@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import traceback
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -15,8 +17,8 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute, Mount, Route
-from starlette.types import ASGIApp, Scope
+from starlette.routing import BaseRoute, Match, Mount, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lucency.core.manifest import Prepared, nearest, unlabelled
 from lucency.core.predictions import Predictions
@@ -61,7 +63,7 @@ from lucency.pipeline.similar_films import (
     PATIENTS,
     Collection,
     Resemblance,
-    answer,
+    entry_of,
     open_collection,
     search_collection,
 )
@@ -75,7 +77,10 @@ Handler = Callable[["Service", Request], Awaitable[Response]]
 
 @dataclass(frozen=True, kw_only=True)
 class Service:
-    """A model that answers requests, with what decodes, collects, counts and admits films."""
+    """A model that answers requests, with what decodes, collects, counts and admits films.
+
+    What the network does, it does in the thread of `batches`.
+    """
 
     model: Model
     settings: ServiceSettings
@@ -115,13 +120,32 @@ def create_app(
     name = partial(_name_of_route, [one for one in every if isinstance(one, Route | Mount)])
 
     def observe(scope: Scope, status: int, seconds: float) -> None:
-        route, method = name(scope["path"]), scope["method"]
+        route, method = name(scope["path"], scope["method"]), scope["method"]
         method = method if method in METHODS else OTHER
         count(meters, "lucency_requests_total", route=route, method=method, status=str(status))
         measure(meters, "lucency_request_seconds", seconds, bounds=SECONDS, route=route)
         log(f"{method} {route} {status} {seconds * 1000:.0f} ms")
 
-    return guarded(inner, settings=settings, observe=observe)
+    return guarded(_discreet(inner, log), settings=settings, observe=observe)
+
+
+def _discreet(app: ASGIApp, log: Callable[[str], None]) -> ASGIApp:
+    """Return an application whose failures are logged by kind and place alone.
+
+    Their texts, which the server would write, may hold films' names.
+    """
+
+    async def handle(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await app(scope, receive, send)
+        try:
+            await app(scope, receive, send)
+        except Exception as error:  # noqa: BLE001 - it was answered, and is logged here
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            log(f"{type(error).__name__} in {PurePath(place.filename).name}, line {place.lineno}")
+        return None
+
+    return handle
 
 
 @asynccontextmanager
@@ -166,7 +190,7 @@ def _stop_without_batches(admission: Admission, task: asyncio.Task[None]) -> Non
     """Refuse films, and say why, where the task that predicts them has failed."""
     admission.stopping = True
     if not task.cancelled():
-        say(f"The service predicts no more: {task.exception()!r}")
+        say(f"The service predicts no more: {type(task.exception()).__name__}")
 
 
 async def index(service: Service, request: Request) -> Response:
@@ -230,7 +254,7 @@ async def explain(service: Service, request: Request) -> Response:
         decoded = await _decoded(service, film)
         if isinstance(decoded, FilmError):
             return _unreadable(decoded, film)
-        shown = _prepared(service.model, [NamedFilm(film.name, decoded.pixels)])
+        shown = prepared_films(service.model, [NamedFilm(film.name, decoded.pixels)])
         about = {"method": "" if method == AUTO else method, "findings": [given["finding"]]}
         work = partial(service.model.explain, shown, **about)
         try:
@@ -240,7 +264,8 @@ async def explain(service: Service, request: Request) -> Response:
     if form == "png":
         picture = await asyncio.to_thread(overlay_png, explanation)
         return Response(picture, media_type="image/png", headers={"x-lucency-notice": NOTICE})
-    return _answered(service, film=film.name, **explained_finding(explanation))
+    about = {"film": film.name, "network": service.model.explained}
+    return _answered(service, **about, **explained_finding(explanation))
 
 
 async def similar(service: Service, request: Request) -> Response:
@@ -253,16 +278,18 @@ async def similar(service: Service, request: Request) -> Response:
         decoded = await _decoded(service, film)
         if isinstance(decoded, FilmError):
             return _unreadable(decoded, film)
-        queries = _prepared(service.model, [NamedFilm(film.name, decoded.pixels)])
-        work = partial(_resembling, service, queries, top=top, patients=patients)
-        found = answer(await run_alone(service.batches, work))
-    entry = found[str(queries.manifest.image[0])]
-    assert isinstance(entry, dict)
-    return _answered(service, film=film.name, network=found["network"], patients=patients, **entry)
+        queries = prepared_films(service.model, [NamedFilm(film.name, decoded.pixels)])
+        work = partial(resembling, service, queries, top=top, patients=patients)
+        found = await run_alone(service.batches, work)
+    about = {"film": film.name, "network": found.network, "patients": patients}
+    return _answered(service, **about, **entry_of(found, 0))
 
 
-def _resembling(service: Service, queries: Prepared, *, top: int, patients: str) -> Resemblance:
-    """Return the run's films that look most like the queries, to the network of the index."""
+def resembling(service: Service, queries: Prepared, *, top: int, patients: str) -> Resemblance:
+    """Return the run's films that look most like the queries, to the network of the index.
+
+    It is called in the network's thread. Raises Problem where the model is of no run.
+    """
     collection = _collection(service)
     network = service.model.predictor.home.network(collection.network)
     feature = network.outputs(np.asarray(queries.pixels)).feature
@@ -330,16 +357,24 @@ def _answered(service: Service, **more: Any) -> Response:
     return JSONResponse({"model": service.about._asdict(), **more, "notice": NOTICE})
 
 
-def _prepared(model: Model, films: Sequence[NamedFilm]) -> Prepared:
-    """Return films that were decoded; each is called by its file name, as one on disk is."""
-    names = [f"{row}/{PurePath(film.name).name or 'film'}" for row, film in enumerate(films)]
+def prepared_films(model: Model, films: Sequence[NamedFilm]) -> Prepared:
+    """Return films that were decoded; each is called by its file name, as one on disk is.
+
+    Of several of one name the second is /NAME, the third //NAME: names are unique, and each fits
+    the films of a run that NAME does (`lucency.core.tables.fitting_films`).
+    """
+    seen, names = Counter[str](), list[str]()
+    for film in films:
+        name = PurePath(film.name).name or "film"
+        names.append("/" * seen[name] + name)
+        seen[name] += 1
     pixels = np.stack([film.pixels for film in films])
     return unlabelled(names, pixels, findings=model.findings, preparation=model.preparation)
 
 
 def predict_named(model: Model, films: Sequence[NamedFilm]) -> Predictions:
     """Return the predictions of films that were decoded, in their order."""
-    return model.predict(_prepared(model, films))
+    return model.predict(prepared_films(model, films))
 
 
 def _route(path: str, methods: Sequence[str], do: Handler) -> Route:
@@ -349,12 +384,11 @@ def _route(path: str, methods: Sequence[str], do: Handler) -> Route:
     return Route(path, handle, methods=list(methods))
 
 
-def _name_of_route(routes: Sequence[Route | Mount], path: str) -> str:
+def _name_of_route(routes: Sequence[Route | Mount], path: str, method: str) -> str:
     """Return the route that a path belongs to, one of few names for any path."""
-    for route in routes:
-        if route.path == path or (isinstance(route, Mount) and path.startswith(f"{route.path}/")):
-            return route.path
-    return OTHER
+    scope = {"type": "http", "path": path, "method": method}
+    found = (route.path for route in routes if route.matches(scope)[0] is not Match.NONE)
+    return next(found, OTHER)
 
 
 def _answer_problem(request: Request, error: Exception) -> Response:

@@ -5,11 +5,19 @@ Letters in shapes: s pixels of a side.
 
 from __future__ import annotations
 
+import atexit
+import html
 import ipaddress
 import os
 import re
 import secrets
+import socket
+import tempfile
+import threading
+import time
+import webbrowser
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +35,11 @@ if TYPE_CHECKING:
     from lucency.pipeline.library import Model
 
 SHORTEST_TOKEN = 16
+READY_SECONDS = 60.0  # until a browser is opened
+LEADING = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><meta http-equiv="refresh" content="0;url={address}">
+<title>Lucency</title><p><a href="{address}">Lucency</a></p></html>
+"""
 HOST_NAME = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:]+")
 Pages = Callable[["Model", ServiceSettings], Sequence[BaseRoute]]
 
@@ -83,6 +96,39 @@ def serve_model(
         app = create_app(model, settings=settings, routes=pages(model, settings))
         line = f"{service_address(settings)} serves {model.name}. {NOTICE}"
         run_server(app, settings=settings, listening=listening, line=line)
+
+
+def opening_browser(pages: Pages) -> Pages:
+    """Return the same pages, which open in the browser as soon as the service answers."""
+
+    def opened(model: Model, settings: ServiceSettings) -> Sequence[BaseRoute]:
+        made = pages(model, settings)
+        threading.Thread(target=_open_browser, args=(settings,), daemon=True).start()
+        return made
+
+    return opened
+
+
+def _open_browser(settings: ServiceSettings) -> None:
+    """Open the page as soon as the port answers."""
+    until = time.monotonic() + READY_SECONDS
+    while time.monotonic() < until:
+        with suppress(OSError), socket.create_connection((settings.host, settings.port), 1):
+            webbrowser.open(leading_page(settings).as_uri())
+            return
+        time.sleep(0.1)
+
+
+def leading_page(settings: ServiceSettings) -> Path:
+    """Return a page, which this user alone can read, that leads to the service's address.
+
+    The browser gets its name in place of the address: a command line shows everybody the token.
+    """
+    handle, name = tempfile.mkstemp(prefix="lucency-", suffix=".html")
+    with os.fdopen(handle, "w", encoding="utf-8") as page:
+        page.write(LEADING.format(address=html.escape(service_address(settings))))
+    atexit.register(Path(name).unlink, missing_ok=True)
+    return Path(name)
 
 
 def service_address(settings: ServiceSettings) -> str:

@@ -3,10 +3,12 @@
 A verdict says whether the label of one film for one finding is right. The folder holds sample.csv
 and answers.csv: a sheet a finding and label, every film of which stands for itself alone (weight
 1), since the reviewer chose it. answers.csv has a column of notes beside those of a review's.
+Several programs may keep verdicts in one folder: each adds its own to what is there.
 """
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +21,11 @@ from lucency.core.manifest import read_table
 
 SAMPLE_FILE, ANSWERS_FILE = "sample.csv", "answers.csv"
 VERDICTS = ("right", "wrong", "unsure")
+WITHDRAWN = ""  # in place of one of them: the verdict is taken back
 LONGEST = 2_000  # letters of a note or a name
+LOCK, LOCK_SECONDS = ".lock", 10
+FORM = "form.csv"  # of a review that `lucency audit review` drew
+UNPRINTABLE = ("Cc", "Cs")  # control characters and surrogates, which no file holds as text
 PRESENT = {1: "labelled present", 0: "labelled absent"}
 COLUMNS = (*ANSWERS, "note")
 
@@ -36,8 +42,11 @@ class Verdict(NamedTuple):
 
 
 def check_verdict(verdict: Verdict) -> Verdict:
-    """Return a verdict with its texts on one line each; ValueError for an unknown word, no name."""
-    if verdict.verdict not in VERDICTS:
+    """Return a verdict with its texts on one line each.
+
+    Raises ValueError for an unknown word, no name, and texts that are too long or no text.
+    """
+    if verdict.verdict not in (*VERDICTS, WITHDRAWN):
         raise ValueError(
             f"verdict: found {verdict.verdict!r}, expected one of {', '.join(VERDICTS)}"
         )
@@ -46,29 +55,73 @@ def check_verdict(verdict: Verdict) -> Verdict:
         raise ValueError("reviewer: found no name; expected a name or initials")
     if max(len(reviewer), len(note)) > LONGEST:
         raise ValueError(f"note: found more than {LONGEST:,} letters; expected a short one")
+    if any(unicodedata.category(letter) in UNPRINTABLE for letter in reviewer + note):
+        raise ValueError("note: found control characters or halves of letters; expected a text")
     return verdict._replace(reviewer=reviewer, note=note)
 
 
 def read_verdicts(folder: Path) -> list[Verdict]:
-    """Return the verdicts that `save_verdicts` wrote into a folder; none where it is not there."""
+    """Return the verdicts that were kept in a folder; none where it is not there.
+
+    Raises ValueError for a folder that holds another review.
+    """
+    _refuse_other_review(folder)
     if not (folder / ANSWERS_FILE).is_file():
         return []
-    sample = read_table(folder / SAMPLE_FILE, text=TEXT, columns=SAMPLE)
     answers = read_table(folder / ANSWERS_FILE, text=COLUMNS, columns=COLUMNS)
-    sheets = sample.drop_duplicates("sheet").set_index("sheet")
     found = []
     for row in answers.to_dict("records"):
-        finding, label = (sheets.loc[row["sheet"], name] for name in ("finding", "label"))
-        verdict = _ANSWERED[int(label), row["answer"]]
-        about = (row["image"], str(finding), int(label), row["reviewer"], verdict, row["note"])
-        found.append(Verdict(*about))
+        finding, label = _labels_of(row["sheet"], folder)
+        verdict = _ANSWERED[label, row["answer"]]
+        found.append(Verdict(row["image"], finding, label, row["reviewer"], verdict, row["note"]))
     return found
 
 
-def save_verdicts(verdicts: Iterable[Verdict], folder: Path) -> None:
+def keep_verdict(verdict: Verdict, folder: Path) -> None:
+    """Add a checked verdict to those in a folder, in place of the reviewer's last on that label.
+
+    Raises ValueError for a folder that holds another review, or that another program keeps busy.
+    """
+    from filelock import FileLock, Timeout
+
+    folder.mkdir(exist_ok=True)
+    try:
+        with FileLock(folder / LOCK, timeout=LOCK_SECONDS):
+            kept = {_key(one): one for one in read_verdicts(folder)}
+            kept.pop(_key(verdict), None)
+            new = [] if verdict.verdict == WITHDRAWN else [verdict]
+            _write([*kept.values(), *new], folder)
+    except Timeout:
+        raise ValueError(f"{folder} is being written by another program: try again") from None
+
+
+def _key(verdict: Verdict) -> tuple[str, str, str]:
+    return verdict.image, verdict.finding, verdict.reviewer
+
+
+def _refuse_other_review(folder: Path) -> None:
+    if (folder / FORM).exists():
+        raise ValueError(f"{folder} holds a review, with its {FORM}: move it to another place")
+    if (folder / SAMPLE_FILE).is_file():
+        for sheet in set(read_table(folder / SAMPLE_FILE, text=TEXT, columns=SAMPLE)["sheet"]):
+            _labels_of(sheet, folder)
+
+
+def _labels_of(sheet: str, folder: Path) -> tuple[str, int]:
+    """Return the finding and the label that a sheet is of."""
+    finding, _, words = sheet.rpartition(", ")
+    label = next((label for label, name in PRESENT.items() if name == words), None)
+    if label is None:
+        raise ValueError(
+            f"{folder} holds another review: found the sheet {sheet!r}, expected verdicts of the "
+            "viewer alone; move it to another place"
+        )
+    return finding, label
+
+
+def _write(verdicts: Iterable[Verdict], folder: Path) -> None:
     """Write sample.csv, then answers.csv, each whole; see `lucency.audit.review` for both."""
     rows = sorted(verdicts)
-    folder.mkdir(exist_ok=True)
     sheets = [f"{one.finding}, {PRESENT[one.label]}" for one in rows]
     table = pd.DataFrame(rows, columns=list(Verdict._fields)).assign(sheet=sheets, also="")
     answer = [_answer(one) for one in rows]

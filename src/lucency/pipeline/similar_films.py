@@ -117,17 +117,22 @@ def search_collection(
 
 def answer(resemblance: Resemblance) -> dict[str, object]:
     """Return for programs: film -> its answers, best first, and their vote on each finding."""
-    findings = resemblance.known.manifest.findings
     answer: dict[str, object] = {"network": resemblance.network}
     for query, name in enumerate(resemblance.queries.manifest.image.tolist()):
-        share = zip(findings, resemblance.share[query].tolist(), strict=True)
-        answer[name] = {
-            "left_out": _left_out(resemblance, query),
-            "similar": similar_to(resemblance, query),
-            "vote": {finding: round(value, 4) for finding, value in share},
-        }
+        answer[name] = entry_of(resemblance, query)
     lost = resemblance.queries.rejected
     return {**answer, "rejected": dict(zip(lost["image"], lost["reason"], strict=True))}
+
+
+def entry_of(resemblance: Resemblance, query: int) -> dict[str, Any]:
+    """Return for programs the answers to one film; `left_out` is a patient, None for nobody."""
+    share = resemblance.share[query].tolist()
+    vote = zip(resemblance.known.manifest.findings, share, strict=True)
+    return {
+        "left_out": _left_out(resemblance, query),
+        "similar": similar_to(resemblance, query),
+        "vote": {finding: round(value, 4) for finding, value in vote},
+    }
 
 
 def in_words(resemblance: Resemblance) -> str:

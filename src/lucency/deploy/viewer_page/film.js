@@ -1,11 +1,12 @@
 // Films at native depth: loading, halving for small displays, window and level, drawing.
 // A view is the centre (x, y: shares of the film) and the zoom (1: the whole film fits).
-// A look is the window's centre and width (shares of the depth) and whether it is inverted.
+// A window is a centre and a width (shares of the depth). A film opens in its own; a look changes
+// it for all films that are shown: by a shift and a factor of each one's own width, and inverted.
 
 export const WHOLE = { x: 0.5, y: 0.5, zoom: 1 };
-export const FULL = { centre: 0.5, width: 1, inverted: false };
+export const OWN = { shift: 0, factor: 1, inverted: false };
 const SMALLEST = 256; // pixels of the longer side of the smallest copy
-const NARROWEST = 1 / 256;
+const WIDEST = 2;
 const MOST_ZOOM = 40;
 
 export async function loadFilm(key, enhanced, signal) {
@@ -16,7 +17,7 @@ export async function loadFilm(key, enhanced, signal) {
   const pixels = head("Bytes") === 2 ? new Uint16Array(raw) : new Uint8Array(raw);
   const film = filmOf(pixels, head("Width"), head("Height"), head("Bits"));
   const top = 2 ** film.bits - 1, low = head("Low") / top, high = head("High") / top;
-  return { ...film, look: { centre: (low + high) / 2, width: Math.max(high - low, NARROWEST), inverted: false } };
+  return { ...film, own: { centre: (low + high) / 2, width: Math.max(high - low, 1 / top) } };
 }
 
 export function filmOf(pixels, width, height, bits) {
@@ -54,9 +55,18 @@ export function placed(film, view, canvas) {
   };
 }
 
-export function greys(bits, look) {
-  const count = 2 ** bits, table = new Uint8ClampedArray(count);
-  const low = (look.centre - look.width / 2) * (count - 1), span = look.width * (count - 1);
+// The window of a film under a look.
+export function windowOf(film, look) {
+  const { own } = film, within = (value, low, high) => Math.min(high, Math.max(low, value));
+  return {
+    centre: within(own.centre + look.shift * own.width, -0.5, 1.5),
+    width: within(own.width * look.factor, 1 / (2 ** film.bits - 1), WIDEST),
+  };
+}
+
+export function greys(film, look) {
+  const count = 2 ** film.bits, table = new Uint8ClampedArray(count), { centre, width } = windowOf(film, look);
+  const low = (centre - width / 2) * (count - 1), span = width * (count - 1);
   for (let value = 0; value < count; value++) {
     const grey = Math.min(1, Math.max(0, (value - low) / span)) * 255;
     table[value] = look.inverted ? 255 - grey : grey;
@@ -68,7 +78,7 @@ export function drawFilm(context, film, view, look) {
   const { canvas } = context, place = placed(film, view, canvas);
   const wanted = Math.floor(Math.log2(1 / place.scale));
   const level = film.levels[Math.max(0, Math.min(film.levels.length - 1, wanted))];
-  const table = greys(film.bits, look), top = table.length - 1;
+  const table = greys(film, look), top = table.length - 1;
   const image = context.createImageData(canvas.width, canvas.height);
   const out = new Uint32Array(image.data.buffer);
   const across = samples(canvas.width, place.left, place.width, level.width);
@@ -120,7 +130,9 @@ function within(view) {
   return { ...view, x: inside(view.x), y: inside(view.y) };
 }
 
-export function windowed(look, across, down) {
-  const width = Math.min(2, Math.max(NARROWEST, look.width * 2 ** across));
-  return { ...look, width, centre: Math.min(1.5, Math.max(-0.5, look.centre + down)) };
+// A look whose window is 2 ** across as wide, and down of the film's own width higher.
+export function windowed(look, across, down, film) {
+  const { own } = film;
+  const { centre, width } = windowOf(film, { ...look, factor: look.factor * 2 ** across, shift: look.shift + down });
+  return { ...look, factor: width / own.width, shift: (centre - own.centre) / own.width };
 }

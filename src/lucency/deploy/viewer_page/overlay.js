@@ -4,6 +4,7 @@ const FIELD = 128; // places of a heat map's side between which contours are str
 const CONTOURS = [0.25, 0.5, 0.75]; // shares of the largest value
 const RAMP = [[40, 60, 140], [150, 50, 150], [235, 90, 80], [255, 190, 60], [255, 250, 200]];
 const BOX = "#7fe0a3";
+const GROUND = "#10161a"; // below the names of boxes, on films of any brightness
 const CONTOUR = "#ffd27a";
 
 // A map on FIELD x FIELD places, 0 to 1 of its largest value, bilinear between the centres of its
@@ -118,17 +119,22 @@ export function drawContours(context, place, heat) {
 export function drawBoxes(context, place, boxes, finding) {
   context.save();
   context.font = `${12 * devicePixelRatio}px system-ui, sans-serif`;
-  context.textBaseline = "bottom";
+  context.textBaseline = "middle";
+  const high = 17 * devicePixelRatio, aside = 4 * devicePixelRatio;
   for (const box of boxes) {
     const left = place.left + box.x * place.width, top = place.top + box.y * place.height;
     context.globalAlpha = box.finding === finding ? 1 : 0.55;
-    context.strokeStyle = context.fillStyle = BOX;
+    context.strokeStyle = BOX;
     context.lineWidth = (box.finding === finding ? 2 : 1) * devicePixelRatio;
     context.strokeRect(left, top, box.w * place.width, box.h * place.height);
-    const name = box.finding.replaceAll("_", " ");
-    Object.assign(context, { strokeStyle: "#000000c0", lineWidth: 3 * devicePixelRatio, lineJoin: "round" });
-    context.strokeText(name, left + 2, top - 2);
-    context.fillText(name, left + 2, top - 2);
+    const name = box.finding.replaceAll("_", " "), wide = context.measureText(name).width + 2 * aside;
+    const x = Math.max(0, Math.min(left, context.canvas.width - wide));
+    const y = top >= high ? top - high : Math.max(0, top); // above the box, or in it where there is no room
+    context.globalAlpha = 1;
+    context.fillStyle = GROUND;
+    context.fillRect(x, y, wide, high);
+    context.fillStyle = BOX;
+    context.fillText(name, x + aside, y + high / 2);
   }
   context.restore();
 }

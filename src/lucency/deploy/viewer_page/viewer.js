@@ -1,5 +1,5 @@
 // The viewer: what is shown, and what drags, keys and buttons do. Texts go in as text, never as HTML.
-import { FULL, WHOLE, drawFilm, loadFilm, moved, windowed, zoomed } from "./film.js";
+import { OWN, WHOLE, drawFilm, loadFilm, moved, windowOf, windowed, zoomed } from "./film.js";
 import { filmList } from "./list.js";
 import { calibrationPanel, decimal, findingRows, make, words } from "./findings.js";
 import { drawBoxes, drawContours, drawHeat, heatOf } from "./overlay.js";
@@ -15,16 +15,15 @@ const panes = {
 };
 for (const pane of Object.values(panes)) pane.context = pane.canvas.getContext("2d", { willReadFrequently: true });
 const state = {
-  model: null, film: null, finding: "", bins: {}, part: "test", verdict: "",
-  view: WHOLE, look: FULL, clahe: false, heat: false, contour: false, box: true, opacity: 0.5, drag: false,
-  shown: { main: null, beside: null }, turn: 0,
+  model: null, film: null, finding: "", bins: {}, part: "test", verdict: "", about: "",
+  view: WHOLE, look: OWN, clahe: false, heat: false, contour: false, box: true, opacity: 0.5, drag: false,
+  shown: { main: null, beside: null }, turn: new AbortController(), letters: true,
 };
-const dropped = new Map(); // key of a film that was dropped -> its file
 let list = null, pending = 0;
 
-async function ask(path, words = {}) {
+async function ask(path, words = {}, signal = undefined) {
   const query = new URLSearchParams(Object.entries(words).filter(([, value]) => value !== ""));
-  const answer = await fetch(`${API}${path}${query.size ? `?${query}` : ""}`);
+  const answer = await fetch(`${API}${path}${query.size ? `?${query}` : ""}`, { signal });
   return answered(answer);
 }
 
@@ -72,7 +71,7 @@ function drawNow() {
 
 function reading() {
   const { picture } = state.shown.main, top = 2 ** picture.bits - 1;
-  const level = Math.round(state.look.centre * top), width = Math.round(state.look.width * top);
+  const shown = windowOf(picture, state.look), level = Math.round(shown.centre * top), width = Math.round(shown.width * top);
   at("reading").textContent =
     `${picture.width} × ${picture.height}, ${picture.bits} bit · level ${level}, window ${width} · zoom ${state.view.zoom.toFixed(2)}`;
 }
@@ -93,18 +92,20 @@ function caption(name, film) {
 
 // --- films -----------------------------------------------------------------------------------
 
+// What is under way for the film before is given up: its signal is aborted.
 async function open(key) {
-  const turn = ++state.turn;
+  state.turn.abort();
+  const turn = state.turn = new AbortController(), { signal } = turn;
   document.body.setAttribute("aria-busy", "true");
   say("");
   try {
-    const [film, picture] = await Promise.all([ask(`film/${key}`), loadFilm(key, state.clahe)]);
+    const [film, picture] = await Promise.all([ask(`film/${key}`, {}, signal), loadFilm(key, state.clahe, signal)]);
     if (turn !== state.turn) return;
     closeBeside();
     state.film = film;
     state.shown.main = { about: film, picture };
     state.view = WHOLE;
-    state.look = { ...picture.look, inverted: state.look.inverted };
+    state.look = { ...OWN, inverted: state.look.inverted };
     at("empty").hidden = true;
     at("pane-main").hidden = false;
     caption("main", film);
@@ -128,24 +129,10 @@ function striking(film) {
 
 async function predict(film, turn) {
   at("source").textContent = "Predicting…";
-  const probability = await predicted(film.key);
+  const { probability } = await ask(`film/${film.key}/prediction`, {}, turn.signal);
   if (turn !== state.turn) return;
   film.probability = probability;
   chooseFinding(state.finding);
-}
-
-// Probabilities of a film: of a dropped one from the service, as for any client.
-async function predicted(key) {
-  if (!dropped.has(key)) return (await ask(`film/${key}/prediction`)).probability;
-  const { films } = await toService("predict", key);
-  return state.model.findings.map((name) => films[0].findings[name].probability);
-}
-
-async function toService(what, key, words = {}) {
-  const answer = await fetch(`/v1/${what}?${new URLSearchParams(words)}`, {
-    method: "POST", body: dropped.get(key), headers: { "Content-Type": "application/octet-stream" },
-  });
-  return answered(answer);
 }
 
 function source(film) {
@@ -174,14 +161,14 @@ function chooseFinding(name) {
 }
 
 async function fetchHeat() {
-  const wanted = state.heat || state.contour, finding = state.finding;
+  const wanted = state.heat || state.contour, finding = state.finding, { signal } = state.turn;
   at("remark").textContent = "";
   if (!wanted) return;
   for (const name of ["main", "beside"]) {
     const shown = state.shown[name];
     if (!shown || shown.heat?.finding === finding) continue;
     at("remark").textContent = "Computing the heat map…";
-    shown.heat = await heatFor(shown.about.key, finding);
+    shown.heat = await heatFor(shown.about.key, finding, signal);
     draw();
   }
   if (finding === state.finding) remarkOnHeat();
@@ -190,46 +177,39 @@ async function fetchHeat() {
 function remarkOnHeat() {
   const heat = state.shown.main?.heat;
   if (!heat || !(state.heat || state.contour)) return;
-  const { finding, method, drawn, why } = heat;
+  const { finding, drawn, why } = heat;
+  const method = heat.network === state.model.name ? heat.method : `${heat.method} of ${heat.network}`;
   at("remark").textContent = why ? `No heat map: ${why}`
     : drawn ? `Heat map of ${words(finding)}: ${method}`
       : `The heat map of ${words(finding)} (${method}) is the same everywhere: it shows no place.`;
 }
 
-async function heatFor(key, finding) {
+async function heatFor(key, finding, signal) {
   try {
-    const map = await (dropped.has(key) ? explained(key, finding) : ask(`film/${key}/heatmap`, { finding }));
-    return { finding, method: map.method, drawn: heatOf(map) };
+    const map = await ask(`film/${key}/heatmap`, { finding }, signal);
+    return { finding, method: map.method, network: map.network, drawn: heatOf(map) };
   } catch (error) {
-    return { finding, method: "", drawn: null, why: error.message };
+    if (error.name === "AbortError") throw error;
+    return { finding, method: "", network: "", drawn: null, why: error.message };
   }
 }
 
-async function explained(key, finding) {
-  let refused = null;
-  for (const method of state.model.methods) {
-    try {
-      const found = await toService("explain", key, { finding, method, as: "array" });
-      return { method: found.method, grid: found.map, down: found.rows, across: found.columns };
-    } catch (error) {
-      refused ??= error;
-    }
-  }
-  throw refused;
-}
-
+// A film with CLAHE has another depth: each film is shown in its own window again.
 async function toggleClahe() {
-  state.clahe = !state.clahe;
+  const clahe = state.clahe = !state.clahe, { signal } = state.turn;
   marks();
-  for (const shown of Object.values(state.shown)) {
-    if (shown) shown.picture = await loadFilm(shown.about.key, state.clahe);
-  }
+  const shown = Object.values(state.shown).filter(Boolean);
+  const pictures = await Promise.all(shown.map((one) => loadFilm(one.about.key, clahe, signal)));
+  if (clahe !== state.clahe) return;
+  shown.forEach((one, place) => { one.picture = pictures[place]; });
+  state.look = { ...OWN, inverted: state.look.inverted };
   draw();
 }
 
 async function openBeside(film) {
-  const picture = await loadFilm(film.key, state.clahe);
-  const whole = await ask(`film/${film.key}`);
+  const { signal } = state.turn;
+  const picture = await loadFilm(film.key, state.clahe, signal);
+  const whole = await ask(`film/${film.key}`, {}, signal);
   state.shown.beside = { about: whole, picture };
   at("pane-beside").hidden = false;
   at("panes").classList.add("two");
@@ -262,13 +242,16 @@ function thumb(film, text, chosen) {
 
 function patientFilms(film) {
   const others = (film.patient_films ?? []).filter((one) => one.key !== film.key);
-  const order = (film.patient_films ?? []).findIndex((one) => one.key === film.key);
-  const text = (one) => {
-    const place = film.patient_films.indexOf(one) < order ? "prior" : "later";
-    return `${place}, ${one.view}: ${one.findings.map(words).join(", ")}`;
-  };
+  const text = (one) => `${turnOf(one, film)}, ${one.view}: ${one.findings.map(words).join(", ")}`;
   at("patient").replaceChildren(...others.map((one) => thumb(one, text(one), (chosen) => attempt(openBeside(chosen)))));
   at("patient-title").textContent = others.length ? `Other films of patient ${film.patient}: ${others.length}` : "No other film of the patient";
+}
+
+// Where a film of the patient stands to the one that is shown, where the label file has an order.
+function turnOf(one, film) {
+  const [own, shown] = [one.follow_up ?? null, film.follow_up ?? null];
+  if (own === null || shown === null || own === shown) return "other film";
+  return own < shown ? "prior" : "later";
 }
 
 // The film before this one, or else the one after it.
@@ -291,26 +274,16 @@ async function similar() {
   const turn = state.turn, note = at("similar-note").querySelector("span");
   note.textContent = "Searching…";
   try {
-    const { films } = await similarTo(state.film.key);
+    const { films, network, left_out: patient } = await ask(`film/${state.film.key}/similar`, {}, turn.signal);
     if (turn !== state.turn) return;
-    note.textContent = "By the network's features; appearance, not diagnosis.";
+    const whose = patient === null ? "Patient not known: films of the same patient may be among them" : "Films of other patients";
+    note.textContent = `${whose}, by the features of ${network}; appearance, not diagnosis.`;
     at("find-similar").hidden = true;
     const text = (one) => `${one.similarity.toFixed(3)}: ${one.findings.map(words).join(", ")}`;
     at("similar").replaceChildren(...films.map((one) => thumb(one, text(one), (chosen) => attempt(openBeside(chosen)))));
   } catch (error) {
-    note.textContent = error.message;
+    if (turn === state.turn) note.textContent = error.message;
   }
-}
-
-async function similarTo(key) {
-  if (!dropped.has(key)) return ask(`film/${key}/similar`);
-  const { similar } = await toService("similar", key, { top: 8 });
-  const films = await Promise.all(similar.map(async (one) => {
-    const found = await ask("films", { text: one.image, limit: 5 });
-    const film = found.films.find((each) => each.image === one.image);
-    return film && { ...film, similarity: one.similarity };
-  }));
-  return { films: films.filter(Boolean) };
 }
 
 // --- films from elsewhere --------------------------------------------------------------------
@@ -322,7 +295,6 @@ async function take(files) {
       headers: { "X-Film-Name": encodeURIComponent(file.name), "Content-Type": "application/octet-stream" },
     });
     const film = await answered(sent);
-    dropped.set(film.key, file);
     state.model.added.push(film);
     added();
     list.leave();
@@ -349,21 +321,35 @@ function showVerdict(film, finding, k) {
   form.hidden = film.added || !state.model.run;
   const stated = { 1: "present", 0: "absent" }[label];
   at("labelled").textContent = stated ? `${words(finding)} is labelled ${stated}.` : `${words(finding)} has no label on this film.`;
+  for (const button of form.querySelectorAll(".verdicts button")) button.disabled = !stated;
+  const about = JSON.stringify([film.key, finding, reviewer()]);
+  if (about === state.about) return; // a note that is being written stays
+  state.about = about;
   const mine = (film.verdicts ?? []).find((one) => one.finding === finding && one.reviewer === reviewer());
-  state.verdict = mine?.verdict ?? "";
   form.elements.note.value = mine?.note ?? "";
-  for (const button of form.querySelectorAll(".verdicts button")) {
-    button.disabled = !stated;
-    button.setAttribute("aria-pressed", button.value === state.verdict);
-  }
+  markVerdict(mine?.verdict ?? "");
   at("saved").textContent = "";
 }
 
-const reviewer = () => at("verdict").elements.reviewer.value.trim();
+function markVerdict(verdict) {
+  state.verdict = verdict;
+  for (const button of at("verdict").querySelectorAll(".verdicts button")) {
+    button.setAttribute("aria-pressed", button.value === verdict);
+  }
+}
 
-async function giveVerdict(verdict) {
+const reviewer = () => at("verdict").elements.reviewer.value.trim().replace(/\s+/g, " ");
+
+// The verdict that stands is withdrawn by giving it again.
+const giveVerdict = (verdict) => sendVerdict(verdict === state.verdict ? "" : verdict);
+
+async function saveNote() {
+  if (state.verdict) await sendVerdict(state.verdict);
+}
+
+async function sendVerdict(verdict) {
   const form = at("verdict"), film = state.film;
-  if (form.hidden || !film || !verdict || form.querySelector("button[value=right]").disabled) return;
+  if (form.hidden || !film || form.querySelector("button[value=right]").disabled) return;
   if (!reviewer()) {
     at("saved").textContent = "Please give your name or initials first.";
     document.body.dataset.tab = "about";
@@ -376,10 +362,11 @@ async function giveVerdict(verdict) {
     method: "POST", body: JSON.stringify(given), headers: { "Content-Type": "application/json" },
   });
   const kept = await answered(answer);
-  film.verdicts = [...film.verdicts.filter((one) => one.finding !== kept.finding || one.reviewer !== kept.reviewer), kept];
-  if (film !== state.film) return;
-  showVerdict(film, state.finding, state.model.findings.indexOf(state.finding));
-  at("saved").textContent = `Saved to the run: ${kept.verdict}.`;
+  const others = film.verdicts.filter((one) => one.finding !== kept.finding || one.reviewer !== kept.reviewer);
+  film.verdicts = kept.verdict ? [...others, kept] : others;
+  if (state.about !== JSON.stringify([film.key, kept.finding, kept.reviewer])) return;
+  markVerdict(kept.verdict);
+  at("saved").textContent = kept.verdict ? `Saved to the run: ${kept.verdict}.` : "Withdrawn from the run.";
 }
 
 // --- controls --------------------------------------------------------------------------------
@@ -420,7 +407,8 @@ function pan(dx, dy, canvas = at("canvas"), picture = state.shown.main?.picture)
 }
 
 function window_(across, down) {
-  state.look = windowed(state.look, across, down);
+  if (!state.shown.main) return;
+  state.look = windowed(state.look, across, down, state.shown.main.picture);
   draw();
 }
 
@@ -432,7 +420,7 @@ function invert() {
 
 function reset() {
   state.view = WHOLE;
-  state.look = state.shown.main?.picture.look ?? FULL;
+  state.look = OWN;
   marks();
   draw();
 }
@@ -542,6 +530,7 @@ function press(event) {
     nextFinding(event.key === "ArrowDown" ? 1 : -1);
     return;
   }
+  if (!state.letters && event.key.length === 1) return;
   const found = KEYS.find(([key]) => key === event.key || (key === "+" && event.key === "="));
   if (!found) return;
   event.preventDefault();
@@ -593,6 +582,7 @@ function fill(row, film) {
 }
 
 async function refilter() {
+  if (filters().error === "label error") at("count").textContent = "Ranking label errors: once, minutes in a large run…";
   const first = await list.restart();
   if (!first) return null;
   const total = first.total.toLocaleString("en"), all = state.model.films.toLocaleString("en");
@@ -632,9 +622,14 @@ function connect() {
     button.addEventListener("click", () => attempt(giveVerdict(button.value)));
   }
   at("verdict").addEventListener("submit", (event) => event.preventDefault());
-  at("verdict").elements.note.addEventListener("change", () => attempt(giveVerdict(state.verdict)));
+  at("verdict").elements.note.addEventListener("change", () => attempt(saveNote()));
+  at("letters").checked = state.letters = kept("letters") !== "off";
+  at("letters").addEventListener("change", (event) => {
+    state.letters = event.target.checked;
+    keep("letters", state.letters ? "on" : "off");
+  });
   at("verdict").elements.reviewer.addEventListener("change", () => {
-    keep(reviewer());
+    keep("reviewer", reviewer());
     if (state.film) showVerdict(state.film, state.finding, state.model.findings.indexOf(state.finding));
   });
   document.addEventListener("keydown", press);
@@ -659,12 +654,12 @@ function dropping() {
   });
 }
 
-function keep(name) {
-  try { localStorage.setItem("lucency-reviewer", name); } catch { /* a browser that stores nothing */ }
+function keep(name, value) {
+  try { localStorage.setItem(`lucency-${name}`, value); } catch { /* a browser that stores nothing */ }
 }
 
-function kept() {
-  try { return localStorage.getItem("lucency-reviewer") ?? ""; } catch { return ""; }
+function kept(name) {
+  try { return localStorage.getItem(`lucency-${name}`) ?? ""; } catch { return ""; }
 }
 
 function keyList() {
@@ -682,7 +677,7 @@ function keyList() {
 async function start() {
   connect();
   keyList();
-  at("verdict").elements.reviewer.value = kept();
+  at("verdict").elements.reviewer.value = kept("reviewer");
   const model = state.model = await ask("model");
   at("what").textContent = model.run ? `${model.run} · ${model.name}` : model.name;
   at("what").title = model.origin;
@@ -700,7 +695,7 @@ async function start() {
   at("count").textContent = model.remark;
   const first = model.films ? (await refilter())?.films[0]?.key : null;
   const key = model.added[0]?.key ?? first;
-  if (key === model.added[0]?.key && key) await open(key);
+  if (key === model.added[0]?.key && key) await attempt(open(key));
   else if (first) await list.choose(0);
   else empty();
   if (model.films) attempt(calibration());
