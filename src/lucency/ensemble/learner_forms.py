@@ -17,7 +17,7 @@ from scipy.special import expit
 
 SMOOTHING = 0.01  # added to both shares before their log-odds: no vote is ever certain
 LEAF = -1
-CELLS = 2**22  # distances at once: 34 MB
+CELLS = 2**20  # distances at once: 8 MB
 Arrays = Mapping[str, Shaped[np.ndarray, "..."]]
 Axis = Float64[np.ndarray, "m c"]
 Score = Float64[np.ndarray, " m"]
@@ -202,17 +202,20 @@ def _neighbours(arrays: Arrays, axis: Axis) -> Score:
     Of films equally far those that stand first vote. Squared distances lack the query's own squared
     length, which changes no order.
     """
-    film, truth = arrays["film"], arrays["truth"].astype(np.float64)
-    count, size = arrays["neighbours"].item(), max(1, CELLS // len(film))
-    length, share = _lengths(film), np.empty(len(axis))
+    film, positive, count = arrays["film"], arrays["truth"] == 1, arrays["neighbours"].item()
+    length, votes = _lengths(film), np.empty(len(axis))
+    size = max(1, CELLS // len(film))
     for start in range(0, len(axis), size):
         square = length - 2 * axis[start : start + size] @ film.T
         last = np.partition(square, count - 1, axis=1)[:, count - 1 : count]
-        nearer, tied = square < last, square == last
-        free = count - nearer.sum(axis=1, keepdims=True)
-        votes = nearer | (tied & (tied.cumsum(axis=1) <= free))
-        share[start : start + size] = votes @ truth / count
-    return _odds(share)
+        nearest = square <= last
+        if (np.count_nonzero(nearest, axis=1) > count).any():
+            nearer = square < last
+            free = count - np.count_nonzero(nearer, axis=1)
+            tied = nearest & ~nearer
+            nearest = nearer | (tied & (tied.cumsum(axis=1) <= free[:, None]))
+        votes[start : start + size] = np.count_nonzero(nearest & positive, axis=1)
+    return _odds(votes / count)
 
 
 def _lengths(place: Float64[np.ndarray, "n c"]) -> Float64[np.ndarray, " n"]:
