@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -336,6 +337,24 @@ def test_heat_maps_of_the_run_are_read_and_others_made(
     assert made["down"] == maps.centres.down.tolist()
     answer = page.get(f"/viewer/api/film/{tested}/heatmap?finding=Fracture")
     assert (answer.status_code, "Fracture" in answer.json()["detail"]) == (400, True)
+
+
+def test_the_network_works_in_one_thread(page: TestClient, monkeypatch: pytest.MonkeyPatch):
+    """Heat maps on torch hook the network: two at once would read each other's layers."""
+    threads, real = set[int](), Model.explain
+
+    def explain(model: Model, *films: Any, **about: Any) -> Any:
+        threads.add(threading.get_ident())
+        return real(model, *films, **about)
+
+    monkeypatch.setattr(Model, "explain", explain)
+    keys = [film["key"] for film in got(page, "films", part="train")["films"][2:4]]
+    for key in keys:
+        got(page, f"film/{key}/heatmap", finding="Atelectasis")
+    content = page.get(f"/viewer/api/film/{keys[0]}/thumbnail").content
+    sent = page.post("/v1/explain?finding=Atelectasis", content=content, headers={
+        "content-type": "image/png"})  # fmt: skip
+    assert (sent.status_code, len(threads)) == (200, 1)
 
 
 def test_similar_films_are_those_of_the_command(page: TestClient, run: Path, model: Model):

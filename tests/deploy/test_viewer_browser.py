@@ -261,6 +261,8 @@ def test_the_list_filters(page: Any, run: Path, model: Model):
     page.fill("[name=text]", films["image"][9])
     counted(page, 1)
     assert page.text_content(".row strong") == films["image"][9]
+    press(page, "Escape")
+    assert page.input_value("[name=text]") == films["image"][9]
     page.click("#filters button[type=reset]")
     counted(page, 60)
     page.select_option("[name=error]", "label error")

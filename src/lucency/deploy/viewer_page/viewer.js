@@ -517,7 +517,10 @@ function press(event) {
   if (event.ctrlKey || event.metaKey || event.altKey || at("help").open) return;
   const typing = event.target.closest?.("input:not([type=range]), textarea, select");
   if (typing) {
-    if (event.key === "Escape") event.target.blur();
+    if (event.key === "Escape") {
+      event.preventDefault(); // which would empty the search, and leave the list as it is
+      event.target.blur();
+    }
     return;
   }
   if (event.target === at("canvas") && PANS[event.key]) {
