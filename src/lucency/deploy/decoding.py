@@ -24,6 +24,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from lucency.core.manifest import Preparation
+from lucency.core.parallel import keep_freed_memory
 from lucency.data.film_size import LONGEST_SIDE
 from lucency.deploy.native_film import NativeFilm, decode_native, enhance_native
 
@@ -224,6 +225,7 @@ def load_decoders() -> None:
     import lucency.data.preprocess  # noqa: F401
 
     cv2.setNumThreads(1)
+    keep_freed_memory()
 
 
 def _answer(wanted: bytes, content: bytes, preparation: Preparation) -> bytes:

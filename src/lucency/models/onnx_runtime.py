@@ -108,6 +108,7 @@ def _session(
     import onnxruntime
 
     errors = import_module("onnxruntime.capi.onnxruntime_pybind11_state")
+    keep_freed_memory()
     refusals = (ValueError, *(getattr(errors, name) for name in REFUSALS))
     try:
         session = onnxruntime.InferenceSession(

@@ -1,8 +1,8 @@
 """Everything of a run that predicts films: networks, and what was fitted beside them.
 
-On a CPU networks run on ONNX Runtime, by a file that is made of their weights when it is first
-needed; beside an NVIDIA GPU, and where it is requested, on torch. What several predictors need of the
-same films is computed once.
+Networks run on ONNX Runtime, by a file that is made of their weights when it is first needed;
+beside an NVIDIA GPU, and where it is requested, on torch. What several predictors need of the same
+films is computed once.
 
 Letters in shapes: n films, k findings, d feature dimensions.
 """
