@@ -8,6 +8,7 @@ import pandas as pd
 
 from lucency.core.files import write_table, write_whole
 from lucency.core.predictions import load_predictions
+from lucency.core.stage import RECEIPT
 from lucency.ensemble.fitted import FittedPredictor, Rule, save_predictor
 from lucency.explain.heatmaps import Heatmaps, even_centres, save_heatmaps
 from lucency.pipeline.film_predictors import open_predictor
@@ -49,6 +50,10 @@ def fitted_views(run: Path, *, name: str, place: str) -> None:
     )  # fmt: skip
     (run / "ensemble" / place).mkdir(parents=True)
     save_predictor(views, run / "ensemble" / place)
+    board = run / "ensemble" / "leaderboard"
+    board.mkdir(exist_ok=True)
+    write_table(pd.DataFrame({"network": [name], "kind": ["views"]}), board / "leaderboard.csv")
+    write_whole(board / RECEIPT, "{}")
 
 
 def plant_script(run: Path) -> None:
