@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from lucency.core.manifest import Manifest, Preparation, empty_boxes
-from lucency.data.images import film_files, films_below, locate_films, walk_films
+from lucency.data.bit_depth import find_bits
+from lucency.data.images import film_files, films_below, locate_films, read_grey, walk_films
 from lucency.pipeline.film_inference import read_films
 
 
@@ -93,3 +94,10 @@ def test_preparing_and_predicting_find_the_same_films(tmp_path: Path):
     read = read_films(films_below([root]), findings=(), preparation=Preparation(size=32))
     assert read.manifest.image.tolist() == located
     assert not len(read.rejected)
+
+
+def test_a_pipe_is_refused_unread(tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(ValueError, match="a pipe or a device, expected a file"):
+        read_grey(tmp_path / "pipe.png")
+    assert find_bits([tmp_path / "pipe.png"]).bits

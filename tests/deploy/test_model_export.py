@@ -114,6 +114,7 @@ def test_model_json_describes_the_file(exported: Path):
 def test_the_onnx_file_alone_is_enough(exported: Path):
     plain = json.loads((exported / "model.json").read_text())
     held = {one.key: one.value for one in onnx.load(exported / "model.onnx").metadata_props}
+    plain["fingerprints"].pop("model.onnx")  # which it cannot hold itself
     for key in ("findings", "preparation", "recalibration", "threshold", "fingerprints"):
         assert json.loads(held[key]) == plain[key]
     for key in ("notice", "provenance", "split", "name", "kind", "format"):
@@ -439,3 +440,22 @@ def test_a_folder_that_lacks_its_network_is_refused_and_not_made_anew(
         lu.load(out, engine="onnx").predict(film)
     assert str(lost) in str(refused.value)
     assert not lost.exists()
+
+
+def test_a_damaged_file_is_refused(exported: Path, tmp_path: Path):
+    place = Path(shutil.copytree(exported, tmp_path / "copy"))
+    whole = bytearray((place / "model.onnx").read_bytes())
+    middle = len(whole) // 2
+    whole[middle : middle + 400] = bytes(one ^ 0x55 for one in whole[middle : middle + 400])
+    (place / "model.onnx").write_bytes(whole)
+    film = np.zeros((64, 64), dtype=np.uint8)
+    with pytest.raises(ValueError, match=r"model\.onnx .*export"):
+        lu.load(place).predict(film)
+    (place / "model.json").write_text("{")
+    with pytest.raises(ValueError, match=r"model\.json is damaged .*export the model anew"):
+        lu.load(place)
+    (place / "model.json").unlink()
+    with pytest.raises(ValueError, match=r"holds no model\.json, which lucency export wrote"):
+        lu.load(place)
+    with pytest.raises(ValueError, match="no such folder"):
+        lu.load(tmp_path / "nowhere")

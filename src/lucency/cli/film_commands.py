@@ -15,7 +15,12 @@ def predict(
     films: options.Films,
     name: options.ModelName = "",
     engine: options.EngineName = "",
-    csv: Annotated[Path | None, options.to_file("Write the table to this file.")] = None,
+    csv: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Write the table to this file.", callback=options.check_csv
+        ),
+    ] = None,
     json: options.Json = False,
 ) -> None:
     """Predict the findings of films on disk.

@@ -35,7 +35,17 @@ def check_folder(folder: Path | None) -> Path | None:
     for place in (folder, *folder.resolve().parents):
         if (place / "protocol.toml").is_file() and (place / "manifest").is_dir():
             raise ValueError(f"{place} holds a run: choose another --out")
+    for place in folder.resolve().parents:
+        if (place / "model.json").is_file():
+            raise ValueError(f"{place} holds an exported model: choose another --out")
     return folder
+
+
+def check_csv(file: Path | None) -> Path | None:
+    """Return a CSV file to write; ValueError as in `check_place`, and for another kind."""
+    if file is not None and not file.name.lower().endswith((".csv", ".csv.gz")):
+        raise ValueError(f"--csv {file}: expected a file name that ends in .csv or .csv.gz")
+    return check_place(file)
 
 
 def label_columns(image_column: str, patient_column: str) -> dict[str, str]:
@@ -75,7 +85,8 @@ Workers = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")]
 Model = Annotated[
-    Path, typer.Argument(metavar="MODEL", help="A run's folder, or one trained network's.")
+    Path,
+    typer.Argument(metavar="MODEL", help="A run's folder, a network's, or an exported one."),
 ]
 Films = Annotated[
     list[Path],

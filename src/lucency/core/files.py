@@ -26,10 +26,11 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 def write_whole(file: Path, content: str | bytes | memoryview) -> None:
     """Write `file` so that it holds all of `content` (text as UTF-8) or what it held before.
 
-    A link is followed; a pipe or device is written to as it is. Raises ValueError where the disk or
-    the quota is full, and OSError with the file's name otherwise.
+    Bytes of file names that are no UTF-8 are written as they are. A link is followed; a pipe or
+    device is written to as it is. Raises ValueError where the disk or the quota is full, and
+    OSError with the file's name otherwise.
     """
-    encoded = content.encode() if isinstance(content, str) else content
+    encoded = content.encode(errors="surrogateescape") if isinstance(content, str) else content
     with whole_file(file, needed=len(encoded)) as stream:
         stream.write(encoded)
 

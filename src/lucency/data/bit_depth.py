@@ -99,6 +99,8 @@ def _deep(found: BitDepth) -> str:
 
 def _stated_bits(file: Path) -> int | None:
     """Return the bits that a PNG of 16 states, UNSTATED for none; None for another file."""
+    if not file.is_file():
+        return None
     try:
         with file.open("rb") as content:
             start = content.read(26)

@@ -175,8 +175,11 @@ def read_grey(file: str | Path, *, bits: int = 0) -> UInt8[np.ndarray, "h w"]:
     picture, truncated, damaged (PNG checksums; whatever libjpeg warns of, in its words), or of an
     absurd size, which is never allocated.
     """
+    place = Path(file)
+    if place.exists() and not (place.is_file() or place.is_dir()):
+        raise ValueError("cannot be read: a pipe or a device, expected a file")
     try:
-        content = Path(file).read_bytes()
+        content = place.read_bytes()
     except OSError as error:
         raise ValueError(f"cannot be read: {error.strerror}") from error
     return decode_grey(content, bits=bits)

@@ -25,7 +25,7 @@ from lucency.core.manifest import Prepared, counted, listed, load_prepared
 from lucency.core.plan import Plan, joined, load_plan
 from lucency.core.predictions import load_predictions
 from lucency.core.progress import progress, say
-from lucency.core.stage import NOTE, fingerprint_of, produce
+from lucency.core.stage import NOTE, fingerprint_file, fingerprint_of, produce
 from lucency.core.tables import Answer
 from lucency.deploy.model_card import NOTICE, kind_of, model_card, require_kept, software
 from lucency.ensemble.fitted import (
@@ -56,6 +56,7 @@ from lucency.pipeline.film_predictors import (
     cam_metadata,
     find_home,
     load_network,
+    validation_scores,
 )
 from lucency.pipeline.run import (
     Run,
@@ -108,7 +109,11 @@ def export_model(folder: Path, *, name: str = "", out: Path, int8: bool = False)
     run = open_run_folder(folder)
     require_finished(run)
     home = find_home(run.out)
-    name = name or best_of(home)
+    if not name:
+        name, scores = best_of(home), validation_scores(home)
+        best = max(scores, key=lambda one: scores[one])
+        other = f"; {best} is better on validation films" if best != name else ""
+        say(f"Exporting {name}, the best network{other}")
     kind = kind_of(run, name)
     require_kept(home, name)
     if int8 and kind != NETWORK:
@@ -222,6 +227,7 @@ def _write_network(run: Run, home: Home, name: str, folder: Path, *, int8: bool)
     exported = open_onnx(folder / MODEL_ONNX)
     about |= _tensors(exported.session)
     about["parity"] = require_parity(run, classifier, exported)._asdict()
+    about["fingerprints"][MODEL_ONNX] = fingerprint_file(folder / MODEL_ONNX)
     if int8:
         about["int8"] = _quantise(run, name, folder)
     shutil.copyfile(place / weights, folder / WEIGHTS)

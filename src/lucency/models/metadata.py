@@ -100,7 +100,10 @@ def read_model(folder: Path) -> dict[str, Any]:
     file = folder / MODEL
     if not file.is_file():
         raise ValueError(f"{folder} holds no {MODEL}: expected the --out folder of lucency export")
-    plain = json.loads(file.read_text(encoding="utf-8"))
+    try:
+        plain = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} is damaged ({error}): export the model anew") from error
     if plain.get("format") != FORMAT:
         raise ValueError(f"{file}: found format {plain.get('format')!r}, expected {FORMAT!r}")
     if plain["version"] > VERSION:

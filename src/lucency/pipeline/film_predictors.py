@@ -151,7 +151,8 @@ class Home:
         network, _, number = name.rpartition(SNAPSHOT)
         if network not in self.networks:
             raise ValueError(
-                f"{self.folder} holds no {name!r}, which is needed: expected what a run wrote"
+                f"{self.folder} holds no {name!r}, which is needed: expected what lucency wrote; "
+                "export the model anew, or go on with lucency run"
             )
         stem = f"snapshot-{number}"
         return self.networks[network], f"{stem}.safetensors", f"{stem}.onnx"
@@ -382,7 +383,7 @@ def find_home(folder: Path) -> Home:
         where = min((folder / "variants").glob("*/seed-*"), default="variants/NAME/seed-N")
         raise ValueError(f"{folder} holds variants: name the folder of one, such as {where}")
     if not trained:
-        raise ValueError(f"{folder} holds no trained network: expected the folder of a run")
+        raise ValueError(_nothing(folder))
     networks = {place.name: place for place in trained}
     if not (folder / "protocol.toml").is_file():
         return Home(folder=folder, networks=networks)
@@ -411,6 +412,17 @@ def _beside_networks(folder: Path) -> list[str]:
     return table.loc[table["kind"] != "network", "network"].tolist()
 
 
+def _nothing(folder: Path) -> str:
+    """Return why nothing in a folder predicts, and what to do."""
+    if not folder.exists():
+        return f"{folder}: no such folder; expected that of a run, of a network, or an exported one"
+    if (folder / MODEL_ONNX).is_file() or (folder / DATA).is_file():
+        return f"{folder} holds no {MODEL}, which lucency export wrote: export the model anew"
+    if (folder / "protocol.toml").is_file():
+        return f"{folder} has no trained network yet: go on with lucency run"
+    return f"{folder} holds no trained network: expected the folder of a run"
+
+
 def _exported_home(folder: Path) -> Home:
     """Return where all lies that an exported folder holds, its members' folders among it."""
     about = read_model(folder)
@@ -436,7 +448,10 @@ def open_network(folder: Path, weights: str, onnx: str, *, engine: str) -> OpenN
         return on_torch(load_network(folder, weights))
     file = folder / onnx
     if onnx == MODEL_ONNX:
-        return _on_onnx(open_onnx(file))
+        opened, stated = open_onnx(file), read_model(folder)["fingerprints"].get(MODEL_ONNX)
+        if stated != fingerprint_file(file):
+            raise ValueError(f"{file} is damaged or of another export: export the model anew")
+        return _on_onnx(opened)
     origin = _origin(folder, weights)
     opened = _usable(file, origin)
     if opened is None:
