@@ -8,10 +8,8 @@ about them, beside the network), against preparation and the network alone. With
 holds one film from the prompt by that run or exported folder.
 Where both stages can use all cores, they share them: `shared` is 1 / (1 / a + 1 / b) of their own
 rates, which no overlap can exceed on cores that are never idle.
-With --spins: ONNX Runtime by how long its threads wait awake, alone, beside a busy process, and
-beside the preparation of films.
 Results go to benchmarks/results/.
-Run: python benchmarks/infer.py [--films FOLDER] [--quick] [--spins]
+Run: python benchmarks/infer.py [--films FOLDER] [--quick]
 """
 
 from __future__ import annotations
@@ -29,7 +27,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,13 +48,11 @@ NETWORKS = ("densenet121", "mobilenetv2", "inceptionresnetv2", "alexnet")
 TARGETS = {"densenet121": 1.4, "mobilenetv2": 2.0, "inceptionresnetv2": 1.3}
 PYTORCH, ONNX, OPENVINO = "pytorch", "onnxruntime", "openvino"
 FINDINGS = 14
-SPINS = (0, 50, 100, 200, 500, 1_000)  # microseconds; the last is ONNX Runtime's own
 HEADER: tuple[str, ...] = (
     "network", "size", "batch", "rounds", PYTORCH, ONNX, OPENVINO, "ratio", "target",
     "one_film_seconds", "films", "prepare", "predict", "shared", "folder", "of_slower",
     "of_shared", "load",
 )  # fmt: skip
-SPIN_HEADER = ("network", "spin", "alone", "beside", "folder", "load")
 Predict = Callable[[np.ndarray], object]
 
 
@@ -69,22 +64,17 @@ def main() -> None:
     films = sorted(choices.films.glob("*.png"))
     if not films:
         raise SystemExit(f"{choices.films} holds no PNG films: name a folder that does")
-    kind, header, rows = "infer", HEADER, list[dict[str, object]]()
-    if choices.spins:
-        kind, header = "infer-spins", SPIN_HEADER
+    rows = list[dict[str, object]]()
     with tempfile.TemporaryDirectory() as scratch:
         for name in choices.networks:
-            if choices.spins:
-                rows += by_spin(name, films, choices, Path(scratch))
-            else:
-                rows.append(measure(name, films, choices, Path(scratch)))
-        if choices.run and not choices.spins:
+            rows.append(measure(name, films, choices, Path(scratch)))
+        if choices.run:
             seconds = f"{one_film(choices.run, films[0]):.2f}"
             rows.append({"network": choices.run.name, "one_film_seconds": seconds, "load": load()})
     label = f"{platform.machine()}-{os.cpu_count()}cores-{datetime.date.today()}"
-    file = RESULTS / f"{kind}{'-quick' * choices.quick}-{choices.size}px-{label}.csv"
+    file = RESULTS / f"infer{'-quick' * choices.quick}-{choices.size}px-{label}.csv"
     with file.open("w", newline="") as target:
-        writer = csv.DictWriter(target, header)
+        writer = csv.DictWriter(target, HEADER)
         writer.writeheader()
         writer.writerows(rows)
     print(f"written to {file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file}")
@@ -100,7 +90,6 @@ def stated() -> argparse.Namespace:
     parser.add_argument("--count", type=int, default=1_000, help="films of the folder, repeated")
     parser.add_argument("--run", type=Path, help="a run or export for one row more")
     parser.add_argument("--quick", action="store_true", help="a small network, few films")
-    parser.add_argument("--spins", action="store_true", help="how long threads wait awake")
     choices = parser.parse_args()
     if choices.quick:
         choices.networks, choices.size, choices.rounds, choices.count = ("test_resnet",), 64, 2, 40
@@ -184,32 +173,6 @@ def repeated(films: list[Path], count: int, place: Path) -> list[Path]:
         links.append(place / f"{number}-{film.name}")
         links[-1].symlink_to(film.resolve())
     return links
-
-
-def by_spin(
-    name: str, films: list[Path], choices: argparse.Namespace, scratch: Path
-) -> list[dict[str, object]]:
-    """Return a row for each of SPINS: films a second alone, beside a busy process, of a folder."""
-    classifier, _ = made(name, choices, scratch)
-    file, common = scratch / name / "model.onnx", {"size": choices.size, "rounds": choices.rounds}
-    opened = {spin: open_onnx(file, spin=spin) for spin in SPINS}
-    ways: dict[str, Predict] = {
-        str(spin): partial(run, network) for spin, network in opened.items()
-    }
-    alone = rates(ways, **common)
-    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
-        beside = rates(ways, **common)
-        busy.kill()
-    several, rows = repeated(films, choices.count, scratch / name), []
-    for spin, network in opened.items():
-        found = [float(np.median(each[str(spin)])) for each in (alone, beside)]
-        found.append(together(around(classifier, network), several))
-        row: dict[str, object] = {"network": name, "spin": spin, "load": load()}
-        shown = zip(("alone", "beside", "folder"), found, strict=True)
-        row |= {key: f"{value:.1f}" for key, value in shown}
-        rows.append(row)
-        print(", ".join(f"{key} {row[key]}" for key in SPIN_HEADER), flush=True)
-    return rows
 
 
 def with_openvino(file: Path, *, size: int) -> Predict:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 FILMS, LOGIT, FEATURE, MAP = "films", "logit", "feature", "map"
 TOLERANCE = 1e-4  # of logits, between torch and ONNX
 BATCH = 8  # films at once
-SPIN = 200  # microseconds: docs/performance.md
+CHUNK = 4  # films that one core takes at once: docs/performance.md
 ERRORS_ONLY = 3  # of what ONNX Runtime writes to the terminal
 EXPECTED = "expected the whole file that `lucency export` wrote: export anew"
 REFUSALS = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NotImplemented")
@@ -34,8 +35,8 @@ REFUSALS = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NotIm
 class OnnxNetwork:
     """An opened ONNX file, as `lucency.models.onnx_export` writes it, and its metadata.
 
-    It takes films of `size` x `size` pixels. `channels` is the number of its last maps, 0 where its
-    last features are no maps.
+    It takes films of `size` x `size` pixels, on so many `threads`. `channels` is the number of its
+    last maps, 0 where its last features are no maps.
     """
 
     session: InferenceSession
@@ -43,24 +44,23 @@ class OnnxNetwork:
     size: int
     findings: int
     channels: int
+    threads: int
 
     def __repr__(self) -> str:
         return f"<OnnxNetwork: {self.findings} findings, films of {self.size} x {self.size} pixels>"
 
 
-def open_onnx(file: Path, *, threads: int = 0, spin: int = SPIN) -> OnnxNetwork:
+def open_onnx(file: Path, *, threads: int = 0) -> OnnxNetwork:
     """Open a network's ONNX file on the CPU, with so many threads; 0: a thread a core.
 
-    A thread that waits for the others stays awake for `spin` microseconds before it sleeps.
-    Raises ValueError for a file that is absent or damaged, that is no network of films, or that
-    keeps its weights in other files, which are never read.
+    Each thread takes films of its own. Raises ValueError for a file that is absent or damaged, that
+    is no network of films, or that keeps its weights in other files, which are never read.
     """
     try:
         content = file.read_bytes()
     except OSError as error:
         raise ValueError(f"{file} cannot be read ({error.strerror}): {EXPECTED}") from error
-    options = _options(threads or usable_cores(), spin)
-    session, metadata, shape = _session(content, file=file, options=options)
+    session, metadata, shape = _session(content, file=file, options=_options())
     match (shape.get(FILMS), shape.get(LOGIT), shape.get(FEATURE), shape.get(MAP, (0, 0, 0))):
         case (
             ("tensor(uint8)", str(), int(size), int(side)),
@@ -69,7 +69,12 @@ def open_onnx(file: Path, *, threads: int = 0, spin: int = SPIN) -> OnnxNetwork:
             (_, _, int(channels), *_),
         ) if size == side:
             return OnnxNetwork(
-                session=session, metadata=metadata, size=size, findings=findings, channels=channels
+                session=session,
+                metadata=metadata,
+                size=size,
+                findings=findings,
+                channels=channels,
+                threads=threads or usable_cores(),
             )
     found = ", ".join(f"{name} {shape[name]}" for name in shape)
     raise ValueError(f"{file} is no network of films (it has {found}): {EXPECTED}")
@@ -78,7 +83,7 @@ def open_onnx(file: Path, *, threads: int = 0, spin: int = SPIN) -> OnnxNetwork:
 def run(
     network: OnnxNetwork, pixels: UInt8[np.ndarray, "n h w"]
 ) -> tuple[Float32[np.ndarray, "n k"], Float32[np.ndarray, "n d"]]:
-    """Return logits and pooled features of prepared films, BATCH at once.
+    """Return logits and pooled features of prepared films, side by side.
 
     Raises ValueError for films of another size.
     """
@@ -89,7 +94,7 @@ def run(
 def maps(
     network: OnnxNetwork, pixels: UInt8[np.ndarray, "n h w"]
 ) -> Float32[np.ndarray, "n c gh gw"]:
-    """Return the last maps of prepared films, before they are pooled, BATCH films at once.
+    """Return the last maps of prepared films, before they are pooled, side by side.
 
     Raises ValueError where the last features are no maps, and for films of another size.
     """
@@ -122,18 +127,14 @@ def _session(
     return session, metadata, shape
 
 
-def _options(threads: int, spin: int) -> Any:
-    """Return onnxruntime's SessionOptions."""
+def _options() -> Any:
+    """Return onnxruntime's SessionOptions: one thread, since films are what is done in parallel."""
     options = import_module("onnxruntime").SessionOptions()
     options.log_severity_level = ERRORS_ONLY
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = 1
     nowhere = f"{os.devnull}/none"  # else weights may come from files of the current folder
-    for key, value in (
-        ("session.intra_op.allow_spinning", str(int(spin > 0))),
-        ("session.intra_op.spin_duration_us", str(spin)),
-        ("session.model_external_initializers_file_folder_path", nowhere),
-    ):
-        options.add_session_config_entry(key, value)
+    key = "session.model_external_initializers_file_folder_path"
+    options.add_session_config_entry(key, nowhere)
     return options
 
 
@@ -146,9 +147,14 @@ def _outputs(
             f"films have {pixels.shape[1]} x {pixels.shape[2]} pixels, expected {network.size} x "
             f"{network.size}: prepare them as the network's own were"
         )
-    starts = range(0, max(1, len(pixels)), BATCH)
-    parts = [
-        network.session.run(names, {FILMS: np.ascontiguousarray(pixels[at : at + BATCH])})
-        for at in starts
-    ]
-    return [np.concatenate(made) for made in zip(*parts, strict=True)]
+    step = max(1, min(CHUNK, -(-len(pixels) // network.threads)))
+    starts = range(0, max(1, len(pixels)), step)
+
+    def outputs(start: int) -> Any:
+        films = np.ascontiguousarray(pixels[start : start + step])
+        return network.session.run(names, {FILMS: films})
+
+    if len(starts) == 1:
+        return outputs(0)
+    with ThreadPoolExecutor(network.threads) as pool:
+        return [np.concatenate(made) for made in zip(*pool.map(outputs, starts), strict=True)]
