@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -156,5 +157,11 @@ def _outputs(
 
     if len(starts) == 1:
         return outputs(0)
-    with ThreadPoolExecutor(network.threads) as pool:
-        return [np.concatenate(made) for made in zip(*pool.map(outputs, starts), strict=True)]
+    made = _threads(network.threads).map(outputs, starts)
+    return [np.concatenate(parts) for parts in zip(*made, strict=True)]
+
+
+@cache
+def _threads(count: int) -> ThreadPoolExecutor:
+    """Return threads that stay: new ones cost a tenth of a small network's work."""
+    return ThreadPoolExecutor(count, thread_name_prefix="onnx")
