@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -34,7 +34,6 @@ from lucency.ensemble.fitted import (
     FittedPredictor,
     keeps_films,
     load_predictor,
-    recalibration_as_plain,
     save_predictor,
 )
 from lucency.evaluation.calibration import no_recalibration
@@ -47,6 +46,7 @@ from lucency.models.metadata import (
     MODEL_ONNX,
     NETWORK,
     VERSION,
+    recalibration_as_plain,
 )
 from lucency.models.onnx_runtime import TOLERANCE
 from lucency.pipeline.film_predictors import (
@@ -55,11 +55,13 @@ from lucency.pipeline.film_predictors import (
     best_of,
     cam_metadata,
     find_home,
+    highest,
     load_network,
     validation_scores,
 )
 from lucency.pipeline.run import (
     Run,
+    kept,
     network_inputs,
     open_run_folder,
     require_finished,
@@ -110,8 +112,7 @@ def export_model(folder: Path, *, name: str = "", out: Path, int8: bool = False)
     require_finished(run)
     home = find_home(run.out)
     if not name:
-        name, scores = best_of(home), validation_scores(home)
-        best = max(scores, key=lambda one: scores[one])
+        name, best = best_of(home), highest(validation_scores(home))
         other = f"; {best} is better on validation films" if best != name else ""
         say(f"Exporting {name}, the best network{other}")
     kind = kind_of(run, name)
@@ -305,14 +306,17 @@ def _quantise(run: Run, name: str, folder: Path) -> Plain:
 @contextmanager
 def _empty_on_error(folder: Path) -> Iterator[None]:
     """Remove what was written into a partial folder where writing fails or is stopped."""
-    try:
+    with ExitStack() as undo:
+        undo.callback(_empty, folder)
         yield
-    except BaseException:
-        shutil.rmtree(folder / MEMBERS, ignore_errors=True)
-        for file in folder.iterdir():
-            if file.name != NOTE:
-                file.unlink()
-        raise
+        undo.pop_all()
+
+
+def _empty(folder: Path) -> None:
+    shutil.rmtree(folder / MEMBERS, ignore_errors=True)
+    for file in folder.iterdir():
+        if file.name != NOTE:
+            file.unlink()
 
 
 def _stamp(run: Run, kind: str) -> Plain:
@@ -369,6 +373,7 @@ def require_parity(run: Run, classifier: Classifier, exported: OnnxNetwork) -> P
     return Parity(len(chosen), len(chosen) - tests, tests, logit, apart.feature, TOLERANCE)
 
 
+@kept
 def _evaluated(run: Run) -> tuple[Prepared, Plan]:
     """Return the run's films, and its plan's originals of validation, then of test."""
     films = load_prepared(run.cache / "prepared")

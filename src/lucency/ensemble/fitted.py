@@ -26,6 +26,7 @@ from lucency.core.predictions import Recalibration
 from lucency.ensemble import retrieval
 from lucency.ensemble.blend import Blend, Stack
 from lucency.ensemble.learner_forms import Axes, FittedLearner
+from lucency.models.metadata import recalibration_as_plain, recalibration_of
 
 DATA, ARRAYS = "predictor.json", "predictor.safetensors"
 VERSION = 1  # of the two files
@@ -146,10 +147,7 @@ def load_predictor(folder: Path) -> FittedPredictor:
 
 def _parse(plain: dict[str, Any], arrays: dict[str, np.ndarray]) -> FittedPredictor:
     """Return the predictor of what the two files hold; KeyError and the like where they lack it."""
-    line, rule = plain.pop("recalibration"), plain.pop("rule")
-    line |= {name: np.array(line[name], dtype=np.float64) for name in ("slope", "offset")}
-    line["knot"] = np.array(line["knot"], dtype=np.float64).reshape(-1, 3)
-    line["note"] = tuple(line["note"])
+    line, rule = recalibration_of(plain["recalibration"]), plain.pop("rule")
     rule |= {name: tuple(rule[name]) for name in ("members", "sources")}
     if rule["name"] not in RULES:
         raise ValueError(f"rule {rule['name']!r}, expected one of {', '.join(RULES)}")
@@ -159,7 +157,7 @@ def _parse(plain: dict[str, Any], arrays: dict[str, np.ndarray]) -> FittedPredic
         "findings": tuple(plain["findings"]),
         "preparation": Preparation.model_validate(plain["preparation"]),
         "threshold": np.array(plain["threshold"], dtype=np.float64),
-        "recalibration": Recalibration(**line),
+        "recalibration": line,
         "rule": Rule(arrays=arrays, **rule),
     }
     return FittedPredictor(**plain)
@@ -171,14 +169,6 @@ def keeps_films(rule: Rule) -> bool:
     Those of neighbours are all training films, with their labels; those of a kernel its landmarks.
     """
     return rule.name == "neighbours" or not {*rule.about.get("form", ())}.isdisjoint(KEEPING)
-
-
-def recalibration_as_plain(line: Recalibration) -> dict[str, Any]:
-    """Return what JSON holds of a recalibration."""
-    return {
-        name: one.tolist() if isinstance(one, np.ndarray) else one
-        for name, one in vars(line).items()
-    }
 
 
 def _plain(value: Preparation | Recalibration | Rule | np.ndarray) -> Any:

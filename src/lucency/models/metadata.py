@@ -7,6 +7,7 @@ Letters in shapes: k findings.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -117,23 +118,33 @@ def read_model(folder: Path) -> dict[str, Any]:
 def _parse(plain: dict[str, Any]) -> Metadata:
     """Return the fields of `Metadata` among what JSON holds."""
     sequences = {key: tuple(plain[key]) for key in ("findings", "mean", "std")}
-    line = plain["recalibration"]
     parsed = {
         "architecture": plain.get("architecture", plain["name"]),
         "colour": plain.get("colour", "none"),  # absent: of before colours and heads
         "head": Head.model_validate(plain.get("head", {})),
         "preparation": Preparation.model_validate(plain["preparation"]),
-        "recalibration": Recalibration(
-            method=line["method"],
-            slope=np.array(line["slope"], dtype=np.float64),
-            offset=np.array(line["offset"], dtype=np.float64),
-            knot=np.array(line.get("knot") or no_knots(), dtype=np.float64),  # of before curves
-            note=tuple(line["note"]),
-        ),
+        "recalibration": recalibration_of(plain["recalibration"]),
         "threshold": np.array(plain["threshold"], dtype=np.float64),
     }
     known = {field.name: plain.get(field.name) for field in fields(Metadata)}
     return Metadata(**{**known, **sequences, **parsed})
+
+
+def recalibration_of(plain: Mapping[str, Any]) -> Recalibration:
+    """Return the recalibration of what JSON holds; it may be of before there were curves."""
+    return Recalibration(
+        method=plain["method"],
+        slope=np.array(plain["slope"], dtype=np.float64),
+        offset=np.array(plain["offset"], dtype=np.float64),
+        knot=np.array(plain.get("knot") or no_knots(), dtype=np.float64),
+        note=tuple(plain["note"]),
+    )
+
+
+def recalibration_as_plain(line: Recalibration) -> dict[str, Any]:
+    """Return what JSON holds of a recalibration."""
+    held = {key: getattr(line, key) for key in ("method", "slope", "offset", "knot", "note")}
+    return {key: one.tolist() if isinstance(one, np.ndarray) else one for key, one in held.items()}
 
 
 def _plain(value: Preparation | Head | Recalibration | np.ndarray) -> Any:
@@ -141,5 +152,5 @@ def _plain(value: Preparation | Head | Recalibration | np.ndarray) -> Any:
     if isinstance(value, np.ndarray):
         return value.tolist()
     if isinstance(value, Recalibration):
-        return {key: getattr(value, key) for key in ("method", "slope", "offset", "knot", "note")}
+        return recalibration_as_plain(value)
     return value.model_dump()

@@ -163,5 +163,5 @@ def _outputs(
 
 @cache
 def _threads(count: int) -> ThreadPoolExecutor:
-    """Return threads that stay: new ones cost a tenth of a small network's work."""
+    """Return threads, which stay from one call to the next."""
     return ThreadPoolExecutor(count, thread_name_prefix="onnx")

@@ -186,11 +186,10 @@ class FilmPredictor:
                 f"{prepared.manifest.findings}: expected the same findings in the same order"
             )
         films = FilmOutputs(home=self.home, prepared=prepared)
-        if self.fitted:
-            self.home.open(name for name in self.fitted.rule.needed if name in self.home.networks)
         if self.fitted is None:
             logit, feature = films.network(self.name)
         else:
+            self.home.open(name for name in self.fitted.rule.needed if name in self.home.networks)
             logit = self.fitted.rule.logit(films)
             feature = np.empty((len(logit), 0), dtype=np.float32)
         manifest = prepared.manifest
@@ -320,19 +319,18 @@ def open_predictor(folder: Path, *, name: str = "", engine: str = "") -> FilmPre
     home = replace(find_home(folder), engine=engine)
     if home.own and name not in ("", home.own):
         raise ValueError(f"{folder} is {home.own} alone; expected no --model beside it")
-    scores = {home.own: 0.0} if home.own else validation_scores(home)
+    known = [one for one in (*home.networks, *home.fitted) if not one.startswith(FROZEN)]
     if name in home.lost or (home.lost and not name):
         older = name or home.lost[0]
         text = f"{older} was made before predictors were kept: go on with lucency run"
         if name:
             raise ValueError(f"{folder}: {text}")
         say(text)
-    if name and name not in scores:
-        known = ", ".join(scores)
+    if name and name not in known:
         raise ValueError(
-            f"{folder} has no {name!r}; expected one of {known}{nearest(name, scores)}"
+            f"{folder} has no {name!r}; expected one of {', '.join(known)}{nearest(name, known)}"
         )
-    chosen = name or max(scores, key=lambda one: scores[one])
+    chosen = name or home.own or highest(validation_scores(home))
     return _network_of(home, chosen) if chosen in home.networks else _fitted_of(home, chosen)
 
 
@@ -366,6 +364,11 @@ def best_of(home: Home) -> str:
     scores = validation_scores(replace(home, fitted={}))
     if not scores:
         raise ValueError(f"{home.folder} holds no network: expected one, whose maps are shown")
+    return highest(scores)
+
+
+def highest(scores: Mapping[str, float]) -> str:
+    """Return the name of the highest score, the first of several."""
     return max(scores, key=lambda one: scores[one])
 
 
