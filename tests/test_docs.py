@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from typer.testing import CliRunner
 
-from commanded import named_commands, serve_nothing
+from commanded import fetch_nothing, named_commands, serve_nothing
 from lucency.cli.app import app
 from lucency.config import sections as keys
 from lucency.config.protocol import Protocol, parse_protocol
@@ -150,6 +150,7 @@ def at_work(workplace: Path, block: Block, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.chdir(workplace)
     monkeypatch.setattr(sys, "argv", ["document"])
     monkeypatch.setattr("lucency.deploy.start.run_server", serve_nothing)
+    monkeypatch.setattr("lucency.data.download.download", fetch_nothing)
     for name, command in MADE_FIRST.items():
         needed = re.search(rf"{name}\b", block.text) and f"--out {name}" not in block.text
         if needed or (name in MADE_OF and MADE_OF[name] in block.text):

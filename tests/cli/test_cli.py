@@ -263,7 +263,7 @@ def test_the_commands_are_these():
         "run", "train", "report", "protocols", "predict", "explain", "similar", "evaluate",
         "ensemble", "check", "export", "results", "serve", "view",
         "data", "data phantom", "data describe", "data imbalance", "data balance", "data quality",
-        "data export",
+        "data export", "data download",
         "audit", "audit labels", "audit versions", "audit errors", "audit review",
         "audit score-review",
         "study", "study ablation", "study leakage", "study cross-validation", "study heatmaps",

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from commanded import named_commands, serve_nothing
+from commanded import fetch_nothing, named_commands, serve_nothing
 from lucency.cli.app import app
 
 PAGES = {"lucency": app.info.help or "", **{n: c.help or "" for n, c in named_commands().items()}}
@@ -60,6 +60,7 @@ def test_the_example_works(page: str, finished: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(folder, lambda: finished / "protocols")
     monkeypatch.setattr("os.cpu_count", lambda: 1)
     monkeypatch.setattr("lucency.deploy.start.run_server", serve_nothing)
+    monkeypatch.setattr("lucency.data.download.download", fetch_nothing)
     words = example(page)
     words = words[words.index("lucency") + 1 :]
     for option in ("--out", "--csv"):

@@ -1,4 +1,4 @@
-"""`lucency data`: commands on films and label files; no network is needed."""
+"""`lucency data`: commands on films and label files, before any network is trained."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import typer
 from lucency.cli import answers, options
 
 data_group = typer.Typer(
-    help="Describe, balance, check and write data sets.\n\nExample:\n\n"
+    help="Download, describe, balance, check and write data sets.\n\nExample:\n\n"
     "lucency data describe chestxray14/Data_Entry_2017_v2020.csv",
     no_args_is_help=True,
 )
@@ -43,6 +43,31 @@ def phantom(
     }  # fmt: skip
     write = partial(draw_phantom, knobs, workers or os.cpu_count() or 1)
     typer.echo(str(produce(out, inputs=knobs, write=write)))
+
+
+@data_group.command()
+def download(
+    name: Annotated[
+        str, typer.Argument(metavar="SET", help="nih; of others: where to request them.")
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The archives' folder.")],
+) -> None:
+    """Download the twelve archives of ChestX-ray14, 45 GB, three at a time.
+
+    Killed or cut off, the same command goes on where it stopped. A file has its name only when its
+    size and MD5 are as published. Sets behind an agreement are not downloaded: the answer is where
+    to request them, and which files belong together.
+
+    Example:
+
+    lucency data download nih --out archives
+    """
+    from lucency.core.progress import say
+    from lucency.data.download import NIH_PAGE, NIH_TABLES, download
+
+    download(name, out)
+    typer.echo(str(out))
+    say(f"Unpack them in one folder, and put the label files beside: {NIH_TABLES}, from {NIH_PAGE}")
 
 
 @data_group.command()
