@@ -7,6 +7,7 @@ has its name only after size and MD5 are as published.
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import threading
 import urllib.error
@@ -21,7 +22,7 @@ from typing import NamedTuple
 
 from filelock import FileLock, Timeout
 
-from lucency.core.files import write_whole
+from lucency.core.files import refuse_full_disk, write_whole
 from lucency.core.manifest import counted, listed, nearest
 from lucency.core.progress import progress, say
 
@@ -84,20 +85,24 @@ BY_AGREEMENT = {  # sets no program may fetch: where they are requested, what be
 
 
 @dataclass(kw_only=True, eq=False)
-class _Progress:
-    """What has come of all files, counted by several threads; `stopped` ends them."""
+class _Work:
+    """What all files share: where they go, how long is waited, what has come; `stopped` ends it."""
 
+    out: Path
+    patience: float
+    pauses: Sequence[float]
     total: int
+    done: int
     show: Callable[[int, int], None]
-    done: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
     stopped: threading.Event = field(default_factory=threading.Event)
 
     def add(self, size: int) -> None:
-        """Count so many bytes more, or fewer."""
+        """Count so many bytes more, or fewer; megabytes are shown."""
         with self.lock:
-            self.done += size
-            self.show(self.done // MEGABYTE, self.total // MEGABYTE)
+            before, self.done = self.done, self.done + size
+            if before // MEGABYTE != self.done // MEGABYTE:
+                self.show(self.done // MEGABYTE, self.total // MEGABYTE)
 
 
 def download(
@@ -126,8 +131,12 @@ def download(
             held.enter_context(lock.acquire(timeout=0))
         except Timeout:
             raise ValueError(f"{out}: another process downloads into it: wait for it") from None
-        _refuse_little_space(out, archives)
-        _fetch_all(archives, out, patience=patience, pauses=tuple(pauses))
+        total, held = sum(one.size for one in archives), sum(_held(one, out) for one in archives)
+        _refuse_little_space(out, needed=total - held)
+        with progress("Downloading", unit="MB") as advance:
+            advance(held // MEGABYTE, total // MEGABYTE)
+            about = {"patience": patience, "pauses": pauses, "total": total, "done": held}
+            _fetch_all(archives, _Work(out=out, show=advance, **about))
     return tuple(out / one.name for one in archives)
 
 
@@ -141,9 +150,7 @@ def _refuse_others(name: str) -> None:
         raise ValueError(f"{name!r} is unknown: expected {listed(known)}{nearest(name, known)}")
 
 
-def _refuse_little_space(out: Path, archives: Sequence[Archive]) -> None:
-    held = sum(min(_size(out / name), one.size) for one in archives for name in _names(one))
-    needed = sum(one.size for one in archives) - held
+def _refuse_little_space(out: Path, *, needed: int) -> None:
     free = shutil.disk_usage(out).free
     if needed > free:
         raise ValueError(
@@ -152,21 +159,14 @@ def _refuse_little_space(out: Path, archives: Sequence[Archive]) -> None:
         )
 
 
-def _fetch_all(
-    archives: Sequence[Archive], out: Path, *, patience: float, pauses: tuple[float, ...]
-) -> None:
+def _fetch_all(archives: Sequence[Archive], work: _Work) -> None:
     """Fetch AT_ONCE files at once; what fails is reported when all others are there."""
-    failed = list[str]()
-    with progress("Downloading", unit="MB") as advance, ExitStack() as undo:
-        counter = _Progress(total=sum(one.size for one in archives), show=advance)
+    with ExitStack() as undo:
         pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="download")
         undo.callback(pool.shutdown, cancel_futures=True)
-        undo.callback(counter.stopped.set)
-        jobs = [
-            pool.submit(_fetch, one, out, counter=counter, patience=patience, pauses=pauses)
-            for one in archives
-        ]
-        failed += [str(error) for job in as_completed(jobs) if (error := job.exception())]
+        undo.callback(work.stopped.set)
+        jobs = [pool.submit(_fetch, one, work) for one in archives]
+        failed = [str(error) for job in as_completed(jobs) if (error := job.exception())]
     if failed:
         raise ValueError(
             f"{counted(len(failed), 'file', of=len(archives))} could not be had: {failed[0]}"
@@ -174,32 +174,30 @@ def _fetch_all(
         )
 
 
-def _fetch(
-    archive: Archive,
-    out: Path,
-    *,
-    counter: _Progress,
-    patience: float,
-    pauses: tuple[float, ...],
-) -> None:
+def _fetch(archive: Archive, work: _Work) -> None:
     """Fetch one file, unless it is there whole."""
-    file, part = (out / name for name in _names(archive))
-    if _size(file) == archive.size and _md5(file, counter.stopped) == archive.md5:
-        counter.add(archive.size)
-        return
+    file, part = work.out / archive.name, _part(archive, work.out)
+    if _size(file) == archive.size:
+        if _md5(file, work.stopped) in (archive.md5, ""):
+            return
+        work.add(min(_size(part), archive.size) - archive.size)
+    if _size(part) > archive.size:
+        part.unlink()
+        work.add(-archive.size)
     for is_last in (False, True):
-        counter.add(min(_size(part), archive.size))
-        _fill(archive, part, counter=counter, patience=patience, pauses=pauses)
-        found = _md5(part, counter.stopped)
-        if counter.stopped.is_set():
+        _fill(archive, part, work)
+        found = _md5(part, work.stopped)
+        if work.stopped.is_set():
             return
         if found == archive.md5:
+            with part.open("rb") as stream:
+                os.fsync(stream.fileno())
             part.replace(file)
             _validator(part).unlink(missing_ok=True)
             return
         part.unlink()
         _validator(part).unlink(missing_ok=True)
-        counter.add(-archive.size)
+        work.add(-archive.size)
         if is_last:
             raise ValueError(
                 f"{archive.name}: its MD5 is {found}, published is {archive.md5}: the server has "
@@ -208,34 +206,37 @@ def _fetch(
         say(f"{archive.name}: not as published, fetched anew")
 
 
-def _fill(
-    archive: Archive,
-    part: Path,
-    *,
-    counter: _Progress,
-    patience: float,
-    pauses: tuple[float, ...],
-) -> None:
+def _fill(archive: Archive, part: Path, work: _Work) -> None:
     """Let `part` grow to its size, by as many connections as that takes."""
     vain = 0
-    while (before := _size(part)) != archive.size and not counter.stopped.is_set():
-        why = "the connection ended"
-        try:
-            _grow(archive, part, counter=counter, patience=patience)
-        except urllib.error.HTTPError as error:
-            why = f"the server answered {error.code}"
-            if error.code < 500 and error.code not in AGAIN:
-                raise ValueError(f"{archive.name}: {why} for {archive.address}") from None
-        except (OSError, HTTPException) as error:
-            why = str(error) or type(error).__name__
+    while (before := _size(part)) != archive.size and not work.stopped.is_set():
+        why = _connect(archive, part, work)
         vain = 0 if _size(part) > before else vain + 1
         if vain >= TRIES:
             raise ValueError(f"{archive.name}: {TRIES} connections brought nothing: {why}")
+        if vain == 1:
+            say(f"{archive.name}: {why}: trying again")
         if vain:
-            counter.stopped.wait(pauses[min(vain, len(pauses)) - 1])
+            work.stopped.wait(work.pauses[min(vain, len(work.pauses)) - 1])
 
 
-def _grow(archive: Archive, part: Path, *, counter: _Progress, patience: float) -> None:
+def _connect(archive: Archive, part: Path, work: _Work) -> str:
+    """Append what one connection brings; return why it ended, where another may bring more."""
+    try:
+        _grow(archive, part, work)
+    except urllib.error.HTTPError as error:
+        why = f"the server answered {error.code}"
+        if error.code < 500 and error.code not in AGAIN:
+            raise ValueError(f"{archive.name}: {why} for {archive.address}") from None
+        return why
+    except (OSError, HTTPException) as error:
+        if isinstance(error, OSError):
+            refuse_full_disk(error, part, needed=archive.size - _size(part))
+        return str(getattr(error, "reason", error)) or type(error).__name__
+    return "the connection ended"
+
+
+def _grow(archive: Archive, part: Path, work: _Work) -> None:
     """Append what one connection brings; begin anew where the server's file is another."""
     start, known = _size(part), _validator(part)
     request = urllib.request.Request(archive.address, headers={"Accept-Encoding": "identity"})
@@ -243,20 +244,20 @@ def _grow(archive: Archive, part: Path, *, counter: _Progress, patience: float) 
         request.add_header("Range", f"bytes={start}-")
         if known.is_file():
             request.add_header("If-Range", known.read_text(encoding="utf-8"))
-    with closing(urllib.request.urlopen(request, timeout=patience)) as answer:
+    with closing(urllib.request.urlopen(request, timeout=work.patience)) as answer:
         goes_on = answer.status == 206
         _check_answer(archive, answer, start=start if goes_on else 0)
         tag = answer.headers.get("ETag", "")
         if not goes_on:
-            counter.add(-min(start, archive.size))
+            work.add(-start)
             known.unlink(missing_ok=True)
         with part.open("ab" if goes_on else "wb", buffering=0) as stream:
             if tag and not tag.startswith("W/"):  # a weak one vouches for no bytes
                 write_whole(known, tag)
             left = archive.size - (start if goes_on else 0)
-            while left and not counter.stopped.is_set() and (block := answer.read1(BLOCK)):
+            while left and not work.stopped.is_set() and (block := answer.read1(BLOCK)):
                 stream.write(block[:left])
-                counter.add(len(block[:left]))
+                work.add(len(block[:left]))
                 left -= len(block[:left])
 
 
@@ -273,8 +274,15 @@ def _check_answer(archive: Archive, answer: HTTPResponse, *, start: int) -> None
         )
 
 
-def _names(archive: Archive) -> tuple[str, str]:
-    return archive.name, f"{archive.name}.part"
+def _held(archive: Archive, out: Path) -> int:
+    """Return how many bytes of a file are there already, as far as its size says."""
+    if _size(out / archive.name) == archive.size:
+        return archive.size
+    return min(_size(_part(archive, out)), archive.size)
+
+
+def _part(archive: Archive, out: Path) -> Path:
+    return out / f"{archive.name}.part"
 
 
 def _validator(part: Path) -> Path:
