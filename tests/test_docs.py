@@ -359,6 +359,7 @@ def test_every_part_of_a_protocol_has_a_table() -> None:
     assert set(HEADINGS.values()) == {*models, Protocol, Preparation, EnsembleChoices} - {
         BaseModel,
         keys.Choices,
+        keys.External,  # has the keys of [data], and a name
     }
 
 

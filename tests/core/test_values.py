@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lucency.core.manifest import (
+    BOX_COLUMNS,
     Manifest,
     Preparation,
     Prepared,
-    empty_boxes,
     load_manifest,
     load_prepared,
     save_manifest,
@@ -53,7 +53,7 @@ def manifest_fields(draw: st.DrawFn) -> dict[str, Any]:
         "patient": np.array(column(st.integers(0, 2**63 - 1)), dtype=np.int64),
         "label": np.array(label, dtype=np.float32),
         "facts": pd.DataFrame(facts),
-        "boxes": pd.DataFrame(boxes, columns=empty_boxes().columns),
+        "boxes": pd.DataFrame(boxes, columns=BOX_COLUMNS),
         "origin": draw(TEXT),
     }
 

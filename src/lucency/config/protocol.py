@@ -32,6 +32,7 @@ class Protocol(sections.Choices):
     note: str = ""
     findings: tuple[str, ...] = Field(default=FINDINGS, min_length=1)
     data: sections.Source = sections.Source()
+    external: tuple[sections.External, ...] = ()
     preparation: Preparation = Preparation()
     split: sections.Split = sections.Split()
     balance: sections.Balance = sections.Balance()
@@ -51,6 +52,9 @@ class Protocol(sections.Choices):
             raise ValueError(f"variant: expected each name once, none called {BASE!r}")
         if len(set(self.seeds)) < len(self.seeds) or min(self.seeds, default=0) < 0:
             raise ValueError(f"seeds: found {list(self.seeds)}, expected each once, none below 0")
+        tests = [one.name for one in self.external]
+        if len(set(tests)) < len(tests):
+            raise ValueError(f"external: found {', '.join(tests)}, expected each name once")
         if self.seeds and not self.variant:
             raise ValueError("seeds are those of variants: list some, or set training.seed")
         if self.variant:
@@ -165,12 +169,24 @@ def _read_toml(file: Path) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:
         hint = f"; {BACKSLASH}" if re.search("Unescaped|hex value", str(error)) else ""
         raise ValueError(f"{file}: not valid TOML: {error}{hint}") from error
-    places = choices.get("data")
-    places = places if isinstance(places, dict) else {}
-    for key in PLACES:
-        if re.search(r"[\x00-\x1f]", str(places.get(key, ""))):
-            raise ValueError(f"{file}: data.{key}: found {places[key]!r}; {BACKSLASH}")
+    for name, places in _sources(choices).items():
+        for key in PLACES:
+            if re.search(r"[\x00-\x1f]", str(places.get(key, ""))):
+                raise ValueError(f"{file}: {name}.{key}: found {places[key]!r}; {BACKSLASH}")
     return choices
+
+
+def _sources(choices: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the tables of sources in a protocol as it is written, by where they stand."""
+    data = choices.get("data")
+    tables = {"data": data}
+    for name, several in {
+        "data.also": data.get("also") if isinstance(data, dict) else None,
+        "external": choices.get("external"),
+    }.items():
+        for place, one in enumerate(several if isinstance(several, list) else []):
+            tables[f"{name}.{place}"] = one
+    return {name: one for name, one in tables.items() if isinstance(one, dict)}
 
 
 def parse_protocol(choices: Mapping[str, object], *, name: str) -> Protocol:
@@ -183,7 +199,9 @@ def parse_protocol(choices: Mapping[str, object], *, name: str) -> Protocol:
 
 def without_places(protocol: Protocol) -> dict[str, Any]:
     """Return all choices but PLACES: what makes an experiment the same wherever its films lie."""
-    return protocol.model_dump(mode="json", exclude={"data": {*PLACES}})
+    of_each = {"__all__": {*PLACES}}
+    places = {"data": {**dict.fromkeys(PLACES, True), "also": of_each}, "external": of_each}
+    return protocol.model_dump(mode="json", exclude=places)
 
 
 def protocol_text(protocol: Protocol) -> str:
@@ -282,13 +300,19 @@ def _effective(protocol: Protocol) -> list[object]:
 def _tables(choices: Mapping[str, Any], prefix: str) -> str:
     """Return nested choices as TOML, which the standard library reads but does not write."""
     plain = {k: v for k, v in choices.items() if not isinstance(v, dict) and not _is_tables(v)}
-    lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in plain.items()]
-    for key, value in choices.items():
+    lines = [f"{_key(k)} = {json.dumps(v, ensure_ascii=False)}" for k, v in plain.items()]
+    for name, value in choices.items():
+        key = _key(name)
         if isinstance(value, dict):
             lines += ["", f"[{prefix}{key}]", _tables(value, f"{prefix}{key}.")]
         elif _is_tables(value):
             lines += [f"\n[[{prefix}{key}]]\n{_tables(v, f'{prefix}{key}.')}" for v in value]
     return "\n".join(lines)
+
+
+def _key(name: str) -> str:
+    """Return a key as TOML has it: quoted where it is more than letters, digits, - and _."""
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else json.dumps(name, ensure_ascii=False)
 
 
 def _is_tables(value: object) -> bool:
@@ -312,12 +336,10 @@ def _merged(choices: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, An
 
 def _place(choices: dict[str, Any], folder: Path) -> None:
     """Let what is relative among the places of films begin in `folder`."""
-    source = choices.get("data")
-    if not isinstance(source, dict):
-        return
-    for key in ("root", "exclude"):
-        if isinstance(source.get(key), str) and source[key]:
-            source[key] = str(folder / source[key])
+    for source in _sources(choices).values():
+        for key in ("root", "exclude"):
+            if isinstance(source.get(key), str) and source[key]:
+                source[key] = str(folder / source[key])
 
 
 def _apply(choices: dict[str, Any], change: str) -> None:

@@ -39,6 +39,11 @@ BALANCE_KEYS: dict[str, tuple[str, ...]] = {
 }
 
 
+SourceName = Literal[
+    "nih", "csv", "phantom", "dicom", "chexpert", "chexpert-plus", "mimic-cxr", "cxr-lt", "brax",
+    "padchest", "vindr-cxr", "openi", "rsna", "siim", "nih-lt",
+]  # fmt: skip
+Uncertain = Literal["ignore", "zeros", "ones", "soft"]
 Ensemble = Literal[
     "mean-probability", "mean-logit", "mean-rank", "evolved", "convex", "convex-by-finding",
     "greedy", "stacked",
@@ -93,20 +98,56 @@ class Choices(BaseModel):
 
 
 class Source(Choices):
-    """Where films and labels come from."""
+    """Where films and labels come from, and what becomes of a collection's own labels.
 
-    source: Literal["nih", "csv", "phantom"] = "phantom"
+    `uncertain` says what a label that is stated as uncertain becomes, for all findings or by
+    finding ("" is the others'): not stated, 0, 1, or not stated with a training target between the
+    two ("soft"). `missing` is what an empty label is. With `no_finding_negates` a film of No
+    Finding has none of the findings that the collection contrasts with it. `readers` combines
+    several readers' labels. `align` maps the collection's names to findings of the protocol, one or
+    several, "" to none; what it does not name is mapped as the collection's documentation page
+    says. `columns` are those of a csv table that are kept as facts. `hospital` is one of two for
+    phantoms: the second has other films and other patients. `also` are further sources, whose films
+    stand beside these.
+    """
+
+    source: SourceName = "phantom"
     root: str = ""
     labels: str = ""
     allow_missing: bool = False
     exclude: str = ""
     image_column: str = "image"
     patient_column: str = "patient"
+    columns: tuple[str, ...] = ()
+    views: tuple[str, ...] = ()
+    one_film_a_patient: bool = False
+    uncertain: Uncertain | dict[str, Uncertain] = "ignore"
+    missing: Literal["unknown", "negative"] = "unknown"
+    no_finding_negates: bool = True
+    readers: Literal["majority", "any", "all", "soft"] = "majority"
+    align: dict[str, str | tuple[str, ...]] = Field(default_factory=dict)
+    hospital: Literal[1, 2] = 1
     films: int = Field(default=2000, ge=20)
     size: int = Field(default=512, ge=32, le=4096)
     seed: int = Field(default=0, ge=0)
     label_noise: float = Field(default=0.0, ge=0, lt=1)
     shortcut: float = Field(default=0.0, ge=0, le=1)
+    also: tuple[Source, ...] = ()
+
+    def _check(self) -> None:
+        if any(one.also for one in self.also):
+            raise ValueError("also: a further source has `also` of its own: list all in one")
+
+    @property
+    def every(self) -> tuple[Source, ...]:
+        """This source without the others, and the others."""
+        return (self.model_copy(update={"also": ()}), *self.also)
+
+
+class External(Source):
+    """A source whose films no network is trained on: an external test, called `name`."""
+
+    name: str = Field(pattern=r"^[a-z0-9-]+$")
 
 
 class Split(Choices):

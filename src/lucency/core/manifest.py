@@ -14,7 +14,7 @@ import io
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, SupportsInt
 
@@ -39,6 +39,11 @@ Denoiser = Literal["median", "gaussian", "bilateral"]
 ANEW = "expected it whole: write it again, or delete its folder, and a run makes it anew"
 PATIENT_ID = "patient_id"  # a fact: patients as their label file names them, where not by numbers
 BOX_COLUMNS = ("image", "finding", "x", "y", "w", "h")
+UNCERTAIN_COLUMNS = ("image", "finding")
+SOFT_COLUMNS = ("image", "finding", "share")
+READING_COLUMNS = ("step", "finding", "films")
+CELLS = {"uncertain": UNCERTAIN_COLUMNS, "soft": SOFT_COLUMNS, "reading": READING_COLUMNS}
+TEXT_OF_CELLS = ("image", "finding", "step")
 
 
 class Preparation(BaseModel):
@@ -80,13 +85,26 @@ class Preparation(BaseModel):
         return list(denoise) if len(denoise) > 1 else "".join(denoise) or "none"
 
 
+def empty_table(columns: Sequence[str]) -> pd.DataFrame:
+    """Return a table of these columns without a row."""
+    return pd.DataFrame({name: [] for name in columns})
+
+
+def _of_films(table: pd.DataFrame, image: pd.Series) -> pd.DataFrame:
+    """Return the rows of these films."""
+    return table.loc[table["image"].isin(image)].reset_index(drop=True)
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Manifest:
     """Films and their labels: one row a film; a label is 1, 0 or NaN (not stated).
 
     `facts` holds one row a film (age in years, sex, view, follow_up, width, height, path, …);
     `boxes` has the columns image, finding, x, y, w, h (left, top, width, height in 0..1 of the
-    film).
+    film). `uncertain` names the cells, image and finding, that the source states as uncertain:
+    their label is NaN as long as nothing resolves them. `soft` has a share, 0..1, for cells whose
+    training target is not their label, as of readers who disagree. `reading` counts what became of
+    the source's films and labels on the way here: step, finding ("" for all), films.
     """
 
     findings: tuple[str, ...]
@@ -96,6 +114,9 @@ class Manifest:
     facts: pd.DataFrame
     boxes: pd.DataFrame
     origin: str
+    uncertain: pd.DataFrame = field(default_factory=partial(empty_table, UNCERTAIN_COLUMNS))
+    soft: pd.DataFrame = field(default_factory=partial(empty_table, SOFT_COLUMNS))
+    reading: pd.DataFrame = field(default_factory=partial(empty_table, READING_COLUMNS))
 
     def __post_init__(self) -> None:
         films, findings = len(self.image), len(self.findings)
@@ -104,6 +125,9 @@ class Manifest:
         require(self.patient.shape == (films,), "patient", self.patient.shape)
         require(len(self.facts) == films, "facts' rows", len(self.facts))
         require(tuple(self.boxes.columns) == BOX_COLUMNS, "box columns", list(self.boxes.columns))
+        for name, columns in CELLS.items():
+            found = tuple(getattr(self, name).columns)
+            require(found == columns, f"columns of {name}", found)
         stated = self.label[~np.isnan(self.label)]
         require(bool(np.isin(stated, (0, 1)).all()), "labels must be 0, 1 or NaN", "others")
         names, count = np.unique(self.image, return_counts=True)
@@ -142,16 +166,43 @@ class Manifest:
         }
         return pd.DataFrame(counts, index=list(self.findings))
 
+    @property
+    def targets(self) -> Float32[np.ndarray, "n k"]:
+        """The labels, in place of those that `soft` names its shares: what training aims at."""
+        row, column = self._cells(self.soft)
+        targets = self.label.copy()
+        targets[row, column] = self.soft["share"].to_numpy(dtype=np.float32)
+        return targets
+
+    @property
+    def is_uncertain(self) -> Bool[np.ndarray, "n k"]:
+        """Which labels the source states as uncertain."""
+        found = np.zeros(self.label.shape, dtype=np.bool_)
+        found[self._cells(self.uncertain)] = True
+        return found
+
+    def _cells(
+        self, table: pd.DataFrame
+    ) -> tuple[Int64[np.ndarray, " c"], Int64[np.ndarray, " c"]]:
+        """Return the rows and columns of the cells that a table names; raises for a strange one."""
+        row = pd.Index(self.image).get_indexer(pd.Index(table["image"]))
+        column = pd.Index(self.findings).get_indexer(pd.Index(table["finding"]))
+        require(bool((row >= 0).all() and (column >= 0).all()), "a cell", "another film or finding")
+        return row.astype(np.int64), column.astype(np.int64)
+
     def take(self, rows: Int64[np.ndarray, " m"]) -> Manifest:
-        """Return the films at `rows`, in that order, with their boxes."""
+        """Return the films at `rows`, in that order, with their boxes and cells."""
         image = self.image[rows]
+        kept = pd.Series(image)
         return replace(
             self,
             image=image,
             patient=self.patient[rows],
             label=self.label[rows],
             facts=self.facts.iloc[rows].reset_index(drop=True),
-            boxes=self.boxes[self.boxes["image"].isin(pd.Series(image))].reset_index(drop=True),
+            boxes=_of_films(self.boxes, kept),
+            uncertain=_of_films(self.uncertain, kept),
+            soft=_of_films(self.soft, kept),
         )
 
 
@@ -224,15 +275,35 @@ def unlabelled(
 
 def empty_boxes() -> pd.DataFrame:
     """Return a table of no boxes."""
-    return pd.DataFrame({name: [] for name in BOX_COLUMNS})
+    return empty_table(BOX_COLUMNS)
+
+
+def cells_where(
+    chosen: Bool[np.ndarray, "n k"],
+    *,
+    image: Shaped[np.ndarray, " n"],
+    findings: Sequence[str],
+    share: Float32[np.ndarray, "n k"] | None = None,
+) -> pd.DataFrame:
+    """Return the chosen cells as `Manifest.uncertain` names them; with `share` as `soft` does."""
+    row, column = np.nonzero(chosen)
+    cells = {"image": image[row], "finding": np.array(findings, dtype=object)[column]}
+    if share is not None:
+        cells["share"] = share[row, column]
+    return pd.DataFrame(cells)
 
 
 def save_manifest(manifest: Manifest, folder: Path) -> None:
-    """Write manifest.csv, boxes.csv and manifest.json (findings and origin) into `folder`."""
+    """Write manifest.csv, manifest.json (findings and origin) and the tables of a manifest.
+
+    These are boxes.csv, uncertain.csv, soft.csv and reading.csv.
+    """
     table = pd.DataFrame({"image": manifest.image, "patient": manifest.patient})
     label = pd.DataFrame(manifest.label, columns=list(manifest.findings)).astype("Int8")
     write_table(pd.concat([table, label, manifest.facts], axis=1), folder / "manifest.csv")
     write_table(manifest.boxes, folder / "boxes.csv")
+    for name in CELLS:
+        write_table(getattr(manifest, name), folder / f"{name}.csv")
     about = {"findings": manifest.findings, "origin": manifest.origin}
     write_whole(folder / "manifest.json", json.dumps(about, indent=1))
 
@@ -254,6 +325,11 @@ def load_manifest(folder: Path) -> Manifest:
         facts=table.drop(columns=["image", "patient", *findings]),
         boxes=read_table(folder / "boxes.csv", text=("image", "finding"), columns=BOX_COLUMNS),
         origin=about["origin"],
+        **{
+            name: read_table(folder / f"{name}.csv", text=TEXT_OF_CELLS, columns=columns)
+            for name, columns in CELLS.items()
+            if (folder / f"{name}.csv").is_file()  # manifests of before have none
+        },
     )
 
 

@@ -32,8 +32,10 @@ from lucency.core.progress import progress, say
 from lucency.core.stage import fingerprint_file, produce
 from lucency.core.tables import match_films
 from lucency.data.absent_films import files_below, what_is_there, why_absent
+from lucency.data.collections.catalogue import COLLECTIONS
 from lucency.data.csv_tables import USUAL, plain_name, read_csv, read_names, read_text
 from lucency.data.images import found_films, locate_films
+from lucency.data.label_choices import choose_labels
 from lucency.data.labels import (
     LABEL_COLUMN,
     LABEL_FILES,
@@ -90,13 +92,14 @@ def film_inputs(place: Source, *, findings: tuple[str, ...]) -> dict[str, object
     for text in absent_places(place).values():
         raise ValueError(text)
     root = Path(place.root)
-    patterns = NIH_TABLES if place.root else ()  # phantoms may not be drawn yet
-    tables = sorted(file for pattern in patterns for file in root.glob(pattern))
+    known = COLLECTIONS[place.source].tables if place.source in COLLECTIONS else NIH_TABLES
+    patterns = known if place.root else ()  # phantoms may not be drawn yet
+    tables = sorted(file for pattern in patterns for file in root.glob(pattern) if file.is_file())
     labels = root / place.labels
     return {
         "data": place.model_dump(exclude={*PLACES}),
         "findings": list(findings),
-        "tables": {file.name: fingerprint_file(file) for file in tables},
+        "tables": {file.relative_to(root).as_posix(): fingerprint_file(file) for file in tables},
         "labels": fingerprint_file(labels) if labels.is_file() else "none named",
         "exclude": fingerprint_file(Path(place.exclude)) if place.exclude else "no list",
     }
@@ -120,6 +123,11 @@ def absent_places(place: Source) -> dict[str, str]:
     table = place.source == "csv"
     if not place.root or not root.is_dir():
         absent["root"] = NO_ROOT.format(place.root)
+    elif place.source in COLLECTIONS:
+        patterns = COLLECTIONS[place.source].tables
+        if not any(file for pattern in patterns for file in root.glob(pattern)):
+            title = COLLECTIONS[place.source].title
+            absent["root"] = f"no label file of {title} in {root}: expected {patterns[0]}"
     else:
         try:
             label_file(root, place.labels, usual=() if table else LABEL_FILES)
@@ -281,8 +289,15 @@ def _read_phantom(source: Source, *, findings: tuple[str, ...]) -> Manifest:
     return replace(films, origin=origin)
 
 
+def _read_collection(source: Source, *, findings: tuple[str, ...]) -> Manifest:
+    collection = COLLECTIONS[source.source]
+    films = collection.read(Path(source.root), source.labels)
+    return choose_labels(films, source=source, findings=findings, collection=collection)
+
+
 SOURCES: dict[str, Callable[..., Manifest]] = {
     "nih": _read_nih,
     "csv": _read_csv,
     "phantom": _read_phantom,
+    **dict.fromkeys(COLLECTIONS, _read_collection),
 }
