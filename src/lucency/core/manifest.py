@@ -43,6 +43,7 @@ UNCERTAIN_COLUMNS = ("image", "finding")
 SOFT_COLUMNS = ("image", "finding", "share")
 READING_COLUMNS = ("step", "finding", "films")
 CELLS = {"uncertain": UNCERTAIN_COLUMNS, "soft": SOFT_COLUMNS, "reading": READING_COLUMNS}
+TEXT_FACTS = ("image", PATIENT_ID, "sex", "view", "path", "study", "device", "split", "source")
 TEXT_OF_CELLS = ("image", "finding", "step")
 
 
@@ -128,6 +129,8 @@ class Manifest:
         for name, columns in CELLS.items():
             found = tuple(getattr(self, name).columns)
             require(found == columns, f"columns of {name}", found)
+        share = self.soft["share"].to_numpy(dtype=np.float32)
+        require(bool(((share >= 0) & (share <= 1)).all()), "shares must be 0 to 1", "others")
         stated = self.label[~np.isnan(self.label)]
         require(bool(np.isin(stated, (0, 1)).all()), "labels must be 0, 1 or NaN", "others")
         names, count = np.unique(self.image, return_counts=True)
@@ -314,7 +317,7 @@ def load_manifest(folder: Path) -> Manifest:
     findings = tuple(about["findings"])
     table = read_table(
         folder / "manifest.csv",
-        text=("image", PATIENT_ID, "sex", "view", "path"),
+        text=TEXT_FACTS,
         columns=("image", "patient", *findings),
     )
     return Manifest(
