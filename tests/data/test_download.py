@@ -245,7 +245,9 @@ def test_one_process_at_a_time(server, tmp_path):
 
 @pytest.mark.parametrize("name", [*BY_HAND])
 def test_sets_that_people_fetch(tmp_path, name):
-    with pytest.raises(ValueError, match=rf"{name} is not fetched by this program; it needs .*https://"):
+    with pytest.raises(
+        ValueError, match=rf"{name} is not fetched by this program; it needs .*https://"
+    ):
         download(name, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -264,8 +266,7 @@ def test_killed_at_random_it_ends_with_the_same_bytes(server, tmp_path):
     server.always = "slow"
     archives = [tuple(one) for one in server.archives("a", "b", "c", "d")]
     code = (
-        "from pathlib import Path; from lucency.config.sections import SourceName
-from lucency.data.download import Archive, download; "
+        "from pathlib import Path; from lucency.data.download import Archive, download; "
         f"download('nih', Path({str(tmp_path)!r}), archives=[Archive(*a) for a in {archives!r}])"
     )
     generator, kills = np.random.default_rng(1), 0
