@@ -38,6 +38,10 @@ APART = "apart"  # in place of a part: of patients whose films no network is sho
 Denoiser = Literal["median", "gaussian", "bilateral"]
 ANEW = "expected it whole: write it again, or delete its folder, and a run makes it anew"
 PATIENT_ID = "patient_id"  # a fact: patients as their label file names them, where not by numbers
+TEXT_FACTS = (  # which are text, digits too
+    PATIENT_ID, "sex", "view", "path", "study", "device", "split", "posture", "method", "readers",
+    "nih", "class", "file",
+)  # fmt: skip
 BOX_COLUMNS = ("image", "finding", "x", "y", "w", "h")
 UNCERTAIN_COLUMNS = ("image", "finding")
 SOFT_COLUMNS = ("image", "finding", "share")
