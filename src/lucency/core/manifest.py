@@ -38,6 +38,7 @@ APART = "apart"  # in place of a part: of patients whose films no network is sho
 Denoiser = Literal["median", "gaussian", "bilateral"]
 ANEW = "expected it whole: write it again, or delete its folder, and a run makes it anew"
 PATIENT_ID = "patient_id"  # a fact: patients as their label file names them, where not by numbers
+SOURCE = "source"  # a fact: which one of several sources a film is of
 BOX_COLUMNS = ("image", "finding", "x", "y", "w", "h")
 UNCERTAIN_COLUMNS = ("image", "finding")
 SOFT_COLUMNS = ("image", "finding", "share")
@@ -314,7 +315,7 @@ def load_manifest(folder: Path) -> Manifest:
     findings = tuple(about["findings"])
     table = read_table(
         folder / "manifest.csv",
-        text=("image", PATIENT_ID, "sex", "view", "path"),
+        text=("image", PATIENT_ID, SOURCE, "sex", "view", "path"),
         columns=("image", "patient", *findings),
     )
     return Manifest(
