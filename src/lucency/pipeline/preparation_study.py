@@ -43,7 +43,7 @@ from lucency.core.stage import (
 from lucency.core.tables import save_tables
 from lucency.data.image_measures import MEASURES, measure_film
 from lucency.data.preprocess import prepare
-from lucency.data.sources import film_inputs
+from lucency.data.several_sources import inputs_of_sources
 from lucency.data.split import set_apart
 from lucency.ensemble.lungs import lung_mask
 from lucency.evaluation import preparation_grid
@@ -420,8 +420,8 @@ def _check_ablation(protocol: Protocol, folder: Path) -> None:
         {part: without_places(one)[part] for part in ("data", "findings")}
         for one in (protocol, other)
     )
-    if protocol.data.root and (folder / "manifest" / RECEIPT).is_file():
-        own |= film_inputs(protocol.data, findings=protocol.findings)
+    if all(one.root for one in protocol.data.every) and (folder / "manifest" / RECEIPT).is_file():
+        own |= inputs_of_sources(protocol.data, findings=protocol.findings)
         others |= json.loads((folder / "manifest" / RECEIPT).read_text(encoding="utf-8"))
     if found := differences(own, others):
         raise ValueError(f"--ablation {folder} is of other films: {'; '.join(found[:2])}")
