@@ -34,6 +34,7 @@ from lucency.core.tables import match_films
 from lucency.data.absent_films import files_below, what_is_there, why_absent
 from lucency.data.collections.catalogue import COLLECTIONS
 from lucency.data.csv_tables import USUAL, plain_name, read_csv, read_names, read_text
+from lucency.data.film_files import film_exists, recall_archives, save_archives
 from lucency.data.images import found_films, locate_films
 from lucency.data.label_choices import choose_labels
 from lucency.data.labels import (
@@ -77,7 +78,7 @@ def read_films(place: Source, *, findings: tuple[str, ...], out: Path) -> Manife
     inputs = film_inputs(place, findings=findings)
     films = films_found(place, produce(out, inputs=inputs, write=partial(_find, place, findings)))
     path = films.facts["path"].tolist()
-    if all(Path(file).is_file() for file in path[:: -(-len(path) // SAMPLED)]):
+    if all(film_exists(file) for file in path[:: -(-len(path) // SAMPLED)]):
         return films
     found = locate_films(films, root).facts["path"].tolist()  # moved below the root
     moved = [new or old for new, old in zip(found, path, strict=True)]
@@ -108,6 +109,7 @@ def film_inputs(place: Source, *, findings: tuple[str, ...]) -> dict[str, object
 def films_found(place: Source, out: Path) -> Manifest:
     """Return the films that `read_films` has found, their paths below the root as it is now."""
     films = load_manifest(out)
+    recall_archives(out, root=Path(place.root))
     path = [str(Path(place.root) / below) for below in films.facts["path"].tolist()]
     return replace(films, facts=films.facts.assign(path=path))
 
@@ -205,6 +207,7 @@ def _find(place: Source, findings: tuple[str, ...], folder: Path) -> None:
     # Below the root, so that a folder moved as a whole is found again.
     below = [str(Path(file).relative_to(root)) for file in found.facts["path"].tolist()]
     save_manifest(replace(found, facts=found.facts.assign(path=below)), folder)
+    save_archives(found.facts["path"].tolist(), root=root, folder=folder)
     say(f"Films: {everything.origin}; {len(absent):,} of them not on disk")
     if why:
         say(f"Films not on disk: {why}")
