@@ -41,6 +41,7 @@ from lucency.core.predictions import Predictions, load_predictions, save_predict
 from lucency.core.progress import progress, say
 from lucency.core.stage import RECEIPT, Failures, discard_outdated, fingerprint_of, produce
 from lucency.core.tables import save_tables
+from lucency.data.film_files import film_exists
 from lucency.data.preprocess import prepare
 from lucency.data.several_sources import (
     draw_sources,
@@ -102,7 +103,7 @@ def prepared(run: Run) -> Prepared:
     """Return the films as a network sees them; as they are prepared, where files are gone."""
     films, out = manifest(run), run.cache / "prepared"
     path = films.facts["path"].to_numpy(dtype=str)
-    gone = sum(not Path(file).is_file() for file in path.tolist())
+    gone = sum(not film_exists(file) for file in path.tolist())
     lost = places_absent(source(run))
     if gone and (out / RECEIPT).is_file():
         if not lost:

@@ -7,7 +7,6 @@ Letters in shapes: n films, k findings, h and w pixels, g pixels of a network's 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +17,7 @@ from matplotlib.figure import Figure
 from lucency.core.manifest import NO_FINDING, Prepared
 from lucency.core.plan import COPY_MARK
 from lucency.core.predictions import Predictions
+from lucency.data.film_files import film_exists, in_reading_order
 from lucency.data.images import read_grey
 from lucency.data.preprocess import prepare_film
 from lucency.report.rendering import AFTER, BEFORE, jpeg_uri, styled, svg
@@ -64,15 +64,11 @@ def show_preparation(prepared: Prepared, *, films: int, seed: int) -> list[dict[
     facts = prepared.manifest.facts
     path = facts["path"].to_list() if "path" in facts else [""] * len(facts)
     drawn = np.random.default_rng(seed).permutation(len(facts))
-    there = [row for row in drawn if Path(path[row]).is_file()][:films]
+    there = sorted([row for row in drawn if film_exists(path[row])][:films])
+    files = in_reading_order([path[row] for row in there])
+    grey = {number: read_grey(file, bits=prepared.preparation.bits) for number, file in files}
     return [
-        _strip(
-            prepared,
-            int(row),
-            read_grey(Path(path[row]), bits=prepared.preparation.bits),
-            number=number,
-        )
-        for number, row in enumerate(sorted(there))
+        _strip(prepared, int(row), grey[number], number=number) for number, row in enumerate(there)
     ]
 
 
