@@ -21,7 +21,7 @@ from jaxtyping import Int64, UInt, UInt8
 from lucency.core.manifest import Manifest, counted
 from lucency.core.progress import say
 from lucency.core.tables import join_films
-from lucency.data.dicom import decode_dicom, is_dicom
+from lucency.data.dicom import GreyFilm, decode_dicom, is_dicom
 from lucency.data.film_size import refuse_absurd
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -175,6 +175,11 @@ def read_grey(file: str | Path, *, bits: int = 0) -> UInt8[np.ndarray, "h w"]:
     picture, truncated, damaged (PNG checksums; whatever libjpeg warns of, in its words), or of an
     absurd size, which is never allocated.
     """
+    return read_film(file, bits=bits).grey
+
+
+def read_film(file: str | Path, *, bits: int = 0) -> GreyFilm:
+    """Return a film's grey as `read_grey` does, and which of its pixels are padding."""
     place = Path(file)
     if place.exists() and not (place.is_file() or place.is_dir()):
         raise ValueError("cannot be read: a pipe or a device, expected a file")
@@ -182,16 +187,18 @@ def read_grey(file: str | Path, *, bits: int = 0) -> UInt8[np.ndarray, "h w"]:
         content = place.read_bytes()
     except OSError as error:
         raise ValueError(f"cannot be read: {error.strerror}") from error
-    return decode_grey(content, bits=bits)
+    return decode_film(content, bits=bits)
 
 
-def decode_grey(content: bytes, *, bits: int = 0) -> UInt8[np.ndarray, "h w"]:
-    """Return the film that a file's content holds, in eight bits, as `read_grey` does."""
+def decode_film(content: bytes, *, bits: int = 0) -> GreyFilm:
+    """Return the film that a file's content holds, in eight bits, as `read_film` does."""
+    if is_dicom(content):
+        return decode_dicom(content)
     grey = decode(content)
     if grey.dtype == np.uint8:
-        return grey
+        return GreyFilm(grey)
     bits = bits or bits_that_hold([grey])
-    return np.right_shift(np.minimum(grey, 2**bits - 1), bits - 8).astype(np.uint8)
+    return GreyFilm(np.right_shift(np.minimum(grey, 2**bits - 1), bits - 8).astype(np.uint8))
 
 
 def bits_that_hold(greys: Sequence[UInt[np.ndarray, ...]], *, least: int = 0) -> int:
@@ -222,7 +229,7 @@ def decode(content: bytes) -> UInt[np.ndarray, "h w"]:
         refuse_absurd(*_jpeg_size(content))
         return _decoded_jpeg(content)
     if is_dicom(content):
-        return decode_dicom(content)
+        return decode_dicom(content).grey
     raise ValueError("not an image: neither PNG, JPEG nor DICOM")
 
 

@@ -18,7 +18,8 @@ from matplotlib.figure import Figure
 from lucency.core.manifest import NO_FINDING, Prepared
 from lucency.core.plan import COPY_MARK
 from lucency.core.predictions import Predictions
-from lucency.data.images import read_grey
+from lucency.data.dicom import GreyFilm
+from lucency.data.images import read_film
 from lucency.data.preprocess import prepare_film
 from lucency.report.rendering import AFTER, BEFORE, jpeg_uri, styled, svg
 
@@ -69,20 +70,19 @@ def show_preparation(prepared: Prepared, *, films: int, seed: int) -> list[dict[
         _strip(
             prepared,
             int(row),
-            read_grey(Path(path[row]), bits=prepared.preparation.bits),
+            read_film(Path(path[row]), bits=prepared.preparation.bits),
             number=number,
         )
         for number, row in enumerate(sorted(there))
     ]
 
 
-def _strip(
-    prepared: Prepared, row: int, grey: UInt8[np.ndarray, "h w"], *, number: int
-) -> dict[str, Any]:
+def _strip(prepared: Prepared, row: int, film: GreyFilm, *, number: int) -> dict[str, Any]:
     name, size = str(prepared.manifest.image[row]), prepared.preparation.size
     large = prepared.preparation.model_copy(update={"size": SIDE})
+    grey, seen = film.grey, np.asarray(prepared.pixels[row])
     height, width = grey.shape
-    seen, larger = np.asarray(prepared.pixels[row]), prepare_film(grey, preparation=large)
+    larger = prepare_film(grey, padded=film.padded, preparation=large)
     views = (
         (f"{name}, {width} x {height} px", "before preprocessing", grey),
         (f"preprocessed, at {SIDE} px", "after preprocessing", larger),
