@@ -21,7 +21,7 @@ from jaxtyping import Int64, Shaped, UInt, UInt8
 from lucency.core.manifest import Manifest, counted
 from lucency.core.progress import say
 from lucency.core.tables import fitting_films, join_films
-from lucency.data.dicom import decode_dicom, is_dicom
+from lucency.data.dicom import GreyFilm, decode_dicom, is_dicom
 from lucency.data.film_files import (
     ARCHIVE_SUFFIXES,
     DICOM_START,
@@ -250,16 +250,23 @@ def read_grey(file: FilmFile, *, bits: int = 0) -> UInt8[np.ndarray, "h w"]:
     picture, truncated, damaged (PNG checksums; whatever libjpeg warns of, in its words), or of an
     absurd size, which is never allocated.
     """
-    return decode_grey(film_content(file), bits=bits)
+    return read_film(file, bits=bits).grey
 
 
-def decode_grey(content: bytes, *, bits: int = 0) -> UInt8[np.ndarray, "h w"]:
-    """Return the film that a file's content holds, in eight bits, as `read_grey` does."""
+def read_film(file: FilmFile, *, bits: int = 0) -> GreyFilm:
+    """Return a film's grey as `read_grey` does, and which of its pixels are padding."""
+    return decode_film(film_content(file), bits=bits)
+
+
+def decode_film(content: bytes, *, bits: int = 0) -> GreyFilm:
+    """Return the film that a file's content holds, in eight bits, as `read_film` does."""
+    if is_dicom(content):
+        return decode_dicom(content)
     grey = decode(content)
     if grey.dtype == np.uint8:
-        return grey
+        return GreyFilm(grey)
     bits = bits or bits_that_hold([grey])
-    return np.right_shift(np.minimum(grey, 2**bits - 1), bits - 8).astype(np.uint8)
+    return GreyFilm(np.right_shift(np.minimum(grey, 2**bits - 1), bits - 8).astype(np.uint8))
 
 
 def bits_that_hold(greys: Sequence[UInt[np.ndarray, ...]], *, least: int = 0) -> int:
@@ -290,7 +297,7 @@ def decode(content: bytes) -> UInt[np.ndarray, "h w"]:
         refuse_absurd(*_jpeg_size(content))
         return _decoded_jpeg(content)
     if is_dicom(content):
-        return decode_dicom(content)
+        return decode_dicom(content).grey
     raise ValueError("not an image: neither PNG, JPEG nor DICOM")
 
 

@@ -34,6 +34,7 @@ from lucency.core.parallel import in_workers
 from lucency.core.progress import silent
 from lucency.core.stage import produce
 from lucency.data.bit_depth import with_bits
+from lucency.data.clahe import NOT_PADDED, Padded, equalise
 from lucency.data.film_files import (
     FilmFile,
     FilmStat,
@@ -43,7 +44,7 @@ from lucency.data.film_files import (
     load_film,
     stat_film,
 )
-from lucency.data.images import read_grey
+from lucency.data.images import read_film
 
 CHUNK = 16  # films a task: about a third of a second of work
 MOST_REJECTED, ALWAYS_BEARABLE = 0.05, 10  # a share of the films; a number that stops nothing
@@ -61,25 +62,35 @@ Rejects = dict[int, str]  # row, reason
 
 
 def prepare_film(
-    grey: Grey, *, preparation: Preparation, change: Callable[[Grey], Grey] = np.asarray
+    grey: Grey,
+    *,
+    preparation: Preparation,
+    padded: Padded = NOT_PADDED,
+    change: Callable[[Grey], Grey] = np.asarray,
 ) -> Square:
     """Return the film as a network sees it: contrast, brightness, denoising, size.
 
     Pure, and OpenCV's own CLAHE bit for bit. `clahe-first` works at the film's native size (as the
-    reference study does), `resize-first` on the square (LungNet22, Shamrat 2022). `change` is done
-    to the film at its native size, last before it is resized: what makes a copy of it.
+    reference study does), `resize-first` on the square (LungNet22, Shamrat 2022). `padded` pixels
+    take no part in CLAHE and are black. `change` is done to the film at its native size, last
+    before it is resized: what makes a copy of it.
     """
     if preparation.order == "resize-first":
-        return _enhance(_resize(change(grey), preparation), preparation)
-    return _resize(change(_enhance(grey, preparation)), preparation)
+        square, outside = _resize(change(grey), preparation), NOT_PADDED
+        if padded.any():  # the film is changed, so its mask is, as a picture of black and white
+            inside = _resize(change(np.where(padded, 0, 255).astype(np.uint8)), preparation)
+            outside = inside < 128
+        return _enhance(square, outside, preparation)
+    return _resize(change(_enhance(grey, padded, preparation)), preparation)
 
 
 def prepare_file(file: FilmFile, *, preparation: Preparation) -> Square | str:
     """Return the film of a file as `prepare_film` does, or the reason why it cannot be decoded."""
     try:
-        return prepare_film(read_grey(file, bits=preparation.bits), preparation=preparation)
+        film = read_film(file, bits=preparation.bits)
     except ValueError as error:
         return str(error)
+    return prepare_film(film.grey, padded=film.padded, preparation=preparation)
 
 
 def prepare(
@@ -158,15 +169,15 @@ def thumbnails(
     return flat - flat.mean(axis=1, keepdims=True)
 
 
-def _enhance(film: Grey, preparation: Preparation) -> Grey:
+def _enhance(film: Grey, padded: Padded, preparation: Preparation) -> Grey:
     if preparation.order != "no-clahe":
-        tiles = (preparation.clahe_tiles, preparation.clahe_tiles)
-        film = cv2.createCLAHE(preparation.clahe_clip, tiles).apply(film)
+        about = {"clip": preparation.clahe_clip, "tiles": preparation.clahe_tiles}
+        film = equalise(film, padded=padded, **about)
     if preparation.brightness:
         film = cv2.add(film, np.array([float(preparation.brightness)]))
     for name in preparation.denoise:
         film = DENOISERS[name](film)
-    return film
+    return np.where(padded, np.uint8(0), film) if padded.any() else film
 
 
 def _resize(film: Grey, preparation: Preparation) -> Square:

@@ -24,7 +24,7 @@ from lucency.core.manifest import Copies, Preparation, Prepared
 from lucency.core.parallel import in_workers
 from lucency.core.plan import COPY_MARK, Plan
 from lucency.data.film_files import FilmFile, LoadedFilm, in_chunks
-from lucency.data.images import read_grey
+from lucency.data.images import read_film
 from lucency.data.preprocess import prepare_film
 
 Steps = list[Any]  # of albumentations' transforms
@@ -139,11 +139,13 @@ def _make_chunk(
     for place, file, image, transform in tasks:
         change = partial(augment_copy, transform=transform, image=image, seed=seed)
         try:
-            grey = read_grey(file, bits=preparation.bits)
+            film = read_film(file, bits=preparation.bits)
         except ValueError as error:
             path = file.place if isinstance(file, LoadedFilm) else file
             raise ValueError(f"{path}: {error}: its copies cannot be made; mend it") from error
-        pixels[place] = prepare_film(grey, preparation=preparation, change=change)
+        pixels[place] = prepare_film(
+            film.grey, padded=film.padded, preparation=preparation, change=change
+        )
         done[place] = True  # after the pixels, so that a kill between the two loses nothing
     cv2.setNumThreads(threads)
     return len(tasks)
