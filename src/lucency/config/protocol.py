@@ -52,6 +52,11 @@ class Protocol(sections.Choices):
             raise ValueError(f"variant: expected each name once, none called {BASE!r}")
         if len(set(self.seeds)) < len(self.seeds) or min(self.seeds, default=0) < 0:
             raise ValueError(f"seeds: found {list(self.seeds)}, expected each once, none below 0")
+        if self.data.also and self.split.method == "official":
+            raise ValueError(
+                'split.method "official" deals by the lists of one source, and data.also names '
+                'more: set it to "patient", or leave them out'
+            )
         tests = [one.name for one in self.external]
         if len(set(tests)) < len(tests):
             raise ValueError(f"external: found {', '.join(tests)}, expected each name once")

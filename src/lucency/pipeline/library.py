@@ -29,6 +29,7 @@ from lucency.core.plan import only_tests
 from lucency.core.predictions import Predictions, load_predictions
 from lucency.core.progress import say
 from lucency.data.csv_tables import clean_id
+from lucency.data.film_files import film_exists
 from lucency.data.images import films_below
 from lucency.data.labels import refuse_alike
 from lucency.evaluation.evaluate import evaluate as evaluate_predictions
@@ -194,7 +195,7 @@ class Model:
             return replace(film, manifest=_labelled(film.manifest, self.findings))
         facts = film.manifest.facts
         paths = facts["path"].tolist() if "path" in facts else []
-        if not paths or not all(Path(path).is_file() for path in paths):
+        if not paths or not all(film_exists(path) for path in paths):
             raise ValueError(
                 f"films: found {film.preparation!r}, expected {self.preparation!r}, as the network "
                 "was trained: prepare them so, or name their files"

@@ -41,8 +41,14 @@ from lucency.core.predictions import Predictions, load_predictions, save_predict
 from lucency.core.progress import progress, say
 from lucency.core.stage import RECEIPT, Failures, discard_outdated, fingerprint_of, produce
 from lucency.core.tables import save_tables
+from lucency.data.film_files import film_exists
 from lucency.data.preprocess import prepare
-from lucency.data.sources import absent_places, draw_source, films_found, read_films
+from lucency.data.several_sources import (
+    draw_sources,
+    films_of_sources,
+    places_absent,
+    read_sources,
+)
 from lucency.data.split import set_apart, split
 from lucency.ensemble.ensembles import EnsembleResults
 from lucency.evaluation import leakage_inflation as inflation
@@ -74,7 +80,7 @@ GALLERY_FILMS, GALLERY_VERSIONS, GALLERY_SEED = 4, 3, 0
 def source(run: Run) -> Source:
     """Return where the films are; phantoms are drawn first."""
     protocol, out = run.protocol, run.source / "phantom"
-    return draw_source(protocol.data, findings=protocol.findings, out=out, workers=run.workers)
+    return draw_sources(protocol.data, findings=protocol.findings, out=out, workers=run.workers)
 
 
 @kept
@@ -84,12 +90,12 @@ def manifest(run: Run) -> Manifest:
     if not out.exists():
         _fetch_weights(run)  # before the first of hours of work, not after
     place = source(run)
-    lost = absent_places(place)
+    lost = places_absent(place)
     if lost and (out / RECEIPT).is_file():
         for text in lost.values():
             say(f"{text}: films and labels stay as they were read; {how_to_move(run, *lost)}")
-        return films_found(place, out)
-    return read_films(place, findings=run.protocol.findings, out=out)
+        return films_of_sources(place, out)
+    return read_sources(place, findings=run.protocol.findings, out=out)
 
 
 @kept
@@ -97,12 +103,13 @@ def prepared(run: Run) -> Prepared:
     """Return the films as a network sees them; as they are prepared, where files are gone."""
     films, out = manifest(run), run.cache / "prepared"
     path = films.facts["path"].to_numpy(dtype=str)
-    gone = sum(not Path(file).is_file() for file in path.tolist())
-    lost = absent_places(source(run))
+    gone = sum(not film_exists(file) for file in path.tolist())
+    lost = places_absent(source(run))
     if gone and (out / RECEIPT).is_file():
         if not lost:
             absent = counted(gone, "film", "is/are", of=len(path))
-            say(f"{absent} no longer below {source(run).root}: they stay as prepared")
+            roots = " and ".join(one.root for one in source(run).every)
+            say(f"{absent} no longer below {roots}: they stay as prepared")
         made = load_prepared(out)
     elif lost:
         raise ValueError(f"{min(lost.values())}; {how_to_move(run, *lost)}")
@@ -265,7 +272,7 @@ def classifiers(run: Run) -> dict[str, Path]:
     from lucency.models.training import check_labels, train
 
     done = {one.name: run.out / "networks" / one.name for one in run.protocol.network}
-    if all((one / RECEIPT).is_file() for one in done.values()) and absent_places(source(run)):
+    if all((one / RECEIPT).is_file() for one in done.values()) and places_absent(source(run)):
         return done  # weights below the root cannot be compared
     check_networks(run)
     films = prepared(run).manifest
