@@ -182,11 +182,11 @@ def vindr_kaggle(root: Path) -> Path:
     """Write VinBigData as Kaggle has it: a row a box, or a row of class 14 without one."""
     root.mkdir(parents=True, exist_ok=True)
     columns = ("image_id", "class_name", "class_id", "rad_id", "x_min", "y_min", "x_max", "y_max")
-    edges = (1, 2, 11, 22)
+    edges, none = (1, 2, 11, 22), (np.nan,) * 4
     rows = [
         ("a" * 32, "Nodule/Mass", 8, "R1", *edges), ("a" * 32, "Nodule/Mass", 8, "R1", *edges),
-        ("a" * 32, "Nodule/Mass", 8, "R2", *edges), ("a" * 32, "No finding", 14, "R3"),
-        *(("b" * 32, "No finding", 14, reader) for reader in ("R8", "R9", "R10")),
+        ("a" * 32, "Nodule/Mass", 8, "R2", *edges), ("a" * 32, "No finding", 14, "R3", *none),
+        *(("b" * 32, "No finding", 14, reader, *none) for reader in ("R8", "R9", "R10")),
     ]  # fmt: skip
     pd.DataFrame(rows, columns=columns).to_csv(root / "train.csv", index=False)
     for number, film in enumerate("ab"):
@@ -232,7 +232,7 @@ def openi_report(number: int) -> bytes:
 
 
 def rsna(root: Path, *, mapped: str = "json") -> Path:
-    """Write RSNA's stage 2; `mapped` adds the mapping to NIH's names: "json", "csv" or none ("")."""
+    """Write RSNA's stage 2; `mapped` adds the mapping to NIH's names, "json" or "csv"."""
     root.mkdir(parents=True, exist_ok=True)
     rows = []
     for film, (boxes, _, _) in RSNA_FILMS.items():

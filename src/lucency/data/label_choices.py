@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import NamedTuple
+from typing import NamedTuple, SupportsInt
 
 import numpy as np
 import pandas as pd
@@ -35,10 +35,10 @@ class Steps:
     def __init__(self) -> None:
         self.rows: list[tuple[str, str, int]] = []
 
-    def add(self, step: str, films: int, *, finding: str = "") -> None:
+    def add(self, step: str, films: SupportsInt, *, finding: str = "") -> None:
         """Count the films of a step; none are no row."""
-        if films:
-            self.rows.append((step, finding, int(films)))
+        if count := int(films):
+            self.rows.append((step, finding, count))
 
     def table(self) -> pd.DataFrame:
         """Return the rows as `Manifest.reading` has them."""

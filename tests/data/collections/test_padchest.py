@@ -109,17 +109,17 @@ def test_films_are_found_below_the_root_and_facts_survive(root: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda text: text.replace("'nodule'", "'nodul'"), r"line 10, Labels: found 'nodul'.*'nodule'"),
-        (lambda text: text.replace("['normal']", "normal"), "line 3, Labels: found 'normal', expected"),
+        (lambda text: text.replace("'nodule'", "'nodul'"), "line 10, Labels: found 'nodul'"),
+        (lambda text: text.replace("['normal']", "normal"), "line 3, Labels: found 'normal'"),
         (lambda text: text.replace("['normal']", "[1]"), "expected a list such as"),
         (lambda text: text.replace("['normal']", "[" * 5_000), "expected a list such as"),
         (lambda text: text.replace("20140915", "2014-09-15"), "expected a date such as 20140915"),
-        (lambda text: text.replace("RNN_model", "GPT"), "found 'GPT', expected Physician or RNN_model"),
+        (lambda text: text.replace("RNN_model", "GPT"), "expected Physician or RNN_model"),
         (lambda text: text.replace("Projection", "View"), "no column 'Projection'"),
         (lambda text: text[: text.rindex(",Physician")], "cut short"),
         (lambda text: text.split("\n")[0] + "\n", "found no rows"),
     ],
-)  # fmt: skip
+)
 def test_another_label_file_is_refused(
     root: Path, tmp_path: Path, change: Callable[[str], str], message: str
 ):
@@ -140,6 +140,7 @@ def test_a_root_of_something_else_and_half_a_download_are_refused(tmp_path: Path
         PADCHEST.read(tmp_path, "")
 
 
+@pytest.mark.slow
 def test_the_real_file_is_as_published(real: Manifest):
     assert real.origin == (
         f"{PADCHEST_FILE}.gz: PadChest, as published, 160,861 films of 67,625 patients"
@@ -151,6 +152,7 @@ def test_the_real_file_is_as_published(real: Manifest):
     assert sum(count >= 1_000 for count in real.label_counts()["positive"]) == 61
 
 
+@pytest.mark.slow
 def test_the_real_map_has_the_counts_of_exact_names(real: Manifest):
     ours = aligned(real)
     frontal = ours.facts["view"].isin(["PA", "AP"]).to_numpy()
@@ -165,6 +167,7 @@ def test_the_real_map_has_the_counts_of_exact_names(real: Manifest):
     assert int(names["chest drain tube"]) == 621
 
 
+@pytest.mark.slow
 def test_the_real_file_has_films_of_which_nothing_is_stated(real: Manifest):
     steps = dict(zip(real.reading["step"], real.reading["films"], strict=True))
     assert steps == {
@@ -183,6 +186,7 @@ def test_the_real_file_has_films_of_which_nothing_is_stated(real: Manifest):
     assert len(np.unique(real.patient[frontal & ~unknown])) == 65_818
 
 
+@pytest.mark.slow
 def test_the_real_facts_have_their_counts(real: Manifest):
     facts = real.facts
     assert facts["view"].value_counts().to_dict() == {

@@ -68,7 +68,7 @@ def read_padchest(root: Path, labels: str) -> Manifest:
     return replace(films, origin=origin_of(films, **about))
 
 
-def _parse_names(text: str) -> Float32[np.ndarray, " k"]:
+def _parse_names(text: str) -> np.ndarray:
     """Return the labels that a cell such as "['nodule', 'pleural effusion ']" states."""
     names = _listed_names(text)
     label = np.full(len(PLACE), np.nan if names <= {*NO_LABELS} else 0, dtype=np.float32)
