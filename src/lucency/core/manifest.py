@@ -38,16 +38,15 @@ APART = "apart"  # in place of a part: of patients whose films no network is sho
 Denoiser = Literal["median", "gaussian", "bilateral"]
 ANEW = "expected it whole: write it again, or delete its folder, and a run makes it anew"
 PATIENT_ID = "patient_id"  # a fact: patients as their label file names them, where not by numbers
-TEXT_FACTS = (  # which are text, digits too
-    PATIENT_ID, "sex", "view", "path", "study", "device", "split", "posture", "method", "readers",
-    "nih", "class", "file",
+TEXT_FACTS = (  # columns of a manifest that are text, digits too
+    "image", PATIENT_ID, "sex", "view", "path", "study", "device", "split", "source", "posture",
+    "method", "readers", "nih", "class", "file", "race", "ethnicity",
 )  # fmt: skip
 BOX_COLUMNS = ("image", "finding", "x", "y", "w", "h")
 UNCERTAIN_COLUMNS = ("image", "finding")
 SOFT_COLUMNS = ("image", "finding", "share")
 READING_COLUMNS = ("step", "finding", "films")
 CELLS = {"uncertain": UNCERTAIN_COLUMNS, "soft": SOFT_COLUMNS, "reading": READING_COLUMNS}
-TEXT_FACTS = ("image", PATIENT_ID, "sex", "view", "path", "study", "device", "split", "source")
 TEXT_OF_CELLS = ("image", "finding", "step")
 
 
