@@ -19,13 +19,16 @@ data_group = typer.Typer(
 
 
 @data_group.command()
-def phantom(
+def phantom(  # noqa: PLR0913 - the knobs of one data set
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The data set's folder.")],
     films: Annotated[int, typer.Option(min=1, help="Number of films.")] = 200,
     size: Annotated[int, typer.Option(help="Their side in pixels.")] = 512,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")] = 0,
     label_noise: Annotated[float, typer.Option(help="Share of labels made wrong.")] = 0.0,
     shortcut: Annotated[float, typer.Option(help="Share of planted drains and markers.")] = 0.0,
+    hospital: Annotated[
+        int, typer.Option(min=1, max=2, help="2: other films of other patients.")
+    ] = 1,
     workers: options.Workers = 0,
 ) -> None:
     """Write a data set of phantoms, invented chest films, in the layout of ChestX-ray14.
@@ -39,7 +42,7 @@ def phantom(
 
     knobs = {
         "films": films, "size": size, "seed": seed, "label_noise": label_noise,
-        "shortcut": shortcut,
+        "shortcut": shortcut, "hospital": hospital,
     }  # fmt: skip
     write = partial(draw_phantom, knobs, workers or os.cpu_count() or 1)
     typer.echo(str(produce(out, inputs=knobs, write=write)))

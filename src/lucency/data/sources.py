@@ -47,6 +47,7 @@ from lucency.data.labels import (
 )
 from lucency.phantom.dataset import list_phantom, write_phantom
 
+KNOBS = {"films", "size", "seed", "label_noise", "shortcut", "hospital"}  # of phantoms
 SAMPLED = 100  # films of many, by which it is seen whether they lie where they were
 NO_ROOT = "data.root is {!r}, which is no folder"
 NIH_TABLES = ("Data_Entry_2017*", "BBox_List_2017*", "train_val_list.txt", "test_list.txt")
@@ -62,7 +63,7 @@ def draw_source(choices: Source, *, findings: tuple[str, ...], out: Path, worker
         return choices
     for name in findings:
         label_column(name)
-    knobs = choices.model_dump(include={"films", "size", "seed", "label_noise", "shortcut"})
+    knobs = choices.model_dump(include=KNOBS)
     drawn = produce(out, inputs=knobs, write=partial(draw_phantom, knobs, workers))
     return choices.model_copy(update={"root": str(drawn)})
 
@@ -150,7 +151,7 @@ def list_films(
         films = _listed(place, findings)
         return films, split(films, Path(place.root))
     with tempfile.TemporaryDirectory() as name:
-        list_phantom(Path(name), **place.model_dump(include={"films", "seed", "label_noise"}))
+        list_phantom(Path(name), **place.model_dump(include=KNOBS - {"size", "shortcut"}))
         films = _listed(place.model_copy(update={"root": name}), findings)
         return films, split(films, Path(name))
 

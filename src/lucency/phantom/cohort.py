@@ -1,5 +1,7 @@
 """The patients of a phantom: labels, views, ages and sexes at ChestX-ray14's frequencies.
 
+Hospital 2 has other frequencies, made of these: `lucency.phantom.hospitals`.
+
 The two tables beside this file count the 112,120 films of `Data_Entry_2017_v2020.csv`: films by
 label set, view, sex and decade of age; and patients by number of films.
 """
@@ -12,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from lucency.core.manifest import FINDINGS, NO_FINDING
+from lucency.phantom.hospitals import HOSPITALS, Hospital
 
 OLDEST = 95
 KEPT = 0.5  # chance that a film repeats the label set of the patient's film before it
@@ -22,12 +25,13 @@ STRAY_DRAIN = 0.01  # drains without a pneumothorax, as a share of the `shortcut
 
 @dataclass(frozen=True, kw_only=True)
 class Patient:
-    """One patient; the anatomy is a function of `seed` and `number`."""
+    """One patient; the anatomy is a function of `seed` and `number`: each hospital has its own."""
 
     seed: int
     number: int
     sex: str  # M or F
     age: int  # years, at the first film
+    hospital: int = 1  # of HOSPITALS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,40 +47,50 @@ class Film:
     marker: bool = False
 
 
-def draw_population(*, films: int, seed: int) -> list[tuple[Patient, list[Film]]]:
-    """Draw patients with exactly `films` films at ChestX-ray14's joint frequencies.
+def draw_population(
+    *, films: int, seed: int, hospital: int = 1
+) -> list[tuple[Patient, list[Film]]]:
+    """Draw a hospital's patients with exactly `films` films at its joint frequencies.
 
     A film repeats the label set and view of the film before it with probability one half, else they
     are those of a random real film of the patient's sex and decade; so label sets persist within a
-    patient while every frequency over films stays the real one.
+    patient while every frequency over films stays the real one (of hospital 1).
     """
-    rng = np.random.default_rng([seed, 0, 1])
+    about_hospital = HOSPITALS[hospital]
+    rng = np.random.default_rng(_key(seed, 1, hospital))
     films_of = _films_per_patient(rng, films=films)
     patient = np.repeat(np.arange(len(films_of)), films_of)
-    counts = _counts()
+    counts = _counts_of(about_hospital)
     names, place = np.unique(counts["stratum"].to_numpy(dtype=str), return_inverse=True)
     total = np.bincount(place, weights=counts["films"].to_numpy(dtype=float))
     stratum = rng.choice(names, size=len(films_of), p=total / total.sum())
     cell = _kept(rng, _cells(rng, counts, stratum[patient]), patient)
     decade = np.array([int(name.split()[1]) for name in stratum])
     age = np.minimum(decade + rng.integers(0, 10, size=len(decade)), OLDEST)
-    findings = [() if s == NO_FINDING else tuple(s.split("|")) for s in counts["findings"]]
-    about = list(zip(counts["view"], findings, strict=True))
+    about = list(zip(counts["view"], map(_set_of, counts["findings"]), strict=True))
     people = []
     for k, start in enumerate(np.cumsum(films_of) - films_of):
-        who = Patient(seed=seed, number=k + 1, sex=stratum[k].split()[0], age=int(age[k]))
+        who = Patient(
+            seed=seed,
+            number=about_hospital.before + k + 1,
+            sex=stratum[k].split()[0],
+            age=int(age[k]),
+            hospital=hospital,
+        )
         rows = cell[start : start + films_of[k]].tolist()
         people.append((who, _films(who, [about[row] for row in rows])))
     return people
 
 
-def misstate(films: Sequence[Film], *, label_noise: float, seed: int) -> list[Film]:
+def misstate(
+    films: Sequence[Film], *, label_noise: float, seed: int, hospital: int = 1
+) -> list[Film]:
     """Return films whose stated labels miss a share `label_noise` of the true ones.
 
     As many spurious labels of a finding are added, on average, as are missed, so that the label
     file keeps its frequencies. The true findings stay as they were.
     """
-    rng = np.random.default_rng([seed, 0, 2])
+    rng = np.random.default_rng(_key(seed, 2, hospital))
     true = np.array([[f in film.findings for f in FINDINGS] for film in films])
     positive = true.sum(axis=0)
     rate = label_noise * positive / np.maximum(len(true) - positive, 1)
@@ -87,9 +101,9 @@ def misstate(films: Sequence[Film], *, label_noise: float, seed: int) -> list[Fi
     ]
 
 
-def equip(films: Sequence[Film], *, shortcut: float, seed: int) -> list[Film]:
+def equip(films: Sequence[Film], *, shortcut: float, seed: int, hospital: int = 1) -> list[Film]:
     """Return films: a share `shortcut` of pneumothoraces bears a drain, of AP films a marker."""
-    rng = np.random.default_rng([seed, 0, 3])
+    rng = np.random.default_rng(_key(seed, 3, hospital))
     chance = rng.random((len(films), 2))
     return [
         replace(
@@ -101,14 +115,19 @@ def equip(films: Sequence[Film], *, shortcut: float, seed: int) -> list[Film]:
     ]
 
 
-def split_patients(films_of: Sequence[int], *, seed: int) -> list[bool]:
+def split_patients(films_of: Sequence[int], *, seed: int, hospital: int = 1) -> list[bool]:
     """Return whether each patient trains: random ones until 77 % of the films are theirs."""
-    order = np.random.default_rng([seed, 0, 4]).permutation(len(films_of))
+    order = np.random.default_rng(_key(seed, 4, hospital)).permutation(len(films_of))
     films = np.asarray(films_of)[order]
     middle = np.cumsum(films) - films / 2
     train = np.zeros(len(films_of), dtype=bool)
     train[order] = middle < TRAIN_SHARE * films.sum()
     return train.tolist()
+
+
+def _key(seed: int, step: int, hospital: int) -> list[int]:
+    """Return the key of a step's random numbers; hospital 1 has no number in it."""
+    return [seed, 0, step] if hospital == 1 else [seed, 0, step, hospital]
 
 
 def _films_per_patient(rng: np.random.Generator, *, films: int) -> list[int]:
@@ -128,6 +147,21 @@ def _counts() -> pd.DataFrame:
     long = wide.melt(ignore_index=False, var_name="cell", value_name="films").reset_index()
     long[["view", "stratum"]] = long["cell"].str.split(" ", n=1, expand=True)
     return long.dropna(subset="films").reset_index(drop=True)
+
+
+def _counts_of(hospital: Hospital) -> pd.DataFrame:
+    """Return `_counts`, each row's films times what makes it more or less likely in a hospital."""
+    counts = _counts()
+    times = [
+        np.prod([hospital.odds.get(finding, 1.0) for finding in _set_of(names)])
+        for names in counts["findings"]
+    ]
+    ap = np.where(counts["view"] == "AP", hospital.ap, 1.0)
+    return counts.assign(films=counts["films"].to_numpy(dtype=float) * times * ap)
+
+
+def _set_of(findings: str) -> tuple[str, ...]:
+    return () if findings == NO_FINDING else tuple(findings.split("|"))
 
 
 def _cells(rng: np.random.Generator, counts: pd.DataFrame, stratum: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Phantoms: invented chest films with known ground truth, written in ChestX-ray14's file layout.
 
 The patients are in `cohort`, the normal chest in `anatomy`, the findings in `findings`, the physics
-in `imaging`, and `render` makes one film of them.
+in `imaging`, and `render` makes one film of them; `hospitals` has what two hospitals do otherwise.
 """
 
 from collections.abc import Callable
@@ -17,6 +17,7 @@ from lucency.core.manifest import NO_FINDING
 from lucency.core.parallel import in_workers
 from lucency.core.progress import silent
 from lucency.phantom.cohort import Film, Patient, draw_population, equip, misstate, split_patients
+from lucency.phantom.hospitals import HOSPITALS
 from lucency.phantom.render import PhantomFilm, phantom_film
 
 PNG = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP]
@@ -25,6 +26,7 @@ SMALLEST, LARGEST = 32, 4096  # pixels, as a protocol's data.size
 RANGES = {
     "films": (1, np.inf), "size": (SMALLEST, LARGEST), "seed": (0, np.inf),
     "workers": (1, np.inf), "label_noise": (0, 1), "shortcut": (0, 1),
+    "hospital": (1, len(HOSPITALS)),
 }  # fmt: skip
 BATCH = 16  # films a worker draws between reports
 ENTRIES = "Data_Entry_2017_v2020.csv"
@@ -54,6 +56,7 @@ def write_phantom(  # noqa: PLR0913 - the knobs of one command
     seed: int = 0,
     label_noise: float = 0.0,
     shortcut: float = 0.0,
+    hospital: int = 1,
     workers: int = 1,
     progress: Callable[[int, int], None] = silent,
 ) -> None:
@@ -63,12 +66,13 @@ def write_phantom(  # noqa: PLR0913 - the knobs of one command
     `BBox_List_2017.csv` and the two lists are in NIH's format; `truth.csv` holds each film's
     ground truth. `label_noise` is the share of true labels missing from the label file (as many
     spurious ones are added); `shortcut` is the share of pneumothoraces with a drain and of AP films
-    with a marker. The same seed gives the same bytes whatever the number of `workers`.
+    with a marker. `hospital` is one of HOSPITALS: films, frequencies, patients and names of files
+    of the second are others. The same seed gives the same bytes whatever the number of `workers`.
     Raises ValueError on an impossible value.
     """
     shares = {"label_noise": label_noise, "shortcut": shortcut}
-    _check(films=films, size=size, seed=seed, workers=workers, **shares)
-    orders, train = _order(folder, films=films, size=size, seed=seed, **shares)
+    _check(films=films, size=size, seed=seed, workers=workers, hospital=hospital, **shares)
+    orders, train = _order(folder, films=films, size=size, seed=seed, hospital=hospital, **shares)
     (folder / "images").mkdir(parents=True, exist_ok=True)
     batches = (orders[start : start + BATCH] for start in range(0, films, BATCH))
     drawn = []
@@ -79,33 +83,51 @@ def write_phantom(  # noqa: PLR0913 - the knobs of one command
     _write_lists(folder, orders, train)
 
 
-def list_phantom(folder: Path, *, films: int, seed: int, label_noise: float) -> None:
+def list_phantom(
+    folder: Path, *, films: int, seed: int, label_noise: float, hospital: int = 1
+) -> None:
     """Write the label file and the two lists that `write_phantom` would, without a film drawn.
 
     Sizes and pixel spacings are only known of a film that was drawn; here they are 0.
     """
-    knobs = {"seed": seed, "label_noise": label_noise, "shortcut": 0.0}
-    orders, train = _order(folder, films=films, size=SMALLEST, **knobs)
+    orders, train = _order(
+        folder,
+        films=films,
+        size=SMALLEST,
+        seed=seed,
+        label_noise=label_noise,
+        shortcut=0.0,
+        hospital=hospital,
+    )
     entries = [_entry(order, (0, 0, "0")) for order in orders]
     write_whole(folder / ENTRIES, "".join([ENTRY_HEADER, *entries]))
     _write_lists(folder, orders, train)
 
 
 def _order(
-    folder: Path, *, films: int, size: int, seed: int, label_noise: float, shortcut: float
-) -> tuple[list[Order], list[bool]]:
-    """Return what is to be drawn, and which patients are on the train_val list."""
-    people = draw_population(films=films, seed=seed)
+    folder: Path,
+    *,
+    films: int,
+    size: int,
+    seed: int,
+    label_noise: float,
+    shortcut: float,
+    hospital: int,
+) -> tuple[list[Order], set[int]]:
+    """Return what is to be drawn, and the numbers of the patients on the train_val list."""
+    drawn = {"seed": seed, "hospital": hospital}
+    people = draw_population(films=films, **drawn)
     flat = [film for _, theirs in people for film in theirs]
-    flat = misstate(flat, label_noise=label_noise, seed=seed)
-    flat = equip(flat, shortcut=shortcut, seed=seed)
+    flat = misstate(flat, label_noise=label_noise, **drawn)
+    flat = equip(flat, shortcut=shortcut, **drawn)
     owner = [patient for patient, theirs in people for _ in theirs]
     images = folder / "images"
     orders = [
         Order(patient=p, film=f, size=size, path=images / f"{p.number:08d}_{f.number:03d}.png")
         for p, f in zip(owner, flat, strict=True)
     ]
-    return orders, split_patients([len(f) for _, f in people], seed=seed)
+    trains = split_patients([len(f) for _, f in people], **drawn)
+    return orders, {p.number for (p, _), on in zip(people, trains, strict=True) if on}
 
 
 def _check(**knobs: float | int) -> None:
@@ -171,7 +193,7 @@ def _labels(findings: tuple[str, ...]) -> str:
     return "|".join(sorted(findings)) or NO_FINDING
 
 
-def _write_lists(folder: Path, orders: list[Order], train: list[bool]) -> None:
+def _write_lists(folder: Path, orders: list[Order], train: set[int]) -> None:
     for name, wanted in (("train_val_list.txt", True), ("test_list.txt", False)):
-        images = [o.path.name for o in orders if train[o.patient.number - 1] is wanted]
+        images = [o.path.name for o in orders if (o.patient.number in train) is wanted]
         write_whole(folder / name, "\n".join(images))

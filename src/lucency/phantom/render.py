@@ -15,13 +15,10 @@ from lucency.core.manifest import FINDINGS
 from lucency.phantom.anatomy import LEFT, RIGHT, Chest, draw_chest
 from lucency.phantom.cohort import Film, Patient
 from lucency.phantom.findings import SIGNS, Lesion
+from lucency.phantom.hospitals import HOSPITALS, Hospital, Marker, Original
 from lucency.phantom.imaging import Exposure, Frame, Map, disc, expose, smooth
 
 BOX_FRAME = 1024  # NIH's boxes are in pixels of this frame, whatever the file's size
-FORMATS = {  # originals: columns, rows, mm a pixel, share of the view's films
-    "PA": ((2992, 2991, "0.143", 0.6), (2500, 2048, "0.168", 0.25), (2048, 2500, "0.171", 0.15)),
-    "AP": ((2500, 2048, "0.168", 0.65), (3056, 2544, "0.139", 0.35)),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,9 +44,12 @@ class PhantomFilm:
 
 def phantom_film(patient: Patient, film: Film, *, size: int) -> PhantomFilm:
     """One film of a patient, `size` × `size` pixels, with its true boxes: a pure function."""
+    hospital = HOSPITALS[patient.hospital]
     own = [patient.seed, patient.number, film.number]
     chest = _chest_on_film(_patients_chest(patient), film, np.random.default_rng([*own, 1]))
-    original, frame = _pose(film, size, np.random.default_rng([*own, 2]))
+    original, frame = _pose(
+        film, size, np.random.default_rng([*own, 2]), originals=hospital.formats[film.view]
+    )
     severity = {finding: _severity(patient, film, finding) for finding in film.findings}
     lesions = {finding: _lesion(patient, finding, severity[finding]) for finding in film.findings}
     for finding, lesion in lesions.items():
@@ -65,8 +65,10 @@ def phantom_film(patient: Patient, film: Film, *, size: int) -> PhantomFilm:
         boxes += [_box(frame, finding, outline) for outline in trace.outlines]
     water = np.maximum(water + vessel - air, 0.0)
     side = _lesion(patient, "Pneumothorax", 1.0).side
-    water += _devices(film, chest, frame, np.random.default_rng([*own, 3]), side=side)
-    pixels = expose(frame, water, _exposure(film, [*own, 4]), rng=np.random.default_rng([*own, 5]))
+    rng = np.random.default_rng([*own, 3])
+    water += _devices(film, chest, frame, rng, side=side, hospital=hospital)
+    exposure = _exposure(film, [*own, 4], hospital=hospital)
+    pixels = expose(frame, water, exposure, rng=np.random.default_rng([*own, 5]))
     return PhantomFilm(
         pixels=pixels,
         boxes=tuple(box for box in boxes if box.width > 4 and box.height > 4),
@@ -110,9 +112,11 @@ def _chest_on_film(chest: Chest, film: Film, rng: np.random.Generator) -> Chest:
     )
 
 
-def _pose(film: Film, size: int, rng: np.random.Generator) -> tuple[tuple[int, int, str], Frame]:
-    kinds = FORMATS[film.view]
-    columns, rows, spacing, _ = kinds[rng.choice(len(kinds), p=[kind[3] for kind in kinds])]
+def _pose(
+    film: Film, size: int, rng: np.random.Generator, *, originals: tuple[Original, ...]
+) -> tuple[tuple[int, int, str], Frame]:
+    share = [original[3] for original in originals]
+    columns, rows, spacing, _ = originals[rng.choice(len(originals), p=share)]
     frame = Frame(
         size=size,
         width=columns * float(spacing) / 10,
@@ -125,14 +129,15 @@ def _pose(film: Film, size: int, rng: np.random.Generator) -> tuple[tuple[int, i
     return (columns, rows, spacing), frame
 
 
-def _exposure(film: Film, key: list[int]) -> Exposure:
+def _exposure(film: Film, key: list[int], *, hospital: Hospital) -> Exposure:
     rng = np.random.default_rng(key)
     portable = film.view == "AP"
     return Exposure(
-        dose=rng.uniform(0.3, 0.7) if portable else rng.uniform(0.7, 1.3),
-        scatter=rng.uniform(0.35, 0.6) if portable else rng.uniform(0.2, 0.35),
-        centre=rng.normal(2.25 if portable else 2.35, 0.15),
-        contrast=rng.uniform(55, 85) if portable else rng.uniform(65, 100),
+        dose=(rng.uniform(0.3, 0.7) if portable else rng.uniform(0.7, 1.3)) * hospital.dose,
+        scatter=(rng.uniform(0.35, 0.6) if portable else rng.uniform(0.2, 0.35)) + hospital.scatter,
+        centre=rng.normal(2.25 if portable else 2.35, 0.15) + hospital.centre,
+        contrast=(rng.uniform(55, 85) if portable else rng.uniform(65, 100)) * hospital.contrast,
+        blur=hospital.blur,
     )
 
 
@@ -154,9 +159,17 @@ def _box(frame: Frame, finding: str, outline: np.ndarray) -> Box:
     return Box(finding=finding, x=x, y=y, width=right - x, height=bottom - y)
 
 
-def _devices(film: Film, chest: Chest, frame: Frame, rng: np.random.Generator, *, side: int) -> Map:
+def _devices(
+    film: Film,
+    chest: Chest,
+    frame: Frame,
+    rng: np.random.Generator,
+    *,
+    side: int,
+    hospital: Hospital,
+) -> Map:
     """Devices as cm of water: always a side marker; leads on some AP films; drain and AP marker."""
-    added = _letters(frame, "L", 0.93, float(rng.uniform(0.05, 0.12)))
+    added = _letters(frame, hospital.side, rng)
     leads = rng.random() < 0.5
     wires = rng.normal(0, 1.2, (3, 4, 2))
     if film.view == "AP" and leads:
@@ -164,16 +177,17 @@ def _devices(film: Film, chest: Chest, frame: Frame, rng: np.random.Generator, *
     if film.drain:
         added += _drain(chest, frame, side)
     if film.marker:
-        added += _letters(frame, "AP", 0.08, 0.10)
+        added += _letters(frame, hospital.view, rng)
     return added
 
 
-def _letters(frame: Frame, text: str, across: float, down: float) -> np.ndarray:
-    """Lead letters at shares of the film's width and height."""
+def _letters(frame: Frame, marker: Marker, rng: np.random.Generator) -> np.ndarray:
+    """Lead letters of a marker."""
     mask = np.zeros((frame.size, frame.size), np.uint8)
-    origin = (int(across * frame.size), int(down * frame.size))
+    down = float(rng.uniform(*marker.down))
+    origin = (int(marker.across * frame.size), int(down * frame.size))
     scale, pen = frame.size / 512, max(1, frame.size // 170)
-    cv2.putText(mask, text, origin, cv2.FONT_HERSHEY_SIMPLEX, scale, 255, pen, cv2.LINE_AA)
+    cv2.putText(mask, marker.text, origin, cv2.FONT_HERSHEY_SIMPLEX, scale, 255, pen, cv2.LINE_AA)
     return mask.astype(np.float32) * (14.0 / 255)
 
 
