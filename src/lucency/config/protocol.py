@@ -73,8 +73,9 @@ class Protocol(sections.Choices):
             found, known = f"explanation.network: {explained!r}", ", ".join(names)
             raise ValueError(f"{found} is not trained; expected of {known}")
         self.ensemble.check(tuple(names), split=self.split.method, size=self.preparation.size)
-        if self.variant and self.ensemble != sections.EnsembleChoices():
-            raise ValueError("ensemble and variant: expected one of them; state one variant alone")
+        late = {"ensemble": self.ensemble != sections.EnsembleChoices(), "external": self.external}
+        for section in (name for name, there in late.items() if self.variant and there):
+            raise ValueError(f"{section} and variant: expected one; state one variant alone")
 
     def _check_trainings(self, names: list[str]) -> None:
         for place, name in enumerate(names):

@@ -33,7 +33,8 @@ from lucency.evaluation.subgroups import FACTS, groups_of
 ENOUGH = intervals.ENOUGH  # patients of either class, in both sets
 RECALIBRATED_ON = 0.2  # of the external films, by patient: set apart and never evaluated
 METRICS_SHOWN = ("auc", "recall", "specificity", "f1")
-STATES = ("own test films", "as it is", "recalibrated")
+OWN_FILMS = "own test films"
+STATES = (OWN_FILMS, "as it is", "recalibrated")
 MIXED = ("view", "sex", "age")  # facts whose mix is compared
 CALIBRATION = (
     "network", "finding", "state", "films", "brier", "brier_low", "brier_high", "ece",
@@ -79,7 +80,8 @@ class ComparedFilms:
     """Two sets of films with the networks' predictions of them, in the same order of networks.
 
     `facts` have a row a film of either set, in the order of its predictions. `apart` are the
-    external films that recalibrate.
+    external films that recalibrate; `training` the features of training films by the network that
+    is concluded on.
     """
 
     internal: Sequence[Predictions]
@@ -87,6 +89,7 @@ class ComparedFilms:
     internal_facts: pd.DataFrame
     external_facts: pd.DataFrame
     apart: Bool[np.ndarray, " n"]
+    training: Float32[np.ndarray, "m d"]
 
 
 def validate(
@@ -94,7 +97,6 @@ def validate(
     *,
     thresholds: pd.DataFrame,
     network: str,
-    training: Float32[np.ndarray, "m d"],
     method: str,
     about: Mapping[str, Any],
     resamples: int,
@@ -103,9 +105,8 @@ def validate(
     """Return what networks are worth on external films, beside their own test films.
 
     `thresholds` are those of the run; `method` recalibrates on the films set apart. `network` is
-    the one that is concluded on, chosen on validation films, and `training` its features of
-    training films. `about` has the name of the set and more to keep. Raises ValueError for
-    predictions that hold several parts.
+    the one that is concluded on, chosen on validation films. `about` has the name of the set and
+    more to keep. Raises ValueError for predictions that hold several parts.
     """
     draws = {"resamples": resamples, "seed": seed}
     rows = np.flatnonzero(~films.apart)
@@ -118,12 +119,12 @@ def validate(
         pair = [one.of_findings(shared) for one in (own, other)]
         if shared:
             each = [evaluate(one, threshold=limit[shared].to_numpy(), **draws) for one in pair]
-            scores.append(compare_unpaired(*each))
+            scores.append(compare_unpaired(each[0], each[1]))
             fitted = whole.take(np.flatnonzero(films.apart)).of_findings(shared)
-            calibration.append(_calibrations(*pair, fitted, method=method, draws=draws))
+            calibration.append(_calibrations(pair, fitted, method=method, draws=draws))
     chosen = [one.network for one in films.internal].index(network)
     far = feature_distance.distance_from_training(
-        training, films.internal[chosen], tested[chosen], **draws
+        films.training, films.internal[chosen], tested[chosen], **draws
     )
     table = _stack(scores, UNPAIRED)
     held = {
@@ -158,7 +159,7 @@ def describe_findings(internal: Predictions, external: Predictions) -> pd.DataFr
     rows = []
     for place, finding in enumerate(internal.findings):
         sides, reasons = [], []
-        for side, films in (("own test films", internal), ("external films", external)):
+        for side, films in ((OWN_FILMS, internal), ("external films", external)):
             label = films.label[:, place]
             sides.append(_prevalence(label, films.patient))
             reasons.append(_too_few(label, films.patient, side))
@@ -181,7 +182,7 @@ def compare_mix(internal: pd.DataFrame, external: pd.DataFrame) -> pd.DataFrame:
         counts = [
             {name: int(inside.sum()) for name, inside in groups_of(one, edges, bands)}
             for one in (
-                side[column] if column in side else pd.Series(np.full(len(side), np.nan))
+                pd.Series(side[column]) if column in side else pd.Series(np.full(len(side), np.nan))
                 for side in (internal, external)
             )
         ]
@@ -252,14 +253,14 @@ def _too_few(label: Float32[np.ndarray, " n"], patient: np.ndarray, side: str) -
 
 
 def _calibrations(
-    own: Predictions,
-    other: Predictions,
+    pair: Sequence[Predictions],
     apart: Predictions,
     *,
     method: str,
     draws: Mapping[str, int],
 ) -> pd.DataFrame:
     """Return the calibration in each of STATES; the last is fitted to the films set apart."""
+    own, other = pair
     line = recalibrate(apart.label, apart.logit.astype(np.float32), method=method)
     again = replace(other, slope=line.slope, offset=line.offset, knot=line.knot)
     notes = [note.replace("in validation", "in the films set apart") for note in line.note]
