@@ -198,6 +198,22 @@ def parse_protocol(choices: Mapping[str, object], *, name: str) -> Protocol:
         raise ValueError(f"{name}: {_explain(error)}") from error
 
 
+def parse_external(
+    choices: Mapping[str, object], *, changes: Sequence[str] | None = None
+) -> sections.External:
+    """Return the external test of `choices`, keys of `[[external]]`, and `key=value` changes.
+
+    Raises ValueError in one line, as `read_protocol` does.
+    """
+    changed: dict[str, Any] = dict(choices)
+    for change in changes or ():
+        _apply(changed, change)
+    try:
+        return sections.External.model_validate(changed)
+    except ValidationError as error:
+        raise ValueError(f"external test: {_explain(error)}") from error
+
+
 def without_places(protocol: Protocol) -> dict[str, Any]:
     """Return all choices but PLACES: what makes an experiment the same wherever its films lie."""
     of_each = {"__all__": {*PLACES}}

@@ -30,7 +30,7 @@ from lucency.evaluation.evaluate import evaluate, thresholds_of
 from lucency.evaluation.metrics import by_finding, calibration_floor
 from lucency.evaluation.subgroups import FACTS, groups_of
 
-ENOUGH = intervals.ENOUGH  # patients of either class, in both sets
+ENOUGH = intervals.FEWEST  # patients of either class, in both sets
 RECALIBRATED_ON = 0.2  # of the external films, by patient: set apart and never evaluated
 METRICS_SHOWN = ("auc", "recall", "specificity", "f1")
 OWN_FILMS = "own test films"

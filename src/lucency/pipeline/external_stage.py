@@ -200,8 +200,9 @@ def refuse_known_films(own: Prepared, other: Prepared, *, name: str) -> None:
         mine, theirs = own.manifest.image[pairs[0][0]], other.manifest.image[pairs[0][1]]
         count = counted(len(pairs), "film", "shows/show", of=len(other.manifest))
         raise ValueError(
-            f"{EXTERNAL} {name}: {count} what a film of the run does, to the pixel ({theirs} = {mine}, …): networks may have "
-            "been trained on them; list them in a file and name it as `exclude` of this test"
+            f"{EXTERNAL} {name}: {count} what a film of the run does, to the pixel "
+            f"({theirs} = {mine}, …): networks may have been trained on them; list them in a file "
+            "and name it as `exclude` of this test"
         )
 
 

@@ -23,6 +23,7 @@ from lucency.config.protocol import (
     read_protocol,
     without_places,
 )
+from lucency.config.sections import Source
 from lucency.core.files import write_whole
 from lucency.core.manifest import Prepared, counted, read_table
 from lucency.core.parallel import rank
@@ -43,6 +44,9 @@ from lucency.models.metadata import read_metadata
 
 HISTORY = ("epoch", "val_auc", "films_per_second", "seconds")  # columns that are needed
 LATE = ("ensemble.", "external")  # sections that may change in a finished run
+
+
+Place = TypeVar("Place", bound=Source)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -161,16 +165,29 @@ def _placed(protocol: Protocol, known: Protocol | None) -> Protocol:
 
     So a run finds its films from any working folder, and a place that was named once is kept.
     """
-    own = {key: getattr(protocol.data, key) for key in ("root", "exclude")}
-    absolute = {key: str(Path(place).absolute()) for key, place in own.items() if place}
-    place = protocol.data.model_copy(update=absolute)
+    earlier = {one.name: one for one in known.external} if known else {}
+    tests = [
+        _placed_source(one, earlier.get(one.name), key=f"external.{place}")
+        for place, one in enumerate(protocol.external)
+    ]
+    data = _placed_source(protocol.data, known.data if known else None, key="data")
+    return protocol.model_copy(update={"data": data, "external": tuple(tests)})
+
+
+def _placed_source(own: Place, known: Place | None, *, key: str) -> Place:
+    """Return one source of a protocol, called `key` there, as `_placed` does."""
+    named = {name: getattr(own, name) for name in ("root", "exclude")}
+    absolute = {name: str(Path(place).absolute()) for name, place in named.items() if place}
+    place = own.model_copy(update=absolute)
     lost = absent_places(place)
-    if known is not None and place != known.data and lost and not absent_places(known.data):
-        for key in lost:
-            there = getattr(known.data, key)
-            say(f"data.{key}: {getattr(place, key)} is not there, taken is the last one, {there}")
-        place = place.model_copy(update={key: getattr(known.data, key) for key in PLACES})
-    return protocol.model_copy(update={"data": place})
+    if known is not None and place != known and lost and not absent_places(known):
+        for name in lost:
+            there = getattr(known, name)
+            say(
+                f"{key}.{name}: {getattr(place, name)} is not there, taken is the last one, {there}"
+            )
+        place = place.model_copy(update={name: getattr(known, name) for name in PLACES})
+    return place
 
 
 def _refuse_another(run: Run, known: Protocol) -> None:
