@@ -52,6 +52,11 @@ class Protocol(sections.Choices):
             raise ValueError(f"variant: expected each name once, none called {BASE!r}")
         if len(set(self.seeds)) < len(self.seeds) or min(self.seeds, default=0) < 0:
             raise ValueError(f"seeds: found {list(self.seeds)}, expected each once, none below 0")
+        if self.data.also and self.split.method == "official":
+            raise ValueError(
+                'split.method "official" deals by the lists of one source, and data.also names '
+                'more: set it to "patient", or leave them out'
+            )
         tests = [one.name for one in self.external]
         if len(set(tests)) < len(tests):
             raise ValueError(f"external: found {', '.join(tests)}, expected each name once")
@@ -73,8 +78,9 @@ class Protocol(sections.Choices):
             found, known = f"explanation.network: {explained!r}", ", ".join(names)
             raise ValueError(f"{found} is not trained; expected of {known}")
         self.ensemble.check(tuple(names), split=self.split.method, size=self.preparation.size)
-        if self.variant and self.ensemble != sections.EnsembleChoices():
-            raise ValueError("ensemble and variant: expected one of them; state one variant alone")
+        late = {"ensemble": self.ensemble != sections.EnsembleChoices(), "external": self.external}
+        for section in (name for name, there in late.items() if self.variant and there):
+            raise ValueError(f"{section} and variant: expected one; state one variant alone")
 
     def _check_trainings(self, names: list[str]) -> None:
         for place, name in enumerate(names):
@@ -195,6 +201,22 @@ def parse_protocol(choices: Mapping[str, object], *, name: str) -> Protocol:
         return Protocol.model_validate(choices)
     except ValidationError as error:
         raise ValueError(f"{name}: {_explain(error)}") from error
+
+
+def parse_external(
+    choices: Mapping[str, object], *, changes: Sequence[str] | None = None
+) -> sections.External:
+    """Return the external test of `choices`, keys of `[[external]]`, and `key=value` changes.
+
+    Raises ValueError in one line, as `read_protocol` does.
+    """
+    changed: dict[str, Any] = dict(choices)
+    for change in changes or ():
+        _apply(changed, change)
+    try:
+        return sections.External.model_validate(changed)
+    except ValidationError as error:
+        raise ValueError(f"external test: {_explain(error)}") from error
 
 
 def without_places(protocol: Protocol) -> dict[str, Any]:

@@ -38,9 +38,10 @@ APART = "apart"  # in place of a part: of patients whose films no network is sho
 Denoiser = Literal["median", "gaussian", "bilateral"]
 ANEW = "expected it whole: write it again, or delete its folder, and a run makes it anew"
 PATIENT_ID = "patient_id"  # a fact: patients as their label file names them, where not by numbers
-TEXT_FACTS = (  # columns of a manifest that are text, digits too
-    "image", PATIENT_ID, "sex", "view", "path", "study", "device", "split", "source", "posture",
-    "method", "readers", "nih", "class", "file", "race", "ethnicity",
+SOURCE = "source"  # a fact: which one of several sources a film is of
+TEXT_FACTS = (  # which are text, digits too
+    PATIENT_ID, SOURCE, "sex", "view", "path", "study", "device", "split", "posture", "method",
+    "readers", "nih", "class", "file", "race", "ethnicity",
 )  # fmt: skip
 BOX_COLUMNS = ("image", "finding", "x", "y", "w", "h")
 UNCERTAIN_COLUMNS = ("image", "finding")
@@ -320,7 +321,7 @@ def load_manifest(folder: Path) -> Manifest:
     findings = tuple(about["findings"])
     table = read_table(
         folder / "manifest.csv",
-        text=TEXT_FACTS,
+        text=("image", *TEXT_FACTS),
         columns=("image", "patient", *findings),
     )
     return Manifest(

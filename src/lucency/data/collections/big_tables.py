@@ -25,6 +25,7 @@ from lucency.data.csv_tables import CsvTable, clean_text, read_text
 
 BLOCK = 1 << 22  # bytes read at once
 COMMA, QUOTE, NEWLINE = b",", b'"', b"\n"
+GZIP, ZIP = b"\x1f\x8b", b"PK\x03\x04"  # how such files begin
 SMALL = 1 << 24  # bytes; a file that is no table is looked at closer if it is not larger
 WIDEST = 60  # characters of a heading that an error shows
 
@@ -83,19 +84,19 @@ def _require_columns(file: Path, head: Sequence[str], names: Sequence[str], titl
 @contextmanager
 def _opened(file: Path) -> Iterator[IO[bytes]]:
     """Lend the bytes of a file, unpacked if it is a .gz or a .zip by its content."""
-    with ExitStack() as held:
-        stream: IO[bytes] = held.enter_context(file.open("rb"))
-        mark = stream.read(4)
-        stream.seek(0)
-        if mark.startswith(b"\x1f\x8b"):
-            stream = held.enter_context(gzip.GzipFile(fileobj=stream))
-        elif mark == b"PK\x03\x04":
-            archive = held.enter_context(zipfile.ZipFile(stream))
+    with file.open("rb") as stored, ExitStack() as held:
+        mark = stored.read(len(ZIP))
+        stored.seek(0)
+        if mark.startswith(GZIP):
+            yield held.enter_context(io.BufferedReader(gzip.GzipFile(fileobj=stored)))
+        elif mark == ZIP:
+            archive = held.enter_context(zipfile.ZipFile(stored))
             names = [one for one in archive.namelist() if not one.endswith("/")]
             if len(names) != 1:
                 raise ValueError(f"{file}: found {counted(len(names), 'file')} in it, expected one")
-            stream = held.enter_context(archive.open(names[0]))
-        yield stream
+            yield held.enter_context(archive.open(names[0]))
+        else:
+            yield stored
 
 
 @contextmanager
