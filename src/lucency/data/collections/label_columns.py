@@ -124,10 +124,8 @@ def positives(label: Float32[np.ndarray, "n k"]) -> list[int]:
 
 
 def origin_of(films: Manifest, *, file: Path, title: str, published: Mapping[str, int]) -> str:
-    """Return where films come from: file, collection, version, films and patients."""
+    """Return where films come from: file, collection, version if that is known, films, patients."""
     known = len(np.unique(films.patient[films.patient != UNKNOWN_PATIENT]))
     patients = counted(known, "patient") if known else "unknown patients"
-    return (
-        f"{file.name}: {title}, {as_published(films, published)}, "
-        f"{counted(len(films), 'film')} of {patients}"
-    )
+    version = f", {as_published(films, published)}" if published else ""
+    return f"{file.name}: {title}{version}, {counted(len(films), 'film')} of {patients}"
