@@ -148,6 +148,25 @@ def absent_places(place: Source) -> dict[str, str]:
     return absent
 
 
+def stated_findings(place: Source, *, findings: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the findings that a source can state: those of a csv table that has a column of each.
+
+    Raises ValueError where it has none of them.
+    """
+    if place.source != "csv":
+        return findings
+    file = label_file(Path(place.root), place.labels)
+    columns = read_csv(file).columns
+    known = {plain_name(name) for name in columns}
+    stated = tuple(name for name in findings if plain_name(name) in known)
+    if not stated:
+        raise ValueError(
+            f"{file}: no column of a finding of the protocol, {', '.join(findings)}: found "
+            f"{', '.join(columns)}"
+        )
+    return stated
+
+
 def list_films(
     place: Source, *, findings: tuple[str, ...], split: Callable[[Manifest, Path], np.ndarray]
 ) -> tuple[Manifest, np.ndarray]:

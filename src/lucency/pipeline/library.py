@@ -34,6 +34,7 @@ from lucency.data.images import films_below
 from lucency.data.labels import refuse_alike
 from lucency.evaluation.evaluate import evaluate as evaluate_predictions
 from lucency.evaluation.external import LEAST, MOST
+from lucency.evaluation.external_validation import ExternalValidation
 from lucency.evaluation.summary import Evaluation
 from lucency.explain.class_activation import METHOD as CAM
 from lucency.explain.class_activation import class_activation_maps, head_of
@@ -396,6 +397,25 @@ class RunResult:
     def report(self) -> Path:
         """The page."""
         return self.run.out / "report" / "report.html"
+
+    @property
+    def external(self) -> dict[str, ExternalValidation]:
+        """The external tests of the protocol by name: scores beside those of own test films."""
+        tests = self.protocol.external
+        return {one.name: stages.external_test(self.run, one.name) for one in tests}
+
+    def validate(
+        self, source: str, root: Place = "", *, name: str = "", **keys: Any
+    ) -> ExternalValidation:
+        """Return what the networks are worth on films of another source, kept in the run.
+
+        `source`, `root` and `keys` are those of `[[external]]`; `name` is by default the source's.
+        """
+        from lucency.config.protocol import parse_external
+        from lucency.pipeline.added_tests import add_external_test
+
+        about = {"source": source, "root": str(root), "name": name or source, **keys}
+        return add_external_test(self.out, parse_external(about))
 
     def load(self, model: str = "") -> Model:
         """Return what predicts films, by default the best on validation films."""

@@ -45,7 +45,7 @@ from lucency.data.sources import absent_places
 from lucency.models.metadata import read_metadata
 
 HISTORY = ("epoch", "val_auc", "films_per_second", "seconds")  # columns that are needed
-LATE = ("ensemble.",)  # sections that may change in a finished run
+LATE = ("ensemble.", "external")  # sections that may change in a finished run
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

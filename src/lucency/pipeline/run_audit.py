@@ -115,6 +115,7 @@ def _fold_run(run: Run, *, folds: int, fold: int, repeat: int) -> Run:
     choices = run.protocol.model_dump()
     choices["split"] |= {"method": "patient", "folds": folds, "fold": fold, "apart": 0.0}
     choices["split"]["seed"] += repeat
+    choices["external"] = ()
     choices["training"]["seed"] += repeat
     protocol = parse_protocol(choices, name=f"fold {fold} of repeat {repeat}")
     place = run.out / "members" / f"repeat-{repeat}-fold-{fold}"

@@ -25,13 +25,13 @@ from lucency.core.manifest import (
     empty_boxes,
 )
 from lucency.core.tables import NIH_NAME
+from lucency.data.collections.big_tables import read_columns
 from lucency.data.collections.collection import PublicCollection
 from lucency.data.collections.label_columns import (
     find_table,
     first_file,
     known_ages,
     origin_of,
-    read_columns,
     reading_of,
 )
 from lucency.data.csv_tables import CsvTable, parse_number, parse_whole, plain_name

@@ -20,11 +20,11 @@ import pandas as pd
 from jaxtyping import Float32, Shaped
 
 from lucency.core.manifest import Manifest, empty_boxes, listed, nearest
+from lucency.data.collections.big_tables import read_columns
 from lucency.data.collections.collection import PublicCollection
 from lucency.data.collections.label_columns import (
     first_file,
     origin_of,
-    read_columns,
     reading_of,
 )
 from lucency.data.csv_tables import parse_whole

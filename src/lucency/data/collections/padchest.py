@@ -15,12 +15,12 @@ from jaxtyping import Float32
 
 from lucency.core.manifest import NO_FINDING, Manifest, counted, empty_boxes, nearest
 from lucency.core.progress import say
+from lucency.data.collections.big_tables import read_columns
 from lucency.data.collections.collection import PublicCollection
 from lucency.data.collections.label_columns import (
     find_table,
     known_ages,
     origin_of,
-    read_columns,
     reading_of,
 )
 from lucency.data.csv_tables import CsvTable, parse_number, parse_whole

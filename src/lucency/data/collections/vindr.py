@@ -23,12 +23,12 @@ from lucency.core.manifest import (
     empty_boxes,
     nearest,
 )
+from lucency.data.collections.big_tables import read_columns
 from lucency.data.collections.collection import PublicCollection
 from lucency.data.collections.label_columns import (
     find_table,
     first_file,
     origin_of,
-    read_columns,
     reading_of,
 )
 from lucency.data.csv_tables import CsvTable, parse_number
