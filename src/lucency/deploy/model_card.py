@@ -236,7 +236,7 @@ def _weights(table: pd.DataFrame) -> Values:
 def _methods(run: Run, evaluation: Evaluation) -> Values:
     protocol, source = run.protocol, run.protocol.data.source
     choices, fingerprint = protocol.evaluation, evaluation.thresholds["split"].iloc[0]
-    early = protocol.balance.before_split
+    early, officially = protocol.balance.before_split, protocol.split.method == "official"
     leak = (
         "After balancing: copies of one film may be in several parts, so that scores are too high."
     )
@@ -260,7 +260,7 @@ def _methods(run: Run, evaluation: Evaluation) -> Values:
         "setting": SETTINGS.get(source, ""),
         "sharing": SHARING.get(source, ""),
         "reference": REFERENCES.get(source, "a reference of the run"),
-        "traps": [*TRAPS[source], *(OFFICIAL if protocol.split.method == "official" else ())],
+        "traps": [*TRAPS[source], *(OFFICIAL if source in NIH_LISTS and officially else ())],
     }
 
 
@@ -513,9 +513,13 @@ KINDS = {
 }
 SPLITS = {
     "patient": "By patient, at random: no patient is in two parts.",
-    "official": "NIH's official lists of training and test films; validation films are drawn from "
-    "the training list by patient. No patient is in two parts.",
+    "official": "The publisher's own training and test films; validation films, where it names "
+    "none, are drawn from the training films by patient. No patient is in two parts.",
     "shuffled": "By patient, shuffled: no patient is in two parts.",
+    "column": "As a column of the films' table states. No patient is in two parts.",
+    "lists": "By lists of films. No patient is in two parts.",
+    "time": "By time: patients whose first film is earliest train, the latest test. No patient is "
+    "in two parts.",
     "image": "By film: films of one patient are in several parts, so that scores are too high.",
 }
 RULES = {
@@ -561,4 +565,5 @@ TRAPS = {
         "'No Finding' means none of the listed findings. It does not mean normal.",
     ),
 }
+NIH_LISTS = ("nih", "phantom")  # sources whose official split is NIH's lists
 OFFICIAL = ("The split is the official one: test films are sicker than training films.",)

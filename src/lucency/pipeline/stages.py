@@ -8,6 +8,7 @@ plan (plan); train, networks (networks); predict, predictions (predictions); eva
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -42,8 +43,14 @@ from lucency.core.progress import progress, say
 from lucency.core.stage import RECEIPT, Failures, discard_outdated, fingerprint_of, produce
 from lucency.core.tables import save_tables
 from lucency.data.preprocess import prepare
-from lucency.data.sources import absent_places, draw_source, films_found, read_films
-from lucency.data.split import set_apart, split
+from lucency.data.sources import (
+    absent_places,
+    draw_source,
+    films_found,
+    read_films,
+    refuse_unstated,
+)
+from lucency.data.split import list_fingerprints, set_apart, split
 from lucency.ensemble.ensembles import EnsembleResults
 from lucency.evaluation import leakage_inflation as inflation
 from lucency.evaluation import summary
@@ -83,6 +90,7 @@ def manifest(run: Run) -> Manifest:
     out = run.source / "manifest"
     if not out.exists():
         _fetch_weights(run)  # before the first of hours of work, not after
+        refuse_unstated(run.protocol.data, findings=run.protocol.findings)
     place = source(run)
     lost = absent_places(place)
     if lost and (out / RECEIPT).is_file():
@@ -144,10 +152,23 @@ def parts(run: Run) -> np.ndarray:
     inputs = {
         "split": run.protocol.split.model_dump(),
         "balance": run.protocol.balance.model_dump() if early else "after the split",
+        **_lists(run),
         **run.fingerprints("prepared"),
     }
     folder = produce(run.shared / "split", inputs=inputs, write=partial(_write_parts, run))
     return load_part(folder / "part.csv", names)
+
+
+def _lists(run: Run) -> dict[str, object]:
+    """Return what the lists of the split hold; where they are gone, what they held when split."""
+    receipt, lists = run.shared / "split" / RECEIPT, run.protocol.split.lists
+    root = Path(source(run).root)
+    if not lists:
+        return {}
+    if receipt.is_file() and not any((root / name).is_file() for name in lists.values()):
+        held = json.loads(receipt.read_text(encoding="utf-8"))
+        return {"lists": held["lists"]} if "lists" in held else {}
+    return {"lists": list_fingerprints(run.protocol.split, root)}
 
 
 def _write_parts(run: Run, folder: Path) -> None:
