@@ -36,8 +36,6 @@ from lucency.core.progress import say
 from lucency.core.stage import produce
 from lucency.core.tables import NIH_NAME, film_names
 from lucency.data.collections.overlaps import overlap
-from lucency.data.csv_tables import columns_meant, read_csv
-from lucency.data.labels import LABELS, label_file
 from lucency.data.sources import (
     absent_places,
     draw_source,
@@ -46,6 +44,7 @@ from lucency.data.sources import (
     find_films,
     list_films,
     read_films,
+    stated_findings,
     where_films_lie,
 )
 
@@ -83,7 +82,9 @@ def draw_sources(place: Source, *, findings: tuple[str, ...], out: Path, workers
     for index, one in enumerate(place.every):
         with own_keys(section_of(index)):
             folder = _phantom_folder(out, index)
-            stated = findings_of(one, findings) if one.source == "phantom" else findings
+            stated = (
+                stated_findings(one, findings=findings) if one.source == "phantom" else findings
+            )
             drawn.append(draw_source(one, findings=stated, out=folder, workers=workers))
     return drawn[0].model_copy(update={"also": tuple(drawn[1:])})
 
@@ -164,32 +165,11 @@ def list_sources(
     listed = dict[str, SourceFilms]()
     for index, (name, one) in enumerate(name_sources(place).items()):
         with own_keys(section_of(index)):
-            stated = findings_of(one, findings)
+            stated = stated_findings(one, findings=findings)
             films, _ = list_films(one, findings=stated, split=lambda films, _: films.patient)
         listed[name] = SourceFilms(source=one, films=films, missing=films.image[:0])
     films, _ = join_sources(listed, findings=findings)
     return films, split(films, Path(place.root))
-
-
-def findings_of(place: Source, findings: tuple[str, ...]) -> tuple[str, ...]:
-    """Return those of the findings that one of several sources states, by its columns or reader.
-
-    Of a collection all: its reader leaves open what it does not state. Raises ValueError where a
-    source states none.
-    """
-    if place.source == "csv":
-        table = read_csv(label_file(Path(place.root), place.labels))
-        stated = [one for one in findings if columns_meant(table, one)]
-        has = f"the columns {', '.join(table.columns)}"
-    elif place.source in ("nih", "phantom"):
-        stated, has = [one for one in findings if one in LABELS], ", ".join(LABELS)
-    else:
-        return findings
-    if not stated:
-        raise ValueError(
-            f"data.source: {place.source} states none of {', '.join(findings)}: it has {has}"
-        )
-    return tuple(stated)
 
 
 def join_sources(
@@ -283,7 +263,7 @@ def _read(place: Source, findings: tuple[str, ...], folder: Path) -> None:
             out = Path(temporary) / name
             out.mkdir()
             with own_keys(section_of(index)):
-                find_films(one, findings_of(one, findings), out)
+                find_films(one, stated_findings(one, findings=findings), out)
             missing = read_table(out / "missing.csv", text=("image",))["image"]
             read[name] = SourceFilms(
                 source=one, films=load_manifest(out), missing=missing.to_numpy(dtype=object)

@@ -48,8 +48,6 @@ HISTORY = ("epoch", "val_auc", "films_per_second", "seconds")  # columns that ar
 LATE = ("ensemble.", "external")  # sections that may change in a finished run
 
 
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Run:
     """One protocol in one folder.
