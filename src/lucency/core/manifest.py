@@ -41,7 +41,7 @@ PATIENT_ID = "patient_id"  # a fact: patients as their label file names them, wh
 SOURCE = "source"  # a fact: which one of several sources a film is of
 TEXT_FACTS = (  # which are text, digits too
     PATIENT_ID, SOURCE, "sex", "view", "path", "study", "device", "split", "posture", "method",
-    "readers", "nih", "class", "file",
+    "readers", "nih", "class", "file", "race", "ethnicity",
 )  # fmt: skip
 BOX_COLUMNS = ("image", "finding", "x", "y", "w", "h")
 UNCERTAIN_COLUMNS = ("image", "finding")

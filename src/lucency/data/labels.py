@@ -460,9 +460,9 @@ def patients_of(
 ) -> tuple[Int64[np.ndarray, " n"], dict[str, Shaped[np.ndarray, " n"]]]:
     """Return each film's patient as a number; as a fact, their names where any is no number."""
     name = table.parse(column, _parse_patient)
-    names = pd.unique(name).tolist()
+    row, names = pd.factorize(name.astype(object))
     refuse_alike(names, where=f"{table.file}, {column}")
-    number = table.parse(column, lambda text: _number_patient(_parse_patient(text)))
+    number = np.array([_number_patient(one) for one in names], dtype=np.int64)[row]
     plain = all(map(PLAIN_NUMBER.fullmatch, names))
     return number, {} if plain else {PATIENT_ID: name}
 

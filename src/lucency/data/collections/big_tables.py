@@ -1,7 +1,6 @@
-"""Big label files of public collections: found below a root, read fast, checked, cells of states.
+"""Big CSV tables of public collections: chosen columns, read fast as text, every row whole.
 
-A label file states 1, 0, -1 (uncertain) or nothing. Letters in shapes: n films or rows, k findings,
-t rows of another table.
+Letters in shapes: n rows.
 """
 
 from __future__ import annotations
@@ -10,99 +9,33 @@ import csv
 import gzip
 import io
 import warnings
+import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import IO
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float32, Int64, Shaped
+from jaxtyping import Int64
 
-from lucency.core.manifest import (
-    READING_COLUMNS,
-    Manifest,
-    counted,
-    listed,
-    nearest,
-)
-from lucency.core.progress import say
+from lucency.core.manifest import counted, listed, nearest
 from lucency.data.csv_tables import CsvTable, clean_text, read_text
 
-UNSURE = -1.0  # as label files state what is uncertain
-STATES = {"": np.nan, "1.0": 1.0, "1": 1.0, "0.0": 0.0, "0": 0.0, "-1.0": UNSURE, "-1": UNSURE}
 BLOCK = 1 << 22  # bytes read at once
 COMMA, QUOTE, NEWLINE = b",", b'"', b"\n"
+GZIP, ZIP = b"\x1f\x8b", b"PK\x03\x04"  # how such files begin
 SMALL = 1 << 24  # bytes; a file that is no table is looked at closer if it is not larger
-FRAGMENTS = (".azDownload-*", "*.part", "*.crdownload", "*.filepart")  # of unfinished downloads
-SHOWN = 3  # counts that differ, in one line
+WIDEST = 60  # characters of a heading that an error shows
 
 
-class StatedCells(NamedTuple):
-    """Labels 1, 0 or NaN, and which of the latter the file states as uncertain."""
+def read_columns(file: Path, *names: str, title: str, optional: Sequence[str] = ()) -> CsvTable:
+    """Return these columns of a CSV table (plain, .gz, or alone in a .zip) as text.
 
-    label: Float32[np.ndarray, "n k"]
-    uncertain: Bool[np.ndarray, "n k"]
-
-
-def table_patterns(*names: str) -> tuple[str, ...]:
-    """Return the patterns of label files in a root and in its folders, plain or .gz.
-
-    >>> table_patterns("train.csv")
-    ('train.csv', 'train.csv.gz', '*/train.csv', '*/train.csv.gz')
-    """
-    return tuple(f"{f}{name}{gz}" for name in names for f in ("", "*/") for gz in ("", ".gz"))
-
-
-def find_table(root: Path, *names: str) -> Path | None:
-    """Return the first of these label files (names or patterns) in `root`, else in its folders.
-
-    Raises ValueError where several folders hold one.
-    """
-    for name in names:
-        for folder in ("", "*/"):
-            patterns = (f"{folder}{name}", f"{folder}{name}.gz")
-            found = [one for p in patterns for one in sorted(root.glob(p)) if one.is_file()]
-            if len({file.parent for file in found}) > 1:
-                raise ValueError(
-                    f"{root}: found {found[0].relative_to(root)} and {found[-1].relative_to(root)};"
-                    " expected one: set data.root to the folder of one of them"
-                )
-            if found:
-                return found[0]
-    return None
-
-
-def require_table(root: Path, *names: str, title: str) -> Path:
-    """Return what `find_table` finds; raises ValueError with what is there where it finds none."""
-    found = find_table(root, *names)
-    if found is None:
-        expected = f"no {names[0]} of {title} in {root}: "
-        if parts := sorted(part.name for one in FRAGMENTS for part in root.glob(one)):
-            raise ValueError(
-                f"{expected}found {listed(parts, most=SHOWN)}, of a download that is not finished; "
-                "expected the whole file: fetch it again"
-            )
-        there = sorted(place.name for place in root.iterdir() if not place.name.startswith("."))
-        raise ValueError(
-            f"{expected}found {listed(there, most=8) or 'nothing'}; set data.root to the folder of "
-            "its label files"
-        )
-    return found
-
-
-def named_table(root: Path, labels: str, *, title: str) -> Path:
-    """Return the label file that `data.labels` names; raises ValueError where there is none."""
-    if not (root / labels).is_file():
-        raise ValueError(f"data.labels: {root / labels}: no such file; expected one of {title}")
-    return root / labels
-
-
-def read_big_table(file: Path, *names: str, title: str, optional: Sequence[str] = ()) -> CsvTable:
-    """Return these columns of a CSV table (plain or .gz) as text, by pandas' C parser.
-
-    Columns go by their names, whatever their order; others are not kept. Raises ValueError for a
+    Columns go by their names, whatever their order; others are not kept. Blanks around headings and
+    before cells do not count. By pandas' C parser, which is faster than `csv_tables.read_csv`, and
+    recognises less. Raises ValueError for a
     file that is damaged, cut short or no table, for a row with more or fewer cells than the
     heading, for an absent column, as in another version of the file, and for one that is there
     twice.
@@ -110,7 +43,7 @@ def read_big_table(file: Path, *names: str, title: str, optional: Sequence[str] 
     with _no_whole_table(file, title):
         with _opened(file) as stream:
             heading = stream.readline().decode("utf-8-sig")
-        written = next(csv.reader([heading]), [])
+        written = next(csv.reader([heading], skipinitialspace=True), [])
         _require_columns(file, [clean_text(one) for one in written], names, title)
         kept = [one for one in written if clean_text(one) in {*names, *optional}]
         with _opened(file) as stream, warnings.catch_warnings():
@@ -135,99 +68,13 @@ def read_big_table(file: Path, *names: str, title: str, optional: Sequence[str] 
     )
 
 
-def refuse_twice(table: CsvTable, column: str) -> None:
-    """Raise ValueError where a column of keys names one twice, with its line."""
-    again = pd.Series(table.columns[column]).duplicated().to_numpy()
-    if again.any():
-        row = int(np.argmax(again))
-        raise ValueError(
-            f"{table.file}, line {table.line[row]}: {column} {table.columns[column][row]!r} is "
-            "listed twice; expected each once: fetch the file again"
-        )
-
-
-def rows_of(key: Shaped[np.ndarray, " n"], table: CsvTable, column: str) -> Int64[np.ndarray, " n"]:
-    """Return the row of a table whose column has each key, -1 where none has it.
-
-    Raises ValueError where the table has a key twice.
-    """
-    refuse_twice(table, column)
-    return pd.Index(table.columns[column]).get_indexer(pd.Index(key)).astype(np.int64)
-
-
-def stated_cells(table: CsvTable, column: Mapping[str, str]) -> StatedCells:
-    """Return the labels in the columns of findings; ValueError for a cell of another state."""
-    states = [table.parse(name, _parse_state) for name in column.values()]
-    return as_cells(np.stack(states, axis=1))
-
-
-def as_cells(state: Shaped[np.ndarray, "n k"]) -> StatedCells:
-    """Return the labels of numbers 1, 0, -1 and NaN."""
-    unsure = state == UNSURE
-    return StatedCells(np.where(unsure, np.nan, state).astype(np.float32), unsure)
-
-
-def cells_at(cells: StatedCells, row: Int64[np.ndarray, " n"]) -> StatedCells:
-    """Return the cells of these rows, nothing stated where a row is -1."""
-    absent = (row < 0)[:, None]
-    label = np.where(absent, np.float32(np.nan), cells.label[row])
-    return StatedCells(label, cells.uncertain[row] & ~absent)
-
-
-def counts_of_reading(*steps: tuple[str, str, int]) -> pd.DataFrame:
-    """Return steps, findings and films as `Manifest.reading` has them, without empty ones."""
-    return pd.DataFrame([step for step in steps if step[2]], columns=list(READING_COLUMNS))
-
-
-def films_of_splits(split: Shaped[np.ndarray, " n"]) -> dict[str, int]:
-    """Return how many films each official part has."""
-    names, count = np.unique(split.astype(str), return_counts=True)
-    return dict(zip(names.tolist(), count.tolist(), strict=True))
-
-
-def compare_counts(films: Manifest, published: Mapping[str, int], *, title: str) -> str:
-    """Return "as published", or that counts differ; these are reported, found and published.
-
-    Counted are films, patients, studies, films by official part, and positives by finding.
-    """
-    found = {
-        "films": len(films),
-        "patients": len(np.unique(films.patient)),
-        "studies": films.facts["study"].nunique(),
-        **(films_of_splits(films.facts["split"].to_numpy()) if "split" in films.facts else {}),
-        **films.label_counts()["positive"].to_dict(),
-    }
-    others = [
-        f"{name} {found.get(name, 0):,} (published {count:,})"
-        for name, count in published.items()
-        if found.get(name, 0) != count
-    ]
-    if not others:
-        return "as published"
-    say(f"{title}: counts differ from the published ones: {listed(others, most=2 * SHOWN)}")
-    return "not as published"
-
-
-def origin_of(files: Sequence[Path], films: Manifest, *, title: str, version: str) -> str:
-    """Return in a line what films come from: files, collection, version, films and patients."""
-    names = ", ".join(file.name for file in files)
-    patients = counted(len(np.unique(films.patient)), "patient")
-    return f"{names}: {title}, {version}, {counted(len(films), 'film')} of {patients}"
-
-
-def _parse_state(text: str) -> float:
-    if text not in STATES:
-        raise ValueError(f"found {text!r}, expected 1, 0, -1 (uncertain) or nothing")
-    return STATES[text]
-
-
 def _require_columns(file: Path, head: Sequence[str], names: Sequence[str], title: str) -> None:
     if again := [name for name in names if head.count(name) > 1]:
         raise ValueError(f"{file}: column {again[0]!r} is there twice; expected each name once")
     if lacking := [name for name in names if name not in head]:
         if file.stat().st_size <= SMALL:  # a page of a server, a pointer, a spreadsheet?
             read_text(file, expected=f"a label file of {title}")
-        found = listed([name if len(name) < 60 else f"{name[:60]}…" for name in head], most=24)
+        found = listed([name[:WIDEST] for name in head], most=24)
         raise ValueError(
             f"{file}: no column {lacking[0]!r}{nearest(lacking[0], head)}; found {found}; expected "
             f"the label file of {title}, of the version that its documentation page names"
@@ -235,18 +82,34 @@ def _require_columns(file: Path, head: Sequence[str], names: Sequence[str], titl
 
 
 @contextmanager
-def _opened(file: Path) -> Iterator[BinaryIO]:
-    """Lend the bytes of a file, unpacked if it is a .gz by its content."""
-    with file.open("rb") as stream:
-        packed = stream.read(2) == b"\x1f\x8b"
-        stream.seek(0)
-        yield io.BufferedReader(gzip.GzipFile(fileobj=stream)) if packed else stream
+def _opened(file: Path) -> Iterator[IO[bytes]]:
+    """Lend the bytes of a file, unpacked if it is a .gz or a .zip by its content."""
+    with file.open("rb") as stored, ExitStack() as held:
+        mark = stored.read(len(ZIP))
+        stored.seek(0)
+        if mark.startswith(GZIP):
+            yield held.enter_context(io.BufferedReader(gzip.GzipFile(fileobj=stored)))
+        elif mark == ZIP:
+            archive = held.enter_context(zipfile.ZipFile(stored))
+            names = [one for one in archive.namelist() if not one.endswith("/")]
+            if len(names) != 1:
+                raise ValueError(f"{file}: found {counted(len(names), 'file')} in it, expected one")
+            yield held.enter_context(archive.open(names[0]))
+        else:
+            yield stored
 
 
 @contextmanager
 def _no_whole_table(file: Path, title: str) -> Iterator[None]:
     """Raise ValueError with the file's name where its content is damaged or no table."""
-    damage = (EOFError, zlib.error, gzip.BadGzipFile, UnicodeDecodeError, csv.Error)
+    damage = (
+        EOFError,
+        zlib.error,
+        gzip.BadGzipFile,
+        zipfile.BadZipFile,
+        UnicodeDecodeError,
+        csv.Error,
+    )
     try:
         yield
     except (*damage, pd.errors.ParserError, pd.errors.EmptyDataError) as error:

@@ -6,7 +6,7 @@ findings and how they fit those of ChestX-ray14, stands here too. Letters in sha
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,20 +15,17 @@ import pandas as pd
 from jaxtyping import Shaped
 
 from lucency.core.manifest import Manifest, cells_where, empty_boxes
-from lucency.data.collections.big_tables import (
-    StatedCells,
-    compare_counts,
+from lucency.data.collections.big_tables import read_columns
+from lucency.data.collections.collection import PublicCollection
+from lucency.data.collections.label_cells import StatedCells, refuse_twice, stated_cells
+from lucency.data.collections.label_columns import (
     films_of_splits,
     find_table,
-    named_table,
+    first_file,
+    joined,
     origin_of,
-    read_big_table,
-    refuse_twice,
-    require_table,
-    stated_cells,
     table_patterns,
 )
-from lucency.data.collections.collection import PublicCollection
 from lucency.data.csv_tables import CsvTable, parse_number
 from lucency.data.labels import patients_of
 
@@ -58,13 +55,11 @@ def read_chexpert(root: Path, labels: str) -> Manifest:
     age (90 is 90 or more), sex, view, study, split. Raises ValueError for another collection's
     root, and for train.csv without valid.csv.
     """
-    files, parts = list[Path](), list[Manifest]()
-    for file in _label_files(root, labels):
-        files.append(file)
-        parts.append(_films_of(file))
-    films = _joined(parts)
-    version = compare_counts(films, _published_of(films), title=TITLE)
-    return replace(films, origin=origin_of(files, films, title=TITLE, version=version))
+    files = _label_files(root, labels)
+    first = next(files)
+    films = joined([_films_of(first), *map(_films_of, files)])
+    published = _published_of(films)
+    return replace(films, origin=origin_of(films, file=first, title=TITLE, published=published))
 
 
 def parts_of_paths(table: CsvTable, column: str) -> pd.DataFrame:
@@ -121,27 +116,27 @@ def films_of_cells(
     )
 
 
-def _label_files(root: Path, labels: str) -> Iterable[Path]:
+def _label_files(root: Path, labels: str) -> Iterator[Path]:
     """Yield the label files; that the second is absent is noticed after the first was read."""
     if labels:
-        yield named_table(root, labels, title=TITLE)
+        yield find_table(root, labels, title=TITLE, usual=())
         return
-    train = require_table(root, TRAIN, title=TITLE)
+    train = find_table(root, "", title=TITLE, usual=table_patterns(TRAIN))
     yield train
-    valid = find_table(train.parent, VALID)
+    valid = first_file(train.parent, *table_patterns(VALID)[:2])
     if valid is None:
         raise ValueError(
             f"{train.parent}: found {train.name} without {VALID}, half of {TITLE}: fetch the "
             "other, or name one label file by data.labels"
         )
     yield valid
-    if test := find_table(train.parent, TEST):
+    if test := first_file(train.parent, *table_patterns(TEST)[:2]):
         yield test
 
 
 def _films_of(file: Path) -> Manifest:
     """Return the films of one label file."""
-    table = read_big_table(file, "Path", *FOURTEEN, title=TITLE, optional=OTHERS)
+    table = read_columns(file, "Path", *FOURTEEN, title=TITLE, optional=OTHERS)
     parts = parts_of_paths(table, "Path")
     facts = pd.DataFrame(
         {
@@ -164,24 +159,9 @@ def _films_of(file: Path) -> Manifest:
     )
 
 
-def _joined(parts: list[Manifest]) -> Manifest:
-    """Return the films of several label files as one manifest."""
-    facts = pd.concat([one.facts for one in parts], ignore_index=True)
-    if "sex" in facts:
-        facts["sex"] = facts["sex"].fillna("")
-    return replace(
-        parts[0],
-        image=np.concatenate([one.image for one in parts]),
-        patient=np.concatenate([one.patient for one in parts]),
-        label=np.concatenate([one.label for one in parts]),
-        facts=facts,
-        uncertain=pd.concat([one.uncertain for one in parts], ignore_index=True),
-    )
-
-
 def _published_of(films: Manifest) -> dict[str, int]:
     """Return the published counts of the parts that are there, as far as every part has them."""
-    parts = films_of_splits(films.facts["split"].to_numpy())
+    parts = films_of_splits(films)
     known = [PUBLISHED[name] for name in parts]
     shared = [key for key in known[0] if all(key in one for one in known)]
     return {

@@ -22,21 +22,7 @@ from jaxtyping import Float64, Shaped
 
 from lucency.core.manifest import Manifest
 from lucency.core.progress import say
-from lucency.data.collections.big_tables import (
-    UNSURE,
-    StatedCells,
-    as_cells,
-    cells_at,
-    compare_counts,
-    counts_of_reading,
-    find_table,
-    named_table,
-    origin_of,
-    read_big_table,
-    require_table,
-    rows_of,
-    table_patterns,
-)
+from lucency.data.collections.big_tables import read_columns
 from lucency.data.collections.chexpert import (
     DEVICES,
     EFFUSION,
@@ -48,10 +34,25 @@ from lucency.data.collections.chexpert import (
     views_of,
 )
 from lucency.data.collections.collection import PublicCollection
+from lucency.data.collections.label_cells import (
+    UNSURE,
+    StatedCells,
+    as_cells,
+    cells_at,
+    rows_of,
+)
+from lucency.data.collections.label_columns import (
+    find_table,
+    first_file,
+    origin_of,
+    reading_of,
+    table_patterns,
+)
 from lucency.data.csv_tables import CsvTable, parse_number
 
 TITLE = "CheXpert Plus"
-TABLE, ARCHIVE = "df_chexpert_plus_240401.csv", "chexbert_labels.zip"
+TABLE, OTHER_TABLES = "df_chexpert_plus_240401.csv", "df_chexpert_plus_*.csv"
+ARCHIVE = "chexbert_labels.zip"
 KINDS = ("impression", "report", "findings")  # of what the labels are made; the first is the usual
 PATH = "path_to_image"
 COLUMNS = (PATH, "frontal_lateral", "ap_pa", "deid_patient_id", "age", "sex", "split")
@@ -69,8 +70,8 @@ def read_chexpert_plus(root: Path, labels: str) -> Manifest:
     a line of labels have none stated and are counted. Raises ValueError for another collection's
     root, and where the labels are not there.
     """
-    file = require_table(root, TABLE, "df_chexpert_plus_*.csv", title=TITLE)
-    table = read_big_table(file, *COLUMNS, title=TITLE, optional=PEOPLE)
+    file = find_table(root, "", title=TITLE, usual=table_patterns(TABLE, OTHER_TABLES))
+    table = read_columns(file, *COLUMNS, title=TITLE, optional=PEOPLE)
     lines = _label_lines(root, file.parent, labels)
     row = rows_of(table.columns[PATH], lines[0], PATH)
     parts = parts_of_paths(table, PATH)
@@ -106,12 +107,10 @@ def _counted(
     others = int((table.columns["deid_patient_id"] != owner).sum())
     if others:
         say(f"{table.file}: {others:,} films of another deid_patient_id than their path names")
-    version = compare_counts(films, PUBLISHED, title=TITLE)
-    files = [table.file, lines.file]
     return replace(
         films,
-        origin=origin_of(files, films, title=TITLE, version=version),
-        reading=counts_of_reading((f"no line in {lines.file.name}", "", without)),
+        origin=origin_of(films, file=lines.file, title=TITLE, published=PUBLISHED),
+        reading=reading_of((f"no line in {lines.file.name}", "", without)),
     )
 
 
@@ -137,12 +136,15 @@ def _opened(root: Path, folder: Path, labels: str) -> Iterator[tuple[Path, IO[by
     """Lend the file of labels that `labels` names, with its name; it may lie in the archive."""
     kind = labels or KINDS[0]
     name = f"{kind}_fixed.json"
-    file = named_table(root, labels, title=TITLE) if kind not in KINDS else None
-    if file := file or find_table(folder, name):
+    if kind in KINDS:
+        file = first_file(folder, name, f"*/{name}")
+    else:
+        file = find_table(root, labels, title=TITLE, usual=())
+    if file:
         with file.open("rb") as stream:
             yield file, stream
         return
-    archive = find_table(folder, ARCHIVE)
+    archive = first_file(folder, ARCHIVE, f"*/{ARCHIVE}")
     if archive is None:
         raise ValueError(
             f"{folder}: found no {name} and no {ARCHIVE}: the labels of {TITLE} are not there; "
@@ -208,7 +210,7 @@ CHEXPERT_PLUS = PublicCollection(
     no_finding="No Finding",
     beside_no_finding=(DEVICES,),
     tables=(
-        *table_patterns("df_chexpert_plus_*.csv"),
+        *table_patterns(TABLE, OTHER_TABLES),
         *(f"{folder}{name}" for folder in ("", "*/", "*/*/") for name in ("*_fixed.json", ARCHIVE)),
     ),
     films_of=("chexpert",),

@@ -15,12 +15,12 @@ from jaxtyping import Float32
 
 from lucency.core.manifest import NO_FINDING, Manifest, counted, empty_boxes, nearest
 from lucency.core.progress import say
+from lucency.data.collections.big_tables import read_columns
 from lucency.data.collections.collection import PublicCollection
 from lucency.data.collections.label_columns import (
     find_table,
     known_ages,
     origin_of,
-    read_columns,
     reading_of,
 )
 from lucency.data.csv_tables import CsvTable, parse_number, parse_whole
@@ -68,7 +68,7 @@ def read_padchest(root: Path, labels: str) -> Manifest:
     return replace(films, origin=origin_of(films, **about))
 
 
-def _parse_names(text: str) -> Float32[np.ndarray, " k"]:
+def _parse_names(text: str) -> np.ndarray:
     """Return the labels that a cell such as "['nodule', 'pleural effusion ']" states."""
     names = _listed_names(text)
     label = np.full(len(PLACE), np.nan if names <= {*NO_LABELS} else 0, dtype=np.float32)

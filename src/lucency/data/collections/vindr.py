@@ -23,12 +23,12 @@ from lucency.core.manifest import (
     empty_boxes,
     nearest,
 )
+from lucency.data.collections.big_tables import read_columns
 from lucency.data.collections.collection import PublicCollection
 from lucency.data.collections.label_columns import (
     find_table,
     first_file,
     origin_of,
-    read_columns,
     reading_of,
 )
 from lucency.data.csv_tables import CsvTable, parse_number
@@ -204,7 +204,8 @@ def _counts_of_readers(
     readers: Float32[np.ndarray, " n"], disagree: Bool[np.ndarray, "n k"]
 ) -> pd.DataFrame:
     numbers, films = np.unique(readers.astype(int), return_counts=True)
-    read = [(f"read by {number}", "", count) for number, count in zip(numbers, films, strict=True)]
+    counts = zip(numbers.tolist(), films.tolist(), strict=True)
+    read = [(f"read by {number}", "", count) for number, count in counts]
     apart = zip(FINDINGS_OF_VINDR, disagree.sum(axis=0).tolist(), strict=True)
     return reading_of(*read, *(("readers disagree", name, count) for name, count in apart))
 
