@@ -12,9 +12,10 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from operator import itemgetter
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -116,8 +117,8 @@ def _counted(
 
 def _label_lines(root: Path, folder: Path, labels: str) -> tuple[CsvTable, StatedCells]:
     """Return the paths of a file of labels, as a table with its lines, and its cells."""
-    with _opened(root, folder, labels) as (file, stream):
-        path, state = _parsed(file, stream)
+    with _opened(root, folder, labels) as (file, lines):
+        path, state = _parsed(file, lines)
     table = CsvTable(
         file=file, columns={PATH: path}, line=np.arange(len(path)) + 1, decimal_comma=False
     )
@@ -132,8 +133,8 @@ def _label_lines(root: Path, folder: Path, labels: str) -> tuple[CsvTable, State
 
 
 @contextmanager
-def _opened(root: Path, folder: Path, labels: str) -> Iterator[tuple[Path, IO[bytes]]]:
-    """Lend the file of labels that `labels` names, with its name; it may lie in the archive."""
+def _opened(root: Path, folder: Path, labels: str) -> Iterator[tuple[Path, Iterator[bytes]]]:
+    """Lend the lines of the file that `labels` names, and its name; it may lie in the archive."""
     kind = labels or KINDS[0]
     name = f"{kind}_fixed.json"
     if kind in KINDS:
@@ -142,7 +143,7 @@ def _opened(root: Path, folder: Path, labels: str) -> Iterator[tuple[Path, IO[by
         file = find_table(root, labels, title=TITLE, usual=())
     if file:
         with file.open("rb") as stream:
-            yield file, stream
+            yield file, _lines_of(stream)
         return
     archive = first_file(folder, ARCHIVE, f"*/{ARCHIVE}")
     if archive is None:
@@ -158,13 +159,18 @@ def _opened(root: Path, folder: Path, labels: str) -> Iterator[tuple[Path, IO[by
                     f"{archive}: found no {name} in it; expected the labels of {TITLE}"
                 )
             with held.open(members[0]) as stream:
-                yield archive / name, stream
+                yield archive / name, _lines_of(stream)
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise ValueError(f"{archive}: found a damaged archive ({error}): fetch it again") from error
 
 
+def _lines_of(stream: Any) -> Iterator[bytes]:
+    """Yield the lines of a file, none longer than LONGEST."""
+    return iter(partial(stream.readline, LONGEST), b"")
+
+
 def _parsed(
-    file: Path, stream: IO[bytes]
+    file: Path, lines: Iterator[bytes]
 ) -> tuple[Shaped[np.ndarray, " n"], Float64[np.ndarray, "n k"]]:
     """Return path and states of each line."""
     key, value, path, state = (
@@ -173,7 +179,7 @@ def _parsed(
         list[str](),
         list[tuple[object, ...]](),
     )
-    for number, line in enumerate(iter(lambda: stream.readline(LONGEST), b""), start=1):
+    for number, line in enumerate(lines, start=1):
         try:
             one = json.loads(line)
             path.append(key(one))

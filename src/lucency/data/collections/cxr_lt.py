@@ -5,7 +5,7 @@ Holste et al., 2024 (arXiv 2310.16112 for 2023). Letters in shapes: n films, k f
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -88,40 +88,41 @@ def read_cxr_lt(root: Path, labels: str) -> Manifest:
     its metadata lies below `root` too. Raises ValueError for a file with other findings than one of
     the published sets, and where a version's file is absent.
     """
-    files, version = _label_files(root, labels)
-    films = joined([_films_of(file) for file in files])
+    first, version = _first_file(root, labels)
+    films = joined([_films_of(file) for file in _files_of_version(first, version)])
     subject = films.patient.astype(str)
     known = people(root, subject, year=_years(root, films))
     if "age" in known and np.isnan(known["age"]).all():
         del known["age"]
     films = replace(films, facts=films.facts.assign(**known))
     published, title = PUBLISHED.get(version, {}), f"{TITLE} {version}".strip()
-    origin = origin_of(films, file=files[0], title=title, published=published)
+    origin = origin_of(films, file=first, title=title, published=published)
     return replace(films, origin=origin)
 
 
-def _label_files(root: Path, labels: str) -> tuple[list[Path], str]:
-    """Return the label files, and which version they are whole, "" of one that is named."""
+def _first_file(root: Path, labels: str) -> tuple[Path, str]:
+    """Return the first label file, and which version it is of, "" where a file is named."""
     if labels and labels not in FILES:
-        return [find_table(root, labels, title=TITLE, usual=())], ""
-    for version in (labels,) if labels else FILES:
-        name, *others = FILES[version]
-        found = first_file(root, *_places(version, name))
-        if found is None:
-            continue
-        files = [found]
-        for other in others:
-            place = first_file(found.parent, *table_patterns(other)[:2])
-            if place is None:
-                raise ValueError(
-                    f"{found.parent}: found {found.name} without {other}, a part of {TITLE} "
-                    f"{version}: fetch the other, or name one label file by data.labels"
-                )
-            files.append(place)
-        return files, version
-    version = labels or next(iter(FILES))
-    usual = _places(version, FILES[version][0])
-    return [find_table(root, "", title=TITLE, usual=usual)], version
+        return find_table(root, labels, title=TITLE, usual=()), ""
+    versions = (labels,) if labels else tuple(FILES)
+    for version in versions:
+        if found := first_file(root, *_places(version, FILES[version][0])):
+            return found, version
+    usual = _places(versions[0], FILES[versions[0]][0])
+    return find_table(root, "", title=TITLE, usual=usual), versions[0]
+
+
+def _files_of_version(first: Path, version: str) -> Iterator[Path]:
+    """Yield the label files; that another is absent is noticed after the first was read."""
+    yield first
+    for name in FILES[version][1:] if version else ():
+        place = first_file(first.parent, *table_patterns(name)[:2])
+        if place is None:
+            raise ValueError(
+                f"{first.parent}: found {first.name} without {name}, a part of {TITLE} {version}: "
+                "fetch the other, or name one label file by data.labels"
+            )
+        yield place
 
 
 def _places(version: str, name: str) -> tuple[str, ...]:
