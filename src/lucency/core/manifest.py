@@ -43,7 +43,10 @@ UNCERTAIN_COLUMNS = ("image", "finding")
 SOFT_COLUMNS = ("image", "finding", "share")
 READING_COLUMNS = ("step", "finding", "films")
 CELLS = {"uncertain": UNCERTAIN_COLUMNS, "soft": SOFT_COLUMNS, "reading": READING_COLUMNS}
-TEXT_FACTS = ("image", PATIENT_ID, "sex", "view", "path", "study", "device", "split", "source")
+TEXT_FACTS = (
+    "image", PATIENT_ID, "sex", "view", "path", "study", "device", "split", "source", "posture",
+    "body_part", "kind", "burned_in", "deidentified", "photometric", "transfer_syntax",
+)  # fmt: skip
 TEXT_OF_CELLS = ("image", "finding", "step")
 
 

@@ -161,7 +161,7 @@ def _placed(protocol: Protocol, known: Protocol | None) -> Protocol:
 
     So a run finds its films from any working folder, and a place that was named once is kept.
     """
-    own = {key: getattr(protocol.data, key) for key in ("root", "exclude")}
+    own = {key: getattr(protocol.data, key) for key in ("root", "exclude", "key")}
     absolute = {key: str(Path(place).absolute()) for key, place in own.items() if place}
     place = protocol.data.model_copy(update=absolute)
     lost = absent_places(place)
