@@ -70,7 +70,7 @@ DAMAGE = (
     struct.error, NotImplementedError, RuntimeError, ValueError,
 )  # fmt: skip
 FREE, MOST_RATIO = 1 << 26, 100  # bytes that may inflate from nothing; of more, from one byte
-BLOCK = 1 << 18
+BLOCK, PART = 1 << 18, 1 << 14  # bytes that are skipped, and inflated, at once
 SIXTEEN_BIT_PNG = re.compile(rb"\x89PNG\r\n\x1a\n.{16}\x10", re.DOTALL)
 DICOM_START = 132  # bytes of a file, by which it is known as DICOM
 PNG_START = 26  # bytes of a PNG up to its colour type
@@ -616,7 +616,7 @@ class _Inflated:
         parts, left = [], count
         while left:
             try:
-                part = self._plain.read1(left)
+                part = self._plain.read1(min(left, PART))
             except DAMAGE as error:
                 self._damage = error
                 break
@@ -624,9 +624,9 @@ class _Inflated:
                 break
             parts.append(part)
             left -= len(part)
-        self.place += count - left
-        if self.place > FREE + MOST_RATIO * self._packed.tell():
-            raise ValueError(f"it inflates to more than {MOST_RATIO} times its size")
+            self.place += len(part)
+            if self.place > FREE + MOST_RATIO * self._packed.tell():
+                raise ValueError(f"it inflates to more than {MOST_RATIO} times its size")
         if left == count and self._damage is not None:
             raise self._damage
         return b"".join(parts)

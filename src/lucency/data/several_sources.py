@@ -36,16 +36,16 @@ from lucency.core.progress import say
 from lucency.core.stage import produce
 from lucency.core.tables import NIH_NAME, film_names
 from lucency.data.collections.overlaps import overlap
-from lucency.data.csv_tables import columns_meant, read_csv
-from lucency.data.labels import LABELS, label_file
 from lucency.data.sources import (
     absent_places,
     draw_source,
     film_inputs,
+    films_folder,
     films_found,
     find_films,
     list_films,
     read_films,
+    stated_findings,
     where_films_lie,
 )
 
@@ -83,7 +83,9 @@ def draw_sources(place: Source, *, findings: tuple[str, ...], out: Path, workers
     for index, one in enumerate(place.every):
         with own_keys(section_of(index)):
             folder = _phantom_folder(out, index)
-            stated = findings_of(one, findings) if one.source == "phantom" else findings
+            stated = (
+                stated_findings(one, findings=findings) if one.source == "phantom" else findings
+            )
             drawn.append(draw_source(one, findings=stated, out=folder, workers=workers))
     return drawn[0].model_copy(update={"also": tuple(drawn[1:])})
 
@@ -117,7 +119,7 @@ def read_sources(place: Source, *, findings: tuple[str, ...], out: Path) -> Mani
         rows = _rows_of(films, name)
         mine = films.take(rows)
         own = np.array([str(image).removeprefix(f"{name}/") for image in mine.image])
-        path[rows] = where_films_lie(replace(mine, image=own), Path(one.root))
+        path[rows] = where_films_lie(replace(mine, image=own), one)
     return replace(films, facts=films.facts.assign(path=path))
 
 
@@ -138,7 +140,7 @@ def films_of_sources(place: Source, out: Path) -> Manifest:
     if not place.also:
         return films_found(place, out)
     films = load_manifest(out)
-    root = {name: Path(one.root) for name, one in name_sources(place).items()}
+    root = {name: films_folder(one) for name, one in name_sources(place).items()}
     pairs = zip(films.facts[SOURCE].tolist(), films.facts["path"].tolist(), strict=True)
     path = [str(root[name] / below) for name, below in pairs]
     return replace(films, facts=films.facts.assign(path=path))
@@ -164,32 +166,11 @@ def list_sources(
     listed = dict[str, SourceFilms]()
     for index, (name, one) in enumerate(name_sources(place).items()):
         with own_keys(section_of(index)):
-            stated = findings_of(one, findings)
+            stated = stated_findings(one, findings=findings)
             films, _ = list_films(one, findings=stated, split=lambda films, _: films.patient)
         listed[name] = SourceFilms(source=one, films=films, missing=films.image[:0])
     films, _ = join_sources(listed, findings=findings)
     return films, split(films, Path(place.root))
-
-
-def findings_of(place: Source, findings: tuple[str, ...]) -> tuple[str, ...]:
-    """Return those of the findings that one of several sources states, by its columns or reader.
-
-    Of a collection all: its reader leaves open what it does not state. Raises ValueError where a
-    source states none.
-    """
-    if place.source == "csv":
-        table = read_csv(label_file(Path(place.root), place.labels))
-        stated = [one for one in findings if columns_meant(table, one)]
-        has = f"the columns {', '.join(table.columns)}"
-    elif place.source in ("nih", "phantom"):
-        stated, has = [one for one in findings if one in LABELS], ", ".join(LABELS)
-    else:
-        return findings
-    if not stated:
-        raise ValueError(
-            f"data.source: {place.source} states none of {', '.join(findings)}: it has {has}"
-        )
-    return tuple(stated)
 
 
 def join_sources(
@@ -283,7 +264,7 @@ def _read(place: Source, findings: tuple[str, ...], folder: Path) -> None:
             out = Path(temporary) / name
             out.mkdir()
             with own_keys(section_of(index)):
-                find_films(one, findings_of(one, findings), out)
+                find_films(one, stated_findings(one, findings=findings), out)
             missing = read_table(out / "missing.csv", text=("image",))["image"]
             read[name] = SourceFilms(
                 source=one, films=load_manifest(out), missing=missing.to_numpy(dtype=object)

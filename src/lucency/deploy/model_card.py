@@ -236,7 +236,7 @@ def _weights(table: pd.DataFrame) -> Values:
 def _methods(run: Run, evaluation: Evaluation) -> Values:
     protocol, sources = run.protocol, [one.source for one in run.protocol.data.every]
     choices, fingerprint = protocol.evaluation, evaluation.thresholds["split"].iloc[0]
-    early = protocol.balance.before_split
+    early, officially = protocol.balance.before_split, protocol.split.method == "official"
     leak = (
         "After balancing: copies of one film may be in several parts, so that scores are too high."
     )
@@ -265,7 +265,7 @@ def _methods(run: Run, evaluation: Evaluation) -> Values:
         "traps": [
             *dict.fromkeys(trap for one in sources for trap in TRAPS.get(one, TRAPS["csv"])),
             *(ONE_HOSPITAL if sources == ["nih"] else ()),
-            *(OFFICIAL if protocol.split.method == "official" else ()),
+            *(OFFICIAL if officially and {*sources} <= {*NIH_LISTS} else ()),
         ],
     }
 
@@ -525,9 +525,13 @@ KINDS = {
 }
 SPLITS = {
     "patient": "By patient, at random: no patient is in two parts.",
-    "official": "NIH's official lists of training and test films; validation films are drawn from "
-    "the training list by patient. No patient is in two parts.",
+    "official": "The publisher's own training and test films; validation films, where it names "
+    "none, are drawn from the training films by patient. No patient is in two parts.",
     "shuffled": "By patient, shuffled: no patient is in two parts.",
+    "column": "As a column of the films' table states. No patient is in two parts.",
+    "lists": "By lists of films. No patient is in two parts.",
+    "time": "By time: patients whose first film is earliest train, the latest test. No patient is "
+    "in two parts.",
     "image": "By film: films of one patient are in several parts, so that scores are too high.",
 }
 RULES = {
@@ -574,4 +578,5 @@ TRAPS = {
     ),
 }
 ONE_HOSPITAL = ("All films are of one hospital.",)
+NIH_LISTS = ("nih", "phantom")  # sources whose official split is NIH's lists
 OFFICIAL = ("The split is the official one: test films are sicker than training films.",)

@@ -118,7 +118,7 @@ def validate(
         limit = pd.Series(thresholds_of(thresholds, own), index=list(own.findings))
         pair = [one.of_findings(shared) for one in (own, other)]
         if shared:
-            each = [evaluate(one, threshold=limit[shared].to_numpy(), **draws) for one in pair]
+            each = [evaluate(one, threshold=np.asarray(limit[shared]), **draws) for one in pair]
             scores.append(compare_unpaired(each[0], each[1]))
             fitted = whole.take(np.flatnonzero(films.apart)).of_findings(shared)
             calibration.append(_calibrations(pair, fitted, method=method, draws=draws))

@@ -58,7 +58,7 @@ Film = Place | Prepared | np.ndarray
 def prepare(films: Place | Sequence[Place], *, size: int = 224, **choices: Any) -> Prepared:
     """Return films prepared as a network sees them: square, with CLAHE, uint8.
 
-    `films` is a file (PNG, JPEG or DICOM), a folder or several; `choices` are those of
+    `films` is a file (PNG, JPEG or DICOM), a folder, an archive or several; `choices` are those of
     `Preparation`, by default CLAHE with clip limit 3 and 10 x 10 tiles. Files that cannot be read
     are listed in `rejected`. Raises ValueError where none can be read.
     """

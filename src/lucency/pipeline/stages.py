@@ -8,6 +8,7 @@ plan (plan); train, networks (networks); predict, predictions (predictions); eva
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -49,7 +50,8 @@ from lucency.data.several_sources import (
     places_absent,
     read_sources,
 )
-from lucency.data.split import set_apart, split
+from lucency.data.sources import refuse_unstated
+from lucency.data.split import list_fingerprints, set_apart, split
 from lucency.ensemble.ensembles import EnsembleResults
 from lucency.evaluation import leakage_inflation as inflation
 from lucency.evaluation import summary
@@ -97,6 +99,7 @@ def manifest(run: Run) -> Manifest:
     if not (run.source / "manifest").exists():  # before the first of hours of work, not after
         _fetch_weights(run)
         check_tests(run)
+        refuse_unstated(run.protocol.data, findings=run.protocol.findings)
     return labelled_films(run)
 
 
@@ -165,10 +168,23 @@ def parts(run: Run) -> np.ndarray:
     inputs = {
         "split": run.protocol.split.model_dump(),
         "balance": run.protocol.balance.model_dump() if early else "after the split",
+        **_lists(run),
         **run.fingerprints("prepared"),
     }
     folder = produce(run.shared / "split", inputs=inputs, write=partial(_write_parts, run))
     return load_part(folder / "part.csv", names)
+
+
+def _lists(run: Run) -> dict[str, object]:
+    """Return what the lists of the split hold; where they are gone, what they held when split."""
+    receipt, lists = run.shared / "split" / RECEIPT, run.protocol.split.lists
+    root = Path(source(run).root)
+    if not lists:
+        return {}
+    if receipt.is_file() and not any((root / name).is_file() for name in lists.values()):
+        held = json.loads(receipt.read_text(encoding="utf-8"))
+        return {"lists": held["lists"]} if "lists" in held else {}
+    return {"lists": list_fingerprints(run.protocol.split, root)}
 
 
 def _write_parts(run: Run, folder: Path) -> None:

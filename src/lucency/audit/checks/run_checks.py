@@ -245,7 +245,8 @@ def split_table_of(
     names = np.concatenate([plan.names(films.image).astype(object), np.array(mates, object)])
     row = np.concatenate([plan.row, plan.mate[mixed]])
     published = protocol.data.source == "nih"
-    officially = protocol.split.method == "official"
+    nihs_lists = protocol.data.source in ("nih", "phantom")
+    officially = protocol.split.method == "official" and nihs_lists
     table = SplitTable(
         image=names,
         patient=films.patient[row],

@@ -8,6 +8,7 @@ MICCAI 2023 (NIH-CXR-LT, PruneCXR). Letters in shapes: n films, k findings, r ro
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,7 +35,7 @@ from lucency.data.collections.label_columns import (
     origin_of,
     reading_of,
 )
-from lucency.data.csv_tables import CsvTable, parse_number, parse_whole, plain_name
+from lucency.data.csv_tables import CsvTable, parse_number, plain_name
 
 MAPPINGS = ("*mapping*.json", "*mapping*.csv*")
 MAPPING = "pneumonia-challenge-dataset-mappings_2018.json"  # RSNA's own, of all 30,000 films
@@ -53,6 +54,7 @@ BOX_NUMBERS = ("x", "y", "width", "height")
 SIIM_TITLE = "SIIM-ACR pneumothorax"
 SIIM_TABLES = ("train-rle.csv*", "siim-pneumothorax-train-rle.csv*")
 PNEUMOTHORAX, NO_MASK = "Pneumothorax", "-1"
+RUNS = re.compile(r"[0-9]{1,7} +[0-9]{1,7}(?: +[0-9]{1,7} +[0-9]{1,7})*")
 
 LT_TITLE = "NIH-CXR-LT"
 PRUNED, SINGLE = "miccai2023_nih-cxr-lt_labels_", "nih-cxr-lt_single-label_"
@@ -319,12 +321,11 @@ def _nih_patient(name: str, *, where: str = "") -> int:
 
 def _runs(text: str) -> tuple[Int64[np.ndarray, " s"], Int64[np.ndarray, " s"]]:
     """Return the first pixel of each run, and the one after its last, down the columns."""
-    words = text.split()
-    if not words or len(words) % 2 or not all(word.isascii() and word.isdigit() for word in words):
+    if not RUNS.fullmatch(text):
         raise ValueError(f"found {text[:40]!r}, expected -1 or pairs of a gap and a length")
-    pairs = np.array([parse_whole(word) for word in words], dtype=np.int64).reshape(-1, 2)
+    pairs = np.array(text.split()).astype(np.int64).reshape(-1, 2)
     end = pairs.sum(axis=1).cumsum()
-    if pairs.max() > FRAME * FRAME or end[-1] > FRAME * FRAME or (pairs[:, 1] == 0).any():
+    if end[-1] > FRAME * FRAME or (pairs[:, 1] == 0).any():
         raise ValueError(f"found {text[:40]!r}, runs beyond {FRAME} x {FRAME} pixels or empty")
     return end - pairs[:, 1], end
 

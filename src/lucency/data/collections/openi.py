@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
+from xml.etree import ElementTree
 from xml.parsers import expat
 
 import numpy as np
@@ -152,33 +153,24 @@ def _refuse_long(where: str, size: int) -> None:
 
 
 def _parse_report(content: bytes, *, where: str) -> Report:
-    """Return what a report's XML states; entities are not expanded: a file with any is refused."""
-    number, headings, films, text = list[str](), list[str](), list[str](), list[str]()
-
-    def begin(tag: str, attributes: dict[str, str]) -> None:
-        text.clear()
-        if tag == "uId":
-            number.append(attributes.get("id", ""))
-        if tag == "parentImage":
-            films.append(attributes.get("id", ""))
-
-    def end(tag: str) -> None:
-        if tag == "major":
-            headings.append("".join(text))
-        text.clear()
+    """Return what a report's XML states; a file that declares entities is refused."""
 
     def refuse(*_: object) -> None:
         raise ValueError(f"{where}: found a declaration of entities; expected a report without")
 
     parser = expat.ParserCreate()
-    parser.StartElementHandler, parser.EndElementHandler = begin, end
-    parser.CharacterDataHandler = text.append
-    parser.EntityDeclHandler = refuse
+    parser.EntityDeclHandler = refuse  # which comes before an entity could be expanded
     try:
         parser.Parse(content, True)
     except expat.ExpatError as error:
         raise ValueError(f"{where}: found no XML ({error}); expected a report") from error
-    return _report_of(number, headings, films, where=where)
+    report = ElementTree.fromstring(content)
+    return _report_of(
+        [one.get("id", "") for one in report.iter("uId")],
+        [one.text or "" for one in report.iterfind("MeSH/major")],
+        [one.get("id", "") for one in report.iter("parentImage")],
+        where=where,
+    )
 
 
 def _report_of(number: list[str], headings: list[str], films: list[str], *, where: str) -> Report:

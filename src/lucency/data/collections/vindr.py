@@ -204,7 +204,8 @@ def _counts_of_readers(
     readers: Float32[np.ndarray, " n"], disagree: Bool[np.ndarray, "n k"]
 ) -> pd.DataFrame:
     numbers, films = np.unique(readers.astype(int), return_counts=True)
-    read = [(f"read by {number}", "", count) for number, count in zip(numbers, films, strict=True)]
+    counts = zip(numbers.tolist(), films.tolist(), strict=True)
+    read = [(f"read by {number}", "", count) for number, count in counts]
     apart = zip(FINDINGS_OF_VINDR, disagree.sum(axis=0).tolist(), strict=True)
     return reading_of(*read, *(("readers disagree", name, count) for name, count in apart))
 
