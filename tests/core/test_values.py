@@ -16,9 +16,13 @@ from hypothesis import strategies as st
 
 from lucency.core.manifest import (
     BOX_COLUMNS,
+    READING_COLUMNS,
+    SOFT_COLUMNS,
+    UNCERTAIN_COLUMNS,
     Manifest,
     Preparation,
     Prepared,
+    cells_where,
     load_manifest,
     load_prepared,
     save_manifest,
@@ -44,7 +48,7 @@ def manifest_fields(draw: st.DrawFn) -> dict[str, Any]:
     label = column(st.tuples(*[st.sampled_from([0, 1, np.nan])] * 2))
     facts = {"age": column(NUMBER), "sex": column(TEXT), "path": column(TEXT)}
     facts |= {"follow_up": column(st.integers(0, 10**9))}
-    share = st.floats(0, 1)
+    cell, share = (st.sampled_from(image), st.sampled_from(FINDINGS)), st.floats(0, 1)
     rows = st.tuples(st.sampled_from(image), st.sampled_from(FINDINGS), share, share, share, share)
     boxes = draw(st.lists(rows, max_size=4))
     return {
@@ -55,6 +59,17 @@ def manifest_fields(draw: st.DrawFn) -> dict[str, Any]:
         "facts": pd.DataFrame(facts),
         "boxes": pd.DataFrame(boxes, columns=BOX_COLUMNS),
         "origin": draw(TEXT),
+        "uncertain": pd.DataFrame(
+            draw(st.lists(st.tuples(*cell), max_size=4)), columns=UNCERTAIN_COLUMNS
+        ),
+        "soft": pd.DataFrame(
+            draw(st.lists(st.tuples(*cell, st.floats(0, 1, width=32)), max_size=4)),
+            columns=SOFT_COLUMNS,
+        ),
+        "reading": pd.DataFrame(
+            draw(st.lists(st.tuples(TEXT, TEXT, st.integers(0, 10**6)), max_size=4)),
+            columns=READING_COLUMNS,
+        ),
     }
 
 
@@ -62,7 +77,7 @@ def assert_same(one: Manifest, other: Manifest) -> None:
     assert (one.findings, one.origin) == (other.findings, other.origin)
     for name in ("image", "patient", "label"):
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
-    for name in ("facts", "boxes"):
+    for name in ("facts", "boxes", "uncertain", "soft", "reading"):
         pd.testing.assert_frame_equal(getattr(one, name), getattr(other, name), check_dtype=False)
 
 
@@ -143,6 +158,24 @@ def test_take_keeps_everything_in_step():
     assert len(films()) == 3
 
 
+def test_uncertain_and_soft_cells_follow_their_films():
+    image = np.array(["a", "b", "c"])
+    chosen = np.array([[0, 0], [1, 0], [0, 1]], dtype=bool)
+    share = np.full((3, 2), 0.7, dtype=np.float32)
+    about = {"image": image, "findings": FINDINGS}
+    manifest = films(
+        uncertain=cells_where(chosen, **about), soft=cells_where(chosen, **about, share=share)
+    )
+    np.testing.assert_array_equal(manifest.is_uncertain, chosen)
+    np.testing.assert_array_equal(
+        manifest.targets, np.array([[0, 1], [0.7, 0], [1, 0.7]], dtype=np.float32)
+    )
+    taken = manifest.take(np.array([2, 0]))
+    np.testing.assert_array_equal(taken.is_uncertain, chosen[[2, 0]])
+    np.testing.assert_array_equal(taken.targets, manifest.targets[[2, 0]])
+    assert np.isnan(films().targets[1, 0])
+
+
 def test_entries_of_a_plan_are_taken_together_and_named():
     trained = plan().take(plan().part == "train")
     assert trained.names(np.array(["a", "b"])).tolist() == ["a", "a#1"]
@@ -160,6 +193,11 @@ def test_entries_of_a_plan_are_taken_together_and_named():
         ({"label": np.full((3, 2), 0.5, dtype=np.float32)}, "labels must be 0, 1 or NaN"),
         ({"label": np.zeros((2, 2), dtype=np.float32)}, r"label: found \(2, 2\)"),
         ({"facts": pd.DataFrame({"age": [1.0]})}, "facts' rows: found 1"),
+        ({"uncertain": pd.DataFrame({"image": ["a"]})}, "columns of uncertain: found .'image',"),
+        (
+            {"soft": pd.DataFrame({"image": ["a"], "finding": ["Mass"], "share": [1.5]})},
+            "shares must be 0 to 1",
+        ),
         ({"boxes": pd.DataFrame({"image": ["a"]})}, r"box columns: found \['image'\]"),
     ],
 )

@@ -9,11 +9,13 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 
-from lucency.data.download import BY_AGREEMENT, NIH, Archive, download
+from lucency.config.sections import SourceName
+from lucency.data.download import BY_HAND, NIH, Archive, download
 
 CONTENT = np.random.default_rng(0).integers(0, 256, 300_000, dtype=np.uint8).tobytes()
 MD5 = hashlib.md5(CONTENT, usedforsecurity=False).hexdigest()
@@ -241,11 +243,17 @@ def test_one_process_at_a_time(server, tmp_path):
     assert (tmp_path / "a").read_bytes() == CONTENT
 
 
-@pytest.mark.parametrize("name", [*BY_AGREEMENT])
-def test_sets_behind_agreements(tmp_path, name):
-    with pytest.raises(ValueError, match=rf"{name} is given to people.*https://"):
+@pytest.mark.parametrize("name", [*BY_HAND])
+def test_sets_that_people_fetch(tmp_path, name):
+    with pytest.raises(
+        ValueError, match=rf"{name} is not fetched by this program; it needs .*https://"
+    ):
         download(name, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_every_other_source_has_its_line():
+    assert {"nih", *BY_HAND} == {*get_args(SourceName)} - {"csv", "phantom", "dicom"}
 
 
 def test_unknown_set(tmp_path):

@@ -39,6 +39,10 @@ Denoiser = Literal["median", "gaussian", "bilateral"]
 ANEW = "expected it whole: write it again, or delete its folder, and a run makes it anew"
 PATIENT_ID = "patient_id"  # a fact: patients as their label file names them, where not by numbers
 SOURCE = "source"  # a fact: which one of several sources a film is of
+TEXT_FACTS = (  # which are text, digits too
+    PATIENT_ID, SOURCE, "sex", "view", "path", "study", "device", "split", "posture", "method",
+    "readers", "nih", "class", "file",
+)  # fmt: skip
 BOX_COLUMNS = ("image", "finding", "x", "y", "w", "h")
 UNCERTAIN_COLUMNS = ("image", "finding")
 SOFT_COLUMNS = ("image", "finding", "share")
@@ -129,6 +133,8 @@ class Manifest:
         for name, columns in CELLS.items():
             found = tuple(getattr(self, name).columns)
             require(found == columns, f"columns of {name}", found)
+        share = self.soft["share"].to_numpy(dtype=np.float32)
+        require(bool(((share >= 0) & (share <= 1)).all()), "shares must be 0 to 1", "others")
         stated = self.label[~np.isnan(self.label)]
         require(bool(np.isin(stated, (0, 1)).all()), "labels must be 0, 1 or NaN", "others")
         names, count = np.unique(self.image, return_counts=True)
@@ -315,7 +321,7 @@ def load_manifest(folder: Path) -> Manifest:
     findings = tuple(about["findings"])
     table = read_table(
         folder / "manifest.csv",
-        text=("image", PATIENT_ID, SOURCE, "sex", "view", "path"),
+        text=("image", *TEXT_FACTS),
         columns=("image", "patient", *findings),
     )
     return Manifest(

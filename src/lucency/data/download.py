@@ -65,7 +65,7 @@ NIH = (  # as batch_download_zips.py of the data set lists them; sizes and MD5 a
     _nih(11, "hhq8fkdgvcari67vfhs7ppg2w6ni4jze", 4187084020, "499aefc67207a5a97692424cf5dbeed5"),
     _nih(12, "ioqwiy20ihqwyr8pf4c24eazhh281pbu", 2914187733, "dc9fda1757c2de0032b63347a7d2895c"),
 )
-BY_AGREEMENT = {  # sets no program may fetch: where they are requested, what belongs together
+BY_HAND = {  # sets that people fetch: where they are requested, what belongs together
     "chexpert": "Stanford AIMI's agreement, https://aimi.stanford.edu/datasets; keep train.csv, "
     "valid.csv and the folders train/ and valid/ together",
     "chexpert-plus": "Stanford AIMI's agreement, https://aimi.stanford.edu/datasets; keep "
@@ -81,6 +81,16 @@ BY_AGREEMENT = {  # sets no program may fetch: where they are requested, what be
     "https://physionet.org/content/vindr-cxr/1.0.0; keep train/, test/ and annotations/ together",
     "brax": "a credentialed account of PhysioNet, https://physionet.org/content/brax/1.1.0; keep "
     "master_spreadsheet_update.csv and images/ together",
+    "openi": "no agreement, https://openi.nlm.nih.gov/faq#collection; keep NLMCXR_reports.tgz and "
+    "NLMCXR_png.tgz, or what they hold, together",
+    "rsna": "an account of Kaggle, "
+    "https://www.kaggle.com/c/rsna-pneumonia-detection-challenge; keep stage_2_train_images/, "
+    "stage_2_train_labels.csv and stage_2_detailed_class_info.csv together",
+    "siim": "an account of Kaggle, "
+    "https://www.kaggle.com/c/siim-acr-pneumothorax-segmentation; keep dicom-images-train/ and "
+    "train-rle.csv together",
+    "nih-lt": "no agreement, the folders LongTailCXR/ and PruneCXR/ beside ChestX-ray14 at "
+    "https://nihcc.app.box.com/v/ChestXray-NIHCC; its films are ChestX-ray14's",
 }
 
 
@@ -141,12 +151,10 @@ def download(
 
 
 def _refuse_others(name: str) -> None:
-    if name in BY_AGREEMENT:
-        raise ValueError(
-            f"{name} is given to people, not to programs: it needs {BY_AGREEMENT[name]}"
-        )
+    if name in BY_HAND:
+        raise ValueError(f"{name} is not fetched by this program; it needs {BY_HAND[name]}")
     if name != "nih":
-        known = ("nih", *BY_AGREEMENT)
+        known = ("nih", *BY_HAND)
         raise ValueError(f"{name!r} is unknown: expected {listed(known)}{nearest(name, known)}")
 
 

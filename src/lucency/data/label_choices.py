@@ -227,5 +227,5 @@ def _made(
         boxes=pd.concat(boxes, ignore_index=True),
         uncertain=cells_where(cells.uncertain, **about),
         soft=cells_where(is_soft, **about, share=cells.share),
-        reading=steps.table(),
+        reading=pd.concat([films.reading, steps.table()], ignore_index=True),
     )

@@ -183,7 +183,7 @@ def films_of_table(
     image = table.columns[where[image_column]]
     films = len(image)
     _refuse_repeated(table, where[image_column])
-    patient, facts = _patients(table, where[patient_column])
+    patient, facts = patients_of(table, where[patient_column])
     facts |= {
         name: table.parse(where[name], fold)
         for name, fold in {"sex": _parse_sex, "view": str.upper}.items()
@@ -233,7 +233,7 @@ def _films_of_nih(table: CsvTable, *, root: Path, findings: tuple[str, ...]) -> 
     table.require(*REQUIRED)
     image = table.columns["Image Index"]
     _refuse_repeated(table, "Image Index")
-    patient, named = _patients(table, "Patient ID")
+    patient, named = patients_of(table, "Patient ID")
     label = _parse_labels(table)
     facts = named | {
         name: table.parse(column, parse)
@@ -411,7 +411,7 @@ def _version(table: CsvTable, patient: np.ndarray, label: np.ndarray) -> str:
     return next((name for name, known in _VERSIONS.items() if known == found), UNPUBLISHED)
 
 
-def _patients(
+def patients_of(
     table: CsvTable, column: str
 ) -> tuple[Int64[np.ndarray, " n"], dict[str, Shaped[np.ndarray, " n"]]]:
     """Return each film's patient as a number; as a fact, their names where any is no number."""

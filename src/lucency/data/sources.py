@@ -21,6 +21,7 @@ from lucency.config.sections import Source
 from lucency.core.files import write_table
 from lucency.core.manifest import (
     FINDINGS,
+    UNKNOWN_PATIENT,
     Manifest,
     counted,
     load_manifest,
@@ -233,7 +234,22 @@ def _listed(place: Source, findings: tuple[str, ...]) -> Manifest:
             f"{COPY_MARK!r} marks the copies of a film: expected names without; rename "
             f"{counted(len(marked), 'film')}, in the table and on disk"
         )
-    return _without_excluded(films, place)
+    films = _without_excluded(films, place)
+    refuse_unknown_patients(films)
+    return films
+
+
+def refuse_unknown_patients(films: Manifest) -> None:
+    """Raise ValueError where it is not known of some films whose they are.
+
+    Such films of one patient might train and test, and a test on them might not be external.
+    """
+    if unknown := int((films.patient == UNKNOWN_PATIENT).sum()):
+        raise ValueError(
+            f"{films.origin}: {counted(unknown, 'film', 'has/have', of=len(films))} no known "
+            "patient: films can neither be split nor be an external test without; put the "
+            "collection's mapping to NIH's names beside its labels, or exclude such films"
+        )
 
 
 def _without_excluded(films: Manifest, place: Source) -> Manifest:
