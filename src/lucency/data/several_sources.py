@@ -25,7 +25,6 @@ from lucency.core.manifest import (
     PATIENT_ID,
     READING_COLUMNS,
     SOURCE,
-    UNKNOWN_PATIENT,
     Manifest,
     counted,
     load_manifest,
@@ -359,15 +358,14 @@ def _patients(
     of_film = np.repeat(kind, [len(one.films) for one in several.values()])
     who = pd.DataFrame({"kind": of_film, "number": number, "named": np.concatenate(named)})
     people = who.drop_duplicates(["kind", "number"])
-    is_known = people["number"] != UNKNOWN_PATIENT
-    if not people.loc[is_known, "number"].duplicated().any():
+    if not people["number"].duplicated().any():
         has_names = any(PATIENT_ID in one.films.facts for one in several.values())
         return number, {PATIENT_ID: who["named"].to_numpy(dtype=object)} if has_names else {}
     anew = who.groupby(["kind", "number"], sort=False).ngroup().to_numpy(dtype=np.int64) + 1
-    anew[number == UNKNOWN_PATIENT] = UNKNOWN_PATIENT
     alike = people.loc[people["named"].duplicated(keep=False), "named"]
     plain = who["named"].where(~who["named"].isin(alike), who["kind"] + ":" + who["named"])
-    say(f"Patients are numbered anew: {counted(len(alike), 'name')} of patients in several sources")
+    several_times = counted(alike.nunique(), "name", "stands/stand")
+    say(f"Patients are numbered anew: {several_times} for patients of several sources")
     return anew, {PATIENT_ID: plain.to_numpy(dtype=object)}
 
 
