@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from lucency.audit.shortcuts import known_facts
 from lucency.balance.methods import plan_of_labels
 from lucency.config.protocol import Protocol, parse_protocol, read_protocol
 from lucency.config.sections import Source, Split
@@ -324,7 +325,8 @@ def test_listed_is_what_is_read(films: Manifest, table: Path):
     np.testing.assert_array_equal(same.label, films.label)
 
 
-def test_source_is_a_subgroup(films: Manifest):
+def test_source_is_a_subgroup_and_may_be_a_shortcut(films: Manifest):
+    assert set(known_facts(films.facts)["source"]) == {"phantom", "phantom-2", "csv"}
     scores = Predictions(
         network="toy",
         findings=films.findings,

@@ -33,7 +33,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from lucency.core.files import write_table, write_whole
-from lucency.core.manifest import OLDEST, read_table
+from lucency.core.manifest import OLDEST, SOURCE, read_table
 from lucency.core.predictions import Predictions
 from lucency.evaluation.bootstrap import Weights, all_and_resampled, once, ratio
 from lucency.evaluation.intervals import auc_interval, bootstrap_interval
@@ -469,6 +469,7 @@ FACTS: dict[str, tuple[str, Callable[[pd.Series], np.ndarray]]] = {  # column, l
     "age": ("age", _age),
     "visit": ("follow_up", _visit),
     "folder": ("path", lambda column: np.array([Path(str(one)).parent.name for one in column])),
+    "source": (SOURCE, _words),
     "drain": ("drain", _words),
     "marker": ("marker", _words),
 }

@@ -266,12 +266,12 @@ def _seen_of(network: Network, source: str) -> str:
 
 def invented(protocol: Protocol) -> Iterator[Issue]:
     """Return that the films are phantoms, where they are."""
-    places = {"data": protocol.data.every}
+    places = {"the run": protocol.data.every}
     places |= {f"external test {test.name}": (test,) for test in protocol.external}
     drawn = {name: [one.source == "phantom" for one in every] for name, every in places.items()}
     some = [name for name, phantoms in drawn.items() if any(phantoms)]
     films = ["phantoms"] if some else []
-    which = "the films" if all(map(all, drawn.values())) else f"films of {', '.join(some)}"
+    which = "the films" if all(map(all, drawn.values())) else f"some films of {', '.join(some)}"
     message = (
         f"{which} are phantoms: scores on them show that the program works, and are no evidence "
         "for real films"
