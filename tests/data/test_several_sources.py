@@ -326,7 +326,9 @@ def test_listed_is_what_is_read(films: Manifest, table: Path):
 
 
 def test_source_is_a_subgroup_and_may_be_a_shortcut(films: Manifest):
-    assert set(known_facts(films.facts)["source"]) == {"phantom", "phantom-2", "csv"}
+    levels = known_facts(films.facts.assign(drain=[0.0, 1.0] * 30 + [np.nan] * 12))
+    assert set(levels["source"]) == {"phantom", "phantom-2", "csv"}
+    assert set(levels["drain"]) == {"0", "1", "unknown"}  # tables do not state it
     scores = Predictions(
         network="toy",
         findings=films.findings,

@@ -292,7 +292,7 @@ def nearest_unimodal(column: Column) -> tuple[Points, Points, float]:
 
 
 def _words(column: pd.Series) -> np.ndarray:
-    return column.fillna(UNKNOWN).astype(str).to_numpy()
+    return column.convert_dtypes().astype(object).fillna(UNKNOWN).astype(str).to_numpy()
 
 
 def _age(column: pd.Series) -> np.ndarray:
