@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lucency.audit.shortcuts import known_facts
+from lucency.audit.shortcuts import UNKNOWN, known_facts
 from lucency.balance.methods import plan_of_labels
 from lucency.config.protocol import Protocol, parse_protocol, read_protocol
 from lucency.config.sections import Source, Split
@@ -328,7 +328,7 @@ def test_listed_is_what_is_read(films: Manifest, table: Path):
 def test_source_is_a_subgroup_and_may_be_a_shortcut(films: Manifest):
     levels = known_facts(films.facts.assign(drain=[0.0, 1.0] * 30 + [np.nan] * 12))
     assert set(levels["source"]) == {"phantom", "phantom-2", "csv"}
-    assert set(levels["drain"]) == {"0", "1", "unknown"}  # tables do not state it
+    assert set(levels["drain"]) == {"0", "1", UNKNOWN}  # tables do not state it
     scores = Predictions(
         network="toy",
         findings=films.findings,

@@ -78,8 +78,9 @@ class Protocol(sections.Choices):
             found, known = f"explanation.network: {explained!r}", ", ".join(names)
             raise ValueError(f"{found} is not trained; expected of {known}")
         self.ensemble.check(tuple(names), split=self.split.method, size=self.preparation.size)
-        if self.variant and self.ensemble != sections.EnsembleChoices():
-            raise ValueError("ensemble and variant: expected one of them; state one variant alone")
+        late = {"ensemble": self.ensemble != sections.EnsembleChoices(), "external": self.external}
+        for section in (name for name, there in late.items() if self.variant and there):
+            raise ValueError(f"{section} and variant: expected one; state one variant alone")
 
     def _check_trainings(self, names: list[str]) -> None:
         for place, name in enumerate(names):
@@ -200,6 +201,22 @@ def parse_protocol(choices: Mapping[str, object], *, name: str) -> Protocol:
         return Protocol.model_validate(choices)
     except ValidationError as error:
         raise ValueError(f"{name}: {_explain(error)}") from error
+
+
+def parse_external(
+    choices: Mapping[str, object], *, changes: Sequence[str] | None = None
+) -> sections.External:
+    """Return the external test of `choices`, keys of `[[external]]`, and `key=value` changes.
+
+    Raises ValueError in one line, as `read_protocol` does.
+    """
+    changed: dict[str, Any] = dict(choices)
+    for change in changes or ():
+        _apply(changed, change)
+    try:
+        return sections.External.model_validate(changed)
+    except ValidationError as error:
+        raise ValueError(f"external test: {_explain(error)}") from error
 
 
 def without_places(protocol: Protocol) -> dict[str, Any]:

@@ -35,6 +35,7 @@ from lucency.core.tables import match_films
 from lucency.data.absent_films import files_below, what_is_there, why_absent
 from lucency.data.collections.catalogue import COLLECTIONS
 from lucency.data.csv_tables import USUAL, plain_name, read_csv, read_names, read_text
+from lucency.data.film_files import film_exists, recall_archives, save_archives
 from lucency.data.images import found_films, locate_films
 from lucency.data.label_choices import choose_labels
 from lucency.data.labels import (
@@ -86,7 +87,7 @@ def read_films(place: Source, *, findings: tuple[str, ...], out: Path) -> Manife
 def where_films_lie(films: Manifest, root: Path) -> list[str]:
     """Return the files of films, found again where they have moved below the root."""
     path = films.facts["path"].tolist()
-    if all(Path(file).is_file() for file in path[:: -(-len(path) // SAMPLED) or 1]):
+    if all(film_exists(file) for file in path[:: -(-len(path) // SAMPLED) or 1]):
         return path
     found = locate_films(films, root).facts["path"].tolist()
     return [new or old for new, old in zip(found, path, strict=True)]
@@ -116,6 +117,7 @@ def film_inputs(place: Source, *, findings: tuple[str, ...]) -> dict[str, object
 def films_found(place: Source, out: Path) -> Manifest:
     """Return the films that `read_films` has found, their paths below the root as it is now."""
     films = load_manifest(out)
+    recall_archives(out, root=Path(place.root))
     path = [str(Path(place.root) / below) for below in films.facts["path"].tolist()]
     return replace(films, facts=films.facts.assign(path=path))
 
@@ -144,6 +146,25 @@ def absent_places(place: Source) -> dict[str, str]:
     if place.exclude and not Path(place.exclude).is_file():
         absent["exclude"] = f"data.exclude: {place.exclude}: no such file; expected a list of names"
     return absent
+
+
+def stated_findings(place: Source, *, findings: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the findings that a source can state: those of a csv table that has a column of each.
+
+    Raises ValueError where it has none of them.
+    """
+    if place.source != "csv":
+        return findings
+    file = label_file(Path(place.root), place.labels)
+    columns = read_csv(file).columns
+    known = {plain_name(name) for name in columns}
+    stated = tuple(name for name in findings if plain_name(name) in known)
+    if not stated:
+        raise ValueError(
+            f"{file}: no column of a finding of the protocol, {', '.join(findings)}: found "
+            f"{', '.join(columns)}"
+        )
+    return stated
 
 
 def list_films(
@@ -216,6 +237,7 @@ def find_films(place: Source, findings: tuple[str, ...], folder: Path) -> None:
     # Below the root, so that a folder moved as a whole is found again.
     below = [str(Path(file).relative_to(root)) for file in found.facts["path"].tolist()]
     save_manifest(replace(found, facts=found.facts.assign(path=below)), folder)
+    save_archives(found.facts["path"].tolist(), root=root, folder=folder)
     say(f"Films: {everything.origin}; {len(absent):,} of them not on disk")
     if why:
         say(f"Films not on disk: {why}")

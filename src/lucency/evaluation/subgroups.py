@@ -62,7 +62,7 @@ def subgroups(
             none = [0, 0, 0, *[np.nan] * 9, True]
             rows.append((predictions.network, name, "", MACRO, *none, note))
             continue
-        for group, inside in _groups(pd.Series(known[column]), edges, bands):
+        for group, inside in groups_of(pd.Series(known[column]), edges, bands):
             rows += _rows(predictions, inside, weights=weights, place=(name, group))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
@@ -119,7 +119,7 @@ def _joined(facts: pd.DataFrame, predictions: Predictions) -> pd.DataFrame:
     return table.iloc[place].reset_index(drop=True).assign(**{_COUNT: films[owner]})
 
 
-def _groups(
+def groups_of(
     column: pd.Series, edges: Sequence[float], bands: Sequence[str]
 ) -> Iterator[tuple[str, Rows]]:
     """Yield each group that has films, in the order of its bands, those of no band last."""

@@ -189,6 +189,7 @@ def _with_scheme(
     """Return the protocol as a scheme splits and balances; ValueError where that is impossible."""
     choices = protocol.model_dump()
     choices["data"] |= data
+    choices["external"] = ()  # a test of the study's networks, which it does not report
     choices["split"]["method"] = changes.get("split", "patient")
     choices["balance"]["before_split"] = changes.get("before_split", False)
     return parse_protocol(choices, name=name)

@@ -41,6 +41,7 @@ from lucency.core.stage import (
     produce,
 )
 from lucency.core.tables import save_tables
+from lucency.data.film_files import stat_film
 from lucency.data.image_measures import MEASURES, measure_film
 from lucency.data.preprocess import prepare
 from lucency.data.several_sources import inputs_of_sources
@@ -360,7 +361,8 @@ def _film_bytes(study: Study) -> str:
     """Return what names the films' files, so that films that were replaced are not mixed up."""
     path = _films(study.run).facts["path"].tolist()
     require_pictures(study.run, path)
-    size = np.array([Path(file).stat().st_size for file in path], dtype=np.int64)
+    found = [stat_film(file) for file in path]
+    size = np.array([one.size for one in found if one is not None], dtype=np.int64)
     return hashlib.sha256(size.tobytes()).hexdigest()[:16]
 
 

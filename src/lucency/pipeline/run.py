@@ -39,12 +39,15 @@ from lucency.core.stage import (
     fingerprint_of,
     is_complete,
 )
+from lucency.data.film_files import film_exists
 from lucency.data.several_sources import as_drawn, inputs_of_sources, section_of
 from lucency.data.sources import absent_places
 from lucency.models.metadata import read_metadata
 
 HISTORY = ("epoch", "val_auc", "films_per_second", "seconds")  # columns that are needed
-LATE = ("ensemble.",)  # sections that may change in a finished run
+LATE = ("ensemble.", "external")  # sections that may change in a finished run
+
+
 
 
 Place = TypeVar("Place", bound=Source)
@@ -222,7 +225,7 @@ def how_to_move(run: Run, *keys: str) -> str:
 
 def require_pictures(run: Run, paths: Iterable[str]) -> None:
     """Raise ValueError unless all these files of films are there."""
-    if lost := [file for file in paths if not Path(file).is_file()]:
+    if lost := [file for file in paths if not film_exists(file)]:
         raise ValueError(
             f"{counted(len(lost), 'film', 'is/are')} not there ({lost[0]}, …): {how_to_move(run)}"
         )
