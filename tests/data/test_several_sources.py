@@ -1,6 +1,7 @@
 """Several sources as one: labels, names, patients, places, errors and splits."""
 
 import re
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from lucency.core.manifest import SOURCE, Manifest
 from lucency.core.predictions import Predictions
 from lucency.core.stage import RECEIPT
 from lucency.core.tables import match_films
+from lucency.data.film_files import ARCHIVES
 from lucency.data.several_sources import (
     draw_sources,
     films_of_sources,
@@ -427,3 +429,25 @@ def test_other_films_in_a_finished_run_are_refused(run: Run):
     stages.manifest(run)
     with pytest.raises(ValueError, match=r"data\.also\.0\.films: was 20, now 40"):
         again(run, "data.also.0.films=40")
+
+
+def test_films_of_an_archive_stand_beside_others(tmp_path: Path):
+    rows = [(f"f{k}.png", f"P{k}", 1) for k in range(3)]
+    folder = write_table(tmp_path / "one", rows, "image patient Mass")
+    other = write_table(
+        tmp_path / "two", [(f"g{k}.png", f"Q{k}", 1) for k in range(3)], "image patient Mass"
+    )
+    with tarfile.open(folder / "films.tar.gz", "w:gz") as archive:
+        for file in sorted(folder.glob("*.png")):
+            archive.add(file, arcname=file.name)
+            file.unlink()
+    place = several(csv_source(other), csv_source(folder))
+    out = tmp_path / "manifest"
+    films = read_sources(place, findings=("Mass",), out=out)
+    assert [str(path).rpartition("/")[2] for path in films.facts["path"]] == [
+        "g0.png", "g1.png", "g2.png", "f0.png", "f1.png", "f2.png",
+    ]  # fmt: skip
+    assert (out / "csv-2" / ARCHIVES).is_file()
+    assert not (out / "csv").exists()
+    again = read_sources(place, findings=("Mass",), out=out)
+    assert again.facts["path"].tolist() == films.facts["path"].tolist()

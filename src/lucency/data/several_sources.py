@@ -7,6 +7,7 @@ Films have the fact `source`: the reader's name, with a number where it reads se
 from __future__ import annotations
 
 import re
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -35,8 +36,8 @@ from lucency.core.progress import say
 from lucency.core.stage import produce
 from lucency.core.tables import NIH_NAME, film_names
 from lucency.data.collections.overlaps import overlap
-from lucency.data.csv_tables import columns_meant, read_csv
-from lucency.data.labels import LABELS, label_file
+from lucency.data.film_files import ARCHIVES, recall_archives
+from lucency.data.labels import LABELS
 from lucency.data.sources import (
     absent_places,
     draw_source,
@@ -45,6 +46,7 @@ from lucency.data.sources import (
     find_films,
     list_films,
     read_films,
+    stated_findings,
     where_films_lie,
 )
 
@@ -138,6 +140,8 @@ def films_of_sources(place: Source, out: Path) -> Manifest:
         return films_found(place, out)
     films = load_manifest(out)
     root = {name: Path(one.root) for name, one in name_sources(place).items()}
+    for name, folder in root.items():
+        recall_archives(out / name, root=folder)
     pairs = zip(films.facts[SOURCE].tolist(), films.facts["path"].tolist(), strict=True)
     path = [str(root[name] / below) for name, below in pairs]
     return replace(films, facts=films.facts.assign(path=path))
@@ -176,19 +180,15 @@ def findings_of(place: Source, findings: tuple[str, ...]) -> tuple[str, ...]:
     Of a collection all: its reader leaves open what it does not state. Raises ValueError where a
     source states none.
     """
-    if place.source == "csv":
-        table = read_csv(label_file(Path(place.root), place.labels))
-        stated = [one for one in findings if columns_meant(table, one)]
-        has = f"the columns {', '.join(table.columns)}"
-    elif place.source in ("nih", "phantom"):
-        stated, has = [one for one in findings if one in LABELS], ", ".join(LABELS)
-    else:
-        return findings
+    if place.source not in ("nih", "phantom"):
+        return stated_findings(place, findings=findings)
+    stated = tuple(one for one in findings if one in LABELS)
     if not stated:
         raise ValueError(
-            f"data.source: {place.source} states none of {', '.join(findings)}: it has {has}"
+            f"data.source: {place.source} states none of {', '.join(findings)}: it has "
+            f"{', '.join(LABELS)}"
         )
-    return tuple(stated)
+    return stated
 
 
 def join_sources(
@@ -283,6 +283,9 @@ def _read(place: Source, findings: tuple[str, ...], folder: Path) -> None:
             out.mkdir()
             with own_keys(section_of(index)):
                 find_films(one, findings_of(one, findings), out)
+            if (out / ARCHIVES).is_file():
+                (folder / name).mkdir()
+                shutil.copy(out / ARCHIVES, folder / name / ARCHIVES)
             missing = read_table(out / "missing.csv", text=("image",))["image"]
             read[name] = SourceFilms(
                 source=one, films=load_manifest(out), missing=missing.to_numpy(dtype=object)

@@ -48,8 +48,6 @@ HISTORY = ("epoch", "val_auc", "films_per_second", "seconds")  # columns that ar
 LATE = ("ensemble.", "external")  # sections that may change in a finished run
 
 
-
-
 Place = TypeVar("Place", bound=Source)
 
 
