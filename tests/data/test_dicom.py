@@ -465,7 +465,7 @@ def test_elements_that_cannot_be_are_damage(was: bytes, now: bytes):
         stored_for(phantom_grey()), VOILUTSequence=table, WindowCenter=5, WindowWidth=9
     )
     assert was in content
-    with pytest.raises(ValueError, match="damaged"):
+    with pytest.raises(ValueError, match=r"^damaged|ends within an element"):
         decode_grey(content.replace(was, now))
 
 
@@ -479,7 +479,7 @@ def test_a_stream_of_another_size_is_not_decoded(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_file_that_inflates_without_end_is_refused(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("lucency.data.dicom.MOST_INFLATED", 1 << 22)
+    monkeypatch.setattr("lucency.data.dicom.NOT_SUSPECT", 1 << 22)
     made = dicom_bytes(stored_for(phantom_grey()), syntax=DeflatedExplicitVRLittleEndian)
     alike(made)
     end = 144 + struct.unpack_from("<I", made, 140)[0]

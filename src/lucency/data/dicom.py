@@ -29,7 +29,12 @@ Values = Float64[np.ndarray, " v"]
 
 PREAMBLE, MAGIC = 128, b"DICM"
 DEEPEST = 16
-MOST_INFLATED = 1 << 30  # bytes; the largest film that is read has half of it
+MOST_INFLATED, MOST_TIMES = 1 << 27, 100  # bytes of a deflated film, and how often those stored
+NOT_SUSPECT = 1 << 24  # bytes: what inflates to less is read, however small it was
+MOST_READS, MOST_ITEMS = 500_000, 4096  # of a stream, of all sequences that are read
+ITEM, ITEM_BIG_ENDIAN = b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00"
+SEQUENCES = ("ModalityLUTSequence", "VOILUTSequence")
+ABSURD_ITEMS = f"absurd size: more than {MOST_ITEMS:,} items of DICOM sequences"
 TAILS = (0.5, 99.5)  # percentiles between which a film without any window is shown
 RAW_SPAN = 0.5  # of the stored range: a film that uses less, and states no P-values, is raw
 CHEST = ("CHEST", "THORAX", "TORAX", "LUNG")
@@ -49,6 +54,11 @@ READ = (
     "ModalityLUTSequence", "WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence",
     "PresentationLUTShape", "ExtendedOffsetTable", "ExtendedOffsetTableLengths", "PixelData",
 )  # fmt: skip
+TRUNCATED = "truncated: the DICOM file ends within an element"
+UNDECODABLE = (
+    "damaged: its pixels cannot be decoded or are not as many as Rows and Columns say, or "
+    "TransferSyntaxUID (0002,0010) needs a decoder of pip install 'lucency[dicom]'"
+)
 BROKEN = (  # what pydicom and the decoders raise for files that are not as they should be
     ArithmeticError, AttributeError, EOFError, ImportError, LookupError, NotImplementedError,
     OSError, RuntimeError, TypeError, ValueError, struct.error, zlib.error,
@@ -81,19 +91,25 @@ class DeepFilm(NamedTuple):
 
 
 class _Stream(BytesIO):
-    """A file's content, which is not read to its end where that would inflate beyond any film.
+    """A file's content that ends where there is more to read than any film has.
 
-    pydicom reads the rest of a file at once in one case: a deflated one, whatever its header says.
+    `problem` is why it did; `is_cut` whether more was read than there is. pydicom reads the rest of
+    a file at once in one case: a deflated one, whatever its header says.
     """
 
-    absurd = False
+    reads, problem, is_cut = 0, "", False
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Return the next bytes; none of a rest that inflates to more than MOST_INFLATED."""
-        rest = super().read(size)
+        """Return the next bytes, none where there is a problem."""
+        self.reads += 1
+        rest, whole = super().read(size), self.tell() <= self.getbuffer().nbytes
         if size is None or size < 0:
-            self.absurd = _inflates_beyond(rest, MOST_INFLATED)
-        return b"" if self.absurd else rest
+            self.problem, self.is_cut = _inflated(rest)
+        elif self.reads > MOST_READS:
+            self.problem = f"absurd size: more than {MOST_READS:,} DICOM elements"
+        elif len(rest) < size:  # behind the last element pydicom looks for eight bytes of another
+            self.is_cut |= bool(rest) or size != 8 or not whole
+        return b"" if self.problem else rest
 
 
 class _Film(NamedTuple):
@@ -193,39 +209,62 @@ def _read(content: bytes) -> tuple[Dataset, UInt16[np.ndarray, "h w"]]:
     if not is_dicom(content):
         raise ValueError("not a DICOM file: no DICM behind its preamble")
     if len(content) < PREAMBLE + len(MAGIC) + 12:
-        raise ValueError("truncated: the DICOM file ends in its header")
-    stream = _Stream(content)
+        raise ValueError(TRUNCATED)
+    stream, broken = _Stream(content), (*BROKEN, BytesLengthException, InvalidDicomError)
     with warnings.catch_warnings(), disable_value_validation():
         warnings.simplefilter("ignore")  # their words hold values of elements
         try:
             header = pydicom.dcmread(stream, specific_tags=list(READ))
-            deque(header.iterall(), maxlen=0)  # each element is converted when it is first seen
+            stream.problem = stream.problem or _why_not_converted(header)
             problem = _why_not(header)
             size = (0, 0) if problem else (int(header["Columns"].value), int(header["Rows"].value))
-        except (*BROKEN, BytesLengthException, InvalidDicomError):
-            if stream.absurd:
-                problem = f"absurd size: it inflates to more than {MOST_INFLATED:,} bytes"
-                raise ValueError(problem) from None
-            raise ValueError("damaged: its DICOM elements cannot be read") from None
-        if problem:
-            raise ValueError(problem)
+        except broken as error:
+            raise ValueError(_why_unreadable(stream, error)) from None
+        if stream.problem or problem:
+            cut = stream.is_cut and "PixelData" not in header
+            raise ValueError(stream.problem or (TRUNCATED if cut else problem))
         refuse_absurd(*size)
-        return header, _stored(header, size)
-
-
-def _inflates_beyond(content: bytes, most: int) -> bool:
-    """Return whether a deflated content inflates to more than `most` bytes; what is none does not.
-
-    Nothing of it is kept.
-    """
-    inflater, rest, total = zlib.decompressobj(-zlib.MAX_WBITS), content, 0
-    while rest and total <= most:
         try:
-            total += len(inflater.decompress(rest, 1 << 20))
+            return header, _stored(header, size)
+        except BROKEN:
+            raise ValueError(TRUNCATED if stream.is_cut else UNDECODABLE) from None
+
+
+def _inflated(content: bytes) -> tuple[str, bool]:
+    """Return why a deflated content is no film's, "" for one that may be, and whether it is cut.
+
+    Nothing of it is kept. What is not deflated is neither.
+    """
+    inflater, rest, total, items = zlib.decompressobj(-zlib.MAX_WBITS), content, 0, 0
+    most = max(NOT_SUSPECT, min(MOST_INFLATED, MOST_TIMES * len(content)))
+    while rest and not inflater.eof:
+        try:
+            block = inflater.decompress(rest, 1 << 20)
         except zlib.error:
-            return False
-        rest = inflater.unconsumed_tail
-    return total > most
+            return "", False
+        total, items, rest = total + len(block), items + block.count(ITEM), inflater.unconsumed_tail
+        if total > most:
+            return f"absurd size: it inflates to more than {most:,} bytes", False
+        if items > MOST_ITEMS:
+            return ABSURD_ITEMS, False
+    return "", not inflater.eof
+
+
+def _why_not_converted(header: Dataset) -> str:
+    """Return why elements are not converted to values, as each is when it is first seen, or ""."""
+    held = [header.get_item(name).value for name in SEQUENCES if name in header]
+    packed = [value for value in held if isinstance(value, bytes)]
+    if sum(value.count(ITEM) + value.count(ITEM_BIG_ENDIAN) for value in packed) > MOST_ITEMS:
+        return ABSURD_ITEMS
+    deque(header.iterall(), maxlen=0)
+    return ""
+
+
+def _why_unreadable(stream: _Stream, error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "damaged: its DICOM sequences lie too deep in each other"
+    damaged = "damaged: its DICOM elements cannot be read"
+    return stream.problem or (TRUNCATED if stream.is_cut else damaged)
 
 
 def _why_not(header: Dataset) -> str:
@@ -269,27 +308,22 @@ def _why_no_pixels(header: Dataset) -> str:
 def _stored(header: Dataset, size: tuple[int, int]) -> UInt16[np.ndarray, "h w"]:
     """Return the stored values as places in the range of them, 0 for the lowest.
 
-    Bits above BitsStored, where old files keep overlays, are cut.
+    Bits above BitsStored, where old files keep overlays, are cut. Raises one of BROKEN where the
+    pixels are not those of the header.
     """
-    try:
-        header.setdefault("PixelRepresentation", 0)
-        header.setdefault("SamplesPerPixel", 1)
-        syntax = header.file_meta.TransferSyntaxUID
-        if syntax.is_encapsulated:
-            from pydicom.encaps import get_frame
+    header.setdefault("PixelRepresentation", 0)
+    header.setdefault("SamplesPerPixel", 1)
+    syntax = header.file_meta.TransferSyntaxUID
+    if syntax.is_encapsulated:
+        from pydicom.encaps import get_frame
 
-            found = _stream_size(get_frame(header.PixelData, 0, number_of_frames=1))
-            if found not in (None, size):
-                raise ValueError
-            header.pixel_array_options(decoding_plugin=_decoder(syntax, header.BitsAllocated))
-        pixels = header.pixel_array
-    except BROKEN:
-        raise ValueError(
-            "damaged: its pixels cannot be decoded, or TransferSyntaxUID (0002,0010) needs a "
-            "decoder of pip install 'lucency[dicom]'"
-        ) from None
+        found = _stream_size(get_frame(header.PixelData, 0, number_of_frames=1))
+        if found not in (None, size):
+            raise ValueError
+        header.pixel_array_options(decoding_plugin=_decoder(syntax, header.BitsAllocated))
+    pixels = header.pixel_array
     if pixels.shape != size[::-1]:
-        raise ValueError("damaged: its pixels are not as many as Rows and Columns say")
+        raise ValueError
     lowest, count = _domain(header)
     return (pixels.astype(np.uint16) - np.uint16(lowest % count)) & np.uint16(count - 1)
 
