@@ -77,7 +77,7 @@ def dicom_bytes(
 def written(made: Dataset, syntax: str = ExplicitVRLittleEndian) -> bytes:
     """Return the file of a dataset, its pixels compressed where the syntax is."""
     meta, encapsulated = FileMetaDataset(), UID(syntax).is_encapsulated
-    meta.MediaStorageSOPClassUID = made.SOPClassUID
+    meta.MediaStorageSOPClassUID = made.SOPClassUID or ComputedRadiographyImageStorage
     meta.MediaStorageSOPInstanceUID = made.SOPInstanceUID
     meta.TransferSyntaxUID = UID(ExplicitVRLittleEndian if encapsulated else syntax)
     little = UID(syntax).is_little_endian

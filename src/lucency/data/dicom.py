@@ -23,7 +23,6 @@ from lucency.data.film_size import refuse_absurd
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
-    from pydicom.uid import UID
 
 Values = Float64[np.ndarray, " v"]
 
@@ -45,6 +44,7 @@ RADIOGRAPHS = (f"{STORAGE}1", f"{STORAGE}1.1", SECONDARY)
 PLAIN = ("CR", "DX", "RG", "OT", "")  # modalities of a secondary capture of a plain film
 JPEG_SIZES = (frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}) | {0xF7}  # 0xF7: JPEG-LS
 DECODERS = ("pydicom", "pylibjpeg", "pyjpegls", "pillow", "gdcm")  # of pydicom, first preferred
+UNCOMPRESSED = tuple(f"1.2.840.10008.1.2{rest}" for rest in ("", ".1", ".1.99", ".2"))
 CODESTREAM = b"\xff\x4f\xff\x51"  # how JPEG 2000 begins
 READ = (
     "SOPClassUID", "Modality", "PresentationIntentType", "BodyPartExamined", "PatientOrientation",
@@ -56,8 +56,12 @@ READ = (
 )  # fmt: skip
 TRUNCATED = "truncated: the DICOM file ends within an element"
 UNDECODABLE = (
-    "damaged: its pixels cannot be decoded or are not as many as Rows and Columns say, or "
-    "TransferSyntaxUID (0002,0010) needs a decoder of pip install 'lucency[dicom]'"
+    "damaged: its pixels cannot be decoded, or are not as many as Rows (0028,0010) and Columns "
+    "(0028,0011) say"
+)
+NO_DECODER = (
+    "no decoder of its TransferSyntaxUID (0002,0010) and BitsStored (0028,0101): pip install "
+    "'lucency[dicom]' brings those of RLE, JPEG of eight bits, JPEG lossless, JPEG-LS, JPEG 2000"
 )
 BROKEN = (  # what pydicom and the decoders raise for files that are not as they should be
     ArithmeticError, AttributeError, EOFError, ImportError, LookupError, NotImplementedError,
@@ -216,7 +220,7 @@ def _read(content: bytes) -> tuple[Dataset, UInt16[np.ndarray, "h w"]]:
         try:
             header = pydicom.dcmread(stream, specific_tags=list(READ))
             stream.problem = stream.problem or _why_not_converted(header)
-            problem = _why_not(header)
+            problem = _why_not(header) or ("" if _decoders(header) else NO_DECODER)
             size = (0, 0) if problem else (int(header["Columns"].value), int(header["Rows"].value))
         except broken as error:
             raise ValueError(_why_unreadable(stream, error)) from None
@@ -276,7 +280,7 @@ def _why_not(header: Dataset) -> str:
         return "raw data of a detector: PresentationIntentType (0008,0068) is FOR PROCESSING"
     if kind and kind not in RADIOGRAPHS:
         return "no plain film: SOPClassUID (0008,0016) is none of CR, DX and secondary capture"
-    if kind == SECONDARY and _text(header, "Modality") not in PLAIN:
+    if kind in (SECONDARY, "") and _text(header, "Modality") not in PLAIN:
         return "no plain film: Modality (0008,0060) is of another kind of picture"
     part = _text(header, "BodyPartExamined").upper()
     if part and not any(word in part for word in CHEST):
@@ -302,6 +306,9 @@ def _why_no_pixels(header: Dataset) -> str:
             "of another depth: expected BitsAllocated (0028,0100) of 8 or 16, and BitsStored "
             "(0028,0101) not above it"
         )
+    stored = _number(header, "BitsStored", 0.0)
+    if _number(header, "HighBit", stored - 1) != stored - 1:
+        return "of another depth: HighBit (0028,0102) is not one less than BitsStored (0028,0101)"
     return ""
 
 
@@ -320,7 +327,7 @@ def _stored(header: Dataset, size: tuple[int, int]) -> UInt16[np.ndarray, "h w"]
         found = _stream_size(get_frame(header.PixelData, 0, number_of_frames=1))
         if found not in (None, size):
             raise ValueError
-        header.pixel_array_options(decoding_plugin=_decoder(syntax, header.BitsAllocated))
+        header.pixel_array_options(decoding_plugin=min(_decoders(header), key=DECODERS.index))
     pixels = header.pixel_array
     if pixels.shape != size[::-1]:
         raise ValueError
@@ -328,16 +335,25 @@ def _stored(header: Dataset, size: tuple[int, int]) -> UInt16[np.ndarray, "h w"]
     return (pixels.astype(np.uint16) - np.uint16(lowest % count)) & np.uint16(count - 1)
 
 
-def _decoder(syntax: UID, bits: int) -> str:
-    """Return the decoder of a transfer syntax; ValueError where none is installed.
+def _decoders(header: Dataset) -> list[str]:
+    """Return the installed decoders of a film's pixels, pydicom itself for those as they are.
 
     Broken frames end the process in gdcm, which is the last choice, and panic in pylibjpeg's RLE.
-    Pillow reads eight bits.
+    Pillow reads eight bits, and none more than that of the lossy JPEG.
     """
     from pydicom.pixels.decoders.base import get_decoder
+    from pydicom.uid import JPEGExtended12Bit
 
-    able = [one for one in get_decoder(syntax).available_plugins if one != "pillow" or bits == 8]
-    return min(able, key=DECODERS.index)
+    syntax, narrow = header.file_meta.TransferSyntaxUID, header.BitsAllocated == 8
+    if syntax in UNCOMPRESSED:
+        return ["pydicom"]
+    try:
+        able = get_decoder(syntax).available_plugins
+    except NotImplementedError:
+        return []
+    if syntax == JPEGExtended12Bit and _number(header, "BitsStored", 0.0) > 8:
+        return []
+    return [one for one in able if one != "pillow" or narrow]
 
 
 def _stream_size(frame: bytes) -> tuple[int, int] | None:
