@@ -30,7 +30,7 @@ PREAMBLE, MAGIC = 128, b"DICM"
 DEEPEST = 16
 MOST_INFLATED, MOST_TIMES = 1 << 27, 100  # bytes of a deflated film, and how often those stored
 NOT_SUSPECT = 1 << 24  # bytes: what inflates to less is read, however small it was
-MOST_READS, MOST_ITEMS = 500_000, 4096  # of a stream, of all sequences that are read
+MOST_READS, MOST_ITEMS = 100_000, 4096  # of a stream, of all sequences that are read
 ITEM, ITEM_BIG_ENDIAN = b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00"
 SEQUENCES = ("ModalityLUTSequence", "VOILUTSequence")
 ABSURD_ITEMS = f"absurd size: more than {MOST_ITEMS:,} items of DICOM sequences"
@@ -103,16 +103,20 @@ class _Stream(BytesIO):
 
     reads, problem, is_cut = 0, "", False
 
+    def __init__(self, content: bytes):
+        super().__init__(content)
+        self.length = len(content)
+
     def read(self, size: int | None = -1, /) -> bytes:
         """Return the next bytes, none where there is a problem."""
         self.reads += 1
-        rest, whole = super().read(size), self.tell() <= self.getbuffer().nbytes
+        rest = super().read(size)
         if size is None or size < 0:
             self.problem, self.is_cut = _inflated(rest)
         elif self.reads > MOST_READS:
             self.problem = f"absurd size: more than {MOST_READS:,} DICOM elements"
         elif len(rest) < size:  # behind the last element pydicom looks for eight bytes of another
-            self.is_cut |= bool(rest) or size != 8 or not whole
+            self.is_cut |= bool(rest) or size != 8 or self.tell() > self.length
         return b"" if self.problem else rest
 
 
