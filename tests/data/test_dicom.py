@@ -14,7 +14,12 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.data import get_testdata_file
-from pydicom.pixels import apply_modality_lut, apply_voi_lut, apply_windowing
+from pydicom.pixels import (
+    apply_modality_lut,
+    apply_presentation_lut,
+    apply_voi_lut,
+    apply_windowing,
+)
 from pydicom.sequence import Sequence
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -555,3 +560,52 @@ def test_copies_of_a_padded_film_leave_its_padding_out():
         assert apart.max() <= 6, order  # OpenCV's CLAHE is half a pixel off its tiles' centres
         assert apart.mean() < 1, order
         assert (one[:, -15:] == 0).all()
+
+
+def by_pydicom(content: bytes) -> np.ndarray:
+    """Return stored values after pydicom's own steps, in their order."""
+    dataset = pydicom.dcmread(pydicom.filebase.DicomBytesIO(content))
+    level = apply_modality_lut(dataset.pixel_array, dataset)
+    return apply_presentation_lut(apply_voi_lut(level, dataset), dataset)
+
+
+@pytest.mark.parametrize(
+    ("elements", "error"),
+    [
+        ({"WindowCenter": 2048}, KeyError),
+        ({"WindowCenter": 2048, "WindowWidth": ""}, TypeError),
+        ({"WindowCenter": 2048, "WindowWidth": 0}, ValueError),
+    ],
+)
+def test_traps_3_to_5_are_errors_of_pydicom(elements: dict, error: type[Exception]):
+    content = dicom_bytes(stored_for(phantom_grey()), **elements)
+    dataset = pydicom.dcmread(pydicom.filebase.DicomBytesIO(content))
+    with pytest.raises(error):
+        apply_windowing(dataset.pixel_array, dataset)
+    alike(content)
+
+
+def test_trap_2_is_a_warning_of_pydicom():
+    table = {"VOILUTSequence": Sequence([look_up_table(1500, 14)])}
+    table |= {"RescaleSlope": 1, "RescaleIntercept": 0}
+    content = dicom_bytes(stored_for(phantom_grey(), **table), **table)
+    with pytest.warns(UserWarning, match="float"):
+        by_pydicom(content)
+    alike(content)
+
+
+def test_trap_7_pydicom_inverts_about_the_picture():
+    about = {"PresentationLUTShape": "INVERSE", "PhotometricInterpretation": "MONOCHROME1"}
+    film = 60 + phantom_grey() // 2  # neither black nor white
+    content = dicom_bytes(stored_for(film, **about), **about)
+    assert np.abs(decode_grey(content).astype(int) - film).max() <= 1
+    assert np.abs(by_pydicom(content) / 4095 * 255 - film).min() > 30
+
+
+def test_trap_8_pydicom_s_ranges_are_those_of_the_step():
+    window = {"BitsStored": 10, "WindowCenter": 400, "WindowWidth": 800}
+    table = window | {"VOILUTSequence": Sequence([look_up_table(900, 16)])}
+    for elements, top in ((window, 2**10 - 1), (table, 2**16 - 1)):
+        content = dicom_bytes(stored_for(phantom_grey(), **elements), **elements)
+        assert by_pydicom(content).max() == top
+        alike(content)
