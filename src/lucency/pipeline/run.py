@@ -23,6 +23,7 @@ from lucency.config.protocol import (
     read_protocol,
     without_places,
 )
+from lucency.config.sections import Source
 from lucency.core.files import write_whole
 from lucency.core.manifest import Prepared, counted, read_table
 from lucency.core.parallel import rank
