@@ -152,7 +152,18 @@ def external_in_words(answer: Answer) -> str:
 
 def _numbers(table: pd.DataFrame) -> dict[str, str]:
     """Return the columns of a table that are numbers, where None stands for one that is not."""
-    ends = ("low", "high", "internal", "external", "difference", "brier", "ece", "gap", "slope", "chance")
+    ends = (
+        "low",
+        "high",
+        "internal",
+        "external",
+        "difference",
+        "brier",
+        "ece",
+        "gap",
+        "slope",
+        "chance",
+    )
     return {str(name): "float64" for name in table if str(name).rpartition("_")[2] in ends}
 
 
