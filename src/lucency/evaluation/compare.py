@@ -135,7 +135,7 @@ def compare_unpaired(
         ends, other_ends = ((row[f"low{side}"], row[f"high{side}"]) for side in SIDES)
         gap = unpaired_interval(theirs, other_ends, mine, ends)
         if (row["finding"], row["metric"]) == (MACRO, "auc") and not np.isnan(gap).any():
-            reach = NORMAL * _macro_errors(internal, external, draws)
+            reach = NORMAL * unpaired_macro_error(internal, external, **draws)
             gap = (theirs - mine - reach, theirs - mine + reach)
         notes = [f"{side}: {row[f'note{side}']}" for side in SIDES if row[f"note{side}"]]
         numbers = (mine, *ends, theirs, *other_ends, theirs - mine, *gap)
@@ -143,12 +143,13 @@ def compare_unpaired(
     return pd.DataFrame(rows, columns=list(UNPAIRED))
 
 
-def _macro_errors(internal: Predictions, external: Predictions, draws: dict[str, int]) -> float:
+def unpaired_macro_error(
+    internal: Predictions, external: Predictions, *, resamples: int, seed: int
+) -> float:
     """Return the standard error of the difference of two macro AUCs of other patients."""
     errors = []
     for place, one in enumerate((internal, external)):
-        seed = draws["seed"] + place
-        weights = all_and_resampled(one.patient, resamples=draws["resamples"], seed=seed)
+        weights = all_and_resampled(one.patient, resamples=resamples, seed=seed + place)
         area = by_finding("auc", one.label, one.calibrated, weights=weights)
         errors.append(macro_error(area, patients=patients_of_rarer(one.label, owner=one.patient)))
     return float(np.hypot(*errors))

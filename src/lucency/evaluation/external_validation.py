@@ -115,10 +115,10 @@ def validate(
     shared = findings.loc[findings["shared"], "finding"].tolist()
     scores, calibration = list[pd.DataFrame](), list[pd.DataFrame]()
     for own, other, whole in zip(films.internal, tested, films.external, strict=True):
-        limit = pd.Series(thresholds_of(thresholds, own), index=list(own.findings))
+        limit = dict(zip(own.findings, thresholds_of(thresholds, own), strict=True))
         pair = [one.of_findings(shared) for one in (own, other)]
         if shared:
-            fixed = limit[shared].to_numpy(dtype=np.float64)
+            fixed = np.array([limit[one] for one in shared], dtype=np.float64)
             scores.append(compare_unpaired(pair[0], pair[1], threshold=fixed, **draws))
             fitted = whole.take(np.flatnonzero(films.apart)).of_findings(shared)
             calibration.append(_calibrations(pair, fitted, method=method, draws=draws))
