@@ -1,6 +1,7 @@
 """Unpaired differences, calibration and distances of an external test, against known truth."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -247,7 +248,9 @@ def test_the_mix_counts_films_of_every_group():
         assert rows[column].groupby("fact").sum().tolist() == pytest.approx([1, 1, 1])
 
 
-def test_nothing_shared_is_said_and_everything_is_saved(tmp_path, shifted: ExternalValidation):
+def test_nothing_shared_is_said_and_everything_is_saved(
+    tmp_path: Path, shifted: ExternalValidation
+):
     bare = some_predictions(200, seed=2)
     lost = validated(replace(bare, label=np.full_like(bare.label, np.nan)))
     assert lost.conclusion.endswith(
