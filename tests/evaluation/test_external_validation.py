@@ -83,7 +83,7 @@ def validated(external: Predictions, **choices: object) -> ExternalValidation:
     fitted = threshold_table(some_predictions(800, seed=3, part="val"), method="f1")
     about = {"name": "elsewhere", "origin": "a test", "missing": 0, "rejected": 0}
     given = {"thresholds": fitted, "network": "net", "method": "platt", "about": about}
-    return validate(films, **{**given, **DRAWS, **choices})  # pyright: ignore[reportArgumentType]
+    return validate(films, **{**given, **DRAWS, **choices})
 
 
 @pytest.fixture(scope="module")
