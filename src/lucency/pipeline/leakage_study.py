@@ -50,6 +50,11 @@ def _check_schemes(protocol: Protocol) -> None:
             "data.exclude is set: the schemes leave out films of their own; remove those films "
             "from the label table instead"
         )
+    if protocol.data.also:
+        raise ValueError(
+            "data.also is set: the schemes leave out films by a list of one source; expected one: "
+            'add --set "data.also=[]"'
+        )
     if protocol.ensemble.learners or protocol.ensemble.neighbours:
         raise ValueError(
             "ensemble.learners and ensemble.neighbours need a split by patient, and two schemes of "

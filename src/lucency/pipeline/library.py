@@ -29,6 +29,7 @@ from lucency.core.plan import only_tests
 from lucency.core.predictions import Predictions, load_predictions
 from lucency.core.progress import say
 from lucency.data.csv_tables import clean_id
+from lucency.data.film_files import film_exists
 from lucency.data.images import films_below
 from lucency.data.labels import refuse_alike
 from lucency.evaluation.evaluate import evaluate as evaluate_predictions
@@ -57,7 +58,7 @@ Film = Place | Prepared | np.ndarray
 def prepare(films: Place | Sequence[Place], *, size: int = 224, **choices: Any) -> Prepared:
     """Return films prepared as a network sees them: square, with CLAHE, uint8.
 
-    `films` is a file (PNG, JPEG or DICOM), a folder or several; `choices` are those of
+    `films` is a file (PNG, JPEG or DICOM), a folder, an archive or several; `choices` are those of
     `Preparation`, by default CLAHE with clip limit 3 and 10 x 10 tiles. Files that cannot be read
     are listed in `rejected`. Raises ValueError where none can be read.
     """
@@ -195,7 +196,7 @@ class Model:
             return replace(film, manifest=_labelled(film.manifest, self.findings))
         facts = film.manifest.facts
         paths = facts["path"].tolist() if "path" in facts else []
-        if not paths or not all(Path(path).is_file() for path in paths):
+        if not paths or not all(film_exists(path) for path in paths):
             raise ValueError(
                 f"films: found {film.preparation!r}, expected {self.preparation!r}, as the network "
                 "was trained: prepare them so, or name their files"

@@ -8,6 +8,7 @@ plan (plan); train, networks (networks); predict, predictions (predictions); eva
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -41,9 +42,16 @@ from lucency.core.predictions import Predictions, load_predictions, save_predict
 from lucency.core.progress import progress, say
 from lucency.core.stage import RECEIPT, Failures, discard_outdated, fingerprint_of, produce
 from lucency.core.tables import save_tables
+from lucency.data.film_files import film_exists
 from lucency.data.preprocess import prepare
-from lucency.data.sources import absent_places, draw_source, films_found, read_films
-from lucency.data.split import set_apart, split
+from lucency.data.several_sources import (
+    draw_sources,
+    films_of_sources,
+    places_absent,
+    read_sources,
+)
+from lucency.data.sources import refuse_unstated
+from lucency.data.split import list_fingerprints, set_apart, split
 from lucency.ensemble.ensembles import EnsembleResults
 from lucency.evaluation import leakage_inflation as inflation
 from lucency.evaluation import summary
@@ -82,7 +90,7 @@ GALLERY_FILMS, GALLERY_VERSIONS, GALLERY_SEED = 4, 3, 0
 def source(run: Run) -> Source:
     """Return where the films are; phantoms are drawn first."""
     protocol, out = run.protocol, run.source / "phantom"
-    return draw_source(protocol.data, findings=protocol.findings, out=out, workers=run.workers)
+    return draw_sources(protocol.data, findings=protocol.findings, out=out, workers=run.workers)
 
 
 @kept
@@ -91,6 +99,7 @@ def manifest(run: Run) -> Manifest:
     if not (run.source / "manifest").exists():  # before the first of hours of work, not after
         _fetch_weights(run)
         check_tests(run)
+        refuse_unstated(run.protocol.data, findings=run.protocol.findings)
     return labelled_films(run)
 
 
@@ -98,12 +107,12 @@ def manifest(run: Run) -> Manifest:
 def labelled_films(run: Run) -> Manifest:
     """Return the films as `manifest` does, of a run of which nothing else is asked."""
     place, out = source(run), run.source / "manifest"
-    lost = absent_places(place)
+    lost = places_absent(place)
     if lost and (out / RECEIPT).is_file():
         for text in lost.values():
             say(f"{text}: films and labels stay as they were read; {how_to_move(run, *lost)}")
-        return films_found(place, out)
-    return read_films(place, findings=run.protocol.findings, out=out)
+        return films_of_sources(place, out)
+    return read_sources(place, findings=run.protocol.findings, out=out)
 
 
 @kept
@@ -111,12 +120,13 @@ def prepared(run: Run) -> Prepared:
     """Return the films as a network sees them; as they are prepared, where files are gone."""
     films, out = manifest(run), run.cache / "prepared"
     path = films.facts["path"].to_numpy(dtype=str)
-    gone = sum(not Path(file).is_file() for file in path.tolist())
-    lost = absent_places(source(run))
+    gone = sum(not film_exists(file) for file in path.tolist())
+    lost = places_absent(source(run))
     if gone and (out / RECEIPT).is_file():
         if not lost:
             absent = counted(gone, "film", "is/are", of=len(path))
-            say(f"{absent} no longer below {source(run).root}: they stay as prepared")
+            roots = " and ".join(one.root for one in source(run).every)
+            say(f"{absent} no longer below {roots}: they stay as prepared")
         made = load_prepared(out)
     elif lost:
         raise ValueError(f"{min(lost.values())}; {how_to_move(run, *lost)}")
@@ -158,10 +168,23 @@ def parts(run: Run) -> np.ndarray:
     inputs = {
         "split": run.protocol.split.model_dump(),
         "balance": run.protocol.balance.model_dump() if early else "after the split",
+        **_lists(run),
         **run.fingerprints("prepared"),
     }
     folder = produce(run.shared / "split", inputs=inputs, write=partial(_write_parts, run))
     return load_part(folder / "part.csv", names)
+
+
+def _lists(run: Run) -> dict[str, object]:
+    """Return what the lists of the split hold; where they are gone, what they held when split."""
+    receipt, lists = run.shared / "split" / RECEIPT, run.protocol.split.lists
+    root = Path(source(run).root)
+    if not lists:
+        return {}
+    if receipt.is_file() and not any((root / name).is_file() for name in lists.values()):
+        held = json.loads(receipt.read_text(encoding="utf-8"))
+        return {"lists": held["lists"]} if "lists" in held else {}
+    return {"lists": list_fingerprints(run.protocol.split, root)}
 
 
 def _write_parts(run: Run, folder: Path) -> None:
@@ -279,7 +302,7 @@ def classifiers(run: Run) -> dict[str, Path]:
     from lucency.models.training import check_labels, train
 
     done = {one.name: run.out / "networks" / one.name for one in run.protocol.network}
-    if all((one / RECEIPT).is_file() for one in done.values()) and absent_places(source(run)):
+    if all((one / RECEIPT).is_file() for one in done.values()) and places_absent(source(run)):
         return done  # weights below the root cannot be compared
     check_networks(run)
     if not all((one / RECEIPT).is_file() for one in done.values()):

@@ -281,7 +281,8 @@ def _audit(experiment: Experiment, shown: Values) -> Values:
     reasons = shortcut_reasons(results.shortcuts)
     found = listed([f"{finding}: {reason}" for finding, reason in reasons.items()], most=6)
     quality = conclude_label_quality(results.label_quality)
-    source = experiment.protocol.data.source
+    place = experiment.protocol.data
+    source = "" if place.also else place.source
     values = {
         "results": results,
         "conclusion": f"{quality} Shortcuts of {results.network}: "
