@@ -19,6 +19,10 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64, UInt8, UInt16
 
 from lucency.data.clahe import NOT_PADDED, Padded
+from lucency.data.dicom_elements import number as _number
+from lucency.data.dicom_elements import numbers as _numbers
+from lucency.data.dicom_elements import text as _text
+from lucency.data.dicom_elements import words as _words
 from lucency.data.film_size import refuse_absurd
 
 if TYPE_CHECKING:
@@ -200,7 +204,7 @@ def _read(content: bytes) -> tuple[Dataset, UInt16[np.ndarray, "h w"]]:
         try:
             header = pydicom.dcmread(stream, specific_tags=list(READ))
             deque(header.iterall(), maxlen=0)  # each element is converted when it is first seen
-            problem = _why_not(header)
+            problem = why_left_out(header)
             size = (0, 0) if problem else (int(header["Columns"].value), int(header["Rows"].value))
         except (*BROKEN, BytesLengthException, InvalidDicomError):
             if stream.absurd:
@@ -228,7 +232,7 @@ def _inflates_beyond(content: bytes, most: int) -> bool:
     return total > most
 
 
-def _why_not(header: Dataset) -> str:
+def why_left_out(header: Dataset) -> str:
     """Return why a file is no film that a network of chest films may see, "" for one that is."""
     kind = _text(header, "SOPClassUID")
     if str(header.file_meta.get("MediaStorageSOPClassUID", "")) == DIRECTORY:
@@ -477,27 +481,3 @@ def _logistic(value: Values) -> Values:
 
 def _items(header: Dataset, name: str) -> list[Any]:
     return list(header[name].value or ()) if name in header else []
-
-
-def _words(header: Dataset, name: str) -> list[str]:
-    """Return the words of an element's values, without padding; [] where it is absent or empty."""
-    held = header[name].value if name in header else None
-    several = [] if held is None else [held] if isinstance(held, str) else np.atleast_1d(held)
-    return [str(part).strip() for one in several for part in str(one).split("\\")]
-
-
-def _text(header: Dataset, name: str) -> str:
-    return next(iter(_words(header, name)), "")
-
-
-def _numbers(header: Dataset, name: str) -> tuple[float, ...]:
-    """Return an element's numbers, however they are written; () where one of them is none."""
-    try:
-        numbers = tuple(float(word) for word in _words(header, name))
-    except ValueError:
-        return ()
-    return numbers if np.isfinite(numbers).all() else ()
-
-
-def _number(header: Dataset, name: str, otherwise: float) -> float:
-    return next(iter(_numbers(header, name)), otherwise)

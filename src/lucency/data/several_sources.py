@@ -40,6 +40,7 @@ from lucency.data.sources import (
     absent_places,
     draw_source,
     film_inputs,
+    films_folder,
     films_found,
     find_films,
     list_films,
@@ -118,7 +119,7 @@ def read_sources(place: Source, *, findings: tuple[str, ...], out: Path) -> Mani
         rows = _rows_of(films, name)
         mine = films.take(rows)
         own = np.array([str(image).removeprefix(f"{name}/") for image in mine.image])
-        path[rows] = where_films_lie(replace(mine, image=own), Path(one.root))
+        path[rows] = where_films_lie(replace(mine, image=own), one)
     return replace(films, facts=films.facts.assign(path=path))
 
 
@@ -139,7 +140,7 @@ def films_of_sources(place: Source, out: Path) -> Manifest:
     if not place.also:
         return films_found(place, out)
     films = load_manifest(out)
-    root = {name: Path(one.root) for name, one in name_sources(place).items()}
+    root = {name: films_folder(one) for name, one in name_sources(place).items()}
     pairs = zip(films.facts[SOURCE].tolist(), films.facts["path"].tolist(), strict=True)
     path = [str(root[name] / below) for name, below in pairs]
     return replace(films, facts=films.facts.assign(path=path))

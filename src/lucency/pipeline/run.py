@@ -180,7 +180,7 @@ def _placed(protocol: Protocol, known: Protocol | None) -> Protocol:
 
 
 def _absolute(place: AnySource) -> AnySource:
-    paths = {key: getattr(place, key) for key in ("root", "exclude")}
+    paths = {key: getattr(place, key) for key in ("root", "exclude", "key")}
     absolute = {key: str(Path(path).absolute()) for key, path in paths.items() if path}
     return place.model_copy(update=absolute)
 
