@@ -356,7 +356,7 @@ def stated_findings(place: Source, *, findings: tuple[str, ...]) -> tuple[str, .
         about = {"source": place, "findings": findings, "collection": collection}
         made = own_names(collection.findings, **about)
         return tuple(finding for finding, names in made.items() if names)
-    known = LABELS if place.source != "csv" else ()
+    known = () if place.source in ("csv", "dicom") else LABELS
     file = None if known else label_file(Path(place.root), place.labels)
     table = None if file is None else read_csv(file)
     stated = tuple(one for one in findings if _is_stated(one, place, known, table))
