@@ -1,6 +1,7 @@
 """The sections of a protocol: one frozen, validated class each, and the names they may hold.
 
-BALANCE_KEYS lists the keys of `[balance]` that each balancing method reads.
+BALANCE_KEYS lists the keys of `[balance]` that each balancing method reads, SOURCE_KEYS the sources
+that a key of `[data]` belongs to, where it is not all.
 """
 
 from __future__ import annotations
@@ -38,12 +39,23 @@ BALANCE_KEYS: dict[str, tuple[str, ...]] = {
     "mltl": ("features",),
 }
 
-
 SourceName = Literal[
     "nih", "csv", "phantom", "dicom", "chexpert", "chexpert-plus", "mimic-cxr", "cxr-lt", "brax",
     "padchest", "vindr-cxr", "openi", "rsna", "siim", "nih-lt",
 ]  # fmt: skip
+STATED = ("nih", "phantom")  # sources whose labels are all 0 or 1
+COLLECTED = tuple(name for name in get_args(SourceName) if name not in (*STATED, "csv", "dicom"))
+SOURCE_KEYS: dict[str, tuple[str, ...]] = {
+    "columns": ("csv",),
+    "hospital": ("phantom",),
+    "readers": ("vindr-cxr",),
+    "uncertain": tuple(name for name in get_args(SourceName) if name not in STATED),
+    "missing": tuple(name for name in get_args(SourceName) if name not in STATED),
+    "no_finding_negates": COLLECTED,
+}
+SHIFTED_DATES = ("mimic-cxr", "cxr-lt", "brax")  # sources whose dates are those of no calendar
 Uncertain = Literal["ignore", "zeros", "ones", "soft"]
+PartName = Literal["train", "val", "test"]
 Ensemble = Literal[
     "mean-probability", "mean-logit", "mean-rank", "evolved", "convex", "convex-by-finding",
     "greedy", "stacked",
@@ -65,6 +77,7 @@ Loss = Literal[
     "two-way", "auc-margin",
 ]  # fmt: skip
 UNWEIGHTED = {"zlpr", "two-way", "auc-margin"}  # losses that compare cells: a cell has no weight
+HARD_LABELS = {"two-way"}  # losses for which a label is 0 or 1, not a share
 Pooling = Literal["own", "average", "max", "lse", "grid", "csra", "ml-decoder"]
 ATTENTION = ("csra", "ml-decoder")  # of Pooling: every finding looks at the maps in its own way
 Colour = Literal[
@@ -140,8 +153,19 @@ class Source(Choices):
     also: tuple[Source, ...] = ()
 
     def _check(self) -> None:
+        for key, sources in SOURCE_KEYS.items():
+            default = type(self).model_fields[key].get_default(call_default_factory=True)
+            if self.source not in sources and getattr(self, key) != default:
+                by = ", ".join(sources)
+                raise ValueError(f"{key} means nothing to {self.source!r}; it belongs to {by}")
         if any(one.also for one in self.also):
             raise ValueError("also: a further source has `also` of its own: list all in one")
+
+    @property
+    def is_soft(self) -> bool:
+        """Whether labels of this source, or of one beside it, may be trained on as shares."""
+        policies = self.uncertain.values() if isinstance(self.uncertain, dict) else [self.uncertain]
+        return "soft" in (self.readers, *policies) or any(one.is_soft for one in self.also)
 
     @property
     def every(self) -> tuple[Source, ...]:
@@ -158,13 +182,21 @@ class External(Source):
 class Split(Choices):
     """Which films train, validate and test.
 
+    `column` is the fact that holds each film's part ("split" if empty), or, by time, its day
+    ("date"); `lists` are files of names, relative to `data.root`, by part. Where these, or a
+    publisher, name no validation films, a share of train is taken by patient, as `val` is of
+    `train` and `val`.
     With `folds` (at least 3; by patient alone) every patient tests in one of them, `fold` in this
     run; the others train and validate in the proportion of their shares. `apart` is the share of
     films set apart, by patient, before anything else, balancing too: no network is trained or
     selected on those patients, and all are evaluated on them at the end.
     """
 
-    method: Literal["patient", "official", "shuffled", "image"] = "patient"
+    method: Literal["patient", "official", "shuffled", "column", "lists", "time", "image"] = (
+        "patient"
+    )
+    column: str = ""
+    lists: dict[PartName, str] = Field(default_factory=dict)
     train: float = Field(default=0.70, gt=0, lt=1)
     val: float = Field(default=0.15, gt=0, lt=1)
     test: float = Field(default=0.15, gt=0, lt=1)
@@ -180,6 +212,18 @@ class Split(Choices):
             raise ValueError(f"`fold` is counted from 0: found {self.fold} of {self.folds}")
         if abs(self.train + self.val + self.test - 1) > 1e-6:
             raise ValueError(f"train + val + test is {self.train + self.val + self.test:g}, not 1")
+        if self.column and self.method not in ("column", "time"):
+            raise ValueError(
+                f'column means nothing to method "{self.method}"; it belongs to "column", "time"'
+            )
+        named = {part for part, file in self.lists.items() if file}
+        if bool(self.lists) != (self.method == "lists") or (
+            named and not named >= {"train", "test"}
+        ):
+            raise ValueError(
+                'lists and method = "lists" belong together: expected both, train and test among '
+                'them, as in lists = { train = "train.txt", test = "test.txt" }, or neither'
+            )
 
 
 class Cap(Choices):
@@ -449,8 +493,10 @@ class Training(Choices):
             raise ValueError(f"{found}: expected fewer, so that all layers are trained")
         if self.unfreeze_epochs and (self.frozen or self.frozen_epochs or self.patience):
             raise ValueError("unfreeze_epochs: leave frozen, frozen_epochs and patience out")
-        if self.loss == "two-way" and (self.mixup or self.smoothing):
-            raise ValueError('loss "two-way" knows no soft labels: leave mixup and smoothing out')
+        if self.loss in HARD_LABELS and (self.mixup or self.smoothing):
+            raise ValueError(
+                f'loss "{self.loss}" knows no soft labels: leave mixup and smoothing out'
+            )
         if self.frozen and self.swa_epochs:
             raise ValueError("frozen and swa_epochs: batch statistics of frozen layers stay")
 

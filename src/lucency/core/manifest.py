@@ -38,15 +38,16 @@ APART = "apart"  # in place of a part: of patients whose films no network is sho
 Denoiser = Literal["median", "gaussian", "bilateral"]
 ANEW = "expected it whole: write it again, or delete its folder, and a run makes it anew"
 PATIENT_ID = "patient_id"  # a fact: patients as their label file names them, where not by numbers
+SOURCE = "source"  # a fact: which one of several sources a film is of
+TEXT_FACTS = (  # which are text, digits too
+    PATIENT_ID, SOURCE, "sex", "view", "path", "study", "device", "split", "posture", "method",
+    "readers", "nih", "class", "file", "race", "ethnicity",
+)  # fmt: skip
 BOX_COLUMNS = ("image", "finding", "x", "y", "w", "h")
 UNCERTAIN_COLUMNS = ("image", "finding")
 SOFT_COLUMNS = ("image", "finding", "share")
 READING_COLUMNS = ("step", "finding", "films")
 CELLS = {"uncertain": UNCERTAIN_COLUMNS, "soft": SOFT_COLUMNS, "reading": READING_COLUMNS}
-TEXT_FACTS = (
-    "image", PATIENT_ID, "sex", "view", "path", "study", "device", "split", "source", "posture",
-    "body_part", "kind", "burned_in", "deidentified", "photometric", "transfer_syntax",
-)  # fmt: skip
 TEXT_OF_CELLS = ("image", "finding", "step")
 
 
@@ -300,9 +301,10 @@ def cells_where(
 
 
 def save_manifest(manifest: Manifest, folder: Path) -> None:
-    """Write manifest.csv, manifest.json (findings and origin) and the tables of a manifest.
+    """Write manifest.csv, manifest.json and the tables of a manifest.
 
-    These are boxes.csv, uncertain.csv, soft.csv and reading.csv.
+    manifest.json has the findings, the origin and the names of facts that are text. The tables are
+    boxes.csv, uncertain.csv, soft.csv and reading.csv.
     """
     table = pd.DataFrame({"image": manifest.image, "patient": manifest.patient})
     label = pd.DataFrame(manifest.label, columns=list(manifest.findings)).astype("Int8")
@@ -310,7 +312,10 @@ def save_manifest(manifest: Manifest, folder: Path) -> None:
     write_table(manifest.boxes, folder / "boxes.csv")
     for name in CELLS:
         write_table(getattr(manifest, name), folder / f"{name}.csv")
-    about = {"findings": manifest.findings, "origin": manifest.origin}
+    text = [
+        name for name, fact in manifest.facts.items() if not pd.api.types.is_numeric_dtype(fact)
+    ]
+    about = {"findings": manifest.findings, "origin": manifest.origin, "text": text}
     write_whole(folder / "manifest.json", json.dumps(about, indent=1))
 
 
@@ -320,7 +325,7 @@ def load_manifest(folder: Path) -> Manifest:
     findings = tuple(about["findings"])
     table = read_table(
         folder / "manifest.csv",
-        text=TEXT_FACTS,
+        text=("image", *TEXT_FACTS, *about.get("text", ())),
         columns=("image", "patient", *findings),
     )
     return Manifest(

@@ -13,7 +13,7 @@ import pandas as pd
 from jaxtyping import Float32, Int64, Shaped
 
 from lucency.core.files import write_array, write_table
-from lucency.core.manifest import PARTS, read_table, require, require_rows
+from lucency.core.manifest import PARTS, Manifest, read_table, require, require_rows
 
 COPY_MARK = "#"  # between the name of a film or of a recipe and the number of the copy
 RECIPES = {"exact": "none@1", "gentle": "gentle@1"}  # how a copy differs from its film
@@ -82,6 +82,19 @@ def originals(label: Float32[np.ndarray, "n k"]) -> Plan:
         mate=films,
         mix=np.zeros(len(films), dtype=np.float32),
     )
+
+
+def with_targets(plan: Plan, films: Manifest) -> Plan:
+    """Return the plan whose training entries aim at the films' soft targets.
+
+    A cell that `films.soft` names gets its share where the entry still has the film's own label;
+    those that a resampler has mixed or changed keep theirs, and validation and test films too.
+    """
+    share = films.targets[plan.row]
+    own = films.label[plan.row]
+    kept = (plan.label == own) | (np.isnan(plan.label) & np.isnan(own))
+    soft = kept & ((plan.part == "train") & (plan.mix == 0))[:, None]
+    return replace(plan, label=np.where(soft, share, plan.label))
 
 
 def only_tests(label: Float32[np.ndarray, "n k"]) -> Plan:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float32, Int64, Shaped
+from jaxtyping import Bool, Float32, Int64, Shaped
 
 from lucency.core.manifest import (
     BOX_COLUMNS,
@@ -25,8 +25,10 @@ from lucency.core.manifest import (
     NO_FINDING,
     PATIENT_ID,
     Manifest,
+    cells_where,
     counted,
     empty_boxes,
+    listed,
     load_manifest,
     nearest,
     read_table,
@@ -58,8 +60,9 @@ REQUIRED = ("Image Index", LABEL_COLUMN, "Follow-up #", "Patient ID")
 UNPUBLISHED = "not a published version"
 PLAIN_NUMBER = re.compile(r"0|[1-9][0-9]{0,17}")
 SHORTENED = re.compile(r"[0-9](?:[.,][0-9]+)?[Ee]\+[0-9]+")  # by a spreadsheet: 1.23E+11
+LED_BY_ZEROS = re.compile(r"[+-]?0[0-9]")
 DASHES = str.maketrans(dict.fromkeys("\u2010\u2011\u2012\u2013\u2212_", "-"))
-UNCERTAIN = -1  # of CheXpert's labels
+UNCERTAIN = -1  # as CheXpert's labels have it
 Columns = Mapping[str, str]  # image_column and patient_column, as `data` of a protocol has them
 USUAL_COLUMNS: Columns = {"image_column": "image", "patient_column": "patient"}
 ANSWERS = {"yes", "positive", "present", "wahr", "ja", "vrai", "oui", "+"}  # in small letters
@@ -75,11 +78,15 @@ NEVER_FINDINGS = {  # plain names
     "patientid", "followup", "width", "height", "reader", "readerid", "rater", "fold",
     "nofinding",  # which follows from the findings
 }  # fmt: skip
+RESERVED_FACTS = {"image", "patient", "path", PATIENT_ID}  # columns of a manifest with other uses
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Labels:
-    """The labels of a file: 1, 0 or NaN (not stated); the names of columns that are no findings."""
+    """The labels of a file: 1, 0 or NaN; the names of columns that are no findings.
+
+    NaN is not stated, or uncertain.
+    """
 
     findings: tuple[str, ...]
     label: Float32[np.ndarray, "n k"]
@@ -89,7 +96,8 @@ class Labels:
 def read_labels(file: Path) -> Labels:
     """Read the labels of NIH's file (14 findings), of a manifest, or of a table's 0/1 columns.
 
-    Plain or .gz. Raises ValueError when there is no such file, or no column of 0, 1 and empty.
+    Plain or .gz; uncertain labels, -1, are counted aloud. Raises ValueError when there is no such
+    file, or no column of 0, 1 and empty.
     """
     table = read_label_table(file)
     _refuse_repeated(table)
@@ -97,9 +105,10 @@ def read_labels(file: Path) -> Labels:
         label = _parse_labels(table)[:, : len(FINDINGS)]
         return Labels(findings=FINDINGS, label=label, left_out=())
     findings = _findings(table)
+    label, _ = _stated(table, dict(zip(findings, findings, strict=True)))
     return Labels(
         findings=findings,
-        label=_stated(table, dict(zip(findings, findings, strict=True))),
+        label=label,
         left_out=tuple(name for name in table.columns if name not in findings),
     )
 
@@ -121,8 +130,9 @@ def read_labelled(
     if _is_manifest(file):
         _refuse_named(file, named, own={"image": "image", "patient": "patient"})
         return load_manifest(file.parent)
-    columns = {"image_column": image_column, "patient_column": patient_column}
-    return films_of_table(table, findings=findings, **columns)
+    return films_of_table(
+        table, findings=findings, image_column=image_column, patient_column=patient_column
+    )
 
 
 def read_nih(
@@ -170,20 +180,26 @@ def films_of_table(
     findings: tuple[str, ...],
     image_column: str = "image",
     patient_column: str = "patient",
+    columns: tuple[str, ...] = (),
 ) -> Manifest:
     """Return the films of a table of labels: one a row, none left out.
 
-    Columns are found as `find_columns` does. An empty label is NaN, not stated. Facts: the columns
-    age (years), sex (M, F, or as it is written) and view (in capitals) where the table has them;
-    path, which is empty. Raises ValueError for an absent column, for a label that is not 0, 1 or
-    empty or contradicts No Finding, and for an image that is listed twice.
+    Columns are found as `find_columns` does. An empty label is NaN, not stated, and -1 too, which
+    is uncertain. Facts: the columns age (years), sex (M, F, or as it is written) and view (in
+    capitals) where the table has them; the further `columns`, as numbers where all their cells are
+    numbers, else as text; path, which is empty.
+    Raises ValueError for an absent column, for a label that is not 0, 1, -1 or empty or contradicts
+    No Finding, for an image that is listed twice, and for one of `columns` that has another use.
     """
-    names = (image_column, patient_column, *findings)
+    for name in columns:
+        if name in (*findings, *RESERVED_FACTS):
+            raise ValueError(f"data.columns: {name!r} is no fact but has a use of its own")
+    names = (image_column, patient_column, *findings, *columns)
     where = find_columns(table, *names, optional=("age", "sex", "view"))
     image = table.columns[where[image_column]]
     films = len(image)
     _refuse_repeated(table, where[image_column])
-    patient, facts = _patients(table, where[patient_column])
+    patient, facts = patients_of(table, where[patient_column])
     facts |= {
         name: table.parse(where[name], fold)
         for name, fold in {"sex": _parse_sex, "view": str.upper}.items()
@@ -191,15 +207,32 @@ def films_of_table(
     }
     if "age" in where:
         facts["age"] = table.parse_numbers(where["age"], _parse_years)
+    facts |= {name: _fact(table, where[name]) for name in columns if name not in facts}
+    label, uncertain = _stated(table, {name: where[name] for name in findings})
     return Manifest(
         findings=findings,
         image=image,
         patient=patient,
-        label=_stated(table, {name: where[name] for name in findings}),
+        label=label,
         facts=pd.DataFrame({**facts, "path": np.full(films, "")}),
         boxes=empty_boxes(),
         origin=f"{table.file.name}: {counted(films, 'film')}",
+        uncertain=cells_where(uncertain, image=image, findings=findings),
     )
+
+
+def _fact(table: CsvTable, column: str) -> Shaped[np.ndarray, " n"]:
+    """Return a column as numbers, NaN where it is empty, or as text where it is not all numbers.
+
+    Numbers with leading zeros are text: they name something.
+    """
+    cells = table.columns[column]
+    if any(LED_BY_ZEROS.match(text) for text in np.unique(cells).tolist()):
+        return cells
+    try:
+        return table.parse_numbers(column, parse_number)
+    except ValueError:
+        return cells
 
 
 def read_label_table(file: Path) -> CsvTable:
@@ -233,7 +266,7 @@ def _films_of_nih(table: CsvTable, *, root: Path, findings: tuple[str, ...]) -> 
     table.require(*REQUIRED)
     image = table.columns["Image Index"]
     _refuse_repeated(table, "Image Index")
-    patient, named = _patients(table, "Patient ID")
+    patient, named = patients_of(table, "Patient ID")
     label = _parse_labels(table)
     facts = named | {
         name: table.parse(column, parse)
@@ -267,13 +300,13 @@ def _parse_tokens(text: str) -> list[int]:
 
 
 def _parse_stated(text: str) -> float:
-    """Return 0, 1 or, for an empty cell, NaN."""
+    """Return 0, 1, UNCERTAIN or, for an empty cell, NaN."""
     code = _code(text)
-    if code not in (0, 1) and not np.isnan(code):
+    if code not in (0, 1, UNCERTAIN) and not np.isnan(code):
         advice = "" if np.isfinite(code) else "write 1 and 0 for words and signs, and "
         raise ValueError(
-            f"found {text!r}, expected 0, 1 or nothing: {advice}leave the cell empty where it is "
-            "uncertain"
+            f"found {text!r}, expected 0, 1, -1 (uncertain) or nothing: {advice}leave the cell "
+            "empty where it is not known"
         )
     return code
 
@@ -334,17 +367,28 @@ def _refuse_repeated(table: CsvTable, column: str = "") -> None:
         )
 
 
-def _stated(table: CsvTable, where: Mapping[str, str]) -> Float32[np.ndarray, "n k"]:
-    """Return the labels in the columns of findings; findings that no film has are reported."""
+def _stated(
+    table: CsvTable, where: Mapping[str, str]
+) -> tuple[Float32[np.ndarray, "n k"], Bool[np.ndarray, "n k"]]:
+    """Return the labels in the columns of findings, and which of them are uncertain.
+
+    Uncertain labels, and findings that no film has, are reported.
+    """
     columns = [table.parse_numbers(name, _parse_stated) for name in where.values()]
     label = np.stack(columns, axis=1).astype(np.float32)
+    uncertain = label == UNCERTAIN
+    label[uncertain] = np.nan
+    if uncertain.any():
+        pairs = zip(where, uncertain.sum(axis=0).tolist(), strict=True)
+        counts = listed([f"{name} {count:,}" for name, count in pairs if count])
+        say(f"{table.file}: {counted(uncertain.sum(), 'label', 'is/are')} -1, uncertain: {counts}")
     _refuse_contradiction(table, where, label)
     if never := [
         name for name, carried in zip(where, (label == 1).T, strict=True) if not carried.any()
     ]:
         what = "no label is 1" if len(never) == len(where) else f"no film has {', '.join(never)}"
         say(f"{table.file}: {what}: such findings can neither be learned nor evaluated")
-    return label
+    return label, uncertain
 
 
 def _refuse_contradiction(table: CsvTable, where: Mapping[str, str], label: np.ndarray) -> None:
@@ -411,14 +455,14 @@ def _version(table: CsvTable, patient: np.ndarray, label: np.ndarray) -> str:
     return next((name for name, known in _VERSIONS.items() if known == found), UNPUBLISHED)
 
 
-def _patients(
+def patients_of(
     table: CsvTable, column: str
 ) -> tuple[Int64[np.ndarray, " n"], dict[str, Shaped[np.ndarray, " n"]]]:
     """Return each film's patient as a number; as a fact, their names where any is no number."""
     name = table.parse(column, _parse_patient)
-    names = pd.unique(name).tolist()
+    row, names = pd.factorize(name.astype(object))
     refuse_alike(names, where=f"{table.file}, {column}")
-    number = table.parse(column, lambda text: _number_patient(_parse_patient(text)))
+    number = np.array([_number_patient(one) for one in names], dtype=np.int64)[row]
     plain = all(map(PLAIN_NUMBER.fullmatch, names))
     return number, {} if plain else {PATIENT_ID: name}
 

@@ -22,8 +22,10 @@ from lucency.config.sections import Source
 from lucency.core.files import write_table
 from lucency.core.manifest import (
     FINDINGS,
+    UNKNOWN_PATIENT,
     Manifest,
     counted,
+    listed,
     load_manifest,
     nearest,
     save_manifest,
@@ -34,7 +36,16 @@ from lucency.core.stage import fingerprint_file, produce
 from lucency.core.tables import match_films
 from lucency.data.absent_films import files_below, what_is_there, why_absent
 from lucency.data.collections.catalogue import COLLECTIONS
-from lucency.data.csv_tables import USUAL, CsvTable, plain_name, read_csv, read_names, read_text
+from lucency.data.collections.collection import PublicCollection
+from lucency.data.csv_tables import (
+    USUAL,
+    CsvTable,
+    columns_meant,
+    plain_name,
+    read_csv,
+    read_names,
+    read_text,
+)
 from lucency.data.dicom_source import (
     link_again,
     link_films,
@@ -42,11 +53,22 @@ from lucency.data.dicom_source import (
     read_dicom_films,
     source_key,
 )
+from lucency.data.film_files import film_exists, recall_archives, save_archives
 from lucency.data.images import found_films, locate_films
-from lucency.data.label_choices import choose_labels
+from lucency.data.label_choices import (
+    OR,
+    choose_films,
+    choose_labels,
+    left_out,
+    own_names,
+    parts_of,
+    targets_of,
+    with_steps,
+)
 from lucency.data.labels import (
     LABEL_COLUMN,
     LABEL_FILES,
+    LABELS,
     films_of_table,
     label_column,
     label_file,
@@ -70,8 +92,7 @@ def draw_source(choices: Source, *, findings: tuple[str, ...], out: Path, worker
     """
     if choices.source != "phantom" or choices.root:
         return choices
-    for name in findings:
-        label_column(name)
+    _refuse_unknown(choices, findings)
     knobs = choices.model_dump(include=KNOBS)
     drawn = produce(out, inputs=knobs, write=partial(draw_phantom, knobs, workers))
     return choices.model_copy(update={"root": str(drawn)})
@@ -87,16 +108,22 @@ def read_films(place: Source, *, findings: tuple[str, ...], out: Path) -> Manife
     if place.source == "dicom":
         source_key(place, out=out)
     inputs = film_inputs(place, findings=findings)
-    films = films_found(place, produce(out, inputs=inputs, write=partial(_find, place, findings)))
+    films = films_found(
+        place, produce(out, inputs=inputs, write=partial(find_films, place, findings))
+    )
+    return replace(films, facts=films.facts.assign(path=where_films_lie(films, place)))
+
+
+def where_films_lie(films: Manifest, place: Source) -> list[str]:
+    """Return the files of films, found again where they have moved below the root."""
     path = films.facts["path"].tolist()
-    if all(Path(file).is_file() for file in path[:: -(-len(path) // SAMPLED)]):
-        return films
+    if all(film_exists(file) for file in path[:: -(-len(path) // SAMPLED) or 1]):
+        return path
     if place.source == "dicom":
         link_again(films, source=place)
-        return films
-    found = locate_films(films, root).facts["path"].tolist()  # moved below the root
-    moved = [new or old for new, old in zip(found, path, strict=True)]
-    return replace(films, facts=films.facts.assign(path=moved))
+        return path
+    found = locate_films(films, Path(place.root)).facts["path"].tolist()
+    return [new or old for new, old in zip(found, path, strict=True)]
 
 
 def film_inputs(place: Source, *, findings: tuple[str, ...]) -> dict[str, object]:
@@ -131,12 +158,13 @@ def _key_inputs(place: Source) -> dict[str, str]:
 def films_found(place: Source, out: Path) -> Manifest:
     """Return the films that `read_films` has found, their paths below the root as it is now."""
     films = load_manifest(out)
-    folder = _films_folder(place)
+    recall_archives(out, root=Path(place.root))
+    folder = films_folder(place)
     path = [str(folder / below) for below in films.facts["path"].tolist()]
     return replace(films, facts=films.facts.assign(path=path))
 
 
-def _films_folder(place: Source) -> Path:
+def films_folder(place: Source) -> Path:
     """Return the folder that the paths of a manifest's films begin in."""
     return links_folder(place) if place.source == "dicom" else Path(place.root)
 
@@ -190,7 +218,7 @@ def place_of_labels(place: Source, labels: Path) -> Source:
     The keys of such a table's columns, and the list of films to exclude, are those of `place`.
     """
     nih = LABEL_COLUMN in read_label_table(labels).columns
-    found = {"source": "nih" if nih else "csv", "labels": labels.name}
+    found = {"source": "nih" if nih else "csv", "labels": labels.name, "also": ()}
     return place.model_copy(update={**found, "root": str(labels.parent)})
 
 
@@ -210,8 +238,11 @@ def draw_phantom(knobs: dict[str, Any], workers: int, folder: Path) -> None:
         write_phantom(folder, **knobs, workers=workers, progress=advance)
 
 
-def _find(place: Source, findings: tuple[str, ...], folder: Path) -> None:
-    """Look for the films of the label table below the root; write those found, list the others."""
+def find_films(place: Source, findings: tuple[str, ...], folder: Path) -> None:
+    """Look for the films of the label table below the root; write those found, list the others.
+
+    Paths that are written begin below the root.
+    """
     root = Path(place.root)
     everything = _located(_listed(place, findings), place)
     rows, films = found_films(everything), len(everything)
@@ -230,11 +261,13 @@ def _find(place: Source, findings: tuple[str, ...], folder: Path) -> None:
             "data.allow_missing = true to go on without them"
         )
     write_table(pd.DataFrame({"image": absent}), folder / "missing.csv")
-    found = everything.take(rows)
+    reading = with_steps(everything.reading, {"not on disk": len(absent)})
+    found = replace(everything.take(rows), reading=reading)
     # Below the root, so that a folder moved as a whole is found again.
-    folder_of_films = _films_folder(place)
+    folder_of_films = films_folder(place)
     below = [str(Path(file).relative_to(folder_of_films)) for file in found.facts["path"].tolist()]
     save_manifest(replace(found, facts=found.facts.assign(path=below)), folder)
+    save_archives(found.facts["path"].tolist(), root=root, folder=folder)
     say(f"Films: {everything.origin}; {len(absent):,} of them not on disk")
     if why:
         say(f"Films not on disk: {why}")
@@ -248,7 +281,7 @@ def _located(films: Manifest, place: Source) -> Manifest:
 
 
 def _listed(place: Source, findings: tuple[str, ...]) -> Manifest:
-    """Return the films of the label table but those that the protocol excludes."""
+    """Return the films of the label table that the protocol takes: not excluded, of its views."""
     if not Path(place.labels).is_absolute():
         _root(place)
     films = SOURCES[place.source](place, findings=findings)
@@ -260,7 +293,22 @@ def _listed(place: Source, findings: tuple[str, ...]) -> Manifest:
             f"{COPY_MARK!r} marks the copies of a film: expected names without; rename "
             f"{counted(len(marked), 'film')}, in the table and on disk"
         )
-    return _without_excluded(films, place)
+    films = choose_films(_without_excluded(films, place), source=place)
+    refuse_unknown_patients(films)
+    return films
+
+
+def refuse_unknown_patients(films: Manifest) -> None:
+    """Raise ValueError where it is not known of some films whose they are.
+
+    Such films of one patient might train and test, and a test on them might not be external.
+    """
+    if unknown := int((films.patient == UNKNOWN_PATIENT).sum()):
+        raise ValueError(
+            f"{films.origin}: {counted(unknown, 'film', 'has/have', of=len(films))} no known "
+            "patient: films can neither be split nor be an external test without; put the "
+            "collection's mapping to NIH's names beside its labels, or exclude such films"
+        )
 
 
 def _without_excluded(films: Manifest, place: Source) -> Manifest:
@@ -284,8 +332,7 @@ def _without_excluded(films: Manifest, place: Source) -> Manifest:
             f"data.exclude: {place.exclude} names {named.sum():,} of {len(films):,} films; "
             "expected some, not all: name the list of films to leave out"
         )
-    kept = films.take(np.flatnonzero(~named))
-    return replace(kept, origin=f"{films.origin}, {named.sum():,} excluded by a list")
+    return left_out(films, np.flatnonzero(~named), step="excluded by a list")
 
 
 def _has_no_rows(file: Path) -> bool:
@@ -299,21 +346,113 @@ def _has_no_rows(file: Path) -> bool:
     )
 
 
+def stated_findings(place: Source, *, findings: tuple[str, ...]) -> tuple[str, ...]:
+    """Return those of the findings that a source can state, by its labels' names and `place.align`.
+
+    Raises ValueError where it can state none, or `place.align` names what it has not.
+    """
+    if place.source in COLLECTIONS:
+        collection = COLLECTIONS[place.source]
+        about = {"source": place, "findings": findings, "collection": collection}
+        made = own_names(collection.findings, **about)
+        return tuple(finding for finding, names in made.items() if names)
+    known = LABELS if place.source != "csv" else ()
+    file = None if known else label_file(Path(place.root), place.labels)
+    table = None if file is None else read_csv(file)
+    stated = tuple(one for one in findings if _is_stated(one, place, known, table))
+    if not stated:
+        names = LABELS if table is None else table.columns
+        raise ValueError(
+            f"{file or place.source}: states none of {', '.join(findings)}: found "
+            f"{', '.join(names)}; [data.align] maps names that are spelt otherwise"
+        )
+    return stated
+
+
+def refuse_unstated(place: Source, *, findings: tuple[str, ...]) -> None:
+    """Raise ValueError where none of several sources, or a collection, can state a finding.
+
+    A single source of another kind refuses such findings when it is read.
+    """
+    if place.source not in COLLECTIONS and not place.also:
+        return
+    known = {name for one in place.every for name in stated_findings(one, findings=findings)}
+    if lost := [name for name in findings if name not in known]:
+        sources = ", ".join(one.source for one in place.every)
+        stated = ", ".join(f'"{name}"' for name in findings if name in known)
+        raise ValueError(
+            f"findings: {listed(lost)}: stated by no source ({sources}): leave them out, "
+            f"findings = [{stated}], or map a source's own names to them by [data.align]"
+        )
+
+
+def _is_stated(finding: str, place: Source, known: tuple[str, ...], table: CsvTable | None) -> bool:
+    """Return whether a label, or labels of all parts of a group, are those of a finding."""
+    aligned = _aligned(place)
+    if parts_of(finding) in aligned or finding in known:
+        return True
+    parts = parts_of(finding)
+    if table is not None and columns_meant(table, finding):
+        return True
+    if len(parts) == 1:
+        return False
+    return all(_is_stated(part, place, known, table) for part in parts)
+
+
+def _aligned(place: Source) -> set[frozenset[str]]:
+    """Return the findings that the protocol itself maps names to, as `parts_of` has them."""
+    return {parts_of(one) for name in place.align for one in targets_of(name, place.align)}
+
+
+def _as_collection(films: Manifest, title: str) -> PublicCollection:
+    """Return labels that are findings by their own names as a collection."""
+    return PublicCollection(
+        title=title, read=lambda root, labels: films, findings=films.findings, tables=()
+    )
+
+
+def _refuse_unknown(source: Source, findings: tuple[str, ...]) -> None:
+    """Raise ValueError for a finding that NIH does not state, and the protocol maps nothing to."""
+    for finding in findings:
+        if not _is_stated(finding, source, LABELS, None):
+            for part in sorted(parts_of(finding)):
+                label_column(part)
+
+
 def _read_nih(source: Source, *, findings: tuple[str, ...]) -> Manifest:
-    return read_nih_tables(Path(source.root), labels=source.labels, findings=findings)
+    _refuse_unknown(source, findings)
+    films = read_nih_tables(Path(source.root), labels=source.labels, findings=LABELS)
+    collection = _as_collection(films, "ChestX-ray14")
+    return choose_labels(films, source=source, findings=findings, collection=collection)
 
 
 def _read_csv(source: Source, *, findings: tuple[str, ...]) -> Manifest:
-    columns = {"image_column": source.image_column, "patient_column": source.patient_column}
-    return films_of_table(_read_own_table(source, findings), findings=findings, **columns)
+    table = _read_own_table(source, findings)
+    films = films_of_table(
+        table,
+        findings=_own_columns(table, source, findings),
+        image_column=source.image_column,
+        patient_column=source.patient_column,
+        columns=source.columns,
+    )
+    collection = _as_collection(films, table.file.name)
+    return choose_labels(films, source=source, findings=findings, collection=collection)
+
+
+def _read_dicom(source: Source, *, findings: tuple[str, ...]) -> Manifest:
+    table = _read_own_table(source, findings)
+    own = _own_columns(table, source, findings)
+    films = read_dicom_films(table, source=source, findings=own)
+    collection = _as_collection(films, table.file.name)
+    return choose_labels(films, source=source, findings=findings, collection=collection)
 
 
 def _read_own_table(source: Source, findings: tuple[str, ...]) -> CsvTable:
     """Return the label table of a source; ValueError where default findings are not in it."""
     file = label_file(Path(source.root), source.labels)
     table = read_csv(file)
-    near = {plain_name(name) for name in table.columns}
-    if findings == FINDINGS and (lost := [one for one in findings if plain_name(one) not in near]):
+    lost = [one for one in findings if not _is_stated(one, source, (), table)]
+    if findings == FINDINGS and lost:
         raise ValueError(
             f"{file}: no column {lost[0]!r}, one of the {len(findings)} that a protocol without "
             f"`findings` expects: found {', '.join(table.columns)}"
@@ -323,14 +462,20 @@ def _read_own_table(source: Source, findings: tuple[str, ...]) -> CsvTable:
     return table
 
 
-def _read_dicom(source: Source, *, findings: tuple[str, ...]) -> Manifest:
-    table = _read_own_table(source, findings)
-    return read_dicom_films(table, source=source, findings=findings)
+def _own_columns(table: CsvTable, source: Source, findings: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the names of columns that findings are made of, whether the table has them or not."""
+    aligned, own = _aligned(source), list[str]()
+    for finding in findings:
+        if columns_meant(table, finding):
+            own.append(finding)
+        elif parts_of(finding) not in aligned:
+            own += [part for part in finding.split(OR) if frozenset([part]) not in aligned]
+    return tuple(dict.fromkeys([*own, *source.align]))
 
 
 def _read_phantom(source: Source, *, findings: tuple[str, ...]) -> Manifest:
     """Read a phantom that `write_phantom` has written to the source's root."""
-    films = read_nih_tables(Path(source.root), findings=findings)
+    films = _read_nih(source.model_copy(update={"labels": ""}), findings=findings)
     patients = len(np.unique(films.patient))
     origin = f"Phantoms: {len(films):,} invented films of {patients:,} invented patients"
     return replace(films, origin=origin)

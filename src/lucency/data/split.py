@@ -1,22 +1,29 @@
-"""Which films train, validate and test: by patient, by NIH's lists, or (leaking) by image.
+"""Which films train, validate and test: by patient, as stated, by time, or (leaking) by image.
 
-Letters in shapes: n films, m patients, k findings, c columns of labels and views, p parts.
+A split is stated by a publisher, by a column of the films' facts, or by lists of names. Letters in
+shapes: n films, m patients, k findings, c columns of labels and views, p parts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
+from datetime import date
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Bool, Float32, Float64, Int64, Shaped
 from numpy.random import Generator, default_rng
 from sklearn.model_selection import train_test_split
 
 from lucency.config.sections import Split
-from lucency.core.manifest import APART, PARTS, Manifest
+from lucency.core.manifest import APART, PARTS, SOURCE, Manifest, counted, listed, nearest
+from lucency.core.progress import say
+from lucency.core.stage import fingerprint_file
 from lucency.core.tables import match_films
-from lucency.data.labels import read_official_lists
+from lucency.data.csv_tables import read_names
+from lucency.data.labels import OFFICIAL_LISTS, read_official_lists
 
 Share = tuple[float, float, float]
 Label = Float32[np.ndarray, "n k"]
@@ -24,12 +31,20 @@ Patient = Int64[np.ndarray, " n"]
 Part = Shaped[np.ndarray, " n"]
 EXCHANGES = 300  # leaves every finding of ChestX-ray14 within 1 % of its share
 ROUNDING = 1e-12  # of the imbalance: what is less is no gain
+PART_FACT, DATE_FACT = "split", "date"  # the facts of a film's official part, and of its day
+WORDS = {  # of parts, in small letters
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "validate"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+DAY = re.compile(r"([0-9]{4})-?([0-9]{2})-?([0-9]{2})(?:[T ].*|\.0)?")
 
 
 def split(manifest: Manifest, *, choices: Split, root: Path) -> Part:
     """Return train, val or test for every film by the method that `choices` names, or apart.
 
-    `root` is where the official method finds its lists.
+    `root` is where NIH's lists are, and what `choices.lists` are relative to; films on none of
+    these are apart.
     """
     apart = set_apart(manifest, choices=choices)
     if not apart.any():
@@ -90,7 +105,38 @@ def _by_patient(manifest: Manifest, choices: Split, root: Path) -> Part:
     return _beside(fold == choices.fold, manifest, choices, generator)
 
 
+def list_fingerprints(choices: Split, root: Path) -> dict[str, str]:
+    """Return what the films' lists hold, by part; of other methods nothing.
+
+    Raises ValueError for a list that is not there.
+    """
+    found = dict[str, str]()
+    for part, name in _lists(choices).items():
+        if not (root / name).is_file():
+            raise ValueError(
+                f"split.lists.{part}: {root / name}: no such file; expected a list of image names, "
+                "relative to data.root"
+            )
+        found[part] = fingerprint_file(root / name)
+    return found
+
+
 def _officially(manifest: Manifest, choices: Split, root: Path) -> Part:
+    """Split as the publisher does: by the fact split, else by NIH's two lists.
+
+    Raises ValueError where there is neither.
+    """
+    if PART_FACT in manifest.facts:
+        return _by_column(manifest, choices.model_copy(update={"column": PART_FACT}), root)
+    if not any((root / name).is_file() for name in OFFICIAL_LISTS):
+        raise ValueError(
+            f"the source states no official split, and {root / OFFICIAL_LISTS[0]} is absent: "
+            'choose another split.method, such as "patient"'
+        )
+    return _by_nih_lists(manifest, choices, root)
+
+
+def _by_nih_lists(manifest: Manifest, choices: Split, root: Path) -> Part:
     """Split by NIH's two lists; validation films are carved out of train_val by patient.
 
     Raises ValueError when a film is on neither list or a patient on both, and when a list has none
@@ -114,6 +160,145 @@ def _officially(manifest: Manifest, choices: Split, root: Path) -> Part:
             'patients on both sides; expected films on both and no such patient: use "patient"'
         )
     return _beside(tests, manifest, choices, default_rng(choices.seed))
+
+
+def _by_column(manifest: Manifest, choices: Split, root: Path) -> Part:
+    """Split by a fact that holds train, val or test, in any case and as WORDS spells them.
+
+    Raises ValueError for other values.
+    """
+    name = choices.column or PART_FACT
+    stated = _fact(manifest, name).fillna("").astype(str).str.strip()
+    part = stated.str.casefold().map(WORDS)
+    if part.isna().any():
+        odd = stated[part.isna()].replace("", "nothing").value_counts().sort_index().to_dict()
+        found = listed([f"{value} ({counted(films, 'film')})" for value, films in odd.items()])
+        raise ValueError(f"split.column {name!r}: found {found}; expected train, val or test")
+    return _completed(part.to_numpy(dtype=str), manifest, choices, where=f"the column {name!r}")
+
+
+def _by_lists(manifest: Manifest, choices: Split, root: Path) -> Part:
+    """Split by lists of names; films on none of them are apart, in no part.
+
+    Raises ValueError for a film on two lists, and for a list that has none of the films.
+    """
+    list_fingerprints(choices, root)
+    part = np.full(len(manifest), APART, dtype=f"<U{len(APART)}")
+    for name, file in _lists(choices).items():
+        names = np.unique(read_names(root / file))
+        row = match_films(names, manifest.image, source=file)
+        mine = np.unique(row[row >= 0])
+        twice = mine[part[mine] != APART]
+        if len(twice) or not len(mine):
+            what = f"also on {_lists(choices)[str(part[twice[0]])]}" if len(twice) else "not listed"
+            first = manifest.image[twice[0]] if len(twice) else manifest.image[0]
+            number = len(twice) or len(manifest)
+            raise ValueError(
+                f"split.lists.{name}: {file}: {counted(number, 'film', 'is/are')} {what} "
+                f"({first}, …): expected each film on one list, and films on each"
+            )
+        part[mine] = name
+        if strange := int((row < 0).sum()):
+            lost = counted(strange, "name", "is/are", of=len(names))
+            say(f"{file}: {lost} no film of the run ({names[row < 0][0]}, …)")
+    if unlisted := int((part == APART).sum()):
+        films = counted(unlisted, "film", "is/are", of=len(part))
+        say(
+            f"{films} on no list of split.lists: in no part ({manifest.image[part == APART][0]}, …)"
+        )
+    return _completed(part, manifest, choices, where="the lists")
+
+
+def _by_time(manifest: Manifest, choices: Split, root: Path) -> Part:
+    """Split whole patients by the day of their first film: the earliest train, the latest test.
+
+    Patients of one day are ordered by number. Every part has the films nearest to its share, and a
+    patient at least. Raises ValueError where days are not known or lie in the future.
+    """
+    day = _days(manifest, choices.column or DATE_FACT)
+    people, owner = np.unique(manifest.patient, return_inverse=True)
+    if len(people) < len(PARTS):
+        raise ValueError(f"{len(people)} patients cannot fill {len(PARTS)} parts: add patients")
+    first = np.full(len(people), day.max())
+    np.minimum.at(first, owner, day)
+    order = np.argsort(first, kind="stable")
+    films = np.cumsum(np.bincount(owner)[order])
+    wanted = np.cumsum([choices.train, choices.val]) * len(manifest)
+    end = np.abs(films[:, None] - wanted).argmin(axis=0) + 1
+    end[0] = min(end[0], len(people) - 2)
+    end[1] = min(max(end[1], end[0] + 1), len(people) - 1)
+    part = np.empty(len(people), dtype=np.int64)
+    part[order] = np.repeat(np.arange(len(PARTS)), np.diff([0, *end, len(people)]))
+    return np.array(PARTS)[part[owner]]
+
+
+def _lists(choices: Split) -> Mapping[str, str]:
+    return {part: choices.lists[part] for part in PARTS if choices.lists.get(part)}
+
+
+def _fact(manifest: Manifest, name: str) -> pd.Series:
+    """Return a fact of the films; raises ValueError where there is none of that name."""
+    if name not in manifest.facts:
+        known = manifest.facts.columns.tolist()
+        raise ValueError(
+            f"split.column: the films have no fact {name!r}{nearest(name, known)}: found "
+            f"{listed(known)}; a column of a csv table becomes one by data.columns"
+        )
+    return pd.Series(manifest.facts[name])
+
+
+def _days(manifest: Manifest, name: str) -> Int64[np.ndarray, " n"]:
+    """Return the day of each film as a number; raises ValueError for what is none."""
+    stated = _fact(manifest, name)
+    if absent := int((stated.isna() | (stated.astype(str) == "")).sum()):
+        films = counted(absent, "film", "has/have", of=len(stated))
+        raise ValueError(f"split by time: {films} no {name}: expected a day for each")
+    known = {one: _day(str(one), name) for one in stated.unique().tolist()}
+    latest = max(known.values())
+    if latest > date.today():
+        raise ValueError(
+            f"split by time: {name} goes up to {latest}, which is to come: such dates are shifted, "
+            'patient by patient, and have no order; choose split.method = "patient"'
+        )
+    return stated.map({one: day.toordinal() for one, day in known.items()}).to_numpy(dtype=np.int64)
+
+
+def _day(text: str, name: str) -> date:
+    found = DAY.fullmatch(text.strip())
+    try:
+        return date(*map(int, found.groups())) if found else date(0, 1, 1)
+    except ValueError:
+        raise ValueError(
+            f"split by time: {name}: found {text!r}, expected a day as 20240131 or 2024-01-31"
+        ) from None
+
+
+def _completed(part: Part, manifest: Manifest, choices: Split, *, where: str) -> Part:
+    """Return stated parts, validation films being carved out of train by patient if there are none.
+
+    Raises ValueError where no film trains or tests, and for patients in several parts.
+    """
+    count = {name: int((part == name).sum()) for name in PARTS}
+    if not count["train"] or not count["test"]:
+        found = ", ".join(f"{name} {films:,}" for name, films in count.items())
+        raise ValueError(
+            f"{where} put no film in {'train' if not count['train'] else 'test'} (found {found}): "
+            'expected some; choose another split.method, such as "patient"'
+        )
+    seen = pd.DataFrame({"patient": manifest.patient, "part": part})[part != APART]
+    people, sides = np.unique(seen.drop_duplicates()["patient"], return_counts=True)
+    if several := int((sides > 1).sum()):
+        who = manifest.patient_id[manifest.patient == people[sides > 1][0]][0]
+        raise ValueError(
+            f"{where} put {counted(several, 'patient')} in several parts ({who}, …): expected all "
+            "films of a patient in one; correct them, or choose another split.method"
+        )
+    if count["val"]:
+        return part
+    stated, rows = part.copy(), np.flatnonzero(part != APART)
+    generator = default_rng(choices.seed)
+    stated[rows] = _beside(part[rows] == "test", manifest.take(rows), choices, generator)
+    return stated
 
 
 def _shuffled(manifest: Manifest, choices: Split, root: Path) -> Part:
@@ -151,11 +336,18 @@ def _beside(
 
 
 def _shared_out(manifest: Manifest) -> Label:
-    """Return the columns of which every part gets its share: labels and, if known, AP films."""
-    if "view" not in manifest.facts:
-        return manifest.label
-    view = manifest.facts["view"].astype(str).str.upper().str.startswith("AP")
-    return np.column_stack([manifest.label, view.to_numpy(dtype=np.float32)])
+    """Return the columns of which every part gets its share: labels, AP films, each source's films.
+
+    The last two only where they are known.
+    """
+    columns = [manifest.label]
+    if "view" in manifest.facts:
+        view = manifest.facts["view"].astype(str).str.upper().str.startswith("AP")
+        columns.append(view.to_numpy(dtype=np.float32)[:, None])
+    if SOURCE in manifest.facts:
+        source = manifest.facts[SOURCE].to_numpy(dtype=str)
+        columns.append((source[:, None] == np.unique(source)[1:]).astype(np.float32))
+    return np.concatenate(columns, axis=1) if len(columns) > 1 else manifest.label
 
 
 def _deal(
@@ -244,5 +436,8 @@ SPLITS: dict[str, Callable[[Manifest, Split, Path], np.ndarray]] = {
     "patient": _by_patient,
     "official": _officially,
     "shuffled": _shuffled,
+    "column": _by_column,
+    "lists": _by_lists,
+    "time": _by_time,
     "image": _by_image,
 }
