@@ -208,7 +208,7 @@ def test_patients_are_shown_as_they_are_written(tmp_path: Path):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("Anna,1,0", "Anna,1,-1", "line 2, Edema: found '-1', expected 0, 1 or nothing"),
+        ("Anna,1,0", "Anna,1,-2", "line 2, Edema: found '-2', expected 0, 1, -1 .uncertain."),
         ("Anna,1,0", "Anna,yes,0", "line 2, Mass: found 'yes'"),
         ("61.5", "old", "line 2, age: found 'old', expected an age such as 58"),
         ("Bert", "", "line 3, patient: found nothing, expected a patient"),
