@@ -26,14 +26,19 @@ CAUSES = {
     "zeros inside": (("p1_2.png", "p1_3.png"), ("p001_2.png", "p001_3.png"), "lost leading zeros"),
     "rounded": (("1.2E+14", "1.3E+14"), ("120000000000001.png",), "a number that was rounded"),
     "TIFF": (("f0.png", "f1.png"), ("f0.tif", "f1.tif"), "f0.tif .* which is TIFF: expected PNG"),
-    "DICOM": (("f0", "f1"), ("scans/f0.dcm", "scans/f1.dcm"), "scans/f0.dcm .* which is DICOM"),
-    "DICOM without suffix": (("1.2.84", "1.2.85"), ("1.2.84", "1.2.85"), "which is DICOM"),
-    "packed": (("f0.png", "f1.png"), ("images_001.tar.gz",), "images_001.tar.gz: unpack it"),
+    "DICOM": (("f0.png", "f1.png"), ("scans/f0.dcm", "scans/f1.dcm"), "scans/f0.dcm lies there"),
+    "DICOM without suffix": (
+        ("f0.png", "f1.png"),
+        ("1.2.84",),
+        "1 film lies there, such as 1.2.84",
+    ),
+    "packed": (("f0.png", "f1.png"), ("images_001.7z",), "images_001.7z: unpack it"),
+    "no film packed": (("f0.png", "f1.png"), ("a.tar.gz",), "but a.tar.gz, without a film"),
     "a typing error": (("film-01.png", "x.png"), ("flim-01.png",), "nearest is 'flim-01.png'"),
     "nothing": (
         ("f0.png", "f1.png"),
         ("readme.txt", "__MACOSX/f0.tif", "._f0.png"),
-        "no PNG or JPEG lies there",
+        "no film lies there; expected PNG, JPEG or DICOM films",
     ),
 }
 SPELLED = {

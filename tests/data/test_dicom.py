@@ -33,7 +33,8 @@ from dicom_films import curve, dicom_bytes, header, look_up_table, phantom_grey,
 from lucency.core.manifest import Preparation
 from lucency.data.dicom import decode_dicom, decode_dicom_deep
 from lucency.data.images import decode, read_grey
-from lucency.data.preprocess import prepare_file
+from lucency.data.preprocess import prepare_file, prepare_film
+from lucency.deploy.decoding import prepare_content
 
 LUT, WINDOW, NEITHER, BOTH = "LUT", "window", "neither", "LUT and three windows"
 COMBINATIONS = (
@@ -66,8 +67,12 @@ def elements_of(combination: tuple, *, depth: int = 16) -> dict:
     return {name: value for name, value in made.items() if value is not None}
 
 
+def decode_grey(content: bytes) -> np.ndarray:
+    return decode_dicom(content).grey
+
+
 def alike(content: bytes, within: int = 1) -> None:
-    found = decode_dicom(content).astype(int)
+    found = decode_grey(content).astype(int)
     assert np.abs(found - phantom_grey()).max() <= within
 
 
@@ -93,17 +98,17 @@ def test_padding_is_black(combination: tuple):
     if combination[3] == NEITHER:  # the film itself has all values
         stored = np.clip(stored, top // 100, top - top // 100)
     stored[:, :9] = white
-    shown = decode_dicom(dicom_bytes(stored, **elements, PixelPaddingValue=white))
+    shown = decode_grey(dicom_bytes(stored, **elements, PixelPaddingValue=white))
     assert (shown[:, :9] == 0).all()
     assert np.abs(shown[:, 9:].astype(int) - phantom_grey()[:, 9:]).max() <= 3
-    assert decode_dicom(dicom_bytes(stored, **elements))[40, 4] > 200
+    assert decode_grey(dicom_bytes(stored, **elements))[40, 4] > 200
 
 
 def test_padding_is_black_where_the_window_begins_below_all_values():
     about = {"WindowCenter": 1000, "WindowWidth": 4096, "PixelPaddingValue": 4095}
     stored = np.full((64, 64), 1000)
     stored[:, :9] = 4095
-    shown = decode_dicom(dicom_bytes(stored, **about))
+    shown = decode_grey(dicom_bytes(stored, **about))
     assert set(shown[:, :9].ravel().tolist()) == {0}
     assert set(shown[:, 9:].ravel().tolist()) == {128}
 
@@ -133,7 +138,7 @@ def test_windows_of_every_function(kind: str, photometric: str, signed: int):
     low, high = (-2048, 2047) if signed else (0, 4095)
     share = (apply_windowing(dataset.pixel_array, dataset) - low) / (high - low)
     expected = 255 * (1 - share if photometric == "MONOCHROME1" else share)
-    assert np.abs(decode_dicom(content) - expected).max() <= 0.51
+    assert np.abs(decode_grey(content) - expected).max() <= 0.51
 
 
 @pytest.mark.parametrize(("slope", "intercept"), [(1, -1024), (2.5, -300.5), (0.25, 7)])
@@ -146,7 +151,7 @@ def test_rescaled_values_as_pydicom_has_them(slope: float, intercept: float):
     dataset = pydicom.dcmread(pydicom.filebase.DicomBytesIO(content))
     shown = apply_windowing(apply_modality_lut(dataset.pixel_array, dataset), dataset)
     expected = 255 * (shown - shown.min()) / np.ptp(shown)
-    assert np.abs(decode_dicom(content) - expected).max() <= 0.51
+    assert np.abs(decode_grey(content) - expected).max() <= 0.51
 
 
 def test_a_falling_slope_turns_the_film():
@@ -164,7 +169,7 @@ def test_published_tables_as_pydicom_has_them(name: str, monkeypatch: pytest.Mon
     shown = apply_voi_lut(apply_modality_lut(dataset.pixel_array, dataset), dataset)
     table = dataset.get("VOILUTSequence") or dataset.ModalityLUTSequence
     top = 2 ** table[0].LUTDescriptor[2] - 1
-    assert np.abs(decode_dicom(file.read_bytes()) - 255.0 * shown / top).max() <= 0.51
+    assert np.abs(decode_grey(file.read_bytes()) - 255.0 * shown / top).max() <= 0.51
 
 
 @pytest.mark.parametrize("data", ["US", "OW"])
@@ -179,7 +184,7 @@ def test_tables_begin_anywhere(data: str, syntax: str, first: int):
     alike(dicom_bytes(stored_for(phantom_grey(), **elements), syntax=syntax, **elements))
     film = np.full((64, 64), -2048 * signed)
     film[:32] = 2047
-    shown = decode_dicom(dicom_bytes(film, syntax=syntax, **elements))
+    shown = decode_grey(dicom_bytes(film, syntax=syntax, **elements))
     assert (shown[:32] == 255).all()  # beyond the ends are the ends
     assert (shown[32:] == 0).all()
 
@@ -188,12 +193,12 @@ def test_a_table_of_65536_entries_and_one_of_packed_bytes():
     whole = look_up_table(65536, 16)
     whole.LUTDescriptor = [0, 0, 16]
     stored = np.linspace(0, 65535, 4096).astype(np.int64).reshape(64, 64)
-    shown = decode_dicom(dicom_bytes(stored, BitsStored=16, VOILUTSequence=Sequence([whole])))
+    shown = decode_grey(dicom_bytes(stored, BitsStored=16, VOILUTSequence=Sequence([whole])))
     assert np.abs(shown - curve(65536, 16)[stored] / 257).max() <= 0.51
     packed = look_up_table(255, 8, first=0)
     packed.add_new("LUTData", "OW", curve(255, 8).astype(np.uint8).tobytes() + b"\0")
     stored = np.arange(4096).reshape(64, 64) % 255
-    shown = decode_dicom(dicom_bytes(stored, VOILUTSequence=Sequence([packed])))
+    shown = decode_grey(dicom_bytes(stored, VOILUTSequence=Sequence([packed])))
     np.testing.assert_array_equal(shown, curve(255, 8)[stored])
 
 
@@ -202,7 +207,7 @@ def test_trap_1_a_table_of_eight_bits_does_not_wrap():
     table.LUTData = (np.arange(4096) // 16).tolist()
     stored = np.array([0, 100, 255, 256, 300, 1000, 4095] * 256)[: 32 * 56].reshape(32, 56)
     content = dicom_bytes(stored, VOILUTSequence=Sequence([table]))
-    np.testing.assert_array_equal(decode_dicom(content), stored // 16)
+    np.testing.assert_array_equal(decode_grey(content), stored // 16)
     dataset = pydicom.dcmread(pydicom.filebase.DicomBytesIO(content))
     assert not np.array_equal(apply_voi_lut(dataset.pixel_array, dataset), stored // 16)
 
@@ -228,7 +233,7 @@ def test_traps_3_to_5_a_window_that_is_not_whole_is_none(centre: object, width: 
 @pytest.mark.parametrize("width", [1, 2])
 def test_a_narrow_window_is_a_step(width: int):
     stored = np.arange(4096).reshape(64, 64)
-    shown = decode_dicom(dicom_bytes(stored, WindowCenter=2000, WindowWidth=width))
+    shown = decode_grey(dicom_bytes(stored, WindowCenter=2000, WindowWidth=width))
     np.testing.assert_array_equal(shown, np.where(stored >= 2000, 255, 0))
 
 
@@ -244,7 +249,7 @@ def test_trap_7_inversion_is_once_and_about_the_range(shape: str | None, photome
     film = phantom_grey() // 2  # not up to white
     about |= {"WindowWidth": 4096, "PresentationLUTShape": shape}
     content = dicom_bytes(stored_for(film, **about), **about)
-    assert np.abs(decode_dicom(content).astype(int) - film).max() <= 1
+    assert np.abs(decode_grey(content).astype(int) - film).max() <= 1
 
 
 def test_trap_8_a_table_s_range_is_its_own():
@@ -286,8 +291,8 @@ def test_padding_takes_no_part_in_percentiles():
     stored = 1000 + stored_for(phantom_grey()) // 5
     padded = np.pad(stored, 40)
     content = dicom_bytes(padded, PixelPaddingValue=0)
-    inner = decode_dicom(content)[40:-40, 40:-40].astype(int)
-    assert np.abs(inner - decode_dicom(dicom_bytes(stored)).astype(int)).max() <= 1
+    inner = decode_grey(content)[40:-40, 40:-40].astype(int)
+    assert np.abs(inner - decode_grey(dicom_bytes(stored)).astype(int)).max() <= 1
 
 
 @pytest.mark.parametrize(
@@ -339,7 +344,7 @@ def by_gdcm(content: bytes, syntax: str, place: Path) -> bytes:
 
 def test_a_real_chest_film_is_one_picture_in_four_encodings():
     one, lossless, other, lossy = (
-        decode_dicom(Path(get_testdata_file(f"RG1_{name}.dcm", download=False)).read_bytes())
+        decode_grey(Path(get_testdata_file(f"RG1_{name}.dcm", download=False)).read_bytes())
         for name in ("UNCR", "J2KR", "UNCI", "J2KI")
     )
     np.testing.assert_array_equal(one, lossless)
@@ -353,14 +358,14 @@ def test_a_real_chest_film_is_one_picture_in_four_encodings():
     held = pydicom.filebase.DicomBytesIO()
     dataset.save_as(held)
     assert b"\xff\x4f\xff\x51" in held.getvalue()  # by chance, what JPEG 2000 begins with
-    np.testing.assert_array_equal(decode_dicom(held.getvalue()), one)
+    np.testing.assert_array_equal(decode_grey(held.getvalue()), one)
 
 
 def test_jpeg_of_twelve_bits_is_refused(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("lucency.data.dicom._why_not", lambda _: "")
     file = Path(get_testdata_file("JPEG-lossy.dcm", download=False))  # no decoder of ours reads it
     with pytest.raises(ValueError, match="needs a decoder"):
-        decode_dicom(file.read_bytes())
+        decode_grey(file.read_bytes())
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -370,7 +375,7 @@ def test_broken_runs_are_an_error_not_a_panic():
     for place in range(start + 64, len(content), 97):
         broken = bytes(content[:place]) + b"\x7f" + bytes(content[place + 1 :])
         try:
-            decode_dicom(broken)
+            decode_grey(broken)
         except ValueError as error:
             assert "damaged" in str(error)  # noqa: PT017
 
@@ -384,7 +389,7 @@ def test_bits_above_those_stored_are_cut():
 
 def test_eight_bits_and_films_without_the_high_bit():
     content = dicom_bytes(phantom_grey().astype(int), BitsAllocated=8, BitsStored=8)
-    np.testing.assert_array_equal(decode_dicom(content), phantom_grey())
+    np.testing.assert_array_equal(decode_grey(content), phantom_grey())
     about = {"WindowCenter": 1800, "WindowWidth": 3000, "HighBit": None}
     alike(dicom_bytes(stored_for(phantom_grey(), **about), **about))
 
@@ -419,7 +424,7 @@ def test_a_mirrored_film_is_mirrored_back():
 )
 def test_what_is_no_chest_film_is_refused(elements: dict, reason: str):
     with pytest.raises(ValueError, match=reason.replace("(", r"\(").replace(")", r"\)")):
-        decode_dicom(dicom_bytes(stored_for(phantom_grey()), **elements))
+        decode_grey(dicom_bytes(stored_for(phantom_grey()), **elements))
 
 
 @pytest.mark.parametrize("part", ["CHEST", "NON GRID CHEST", "PORTABLE CHEST", "THORAX", None])
@@ -429,12 +434,12 @@ def test_parts_of_the_chest_are_read(part: str | None):
 
 def test_without_pixels_and_directories_are_refused():
     with pytest.raises(ValueError, match="no pixels"):
-        decode_dicom(written(header()))
+        decode_grey(written(header()))
     index = header(SOPClassUID=MediaStorageDirectoryStorage)
     with pytest.raises(ValueError, match="DICOMDIR"):
-        decode_dicom(written(index))
+        decode_grey(written(index))
     with pytest.raises(ValueError, match="DICM"):
-        decode_dicom(b"\0" * 200)
+        decode_grey(b"\0" * 200)
 
 
 def test_a_file_cut_anywhere_is_refused():
@@ -443,7 +448,7 @@ def test_a_file_cut_anywhere_is_refused():
         with pytest.raises(
             ValueError, match=r"truncated|damaged|no pixels|of another depth|in col"
         ):
-            decode_dicom(content[:end])
+            decode_grey(content[:end])
 
 
 @pytest.mark.parametrize(
@@ -461,7 +466,7 @@ def test_elements_that_cannot_be_are_damage(was: bytes, now: bytes):
     )
     assert was in content
     with pytest.raises(ValueError, match="damaged"):
-        decode_dicom(content.replace(was, now))
+        decode_grey(content.replace(was, now))
 
 
 def test_a_stream_of_another_size_is_not_decoded(monkeypatch: pytest.MonkeyPatch):
@@ -470,7 +475,7 @@ def test_a_stream_of_another_size_is_not_decoded(monkeypatch: pytest.MonkeyPatch
     place = content.index(b"\xff\x4f\xff\x51") + 8
     bomb = content[:place] + struct.pack(">II", 60_000, 60_000) + content[place + 8 :]
     with pytest.raises(ValueError, match="damaged: its pixels"):
-        decode_dicom(bomb)
+        decode_grey(bomb)
 
 
 def test_a_file_that_inflates_without_end_is_refused(monkeypatch: pytest.MonkeyPatch):
@@ -483,7 +488,7 @@ def test_a_file_that_inflates_without_end_is_refused(monkeypatch: pytest.MonkeyP
     for length in (end - 144, 0, 2**31):  # the group length of the header is believed by nobody
         lying = bomb[:140] + struct.pack("<I", length) + bomb[144:]
         with pytest.raises(ValueError, match="absurd size: it inflates"):
-            decode_dicom(lying)
+            decode_grey(lying)
 
 
 @pytest.mark.parametrize(
@@ -493,7 +498,7 @@ def test_no_message_holds_a_value(elements: dict, caplog: pytest.LogCaptureFixtu
     about = {"PatientName": "MARKED", "StudyDescription": "MARKED", "WindowCenter": 5}
     content = dicom_bytes(stored_for(phantom_grey()), **{**about, **elements})
     with pytest.raises(ValueError, match=r"depth|chest|damaged") as caught:
-        decode_dicom(content)
+        decode_grey(content)
     assert "MARKED" not in repr(caught.value)
     assert caught.value.__context__ is None or "MARKED" not in repr(caught.value.__context__)
     assert "MARKED" not in caplog.text
@@ -516,4 +521,47 @@ def test_the_reader_names_its_extra(monkeypatch: pytest.MonkeyPatch):
     content = dicom_bytes(stored_for(phantom_grey()))
     monkeypatch.setitem(sys.modules, "pydicom", None)
     with pytest.raises(ValueError, match=r"pip install 'lucency\[dicom\]'"):
-        decode_dicom(content)
+        decode_grey(content)
+
+
+@pytest.mark.parametrize("order", ["clahe-first", "resize-first", "no-clahe"])
+@pytest.mark.parametrize("white", [0, 4095])
+def test_padding_is_no_part_of_the_prepared_film(order: str, white: int, tmp_path: Path):
+    """A film inside of padding of any value is prepared as OpenCV prepares it alone."""
+    preparation = Preparation(order=order, size=208, clahe_tiles=4, brightness=9)
+    about = {"WindowCenter": 1800, "WindowWidth": 3000}
+    grey = cv2.resize(phantom_grey(512), (128, 128), interpolation=cv2.INTER_AREA)
+    stored = np.pad(stored_for(grey, **about), 40, constant_values=white)
+    file = tmp_path / "padded.dcm"
+    file.write_bytes(dicom_bytes(stored, **about, PixelPaddingValue=white))
+    found = prepare_file(file, preparation=preparation)
+    assert isinstance(found, np.ndarray)
+    inner = np.zeros((208, 208), dtype=bool)
+    inner[40:-40, 40:-40] = True
+    assert (found[~inner] == 0).all()
+    alone = decode_grey(dicom_bytes(stored[40:-40, 40:-40], **about))
+    expected = prepare_film(alone, preparation=preparation.model_copy(update={"size": 128}))
+    np.testing.assert_array_equal(found[inner].reshape(128, 128), expected)
+    np.testing.assert_array_equal(
+        prepare_content(file.read_bytes(), preparation=preparation).pixels, found
+    )
+
+
+def test_copies_of_a_padded_film_leave_its_padding_out():
+    """A copy that is turned over at native size is the turned film, padding and all."""
+    grey = np.pad(phantom_grey(), ((0, 0), (40, 0)), constant_values=200)
+    padded = np.zeros(grey.shape, dtype=bool)
+    padded[:, :40] = True
+    for order in ("clahe-first", "resize-first"):
+        preparation = Preparation(order=order, size=64, clahe_tiles=4)
+        one, other = (
+            prepare_film(film, padded=mask, preparation=preparation, change=change)
+            for film, mask, change in (
+                (grey, padded, np.fliplr),
+                (np.fliplr(grey).copy(), np.fliplr(padded), np.asarray),
+            )
+        )
+        apart = np.abs(one.astype(int) - other)
+        assert apart.max() <= 6, order  # OpenCV's CLAHE is half a pixel off its tiles' centres
+        assert apart.mean() < 1, order
+        assert (one[:, -15:] == 0).all()

@@ -8,7 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from dicom_films import dicom_bytes, stored_for
 from lucency.core.manifest import Manifest, Preparation, empty_boxes
+from lucency.data import images
 from lucency.data.bit_depth import find_bits
 from lucency.data.images import film_files, films_below, locate_films, read_grey, walk_films
 from lucency.pipeline.film_inference import read_films
@@ -42,7 +44,8 @@ def test_links_are_followed_once_and_cycles_end(tmp_path: Path):
 def test_what_is_left_out_is_said_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
-    touch(tmp_path, "1.png", "._1.png", ".DS_Store", "Thumbs.db", "labels.csv", "2.tif", "3.DCM")
+    touch(tmp_path, "1.png", "._1.png", ".DS_Store", "Thumbs.db", "labels.csv", "2.tif", "3.BMP")
+    touch(tmp_path, "DICOMDIR", ".azDownload-0af3-4.png", "images_003.tar.gz.part")
     touch(tmp_path, "__MACOSX/._1.png", ".trash/1.png", "@eaDir/1.png", "locked/4.png")
     (tmp_path / "unmounted").symlink_to(tmp_path / "nowhere", target_is_directory=True)
     scan = os.scandir
@@ -56,8 +59,9 @@ def test_what_is_left_out_is_said_in_one_line(
     assert [file.name for file in film_files(tmp_path)] == ["1.png"]
     assert capsys.readouterr().err == (
         f"Left out below {tmp_path}: 3 hidden or system files (.DS_Store, …), 3 hidden or system "
-        "folders (.trash, …), 2 pictures in another format (2.tif, …), 2 folders that cannot be "
-        "read (locked, …)\n"
+        "folders (.trash, …), 2 pictures in another format (2.tif, …), 2 half-downloaded files "
+        "(.azDownload-0af3-4.png, …), 1 DICOMDIR file (DICOMDIR), 2 folders that cannot be read "
+        "(locked, …)\n"
     )
     assert film_files(tmp_path / "__MACOSX" / "..")[0].name == "1.png"
 
@@ -68,9 +72,36 @@ def test_a_folder_and_a_film_of_it_are_one_film_each(
     touch(tmp_path, "1.png", "2.png", "none/labels.csv")
     named = [tmp_path / "2.png", tmp_path, tmp_path / "._x.png"]
     assert [file.name for file in films_below(named)] == ["2.png", "1.png", "._x.png"]
-    with pytest.raises(ValueError, match=r"none holds no film; expected \.png"):
+    with pytest.raises(ValueError, match="none holds no film; expected PNG, JPEG or DICOM films"):
         films_below([tmp_path / "none"])
     assert capsys.readouterr().err == ""
+
+
+def test_dicom_films_are_found_by_suffix_or_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    content = dicom_bytes(stored_for(np.tile(np.arange(64, dtype=np.uint8), (64, 1))))
+    films = ["1.dcm", "2.DICOM", "IM0003", "1.2.840.5", "scan.ima", "1.dat"]
+    for name in (*films, "labels.csv", ".hidden", "DICOMDIR"):
+        (tmp_path / name).write_bytes(content)
+    touch(tmp_path, "readme", "short")
+    os.mkfifo(tmp_path / "pipe")
+    opened = list[str]()
+    sniff = images._is_dicom_file
+    monkeypatch.setattr(images, "_is_dicom_file", lambda f: opened.append(f) or sniff(f))
+    assert [file.name for file in film_files(tmp_path)] == sorted(films)
+    assert {Path(file).name for file in opened} == {
+        "IM0003", "1.2.840.5", "scan.ima", "1.dat", "readme", "short",
+    }  # fmt: skip
+    read = read_films(films_below([tmp_path]), findings=(), preparation=Preparation(size=32))
+    assert len(read.manifest) == len(films)
+    names = np.array(["1", "2", "IM0003", "1.2.840.5"])
+    named = Manifest(
+        findings=(), image=names, patient=np.arange(4), label=np.zeros((4, 0), np.float32),
+        facts=pd.DataFrame(index=range(4)), boxes=empty_boxes(), origin="",
+    )  # fmt: skip
+    located = locate_films(named, tmp_path).facts["path"]
+    assert [Path(place).name for place in located] == films[:4]
 
 
 def test_preparing_and_predicting_find_the_same_films(tmp_path: Path):

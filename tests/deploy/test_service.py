@@ -158,7 +158,7 @@ def test_a_film_of_sixteen_bits_is_read_by_its_own_depth(model: Model, tmp_path:
 
 def test_a_dicom_film_is_the_film_that_a_display_shows(model: Model) -> None:
     content = dicom_bytes(phantom_grey())
-    expected = prepare_film(decode_dicom(content), preparation=model.preparation)
+    expected = prepare_film(decode_dicom(content).grey, preparation=model.preparation)
     found = decoding.prepare_content(content, preparation=model.preparation)
     np.testing.assert_array_equal(found.pixels, expected)
 

@@ -707,7 +707,7 @@ def test_a_dropped_film_is_predicted_and_explained(
     grey = cv2.imread(str(films.manifest.facts["path"][4]), cv2.IMREAD_GRAYSCALE)
     if name.endswith(".dcm"):
         content = dicom_bytes(grey.astype(np.int64) * 16, PhotometricInterpretation="MONOCHROME1")
-        grey = decode_dicom(content)
+        grey = decode_dicom(content).grey
     else:
         content = cv2.imencode(Path(name).suffix, grey)[1].tobytes()
         grey = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_GRAYSCALE)

@@ -35,6 +35,7 @@ from sklearn.preprocessing import StandardScaler
 from lucency.core.files import write_table, write_whole
 from lucency.core.manifest import OLDEST, read_table
 from lucency.core.predictions import Predictions
+from lucency.data.film_files import folder_of
 from lucency.evaluation.bootstrap import Weights, all_and_resampled, once, ratio
 from lucency.evaluation.intervals import auc_interval, bootstrap_interval
 from lucency.evaluation.metrics import auc
@@ -468,7 +469,7 @@ FACTS: dict[str, tuple[str, Callable[[pd.Series], np.ndarray]]] = {  # column, l
     "sex": ("sex", _words),
     "age": ("age", _age),
     "visit": ("follow_up", _visit),
-    "folder": ("path", lambda column: np.array([Path(str(one)).parent.name for one in column])),
+    "folder": ("path", lambda column: np.array([folder_of(str(one)) for one in column])),
     "drain": ("drain", _words),
     "marker": ("marker", _words),
 }

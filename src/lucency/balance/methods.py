@@ -23,7 +23,8 @@ from lucency.config.protocol import Protocol
 from lucency.config.sections import BALANCE_KEYS, Balance
 from lucency.core.manifest import APART, Manifest
 from lucency.core.plan import Plan, followed_by, joined, originals
-from lucency.data.sources import list_films, place_of_labels
+from lucency.data.several_sources import list_sources
+from lucency.data.sources import place_of_labels
 from lucency.data.split import set_apart, split, split_by_image
 
 
@@ -102,7 +103,7 @@ def plan_of_labels(protocol: Protocol, *, labels: Path | None) -> LabelPlan:
             "labels do not hold: make the plan in a run, with lucency run --until balance"
         )
     place = protocol.data if labels is None else place_of_labels(protocol.data, labels)
-    films, part = list_films(place, findings=protocol.findings, split=splitter(protocol))
+    films, part = list_sources(place, findings=protocol.findings, split=splitter(protocol))
     made, early = planned(films, part, protocol), choices.before_split
     change = describe_change(
         films.label[part == "train"],

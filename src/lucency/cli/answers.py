@@ -124,6 +124,49 @@ def evaluation_in_words(answer: Answer) -> str:
     return "\n".join(lines) + "\n"
 
 
+def external_in_words(answer: Answer) -> str:
+    """Return an external test for people: each network's scores in both sets, its calibration.
+
+    `answer` is that of `pipeline.added_tests.answer`.
+    """
+    import pandas as pd
+
+    from lucency.core.manifest import counted
+
+    tested, apart = (
+        f"{counted(answer[films], 'film')} of {counted(answer[people], 'patient')}"
+        for films, people in (("films", "patients"), ("apart_films", "apart_patients"))
+    )
+    lines = [f"{answer['origin']}: {tested}; set apart to recalibrate: {apart}"]
+    scores, calibration = (pd.DataFrame(answer[name]) for name in ("scores", "calibration"))
+    if len(scores):
+        shown = scores.loc[(scores["metric"] == "auc") & (scores["finding"] != "micro")]
+        lines += ["AUC", short_table(shown.drop(columns="metric").astype(_numbers(shown)))]
+        macro = calibration.loc[calibration["finding"] == "macro"]
+        lines += ["calibration, mean over findings", short_table(macro.astype(_numbers(macro)))]
+    out = [f"{row['finding']} ({row['reason']})" for row in answer["findings"] if row["reason"]]
+    lines += [f"not compared: {'; '.join(out)}"] if out else []
+    lines += [answer["distance"], answer["conclusion"], f"tables: {answer['tables']}"]
+    return "\n".join(lines) + "\n"
+
+
+def _numbers(table: pd.DataFrame) -> dict[str, str]:
+    """Return the columns of a table that are numbers, where None stands for one that is not."""
+    ends = (
+        "low",
+        "high",
+        "internal",
+        "external",
+        "difference",
+        "brier",
+        "ece",
+        "gap",
+        "slope",
+        "chance",
+    )
+    return {str(name): "float64" for name in table if str(name).rpartition("_")[2] in ends}
+
+
 def _score(row: Answer | None) -> str:
     return estimate(*(row[end] for end in ("value", "low", "high"))) if row else "-"
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from lucency.cli.answers import evaluation_in_words, print_answer
+from lucency.cli.answers import evaluation_in_words, external_in_words, print_answer
 from lucency.cli.options import (
     Changes,
     ImageColumn,
@@ -21,6 +22,12 @@ from lucency.cli.options import (
     to_folder,
 )
 
+SourceChanges = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Set a key of the source, e.g. uncertain=ones."
+    ),
+]
 PredictionTables = Annotated[
     list[Path],
     typer.Argument(
@@ -39,6 +46,19 @@ def evaluate(  # noqa: PLR0913 - the options of one command
     image_column: ImageColumn = "image",
     patient_column: PatientColumn = "patient",
     scale: Scale = "probability",
+    source: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="Test a run's networks on films of this source, e.g. chexpert."
+        ),
+    ] = "",
+    root: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The folder of that source.")
+    ] = None,
+    name: Annotated[
+        str, typer.Option(metavar="NAME", help="Name of that test. Default: the source's.")
+    ] = "",
+    changes: SourceChanges = None,
     out: Annotated[
         Path | None, to_folder("Write the tables here, with --labels report.html too.")
     ] = None,
@@ -47,7 +67,8 @@ def evaluate(  # noqa: PLR0913 - the options of one command
     """Evaluate predictions: metrics of each finding, with 95 % confidence intervals over patients.
 
     Several networks are compared too: ranking, paired differences, tests. A table has an image
-    column and one column a finding; --labels names the films' label file.
+    column and one column a finding; --labels names the films' label file. With --source a finished
+    run's networks are tested on films of another source, and it keeps that external test.
 
     Example:
 
@@ -56,9 +77,44 @@ def evaluate(  # noqa: PLR0913 - the options of one command
     from lucency.pipeline.table_evaluation import evaluate_tables
 
     columns = label_columns(image_column, patient_column)
+    if source:
+        if val or scale != "probability" or len(tables) != 1:
+            raise ValueError(
+                "--source tests the networks of a run: expected one run's folder, without --val "
+                "and --scale"
+            )
+        about = {"source": source, "root": root, "labels": labels, **columns}
+        test_on_source(tables[0], about, name=name, changes=changes, out=out, json=json)
+        return
+    if root or name or changes:
+        raise ValueError("--root, --name and --set are about --source: expected it beside them")
     choices = {"labels": labels, "columns": columns, "val": val, "scale": scale}
     found = evaluate_tables(tables, **choices, out=out)
     print_answer(found, json, words=evaluation_in_words)
+
+
+def test_on_source(
+    run: Path,
+    about: Mapping[str, object],
+    *,
+    name: str,
+    changes: list[str] | None,
+    out: Path | None,
+    json: bool,
+) -> None:
+    """Test a finished run's networks on another source, whose keys are `about`; print the answer.
+
+    What is None is not stated.
+    """
+    from lucency.config.protocol import parse_external
+    from lucency.pipeline.added_tests import add_external_test, answer
+
+    stated = {key: str(value) for key, value in about.items() if value is not None}
+    if "labels" in stated:
+        stated["labels"] = str(Path(stated["labels"]).absolute())
+    choice = parse_external({**stated, "name": name or stated["source"]}, changes=changes)
+    found = add_external_test(run, choice)
+    print_answer(answer(run, found, out=out), json, words=external_in_words)
 
 
 def ensemble(  # noqa: PLR0913 - the options of one command

@@ -90,11 +90,15 @@ Model = Annotated[
 ]
 Films = Annotated[
     list[Path],
-    typer.Argument(metavar="FILM…", help="PNG, JPEG or DICOM films, or folders of PNG and JPEG."),
+    typer.Argument(
+        metavar="FILM…", help="PNG, JPEG or DICOM films, or folders or archives of them."
+    ),
 ]
 KnownFilms = Annotated[
     list[Path],
-    typer.Argument(metavar="FILM…", help="Films, folders of films, or names of the run's films."),
+    typer.Argument(
+        metavar="FILM…", help="Films, folders or archives of films, or names of the run's films."
+    ),
 ]
 ModelName = Annotated[
     str,

@@ -45,6 +45,7 @@ class Protocol(sections.Choices):
     variant: tuple[sections.Variant, ...] = ()
 
     def _check(self) -> None:
+        self._check_sources()
         self._check_networks()
         self._check_findings()
         names = [BASE, *(variant.name for variant in self.variant)]
@@ -52,6 +53,19 @@ class Protocol(sections.Choices):
             raise ValueError(f"variant: expected each name once, none called {BASE!r}")
         if len(set(self.seeds)) < len(self.seeds) or min(self.seeds, default=0) < 0:
             raise ValueError(f"seeds: found {list(self.seeds)}, expected each once, none below 0")
+        if self.seeds and not self.variant:
+            raise ValueError("seeds are those of variants: list some, or set training.seed")
+        if self.variant:
+            self._leave_seeds_to_the_ablation()
+            for name in names:
+                self.varied(name, seed=0)
+
+    def _check_sources(self) -> None:
+        if self.data.also and self.split.method == "official":
+            raise ValueError(
+                'split.method "official" deals by the lists of one source, and data.also names '
+                'more: set it to "patient", or leave them out'
+            )
         shifted = [one.source for one in self.data.every if one.source in sections.SHIFTED_DATES]
         if self.split.method == "time" and shifted:
             raise ValueError(
@@ -61,12 +75,6 @@ class Protocol(sections.Choices):
         tests = [one.name for one in self.external]
         if len(set(tests)) < len(tests):
             raise ValueError(f"external: found {', '.join(tests)}, expected each name once")
-        if self.seeds and not self.variant:
-            raise ValueError("seeds are those of variants: list some, or set training.seed")
-        if self.variant:
-            self._leave_seeds_to_the_ablation()
-            for name in names:
-                self.varied(name, seed=0)
 
     def _check_networks(self) -> None:
         names, explained = [network.name for network in self.network], self.explanation.network
@@ -79,8 +87,9 @@ class Protocol(sections.Choices):
             found, known = f"explanation.network: {explained!r}", ", ".join(names)
             raise ValueError(f"{found} is not trained; expected of {known}")
         self.ensemble.check(tuple(names), split=self.split.method, size=self.preparation.size)
-        if self.variant and self.ensemble != sections.EnsembleChoices():
-            raise ValueError("ensemble and variant: expected one of them; state one variant alone")
+        late = {"ensemble": self.ensemble != sections.EnsembleChoices(), "external": self.external}
+        for section in (name for name, there in late.items() if self.variant and there):
+            raise ValueError(f"{section} and variant: expected one; state one variant alone")
 
     def _check_trainings(self, names: list[str]) -> None:
         for place, name in enumerate(names):
@@ -206,6 +215,22 @@ def parse_protocol(choices: Mapping[str, object], *, name: str) -> Protocol:
         return Protocol.model_validate(choices)
     except ValidationError as error:
         raise ValueError(f"{name}: {_explain(error)}") from error
+
+
+def parse_external(
+    choices: Mapping[str, object], *, changes: Sequence[str] | None = None
+) -> sections.External:
+    """Return the external test of `choices`, keys of `[[external]]`, and `key=value` changes.
+
+    Raises ValueError in one line, as `read_protocol` does.
+    """
+    changed: dict[str, Any] = dict(choices)
+    for change in changes or ():
+        _apply(changed, change)
+    try:
+        return sections.External.model_validate(changed)
+    except ValidationError as error:
+        raise ValueError(f"external test: {_explain(error)}") from error
 
 
 def without_places(protocol: Protocol) -> dict[str, Any]:

@@ -38,12 +38,16 @@ APART = "apart"  # in place of a part: of patients whose films no network is sho
 Denoiser = Literal["median", "gaussian", "bilateral"]
 ANEW = "expected it whole: write it again, or delete its folder, and a run makes it anew"
 PATIENT_ID = "patient_id"  # a fact: patients as their label file names them, where not by numbers
+SOURCE = "source"  # a fact: which one of several sources a film is of
+TEXT_FACTS = (  # which are text, digits too
+    PATIENT_ID, SOURCE, "sex", "view", "path", "study", "device", "split", "posture", "method",
+    "readers", "nih", "class", "file", "race", "ethnicity",
+)  # fmt: skip
 BOX_COLUMNS = ("image", "finding", "x", "y", "w", "h")
 UNCERTAIN_COLUMNS = ("image", "finding")
 SOFT_COLUMNS = ("image", "finding", "share")
 READING_COLUMNS = ("step", "finding", "films")
 CELLS = {"uncertain": UNCERTAIN_COLUMNS, "soft": SOFT_COLUMNS, "reading": READING_COLUMNS}
-TEXT_FACTS = ("image", PATIENT_ID, "sex", "view", "path", "study", "device", "split", "source")
 TEXT_OF_CELLS = ("image", "finding", "step")
 
 
@@ -321,7 +325,7 @@ def load_manifest(folder: Path) -> Manifest:
     findings = tuple(about["findings"])
     table = read_table(
         folder / "manifest.csv",
-        text=(*TEXT_FACTS, *about.get("text", ())),
+        text=("image", *TEXT_FACTS, *about.get("text", ())),
         columns=("image", "patient", *findings),
     )
     return Manifest(

@@ -132,6 +132,26 @@ class Predictions:
         """Return these rows, in this order."""
         return replace(self, **{name: getattr(self, name)[rows] for name in _BY_FILM})
 
+    def of_findings(self, findings: Sequence[str]) -> Predictions:
+        """Return the columns of these findings, in this order; ValueError for an unknown one."""
+        if strange := [name for name in findings if name not in self.findings]:
+            raise ValueError(
+                f"{self.network}: no finding {strange[0]!r}; expected of {', '.join(self.findings)}"
+            )
+        place = [self.findings.index(name) for name in findings]
+        knots = [self.knot[self.knot[:, 0] == one].copy() for one in place]
+        for column, knot in enumerate(knots):
+            knot[:, 0] = column
+        return replace(
+            self,
+            findings=tuple(findings),
+            label=self.label[:, place],
+            logit=self.logit[:, place],
+            slope=self.slope[place] if self.slope.ndim else self.slope,
+            offset=self.offset[place] if self.offset.ndim else self.offset,
+            knot=np.concatenate([no_knots(), *knots]),
+        )
+
     @property
     def features(self) -> Features:
         """The features alone."""

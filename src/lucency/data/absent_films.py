@@ -15,15 +15,23 @@ from jaxtyping import Shaped
 
 from lucency.core.manifest import counted, nearest
 from lucency.core.tables import film_stem, fitting_films
-from lucency.data.images import SUFFIXES, walk_films
+from lucency.data.film_files import (
+    ARCHIVE_SUFFIXES,
+    EXPECTED_FILMS,
+    SUFFIXES,
+    archive_of,
+    name_below,
+    place_in,
+)
+from lucency.data.images import walk_films
 
-EXPECTED = "expected PNG or JPEG; convert the films"
+EXPECTED = "expected PNG, JPEG or DICOM; convert the films"
 FORMATS = {
-    ".dcm": "DICOM", ".dicom": "DICOM", ".ima": "DICOM", ".tif": "TIFF", ".tiff": "TIFF",
+    ".tif": "TIFF", ".tiff": "TIFF",
     ".bmp": "BMP", ".gif": "GIF", ".webp": "WebP", ".heic": "HEIC", ".jp2": "JPEG 2000",
     ".npy": "NumPy", ".nii": "NIfTI", ".mha": "MetaImage",
 }  # fmt: skip
-ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
+ARCHIVES = (*ARCHIVE_SUFFIXES, ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 DICOM_MARK, MARK_AT = b"DICM", 128  # of a DICOM file, whatever its name
 PADDING = re.compile(r"(?<![0-9])0+(?=[0-9])")  # the zeros before a number
 FRACTION = re.compile(r"\.0+$")  # behind a name that was taken for a number
@@ -35,11 +43,16 @@ Files = Shaped[np.ndarray, " m"]
 
 
 def files_below(root: Path) -> Files:
-    """Return the paths below `root` of its files but hidden ones, as `walk_films` finds them."""
+    """Return the paths below `root` of its files but hidden ones, as `walk_films` finds them.
+
+    Films of archives are among them, by the paths that they would have unpacked.
+    """
     found = walk_films(root)
-    shown = (*found.films, *found.other_formats, *found.others)
-    below = sorted(file.relative_to(root).as_posix() for file in shown)
-    return np.array(below, dtype=object)
+    shown = [*found.films, *found.other_formats, *found.archives, *found.others]
+    for archive in found.archives:
+        with suppress(ValueError):  # `locate_films` has named those that cannot be opened
+            shown += [place_in(archive, name) for name in archive_of(archive).members]
+    return np.array(sorted(name_below(file, root) for file in shown), dtype=object)
 
 
 def why_absent(image: Shaped[np.ndarray, " n"], files: Files, root: Path) -> str:
@@ -73,7 +86,7 @@ def why_unlabelled(image: Shaped[np.ndarray, " n"], labelled: Shaped[np.ndarray,
 
 def what_is_there(name: str, files: Files, root: Path) -> str:
     """Return what lies there in place of films that are called like `name`."""
-    pictures = [file for file in files.tolist() if file.lower().endswith(SUFFIXES)]
+    pictures = [file for file in files.tolist() if _kind(file, root) in SUFFIXES]
     if pictures:
         near = nearest(name, pictures) if len(pictures) <= MOST_COMPARED else ""
         there = counted(len(pictures), "film", "lies/lie")
@@ -83,8 +96,9 @@ def what_is_there(name: str, files: Files, root: Path) -> str:
         return f"no film lies there, but {file}, which is {kind}: {EXPECTED}"
     packed = [file for file in files.tolist() if file.lower().endswith(ARCHIVES)]
     for file in [file for file in packed if ".csv" not in file][:1]:
-        return f"no film lies there, but {file}: unpack it"
-    return "no PNG or JPEG lies there"
+        known = file.lower().endswith(ARCHIVE_SUFFIXES)
+        return f"no film lies there, but {file}{', without a film' if known else ': unpack it'}"
+    return f"no film lies there; expected {EXPECTED_FILMS}"
 
 
 def _most(causes: dict[str, tuple[str, str]], image: Shaped[np.ndarray, " n"]) -> str:
@@ -152,5 +166,5 @@ def _kind(file: str, root: Path) -> str:
         return FORMATS.get(suffix, "")
     with suppress(OSError), (root / file).open("rb") as content:
         content.seek(MARK_AT)
-        return "DICOM" if content.read(len(DICOM_MARK)) == DICOM_MARK else ""
+        return SUFFIXES[-1] if content.read(len(DICOM_MARK)) == DICOM_MARK else ""
     return ""

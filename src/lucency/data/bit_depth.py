@@ -15,11 +15,11 @@ import numpy as np
 
 from lucency.core.manifest import Preparation, counted
 from lucency.core.progress import say
+from lucency.data.film_files import film_content, film_start, in_reading_order
 from lucency.data.images import PNG_SIGNATURE, bits_that_hold, decode
 
 SAMPLE = 32  # films that are decoded, evenly spread
 EIGHT, SIXTEEN = 8, 16
-HEADER = 16_384  # bytes of a file: sBIT stands before the pixels
 UNSTATED = 0
 SIDE = 512  # pixels of a decoded film that are counted, along its shorter side
 
@@ -40,16 +40,16 @@ def find_bits(files: Sequence[str | Path]) -> BitDepth:
     pixels are scaled to 16, as the PNG specification has it. Files that cannot be read are left
     out.
     """
-    stated = {file: bits for file in files if (bits := _stated_bits(Path(file))) is not None}
+    stated = {file: bits for file in files if (bits := _stated_bits(film_start(file))) is not None}
     if not stated:
         return BitDepth(EIGHT, 0, len(files))
     deep = list(stated)
     spread = np.linspace(0, len(deep) - 1, min(SAMPLE, len(deep))).astype(np.int64)
     greys = []
-    for place in spread.tolist():
+    for _, file in in_reading_order([deep[place] for place in spread.tolist()]):
         try:
-            grey = decode(Path(deep[place]).read_bytes())
-        except (OSError, ValueError):
+            grey = decode(film_content(file))
+        except ValueError:
             continue
         step = max(1, min(grey.shape) // SIDE)
         greys.append(grey[::step, ::step].copy())
@@ -97,17 +97,12 @@ def _deep(found: BitDepth) -> str:
     return f"{counted(found.deep, 'film', 'has/have', of=found.films)} more than eight bits"
 
 
-def _stated_bits(file: Path) -> int | None:
-    """Return the bits that a PNG of 16 states, UNSTATED for none; None for another file."""
-    if not file.is_file():
-        return None
-    try:
-        with file.open("rb") as content:
-            start = content.read(26)
-            if not start.startswith(PNG_SIGNATURE) or len(start) < 26 or start[24] != SIXTEEN:
-                return None
-            start += content.read(HEADER)
-    except OSError:
+def _stated_bits(start: bytes) -> int | None:
+    """Return the bits that a PNG of 16, by its first bytes, states, UNSTATED for none.
+
+    None for another file.
+    """
+    if not start.startswith(PNG_SIGNATURE) or len(start) < 26 or start[24] != SIXTEEN:
         return None
     place = len(PNG_SIGNATURE)
     while place + 9 <= len(start):

@@ -11,12 +11,14 @@ import struct
 import warnings
 import zlib
 from collections import deque
+from collections.abc import Callable
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64, UInt8, UInt16
 
+from lucency.data.clahe import NOT_PADDED, Padded
 from lucency.data.film_size import refuse_absurd
 
 if TYPE_CHECKING:
@@ -53,6 +55,13 @@ BROKEN = (  # what pydicom and the decoders raise for files that are not as they
 )  # fmt: skip
 
 
+class GreyFilm(NamedTuple):
+    """A film in eight bits, and which of its pixels are padding, none of it, and 0 (if any are)."""
+
+    grey: UInt8[np.ndarray, "h w"]
+    padded: Padded = NOT_PADDED
+
+
 class DeepFilm(NamedTuple):
     """A film before it is brought to eight bits: brighter is larger, whatever was stored.
 
@@ -87,6 +96,19 @@ class _Stream(BytesIO):
         return b"" if self.absurd else rest
 
 
+class _Film(NamedTuple):
+    """A film as places in its stored values, and what these are: padding, or pixels by a table."""
+
+    place: UInt16[np.ndarray, "h w"]
+    padding: Bool[np.ndarray, " v"]
+    table: UInt16[np.ndarray, " v"]
+    bits: int
+    low: float
+    high: float
+    voi: str
+    mirrored: bool
+
+
 class _Shown(NamedTuple):
     """How stored values are shown: `level`, shown black at `low` and less, white from `high` on."""
 
@@ -101,7 +123,7 @@ def is_dicom(content: bytes) -> bool:
     return content[PREAMBLE : PREAMBLE + len(MAGIC)] == MAGIC
 
 
-def decode_dicom(content: bytes) -> UInt8[np.ndarray, "h w"]:
+def decode_dicom(content: bytes) -> GreyFilm:
     """Return the grey of a DICOM file's content as a display shows it at first, in eight bits.
 
     Window and look-up table: the first item of VOILUTSequence, else the first window, else the full
@@ -112,13 +134,17 @@ def decode_dicom(content: bytes) -> UInt8[np.ndarray, "h w"]:
     not a whole, single, grey, plain film of a chest for presentation, or of an absurd size, which
     is never allocated; and where pydicom or a decoder is absent.
     """
-    return eight_bits(decode_dicom_deep(content))
+    film = _film(content)
+    table = _eight_bits(film.table, film.low, film.high)
+    table[film.padding] = 0
+    padded = film.padding.take(film.place) if film.padding.any() else NOT_PADDED
+    return GreyFilm(table.take(film.place), padded)
 
 
 def eight_bits(film: DeepFilm) -> UInt8[np.ndarray, "h w"]:
     """Return a deep film by its window: 0 at `low` and less and in padding, 255 from `high` on."""
-    every = np.arange(1 << DEEPEST, dtype=np.float64)
-    grey = np.rint(255 * _between(every, film.low, film.high)).astype(np.uint8)[film.pixels]
+    every = np.arange(1 << DEEPEST, dtype=np.uint16)
+    grey = _eight_bits(every, film.low, film.high).take(film.pixels)
     grey[film.padded] = 0
     return grey
 
@@ -131,19 +157,28 @@ def decode_dicom_deep(content: bytes) -> DeepFilm:
     VOI LUT or a SIGMOID, what lies between the window's ends is scaled to 16 bits.
     Raises ValueError as `decode_dicom` does.
     """
+    film = _film(content)
+    pixels, padded = film.table.take(film.place), film.padding.take(film.place)
+    pixels[padded] = 0
+    return DeepFilm(pixels, film.bits, film.low, film.high, film.voi, padded, film.mirrored)
+
+
+def _film(content: bytes) -> _Film:
     header, place = _read(content)
     lowest, count = _domain(header)
     padding = _padding(header, lowest, count)
-    padded = padding[place]
-    used = np.bincount(place.ravel(), minlength=count) * ~padding
-    shown = _show(header, np.arange(lowest, lowest + count, dtype=np.float64), used)
+    stored = np.arange(lowest, lowest + count, dtype=np.float64)
+    shown = _show(header, stored, lambda: np.bincount(place.ravel(), minlength=count) * ~padding)
     table, bits, low, high = _table(shown, inverted=_inverted(header))
-    pixels = table[place]
-    pixels[padded] = 0
     mirrored = _words(header, "PatientOrientation") == ["R", "F"]
-    if mirrored:
-        pixels, padded = np.fliplr(pixels).copy(), np.fliplr(padded).copy()
-    return DeepFilm(pixels, bits, low, high, shown.voi, padded, mirrored)
+    place = place[:, ::-1] if mirrored else place
+    return _Film(place, padding, table, bits, low, high, shown.voi, mirrored)
+
+
+def _eight_bits(
+    pixels: UInt16[np.ndarray, " v"], low: float, high: float
+) -> UInt8[np.ndarray, " v"]:
+    return np.rint(255 * _between(pixels.astype(np.float64), low, high)).astype(np.uint8)
 
 
 def _read(content: bytes) -> tuple[Dataset, UInt16[np.ndarray, "h w"]]:
@@ -316,8 +351,11 @@ def _signed(header: Dataset, name: str) -> int | None:
     return value - 0x10000 if header.PixelRepresentation and value > 0x7FFF else value
 
 
-def _show(header: Dataset, stored: Values, used: Int64[np.ndarray, " v"]) -> _Shown:
-    """Return the levels of stored values and between which of them a display is linear."""
+def _show(header: Dataset, stored: Values, count: Callable[[], Int64[np.ndarray, " v"]]) -> _Shown:
+    """Return the levels of stored values and between which of them a display is linear.
+
+    `count` returns how many pixels have each value.
+    """
     level, ends = _modality(header, stored)
     if tables := _items(header, "VOILUTSequence"):
         table, lowest, most = _lut(tables[0], signed=bool(level.min() < 0))
@@ -329,7 +367,7 @@ def _show(header: Dataset, stored: Values, used: Int64[np.ndarray, " v"]) -> _Sh
         half = width / 2 if function == "LINEAR_EXACT" else (width - 1) / 2
         middle = centre if function == "LINEAR_EXACT" else centre - 0.5
         return _Shown(level, middle - half, middle + half, "window")
-    if not _p_values(header) and used.any():
+    if not _p_values(header) and (used := count()).any():
         order = np.argsort(level, kind="stable")
         share = np.cumsum(used[order]) / used.sum()
         low, high = (level[order[np.searchsorted(share, tail / 100)]] for tail in TAILS)

@@ -1,6 +1,7 @@
 """The sizes that a film may have, by its header: what is absurd is never allocated."""
 
 SHORTEST_SIDE, LONGEST_SIDE, WIDEST_RATIO = 32, 16_384, 4
+LARGEST_FILE = 2 * LONGEST_SIDE**2 + 2**24  # bytes: the largest film, not compressed, and a header
 
 
 def refuse_absurd(width: int, height: int) -> None:

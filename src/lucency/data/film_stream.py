@@ -7,7 +7,7 @@ Letters in shapes: b films of a block, s pixels of the prepared side.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from itertools import islice
@@ -20,10 +20,14 @@ from jaxtyping import UInt8
 
 from lucency.core.manifest import Preparation
 from lucency.core.parallel import usable_cores
+from lucency.data.film_files import FilmFile, LoadedFilm, in_reading_order
 from lucency.data.preprocess import prepare_file
 
 BLOCK = 32  # films that are handed over together
 AHEAD = 2  # blocks that are prepared, or under way, while one is used
+MOST_LOADED = 1 << 27  # bytes of loaded files that wait for a thread
+Done = UInt8[np.ndarray, "s s"] | str
+UnderWay = tuple[str, Future[Done]]
 
 
 class FilmBlock(NamedTuple):
@@ -43,6 +47,7 @@ def stream_films(
 ) -> Iterator[FilmBlock]:
     """Yield the prepared films of `files`, `block` files at once, in their order.
 
+    Films of an archive that is streamed come last, in its order.
     So many threads (0: one a core) prepare AHEAD blocks more while the caller is busy with one, so
     memory does not grow with the number of files. Films are those of
     `lucency.data.preprocess.prepare_file`, byte for byte. OpenCV has one thread meanwhile.
@@ -50,23 +55,40 @@ def stream_films(
     work, before = partial(prepare_file, preparation=preparation), cv2.getNumThreads()
     cv2.setNumThreads(1)
     pool = ThreadPoolExecutor(threads or usable_cores(), thread_name_prefix="films")
-    todo = iter(files)
+    todo = _under_way(pool, work, files)
     try:
-        first = islice(todo, AHEAD * block)
-        waiting = deque((str(file), pool.submit(work, file)) for file in first)
+        waiting = deque(islice(todo, AHEAD * block))
         while waiting:
             films = [waiting.popleft() for _ in range(min(block, len(waiting)))]
             made = _block_of(films, side=preparation.size)
-            waiting.extend((str(file), pool.submit(work, file)) for file in islice(todo, block))
+            waiting.extend(islice(todo, block))
             yield made
     finally:
         pool.shutdown(cancel_futures=True)
         cv2.setNumThreads(before)
 
 
-def _block_of(
-    films: Sequence[tuple[str, Future[UInt8[np.ndarray, "s s"] | str]]], *, side: int
-) -> FilmBlock:
+def _under_way(
+    pool: ThreadPoolExecutor, work: Callable[[FilmFile], Done], files: Sequence[str | Path]
+) -> Iterator[UnderWay]:
+    """Yield the films of `files` as they are handed to the pool, with their names.
+
+    Of loaded ones no more than MOST_LOADED bytes wait there, and one film.
+    """
+    loaded, held = deque[tuple[Future[Done], int]](), 0
+    for number, file in in_reading_order(files):
+        future = pool.submit(work, file)
+        if isinstance(file, LoadedFilm):
+            loaded.append((future, len(file.content)))
+            held += len(file.content)
+        while held > MOST_LOADED:
+            first, size = loaded.popleft()
+            first.exception()  # waits for it
+            held -= size
+        yield str(files[number]), future
+
+
+def _block_of(films: Sequence[UnderWay], *, side: int) -> FilmBlock:
     """Return the block of films that are under way, as soon as they are done."""
     done = [(name, film.result()) for name, film in films]
     read = [(name, film) for name, film in done if not isinstance(film, str)]

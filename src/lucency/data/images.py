@@ -1,4 +1,4 @@
-"""Film files: found on disk by name, and decoded to eight bits of grey.
+"""Film files: found on disk and in archives by name, and decoded to eight bits of grey.
 
 Letters in shapes: n films, m found ones, h and w pixels of the film.
 """
@@ -16,26 +16,32 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import simplejpeg
-from jaxtyping import Int64, UInt, UInt8
+from jaxtyping import Int64, Shaped, UInt, UInt8
 
 from lucency.core.manifest import Manifest, counted
 from lucency.core.progress import say
-from lucency.core.tables import join_films
-from lucency.data.dicom import decode_dicom, is_dicom
+from lucency.core.tables import fitting_films, join_films
+from lucency.data.dicom import GreyFilm, decode_dicom, is_dicom
+from lucency.data.film_files import (
+    ARCHIVE_SUFFIXES,
+    DICOM_START,
+    EXPECTED_FILMS,
+    FilmFile,
+    film_content,
+    films_in,
+    is_hidden,
+    kind_of_name,
+    member_of,
+    name_below,
+)
 from lucency.data.film_size import refuse_absurd
 
-SUFFIXES = (".png", ".jpg", ".jpeg")
-SYSTEM_NAMES = {  # of files and folders that systems leave beside films, in lower case
-    "__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found", "thumbs.db",
-    "ehthumbs.db", "desktop.ini", "icon\r",
-}  # fmt: skip
-OTHER_FORMATS = (
-    ".dcm", ".dicom", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".jp2", ".jpe", ".jfif", ".heic",
-)  # fmt: skip
 LEFT_OUT = (  # what `Walk` names between films and others
     ("hidden or system file", ""),
     ("hidden or system folder", ""),
     ("picture", " in another format"),
+    ("half-downloaded file", ""),
+    ("DICOMDIR file", ""),
     ("folder", " that cannot be read"),
 )
 BIT_DEPTHS = (8, 10, 12, 14, 16)
@@ -55,16 +61,21 @@ class Walk(NamedTuple):
     hidden: tuple[Path, ...]  # or a system's: files
     hidden_folders: tuple[Path, ...]
     other_formats: tuple[Path, ...]
+    fragments: tuple[Path, ...]  # of downloads
+    dicomdirs: tuple[Path, ...]
     unreadable_folders: tuple[Path, ...]
+    archives: tuple[Path, ...]  # whose films are not listed here
     others: tuple[Path, ...]  # files that are no pictures by their names
 
 
 def walk_films(root: Path) -> Walk:
-    """Return what lies below `root` by name: PNG and JPEG files, what is left out, and others.
+    """Return what lies below `root`: PNG, JPEG and DICOM files, what is left out, and others.
 
-    Left out is what is hidden (its name begins with a dot), what systems leave beside films, and
-    pictures of other formats. Links are followed. A folder that is reached on several ways is read
-    once, by its own path where it has one below `root`; a link to a folder above leads nowhere.
+    Files are known by their names, and DICOM files of other names by their first bytes. Left out is
+    what is hidden (its name begins with a dot), what systems and broken downloads leave beside
+    films, and pictures of other formats. Links are followed. A folder that is reached on several
+    ways is read once, by its own path where it has one below `root`; a link to a folder above leads
+    nowhere.
     """
     own, linked = [root], list[Path]()
     seen = {_identity(place) for place in root.resolve().parents}
@@ -90,25 +101,53 @@ def walk_films(root: Path) -> Walk:
 
 
 def film_files(root: Path) -> tuple[Path, ...]:
-    """Return the films below `root` as `walk_films` does; one line says what is left out."""
-    found = walk_films(root)
-    if remark := _left_out(found, root):
-        say(remark)
-    return found.films
+    """Return the films below `root` as `walk_films` does, then those in archives below it.
+
+    Lines say what is left out: of an archive, its films that lie beside it, unpacked.
+    """
+    found = _walk_aloud(root)
+    there = {str(file) for file in found.films}
+    packed = films_in(found.archives)
+    left = tuple(film for film in packed if there.isdisjoint(_unpacked(film)))
+    if len(left) < len(packed):
+        films = counted(len(packed) - len(left), "film", "lies/lie", of=len(packed))
+        say(f"{films} in archives below {root} beside them, too, unpacked: the files are taken")
+    return (*found.films, *left)
 
 
 def films_below(places: Iterable[Path]) -> list[Path]:
     """Return the films at these places, each once, folders searched to the bottom as above.
 
-    A file that is named is taken as it is. Raises ValueError for a folder without films.
+    An archive gives its films; another file that is named is taken as it is. Raises ValueError for
+    a folder or archive without films, and for an archive that cannot be opened.
     """
     files = dict[Path, None]()
     for place in places:
-        found = film_files(place) if place.is_dir() else (place,)
+        found = (place,)
+        if place.is_dir():
+            found = film_files(place)
+        elif place.is_file() and place.name.lower().endswith(ARCHIVE_SUFFIXES):
+            found = films_in([place], named=True)
         if not found:
-            raise ValueError(f"{place} holds no film; expected {', '.join(SUFFIXES)}")
+            raise ValueError(f"{place} holds no film; expected {EXPECTED_FILMS}")
         files |= dict.fromkeys(found)
     return list(files)
+
+
+def _walk_aloud(root: Path) -> Walk:
+    found = walk_films(root)
+    if remark := _left_out(found, root):
+        say(remark)
+    return found
+
+
+def _unpacked(film: Path) -> tuple[str, str]:
+    """Return where a film of an archive would lie, had that been unpacked where it lies."""
+    found = member_of(film)
+    assert found is not None, "a film of an archive"
+    archive, name = found
+    folder = name_below(film, archive.parent)  # below a folder called like the archive
+    return str(archive.parent / name), str(archive.parent / folder)
 
 
 def _identity(folder: Path) -> tuple[int, int]:
@@ -126,37 +165,72 @@ def _kind(entry: os.DirEntry[str]) -> str:
         holds = Path(entry.path).stat() and entry.is_dir() if entry.is_symlink() else entry.is_dir()
     except OSError:
         holds, lost = False, not Path(name).suffix
-    if name.startswith(".") or name in SYSTEM_NAMES:
-        return "hidden_folders" if holds else "hidden"
-    if holds or lost:
+    if holds and is_hidden(name):
+        return "hidden_folders"
+    kind = kind_of_name(name)
+    if holds or (lost and kind != "hidden"):
         return "unreadable_folders" if lost else "folder"
-    if name.endswith(SUFFIXES):
-        return "films"
-    return "other_formats" if name.endswith(OTHER_FORMATS) else "others"
+    return kind or ("films" if entry.is_file() and _is_dicom_file(entry.path) else "others")
+
+
+def _is_dicom_file(file: str) -> bool:
+    try:
+        with open(file, "rb", buffering=0) as content:  # noqa: PTH123 - of many files
+            return is_dicom(content.read(DICOM_START))
+    except OSError:
+        return False
 
 
 def _left_out(found: Walk, root: Path) -> str:
     """Return the line that says what a walk left out, "" for nothing."""
+    several = found[1 : 1 + len(LEFT_OUT)]
     parts = [
         f"{counted(len(files), noun)}{why} ({files[0].relative_to(root)}"
         f"{', …' if len(files) > 1 else ''})"
-        for files, (noun, why) in zip(found[1:-1], LEFT_OUT, strict=True)
+        for files, (noun, why) in zip(several, LEFT_OUT, strict=True)
         if files
     ]
     return f"Left out below {root}: {', '.join(parts)}" if parts else ""
 
 
 def locate_films(films: Manifest, root: Path) -> Manifest:
-    """Return the films with their files' paths below `root` as the fact `path`, "" without a file.
+    """Return the films with their places below `root` as the fact `path`, "" without a file.
 
     A film is named by its path below `root` as `core.tables.match_films` has it; files are those of
-    `film_files`. Raises ValueError when two files fit one name, and two names one file.
+    `walk_films`. What is found among them is not looked for in archives: these are only opened for
+    films that lie nowhere else. Raises ValueError when two files fit one name, and two names one
+    file.
     """
-    files = np.array([str(file) for file in film_files(root)], dtype=object)
-    below = np.array([Path(file).relative_to(root).as_posix() for file in files], dtype=object)
-    row = join_films(films.image, below, source=str(root))
-    path = [str(files[place]) if place >= 0 else "" for place in row.tolist()]
+    found = _walk_aloud(root)
+    path = _matched(films.image, found.films, root)
+    absent = np.flatnonzero(path == "")
+    if found.archives and len(absent):
+        packed = films_in(found.archives)
+        path[absent] = _matched(films.image[absent], packed, root)
+        _say_twice(np.delete(films.image, absent), packed, root)
+    elif found.archives:
+        first = found.archives[0].relative_to(root)
+        more = ", …" if len(found.archives) > 1 else ""
+        say(f"All films lie unpacked below {root}: its archives are not read ({first}{more})")
     return replace(films, facts=films.facts.assign(path=path))
+
+
+def _matched(
+    image: Shaped[np.ndarray, " n"], files: Sequence[Path], root: Path
+) -> Shaped[np.ndarray, " n"]:
+    """Return the place of each film among `files`, "" where it is at none."""
+    below = np.array([name_below(file, root) for file in files], dtype=object)
+    row = join_films(image, below, source=str(root)).tolist()
+    return np.array([str(files[place]) if place >= 0 else "" for place in row], dtype=object)
+
+
+def _say_twice(image: Shaped[np.ndarray, " m"], packed: Sequence[Path], root: Path) -> None:
+    """Say how many of the films that lie in files of their own lie in archives as well."""
+    below = np.array([name_below(film, root) for film in packed], dtype=object)
+    twice = sum(bool(rows) for rows in fitting_films(image, below)) if len(image) else 0
+    if twice:
+        films = counted(twice, "film", "lies/lie", of=len(image))
+        say(f"{films} unpacked below {root} and in an archive: the files are taken")
 
 
 def found_films(films: Manifest) -> Int64[np.ndarray, " m"]:
@@ -164,34 +238,35 @@ def found_films(films: Manifest) -> Int64[np.ndarray, " m"]:
     return np.flatnonzero(films.facts["path"].to_numpy(dtype=str) != "").astype(np.int64)
 
 
-def read_grey(file: str | Path, *, bits: int = 0) -> UInt8[np.ndarray, "h w"]:
+def read_grey(file: FilmFile, *, bits: int = 0) -> UInt8[np.ndarray, "h w"]:
     """Decode a PNG or JPEG of any kind to eight bits of grey, exactly as OpenCV does.
 
-    Colour becomes luma, transparency is ignored. A DICOM film, whatever its suffix, is what a
-    display shows (`lucency.data.dicom`). Of more than eight bits the top eight are kept,
-    counted from `bits`, the depth of its data set (`lucency.data.bit_depth`; 0: what holds all but
-    a hundredth of its own pixels); brighter pixels are white.
+    The file may lie in an archive (`lucency.data.film_files`). Colour becomes luma, transparency is
+    ignored. A DICOM film, whatever its suffix, is what a display shows (`lucency.data.dicom`). Of
+    more than eight bits the top eight are kept, counted from `bits`, the depth of its data set
+    (`lucency.data.bit_depth`; 0: what holds all but a hundredth of its own pixels); brighter pixels
+    are white.
     Raises ValueError with the reason for a film that cannot be had whole: unreadable, empty, no
     picture, truncated, damaged (PNG checksums; whatever libjpeg warns of, in its words), or of an
     absurd size, which is never allocated.
     """
-    place = Path(file)
-    if place.exists() and not (place.is_file() or place.is_dir()):
-        raise ValueError("cannot be read: a pipe or a device, expected a file")
-    try:
-        content = place.read_bytes()
-    except OSError as error:
-        raise ValueError(f"cannot be read: {error.strerror}") from error
-    return decode_grey(content, bits=bits)
+    return read_film(file, bits=bits).grey
 
 
-def decode_grey(content: bytes, *, bits: int = 0) -> UInt8[np.ndarray, "h w"]:
-    """Return the film that a file's content holds, in eight bits, as `read_grey` does."""
+def read_film(file: FilmFile, *, bits: int = 0) -> GreyFilm:
+    """Return a film's grey as `read_grey` does, and which of its pixels are padding."""
+    return decode_film(film_content(file), bits=bits)
+
+
+def decode_film(content: bytes, *, bits: int = 0) -> GreyFilm:
+    """Return the film that a file's content holds, in eight bits, as `read_film` does."""
+    if is_dicom(content):
+        return decode_dicom(content)
     grey = decode(content)
     if grey.dtype == np.uint8:
-        return grey
+        return GreyFilm(grey)
     bits = bits or bits_that_hold([grey])
-    return np.right_shift(np.minimum(grey, 2**bits - 1), bits - 8).astype(np.uint8)
+    return GreyFilm(np.right_shift(np.minimum(grey, 2**bits - 1), bits - 8).astype(np.uint8))
 
 
 def bits_that_hold(greys: Sequence[UInt[np.ndarray, ...]], *, least: int = 0) -> int:
@@ -222,7 +297,7 @@ def decode(content: bytes) -> UInt[np.ndarray, "h w"]:
         refuse_absurd(*_jpeg_size(content))
         return _decoded_jpeg(content)
     if is_dicom(content):
-        return decode_dicom(content)
+        return decode_dicom(content).grey
     raise ValueError("not an image: neither PNG, JPEG nor DICOM")
 
 

@@ -199,7 +199,7 @@ def films_of_table(
     image = table.columns[where[image_column]]
     films = len(image)
     _refuse_repeated(table, where[image_column])
-    patient, facts = _patients(table, where[patient_column])
+    patient, facts = patients_of(table, where[patient_column])
     facts |= {
         name: table.parse(where[name], fold)
         for name, fold in {"sex": _parse_sex, "view": str.upper}.items()
@@ -266,7 +266,7 @@ def _films_of_nih(table: CsvTable, *, root: Path, findings: tuple[str, ...]) -> 
     table.require(*REQUIRED)
     image = table.columns["Image Index"]
     _refuse_repeated(table, "Image Index")
-    patient, named = _patients(table, "Patient ID")
+    patient, named = patients_of(table, "Patient ID")
     label = _parse_labels(table)
     facts = named | {
         name: table.parse(column, parse)
@@ -455,14 +455,14 @@ def _version(table: CsvTable, patient: np.ndarray, label: np.ndarray) -> str:
     return next((name for name, known in _VERSIONS.items() if known == found), UNPUBLISHED)
 
 
-def _patients(
+def patients_of(
     table: CsvTable, column: str
 ) -> tuple[Int64[np.ndarray, " n"], dict[str, Shaped[np.ndarray, " n"]]]:
     """Return each film's patient as a number; as a fact, their names where any is no number."""
     name = table.parse(column, _parse_patient)
-    names = pd.unique(name).tolist()
+    row, names = pd.factorize(name.astype(object))
     refuse_alike(names, where=f"{table.file}, {column}")
-    number = table.parse(column, lambda text: _number_patient(_parse_patient(text)))
+    number = np.array([_number_patient(one) for one in names], dtype=np.int64)[row]
     plain = all(map(PLAIN_NUMBER.fullmatch, names))
     return number, {} if plain else {PATIENT_ID: name}
 

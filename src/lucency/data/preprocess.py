@@ -11,7 +11,6 @@ import json
 import shutil
 from collections.abc import Callable, Mapping
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 
@@ -33,9 +32,19 @@ from lucency.core.manifest import (
 )
 from lucency.core.parallel import in_workers
 from lucency.core.progress import silent
-from lucency.core.stage import fingerprint_file, produce
+from lucency.core.stage import produce
 from lucency.data.bit_depth import with_bits
-from lucency.data.images import read_grey
+from lucency.data.clahe import NOT_PADDED, Padded, equalise
+from lucency.data.film_files import (
+    FilmFile,
+    FilmStat,
+    fingerprint_film,
+    in_chunks,
+    in_reading_order,
+    load_film,
+    stat_film,
+)
+from lucency.data.images import read_film
 
 CHUNK = 16  # films a task: about a third of a second of work
 MOST_REJECTED, ALWAYS_BEARABLE = 0.05, 10  # a share of the films; a number that stops nothing
@@ -47,31 +56,41 @@ SOURCES = "sources.csv"  # the file that each film was made from: image and the 
 
 Grey = UInt8[np.ndarray, "h w"]
 Square = UInt8[np.ndarray, "s s"]
-Film = tuple[int, str]  # row, path
+Film = tuple[int, FilmFile]  # row, place
 Sources = Shaped[np.ndarray, " n"]  # of SOURCE
 Rejects = dict[int, str]  # row, reason
 
 
 def prepare_film(
-    grey: Grey, *, preparation: Preparation, change: Callable[[Grey], Grey] = np.asarray
+    grey: Grey,
+    *,
+    preparation: Preparation,
+    padded: Padded = NOT_PADDED,
+    change: Callable[[Grey], Grey] = np.asarray,
 ) -> Square:
     """Return the film as a network sees it: contrast, brightness, denoising, size.
 
     Pure, and OpenCV's own CLAHE bit for bit. `clahe-first` works at the film's native size (as the
-    reference study does), `resize-first` on the square (LungNet22, Shamrat 2022). `change` is done
-    to the film at its native size, last before it is resized: what makes a copy of it.
+    reference study does), `resize-first` on the square (LungNet22, Shamrat 2022). `padded` pixels
+    take no part in CLAHE and are black. `change` is done to the film at its native size, last
+    before it is resized: what makes a copy of it.
     """
     if preparation.order == "resize-first":
-        return _enhance(_resize(change(grey), preparation), preparation)
-    return _resize(change(_enhance(grey, preparation)), preparation)
+        square, outside = _resize(change(grey), preparation), NOT_PADDED
+        if padded.any():  # the film is changed, so its mask is, as a picture of black and white
+            inside = _resize(change(np.where(padded, 0, 255).astype(np.uint8)), preparation)
+            outside = inside < 128
+        return _enhance(square, outside, preparation)
+    return _resize(change(_enhance(grey, padded, preparation)), preparation)
 
 
-def prepare_file(file: str | Path, *, preparation: Preparation) -> Square | str:
+def prepare_file(file: FilmFile, *, preparation: Preparation) -> Square | str:
     """Return the film of a file as `prepare_film` does, or the reason why it cannot be decoded."""
     try:
-        return prepare_film(read_grey(file, bits=preparation.bits), preparation=preparation)
+        film = read_film(file, bits=preparation.bits)
     except ValueError as error:
         return str(error)
+    return prepare_film(film.grey, padded=film.padded, preparation=preparation)
 
 
 def prepare(
@@ -100,7 +119,7 @@ def prepare(
             f"{counted((path == '').sum(), 'film', 'has/have', of=len(manifest))} no file: "
             "find them, or leave those rows out (found_films) before preparing"
         )
-    source = np.array([_source_of(file) for file in path.tolist()], dtype=SOURCE)
+    source = np.array([_source_of(stat_film(file)) for file in path.tolist()], dtype=SOURCE)
     _refuse_changed(out, manifest, source)
     known = out / "preparation.json"  # of films that are prepared: they need not be read again
     if known.is_file() and not preparation.bits:
@@ -117,8 +136,10 @@ def prepare(
     def write(folder: Path) -> None:
         done = _open_work(folder, films=len(manifest), side=preparation.size)
         todo = np.flatnonzero(_changed(done, source, path))
-        films = zip(todo.tolist(), path[todo].tolist(), strict=True)
-        chunks = iter(lambda: list(islice(films, CHUNK)), [])
+        chunks = (
+            [(int(todo[number]), file) for number, file in chunk]
+            for chunk in in_chunks(path[todo].tolist(), films=CHUNK)
+        )
         work = partial(_prepare_chunk, folder, preparation)
         rejects, left = Rejects(), len(todo)
         progress(len(manifest) - left, len(manifest))
@@ -148,15 +169,15 @@ def thumbnails(
     return flat - flat.mean(axis=1, keepdims=True)
 
 
-def _enhance(film: Grey, preparation: Preparation) -> Grey:
+def _enhance(film: Grey, padded: Padded, preparation: Preparation) -> Grey:
     if preparation.order != "no-clahe":
-        tiles = (preparation.clahe_tiles, preparation.clahe_tiles)
-        film = cv2.createCLAHE(preparation.clahe_clip, tiles).apply(film)
+        about = {"clip": preparation.clahe_clip, "tiles": preparation.clahe_tiles}
+        film = equalise(film, padded=padded, **about)
     if preparation.brightness:
         film = cv2.add(film, np.array([float(preparation.brightness)]))
     for name in preparation.denoise:
         film = DENOISERS[name](film)
-    return film
+    return np.where(padded, np.uint8(0), film) if padded.any() else film
 
 
 def _resize(film: Grey, preparation: Preparation) -> Square:
@@ -167,13 +188,12 @@ def _resize(film: Grey, preparation: Preparation) -> Square:
     return cv2.resize(film, square, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
-def _source_of(file: str, sha256: str = "") -> tuple[int, int, str]:
-    """Return the fields of SOURCE: bytes, and when it was modified, in nanoseconds."""
-    try:
-        found = Path(file).stat()
-    except OSError:
-        return ABSENT, 0, ""  # decoding will reject the film with the reason
-    return found.st_size, found.st_mtime_ns, sha256
+def _source_of(found: FilmStat | None, sha256: str = "") -> tuple[int, int, str]:
+    """Return the fields of SOURCE; of an absent film, which decoding will reject with the reason.
+
+    `modified` is a time in nanoseconds, or a checksum (`lucency.data.film_files.FilmStat`).
+    """
+    return (found.size, found.modified, sha256) if found else (ABSENT, 0, "")
 
 
 def _refuse_changed(out: Path, manifest: Manifest, source: Sources) -> None:
@@ -198,8 +218,10 @@ def _refuse_changed(out: Path, manifest: Manifest, source: Sources) -> None:
 def _changed(was: Sources, now: Sources, path: Shaped[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
     """Return which files have other content; those as large and as old as then are not read."""
     changed = was["bytes"] != now["bytes"]
-    for row in np.flatnonzero(~changed & (was["modified"] != now["modified"])).tolist():
-        changed[row] = fingerprint_file(Path(path[row])).encode() != was["sha256"][row]
+    doubtful = np.flatnonzero(~changed & (was["modified"] != now["modified"]))
+    for number, file in in_reading_order(path[doubtful].tolist()):
+        row = doubtful[number]
+        changed[row] = fingerprint_film(file).encode() != was["sha256"][row]
     return changed
 
 
@@ -235,15 +257,16 @@ def _prepare_chunk(
     done = np.load(folder / DONE, mmap_mode="r+")
     rejects, threads = Rejects(), cv2.getNumThreads()
     cv2.setNumThreads(0)
-    for row, path in films:
-        film = prepare_file(path, preparation=preparation)
+    for row, file in films:
+        loaded = load_film(file)
+        film = prepare_file(loaded, preparation=preparation)
         if isinstance(film, str):
             rejects[row] = film
             continue
         rows[row] = film
-        sha256 = fingerprint_file(Path(path))
+        found = FilmStat(len(loaded.content), loaded.modified)
         done[row] = np.array(
-            _source_of(path, sha256), dtype=SOURCE
+            _source_of(found, fingerprint_film(loaded)), dtype=SOURCE
         )  # after the pixels, so that a kill between the two loses nothing
     cv2.setNumThreads(threads)
     return len(films), rejects

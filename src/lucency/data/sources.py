@@ -21,6 +21,7 @@ from lucency.config.sections import Source
 from lucency.core.files import write_table
 from lucency.core.manifest import (
     FINDINGS,
+    UNKNOWN_PATIENT,
     Manifest,
     counted,
     listed,
@@ -44,6 +45,7 @@ from lucency.data.csv_tables import (
     read_names,
     read_text,
 )
+from lucency.data.film_files import film_exists, recall_archives, save_archives
 from lucency.data.images import found_films, locate_films
 from lucency.data.label_choices import (
     OR,
@@ -95,13 +97,19 @@ def read_films(place: Source, *, findings: tuple[str, ...], out: Path) -> Manife
     root = _root(place)
     place = place.model_copy(update={"root": str(root.resolve())})
     inputs = film_inputs(place, findings=findings)
-    films = films_found(place, produce(out, inputs=inputs, write=partial(_find, place, findings)))
+    films = films_found(
+        place, produce(out, inputs=inputs, write=partial(find_films, place, findings))
+    )
+    return replace(films, facts=films.facts.assign(path=where_films_lie(films, root)))
+
+
+def where_films_lie(films: Manifest, root: Path) -> list[str]:
+    """Return the files of films, found again where they have moved below the root."""
     path = films.facts["path"].tolist()
-    if all(Path(file).is_file() for file in path[:: -(-len(path) // SAMPLED)]):
-        return films
-    found = locate_films(films, root).facts["path"].tolist()  # moved below the root
-    moved = [new or old for new, old in zip(found, path, strict=True)]
-    return replace(films, facts=films.facts.assign(path=moved))
+    if all(film_exists(file) for file in path[:: -(-len(path) // SAMPLED) or 1]):
+        return path
+    found = locate_films(films, root).facts["path"].tolist()
+    return [new or old for new, old in zip(found, path, strict=True)]
 
 
 def film_inputs(place: Source, *, findings: tuple[str, ...]) -> dict[str, object]:
@@ -128,6 +136,7 @@ def film_inputs(place: Source, *, findings: tuple[str, ...]) -> dict[str, object
 def films_found(place: Source, out: Path) -> Manifest:
     """Return the films that `read_films` has found, their paths below the root as it is now."""
     films = load_manifest(out)
+    recall_archives(out, root=Path(place.root))
     path = [str(Path(place.root) / below) for below in films.facts["path"].tolist()]
     return replace(films, facts=films.facts.assign(path=path))
 
@@ -181,7 +190,7 @@ def place_of_labels(place: Source, labels: Path) -> Source:
     The keys of such a table's columns, and the list of films to exclude, are those of `place`.
     """
     nih = LABEL_COLUMN in read_label_table(labels).columns
-    found = {"source": "nih" if nih else "csv", "labels": labels.name}
+    found = {"source": "nih" if nih else "csv", "labels": labels.name, "also": ()}
     return place.model_copy(update={**found, "root": str(labels.parent)})
 
 
@@ -201,8 +210,11 @@ def draw_phantom(knobs: dict[str, Any], workers: int, folder: Path) -> None:
         write_phantom(folder, **knobs, workers=workers, progress=advance)
 
 
-def _find(place: Source, findings: tuple[str, ...], folder: Path) -> None:
-    """Look for the films of the label table below the root; write those found, list the others."""
+def find_films(place: Source, findings: tuple[str, ...], folder: Path) -> None:
+    """Look for the films of the label table below the root; write those found, list the others.
+
+    Paths that are written begin below the root.
+    """
     root = Path(place.root)
     everything = locate_films(_listed(place, findings), root)
     rows, films = found_films(everything), len(everything)
@@ -226,6 +238,7 @@ def _find(place: Source, findings: tuple[str, ...], folder: Path) -> None:
     # Below the root, so that a folder moved as a whole is found again.
     below = [str(Path(file).relative_to(root)) for file in found.facts["path"].tolist()]
     save_manifest(replace(found, facts=found.facts.assign(path=below)), folder)
+    save_archives(found.facts["path"].tolist(), root=root, folder=folder)
     say(f"Films: {everything.origin}; {len(absent):,} of them not on disk")
     if why:
         say(f"Films not on disk: {why}")
@@ -244,7 +257,22 @@ def _listed(place: Source, findings: tuple[str, ...]) -> Manifest:
             f"{COPY_MARK!r} marks the copies of a film: expected names without; rename "
             f"{counted(len(marked), 'film')}, in the table and on disk"
         )
-    return choose_films(_without_excluded(films, place), source=place)
+    films = choose_films(_without_excluded(films, place), source=place)
+    refuse_unknown_patients(films)
+    return films
+
+
+def refuse_unknown_patients(films: Manifest) -> None:
+    """Raise ValueError where it is not known of some films whose they are.
+
+    Such films of one patient might train and test, and a test on them might not be external.
+    """
+    if unknown := int((films.patient == UNKNOWN_PATIENT).sum()):
+        raise ValueError(
+            f"{films.origin}: {counted(unknown, 'film', 'has/have', of=len(films))} no known "
+            "patient: films can neither be split nor be an external test without; put the "
+            "collection's mapping to NIH's names beside its labels, or exclude such films"
+        )
 
 
 def _without_excluded(films: Manifest, place: Source) -> Manifest:

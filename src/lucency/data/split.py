@@ -18,7 +18,7 @@ from numpy.random import Generator, default_rng
 from sklearn.model_selection import train_test_split
 
 from lucency.config.sections import Split
-from lucency.core.manifest import APART, PARTS, Manifest, counted, listed, nearest
+from lucency.core.manifest import APART, PARTS, SOURCE, Manifest, counted, listed, nearest
 from lucency.core.progress import say
 from lucency.core.stage import fingerprint_file
 from lucency.core.tables import match_films
@@ -336,11 +336,18 @@ def _beside(
 
 
 def _shared_out(manifest: Manifest) -> Label:
-    """Return the columns of which every part gets its share: labels and, if known, AP films."""
-    if "view" not in manifest.facts:
-        return manifest.label
-    view = manifest.facts["view"].astype(str).str.upper().str.startswith("AP")
-    return np.column_stack([manifest.label, view.to_numpy(dtype=np.float32)])
+    """Return the columns of which every part gets its share: labels, AP films, each source's films.
+
+    The last two only where they are known.
+    """
+    columns = [manifest.label]
+    if "view" in manifest.facts:
+        view = manifest.facts["view"].astype(str).str.upper().str.startswith("AP")
+        columns.append(view.to_numpy(dtype=np.float32)[:, None])
+    if SOURCE in manifest.facts:
+        source = manifest.facts[SOURCE].to_numpy(dtype=str)
+        columns.append((source[:, None] == np.unique(source)[1:]).astype(np.float32))
+    return np.concatenate(columns, axis=1) if len(columns) > 1 else manifest.label
 
 
 def _deal(

@@ -266,15 +266,15 @@ def prepare_content(content: bytes, *, preparation: Preparation) -> DecodedFilm:
     It is read as `lucency.data.bit_depth.bits_for_network` has it. Raises FilmError.
     """
     from lucency.audit.image_quality import look_at, problems_of
-    from lucency.data.images import decode_grey
+    from lucency.data.images import decode_film
     from lucency.data.preprocess import prepare_film
 
     bits = preparation.bits if preparation.bits > 8 else 0
     try:
-        grey = decode_grey(content, bits=bits)
+        film = decode_film(content, bits=bits)
     except ValueError as error:
         raise FilmError(_code(str(error), content), str(error)) from error
-    pixels = prepare_film(grey, preparation=preparation)
+    pixels = prepare_film(film.grey, padded=film.padded, preparation=preparation)
     problems, _ = problems_of(*look_at(pixels[None]), known=None)
     return DecodedFilm(pixels, problems[0].split("|") if problems[0] else [])
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import platform
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -234,7 +234,7 @@ def _weights(table: pd.DataFrame) -> Values:
 
 
 def _methods(run: Run, evaluation: Evaluation) -> Values:
-    protocol, source = run.protocol, run.protocol.data.source
+    protocol, sources = run.protocol, [one.source for one in run.protocol.data.every]
     choices, fingerprint = protocol.evaluation, evaluation.thresholds["split"].iloc[0]
     early, officially = protocol.balance.before_split, protocol.split.method == "official"
     leak = (
@@ -255,13 +255,25 @@ def _methods(run: Run, evaluation: Evaluation) -> Values:
         "balancing": _balancing(protocol),
         "recalibration": choices.recalibration,
         "threshold_rule": rule,
-        "labels": LABELS[source],
-        "assessors": ASSESSORS.get(source, ""),
-        "setting": SETTINGS.get(source, ""),
-        "sharing": SHARING.get(source, ""),
-        "reference": REFERENCES.get(source, "a reference of the run"),
-        "traps": [*TRAPS[source], *(OFFICIAL if source in NIH_LISTS and officially else ())],
+        "labels": _of_each(sources, LABELS, other=LABELS["csv"]),
+        "assessors": _of_each(sources, ASSESSORS),
+        "setting": _of_each(sources, SETTINGS),
+        "sharing": _of_each(sources, SHARING),
+        "reference": REFERENCES.get(sources[0], OTHER_REFERENCE)
+        if len(sources) == 1
+        else OTHER_REFERENCE,
+        "traps": [
+            *dict.fromkeys(trap for one in sources for trap in TRAPS.get(one, TRAPS["csv"])),
+            *(ONE_HOSPITAL if sources == ["nih"] else ()),
+            *(OFFICIAL if officially and {*sources} <= {*NIH_LISTS} else ()),
+        ],
     }
+
+
+def _of_each(sources: Sequence[str], texts: Mapping[str, str], *, other: str = "") -> str:
+    """Return what is to be said of each source, once."""
+    said = dict.fromkeys(texts.get(one, other) for one in sources)
+    return " ".join(text for text in said if text)
 
 
 def _preparation(preparation: Preparation) -> str:
@@ -305,7 +317,7 @@ def _films(run: Run) -> Values:
         "rejected": len(prepared.rejected),
         "unused": len(films) - len(np.unique(plan.row)) - apart,
         "apart": apart,
-        "excluded": bool(run.protocol.data.exclude),
+        "excluded": any(one.exclude for one in run.protocol.data.every),
     }
     parts = [_part(films, plan, part) for part in PARTS]
     return {"data": counts, "parts": parts, "facts": list(parts[0]["facts"])}
@@ -544,6 +556,7 @@ SHARING = {
     "nih": "The films and labels of ChestX-ray14 are published by the NIH Clinical Center.",
     "phantom": "The films are drawn again by the run's protocol.",
 }
+OTHER_REFERENCE = "a reference of the run"
 REFERENCES = {
     "nih": "radiologists on 810 test films, Nabulsi et al., 2021",
     "phantom": "the findings drawn on the phantoms",
@@ -557,7 +570,6 @@ TRAPS = {
         "a chest drain.",
         "The official test films are sicker than the rest; scores on official and random splits "
         "may not stand in one ranking.",
-        "All films are of one hospital.",
     ),
     "phantom": (),
     "csv": (
@@ -565,5 +577,6 @@ TRAPS = {
         "'No Finding' means none of the listed findings. It does not mean normal.",
     ),
 }
+ONE_HOSPITAL = ("All films are of one hospital.",)
 NIH_LISTS = ("nih", "phantom")  # sources whose official split is NIH's lists
 OFFICIAL = ("The split is the official one: test films are sicker than training films.",)

@@ -13,8 +13,9 @@ import numpy as np
 from jaxtyping import UInt, UInt8
 
 from lucency.core.manifest import Preparation
+from lucency.data.clahe import equalise
 from lucency.data.dicom import decode_dicom_deep, is_dicom
-from lucency.data.images import bits_that_hold, decode, decode_grey
+from lucency.data.images import bits_that_hold, decode, decode_film
 
 THUMBNAIL = 96  # pixels of the longer side
 
@@ -48,9 +49,9 @@ def enhance_native(content: bytes, *, preparation: Preparation) -> NativeFilm:
     It is brought to eight bits as it is read for a network. Raises ValueError as `decode_native`.
     """
     bits = preparation.bits if preparation.bits > 8 else 0
-    tiles = (preparation.clahe_tiles, preparation.clahe_tiles)
-    clahe = cv2.createCLAHE(preparation.clahe_clip, tiles)
-    return NativeFilm(clahe.apply(decode_grey(content, bits=bits)), 8, 0, 255)
+    film = decode_film(content, bits=bits)
+    about = {"clip": preparation.clahe_clip, "tiles": preparation.clahe_tiles}
+    return NativeFilm(equalise(film.grey, padded=film.padded, **about), 8, 0, 255)
 
 
 def thumbnail(grey: UInt8[np.ndarray, "h w"]) -> bytes:

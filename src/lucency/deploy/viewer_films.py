@@ -20,6 +20,7 @@ import pandas as pd
 
 from lucency.core.manifest import NO_FINDING, Prepared, load_prepared
 from lucency.core.stage import RECEIPT
+from lucency.data.film_files import film_content, film_exists
 from lucency.data.images import films_below
 from lucency.deploy import film_list, verdicts
 from lucency.deploy.batching import NamedFilm, run_alone
@@ -83,7 +84,7 @@ def open_viewer(model: Model, *, run: Path | None, films: Sequence[Path] = ()) -
     if run is not None:
         viewer = _open_run(model, run)
     for file in films_below(films) if films else ():
-        if not file.exists():
+        if not (film_exists(file) or file.exists()):
             raise ValueError(f"{file}: no such file; expected films or folders of them")
         add_film(viewer, AddedFilm(file.name, file, b""))
     return viewer
@@ -211,9 +212,9 @@ def _content(viewer: Viewer, key: str) -> tuple[str, bytes]:
     if path is None:
         return name, content
     try:
-        return name, path.read_bytes()
-    except OSError as error:
-        raise Problem("film-unreadable", f"{name}: cannot be read: {error.strerror}") from error
+        return name, film_content(path)
+    except ValueError as error:
+        raise Problem("film-unreadable", f"{name}: {error}") from error
 
 
 async def _decoded(

@@ -19,7 +19,13 @@ from lucency.config.sections import EvaluationChoices
 from lucency.core.predictions import Predictions
 from lucency.evaluation.bootstrap import HIGH, MACRO, all_and_resampled, mean_over_findings
 from lucency.evaluation.evaluate import TRIVIAL, evaluate, require_one_part, thresholds_of
-from lucency.evaluation.intervals import FEWEST, NORMAL, macro_error, patients_of_rarer
+from lucency.evaluation.intervals import (
+    FEWEST,
+    NORMAL,
+    macro_error,
+    patients_of_rarer,
+    unpaired_interval,
+)
 from lucency.evaluation.metrics import by_finding
 from lucency.evaluation.significance import LEVEL, delong_difference, holm, signed_rank
 from lucency.evaluation.significance import not_computable as no_error
@@ -35,6 +41,12 @@ LEADERBOARD = (
     "place", "network", "kind",
     *(f"{name}{end}" for name in SCORES for end in ("", "_low", "_high")),
     "difference", "difference_low", "difference_high", "p", "p_holm", "milliseconds", "note",
+)  # fmt: skip
+SIDES = ("internal", "external")
+UNPAIRED = (
+    "network", "finding", "metric",
+    *(f"{side}{end}" for side in SIDES for end in ("", "_low", "_high")),
+    "difference", "low", "high", "note",
 )  # fmt: skip
 Score = Float64[np.ndarray, "n k"]
 FEW = f"not computable: {{}} patients of a class, expected {FEWEST} or more"
@@ -89,6 +101,28 @@ def compare(several: Sequence[Predictions], *, resamples: int, seed: int) -> pd.
     p = table["p"].astype(float).groupby(table["test"])  # corrected among all rows of a test
     table["p_holm"] = p.transform(lambda mine: holm(mine.to_numpy()))
     return table.reindex(columns=list(COLUMNS))
+
+
+def compare_unpaired(internal: pd.DataFrame, external: pd.DataFrame) -> pd.DataFrame:
+    """Return what a network's metrics are on films of other patients, less those on its own.
+
+    Both tables are of `evaluate`, of the same findings. Unpaired: no film and no patient is in
+    both, so that the 95 % interval of the difference is `unpaired_interval` of the two; both are
+    over resampled patients, or have a formula with patients as clusters. A number without interval
+    on either side has none for its difference, and `note` says why.
+    """
+    keys = ["network", "finding", "metric"]
+    kept = [*keys, "value", "low", "high", "note"]
+    both = internal.loc[:, kept].merge(external.loc[:, kept], on=keys, suffixes=SIDES)
+    rows = []
+    for row in both.to_dict("records"):
+        mine, theirs = (row[f"value{side}"] for side in SIDES)
+        ends, other_ends = ((row[f"low{side}"], row[f"high{side}"]) for side in SIDES)
+        gap = unpaired_interval(theirs, other_ends, mine, ends)
+        notes = [f"{side}: {row[f'note{side}']}" for side in SIDES if row[f"note{side}"]]
+        numbers = (mine, *ends, theirs, *other_ends, theirs - mine, *gap)
+        rows.append((*(row[key] for key in keys), *numbers, "; ".join(notes)))
+    return pd.DataFrame(rows, columns=list(UNPAIRED))
 
 
 def rank(metrics: pd.DataFrame, comparison: pd.DataFrame) -> pd.DataFrame:

@@ -192,6 +192,19 @@ def difference_interval(
     return 2 * low - 1, 2 * high - 1
 
 
+def unpaired_interval(value: float, ends: Bounds, other: float, other_ends: Bounds) -> Bounds:
+    """Return the ends of the interval of `value` - `other`, two estimates of other patients.
+
+    From the intervals of both, so that those of an AUC or a share of 1, which are one-sided, give
+    one too: Zou and Donner, Statistics in Medicine 27 (2008), 1693-1702. Where both are symmetric
+    it is that of the sum of the variances. NaN where one of the intervals is.
+    """
+    (low, high), (other_low, other_high) = ends, other_ends
+    below = np.hypot(value - low, other_high - other)
+    above = np.hypot(high - value, other - other_low)
+    return float(value - other - below), float(value - other + above)
+
+
 def within_range(metric: str, ends: Bounds) -> Bounds:
     """Return the ends of an interval of a metric, no further than its values go."""
     least, most = RANGE.get(metric, (0.0, 1.0))

@@ -13,7 +13,7 @@ import pandas as pd
 from jaxtyping import Bool, Float64
 from scipy.special import ndtr, ndtri
 
-from lucency.core.manifest import OLDEST, mean_over
+from lucency.core.manifest import OLDEST, SOURCE, mean_over
 from lucency.core.plan import COPY_MARK
 from lucency.core.predictions import Predictions
 from lucency.evaluation import bootstrap
@@ -55,12 +55,14 @@ def subgroups(
     weights = bootstrap.all_and_resampled(predictions.patient, resamples=resamples, seed=seed)
     rows: list[Row] = []
     for name, (column, edges, bands) in FACTS.items():
+        if column not in known and column == SOURCE:
+            continue  # of films of one source
         if column not in known:
             note = f"skipped: the facts have no column {column!r}"
             none = [0, 0, 0, *[np.nan] * 9, True]
             rows.append((predictions.network, name, "", MACRO, *none, note))
             continue
-        for group, inside in _groups(pd.Series(known[column]), edges, bands):
+        for group, inside in groups_of(pd.Series(known[column]), edges, bands):
             rows += _rows(predictions, inside, weights=weights, place=(name, group))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
@@ -117,7 +119,7 @@ def _joined(facts: pd.DataFrame, predictions: Predictions) -> pd.DataFrame:
     return table.iloc[place].reset_index(drop=True).assign(**{_COUNT: films[owner]})
 
 
-def _groups(
+def groups_of(
     column: pd.Series, edges: Sequence[float], bands: Sequence[str]
 ) -> Iterator[tuple[str, Rows]]:
     """Yield each group that has films, in the order of its bands, those of no band last."""
@@ -216,5 +218,6 @@ FACTS: dict[str, tuple[str, tuple[float, ...], tuple[str, ...]]] = {
     "sex": ("sex", (), ()),
     "age": ("age", (0.0, 18.0, 40.0, 65.0, np.nextafter(OLDEST, np.inf)), AGES),
     "visit": ("follow_up", (0.0, 1.0, np.inf), ("first film", "follow-up")),
+    "source": (SOURCE, (), ()),
     "films of the patient": (_COUNT, (1.0, 2.0, 5.0, np.inf), ("1", "2 to 4", "5 and more")),
 }

@@ -23,7 +23,8 @@ from lucency.core.files import write_array
 from lucency.core.manifest import Copies, Preparation, Prepared
 from lucency.core.parallel import in_workers
 from lucency.core.plan import COPY_MARK, Plan
-from lucency.data.images import read_grey
+from lucency.data.film_files import FilmFile, LoadedFilm, in_chunks
+from lucency.data.images import read_film
 from lucency.data.preprocess import prepare_film
 
 Steps = list[Any]  # of albumentations' transforms
@@ -91,14 +92,16 @@ def make_copies(
     if not (folder / DONE).exists():
         np.lib.format.open_memmap(folder / PIXELS, "w+", np.uint8, (len(copies), side, side))
         write_array(np.zeros(len(copies), dtype=bool), folder / DONE)
-    todo = np.flatnonzero(~np.load(folder / DONE))
-    tasks = [
-        (place, path[row := copies.row[place]], str(image[row]), str(copies.transform[place]))
-        for place in todo.tolist()
-    ]
-    chunks = [tasks[start : start + CHUNK] for start in range(0, len(tasks), CHUNK)]
+    todo, chain = np.flatnonzero(~np.load(folder / DONE)), copies.transform
+    chunks = (
+        [
+            (place := int(todo[number]), file, str(image[copies.row[place]]), str(chain[place]))
+            for number, file in chunk
+        ]
+        for chunk in in_chunks([path[row] for row in copies.row[todo].tolist()], films=CHUNK)
+    )
     work, made = partial(_make_chunk, folder, prepared.preparation, seed), len(copies) - len(todo)
-    for count in in_workers(work, iter(chunks), workers=min(workers, len(chunks))):
+    for count in in_workers(work, chunks, workers=min(workers, -(-len(todo) // CHUNK))):
         made += count
         progress(made, len(copies))
     (folder / DONE).unlink()
@@ -126,20 +129,23 @@ def seed_of(*words: int | str) -> int:
 
 
 def _make_chunk(
-    folder: Path, preparation: Preparation, seed: int, tasks: list[tuple[int, str, str, str]]
+    folder: Path, preparation: Preparation, seed: int, tasks: list[tuple[int, FilmFile, str, str]]
 ) -> int:
-    """Write copies, each a (place, path, image, transform), and return how many."""
+    """Write copies, each a (place, file, image, transform), and return how many."""
     pixels = np.load(folder / PIXELS, mmap_mode="r+")
     done = np.load(folder / DONE, mmap_mode="r+")
     threads = cv2.getNumThreads()
     cv2.setNumThreads(0)
-    for place, path, image, transform in tasks:
+    for place, file, image, transform in tasks:
         change = partial(augment_copy, transform=transform, image=image, seed=seed)
         try:
-            grey = read_grey(Path(path), bits=preparation.bits)
+            film = read_film(file, bits=preparation.bits)
         except ValueError as error:
+            path = file.place if isinstance(file, LoadedFilm) else file
             raise ValueError(f"{path}: {error}: its copies cannot be made; mend it") from error
-        pixels[place] = prepare_film(grey, preparation=preparation, change=change)
+        pixels[place] = prepare_film(
+            film.grey, padded=film.padded, preparation=preparation, change=change
+        )
         done[place] = True  # after the pixels, so that a kill between the two loses nothing
     cv2.setNumThreads(threads)
     return len(tasks)

@@ -71,9 +71,9 @@ def _write_audit(trained: Trained, network: str, folder: Path) -> None:
 
 
 def _truth(trained: Trained) -> pd.DataFrame:
-    """Return what is truly on phantoms, a row a film by name; nothing of other films."""
-    file = trained.root / TRUTH_FILE
-    if trained.run.protocol.data.source != "phantom" or not file.is_file():
+    """Return what is truly on phantoms of one source, a row a film by name; else nothing."""
+    file, place = trained.root / TRUTH_FILE, trained.run.protocol.data
+    if place.also or place.source != "phantom" or not file.is_file():
         return pd.DataFrame()
     table = read_table(file, text=("Image Index", "True Labels"))
     return table.set_index("Image Index").rename(columns=DEVICES)
@@ -91,7 +91,7 @@ def _facts_of(predicted: Predictions, films: Manifest, truth: pd.DataFrame) -> p
 
 def _counts(trained: Trained, films: Manifest, truth: pd.DataFrame) -> pd.DataFrame:
     """Return how many films carry a label, show the finding, and both, where that is known."""
-    if trained.run.protocol.data.source == "nih":
+    if trained.run.protocol.data.source == "nih" and not trained.run.protocol.data.also:
         return published_counts(films.findings)
     if not len(truth):
         unread = [(finding, 0, 0, 0, *[np.nan] * 3) for finding in films.findings]

@@ -18,7 +18,7 @@ from lucency.core.manifest import NO_FINDING, Prepared
 from lucency.core.plan import Plan
 from lucency.core.progress import progress
 from lucency.core.stage import produce
-from lucency.data.images import SUFFIXES
+from lucency.data.film_files import SUFFIXES
 from lucency.data.labels import LABEL_FILES, OFFICIAL_LISTS
 from lucency.pipeline.run import Run
 from lucency.pipeline.stages import pictures, plan, prepared
@@ -47,8 +47,8 @@ def write_balanced(run: Run, *, out: Path) -> Path:
             f"{int(np.isnan(seen.label).sum())} labels are not stated, which NIH's layout cannot "
             "say: expected 0 or 1; leave those films or findings out of the label file"
         )
-    root = Path(run.protocol.data.root).resolve()
-    if run.protocol.data.source != "phantom" and out.resolve().is_relative_to(root):
+    given = [Path(one.root) for one in run.protocol.data.every if one.source != "phantom"]
+    if any(out.resolve().is_relative_to(root.resolve()) for root in given):
         raise ValueError(f"{out} lies below data.root, where films are looked for: choose another")
     findings = films.manifest.findings
     if NO_FINDING in findings and (unlabelled := int((seen.label != 1).all(axis=1).sum())):

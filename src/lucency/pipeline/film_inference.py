@@ -26,9 +26,10 @@ from lucency.core.manifest import (
 )
 from lucency.core.plan import originals
 from lucency.core.progress import Advance, progress, say, silent
-from lucency.core.stage import RECEIPT, fingerprint_file, produce
+from lucency.core.stage import RECEIPT, produce
 from lucency.core.tables import Answer, match_films
 from lucency.data.bit_depth import bits_for_network, with_bits
+from lucency.data.film_files import film_exists, fingerprint_film
 from lucency.data.film_stream import stream_films
 from lucency.data.images import films_below
 from lucency.explain.heatmaps import Heatmaps, one_cell_remarks
@@ -57,7 +58,7 @@ def predict_disk(
     Films that cannot be read are named on standard error too. Raises ValueError when not one can.
     """
     files, predictor = films_below(films), open_predictor(folder, name=name, engine=engine)
-    if not any(file.exists() for file in files):
+    if not any(_is_there(file) for file in files):
         raise ValueError(f"{files[0]}: no such file; expected films, or folders of them")
     chosen = "" if name or predictor.home.own else ", the best on validation films"
     say(f"Model: {predictor.name} ({predictor.kind}){chosen}")
@@ -218,7 +219,7 @@ def requested_films(folder: Path, films: Sequence[Path], classifier: Classifier)
     Files that cannot be read are left out, aloud, and stand in `rejected`. Raises ValueError for a
     film that is neither, for too many, and where none can be read.
     """
-    names = [str(film) for film in films if not film.exists()]
+    names = [str(film) for film in films if not _is_there(film)]
     if len(names) == len(films) and (folder / "protocol.toml").is_file():
         place = open_run_folder(folder).cache / "prepared"
         if not (place / RECEIPT).is_file():
@@ -230,8 +231,12 @@ def requested_films(folder: Path, films: Sequence[Path], classifier: Classifier)
     files = films_below(films)
     _refuse_many(files)
     read = read_films(files, findings=classifier.findings, preparation=classifier.preparation)
-    named = [f"{file} {fingerprint_file(Path(file))}" for file in read.manifest.image.tolist()]
+    named = [f"{file} {fingerprint_film(file)}" for file in read.manifest.image.tolist()]
     return replace(read, manifest=replace(read.manifest, origin=f"on disk: {', '.join(named)}"))
+
+
+def _is_there(film: Path) -> bool:
+    return film_exists(film) or film.exists()
 
 
 def _refuse_many(films: Sequence[object]) -> None:

@@ -50,6 +50,11 @@ def _check_schemes(protocol: Protocol) -> None:
             "data.exclude is set: the schemes leave out films of their own; remove those films "
             "from the label table instead"
         )
+    if protocol.data.also:
+        raise ValueError(
+            "data.also is set: the schemes leave out films by a list of one source; expected one: "
+            'add --set "data.also=[]"'
+        )
     if protocol.ensemble.learners or protocol.ensemble.neighbours:
         raise ValueError(
             "ensemble.learners and ensemble.neighbours need a split by patient, and two schemes of "
@@ -184,6 +189,7 @@ def _with_scheme(
     """Return the protocol as a scheme splits and balances; ValueError where that is impossible."""
     choices = protocol.model_dump()
     choices["data"] |= data
+    choices["external"] = ()  # a test of the study's networks, which it does not report
     choices["split"]["method"] = changes.get("split", "patient")
     choices["balance"]["before_split"] = changes.get("before_split", False)
     return parse_protocol(choices, name=name)

@@ -29,10 +29,12 @@ from lucency.core.plan import only_tests
 from lucency.core.predictions import Predictions, load_predictions
 from lucency.core.progress import say
 from lucency.data.csv_tables import clean_id
+from lucency.data.film_files import film_exists
 from lucency.data.images import films_below
 from lucency.data.labels import refuse_alike
 from lucency.evaluation.evaluate import evaluate as evaluate_predictions
 from lucency.evaluation.external import LEAST, MOST
+from lucency.evaluation.external_validation import ExternalValidation
 from lucency.evaluation.summary import Evaluation
 from lucency.explain.class_activation import METHOD as CAM
 from lucency.explain.class_activation import class_activation_maps, head_of
@@ -56,7 +58,7 @@ Film = Place | Prepared | np.ndarray
 def prepare(films: Place | Sequence[Place], *, size: int = 224, **choices: Any) -> Prepared:
     """Return films prepared as a network sees them: square, with CLAHE, uint8.
 
-    `films` is a file (PNG, JPEG or DICOM), a folder or several; `choices` are those of
+    `films` is a file (PNG, JPEG or DICOM), a folder, an archive or several; `choices` are those of
     `Preparation`, by default CLAHE with clip limit 3 and 10 x 10 tiles. Files that cannot be read
     are listed in `rejected`. Raises ValueError where none can be read.
     """
@@ -194,7 +196,7 @@ class Model:
             return replace(film, manifest=_labelled(film.manifest, self.findings))
         facts = film.manifest.facts
         paths = facts["path"].tolist() if "path" in facts else []
-        if not paths or not all(Path(path).is_file() for path in paths):
+        if not paths or not all(film_exists(path) for path in paths):
             raise ValueError(
                 f"films: found {film.preparation!r}, expected {self.preparation!r}, as the network "
                 "was trained: prepare them so, or name their files"
@@ -395,6 +397,25 @@ class RunResult:
     def report(self) -> Path:
         """The page."""
         return self.run.out / "report" / "report.html"
+
+    @property
+    def external(self) -> dict[str, ExternalValidation]:
+        """The external tests of the protocol by name: scores beside those of own test films."""
+        tests = self.protocol.external
+        return {one.name: stages.external_test(self.run, one.name) for one in tests}
+
+    def validate(
+        self, source: str, root: Place = "", *, name: str = "", **keys: Any
+    ) -> ExternalValidation:
+        """Return what the networks are worth on films of another source, kept in the run.
+
+        `source`, `root` and `keys` are those of `[[external]]`; `name` is by default the source's.
+        """
+        from lucency.config.protocol import parse_external
+        from lucency.pipeline.added_tests import add_external_test
+
+        about = {"source": source, "root": str(root), "name": name or source, **keys}
+        return add_external_test(self.out, parse_external(about))
 
     def load(self, model: str = "") -> Model:
         """Return what predicts films, by default the best on validation films."""

@@ -41,9 +41,10 @@ from lucency.core.stage import (
     produce,
 )
 from lucency.core.tables import save_tables
+from lucency.data.film_files import stat_film
 from lucency.data.image_measures import MEASURES, measure_film
 from lucency.data.preprocess import prepare
-from lucency.data.sources import film_inputs
+from lucency.data.several_sources import inputs_of_sources
 from lucency.data.split import set_apart
 from lucency.ensemble.lungs import lung_mask
 from lucency.evaluation import preparation_grid
@@ -360,7 +361,8 @@ def _film_bytes(study: Study) -> str:
     """Return what names the films' files, so that films that were replaced are not mixed up."""
     path = _films(study.run).facts["path"].tolist()
     require_pictures(study.run, path)
-    size = np.array([Path(file).stat().st_size for file in path], dtype=np.int64)
+    found = [stat_film(file) for file in path]
+    size = np.array([one.size for one in found if one is not None], dtype=np.int64)
     return hashlib.sha256(size.tobytes()).hexdigest()[:16]
 
 
@@ -420,8 +422,8 @@ def _check_ablation(protocol: Protocol, folder: Path) -> None:
         {part: without_places(one)[part] for part in ("data", "findings")}
         for one in (protocol, other)
     )
-    if protocol.data.root and (folder / "manifest" / RECEIPT).is_file():
-        own |= film_inputs(protocol.data, findings=protocol.findings)
+    if all(one.root for one in protocol.data.every) and (folder / "manifest" / RECEIPT).is_file():
+        own |= inputs_of_sources(protocol.data, findings=protocol.findings)
         others |= json.loads((folder / "manifest" / RECEIPT).read_text(encoding="utf-8"))
     if found := differences(own, others):
         raise ValueError(f"--ablation {folder} is of other films: {'; '.join(found[:2])}")

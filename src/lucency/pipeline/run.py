@@ -23,6 +23,7 @@ from lucency.config.protocol import (
     read_protocol,
     without_places,
 )
+from lucency.config.sections import Source
 from lucency.core.files import write_whole
 from lucency.core.manifest import Prepared, counted, read_table
 from lucency.core.parallel import rank
@@ -38,11 +39,13 @@ from lucency.core.stage import (
     fingerprint_of,
     is_complete,
 )
-from lucency.data.sources import absent_places, film_inputs
+from lucency.data.film_files import film_exists
+from lucency.data.several_sources import as_drawn, inputs_of_sources, section_of
+from lucency.data.sources import absent_places
 from lucency.models.metadata import read_metadata
 
 HISTORY = ("epoch", "val_auc", "films_per_second", "seconds")  # columns that are needed
-LATE = ("ensemble.",)  # sections that may change in a finished run
+LATE = ("ensemble.", "external")  # sections that may change in a finished run
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -76,6 +79,7 @@ class Run:
         return f"<Run {self.protocol.name} in {self.out}>"
 
 
+AnySource = TypeVar("AnySource", bound=Source)
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -161,16 +165,35 @@ def _placed(protocol: Protocol, known: Protocol | None) -> Protocol:
 
     So a run finds its films from any working folder, and a place that was named once is kept.
     """
-    own = {key: getattr(protocol.data, key) for key in ("root", "exclude")}
-    absolute = {key: str(Path(place).absolute()) for key, place in own.items() if place}
-    place = protocol.data.model_copy(update=absolute)
+    own = [_absolute(one) for one in protocol.data.every]
+    kept = known.data.every if known is not None else ()
+    if len(own) == len(kept):
+        pairs = enumerate(zip(own, kept, strict=True))
+        own = [_kept_place(one, last, section_of(index)) for index, (one, last) in pairs]
+    data = own[0].model_copy(update={"also": tuple(own[1:])})
+    tests = {one.name: one for one in known.external} if known is not None else {}
+    external = [
+        _kept_place(_absolute(one), tests.get(one.name, one), f"external.{index}")
+        for index, one in enumerate(protocol.external)
+    ]
+    return protocol.model_copy(update={"data": data, "external": tuple(external)})
+
+
+def _absolute(place: AnySource) -> AnySource:
+    paths = {key: getattr(place, key) for key in ("root", "exclude")}
+    absolute = {key: str(Path(path).absolute()) for key, path in paths.items() if path}
+    return place.model_copy(update=absolute)
+
+
+def _kept_place(place: AnySource, known: AnySource, section: str) -> AnySource:
+    """Return a source where the protocol has it, or where it was last if only that is there."""
     lost = absent_places(place)
-    if known is not None and place != known.data and lost and not absent_places(known.data):
-        for key in lost:
-            there = getattr(known.data, key)
-            say(f"data.{key}: {getattr(place, key)} is not there, taken is the last one, {there}")
-        place = place.model_copy(update={key: getattr(known.data, key) for key in PLACES})
-    return protocol.model_copy(update={"data": place})
+    if place == known or not lost or absent_places(known):
+        return place
+    for key in lost:
+        there = getattr(known, key)
+        say(f"{section}.{key}: {getattr(place, key)} is not there, taken is the last one, {there}")
+    return place.model_copy(update={key: getattr(known, key) for key in PLACES})
 
 
 def _refuse_another(run: Run, known: Protocol) -> None:
@@ -182,7 +205,8 @@ def _refuse_another(run: Run, known: Protocol) -> None:
         raise ValueError(f"{message}: choose another folder (--out); nothing was changed")
     moved = run.protocol.data != known.data
     if moved and (run.out / "manifest" / RECEIPT).is_file():
-        inputs = film_inputs(run.protocol.data, findings=run.protocol.findings)
+        place = as_drawn(run.protocol.data, out=run.source / "phantom")
+        inputs = inputs_of_sources(place, findings=run.protocol.findings)
         is_complete(run.out / "manifest", inputs=inputs)
 
 
@@ -199,7 +223,7 @@ def how_to_move(run: Run, *keys: str) -> str:
 
 def require_pictures(run: Run, paths: Iterable[str]) -> None:
     """Raise ValueError unless all these files of films are there."""
-    if lost := [file for file in paths if not Path(file).is_file()]:
+    if lost := [file for file in paths if not film_exists(file)]:
         raise ValueError(
             f"{counted(len(lost), 'film', 'is/are')} not there ({lost[0]}, …): {how_to_move(run)}"
         )

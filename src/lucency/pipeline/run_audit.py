@@ -36,6 +36,7 @@ from lucency.core.predictions import (
 from lucency.core.progress import progress, say
 from lucency.core.stage import RECEIPT, fingerprint_of, produce
 from lucency.core.tables import Audit
+from lucency.data.film_files import in_reading_order
 from lucency.data.images import read_grey
 from lucency.evaluation.evaluate import evaluate
 from lucency.evaluation.thresholds import FALLBACK
@@ -114,6 +115,7 @@ def _fold_run(run: Run, *, folds: int, fold: int, repeat: int) -> Run:
     choices = run.protocol.model_dump()
     choices["split"] |= {"method": "patient", "folds": folds, "fold": fold, "apart": 0.0}
     choices["split"]["seed"] += repeat
+    choices["external"] = ()
     choices["training"]["seed"] += repeat
     protocol = parse_protocol(choices, name=f"fold {fold} of repeat {repeat}")
     place = run.out / "members" / f"repeat-{repeat}-fold-{fold}"
@@ -184,9 +186,9 @@ def draw_review(folder: Path, *, errors: Path | None, films: int, seed: int, out
     require_pictures(run, [path[name] for name in names])
     pictures = {}
     with progress("Reading films", unit="films") as advance:
-        for done, name in enumerate(names, start=1):
-            pictures[name] = read_grey(Path(path[name]), bits=prepared.preparation.bits)
-            advance(done, len(names))
+        for number, file in in_reading_order([path[name] for name in names]):
+            pictures[names[number]] = read_grey(file, bits=prepared.preparation.bits)
+            advance(len(pictures), len(names))
     without = [name for name in (*shown.findings, NO_FINDING) if name not in {*sample["finding"]}]
     write_review(sample, films=pictures, manifest=shown, folder=out)
     return Audit(

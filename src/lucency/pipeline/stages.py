@@ -42,22 +42,31 @@ from lucency.core.predictions import Predictions, load_predictions, save_predict
 from lucency.core.progress import progress, say
 from lucency.core.stage import RECEIPT, Failures, discard_outdated, fingerprint_of, produce
 from lucency.core.tables import save_tables
+from lucency.data.film_files import film_exists
 from lucency.data.preprocess import prepare
-from lucency.data.sources import (
-    absent_places,
-    draw_source,
-    films_found,
-    read_films,
-    refuse_unstated,
+from lucency.data.several_sources import (
+    draw_sources,
+    films_of_sources,
+    places_absent,
+    read_sources,
 )
+from lucency.data.sources import refuse_unstated
 from lucency.data.split import list_fingerprints, set_apart, split
 from lucency.ensemble.ensembles import EnsembleResults
 from lucency.evaluation import leakage_inflation as inflation
 from lucency.evaluation import summary
+from lucency.evaluation.external_validation import ExternalValidation
 from lucency.evaluation.preparation_grid import STUDY, PreparationStudy, load_study
 from lucency.explain.heatmap_results import HeatmapResults
 from lucency.pipeline.audit_stage import audit_network
 from lucency.pipeline.ensemble_stage import compare_ensembles
+from lucency.pipeline.external_stage import (
+    EXTERNAL,
+    check_external,
+    external_films,
+    external_run,
+    external_validation,
+)
 from lucency.pipeline.feature_stage import features_folder, similarity_features
 from lucency.pipeline.heatmap_stage import explain_network
 from lucency.pipeline.run import (
@@ -81,23 +90,29 @@ GALLERY_FILMS, GALLERY_VERSIONS, GALLERY_SEED = 4, 3, 0
 def source(run: Run) -> Source:
     """Return where the films are; phantoms are drawn first."""
     protocol, out = run.protocol, run.source / "phantom"
-    return draw_source(protocol.data, findings=protocol.findings, out=out, workers=run.workers)
+    return draw_sources(protocol.data, findings=protocol.findings, out=out, workers=run.workers)
 
 
 @kept
 def manifest(run: Run) -> Manifest:
     """Return the films that lie on disk, with labels; as they were read, where these are gone."""
-    out = run.source / "manifest"
-    if not out.exists():
-        _fetch_weights(run)  # before the first of hours of work, not after
+    if not (run.source / "manifest").exists():  # before the first of hours of work, not after
+        _fetch_weights(run)
+        check_tests(run)
         refuse_unstated(run.protocol.data, findings=run.protocol.findings)
-    place = source(run)
-    lost = absent_places(place)
+    return labelled_films(run)
+
+
+@kept
+def labelled_films(run: Run) -> Manifest:
+    """Return the films as `manifest` does, of a run of which nothing else is asked."""
+    place, out = source(run), run.source / "manifest"
+    lost = places_absent(place)
     if lost and (out / RECEIPT).is_file():
         for text in lost.values():
             say(f"{text}: films and labels stay as they were read; {how_to_move(run, *lost)}")
-        return films_found(place, out)
-    return read_films(place, findings=run.protocol.findings, out=out)
+        return films_of_sources(place, out)
+    return read_sources(place, findings=run.protocol.findings, out=out)
 
 
 @kept
@@ -105,12 +120,13 @@ def prepared(run: Run) -> Prepared:
     """Return the films as a network sees them; as they are prepared, where files are gone."""
     films, out = manifest(run), run.cache / "prepared"
     path = films.facts["path"].to_numpy(dtype=str)
-    gone = sum(not Path(file).is_file() for file in path.tolist())
-    lost = absent_places(source(run))
+    gone = sum(not film_exists(file) for file in path.tolist())
+    lost = places_absent(source(run))
     if gone and (out / RECEIPT).is_file():
         if not lost:
             absent = counted(gone, "film", "is/are", of=len(path))
-            say(f"{absent} no longer below {source(run).root}: they stay as prepared")
+            roots = " and ".join(one.root for one in source(run).every)
+            say(f"{absent} no longer below {roots}: they stay as prepared")
         made = load_prepared(out)
     elif lost:
         raise ValueError(f"{min(lost.values())}; {how_to_move(run, *lost)}")
@@ -286,9 +302,11 @@ def classifiers(run: Run) -> dict[str, Path]:
     from lucency.models.training import check_labels, train
 
     done = {one.name: run.out / "networks" / one.name for one in run.protocol.network}
-    if all((one / RECEIPT).is_file() for one in done.values()) and absent_places(source(run)):
+    if all((one / RECEIPT).is_file() for one in done.values()) and places_absent(source(run)):
         return done  # weights below the root cannot be compared
     check_networks(run)
+    if not all((one / RECEIPT).is_file() for one in done.values()):
+        check_tests(run)
     films = prepared(run).manifest
     check_labels(films.label[training_films(run)], findings=films.findings)
     seen = plan(run)
@@ -334,6 +352,12 @@ def _fetch_weights(run: Run) -> None:
     others = (*run.protocol.ensemble.frozen, run.protocol.balance.features)
     for choice in (*run.protocol.network, *others):
         fetch_published(choice)
+
+
+@kept
+def check_tests(run: Run) -> None:
+    """Raise ValueError for an external test that cannot be one."""
+    check_external(run, read=labelled_films)
 
 
 @kept
@@ -504,6 +528,22 @@ def write_issues(
 
 
 @kept
+def external_test(run: Run, name: str) -> ExternalValidation:
+    """Return what the networks are worth on one external test, beside their own test films."""
+    test = external_run(run, name)
+    films = external_films(test, prepare=prepared, findings=run.protocol.findings)
+    predicted = predict_each(
+        classifiers(run),
+        films,
+        only_tests(films.manifest.label),
+        out=test.out / "predictions",
+        upstream=test.fingerprints("prepared"),
+    )
+    about = {"test": test, "evaluation": evaluation(run)}
+    return external_validation(trained(run), films, predicted, **about)
+
+
+@kept
 def heatmaps(run: Run) -> HeatmapResults:
     """Return the heat maps of the network that the protocol names, and what they are worth."""
     choices = run.protocol.explanation
@@ -533,18 +573,29 @@ def report(run: Run) -> Path:
         discard_outdated(run.out / "report", inputs={})
     failures.clear()
     made = {name: failures.attempt(name, partial(make, run)) for name, make in CHAPTERS.items()}
+    tests = {
+        one.name: failures.attempt(f"{EXTERNAL}-{one.name}", partial(external_test, run, one.name))
+        for one in run.protocol.external
+    }
+    validated = {name: found for name, found in tests.items() if found is not None}
     there = ["evaluation", *(place for name, place in PLACES.items() if made[name] is not None)]
     if made["study"]:
         there.append("study")
     inputs: dict[str, object] = {**run.fingerprints(*there)}
     if made["ensembles"] is not None and len(made["ensembles"].leaderboard):
         inputs["ensemble"] = fingerprint_of(run.out / "ensemble" / "leaderboard")
+    for name in validated:
+        inputs[f"{EXTERNAL}-{name}"] = fingerprint_of(run.out / EXTERNAL / name / "evaluation")
     if (run.out / STUDY / "evaluation" / RECEIPT).is_file():
         inputs[STUDY] = fingerprint_of(run.out / STUDY / "evaluation")
     if failures.reasons():
         inputs["failed"] = failures.reasons()
     discard_outdated(run.out / "report", inputs=inputs)
-    folder = produce(run.out / "report", inputs=inputs, write=partial(_write_report, run, made))
+    folder = produce(
+        run.out / "report",
+        inputs=inputs,
+        write=partial(_write_report, run, {**made, EXTERNAL: validated}),
+    )
     return folder / "report.html"
 
 
@@ -573,6 +624,7 @@ def _write_report(run: Run, made: Mapping[str, Any], folder: Path) -> None:
         heatmaps=made["heatmaps"],
         audit=made["audit"],
         ensembles=made["ensembles"],
+        external=made[EXTERNAL],
         preparations=failures.attempt("preparation", studied) or PreparationStudy(),
     )
     write_report(experiment, file=folder / "report.html", failures=failures)

@@ -7,7 +7,6 @@ Letters in shapes: n films, k findings, h and w pixels, g pixels of a network's 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +17,9 @@ from matplotlib.figure import Figure
 from lucency.core.manifest import NO_FINDING, Prepared
 from lucency.core.plan import COPY_MARK
 from lucency.core.predictions import Predictions
-from lucency.data.images import read_grey
+from lucency.data.dicom import GreyFilm
+from lucency.data.film_files import film_exists, in_reading_order
+from lucency.data.images import read_film
 from lucency.data.preprocess import prepare_film
 from lucency.report.rendering import AFTER, BEFORE, jpeg_uri, styled, svg
 
@@ -64,25 +65,20 @@ def show_preparation(prepared: Prepared, *, films: int, seed: int) -> list[dict[
     facts = prepared.manifest.facts
     path = facts["path"].to_list() if "path" in facts else [""] * len(facts)
     drawn = np.random.default_rng(seed).permutation(len(facts))
-    there = [row for row in drawn if Path(path[row]).is_file()][:films]
+    there = sorted([row for row in drawn if film_exists(path[row])][:films])
+    files = in_reading_order([path[row] for row in there])
+    film = {number: read_film(file, bits=prepared.preparation.bits) for number, file in files}
     return [
-        _strip(
-            prepared,
-            int(row),
-            read_grey(Path(path[row]), bits=prepared.preparation.bits),
-            number=number,
-        )
-        for number, row in enumerate(sorted(there))
+        _strip(prepared, int(row), film[number], number=number) for number, row in enumerate(there)
     ]
 
 
-def _strip(
-    prepared: Prepared, row: int, grey: UInt8[np.ndarray, "h w"], *, number: int
-) -> dict[str, Any]:
+def _strip(prepared: Prepared, row: int, film: GreyFilm, *, number: int) -> dict[str, Any]:
     name, size = str(prepared.manifest.image[row]), prepared.preparation.size
     large = prepared.preparation.model_copy(update={"size": SIDE})
+    grey, seen = film.grey, np.asarray(prepared.pixels[row])
     height, width = grey.shape
-    seen, larger = np.asarray(prepared.pixels[row]), prepare_film(grey, preparation=large)
+    larger = prepare_film(grey, padded=film.padded, preparation=large)
     views = (
         (f"{name}, {width} x {height} px", "before preprocessing", grey),
         (f"preprocessed, at {SIDE} px", "after preprocessing", larger),

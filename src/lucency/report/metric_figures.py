@@ -17,7 +17,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from lucency.core.predictions import Predictions
+from lucency.evaluation.compare import SIDES
 from lucency.evaluation.evaluate import MACRO, MICRO
+from lucency.evaluation.external_validation import OWN_FILMS
 from lucency.evaluation.metrics import precision_recall_points, roc_points
 from lucency.evaluation.summary import Evaluation
 from lucency.explain.heatmap_results import STRETCHED
@@ -33,6 +35,7 @@ TITLE = 24  # characters of a line above a panel
 EDGE = 0.01  # around a curve
 ROW = 0.26  # inches of a leaderboard's row
 TINY = 1e-9
+ENDS = {"": "value", "_low": "low", "_high": "high"}
 SMALLEST, LARGEST = 6.0, 60.0  # area of a dot of a reliability diagram, in points squared
 
 
@@ -114,6 +117,33 @@ def draw_pointing(pointing: pd.DataFrame) -> str:
     axes.axhline(0.5, color=MUTED, linewidth=0.6)
     axes.set_xlabel("Pointing game: share of films hit, with 95 % interval (in brackets: films)")
     return svg(figure, name="pointing", title="Pointing game by finding and method")
+
+
+@styled
+def draw_external(scores: pd.DataFrame, *, network: str, name: str, findings: Sequence[str]) -> str:
+    """Return the AUC of one network on its own test films and on those of an external test.
+
+    A row for the mean and for each of `findings`; `scores` are of evaluation.compare_unpaired,
+    `name` is that of the test.
+    """
+    mine = scores.loc[(scores["network"] == network) & (scores["metric"] == "auc")]
+    sides = {
+        shown: mine.rename(columns={f"{side}{end}": key for end, key in ENDS.items()})
+        for side, shown in zip(SIDES, (OWN_FILMS, name), strict=True)
+    }
+    kept = ["finding", *ENDS.values()]
+    table = pd.concat(
+        {shown: side.loc[:, kept].set_index("finding") for shown, side in sides.items()}
+    )
+    rows = {MACRO: "Mean"} | {finding: finding for finding in findings}
+    figure = Figure(figsize=(WIDTH, 1.4 + 0.36 * len(rows)))
+    axes = figure.add_subplot()
+    _dots(axes, table, rows=rows, style=styles_of(list(sides)))
+    axes.axhline(0.5, color=MUTED, linewidth=0.6)
+    axes.axvline(0.5, color=MUTED, linestyle=":", linewidth=1)
+    axes.set_xlabel("AUC, with 95 % interval")
+    title = f"AUC of {network} on own test films and on {name}"
+    return svg(figure, name=f"external-{name}", title=title)
 
 
 @styled

@@ -30,6 +30,12 @@ from lucency.ensemble.retrieval_metrics import OVERALL, conclude_recognition
 from lucency.evaluation import leakage_inflation
 from lucency.evaluation.compare import conclude_leaderboard
 from lucency.evaluation.evaluate import MACRO
+from lucency.evaluation.external_validation import (
+    ENOUGH,
+    METRICS_SHOWN,
+    STATES,
+    ExternalValidation,
+)
 from lucency.evaluation.preparation_grid import PreparationStudy
 from lucency.evaluation.summary import Evaluation
 from lucency.evaluation.thresholds import HALF
@@ -42,6 +48,7 @@ from lucency.report.heatmap_figures import gallery_figure, mean_figure
 from lucency.report.metric_figures import (
     DRAWN,
     choose_findings,
+    draw_external,
     draw_leaderboard,
     draw_pointing,
     draw_training,
@@ -94,6 +101,7 @@ class Experiment:
     audit: AuditResults | None  # of the labels, and of the same network
     ensembles: EnsembleResults | None
     apart: Int64[np.ndarray, " a"] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    external: Mapping[str, ExternalValidation] = field(default_factory=dict)  # by name
     # In the run's folder, if any.
     preparations: PreparationStudy = field(default_factory=PreparationStudy)
 
@@ -152,6 +160,7 @@ def _head(experiment: Experiment) -> Values:
         "rejected_total": len(prepared.rejected),
         "unused": len(prepared.manifest) - len(np.unique(experiment.plan.row)) - len(held_out),
         "ensembles": "",
+        "external": "",
         "study": "",
     }
 
@@ -198,6 +207,49 @@ def _study(experiment: Experiment, shown: Values) -> Values:
     return _chapter("study", values if comparison else {}, shown)
 
 
+def _external(experiment: Experiment, shown: Values) -> Values:
+    """Return the external tests; empty where the protocol names none."""
+    names = [one.name for one in experiment.protocol.external]
+    tests = [
+        _external_test(experiment.external[n], shown) for n in names if n in experiment.external
+    ]
+    lacking = [name for name in names if name not in experiment.external]
+    values = {
+        "tests": tests,
+        "lacking": lacking,
+        "enough": ENOUGH,
+        "metrics": {name: shown["headings"].get(name, name) for name in METRICS_SHOWN},
+        "states": STATES,
+    }
+    return _chapter("external", values if names else {}, shown)
+
+
+def _external_test(found: ExternalValidation, shown: Values) -> Values:
+    """Return what is shown of one external test."""
+    about, scores, calibration = found.about, found.scores, found.calibration
+    name, best, shared = about["name"], about["network"], about["shared"]
+    drawn = [one for one in shared if one in shown["drawn"]]
+    networks = list(dict.fromkeys(scores["network"]))
+    figure = draw_external(scores, network=best, name=name, findings=drawn) if networks else ""
+    return {
+        "about": about,
+        "conclusion": found.conclusion,
+        "figure": figure,
+        "networks": [best, *(one for one in networks if one != best)] if networks else [],
+        "score": scores.fillna({"note": ""})
+        .set_index(["network", "finding", "metric"])
+        .to_dict("index"),
+        "calibration": calibration.fillna({"note": ""})
+        .set_index(["network", "finding", "state"])
+        .to_dict("index"),
+        "findings": found.findings.fillna({"reason": ""}).to_dict("records"),
+        "shared": shared,
+        "mix": {
+            fact: rows.to_dict("records") for fact, rows in found.mix.groupby("fact", sort=False)
+        },
+    }
+
+
 def _ensembles(experiment: Experiment, shown: Values) -> Values:
     """Return the leaderboard and what stands behind it; empty without a leaderboard."""
     results = _made(experiment.ensembles)
@@ -242,7 +294,8 @@ def _audit(experiment: Experiment, shown: Values) -> Values:
     reasons = shortcut_reasons(results.shortcuts)
     found = listed([f"{finding}: {reason}" for finding, reason in reasons.items()], most=6)
     quality = conclude_label_quality(results.label_quality)
-    source = experiment.protocol.data.source
+    place = experiment.protocol.data
+    source = "" if place.also else place.source
     values = {
         "results": results,
         "conclusion": f"{quality} Shortcuts of {results.network}: "
@@ -500,7 +553,7 @@ SUMMARY = {
     "scumble_cv": "SCUMBLE.CV", "tcs": "TCS",
 }  # fmt: skip
 CHAPTERS: dict[str, Callable[[Experiment, Values], Values]] = {
-    "study": _study, "ensembles": _ensembles, "heatmaps": _heatmaps, "audit": _audit,
-    "training": _training, "balance": _balance, "preparation": _preparation,
+    "study": _study, "external": _external, "ensembles": _ensembles, "heatmaps": _heatmaps,
+    "audit": _audit, "training": _training, "balance": _balance, "preparation": _preparation,
     "augmentation": _augmentation, "samples": _samples,
 }  # fmt: skip

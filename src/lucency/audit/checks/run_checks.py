@@ -37,7 +37,7 @@ from lucency.core.tables import NIH_NAME, film_names, match_films
 from lucency.data.csv_tables import read_names
 from lucency.data.duplicates import near_identical
 from lucency.data.labels import OFFICIAL_LISTS, USUAL_COLUMNS, Columns, read_labelled
-from lucency.data.sources import list_films
+from lucency.data.several_sources import list_sources
 from lucency.data.split import set_apart
 from lucency.evaluation.evaluate import TRIVIAL
 from lucency.models.foundation import FOUNDATIONS, seen_by
@@ -54,7 +54,7 @@ def check_protocol(protocol: Protocol) -> list[Issue]:
 
     Nothing is prepared or trained, and pictures need not be there.
     """
-    films, part = list_films(protocol.data, findings=protocol.findings, split=splitter(protocol))
+    films, part = list_sources(protocol.data, findings=protocol.findings, split=splitter(protocol))
     plan = _planned(films, part, protocol)
     listed = films.image[part != APART]
     table = split_table_of(plan, films=films, listed=listed, protocol=protocol)

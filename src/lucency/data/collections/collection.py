@@ -20,7 +20,8 @@ class PublicCollection:
     age (years), sex (M, F), view (in capitals, "" unknown), study, device, date (YYYYMMDD) and
     split (train, val, test: the official one), where the collection has them.
     `align` maps own names to findings of ChestX-ray14 where they are spelt otherwise; own names
-    that are findings are mapped to themselves. A finding may have several own names.
+    that are findings are mapped to themselves. A finding may have several own names, an own name
+    several findings, or none ("").
     `no_finding` is the own name of No Finding, `beside_no_finding` what may stand beside it.
     `tables` are patterns, below `root`, of the label files that the films are made of. `films_of`
     are the sources whose films or patients are also here. `published` counts what the authors or
@@ -30,7 +31,7 @@ class PublicCollection:
     title: str
     read: Callable[[Path, str], Manifest]
     findings: tuple[str, ...]
-    align: Mapping[str, str] = field(default_factory=dict)
+    align: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
     no_finding: str = ""
     beside_no_finding: tuple[str, ...] = ()
     tables: tuple[str, ...]

@@ -1,0 +1,131 @@
+"""Label files of public collections: found below a root, their counts compared.
+
+Letters in shapes: n films.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float32
+
+from lucency.core.manifest import (
+    OLDEST,
+    READING_COLUMNS,
+    UNKNOWN_PATIENT,
+    Manifest,
+    counted,
+    listed,
+)
+
+FRAGMENTS = (".azDownload-*", "*.part", "*.crdownload", "*.filepart")  # of unfinished downloads
+SHOWN = 3  # counts that differ, files that lie in a root: what an error or a line names
+
+
+def table_patterns(*names: str) -> tuple[str, ...]:
+    """Return the patterns of label files in a root and in its folders, plain or .gz.
+
+    >>> table_patterns("train.csv")
+    ('train.csv', 'train.csv.gz', '*/train.csv', '*/train.csv.gz')
+    """
+    return tuple(f"{f}{name}{gz}" for name in names for f in ("", "*/") for gz in ("", ".gz"))
+
+
+def find_table(root: Path, labels: str, *, title: str, usual: Sequence[str]) -> Path:
+    """Return the label file `labels` below `root`, else the first that fits a `usual` pattern.
+
+    Raises ValueError where there is none, with what lies there instead.
+    """
+    if labels:
+        if (root / labels).is_file():
+            return root / labels
+        raise ValueError(f"{root / labels}: no such file; expected a label file of {title}")
+    if found := first_file(root, *usual):
+        return found
+    if parts := [part.name for one in FRAGMENTS for part in sorted(root.glob(one))]:
+        raise ValueError(
+            f"no label file of {title} in {root}: expected {usual[0]}, found {parts[0]} of a "
+            "download that is not finished: fetch the file again"
+        )
+    there = sorted(place.name for place in root.iterdir()) if root.is_dir() else []
+    raise ValueError(
+        f"no label file of {title} in {root}: expected {usual[0]}, found "
+        f"{listed(there, most=2 * SHOWN) or 'nothing'}"
+    )
+
+
+def first_file(root: Path, *patterns: str) -> Path | None:
+    """Return the first file below `root` that fits one of the patterns, if any does."""
+    found = (file for pattern in patterns for file in sorted(root.glob(pattern)) if file.is_file())
+    return next(found, None)
+
+
+def known_ages(years: np.ndarray) -> tuple[np.ndarray, int]:
+    """Return ages with NaN for those that are impossible, and how many these are."""
+    absurd = (years < 0) | (years > OLDEST)
+    return np.where(absurd, np.nan, years), int(absurd.sum())
+
+
+def reading_of(*steps: tuple[str, str, int]) -> pd.DataFrame:
+    """Return steps, their finding and films as `Manifest.reading` has them, without empty ones."""
+    return pd.DataFrame([step for step in steps if step[2]], columns=list(READING_COLUMNS))
+
+
+def as_published(films: Manifest, published: Mapping[str, int]) -> str:
+    """Return "as published", or which of the published counts differ.
+
+    Counted are films, patients, studies, films of the official parts, and positives by finding.
+    """
+    found = {
+        "films": len(films),
+        "patients": len(np.unique(films.patient)),
+        "studies": films.facts["study"].nunique() if "study" in films.facts else 0,
+        **(films_of_splits(films) if "split" in films.facts else {}),
+        **dict(zip(films.findings, positives(films.label), strict=True)),
+    }
+    others = [
+        f"{name} {found.get(name, 0):,}, not {count:,}"
+        for name, count in published.items()
+        if found.get(name, 0) != count
+    ]
+    if not others:
+        return "as published"
+    more = f" and {len(others) - SHOWN} more counts" if len(others) > SHOWN else ""
+    return f"not as published ({'; '.join(others[:SHOWN])}{more})"
+
+
+def joined(parts: Sequence[Manifest]) -> Manifest:
+    """Return the films of several label files as one manifest."""
+    facts = pd.concat([one.facts for one in parts], ignore_index=True)
+    if "sex" in facts:
+        facts["sex"] = facts["sex"].fillna("")
+    return replace(
+        parts[0],
+        image=np.concatenate([one.image for one in parts]),
+        patient=np.concatenate([one.patient for one in parts]),
+        label=np.concatenate([one.label for one in parts]),
+        facts=facts,
+        uncertain=pd.concat([one.uncertain for one in parts], ignore_index=True),
+    )
+
+
+def films_of_splits(films: Manifest) -> dict[str, int]:
+    """Return how many films each official part has."""
+    return films.facts["split"].value_counts().to_dict()
+
+
+def positives(label: Float32[np.ndarray, "n k"]) -> list[int]:
+    """Return how many labels of each finding are 1."""
+    return (label == 1).sum(axis=0).tolist()
+
+
+def origin_of(films: Manifest, *, file: Path, title: str, published: Mapping[str, int]) -> str:
+    """Return where films come from: file, collection, version if that is known, films, patients."""
+    known = len(np.unique(films.patient[films.patient != UNKNOWN_PATIENT]))
+    patients = counted(known, "patient") if known else "unknown patients"
+    version = f", {as_published(films, published)}" if published else ""
+    return f"{file.name}: {title}{version}, {counted(len(films), 'film')} of {patients}"

@@ -1,0 +1,218 @@
+"""External tests: films of other sources, on which a run's networks are tested and not trained.
+
+Each is prepared as the run's own films are, in a folder of its own, `external/NAME`, that holds
+phantom, manifest, prepared, predictions and evaluation.
+
+Letters in shapes: n films, k findings.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from lucency.config.sections import Source, Split
+from lucency.core.manifest import (
+    UNKNOWN_PATIENT,
+    Manifest,
+    Prepared,
+    counted,
+    load_prepared,
+    read_table,
+)
+from lucency.core.predictions import Predictions
+from lucency.core.progress import progress, say
+from lucency.core.stage import RECEIPT, fingerprint_of, produce
+from lucency.core.tables import save_tables
+from lucency.data.collections.overlaps import overlap
+from lucency.data.sources import absent_places, stated_findings
+from lucency.data.split import set_apart
+from lucency.evaluation.external_validation import (
+    RECALIBRATED_ON,
+    ComparedFilms,
+    ExternalValidation,
+    load_validation,
+    validate,
+)
+from lucency.evaluation.summary import Evaluation
+from lucency.pipeline.feature_stage import training_features
+from lucency.pipeline.run import Run, Trained, best_network, kept
+
+EXTERNAL = "external"  # the folder of a run, and before the names of failures
+USUAL_METHOD = "platt"  # of recalibration, where the protocol has none
+Films = Callable[[Run], Manifest]
+
+
+@kept
+def external_run(run: Run, name: str) -> Run:
+    """Return the run of an external test: its films as a source of its own, all else as `run`.
+
+    Of a csv table that lacks columns for some findings, those are no findings of it.
+    """
+    choice = next(one for one in run.protocol.external if one.name == name)
+    place = Source.model_validate(choice.model_dump(exclude={"name"}))
+    findings = run.protocol.findings
+    if not absent_places(place):
+        findings = stated_findings(place, findings=findings)
+    about = {"data": place, "findings": findings, "external": ()}
+    out = run.out / EXTERNAL / name
+    protocol = run.protocol.model_copy(update=about)
+    return Run(protocol=protocol, out=out, workers=run.workers, source=out, cache=out, shared=out)
+
+
+def check_external(run: Run, *, read: Films) -> None:
+    """Raise ValueError for an external test that cannot be one: before networks are trained.
+
+    Its places must be there, its films and patients not those of a training source, and its
+    patients known. `read` gives the labelled films of the run of a source.
+    """
+    for place, choice in enumerate(run.protocol.external):
+        key = f"{EXTERNAL}.{place}"
+        for own in run.protocol.data.every:
+            if why := overlap(own, choice):
+                raise ValueError(
+                    f"{key} ({choice.name}): {why}: networks would be tested on films or patients "
+                    "that they were trained on; expected another source"
+                )
+        for text in absent_places(choice).values():
+            raise ValueError(f"{key}.{text.removeprefix('data.')}")
+        _refuse_unknown(read(external_run(run, choice.name)), f"{key} ({choice.name})")
+
+
+def _refuse_unknown(films: Manifest, which: str) -> None:
+    unknown = int((films.patient == UNKNOWN_PATIENT).sum())
+    if unknown:
+        raise ValueError(
+            f"{which}: the patients of {counted(unknown, 'film', 'is/are', of=len(films))} unknown "
+            f"({films.image[films.patient == UNKNOWN_PATIENT][0]}, …), so that they may be those "
+            "of training, and have no intervals: expected a table that names patients"
+        )
+
+
+def external_films(
+    test: Run, *, prepare: Callable[[Run], Prepared], findings: tuple[str, ...]
+) -> Prepared:
+    """Return the prepared films of an external test, labelled with all findings of the networks.
+
+    What they do not state is NaN. Where its places are gone, they stay as they were prepared.
+    Raises ValueError for unknown patients.
+    """
+    lost, out = absent_places(test.protocol.data), test.cache / "prepared"
+    if lost and (out / RECEIPT).is_file():
+        say(f"{test.out.name}: {next(iter(lost.values()))}: films stay as they were prepared")
+        made = load_prepared(out)
+    elif lost:
+        raise ValueError(f"{EXTERNAL} {test.out.name}: {next(iter(lost.values()))}")
+    else:
+        made = prepare(test)
+    _refuse_unknown(made.manifest, f"{EXTERNAL} {test.out.name}")
+    return replace(made, manifest=_with_findings(made.manifest, findings))
+
+
+def _with_findings(films: Manifest, findings: tuple[str, ...]) -> Manifest:
+    """Return the films with more findings, which they do not state."""
+    table = pd.DataFrame(films.label, columns=list(films.findings))
+    label = table.reindex(columns=list(findings)).to_numpy(dtype=np.float32)
+    return replace(films, findings=findings, label=label)
+
+
+def external_validation(
+    trained: Trained,
+    films: Prepared,
+    predicted: Sequence[Predictions],
+    *,
+    test: Run,
+    evaluation: Evaluation,
+) -> ExternalValidation:
+    """Return the evaluation of an external test: the stage.
+
+    Raises ValueError where films of it have the pixels of films of the run.
+    """
+    run, choices = trained.run, trained.run.protocol.evaluation
+    network = best_network(trained.classifiers.values()).name
+    training_features(trained, network)
+    place = test.out / "predictions"
+    inputs = {
+        "evaluation": choices.model_dump(exclude={"published"}),
+        "recalibrated_on": RECALIBRATED_ON,
+        "films": fingerprint_of(test.cache / "prepared"),
+        "predictions": {one.network: fingerprint_of(place / one.network) for one in predicted},
+        "own": run.fingerprints("evaluation"),
+        "features": fingerprint_of(run.out / "features" / network),
+    }
+    write = partial(_write, trained, films, predicted, test, evaluation, network)
+    return load_validation(produce(test.out / "evaluation", inputs=inputs, write=write))
+
+
+def _write(
+    trained: Trained,
+    films: Prepared,
+    predicted: Sequence[Predictions],
+    test: Run,
+    evaluation: Evaluation,
+    network: str,
+    folder: Path,
+) -> None:
+    name, choices = test.out.name, trained.run.protocol.evaluation
+    say(f"External test {name}: {counted(len(films.manifest), 'film')}")
+    refuse_known_films(trained.prepared, films, name=name)
+    entries = trained.plan.row[trained.plan.part == "test"]
+    apart = set_apart(films.manifest, choices=Split(apart=RECALIBRATED_ON, seed=choices.seed))
+    method = choices.recalibration
+    missing = read_table(test.source / "manifest" / "missing.csv", text=("image",))
+    found = validate(
+        ComparedFilms(
+            internal=[trained.predictions_of(one.network).of("test") for one in predicted],
+            external=predicted,
+            internal_facts=trained.prepared.manifest.facts.iloc[entries],
+            external_facts=films.manifest.facts,
+            apart=apart,
+            training=training_features(trained, network).feature,
+        ),
+        thresholds=evaluation.thresholds,
+        network=network,
+        method=USUAL_METHOD if method == "none" else method,
+        about={
+            "name": name,
+            "origin": films.manifest.origin,
+            "missing": len(missing),
+            "rejected": len(films.rejected),
+        },
+        **trained.run.draws,
+    )
+    save_tables(found, folder)
+
+
+def refuse_known_films(own: Prepared, other: Prepared, *, name: str) -> None:
+    """Raise ValueError where prepared films of an external test are those of the run, to the pixel.
+
+    Films of one grey are no film's in particular.
+    """
+    known = {digest: row for row, digest in _digests(own, "Comparing films of the run")}
+    pairs = [(known[one], row) for row, one in _digests(other, f"{name}") if one in known]
+    if pairs:
+        mine, theirs = own.manifest.image[pairs[0][0]], other.manifest.image[pairs[0][1]]
+        count = counted(len(pairs), "film", "shows/show", of=len(other.manifest))
+        raise ValueError(
+            f"{EXTERNAL} {name}: {count} what a film of the run does, to the pixel "
+            f"({theirs} = {mine}, …): networks may have been trained on them; list them in a file "
+            "and name it as `exclude` of this test"
+        )
+
+
+def _digests(films: Prepared, what: str) -> list[tuple[int, bytes]]:
+    """Return row and digest of the pixels of each film that has more than one grey."""
+    found = []
+    with progress(what, unit="films") as advance:
+        for row in range(len(films.pixels)):
+            pixels = np.ascontiguousarray(films.pixels[row])
+            if pixels.min() < pixels.max():
+                found.append((row, hashlib.blake2b(pixels.tobytes(), digest_size=16).digest()))
+            advance(row + 1, len(films.pixels))
+    return found
