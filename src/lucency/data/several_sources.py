@@ -297,13 +297,8 @@ def _as_one_of_several(
     column = [films.findings.index(one) if one in films.findings else -1 for one in findings]
     unstated = np.full((len(films), 1), np.nan, dtype=np.float32)
     label = np.concatenate([films.label, unstated], axis=1)[:, column]
-    reading = films.reading
-    if not len(reading):
-        reading = pd.DataFrame(
-            [("in the label file", "", len(films))], columns=list(READING_COLUMNS)
-        )
     silent = [("not stated", one, len(films)) for one in findings if one not in films.findings]
-    reading = _stacked([reading, pd.DataFrame(silent, columns=list(READING_COLUMNS))])
+    reading = _stacked([films.reading, pd.DataFrame(silent, columns=list(READING_COLUMNS))])
     image = np.array([prefix + str(one) for one in films.image])
     return replace(
         films,

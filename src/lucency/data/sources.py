@@ -366,7 +366,7 @@ def stated_findings(place: Source, *, findings: tuple[str, ...]) -> tuple[str, .
     if not stated:
         names = LABELS if table is None else table.columns
         raise ValueError(
-            f"{file or place.source}: states none of {', '.join(findings)}: found "
+            f"{file or f'data.source: {place.source}'} states none of {', '.join(findings)}: found "
             f"{', '.join(names)}; [data.align] maps names that are spelt otherwise"
         )
     return stated
