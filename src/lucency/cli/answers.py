@@ -72,6 +72,12 @@ def in_words(answer: Answer) -> str:
     return "".join(f"{key}: {_words(value)}\n" for key, value in plain(answer).items())
 
 
+def archive_in_words(answer: Answer) -> str:
+    """Return what an archive holds for people: a line for each reason to leave files out."""
+    left_out = [f"{files:,} {reason}" for reason, files in answer["left_out"].items()]
+    return in_words({**answer, "left_out": left_out or 0})
+
+
 def in_json(answer: Answer) -> str:
     """Return an answer for programs."""
     return text_of.dumps(plain(answer), indent=1) + "\n"

@@ -75,20 +75,32 @@ def download(
 
 @data_group.command()
 def describe(
-    file: options.LabelTable,
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE", help="A label file, .csv or .csv.gz, or a folder of DICOM films."
+        ),
+    ],
     image_column: options.ImageColumn = "image",
     patient_column: options.PatientColumn = "patient",
     json: options.Json = False,
 ) -> None:
-    """Describe a label file: films, patients, views, ages, films of each finding.
+    """Describe a label file (films, patients, views, ages, findings) or an archive of DICOM films.
 
-    No film is read. FILE is NIH's Data_Entry table, a manifest.csv, or a table with the columns
-    image and patient and a 0/1 column for each finding.
+    FILE is NIH's Data_Entry table, a manifest.csv, or a table with the columns image and patient
+    and a 0/1 column for each finding: no film is read. Or it is a folder: the headers of the DICOM
+    files below it are read once, and counted by modality, view, photometric interpretation,
+    transfer syntax and so on; what a run would leave out is counted by its reason.
 
     Example:
 
     lucency data describe chestxray14/Data_Entry_2017_v2020.csv
     """
+    if file.is_dir():
+        from lucency.data.dicom_archive import describe_archive
+
+        answers.print_answer(describe_archive(file), json, words=answers.archive_in_words)
+        return
     from lucency.cli.output import describe_labels
 
     columns = options.label_columns(image_column, patient_column)

@@ -17,7 +17,7 @@ from lucency.config import sections
 from lucency.core.manifest import FINDINGS, NO_FINDING, Preparation, nearest
 
 BASE = "base"  # the name of the protocol without a variant
-PLACES = ("root", "labels", "exclude")  # keys of `data` that say where films and tables lie
+PLACES = ("root", "labels", "exclude", "key")  # keys of `data` that say where films and tables lie
 BACKSLASH = "a backslash in \"…\" begins an escape in TOML: write / or quote the path with '…'"
 VARIABLE = ("preparation", "balance", "training", "network")
 _COMPARABLE = f"variants of one experiment differ in {', '.join(VARIABLE)}"
@@ -161,9 +161,9 @@ def read_protocol(file: str | Path, *, changes: Sequence[str] | None = None) -> 
     """Read a TOML protocol and apply `key=value` changes (value in TOML, or a bare word).
 
     `file` is a path, or the name of one of the package's protocols, such as "quick". A relative
-    `data.root` or `data.exclude` is relative to the protocol's folder; in `changes`, and in the
-    package's own protocols, to the working folder. Raises ValueError in one line that names the
-    key, what was found and what was expected.
+    `data.root`, `data.exclude` or `data.key` is relative to the protocol's folder; in `changes`,
+    and in the package's own protocols, to the working folder. Raises ValueError in one line that
+    names the key, what was found and what was expected.
     """
     file = find_protocol(file)
     if file.is_dir():
@@ -373,7 +373,7 @@ def _merged(choices: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, An
 def _place(choices: dict[str, Any], folder: Path) -> None:
     """Let what is relative among the places of films begin in `folder`."""
     for source in _sources(choices).values():
-        for key in ("root", "exclude"):
+        for key in ("root", "exclude", "key"):
             if isinstance(source.get(key), str) and source[key]:
                 source[key] = str(folder / source[key])
 

@@ -119,7 +119,9 @@ class Source(Choices):
     Finding has none of the findings that the collection contrasts with it. `readers` combines
     several readers' labels. `align` maps the collection's names to findings of the protocol, one or
     several, "" to none; what it does not name is mapped as the collection's documentation page
-    says. `columns` are those of a csv table that are kept as facts. `hospital` is one of two for
+    says. `columns` are those of a csv table that are kept as facts. Of an archive (dicom),
+    `key` is the file of the key of pseudonyms, `group_by_study` takes a study for a patient where
+    PatientID is absent, and `cap_age` is what higher ages become. `hospital` is one of two for
     phantoms: the second has other films and other patients. `also` are further sources, whose films
     stand beside these.
     """
@@ -132,6 +134,9 @@ class Source(Choices):
     image_column: str = "image"
     patient_column: str = "patient"
     columns: tuple[str, ...] = ()
+    key: str = ""
+    group_by_study: bool = False
+    cap_age: int = Field(default=0, ge=0, le=120)
     views: tuple[str, ...] = ()
     one_film_a_patient: bool = False
     uncertain: Uncertain | dict[str, Uncertain] = "ignore"

@@ -175,7 +175,11 @@ def fitting_films(
         if not others:
             break
         paths = [fold(_path_of(name)) for name in known.tolist()]
-        whole, ends = _rows([[path] for path in paths]), _rows(map(_shorter_ends, paths))
+        whole = _rows([[path] for path in paths])
+        for place in others:
+            found[place] = _of(fold(_path_of(image[place])), whole)
+        others = [place for place in others if not found[place]]
+        ends = _rows(map(_shorter_ends, paths)) if others else {}
         for place in others:
             found[place] = _best(fold(_path_of(image[place])), whole, ends)
         others = [place for place in others if not found[place]]

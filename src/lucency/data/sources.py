@@ -1,6 +1,7 @@
 """Where films come from: SOURCES names the readers, each from a protocol's `data` to a Manifest.
 
-The readers read labels, not pictures; `read_films` looks for the pictures too.
+The readers read labels, not pictures, and of an archive of DICOM films headers; `read_films` looks
+for the pictures too.
 """
 
 from __future__ import annotations
@@ -45,6 +46,16 @@ from lucency.data.csv_tables import (
     read_names,
     read_text,
 )
+from lucency.data.dicom_source import (
+    IMAGE,
+    PATIENT,
+    link_again,
+    link_films,
+    links_folder,
+    name_films,
+    source_key,
+    with_headers,
+)
 from lucency.data.film_files import film_exists, recall_archives, save_archives
 from lucency.data.images import found_films, locate_films
 from lucency.data.label_choices import (
@@ -67,6 +78,7 @@ from lucency.data.labels import (
     read_label_table,
     read_nih_tables,
 )
+from lucency.data.pseudonyms import key_file, read_key
 from lucency.phantom.dataset import list_phantom, write_phantom
 
 KNOBS = {"films", "size", "seed", "label_noise", "shortcut", "hospital"}  # of phantoms
@@ -96,19 +108,24 @@ def read_films(place: Source, *, findings: tuple[str, ...], out: Path) -> Manife
     """
     root = _root(place)
     place = place.model_copy(update={"root": str(root.resolve())})
+    if place.source == "dicom":
+        source_key(place, out=out)
     inputs = film_inputs(place, findings=findings)
     films = films_found(
         place, produce(out, inputs=inputs, write=partial(find_films, place, findings))
     )
-    return replace(films, facts=films.facts.assign(path=where_films_lie(films, root)))
+    return replace(films, facts=films.facts.assign(path=where_films_lie(films, place)))
 
 
-def where_films_lie(films: Manifest, root: Path) -> list[str]:
+def where_films_lie(films: Manifest, place: Source) -> list[str]:
     """Return the files of films, found again where they have moved below the root."""
     path = films.facts["path"].tolist()
     if all(film_exists(file) for file in path[:: -(-len(path) // SAMPLED) or 1]):
         return path
-    found = locate_films(films, root).facts["path"].tolist()
+    if place.source == "dicom":
+        link_again(films, source=place)
+        return path
+    found = locate_films(films, Path(place.root)).facts["path"].tolist()
     return [new or old for new, old in zip(found, path, strict=True)]
 
 
@@ -130,15 +147,29 @@ def film_inputs(place: Source, *, findings: tuple[str, ...]) -> dict[str, object
         "tables": {file.relative_to(root).as_posix(): fingerprint_file(file) for file in tables},
         "labels": fingerprint_file(labels) if labels.is_file() else "none named",
         "exclude": fingerprint_file(Path(place.exclude)) if place.exclude else "no list",
+        **_key_inputs(place),
     }
+
+
+def _key_inputs(place: Source) -> dict[str, str]:
+    """Return what names the key of pseudonyms, where there are any: another gives other ones."""
+    if place.source != "dicom":
+        return {}
+    return {"key of pseudonyms": read_key(key_file(place.key)).fingerprint}
 
 
 def films_found(place: Source, out: Path) -> Manifest:
     """Return the films that `read_films` has found, their paths below the root as it is now."""
     films = load_manifest(out)
     recall_archives(out, root=Path(place.root))
-    path = [str(Path(place.root) / below) for below in films.facts["path"].tolist()]
+    folder = films_folder(place)
+    path = [str(folder / below) for below in films.facts["path"].tolist()]
     return replace(films, facts=films.facts.assign(path=path))
+
+
+def films_folder(place: Source) -> Path:
+    """Return the folder that the paths of a manifest's films begin in."""
+    return links_folder(place) if place.source == "dicom" else Path(place.root)
 
 
 def absent_places(place: Source) -> dict[str, str]:
@@ -149,7 +180,7 @@ def absent_places(place: Source) -> dict[str, str]:
     absent, root = dict[str, str](), Path(place.root)
     if place.source == "phantom" and not place.root:
         return absent
-    table = place.source == "csv"
+    table = place.source in ("csv", "dicom")
     if not place.root or not root.is_dir():
         absent["root"] = NO_ROOT.format(place.root)
     elif place.source in COLLECTIONS:
@@ -216,7 +247,7 @@ def find_films(place: Source, findings: tuple[str, ...], folder: Path) -> None:
     Paths that are written begin below the root.
     """
     root = Path(place.root)
-    everything = locate_films(_listed(place, findings), root)
+    everything = _located(_listed(place, findings), place)
     rows, films = found_films(everything), len(everything)
     absent = np.delete(everything.image, rows)
     why = ""
@@ -236,12 +267,20 @@ def find_films(place: Source, findings: tuple[str, ...], folder: Path) -> None:
     reading = with_steps(everything.reading, {"not on disk": len(absent)})
     found = replace(everything.take(rows), reading=reading)
     # Below the root, so that a folder moved as a whole is found again.
-    below = [str(Path(file).relative_to(root)) for file in found.facts["path"].tolist()]
+    folder_of_films = films_folder(place)
+    below = [str(Path(file).relative_to(folder_of_films)) for file in found.facts["path"].tolist()]
     save_manifest(replace(found, facts=found.facts.assign(path=below)), folder)
     save_archives(found.facts["path"].tolist(), root=root, folder=folder)
     say(f"Films: {everything.origin}; {len(absent):,} of them not on disk")
     if why:
         say(f"Films not on disk: {why}")
+
+
+def _located(films: Manifest, place: Source) -> Manifest:
+    """Return the films with their files' paths, "" without a file."""
+    if place.source == "dicom":
+        return link_films(films, source=place)
+    return locate_films(films, Path(place.root))
 
 
 def _listed(place: Source, findings: tuple[str, ...]) -> Manifest:
@@ -320,7 +359,7 @@ def stated_findings(place: Source, *, findings: tuple[str, ...]) -> tuple[str, .
         about = {"source": place, "findings": findings, "collection": collection}
         made = own_names(collection.findings, **about)
         return tuple(finding for finding, names in made.items() if names)
-    known = LABELS if place.source != "csv" else ()
+    known = () if place.source in ("csv", "dicom") else LABELS
     file = None if known else label_file(Path(place.root), place.labels)
     table = None if file is None else read_csv(file)
     stated = tuple(one for one in findings if _is_stated(one, place, known, table))
@@ -391,8 +430,18 @@ def _read_nih(source: Source, *, findings: tuple[str, ...]) -> Manifest:
 
 
 def _read_csv(source: Source, *, findings: tuple[str, ...]) -> Manifest:
-    file = label_file(Path(source.root), source.labels)
-    table = read_csv(file)
+    return _read_table(read_csv(label_file(Path(source.root), source.labels)), source, findings)
+
+
+def _read_dicom(source: Source, *, findings: tuple[str, ...]) -> Manifest:
+    named = name_films(read_csv(label_file(Path(source.root), source.labels)), source=source)
+    renamed = source.model_copy(update={"image_column": IMAGE, "patient_column": PATIENT})
+    return with_headers(_read_table(named.table, renamed, findings), named)
+
+
+def _read_table(table: CsvTable, source: Source, findings: tuple[str, ...]) -> Manifest:
+    """Return the films of a table with columns of 0 and 1."""
+    file = table.file
     lost = [one for one in findings if not _is_stated(one, source, (), table)]
     if findings == FINDINGS and lost:
         raise ValueError(
@@ -440,6 +489,7 @@ def _read_collection(source: Source, *, findings: tuple[str, ...]) -> Manifest:
 SOURCES: dict[str, Callable[..., Manifest]] = {
     "nih": _read_nih,
     "csv": _read_csv,
+    "dicom": _read_dicom,
     "phantom": _read_phantom,
     **dict.fromkeys(COLLECTIONS, _read_collection),
 }
