@@ -150,9 +150,9 @@ def joined(root: Path) -> Callable[[], Answer]:
     """Join names of films with the paths of as many files, in another order."""
     from lucency.core.tables import join_films
 
-    paths = np.array([f"files/{name}.jpg" for name in _names(root)], dtype=object)
+    paths = np.array([f"{name}.jpg" for name in _names(root)], dtype=object)
     shuffled = np.random.default_rng(0).permutation(paths)
-    image = np.array([path.removeprefix("files/").removesuffix(".jpg") for path in paths])
+    image = np.array([path.removesuffix(".jpg") for path in paths])
 
     def join() -> Answer:
         row = join_films(image, shuffled, source="benchmark")
