@@ -277,7 +277,7 @@ def _made(
         boxes=pd.concat(boxes, ignore_index=True),
         uncertain=cells_where(cells.uncertain, **about),
         soft=cells_where(~np.isnan(cells.share), **about, share=cells.share),
-        reading=pd.concat([films.reading, steps.table()], ignore_index=True),
+        reading=pd.concat([films.reading, steps.table()], ignore_index=True).astype({"films": int}),
     )
 
 
