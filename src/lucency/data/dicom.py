@@ -340,7 +340,9 @@ def _stored(header: Dataset, size: tuple[int, int]) -> UInt16[np.ndarray, "h w"]
     if pixels.shape != size[::-1]:
         raise ValueError
     lowest, count = _domain(header)
-    return (pixels.astype(np.uint16) - np.uint16(lowest % count)) & np.uint16(count - 1)
+    place = pixels.astype(np.uint16, copy=False) + np.uint16(-lowest % count)
+    place &= np.uint16(count - 1)
+    return place
 
 
 def _decoders(header: Dataset) -> list[str]:
