@@ -561,3 +561,36 @@ def test_numbers_are_printed_alike() -> None:
     p = (0.0009, 0.001, 0.25, float("nan"))
     assert [p_value(x) for x in p] == ["< 0.001", "0.001", "0.250", DASH]
     assert [whole(x) for x in (112120, 0, float("nan"))] == ["112,120", "0", DASH]
+
+
+def test_what_became_of_the_labels_is_counted(
+    experiment: Experiment, text: str, tmp_path: Path
+) -> None:
+    """Steps as reading counts them, and uncertain labels of the films used; else no table."""
+    assert "What became of the labels" not in text
+    assert "Uncertain labels" not in text
+    first, second, *_ = experiment.manifest.findings
+    rows = [
+        ("in the label files", "", 5_000),
+        ("No Finding: 0", first, 1_200),
+        ("No Finding: 0", second, 1_300),
+        ("uncertain: ones", first, 2),
+        ("view not taken: LL", "", 4_760),
+    ]
+    image = experiment.manifest.image[:2]
+    manifest = replace(
+        experiment.manifest,
+        reading=pd.DataFrame(rows, columns=["step", "finding", "films"]),
+        uncertain=pd.DataFrame({"image": image, "finding": first}),
+    )
+    page = Page(written(replace(experiment, manifest=manifest), tmp_path))
+    assert [
+        ["Step", "Films or labels", "By finding"],
+        ["in the label files", "5,000", ""],
+        ["No Finding: 0", "2,500", f"{second} 1,300, {first} 1,200"],
+        ["uncertain: ones", "2", f"{first} 2"],
+        ["view not taken: LL", "4,760", ""],
+    ] in page.tables
+    assert [["Finding", "Films"], [first, "2"]] in page.tables
+    nothing = replace(manifest, reading=manifest.reading.head(1))
+    assert "What became" not in written(replace(experiment, manifest=nothing), tmp_path)

@@ -24,9 +24,14 @@ from lucency.data.pseudonyms import PseudonymKey, fleeting_key
 
 CHUNK = 256  # files a task: about a fifth of a second of work
 FEW = 4_000  # files that one process has read before others have started
-FRAGMENT = ".azdownload-"  # how the names of files begin that AzCopy has not finished
-FRAGMENTS = "a part of a download (.azDownload-…): fetch the file again"
-HIDDEN = "hidden, or of a system"
+SKIPPED = {  # fields of Walk -> why their files are not opened
+    "fragments": "a part of a download: fetch the file again",
+    "dicomdirs": "a DICOMDIR: an index of films, not a film",
+    "archives": "a packed archive (.zip, .tar, …): unpack it",
+    "hidden": "hidden, or of a system",
+    "hidden_folders": "a hidden folder, or of a system",
+    "unreadable_folders": "a folder that cannot be read",
+}
 NOT_STATED = "not stated"
 COUNTED = (  # of FilmHeader, in the answer
     "modality", "kind", "view", "photometric", "transfer_syntax", "bits_stored", "body_part",
@@ -36,14 +41,16 @@ PICTURES, TABLES = (".png", ".jpg", ".jpeg"), (".csv", ".tsv", ".gz", ".xlsx")
 
 
 class DicomArchive(NamedTuple):
-    """The files below a folder in the order of their paths; `header` has a row of each.
+    """The DICOM files below a folder in the order of their paths; `header` has a row of each.
 
-    Its columns are the fields of FilmHeader. `skipped` counts what was not opened, by reason.
+    Its columns are the fields of FilmHeader. `skipped` counts what was not opened, by reason;
+    `others` are files that are no DICOM.
     """
 
     file: tuple[Path, ...]
     header: pd.DataFrame
     skipped: Counter[str]
+    others: tuple[Path, ...]
 
     @property
     def films(self) -> pd.DataFrame:
@@ -59,14 +66,16 @@ def read_archive(root: Path, *, key: PseudonymKey) -> DicomArchive:
     Raises ValueError where pydicom is absent.
     """
     found = walk_films(root)
-    files = sorted([*found.films, *found.other_formats, *found.others])
-    skipped = Counter(
-        FRAGMENTS if file.name.lower().startswith(FRAGMENT) else HIDDEN for file in found.hidden
+    skipped = Counter({why: len(getattr(found, name)) for name, why in SKIPPED.items()})
+    header = pd.DataFrame(_headers(found.films, key), columns=list(FilmHeader._fields))
+    is_dicom = (header["reason"] != NOT_DICOM).to_numpy()
+    no_dicom = [file for file, kept in zip(found.films, is_dicom, strict=True) if not kept]
+    return DicomArchive(
+        file=tuple(file for file, kept in zip(found.films, is_dicom, strict=True) if kept),
+        header=header.loc[is_dicom].reset_index(drop=True),
+        skipped=+skipped,
+        others=(*no_dicom, *found.other_formats, *found.others),
     )
-    skipped["in a hidden folder"] += len(found.hidden_folders)
-    skipped["a folder that cannot be read"] += len(found.unreadable_folders)
-    header = pd.DataFrame(_headers(files, key), columns=list(FilmHeader._fields))
-    return DicomArchive(tuple(files), header, +skipped)
 
 
 def _headers(files: Sequence[Path], key: PseudonymKey) -> Iterator[FilmHeader]:
@@ -97,22 +106,19 @@ def describe_archive(root: Path) -> Answer:
     archive = read_archive(root, key=fleeting_key())
     header, films = archive.header, archive.films
     reason = header["reason"].to_numpy(dtype=str)
-    is_dicom, is_film = reason != NOT_DICOM, reason == ""
-    others = _others(
-        [file for file, dicom in zip(archive.file, is_dicom, strict=True) if not dicom]
-    )
-    if not is_dicom.any():
+    others = _others(archive.others)
+    if not archive.file:
         raise ValueError(_no_dicom(root, others, archive.skipped))
     readable = header.loc[header["kind"].to_numpy() != ""]
     return {
-        "files": len(header) + archive.skipped.total(),
-        "dicom": is_dicom.sum(),
+        "files": len(header) + archive.skipped.total() + len(archive.others),
+        "dicom": len(header),
         "films": len(films),
         "patients": len({*films["patient"]} - {""}),
         "studies": len({*films["study"]} - {""}),
         "without_patient_id": (films["patient"] == "").sum(),
-        "duplicates": is_film.sum() - len(films),
-        "left_out": _by_number(Counter(reason[is_dicom & ~is_film].tolist()) + archive.skipped),
+        "duplicates": (reason == "").sum() - len(films),
+        "left_out": _by_number(Counter(reason[reason != ""].tolist()) + archive.skipped),
         "other_files": _by_number(others),
         **{name: _counts(readable[name].tolist()) for name in COUNTED},
         "age": _decades(readable["age"].to_numpy(dtype=np.float64)),

@@ -11,6 +11,7 @@ import os
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -21,21 +22,33 @@ from lucency.core.manifest import Manifest, counted
 from lucency.core.progress import say
 from lucency.core.stage import RECEIPT
 from lucency.core.tables import fitting_films
-from lucency.data.csv_tables import CsvTable, find_columns, plain_name
+from lucency.data.csv_tables import USUAL, CsvTable, find_columns, plain_name
 from lucency.data.dicom_archive import DicomArchive, read_archive
 from lucency.data.dicom_facts import NOT_DICOM
 from lucency.data.label_choices import Steps
-from lucency.data.labels import films_of_table
 from lucency.data.pseudonyms import PseudonymKey, key_file, make_key, read_key
 
 STUDY, FILM = "studyinstanceuid", "sopinstanceuid"  # columns, by their plain names
 SUFFIX = ".dcm"  # of an image's name, whatever its file is called
 LINKS = "films"  # the folder of links, beside the key
+IMAGE, PATIENT, DAYS = "image", "patient", "days"
+NAMING = {STUDY, FILM, *(name for names in USUAL.values() for name in names)}  # not kept
 SHOWN = 3  # lines of a table that are named
 FACTS = (  # of FilmHeader, kept in a manifest
     "study", "view", "age", "sex", "posture", "device", "body_part", "kind", "burned_in",
     "deidentified", "photometric", "transfer_syntax", "width", "height", "pixel_spacing",
 )  # fmt: skip
+
+
+class NamedFilms(NamedTuple):
+    """A label table that names films by pseudonyms, their facts, and what became of the archive.
+
+    `facts` has a row a row of the table, `path` among them; `reading` is as `Manifest.reading`.
+    """
+
+    table: CsvTable
+    facts: pd.DataFrame
+    reading: pd.DataFrame
 
 
 def source_key(source: Source, *, out: Path) -> PseudonymKey:
@@ -50,15 +63,17 @@ def source_key(source: Source, *, out: Path) -> PseudonymKey:
     return read_key(file) if (out / RECEIPT).is_file() else make_key(file)
 
 
-def read_dicom_films(table: CsvTable, *, source: Source, findings: tuple[str, ...]) -> Manifest:
-    """Return the films of an archive that a table labels, with the facts of their headers.
+def name_films(table: CsvTable, *, source: Source) -> NamedFilms:
+    """Return a label table with a row a film of an archive, under pseudonyms, and their facts.
 
     A row of the table names a film by its SOPInstanceUID or its path below `source.root`, or in a
-    column StudyInstanceUID all films of a study. `path` is where the file lies: not to be written
-    into a run (`link_films`). Raises ValueError where a row fits no film and `allow_missing` is not
-    set, where two rows label one film, and where a film has no PatientID and `group_by_study` is
-    not set. No value of the table's names is in a message.
+    column StudyInstanceUID all films of a study. Raises ValueError where a row fits no film and
+    `allow_missing` is not set, where two rows label one film, where a film has no PatientID and
+    `group_by_study` is not set, and where one of `columns` is a fact of headers. No value of the
+    table's names is in a message.
     """
+    if taken := {*FACTS, DAYS}.intersection(source.columns):
+        raise ValueError(f"data.columns: {min(taken)!r} is a fact of headers: rename the column")
     key, steps = make_key(key_file(source.key)), Steps()
     archive = read_archive(Path(source.root), key=key)
     films = archive.films
@@ -66,26 +81,37 @@ def read_dicom_films(table: CsvTable, *, source: Source, findings: tuple[str, ..
     row, place = _labelled(table, archive, source=source, key=key, steps=steps)
     steps.add("without a row in the label table", len(films) - len(place))
     header = archive.header.loc[place].reset_index(drop=True)
-    patient = _patients(header, table, row, source)
-    days = _days(films, header)
-    keep = {plain_name(name) for name in (*findings, *source.columns)}
-    columns = {
-        name: cells[row] for name, cells in table.columns.items() if plain_name(name) in keep
+    steps.add("age impossible: not stated", np.count_nonzero(header["doubtful_age"]))
+    names = {
+        IMAGE: np.array([f"{name}{SUFFIX}" for name in header["image"].tolist()]),
+        PATIENT: _patients(header, table, row, source),
     }
-    names = {"image": header["image"].to_numpy(dtype=str), "patient": patient}
-    names["image"] = np.array([f"{name}{SUFFIX}" for name in names["image"].tolist()])
-    named = replace(table, columns={**columns, **names}, line=table.line[row])
-    made = films_of_table(named, findings=findings)
-    steps.add("age impossible: not stated", int(np.count_nonzero(header["doubtful_age"])))
+    kept = {n: cells[row] for n, cells in table.columns.items() if plain_name(n) not in NAMING}
     facts = {name: header[name].to_numpy() for name in FACTS}
     if source.cap_age:
         facts["age"] = np.minimum(facts["age"], source.cap_age)
     path = [str(archive.file[file]) for file in place.tolist()]
-    made = replace(
-        made, facts=made.facts.assign(**facts, days=days, path=path), reading=steps.table()
+    return NamedFilms(
+        table=replace(table, columns={**kept, **names}, line=table.line[row]),
+        facts=pd.DataFrame({**facts, DAYS: _days(films, header), "path": path}),
+        reading=steps.table(),
     )
-    _say_reading(made, source)
-    return made
+
+
+def with_headers(films: Manifest, named: NamedFilms) -> Manifest:
+    """Return labelled films with the facts of their headers, and say what of the archive they are.
+
+    `path` is where a film lies: not to be written into a run (`link_films`).
+    """
+    steps = zip(named.reading["step"].tolist(), named.reading["films"].tolist(), strict=True)
+    listed = "; ".join(f"{step}: {count:,}" for step, count in steps)
+    say(f"Archive: {counted(len(films), 'labelled film')}; {listed}")
+    facts = films.facts.drop(columns="path")
+    return replace(
+        films,
+        facts=facts.assign(**{name: named.facts[name] for name in named.facts}),
+        reading=pd.concat([named.reading, films.reading], ignore_index=True),
+    )
 
 
 def link_films(films: Manifest, *, source: Source) -> Manifest:
@@ -138,10 +164,10 @@ def _link(link: Path, file: Path) -> None:
 
 def _count_left_out(archive: DicomArchive, steps: Steps) -> None:
     reason = archive.header["reason"]
-    counts = Counter(reason[reason != ""].tolist()) + archive.skipped
-    steps.add("files below the root", len(archive.header) + archive.skipped.total())
-    steps.add(NOT_DICOM, counts.pop(NOT_DICOM, 0))
-    for why, files in counts.most_common():
+    skipped = archive.skipped.total() + len(archive.others)
+    steps.add("files below the root", len(archive.header) + skipped)
+    steps.add(NOT_DICOM, len(archive.others))
+    for why, files in (Counter(reason[reason != ""].tolist()) + archive.skipped).most_common():
         steps.add(f"left out: {why}", files)
     again = int(np.count_nonzero(reason == "")) - len(archive.films)
     steps.add("left out: the same SOPInstanceUID (0008,0018) again", again)
@@ -288,9 +314,3 @@ def _lines(table: CsvTable, rows: Int64[np.ndarray, " r"]) -> str:
 
 def _reasons(steps: Steps) -> str:
     return "; ".join(f"{films:,} {step}" for step, _, films in steps.rows)
-
-
-def _say_reading(films: Manifest, source: Source) -> None:
-    steps = zip(films.reading["step"].tolist(), films.reading["films"].tolist(), strict=True)
-    listed = "; ".join(f"{step}: {count:,}" for step, count in steps)
-    say(f"{source.root}: {counted(len(films), 'labelled film')}; {listed}")

@@ -47,11 +47,14 @@ from lucency.data.csv_tables import (
     read_text,
 )
 from lucency.data.dicom_source import (
+    IMAGE,
+    PATIENT,
     link_again,
     link_films,
     links_folder,
-    read_dicom_films,
+    name_films,
     source_key,
+    with_headers,
 )
 from lucency.data.film_files import film_exists, recall_archives, save_archives
 from lucency.data.images import found_films, locate_films
@@ -363,7 +366,7 @@ def stated_findings(place: Source, *, findings: tuple[str, ...]) -> tuple[str, .
     if not stated:
         names = LABELS if table is None else table.columns
         raise ValueError(
-            f"{file or place.source}: states none of {', '.join(findings)}: found "
+            f"{file or f'data.source: {place.source}'} states none of {', '.join(findings)}: found "
             f"{', '.join(names)}; [data.align] maps names that are spelt otherwise"
         )
     return stated
@@ -427,7 +430,26 @@ def _read_nih(source: Source, *, findings: tuple[str, ...]) -> Manifest:
 
 
 def _read_csv(source: Source, *, findings: tuple[str, ...]) -> Manifest:
-    table = _read_own_table(source, findings)
+    return _read_table(read_csv(label_file(Path(source.root), source.labels)), source, findings)
+
+
+def _read_dicom(source: Source, *, findings: tuple[str, ...]) -> Manifest:
+    named = name_films(read_csv(label_file(Path(source.root), source.labels)), source=source)
+    renamed = source.model_copy(update={"image_column": IMAGE, "patient_column": PATIENT})
+    return with_headers(_read_table(named.table, renamed, findings), named)
+
+
+def _read_table(table: CsvTable, source: Source, findings: tuple[str, ...]) -> Manifest:
+    """Return the films of a table with columns of 0 and 1."""
+    file = table.file
+    lost = [one for one in findings if not _is_stated(one, source, (), table)]
+    if findings == FINDINGS and lost:
+        raise ValueError(
+            f"{file}: no column {lost[0]!r}, one of the {len(findings)} that a protocol without "
+            f"`findings` expects: found {', '.join(table.columns)}"
+            f"{nearest(lost[0], table.columns)}; "
+            'list the table\'s in the protocol: findings = ["…"]'
+        )
     films = films_of_table(
         table,
         findings=_own_columns(table, source, findings),
@@ -437,29 +459,6 @@ def _read_csv(source: Source, *, findings: tuple[str, ...]) -> Manifest:
     )
     collection = _as_collection(films, table.file.name)
     return choose_labels(films, source=source, findings=findings, collection=collection)
-
-
-def _read_dicom(source: Source, *, findings: tuple[str, ...]) -> Manifest:
-    table = _read_own_table(source, findings)
-    own = _own_columns(table, source, findings)
-    films = read_dicom_films(table, source=source, findings=own)
-    collection = _as_collection(films, table.file.name)
-    return choose_labels(films, source=source, findings=findings, collection=collection)
-
-
-def _read_own_table(source: Source, findings: tuple[str, ...]) -> CsvTable:
-    """Return the label table of a source; ValueError where default findings are not in it."""
-    file = label_file(Path(source.root), source.labels)
-    table = read_csv(file)
-    lost = [one for one in findings if not _is_stated(one, source, (), table)]
-    if findings == FINDINGS and lost:
-        raise ValueError(
-            f"{file}: no column {lost[0]!r}, one of the {len(findings)} that a protocol without "
-            f"`findings` expects: found {', '.join(table.columns)}"
-            f"{nearest(lost[0], table.columns)}; "
-            'list the table\'s in the protocol: findings = ["…"]'
-        )
-    return table
 
 
 def _own_columns(table: CsvTable, source: Source, findings: tuple[str, ...]) -> tuple[str, ...]:

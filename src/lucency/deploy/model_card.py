@@ -274,9 +274,9 @@ def _methods(run: Run, evaluation: Evaluation) -> Values:
 
 
 def _of_each(sources: Sequence[str], texts: Mapping[str, str], *, other: str = "") -> str:
-    """Return what is to be said of each source, once."""
-    said = dict.fromkeys(texts.get(one, other) for one in sources)
-    return " ".join(text for text in said if text)
+    """Return the texts of all sources, each once."""
+    known = dict.fromkeys(texts.get(one, other) for one in sources)
+    return " ".join(text for text in known if text)
 
 
 def _preparation(preparation: Preparation) -> str:
