@@ -29,6 +29,7 @@ PAGES = {
         "sources", "preparation", "split", "balancing", "training", "evaluation", "ensemble",
         "explanation", "audit", "problems",
     ],
+    "Sets of films": sorted(f"sources/{page.stem}" for page in (HERE / "sources").glob("*.md")),
     "Reference": ["commands", "protocol", "report", "python", "api/index", "glossary"],
     "Project": ["performance", "decisions", "api/log"],
 }  # fmt: skip

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import (
+    UID,
     ComputedRadiographyImageStorage,
     ExplicitVRLittleEndian,
     RLELossless,
@@ -66,7 +67,8 @@ def dicom_bytes(
     change(
         made, {name: elements[name] for name in ("Rows", "Columns", "HighBit") if name in elements}
     )
-    made.PixelData = stored.astype(f"<i{made.BitsAllocated // 8}").tobytes()
+    order = "<" if UID(syntax).is_little_endian else ">"
+    made.PixelData = stored.astype(f"{order}i{made.BitsAllocated // 8}").tobytes()
     made.PixelData += b"\0" * (len(made.PixelData) % 2)
     made["PixelData"].VR = "OW"
     return written(made, syntax)
@@ -74,10 +76,8 @@ def dicom_bytes(
 
 def written(made: Dataset, syntax: str = ExplicitVRLittleEndian) -> bytes:
     """Return the file of a dataset, its pixels compressed where the syntax is."""
-    from pydicom.uid import UID
-
     meta, encapsulated = FileMetaDataset(), UID(syntax).is_encapsulated
-    meta.MediaStorageSOPClassUID = made.SOPClassUID
+    meta.MediaStorageSOPClassUID = made.SOPClassUID or ComputedRadiographyImageStorage
     meta.MediaStorageSOPInstanceUID = made.SOPInstanceUID
     meta.TransferSyntaxUID = UID(ExplicitVRLittleEndian if encapsulated else syntax)
     little = UID(syntax).is_little_endian

@@ -29,7 +29,11 @@ from lucency.evaluation.metrics import METRICS
 from workplace import FILMS, LITE0, SIZE, build_workplace, stated_labels, write_protocol
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [
+    *sorted(ROOT.glob("*.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs" / "sources").glob("*.md")),
+]
 LOG = ROOT / "dev" / "log.md"
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SLOW = re.compile(

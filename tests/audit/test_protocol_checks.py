@@ -6,7 +6,7 @@ import pytest
 
 from lucency.audit.checks.run_checks import BEFORE, BESIDE, remark
 from lucency.config.protocol import Protocol
-from lucency.config.sections import EnsembleChoices, Network, Source
+from lucency.config.sections import EnsembleChoices, External, Network, Source
 from lucency.core.predictions import Predictions
 from lucency.models.foundation import FOUNDATIONS
 
@@ -116,11 +116,13 @@ def test_every_remark_is_named_so_that_it_is_counted():
         update={"data": Source()}
     )
     fresh = _protocol(weights="random")
+    tests = (External(name="a", source="rsna"), External(name="b", source="chexpert"))
+    external = _protocol(weights="w", match="eva-x").model_copy(update={"external": tests})
     rejected = pd.DataFrame({"image": ["x.png"], "reason": ["truncated"]})
     unstated = _test([[1, np.nan], [0, 0]])
     found = [
         one.check
-        for protocol in (phantoms, fresh)
+        for protocol in (phantoms, fresh, external)
         for one in remark(protocol, test=unstated, rejected=rejected, missing=["a"])
     ]
     assert set(found) == {*BEFORE, *BESIDE}

@@ -7,6 +7,7 @@ from typing import Any
 
 import jaxtyping
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,6 +22,7 @@ from lucency.core.plan import (
     load_plan,
     originals,
     save_plan,
+    with_targets,
 )
 from lucency.models.augmentation import augment, seed_of
 from lucency.models.film_loader import Films
@@ -307,3 +309,26 @@ def test_a_copy_of_a_copy_is_its_source_s_picture_changed_once_more(prepared: Pr
     expected = augment(shown(prepared, first), recipe="reference@1", seed=seed)
     np.testing.assert_array_equal(shown(prepared, both), expected)
     assert not np.array_equal(shown(prepared, both), shown(prepared, first))
+
+
+def test_soft_targets_reach_training_entries_that_have_their_films_labels() -> None:
+    """Film 0 is 1 but two of three readers, film 1 not stated but uncertain."""
+    films = toy_films(4).manifest
+    label = np.array([[1, 0], [np.nan, 0], [0, 0], [1, 1]], np.float32)
+    cells = [(0, 2 / 3), (1, 0.7), (3, 1 / 3)]
+    soft = pd.DataFrame(
+        [(films.image[row], "Left", share) for row, share in cells],
+        columns=["image", "finding", "share"],
+    )
+    films = replace(films, label=label, soft=soft)
+    entries = joined(originals(label), clones(label, np.array([0, 1, 3, 3])))
+    entries.label[6, 0] = 0  # changed by a resampler
+    mixed = np.zeros(8, np.float32)
+    mixed[7] = 0.25
+    part = np.where(np.arange(8) == 3, "test", "train")
+    plan = replace(entries, mix=mixed, part=part)
+    made = with_targets(plan, films)
+    expected = [2 / 3, 0.7, 0, 1, 2 / 3, 0.7, 0, 1]
+    np.testing.assert_allclose(made.label[:, 0], expected, rtol=1e-6)
+    assert differing(made, plan) == ["label"]
+    np.testing.assert_array_equal(made.label[:, 1], plan.label[:, 1])

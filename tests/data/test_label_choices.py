@@ -443,7 +443,7 @@ def test_columns_of_a_table_are_facts_and_kept(tmp_path: Path):
         assert facts["bed"].tolist() == ["007", "012", "101", "7"]
         assert facts["view"].tolist() == ["PA", "LL", "PA", ""]
     assert load_manifest(tmp_path).is_uncertain.tolist() == films.is_uncertain.tolist()
-    with pytest.raises(ValueError, match="no column 'wart': .*nearest is 'ward'"):
+    with pytest.raises(ValueError, match=r"no column 'wart': .*nearest is 'ward'"):
         SOURCES["csv"](csv(tmp_path, columns=("wart",)), findings=("Mass",))
     for name in ("Mass", "path", "image", "patient"):
         with pytest.raises(ValueError, match=rf"data.columns: '{name}' is no fact"):

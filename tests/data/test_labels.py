@@ -63,11 +63,12 @@ def test_images_and_patients_called_0_and_1_are_no_findings(tmp_path: Path, colu
     assert read(tmp_path, rows.replace(column, b"Edema")).findings == ("Edema", "Mass")
 
 
-@pytest.mark.parametrize("cell", [b"2", b"-1", b"0.5", b"yes", b"u", b"WAHR", b"+", b"100%"])
+@pytest.mark.parametrize("cell", [b"2", b"-2", b"0.5", b"yes", b"u", b"WAHR", b"+", b"100%"])
 def test_an_odd_code_in_a_finding_s_column_is_refused(tmp_path: Path, cell: bytes):
     table = TABLE.replace(b"a,1,0,", b"a,1," + cell + b",")
-    todo = "leave" if cell in (b"2", b"-1", b"0.5") else "write 1 and 0"
-    message = f"line 2, Mass: found '{cell.decode()}', expected 0, 1 or nothing: {todo}"
+    todo = "leave" if cell in (b"2", b"-2", b"0.5") else "write 1 and 0"
+    message = f"line 2, Mass: found '{cell.decode()}', expected 0, 1, -1 (uncertain) or nothing: "
+    message += todo
     with pytest.raises(ValueError, match=re.escape(message)):
         read(tmp_path, table)
 
@@ -79,10 +80,12 @@ def test_columns_of_words_are_no_labels_and_named_by_cell(tmp_path: Path, capsys
     assert f"line 3, Mass: found {yes!r}, no label: write 1 and 0" in capsys.readouterr().err
 
 
-def test_columns_of_uncertain_codes_are_findings_however_few_are_stated(tmp_path: Path):
+def test_columns_of_uncertain_codes_are_findings_however_few_are_stated(tmp_path: Path, capsys):
     rows = "".join(f"{n}.png,{n},{1 if n == 7 else ''},{-1 if n else 0}\n" for n in range(40))
-    with pytest.raises(ValueError, match=r"line 3, Edema: found '-1', expected 0, 1 or nothing"):
-        read(tmp_path, ("image,patient,Mass,Edema\n" + rows).encode())
+    found = read(tmp_path, ("image,patient,Mass,Edema\n" + rows).encode())
+    assert found.findings == ("Mass", "Edema")
+    assert (~np.isnan(found.label)).sum(axis=0).tolist() == [1, 1]
+    assert "labels.csv: 39 labels are -1, uncertain: Edema 39" in capsys.readouterr().err
     found = read(tmp_path, ("image,patient,Mass,Edema\n" + rows.replace("-1", "")).encode())
     assert found.findings == ("Mass", "Edema")
 

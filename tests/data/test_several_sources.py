@@ -1,6 +1,7 @@
 """Several sources as one: labels, names, patients, places, errors and splits."""
 
 import re
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from lucency.audit.shortcuts import UNKNOWN, known_facts
 from lucency.balance.methods import plan_of_labels
 from lucency.config.protocol import Protocol, parse_protocol, read_protocol
 from lucency.config.sections import Source, Split
@@ -16,6 +18,7 @@ from lucency.core.manifest import SOURCE, Manifest
 from lucency.core.predictions import Predictions
 from lucency.core.stage import RECEIPT
 from lucency.core.tables import match_films
+from lucency.data.film_files import ARCHIVES
 from lucency.data.several_sources import (
     draw_sources,
     films_of_sources,
@@ -128,12 +131,12 @@ def test_each_source_has_its_own_labels_and_no_more(films: Manifest, place: Sour
 
 def test_reading_names_the_source_and_what_it_does_not_state(films: Manifest):
     rows = [tuple(row) for row in films.reading.fillna("").itertuples(index=False)]
-    assert rows == [
-        ("phantom: in the label file", "", 30),
+    assert [row for row in rows if "no finding of the protocol" not in row[0]] == [
+        ("phantom: in the label files", "", 30),
         ("phantom: not stated", "Fracture", 30),
-        ("phantom-2: in the label file", "", 30),
+        ("phantom-2: in the label files", "", 30),
         ("phantom-2: not stated", "Fracture", 30),
-        ("csv: in the label file", "", 12),
+        ("csv: in the label files", "", 12),
         ("csv: not stated", "Mass", 12),
     ]
 
@@ -231,7 +234,7 @@ def test_no_others_change_nothing(table: Path, tmp_path: Path):
     }
     films = read_sources(one, findings=findings, out=tmp_path / "manifest")
     assert SOURCE not in films.facts
-    assert not len(films.reading)
+    assert films.reading["step"].tolist() == ["in the label files"]
     assert (
         films.patient.tolist()
         == read_films(one, findings=findings, out=tmp_path / "again").patient.tolist()
@@ -324,7 +327,10 @@ def test_listed_is_what_is_read(films: Manifest, table: Path):
     np.testing.assert_array_equal(same.label, films.label)
 
 
-def test_source_is_a_subgroup(films: Manifest):
+def test_source_is_a_subgroup_and_may_be_a_shortcut(films: Manifest):
+    levels = known_facts(films.facts.assign(drain=[0.0, 1.0] * 30 + [np.nan] * 12))
+    assert set(levels["source"]) == {"phantom", "phantom-2", "csv"}
+    assert set(levels["drain"]) == {"0", "1", UNKNOWN}  # tables do not state it
     scores = Predictions(
         network="toy",
         findings=films.findings,
@@ -347,11 +353,11 @@ PROTOCOL = """
 name = "several"
 findings = ["Effusion", "Mass"]
 [data]
-films = 30
+films = 20
 size = 32
 [[data.also]]
 hospital = 2
-films = 30
+films = 20
 size = 32
 [[data.also]]
 source = "csv"
@@ -382,7 +388,7 @@ def again(run: Run, *changes: str) -> Run:
 
 def test_a_run_prepares_splits_and_balances_all(run: Run, tmp_path: Path):
     made = stages.prepared(run)
-    assert len(made.manifest) == 68
+    assert len(made.manifest) == 48
     assert made.manifest.facts[SOURCE].nunique() == 3
     plan = stages.plan(run)
     owner = made.manifest.patient[plan.row]
@@ -407,7 +413,7 @@ def test_a_place_of_another_source_moves(run: Run, tmp_path: Path, capsys: Any):
     films = stages.manifest(lost)
     text = capsys.readouterr().err
     assert "--set data.also.1.root=NEW" in text
-    assert len(films) == 68
+    assert len(films) == 48
     assert "data.also.1.root=NEW" in how_to_move(lost, "also.1.root")
     moved = again(run, f"data.also.1.root='{tmp_path / 'moved'}'")
     path = stages.prepared(moved).manifest.facts["path"]
@@ -421,5 +427,27 @@ def test_a_place_of_another_source_moves(run: Run, tmp_path: Path, capsys: Any):
 
 def test_other_films_in_a_finished_run_are_refused(run: Run):
     stages.manifest(run)
-    with pytest.raises(ValueError, match=r"data\.also\.0\.films: was 30, now 40"):
+    with pytest.raises(ValueError, match=r"data\.also\.0\.films: was 20, now 40"):
         again(run, "data.also.0.films=40")
+
+
+def test_films_of_an_archive_stand_beside_others(tmp_path: Path):
+    rows = [(f"f{k}.png", f"P{k}", 1) for k in range(3)]
+    folder = write_table(tmp_path / "one", rows, "image patient Mass")
+    other = write_table(
+        tmp_path / "two", [(f"g{k}.png", f"Q{k}", 1) for k in range(3)], "image patient Mass"
+    )
+    with tarfile.open(folder / "films.tar.gz", "w:gz") as archive:
+        for file in sorted(folder.glob("*.png")):
+            archive.add(file, arcname=file.name)
+            file.unlink()
+    place = several(csv_source(other), csv_source(folder))
+    out = tmp_path / "manifest"
+    films = read_sources(place, findings=("Mass",), out=out)
+    assert [str(path).rpartition("/")[2] for path in films.facts["path"]] == [
+        "g0.png", "g1.png", "g2.png", "f0.png", "f1.png", "f2.png",
+    ]  # fmt: skip
+    assert (out / "csv-2" / ARCHIVES).is_file()
+    assert not (out / "csv").exists()
+    again = read_sources(place, findings=("Mass",), out=out)
+    assert again.facts["path"].tolist() == films.facts["path"].tolist()

@@ -1,17 +1,20 @@
 """Splits: nobody on two sides, every finding at its share, the official lists as published."""
 
 from dataclasses import replace
+from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.model_selection import train_test_split
 
-from lucency.config.sections import Split
+from lucency.config.protocol import parse_protocol
+from lucency.config.sections import SHIFTED_DATES, Split
 from lucency.core.manifest import FINDINGS, PARTS, Manifest, empty_boxes
-from lucency.data.split import split
+from lucency.data.split import SPLITS, list_fingerprints, split
+from lucency.deploy.model_card import SPLITS as EXPLAINED
 
 SHARE = (0.70, 0.15, 0.15)
 SHUFFLED: dict[str, Any] = {"method": "shuffled", "train": 0.7, "val": 0.1, "test": 0.2}
@@ -152,3 +155,206 @@ def test_shuffled_patients_are_those_of_synthensemble(films: Manifest):
     few = invented(films.label[:4], np.array([1, 1, 2, 2]))
     with pytest.raises(ValueError, match="2 patients cannot fill 3 parts"):
         split(few, choices=Split(**SHUFFLED), root=Path())
+
+
+def stated(part: list[str], patient: list[int] | None = None, **facts: list[Any]) -> Manifest:
+    """Return films with a part and other facts each, of a patient each where none is named."""
+    films = invented(np.ones((len(part), 1), np.float32), np.array(patient or range(len(part))))
+    return replace(films, facts=pd.DataFrame({"split": part, **facts}))
+
+
+def test_a_column_states_parts_in_any_word_for_them():
+    words = ["train", "Training", "VAL", "valid", "Validation", "validate", "test", " Testing "]
+    part = split(stated(words), choices=Split(method="column"), root=Path())
+    assert part.tolist() == ["train"] * 2 + ["val"] * 4 + ["test"] * 2
+    named = replace(stated(words), facts=pd.DataFrame({"fold": words}))
+    again = split(named, choices=Split(method="column", column="fold"), root=Path())
+    assert again.tolist() == part.tolist()
+
+
+@pytest.mark.parametrize(
+    ("part", "patient", "message"),
+    [
+        (
+            ["train", "test", "dev", "dev", ""],
+            None,
+            r"found dev \(2 films\), nothing \(1 film\); exp",
+        ),
+        (["train", "test", "val"], [1, 1, 2], r"put 1 patient in several parts \(1, …\)"),
+        (["train", "val", "test"], [1, 1, 2], "put 1 patient in several parts"),
+        (["train", "val"], None, r"put no film in test \(found train 1, val 1, test 0\)"),
+        (["test", "val"], None, "put no film in train"),
+        (["train", "test"], None, "1 patients cannot fill 2 parts"),
+    ],
+)
+def test_parts_that_cannot_be_are_refused(part: list[str], patient: Any, message: str):
+    with pytest.raises(ValueError, match=message):
+        split(stated(part, patient), choices=Split(method="column"), root=Path())
+
+
+def test_a_fact_that_is_not_there_is_named():
+    message = r"have no fact 'splt'; nearest is 'split': found split; .* by data\.columns"
+    with pytest.raises(ValueError, match=message):
+        split(stated(["train"]), choices=Split(method="column", column="splt"), root=Path())
+
+
+@pytest.mark.parametrize("method", ["column", "official"])
+def test_validation_films_are_taken_from_train_by_patient(method: Any):
+    films = heavy_tailed()
+    tests = films.patient % 4 == 0
+    films = replace(films, facts=pd.DataFrame({"split": np.where(tests, "test", "train")}))
+    part = split(films, choices=Split(method=method, train=0.6, val=0.2, test=0.2), root=Path())
+    assert ((part == "test") == tests).all()
+    assert sides(films.patient, part) == 0
+    people = [len(np.unique(films.patient[part == name])) for name in ("train", "val")]
+    assert people[1] / sum(people) == pytest.approx(0.25, abs=0.02)
+
+
+def test_an_official_split_is_the_fact_or_nihs_lists(tmp_path: Path):
+    films = stated(["train", "val", "test"])
+    official = Split(method="official")
+    assert split(films, choices=official, root=tmp_path).tolist() == ["train", "val", "test"]
+    with pytest.raises(ValueError, match=r"states no official split, and .*train_val_list.txt is"):
+        split(replace(films, facts=films.facts[[]]), choices=official, root=tmp_path)
+
+
+def listed_films(root: Path, **lists: str) -> Split:
+    """Write lists of films and return the split that names them."""
+    for name, text in lists.items():
+        (root / f"{name}.txt").write_text(text)
+    return Split(method="lists", lists={name: f"{name}.txt" for name in lists})
+
+
+def test_lists_state_parts_and_what_is_on_none_is_in_no_part(tmp_path: Path, capsys):
+    films = stated(["a.png", "deep/b.png", "c", "d", "e"])
+    films = replace(films, image=films.facts["split"].to_numpy(dtype=str))
+    choices = listed_films(tmp_path, train="a\nb.png\n", val="c.png\n", test="D\nz\n")
+    part = split(films, choices=choices, root=tmp_path)
+    assert part.tolist() == ["train", "train", "val", "test", "apart"]
+    told = capsys.readouterr().err
+    assert "test.txt: 1 of 2 names is no film of the run (z, …)" in told
+    assert "1 of 5 films is on no list of split.lists: in no part (e, …)" in told
+    choices = listed_films(tmp_path, train="a\nb\nc\n", test="d\n")
+    part = split(films, choices=choices, root=tmp_path)
+    assert sorted(part.tolist()) == ["apart", "test", "train", "train", "val"]
+    assert part[3:].tolist() == ["test", "apart"]
+
+
+@pytest.mark.parametrize(
+    ("lists", "message"),
+    [
+        ({"train": "0\n1\n", "test": "1\n2\n"}, r"test.txt: 1 film is also on train.txt \(1, …\)"),
+        ({"train": "0\n1\n", "test": "x\ny\n"}, r"test.txt: 3 films are not listed \(0, …\)"),
+        ({"train": "0\n", "test": "1\n"}, "the lists put 1 patient in several parts"),
+    ],
+)
+def test_lists_that_cannot_be_are_refused(tmp_path: Path, lists: dict[str, str], message: str):
+    films = stated(["", "", ""], [7, 7, 8])
+    with pytest.raises(ValueError, match=message):
+        split(films, choices=listed_films(tmp_path, **lists), root=tmp_path)
+
+
+def test_an_absent_list_is_named(tmp_path: Path):
+    choices = Split(method="lists", lists={"train": "a.txt", "test": "b.txt"})
+    with pytest.raises(ValueError, match=r"split.lists.train: .*a.txt: no such file"):
+        list_fingerprints(choices, tmp_path)
+    with pytest.raises(ValueError, match=r"split.lists.train: "):
+        split(stated(["", ""]), choices=choices, root=tmp_path)
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_text("1\n")
+    assert set(list_fingerprints(choices, tmp_path)) == {"train", "test"}
+    assert list_fingerprints(Split(), tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        {"method": "lists"},
+        {"lists": {"train": "a", "test": "b"}},
+        {"method": "lists", "lists": {"train": "a"}},
+        {"method": "lists", "lists": {"train": "a", "testing": "b"}},
+        {"method": "patient", "column": "fold"},
+    ],
+)
+def test_keys_of_another_method_are_refused(choices: dict[str, Any]):
+    with pytest.raises(ValueError, match=r"lists|column|test"):
+        Split(**choices)
+
+
+def dated(seed: int = 0) -> Manifest:
+    """Films of 200 patients; each patient's are some days apart, in any order."""
+    films, generator = heavy_tailed(), np.random.default_rng(seed)
+    start = generator.integers(0, 4_000, films.patient.max() + 1)
+    day = start[films.patient] + generator.integers(0, 900, len(films))
+    dates = pd.Timestamp("2007-05-03") + pd.to_timedelta(day, unit="D")
+    return replace(films, facts=pd.DataFrame({"date": dates.strftime("%Y%m%d").astype(object)}))
+
+
+def test_by_time_whole_patients_are_in_the_order_of_their_first_films():
+    films = dated()
+    part = split(films, choices=Split(method="time"), root=Path())
+    assert sides(films.patient, part) == 0
+    first = films.facts["date"].astype(int).groupby(films.patient).min()
+    of = pd.Series(part).groupby(films.patient).first()
+    begin, end = (first.groupby(of).agg(how) for how in ("min", "max"))
+    assert end["train"] <= begin["val"]
+    assert end["val"] <= begin["test"]
+    for name, share in zip(PARTS, SHARE, strict=True):
+        assert (part == name).mean() == pytest.approx(share, abs=0.05)
+    order = np.random.default_rng(1).permutation(len(films))
+    turned = split(films.take(order), choices=Split(method="time"), root=Path())
+    assert turned.tolist() == part[order].tolist()
+
+
+@pytest.mark.parametrize("how", ["iso", "number", "float", "time"])
+def test_days_are_read_as_they_are_written(how: str):
+    films = dated()
+    text, number = films.facts["date"], films.facts["date"].astype(int)
+    iso = text.str.slice(0, 4) + "-" + text.str.slice(4, 6) + "-" + text.str.slice(6, 8)
+    written = {"iso": iso, "number": number, "float": number * 1.0, "time": iso + "T10:00:01"}
+    other = replace(films, facts=pd.DataFrame({"StudyDate": written[how]}))
+    choices = Split(method="time", column="StudyDate")
+    part = split(films, choices=Split(method="time"), root=Path())
+    assert split(other, choices=choices, root=Path()).tolist() == part.tolist()
+
+
+@pytest.mark.parametrize(
+    ("day", "message"),
+    [
+        ("", "split by time: 1 of 3 films has no date: expected a day for each"),
+        (None, "1 of 3 films has no date"),
+        ("20071332", "date: found '20071332', expected a day as 20240131 or 2024-01-31"),
+        ("May 2007", "found 'May 2007', expected a day"),
+        ("21800503", "date goes up to 2180-05-03, which is to come: such dates are shifted"),
+    ],
+)
+def test_days_that_give_no_order_are_refused(day: str | None, message: str):
+    films = stated([""] * 3, date=["20070503", "20070504", day])
+    with pytest.raises(ValueError, match=message):
+        split(films, choices=Split(method="time"), root=Path())
+
+
+@pytest.mark.parametrize("patients", [3, 4])
+def test_every_part_in_time_gets_a_patient(patients: int):
+    patient = np.r_[np.zeros(41 - patients, np.int64), np.arange(1, patients)]
+    films = invented(np.ones((40, 1), np.float32), patient)
+    films = replace(films, facts=pd.DataFrame({"date": 20070503 + patient}))
+    assert set(split(films, choices=Split(method="time"), root=Path()).tolist()) == set(PARTS)
+    with pytest.raises(ValueError, match="1 patients cannot fill 3 parts"):
+        split(films.take(np.arange(9)), choices=Split(method="time"), root=Path())
+
+
+@pytest.mark.parametrize("source", SHIFTED_DATES)
+def test_a_split_by_shifted_dates_is_refused_with_the_protocol(source: str):
+    choices: dict[str, Any] = {"name": "late", "network": [{"name": "resnet18"}]}
+    choices |= {"split": {"method": "time"}, "data": {"source": source}}
+    with pytest.raises(ValueError, match=f"the dates of {source} are shifted, patient by patient"):
+        parse_protocol(choices, name="late")
+
+
+def test_every_method_is_made_shown_and_explained():
+    methods = set(get_args(Split.model_fields["method"].annotation))
+    assert set(SPLITS) == set(EXPLAINED) == methods
+    template = resources.files("lucency.report").joinpath("report.html.jinja").read_text()
+    line = next(line for line in template.splitlines() if line.startswith("Split {{"))
+    assert {method for method in methods if f'"{method}": "' in line} == methods

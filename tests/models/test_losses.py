@@ -1,6 +1,7 @@
 """Losses against scikit-learn, torchvision, timm, LibAUC and sums by hand; the contract of all."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -16,6 +17,7 @@ from torchvision.ops import sigmoid_focal_loss
 from lucency.config.protocol import parse_protocol
 from lucency.config.sections import UNWEIGHTED, Training
 from lucency.core.progress import silent
+from lucency.models.film_loader import Films
 from lucency.models.losses import (
     BATCH_LOSSES,
     CELL_LOSSES,
@@ -430,3 +432,24 @@ def test_a_training_counts_its_labels_and_weighs_classes_late(tmp_path: Path) ->
 
 def tensor(values: object) -> torch.Tensor:
     return torch.from_numpy(np.asarray(values, dtype=np.float32))
+
+
+def test_soft_targets_are_what_a_loss_sees_and_nothing_else() -> None:
+    """The cross-entropy of one uncertain cell of target .7, from scikit-learn's definition."""
+    toys = toy_films(8)
+    image = toys.manifest.image[:1]
+    label = toys.manifest.label.copy()
+    label[0, 0] = NAN
+    soft = pd.DataFrame({"image": image, "finding": "Left", "share": 0.7})
+    manifest = replace(toys.manifest, label=label, soft=soft)
+    plan = toy_plan(replace(toys, manifest=manifest))
+    films = Films(prepared=replace(toys, manifest=manifest), plan=plan, copies=0)
+    seen = torch.from_numpy(films.targets(np.array([0])).label)
+    assert seen[0, 0] == pytest.approx(0.7)
+    logit = torch.tensor([[0.4, -0.3]])
+    cells = [log_loss([1, 0], [expit(0.4)] * 2, sample_weight=[0.7, 0.3])]
+    cells.append(log_loss([int(label[0, 1])], [expit(-0.3)], labels=[0, 1]))
+    assert float(value("bce", logit, seen)) == pytest.approx(np.mean(cells), rel=1e-6)
+    assert np.isnan(films.plan.label[0, 0])  # what thresholds, metrics and probes are shown
+    stated = count_labels(films.aims).sum(dim=0)
+    assert stated.tolist() == [8, 8]

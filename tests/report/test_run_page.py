@@ -1,5 +1,6 @@
 """The report of a run shows the numbers of its tables, all of them, and needs no other file."""
 
+import html
 import re
 from dataclasses import replace
 from itertools import pairwise
@@ -15,6 +16,7 @@ from invented import (
     SIZE,
     Page,
     an_experiment,
+    an_external_test,
     chapter,
     small_experiment,
     some_heatmaps,
@@ -502,6 +504,36 @@ def test_a_preprocessing_study_is_shown_with_the_films(text: str, sparse: str) -
     assert "Preprocessing study" not in text
 
 
+def test_external_tests_show_the_numbers_of_their_tables(tmp_path: Path) -> None:
+    sources = [{"name": name, "source": "phantom", "seed": 9} for name in ("away", "lost")]
+    plain = an_experiment(findings=FINDINGS[:3], networks=NETWORKS[:2], external=sources)
+    found = an_external_test(plain, name="away")
+    text = written(replace(plain, external={"away": found}), tmp_path)
+    section = text.partition('<section id="external">')[2].partition("</section>")[0]
+    assert found.conclusion in html.unescape(section)
+    assert found.about["distance"] in html.unescape(section)
+    assert "lost: not available" in section
+    assert "Listed without a file: 1." in section
+    shown = found.scores.loc[found.scores["metric"].isin(["auc", "recall", "f1"])]
+    assert {*found.about["shared"]} < {*FINDINGS[:3]}
+    for row in shown.loc[shown["finding"] != "micro"].to_dict("records"):
+        assert f">{decimal(row['internal'])}<" in section
+        assert f">{decimal(row['external'])}<" in section
+    calibration = found.calibration
+    drawn = (calibration["network"] == found.about["network"]) | (calibration["finding"] == "macro")
+    for row in calibration.loc[drawn].to_dict("records"):
+        assert f">{decimal(row['brier'])}<" in section
+    for row in found.findings.to_dict("records"):
+        assert f"({row['internal_positives']}, {row['external_positives']})" in section
+        assert row["reason"] in section
+    assert "100.0 %" in section
+    assert '<a href="#external">External validation</a>' in text
+
+
+def test_a_page_without_external_tests_has_no_such_chapter(text: str) -> None:
+    assert "External validation" not in text
+
+
 def test_a_table_of_other_networks_is_refused(experiment: Experiment) -> None:
     with pytest.raises(ValueError, match=r"ranking: found mobilenetv2_100; expected alexnet"):
         with_evaluation(experiment, ranking=experiment.evaluation.ranking.iloc[:1])
@@ -529,3 +561,36 @@ def test_numbers_are_printed_alike() -> None:
     p = (0.0009, 0.001, 0.25, float("nan"))
     assert [p_value(x) for x in p] == ["< 0.001", "0.001", "0.250", DASH]
     assert [whole(x) for x in (112120, 0, float("nan"))] == ["112,120", "0", DASH]
+
+
+def test_what_became_of_the_labels_is_counted(
+    experiment: Experiment, text: str, tmp_path: Path
+) -> None:
+    """Steps as reading counts them, and uncertain labels of the films used; else no table."""
+    assert "What became of the labels" not in text
+    assert "Uncertain labels" not in text
+    first, second, *_ = experiment.manifest.findings
+    rows = [
+        ("in the label files", "", 5_000),
+        ("No Finding: 0", first, 1_200),
+        ("No Finding: 0", second, 1_300),
+        ("uncertain: ones", first, 2),
+        ("view not taken: LL", "", 4_760),
+    ]
+    image = experiment.manifest.image[:2]
+    manifest = replace(
+        experiment.manifest,
+        reading=pd.DataFrame(rows, columns=["step", "finding", "films"]),
+        uncertain=pd.DataFrame({"image": image, "finding": first}),
+    )
+    page = Page(written(replace(experiment, manifest=manifest), tmp_path))
+    assert [
+        ["Step", "Films or labels", "By finding"],
+        ["in the label files", "5,000", ""],
+        ["No Finding: 0", "2,500", f"{second} 1,300, {first} 1,200"],
+        ["uncertain: ones", "2", f"{first} 2"],
+        ["view not taken: LL", "4,760", ""],
+    ] in page.tables
+    assert [["Finding", "Films"], [first, "2"]] in page.tables
+    nothing = replace(manifest, reading=manifest.reading.head(1))
+    assert "What became" not in written(replace(experiment, manifest=nothing), tmp_path)

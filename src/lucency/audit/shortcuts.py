@@ -33,7 +33,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from lucency.core.files import write_table, write_whole
-from lucency.core.manifest import OLDEST, read_table
+from lucency.core.manifest import OLDEST, SOURCE, read_table
 from lucency.core.predictions import Predictions
 from lucency.data.film_files import folder_of
 from lucency.evaluation.bootstrap import Weights, all_and_resampled, once, ratio
@@ -293,7 +293,7 @@ def nearest_unimodal(column: Column) -> tuple[Points, Points, float]:
 
 
 def _words(column: pd.Series) -> np.ndarray:
-    return column.fillna(UNKNOWN).astype(str).to_numpy()
+    return column.convert_dtypes().astype(object).fillna(UNKNOWN).astype(str).to_numpy()
 
 
 def _age(column: pd.Series) -> np.ndarray:
@@ -470,6 +470,7 @@ FACTS: dict[str, tuple[str, Callable[[pd.Series], np.ndarray]]] = {  # column, l
     "age": ("age", _age),
     "visit": ("follow_up", _visit),
     "folder": ("path", lambda column: np.array([folder_of(str(one)) for one in column])),
+    "source": (SOURCE, _words),
     "drain": ("drain", _words),
     "marker": ("marker", _words),
 }

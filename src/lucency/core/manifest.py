@@ -137,8 +137,8 @@ class Manifest:
         require(bool(((share >= 0) & (share <= 1)).all()), "shares must be 0 to 1", "others")
         stated = self.label[~np.isnan(self.label)]
         require(bool(np.isin(stated, (0, 1)).all()), "labels must be 0, 1 or NaN", "others")
-        names, count = np.unique(self.image, return_counts=True)
-        if (count > 1).any():
+        if not pd.Index(self.image).is_unique:
+            names, count = np.unique(self.image, return_counts=True)
             raise ValueError(
                 f"image {str(names[count > 1][0])!r} is listed {count.max()} times; expected each "
                 "film once: remove the repeated rows"

@@ -31,6 +31,7 @@ PICTURE = r"\.(?:png|jpe?g|jp2|bmp|gif|webp|tiff?|dcm|dicom|npy)"
 FILM_SUFFIX = re.compile(f"{PICTURE}$", re.IGNORECASE)
 INVISIBLE = r"[\s\u00ad\u200b-\u200f\u2060\ufeff]+"  # blanks, and what no one sees
 BLANKS = re.compile(f"^{INVISIBLE}|{INVISIBLE}$")  # around a text
+AROUND = "".join(filter(BLANKS.fullmatch, map(chr, (*range(0x3001), 0xFEFF))))  # what they may be
 NO_SUFFIX = "\0"  # ends a path that has lost its suffix
 NOWHERE = -1  # the row of a film that fits none
 
@@ -175,7 +176,12 @@ def fitting_films(
         if not others:
             break
         paths = [fold(_path_of(name)) for name in known.tolist()]
-        whole, ends = _rows([[path] for path in paths]), _rows(map(_shorter_ends, paths))
+        whole = _rows([[path] for path in paths])
+        for place in others:
+            found[place] = _of(fold(_path_of(image[place])), whole)
+        others = [place for place in others if not found[place]]
+        depths = {_path_of(image[place]).count("/") for place in others}
+        ends = _rows(_ends_of_depths(path, depths) for path in paths) if others else {}
         for place in others:
             found[place] = _best(fold(_path_of(image[place])), whole, ends)
         others = [place for place in others if not found[place]]
@@ -200,7 +206,7 @@ def film_stem(name: str) -> str:
 
 
 def _path_of(name: object) -> str:
-    path = BLANKS.sub("", unicodedata.normalize("NFC", str(name))).replace("\\", "/")
+    path = unicodedata.normalize("NFC", str(name)).strip(AROUND).replace("\\", "/")
     return path.removeprefix("./").lstrip("/")
 
 
@@ -223,6 +229,14 @@ def _shorter_ends(path: str) -> Iterator[str]:
     while "/" in path:
         path = path.partition("/")[2]
         yield path
+
+
+def _ends_of_depths(path: str, depths: set[int]) -> Iterator[str]:
+    """Yield the ends of a path but itself that have so many slashes."""
+    parts = path.split("/")
+    for depth in depths:
+        if depth + 1 < len(parts):
+            yield "/".join(parts[-1 - depth :])
 
 
 def _rows(paths: Iterable[Iterable[str]]) -> Rows:

@@ -27,13 +27,17 @@ from lucency.data.film_size import refuse_absurd
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
-    from pydicom.uid import UID
 
 Values = Float64[np.ndarray, " v"]
 
 PREAMBLE, MAGIC = 128, b"DICM"
 DEEPEST = 16
-MOST_INFLATED = 1 << 30  # bytes; the largest film that is read has half of it
+MOST_INFLATED, MOST_TIMES = 1 << 27, 100  # bytes of a deflated film, and how often those stored
+NOT_SUSPECT = 1 << 24  # bytes: what inflates to less is read, however small it was
+MOST_READS, MOST_ITEMS = 100_000, 4096  # of a stream, of all sequences that are read
+ITEM, ITEM_BIG_ENDIAN = b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00"
+SEQUENCES = ("ModalityLUTSequence", "VOILUTSequence")
+ABSURD_ITEMS = f"absurd size: more than {MOST_ITEMS:,} items of DICOM sequences"
 TAILS = (0.5, 99.5)  # percentiles between which a film without any window is shown
 RAW_SPAN = 0.5  # of the stored range: a film that uses less, and states no P-values, is raw
 CHEST = ("CHEST", "THORAX", "TORAX", "LUNG")
@@ -44,6 +48,7 @@ RADIOGRAPHS = (f"{STORAGE}1", f"{STORAGE}1.1", SECONDARY)
 PLAIN = ("CR", "DX", "RG", "OT", "")  # modalities of a secondary capture of a plain film
 JPEG_SIZES = (frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}) | {0xF7}  # 0xF7: JPEG-LS
 DECODERS = ("pydicom", "pylibjpeg", "pyjpegls", "pillow", "gdcm")  # of pydicom, first preferred
+UNCOMPRESSED = tuple(f"1.2.840.10008.1.2{rest}" for rest in ("", ".1", ".1.99", ".2"))
 CODESTREAM = b"\xff\x4f\xff\x51"  # how JPEG 2000 begins
 READ = (
     "SOPClassUID", "Modality", "PresentationIntentType", "BodyPartExamined", "PatientOrientation",
@@ -53,6 +58,15 @@ READ = (
     "ModalityLUTSequence", "WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence",
     "PresentationLUTShape", "ExtendedOffsetTable", "ExtendedOffsetTableLengths", "PixelData",
 )  # fmt: skip
+TRUNCATED = "truncated: the DICOM file ends within an element"
+UNDECODABLE = (
+    "damaged: its pixels cannot be decoded, or are not as many as Rows (0028,0010) and Columns "
+    "(0028,0011) say"
+)
+NO_DECODER = (
+    "no decoder of its TransferSyntaxUID (0002,0010) and BitsStored (0028,0101): pip install "
+    "'lucency[dicom]' brings those of RLE, JPEG of eight bits, JPEG lossless, JPEG-LS, JPEG 2000"
+)
 BROKEN = (  # what pydicom and the decoders raise for files that are not as they should be
     ArithmeticError, AttributeError, EOFError, ImportError, LookupError, NotImplementedError,
     OSError, RuntimeError, TypeError, ValueError, struct.error, zlib.error,
@@ -85,19 +99,29 @@ class DeepFilm(NamedTuple):
 
 
 class _Stream(BytesIO):
-    """A file's content, which is not read to its end where that would inflate beyond any film.
+    """A file's content that ends where there is more to read than any film has.
 
-    pydicom reads the rest of a file at once in one case: a deflated one, whatever its header says.
+    `problem` is why it did; `is_cut` whether more was read than there is. pydicom reads the rest of
+    a file at once in one case: a deflated one, whatever its header says.
     """
 
-    absurd = False
+    reads, problem, is_cut = 0, "", False
+
+    def __init__(self, content: bytes):
+        super().__init__(content)
+        self.length = len(content)
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Return the next bytes; none of a rest that inflates to more than MOST_INFLATED."""
+        """Return the next bytes, none where there is a problem."""
+        self.reads += 1
         rest = super().read(size)
         if size is None or size < 0:
-            self.absurd = _inflates_beyond(rest, MOST_INFLATED)
-        return b"" if self.absurd else rest
+            self.problem, self.is_cut = _inflated(rest)
+        elif self.reads > MOST_READS:
+            self.problem = f"absurd size: more than {MOST_READS:,} DICOM elements"
+        elif len(rest) < size:  # behind the last element pydicom looks for eight bytes of another
+            self.is_cut |= bool(rest) or size != 8 or self.tell() > self.length
+        return b"" if self.problem else rest
 
 
 class _Film(NamedTuple):
@@ -197,39 +221,62 @@ def _read(content: bytes) -> tuple[Dataset, UInt16[np.ndarray, "h w"]]:
     if not is_dicom(content):
         raise ValueError("not a DICOM file: no DICM behind its preamble")
     if len(content) < PREAMBLE + len(MAGIC) + 12:
-        raise ValueError("truncated: the DICOM file ends in its header")
-    stream = _Stream(content)
+        raise ValueError(TRUNCATED)
+    stream, broken = _Stream(content), (*BROKEN, BytesLengthException, InvalidDicomError)
     with warnings.catch_warnings(), disable_value_validation():
         warnings.simplefilter("ignore")  # their words hold values of elements
         try:
             header = pydicom.dcmread(stream, specific_tags=list(READ))
-            deque(header.iterall(), maxlen=0)  # each element is converted when it is first seen
+            stream.problem = stream.problem or _why_not_converted(header)
             problem = why_left_out(header)
             size = (0, 0) if problem else (int(header["Columns"].value), int(header["Rows"].value))
-        except (*BROKEN, BytesLengthException, InvalidDicomError):
-            if stream.absurd:
-                problem = f"absurd size: it inflates to more than {MOST_INFLATED:,} bytes"
-                raise ValueError(problem) from None
-            raise ValueError("damaged: its DICOM elements cannot be read") from None
-        if problem:
-            raise ValueError(problem)
+        except broken as error:
+            raise ValueError(_why_unreadable(stream, error)) from None
+        if stream.problem or problem:
+            cut = stream.is_cut and "PixelData" not in header
+            raise ValueError(stream.problem or (TRUNCATED if cut else problem))
         refuse_absurd(*size)
-        return header, _stored(header, size)
-
-
-def _inflates_beyond(content: bytes, most: int) -> bool:
-    """Return whether a deflated content inflates to more than `most` bytes; what is none does not.
-
-    Nothing of it is kept.
-    """
-    inflater, rest, total = zlib.decompressobj(-zlib.MAX_WBITS), content, 0
-    while rest and total <= most:
         try:
-            total += len(inflater.decompress(rest, 1 << 20))
+            return header, _stored(header, size)
+        except BROKEN:
+            raise ValueError(TRUNCATED if stream.is_cut else UNDECODABLE) from None
+
+
+def _inflated(content: bytes) -> tuple[str, bool]:
+    """Return why a deflated content is no film's, "" for one that may be, and whether it is cut.
+
+    Nothing of it is kept. What is not deflated is neither.
+    """
+    inflater, rest, total, items = zlib.decompressobj(-zlib.MAX_WBITS), content, 0, 0
+    most = max(NOT_SUSPECT, min(MOST_INFLATED, MOST_TIMES * len(content)))
+    while rest and not inflater.eof:
+        try:
+            block = inflater.decompress(rest, 1 << 20)
         except zlib.error:
-            return False
-        rest = inflater.unconsumed_tail
-    return total > most
+            return "", False
+        total, items, rest = total + len(block), items + block.count(ITEM), inflater.unconsumed_tail
+        if total > most:
+            return f"absurd size: it inflates to more than {most:,} bytes", False
+        if items > MOST_ITEMS:
+            return ABSURD_ITEMS, False
+    return "", not inflater.eof
+
+
+def _why_not_converted(header: Dataset) -> str:
+    """Return why elements are not converted to values, as each is when it is first seen, or ""."""
+    held = [header.get_item(name).value for name in SEQUENCES if name in header]
+    packed = [value for value in held if isinstance(value, bytes)]
+    if sum(value.count(ITEM) + value.count(ITEM_BIG_ENDIAN) for value in packed) > MOST_ITEMS:
+        return ABSURD_ITEMS
+    deque(header.iterall(), maxlen=0)
+    return ""
+
+
+def _why_unreadable(stream: _Stream, error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "damaged: its DICOM sequences lie too deep in each other"
+    damaged = "damaged: its DICOM elements cannot be read"
+    return stream.problem or (TRUNCATED if stream.is_cut else damaged)
 
 
 def why_left_out(header: Dataset) -> str:
@@ -241,7 +288,7 @@ def why_left_out(header: Dataset) -> str:
         return "raw data of a detector: PresentationIntentType (0008,0068) is FOR PROCESSING"
     if kind and kind not in RADIOGRAPHS:
         return "no plain film: SOPClassUID (0008,0016) is none of CR, DX and secondary capture"
-    if kind == SECONDARY and _text(header, "Modality") not in PLAIN:
+    if kind in (SECONDARY, "") and _text(header, "Modality") not in PLAIN:
         return "no plain film: Modality (0008,0060) is of another kind of picture"
     part = _text(header, "BodyPartExamined").upper()
     if part and not any(word in part for word in CHEST):
@@ -267,47 +314,56 @@ def _why_no_pixels(header: Dataset) -> str:
             "of another depth: expected BitsAllocated (0028,0100) of 8 or 16, and BitsStored "
             "(0028,0101) not above it"
         )
-    return ""
+    stored = _number(header, "BitsStored", 0.0)
+    if _number(header, "HighBit", stored - 1) != stored - 1:
+        return "of another depth: HighBit (0028,0102) is not one less than BitsStored (0028,0101)"
+    return "" if _decoders(header) else NO_DECODER
 
 
 def _stored(header: Dataset, size: tuple[int, int]) -> UInt16[np.ndarray, "h w"]:
     """Return the stored values as places in the range of them, 0 for the lowest.
 
-    Bits above BitsStored, where old files keep overlays, are cut.
+    Bits above BitsStored, where old files keep overlays, are cut. Raises one of BROKEN where the
+    pixels are not those of the header.
     """
-    try:
-        header.setdefault("PixelRepresentation", 0)
-        header.setdefault("SamplesPerPixel", 1)
-        syntax = header.file_meta.TransferSyntaxUID
-        if syntax.is_encapsulated:
-            from pydicom.encaps import get_frame
+    header.setdefault("PixelRepresentation", 0)
+    header.setdefault("SamplesPerPixel", 1)
+    syntax = header.file_meta.TransferSyntaxUID
+    if syntax.is_encapsulated:
+        from pydicom.encaps import get_frame
 
-            found = _stream_size(get_frame(header.PixelData, 0, number_of_frames=1))
-            if found not in (None, size):
-                raise ValueError
-            header.pixel_array_options(decoding_plugin=_decoder(syntax, header.BitsAllocated))
-        pixels = header.pixel_array
-    except BROKEN:
-        raise ValueError(
-            "damaged: its pixels cannot be decoded, or TransferSyntaxUID (0002,0010) needs a "
-            "decoder of pip install 'lucency[dicom]'"
-        ) from None
+        found = _stream_size(get_frame(header.PixelData, 0, number_of_frames=1))
+        if found not in (None, size):
+            raise ValueError
+        header.pixel_array_options(decoding_plugin=min(_decoders(header), key=DECODERS.index))
+    pixels = header.pixel_array
     if pixels.shape != size[::-1]:
-        raise ValueError("damaged: its pixels are not as many as Rows and Columns say")
+        raise ValueError
     lowest, count = _domain(header)
-    return (pixels.astype(np.uint16) - np.uint16(lowest % count)) & np.uint16(count - 1)
+    place = pixels.astype(np.uint16, copy=False) + np.uint16(-lowest % count)
+    place &= np.uint16(count - 1)
+    return place
 
 
-def _decoder(syntax: UID, bits: int) -> str:
-    """Return the decoder of a transfer syntax; ValueError where none is installed.
+def _decoders(header: Dataset) -> list[str]:
+    """Return the installed decoders of a film's pixels, pydicom itself for those as they are.
 
     Broken frames end the process in gdcm, which is the last choice, and panic in pylibjpeg's RLE.
-    Pillow reads eight bits.
+    Pillow reads eight bits, and none more than that of the lossy JPEG.
     """
     from pydicom.pixels.decoders.base import get_decoder
+    from pydicom.uid import JPEGExtended12Bit
 
-    able = [one for one in get_decoder(syntax).available_plugins if one != "pillow" or bits == 8]
-    return min(able, key=DECODERS.index)
+    syntax = header.file_meta.get("TransferSyntaxUID", "")
+    if syntax in UNCOMPRESSED:
+        return ["pydicom"]
+    try:
+        able = get_decoder(syntax).available_plugins
+    except NotImplementedError:
+        return []
+    if syntax == JPEGExtended12Bit and _number(header, "BitsStored", 0.0) > 8:
+        return []
+    return [one for one in able if one != "pillow" or header.BitsAllocated == 8]
 
 
 def _stream_size(frame: bytes) -> tuple[int, int] | None:

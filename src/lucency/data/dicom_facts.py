@@ -40,7 +40,7 @@ READ = (
     "ViewPosition", "ViewCodeSequence", "PatientOrientationCodeSequence", "SeriesDescription",
     "ProtocolName", "PatientAge", "PatientBirthDate", "StudyDate", "AcquisitionDate",
     "PatientSex", "Manufacturer", "ManufacturerModelName", "BurnedInAnnotation", "Rows",
-    "Columns", "BitsAllocated", "BitsStored", "SamplesPerPixel", "NumberOfFrames",
+    "Columns", "BitsAllocated", "BitsStored", "HighBit", "SamplesPerPixel", "NumberOfFrames",
     "PhotometricInterpretation", "PixelSpacing", "ImagerPixelSpacing",
     "EstimatedRadiographicMagnificationFactor", "PatientIdentityRemoved",
 )  # fmt: skip

@@ -7,6 +7,7 @@ Films have the fact `source`: the reader's name, with a number where it reads se
 from __future__ import annotations
 
 import re
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,7 +26,6 @@ from lucency.core.manifest import (
     PATIENT_ID,
     READING_COLUMNS,
     SOURCE,
-    UNKNOWN_PATIENT,
     Manifest,
     counted,
     load_manifest,
@@ -37,6 +37,7 @@ from lucency.core.stage import produce
 from lucency.core.tables import NIH_NAME, film_names
 from lucency.data.collections.overlaps import overlap
 from lucency.data.dicom_source import source_key
+from lucency.data.film_files import ARCHIVES, recall_archives
 from lucency.data.sources import (
     absent_places,
     draw_source,
@@ -145,6 +146,8 @@ def films_of_sources(place: Source, out: Path) -> Manifest:
         return films_found(place, out)
     films = load_manifest(out)
     root = {name: films_folder(one) for name, one in name_sources(place).items()}
+    for name, one in name_sources(place).items():
+        recall_archives(out / name, root=Path(one.root))
     pairs = zip(films.facts[SOURCE].tolist(), films.facts["path"].tolist(), strict=True)
     path = [str(root[name] / below) for name, below in pairs]
     return replace(films, facts=films.facts.assign(path=path))
@@ -269,6 +272,9 @@ def _read(place: Source, findings: tuple[str, ...], folder: Path) -> None:
             out.mkdir()
             with own_keys(section_of(index)):
                 find_films(one, stated_findings(one, findings=findings), out)
+            if (out / ARCHIVES).is_file():
+                (folder / name).mkdir()
+                shutil.copy(out / ARCHIVES, folder / name / ARCHIVES)
             missing = read_table(out / "missing.csv", text=("image",))["image"]
             read[name] = SourceFilms(
                 source=one, films=load_manifest(out), missing=missing.to_numpy(dtype=object)
@@ -291,13 +297,8 @@ def _as_one_of_several(
     column = [films.findings.index(one) if one in films.findings else -1 for one in findings]
     unstated = np.full((len(films), 1), np.nan, dtype=np.float32)
     label = np.concatenate([films.label, unstated], axis=1)[:, column]
-    reading = films.reading
-    if not len(reading):
-        reading = pd.DataFrame(
-            [("in the label file", "", len(films))], columns=list(READING_COLUMNS)
-        )
     silent = [("not stated", one, len(films)) for one in findings if one not in films.findings]
-    reading = _stacked([reading, pd.DataFrame(silent, columns=list(READING_COLUMNS))])
+    reading = _stacked([films.reading, pd.DataFrame(silent, columns=list(READING_COLUMNS))])
     image = np.array([prefix + str(one) for one in films.image])
     return replace(
         films,
@@ -344,15 +345,14 @@ def _patients(
     of_film = np.repeat(kind, [len(one.films) for one in several.values()])
     who = pd.DataFrame({"kind": of_film, "number": number, "named": np.concatenate(named)})
     people = who.drop_duplicates(["kind", "number"])
-    is_known = people["number"] != UNKNOWN_PATIENT
-    if not people.loc[is_known, "number"].duplicated().any():
+    if not people["number"].duplicated().any():
         has_names = any(PATIENT_ID in one.films.facts for one in several.values())
         return number, {PATIENT_ID: who["named"].to_numpy(dtype=object)} if has_names else {}
     anew = who.groupby(["kind", "number"], sort=False).ngroup().to_numpy(dtype=np.int64) + 1
-    anew[number == UNKNOWN_PATIENT] = UNKNOWN_PATIENT
     alike = people.loc[people["named"].duplicated(keep=False), "named"]
     plain = who["named"].where(~who["named"].isin(alike), who["kind"] + ":" + who["named"])
-    say(f"Patients are numbered anew: {counted(len(alike), 'name')} of patients in several sources")
+    several_times = counted(alike.nunique(), "name", "stands/stand")
+    say(f"Patients are numbered anew: {several_times} for patients of several sources")
     return anew, {PATIENT_ID: plain.to_numpy(dtype=object)}
 
 

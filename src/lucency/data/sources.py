@@ -359,14 +359,14 @@ def stated_findings(place: Source, *, findings: tuple[str, ...]) -> tuple[str, .
         about = {"source": place, "findings": findings, "collection": collection}
         made = own_names(collection.findings, **about)
         return tuple(finding for finding, names in made.items() if names)
-    known = LABELS if place.source != "csv" else ()
+    known = () if place.source in ("csv", "dicom") else LABELS
     file = None if known else label_file(Path(place.root), place.labels)
     table = None if file is None else read_csv(file)
     stated = tuple(one for one in findings if _is_stated(one, place, known, table))
     if not stated:
         names = LABELS if table is None else table.columns
         raise ValueError(
-            f"{file or place.source}: states none of {', '.join(findings)}: found "
+            f"{file or f'data.source: {place.source}'} states none of {', '.join(findings)}: found "
             f"{', '.join(names)}; [data.align] maps names that are spelt otherwise"
         )
     return stated

@@ -42,12 +42,15 @@ from lucency.core.tables import load_tables
 from lucency.data.split import set_apart
 from lucency.ensemble.ensembles import TEXT, EnsembleResults
 from lucency.ensemble.fitted import folder_name
-from lucency.evaluation.evaluate import MACRO
+from lucency.evaluation.compare import SIDES
+from lucency.evaluation.evaluate import MACRO, MICRO
+from lucency.evaluation.external_validation import load_validation
 from lucency.evaluation.leakage_inflation import load_comparison
 from lucency.evaluation.summary import Evaluation, load_evaluation
 from lucency.explain.heatmap_results import load_heatmap_results
 from lucency.explain.localization import GAME
 from lucency.models.metadata import read_metadata
+from lucency.pipeline.external_stage import EXTERNAL
 from lucency.pipeline.film_predictors import SNAPSHOT, Home, find_home
 from lucency.pipeline.run import Run, describe_network
 
@@ -271,9 +274,9 @@ def _methods(run: Run, evaluation: Evaluation) -> Values:
 
 
 def _of_each(sources: Sequence[str], texts: Mapping[str, str], *, other: str = "") -> str:
-    """Return what is to be said of each source, once."""
-    said = dict.fromkeys(texts.get(one, other) for one in sources)
-    return " ".join(text for text in said if text)
+    """Return the texts of all sources, each once."""
+    known = dict.fromkeys(texts.get(one, other) for one in sources)
+    return " ".join(text for text in known if text)
 
 
 def _preparation(preparation: Preparation) -> str:
@@ -369,6 +372,7 @@ def _scores(run: Run, name: str, evaluation: Evaluation) -> Values:
         ],
         "ranked_first": evaluation.ranking["network"].iloc[0],
         **_held_out(run, name),
+        "external": _external(run, name),
     }
 
 
@@ -423,6 +427,31 @@ def _held_out(run: Run, name: str) -> Values:
         for row in rows
     ]
     return {"held_out": held, "held_out_conclusion": found.conclusion.rstrip(".")}
+
+
+def _external(run: Run, name: str) -> list[Values]:
+    """Return each external test that is made, with the scores of a network in it; of others none.
+
+    The run tests its networks alone.
+    """
+    tests = []
+    for one in run.protocol.external:
+        folder = run.out / EXTERNAL / one.name / "evaluation"
+        if not (folder / RECEIPT).is_file():
+            continue
+        found = load_validation(folder)
+        mine = found.scores.loc[found.scores["network"] == name]
+        rows = mine.loc[(mine["metric"] == "auc") & (mine["finding"] != MICRO)].to_dict("records")
+        cells = {
+            side: [{**_of(row, side), "finding": row["finding"]} for row in rows] for side in SIDES
+        }
+        gaps = [_of(row, "difference", "low", "high") for row in rows]
+        tests.append({
+            "about": found.about,
+            "conclusion": found.conclusion,
+            "rows": list(zip(cells["internal"], cells["external"], gaps, strict=True)),
+        })  # fmt: skip
+    return tests
 
 
 def _audits(run: Run, name: str, behind: tuple[str, ...]) -> Values:

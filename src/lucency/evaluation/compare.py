@@ -103,26 +103,56 @@ def compare(several: Sequence[Predictions], *, resamples: int, seed: int) -> pd.
     return table.reindex(columns=list(COLUMNS))
 
 
-def compare_unpaired(internal: pd.DataFrame, external: pd.DataFrame) -> pd.DataFrame:
-    """Return what a network's metrics are on films of other patients, less those on its own.
+def compare_unpaired(
+    internal: Predictions,
+    external: Predictions,
+    *,
+    threshold: Float64[np.ndarray, " k"],
+    resamples: int,
+    seed: int,
+) -> pd.DataFrame:
+    """Return a network's metrics on external films, those on its own, and external less internal.
 
-    Both tables are of `evaluate`, of the same findings. Unpaired: no film and no patient is in
-    both, so that the 95 % interval of the difference is `unpaired_interval` of the two; both are
-    over resampled patients, or have a formula with patients as clusters. A number without interval
-    on either side has none for its difference, and `note` says why.
+    Unpaired: no film and no patient is in both sets, so that the 95 % interval of a difference is
+    `unpaired_interval` of the two of `evaluate`. That of macro AUC is by the `macro_error` of both,
+    as of paired differences, for films of a patient may be much alike. A number without interval on
+    either side has none for its difference, and `note` says why. Raises ValueError for other
+    findings, and as `evaluate` does.
     """
+    if internal.findings != external.findings:
+        found, expected = (", ".join(one.findings) for one in (external, internal))
+        raise ValueError(f"{external.network} on external films: {found}; expected {expected}")
+    draws = {"resamples": resamples, "seed": seed}
     keys = ["network", "finding", "metric"]
     kept = [*keys, "value", "low", "high", "note"]
-    both = internal.loc[:, kept].merge(external.loc[:, kept], on=keys, suffixes=SIDES)
+    one, other = (
+        evaluate(side, threshold=threshold, **draws).loc[:, kept] for side in (internal, external)
+    )
+    both = one.merge(other, on=keys, suffixes=SIDES)
     rows = []
     for row in both.to_dict("records"):
         mine, theirs = (row[f"value{side}"] for side in SIDES)
         ends, other_ends = ((row[f"low{side}"], row[f"high{side}"]) for side in SIDES)
         gap = unpaired_interval(theirs, other_ends, mine, ends)
+        if (row["finding"], row["metric"]) == (MACRO, "auc") and not np.isnan(gap).any():
+            reach = NORMAL * unpaired_macro_error(internal, external, **draws)
+            gap = (theirs - mine - reach, theirs - mine + reach)
         notes = [f"{side}: {row[f'note{side}']}" for side in SIDES if row[f"note{side}"]]
         numbers = (mine, *ends, theirs, *other_ends, theirs - mine, *gap)
         rows.append((*(row[key] for key in keys), *numbers, "; ".join(notes)))
     return pd.DataFrame(rows, columns=list(UNPAIRED))
+
+
+def unpaired_macro_error(
+    internal: Predictions, external: Predictions, *, resamples: int, seed: int
+) -> float:
+    """Return the standard error of the difference of two macro AUCs of other patients."""
+    errors = []
+    for place, one in enumerate((internal, external)):
+        weights = all_and_resampled(one.patient, resamples=resamples, seed=seed + place)
+        area = by_finding("auc", one.label, one.calibrated, weights=weights)
+        errors.append(macro_error(area, patients=patients_of_rarer(one.label, owner=one.patient)))
+    return float(np.hypot(*errors))
 
 
 def rank(metrics: pd.DataFrame, comparison: pd.DataFrame) -> pd.DataFrame:

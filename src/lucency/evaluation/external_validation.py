@@ -26,11 +26,11 @@ from lucency.evaluation import bootstrap, feature_distance, intervals
 from lucency.evaluation.bootstrap import MACRO, mean_over_findings
 from lucency.evaluation.calibration import platt, recalibrate
 from lucency.evaluation.compare import UNPAIRED, compare_unpaired, macro_auc_rows
-from lucency.evaluation.evaluate import evaluate, thresholds_of
+from lucency.evaluation.evaluate import thresholds_of
 from lucency.evaluation.metrics import by_finding, calibration_floor
 from lucency.evaluation.subgroups import FACTS, groups_of
 
-ENOUGH = intervals.FEWEST  # patients of either class, in both sets
+ENOUGH = intervals.ENOUGH  # patients of either class, in both sets
 RECALIBRATED_ON = 0.2  # of the external films, by patient: set apart and never evaluated
 METRICS_SHOWN = ("auc", "recall", "specificity", "f1")
 OWN_FILMS = "own test films"
@@ -115,11 +115,11 @@ def validate(
     shared = findings.loc[findings["shared"], "finding"].tolist()
     scores, calibration = list[pd.DataFrame](), list[pd.DataFrame]()
     for own, other, whole in zip(films.internal, tested, films.external, strict=True):
-        limit = pd.Series(thresholds_of(thresholds, own), index=list(own.findings))
+        limit = dict(zip(own.findings, thresholds_of(thresholds, own), strict=True))
         pair = [one.of_findings(shared) for one in (own, other)]
         if shared:
-            each = [evaluate(one, threshold=np.asarray(limit[shared]), **draws) for one in pair]
-            scores.append(compare_unpaired(each[0], each[1]))
+            fixed = np.array([limit[one] for one in shared], dtype=np.float64)
+            scores.append(compare_unpaired(pair[0], pair[1], threshold=fixed, **draws))
             fitted = whole.take(np.flatnonzero(films.apart)).of_findings(shared)
             calibration.append(_calibrations(pair, fitted, method=method, draws=draws))
     chosen = [one.network for one in films.internal].index(network)
@@ -212,7 +212,7 @@ def conclude(scores: pd.DataFrame, *, about: Mapping[str, Any]) -> str:
     )
     gap = f"difference {row['difference']:+.3f}"
     if np.isnan(row["low"]):
-        return f"{where}: {numbers}, {gap} (no interval). Whether it travels cannot be told."
+        return f"{where}: {numbers}, {gap} (no interval). Whether it travels stays open."
     gap = f"{gap} (95 % interval {row['low']:+.3f} to {row['high']:+.3f})"
     if row["high"] < 0:
         verdict = "It does not travel without loss"
@@ -220,7 +220,7 @@ def conclude(scores: pd.DataFrame, *, about: Mapping[str, Any]) -> str:
         verdict = "It travels: macro AUC is higher there"
     else:
         verdict = (
-            "Whether it loses by travelling cannot be told, for the interval holds 0; a loss of "
+            "Whether it loses by travelling stays open, for the interval holds 0; a loss of "
             f"more than {max(0.0, -row['low']):.3f} is excluded"
         )
     return f"{where}: {numbers}, {gap}. {verdict}."
@@ -272,10 +272,11 @@ def _calibrations(
 def _calibration(
     films: Predictions, state: str, notes: Sequence[str], draws: Mapping[str, int]
 ) -> pd.DataFrame:
-    """Return a row a finding, and macro: Brier score, ECE, gap and slope.
+    """Return a row a finding, and macro: the means of Brier score, ECE and gap; slope.
 
-    `gap` is the mean probability less the share of positives; `slope` that of Platt's line on
-    recalibrated logits, 1 where they are calibrated, below 1 where they are too far from 0.
+    `gap` is the mean probability less the share of positives; `slope` that of Platt's line on the
+    logits, 1 where they are calibrated, below 1 where they are too far from 0. The slope of macro
+    is the median, for that of a finding whose logits have hardly any order has no bound.
     """
     label, probability = films.label, films.probability
     weights = bootstrap.all_and_resampled(films.patient, **draws)
@@ -300,7 +301,7 @@ def _calibration(
         name: [*value, float(mean_over_findings(value[:, None])[0])]
         for name, value in numbers.items()
     })  # fmt: skip
-    table.loc[len(table) - 1, "films"] = len(films)
+    table.loc[len(table) - 1, ["films", "slope"]] = len(films), np.median(numbers["slope"])
     about = {"network": films.network, "finding": [*films.findings, MACRO], "state": state}
     low, high = np.array(ends).T
     table = table.assign(**about, brier_low=low, brier_high=high, note=[*notes, ""])

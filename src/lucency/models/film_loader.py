@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import cv2
@@ -19,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from lucency.core.manifest import Prepared
 from lucency.core.parallel import rank, world_size
-from lucency.core.plan import Plan
+from lucency.core.plan import Plan, with_targets
 from lucency.models.augmentation import augment, augment_copy, seed_of
 
 Batch = Int64[np.ndarray, "_"]
@@ -65,6 +66,11 @@ class Films(Dataset[Tensor]):
         mixed = cv2.addWeighted(self._alone(entry), 1 - share, self._alone(mate), share, 0.0)
         return mixed.astype(np.uint8)
 
+    @cached_property
+    def aims(self) -> Float32[np.ndarray, "m k"]:
+        """The labels of the plan, in place of training's those that films have as shares."""
+        return with_targets(self.plan, self.prepared.manifest).label
+
     def targets(self, entries: Batch, *, smoothing: float = 0.0) -> Targets:
         """Return labels and weights of entries, mixed as their pictures are, drawn to .5.
 
@@ -73,7 +79,7 @@ class Films(Dataset[Tensor]):
         """
         mates, shares = zip(*map(self._mate, entries.tolist()), strict=True)
         share, mate = np.array(shares, dtype=np.float32)[:, None], np.array(mates)
-        truth, other_truth = self.plan.label[entries], self.plan.label[mate]
+        truth, other_truth = self.aims[entries], self.aims[mate]
         own = (1 - share) * self.plan.weight[entries]
         other = share * self.plan.weight[mate]
         weight, mixed = own + other, own * truth + other * other_truth

@@ -1,17 +1,25 @@
 """Foundation models of chest films: what their published weights expect and have seen; no torch.
 
 FOUNDATIONS holds one record for each layout of published files (`match` of a protocol's network).
+CLASSIFIERS are weights of others that are known by their names, wherever a provenance names them.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
 from lucency.config.sections import Network
+from lucency.data.collections.overlaps import COLLECTION_OF
 
-NIH = "ChestX-ray14"
-COLLECTIONS = {"nih": NIH}  # the collection that a protocol's `data.source` reads
+What = Literal["", "none", "images", "labels"]
+NIH = COLLECTION_OF["nih"]
+SPELLINGS = {  # of collections, in a provenance
+    NIH: r"chest ?x-?ray-?(?:14|8)\b|\bnih\b", "CheXpert": r"chexpert", "MIMIC-CXR": r"mimic",
+    "BRAX": r"\bbrax\b", "PadChest": r"padchest", "VinDr-CXR": r"\bvin-?dr|vinbig",
+    "OpenI": r"\bopen-?i\b|indiana univ",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,18 +41,42 @@ class Foundation:
         return f"{self.title}: images without labels of {', '.join(self.collections)}"
 
 
-def seen_by(choice: Network, *, source: str) -> Literal["", "none", "images", "labels"]:
+def seen_by(choice: Network, *, source: str) -> What:
     """Return what of the films of `source` the network's weights have seen; "" is unknown.
 
-    What the protocol states stands; else a foundation model has seen the images of its
-    collections. Of a table's films it is unknown, and no phantom has been published.
+    What the protocol states stands; else published weights have seen their collections. Of a
+    table's films it is unknown, and no phantom has been published.
     """
-    published = FOUNDATIONS.get(choice.match)
-    if choice.seen or not published:
+    known = collections_seen(choice)
+    if choice.seen or not known:
         return choice.seen
     if source == "phantom":
         return "none"
-    return "images" if COLLECTIONS.get(source) in published.collections else ""
+    return known.get(COLLECTION_OF[source], "none") if source in COLLECTION_OF else ""
+
+
+def collections_seen(choice: Network) -> dict[str, What]:
+    """Return the collections that published weights have seen, and what of them; {} of others.
+
+    Weights are published that `match` names, or the provenance: CLASSIFIERS.
+    """
+    if published := FOUNDATIONS.get(choice.match):
+        return dict.fromkeys(published.collections, "images")
+    named = [one for name, one in CLASSIFIERS.items() if _names(choice.provenance, name)]
+    return dict.fromkeys((collection for one in named for collection in one), "labels")
+
+
+def collections_named(provenance: str) -> set[str]:
+    """Return the collections that a provenance names, in whichever way.
+
+    >>> sorted(collections_named("a DenseNet of MIMIC and the NIH's films"))
+    ['ChestX-ray14', 'MIMIC-CXR']
+    """
+    return {name for name, spelling in SPELLINGS.items() if re.search(spelling, provenance, re.I)}
+
+
+def _names(provenance: str, name: str) -> bool:
+    return re.search(rf"(?<!\w){re.escape(name)}(?![\w-])", provenance, re.IGNORECASE) is not None
 
 
 FOUNDATIONS: dict[str, Foundation] = {
@@ -64,4 +96,16 @@ FOUNDATIONS: dict[str, Foundation] = {
         size=518,
         collections=("BRAX", "CheXpert", "MIMIC-CXR", NIH, "PadChest"),
     ),
+}
+# The names, and what their description states, are in models.py of torchxrayvision 1.5.7; RSNA's
+# and SIIM's films and Google's labels are of ChestX-ray14.
+CLASSIFIERS: dict[str, tuple[str, ...]] = {
+    "densenet121-res224-all": (NIH, "PadChest", "CheXpert", "MIMIC-CXR", "OpenI"),
+    "densenet121-res224-nih": (NIH,),
+    "densenet121-res224-pc": ("PadChest",),
+    "densenet121-res224-chex": ("CheXpert",),
+    "densenet121-res224-rsna": (NIH,),
+    "densenet121-res224-mimic_nb": ("MIMIC-CXR",),
+    "densenet121-res224-mimic_ch": ("MIMIC-CXR",),
+    "resnet50-res512-all": ("PadChest", NIH, "VinDr-CXR"),
 }

@@ -31,7 +31,7 @@ from lucency.config.sections import EvaluationChoices, Network, Training
 from lucency.core.files import write_table
 from lucency.core.manifest import Prepared, counted
 from lucency.core.parallel import rank, world_size
-from lucency.core.plan import Plan, with_targets
+from lucency.core.plan import Plan
 from lucency.core.progress import Advance, say
 from lucency.core.stage import is_complete, partial_folder
 from lucency.evaluation.calibration import no_recalibration, recalibrate
@@ -110,7 +110,7 @@ def train(
     """Train one network on the plan's training entries; `load_classifier(out)` reads it.
 
     The stage: `out` holds weights.safetensors, classifier.json, history.csv and steps.csv.
-    Uncertain labels and those of readers who disagree may have a share as target, `Manifest.soft`.
+    Losses see a share where `Manifest.soft` has one; all else sees labels of 0 and 1.
     `upstream` names what the plan came from and must hold `split`, the parts' fingerprint.
     """
     inputs = {
@@ -126,8 +126,7 @@ def train(
     if not is_complete(out, inputs=inputs):
         shared = nullcontext(out.with_name(out.name + ".partial"))
         with partial_folder(out, inputs=inputs) if rank() == 0 else shared as folder:
-            aims = with_targets(plan, prepared.manifest)
-            job = _begin(prepared, plan=aims, protocol=protocol, choice=choice, folder=folder)
+            job = _begin(prepared, plan=plan, protocol=protocol, choice=choice, folder=folder)
             job.accelerator.wait_for_everyone()
             _learn(job, folder, progress)
             if rank() == 0:
@@ -227,7 +226,7 @@ def _begin(
         optimizer=optimizer,
         state=state,
         best=best,
-        counts=count_labels(films.plan.label),
+        counts=count_labels(films.aims),
         settled=now,
         saved=now,
         average=average,

@@ -24,21 +24,21 @@ def add_external_test(folder: Path, choice: External) -> ExternalValidation:
     """
     run = open_run_folder(folder)
     require_finished(run)
-    others = [one for one in run.protocol.external if one.name != choice.name]
-    alone = _with_tests(run, (choice,))
+    alone = _with_tests(run, [choice])
     taken = [one for one in run.protocol.external if one.name == choice.name]
     if taken and without_places(alone.protocol) != without_places(_with_tests(run, taken).protocol):
         raise ValueError(
             f"{folder} has an external test {choice.name!r} of other films: expected another --name"
         )
     check_external(alone, read=stages.labelled_films)
-    protocol = _with_tests(run, (*others, choice)).protocol
+    tests = {one.name: one for one in run.protocol.external} | {choice.name: choice}
+    protocol = _with_tests(run, list(tests.values())).protocol
     opened = open_run(protocol, out=run.out, workers=run.workers)
     opened = replace(opened, source=run.source, cache=run.cache, shared=run.shared)
     return stages.external_test(opened, choice.name)
 
 
-def _with_tests(run: Run, tests: tuple[External, ...] | list[External]) -> Run:
+def _with_tests(run: Run, tests: list[External]) -> Run:
     choices = run.protocol.model_dump() | {"external": [one.model_dump() for one in tests]}
     return replace(run, protocol=parse_protocol(choices, name=str(run.out)))
 

@@ -28,12 +28,13 @@ from lucency.core.manifest import (
 )
 from lucency.core.predictions import Predictions
 from lucency.core.progress import progress, say
-from lucency.core.stage import RECEIPT, fingerprint_of, produce
+from lucency.core.stage import RECEIPT, discard_outdated, fingerprint_of, produce
 from lucency.core.tables import save_tables
 from lucency.data.collections.overlaps import overlap
 from lucency.data.sources import absent_places, stated_findings
 from lucency.data.split import set_apart
 from lucency.evaluation.external_validation import (
+    ENOUGH,
     RECALIBRATED_ON,
     ComparedFilms,
     ExternalValidation,
@@ -141,11 +142,13 @@ def external_validation(
     inputs = {
         "evaluation": choices.model_dump(exclude={"published"}),
         "recalibrated_on": RECALIBRATED_ON,
+        "enough": ENOUGH,
         "films": fingerprint_of(test.cache / "prepared"),
         "predictions": {one.network: fingerprint_of(place / one.network) for one in predicted},
         "own": run.fingerprints("evaluation"),
         "features": fingerprint_of(run.out / "features" / network),
     }
+    discard_outdated(test.out / "evaluation", inputs=inputs)
     write = partial(_write, trained, films, predicted, test, evaluation, network)
     return load_validation(produce(test.out / "evaluation", inputs=inputs, write=write))
 

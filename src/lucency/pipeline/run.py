@@ -165,35 +165,33 @@ def _placed(protocol: Protocol, known: Protocol | None) -> Protocol:
 
     So a run finds its films from any working folder, and a place that was named once is kept.
     """
-    own = [_absolute(one) for one in protocol.data.every]
-    kept = known.data.every if known is not None else ()
-    if len(own) == len(kept):
-        pairs = enumerate(zip(own, kept, strict=True))
-        own = [_kept_place(one, last, section_of(index)) for index, (one, last) in pairs]
-    data = own[0].model_copy(update={"also": tuple(own[1:])})
-    tests = {one.name: one for one in known.external} if known is not None else {}
-    external = [
-        _kept_place(_absolute(one), tests.get(one.name, one), f"external.{index}")
-        for index, one in enumerate(protocol.external)
+    kept, given = known.data.every if known else (), protocol.data.every
+    same = kept if len(kept) == len(given) else [None] * len(given)
+    pairs = enumerate(zip(given, same, strict=True))
+    first, *others = (_placed_source(one, last, key=section_of(k)) for k, (one, last) in pairs)
+    data = first.model_copy(update={"also": tuple(others)})
+    earlier = {one.name: one for one in known.external} if known else {}
+    tests = [
+        _placed_source(one, earlier.get(one.name), key=f"external.{place}")
+        for place, one in enumerate(protocol.external)
     ]
-    return protocol.model_copy(update={"data": data, "external": tuple(external)})
+    return protocol.model_copy(update={"data": data, "external": tuple(tests)})
 
 
-def _absolute(place: AnySource) -> AnySource:
-    paths = {key: getattr(place, key) for key in ("root", "exclude", "key")}
-    absolute = {key: str(Path(path).absolute()) for key, path in paths.items() if path}
-    return place.model_copy(update=absolute)
-
-
-def _kept_place(place: AnySource, known: AnySource, section: str) -> AnySource:
-    """Return a source where the protocol has it, or where it was last if only that is there."""
+def _placed_source(own: AnySource, known: AnySource | None, *, key: str) -> AnySource:
+    """Return one source of a protocol, called `key` there, as `_placed` does."""
+    named = {name: getattr(own, name) for name in ("root", "exclude", "key")}
+    absolute = {name: str(Path(place).absolute()) for name, place in named.items() if place}
+    place = own.model_copy(update=absolute)
     lost = absent_places(place)
-    if place == known or not lost or absent_places(known):
-        return place
-    for key in lost:
-        there = getattr(known, key)
-        say(f"{section}.{key}: {getattr(place, key)} is not there, taken is the last one, {there}")
-    return place.model_copy(update={key: getattr(known, key) for key in PLACES})
+    if known is not None and place != known and lost and not absent_places(known):
+        for name in lost:
+            there = getattr(known, name)
+            say(
+                f"{key}.{name}: {getattr(place, name)} is not there, taken is the last one, {there}"
+            )
+        place = place.model_copy(update={name: getattr(known, name) for name in PLACES})
+    return place
 
 
 def _refuse_another(run: Run, known: Protocol) -> None:

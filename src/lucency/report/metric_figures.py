@@ -127,14 +127,8 @@ def draw_external(scores: pd.DataFrame, *, network: str, name: str, findings: Se
     `name` is that of the test.
     """
     mine = scores.loc[(scores["network"] == network) & (scores["metric"] == "auc")]
-    sides = {
-        shown: mine.rename(columns={f"{side}{end}": key for end, key in ENDS.items()})
-        for side, shown in zip(SIDES, (OWN_FILMS, name), strict=True)
-    }
-    kept = ["finding", *ENDS.values()]
-    table = pd.concat(
-        {shown: side.loc[:, kept].set_index("finding") for shown, side in sides.items()}
-    )
+    sides = dict(zip((OWN_FILMS, name), SIDES, strict=True))
+    table = pd.concat({shown: _one_side(mine, side) for shown, side in sides.items()})
     rows = {MACRO: "Mean"} | {finding: finding for finding in findings}
     figure = Figure(figsize=(WIDTH, 1.4 + 0.36 * len(rows)))
     axes = figure.add_subplot()
@@ -144,6 +138,12 @@ def draw_external(scores: pd.DataFrame, *, network: str, name: str, findings: Se
     axes.set_xlabel("AUC, with 95 % interval")
     title = f"AUC of {network} on own test films and on {name}"
     return svg(figure, name=f"external-{name}", title=title)
+
+
+def _one_side(scores: pd.DataFrame, side: str) -> pd.DataFrame:
+    """Return value, low and high of one side of a comparison, by finding."""
+    columns = {f"{side}{end}": name for end, name in ENDS.items()}
+    return scores.set_index("finding").loc[:, list(columns)].rename(columns=columns)
 
 
 @styled

@@ -154,6 +154,8 @@ def _head(experiment: Experiment) -> Values:
         "seed": protocol.evaluation.seed,
         "held_out": {"films": len(held_out), "patients": len(np.unique(held_out))},
         "parts": [_part(experiment, part) for part in PARTS],
+        "reading": _reading(manifest),
+        "uncertain": manifest.uncertain["finding"].value_counts().to_dict(),
         "rejected": prepared.rejected.head(REJECTED),
         "rejected_total": len(prepared.rejected),
         "unused": len(prepared.manifest) - len(np.unique(experiment.plan.row)) - len(held_out),
@@ -161,6 +163,17 @@ def _head(experiment: Experiment) -> Values:
         "external": "",
         "study": "",
     }
+
+
+def _reading(manifest: Manifest) -> list[Values]:
+    """Return a row for each step of reading films and labels; none where all stayed as it was."""
+    steps = []
+    for step, rows in manifest.reading.groupby("step", sort=False):
+        of = rows.fillna({"finding": ""}).sort_values("films", ascending=False, kind="stable")
+        pairs = zip(of["finding"].tolist(), of["films"].tolist(), strict=True)
+        by = listed([f"{finding} {films:,}" for finding, films in pairs if finding])
+        steps.append({"step": step, "films": sum(of["films"].tolist()), "by": by})
+    return steps if len(steps) > 1 else []
 
 
 def _part(experiment: Experiment, part: str) -> Values:

@@ -21,13 +21,14 @@ from layouts import (
     write_gz,
     write_mimic_cxr,
 )
-from lucency.config.sections import Source
+from lucency.config.sections import Source, Split
 from lucency.core.manifest import FINDINGS, Manifest, load_manifest
 from lucency.data.collections.catalogue import COLLECTIONS
 from lucency.data.collections.cxr_lt import read_cxr_lt
 from lucency.data.collections.mimic import read_mimic_cxr
 from lucency.data.label_choices import choose_labels
 from lucency.data.sources import absent_places, film_inputs, read_films
+from lucency.data.split import split
 
 FILMS = 24
 CHEXPERT, METADATA = MIMIC.format("chexpert"), MIMIC.format("metadata")
@@ -291,3 +292,10 @@ def test_films_of_cxr_lt_are_found_below_its_root(tree: Path, tmp_path: Path):
     assert absent_places(place) == {}
     films = read_films(place, findings=("Pleural_Thickening", "Hernia"), out=tmp_path / "out")
     assert len(films) == len(phantoms(FILMS))
+
+
+@pytest.mark.parametrize("source", ["mimic-cxr", "cxr-lt"])
+def test_the_official_split_is_the_publisher_s(tree: Path, source: str):
+    films = COLLECTIONS[source].read(tree, "")
+    part = split(films, choices=Split(method="official"), root=tree)
+    assert part.tolist() == films.facts["split"].tolist()

@@ -29,23 +29,38 @@ from lucency.audit.checks.issue import (
 )
 from lucency.balance.methods import needs_features, planned, splitter
 from lucency.config.protocol import Protocol
+from lucency.config.sections import Network, Source
 from lucency.core.files import write_table
 from lucency.core.manifest import APART, PARTS, Manifest, Prepared, counted, read_table
 from lucency.core.plan import COPY_MARK, Plan, originals
 from lucency.core.predictions import Predictions, load_predictions
 from lucency.core.tables import NIH_NAME, film_names, match_films
+from lucency.data.collections.overlaps import COLLECTION_OF, overlap
 from lucency.data.csv_tables import read_names
 from lucency.data.duplicates import near_identical
 from lucency.data.labels import OFFICIAL_LISTS, USUAL_COLUMNS, Columns, read_labelled
 from lucency.data.several_sources import list_sources
 from lucency.data.split import set_apart
 from lucency.evaluation.evaluate import TRIVIAL
-from lucency.models.foundation import FOUNDATIONS, seen_by
+from lucency.models.foundation import (
+    FOUNDATIONS,
+    collections_named,
+    collections_seen,
+    seen_by,
+)
 
 TEXT = ("severity", "check", "message", "examples", "remedy")
-BEFORE = ("invented_films", "pretrained_on_these", "random_weights")  # of a protocol
+BEFORE = (  # of a protocol
+    "invented_films", "pretrained_on_these", "random_weights", "external_shares_films",
+    "pretrained_on_external",
+)  # fmt: skip
 BESIDE = ("rejected_films", "missing_films", "unstated_labels")  # of a run
 NUMBER_OF_CHECKS = len({*split_checks.CHECKS, *prediction_checks.CHECKS, *BEFORE, *BESIDE})
+SEEN_OF_EXTERNAL = {
+    "labels": "the weights have learnt labels of an external test's films, so it is not external",
+    "images": "the weights have been shown an external test's films without labels, an advantage",
+    "": "the provenance of the weights names an external test's collection, and not what of it",
+}
 CHEST = re.compile(r"(?<!no )chest|nih\b|cxr|mimic|chexpert|padchest|x-?ray", re.IGNORECASE)
 
 
@@ -58,7 +73,7 @@ def check_protocol(protocol: Protocol) -> list[Issue]:
     plan = _planned(films, part, protocol)
     listed = films.image[part != APART]
     table = split_table_of(plan, films=films, listed=listed, protocol=protocol)
-    return ranked([*split_checks.check_split(table), *invented(protocol), *pretrained(protocol)])
+    return ranked([*split_checks.check_split(table), *of_protocol(protocol, image=films.image)])
 
 
 def check_run(
@@ -164,7 +179,7 @@ def remark(
     `test` are the predictions of any network on test films; `rejected` the films that could not be
     decoded and `missing` the names of those without a file.
     """
-    yield from (*invented(protocol), *pretrained(protocol))
+    yield from of_protocol(protocol, image=test.image)
     names = rejected["image"].tolist()
     message = f"{counted(len(names), 'film')} left out because the file cannot be decoded"
     remedy = "see rejected.csv for the reasons, and fetch these films again"
@@ -184,11 +199,81 @@ def remark(
     )
 
 
+def of_protocol(protocol: Protocol, *, image: Shaped[np.ndarray, " n"]) -> Iterator[Issue]:
+    """Return what a protocol says by itself; `image` are names of its films, or some of them."""
+    yield from (*invented(protocol), *pretrained(protocol))
+    yield from external_shares_films(protocol, image=image)
+    yield from pretrained_on_external(protocol)
+
+
+def external_shares_films(
+    protocol: Protocol, *, image: Shaped[np.ndarray, " n"]
+) -> Iterator[Issue]:
+    """Return the external tests whose films or patients are also in training's sources.
+
+    Films of a table are ChestX-ray14's where they are named so.
+    """
+    every = protocol.data.every
+    named = any(NIH_NAME.fullmatch(str(name)) for name in image)
+    if named and all(one.source == "csv" for one in every):
+        every = (*every, Source(source="nih"))
+    shared = dict[str, str]()  # external test -> why
+    for test in protocol.external:
+        reasons = [why for one in every if (why := overlap(one, test))]
+        shared |= {test.name: reasons[0]} if reasons else {}
+    found = [f"{name}: {why}" for name, why in shared.items()]
+    message = (
+        f"{counted(len(found), 'external test', 'has/have')} films or patients that training has "
+        f"({'; '.join(found)}): it is not external, and its scores may be memory"
+    )
+    remedy = "take another collection as external test, or train without the one that is shared"
+    return issues_of("external_shares_films", found, message, remedy=remedy)
+
+
+def pretrained_on_external(protocol: Protocol) -> Iterator[Issue]:
+    """Return the networks whose weights come from the films of an external test.
+
+    Learnt labels of it are serious. That a provenance names the collection is a note.
+    """
+    remedy = "take weights that never saw that collection, or say so beside its scores"
+    for what, words in SEEN_OF_EXTERNAL.items():
+        found = dict.fromkeys(
+            f"{network.name} on {test.name}"
+            for network in _networks(protocol)
+            for test in protocol.external
+            if _seen_of(network, test.source) == what
+        )
+        severity = "serious" if what == "labels" else "note"
+        message = f"{words}: {', '.join(found)}"
+        yield from issues_of(
+            "pretrained_on_external", list(found), message, remedy=remedy, severity=severity
+        )
+
+
+def _networks(protocol: Protocol) -> tuple[Network, ...]:
+    return (*protocol.network, *protocol.ensemble.frozen, protocol.balance.features)
+
+
+def _seen_of(network: Network, source: str) -> str:
+    """Return what of a source's collection published weights have seen; "" if they name it."""
+    collection = COLLECTION_OF.get(source)
+    if collection is None:
+        return "none"
+    known = collections_seen(network)
+    named = "" if collection in collections_named(network.provenance) else "none"
+    return known.get(collection, "none" if known else named)
+
+
 def invented(protocol: Protocol) -> Iterator[Issue]:
     """Return that the films are phantoms, where they are."""
-    films = ["phantoms"] if protocol.data.source == "phantom" else []
+    places = {"the run": protocol.data.every}
+    places |= {f"external test {test.name}": (test,) for test in protocol.external}
+    drawn = {name: [one.source == "phantom" for one in every] for name, every in places.items()}
+    some = [name for name, phantoms in drawn.items() if any(phantoms)]
+    films = ["phantoms"] if some else []
+    which = "the films" if all(map(all, drawn.values())) else f"some films of {', '.join(some)}"
     message = (
-        "the films are phantoms: scores on them show that the program works, and are no evidence "
+        f"{which} are phantoms: scores on them show that the program works, and are no evidence "
         "for real films"
     )
     remedy = "run a protocol on real films"
@@ -197,8 +282,8 @@ def invented(protocol: Protocol) -> Iterator[Issue]:
 
 def pretrained(protocol: Protocol) -> Iterator[Issue]:
     """Return the networks whose weights have seen these films, or come from random numbers."""
-    networks = (*protocol.network, *protocol.ensemble.frozen, protocol.balance.features)
-    seen = [(n.name, seen_by(n, source=protocol.data.source)) for n in networks]
+    networks = _networks(protocol)
+    seen = [(n.name, _most_seen(n, protocol)) for n in networks]
     shown = {
         what: list(dict.fromkeys(name for name, one in seen if one == what))
         for what in ("labels", "images")
@@ -236,6 +321,12 @@ def pretrained(protocol: Protocol) -> Iterator[Issue]:
     yield from issues_of("random_weights", fresh, message, remedy=remedy, severity="note")
 
 
+def _most_seen(network: Network, protocol: Protocol) -> str:
+    """Return what a network has seen of the source of which it has seen most; unknown is little."""
+    seen = {seen_by(network, source=one.source) for one in protocol.data.every}
+    return next(what for what in ("labels", "images", "", "none") if what in seen)
+
+
 def split_table_of(
     plan: Plan, *, films: Manifest, listed: Shaped[np.ndarray, " t"], protocol: Protocol
 ) -> SplitTable:
@@ -244,7 +335,7 @@ def split_table_of(
     mates = [f"{films.image[plan.mate[entry]]}#mate-of-{entry}" for entry in mixed.tolist()]
     names = np.concatenate([plan.names(films.image).astype(object), np.array(mates, object)])
     row = np.concatenate([plan.row, plan.mate[mixed]])
-    published = protocol.data.source == "nih"
+    nih = next((one for one in protocol.data.every if one.source == "nih"), None)
     nihs_lists = protocol.data.source in ("nih", "phantom")
     officially = protocol.split.method == "official" and nihs_lists
     table = SplitTable(
@@ -255,10 +346,10 @@ def split_table_of(
         listed=listed,
         dropped=films.image[np.setdiff1d(np.arange(len(films)), row)],
         boxed=films.boxes["image"].to_numpy(dtype=str) if officially else no_names(),
-        origins=(films.origin,) if published else (),
+        origins=(films.origin,) if nih else (),
         named=_named(films),
     )
-    return _with_lists(table, Path(protocol.data.root)) if published else table
+    return _with_lists(table, Path(nih.root)) if nih else table
 
 
 def split_table_of_lists(

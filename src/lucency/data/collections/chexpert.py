@@ -6,6 +6,7 @@ findings and how they fit those of ChestX-ray14, stands here too. Letters in sha
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -38,10 +39,12 @@ FOURTEEN = (
 EFFUSION = {"Pleural Effusion": "Effusion"}  # "Pleural Other" is wider than Pleural_Thickening
 DEVICES = "Support Devices"  # which may stand beside No Finding
 LATERAL, FRONTAL = "LATERAL", "FRONTAL"  # views; of the latter it is not known whether PA or AP
-FILM = (  # the parts of a film's path
-    r"^(?:.*[/\\])?(?P<split>train|valid|val|test)[/\\](?P<patient>patient\d+)[/\\]"
-    r"(?P<study>study\d+)[/\\](?P<stem>view\d+_(?P<side>frontal|lateral))(?P<suffix>\.\w+)$"
-)
+PARTS_OF_PATH = {  # the last parts of a film's path, and how they look
+    "split": r"train|valid|val|test",
+    "patient": r"patient\d+",
+    "study": r"study\d+",
+    "file": r"view\d+_(?:frontal|lateral)\.\w+",
+}
 SPLIT_OF = {"train": "train", "valid": "val", "val": "val", "test": "test"}
 SEXES = {"Male": "M", "Female": "F", "Unknown": "", "": ""}
 TRAIN, VALID, TEST = "train.csv", "valid.csv", "test_labels.csv"
@@ -63,13 +66,21 @@ def read_chexpert(root: Path, labels: str) -> Manifest:
 
 
 def parts_of_paths(table: CsvTable, column: str) -> pd.DataFrame:
-    """Return split, patient, study, side, stem and suffix of the paths of CheXpert's films.
+    """Return split, patient, study and file of the paths of CheXpert's films.
 
     Raises ValueError for another path, with its line.
     """
-    path = pd.Series(table.columns[column], dtype=object)
-    parts = path.str.extract(FILM)
-    strange = parts["patient"].isna().to_numpy()
+    path, wide = table.columns[column].tolist(), len(PARTS_OF_PATH)
+    ends = [one.replace("\\", "/").rsplit("/", wide)[-wide:] for one in path]
+    parts = pd.DataFrame(
+        [end if len(end) == wide else [""] * wide for end in ends],
+        columns=list(PARTS_OF_PATH),
+        dtype=object,
+    )
+    strange = np.zeros(len(path), dtype=np.bool_)
+    for name, pattern in PARTS_OF_PATH.items():
+        row, texts = pd.factorize(parts[name])
+        strange |= np.array([not re.fullmatch(pattern, text) for text in texts])[row]
     if strange.any():
         row = int(np.argmax(strange))
         raise ValueError(
@@ -140,7 +151,7 @@ def _films_of(file: Path) -> Manifest:
     parts = parts_of_paths(table, "Path")
     facts = pd.DataFrame(
         {
-            "view": np.where(parts["side"] == "lateral", LATERAL, FRONTAL),
+            "view": np.where(parts["file"].str.contains("lateral"), LATERAL, FRONTAL),
             "study": parts["patient"] + "/" + parts["study"],
             "split": parts["split"].replace(SPLIT_OF),
         }
@@ -151,7 +162,7 @@ def _films_of(file: Path) -> Manifest:
         facts["sex"] = table.parse("Sex", parse_sex)
     if {*OTHERS[2:]} <= {*table.columns}:
         facts["view"] = views_of(table, side=OTHERS[2], projection=OTHERS[3])
-    image = facts["study"] + "/" + parts["stem"] + parts["suffix"]
+    image = facts["study"] + "/" + parts["file"]
     named = replace(table, columns={"Path": parts["patient"].to_numpy(dtype=object)})
     cells = stated_cells(table, dict(zip(FOURTEEN, FOURTEEN, strict=True)))
     return films_of_cells(

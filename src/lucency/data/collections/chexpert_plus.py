@@ -86,7 +86,7 @@ def read_chexpert_plus(root: Path, labels: str) -> Manifest:
             **{name: table.columns[name] for name in PEOPLE if name in table.columns},
         }
     )
-    image = (facts["study"] + "/" + parts["stem"]).to_numpy(dtype=object)
+    image = (facts["study"] + "/" + parts["file"].str.partition(".")[0]).to_numpy(dtype=object)
     films = films_of_cells(
         table, image=image, patient="deid_patient_id", cells=cells_at(lines[1], row), facts=facts
     )

@@ -100,6 +100,8 @@ def as_published(films: Manifest, published: Mapping[str, int]) -> str:
 
 def joined(parts: Sequence[Manifest]) -> Manifest:
     """Return the films of several label files as one manifest."""
+    if len(parts) == 1:
+        return parts[0]
     facts = pd.concat([one.facts for one in parts], ignore_index=True)
     if "sex" in facts:
         facts["sex"] = facts["sex"].fillna("")

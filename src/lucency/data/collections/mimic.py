@@ -64,11 +64,11 @@ def read_mimic_cxr(root: Path, labels: str) -> Manifest:
     """Read the films of the metadata, with the labels of their studies and the official split.
 
     `labels` is chexpert ("" too) or negbio, or names a file; with test-set-labeled the films are
-    those of the studies that radiologists have read. A film is called p10/p10000032/s50414267/ and
-    its dicom_id, without suffix. Facts: view, study, split, and age and sex where MIMIC-IV's
-    patients.csv lies below `root`; no date, for dates are shifted patient by patient. Films whose
-    study has no row of labels have none stated and are counted. Raises ValueError for another
-    collection's root, and where one of the tables is not there.
+    those of the studies that radiologists have read. A film is called by its path,
+    files/p10/p10000032/s50414267/ and its dicom_id, without suffix. Facts: view, study, split, and
+    age and sex where MIMIC-IV's patients.csv lies below `root`; no date, for dates are shifted
+    patient by patient. Films whose study has no row of labels have none stated and are counted.
+    Raises ValueError for another collection's root, and where one of the tables is not there.
     """
     file = find_table(root, "", title=TITLE, usual=table_patterns(METADATA))
     films = read_columns(file, *IDS, VIEW, VIEW_CODE, DATE, title=TITLE)
@@ -207,7 +207,7 @@ def _image_names(films: CsvTable) -> Shaped[np.ndarray, " n"]:
     patient, study, film = (
         pd.Series(films.columns[name], dtype=object) for name in (PATIENT, STUDY, FILM)
     )
-    path = "p" + patient.str[:2] + "/p" + patient + "/s" + study + "/" + film
+    path = "files/p" + patient.str[:2] + "/p" + patient + "/s" + study + "/" + film
     return path.to_numpy(dtype=str)
 
 

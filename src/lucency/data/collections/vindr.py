@@ -56,7 +56,7 @@ EDGES = ("x_min", "y_min", "x_max", "y_max")
 PLACE_OF_VINDR = {name: place for place, name in enumerate(FINDINGS_OF_VINDR)}
 
 
-class Readings(NamedTuple):
+class FilmReadings(NamedTuple):
     """Readings: film, its patient, part and the reader of each, and the labels that are stated."""
 
     image: Shaped[np.ndarray, " r"]
@@ -85,7 +85,8 @@ def read_vindr(root: Path, labels: str) -> Manifest:
         parts["test"] = test
     read = _read_kaggle if of_kaggle else _read_table
     each = [read(one, part) for part, one in parts.items()]
-    films = _by_majority(Readings(*(np.concatenate(field) for field in zip(*each, strict=True))))
+    fields = [np.concatenate(field) for field in zip(*each, strict=True)]
+    films = _by_majority(FilmReadings(*fields))
     boxed = [file] if of_kaggle else [first_file(root, BOXES[part]) for part in parts]
     films = _with_boxes(films, root, [one for one in boxed if one])
     published = PUBLISHED_KAGGLE if of_kaggle else PUBLISHED_VINDR
@@ -93,7 +94,7 @@ def read_vindr(root: Path, labels: str) -> Manifest:
     return replace(films, origin=f"{origin}: each film is taken for a patient")
 
 
-def _read_table(file: Path, part: str) -> Readings:
+def _read_table(file: Path, part: str) -> FilmReadings:
     """Return the readings of a table of 0 and 1, a row a reading."""
     either = ("Other disease", "Other diseases")  # the latter in the file of train
     names = [name for name in FINDINGS_OF_VINDR if name not in either]
@@ -107,7 +108,7 @@ def _read_table(file: Path, part: str) -> Readings:
     image = table.columns["image_id"]
     reader = table.columns.get("rad_id", np.full(len(image), "consensus", dtype=object))
     _refuse_read_twice(table, image, reader)
-    return Readings(
+    return FilmReadings(
         image=image,
         patient=patients_of(table, "image_id")[0],
         part=np.full(len(image), part, dtype=object),
@@ -132,7 +133,7 @@ def _refuse_read_twice(table: CsvTable, image: np.ndarray, reader: np.ndarray) -
         )
 
 
-def _read_kaggle(file: Path, part: str) -> Readings:
+def _read_kaggle(file: Path, part: str) -> FilmReadings:
     """Return the readings of Kaggle's table, a row a box or a film without findings."""
     table = read_columns(file, "image_id", "class_name", "rad_id", title=TITLE)
     where = table.parse("class_name", _parse_class)
@@ -141,7 +142,7 @@ def _read_kaggle(file: Path, part: str) -> Readings:
     label = np.full((len(first), len(FINDINGS_OF_VINDR)), np.nan, dtype=np.float32)
     label[:, [PLACE_OF_VINDR[name] for name in OF_KAGGLE]] = 0
     label[reading, where] = 1
-    return Readings(
+    return FilmReadings(
         image=columns[0][first],
         patient=patients_of(table, "image_id")[0][first],
         part=np.full(len(first), part, dtype=object),
@@ -164,7 +165,7 @@ def _grouped(keys: pd.Index) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray,
     return group.astype(np.int64), np.unique(group, return_index=True)[1].astype(np.int64)
 
 
-def _by_majority(readings: Readings) -> Manifest:
+def _by_majority(readings: FilmReadings) -> Manifest:
     """Return the films of readings: labels that more than half of the readers state."""
     film, first = _grouped(pd.Index(readings.image))
     readers = np.bincount(film)[:, None].astype(np.float32)
