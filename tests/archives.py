@@ -1,7 +1,9 @@
 """Archives of DICOM films made here: whole ones, and films that hold a mark in every text."""
 
 import struct
+import warnings
 import zlib
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -41,25 +43,33 @@ def archive_film(number: int, **elements: Any) -> bytes:
 
 def marked_film(number: int, *, without: frozenset[str] = frozenset(PICTURE)) -> bytes:
     """Return a film with MARK in every text of the data dictionary, but elements `without`."""
+    content = _marked(without)
+    for kind, named in {"P": number // 3, "S": number // 2, "F": number}.items():
+        content = content.replace(f"{MARK}{kind}0000".encode(), f"{MARK}{kind}{named:04d}".encode())
     grey = phantom_grey().copy()
     grey[:8, :8] = 20 * (number % 12)
-    made = header()
+    pixels = stored_for(grey).astype("<i2").tobytes()
+    return content[: -len(pixels)] + pixels
+
+
+@cache
+def _marked(without: frozenset[str]) -> bytes:
+    made, grey = header(), phantom_grey()
     made.Rows, made.Columns = grey.shape
     made.HighBit = 11
     made.PixelData = stored_for(grey).astype("<i2").tobytes()
     made["PixelData"].VR = "OW"
-    with disable_value_validation():
-        mark_texts(made, number, without=without)
-        content = bytearray(written(made))
-    content[:128] = MARK.encode().ljust(128, b"Q")
-    return bytes(content)
+    with disable_value_validation(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        mark_texts(made, without=without)
+        return MARK.encode().ljust(128, b"Q") + written(made)[128:]
 
 
-def mark_texts(made: Dataset, number: int, *, without: frozenset[str]) -> None:
+def mark_texts(made: Dataset, *, without: frozenset[str]) -> None:
     """Put MARK into every text element, into items of every sequence, and into private elements."""
     names = {keyword: MARK for _, _, _, _, keyword in DicomDictionary.values()}
-    names |= {"PatientID": f"{MARK}P{number // 3}", "StudyInstanceUID": f"{MARK}S{number // 2}"}
-    names |= {"SOPInstanceUID": f"{MARK}F{number}"}
+    kinds = {"PatientID": "P", "StudyInstanceUID": "S", "SOPInstanceUID": "F"}
+    names |= {keyword: f"{MARK}{kind}0000" for keyword, kind in kinds.items()}
     for tag, (vr, _, _, _, keyword) in DicomDictionary.items():
         place = Tag(tag)
         if place.group <= 2 or keyword in without or place.group == 0xFFFC:

@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,6 +19,7 @@ from lucency.core.manifest import Manifest
 from lucency.data import dicom_archive
 from lucency.data.dicom_archive import describe_archive
 from lucency.data.pseudonyms import fleeting_key, key_file, make_key, read_key
+from lucency.data.several_sources import read_sources
 from lucency.data.sources import read_films
 
 FILMS = 12
@@ -326,6 +329,23 @@ def test_a_disk_without_links_is_said(root: Path, tmp_path: Path, monkeypatch):
     monkeypatch.setattr(os, "symlink", refuse)
     with pytest.raises(ValueError, match="no links to films can be made there"):
         read(by_film(root), tmp_path)
+
+
+def test_an_archive_stands_beside_another_source(root: Path, tmp_path: Path):
+    (tmp_path / "other").mkdir()
+    for name in "ab":
+        cv2.imwrite(str(tmp_path / "other" / f"{name}.png"), np.zeros((40, 40), np.uint8))
+    (tmp_path / "other" / "labels.csv").write_text("image,patient,Mass\na,1,0\nb,2,1\n")
+    place = {"source": "csv", "labels": "labels.csv", "root": str(tmp_path / "other")}
+    both = Source.model_validate(place | {"also": [by_film(root)]})
+    out = tmp_path / "run" / "manifest"
+    films = read_sources(both, findings=("Mass",), out=out)
+    assert len(films) == FILMS + 2
+    assert all(Path(path).is_file() for path in films.facts["path"].tolist())
+    assert not any(b"patient0" in file.read_bytes() for file in written(tmp_path / "run"))
+    shutil.rmtree(key_file("").parent / "films")
+    again = read_sources(both, findings=("Mass",), out=out)
+    assert all(Path(path).is_file() for path in again.facts["path"].tolist())
 
 
 def written(folder: Path) -> list[Path]:

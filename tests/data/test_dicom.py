@@ -186,7 +186,7 @@ def test_a_falling_slope_turns_the_film():
 
 @pytest.mark.parametrize("name", ["mlut_18", "vlut_04"])
 def test_published_tables_as_pydicom_has_them(name: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("lucency.data.dicom._why_not", lambda _: "")
+    monkeypatch.setattr("lucency.data.dicom.why_left_out", lambda _: "")
     file = Path(get_testdata_file(f"{name}.dcm", download=False))
     dataset = pydicom.dcmread(file)
     shown = apply_voi_lut(apply_modality_lut(dataset.pixel_array, dataset), dataset)
@@ -355,7 +355,8 @@ def test_a_real_chest_film_is_one_picture_in_four_encodings():
 
 
 def test_jpeg_of_twelve_bits_is_refused(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("lucency.data.dicom._why_not", lambda _: "")
+    monkeypatch.setattr("lucency.data.dicom.PLAIN", ("NM",))
+    monkeypatch.setattr("lucency.data.dicom.CHEST", ("BODY",))
     file = Path(get_testdata_file("JPEG-lossy.dcm", download=False))  # no decoder of ours reads it
     with pytest.raises(ValueError, match=r"^no decoder of its Transfer"):
         decode_grey(file.read_bytes())

@@ -5,6 +5,7 @@ import math
 import struct
 import time
 import tracemalloc
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from pydicom.uid import (
 from archives import MARK, archive_film, deflate_bomb, marked_film
 from dicom_films import dicom_bytes, header, phantom_grey, stored_for, written
 from lucency.data import dicom_facts
-from lucency.data.dicom_facts import DEEP, NOT_DICOM, TRUNCATED, FilmHeader, read_header
+from lucency.data.dicom_facts import DAMAGED, NOT_DICOM, TRUNCATED, FilmHeader, read_header
 from lucency.data.pseudonyms import PseudonymKey
 
 KEY = PseudonymKey(bytes(range(32)))
@@ -212,7 +213,7 @@ def test_every_syntax_gives_the_same_facts_and_a_cut_is_found(tmp_path: Path, sy
         (b"", NOT_DICOM),
         (b"\x89PNG\r\n" + bytes(300), NOT_DICOM),
         (bytes(128) + b"DICM", "no pixels"),
-        (bytes(128) + b"DICM" + b"\xff" * 200, DEEP),
+        (bytes(128) + b"DICM" + b"\xff" * 200, DAMAGED),
         (archive_film(0)[:700], "no pixels"),
         (archive_film(0, PresentationIntentType="FOR PROCESSING"), "raw data of a detector"),
         (archive_film(0, SamplesPerPixel=3), "in colour"),
@@ -257,7 +258,7 @@ def test_sequences_in_each_other_are_a_reason(tmp_path: Path):
     deep += struct.pack("<HHI", 0xFFFE, 0xE000, 0xFFFFFFFF)
     film = archive_film(0)
     place = film.index(struct.pack("<HH", 0x7FE0, 0x10))
-    assert of_bytes(tmp_path, film[:place] + deep * 1000).reason == DEEP
+    assert of_bytes(tmp_path, film[:place] + deep * 1000).reason == DAMAGED
 
 
 def test_a_header_without_end_is_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -268,6 +269,33 @@ def test_a_header_without_end_is_a_reason(tmp_path: Path, monkeypatch: pytest.Mo
     assert of_bytes(tmp_path, film[:place] + many + film[place:]).reason.startswith("absurd size")
     monkeypatch.undo()
     assert of_bytes(tmp_path, film[:place] + many + film[place:]).reason == ""
+
+
+def items_of(tag: tuple[int, int], items: int, *, length: bool) -> bytes:
+    """Return a sequence of empty items, with its length or without."""
+    empty = struct.pack("<HHI", 0xFFFE, 0xE000, 0) * items
+    size = len(empty) if length else 0xFFFFFFFF
+    end = b"" if length else struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
+    return struct.pack("<HH2sHI", *tag, b"SQ", 0, size) + empty + end
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(("tag", "length"), [((0x54, 0x220), True), ((0x54, 0x220), False)])
+def test_a_flood_of_items_is_no_view(tmp_path: Path, tag: tuple, length: bool, packed: bool):
+    syntax = DeflatedExplicitVRLittleEndian if packed else ExplicitVRLittleEndian
+    film = archive_film(0, syntax=syntax)
+    end = 144 + struct.unpack_from("<I", film, 140)[0]
+    elements = zlib.decompress(film[end:], -15) if packed else film[end:]
+    place = elements.index(struct.pack("<HH", 0x7FE0, 0x10))
+    flood = elements[:place] + items_of(tag, 200_000, length=length) + elements[place:]
+    if packed:
+        packer = zlib.compressobj(1, zlib.DEFLATED, -15)
+        flood = packer.compress(flood) + packer.flush()
+    started = time.monotonic()
+    found = of_bytes(tmp_path, film[:end] + flood)
+    assert time.monotonic() - started < 10
+    assert found.view == ""
+    assert found.reason == (dicom_facts.ABSURD if packed or not length else "")
 
 
 def test_a_file_s_end_is_looked_for_behind_encapsulated_pixels(tmp_path: Path):

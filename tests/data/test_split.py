@@ -1,8 +1,9 @@
 """Splits: nobody on two sides, every finding at its share, the official lists as published."""
 
 from dataclasses import replace
+from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,8 @@ from sklearn.model_selection import train_test_split
 from lucency.config.protocol import parse_protocol
 from lucency.config.sections import SHIFTED_DATES, Split
 from lucency.core.manifest import FINDINGS, PARTS, Manifest, empty_boxes
-from lucency.data.split import list_fingerprints, split
+from lucency.data.split import SPLITS, list_fingerprints, split
+from lucency.deploy.model_card import SPLITS as EXPLAINED
 
 SHARE = (0.70, 0.15, 0.15)
 SHUFFLED: dict[str, Any] = {"method": "shuffled", "train": 0.7, "val": 0.1, "test": 0.2}
@@ -348,3 +350,11 @@ def test_a_split_by_shifted_dates_is_refused_with_the_protocol(source: str):
     choices |= {"split": {"method": "time"}, "data": {"source": source}}
     with pytest.raises(ValueError, match=f"the dates of {source} are shifted, patient by patient"):
         parse_protocol(choices, name="late")
+
+
+def test_every_method_is_made_shown_and_explained():
+    methods = set(get_args(Split.model_fields["method"].annotation))
+    assert set(SPLITS) == set(EXPLAINED) == methods
+    template = resources.files("lucency.report").joinpath("report.html.jinja").read_text()
+    line = next(line for line in template.splitlines() if line.startswith("Split {{"))
+    assert {method for method in methods if f'"{method}": "' in line} == methods

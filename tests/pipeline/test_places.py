@@ -168,3 +168,19 @@ def test_a_run_moves_and_is_read_from_any_folder(place: Path, monkeypatch: pytes
     assert pixels("../../moved") == before
     again = open_run(read_protocol("../p.toml"), out="../../moved", workers=1)
     assert len(stages.prepared(again).manifest) == 5
+
+
+def test_lists_of_a_split_are_its_inputs_and_may_go_with_the_films(place: Path):
+    lists = place / "films" / "lists"
+    lists.mkdir()
+    (lists / "train.txt").write_text("f0\nf1\nf2\n")
+    (lists / "test.txt").write_text("f4\n")
+    named = 'split.lists={ train = "lists/train.txt", test = "lists/test.txt" }'
+    changes = (named, "split.method=lists")
+    made = stages.parts(run_of(place, *changes, out="runs/two"))
+    assert sorted(made.tolist()) == ["apart", "test", "train", "train", "val"]
+    (lists / "test.txt").write_text("f3\n")
+    with pytest.raises(ValueError, match=r"made from other inputs.*lists"):
+        stages.parts(run_of(place, *changes, out="runs/two"))
+    (place / "films").rename("elsewhere")
+    assert stages.parts(open_run_folder(Path("runs/two"))).tolist() == made.tolist()

@@ -58,6 +58,8 @@ def miniature(file: Path, *, outputs: int, root: Path) -> Protocol:
     choices["findings"] = OUTPUTS[outputs]
     source = choices["data"]["source"]
     choices["data"] = {"source": source, "root": str(root), "allow_missing": source == "nih"}
+    for place, test in enumerate(choices.get("external", [])):
+        test |= {"films": FEW, "size": SIZE, "seed": 2 + place}
     choices["evaluation"] = {**choices.get("evaluation", {}), "resamples": 20}
     choices["explanation"] = {"methods": ["grad-cam"], "films": 1}
     choices["seeds"] = choices.get("seeds", [])[:1]

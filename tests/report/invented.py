@@ -25,6 +25,11 @@ from lucency.ensemble.retrieval_metrics import FIRST, OVERALL, PAIRS
 from lucency.evaluation.calibration import brier_parts, reliability_table
 from lucency.evaluation.compare import LEADERBOARD, SCORES
 from lucency.evaluation.evaluate import confusion_table, evaluate, trivial
+from lucency.evaluation.external_validation import (
+    ComparedFilms,
+    ExternalValidation,
+    validate,
+)
 from lucency.evaluation.leakage_inflation import StudyComparison
 from lucency.evaluation.summary import Evaluation
 from lucency.explain.heatmap_results import (
@@ -148,6 +153,26 @@ def an_experiment(
         audit=an_audit(test[0]),
         ensembles=some_ensembles(networks, findings),
     )  # fmt: skip
+
+
+def an_external_test(experiment: Experiment, *, name: str) -> ExternalValidation:
+    """Evaluate the experiment's test films, turned around, as an external test."""
+    feature = np.random.default_rng(8).normal(size=(len(experiment.plan), 2)).astype(np.float32)
+    several = [one.of("test") for one in experiment.predictions]
+    several = [replace(one, feature=feature[: len(one)]) for one in several]
+    facts = pd.DataFrame({"view": ["PA"] * len(several[0]), "age": [50] * len(several[0])})
+    films = ComparedFilms(
+        internal=several,
+        external=[replace(one, logit=-one.logit, patient=one.patient + FILMS) for one in several],
+        internal_facts=facts,
+        external_facts=facts.assign(view="AP"),
+        apart=np.arange(len(facts)) % 5 == 0,
+        training=feature[len(facts) :],
+    )
+    about = {"name": name, "origin": "Invented films", "missing": 1, "rejected": 2}
+    given = {"network": several[0].network, "method": "platt", "about": about}
+    limits = experiment.evaluation.thresholds.assign(split=several[0].split)
+    return validate(films, thresholds=limits, **given, resamples=RESAMPLES, seed=0)
 
 
 def a_change(label: np.ndarray, plan: Plan, findings: tuple[str, ...]) -> Change:

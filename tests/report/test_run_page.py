@@ -1,5 +1,6 @@
 """The report of a run shows the numbers of its tables, all of them, and needs no other file."""
 
+import html
 import re
 from dataclasses import replace
 from itertools import pairwise
@@ -15,6 +16,7 @@ from invented import (
     SIZE,
     Page,
     an_experiment,
+    an_external_test,
     chapter,
     small_experiment,
     some_heatmaps,
@@ -500,6 +502,36 @@ def test_a_preprocessing_study_is_shown_with_the_films(text: str, sparse: str) -
     assert STUDIED in section
     assert "minus 3x10</text>" in section
     assert "Preprocessing study" not in text
+
+
+def test_external_tests_show_the_numbers_of_their_tables(tmp_path: Path) -> None:
+    sources = [{"name": name, "source": "phantom", "seed": 9} for name in ("away", "lost")]
+    plain = an_experiment(findings=FINDINGS[:3], networks=NETWORKS[:2], external=sources)
+    found = an_external_test(plain, name="away")
+    text = written(replace(plain, external={"away": found}), tmp_path)
+    section = text.partition('<section id="external">')[2].partition("</section>")[0]
+    assert found.conclusion in html.unescape(section)
+    assert found.about["distance"] in html.unescape(section)
+    assert "lost: not available" in section
+    assert "Listed without a file: 1." in section
+    shown = found.scores.loc[found.scores["metric"].isin(["auc", "recall", "f1"])]
+    assert {*found.about["shared"]} < {*FINDINGS[:3]}
+    for row in shown.loc[shown["finding"] != "micro"].to_dict("records"):
+        assert f">{decimal(row['internal'])}<" in section
+        assert f">{decimal(row['external'])}<" in section
+    calibration = found.calibration
+    drawn = (calibration["network"] == found.about["network"]) | (calibration["finding"] == "macro")
+    for row in calibration.loc[drawn].to_dict("records"):
+        assert f">{decimal(row['brier'])}<" in section
+    for row in found.findings.to_dict("records"):
+        assert f"({row['internal_positives']}, {row['external_positives']})" in section
+        assert row["reason"] in section
+    assert "100.0 %" in section
+    assert '<a href="#external">External validation</a>' in text
+
+
+def test_a_page_without_external_tests_has_no_such_chapter(text: str) -> None:
+    assert "External validation" not in text
 
 
 def test_a_table_of_other_networks_is_refused(experiment: Experiment) -> None:

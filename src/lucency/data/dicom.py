@@ -228,7 +228,7 @@ def _read(content: bytes) -> tuple[Dataset, UInt16[np.ndarray, "h w"]]:
         try:
             header = pydicom.dcmread(stream, specific_tags=list(READ))
             stream.problem = stream.problem or _why_not_converted(header)
-            problem = why_left_out(header) or ("" if _decoders(header) else NO_DECODER)
+            problem = why_left_out(header)
             size = (0, 0) if problem else (int(header["Columns"].value), int(header["Rows"].value))
         except broken as error:
             raise ValueError(_why_unreadable(stream, error)) from None
@@ -317,7 +317,7 @@ def _why_no_pixels(header: Dataset) -> str:
     stored = _number(header, "BitsStored", 0.0)
     if _number(header, "HighBit", stored - 1) != stored - 1:
         return "of another depth: HighBit (0028,0102) is not one less than BitsStored (0028,0101)"
-    return ""
+    return "" if _decoders(header) else NO_DECODER
 
 
 def _stored(header: Dataset, size: tuple[int, int]) -> UInt16[np.ndarray, "h w"]:
@@ -340,7 +340,9 @@ def _stored(header: Dataset, size: tuple[int, int]) -> UInt16[np.ndarray, "h w"]
     if pixels.shape != size[::-1]:
         raise ValueError
     lowest, count = _domain(header)
-    return (pixels.astype(np.uint16) - np.uint16(lowest % count)) & np.uint16(count - 1)
+    place = pixels.astype(np.uint16, copy=False) + np.uint16(-lowest % count)
+    place &= np.uint16(count - 1)
+    return place
 
 
 def _decoders(header: Dataset) -> list[str]:
@@ -352,7 +354,7 @@ def _decoders(header: Dataset) -> list[str]:
     from pydicom.pixels.decoders.base import get_decoder
     from pydicom.uid import JPEGExtended12Bit
 
-    syntax, narrow = header.file_meta.TransferSyntaxUID, header.BitsAllocated == 8
+    syntax = header.file_meta.get("TransferSyntaxUID", "")
     if syntax in UNCOMPRESSED:
         return ["pydicom"]
     try:
@@ -361,7 +363,7 @@ def _decoders(header: Dataset) -> list[str]:
         return []
     if syntax == JPEGExtended12Bit and _number(header, "BitsStored", 0.0) > 8:
         return []
-    return [one for one in able if one != "pillow" or narrow]
+    return [one for one in able if one != "pillow" or header.BitsAllocated == 8]
 
 
 def _stream_size(frame: bytes) -> tuple[int, int] | None:

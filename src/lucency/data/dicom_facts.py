@@ -19,7 +19,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from lucency.core.manifest import OLDEST
-from lucency.data.dicom import BROKEN, CHEST, MAGIC, PREAMBLE, SECONDARY, STORAGE, why_left_out
+from lucency.data.dicom import (
+    BROKEN,
+    CHEST,
+    ITEM,
+    MAGIC,
+    MOST_ITEMS,
+    MOST_READS,
+    PREAMBLE,
+    SECONDARY,
+    STORAGE,
+    why_left_out,
+)
 from lucency.data.dicom_elements import numbers, text
 from lucency.data.pseudonyms import PseudonymKey
 
@@ -27,11 +38,16 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 MOST_READ = 1 << 24  # bytes of a header; real ones have a hundredth of it
+MOST_OF_ONE = 1 << 16  # bytes of an element of READ
 BLOCK = 1 << 20
 UNDEFINED, ITEMS_END = 0xFFFFFFFF, 0xE0DDFFFE  # of encapsulated pixels (PS3.5 A.4)
 PIXELS = (0x7FE0, 0x0010)
 NOT_DICOM = "no DICOM file"
-DEEP = "damaged: its DICOM elements cannot be read"
+DAMAGED = "damaged: its DICOM elements cannot be read"
+ABSURD = (
+    f"absurd size: its header has more than {MOST_READ >> 20} MiB, {MOST_READS:,} elements, or "
+    f"{MOST_ITEMS:,} items of sequences"
+)
 TRUNCATED = "truncated: the DICOM file ends in its pixels"
 UNKNOWN, OTHER = "", "other"
 READ = (
@@ -40,7 +56,7 @@ READ = (
     "ViewPosition", "ViewCodeSequence", "PatientOrientationCodeSequence", "SeriesDescription",
     "ProtocolName", "PatientAge", "PatientBirthDate", "StudyDate", "AcquisitionDate",
     "PatientSex", "Manufacturer", "ManufacturerModelName", "BurnedInAnnotation", "Rows",
-    "Columns", "BitsAllocated", "BitsStored", "SamplesPerPixel", "NumberOfFrames",
+    "Columns", "BitsAllocated", "BitsStored", "HighBit", "SamplesPerPixel", "NumberOfFrames",
     "PhotometricInterpretation", "PixelSpacing", "ImagerPixelSpacing",
     "EstimatedRadiographicMagnificationFactor", "PatientIdentityRemoved",
 )  # fmt: skip
@@ -122,7 +138,7 @@ class FilmHeader(NamedTuple):
 
 
 class _HeaderStream(io.BufferedReader):
-    """A file of which no more than MOST_READ bytes are read, and inflated, for its header.
+    """A file of which no more is read, and inflated, for its header than a header may have.
 
     pydicom reads to the file's end in one case, a deflated one, and inflates it at once: it gets
     the beginning alone, packed again.
@@ -130,15 +146,17 @@ class _HeaderStream(io.BufferedReader):
 
     def __init__(self, raw: io.FileIO) -> None:
         super().__init__(raw)
-        self.left, self.is_cut, self.has_pixels = MOST_READ, False, False
-        self.is_deflated = False
+        self.left, self.reads = MOST_READ, MOST_READS
+        self.is_absurd = self.is_cut = self.has_pixels = self.is_deflated = False
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Return the next bytes, none after MOST_READ."""
+        """Return the next bytes, none of an absurd header."""
         if size is None or size < 0:
             return self._deflated_head()
         self.left -= size
-        return super().read(size) if self.left >= 0 else b""
+        self.reads -= 1
+        self.is_absurd |= self.left < 0 or self.reads < 0
+        return b"" if self.is_absurd else super().read(size)
 
     def _deflated_head(self) -> bytes:
         inflater, head, block = zlib.decompressobj(-zlib.MAX_WBITS), bytearray(), b" "
@@ -147,6 +165,9 @@ class _HeaderStream(io.BufferedReader):
             head += inflater.decompress(block, MOST_READ - len(head))
         self.is_deflated, self.is_cut = True, not inflater.eof and len(head) < MOST_READ
         self.has_pixels = struct.pack("<HH", *PIXELS) in head
+        self.is_absurd = head.count(ITEM) > MOST_ITEMS
+        if self.is_absurd:
+            return b""
         packer = zlib.compressobj(0, zlib.DEFLATED, -zlib.MAX_WBITS)
         return packer.compress(head) + packer.flush()
 
@@ -182,26 +203,31 @@ def _read(stream: _HeaderStream, size: int, key: PseudonymKey) -> FilmHeader:
             header = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=list(READ))
             problem = _pixel_problem(stream, header, size)
         except broken:
-            return FilmHeader(reason=_why_unreadable(stream))
-        for tag in list(header.keys()):
-            try:
-                _ = header[tag].value  # is converted when it is first seen
-            except broken:
-                del header[tag]
+            return FilmHeader(reason=ABSURD if stream.is_absurd else DAMAGED)
+        _convert(header, broken)
         if stream.has_pixels:
             header.PixelData = b""  # is there, and not read
         return _facts(header, key, why_left_out(header) or problem)
 
 
-def _why_unreadable(stream: _HeaderStream) -> str:
-    if stream.left < 0:
-        return f"absurd size: its header has more than {MOST_READ >> 20} MiB"
-    return DEEP
+def _convert(header: Dataset, broken: tuple[type[Exception], ...]) -> None:
+    """Convert the elements to values, as each is when it is first seen; drop those that are none.
+
+    An element of an absurd size is none.
+    """
+    for tag in list(header.keys()):
+        raw = header.get_item(tag).value
+        try:
+            if isinstance(raw, bytes) and len(raw) > MOST_OF_ONE:
+                raise ValueError
+            _ = header[tag].value
+        except broken:
+            del header[tag]
 
 
 def _pixel_problem(stream: _HeaderStream, header: Dataset, size: int) -> str:
     """Return why the pixels behind a header are not whole, "" where they are or where are none."""
-    if stream.left < 0:
+    if stream.is_absurd:
         raise ValueError
     if stream.is_deflated:
         return TRUNCATED if stream.is_cut else ""

@@ -81,7 +81,7 @@ def name_films(table: CsvTable, *, source: Source) -> NamedFilms:
     row, place = _labelled(table, archive, source=source, key=key, steps=steps)
     steps.add("without a row in the label table", len(films) - len(place))
     header = archive.header.loc[place].reset_index(drop=True)
-    steps.add("age impossible: not stated", int(np.count_nonzero(header["doubtful_age"])))
+    steps.add("age impossible: not stated", np.count_nonzero(header["doubtful_age"]))
     names = {
         IMAGE: np.array([f"{name}{SUFFIX}" for name in header["image"].tolist()]),
         PATIENT: _patients(header, table, row, source),

@@ -192,6 +192,8 @@ def _negated(cells: LabelCells, collection: PublicCollection, steps: Steps) -> L
     for column, name in enumerate(cells.names):
         if name in (collection.no_finding, *collection.beside_no_finding):
             continue
+        if np.isnan(label[:, column]).all():
+            continue  # the label file states nothing of it
         filled = normal & np.isnan(label[:, column]) & ~cells.uncertain[:, column]
         label[filled, column] = 0
         steps.add(f"{collection.no_finding}: 0", filled.sum(), finding=name)
@@ -277,7 +279,7 @@ def _made(
         boxes=pd.concat(boxes, ignore_index=True),
         uncertain=cells_where(cells.uncertain, **about),
         soft=cells_where(~np.isnan(cells.share), **about, share=cells.share),
-        reading=pd.concat([films.reading, steps.table()], ignore_index=True),
+        reading=pd.concat([films.reading, steps.table()], ignore_index=True).astype({"films": int}),
     )
 
 

@@ -212,7 +212,7 @@ def conclude(scores: pd.DataFrame, *, about: Mapping[str, Any]) -> str:
     )
     gap = f"difference {row['difference']:+.3f}"
     if np.isnan(row["low"]):
-        return f"{where}: {numbers}, {gap} (no interval). Whether it travels cannot be told."
+        return f"{where}: {numbers}, {gap} (no interval). Whether it travels stays open."
     gap = f"{gap} (95 % interval {row['low']:+.3f} to {row['high']:+.3f})"
     if row["high"] < 0:
         verdict = "It does not travel without loss"
@@ -220,7 +220,7 @@ def conclude(scores: pd.DataFrame, *, about: Mapping[str, Any]) -> str:
         verdict = "It travels: macro AUC is higher there"
     else:
         verdict = (
-            "Whether it loses by travelling cannot be told, for the interval holds 0; a loss of "
+            "Whether it loses by travelling stays open, for the interval holds 0; a loss of "
             f"more than {max(0.0, -row['low']):.3f} is excluded"
         )
     return f"{where}: {numbers}, {gap}. {verdict}."

@@ -18,11 +18,14 @@ from jaxtyping import Float64, Shaped
 from lucency.config.protocol import Protocol, read_protocol
 from lucency.config.sections import DRAWS
 from lucency.core.manifest import (
+    SOFT_COLUMNS,
+    UNCERTAIN_COLUMNS,
     Manifest,
     Preparation,
     Prepared,
     counted,
     empty_boxes,
+    empty_table,
     unlabelled,
 )
 from lucency.core.plan import only_tests
@@ -462,7 +465,14 @@ def _labelled(manifest: Manifest, findings: tuple[str, ...]) -> Manifest:
     """Return the films with labels of these findings, not stated where they have none."""
     table = pd.DataFrame(manifest.label, columns=list(manifest.findings))
     label = table.reindex(columns=list(findings)).to_numpy(dtype=np.float32)
-    return replace(manifest, findings=findings, label=label, boxes=empty_boxes())
+    return replace(
+        manifest,
+        findings=findings,
+        label=label,
+        boxes=empty_boxes(),
+        uncertain=empty_table(UNCERTAIN_COLUMNS),
+        soft=empty_table(SOFT_COLUMNS),
+    )
 
 
 def _owners(patient: np.ndarray) -> np.ndarray:

@@ -105,7 +105,7 @@ def manifest(run: Run) -> Manifest:
 
 @kept
 def labelled_films(run: Run) -> Manifest:
-    """Return the films as `manifest` does, of a run of which nothing else is asked."""
+    """Return the films as `manifest` does, of a run that makes nothing else."""
     place, out = source(run), run.source / "manifest"
     lost = places_absent(place)
     if lost and (out / RECEIPT).is_file():

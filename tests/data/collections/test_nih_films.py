@@ -276,6 +276,15 @@ def test_google_s_real_labels_are_of_nih_s_films(real_root: Path):
     assert table["Set Id"].value_counts().to_dict() == {"val": 2_414, "test": 1_962}
 
 
+@pytest.mark.parametrize(("source", "write"), [("rsna", rsna), ("siim", siim)])
+def test_films_are_found_as_dicom(source: str, write: Callable[..., Path], tmp_path: Path):
+    root = write(tmp_path / "films", mapped="csv")
+    place = Source.model_validate({"source": source, "root": str(root)})
+    findings = ("Pneumonia", "Pneumothorax")
+    found = read_films(place, findings=findings, out=tmp_path / "manifest")
+    assert [Path(file).stem for file in found.facts["path"]] == found.image.tolist()
+
+
 def test_every_set_of_nih_s_films_names_its_source():
     assert [one.films_of for one in (RSNA, SIIM, NIH_LT)] == [("nih",)] * 3
 

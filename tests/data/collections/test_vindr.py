@@ -13,6 +13,7 @@ from lucency.config.sections import Source
 from lucency.core.manifest import Manifest
 from lucency.data.collections.vindr import FINDINGS_OF_VINDR, PUBLISHED_VINDR, VINDR
 from lucency.data.label_choices import choose_labels
+from lucency.data.sources import read_films
 
 KAGGLE = "vinbigdata-train.csv.gz"
 CLASSES = {  # rows and films by class, as counted in Kaggle's table
@@ -168,3 +169,11 @@ def test_three_readers_read_each_real_film(real: Manifest):
 def test_the_published_majority_has_28_findings():
     assert set(PUBLISHED_VINDR) == {"films", *FINDINGS_OF_VINDR}
     assert PUBLISHED_VINDR["No finding"] == 10_601 + 2_051
+
+
+@pytest.mark.parametrize("write", [vindr, vindr_kaggle])
+def test_films_that_end_in_dicom_are_found(write: Callable[..., Path], tmp_path: Path):
+    root = write(tmp_path / "films")
+    source = Source(source="vindr-cxr", root=str(root))
+    found = read_films(source, findings=("Cardiomegaly",), out=tmp_path / "manifest")
+    assert found.facts["path"][0] == str(root / "train" / ("a" * 32 + ".dicom"))
