@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import shutil
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from lucency.config.sections import Source
 from lucency.core.manifest import Manifest
 from lucency.data import dicom_archive
 from lucency.data.dicom_archive import describe_archive
-from lucency.data.pseudonyms import fleeting_key, key_file, make_key, read_key
+from lucency.data.pseudonyms import PseudonymKey, fleeting_key, key_file, make_key, read_key
 from lucency.data.several_sources import read_sources
 from lucency.data.sources import read_films
 
@@ -277,6 +278,21 @@ def test_a_key_is_made_once_and_only_its_owner_reads_it(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match=r"cannot be read \(Not a directory\); expected a key"):
         make_key(tmp_path / "file" / "key")
+
+
+def test_a_key_is_whole_as_soon_as_it_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    file, draw = tmp_path / "keys" / "key", secrets.token_bytes
+
+    def another_first(count: int) -> bytes:
+        assert not file.exists()
+        monkeypatch.setattr(secrets, "token_bytes", draw)
+        first.append(make_key(file))
+        return draw(count)
+
+    first = list[PseudonymKey]()
+    monkeypatch.setattr(secrets, "token_bytes", another_first)
+    assert make_key(file) == first[0]
+    assert [one.name for one in file.parent.iterdir()] == ["key"]
 
 
 def test_a_run_refuses_another_key_and_an_absent_one(root: Path, tmp_path: Path):

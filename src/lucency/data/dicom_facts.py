@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import re
+import stat
 import struct
 import warnings
 import zlib
@@ -31,6 +32,7 @@ BLOCK = 1 << 20
 UNDEFINED, ITEMS_END = 0xFFFFFFFF, 0xE0DDFFFE  # of encapsulated pixels (PS3.5 A.4)
 PIXELS = (0x7FE0, 0x0010)
 NOT_DICOM = "no DICOM file"
+NO_FILE = "cannot be read: a pipe or a device, expected a file"
 DEEP = "damaged: its DICOM elements cannot be read"
 TRUNCATED = "truncated: the DICOM file ends in its pixels"
 UNKNOWN, OTHER = "", "other"
@@ -158,11 +160,14 @@ def read_header(file: Path, *, key: PseudonymKey) -> FilmHeader:
     counts as not stated. Raises ValueError where pydicom is absent.
     """
     try:
+        found = file.stat()
+        if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+            return FilmHeader(reason=NO_FILE)  # opening a pipe would wait for its other end
         with _HeaderStream(io.FileIO(file)) as stream:
             if stream.read(PREAMBLE + len(MAGIC))[PREAMBLE:] != MAGIC:
                 return FilmHeader(reason=NOT_DICOM)
             stream.seek(0)
-            return _read(stream, file.stat().st_size, key)
+            return _read(stream, found.st_size, key)
     except OSError as error:
         return FilmHeader(reason=f"cannot be read: {error.strerror}")
 
