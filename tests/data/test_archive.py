@@ -21,7 +21,7 @@ from lucency.data import dicom_archive
 from lucency.data.dicom_archive import describe_archive
 from lucency.data.pseudonyms import PseudonymKey, fleeting_key, key_file, make_key, read_key
 from lucency.data.several_sources import read_sources
-from lucency.data.sources import read_films
+from lucency.data.sources import films_found, list_films, read_films
 
 FILMS = 12
 
@@ -314,6 +314,49 @@ def test_a_key_within_the_run_is_refused(root: Path, tmp_path: Path):
     inside = by_film(root, key=str(tmp_path / "run" / "key"))
     with pytest.raises(ValueError, match="lies within the run: expected a file outside"):
         read(inside, tmp_path)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "protocol.toml").write_text("")
+    with pytest.raises(ValueError, match="lies within the run: expected a file outside"):
+        read(inside, tmp_path / "run" / "external")  # of an external test: run/external/run
+    read(by_film(root), tmp_path)
+    with pytest.raises(ValueError, match="lies within the run: expected a file outside"):
+        list_films(inside, findings=("Mass",), split=lambda films, _: films.patient)
+    assert not (tmp_path / "run" / "key").exists()
+
+
+def test_a_key_or_links_below_a_root_are_refused(root: Path, tmp_path: Path):
+    below = by_film(root, key=str(root / "keys" / "key"))
+    (tmp_path / "other" / "key.links").mkdir(parents=True)
+    linked = by_film(tmp_path / "other" / "key.links", key=str(tmp_path / "other" / "key"))
+    csv = {"source": "csv", "labels": "labels.csv", "root": str(tmp_path / "other")}
+    beside = by_film(root, key=str(tmp_path / "other" / "key"))
+    for source in (below, linked, Source.model_validate(csv | {"also": [beside]})):
+        with pytest.raises(ValueError, match=r"lies below data\.root, .*: expected a file outside"):
+            read_sources(source, findings=("Mass",), out=tmp_path / "run" / "manifest")
+    with pytest.raises(ValueError, match=r"lies below data\.root"):
+        list_films(below, findings=("Mass",), split=lambda films, _: films.patient)
+    assert not (root / "keys").exists()
+
+
+def test_a_folder_that_is_there_keeps_its_rights(tmp_path: Path):
+    root, keys = tmp_path / "films", tmp_path
+    write_archive(root, FILMS)
+    for folder in (root, keys):
+        folder.chmod(0o755)
+    films = read(by_film(root, key=str(keys / "key")), tmp_path)
+    assert {folder.stat().st_mode & 0o777 for folder in (root, keys)} == {0o755}
+    links = Path(films.facts["path"].iloc[0]).parent
+    assert links.parent == keys / "key.links"
+    assert {folder.stat().st_mode & 0o777 for folder in (links, links.parent)} == {0o700}
+
+
+def test_a_run_without_root_and_key_keeps_its_films(root: Path, tmp_path: Path):
+    source = by_film(root)
+    films = read(source, tmp_path)
+    root.rename(tmp_path / "away")
+    key_file("").unlink()
+    again = films_found(source, tmp_path / "run" / "manifest")
+    assert again.image.tolist() == again.facts["path"].tolist() == films.image.tolist()
 
 
 def test_a_run_holds_no_path_of_a_film(root: Path, tmp_path: Path):
@@ -359,7 +402,7 @@ def test_an_archive_stands_beside_another_source(root: Path, tmp_path: Path):
     assert len(films) == FILMS + 2
     assert all(Path(path).is_file() for path in films.facts["path"].tolist())
     assert not any(b"patient0" in file.read_bytes() for file in written(tmp_path / "run"))
-    shutil.rmtree(key_file("").parent / "films")
+    shutil.rmtree(key_file("").parent / "pseudonym.key.links")
     again = read_sources(both, findings=("Mass",), out=out)
     assert all(Path(path).is_file() for path in again.facts["path"].tolist())
 

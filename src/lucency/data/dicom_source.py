@@ -30,7 +30,8 @@ from lucency.data.pseudonyms import PseudonymKey, key_file, make_key, read_key
 
 STUDY, FILM = "studyinstanceuid", "sopinstanceuid"  # columns, by their plain names
 SUFFIX = ".dcm"  # of an image's name, whatever its file is called
-LINKS = "films"  # the folder of links, beside the key
+LINKS = ".links"  # of the folder of links, beside the key, behind its name
+PROTOCOL, DEPTH = "protocol.toml", 3  # a run's file; how far above it: run/external/NAME/manifest
 IMAGE, PATIENT, DAYS = "image", "patient", "days"
 NAMING = {STUDY, FILM, *(name for names in USUAL.values() for name in names)}  # not kept
 SHOWN = 3  # lines of a table that are named
@@ -51,16 +52,34 @@ class NamedFilms(NamedTuple):
     reading: pd.DataFrame
 
 
-def source_key(source: Source, *, out: Path) -> PseudonymKey:
-    """Return the key of a source's pseudonyms; it is made, unless the stage `out` was made with it.
+def make_keys(place: Source, *, out: Path) -> None:
+    """Make the keys of a source and of those beside it, unless the stage `out` was made with them.
 
-    Raises ValueError where the key lies within the stage's run, where it is not there for a stage
-    that was made with it, and as `read_key` does.
+    Raises ValueError where a key lies within the stage's run, in another run or below a `root`,
+    where it is not there for a stage that was made with it, and as `read_key` does.
     """
-    file = key_file(source.key)
-    if out.parent.resolve() in file.resolve().parents:
-        raise ValueError(f"data.key: {file} lies within the run: expected a file outside of it")
-    return read_key(file) if (out / RECEIPT).is_file() else make_key(file)
+    run = next((one for one in out.parents[:DEPTH] if (one / PROTOCOL).is_file()), out.parent)
+    for file in {key_file(one.key) for one in place.every if one.source == "dicom"}:
+        _refuse_place(file, place, runs=(run,))
+        if (out / RECEIPT).is_file():
+            read_key(file)
+        else:
+            make_key(file)
+
+
+def _refuse_place(file: Path, place: Source, *, runs: tuple[Path, ...] = ()) -> None:
+    """Raise ValueError for a key, or links beside it, that would be kept with a run or its films."""
+    for folder in {file.parent.resolve(), file.resolve().parent, _all_links(file).resolve()}:
+        above = (folder, *folder.parents)
+        stages = [one for one in above if (one / "manifest" / RECEIPT).is_file()]
+        if stages or any(one.resolve() in above for one in runs):
+            raise ValueError(f"data.key: {file} lies within the run: expected a file outside of it")
+        for root in (Path(one.root) for one in place.every if one.root):
+            if root.resolve() in above:
+                raise ValueError(
+                    f"data.key: {file} lies below data.root, {root}: expected a file outside of "
+                    "it, for links to the films are made beside the key"
+                )
 
 
 def name_films(table: CsvTable, *, source: Source) -> NamedFilms:
@@ -74,6 +93,7 @@ def name_films(table: CsvTable, *, source: Source) -> NamedFilms:
     """
     if taken := {*FACTS, DAYS}.intersection(source.columns):
         raise ValueError(f"data.columns: {min(taken)!r} is a fact of headers: rename the column")
+    _refuse_place(key_file(source.key), source)
     key, steps = make_key(key_file(source.key)), Steps()
     archive = read_archive(Path(source.root), key=key)
     films = archive.films
@@ -120,8 +140,8 @@ def link_films(films: Manifest, *, source: Source) -> Manifest:
     Raises ValueError where no links can be made.
     """
     folder = links_folder(source)
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    folder.parent.chmod(0o700)
+    for made in (folder.parent, folder):
+        made.mkdir(parents=True, exist_ok=True, mode=0o700)
     links = [folder / name for name in films.image.tolist()]
     for link, file in zip(links, films.facts["path"].tolist(), strict=True):
         _link(link, Path(file).resolve())
@@ -132,7 +152,12 @@ def links_folder(source: Source) -> Path:
     """Return the folder of the links to the films below a source's root."""
     file = key_file(source.key)
     root = read_key(file).pseudonym("root", str(Path(source.root).resolve()))
-    return file.parent / LINKS / root
+    return _all_links(file) / root
+
+
+def _all_links(file: Path) -> Path:
+    """Return the folder of the links that lie beside a key."""
+    return file.with_name(f"{file.name}{LINKS}")
 
 
 def link_again(films: Manifest, *, source: Source) -> None:

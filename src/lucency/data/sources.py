@@ -52,8 +52,8 @@ from lucency.data.dicom_source import (
     link_again,
     link_films,
     links_folder,
+    make_keys,
     name_films,
-    source_key,
     with_headers,
 )
 from lucency.data.film_files import film_exists, recall_archives, save_archives
@@ -108,8 +108,7 @@ def read_films(place: Source, *, findings: tuple[str, ...], out: Path) -> Manife
     """
     root = _root(place)
     place = place.model_copy(update={"root": str(root.resolve())})
-    if place.source == "dicom":
-        source_key(place, out=out)
+    make_keys(place, out=out)
     inputs = film_inputs(place, findings=findings)
     films = films_found(
         place, produce(out, inputs=inputs, write=partial(find_films, place, findings))
@@ -168,8 +167,13 @@ def films_found(place: Source, out: Path) -> Manifest:
 
 
 def films_folder(place: Source) -> Path:
-    """Return the folder that the paths of a manifest's films begin in."""
-    return links_folder(place) if place.source == "dicom" else Path(place.root)
+    """Return the folder that the paths of a manifest's films begin in.
+
+    Where the key of pseudonyms is gone nobody finds the films: their paths stay as they are stored.
+    """
+    if place.source != "dicom":
+        return Path(place.root)
+    return links_folder(place) if key_file(place.key).exists() else Path()
 
 
 def absent_places(place: Source) -> dict[str, str]:
