@@ -221,6 +221,13 @@ def test_what_is_left_out_is_counted(root: Path, tmp_path: Path, capsys):
     assert "2 labelled films" in capsys.readouterr().err
 
 
+def test_a_broken_copy_hides_no_labelled_film(root: Path, tmp_path: Path):
+    (root / "a-cut").write_bytes(archive_film(3)[:-100])
+    films = read(by_film(root), tmp_path)
+    assert len(films) == FILMS
+    assert Path(films.facts["path"].iloc[3]).read_bytes() == archive_film_at(root, 3)
+
+
 def test_rows_without_films_stop_a_protocol_that_does_not_allow_them(root: Path, tmp_path: Path):
     source = table(root, SOPInstanceUID=["1.2.3.1", MARK], Mass=[0, 1])
     with pytest.raises(ValueError, match=r"1 of 2 rows fits no film below .* \(line 3\)") as error:

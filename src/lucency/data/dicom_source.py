@@ -259,10 +259,12 @@ def _named_files(
 ) -> Int64[np.ndarray, " n"]:
     """Return the file that each row names by SOPInstanceUID or path, -1 where there is none."""
     names, header = table.columns[column], archive.header
-    known = header.index[~header["image"].duplicated() & (header["image"] != "")]
-    by_film = dict(zip(header["image"][known].tolist(), known.tolist(), strict=True))
-    named = [by_film.get(key.pseudonym("film", name), -1) for name in names.tolist()]
-    found = np.array(named, dtype=np.int64)
+    whole, named = archive.films.index.tolist(), header.index[header["image"] != ""].tolist()
+    by_film = dict[str, int]()
+    for place, image in zip([*whole, *named], header["image"][[*whole, *named]], strict=True):
+        by_film.setdefault(image, place)  # a whole film before its broken copies
+    fitting = [by_film.get(key.pseudonym("film", name), -1) for name in names.tolist()]
+    found = np.array(fitting, dtype=np.int64)
     others = np.flatnonzero((found < 0) & (names != ""))
     if not len(others):
         return found
