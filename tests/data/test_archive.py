@@ -256,6 +256,29 @@ def test_films_without_a_patient_are_refused_or_grouped_by_study(
         read(source, tmp_path)
 
 
+def test_a_film_without_a_patient_is_of_its_study_s(root: Path, tmp_path: Path):
+    (root / "more").write_bytes(archive_film(50, PatientID="", StudyInstanceUID="1.2.4"))
+    names = ["1.2.3.1", "1.2.50.1", "1.2.0.1"]  # film 4 of patient 1 states whose the study is
+    source = table(root, SOPInstanceUID=names, Mass=[0, 1, 0])
+    films = read(source.model_copy(update={"group_by_study": True}), tmp_path)
+    assert films.patient[0] == films.patient[1] != films.patient[2]
+
+
+def test_patients_that_may_be_one_are_counted(root: Path, tmp_path: Path, capsys):
+    alike = (
+        {"PatientID": "p01"},
+        {"IssuerOfPatientID": "A", "PatientID": "P1"},
+        {"PatientID": "P10"},
+    )
+    for number, elements in enumerate(alike, start=50):
+        (root / f"more{number}").write_bytes(archive_film(number, **elements))
+    step = "of a PatientID that is another's but for its issuer, leading zeros or capitals"
+    films = read(by_film(root), tmp_path)
+    steps = dict(zip(films.reading["step"], films.reading["films"], strict=True))
+    assert steps[step] == 3 + 2  # films 3 to 5 are of P1
+    assert f"{step}: 5" in capsys.readouterr().err
+
+
 def test_ages_above_the_cap_become_it(root: Path, tmp_path: Path):
     (root / "old").write_bytes(archive_film(50, PatientAge="097Y"))
     source = table(root, SOPInstanceUID=["1.2.0.1", "1.2.50.1"], Mass=[0, 1])

@@ -87,6 +87,8 @@ def test_the_view_is_that_of_the_first_element_that_states_one(
         ({"PatientAge": "999Y"}, None),
         ({"PatientAge": "121Y"}, None),
         ({"PatientBirthDate": "20210801", "StudyDate": "20200801"}, None),
+        ({"PatientBirthDate": "20200501", "StudyDate": "20200801"}, 0),
+        ({"PatientAge": "000D"}, 0),
         ({"PatientBirthDate": "00000000"}, None),
     ],
 )

@@ -34,6 +34,7 @@ LINKS = ".links"  # of the folder of links, beside the key, behind its name
 PROTOCOL, DEPTH = "protocol.toml", 3  # a run's file; how far above it: run/external/NAME/manifest
 IMAGE, PATIENT, DAYS = "image", "patient", "days"
 NAMING = {STUDY, FILM, *(name for names in USUAL.values() for name in names)}  # not kept
+ALIKE = "of a PatientID that is another's but for its issuer, leading zeros or capitals"
 SHOWN = 3  # lines of a table that are named
 FACTS = (  # of FilmHeader, kept in a manifest
     "study", "view", "age", "sex", "posture", "device", "body_part", "kind", "burned_in",
@@ -68,7 +69,7 @@ def make_keys(place: Source, *, out: Path) -> None:
 
 
 def _refuse_place(file: Path, place: Source, *, runs: tuple[Path, ...] = ()) -> None:
-    """Raise ValueError for a key, or links beside it, that would be kept with a run or its films."""
+    """Raise ValueError for a key that would be kept, or its links, with a run or with films."""
     for folder in {file.parent.resolve(), file.resolve().parent, _all_links(file).resolve()}:
         above = (folder, *folder.parents)
         stages = [one for one in above if (one / "manifest" / RECEIPT).is_file()]
@@ -100,7 +101,10 @@ def name_films(table: CsvTable, *, source: Source) -> NamedFilms:
     _count_left_out(archive, steps)
     row, place = _labelled(table, archive, source=source, key=key, steps=steps)
     steps.add("without a row in the label table", len(films) - len(place))
+    steps.add(ALIKE, _count_alike(films))
     header = archive.header.loc[place].reset_index(drop=True)
+    if source.group_by_study:
+        header = header.assign(patient=_patients_of_studies(header, films))
     steps.add("age impossible: not stated", np.count_nonzero(header["doubtful_age"]))
     names = {
         IMAGE: np.array([f"{name}{SUFFIX}" for name in header["image"].tolist()]),
@@ -321,6 +325,19 @@ def _patients(
             f"{remedy}take their rows out of the table"
         )
     return named
+
+
+def _patients_of_studies(header: pd.DataFrame, films: pd.DataFrame) -> pd.Series:
+    """Return the films' patients; where a film states none, that of other films of its study."""
+    stated = films.loc[((films["patient"] != "") & (films["study"] != "")).to_numpy()]
+    known = header["study"].map(stated.groupby("study")["patient"].first()).fillna("")
+    return header["patient"].where(header["patient"] != "", known)
+
+
+def _count_alike(films: pd.DataFrame) -> int:
+    """Count films whose patient may be another as well: one plain PatientID, two pseudonyms."""
+    known = films.loc[(films["patient"] != "").to_numpy()]
+    return int((known.groupby("alike")["patient"].transform("nunique") > 1).sum())
 
 
 def _days(films: pd.DataFrame, header: pd.DataFrame) -> Float64[np.ndarray, " m"]:
