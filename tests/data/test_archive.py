@@ -15,13 +15,14 @@ from typer.testing import CliRunner
 
 from archives import MARK, archive_film, write_archive
 from lucency.cli.app import app
-from lucency.config.sections import Source
-from lucency.core.manifest import Manifest
+from lucency.config.sections import Source, Split
+from lucency.core.manifest import PARTS, Manifest
 from lucency.data import dicom_archive
 from lucency.data.dicom_archive import describe_archive
 from lucency.data.pseudonyms import PseudonymKey, fleeting_key, key_file, make_key, read_key
 from lucency.data.several_sources import read_sources
 from lucency.data.sources import films_found, list_films, read_films
+from lucency.data.split import split
 
 FILMS = 12
 
@@ -285,6 +286,34 @@ def test_ages_above_the_cap_become_it(root: Path, tmp_path: Path):
     assert read(source, tmp_path).facts["age"].tolist() == [50, 97]
     capped = source.model_copy(update={"cap_age": 89})
     assert read(capped, tmp_path / "other").facts["age"].tolist() == [50, 89]
+
+
+@pytest.mark.parametrize("name", ["1.2.{1}.1", "patient{0}/IM{1}", "{2}"])
+def test_lists_name_films_as_the_table_may(root: Path, tmp_path: Path, name: str, capsys):
+    def write(file: str, numbers: list[int], *more: str) -> str:
+        named = [name.format(n // 3, n, pseudonyms[n]) for n in numbers]
+        (tmp_path / file).write_text("\n".join([*named, *more]))
+        return str(tmp_path / file)
+
+    source = by_film(root)
+    pseudonyms = read(source, tmp_path / "all").image.tolist()
+    source = source.model_copy(update={"exclude": write("exclude.txt", [0, 1, 2])})
+    films = read(source, tmp_path)
+    assert films.image.tolist() == pseudonyms[3:]
+    parts = {part: [3 + 3 * k, 4 + 3 * k, 5 + 3 * k] for k, part in enumerate(PARTS)}
+    lists = {part: write(part, numbers) for part, numbers in parts.items()}
+    lists["test"] = write("test", parts["test"], MARK)
+    choices = Split.model_validate({"method": "lists", "lists": lists})
+    part = split(films, choices=choices, root=root, place=source)
+    assert part.tolist() == [one for one in PARTS for _ in range(3)]
+    assert "1 of 4 names is no film of the run (name 4 of the list, …)" in capsys.readouterr().err
+
+
+def test_a_list_s_names_are_in_no_message(root: Path, tmp_path: Path):
+    (tmp_path / "exclude.txt").write_text(f"1.2.0.1\n{MARK}\n")
+    with pytest.raises(ValueError, match=r"1 of 2 names .*such as 'name 2 of the list'") as error:
+        read(by_film(root, exclude=str(tmp_path / "exclude.txt")), tmp_path)
+    assert MARK not in str(error.value)
 
 
 # --- the key and the links ------------------------------------------------------------------

@@ -175,6 +175,37 @@ def link_again(films: Manifest, *, source: Source) -> None:
     link_films(replace(found, facts=found.facts.assign(path=path)), source=source)
 
 
+def names_of_films(
+    names: Shaped[np.ndarray, " k"], films: Manifest, *, place: Source
+) -> Shaped[np.ndarray, " k"]:
+    """Return the k names of a list as the films' own: of an archive's they may be UIDs or paths.
+
+    A SOPInstanceUID, and the end of a film's path, becomes its pseudonym. What is no film becomes
+    its number in the list, so that no message shows it. Lists of other sources stay as they are.
+    """
+    files = {key_file(one.key) for one in place.every if one.source == "dicom"}
+    keys = [read_key(file) for file in sorted(files) if file.exists()]
+    if not keys:
+        return names
+    image, path = films.image.tolist(), [_target(Path(one)) for one in films.facts["path"]]
+    fits = fitting_films(names, films.image)
+    by_path = fitting_films(names, np.array(path, dtype=object))
+    by_film = {name.removesuffix(SUFFIX).rpartition("/")[2]: name for name in image}
+    found = list[str]()
+    for number, name in enumerate(names.tolist(), start=1):
+        uids = [key.pseudonym("film", name) for key in keys]
+        meant = [by_film[one] for one in uids if one in by_film]
+        meant += [image[row] for row in by_path[number - 1]]
+        one = name if fits[number - 1] else meant[0] if len({*meant}) == 1 else ""
+        found.append(one or f"name {number} of the list")
+    return np.array(found)
+
+
+def _target(file: Path) -> str:
+    """Return the film that a link leads to; a film that is no link is itself."""
+    return os.readlink(file) if file.is_symlink() else str(file)  # noqa: PTH115
+
+
 def _link(link: Path, file: Path) -> None:
     if link.is_symlink() and os.readlink(link) == str(file):  # noqa: PTH115
         return

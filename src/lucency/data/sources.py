@@ -54,6 +54,7 @@ from lucency.data.dicom_source import (
     links_folder,
     make_keys,
     name_films,
+    names_of_films,
     with_headers,
 )
 from lucency.data.film_files import film_exists, recall_archives, save_archives
@@ -325,7 +326,7 @@ def _without_excluded(films: Manifest, place: Source) -> Manifest:
     if _has_no_rows(Path(place.exclude)):
         say(f"Excluded by {place.exclude}: no film, for the table has no rows below its heading")
         return films
-    names = read_names(Path(place.exclude))
+    names = names_of_films(read_names(Path(place.exclude)), films, place=place)
     row = match_films(names, films.image, source=place.exclude)
     named, strange = np.isin(np.arange(len(films)), row), names[row < 0]
     if len(strange):
