@@ -294,7 +294,7 @@ def _named_files(
 ) -> Int64[np.ndarray, " n"]:
     """Return the file that each row names by SOPInstanceUID or path, -1 where there is none."""
     names, header = table.columns[column], archive.header
-    whole, named = archive.films.index.tolist(), header.index[header["image"] != ""].tolist()
+    whole, named = archive.films.index.tolist(), np.flatnonzero(header["image"] != "").tolist()
     by_film = dict[str, int]()
     for place, image in zip([*whole, *named], header["image"][[*whole, *named]], strict=True):
         by_film.setdefault(image, place)  # a whole film before its broken copies
@@ -358,11 +358,12 @@ def _patients(
     return named
 
 
-def _patients_of_studies(header: pd.DataFrame, films: pd.DataFrame) -> pd.Series:
+def _patients_of_studies(header: pd.DataFrame, films: pd.DataFrame) -> list[str]:
     """Return the films' patients; where a film states none, that of other films of its study."""
     stated = films.loc[((films["patient"] != "") & (films["study"] != "")).to_numpy()]
-    known = header["study"].map(stated.groupby("study")["patient"].first()).fillna("")
-    return header["patient"].where(header["patient"] != "", known)
+    known = dict(zip(stated["study"].tolist(), stated["patient"].tolist(), strict=True))
+    pairs = zip(header["patient"].tolist(), header["study"].tolist(), strict=True)
+    return [patient or known.get(study, "") for patient, study in pairs]
 
 
 def _count_alike(films: pd.DataFrame) -> int:
