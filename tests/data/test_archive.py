@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,14 @@ from typer.testing import CliRunner
 
 from archives import MARK, archive_film, write_archive
 from lucency.cli.app import app
-from lucency.config.sections import Source
-from lucency.core.manifest import Manifest
+from lucency.config.sections import Source, Split
+from lucency.core.manifest import PARTS, Manifest
 from lucency.data import dicom_archive
 from lucency.data.dicom_archive import describe_archive
-from lucency.data.pseudonyms import fleeting_key, key_file, make_key, read_key
+from lucency.data.pseudonyms import PseudonymKey, fleeting_key, key_file, make_key, read_key
 from lucency.data.several_sources import read_sources
-from lucency.data.sources import read_films
+from lucency.data.sources import films_found, list_films, read_films
+from lucency.data.split import split
 
 FILMS = 12
 
@@ -220,6 +222,13 @@ def test_what_is_left_out_is_counted(root: Path, tmp_path: Path, capsys):
     assert "2 labelled films" in capsys.readouterr().err
 
 
+def test_a_broken_copy_hides_no_labelled_film(root: Path, tmp_path: Path):
+    (root / "a-cut").write_bytes(archive_film(3)[:-100])
+    films = read(by_film(root), tmp_path)
+    assert len(films) == FILMS
+    assert Path(films.facts["path"].iloc[3]).read_bytes() == archive_film_at(root, 3)
+
+
 def test_rows_without_films_stop_a_protocol_that_does_not_allow_them(root: Path, tmp_path: Path):
     source = table(root, SOPInstanceUID=["1.2.3.1", MARK], Mass=[0, 1])
     with pytest.raises(ValueError, match=r"1 of 2 rows fits no film below .* \(line 3\)") as error:
@@ -248,12 +257,63 @@ def test_films_without_a_patient_are_refused_or_grouped_by_study(
         read(source, tmp_path)
 
 
+def test_a_film_without_a_patient_is_of_its_study_s(root: Path, tmp_path: Path):
+    (root / "more").write_bytes(archive_film(50, PatientID="", StudyInstanceUID="1.2.4"))
+    names = ["1.2.3.1", "1.2.50.1", "1.2.0.1"]  # film 4 of patient 1 states whose the study is
+    source = table(root, SOPInstanceUID=names, Mass=[0, 1, 0])
+    films = read(source.model_copy(update={"group_by_study": True}), tmp_path)
+    assert films.patient[0] == films.patient[1] != films.patient[2]
+
+
+def test_patients_that_may_be_one_are_counted(root: Path, tmp_path: Path, capsys):
+    alike = (
+        {"PatientID": "p01"},
+        {"IssuerOfPatientID": "A", "PatientID": "P1"},
+        {"PatientID": "P10"},
+    )
+    for number, elements in enumerate(alike, start=50):
+        (root / f"more{number}").write_bytes(archive_film(number, **elements))
+    step = "of a PatientID that is another's but for its issuer, leading zeros or capitals"
+    films = read(by_film(root), tmp_path)
+    steps = dict(zip(films.reading["step"], films.reading["films"], strict=True))
+    assert steps[step] == 3 + 2  # films 3 to 5 are of P1
+    assert f"{step}: 5" in capsys.readouterr().err
+
+
 def test_ages_above_the_cap_become_it(root: Path, tmp_path: Path):
     (root / "old").write_bytes(archive_film(50, PatientAge="097Y"))
     source = table(root, SOPInstanceUID=["1.2.0.1", "1.2.50.1"], Mass=[0, 1])
     assert read(source, tmp_path).facts["age"].tolist() == [50, 97]
     capped = source.model_copy(update={"cap_age": 89})
     assert read(capped, tmp_path / "other").facts["age"].tolist() == [50, 89]
+
+
+@pytest.mark.parametrize("name", ["1.2.{1}.1", "patient{0}/IM{1}", "{2}"])
+def test_lists_name_films_as_the_table_may(root: Path, tmp_path: Path, name: str, capsys):
+    def write(file: str, numbers: list[int], *more: str) -> str:
+        named = [name.format(n // 3, n, pseudonyms[n]) for n in numbers]
+        (tmp_path / file).write_text("\n".join([*named, *more]))
+        return str(tmp_path / file)
+
+    source = by_film(root)
+    pseudonyms = read(source, tmp_path / "all").image.tolist()
+    source = source.model_copy(update={"exclude": write("exclude.txt", [0, 1, 2])})
+    films = read(source, tmp_path)
+    assert films.image.tolist() == pseudonyms[3:]
+    parts = {part: [3 + 3 * k, 4 + 3 * k, 5 + 3 * k] for k, part in enumerate(PARTS)}
+    lists = {part: write(part, numbers) for part, numbers in parts.items()}
+    lists["test"] = write("test", parts["test"], MARK)
+    choices = Split.model_validate({"method": "lists", "lists": lists})
+    part = split(films, choices=choices, root=root, place=source)
+    assert part.tolist() == [one for one in PARTS for _ in range(3)]
+    assert "1 of 4 names is no film of the run (name 4 of the list, …)" in capsys.readouterr().err
+
+
+def test_a_list_s_names_are_in_no_message(root: Path, tmp_path: Path):
+    (tmp_path / "exclude.txt").write_text(f"1.2.0.1\n{MARK}\n")
+    with pytest.raises(ValueError, match=r"1 of 2 names .*such as 'name 2 of the list'") as error:
+        read(by_film(root, exclude=str(tmp_path / "exclude.txt")), tmp_path)
+    assert MARK not in str(error.value)
 
 
 # --- the key and the links ------------------------------------------------------------------
@@ -279,6 +339,21 @@ def test_a_key_is_made_once_and_only_its_owner_reads_it(tmp_path: Path):
         make_key(tmp_path / "file" / "key")
 
 
+def test_a_key_is_whole_as_soon_as_it_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    file, draw = tmp_path / "keys" / "key", secrets.token_bytes
+
+    def another_first(count: int) -> bytes:
+        assert not file.exists()
+        monkeypatch.setattr(secrets, "token_bytes", draw)
+        first.append(make_key(file))
+        return draw(count)
+
+    first = list[PseudonymKey]()
+    monkeypatch.setattr(secrets, "token_bytes", another_first)
+    assert make_key(file) == first[0]
+    assert [one.name for one in file.parent.iterdir()] == ["key"]
+
+
 def test_a_run_refuses_another_key_and_an_absent_one(root: Path, tmp_path: Path):
     source = by_film(root)
     films = read(source, tmp_path)
@@ -298,6 +373,49 @@ def test_a_key_within_the_run_is_refused(root: Path, tmp_path: Path):
     inside = by_film(root, key=str(tmp_path / "run" / "key"))
     with pytest.raises(ValueError, match="lies within the run: expected a file outside"):
         read(inside, tmp_path)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "protocol.toml").write_text("")
+    with pytest.raises(ValueError, match="lies within the run: expected a file outside"):
+        read(inside, tmp_path / "run" / "external")  # of an external test: run/external/run
+    read(by_film(root), tmp_path)
+    with pytest.raises(ValueError, match="lies within the run: expected a file outside"):
+        list_films(inside, findings=("Mass",), split=lambda films, _: films.patient)
+    assert not (tmp_path / "run" / "key").exists()
+
+
+def test_a_key_or_links_below_a_root_are_refused(root: Path, tmp_path: Path):
+    below = by_film(root, key=str(root / "keys" / "key"))
+    (tmp_path / "other" / "key.links").mkdir(parents=True)
+    linked = by_film(tmp_path / "other" / "key.links", key=str(tmp_path / "other" / "key"))
+    csv = {"source": "csv", "labels": "labels.csv", "root": str(tmp_path / "other")}
+    beside = by_film(root, key=str(tmp_path / "other" / "key"))
+    for source in (below, linked, Source.model_validate(csv | {"also": [beside]})):
+        with pytest.raises(ValueError, match=r"lies below data\.root, .*: expected a file outside"):
+            read_sources(source, findings=("Mass",), out=tmp_path / "run" / "manifest")
+    with pytest.raises(ValueError, match=r"lies below data\.root"):
+        list_films(below, findings=("Mass",), split=lambda films, _: films.patient)
+    assert not (root / "keys").exists()
+
+
+def test_a_folder_that_is_there_keeps_its_rights(tmp_path: Path):
+    root, keys = tmp_path / "films", tmp_path
+    write_archive(root, FILMS)
+    for folder in (root, keys):
+        folder.chmod(0o755)
+    films = read(by_film(root, key=str(keys / "key")), tmp_path)
+    assert {folder.stat().st_mode & 0o777 for folder in (root, keys)} == {0o755}
+    links = Path(films.facts["path"].iloc[0]).parent
+    assert links.parent == keys / "key.links"
+    assert {folder.stat().st_mode & 0o777 for folder in (links, links.parent)} == {0o700}
+
+
+def test_a_run_without_root_and_key_keeps_its_films(root: Path, tmp_path: Path):
+    source = by_film(root)
+    films = read(source, tmp_path)
+    root.rename(tmp_path / "away")
+    key_file("").unlink()
+    again = films_found(source, tmp_path / "run" / "manifest")
+    assert again.image.tolist() == again.facts["path"].tolist() == films.image.tolist()
 
 
 def test_a_run_holds_no_path_of_a_film(root: Path, tmp_path: Path):
@@ -343,7 +461,7 @@ def test_an_archive_stands_beside_another_source(root: Path, tmp_path: Path):
     assert len(films) == FILMS + 2
     assert all(Path(path).is_file() for path in films.facts["path"].tolist())
     assert not any(b"patient0" in file.read_bytes() for file in written(tmp_path / "run"))
-    shutil.rmtree(key_file("").parent / "films")
+    shutil.rmtree(key_file("").parent / "pseudonym.key.links")
     again = read_sources(both, findings=("Mass",), out=out)
     assert all(Path(path).is_file() for path in again.facts["path"].tolist())
 

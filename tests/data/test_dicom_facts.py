@@ -2,6 +2,7 @@
 
 import io
 import math
+import os
 import struct
 import time
 import tracemalloc
@@ -24,7 +25,14 @@ from pydicom.uid import (
 from archives import MARK, archive_film, deflate_bomb, marked_film
 from dicom_films import dicom_bytes, header, phantom_grey, stored_for, written
 from lucency.data import dicom_facts
-from lucency.data.dicom_facts import DAMAGED, NOT_DICOM, TRUNCATED, FilmHeader, read_header
+from lucency.data.dicom_facts import (
+    DAMAGED,
+    NO_FILE,
+    NOT_DICOM,
+    TRUNCATED,
+    FilmHeader,
+    read_header,
+)
 from lucency.data.pseudonyms import PseudonymKey
 
 KEY = PseudonymKey(bytes(range(32)))
@@ -87,6 +95,8 @@ def test_the_view_is_that_of_the_first_element_that_states_one(
         ({"PatientAge": "999Y"}, None),
         ({"PatientAge": "121Y"}, None),
         ({"PatientBirthDate": "20210801", "StudyDate": "20200801"}, None),
+        ({"PatientBirthDate": "20200501", "StudyDate": "20200801"}, 0),
+        ({"PatientAge": "000D"}, 0),
         ({"PatientBirthDate": "00000000"}, None),
     ],
 )
@@ -231,6 +241,16 @@ def test_what_is_no_film_has_its_reason(tmp_path: Path, content: bytes, reason: 
 def test_a_directory_or_an_absent_file_is_a_reason(tmp_path: Path):
     assert read_header(tmp_path, key=KEY).reason.startswith("cannot be read: ")
     assert read_header(tmp_path / "none", key=KEY).reason.startswith("cannot be read: ")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path):
+    os.mkfifo(tmp_path / "x.dcm")
+    held = os.open(tmp_path / "x.dcm", os.O_RDWR)  # so that a reader is refused, not hung
+    os.write(held, archive_film(0)[:1000])
+    try:
+        assert read_header(tmp_path / "x.dcm", key=KEY).reason == NO_FILE
+    finally:
+        os.close(held)
 
 
 def test_an_element_that_cannot_be_read_is_not_stated(tmp_path: Path):

@@ -123,7 +123,8 @@ def splitter(protocol: Protocol) -> Callable[[Manifest, Path], np.ndarray]:
     """
     if protocol.balance.before_split:
         return lambda films, _: np.where(set_apart(films, choices=protocol.split), APART, "train")
-    return lambda films, root: split(films, choices=protocol.split, root=root)
+    about = {"choices": protocol.split, "place": protocol.data}
+    return lambda films, root: split(films, root=root, **about)
 
 
 def planned(films: Manifest, part: Shaped[np.ndarray, " n"], protocol: Protocol) -> Balanced:

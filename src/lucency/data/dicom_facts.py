@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import re
+import stat
 import struct
 import warnings
 import zlib
@@ -48,6 +49,7 @@ ABSURD = (
     f"absurd size: its header has more than {MOST_READ >> 20} MiB, {MOST_READS:,} elements, or "
     f"{MOST_ITEMS:,} items of sequences"
 )
+NO_FILE = "cannot be read: a pipe or a device, expected a file"
 TRUNCATED = "truncated: the DICOM file ends in its pixels"
 UNKNOWN, OTHER = "", "other"
 READ = (
@@ -98,6 +100,7 @@ MAKERS = {  # words of Manufacturer, in small letters -> its name here
 }  # fmt: skip
 MODEL_DIGITS = 6  # of a model's pseudonym: a subgroup, not a name
 AGE = re.compile(r"(\d{1,3})([DWMY])")
+NO_AGE = "000Y"  # written where none is known; an infant's is in days, weeks or months
 A_YEAR = {"D": 365.25, "W": 52.18, "M": 12.0, "Y": 1.0}
 ANSWERS = ("YES", "NO")
 
@@ -105,7 +108,8 @@ ANSWERS = ("YES", "NO")
 class FilmHeader(NamedTuple):
     """What is known of one file of an archive; text is "" and a number NaN where it is not stated.
 
-    `image`, `study` and `patient` are pseudonyms. `day` is the study's, counted as by
+    `image`, `study` and `patient` are pseudonyms; `alike` is one of the PatientID's plain form,
+    without its issuer, leading zeros and capitals. `day` is the study's, counted as by
     `date.toordinal`, 0 unknown: for differences alone. `age` is in years, and `doubtful_age` of an
     age that is stated and impossible. `width` and `height` are in pixels, `pixel_spacing` in mm in
     the patient where magnification is stated, else at the detector. `reason` says why the file is
@@ -116,6 +120,7 @@ class FilmHeader(NamedTuple):
     image: str = ""
     study: str = ""
     patient: str = ""
+    alike: str = ""
     day: int = 0
     view: str = ""
     age: float = float("nan")
@@ -179,11 +184,14 @@ def read_header(file: Path, *, key: PseudonymKey) -> FilmHeader:
     counts as not stated. Raises ValueError where pydicom is absent.
     """
     try:
+        found = file.stat()
+        if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+            return FilmHeader(reason=NO_FILE)  # opening a pipe would wait for its other end
         with _HeaderStream(io.FileIO(file)) as stream:
             if stream.read(PREAMBLE + len(MAGIC))[PREAMBLE:] != MAGIC:
                 return FilmHeader(reason=NOT_DICOM)
             stream.seek(0)
-            return _read(stream, file.stat().st_size, key)
+            return _read(stream, found.st_size, key)
     except OSError as error:
         return FilmHeader(reason=f"cannot be read: {error.strerror}")
 
@@ -257,15 +265,19 @@ def _facts(header: Dataset, key: PseudonymKey, reason: str) -> FilmHeader:
     age = _age(header)
     maker, device = _device(header, key)
     syntax = header.file_meta.get("TransferSyntaxUID")
+    plain = re.sub(r"(?<!\d)0+(?=\d)", "", patient).casefold()
+    doubtful = age is not None and not 0 <= age <= OLDEST
+    doubtful |= text(header, "PatientAge").upper() == NO_AGE
     return FilmHeader(
         reason=reason or ("" if film else "no SOPInstanceUID (0008,0018)"),
         image=key.pseudonym("film", film) if film else UNKNOWN,
         study=key.pseudonym("study", study) if study else UNKNOWN,
         patient=_patient(header, key) if patient else UNKNOWN,
+        alike=key.pseudonym("plain patient", plain) if patient else UNKNOWN,
         day=day.toordinal() if day else 0,
         view=_view(header),
-        age=float("nan") if age is None or not 0 < age <= OLDEST else age,
-        doubtful_age=age is not None and not 0 < age <= OLDEST,
+        age=float("nan") if age is None or doubtful else age,
+        doubtful_age=doubtful,
         sex=_known(text(header, "PatientSex"), ("M", "F"), otherwise=UNKNOWN),
         posture=_posture(header),
         device=device,

@@ -30,9 +30,11 @@ from lucency.data.pseudonyms import PseudonymKey, key_file, make_key, read_key
 
 STUDY, FILM = "studyinstanceuid", "sopinstanceuid"  # columns, by their plain names
 SUFFIX = ".dcm"  # of an image's name, whatever its file is called
-LINKS = "films"  # the folder of links, beside the key
+LINKS = ".links"  # of the folder of links, beside the key, behind its name
+PROTOCOL, DEPTH = "protocol.toml", 3  # a run's file; how far above it: run/external/NAME/manifest
 IMAGE, PATIENT, DAYS = "image", "patient", "days"
 NAMING = {STUDY, FILM, *(name for names in USUAL.values() for name in names)}  # not kept
+ALIKE = "of a PatientID that is another's but for its issuer, leading zeros or capitals"
 SHOWN = 3  # lines of a table that are named
 FACTS = (  # of FilmHeader, kept in a manifest
     "study", "view", "age", "sex", "posture", "device", "body_part", "kind", "burned_in",
@@ -51,16 +53,34 @@ class NamedFilms(NamedTuple):
     reading: pd.DataFrame
 
 
-def source_key(source: Source, *, out: Path) -> PseudonymKey:
-    """Return the key of a source's pseudonyms; it is made, unless the stage `out` was made with it.
+def make_keys(place: Source, *, out: Path) -> None:
+    """Make the keys of a source and of those beside it, unless the stage `out` was made with them.
 
-    Raises ValueError where the key lies within the stage's run, where it is not there for a stage
-    that was made with it, and as `read_key` does.
+    Raises ValueError where a key lies within the stage's run, in another run or below a `root`,
+    where it is not there for a stage that was made with it, and as `read_key` does.
     """
-    file = key_file(source.key)
-    if out.parent.resolve() in file.resolve().parents:
-        raise ValueError(f"data.key: {file} lies within the run: expected a file outside of it")
-    return read_key(file) if (out / RECEIPT).is_file() else make_key(file)
+    run = next((one for one in out.parents[:DEPTH] if (one / PROTOCOL).is_file()), out.parent)
+    for file in {key_file(one.key) for one in place.every if one.source == "dicom"}:
+        _refuse_place(file, place, runs=(run,))
+        if (out / RECEIPT).is_file():
+            read_key(file)
+        else:
+            make_key(file)
+
+
+def _refuse_place(file: Path, place: Source, *, runs: tuple[Path, ...] = ()) -> None:
+    """Raise ValueError for a key that would be kept, or its links, with a run or with films."""
+    for folder in {file.parent.resolve(), file.resolve().parent, _all_links(file).resolve()}:
+        above = (folder, *folder.parents)
+        stages = [one for one in above if (one / "manifest" / RECEIPT).is_file()]
+        if stages or any(one.resolve() in above for one in runs):
+            raise ValueError(f"data.key: {file} lies within the run: expected a file outside of it")
+        for root in (Path(one.root) for one in place.every if one.root):
+            if root.resolve() in above:
+                raise ValueError(
+                    f"data.key: {file} lies below data.root, {root}: expected a file outside of "
+                    "it, for links to the films are made beside the key"
+                )
 
 
 def name_films(table: CsvTable, *, source: Source) -> NamedFilms:
@@ -74,13 +94,17 @@ def name_films(table: CsvTable, *, source: Source) -> NamedFilms:
     """
     if taken := {*FACTS, DAYS}.intersection(source.columns):
         raise ValueError(f"data.columns: {min(taken)!r} is a fact of headers: rename the column")
+    _refuse_place(key_file(source.key), source)
     key, steps = make_key(key_file(source.key)), Steps()
     archive = read_archive(Path(source.root), key=key)
     films = archive.films
     _count_left_out(archive, steps)
     row, place = _labelled(table, archive, source=source, key=key, steps=steps)
     steps.add("without a row in the label table", len(films) - len(place))
+    steps.add(ALIKE, _count_alike(films))
     header = archive.header.loc[place].reset_index(drop=True)
+    if source.group_by_study:
+        header = header.assign(patient=_patients_of_studies(header, films))
     steps.add("age impossible: not stated", np.count_nonzero(header["doubtful_age"]))
     names = {
         IMAGE: np.array([f"{name}{SUFFIX}" for name in header["image"].tolist()]),
@@ -120,8 +144,8 @@ def link_films(films: Manifest, *, source: Source) -> Manifest:
     Raises ValueError where no links can be made.
     """
     folder = links_folder(source)
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    folder.parent.chmod(0o700)
+    for made in (folder.parent, folder):
+        made.mkdir(parents=True, exist_ok=True, mode=0o700)
     links = [folder / name for name in films.image.tolist()]
     for link, file in zip(links, films.facts["path"].tolist(), strict=True):
         _link(link, Path(file).resolve())
@@ -132,7 +156,12 @@ def links_folder(source: Source) -> Path:
     """Return the folder of the links to the films below a source's root."""
     file = key_file(source.key)
     root = read_key(file).pseudonym("root", str(Path(source.root).resolve()))
-    return file.parent / LINKS / root
+    return _all_links(file) / root
+
+
+def _all_links(file: Path) -> Path:
+    """Return the folder of the links that lie beside a key."""
+    return file.with_name(f"{file.name}{LINKS}")
 
 
 def link_again(films: Manifest, *, source: Source) -> None:
@@ -144,6 +173,37 @@ def link_again(films: Manifest, *, source: Source) -> None:
     found = films.take(rows.astype(np.int64))
     path = [str(archive.file[file[name]]) for name in found.image.tolist()]
     link_films(replace(found, facts=found.facts.assign(path=path)), source=source)
+
+
+def names_of_films(
+    names: Shaped[np.ndarray, " k"], films: Manifest, *, place: Source
+) -> Shaped[np.ndarray, " k"]:
+    """Return the k names of a list as the films' own: of an archive's they may be UIDs or paths.
+
+    A SOPInstanceUID, and the end of a film's path, becomes its pseudonym. What is no film becomes
+    its number in the list, so that no message shows it. Lists of other sources stay as they are.
+    """
+    files = {key_file(one.key) for one in place.every if one.source == "dicom"}
+    keys = [read_key(file) for file in sorted(files) if file.exists()]
+    if not keys:
+        return names
+    image, path = films.image.tolist(), [_target(Path(one)) for one in films.facts["path"]]
+    fits = fitting_films(names, films.image)
+    by_path = fitting_films(names, np.array(path, dtype=object))
+    by_film = {name.removesuffix(SUFFIX).rpartition("/")[2]: name for name in image}
+    found = list[str]()
+    for number, name in enumerate(names.tolist(), start=1):
+        uids = [key.pseudonym("film", name) for key in keys]
+        meant = [by_film[one] for one in uids if one in by_film]
+        meant += [image[row] for row in by_path[number - 1]]
+        one = name if fits[number - 1] else meant[0] if len({*meant}) == 1 else ""
+        found.append(one or f"name {number} of the list")
+    return np.array(found)
+
+
+def _target(file: Path) -> str:
+    """Return the film that a link leads to; a film that is no link is itself."""
+    return os.readlink(file) if file.is_symlink() else str(file)  # noqa: PTH115
 
 
 def _link(link: Path, file: Path) -> None:
@@ -234,10 +294,12 @@ def _named_files(
 ) -> Int64[np.ndarray, " n"]:
     """Return the file that each row names by SOPInstanceUID or path, -1 where there is none."""
     names, header = table.columns[column], archive.header
-    known = header.index[~header["image"].duplicated() & (header["image"] != "")]
-    by_film = dict(zip(header["image"][known].tolist(), known.tolist(), strict=True))
-    named = [by_film.get(key.pseudonym("film", name), -1) for name in names.tolist()]
-    found = np.array(named, dtype=np.int64)
+    whole, named = archive.films.index.tolist(), np.flatnonzero(header["image"] != "").tolist()
+    by_film = dict[str, int]()
+    for place, image in zip([*whole, *named], header["image"][[*whole, *named]], strict=True):
+        by_film.setdefault(image, place)  # a whole film before its broken copies
+    fitting = [by_film.get(key.pseudonym("film", name), -1) for name in names.tolist()]
+    found = np.array(fitting, dtype=np.int64)
     others = np.flatnonzero((found < 0) & (names != ""))
     if not len(others):
         return found
@@ -294,6 +356,20 @@ def _patients(
             f"{remedy}take their rows out of the table"
         )
     return named
+
+
+def _patients_of_studies(header: pd.DataFrame, films: pd.DataFrame) -> list[str]:
+    """Return the films' patients; where a film states none, that of other films of its study."""
+    stated = films.loc[((films["patient"] != "") & (films["study"] != "")).to_numpy()]
+    known = dict(zip(stated["study"].tolist(), stated["patient"].tolist(), strict=True))
+    pairs = zip(header["patient"].tolist(), header["study"].tolist(), strict=True)
+    return [patient or known.get(study, "") for patient, study in pairs]
+
+
+def _count_alike(films: pd.DataFrame) -> int:
+    """Count films whose patient may be another as well: one plain PatientID, two pseudonyms."""
+    known = films.loc[(films["patient"] != "").to_numpy()]
+    return int((known.groupby("alike")["patient"].transform("nunique") > 1).sum())
 
 
 def _days(films: pd.DataFrame, header: pd.DataFrame) -> Float64[np.ndarray, " m"]:

@@ -11,6 +11,7 @@ import hmac
 import os
 import secrets
 import stat
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -58,9 +59,7 @@ def make_key(file: Path) -> PseudonymKey:
     if not file.exists():
         try:
             file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            place = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, MODE)
-            with os.fdopen(place, "wb") as stream:
-                stream.write(secrets.token_bytes(BYTES))
+            _write_key(file)
         except FileExistsError:
             pass  # another process has made it just now
         except OSError as error:
@@ -69,6 +68,17 @@ def make_key(file: Path) -> PseudonymKey:
                 "to a file in a folder that only you can read"
             ) from error
     return read_key(file)
+
+
+def _write_key(file: Path) -> None:
+    """Make a key's file, whole from its first moment; raises FileExistsError where there is one."""
+    place, beside = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)  # of mode 0600
+    try:
+        with os.fdopen(place, "wb") as stream:
+            stream.write(secrets.token_bytes(BYTES))
+        os.link(beside, file)
+    finally:
+        Path(beside).unlink()
 
 
 def read_key(file: Path) -> PseudonymKey:

@@ -36,7 +36,7 @@ from lucency.core.progress import say
 from lucency.core.stage import produce
 from lucency.core.tables import NIH_NAME, film_names
 from lucency.data.collections.overlaps import overlap
-from lucency.data.dicom_source import source_key
+from lucency.data.dicom_source import make_keys
 from lucency.data.film_files import ARCHIVES, recall_archives
 from lucency.data.sources import (
     absent_places,
@@ -111,9 +111,7 @@ def read_sources(place: Source, *, findings: tuple[str, ...], out: Path) -> Mani
     """
     if not place.also:
         return read_films(place, findings=findings, out=out)
-    for one in place.every:
-        if one.source == "dicom":
-            source_key(one, out=out)
+    make_keys(place, out=out)
     inputs = inputs_of_sources(place, findings=findings)
     place = _resolved(place)
     films = films_of_sources(

@@ -52,8 +52,9 @@ from lucency.data.dicom_source import (
     link_again,
     link_films,
     links_folder,
+    make_keys,
     name_films,
-    source_key,
+    names_of_films,
     with_headers,
 )
 from lucency.data.film_files import film_exists, recall_archives, save_archives
@@ -108,8 +109,7 @@ def read_films(place: Source, *, findings: tuple[str, ...], out: Path) -> Manife
     """
     root = _root(place)
     place = place.model_copy(update={"root": str(root.resolve())})
-    if place.source == "dicom":
-        source_key(place, out=out)
+    make_keys(place, out=out)
     inputs = film_inputs(place, findings=findings)
     films = films_found(
         place, produce(out, inputs=inputs, write=partial(find_films, place, findings))
@@ -168,8 +168,13 @@ def films_found(place: Source, out: Path) -> Manifest:
 
 
 def films_folder(place: Source) -> Path:
-    """Return the folder that the paths of a manifest's films begin in."""
-    return links_folder(place) if place.source == "dicom" else Path(place.root)
+    """Return the folder that the paths of a manifest's films begin in.
+
+    Where the key of pseudonyms is gone nobody finds the films: their paths stay as they are stored.
+    """
+    if place.source != "dicom":
+        return Path(place.root)
+    return links_folder(place) if key_file(place.key).exists() else Path()
 
 
 def absent_places(place: Source) -> dict[str, str]:
@@ -321,7 +326,7 @@ def _without_excluded(films: Manifest, place: Source) -> Manifest:
     if _has_no_rows(Path(place.exclude)):
         say(f"Excluded by {place.exclude}: no film, for the table has no rows below its heading")
         return films
-    names = read_names(Path(place.exclude))
+    names = names_of_films(read_names(Path(place.exclude)), films, place=place)
     row = match_films(names, films.image, source=place.exclude)
     named, strange = np.isin(np.arange(len(films)), row), names[row < 0]
     if len(strange):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from datetime import date
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +18,13 @@ from jaxtyping import Bool, Float32, Float64, Int64, Shaped
 from numpy.random import Generator, default_rng
 from sklearn.model_selection import train_test_split
 
-from lucency.config.sections import Split
+from lucency.config.sections import Source, Split
 from lucency.core.manifest import APART, PARTS, SOURCE, Manifest, counted, listed, nearest
 from lucency.core.progress import say
 from lucency.core.stage import fingerprint_file
 from lucency.core.tables import match_films
 from lucency.data.csv_tables import read_names
+from lucency.data.dicom_source import names_of_films
 from lucency.data.labels import OFFICIAL_LISTS, read_official_lists
 
 Share = tuple[float, float, float]
@@ -40,17 +42,20 @@ WORDS = {  # of parts, in small letters
 DAY = re.compile(r"([0-9]{4})-?([0-9]{2})-?([0-9]{2})(?:[T ].*|\.0)?")
 
 
-def split(manifest: Manifest, *, choices: Split, root: Path) -> Part:
+def split(manifest: Manifest, *, choices: Split, root: Path, place: Source | None = None) -> Part:
     """Return train, val or test for every film by the method that `choices` names, or apart.
 
     `root` is where NIH's lists are, and what `choices.lists` are relative to; films on none of
-    these are apart.
+    these are apart. Of an archive in `place` they may have the hospital's names (`names_of_films`).
     """
+    method = SPLITS[choices.method]
+    if choices.lists and place:
+        method = partial(_by_lists, place=place)
     apart = set_apart(manifest, choices=choices)
     if not apart.any():
-        return SPLITS[choices.method](manifest, choices, root)
+        return method(manifest, choices, root)
     part, rest = np.full(len(manifest), APART), np.flatnonzero(~apart)
-    part[rest] = SPLITS[choices.method](manifest.take(rest), choices, root)
+    part[rest] = method(manifest.take(rest), choices, root)
     return part
 
 
@@ -177,7 +182,9 @@ def _by_column(manifest: Manifest, choices: Split, root: Path) -> Part:
     return _completed(part.to_numpy(dtype=str), manifest, choices, where=f"the column {name!r}")
 
 
-def _by_lists(manifest: Manifest, choices: Split, root: Path) -> Part:
+def _by_lists(
+    manifest: Manifest, choices: Split, root: Path, *, place: Source | None = None
+) -> Part:
     """Split by lists of names; films on none of them are apart, in no part.
 
     Raises ValueError for a film on two lists, and for a list that has none of the films.
@@ -185,7 +192,10 @@ def _by_lists(manifest: Manifest, choices: Split, root: Path) -> Part:
     list_fingerprints(choices, root)
     part = np.full(len(manifest), APART, dtype=f"<U{len(APART)}")
     for name, file in _lists(choices).items():
-        names = np.unique(read_names(root / file))
+        listed_names = read_names(root / file)
+        if place:
+            listed_names = names_of_films(listed_names, manifest, place=place)
+        names = np.unique(listed_names)
         row = match_films(names, manifest.image, source=file)
         mine = np.unique(row[row >= 0])
         twice = mine[part[mine] != APART]

@@ -192,7 +192,7 @@ def _write_parts(run: Run, folder: Path) -> None:
         part = _balanced_first(run).plan.part
     else:
         films, root = prepared(run).manifest, Path(source(run).root)
-        part = split(films, choices=run.protocol.split, root=root)
+        part = split(films, choices=run.protocol.split, root=root, place=source(run))
     save_part(_parted_names(run), part, folder / "part.csv")
 
 

@@ -40,7 +40,8 @@ def share_films(one: str, other: str) -> bool:
 def overlap(one: Source, other: Source) -> str:
     """Return why films or patients of one source are also in the other; "" where none are known.
 
-    Two sources of one collection, phantoms of one hospital from one seed, and one label file.
+    Two sources of one collection, phantoms of one hospital from one seed, one label file, and one
+    archive, whichever tables label its films.
     """
     if share_films(one.source, other.source):
         collection = COLLECTION_OF[one.source]
@@ -51,6 +52,8 @@ def overlap(one: Source, other: Source) -> str:
         return ""
     if one.root and _table(one) == _table(other):
         return f"both are {_table(one)}"
+    if one.source == "dicom" and one.root and _root(one) == _root(other):
+        return f"both are the archive {_root(one)}"
     drawn = one.source == "phantom" and not one.root and not other.root
     if drawn and (one.hospital, one.seed) == (other.hospital, other.seed):
         return f"both are phantoms of hospital {one.hospital} from seed {one.seed}"
@@ -58,4 +61,8 @@ def overlap(one: Source, other: Source) -> str:
 
 
 def _table(source: Source) -> Path:
-    return (Path(source.root) / source.labels).absolute()
+    return (Path(source.root) / source.labels).resolve()
+
+
+def _root(source: Source) -> Path:
+    return Path(source.root).resolve()
