@@ -33,6 +33,7 @@ OR = " or "  # between the parts of a group of findings, as "Nodule or Mass"
 SOFT_ONES = (0.55, 0.85)  # of an uncertain label: Pham et al. 2021 (arXiv 1911.06475)
 ALL_FILMS = "in the label files"  # the first step: every film
 UNKNOWN_VIEW = "unknown"  # in small letters, unlike views
+OF_A_TABLE = ("csv", "dicom")  # sources whose every film has a row of labels
 Label = Float32[np.ndarray, "n k"]
 Align = Mapping[str, str | tuple[str, ...]]
 
@@ -73,8 +74,8 @@ def choose_labels(
 ) -> Manifest:
     """Return the films with the protocol's findings, as `source` has them made of the own ones.
 
-    A finding that the collection does not state is NaN throughout. A group "A or B" that it does
-    not state is made of A and B. `reading` of what is returned counts every step; labels are
+    A finding that the collection does not state is NaN throughout. A group "A or B" is made of A
+    and B too. `reading` of what is returned counts every step; labels are
     counted among all films. Boxes of names that no finding is made of are left out.
     Raises ValueError where the collection states none of the findings, and where `source.align` or
     `source.uncertain` names what is not there.
@@ -92,7 +93,9 @@ def choose_labels(
         cells = _negated(cells, collection, steps)
     cells = cells.of([name for name in cells.names if name in used])
     if source.missing == "negative":
-        cells = _filled(cells, steps)
+        is_stated = ~np.isnan(films.label).all(axis=1) | films.is_uncertain.any(axis=1)
+        is_stated |= source.source in OF_A_TABLE
+        cells = _filled(cells, is_stated, steps)
     cells = _aligned(cells, made, steps)
     for column, name in enumerate(own):
         if name not in {*used, normal}:
@@ -107,8 +110,8 @@ def own_names(
 ) -> dict[str, list[str]]:
     """Return which of a collection's `own` names each finding is made of; of none is not stated.
 
-    A group "A or B" that no own name is mapped to is made of those of A and of B, if both have
-    some; the order of its parts does not matter.
+    A group "A or B" is made of the own names that are mapped to it, and of those of A and of B;
+    without the former, only if both parts have some. The order of its parts does not matter.
     Raises ValueError for a name in `source.align` that is not one of `own`, a finding in it or in
     `source.uncertain` that the protocol has not, and where every finding would be not stated.
     """
@@ -121,8 +124,9 @@ def own_names(
     for finding in findings:
         parts = parts_of(finding)
         each = [mapped.get(frozenset([part]), []) for part in sorted(parts)]
-        whole = [name for names in each for name in names] if all(each) else []
-        made[finding] = list(dict.fromkeys(mapped.get(parts, whole)))
+        group = mapped.get(parts, [])
+        whole = [name for names in each for name in names] if group or all(each) else []
+        made[finding] = list(dict.fromkeys([*group, *whole]))
     if not any(made.values()):
         raise ValueError(
             f"{collection.title} states none of {listed(findings)}: expected of "
@@ -200,11 +204,16 @@ def _negated(cells: LabelCells, collection: PublicCollection, steps: Steps) -> L
     return cells._replace(label=label)
 
 
-def _filled(cells: LabelCells, steps: Steps) -> LabelCells:
-    """Return the cells with 0 for what is not stated."""
+def _filled(cells: LabelCells, is_stated: Bool[np.ndarray, " n"], steps: Steps) -> LabelCells:
+    """Return the cells with 0 for what is not stated of films of which something `is_stated`.
+
+    What the label file states of no film stays unknown, and films of which it states nothing do.
+    """
     empty = np.isnan(cells.label) & ~cells.uncertain
+    empty &= ~empty.all(axis=0) & is_stated[:, None]
     for name, films in zip(cells.names, empty.sum(axis=0).tolist(), strict=True):
         steps.add("missing: 0", films, finding=name)
+    steps.add("missing: unknown, nothing of the film is stated", (~is_stated).sum())
     return cells._replace(label=np.where(empty, np.float32(0), cells.label))
 
 
