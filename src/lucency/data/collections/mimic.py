@@ -84,6 +84,11 @@ def read_mimic_cxr(root: Path, labels: str) -> Manifest:
         rows_of(films.columns[FILM], split, FILM),
     )
     for other, rows in ((stated, row), (split, place)):
+        if (rows < 0).all():
+            raise ValueError(
+                f"{other.file}: none of its {counted(len(other.line), 'row')} is of a film in "
+                f"{films.file.name}; expected the tables of one release of {TITLE}"
+            )
         _refuse_other_patients(films, other, rows)
     facts = {
         "view": views_of_positions(films),
