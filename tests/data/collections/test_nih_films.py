@@ -289,10 +289,6 @@ def test_films_are_found_as_dicom(source: str, write: Callable[..., Path], tmp_p
     assert [Path(file).stem for file in found.facts["path"]] == found.image.tolist()
 
 
-def test_every_set_of_nih_s_films_names_its_source():
-    assert [one.films_of for one in (RSNA, SIIM, NIH_LT)] == [("nih",)] * 3
-
-
 def test_the_mapping_may_hold_more_films_than_the_labels(tmp_path: Path):
     root = rsna(tmp_path, mapped="")
     write_mapping(root, {"elsewhere": "00000001_000.png"}, kind="csv")

@@ -219,7 +219,6 @@ CHEXPERT_PLUS = PublicCollection(
         *table_patterns(TABLE, OTHER_TABLES),
         *(f"{folder}{name}" for folder in ("", "*/", "*/*/") for name in ("*_fixed.json", ARCHIVE)),
     ),
-    films_of=("chexpert",),
     published=PUBLISHED,
     traps=(
         "The films are CheXpert's: a network that has seen one has seen the other.",

@@ -216,7 +216,6 @@ CXR_LT = PublicCollection(
         *table_patterns("*_labeled*.csv", METADATA),
         *PATIENTS,
     ),
-    films_of=("mimic-cxr",),
     published=PUBLISHED["2024"],
     traps=(
         "The films are those of MIMIC-CXR: a network that has seen one has seen the other.",

@@ -230,7 +230,6 @@ MIMIC_CXR = PublicCollection(
     no_finding="No Finding",
     beside_no_finding=(DEVICES,),
     tables=(*table_patterns(METADATA, SPLIT, *LABELLERS.values()), *PATIENTS),
-    films_of=("cxr-lt",),
     published=PUBLISHED,
     traps=(
         "Labels are those of a study's report: every film of a study has them, its lateral too.",

@@ -383,7 +383,6 @@ RSNA = PublicCollection(
     read=read_rsna,
     findings=(LUNG_OPACITY, CLASS_NORMAL),
     tables=(*RSNA_TABLES, *RSNA_CLASSES, *RSNA_HEADERS, *MAPPINGS),
-    films_of=("nih",),
     published=PUBLISHED_RSNA,
     traps=(NIH_TRAP, MAPPED_TRAP, "patientId is a film", "five ages are above 147 years"),
 )
@@ -392,7 +391,6 @@ SIIM = PublicCollection(
     read=read_siim,
     findings=(PNEUMOTHORAX,),
     tables=(*SIIM_TABLES, *MAPPINGS),
-    films_of=("nih",),
     published=PUBLISHED_SIIM,
     traps=(
         NIH_TRAP,
@@ -412,7 +410,6 @@ NIH_LT = PublicCollection(
         for stem, folders in {PRUNED: ("PruneCXR/", ""), SINGLE: ("LongTailCXR/", "")}.items()
         for folder in folders
     ),
-    films_of=("nih",),
     published={"films": 112_120},
     traps=(
         NIH_TRAP,
