@@ -75,8 +75,8 @@ def choose_labels(
     """Return the films with the protocol's findings, as `source` has them made of the own ones.
 
     A finding that the collection does not state is NaN throughout. A group "A or B" is made of A
-    and B too. `reading` of what is returned counts every step; labels are
-    counted among all films. Boxes of names that no finding is made of are left out.
+    and B too. `reading` of what is returned counts every step; labels are counted among all films.
+    Boxes of names that no finding is made of are left out, and those of readers who are outvoted.
     Raises ValueError where the collection states none of the findings, and where `source.align` or
     `source.uncertain` names what is not there.
     """
@@ -89,13 +89,14 @@ def choose_labels(
     cells = LabelCells(own, films.label.copy(), films.is_uncertain, films.targets)
     cells = cells.of([name for name in own if name in {*used, normal}])
     cells = _combined(cells, source, steps)
+    films = _with_boxes(films, cells, steps)
     if normal in cells.names:
         cells = _negated(cells, collection, steps)
     cells = cells.of([name for name in cells.names if name in used])
     if source.missing == "negative":
-        is_stated = ~np.isnan(films.label).all(axis=1) | films.is_uncertain.any(axis=1)
+        is_stated = (~np.isnan(films.label) | films.is_uncertain).any(axis=1)
         is_stated |= source.source in OF_A_TABLE
-        cells = _filled(cells, is_stated, steps)
+        cells = _filled(cells, np.asarray(is_stated), steps)
     cells = _aligned(cells, made, steps)
     for column, name in enumerate(own):
         if name not in {*used, normal}:
@@ -187,6 +188,20 @@ def _combined(cells: LabelCells, source: Source, steps: Steps) -> LabelCells:
         steps.add(f"readers disagree: {source.readers}", films, finding=name)
     soft = differ & (source.readers == "soft")
     return cells._replace(label=label, share=np.where(soft, share, np.float32(np.nan)))
+
+
+def _with_boxes(films: Manifest, cells: LabelCells, steps: Steps) -> Manifest:
+    """Return the films without the boxes of labels on which readers disagree and that are not 1."""
+    boxes = films.boxes
+    row = pd.Index(films.image).get_indexer(pd.Index(boxes["image"]))
+    place = pd.Index(cells.names).get_indexer(pd.Index(boxes["finding"]))
+    disputed = pd.MultiIndex.from_arrays([films.soft["image"], films.soft["finding"]])
+    left = pd.MultiIndex.from_arrays([boxes["image"], boxes["finding"]]).isin(disputed)
+    left &= (place >= 0) & (cells.label[row, place] != 1)
+    for column, name in enumerate(cells.names):
+        count = np.count_nonzero(left & (place == column))
+        steps.add("boxes left out: the label is not 1", count, finding=name)
+    return replace(films, boxes=boxes[~left].reset_index(drop=True))
 
 
 def _negated(cells: LabelCells, collection: PublicCollection, steps: Steps) -> LabelCells:

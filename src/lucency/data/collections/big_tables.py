@@ -65,13 +65,13 @@ def read_columns(file: Path, *names: str, title: str, optional: Sequence[str] = 
         raise ValueError(f"{file}: found no rows, expected the label file of {title}")
     return CsvTable(
         file=file,
-        columns={clean_text(one): _without_blanks(table[one]) for one in table.columns},
+        columns={clean_text(one): _without_blanks(table[one].tolist()) for one in table.columns},
         line=line,
         decimal_comma=False,
     )
 
 
-def _without_blanks(cells: pd.Series) -> Shaped[np.ndarray, " n"]:
+def _without_blanks(cells: list[str]) -> Shaped[np.ndarray, " n"]:
     """Return cells without the blanks around them."""
     return np.array([text.strip() for text in cells], dtype=object)
 

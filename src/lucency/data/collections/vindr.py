@@ -71,8 +71,8 @@ def read_vindr(root: Path, labels: str) -> Manifest:
 
     `soft` has the share of readers that state 1 where they disagree. Facts: view (all PA), readers
     ("R1 R8 R9"), split (train, test). The set has no patient numbers: each film is its own patient.
-    Boxes are in native pixels; they are kept where a table `*_meta.csv` has the films' sizes, and
-    where the film's label is 1: `reading` counts the others.
+    Boxes are in native pixels, of every reader; they are kept where a table `*_meta.csv` has the
+    films' sizes, and where a reader states the label: `reading` counts the others.
     Raises ValueError for a film that a reader has read twice, and a label that is not 0 or 1.
     """
     file = find_table(root, labels, title=TITLE, usual=(TRAIN, *KAGGLE))
@@ -212,7 +212,7 @@ def _counts_of_readers(
 
 
 def _with_boxes(films: Manifest, root: Path, files: list[Path]) -> Manifest:
-    """Return the films with the boxes of their findings, and with counts of boxes left out."""
+    """Return the films with the boxes of all readers, and with counts of boxes left out."""
     if not files:
         return films
     boxes = pd.concat([_boxes_in(file) for file in files], ignore_index=True)
@@ -220,7 +220,7 @@ def _with_boxes(films: Manifest, root: Path, files: list[Path]) -> Manifest:
     row = pd.Index(films.facts[PATIENT_ID]).get_indexer(pd.Index(boxes["id"]))
     place = pd.Index(FINDINGS_OF_VINDR).get_indexer(pd.Index(boxes["finding"]))
     listed, sized = (row >= 0) & (place >= 0), np.isin(boxes["id"], sizes.index)
-    stated = listed & (films.label[row, place] == 1)
+    stated = listed & (films.targets[row, place] > 0)
     kept = boxes[stated & sized]
     width, height = sizes.loc[kept["id"], ["dim1", "dim0"]].to_numpy(dtype=float).T
     left, top = kept["x_min"] / width, kept["y_min"] / height
@@ -228,7 +228,7 @@ def _with_boxes(films: Manifest, root: Path, files: list[Path]) -> Manifest:
     fields = (films.image[row[stated & sized]], kept["finding"], left, top, across, down)
     reading = reading_of(
         ("boxes left out: of no film of the table", "", int((~listed).sum())),
-        ("boxes left out: of a minority of readers", "", int((listed & ~stated).sum())),
+        ("boxes left out: no reader states the label", "", int((listed & ~stated).sum())),
         ("boxes left out: the film's size is in no table", "", int((stated & ~sized).sum())),
     )
     return replace(
