@@ -187,7 +187,7 @@ def test_other_roots_are_refused(tmp_path: Path):
         ("chexpert", "Edema", "yes", "line 2, Edema: found 'yes', expected 1, 0, -1"),
         ("chexpert", "subject_id", "1", "expected 10000001 as in .*: the tables are of different"),
         ("split", "subject_id", "1", "expected 10000001 as in .*: the tables are of different"),
-        ("split", "split", "held out", "found 'held out', expected train, validate or test"),
+        ("split", "split", "held out", "found 'held out', expected train, validate, test"),
         ("metadata", "StudyDate", "2180-05-06", "found '2180-05-06', expected a date such as"),
         ("metadata", "study_id", "s50", "found 's50', expected a whole number"),
         ("metadata", "dicom_id", None, "dicom_id '.*' is listed twice"),

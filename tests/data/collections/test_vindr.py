@@ -123,7 +123,7 @@ def test_kaggle_s_table_states_15_of_28_findings(tmp_path: Path):
     ("change", "message"),
     [
         (lambda text: text.replace(",1,", ",2,", 1), "found '2', expected 0 or 1"),
-        (lambda text: text.replace("R2", "R1", 1), "R1 reads a{32} again"),
+        (lambda text: text.replace("R2", "R1", 1), "image_id 'a{32}', rad_id 'R1' is listed twice"),
         (lambda text: text.replace("Other diseases", "Others"), "no column 'Other disease'"),
         (lambda text: text.replace("Tuberculosis", "TB"), "no column 'Tuberculosis'"),
     ],

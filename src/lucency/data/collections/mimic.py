@@ -21,6 +21,7 @@ from lucency.data.collections.collection import PublicCollection
 from lucency.data.collections.label_cells import (
     StatedCells,
     cells_at,
+    parse_part,
     refuse_twice,
     rows_of,
     stated_cells,
@@ -92,7 +93,7 @@ def read_mimic_cxr(root: Path, labels: str) -> Manifest:
         _refuse_other_patients(films, other, rows)
     facts = {
         "view": views_of_positions(films),
-        "split": np.append(split.parse("split", _parse_split), "")[place],
+        "split": np.append(split.parse("split", parse_part(SPLIT_OF)), "")[place],
         **people(root, films.columns[PATIENT], year=films.parse(DATE, parse_year)),
     }
     manifest = films_of_studies(
@@ -214,12 +215,6 @@ def _image_names(films: CsvTable) -> Shaped[np.ndarray, " n"]:
     )
     path = "files/p" + patient.str[:2] + "/p" + patient + "/s" + study + "/" + film
     return path.to_numpy(dtype=str)
-
-
-def _parse_split(text: str) -> str:
-    if text not in SPLIT_OF:
-        raise ValueError(f"found {text!r}, expected train, validate or test")
-    return SPLIT_OF[text]
 
 
 MIMIC_CXR = PublicCollection(
