@@ -208,12 +208,25 @@ def test_three_readers_become_one_label(readers: str, label: list[int], targets:
 
 
 def test_an_empty_label_is_unknown_or_negative_and_an_uncertain_one_neither():
-    films = films_of({"Edema": [1, NAN, -1, NAN]})
+    films = films_of({"Edema": [1, NAN, -1, NAN], "Nodule/Mass": [0, 1, NAN, -1]})
     kept = chosen(films, ["Edema"], VINDR_LIKE)
     np.testing.assert_array_equal(kept.label[:, 0], [1, NAN, NAN, NAN])
     filled = chosen(films, ["Edema"], VINDR_LIKE, missing="negative")
     np.testing.assert_array_equal(filled.label[:, 0], [1, 0, NAN, 0])
     assert steps(filled)["missing: 0", "Edema"] == 2
+
+
+def test_no_zero_is_made_of_films_and_names_of_which_a_file_states_nothing():
+    films = films_of(
+        {"Edema": [1, NAN, NAN], "Pleural effusion": [NAN] * 3, "Nodule/Mass": [0, 0, NAN]}
+    )
+    made = chosen(films, ["Edema", "Effusion"], VINDR_LIKE, missing="negative")
+    np.testing.assert_array_equal(made.label, [[1, NAN], [0, NAN], [NAN, NAN]])
+    assert steps(made)["missing: unknown, nothing of the film is stated", ""] == 1
+    assert ("missing: 0", "Pleural effusion") not in steps(made)
+    about = {"missing": "negative", "source": "csv"}  # where every film has a row
+    table = chosen(films, ["Edema", "Effusion"], VINDR_LIKE, **about)
+    np.testing.assert_array_equal(table.label, [[1, NAN], [0, NAN], [0, NAN]])
 
 
 def test_a_finding_of_several_names_is_1_where_any_is_and_0_where_all_are():
@@ -252,6 +265,17 @@ def test_a_group_is_that_of_the_collection_or_made_of_its_parts(group: str):
     np.testing.assert_array_equal(made.label, [[1, 1], [0, 0], [1, 0], [NAN, NAN]])
     parts = chosen(films_of({"Nodule/Mass": [1], "Edema": [1]}), ["Nodule", "Edema"], VINDR_LIKE)
     np.testing.assert_array_equal(parts.label, [[NAN, 1]])
+
+
+def test_a_name_mapped_to_a_group_stands_beside_its_parts():
+    films = films_of({"Mass": [1, 0, 0], "Nodule": [0, 1, 0], "Knoten": [0, 0, 1]})
+    group, align = ["Nodule or Mass"], {"Knoten": "Mass or Nodule"}
+    made = chosen(films, group, collection(("Mass", "Nodule", "Knoten")), align=align)
+    assert made.label[:, 0].tolist() == [1, 1, 1]
+    lone = chosen(
+        films_of({"Mass": [1, 0], "Knoten": [0, 0]}), group, collection(("Mass",)), align=align
+    )
+    assert lone.label[:, 0].tolist() == [1, 0]
 
 
 def test_chexperts_lung_lesion_is_wider_and_no_group(chexpert: Manifest):

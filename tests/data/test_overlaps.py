@@ -5,7 +5,6 @@ from typing import get_args
 import pytest
 
 from lucency.config.sections import Source, SourceName
-from lucency.data.collections.catalogue import COLLECTIONS
 from lucency.data.collections.overlaps import COLLECTION_OF, overlap, share_films
 
 FAMILIES = [
@@ -24,11 +23,6 @@ def test_families_share_and_others_do_not(one: str):
     family = next((f for f in FAMILIES if one in f), {one} & set(COLLECTION_OF))
     assert {other for other in get_args(SourceName) if share_films(one, other)} == family
     assert all(share_films(other, one) for other in family)
-
-
-@pytest.mark.parametrize("name", COLLECTIONS)
-def test_the_catalogue_agrees(name: str):
-    assert all(share_films(name, other) for other in COLLECTIONS[name].films_of)
 
 
 @pytest.mark.parametrize(

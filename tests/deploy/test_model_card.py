@@ -11,7 +11,8 @@ import pytest
 from markdown_it import MarkdownIt
 
 from cards import plain, tables
-from lucency.deploy.model_card import escape, model_card
+from lucency.data.collections.catalogue import COLLECTIONS
+from lucency.deploy.model_card import escape, model_card, traps_of
 from lucency.deploy.model_export import export_model
 from lucency.pipeline.run import open_run_folder
 from workplace import NETWORKS
@@ -183,6 +184,16 @@ def test_known_traps_of_the_source_and_the_split_are_named(altered: Path, finish
     assert "* **Split.** After balancing: copies of one film may be in several parts" in card
     assert "before the split, which is a mistake" in card
     assert "It does not mean normal." not in model_card(open_run_folder(altered), NAME)
+
+
+@pytest.mark.parametrize("source", COLLECTIONS)
+def test_a_collection_has_its_own_traps(source: str):
+    own = [trap[1:].rstrip(".") for trap in COLLECTIONS[source].traps]
+    assert own
+    assert [trap[1:-1] for trap in traps_of(source)] == own
+    assert all(trap[0] == trap[0].upper() and trap[-1] == "." for trap in traps_of(source))
+    assert not {*traps_of(source)} & {*traps_of("csv")}
+    assert traps_of("dicom") == traps_of("csv")
 
 
 def test_names_are_shown_as_they_are(altered: Path):

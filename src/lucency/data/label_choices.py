@@ -33,6 +33,7 @@ OR = " or "  # between the parts of a group of findings, as "Nodule or Mass"
 SOFT_ONES = (0.55, 0.85)  # of an uncertain label: Pham et al. 2021 (arXiv 1911.06475)
 ALL_FILMS = "in the label files"  # the first step: every film
 UNKNOWN_VIEW = "unknown"  # in small letters, unlike views
+OF_A_TABLE = ("csv", "dicom")  # sources whose every film has a row of labels
 Label = Float32[np.ndarray, "n k"]
 Align = Mapping[str, str | tuple[str, ...]]
 
@@ -73,9 +74,9 @@ def choose_labels(
 ) -> Manifest:
     """Return the films with the protocol's findings, as `source` has them made of the own ones.
 
-    A finding that the collection does not state is NaN throughout. A group "A or B" that it does
-    not state is made of A and B. `reading` of what is returned counts every step; labels are
-    counted among all films. Boxes of names that no finding is made of are left out.
+    A finding that the collection does not state is NaN throughout. A group "A or B" is made of A
+    and B too. `reading` of what is returned counts every step; labels are counted among all films.
+    Boxes of names that no finding is made of are left out, and those of readers who are outvoted.
     Raises ValueError where the collection states none of the findings, and where `source.align` or
     `source.uncertain` names what is not there.
     """
@@ -88,11 +89,14 @@ def choose_labels(
     cells = LabelCells(own, films.label.copy(), films.is_uncertain, films.targets)
     cells = cells.of([name for name in own if name in {*used, normal}])
     cells = _combined(cells, source, steps)
+    films = _with_boxes(films, cells, steps)
     if normal in cells.names:
         cells = _negated(cells, collection, steps)
     cells = cells.of([name for name in cells.names if name in used])
     if source.missing == "negative":
-        cells = _filled(cells, steps)
+        is_stated = (~np.isnan(films.label) | films.is_uncertain).any(axis=1)
+        is_stated |= source.source in OF_A_TABLE
+        cells = _filled(cells, np.asarray(is_stated), steps)
     cells = _aligned(cells, made, steps)
     for column, name in enumerate(own):
         if name not in {*used, normal}:
@@ -107,8 +111,8 @@ def own_names(
 ) -> dict[str, list[str]]:
     """Return which of a collection's `own` names each finding is made of; of none is not stated.
 
-    A group "A or B" that no own name is mapped to is made of those of A and of B, if both have
-    some; the order of its parts does not matter.
+    A group "A or B" is made of the own names that are mapped to it, and of those of A and of B;
+    without the former, only if both parts have some. The order of its parts does not matter.
     Raises ValueError for a name in `source.align` that is not one of `own`, a finding in it or in
     `source.uncertain` that the protocol has not, and where every finding would be not stated.
     """
@@ -121,8 +125,9 @@ def own_names(
     for finding in findings:
         parts = parts_of(finding)
         each = [mapped.get(frozenset([part]), []) for part in sorted(parts)]
-        whole = [name for names in each for name in names] if all(each) else []
-        made[finding] = list(dict.fromkeys(mapped.get(parts, whole)))
+        group = mapped.get(parts, [])
+        whole = [name for names in each for name in names] if group or all(each) else []
+        made[finding] = list(dict.fromkeys([*group, *whole]))
     if not any(made.values()):
         raise ValueError(
             f"{collection.title} states none of {listed(findings)}: expected of "
@@ -185,6 +190,20 @@ def _combined(cells: LabelCells, source: Source, steps: Steps) -> LabelCells:
     return cells._replace(label=label, share=np.where(soft, share, np.float32(np.nan)))
 
 
+def _with_boxes(films: Manifest, cells: LabelCells, steps: Steps) -> Manifest:
+    """Return the films without the boxes of labels on which readers disagree and that are not 1."""
+    boxes = films.boxes
+    row = pd.Index(films.image).get_indexer(pd.Index(boxes["image"]))
+    place = pd.Index(cells.names).get_indexer(pd.Index(boxes["finding"]))
+    disputed = pd.MultiIndex.from_arrays([films.soft["image"], films.soft["finding"]])
+    left = pd.MultiIndex.from_arrays([boxes["image"], boxes["finding"]]).isin(disputed)
+    left &= (place >= 0) & (cells.label[row, place] != 1)
+    for column, name in enumerate(cells.names):
+        count = np.count_nonzero(left & (place == column))
+        steps.add("boxes left out: the label is not 1", count, finding=name)
+    return replace(films, boxes=boxes[~left].reset_index(drop=True))
+
+
 def _negated(cells: LabelCells, collection: PublicCollection, steps: Steps) -> LabelCells:
     """Return the cells with 0 for what is not stated of films of No Finding."""
     label = cells.label.copy()
@@ -200,11 +219,16 @@ def _negated(cells: LabelCells, collection: PublicCollection, steps: Steps) -> L
     return cells._replace(label=label)
 
 
-def _filled(cells: LabelCells, steps: Steps) -> LabelCells:
-    """Return the cells with 0 for what is not stated."""
+def _filled(cells: LabelCells, is_stated: Bool[np.ndarray, " n"], steps: Steps) -> LabelCells:
+    """Return the cells with 0 for what is not stated of films of which something `is_stated`.
+
+    What the label file states of no film stays unknown, and films of which it states nothing do.
+    """
     empty = np.isnan(cells.label) & ~cells.uncertain
+    empty &= ~empty.all(axis=0) & is_stated[:, None]
     for name, films in zip(cells.names, empty.sum(axis=0).tolist(), strict=True):
         steps.add("missing: 0", films, finding=name)
+    steps.add("missing: unknown, nothing of the film is stated", (~is_stated).sum())
     return cells._replace(label=np.where(empty, np.float32(0), cells.label))
 
 

@@ -39,6 +39,7 @@ from lucency.core.manifest import (
 from lucency.core.plan import Plan, load_plan
 from lucency.core.stage import RECEIPT, fingerprint_file, fingerprint_of
 from lucency.core.tables import load_tables
+from lucency.data.collections.catalogue import COLLECTIONS
 from lucency.data.split import set_apart
 from lucency.ensemble.ensembles import TEXT, EnsembleResults
 from lucency.ensemble.fitted import folder_name
@@ -266,11 +267,21 @@ def _methods(run: Run, evaluation: Evaluation) -> Values:
         if len(sources) == 1
         else OTHER_REFERENCE,
         "traps": [
-            *dict.fromkeys(trap for one in sources for trap in TRAPS.get(one, TRAPS["csv"])),
+            *dict.fromkeys(trap for one in sources for trap in traps_of(one)),
             *(ONE_HOSPITAL if sources == ["nih"] else ()),
             *(OFFICIAL if officially and {*sources} <= {*NIH_LISTS} else ()),
         ],
     }
+
+
+def traps_of(source: str) -> list[str]:
+    """Return what is known to mislead in a source's labels and films, as sentences.
+
+    Those of a collection are its own; of other tables nothing more is known than of a `csv`.
+    """
+    if source in COLLECTIONS:
+        return [f"{_sentence(trap)}." for trap in COLLECTIONS[source].traps]
+    return [*TRAPS.get(source, TRAPS["csv"])]
 
 
 def _of_each(sources: Sequence[str], texts: Mapping[str, str], *, other: str = "") -> str:

@@ -92,6 +92,15 @@ def test_films_of_a_study_without_a_row_have_no_label_and_are_counted(tree: Path
     assert made.reading["step"].tolist()[0] == films.reading["step"].tolist()[0]
 
 
+@pytest.mark.parametrize(("kind", "column"), [("chexpert", "study_id"), ("split", "dicom_id")])
+def test_a_table_of_no_film_is_refused(own: Path, kind: str, column: str):
+    file = own / MIMIC.format(kind)
+    table = table_of(file)
+    write_gz(table.assign(**{column: "9" + table[column]}), file)
+    with pytest.raises(ValueError, match=rf"{kind}.csv.gz: none of its \d+ rows is of a film"):
+        read_mimic_cxr(own, "")
+
+
 def test_facts_are_those_of_metadata_split_and_patients(tree: Path):
     films, drawn = read_mimic_cxr(tree, ""), phantoms(FILMS)
     facts = films.facts
@@ -178,7 +187,7 @@ def test_other_roots_are_refused(tmp_path: Path):
         ("chexpert", "Edema", "yes", "line 2, Edema: found 'yes', expected 1, 0, -1"),
         ("chexpert", "subject_id", "1", "expected 10000001 as in .*: the tables are of different"),
         ("split", "subject_id", "1", "expected 10000001 as in .*: the tables are of different"),
-        ("split", "split", "held out", "found 'held out', expected train, validate or test"),
+        ("split", "split", "held out", "found 'held out', expected train, validate, test"),
         ("metadata", "StudyDate", "2180-05-06", "found '2180-05-06', expected a date such as"),
         ("metadata", "study_id", "s50", "found 's50', expected a whole number"),
         ("metadata", "dicom_id", None, "dicom_id '.*' is listed twice"),

@@ -62,10 +62,14 @@ def test_rsna_has_targets_classes_and_boxes_of_films(tmp_path: Path):
     assert films.reading.to_numpy().tolist() == [["age: impossible", "", 1]]
 
 
-def test_rsna_s_opacity_is_pneumonia_and_its_class_no_finding(tmp_path: Path):
+def test_rsna_s_opacity_is_pneumonia_only_where_the_protocol_maps_it(tmp_path: Path):
     films = RSNA.read(rsna(tmp_path), "")
-    names = ("Pneumonia", "No Finding", "Mass")
+    names = ("Lung Opacity", "Pneumonia", "No Finding", "Mass")
     made = choose_labels(films, source=Source(source="rsna"), findings=names, collection=RSNA)
+    assert made.label[:, 0].tolist() == [0, 1, 1, 0]
+    assert np.isnan(made.label[:, 1:]).all()
+    place = Source(source="rsna", align={"Lung Opacity": "Pneumonia", "Normal": "No Finding"})
+    made = choose_labels(films, source=place, findings=names[1:], collection=RSNA)
     assert made.label[:, :2].tolist() == [[0, 0], [1, 0], [1, 0], [0, 1]]
     assert np.isnan(made.label[:, 2]).all()
     assert made.boxes["finding"].unique().tolist() == ["Pneumonia"]
@@ -91,7 +95,7 @@ def test_films_without_a_mapping_have_no_patients_and_are_refused(
     assert "of unknown patients" in films.origin
     place = Source.model_validate({"source": source, "root": str(root)})
     refused = r"\d of \d films have no known patient.*mapping to NIH's names"
-    findings = ("Pneumonia",) if source == "rsna" else ("Pneumothorax",)
+    findings = ("Lung Opacity",) if source == "rsna" else ("Pneumothorax",)
     with pytest.raises(ValueError, match=refused):
         list_films(place, findings=findings, split=lambda films, _: films.patient)
     with pytest.raises(ValueError, match=refused):
@@ -280,13 +284,9 @@ def test_google_s_real_labels_are_of_nih_s_films(real_root: Path):
 def test_films_are_found_as_dicom(source: str, write: Callable[..., Path], tmp_path: Path):
     root = write(tmp_path / "films", mapped="csv")
     place = Source.model_validate({"source": source, "root": str(root)})
-    findings = ("Pneumonia", "Pneumothorax")
+    findings = ("Lung Opacity", "Pneumothorax")
     found = read_films(place, findings=findings, out=tmp_path / "manifest")
     assert [Path(file).stem for file in found.facts["path"]] == found.image.tolist()
-
-
-def test_every_set_of_nih_s_films_names_its_source():
-    assert [one.films_of for one in (RSNA, SIIM, NIH_LT)] == [("nih",)] * 3
 
 
 def test_the_mapping_may_hold_more_films_than_the_labels(tmp_path: Path):

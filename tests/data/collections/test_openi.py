@@ -81,6 +81,12 @@ def test_a_report_without_indexing_states_no_absence(films: Manifest):
     }
 
 
+def test_normal_beside_poor_quality_makes_no_zeros(tmp_path: Path):
+    file = openi(tmp_path) / "ecgen-radiology" / "5.xml"
+    file.write_text(file.read_text().replace("Pleural Effusion/left", "normal"))
+    assert np.isnan(aligned(OPENI.read(tmp_path, "")).label[5]).all()
+
+
 def test_an_archive_and_a_folder_hold_the_same(root: Path, films: Manifest, tmp_path: Path):
     folder = OPENI.read(openi(tmp_path), "")
     assert folder.image.tolist() == films.image.tolist()

@@ -18,7 +18,7 @@ from typing import IO
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Int64
+from jaxtyping import Int64, Shaped
 
 from lucency.core.manifest import counted, listed, nearest
 from lucency.data.csv_tables import CsvTable, clean_text, read_text
@@ -34,17 +34,20 @@ def read_columns(file: Path, *names: str, title: str, optional: Sequence[str] = 
     """Return these columns of a CSV table (plain, .gz, or alone in a .zip) as text.
 
     Columns go by their names, whatever their order; others are not kept. Blanks around headings and
-    before cells do not count. By pandas' C parser, which is faster than `csv_tables.read_csv`, and
-    recognises less. Raises ValueError for a
-    file that is damaged, cut short or no table, for a row with more or fewer cells than the
-    heading, for an absent column, as in another version of the file, and for one that is there
-    twice.
+    cells do not count. By pandas' C parser, which is faster than `csv_tables.read_csv`, and
+    recognises less. Raises ValueError for a file that is damaged, cut short or no table, for a row
+    with more or fewer cells than the heading, for an absent column, as in another version of the
+    file, and for one that is there twice, an optional one too.
     """
     with _no_whole_table(file, title):
         with _opened(file) as stream:
             heading = stream.readline().decode("utf-8-sig")
         written = next(csv.reader([heading], skipinitialspace=True), [])
-        _require_columns(file, [clean_text(one) for one in written], names, title)
+        head = [clean_text(one) for one in written]
+        for name in (*names, *optional):
+            if head.count(name) > 1:
+                raise ValueError(f"{file}: column {name!r} is there twice; expected each name once")
+        _require_columns(file, head, names, title)
         kept = [one for one in written if clean_text(one) in {*names, *optional}]
         with _opened(file) as stream, warnings.catch_warnings():
             warnings.simplefilter("ignore", pd.errors.ParserWarning)  # rows are counted below
@@ -62,15 +65,18 @@ def read_columns(file: Path, *names: str, title: str, optional: Sequence[str] = 
         raise ValueError(f"{file}: found no rows, expected the label file of {title}")
     return CsvTable(
         file=file,
-        columns={clean_text(one): table[one].to_numpy(dtype=object) for one in table.columns},
+        columns={clean_text(one): _without_blanks(table[one].tolist()) for one in table.columns},
         line=line,
         decimal_comma=False,
     )
 
 
+def _without_blanks(cells: list[str]) -> Shaped[np.ndarray, " n"]:
+    """Return cells without the blanks around them."""
+    return np.array([text.strip() for text in cells], dtype=object)
+
+
 def _require_columns(file: Path, head: Sequence[str], names: Sequence[str], title: str) -> None:
-    if again := [name for name in names if head.count(name) > 1]:
-        raise ValueError(f"{file}: column {again[0]!r} is there twice; expected each name once")
     if lacking := [name for name in names if name not in head]:
         if file.stat().st_size <= SMALL:  # a page of a server, a pointer, a spreadsheet?
             read_text(file, expected=f"a label file of {title}")

@@ -210,7 +210,6 @@ CHEXPERT = PublicCollection(
     no_finding="No Finding",
     beside_no_finding=(DEVICES,),
     tables=table_patterns(TRAIN, VALID, TEST),
-    films_of=("chexpert-plus",),
     published={
         key: PUBLISHED["train"][key] + PUBLISHED["val"][key]
         for key in ("films", "patients", *FOURTEEN)

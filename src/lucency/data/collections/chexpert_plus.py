@@ -40,6 +40,7 @@ from lucency.data.collections.label_cells import (
     StatedCells,
     as_cells,
     cells_at,
+    parse_part,
     rows_of,
 )
 from lucency.data.collections.label_columns import (
@@ -80,7 +81,7 @@ def read_chexpert_plus(root: Path, labels: str) -> Manifest:
         {
             "view": views_of(table, side="frontal_lateral", projection="ap_pa"),
             "study": parts["patient"] + "/" + parts["study"],
-            "split": table.parse("split", _parse_split),
+            "split": table.parse("split", parse_part(SPLIT_OF)),
             "age": table.parse("age", parse_number),
             "sex": table.parse("sex", parse_sex),
             **{name: table.columns[name] for name in PEOPLE if name in table.columns},
@@ -202,12 +203,6 @@ def _parsed(
         raise ValueError(f"{file}: found a label that is no number ({error})") from error
 
 
-def _parse_split(text: str) -> str:
-    if text not in SPLIT_OF:
-        raise ValueError(f"found {text!r}, expected train, valid or test")
-    return SPLIT_OF[text]
-
-
 CHEXPERT_PLUS = PublicCollection(
     title=TITLE,
     read=read_chexpert_plus,
@@ -219,7 +214,6 @@ CHEXPERT_PLUS = PublicCollection(
         *table_patterns(TABLE, OTHER_TABLES),
         *(f"{folder}{name}" for folder in ("", "*/", "*/*/") for name in ("*_fixed.json", ARCHIVE)),
     ),
-    films_of=("chexpert",),
     published=PUBLISHED,
     traps=(
         "The films are CheXpert's: a network that has seen one has seen the other.",

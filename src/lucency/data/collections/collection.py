@@ -23,9 +23,9 @@ class PublicCollection:
     that are findings are mapped to themselves. A finding may have several own names, an own name
     several findings, or none ("").
     `no_finding` is the own name of No Finding, `beside_no_finding` what may stand beside it.
-    `tables` are patterns, below `root`, of the label files that the films are made of. `films_of`
-    are the sources whose films or patients are also here. `published` counts what the authors or
-    the community count: "films", "patients", "studies" and positives by own name.
+    `tables` are patterns, below `root`, of the label files that the films are made of. `published`
+    counts what the authors or the community count: "films", "patients", "studies" and positives by
+    own name. `traps` are sentences on what misleads; a model card shows them.
     """
 
     title: str
@@ -35,6 +35,5 @@ class PublicCollection:
     no_finding: str = ""
     beside_no_finding: tuple[str, ...] = ()
     tables: tuple[str, ...]
-    films_of: tuple[str, ...] = ()
     published: Mapping[str, int] = field(default_factory=dict)
     traps: tuple[str, ...] = ()

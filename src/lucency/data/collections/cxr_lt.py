@@ -18,7 +18,7 @@ from lucency.core.tables import film_stem
 from lucency.data.collections.big_tables import read_columns
 from lucency.data.collections.chexpert import DEVICES, EFFUSION
 from lucency.data.collections.collection import PublicCollection
-from lucency.data.collections.label_cells import rows_of, stated_cells
+from lucency.data.collections.label_cells import parse_part, rows_of, stated_cells
 from lucency.data.collections.label_columns import (
     find_table,
     first_file,
@@ -166,7 +166,7 @@ def _columns_of_findings(table: CsvTable) -> dict[str, str]:
 def _splits(table: CsvTable) -> Shaped[np.ndarray, " n"]:
     """Return the official part of each film, by the column split, else by the file's name."""
     if "split" in table.columns:
-        return table.parse("split", _parse_split)
+        return table.parse("split", parse_part(SPLIT_OF))
     part = SPLIT_OF.get(table.file.name.partition(".")[0].partition("_")[0], "")
     return np.full(len(table.line), part)
 
@@ -197,12 +197,6 @@ def _years(root: Path, films: Manifest) -> Float64[np.ndarray, " n"]:
     return np.append(table.parse(DATE, parse_year), np.nan)[rows_of(film, table, FILM)]
 
 
-def _parse_split(text: str) -> str:
-    if text not in SPLIT_OF:
-        raise ValueError(f"found {text!r}, expected {listed(list(SPLIT_OF))}")
-    return SPLIT_OF[text]
-
-
 CXR_LT = PublicCollection(
     title=TITLE,
     read=read_cxr_lt,
@@ -216,7 +210,6 @@ CXR_LT = PublicCollection(
         *table_patterns("*_labeled*.csv", METADATA),
         *PATIENTS,
     ),
-    films_of=("mimic-cxr",),
     published=PUBLISHED["2024"],
     traps=(
         "The films are those of MIMIC-CXR: a network that has seen one has seen the other.",

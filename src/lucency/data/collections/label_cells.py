@@ -1,11 +1,11 @@
-"""Labels of CheXpert's kind: 1, 0, -1 (uncertain) or nothing, in tables of films or of studies.
+"""Cells of label tables: 1, 0, -1 (uncertain) or nothing, keys of rows, official parts.
 
-Letters in shapes: n films, k findings, t rows of a table.
+Letters in shapes: n films, k findings, r rows of a table, g groups of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -53,15 +53,46 @@ def rows_of(key: Shaped[np.ndarray, " n"], table: CsvTable, column: str) -> Int6
     return pd.Index(table.columns[column]).get_indexer(pd.Index(key)).astype(np.int64)
 
 
-def refuse_twice(table: CsvTable, column: str) -> None:
-    """Raise ValueError where a column of keys names one twice, with its line."""
-    again = pd.Series(table.columns[column]).duplicated().to_numpy()
+def refuse_twice(table: CsvTable, *columns: str) -> None:
+    """Raise ValueError where columns of keys name one together twice, with its line."""
+    keys = pd.MultiIndex.from_arrays([table.columns[name] for name in columns])
+    again = keys.duplicated()
     if again.any():
         row = int(np.argmax(again))
+        named = ", ".join(f"{name} {table.columns[name][row]!r}" for name in columns)
         raise ValueError(
-            f"{table.file}, line {table.line[row]}: {column} {table.columns[column][row]!r} is "
-            "listed twice; expected each once: fetch the file again"
+            f"{table.file}, line {table.line[row]}: {named} is listed twice; expected each once: "
+            "fetch the file again"
         )
+
+
+def grouped(
+    keys: Shaped[np.ndarray, " r"] | pd.Index,
+) -> tuple[Int64[np.ndarray, " r"], Int64[np.ndarray, " g"]]:
+    """Return each row's group, and each group's first row, in the order of the rows."""
+    group = pd.factorize(pd.Index(keys))[0]
+    return group.astype(np.int64), np.unique(group, return_index=True)[1].astype(np.int64)
+
+
+def parse_binary(text: str) -> int:
+    """Return 0 or 1, which may be written as 0.0 and 1.0; raises ValueError for other text."""
+    if text not in ("0", "1", "0.0", "1.0"):
+        raise ValueError(f"found {text!r}, expected 0 or 1")
+    return int(text[0])
+
+
+def parse_part(known: Mapping[str, str]) -> Callable[[str], str]:
+    """Return a parser of the official part, as a collection spells the parts.
+
+    The parser raises ValueError for text that is not `known`.
+    """
+
+    def parse(text: str) -> str:
+        if text not in known:
+            raise ValueError(f"found {text!r}, expected {', '.join(known)}")
+        return known[text]
+
+    return parse
 
 
 def _parse_state(text: str) -> float:

@@ -21,6 +21,7 @@ from lucency.data.collections.collection import PublicCollection
 from lucency.data.collections.label_cells import (
     StatedCells,
     cells_at,
+    parse_part,
     refuse_twice,
     rows_of,
     stated_cells,
@@ -84,10 +85,15 @@ def read_mimic_cxr(root: Path, labels: str) -> Manifest:
         rows_of(films.columns[FILM], split, FILM),
     )
     for other, rows in ((stated, row), (split, place)):
+        if (rows < 0).all():
+            raise ValueError(
+                f"{other.file}: none of its {counted(len(other.line), 'row')} is of a film in "
+                f"{films.file.name}; expected the tables of one release of {TITLE}"
+            )
         _refuse_other_patients(films, other, rows)
     facts = {
         "view": views_of_positions(films),
-        "split": np.append(split.parse("split", _parse_split), "")[place],
+        "split": np.append(split.parse("split", parse_part(SPLIT_OF)), "")[place],
         **people(root, films.columns[PATIENT], year=films.parse(DATE, parse_year)),
     }
     manifest = films_of_studies(
@@ -211,12 +217,6 @@ def _image_names(films: CsvTable) -> Shaped[np.ndarray, " n"]:
     return path.to_numpy(dtype=str)
 
 
-def _parse_split(text: str) -> str:
-    if text not in SPLIT_OF:
-        raise ValueError(f"found {text!r}, expected train, validate or test")
-    return SPLIT_OF[text]
-
-
 MIMIC_CXR = PublicCollection(
     title=TITLE,
     read=read_mimic_cxr,
@@ -225,7 +225,6 @@ MIMIC_CXR = PublicCollection(
     no_finding="No Finding",
     beside_no_finding=(DEVICES,),
     tables=(*table_patterns(METADATA, SPLIT, *LABELLERS.values()), *PATIENTS),
-    films_of=("cxr-lt",),
     published=PUBLISHED,
     traps=(
         "Labels are those of a study's report: every film of a study has them, its lateral too.",

@@ -28,6 +28,7 @@ from lucency.core.manifest import (
 from lucency.core.tables import NIH_NAME
 from lucency.data.collections.big_tables import read_columns
 from lucency.data.collections.collection import PublicCollection
+from lucency.data.collections.label_cells import grouped, parse_binary
 from lucency.data.collections.label_columns import (
     find_table,
     first_file,
@@ -77,10 +78,10 @@ def read_rsna(root: Path, labels: str) -> Manifest:
     file = find_table(root, labels, title=RSNA_TITLE, usual=RSNA_TABLES)
     table = read_columns(file, "patientId", *BOX_NUMBERS, "Target", title=RSNA_TITLE)
     rows = table.columns["patientId"]
-    target = table.parse("Target", _parse_target)
+    target = table.parse("Target", parse_binary)
     number = np.stack([table.parse(name, parse_number) for name in BOX_NUMBERS], axis=1)
     _refuse_unlike(table, target == 1, np.logical_not(np.isnan(number).any(axis=1)))
-    film, first = _films_in(rows)
+    film, first = grouped(rows)
     image = rows[first].astype(str)
     label = np.full((len(image), 2), np.nan, dtype=np.float32)
     label[:, 0] = target[first]
@@ -110,7 +111,7 @@ def read_siim(root: Path, labels: str) -> Manifest:
     """
     file = find_table(root, labels, title=SIIM_TITLE, usual=SIIM_TABLES)
     table = read_columns(file, "ImageId", "EncodedPixels", title=SIIM_TITLE)
-    film, first = _films_in(table.columns["ImageId"])
+    film, first = grouped(table.columns["ImageId"])
     image = table.columns["ImageId"][first].astype(str)
     masked = table.columns["EncodedPixels"] != NO_MASK
     label = np.zeros((len(image), 1), dtype=np.float32)
@@ -173,7 +174,7 @@ def read_nih_lt(root: Path, labels: str) -> Manifest:
     image = np.concatenate([table.columns["id"] for table in tables.values()]).astype(str)
     label = np.concatenate([_one_hot(file) for file in files.values()])
     part = np.repeat([*files], [len(table.line) for table in tables.values()])
-    first = _films_in(image)[1]
+    first = grouped(image)[1]
     patient = np.array([_nih_patient(name) for name in image[first].tolist()], dtype=np.int64)
     films = Manifest(
         findings=FINDINGS_OF_LT,
@@ -197,12 +198,6 @@ def read_nih_lt(root: Path, labels: str) -> Manifest:
     return replace(films, origin=origin_of(films, file=file, title=LT_TITLE, published=published))
 
 
-def _parse_target(text: str) -> int:
-    if text not in ("0", "1"):
-        raise ValueError(f"found {text!r}, expected 0 or 1")
-    return int(text)
-
-
 def _refuse_unlike(
     table: CsvTable, target: Bool[np.ndarray, " r"], boxed: Bool[np.ndarray, " r"]
 ) -> None:
@@ -213,14 +208,6 @@ def _refuse_unlike(
             f"{table.file}, line {table.line[row]}: Target is {int(target[row])}, "
             f"{'with' if boxed[row] else 'without'} a box; expected a box where it is 1"
         )
-
-
-def _films_in(
-    names: Shaped[np.ndarray, " r"],
-) -> tuple[Int64[np.ndarray, " r"], Int64[np.ndarray, " n"]]:
-    """Return each row's film, and each film's first row, in the order of the rows."""
-    film = pd.factorize(names.astype(object))[0]
-    return film.astype(np.int64), np.unique(film, return_index=True)[1].astype(np.int64)
 
 
 def _classes(root: Path, image: Shaped[np.ndarray, " n"]) -> Shaped[np.ndarray, " n"]:
@@ -361,14 +348,8 @@ def _one_hot(file: Path) -> Float32[np.ndarray, "n k"]:
     for plain, name in wanted.items():
         if plain not in where:
             table.require(name)
-    columns = [table.parse(where[plain], _parse_class_label) for plain in wanted]
+    columns = [table.parse(where[plain], parse_binary) for plain in wanted]
     return np.stack(columns, axis=1).astype(np.float32)
-
-
-def _parse_class_label(text: str) -> float:
-    if text not in ("0", "1", "0.0", "1.0"):
-        raise ValueError(f"found {text!r}, expected 0 or 1")
-    return float(text)
 
 
 PUBLISHED_RSNA = {"films": 26_684, LUNG_OPACITY: 6_012}
@@ -382,10 +363,7 @@ RSNA = PublicCollection(
     title=RSNA_TITLE,
     read=read_rsna,
     findings=(LUNG_OPACITY, CLASS_NORMAL),
-    align={LUNG_OPACITY: (LUNG_OPACITY, "Pneumonia"), CLASS_NORMAL: NO_FINDING},
-    no_finding=CLASS_NORMAL,
     tables=(*RSNA_TABLES, *RSNA_CLASSES, *RSNA_HEADERS, *MAPPINGS),
-    films_of=("nih",),
     published=PUBLISHED_RSNA,
     traps=(NIH_TRAP, MAPPED_TRAP, "patientId is a film", "five ages are above 147 years"),
 )
@@ -394,7 +372,6 @@ SIIM = PublicCollection(
     read=read_siim,
     findings=(PNEUMOTHORAX,),
     tables=(*SIIM_TABLES, *MAPPINGS),
-    films_of=("nih",),
     published=PUBLISHED_SIIM,
     traps=(
         NIH_TRAP,
@@ -414,7 +391,6 @@ NIH_LT = PublicCollection(
         for stem, folders in {PRUNED: ("PruneCXR/", ""), SINGLE: ("LongTailCXR/", "")}.items()
         for folder in folders
     ),
-    films_of=("nih",),
     published={"films": 112_120},
     traps=(
         NIH_TRAP,

@@ -55,7 +55,8 @@ def read_openi(root: Path, labels: str) -> Manifest:
     """Return OpenI's films with the major headings as findings, as `PublicCollection.read` does.
 
     Reports are read from the .tgz or from a folder. A heading counts by its first part, exactly. A
-    report's labels are those of all of its films; what a report of UNREAD does not name is NaN.
+    report's labels are those of all of its films; what a report of UNREAD does not name is NaN,
+    and so is normal where it does: its films have no absence of findings.
     A patient is a report's number: one study a patient, as published. Facts: study, view (judged
     from the picture where that table lies in `root`, else of the DICOM header where that does).
     Raises ValueError for a heading that OpenI does not have, and for a report that is no XML.
@@ -183,19 +184,22 @@ def _report_of(number: list[str], headings: list[str], films: list[str], *, wher
 def _labels_of(reports: list[Report], place: Path) -> Float32[np.ndarray, "r k"]:
     """Return the labels of reports."""
     label = np.zeros((len(reports), len(FINDINGS_OF_OPENI)), dtype=np.float32)
+    unread = {one.casefold() for one in UNREAD}
     for row, report in enumerate(reports):
         named = {plain_heading(heading) for heading in report.headings}
         pleural = any(_has_pleura(heading) for heading in report.headings)
-        if not named or named & {one.casefold() for one in UNREAD}:
+        is_unread = not named or bool(named & unread)
+        if is_unread:
             label[row] = np.nan
-        for heading in named - {one.casefold() for one in UNREAD}:
+        for heading in named - unread:
             if heading not in PLACE_OF_HEADING:
                 raise ValueError(
                     f"{place}: report {report.number}: found the heading {heading!r}, none of "
                     f"{TITLE}{nearest(heading, FINDINGS_OF_OPENI)}: expected its reports as "
                     "published"
                 )
-            label[row, PLACE_OF_HEADING[heading]] = 1
+            if not (is_unread and heading == NORMAL_REPORT):  # from which zeros would be made
+                label[row, PLACE_OF_HEADING[heading]] = 1
         if pleural:
             label[row, PLACE_OF_HEADING[PLEURA.casefold()]] = 1
     return label

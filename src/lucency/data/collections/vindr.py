@@ -25,13 +25,14 @@ from lucency.core.manifest import (
 )
 from lucency.data.collections.big_tables import read_columns
 from lucency.data.collections.collection import PublicCollection
+from lucency.data.collections.label_cells import grouped, parse_binary, refuse_twice
 from lucency.data.collections.label_columns import (
     find_table,
     first_file,
     origin_of,
     reading_of,
 )
-from lucency.data.csv_tables import CsvTable, parse_number
+from lucency.data.csv_tables import parse_number
 from lucency.data.labels import patients_of
 
 TITLE = "VinDr-CXR"
@@ -71,8 +72,8 @@ def read_vindr(root: Path, labels: str) -> Manifest:
 
     `soft` has the share of readers that state 1 where they disagree. Facts: view (all PA), readers
     ("R1 R8 R9"), split (train, test). The set has no patient numbers: each film is its own patient.
-    Boxes are in native pixels; they are kept where a table `*_meta.csv` has the films' sizes, and
-    where the film's label is 1: `reading` counts the others.
+    Boxes are in native pixels, of every reader; they are kept where a table `*_meta.csv` has the
+    films' sizes, and where a reader states the label: `reading` counts the others.
     Raises ValueError for a film that a reader has read twice, and a label that is not 0 or 1.
     """
     file = find_table(root, labels, title=TITLE, usual=(TRAIN, *KAGGLE))
@@ -102,12 +103,14 @@ def _read_table(file: Path, part: str) -> FilmReadings:
     spelt = next((name for name in either if name in table.columns), either[0])
     table.require(spelt)
     label = [
-        table.parse(spelt if name == either[0] else name, _parse_label)
+        table.parse(spelt if name == either[0] else name, parse_binary)
         for name in FINDINGS_OF_VINDR
     ]
     image = table.columns["image_id"]
     reader = table.columns.get("rad_id", np.full(len(image), "consensus", dtype=object))
-    _refuse_read_twice(table, image, reader)
+    refuse_twice(
+        replace(table, columns={"image_id": image, "rad_id": reader}), "image_id", "rad_id"
+    )
     return FilmReadings(
         image=image,
         patient=patients_of(table, "image_id")[0],
@@ -117,28 +120,12 @@ def _read_table(file: Path, part: str) -> FilmReadings:
     )
 
 
-def _parse_label(text: str) -> int:
-    if text not in ("0", "1"):
-        raise ValueError(f"found {text!r}, expected 0 or 1")
-    return int(text)
-
-
-def _refuse_read_twice(table: CsvTable, image: np.ndarray, reader: np.ndarray) -> None:
-    again = pd.DataFrame({"image": image, "reader": reader}).duplicated().to_numpy()
-    if again.any():
-        row = int(np.argmax(again))
-        raise ValueError(
-            f"{table.file}, line {table.line[row]}: {reader[row]} reads {image[row]} again: "
-            f"expected a row for each film and reader, as {TITLE} has it"
-        )
-
-
 def _read_kaggle(file: Path, part: str) -> FilmReadings:
     """Return the readings of Kaggle's table, a row a box or a film without findings."""
     table = read_columns(file, "image_id", "class_name", "rad_id", title=TITLE)
     where = table.parse("class_name", _parse_class)
     columns = [table.columns["image_id"], table.columns["rad_id"]]
-    reading, first = _grouped(pd.MultiIndex.from_arrays(columns))
+    reading, first = grouped(pd.MultiIndex.from_arrays(columns))
     label = np.full((len(first), len(FINDINGS_OF_VINDR)), np.nan, dtype=np.float32)
     label[:, [PLACE_OF_VINDR[name] for name in OF_KAGGLE]] = 0
     label[reading, where] = 1
@@ -159,15 +146,9 @@ def _parse_class(text: str) -> int:
     return PLACE_OF_VINDR[text]
 
 
-def _grouped(keys: pd.Index) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " g"]]:
-    """Return the group of each row, and the first row of each group, both in order of the rows."""
-    group = pd.factorize(keys)[0]
-    return group.astype(np.int64), np.unique(group, return_index=True)[1].astype(np.int64)
-
-
 def _by_majority(readings: FilmReadings) -> Manifest:
     """Return the films of readings: labels that more than half of the readers state."""
-    film, first = _grouped(pd.Index(readings.image))
+    film, first = grouped(readings.image)
     readers = np.bincount(film)[:, None].astype(np.float32)
     votes = np.zeros((len(first), len(FINDINGS_OF_VINDR)), dtype=np.float32)
     np.add.at(votes, film, readings.label)
@@ -212,7 +193,7 @@ def _counts_of_readers(
 
 
 def _with_boxes(films: Manifest, root: Path, files: list[Path]) -> Manifest:
-    """Return the films with the boxes of their findings, and with counts of boxes left out."""
+    """Return the films with the boxes of all readers, and with counts of boxes left out."""
     if not files:
         return films
     boxes = pd.concat([_boxes_in(file) for file in files], ignore_index=True)
@@ -220,7 +201,7 @@ def _with_boxes(films: Manifest, root: Path, files: list[Path]) -> Manifest:
     row = pd.Index(films.facts[PATIENT_ID]).get_indexer(pd.Index(boxes["id"]))
     place = pd.Index(FINDINGS_OF_VINDR).get_indexer(pd.Index(boxes["finding"]))
     listed, sized = (row >= 0) & (place >= 0), np.isin(boxes["id"], sizes.index)
-    stated = listed & (films.label[row, place] == 1)
+    stated = listed & (films.targets[row, place] > 0)
     kept = boxes[stated & sized]
     width, height = sizes.loc[kept["id"], ["dim1", "dim0"]].to_numpy(dtype=float).T
     left, top = kept["x_min"] / width, kept["y_min"] / height
@@ -228,7 +209,7 @@ def _with_boxes(films: Manifest, root: Path, files: list[Path]) -> Manifest:
     fields = (films.image[row[stated & sized]], kept["finding"], left, top, across, down)
     reading = reading_of(
         ("boxes left out: of no film of the table", "", int((~listed).sum())),
-        ("boxes left out: of a minority of readers", "", int((listed & ~stated).sum())),
+        ("boxes left out: no reader states the label", "", int((listed & ~stated).sum())),
         ("boxes left out: the film's size is in no table", "", int((stated & ~sized).sum())),
     )
     return replace(
