@@ -68,22 +68,33 @@ def external_run(run: Run, name: str) -> Run:
 
 
 def check_external(run: Run, *, read: Films) -> None:
-    """Raise ValueError for an external test that cannot be one: before networks are trained.
+    """Raise ValueError for an external test that cannot be one: before networks are trained."""
+    for choice in run.protocol.external:
+        check_test(run, choice.name, read=read)
 
-    Its places must be there, its films and patients not those of a training source, and its
-    patients known. `read` gives the labelled films of the run of a source.
+
+def check_test(run: Run, name: str, *, read: Films) -> None:
+    """Raise ValueError for one external test that cannot be one.
+
+    Its places must be there unless its films are prepared, its films and patients not those of a
+    training source, and its patients known. `read` gives the labelled films of the run of a source.
     """
-    for place, choice in enumerate(run.protocol.external):
-        key = f"{EXTERNAL}.{place}"
-        for own in run.protocol.data.every:
-            if why := overlap(own, choice):
-                raise ValueError(
-                    f"{key} ({choice.name}): {why}: networks would be tested on films or patients "
-                    "that they were trained on; expected another source"
-                )
-        for text in absent_places(choice).values():
-            raise ValueError(f"{key}.{text.removeprefix('data.')}")
-        _refuse_unknown(read(external_run(run, choice.name)), f"{key} ({choice.name})")
+    tests = enumerate(run.protocol.external)
+    place, choice = next((place, one) for place, one in tests if one.name == name)
+    key = f"{EXTERNAL}.{place}"
+    for own in run.protocol.data.every:
+        if why := overlap(own, choice):
+            raise ValueError(
+                f"{key} ({name}): {why}: networks would be tested on films or patients that they "
+                "were trained on; expected another source"
+            )
+    test = external_run(run, name)
+    lost = absent_places(choice)
+    if lost and (test.cache / "prepared" / RECEIPT).is_file():
+        return
+    for text in lost.values():
+        raise ValueError(f"{key}.{text.removeprefix('data.')}")
+    _refuse_unknown(read(test), f"{key} ({name})")
 
 
 def _refuse_unknown(films: Manifest, which: str) -> None:
@@ -101,18 +112,14 @@ def external_films(
 ) -> Prepared:
     """Return the prepared films of an external test, labelled with all findings of the networks.
 
-    What they do not state is NaN. Where its places are gone, they stay as they were prepared.
-    Raises ValueError for unknown patients.
+    What they do not state is NaN. Where its places are gone, they stay as they were prepared. The
+    test is one that `check_test` lets pass.
     """
-    lost, out = absent_places(test.protocol.data), test.cache / "prepared"
-    if lost and (out / RECEIPT).is_file():
+    if lost := absent_places(test.protocol.data):
         say(f"{test.out.name}: {next(iter(lost.values()))}: films stay as they were prepared")
-        made = load_prepared(out)
-    elif lost:
-        raise ValueError(f"{EXTERNAL} {test.out.name}: {next(iter(lost.values()))}")
+        made = load_prepared(test.cache / "prepared")
     else:
         made = prepare(test)
-    _refuse_unknown(made.manifest, f"{EXTERNAL} {test.out.name}")
     return replace(made, manifest=_with_findings(made.manifest, findings))
 
 
