@@ -43,6 +43,8 @@ def test_the_catalogue_agrees(name: str):
         ({"source": "csv", "root": "/a"}, {"source": "csv", "root": "/b"}, ""),
         ({"source": "csv", "root": "/a", "labels": "t.csv"}, {"source": "csv", "root": "/a",
          "labels": "t.csv"}, "both are /a/t.csv"),
+        ({"source": "dicom", "root": "/a/b/..", "labels": "t.csv"}, {"source": "dicom",
+         "root": "/a", "labels": "u.csv"}, "both are the archive /a"),
         ({"source": "csv", "root": "/a"}, {"source": "padchest", "root": "/a"}, ""),
     ],
 )  # fmt: skip

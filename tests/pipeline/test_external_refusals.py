@@ -1,15 +1,21 @@
 """External tests of small tables: each is checked before it is made, and none is trained for."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 
 from lucency.audit.checks.run_checks import save_issues
+from lucency.cli import evaluate_commands
 from lucency.config.protocol import Protocol, parse_protocol
-from lucency.pipeline import stages
+from lucency.config.sections import External
+from lucency.core.manifest import Manifest, empty_boxes
+from lucency.pipeline import added_tests, stages
+from lucency.pipeline.external_stage import check_test
 from lucency.pipeline.run import Run, open_run
 
 PLAIN = [("a", "1"), ("b", "2"), ("c", "3")]  # film and patient
@@ -84,3 +90,66 @@ def test_the_leak_doctor_looks_again_when_a_test_is_added(
     for tests in ((), (), (other,), (other,)):
         stages.issues(run_of(tmp_path, data, *tests))
     assert looked == [0, 1]
+
+
+NIH = [("00000001_000", "1"), ("00000002_000", "2")]
+PSEUDONYMS = [("0123456789abcdef", "a"), ("1123456789abcdef", "b")]
+
+
+def as_read(films: list[tuple[str, str]]) -> Manifest:
+    table = pd.DataFrame(films, columns=["image", "patient_id"])
+    return Manifest(
+        findings=("Mass",),
+        image=table["image"].to_numpy(dtype=str),
+        patient=np.arange(len(table)),
+        label=np.zeros((len(table), 1), dtype=np.float32),
+        facts=table[["patient_id"]].assign(path=""),
+        boxes=empty_boxes(),
+        origin="",
+    )
+
+
+@pytest.mark.parametrize(
+    ("source", "own", "films", "shared"),
+    [
+        ("csv", PLAIN, [("d", "4"), ("e", "2")], "1 of 2 films is .*(e, "),
+        ("dicom", PLAIN, [("d", "4"), ("e", "2")], "1 of 2 films is .*(e, "),
+        ("csv", PLAIN, [("a", "4"), ("e", "5")], ""),
+        ("nih", NIH, [("00000002_007.png", "x"), ("e", "1")], "1 of 2 films is .*(00000002_007"),
+        ("phantom", NIH, [("00000002_000", "2")], ""),
+        ("dicom", PSEUDONYMS, [("1123456789abcdef.png", "c")], "1 of 1 film is .*(1123456789"),
+    ],
+)
+def test_patients_of_the_run_are_refused_by_name(
+    tmp_path: Path,
+    source: str,
+    own: list[tuple[str, str]],
+    films: list[tuple[str, str]],
+    shared: str,
+):
+    other = table(tmp_path / "other")
+    run = run_of(tmp_path, {"source": source}, other)
+
+    def read(one: Run) -> Manifest:
+        return as_read(own if one is run else films)
+
+    refusal = pytest.raises(ValueError, match=shared.replace("(", r"\("))
+    with refusal if shared else nullcontext():
+        check_test(run, "x", read=read)
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_labels_of_a_command_are_a_file_or_a_choice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool
+):
+    added = list[External]()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(added_tests, "add_external_test", lambda run, one: added.append(one))
+    monkeypatch.setattr(added_tests, "answer", lambda *_, **__: {})
+    monkeypatch.setattr(evaluate_commands, "print_answer", lambda *_, **__: None)
+    if there:
+        Path("negbio").touch()
+    about = {"source": "mimic-cxr", "root": tmp_path, "labels": Path("negbio")}
+    how = {"name": "", "changes": None, "out": None, "json": False}
+    evaluate_commands.test_on_source(tmp_path, about, **how)
+    assert added[0].labels == (str(tmp_path / "negbio") if there else "negbio")

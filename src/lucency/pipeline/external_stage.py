@@ -9,6 +9,7 @@ Letters in shapes: n films, k findings.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -16,9 +17,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Shaped
 
-from lucency.config.sections import Source, Split
+from lucency.config.sections import External, Source, Split
 from lucency.core.manifest import (
+    SOURCE,
     UNKNOWN_PATIENT,
     Manifest,
     Prepared,
@@ -29,8 +32,9 @@ from lucency.core.manifest import (
 from lucency.core.predictions import Predictions
 from lucency.core.progress import progress, say
 from lucency.core.stage import RECEIPT, discard_outdated, fingerprint_of, produce
-from lucency.core.tables import save_tables
+from lucency.core.tables import NIH_NAME, film_names, save_tables
 from lucency.data.collections.overlaps import overlap
+from lucency.data.several_sources import TABLES, name_sources
 from lucency.data.sources import absent_places, stated_findings
 from lucency.data.split import set_apart
 from lucency.evaluation.external_validation import (
@@ -47,6 +51,7 @@ from lucency.pipeline.run import Run, Trained, best_network, kept
 
 EXTERNAL = "external"  # the folder of a run, and before the names of failures
 USUAL_METHOD = "platt"  # of recalibration, where the protocol has none
+PSEUDONYM = re.compile(r"[0-9a-f]{16}(?=\.|$)")  # of a film of an archive
 Films = Callable[[Run], Manifest]
 
 
@@ -94,7 +99,10 @@ def check_test(run: Run, name: str, *, read: Films) -> None:
         return
     for text in lost.values():
         raise ValueError(f"{key}.{text.removeprefix('data.')}")
-    _refuse_unknown(read(test), f"{key} ({name})")
+    films = read(test)
+    _refuse_unknown(films, f"{key} ({name})")
+    if choice.source != "phantom":
+        _refuse_own_people(read(run), films, run=run, choice=choice, key=key)
 
 
 def _refuse_unknown(films: Manifest, which: str) -> None:
@@ -105,6 +113,57 @@ def _refuse_unknown(films: Manifest, which: str) -> None:
             f"({films.image[films.patient == UNKNOWN_PATIENT][0]}, …), so that they may be those "
             "of training, and have no intervals: expected a table that names patients"
         )
+
+
+def _refuse_own_people(
+    own: Manifest, films: Manifest, *, run: Run, choice: External, key: str
+) -> None:
+    """Raise ValueError where names tell that films of a test, or their patients, are the run's.
+
+    Those are the names of films of ChestX-ray14, which hold the patient, pseudonyms of an archive's
+    films, and the patients of tables and archives. Phantoms have names of ChestX-ray14 and are none
+    of it.
+    """
+    shared = np.zeros(len(films), dtype=bool)
+    several = name_sources(run.protocol.data)
+    theirs = _people(films, choice)
+    for name, source in several.items():
+        if source.source != "phantom":  # whose names are no one's
+            mine = (
+                own.take(np.flatnonzero(own.facts[SOURCE].to_numpy(dtype=str) == name))
+                if len(several) > 1
+                else own
+            )
+            known = _people(mine, source, of=tuple(several))
+            for kind in known.keys() & theirs.keys():
+                shared |= np.isin(theirs[kind], known[kind][known[kind] != ""])
+    if shared.any():
+        raise ValueError(
+            f"{key} ({choice.name}): {counted(shared.sum(), 'film', 'is/are', of=len(films))} of "
+            f"the run's patients, by name ({films.image[shared][0]}, …): networks would be tested "
+            "on patients that they were trained on; list these films in a file and name it as "
+            "`exclude` of this test, or, where these are other people, name them apart in the table"
+        )
+
+
+def _people(
+    films: Manifest, source: Source, *, of: tuple[str, ...] = ()
+) -> dict[str, Shaped[np.ndarray, " n"]]:
+    """Return what names each film's patient or the film, by kind of name; "" where nothing does.
+
+    `of` are the sources whose names, and a mark, may stand before those of films and patients.
+    """
+    before = re.compile(f"(?:{'|'.join(of)})[/:]") if len(of) > 1 else re.compile("")
+    plain = [before.sub("", str(name), count=1) for name in film_names(films.image)]
+    found = {"ChestX-ray14": [name[:8] if NIH_NAME.fullmatch(name) else "" for name in plain]}
+    if source.source in TABLES:
+        films_named = [PSEUDONYM.match(name) for name in plain]
+        found["pseudonym"] = [match[0] if match else "" for match in films_named]
+        found["patient"] = [
+            before.sub("", str(name), count=1) if before.match(str(name)) else str(name)
+            for name in films.patient_id
+        ]
+    return {kind: np.array(names, dtype=object) for kind, names in found.items()}
 
 
 def external_films(
