@@ -186,7 +186,8 @@ def absent_places(place: Source) -> dict[str, str]:
         absent["root"] = NO_ROOT.format(place.root)
     elif place.source in COLLECTIONS:
         patterns = COLLECTIONS[place.source].tables
-        if not any(file for pattern in patterns for file in root.glob(pattern)):
+        named = place.labels and (root / place.labels).is_file()
+        if not named and not any(file for pattern in patterns for file in root.glob(pattern)):
             title = COLLECTIONS[place.source].title
             absent["root"] = f"no label file of {title} in {root}: expected {patterns[0]}"
     else:
