@@ -184,3 +184,16 @@ def test_lists_of_a_split_are_its_inputs_and_may_go_with_the_films(place: Path):
         stages.parts(run_of(place, *changes, out="runs/two"))
     (place / "films").rename("elsewhere")
     assert stages.parts(open_run_folder(Path("runs/two"))).tolist() == made.tolist()
+
+
+@pytest.mark.parametrize("root", ["films", "nowhere"])
+def test_other_labels_of_a_collection_are_no_other_place(place: Path, root: str):
+    (place / "films" / "mimic-cxr-2.1.0-metadata.csv").write_text("dicom_id\n")
+    choices = ("data.source=mimic-cxr", "data.exclude=", "data.labels=chexpert")
+    run = run_of(place, *choices, out="runs/two")
+    (run.out / "work").touch()
+    before = (run.out / "protocol.toml").read_text()
+    changes = (*choices[:2], "data.labels=negbio", f"data.root={root}")
+    with pytest.raises(ValueError, match=r"data\.labels: was chexpert, now negbio"):
+        run_of(place, *changes, out="runs/two")
+    assert (run.out / "protocol.toml").read_text() == before

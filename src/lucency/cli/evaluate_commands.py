@@ -110,7 +110,7 @@ def test_on_source(
     from lucency.pipeline.added_tests import add_external_test, answer
 
     stated = {key: str(value) for key, value in about.items() if value is not None}
-    if "labels" in stated:
+    if Path(stated.get("labels", "")).is_file():  # otherwise a choice of a collection's labels
         stated["labels"] = str(Path(stated["labels"]).absolute())
     choice = parse_external({**stated, "name": name or stated["source"]}, changes=changes)
     found = add_external_test(run, choice)

@@ -234,10 +234,34 @@ def parse_external(
 
 
 def without_places(protocol: Protocol) -> dict[str, Any]:
-    """Return all choices but PLACES: what makes an experiment the same wherever its films lie."""
+    """Return all choices but PLACES: what makes an experiment the same wherever its films lie.
+
+    Where `labels` is no place but a choice of labels, it is among them.
+    """
     of_each = {"__all__": {*PLACES}}
     places = {"data": {**dict.fromkeys(PLACES, True), "also": of_each}, "external": of_each}
-    return protocol.model_dump(mode="json", exclude=places)
+    choices = protocol.model_dump(mode="json", exclude=places)
+    tables = (choices["data"], *choices["data"]["also"], *choices["external"])
+    sources = (protocol.data, *protocol.data.also, *protocol.external)
+    for table, source in zip(tables, sources, strict=True):
+        if chosen := chosen_labels(source):
+            table["labels"] = chosen
+    return choices
+
+
+def chosen_labels(source: sections.Source) -> str:
+    """Return what `labels` chooses among a collection's own, "" where it names a file or nothing.
+
+    A choice is a word such as "negbio" or "2023", or a folder below the root.
+
+    >>> chosen_labels(sections.Source(source="mimic-cxr", labels="negbio"))
+    'negbio'
+    >>> chosen_labels(sections.Source(source="mimic-cxr", labels="tables/mine.csv"))
+    ''
+    """
+    labels = Path(source.labels)
+    names_a_place = bool(labels.suffix) or labels.is_absolute()
+    return "" if names_a_place or source.source not in sections.COLLECTED else source.labels
 
 
 def protocol_text(protocol: Protocol) -> str:

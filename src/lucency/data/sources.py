@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lucency.config.protocol import PLACES
+from lucency.config.protocol import PLACES, chosen_labels
 from lucency.config.sections import Source
 from lucency.core.files import write_table
 from lucency.core.manifest import (
@@ -140,13 +140,14 @@ def film_inputs(place: Source, *, findings: tuple[str, ...]) -> dict[str, object
     known = COLLECTIONS[place.source].tables if place.source in COLLECTIONS else NIH_TABLES
     patterns = known if place.root else ()  # phantoms may not be drawn yet
     tables = sorted(file for pattern in patterns for file in root.glob(pattern) if file.is_file())
-    labels = root / place.labels
+    labels, chosen = root / place.labels, chosen_labels(place)
     return {
         "data": place.model_dump(exclude={*PLACES}),
         "findings": list(findings),
         "tables": {file.relative_to(root).as_posix(): fingerprint_file(file) for file in tables},
         "labels": fingerprint_file(labels) if labels.is_file() else "none named",
         "exclude": fingerprint_file(Path(place.exclude)) if place.exclude else "no list",
+        **({"chosen labels": chosen} if chosen else {}),
         **_key_inputs(place),
     }
 
@@ -190,7 +191,8 @@ def absent_places(place: Source) -> dict[str, str]:
         absent["root"] = NO_ROOT.format(place.root)
     elif place.source in COLLECTIONS:
         patterns = COLLECTIONS[place.source].tables
-        if not any(file for pattern in patterns for file in root.glob(pattern)):
+        named = place.labels and (root / place.labels).is_file()
+        if not named and not any(file for pattern in patterns for file in root.glob(pattern)):
             title = COLLECTIONS[place.source].title
             absent["root"] = f"no label file of {title} in {root}: expected {patterns[0]}"
     else:

@@ -9,6 +9,7 @@ Letters in shapes: n films, k findings.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -16,9 +17,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Shaped
 
-from lucency.config.sections import Source, Split
+from lucency.config.sections import External, Source, Split
 from lucency.core.manifest import (
+    SOURCE,
     UNKNOWN_PATIENT,
     Manifest,
     Prepared,
@@ -29,8 +32,9 @@ from lucency.core.manifest import (
 from lucency.core.predictions import Predictions
 from lucency.core.progress import progress, say
 from lucency.core.stage import RECEIPT, discard_outdated, fingerprint_of, produce
-from lucency.core.tables import save_tables
+from lucency.core.tables import NIH_NAME, film_names, save_tables
 from lucency.data.collections.overlaps import overlap
+from lucency.data.several_sources import TABLES, name_sources
 from lucency.data.sources import absent_places, stated_findings
 from lucency.data.split import set_apart
 from lucency.evaluation.external_validation import (
@@ -47,6 +51,7 @@ from lucency.pipeline.run import Run, Trained, best_network, kept
 
 EXTERNAL = "external"  # the folder of a run, and before the names of failures
 USUAL_METHOD = "platt"  # of recalibration, where the protocol has none
+PSEUDONYM = re.compile(r"[0-9a-f]{16}(?=\.|$)")  # of a film of an archive
 Films = Callable[[Run], Manifest]
 
 
@@ -68,22 +73,36 @@ def external_run(run: Run, name: str) -> Run:
 
 
 def check_external(run: Run, *, read: Films) -> None:
-    """Raise ValueError for an external test that cannot be one: before networks are trained.
+    """Raise ValueError for an external test that cannot be one: before networks are trained."""
+    for choice in run.protocol.external:
+        check_test(run, choice.name, read=read)
 
-    Its places must be there, its films and patients not those of a training source, and its
-    patients known. `read` gives the labelled films of the run of a source.
+
+def check_test(run: Run, name: str, *, read: Films) -> None:
+    """Raise ValueError for one external test that cannot be one.
+
+    Its places must be there unless its films are prepared, its films and patients not those of a
+    training source, and its patients known. `read` gives the labelled films of the run of a source.
     """
-    for place, choice in enumerate(run.protocol.external):
-        key = f"{EXTERNAL}.{place}"
-        for own in run.protocol.data.every:
-            if why := overlap(own, choice):
-                raise ValueError(
-                    f"{key} ({choice.name}): {why}: networks would be tested on films or patients "
-                    "that they were trained on; expected another source"
-                )
-        for text in absent_places(choice).values():
-            raise ValueError(f"{key}.{text.removeprefix('data.')}")
-        _refuse_unknown(read(external_run(run, choice.name)), f"{key} ({choice.name})")
+    tests = enumerate(run.protocol.external)
+    place, choice = next((place, one) for place, one in tests if one.name == name)
+    key = f"{EXTERNAL}.{place}"
+    for own in run.protocol.data.every:
+        if why := overlap(own, choice):
+            raise ValueError(
+                f"{key} ({name}): {why}: networks would be tested on films or patients that they "
+                "were trained on; expected another source"
+            )
+    test = external_run(run, name)
+    lost = absent_places(choice)
+    if lost and (test.cache / "prepared" / RECEIPT).is_file():
+        return
+    for text in lost.values():
+        raise ValueError(f"{key}.{text.removeprefix('data.')}")
+    films = read(test)
+    _refuse_unknown(films, f"{key} ({name})")
+    if choice.source != "phantom":
+        _refuse_own_people(read(run), films, run=run, choice=choice, key=key)
 
 
 def _refuse_unknown(films: Manifest, which: str) -> None:
@@ -96,23 +115,70 @@ def _refuse_unknown(films: Manifest, which: str) -> None:
         )
 
 
+def _refuse_own_people(
+    own: Manifest, films: Manifest, *, run: Run, choice: External, key: str
+) -> None:
+    """Raise ValueError where names tell that films of a test, or their patients, are the run's.
+
+    Those are the names of films of ChestX-ray14, which hold the patient, pseudonyms of an archive's
+    films, and the patients of tables and archives. Phantoms have names of ChestX-ray14 and are none
+    of it.
+    """
+    shared = np.zeros(len(films), dtype=bool)
+    several = name_sources(run.protocol.data)
+    theirs = _people(films, choice)
+    for name, source in several.items():
+        if source.source != "phantom":  # whose names are no one's
+            mine = (
+                own.take(np.flatnonzero(own.facts[SOURCE].to_numpy(dtype=str) == name))
+                if len(several) > 1
+                else own
+            )
+            known = _people(mine, source, of=tuple(several))
+            for kind in known.keys() & theirs.keys():
+                shared |= np.isin(theirs[kind], known[kind][known[kind] != ""])
+    if shared.any():
+        raise ValueError(
+            f"{key} ({choice.name}): {counted(shared.sum(), 'film', 'is/are', of=len(films))} of "
+            f"the run's patients, by name ({films.image[shared][0]}, …): networks would be tested "
+            "on patients that they were trained on; list these films in a file and name it as "
+            "`exclude` of this test, or, where these are other people, name them apart in the table"
+        )
+
+
+def _people(
+    films: Manifest, source: Source, *, of: tuple[str, ...] = ()
+) -> dict[str, Shaped[np.ndarray, " n"]]:
+    """Return what names each film's patient or the film, by kind of name; "" where nothing does.
+
+    `of` are the sources whose names, and a mark, may stand before those of films and patients.
+    """
+    before = re.compile(f"(?:{'|'.join(of)})[/:]") if len(of) > 1 else re.compile("")
+    plain = [before.sub("", str(name), count=1) for name in film_names(films.image)]
+    found = {"ChestX-ray14": [name[:8] if NIH_NAME.fullmatch(name) else "" for name in plain]}
+    if source.source in TABLES:
+        films_named = [PSEUDONYM.match(name) for name in plain]
+        found["pseudonym"] = [match[0] if match else "" for match in films_named]
+        found["patient"] = [
+            before.sub("", str(name), count=1) if before.match(str(name)) else str(name)
+            for name in films.patient_id
+        ]
+    return {kind: np.array(names, dtype=object) for kind, names in found.items()}
+
+
 def external_films(
     test: Run, *, prepare: Callable[[Run], Prepared], findings: tuple[str, ...]
 ) -> Prepared:
     """Return the prepared films of an external test, labelled with all findings of the networks.
 
-    What they do not state is NaN. Where its places are gone, they stay as they were prepared.
-    Raises ValueError for unknown patients.
+    What they do not state is NaN. Where its places are gone, they stay as they were prepared. The
+    test is one that `check_test` lets pass.
     """
-    lost, out = absent_places(test.protocol.data), test.cache / "prepared"
-    if lost and (out / RECEIPT).is_file():
+    if lost := absent_places(test.protocol.data):
         say(f"{test.out.name}: {next(iter(lost.values()))}: films stay as they were prepared")
-        made = load_prepared(out)
-    elif lost:
-        raise ValueError(f"{EXTERNAL} {test.out.name}: {next(iter(lost.values()))}")
+        made = load_prepared(test.cache / "prepared")
     else:
         made = prepare(test)
-    _refuse_unknown(made.manifest, f"{EXTERNAL} {test.out.name}")
     return replace(made, manifest=_with_findings(made.manifest, findings))
 
 

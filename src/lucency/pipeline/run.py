@@ -18,6 +18,7 @@ from lucency.config.protocol import (
     BASE,
     PLACES,
     Protocol,
+    chosen_labels,
     parse_protocol,
     protocol_text,
     read_protocol,
@@ -190,7 +191,9 @@ def _placed_source(own: AnySource, known: AnySource | None, *, key: str) -> AnyS
             say(
                 f"{key}.{name}: {getattr(place, name)} is not there, taken is the last one, {there}"
             )
-        place = place.model_copy(update={name: getattr(known, name) for name in PLACES})
+        chosen = chosen_labels(own) != chosen_labels(known)  # no place, and refused later
+        kept = [name for name in PLACES if not (chosen and name == "labels")]
+        place = place.model_copy(update={name: getattr(known, name) for name in kept})
     return place
 
 

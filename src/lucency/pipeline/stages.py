@@ -25,7 +25,7 @@ from lucency.audit.checks.run_checks import NUMBER_OF_CHECKS, check_run, load_is
 from lucency.audit.shortcuts import AuditResults
 from lucency.balance import imbalance
 from lucency.balance.methods import needs_features, plan_parts, planned, splitter
-from lucency.config.protocol import Protocol
+from lucency.config.protocol import Protocol, without_places
 from lucency.config.sections import THUMBNAIL, Source
 from lucency.core.manifest import (
     Manifest,
@@ -63,6 +63,7 @@ from lucency.pipeline.ensemble_stage import compare_ensembles
 from lucency.pipeline.external_stage import (
     EXTERNAL,
     check_external,
+    check_test,
     external_films,
     external_run,
     external_validation,
@@ -98,8 +99,8 @@ def manifest(run: Run) -> Manifest:
     """Return the films that lie on disk, with labels; as they were read, where these are gone."""
     if not (run.source / "manifest").exists():  # before the first of hours of work, not after
         _fetch_weights(run)
-        check_tests(run)
         refuse_unstated(run.protocol.data, findings=run.protocol.findings)
+        check_tests(run)
     return labelled_films(run)
 
 
@@ -497,7 +498,10 @@ def _write_comparison(run: Run, reached: list[Predictions], folder: Path) -> Non
 def issues(run: Run) -> pd.DataFrame:
     """Return what the leak doctor found, as `audit.checks.issue.issue_table` gives it."""
     found = evaluation(run)
-    inputs = run.fingerprints("evaluation", "plan", "manifest")
+    inputs: dict[str, object] = {**run.fingerprints("evaluation", "plan", "manifest")}
+    if run.protocol.external:
+        inputs[EXTERNAL] = without_places(run.protocol)[EXTERNAL]
+    discard_outdated(run.out / "check", inputs=inputs)
     scored = {"thresholds": found.thresholds, "scores": found.metrics}
     write = partial(write_issues, run, run.protocol, predictions(run), scored)
     return load_issues(produce(run.out / "check", inputs=inputs, write=write))
@@ -531,6 +535,7 @@ def write_issues(
 def external_test(run: Run, name: str) -> ExternalValidation:
     """Return what the networks are worth on one external test, beside their own test films."""
     test = external_run(run, name)
+    check_test(run, name, read=labelled_films)  # which leaves no weights to fetch for its films
     films = external_films(test, prepare=prepared, findings=run.protocol.findings)
     predicted = predict_each(
         classifiers(run),

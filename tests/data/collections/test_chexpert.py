@@ -394,3 +394,10 @@ def test_the_heading_of_the_layout_is_the_real_one(real: Manifest, tmp_path: Pat
     root = oracle_labels(REAL, root=tmp_path)
     with gzip.open(root / REAL, "rt") as stream:
         assert stream.readline().rstrip("\n").split(",") == list(CHEXPERT_HEADING)
+
+
+def test_a_named_label_file_is_enough(tmp_path: Path):
+    place = Source(source="chexpert", root=str(tmp_path), labels="val_labels.csv")
+    assert "root" in absent_places(place)
+    (tmp_path / "val_labels.csv").touch()
+    assert absent_places(place) == {}

@@ -133,6 +133,14 @@ def test_without_patients_there_is_no_age_and_a_line_says_so(tmp_path: Path, cap
     )
 
 
+def test_films_with_labels_of_one_labeller_are_not_those_of_another(own: Path, tmp_path: Path):
+    place = Source(source="mimic-cxr", root=str(own), labels="chexpert")
+    read_films(place, findings=("Effusion",), out=tmp_path / "out")
+    other = place.model_copy(update={"labels": "negbio"})
+    with pytest.raises(ValueError, match="chosen labels: was chexpert, now negbio"):
+        read_films(other, findings=("Effusion",), out=tmp_path / "out")
+
+
 @pytest.mark.parametrize("above", [False, True])
 def test_films_are_found_and_survive_being_saved(own: Path, tmp_path: Path, above: bool):
     place = Source(source="mimic-cxr", root=str(own.parent if above else own))

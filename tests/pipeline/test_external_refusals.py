@@ -1,0 +1,155 @@
+"""External tests of small tables: each is checked before it is made, and none is trained for."""
+
+from contextlib import nullcontext
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+from lucency.audit.checks.run_checks import save_issues
+from lucency.cli import evaluate_commands
+from lucency.config.protocol import Protocol, parse_protocol
+from lucency.config.sections import External
+from lucency.core.manifest import Manifest, empty_boxes
+from lucency.pipeline import added_tests, stages
+from lucency.pipeline.external_stage import check_test
+from lucency.pipeline.run import Run, open_run
+
+PLAIN = [("a", "1"), ("b", "2"), ("c", "3")]  # film and patient
+
+
+def table(root: Path, films: list[tuple[str, str]] = PLAIN, **keys: object) -> dict[str, object]:
+    """Write films and a table of their labels; return the source."""
+    root.mkdir()
+    rows = [f"{film},{patient},{place % 2}" for place, (film, patient) in enumerate(films)]
+    (root / "l.csv").write_text("\n".join(["image,patient,Mass", *rows, ""]))
+    for film, _ in films:
+        cv2.imwrite(str(root / f"{film}.png"), np.zeros((40, 40), np.uint8))
+    return {"source": "csv", "root": str(root), "labels": "l.csv", **keys}
+
+
+def protocol(data: dict[str, object], *external: dict[str, object]) -> Protocol:
+    tests = [{"name": "x", **one} for one in external]
+    choices = {"name": "p", "findings": ["Mass"], "data": data, "external": tests,
+               "preparation": {"size": 32}, "network": [{"name": "test_resnet"}]}  # fmt: skip
+    return parse_protocol(choices, name="p")
+
+
+def run_of(tmp_path: Path, data: dict[str, object], *external: dict[str, object]) -> Run:
+    return open_run(protocol(data, *external), out=tmp_path / "run", workers=1)
+
+
+@pytest.fixture
+def networks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The roots below which networks were looked for; a test gets as far as to need them."""
+    roots = list[str]()
+
+    def no_networks(run: Run) -> None:
+        raise RuntimeError("networks are needed")
+
+    monkeypatch.setattr(stages, "check_networks", lambda run: roots.append(run.protocol.data.root))
+    monkeypatch.setattr(stages, "classifiers", no_networks)
+    return roots
+
+
+def test_a_test_is_checked_although_the_films_of_the_run_are_read(
+    tmp_path: Path, networks: list[str]
+):
+    data = table(tmp_path / "films")
+    stages.prepared(run_of(tmp_path, data))
+    with pytest.raises(ValueError, match=r"external\.0 \(x\): both are .*l\.csv"):
+        stages.external_test(run_of(tmp_path, data, data), "x")
+
+
+def test_no_weights_are_looked_for_below_the_root_of_a_test(tmp_path: Path, networks: list[str]):
+    data = table(tmp_path / "films")
+    other = table(tmp_path / "other", [("d", "4"), ("e", "5"), ("f", "6")])
+    stages.prepared(run_of(tmp_path, data))
+    with pytest.raises(RuntimeError, match="networks are needed"):
+        stages.external_test(run_of(tmp_path, data, other), "x")
+    assert networks == [data["root"]]
+
+
+def test_the_leak_doctor_looks_again_when_a_test_is_added(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    looked = list[int]()
+
+    def write(run: Run, *rest: object) -> None:
+        looked.append(len(run.protocol.external))
+        save_issues([], Path(str(rest[-1])))
+
+    monkeypatch.setattr(Run, "fingerprints", lambda self, *names: {})
+    monkeypatch.setattr(stages, "evaluation", lambda run: SimpleNamespace(thresholds=0, metrics=0))
+    monkeypatch.setattr(stages, "predictions", lambda run: [])
+    monkeypatch.setattr(stages, "write_issues", write)
+    data, other = table(tmp_path / "films"), table(tmp_path / "other")
+    for tests in ((), (), (other,), (other,)):
+        stages.issues(run_of(tmp_path, data, *tests))
+    assert looked == [0, 1]
+
+
+NIH = [("00000001_000", "1"), ("00000002_000", "2")]
+PSEUDONYMS = [("0123456789abcdef", "a"), ("1123456789abcdef", "b")]
+
+
+def as_read(films: list[tuple[str, str]]) -> Manifest:
+    table = pd.DataFrame(films, columns=["image", "patient_id"])
+    return Manifest(
+        findings=("Mass",),
+        image=table["image"].to_numpy(dtype=str),
+        patient=np.arange(len(table)),
+        label=np.zeros((len(table), 1), dtype=np.float32),
+        facts=table[["patient_id"]].assign(path=""),
+        boxes=empty_boxes(),
+        origin="",
+    )
+
+
+@pytest.mark.parametrize(
+    ("source", "own", "films", "shared"),
+    [
+        ("csv", PLAIN, [("d", "4"), ("e", "2")], "1 of 2 films is .*(e, "),
+        ("dicom", PLAIN, [("d", "4"), ("e", "2")], "1 of 2 films is .*(e, "),
+        ("csv", PLAIN, [("a", "4"), ("e", "5")], ""),
+        ("nih", NIH, [("00000002_007.png", "x"), ("e", "1")], "1 of 2 films is .*(00000002_007"),
+        ("phantom", NIH, [("00000002_000", "2")], ""),
+        ("dicom", PSEUDONYMS, [("1123456789abcdef.png", "c")], "1 of 1 film is .*(1123456789"),
+    ],
+)
+def test_patients_of_the_run_are_refused_by_name(
+    tmp_path: Path,
+    source: str,
+    own: list[tuple[str, str]],
+    films: list[tuple[str, str]],
+    shared: str,
+):
+    other = table(tmp_path / "other")
+    run = run_of(tmp_path, {"source": source}, other)
+
+    def read(one: Run) -> Manifest:
+        return as_read(own if one is run else films)
+
+    refusal = pytest.raises(ValueError, match=shared.replace("(", r"\("))
+    with refusal if shared else nullcontext():
+        check_test(run, "x", read=read)
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_labels_of_a_command_are_a_file_or_a_choice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool
+):
+    added = list[External]()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(added_tests, "add_external_test", lambda run, one: added.append(one))
+    monkeypatch.setattr(added_tests, "answer", lambda *_, **__: {})
+    monkeypatch.setattr(evaluate_commands, "print_answer", lambda *_, **__: None)
+    if there:
+        Path("negbio").touch()
+    about = {"source": "mimic-cxr", "root": tmp_path, "labels": Path("negbio")}
+    how = {"name": "", "changes": None, "out": None, "json": False}
+    evaluate_commands.test_on_source(tmp_path, about, **how)
+    assert added[0].labels == (str(tmp_path / "negbio") if there else "negbio")
