@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -475,9 +475,12 @@ def refuse_alike(patients: Iterable[str], *, where: str) -> None:
     patient's films. Names of one length, such as
     hexadecimal digits, have lost no zeros.
     """
+    names = list(patients)
+    if _of_one_length(names) and len({*map(str.casefold, names)}) == len({*names}):
+        return  # most often, and faster
     seen = dict[str, str]()  # plain form -> name
     lengths = dict[str, dict[int, str]]()  # plain form without zeros -> length -> name
-    for name in patients:
+    for name in names:
         plain = unicodedata.normalize("NFKC", name).casefold().translate(DASHES)
         plain = re.sub(r"\s|^'", "", plain)
         key = re.sub(r"^([0-9]+)[.,]0+$", r"\1", plain)
@@ -493,6 +496,12 @@ def refuse_alike(patients: Iterable[str], *, where: str) -> None:
                     "together"
                 )
         seen[plain] = alike[len(plain)] = name
+
+
+def _of_one_length(names: Sequence[str]) -> bool:
+    """Return whether names are of as many letters and digits: they may differ in capitals alone."""
+    plain = all(name.isascii() and name.isalnum() for name in names)
+    return plain and len({len(name) for name in names}) == 1
 
 
 def _parse_patient(text: str) -> str:
