@@ -41,6 +41,8 @@ def build_workplace(place: Path) -> None:
     elements = {"WindowCenter": 2048, "WindowWidth": 4096}
     stored = stored_for(phantom_grey(SIZE), **elements)
     (place / "film.dcm").write_bytes(dicom_bytes(stored, **elements))
+    (place / "archive").mkdir()
+    shutil.copy(place / "film.dcm", place / "archive" / "IM0")
     (place / "protocols").mkdir()
     drawn = {"films": FILMS, "size": SIZE}
     write_protocol(place / "protocols" / "demo.toml", drawn, findings=FEW)

@@ -16,8 +16,9 @@ import warnings
 import zlib
 from collections.abc import Iterable
 from datetime import date
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lucency.core.manifest import OLDEST
 from lucency.data.dicom import (
@@ -208,7 +209,7 @@ def _read(stream: _HeaderStream, size: int, key: PseudonymKey) -> FilmHeader:
     with warnings.catch_warnings(), disable_value_validation():
         warnings.simplefilter("ignore")  # their words hold values of elements
         try:
-            header = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=list(READ))
+            header = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=_tags_read())
             problem = _pixel_problem(stream, header, size)
         except broken:
             return FilmHeader(reason=ABSURD if stream.is_absurd else DAMAGED)
@@ -216,6 +217,14 @@ def _read(stream: _HeaderStream, size: int, key: PseudonymKey) -> FilmHeader:
         if stream.has_pixels:
             header.PixelData = b""  # is there, and not read
         return _facts(header, key, why_left_out(header) or problem)
+
+
+@cache
+def _tags_read() -> list[Any]:
+    """Return READ as numbers, which pydicom takes without looking each name up for each file."""
+    from pydicom.tag import Tag
+
+    return [Tag(name) for name in READ]
 
 
 def _convert(header: Dataset, broken: tuple[type[Exception], ...]) -> None:
