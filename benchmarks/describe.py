@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 import pydicom
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from lucency.data.dicom_archive import describe_archive, read_archive
 from lucency.data.pseudonyms import fleeting_key
@@ -105,8 +105,8 @@ def film(number: int, pixels: bytes) -> bytes:
     made.PixelData = pixels
     made["PixelData"].VR = "OW"
     meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = made.SOPClassUID
-    meta.MediaStorageSOPInstanceUID = made.SOPInstanceUID
+    meta.MediaStorageSOPClassUID = UID(made.SOPClassUID)
+    meta.MediaStorageSOPInstanceUID = UID(made.SOPInstanceUID)
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     content = BytesIO()
     FileDataset("", made, b"\0" * 128, meta).save_as(content, enforce_file_format=True)

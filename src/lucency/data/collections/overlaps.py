@@ -50,19 +50,15 @@ def overlap(one: Source, other: Source) -> str:
         return f"{one.source!r} and {other.source!r} are both films of {collection}"
     if one.source != other.source:
         return ""
-    if one.root and _table(one) == _table(other):
-        return f"both are {_table(one)}"
-    if one.source == "dicom" and one.root and _root(one) == _root(other):
-        return f"both are the archive {_root(one)}"
+    if one.root and _place(one) == _place(other):
+        return f"both are {_place(one)}"
     drawn = one.source == "phantom" and not one.root and not other.root
     if drawn and (one.hospital, one.seed) == (other.hospital, other.seed):
         return f"both are phantoms of hospital {one.hospital} from seed {one.seed}"
     return ""
 
 
-def _table(source: Source) -> Path:
-    return (Path(source.root) / source.labels).resolve()
-
-
-def _root(source: Source) -> Path:
-    return Path(source.root).resolve()
+def _place(source: Source) -> Path:
+    """Return the archive of a source, or the table of another."""
+    root = Path(source.root)
+    return (root if source.source == "dicom" else root / source.labels).resolve()
