@@ -171,7 +171,8 @@ class _HeaderStream(io.BufferedReader):
             head += inflater.decompress(block, MOST_READ - len(head))
         self.is_deflated, self.is_cut = True, not inflater.eof and len(head) < MOST_READ
         self.has_pixels = struct.pack("<HH", *PIXELS) in head
-        self.is_absurd = head.count(ITEM) > MOST_ITEMS
+        endless = len(head) >= MOST_READ and not self.has_pixels
+        self.is_absurd = endless or head.count(ITEM) > MOST_ITEMS
         if self.is_absurd:
             return b""
         packer = zlib.compressobj(0, zlib.DEFLATED, -zlib.MAX_WBITS)
