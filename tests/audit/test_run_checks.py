@@ -41,7 +41,7 @@ REAL = (
 FLAWED = ("reference", "reference-alexnet", "reference-rows", "reference-sample")
 SLOW = {True: [pytest.mark.slow], False: []}
 HONEST = (
-    *REAL, "demo", "quick", "seeing", "noise", "shortcut", "ablation-balance", "leak",
+    *REAL, "demo", "quick", "seeing", "noise", "shortcut", "ablation-balance", "leak", "external",
     "preparation-phantom",
 )  # fmt: skip
 

@@ -92,7 +92,9 @@ def test_a_thousand_nested_sequences(plain: bytes, tag: tuple[int, int], endless
     if tag != VOI and not endless:  # stepped over
         np.testing.assert_array_equal(decode_dicom(content).grey, decode_dicom(plain).grey)
         return
-    with pytest.raises(ValueError, match="damaged: its DICOM sequences lie too deep"):
+    # Which of the two depends on how deep Python's stack is already.
+    damaged = "damaged: its DICOM (sequences lie too deep|elements cannot be read)"
+    with pytest.raises(ValueError, match=damaged):
         decode_dicom(content)
 
 

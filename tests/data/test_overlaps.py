@@ -38,7 +38,7 @@ def test_families_share_and_others_do_not(one: str):
         ({"source": "csv", "root": "/a", "labels": "t.csv"}, {"source": "csv", "root": "/a",
          "labels": "t.csv"}, "both are /a/t.csv"),
         ({"source": "dicom", "root": "/a/b/..", "labels": "t.csv"}, {"source": "dicom",
-         "root": "/a", "labels": "u.csv"}, "both are the archive /a"),
+         "root": "/a", "labels": "u.csv"}, "both are /a"),
         ({"source": "csv", "root": "/a"}, {"source": "padchest", "root": "/a"}, ""),
     ],
 )  # fmt: skip

@@ -488,7 +488,7 @@ def test_broken_films_leave_the_cache_with_their_reason(tmp_path: Path):
         np.testing.assert_array_equal(pixels, prepare_film(film, preparation=SMALL))
     assert sorted(read_folder(tmp_path / "out")) == [
         "boxes.csv", "manifest.csv", "manifest.json", "pixels.npy", "preparation.json",
-        "receipt.json", "rejected.csv", "sources.csv",
+        "reading.csv", "receipt.json", "rejected.csv", "soft.csv", "sources.csv", "uncertain.csv",
     ]  # fmt: skip
 
 

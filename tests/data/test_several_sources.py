@@ -12,7 +12,7 @@ import pytest
 
 from lucency.audit.shortcuts import UNKNOWN, known_facts
 from lucency.balance.methods import plan_of_labels
-from lucency.config.protocol import Protocol, parse_protocol, read_protocol
+from lucency.config.protocol import PLACES, Protocol, parse_protocol, read_protocol
 from lucency.config.sections import Source, Split
 from lucency.core.manifest import SOURCE, Manifest
 from lucency.core.predictions import Predictions
@@ -228,9 +228,7 @@ def test_no_others_change_nothing(table: Path, tmp_path: Path):
     one = Source.model_validate(csv_source(table))
     findings = ("Effusion",)
     assert inputs_of_sources(one, findings=findings)["data"] == {
-        key: value
-        for key, value in one.model_dump().items()
-        if key not in ("root", "labels", "exclude")
+        key: value for key, value in one.model_dump().items() if key not in PLACES
     }
     films = read_sources(one, findings=findings, out=tmp_path / "manifest")
     assert SOURCE not in films.facts

@@ -255,7 +255,7 @@ TABLE: dict[str, tuple[tuple[object, ...], int, str]] = {
         film(png_of(64, 64, b"\0" * 50_000_000)), 200, "",
     ),
     "PNG without pixels": (film(png_of(64, 64, b"")), 422, "film-damaged"),
-    "DICOM of zeros": (film(b"\0" * 128 + b"DICM" + b"\0" * 400), 422, "dicom-refused"),
+    "DICOM of zeros": (film(b"\0" * 128 + b"DICM" + b"\0" * 400), 422, "film-truncated"),
     "finding unknown": (explain("finding=Broken_heart"), 400, "parameter-invalid"),
     "finding with script": (explain("finding=%3Cscript%3E"), 400, "parameter-invalid"),
     "finding absent": (explain(""), 400, "parameter-invalid"),

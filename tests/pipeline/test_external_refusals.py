@@ -133,8 +133,8 @@ def test_patients_of_the_run_are_refused_by_name(
     def read(one: Run) -> Manifest:
         return as_read(own if one is run else films)
 
-    refusal = pytest.raises(ValueError, match=shared.replace("(", r"\("))
-    with refusal if shared else nullcontext():
+    pattern = shared.replace("(", r"\(")
+    with pytest.raises(ValueError, match=pattern) if shared else nullcontext():
         check_test(run, "x", read=read)
 
 
