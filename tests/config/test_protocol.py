@@ -216,3 +216,10 @@ def test_a_protocol_is_frozen(tmp_path: Path):
     protocol = read(tmp_path, SMALLEST)
     with pytest.raises(ValueError, match="frozen"):
         setattr(protocol.training, "epochs", 3)  # noqa: B010
+
+
+def test_a_finding_is_named_once() -> None:
+    with pytest.raises(ValueError, match="findings: found Mass, Mass, expected each once"):
+        parse_protocol(
+            {"name": "p", "findings": ["Mass", "Mass"], "network": [{"name": "alexnet"}]}, name="p"
+        )

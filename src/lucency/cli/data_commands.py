@@ -53,7 +53,9 @@ def download(
     name: Annotated[
         str, typer.Argument(metavar="SET", help="nih; of others: where to request them.")
     ],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The archives' folder.")],
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="The archives' folder.")
+    ] = Path("archives"),
 ) -> None:
     """Download the twelve archives of ChestX-ray14, 45 GB, three at a time.
 
@@ -70,7 +72,7 @@ def download(
 
     download(name, out)
     typer.echo(str(out))
-    say(f"Unpack them in one folder, and put the label files beside: {NIH_TABLES}, from {NIH_PAGE}")
+    say(f"They are read as they are; put the label files beside: {NIH_TABLES}, from {NIH_PAGE}")
 
 
 @data_group.command()

@@ -116,6 +116,8 @@ class Protocol(sections.Choices):
             )
 
     def _check_findings(self) -> None:
+        if len(set(self.findings)) < len(self.findings):
+            raise ValueError(f"findings: found {', '.join(self.findings)}, expected each once")
         known = (*self.findings, NO_FINDING)
         for rule in (*self.balance.cap, *self.balance.copy_plan, *self.balance.cap_after):
             if rule.finding not in known:

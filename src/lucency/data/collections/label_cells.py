@@ -59,7 +59,7 @@ def refuse_twice(table: CsvTable, *columns: str) -> None:
     again = keys.duplicated()
     if again.any():
         row = int(np.argmax(again))
-        named = ", ".join(f"{name} {table.columns[name][row]!r}" for name in columns)
+        named = ", ".join(f"{name} {str(table.columns[name][row])!r}" for name in columns)
         raise ValueError(
             f"{table.file}, line {table.line[row]}: {named} is listed twice; expected each once: "
             "fetch the file again"
