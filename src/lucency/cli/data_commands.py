@@ -53,9 +53,9 @@ def download(
     name: Annotated[
         str, typer.Argument(metavar="SET", help="nih; of others: where to request them.")
     ],
-    out: Annotated[
-        Path, typer.Option("--out", metavar="DIR", help="The archives' folder.")
-    ] = Path("archives"),
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The archives' folder.")] = Path(
+        "archives"
+    ),
 ) -> None:
     """Download the twelve archives of ChestX-ray14, 45 GB, three at a time.
 

@@ -6,6 +6,7 @@ for the pictures too.
 
 from __future__ import annotations
 
+import os
 import re
 import tempfile
 from collections.abc import Callable
@@ -139,12 +140,17 @@ def film_inputs(place: Source, *, findings: tuple[str, ...]) -> dict[str, object
     root = Path(place.root)
     known = COLLECTIONS[place.source].tables if place.source in COLLECTIONS else NIH_TABLES
     patterns = known if place.root else ()  # phantoms may not be drawn yet
-    tables = sorted(file for pattern in patterns for file in root.glob(pattern) if file.is_file())
     labels, chosen = root / place.labels, chosen_labels(place)
+    found = {file for pattern in patterns for file in root.glob(pattern) if file.is_file()}
+    if place.labels and labels.is_dir():  # reports or tables, a file each
+        found |= {file for file in labels.rglob("*") if file.is_file()}
+    tables = sorted(found)
     return {
         "data": place.model_dump(exclude={*PLACES}),
         "findings": list(findings),
-        "tables": {file.relative_to(root).as_posix(): fingerprint_file(file) for file in tables},
+        "tables": {
+            Path(os.path.relpath(file, root)).as_posix(): fingerprint_file(file) for file in tables
+        },
         "labels": fingerprint_file(labels) if labels.is_file() else "none named",
         "exclude": fingerprint_file(Path(place.exclude)) if place.exclude else "no list",
         **({"chosen labels": chosen} if chosen else {}),
@@ -191,10 +197,14 @@ def absent_places(place: Source) -> dict[str, str]:
         absent["root"] = NO_ROOT.format(place.root)
     elif place.source in COLLECTIONS:
         patterns = COLLECTIONS[place.source].tables
-        named = place.labels and (root / place.labels).is_file()
+        named = place.labels and (root / place.labels).exists()
         if not named and not any(file for pattern in patterns for file in root.glob(pattern)):
             title = COLLECTIONS[place.source].title
-            absent["root"] = f"no label file of {title} in {root}: expected {patterns[0]}"
+            there = sorted(file.name for file in root.iterdir())
+            absent["root"] = (
+                f"no label file of {title} in {root}: expected {patterns[0]}, found "
+                f"{listed(there, most=6) or 'nothing'}; check data.root and data.source"
+            )
     else:
         try:
             label_file(root, place.labels, usual=() if table else LABEL_FILES)

@@ -14,7 +14,7 @@ from lucency.config.sections import Source
 from lucency.core.manifest import FINDINGS, Manifest
 from lucency.data.collections.openi import OPENI, plain_heading, read_reports
 from lucency.data.label_choices import choose_labels
-from lucency.data.sources import read_films
+from lucency.data.sources import film_inputs, read_films
 
 REPORTS = "NLMCXR_reports.tgz"
 TABLES = ("nlmcxr_tsne_pa.csv.gz", "nlmcxr_dicom_metadata.csv.gz")
@@ -207,3 +207,14 @@ def test_the_real_views_have_their_counts(real_root: Path):
         "LL": 717,
     }
     assert header.isna().sum() == 2_586
+
+
+def test_a_folder_of_reports_that_is_named_is_an_input(tmp_path: Path):
+    root = openi(tmp_path / "films", archive=False)
+    named = next(place for place in root.rglob("*.xml")).parent
+    other = named.rename(root / "reports-2")
+    place = Source(source="openi", root=str(root), labels=other.name)
+    before = film_inputs(place, findings=FINDINGS)
+    report = next(other.glob("*.xml"))
+    report.write_text(report.read_text() + "\n")
+    assert film_inputs(place, findings=FINDINGS) != before
