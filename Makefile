@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 KEY := $(shell cat constraints.txt pyproject.toml | $(PYTHON) -c "import sys, hashlib; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest()[:16])")
 READY := $(VENV)/.ready-$(KEY)
 # Compared with in tests; without what it depends on, which is a second OpenCV.
-ORACLES := charset-normalizer cleanlab grad-cam libauc requests termcolor torchxrayvision ttach
+ORACLES := charset-normalizer cleanlab grad-cam libauc requests termcolor torchxrayvision ttach urllib3
 # Tests run beside each other, one thread of torch each; a module's share is stolen from its end.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 export NO_ALBUMENTATIONS_UPDATE = 1
