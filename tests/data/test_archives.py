@@ -21,19 +21,11 @@ from dicom_films import dicom_bytes, stored_for
 from lucency.config.sections import Source
 from lucency.core.manifest import Manifest, Preparation, Prepared
 from lucency.core.plan import clones
-from lucency.data import film_files
+from lucency.data import film_archives
 from lucency.data.bit_depth import find_bits
-from lucency.data.film_files import (
-    archive_of,
-    film_exists,
-    films_in,
-    folder_of,
-    in_reading_order,
-    load_film,
-    member_of,
-    name_below,
-    stat_film,
-)
+from lucency.data.film_archives import archive_of
+from lucency.data.film_files import film_exists, films_in, in_reading_order, load_film, stat_film
+from lucency.data.film_names import folder_of, member_of, name_below
 from lucency.data.film_size import LARGEST_FILE
 from lucency.data.film_stream import stream_films
 from lucency.data.images import film_files as found_below
@@ -98,7 +90,7 @@ def whole(unpacked: Path, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
 @pytest.fixture(autouse=True)
 def nothing_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each test begins as a process does, without a list of any archive."""
-    monkeypatch.setattr(film_files, "_LISTED", {})
+    monkeypatch.setattr(film_archives, "_LISTED", {})
 
 
 def packed(unpacked: Path, folder: Path, pack: Pack) -> list[Path]:
@@ -190,7 +182,7 @@ def test_interrupted_and_resumed_gives_the_same_bytes(
     again = {"preparation": SMALL, "out": tmp_path / "prepared", "workers": 1}
     with pytest.raises(KeyboardInterrupt):
         prepare(films, **again, progress=stop)
-    monkeypatch.setattr(film_files, "_LISTED", {})  # as another process
+    monkeypatch.setattr(film_archives, "_LISTED", {})  # as another process
     films, first = films_of(tmp_path / "root", tmp_path), []
     made = prepare(films, **again, progress=lambda done, _: first.append(done))
     assert 0 < first[0] < FILMS
@@ -220,15 +212,15 @@ def test_a_compressed_archive_is_listed_once_a_run_and_prepared_in_one_pass(
 ):
     places = packed(unpacked, tmp_path / "root", PACKS["tar.gz"])
     films = films_of(tmp_path / "root", tmp_path)
-    monkeypatch.setattr(film_files, "_LISTED", {})
+    monkeypatch.setattr(film_archives, "_LISTED", {})
     opened = list[Path]()
-    inflate = film_files._Inflated
+    inflate = film_archives._Inflated
 
     def counting(path: Path) -> object:
         opened.append(path)
         return inflate(path)
 
-    monkeypatch.setattr(film_files, "_Inflated", counting)
+    monkeypatch.setattr(film_archives, "_Inflated", counting)
     films = films_of(tmp_path / "root", tmp_path)  # the stage is done: its list is taken
     assert all(film_exists(place) for place in films.facts["path"])
     assert opened == []
@@ -318,8 +310,8 @@ def test_a_film_that_lies_unpacked_is_not_looked_for_in_archives(
     )
     for film in files:
         (root / "images" / film.name).write_bytes(film.read_bytes())
-    monkeypatch.setattr(film_files, "_listed", lambda *_: pytest.fail("an archive was opened"))
-    monkeypatch.setattr(film_files, "_LISTED", {})
+    monkeypatch.setattr(film_archives, "_listed", lambda *_: pytest.fail("an archive was opened"))
+    monkeypatch.setattr(film_archives, "_LISTED", {})
     assert len(films_of(root, tmp_path / "all")) == FILMS
     assert "its archives are not read (images_001.tar.gz, …)" in capsys.readouterr().err
 

@@ -18,7 +18,7 @@ from lucency.core.manifest import SOURCE, Manifest
 from lucency.core.predictions import Predictions
 from lucency.core.stage import RECEIPT
 from lucency.core.tables import match_films
-from lucency.data.film_files import ARCHIVES
+from lucency.data.film_archives import ARCHIVES
 from lucency.data.several_sources import (
     draw_sources,
     films_of_sources,

@@ -35,7 +35,7 @@ from sklearn.preprocessing import StandardScaler
 from lucency.core.files import write_table, write_whole
 from lucency.core.manifest import OLDEST, SOURCE, read_table
 from lucency.core.predictions import Predictions
-from lucency.data.film_files import folder_of
+from lucency.data.film_names import folder_of
 from lucency.evaluation.bootstrap import Weights, all_and_resampled, once, ratio
 from lucency.evaluation.intervals import auc_interval, bootstrap_interval
 from lucency.evaluation.metrics import auc

@@ -15,14 +15,8 @@ from jaxtyping import Shaped
 
 from lucency.core.manifest import counted, nearest
 from lucency.core.tables import film_stem, fitting_films
-from lucency.data.film_files import (
-    ARCHIVE_SUFFIXES,
-    EXPECTED_FILMS,
-    SUFFIXES,
-    archive_of,
-    name_below,
-    place_in,
-)
+from lucency.data.film_archives import archive_of
+from lucency.data.film_names import ARCHIVE_SUFFIXES, EXPECTED_FILMS, SUFFIXES, name_below, place_in
 from lucency.data.images import walk_films
 
 EXPECTED = "expected PNG, JPEG or DICOM; convert the films"

@@ -20,7 +20,8 @@ from jaxtyping import UInt8
 
 from lucency.core.manifest import Preparation
 from lucency.core.parallel import usable_cores
-from lucency.data.film_files import FilmFile, LoadedFilm, in_reading_order
+from lucency.data.film_archives import LoadedFilm
+from lucency.data.film_files import FilmFile, in_reading_order
 from lucency.data.preprocess import prepare_file
 
 BLOCK = 32  # films that are handed over together

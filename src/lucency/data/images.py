@@ -22,13 +22,11 @@ from lucency.core.manifest import Manifest, counted
 from lucency.core.progress import say
 from lucency.core.tables import fitting_films, join_films
 from lucency.data.dicom import GreyFilm, decode_dicom, is_dicom
-from lucency.data.film_files import (
+from lucency.data.film_archives import DICOM_START
+from lucency.data.film_files import FilmFile, film_content, films_in
+from lucency.data.film_names import (
     ARCHIVE_SUFFIXES,
-    DICOM_START,
     EXPECTED_FILMS,
-    FilmFile,
-    film_content,
-    films_in,
     is_hidden,
     kind_of_name,
     member_of,

@@ -35,9 +35,9 @@ from lucency.core.progress import silent
 from lucency.core.stage import produce
 from lucency.data.bit_depth import with_bits
 from lucency.data.clahe import NOT_PADDED, Padded, equalise
+from lucency.data.film_archives import FilmStat
 from lucency.data.film_files import (
     FilmFile,
-    FilmStat,
     fingerprint_film,
     in_chunks,
     in_reading_order,
@@ -191,7 +191,7 @@ def _resize(film: Grey, preparation: Preparation) -> Square:
 def _source_of(found: FilmStat | None, sha256: str = "") -> tuple[int, int, str]:
     """Return the fields of SOURCE; of an absent film, which decoding will reject with the reason.
 
-    `modified` is a time in nanoseconds, or a checksum (`lucency.data.film_files.FilmStat`).
+    `modified` is a time in nanoseconds, or a checksum (`lucency.data.film_archives.FilmStat`).
     """
     return (found.size, found.modified, sha256) if found else (ABSENT, 0, "")
 

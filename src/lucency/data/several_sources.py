@@ -37,7 +37,7 @@ from lucency.core.stage import produce
 from lucency.core.tables import NIH_NAME, film_names
 from lucency.data.collections.overlaps import overlap
 from lucency.data.dicom_source import make_keys
-from lucency.data.film_files import ARCHIVES, recall_archives
+from lucency.data.film_archives import ARCHIVES, recall_archives
 from lucency.data.sources import (
     absent_places,
     draw_source,

@@ -58,7 +58,8 @@ from lucency.data.dicom_source import (
     names_of_films,
     with_headers,
 )
-from lucency.data.film_files import film_exists, recall_archives, save_archives
+from lucency.data.film_archives import recall_archives, save_archives
+from lucency.data.film_files import film_exists
 from lucency.data.images import found_films, locate_films
 from lucency.data.label_choices import (
     OR,

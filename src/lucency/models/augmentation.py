@@ -23,7 +23,8 @@ from lucency.core.files import write_array
 from lucency.core.manifest import Copies, Preparation, Prepared
 from lucency.core.parallel import in_workers
 from lucency.core.plan import COPY_MARK, Plan
-from lucency.data.film_files import FilmFile, LoadedFilm, in_chunks
+from lucency.data.film_archives import LoadedFilm
+from lucency.data.film_files import FilmFile, in_chunks
 from lucency.data.images import read_film
 from lucency.data.preprocess import prepare_film
 

@@ -18,7 +18,7 @@ from lucency.core.manifest import NO_FINDING, Prepared
 from lucency.core.plan import Plan
 from lucency.core.progress import progress
 from lucency.core.stage import produce
-from lucency.data.film_files import SUFFIXES
+from lucency.data.film_names import SUFFIXES
 from lucency.data.labels import LABEL_FILES, OFFICIAL_LISTS
 from lucency.pipeline.run import Run
 from lucency.pipeline.stages import pictures, plan, prepared
