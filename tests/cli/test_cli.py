@@ -120,7 +120,9 @@ MISTAKES = {
     "no run": (("report", "absent"), "absent holds no run: expected the --out folder"),
     "no run to export": (("data", "export", "absent", "--out", "x"), "absent holds no run"),
     "no network": (("predict", ".", "a.png"), ". holds no trained network"),
-    "no film": (("predict", "."), "Missing argument"),
+    "no film": (("predict", "."), "expected either films (FILM…) or a source of films"),
+    "film and source": (("predict", ".", "a.png", "--source", "chexpert"), "expected either films"),
+    "root without source": (("predict", ".", "a.png", "--root", "."), "are about --source"),
     "no table": (
         ("evaluate", "a.csv", "--labels", "b.csv"),
         "a.csv: no such file; expected a table",

@@ -49,6 +49,15 @@ def test_work_that_was_found_done_does_not_count_as_speed(
     assert capsys.readouterr().err == line
 
 
+def test_a_first_part_states_no_rate_that_is_not_known(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+):
+    with progress("Predicting", unit="films") as advance:
+        clock.now += 35
+        advance(32, 480)
+    assert capsys.readouterr().err == "Predicting: 32 of 480 films\n"
+
+
 def test_slow_work_states_the_time_of_one(clock: Clock, capsys: pytest.CaptureFixture[str]):
     with progress("Explaining", unit="films") as advance:
         advance(0, 141)

@@ -13,6 +13,7 @@ import torch
 from scipy.special import expit
 from sklearn.metrics import f1_score
 
+from layouts import write_chexpert
 from lucency.cli.output import do_stage
 from lucency.config.sections import EvaluationChoices, Source
 from lucency.core.manifest import Preparation, Prepared
@@ -30,7 +31,7 @@ from lucency.models.classifier import Classifier, load_classifier, save_classifi
 from lucency.models.inference import predict
 from lucency.models.networks import build
 from lucency.models.training import UNIT, fit_decisions
-from lucency.pipeline.film_inference import predict_disk, predict_files
+from lucency.pipeline.film_inference import predict_disk, predict_files, predict_source
 from lucency.pipeline.run import Run, open_run
 from toys import FINDINGS, toy_films, toy_plan, toy_protocol
 
@@ -304,6 +305,35 @@ def test_a_run_s_film_from_disk_gets_the_run_s_recalibrated_probability(run: Run
     called = ["|".join(np.array(FINDINGS)[row]) for row in found.probability > classifier.threshold]
     assert clear.sum() > len(called) / 2
     assert table["called"][clear].tolist() == np.array(called)[clear].tolist()
+
+
+def test_films_of_a_source_go_by_its_names_and_patients(run: Run, tmp_path: Path):
+    """CheXpert's labels name films otherwise than they are called on disk."""
+    root = write_chexpert(tmp_path / "chexpert", films=12)
+    files = sorted(root.glob("*/patient*/study*/*.jpg"))
+    files[3].write_bytes(files[3].read_bytes()[:40])
+    place = Source(
+        source="chexpert", root=str(root), align={"Edema": "Left", "Cardiomegaly": "Right"}
+    )
+    name, table = predict_source(run.out, place, name="")
+    assert name == "test_convnext"
+    assert sorted(table["film"]) == sorted(
+        file.relative_to(root).as_posix().split("/", 1)[1] for file in files
+    )
+    assert (table["patient"] == table["film"].str.split("/").str[0]).all()
+    assert table.loc[table["reason"] != "", "film"].tolist() == [
+        files[3].relative_to(root).as_posix().split("/", 1)[1]
+    ]
+    alone = predict_disk(run.out, files, name="")[1]
+    alone["film"] = [
+        Path(file).relative_to(root).as_posix().split("/", 1)[1] for file in alone["film"]
+    ]
+    both = table.merge(alone, on="film", suffixes=("", "_alone"), validate="1:1")
+    for finding in FINDINGS:
+        np.testing.assert_allclose(both[finding], both[f"{finding}_alone"], atol=1e-6)
+    other = place.model_copy(update={"root": str(root / "train")})
+    with pytest.raises(ValueError, match="no label file of CheXpert in"):
+        predict_source(run.out, other, name="")
 
 
 def test_the_tables_of_a_run_decide_as_its_classifier_does(run: Run):

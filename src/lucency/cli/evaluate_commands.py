@@ -18,16 +18,13 @@ from lucency.cli.options import (
     NameList,
     PatientColumn,
     Scale,
+    SourceChanges,
+    SourceRoot,
+    chosen_source,
     label_columns,
     to_folder,
 )
 
-SourceChanges = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", metavar="KEY=VALUE", help="Set a key of the source, e.g. uncertain=ones."
-    ),
-]
 PredictionTables = Annotated[
     list[Path],
     typer.Argument(
@@ -52,9 +49,7 @@ def evaluate(  # noqa: PLR0913 - the options of one command
             metavar="NAME", help="Test a run's networks on films of this source, e.g. chexpert."
         ),
     ] = "",
-    root: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="The folder of that source.")
-    ] = None,
+    root: SourceRoot = None,
     name: Annotated[
         str, typer.Option(metavar="NAME", help="Name of that test. Default: the source's.")
     ] = "",
@@ -102,17 +97,10 @@ def test_on_source(
     out: Path | None,
     json: bool,
 ) -> None:
-    """Test a finished run's networks on another source, whose keys are `about`; print the answer.
-
-    What is None is not stated.
-    """
-    from lucency.config.protocol import parse_external
+    """Test a run's networks on another source, whose keys are `about`; print the answer."""
     from lucency.pipeline.added_tests import add_external_test, answer
 
-    stated = {key: str(value) for key, value in about.items() if value is not None}
-    if Path(stated.get("labels", "")).is_file():  # otherwise a choice of a collection's labels
-        stated["labels"] = str(Path(stated["labels"]).absolute())
-    choice = parse_external({**stated, "name": name or stated["source"]}, changes=changes)
+    choice = chosen_source(about, name=name, changes=changes)
     found = add_external_test(run, choice)
     print_answer(answer(run, found, out=out), json, words=external_in_words)
 

@@ -10,9 +10,9 @@ import typer
 from lucency.cli import answers, options
 
 
-def predict(
+def predict(  # noqa: PLR0913 - the options of one command
     model: options.Model,
-    films: options.Films,
+    films: options.Films = None,
     name: options.ModelName = "",
     engine: options.EngineName = "",
     csv: Annotated[
@@ -21,13 +21,22 @@ def predict(
             metavar="FILE", help="Write the table to this file.", callback=options.check_csv
         ),
     ] = None,
+    source: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="Predict all films of this source, e.g. chexpert."),
+    ] = "",
+    root: options.SourceRoot = None,
+    labels: options.LabelFile = None,
+    image_column: options.ImageColumn = "image",
+    patient_column: options.PatientColumn = "patient",
+    changes: options.SourceChanges = None,
     json: options.Json = False,
 ) -> None:
     """Predict the findings of films on disk.
 
     Whatever stands in the leaderboard of a run predicts: networks, ensembles, learners, neighbours.
     Films are prepared as the training films were. Probabilities are recalibrated. Films that cannot
-    be read are listed with the reason.
+    be read are listed with the reason. With --source films go by its label file's names.
 
     Example:
 
@@ -35,9 +44,19 @@ def predict(
     """
     from lucency.cli.answers import in_json
     from lucency.core.files import write_table
-    from lucency.pipeline.film_inference import films_for_programs, predict_disk
+    from lucency.pipeline.film_inference import films_for_programs, predict_disk, predict_source
 
-    shown, table = predict_disk(model, films, name=name, engine=engine)
+    if bool(films) == bool(source):
+        raise ValueError("expected either films (FILM…) or a source of films (--source)")
+    if source:
+        columns = options.label_columns(image_column, patient_column)
+        about = {"source": source, "root": root, "labels": labels, **columns}
+        place = options.chosen_source(about, changes=changes)
+        shown, table = predict_source(model, place, name=name, engine=engine)
+    elif root or labels or changes:
+        raise ValueError("--root, --labels and --set are about --source: expected it beside them")
+    else:
+        shown, table = predict_disk(model, films or [], name=name, engine=engine)
     if csv:
         write_table(table, csv, float_format="%.6f")
     text = in_json(films_for_programs(shown, table)) if json else f"{csv}\n" if csv else None

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from lucency.config.sections import External
 
 SERVICE_NEEDS = ("starlette", "uvicorn", "python_multipart")
 
@@ -53,6 +57,18 @@ def label_columns(image_column: str, patient_column: str) -> dict[str, str]:
     return {"image_column": image_column, "patient_column": patient_column}
 
 
+def chosen_source(
+    about: Mapping[str, object], *, name: str = "", changes: list[str] | None
+) -> External:
+    """Return the source of films that options describe by its keys; what is None is not stated."""
+    from lucency.config.protocol import parse_external
+
+    stated = {key: str(value) for key, value in about.items() if value is not None}
+    if Path(stated.get("labels", "")).is_file():  # otherwise a choice of a collection's labels
+        stated["labels"] = str(Path(stated["labels"]).absolute())
+    return parse_external({**stated, "name": name or stated["source"]}, changes=changes)
+
+
 def to_file(about: str) -> Any:
     """Return an option of a file to write, which is checked."""
     return typer.Option(metavar="FILE", help=about, callback=check_place)
@@ -89,7 +105,7 @@ Model = Annotated[
     typer.Argument(metavar="MODEL", help="A run's folder, a network's, or an exported one."),
 ]
 Films = Annotated[
-    list[Path],
+    list[Path] | None,
     typer.Argument(
         metavar="FILM…", help="PNG, JPEG or DICOM films, or folders or archives of them."
     ),
@@ -124,6 +140,15 @@ PatientColumn = Annotated[
 LabelTable = Annotated[Path, typer.Argument(metavar="FILE", help="A label file, .csv or .csv.gz.")]
 NameList = Annotated[
     Path | None, typer.Option(metavar="FILE", help="The image names of this part, one a line.")
+]
+SourceRoot = Annotated[
+    Path | None, typer.Option("--root", metavar="DIR", help="The folder of that source.")
+]
+SourceChanges = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Set a key of the source, e.g. uncertain=ones."
+    ),
 ]
 Scale = Annotated[str, typer.Option(help="What a table holds: probability, percent or logit.")]
 Tables = Annotated[Path | None, to_folder("Write all tables here, as CSV.")]

@@ -11,7 +11,7 @@ from lucency.core.parallel import rank
 
 PLAIN_SECONDS = 15.0
 Advance = Callable[..., None]
-Show = Callable[[int, int, str, float], None]  # done, total, note, units a second
+Show = Callable[[int, int, str, float], None]  # done, total, note, units a second or 0
 
 
 def say(line: str) -> None:
@@ -25,7 +25,8 @@ def say(line: str) -> None:
 def progress(title: str, *, unit: str) -> Iterator[Advance]:
     """Lend a function `advance(done, total, note="")` that shows how far `title` is.
 
-    The rate is that since the first call: work found done does not count.
+    The rate is that since the first call, where it is not known yet: work found done does not
+    count.
     """
     if rank() > 0:
         yield silent
@@ -37,7 +38,7 @@ def progress(title: str, *, unit: str) -> Iterator[Advance]:
             nonlocal first
             first = done if first < 0 else first
             elapsed = time.monotonic() - started
-            show(done, total, note, max(done - first, 1) / max(elapsed, 1e-3))
+            show(done, total, note, (done - first) / max(elapsed, 1e-3))
 
         yield advance
 
@@ -90,7 +91,9 @@ def _bar(title: str, unit: str) -> Iterator[Show]:
 
         def show(done: int, total: int, note: str, rate: float) -> None:
             bar.update(task, visible=True)
-            bar.update(task, completed=done, total=total, rate=pace(rate, unit), note=note)
+            bar.update(task, completed=done, total=total, note=note)
+            if rate:
+                bar.update(task, rate=pace(rate, unit))
 
         yield show
 
@@ -104,8 +107,9 @@ def _lines(title: str, unit: str) -> Iterator[Show]:
         if done < total and time.monotonic() - written < PLAIN_SECONDS:
             return
         written = time.monotonic()
-        left = f", {duration((total - done) / rate)} left" if done < total else ""
+        speed = f", {pace(rate, unit)}" if rate else ""
+        left = f", {duration((total - done) / rate)} left" if rate and done < total else ""
         tail = f", {note}" if note else ""
-        say(f"{title}: {done:,} of {total:,} {unit}, {pace(rate, unit)}{left}{tail}")
+        say(f"{title}: {done:,} of {total:,} {unit}{speed}{left}{tail}")
 
     yield show

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +17,7 @@ import pandas as pd
 from jaxtyping import UInt8
 
 from lucency.audit.image_quality import look_at, problems_of, switched_off
-from lucency.config.sections import FROZEN
+from lucency.config.sections import FROZEN, Source
 from lucency.core.manifest import (
     Preparation,
     Prepared,
@@ -32,6 +33,8 @@ from lucency.data.bit_depth import bits_for_network, with_bits
 from lucency.data.film_files import film_exists, fingerprint_film
 from lucency.data.film_stream import stream_films
 from lucency.data.images import films_below
+from lucency.data.several_sources import read_sources
+from lucency.data.sources import absent_places, stated_findings
 from lucency.explain.heatmaps import Heatmaps, one_cell_remarks
 from lucency.pipeline.film_predictors import (
     FilmPredictor,
@@ -60,7 +63,38 @@ def predict_disk(
     files, predictor = films_below(films), open_predictor(folder, name=name, engine=engine)
     if not any(_is_there(file) for file in files):
         raise ValueError(f"{files[0]}: no such file; expected films, or folders of them")
-    chosen = "" if name or predictor.home.own else ", the best on validation films"
+    return predictor.name, _predicted(predictor, files, named=bool(name))
+
+
+def predict_source(
+    folder: Path, place: Source, *, name: str, engine: str = ""
+) -> tuple[str, pd.DataFrame]:
+    """Return what `predict_disk` does of all films of a source, and whose they are (`patient`).
+
+    Films go by their names in the source's label file. Raises ValueError also for a source that
+    cannot be read, or states none of the findings, and where no film lies on disk.
+    """
+    predictor = open_predictor(folder, name=name, engine=engine)
+    if lost := absent_places(place):
+        raise ValueError(next(iter(lost.values())).removeprefix("data."))
+    if not place.root:
+        raise ValueError("phantoms are drawn by `lucency data phantom`: expected their --root")
+    findings = stated_findings(place, findings=predictor.findings)
+    with TemporaryDirectory() as scratch:
+        films = read_sources(place, findings=findings, out=Path(scratch) / "manifest")
+    path = films.facts["path"].tolist()
+    table = _predicted(predictor, path, named=bool(name))
+    row = pd.Index(path).get_indexer(pd.Index(table["film"].astype(str)))
+    table["film"] = films.image[row]
+    table.insert(1, "patient", films.patient_id[row])
+    return predictor.name, table
+
+
+def _predicted(
+    predictor: FilmPredictor, files: Sequence[str | Path], *, named: bool
+) -> pd.DataFrame:
+    """Return a row a film; films that cannot be read are named on standard error, too."""
+    chosen = "" if named or predictor.home.own else ", the best on validation films"
     say(f"Model: {predictor.name} ({predictor.kind}){chosen}")
     with progress("Predicting", unit="films") as advance:
         table, rejected = predict_files(
@@ -75,7 +109,7 @@ def predict_disk(
         )
     _say_left_out(list(zip(rejected["film"], rejected["reason"], strict=True)))
     whole = pd.concat([table, rejected], ignore_index=True)
-    return predictor.name, whole.fillna({"reason": "", "quality": ""})
+    return whole.fillna({"reason": "", "quality": ""})
 
 
 def _known_films(predictor: FilmPredictor) -> Prepared | None:
