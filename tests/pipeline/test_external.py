@@ -259,7 +259,7 @@ def test_other_keys_of_a_test_are_refused_and_a_test_taken_out_leaves_the_report
     words = ["run", str(out / "protocol.toml"), "--out", str(out), "--workers", "1", "--set"]
     line = refused([*words, "external.0.films=60"], capsys)
     assert "external.0 (second): films: was 40, now 60: " in line
-    assert f"another name for this test, or delete {out / 'external' / 'second'} to" in line
+    assert f"the films of {out / 'external' / 'second'} are of other choices" in line
     assert (out / "protocol.toml").read_text() == before
     assert lucency(*words, f"external=[{SECOND}]") == 0
     text = (out / "report" / "report.html").read_text()
