@@ -147,9 +147,9 @@ def _kept_names(
     None that it maps another name to: what is Fibrosis in ChestX-ray14 is OpenI's Pulmonary
     Fibrosis, and its Fibrosis nothing.
     """
-    asked = {part for finding in findings for part in parts_of(finding)}
+    wanted = {part for finding in findings for part in parts_of(finding)}
     made = {ours for name in collection.align for ours in targets_of(name, collection.align)}
-    return {name for name in asked - made if name in collection.align and name not in source.align}
+    return {name for name in wanted - made if name in collection.align and name not in source.align}
 
 
 def targets_of(name: str, *aligns: Align) -> tuple[str, ...]:
