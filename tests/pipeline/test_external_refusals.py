@@ -177,6 +177,18 @@ def test_a_test_that_was_removed_may_come_back_as_it_was(
     assert (tmp_path / "run" / "protocol.toml").read_bytes() == before
 
 
+def test_phantoms_that_are_drawn_for_a_test_are_those_of_its_choices(tmp_path: Path):
+    data = table(tmp_path / "films")
+    drawn: dict[str, object] = {"source": "phantom", "films": 20, "size": 32, "hospital": 2}
+    alone = run_of(tmp_path, data, drawn)
+    stages.labelled_films(external_run(alone, "x"))
+    run_of(tmp_path, data)
+    assert run_of(tmp_path, data, drawn).protocol == alone.protocol
+    run_of(tmp_path, data)
+    with pytest.raises(ValueError, match=r"^external\.0 \(x\): films: was 20, now 21: "):
+        run_of(tmp_path, data, {**drawn, "films": 21})
+
+
 def test_a_test_of_another_order_or_name_is_no_other_test(
     tmp_path: Path, kept: tuple[dict[str, object], dict[str, object], bytes]
 ):
