@@ -25,8 +25,9 @@ from lucency.core.manifest import (
     load_manifest,
     save_manifest,
 )
+from lucency.data.collections.catalogue import COLLECTIONS
 from lucency.data.collections.collection import PublicCollection
-from lucency.data.label_choices import choose_films, choose_labels, policy_of
+from lucency.data.label_choices import choose_films, choose_labels, own_names, policy_of
 from lucency.data.labels import read_nih_tables
 from lucency.data.sources import SOURCES, list_films, read_films, refuse_unstated, stated_findings
 from lucency.phantom.dataset import list_phantom
@@ -286,6 +287,48 @@ def test_chexperts_lung_lesion_is_wider_and_no_group(chexpert: Manifest):
     made = chosen(few, ["Nodule or Mass"], CHEXPERT_LIKE, align=wider, no_finding_negates=False)
     column = few.label[:, CHEXPERT.index("Lung Lesion")]
     np.testing.assert_array_equal(made.label[:, 0], column)
+
+
+def test_an_own_name_that_is_a_finding_is_kept_for_it(chexpert: Manifest):
+    few = chexpert.take(np.arange(500))
+    place = Source(source="chexpert")
+    as_effusion = chosen(few, ["Effusion", "Edema"], CHEXPERT_LIKE)
+    assert (as_effusion.label == 1).any(axis=0).all()
+    for findings in (["Pleural Effusion", "Edema"], ["Pleural Effusion", "Effusion"]):
+        made = chosen(few, findings, CHEXPERT_LIKE)
+        refuse_unstated(place, findings=tuple(findings))
+        np.testing.assert_array_equal(made.label[:, 0], as_effusion.label[:, 0])
+    np.testing.assert_array_equal(made.label[:, 1], as_effusion.label[:, 0])
+    assert set(made.uncertain["finding"]) == {"Pleural Effusion", "Effusion"}
+    group = chosen(few, ["Pleural Effusion or Edema"], CHEXPERT_LIKE)
+    assert ((group.label[:, 0] == 1) == (as_effusion.label == 1).any(axis=1)).all()
+
+
+def test_the_protocols_mapping_of_an_own_name_is_the_only_one():
+    films, align = films_of({"Pleural Effusion": [1], "Edema": [0]}), {"Pleural Effusion": ""}
+    made = chosen(films, ["Pleural Effusion", "Edema"], collection(films.findings,
+                  align={"Pleural Effusion": "Effusion"}), align=align)  # fmt: skip
+    np.testing.assert_array_equal(made.label, [[NAN, 0]])
+
+
+@pytest.mark.parametrize("source", COLLECTIONS)
+def test_every_own_name_of_a_collection_may_be_a_finding(source: str):
+    """But for OpenI's Fibrosis, which its mapping sets aside for Pulmonary Fibrosis."""
+    own, place = COLLECTIONS[source], Source.model_validate({"source": source})
+    about: dict[str, Any] = {"source": place, "collection": own}
+    made = {name: own_names(own.findings, findings=(name,), **about)[name] for name in own.findings}
+    assert [name for name, names in made.items() if name not in names] == (
+        ["Fibrosis"] if source == "openi" else []
+    )
+
+
+def test_a_name_that_a_collection_sets_aside_stays_aside():
+    own = COLLECTIONS["openi"]
+    for align, expected in (({}, ["Pulmonary Fibrosis"]), ({"Pulmonary Fibrosis": ""}, [])):
+        place = Source.model_validate({"source": "openi", "align": align})
+        about: dict[str, Any] = {"source": place, "collection": own}
+        made = own_names(own.findings, findings=("Fibrosis", "Mass"), **about)
+        assert made == {"Fibrosis": expected, "Mass": ["Mass"]}
 
 
 def test_a_part_that_the_protocol_maps_elsewhere_is_no_part_of_a_group():

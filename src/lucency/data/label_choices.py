@@ -113,13 +113,16 @@ def own_names(
 
     A group "A or B" is made of the own names that are mapped to it, and of those of A and of B;
     without the former, only if both parts have some. The order of its parts does not matter.
+    An own name that the collection maps elsewhere is also the finding that is spelt as it is.
     Raises ValueError for a name in `source.align` that is not one of `own`, a finding in it or in
     `source.uncertain` that the protocol has not, and where every finding would be not stated.
     """
     _refuse_strange(own, source, findings)
     mapped = dict[frozenset[str], list[str]]()
+    kept = _kept_names(source, findings, collection)
     for name in own:
-        for ours in targets_of(name, source.align, collection.align):
+        ours_of_name = targets_of(name, source.align, collection.align)
+        for ours in (*ours_of_name, name) if name in kept else ours_of_name:
             mapped.setdefault(parts_of(ours), []).append(name)
     made = dict[str, list[str]]()
     for finding in findings:
@@ -134,6 +137,19 @@ def own_names(
             f"{', '.join(own[:40])}, mapped by [data.align] where they are spelt otherwise"
         )
     return made
+
+
+def _kept_names(
+    source: Source, findings: tuple[str, ...], collection: PublicCollection
+) -> set[str]:
+    """Return the findings that are own names which the collection alone maps elsewhere.
+
+    None that it maps another name to: what is Fibrosis in ChestX-ray14 is OpenI's Pulmonary
+    Fibrosis, and its Fibrosis nothing.
+    """
+    wanted = {part for finding in findings for part in parts_of(finding)}
+    made = {ours for name in collection.align for ours in targets_of(name, collection.align)}
+    return {name for name in wanted - made if name in collection.align and name not in source.align}
 
 
 def targets_of(name: str, *aligns: Align) -> tuple[str, ...]:

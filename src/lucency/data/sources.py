@@ -139,10 +139,12 @@ def film_inputs(place: Source, *, findings: tuple[str, ...]) -> dict[str, object
     for text in absent_places(place).values():
         raise ValueError(text)
     root = Path(place.root)
-    known = COLLECTIONS[place.source].tables if place.source in COLLECTIONS else NIH_TABLES
-    patterns = known if place.root else ()  # phantoms may not be drawn yet
     labels, chosen = root / place.labels, chosen_labels(place)
-    found = {file for pattern in patterns for file in root.glob(pattern) if file.is_file()}
+    found = set[Path]()
+    if place.source in COLLECTIONS:
+        found |= COLLECTIONS[place.source].files(root, place.labels)
+    elif place.root:  # phantoms may not be drawn yet
+        found |= {file for pattern in NIH_TABLES for file in root.glob(pattern) if file.is_file()}
     if place.labels and labels.is_dir():  # reports or tables, a file each
         found |= {file for file in labels.rglob("*") if file.is_file()}
     tables = sorted(found)

@@ -6,6 +6,7 @@ same films anew, has in common with it stands here too. Letters in shapes: n fil
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,6 +44,7 @@ LABELLERS = {  # what `data.labels` may name, and the files
     "negbio": "mimic-cxr-2.*-negbio.csv",
     "test-set-labeled": "mimic-cxr-2.*-test-set-labeled.csv",
 }
+USUAL = "chexpert"  # of LABELLERS
 OPACITY, AIRSPACE = "Lung Opacity", "Airspace Opacity"  # the latter in the test set's file
 PATIENTS = table_patterns("patients.csv", "hosp/patients.csv", "*/hosp/patients.csv")  # MIMIC-IV's
 IDS = FILM, PATIENT, STUDY = "dicom_id", "subject_id", "study_id"
@@ -171,9 +173,19 @@ def parse_year(text: str) -> float:
     return float(text[:4] or "nan")
 
 
+def tables_beside_metadata(root: Path, labels: str) -> Iterator[Path]:
+    """Yield the tables of films and studies that lie beside the metadata, or in a folder there."""
+    metadata = first_file(root, *table_patterns(METADATA))
+    if metadata is None:
+        return
+    for name in (SPLIT, LABELLERS.get(labels or USUAL, "")):
+        if name and (file := first_file(metadata.parent, *table_patterns(name))):
+            yield file
+
+
 def _label_table(root: Path, folder: Path, labels: str) -> tuple[CsvTable, dict[str, str]]:
     """Return the table of studies' labels, and the column of each finding in it."""
-    kind = labels or next(iter(LABELLERS))
+    kind = labels or USUAL
     named = "" if kind in LABELLERS else labels
     usual = table_patterns(LABELLERS.get(kind, ""))
     file = find_table(root if named else folder, named, title=TITLE, usual=usual)
@@ -225,6 +237,7 @@ MIMIC_CXR = PublicCollection(
     no_finding="No Finding",
     beside_no_finding=(DEVICES,),
     tables=(*table_patterns(METADATA, SPLIT, *LABELLERS.values()), *PATIENTS),
+    deeper=tables_beside_metadata,
     published=PUBLISHED,
     traps=(
         "Labels are those of a study's report: every film of a study has them, its lateral too.",

@@ -59,6 +59,7 @@ RUNS = re.compile(r"[0-9]{1,7} +[0-9]{1,7}(?: +[0-9]{1,7} +[0-9]{1,7})*")
 
 LT_TITLE = "NIH-CXR-LT"
 PRUNED, SINGLE = "miccai2023_nih-cxr-lt_labels_", "nih-cxr-lt_single-label_"
+LT_FOLDERS = ("PruneCXR", "LongTailCXR", ".")  # in which lists lie; the first is the usual
 LT_PARTS = {  # of files, by the end of their names; a film of several files is of the first
     "train": "train", "val": "val", "balanced-val": "val", "test": "test", "balanced-test": "test",
 }  # fmt: skip
@@ -329,7 +330,7 @@ def _box_of_runs(text: str) -> Float64[np.ndarray, " 4"]:
 
 def _lists(root: Path, labels: str) -> dict[str, Path]:
     """Return the lists of films by their part: PruneCXR's where they are there, else the others."""
-    folders = (labels,) if labels else ("PruneCXR", "LongTailCXR", ".")
+    folders = (labels,) if labels else LT_FOLDERS
     for folder in (root / name for name in folders):
         for stem in (PRUNED, SINGLE):
             found = {part: first_file(folder, f"{stem}{part}.csv*") for part in LT_PARTS}
@@ -386,11 +387,7 @@ NIH_LT = PublicCollection(
     findings=FINDINGS_OF_LT,
     align={"Pleural Thickening": "Pleural_Thickening"},
     no_finding=NO_FINDING,
-    tables=tuple(
-        f"{folder}{stem}*.csv*"
-        for stem, folders in {PRUNED: ("PruneCXR/", ""), SINGLE: ("LongTailCXR/", "")}.items()
-        for folder in folders
-    ),
+    tables=tuple(f"{folder}/{stem}*.csv*" for folder in LT_FOLDERS for stem in (PRUNED, SINGLE)),
     published={"films": 112_120},
     traps=(
         NIH_TRAP,
