@@ -30,6 +30,7 @@ from lucency.data.collections.chexpert import (
     FOURTEEN,
     SPLIT_OF,
     films_of_cells,
+    normal_beside,
     parse_sex,
     parts_of_paths,
     views_of,
@@ -112,7 +113,7 @@ def _counted(
     return replace(
         films,
         origin=origin_of(films, file=lines.file, title=TITLE, published=PUBLISHED),
-        reading=reading_of((f"no line in {lines.file.name}", "", without)),
+        reading=reading_of((f"no line in {lines.file.name}", "", without), normal_beside(films)),
     )
 
 

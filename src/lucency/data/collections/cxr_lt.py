@@ -16,7 +16,7 @@ from jaxtyping import Float64, Shaped
 from lucency.core.manifest import Manifest, listed
 from lucency.core.tables import film_stem
 from lucency.data.collections.big_tables import read_columns
-from lucency.data.collections.chexpert import DEVICES, EFFUSION
+from lucency.data.collections.chexpert import DEVICES, EFFUSION, normal_beside
 from lucency.data.collections.collection import PublicCollection
 from lucency.data.collections.label_cells import parse_part, rows_of, stated_cells
 from lucency.data.collections.label_columns import (
@@ -24,6 +24,7 @@ from lucency.data.collections.label_columns import (
     first_file,
     joined,
     origin_of,
+    reading_of,
     table_patterns,
 )
 from lucency.data.collections.mimic import (
@@ -97,7 +98,7 @@ def read_cxr_lt(root: Path, labels: str) -> Manifest:
     films = replace(films, facts=films.facts.assign(**known))
     published, title = PUBLISHED.get(version, {}), f"{TITLE} {version}".strip()
     origin = origin_of(films, file=first, title=title, published=published)
-    return replace(films, origin=origin)
+    return replace(films, origin=origin, reading=reading_of(normal_beside(films)))
 
 
 def _first_file(root: Path, labels: str) -> tuple[Path, str]:

@@ -23,6 +23,7 @@ from lucency.core.manifest import (
 )
 
 FRAGMENTS = (".azDownload-*", "*.part", "*.crdownload", "*.filepart")  # of unfinished downloads
+CONTRADICTION = "contradiction: beside other findings"  # a step of reading, of No Finding
 SHOWN = 3  # counts that differ, files that lie in a root: what an error or a line names
 
 
@@ -73,6 +74,20 @@ def known_ages(years: np.ndarray) -> tuple[np.ndarray, int]:
 def reading_of(*steps: tuple[str, str, int]) -> pd.DataFrame:
     """Return steps, their finding and films as `Manifest.reading` has them, without empty ones."""
     return pd.DataFrame([step for step in steps if step[2]], columns=list(READING_COLUMNS))
+
+
+def step_of_contradiction(
+    films: Manifest, *, normal: str, beside: Sequence[str] = ()
+) -> tuple[str, str, int]:
+    """Return a step of `reading_of`: films of which a label file states `normal` and a finding.
+
+    What is listed in `beside` may stand there. Labels stay as they are stated.
+    """
+    is_normal = np.array([name == normal for name in films.findings], dtype=np.bool_)
+    is_other = ~is_normal & ~np.isin(films.findings, list(beside))
+    one = films.label == 1
+    both = one[:, is_normal].any(axis=1) & one[:, is_other].any(axis=1)
+    return (CONTRADICTION, normal, int(both.sum()))
 
 
 def as_published(films: Manifest, published: Mapping[str, int]) -> str:

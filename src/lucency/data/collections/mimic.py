@@ -16,7 +16,13 @@ from jaxtyping import Float64, Int64, Shaped
 from lucency.core.manifest import Manifest, cells_where, counted, empty_boxes
 from lucency.core.progress import say
 from lucency.data.collections.big_tables import read_columns
-from lucency.data.collections.chexpert import DEVICES, EFFUSION, FOURTEEN, LATERAL
+from lucency.data.collections.chexpert import (
+    DEVICES,
+    EFFUSION,
+    FOURTEEN,
+    LATERAL,
+    normal_beside,
+)
 from lucency.data.collections.collection import PublicCollection
 from lucency.data.collections.label_cells import (
     StatedCells,
@@ -102,6 +108,7 @@ def read_mimic_cxr(root: Path, labels: str) -> Manifest:
     reading = reading_of(
         (f"study without a row in {stated.file.name}", "", int((row < 0).sum())),
         (f"no row in {split.file.name}", "", int((place < 0).sum())),
+        normal_beside(manifest),
     )
     published = READ if AIRSPACE in stated.columns else PUBLISHED
     origin = origin_of(manifest, file=stated.file, title=TITLE, published=published)

@@ -27,6 +27,7 @@ from lucency.data.collections.big_tables import read_columns
 from lucency.data.collections.collection import PublicCollection
 from lucency.data.collections.label_cells import grouped, parse_binary, refuse_twice
 from lucency.data.collections.label_columns import (
+    CONTRADICTION,
     find_table,
     first_file,
     origin_of,
@@ -178,8 +179,22 @@ def _by_majority(readings: FilmReadings) -> Manifest:
             findings=FINDINGS_OF_VINDR,
             share=votes / readers,
         ),
-        reading=_counts_of_readers(readers[:, 0], (votes > 0) & (votes < readers)),
+        reading=pd.concat(
+            [
+                _counts_of_readers(readers[:, 0], (votes > 0) & (votes < readers)),
+                reading_of((CONTRADICTION, NO_FINDING_OF_VINDR, _contradicting(readings))),
+            ],
+            ignore_index=True,
+        ),
     )
+
+
+def _contradicting(readings: FilmReadings) -> int:
+    """Return of how many films one reader states No finding and a finding."""
+    normal = np.array([name == NO_FINDING_OF_VINDR for name in FINDINGS_OF_VINDR])
+    one = readings.label == 1
+    both = one[:, normal].any(axis=1) & one[:, ~normal].any(axis=1)
+    return len(np.unique(readings.image[both].astype(str)))
 
 
 def _counts_of_readers(
