@@ -39,14 +39,24 @@ def table_patterns(*names: str) -> tuple[str, ...]:
 def find_table(root: Path, labels: str, *, title: str, usual: Sequence[str]) -> Path:
     """Return the label file `labels` below `root`, else the first that fits a `usual` pattern.
 
-    Raises ValueError where there is none, with what lies there instead.
+    Raises ValueError where there is none, with what lies there instead, and where several fit the
+    same pattern; of a file and its .gz the former is taken.
     """
     if labels:
         if (root / labels).is_file():
             return root / labels
         raise ValueError(f"{root / labels}: no such file; expected a label file of {title}")
-    if found := first_file(root, *usual):
-        return found
+    for pattern in usual:
+        files = [file for file in sorted(root.glob(pattern)) if file.is_file()]
+        once = {str(file).removesuffix(".gz"): file for file in reversed(files)}
+        names = sorted(file.relative_to(root).as_posix() for file in once.values())
+        if len(names) > 1:
+            raise ValueError(
+                f"{root}: found {listed(names, most=SHOWN)}, label files of {title}; expected one: "
+                f'name it, data.labels = "{names[0]}", or leave the other out of data.root'
+            )
+        if files:
+            return files[0]
     if parts := [part.name for one in FRAGMENTS for part in sorted(root.glob(one))]:
         raise ValueError(
             f"no label file of {title} in {root}: expected {usual[0]}, found {parts[0]} of a "
