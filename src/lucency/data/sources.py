@@ -38,6 +38,7 @@ from lucency.core.tables import match_films
 from lucency.data.absent_films import files_below, what_is_there, why_absent
 from lucency.data.collections.catalogue import COLLECTIONS
 from lucency.data.collections.collection import PublicCollection
+from lucency.data.collections.label_columns import say_absent
 from lucency.data.csv_tables import (
     USUAL,
     CsvTable,
@@ -501,6 +502,7 @@ def _read_phantom(source: Source, *, findings: tuple[str, ...]) -> Manifest:
 def _read_collection(source: Source, *, findings: tuple[str, ...]) -> Manifest:
     collection = COLLECTIONS[source.source]
     films = collection.read(Path(source.root), source.labels)
+    say_absent(films, title=collection.title)
     return choose_labels(films, source=source, findings=findings, collection=collection)
 
 

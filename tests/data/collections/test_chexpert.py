@@ -287,7 +287,7 @@ def test_plus_has_the_labels_of_the_section_that_is_named(plus: Path):
     drawn = phantoms(24)
     assert films.origin.startswith("impression_fixed.json: CheXpert Plus, not as published")
     assert films.reading.to_dict("list") == {
-        "step": ["no line in impression_fixed.json"], "finding": [""], "films": [1],
+        "step": ["no row in impression_fixed.json"], "finding": [""], "films": [1],
     }  # fmt: skip
     assert len(whole.reading) == 0
     assert np.isnan(films.label[-1]).all()

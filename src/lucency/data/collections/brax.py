@@ -16,7 +16,13 @@ from lucency.data.collections.big_tables import read_columns
 from lucency.data.collections.chexpert import DEVICES, EFFUSION, FOURTEEN, normal_beside
 from lucency.data.collections.collection import PublicCollection
 from lucency.data.collections.label_cells import refuse_twice, stated_cells
-from lucency.data.collections.label_columns import find_table, origin_of, reading_of, table_patterns
+from lucency.data.collections.label_columns import (
+    find_table,
+    origin_of,
+    reading_of,
+    say_short,
+    table_patterns,
+)
 from lucency.data.csv_tables import CsvTable, parse_number
 from lucency.data.labels import patients_of
 
@@ -42,6 +48,8 @@ def read_brax(root: Path, labels: str) -> Manifest:
     """
     file = find_table(root, labels, title=TITLE, usual=table_patterns(*TABLES))
     table = read_columns(file, *COLUMNS, *FOURTEEN, title=TITLE)
+    if not labels:
+        say_short(file.name, len(table.line), published=PUBLISHED["films"])
     stored = DICOM if _has_dicom_alone(file.parent) else PNG
     refuse_twice(table, stored)
     image = table.columns[stored].astype(str)

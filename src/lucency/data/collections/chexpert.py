@@ -26,6 +26,7 @@ from lucency.data.collections.label_columns import (
     joined,
     origin_of,
     reading_of,
+    say_short,
     step_of_contradiction,
     table_patterns,
 )
@@ -63,7 +64,11 @@ def read_chexpert(root: Path, labels: str) -> Manifest:
     """
     files = _label_files(root, labels)
     first = next(files)
-    films = joined([_films_of(first), *map(_films_of, files)])
+    each = {file: _films_of(file) for file in (first, *files)}
+    films = joined([*each.values()])
+    if not labels:
+        for (file, part), rows in zip(each.items(), ROWS, strict=False):
+            say_short(file.name, len(part), published=rows)
     published = _published_of(films)
     origin = origin_of(films, file=first, title=TITLE, published=published)
     return replace(films, origin=origin, reading=reading_of(normal_beside(films)))
@@ -211,6 +216,7 @@ PUBLISHED: Mapping[str, dict[str, int]] = {
     "val": _counts(234, 200, 38, 109, 68, 126, 1, 45, 33, 8, 80, 8, 67, 1, 0, 107),
     "test": _counts(668, 500, 109, 298, 175, 310, 14, 85, 35, 14, 178, 10, 120, 8, 6, 315),
 }  # fmt: skip
+ROWS = tuple(one["films"] for one in PUBLISHED.values())  # of TRAIN, VALID, TEST
 CHEXPERT = PublicCollection(
     title=TITLE,
     read=read_chexpert,

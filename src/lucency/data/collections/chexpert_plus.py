@@ -49,6 +49,7 @@ from lucency.data.collections.label_columns import (
     first_file,
     origin_of,
     reading_of,
+    step_of_absent,
     table_patterns,
 )
 from lucency.data.csv_tables import CsvTable, parse_number
@@ -113,7 +114,7 @@ def _counted(
     return replace(
         films,
         origin=origin_of(films, file=lines.file, title=TITLE, published=PUBLISHED),
-        reading=reading_of((f"no line in {lines.file.name}", "", without), normal_beside(films)),
+        reading=reading_of(step_of_absent(lines.file, row >= 0), normal_beside(films)),
     )
 
 

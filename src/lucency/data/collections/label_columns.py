@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float32
+from jaxtyping import Bool, Float32
 
 from lucency.core.manifest import (
     OLDEST,
@@ -21,8 +21,10 @@ from lucency.core.manifest import (
     counted,
     listed,
 )
+from lucency.core.progress import say
 
 FRAGMENTS = (".azDownload-*", "*.part", "*.crdownload", "*.filepart")  # of unfinished downloads
+NO_ROW = "no row in "  # and a table's name: a step of reading
 CONTRADICTION = "contradiction: beside other findings"  # a step of reading, of No Finding
 SHOWN = 3  # counts that differ, files that lie in a root: what an error or a line names
 
@@ -73,6 +75,29 @@ def first_file(root: Path, *patterns: str) -> Path | None:
     """Return the first file below `root` that fits one of the patterns, if any does."""
     found = (file for pattern in patterns for file in sorted(root.glob(pattern)) if file.is_file())
     return next(found, None)
+
+
+def say_short(table: str, rows: int, *, published: int, noun: str = "rows") -> None:
+    """Report a table that has fewer rows than the published one."""
+    if rows < published:
+        say(
+            f"{table}: found {rows:,} of {published:,} published {noun}: fetch it again, unless it "
+            "is shortened on purpose"
+        )
+
+
+def step_of_absent(file: Path, is_there: Bool[np.ndarray, " n"]) -> tuple[str, str, int]:
+    """Return a step of `reading_of`: the films that a table which is joined to them lacks."""
+    return f"{NO_ROW}{file.name}", "", int((~is_there).sum())
+
+
+def say_absent(films: Manifest, *, title: str) -> None:
+    """Report what `step_of_absent` has counted of films as they are read."""
+    steps = films.reading[films.reading["step"].str.startswith(NO_ROW)]
+    for step, count in zip(steps["step"].tolist(), steps["films"].tolist(), strict=True):
+        file = step.removeprefix(NO_ROW)
+        have = counted(count, "film", "has/have", of=len(films))
+        say(f"{title}: {have} no row in {file}: what it states is not known of them")
 
 
 def known_ages(years: np.ndarray) -> tuple[np.ndarray, int]:

@@ -27,6 +27,7 @@ from lucency.data.collections.label_columns import (
     first_file,
     origin_of,
     reading_of,
+    say_short,
 )
 from lucency.data.csv_tables import parse_whole
 
@@ -63,6 +64,8 @@ def read_openi(root: Path, labels: str) -> Manifest:
     """
     place = _reports_place(root, labels)
     reports = read_reports(place)
+    if not labels:
+        say_short(place.name, len(reports), published=3_955, noun="reports")
     filmed = [report for report in reports if report.films]
     by_report = _labels_of(filmed, place)
     count = [len(report.films) for report in filmed]

@@ -22,6 +22,7 @@ from lucency.data.collections.label_columns import (
     known_ages,
     origin_of,
     reading_of,
+    say_short,
 )
 from lucency.data.csv_tables import CsvTable, parse_number, parse_whole
 from lucency.data.labels import patients_of
@@ -49,6 +50,8 @@ def read_padchest(root: Path, labels: str) -> Manifest:
     Raises ValueError for a name that PadChest does not have.
     """
     table = read_columns(find_table(root, labels, title=TITLE, usual=TABLES), *COLUMNS, title=TITLE)
+    if not labels:
+        say_short(table.file.name, len(table.line), published=PUBLISHED_PADCHEST["films"])
     label = table.parse("Labels", _parse_names).astype(np.float32)
     patient, named = patients_of(table, "PatientID")
     folders, names = table.columns["ImageDir"].tolist(), table.columns["ImageID"].tolist()
