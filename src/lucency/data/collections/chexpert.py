@@ -64,7 +64,8 @@ def read_chexpert(root: Path, labels: str) -> Manifest:
     """
     files = _label_files(root, labels)
     first = next(files)
-    each = {file: _films_of(file) for file in (first, *files)}
+    each = {first: _films_of(first)}  # before the others are looked for
+    each |= {file: _films_of(file) for file in files}
     films = joined([*each.values()])
     if not labels:
         for (file, part), rows in zip(each.items(), ROWS, strict=False):
