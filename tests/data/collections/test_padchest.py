@@ -141,6 +141,20 @@ def test_a_root_of_something_else_and_half_a_download_are_refused(tmp_path: Path
         PADCHEST.read(tmp_path, "")
 
 
+def test_an_unknown_projection_is_no_view_and_counted(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    table = pd.read_csv(root / PADCHEST_FILE, dtype=str, keep_default_na=False)
+    table.loc[:2, "Projection"] = ["OBLIQUE", "pa", ""]
+    table.to_csv(tmp_path / PADCHEST_FILE, index=False)
+    films = PADCHEST.read(tmp_path, "")
+    assert films.facts["view"].tolist()[:4] == ["", "", "", "AP"]
+    steps = dict(zip(films.reading["step"], films.reading["films"], strict=True))
+    assert steps["view: an unknown Projection"] == 2
+    said = capsys.readouterr().err
+    assert "2 of 10 films have an unknown Projection (OBLIQUE, pa): no view" in said
+
+
 def test_two_label_files_in_one_root_are_named(root: Path, tmp_path: Path):
     text = (root / PADCHEST_FILE).read_text()
     other = PADCHEST_FILE.replace("01.02.19", "mine")
