@@ -67,6 +67,7 @@ from lucency.data.label_choices import (
     choose_films,
     choose_labels,
     left_out,
+    names_known,
     own_names,
     parts_of,
     targets_of,
@@ -402,8 +403,11 @@ def refuse_unstated(place: Source, *, findings: tuple[str, ...]) -> None:
     if lost := [name for name in findings if name not in known]:
         sources = ", ".join(one.source for one in place.every)
         stated = ", ".join(f'"{name}"' for name in findings if name in known)
+        collections = [COLLECTIONS[one.source] for one in place.every if one.source in COLLECTIONS]
+        known_names = [name for one in collections for name in names_known(one)]
+        hint = nearest(lost[0], [*known_names, *known], most=3)
         raise ValueError(
-            f"findings: {listed(lost)}: stated by no source ({sources}): leave them out, "
+            f"findings: {listed(lost)}: stated by no source ({sources}){hint}: leave them out, "
             f"findings = [{stated}], or map a source's own names to them by [data.align]"
         )
 
