@@ -27,11 +27,13 @@ from lucency.core.manifest import (
 )
 from lucency.data.collections.catalogue import COLLECTIONS
 from lucency.data.collections.collection import PublicCollection
-from lucency.data.label_choices import choose_films, choose_labels, own_names, policy_of
+from lucency.data.collections.padchest import PADCHEST
+from lucency.data.label_choices import FEW, choose_films, choose_labels, own_names, policy_of
 from lucency.data.labels import read_nih_tables
 from lucency.data.sources import SOURCES, list_films, read_films, refuse_unstated, stated_findings
 from lucency.phantom.dataset import list_phantom
 
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 NAN = np.nan
 CHEXPERT = (
     "No Finding", "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Opacity", "Lung Lesion",
@@ -560,6 +562,30 @@ def test_findings_that_no_source_states_are_refused_before_films_are_read(tmp_pa
     message = r'findings: Fracture: stated by no source .nih, csv.: .* findings = \["Mass"\]'
     with pytest.raises(ValueError, match=message):
         refuse_unstated(several, findings=("Mass", "Fracture"))
+
+
+def test_a_misspelt_finding_of_many_shows_the_nearest_and_the_page_of_all():
+    about: dict[str, Any] = {"source": Source(source="padchest"), "collection": PADCHEST}
+    with pytest.raises(ValueError, match="states none of") as refusal:
+        own_names(PADCHEST.findings, findings=("Cardiomegly", "hiatal hernai"), **about)
+    assert str(refusal.value) == (
+        "PadChest states none of Cardiomegly, hiatal hernai; Cardiomegly: nearest are "
+        "'Cardiomegaly', 'dextrocardia'; hiatal hernai: nearest are 'hiatal hernia', "
+        "'mediastinal shift', 'Hernia'; "
+        "docs/sources/padchest.md lists its 193 names: expected some of them, mapped by "
+        "[data.align] where they are spelt otherwise"
+    )
+    place = Source(source="padchest")
+    message = "nearest are 'Hernia', 'hiatal hernia', 'chest drain tube': leave them out"
+    with pytest.raises(ValueError, match=message):
+        refuse_unstated(place, findings=("Cardiomegaly", "Hernai"))
+
+
+@pytest.mark.parametrize("name", [n for n, one in COLLECTIONS.items() if len(one.findings) > FEW])
+def test_the_page_of_a_collection_of_many_names_lists_them_all(name: str):
+    page = (DOCS / "sources" / f"{name}.md").read_text(encoding="utf-8")
+    names = COLLECTIONS[name].findings
+    assert page.endswith(f": {', '.join(f'`{one}`' for one in names)}.\n")
 
 
 def test_a_loss_without_soft_labels_is_refused_where_labels_are_soft():

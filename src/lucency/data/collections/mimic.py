@@ -17,7 +17,13 @@ from jaxtyping import Float64, Int64, Shaped
 from lucency.core.manifest import Manifest, cells_where, counted, empty_boxes
 from lucency.core.progress import say
 from lucency.data.collections.big_tables import read_columns
-from lucency.data.collections.chexpert import DEVICES, EFFUSION, FOURTEEN, LATERAL
+from lucency.data.collections.chexpert import (
+    DEVICES,
+    EFFUSION,
+    FOURTEEN,
+    LATERAL,
+    normal_beside,
+)
 from lucency.data.collections.collection import PublicCollection
 from lucency.data.collections.label_cells import (
     StatedCells,
@@ -32,6 +38,8 @@ from lucency.data.collections.label_columns import (
     first_file,
     origin_of,
     reading_of,
+    say_short,
+    step_of_absent,
     table_patterns,
 )
 from lucency.data.csv_tables import CsvTable, parse_number, parse_whole
@@ -60,6 +68,7 @@ OLDEST_ANCHOR = 91  # years, for all who are older
 SPLIT_OF = {"train": "train", "validate": "val", "test": "test"}
 # Of the page and the tables of release 2.1.0. Studies: 227,827 with a row of labels, 8 without.
 PUBLISHED = {"films": 377_110, "studies": 227_835, "train": 368_960, "val": 2_991, "test": 5_159}
+ROWS = {"chexpert": 227_827, "negbio": 227_827, "test-set-labeled": 687}  # of LABELLERS
 READ = {"studies": 687}  # by radiologists, of the test set
 
 
@@ -75,11 +84,14 @@ def read_mimic_cxr(root: Path, labels: str) -> Manifest:
     """
     file = find_table(root, "", title=TITLE, usual=table_patterns(METADATA))
     films = read_columns(file, *IDS, VIEW, VIEW_CODE, DATE, title=TITLE)
+    say_short(file.name, len(films.line), published=PUBLISHED["films"])
     stated, column = _label_table(root, file.parent, labels)
     usual = table_patterns(SPLIT)
     split = read_columns(
         find_table(file.parent, "", title=TITLE, usual=usual), *IDS, "split", title=TITLE
     )
+    say_short(split.file.name, len(split.line), published=PUBLISHED["films"])
+    lacking = _say_without_view(films, split)
     if AIRSPACE in stated.columns:
         films = _of_read_studies(films, stated)
     row, place = (
@@ -102,12 +114,23 @@ def read_mimic_cxr(root: Path, labels: str) -> Manifest:
         films, cells=cells_at(stated_cells(stated, column), row), findings=FOURTEEN, facts=facts
     )
     reading = reading_of(
-        (f"study without a row in {stated.file.name}", "", int((row < 0).sum())),
-        (f"no row in {split.file.name}", "", int((place < 0).sum())),
+        step_of_absent(stated.file, row >= 0),
+        step_of_absent(split.file, place >= 0),
+        (f"left out: no row in {films.file.name}", "", lacking),
+        normal_beside(manifest),
     )
     published = READ if AIRSPACE in stated.columns else PUBLISHED
     origin = origin_of(manifest, file=stated.file, title=TITLE, published=published)
     return replace(manifest, origin=origin, reading=reading)
+
+
+def _say_without_view(films: CsvTable, split: CsvTable) -> int:
+    """Return how many films of the split the metadata lacks, and report them."""
+    lacking = int((rows_of(split.columns[FILM], films, FILM) < 0).sum())
+    if lacking:
+        have = counted(lacking, "film", "has/have", of=len(split.line))
+        say(f"{split.file.name}: {have} no row in {films.file.name}, and no view: left out")
+    return lacking
 
 
 def films_of_studies(
@@ -192,6 +215,7 @@ def _label_table(root: Path, folder: Path, labels: str) -> tuple[CsvTable, dict[
     required = [name for name in FOURTEEN if name != OPACITY]
     optional = (PATIENT, OPACITY, AIRSPACE)
     table = read_columns(file, STUDY, *required, title=TITLE, optional=optional)
+    say_short(file.name, len(table.line), published=ROWS.get(kind, 0))
     opacity = next((name for name in (OPACITY, AIRSPACE) if name in table.columns), "")
     if not opacity:
         raise ValueError(f"{file}: found neither {OPACITY!r} nor {AIRSPACE!r}; expected one")
