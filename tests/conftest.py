@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import bytecode  # noqa: F401
 from lucency.core.manifest import FINDINGS, NO_FINDING, Manifest
 from lucency.core.parallel import set_ranks
 from lucency.data.labels import read_nih
