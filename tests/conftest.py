@@ -1,13 +1,19 @@
 """What several tests share."""
 
+import io
 import os
+import shutil
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
+import bytecode  # noqa: F401
 from lucency.core.manifest import FINDINGS, NO_FINDING, Manifest
 from lucency.core.parallel import set_ranks
 from lucency.data.labels import read_nih
@@ -16,6 +22,7 @@ from workplace import build_workplace, train_run
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 signal.signal(signal.SIGINT, signal.default_int_handler)  # nohup ignores it; tests press Ctrl-C
 ROOT = Path(__file__).resolve().parents[1]
+DRAWN: dict[tuple[object, ...], str] = {}
 
 
 @pytest.fixture(scope="session")
@@ -51,17 +58,50 @@ def alone() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of small phantoms, label files, tables of predictions and protocols."""
-    place = tmp_path_factory.mktemp("workplace")
-    build_workplace(place)
-    return place
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of small phantoms, label files, tables, protocols and a run of two small networks.
+
+    The run, runs/demo, is trained once for all processes of pytest-xdist. Each has a copy, whose
+    films are those of the first: a run knows them by their absolute paths.
+    """
+    own = tmp_path_factory.getbasetemp()
+    whole = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "finished"
+    done = whole.with_suffix(".done")
+    with FileLock(whole.with_suffix(".lock")):
+        if not done.exists():
+            whole.mkdir()
+            build_workplace(whole)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.chdir(whole)
+                train_run()
+            done.touch()
+    return Path(shutil.copytree(whole, own / "workplace", symlinks=True))
 
 
-@pytest.fixture(scope="session")
-def finished(workplace: Path) -> Path:
-    """The same folder, with the finished run runs/demo of two small networks, trained once."""
+@pytest.fixture(scope="module")
+def figures_once() -> Iterator[None]:
+    """Let a figure be built as ever, but drawn only if none of its structure has been drawn yet.
+
+    The structure is its size and, for each panel, how many artists of each kind there are: another
+    number of findings, networks or panels is drawn anew, other numbers in the same panels are not.
+    Drawing is most of what the page of a small run costs.
+    """
+    from matplotlib.figure import Figure
+
+    draw = Figure.savefig
+
+    def savefig(figure: Figure, file: Any, **how: Any) -> None:
+        if not isinstance(file, io.StringIO):
+            draw(figure, file, **how)
+            return
+        kinds = [Counter(type(one).__name__ for one in axes.get_children()) for axes in figure.axes]
+        structure = (*figure.get_size_inches(), *(tuple(sorted(one.items())) for one in kinds))
+        if structure not in DRAWN:
+            draw(figure, file, **how)
+            DRAWN[structure] = file.getvalue()
+        else:
+            file.write(DRAWN[structure])
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(workplace)
-        train_run()
-    return workplace
+        patch.setattr(Figure, "savefig", savefig)
+        yield

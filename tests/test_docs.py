@@ -149,7 +149,9 @@ def write_protocols() -> None:
 
 
 @pytest.fixture
-def at_work(workplace: Path, block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
+def at_work(
+    workplace: Path, block: Block, monkeypatch: pytest.MonkeyPatch, figures_once: None
+) -> None:
     """Go to the workplace; what the block names is there, made once."""
     monkeypatch.chdir(workplace)
     monkeypatch.setattr(sys, "argv", ["document"])
@@ -170,8 +172,8 @@ def at_work(workplace: Path, block: Block, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def lucency(*words: str) -> str:
-    """Run the command in this process and return its answer; 600 films are 100."""
-    words = tuple({"600": "100"}.get(word, word) for word in words)
+    """Run the command in this process and return its answer; 600 films of 128 are 100 of 64."""
+    words = tuple({"600": "100", "128": "64"}.get(word, word) for word in words)
     done = CliRunner().invoke(app, list(words), catch_exceptions=False)
     assert done.exit_code in ((0, 1) if words[0] == "check" else (0,)), done.output
     return done.stdout

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import lucency
+from bytecode import bytecode_name
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "lucency"
@@ -80,6 +81,11 @@ def text_files() -> list[Path]:
         pytest.skip("not a git checkout: the list of tracked files is absent")
     files = [ROOT / name for name in listing.stdout.split("\0") if name]
     return [file for file in files if file.is_file() and b"\0" not in file.read_bytes()[:4096]]
+
+
+def test_libraries_keep_their_own_bytecode():
+    assert "jaxtyping" in bytecode_name("", str(PACKAGE / "core" / "manifest.py"))
+    assert bytecode_name("", pytest.__file__) == pytest.__cached__
 
 
 def test_rooms_begin_with_one_sentence():

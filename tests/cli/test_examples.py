@@ -54,6 +54,7 @@ def test_every_page_has_one_example_of_its_own_command(page: str):
 
 
 @pytest.mark.parametrize("page", params())
+@pytest.mark.usefixtures("figures_once")
 def test_the_example_works(page: str, finished: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(finished)
     folder = "lucency.config.protocol.protocol_folder"

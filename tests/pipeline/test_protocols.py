@@ -30,7 +30,7 @@ from lucency.pipeline.stages import (
 pytestmark = pytest.mark.usefixtures("figures_once")
 ROOT = Path(__file__).resolve().parents[2]
 PROTOCOLS = sorted((ROOT / "protocols").glob("*.toml"))
-FILMS, SIZE, SIDE, FEW = 90, 64, 32, 20
+FILMS, SIZE, SIDE, FEW, VIEWS = 90, 64, 32, 20, 2
 RUN_MOST = ("quick", "demo", "sample", "chestxray14", "reference", "ablation-balance")
 OUTPUTS = {
     1: ("Effusion",),
@@ -62,6 +62,8 @@ def miniature(file: Path, *, outputs: int, root: Path) -> Protocol:
         test |= {"films": FEW, "size": SIZE, "seed": 2 + place}
     choices["evaluation"] = {**choices.get("evaluation", {}), "resamples": 20}
     choices["explanation"] = {"methods": ["grad-cam"], "films": 1}
+    for repeated in {"views", "feature_views"} & {*choices.get("ensemble", {})}:
+        choices["ensemble"][repeated] = min(choices["ensemble"][repeated], VIEWS)
     choices["seeds"] = choices.get("seeds", [])[:1]
     choices["preparation"] = {**choices.get("preparation", {}), "size": SIDE}
     choices["training"] = {**choices.get("training", {}), **SHORT}
