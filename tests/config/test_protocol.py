@@ -1,5 +1,6 @@
 """Protocols: every file reads, text and protocol are one, and a wrong choice is one clear line."""
 
+import re
 import tomllib
 from pathlib import Path
 
@@ -8,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lucency.config.protocol import Protocol, parse_protocol, protocol_text, read_protocol
-from lucency.config.sections import Network
-from lucency.core.manifest import FINDINGS
+from lucency.config.sections import Choices, Network, Source
+from lucency.core.manifest import FINDINGS, Preparation
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALLEST = 'name = "small"\n[[network]]\nname = "densenet121"\n'
@@ -139,6 +140,69 @@ def test_a_wrong_choice_is_one_line_that_names_it(text: str, message: str):
         parse_protocol(tomllib.loads(SMALLEST) | tomllib.loads(text), name="spoilt.toml")
     assert str(refusal.value).startswith("spoilt.toml: ")
     assert "\n" not in str(refusal.value)
+
+
+POLICIES = '"ignore", "zeros", "ones", "soft"'
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "[data]\nsource = 'csv'\nuncertain = 'ignor'",
+            f'data.uncertain: found "ignor", expected one of {POLICIES}, or a table of those by '
+            "finding; nearest is 'ignore'",
+        ),
+        (
+            "[data]\nsource = 'csv'\nuncertain = 3",
+            f"data.uncertain: found 3, expected one of {POLICIES}, or a table of those by finding",
+        ),
+        (
+            "[data]\nsource = 'csv'\nuncertain = { Mass = 'ignor' }",
+            'data.uncertain.Mass: found "ignor", expected '
+            "'ignore', 'zeros', 'ones' or 'soft'; nearest is 'ignore'",
+        ),
+        (
+            "[[data.also]]\nsource = 'csv'\nalign = { str = 3 }",
+            'data.also.0.align.str: found 3, expected one finding, a list of findings, or "" for '
+            "none",
+        ),
+        ("[data]\nalign = { X = ['Mass', 3] }", "data.align.X.1: found 3, expected text"),
+        ("[data]\nalign = 3", "data.align: found 3, expected a table of keys"),
+        (
+            "[[network]]\nname = 'x'\nhead.stage = 'two'",
+            'network.0.head.stage: found "two", expected a whole number',
+        ),
+        (
+            "[training]\nfrozen = []",
+            "training.frozen: expected a share from 0 to 1, or the name of a layer, found []",
+        ),
+        (
+            "[[network]]\nname = 'x'\ntraining.frozen = []",
+            "network.0.training.frozen: expected a share from 0 to 1, or the name of a layer, "
+            "found []",
+        ),
+        (
+            "[preparation]\ndenoise = 'medain'",
+            'preparation.denoise: found "medain", expected \'median',
+        ),
+    ],
+)
+def test_a_key_of_several_types_is_named_as_the_protocol_has_it(text: str, message: str):
+    with pytest.raises(ValueError, match=re.escape(message)) as refusal:
+        parse_protocol(tomllib.loads(SMALLEST) | tomllib.loads(text), name="p")
+    assert str(refusal.value).startswith(f"p: {message}")
+
+
+def test_every_key_of_several_types_has_a_test():
+    sections = {*Choices.__subclasses__(), *Source.__subclasses__(), Protocol, Preparation}
+    several = {
+        key
+        for section in sections
+        for key, field in section.model_fields.items()
+        if "|" in str(field.annotation) or "Union" in str(field.annotation)
+    }
+    assert several == {"uncertain", "align", "stage", "frozen"}
 
 
 def test_the_protocol_that_these_tests_spoil_is_good(tmp_path: Path):

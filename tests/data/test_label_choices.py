@@ -25,12 +25,15 @@ from lucency.core.manifest import (
     load_manifest,
     save_manifest,
 )
+from lucency.data.collections.catalogue import COLLECTIONS
 from lucency.data.collections.collection import PublicCollection
-from lucency.data.label_choices import choose_films, choose_labels, policy_of
+from lucency.data.collections.padchest import PADCHEST
+from lucency.data.label_choices import FEW, choose_films, choose_labels, own_names, policy_of
 from lucency.data.labels import read_nih_tables
 from lucency.data.sources import SOURCES, list_films, read_films, refuse_unstated, stated_findings
 from lucency.phantom.dataset import list_phantom
 
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 NAN = np.nan
 CHEXPERT = (
     "No Finding", "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Opacity", "Lung Lesion",
@@ -288,6 +291,48 @@ def test_chexperts_lung_lesion_is_wider_and_no_group(chexpert: Manifest):
     np.testing.assert_array_equal(made.label[:, 0], column)
 
 
+def test_an_own_name_that_is_a_finding_is_kept_for_it(chexpert: Manifest):
+    few = chexpert.take(np.arange(500))
+    place = Source(source="chexpert")
+    as_effusion = chosen(few, ["Effusion", "Edema"], CHEXPERT_LIKE)
+    assert (as_effusion.label == 1).any(axis=0).all()
+    for findings in (["Pleural Effusion", "Edema"], ["Pleural Effusion", "Effusion"]):
+        made = chosen(few, findings, CHEXPERT_LIKE)
+        refuse_unstated(place, findings=tuple(findings))
+        np.testing.assert_array_equal(made.label[:, 0], as_effusion.label[:, 0])
+    np.testing.assert_array_equal(made.label[:, 1], as_effusion.label[:, 0])
+    assert set(made.uncertain["finding"]) == {"Pleural Effusion", "Effusion"}
+    group = chosen(few, ["Pleural Effusion or Edema"], CHEXPERT_LIKE)
+    assert ((group.label[:, 0] == 1) == (as_effusion.label == 1).any(axis=1)).all()
+
+
+def test_the_protocols_mapping_of_an_own_name_is_the_only_one():
+    films, align = films_of({"Pleural Effusion": [1], "Edema": [0]}), {"Pleural Effusion": ""}
+    made = chosen(films, ["Pleural Effusion", "Edema"], collection(films.findings,
+                  align={"Pleural Effusion": "Effusion"}), align=align)  # fmt: skip
+    np.testing.assert_array_equal(made.label, [[NAN, 0]])
+
+
+@pytest.mark.parametrize("source", COLLECTIONS)
+def test_every_own_name_of_a_collection_may_be_a_finding(source: str):
+    """But for OpenI's Fibrosis, which its mapping sets aside for Pulmonary Fibrosis."""
+    own, place = COLLECTIONS[source], Source.model_validate({"source": source})
+    about: dict[str, Any] = {"source": place, "collection": own}
+    made = {name: own_names(own.findings, findings=(name,), **about)[name] for name in own.findings}
+    assert [name for name, names in made.items() if name not in names] == (
+        ["Fibrosis"] if source == "openi" else []
+    )
+
+
+def test_a_name_that_a_collection_sets_aside_stays_aside():
+    own = COLLECTIONS["openi"]
+    for align, expected in (({}, ["Pulmonary Fibrosis"]), ({"Pulmonary Fibrosis": ""}, [])):
+        place = Source.model_validate({"source": "openi", "align": align})
+        about: dict[str, Any] = {"source": place, "collection": own}
+        made = own_names(own.findings, findings=("Fibrosis", "Mass"), **about)
+        assert made == {"Fibrosis": expected, "Mass": ["Mass"]}
+
+
 def test_a_part_that_the_protocol_maps_elsewhere_is_no_part_of_a_group():
     films = films_of({"Mass": [1, 0], "Nodule": [0, 1], "Knoten": [1, 0]})
     own = collection(("Mass", "Nodule", "Knoten"))
@@ -517,6 +562,30 @@ def test_findings_that_no_source_states_are_refused_before_films_are_read(tmp_pa
     message = r'findings: Fracture: stated by no source .nih, csv.: .* findings = \["Mass"\]'
     with pytest.raises(ValueError, match=message):
         refuse_unstated(several, findings=("Mass", "Fracture"))
+
+
+def test_a_misspelt_finding_of_many_shows_the_nearest_and_the_page_of_all():
+    about: dict[str, Any] = {"source": Source(source="padchest"), "collection": PADCHEST}
+    with pytest.raises(ValueError, match="states none of") as refusal:
+        own_names(PADCHEST.findings, findings=("Cardiomegly", "hiatal hernai"), **about)
+    assert str(refusal.value) == (
+        "PadChest states none of Cardiomegly, hiatal hernai; Cardiomegly: nearest are "
+        "'Cardiomegaly', 'dextrocardia'; hiatal hernai: nearest are 'hiatal hernia', "
+        "'mediastinal shift', 'Hernia'; "
+        "docs/sources/padchest.md lists its 193 names: expected some of them, mapped by "
+        "[data.align] where they are spelt otherwise"
+    )
+    place = Source(source="padchest")
+    message = "nearest are 'Hernia', 'hiatal hernia', 'chest drain tube': leave them out"
+    with pytest.raises(ValueError, match=message):
+        refuse_unstated(place, findings=("Cardiomegaly", "Hernai"))
+
+
+@pytest.mark.parametrize("name", [n for n, one in COLLECTIONS.items() if len(one.findings) > FEW])
+def test_the_page_of_a_collection_of_many_names_lists_them_all(name: str):
+    page = (DOCS / "sources" / f"{name}.md").read_text(encoding="utf-8")
+    names = COLLECTIONS[name].findings
+    assert page.endswith(f": {', '.join(f'`{one}`' for one in names)}.\n")
 
 
 def test_a_loss_without_soft_labels_is_refused_where_labels_are_soft():

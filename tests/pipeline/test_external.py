@@ -21,9 +21,9 @@ from lucency.models.classifier import load_classifier
 from lucency.models.inference import predict
 from lucency.phantom.dataset import write_phantom
 from lucency.pipeline import added_tests, stages
-from lucency.pipeline.external_stage import external_run, refuse_known_films
+from lucency.pipeline.external_stage import refuse_known_films
 from lucency.pipeline.library import RunResult
-from lucency.pipeline.run import Run, open_run, open_run_folder
+from lucency.pipeline.run import Run, external_run, open_run, open_run_folder
 from workplace import NETWORKS, SIZE, stated_labels
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("figures_once")]
@@ -248,6 +248,24 @@ def test_another_place_of_an_external_test_is_kept(tested: Path, table: Path, tm
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(table.parent)
         assert open_run(protocol, out=out).protocol.external[1].root == str(table)
+
+
+def test_other_keys_of_a_test_are_refused_and_a_test_taken_out_leaves_the_report(
+    tested: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    out = tmp_path / "run"
+    shutil.copytree(tested, out)
+    before = (out / "protocol.toml").read_text()
+    words = ["run", str(out / "protocol.toml"), "--out", str(out), "--workers", "1", "--set"]
+    line = refused([*words, "external.0.films=60"], capsys)
+    assert "external.0 (second): films: was 40, now 60: " in line
+    assert f"the films of {out / 'external' / 'second'} are of other choices" in line
+    assert (out / "protocol.toml").read_text() == before
+    assert lucency(*words, f"external=[{SECOND}]") == 0
+    text = (out / "report" / "report.html").read_text()
+    assert 'id="external-second"' in text
+    assert 'id="external-table"' not in text
+    assert (out / "external" / "table" / PLACE).is_file()
 
 
 def test_variants_have_no_external_tests(finished: Path):

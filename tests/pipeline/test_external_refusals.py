@@ -1,5 +1,7 @@
 """External tests of small tables: each is checked before it is made, and none is trained for."""
 
+import re
+import shutil
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +18,7 @@ from lucency.config.sections import External
 from lucency.core.manifest import Manifest, empty_boxes
 from lucency.pipeline import added_tests, stages
 from lucency.pipeline.external_stage import check_test
-from lucency.pipeline.run import Run, open_run
+from lucency.pipeline.run import Run, external_run, open_run
 
 PLAIN = [("a", "1"), ("b", "2"), ("c", "3")]  # film and patient
 
@@ -90,6 +92,112 @@ def test_the_leak_doctor_looks_again_when_a_test_is_added(
     for tests in ((), (), (other,), (other,)):
         stages.issues(run_of(tmp_path, data, *tests))
     assert looked == [0, 1]
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> tuple[dict[str, object], dict[str, object], bytes]:
+    """A run's source, that of its external test x, whose films are read, and its protocol."""
+    data = table(tmp_path / "films")
+    other = table(tmp_path / "other", [("d", "4"), ("e", "5"), ("f", "6")])
+    run = run_of(tmp_path, data, other)
+    stages.labelled_films(external_run(run, "x"))
+    return data, other, (run.out / "protocol.toml").read_bytes()
+
+
+OTHER_KEYS = [
+    ({"uncertain": "zeros"}, "uncertain: was ignore, now zeros"),
+    ({"views": ["PA"]}, "views: was [], now ['PA']"),
+    ({"align": {"Mass": ""}}, "align: was {}, now absent; align.Mass: was absent, now "),
+    ({"seed": 1}, "seed: was 0, now 1"),
+    ({"source": "nih"}, "source: was csv, now nih"),
+]
+
+
+@pytest.mark.parametrize(("keys", "expected"), OTHER_KEYS)
+def test_other_keys_of_a_test_with_films_are_refused_and_not_kept(
+    tmp_path: Path,
+    kept: tuple[dict[str, object], dict[str, object], bytes],
+    keys: dict[str, object],
+    expected: str,
+):
+    data, other, before = kept
+    new = {"name": "new", **table(tmp_path / "new")}
+    folder = tmp_path / "run" / "external" / "x"
+    message = f"external.1 (x): {expected}: the films of {folder} are of other choices: "
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}expected another name for .*"):
+        run_of(tmp_path, data, new, {**other, **keys})
+    assert (tmp_path / "run" / "protocol.toml").read_bytes() == before
+    shutil.rmtree(folder)
+    run_of(tmp_path, data, new, {**other, **keys})
+    assert (tmp_path / "run" / "protocol.toml").read_bytes() != before
+
+
+def test_films_of_a_test_may_move_but_not_change(
+    tmp_path: Path, kept: tuple[dict[str, object], dict[str, object], bytes]
+):
+    data, other, before = kept
+    file, root = tmp_path / "run" / "protocol.toml", tmp_path / "moved"
+    shutil.copytree(tmp_path / "other", root)
+    moved = {**other, "root": str(root)}
+    (root / "l.csv").write_text((root / "l.csv").read_text().replace("d,4,0", "d,4,1"))
+    with pytest.raises(
+        ValueError, match=r"^external\.0 \(x\): labels: was \w+, now \w+: the films"
+    ):
+        run_of(tmp_path, data, moved)
+    (root / "list.txt").write_text("d\n")
+    with pytest.raises(ValueError, match=r"^external\.0 \(x\): exclude: was no list, now \w+: the"):
+        run_of(tmp_path, data, {**other, "exclude": str(root / "list.txt")})
+    with pytest.raises(
+        ValueError, match=r"^external\.0 \(x\): labels: was \w+, now \w+: the films"
+    ):
+        run_of(tmp_path, data, {**other, "labels": str(root / "l.csv")})
+    assert file.read_bytes() == before
+    shutil.copy(tmp_path / "other" / "l.csv", root / "l.csv")
+    assert run_of(tmp_path, data, moved).protocol.external[0].root == str(root)
+    assert str(root) in file.read_text()
+    shutil.rmtree(root)
+    shutil.rmtree(tmp_path / "other")
+    with pytest.raises(ValueError, match=r"^external\.0\.root is '/nowhere', which is no folder"):
+        run_of(tmp_path, data, {**other, "root": "/nowhere"})
+
+
+def test_a_test_that_was_removed_may_come_back_as_it_was(
+    tmp_path: Path, kept: tuple[dict[str, object], dict[str, object], bytes]
+):
+    data, other, before = kept
+    folder = tmp_path / "run" / "external" / "x"
+    files = sorted(folder.rglob("*"))
+    assert run_of(tmp_path, data).protocol.external == ()
+    without = (tmp_path / "run" / "protocol.toml").read_bytes()
+    assert sorted(folder.rglob("*")) == files
+    with pytest.raises(ValueError, match=r"^external\.0 \(x\): uncertain: was ignore, now zeros: "):
+        run_of(tmp_path, data, {**other, "uncertain": "zeros"})
+    assert (tmp_path / "run" / "protocol.toml").read_bytes() == without
+    run_of(tmp_path, data, other)
+    assert (tmp_path / "run" / "protocol.toml").read_bytes() == before
+
+
+def test_phantoms_that_are_drawn_for_a_test_are_those_of_its_choices(tmp_path: Path):
+    data = table(tmp_path / "films")
+    drawn: dict[str, object] = {"source": "phantom", "films": 20, "size": 32, "hospital": 2}
+    alone = run_of(tmp_path, data, drawn)
+    stages.labelled_films(external_run(alone, "x"))
+    run_of(tmp_path, data)
+    assert run_of(tmp_path, data, drawn).protocol == alone.protocol
+    run_of(tmp_path, data)
+    with pytest.raises(ValueError, match=r"^external\.0 \(x\): films: was 20, now 21: "):
+        run_of(tmp_path, data, {**drawn, "films": 21})
+
+
+def test_a_test_of_another_order_or_name_is_no_other_test(
+    tmp_path: Path, kept: tuple[dict[str, object], dict[str, object], bytes]
+):
+    data, other, _ = kept
+    new = {"name": "new", **table(tmp_path / "new")}
+    run = run_of(tmp_path, data, new, other)
+    assert [one.name for one in run.protocol.external] == ["new", "x"]
+    run = run_of(tmp_path, data, other, {**other, "name": "y", "uncertain": "zeros"})
+    assert [one.name for one in run.protocol.external] == ["x", "y"]
 
 
 NIH = [("00000001_000", "1"), ("00000002_000", "2")]

@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from pydantic import Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from lucency.config import sections
 from lucency.core.manifest import FINDINGS, NO_FINDING, Preparation, nearest
@@ -96,7 +97,8 @@ class Protocol(sections.Choices):
             try:
                 training = self.training_of(name)
             except ValidationError as error:
-                raise ValueError(f"network.{place}.training.{_explain(error)}") from error
+                changes = self.network[place].training
+                raise ValueError(f"network.{place}.training.{_explain(error, changes)}") from error
             if training.precision != self.training.precision:
                 what = f"network.{place}.training.precision is {training.precision!r}"
                 raise ValueError(f"{what}: expected training.precision for all networks")
@@ -141,11 +143,12 @@ class Protocol(sections.Choices):
         changes = {v.name: v.changes for v in self.variant}.get(variant, {})
         _refuse_foreign(variant, changes)
         seeds = {"training": {"seed": seed}, "balance": {"seed": seed}}
+        choices = _merged(_merged(base, changes), seeds)
         try:
             same = Protocol.model_validate(_merged(base, seeds))
-            made = Protocol.model_validate(_merged(_merged(base, changes), seeds))
+            made = Protocol.model_validate(choices)
         except ValidationError as error:
-            raise ValueError(f"variant {variant!r}: {_explain(error)}") from error
+            raise ValueError(f"variant {variant!r}: {_explain(error, choices)}") from error
         _refuse_incomparable(variant, made, same)
         return made
 
@@ -216,7 +219,7 @@ def parse_protocol(choices: Mapping[str, object], *, name: str) -> Protocol:
     try:
         return Protocol.model_validate(choices)
     except ValidationError as error:
-        raise ValueError(f"{name}: {_explain(error)}") from error
+        raise ValueError(f"{name}: {_explain(error, choices)}") from error
 
 
 def parse_external(
@@ -232,7 +235,7 @@ def parse_external(
     try:
         return sections.External.model_validate(changed)
     except ValidationError as error:
-        raise ValueError(f"external test: {_explain(error)}") from error
+        raise ValueError(f"external test: {_explain(error, changed)}") from error
 
 
 def without_places(protocol: Protocol) -> dict[str, Any]:
@@ -423,9 +426,42 @@ def _apply(choices: dict[str, Any], change: str) -> None:
         raise ValueError(f"--set {change}: no such key, found {found}") from error
 
 
-def _explain(error: ValidationError) -> str:
-    first = error.errors(include_url=False)[0]
-    place = ".".join(str(step) for step in first["loc"])
+def _explain(error: ValidationError, choices: object) -> str:
+    """Return one line on what is wrong with the `choices`, at the place that a protocol has it."""
+    errors = error.errors(include_url=False)
+    places = [_place_of(one, choices) for one in errors]
+    begin = places[0]  # of a key of several types, each type has an error; the deepest says most
+    same = [row for row, one in enumerate(places) if one[: len(begin)] == begin]
+    row = max(same, key=lambda row: len(places[row]))
+    either = next((EITHER[step] for step in reversed(begin) if step in EITHER), "")
+    if len(places[row]) > len(begin) or len(errors[row]["loc"]) == len(begin) or not either:
+        return _explain_one(errors[row], ".".join(places[row]))
+    found = errors[row]["input"]
+    hint = nearest(found, re.findall(r'"([^"]+)"', either)) if isinstance(found, str) else ""
+    shown = json.dumps(found, default=str)[:80]
+    return f"{'.'.join(begin)}: found {shown}, expected {either}{hint}"
+
+
+def _place_of(error: ErrorDetails, choices: object) -> tuple[str, ...]:
+    """Return the steps to a wrong choice without those that name a type that a key may have."""
+    place = list[str]()
+    value: Any = choices
+    for step in error["loc"]:
+        if _has(value, step):
+            value = value[step]
+        elif error["type"] != "missing":
+            continue
+        place.append(str(step))
+    return tuple(place)
+
+
+def _has(value: object, step: int | str) -> bool:
+    if isinstance(value, list | tuple):
+        return isinstance(step, int)
+    return isinstance(value, Mapping) and step in value
+
+
+def _explain_one(first: ErrorDetails, place: str) -> str:
     found = json.dumps(first["input"], default=str)
     if first["type"] == "extra_forbidden":
         known = [
@@ -450,6 +486,12 @@ def _explain(error: ValidationError) -> str:
     return (f"{place}: " if place else "") + message + ("" if whole else f", found {found[:80]}")
 
 
+EITHER = {  # of keys of several types, what may stand there
+    "uncertain": "one of "
+    + ", ".join(f'"{one}"' for one in get_args(sections.Uncertain))
+    + ", or a table of those by finding",
+    "align": 'one finding, a list of findings, or "" for none',
+}
 EXPECTED = {  # in place of pydantic's messages, by the kind of error
     **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "a whole number"),
     **dict.fromkeys(("float_type", "float_parsing"), "a number"),

@@ -50,6 +50,7 @@ SOFT_COLUMNS = ("image", "finding", "share")
 READING_COLUMNS = ("step", "finding", "films")
 CELLS = {"uncertain": UNCERTAIN_COLUMNS, "soft": SOFT_COLUMNS, "reading": READING_COLUMNS}
 TEXT_OF_CELLS = ("image", "finding", "step")
+LIKE, ALIKE = 0.6, 0.4  # of difflib's ratios: a word for another, and one of several for it
 
 
 class Preparation(BaseModel):
@@ -407,14 +408,21 @@ def require_rows(file: Path, found: int, *, expected: int) -> None:
         raise ValueError(f"{file}: found {counted(found, 'row')}, expected {expected:,}; {ANEW}")
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """Return the end of an error about an unknown word: the known one most like it, or nothing.
+def nearest(word: str, known: Iterable[str], *, most: int = 1) -> str:
+    """Return the end of an error about an unknown word: the known ones most like it, or nothing.
 
-    Capital letters count as small ones.
+    Capital letters count as small ones; of names that differ in them alone the last counts. Of
+    several, the others may be less alike.
+
+    >>> nearest("mas", ["Mass", "Edema"]), nearest("nodul", ["Nodule", "pseudonodule"], most=3)
+    ("; nearest is 'Mass'", "; nearest are 'Nodule', 'pseudonodule'")
     """
     names = {name.casefold(): name for name in known}
-    near = difflib.get_close_matches(word.casefold(), list(names), n=1)
-    return f"; nearest is {names[near[0]]!r}" if near else ""
+    near = difflib.get_close_matches(
+        word.casefold(), list(names), n=most, cutoff=LIKE if most == 1 else ALIKE
+    )
+    shown = ", ".join(repr(names[one]) for one in near)
+    return f"; nearest {'is' if len(near) == 1 else 'are'} {shown}" if near else ""
 
 
 def counted(number: SupportsInt, noun: str, verb: str = "", *, of: SupportsInt = -1) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float32, Int64, Shaped
 
-from lucency.config.sections import Source, Uncertain
+from lucency.config.sections import COLLECTED, Source, Uncertain
 from lucency.core.manifest import (
     READING_COLUMNS,
     UNKNOWN_PATIENT,
@@ -32,6 +32,8 @@ from lucency.data.collections.collection import PublicCollection
 OR = " or "  # between the parts of a group of findings, as "Nodule or Mass"
 SOFT_ONES = (0.55, 0.85)  # of an uncertain label: Pham et al. 2021 (arXiv 1911.06475)
 ALL_FILMS = "in the label files"  # the first step: every film
+FEW = 28  # own names that an error lists; of more it shows those most like a finding
+NEAREST = 3
 UNKNOWN_VIEW = "unknown"  # in small letters, unlike views
 OF_A_TABLE = ("csv", "dicom")  # sources whose every film has a row of labels
 Label = Float32[np.ndarray, "n k"]
@@ -113,13 +115,16 @@ def own_names(
 
     A group "A or B" is made of the own names that are mapped to it, and of those of A and of B;
     without the former, only if both parts have some. The order of its parts does not matter.
+    An own name that the collection maps elsewhere is also the finding that is spelt as it is.
     Raises ValueError for a name in `source.align` that is not one of `own`, a finding in it or in
     `source.uncertain` that the protocol has not, and where every finding would be not stated.
     """
     _refuse_strange(own, source, findings)
     mapped = dict[frozenset[str], list[str]]()
+    kept = _kept_names(source, findings, collection)
     for name in own:
-        for ours in targets_of(name, source.align, collection.align):
+        ours_of_name = targets_of(name, source.align, collection.align)
+        for ours in (*ours_of_name, name) if name in kept else ours_of_name:
             mapped.setdefault(parts_of(ours), []).append(name)
     made = dict[str, list[str]]()
     for finding in findings:
@@ -129,11 +134,52 @@ def own_names(
         whole = [name for names in each for name in names] if group or all(each) else []
         made[finding] = list(dict.fromkeys([*group, *whole]))
     if not any(made.values()):
+        hint = names_like(findings, own, source=source, collection=collection)
         raise ValueError(
-            f"{collection.title} states none of {listed(findings)}: expected of "
-            f"{', '.join(own[:40])}, mapped by [data.align] where they are spelt otherwise"
+            f"{collection.title} states none of {listed(findings)}{hint}, mapped by [data.align] "
+            "where they are spelt otherwise"
         )
     return made
+
+
+def _kept_names(
+    source: Source, findings: tuple[str, ...], collection: PublicCollection
+) -> set[str]:
+    """Return the findings that are own names which the collection alone maps elsewhere.
+
+    None that it maps another name to: what is Fibrosis in ChestX-ray14 is OpenI's Pulmonary
+    Fibrosis, and its Fibrosis nothing.
+    """
+    wanted = {part for finding in findings for part in parts_of(finding)}
+    made = {ours for name in collection.align for ours in targets_of(name, collection.align)}
+    return {name for name in wanted - made if name in collection.align and name not in source.align}
+
+
+def names_known(collection: PublicCollection) -> list[str]:
+    """Return what a protocol may call a collection's findings: by its own names, then by ours."""
+    own = collection.findings
+    return [*own, *(ours for name in own for ours in targets_of(name, collection.align))]
+
+
+def names_like(
+    findings: Sequence[str],
+    own: Sequence[str],
+    *,
+    source: Source,
+    collection: PublicCollection,
+) -> str:
+    """Return the end of an error about findings that a source does not state: what it states.
+
+    That is all of its `own` names where they are few, else those most like each finding, and the
+    documentation page that lists all.
+    """
+    if len(own) <= FEW or source.source not in COLLECTED:
+        return f": expected of {', '.join(own)}"
+    known = names_known(collection)
+    near = (nearest(one, known, most=NEAREST).removeprefix("; ") for one in findings)
+    each = [f"{one}: {like}" for one, like in zip(findings, near, strict=True) if like][:NEAREST]
+    page = f"docs/sources/{source.source}.md lists its {len(own)} names: expected some of them"
+    return "; ".join(["", *each, page])
 
 
 def targets_of(name: str, *aligns: Align) -> tuple[str, ...]:

@@ -93,7 +93,7 @@ def draw_sources(place: Source, *, findings: tuple[str, ...], out: Path, workers
 
 
 def as_drawn(place: Source, *, out: Path) -> Source:
-    """Return several sources as `draw_sources` does, where phantoms have been drawn."""
+    """Return one or several sources as `draw_sources` does, where phantoms have been drawn."""
     first, *others = (
         one.model_copy(update={"root": str(folder)})
         if one.source == "phantom" and not one.root and folder.is_dir()
@@ -101,7 +101,7 @@ def as_drawn(place: Source, *, out: Path) -> Source:
         for index, one in enumerate(place.every)
         for folder in [_phantom_folder(out, index)]
     )
-    return first.model_copy(update={"also": tuple(others)}) if others else place
+    return first.model_copy(update={"also": tuple(others)})
 
 
 def read_sources(place: Source, *, findings: tuple[str, ...], out: Path) -> Manifest:

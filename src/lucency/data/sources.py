@@ -32,12 +32,13 @@ from lucency.core.manifest import (
     save_manifest,
 )
 from lucency.core.plan import COPY_MARK
-from lucency.core.progress import progress, say
+from lucency.core.progress import progress, say, say_last
 from lucency.core.stage import fingerprint_file, produce
 from lucency.core.tables import match_films
 from lucency.data.absent_films import files_below, what_is_there, why_absent
 from lucency.data.collections.catalogue import COLLECTIONS
 from lucency.data.collections.collection import PublicCollection
+from lucency.data.collections.label_columns import say_absent
 from lucency.data.csv_tables import (
     USUAL,
     CsvTable,
@@ -66,6 +67,7 @@ from lucency.data.label_choices import (
     choose_films,
     choose_labels,
     left_out,
+    names_known,
     own_names,
     parts_of,
     targets_of,
@@ -139,10 +141,12 @@ def film_inputs(place: Source, *, findings: tuple[str, ...]) -> dict[str, object
     for text in absent_places(place).values():
         raise ValueError(text)
     root = Path(place.root)
-    known = COLLECTIONS[place.source].tables if place.source in COLLECTIONS else NIH_TABLES
-    patterns = known if place.root else ()  # phantoms may not be drawn yet
     labels, chosen = root / place.labels, chosen_labels(place)
-    found = {file for pattern in patterns for file in root.glob(pattern) if file.is_file()}
+    found = set[Path]()
+    if place.source in COLLECTIONS:
+        found |= COLLECTIONS[place.source].files(root, place.labels)
+    elif place.root:  # phantoms may not be drawn yet
+        found |= {file for pattern in NIH_TABLES for file in root.glob(pattern) if file.is_file()}
     if place.labels and labels.is_dir():  # reports or tables, a file each
         found |= {file for file in labels.rglob("*") if file.is_file()}
     tables = sorted(found)
@@ -259,6 +263,7 @@ def draw_phantom(knobs: dict[str, Any], workers: int, folder: Path) -> None:
         write_phantom(folder, **knobs, workers=workers, progress=advance)
 
 
+@say_last()
 def find_films(place: Source, findings: tuple[str, ...], folder: Path) -> None:
     """Look for the films of the label table below the root; write those found, list the others.
 
@@ -301,6 +306,7 @@ def _located(films: Manifest, place: Source) -> Manifest:
     return locate_films(films, Path(place.root))
 
 
+@say_last()
 def _listed(place: Source, findings: tuple[str, ...]) -> Manifest:
     """Return the films of the label table that the protocol takes: not excluded, of its views."""
     if not Path(place.labels).is_absolute():
@@ -401,8 +407,11 @@ def refuse_unstated(place: Source, *, findings: tuple[str, ...]) -> None:
     if lost := [name for name in findings if name not in known]:
         sources = ", ".join(one.source for one in place.every)
         stated = ", ".join(f'"{name}"' for name in findings if name in known)
+        collections = [COLLECTIONS[one.source] for one in place.every if one.source in COLLECTIONS]
+        known_names = [name for one in collections for name in names_known(one)]
+        hint = nearest(lost[0], [*known_names, *known], most=3)
         raise ValueError(
-            f"findings: {listed(lost)}: stated by no source ({sources}): leave them out, "
+            f"findings: {listed(lost)}: stated by no source ({sources}){hint}: leave them out, "
             f"findings = [{stated}], or map a source's own names to them by [data.align]"
         )
 
@@ -501,6 +510,7 @@ def _read_phantom(source: Source, *, findings: tuple[str, ...]) -> Manifest:
 def _read_collection(source: Source, *, findings: tuple[str, ...]) -> Manifest:
     collection = COLLECTIONS[source.source]
     films = collection.read(Path(source.root), source.labels)
+    say_absent(films, title=collection.title)
     return choose_labels(films, source=source, findings=findings, collection=collection)
 
 

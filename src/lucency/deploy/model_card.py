@@ -51,9 +51,8 @@ from lucency.evaluation.summary import Evaluation, load_evaluation
 from lucency.explain.heatmap_results import load_heatmap_results
 from lucency.explain.localization import GAME
 from lucency.models.metadata import read_metadata
-from lucency.pipeline.external_stage import EXTERNAL
 from lucency.pipeline.film_predictors import SNAPSHOT, Home, find_home
-from lucency.pipeline.run import Run, describe_network
+from lucency.pipeline.run import EXTERNAL, Run, describe_network
 
 NOTICE = "For research only, not a medical device."
 NOT_REPORTED = Markup("*not reported*")

@@ -10,8 +10,8 @@ from lucency.config.sections import External
 from lucency.core.tables import Answer, save_tables
 from lucency.evaluation.external_validation import ExternalValidation
 from lucency.pipeline import stages
-from lucency.pipeline.external_stage import EXTERNAL, check_external
-from lucency.pipeline.run import Run, open_run, open_run_folder, require_finished
+from lucency.pipeline.external_stage import check_external
+from lucency.pipeline.run import EXTERNAL, Run, open_run, open_run_folder, require_finished
 
 
 def add_external_test(folder: Path, choice: External) -> ExternalValidation:

@@ -35,7 +35,7 @@ from lucency.core.stage import RECEIPT, discard_outdated, fingerprint_of, produc
 from lucency.core.tables import NIH_NAME, film_names, save_tables
 from lucency.data.collections.overlaps import overlap
 from lucency.data.several_sources import TABLES, name_sources
-from lucency.data.sources import absent_places, stated_findings
+from lucency.data.sources import absent_places
 from lucency.data.split import set_apart
 from lucency.evaluation.external_validation import (
     ENOUGH,
@@ -47,29 +47,11 @@ from lucency.evaluation.external_validation import (
 )
 from lucency.evaluation.summary import Evaluation
 from lucency.pipeline.feature_stage import training_features
-from lucency.pipeline.run import Run, Trained, best_network, kept
+from lucency.pipeline.run import EXTERNAL, Run, Trained, best_network, external_run
 
-EXTERNAL = "external"  # the folder of a run, and before the names of failures
 USUAL_METHOD = "platt"  # of recalibration, where the protocol has none
 PSEUDONYM = re.compile(r"[0-9a-f]{16}(?=\.|$)")  # of a film of an archive
 Films = Callable[[Run], Manifest]
-
-
-@kept
-def external_run(run: Run, name: str) -> Run:
-    """Return the run of an external test: its films as a source of its own, all else as `run`.
-
-    Of a csv table that lacks columns for some findings, those are no findings of it.
-    """
-    choice = next(one for one in run.protocol.external if one.name == name)
-    place = Source.model_validate(choice.model_dump(exclude={"name"}))
-    findings = run.protocol.findings
-    if not absent_places(place):
-        findings = stated_findings(place, findings=findings)
-    about = {"data": place, "findings": findings, "external": ()}
-    out = run.out / EXTERNAL / name
-    protocol = run.protocol.model_copy(update=about)
-    return Run(protocol=protocol, out=out, workers=run.workers, source=out, cache=out, shared=out)
 
 
 def check_external(run: Run, *, read: Films) -> None:

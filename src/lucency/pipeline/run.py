@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tomllib
 from collections.abc import Callable, Iterable
@@ -41,12 +42,13 @@ from lucency.core.stage import (
     is_complete,
 )
 from lucency.data.film_files import film_exists
-from lucency.data.several_sources import as_drawn, inputs_of_sources, section_of
-from lucency.data.sources import absent_places
+from lucency.data.several_sources import as_drawn, inputs_of_sources, own_keys, section_of
+from lucency.data.sources import absent_places, stated_findings
 from lucency.models.metadata import read_metadata
 
 HISTORY = ("epoch", "val_auc", "films_per_second", "seconds")  # columns that are needed
-LATE = ("ensemble.", "external")  # sections that may change in a finished run
+EXTERNAL = "external"  # the section and the folder of external tests, and before their failures
+LATE = ("ensemble.", EXTERNAL)  # sections that may change in a finished run
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -209,6 +211,47 @@ def _refuse_another(run: Run, known: Protocol) -> None:
         place = as_drawn(run.protocol.data, out=run.source / "phantom")
         inputs = inputs_of_sources(place, findings=run.protocol.findings)
         is_complete(run.out / "manifest", inputs=inputs)
+    _refuse_other_tests(run, known)
+
+
+def _refuse_other_tests(run: Run, known: Protocol) -> None:
+    """Raise ValueError where a folder has films of an external test that has other choices now.
+
+    A test is known by its name. Its places may change as the run's own do, but not their content;
+    that is also checked of a test that `known` does not name, but whose folder was kept.
+    """
+    was, now = _choices_of_tests(known), _choices_of_tests(run.protocol)
+    earlier = {one.name: one for one in known.external}
+    for index, one in enumerate(run.protocol.external):
+        folder = run.out / EXTERNAL / one.name
+        if one == earlier.get(one.name) or not any(file.is_file() for file in folder.rglob("*")):
+            continue
+        key, choices = f"{EXTERNAL}.{index}", now[one.name]
+        found = differences(was.get(one.name, choices), choices)
+        with own_keys(key):
+            found = found or _other_films(external_run(run, one.name))
+        if found:
+            raise ValueError(
+                f"{key} ({one.name}): {'; '.join(found[:3])}: the films of {folder} are of other "
+                "choices: expected another name for this test, or delete that folder to make it "
+                "anew; nothing was changed"
+            )
+
+
+def _choices_of_tests(protocol: Protocol) -> dict[str, dict[str, Any]]:
+    """Return the choices of every external test by name, without its places."""
+    return {one["name"]: one for one in without_places(protocol)[EXTERNAL]}
+
+
+def _other_films(test: Run) -> list[str]:
+    """Return what differs from the inputs that the films of an external test were read from."""
+    receipt = test.out / "manifest" / RECEIPT
+    if not receipt.is_file():
+        return []
+    place = as_drawn(test.protocol.data, out=test.source / "phantom")
+    inputs = inputs_of_sources(place, findings=test.protocol.findings)
+    found = differences(json.loads(receipt.read_text(encoding="utf-8")), inputs)
+    return [one.removeprefix("data.") for one in found]
 
 
 def how_to_move(run: Run, *keys: str) -> str:
@@ -294,6 +337,23 @@ def _member(run: Run, name: str, seed: int) -> Run:
     if protocol.preparation != run.protocol.preparation:
         return replace(member, source=run.source, cache=home, shared=home)
     return replace(member, source=run.source, cache=run.cache, shared=run.shared)
+
+
+@kept
+def external_run(run: Run, name: str) -> Run:
+    """Return the run of an external test: its films as a source of its own, all else as `run`.
+
+    Of a csv table that lacks columns for some findings, those are no findings of it.
+    """
+    choice = next(one for one in run.protocol.external if one.name == name)
+    place = Source.model_validate(choice.model_dump(exclude={"name"}))
+    findings = run.protocol.findings
+    if not absent_places(place):
+        findings = stated_findings(place, findings=findings)
+    about = {"data": place, "findings": findings, "external": ()}
+    out = run.out / EXTERNAL / name
+    protocol = run.protocol.model_copy(update=about)
+    return Run(protocol=protocol, out=out, workers=run.workers, source=out, cache=out, shared=out)
 
 
 def open_run_folder(folder: Path) -> Run:

@@ -61,19 +61,19 @@ from lucency.explain.heatmap_results import HeatmapResults
 from lucency.pipeline.audit_stage import audit_network
 from lucency.pipeline.ensemble_stage import compare_ensembles
 from lucency.pipeline.external_stage import (
-    EXTERNAL,
     check_external,
     check_test,
     external_films,
-    external_run,
     external_validation,
 )
 from lucency.pipeline.feature_stage import features_folder, similarity_features
 from lucency.pipeline.heatmap_stage import explain_network
 from lucency.pipeline.run import (
+    EXTERNAL,
     Run,
     Trained,
     describe_network,
+    external_run,
     how_to_move,
     kept,
     network_inputs,

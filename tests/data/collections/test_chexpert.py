@@ -258,6 +258,19 @@ def test_a_row_with_a_cell_too_many_is_noticed(tmp_path: Path):
         read_chexpert(root, "")
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "found an empty first line, expected the heading of the label file of CheXpert: "),
+        (f"{','.join(CHEXPERT_HEADING)}\n", "found no rows below the heading, expected the label "),
+    ],
+)
+def test_an_empty_label_file_is_named(tmp_path: Path, text: str, message: str):
+    (write_chexpert(tmp_path) / "train.csv").write_text(text)
+    with pytest.raises(ValueError, match=rf"train\.csv: {message}.*fetch it again"):
+        read_chexpert(tmp_path, "")
+
+
 def test_half_a_download_and_other_roots_are_refused(tmp_path: Path, plus: Path):
     root = write_chexpert(tmp_path / "half")
     (root / "valid.csv").unlink()
@@ -287,7 +300,7 @@ def test_plus_has_the_labels_of_the_section_that_is_named(plus: Path):
     drawn = phantoms(24)
     assert films.origin.startswith("impression_fixed.json: CheXpert Plus, not as published")
     assert films.reading.to_dict("list") == {
-        "step": ["no line in impression_fixed.json"], "finding": [""], "films": [1],
+        "step": ["no row in impression_fixed.json"], "finding": [""], "films": [1],
     }  # fmt: skip
     assert len(whole.reading) == 0
     assert np.isnan(films.label[-1]).all()

@@ -83,7 +83,7 @@ def test_films_of_a_study_without_a_row_have_no_label_and_are_counted(tree: Path
     assert without
     assert np.isnan(films.label[-without:]).all()
     assert films.reading.to_dict("list") == {
-        "step": [f"study without a row in {CHEXPERT}"], "finding": [""], "films": [without],
+        "step": [f"no row in {CHEXPERT}"], "finding": [""], "films": [without],
     }  # fmt: skip
     made = choose_labels(
         films, source=Source(source="mimic-cxr"), findings=FINDINGS,

@@ -1,5 +1,6 @@
 """PadChest: names exactly, what is not stated, facts; every count of the real label file."""
 
+import gzip
 from collections.abc import Callable
 from pathlib import Path
 
@@ -138,6 +139,38 @@ def test_a_root_of_something_else_and_half_a_download_are_refused(tmp_path: Path
     (tmp_path / f"{PADCHEST_FILE}.gz").write_bytes(b"\x1f\x8b\x08\x00" + b"\x00" * 20)
     with pytest.raises(ValueError, match="found no whole table"):
         PADCHEST.read(tmp_path, "")
+
+
+def test_an_unknown_projection_is_no_view_and_counted(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    table = pd.read_csv(root / PADCHEST_FILE, dtype=str, keep_default_na=False)
+    table.loc[:2, "Projection"] = ["OBLIQUE", "pa", ""]
+    table.to_csv(tmp_path / PADCHEST_FILE, index=False)
+    films = PADCHEST.read(tmp_path, "")
+    assert films.facts["view"].tolist()[:4] == ["", "", "", "AP"]
+    steps = dict(zip(films.reading["step"], films.reading["films"], strict=True))
+    assert steps["view: an unknown Projection"] == 2
+    said = capsys.readouterr().err
+    assert "2 of 10 films have an unknown Projection (OBLIQUE, pa): no view" in said
+
+
+def test_two_label_files_in_one_root_are_named(root: Path, tmp_path: Path):
+    text = (root / PADCHEST_FILE).read_text()
+    other = PADCHEST_FILE.replace("01.02.19", "mine")
+    for name in (PADCHEST_FILE, other):
+        (tmp_path / name).write_text(text)
+    message = rf"found {PADCHEST_FILE}, {other}, label files of PadChest.*data\.labels = "
+    with pytest.raises(ValueError, match=message):
+        PADCHEST.read(tmp_path, "")
+    assert PADCHEST.read(tmp_path, other).origin.startswith(f"{other}: PadChest")
+    (tmp_path / f"{other}.gz").write_bytes(gzip.compress((tmp_path / other).read_bytes()))
+    (tmp_path / other).unlink()
+    with pytest.raises(ValueError, match=rf"found {PADCHEST_FILE}, {other}\.gz, label files"):
+        PADCHEST.read(tmp_path, "")
+    (tmp_path / f"{other}.gz").unlink()
+    (tmp_path / f"{PADCHEST_FILE}.gz").write_bytes(gzip.compress(text.encode()))
+    assert PADCHEST.read(tmp_path, "").origin.startswith(f"{PADCHEST_FILE}: ")  # one, twice there
 
 
 @pytest.mark.slow

@@ -43,6 +43,11 @@ def read_columns(file: Path, *names: str, title: str, optional: Sequence[str] = 
         with _opened(file) as stream:
             heading = stream.readline().decode("utf-8-sig")
         written = next(csv.reader([heading], skipinitialspace=True), [])
+        if not any(one.strip() for one in written):
+            raise ValueError(
+                f"{file}: found an empty first line, expected the heading of the label file of "
+                f"{title}: fetch it again"
+            )
         head = [clean_text(one) for one in written]
         for name in (*names, *optional):
             if head.count(name) > 1:
@@ -62,7 +67,10 @@ def read_columns(file: Path, *names: str, title: str, optional: Sequence[str] = 
             )
         line = _lines(file, columns=len(written), rows=len(table))
     if not len(table):
-        raise ValueError(f"{file}: found no rows, expected the label file of {title}")
+        raise ValueError(
+            f"{file}: found no rows below the heading, expected the label file of {title}: fetch "
+            "it again"
+        )
     return CsvTable(
         file=file,
         columns={clean_text(one): _without_blanks(table[one].tolist()) for one in table.columns},

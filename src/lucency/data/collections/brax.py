@@ -13,10 +13,16 @@ import pandas as pd
 
 from lucency.core.manifest import Manifest, cells_where, empty_boxes
 from lucency.data.collections.big_tables import read_columns
-from lucency.data.collections.chexpert import DEVICES, EFFUSION, FOURTEEN
+from lucency.data.collections.chexpert import DEVICES, EFFUSION, FOURTEEN, normal_beside
 from lucency.data.collections.collection import PublicCollection
 from lucency.data.collections.label_cells import refuse_twice, stated_cells
-from lucency.data.collections.label_columns import find_table, origin_of, table_patterns
+from lucency.data.collections.label_columns import (
+    find_table,
+    origin_of,
+    reading_of,
+    say_short,
+    table_patterns,
+)
 from lucency.data.csv_tables import CsvTable, parse_number
 from lucency.data.labels import patients_of
 
@@ -42,6 +48,8 @@ def read_brax(root: Path, labels: str) -> Manifest:
     """
     file = find_table(root, labels, title=TITLE, usual=table_patterns(*TABLES))
     table = read_columns(file, *COLUMNS, *FOURTEEN, title=TITLE)
+    if not labels:
+        say_short(file.name, len(table.line), published=PUBLISHED["films"])
     stored = DICOM if _has_dicom_alone(file.parent) else PNG
     refuse_twice(table, stored)
     image = table.columns[stored].astype(str)
@@ -65,7 +73,8 @@ def read_brax(root: Path, labels: str) -> Manifest:
         origin="",
         uncertain=cells_where(cells.uncertain, image=image, findings=FOURTEEN),
     )
-    return replace(films, origin=origin_of(films, file=file, title=TITLE, published=PUBLISHED))
+    origin = origin_of(films, file=file, title=TITLE, published=PUBLISHED)
+    return replace(films, origin=origin, reading=reading_of(normal_beside(films)))
 
 
 def _has_dicom_alone(folder: Path) -> bool:

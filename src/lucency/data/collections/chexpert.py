@@ -25,6 +25,9 @@ from lucency.data.collections.label_columns import (
     first_file,
     joined,
     origin_of,
+    reading_of,
+    say_short,
+    step_of_contradiction,
     table_patterns,
 )
 from lucency.data.csv_tables import CsvTable, parse_number
@@ -37,6 +40,7 @@ FOURTEEN = (
     "Pleural Other", "Fracture", "Support Devices",
 )  # fmt: skip
 EFFUSION = {"Pleural Effusion": "Effusion"}  # "Pleural Other" is wider than Pleural_Thickening
+NORMAL = "No Finding"
 DEVICES = "Support Devices"  # which may stand beside No Finding
 LATERAL, FRONTAL = "LATERAL", "FRONTAL"  # views; of the latter it is not known whether PA or AP
 PARTS_OF_PATH = {  # the last parts of a film's path, and how they look
@@ -60,9 +64,15 @@ def read_chexpert(root: Path, labels: str) -> Manifest:
     """
     files = _label_files(root, labels)
     first = next(files)
-    films = joined([_films_of(first), *map(_films_of, files)])
+    each = {first: _films_of(first)}  # before the others are looked for
+    each |= {file: _films_of(file) for file in files}
+    films = joined([*each.values()])
+    if not labels:
+        for (file, part), rows in zip(each.items(), ROWS, strict=False):
+            say_short(file.name, len(part), published=rows)
     published = _published_of(films)
-    return replace(films, origin=origin_of(films, file=first, title=TITLE, published=published))
+    origin = origin_of(films, file=first, title=TITLE, published=published)
+    return replace(films, origin=origin, reading=reading_of(normal_beside(films)))
 
 
 def parts_of_paths(table: CsvTable, column: str) -> pd.DataFrame:
@@ -102,6 +112,11 @@ def views_of(table: CsvTable, *, side: str, projection: str) -> Shaped[np.ndarra
     lateral = table.parse(side, _is_lateral)
     stated = table.parse(projection, str.upper).astype(object)
     return np.where(lateral, LATERAL, np.where(stated == "", FRONTAL, stated))
+
+
+def normal_beside(films: Manifest) -> tuple[str, str, int]:
+    """Return the step that counts films of No Finding and of another finding than DEVICES."""
+    return step_of_contradiction(films, normal=NORMAL, beside=(DEVICES,))
 
 
 def films_of_cells(
@@ -202,12 +217,13 @@ PUBLISHED: Mapping[str, dict[str, int]] = {
     "val": _counts(234, 200, 38, 109, 68, 126, 1, 45, 33, 8, 80, 8, 67, 1, 0, 107),
     "test": _counts(668, 500, 109, 298, 175, 310, 14, 85, 35, 14, 178, 10, 120, 8, 6, 315),
 }  # fmt: skip
+ROWS = tuple(one["films"] for one in PUBLISHED.values())  # of TRAIN, VALID, TEST
 CHEXPERT = PublicCollection(
     title=TITLE,
     read=read_chexpert,
     findings=FOURTEEN,
     align=EFFUSION,
-    no_finding="No Finding",
+    no_finding=NORMAL,
     beside_no_finding=(DEVICES,),
     tables=table_patterns(TRAIN, VALID, TEST),
     published={

@@ -30,6 +30,7 @@ from lucency.data.collections.chexpert import (
     FOURTEEN,
     SPLIT_OF,
     films_of_cells,
+    normal_beside,
     parse_sex,
     parts_of_paths,
     views_of,
@@ -48,6 +49,7 @@ from lucency.data.collections.label_columns import (
     first_file,
     origin_of,
     reading_of,
+    step_of_absent,
     table_patterns,
 )
 from lucency.data.csv_tables import CsvTable, parse_number
@@ -112,7 +114,7 @@ def _counted(
     return replace(
         films,
         origin=origin_of(films, file=lines.file, title=TITLE, published=PUBLISHED),
-        reading=reading_of((f"no line in {lines.file.name}", "", without)),
+        reading=reading_of(step_of_absent(lines.file, row >= 0), normal_beside(films)),
     )
 
 

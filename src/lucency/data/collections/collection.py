@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,9 +23,10 @@ class PublicCollection:
     that are findings are mapped to themselves. A finding may have several own names, an own name
     several findings, or none ("").
     `no_finding` is the own name of No Finding, `beside_no_finding` what may stand beside it.
-    `tables` are patterns, below `root`, of the label files that the films are made of. `published`
-    counts what the authors or the community count: "films", "patients", "studies" and positives by
-    own name. `traps` are sentences on what misleads; a model card shows them.
+    `tables` are patterns, below `root`, of the label files that the films are made of, and
+    `deeper(root, labels)` returns those that `read` finds beside others, in folders further below.
+    `published` counts what the authors or the community count: "films", "patients", "studies" and
+    positives by own name. `traps` are sentences on what misleads; a model card shows them.
     """
 
     title: str
@@ -35,5 +36,11 @@ class PublicCollection:
     no_finding: str = ""
     beside_no_finding: tuple[str, ...] = ()
     tables: tuple[str, ...]
+    deeper: Callable[[Path, str], Iterable[Path]] = lambda root, labels: ()
     published: Mapping[str, int] = field(default_factory=dict)
     traps: tuple[str, ...] = ()
+
+    def files(self, root: Path, labels: str) -> set[Path]:
+        """Return the label files below `root` that `read` may open; a file `labels` is apart."""
+        fitting = {file for pattern in self.tables for file in root.glob(pattern)}
+        return {file for file in {*fitting, *self.deeper(root, labels)} if file.is_file()}

@@ -16,7 +16,7 @@ from jaxtyping import Float64, Shaped
 from lucency.core.manifest import Manifest, listed
 from lucency.core.tables import film_stem
 from lucency.data.collections.big_tables import read_columns
-from lucency.data.collections.chexpert import DEVICES, EFFUSION
+from lucency.data.collections.chexpert import DEVICES, EFFUSION, normal_beside
 from lucency.data.collections.collection import PublicCollection
 from lucency.data.collections.label_cells import parse_part, rows_of, stated_cells
 from lucency.data.collections.label_columns import (
@@ -24,6 +24,9 @@ from lucency.data.collections.label_columns import (
     first_file,
     joined,
     origin_of,
+    reading_of,
+    say_short,
+    step_of_absent,
     table_patterns,
 )
 from lucency.data.collections.mimic import (
@@ -90,14 +93,16 @@ def read_cxr_lt(root: Path, labels: str) -> Manifest:
     """
     first, version = _first_file(root, labels)
     films = joined([_films_of(file) for file in _files_of_version(first, version)])
+    say_short(f"{TITLE} {version}", len(films), published=FILMS if version else 0)
     subject = films.patient.astype(str)
-    known = people(root, subject, year=_years(root, films))
+    year, steps = _years(root, films)
+    known = people(root, subject, year=year)
     if "age" in known and np.isnan(known["age"]).all():
         del known["age"]
     films = replace(films, facts=films.facts.assign(**known))
     published, title = PUBLISHED.get(version, {}), f"{TITLE} {version}".strip()
     origin = origin_of(films, file=first, title=title, published=published)
-    return replace(films, origin=origin)
+    return replace(films, origin=origin, reading=reading_of(*steps, normal_beside(films)))
 
 
 def _first_file(root: Path, labels: str) -> tuple[Path, str]:
@@ -187,14 +192,17 @@ def _refuse_other_paths(table: CsvTable) -> None:
             )
 
 
-def _years(root: Path, films: Manifest) -> Float64[np.ndarray, " n"]:
-    """Return the year of each film's study by MIMIC-CXR's metadata, NaN without."""
+def _years(
+    root: Path, films: Manifest
+) -> tuple[Float64[np.ndarray, " n"], list[tuple[str, str, int]]]:
+    """Return the year of each film's study by MIMIC-CXR's metadata, NaN without; films it lacks."""
     file = first_file(root, *table_patterns(METADATA))
     if file is None:
-        return np.full(len(films), np.nan)
+        return np.full(len(films), np.nan), []
     table = read_columns(file, FILM, DATE, title=MIMIC_CXR.title)
     film = pd.Series(films.image).str.rpartition("/")[2].to_numpy(dtype=object)
-    return np.append(table.parse(DATE, parse_year), np.nan)[rows_of(film, table, FILM)]
+    row = rows_of(film, table, FILM)
+    return np.append(table.parse(DATE, parse_year), np.nan)[row], [step_of_absent(file, row >= 0)]
 
 
 CXR_LT = PublicCollection(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float32
+from jaxtyping import Bool, Float32
 
 from lucency.core.manifest import (
     OLDEST,
@@ -21,8 +21,11 @@ from lucency.core.manifest import (
     counted,
     listed,
 )
+from lucency.core.progress import say
 
 FRAGMENTS = (".azDownload-*", "*.part", "*.crdownload", "*.filepart")  # of unfinished downloads
+NO_ROW = "no row in "  # and a table's name: a step of reading
+CONTRADICTION = "contradiction: beside other findings"  # a step of reading, of No Finding
 SHOWN = 3  # counts that differ, files that lie in a root: what an error or a line names
 
 
@@ -38,14 +41,24 @@ def table_patterns(*names: str) -> tuple[str, ...]:
 def find_table(root: Path, labels: str, *, title: str, usual: Sequence[str]) -> Path:
     """Return the label file `labels` below `root`, else the first that fits a `usual` pattern.
 
-    Raises ValueError where there is none, with what lies there instead.
+    Raises ValueError where there is none, with what lies there instead, and where several fit the
+    same pattern; of a file and its .gz the former is taken.
     """
     if labels:
         if (root / labels).is_file():
             return root / labels
         raise ValueError(f"{root / labels}: no such file; expected a label file of {title}")
-    if found := first_file(root, *usual):
-        return found
+    for pattern in usual:
+        files = [file for file in sorted(root.glob(pattern)) if file.is_file()]
+        once = {str(file).removesuffix(".gz"): file for file in reversed(files)}
+        names = sorted(file.relative_to(root).as_posix() for file in once.values())
+        if len(names) > 1:
+            raise ValueError(
+                f"{root}: found {listed(names, most=SHOWN)}, label files of {title}; expected one: "
+                f'name it, data.labels = "{names[0]}", or leave the other out of data.root'
+            )
+        if files:
+            return files[0]
     if parts := [part.name for one in FRAGMENTS for part in sorted(root.glob(one))]:
         raise ValueError(
             f"no label file of {title} in {root}: expected {usual[0]}, found {parts[0]} of a "
@@ -64,6 +77,29 @@ def first_file(root: Path, *patterns: str) -> Path | None:
     return next(found, None)
 
 
+def say_short(table: str, rows: int, *, published: int, noun: str = "rows") -> None:
+    """Report a table that has fewer rows than the published one."""
+    if rows < published:
+        say(
+            f"{table}: found {rows:,} of {published:,} published {noun}: fetch it again, unless it "
+            "is shortened on purpose"
+        )
+
+
+def step_of_absent(file: Path, is_there: Bool[np.ndarray, " n"]) -> tuple[str, str, int]:
+    """Return a step of `reading_of`: the films that a table which is joined to them lacks."""
+    return f"{NO_ROW}{file.name}", "", int((~is_there).sum())
+
+
+def say_absent(films: Manifest, *, title: str) -> None:
+    """Report what `step_of_absent` has counted of films as they are read."""
+    steps = films.reading[films.reading["step"].str.startswith(NO_ROW)]
+    for step, count in zip(steps["step"].tolist(), steps["films"].tolist(), strict=True):
+        file = step.removeprefix(NO_ROW)
+        have = counted(count, "film", "has/have", of=len(films))
+        say(f"{title}: {have} no row in {file}: what it states is not known of them")
+
+
 def known_ages(years: np.ndarray) -> tuple[np.ndarray, int]:
     """Return ages with NaN for those that are impossible, and how many these are."""
     absurd = (years < 0) | (years > OLDEST)
@@ -73,6 +109,20 @@ def known_ages(years: np.ndarray) -> tuple[np.ndarray, int]:
 def reading_of(*steps: tuple[str, str, int]) -> pd.DataFrame:
     """Return steps, their finding and films as `Manifest.reading` has them, without empty ones."""
     return pd.DataFrame([step for step in steps if step[2]], columns=list(READING_COLUMNS))
+
+
+def step_of_contradiction(
+    films: Manifest, *, normal: str, beside: Sequence[str] = ()
+) -> tuple[str, str, int]:
+    """Return a step of `reading_of`: films of which a label file states `normal` and a finding.
+
+    What is listed in `beside` may stand there. Labels stay as they are stated.
+    """
+    is_normal = np.array([name == normal for name in films.findings], dtype=np.bool_)
+    is_other = ~is_normal & ~np.isin(films.findings, list(beside))
+    one = films.label == 1
+    both = one[:, is_normal].any(axis=1) & one[:, is_other].any(axis=1)
+    return (CONTRADICTION, normal, int(both.sum()))
 
 
 def as_published(films: Manifest, published: Mapping[str, int]) -> str:

@@ -6,6 +6,7 @@ same films anew, has in common with it stands here too. Letters in shapes: n fil
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,13 @@ from jaxtyping import Float64, Int64, Shaped
 from lucency.core.manifest import Manifest, cells_where, counted, empty_boxes
 from lucency.core.progress import say
 from lucency.data.collections.big_tables import read_columns
-from lucency.data.collections.chexpert import DEVICES, EFFUSION, FOURTEEN, LATERAL
+from lucency.data.collections.chexpert import (
+    DEVICES,
+    EFFUSION,
+    FOURTEEN,
+    LATERAL,
+    normal_beside,
+)
 from lucency.data.collections.collection import PublicCollection
 from lucency.data.collections.label_cells import (
     StatedCells,
@@ -31,6 +38,8 @@ from lucency.data.collections.label_columns import (
     first_file,
     origin_of,
     reading_of,
+    say_short,
+    step_of_absent,
     table_patterns,
 )
 from lucency.data.csv_tables import CsvTable, parse_number, parse_whole
@@ -43,6 +52,7 @@ LABELLERS = {  # what `data.labels` may name, and the files
     "negbio": "mimic-cxr-2.*-negbio.csv",
     "test-set-labeled": "mimic-cxr-2.*-test-set-labeled.csv",
 }
+USUAL = "chexpert"  # of LABELLERS
 OPACITY, AIRSPACE = "Lung Opacity", "Airspace Opacity"  # the latter in the test set's file
 PATIENTS = table_patterns("patients.csv", "hosp/patients.csv", "*/hosp/patients.csv")  # MIMIC-IV's
 IDS = FILM, PATIENT, STUDY = "dicom_id", "subject_id", "study_id"
@@ -58,6 +68,7 @@ OLDEST_ANCHOR = 91  # years, for all who are older
 SPLIT_OF = {"train": "train", "validate": "val", "test": "test"}
 # Of the page and the tables of release 2.1.0. Studies: 227,827 with a row of labels, 8 without.
 PUBLISHED = {"films": 377_110, "studies": 227_835, "train": 368_960, "val": 2_991, "test": 5_159}
+ROWS = {"chexpert": 227_827, "negbio": 227_827, "test-set-labeled": 687}  # of LABELLERS
 READ = {"studies": 687}  # by radiologists, of the test set
 
 
@@ -73,11 +84,14 @@ def read_mimic_cxr(root: Path, labels: str) -> Manifest:
     """
     file = find_table(root, "", title=TITLE, usual=table_patterns(METADATA))
     films = read_columns(file, *IDS, VIEW, VIEW_CODE, DATE, title=TITLE)
+    say_short(file.name, len(films.line), published=PUBLISHED["films"])
     stated, column = _label_table(root, file.parent, labels)
     usual = table_patterns(SPLIT)
     split = read_columns(
         find_table(file.parent, "", title=TITLE, usual=usual), *IDS, "split", title=TITLE
     )
+    say_short(split.file.name, len(split.line), published=PUBLISHED["films"])
+    lacking = _say_without_view(films, split)
     if AIRSPACE in stated.columns:
         films = _of_read_studies(films, stated)
     row, place = (
@@ -100,12 +114,23 @@ def read_mimic_cxr(root: Path, labels: str) -> Manifest:
         films, cells=cells_at(stated_cells(stated, column), row), findings=FOURTEEN, facts=facts
     )
     reading = reading_of(
-        (f"study without a row in {stated.file.name}", "", int((row < 0).sum())),
-        (f"no row in {split.file.name}", "", int((place < 0).sum())),
+        step_of_absent(stated.file, row >= 0),
+        step_of_absent(split.file, place >= 0),
+        (f"left out: no row in {films.file.name}", "", lacking),
+        normal_beside(manifest),
     )
     published = READ if AIRSPACE in stated.columns else PUBLISHED
     origin = origin_of(manifest, file=stated.file, title=TITLE, published=published)
     return replace(manifest, origin=origin, reading=reading)
+
+
+def _say_without_view(films: CsvTable, split: CsvTable) -> int:
+    """Return how many films of the split the metadata lacks, and report them."""
+    lacking = int((rows_of(split.columns[FILM], films, FILM) < 0).sum())
+    if lacking:
+        have = counted(lacking, "film", "has/have", of=len(split.line))
+        say(f"{split.file.name}: {have} no row in {films.file.name}, and no view: left out")
+    return lacking
 
 
 def films_of_studies(
@@ -171,15 +196,26 @@ def parse_year(text: str) -> float:
     return float(text[:4] or "nan")
 
 
+def tables_beside_metadata(root: Path, labels: str) -> Iterator[Path]:
+    """Yield the tables of films and studies that lie beside the metadata, or in a folder there."""
+    metadata = first_file(root, *table_patterns(METADATA))
+    if metadata is None:
+        return
+    for name in (SPLIT, LABELLERS.get(labels or USUAL, "")):
+        if name and (file := first_file(metadata.parent, *table_patterns(name))):
+            yield file
+
+
 def _label_table(root: Path, folder: Path, labels: str) -> tuple[CsvTable, dict[str, str]]:
     """Return the table of studies' labels, and the column of each finding in it."""
-    kind = labels or next(iter(LABELLERS))
+    kind = labels or USUAL
     named = "" if kind in LABELLERS else labels
     usual = table_patterns(LABELLERS.get(kind, ""))
     file = find_table(root if named else folder, named, title=TITLE, usual=usual)
     required = [name for name in FOURTEEN if name != OPACITY]
     optional = (PATIENT, OPACITY, AIRSPACE)
     table = read_columns(file, STUDY, *required, title=TITLE, optional=optional)
+    say_short(file.name, len(table.line), published=ROWS.get(kind, 0))
     opacity = next((name for name in (OPACITY, AIRSPACE) if name in table.columns), "")
     if not opacity:
         raise ValueError(f"{file}: found neither {OPACITY!r} nor {AIRSPACE!r}; expected one")
@@ -225,6 +261,7 @@ MIMIC_CXR = PublicCollection(
     no_finding="No Finding",
     beside_no_finding=(DEVICES,),
     tables=(*table_patterns(METADATA, SPLIT, *LABELLERS.values()), *PATIENTS),
+    deeper=tables_beside_metadata,
     published=PUBLISHED,
     traps=(
         "Labels are those of a study's report: every film of a study has them, its lateral too.",

@@ -35,6 +35,8 @@ from lucency.data.collections.label_columns import (
     known_ages,
     origin_of,
     reading_of,
+    say_short,
+    step_of_absent,
 )
 from lucency.data.csv_tables import CsvTable, parse_number, plain_name
 
@@ -59,6 +61,7 @@ RUNS = re.compile(r"[0-9]{1,7} +[0-9]{1,7}(?: +[0-9]{1,7} +[0-9]{1,7})*")
 
 LT_TITLE = "NIH-CXR-LT"
 PRUNED, SINGLE = "miccai2023_nih-cxr-lt_labels_", "nih-cxr-lt_single-label_"
+LT_FOLDERS = ("PruneCXR", "LongTailCXR", ".")  # in which lists lie; the first is the usual
 LT_PARTS = {  # of files, by the end of their names; a film of several files is of the first
     "train": "train", "val": "val", "balanced-val": "val", "test": "test", "balanced-test": "test",
 }  # fmt: skip
@@ -82,12 +85,13 @@ def read_rsna(root: Path, labels: str) -> Manifest:
     number = np.stack([table.parse(name, parse_number) for name in BOX_NUMBERS], axis=1)
     _refuse_unlike(table, target == 1, np.logical_not(np.isnan(number).any(axis=1)))
     film, first = grouped(rows)
+    say_short(file.name, len(rows), published=0 if labels else PUBLISHED_RSNA_ROWS)
     image = rows[first].astype(str)
     label = np.full((len(image), 2), np.nan, dtype=np.float32)
     label[:, 0] = target[first]
-    kind = _classes(root, image)
+    kind, lacking = _classes(root, image)
     label[kind != "", 1] = kind[kind != ""] == CLASS_NORMAL
-    facts, absurd = _header_facts(root, image)
+    facts, steps = _header_facts(root, image)
     boxed = target == 1
     boxes = (image[film[boxed]], np.full(boxed.sum(), LUNG_OPACITY), *(number[boxed] / FRAME).T)
     films = Manifest(
@@ -98,7 +102,7 @@ def read_rsna(root: Path, labels: str) -> Manifest:
         facts=pd.DataFrame({**facts, "class": kind, "path": np.full(len(image), "")}),
         boxes=pd.DataFrame(dict(zip(BOX_COLUMNS, boxes, strict=True))),
         origin="",
-        reading=reading_of(("age: impossible", "", absurd)),
+        reading=reading_of(*lacking, *steps),
     )
     return _with_nih(films, root, file=file, title=RSNA_TITLE)
 
@@ -112,6 +116,7 @@ def read_siim(root: Path, labels: str) -> Manifest:
     file = find_table(root, labels, title=SIIM_TITLE, usual=SIIM_TABLES)
     table = read_columns(file, "ImageId", "EncodedPixels", title=SIIM_TITLE)
     film, first = grouped(table.columns["ImageId"])
+    say_short(file.name, len(film), published=0 if labels else PUBLISHED_SIIM_ROWS)
     image = table.columns["ImageId"][first].astype(str)
     masked = table.columns["EncodedPixels"] != NO_MASK
     label = np.zeros((len(image), 1), dtype=np.float32)
@@ -195,6 +200,7 @@ def read_nih_lt(root: Path, labels: str) -> Manifest:
     )
     file = next(iter(files.values()))
     published = {"films": 112_120} if file.name.startswith(PRUNED) else {}
+    say_short(LT_TITLE, len(image), published=published.get("films", 0))
     return replace(films, origin=origin_of(films, file=file, title=LT_TITLE, published=published))
 
 
@@ -210,14 +216,17 @@ def _refuse_unlike(
         )
 
 
-def _classes(root: Path, image: Shaped[np.ndarray, " n"]) -> Shaped[np.ndarray, " n"]:
-    """Return the class of each film by RSNA's class file, "" without."""
+def _classes(
+    root: Path, image: Shaped[np.ndarray, " n"]
+) -> tuple[Shaped[np.ndarray, " n"], list[tuple[str, str, int]]]:
+    """Return the class of each film by RSNA's class file, "" without, and films that it lacks."""
     file = first_file(root, *RSNA_CLASSES)
     if not file:
-        return np.full(len(image), "", dtype=object)
+        return np.full(len(image), "", dtype=object), []
     table = read_columns(file, "patientId", "class", title=RSNA_TITLE)
     table.parse("class", _parse_class_name)
-    return _by_film(table, "patientId", "class", image)
+    kind = _by_film(table, "patientId", "class", image)
+    return kind, [step_of_absent(file, np.asarray(kind != ""))]
 
 
 def _parse_class_name(text: str) -> str:
@@ -234,16 +243,22 @@ def _by_film(
     return np.array([held.get(name, "") for name in image.tolist()], dtype=object)
 
 
-def _header_facts(root: Path, image: Shaped[np.ndarray, " n"]) -> tuple[dict[str, np.ndarray], int]:
-    """Return age, sex and view by a table of DICOM headers, if it is there; impossible ages."""
+def _header_facts(
+    root: Path, image: Shaped[np.ndarray, " n"]
+) -> tuple[dict[str, np.ndarray], list[tuple[str, str, int]]]:
+    """Return age, sex and view by a table of DICOM headers, if it is there, and its steps."""
     file = first_file(root, *RSNA_HEADERS)
     if not file:
-        return {}, 0
+        return {}, []
     names = ("PatientAge", "PatientSex", "ViewPosition")
     table = read_columns(file, "PatientID", *names, title=f"{RSNA_TITLE}'s headers")
     age, sex, view = (_by_film(table, "PatientID", name, image) for name in names)
     years, absurd = known_ages(np.array([parse_number(text) for text in age]))
-    return {"age": years, "sex": sex, "view": view}, absurd
+    steps = [
+        ("age: impossible", "", absurd),
+        step_of_absent(file, np.isin(image, table.columns["PatientID"].astype(str))),
+    ]
+    return {"age": years, "sex": sex, "view": view}, steps
 
 
 def _with_nih(films: Manifest, root: Path, *, file: Path, title: str) -> Manifest:
@@ -329,7 +344,7 @@ def _box_of_runs(text: str) -> Float64[np.ndarray, " 4"]:
 
 def _lists(root: Path, labels: str) -> dict[str, Path]:
     """Return the lists of films by their part: PruneCXR's where they are there, else the others."""
-    folders = (labels,) if labels else ("PruneCXR", "LongTailCXR", ".")
+    folders = (labels,) if labels else LT_FOLDERS
     for folder in (root / name for name in folders):
         for stem in (PRUNED, SINGLE):
             found = {part: first_file(folder, f"{stem}{part}.csv*") for part in LT_PARTS}
@@ -352,6 +367,7 @@ def _one_hot(file: Path) -> Float32[np.ndarray, "n k"]:
     return np.stack(columns, axis=1).astype(np.float32)
 
 
+PUBLISHED_RSNA_ROWS, PUBLISHED_SIIM_ROWS = 30_227, 12_954
 PUBLISHED_RSNA = {"films": 26_684, LUNG_OPACITY: 6_012}
 PUBLISHED_SIIM = {"films": 12_047, PNEUMOTHORAX: 2_669}
 NIH_TRAP = (
@@ -386,11 +402,7 @@ NIH_LT = PublicCollection(
     findings=FINDINGS_OF_LT,
     align={"Pleural Thickening": "Pleural_Thickening"},
     no_finding=NO_FINDING,
-    tables=tuple(
-        f"{folder}{stem}*.csv*"
-        for stem, folders in {PRUNED: ("PruneCXR/", ""), SINGLE: ("LongTailCXR/", "")}.items()
-        for folder in folders
-    ),
+    tables=tuple(f"{folder}/{stem}*.csv*" for folder in LT_FOLDERS for stem in (PRUNED, SINGLE)),
     published={"films": 112_120},
     traps=(
         NIH_TRAP,

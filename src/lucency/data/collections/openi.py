@@ -27,6 +27,7 @@ from lucency.data.collections.label_columns import (
     first_file,
     origin_of,
     reading_of,
+    say_short,
 )
 from lucency.data.csv_tables import parse_whole
 
@@ -63,6 +64,8 @@ def read_openi(root: Path, labels: str) -> Manifest:
     """
     place = _reports_place(root, labels)
     reports = read_reports(place)
+    if not labels:
+        say_short(place.name, len(reports), published=3_955, noun="reports")
     filmed = [report for report in reports if report.films]
     by_report = _labels_of(filmed, place)
     count = [len(report.films) for report in filmed]
@@ -114,19 +117,22 @@ def read_reports(place: Path) -> list[Report]:
 
     Raises ValueError where there is none, and for one that is no report or is there twice.
     """
-    found = dict[int, Report]()
+    found, holder = dict[int, Report](), dict[int, str]()
     for name, content in _folder(place) if place.is_dir() else _archive(place):
         report = _parse_report(content, where=f"{place}: {name}")
         if report.number in found:
-            raise ValueError(f"{place}: {name}: report {report.number} is there twice")
-        found[report.number] = report
+            raise ValueError(
+                f"{place}: report {report.number} is in {holder[report.number]} and in {name}; "
+                "expected each once: leave one of them out"
+            )
+        found[report.number], holder[report.number] = report, name
     if not found:
         raise ValueError(f"{place}: found no report; expected {TITLE}'s, such as 1.xml")
     return [found[number] for number in sorted(found)]
 
 
 def _folder(place: Path) -> Iterator[tuple[str, bytes]]:
-    for file in place.glob("*.xml"):
+    for file in sorted(place.glob("*.xml")):
         _refuse_long(f"{place}: {file.name}", file.stat().st_size)
         yield file.name, file.read_bytes()
 
@@ -164,7 +170,9 @@ def _parse_report(content: bytes, *, where: str) -> Report:
     try:
         parser.Parse(content, True)
     except expat.ExpatError as error:
-        raise ValueError(f"{where}: found no XML ({error}); expected a report") from error
+        raise ValueError(
+            f"{where}: found no XML ({error}); expected a report: fetch it again"
+        ) from error
     report = ElementTree.fromstring(content)
     return _report_of(
         [one.get("id", "") for one in report.iter("uId")],

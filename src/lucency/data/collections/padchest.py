@@ -13,7 +13,14 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float32
 
-from lucency.core.manifest import NO_FINDING, Manifest, counted, empty_boxes, nearest
+from lucency.core.manifest import (
+    NO_FINDING,
+    Manifest,
+    counted,
+    empty_boxes,
+    listed,
+    nearest,
+)
 from lucency.core.progress import say
 from lucency.data.collections.big_tables import read_columns
 from lucency.data.collections.collection import PublicCollection
@@ -22,6 +29,7 @@ from lucency.data.collections.label_columns import (
     known_ages,
     origin_of,
     reading_of,
+    say_short,
 )
 from lucency.data.csv_tables import CsvTable, parse_number, parse_whole
 from lucency.data.labels import patients_of
@@ -31,7 +39,10 @@ TABLES = ("PADCHEST_chest_x_ray_images_labels_160K*.csv*",)
 NORMAL = "normal"
 NO_LABELS = "unchanged", "exclude", "suboptimal study"  # names that say nothing of findings
 METHODS = {"Physician": "physician", "RNN_model": "RNN"}
-VIEWS = {"AP_horizontal": "AP", "L": "LATERAL", "UNK": ""}
+VIEWS = {  # by Projection: all that the published file has
+    "PA": "PA", "L": "LATERAL", "AP_horizontal": "AP", "AP": "AP", "COSTAL": "COSTAL",
+    "EXCLUDE": "EXCLUDE", "UNK": "",
+}  # fmt: skip
 LONGEST_LIST = 10_000  # characters of a cell of names; the longest published has 600
 COLUMNS = (
     "ImageID", "ImageDir", "StudyDate_DICOM", "StudyID", "PatientID", "PatientBirth",
@@ -49,10 +60,13 @@ def read_padchest(root: Path, labels: str) -> Manifest:
     Raises ValueError for a name that PadChest does not have.
     """
     table = read_columns(find_table(root, labels, title=TITLE, usual=TABLES), *COLUMNS, title=TITLE)
+    if not labels:
+        say_short(table.file.name, len(table.line), published=PUBLISHED_PADCHEST["films"])
     label = table.parse("Labels", _parse_names).astype(np.float32)
     patient, named = patients_of(table, "PatientID")
     folders, names = table.columns["ImageDir"].tolist(), table.columns["ImageID"].tolist()
     facts, absurd = _facts(table)
+    strange = ~np.isin(table.columns["Projection"].astype(str), ["", *VIEWS])
     films = Manifest(
         findings=FINDINGS_OF_PADCHEST,
         image=np.array([f"{folder}/{name}" for folder, name in zip(folders, names, strict=True)]),
@@ -61,9 +75,21 @@ def read_padchest(root: Path, labels: str) -> Manifest:
         facts=pd.DataFrame({**named, **facts, "path": np.full(len(label), "")}),
         boxes=empty_boxes(),
         origin="",
-        reading=pd.concat([_reading(label), reading_of(("age: impossible", "", absurd))]),
+        reading=pd.concat(
+            [
+                _reading(label),
+                reading_of(
+                    ("age: impossible", "", absurd),
+                    ("view: an unknown Projection", "", int(strange.sum())),
+                ),
+            ]
+        ),
     )
     _say_methods(films)
+    if strange.any():
+        names = listed(sorted({*table.columns["Projection"][strange].tolist()}), most=3)
+        have = counted(strange.sum(), "film", "has/have", of=len(films))
+        say(f"{table.file.name}: {have} an unknown Projection ({names}): no view")
     about = {"file": table.file, "title": TITLE, "published": PUBLISHED_PADCHEST}
     return replace(films, origin=origin_of(films, **about))
 
@@ -103,7 +129,7 @@ def _facts(table: CsvTable) -> tuple[dict[str, np.ndarray], int]:
     facts = {
         "age": age,
         "sex": table.parse("PatientSex_DICOM", lambda sex: sex if sex in ("M", "F") else ""),
-        "view": table.parse("Projection", lambda view: VIEWS.get(view, view.upper())),
+        "view": table.parse("Projection", lambda view: VIEWS.get(view, "")),
         "posture": table.parse("Projection", lambda v: "supine" if v == "AP_horizontal" else ""),
         "study": columns["StudyID"],
         "date": date,

@@ -27,10 +27,12 @@ from lucency.data.collections.big_tables import read_columns
 from lucency.data.collections.collection import PublicCollection
 from lucency.data.collections.label_cells import grouped, parse_binary, refuse_twice
 from lucency.data.collections.label_columns import (
+    CONTRADICTION,
     find_table,
     first_file,
     origin_of,
     reading_of,
+    say_short,
 )
 from lucency.data.csv_tables import parse_number
 from lucency.data.labels import patients_of
@@ -86,6 +88,9 @@ def read_vindr(root: Path, labels: str) -> Manifest:
         parts["test"] = test
     read = _read_kaggle if of_kaggle else _read_table
     each = [read(one, part) for part, one in parts.items()]
+    for (part, one), readings in zip(parts.items(), each, strict=True):
+        count = READINGS_OF_KAGGLE if of_kaggle else READINGS_OF_VINDR[part]
+        say_short(one.name, len(readings.image), published=0 if labels else count, noun="readings")
     fields = [np.concatenate(field) for field in zip(*each, strict=True)]
     films = _by_majority(FilmReadings(*fields))
     boxed = [file] if of_kaggle else [first_file(root, BOXES[part]) for part in parts]
@@ -178,8 +183,22 @@ def _by_majority(readings: FilmReadings) -> Manifest:
             findings=FINDINGS_OF_VINDR,
             share=votes / readers,
         ),
-        reading=_counts_of_readers(readers[:, 0], (votes > 0) & (votes < readers)),
+        reading=pd.concat(
+            [
+                _counts_of_readers(readers[:, 0], (votes > 0) & (votes < readers)),
+                reading_of((CONTRADICTION, NO_FINDING_OF_VINDR, _contradicting(readings))),
+            ],
+            ignore_index=True,
+        ),
     )
+
+
+def _contradicting(readings: FilmReadings) -> int:
+    """Return of how many films one reader states No finding and a finding."""
+    normal = np.array([name == NO_FINDING_OF_VINDR for name in FINDINGS_OF_VINDR])
+    one = readings.label == 1
+    both = one[:, normal].any(axis=1) & one[:, ~normal].any(axis=1)
+    return len(np.unique(readings.image[both].astype(str)))
 
 
 def _counts_of_readers(
@@ -249,6 +268,8 @@ _BY_MAJORITY = {
     "COPD": (7, 2), "Lung tumor": (134, 80), "Pneumonia": (471, 246), "Tuberculosis": (482, 164),
     "Other disease": (4_003, 657), NO_FINDING_OF_VINDR: (10_601, 2_051),
 }  # fmt: skip
+READINGS_OF_VINDR = {"train": 45_000, "test": 3_000}  # of films by readers; test: by consensus
+READINGS_OF_KAGGLE = READINGS_OF_VINDR["train"]
 PUBLISHED_VINDR = {"films": 18_000} | {name: sum(parts) for name, parts in _BY_MAJORITY.items()}
 PUBLISHED_KAGGLE = {  # of the 15,000 films of train.csv, by majority
     "films": 15_000, **{name: _BY_MAJORITY[name][0] for name in OF_KAGGLE},
