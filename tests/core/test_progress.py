@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from lucency.core import progress as module
-from lucency.core.progress import progress, say, say_last
+from lucency.core.progress import progress, say
 
 
 class Clock:
@@ -96,29 +96,3 @@ def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch):
 def test_what_goes_wrong_inside_comes_out():
     with pytest.raises(KeyError, match="inside"), progress("Preparing", unit="films"):
         raise KeyError("inside")
-
-
-@say_last()
-def refuse_after_a_notice() -> None:
-    say("a notice")
-    raise ValueError("refused")
-
-
-def test_lines_that_wait_come_last_and_not_with_an_error(capsys: pytest.CaptureFixture[str]):
-    with say_last():
-        with say_last():
-            say("one")
-        assert capsys.readouterr().err == ""
-    assert capsys.readouterr().err == "one\n"
-    with pytest.raises(ValueError, match="refused"):
-        refuse_after_a_notice()
-    say("two")
-    assert capsys.readouterr().err == "two\n"
-
-
-def test_progress_does_not_wait(clock: Clock, capsys: pytest.CaptureFixture[str]):
-    with say_last(), progress("Preparing", unit="films") as advance:
-        advance(900, 1000)
-        clock.now += 20
-        advance(940, 1000)
-        assert "Preparing: 940 of 1,000 films" in capsys.readouterr().err

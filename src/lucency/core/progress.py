@@ -6,44 +6,19 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 
 from lucency.core.parallel import rank
 
 PLAIN_SECONDS = 15.0
 Advance = Callable[..., None]
-_WAITING: ContextVar[list[str] | None] = ContextVar("lines that wait", default=None)
 Show = Callable[[int, int, str, float], None]  # done, total, note, units a second or 0
 
 
 def say(line: str) -> None:
-    """Write one line for people, to standard error, from the first process only.
-
-    Within `say_last` it waits for the end.
-    """
-    if (waiting := _WAITING.get()) is not None:
-        waiting.append(line)
-    else:
-        _write(line)
-
-
-def _write(line: str) -> None:
+    """Write one line for people, to standard error, from the first process only."""
     if rank() == 0:
         sys.stderr.write(line + "\n")
         sys.stderr.flush()
-
-
-@contextmanager
-def say_last() -> Iterator[None]:
-    """Let the lines of `say` follow what stands within, so that an error comes without them."""
-    waiting = list[str]()
-    outer = _WAITING.set(waiting)
-    try:
-        yield
-    finally:
-        _WAITING.reset(outer)
-    for line in waiting:
-        say(line)
 
 
 @contextmanager
@@ -135,6 +110,6 @@ def _lines(title: str, unit: str) -> Iterator[Show]:
         speed = f", {pace(rate, unit)}" if rate else ""
         left = f", {duration((total - done) / rate)} left" if rate and done < total else ""
         tail = f", {note}" if note else ""
-        _write(f"{title}: {done:,} of {total:,} {unit}{speed}{left}{tail}")
+        say(f"{title}: {done:,} of {total:,} {unit}{speed}{left}{tail}")
 
     yield show

@@ -32,7 +32,7 @@ from lucency.core.manifest import (
     save_manifest,
 )
 from lucency.core.plan import COPY_MARK
-from lucency.core.progress import progress, say, say_last
+from lucency.core.progress import progress, say
 from lucency.core.stage import fingerprint_file, produce
 from lucency.core.tables import match_films
 from lucency.data.absent_films import files_below, what_is_there, why_absent
@@ -263,7 +263,6 @@ def draw_phantom(knobs: dict[str, Any], workers: int, folder: Path) -> None:
         write_phantom(folder, **knobs, workers=workers, progress=advance)
 
 
-@say_last()
 def find_films(place: Source, findings: tuple[str, ...], folder: Path) -> None:
     """Look for the films of the label table below the root; write those found, list the others.
 
@@ -306,7 +305,6 @@ def _located(films: Manifest, place: Source) -> Manifest:
     return locate_films(films, Path(place.root))
 
 
-@say_last()
 def _listed(place: Source, findings: tuple[str, ...]) -> Manifest:
     """Return the films of the label table that the protocol takes: not excluded, of its views."""
     if not Path(place.labels).is_absolute():

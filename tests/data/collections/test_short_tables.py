@@ -21,7 +21,7 @@ from layouts import (
 from layouts_other import PADCHEST_FILE, nih_lt, openi, padchest, rsna, siim, vindr, vindr_kaggle
 from lucency.config.sections import Source
 from lucency.core.manifest import FINDINGS
-from lucency.data.sources import SOURCES, read_films
+from lucency.data.sources import SOURCES
 
 OURS = (*FINDINGS, "No Finding", "Lung Opacity")
 
@@ -143,18 +143,3 @@ def test_films_of_mimic_that_the_metadata_lacks_are_counted_and_reported(
     assert f"1 of 16 films has no row in {metadata}, and no view: left out" in (
         capsys.readouterr().err
     )
-
-
-def test_a_refusal_comes_without_the_notices_before_it(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
-    root = write_mimic_cxr(tmp_path / "mimic", people=False)
-    place = Source(source="mimic-cxr", root=str(root), views=("OBLIQUE",))
-    with pytest.raises(ValueError, match=r"data\.views: no film is 'OBLIQUE'"):
-        read_films(place, findings=OURS, out=tmp_path / "refused")
-    assert capsys.readouterr().err == ""
-    place = place.model_copy(update={"views": ()})
-    read_films(place, findings=OURS, out=tmp_path / "read")
-    said = capsys.readouterr().err
-    assert "without MIMIC-IV's hosp/patients.csv.gz" in said
-    assert said.count("published rows") == 3
