@@ -22,7 +22,7 @@ import pandas as pd
 
 from lucency.config.sections import TEXTURE, Network, Source
 from lucency.core.manifest import FINDINGS, Manifest, Preparation, empty_boxes
-from lucency.data.preprocess import prepare
+from lucency.data.film_cache import prepare
 from lucency.data.sources import read_films
 from lucency.ensemble.feature_classifiers import LEARNERS, OVERSAMPLING, Fitting, cross_validated
 from lucency.ensemble.radiomics import texture_table

@@ -31,7 +31,8 @@ import pydicom
 from pydicom.pixels.processing import apply_voi_lut
 
 from lucency.core.manifest import Manifest, Preparation, empty_boxes
-from lucency.data.preprocess import prepare, prepare_file
+from lucency.data.film_cache import prepare
+from lucency.data.preprocess import prepare_file
 
 ROOT = Path(__file__).resolve().parents[1]
 FILMS, SIDE, ROUNDS = 24, 2000, 3

@@ -39,7 +39,7 @@ from lucency.core.manifest import FINDINGS, PARTS, Prepared
 from lucency.core.plan import Plan, originals
 from lucency.core.predictions import Features, Predictions, concatenate
 from lucency.core.stage import fingerprint
-from lucency.data.preprocess import prepare
+from lucency.data.film_cache import prepare
 from lucency.data.sources import read_films
 from lucency.ensemble.ensembles import make_ensemble
 from lucency.ensemble.feature_classifiers import (

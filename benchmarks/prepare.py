@@ -26,8 +26,9 @@ import pandas as pd
 from PIL import Image
 
 from lucency.core.manifest import Manifest, Preparation, empty_boxes
+from lucency.data.film_cache import prepare
 from lucency.data.images import read_grey
-from lucency.data.preprocess import prepare, prepare_film
+from lucency.data.preprocess import prepare_film
 
 ROOT = Path(__file__).resolve().parents[1]
 ROUNDS = 3

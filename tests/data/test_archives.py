@@ -19,18 +19,18 @@ import pytest
 
 from dicom_films import dicom_bytes, stored_for
 from lucency.config.sections import Source
-from lucency.core.manifest import Manifest, Preparation, Prepared
+from lucency.core.manifest import Manifest, Preparation, Prepared, load_prepared
 from lucency.core.plan import clones
 from lucency.data import film_archives
 from lucency.data.bit_depth import find_bits
 from lucency.data.film_archives import archive_of
+from lucency.data.film_cache import prepare
 from lucency.data.film_files import film_exists, films_in, in_reading_order, load_film, stat_film
 from lucency.data.film_names import folder_of, member_of, name_below
 from lucency.data.film_size import LARGEST_FILE
 from lucency.data.film_stream import stream_films
 from lucency.data.images import film_files as found_below
 from lucency.data.images import films_below, read_grey
-from lucency.data.preprocess import prepare
 from lucency.data.sources import read_films
 from lucency.models.augmentation import make_copies
 from lucency.phantom.dataset import write_phantom
@@ -112,7 +112,7 @@ def prepared_of(root: Path, out: Path, *, workers: int = 1) -> Prepared:
 
 
 def cache_of(out: Path) -> bytes:
-    return (out / "prepared" / "pixels.npy").read_bytes()
+    return np.asarray(load_prepared(out / "prepared").pixels).tobytes()
 
 
 def write_zip(file: Path, members: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> Path:

@@ -10,8 +10,8 @@ import pytest
 
 from lucency.core.manifest import Preparation, load_prepared
 from lucency.data.bit_depth import bits_for_network, find_bits, with_bits
+from lucency.data.film_cache import prepare
 from lucency.data.images import read_grey
-from lucency.data.preprocess import prepare
 from lucency.pipeline.film_inference import read_films
 from toys import manifest_of
 

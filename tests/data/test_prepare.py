@@ -10,10 +10,12 @@ import subprocess
 import sys
 import time
 import zlib
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from itertools import permutations
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -21,9 +23,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from lucency.core.film_shards import read_receipt
 from lucency.core.manifest import Manifest, Preparation, load_prepared, save_manifest
+from lucency.data import film_cache
+from lucency.data.film_cache import prepare
 from lucency.data.images import read_grey
-from lucency.data.preprocess import DENOISERS, prepare, prepare_film
+from lucency.data.preprocess import DENOISERS, prepare_film
 from toys import manifest_of
 
 SMALL = Preparation(size=64, clahe_tiles=4)
@@ -45,7 +50,8 @@ def write_films(folder: Path, films: int, *, side: int = 96) -> Manifest:
 
 
 def read_folder(folder: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in files}
 
 
 def png(width: int, height: int, pixels: bytes) -> bytes:
@@ -311,10 +317,11 @@ def test_workers_change_nothing_and_a_finished_folder_is_found_again(tmp_path: P
     assert read_folder(tmp_path / "by-1") == read_folder(tmp_path / "by-2")
     assert told[0] == (0, 100)
     assert told[-1] == (100, 100)
-    stamp = (tmp_path / "by-1" / "pixels.npy").stat().st_mtime_ns
+    shard = tmp_path / "by-1" / "shards" / "00000.npy"
+    stamp = shard.stat().st_mtime_ns
     prepared = prepare(films, preparation=SMALL, out=tmp_path / "by-1", workers=1)
-    assert (tmp_path / "by-1" / "pixels.npy").stat().st_mtime_ns == stamp
-    assert not prepared.pixels.flags.writeable
+    assert shard.stat().st_mtime_ns == stamp
+    assert not prepared.pixels[0].flags.writeable
     with pytest.raises(ValueError, match=r"preparation.size: was 64, now 32"):
         prepare(films, preparation=Preparation(size=32), out=tmp_path / "by-1", workers=1)
     other = films.take(np.arange(99))
@@ -325,7 +332,7 @@ def test_workers_change_nothing_and_a_finished_folder_is_found_again(tmp_path: P
 SCRIPT = """
 import sys
 from pathlib import Path
-from lucency.data.preprocess import prepare
+from lucency.data.film_cache import prepare
 from lucency.core.manifest import Preparation, load_manifest
 if __name__ == "__main__":
     folder, out, workers = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
@@ -353,8 +360,11 @@ def start(tmp_path: Path, films: Manifest, out: Path) -> subprocess.Popen[bytes]
     return subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE)
 
 
-def marked(done: Path) -> int:
-    return int((np.load(done)["bytes"] >= 0).sum())
+def marked(shards: Path) -> int:
+    """Return the films of the shards that are complete."""
+    numbers = range(len(list(shards.glob("*.json"))) + 8)
+    found = [read_receipt(shards, number) for number in numbers]
+    return sum(len(receipt["row"]) for receipt in found if receipt)
 
 
 def ends(group: int) -> bool:
@@ -371,7 +381,7 @@ def ends(group: int) -> bool:
 
 def wait_until(process: subprocess.Popen[bytes], done: Path, *, films: int) -> None:
     """Wait until so many films are marked as done in the partial folder."""
-    while not done.exists() or marked(done) < films:
+    while marked(done) < films:
         assert process.poll() is None, "finished before it could be stopped"
         time.sleep(0.005)
 
@@ -400,7 +410,7 @@ def test_killed_and_resumed_gives_the_same_bytes(
 ):
     films = one_broken(large_films, tmp_path)
     process = start(tmp_path, films, tmp_path / "killed")
-    work = tmp_path / "killed.partial" / "done.npy"
+    work = tmp_path / "killed.partial" / "shards"
     wait_until(process, work, films=moment)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -417,25 +427,27 @@ def test_killed_and_resumed_gives_the_same_bytes(
     )
     assert moment <= first[0] < 600
     killed = read_folder(tmp_path / "killed")
-    assert killed["pixels.npy"] == whole["pixels.npy"]
+    shards = [name for name in whole if name.startswith("shards/")]
+    assert len(shards) == 600 // 16 + 1 + 2
+    assert {name: killed[name] for name in shards} == {name: whole[name] for name in shards}
     assert killed.keys() == whole.keys()
 
 
 @pytest.mark.slow
 def test_ctrl_c_ends_the_workers_at_once_and_keeps_the_work(tmp_path: Path, large_films: Manifest):
     process = start(tmp_path, large_films, tmp_path / "out")
-    wait_until(process, tmp_path / "out.partial" / "done.npy", films=20)
+    wait_until(process, tmp_path / "out.partial" / "shards", films=20)
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(timeout=5) != 0
     process.communicate()
     assert ends(process.pid)
-    assert 20 <= marked(tmp_path / "out.partial" / "done.npy") < 600
+    assert 20 <= marked(tmp_path / "out.partial" / "shards") < 600
 
 
 @pytest.mark.slow
 def test_workers_end_with_their_parent(tmp_path: Path, large_films: Manifest):
     process = start(tmp_path, large_films, tmp_path / "out")
-    wait_until(process, tmp_path / "out.partial" / "done.npy", films=20)
+    wait_until(process, tmp_path / "out.partial" / "shards", films=20)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     assert ends(process.pid)
@@ -444,7 +456,7 @@ def test_workers_end_with_their_parent(tmp_path: Path, large_films: Manifest):
 @pytest.mark.slow
 def test_a_worker_that_dies_is_an_error_and_not_a_hang(tmp_path: Path, large_films: Manifest):
     process = start(tmp_path, large_films, tmp_path / "out")
-    wait_until(process, tmp_path / "out.partial" / "done.npy", films=20)
+    wait_until(process, tmp_path / "out.partial" / "shards", films=20)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     for child in children:
         if "spawn_main" in Path(f"/proc/{child}/cmdline").read_text():
@@ -487,8 +499,9 @@ def test_broken_films_leave_the_cache_with_their_reason(tmp_path: Path):
         film = cv2.imread(str(tmp_path / "films" / name), cv2.IMREAD_GRAYSCALE)
         np.testing.assert_array_equal(pixels, prepare_film(film, preparation=SMALL))
     assert sorted(read_folder(tmp_path / "out")) == [
-        "boxes.csv", "manifest.csv", "manifest.json", "pixels.npy", "preparation.json",
-        "reading.csv", "receipt.json", "rejected.csv", "soft.csv", "sources.csv", "uncertain.csv",
+        "boxes.csv", "manifest.csv", "manifest.json", "preparation.json", "reading.csv",
+        "receipt.json", "rejected.csv", "shards/00000.npy", "shards/00001.npy", "shards/SHA256SUMS",
+        "shards/index.npy", "soft.csv", "sources.csv", "uncertain.csv",
     ]  # fmt: skip
 
 
@@ -509,7 +522,7 @@ def test_too_many_broken_films_stop_it_and_mending_goes_on(tmp_path: Path):
         workers=1,
         progress=lambda done, total: first.append(done),
     )
-    assert first[0] >= 40
+    assert first[0] == 32  # two shards of 16 hold no broken film
     np.testing.assert_array_equal(prepared.pixels, whole.pixels)
     assert len(prepared.rejected) == 0
 
@@ -551,3 +564,45 @@ def test_the_cache_is_loaded_as_it_was_returned(tmp_path: Path):
     np.testing.assert_array_equal(again.pixels, prepared.pixels)
     np.testing.assert_array_equal(again.manifest.image, films.image)
     assert again.preparation == prepared.preparation == SMALL.model_copy(update={"bits": 8})
+
+
+def test_a_shard_that_is_gone_is_made_anew_and_nothing_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    films = write_films(tmp_path / "films", 60)
+    (tmp_path / "films" / "00003.png").write_bytes(b"")
+    again = partial(prepare, films, preparation=SMALL, out=tmp_path / "out", workers=1)
+    again()
+    was = read_folder(tmp_path / "out")
+    shard = tmp_path / "out" / "shards" / "00000.npy"
+    shard.unlink()
+    again()
+    assert read_folder(tmp_path / "out") == was
+    assert "1 shard is not in" in capsys.readouterr().err
+    shard.unlink()
+    film = tmp_path / "films" / "00007.png"
+    content = film.read_bytes()
+    film.unlink()
+    with pytest.raises(ValueError, match=r"00007\.png"):
+        again()
+    film.write_bytes(content)
+    again()
+    assert read_folder(tmp_path / "out") == was
+
+
+def test_shards_of_any_order_of_work_are_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Whatever engine does them, twice or the last first."""
+    films = write_films(tmp_path / "films", 60)
+    prepare(films, preparation=SMALL, out=tmp_path / "whole", workers=1)
+
+    def backwards(work: Any, tasks: Any, *, workers: int) -> Iterator[Any]:
+        several = list(tasks)
+        for task in [*several[::-1], *several[:2]]:
+            made = work(task)
+            if task in several:
+                yield made
+                several.remove(task)
+
+    monkeypatch.setattr(film_cache, "in_workers", backwards)
+    prepare(films, preparation=SMALL, out=tmp_path / "other", workers=4)
+    assert read_folder(tmp_path / "other") == read_folder(tmp_path / "whole")

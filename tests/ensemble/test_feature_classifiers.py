@@ -25,7 +25,7 @@ from sklearn.svm import LinearSVC
 from lucency.config.sections import Network, Source
 from lucency.core.manifest import FINDINGS, Manifest, Preparation, empty_boxes
 from lucency.core.predictions import Features, Predictions, concatenate
-from lucency.data.preprocess import prepare
+from lucency.data.film_cache import prepare
 from lucency.data.sources import read_films
 from lucency.ensemble import feature_classifiers, learner_forms
 from lucency.ensemble.feature_classifiers import (

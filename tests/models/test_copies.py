@@ -11,8 +11,8 @@ from PIL import Image
 
 from lucency.core.manifest import Preparation, Prepared
 from lucency.core.plan import Plan, clones, followed_by, joined, originals
+from lucency.data.film_cache import prepare
 from lucency.data.labels import read_nih
-from lucency.data.preprocess import prepare
 from lucency.models.augmentation import DONE, load_copies, make_copies, seed_of
 from lucency.models.film_loader import Films
 from lucency.phantom.dataset import write_phantom

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from lucency.config.protocol import read_protocol
+from lucency.core.manifest import load_prepared
 from lucency.data.sources import list_films
 from lucency.pipeline import stages
 from lucency.pipeline.run import Run, open_run, open_run_folder
@@ -51,7 +52,7 @@ def run_of(home: Path, *changes: str, out: str = "runs/one") -> Run:
 
 
 def pixels(out: str = "runs/one") -> bytes:
-    return (Path(out) / "prepared" / "pixels.npy").read_bytes()
+    return np.asarray(load_prepared(Path(out) / "prepared").pixels).tobytes()
 
 
 def test_places_of_a_protocol_begin_in_its_folder_and_a_run_keeps_them_absolute(place: Path):

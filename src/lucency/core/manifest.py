@@ -24,6 +24,7 @@ from jaxtyping import Bool, Float32, Int64, Shaped, UInt8
 from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_validator
 
 from lucency.core.files import write_table, write_whole
+from lucency.core.film_shards import SHARDS, FilmShards, open_shards
 
 FINDINGS = (
     "Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia",
@@ -240,7 +241,7 @@ class Prepared:
 
     manifest: Manifest
     preparation: Preparation
-    pixels: UInt8[np.ndarray, "n h w"]
+    pixels: UInt8[np.ndarray, "n h w"] | FilmShards
     rejected: pd.DataFrame
     copies: Copies = field(default_factory=Copies)
 
@@ -352,7 +353,7 @@ def name_patients(table: pd.DataFrame, films: Manifest) -> pd.DataFrame:
 
 
 def save_prepared_tables(prepared: Prepared, folder: Path) -> None:
-    """Write everything of `prepared` but its pixels, which are made in place as pixels.npy."""
+    """Write everything of `prepared` but its pixels, which are made in place (`film_shards`)."""
     save_manifest(prepared.manifest, folder)
     write_table(prepared.rejected, folder / "rejected.csv")
     write_whole(folder / "preparation.json", prepared.preparation.model_dump_json(indent=1))
@@ -360,14 +361,18 @@ def save_prepared_tables(prepared: Prepared, folder: Path) -> None:
 
 def load_prepared(folder: Path) -> Prepared:
     """Read a prepared folder; the pixels stay on disk, mapped read-only."""
-    manifest, pixels = load_manifest(folder), np.load(folder / "pixels.npy", mmap_mode="r")
-    require_rows(folder / "manifest.csv", len(manifest), expected=len(pixels))
-    rejected = ("image", "reason")
+    manifest, rejected = load_manifest(folder), ("image", "reason")
+    preparation = Preparation.model_validate_json(
+        (folder / "preparation.json").read_text(encoding="utf-8")
+    )
+    if (folder / "pixels.npy").is_file():  # of a run that was made before there were shards
+        pixels = np.load(folder / "pixels.npy", mmap_mode="r")
+        require_rows(folder / "manifest.csv", len(manifest), expected=len(pixels))
+    else:
+        pixels = open_shards(folder / SHARDS, image=manifest.image, side=preparation.size)
     return Prepared(
         manifest=manifest,
-        preparation=Preparation.model_validate_json(
-            (folder / "preparation.json").read_text(encoding="utf-8")
-        ),
+        preparation=preparation,
         pixels=pixels,
         rejected=read_table(folder / "rejected.csv", text=rejected, columns=rejected),
     )

@@ -117,16 +117,36 @@ def in_reading_order(places: Sequence[str | Path]) -> Iterator[tuple[int, FilmFi
     archive that is streamed is read once, and its films come loaded, in its order. One film is held
     at a time.
     """
-    streamed: dict[Path, list[tuple[int, str]]] = {}
+    plain, streamed = _apart(places)
+    yield from ((number, places[number]) for number in plain)
+    for path, wanted in streamed.items():
+        for number, loaded in stream_members(archive_of(path), wanted):
+            yield number, loaded._replace(place=str(places[number]))
+
+
+def reading_order(places: Sequence[str | Path]) -> tuple[list[int], list[int]]:
+    """Return the numbers of the places that `in_reading_order` yields first, and of the others."""
+    plain, streamed = _apart(places)
+    later = list[int]()
+    for path, wanted in streamed.items():
+        members = archive_of(path).members
+        offset = {name: member.offset for name, member in members.items() if not member.reason}
+        later += [number for number, name in sorted(wanted, key=lambda one: offset.get(one[1], -1))]
+    return plain, later
+
+
+def _apart(
+    places: Sequence[str | Path],
+) -> tuple[list[int], dict[Path, list[tuple[int, str]]]]:
+    """Return the films that can be read wherever they lie, and those of each streamed archive."""
+    plain, streamed = list[int](), dict[Path, list[tuple[int, str]]]()
     for number, place in enumerate(places):
         found = member_of(place)
         if found and is_streamed(found[0]):
             streamed.setdefault(found[0], []).append((number, found[1]))
         else:
-            yield number, place
-    for path, wanted in streamed.items():
-        for number, loaded in stream_members(archive_of(path), wanted):
-            yield number, loaded._replace(place=str(places[number]))
+            plain.append(number)
+    return plain, streamed
 
 
 def in_chunks(places: Sequence[str | Path], *, films: int) -> Iterator[list[tuple[int, FilmFile]]]:

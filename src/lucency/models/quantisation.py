@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 
 from lucency.core.files import write_whole
+from lucency.core.film_shards import FilmShards
 from lucency.core.predictions import Predictions
 from lucency.core.progress import Advance, silent
 from lucency.evaluation.compare import Tested, compare, macro_auc_rows
@@ -65,7 +66,7 @@ def quantisation_cost(
     predictions: Predictions,
     *,
     quantised: OnnxNetwork,
-    pixels: Pixels,
+    pixels: Pixels | FilmShards,
     row: Int64[np.ndarray, " m"],
     draws: Mapping[str, int],
     progress: Advance = silent,

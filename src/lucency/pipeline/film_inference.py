@@ -144,7 +144,7 @@ def predict_files(
         lost += failed
         if names:
             shown = unlabelled(names, pixels, **about)
-            for kept, part in zip((edges, surfaces), look_at(shown.pixels), strict=True):
+            for kept, part in zip((edges, surfaces), look_at(pixels), strict=True):
                 kept.append(part)
             probability = predictor.predict(shown).probability
             called = probability >= predictor.threshold

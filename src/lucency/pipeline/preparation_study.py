@@ -41,9 +41,9 @@ from lucency.core.stage import (
     produce,
 )
 from lucency.core.tables import save_tables
+from lucency.data.film_cache import prepare
 from lucency.data.film_files import stat_film
 from lucency.data.image_measures import MEASURES, measure_film
-from lucency.data.preprocess import prepare
 from lucency.data.several_sources import inputs_of_sources
 from lucency.data.split import set_apart
 from lucency.ensemble.lungs import lung_mask

@@ -42,8 +42,8 @@ from lucency.core.predictions import Predictions, load_predictions, save_predict
 from lucency.core.progress import progress, say
 from lucency.core.stage import RECEIPT, Failures, discard_outdated, fingerprint_of, produce
 from lucency.core.tables import save_tables
+from lucency.data.film_cache import prepare
 from lucency.data.film_files import film_exists
-from lucency.data.preprocess import prepare
 from lucency.data.several_sources import (
     draw_sources,
     films_of_sources,
