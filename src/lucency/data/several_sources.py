@@ -39,6 +39,7 @@ from lucency.data.collections.overlaps import overlap
 from lucency.data.dicom_source import make_keys
 from lucency.data.film_archives import ARCHIVES, recall_archives
 from lucency.data.sources import (
+    Check,
     absent_places,
     draw_source,
     film_inputs,
@@ -104,18 +105,20 @@ def as_drawn(place: Source, *, out: Path) -> Source:
     return first.model_copy(update={"also": tuple(others)})
 
 
-def read_sources(place: Source, *, findings: tuple[str, ...], out: Path) -> Manifest:
+def read_sources(
+    place: Source, *, findings: tuple[str, ...], out: Path, check: Check = lambda films: None
+) -> Manifest:
     """Return the films of all sources that lie on disk; missing.csv in `out` lists the others.
 
     The stage. Raises ValueError as `read_films` does, and for sources that share films.
     """
     if not place.also:
-        return read_films(place, findings=findings, out=out)
+        return read_films(place, findings=findings, out=out, check=check)
     make_keys(place, out=out)
     inputs = inputs_of_sources(place, findings=findings)
     place = _resolved(place)
     films = films_of_sources(
-        place, produce(out, inputs=inputs, write=partial(_read, place, findings))
+        place, produce(out, inputs=inputs, write=partial(_read, place, findings, check))
     )
     path = films.facts["path"].to_numpy(dtype=object).copy()
     for name, one in name_sources(place).items():
@@ -261,7 +264,7 @@ def _refuse_shared(place: Source) -> None:
             )
 
 
-def _read(place: Source, findings: tuple[str, ...], folder: Path) -> None:
+def _read(place: Source, findings: tuple[str, ...], check: Check, folder: Path) -> None:
     """Look for the films of every source; write those found as one manifest, list the others."""
     read = dict[str, SourceFilms]()
     with tempfile.TemporaryDirectory() as temporary:
@@ -278,6 +281,7 @@ def _read(place: Source, findings: tuple[str, ...], folder: Path) -> None:
                 source=one, films=load_manifest(out), missing=missing.to_numpy(dtype=object)
             )
     films, absent = join_sources(read, findings=findings)
+    check(films)
     write_table(absent, folder / "missing.csv")
     save_manifest(films, folder)
     parts = [f"{counted(len(one.films), 'film')} of {name}" for name, one in read.items()]

@@ -42,15 +42,23 @@ WORDS = {  # of parts, in small letters
 DAY = re.compile(r"([0-9]{4})-?([0-9]{2})-?([0-9]{2})(?:[T ].*|\.0)?")
 
 
-def split(manifest: Manifest, *, choices: Split, root: Path, place: Source | None = None) -> Part:
+def split(
+    manifest: Manifest,
+    *,
+    choices: Split,
+    root: Path,
+    place: Source | None = None,
+    tell: Callable[[str], None] = say,
+) -> Part:
     """Return train, val or test for every film by the method that `choices` names, or apart.
 
     `root` is where NIH's lists are, and what `choices.lists` are relative to; films on none of
     these are apart. Of an archive in `place` they may have the hospital's names (`names_of_films`).
+    `tell` gets a line on names that are no film, and on films that are on no list.
     """
     method = SPLITS[choices.method]
-    if choices.lists and place:
-        method = partial(_by_lists, place=place)
+    if choices.lists:
+        method = partial(_by_lists, place=place, tell=tell)
     apart = set_apart(manifest, choices=choices)
     if not apart.any():
         return method(manifest, choices, root)
@@ -183,7 +191,12 @@ def _by_column(manifest: Manifest, choices: Split, root: Path) -> Part:
 
 
 def _by_lists(
-    manifest: Manifest, choices: Split, root: Path, *, place: Source | None = None
+    manifest: Manifest,
+    choices: Split,
+    root: Path,
+    *,
+    place: Source | None = None,
+    tell: Callable[[str], None] = say,
 ) -> Part:
     """Split by lists of names; films on none of them are apart, in no part.
 
@@ -210,10 +223,10 @@ def _by_lists(
         part[mine] = name
         if strange := int((row < 0).sum()):
             lost = counted(strange, "name", "is/are", of=len(names))
-            say(f"{file}: {lost} no film of the run ({names[row < 0][0]}, …)")
+            tell(f"{file}: {lost} no film of the run ({names[row < 0][0]}, …)")
     if unlisted := int((part == APART).sum()):
         films = counted(unlisted, "film", "is/are", of=len(part))
-        say(
+        tell(
             f"{films} on no list of split.lists: in no part ({manifest.image[part == APART][0]}, …)"
         )
     return _completed(part, manifest, choices, where="the lists")
