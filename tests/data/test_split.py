@@ -344,6 +344,32 @@ def test_every_part_in_time_gets_a_patient(patients: int):
         split(films.take(np.arange(9)), choices=Split(method="time"), root=Path())
 
 
+@pytest.mark.parametrize("tied", [30, 365])
+def test_patients_of_one_day_are_in_one_part(tied: int):
+    films = dated()
+    day = pd.to_datetime(films.facts["date"]).map(pd.Timestamp.toordinal) // tied * tied
+    coarse = day.map(lambda one: pd.Timestamp.fromordinal(one).strftime("%Y%m%d"))
+    films = replace(films, facts=pd.DataFrame({"date": coarse.astype(object)}))
+    part = pd.Series(split(films, choices=Split(method="time"), root=Path()))
+    first = day.groupby(films.patient).transform("min")
+    begin, end = (first.groupby(part).agg(how) for how in ("min", "max"))
+    assert end["train"] < begin["val"]
+    assert end["val"] < begin["test"]
+    for name, share in zip(PARTS, SHARE, strict=True):
+        assert (part == name).mean() == pytest.approx(share, abs=0.05 + tied / 4_000)
+
+
+@pytest.mark.parametrize("days", [1, 2])
+def test_too_few_days_have_no_borders(days: int):
+    date = [f"2020013{k % days}" for k in range(12)]
+    films = stated([""] * 12, list(range(12)), date=date)
+    with pytest.raises(ValueError, match=rf"12 patients are all of {days} days? \(2020-01-30"):
+        split(films, choices=Split(method="time"), root=Path())
+    films = stated([""] * 4, [1, 1, 2, 3], date=["20200130", "20200131", "20200131", "20200131"])
+    with pytest.raises(ValueError, match=r"all of 2 days \(2020-01-30, 2020-01-31\): expected 3"):
+        split(films, choices=Split(method="time"), root=Path())
+
+
 @pytest.mark.parametrize("source", SHIFTED_DATES)
 def test_a_split_by_shifted_dates_is_refused_with_the_protocol(source: str):
     choices: dict[str, Any] = {"name": "late", "network": [{"name": "resnet18"}]}

@@ -235,8 +235,8 @@ def _by_lists(
 def _by_time(manifest: Manifest, choices: Split, root: Path) -> Part:
     """Split whole patients by the day of their first film: the earliest train, the latest test.
 
-    Patients of one day are ordered by number. Every part has the films nearest to its share, and a
-    patient at least. Raises ValueError where days are not known or lie in the future.
+    Patients of one day are in one part. Every part has the films nearest to its share, and a day at
+    least. Raises ValueError where days are not known, lie in the future or are fewer than parts.
     """
     day = _days(manifest, choices.column or DATE_FACT)
     people, owner = np.unique(manifest.patient, return_inverse=True)
@@ -244,15 +244,19 @@ def _by_time(manifest: Manifest, choices: Split, root: Path) -> Part:
         raise ValueError(f"{len(people)} patients cannot fill {len(PARTS)} parts: add patients")
     first = np.full(len(people), day.max())
     np.minimum.at(first, owner, day)
-    order = np.argsort(first, kind="stable")
-    films = np.cumsum(np.bincount(owner)[order])
-    wanted = np.cumsum([choices.train, choices.val]) * len(manifest)
-    end = np.abs(films[:, None] - wanted).argmin(axis=0) + 1
-    end[0] = min(end[0], len(people) - 2)
-    end[1] = min(max(end[1], end[0] + 1), len(people) - 1)
-    part = np.empty(len(people), dtype=np.int64)
-    part[order] = np.repeat(np.arange(len(PARTS)), np.diff([0, *end, len(people)]))
-    return np.array(PARTS)[part[owner]]
+    days, place = np.unique(first[owner], return_inverse=True)
+    if len(days) < len(PARTS):
+        found = listed([date.fromordinal(one).isoformat() for one in days.tolist()])
+        raise ValueError(
+            f"split by time: the first films of {len(people):,} patients are all of "
+            f"{counted(len(days), 'day')} ({found}): expected {len(PARTS)} or more, for patients "
+            'of one day are in one part; choose split.method = "patient"'
+        )
+    films = np.cumsum(np.bincount(place))[:-1]  # before each border between two days
+    train, later = np.cumsum([choices.train, choices.val]) * len(manifest)
+    val = int(np.abs(films[:-1] - train).argmin()) + 1  # the first day of validation
+    test = val + int(np.abs(films[val:] - later).argmin()) + 1
+    return np.array(PARTS)[(place >= val).astype(np.int64) + (place >= test)]
 
 
 def _lists(choices: Split) -> Mapping[str, str]:
