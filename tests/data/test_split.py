@@ -244,7 +244,11 @@ def test_lists_state_parts_and_what_is_on_none_is_in_no_part(tmp_path: Path, cap
     ("lists", "message"),
     [
         ({"train": "0\n1\n", "test": "1\n2\n"}, r"test.txt: 1 film is also on train.txt \(1, …\)"),
-        ({"train": "0\n1\n", "test": "x\ny\n"}, r"test.txt: 3 films are not listed \(0, …\)"),
+        (
+            {"train": "0\n1\n", "test": "x.png\ny.png\n"},
+            r"split.lists.test: test.txt: 2 of 2 names are no film of the run \(x.png, …\): "
+            r"expected films on each list, named as in the label table \(0, …\)",
+        ),
         ({"train": "0\n", "test": "1\n"}, "the lists put 1 patient in several parts"),
     ],
 )

@@ -211,19 +211,24 @@ def _by_lists(
         names = np.unique(listed_names)
         row = match_films(names, manifest.image, source=file)
         mine = np.unique(row[row >= 0])
-        twice = mine[part[mine] != APART]
-        if len(twice) or not len(mine):
-            what = f"also on {_lists(choices)[str(part[twice[0]])]}" if len(twice) else "not listed"
-            first = manifest.image[twice[0]] if len(twice) else manifest.image[0]
-            number = len(twice) or len(manifest)
+        strange = names[row < 0]
+        lost = counted(len(strange), "name", "is/are", of=len(names))
+        lost = f"{file}: {lost} no film of the run ({', '.join([*strange[:1], '…'])})"
+        if not len(mine):
             raise ValueError(
-                f"split.lists.{name}: {file}: {counted(number, 'film', 'is/are')} {what} "
-                f"({first}, …): expected each film on one list, and films on each"
+                f"split.lists.{name}: {lost}: expected films on each list, named as in the label "
+                f"table ({manifest.image[0]}, …)"
+            )
+        twice = mine[part[mine] != APART]
+        if len(twice):
+            raise ValueError(
+                f"split.lists.{name}: {file}: {counted(len(twice), 'film', 'is/are')} also on "
+                f"{_lists(choices)[str(part[twice[0]])]} ({manifest.image[twice[0]]}, …): expected "
+                "each film on one list"
             )
         part[mine] = name
-        if strange := int((row < 0).sum()):
-            lost = counted(strange, "name", "is/are", of=len(names))
-            tell(f"{file}: {lost} no film of the run ({names[row < 0][0]}, …)")
+        if len(strange):
+            tell(lost)
     if unlisted := int((part == APART).sum()):
         films = counted(unlisted, "film", "is/are", of=len(part))
         tell(
