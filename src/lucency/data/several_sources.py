@@ -38,6 +38,7 @@ from lucency.core.tables import NIH_NAME, film_names
 from lucency.data.collections.overlaps import overlap
 from lucency.data.dicom_source import make_keys
 from lucency.data.film_archives import ARCHIVES, recall_archives
+from lucency.data.film_files import identify_films
 from lucency.data.sources import (
     Check,
     absent_places,
@@ -280,12 +281,33 @@ def _read(place: Source, findings: tuple[str, ...], check: Check, folder: Path) 
             read[name] = SourceFilms(
                 source=one, films=load_manifest(out), missing=missing.to_numpy(dtype=object)
             )
+    _refuse_one_file(read)
     films, absent = join_sources(read, findings=findings)
     check(films)
     write_table(absent, folder / "missing.csv")
     save_manifest(films, folder)
     parts = [f"{counted(len(one.films), 'film')} of {name}" for name, one in read.items()]
     say(f"Sources: {', '.join(parts)}")
+
+
+def _refuse_one_file(several: Mapping[str, SourceFilms]) -> None:
+    """Raise ValueError where two sources read one file, or one member of one archive."""
+    known = dict[tuple[int, int, str], int]()
+    for index, one in enumerate(several.values()):
+        folder = films_folder(one.source)
+        files = [str(folder / below) for below in one.films.facts["path"].tolist()]
+        own = identify_films(files)
+        twice = [
+            (known[film], file) for film, file in zip(own, files, strict=True) if film in known
+        ]
+        if twice:
+            count = counted(len(twice), "film", "is/are", of=len(files))
+            raise ValueError(
+                f"{section_of(index)}: {count} read by {section_of(twice[0][0])} too "
+                f"({twice[0][1]}, …): expected each film in one source; leave one source out, or "
+                "name these films in a list, as `exclude` of one of the two"
+            )
+        known |= dict.fromkeys(own, index)
 
 
 def _as_one_of_several(
