@@ -27,16 +27,18 @@ from lucency.core.manifest import (
     READING_COLUMNS,
     SOURCE,
     Manifest,
+    Prepared,
     counted,
     load_manifest,
     read_table,
     save_manifest,
 )
-from lucency.core.progress import say
+from lucency.core.progress import progress, say
 from lucency.core.stage import produce
 from lucency.core.tables import NIH_NAME, film_names
 from lucency.data.collections.overlaps import overlap
 from lucency.data.dicom_source import make_keys
+from lucency.data.duplicates import twice_in_sources
 from lucency.data.film_archives import ARCHIVES, recall_archives
 from lucency.data.film_files import identify_films
 from lucency.data.sources import (
@@ -308,6 +310,30 @@ def _refuse_one_file(several: Mapping[str, SourceFilms]) -> None:
                 "name these films in a list, as `exclude` of one of the two"
             )
         known |= dict.fromkeys(own, index)
+
+
+def refuse_same_pictures(prepared: Prepared, place: Source, *, out: Path) -> None:
+    """Raise ValueError where prepared films of two sources are one picture, to the pixel.
+
+    They are listed in `out`, a table for each source that has them again, by the source's names.
+    """
+    if not place.also:
+        return
+    with progress("Comparing films of several sources", unit="films") as advance:
+        twice = twice_in_sources(prepared, progress=advance)
+    files = list[Path]()
+    for name, films in twice.groupby(SOURCE):
+        files.append(out / f"twice-{name}.csv")
+        write_table(films.assign(image=films["image"].str.removeprefix(f"{name}/")), files[-1])
+    if files:
+        first, names = twice.iloc[0], list(name_sources(place))
+        mine, theirs = (section_of(names.index(first[one])) for one in (SOURCE, "other_source"))
+        count = counted(len(twice), "film", "shows/show", of=len(prepared.manifest))
+        raise ValueError(
+            f"{count} what a film of another source does, to the pixel ({first['image']} of {mine} "
+            f"= {first['other']} of {theirs}, …): expected each film in one source; leave one "
+            f"source out, or name {' and '.join(map(str, files))}, as its `exclude` in another run"
+        )
 
 
 def _as_one_of_several(

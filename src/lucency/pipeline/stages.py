@@ -49,6 +49,7 @@ from lucency.data.several_sources import (
     films_of_sources,
     places_absent,
     read_sources,
+    refuse_same_pictures,
 )
 from lucency.data.sources import refuse_unstated
 from lucency.data.split import list_fingerprints, set_apart, split
@@ -202,6 +203,7 @@ def _lists(run: Run) -> dict[str, object]:
 
 
 def _write_parts(run: Run, folder: Path) -> None:
+    refuse_same_pictures(prepared(run), run.protocol.data, out=run.shared)
     if run.protocol.balance.before_split:
         part = _balanced_first(run).plan.part
     else:
