@@ -321,7 +321,7 @@ def test_two_archives_with_one_film_are_an_error_that_names_both(unpacked: Path,
     packed(unpacked, root, PACKS["zip"])
     (root / "copy.zip").write_bytes((root / "images.zip").read_bytes())
     with pytest.raises(
-        ValueError, match=r"fits both copy/images/\S+ and images/images/\S+: expect"
+        ValueError, match=r"fits both copy.zip::/images/\S+ and images.zip::/images/\S+: expect"
     ):
         films_of(root, tmp_path)
 
