@@ -510,7 +510,7 @@ def test_an_archive_that_cannot_be_opened_is_named(
         films_below([tmp_path / name])
     (tmp_path / "1.png").write_bytes(png())
     assert films_below([tmp_path]) == [tmp_path / "1.png"]
-    assert f"Left out is an archive: {tmp_path / name} cannot be opened" in capsys.readouterr().err
+    assert f"An archive is left out: {tmp_path / name} cannot be opened" in capsys.readouterr().err
     (tmp_path / "1.png").unlink()
     with pytest.raises(
         ValueError, match="holds no film; expected PNG, JPEG or DICOM films, or arch"

@@ -192,6 +192,13 @@ def test_parts_that_cannot_be_are_refused(part: list[str], patient: Any, message
         split(stated(part, patient), choices=Split(method="column"), root=Path())
 
 
+@pytest.mark.parametrize("number", [np.int64, np.float64])
+def test_numbers_are_named_as_the_table_has_them(number: type):
+    films = replace(stated([""] * 3), facts=pd.DataFrame({"fold": np.array([1, 2, 2], number)}))
+    with pytest.raises(ValueError, match=r"found 1 \(1 film\), 2 \(2 films\); expected train"):
+        split(films, choices=Split(method="column", column="fold"), root=Path())
+
+
 def test_a_fact_that_is_not_there_is_named():
     message = r"have no fact 'splt'; nearest is 'split': found split; .* by data\.columns"
     with pytest.raises(ValueError, match=message):

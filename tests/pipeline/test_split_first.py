@@ -100,6 +100,13 @@ def test_phantoms_and_films_of_external_tests_do_not_bind_a_folder(home: Path):
         run_of(home, "split.seed=3")
 
 
+def test_another_source_is_the_difference_that_is_named_first(home: Path):
+    stages.parts(run_of(home))
+    changes = ("data.source=phantom", "data.columns=[]", "data.films=40", "data.seed=3")
+    with pytest.raises(ValueError, match=r"another protocol \(data.source: was csv, now phantom"):
+        run_of(home, *changes)
+
+
 def test_lists_are_told_of_once(home: Path, capsys: pytest.CaptureFixture[str]):
     (home / "films" / "few.txt").write_text("f9.png\nlost.png\n")
     stages.parts(run_of(home, LISTS.format("train.txt", "few.txt")))

@@ -206,7 +206,7 @@ def films_in(archives: Sequence[Path], *, named: bool = False) -> list[Path]:
         if isinstance(archive, str):
             if named:
                 raise ValueError(archive)
-            say(f"Left out is an archive: {archive}")
+            say(f"An archive is left out: {archive}")
             continue
         films += [place_in(archive.path, name) for name in archive.members]
         for remark in _remarks(archive):

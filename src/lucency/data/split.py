@@ -182,6 +182,7 @@ def _by_column(manifest: Manifest, choices: Split, root: Path) -> Part:
     """
     name = choices.column or PART_FACT
     stated = _fact(manifest, name).fillna("").astype(str).str.strip()
+    stated = stated.str.removesuffix(".0")  # of whole numbers beside empty cells
     part = stated.str.casefold().map(WORDS)
     if part.isna().any():
         odd = stated[part.isna()].replace("", "nothing").value_counts().sort_index().to_dict()

@@ -215,6 +215,7 @@ def _refuse_another(run: Run, known: Protocol) -> None:
     found = differences(without_places(known), without_places(run.protocol))
     early = [one for one in found if not one.startswith(LATE)]
     if early:
+        early.sort(key=lambda one: not one.startswith("data.source:"))  # from which others follow
         message = f"{run.out} holds a run of another protocol ({'; '.join(early[:3])})"
         raise ValueError(f"{message}: choose another folder (--out); nothing was changed")
     moved = run.protocol.data != known.data
