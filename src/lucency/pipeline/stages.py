@@ -209,7 +209,9 @@ def _write_parts(run: Run, folder: Path) -> None:
     else:
         films, root = prepared(run).manifest, Path(source(run).root)
         about = {"choices": run.protocol.split, "place": source(run)}
-        part = split(films, root=root, tell=lambda line: None, **about)  # told when they were read
+        part = split(
+            films, root=root, tell=lambda line: None, **about
+        )  # reported when they were read
     save_part(_parted_names(run), part, folder / "part.csv")
 
 
