@@ -14,12 +14,15 @@ import pytest
 from lucency.audit.checks.run_checks import save_issues
 from lucency.cli import evaluate_commands
 from lucency.config.protocol import Protocol, parse_protocol
-from lucency.config.sections import External
+from lucency.config.sections import External, Split
 from lucency.core.manifest import Manifest, empty_boxes
+from lucency.data.split import set_apart
+from lucency.evaluation.external_validation import RECALIBRATED_ON
 from lucency.pipeline import added_tests, stages
 from lucency.pipeline.external_stage import check_test
 from lucency.pipeline.run import Run, external_run, open_run
 
+PLAIN_TWO = [("d", "4"), ("e", "5")]
 PLAIN = [("a", "1"), ("b", "2"), ("c", "3")]  # film and patient
 
 
@@ -224,8 +227,13 @@ def as_read(films: list[tuple[str, str]]) -> Manifest:
         ("dicom", PLAIN, [("d", "4"), ("e", "2")], "1 of 2 films is .*(e, "),
         ("csv", PLAIN, [("a", "4"), ("e", "5")], ""),
         ("nih", NIH, [("00000002_007.png", "x"), ("e", "1")], "1 of 2 films is .*(00000002_007"),
-        ("phantom", NIH, [("00000002_000", "2")], ""),
-        ("dicom", PSEUDONYMS, [("1123456789abcdef.png", "c")], "1 of 1 film is .*(1123456789"),
+        ("phantom", NIH, [("00000002_000", "2"), ("e", "3")], ""),
+        (
+            "dicom",
+            PSEUDONYMS,
+            [("1123456789abcdef.png", "c"), ("e", "d")],
+            "1 of 2 films is .*(1123456789",
+        ),
     ],
 )
 def test_patients_of_the_run_are_refused_by_name(
@@ -261,3 +269,41 @@ def test_labels_of_a_command_are_a_file_or_a_choice(
     how = {"name": "", "changes": None, "out": None, "json": False}
     evaluate_commands.test_on_source(tmp_path, about, **how)
     assert added[0].labels == (str(tmp_path / "negbio") if there else "negbio")
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        (
+            {"labels": "none.csv"},
+            r"^external\.0 \(x\): no label file in .*other: expected none\.csv",
+        ),
+        (
+            {"source": "padchest", "labels": ""},
+            r"^external\.0 \(x\): no label file .*; check external\.0\.root and ",
+        ),
+        ({"root": "/nowhere"}, r"^external\.0\.root is '/nowhere', which is no folder$"),
+        ({"exclude": "/none.txt"}, r"^external\.0\.exclude: /none\.txt: no such file"),
+        ({"source": "rsna"}, r"^RSNA .* mapped by \[external\.0\.align\] where"),
+    ],
+)
+def test_a_refusal_names_the_key_where_it_begins_with_one(
+    tmp_path: Path, keys: dict[str, object], expected: str
+):
+    run = run_of(tmp_path, table(tmp_path / "films"), table(tmp_path / "other") | keys)
+    with pytest.raises(ValueError, match=expected):
+        check_test(run, "x", read=stages.labelled_films)
+
+
+def test_films_of_one_patient_are_refused_before_they_are_prepared(tmp_path: Path):
+    other = table(tmp_path / "other", [("d", "4"), ("e", "4")])
+    run = run_of(tmp_path, table(tmp_path / "films"), other)
+    line = (
+        r"^external\.0 \(x\): 2 films of 1 patient: expected 2 patients or more, since 0\.2 of them"
+    )
+    with pytest.raises(ValueError, match=line):
+        check_test(run, "x", read=stages.labelled_films)
+    run = run_of(tmp_path / "two", table(tmp_path / "own"), table(tmp_path / "more", PLAIN_TWO))
+    films = stages.labelled_films(external_run(run, "x"))
+    check_test(run, "x", read=stages.labelled_films)
+    assert set_apart(films, choices=Split(apart=RECALIBRATED_ON)).sum() == 1
