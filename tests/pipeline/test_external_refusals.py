@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,13 +14,13 @@ import pytest
 
 from lucency.audit.checks.run_checks import save_issues
 from lucency.cli import evaluate_commands
-from lucency.config.protocol import Protocol, parse_protocol
+from lucency.config.protocol import Protocol, parse_external, parse_protocol, read_protocol
 from lucency.config.sections import External, Split
-from lucency.core.manifest import Manifest, empty_boxes
+from lucency.core.manifest import Manifest, empty_boxes, load_prepared
 from lucency.data.split import set_apart
-from lucency.evaluation.external_validation import RECALIBRATED_ON
+from lucency.evaluation.external_validation import RECALIBRATED_ON, ExternalValidation
 from lucency.pipeline import added_tests, stages
-from lucency.pipeline.external_stage import check_test
+from lucency.pipeline.external_stage import check_test, refuse_known_films
 from lucency.pipeline.run import Run, external_run, open_run
 
 PLAIN_TWO = [("d", "4"), ("e", "5")]
@@ -167,6 +168,7 @@ def test_films_of_a_test_may_move_but_not_change(
 def test_a_test_that_was_removed_may_come_back_as_it_was(
     tmp_path: Path, kept: tuple[dict[str, object], dict[str, object], bytes]
 ):
+    """One that is not finished leaves with the protocol that does not name it; its folder stays."""
     data, other, before = kept
     folder = tmp_path / "run" / "external" / "x"
     files = sorted(folder.rglob("*"))
@@ -307,3 +309,124 @@ def test_films_of_one_patient_are_refused_before_they_are_prepared(tmp_path: Pat
     films = stages.labelled_films(external_run(run, "x"))
     check_test(run, "x", read=stages.labelled_films)
     assert set_apart(films, choices=Split(apart=RECALIBRATED_ON)).sum() == 1
+
+
+def finish(folder: Path) -> None:
+    """Let a test look finished."""
+    (folder / "evaluation").mkdir()
+    (folder / "evaluation" / "receipt.json").write_text("{}")
+
+
+def test_a_protocol_that_names_no_tests_keeps_those_that_are_finished(
+    tmp_path: Path,
+    kept: tuple[dict[str, object], dict[str, object], bytes],
+    capsys: pytest.CaptureFixture[str],
+):
+    data, other, before = kept
+    out = tmp_path / "run"
+    finish(out / "external" / "x")
+    new = {"name": "new", **table(tmp_path / "new")}
+    run = run_of(tmp_path, data)
+    assert [one.name for one in run.protocol.external] == ["x"]
+    assert (out / "protocol.toml").read_bytes() == before
+    line = capsys.readouterr().err
+    assert f"{out} keeps 1 external test that the protocol does not name (x): to remove" in line
+    assert f"delete its folder, {out / 'external' / 'x'}, and its [[external]]" in line
+    assert [one.name for one in run_of(tmp_path, data, new).protocol.external] == ["new", "x"]
+    run_of(tmp_path, data, other, new)
+    assert capsys.readouterr().err.count("keeps") == 1
+    shutil.rmtree(out / "external" / "x")
+    assert run_of(tmp_path, data).protocol.external == ()
+    assert "no longer has 2 external tests that the protocol" in capsys.readouterr().err
+    assert run_of(tmp_path, data).protocol.external == ()
+    assert not capsys.readouterr().err
+
+
+@pytest.fixture
+def added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Add a csv test to a run as `evaluate` does; its networks are not trained, its films compared.
+
+    The run has the film of a noise that `other/same.png` has, too.
+    """
+    data = table(tmp_path / "films")
+    table(tmp_path / "other", [("d", "4"), ("e", "5"), ("f", "6"), ("same", "7")])
+    noise = np.random.default_rng(0).integers(0, 255, (40, 40)).astype(np.uint8)
+    for place in ("films/a", "other/same"):
+        cv2.imwrite(str(tmp_path / f"{place}.png"), noise)
+    stages.prepared(run_of(tmp_path, data))
+
+    tables = ("findings", "scores", "calibration", "mix", "distance")
+    nothing = {name: pd.DataFrame() for name in tables}
+
+    def compared(run: Run, name: str) -> ExternalValidation:
+        test = external_run(run, name)
+        refuse_known_films(stages.prepared(run), stages.prepared(test), name=name)
+        finish(test.out)
+        return ExternalValidation(about={"name": name}, conclusion="", **nothing)
+
+    monkeypatch.setattr(added_tests, "require_finished", lambda run: None)
+    monkeypatch.setattr(stages, "external_test", compared)
+    monkeypatch.setattr(stages, "_fetch_weights", lambda run: None)
+
+    def add(**keys: object) -> None:
+        choice = {"name": "x", "source": "csv", "root": tmp_path / "other", "labels": "l.csv"}
+        about = {key: str(value) for key, value in {**choice, **keys}.items()}
+        added_tests.add_external_test(tmp_path / "run", parse_external(about))
+
+    return add
+
+
+def test_a_refused_test_leaves_nothing_and_the_corrected_command_is_done(
+    tmp_path: Path, added: Callable[..., None]
+):
+    out = tmp_path / "run"
+    before = (out / "protocol.toml").read_bytes()
+    with pytest.raises(ValueError, match="x: 1 of 4 films shows"):
+        added()
+    assert (out / "protocol.toml").read_bytes() == before
+    assert not (out / "external").exists()
+    (tmp_path / "exclude.txt").write_text("same\n")
+    added(exclude=tmp_path / "exclude.txt")
+    assert [one.name for one in read_protocol(out / "protocol.toml").external] == ["x"]
+    with pytest.raises(ValueError, match=r"^external\.1 \(y\): 2 films of 1 patient"):
+        added(name="y", **table(tmp_path / "one", [("g", "8"), ("h", "8")]))
+    assert [one.name for one in (out / "external").iterdir()] == ["x"]
+
+
+def test_an_unfinished_test_that_the_protocol_does_not_name_is_made_anew(
+    tmp_path: Path,
+    added: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    out, finished = tmp_path / "run", stages.external_test
+
+    def stopped(run: Run, name: str) -> None:
+        stages.prepared(external_run(run, name))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stages, "external_test", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        added()
+    assert (out / "external" / "x" / "prepared").is_dir()
+    assert not read_protocol(out / "protocol.toml").external
+    monkeypatch.setattr(stages, "external_test", finished)
+    (tmp_path / "exclude.txt").write_text("same\n")
+    added(exclude=tmp_path / "exclude.txt")
+    assert "holds an unfinished test of other films: it is made anew" in capsys.readouterr().err
+    assert len(load_prepared(out / "external" / "x" / "prepared").manifest) == 3
+
+
+def test_a_removed_test_named_again_with_other_keys_gets_the_line_of_tests(
+    tmp_path: Path, added: Callable[..., None]
+):
+    out = tmp_path / "run"
+    before = (out / "protocol.toml").read_bytes()
+    (tmp_path / "exclude.txt").write_text("same\n")
+    added(exclude=tmp_path / "exclude.txt")
+    (out / "protocol.toml").write_bytes(before)
+    with pytest.raises(ValueError, match=r"^external\.0 \(x\): exclude: was \w+, now no list: "):
+        added()
+    with pytest.raises(ValueError, match=r"^external\.0 \(x\): uncertain: was ignore, now zeros"):
+        added(exclude=tmp_path / "exclude.txt", uncertain="zeros")
+    assert (out / "external" / "x" / "evaluation").is_dir()

@@ -55,6 +55,10 @@ PSEUDONYM = re.compile(r"[0-9a-f]{16}(?=\.|$)")  # of a film of an archive
 Films = Callable[[Run], Manifest]
 
 
+class KnownFilmsError(ValueError):
+    """Films of an external test that are films of the run: no evaluation of them is wanted."""
+
+
 def check_external(run: Run, *, read: Films) -> None:
     """Raise ValueError for an external test that cannot be one: before networks are trained."""
     for choice in run.protocol.external:
@@ -197,13 +201,14 @@ def external_validation(
 ) -> ExternalValidation:
     """Return the evaluation of an external test: the stage.
 
-    Raises ValueError where films of it have the pixels of films of the run.
+    Raises KnownFilmsError where films of it have the pixels of films of the run.
     """
     run, choices = trained.run, trained.run.protocol.evaluation
     network = best_network(trained.classifiers.values()).name
     training_features(trained, network)
     place = test.out / "predictions"
     inputs = {
+        "name": test.out.name,
         "evaluation": choices.model_dump(exclude={"published"}),
         "recalibrated_on": RECALIBRATED_ON,
         "enough": ENOUGH,
@@ -258,7 +263,7 @@ def _write(
 
 
 def refuse_known_films(own: Prepared, other: Prepared, *, name: str) -> None:
-    """Raise ValueError where prepared films of an external test are those of the run, to the pixel.
+    """Raise KnownFilmsError where prepared films of a test are those of the run, to the pixel.
 
     Films of one grey are no film's in particular.
     """
@@ -267,7 +272,7 @@ def refuse_known_films(own: Prepared, other: Prepared, *, name: str) -> None:
     if pairs:
         mine, theirs = own.manifest.image[pairs[0][0]], other.manifest.image[pairs[0][1]]
         count = counted(len(pairs), "film", "shows/show", of=len(other.manifest))
-        raise ValueError(
+        raise KnownFilmsError(
             f"{EXTERNAL} {name}: {count} what a film of the run does, to the pixel "
             f"({theirs} = {mine}, …): networks may have been trained on them; list them in a file "
             "and name it as `exclude` of this test"
