@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -268,7 +269,7 @@ def test_labels_of_a_command_are_a_file_or_a_choice(
     if there:
         Path("negbio").touch()
     about = {"source": "mimic-cxr", "root": tmp_path, "labels": Path("negbio")}
-    how = {"name": "", "changes": None, "out": None, "json": False}
+    how = {"name": None, "changes": None, "out": None, "json": False}
     evaluate_commands.test_on_source(tmp_path, about, **how)
     assert added[0].labels == (str(tmp_path / "negbio") if there else "negbio")
 
@@ -430,3 +431,31 @@ def test_a_removed_test_named_again_with_other_keys_gets_the_line_of_tests(
     with pytest.raises(ValueError, match=r"^external\.0 \(x\): uncertain: was ignore, now zeros"):
         added(exclude=tmp_path / "exclude.txt", uncertain="zeros")
     assert (out / "external" / "x" / "evaluation").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("how", "expected"),
+    [
+        ({"name": ""}, 'external test: name: found "", expected small letters'),
+        ({"name": "x", "changes": ["name=y"]}, "--set name=…: expected --name alone"),
+        ({"changes": ["source=nih"]}, "--set source=…: expected --source alone"),
+        ({"root": None}, "--root is needed: the folder of the films of csv"),
+        ({"changes": ["root=/nowhere"]}, "--root is '/nowhere', which is no folder"),
+        ({"changes": ["exclude=/none.txt"]}, "--set exclude: /none.txt: no such file"),
+        ({"labels": Path("none.csv")}, "external test csv: no label file in "),
+        (
+            {"labels": Path("twice.csv")},
+            "external test csv: 2 of 2 films are of the run's patients",
+        ),
+    ],
+)
+def test_a_command_s_refusals_name_its_options(
+    tmp_path: Path, added: Callable[..., None], how: dict[str, Any], expected: str
+):
+    other = tmp_path / "other"
+    (other / "twice.csv").write_text("image,patient,Mass\nd,1,0\ne,2,1\n")
+    about = {"source": "csv", "root": other, "labels": Path("l.csv")}
+    chosen = {key: how.pop(key, value) for key, value in about.items()}
+    given = {"name": None, "changes": None, "out": None, "json": False, **how}
+    with pytest.raises(ValueError, match=f"^{re.escape(expected)}"):
+        evaluate_commands.test_on_source(tmp_path / "run", chosen, **given)
