@@ -459,3 +459,17 @@ def test_a_command_s_refusals_name_its_options(
     given = {"name": None, "changes": None, "out": None, "json": False, **how}
     with pytest.raises(ValueError, match=f"^{re.escape(expected)}"):
         evaluate_commands.test_on_source(tmp_path / "run", chosen, **given)
+
+
+def test_the_same_films_under_another_name_are_named(
+    tmp_path: Path, added: Callable[..., None], capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / "exclude.txt").write_text("same\n")
+    added(exclude=tmp_path / "exclude.txt")
+    assert "these are the films" not in capsys.readouterr().err
+    added(exclude=tmp_path / "exclude.txt", name="again")
+    assert "again: these are the films of test 'x'\n" in capsys.readouterr().err
+    added(exclude=tmp_path / "exclude.txt", name="other", uncertain="zeros")
+    assert "these are the films" not in capsys.readouterr().err
+    tests = read_protocol(tmp_path / "run" / "protocol.toml").external
+    assert [one.name for one in tests] == ["x", "again", "other"]

@@ -13,7 +13,7 @@ from lucency.config.protocol import parse_protocol, without_places
 from lucency.config.sections import External
 from lucency.core.files import no_leftovers
 from lucency.core.progress import say
-from lucency.core.stage import RECEIPT, locked
+from lucency.core.stage import RECEIPT, fingerprint_of, locked
 from lucency.core.tables import Answer, save_tables
 from lucency.data.sources import absent_places
 from lucency.evaluation.external_validation import ExternalValidation
@@ -53,6 +53,7 @@ def add_external_test(folder: Path, choice: External) -> ExternalValidation:
             _discard_other_films(external_run(_with_test(run, choice), choice.name))
         tested = _opened_with(run, choice)
         check_test(tested, choice.name, read=stages.labelled_films)
+        _say_same_films(tested, choice.name)
         found = stages.external_test(tested, choice.name)
     keep_protocol(_opened_with(open_run_folder(folder), choice))  # others may have joined meanwhile
     return found
@@ -84,6 +85,21 @@ def _discard_other_films(test: Run) -> None:
     if there and other_films(test):
         say(f"{test.out} holds an unfinished test of other films: it is made anew")
         shutil.rmtree(test.out)
+
+
+def _say_same_films(run: Run, name: str) -> None:
+    """Tell which other test of a run has films of the same tables, lists and choices."""
+    several = {
+        one.name: run.out / EXTERNAL / one.name / "manifest" for one in run.protocol.external
+    }
+    read = {
+        one: fingerprint_of(folder)
+        for one, folder in several.items()
+        if (folder / RECEIPT).is_file()
+    }
+    own = read.pop(name, "")
+    if same := [f"{one!r}" for one, films in read.items() if films == own]:
+        say(f"{name}: these are the films of test {' and '.join(same)}")
 
 
 @contextmanager
