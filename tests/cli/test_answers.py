@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lucency.cli.answers import evaluation_in_words, plain, short_table
+from lucency.cli.answers import evaluation_in_words, external_in_words, plain, short_table
 from lucency.cli.output import find_issues
 from lucency.core.manifest import FINDINGS
 from lucency.core.predictions import Predictions
@@ -130,3 +130,18 @@ def test_a_table_without_rows_is_none():
 def test_what_is_to_be_checked_and_is_not_there_is_named(tmp_path: Path, what: str):
     with pytest.raises(ValueError, match="no such file or folder; expected a protocol"):
         find_issues(tmp_path / what, lists={}, labels=None, scale="probability", changes=None)
+
+
+def test_an_external_test_has_whole_films_and_says_which_slope_is_not_estimated():
+    row = {"network": "net", "finding": "macro", "films": 24, "brier": 0.25, "brier_low": 0.2}
+    row |= {"brier_high": 0.3, "ece": 0.1, "ece_by_chance": 0.05, "gap": 0.0, "note": ""}
+    table = pd.DataFrame([{**row, "state": "as it is", "slope": 0.875},
+                          {**row, "state": "recalibrated", "slope": np.nan}])  # fmt: skip
+    counts = dict.fromkeys(("films", "patients", "apart_films", "apart_patients"), 24)
+    score = {"metric": "auc", "finding": "macro", "network": "net", "internal": 0.5}
+    answer = {"origin": "a table", **counts, "findings": [], "distance": "", "conclusion": "",
+              "scores": pd.DataFrame([score]), "calibration": table, "tables": "t"}  # fmt: skip
+    lines = external_in_words(plain(answer)).splitlines()
+    shown = [line.split() for line in lines if "as it is" in line or "recalibrated" in line]
+    assert [line[-1] for line in shown] == [".875", "estimated"]
+    assert all("24" in line and "24.000" not in line for line in shown)

@@ -250,7 +250,7 @@ def test_the_note_of_the_process_that_holds_the_lock_stays(
             raise BusyError("is being written by another process")
         yield
 
-    monkeypatch.setattr("lucency.core.stage._locked", held)
+    monkeypatch.setattr("lucency.core.stage.locked", held)
     with pytest.raises(BusyError):
         produce(tmp_path / "runs" / "out", inputs={}, write=lambda folder: None)
     assert note.is_file()

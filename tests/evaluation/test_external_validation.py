@@ -279,3 +279,28 @@ def test_findings_are_taken_with_their_recalibration():
     )
     with pytest.raises(ValueError, match="no finding 'Emphysema'"):
         bent.of_findings(["Emphysema"])
+
+
+def test_a_slope_that_cannot_be_estimated_is_not_shown():
+    """Mass is separable, Edema's logits hardly differ: scikit-learn's line of it is steep."""
+    external = some_predictions(1500, seed=2, share=(0.3, 0.2, 0.1))
+    spoilt = external.logit.copy()
+    spoilt[:, 0] = np.where(external.label[:, 0] == 1, 2.0, -2.0)
+    spoilt[:, 1] = -1.4 + 1e-3 * (spoilt[:, 1] - spoilt[:, 1].mean())
+    found = validated(replace(external, logit=spoilt)).calibration.set_index(["finding", "state"])
+    apart = (spoilt[300:, 1:2].astype(np.float64) + 1.4) * 1e3
+    line = LogisticRegression(C=np.inf).fit(apart, external.label[300:, 1])
+    assert line.coef_[0, 0] * 1e3 > 100
+    for state in STATES[1:]:
+        rows = found.xs(state, level="state")
+        assert np.isnan(rows.loc["Mass", "slope"])
+        assert "slope not estimated: a logit separates" in str(rows.loc["Mass", "note"])
+    rows = found.xs(STATES[1], level="state")
+    assert np.isnan(rows.loc["Edema", "slope"])
+    assert "slope not estimated: its standard error is above 1" in str(rows.loc["Edema", "note"])
+    assert np.isnan(rows.loc["macro", "slope"])
+    assert rows.loc["macro", "note"] == "slope: median of 0 of 2 findings"
+    usual = validated(some_predictions(1500, seed=2)).calibration
+    assert usual["slope"].notna().all()
+    assert not usual["note"].str.contains("slope").any()
+    assert found["films"].dtype == np.int64

@@ -205,7 +205,7 @@ def test_unknown_patients_are_refused(tested: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(stages, "labelled_films", strange)
     choice = parse_external({"name": "new", "source": "phantom", "films": 20, "size": SIZE,
                              "seed": 11})  # fmt: skip
-    with pytest.raises(ValueError, match=r"external.0 \(new\): the patients of 20 of 20 films"):
+    with pytest.raises(ValueError, match=r"external.2 \(new\): the patients of 20 of 20 films"):
         added_tests.add_external_test(tested, choice)
     assert "new" not in (tested / "protocol.toml").read_text()
 
@@ -261,11 +261,12 @@ def test_other_keys_of_a_test_are_refused_and_a_test_taken_out_leaves_the_report
     assert "external.0 (second): films: was 40, now 60: " in line
     assert f"the films of {out / 'external' / 'second'} are of other choices" in line
     assert (out / "protocol.toml").read_text() == before
+    (out / "external" / "table").rename(tmp_path / "table")
     assert lucency(*words, f"external=[{SECOND}]") == 0
     text = (out / "report" / "report.html").read_text()
     assert 'id="external-second"' in text
     assert 'id="external-table"' not in text
-    assert (out / "external" / "table" / PLACE).is_file()
+    assert not (out / "external" / "table").exists()
 
 
 def test_variants_have_no_external_tests(finished: Path):
@@ -280,3 +281,16 @@ def test_the_run_of_a_test_has_the_run_s_preparation(tested: Path):
     assert test.protocol.preparation == run.protocol.preparation
     assert test.protocol.findings == ("Atelectasis", "Effusion")
     assert pd.read_csv(test.source / "manifest" / "manifest.csv")["Effusion"].notna().all()
+
+
+def test_a_test_is_renamed_with_its_folder_and_its_entry(tested: Path, tmp_path: Path):
+    out = tmp_path / "run"
+    shutil.copytree(tested, out)
+    file, networks = out / "protocol.toml", Path("predictions") / NETWORKS[0] / "receipt.json"
+    before = (out / "external" / "table" / networks).stat().st_mtime_ns
+    file.write_text(file.read_text().replace('name = "table"', 'name = "other"'))
+    (out / "external" / "table").rename(out / "external" / "other")
+    assert lucency("report", out) == 0
+    assert (out / "external" / "other" / networks).stat().st_mtime_ns == before
+    assert 'id="external-other"' in (out / "report" / "report.html").read_text()
+    assert load_validation(out / "external" / "other" / "evaluation").about["name"] == "other"

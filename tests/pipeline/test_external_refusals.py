@@ -2,9 +2,11 @@
 
 import re
 import shutil
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,13 +15,16 @@ import pytest
 
 from lucency.audit.checks.run_checks import save_issues
 from lucency.cli import evaluate_commands
-from lucency.config.protocol import Protocol, parse_protocol
-from lucency.config.sections import External
-from lucency.core.manifest import Manifest, empty_boxes
+from lucency.config.protocol import Protocol, parse_external, parse_protocol, read_protocol
+from lucency.config.sections import External, Split
+from lucency.core.manifest import Manifest, empty_boxes, load_prepared
+from lucency.data.split import set_apart
+from lucency.evaluation.external_validation import RECALIBRATED_ON, ExternalValidation
 from lucency.pipeline import added_tests, stages
-from lucency.pipeline.external_stage import check_test
+from lucency.pipeline.external_stage import check_test, refuse_known_films
 from lucency.pipeline.run import Run, external_run, open_run
 
+PLAIN_TWO = [("d", "4"), ("e", "5")]
 PLAIN = [("a", "1"), ("b", "2"), ("c", "3")]  # film and patient
 
 
@@ -164,6 +169,7 @@ def test_films_of_a_test_may_move_but_not_change(
 def test_a_test_that_was_removed_may_come_back_as_it_was(
     tmp_path: Path, kept: tuple[dict[str, object], dict[str, object], bytes]
 ):
+    """One that is not finished leaves with the protocol that does not name it; its folder stays."""
     data, other, before = kept
     folder = tmp_path / "run" / "external" / "x"
     files = sorted(folder.rglob("*"))
@@ -224,8 +230,13 @@ def as_read(films: list[tuple[str, str]]) -> Manifest:
         ("dicom", PLAIN, [("d", "4"), ("e", "2")], "1 of 2 films is .*(e, "),
         ("csv", PLAIN, [("a", "4"), ("e", "5")], ""),
         ("nih", NIH, [("00000002_007.png", "x"), ("e", "1")], "1 of 2 films is .*(00000002_007"),
-        ("phantom", NIH, [("00000002_000", "2")], ""),
-        ("dicom", PSEUDONYMS, [("1123456789abcdef.png", "c")], "1 of 1 film is .*(1123456789"),
+        ("phantom", NIH, [("00000002_000", "2"), ("e", "3")], ""),
+        (
+            "dicom",
+            PSEUDONYMS,
+            [("1123456789abcdef.png", "c"), ("e", "d")],
+            "1 of 2 films is .*(1123456789",
+        ),
     ],
 )
 def test_patients_of_the_run_are_refused_by_name(
@@ -258,6 +269,207 @@ def test_labels_of_a_command_are_a_file_or_a_choice(
     if there:
         Path("negbio").touch()
     about = {"source": "mimic-cxr", "root": tmp_path, "labels": Path("negbio")}
-    how = {"name": "", "changes": None, "out": None, "json": False}
+    how = {"name": None, "changes": None, "out": None, "json": False}
     evaluate_commands.test_on_source(tmp_path, about, **how)
     assert added[0].labels == (str(tmp_path / "negbio") if there else "negbio")
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        (
+            {"labels": "none.csv"},
+            r"^external\.0 \(x\): no label file in .*other: expected none\.csv",
+        ),
+        (
+            {"source": "padchest", "labels": ""},
+            r"^external\.0 \(x\): no label file .*; check external\.0\.root and ",
+        ),
+        ({"root": "/nowhere"}, r"^external\.0\.root is '/nowhere', which is no folder$"),
+        ({"exclude": "/none.txt"}, r"^external\.0\.exclude: /none\.txt: no such file"),
+        ({"source": "rsna"}, r"^RSNA .* mapped by \[external\.0\.align\] where"),
+    ],
+)
+def test_a_refusal_names_the_key_where_it_begins_with_one(
+    tmp_path: Path, keys: dict[str, object], expected: str
+):
+    run = run_of(tmp_path, table(tmp_path / "films"), table(tmp_path / "other") | keys)
+    with pytest.raises(ValueError, match=expected):
+        check_test(run, "x", read=stages.labelled_films)
+
+
+def test_films_of_one_patient_are_refused_before_they_are_prepared(tmp_path: Path):
+    other = table(tmp_path / "other", [("d", "4"), ("e", "4")])
+    run = run_of(tmp_path, table(tmp_path / "films"), other)
+    line = (
+        r"^external\.0 \(x\): 2 films of 1 patient: expected 2 patients or more, since 0\.2 of them"
+    )
+    with pytest.raises(ValueError, match=line):
+        check_test(run, "x", read=stages.labelled_films)
+    run = run_of(tmp_path / "two", table(tmp_path / "own"), table(tmp_path / "more", PLAIN_TWO))
+    films = stages.labelled_films(external_run(run, "x"))
+    check_test(run, "x", read=stages.labelled_films)
+    assert set_apart(films, choices=Split(apart=RECALIBRATED_ON)).sum() == 1
+
+
+def finish(folder: Path) -> None:
+    """Let a test look finished."""
+    (folder / "evaluation").mkdir()
+    (folder / "evaluation" / "receipt.json").write_text("{}")
+
+
+def test_a_protocol_that_names_no_tests_keeps_those_that_are_finished(
+    tmp_path: Path,
+    kept: tuple[dict[str, object], dict[str, object], bytes],
+    capsys: pytest.CaptureFixture[str],
+):
+    data, other, before = kept
+    out = tmp_path / "run"
+    finish(out / "external" / "x")
+    new = {"name": "new", **table(tmp_path / "new")}
+    run = run_of(tmp_path, data)
+    assert [one.name for one in run.protocol.external] == ["x"]
+    assert (out / "protocol.toml").read_bytes() == before
+    line = capsys.readouterr().err
+    assert f"{out} keeps 1 external test that the protocol does not name (x): to remove" in line
+    assert f"delete its folder, {out / 'external' / 'x'}, and its [[external]]" in line
+    assert [one.name for one in run_of(tmp_path, data, new).protocol.external] == ["new", "x"]
+    run_of(tmp_path, data, other, new)
+    assert capsys.readouterr().err.count("keeps") == 1
+    shutil.rmtree(out / "external" / "x")
+    assert run_of(tmp_path, data).protocol.external == ()
+    assert "no longer has 2 external tests that the protocol" in capsys.readouterr().err
+    assert run_of(tmp_path, data).protocol.external == ()
+    assert not capsys.readouterr().err
+
+
+@pytest.fixture
+def added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Add a csv test to a run as `evaluate` does; its networks are not trained, its films compared.
+
+    The run has the film of a noise that `other/same.png` has, too.
+    """
+    data = table(tmp_path / "films")
+    table(tmp_path / "other", [("d", "4"), ("e", "5"), ("f", "6"), ("same", "7")])
+    noise = np.random.default_rng(0).integers(0, 255, (40, 40)).astype(np.uint8)
+    for place in ("films/a", "other/same"):
+        cv2.imwrite(str(tmp_path / f"{place}.png"), noise)
+    stages.prepared(run_of(tmp_path, data))
+
+    tables = ("findings", "scores", "calibration", "mix", "distance")
+    nothing = {name: pd.DataFrame() for name in tables}
+
+    def compared(run: Run, name: str) -> ExternalValidation:
+        test = external_run(run, name)
+        refuse_known_films(stages.prepared(run), stages.prepared(test), name=name)
+        finish(test.out)
+        return ExternalValidation(about={"name": name}, conclusion="", **nothing)
+
+    monkeypatch.setattr(added_tests, "require_finished", lambda run: None)
+    monkeypatch.setattr(stages, "external_test", compared)
+    monkeypatch.setattr(stages, "_fetch_weights", lambda run: None)
+
+    def add(**keys: object) -> None:
+        choice = {"name": "x", "source": "csv", "root": tmp_path / "other", "labels": "l.csv"}
+        about = {key: str(value) for key, value in {**choice, **keys}.items()}
+        added_tests.add_external_test(tmp_path / "run", parse_external(about))
+
+    return add
+
+
+def test_a_refused_test_leaves_nothing_and_the_corrected_command_is_done(
+    tmp_path: Path, added: Callable[..., None]
+):
+    out = tmp_path / "run"
+    before = (out / "protocol.toml").read_bytes()
+    with pytest.raises(ValueError, match="x: 1 of 4 films shows"):
+        added()
+    assert (out / "protocol.toml").read_bytes() == before
+    assert not (out / "external").exists()
+    (tmp_path / "exclude.txt").write_text("same\n")
+    added(exclude=tmp_path / "exclude.txt")
+    assert [one.name for one in read_protocol(out / "protocol.toml").external] == ["x"]
+    with pytest.raises(ValueError, match=r"^external\.1 \(y\): 2 films of 1 patient"):
+        added(name="y", **table(tmp_path / "one", [("g", "8"), ("h", "8")]))
+    assert [one.name for one in (out / "external").iterdir()] == ["x"]
+
+
+def test_an_unfinished_test_that_the_protocol_does_not_name_is_made_anew(
+    tmp_path: Path,
+    added: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    out, finished = tmp_path / "run", stages.external_test
+
+    def stopped(run: Run, name: str) -> None:
+        stages.prepared(external_run(run, name))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stages, "external_test", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        added()
+    assert (out / "external" / "x" / "prepared").is_dir()
+    assert not read_protocol(out / "protocol.toml").external
+    monkeypatch.setattr(stages, "external_test", finished)
+    (tmp_path / "exclude.txt").write_text("same\n")
+    added(exclude=tmp_path / "exclude.txt")
+    assert "holds an unfinished test of other films: it is made anew" in capsys.readouterr().err
+    assert len(load_prepared(out / "external" / "x" / "prepared").manifest) == 3
+
+
+def test_a_removed_test_named_again_with_other_keys_gets_the_line_of_tests(
+    tmp_path: Path, added: Callable[..., None]
+):
+    out = tmp_path / "run"
+    before = (out / "protocol.toml").read_bytes()
+    (tmp_path / "exclude.txt").write_text("same\n")
+    added(exclude=tmp_path / "exclude.txt")
+    (out / "protocol.toml").write_bytes(before)
+    with pytest.raises(ValueError, match=r"^external\.0 \(x\): exclude: was \w+, now no list: "):
+        added()
+    with pytest.raises(ValueError, match=r"^external\.0 \(x\): uncertain: was ignore, now zeros"):
+        added(exclude=tmp_path / "exclude.txt", uncertain="zeros")
+    assert (out / "external" / "x" / "evaluation").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("how", "expected"),
+    [
+        ({"name": ""}, 'external test: name: found "", expected small letters'),
+        ({"name": "x", "changes": ["name=y"]}, "--set name=…: expected --name alone"),
+        ({"changes": ["source=nih"]}, "--set source=…: expected --source alone"),
+        ({"root": None}, "--root is needed: the folder of the films of csv"),
+        ({"changes": ["root=/nowhere"]}, "--root is '/nowhere', which is no folder"),
+        ({"changes": ["exclude=/none.txt"]}, "--set exclude: /none.txt: no such file"),
+        ({"labels": Path("none.csv")}, "external test csv: no label file in "),
+        (
+            {"labels": Path("twice.csv")},
+            "external test csv: 2 of 2 films are of the run's patients",
+        ),
+    ],
+)
+def test_a_command_s_refusals_name_its_options(
+    tmp_path: Path, added: Callable[..., None], how: dict[str, Any], expected: str
+):
+    other = tmp_path / "other"
+    (other / "twice.csv").write_text("image,patient,Mass\nd,1,0\ne,2,1\n")
+    about = {"source": "csv", "root": other, "labels": Path("l.csv")}
+    chosen = {key: how.pop(key, value) for key, value in about.items()}
+    given = {"name": None, "changes": None, "out": None, "json": False, **how}
+    with pytest.raises(ValueError, match=f"^{re.escape(expected)}"):
+        evaluate_commands.test_on_source(tmp_path / "run", chosen, **given)
+
+
+def test_the_same_films_under_another_name_are_named(
+    tmp_path: Path, added: Callable[..., None], capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / "exclude.txt").write_text("same\n")
+    added(exclude=tmp_path / "exclude.txt")
+    assert "these are the films" not in capsys.readouterr().err
+    added(exclude=tmp_path / "exclude.txt", name="again")
+    assert "again: these are the films of test 'x'\n" in capsys.readouterr().err
+    added(exclude=tmp_path / "exclude.txt", name="other", uncertain="zeros")
+    assert "these are the films" not in capsys.readouterr().err
+    tests = read_protocol(tmp_path / "run" / "protocol.toml").external
+    assert [one.name for one in tests] == ["x", "again", "other"]

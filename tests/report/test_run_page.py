@@ -523,6 +523,8 @@ def test_external_tests_show_the_numbers_of_their_tables(tmp_path: Path) -> None
     drawn = (calibration["network"] == found.about["network"]) | (calibration["finding"] == "macro")
     for row in calibration.loc[drawn].to_dict("records"):
         assert f">{decimal(row['brier'])}<" in section
+    steep = int(calibration.loc[drawn, "slope"].isna().sum())
+    assert section.count(">not estimated<") == steep > 0
     for row in found.findings.to_dict("records"):
         assert f"({row['internal_positives']}, {row['external_positives']})" in section
         assert row["reason"] in section

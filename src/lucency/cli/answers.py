@@ -149,7 +149,9 @@ def external_in_words(answer: Answer) -> str:
         shown = scores.loc[(scores["metric"] == "auc") & (scores["finding"] != "micro")]
         lines += ["AUC", short_table(shown.drop(columns="metric").astype(_numbers(shown)))]
         macro = calibration.loc[calibration["finding"] == "macro"]
-        lines += ["calibration, mean over findings", short_table(macro.astype(_numbers(macro)))]
+        macro = macro.astype(_numbers(macro) | {"films": "int64"})
+        slope = [_short(one) if one == one else "not estimated" for one in macro["slope"]]
+        lines += ["calibration, mean over findings", short_table(macro.assign(slope=slope))]
     out = [f"{row['finding']} ({row['reason']})" for row in answer["findings"] if row["reason"]]
     lines += [f"not compared: {'; '.join(out)}"] if out else []
     lines += [answer["distance"], answer["conclusion"], f"tables: {answer['tables']}"]

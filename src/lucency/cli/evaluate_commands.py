@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -24,6 +26,8 @@ from lucency.cli.options import (
     label_columns,
     to_folder,
 )
+
+OPTIONS = ("source", "root", "labels", "image_column", "patient_column")  # keys with one
 
 PredictionTables = Annotated[
     list[Path],
@@ -51,8 +55,8 @@ def evaluate(  # noqa: PLR0913 - the options of one command
     ] = "",
     root: SourceRoot = None,
     name: Annotated[
-        str, typer.Option(metavar="NAME", help="Name of that test. Default: the source's.")
-    ] = "",
+        str | None, typer.Option(metavar="NAME", help="Name of that test. Default: the source's.")
+    ] = None,
     changes: SourceChanges = None,
     out: Annotated[
         Path | None, to_folder("Write the tables here, with --labels report.html too.")
@@ -81,7 +85,7 @@ def evaluate(  # noqa: PLR0913 - the options of one command
         about = {"source": source, "root": root, "labels": labels, **columns}
         test_on_source(tables[0], about, name=name, changes=changes, out=out, json=json)
         return
-    if root or name or changes:
+    if root or changes or name is not None:
         raise ValueError("--root, --name and --set are about --source: expected it beside them")
     choices = {"labels": labels, "columns": columns, "val": val, "scale": scale}
     found = evaluate_tables(tables, **choices, out=out)
@@ -92,7 +96,7 @@ def test_on_source(
     run: Path,
     about: Mapping[str, object],
     *,
-    name: str,
+    name: str | None,
     changes: list[str] | None,
     out: Path | None,
     json: bool,
@@ -101,8 +105,35 @@ def test_on_source(
     from lucency.pipeline.added_tests import add_external_test, answer
 
     choice = chosen_source(about, name=name, changes=changes)
-    found = add_external_test(run, choice)
+    with _named_by_options():
+        found = add_external_test(run, choice)
     print_answer(answer(run, found, out=out), json, words=external_in_words)
+
+
+@contextmanager
+def _named_by_options() -> Iterator[None]:
+    """Let an error of an external test name options in place of the keys of a protocol."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(in_options(str(error))) from error
+
+
+def in_options(message: str) -> str:
+    """Return a message about an external test with options in place of its keys.
+
+    >>> in_options("external.2.root is '/x', which is no folder; external.2.views: no film")
+    "--root is '/x', which is no folder; --set views: no film"
+    >>> in_options("external.0 (ov): both are phantoms")
+    'external test ov: both are phantoms'
+    """
+    own = re.sub(r"\bexternal\.\d+ \(([a-z0-9-]+)\)", r"external test \1", message)
+    own = re.sub(rf"\bexternal\.\d+\.({'|'.join(OPTIONS)})\b", _option, own)
+    return re.sub(r"\bexternal\.\d+\.(?=[a-z])", "--set ", own)
+
+
+def _option(key: re.Match[str]) -> str:
+    return f"--{key[1].replace('_', '-')}"
 
 
 def ensemble(  # noqa: PLR0913 - the options of one command

@@ -58,15 +58,26 @@ def label_columns(image_column: str, patient_column: str) -> dict[str, str]:
 
 
 def chosen_source(
-    about: Mapping[str, object], *, name: str = "", changes: list[str] | None
+    about: Mapping[str, object], *, name: str | None = None, changes: list[str] | None
 ) -> External:
-    """Return the source of films that options describe by its keys; what is None is not stated."""
+    """Return the source of films that options describe by its keys; what is None is not stated.
+
+    Raises ValueError for `changes` of what has an option of its own, and without a root.
+    """
     from lucency.config.protocol import parse_external
 
+    keys = [change.partition("=")[0].strip() for change in changes or ()]
+    if twice := [key for key in ("name", "source") if key in keys]:
+        raise ValueError(f"--set {twice[0]}=…: expected --{twice[0]} alone")
     stated = {key: str(value) for key, value in about.items() if value is not None}
     if Path(stated.get("labels", "")).is_file():  # otherwise a choice of a collection's labels
         stated["labels"] = str(Path(stated["labels"]).absolute())
-    return parse_external({**stated, "name": name or stated["source"]}, changes=changes)
+    choice = parse_external(
+        {**stated, "name": stated["source"] if name is None else name}, changes=changes
+    )
+    if choice.source != "phantom" and not choice.root:
+        raise ValueError(f"--root is needed: the folder of the films of {choice.source}")
+    return choice
 
 
 def to_file(about: str) -> Any:

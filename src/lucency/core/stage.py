@@ -59,7 +59,7 @@ def partial_folder(
     folder = out.with_name(out.name + ".partial")
     with no_leftovers(folder.parent, notes=()):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(folder), no_leftovers(folder, notes=(NOTE,)):
+        with locked(folder), no_leftovers(folder, notes=(NOTE,)):
             yield from _lend(folder, out, inputs=inputs, may_change=may_change)
 
 
@@ -90,8 +90,8 @@ def _lend(
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder; the system releases it when this process dies.
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder, a file beside it; the system releases it when this process dies.
 
     Raises BusyError where another process holds it.
     """

@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float32
+from jaxtyping import Bool, Float, Float32, Float64
+from scipy.special import expit
 
 from lucency.core.manifest import counted, listed
 from lucency.core.predictions import Predictions
@@ -34,6 +35,8 @@ ENOUGH = intervals.ENOUGH  # patients of either class, in both sets
 RECALIBRATED_ON = 0.2  # of the external films, by patient: set apart and never evaluated
 METRICS_SHOWN = ("auc", "recall", "specificity", "f1")
 OWN_FILMS = "own test films"
+NOT_ESTIMATED = "slope not estimated"
+LARGEST_ERROR = 1.0  # of a calibration slope: a larger one tells 1 neither from 0 nor from 2
 STATES = (OWN_FILMS, "as it is", "recalibrated")
 MIXED = ("view", "sex", "age")  # facts whose mix is compared
 CALIBRATION = (
@@ -275,8 +278,8 @@ def _calibration(
     """Return a row a finding, and macro: the means of Brier score, ECE and gap; slope.
 
     `gap` is the mean probability less the share of positives; `slope` that of Platt's line on the
-    logits, 1 where they are calibrated, below 1 where they are too far from 0. The slope of macro
-    is the median, for that of a finding whose logits have hardly any order has no bound.
+    logits, 1 where they are calibrated, below 1 where they are too far from 0; NaN where `_slope`
+    cannot estimate it, as `note` says. The slope of macro is the median of the others.
     """
     label, probability = films.label, films.probability
     weights = bootstrap.all_and_resampled(films.patient, **draws)
@@ -289,28 +292,63 @@ def _calibration(
     ends.append(intervals.macro_interval(score, patients=people))
     once = bootstrap.once(len(films))
     chance = [calibration_floor(*one) for one in zip(label.T, probability.T, strict=True)]
+    slope, reasons = _slopes(label, films.calibrated)
     numbers: Numbers = {
         "films": (~np.isnan(label)).sum(axis=0).astype(np.float64),
         "brier": score[:, 0],
         "ece": by_finding("ece", label, probability, weights=once)[:, 0],
         "ece_by_chance": np.array(chance),
         "gap": np.nanmean(np.where(np.isnan(label), np.nan, probability - label), axis=0),
-        "slope": np.array([_slope(*one) for one in zip(label.T, films.calibrated.T, strict=True)]),
+        "slope": slope,
     }
     table = pd.DataFrame({
         name: [*value, float(mean_over_findings(value[:, None])[0])]
         for name, value in numbers.items()
     })  # fmt: skip
-    table.loc[len(table) - 1, ["films", "slope"]] = len(films), np.median(numbers["slope"])
+    estimated = slope[~np.isnan(slope)]
+    table.loc[len(table) - 1, ["films", "slope"]] = (
+        len(films),
+        np.median(estimated) if len(estimated) else np.nan,
+    )
+    lacking = f"slope: median of {counted(len(estimated), 'finding', of=len(slope))}"
+    beside = ["; ".join(filter(None, pair)) for pair in zip(notes, reasons, strict=True)]
+    beside.append(lacking if len(estimated) < len(slope) else "")
     about = {"network": films.network, "finding": [*films.findings, MACRO], "state": state}
     low, high = np.array(ends).T
-    table = table.assign(**about, brier_low=low, brier_high=high, note=[*notes, ""])
-    return table.loc[:, list(CALIBRATION)]
+    table = table.assign(**about, brier_low=low, brier_high=high, note=beside)
+    return table.loc[:, list(CALIBRATION)].astype({"films": np.int64})
 
 
-def _slope(label: np.ndarray, logit: np.ndarray) -> float:
+def _slopes(
+    label: Float32[np.ndarray, "n k"], logit: Float[np.ndarray, "n k"]
+) -> tuple[Float64[np.ndarray, " k"], list[str]]:
+    """Return the slope of each finding, and why it is not estimated."""
+    found = [_slope(*one) for one in zip(label.T, logit.T, strict=True)]
+    return np.array([slope for slope, _ in found], dtype=np.float64), [why for _, why in found]
+
+
+def _slope(label: np.ndarray, logit: np.ndarray) -> tuple[float, str]:
+    """Return the slope of Platt's line; NaN and the reason where it cannot be estimated.
+
+    That is where a logit separates the films with a finding from those without, so that steeper is
+    ever better (Albert and Anderson, Biometrika 71, 1984, 1-10), and where the standard error, by
+    the Fisher information at the line, is above LARGEST_ERROR: of few films, or of logits that
+    hardly differ.
+    """
     stated = ~np.isnan(label)
-    return platt(label[stated].astype(np.float64), logit[stated]).slope
+    truth, given = label[stated].astype(np.float64), logit[stated].astype(np.float64)
+    ill, well = given[truth == 1], given[truth == 0]
+    if not len(ill) or not len(well):
+        return np.nan, f"{NOT_ESTIMATED}: one class alone"
+    if well.max() <= ill.min() or ill.max() <= well.min():
+        return np.nan, f"{NOT_ESTIMATED}: a logit separates positives from negatives"
+    line = platt(truth, given)
+    share = expit(line.slope * given + line.offset)
+    weight = share * (1 - share)
+    spread = weight @ (given - np.average(given, weights=weight)) ** 2
+    if spread * LARGEST_ERROR**2 < 1:
+        return np.nan, f"{NOT_ESTIMATED}: its standard error is above {LARGEST_ERROR:g}"
+    return line.slope, ""
 
 
 def _stack(tables: Sequence[pd.DataFrame], columns: Sequence[str]) -> pd.DataFrame:

@@ -2,45 +2,123 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from lucency.config.protocol import parse_protocol, without_places
 from lucency.config.sections import External
+from lucency.core.files import no_leftovers
+from lucency.core.progress import say
+from lucency.core.stage import RECEIPT, fingerprint_of, locked
 from lucency.core.tables import Answer, save_tables
+from lucency.data.sources import absent_places
 from lucency.evaluation.external_validation import ExternalValidation
 from lucency.pipeline import stages
-from lucency.pipeline.external_stage import check_external
-from lucency.pipeline.run import EXTERNAL, Run, open_run, open_run_folder, require_finished
+from lucency.pipeline.external_stage import KnownFilmsError, check_test
+from lucency.pipeline.run import (
+    EXTERNAL,
+    Run,
+    checked_run,
+    external_run,
+    is_tested,
+    keep_protocol,
+    open_run_folder,
+    other_films,
+    require_finished,
+)
 
 
 def add_external_test(folder: Path, choice: External) -> ExternalValidation:
     """Return what a finished run's networks are worth on films of another source.
 
-    The test joins the run's protocol, lies in `external/NAME` of its folder, and is a part of its
-    report when that is written anew. One that is there is not made again. Raises ValueError for a
-    run that is not finished, for a source that cannot test it, and for a name that is taken by
-    other films.
+    The test lies in `external/NAME` of the run's folder and, once finished, joins the run's
+    protocol, so that it is a part of the report when that is written anew. One that is there is not
+    made again, one that is refused leaves nothing. Raises ValueError for a run that is not
+    finished, for a source that cannot test it, and for a name that is taken by other films.
     """
     run = open_run_folder(folder)
     require_finished(run)
-    alone = _with_tests(run, [choice])
     taken = [one for one in run.protocol.external if one.name == choice.name]
-    if taken and without_places(alone.protocol) != without_places(_with_tests(run, taken).protocol):
+    if taken and _choices(run, choice) != _choices(run, taken[0]):
         raise ValueError(
             f"{folder} has an external test {choice.name!r} of other films: expected another --name"
         )
-    check_external(alone, read=stages.labelled_films)
+    place = run.out / EXTERNAL / choice.name
+    with nullcontext() if taken else _nothing_left_of(place):
+        if not taken and not is_tested(run.out, choice.name):
+            _discard_other_films(external_run(_with_test(run, choice), choice.name))
+        tested = _opened_with(run, choice)
+        check_test(tested, choice.name, read=stages.labelled_films)
+        _say_same_films(tested, choice.name)
+        found = stages.external_test(tested, choice.name)
+    keep_protocol(_opened_with(open_run_folder(folder), choice))  # others may have joined meanwhile
+    return found
+
+
+def _with_test(run: Run, choice: External) -> Run:
+    """Return a run whose protocol names a test, in place of one of its name."""
     tests = {one.name: one for one in run.protocol.external} | {choice.name: choice}
-    protocol = _with_tests(run, list(tests.values())).protocol
-    opened = open_run(protocol, out=run.out, workers=run.workers)
-    opened = replace(opened, source=run.source, cache=run.cache, shared=run.shared)
-    return stages.external_test(opened, choice.name)
-
-
-def _with_tests(run: Run, tests: list[External]) -> Run:
-    choices = run.protocol.model_dump() | {"external": [one.model_dump() for one in tests]}
+    external = [one.model_dump() for one in tests.values()]
+    choices = run.protocol.model_dump() | {"external": external}
     return replace(run, protocol=parse_protocol(choices, name=str(run.out)))
+
+
+def _choices(run: Run, choice: External) -> dict[str, Any]:
+    """Return the choices of a protocol with a test, without its places."""
+    return without_places(_with_test(run, choice).protocol)
+
+
+def _opened_with(run: Run, choice: External) -> Run:
+    """Return a run with a test more, checked; its folder keeps its protocol."""
+    protocol = _with_test(run, choice).protocol
+    opened = checked_run(protocol, out=run.out, workers=run.workers)
+    return replace(opened, source=run.source, cache=run.cache, shared=run.shared)
+
+
+def _discard_other_films(test: Run) -> None:
+    """Remove what a test that was never finished has left of other films."""
+    there = (test.out / "manifest" / RECEIPT).is_file() and not absent_places(test.protocol.data)
+    if there and other_films(test):
+        say(f"{test.out} holds an unfinished test of other films: it is made anew")
+        shutil.rmtree(test.out)
+
+
+def _say_same_films(run: Run, name: str) -> None:
+    """Tell which other test of a run has films of the same tables, lists and choices."""
+    several = {
+        one.name: run.out / EXTERNAL / one.name / "manifest" for one in run.protocol.external
+    }
+    read = {
+        one: fingerprint_of(folder)
+        for one, folder in several.items()
+        if (folder / RECEIPT).is_file()
+    }
+    own = read.pop(name, "")
+    if same := [f"{one!r}" for one, films in read.items() if films == own]:
+        say(f"{name}: these are the films of test {' and '.join(same)}")
+
+
+@contextmanager
+def _nothing_left_of(place: Path) -> Iterator[None]:
+    """Lend the folder of a test; one that is refused is removed if it is new, or of known films.
+
+    Films that are prepared stay after other errors, and so does what was there before.
+    """
+    new = not place.exists()
+    with no_leftovers(place.parent, notes=()):
+        place.parent.mkdir(exist_ok=True)
+        with locked(place):
+            try:
+                yield
+            except ValueError as error:
+                cheap = new and not any(place.glob("prepared*"))
+                if place.exists() and (cheap or isinstance(error, KnownFilmsError)):
+                    shutil.rmtree(place)
+                raise
 
 
 def answer(folder: Path, found: ExternalValidation, *, out: Path | None) -> Answer:

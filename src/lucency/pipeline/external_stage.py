@@ -34,7 +34,7 @@ from lucency.core.stage import RECEIPT, discard_outdated, fingerprint_of, produc
 from lucency.core.tables import NIH_NAME, film_names, save_tables
 from lucency.data.collections.overlaps import overlap
 from lucency.data.duplicates import pixel_digests
-from lucency.data.several_sources import TABLES, name_sources
+from lucency.data.several_sources import TABLES, in_keys, name_sources, own_keys
 from lucency.data.sources import absent_places
 from lucency.data.split import set_apart
 from lucency.evaluation.external_validation import (
@@ -50,8 +50,13 @@ from lucency.pipeline.feature_stage import training_features
 from lucency.pipeline.run import EXTERNAL, Run, Trained, best_network, external_run
 
 USUAL_METHOD = "platt"  # of recalibration, where the protocol has none
+LEAST_PATIENTS = 2  # one who recalibrates, and one who tests
 PSEUDONYM = re.compile(r"[0-9a-f]{16}(?=\.|$)")  # of a film of an archive
 Films = Callable[[Run], Manifest]
+
+
+class KnownFilmsError(ValueError):
+    """Films of an external test that are films of the run: no evaluation of them is wanted."""
 
 
 def check_external(run: Run, *, read: Films) -> None:
@@ -75,16 +80,31 @@ def check_test(run: Run, name: str, *, read: Films) -> None:
                 f"{key} ({name}): {why}: networks would be tested on films or patients that they "
                 "were trained on; expected another source"
             )
-    test = external_run(run, name)
+    with own_keys(key):
+        test = external_run(run, name)
     lost = absent_places(choice)
     if lost and (test.cache / "prepared" / RECEIPT).is_file():
         return
     for text in lost.values():
-        raise ValueError(f"{key}.{text.removeprefix('data.')}")
-    films = read(test)
+        own = in_keys(text, key)
+        raise ValueError(own if text.startswith("data.") else f"{key} ({name}): {own}")
+    with own_keys(key):
+        films = read(test)
     _refuse_unknown(films, f"{key} ({name})")
+    refuse_few_patients(films, f"{key} ({name})")
     if choice.source != "phantom":
         _refuse_own_people(read(run), films, run=run, choice=choice, key=key)
+
+
+def refuse_few_patients(films: Manifest, which: str) -> None:
+    """Raise ValueError for films of too few patients to set some apart and test on the others."""
+    patients = len(np.unique(films.patient))
+    if patients < LEAST_PATIENTS:
+        raise ValueError(
+            f"{which}: {counted(len(films), 'film')} of {counted(patients, 'patient')}: expected "
+            f"{LEAST_PATIENTS} patients or more, since {RECALIBRATED_ON} of them are set apart to "
+            "recalibrate and the others are tested"
+        )
 
 
 def _refuse_unknown(films: Manifest, which: str) -> None:
@@ -181,13 +201,14 @@ def external_validation(
 ) -> ExternalValidation:
     """Return the evaluation of an external test: the stage.
 
-    Raises ValueError where films of it have the pixels of films of the run.
+    Raises KnownFilmsError where films of it have the pixels of films of the run.
     """
     run, choices = trained.run, trained.run.protocol.evaluation
     network = best_network(trained.classifiers.values()).name
     training_features(trained, network)
     place = test.out / "predictions"
     inputs = {
+        "name": test.out.name,
         "evaluation": choices.model_dump(exclude={"published"}),
         "recalibrated_on": RECALIBRATED_ON,
         "enough": ENOUGH,
@@ -212,6 +233,7 @@ def _write(
 ) -> None:
     name, choices = test.out.name, trained.run.protocol.evaluation
     say(f"External test {name}: {counted(len(films.manifest), 'film')}")
+    refuse_few_patients(films.manifest, f"{EXTERNAL} {name}")
     refuse_known_films(trained.prepared, films, name=name)
     entries = trained.plan.row[trained.plan.part == "test"]
     apart = set_apart(films.manifest, choices=Split(apart=RECALIBRATED_ON, seed=choices.seed))
@@ -241,7 +263,7 @@ def _write(
 
 
 def refuse_known_films(own: Prepared, other: Prepared, *, name: str) -> None:
-    """Raise ValueError where prepared films of an external test are those of the run, to the pixel.
+    """Raise KnownFilmsError where prepared films of a test are those of the run, to the pixel.
 
     Films of one grey are no film's in particular.
     """
@@ -253,7 +275,7 @@ def refuse_known_films(own: Prepared, other: Prepared, *, name: str) -> None:
     if pairs:
         mine, theirs = own.manifest.image[pairs[0][0]], other.manifest.image[pairs[0][1]]
         count = counted(len(pairs), "film", "shows/show", of=len(other.manifest))
-        raise ValueError(
+        raise KnownFilmsError(
             f"{EXTERNAL} {name}: {count} what a film of the run does, to the pixel "
             f"({theirs} = {mine}, …): networks may have been trained on them; list them in a file "
             "and name it as `exclude` of this test"

@@ -25,7 +25,7 @@ from lucency.config.protocol import (
     read_protocol,
     without_places,
 )
-from lucency.config.sections import Source
+from lucency.config.sections import External, Source
 from lucency.core.files import write_whole
 from lucency.core.manifest import Prepared, counted, read_table
 from lucency.core.parallel import rank
@@ -130,20 +130,30 @@ class Trained:
 def open_run(protocol: Protocol, *, out: str | Path, workers: int = 0) -> Run:
     """Return the run of `protocol` in `out`; a folder with work of another protocol is refused.
 
-    Of LATE sections others may be found: no network and no prediction is made from them. Where the
-    films lie is no part of a run: the folder keeps the last place, absolute, and that serves where
-    `protocol` names one that is not there. Of several processes the first checks and writes for
-    all.
+    Of LATE sections others may be found: no network and no prediction is made from them. External
+    tests that are finished and that `protocol` does not name are kept. Where the films lie is no
+    part of a run: the folder keeps the last place, absolute, and that serves where `protocol` names
+    one that is not there. Of several processes the first checks and writes for all.
     """
+    run = checked_run(protocol, out=out, workers=workers)
+    keep_protocol(run)
+    return run
+
+
+def checked_run(protocol: Protocol, *, out: str | Path, workers: int = 0) -> Run:
+    """Return the run of `protocol` in `out` as `open_run` does; nothing is written."""
     out = Path(out)
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file: expected the run's folder, which may not exist yet")
     file = out / "protocol.toml"
     known = _read_known(file)
-    protocol = _placed(protocol, known)
+    placed, unnamed = _placed(protocol, known), _unnamed_tests(protocol, known)
+    kept = [one for one in unnamed if is_tested(out, one.name)]
+    protocol = placed.model_copy(update={"external": (*placed.external, *kept)})
     count = workers or os.cpu_count() or 1
     run = Run(protocol=protocol, out=out, workers=count, source=out, cache=out, shared=out)
     if rank() > 0 or protocol == known:
+        _say_unnamed(unnamed, out=out)
         return run
     idle = (file.name, NOTE)
     work = [p for p in out.rglob("*") if p.is_file() and p.name not in idle and p.suffix != LOCK]
@@ -153,8 +163,7 @@ def open_run(protocol: Protocol, *, out: str | Path, workers: int = 0) -> Run:
         _refuse_another(run, known)
     if known is not None and work:
         _refuse_other_tests(run, known)
-    out.mkdir(parents=True, exist_ok=True)
-    write_whole(file, protocol_text(protocol))
+    _say_unnamed(unnamed, out=out)
     return run
 
 
@@ -165,6 +174,39 @@ def _binds(file: Path) -> bool:
     of their own.
     """
     return not file.parts[0].startswith(("phantom", EXTERNAL))
+
+
+def keep_protocol(run: Run) -> None:
+    """Write a run's protocol into its folder, where another is there or none."""
+    file = run.out / "protocol.toml"
+    if rank() == 0 and run.protocol != _read_known(file):
+        run.out.mkdir(parents=True, exist_ok=True)
+        write_whole(file, protocol_text(run.protocol))
+
+
+def is_tested(out: Path, name: str) -> bool:
+    """Return whether a run's folder holds a finished external test of this name."""
+    return (out / EXTERNAL / name / "evaluation" / RECEIPT).is_file()
+
+
+def _unnamed_tests(protocol: Protocol, known: Protocol | None) -> tuple[External, ...]:
+    """Return the external tests that the known protocol names and the other does not."""
+    named = {one.name for one in protocol.external}
+    return tuple(one for one in (known.external if known else ()) if one.name not in named)
+
+
+def _say_unnamed(tests: tuple[External, ...], *, out: Path) -> None:
+    """Tell which of the tests that a protocol does not name are kept, and which are not."""
+    for kept in (True, False):
+        names = [one.name for one in tests if is_tested(out, one.name) is kept]
+        count = f"{counted(len(names), 'external test')} that the protocol does not name"
+        if names and kept:
+            say(
+                f"{out} keeps {count} ({', '.join(names)}): to remove one, delete its folder, "
+                f"{out / EXTERNAL / names[0]}, and its [[external]] in {out / 'protocol.toml'}"
+            )
+        elif names:
+            say(f"{out} no longer has {count} ({', '.join(names)}): not finished; folders stay")
 
 
 def _read_known(file: Path) -> Protocol | None:
@@ -240,7 +282,7 @@ def _refuse_other_tests(run: Run, known: Protocol) -> None:
         key, choices = f"{EXTERNAL}.{index}", now[one.name]
         found = differences(was.get(one.name, choices), choices)
         with own_keys(key):
-            found = found or _other_films(external_run(run, one.name))
+            found = found or other_films(external_run(run, one.name))
         if found:
             raise ValueError(
                 f"{key} ({one.name}): {'; '.join(found[:3])}: the films of {folder} are of other "
@@ -254,7 +296,7 @@ def _choices_of_tests(protocol: Protocol) -> dict[str, dict[str, Any]]:
     return {one["name"]: one for one in without_places(protocol)[EXTERNAL]}
 
 
-def _other_films(test: Run) -> list[str]:
+def other_films(test: Run) -> list[str]:
     """Return what differs from the inputs that the films of an external test were read from."""
     receipt = test.out / "manifest" / RECEIPT
     if not receipt.is_file():
