@@ -1,5 +1,6 @@
 """`lucency check`: mistakes are found on protocols, lists and tables; honest ones stand."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
@@ -11,7 +12,13 @@ import pytest
 
 from lucency.audit.checks import run_checks, split_checks
 from lucency.audit.checks.issue import count_serious, no_scores
-from lucency.audit.checks.run_checks import check_lists, check_protocol, check_run, split_table_of
+from lucency.audit.checks.run_checks import (
+    NUMBER_OF_CHECKS,
+    check_lists,
+    check_protocol,
+    check_run,
+    split_table_of,
+)
 from lucency.config.protocol import read_protocol
 from lucency.config.sections import Source
 from lucency.core.plan import clones, joined, originals
@@ -203,3 +210,13 @@ def _predictions(films, part):
 def test_serious_complaints_are_counted():
     table = pd.DataFrame({"severity": ["serious", "note", "serious"]})
     assert count_serious(table) == 2
+
+
+def test_documents_count_the_checks():
+    root = Path(__file__).resolve().parents[2]
+    readme = (root / "README.md").read_text(encoding="utf-8")
+    assert f"looks for {NUMBER_OF_CHECKS} mistakes" in readme
+    assert f"| checks for leakage and wrong predictions | {NUMBER_OF_CHECKS} |" in readme
+    for file in (root / "README.md", *(root / "docs").rglob("*.md")):
+        counts = re.findall(r"\b(\d+) (?:checks|mistakes)\b", file.read_text(encoding="utf-8"))
+        assert set(counts) <= {str(NUMBER_OF_CHECKS)}, file

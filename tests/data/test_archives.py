@@ -321,7 +321,7 @@ def test_two_archives_with_one_film_are_an_error_that_names_both(unpacked: Path,
     packed(unpacked, root, PACKS["zip"])
     (root / "copy.zip").write_bytes((root / "images.zip").read_bytes())
     with pytest.raises(
-        ValueError, match=r"fits both copy/images/\S+ and images/images/\S+: expect"
+        ValueError, match=r"fits both copy.zip::/images/\S+ and images.zip::/images/\S+: expect"
     ):
         films_of(root, tmp_path)
 
@@ -510,7 +510,7 @@ def test_an_archive_that_cannot_be_opened_is_named(
         films_below([tmp_path / name])
     (tmp_path / "1.png").write_bytes(png())
     assert films_below([tmp_path]) == [tmp_path / "1.png"]
-    assert f"Left out is an archive: {tmp_path / name} cannot be opened" in capsys.readouterr().err
+    assert f"An archive is left out: {tmp_path / name} cannot be opened" in capsys.readouterr().err
     (tmp_path / "1.png").unlink()
     with pytest.raises(
         ValueError, match="holds no film; expected PNG, JPEG or DICOM films, or arch"

@@ -1,6 +1,7 @@
 """Several sources as one: labels, names, patients, places, errors and splits."""
 
 import re
+import shutil
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -276,6 +277,103 @@ def test_names_of_chestxray14_are_one_film(tmp_path: Path):
     place = several(DRAWN, csv_source(folder))
     with pytest.raises(ValueError, match=r"1 film by name, such as '00000001_000': .*one source"):
         listed(place)
+
+
+def pictures(folder: Path, names: list[str], *, seed: int = 0) -> Path:
+    """Write a table of films of patients of their own, and films that are all different."""
+    write_table(folder, [(name, f"P{k}", k % 2) for k, name in enumerate(names)],
+                "image patient Mass")  # fmt: skip
+    noise = np.random.default_rng(seed).integers(0, 256, (len(names), 40, 40), dtype=np.uint8)
+    for name, grey in zip(names, noise, strict=True):
+        cv2.imwrite(str(folder / name), grey)
+    return folder
+
+
+def other_people(folder: Path, name: str = "other.csv") -> str:
+    """Write a table of the same films beside the first, of other patients."""
+    table = pd.read_csv(folder / "labels.csv")
+    table.assign(patient="Q" + table["patient"]).to_csv(folder / name, index=False)
+    return name
+
+
+@pytest.mark.parametrize("way", ["table", "copied table", "link", "linked films", "zip", "tar.gz"])
+def test_one_file_in_two_sources_is_refused(tmp_path: Path, way: str):
+    names = [f"a{k}.png" for k in range(4)]
+    one = pictures(tmp_path / "one", names)
+    two, labels, where = one, other_people(one), str(one / "a0.png")
+    if way == "copied table":
+        shutil.copy(one / "labels.csv", one / labels)
+    elif way == "link":
+        two = tmp_path / "two"
+        two.symlink_to(one, target_is_directory=True)
+        where = str(two.resolve() / "a0.png")
+    elif way == "linked films":
+        two = tmp_path / "two"
+        two.mkdir()
+        shutil.move(one / labels, two / labels)
+        for name in names[:3]:
+            (two / name).symlink_to(one / name)
+        pictures(tmp_path / "more", names, seed=1)
+        shutil.move(tmp_path / "more" / names[3], two / names[3])
+        where = str(two / "a0.png")
+    elif way in ("zip", "tar.gz"):
+        kind = {"zip": "zip", "tar.gz": "gztar"}[way]
+        shutil.make_archive(str(one / "films"), kind, root_dir=one)
+        for name in names:
+            (one / name).unlink()
+        where = f"{one / 'films'}.{way}::/"
+    place = several(csv_source(one), csv_source(two) | {"labels": labels})
+    of = "3 of 4" if way == "linked films" else "4 of 4"
+    text = f"data.also.0: {of} films are read by data too ({where}"
+    with pytest.raises(ValueError, match=re.escape(text)):
+        read_sources(place, findings=("Mass",), out=tmp_path / "run" / "manifest")
+    assert not (tmp_path / "run" / "manifest").exists()
+
+
+def test_one_picture_in_two_sources_is_refused_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(stages, "check_networks", lambda run: None)
+    names = [f"a{k}.png" for k in range(6)]
+    pictures(tmp_path / "one", names)
+    two = pictures(tmp_path / "two", names, seed=1)
+    three = tmp_path / "three"
+    three.mkdir()
+    for k in range(2):
+        shutil.copy(tmp_path / "one" / f"a{k}.png", two / f"a{k + 3}.png")
+        shutil.copy(tmp_path / "two" / f"a{k}.png", three / f"c{k}.png")
+        for folder in (tmp_path / "one", two):  # films of one grey are no film's in particular
+            cv2.imwrite(str(folder / "a5.png"), np.full((40, 40), 7, np.uint8))
+    (three / "labels.csv").write_text("image,patient,Mass\nc0.png,R,1\nc1.png,S,0\n")
+    tables = "".join(
+        f'[[data.also]]\nsource = "csv"\nroot = "{name}"\nlabels = "labels.csv"\n'
+        f'exclude = "{name}.csv"\n'
+        for name in ("two", "three")
+    )
+    (tmp_path / "p.toml").write_text(
+        'name = "twice"\nfindings = ["Mass"]\n[data]\nsource = "csv"\nroot = "one"\n'
+        f'labels = "labels.csv"\n{tables}[preparation]\nsize = 32\n[[network]]\n'
+        'name = "test_resnet"\n'
+    )
+    for name in ("two", "three"):
+        (tmp_path / f"{name}.csv").write_text("image\n")
+    first = open_run(read_protocol(tmp_path / "p.toml"), out=tmp_path / "run", workers=1)
+    text = (
+        "4 of 14 films show what a film of another source does, to the pixel (csv-2/a3.png of "
+        "data.also.0 = csv/a0.png of data, …): expected each film in one source"
+    )
+    for _ in range(2):  # prepared films do not let it pass
+        with pytest.raises(ValueError, match=re.escape(text)):
+            stages.plan(first)
+    for number, name in enumerate(("two", "three"), start=2):
+        shutil.copy(tmp_path / "run" / f"twice-csv-{number}.csv", tmp_path / f"{name}.csv")
+    table = pd.read_csv(tmp_path / "two.csv")
+    assert table["image"].tolist() == ["a3.png", "a4.png"]
+    assert table["other"].tolist() == ["csv/a0.png", "csv/a1.png"]
+    (three / "labels.csv").write_text("image,patient,Mass\nc0.png,R,1\nc1.png,S,0\nc2.png,T,0\n")
+    cv2.imwrite(str(three / "c2.png"), np.eye(40, dtype=np.uint8) * 200)
+    again = open_run(read_protocol(tmp_path / "p.toml"), out=tmp_path / "again", workers=1)
+    assert len(stages.parts(again)) == 6 + 4 + 1
 
 
 def test_errors_name_the_keys_of_their_own_section(table: Path, tmp_path: Path):

@@ -192,6 +192,13 @@ def test_parts_that_cannot_be_are_refused(part: list[str], patient: Any, message
         split(stated(part, patient), choices=Split(method="column"), root=Path())
 
 
+@pytest.mark.parametrize("number", [np.int64, np.float64])
+def test_numbers_are_named_as_the_table_has_them(number: type):
+    films = replace(stated([""] * 3), facts=pd.DataFrame({"fold": np.array([1, 2, 2], number)}))
+    with pytest.raises(ValueError, match=r"found 1 \(1 film\), 2 \(2 films\); expected train"):
+        split(films, choices=Split(method="column", column="fold"), root=Path())
+
+
 def test_a_fact_that_is_not_there_is_named():
     message = r"have no fact 'splt'; nearest is 'split': found split; .* by data\.columns"
     with pytest.raises(ValueError, match=message):
@@ -244,7 +251,11 @@ def test_lists_state_parts_and_what_is_on_none_is_in_no_part(tmp_path: Path, cap
     ("lists", "message"),
     [
         ({"train": "0\n1\n", "test": "1\n2\n"}, r"test.txt: 1 film is also on train.txt \(1, …\)"),
-        ({"train": "0\n1\n", "test": "x\ny\n"}, r"test.txt: 3 films are not listed \(0, …\)"),
+        (
+            {"train": "0\n1\n", "test": "x.png\ny.png\n"},
+            r"split.lists.test: test.txt: 2 of 2 names are no film of the run \(x.png, …\): "
+            r"expected films on each list, named as in the label table \(0, …\)",
+        ),
         ({"train": "0\n", "test": "1\n"}, "the lists put 1 patient in several parts"),
     ],
 )
@@ -342,6 +353,32 @@ def test_every_part_in_time_gets_a_patient(patients: int):
     assert set(split(films, choices=Split(method="time"), root=Path()).tolist()) == set(PARTS)
     with pytest.raises(ValueError, match="1 patients cannot fill 3 parts"):
         split(films.take(np.arange(9)), choices=Split(method="time"), root=Path())
+
+
+@pytest.mark.parametrize("tied", [30, 365])
+def test_patients_of_one_day_are_in_one_part(tied: int):
+    films = dated()
+    day = pd.to_datetime(films.facts["date"]).map(pd.Timestamp.toordinal) // tied * tied
+    coarse = day.map(lambda one: pd.Timestamp.fromordinal(one).strftime("%Y%m%d"))
+    films = replace(films, facts=pd.DataFrame({"date": coarse.astype(object)}))
+    part = pd.Series(split(films, choices=Split(method="time"), root=Path()))
+    first = day.groupby(films.patient).transform("min")
+    begin, end = (first.groupby(part).agg(how) for how in ("min", "max"))
+    assert end["train"] < begin["val"]
+    assert end["val"] < begin["test"]
+    for name, share in zip(PARTS, SHARE, strict=True):
+        assert (part == name).mean() == pytest.approx(share, abs=0.05 + tied / 4_000)
+
+
+@pytest.mark.parametrize("days", [1, 2])
+def test_too_few_days_have_no_borders(days: int):
+    date = [f"2020013{k % days}" for k in range(12)]
+    films = stated([""] * 12, list(range(12)), date=date)
+    with pytest.raises(ValueError, match=rf"12 patients are all of {days} days? \(2020-01-30"):
+        split(films, choices=Split(method="time"), root=Path())
+    films = stated([""] * 4, [1, 1, 2, 3], date=["20200130", "20200131", "20200131", "20200131"])
+    with pytest.raises(ValueError, match=r"all of 2 days \(2020-01-30, 2020-01-31\): expected 3"):
+        split(films, choices=Split(method="time"), root=Path())
 
 
 @pytest.mark.parametrize("source", SHIFTED_DATES)

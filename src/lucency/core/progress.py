@@ -58,11 +58,11 @@ def duration(seconds: float) -> str:
 def pace(rate: float, unit: str) -> str:
     """Return how fast work is, below one a second as the time that one takes.
 
-    >>> pace(25.04, "films"), pace(0.4, "films"), pace(0.085, "films")
-    ('25.0 a second', '2.5 s a film', '12 s a film')
+    >>> pace(59_000.4, "films"), pace(25.04, "films"), pace(0.4, "films"), pace(0.085, "films")
+    ('59,000 a second', '25.0 a second', '2.5 s a film', '12 s a film')
     """
     if rate >= 1:
-        return f"{rate:,.1f} a second"
+        return f"{rate:,.{0 if rate >= 99.95 else 1}f} a second"
     seconds = 1 / rate
     taken = f"{seconds:.1f} s" if seconds < 10 else duration(seconds)
     return f"{taken} a {unit.removesuffix('s')}"

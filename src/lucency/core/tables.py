@@ -115,26 +115,35 @@ def within(
 
 
 def join_films(
-    image: Shaped[np.ndarray, " n"], known: Shaped[np.ndarray, " t"], *, source: str
+    image: Shaped[np.ndarray, " n"],
+    known: Shaped[np.ndarray, " t"],
+    *,
+    source: str,
+    shown: Sequence[str] = (),
 ) -> Int64[np.ndarray, " n"]:
     """Return the row among `known` of each film, as `match_films` does.
 
     Raises ValueError where two different names are one film's, too.
     """
-    row = match_films(image, known, source=source)
+    row = match_films(image, known, source=source, shown=shown)
     once = np.unique(image.astype(str), return_index=True)[1]
     rows, count = np.unique(row[once][row[once] >= 0], return_counts=True)
     for twice in rows[count > 1][:1].tolist():
         one, other = np.unique(image[row == twice].astype(str)).tolist()[:2]
         raise ValueError(
-            f"{source}: {one!r} and {other!r} both name the film {str(known[twice])!r}; expected "
-            "each film once: write more of the paths, or remove one"
+            f"{source}: {one!r} and {other!r} both name the film "
+            f"{str((shown or known)[twice])!r}; expected each film once: write more of the paths, "
+            "or remove one"
         )
     return row
 
 
 def match_films(
-    image: Shaped[np.ndarray, " n"], known: Shaped[np.ndarray, " t"], *, source: str
+    image: Shaped[np.ndarray, " n"],
+    known: Shaped[np.ndarray, " t"],
+    *,
+    source: str,
+    shown: Sequence[str] = (),
 ) -> Int64[np.ndarray, " n"]:
     """Return the row among `known` of each film, -1 where there is none: the rule of all files.
 
@@ -143,12 +152,13 @@ def match_films(
     as they are, then in any case. The kind of slash, the Unicode form, and blanks and invisible
     characters around a name never count. Where nothing fits, all films may lie below another folder
     than the known ones. A match in spite of the spelling is reported; `source` is what names the
-    films. Raises ValueError where a name fits several films and none better.
+    films. Raises ValueError where a name fits several films and none better; it names the known
+    films as `shown` does, where that is given.
     """
     fits = fitting_films(image, known)
     for name, rows in zip(image.tolist(), fits, strict=True):
         if len(rows) > 1:
-            one, other = (str(known[row]) for row in rows)
+            one, other = (str((shown or known)[row]) for row in rows)
             raise ValueError(
                 f"{source}: film {str(name)!r} fits both {one} and {other}: expected one; write "
                 "more of its path, or remove one"

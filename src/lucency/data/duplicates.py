@@ -1,10 +1,11 @@
-"""Near-duplicates: one picture twice, found by 64-bit hashes and confirmed by correlation.
+"""One picture twice: to the pixel, or nearly so by 64-bit hashes confirmed by correlation.
 
 Letters in shapes: n films, p pairs of films.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -13,7 +14,8 @@ import pandas as pd
 from jaxtyping import Bool, Float32, Float64, Int64, Shaped, UInt64
 from scipy.fft import dctn
 
-from lucency.core.manifest import Prepared
+from lucency.core.manifest import SOURCE, Prepared
+from lucency.core.progress import Advance
 from lucency.data.preprocess import THUMBNAIL_SIDE, thumbnails
 
 WAVES = 8  # along each side: 64 bits
@@ -22,8 +24,35 @@ SAME = 0.99  # saved again: .996 and more; films of two patients: up to .959 in 
 FLAT = 2e-3  # standard deviation of grey in 0..1: half a step of 255, so no picture at all
 AT_ONCE = 4096  # films or pairs
 ALIKE_COLUMNS = ("image", "other", "distance", "correlation")
+TWICE_COLUMNS = ("image", SOURCE, "other", "other_source")
 Hash = UInt64[np.ndarray, " n"]
 Pairs = Int64[np.ndarray, "p 2"]
+
+
+def pixel_digests(prepared: Prepared, *, progress: Advance) -> dict[int, bytes]:
+    """Return by row a digest of the pixels of each film that has more than one grey (BLAKE2b)."""
+    found = dict[int, bytes]()
+    for row in range(len(prepared.pixels)):
+        pixels = np.ascontiguousarray(prepared.pixels[row])
+        if pixels.min() < pixels.max():
+            found[row] = hashlib.blake2b(pixels.tobytes(), digest_size=16).digest()
+        progress(row + 1, len(prepared.pixels))
+    return found
+
+
+def twice_in_sources(prepared: Prepared, *, progress: Advance) -> pd.DataFrame:
+    """Return the films that show, to the pixel, what a film of another source before them does.
+
+    Films of one grey are left out. Columns: image, source, other (the first film of those pixels)
+    and other_source; in the films' order.
+    """
+    image, of = prepared.manifest.image, prepared.manifest.facts[SOURCE].tolist()
+    first, found = dict[bytes, int](), list[tuple[str, str, str, str]]()
+    for row, digest in pixel_digests(prepared, progress=progress).items():
+        other = first.setdefault(digest, row)
+        if of[other] != of[row]:
+            found.append((str(image[row]), of[row], str(image[other]), of[other]))
+    return pd.DataFrame(found, columns=list(TWICE_COLUMNS))
 
 
 def near_identical(

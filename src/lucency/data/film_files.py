@@ -8,6 +8,7 @@ tar is read from its start, so that many films of it are read together, in its o
 from __future__ import annotations
 
 import hashlib
+import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -64,6 +65,22 @@ def stat_film(place: str | Path) -> FilmStat | None:
         return None
     member = archive.members.get(found[1])
     return FilmStat(member.size, modified_of(archive, member)) if member else None
+
+
+def identify_films(places: Sequence[str]) -> list[tuple[int, int, str]]:
+    """Return what tells films apart whatever their paths: device, number of the file, and member.
+
+    Links lead to one film, and so do two names of one file. Raises OSError for a file that is not
+    there.
+    """
+    found, archives = list[tuple[int, int, str]](), dict[Path, os.stat_result]()
+    for place in places:
+        archive, name = member_of(place) or (Path(place), "")
+        if name and archive not in archives:
+            archives[archive] = archive.stat()
+        status = archives[archive] if name else archive.stat()
+        found.append((status.st_dev, status.st_ino, name))
+    return found
 
 
 def load_film(file: FilmFile) -> LoadedFilm:
@@ -189,7 +206,7 @@ def films_in(archives: Sequence[Path], *, named: bool = False) -> list[Path]:
         if isinstance(archive, str):
             if named:
                 raise ValueError(archive)
-            say(f"Left out is an archive: {archive}")
+            say(f"An archive is left out: {archive}")
             continue
         films += [place_in(archive.path, name) for name in archive.members]
         for remark in _remarks(archive):

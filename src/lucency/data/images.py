@@ -218,7 +218,8 @@ def _matched(
 ) -> Shaped[np.ndarray, " n"]:
     """Return the place of each film among `files`, "" where it is at none."""
     below = np.array([name_below(file, root) for file in files], dtype=object)
-    row = join_films(image, below, source=str(root)).tolist()
+    shown = [str(file.relative_to(root)) for file in files]
+    row = join_films(image, below, source=str(root), shown=shown).tolist()
     return np.array([str(files[place]) if place >= 0 else "" for place in row], dtype=object)
 
 

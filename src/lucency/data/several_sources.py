@@ -27,18 +27,22 @@ from lucency.core.manifest import (
     READING_COLUMNS,
     SOURCE,
     Manifest,
+    Prepared,
     counted,
     load_manifest,
     read_table,
     save_manifest,
 )
-from lucency.core.progress import say
+from lucency.core.progress import progress, say
 from lucency.core.stage import produce
 from lucency.core.tables import NIH_NAME, film_names
 from lucency.data.collections.overlaps import overlap
 from lucency.data.dicom_source import make_keys
+from lucency.data.duplicates import twice_in_sources
 from lucency.data.film_archives import ARCHIVES, recall_archives
+from lucency.data.film_files import identify_films
 from lucency.data.sources import (
+    Check,
     absent_places,
     draw_source,
     film_inputs,
@@ -104,18 +108,20 @@ def as_drawn(place: Source, *, out: Path) -> Source:
     return first.model_copy(update={"also": tuple(others)})
 
 
-def read_sources(place: Source, *, findings: tuple[str, ...], out: Path) -> Manifest:
+def read_sources(
+    place: Source, *, findings: tuple[str, ...], out: Path, check: Check = lambda films: None
+) -> Manifest:
     """Return the films of all sources that lie on disk; missing.csv in `out` lists the others.
 
     The stage. Raises ValueError as `read_films` does, and for sources that share films.
     """
     if not place.also:
-        return read_films(place, findings=findings, out=out)
+        return read_films(place, findings=findings, out=out, check=check)
     make_keys(place, out=out)
     inputs = inputs_of_sources(place, findings=findings)
     place = _resolved(place)
     films = films_of_sources(
-        place, produce(out, inputs=inputs, write=partial(_read, place, findings))
+        place, produce(out, inputs=inputs, write=partial(_read, place, findings, check))
     )
     path = films.facts["path"].to_numpy(dtype=object).copy()
     for name, one in name_sources(place).items():
@@ -261,7 +267,7 @@ def _refuse_shared(place: Source) -> None:
             )
 
 
-def _read(place: Source, findings: tuple[str, ...], folder: Path) -> None:
+def _read(place: Source, findings: tuple[str, ...], check: Check, folder: Path) -> None:
     """Look for the films of every source; write those found as one manifest, list the others."""
     read = dict[str, SourceFilms]()
     with tempfile.TemporaryDirectory() as temporary:
@@ -277,11 +283,57 @@ def _read(place: Source, findings: tuple[str, ...], folder: Path) -> None:
             read[name] = SourceFilms(
                 source=one, films=load_manifest(out), missing=missing.to_numpy(dtype=object)
             )
+    _refuse_one_file(read)
     films, absent = join_sources(read, findings=findings)
+    check(films)
     write_table(absent, folder / "missing.csv")
     save_manifest(films, folder)
     parts = [f"{counted(len(one.films), 'film')} of {name}" for name, one in read.items()]
     say(f"Sources: {', '.join(parts)}")
+
+
+def _refuse_one_file(several: Mapping[str, SourceFilms]) -> None:
+    """Raise ValueError where two sources read one file, or one member of one archive."""
+    known = dict[tuple[int, int, str], int]()
+    for index, one in enumerate(several.values()):
+        folder = films_folder(one.source)
+        files = [str(folder / below) for below in one.films.facts["path"].tolist()]
+        own = identify_films(files)
+        twice = [
+            (known[film], file) for film, file in zip(own, files, strict=True) if film in known
+        ]
+        if twice:
+            count = counted(len(twice), "film", "is/are", of=len(files))
+            raise ValueError(
+                f"{section_of(index)}: {count} read by {section_of(twice[0][0])} too "
+                f"({twice[0][1]}, …): expected each film in one source; leave one source out, or "
+                "name these films in a list, as `exclude` of one of the two"
+            )
+        known |= dict.fromkeys(own, index)
+
+
+def refuse_same_pictures(prepared: Prepared, place: Source, *, out: Path) -> None:
+    """Raise ValueError where prepared films of two sources are one picture, to the pixel.
+
+    They are listed in `out`, a table for each source that has them again, by the source's names.
+    """
+    if not place.also:
+        return
+    with progress("Comparing films of several sources", unit="films") as advance:
+        twice = twice_in_sources(prepared, progress=advance)
+    files = list[Path]()
+    for name, films in twice.groupby(SOURCE):
+        files.append(out / f"twice-{name}.csv")
+        write_table(films.assign(image=films["image"].str.removeprefix(f"{name}/")), files[-1])
+    if files:
+        first, names = twice.iloc[0], list(name_sources(place))
+        mine, theirs = (section_of(names.index(first[one])) for one in (SOURCE, "other_source"))
+        count = counted(len(twice), "film", "shows/show", of=len(prepared.manifest))
+        raise ValueError(
+            f"{count} what a film of another source does, to the pixel ({first['image']} of {mine} "
+            f"= {first['other']} of {theirs}, …): expected each film in one source; leave one "
+            f"source out, or name {' and '.join(map(str, files))}, as its `exclude` in another run"
+        )
 
 
 def _as_one_of_several(

@@ -88,6 +88,7 @@ from lucency.phantom.dataset import list_phantom, write_phantom
 
 KNOBS = {"films", "size", "seed", "label_noise", "shortcut", "hospital"}  # of phantoms
 SAMPLED = 100  # films of many, by which it is seen whether they lie where they were
+Check = Callable[[Manifest], None]  # raises ValueError for films that a run cannot go on with
 NO_ROOT = "data.root is {!r}, which is no folder"
 NIH_TABLES = ("Data_Entry_2017*", "BBox_List_2017*", "train_val_list.txt", "test_list.txt")
 
@@ -106,18 +107,20 @@ def draw_source(choices: Source, *, findings: tuple[str, ...], out: Path, worker
     return choices.model_copy(update={"root": str(drawn)})
 
 
-def read_films(place: Source, *, findings: tuple[str, ...], out: Path) -> Manifest:
+def read_films(
+    place: Source, *, findings: tuple[str, ...], out: Path, check: Check = lambda films: None
+) -> Manifest:
     """Return the films that lie on disk, with their labels; missing.csv in `out` lists the others.
 
-    The stage. Raises ValueError when films are missing and the protocol does not allow it.
+    The stage. Raises ValueError when films are missing and the protocol does not allow it, and what
+    `check` raises for the films found; then nothing is written.
     """
     root = _root(place)
     place = place.model_copy(update={"root": str(root.resolve())})
     make_keys(place, out=out)
     inputs = film_inputs(place, findings=findings)
-    films = films_found(
-        place, produce(out, inputs=inputs, write=partial(find_films, place, findings))
-    )
+    write = partial(find_films, place, findings, check=check)
+    films = films_found(place, produce(out, inputs=inputs, write=write))
     return replace(films, facts=films.facts.assign(path=where_films_lie(films, place)))
 
 
@@ -263,10 +266,13 @@ def draw_phantom(knobs: dict[str, Any], workers: int, folder: Path) -> None:
         write_phantom(folder, **knobs, workers=workers, progress=advance)
 
 
-def find_films(place: Source, findings: tuple[str, ...], folder: Path) -> None:
+def find_films(
+    place: Source, findings: tuple[str, ...], folder: Path, *, check: Check = lambda films: None
+) -> None:
     """Look for the films of the label table below the root; write those found, list the others.
 
-    Paths that are written begin below the root.
+    Paths that are written begin below the root. What `check` raises for the films found goes
+    through before anything is written.
     """
     root = Path(place.root)
     everything = _located(_listed(place, findings), place)
@@ -285,9 +291,10 @@ def find_films(place: Source, findings: tuple[str, ...], folder: Path) -> None:
             f"({absent[0]}, …): {f'{why}; ' if why else ''}expected all; add them, or set "
             "data.allow_missing = true to go on without them"
         )
-    write_table(pd.DataFrame({"image": absent}), folder / "missing.csv")
     reading = with_steps(everything.reading, {"not on disk": len(absent)})
     found = replace(everything.take(rows), reading=reading)
+    check(found)
+    write_table(pd.DataFrame({"image": absent}), folder / "missing.csv")
     # Below the root, so that a folder moved as a whole is found again.
     folder_of_films = films_folder(place)
     below = [str(Path(file).relative_to(folder_of_films)) for file in found.facts["path"].tolist()]

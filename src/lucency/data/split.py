@@ -42,15 +42,23 @@ WORDS = {  # of parts, in small letters
 DAY = re.compile(r"([0-9]{4})-?([0-9]{2})-?([0-9]{2})(?:[T ].*|\.0)?")
 
 
-def split(manifest: Manifest, *, choices: Split, root: Path, place: Source | None = None) -> Part:
+def split(
+    manifest: Manifest,
+    *,
+    choices: Split,
+    root: Path,
+    place: Source | None = None,
+    tell: Callable[[str], None] = say,
+) -> Part:
     """Return train, val or test for every film by the method that `choices` names, or apart.
 
     `root` is where NIH's lists are, and what `choices.lists` are relative to; films on none of
     these are apart. Of an archive in `place` they may have the hospital's names (`names_of_films`).
+    `tell` gets a line on names that are no film, and on films that are on no list.
     """
     method = SPLITS[choices.method]
-    if choices.lists and place:
-        method = partial(_by_lists, place=place)
+    if choices.lists:
+        method = partial(_by_lists, place=place, tell=tell)
     apart = set_apart(manifest, choices=choices)
     if not apart.any():
         return method(manifest, choices, root)
@@ -174,6 +182,7 @@ def _by_column(manifest: Manifest, choices: Split, root: Path) -> Part:
     """
     name = choices.column or PART_FACT
     stated = _fact(manifest, name).fillna("").astype(str).str.strip()
+    stated = stated.str.removesuffix(".0")  # of whole numbers beside empty cells
     part = stated.str.casefold().map(WORDS)
     if part.isna().any():
         odd = stated[part.isna()].replace("", "nothing").value_counts().sort_index().to_dict()
@@ -183,7 +192,12 @@ def _by_column(manifest: Manifest, choices: Split, root: Path) -> Part:
 
 
 def _by_lists(
-    manifest: Manifest, choices: Split, root: Path, *, place: Source | None = None
+    manifest: Manifest,
+    choices: Split,
+    root: Path,
+    *,
+    place: Source | None = None,
+    tell: Callable[[str], None] = say,
 ) -> Part:
     """Split by lists of names; films on none of them are apart, in no part.
 
@@ -198,22 +212,27 @@ def _by_lists(
         names = np.unique(listed_names)
         row = match_films(names, manifest.image, source=file)
         mine = np.unique(row[row >= 0])
-        twice = mine[part[mine] != APART]
-        if len(twice) or not len(mine):
-            what = f"also on {_lists(choices)[str(part[twice[0]])]}" if len(twice) else "not listed"
-            first = manifest.image[twice[0]] if len(twice) else manifest.image[0]
-            number = len(twice) or len(manifest)
+        strange = names[row < 0]
+        lost = counted(len(strange), "name", "is/are", of=len(names))
+        lost = f"{file}: {lost} no film of the run ({', '.join([*strange[:1], '…'])})"
+        if not len(mine):
             raise ValueError(
-                f"split.lists.{name}: {file}: {counted(number, 'film', 'is/are')} {what} "
-                f"({first}, …): expected each film on one list, and films on each"
+                f"split.lists.{name}: {lost}: expected films on each list, named as in the label "
+                f"table ({manifest.image[0]}, …)"
+            )
+        twice = mine[part[mine] != APART]
+        if len(twice):
+            raise ValueError(
+                f"split.lists.{name}: {file}: {counted(len(twice), 'film', 'is/are')} also on "
+                f"{_lists(choices)[str(part[twice[0]])]} ({manifest.image[twice[0]]}, …): expected "
+                "each film on one list"
             )
         part[mine] = name
-        if strange := int((row < 0).sum()):
-            lost = counted(strange, "name", "is/are", of=len(names))
-            say(f"{file}: {lost} no film of the run ({names[row < 0][0]}, …)")
+        if len(strange):
+            tell(lost)
     if unlisted := int((part == APART).sum()):
         films = counted(unlisted, "film", "is/are", of=len(part))
-        say(
+        tell(
             f"{films} on no list of split.lists: in no part ({manifest.image[part == APART][0]}, …)"
         )
     return _completed(part, manifest, choices, where="the lists")
@@ -222,8 +241,8 @@ def _by_lists(
 def _by_time(manifest: Manifest, choices: Split, root: Path) -> Part:
     """Split whole patients by the day of their first film: the earliest train, the latest test.
 
-    Patients of one day are ordered by number. Every part has the films nearest to its share, and a
-    patient at least. Raises ValueError where days are not known or lie in the future.
+    Patients of one day are in one part. Every part has the films nearest to its share, and a day at
+    least. Raises ValueError where days are not known, lie in the future or are fewer than parts.
     """
     day = _days(manifest, choices.column or DATE_FACT)
     people, owner = np.unique(manifest.patient, return_inverse=True)
@@ -231,15 +250,19 @@ def _by_time(manifest: Manifest, choices: Split, root: Path) -> Part:
         raise ValueError(f"{len(people)} patients cannot fill {len(PARTS)} parts: add patients")
     first = np.full(len(people), day.max())
     np.minimum.at(first, owner, day)
-    order = np.argsort(first, kind="stable")
-    films = np.cumsum(np.bincount(owner)[order])
-    wanted = np.cumsum([choices.train, choices.val]) * len(manifest)
-    end = np.abs(films[:, None] - wanted).argmin(axis=0) + 1
-    end[0] = min(end[0], len(people) - 2)
-    end[1] = min(max(end[1], end[0] + 1), len(people) - 1)
-    part = np.empty(len(people), dtype=np.int64)
-    part[order] = np.repeat(np.arange(len(PARTS)), np.diff([0, *end, len(people)]))
-    return np.array(PARTS)[part[owner]]
+    days, place = np.unique(first[owner], return_inverse=True)
+    if len(days) < len(PARTS):
+        found = listed([date.fromordinal(one).isoformat() for one in days.tolist()])
+        raise ValueError(
+            f"split by time: the first films of {len(people):,} patients are all of "
+            f"{counted(len(days), 'day')} ({found}): expected {len(PARTS)} or more, for patients "
+            'of one day are in one part; choose split.method = "patient"'
+        )
+    films = np.cumsum(np.bincount(place))[:-1]  # before each border between two days
+    train, later = np.cumsum([choices.train, choices.val]) * len(manifest)
+    val = int(np.abs(films[:-1] - train).argmin()) + 1  # the first day of validation
+    test = val + int(np.abs(films[val:] - later).argmin()) + 1
+    return np.array(PARTS)[(place >= val).astype(np.int64) + (place >= test)]
 
 
 def _lists(choices: Split) -> Mapping[str, str]:

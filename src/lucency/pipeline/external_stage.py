@@ -8,7 +8,6 @@ Letters in shapes: n films, k findings.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -34,6 +33,7 @@ from lucency.core.progress import progress, say
 from lucency.core.stage import RECEIPT, discard_outdated, fingerprint_of, produce
 from lucency.core.tables import NIH_NAME, film_names, save_tables
 from lucency.data.collections.overlaps import overlap
+from lucency.data.duplicates import pixel_digests
 from lucency.data.several_sources import TABLES, name_sources
 from lucency.data.sources import absent_places
 from lucency.data.split import set_apart
@@ -245,8 +245,11 @@ def refuse_known_films(own: Prepared, other: Prepared, *, name: str) -> None:
 
     Films of one grey are no film's in particular.
     """
-    known = {digest: row for row, digest in _digests(own, "Comparing films of the run")}
-    pairs = [(known[one], row) for row, one in _digests(other, f"{name}") if one in known]
+    with progress("Comparing films of the run", unit="films") as advance:
+        known = {digest: row for row, digest in pixel_digests(own, progress=advance).items()}
+    with progress(name, unit="films") as advance:
+        seen = pixel_digests(other, progress=advance)
+    pairs = [(known[one], row) for row, one in seen.items() if one in known]
     if pairs:
         mine, theirs = own.manifest.image[pairs[0][0]], other.manifest.image[pairs[0][1]]
         count = counted(len(pairs), "film", "shows/show", of=len(other.manifest))
@@ -255,15 +258,3 @@ def refuse_known_films(own: Prepared, other: Prepared, *, name: str) -> None:
             f"({theirs} = {mine}, …): networks may have been trained on them; list them in a file "
             "and name it as `exclude` of this test"
         )
-
-
-def _digests(films: Prepared, what: str) -> list[tuple[int, bytes]]:
-    """Return row and digest of the pixels of each film that has more than one grey."""
-    found = []
-    with progress(what, unit="films") as advance:
-        for row in range(len(films.pixels)):
-            pixels = np.ascontiguousarray(films.pixels[row])
-            if pixels.min() < pixels.max():
-                found.append((row, hashlib.blake2b(pixels.tobytes(), digest_size=16).digest()))
-            advance(row + 1, len(films.pixels))
-    return found

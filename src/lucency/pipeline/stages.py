@@ -49,6 +49,7 @@ from lucency.data.several_sources import (
     films_of_sources,
     places_absent,
     read_sources,
+    refuse_same_pictures,
 )
 from lucency.data.sources import refuse_unstated
 from lucency.data.split import list_fingerprints, set_apart, split
@@ -101,7 +102,20 @@ def manifest(run: Run) -> Manifest:
         _fetch_weights(run)
         refuse_unstated(run.protocol.data, findings=run.protocol.findings)
         check_tests(run)
-    return labelled_films(run)
+    return _films_to_split(run)
+
+
+@kept
+def _films_to_split(run: Run) -> Manifest:
+    """Return the films as `manifest` does; what cannot be split is refused before it is written."""
+    place, out = source(run), run.source / "manifest"
+    if (out / RECEIPT).is_file():
+        return labelled_films(run)
+
+    def check(films: Manifest) -> None:
+        splitter(run.protocol)(films, Path(place.root))
+
+    return read_sources(place, findings=run.protocol.findings, out=out, check=check)
 
 
 @kept
@@ -189,11 +203,15 @@ def _lists(run: Run) -> dict[str, object]:
 
 
 def _write_parts(run: Run, folder: Path) -> None:
+    refuse_same_pictures(prepared(run), run.protocol.data, out=run.shared)
     if run.protocol.balance.before_split:
         part = _balanced_first(run).plan.part
     else:
         films, root = prepared(run).manifest, Path(source(run).root)
-        part = split(films, choices=run.protocol.split, root=root, place=source(run))
+        about = {"choices": run.protocol.split, "place": source(run)}
+        part = split(
+            films, root=root, tell=lambda line: None, **about
+        )  # reported when they were read
     save_part(_parted_names(run), part, folder / "part.csv")
 
 
@@ -358,7 +376,9 @@ def _fetch_weights(run: Run) -> None:
 @kept
 def check_tests(run: Run) -> None:
     """Raise ValueError for an external test that cannot be one."""
-    check_external(run, read=labelled_films)
+    check_external(
+        run, read=lambda one: _films_to_split(one) if one is run else labelled_films(one)
+    )
 
 
 @kept
