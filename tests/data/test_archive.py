@@ -109,7 +109,7 @@ def test_processes_read_what_one_reads(root: Path, monkeypatch: pytest.MonkeyPat
         return map(work, tasks)
 
     alone = describe_archive(root)
-    monkeypatch.setattr(dicom_archive, "in_workers", here)
+    monkeypatch.setattr(dicom_archive, "on_engine", here)
     monkeypatch.setattr(dicom_archive, "usable_cores", lambda: 2)
     monkeypatch.setattr(dicom_archive, "CHUNK", 5)
     monkeypatch.setattr(dicom_archive, "FEW", FILMS)

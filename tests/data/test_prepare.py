@@ -603,6 +603,6 @@ def test_shards_of_any_order_of_work_are_the_same(tmp_path: Path, monkeypatch: p
                 yield made
                 several.remove(task)
 
-    monkeypatch.setattr(film_cache, "in_workers", backwards)
+    monkeypatch.setattr(film_cache, "on_engine", backwards)
     prepare(films, preparation=SMALL, out=tmp_path / "other", workers=4)
     assert read_folder(tmp_path / "other") == read_folder(tmp_path / "whole")

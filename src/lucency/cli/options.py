@@ -90,6 +90,13 @@ def to_folder(about: str) -> Any:
     return typer.Option("--out", metavar="DIR", help=about, callback=check_folder)
 
 
+def choose_engine(engine: str) -> str:
+    """Let films be worked on by this engine; ValueError for one that cannot be had."""
+    from lucency.core import engines
+
+    return engines.choose_engine(engine)
+
+
 def require_service() -> None:
     """Raise ValueError unless what the service needs is installed."""
     lost = [name for name in SERVICE_NEEDS if find_spec(name) is None]
@@ -109,6 +116,13 @@ Changes = Annotated[
 Workers = Annotated[
     int, typer.Option(min=0, help="Processes that prepare films; 0 means one a core.")
 ]
+Engine = Annotated[
+    str,
+    typer.Option(
+        "--engine", metavar="ENGINE", callback=choose_engine,
+        help="Who works on films: local processes, dask://HOST:PORT, or slurm.",
+    ),
+]  # fmt: skip
 Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")]
 Model = Annotated[

@@ -46,6 +46,7 @@ def run(
     until: Until = StageName.REPORT,
     changes: options.Changes = None,
     workers: options.Workers = 0,
+    engine: options.Engine = "local",
     json: options.Json = False,
 ) -> None:
     """Run an experiment: every stage of its protocol, up to the report.

@@ -28,6 +28,7 @@ def ablation(
     until: Until = StageName.REPORT,
     changes: options.Changes = None,
     workers: options.Workers = 0,
+    engine: options.Engine = "local",
     json: options.Json = False,
 ) -> None:
     """Train every variant of a protocol at every seed, and compare them with the base.
@@ -47,6 +48,7 @@ def leakage(
     out: options.StudyOut,
     changes: options.Changes = None,
     workers: options.Workers = 0,
+    engine: options.Engine = "local",
     json: options.Json = False,
 ) -> None:
     """Measure the inflation of metrics by leakage: three schemes of split and balancing.
@@ -74,13 +76,14 @@ def leakage(
 
 
 @study_group.command()
-def cross_validation(
+def cross_validation(  # noqa: PLR0913 - the options of one command
     protocol: options.ProtocolFile,
     out: options.StudyOut,
     folds: Annotated[int, typer.Option(min=3, max=20, help="Folds of a repeat.")] = 5,
     repeats: Annotated[int, typer.Option(min=1, help="Independent repeats.")] = 1,
     changes: options.Changes = None,
     workers: options.Workers = 0,
+    engine: options.Engine = "local",
     json: options.Json = False,
 ) -> None:
     """Predict every film by cross-validation, with folds by patient.
@@ -150,6 +153,7 @@ def preparation(  # noqa: PLR0913 - the options of one command
     ] = None,
     changes: options.Changes = None,
     workers: options.Workers = 0,
+    engine: options.Engine = "local",
     json: options.Json = False,
 ) -> None:
     """Measure the effect of CLAHE's parameters on a protocol's films.

@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float64
 
-from lucency.core.parallel import in_workers, usable_cores
+from lucency.core.engines import on_engine
+from lucency.core.parallel import usable_cores
 from lucency.core.progress import progress
 from lucency.core.tables import Answer
 from lucency.data.dicom_facts import NOT_DICOM, FilmHeader, read_header
@@ -83,7 +84,7 @@ def _headers(files: Sequence[Path], key: PseudonymKey) -> Iterator[FilmHeader]:
     read, done = partial(_read_chunk, key), 0
     with progress("Reading headers", unit="files") as advance:
         advance(0, len(files))
-        for chunk in in_workers(read, _chunks(files), workers=workers):
+        for chunk in on_engine(read, _chunks(files), workers=workers):
             yield from chunk
             done += len(chunk)
             advance(done, len(files))

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Shaped
 
+from lucency.core.engines import on_engine
 from lucency.core.files import write_table
 from lucency.core.film_shards import (
     ENTRY,
@@ -42,7 +43,6 @@ from lucency.core.manifest import (
     read_table,
     save_prepared_tables,
 )
-from lucency.core.parallel import in_workers
 from lucency.core.progress import say, silent
 from lucency.core.stage import produce
 from lucency.data.bit_depth import with_bits
@@ -176,7 +176,7 @@ def _write(
     progress: Callable[[int, int], None],
 ) -> None:
     """Write the films in shards, and the tables; what an earlier call left there is used."""
-    place, path = folder / SHARDS, manifest.facts["path"].to_numpy(dtype=str)
+    place, path = (folder / SHARDS).absolute(), manifest.facts["path"].to_numpy(dtype=str)
     place.mkdir(exist_ok=True)
     shards = _plan_shards(path, source)
     known = [_receipt_of(place, number, rows) for number, rows in enumerate(shards)]
@@ -192,7 +192,7 @@ def _write(
     left = sum(map(len, todo.values()))
     progress(len(manifest) - left, len(manifest))
     work = partial(_prepare_shard, place, preparation)
-    for count, broken in in_workers(work, _load(todo, path), workers=min(workers, len(todo))):
+    for count, broken in on_engine(work, _load(todo, path), workers=min(workers, len(todo))):
         rejects |= broken
         left -= count
         progress(len(manifest) - left, len(manifest))
@@ -346,9 +346,9 @@ def _mend(prepared: Prepared, manifest: Manifest, folder: Path, *, workers: int)
     say(f"{counted(len(lost), 'shard', 'is/are')} not in {folder}: made anew")
     row = pd.Index(manifest.image).get_indexer(pd.Index(shards.image))
     path = manifest.facts["path"].to_numpy(dtype=str)[row]
-    work = partial(_prepare_shard, folder, prepared.preparation)
+    work = partial(_prepare_shard, folder.absolute(), prepared.preparation)
     rejects = Rejects()
-    for _, broken in in_workers(work, _load(lost, path), workers=min(workers, len(lost))):
+    for _, broken in on_engine(work, _load(lost, path), workers=min(workers, len(lost))):
         rejects |= broken
     remove_receipts(folder)
     if rejects:

@@ -23,9 +23,9 @@ from scipy import ndimage
 from scipy.stats import kurtosis, skew
 from skimage.feature import graycomatrix, local_binary_pattern
 
+from lucency.core.engines import on_engine
 from lucency.core.files import write_whole
 from lucency.core.manifest import Manifest, Prepared
-from lucency.core.parallel import in_workers
 from lucency.ensemble.lungs import lung_mask
 
 CHUNK = 16  # films a task: about a second of work
@@ -62,7 +62,7 @@ def texture_table(
     feature = np.lib.format.open_memmap(folder / FEATURE, mode, dtype=np.float32, shape=shape)
     starts, lost = range(len(reasons), films, CHUNK), sum(map(bool, reasons))
     chunks = (np.array(prepared.pixels[first : first + CHUNK]) for first in starts)
-    for found, why in in_workers(_textures, chunks, workers=min(workers, len(starts))):
+    for found, why in on_engine(_textures, chunks, workers=min(workers, len(starts))):
         feature[len(reasons) : len(reasons) + len(why)] = found
         feature.flush()
         with note.open("a", encoding="utf-8") as file:
