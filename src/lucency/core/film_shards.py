@@ -151,6 +151,8 @@ def write_shard(
 ) -> None:
     """Write a shard and then its receipt: `films` (column -> a value a film), and their checksums.
 
+    One column is `row`, the numbers of the films.
+
     Of the films those that are `kept` are in `pixels`, in this order. Several may write the same.
     """
     sums, places = iter(map(zlib.crc32, pixels)), iter(range(len(pixels)))
@@ -177,6 +179,17 @@ def read_receipt(folder: Path, number: int) -> Receipt | None:
     if not file.is_file() or not (folder / shard_name(number)).is_file():
         return None
     return json.loads(file.read_text(encoding="utf-8"))
+
+
+def index_of(receipts: Sequence[Receipt], *, films: int) -> Index:
+    """Return the index of so many films whose shards are complete; places of lost ones are -1."""
+    index = np.full(films, np.array((-1, -1, 0), dtype=ENTRY))
+    for number, receipt in enumerate(receipts):
+        rows = receipt["row"]
+        index["shard"][rows] = number
+        index["place"][rows] = receipt["place"]
+        index["crc"][rows] = receipt["crc"]
+    return index
 
 
 def finish_shards(folder: Path, index: Index, receipts: Sequence[Receipt]) -> None:

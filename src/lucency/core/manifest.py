@@ -221,7 +221,7 @@ class Copies:
 
     row: Int64[np.ndarray, " c"] = field(default_factory=lambda: np.empty(0, np.int64))
     copy: Int64[np.ndarray, " c"] = field(default_factory=lambda: np.empty(0, np.int64))
-    pixels: UInt8[np.ndarray, "c h w"] = field(
+    pixels: UInt8[np.ndarray, "c h w"] | FilmShards = field(
         default_factory=lambda: np.empty((0, 1, 1), np.uint8)
     )
 

@@ -16,12 +16,11 @@ from types import MappingProxyType
 import cv2
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Shaped
+from jaxtyping import Bool, Int64, Shaped
 
 from lucency.core.engines import on_engine
 from lucency.core.files import write_table
 from lucency.core.film_shards import (
-    ENTRY,
     SHARDS,
     FilmShards,
     Receipt,
@@ -29,6 +28,7 @@ from lucency.core.film_shards import (
     absent_shards,
     films_a_shard,
     finish_shards,
+    index_of,
     read_receipt,
     remove_receipts,
     shard_name,
@@ -178,7 +178,7 @@ def _write(
     """Write the films in shards, and the tables; what an earlier call left there is used."""
     place, path = (folder / SHARDS).absolute(), manifest.facts["path"].to_numpy(dtype=str)
     place.mkdir(exist_ok=True)
-    shards = _plan_shards(path, source)
+    shards = plan_shards(path, source["bytes"])
     known = [_receipt_of(place, number, rows) for number, rows in enumerate(shards)]
     changed = _changed(_sources_of(known, films=len(manifest)), source, path)
     todo = {number: rows for number, rows in enumerate(shards) if changed[rows].any()}
@@ -192,7 +192,7 @@ def _write(
     left = sum(map(len, todo.values()))
     progress(len(manifest) - left, len(manifest))
     work = partial(_prepare_shard, place, preparation)
-    for count, broken in on_engine(work, _load(todo, path), workers=min(workers, len(todo))):
+    for count, broken in on_engine(work, load_shards(todo, path), workers=min(workers, len(todo))):
         rejects |= broken
         left -= count
         progress(len(manifest) - left, len(manifest))
@@ -200,7 +200,7 @@ def _write(
     _finish(folder, manifest, preparation, shards)
 
 
-def _plan_shards(path: Shaped[np.ndarray, " n"], source: Sources) -> list[Rows]:
+def plan_shards(path: Shaped[np.ndarray, " n"], size_of: Int64[np.ndarray, " n"]) -> list[Rows]:
     """Return the rows of each shard, by the films' order and places alone.
 
     Films of an archive that is read from its start are in its order, and few together: they are
@@ -215,11 +215,11 @@ def _plan_shards(path: Shaped[np.ndarray, " n"], source: Sources) -> list[Rows]:
             shards.append([])
             held = 0
         shards[-1].append(row)
-        held += max(0, int(source["bytes"][row]))
+        held += max(0, int(size_of[row]))
     return [np.array(rows, dtype=np.int64) for rows in shards]
 
 
-def _load(shards: Mapping[int, Rows], path: Shaped[np.ndarray, " n"]) -> Iterator[Shard]:
+def load_shards(shards: Mapping[int, Rows], path: Shaped[np.ndarray, " n"]) -> Iterator[Shard]:
     """Yield the films of each shard; those of archives that are streamed have their content."""
     if not shards:
         return
@@ -311,15 +311,8 @@ def _finish(
     folder: Path, manifest: Manifest, preparation: Preparation, shards: Sequence[Rows]
 ) -> None:
     """Write the tables and the index of complete shards; the receipts go last."""
-    index = np.full(len(manifest), np.array((-1, -1, 0), dtype=ENTRY))
     receipts = [read_receipt(folder / SHARDS, number) or {} for number in range(len(shards))]
-    for number, receipt in enumerate(receipts):
-        for name, values in (
-            ("shard", number),
-            ("place", receipt["place"]),
-            ("crc", receipt["crc"]),
-        ):
-            index[name][receipt["row"]] = values
+    index = index_of(receipts, films=len(manifest))
     rejects = {row: why for receipt in receipts for row, why in _rejects(receipt)}
     lost = sorted(rejects)
     _refuse_too_many(rejects, manifest)
@@ -348,7 +341,7 @@ def _mend(prepared: Prepared, manifest: Manifest, folder: Path, *, workers: int)
     path = manifest.facts["path"].to_numpy(dtype=str)[row]
     work = partial(_prepare_shard, folder.absolute(), prepared.preparation)
     rejects = Rejects()
-    for _, broken in on_engine(work, _load(lost, path), workers=min(workers, len(lost))):
+    for _, broken in on_engine(work, load_shards(lost, path), workers=min(workers, len(lost))):
         rejects |= broken
     remove_receipts(folder)
     if rejects:

@@ -38,7 +38,6 @@ from lucency.data.film_archives import (
 )
 from lucency.data.film_names import member_of, place_in
 
-CHUNK_BYTES = 1 << 23  # of loaded films that are handed over together
 FilmFile = str | Path | LoadedFilm
 
 
@@ -164,19 +163,6 @@ def _apart(
         else:
             plain.append(number)
     return plain, streamed
-
-
-def in_chunks(places: Sequence[str | Path], *, films: int) -> Iterator[list[tuple[int, FilmFile]]]:
-    """Yield so many films of `in_reading_order` at once; fewer where loaded ones are large."""
-    chunk, held = list[tuple[int, FilmFile]](), 0
-    for number, file in in_reading_order(places):
-        chunk.append((number, file))
-        held += len(file.content) if isinstance(file, LoadedFilm) else 0
-        if len(chunk) == films or held > CHUNK_BYTES:
-            yield chunk
-            chunk, held = [], 0
-    if chunk:
-        yield chunk
 
 
 def fingerprint_film(file: FilmFile) -> str:

@@ -19,19 +19,24 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from lucency.core.files import write_array
+from lucency.core.engines import on_engine
+from lucency.core.film_shards import (
+    finish_shards,
+    index_of,
+    open_shards,
+    read_receipt,
+    write_shard,
+)
 from lucency.core.manifest import Copies, Preparation, Prepared
-from lucency.core.parallel import in_workers
 from lucency.core.plan import COPY_MARK, Plan
 from lucency.data.film_archives import LoadedFilm
-from lucency.data.film_files import FilmFile, in_chunks
+from lucency.data.film_cache import load_shards, plan_shards
+from lucency.data.film_files import FilmFile, stat_film
 from lucency.data.images import read_film
 from lucency.data.preprocess import prepare_film
 
 Steps = list[Any]  # of albumentations' transforms
 DRAWS = 32  # of a step that is shown alone
-CHUNK = 16  # copies that a worker makes at once
-PIXELS, DONE = "pixels.npy", "done.npy"
 
 
 def augment_copy(
@@ -83,34 +88,41 @@ def make_copies(
     workers: int,
     progress: Callable[[int, int], None],
 ) -> None:
-    """Write every copy of `plan` into `folder` as pixels.npy, in the plan's order.
+    """Write every copy of `plan` into shards in `folder`, in the plan's order.
 
     What an earlier, killed call left is used. `seed` is that of the plan's copies. Raises
     ValueError for a film that can no longer be read, naming it.
     """
-    copies, side = plan.take(plan.copy > 0), prepared.preparation.size
-    image, path = prepared.manifest.image, prepared.manifest.facts["path"].tolist()
-    if not (folder / DONE).exists():
-        np.lib.format.open_memmap(folder / PIXELS, "w+", np.uint8, (len(copies), side, side))
-        write_array(np.zeros(len(copies), dtype=bool), folder / DONE)
-    todo, chain = np.flatnonzero(~np.load(folder / DONE)), copies.transform
-    chunks = (
-        [
-            (place := int(todo[number]), file, str(image[copies.row[place]]), str(chain[place]))
-            for number, file in chunk
-        ]
-        for chunk in in_chunks([path[row] for row in copies.row[todo].tolist()], films=CHUNK)
+    copies, folder = plan.take(plan.copy > 0), folder.absolute()
+    film = np.array(prepared.manifest.facts["path"].tolist(), dtype=str)[copies.row]
+    shards = plan_shards(film, np.array([_size(one) for one in film.tolist()], dtype=np.int64))
+    done = [read_receipt(folder, number) for number in range(len(shards))]
+    todo = {number: rows for number, rows in enumerate(shards) if done[number] is None}
+    made = len(copies) - sum(map(len, todo.values()))
+    names, chain = prepared.manifest.image[copies.row].tolist(), copies.transform.tolist()
+    tasks = (
+        (number, [(place, file, str(names[place]), str(chain[place])) for place, file in films])
+        for number, films in load_shards(todo, film)
     )
-    work, made = partial(_make_chunk, folder, prepared.preparation, seed), len(copies) - len(todo)
-    for count in in_workers(work, chunks, workers=min(workers, -(-len(todo) // CHUNK))):
+    work = partial(_make_shard, folder, prepared.preparation, seed)
+    for count in on_engine(work, tasks, workers=min(workers, len(todo))):
         made += count
         progress(made, len(copies))
-    (folder / DONE).unlink()
+    receipts = [read_receipt(folder, number) or {} for number in range(len(shards))]
+    finish_shards(folder, index_of(receipts, films=len(copies)), receipts)
 
 
-def load_copies(folder: Path, *, copies: Plan) -> Copies:
-    """Return what `make_copies` wrote of these copies; the pixels stay on disk."""
-    return Copies(row=copies.row, copy=copies.copy, pixels=np.load(folder / PIXELS, mmap_mode="r"))
+def load_copies(folder: Path, *, copies: Plan, prepared: Prepared) -> Copies:
+    """Return what `make_copies` wrote of these copies of the films; the pixels stay on disk."""
+    names, side = copies.names(prepared.manifest.image), prepared.preparation.size
+    return Copies(
+        row=copies.row, copy=copies.copy, pixels=open_shards(folder, image=names, side=side)
+    )
+
+
+def _size(film: str) -> int:
+    found = stat_film(film)
+    return found.size if found else 0
 
 
 def _alone(picture: UInt8[np.ndarray, "h w"], step: Any) -> UInt8[np.ndarray, "h w"]:
@@ -129,13 +141,15 @@ def seed_of(*words: int | str) -> int:
     return zlib.crc32("/".join(map(str, words)).encode())
 
 
-def _make_chunk(
-    folder: Path, preparation: Preparation, seed: int, tasks: list[tuple[int, FilmFile, str, str]]
+def _make_shard(
+    folder: Path,
+    preparation: Preparation,
+    seed: int,
+    shard: tuple[int, list[tuple[int, FilmFile, str, str]]],
 ) -> int:
-    """Write copies, each a (place, file, image, transform), and return how many."""
-    pixels = np.load(folder / PIXELS, mmap_mode="r+")
-    done = np.load(folder / DONE, mmap_mode="r+")
-    threads = cv2.getNumThreads()
+    """Write a shard of copies, each a (place, file, image, transform), and return how many."""
+    number, tasks = shard
+    threads, made = cv2.getNumThreads(), dict[int, np.ndarray]()
     cv2.setNumThreads(0)
     for place, file, image, transform in tasks:
         change = partial(augment_copy, transform=transform, image=image, seed=seed)
@@ -144,11 +158,13 @@ def _make_chunk(
         except ValueError as error:
             path = file.place if isinstance(file, LoadedFilm) else file
             raise ValueError(f"{path}: {error}: its copies cannot be made; mend it") from error
-        pixels[place] = prepare_film(
+        made[place] = prepare_film(
             film.grey, padded=film.padded, preparation=preparation, change=change
         )
-        done[place] = True  # after the pixels, so that a kill between the two loses nothing
     cv2.setNumThreads(threads)
+    places = sorted(made)
+    pixels, kept = np.stack([made[place] for place in places]), [True] * len(places)
+    write_shard(folder, number, pixels, films={"row": places}, kept=kept)
     return len(tasks)
 
 

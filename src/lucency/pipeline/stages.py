@@ -303,7 +303,8 @@ def pictures(run: Run) -> Prepared:
     seen = plan(run)
     inputs = run.fingerprints("plan", "prepared")
     folder = produce(run.out / "copies", inputs=inputs, write=partial(_write_copies, run))
-    return replace(films, copies=load_copies(folder, copies=seen.take(seen.copy > 0)))
+    copies = seen.take(seen.copy > 0)
+    return replace(films, copies=load_copies(folder, copies=copies, prepared=films))
 
 
 def _write_copies(run: Run, folder: Path) -> None:
