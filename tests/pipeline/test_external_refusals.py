@@ -437,8 +437,8 @@ def test_a_removed_test_named_again_with_other_keys_gets_the_line_of_tests(
     ("how", "expected"),
     [
         ({"name": ""}, 'external test: name: found "", expected small letters'),
-        ({"name": "x", "changes": ["name=y"]}, "--set name=…: expected --name alone"),
-        ({"changes": ["source=nih"]}, "--set source=…: expected --source alone"),
+        ({"name": "x", "changes": ["name=y"]}, "--set name=…: expected another key"),
+        ({"changes": ["source=nih"]}, "--set source=…: expected another key"),
         ({"root": None}, "--root is needed: the folder of the films of csv"),
         ({"changes": ["root=/nowhere"]}, "--root is '/nowhere', which is no folder"),
         ({"changes": ["exclude=/none.txt"]}, "--set exclude: /none.txt: no such file"),

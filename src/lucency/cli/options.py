@@ -68,7 +68,9 @@ def chosen_source(
 
     keys = [change.partition("=")[0].strip() for change in changes or ()]
     if twice := [key for key in ("name", "source") if key in keys]:
-        raise ValueError(f"--set {twice[0]}=…: expected --{twice[0]} alone")
+        raise ValueError(
+            f"--set {twice[0]}=…: expected another key of the source: --set changes no {twice[0]}"
+        )
     stated = {key: str(value) for key, value in about.items() if value is not None}
     if Path(stated.get("labels", "")).is_file():  # otherwise a choice of a collection's labels
         stated["labels"] = str(Path(stated["labels"]).absolute())
