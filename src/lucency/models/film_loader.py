@@ -6,7 +6,7 @@ Letters in shapes: b films of a batch, m plan entries, h and w pixels.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -140,7 +140,15 @@ def share_of_process(batch: np.ndarray) -> np.ndarray:
     return batch[rank() :: world_size()]
 
 
-def feed(films: Films, *, batches: Sequence[Batch], device: torch.device) -> Iterator[Tensor]:
+def in_pieces(batch: Batch, *, films: int) -> list[Batch]:
+    """Return a global batch in equal pieces of at most `films` entries a process; whole for 0.
+
+    From two films on, every process has a share of every piece if it has one of the batch.
+    """
+    return np.array_split(batch, -(-len(batch) // (films * world_size()))) if films else [batch]
+
+
+def feed(films: Films, *, batches: Sequence[Batch], device: torch.device) -> Generator[Tensor]:
     """Yield the pictures (uint8, b h w) of each batch on `device`.
 
     On a CPU the loop itself reads them; beside an accelerator worker processes do.
@@ -151,6 +159,7 @@ def feed(films: Films, *, batches: Sequence[Batch], device: torch.device) -> Ite
         batch_sampler=[batch.tolist() for batch in batches],
         num_workers=workers,
         pin_memory=device.type == "cuda",
+        generator=torch.Generator(),  # not the network's, from which a step's dropout is drawn
     )
     for pictures in loader:
         yield pictures.to(device, non_blocking=True)

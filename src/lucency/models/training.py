@@ -11,9 +11,10 @@ import math
 import shutil
 import threading
 import time
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +43,15 @@ from lucency.models.augmentation import seed_of
 from lucency.models.averages import average_for, measure_batches
 from lucency.models.classifier import Classifier, save_classifier, save_weights
 from lucency.models.device import accelerator_for, laid_out, name_of
-from lucency.models.film_loader import Batch, Films, feed, share_of_process, shuffled_batches
+from lucency.models.film_loader import (
+    Batch,
+    Films,
+    Targets,
+    feed,
+    in_pieces,
+    share_of_process,
+    shuffled_batches,
+)
 from lucency.models.inference import forward, predict
 from lucency.models.layers import thaw
 from lucency.models.linear_probe import fit_head, require_linear
@@ -294,62 +303,87 @@ def _learn_epoch(job: Job, folder: Path, progress: Advance) -> None:
     counts = torch.zeros(checkpoint.SIZE, device=job.accelerator.device)
     job.settled = time.monotonic()
     todo = batches[state.step - state.epoch * len(batches) :]
-    shares = [share_of_process(batch) for batch in todo]
+    pieces = [piece for batch in todo for piece in in_pieces(batch, films=training.micro_batch)]
+    shares = [share_of_process(piece) for piece in pieces]
     films = replace(job.train, epoch=state.epoch)
     val_loss = [epoch["val_loss"] for epoch in state.epochs]
-    pictured = feed(films, batches=shares, device=job.accelerator.device)
-    for batch, pictures in zip(todo, pictured, strict=True):
-        rate = optimisation.learning_rate(
-            training, step=state.step, steps_an_epoch=len(batches), val_loss=val_loss
-        )
-        loss, counted = _step(job, films, pictures, batch, rate)
-        losses.append(loss)
-        counts += counted
-        state.step += 1
-        last = batch is batches[-1]
-        if len(losses) < SETTLE_STEPS and not last:
-            continue
-        _settle(job, losses)
-        state.counts = np.add(state.counts, counts.tolist()).tolist()
-        counts.zero_()
-        if not last:  # whose figures and checkpoint come with the epoch's
-            total, done = training.epochs * len(job.train), state.step * len(job.train)
-            progress(done // len(batches), total, _figures(state))
-            _checkpoint_if_due(job, folder)
+    with closing(feed(films, batches=shares, device=job.accelerator.device)) as pictured:
+        for batch in todo:
+            rate = optimisation.learning_rate(
+                training, step=state.step, steps_an_epoch=len(batches), val_loss=val_loss
+            )
+            loss, counted = _step(job, films, pictured, batch, rate)
+            losses.append(loss)
+            counts += counted
+            state.step += 1
+            last = batch is batches[-1]
+            if len(losses) < SETTLE_STEPS and not last:
+                continue
+            _settle(job, losses, counts)
+            if not last:  # whose figures and checkpoint come with the epoch's
+                total, done = training.epochs * len(job.train), state.step * len(job.train)
+                progress(done // len(batches), total, _figures(state))
+                _checkpoint_if_due(job, folder)
 
 
 def _step(
-    job: Job, films: Films, pictures: torch.Tensor, batch: Batch, rate: float
+    job: Job, films: Films, pictured: Iterator[torch.Tensor], batch: Batch, rate: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Take one optimiser step on this process's share; return the global batch's loss and tally."""
+    """Take one optimiser step on this process's share; return the global batch's loss and tally.
+
+    Gradients of the batch's pieces are added up, and exchanged with those of the last.
+    """
     torch.manual_seed(seed_of(job.training.seed, job.state.step, rank()))
     for group in job.optimizer.param_groups:
         group["lr"] = rate * group["lr_scale"]
     wanted = films.targets(batch, smoothing=job.training.smoothing)
-    label, weight, among = (
-        torch.from_numpy(one).to(pictures.device)
-        for one in (share_of_process(wanted.label), share_of_process(wanted.weight), wanted.label)
-    )
-    logit = job.wrapped(pictures)
-    reweigh = job.state.epoch / job.training.epochs >= job.training.reweigh_after
-    context = Context(among=among, counts=job.counts, reweigh=reweigh)
-    loss = batch_loss(job.training.loss, logit, label=label, weight=weight, context=context)
+    pieces = in_pieces(batch, films=job.training.micro_batch)
     job.optimizer.zero_grad()
-    job.accelerator.backward(loss * world_size())
+    figures = torch.zeros(1 + checkpoint.SIZE, device=job.accelerator.device)
+    start = 0
+    for piece, pictures in zip(pieces, islice(pictured, len(pieces)), strict=True):
+        alone = piece is not pieces[-1]
+        with job.accelerator.no_sync(job.wrapped) if alone else nullcontext():
+            figures += _add_gradients(job, films, wanted, pictures, piece, start)
+        start += len(piece)
     if job.training.clip_norm:
         job.accelerator.clip_grad_norm_(job.wrapped.parameters(), job.training.clip_norm)
     job.optimizer.step()
     if job.training.ema and job.average is not None:
         job.average.update_parameters(job.network)
-    own = torch.from_numpy(films.plan.label[share_of_process(batch)]).to(pictures.device)
-    figures = torch.cat([loss.detach()[None], checkpoint.tally(logit, own)])
     total = job.accelerator.reduce(figures, reduction="sum")
     assert isinstance(total, torch.Tensor)
     return total[0], total[1:]
 
 
-def _settle(job: Job, losses: list[torch.Tensor]) -> None:
-    """Move losses still on the device, and the time since the last settling, into the state."""
+def _add_gradients(
+    job: Job, films: Films, wanted: Targets, pictures: torch.Tensor, piece: Batch, start: int
+) -> torch.Tensor:
+    """Add the gradients of this process's share of a piece; return its part of loss and tally.
+
+    `wanted` is what the network should give for the global batch, of which the piece begins at
+    row `start`.
+    """
+    rows = slice(start, start + len(piece))
+    label, weight, among = (
+        torch.from_numpy(one).to(pictures.device)
+        for one in (
+            share_of_process(wanted.label[rows]),
+            share_of_process(wanted.weight[rows]),
+            wanted.label,
+        )
+    )
+    logit = job.wrapped(pictures)
+    reweigh = job.state.epoch / job.training.epochs >= job.training.reweigh_after
+    context = Context(among=among, counts=job.counts, reweigh=reweigh)
+    loss = batch_loss(job.training.loss, logit, label=label, weight=weight, context=context)
+    job.accelerator.backward(loss * world_size())
+    own = torch.from_numpy(films.plan.label[share_of_process(piece)]).to(pictures.device)
+    return torch.cat([loss.detach()[None], checkpoint.tally(logit, own)])
+
+
+def _settle(job: Job, losses: list[torch.Tensor], counts: torch.Tensor) -> None:
+    """Move losses and counts from the device, and the time since then, into the state."""
     values = [float(loss) for loss in losses]
     if not all(map(math.isfinite, values)):
         raise ValueError(
@@ -358,6 +392,8 @@ def _settle(job: Job, losses: list[torch.Tensor]) -> None:
         )
     losses.clear()
     job.state.step_loss += values
+    job.state.counts = np.add(job.state.counts, counts.tolist()).tolist()
+    counts.zero_()
     now = time.monotonic()
     job.state.seconds += now - job.settled
     job.settled = now
@@ -424,7 +460,7 @@ def _average_epoch(job: Job) -> None:
     job.average.update_parameters(job.network)
     if rank() == 0:
         films = replace(job.train, recipe="none", mixup=0.0)
-        measure_batches(job.average.module, films, batch=training.batch)
+        measure_batches(job.average.module, films, batch=training.micro_batch or training.batch)
 
 
 def _validate(job: Job) -> dict[str, float]:
