@@ -403,6 +403,7 @@ class Training(Choices):
     """How a network is trained.
 
     `micro_batch` is how many films a process computes at once, with gradients added up; 0: all.
+    `sync_batch_norm` normalises by the films of all processes instead of by each one's share.
     `frozen` is the share of the body's layers, counted from the input, that are never trained, or
     the name of the last such layer. `probe` begins with the head that logistic regression finds on
     the features of the body, `retrain` ends with such a head; `unfreeze_epochs` is how long the
@@ -415,6 +416,7 @@ class Training(Choices):
     epochs: int = Field(default=10, ge=1)
     batch: int = Field(default=32, ge=1)
     micro_batch: int = Field(default=0, ge=0)
+    sync_batch_norm: bool = False
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     learning_rate: float = Field(default=1e-4, gt=0, le=10)
     schedule: Literal["constant", "cosine", "plateau", "cyclic"] = "cosine"

@@ -41,6 +41,7 @@ from lucency.evaluation.thresholds import threshold_table
 from lucency.models import checkpoint, optimisation
 from lucency.models.augmentation import seed_of
 from lucency.models.averages import average_for, measure_batches
+from lucency.models.batch_norm import SynchronisedBatchNorm
 from lucency.models.classifier import Classifier, save_classifier, save_weights
 from lucency.models.device import accelerator_for, laid_out, name_of
 from lucency.models.film_loader import (
@@ -373,7 +374,9 @@ def _add_gradients(
             wanted.label,
         )
     )
-    logit = job.wrapped(pictures)
+    together = job.training.sync_batch_norm and world_size() > 1
+    with SynchronisedBatchNorm() if together else nullcontext():
+        logit = job.wrapped(pictures)
     reweigh = job.state.epoch / job.training.epochs >= job.training.reweigh_after
     context = Context(among=among, counts=job.counts, reweigh=reweigh)
     loss = batch_loss(job.training.loss, logit, label=label, weight=weight, context=context)
