@@ -1,12 +1,14 @@
 """Training on many devices, or at the limit of one, gives what one process and batch give."""
 
 import copy
+import json
 import os
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +22,15 @@ from torch._C._distributed_c10d import HashStore
 
 from lucency.config.sections import Training
 from lucency.core.parallel import set_ranks
+from lucency.core.plan import originals
 from lucency.models import training as train_module
 from lucency.models.batch_norm import SynchronisedBatchNorm
 from lucency.models.device import laid_out
-from lucency.models.film_loader import in_pieces, share_of_process
+from lucency.models.film_loader import Films, in_pieces, share_of_process
 from lucency.models.losses import LOSSES
-from toys import learn, toy_protocol
+from lucency.models.networks import FilmNetwork, build
+from lucency.models.validation import validate_here
+from toys import learn, toy_films, toy_protocol
 
 DEPENDENT = {"two-way", "auc-margin"}  # on which films they see together
 WHOLE = {"batch": 18, "optimizer": "sgd", "clip_norm": 1.0, "ema": 0.5}
@@ -34,6 +39,27 @@ DOUBLE = """
 from lucency.models import training
 laid_out = training.laid_out
 training.laid_out = lambda network: laid_out(network.double())
+"""
+VALIDATE = """
+import json, torch
+from lucency.models import validation
+from lucency.models.device import join
+from lucency.core.parallel import rank
+from test_many_devices import validated
+join()
+network, films, other = validated(rank())
+made = {"films": 0}
+over_batches = validation.over_batches
+def counted(network, make, *, films, batches):
+    made["films"] += sum(map(len, batches))
+    return over_batches(network, make, films=films, batches=batches)
+validation.over_batches = counted
+made["figures"] = validation.validate(network, films)
+try:
+    validation.validate(network, other)
+except ValueError as error:
+    made["error"] = str(error)
+(out / f"{rank()}.json").write_text(json.dumps(made))
 """
 PLACES = os.pathsep.join(str(Path(__file__).parents[level]) for level in (0, 1))
 
@@ -178,3 +204,35 @@ def test_several_processes_train_as_one_does(
     assert second["val_auc"].tolist() == first["val_auc"].tolist()
     np.testing.assert_allclose(second["val_loss"], first["val_loss"], rtol=1e-4)
     assert distance(tmp_path / "one", tmp_path / "many") < 1e-4
+
+
+def validated(rank: int) -> tuple[FilmNetwork, Films, Films]:
+    """A network whose batch statistics depend on the rank, 150 films, and others than the first's.
+
+    Its weights do not depend on it.
+    """
+    torch.manual_seed(0)
+    network = build("test_resnet", findings=2)
+    norm = next(one for one in network.modules() if isinstance(one, nn.BatchNorm2d))
+    norm.running_mean = torch.full_like(norm.bias, float(rank))
+    films = toy_films(150)
+    plan = originals(films.manifest.label)
+    moved = plan.take(np.roll(np.arange(150), rank))
+    made = Films(prepared=films, plan=plan, copies=0)
+    return network, made, replace(made, plan=moved)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [2, 4])
+def test_processes_validate_their_shares_to_the_figures_of_one(tmp_path: Path, number: int):
+    """To the bit, with the first process's batch statistics; other films are refused by name."""
+    ranks = start(number, VALIDATE, tmp_path)
+    network, films, _ = validated(0)
+    expected = validate_here(network, films)
+    assert validate_here(validated(1)[0], films) != expected
+    assert [rank.wait(timeout=300) for rank in ranks] == [0] * number
+    made = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(number)]
+    assert [one["figures"] for one in made] == [expected] * number
+    assert sum(one["films"] for one in made) == 2 * 150
+    assert max(one["films"] for one in made) <= 2 * 30 * -(-5 // number)
+    assert all("processes have different films in place of" in one["error"] for one in made)

@@ -21,7 +21,6 @@ import numpy as np
 import pandas as pd
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 from jaxtyping import Float32
 from torch import nn
 from torch.optim import Optimizer
@@ -36,7 +35,6 @@ from lucency.core.plan import Plan
 from lucency.core.progress import Advance, say
 from lucency.core.stage import is_complete, partial_folder
 from lucency.evaluation.calibration import no_recalibration, recalibrate
-from lucency.evaluation.metrics import macro_auc
 from lucency.evaluation.thresholds import threshold_table
 from lucency.models import checkpoint, optimisation
 from lucency.models.augmentation import seed_of
@@ -53,10 +51,10 @@ from lucency.models.film_loader import (
     share_of_process,
     shuffled_batches,
 )
-from lucency.models.inference import forward, predict
+from lucency.models.inference import predict
 from lucency.models.layers import thaw
 from lucency.models.linear_probe import fit_head, require_linear
-from lucency.models.losses import Context, batch_loss, count_labels, mean_cross_entropy
+from lucency.models.losses import Context, batch_loss, count_labels
 from lucency.models.networks import (
     FilmNetwork,
     build_body,
@@ -65,6 +63,7 @@ from lucency.models.networks import (
     check_name,
     freeze,
 )
+from lucency.models.validation import validate, validate_here
 from lucency.models.weights import fingerprint_weights, initialise
 
 UNIT = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
@@ -274,7 +273,7 @@ def _retrain(job: Job, folder: Path) -> None:
         **dict.fromkeys(state.epochs[-1], math.nan),
         "epoch": state.epoch + 1,
         "step": state.step,
-        **_figures_of_validation(job),
+        **validate_here(job.shown, job.val),
         "seconds": state.seconds + time.monotonic() - started,
     }
     state.epochs.append(figures)
@@ -434,7 +433,7 @@ def _finish_epoch(job: Job, folder: Path) -> None:
             "train_loss": float(np.mean(state.step_loss[int(before["step"]) :])),
             "train_accuracy": checkpoint.binary_accuracy(np.array(state.counts)),
             "train_pooled_auc": checkpoint.pooled_auc(np.array(state.counts)),
-            **_validate(job),
+            **validate(job.shown, job.val),
             "learning_rate": job.optimizer.param_groups[-1]["lr"],
             "films_per_second": len(job.train) / (state.seconds - before["seconds"]),
             "seconds": state.seconds,
@@ -464,27 +463,6 @@ def _average_epoch(job: Job) -> None:
     if rank() == 0:
         films = replace(job.train, recipe="none", mixup=0.0)
         measure_batches(job.average.module, films, batch=training.micro_batch or training.batch)
-
-
-def _validate(job: Job) -> dict[str, float]:
-    """Return loss, macro AUC, and accuracy and pooled AUC as Keras has them, on validation films.
-
-    Rank 0 computes them and sends them to every process.
-    """
-    figures = [_figures_of_validation(job) if rank() == 0 else {}]
-    return broadcast_object_list(figures)[0]
-
-
-def _figures_of_validation(job: Job) -> dict[str, float]:
-    score, _ = forward(job.shown, films=job.val)
-    logit, label = torch.from_numpy(score), torch.from_numpy(job.val.plan.label)
-    counts = checkpoint.tally(logit, label).double().numpy()
-    return {
-        "val_loss": float(mean_cross_entropy(logit, label=label)),
-        "val_auc": macro_auc(job.val.plan.label, score),
-        "val_accuracy": checkpoint.binary_accuracy(counts),
-        "val_pooled_auc": checkpoint.pooled_auc(counts),
-    }
 
 
 def _keep_snapshot(job: Job, folder: Path) -> None:
