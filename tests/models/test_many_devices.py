@@ -26,7 +26,15 @@ from lucency.core.plan import originals
 from lucency.models import training as train_module
 from lucency.models.batch_norm import SynchronisedBatchNorm
 from lucency.models.device import laid_out
-from lucency.models.film_loader import Films, in_pieces, share_of_process
+from lucency.models.film_loader import (
+    Feeder,
+    Films,
+    batches_in_order,
+    feed,
+    in_pieces,
+    one_ahead,
+    share_of_process,
+)
 from lucency.models.losses import LOSSES
 from lucency.models.networks import FilmNetwork, build
 from lucency.models.validation import validate_here
@@ -236,3 +244,67 @@ def test_processes_validate_their_shares_to_the_figures_of_one(tmp_path: Path, n
     assert sum(one["films"] for one in made) == 2 * 150
     assert max(one["films"] for one in made) <= 2 * 30 * -(-5 // number)
     assert all("processes have different films in place of" in one["error"] for one in made)
+
+
+class Worker(Films):
+    """Films whose pictures end with a row that holds the number of the process that made them."""
+
+    def __getitem__(self, entry: int) -> torch.Tensor:
+        row = np.frombuffer(os.getpid().to_bytes(32, "little"), dtype=np.uint8).copy()
+        return torch.cat([super().__getitem__(entry), torch.from_numpy(row)[None]])
+
+
+def test_workers_live_through_all_epochs_and_make_the_pictures_of_each():
+    """Two workers give, in two epochs, the pictures that this process makes, and these differ."""
+    films = toy_films(12)
+    plan = originals(films.manifest.label)
+    changed = Worker(prepared=films, plan=plan, copies=0, recipe="gentle", seed=3)
+    batches, cpu = [np.array([3, 1]), np.array([7]), np.array([0, 2, 4])], torch.device("cpu")
+    feeder = Feeder(changed, device=cpu, workers=2)
+    seen, made = [], []
+    for epoch in (0, 1):
+        fed = torch.cat(list(feeder.feed(batches, epoch=epoch)))
+        rows = fed[:, -1].numpy()
+        seen.append({int.from_bytes(row.tobytes(), "little") for row in rows})
+        made.append(fed[:, :-1])
+        here = torch.cat(list(feed(replace(changed, epoch=epoch), batches=batches, device=cpu)))
+        assert torch.equal(fed[:, :-1], here[:, :-1])
+    assert seen[0] == seen[1]
+    assert len(seen[0]) == 2
+    assert os.getpid() not in seen[0]
+    assert not torch.equal(*made)
+    feeder.feed(batches, epoch=0).close()
+
+
+def test_an_epoch_that_breaks_off_does_not_reach_the_next():
+    films = toy_films(12)
+    whole = Films(prepared=films, plan=originals(films.manifest.label), copies=0, recipe="gentle")
+    batches = [np.array([entry]) for entry in range(12)]
+    for workers in (0, 2):
+        feeder = Feeder(whole, device=torch.device("cpu"), workers=workers)
+        broken = feeder.feed(batches, epoch=0)
+        next(broken)
+        broken.close()
+        found = list(feeder.feed(batches[5:8], epoch=1))
+        expected = [replace(whole, epoch=1)[entry] for entry in (5, 6, 7)]
+        assert torch.equal(torch.cat(found), torch.stack(expected))
+
+
+def test_the_next_batch_is_taken_before_the_one_at_hand_is_used():
+    taken = []
+    items = one_ahead(taken.append(item) or item for item in range(3))
+    assert [(item, len(taken)) for item in items] == [(0, 2), (1, 3), (2, 3)]
+    assert list(one_ahead([])) == []
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+def test_pictures_sent_ahead_are_those_of_a_cpu():
+    films = toy_films(48)
+    whole = Films(prepared=films, plan=originals(films.manifest.label), copies=0, recipe="gentle")
+    batches = batches_in_order(48, batch=5)
+    made = [
+        list(Feeder(whole, device=torch.device(name)).feed(batches, epoch=1))
+        for name in ("cpu", "cuda")
+    ]
+    assert all(torch.equal(one, other.cpu()) for one, other in zip(*made, strict=True))

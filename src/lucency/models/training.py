@@ -44,9 +44,9 @@ from lucency.models.classifier import Classifier, save_classifier, save_weights
 from lucency.models.device import accelerator_for, laid_out, name_of
 from lucency.models.film_loader import (
     Batch,
+    Feeder,
     Films,
     Targets,
-    feed,
     in_pieces,
     share_of_process,
     shuffled_batches,
@@ -82,6 +82,7 @@ class Job:
 
     train: Films
     val: Films
+    feeder: Feeder
     protocol: Protocol
     training: Training
     choice: Network
@@ -221,10 +222,11 @@ def _begin(
         network=network, optimizer=optimizer, average=average, folder=folder
     )
     change = {"recipe": training.recipe, "seed": training.seed, "mixup": training.mixup}
-    now = time.monotonic()
+    films, now = replace(films, **change), time.monotonic()
     return Job(
-        train=replace(films, **change),
+        train=films,
         val=val,
+        feeder=Feeder(films, device=accelerator.device),
         protocol=protocol,
         training=training,
         choice=choice,
@@ -307,7 +309,7 @@ def _learn_epoch(job: Job, folder: Path, progress: Advance) -> None:
     shares = [share_of_process(piece) for piece in pieces]
     films = replace(job.train, epoch=state.epoch)
     val_loss = [epoch["val_loss"] for epoch in state.epochs]
-    with closing(feed(films, batches=shares, device=job.accelerator.device)) as pictured:
+    with closing(job.feeder.feed(shares, epoch=state.epoch)) as pictured:
         for batch in todo:
             rate = optimisation.learning_rate(
                 training, step=state.step, steps_an_epoch=len(batches), val_loss=val_loss
