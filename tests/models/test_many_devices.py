@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -25,6 +26,7 @@ from lucency.core.parallel import set_ranks
 from lucency.core.plan import originals
 from lucency.models import training as train_module
 from lucency.models.batch_norm import SynchronisedBatchNorm
+from lucency.models.checkpoint import CHECKPOINT
 from lucency.models.device import laid_out
 from lucency.models.film_loader import (
     Feeder,
@@ -68,6 +70,16 @@ try:
 except ValueError as error:
     made["error"] = str(error)
 (out / f"{rank()}.json").write_text(json.dumps(made))
+"""
+KILLED = """
+from lucency.core.parallel import rank
+from lucency.models import checkpoint, training
+checkpoint.Pace.is_due = lambda *_: True
+training.SETTLE_STEPS = 1
+def tell(done, total, note=""):
+    with Path(f"{out}-{rank()}.txt").open("a") as log:
+        print(done, file=log, flush=True)
+toys.learn(out, toys.toy_protocol(epochs=EPOCHS, dropout=0.0), tell)
 """
 PLACES = os.pathsep.join(str(Path(__file__).parents[level]) for level in (0, 1))
 
@@ -308,3 +320,27 @@ def test_pictures_sent_ahead_are_those_of_a_cpu():
         for name in ("cpu", "cuda")
     ]
     assert all(torch.equal(one, other.cpu()) for one, other in zip(*made, strict=True))
+
+
+@pytest.mark.slow
+def test_one_of_two_processes_killed_they_go_on_at_the_exact_step(tmp_path: Path):
+    """The second is killed in mid-epoch; the first ends with it, and both are started anew."""
+    script, out = KILLED.replace("EPOCHS", "12"), tmp_path / "two"
+    first, second = start(2, script, out)
+    log = tmp_path / "two-0.txt"
+    while not log.exists() or len(log.read_text().splitlines()) < 8:
+        assert first.poll() is None
+        time.sleep(0.01)
+    second.kill()
+    assert first.wait(timeout=120) != 0
+    second.wait()
+    saved = torch.load(tmp_path / "two.partial" / CHECKPOINT, weights_only=True)
+    step = json.loads(saved["state"])["step"]
+    assert not out.exists()
+    before = len(log.read_text().splitlines())
+    assert [rank.wait(timeout=300) for rank in start(2, script, out)] == [0, 0]
+    resumed = int(log.read_text().splitlines()[before])
+    assert resumed == step * 36 // 5 > 0  # 36 films, five batches an epoch
+    learn(tmp_path / "one", toy_protocol(epochs=12))
+    np.testing.assert_allclose(losses_of(out), losses_of(tmp_path / "one"), rtol=1e-4)
+    assert len(losses_of(out)) == len(losses_of(tmp_path / "one")) == 60

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -67,7 +68,6 @@ from lucency.models.validation import validate, validate_here
 from lucency.models.weights import fingerprint_weights, initialise
 
 UNIT = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-CHECKPOINT_SECONDS = 300.0  # at least, between two: one weighs four or five times the network
 SETTLE_STEPS = 10
 _building = threading.Lock()  # on TPU v2 and v3 two ranks are threads and share torch's generator
 
@@ -76,8 +76,8 @@ _building = threading.Lock()  # on TPU v2 and v3 two ranks are threads and share
 class Job:
     """One network's training; `best` holds the best weights so far, `wrapped` may be parallel.
 
-    `settled` and `saved` are when, in seconds of `time.monotonic`, losses were last settled and a
-    checkpoint written; `counts` is what `count_labels` finds among the training entries.
+    `settled` is when losses were last settled, in seconds of `time.monotonic`; `counts` is what
+    `count_labels` finds among the training entries.
     """
 
     train: Films
@@ -95,7 +95,7 @@ class Job:
     best: checkpoint.State
     counts: torch.Tensor
     settled: float
-    saved: float
+    pace: checkpoint.Pace
     average: AveragedModel | None
 
     @property
@@ -239,7 +239,7 @@ def _begin(
         best=best,
         counts=count_labels(films.aims),
         settled=now,
-        saved=now,
+        pace=checkpoint.Pace(begun=now),
         average=average,
     )
 
@@ -410,17 +410,22 @@ def _figures(state: checkpoint.TrainingState) -> str:
 
 
 def _checkpoint_if_due(job: Job, folder: Path) -> None:
-    """Write a checkpoint, unless the last one, or the beginning, is too recent; rank 0 does."""
-    if rank() == 0 and time.monotonic() - job.saved > CHECKPOINT_SECONDS:
-        checkpoint.save_checkpoint(
-            job.state,
-            network=job.network,
-            optimizer=job.optimizer,
-            average=job.average,
-            best=job.best,
-            folder=folder,
-        )
-        job.saved = job.settled = time.monotonic()
+    """Write a checkpoint, unless it is too early or would cost too much; rank 0 does."""
+    if rank() > 0:
+        return
+    tensors = partial(
+        checkpoint.tensors_of,
+        network=job.network,
+        optimizer=job.optimizer,
+        average=job.average,
+        best=job.best,
+    )
+    started = time.monotonic()
+    if job.pace.is_due(started, lambda: checkpoint.size_of(tensors())):
+        checkpoint.save_checkpoint(job.state, tensors(), folder=folder)
+        job.settled = time.monotonic()
+        size = checkpoint.size_of(tensors())
+        job.pace.wrote(size=size, started=started, ended=job.settled)
 
 
 def _finish_epoch(job: Job, folder: Path) -> None:
