@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+import runpy
 import socket
 import subprocess
 import sys
@@ -344,3 +345,13 @@ def test_one_of_two_processes_killed_they_go_on_at_the_exact_step(tmp_path: Path
     learn(tmp_path / "one", toy_protocol(epochs=12))
     np.testing.assert_allclose(losses_of(out), losses_of(tmp_path / "one"), rtol=1e-4)
     assert len(losses_of(out)) == len(losses_of(tmp_path / "one")) == 60
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is here")
+def test_the_benchmark_of_a_gpu_measures_nothing_without_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    file = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
+    monkeypatch.setattr(sys, "argv", [str(file)])
+    runpy.run_path(str(file), run_name="__main__")
+    assert capsys.readouterr().out == "no CUDA device here: nothing is measured\n"
