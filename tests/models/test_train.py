@@ -73,7 +73,7 @@ def test_resumed_is_unbroken(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dies_at: int
 ) -> None:
     """Dropout, augmentation, momentum and the kept best weights all go on where they were."""
-    monkeypatch.setattr(train_module, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr("lucency.models.checkpoint.Pace.is_due", lambda *_: True)
     monkeypatch.setattr(train_module, "SETTLE_STEPS", 1)
     with pytest.raises(KilledError):
         learn(tmp_path / "broken", VARIED, dies_at_call(dies_at))
@@ -112,7 +112,30 @@ def test_a_short_training_writes_no_checkpoint_and_resumes_from_its_start(
     assert not written
 
 
-def test_checkpoints_are_as_far_apart_as_stated(
+@pytest.mark.parametrize("disk", [2e9, 2e7, 1e6])
+@pytest.mark.parametrize("size", [1e6, 4e8, 3e9])
+def test_checkpoints_cost_no_more_than_stated(disk: float, size: float) -> None:
+    """By a fake clock, over two days of steps of a second and disks of 2 GB to 1 MB a second.
+
+    The first on a disk slower than believed may be dearer; it is paid back before the next.
+    """
+    clock, written, pace = 1000.0, [], checkpoint.Pace(begun=1000.0)
+    while clock < 1000.0 + 2 * 86400:
+        clock += 1.0
+        if pace.is_due(clock, lambda: int(size)):
+            pace.wrote(size=int(size), started=clock, ended=clock + size / disk)
+            clock += size / disk
+            written.append(clock)
+            spent = len(written) * size / disk
+            assert spent <= 0.0501 * (clock - 1000) or (len(written) == 1 and disk < 50e6)
+    between = np.diff(written, prepend=1000.0)
+    assert between.min() >= 60
+    assert (size / between).max() * 3600 <= 20e9
+    dearest = max(60, size / 20e9 * 3600, 20 * size / disk)
+    assert len(written) >= 2 * 86400 / (1.1 * dearest + size / disk + 2) - 1  # no idler than needed
+
+
+def test_a_training_keeps_the_pace_of_its_checkpoints(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By a clock that moves 40 seconds at every reading, within epochs and at their ends."""
@@ -120,10 +143,29 @@ def test_checkpoints_are_as_far_apart_as_stated(
     monkeypatch.setattr(train_module.time, "monotonic", lambda: float(next(clock)))
     monkeypatch.setattr(checkpoint, "save_checkpoint", lambda *_, **__: written.append(next(clock)))
     monkeypatch.setattr(train_module, "SETTLE_STEPS", 1)
-    monkeypatch.setattr(train_module, "CHECKPOINT_SECONDS", 150.0)
-    learn(tmp_path / "net", toy_protocol(epochs=4))
-    assert len(written) > 2
-    assert min(np.diff(written)) > train_module.CHECKPOINT_SECONDS
+    monkeypatch.setattr(checkpoint, "SHARE", 1.0)
+    learn(tmp_path / "often", toy_protocol(epochs=4))
+    often = list(written)
+    assert len(often) > 2
+    assert min(np.diff(often)) > 60
+    written.clear()
+    monkeypatch.setattr(checkpoint, "SHARE", 0.2)  # of which each takes 80 seconds
+    learn(tmp_path / "seldom", toy_protocol(epochs=4))
+    assert 1 <= len(written) < len(often)
+
+
+def test_the_size_of_a_checkpoint_is_known_before_it_is_written(tmp_path: Path) -> None:
+    """Within a twentieth of the file's, with an average and Adam's two moments."""
+    network = torch.nn.Linear(300, 200)
+    optimizer = torch.optim.Adam(network.parameters())
+    network(torch.ones(1, 300)).sum().backward()
+    optimizer.step()
+    tensors = checkpoint.tensors_of(
+        network=network, optimizer=optimizer, average=torch.nn.Linear(300, 200), best={}
+    )
+    checkpoint.save_checkpoint(checkpoint.TrainingState(), tensors, folder=tmp_path)
+    expected = (tmp_path / CHECKPOINT).stat().st_size
+    assert checkpoint.size_of(tensors) == pytest.approx(expected, rel=0.05)
 
 
 def test_another_seed_gives_other_weights(whole: Path, tmp_path: Path) -> None:
@@ -139,7 +181,7 @@ def test_killed_for_good_and_resumed(tmp_path: Path) -> None:
     """Another process is killed; this one resumes, and trains unbroken for comparison."""
     script = (
         "import sys, test_train\nfrom pathlib import Path\n"
-        "test_train.train_module.CHECKPOINT_SECONDS = -1.0\n"
+        "test_train.checkpoint.Pace.is_due = lambda *_: True\n"
         "test_train.train_module.SETTLE_STEPS = 1\n"
         "def tell(done, total, note=''): print(done, flush=True)\n"
         "test_train.learn(Path(sys.argv[1]), test_train.toy_protocol(epochs=3), tell)\n"

@@ -17,6 +17,7 @@ from torch import nn
 
 from lucency.config.protocol import Protocol
 from lucency.config.sections import Head, Network, Training
+from lucency.evaluation.metrics import macro_auc
 from lucency.models import averages, linear_probe
 from lucency.models import training as train_module
 from lucency.models.augmentation import augment
@@ -198,7 +199,7 @@ def test_the_exponential_average_is_validated_and_kept(
         np.testing.assert_allclose(parameter.detach().numpy(), expected[name], atol=1e-5)
     score, _ = forward(made.network, films=sides()[1])
     kept = pd.read_csv(tmp_path / "net" / "history.csv")["val_auc"].iloc[-1]
-    assert kept == pytest.approx(train_module.macro_auc(sides()[1].plan.label, score))
+    assert kept == pytest.approx(macro_auc(sides()[1].plan.label, score))
 
 
 def test_the_average_of_the_last_epochs_has_statistics_of_its_own(
@@ -305,7 +306,7 @@ def test_training_begins_with_the_probe_and_ends_with_the_head_found_anew(tmp_pa
     head = {name for name in one if (one[name] != other[name]).any()}
     assert head == {n for n, p in one.items() if p.shape[0] == 2}
     score, _ = forward(again.network, films=sides()[1])
-    area = train_module.macro_auc(sides()[1].plan.label, score)
+    area = macro_auc(sides()[1].plan.label, score)
     assert second["val_auc"].iloc[-1] == pytest.approx(area)
 
 
@@ -320,7 +321,7 @@ VARIED = toy_protocol(
 )
 def test_resumed_is_unbroken(varied: Protocol, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Averages, thawed layers and mixed films go on where they were."""
-    monkeypatch.setattr(train_module, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr("lucency.models.checkpoint.Pace.is_due", lambda *_: True)
     monkeypatch.setattr(train_module, "SETTLE_STEPS", 1)
     whole = learn(tmp_path / "whole", varied)
     films = 36 * varied.training.epochs

@@ -402,6 +402,8 @@ class Balance(Choices):
 class Training(Choices):
     """How a network is trained.
 
+    `micro_batch` is how many films a process computes at once, with gradients added up; 0: all.
+    `sync_batch_norm` normalises by the films of all processes instead of by each one's share.
     `frozen` is the share of the body's layers, counted from the input, that are never trained, or
     the name of the last such layer. `probe` begins with the head that logistic regression finds on
     the features of the body, `retrain` ends with such a head; `unfreeze_epochs` is how long the
@@ -413,6 +415,8 @@ class Training(Choices):
 
     epochs: int = Field(default=10, ge=1)
     batch: int = Field(default=32, ge=1)
+    micro_batch: int = Field(default=0, ge=0)
+    sync_batch_norm: bool = False
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     learning_rate: float = Field(default=1e-4, gt=0, le=10)
     schedule: Literal["constant", "cosine", "plateau", "cyclic"] = "cosine"
@@ -457,6 +461,8 @@ class Training(Choices):
         return frozen
 
     def _check(self) -> None:
+        if self.micro_batch == 1:
+            raise ValueError("micro_batch is 1: expected 0 (the whole batch) or at least 2 films")
         cyclic, kept = self.schedule == "cyclic", 2 <= self.snapshots <= self.epochs
         if (self.snapshots or cyclic) and not (cyclic and kept and not self.patience):
             raise ValueError("`snapshots` are 0; or 2 to `epochs`, `cyclic`, with no `patience`")

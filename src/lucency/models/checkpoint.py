@@ -10,8 +10,11 @@ Letters in shapes: b films, k findings, t counts between thresholds.
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +26,10 @@ from torch.optim import Optimizer
 from lucency.core.files import whole_file
 
 CHECKPOINT = "checkpoint.pt"
+SECONDS = 60.0  # of training, at least, between two checkpoints
+SHARE = 0.05  # of training time that writing checkpoints may take
+HOURLY = 20e9  # bytes that they may write in an hour
+SLOWEST = 50e6  # bytes a second, believed of a disk until it has written one
 STEPS = 199  # between Keras's 200 thresholds
 BINS = STEPS + 1
 RIGHT, ALL = 2 * BINS, 2 * BINS + 1  # after negatives and positives in each bin
@@ -55,22 +62,60 @@ class TrainingState:
         return self.best_epoch if keep == "best" else self.epoch - 1
 
 
-def save_checkpoint(
-    state: TrainingState,
-    *,
-    network: nn.Module,
-    optimizer: Optimizer,
-    average: nn.Module | None,
-    best: State,
-    folder: Path,
-) -> None:
-    """Replace the checkpoint in one rename, so that a kill leaves the old one or the new one.
+@dataclass(kw_only=True)
+class Pace:
+    """When checkpoints may be written: by time, and by what they cost in time and bytes.
 
-    Tensors are written as a CPU's, so that every device can read them.
+    Times are in seconds of one clock; `begun` is when this process began to train.
     """
+
+    begun: float
+    saved: float = -math.inf
+    spent: float = 0.0
+    rate: float = SLOWEST
+
+    def is_due(self, now: float, size: Callable[[], int]) -> bool:
+        """Return whether a checkpoint of `size()` bytes may be written now.
+
+        Writing, this one included, has then taken at most SHARE of the time since the beginning,
+        if this one takes as long a byte as the last; and since the last no less time has passed
+        than its own bytes take at HOURLY.
+        """
+        waited = now - max(self.begun, self.saved)
+        if waited < SECONDS or waited < size() / HOURLY * 3600:
+            return False
+        return self.spent + size() / self.rate <= SHARE * (now - self.begun)
+
+    def wrote(self, *, size: int, started: float, ended: float) -> None:
+        """Enter what a checkpoint has cost."""
+        self.saved, self.spent = ended, self.spent + ended - started
+        self.rate = size / max(ended - started, 1e-9)
+
+
+def tensors_of(
+    *, network: nn.Module, optimizer: Optimizer, average: nn.Module | None, best: State
+) -> dict[str, dict[str, Any]]:
+    """Return what a checkpoint holds beside the state; nothing is copied."""
     tensors = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "best": best}
     if average is not None:
         tensors["average"] = average.state_dict()
+    return tensors
+
+
+def size_of(tensors: object) -> int:
+    """Return how many bytes the tensors in nested dictionaries have."""
+    if isinstance(tensors, dict):
+        return sum(map(size_of, tensors.values()))
+    return tensors.nbytes if isinstance(tensors, Tensor) else 0
+
+
+def save_checkpoint(
+    state: TrainingState, tensors: dict[str, dict[str, Any]], *, folder: Path
+) -> None:
+    """Replace the checkpoint in one rename, so that a kill leaves the old one or the new one.
+
+    Tensors, as `tensors_of` gives them, are written as a CPU's, so that every device can read them.
+    """
     content = {"state": json.dumps(asdict(state)), **send_to_device(tensors, "cpu")}
     with whole_file(folder / CHECKPOINT) as stream:
         torch.save(content, stream)

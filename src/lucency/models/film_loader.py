@@ -6,10 +6,11 @@ Letters in shapes: b films of a batch, m plan entries, h and w pixels.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple
+from itertools import islice
+from typing import NamedTuple, TypeVar
 
 import cv2
 import numpy as np
@@ -24,6 +25,7 @@ from lucency.core.plan import Plan, with_targets
 from lucency.models.augmentation import augment, augment_copy, seed_of
 
 Batch = Int64[np.ndarray, "_"]
+Item = TypeVar("Item")
 DRAWS = 20  # tries to find a film of another patient
 
 
@@ -140,17 +142,88 @@ def share_of_process(batch: np.ndarray) -> np.ndarray:
     return batch[rank() :: world_size()]
 
 
-def feed(films: Films, *, batches: Sequence[Batch], device: torch.device) -> Iterator[Tensor]:
-    """Yield the pictures (uint8, b h w) of each batch on `device`.
+def in_pieces(batch: Batch, *, films: int) -> list[Batch]:
+    """Return a global batch in equal pieces of at most `films` entries a process; whole for 0.
 
-    On a CPU the loop itself reads them; beside an accelerator worker processes do.
+    From two films on, every process has a share of every piece if it has one of the batch.
     """
-    workers = 0 if device.type == "cpu" else min(8, os.cpu_count() or 1)
-    loader = DataLoader(
-        films,
-        batch_sampler=[batch.tolist() for batch in batches],
-        num_workers=workers,
-        pin_memory=device.type == "cuda",
-    )
-    for pictures in loader:
-        yield pictures.to(device, non_blocking=True)
+    return np.array_split(batch, -(-len(batch) // (films * world_size()))) if films else [batch]
+
+
+class Feeder:
+    """The pictures of `films`, epoch after epoch, on `device`, by the same worker processes.
+
+    On a CPU the loop itself makes them; beside an accelerator worker processes do, and a batch goes
+    to a CUDA device while it computes on the one before. `workers` is their number, here for tests.
+    """
+
+    def __init__(self, films: Films, *, device: torch.device, workers: int = -1) -> None:
+        if workers < 0:
+            workers = 0 if device.type == "cpu" else min(8, os.cpu_count() or 1)
+        self._device = device
+        self._batches: list[list[tuple[int, int]]] = []
+        self._loader = DataLoader(
+            _OfEpochs(films),
+            batch_sampler=self._batches,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=device.type == "cuda",
+            generator=torch.Generator(),  # not the network's, from which a step's dropout is drawn
+        )
+
+    def feed(self, batches: Sequence[Batch], *, epoch: int) -> Generator[Tensor]:
+        """Yield the pictures (uint8, b h w) of each batch as they are in that epoch."""
+        self._batches[:] = [[(epoch, entry) for entry in batch.tolist()] for batch in batches]
+        if self._device.type == "cuda":
+            yield from _sent_ahead(self._loader, self._device)
+            return
+        for pictures in self._loader:
+            yield pictures.to(self._device)
+
+
+@dataclass(frozen=True)
+class _OfEpochs(Dataset[Tensor]):
+    """Films by epoch and entry, so that the epoch reaches workers that outlive it."""
+
+    films: Films
+
+    def __getitem__(self, key: tuple[int, int]) -> UInt8[Tensor, "h w"]:
+        epoch, entry = key
+        return replace(self.films, epoch=epoch)[entry]
+
+
+def feed(films: Films, *, batches: Sequence[Batch], device: torch.device) -> Generator[Tensor]:
+    """Yield the pictures (uint8, b h w) of each batch on `device`, once."""
+    yield from Feeder(films, device=device).feed(batches, epoch=films.epoch)
+
+
+def _sent_ahead(batches: Iterable[Tensor], device: torch.device) -> Generator[Tensor]:
+    """Yield pinned batches on a CUDA device, each sent before the one before it is computed."""
+    copying = torch.cuda.Stream(device)
+
+    def send(pictures: Tensor) -> tuple[Tensor, torch.cuda.Event]:
+        arrived = torch.cuda.Event()
+        with torch.cuda.stream(copying):
+            sent = pictures.to(device, non_blocking=True)
+            arrived.record(copying)
+        return sent, arrived
+
+    for pictures, arrived in one_ahead(map(send, batches)):
+        computing = torch.cuda.current_stream(device)
+        computing.wait_event(arrived)
+        pictures.record_stream(computing)
+        yield pictures
+
+
+def one_ahead(items: Iterable[Item]) -> Generator[Item]:
+    """Yield items, each when the next has been taken.
+
+    >>> list(one_ahead(iter("abc")))
+    ['a', 'b', 'c']
+    """
+    taken = iter(items)
+    for held in islice(taken, 1):
+        for item in taken:
+            yield held
+            held = item
+        yield held

@@ -11,16 +11,17 @@ import math
 import shutil
 import threading
 import time
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 from jaxtyping import Float32
 from torch import nn
 from torch.optim import Optimizer
@@ -35,18 +36,26 @@ from lucency.core.plan import Plan
 from lucency.core.progress import Advance, say
 from lucency.core.stage import is_complete, partial_folder
 from lucency.evaluation.calibration import no_recalibration, recalibrate
-from lucency.evaluation.metrics import macro_auc
 from lucency.evaluation.thresholds import threshold_table
 from lucency.models import checkpoint, optimisation
 from lucency.models.augmentation import seed_of
 from lucency.models.averages import average_for, measure_batches
+from lucency.models.batch_norm import SynchronisedBatchNorm
 from lucency.models.classifier import Classifier, save_classifier, save_weights
 from lucency.models.device import accelerator_for, laid_out, name_of
-from lucency.models.film_loader import Batch, Films, feed, share_of_process, shuffled_batches
-from lucency.models.inference import forward, predict
+from lucency.models.film_loader import (
+    Batch,
+    Feeder,
+    Films,
+    Targets,
+    in_pieces,
+    share_of_process,
+    shuffled_batches,
+)
+from lucency.models.inference import predict
 from lucency.models.layers import thaw
 from lucency.models.linear_probe import fit_head, require_linear
-from lucency.models.losses import Context, batch_loss, count_labels, mean_cross_entropy
+from lucency.models.losses import Context, batch_loss, count_labels
 from lucency.models.networks import (
     FilmNetwork,
     build_body,
@@ -55,10 +64,10 @@ from lucency.models.networks import (
     check_name,
     freeze,
 )
+from lucency.models.validation import validate, validate_here
 from lucency.models.weights import fingerprint_weights, initialise
 
 UNIT = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-CHECKPOINT_SECONDS = 300.0  # at least, between two: one weighs four or five times the network
 SETTLE_STEPS = 10
 _building = threading.Lock()  # on TPU v2 and v3 two ranks are threads and share torch's generator
 
@@ -67,12 +76,13 @@ _building = threading.Lock()  # on TPU v2 and v3 two ranks are threads and share
 class Job:
     """One network's training; `best` holds the best weights so far, `wrapped` may be parallel.
 
-    `settled` and `saved` are when, in seconds of `time.monotonic`, losses were last settled and a
-    checkpoint written; `counts` is what `count_labels` finds among the training entries.
+    `settled` is when losses were last settled, in seconds of `time.monotonic`; `counts` is what
+    `count_labels` finds among the training entries.
     """
 
     train: Films
     val: Films
+    feeder: Feeder
     protocol: Protocol
     training: Training
     choice: Network
@@ -85,7 +95,7 @@ class Job:
     best: checkpoint.State
     counts: torch.Tensor
     settled: float
-    saved: float
+    pace: checkpoint.Pace
     average: AveragedModel | None
 
     @property
@@ -212,10 +222,11 @@ def _begin(
         network=network, optimizer=optimizer, average=average, folder=folder
     )
     change = {"recipe": training.recipe, "seed": training.seed, "mixup": training.mixup}
-    now = time.monotonic()
+    films, now = replace(films, **change), time.monotonic()
     return Job(
-        train=replace(films, **change),
+        train=films,
         val=val,
+        feeder=Feeder(films, device=accelerator.device),
         protocol=protocol,
         training=training,
         choice=choice,
@@ -228,7 +239,7 @@ def _begin(
         best=best,
         counts=count_labels(films.aims),
         settled=now,
-        saved=now,
+        pace=checkpoint.Pace(begun=now),
         average=average,
     )
 
@@ -264,7 +275,7 @@ def _retrain(job: Job, folder: Path) -> None:
         **dict.fromkeys(state.epochs[-1], math.nan),
         "epoch": state.epoch + 1,
         "step": state.step,
-        **_figures_of_validation(job),
+        **validate_here(job.shown, job.val),
         "seconds": state.seconds + time.monotonic() - started,
     }
     state.epochs.append(figures)
@@ -294,62 +305,89 @@ def _learn_epoch(job: Job, folder: Path, progress: Advance) -> None:
     counts = torch.zeros(checkpoint.SIZE, device=job.accelerator.device)
     job.settled = time.monotonic()
     todo = batches[state.step - state.epoch * len(batches) :]
-    shares = [share_of_process(batch) for batch in todo]
+    pieces = [piece for batch in todo for piece in in_pieces(batch, films=training.micro_batch)]
+    shares = [share_of_process(piece) for piece in pieces]
     films = replace(job.train, epoch=state.epoch)
     val_loss = [epoch["val_loss"] for epoch in state.epochs]
-    pictured = feed(films, batches=shares, device=job.accelerator.device)
-    for batch, pictures in zip(todo, pictured, strict=True):
-        rate = optimisation.learning_rate(
-            training, step=state.step, steps_an_epoch=len(batches), val_loss=val_loss
-        )
-        loss, counted = _step(job, films, pictures, batch, rate)
-        losses.append(loss)
-        counts += counted
-        state.step += 1
-        last = batch is batches[-1]
-        if len(losses) < SETTLE_STEPS and not last:
-            continue
-        _settle(job, losses)
-        state.counts = np.add(state.counts, counts.tolist()).tolist()
-        counts.zero_()
-        if not last:  # whose figures and checkpoint come with the epoch's
-            total, done = training.epochs * len(job.train), state.step * len(job.train)
-            progress(done // len(batches), total, _figures(state))
-            _checkpoint_if_due(job, folder)
+    with closing(job.feeder.feed(shares, epoch=state.epoch)) as pictured:
+        for batch in todo:
+            rate = optimisation.learning_rate(
+                training, step=state.step, steps_an_epoch=len(batches), val_loss=val_loss
+            )
+            loss, counted = _step(job, films, pictured, batch, rate)
+            losses.append(loss)
+            counts += counted
+            state.step += 1
+            last = batch is batches[-1]
+            if len(losses) < SETTLE_STEPS and not last:
+                continue
+            _settle(job, losses, counts)
+            if not last:  # whose figures and checkpoint come with the epoch's
+                total, done = training.epochs * len(job.train), state.step * len(job.train)
+                progress(done // len(batches), total, _figures(state))
+                _checkpoint_if_due(job, folder)
 
 
 def _step(
-    job: Job, films: Films, pictures: torch.Tensor, batch: Batch, rate: float
+    job: Job, films: Films, pictured: Iterator[torch.Tensor], batch: Batch, rate: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Take one optimiser step on this process's share; return the global batch's loss and tally."""
+    """Take one optimiser step on this process's share; return the global batch's loss and tally.
+
+    Gradients of the batch's pieces are added up, and exchanged with those of the last.
+    """
     torch.manual_seed(seed_of(job.training.seed, job.state.step, rank()))
     for group in job.optimizer.param_groups:
         group["lr"] = rate * group["lr_scale"]
     wanted = films.targets(batch, smoothing=job.training.smoothing)
-    label, weight, among = (
-        torch.from_numpy(one).to(pictures.device)
-        for one in (share_of_process(wanted.label), share_of_process(wanted.weight), wanted.label)
-    )
-    logit = job.wrapped(pictures)
-    reweigh = job.state.epoch / job.training.epochs >= job.training.reweigh_after
-    context = Context(among=among, counts=job.counts, reweigh=reweigh)
-    loss = batch_loss(job.training.loss, logit, label=label, weight=weight, context=context)
+    pieces = in_pieces(batch, films=job.training.micro_batch)
     job.optimizer.zero_grad()
-    job.accelerator.backward(loss * world_size())
+    figures = torch.zeros(1 + checkpoint.SIZE, device=job.accelerator.device)
+    start = 0
+    for piece, pictures in zip(pieces, islice(pictured, len(pieces)), strict=True):
+        alone = piece is not pieces[-1]
+        with job.accelerator.no_sync(job.wrapped) if alone else nullcontext():
+            figures += _add_gradients(job, films, wanted, pictures, piece, start)
+        start += len(piece)
     if job.training.clip_norm:
         job.accelerator.clip_grad_norm_(job.wrapped.parameters(), job.training.clip_norm)
     job.optimizer.step()
     if job.training.ema and job.average is not None:
         job.average.update_parameters(job.network)
-    own = torch.from_numpy(films.plan.label[share_of_process(batch)]).to(pictures.device)
-    figures = torch.cat([loss.detach()[None], checkpoint.tally(logit, own)])
     total = job.accelerator.reduce(figures, reduction="sum")
     assert isinstance(total, torch.Tensor)
     return total[0], total[1:]
 
 
-def _settle(job: Job, losses: list[torch.Tensor]) -> None:
-    """Move losses still on the device, and the time since the last settling, into the state."""
+def _add_gradients(
+    job: Job, films: Films, wanted: Targets, pictures: torch.Tensor, piece: Batch, start: int
+) -> torch.Tensor:
+    """Add the gradients of this process's share of a piece; return its part of loss and tally.
+
+    `wanted` is what the network should give for the global batch, of which the piece begins at
+    row `start`.
+    """
+    rows = slice(start, start + len(piece))
+    label, weight, among = (
+        torch.from_numpy(one).to(pictures.device)
+        for one in (
+            share_of_process(wanted.label[rows]),
+            share_of_process(wanted.weight[rows]),
+            wanted.label,
+        )
+    )
+    together = job.training.sync_batch_norm and world_size() > 1
+    with SynchronisedBatchNorm() if together else nullcontext():
+        logit = job.wrapped(pictures)
+    reweigh = job.state.epoch / job.training.epochs >= job.training.reweigh_after
+    context = Context(among=among, counts=job.counts, reweigh=reweigh)
+    loss = batch_loss(job.training.loss, logit, label=label, weight=weight, context=context)
+    job.accelerator.backward(loss * world_size())
+    own = torch.from_numpy(films.plan.label[share_of_process(piece)]).to(pictures.device)
+    return torch.cat([loss.detach()[None], checkpoint.tally(logit, own)])
+
+
+def _settle(job: Job, losses: list[torch.Tensor], counts: torch.Tensor) -> None:
+    """Move losses and counts from the device, and the time since then, into the state."""
     values = [float(loss) for loss in losses]
     if not all(map(math.isfinite, values)):
         raise ValueError(
@@ -358,6 +396,8 @@ def _settle(job: Job, losses: list[torch.Tensor]) -> None:
         )
     losses.clear()
     job.state.step_loss += values
+    job.state.counts = np.add(job.state.counts, counts.tolist()).tolist()
+    counts.zero_()
     now = time.monotonic()
     job.state.seconds += now - job.settled
     job.settled = now
@@ -370,17 +410,22 @@ def _figures(state: checkpoint.TrainingState) -> str:
 
 
 def _checkpoint_if_due(job: Job, folder: Path) -> None:
-    """Write a checkpoint, unless the last one, or the beginning, is too recent; rank 0 does."""
-    if rank() == 0 and time.monotonic() - job.saved > CHECKPOINT_SECONDS:
-        checkpoint.save_checkpoint(
-            job.state,
-            network=job.network,
-            optimizer=job.optimizer,
-            average=job.average,
-            best=job.best,
-            folder=folder,
-        )
-        job.saved = job.settled = time.monotonic()
+    """Write a checkpoint, unless it is too early or would cost too much; rank 0 does."""
+    if rank() > 0:
+        return
+    tensors = partial(
+        checkpoint.tensors_of,
+        network=job.network,
+        optimizer=job.optimizer,
+        average=job.average,
+        best=job.best,
+    )
+    started = time.monotonic()
+    if job.pace.is_due(started, lambda: checkpoint.size_of(tensors())):
+        checkpoint.save_checkpoint(job.state, tensors(), folder=folder)
+        job.settled = time.monotonic()
+        size = checkpoint.size_of(tensors())
+        job.pace.wrote(size=size, started=started, ended=job.settled)
 
 
 def _finish_epoch(job: Job, folder: Path) -> None:
@@ -395,7 +440,7 @@ def _finish_epoch(job: Job, folder: Path) -> None:
             "train_loss": float(np.mean(state.step_loss[int(before["step"]) :])),
             "train_accuracy": checkpoint.binary_accuracy(np.array(state.counts)),
             "train_pooled_auc": checkpoint.pooled_auc(np.array(state.counts)),
-            **_validate(job),
+            **validate(job.shown, job.val),
             "learning_rate": job.optimizer.param_groups[-1]["lr"],
             "films_per_second": len(job.train) / (state.seconds - before["seconds"]),
             "seconds": state.seconds,
@@ -424,28 +469,7 @@ def _average_epoch(job: Job) -> None:
     job.average.update_parameters(job.network)
     if rank() == 0:
         films = replace(job.train, recipe="none", mixup=0.0)
-        measure_batches(job.average.module, films, batch=training.batch)
-
-
-def _validate(job: Job) -> dict[str, float]:
-    """Return loss, macro AUC, and accuracy and pooled AUC as Keras has them, on validation films.
-
-    Rank 0 computes them and sends them to every process.
-    """
-    figures = [_figures_of_validation(job) if rank() == 0 else {}]
-    return broadcast_object_list(figures)[0]
-
-
-def _figures_of_validation(job: Job) -> dict[str, float]:
-    score, _ = forward(job.shown, films=job.val)
-    logit, label = torch.from_numpy(score), torch.from_numpy(job.val.plan.label)
-    counts = checkpoint.tally(logit, label).double().numpy()
-    return {
-        "val_loss": float(mean_cross_entropy(logit, label=label)),
-        "val_auc": macro_auc(job.val.plan.label, score),
-        "val_accuracy": checkpoint.binary_accuracy(counts),
-        "val_pooled_auc": checkpoint.pooled_auc(counts),
-    }
+        measure_batches(job.average.module, films, batch=training.micro_batch or training.batch)
 
 
 def _keep_snapshot(job: Job, folder: Path) -> None:
