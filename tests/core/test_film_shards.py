@@ -8,14 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lucency.core import film_shards
 from lucency.core.film_shards import (
-    ENTRY,
     FilmShards,
     absent_shards,
     films_a_shard,
     finish_shards,
+    index_of,
     open_shards,
-    read_receipt,
+    read_receipts,
+    remove_receipts,
     shard_name,
     write_shard,
 )
@@ -36,14 +38,10 @@ def write(folder: Path, number: int) -> None:
 
 
 def finish(folder: Path) -> None:
-    receipts = [read_receipt(folder, number) for number in range(3)]
-    index = np.full(FILMS, np.array((-1, -1, 0), dtype=ENTRY))
-    for number, receipt in enumerate(receipts):
-        assert receipt is not None
-        for name in ("place", "crc"):
-            index[name][receipt["row"]] = receipt[name]
-        index["shard"][receipt["row"]] = number
-    finish_shards(folder, np.delete(index, LOST), [one for one in receipts if one])
+    receipts = read_receipts(folder, 3)
+    index = index_of(receipts, films=FILMS)
+    finish_shards(folder, np.delete(index, LOST), receipts)
+    remove_receipts(folder)
 
 
 def read(folder: Path) -> FilmShards:
@@ -79,6 +77,8 @@ def test_shards_are_read_as_one_array(shards: Path):
 def test_bytes_depend_on_the_films_alone(shards: Path, tmp_path: Path):
     """Not on the order of shards, nor on how many write one, nor on what a killed one left."""
     (tmp_path / "00001.npy.0123").write_bytes(b"half a sh")
+    (tmp_path / "00007.npy").write_bytes(b"of another plan")
+    (tmp_path / "00002.json").write_text('{"row": [1, ')
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda number: write(tmp_path, number), [2, 0, 0, 0, 1, 2, 2, 1]))
     finish(tmp_path)
@@ -133,12 +133,52 @@ def test_a_shard_that_is_cut_or_gone_is_named(shards: Path, tmp_path: Path):
         read(tmp_path / "shards")[18]
     lost = absent_shards(tmp_path / "shards", read(tmp_path / "shards").index)
     assert {number: rows.tolist() for number, rows in lost.items()} == {1: list(range(16, 31))}
-    np.save(tmp_path / "shards" / "index.npy", np.zeros(3))
-    with pytest.raises(ValueError, match=r"index\.npy: found float64 of \(3,\), expected that"):
+    np.save(tmp_path / "shards" / "index.npy", read(shards).index[:3])
+    with pytest.raises(ValueError, match=r"index\.npy: found the index of 3 films, expected"):
+        read(tmp_path / "shards")
+    np.save(tmp_path / "shards" / "index.npy", np.zeros(39))
+    with pytest.raises(ValueError, match=r"index\.npy: found no index, expected that of 39 films"):
         read(tmp_path / "shards")
 
 
-def test_the_size_of_shards_depends_on_the_number_of_films_alone():
-    assert [films_a_shard(films) for films in (1, 4095, 8192, 112_120, 1_000_000, 10**8)] == [
-        16, 16, 32, 256, 2048, 4096,
+def test_a_shard_that_cannot_be_opened_is_not_called_damaged(
+    shards: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", "00000.npy")
+
+    found = read(shards)
+    monkeypatch.setattr(Path, "open", refused)
+    with pytest.raises(PermissionError):
+        found[0]
+
+
+def test_many_shards_are_not_all_held_open(shards: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(film_shards, "MAPPED", 2)
+    found = read(shards)
+    np.testing.assert_array_equal(found, np.delete(films(), LOST, axis=0))
+    assert len(found._mapped) == 2
+
+
+def test_shards_are_files_of_numpy(shards: Path):
+    np.testing.assert_array_equal(np.load(shards / "00000.npy"), films()[:16])
+    assert len(np.load(shards / "index.npy")) == FILMS - 1
+
+
+def test_films_in_no_shard_and_shards_that_do_not_appear_are_named(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(film_shards, "VISIBLE", 0.3)
+    write(tmp_path, 0)
+    with pytest.raises(ValueError, match=r"00001\.npy is not complete here"):
+        read_receipts(tmp_path, 2)
+    with pytest.raises(ValueError, match="24 films are in no shard"):
+        index_of(read_receipts(tmp_path, 1), films=FILMS)
+
+
+def test_the_size_of_shards_depends_on_the_films_alone():
+    numbers = (1, 4095, 8192, 112_120, 1_000_000, 10**8)
+    assert [films_a_shard(films, side=64) for films in numbers] == [16, 16, 32, 256, 2048, 4096]
+    assert [films_a_shard(10**8, side=side) for side in (224, 320, 1024, 4096)] == [
+        1024, 512, 64, 16,
     ]  # fmt: skip

@@ -11,6 +11,7 @@ import sys
 import time
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from itertools import permutations
@@ -23,6 +24,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from lucency.core.files import BusyError
 from lucency.core.film_shards import read_receipt
 from lucency.core.manifest import Manifest, Preparation, load_prepared, save_manifest
 from lucency.data import film_cache
@@ -567,7 +569,7 @@ def test_the_cache_is_loaded_as_it_was_returned(tmp_path: Path):
 
 
 def test_a_shard_that_is_gone_is_made_anew_and_nothing_else(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
     films = write_films(tmp_path / "films", 60)
     (tmp_path / "films" / "00003.png").write_bytes(b"")
@@ -583,11 +585,56 @@ def test_a_shard_that_is_gone_is_made_anew_and_nothing_else(
     film = tmp_path / "films" / "00007.png"
     content = film.read_bytes()
     film.unlink()
-    with pytest.raises(ValueError, match=r"00007\.png"):
+    with pytest.raises(ValueError, match=r"changed since they were prepared, .*00007\.png"):
         again()
     film.write_bytes(content)
+    with monkeypatch.context() as other:  # as another version of OpenCV might
+        other.setattr(film_cache, "prepare_file", lambda *_, **__: np.zeros((64, 64), np.uint8))
+        with pytest.raises(ValueError, match=r"films of 1 shard that .* lacks come out otherwise"):
+            again()
+    assert not shard.exists()
     again()
     assert read_folder(tmp_path / "out") == was
+
+
+def test_three_that_find_a_shard_gone_make_it_once_or_say_so(tmp_path: Path):
+    films = write_films(tmp_path / "films", 60)
+    again = partial(prepare, films, preparation=SMALL, out=tmp_path / "out", workers=1)
+    again()
+    was = read_folder(tmp_path / "out")
+
+    def once(_: int) -> str:
+        try:
+            again()
+        except BusyError as error:
+            return str(error)
+        return ""
+
+    for shard in ("00000.npy", "00002.npy", "00001.npy"):
+        (tmp_path / "out" / "shards" / shard).unlink()
+        with ThreadPoolExecutor(3) as pool:
+            found = list(pool.map(once, range(3)))
+        assert "" in found
+        assert all("is being written by another" in line for line in found if line)
+    assert read_folder(tmp_path / "out") == was
+
+
+def test_what_a_version_without_shards_left_is_not_read(tmp_path: Path):
+    films = write_films(tmp_path / "films", 20)
+    prepare(films, preparation=SMALL, out=tmp_path / "whole", workers=1)
+    (tmp_path / "films" / "00003.png").rename(tmp_path / "films" / "hidden")
+    broken = [f"{number:05d}.png" for number in range(4, 20)]
+    for name in broken:
+        (tmp_path / "films" / name).rename(tmp_path / "films" / f"{name}.hidden")
+    with pytest.raises(ValueError, match="cannot be decoded"):
+        prepare(films, preparation=SMALL, out=tmp_path / "out", workers=1)
+    for name in ("pixels.npy", "rows.npy", "done.npy"):
+        np.save(tmp_path / "out.partial" / name, np.zeros((20, 64, 64), dtype=np.uint8))
+    (tmp_path / "films" / "hidden").rename(tmp_path / "films" / "00003.png")
+    for name in broken:
+        (tmp_path / "films" / f"{name}.hidden").rename(tmp_path / "films" / name)
+    prepare(films, preparation=SMALL, out=tmp_path / "out", workers=1)
+    assert read_folder(tmp_path / "out") == read_folder(tmp_path / "whole")
 
 
 def test_shards_of_any_order_of_work_are_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

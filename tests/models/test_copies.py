@@ -11,6 +11,7 @@ from PIL import Image
 
 from lucency.core.manifest import Preparation, Prepared
 from lucency.core.plan import Plan, clones, followed_by, joined, originals
+from lucency.core.stage import produce
 from lucency.data.film_cache import prepare
 from lucency.data.labels import read_nih
 from lucency.models.augmentation import load_copies, make_copies, seed_of
@@ -84,7 +85,7 @@ def test_a_killed_call_is_continued(
     prepared: Prepared, plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = make(prepared, plan, tmp_path / "whole")
-    monkeypatch.setattr("lucency.data.film_cache.films_a_shard", lambda films: 2)
+    monkeypatch.setattr("lucency.data.film_cache.films_a_shard", lambda films, side: 2)
 
     def dies(done: int, total: int) -> None:
         if 0 < done < total:
@@ -95,7 +96,7 @@ def test_a_killed_call_is_continued(
         make_copies(
             prepared, plan=plan, seed=SEED, folder=tmp_path / "cut", workers=1, progress=dies
         )
-    assert len(list((tmp_path / "cut").glob("*.json"))) == 1
+    assert len(list((tmp_path / "cut" / "shards").glob("*.json"))) == 1
     again = make(prepared, plan, tmp_path / "cut")
     np.testing.assert_array_equal(again.copies.pixels, whole.copies.pixels)
 
@@ -106,3 +107,22 @@ def test_a_film_that_is_gone_is_named(prepared: Prepared, plan: Plan, tmp_path: 
     lost = replace(prepared, manifest=replace(films, facts=gone))
     with pytest.raises(ValueError, match=r"gone\.png: cannot be read.*mend it"):
         make(lost, plan, tmp_path / "copies")
+
+
+def test_copies_are_a_stage_that_is_made_once(
+    prepared: Prepared, plan: Plan, tmp_path: Path
+) -> None:
+    def write(folder: Path) -> None:
+        make_copies(
+            prepared, plan=plan, seed=SEED, folder=folder, workers=1, progress=lambda *_: None
+        )
+
+    copies, made = plan.take(plan.copy > 0), tmp_path / "copies"
+    for _ in range(2):
+        produce(made, inputs={"plan": "one"}, write=write)
+        found = load_copies(made, copies=copies, prepared=prepared).pixels
+    alone = make(prepared, plan, tmp_path / "alone").copies.pixels
+    np.testing.assert_array_equal(found, alone)
+    (made / "shards" / "00000.npy").unlink()
+    with pytest.raises(ValueError, match=r"#1 in .*00000\.npy is not there: delete .*copies, and"):
+        load_copies(made, copies=copies, prepared=prepared).pixels[0]

@@ -11,10 +11,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import time
 import uuid
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import Any, SupportsIndex, overload
 
@@ -26,8 +29,11 @@ from lucency.core.files import write_array, write_whole
 SHARDS = "shards"  # the folder
 INDEX, SUMS = "index.npy", "SHA256SUMS"  # there: where each film is; what `sha256sum -c` checks
 FEWEST, MOST = 16, 4096  # films of a shard
+BYTES = 1 << 26  # of a shard, unless FEWEST are more
 ABOUT = 256  # shards of a collection between these
-AGAIN = "delete the folder above it, and a run makes it anew"
+MAPPED = 512  # shards that one process holds open
+VISIBLE = 10  # seconds until another machine's file is seen
+REMEDY = "remove that file, and the same `lucency run` as before makes it anew from its films"
 ENTRY = np.dtype([("shard", np.int32), ("place", np.int32), ("crc", np.uint32)])
 
 Rows = Int64[np.ndarray, "_"]
@@ -35,13 +41,16 @@ Index = Shaped[np.ndarray, " n"]  # of ENTRY
 Receipt = dict[str, Any]  # "sha256" of the shard's file; column -> a value a film
 
 
-def films_a_shard(films: int) -> int:
-    """Return how many films a shard of so many holds: a power of two, by their number alone.
+def films_a_shard(films: int, *, side: int) -> int:
+    """Return how many films a shard holds: a power of two, by their number and size alone.
 
-    >>> films_a_shard(240), films_a_shard(112_120), films_a_shard(10_000_000)
-    (16, 256, 4096)
+    >>> films_a_shard(240, side=224), films_a_shard(112_120, side=224)
+    (16, 256)
+    >>> films_a_shard(10**7, side=224), films_a_shard(10**7, side=1024)
+    (1024, 64)
     """
-    return min(MOST, max(FEWEST, 1 << (max(1, films // ABOUT).bit_length() - 1)))
+    wanted = max(FEWEST, min(MOST, films // ABOUT, BYTES // side**2))
+    return 1 << (wanted.bit_length() - 1)
 
 
 def shard_name(number: int) -> str:
@@ -59,13 +68,14 @@ class FilmShards:
 
     Shards are mapped when a film of them is first read. A film, a slice, an array of rows or a mask
     of the films can be had by brackets. Raises ValueError, naming film and file, for a film whose
-    bytes are not those that were written.
+    bytes are not those that were written, with the `remedy`; OSError where a file cannot be read.
     """
 
     folder: Path
     index: Index
     image: Shaped[np.ndarray, " n"]
     side: int
+    remedy: str
     _mapped: dict[int, np.ndarray] = field(default_factory=dict, repr=False)
 
     dtype = np.dtype(np.uint8)
@@ -109,36 +119,63 @@ class FilmShards:
         if films is None or not 0 <= place < len(films) or zlib.crc32(films[place].data) != crc:
             file = self.folder / shard_name(shard)
             found = "is not there" if not file.exists() else "is damaged, by its checksum"
-            raise ValueError(
-                f"film {self.image[row]} in {file} {found}: remove that file, and "
-                "the same `lucency run` as before makes it anew"
-            )
+            raise ValueError(f"film {self.image[row]} in {file} {found}: {self.remedy}")
         return films[place]
 
     def _shard(self, number: int) -> UInt8[np.ndarray, "m s s"] | None:
-        """Return the films of a shard, None where its file holds none of this size."""
+        """Return the films of a shard, None where its file is none of them."""
         if number not in self._mapped:
-            try:
-                films = np.load(self.folder / shard_name(number), mmap_mode="r")
-            except Exception:  # noqa: BLE001 - a damaged header makes numpy raise of many kinds
-                return None  # which the film's reader says
-            if films.dtype != self.dtype or films.shape[1:] != self.shape[1:]:
+            films = _map_array(self.folder / shard_name(number), self.dtype, self.shape[1:])
+            if films is None:
                 return None
+            while len(self._mapped) >= MAPPED:
+                self._mapped.pop(next(iter(self._mapped)))
             self._mapped[number] = films
         return self._mapped[number]
 
 
-def open_shards(folder: Path, *, image: Shaped[np.ndarray, " n"], side: int) -> FilmShards:
-    """Return the films whose shards are finished; ValueError where their index is not theirs."""
-    file = folder / INDEX
+def _map_array(file: Path, kind: np.dtype[Any], inner: tuple[int, ...]) -> np.ndarray | None:
+    """Return an array as it lies in a file, None where that is not what `write_array` writes.
+
+    Numpy's own reader raises errors of many kinds where a header is damaged. This one expects the
+    header of an array of as many entries as the file's size gives.
+    """
     try:
-        index = np.load(file)
-    except Exception as error:  # a damaged header makes numpy raise of many kinds
-        raise ValueError(f"{file}: found no index of films ({error}); {AGAIN}") from error
-    if index.dtype != ENTRY or index.shape != (len(image),):
-        found = f"{index.dtype} of {index.shape}"
-        raise ValueError(f"{file}: found {found}, expected that of {len(image):,} films; {AGAIN}")
-    return FilmShards(folder, index, image, side)
+        size = file.stat().st_size
+    except FileNotFoundError:
+        return None
+    start = len(_header(kind, (0, *inner)))
+    entries, rest = divmod(size - start, kind.itemsize * math.prod(inner))
+    header = _header(kind, (max(0, entries), *inner))
+    if rest or entries < 0 or len(header) != start:
+        return None
+    with file.open("rb") as content:
+        if content.read(start) != header:
+            return None
+    if not entries:
+        return np.empty((0, *inner), dtype=kind)
+    return np.memmap(file, mode="r", dtype=kind, offset=start, shape=(entries, *inner))
+
+
+def _header(kind: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
+    stream = BytesIO()
+    about = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(stream, about)
+    return stream.getvalue()
+
+
+def open_shards(
+    folder: Path, *, image: Shaped[np.ndarray, " n"], side: int, remedy: str = REMEDY
+) -> FilmShards:
+    """Return the films whose shards are finished; ValueError where their index is not theirs."""
+    index = _map_array(folder / INDEX, ENTRY, ())
+    if index is None or len(index) != len(image):
+        found = "no index" if index is None else f"the index of {len(index):,} films"
+        raise ValueError(
+            f"{folder / INDEX}: found {found}, expected that of {len(image):,} films; delete "
+            f"{folder.parent}, and a run makes it anew"
+        )
+    return FilmShards(folder, np.array(index), image, side, remedy)
 
 
 def write_shard(
@@ -151,9 +188,8 @@ def write_shard(
 ) -> None:
     """Write a shard and then its receipt: `films` (column -> a value a film), and their checksums.
 
-    One column is `row`, the numbers of the films.
-
-    Of the films those that are `kept` are in `pixels`, in this order. Several may write the same.
+    One column is `row`, the numbers of the films. Of the films those that are `kept` are in
+    `pixels`, in this order. Several may write the same.
     """
     sums, places = iter(map(zlib.crc32, pixels)), iter(range(len(pixels)))
     name = shard_name(number)
@@ -161,6 +197,7 @@ def write_shard(
     write_array(pixels, beside)
     with beside.open("rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
+    _receipt(folder, number).unlink(missing_ok=True)  # of a shard that was made before
     beside.replace(folder / name)
     receipt = {
         **{column: list(values) for column, values in films.items()},
@@ -174,39 +211,65 @@ def write_shard(
 
 
 def read_receipt(folder: Path, number: int) -> Receipt | None:
-    """Return the receipt of a shard, None where that is not complete."""
-    file = _receipt(folder, number)
-    if not file.is_file() or not (folder / shard_name(number)).is_file():
+    """Return the receipt of a shard, None where that is not complete or cannot be read."""
+    try:
+        receipt = json.loads(_receipt(folder, number).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
         return None
-    return json.loads(file.read_text(encoding="utf-8"))
+    return receipt if (folder / shard_name(number)).is_file() else None
+
+
+def read_receipts(folder: Path, shards: int) -> list[Receipt]:
+    """Return the receipts of so many shards; ValueError for one that does not appear in seconds.
+
+    What another machine has written may be seen a little later.
+    """
+    found, ends = list[Receipt](), time.monotonic() + VISIBLE
+    for number in range(shards):
+        while (receipt := read_receipt(folder, number)) is None:
+            if time.monotonic() > ends:
+                raise ValueError(
+                    f"{folder / shard_name(number)} is not complete here, though it was made: all "
+                    "machines must see the same folder; run the same command again"
+                )
+            time.sleep(0.2)
+        found.append(receipt)
+    return found
 
 
 def index_of(receipts: Sequence[Receipt], *, films: int) -> Index:
-    """Return the index of so many films whose shards are complete; places of lost ones are -1."""
+    """Return the index of so many films, all of which are in shards; places of lost ones are -1."""
     index = np.full(films, np.array((-1, -1, 0), dtype=ENTRY))
     for number, receipt in enumerate(receipts):
         rows = receipt["row"]
         index["shard"][rows] = number
         index["place"][rows] = receipt["place"]
         index["crc"][rows] = receipt["crc"]
+    if (index["shard"] < 0).any():
+        raise ValueError(f"{(index['shard'] < 0).sum():,} films are in no shard: run again")
     return index
 
 
 def finish_shards(folder: Path, index: Index, receipts: Sequence[Receipt]) -> None:
-    """Write the index and the checksums of complete shards; receipts and leftovers go last."""
+    """Write the index and the checksums of complete shards; remove what is none of them.
+
+    Receipts stay, until `remove_receipts`.
+    """
     write_array(index, folder / INDEX)
     names = [shard_name(number) for number in range(len(receipts))]
     pairs = zip(names, receipts, strict=True)
     lines = [f"{receipt['sha256 of shard']}  {name}\n" for name, receipt in pairs]
     write_whole(folder / SUMS, "".join(lines))
-    remove_receipts(folder)
+    for file in folder.glob("*.npy*"):
+        if file.name not in {INDEX, *names}:
+            file.unlink(missing_ok=True)
 
 
 def remove_receipts(folder: Path) -> None:
-    """Remove what shards that are finished need no more, and what killed workers left."""
-    for file in folder.iterdir():
-        if file.name != SUMS and file.suffix != ".npy":
-            file.unlink()
+    """Remove the receipts of shards that are finished, and what killed workers left."""
+    for pattern in ("*.json", "*.npy.*"):
+        for file in folder.glob(pattern):
+            file.unlink(missing_ok=True)
 
 
 def absent_shards(folder: Path, index: Index) -> dict[int, Rows]:

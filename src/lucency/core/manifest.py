@@ -365,11 +365,11 @@ def load_prepared(folder: Path) -> Prepared:
     preparation = Preparation.model_validate_json(
         (folder / "preparation.json").read_text(encoding="utf-8")
     )
-    if (folder / "pixels.npy").is_file():  # of a run that was made before there were shards
+    if (folder / SHARDS).is_dir():
+        pixels = open_shards(folder / SHARDS, image=manifest.image, side=preparation.size)
+    else:  # of a run that was made before there were shards
         pixels = np.load(folder / "pixels.npy", mmap_mode="r")
         require_rows(folder / "manifest.csv", len(manifest), expected=len(pixels))
-    else:
-        pixels = open_shards(folder / SHARDS, image=manifest.image, side=preparation.size)
     return Prepared(
         manifest=manifest,
         preparation=preparation,

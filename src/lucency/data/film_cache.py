@@ -8,7 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -21,6 +23,7 @@ from jaxtyping import Bool, Int64, Shaped
 from lucency.core.engines import on_engine
 from lucency.core.files import write_table
 from lucency.core.film_shards import (
+    REMEDY,
     SHARDS,
     FilmShards,
     Receipt,
@@ -30,6 +33,7 @@ from lucency.core.film_shards import (
     finish_shards,
     index_of,
     read_receipt,
+    read_receipts,
     remove_receipts,
     shard_name,
     write_shard,
@@ -43,8 +47,9 @@ from lucency.core.manifest import (
     read_table,
     save_prepared_tables,
 )
+from lucency.core.parallel import rank
 from lucency.core.progress import say, silent
-from lucency.core.stage import produce
+from lucency.core.stage import locked, produce
 from lucency.data.bit_depth import with_bits
 from lucency.data.film_archives import FilmStat
 from lucency.data.film_files import (
@@ -55,7 +60,7 @@ from lucency.data.film_files import (
     reading_order,
     stat_film,
 )
-from lucency.data.preprocess import Square, prepare_file
+from lucency.data.preprocess import prepare_file
 
 MOST_SENT, BYTES_SENT = 32, 1 << 23  # films of a streamed archive that are sent to a worker at once
 MOST_REJECTED, ALWAYS_BEARABLE = 0.05, 10  # a share of the films; a number that stops nothing
@@ -115,7 +120,8 @@ def prepare(
     # Each film's receipt remembers the file it was made from: replaced films are made anew.
     produce(out, inputs=inputs, write=write, may_change=("film_bytes",))
     prepared = load_prepared(out)
-    _mend(prepared, manifest, out / SHARDS, workers=workers)
+    if isinstance(prepared.pixels, FilmShards):
+        _mend(prepared.pixels, manifest, preparation, workers=workers)
     return prepared
 
 
@@ -178,8 +184,10 @@ def _write(
     """Write the films in shards, and the tables; what an earlier call left there is used."""
     place, path = (folder / SHARDS).absolute(), manifest.facts["path"].to_numpy(dtype=str)
     place.mkdir(exist_ok=True)
-    shards = plan_shards(path, source["bytes"])
-    known = [_receipt_of(place, number, rows) for number, rows in enumerate(shards)]
+    for name in ("pixels.npy", "rows.npy", "done.npy"):  # of a version without shards
+        (folder / name).unlink(missing_ok=True)
+    shards = plan_shards(path, source["bytes"], side=preparation.size)
+    known = [receipt_of(place, number, rows) for number, rows in enumerate(shards)]
     changed = _changed(_sources_of(known, films=len(manifest)), source, path)
     todo = {number: rows for number, rows in enumerate(shards) if changed[rows].any()}
     _refuse_full(folder, sum(map(len, todo.values())) * preparation.size**2)
@@ -200,14 +208,16 @@ def _write(
     _finish(folder, manifest, preparation, shards)
 
 
-def plan_shards(path: Shaped[np.ndarray, " n"], size_of: Int64[np.ndarray, " n"]) -> list[Rows]:
+def plan_shards(
+    path: Shaped[np.ndarray, " n"], size_of: Int64[np.ndarray, " n"], *, side: int
+) -> list[Rows]:
     """Return the rows of each shard, by the films' order and places alone.
 
     Films of an archive that is read from its start are in its order, and few together: they are
     sent to a worker as they come.
     """
     plain, streamed = reading_order(path.tolist())
-    size = films_a_shard(len(path))
+    size = films_a_shard(len(path), side=side)
     shards = [plain[start : start + size] for start in range(0, len(plain), size)]
     held = 0
     for number, row in enumerate(streamed):
@@ -233,40 +243,52 @@ def load_shards(shards: Mapping[int, Rows], path: Shaped[np.ndarray, " n"]) -> I
             yield number, waiting.pop(number)
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let OpenCV start no threads of its own within: a worker has one core."""
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(0)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(threads)
+
+
 def _prepare_shard(folder: Path, preparation: Preparation, shard: Shard) -> tuple[int, Rejects]:
     """Write a shard; return the number of its films and those that cannot be decoded."""
     number, films = shard
-    place = {row: film for film, row in enumerate(sorted(row for row, _ in films))}
-    made: list[Square | str] = [""] * len(films)
+    rows = sorted(row for row, _ in films)
+    place, rejects = {row: film for film, row in enumerate(rows)}, Rejects()
+    pixels = np.empty((len(films), preparation.size, preparation.size), dtype=np.uint8)
     source = np.empty(len(films), dtype=SOURCE)
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(0)
-    for row, file in films:
-        loaded = load_film(file)
-        made[place[row]] = prepare_file(loaded, preparation=preparation)
-        found = None if loaded.reason else FilmStat(len(loaded.content), loaded.modified)
-        source[place[row]] = _source_of(found, fingerprint_film(loaded))
-    cv2.setNumThreads(threads)
-    rejects = {row: film for row, film in zip(place, made, strict=True) if isinstance(film, str)}
-    kept = [film for film in made if not isinstance(film, str)]
-    side = preparation.size
+    with one_thread():
+        for row, file in films:
+            loaded = load_film(file)
+            film = prepare_file(loaded, preparation=preparation)
+            if isinstance(film, str):
+                rejects[row] = film
+            else:
+                pixels[place[row]] = film
+            found = None if loaded.reason else FilmStat(len(loaded.content), loaded.modified)
+            source[place[row]] = _source_of(found, fingerprint_film(loaded))
+    kept = [row not in rejects for row in rows]
     write_shard(
         folder,
         number,
-        np.stack(kept) if kept else np.empty((0, side, side), dtype=np.uint8),
-        kept=[row not in rejects for row in place],
+        pixels[np.array(kept)] if rejects else pixels,
+        kept=kept,
         films={
-            "row": list(place),
+            "row": rows,
             "bytes": source["bytes"].tolist(),
             "modified": source["modified"].tolist(),
             "sha256": source["sha256"].astype(str).tolist(),
-            "reason": [rejects.get(row, "") for row in place],
+            "reason": [rejects.get(row, "") for row in rows],
         },
     )
     return len(films), rejects
 
 
-def _receipt_of(folder: Path, number: int, rows: Rows) -> Receipt | None:
+def receipt_of(folder: Path, number: int, rows: Rows) -> Receipt | None:
     """Return the receipt of a complete shard, None where it holds other films than it should."""
     receipt = read_receipt(folder, number)
     return receipt if receipt and receipt["row"] == sorted(rows.tolist()) else None
@@ -310,8 +332,8 @@ def _refuse_too_many(rejects: Rejects, manifest: Manifest) -> None:
 def _finish(
     folder: Path, manifest: Manifest, preparation: Preparation, shards: Sequence[Rows]
 ) -> None:
-    """Write the tables and the index of complete shards; the receipts go last."""
-    receipts = [read_receipt(folder / SHARDS, number) or {} for number in range(len(shards))]
+    """Write the tables and the index of complete shards."""
+    receipts = read_receipts(folder / SHARDS, len(shards))
     index = index_of(receipts, films=len(manifest))
     rejects = {row: why for receipt in receipts for row, why in _rejects(receipt)}
     lost = sorted(rejects)
@@ -322,7 +344,7 @@ def _finish(
     prepared = Prepared(
         manifest=films,
         preparation=preparation,
-        pixels=FilmShards(folder / SHARDS, index[kept], films.image, preparation.size),
+        pixels=FilmShards(folder / SHARDS, index[kept], films.image, preparation.size, REMEDY),
         rejected=pd.DataFrame({"image": manifest.image[lost], "reason": reasons}),
     )
     save_prepared_tables(prepared, folder)
@@ -331,29 +353,46 @@ def _finish(
     finish_shards(folder / SHARDS, index[kept], receipts)
 
 
-def _mend(prepared: Prepared, manifest: Manifest, folder: Path, *, workers: int) -> None:
-    """Make the shards anew whose files are gone; ValueError where other films come out."""
-    shards = prepared.pixels
-    if not isinstance(shards, FilmShards) or not (lost := absent_shards(folder, shards.index)):
+def _mend(
+    shards: FilmShards, manifest: Manifest, preparation: Preparation, *, workers: int
+) -> None:
+    """Make the shards anew whose files are gone; ValueError where other films come out.
+
+    The first process does; others wait for it.
+    """
+    if rank() > 0:
+        while absent_shards(shards.folder, shards.index):
+            time.sleep(0.5)
         return
-    say(f"{counted(len(lost), 'shard', 'is/are')} not in {folder}: made anew")
+    if any(shards.folder.glob("*.json")):
+        remove_receipts(shards.folder)
+    if absent_shards(shards.folder, shards.index):
+        with locked(shards.folder):
+            _make_lost(shards, manifest, preparation, workers=workers)
+
+
+def _make_lost(
+    shards: FilmShards, manifest: Manifest, preparation: Preparation, *, workers: int
+) -> None:
+    lost = absent_shards(shards.folder, shards.index)
+    say(f"{counted(len(lost), 'shard', 'is/are')} not in {shards.folder}: made anew")
     row = pd.Index(manifest.image).get_indexer(pd.Index(shards.image))
     path = manifest.facts["path"].to_numpy(dtype=str)[row]
-    work = partial(_prepare_shard, folder.absolute(), prepared.preparation)
-    rejects = Rejects()
-    for _, broken in on_engine(work, load_shards(lost, path), workers=min(workers, len(lost))):
-        rejects |= broken
-    remove_receipts(folder)
-    if rejects:
+    work = partial(_prepare_shard, shards.folder.absolute(), preparation)
+    for _ in on_engine(work, load_shards(lost, path), workers=min(workers, len(lost))):
+        pass
+    remove_receipts(shards.folder)
+    try:
+        for rows in lost.values():
+            shards[rows]  # compares checksums
+    except ValueError:
         for number in lost:
-            (folder / shard_name(number)).unlink()
-        row, why = min(rejects.items())
+            (shards.folder / shard_name(number)).unlink(missing_ok=True)
         raise ValueError(
-            f"{counted(len(rejects), 'film')} of a shard that is not in {folder} cannot be decoded "
-            f"any more, such as {shards.image[row]} ({why}): bring the files back"
-        )
-    for rows in lost.values():
-        shards[rows]  # compares checksums
+            f"films of {counted(len(lost), 'shard')} that {shards.folder} lacks come out otherwise "
+            "than they did (files absent or changed, another version of OpenCV): bring the files "
+            f"back, or delete {shards.folder.parent} to prepare all films anew"
+        ) from None
 
 
 def _source_table(image: Shaped[np.ndarray, " n"], source: Sources) -> pd.DataFrame:

@@ -15,22 +15,24 @@ from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from jaxtyping import UInt8
 
 from lucency.core.engines import on_engine
 from lucency.core.film_shards import (
+    SHARDS,
     finish_shards,
     index_of,
     open_shards,
-    read_receipt,
+    read_receipts,
+    remove_receipts,
     write_shard,
 )
 from lucency.core.manifest import Copies, Preparation, Prepared
+from lucency.core.parallel import rank
 from lucency.core.plan import COPY_MARK, Plan
 from lucency.data.film_archives import LoadedFilm
-from lucency.data.film_cache import load_shards, plan_shards
+from lucency.data.film_cache import load_shards, one_thread, plan_shards, receipt_of
 from lucency.data.film_files import FilmFile, stat_film
 from lucency.data.images import read_film
 from lucency.data.preprocess import prepare_film
@@ -93,31 +95,35 @@ def make_copies(
     What an earlier, killed call left is used. `seed` is that of the plan's copies. Raises
     ValueError for a film that can no longer be read, naming it.
     """
-    copies, folder = plan.take(plan.copy > 0), folder.absolute()
+    copies, place = plan.take(plan.copy > 0), (folder / SHARDS).absolute()
+    place.mkdir(exist_ok=True)
     film = np.array(prepared.manifest.facts["path"].tolist(), dtype=str)[copies.row]
-    shards = plan_shards(film, np.array([_size(one) for one in film.tolist()], dtype=np.int64))
-    done = [read_receipt(folder, number) for number in range(len(shards))]
-    todo = {number: rows for number, rows in enumerate(shards) if done[number] is None}
+    size = np.array([_size(one) for one in film.tolist()], dtype=np.int64)
+    shards = plan_shards(film, size, side=prepared.preparation.size)
+    numbered = enumerate(shards)
+    todo = {number: rows for number, rows in numbered if not receipt_of(place, number, rows)}
     made = len(copies) - sum(map(len, todo.values()))
     names, chain = prepared.manifest.image[copies.row].tolist(), copies.transform.tolist()
     tasks = (
-        (number, [(place, file, str(names[place]), str(chain[place])) for place, file in films])
+        (number, [(one, file, str(names[one]), str(chain[one])) for one, file in films])
         for number, films in load_shards(todo, film)
     )
-    work = partial(_make_shard, folder, prepared.preparation, seed)
+    work = partial(_make_shard, place, prepared.preparation, seed)
     for count in on_engine(work, tasks, workers=min(workers, len(todo))):
         made += count
         progress(made, len(copies))
-    receipts = [read_receipt(folder, number) or {} for number in range(len(shards))]
-    finish_shards(folder, index_of(receipts, films=len(copies)), receipts)
+    receipts = read_receipts(place, len(shards))
+    finish_shards(place, index_of(receipts, films=len(copies)), receipts)
 
 
 def load_copies(folder: Path, *, copies: Plan, prepared: Prepared) -> Copies:
     """Return what `make_copies` wrote of these copies of the films; the pixels stay on disk."""
-    names, side = copies.names(prepared.manifest.image), prepared.preparation.size
-    return Copies(
-        row=copies.row, copy=copies.copy, pixels=open_shards(folder, image=names, side=side)
-    )
+    place, names = folder / SHARDS, copies.names(prepared.manifest.image)
+    remedy = f"delete {folder}, and the same `lucency run` as before makes all copies anew"
+    if rank() == 0:
+        remove_receipts(place)
+    about = {"image": names, "side": prepared.preparation.size, "remedy": remedy}
+    return Copies(row=copies.row, copy=copies.copy, pixels=open_shards(place, **about))
 
 
 def _size(film: str) -> int:
@@ -149,19 +155,17 @@ def _make_shard(
 ) -> int:
     """Write a shard of copies, each a (place, file, image, transform), and return how many."""
     number, tasks = shard
-    threads, made = cv2.getNumThreads(), dict[int, np.ndarray]()
-    cv2.setNumThreads(0)
-    for place, file, image, transform in tasks:
-        change = partial(augment_copy, transform=transform, image=image, seed=seed)
-        try:
-            film = read_film(file, bits=preparation.bits)
-        except ValueError as error:
-            path = file.place if isinstance(file, LoadedFilm) else file
-            raise ValueError(f"{path}: {error}: its copies cannot be made; mend it") from error
-        made[place] = prepare_film(
-            film.grey, padded=film.padded, preparation=preparation, change=change
-        )
-    cv2.setNumThreads(threads)
+    made = dict[int, np.ndarray]()
+    with one_thread():
+        for place, file, image, transform in tasks:
+            change = partial(augment_copy, transform=transform, image=image, seed=seed)
+            try:
+                film = read_film(file, bits=preparation.bits)
+            except ValueError as error:
+                path = file.place if isinstance(file, LoadedFilm) else file
+                raise ValueError(f"{path}: {error}: its copies cannot be made; mend it") from error
+            about = {"padded": film.padded, "preparation": preparation, "change": change}
+            made[place] = prepare_film(film.grey, **about)
     places = sorted(made)
     pixels, kept = np.stack([made[place] for place in places]), [True] * len(places)
     write_shard(folder, number, pixels, films={"row": places}, kept=kept)
