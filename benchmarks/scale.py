@@ -5,12 +5,13 @@ Films are hard links to 300 phantoms of 64 px, prepared at 32 px; patients, name
 those of ChestX-ray14's label file, whole patients in a random order and, beyond 112,120 films,
 again under other numbers: so joint frequencies are real. No network is trained: logits and 1,024
 features a film are invented, and a network's place is taken by one that looks them up. Linked films
-are alike, which real ones are not, so the leak doctor is shown crops of them.
+are alike, which real ones are not, so the leak doctor is shown mixes of two of them.
 
 Every cell is a process of its own. `seconds` are the stage's, after it has read what earlier stages
 wrote (`opened_seconds`); `peak_mb` is the process's or a worker's, mapped files included,
 `private_mb` without these. `slope` is that of seconds from the next smaller size, on logarithmic
-scales: 1 is linear. Stages need those before them in the same --work, which is kept, so one size
+scales: 1 is linear. Where other programs hold the cores, `processor_slope` is the one to read, that
+of processor seconds. Stages need those before them in the same --work, which is kept, so one size
 and one stage can be run at a time; results are joined with those of the same day.
 """
 
@@ -49,6 +50,7 @@ PHANTOMS, PIXELS, SIDE = 300, 64, 32
 DIMENSIONS, SEPARATION, QUERIES = 1024, 1.2, 256
 NETWORK = "densenet121"
 SMALLEST_CROP = 0.75  # of a film's side
+SLOPES = {"seconds": "slope", "processor_seconds": "processor_slope"}
 Work = Callable[[], None]
 
 
@@ -81,13 +83,14 @@ def main() -> None:
 def joined(file: Path, rows: pd.DataFrame) -> pd.DataFrame:
     """Return the day's table with these rows in place of what it held of them, slopes anew."""
     held = pd.read_csv(file) if file.exists() else rows.iloc[:0]
-    table = pd.concat([rows, held.drop(columns="slope", errors="ignore")], ignore_index=True)
+    table = pd.concat([rows, held.drop(columns=list(SLOPES.values()), errors="ignore")], ignore_index=True)
     table = table.drop_duplicates(["stage", "films"])
     order = table["stage"].map({name: place for place, name in enumerate(STAGES)})
     table = table.assign(order=order).sort_values(["order", "films"]).drop(columns="order")
-    grown = np.log(table["seconds"]).groupby(table["stage"]).diff()
     more = np.log(table["films"].astype(float)).groupby(table["stage"]).diff()
-    table.insert(3, "slope", (grown / more).round(2))
+    for what, name in SLOPES.items():
+        grown = np.log(table[what]).groupby(table["stage"]).diff()
+        table.insert(table.columns.get_loc(what) + 1, name, (grown / more).round(2))
     return table
 
 
@@ -103,9 +106,9 @@ def measure(stage: str, place: Path) -> dict[str, float]:
     with PrivateMemory() as private:
         opened = time.perf_counter()
         work = STAGES[stage](place)
-        started = time.perf_counter()
+        started, spent = time.perf_counter(), sum(os.times()[:4])
         work()
-        seconds = time.perf_counter() - started
+        seconds, spent = time.perf_counter() - started, sum(os.times()[:4]) - spent
     peak = max(
         resource.getrusage(who).ru_maxrss
         for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
@@ -113,6 +116,7 @@ def measure(stage: str, place: Path) -> dict[str, float]:
     page = place / "report.html"
     return {
         "seconds": round(seconds, 2),
+        "processor_seconds": round(spent, 2),
         "opened_seconds": round(started - opened, 2),
         "peak_mb": round(peak / 1024),
         "private_mb": round(private.peak / 1024),
@@ -340,7 +344,7 @@ def check(place: Path) -> Work:
 
     run = a_run(place)
     films, seen, found = stages.prepared(run), stages.plan(run), load_evaluation(place / "evaluation")
-    several: Any = Crops(films)
+    several: Any = Mixed(films)
     unlike, predictions = replace(films, pixels=several), predicted(place)
 
     def work() -> None:
@@ -480,8 +484,8 @@ def looked_up(label: np.ndarray) -> Any:
     return Classifier()
 
 
-class Crops:
-    """Prepared films that are links to the same few, as crops of them that differ film by film."""
+class Mixed:
+    """Prepared films that are links to the same few, as mixes of two crops, unlike film by film."""
 
     dtype, ndim = np.dtype(np.uint8), 3
 
@@ -489,27 +493,29 @@ class Crops:
         self.few = np.asarray(films.pixels[:PHANTOMS])
         self.shape = films.pixels.shape
         random, count = np.random.default_rng(0), len(films.manifest)
-        self.length = random.integers(int(SIDE * SMALLEST_CROP), SIDE + 1, count)
-        self.corner = (random.random((count, 2)) * (SIDE + 1 - self.length)[:, None]).astype(int)
-        self.turned = random.uniform(-15, 15, count)
+        self.pair = random.integers(0, len(self.few), (count, 2))
+        self.length = random.integers(int(SIDE * SMALLEST_CROP), SIDE + 1, (count, 2))
+        self.corner = random.random((count, 2, 2)) * (SIDE + 1 - self.length)[..., None]
+        self.share = random.uniform(0.3, 0.7, count)
 
     def __len__(self) -> int:
-        return len(self.length)
+        return len(self.share)
 
     def __getitem__(self, key: Any) -> np.ndarray:
-        rows = np.arange(len(self))[key]
-        if rows.ndim == 0:
-            return self._film(int(rows))
-        return np.stack([self._film(row) for row in rows.tolist()])
+        if isinstance(key, (int, np.integer)):
+            return self._film(int(key))
+        return np.stack([self._film(row) for row in np.arange(len(self))[key].tolist()])
 
     def _film(self, row: int) -> np.ndarray:
         import cv2
 
-        (top, left), side = self.corner[row].tolist(), int(self.length[row])
-        turn = cv2.getRotationMatrix2D((left + side / 2, top + side / 2), self.turned[row], SIDE / side)
-        turn[:, 2] += SIDE / 2 - np.array([left + side / 2, top + side / 2])
-        film = self.few[row % len(self.few)]
-        return cv2.warpAffine(film, turn, (SIDE, SIDE), borderMode=cv2.BORDER_REFLECT)
+        crops = []
+        for place in (0, 1):
+            (top, left), side = self.corner[row, place].astype(int), self.length[row, place]
+            crop = self.few[self.pair[row, place], top : top + side, left : left + side]
+            crops.append(cv2.resize(crop, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR))
+        share = float(self.share[row])
+        return cv2.addWeighted(crops[0], share, crops[1][::-1], 1 - share, 0.0)
 
 
 def _done(_: object) -> None:
